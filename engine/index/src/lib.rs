@@ -1,0 +1,195 @@
+//! Vector search over slices: nothing here does I/O, holds a key, or knows Arrow.
+//!
+//! Callers are `query` (search, distances for SQL) and `database/maintain` (build). An index belongs to one
+//! immutable segment: `n` vectors of `dim` `f32` each, row-major, which the caller keeps and hands to every
+//! search. No index holds a second copy of them; what it holds is how to find the near ones quickly.
+//!
+//! # The journey of an index
+//! 1. A segment is written. [`build`] reads `USING hnsw | ivfflat | flat` from `VectorIndexOptions`
+//!    and calls `graph`, `faiss` or `flat`. Rows that are NULL ([`BuildParams::valid`]) and, for cosine, vectors
+//!    of length zero have no place in an index and are left out, as in pgvector.
+//! 2. [`VectorIndex::serialize`] gives bytes (drawn in `layout` and in each kind's `layout`); storage seals
+//!    them beside the segment.
+//! 3. After a restart [`open`] reads them back. It checks every length and every position, so that bytes that
+//!    are not an index are an [`IndexError`], never a panic or a wild allocation.
+//!
+//! # The journey of a query
+//! 1. The filter, the deletion vector and NULLs become one [`Bits`]: the allowed rows.
+//! 2. [`VectorIndex::search`] finds candidates: `graph` walks, `faiss` probes cells, `flat` scans all.
+//!    With no index, [`search_exact`] does what `flat` does.
+//! 3. Distances are computed from the original vectors by `distance`'s kernels (AVX-512, AVX2 or scalar, resolved
+//!    once), so that a row's distance has the same bits whichever way the row was found.
+//! 4. The `k` nearest come back ascending as [`Neighbor`]s; the caller merges segments.
+//!
+//! # Invariants
+//! - A filter never costs rows: `k` are returned whenever that many allowed rows are indexed.
+//! - Distances are pgvector's: `f32` sums, the last step in `f64`, NaN (a cosine with length zero) last.
+
+mod bits;
+mod distance;
+mod error;
+mod faiss;
+mod flat;
+mod graph;
+mod layout;
+mod neighbor;
+
+use sepal_types::{Metric, VectorIndexOptions};
+
+pub use bits::Bits;
+pub use distance::{distance, distances, kernel_level};
+pub use error::IndexError;
+pub use flat::search_exact;
+pub use neighbor::Neighbor;
+
+use crate::faiss::IvfFlat;
+use crate::flat::Flat;
+use crate::graph::Graph;
+use crate::layout::{Header, Kind};
+
+/// What an index is built from.
+pub struct BuildParams<'a> {
+    pub metric: Metric,
+    /// Elements of one vector, 1 to 16,000.
+    pub dim: usize,
+    /// `n × dim`, row-major; at most `u32::MAX` rows. A NULL row's elements may hold anything.
+    pub vectors: &'a [f32],
+    /// Rows that are not NULL; `None` means all.
+    pub valid: Option<&'a Bits>,
+    /// Threads to use; 0 counts as 1.
+    pub threads: usize,
+    /// Called now and then with rows done and rows in all, from any thread.
+    pub progress: &'a (dyn Fn(u64, u64) + Sync),
+    /// Asked now and then; once true, `build` ends with [`IndexError::Cancelled`].
+    pub cancelled: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// What one search wants.
+#[derive(Clone, Copy)]
+pub struct SearchParams<'a> {
+    /// Most neighbours to return.
+    pub k: usize,
+    /// `hnsw.ef_search`: candidates a graph search keeps; counts as at least `k`.
+    pub ef_search: usize,
+    /// `ivfflat.probes`: cells an IVF search reads first; 0 counts as 1.
+    pub probes: usize,
+    /// Rows that may be returned; `None` means all.
+    pub allowed: Option<&'a Bits>,
+}
+
+/// An index over the vectors of one segment.
+pub trait VectorIndex: Send + Sync {
+    /// The `k` nearest of the allowed rows that the index found, ascending by exact distance (NaN last, then
+    /// by position), all of them different. Fewer than `k` only when fewer allowed rows are indexed.
+    ///
+    /// `vectors` are the very `n × dim` the index was built from and `query` has `dim` elements: anything
+    /// else is a bug of the caller and panics. Compare [`VectorIndex::shape`] once, after [`open`].
+    fn search(&self, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor>;
+
+    /// The bytes for [`open`].
+    fn serialize(&self) -> Vec<u8>;
+
+    /// Heap bytes held, for the memory budget.
+    fn memory_bytes(&self) -> usize;
+
+    /// Indexed rows: those that were neither NULL nor, for cosine, of length zero.
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// `(n, dim)` of the vectors it was built from.
+    fn shape(&self) -> (usize, usize);
+}
+
+/// Builds what `USING` names.
+///
+/// # Errors
+/// [`IndexError::UnsupportedMetric`] for `ivfflat` with L1, [`IndexError::Shape`] when the slices do not fit
+/// together, [`IndexError::Cancelled`], and [`IndexError::Faiss`] when FAISS gives up.
+pub fn build(
+    options: &VectorIndexOptions,
+    params: &BuildParams,
+) -> Result<Box<dyn VectorIndex>, IndexError> {
+    params.check()?;
+    if options.metric() != params.metric {
+        return Err(IndexError::Shape(format!(
+            "the index is for {} but the build for {}; pass the index's own metric",
+            options.metric().opclass(),
+            params.metric.opclass()
+        )));
+    }
+    Ok(match *options {
+        VectorIndexOptions::Flat { .. } => Box::new(Flat::build(params)?),
+        VectorIndexOptions::Hnsw { metric, m, ef_construction } => {
+            Box::new(Graph::build(metric, m, ef_construction, params)?)
+        }
+        VectorIndexOptions::IvfFlat { lists, .. } => Box::new(IvfFlat::build(lists, params)?),
+    })
+}
+
+/// Reads the bytes of [`VectorIndex::serialize`].
+///
+/// # Errors
+/// [`IndexError::Corrupt`] or [`IndexError::Version`]: drop the bytes and build the index anew.
+pub fn open(bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError> {
+    Ok(match Header::peek(bytes)?.kind {
+        Kind::Flat => Box::new(Flat::decode(bytes)?),
+        Kind::Graph => Box::new(Graph::decode(bytes)?),
+        Kind::IvfFlat => Box::new(IvfFlat::decode(bytes)?),
+    })
+}
+
+impl BuildParams<'_> {
+    /// `n`, the number of rows.
+    pub fn rows(&self) -> usize {
+        self.vectors.len().checked_div(self.dim).unwrap_or(0)
+    }
+
+    /// Row `position`'s elements.
+    pub fn vector(&self, position: usize) -> &[f32] {
+        &self.vectors[position * self.dim..][..self.dim]
+    }
+
+    /// The rows that an index holds: not NULL and, for cosine, not of length zero (it has no direction).
+    pub fn indexable(&self) -> Bits {
+        let mut bits = self.valid.cloned().unwrap_or_else(|| Bits::full(self.rows()));
+        if self.metric == Metric::Cosine {
+            for position in 0..self.rows() {
+                if bits.get(position) && distance::norm(self.vector(position)) == 0.0 {
+                    bits.clear(position);
+                }
+            }
+        }
+        bits
+    }
+
+    fn check(&self) -> Result<(), IndexError> {
+        if self.dim == 0 || self.dim > sepal_types::limits::MAX_DIMENSIONS {
+            return Err(IndexError::Shape(format!(
+                "dim is {}; pass 1 to {}",
+                self.dim,
+                sepal_types::limits::MAX_DIMENSIONS
+            )));
+        }
+        if !self.vectors.len().is_multiple_of(self.dim) || self.rows() > u32::MAX as usize {
+            return Err(IndexError::Shape(format!(
+                "{} floats are not a whole number of rows of {} (or more than 2^32 - 1 rows)",
+                self.vectors.len(),
+                self.dim
+            )));
+        }
+        match self.valid {
+            Some(valid) if valid.len() != self.rows() => Err(IndexError::Shape(format!(
+                "`valid` has {} bits for {} rows; pass one bit a row",
+                valid.len(),
+                self.rows()
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

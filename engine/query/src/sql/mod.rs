@@ -1,0 +1,18 @@
+//! From SQL text to statements: tokens, the token post-pass, parsing, and the AST passes that make
+//! DataFusion read Postgres' dialect.
+//!
+//! Called by `database::Session` for every statement. Nothing here plans or runs anything.
+
+mod literals;
+mod names;
+mod params;
+mod position;
+mod rewrite;
+mod statement;
+mod tokens;
+
+pub use names::{output_names, strip_marker};
+pub use params::ParameterTypes;
+pub use position::locate;
+pub use rewrite::{prepare_expression, prepare_query};
+pub use statement::{Statement, StatementKind, parse_statements};

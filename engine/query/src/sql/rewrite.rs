@@ -1,0 +1,249 @@
+//! The AST pass: what Postgres means, said in words that DataFusion understands.
+//!
+//! Runs once per prepared statement, before planning. Casts whose meaning differs become calls of our own
+//! functions (`functions/cast.rs`), parameters are given the types their surroundings imply, output columns
+//! get Postgres' names.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    self, BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TypedString, Value, VisitMut,
+    VisitorMut,
+};
+use sepal_types::SqlType;
+
+use super::{
+    literals,
+    names::output_names,
+    params::{ParameterTypes, number},
+};
+
+/// Prepares a query. `targets` are the types of the columns it is inserted into, if it is.
+pub fn prepare_query(query: &mut Query, parameters: &mut ParameterTypes, targets: &[SqlType]) {
+    hint_targets(query.body.as_ref(), parameters, targets);
+    let _ = query.visit(&mut Pass { parameters });
+}
+
+/// Prepares a lone expression: a DEFAULT, a predicate, an assignment.
+pub fn prepare_expression(expr: &mut Expr, parameters: &mut ParameterTypes, target: Option<&SqlType>) {
+    if let (Some(position), Some(target)) = (placeholder(expr), target) {
+        parameters.hint(position, target);
+    }
+    literals::type_integers(expr);
+    let _ = expr.visit(&mut Pass { parameters });
+}
+
+struct Pass<'a> {
+    parameters: &'a mut ParameterTypes,
+}
+
+impl VisitorMut for Pass<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        self.hint_limit(query);
+        name_outputs(query.body.as_mut());
+        // Row locks are a promise about later writes; a conflict is found at commit instead.
+        query.locks.clear();
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        for item in &mut select.projection {
+            match item {
+                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => literals::type_integers(expr),
+                _ => {}
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Some(position) = placeholder(expr) {
+            self.parameters.mention(position);
+        }
+        self.rewrite_cast(expr);
+        rewrite_operator(expr);
+        ControlFlow::Continue(())
+    }
+}
+
+impl Pass<'_> {
+    fn hint_limit(&mut self, query: &Query) {
+        let mut hint = |expr: Option<&Expr>| {
+            if let Some(position) = expr.and_then(placeholder) {
+                self.parameters.hint(position, &SqlType::Int8);
+            }
+        };
+        if let Some(ast::LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
+            hint(limit.as_ref());
+            hint(offset.as_ref().map(|offset| &offset.value));
+        }
+        hint(query.fetch.as_ref().and_then(|fetch| fetch.quantity.as_ref()));
+    }
+
+    /// A cast of a parameter types the parameter; a cast to or from a type with a text form of its own
+    /// becomes `sepal_cast_<type>(operand[, modifier])`.
+    fn rewrite_cast(&mut self, expr: &mut Expr) {
+        let (operand, data_type) = match expr {
+            Expr::Cast { expr: operand, data_type, kind: ast::CastKind::Cast | ast::CastKind::DoubleColon, .. } => {
+                (operand.as_ref().clone(), data_type.clone())
+            }
+            Expr::TypedString(TypedString { data_type, value, .. }) => (Expr::Value(value.clone()), data_type.clone()),
+            _ => return,
+        };
+        let Some(ty) = cast_target(&data_type) else {
+            return;
+        };
+        if let Some(position) = placeholder(&operand) {
+            self.parameters.hint(position, &ty);
+            // A parameter that already has this type (dimensions aside) needs no cast around it.
+            if self.parameters.get(position) == Some(&ty) && !matches!(ty, SqlType::Varchar(Some(_))) {
+                *expr = operand;
+                return;
+            }
+        }
+        if let Some(wrapper) = wrapper_name(&ty) {
+            let modifier = (ty.typmod() >= 0).then(|| ty.typmod());
+            *expr = call(&wrapper, operand, modifier);
+        }
+    }
+}
+
+/// The position in `$3`.
+fn placeholder(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Value::Placeholder(name) => number(name),
+            _ => None,
+        },
+        Expr::Nested(inner) => placeholder(inner),
+        _ => None,
+    }
+}
+
+/// Placeholders that stand alone in VALUES or in the SELECT list of an INSERT have their column's type.
+fn hint_targets(body: &SetExpr, parameters: &mut ParameterTypes, targets: &[SqlType]) {
+    match body {
+        SetExpr::Values(values) => {
+            for row in &values.rows {
+                for (expr, target) in row.iter().zip(targets) {
+                    if let Some(position) = placeholder(expr) {
+                        parameters.hint(position, target);
+                    }
+                }
+            }
+        }
+        SetExpr::Select(select) => {
+            for (item, target) in select.projection.iter().zip(targets) {
+                if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item
+                    && let Some(position) = placeholder(expr)
+                {
+                    parameters.hint(position, target);
+                }
+            }
+        }
+        SetExpr::Query(query) => hint_targets(&query.body, parameters, targets),
+        SetExpr::SetOperation { left, right, .. } => {
+            hint_targets(left, parameters, targets);
+            hint_targets(right, parameters, targets);
+        }
+        _ => {}
+    }
+}
+
+/// Names every SELECT of a set operation alike from its own list; the left-most one names the result.
+fn name_outputs(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => output_names(select),
+        SetExpr::SetOperation { left, right, .. } => {
+            name_outputs(left);
+            name_outputs(right);
+        }
+        SetExpr::Values(values) => {
+            for expr in values.rows.iter_mut().flat_map(|row| row.iter_mut()) {
+                literals::type_integers(expr);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn cast_target(data_type: &DataType) -> Option<SqlType> {
+    SqlType::from_name(&data_type.to_string())
+}
+
+/// The types whose casts Arrow would do otherwise than Postgres, or not at all.
+fn wrapper_name(ty: &SqlType) -> Option<String> {
+    match ty {
+        SqlType::Vector(_)
+        | SqlType::Uuid
+        | SqlType::Bytea
+        | SqlType::Json
+        | SqlType::Jsonb
+        | SqlType::Text
+        | SqlType::Varchar(_)
+        | SqlType::Name
+        | SqlType::Bool
+        | SqlType::Numeric(_)
+        | SqlType::Int2
+        | SqlType::Int4
+        | SqlType::Int8
+        | SqlType::Float4
+        | SqlType::Float8
+        | SqlType::Oid
+        | SqlType::Date
+        | SqlType::Time
+        | SqlType::Timestamp
+        | SqlType::Timestamptz
+        | SqlType::Char => Some(format!("sepal_cast_{}", ty.internal_name())),
+        SqlType::Array(element) if matches!(**element, SqlType::Vector(_)) => None,
+        SqlType::Array(element) => wrapper_name(element).map(|_| format!("sepal_cast_{}", ty.internal_name())),
+        _ => None,
+    }
+}
+
+fn call(name: &str, operand: Expr, modifier: Option<i32>) -> Expr {
+    let argument = |expr: Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
+    let mut args = vec![argument(operand)];
+    if let Some(modifier) = modifier {
+        args.push(argument(Expr::Value(Value::Number(modifier.to_string(), false).into())));
+    }
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: vec![] }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: vec![],
+    })
+}
+
+/// `OPERATOR(public.<->)` and `~` spelled with a schema are the plain operators.
+fn rewrite_operator(expr: &mut Expr) {
+    if let Expr::BinaryOp { op, .. } = expr
+        && let BinaryOperator::PGCustomBinaryOperator(parts) = op
+        && let Some(name) = parts.last()
+    {
+        *op = match name.as_str() {
+            "<->" => BinaryOperator::LtDashGt,
+            "~" => BinaryOperator::PGRegexMatch,
+            "~*" => BinaryOperator::PGRegexIMatch,
+            "!~" => BinaryOperator::PGRegexNotMatch,
+            "!~*" => BinaryOperator::PGRegexNotIMatch,
+            "~~" => BinaryOperator::PGLikeMatch,
+            "~~*" => BinaryOperator::PGILikeMatch,
+            "!~~" => BinaryOperator::PGNotLikeMatch,
+            "=" => BinaryOperator::Eq,
+            "<>" => BinaryOperator::NotEq,
+            "<" => BinaryOperator::Lt,
+            ">" => BinaryOperator::Gt,
+            "+" => BinaryOperator::Plus,
+            "||" => BinaryOperator::StringConcat,
+            other => BinaryOperator::Custom(other.to_owned()),
+        };
+    }
+}

@@ -1,0 +1,198 @@
+//! Statements as a session sees them: parsed, classified, with their own text.
+//!
+//! A statement that sqlparser cannot read but Postgres users send is recognised here on its tokens.
+
+use std::sync::Arc;
+
+use datafusion::sql::sqlparser::{
+    ast,
+    dialect::PostgreSqlDialect,
+    parser::{Parser, ParserError},
+    tokenizer::{Location, Token, TokenWithSpan},
+};
+use sepal_types::{Error, Result, SqlState};
+
+use super::tokens;
+
+/// One statement of a query string.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    pub kind: StatementKind,
+    /// The whole query string: error positions count in it.
+    pub sql: Arc<str>,
+    tokens: Arc<[TokenWithSpan]>,
+}
+
+/// What was recognised.
+#[derive(Clone, Debug)]
+pub enum StatementKind {
+    Sql(Box<ast::Statement>),
+    /// Understood, has no effect in Sepal; answers with this command tag.
+    Accepted(&'static str),
+    /// `REINDEX INDEX | TABLE name`
+    Reindex { name: String },
+    /// `DROP INDEX CONCURRENTLY [IF EXISTS] names`
+    DropIndexes { names: Vec<String>, if_exists: bool },
+    /// `LISTEN`, `MOVE`, `DO`, …: understood, and not done.
+    Refused(&'static str),
+}
+
+impl Statement {
+    /// Where a word of this statement stands in the query string, counted in characters from 1.
+    pub fn position_of(&self, name: &str) -> Option<u32> {
+        self.tokens.iter().find_map(|token| match &token.token {
+            Token::Word(word) if word.value == name || (word.quote_style.is_none() && word.value.eq_ignore_ascii_case(name)) => {
+                Some(tokens::offset(&self.sql, token.span.start))
+            }
+            _ => None,
+        })
+    }
+}
+
+/// Splits and parses a query string. No statement at all gives an empty list.
+///
+/// Errors: 42601 with the position; nothing of the string has run.
+pub fn parse_statements(sql: &str) -> Result<Vec<Statement>> {
+    let text: Arc<str> = Arc::from(sql);
+    tokens::split(tokens::tokenize(sql)?).into_iter().map(|tokens| parse_one(&text, tokens)).collect()
+}
+
+fn parse_one(sql: &Arc<str>, mut tokens: Vec<TokenWithSpan>) -> Result<Statement> {
+    let words = leading_words(&tokens);
+    let kind = match recognise(&words, &tokens) {
+        Some(kind) => kind,
+        None => {
+            if words.first().is_some_and(|word| word == "COPY") {
+                // sqlparser wants the semicolon that ends COPY … FROM STDIN.
+                tokens.push(TokenWithSpan::wrap(Token::SemiColon));
+            }
+            if words.first().is_some_and(|word| word == "INSERT") {
+                remove_overriding(&mut tokens);
+            }
+            let statement = Parser::new(&PostgreSqlDialect {})
+                .with_tokens_with_locations(tokens.clone())
+                .parse_statements()
+                .map_err(|error| syntax_error(sql, &tokens, &error))?
+                .into_iter()
+                .next()
+                .ok_or_else(|| Error::new(SqlState::SyntaxError, "syntax error at end of input"))?;
+            StatementKind::Sql(Box::new(statement))
+        }
+    };
+    Ok(Statement { kind, sql: Arc::clone(sql), tokens: tokens.into() })
+}
+
+/// The first words, upper-case, up to the first token that is no word.
+fn leading_words(tokens: &[TokenWithSpan]) -> Vec<String> {
+    tokens
+        .iter()
+        .filter(|token| tokens::is_significant(token))
+        .map_while(|token| match &token.token {
+            Token::Word(word) if word.quote_style.is_none() => Some(word.value.to_ascii_uppercase()),
+            _ => None,
+        })
+        .take(6)
+        .collect()
+}
+
+fn recognise(words: &[String], tokens: &[TokenWithSpan]) -> Option<StatementKind> {
+    let all: Vec<&str> = words.iter().map(String::as_str).collect();
+    match all.as_slice() {
+        ["REINDEX", ..] => Some(StatementKind::Reindex { name: last_name(tokens)? }),
+        ["DROP", "INDEX", "CONCURRENTLY", rest @ ..] => {
+            let if_exists = rest.starts_with(&["IF", "EXISTS"]);
+            Some(StatementKind::DropIndexes { names: names_after(tokens, if if_exists { 5 } else { 3 }), if_exists })
+        }
+        ["ALTER", "TABLE", ..] if contains_words(tokens, &["SET", "STORAGE"]) => Some(StatementKind::Accepted("ALTER TABLE")),
+        ["ALTER", "USER" | "ROLE", ..] => Some(StatementKind::Accepted("ALTER ROLE")),
+        ["VACUUM", ..] => Some(StatementKind::Accepted("VACUUM")),
+        ["ANALYZE" | "ANALYSE", ..] => Some(StatementKind::Accepted("ANALYZE")),
+        ["CHECKPOINT", ..] => Some(StatementKind::Accepted("CHECKPOINT")),
+        ["UNLISTEN", ..] => Some(StatementKind::Accepted("UNLISTEN")),
+        ["CLOSE", "ALL"] => Some(StatementKind::Accepted("CLOSE CURSOR ALL")),
+        ["LISTEN", ..] => Some(StatementKind::Refused("LISTEN is not supported: Sepal has no notification channels")),
+        ["NOTIFY", ..] => Some(StatementKind::Refused("NOTIFY is not supported: Sepal has no notification channels")),
+        ["DO", ..] => Some(StatementKind::Refused("DO is not supported: Sepal has no procedural language")),
+        ["MOVE", ..] => Some(StatementKind::Refused("MOVE is not supported")),
+        ["PREPARE", "TRANSACTION", ..] => Some(StatementKind::Refused("prepared transactions are disabled")),
+        _ => None,
+    }
+}
+
+fn significant(tokens: &[TokenWithSpan]) -> impl DoubleEndedIterator<Item = &TokenWithSpan> {
+    tokens.iter().filter(|token| tokens::is_significant(token))
+}
+
+fn identifier(token: &TokenWithSpan) -> Option<String> {
+    match &token.token {
+        Token::Word(word) if word.quote_style.is_some() => Some(word.value.clone()),
+        Token::Word(word) => Some(word.value.to_lowercase()),
+        _ => None,
+    }
+}
+
+fn last_name(tokens: &[TokenWithSpan]) -> Option<String> {
+    significant(tokens).next_back().and_then(identifier)
+}
+
+/// Comma-separated names after `skip` tokens; of a qualified name the last part.
+fn names_after(tokens: &[TokenWithSpan], skip: usize) -> Vec<String> {
+    let rest: Vec<&TokenWithSpan> = significant(tokens).skip(skip).collect();
+    rest.split(|token| token.token == Token::Comma)
+        .filter_map(|part| part.iter().rev().find_map(|token| identifier(token)))
+        .collect()
+}
+
+fn contains_words(tokens: &[TokenWithSpan], words: &[&str]) -> bool {
+    let all: Vec<&TokenWithSpan> = significant(tokens).collect();
+    all.windows(words.len()).any(|window| {
+        window.iter().zip(words).all(|(token, word)| {
+            matches!(&token.token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
+        })
+    })
+}
+
+/// `INSERT … OVERRIDING {SYSTEM | USER} VALUE` does not parse; identity columns accept the value anyway.
+fn remove_overriding(tokens: &mut Vec<TokenWithSpan>) {
+    let is_word = |token: &TokenWithSpan, text: &str| matches!(&token.token, Token::Word(word) if word.value.eq_ignore_ascii_case(text));
+    let Some(start) = tokens.iter().position(|token| is_word(token, "OVERRIDING")) else {
+        return;
+    };
+    let Some(end) = tokens[start..].iter().position(|token| is_word(token, "VALUE")) else {
+        return;
+    };
+    if end <= 4 {
+        tokens.drain(start..=start + end);
+    }
+}
+
+/// sqlparser says `Expected: …, found: x at Line: 1, Column: 9`; Postgres says `syntax error at or near "x"`.
+fn syntax_error(sql: &str, tokens: &[TokenWithSpan], error: &ParserError) -> Error {
+    let text = match error {
+        ParserError::TokenizerError(text) | ParserError::ParserError(text) => text.as_str(),
+        ParserError::RecursionLimitExceeded => {
+            return Error::new(SqlState::ProgramLimitExceeded, "stack depth limit exceeded")
+                .with_hint("Split the statement: its expressions are nested too deeply.");
+        }
+    };
+    let detail = text.split(" at Line:").next().unwrap_or(text).to_owned();
+    let Some(location) = location_in(text) else {
+        let at_end = text.contains("EOF") || text.contains("end of statement");
+        let message = if at_end { "syntax error at end of input" } else { "syntax error" };
+        return Error::new(SqlState::SyntaxError, message)
+            .with_detail(detail)
+            .with_position(u32::try_from(sql.chars().count() + 1).unwrap_or(1));
+    };
+    let near = tokens.iter().find(|token| token.span.start == location).map(|token| token.token.to_string());
+    let message = match near {
+        Some(near) => format!("syntax error at or near \"{near}\""),
+        None => "syntax error".to_owned(),
+    };
+    Error::new(SqlState::SyntaxError, message).with_detail(detail).with_position(tokens::offset(sql, location))
+}
+
+fn location_in(message: &str) -> Option<Location> {
+    let (line, column) = message.rsplit_once("Line: ")?.1.split_once(", Column: ")?;
+    let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u64>().ok();
+    Some(Location { line: digits(line)?, column: digits(column)? }).filter(|location| location.line > 0)
+}

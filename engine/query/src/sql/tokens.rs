@@ -1,0 +1,175 @@
+//! The token post-pass between sqlparser's tokenizer and its parser.
+//!
+//! sqlparser 0.62 cannot read pgvector's `<+>`, gives `<=>` the precedence of `=`, and glues a trailing sign
+//! onto an operator (`a>-1`). All three are repaired on the tokens, which keeps their positions. The rule for
+//! trailing signs is that of PostgreSQL's lexer (`src/backend/parser/scan.l`, operator).
+
+use datafusion::sql::sqlparser::{
+    dialect::PostgreSqlDialect,
+    tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Word},
+};
+use sepal_types::{Error, Result, SqlState};
+
+/// Tokenizes and repairs. Errors: 42601 with the position of the bad character.
+pub fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize_with_location().map_err(|error| {
+        Error::new(SqlState::SyntaxError, error.message.clone()).with_position(offset(sql, error.location))
+    })?;
+    Ok(repair(tokens))
+}
+
+/// The statements' tokens, without the semicolons and without empty statements.
+pub fn split(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> {
+    tokens
+        .split(|token| token.token == Token::SemiColon)
+        .filter(|part| part.iter().any(is_significant))
+        .map(<[TokenWithSpan]>::to_vec)
+        .collect()
+}
+
+/// Not white space or a comment.
+pub fn is_significant(token: &TokenWithSpan) -> bool {
+    !matches!(token.token, Token::Whitespace(_) | Token::EOF)
+}
+
+/// A location as Postgres' `P` field counts: characters from 1.
+pub fn offset(sql: &str, location: Location) -> u32 {
+    let line_start: usize = sql
+        .split_inclusive('\n')
+        .take(usize::try_from(location.line.saturating_sub(1)).unwrap_or(0))
+        .map(|line| line.chars().count())
+        .sum();
+    u32::try_from(line_start).unwrap_or(u32::MAX).saturating_add(u32::try_from(location.column).unwrap_or(1))
+}
+
+fn repair(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut repaired: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    let mut rest = tokens.into_iter().peekable();
+    while let Some(token) = rest.next() {
+        match &token.token {
+            Token::Lt => {
+                let mut ahead = rest.clone();
+                let plus = ahead.next().filter(|next| next.token == Token::Plus && touches(&token, next));
+                let gt = plus.and_then(|plus| ahead.next().filter(|next| next.token == Token::Gt && touches(&plus, next)));
+                if let Some(gt) = gt {
+                    rest = ahead;
+                    let span = Span::new(token.span.start, gt.span.end);
+                    repaired.push(TokenWithSpan::new(Token::CustomBinaryOperator("<+>".into()), span));
+                } else {
+                    repaired.push(token);
+                }
+            }
+            Token::Spaceship => {
+                repaired.push(TokenWithSpan::new(Token::CustomBinaryOperator("<=>".into()), token.span));
+            }
+            Token::CustomBinaryOperator(operator) => split_trailing_signs(operator.clone(), token, &mut repaired),
+            Token::SingleQuotedString(_) => {
+                push_string(token, &mut repaired);
+            }
+            _ => repaired.push(token),
+        }
+    }
+    repaired
+}
+
+fn touches(left: &TokenWithSpan, right: &TokenWithSpan) -> bool {
+    left.span.end == right.span.start
+}
+
+/// `a>-1` arrives as one operator `>-`; PostgreSQL's lexer ends an operator before a trailing sign unless it
+/// holds one of `~ ! @ # % ^ & | ` ?`.
+fn split_trailing_signs(operator: String, token: TokenWithSpan, repaired: &mut Vec<TokenWithSpan>) {
+    let head = operator.trim_end_matches(['+', '-']);
+    let keeps_sign = operator.contains(['~', '!', '@', '#', '%', '^', '&', '|', '`', '?']);
+    let head_token = match head {
+        ">" => Token::Gt,
+        "<" => Token::Lt,
+        ">=" => Token::GtEq,
+        "<=" => Token::LtEq,
+        "<>" => Token::Neq,
+        "<->" => Token::TwoWayArrow,
+        "<=>" => Token::CustomBinaryOperator("<=>".into()),
+        _ => {
+            repaired.push(token);
+            return;
+        }
+    };
+    if keeps_sign || head.len() == operator.len() {
+        repaired.push(token);
+        return;
+    }
+    let column = |shift: usize| Location {
+        line: token.span.start.line,
+        column: token.span.start.column + u64::try_from(shift).unwrap_or(0),
+    };
+    repaired.push(TokenWithSpan::new(head_token, Span::new(token.span.start, column(head.len()))));
+    for (shift, sign) in operator.char_indices().skip(head.len()) {
+        let sign = if sign == '+' { Token::Plus } else { Token::Minus };
+        repaired.push(TokenWithSpan::new(sign, Span::new(column(shift), column(shift + 1))));
+    }
+}
+
+/// `vector '[1,2]'` is a typed literal in Postgres; sqlparser reads a column with an alias. Written as a cast.
+fn push_string(token: TokenWithSpan, repaired: &mut Vec<TokenWithSpan>) {
+    let span = token.span;
+    let before = repaired.iter().rposition(is_significant);
+    let typed = before.filter(|at| {
+        let is_vector = matches!(&repaired[*at].token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("vector"));
+        let opens = repaired[..*at].iter().rev().find(|token| is_significant(token)).is_none_or(|token| {
+            matches!(&token.token, Token::Comma | Token::LParen | Token::LBracket)
+                || matches!(&token.token, Token::Word(word) if is_select_word(word))
+                || matches!(
+                    &token.token,
+                    Token::CustomBinaryOperator(_) | Token::TwoWayArrow | Token::Eq | Token::Plus | Token::Minus | Token::Mul
+                )
+        });
+        is_vector && opens
+    });
+    let Some(at) = typed else {
+        repaired.push(token);
+        return;
+    };
+    let word = repaired.remove(at);
+    repaired.push(token);
+    repaired.push(TokenWithSpan::new(Token::DoubleColon, span));
+    repaired.push(TokenWithSpan::new(word.token, span));
+}
+
+fn is_select_word(word: &Word) -> bool {
+    word.quote_style.is_none()
+        && ["select", "where", "by", "and", "or", "values", "distinct", "then", "else"]
+            .iter()
+            .any(|keyword| word.value.eq_ignore_ascii_case(keyword))
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::sql::sqlparser::parser::Parser;
+
+    use super::*;
+
+    fn grouped(expression: &str) -> String {
+        let tokens = tokenize(expression).unwrap();
+        let expr = Parser::new(&PostgreSqlDialect {}).with_tokens_with_locations(tokens).parse_expr().unwrap();
+        expr.to_string()
+    }
+
+    #[test]
+    fn operators_read_as_postgres_reads_them() {
+        let cases = [
+            ("a <+> b", "a <+> b"),
+            ("a>-1", "a > -1"),
+            ("a>=-1", "a >= -1"),
+            ("a<->-b", "a <-> -b"),
+            ("vector '[1,2]' <=> b", "'[1,2]'::vector <=> b"),
+        ];
+        for (input, output) in cases {
+            assert_eq!(grouped(input), output);
+        }
+    }
+
+    #[test]
+    fn positions_count_characters_over_lines() {
+        assert_eq!(offset("é\nab", Location { line: 2, column: 2 }), 4);
+    }
+}

@@ -1,0 +1,23 @@
+//! The vocabulary of Sepal: ids, SQL types, table definitions, errors and limits.
+//!
+//! Every other crate speaks these words. Nothing here does I/O, is async, or knows a cipher, and nothing
+//! here imports another crate of ours, nor Arrow.
+
+mod definition;
+mod error;
+mod float;
+mod ids;
+pub mod limits;
+mod metric;
+mod sqltype;
+mod vector;
+
+pub use definition::{
+    ColumnDef, Generated, IndexDef, IndexMethod, TableDef, UniqueDef, VectorIndexOptions,
+};
+pub use error::{Error, ErrorKind, Result, SqlState};
+pub use float::{format_float4, format_float8};
+pub use ids::{ColumnId, FileId, Lsn, RowId, TableId, TenantId};
+pub use metric::Metric;
+pub use sqltype::SqlType;
+pub use vector::{format_vector, parse_vector, check_finite};

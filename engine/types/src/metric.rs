@@ -1,0 +1,50 @@
+//! The four distance metrics, with pgvector's operators and operator classes.
+//!
+//! Used by the planner, the index crate and the catalogs. The arithmetic itself lives in `index/distance`.
+
+use serde::{Deserialize, Serialize};
+
+/// How far two vectors are apart. Smaller is nearer for every metric, as in pgvector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Metric {
+    /// `<=>`: one minus the cosine of the angle; NaN when a vector has length zero.
+    Cosine,
+    /// `<#>`: the inner product, negated so that ascending order means most similar first.
+    InnerProduct,
+    /// `<+>`: sum of absolute differences (taxicab).
+    L1,
+    /// `<->`: Euclidean distance.
+    L2,
+}
+
+impl Metric {
+    pub const ALL: [Metric; 4] = [Metric::Cosine, Metric::InnerProduct, Metric::L1, Metric::L2];
+
+    /// The SQL operator.
+    pub const fn operator(self) -> &'static str {
+        match self {
+            Metric::Cosine => "<=>",
+            Metric::InnerProduct => "<#>",
+            Metric::L1 => "<+>",
+            Metric::L2 => "<->",
+        }
+    }
+
+    /// The operator class that `CREATE INDEX` names.
+    pub const fn opclass(self) -> &'static str {
+        match self {
+            Metric::Cosine => "vector_cosine_ops",
+            Metric::InnerProduct => "vector_ip_ops",
+            Metric::L1 => "vector_l1_ops",
+            Metric::L2 => "vector_l2_ops",
+        }
+    }
+
+    pub fn from_operator(operator: &str) -> Option<Metric> {
+        Self::ALL.into_iter().find(|metric| metric.operator() == operator)
+    }
+
+    pub fn from_opclass(name: &str) -> Option<Metric> {
+        Self::ALL.into_iter().find(|metric| metric.opclass() == name)
+    }
+}
