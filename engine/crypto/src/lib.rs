@@ -1,1 +1,35 @@
-//! placeholder
+//! Sealing and opening bytes: the only crate that names a cipher.
+//!
+//! Storage seals WAL frames, manifests and index blobs with it, control seals the values of its database and
+//! runs SCRAM. Nothing here reads a file, knows a tenant's policy, or keeps a key longer than its caller
+//! does.
+//!
+//! | what | construction | nonce |
+//! |---|---|---|
+//! | [`seal`], [`open`]: WAL frames, manifests, control values | XAES-256-GCM (C2SP) | random 192-bit |
+//! | [`stream`]: blobs written once | AES-256-GCM per 1 MiB chunk | chunk index under a fresh subkey |
+//! | [`wrap_key`], [`unwrap_key`]: key hierarchy | key-check value + XAES-256-GCM | random 192-bit |
+//! | [`Key::derive`] | HKDF-SHA-256 | – |
+//! | [`scram`] | SCRAM-SHA-256, -PLUS (RFC 5802, 7677) | – |
+//!
+//! Sealing always takes *what and where*: the associated data comes from [`Aad`], whose fields are prefixed
+//! with their kind and length, so that bytes moved to another tenant, file or position do not open.
+
+mod aad;
+mod gcm;
+mod key;
+mod mac;
+mod open_error;
+mod random;
+pub mod scram;
+pub mod stream;
+mod wrap;
+mod xaes;
+
+pub use aad::Aad;
+pub use key::Key;
+pub use mac::{constant_time_eq, hmac_sha256, sha256};
+pub use open_error::OpenError;
+pub use random::random_bytes;
+pub use wrap::{WRAPPED_KEY_BYTES, unwrap_key, wrap_key};
+pub use xaes::{SEAL_OVERHEAD_BYTES, open, seal};

@@ -1,9 +1,10 @@
 //! A dense bit set over row positions: which rows a search may return, which are not NULL.
 //!
-//! One bit a row, so a segment of a million rows costs 125 KB and a test is one load. Sparse sets belong to the
-//! storage side (roaring); they are expanded once a query.
+//! One bit a row, so a segment of a million rows costs 125 KB and a test is one load. Sparse sets belong to
+//! the storage side (roaring); they are expanded once a query.
 
-/// `len` bits. Bits past `len` in the last word are always zero, so that words can be counted and compared whole.
+/// `len` bits. Bits past `len` in the last word are always zero, so that words can be counted and compared
+/// whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bits {
     words: Vec<u64>,
@@ -23,8 +24,8 @@ impl Bits {
         bits
     }
 
-    /// From little-endian words, bit 0 of word 0 first. `None` unless there are exactly as many words as `len`
-    /// needs and no bit past `len` is set.
+    /// From little-endian words, bit 0 of word 0 first. `None` unless there are exactly as many words as
+    /// `len` needs and no bit past `len` is set.
     pub fn from_words(words: Vec<u64>, len: usize) -> Option<Self> {
         let bits = Self { words, len };
         let mut trimmed_tail = bits.words.last().copied().unwrap_or(0);

@@ -6,8 +6,8 @@
 //!
 //! # The journey of an index
 //! 1. A segment is written. [`build`] reads `USING hnsw | ivfflat | flat` from `VectorIndexOptions`
-//!    and calls `graph`, `faiss` or `flat`. Rows that are NULL ([`BuildParams::valid`]) and, for cosine, vectors
-//!    of length zero have no place in an index and are left out, as in pgvector.
+//!    and calls `graph`, `faiss` or `flat`. Rows that are NULL ([`BuildParams::valid`]) and, for cosine,
+//!    vectors of length zero have no place in an index and are left out, as in pgvector.
 //! 2. [`VectorIndex::serialize`] gives bytes (drawn in `layout` and in each kind's `layout`); storage seals
 //!    them beside the segment.
 //! 3. After a restart [`open`] reads them back. It checks every length and every position, so that bytes that
@@ -15,10 +15,10 @@
 //!
 //! # The journey of a query
 //! 1. The filter, the deletion vector and NULLs become one [`Bits`]: the allowed rows.
-//! 2. [`VectorIndex::search`] finds candidates: `graph` walks, `faiss` probes cells, `flat` scans all.
-//!    With no index, [`search_exact`] does what `flat` does.
-//! 3. Distances are computed from the original vectors by `distance`'s kernels (AVX-512, AVX2 or scalar, resolved
-//!    once), so that a row's distance has the same bits whichever way the row was found.
+//! 2. [`VectorIndex::search`] finds candidates: `graph` walks on `quantize`'s codes, `faiss` probes cells,
+//!    `flat` scans all. With no index, [`search_exact`] does what `flat` does.
+//! 3. Distances are computed from the original vectors by `distance`'s kernels (AVX-512, AVX2 or scalar,
+//!    resolved once), so that a row's distance has the same bits whichever way the row was found.
 //! 4. The `k` nearest come back ascending as [`Neighbor`]s; the caller merges segments.
 //!
 //! # Invariants
@@ -33,6 +33,7 @@ mod flat;
 mod graph;
 mod layout;
 mod neighbor;
+mod quantize;
 
 use sepal_types::{Metric, VectorIndexOptions};
 
@@ -157,12 +158,21 @@ impl BuildParams<'_> {
         let mut bits = self.valid.cloned().unwrap_or_else(|| Bits::full(self.rows()));
         if self.metric == Metric::Cosine {
             for position in 0..self.rows() {
-                if bits.get(position) && distance::norm(self.vector(position)) == 0.0 {
+                if bits.get(position) && !distance::has_direction(self.vector(position)) {
                     bits.clear(position);
                 }
             }
         }
         bits
+    }
+
+    /// Tells how far a builder is, and ends it when nobody wants the index any more.
+    pub(crate) fn report(&self, done: usize) -> Result<(), IndexError> {
+        if (self.cancelled)() {
+            return Err(IndexError::Cancelled);
+        }
+        (self.progress)(done as u64, self.rows() as u64);
+        Ok(())
     }
 
     fn check(&self) -> Result<(), IndexError> {

@@ -1,1 +1,38 @@
-//! placeholder
+//! SQL over one tenant's snapshot: the only crate that names DataFusion.
+//!
+//! Called by `database::Session`, which owns the transaction. This crate parses, plans and runs; what it wants
+//! written it returns as [`sepal_storage::Op`]s. It has no socket, no key and no second tenant.
+//!
+//! # The journey of a query
+//! 1. [`sql::parse_statements`] repairs the tokens and parses.
+//! 2. [`catalog::rewrite`] makes clients' catalog queries plannable; [`sql::prepare_query`] says in DataFusion's
+//!    words what Postgres means and types the parameters.
+//! 3. [`vector::FastKnn::compile`] takes the plainest k-NN shape; everything else goes through
+//!    [`planner::Engine::plan`].
+//! 4. [`planner::Engine::physical`] optimizes with the parameters filled in; `vector::rule` puts a
+//!    [`vector::TopK`] where an ORDER BY distance LIMIT k stands over a scan.
+//! 5. Batches stream; [`output::conform`] casts them to the described columns.
+//!
+//! # The journey of a write
+//! [`dml::Dml::prepare`] plans a query for the rows and their ids; [`dml::Dml::run`] assigns, defaults, checks
+//! NOT NULL and gives operations. [`ddl::plan_ddl`] does the same for definitions.
+
+pub mod catalog;
+mod context;
+mod copy_format;
+pub mod ddl;
+pub mod dml;
+mod error;
+pub mod explain;
+mod functions;
+pub mod output;
+pub mod planner;
+pub mod sql;
+mod table;
+pub mod values;
+pub mod vector;
+
+pub use context::{SearchSettings, SequenceSource, SettingSink, SnapshotSlot, StatementContext};
+pub use copy_format::{CopyFormat, CopyHeader, CopyKind};
+pub use error::{arrow as arrow_error, translate as datafusion_error};
+pub use functions::distance_call;

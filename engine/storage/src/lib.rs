@@ -1,1 +1,65 @@
-//! placeholder
+//! Durable bytes of one tenant: log, memory chunks, sealed segments, manifests. No SQL, no index algorithm.
+//!
+//! `query` reads [`Snapshot`]s and hands [`Op`]s to [`TenantStore::commit`]; `database` opens stores, calls
+//! [`TenantStore::checkpoint`] in the background and supplies the [`BlobBuilder`] that knows vector indexes.
+//! The calls block: callers run them on threads of their own. Nothing here locks the data directory
+//! (`database` does), takes two tenants, or lets a plaintext byte reach a file.
+//!
+//! ```text
+//! <tenant>/manifest/<number>.manifest     what is durable besides the log; the newest one counts
+//! <tenant>/wal/<number>.wal               commits since that manifest
+//! <tenant>/segments/<file id>.parquet     rows
+//!                   <file id>.deleted     deletion vector of a segment
+//!                   <file id>.index       a vector index's bytes for one segment
+//! ```
+//!
+//! # A write
+//! 1. A session applies its ops to a private view as it goes ([`Snapshot::apply`]), so that it sees them and
+//!    learns of duplicate keys at once.
+//! 2. [`TenantStore::commit`] encodes the ops (`ops`) and queues them. Whoever gets the writer's lock first leads:
+//!    it takes everything queued ([`commit`](TenantStore::commit), module `group`).
+//! 3. The leader applies each commit to the head again, in order: a row that somebody else deleted meanwhile is
+//!    a [`StoreError::WriteConflict`], a key that somebody else inserted a [`StoreError::UniqueViolation`].
+//! 4. What passed is sealed into frames (`wal::frame`), written with one write and made durable with one
+//!    fdatasync (`wal::writer`). Only then does the head move and does `commit` return.
+//! 5. Each `Insert` became one immutable memory chunk; like-sized neighbours are merged (`snapshot::merge`).
+//! 6. A checkpoint freezes the head, starts a new log file, writes the frozen memory chunks (and small or
+//!    much-deleted segments) as Parquet under Parquet's own encryption (`segment`), builds their index blobs,
+//!    commits a manifest, swaps the chunks in the head (carrying over what was deleted meanwhile), and removes
+//!    log files and segments that nothing needs (`checkpoint`).
+//!
+//! # A recovery
+//! 1. The newest manifest is opened (`manifest`); it names every segment, its length and its wrapped key.
+//! 2. The log files from the manifest's number on are read in order (`wal::recover`). A frame that does not
+//!    authenticate is a torn tail only in the last file and only if nothing durable follows it; anything else
+//!    is [`StoreError::Corrupt`], and nothing is changed or removed.
+//! 3. A new log file with a new key is opened, which records how far its predecessor was valid. No old file is
+//!    ever appended to.
+//! 4. Files that no manifest names are removed.
+
+mod arrow_types;
+mod blob;
+mod checkpoint;
+mod chunk;
+mod counters;
+mod disk;
+mod error;
+#[cfg(test)]
+mod fixtures;
+mod group;
+mod manifest;
+mod ops;
+mod paths;
+mod segment;
+mod snapshot;
+mod store;
+mod wal;
+
+pub use arrow_types::{TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, sql_type, stored_name};
+pub use checkpoint::{BlobBuilder, CheckpointReport, NoBlobs};
+pub use chunk::{Chunk, ChunkRef, ColumnCache};
+pub use disk::{Fault, FaultInjector};
+pub use error::StoreError;
+pub use ops::Op;
+pub use snapshot::{Snapshot, TableVersion};
+pub use store::{StoreOptions, StoreStats, TenantStore};

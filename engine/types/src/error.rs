@@ -95,6 +95,7 @@ sqlstates! {
     InvalidSqlStatementName "26000" Invalid,
     InvalidTableDefinition "42P16" Invalid,
     InvalidTextRepresentation "22P02" Invalid,
+    InvalidSavepoint "3B001" Invalid,
     InvalidTransactionTermination "2D000" Invalid,
     IoError "58030" Exhausted,
     LockNotAvailable "55P03" Conflict,

@@ -222,6 +222,31 @@ pub fn decode(kind: u8, body: &[u8]) -> Result<Frontend<'_>, Rejection> {
     Ok(message)
 }
 
+/// What SASLInitialResponse carries in a `p` message.
+///
+/// ```text
+/// | mechanism NUL | length i32, -1 without data | data |
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct SaslInitial<'a> {
+    pub mechanism: &'a str,
+    pub data: &'a [u8],
+}
+
+pub fn sasl_initial_response(body: &[u8]) -> Result<SaslInitial<'_>, Rejection> {
+    let mut body = Body::new(body, "SASLInitialResponse message");
+    let mechanism = body.text()?;
+    let data = match body.i32()? {
+        -1 => &[],
+        length => match usize::try_from(length) {
+            Ok(length) => body.bytes(length)?,
+            Err(_) => return Err(violation(format!("invalid SASLInitialResponse message: length {length}"))),
+        },
+    };
+    body.finish()?;
+    Ok(SaslInitial { mechanism, data })
+}
+
 fn target<'a>(body: &mut Body<'a>) -> Result<Target<'a>, Rejection> {
     match body.u8()? {
         b'P' => body.text().map(Target::Portal),

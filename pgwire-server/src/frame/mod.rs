@@ -19,7 +19,10 @@ pub mod write;
 #[cfg(test)]
 mod tests;
 
-pub use message::{Bind, Format, Formats, Frontend, Parse, Target, TypeOids, Values, decode};
+pub use message::{
+    Bind, Format, Formats, Frontend, Parse, SaslInitial, Target, TypeOids, Values, decode,
+    sasl_initial_response,
+};
 pub use read::{
     CANCEL_REQUEST, FrameLimits, GSSENC_REQUEST, MAX_STARTUP_BYTES, Progress, Rejection, SSL_REQUEST, Startup,
     scan, startup,

@@ -11,8 +11,10 @@ mod rewrite;
 mod statement;
 mod tokens;
 
+pub use datafusion::sql::sqlparser::ast;
 pub use names::{output_names, strip_marker};
 pub use params::ParameterTypes;
 pub use position::locate;
 pub use rewrite::{prepare_expression, prepare_query};
+pub use tokens::tokenize;
 pub use statement::{Statement, StatementKind, parse_statements};

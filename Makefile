@@ -1,0 +1,31 @@
+# Everything a person types. `make` alone tells what there is; ARGS is handed on: make demo ARGS=--exit
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench soak fuzz setup
+
+help: ## Tell what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Build Sepal and watch it load, search, and hide 10,240 real embeddings
+	@./setup
+	cargo run --release --quiet --bin sepal -- demo $(ARGS)
+
+test: ## Build everything and run every test
+	@./setup test
+	cargo build --workspace
+	cargo nextest run --workspace $(ARGS)
+
+bench: ## Run the benchmarks
+	@./setup
+	cargo bench --package sepal-benches $(ARGS)
+
+soak: ## Run the long tests too (kill -9 under load, 200 connections)
+	@./setup test
+	cargo nextest run --release --package sepal-tests --run-ignored all $(ARGS)
+
+fuzz: ## Run the property tests with 50,000 cases each
+	@./setup test
+	PROPTEST_CASES=50000 cargo nextest run --release --workspace $(ARGS)
+
+setup: ## Install what is missing, nothing else
+	@./setup test

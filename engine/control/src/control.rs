@@ -1,0 +1,168 @@
+//! [`Control`] itself: opening, making, and what does not belong to tenants, keys or logins alone.
+
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::ErrorKind,
+    num::NonZeroUsize,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use sepal_crypto::Key;
+
+use crate::{
+    Clock, ControlError, KeyCacheStats, SystemClock,
+    api_keys::{KeyRow, LastUsed},
+    control_error::Result,
+    key_cache::KeyCache,
+    root_key::parent,
+    schema,
+    vault::Vault,
+};
+
+/// What a [`Control`] is made with.
+#[derive(Clone)]
+pub struct ControlOptions {
+    pub clock: Arc<dyn Clock>,
+    /// How many valid tokens are remembered, for at most 60 s each.
+    pub key_cache_slots: NonZeroUsize,
+    /// How many refused tokens are remembered; apart from the valid ones, so that guessing evicts none.
+    pub refused_cache_slots: NonZeroUsize,
+}
+
+impl Default for ControlOptions {
+    fn default() -> Self {
+        const SLOTS: NonZeroUsize = NonZeroUsize::new(10_000).expect("10,000 is not zero");
+        Self { clock: Arc::new(SystemClock), key_cache_slots: SLOTS, refused_cache_slots: SLOTS }
+    }
+}
+
+/// The control database of one data directory. Shared by all connections; calls block on SQLite except
+/// [`Control::authenticate_token`] on a cache hit and [`Control::still_valid`] while nothing was revoked.
+pub struct Control {
+    pub(crate) database: Mutex<Connection>,
+    pub(crate) vault: Vault,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) cache: KeyCache,
+    /// Rises with every revocation; whoever was checked at an older one asks again.
+    pub(crate) generation: AtomicU64,
+    pub(crate) last_used: LastUsed,
+    /// Stands in for a key that does not exist, so that its refusal takes the same work.
+    pub(crate) decoy: KeyRow,
+    /// SQLite's `data_version` when it was last looked at.
+    seen_version: AtomicI64,
+}
+
+impl Control {
+    /// Makes `path` (mode 0600) for a new data directory and opens it. Never overwrites.
+    pub fn create(path: &Path, root: &Key, options: ControlOptions) -> Result<Self> {
+        let io = |source| ControlError::Io { path: path.to_owned(), source };
+        if path.try_exists().map_err(io)? {
+            return Err(ControlError::DatabaseExists(path.to_owned()));
+        }
+        // Built under another name: a crash half-way leaves no control.db that would neither open nor be
+        // replaced.
+        let unfinished = path.with_extension("unfinished");
+        for left_over in [&unfinished, &journal_of(&unfinished), &journal_of(path)] {
+            remove_if_there(left_over).map_err(io)?;
+        }
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished).map_err(io)?;
+        let mut connection = schema::connect(&unfinished)?;
+        schema::settle(&connection)?;
+        schema::create(&mut connection, &Vault::new(root))?;
+        connection.close().map_err(|(_, error)| error)?;
+        remove_if_there(&journal_of(&unfinished)).map_err(io)?;
+        fs::rename(&unfinished, path).map_err(io)?;
+        File::open(parent(path)).and_then(|directory| directory.sync_all()).map_err(io)?;
+        Self::open(path, root, options)
+    }
+
+    /// Opens `path`. Writes nothing unless the root key is the one that the file was made under
+    /// ([`ControlError::WrongRootKey`]).
+    pub fn open(path: &Path, root: &Key, options: ControlOptions) -> Result<Self> {
+        if !path.try_exists().map_err(|source| ControlError::Io { path: path.to_owned(), source })? {
+            return Err(ControlError::NoDatabase(path.to_owned()));
+        }
+        let connection = schema::connect(path)?;
+        let vault = Vault::new(root);
+        schema::check(&connection, path, &vault)?;
+        schema::settle(&connection)?;
+        let version = data_version(&connection)?;
+        Ok(Self {
+            decoy: KeyRow::decoy(&vault),
+            database: Mutex::new(connection),
+            vault,
+            clock: options.clock,
+            cache: KeyCache::new(options.key_cache_slots, options.refused_cache_slots),
+            generation: AtomicU64::new(1),
+            last_used: LastUsed::default(),
+            seen_version: AtomicI64::new(version),
+        })
+    }
+
+    /// Counters of the key cache since the start.
+    pub fn key_cache_stats(&self) -> KeyCacheStats {
+        self.cache.stats()
+    }
+
+    /// Notices changes that another process made to control.db (`sepal keys revoke` beside a running server):
+    /// all principals are then checked again. Call it every second; it costs one look at the file's header.
+    /// Gives whether there were any.
+    pub fn poll_external_changes(&self) -> Result<bool> {
+        let version = data_version(&self.database.lock())?;
+        let changed = self.seen_version.swap(version, Ordering::AcqRel) != version;
+        if changed {
+            self.revoke_trust();
+        }
+        Ok(changed)
+    }
+
+    /// Makes every principal and cache entry be checked again. Call it after the change is durable, never
+    /// before: a check in between would renew the old answer.
+    pub(crate) fn revoke_trust(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn current_generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        if let Err(error) = self.flush_last_used() {
+            tracing::warn!(%error, "the last uses of API keys were not recorded");
+        }
+    }
+}
+
+/// SQLite's rollback journal. One left beside a new file would be rolled back into it.
+fn journal_of(database: &Path) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push("-journal");
+    name.into()
+}
+
+fn remove_if_there(path: &Path) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn data_version(connection: &Connection) -> Result<i64> {
+    Ok(connection.pragma_query_value(None, "data_version", |row| row.get(0))?)
+}

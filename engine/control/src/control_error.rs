@@ -1,0 +1,148 @@
+//! What can go wrong in control, in detail; [`sepal_types::Error`] is what leaves the engine.
+//!
+//! Wrong secret, unknown key id, revoked and expired key are one variant on purpose: the caller must not be
+//! able to tell them apart.
+
+use std::path::PathBuf;
+
+use rusqlite::ErrorCode;
+use sepal_types::{Error, SqlState};
+use thiserror::Error as ThisError;
+
+pub(crate) type Result<T, E = ControlError> = std::result::Result<T, E>;
+
+/// An error of this crate.
+#[derive(Debug, ThisError)]
+pub enum ControlError {
+    /// The root key's file. The process should exit with 78 (`EX_CONFIG`).
+    #[error(transparent)]
+    RootKey(#[from] RootKeyError),
+    /// The boot canary did not open. Nothing was written. The process should exit with 78 (`EX_CONFIG`).
+    #[error(
+        "the root key does not open {}: the data directory was initialised with another one. Nothing was \
+         written. Start with the key file that `init` made for this directory", .database.display()
+    )]
+    WrongRootKey { database: PathBuf },
+    #[error("{} does not exist: initialise the data directory first", .0.display())]
+    NoDatabase(PathBuf),
+    #[error("{} exists already and is not overwritten: open it, or initialise another directory", .0.display())]
+    DatabaseExists(PathBuf),
+    #[error(
+        "{} is not a control database this version reads (format {format}, expected {expected}): \
+         start the version of Sepal that wrote it, or a newer one", .database.display()
+    )]
+    UnsupportedFormat { database: PathBuf, format: i64, expected: i64 },
+    /// Wrong secret, unknown, revoked or expired key.
+    #[error("authentication failed")]
+    NotAuthenticated,
+    #[error("{what} \"{name}\" does not exist")]
+    NotFound { what: &'static str, name: String },
+    #[error("{what} \"{name}\" already exists")]
+    AlreadyExists { what: &'static str, name: String },
+    #[error("\"{name}\" is no name for {what}: use 1 to 63 of a-z, 0-9, '-' and '_'")]
+    InvalidName { what: &'static str, name: String },
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// A stored value does not open or parse.
+    #[error("control.db is damaged: {what} does not open ({why}). Restore the file from a backup")]
+    Corrupt { what: &'static str, why: String },
+    #[error("control.db: {0}")]
+    Database(#[from] rusqlite::Error),
+    #[error("{}: {source}", .path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+}
+
+/// Why the root key was not read or made.
+#[derive(Debug, ThisError)]
+pub enum RootKeyError {
+    #[error("the root key file {} cannot be opened: {source}", .path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("the root key file {} is not a regular file", .path.display())]
+    NotAFile { path: PathBuf },
+    #[error(
+        "the root key file {path} has mode {mode:04o}, so others than its owner may use it. \
+         Run: chmod 600 {path}",
+        path = .path.display()
+    )]
+    ModeTooWide { path: PathBuf, mode: u32 },
+    #[error(
+        "the root key file {path} belongs to user {owner}, but this process runs as user {user}. \
+         Run: chown {user} {path}",
+        path = .path.display()
+    )]
+    WrongOwner { path: PathBuf, owner: u32, user: u32 },
+    #[error(
+        "the root key file {} does not hold 64 hexadecimal digits and a newline. Restore it from its backup: \
+         without it the data cannot be opened", .path.display()
+    )]
+    Malformed { path: PathBuf },
+    #[error(
+        "{} exists already: a root key is never overwritten, because all data under it would be lost. \
+         Use it, or name another file", .path.display()
+    )]
+    Exists { path: PathBuf },
+    #[error("the root key file {} cannot be written: {source}", .path.display())]
+    Unwritable { path: PathBuf, source: std::io::Error },
+}
+
+impl ControlError {
+    /// Whether the operator must mend the configuration before starting again (exit status 78, `EX_CONFIG`).
+    pub const fn is_configuration(&self) -> bool {
+        matches!(self, Self::RootKey(_) | Self::WrongRootKey { .. })
+    }
+
+    /// The error for a client that tried to log in as `user`.
+    pub fn for_login(self, user: &str) -> Error {
+        match self {
+            Self::NotAuthenticated => Error::new(
+                SqlState::InvalidPassword,
+                format!("password authentication failed for user \"{user}\""),
+            ),
+            other => other.into(),
+        }
+    }
+
+    fn state(&self) -> SqlState {
+        match self {
+            Self::RootKey(_) | Self::WrongRootKey { .. } => SqlState::InvalidAuthorization,
+            Self::NoDatabase(_) | Self::DatabaseExists(_) => SqlState::ObjectNotInPrerequisiteState,
+            Self::UnsupportedFormat { .. } => SqlState::FeatureNotSupported,
+            Self::NotAuthenticated => SqlState::InvalidPassword,
+            Self::NotFound { .. } => SqlState::UndefinedObject,
+            Self::AlreadyExists { .. } => SqlState::DuplicateObject,
+            Self::InvalidName { .. } => SqlState::InvalidName,
+            Self::InvalidArgument(_) => SqlState::InvalidParameterValue,
+            Self::Corrupt { .. } => SqlState::DataCorrupted,
+            Self::Database(error) => sqlite_state(error),
+            Self::Io { .. } => SqlState::IoError,
+        }
+    }
+}
+
+impl From<ControlError> for Error {
+    fn from(error: ControlError) -> Self {
+        Self::new(error.state(), error.to_string())
+    }
+}
+
+impl From<RootKeyError> for Error {
+    fn from(error: RootKeyError) -> Self {
+        ControlError::from(error).into()
+    }
+}
+
+fn sqlite_state(error: &rusqlite::Error) -> SqlState {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => SqlState::DiskFull,
+        Some(ErrorCode::OutOfMemory) => SqlState::OutOfMemory,
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => SqlState::LockNotAvailable,
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => SqlState::DataCorrupted,
+        Some(
+            ErrorCode::SystemIoFailure
+            | ErrorCode::CannotOpen
+            | ErrorCode::ReadOnly
+            | ErrorCode::PermissionDenied,
+        ) => SqlState::IoError,
+        _ => SqlState::InternalError,
+    }
+}

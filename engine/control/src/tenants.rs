@@ -1,0 +1,211 @@
+//! Tenants and their environments: rows, names and wrapped keys.
+
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use sepal_crypto::{Aad, Key, random_bytes};
+use sepal_types::TenantId;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Control, ControlError, DEFAULT_ENVIRONMENT, EnvironmentName, TenantName, control_error::Result,
+    vault::Vault,
+};
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// Names its directory.
+    pub id: TenantId,
+    pub name: TenantName,
+    /// Unix seconds.
+    pub created_at: i64,
+}
+
+/// An environment of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Environment {
+    pub name: EnvironmentName,
+    /// Unix seconds.
+    pub created_at: i64,
+}
+
+/// The sealed part of a tenant's or an environment's row.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct NamedBody {
+    name: String,
+    created_at: i64,
+}
+
+impl Control {
+    /// Makes a tenant with a fresh key and the environment `default`.
+    pub fn create_tenant(&self, name: &TenantName) -> Result<Tenant> {
+        let tenant = Tenant {
+            id: TenantId(random_bytes()),
+            name: name.clone(),
+            created_at: self.clock.unix_seconds(),
+        };
+        let wrapped = self.vault.wrap_tenant_key(tenant.id, &Key::random());
+        let mac = self.vault.tenant_mac(name);
+        let body = seal_tenant(&self.vault, tenant.id, &mac, name, tenant.created_at);
+
+        let mut database = self.database.lock();
+        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if find_tenant(&transaction, &self.vault, name)?.is_some() {
+            return Err(ControlError::AlreadyExists { what: "tenant", name: name.to_string() });
+        }
+        transaction.execute(
+            "INSERT INTO tenants (id, name_mac, wrapped_key, body) VALUES (?1, ?2, ?3, ?4)",
+            params![tenant.id.as_bytes(), mac, wrapped, body],
+        )?;
+        let environment = EnvironmentName::parse(DEFAULT_ENVIRONMENT)?;
+        insert_environment(&transaction, &self.vault, tenant.id, &environment, tenant.created_at)?;
+        transaction.commit()?;
+        Ok(tenant)
+    }
+
+    /// All tenants, by name.
+    pub fn list_tenants(&self) -> Result<Vec<Tenant>> {
+        let database = self.database.lock();
+        let mut statement = database.prepare_cached("SELECT id, name_mac, body FROM tenants")?;
+        let rows = statement.query_and_then([], |row| read_tenant(row, &self.vault))?;
+        let mut tenants = rows.collect::<Result<Vec<_>>>()?;
+        tenants.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(tenants)
+    }
+
+    /// The tenant of that name; any text may be asked for.
+    pub fn tenant_by_name(&self, name: &str) -> Result<Option<Tenant>> {
+        find_tenant(&self.database.lock(), &self.vault, name)
+    }
+
+    /// Destroys a tenant's key, API keys and environments, and gives the id whose directory is to be removed:
+    /// its files cannot be opened any more. Copies of control.db (backups) still hold the wrapped key until
+    /// they expire.
+    pub fn drop_tenant(&self, name: &str) -> Result<TenantId> {
+        let mut database = self.database.lock();
+        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let tenant = find_tenant(&transaction, &self.vault, name)?
+            .ok_or_else(|| ControlError::NotFound { what: "tenant", name: name.to_owned() })?;
+        transaction.execute("DELETE FROM tenants WHERE id = ?1", params![tenant.id.as_bytes()])?;
+        transaction.commit()?;
+        self.revoke_trust();
+        Ok(tenant.id)
+    }
+
+    /// The key under which all of a tenant's files are sealed.
+    pub fn tenant_key(&self, tenant: TenantId) -> Result<Key> {
+        let database = self.database.lock();
+        let mut statement = database.prepare_cached("SELECT wrapped_key FROM tenants WHERE id = ?1")?;
+        let wrapped: Option<Vec<u8>> =
+            statement.query_row(params![tenant.as_bytes()], |row| row.get(0)).optional()?;
+        self.vault.unwrap_tenant_key(tenant, &wrapped.ok_or_else(|| no_tenant(tenant))?)
+    }
+
+    /// Makes an environment.
+    pub fn create_environment(&self, tenant: TenantId, name: &EnvironmentName) -> Result<Environment> {
+        let created_at = self.clock.unix_seconds();
+        let mut database = self.database.lock();
+        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        require_tenant(&transaction, tenant)?;
+        if environment_exists(&transaction, &self.vault, tenant, name)? {
+            return Err(ControlError::AlreadyExists { what: "environment", name: name.to_string() });
+        }
+        insert_environment(&transaction, &self.vault, tenant, name, created_at)?;
+        transaction.commit()?;
+        Ok(Environment { name: name.clone(), created_at })
+    }
+
+    /// A tenant's environments, by name.
+    pub fn list_environments(&self, tenant: TenantId) -> Result<Vec<Environment>> {
+        let database = self.database.lock();
+        require_tenant(&database, tenant)?;
+        let mut statement =
+            database.prepare_cached("SELECT name_mac, body FROM environments WHERE tenant = ?1")?;
+        let rows = statement.query_and_then(params![tenant.as_bytes()], |row| -> Result<Environment> {
+            let (mac, sealed): ([u8; 32], Vec<u8>) = (row.get(0)?, row.get(1)?);
+            let body: NamedBody =
+                self.vault.open_json("an environment", environment_aad(tenant, &mac), &sealed)?;
+            Ok(Environment { name: EnvironmentName::parse(&body.name)?, created_at: body.created_at })
+        })?;
+        let mut environments = rows.collect::<Result<Vec<_>>>()?;
+        environments.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(environments)
+    }
+
+    /// Whether a tenant has an environment of that name; any text may be asked for.
+    pub fn has_environment(&self, tenant: TenantId, name: &str) -> Result<bool> {
+        environment_exists(&self.database.lock(), &self.vault, tenant, name)
+    }
+}
+
+/// A tenant's body as its row holds it.
+pub(crate) fn seal_tenant(
+    vault: &Vault,
+    id: TenantId,
+    mac: &[u8; 32],
+    name: &str,
+    created_at: i64,
+) -> Vec<u8> {
+    vault.seal_json(tenant_aad(id, mac), &NamedBody { name: name.to_owned(), created_at })
+}
+
+pub(crate) fn open_tenant(vault: &Vault, id: TenantId, mac: &[u8; 32], sealed: &[u8]) -> Result<Tenant> {
+    let body: NamedBody = vault.open_json("a tenant", tenant_aad(id, mac), sealed)?;
+    Ok(Tenant { id, name: TenantName::parse(&body.name)?, created_at: body.created_at })
+}
+
+pub(crate) fn require_tenant(database: &Connection, tenant: TenantId) -> Result<()> {
+    let mut statement = database.prepare_cached("SELECT 1 FROM tenants WHERE id = ?1")?;
+    if statement.exists(params![tenant.as_bytes()])? { Ok(()) } else { Err(no_tenant(tenant)) }
+}
+
+pub(crate) fn environment_exists(
+    database: &Connection,
+    vault: &Vault,
+    tenant: TenantId,
+    name: &str,
+) -> Result<bool> {
+    let mut statement =
+        database.prepare_cached("SELECT 1 FROM environments WHERE tenant = ?1 AND name_mac = ?2")?;
+    Ok(statement.exists(params![tenant.as_bytes(), vault.environment_mac(tenant, name)])?)
+}
+
+fn find_tenant(database: &Connection, vault: &Vault, name: &str) -> Result<Option<Tenant>> {
+    let mut statement =
+        database.prepare_cached("SELECT id, name_mac, body FROM tenants WHERE name_mac = ?1")?;
+    let mut rows =
+        statement.query_and_then(params![vault.tenant_mac(name)], |row| read_tenant(row, vault))?;
+    rows.next().transpose()
+}
+
+fn read_tenant(row: &Row<'_>, vault: &Vault) -> Result<Tenant> {
+    let (id, mac, sealed): ([u8; 16], [u8; 32], Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    open_tenant(vault, TenantId(id), &mac, &sealed)
+}
+
+fn insert_environment(
+    database: &Connection,
+    vault: &Vault,
+    tenant: TenantId,
+    name: &EnvironmentName,
+    created_at: i64,
+) -> Result<()> {
+    let mac = vault.environment_mac(tenant, name);
+    let body = NamedBody { name: name.to_string(), created_at };
+    database.execute(
+        "INSERT INTO environments (tenant, name_mac, body) VALUES (?1, ?2, ?3)",
+        params![tenant.as_bytes(), mac, vault.seal_json(environment_aad(tenant, &mac), &body)],
+    )?;
+    Ok(())
+}
+
+fn no_tenant(tenant: TenantId) -> ControlError {
+    ControlError::NotFound { what: "tenant", name: tenant.to_string() }
+}
+
+fn tenant_aad(tenant: TenantId, mac: &[u8; 32]) -> Aad {
+    Aad::new("control-tenant").tenant(tenant).bytes(mac)
+}
+
+fn environment_aad(tenant: TenantId, mac: &[u8; 32]) -> Aad {
+    Aad::new("control-environment").tenant(tenant).bytes(mac)
+}

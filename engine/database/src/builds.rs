@@ -1,0 +1,72 @@
+//! The board where running index builds post how far they are: `pg_stat_progress_create_index`.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use parking_lot::Mutex;
+use sepal_query::catalog::BuildProgress;
+use sepal_types::TableId;
+
+/// The builds of one tenant.
+#[derive(Debug, Default)]
+pub struct BuildBoard(Mutex<Vec<Arc<Build>>>);
+
+/// One build. Dropping the [`Posted`] takes it off the board.
+#[derive(Debug)]
+pub struct Build {
+    pub pid: i32,
+    pub table: TableId,
+    pub index: TableId,
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+/// A build on the board.
+#[derive(Debug)]
+pub struct Posted {
+    board: Arc<BuildBoard>,
+    build: Arc<Build>,
+}
+
+impl BuildBoard {
+    pub fn post(self: &Arc<Self>, pid: i32, table: TableId, index: TableId, total: u64) -> Posted {
+        let build = Build { pid, table, index, done: AtomicU64::new(0), total: AtomicU64::new(total) };
+        let build = Arc::new(build);
+        self.0.lock().push(Arc::clone(&build));
+        Posted { board: Arc::clone(self), build }
+    }
+
+    /// As the catalog shows them. Blocks are rows here: the relation has no pages.
+    pub fn rows(&self) -> Vec<BuildProgress> {
+        let row = |build: &Arc<Build>| {
+            let (done, total) = (build.done.load(Ordering::Relaxed), build.total.load(Ordering::Relaxed));
+            BuildProgress {
+                pid: build.pid,
+                index: build.index,
+                table: build.table,
+                phase: if total == 0 { "initializing" } else { "building index: loading tuples" }.to_owned(),
+                blocks_total: total,
+                blocks_done: done,
+                tuples_total: total,
+                tuples_done: done,
+            }
+        };
+        self.0.lock().iter().map(row).collect()
+    }
+}
+
+impl Posted {
+    /// Rows done so far, of rows in all.
+    pub fn report(&self, done: u64, total: u64) {
+        self.build.done.store(done, Ordering::Relaxed);
+        self.build.total.store(total, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Posted {
+    fn drop(&mut self) {
+        self.board.0.lock().retain(|build| !Arc::ptr_eq(build, &self.build));
+    }
+}

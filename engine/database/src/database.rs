@@ -1,0 +1,210 @@
+//! The database: one data directory, its control data and its open tenants.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use parking_lot::Mutex;
+use sepal_control::{Control, ControlOptions, DEFAULT_ENVIRONMENT, KeyCacheStats, Principal};
+use sepal_crypto::Key;
+use sepal_storage::ColumnCache;
+use sepal_types::{Error, Result, SqlState, TenantId};
+use tokio::sync::OnceCell;
+
+use crate::{
+    directory_lock::DirectoryLock,
+    maintain,
+    options::DatabaseOptions,
+    session::Session,
+    tenant::{OpenTenant, directory},
+};
+
+/// How often revocations by other processes are looked for.
+const CONTROL_PATROL: Duration = Duration::from_secs(1);
+
+/// How many patrols pass between two writes of keys' last use.
+const LAST_USED_PATROLS: u32 = 60;
+
+/// An open data directory.
+pub struct Database {
+    options: DatabaseOptions,
+    control: Control,
+    cache: Arc<ColumnCache>,
+    tenants: Mutex<HashMap<TenantId, Arc<OnceCell<Arc<OpenTenant>>>>>,
+    next_pid: AtomicI32,
+    started_us: i64,
+    _lock: DirectoryLock,
+}
+
+/// Gauges for `/metrics`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DatabaseMetrics {
+    pub open_tenants: usize,
+    pub cache_used_bytes: usize,
+    pub cache_budget_bytes: usize,
+    pub column_cache_hits: u64,
+    pub column_cache_misses: u64,
+    pub index_bytes: usize,
+    pub key_cache: KeyCacheStats,
+}
+
+impl Database {
+    /// Makes the control data of a new directory. Errors: one is there already.
+    pub fn init(data: &Path, root_key: Key) -> Result<()> {
+        let _lock = DirectoryLock::take(data)?;
+        Control::create(&data.join("control.db"), &root_key, ControlOptions::default())?;
+        Ok(())
+    }
+
+    /// Opens a directory. Tenants are opened when they are first used. Blocking.
+    ///
+    /// Errors: 55006 another process has it; a root key that is not this directory's; a damaged control file.
+    pub fn open(options: DatabaseOptions) -> Result<Arc<Self>> {
+        let lock = DirectoryLock::take(&options.data_dir)?;
+        let control = Control::open(&options.data_dir.join("control.db"), &options.root_key, ControlOptions::default())?;
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Arc::new(Self {
+            cache: ColumnCache::new(options.cache_bytes / 2),
+            control,
+            tenants: Mutex::default(),
+            next_pid: AtomicI32::new(1),
+            started_us: i64::try_from(started.as_micros()).unwrap_or(0),
+            options,
+            _lock: lock,
+        }))
+    }
+
+    /// Tenants, environments, API keys.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// When the directory was opened, in microseconds since 1970.
+    pub(crate) fn started_us(&self) -> i64 {
+        self.started_us
+    }
+
+    /// Looks after control data until the future is dropped. The server runs it beside its listeners.
+    pub async fn patrol(self: Arc<Self>) {
+        let mut rounds: u32 = 0;
+        loop {
+            tokio::time::sleep(CONTROL_PATROL).await;
+            rounds = rounds.wrapping_add(1);
+            let database = Arc::clone(&self);
+            let write_last_used = rounds.is_multiple_of(LAST_USED_PATROLS);
+            let looked = tokio::task::spawn_blocking(move || {
+                database.control.poll_external_changes()?;
+                if write_last_used { database.control.flush_last_used().map(|_| ()) } else { Ok(()) }
+            });
+            match looked.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "control data could not be read"),
+                Err(problem) => tracing::error!(%problem, "the control patrol panicked"),
+            }
+        }
+    }
+
+    /// A session of a principal in an environment.
+    ///
+    /// Errors: 3D000 when the environment does not exist or is not the key's, with the same words.
+    pub async fn connect(
+        self: &Arc<Self>,
+        principal: Principal,
+        environment: &str,
+        startup_parameters: &[(String, String)],
+    ) -> Result<Session> {
+        let environment = if environment.is_empty() { DEFAULT_ENVIRONMENT } else { environment };
+        let allowed = principal.environment.as_deref().is_none_or(|own| own == environment);
+        if !allowed || !self.control.has_environment(principal.tenant, environment)? {
+            return Err(Error::new(
+                SqlState::InvalidCatalogName,
+                format!("database \"{environment}\" does not exist"),
+            ));
+        }
+        let tenant = self.tenant(principal.tenant).await?;
+        tenant.check_open()?;
+        let pid = self.next_pid.fetch_add(1, Ordering::Relaxed);
+        Session::new(Arc::clone(self), tenant, principal, environment, pid, startup_parameters)
+    }
+
+    /// The open tenant, opened if need be; concurrent callers open it once.
+    async fn tenant(self: &Arc<Self>, id: TenantId) -> Result<Arc<OpenTenant>> {
+        let cell = Arc::clone(self.tenants.lock().entry(id).or_default());
+        let database = Arc::clone(self);
+        let tenant = cell
+            .get_or_try_init(|| async move {
+                let opening = tokio::task::spawn_blocking(move || {
+                    let key = database.control.tenant_key(id)?;
+                    OpenTenant::open(id, key, &database.options, &database.cache)
+                });
+                let tenant = opening.await.map_err(|problem| Error::bug(format!("opening a tenant panicked: {problem}")))??;
+                tokio::spawn(maintain::maintain(Arc::clone(&tenant)));
+                Ok::<_, Error>(tenant)
+            })
+            .await?;
+        Ok(Arc::clone(tenant))
+    }
+
+    /// Drops a tenant: its wrapped key, its API keys, then its files. Its sessions end.
+    pub async fn drop_tenant(self: &Arc<Self>, name: &str) -> Result<TenantId> {
+        let database = Arc::clone(self);
+        let name = name.to_owned();
+        let id = tokio::task::spawn_blocking(move || database.control.drop_tenant(&name))
+            .await
+            .map_err(|problem| Error::bug(format!("dropping a tenant panicked: {problem}")))??;
+        let open = self.tenants.lock().remove(&id);
+        if let Some(tenant) = open.as_ref().and_then(|cell| cell.get()) {
+            tenant.closed.store(true, Ordering::Release);
+            tenant.work.notify_waiters();
+        }
+        self.cache.forget_tenant(id);
+        let path = directory(&self.options.data_dir, id);
+        let removed = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&path) {
+            Err(problem) if problem.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::new(SqlState::IoError, format!("the key is destroyed, but {} remains: {problem}", path.display()))
+                    .with_hint("Remove the directory by hand; nothing in it can be opened any more."))
+            }
+            _ => Ok(()),
+        });
+        removed.await.map_err(|problem| Error::bug(format!("removing files panicked: {problem}")))??;
+        Ok(id)
+    }
+
+    pub fn metrics(&self) -> DatabaseMetrics {
+        let tenants: Vec<Arc<OpenTenant>> =
+            self.tenants.lock().values().filter_map(|cell| cell.get().cloned()).collect();
+        let (hits, misses) = self.cache.hits_and_misses();
+        DatabaseMetrics {
+            open_tenants: tenants.len(),
+            cache_used_bytes: self.cache.used_bytes(),
+            cache_budget_bytes: self.cache.budget_bytes(),
+            column_cache_hits: hits,
+            column_cache_misses: misses,
+            index_bytes: tenants.iter().map(|tenant| tenant.indexes.bytes()).sum(),
+            key_cache: self.control.key_cache_stats(),
+        }
+    }
+
+    /// Ends maintenance and closes every tenant's log. What was acknowledged is durable already.
+    pub async fn shutdown(&self) {
+        let tenants: Vec<Arc<OpenTenant>> =
+            self.tenants.lock().drain().filter_map(|(_, cell)| cell.get().cloned()).collect();
+        for tenant in tenants {
+            tenant.closed.store(true, Ordering::Release);
+            tenant.work.notify_waiters();
+            let closing = tokio::task::spawn_blocking(move || tenant.store.close());
+            if let Ok(Err(error)) = closing.await {
+                tracing::error!(%error, "a tenant's log did not close cleanly");
+            }
+        }
+        if let Err(error) = self.control.flush_last_used() {
+            tracing::warn!(%error, "the keys' last use was not written");
+        }
+    }
+}

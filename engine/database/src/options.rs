@@ -1,0 +1,32 @@
+//! What a database is opened with.
+
+use std::path::PathBuf;
+
+use sepal_crypto::Key;
+
+/// Everything has a default but where and with which key.
+pub struct DatabaseOptions {
+    pub data_dir: PathBuf,
+    pub root_key: Key,
+    /// Bytes that decoded columns and opened indexes of all tenants may hold in memory, together.
+    pub cache_bytes: usize,
+    /// Bytes that one tenant's sorts, joins and aggregates may hold at once.
+    pub query_memory_bytes: usize,
+    /// Log bytes of one tenant after which its rows are flushed to segments.
+    pub wal_segment_bytes: u64,
+    /// Threads for index builds and for one query's scans.
+    pub threads: usize,
+}
+
+impl DatabaseOptions {
+    pub fn new(data_dir: PathBuf, root_key: Key, cache_bytes: usize) -> Self {
+        Self {
+            data_dir,
+            root_key,
+            cache_bytes,
+            query_memory_bytes: 1 << 30,
+            wal_segment_bytes: 64 << 20,
+            threads: std::thread::available_parallelism().map_or(2, usize::from),
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! COPY: which rows go where. The bytes of its formats are the server's.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::compute::concat;
+use sepal_query::{
+    CopyFormat, CopyHeader, CopyKind,
+    ddl::{identifier, object_name},
+    dml::{DmlContext, TargetRows, default_values, parse_query, write_rows},
+    output::OutputColumn,
+    sql::ast::{self, CopyLegacyOption, CopyOption, CopySource, CopyTarget, Ident, SelectItem, SetExpr},
+};
+use sepal_storage::Op;
+use sepal_types::{Error, Result, SqlState, TableDef};
+
+use super::{
+    RowStream, Session,
+    prepare::Planned,
+    prepared::PlanKind,
+};
+
+/// Rows of one COPY gathered before they are written: past this the load must be split.
+const MOST_BYTES: usize = 8 << 30;
+
+/// Rows of one memory chunk: batches are joined up to this.
+const CHUNK_BYTES: usize = 256 << 20;
+
+/// A COPY FROM STDIN under way. Nothing is written before [`Session::copy_finish`].
+pub struct CopyIn {
+    /// The columns in the order of the data.
+    pub columns: Vec<OutputColumn>,
+    pub format: CopyFormat,
+    /// For the context of errors: `COPY items, line 3`.
+    pub table: String,
+    def: Arc<TableDef>,
+    /// Positions in the table of `columns`.
+    targets: Vec<usize>,
+    batches: Vec<TargetRows>,
+    rows: u64,
+    bytes: usize,
+}
+
+/// A COPY TO STDOUT.
+pub struct CopyOut {
+    pub rows: RowStream,
+    pub format: CopyFormat,
+}
+
+/// Plans COPY.
+pub(super) fn plan_copy(session: &mut Session, statement: &ast::Statement) -> Result<Planned> {
+    let ast::Statement::Copy { source, to, target, options, legacy_options, .. } = statement else {
+        return Err(Error::bug("not a COPY"));
+    };
+    if !matches!(target, CopyTarget::Stdin | CopyTarget::Stdout) {
+        return Err(Error::new(SqlState::InsufficientPrivilege, "COPY to or from a file of the server is not allowed")
+            .with_hint("Use COPY … FROM STDIN or TO STDOUT; psql's \\copy does that with a file of the client."));
+    }
+    let format = read_format(options, legacy_options)?;
+    if *to {
+        let query = match source {
+            CopySource::Query(query) => query.clone(),
+            CopySource::Table { table_name, columns } => table_query(table_name, columns)?,
+        };
+        let planned = session.plan_query(&ast::Statement::Query(query), &[])?;
+        return match planned.kind {
+            PlanKind::Query(query) => {
+                Ok(Planned { kind: PlanKind::CopyOut { query, format }, parameters: planned.parameters, columns: None })
+            }
+            _ => Err(Error::unsupported("COPY of a catalog query is not supported").with_hint("SELECT it instead.")),
+        };
+    }
+    let CopySource::Table { table_name, columns } = source else {
+        return Err(Error::new(SqlState::SyntaxError, "COPY FROM takes a table, not a query"));
+    };
+    session.check_writable()?;
+    let table = object_name(table_name)?;
+    let view = session.current_view()?;
+    let version = view.find(&session.environment, &table).ok_or_else(|| {
+        Error::new(SqlState::UndefinedTable, format!("relation \"{table}\" does not exist"))
+    })?;
+    let names: Vec<String> = columns.iter().map(identifier).collect();
+    let columns = copy_columns(&version.def, &names)?;
+    let kind = PlanKind::CopyIn { table, columns, format };
+    Ok(Planned { kind, parameters: Vec::new(), columns: None })
+}
+
+fn copy_columns(def: &TableDef, names: &[String]) -> Result<Vec<OutputColumn>> {
+    if names.is_empty() {
+        return Ok(def.columns.iter().map(|column| OutputColumn::new(column.name.clone(), column.ty.clone())).collect());
+    }
+    let mut columns: Vec<OutputColumn> = Vec::with_capacity(names.len());
+    for name in names {
+        let column = def.column(name).ok_or_else(|| {
+            let message = format!("column \"{name}\" of relation \"{}\" does not exist", def.name);
+            Error::new(SqlState::UndefinedColumn, message)
+        })?;
+        if columns.iter().any(|earlier| earlier.name == *name) {
+            return Err(Error::new(SqlState::DuplicateColumn, format!("column \"{name}\" specified more than once")));
+        }
+        columns.push(OutputColumn::new(name.clone(), column.ty.clone()));
+    }
+    Ok(columns)
+}
+
+fn table_query(table: &ast::ObjectName, columns: &[Ident]) -> Result<Box<ast::Query>> {
+    let mut query = parse_query(&format!("SELECT * FROM {table}"))?;
+    if !columns.is_empty()
+        && let SetExpr::Select(select) = query.body.as_mut()
+    {
+        let item = |ident: &Ident| SelectItem::UnnamedExpr(ast::Expr::Identifier(ident.clone()));
+        select.projection = columns.iter().map(item).collect();
+    }
+    Ok(query)
+}
+
+fn read_format(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<CopyFormat> {
+    let mut kind = CopyKind::Text;
+    for option in options {
+        if let CopyOption::Format(name) = option {
+            kind = match name.value.to_lowercase().as_str() {
+                "text" => CopyKind::Text,
+                "csv" => CopyKind::Csv,
+                "binary" => CopyKind::Binary,
+                other => {
+                    let message = format!("COPY format \"{other}\" not recognized");
+                    return Err(Error::new(SqlState::InvalidParameterValue, message));
+                }
+            };
+        }
+    }
+    for option in legacy {
+        match option {
+            CopyLegacyOption::Binary => kind = CopyKind::Binary,
+            CopyLegacyOption::Csv(_) => kind = CopyKind::Csv,
+            _ => {}
+        }
+    }
+    let mut format = CopyFormat::new(kind);
+    let names = |idents: &[Ident]| idents.iter().map(identifier).collect::<Vec<_>>();
+    for option in options {
+        match option {
+            CopyOption::Delimiter(c) => format.delimiter = one_byte("delimiter", *c)?,
+            CopyOption::Null(text) => format.null = text.clone(),
+            CopyOption::Header(on) => format.header = if *on { CopyHeader::Yes } else { CopyHeader::No },
+            CopyOption::Quote(c) => format.quote = one_byte("quote", *c)?,
+            CopyOption::Escape(c) => format.escape = one_byte("escape", *c)?,
+            CopyOption::ForceQuote(columns) => format.force_quote = Some(names(columns)),
+            CopyOption::ForceNotNull(columns) => format.force_not_null = names(columns),
+            CopyOption::ForceNull(columns) => format.force_null = names(columns),
+            CopyOption::Encoding(name) if !matches!(name.to_lowercase().as_str(), "utf8" | "utf-8") => {
+                return Err(Error::unsupported(format!("encoding \"{name}\" is not supported")).with_hint("Sepal reads and writes UTF8."));
+            }
+            CopyOption::Format(_) | CopyOption::Freeze(_) | CopyOption::Encoding(_) => {}
+        }
+    }
+    for option in legacy {
+        match option {
+            CopyLegacyOption::Delimiter(c) => format.delimiter = one_byte("delimiter", *c)?,
+            CopyLegacyOption::Null(text) => format.null = text.clone(),
+            CopyLegacyOption::Header => format.header = CopyHeader::Yes,
+            CopyLegacyOption::Csv(options) => {
+                for option in options {
+                    match option {
+                        ast::CopyLegacyCsvOption::Header => format.header = CopyHeader::Yes,
+                        ast::CopyLegacyCsvOption::Quote(c) => format.quote = one_byte("quote", *c)?,
+                        ast::CopyLegacyCsvOption::Escape(c) => format.escape = one_byte("escape", *c)?,
+                        ast::CopyLegacyCsvOption::ForceQuote(columns) => format.force_quote = Some(names(columns)),
+                        ast::CopyLegacyCsvOption::ForceNotNull(columns) => format.force_not_null = names(columns),
+                    }
+                }
+            }
+            CopyLegacyOption::Binary => {}
+            other => return Err(Error::unsupported(format!("COPY option {other} is not supported"))),
+        }
+    }
+    Ok(format)
+}
+
+fn one_byte(what: &str, c: char) -> Result<u8> {
+    u8::try_from(c).map_err(|_| {
+        Error::new(SqlState::FeatureNotSupported, format!("COPY {what} must be a single one-byte character"))
+    })
+}
+
+impl Session {
+    pub(super) fn begin_copy_in(&mut self, table: &str, columns: Vec<OutputColumn>, format: CopyFormat) -> Result<CopyIn> {
+        let view = self.current_view()?;
+        let version = view.find(&self.environment, table).ok_or_else(|| {
+            Error::new(SqlState::UndefinedTable, format!("relation \"{table}\" does not exist"))
+        })?;
+        let def = Arc::clone(&version.def);
+        let position = |column: &OutputColumn| def.columns.iter().position(|candidate| candidate.name == column.name);
+        let targets = columns.iter().filter_map(position).collect::<Vec<_>>();
+        if targets.len() != columns.len() {
+            return Err(Error::unsupported("cached plan must not change result type"));
+        }
+        Ok(CopyIn { columns, format, table: table.to_owned(), def, targets, batches: Vec::new(), rows: 0, bytes: 0 })
+    }
+
+    /// Takes rows; the batch has `copy.columns`, each of `arrow_type(column.ty)`.
+    pub async fn copy_rows(&mut self, copy: &mut CopyIn, batch: RecordBatch) -> Result<()> {
+        self.cancel.check()?;
+        copy.bytes += batch.get_array_memory_size();
+        if copy.bytes > MOST_BYTES {
+            return Err(Error::new(SqlState::OutOfMemory, "a single COPY may not load more than 8 GiB")
+                .with_hint("Split the load into several COPY statements."));
+        }
+        let rows = batch.num_rows();
+        let mut arrays: Vec<Option<ArrayRef>> = vec![None; copy.def.columns.len()];
+        for (target, array) in copy.targets.iter().zip(batch.columns()) {
+            arrays[*target] = Some(Arc::clone(array));
+        }
+        let mut context = None;
+        let mut complete = Vec::with_capacity(arrays.len());
+        for (array, column) in arrays.into_iter().zip(&copy.def.columns) {
+            complete.push(match array {
+                Some(array) => array,
+                None => {
+                    if context.is_none() {
+                        context = Some(self.statement_context()?);
+                    }
+                    let Some(statement) = &context else {
+                        return Err(Error::bug("no context for defaults"));
+                    };
+                    let dml = DmlContext { engine: &self.tenant.engine, statement, store: &self.tenant.store };
+                    default_values(&copy.def, column, rows, &dml)?
+                }
+            });
+        }
+        copy.rows += rows as u64;
+        copy.batches.push(TargetRows { arrays: complete, rows });
+        Ok(())
+    }
+
+    /// Writes the rows and, outside an explicit transaction, commits them. The command tag.
+    pub async fn copy_finish(&mut self, copy: CopyIn) -> Result<String> {
+        let ops = self.copy_ops(&copy)?;
+        let implicit = self.open.as_ref().is_none_or(|open| !open.explicit);
+        if implicit {
+            if self.open.is_none() {
+                self.start(false);
+            }
+            if let Some(open) = &mut self.open {
+                // The commit judges the rows; applying them to a view that nobody reads would do it twice.
+                open.ops.extend(ops);
+            }
+            self.commit().await?;
+            self.start(false);
+        } else if let Some(open) = &mut self.open {
+            open.apply(ops)?;
+        }
+        Ok(format!("COPY {}", copy.rows))
+    }
+
+    fn copy_ops(&self, copy: &CopyIn) -> Result<Vec<Op>> {
+        let mut ops = Vec::new();
+        let mut batches = copy.batches.as_slice();
+        while !batches.is_empty() {
+            let mut bytes = 0;
+            let take = batches
+                .iter()
+                .take_while(|batch| {
+                    bytes += batch.arrays.iter().map(Array::get_array_memory_size).sum::<usize>();
+                    bytes <= CHUNK_BYTES
+                })
+                .count()
+                .max(1);
+            let (part, rest) = batches.split_at(take);
+            ops.extend(write_rows(&copy.def, &join(part)?, &self.tenant.store)?);
+            batches = rest;
+        }
+        Ok(ops)
+    }
+
+    /// The COPY failed or was broken off: its rows are gone, the table is as before.
+    pub fn copy_abort(&mut self, copy: CopyIn) {
+        drop(copy);
+    }
+}
+
+fn join(batches: &[TargetRows]) -> Result<TargetRows> {
+    if let [one] = batches {
+        return Ok(one.clone());
+    }
+    let width = batches.first().map_or(0, |batch| batch.arrays.len());
+    let arrays = (0..width)
+        .map(|column| {
+            let parts: Vec<&dyn Array> = batches.iter().map(|batch| batch.arrays[column].as_ref()).collect();
+            concat(&parts).map_err(sepal_query::arrow_error)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(TargetRows { arrays, rows: batches.iter().map(|batch| batch.rows).sum() })
+}

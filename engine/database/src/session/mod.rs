@@ -1,0 +1,304 @@
+//! One connection's conversation with the engine: statements in, rows and tags out.
+//!
+//! Owned by one task of the server and bound to one principal: one tenant, one environment. A session plans
+//! with `sepal_query`, keeps the transaction, and hands operations to the tenant's store.
+//!
+//! # Implicit transactions
+//! A query string of the simple protocol, and a pipeline up to Sync, is one transaction unless BEGIN says
+//! otherwise. The protocol layer brackets it with [`Session::begin_implicit`] and [`Session::end_implicit`].
+
+mod cancel;
+mod copy;
+mod execute;
+mod prepare;
+mod prepared;
+mod rows;
+mod sequences;
+mod settings;
+mod transaction;
+mod utility;
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::{Mutex, RwLock};
+use sepal_control::Principal;
+use sepal_query::{
+    SearchSettings, SequenceSource, SettingSink, SnapshotSlot, StatementContext,
+    catalog::CatalogContext,
+    sql::{Statement, parse_statements},
+};
+use sepal_storage::Snapshot;
+use sepal_types::{Error, Result, SqlState};
+
+use crate::{database::Database, tenant::OpenTenant};
+
+pub use cancel::CancelToken;
+pub use copy::{CopyIn, CopyOut};
+pub use execute::Outcome;
+pub use prepared::Prepared;
+pub use rows::RowStream;
+pub use transaction::TransactionStatus;
+
+use sequences::Sequences;
+use settings::Settings;
+use transaction::Open;
+
+/// A message beside the result.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// `NOTICE` or `WARNING`.
+    pub severity: &'static str,
+    pub error: Error,
+}
+
+/// See the module.
+pub struct Session {
+    database: Arc<Database>,
+    tenant: Arc<OpenTenant>,
+    principal: Principal,
+    environment: Arc<str>,
+    pid: i32,
+    open: Option<Open>,
+    settings: Arc<Mutex<Settings>>,
+    /// What running plans read: set from `settings` before each execution.
+    search: Arc<RwLock<SearchSettings>>,
+    /// The view that sequences look names up in.
+    view: SnapshotSlot,
+    sequences: Arc<dyn SequenceSource>,
+    setting_sink: Arc<dyn SettingSink>,
+    cancel: CancelToken,
+    notices: Vec<Notice>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        database: Arc<Database>,
+        tenant: Arc<OpenTenant>,
+        principal: Principal,
+        environment: &str,
+        pid: i32,
+        startup_parameters: &[(String, String)],
+    ) -> Result<Self> {
+        let environment: Arc<str> = Arc::from(environment);
+        let mut settings = Settings::new(&principal.key_id);
+        for (name, value) in startup_parameters {
+            settings.set(name, value, false)?;
+        }
+        settings.take_changes();
+        let settings = Arc::new(Mutex::new(settings));
+        let view = SnapshotSlot::new(tenant.store.snapshot());
+        let cancel = CancelToken::default();
+        let sequences = Sequences::new(Arc::clone(&tenant), Arc::clone(&environment), view.clone());
+        let sink = Sink { settings: Arc::clone(&settings), cancel: cancel.clone() };
+        Ok(Self {
+            database,
+            tenant,
+            principal,
+            environment,
+            pid,
+            open: None,
+            settings,
+            search: Arc::default(),
+            view,
+            sequences: Arc::new(sequences),
+            setting_sink: Arc::new(sink),
+            cancel,
+            notices: Vec::new(),
+        })
+    }
+
+    /// The statements of a query string, in order; none for an empty one. Errors: 42601 with the position.
+    pub fn split(&self, sql: &str) -> Result<Vec<Statement>> {
+        parse_statements(sql)
+    }
+
+    /// The one statement of a Parse message; `None` for an empty one.
+    pub fn parse_one(&self, sql: &str) -> Result<Option<Statement>> {
+        let mut statements = parse_statements(sql)?;
+        if statements.len() > 1 {
+            return Err(Error::new(SqlState::SyntaxError, "cannot insert multiple commands into a prepared statement"));
+        }
+        Ok(statements.pop())
+    }
+
+    pub fn transaction_status(&self) -> TransactionStatus {
+        match &self.open {
+            Some(open) if open.explicit && open.failed => TransactionStatus::Failed,
+            Some(open) if open.explicit => TransactionStatus::Active,
+            _ => TransactionStatus::Idle,
+        }
+    }
+
+    /// The protocol layer reported an error: an explicit transaction can only be rolled back now.
+    pub fn fail_transaction(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.failed = true;
+        }
+    }
+
+    /// A query string or a pipeline begins.
+    pub fn begin_implicit(&mut self) {
+        if self.open.is_none() {
+            self.start(false);
+        }
+    }
+
+    /// It ended. Commits, or rolls back, unless an explicit transaction is open.
+    pub async fn end_implicit(&mut self, ok: bool) -> Result<()> {
+        match &self.open {
+            Some(open) if !open.explicit => {
+                if ok && !open.failed {
+                    self.commit().await
+                } else {
+                    self.roll_back();
+                    Ok(())
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The value of a setting, as SHOW prints it.
+    pub fn setting(&self, name: &str) -> Option<String> {
+        self.settings.lock().get(name)
+    }
+
+    /// Reported settings that changed, for ParameterStatus.
+    pub fn take_parameter_changes(&mut self) -> Vec<(String, String)> {
+        self.settings.lock().take_changes()
+    }
+
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    pub fn statement_timeout(&self) -> Option<Duration> {
+        self.settings.lock().timeout("statement_timeout")
+    }
+
+    /// Stops the running statement, from any task.
+    pub fn cancel_token(&self) -> CancelToken {
+        self.cancel.clone()
+    }
+
+    /// The number that BackendKeyData carries and `pg_backend_pid()` returns.
+    pub fn backend_pid(&self) -> i32 {
+        self.pid
+    }
+
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    pub fn environment(&self) -> &str {
+        &self.environment
+    }
+
+    /// Errors: 57P01 once the key is revoked or the tenant dropped.
+    pub fn check_alive(&self) -> Result<()> {
+        self.tenant.check_open()?;
+        if self.database.control().still_valid(&self.principal) {
+            return Ok(());
+        }
+        Err(Error::new(SqlState::AdminShutdown, "terminating connection because its API key is no longer valid"))
+    }
+
+    fn start(&mut self, explicit: bool) {
+        self.open = Some(Open::new(explicit, self.tenant.store.snapshot()));
+        self.settings.lock().begin();
+    }
+
+    /// The snapshot that the next statement sees.
+    fn current_view(&mut self) -> Result<Snapshot> {
+        let head = self.tenant.store.snapshot();
+        match &mut self.open {
+            Some(open) => {
+                open.refresh(head)?;
+                Ok(open.view.clone())
+            }
+            None => Ok(head),
+        }
+    }
+
+    fn notice(&mut self, severity: &'static str, error: Error) {
+        self.notices.push(Notice { severity, error });
+    }
+
+    /// What a statement planned now may touch.
+    fn statement_context(&mut self) -> Result<StatementContext> {
+        let snapshot = self.current_view()?;
+        self.view.set(snapshot.clone());
+        *self.search.write() = self.settings.lock().search();
+        Ok(StatementContext {
+            catalog: Arc::new(self.catalog_context(snapshot.clone())?),
+            snapshot: SnapshotSlot::new(snapshot),
+            environment: Arc::clone(&self.environment),
+            indexes: Arc::clone(&self.tenant.indexes),
+            search: Arc::clone(&self.search),
+            sequences: Arc::clone(&self.sequences),
+            settings: Arc::clone(&self.setting_sink),
+        })
+    }
+
+    /// What the catalogs show to this session. Made per statement; the settings are copied only when a catalog
+    /// query asks for the context.
+    fn catalog_context(&self, snapshot: Snapshot) -> Result<CatalogContext> {
+        let sizes: HashMap<_, _> =
+            snapshot.tables().map(|version| (version.def.id, version.bytes())).collect();
+        let environments = match self.principal.environment.as_deref() {
+            Some(own) => vec![own.to_owned()],
+            None => self
+                .database
+                .control()
+                .list_environments(self.principal.tenant)?
+                .into_iter()
+                .map(|environment| environment.name.to_string())
+                .collect(),
+        };
+        Ok(CatalogContext {
+            snapshot,
+            environment: self.environment.to_string(),
+            environments,
+            tenant: self.principal.tenant_name.to_string(),
+            user: self.principal.key_id.to_string(),
+            backend_pid: self.pid,
+            settings: self.settings.lock().rows(),
+            builds: self.tenant.builds.rows(),
+            table_bytes: Arc::new(move |id| sizes.get(&id).copied().unwrap_or(0)),
+            start_time_us: self.database.started_us(),
+        })
+    }
+}
+
+/// `set_config` and `pg_sleep`.
+#[derive(Debug)]
+struct Sink {
+    settings: Arc<Mutex<Settings>>,
+    cancel: CancelToken,
+}
+
+impl SettingSink for Sink {
+    fn set(&self, name: &str, value: &str, local: bool) -> Result<String> {
+        self.settings.lock().set(name, value, local)
+    }
+
+    fn sleep(&self, duration: Duration) -> Result<()> {
+        const SLICE: Duration = Duration::from_millis(20);
+        // Called inside a plan, on a worker thread: the runtime moves its other tasks elsewhere meanwhile.
+        tokio::task::block_in_place(|| {
+            let until = std::time::Instant::now() + duration;
+            loop {
+                self.cancel.check()?;
+                let left = until.saturating_duration_since(std::time::Instant::now());
+                if left.is_zero() {
+                    return Ok(());
+                }
+                std::thread::sleep(left.min(SLICE));
+            }
+        })
+    }
+}

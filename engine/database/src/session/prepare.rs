@@ -1,0 +1,229 @@
+//! Planning a statement: what kind it is, its parameters, its columns.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use parking_lot::RwLock;
+use sepal_query::{
+    StatementContext, catalog,
+    dml::{Dml, DmlContext},
+    output::OutputColumn,
+    planner::TemporaryTables,
+    sql::{
+        ParameterTypes, Statement, StatementKind,
+        ast::{self, AnalyzeFormatKind},
+        locate, prepare_query,
+    },
+    vector::FastKnn,
+};
+use sepal_types::{Error, Result, SqlState, SqlType};
+
+use super::{
+    Session,
+    copy::plan_copy,
+    prepared::{Plan, PlanKind, Prepared, Query},
+    transaction::in_failed_transaction,
+    utility::Utility,
+};
+
+/// A plan with what Describe tells about it.
+pub(super) struct Planned {
+    pub kind: PlanKind,
+    pub parameters: Vec<SqlType>,
+    pub columns: Option<Arc<[OutputColumn]>>,
+}
+
+impl Planned {
+    fn plain(kind: PlanKind) -> Self {
+        Self { kind, parameters: Vec::new(), columns: None }
+    }
+}
+
+impl Session {
+    /// Plans a statement. `declared` are the parameter oids of the Parse message, 0 where not declared.
+    ///
+    /// Errors carry the position of the name they complain about.
+    pub async fn prepare(&mut self, statement: Statement, declared: &[u32]) -> Result<Arc<Prepared>> {
+        self.cancel.arm();
+        self.tenant.check_open()?;
+        let planned = self.plan(&statement, declared).map_err(|error| locate(error, &statement))?;
+        let definitions = self.definitions();
+        Ok(Arc::new(Prepared {
+            statement,
+            declared: declared.to_vec(),
+            parameters: planned.parameters,
+            columns: planned.columns,
+            plan: RwLock::new(Arc::new(Plan { kind: planned.kind, definitions })),
+        }))
+    }
+
+    /// What a plan made now depends on.
+    pub(super) fn definitions(&self) -> (u64, usize) {
+        let own = self.open.as_ref().map_or(0, |open| {
+            if crate::tenant::changes_definitions(&open.ops) { open.ops.len() } else { 0 }
+        });
+        (self.tenant.definitions.load(Ordering::Acquire), own)
+    }
+
+    /// The plan of a prepared statement, made anew when definitions changed or the catalogs are read.
+    pub(super) fn current_plan(&mut self, prepared: &Prepared) -> Result<Arc<Plan>> {
+        let plan = Arc::clone(&prepared.plan.read());
+        let definitions = self.definitions();
+        let stale = plan.definitions != definitions
+            || matches!(&plan.kind, PlanKind::Query(query) if query.reads_catalog)
+            || matches!(&plan.kind, PlanKind::Explain { .. });
+        if !stale {
+            return Ok(plan);
+        }
+        let planned = self
+            .plan(&prepared.statement, &prepared.declared)
+            .map_err(|error| locate(error, &prepared.statement))?;
+        if described(planned.columns.as_deref()) != described(prepared.columns.as_deref()) {
+            return Err(Error::unsupported("cached plan must not change result type")
+                .with_hint("The table was altered after the statement was prepared: prepare it again."));
+        }
+        let plan = Arc::new(Plan { kind: planned.kind, definitions });
+        *prepared.plan.write() = Arc::clone(&plan);
+        Ok(plan)
+    }
+
+    fn plan(&mut self, statement: &Statement, declared: &[u32]) -> Result<Planned> {
+        let utility = Utility::recognise(&statement.kind)?;
+        if self.open.as_ref().is_some_and(|open| open.explicit && open.failed)
+            && !utility.as_ref().is_some_and(Utility::ends_transaction)
+        {
+            return Err(in_failed_transaction());
+        }
+        if let Some(utility) = utility {
+            let columns = utility.columns().map(Into::into);
+            return Ok(Planned { kind: PlanKind::Utility(utility), parameters: Vec::new(), columns });
+        }
+        let StatementKind::Sql(ast) = &statement.kind else {
+            return Ok(Planned::plain(PlanKind::Ddl));
+        };
+        match ast.as_ref() {
+            ast::Statement::Query(_) => self.plan_query(ast, declared),
+            ast::Statement::Explain { .. } | ast::Statement::ExplainTable { .. } => self.plan_explain(ast, declared),
+            ast::Statement::Copy { .. } => plan_copy(self, ast),
+            ast::Statement::Insert(_) | ast::Statement::Update(_) | ast::Statement::Delete(_) | ast::Statement::Merge { .. } => {
+                self.plan_dml(ast, declared)
+            }
+            _ => Ok(Planned::plain(PlanKind::Ddl)),
+        }
+    }
+
+    pub(super) fn plan_query(&mut self, statement: &ast::Statement, declared: &[u32]) -> Result<Planned> {
+        let context = self.statement_context()?;
+        let types = declared_types(declared);
+        if let Some(query) = catalog::prepare(statement, &types, &context.catalog) {
+            let query = query?;
+            let columns: Arc<[OutputColumn]> =
+                query.schema().fields().iter().map(|field| OutputColumn::from_field(field)).collect();
+            let parameters = query.parameters().to_vec();
+            return Ok(Planned { kind: PlanKind::Catalog(query), parameters, columns: Some(columns) });
+        }
+        let mut statement = statement.clone();
+        let original = statement.to_string();
+        catalog::rewrite(&mut statement, &context.catalog)?;
+        let reads_catalog = statement.to_string() != original || calls_session_functions(&original);
+        let ast::Statement::Query(mut query) = statement else {
+            return Err(Error::bug("a query was rewritten into another statement"));
+        };
+        let mut parameters = ParameterTypes::declared(declared);
+        prepare_query(&mut query, &mut parameters, &[]);
+        let fast = FastKnn::compile(&query, &context, &parameters);
+        if let Some(fast) = &fast {
+            fast.type_parameters(&mut parameters);
+        }
+        let plan = self.tenant.engine.plan(&context, &TemporaryTables::default(), &query, &mut parameters)?;
+        let columns = self.described_columns(&plan, &context);
+        let query = Query { plan, fast, context, columns: Arc::clone(&columns), reads_catalog };
+        Ok(Planned { kind: PlanKind::Query(Box::new(query)), parameters: parameters.resolved(), columns: Some(columns) })
+    }
+
+    /// The plan's output, with the table and number of plain columns, which JDBC and psql's `\gdesc` ask for.
+    fn described_columns(&self, plan: &sepal_query::planner::LogicalPlan, context: &StatementContext) -> Arc<[OutputColumn]> {
+        let snapshot = context.snapshot.get();
+        plan.schema()
+            .iter()
+            .map(|(relation, field)| {
+                let mut column = OutputColumn::from_field(field);
+                let table = relation.and_then(|relation| snapshot.find(&self.environment, relation.table()));
+                if let Some(version) = table
+                    && let Some(definition) = version.def.column(&column.name)
+                {
+                    column.table = version.def.id.0;
+                    column.column = i16::try_from(definition.id.0).unwrap_or(0);
+                }
+                column
+            })
+            .collect()
+    }
+
+    fn plan_dml(&mut self, statement: &ast::Statement, declared: &[u32]) -> Result<Planned> {
+        if !self.principal.scopes.write {
+            return Err(read_only_key());
+        }
+        let context = self.statement_context()?;
+        let mut parameters = ParameterTypes::declared(declared);
+        let dml_context = DmlContext { engine: &self.tenant.engine, statement: &context, store: &self.tenant.store };
+        let Some(dml) = Dml::prepare(statement, &mut parameters, &dml_context)? else {
+            return Err(Error::bug("a write that is no INSERT, UPDATE or DELETE"));
+        };
+        let columns = dml.columns().map(Into::into);
+        Ok(Planned { kind: PlanKind::Dml { dml, context }, parameters: parameters.resolved(), columns })
+    }
+
+    fn plan_explain(&mut self, statement: &ast::Statement, declared: &[u32]) -> Result<Planned> {
+        let ast::Statement::Explain { statement, analyze, options, format, .. } = statement else {
+            return Err(Error::unsupported("DESCRIBE is not supported").with_hint("In psql, use \\d name."));
+        };
+        let option = |name: &str| {
+            options.iter().flatten().find(|option| option.name.value.eq_ignore_ascii_case(name))
+        };
+        let is_on = |option: &ast::UtilityOption| {
+            option.arg.as_ref().is_none_or(|arg| !matches!(arg.to_string().to_lowercase().as_str(), "off" | "false" | "0" | "'off'"))
+        };
+        let analyze = *analyze || option("analyze").is_some_and(is_on);
+        let text_format = match (format, option("format").and_then(|option| option.arg.as_ref())) {
+            (None, None) => true,
+            (Some(AnalyzeFormatKind::Keyword(format) | AnalyzeFormatKind::Assignment(format)), _) => {
+                matches!(format, ast::AnalyzeFormat::TEXT)
+            }
+            (None, Some(format)) => format.to_string().eq_ignore_ascii_case("text"),
+        };
+        if !text_format {
+            return Err(Error::unsupported("EXPLAIN prints text only").with_hint("Leave FORMAT out."));
+        }
+        if !matches!(statement.as_ref(), ast::Statement::Query(_)) {
+            return Err(Error::unsupported("EXPLAIN shows queries only")
+                .with_hint("EXPLAIN the SELECT with the same WHERE: a write plans that query."));
+        }
+        let planned = self.plan_query(statement, declared)?;
+        let PlanKind::Query(query) = planned.kind else {
+            return Err(Error::unsupported("EXPLAIN of a catalog query is not supported: it is answered from memory"));
+        };
+        let columns: Arc<[OutputColumn]> = Arc::from(vec![OutputColumn::new("QUERY PLAN", SqlType::Text)]);
+        Ok(Planned { kind: PlanKind::Explain { query, analyze }, parameters: planned.parameters, columns: Some(columns) })
+    }
+}
+
+pub(super) fn read_only_key() -> Error {
+    Error::new(SqlState::InsufficientPrivilege, "permission denied: this API key may only read")
+        .with_hint("Use a key with the write scope: sepal key create --scope read-write.")
+}
+
+fn declared_types(declared: &[u32]) -> Vec<Option<SqlType>> {
+    declared.iter().map(|oid| SqlType::from_oid(*oid).filter(|ty| *ty != SqlType::Unknown)).collect()
+}
+
+/// Functions whose answer belongs to the session as it is when the statement runs, not when it is planned.
+fn calls_session_functions(sql: &str) -> bool {
+    let lower = sql.to_ascii_lowercase();
+    ["current_setting", "pg_", "to_reg", "format_type", "obj_description", "version("].iter().any(|name| lower.contains(name))
+}
+
+type Description<'a> = Option<Vec<(&'a str, &'a SqlType)>>;
+
+fn described(columns: Option<&[OutputColumn]>) -> Description<'_> {
+    columns.map(|columns| columns.iter().map(|column| (column.name.as_str(), &column.ty)).collect())
+}

@@ -1,0 +1,72 @@
+//! Statements planned: what Parse makes and Execute runs.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use sepal_query::{
+    CopyFormat, StatementContext,
+    catalog::CatalogQuery,
+    dml::Dml,
+    output::OutputColumn,
+    planner::LogicalPlan,
+    sql::Statement,
+    vector::FastKnn,
+};
+use sepal_types::SqlType;
+
+use super::utility::Utility;
+
+/// A planned statement of one session.
+pub struct Prepared {
+    pub(super) statement: Statement,
+    pub(super) declared: Vec<u32>,
+    pub(super) parameters: Vec<SqlType>,
+    pub(super) columns: Option<Arc<[OutputColumn]>>,
+    /// Replaced when definitions changed since it was planned.
+    pub(super) plan: RwLock<Arc<Plan>>,
+}
+
+/// What runs.
+pub(super) struct Plan {
+    pub kind: PlanKind,
+    /// The tenant's and the transaction's counts of changed definitions when this was planned.
+    pub definitions: (u64, usize),
+}
+
+pub(super) enum PlanKind {
+    /// A catalog query, answered without DataFusion.
+    Catalog(CatalogQuery),
+    CopyIn { table: String, columns: Vec<OutputColumn>, format: CopyFormat },
+    CopyOut { query: Box<Query>, format: CopyFormat },
+    Ddl,
+    Dml { dml: Dml, context: StatementContext },
+    Explain { query: Box<Query>, analyze: bool },
+    Query(Box<Query>),
+    Utility(Utility),
+}
+
+/// A planned query.
+pub(super) struct Query {
+    pub plan: LogicalPlan,
+    pub fast: Option<FastKnn>,
+    pub context: StatementContext,
+    pub columns: Arc<[OutputColumn]>,
+    /// Reads the catalogs: what it shows is made when it is planned, so each execution plans anew.
+    pub reads_catalog: bool,
+}
+
+impl Prepared {
+    /// The types of `$1`, `$2`, …
+    pub fn parameters(&self) -> &[SqlType] {
+        &self.parameters
+    }
+
+    /// The columns of the rows it returns; `None` for a statement that returns none.
+    pub fn columns(&self) -> Option<&[OutputColumn]> {
+        self.columns.as_deref()
+    }
+
+    pub fn returns_rows(&self) -> bool {
+        self.columns.is_some()
+    }
+}

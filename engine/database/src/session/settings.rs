@@ -1,0 +1,429 @@
+//! Session settings (GUCs): what exists, what values are allowed, SET, SET LOCAL, RESET, SHOW.
+//!
+//! Unknown undotted names are an error, never a silent success; unknown dotted ones are custom settings, as in
+//! Postgres, except under `hnsw.` and `ivfflat.`, which pgvector reserves.
+
+use std::{collections::HashMap, time::Duration};
+
+use sepal_query::{SearchSettings, catalog::SettingRow};
+use sepal_types::{Error, Result, SqlState};
+
+/// What values a setting takes.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Bool,
+    /// Bounds, and the unit that bare numbers have.
+    Integer(i64, i64, Option<&'static str>),
+    Enum(&'static [&'static str]),
+    Real,
+    Text,
+    /// Cannot be set.
+    Internal,
+}
+
+struct Known {
+    name: &'static str,
+    default: &'static str,
+    kind: Kind,
+    /// Changes are told to the client by ParameterStatus.
+    reported: bool,
+    description: &'static str,
+}
+
+const fn known(name: &'static str, default: &'static str, kind: Kind, description: &'static str) -> Known {
+    Known { name, default, kind, reported: false, description }
+}
+
+const fn reported(name: &'static str, default: &'static str, kind: Kind, description: &'static str) -> Known {
+    Known { name, default, kind, reported: true, description }
+}
+
+/// The version that clients see: features of 17, so that drivers take their newest paths.
+pub const SERVER_VERSION: &str = "17.2";
+
+const KNOWN: &[Known] = &[
+    reported("application_name", "", Kind::Text, "Name of the client application."),
+    known("array_nulls", "on", Kind::Bool, "Accepted; NULL elements are always read."),
+    known("bytea_output", "hex", Kind::Enum(&["hex"]), "How bytea prints."),
+    known("check_function_bodies", "on", Kind::Bool, "Accepted; there are no stored functions."),
+    reported("client_encoding", "UTF8", Kind::Enum(&["UTF8", "UTF-8", "UNICODE"]), "Only UTF8."),
+    known("client_min_messages", "notice", Kind::Enum(&["debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error"]), "Least severity that is sent."),
+    known("constraint_exclusion", "partition", Kind::Text, "Accepted; there is no partitioning."),
+    reported("DateStyle", "ISO, MDY", Kind::Text, "Only ISO."),
+    known("default_table_access_method", "heap", Kind::Text, "Accepted."),
+    known("default_tablespace", "", Kind::Text, "Accepted."),
+    known("default_text_search_config", "pg_catalog.english", Kind::Text, "Accepted."),
+    known("default_transaction_isolation", "read committed", Kind::Enum(ISOLATION), "Isolation of new transactions."),
+    reported("default_transaction_read_only", "off", Kind::Bool, "Whether new transactions are read-only."),
+    known("enable_indexscan", "on", Kind::Bool, "Off: vector searches are exact."),
+    known("enable_seqscan", "on", Kind::Bool, "Accepted; the planner weighs an index against a scan itself."),
+    known("enable_bitmapscan", "on", Kind::Bool, "Accepted."),
+    known("enable_sort", "on", Kind::Bool, "Accepted."),
+    known("escape_string_warning", "on", Kind::Bool, "Accepted."),
+    known("extra_float_digits", "1", Kind::Integer(-15, 3, None), "Floats always print their shortest exact form."),
+    known("hnsw.ef_search", "40", Kind::Integer(1, 1000, None), "Candidates that an hnsw search keeps."),
+    known("hnsw.iterative_scan", "off", Kind::Enum(&["off", "relaxed_order", "strict_order"]), "Accepted; LIMIT is always filled."),
+    known("hnsw.max_scan_tuples", "20000", Kind::Integer(1, i32::MAX as i64, None), "Accepted."),
+    known("hnsw.scan_mem_multiplier", "1", Kind::Real, "Accepted."),
+    known("idle_in_transaction_session_timeout", "0", Kind::Integer(0, i32::MAX as i64, Some("ms")), "Accepted."),
+    known("idle_session_timeout", "0", Kind::Integer(0, i32::MAX as i64, Some("ms")), "Accepted."),
+    reported("in_hot_standby", "off", Kind::Internal, "Never."),
+    reported("integer_datetimes", "on", Kind::Internal, "Always."),
+    reported("IntervalStyle", "postgres", Kind::Enum(&["postgres"]), "How intervals print."),
+    reported("is_superuser", "off", Kind::Internal, "No key is a superuser."),
+    known("ivfflat.probes", "1", Kind::Integer(1, 32_768, None), "Lists that an ivfflat search reads."),
+    known("ivfflat.iterative_scan", "off", Kind::Enum(&["off", "relaxed_order"]), "Accepted; LIMIT is always filled."),
+    known("ivfflat.max_probes", "32768", Kind::Integer(1, 32_768, None), "Accepted."),
+    known("jit", "off", Kind::Bool, "Accepted; there is no JIT."),
+    known("lc_collate", "C", Kind::Internal, "Text orders by bytes."),
+    known("lc_ctype", "C", Kind::Internal, "Text orders by bytes."),
+    known("lc_messages", "C", Kind::Text, "Accepted."),
+    known("lc_monetary", "C", Kind::Text, "Accepted."),
+    known("lc_numeric", "C", Kind::Text, "Accepted."),
+    known("lc_time", "C", Kind::Text, "Accepted."),
+    known("lock_timeout", "0", Kind::Integer(0, i32::MAX as i64, Some("ms")), "Longest wait for a lock; 0 for no limit."),
+    known("maintenance_work_mem", "64MB", Kind::Text, "Accepted; index builds use what they need."),
+    known("max_connections", "100", Kind::Internal, "Connections of one tenant."),
+    known("max_identifier_length", "63", Kind::Internal, "Bytes of a name."),
+    known("max_index_keys", "32", Kind::Internal, "Columns of an index."),
+    known("max_parallel_maintenance_workers", "2", Kind::Integer(0, 1024, None), "Accepted; builds use every core."),
+    known("max_parallel_workers", "8", Kind::Integer(0, 1024, None), "Accepted."),
+    known("max_parallel_workers_per_gather", "2", Kind::Integer(0, 1024, None), "Accepted."),
+    known("password_encryption", "scram-sha-256", Kind::Internal, "API keys answer SCRAM-SHA-256."),
+    known("row_security", "on", Kind::Bool, "Accepted."),
+    known("search_path", "\"$user\", public", Kind::Text, "The schema is public."),
+    reported("server_encoding", "UTF8", Kind::Internal, "Always."),
+    reported("server_version", SERVER_VERSION, Kind::Internal, "The Postgres version that Sepal speaks like."),
+    known("server_version_num", "170002", Kind::Internal, "The same as a number."),
+    reported("session_authorization", "", Kind::Internal, "The session's key id."),
+    known("session_replication_role", "origin", Kind::Text, "Accepted."),
+    known("ssl", "on", Kind::Internal, "Connections are encrypted."),
+    reported("standard_conforming_strings", "on", Kind::Enum(&["on"]), "Always on."),
+    known("statement_timeout", "0", Kind::Integer(0, i32::MAX as i64, Some("ms")), "Longest run of a statement; 0 for no limit."),
+    known("synchronous_commit", "on", Kind::Text, "Accepted; a commit is always durable before it is acknowledged."),
+    known("temp_buffers", "8MB", Kind::Text, "Accepted."),
+    reported("TimeZone", "UTC", Kind::Text, "Only UTC and its other names."),
+    known("transaction_isolation", "read committed", Kind::Enum(ISOLATION), "Isolation of this transaction."),
+    known("transaction_read_only", "off", Kind::Bool, "Whether this transaction is read-only."),
+    known("transaction_timeout", "0", Kind::Integer(0, i32::MAX as i64, Some("ms")), "Accepted."),
+    known("vector.version", "0.8.1", Kind::Internal, "The pgvector version whose SQL Sepal speaks."),
+    known("work_mem", "4MB", Kind::Text, "Accepted; the tenant's query memory is bounded as a whole."),
+    known("xmloption", "content", Kind::Text, "Accepted."),
+];
+
+const ISOLATION: &[&str] = &["read uncommitted", "read committed", "repeatable read", "serializable"];
+
+const UTC_NAMES: &[&str] = &["utc", "etc/utc", "gmt", "z", "zulu", "uct", "universal", "0", "+00", "+00:00", "etc/gmt", "default", "local"];
+
+/// The values of one session.
+#[derive(Debug)]
+pub struct Settings {
+    values: HashMap<String, String>,
+    /// What SET LOCAL hid, in order; undone at the end of the transaction.
+    hidden: Vec<(String, Option<String>)>,
+    /// What SET changed inside the open transaction; undone when it rolls back.
+    undo: Vec<(String, Option<String>)>,
+    in_transaction: bool,
+    changed: Vec<String>,
+}
+
+impl Settings {
+    pub fn new(user: &str) -> Self {
+        let values = HashMap::from([("session_authorization".to_owned(), user.to_owned())]);
+        Self { values, hidden: Vec::new(), undo: Vec::new(), in_transaction: false, changed: Vec::new() }
+    }
+
+    /// The value as SHOW prints it; `None` for a name that is not known.
+    pub fn get(&self, name: &str) -> Option<String> {
+        let key = key(name);
+        if let Some(value) = self.values.get(&key) {
+            return Some(value.clone());
+        }
+        find(&key).map(|known| known.default.to_owned())
+    }
+
+    /// SET and SET LOCAL. Returns the value as it stands.
+    ///
+    /// Errors: 42704 unknown name, 22023 a value out of bounds, 55P02-like refusals as 22023.
+    pub fn set(&mut self, name: &str, value: &str, local: bool) -> Result<String> {
+        let key = key(name);
+        let value = match find(&key) {
+            Some(known) => validate(known, value)?,
+            None => {
+                check_custom(name)?;
+                value.to_owned()
+            }
+        };
+        self.store(key, Some(value.clone()), local);
+        Ok(value)
+    }
+
+    /// RESET name, SET name TO DEFAULT.
+    pub fn reset(&mut self, name: &str) -> Result<()> {
+        let key = key(name);
+        match find(&key) {
+            Some(Known { kind: Kind::Internal, name, .. }) => return Err(fixed(name)),
+            Some(_) => {}
+            None => check_custom(name)?,
+        }
+        self.store(key, None, false);
+        Ok(())
+    }
+
+    /// RESET ALL, DISCARD ALL.
+    pub fn reset_all(&mut self) {
+        let names: Vec<String> = self
+            .values
+            .keys()
+            .filter(|name| !matches!(find(name), Some(Known { kind: Kind::Internal, .. })))
+            .cloned()
+            .collect();
+        for name in names {
+            self.store(name, None, false);
+        }
+    }
+
+    fn store(&mut self, key: String, value: Option<String>, local: bool) {
+        let old = self.values.get(&key).cloned();
+        if self.in_transaction {
+            if local { self.hidden.push((key.clone(), old)) } else { self.undo.push((key.clone(), old)) }
+        } else if local {
+            // SET LOCAL outside a transaction has no effect (with a warning, which the caller sends).
+            return;
+        }
+        self.put(key, value);
+    }
+
+    fn put(&mut self, key: String, value: Option<String>) {
+        if find(&key).is_some_and(|known| known.reported) && !self.changed.contains(&key) {
+            self.changed.push(key.clone());
+        }
+        match value {
+            Some(value) => self.values.insert(key, value),
+            None => self.values.remove(&key),
+        };
+    }
+
+    pub fn begin(&mut self) {
+        self.in_transaction = true;
+    }
+
+    /// The transaction ended: local values go, and with a rollback the others too.
+    pub fn end(&mut self, committed: bool) {
+        self.in_transaction = false;
+        for (key, old) in std::mem::take(&mut self.hidden).into_iter().rev() {
+            self.put(key, old);
+        }
+        for (key, old) in std::mem::take(&mut self.undo).into_iter().rev() {
+            if !committed {
+                self.put(key, old);
+            }
+        }
+    }
+
+    /// Reported settings that changed since the last call, for ParameterStatus.
+    pub fn take_changes(&mut self) -> Vec<(String, String)> {
+        let names = std::mem::take(&mut self.changed);
+        let shown = |key: String| find(&key).map(|known| (known.name.to_owned(), self.get(&key).unwrap_or_default()));
+        names.into_iter().filter_map(shown).collect()
+    }
+
+    pub fn search(&self) -> SearchSettings {
+        let number = |name: &str, otherwise| self.get(name).and_then(|value| value.parse().ok()).unwrap_or(otherwise);
+        SearchSettings {
+            ef_search: number("hnsw.ef_search", 40),
+            probes: number("ivfflat.probes", 1),
+            use_indexes: self.is_on("enable_indexscan"),
+        }
+    }
+
+    pub fn is_on(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| value == "on")
+    }
+
+    /// A timeout in milliseconds as a duration; 0 means none.
+    pub fn timeout(&self, name: &str) -> Option<Duration> {
+        let text = self.get(name)?;
+        let milliseconds = parse_milliseconds(&text)?;
+        u64::try_from(milliseconds).ok().filter(|milliseconds| *milliseconds > 0).map(Duration::from_millis)
+    }
+
+    /// The rows of `pg_settings`.
+    pub fn rows(&self) -> Vec<SettingRow> {
+        KNOWN
+            .iter()
+            .map(|known| SettingRow {
+                name: known.name.to_owned(),
+                setting: self.get(known.name).unwrap_or_default(),
+                unit: match known.kind {
+                    Kind::Integer(_, _, unit) => unit.map(str::to_owned),
+                    _ => None,
+                },
+                category: "Sepal".to_owned(),
+                short_desc: known.description.to_owned(),
+                context: if matches!(known.kind, Kind::Internal) { "internal" } else { "user" }.to_owned(),
+                vartype: match known.kind {
+                    Kind::Bool => "bool",
+                    Kind::Integer(..) => "integer",
+                    Kind::Enum(_) => "enum",
+                    Kind::Real => "real",
+                    Kind::Text | Kind::Internal => "string",
+                }
+                .to_owned(),
+                source: if self.values.contains_key(&key(known.name)) { "session" } else { "default" }.to_owned(),
+                min_val: match known.kind {
+                    Kind::Integer(least, ..) => Some(least.to_string()),
+                    _ => None,
+                },
+                max_val: match known.kind {
+                    Kind::Integer(_, most, _) => Some(most.to_string()),
+                    _ => None,
+                },
+                enumvals: match known.kind {
+                    Kind::Enum(values) => values.iter().map(|value| (*value).to_owned()).collect(),
+                    _ => Vec::new(),
+                },
+                boot_val: Some(known.default.to_owned()),
+                reset_val: Some(known.default.to_owned()),
+            })
+            .collect()
+    }
+}
+
+fn key(name: &str) -> String {
+    name.to_ascii_lowercase()
+}
+
+fn find(key: &str) -> Option<&'static Known> {
+    KNOWN.iter().find(|known| known.name.eq_ignore_ascii_case(key))
+}
+
+fn fixed(name: &str) -> Error {
+    Error::new(SqlState::InvalidParameterValue, format!("parameter \"{name}\" cannot be changed"))
+}
+
+fn check_custom(name: &str) -> Result<()> {
+    let unknown = || Error::new(SqlState::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""));
+    match name.split_once('.') {
+        None => Err(unknown()),
+        Some((class, _)) if matches!(class.to_ascii_lowercase().as_str(), "hnsw" | "ivfflat" | "vector") => {
+            Err(Error::new(SqlState::InvalidName, format!("invalid configuration parameter name \"{name}\""))
+                .with_detail(format!("\"{class}\" is a reserved prefix.")))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// Checks a value and gives it in the form that SHOW prints.
+fn validate(known: &Known, value: &str) -> Result<String> {
+    let name = known.name;
+    let invalid = || {
+        Error::new(SqlState::InvalidParameterValue, format!("invalid value for parameter \"{name}\": \"{value}\""))
+    };
+    match known.kind {
+        Kind::Internal => Err(fixed(name)),
+        Kind::Bool => match value.to_ascii_lowercase().as_str() {
+            "on" | "true" | "yes" | "1" | "t" | "y" => Ok("on".to_owned()),
+            "off" | "false" | "no" | "0" | "f" | "n" => Ok("off".to_owned()),
+            _ => Err(Error::new(SqlState::InvalidParameterValue, format!("parameter \"{name}\" requires a Boolean value"))),
+        },
+        Kind::Real => value.parse::<f64>().map(|_| value.to_owned()).map_err(|_| invalid()),
+        Kind::Integer(least, most, unit) => {
+            let number = if unit == Some("ms") { parse_milliseconds(value) } else { value.trim().parse().ok() };
+            let number: i64 = number.ok_or_else(invalid)?;
+            if !(least..=most).contains(&number) {
+                return Err(Error::new(
+                    SqlState::InvalidParameterValue,
+                    format!("{number} is outside the valid range for parameter \"{name}\" ({least} .. {most})"),
+                ));
+            }
+            Ok(if unit == Some("ms") { show_milliseconds(number) } else { number.to_string() })
+        }
+        Kind::Enum(values) => {
+            let lower = value.to_ascii_lowercase();
+            let found = values.iter().find(|allowed| allowed.eq_ignore_ascii_case(&lower));
+            match found {
+                Some(_) if name == "client_encoding" => Ok("UTF8".to_owned()),
+                Some(value) => Ok((*value).to_owned()),
+                None => Err(invalid().with_hint(format!("Available values: {}.", values.join(", ")))),
+            }
+        }
+        Kind::Text => validate_text(name, value, invalid),
+    }
+}
+
+fn validate_text(name: &str, value: &str, invalid: impl Fn() -> Error) -> Result<String> {
+    match name {
+        "TimeZone" => {
+            let zone = value.trim().trim_matches('\'').to_ascii_lowercase();
+            if UTC_NAMES.contains(&zone.as_str()) || zone.starts_with("interval '+00:00'") {
+                return Ok("UTC".to_owned());
+            }
+            Err(invalid().with_hint("Sepal keeps and prints times in UTC only; convert in the client."))
+        }
+        "DateStyle" if value.to_ascii_lowercase().contains("iso") => Ok("ISO, MDY".to_owned()),
+        "DateStyle" => Err(invalid().with_hint("Sepal prints dates in the ISO style only.")),
+        _ => Ok(value.to_owned()),
+    }
+}
+
+/// `250`, `250ms`, `2s`, `1min`, `1h`, `1d`.
+fn parse_milliseconds(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '-').unwrap_or(text.len());
+    let number: i64 = text[..digits].parse().ok()?;
+    let factor = match text[digits..].trim() {
+        "" | "ms" => 1,
+        "s" => 1_000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(factor)
+}
+
+/// The largest unit that divides, as Postgres shows it.
+fn show_milliseconds(number: i64) -> String {
+    for (factor, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")] {
+        if number != 0 && number % factor == 0 {
+            return format!("{}{unit}", number / factor);
+        }
+    }
+    if number == 0 { "0".to_owned() } else { format!("{number}ms") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_judged_as_postgres_judges_them() {
+        let mut settings = Settings::new("key");
+        assert_eq!(settings.set("statement_timeout", "2000", false).unwrap(), "2s");
+        assert_eq!(settings.timeout("statement_timeout"), Some(Duration::from_secs(2)));
+        assert_eq!(settings.set("HNSW.ef_search", "100", false).unwrap(), "100");
+        assert_eq!(settings.search().ef_search, 100);
+        let refused = |settings: &mut Settings, name: &str, value: &str| settings.set(name, value, false).unwrap_err().state().code();
+        assert_eq!(refused(&mut settings, "hnsw.ef_search", "0"), "22023");
+        assert_eq!(refused(&mut settings, "hnsw.nonsense", "1"), "42602");
+        assert_eq!(refused(&mut settings, "nonsense", "1"), "42704");
+        assert_eq!(refused(&mut settings, "server_version", "1"), "22023");
+        assert_eq!(settings.set("myapp.user", "x", false).unwrap(), "x");
+    }
+
+    #[test]
+    fn a_rollback_undoes_and_local_ends_with_the_transaction() {
+        let mut settings = Settings::new("key");
+        settings.begin();
+        settings.set("application_name", "a", false).unwrap();
+        settings.set("hnsw.ef_search", "7", true).unwrap();
+        assert_eq!(settings.search().ef_search, 7);
+        settings.end(true);
+        assert_eq!((settings.get("application_name").unwrap().as_str(), settings.search().ef_search), ("a", 40));
+        settings.begin();
+        settings.set("application_name", "b", false).unwrap();
+        settings.end(false);
+        assert_eq!(settings.get("application_name").unwrap(), "a");
+    }
+}

@@ -1,0 +1,183 @@
+//! Statements about the session and the transaction: BEGIN … ROLLBACK TO, SET, SHOW, RESET, DISCARD, and those
+//! that Postgres users send and Sepal only has to accept.
+
+use sepal_query::{
+    output::OutputColumn,
+    sql::{
+        StatementKind,
+        ast::{self, Expr, Set, TransactionMode, Value},
+    },
+};
+use sepal_types::{Error, Result, SqlState, SqlType};
+
+/// A recognised utility statement.
+#[derive(Clone, Debug)]
+pub enum Utility {
+    /// No effect; the command tag.
+    Accepted(&'static str),
+    Begin { isolation: Option<String>, read_only: Option<bool> },
+    Commit { chain: bool },
+    Deallocate,
+    DiscardAll,
+    Reindex { name: String },
+    Release { name: String },
+    Reset { name: Option<String> },
+    Rollback { chain: bool },
+    RollbackTo { name: String },
+    Savepoint { name: String },
+    Set { name: String, value: Option<String>, local: bool },
+    SetTransaction { isolation: Option<String>, read_only: Option<bool>, session: bool },
+    Show { name: String },
+}
+
+impl Utility {
+    /// `None` for a statement that is not one of these.
+    pub fn recognise(kind: &StatementKind) -> Result<Option<Utility>> {
+        match kind {
+            StatementKind::Accepted(tag) => Ok(Some(Utility::Accepted(tag))),
+            StatementKind::Refused(message) => Err(Error::unsupported(*message)),
+            StatementKind::Reindex { name } => Ok(Some(Utility::Reindex { name: name.clone() })),
+            StatementKind::DropIndexes { .. } => Ok(None),
+            StatementKind::Sql(statement) => from_ast(statement),
+        }
+    }
+
+    /// The columns of SHOW.
+    pub fn columns(&self) -> Option<Vec<OutputColumn>> {
+        match self {
+            Utility::Show { name } if name == "all" => Some(
+                ["name", "setting", "description"].map(|name| OutputColumn::new(name, SqlType::Text)).to_vec(),
+            ),
+            Utility::Show { name } => Some(vec![OutputColumn::new(name.clone(), SqlType::Text)]),
+            _ => None,
+        }
+    }
+
+    /// Whether it may run in a failed transaction.
+    pub fn ends_transaction(&self) -> bool {
+        matches!(self, Utility::Commit { .. } | Utility::Rollback { .. } | Utility::RollbackTo { .. })
+    }
+}
+
+fn from_ast(statement: &ast::Statement) -> Result<Option<Utility>> {
+    use ast::Statement as S;
+    Ok(Some(match statement {
+        S::StartTransaction { modes, .. } => {
+            let (isolation, read_only) = modes_of(modes);
+            Utility::Begin { isolation, read_only }
+        }
+        S::Commit { chain, .. } => Utility::Commit { chain: *chain },
+        S::Rollback { chain, savepoint: None } => Utility::Rollback { chain: *chain },
+        S::Rollback { savepoint: Some(name), .. } => Utility::RollbackTo { name: fold(name) },
+        S::Savepoint { name } => Utility::Savepoint { name: fold(name) },
+        S::ReleaseSavepoint { name } => Utility::Release { name: fold(name) },
+        S::Set(set) => set_statement(set)?,
+        S::ShowVariable { variable } => Utility::Show { name: shown_name(variable) },
+        S::ShowVariables { .. } => Utility::Show { name: "all".to_owned() },
+        S::Reset(reset) => match &reset.reset {
+            ast::Reset::ALL => Utility::Reset { name: None },
+            ast::Reset::ConfigurationParameter(name) => Utility::Reset { name: Some(dotted(name)) },
+        },
+        S::Discard { .. } => Utility::DiscardAll,
+        S::Deallocate { .. } => Utility::Deallocate,
+        S::Close { .. } => Utility::Accepted("CLOSE CURSOR"),
+        S::LockTables { .. } | S::Lock(_) => Utility::Accepted("LOCK TABLE"),
+        S::Analyze(_) => Utility::Accepted("ANALYZE"),
+        S::Vacuum(_) => Utility::Accepted("VACUUM"),
+        S::Declare { .. } | S::Fetch { .. } => {
+            return Err(Error::unsupported("SQL cursors are not supported")
+                .with_hint("Fetch in portions through the driver (a portal with a row limit), or add LIMIT and OFFSET."));
+        }
+        S::Prepare { .. } | S::Execute { .. } => {
+            return Err(Error::unsupported("PREPARE and EXECUTE as SQL are not supported")
+                .with_hint("Prepare through the driver: it uses the extended protocol."));
+        }
+        _ => return Ok(None),
+    }))
+}
+
+fn fold(ident: &ast::Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+fn dotted(name: &ast::ObjectName) -> String {
+    let parts: Vec<String> = name.0.iter().filter_map(|part| part.as_ident()).map(|ident| ident.value.clone()).collect();
+    parts.join(".")
+}
+
+fn modes_of(modes: &[TransactionMode]) -> (Option<String>, Option<bool>) {
+    let (mut isolation, mut read_only) = (None, None);
+    for mode in modes {
+        match mode {
+            TransactionMode::IsolationLevel(level) => isolation = Some(level.to_string().to_lowercase()),
+            TransactionMode::AccessMode(mode) => read_only = Some(*mode == ast::TransactionAccessMode::ReadOnly),
+        }
+    }
+    (isolation, read_only)
+}
+
+/// `SHOW TIME ZONE`, `SHOW transaction isolation level`, `SHOW hnsw.ef_search`.
+fn shown_name(variable: &[ast::Ident]) -> String {
+    let words: Vec<String> = variable.iter().map(|ident| ident.value.clone()).collect();
+    let lower: Vec<String> = words.iter().map(|word| word.to_ascii_lowercase()).collect();
+    match lower.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["time", "zone"] => "TimeZone".to_owned(),
+        ["transaction", "isolation", "level"] => "transaction_isolation".to_owned(),
+        ["session", "authorization"] => "session_authorization".to_owned(),
+        ["all"] => "all".to_owned(),
+        _ => words.join("."),
+    }
+}
+
+fn set_statement(set: &Set) -> Result<Utility> {
+    Ok(match set {
+        Set::SingleAssignment { scope, variable, values, .. } => {
+            let name = dotted(variable);
+            let local = matches!(scope, Some(ast::ContextModifier::Local));
+            if is_default(values) {
+                return Ok(Utility::Set { name, value: None, local });
+            }
+            let values: Vec<String> = values.iter().map(value_text).collect::<Result<_>>()?;
+            Utility::Set { name, value: Some(values.join(", ")), local }
+        }
+        Set::SetTimeZone { local, value } => {
+            let value = match value {
+                Expr::Identifier(ident) if ident.value.eq_ignore_ascii_case("default") => None,
+                Expr::Interval(interval) => Some(format!("INTERVAL {}", interval.value)),
+                other => Some(value_text(other)?),
+            };
+            Utility::Set { name: "TimeZone".to_owned(), value, local: *local }
+        }
+        Set::SetNames { charset_name, .. } => {
+            Utility::Set { name: "client_encoding".to_owned(), value: Some(charset_name.value.clone()), local: false }
+        }
+        Set::SetNamesDefault {} => Utility::Reset { name: Some("client_encoding".to_owned()) },
+        Set::SetTransaction { modes, session, .. } => {
+            let (isolation, read_only) = modes_of(modes);
+            Utility::SetTransaction { isolation, read_only, session: *session }
+        }
+        Set::SetRole { .. } => Utility::Accepted("SET"),
+        other => return Err(Error::new(SqlState::SyntaxError, format!("{other} is not a setting Sepal knows"))),
+    })
+}
+
+fn is_default(values: &[Expr]) -> bool {
+    matches!(values, [Expr::Identifier(ident)] if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"))
+}
+
+/// A value in SET: a literal, a bare or double-quoted word, a signed number.
+fn value_text(expr: &Expr) -> Result<String> {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Value::Number(text, _) | Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => Ok(text.clone()),
+            Value::Boolean(flag) => Ok(flag.to_string()),
+            other => Ok(other.to_string()),
+        },
+        Expr::Identifier(ident) => Ok(ident.value.clone()),
+        Expr::CompoundIdentifier(parts) => {
+            Ok(parts.iter().map(|ident| ident.value.as_str()).collect::<Vec<_>>().join("."))
+        }
+        Expr::UnaryOp { op, expr } => Ok(format!("{op}{}", value_text(expr)?)),
+        other => Err(Error::new(SqlState::SyntaxError, format!("SET takes a constant, not {other}"))),
+    }
+}

@@ -1,0 +1,208 @@
+//! Distances between vectors, with pgvector's meaning and at the speed of the machine.
+//!
+//! Called by every search, by the builders, and by SQL for `<->`, `<#>`, `<=>` and `<+>`. The kernels sum in
+//! `f32` as pgvector does (`src/vector.c`); the last step (root, sign, quotient) is in `f64`.
+//!
+//! Which kernels run is decided once, at the first call: AVX-512, else AVX2 with FMA, else plain Rust. All
+//! ways to the same distance ([`distance`], [`distances`], [`Scorer`]) use the same kernels with the same
+//! order of additions, so a row has one distance, whichever way it was found.
+//!
+//! Never checks for NaN or infinity: `sepal_types::check_finite` does, when a vector enters.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+use std::sync::OnceLock;
+
+use sepal_types::Metric;
+
+/// The distance from `a` to `b`: Euclidean, negated inner product, taxicab, or one minus the cosine. The
+/// cosine is clamped to [-1, 1] and the distance is NaN when a vector has length zero.
+///
+/// # Panics
+/// When the lengths differ; SQL has refused that before (`different vector dimensions 3 and 4`).
+pub fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len(), "distance between vectors of different dimensions");
+    let kernels = kernels();
+    match metric {
+        Metric::L2 => f64::from(kernels.l2_squared(a, b)).sqrt(),
+        Metric::InnerProduct => -f64::from(kernels.dot(a, b)),
+        Metric::L1 => f64::from(kernels.l1(a, b)),
+        Metric::Cosine => {
+            let (dot, norm_a, norm_b) = kernels.cosine(a, b);
+            cosine_distance(dot, norm_a, norm_b)
+        }
+    }
+}
+
+/// The distances from `query` to each of the `out.len() × query.len()` elements' rows.
+///
+/// # Panics
+/// When `vectors` is not `out.len()` rows of the query's length.
+pub fn distances(metric: Metric, query: &[f32], vectors: &[f32], out: &mut [f64]) {
+    assert_eq!(vectors.len(), query.len() * out.len(), "one distance a row");
+    if query.is_empty() {
+        out.fill(distance(metric, query, query));
+        return;
+    }
+    let scorer = Scorer::new(metric, query);
+    for (row, out) in vectors.chunks_exact(query.len()).zip(out) {
+        *out = scorer.finish(scorer.score(row));
+    }
+}
+
+/// Which kernels this machine runs: `avx512f`, `avx2+fma` or `scalar`.
+pub fn kernel_level() -> &'static str {
+    kernels().name
+}
+
+/// One query against many rows. A score orders rows as the distance does but leaves the last monotone step
+/// (the root) for those that are kept.
+pub(crate) struct Scorer<'q> {
+    metric: Metric,
+    query: &'q [f32],
+    /// The query's squared length, for cosine.
+    norm: f32,
+    kernels: &'static Kernels,
+}
+
+impl<'q> Scorer<'q> {
+    pub(crate) fn new(metric: Metric, query: &'q [f32]) -> Self {
+        let kernels = kernels();
+        let norm = if metric == Metric::Cosine { kernels.dot(query, query) } else { 0.0 };
+        Self { metric, query, norm, kernels }
+    }
+
+    /// `row` has the query's length; smaller is nearer.
+    #[inline]
+    pub(crate) fn score(&self, row: &[f32]) -> f64 {
+        match self.metric {
+            Metric::L2 => f64::from(self.kernels.l2_squared(self.query, row)),
+            Metric::InnerProduct => -f64::from(self.kernels.dot(self.query, row)),
+            Metric::L1 => f64::from(self.kernels.l1(self.query, row)),
+            Metric::Cosine => {
+                let (dot, norm) = self.kernels.dot_norm(self.query, row);
+                cosine_distance(dot, self.norm, norm)
+            }
+        }
+    }
+
+    /// A score as a distance.
+    #[inline]
+    pub(crate) fn finish(&self, score: f64) -> f64 {
+        if self.metric == Metric::L2 { score.sqrt() } else { score }
+    }
+}
+
+/// Whether a cosine with this vector is a number: its squared length is not zero in `f32`.
+pub(crate) fn has_direction(vector: &[f32]) -> bool {
+    kernels().dot(vector, vector) > 0.0
+}
+
+/// Euclidean length. In `f64` where the squares leave `f32`, so that 1e30 and 1e-30 have one too.
+pub(crate) fn norm(vector: &[f32]) -> f64 {
+    let squared = kernels().dot(vector, vector);
+    if squared.is_normal() {
+        return f64::from(squared).sqrt();
+    }
+    vector.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>().sqrt()
+}
+
+/// Asks for a row that will be read soon. Rows of a filtered or listed scan lie far apart, where the hardware
+/// does not guess them.
+#[inline]
+pub(crate) fn prefetch(row: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in row.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing architecturally and SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
+}
+
+/// pgvector's `cosine_distance`: the product of the squared lengths and the quotient are in `f64`.
+#[inline]
+fn cosine_distance(dot: f32, norm_a: f32, norm_b: f32) -> f64 {
+    let similarity = f64::from(dot) / (f64::from(norm_a) * f64::from(norm_b)).sqrt();
+    1.0 - similarity.clamp(-1.0, 1.0)
+}
+
+type Sum = unsafe fn(&[f32], &[f32]) -> f32;
+type Sums2 = unsafe fn(&[f32], &[f32]) -> (f32, f32);
+type Sums3 = unsafe fn(&[f32], &[f32]) -> (f32, f32, f32);
+
+/// One instruction set's kernels. All read `min(a.len(), b.len())` elements.
+///
+/// The fields are private to this module, and a table other than `SCALAR` is handed out only by `available`,
+/// once the CPU was asked: holding a `&Kernels` means the machine has what its functions need.
+struct Kernels {
+    name: &'static str,
+    /// Σ (a-b)²
+    l2_squared: Sum,
+    /// Σ ab
+    dot: Sum,
+    /// Σ |a-b|
+    l1: Sum,
+    /// Σ ab, Σ b²: the cosine of a query whose length is known.
+    dot_norm: Sums2,
+    /// Σ ab, Σ a², Σ b²
+    cosine: Sums3,
+}
+
+impl Kernels {
+    #[inline]
+    fn l2_squared(&self, a: &[f32], b: &[f32]) -> f32 {
+        // SAFETY: the type's invariant: the CPU has this table's features.
+        unsafe { (self.l2_squared)(a, b) }
+    }
+
+    #[inline]
+    fn dot(&self, a: &[f32], b: &[f32]) -> f32 {
+        // SAFETY: the type's invariant.
+        unsafe { (self.dot)(a, b) }
+    }
+
+    #[inline]
+    fn l1(&self, a: &[f32], b: &[f32]) -> f32 {
+        // SAFETY: the type's invariant.
+        unsafe { (self.l1)(a, b) }
+    }
+
+    #[inline]
+    fn dot_norm(&self, a: &[f32], b: &[f32]) -> (f32, f32) {
+        // SAFETY: the type's invariant.
+        unsafe { (self.dot_norm)(a, b) }
+    }
+
+    #[inline]
+    fn cosine(&self, a: &[f32], b: &[f32]) -> (f32, f32, f32) {
+        // SAFETY: the type's invariant.
+        unsafe { (self.cosine)(a, b) }
+    }
+}
+
+#[inline]
+fn kernels() -> &'static Kernels {
+    static CHOSEN: OnceLock<&'static Kernels> = OnceLock::new();
+    CHOSEN.get_or_init(|| available().next().unwrap_or(&scalar::KERNELS))
+}
+
+/// The tables that this CPU can run, fastest first.
+fn available() -> impl Iterator<Item = &'static Kernels> {
+    #[cfg(target_arch = "x86_64")]
+    let wide = [
+        is_x86_feature_detected!("avx512f").then_some(&avx512::KERNELS),
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(&avx2::KERNELS),
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let wide: [Option<&'static Kernels>; 0] = [];
+    wide.into_iter().flatten().chain(std::iter::once(&scalar::KERNELS))
+}
+
+#[cfg(test)]
+mod tests;

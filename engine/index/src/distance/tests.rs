@@ -1,0 +1,132 @@
+//! Every kernel of this machine against `f64` sums, and all ways to a distance against each other.
+
+use proptest::prelude::*;
+use sepal_types::Metric;
+
+use super::{Kernels, Scorer, available, distance, distances, has_direction, kernel_level, norm};
+
+/// `sum` and the sum of the terms' magnitudes, which bounds the rounding error of any order of additions.
+fn exactly(a: &[f32], b: &[f32], term: impl Fn(f64, f64) -> f64) -> (f64, f64) {
+    let terms = a.iter().zip(b).map(|(x, y)| term(f64::from(*x), f64::from(*y)));
+    terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
+}
+
+fn check(kernels: &Kernels, a: &[f32], b: &[f32]) {
+    let close = |what: &str, found: f32, (wanted, size): (f64, f64)| {
+        let error = (f64::from(found) - wanted).abs();
+        let name = kernels.name;
+        assert!(error <= 1e-4 * size, "{name} {what} of {} elements: {found}, not {wanted}", a.len());
+    };
+    close("l2", kernels.l2_squared(a, b), exactly(a, b, |x, y| (x - y) * (x - y)));
+    close("dot", kernels.dot(a, b), exactly(a, b, |x, y| x * y));
+    close("l1", kernels.l1(a, b), exactly(a, b, |x, y| (x - y).abs()));
+    // The fused kernels must add in the same order as `dot`: a row has one distance.
+    let bits = |values: &[f32]| -> Vec<u32> { values.iter().map(|value| value.to_bits()).collect() };
+    let (dot, norm) = kernels.dot_norm(a, b);
+    assert_eq!(bits(&[dot, norm]), bits(&[kernels.dot(a, b), kernels.dot(b, b)]));
+    let (dot, norm_a, norm_b) = kernels.cosine(a, b);
+    assert_eq!(bits(&[dot, norm_a, norm_b]), bits(&[kernels.dot(a, b), kernels.dot(a, a), kernels.dot(b, b)]));
+}
+
+/// Numbers that repeat with no period a lane count could hide.
+fn wave(len: usize, seed: u32) -> Vec<f32> {
+    (0..len as u32)
+        .map(|index| {
+            let mixed = (index.wrapping_mul(2_654_435_761) ^ seed.wrapping_mul(0x9e37_79b9)).wrapping_mul(747_796_405);
+            (mixed >> 8) as f32 / 8_388_608.0 - 1.0
+        })
+        .collect()
+}
+
+#[test]
+fn every_length_to_2000() {
+    for kernels in available() {
+        for len in 0..=2000 {
+            check(kernels, &wave(len, 1), &wave(len, 2));
+        }
+    }
+}
+
+#[test]
+fn kernels_read_the_shorter_length_only() {
+    let (long, short) = (wave(100, 3), wave(37, 4));
+    for kernels in available() {
+        assert_eq!(kernels.dot(&long, &short).to_bits(), kernels.dot(&long[..37], &short).to_bits());
+        assert_eq!(kernels.l1(&short, &long).to_bits(), kernels.l1(&short, &long[..37]).to_bits());
+        assert_eq!(kernels.dot_norm(&short, &long), kernels.dot_norm(&short, &long[..37]));
+        assert_eq!(kernels.cosine(&long, &short), kernels.cosine(&long[..37], &short));
+        assert_eq!(kernels.l2_squared(&[], &[]), 0.0);
+    }
+}
+
+proptest! {
+    #[test]
+    fn kernels_agree_on_any_numbers(
+        pairs in prop::collection::vec((-1e6f32..1e6, -1e6f32..1e6), 0..300),
+        skip in 0usize..8,
+    ) {
+        let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
+        // Skipping elements moves the start off every alignment.
+        let skip = skip.min(a.len());
+        for kernels in available() {
+            check(kernels, &a[skip..], &b[skip..]);
+        }
+    }
+
+    #[test]
+    fn one_row_has_one_distance(dim in 1usize..200, rows in 0usize..8) {
+        let (query, vectors) = (wave(dim, 5), wave(dim * rows, 6));
+        for metric in Metric::ALL {
+            let mut out = vec![0.0; rows];
+            distances(metric, &query, &vectors, &mut out);
+            let scorer = Scorer::new(metric, &query);
+            for (row, batch) in vectors.chunks_exact(dim).zip(out) {
+                let single = distance(metric, &query, row);
+                prop_assert_eq!(single.to_bits(), batch.to_bits());
+                prop_assert_eq!(single.to_bits(), scorer.finish(scorer.score(row)).to_bits());
+            }
+        }
+    }
+}
+
+/// What pgvector 0.8 prints for the same operands.
+#[test]
+fn means_what_pgvector_means() {
+    let cases: [(Metric, &[f32], &[f32], f64); 8] = [
+        (Metric::L2, &[0.0, 0.0], &[3.0, 4.0], 5.0),
+        (Metric::L2, &[3e38], &[-3e38], f64::INFINITY),
+        (Metric::InnerProduct, &[1.0, 2.0], &[3.0, 4.0], -11.0),
+        (Metric::L1, &[0.0, 0.0], &[3.0, -4.0], 7.0),
+        (Metric::Cosine, &[1.0, 2.0], &[2.0, 4.0], 0.0),
+        (Metric::Cosine, &[1.0, 1.0], &[-1.0, -1.0], 2.0),
+        (Metric::Cosine, &[1.0, 0.0], &[0.0, 2.0], 1.0),
+        (Metric::Cosine, &[1e10, 0.0], &[1e10, 0.0], 0.0),
+    ];
+    for (metric, a, b, wanted) in cases {
+        assert_eq!(distance(metric, a, b), wanted, "{metric:?} of {a:?} and {b:?}");
+    }
+    assert!(distance(Metric::Cosine, &[1.0, 2.0], &[0.0, 0.0]).is_nan());
+    assert!(distance(Metric::Cosine, &[0.0], &[0.0]).is_nan());
+}
+
+#[test]
+#[should_panic(expected = "different dimensions")]
+fn different_dimensions_are_a_bug() {
+    distance(Metric::L2, &[1.0], &[1.0, 2.0]);
+}
+
+#[test]
+fn lengths_outside_f32_squares() {
+    assert_eq!(norm(&[3.0, 4.0]), 5.0);
+    assert_eq!(norm(&[0.0; 3]), 0.0);
+    for size in [1e30f32, 1e-30] {
+        let wanted = f64::from(size) * 5.0;
+        assert!((norm(&[3.0 * size, 4.0 * size]) / wanted - 1.0).abs() < 1e-6);
+    }
+    assert!(has_direction(&[0.0, 1e-3]) && !has_direction(&[0.0, -0.0]) && !has_direction(&[]));
+}
+
+#[test]
+fn the_level_is_the_fastest_available() {
+    assert_eq!(Some(kernel_level()), available().next().map(|kernels| kernels.name));
+}

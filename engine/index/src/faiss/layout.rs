@@ -1,0 +1,56 @@
+//! Bytes of [`IvfFlat`], after the header that `crate::layout` draws.
+//!
+//! ```text
+//! offset size
+//!     24    4  L, lists; 0 only when m is
+//!     28    4  m, indexed rows; at least L, at most n
+//!     32    4·L·dim  centroids, f32, row-major
+//!           4·(L+1)  offsets, u32: list i is positions[offset i .. offset i+1]; ascending from 0 to m
+//!           4·m      positions, u32: rows below n, each at most once
+//! ```
+
+use super::IvfFlat;
+use crate::layout::{HEADER_BYTES, Header, Kind, Reader, Writer};
+use crate::{Bits, IndexError};
+
+impl IvfFlat {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let words = 2 + self.centroids.len() + self.offsets.len() + self.positions.len();
+        let mut writer = Writer::with_capacity(HEADER_BYTES + 4 * words);
+        Header::new(Kind::IvfFlat, self.metric, self.rows, self.dim).encode(&mut writer);
+        // Both are counts of rows or less, which `Header::new` has just found to fit.
+        writer.u32(self.lists() as u32);
+        writer.u32(self.positions.len() as u32);
+        writer.f32s(&self.centroids);
+        writer.u32s(&self.offsets);
+        writer.u32s(&self.positions);
+        writer.into_bytes()
+    }
+
+    /// # Errors
+    /// [`IndexError::Corrupt`] for any bytes that a search could stumble over.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, IndexError> {
+        let mut reader = Reader::new(bytes);
+        let header = Header::expect(&mut reader, Kind::IvfFlat)?;
+        let (rows, dim) = (header.rows as usize, header.dim as usize);
+        let (lists, len) = (reader.u32()? as usize, reader.u32()? as usize);
+        if len > rows || lists > len || (lists == 0) != (len == 0) {
+            return Err(reader.corrupt(format!("{lists} lists for {len} of {rows} rows")));
+        }
+        let centroids = reader.f32s(lists * dim)?;
+        let offsets = reader.u32s(lists + 1)?;
+        if offsets[0] != 0 || !offsets.is_sorted() || offsets[lists] as usize != len {
+            return Err(reader.corrupt(format!("offsets do not ascend from 0 to {len}")));
+        }
+        let positions = reader.u32s(len)?;
+        let mut seen = Bits::new(rows);
+        for position in &positions {
+            if *position as usize >= rows || seen.get(*position as usize) {
+                return Err(reader.corrupt(format!("position {position} is no row of {rows} or listed twice")));
+            }
+            seen.set(*position as usize);
+        }
+        reader.finish()?;
+        Ok(Self { metric: header.metric, rows, dim, centroids, offsets, positions, held: seen })
+    }
+}

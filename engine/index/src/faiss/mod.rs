@@ -1,0 +1,105 @@
+//! `USING ivfflat`: an inverted file whose cells FAISS finds.
+//!
+//! The rows are divided into `lists` cells by k-means; a search reads the `probes` cells whose centroids are
+//! nearest to the query (Jégou et al., "Product quantization for nearest neighbor search", 2011, section IV;
+//! pgvector's ivfflat). Called by [`crate::build`] and [`crate::open`].
+//!
+//! - `build`: FAISS (`sys`) trains the centroids on a sample and assigns every row to one.
+//! - `search`: our kernels rank the cells and scan the rows in them.
+//! - `layout`: the bytes.
+//!
+//! The lists hold row positions. FAISS's own `IndexIVFFlat` holds a second copy of each vector in them, in
+//! memory and in its file, and its file is read by C++ that trusts it; the segment's vectors are at hand in
+//! every search, and with them a filter is a bit test before a row is touched instead of a selector object,
+//! distances are the exact ones, and no FAISS call is left that could fail in a query. The tests hold the
+//! answers against `IndexIVFFlat` over the same cells.
+//!
+//! Cells are by Euclidean distance for L2 and by inner product with unit centroids for cosine (rows scaled to
+//! length one) and inner product, which are FAISS's own choices. L1 has none, here as in pgvector.
+
+mod build;
+mod layout;
+mod search;
+mod sys;
+
+use sepal_types::Metric;
+
+use crate::{Bits, Neighbor, SearchParams, VectorIndex};
+
+/// `USING ivfflat`.
+#[derive(Debug, PartialEq)]
+pub(crate) struct IvfFlat {
+    metric: Metric,
+    rows: usize,
+    dim: usize,
+    /// `lists × dim`, row-major.
+    centroids: Vec<f32>,
+    /// List `i` is `positions[offsets[i]..offsets[i + 1]]`; one more entry than lists, the first is 0.
+    offsets: Vec<u32>,
+    /// Every held row once.
+    positions: Vec<u32>,
+    /// The rows in `positions`.
+    held: Bits,
+}
+
+impl IvfFlat {
+    /// `positions` are different and below `rows`; `offsets` ascend from 0 to their number.
+    fn new(
+        metric: Metric,
+        (rows, dim): (usize, usize),
+        centroids: Vec<f32>,
+        offsets: Vec<u32>,
+        positions: Vec<u32>,
+    ) -> Self {
+        let mut held = Bits::new(rows);
+        positions.iter().for_each(|position| held.set(*position as usize));
+        Self { metric, rows, dim, centroids, offsets, positions, held }
+    }
+
+    fn lists(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    fn list(&self, list: usize) -> &[u32] {
+        &self.positions[self.offsets[list] as usize..self.offsets[list + 1] as usize]
+    }
+}
+
+/// The metric between queries and centroids.
+fn cell_metric(metric: Metric) -> Metric {
+    match metric {
+        Metric::Cosine | Metric::InnerProduct => Metric::InnerProduct,
+        Metric::L1 | Metric::L2 => Metric::L2,
+    }
+}
+
+impl VectorIndex for IvfFlat {
+    fn search(&self, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+        assert_eq!(vectors.len(), self.rows * self.dim, "search in another segment's vectors");
+        assert_eq!(query.len(), self.dim, "a query of other dimensions than the index");
+        self.probe(vectors, query, params)
+    }
+
+    fn serialize(&self) -> Vec<u8> {
+        self.encode()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + size_of_val(&self.centroids[..])
+            + size_of_val(&self.offsets[..])
+            + size_of_val(&self.positions[..])
+            + size_of_val(self.held.words())
+    }
+
+    fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        (self.rows, self.dim)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! The scan itself: score, keep the best `k`, read ahead.
+
+use sepal_types::Metric;
+
+use crate::distance::{Scorer, prefetch};
+use crate::neighbor::TopK;
+use crate::{Bits, Neighbor};
+
+/// Rows asked for ahead of the one being scored, where the next row is not the next address. Four rows are 6
+/// KB at 384 dimensions: enough to cover a miss, little enough to stay in L1 until used.
+const AHEAD: usize = 4;
+
+/// The `k` nearest of the allowed rows, ascending by distance (NaN last, then by position).
+///
+/// `vectors` is `n × dim`, row-major; `allowed` has `n` bits, and the caller has cleared NULL rows in it.
+///
+/// # Panics
+/// When `query` has not `dim` elements or `vectors` is not whole rows: SQL has checked dimensions before.
+pub fn search_exact(
+    metric: Metric,
+    dim: usize,
+    vectors: &[f32],
+    query: &[f32],
+    k: usize,
+    allowed: Option<&Bits>,
+) -> Vec<Neighbor> {
+    assert!(query.len() == dim && dim > 0, "a query of {} dimensions for vectors of {dim}", query.len());
+    assert!(vectors.len().is_multiple_of(dim), "{} floats are not rows of {dim}", vectors.len());
+    let rows = vectors.len() / dim;
+    if k == 0 {
+        return Vec::new();
+    }
+    let scorer = Scorer::new(metric, query);
+    let mut top = TopK::new(k, allowed.map_or(rows, Bits::count));
+    match allowed {
+        Some(allowed) => {
+            let positions = allowed.iter().take_while(|position| *position < rows);
+            scan_positions(&scorer, dim, vectors, positions, &mut top);
+        }
+        None => scan_all(&scorer, dim, vectors, &mut top),
+    }
+    finish(&scorer, top)
+}
+
+/// Offers every row, in order: the hardware reads ahead by itself.
+fn scan_all(scorer: &Scorer, dim: usize, vectors: &[f32], top: &mut TopK) {
+    for (position, row) in vectors.chunks_exact(dim).enumerate() {
+        top.offer(Neighbor { position: position as u32, distance: scorer.score(row) });
+    }
+}
+
+/// Offers the rows at `positions`, asking for each [`AHEAD`] rows before it is scored.
+pub(crate) fn scan_positions(
+    scorer: &Scorer,
+    dim: usize,
+    vectors: &[f32],
+    mut positions: impl Iterator<Item = usize>,
+    top: &mut TopK,
+) {
+    let row = |position: usize| &vectors[position * dim..][..dim];
+    // A ring of the rows asked for and not yet scored: `waiting` of them, the oldest at `oldest`.
+    let mut ring = [0; AHEAD];
+    let mut waiting = 0;
+    for (slot, position) in ring.iter_mut().zip(positions.by_ref()) {
+        prefetch(row(position));
+        *slot = position;
+        waiting += 1;
+    }
+    let mut oldest = 0;
+    while waiting > 0 {
+        let position = ring[oldest];
+        match positions.next() {
+            Some(next) => {
+                prefetch(row(next));
+                ring[oldest] = next;
+            }
+            None => waiting -= 1,
+        }
+        oldest = (oldest + 1) % AHEAD;
+        top.offer(Neighbor { position: position as u32, distance: scorer.score(row(position)) });
+    }
+}
+
+/// Scores become distances.
+pub(crate) fn finish(scorer: &Scorer, top: TopK) -> Vec<Neighbor> {
+    let mut neighbors = top.into_sorted();
+    neighbors.iter_mut().for_each(|neighbor| neighbor.distance = scorer.finish(neighbor.distance));
+    neighbors
+}

@@ -1,0 +1,183 @@
+//! The walk: from a node, always on to the nearest node met so far whose links have not been followed.
+//!
+//! Called by `build` and `search`. Three forms: [`Walk::descend`] keeps one candidate (upper layers),
+//! [`Walk::beam`] the best `ef`, [`Walk::beam_admitted`] the best `ef` that a filter admits while walking over all.
+//!
+//! A hop first asks for every unmet neighbour's code, then scores them together: the loads overlap, which is worth more
+//! than anything else here, because a node's code is almost never in cache.
+
+use std::cmp::Reverse;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::links::Layers;
+use super::scratch::{Candidate, Scratch, Visited};
+use super::space::Space;
+
+pub(super) static WIDTH: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(2);
+
+/// A query on its way through a graph.
+pub(super) struct Walk<'a, S: Space> {
+    pub(super) space: &'a S,
+    pub(super) layers: &'a Layers,
+    pub(super) query: &'a S::Query,
+}
+
+impl<S: Space> Walk<'_, S> {
+    /// A node as the start of a walk.
+    pub(super) fn start(&self, node: u32, scratch: &mut Scratch) -> Candidate {
+        self.space.score(self.query, &[node], &mut scratch.scores);
+        Candidate::new(scratch.scores[0], node)
+    }
+
+    /// Follows the nearest link while it leads nearer, in each of `layers`, the highest first.
+    pub(super) fn descend(
+        &self,
+        mut nearest: Candidate,
+        layers: std::ops::Range<usize>,
+        scratch: &mut Scratch,
+    ) -> Candidate {
+        let Scratch { fresh, scores, .. } = scratch;
+        for layer in layers.rev() {
+            loop {
+                let here = nearest;
+                fresh.clear();
+                for link in self.layers.links(layer, here.node()) {
+                    self.space.prefetch(link);
+                    fresh.push(link);
+                }
+                self.space.score(self.query, fresh, scores);
+                for (node, score) in fresh.iter().zip(scores.iter()) {
+                    nearest = nearest.min(Candidate::new(*score, *node));
+                }
+                if nearest == here {
+                    break;
+                }
+            }
+        }
+        nearest
+    }
+
+    /// Leaves the nearest `ef` nodes that the walk met in `scratch.best`.
+    pub(super) fn beam(&self, layer: usize, start: Candidate, ef: usize, scratch: &mut Scratch) {
+        let Scratch { visited, best, fresh, scores, .. } = scratch;
+        visited.begin();
+        visited.insert([start.node()].into_iter(), fresh);
+        best.clear();
+        best.push(start);
+        // All before `next` have been followed.
+        let mut next = 0;
+        let width = WIDTH.load(Relaxed);
+        while next < best.len() {
+            fresh.clear();
+            let mut wanted = width;
+            for candidate in &mut best[next..] {
+                if candidate.is_followed() {
+                    continue;
+                }
+                if wanted == 0 {
+                    // Likely the next to follow: its links load while these neighbours are scored.
+                    self.layers.prefetch(layer, candidate.node());
+                    break;
+                }
+                candidate.set_followed();
+                let slots = self.layers.slots(layer, candidate.node());
+                visited.insert(slots.iter().map(|slot| slot.load(Relaxed)), fresh);
+                wanted -= 1;
+            }
+            fresh.iter().for_each(|node| self.space.prefetch(*node));
+            self.space.score(self.query, fresh, scores);
+            for (node, score) in fresh.iter().zip(scores.iter()) {
+                if let Some(place) = keep(best, Candidate::new(*score, *node), ef) {
+                    if place < next + width {
+                        self.layers.prefetch(layer, *node);
+                    }
+                    next = next.min(place);
+                }
+            }
+            while best.get(next).is_some_and(|candidate| candidate.is_followed()) {
+                next += 1;
+            }
+        }
+    }
+
+    /// Leaves the nearest `ef` admitted nodes that the walk met on the lowest layer in `scratch.best`. Gives up and
+    /// returns false after scoring more than `budget` nodes.
+    pub(super) fn beam_admitted(
+        &self,
+        start: Candidate,
+        ef: usize,
+        budget: usize,
+        admit: impl Fn(u32) -> bool,
+        scratch: &mut Scratch,
+    ) -> bool {
+        let Scratch { visited, best, frontier, fresh, scores } = scratch;
+        visited.begin();
+        visited.insert([start.node()].into_iter(), fresh);
+        best.clear();
+        frontier.clear();
+        frontier.push(Reverse(start));
+        if admit(start.node()) {
+            best.push(start);
+        }
+        let mut scored = 0;
+        while let Some(Reverse(candidate)) = frontier.pop() {
+            if best.len() >= ef && best.last().is_some_and(|worst| candidate > *worst) {
+                break;
+            }
+            if let Some(Reverse(candidate)) = frontier.peek() {
+                self.layers.prefetch(0, candidate.node());
+            }
+            self.hop(0, candidate.node(), visited, fresh, scores);
+            scored += fresh.len();
+            if scored > budget {
+                return false;
+            }
+            for (node, score) in fresh.iter().zip(scores.iter()) {
+                let candidate = Candidate::new(*score, *node);
+                if best.len() >= ef && best.last().is_some_and(|worst| candidate > *worst) {
+                    continue;
+                }
+                frontier.push(Reverse(candidate));
+                if admit(*node) {
+                    keep(best, candidate, ef);
+                }
+            }
+            if let Some(Reverse(candidate)) = frontier.peek() {
+                self.layers.prefetch(0, candidate.node());
+            }
+        }
+        true
+    }
+
+    /// Scores the neighbours of `node` that this walk has not met.
+    #[inline(always)]
+    fn hop(
+        &self,
+        layer: usize,
+        node: u32,
+        visited: &mut Visited,
+        fresh: &mut Vec<u32>,
+        scores: &mut Vec<f32>,
+    ) {
+        fresh.clear();
+        visited.insert(self.layers.slots(layer, node).iter().map(|slot| slot.load(Relaxed)), fresh);
+        for node in fresh.iter() {
+            self.space.prefetch(*node);
+        }
+        self.space.score(self.query, fresh, scores);
+    }
+}
+
+/// Puts a candidate in its place among the nearest `ef`; `None` when it is not one of them.
+#[inline(always)]
+fn keep(best: &mut Vec<Candidate>, candidate: Candidate, ef: usize) -> Option<usize> {
+    if best.len() >= ef {
+        if best.last().is_none_or(|worst| candidate >= *worst) {
+            return None;
+        }
+        best.pop();
+    }
+    let place = best.partition_point(|other| *other < candidate);
+    best.insert(place, candidate);
+    Some(place)
+}

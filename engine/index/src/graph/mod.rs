@@ -1,0 +1,106 @@
+//! `USING hnsw`: a graph whose walk leads from anywhere to a query's neighbourhood in a few dozen hops.
+//!
+//! [`Graph`] is built and opened by the crate's `build` and `open`, searched through [`VectorIndex`]. It is HNSW
+//! (Malkov and Yashunin 2018) with three changes:
+//! - The walk reads 4-bit codes (`quantize`), an eighth of the vectors' bytes, and only the best candidates are
+//!   scored from the vectors. Where codes cannot tell the rows apart (`fit` measures it), for L1, and below 17
+//!   dimensions, it walks on exact distances instead.
+//! - Equal vectors are one node with several rows (`nodes`), so that a thousand copies are not an island.
+//! - Nodes are numbered by falling level, so node 0 is the entry and each layer is one flat array (`links`).
+//!
+//! The files, in the order of a build: `nodes`, `space` (how far apart are two nodes), `fit`, `build` (insertion),
+//! `select` (which neighbours to link), `repair` (nobody unreachable); of a query: `search` (scan or walk, then
+//! exact distances), `beam` (the walk), `scratch` (its reused memory). `layout` has the bytes.
+//!
+//! It never holds the vectors, and never returns an estimated distance.
+
+mod beam;
+mod build;
+mod fit;
+mod layout;
+mod links;
+mod nodes;
+mod repair;
+mod scratch;
+mod search;
+mod select;
+mod space;
+
+use sepal_types::Metric;
+
+use crate::quantize::Codes;
+use crate::{BuildParams, IndexError, Neighbor, SearchParams, VectorIndex};
+use links::Layers;
+use nodes::Nodes;
+use scratch::ScratchPool;
+
+/// An HNSW graph over the rows of one segment.
+pub(crate) struct Graph {
+    metric: Metric,
+    dim: usize,
+    nodes: Nodes,
+    layers: Layers,
+    /// `None`: the walk uses exact distances.
+    codes: Option<Codes>,
+    scratch: ScratchPool,
+}
+
+impl Graph {
+    /// `m` links a node and layer (twice as many on the lowest), `ef_construction` candidates each. Both are raised to
+    /// what makes a graph at all: 2 links, and as many candidates as links.
+    ///
+    /// The same rows, options and one thread give the same graph; several threads insert in varying order.
+    ///
+    /// # Errors
+    /// [`IndexError::Cancelled`], and [`IndexError::Resources`] when memory or node numbers run out.
+    pub(crate) fn build(
+        metric: Metric,
+        m: u16,
+        ef_construction: u16,
+        params: &BuildParams,
+    ) -> Result<Self, IndexError> {
+        build::graph(metric, m, ef_construction, params)
+    }
+
+    /// Reads what [`VectorIndex::serialize`] wrote.
+    ///
+    /// # Errors
+    /// [`IndexError::Corrupt`] for bytes that no build writes, [`IndexError::Resources`] without memory.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, IndexError> {
+        layout::decode(bytes)
+    }
+
+    fn new(metric: Metric, dim: usize, nodes: Nodes, layers: Layers, codes: Option<Codes>) -> Self {
+        let scratch = ScratchPool::new(nodes.count());
+        Self { metric, dim, nodes, layers, codes, scratch }
+    }
+}
+
+impl VectorIndex for Graph {
+    fn search(&self, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+        search::search(self, vectors, query, params)
+    }
+
+    fn serialize(&self) -> Vec<u8> {
+        layout::encode(self)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.nodes.memory_bytes()
+            + self.layers.memory_bytes()
+            + self.codes.as_ref().map_or(0, Codes::memory_bytes)
+            + self.scratch.memory_bytes()
+    }
+
+    fn len(&self) -> usize {
+        self.nodes.indexed_rows()
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        (self.nodes.rows(), self.dim)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! How far apart: by codes, or exactly. The walk and the builder are compiled once for each.
+
+use sepal_types::Metric;
+
+use super::nodes::Nodes;
+use crate::distance::{Scorer, prefetch};
+use crate::quantize::{Codes, QueryRef, RowQueries};
+
+/// Distances from a query to nodes, in whatever order-keeping measure; smaller is nearer.
+pub(super) trait Space: Sync {
+    type Query;
+
+    /// `out[i]`: how far `nodes[i]` is.
+    fn score(&self, query: &Self::Query, nodes: &[u32], out: &mut Vec<f32>);
+
+    /// Starts loading what `score` reads of a node.
+    fn prefetch(&self, node: u32);
+}
+
+/// A space whose nodes can be the query too, as the builder needs.
+pub(super) trait RowSpace: Space {
+    fn row(&self, node: u32) -> Self::Query;
+}
+
+/// Exact distances, from the vectors.
+#[derive(Clone, Copy)]
+pub(super) struct Exact<'a> {
+    pub(super) metric: Metric,
+    pub(super) dim: usize,
+    pub(super) vectors: &'a [f32],
+    pub(super) nodes: &'a Nodes,
+}
+
+/// Estimates, from the codes.
+#[derive(Clone, Copy)]
+pub(super) struct Estimate<'a> {
+    pub(super) codes: &'a Codes,
+}
+
+/// Estimates between nodes: one side by its code, the other rounded to 8 bits.
+#[derive(Clone, Copy)]
+pub(super) struct EstimateRows<'a> {
+    pub(super) codes: &'a Codes,
+    pub(super) rows: &'a RowQueries,
+}
+
+impl<'a> Exact<'a> {
+    #[inline(always)]
+    fn vector(&self, node: u32) -> &'a [f32] {
+        &self.vectors[self.nodes.first_row(node) * self.dim..][..self.dim]
+    }
+}
+
+impl<'a> Space for Exact<'a> {
+    type Query = Scorer<'a>;
+
+    #[inline]
+    fn score(&self, query: &Scorer<'a>, nodes: &[u32], out: &mut Vec<f32>) {
+        out.clear();
+        out.extend(nodes.iter().map(|node| query.score(self.vector(*node)) as f32));
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, node: u32) {
+        prefetch(self.vector(node));
+    }
+}
+
+impl RowSpace for Exact<'_> {
+    fn row(&self, node: u32) -> Self::Query {
+        Scorer::new(self.metric, self.vector(node))
+    }
+}
+
+impl<'a> Space for Estimate<'a> {
+    type Query = QueryRef<'a>;
+
+    #[inline]
+    fn score(&self, query: &QueryRef<'a>, nodes: &[u32], out: &mut Vec<f32>) {
+        self.codes.score(query, nodes, out);
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, node: u32) {
+        self.codes.prefetch(node);
+    }
+}
+
+impl<'a> Space for EstimateRows<'a> {
+    type Query = QueryRef<'a>;
+
+    #[inline]
+    fn score(&self, query: &QueryRef<'a>, nodes: &[u32], out: &mut Vec<f32>) {
+        self.codes.score(query, nodes, out);
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, node: u32) {
+        self.codes.prefetch(node);
+    }
+}
+
+impl RowSpace for EstimateRows<'_> {
+    fn row(&self, node: u32) -> Self::Query {
+        self.rows.get(node)
+    }
+}

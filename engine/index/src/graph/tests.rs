@@ -1,0 +1,469 @@
+//! Recall, filters, copies, tiny inputs and damaged bytes, through the crate's own `build` and `open`.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use proptest::prelude::*;
+use sepal_types::{Metric, VectorIndexOptions};
+
+use super::repair::reachable;
+use super::*;
+use crate::quantize::mix;
+use crate::{Bits, build, distance, open, search_exact};
+
+/// Numbers from a seed, uniform in [0, 1).
+fn uniform(seed: u64, index: usize) -> f32 {
+    (mix(seed ^ mix(index as u64)) >> 40) as f32 / (1u64 << 24) as f32
+}
+
+/// Near enough normal: the sum of four uniform numbers, with variance 1.
+fn normal(seed: u64, index: usize) -> f32 {
+    let sum: f32 = (0..4).map(|part| uniform(seed, 4 * index + part)).sum();
+    (sum - 2.0) * 3f32.sqrt()
+}
+
+/// `rows × dim` from a mixture of `clusters` normal distributions; `spread` is how far apart their centres are, in
+/// their own deviations. The queries of a test are rows of the same mixture with another `seed`.
+struct Mixture {
+    dim: usize,
+    clusters: usize,
+    spread: f32,
+}
+
+impl Mixture {
+    fn rows(&self, rows: usize, seed: u64) -> Vec<f32> {
+        (0..rows * self.dim)
+            .map(|index| {
+                let (row, axis) = (index / self.dim, index % self.dim);
+                let cluster = mix(seed ^ row as u64) as usize % self.clusters;
+                self.spread * normal(77, cluster * self.dim + axis) + normal(seed, index)
+            })
+            .collect()
+    }
+}
+
+fn params(metric: Metric, dim: usize, vectors: &[f32]) -> BuildParams<'_> {
+    let (progress, cancelled) = (&|_, _| {}, &|| false);
+    BuildParams { metric, dim, vectors, valid: None, threads: 2, progress, cancelled }
+}
+
+fn graph(metric: Metric, dim: usize, vectors: &[f32]) -> Graph {
+    Graph::build(metric, 16, 64, &params(metric, dim, vectors)).unwrap()
+}
+
+fn wanted(k: usize, ef_search: usize, allowed: Option<&Bits>) -> SearchParams<'_> {
+    SearchParams { k, ef_search, probes: 1, allowed }
+}
+
+/// The mean share of the true `k` nearest that the graph finds. Checks order, distances and the filter on the way.
+fn recall(graph: &Graph, vectors: &[f32], queries: &[f32], search: &SearchParams) -> f64 {
+    let (metric, dim) = (graph.metric, graph.dim);
+    let (mut found, mut all) = (0, 0);
+    for query in queries.chunks(dim) {
+        let truth = search_exact(metric, dim, vectors, query, search.k, search.allowed);
+        let result = graph.search(vectors, query, search);
+        assert_eq!(result.len(), truth.len(), "{} allowed", search.allowed.map_or(0, Bits::count));
+        assert!(result.windows(2).all(|pair| pair[0] < pair[1]), "ascending and distinct");
+        for neighbor in &result {
+            let position = neighbor.position as usize;
+            assert!(search.allowed.is_none_or(|allowed| allowed.get(position)), "row {position} is not allowed");
+            let row = &vectors[position * dim..][..dim];
+            assert_eq!(neighbor.distance.to_bits(), distance(metric, query, row).to_bits());
+        }
+        found += truth.iter().filter(|neighbor| result.contains(neighbor)).count();
+        all += truth.len();
+    }
+    found as f64 / all as f64
+}
+
+#[test]
+fn recall_on_a_mixture_is_high_for_each_metric() {
+    for (dim, clusters, spread) in [(32, 50, 1.0), (32, 50, 8.0), (200, 300, 1.0)] {
+        let mixture = Mixture { dim, clusters, spread };
+        let vectors = mixture.rows(5000, 1);
+        let queries = mixture.rows(100, 2);
+        for metric in Metric::ALL {
+            let graph = graph(metric, dim, &vectors);
+            let recall = recall(&graph, &vectors, &queries, &wanted(10, 64, None));
+            assert!(recall >= 0.95, "{metric:?} {dim} {spread}: {recall}, codes {}", graph.codes.is_some());
+        }
+    }
+}
+
+#[test]
+fn codes_are_used_where_they_can_tell_rows_apart() {
+    let even = Mixture { dim: 96, clusters: 1, spread: 0.0 }.rows(2000, 1);
+    let tight = Mixture { dim: 96, clusters: 10, spread: 1000.0 }.rows(2000, 1);
+    for metric in [Metric::L2, Metric::InnerProduct, Metric::Cosine] {
+        assert!(graph(metric, 96, &even).codes.is_some(), "{metric:?}");
+    }
+    assert!(graph(Metric::L2, 96, &tight).codes.is_none());
+    assert!(graph(Metric::L1, 96, &even).codes.is_none());
+    assert!(graph(Metric::L2, 3, &even).codes.is_none());
+}
+
+#[test]
+fn a_filter_never_costs_rows() {
+    let mixture = Mixture { dim: 32, clusters: 40, spread: 1.0 };
+    let vectors = mixture.rows(6000, 3);
+    let queries = mixture.rows(30, 4);
+    for metric in Metric::ALL {
+        let graph = graph(metric, 32, &vectors);
+        for share in [0.9, 0.5, 0.05, 0.001] {
+            let mut allowed = Bits::new(6000);
+            (0..6000).filter(|row| uniform(9, *row) < share).for_each(|row| allowed.set(row));
+            // A narrow walk, a wide one, and one so wide that codes are scanned.
+            for ef in [10, 64, 400] {
+                let recall = recall(&graph, &vectors, &queries, &wanted(10, ef, Some(&allowed)));
+                let least = if ef == 10 { 0.6 } else { 0.95 };
+                assert!(recall >= least, "{metric:?} at {share}, ef {ef}: {recall}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_filter_far_from_the_query_is_still_filled() {
+    // Two groups; the query lies in one, only the other is allowed.
+    let mixture = Mixture { dim: 24, clusters: 2, spread: 20.0 };
+    let vectors = mixture.rows(4000, 5);
+    let mut allowed = Bits::new(4000);
+    let home = &vectors[..24];
+    let far = |row: &usize| distance(Metric::L2, home, &vectors[row * 24..][..24]) > 50.0;
+    (0..4000).filter(far).for_each(|row| allowed.set(row));
+    assert!((500..3500).contains(&allowed.count()));
+    let graph = graph(Metric::L2, 24, &vectors);
+    for (k, ef) in [(1, 1), (10, 10), (10, 40), (300, 40), (5000, 1)] {
+        let found = recall(&graph, &vectors, home, &wanted(k, ef, Some(&allowed)));
+        assert!(found > 0.0 || ef < 40);
+    }
+}
+
+#[test]
+fn every_node_can_be_reached() {
+    for (dim, spread) in [(2, 100.0), (20, 0.0), (40, 50.0)] {
+        let vectors = Mixture { dim, clusters: 30, spread }.rows(3000, 6);
+        for metric in [Metric::L2, Metric::Cosine, Metric::L1] {
+            let graph = graph(metric, dim, &vectors);
+            assert_eq!(reachable(&graph.layers).count(), graph.nodes.count(), "{metric:?} {dim} {spread}");
+        }
+    }
+}
+
+#[test]
+fn copies_share_a_node_and_are_all_found() {
+    let dim = 20;
+    let mut vectors = Mixture { dim, clusters: 5, spread: 1.0 }.rows(1500, 7);
+    // Rows 500 to 999 are one vector, 1000 to 1499 are fifty vectors ten times each.
+    for row in 500..1500 {
+        let from = if row < 1000 { 0 } else { row % 50 };
+        vectors.copy_within(from * dim..(from + 1) * dim, row * dim);
+    }
+    for metric in Metric::ALL {
+        let graph = graph(metric, dim, &vectors);
+        assert_eq!((graph.nodes.count(), graph.len()), (500, 1500));
+        let twins = graph.search(&vectors, &vectors[..dim], &wanted(400, 40, None));
+        assert_eq!(twins.len(), 400);
+        if metric != Metric::InnerProduct {
+            assert!(twins.iter().all(|twin| twin.distance == twins[0].distance), "{metric:?}");
+        }
+        let mut allowed = Bits::new(1500);
+        (900..1300).for_each(|row| allowed.set(row));
+        let recall = recall(&graph, &vectors, &vectors[..30 * dim], &wanted(50, 50, Some(&allowed)));
+        assert!(recall > 0.95, "{metric:?}: {recall}");
+        let again = Graph::decode(&graph.serialize()).unwrap();
+        assert_eq!(again.search(&vectors, &vectors[..dim], &wanted(400, 40, None)), twins);
+    }
+}
+
+#[test]
+fn null_rows_and_rows_without_direction_are_left_out() {
+    let dim = 24;
+    let mut vectors = Mixture { dim, clusters: 5, spread: 0.5 }.rows(1000, 8);
+    vectors[..100 * dim].fill(0.0);
+    let mut valid = Bits::full(1000);
+    (900..1000).for_each(|row| valid.clear(row));
+    for (metric, indexed) in [(Metric::Cosine, 800), (Metric::L2, 900), (Metric::L1, 900)] {
+        let given = BuildParams { valid: Some(&valid), ..params(metric, dim, &vectors) };
+        let graph = Graph::build(metric, 16, 64, &given).unwrap();
+        assert_eq!((graph.len(), graph.shape()), (indexed, (1000, dim)));
+        for k in [5, 850, 2000] {
+            let result = graph.search(&vectors, &vectors[500 * dim..][..dim], &wanted(k, 40, None));
+            assert_eq!(result.len(), k.min(indexed));
+            assert!(result.iter().all(|neighbor| valid.get(neighbor.position as usize)));
+            assert_eq!(result[0].position, 500);
+            let full = Bits::full(1000);
+            assert_eq!(
+                graph.search(&vectors, &vectors[500 * dim..][..dim], &wanted(k, 40, Some(&full))),
+                result
+            );
+        }
+        let again = Graph::decode(&graph.serialize()).unwrap();
+        assert_eq!((again.len(), again.nodes == graph.nodes), (indexed, true));
+    }
+}
+
+#[test]
+fn a_query_without_direction_gets_rows_with_nan() {
+    let vectors = Mixture { dim: 40, clusters: 5, spread: 0.5 }.rows(1000, 8);
+    let graph = graph(Metric::Cosine, 40, &vectors);
+    let result = graph.search(&vectors, &[0.0; 40], &wanted(7, 40, None));
+    assert!(result.len() == 7 && result.iter().all(|neighbor| neighbor.distance.is_nan()));
+}
+
+#[test]
+fn tiny_segments_are_exact() {
+    for metric in Metric::ALL {
+        for dim in [1, 2, 3, 33] {
+            for rows in [0, 1, 2, 3, 40, 130] {
+                let vectors = Mixture { dim, clusters: 3, spread: 1.0 }.rows(rows, 9);
+                let graph = graph(metric, dim, &vectors);
+                let query: Vec<f32> = (0..dim).map(|axis| normal(10, axis)).collect();
+                for k in [0, 1, 5, 200] {
+                    let result = graph.search(&vectors, &query, &wanted(k, 40, None));
+                    assert_eq!(result, search_exact(metric, dim, &vectors, &query, k, None), "{metric:?} {rows} × {dim}");
+                }
+                let again = Graph::decode(&graph.serialize()).unwrap();
+                assert_eq!(again.shape(), (rows, dim));
+            }
+        }
+    }
+}
+
+#[test]
+fn few_dimensions_keep_their_recall() {
+    for dim in [1, 2, 3] {
+        let vectors: Vec<f32> = (0..5000 * dim).map(|index| uniform(11, index)).collect();
+        let queries: Vec<f32> = (0..50 * dim).map(|index| uniform(12, index)).collect();
+        for metric in [Metric::L2, Metric::L1] {
+            let graph = graph(metric, dim, &vectors);
+            let recall = recall(&graph, &vectors, &queries, &wanted(10, 64, None));
+            assert!(recall >= 0.95, "{metric:?} {dim}: {recall}");
+        }
+    }
+}
+
+#[test]
+fn numbers_past_the_range_of_estimates_are_walked_exactly() {
+    let mut vectors = Mixture { dim: 32, clusters: 5, spread: 0.5 }.rows(3000, 8);
+    vectors[40] = 1e30;
+    vectors[4000] = -3e38;
+    let graph = graph(Metric::L2, 32, &vectors);
+    assert!(graph.codes.is_none());
+    let recall = recall(&graph, &vectors, &vectors[3200..3520], &wanted(10, 64, None));
+    assert!(recall >= 0.9, "{recall}");
+    let coded = Mixture { dim: 32, clusters: 1, spread: 0.0 }.rows(3000, 8);
+    let graph = super::tests::graph(Metric::L2, 32, &coded);
+    assert_eq!(graph.search(&coded, &[1e30; 32], &wanted(3, 40, None)).len(), 3);
+}
+
+#[test]
+fn bytes_give_back_the_same_graph() {
+    let mixture = Mixture { dim: 40, clusters: 20, spread: 0.5 };
+    let vectors = mixture.rows(4000, 13);
+    let queries = mixture.rows(40, 14);
+    for metric in Metric::ALL {
+        let options = VectorIndexOptions::Hnsw { metric, m: 8, ef_construction: 40 };
+        let built = build(&options, &params(metric, 40, &vectors)).unwrap();
+        let bytes = built.serialize();
+        let opened = open(&bytes).unwrap();
+        assert_eq!(opened.serialize(), bytes);
+        assert_eq!((opened.len(), opened.shape()), (4000, (4000, 40)));
+        assert!(opened.memory_bytes() >= bytes.len());
+        for query in queries.chunks(40) {
+            let search = wanted(10, 40, None);
+            assert_eq!(opened.search(&vectors, query, &search), built.search(&vectors, query, &search));
+        }
+    }
+}
+
+#[test]
+fn one_thread_repeats_itself() {
+    let vectors = Mixture { dim: 32, clusters: 20, spread: 0.5 }.rows(3000, 13);
+    let bytes = || {
+        let one = BuildParams { threads: 1, ..params(Metric::L2, 32, &vectors) };
+        Graph::build(Metric::L2, 8, 40, &one).unwrap().serialize()
+    };
+    assert!(bytes() == bytes());
+}
+
+#[test]
+fn progress_is_told_and_cancelling_is_heard() {
+    let vectors = Mixture { dim: 32, clusters: 20, spread: 0.5 }.rows(5000, 13);
+    let (calls, most) = (AtomicU64::new(0), AtomicU64::new(0));
+    let progress = |done: u64, total: u64| {
+        assert!(done <= total && total == 5000);
+        calls.fetch_add(1, Relaxed);
+        most.fetch_max(done, Relaxed);
+    };
+    let told = BuildParams { progress: &progress, ..params(Metric::L2, 32, &vectors) };
+    Graph::build(Metric::L2, 16, 64, &told).unwrap();
+    assert!(calls.load(Relaxed) >= 5 && most.load(Relaxed) == 5000);
+    let cancelled = || calls.fetch_add(1, Relaxed) > 30;
+    let stopped = BuildParams { cancelled: &cancelled, ..params(Metric::L2, 32, &vectors) };
+    assert!(matches!(Graph::build(Metric::L2, 16, 64, &stopped), Err(IndexError::Cancelled)));
+}
+
+#[test]
+fn many_queries_at_once_get_their_own_answers() {
+    let vectors = Mixture { dim: 32, clusters: 20, spread: 0.5 }.rows(4000, 13);
+    let graph = graph(Metric::L2, 32, &vectors);
+    let answer = |row: usize| graph.search(&vectors, &vectors[row * 32..][..32], &wanted(5, 40, None));
+    let alone: Vec<_> = (0..200).map(answer).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..200).for_each(|row| assert_eq!(answer(row), alone[row])));
+        }
+    });
+}
+
+/// A graph's bytes, its vectors and their dimensions.
+type Blob = (Vec<u8>, Vec<f32>, usize);
+
+/// Small blobs of all shapes: with and without codes, mask and shared nodes.
+fn small_blobs() -> &'static [Blob] {
+    static BLOBS: std::sync::OnceLock<Vec<Blob>> = std::sync::OnceLock::new();
+    BLOBS.get_or_init(|| {
+        [(Metric::L2, 20, 300, true), (Metric::Cosine, 130, 260, false), (Metric::L1, 3, 200, true), (Metric::L2, 2, 0, false)]
+            .into_iter()
+            .map(|(metric, dim, rows, odd)| {
+                let mut vectors = Mixture { dim, clusters: 4, spread: 0.2 }.rows(rows, 15);
+                let mut valid = Bits::full(rows);
+                if odd {
+                    vectors.copy_within(0..10 * dim, 20 * dim);
+                    (50..60).for_each(|row| valid.clear(row));
+                }
+                let given = BuildParams { valid: Some(&valid), ..params(metric, dim, &vectors) };
+                let graph = Graph::build(metric, 4, 16, &given).unwrap();
+                (graph.serialize(), vectors, dim)
+            })
+            .collect()
+    })
+}
+
+/// Whatever opens must also search without a panic.
+fn open_and_search(bytes: &[u8], vectors: &[f32], dim: usize) {
+    let Ok(index) = open(bytes) else { return };
+    if index.shape() != (vectors.len() / dim, dim) || vectors.is_empty() {
+        return;
+    }
+    for ef in [2, 40] {
+        index.search(vectors, &vectors[..dim], &wanted(2, ef, None));
+    }
+}
+
+#[test]
+fn cut_bytes_are_refused() {
+    for (bytes, _, _) in small_blobs() {
+        assert!(open(bytes).is_ok());
+        for len in (0..bytes.len()).step_by(1 + bytes.len() / 500) {
+            assert!(open(&bytes[..len]).is_err(), "{len} of {} bytes", bytes.len());
+        }
+        let mut longer = bytes.clone();
+        longer.push(0);
+        assert!(open(&longer).is_err());
+    }
+}
+
+proptest! {
+    #[test]
+    fn damaged_bytes_never_panic(
+        blob in 0usize..4,
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        near_start in any::<bool>(),
+    ) {
+        let (bytes, vectors, dim) = &small_blobs()[blob];
+        let mut bytes = bytes.clone();
+        for (index, value) in flips {
+            let reach = if near_start { bytes.len().min(64) } else { bytes.len() };
+            bytes[index.index(reach)] = value;
+        }
+        open_and_search(&bytes, vectors, *dim);
+    }
+
+    #[test]
+    fn noise_is_refused(noise in prop::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(Graph::decode(&noise).is_err());
+    }
+}
+
+// TEMPORARY MEASUREMENT
+#[test]
+fn measure() {
+    use std::time::Instant;
+    fn read(path: &str) -> Vec<u32> {
+        std::fs::read(path).unwrap().as_chunks::<4>().0.iter().map(|chunk| u32::from_le_bytes(*chunk)).collect()
+    }
+    let floats = |path: &str| read(path).into_iter().map(f32::from_bits).collect::<Vec<f32>>();
+    let vectors: Vec<f32> = floats("/tmp/wn/base.f32");
+    let queries: Vec<f32> = floats("/tmp/wn/query.f32");
+    let truth: Vec<u32> = read("/tmp/wn/truth.u32");
+    let mut log = String::new();
+    let graph = match std::fs::read("/tmp/wn/blob") {
+        Ok(bytes) => Graph::decode(&bytes).unwrap(),
+        Err(_) => {
+            let begin = Instant::now();
+            let given = params(Metric::Cosine, 384, &vectors);
+            let graph = Graph::build(Metric::Cosine, 16, 64, &given).unwrap();
+            log += &format!("build {:?}\n", begin.elapsed());
+            std::fs::write("/tmp/wn/blob", graph.serialize()).unwrap();
+            graph
+        }
+    };
+    let codes = graph.codes.as_ref().unwrap();
+    let best = |what: &mut dyn FnMut(&[f32])| {
+        let mut best = f64::MAX;
+        for _ in 0..12 {
+            let begin = Instant::now();
+            queries.chunks(384).for_each(&mut *what);
+            best = best.min(begin.elapsed().as_secs_f64());
+        }
+        best * 1e3 // µs a query
+    };
+    log += &format!("query {:.2} us\n", best(&mut |query| { std::hint::black_box(codes.query(query)); }));
+    let mut scratch = super::scratch::Scratch::new(graph.nodes.count());
+    log += &format!("descend {:.2} us\n", best(&mut |query| {
+        let query = codes.query(query).unwrap();
+        let query = query.borrow();
+        let space = super::space::Estimate { codes };
+        let walk = super::beam::Walk { space: &space, layers: &graph.layers, query: &query };
+        let entry = walk.start(0, &mut scratch);
+        std::hint::black_box(walk.descend(entry, 1..graph.layers.len(), &mut scratch));
+    }));
+    for ef in [40, 64, 200] { for width in [1, 2, 1, 2] {
+        super::beam::WIDTH.store(width, Relaxed);
+        let (mut cold, mut hot, mut rescore_cold, mut rescore_hot) = (vec![], vec![], vec![], vec![]);
+        for round in 0..5 { for (index, query) in queries.chunks(384).enumerate() {
+            let ready = codes.query(query).unwrap();
+            let ready = ready.borrow();
+            let space = super::space::Estimate { codes };
+            let walk = super::beam::Walk { space: &space, layers: &graph.layers, query: &ready };
+            let entry = walk.start(0, &mut scratch);
+            let near = walk.descend(entry, 1..graph.layers.len(), &mut scratch);
+            for repeat in 0..3 {
+                let begin = Instant::now();
+                walk.beam(0, near, ef, &mut scratch);
+                let took = begin.elapsed().as_secs_f64() * 1e6;
+                let list = match repeat { 0 => &mut cold, 2 => &mut hot, _ => continue };
+                if round == 0 { list.push(took) } else { list[index] = list[index].min(took) }
+            }
+            for repeat in 0..3 {
+                let begin = Instant::now();
+                let mut top = crate::neighbor::TopK::new(10, 20);
+                let scorer = crate::distance::Scorer::new(Metric::Cosine, query);
+                crate::flat::scan_positions(&scorer, 384, &vectors, scratch.best.iter().take(20).map(|c| graph.nodes.first_row(c.node())), &mut top);
+                let took = begin.elapsed().as_secs_f64() * 1e6;
+                let list = match repeat { 0 => &mut rescore_cold, 2 => &mut rescore_hot, _ => continue };
+                if round == 0 { list.push(took) } else { list[index] = list[index].min(took) }
+            }
+        } }
+        let mean = |list: &[f64]| list.iter().sum::<f64>() / list.len() as f64;
+        log += &format!("W {width} ef {ef} beam cold {:.2} hot {:.2} rescore cold {:.2} hot {:.2}\n", mean(&cold), mean(&hot), mean(&rescore_cold), mean(&rescore_hot));
+    } }
+    for share in [0.2, 0.1, 0.05] {
+        let mut allowed = Bits::new(vectors.len() / 384);
+        (0..vectors.len() / 384).filter(|row| uniform(9, *row) < share).for_each(|row| allowed.set(row));
+        let took = best(&mut |query| { std::hint::black_box(graph.search(&vectors, query, &wanted(10, 40, Some(&allowed)))); });
+        log += &format!("share {share} ef 40 {took:.2} us, {} rows\n", allowed.count());
+    }
+    std::fs::write("/tmp/wn/log.txt", log).unwrap();
+}

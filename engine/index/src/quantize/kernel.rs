@@ -1,0 +1,209 @@
+//! Integer dot products of an 8-bit query with many 4-bit codes, for whatever processor this is.
+//!
+//! The hot loop of a graph search: one call a hop, with all unvisited neighbours. The sums are exact integers, so
+//! every kernel gives the same answer; the tests hold each one against `scalar`. The bytes of a code are drawn in
+//! `encode`.
+
+use std::sync::OnceLock;
+
+use super::encode::{LINE_BYTES, LINE_ELEMENTS};
+
+/// 15 · 127 · 16,384 elements stay far inside an i32.
+const _: () = assert!(15 * 127 * (sepal_types::limits::MAX_DIMENSIONS as i64 + 128) < i32::MAX as i64 / 4);
+
+/// A set of instructions that this processor has. Cannot be made for one it has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kernel(Instructions);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Instructions {
+    Scalar,
+    /// `vpmaddubsw`
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// `vpdpbusd` on 256 bits: client processors since Alder Lake
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    /// `vpdpbusd` on 512 bits: servers since Ice Lake and Zen 4
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+}
+
+impl Kernel {
+    /// The fastest one here.
+    pub(crate) fn best() -> Self {
+        static BEST: OnceLock<Kernel> = OnceLock::new();
+        *BEST.get_or_init(|| Self::available().into_iter().next_back().unwrap_or(Kernel(Instructions::Scalar)))
+    }
+
+    /// All that run here, slowest first.
+    pub(crate) fn available() -> Vec<Self> {
+        let mut kernels = vec![Kernel(Instructions::Scalar)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") {
+                kernels.push(Kernel(Instructions::Avx2));
+                if is_x86_feature_detected!("avxvnni") {
+                    kernels.push(Kernel(Instructions::AvxVnni));
+                }
+            }
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vnni")
+            {
+                kernels.push(Kernel(Instructions::Avx512Vnni));
+            }
+        }
+        kernels
+    }
+
+    /// `out[i] = Σ u_j · query_j` over the code of `nodes[i]`, where `u_j` is its element 0 to 15.
+    ///
+    /// `codes` holds whole codes of `query.len() / 2` bytes, a multiple of 64; `out` is as long as `nodes`.
+    ///
+    /// # Panics
+    /// When the lengths do not fit, or a node has no code: a bug here, for both are checked on build and open.
+    pub(crate) fn dots(self, codes: &[u8], query: &[i8], nodes: &[u32], out: &mut [i32]) {
+        assert!(
+            query.len().is_multiple_of(LINE_ELEMENTS) && !query.is_empty() && out.len() == nodes.len(),
+            "a query of {} elements and {} results for {} nodes",
+            query.len(),
+            out.len(),
+            nodes.len()
+        );
+        match self.0 {
+            Instructions::Scalar => scalar(codes, query, nodes, out),
+            // SAFETY: a kernel is only made where its instructions are; the assertion above is what they ask.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => unsafe { avx2(codes, query, nodes, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::AvxVnni => unsafe { avx_vnni(codes, query, nodes, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Vnni => unsafe { avx512_vnni(codes, query, nodes, out) },
+        }
+    }
+}
+
+#[inline(always)]
+fn code_of(codes: &[u8], node: u32, stride: usize) -> &[u8] {
+    &codes[node as usize * stride..][..stride]
+}
+
+fn scalar(codes: &[u8], query: &[i8], nodes: &[u32], out: &mut [i32]) {
+    for (node, out) in nodes.iter().zip(out) {
+        let code = code_of(codes, *node, query.len() / 2);
+        let mut sum = 0i32;
+        for (line, query) in code.chunks_exact(LINE_BYTES).zip(query.chunks_exact(LINE_ELEMENTS)) {
+            let (low, high) = query.split_at(LINE_BYTES);
+            for ((byte, low), high) in line.iter().zip(low).zip(high) {
+                sum += i32::from(byte & 15) * i32::from(*low) + i32::from(byte >> 4) * i32::from(*high);
+            }
+        }
+        *out = sum;
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+use x86::{avx_vnni, avx2, avx512_vnni};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    //! The x86-64 kernels. All ask: `query.len()` is a multiple of 128. The code's length is checked by `code_of`.
+
+    use std::arch::x86_64::*;
+
+    use super::super::encode::LINE_BYTES;
+    use super::code_of;
+
+    /// Two products of at most 15 · 127 make one 16-bit sum; four such sums (15,240) still fit before widening.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn avx2(codes: &[u8], query: &[i8], nodes: &[u32], out: &mut [i32]) {
+        let mask = _mm256_set1_epi8(15);
+        let ones = _mm256_set1_epi16(1);
+        let stride = query.len() / 2;
+        for (node, out) in nodes.iter().zip(out) {
+            let code = code_of(codes, *node, stride);
+            let mut sum = _mm256_setzero_si256();
+            for line in (0..stride).step_by(LINE_BYTES) {
+                let mut narrow = _mm256_setzero_si256();
+                for half in [line, line + 32] {
+                    // A line's elements start at twice its byte, and its high ones 64 further on.
+                    let elements = line + half;
+                    // SAFETY: both slices reach to the end of this line: the lengths are multiples of a line.
+                    let (bytes, low, high) = unsafe {
+                        (
+                            _mm256_loadu_si256(code.as_ptr().add(half).cast()),
+                            _mm256_loadu_si256(query.as_ptr().add(elements).cast()),
+                            _mm256_loadu_si256(query.as_ptr().add(elements + LINE_BYTES).cast()),
+                        )
+                    };
+                    let high_bits = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask);
+                    narrow = _mm256_add_epi16(narrow, _mm256_maddubs_epi16(_mm256_and_si256(bytes, mask), low));
+                    narrow = _mm256_add_epi16(narrow, _mm256_maddubs_epi16(high_bits, high));
+                }
+                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(narrow, ones));
+            }
+            *out = add_up(sum);
+        }
+    }
+
+    #[target_feature(enable = "avx2,avxvnni")]
+    pub(super) fn avx_vnni(codes: &[u8], query: &[i8], nodes: &[u32], out: &mut [i32]) {
+        let mask = _mm256_set1_epi8(15);
+        let stride = query.len() / 2;
+        for (node, out) in nodes.iter().zip(out) {
+            let code = code_of(codes, *node, stride);
+            let (mut lows, mut highs) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+            for line in (0..stride).step_by(LINE_BYTES) {
+                for half in [line, line + 32] {
+                    let elements = line + half;
+                    // SAFETY: both slices reach to the end of this line: the lengths are multiples of a line.
+                    let (bytes, low, high) = unsafe {
+                        (
+                            _mm256_loadu_si256(code.as_ptr().add(half).cast()),
+                            _mm256_loadu_si256(query.as_ptr().add(elements).cast()),
+                            _mm256_loadu_si256(query.as_ptr().add(elements + LINE_BYTES).cast()),
+                        )
+                    };
+                    let high_bits = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask);
+                    lows = _mm256_dpbusd_avx_epi32(lows, _mm256_and_si256(bytes, mask), low);
+                    highs = _mm256_dpbusd_avx_epi32(highs, high_bits, high);
+                }
+            }
+            *out = add_up(_mm256_add_epi32(lows, highs));
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub(super) fn avx512_vnni(codes: &[u8], query: &[i8], nodes: &[u32], out: &mut [i32]) {
+        let mask = _mm512_set1_epi8(15);
+        let stride = query.len() / 2;
+        for (node, out) in nodes.iter().zip(out) {
+            let code = code_of(codes, *node, stride);
+            let (mut lows, mut highs) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+            for line in (0..stride).step_by(LINE_BYTES) {
+                // SAFETY: both slices reach to the end of this line: the lengths are multiples of a line.
+                let (bytes, low, high) = unsafe {
+                    (
+                        _mm512_loadu_si512(code.as_ptr().add(line).cast()),
+                        _mm512_loadu_si512(query.as_ptr().add(2 * line).cast()),
+                        _mm512_loadu_si512(query.as_ptr().add(2 * line + LINE_BYTES).cast()),
+                    )
+                };
+                let high_bits = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask);
+                lows = _mm512_dpbusd_epi32(lows, _mm512_and_si512(bytes, mask), low);
+                highs = _mm512_dpbusd_epi32(highs, high_bits, high);
+            }
+            *out = _mm512_reduce_add_epi32(_mm512_add_epi32(lows, highs));
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn add_up(sums: __m256i) -> i32 {
+        let quarter = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
+        let pair = _mm_add_epi32(quarter, _mm_shuffle_epi32::<0b01_00_11_10>(quarter));
+        _mm_cvtsi128_si32(_mm_add_epi32(pair, _mm_shuffle_epi32::<0b10_11_00_01>(pair)))
+    }
+}

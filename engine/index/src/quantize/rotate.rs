@@ -1,0 +1,108 @@
+//! A random rotation in `O(d log d)`: rounds of random signs, each followed by a Hadamard transform of one block.
+//!
+//! After it, the coordinates of any unit vector look alike (near normal, variance `1 / d`), whatever the data
+//! looked like, which is what lets one 4-bit grid serve them all (RaBitQ, Gao and Long, SIGMOD 2024; Ailon and
+//! Chazelle's fast Johnson-Lindenstrauss transform). Rows and queries go through the same rotation, so dot
+//! products stay what they were.
+//!
+//! A block is the largest power of two that fits. Where that is not the whole vector, odd rounds transform its
+//! head and even ones its tail; they overlap, because a block is longer than half, so four rounds mix all.
+
+/// Signs are drawn from this, so that stored codes fit for ever: changing it is a new format.
+const SEED: u64 = 0x5e9a_1c0d_e5ee_d001;
+const ROUNDS: usize = 4;
+
+/// A rotation of vectors of `padded` elements.
+pub(crate) struct Rotation {
+    padded: usize,
+    block: usize,
+    /// `ROUNDS × padded`, each 1 or -1, those inside the round's block already divided by the transform's norm.
+    signs: Vec<f32>,
+    wide: bool,
+}
+
+impl Rotation {
+    /// `padded` is at least 1.
+    pub(crate) fn new(padded: usize) -> Self {
+        let block = 1 << padded.ilog2();
+        let norm = 1.0 / (block as f32).sqrt();
+        let mut signs = Vec::with_capacity(ROUNDS * padded);
+        for round in 0..ROUNDS {
+            let start = block_start(padded, block, round);
+            for index in 0..padded {
+                let bit = mix(SEED ^ (round * padded + index) as u64) >> 63;
+                let sign = if bit == 1 { -1.0 } else { 1.0 };
+                signs.push(if (start..start + block).contains(&index) { sign * norm } else { sign });
+            }
+        }
+        Self { padded, block, signs, wide: wide_registers() }
+    }
+
+    /// Rotates in place. `values` has `padded` elements.
+    pub(crate) fn apply(&self, values: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if self.wide {
+            // SAFETY: `wide` says that this processor has AVX2.
+            unsafe { apply_avx2(self, values) };
+            return;
+        }
+        apply(self, values);
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.signs.len() * size_of::<f32>()
+    }
+}
+
+/// One step of SplitMix64 (Steele, Lea and Flood 2014): a number as random as its input is not.
+pub(crate) fn mix(value: u64) -> u64 {
+    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Whether the compiler's 256-bit versions of the plain loops may run.
+pub(super) fn wide_registers() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx2");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+fn block_start(padded: usize, block: usize, round: usize) -> usize {
+    if round.is_multiple_of(2) { 0 } else { padded - block }
+}
+
+/// The plain loops again, compiled for 256-bit registers. Same additions in the same order, so the same bits.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn apply_avx2(rotation: &Rotation, values: &mut [f32]) {
+    apply(rotation, values);
+}
+
+#[inline(always)]
+fn apply(rotation: &Rotation, values: &mut [f32]) {
+    for (round, signs) in rotation.signs.chunks_exact(rotation.padded).enumerate() {
+        for (value, sign) in values.iter_mut().zip(signs) {
+            *value *= sign;
+        }
+        let start = block_start(rotation.padded, rotation.block, round);
+        hadamard(&mut values[start..start + rotation.block]);
+    }
+}
+
+/// The Walsh-Hadamard transform without its norm. The length is a power of two.
+#[inline(always)]
+fn hadamard(values: &mut [f32]) {
+    let mut half = 1;
+    while half < values.len() {
+        for pair in values.chunks_exact_mut(2 * half) {
+            let (left, right) = pair.split_at_mut(half);
+            for (a, b) in left.iter_mut().zip(right) {
+                (*a, *b) = (*a + *b, *a - *b);
+            }
+        }
+        half *= 2;
+    }
+}

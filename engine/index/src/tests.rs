@@ -1,0 +1,91 @@
+//! What holds for every kind of index, through the crate's own doors.
+
+use sepal_types::{Metric, VectorIndexOptions};
+
+use crate::{Bits, BuildParams, IndexError, SearchParams, build, open, search_exact};
+
+const ROWS: usize = 600;
+const DIM: usize = 12;
+
+/// Numbers in -1 to 1 that look random and are the same every time.
+fn scattered(len: usize) -> Vec<f32> {
+    let mix = |index: u32| (index.wrapping_mul(2_654_435_761) ^ 0x5bd1_e995).wrapping_mul(747_796_405) >> 8;
+    (0..len as u32).map(|index| mix(index ^ (index << 13)) as f32 / 8_388_608.0 - 1.0).collect()
+}
+
+fn params(metric: Metric, vectors: &[f32]) -> BuildParams<'_> {
+    BuildParams { metric, dim: DIM, vectors, valid: None, threads: 2, progress: &|_, _| (), cancelled: &|| false }
+}
+
+fn kinds(metric: Metric) -> Vec<VectorIndexOptions> {
+    let mut kinds = vec![
+        VectorIndexOptions::Flat { metric },
+        VectorIndexOptions::Hnsw { metric, m: 8, ef_construction: 60 },
+    ];
+    if metric != Metric::L1 {
+        kinds.push(VectorIndexOptions::IvfFlat { metric, lists: 8 });
+    }
+    kinds
+}
+
+#[test]
+fn every_kind_builds_serialises_opens_and_answers() {
+    let vectors = scattered(ROWS * DIM);
+    let mut allowed = Bits::new(ROWS);
+    (0..ROWS).filter(|position| position % 5 == 0).for_each(|position| allowed.set(position));
+    for metric in Metric::ALL {
+        for options in kinds(metric) {
+            let index = build(&options, &params(metric, &vectors)).unwrap();
+            let opened = open(&index.serialize()).unwrap();
+            for index in [&index, &opened] {
+                assert_eq!((index.len(), index.shape()), (ROWS, (ROWS, DIM)), "{options:?}");
+                for allowed in [None, Some(&allowed)] {
+                    let query = &vectors[7 * DIM..8 * DIM];
+                    let wanted = SearchParams { k: 10, ef_search: 200, probes: 8, allowed };
+                    let found = index.search(&vectors, query, &wanted);
+                    let exact = search_exact(metric, DIM, &vectors, query, 10, allowed);
+                    let hits = found.iter().filter(|neighbor| exact.contains(neighbor)).count();
+                    assert!(found.len() == 10 && found.is_sorted_by(|a, b| a < b), "{options:?}: {found:?}");
+                    assert!(hits >= 9, "{options:?} found {hits} of the 10 nearest");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn slices_that_do_not_fit_are_refused() {
+    let vectors = scattered(ROWS * DIM);
+    let flat = VectorIndexOptions::Flat { metric: Metric::L2 };
+    let refused = |params: &BuildParams| match build(&flat, params) {
+        Err(IndexError::Shape(why)) => why,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("built"),
+    };
+    assert!(refused(&BuildParams { dim: 0, ..params(Metric::L2, &vectors) }).contains("dim is 0"));
+    assert!(refused(&BuildParams { dim: 16_001, ..params(Metric::L2, &vectors) }).contains("16001"));
+    assert!(refused(&BuildParams { dim: 7, ..params(Metric::L2, &vectors) }).contains("whole number of rows"));
+    assert!(refused(&params(Metric::Cosine, &vectors)).contains("vector_l2_ops"));
+    let short = Bits::full(3);
+    let short = BuildParams { valid: Some(&short), ..params(Metric::L2, &vectors) };
+    assert!(refused(&short).contains("3 bits for 600 rows"));
+}
+
+#[test]
+fn an_empty_segment_has_an_empty_index() {
+    for metric in Metric::ALL {
+        for options in kinds(metric) {
+            let index = build(&options, &params(metric, &[])).unwrap();
+            let opened = open(&index.serialize()).unwrap();
+            let wanted = SearchParams { k: 3, ef_search: 40, probes: 1, allowed: None };
+            assert!(opened.is_empty() && opened.search(&[], &[0.0; DIM], &wanted).is_empty(), "{options:?}");
+        }
+    }
+}
+
+#[test]
+fn other_bytes_are_not_an_index() {
+    for bytes in [&b""[..], b"SEPALIDX", b"PAR1 and so on, for more than a header's length"] {
+        assert!(matches!(open(bytes), Err(IndexError::Corrupt { .. })));
+    }
+}

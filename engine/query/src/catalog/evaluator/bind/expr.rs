@@ -1,0 +1,491 @@
+//! Expressions.
+
+use datafusion::sql::sqlparser::ast::{
+    self, AccessExpr, BinaryOperator, Expr as Ast, Subscript, UnaryOperator, ValueWithSpan,
+};
+use sepal_types::{Error, SqlState};
+
+use super::super::super::value::Value;
+use super::super::plan::{Arithmetic, Comparison, Expr, Test};
+use super::super::ty::{Class, Ty};
+use super::{Binder, Bound, Stop, Typed, fold};
+
+impl Binder<'_> {
+    pub(super) fn expr(&mut self, ast: &Ast) -> Bound<Typed> {
+        match ast {
+            Ast::Identifier(name) => self.column(std::slice::from_ref(name)),
+            Ast::CompoundIdentifier(parts) => self.column(parts),
+            Ast::Value(value) => self.literal(value),
+            Ast::Nested(inner) | Ast::Collate { expr: inner, .. } => self.expr(inner),
+            Ast::Cast { expr, data_type, format: None, .. } => self.cast(expr, data_type),
+            Ast::TypedString(typed) => {
+                let literal = Ast::Value(typed.value.clone());
+                self.cast(&literal, &typed.data_type)
+            }
+            Ast::BinaryOp { left, op, right } => self.binary(left, op, right),
+            Ast::UnaryOp { op, expr } => self.unary(*op, expr),
+            Ast::Function(function) => self.function(ast, function),
+            Ast::Case { operand, conditions, else_result, .. } => {
+                self.case(operand.as_deref(), conditions, else_result.as_deref())
+            }
+            Ast::Array(array) => {
+                let mut items = Vec::new();
+                for item in &array.elem {
+                    items.push(self.expr(item)?);
+                }
+                let (items, ty) = self.meet_all(items)?;
+                Ok((Expr::Array(items), ty.array()))
+            }
+            Ast::Tuple(items) => {
+                let (mut values, mut types) = (Vec::new(), Vec::new());
+                for (place, item) in items.iter().enumerate() {
+                    let (value, ty) = self.expr(item)?;
+                    let ty = if ty.is_unknown() { Ty::TEXT } else { ty };
+                    values.push(value);
+                    types.push((format!("f{}", place + 1), ty));
+                }
+                Ok((Expr::Row(values), Ty::Record(types.into())))
+            }
+            Ast::CompoundFieldAccess { root, access_chain } => self.access(root, access_chain),
+            Ast::Subquery(_) | Ast::Exists { .. } | Ast::InSubquery { .. } => self.subquery(ast),
+            Ast::AnyOp { left, compare_op, right, .. } => self.any_or_all(left, compare_op, right, false),
+            Ast::AllOp { left, compare_op, right } => self.any_or_all(left, compare_op, right, true),
+            _ => self.predicate(ast),
+        }
+    }
+
+    /// IS …, IN, BETWEEN, LIKE, and the functions with a syntax of their own.
+    fn predicate(&mut self, ast: &Ast) -> Bound<Typed> {
+        let expr = match ast {
+            Ast::IsNull(value) => {
+                Expr::IsNull { value: Box::new(self.expr(value)?.0), negated: false }
+            }
+            Ast::IsNotNull(value) => Expr::IsNull { value: Box::new(self.expr(value)?.0), negated: true },
+            Ast::IsTrue(value) => self.is(value, Some(true), false)?,
+            Ast::IsNotTrue(value) => self.is(value, Some(true), true)?,
+            Ast::IsFalse(value) => self.is(value, Some(false), false)?,
+            Ast::IsNotFalse(value) => self.is(value, Some(false), true)?,
+            Ast::IsUnknown(value) => self.is(value, None, false)?,
+            Ast::IsNotUnknown(value) => self.is(value, None, true)?,
+            Ast::IsDistinctFrom(left, right) => self.distinct(left, right, false)?,
+            Ast::IsNotDistinctFrom(left, right) => self.distinct(left, right, true)?,
+            Ast::InList { expr, list, negated } => self.in_list(expr, list, *negated)?,
+            Ast::Between { expr, negated, low, high } => {
+                let from = self.compare(expr, Comparison::Ge, low)?;
+                let to = self.compare(expr, Comparison::Le, high)?;
+                let both = Expr::And(Box::new(from), Box::new(to));
+                if *negated { Expr::Not(Box::new(both)) } else { both }
+            }
+            Ast::Like { negated, any: false, expr, pattern, escape_char } => {
+                let escape = escape(escape_char.as_ref());
+                self.text_test(expr, Test::Like { ignore_case: false, negated: *negated, escape }, pattern)?
+            }
+            Ast::ILike { negated, any: false, expr, pattern, escape_char } => {
+                let escape = escape(escape_char.as_ref());
+                self.text_test(expr, Test::Like { ignore_case: true, negated: *negated, escape }, pattern)?
+            }
+            _ => return self.spelled_function(ast),
+        };
+        Ok((expr, Ty::BOOL))
+    }
+
+    /// `position(a IN b)`, `substring(a FROM b)`, `trim(a)`, `floor(a)`.
+    fn spelled_function(&mut self, ast: &Ast) -> Bound<Typed> {
+        let (name, arguments): (&str, Vec<&Ast>) = match ast {
+            Ast::Position { expr, r#in } => ("position", vec![expr, r#in]),
+            Ast::Substring { expr, substring_from: Some(from), substring_for, .. } => {
+                let mut arguments = vec![expr.as_ref(), from.as_ref()];
+                arguments.extend(substring_for.as_deref());
+                ("substring", arguments)
+            }
+            Ast::Trim { trim_where, trim_what, expr, trim_characters: None } => {
+                let name = match trim_where {
+                    None | Some(ast::TrimWhereField::Both) => "btrim",
+                    Some(ast::TrimWhereField::Leading) => "ltrim",
+                    Some(ast::TrimWhereField::Trailing) => "rtrim",
+                };
+                let mut arguments = vec![expr.as_ref()];
+                arguments.extend(trim_what.as_deref());
+                (name, arguments)
+            }
+            Ast::Floor { expr, field: ast::CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime) } => {
+                ("floor", vec![expr])
+            }
+            Ast::Ceil { expr, field: ast::CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime) } => {
+                ("ceil", vec![expr])
+            }
+            _ => return Err(Stop::Decline),
+        };
+        let mut typed = Vec::new();
+        for argument in arguments {
+            typed.push(self.expr(argument)?);
+        }
+        self.scalar_function(name, typed)
+    }
+
+    fn literal(&mut self, value: &ValueWithSpan) -> Bound<Typed> {
+        use ast::Value as Literal;
+        Ok(match &value.value {
+            Literal::Null => (Expr::Constant(Value::Null), Ty::UNKNOWN),
+            Literal::Boolean(value) => (Expr::Constant(Value::Bool(*value)), Ty::BOOL),
+            Literal::Number(text, _) => match text.parse::<i64>() {
+                Ok(value) => {
+                    let ty = if i32::try_from(value).is_ok() { Ty::INT4 } else { Ty::INT8 };
+                    (Expr::Constant(Value::Int(value)), ty)
+                }
+                Err(_) => {
+                    let value = text.parse::<f64>().map_err(|_| Stop::Decline)?;
+                    (Expr::Constant(Value::Float(value)), Ty::FLOAT)
+                }
+            },
+            Literal::SingleQuotedString(text)
+            | Literal::EscapedStringLiteral(text)
+            | Literal::UnicodeStringLiteral(text) => (Expr::Constant(Value::text(text)), Ty::UNKNOWN),
+            Literal::DollarQuotedString(text) => (Expr::Constant(Value::text(&text.value)), Ty::UNKNOWN),
+            Literal::Placeholder(name) => {
+                let number: usize =
+                    name.strip_prefix('$').and_then(|digits| digits.parse().ok()).ok_or(Stop::Decline)?;
+                let place = number.checked_sub(1).ok_or(Stop::Decline)?;
+                if place >= usize::from(u16::MAX) {
+                    return Err(Stop::Decline);
+                }
+                if self.parameters.len() <= place {
+                    self.parameters.resize(place + 1, None);
+                }
+                (Expr::Parameter(place), self.parameter_type_of_values(place))
+            }
+            _ => return Err(Stop::Decline),
+        })
+    }
+
+    /// The type in which a parameter's value arrives: reg* ones are text until they are looked up.
+    fn parameter_type_of_values(&self, place: usize) -> Ty {
+        let ty = self.parameter_type(place);
+        if ty.reg().is_some() { Ty::TEXT } else { ty }
+    }
+
+    fn is(&mut self, value: &Ast, wanted: Option<bool>, negated: bool) -> Bound<Expr> {
+        let value = self.condition(value)?;
+        Ok(Expr::Is { value: Box::new(value), wanted, negated })
+    }
+
+    fn distinct(&mut self, left: &Ast, right: &Ast, negated: bool) -> Bound<Expr> {
+        let (left, right) = (self.expr(left)?, self.expr(right)?);
+        let (left, right, _) = self.meet(left, right, "=")?;
+        Ok(Expr::DistinctFrom { left: Box::new(left), right: Box::new(right), negated })
+    }
+
+    fn in_list(&mut self, value: &Ast, list: &[Ast], negated: bool) -> Bound<Expr> {
+        let (mut value, mut ty) = self.expr(value)?;
+        let mut items = Vec::new();
+        for item in list {
+            items.push(self.expr(item)?);
+        }
+        // An untyped value takes the type of the first item that has one.
+        if ty.is_unknown() {
+            let typed = items.iter().map(|(_, ty)| ty).find(|ty| !ty.is_unknown());
+            let wanted = typed.cloned().unwrap_or(Ty::TEXT);
+            value = self.coerce((value, ty), &wanted)?;
+            ty = wanted;
+        }
+        let mut bound = Vec::new();
+        for (item, item_ty) in items {
+            if ty.class() == Class::Int && item_ty.class() == Class::Float {
+                return Err(Stop::Decline);
+            }
+            let Some(common) = ty.common(&item_ty) else {
+                return Err(super::no_operator(&ty.name(), "=", &item_ty.name()));
+            };
+            let wanted = if common == Ty::TEXT { Ty::TEXT } else { ty.clone() };
+            bound.push(self.coerce((item, item_ty), &wanted)?);
+        }
+        Ok(Expr::In { value: Box::new(value), list: bound, negated })
+    }
+
+    fn compare(&mut self, left: &Ast, comparison: Comparison, right: &Ast) -> Bound<Expr> {
+        let (left, right) = (self.expr(left)?, self.expr(right)?);
+        let (left, right, _) = self.meet(left, right, symbol(comparison))?;
+        Ok(Expr::Test(Test::Compare(comparison), Box::new(left), Box::new(right)))
+    }
+
+    /// LIKE and the regular-expression operators: both sides as text.
+    fn text_test(&mut self, left: &Ast, test: Test, right: &Ast) -> Bound<Expr> {
+        let (left, right) = (self.expr(left)?, self.expr(right)?);
+        let (left, right) = (self.coerce(left, &Ty::TEXT)?, self.coerce(right, &Ty::TEXT)?);
+        Ok(Expr::Test(test, Box::new(left), Box::new(right)))
+    }
+
+    fn unary(&mut self, operator: UnaryOperator, value: &Ast) -> Bound<Typed> {
+        match operator {
+            UnaryOperator::Not => Ok((Expr::Not(Box::new(self.condition(value)?)), Ty::BOOL)),
+            UnaryOperator::Plus => self.expr(value),
+            UnaryOperator::Minus => {
+                let (value, ty) = self.expr(value)?;
+                match ty.class() {
+                    Class::Int | Class::Float => Ok((Expr::Negate(Box::new(value)), ty)),
+                    _ => Err(Stop::Decline),
+                }
+            }
+            _ => Err(Stop::Decline),
+        }
+    }
+
+    fn binary(&mut self, left: &Ast, operator: &BinaryOperator, right: &Ast) -> Bound<Typed> {
+        if let Some(test) = test_of(operator) {
+            let expr = match test {
+                Test::Compare(comparison) => self.compare(left, comparison, right)?,
+                Test::Like { .. } | Test::Regex { .. } => self.text_test(left, test, right)?,
+            };
+            return Ok((expr, Ty::BOOL));
+        }
+        let operator = match operator {
+            BinaryOperator::PGCustomBinaryOperator(parts) => match parts.last().map(String::as_str) {
+                Some("||") => &BinaryOperator::StringConcat,
+                Some("+") => &BinaryOperator::Plus,
+                Some("-") => &BinaryOperator::Minus,
+                _ => return Err(Stop::Decline),
+            },
+            other => other,
+        };
+        let arithmetic = match operator {
+            BinaryOperator::And => {
+                let (left, right) = (self.condition(left)?, self.condition(right)?);
+                return Ok((Expr::And(Box::new(left), Box::new(right)), Ty::BOOL));
+            }
+            BinaryOperator::Or => {
+                let (left, right) = (self.condition(left)?, self.condition(right)?);
+                return Ok((Expr::Or(Box::new(left), Box::new(right)), Ty::BOOL));
+            }
+            BinaryOperator::StringConcat => return self.concat(left, right),
+            BinaryOperator::Plus => Arithmetic::Add,
+            BinaryOperator::Minus => Arithmetic::Subtract,
+            BinaryOperator::Multiply => Arithmetic::Multiply,
+            BinaryOperator::Divide => Arithmetic::Divide,
+            BinaryOperator::Modulo => Arithmetic::Remainder,
+            BinaryOperator::BitwiseAnd => Arithmetic::And,
+            BinaryOperator::BitwiseOr => Arithmetic::Or,
+            _ => return Err(Stop::Decline),
+        };
+        self.arithmetic(arithmetic, left, right)
+    }
+
+    fn arithmetic(&mut self, operator: Arithmetic, left: &Ast, right: &Ast) -> Bound<Typed> {
+        let (left, right) = (self.expr(left)?, self.expr(right)?);
+        let numeric = |ty: &Ty| matches!(ty.class(), Class::Int | Class::Float | Class::Unknown);
+        if !numeric(&left.1) || !numeric(&right.1) || (left.1.is_unknown() && right.1.is_unknown()) {
+            return Err(Stop::Decline);
+        }
+        let (left, right, ty) = self.meet(left, right, "+")?;
+        Ok((Expr::Arithmetic(operator, Box::new(left), Box::new(right)), ty))
+    }
+
+    /// `||`: arrays, elements and arrays, or text.
+    fn concat(&mut self, left: &Ast, right: &Ast) -> Bound<Typed> {
+        let (left, right) = (self.expr(left)?, self.expr(right)?);
+        let lists = (left.1.class() == Class::List, right.1.class() == Class::List);
+        if lists == (false, false) {
+            let (left, right) = (self.coerce(left, &Ty::TEXT)?, self.coerce(right, &Ty::TEXT)?);
+            return Ok((Expr::Concat(Box::new(left), Box::new(right)), Ty::TEXT));
+        }
+        let ty = if lists.0 { left.1.clone() } else { right.1.clone() };
+        let element = ty.element().ok_or(Stop::Decline)?;
+        let mut sides = Vec::new();
+        for (side, is_list) in [(left, lists.0), (right, lists.1)] {
+            sides.push(if is_list || side.1.is_unknown() {
+                let wanted = if is_list { side.1.clone() } else { ty.clone() };
+                self.coerce(side, &wanted)?
+            } else {
+                Expr::Array(vec![self.coerce(side, &element)?])
+            });
+        }
+        let (Some(right), Some(left)) = (sides.pop(), sides.pop()) else { return Err(Stop::Decline) };
+        Ok((Expr::JoinLists(Box::new(left), Box::new(right)), ty))
+    }
+
+    fn case(
+        &mut self,
+        operand: Option<&Ast>,
+        conditions: &[ast::CaseWhen],
+        otherwise: Option<&Ast>,
+    ) -> Bound<Typed> {
+        let (mut tests, mut results) = (Vec::new(), Vec::new());
+        for when in conditions {
+            tests.push(match operand {
+                Some(operand) => self.compare(operand, Comparison::Eq, &when.condition)?,
+                None => self.condition(&when.condition)?,
+            });
+            results.push(self.expr(&when.result)?);
+        }
+        results.push(match otherwise {
+            Some(otherwise) => self.expr(otherwise)?,
+            None => (Expr::Constant(Value::Null), Ty::UNKNOWN),
+        });
+        let (mut results, ty) = self.meet_all(results)?;
+        let otherwise = results.pop().ok_or(Stop::Decline)?;
+        Ok((Expr::Case { whens: tests.into_iter().zip(results).collect(), otherwise: Box::new(otherwise) }, ty))
+    }
+
+    /// `list[1]`, `list[1:2]`, `(record).field`.
+    fn access(&mut self, root: &Ast, chain: &[AccessExpr]) -> Bound<Typed> {
+        let (mut value, mut ty) = self.expr(root)?;
+        for access in chain {
+            match access {
+                AccessExpr::Dot(Ast::Identifier(name)) => {
+                    let Ty::Record(fields) = &ty else { return Err(Stop::Decline) };
+                    let name = fold(name);
+                    let place = fields.iter().position(|(field, _)| *field == name).ok_or_else(|| {
+                        let message = format!("column \"{name}\" not found in data type record");
+                        Error::new(SqlState::UndefinedColumn, message)
+                    })?;
+                    let field = fields[place].1.clone();
+                    (value, ty) = (Expr::Field(Box::new(value), place), field);
+                }
+                AccessExpr::Subscript(Subscript::Index { index }) => {
+                    let element = ty.element().ok_or(Stop::Decline)?;
+                    let index = self.expr(index)?;
+                    let index = Box::new(self.coerce(index, &Ty::INT8)?);
+                    let lower = ty.lower_bound();
+                    (value, ty) = (Expr::Index { list: Box::new(value), index, lower }, element);
+                }
+                AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, stride: None }) => {
+                    let mut bound = |at: &Option<Ast>| -> Bound<Option<Box<Expr>>> {
+                        let Some(at) = at else { return Ok(None) };
+                        let typed = self.expr(at)?;
+                        Ok(Some(Box::new(self.coerce(typed, &Ty::INT8)?)))
+                    };
+                    let (from, to) = (bound(lower_bound)?, bound(upper_bound)?);
+                    let element = ty.element().ok_or(Stop::Decline)?;
+                    let lower = ty.lower_bound();
+                    (value, ty) = (Expr::Slice { list: Box::new(value), from, to, lower }, element.array());
+                }
+                _ => return Err(Stop::Decline),
+            }
+        }
+        Ok((value, ty))
+    }
+
+    fn subquery(&mut self, ast: &Ast) -> Bound<Typed> {
+        match ast {
+            Ast::Subquery(query) => {
+                let query = self.query(query)?;
+                let [column] = query.columns.as_slice() else {
+                    return Err(
+                        Error::new(SqlState::SyntaxError, "subquery must return only one column").into()
+                    );
+                };
+                let ty = column.ty.clone();
+                Ok((Expr::Scalar(Box::new(query)), ty))
+            }
+            Ast::Exists { subquery, negated } => {
+                let query = Box::new(self.query(subquery)?);
+                Ok((Expr::Exists { query, negated: *negated }, Ty::BOOL))
+            }
+            Ast::InSubquery { expr, subquery, negated } => {
+                let left = self.expr(expr)?;
+                let (test, all) = if *negated { (Comparison::Ne, true) } else { (Comparison::Eq, false) };
+                self.rows_test(left, Test::Compare(test), subquery, all)
+            }
+            _ => Err(Stop::Decline),
+        }
+    }
+
+    /// `value test ANY (query)`.
+    fn rows_test(&mut self, left: Typed, test: Test, query: &ast::Query, all: bool) -> Bound<Typed> {
+        let query = self.query(query)?;
+        let [column] = query.columns.as_slice() else { return Err(Stop::Decline) };
+        let ty = column.ty.clone();
+        if left.1.common(&ty).is_none() {
+            return Err(super::no_operator(&left.1.name(), "=", &ty.name()));
+        }
+        let left = Box::new(self.coerce(left, if ty.is_unknown() { &Ty::TEXT } else { &ty })?);
+        Ok((Expr::AnyOrAllRows { test, left, query: Box::new(query), all }, Ty::BOOL))
+    }
+
+    fn any_or_all(&mut self, left: &Ast, operator: &BinaryOperator, right: &Ast, all: bool) -> Bound<Typed> {
+        let test = test_of(operator).ok_or(Stop::Decline)?;
+        let left = self.expr(left)?;
+        let bare = strip_parentheses(right);
+        if let Ast::Subquery(query) = bare {
+            return self.rows_test(left, test, query, all);
+        }
+        let (list, list_ty) = self.expr(bare)?;
+        let (left, list) = if let Some(element) = list_ty.element() {
+            let wanted = if element.is_unknown() { Ty::TEXT } else { element };
+            if left.1.common(&wanted).is_none() {
+                return Err(super::no_operator(&left.1.name(), "= ANY", &list_ty.name()));
+            }
+            (self.coerce(left, &wanted)?, list)
+        } else {
+            // A literal `'{…}'` or a parameter is an array of what stands on the left.
+            let ty = if left.1.is_unknown() { Ty::TEXT } else { left.1.clone() };
+            let array = ty.array();
+            (self.coerce(left, &ty)?, self.coerce((list, list_ty), &array)?)
+        };
+        Ok((Expr::AnyOrAll { test, left: Box::new(left), list: Box::new(list), all }, Ty::BOOL))
+    }
+}
+
+fn strip_parentheses(ast: &Ast) -> &Ast {
+    match ast {
+        Ast::Nested(inner) => strip_parentheses(inner),
+        other => other,
+    }
+}
+
+fn escape(character: Option<&ValueWithSpan>) -> Option<char> {
+    match character.map(|value| &value.value) {
+        Some(ast::Value::SingleQuotedString(text)) => text.chars().next(),
+        _ => Some('\\'),
+    }
+}
+
+/// The test that an operator makes, also when written `OPERATOR(pg_catalog.~)`.
+fn test_of(operator: &BinaryOperator) -> Option<Test> {
+    let regex = |ignore_case, negated| Test::Regex { ignore_case, negated };
+    let like = |ignore_case, negated| Test::Like { ignore_case, negated, escape: Some('\\') };
+    Some(match operator {
+        BinaryOperator::Eq => Test::Compare(Comparison::Eq),
+        BinaryOperator::NotEq => Test::Compare(Comparison::Ne),
+        BinaryOperator::Lt => Test::Compare(Comparison::Lt),
+        BinaryOperator::LtEq => Test::Compare(Comparison::Le),
+        BinaryOperator::Gt => Test::Compare(Comparison::Gt),
+        BinaryOperator::GtEq => Test::Compare(Comparison::Ge),
+        BinaryOperator::PGRegexMatch => regex(false, false),
+        BinaryOperator::PGRegexIMatch => regex(true, false),
+        BinaryOperator::PGRegexNotMatch => regex(false, true),
+        BinaryOperator::PGRegexNotIMatch => regex(true, true),
+        BinaryOperator::PGLikeMatch => like(false, false),
+        BinaryOperator::PGILikeMatch => like(true, false),
+        BinaryOperator::PGNotLikeMatch => like(false, true),
+        BinaryOperator::PGNotILikeMatch => like(true, true),
+        BinaryOperator::PGCustomBinaryOperator(parts) => match parts.last()?.as_str() {
+            "=" => Test::Compare(Comparison::Eq),
+            "<>" | "!=" => Test::Compare(Comparison::Ne),
+            "<" => Test::Compare(Comparison::Lt),
+            "<=" => Test::Compare(Comparison::Le),
+            ">" => Test::Compare(Comparison::Gt),
+            ">=" => Test::Compare(Comparison::Ge),
+            "~" => regex(false, false),
+            "~*" => regex(true, false),
+            "!~" => regex(false, true),
+            "!~*" => regex(true, true),
+            "~~" => like(false, false),
+            "~~*" => like(true, false),
+            "!~~" => like(false, true),
+            "!~~*" => like(true, true),
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
+const fn symbol(comparison: Comparison) -> &'static str {
+    match comparison {
+        Comparison::Eq => "=",
+        Comparison::Ge => ">=",
+        Comparison::Gt => ">",
+        Comparison::Le => "<=",
+        Comparison::Lt => "<",
+        Comparison::Ne => "<>",
+    }
+}

@@ -1,0 +1,147 @@
+//! `pg_catalog` and `information_schema`: what psql, drivers and tools read about one environment.
+//!
+//! Called by the session. Three ways lead here, all over the same rows and the same functions:
+//! 1. [`prepare`] takes a query that reads nothing but catalogs and answers it whole in the [`evaluator`],
+//!    with Postgres' own rules: correlated subqueries, set-returning functions in the select list, reg* casts,
+//!    arrays from 1, vectors from 0. Nearly every query that a client sends by itself goes this way.
+//! 2. A query that also reads user tables is planned by DataFusion: [`rewrite`] turns the Postgres spellings
+//!    in it into ones that DataFusion plans, [`relation`] and [`rows`] serve the tables, [`functions`] the
+//!    scalar functions.
+//! 3. A query that neither names a catalog nor casts to a reg* type is left untouched.
+//!
+//! Rows come from the snapshot's table definitions in memory: no table is opened to answer a catalog query,
+//! and only the session's own environment can be seen. Nothing here writes.
+
+mod definitions;
+mod evaluator;
+mod functions;
+mod names;
+mod objects;
+mod relations;
+mod rewrite;
+mod shape;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::ScalarUDF;
+use datafusion::sql::sqlparser::ast::Statement;
+use sepal_storage::Snapshot;
+use sepal_types::{Error, Result, TableId};
+
+pub use evaluator::{CatalogQuery, prepare};
+pub use rewrite::rewrite;
+
+/// What the catalogs show: one session's view of one environment at one snapshot.
+pub struct CatalogContext {
+    pub snapshot: Snapshot,
+    /// The environment of the session: `current_database()`.
+    pub environment: String,
+    /// All environments that the session's key may use, as `pg_database` lists them.
+    pub environments: Vec<String>,
+    pub tenant: String,
+    /// The session user: the key id, or the tenant's name.
+    pub user: String,
+    pub backend_pid: i32,
+    pub settings: Vec<SettingRow>,
+    /// `CREATE INDEX` statements that are running, as `pg_stat_progress_create_index` shows them.
+    pub builds: Vec<BuildProgress>,
+    /// Bytes of a table without its indexes, or of an index; 0 for an unknown id.
+    pub table_bytes: Arc<dyn Fn(TableId) -> u64 + Send + Sync>,
+    /// When the server started, in microseconds since 1970-01-01 UTC.
+    pub start_time_us: i64,
+}
+
+impl std::fmt::Debug for CatalogContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CatalogContext")
+            .field("tenant", &self.tenant)
+            .field("environment", &self.environment)
+            .field("lsn", &self.snapshot.lsn())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One row of `pg_settings`. Values are text, as `SHOW` prints them; `setting` is without its unit.
+#[derive(Clone, Debug, Default)]
+pub struct SettingRow {
+    pub name: String,
+    pub setting: String,
+    pub unit: Option<String>,
+    pub category: String,
+    pub short_desc: String,
+    /// Who may set it and when: `user`, `superuser`, `internal`, …
+    pub context: String,
+    /// `bool`, `integer`, `real`, `string` or `enum`.
+    pub vartype: String,
+    /// `default`, `session`, …; empty is shown as `default`.
+    pub source: String,
+    pub min_val: Option<String>,
+    pub max_val: Option<String>,
+    /// The values that an `enum` setting takes.
+    pub enumvals: Vec<String>,
+    pub boot_val: Option<String>,
+    pub reset_val: Option<String>,
+}
+
+/// One running index build. Phases carry Postgres' names, `building index: loading tuples` among them.
+#[derive(Clone, Debug)]
+pub struct BuildProgress {
+    pub pid: i32,
+    pub index: TableId,
+    pub table: TableId,
+    pub phase: String,
+    pub blocks_total: u64,
+    pub blocks_done: u64,
+    pub tuples_total: u64,
+    pub tuples_done: u64,
+}
+
+/// The columns of a catalog relation; `None` when there is no such relation. `schema` is `pg_catalog` or
+/// `information_schema`. Every field's metadata `sepal.type` holds its SQL type.
+pub fn relation(schema: &str, name: &str) -> Option<SchemaRef> {
+    shape::shape(schema, name).map(|shape| Arc::clone(&shape.schema))
+}
+
+/// The names of all relations of a catalog schema, sorted.
+pub fn relation_names(schema: &str) -> Vec<&'static str> {
+    let of_schema = shape::shapes().filter(|shape| shape.relation.schema == schema);
+    let mut names: Vec<_> = of_schema.map(|shape| shape.relation.name).collect();
+    names.sort_unstable();
+    names
+}
+
+/// All rows of a catalog relation, with the columns of [`relation`].
+pub fn rows(schema: &str, name: &str, context: &CatalogContext) -> Result<RecordBatch, DataFusionError> {
+    let shape = shape::shape(schema, name).ok_or_else(|| {
+        DataFusionError::Plan(format!("relation \"{schema}.{name}\" does not exist in the catalogs"))
+    })?;
+    shape.batch(context).map_err(|error| DataFusionError::External(Box::new(error)))
+}
+
+/// The catalog functions for DataFusion, bound to one context: `format_type`, `to_regtype`, `pg_get_indexdef`,
+/// `current_setting`, `quote_ident`, … and the `sepal_reg_*` functions that [`rewrite`] puts for reg* casts.
+pub fn functions(context: &Arc<CatalogContext>) -> Vec<ScalarUDF> {
+    functions::udfs(context)
+}
+
+/// Answers a query without parameters that reads only catalogs; `None` when it is not such a query.
+/// With parameters use [`prepare`].
+pub fn native(statement: &Statement, context: &CatalogContext) -> Option<Result<RecordBatch>> {
+    let query = match prepare(statement, &[], context)? {
+        Ok(query) => query,
+        Err(error) => return Some(Err(error)),
+    };
+    Some(query.run(&[], context))
+}
+
+/// The error for an Arrow or DataFusion failure that only a bug of ours can cause.
+fn internal(error: &impl std::fmt::Display) -> Error {
+    Error::bug(format!("catalog query: {error}"))
+}

@@ -1,0 +1,184 @@
+//! Settings, sessions, statistics and progress: `pg_settings`, `pg_stat_activity`, `pg_stat_user_tables`, …
+//!
+//! A session sees itself only. Counters that Sepal does not keep per table are 0, as after a statistics reset.
+
+use sepal_types::TableId;
+
+use super::super::CatalogContext;
+use super::super::names::name_list;
+use super::super::objects::{OWNER_OID, environment_oid, indexes};
+use super::super::shape::{Relation, Rows, no_rows};
+use super::super::value::Value;
+
+pub(super) const RELATIONS: &[Relation] = &[
+    Relation::catalog("pg_settings", 12_040, "name text, setting text, unit text, category text, short_desc text, extra_desc text, context \
+         text, vartype text, source text, min_val text, max_val text, enumvals text[], boot_val text, \
+         reset_val text, sourcefile text, sourceline integer, pending_restart boolean", settings),
+    Relation::catalog("pg_stat_activity", 12_041, "datid oid, datname name, pid integer, leader_pid integer, usesysid oid, usename name, \
+         application_name text, client_addr text, client_hostname text, client_port integer, \
+         backend_start timestamp with time zone, xact_start timestamp with time zone, query_start \
+         timestamp with time zone, state_change timestamp with time zone, wait_event_type text, \
+         wait_event text, state text, backend_xid bigint, backend_xmin bigint, query_id bigint, query \
+         text, backend_type text", sessions),
+    Relation::catalog("pg_stat_database", 12_042, "datid oid, datname name, numbackends integer, xact_commit bigint, xact_rollback bigint, \
+         blks_read bigint, blks_hit bigint, tup_returned bigint, tup_fetched bigint, tup_inserted \
+         bigint, tup_updated bigint, tup_deleted bigint, conflicts bigint, temp_files bigint, \
+         temp_bytes bigint, deadlocks bigint, checksum_failures bigint, checksum_last_failure \
+         timestamp with time zone, blk_read_time double precision, blk_write_time double precision, \
+         session_time double precision, active_time double precision, idle_in_transaction_time double \
+         precision, sessions bigint, sessions_abandoned bigint, sessions_fatal bigint, \
+         sessions_killed bigint, stats_reset timestamp with time zone", databases),
+    Relation::catalog("pg_stat_user_tables", 12_043, "relid oid, schemaname name, relname name, seq_scan bigint, seq_tup_read bigint, idx_scan \
+         bigint, idx_tup_fetch bigint, n_tup_ins bigint, n_tup_upd bigint, n_tup_del bigint, \
+         n_tup_hot_upd bigint, n_live_tup bigint, n_dead_tup bigint, n_mod_since_analyze bigint, \
+         n_ins_since_vacuum bigint, last_vacuum timestamp with time zone, last_autovacuum timestamp \
+         with time zone, last_analyze timestamp with time zone, last_autoanalyze timestamp with time \
+         zone, vacuum_count bigint, autovacuum_count bigint, analyze_count bigint, autoanalyze_count \
+         bigint", tables),
+    Relation::catalog("pg_stat_all_tables", 12_044, "relid oid, schemaname name, relname name, seq_scan bigint, seq_tup_read bigint, idx_scan \
+         bigint, idx_tup_fetch bigint, n_tup_ins bigint, n_tup_upd bigint, n_tup_del bigint, \
+         n_tup_hot_upd bigint, n_live_tup bigint, n_dead_tup bigint, n_mod_since_analyze bigint, \
+         n_ins_since_vacuum bigint, last_vacuum timestamp with time zone, last_autovacuum timestamp \
+         with time zone, last_analyze timestamp with time zone, last_autoanalyze timestamp with time \
+         zone, vacuum_count bigint, autovacuum_count bigint, analyze_count bigint, autoanalyze_count \
+         bigint", tables),
+    Relation::catalog("pg_stat_user_indexes", 12_045, "relid oid, indexrelid oid, schemaname name, relname name, indexrelname name, idx_scan \
+         bigint, idx_tup_read bigint, idx_tup_fetch bigint", user_indexes),
+    Relation::catalog("pg_stat_all_indexes", 12_046, "relid oid, indexrelid oid, schemaname name, relname name, indexrelname name, idx_scan \
+         bigint, idx_tup_read bigint, idx_tup_fetch bigint", user_indexes),
+    Relation::catalog("pg_statio_user_tables", 12_047, "relid oid, schemaname name, relname name, heap_blks_read bigint, heap_blks_hit bigint, \
+         idx_blks_read bigint, idx_blks_hit bigint, toast_blks_read bigint, toast_blks_hit bigint, \
+         tidx_blks_read bigint, tidx_blks_hit bigint", table_blocks),
+    Relation::catalog(
+        "pg_stat_progress_create_index",
+        12_048,
+        "pid integer, datid oid, datname name, relid oid, index_relid oid, command text, phase text, \
+         lockers_total bigint, lockers_done bigint, current_locker_pid bigint, blocks_total bigint, \
+         blocks_done bigint, tuples_total bigint, tuples_done bigint, partitions_total bigint, \
+         partitions_done bigint",
+        index_builds,
+    ),
+    Relation::catalog("pg_stat_progress_vacuum", 12_049, "pid integer, datid oid, datname name, relid oid, phase text, heap_blks_total bigint, \
+         heap_blks_scanned bigint, heap_blks_vacuumed bigint, index_vacuum_count bigint, \
+         max_dead_tuples bigint, num_dead_tuples bigint", no_rows),
+    Relation::catalog("pg_stat_progress_copy", 12_050, "pid integer, datid oid, datname name, relid oid, command text, type text, bytes_processed \
+         bigint, bytes_total bigint, tuples_processed bigint, tuples_excluded bigint", no_rows),
+    Relation::catalog("pg_stat_replication", 12_051, "pid integer, usesysid oid, usename name, application_name text, client_addr text, \
+         client_hostname text, client_port integer, backend_start timestamp with time zone, \
+         backend_xmin bigint, state text, sent_lsn text, write_lsn text, flush_lsn text, replay_lsn \
+         text, write_lag interval, flush_lag interval, replay_lag interval, sync_priority integer, \
+         sync_state text, reply_time timestamp with time zone", no_rows),
+    Relation::catalog("pg_stat_ssl", 12_052, "pid integer, ssl boolean, version text, cipher text, bits integer, client_dn text, \
+         client_serial double precision, issuer_dn text", no_rows),
+    Relation::catalog("pg_stat_gssapi", 12_053, "pid integer, gss_authenticated boolean, principal text, encrypted boolean", no_rows),
+    Relation::catalog("pg_locks", 12_054, "locktype text, database oid, relation oid, page integer, tuple smallint, virtualxid text, \
+         transactionid bigint, classid oid, objid oid, objsubid smallint, virtualtransaction text, \
+         pid integer, mode text, granted boolean, fastpath boolean, waitstart timestamp with time \
+         zone", no_rows),
+];
+
+fn settings(context: &CatalogContext, rows: &mut Rows) {
+    for setting in &context.settings {
+        let source = if setting.source.is_empty() { "default" } else { &setting.source };
+        let values = &setting.enumvals;
+        rows.push([
+            ("name", setting.name.as_str().into()),
+            ("setting", setting.setting.as_str().into()),
+            ("unit", setting.unit.as_ref().into()),
+            ("category", setting.category.as_str().into()),
+            ("short_desc", setting.short_desc.as_str().into()),
+            ("context", setting.context.as_str().into()),
+            ("vartype", setting.vartype.as_str().into()),
+            ("source", source.into()),
+            ("min_val", setting.min_val.as_ref().into()),
+            ("max_val", setting.max_val.as_ref().into()),
+            (
+                "enumvals",
+                if values.is_empty() { Value::Null } else { name_list(values.iter().map(String::as_str)) },
+            ),
+            ("boot_val", setting.boot_val.as_ref().into()),
+            ("reset_val", setting.reset_val.as_ref().or(setting.boot_val.as_ref()).into()),
+        ]);
+    }
+}
+
+fn sessions(context: &CatalogContext, rows: &mut Rows) {
+    let application = context.settings.iter().find(|setting| setting.name == "application_name");
+    rows.push([
+        ("datid", environment_oid(&context.environment).into()),
+        ("datname", context.environment.as_str().into()),
+        ("pid", context.backend_pid.into()),
+        ("leader_pid", Value::Null),
+        ("usesysid", OWNER_OID.into()),
+        ("usename", context.user.as_str().into()),
+        ("application_name", application.map_or("", |setting| &setting.setting).into()),
+        ("client_port", Value::Null),
+        ("backend_xid", Value::Null),
+        ("backend_xmin", Value::Null),
+        ("query_id", Value::Null),
+        ("state", "active".into()),
+        ("backend_type", "client backend".into()),
+    ]);
+}
+
+fn databases(context: &CatalogContext, rows: &mut Rows) {
+    rows.push([
+        ("datid", environment_oid(&context.environment).into()),
+        ("datname", context.environment.as_str().into()),
+        ("numbackends", 1.into()),
+    ]);
+}
+
+fn tables(context: &CatalogContext, rows: &mut Rows) {
+    for table in context.tables() {
+        rows.push([
+            ("relid", table.def.id.0.into()),
+            ("schemaname", table.def.schema.as_str().into()),
+            ("relname", table.def.name.as_str().into()),
+            ("n_live_tup", table.live_rows().into()),
+        ]);
+    }
+}
+
+fn user_indexes(context: &CatalogContext, rows: &mut Rows) {
+    for table in context.tables() {
+        for index in indexes(&table.def) {
+            rows.push([
+                ("relid", table.def.id.0.into()),
+                ("indexrelid", index.oid().into()),
+                ("schemaname", table.def.schema.as_str().into()),
+                ("relname", table.def.name.as_str().into()),
+                ("indexrelname", index.name().into()),
+            ]);
+        }
+    }
+}
+
+fn table_blocks(context: &CatalogContext, rows: &mut Rows) {
+    for table in context.tables() {
+        rows.push([
+            ("relid", table.def.id.0.into()),
+            ("schemaname", table.def.schema.as_str().into()),
+            ("relname", table.def.name.as_str().into()),
+        ]);
+    }
+}
+
+fn index_builds(context: &CatalogContext, rows: &mut Rows) {
+    let visible = |id: TableId| context.table(i64::from(id.0)).is_some();
+    for build in context.builds.iter().filter(|build| visible(build.table)) {
+        rows.push([
+            ("pid", build.pid.into()),
+            ("datid", environment_oid(&context.environment).into()),
+            ("datname", context.environment.as_str().into()),
+            ("relid", build.table.0.into()),
+            ("index_relid", build.index.0.into()),
+            ("command", "CREATE INDEX".into()),
+            ("phase", build.phase.as_str().into()),
+            ("blocks_total", build.blocks_total.into()),
+            ("blocks_done", build.blocks_done.into()),
+            ("tuples_total", build.tuples_total.into()),
+            ("tuples_done", build.tuples_done.into()),
+        ]);
+    }
+}

@@ -1,0 +1,113 @@
+//! `pg_constraint` and `pg_depend`: primary keys, unique constraints, and which sequence a column owns.
+
+use sepal_types::limits::PUBLIC_NAMESPACE_OID;
+
+use super::super::CatalogContext;
+use super::super::objects::{attribute_number, generated_oid, indexes, sequence_columns};
+use super::super::shape::{Relation, Rows, no_rows};
+use super::super::value::Value;
+use super::cluster::EXTENSION_OID;
+use super::index::VECTOR_METHODS;
+use super::routine::{operators, procedures};
+
+pub(super) const RELATIONS: &[Relation] = &[
+    Relation::catalog("pg_constraint", 2606, "oid oid, conname name, connamespace oid, contype char, condeferrable boolean, condeferred \
+         boolean, convalidated boolean, conrelid oid, contypid oid, conindid oid, conparentid oid, \
+         confrelid oid, confupdtype char, confdeltype char, confmatchtype char, conislocal \
+         boolean, coninhcount integer, connoinherit boolean, conkey smallint[], confkey smallint[], \
+         conpfeqop oid[], conppeqop oid[], conffeqop oid[], confdelsetcols smallint[], conexclop \
+         oid[], conbin text", constraints),
+    Relation::catalog("pg_depend", 2608, "classid oid, objid oid, objsubid integer, refclassid oid, refobjid oid, refobjsubid integer, \
+         deptype char", dependencies),
+    Relation::catalog("pg_inherits", 2611, "inhrelid oid, inhparent oid, inhseqno integer, inhdetachpending boolean", no_rows),
+];
+
+/// `pg_class`, `pg_attrdef`, `pg_constraint`, `pg_extension`, `pg_type`, `pg_proc`, `pg_operator`, `pg_am` as
+/// `classid`.
+const CLASS: u32 = 1259;
+const ATTRDEF: u32 = 2604;
+const CONSTRAINT: u32 = 2606;
+const EXTENSION: u32 = 3079;
+const TYPE: u32 = 1247;
+const PROC: u32 = 1255;
+const OPERATOR: u32 = 2617;
+const ACCESS_METHOD: u32 = 2601;
+
+fn constraints(context: &CatalogContext, rows: &mut Rows) {
+    for table in context.tables() {
+        for unique in &table.def.uniques {
+            let keys = unique.columns.iter().map(|column| attribute_number(&table.def, *column));
+            rows.push([
+                ("oid", unique.id.0.into()),
+                ("conname", unique.name.as_str().into()),
+                ("connamespace", PUBLIC_NAMESPACE_OID.into()),
+                ("contype", if unique.primary { "p" } else { "u" }.into()),
+                ("convalidated", true.into()),
+                ("conrelid", table.def.id.0.into()),
+                ("conindid", unique.id.0.into()),
+                ("confupdtype", " ".into()),
+                ("confdeltype", " ".into()),
+                ("confmatchtype", " ".into()),
+                ("conislocal", true.into()),
+                ("connoinherit", true.into()),
+                ("conkey", Value::list(keys)),
+            ]);
+        }
+    }
+}
+
+fn dependencies(context: &CatalogContext, rows: &mut Rows) {
+    for table in context.tables() {
+        let id = table.def.id.0;
+        for column in sequence_columns(&table.def) {
+            let generated = generated_oid(&table.def, column.id);
+            let number = i32::from(attribute_number(&table.def, column.id));
+            let identity = column.generated != Some(sepal_types::Generated::Serial);
+            let kind = if identity { "i" } else { "a" };
+            push(rows, (CLASS, generated, 0), (CLASS, id, number), kind);
+            if !identity {
+                push(rows, (ATTRDEF, generated, 0), (CLASS, id, number), "a");
+                push(rows, (ATTRDEF, generated, 0), (CLASS, generated, 0), "n");
+            }
+        }
+        for index in indexes(&table.def) {
+            let on_constraint = index.unique();
+            if on_constraint {
+                push(rows, (CLASS, index.oid(), 0), (CONSTRAINT, index.oid(), 0), "i");
+            }
+            for column in index.columns() {
+                let number = i32::from(attribute_number(&table.def, *column));
+                let dependent = if on_constraint { CONSTRAINT } else { CLASS };
+                push(rows, (dependent, index.oid(), 0), (CLASS, id, number), "a");
+            }
+        }
+    }
+    extension_members(rows);
+}
+
+/// What `CREATE EXTENSION vector` brought.
+fn extension_members(rows: &mut Rows) {
+    let extension = (EXTENSION, EXTENSION_OID, 0);
+    push(rows, (TYPE, sepal_types::limits::VECTOR_OID, 0), extension, "e");
+    for procedure in procedures().iter().filter(|procedure| procedure.namespace == PUBLIC_NAMESPACE_OID) {
+        push(rows, (PROC, procedure.oid, 0), extension, "e");
+    }
+    for operator in operators() {
+        push(rows, (OPERATOR, operator.oid, 0), extension, "e");
+    }
+    for method in VECTOR_METHODS {
+        push(rows, (ACCESS_METHOD, method, 0), extension, "e");
+    }
+}
+
+fn push(rows: &mut Rows, dependent: (u32, u32, i32), referenced: (u32, u32, i32), kind: &'static str) {
+    rows.push([
+        ("classid", dependent.0.into()),
+        ("objid", dependent.1.into()),
+        ("objsubid", dependent.2.into()),
+        ("refclassid", referenced.0.into()),
+        ("refobjid", referenced.1.into()),
+        ("refobjsubid", referenced.2.into()),
+        ("deptype", kind.into()),
+    ]);
+}

@@ -1,0 +1,208 @@
+//! `pg_index`, `pg_am`, `pg_opclass`, `pg_opfamily`: indexes and what they are made with.
+
+use sepal_types::{ColumnDef, IndexMethod, Metric, SqlType};
+use sepal_types::limits::{PUBLIC_NAMESPACE_OID, VECTOR_OID};
+
+use super::super::objects::{Index, OWNER_OID, attribute_number, indexes};
+use super::super::shape::{Relation, Rows};
+use super::super::value::Value;
+use super::super::CatalogContext;
+use super::types::collation;
+
+pub(super) const RELATIONS: &[Relation] = &[
+    Relation::catalog("pg_index", 2610, "indexrelid oid, indrelid oid, indnatts smallint, indnkeyatts smallint, indisunique boolean, \
+         indnullsnotdistinct boolean, indisprimary boolean, indisexclusion boolean, indimmediate \
+         boolean, indisclustered boolean, indisvalid boolean, indcheckxmin boolean, indisready \
+         boolean, indislive boolean, indisreplident boolean, indkey int2vector, indcollation \
+         oidvector, indclass oidvector, indoption int2vector, indexprs text, indpred text", pg_index),
+    Relation::catalog("pg_am", 2601, "oid oid, amname name, amhandler regproc, amtype char", access_methods),
+    Relation::catalog("pg_opclass", 2616, "oid oid, opcmethod oid, opcname name, opcnamespace oid, opcowner oid, opcfamily oid, \
+         opcintype oid, opcdefault boolean, opckeytype oid", operator_classes),
+    Relation::catalog("pg_opfamily", 2753, "oid oid, opfmethod oid, opfname name, opfnamespace oid, opfowner oid", operator_families),
+];
+
+/// `(oid, name, handler's oid, type)`; ours have fixed oids beside the vector type's.
+const ACCESS_METHODS: [(u32, &str, u32, &str); 7] = [
+    (2, "heap", 3, "t"),
+    (403, "btree", 330, "i"),
+    (405, "hash", 331, "i"),
+    (2742, "gin", 333, "i"),
+    (16_390, "hnsw", 16_435, "i"),
+    (16_391, "ivfflat", 16_436, "i"),
+    (16_392, "flat", 16_437, "i"),
+];
+
+/// `(oid, access method, name, input type, default)` of the built-in operator classes for our types.
+const OPERATOR_CLASSES: [(u32, u32, &str, u32, bool); 45] = [
+    (10_003, 403, "bool_ops", 16, true),
+    (10_006, 403, "bytea_ops", 17, true),
+    (10_007, 403, "char_ops", 18, true),
+    (10_028, 403, "name_ops", 19, true),
+    (3_124, 403, "int8_ops", 20, true),
+    (1_979, 403, "int2_ops", 21, true),
+    (1_978, 403, "int4_ops", 23, true),
+    (3_126, 403, "text_ops", 25, true),
+    (10_044, 403, "varchar_ops", 25, false),
+    (4_217, 403, "text_pattern_ops", 25, false),
+    (4_218, 403, "varchar_pattern_ops", 25, false),
+    (1_981, 403, "oid_ops", 26, true),
+    (10_012, 403, "float4_ops", 700, true),
+    (3_123, 403, "float8_ops", 701, true),
+    (3_122, 403, "date_ops", 1082, true),
+    (10_038, 403, "time_ops", 1083, true),
+    (3_128, 403, "timestamp_ops", 1114, true),
+    (3_127, 403, "timestamptz_ops", 1184, true),
+    (10_022, 403, "interval_ops", 1186, true),
+    (3_125, 403, "numeric_ops", 1700, true),
+    (10_000, 403, "array_ops", 2277, true),
+    (10_065, 403, "uuid_ops", 2950, true),
+    (10_088, 403, "jsonb_ops", 3802, true),
+    (10_048, 405, "bool_ops", 16, true),
+    (10_049, 405, "bytea_ops", 17, true),
+    (10_008, 405, "char_ops", 18, true),
+    (10_029, 405, "name_ops", 19, true),
+    (10_021, 405, "int8_ops", 20, true),
+    (10_019, 405, "int2_ops", 21, true),
+    (10_020, 405, "int4_ops", 23, true),
+    (10_037, 405, "text_ops", 25, true),
+    (10_031, 405, "oid_ops", 26, true),
+    (10_013, 405, "float4_ops", 700, true),
+    (10_014, 405, "float8_ops", 701, true),
+    (10_011, 405, "date_ops", 1082, true),
+    (10_039, 405, "time_ops", 1083, true),
+    (10_046, 405, "timestamp_ops", 1114, true),
+    (10_040, 405, "timestamptz_ops", 1184, true),
+    (10_023, 405, "interval_ops", 1186, true),
+    (10_030, 405, "numeric_ops", 1700, true),
+    (10_001, 405, "array_ops", 2277, true),
+    (10_066, 405, "uuid_ops", 2950, true),
+    (10_064, 2742, "array_ops", 2277, true),
+    (10_090, 2742, "jsonb_ops", 3802, true),
+    (10_091, 2742, "jsonb_path_ops", 3802, false),
+];
+
+/// The class of every array type.
+const ANY_ARRAY: u32 = 2277;
+/// First of the fixed oids of vector operator classes, four for each vector access method.
+const FIRST_VECTOR_CLASS: u32 = 16_600;
+/// `vector_ops`, with which a vector column can have a btree.
+const VECTOR_BTREE_CLASS: u32 = 16_620;
+/// Each class has a family of its own, this far above it.
+const FAMILY_DISTANCE: u32 = 40;
+pub(super) const VECTOR_METHODS: [u32; 3] = [16_390, 16_391, 16_392];
+
+/// The oid in `pg_am`; 0 for an unknown name.
+pub(super) fn access_method_oid(name: &str) -> u32 {
+    ACCESS_METHODS.iter().find(|(_, candidate, ..)| *candidate == name).map_or(0, |(oid, ..)| *oid)
+}
+
+/// The name in `pg_am`.
+pub(crate) fn access_method_name(oid: i64) -> Option<&'static str> {
+    ACCESS_METHODS.iter().find(|(candidate, ..)| i64::from(*candidate) == oid).map(|(_, name, ..)| *name)
+}
+
+fn pg_index(context: &CatalogContext, rows: &mut Rows) {
+    for table in context.tables() {
+        for index in indexes(&table.def) {
+            let columns: Vec<&ColumnDef> =
+                index.columns().iter().filter_map(|id| table.def.column_by_id(*id)).collect();
+            let keys = columns.iter().map(|column| attribute_number(&table.def, column.id));
+            let classes = columns.iter().map(|column| operator_class(index, &column.ty));
+            rows.push([
+                ("indexrelid", index.oid().into()),
+                ("indrelid", table.def.id.0.into()),
+                ("indnatts", columns.len().into()),
+                ("indnkeyatts", columns.len().into()),
+                ("indisunique", index.unique().into()),
+                ("indisprimary", index.primary().into()),
+                ("indimmediate", true.into()),
+                ("indisvalid", index.valid().into()),
+                ("indisready", true.into()),
+                ("indislive", true.into()),
+                ("indkey", Value::list(keys)),
+                ("indcollation", Value::list(columns.iter().map(|column| collation(&column.ty)))),
+                ("indclass", Value::list(classes)),
+                ("indoption", Value::list(columns.iter().map(|_| 0_i16))),
+            ]);
+        }
+    }
+}
+
+fn operator_class(index: Index<'_>, ty: &SqlType) -> u32 {
+    let method = access_method_oid(index.access_method());
+    if let Index::Secondary(def) = index
+        && let IndexMethod::Vector(options) = &def.method
+    {
+        return vector_class(method, options.metric());
+    }
+    let input = match ty {
+        SqlType::Array(_) => ANY_ARRAY,
+        SqlType::Varchar(_) => SqlType::Text.oid(),
+        SqlType::Vector(_) => return VECTOR_BTREE_CLASS,
+        other => other.oid(),
+    };
+    let class = OPERATOR_CLASSES.iter().find(|(_, am, _, of, default)| *am == method && *of == input && *default);
+    class.map_or(0, |(oid, ..)| *oid)
+}
+
+fn vector_class(method: u32, metric: Metric) -> u32 {
+    let place = |found: Option<usize>| found.and_then(|place| u32::try_from(place).ok()).unwrap_or(0);
+    let method = place(VECTOR_METHODS.iter().position(|candidate| *candidate == method));
+    FIRST_VECTOR_CLASS + method * 4 + place(Metric::ALL.iter().position(|candidate| *candidate == metric))
+}
+
+fn access_methods(_: &CatalogContext, rows: &mut Rows) {
+    for (oid, name, handler, kind) in ACCESS_METHODS {
+        rows.push([
+            ("oid", oid.into()),
+            ("amname", name.into()),
+            ("amhandler", handler.into()),
+            ("amtype", kind.into()),
+        ]);
+    }
+}
+
+/// `(oid, access method, name, namespace, input type, default)` of every operator class.
+fn all_classes() -> impl Iterator<Item = (u32, u32, &'static str, u32, u32, bool)> {
+    let ours = VECTOR_METHODS.into_iter().flat_map(|method| {
+        Metric::ALL.into_iter().map(move |metric| {
+            // As in pgvector: L2 is what ivfflat takes when no class is named.
+            let default = method != VECTOR_METHODS[0] && metric == Metric::L2;
+            (vector_class(method, metric), method, metric.opclass(), PUBLIC_NAMESPACE_OID, VECTOR_OID, default)
+        })
+    });
+    let btree = (VECTOR_BTREE_CLASS, 403, "vector_ops", PUBLIC_NAMESPACE_OID, VECTOR_OID, true);
+    OPERATOR_CLASSES
+        .into_iter()
+        .map(|(oid, method, name, input, default)| (oid, method, name, 11, input, default))
+        .chain(ours)
+        .chain([btree])
+}
+
+fn operator_classes(_: &CatalogContext, rows: &mut Rows) {
+    for (oid, method, name, namespace, input, default) in all_classes() {
+        rows.push([
+            ("oid", oid.into()),
+            ("opcmethod", method.into()),
+            ("opcname", name.into()),
+            ("opcnamespace", namespace.into()),
+            ("opcowner", OWNER_OID.into()),
+            ("opcfamily", (oid + FAMILY_DISTANCE).into()),
+            ("opcintype", input.into()),
+            ("opcdefault", default.into()),
+        ]);
+    }
+}
+
+fn operator_families(_: &CatalogContext, rows: &mut Rows) {
+    for (oid, method, name, namespace, _, _) in all_classes() {
+        rows.push([
+            ("oid", (oid + FAMILY_DISTANCE).into()),
+            ("opfmethod", method.into()),
+            ("opfname", name.into()),
+            ("opfnamespace", namespace.into()),
+            ("opfowner", OWNER_OID.into()),
+        ]);
+    }
+}
+

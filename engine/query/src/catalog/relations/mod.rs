@@ -1,0 +1,35 @@
+//! The relations of `pg_catalog` and `information_schema`, a file for each family.
+//!
+//! `shape` collects them by name. Column lists are those of PostgreSQL 15 with what 17 added.
+
+mod activity;
+mod attribute;
+mod class;
+mod cluster;
+mod constraint;
+mod empty;
+mod index;
+mod information;
+mod routine;
+mod sequence;
+mod types;
+
+use super::shape::Relation;
+
+pub(super) use index::access_method_name;
+pub(super) use routine::{operator, operators, procedure, procedure_named, procedures};
+
+/// Every family.
+pub(super) const ALL: [&[Relation]; 11] = [
+    activity::RELATIONS,
+    attribute::RELATIONS,
+    class::RELATIONS,
+    cluster::RELATIONS,
+    constraint::RELATIONS,
+    empty::RELATIONS,
+    index::RELATIONS,
+    information::RELATIONS,
+    routine::RELATIONS,
+    sequence::RELATIONS,
+    types::RELATIONS,
+];

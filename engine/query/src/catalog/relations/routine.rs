@@ -1,0 +1,208 @@
+//! `pg_proc`, `pg_operator`, `pg_aggregate`, `pg_language`: what can be called.
+//!
+//! The list is `procedures.txt`, one function a line:
+//! `oid|name|kind|returns a set|volatility|strict|parallel|result type|argument types|arguments as text`.
+//! Oids and signatures of built-in functions are Postgres' own, those above 16,000 are the vector type's.
+//! Drivers find a type's input function here, `\df` its listing.
+
+use std::sync::LazyLock;
+
+use sepal_types::limits::{PUBLIC_NAMESPACE_OID, VECTOR_OID};
+
+use super::super::CatalogContext;
+use super::super::objects::OWNER_OID;
+use super::super::shape::{Relation, Rows};
+use super::super::value::Value;
+
+pub(super) const RELATIONS: &[Relation] = &[
+    Relation::catalog("pg_proc", 1255, "oid oid, proname name, pronamespace oid, proowner oid, prolang oid, procost real, prorows \
+         real, provariadic oid, prosupport regproc, prokind char, prosecdef boolean, proleakproof \
+         boolean, proisstrict boolean, proretset boolean, provolatile char, proparallel char, \
+         pronargs smallint, pronargdefaults smallint, prorettype oid, proargtypes oidvector, \
+         proallargtypes oid[], proargmodes char[], proargnames text[], proargdefaults text, \
+         protrftypes oid[], prosrc text, probin text, prosqlbody text, proconfig text[], proacl \
+         text[]", pg_proc),
+    Relation::catalog("pg_operator", 2617, "oid oid, oprname name, oprnamespace oid, oprowner oid, oprkind char, oprcanmerge boolean, \
+         oprcanhash boolean, oprleft oid, oprright oid, oprresult oid, oprcom oid, oprnegate oid, \
+         oprcode regproc, oprrest regproc, oprjoin regproc", pg_operator),
+    Relation::catalog("pg_aggregate", 2600, "aggfnoid regproc, aggkind char, aggnumdirectargs smallint, aggtransfn regproc, aggfinalfn \
+         regproc, aggcombinefn regproc, aggserialfn regproc, aggdeserialfn regproc, aggmtransfn \
+         regproc, aggminvtransfn regproc, aggmfinalfn regproc, aggfinalextra boolean, aggmfinalextra \
+         boolean, aggfinalmodify char, aggmfinalmodify char, aggsortop oid, aggtranstype oid, \
+         aggtransspace integer, aggmtranstype oid, aggmtransspace integer, agginitval text, \
+         aggminitval text", pg_aggregate),
+    Relation::catalog("pg_language", 2612, "oid oid, lanname name, lanowner oid, lanispl boolean, lanpltrusted boolean, lanplcallfoid \
+         oid, laninline oid, lanvalidator oid, lanacl text[]", pg_language),
+];
+
+/// A function of `pg_proc`.
+pub(crate) struct Procedure {
+    pub oid: u32,
+    pub name: &'static str,
+    /// `f` function, `a` aggregate, `w` window function.
+    pub kind: &'static str,
+    pub returns_set: bool,
+    pub volatility: &'static str,
+    pub strict: bool,
+    pub parallel: &'static str,
+    pub result: u32,
+    pub arguments: Vec<u32>,
+    /// As `pg_get_function_arguments` prints them.
+    pub arguments_text: &'static str,
+    pub namespace: u32,
+}
+
+/// An operator of `pg_operator`; ours take two vectors.
+pub(crate) struct Operator {
+    pub oid: u32,
+    pub name: &'static str,
+    pub result: u32,
+    /// The function behind it.
+    pub function: &'static str,
+}
+
+const FIRST_OWN_OID: u32 = 16_000;
+const INTERNAL_LANGUAGE: u32 = 12;
+const C_LANGUAGE: u32 = 13;
+const BOOL: u32 = 16;
+const FLOAT8: u32 = 701;
+
+static PROCEDURES: LazyLock<Vec<Procedure>> =
+    LazyLock::new(|| include_str!("procedures.txt").lines().filter_map(parse).collect());
+
+const OPERATORS: [Operator; 14] = [
+    Operator::new(16_500, "<->", FLOAT8, "l2_distance"),
+    Operator::new(16_501, "<#>", FLOAT8, "vector_negative_inner_product"),
+    Operator::new(16_502, "<=>", FLOAT8, "cosine_distance"),
+    Operator::new(16_503, "<+>", FLOAT8, "l1_distance"),
+    Operator::new(16_504, "+", VECTOR_OID, "vector_add"),
+    Operator::new(16_505, "-", VECTOR_OID, "vector_sub"),
+    Operator::new(16_506, "*", VECTOR_OID, "vector_mul"),
+    Operator::new(16_507, "||", VECTOR_OID, "vector_concat"),
+    Operator::new(16_508, "<", BOOL, "vector_lt"),
+    Operator::new(16_509, "<=", BOOL, "vector_le"),
+    Operator::new(16_510, "=", BOOL, "vector_eq"),
+    Operator::new(16_511, "<>", BOOL, "vector_ne"),
+    Operator::new(16_512, ">=", BOOL, "vector_ge"),
+    Operator::new(16_513, ">", BOOL, "vector_gt"),
+];
+
+impl Operator {
+    const fn new(oid: u32, name: &'static str, result: u32, function: &'static str) -> Self {
+        Self { oid, name, result, function }
+    }
+}
+
+fn parse(line: &'static str) -> Option<Procedure> {
+    let mut parts = line.splitn(10, '|');
+    let oid = parts.next()?.parse().ok()?;
+    Some(Procedure {
+        oid,
+        name: parts.next()?,
+        kind: parts.next()?,
+        returns_set: parts.next()? == "t",
+        volatility: parts.next()?,
+        strict: parts.next()? == "t",
+        parallel: parts.next()?,
+        result: parts.next()?.parse().ok()?,
+        arguments: parts.next()?.split_whitespace().filter_map(|oid| oid.parse().ok()).collect(),
+        arguments_text: parts.next()?,
+        namespace: if oid < FIRST_OWN_OID { 11 } else { PUBLIC_NAMESPACE_OID },
+    })
+}
+
+/// Every function, by oid.
+pub(crate) fn procedures() -> &'static [Procedure] {
+    &PROCEDURES
+}
+
+/// Every operator.
+pub(crate) fn operators() -> &'static [Operator] {
+    &OPERATORS
+}
+
+pub(crate) fn procedure(oid: i64) -> Option<&'static Procedure> {
+    procedures().iter().find(|procedure| i64::from(procedure.oid) == oid)
+}
+
+/// The first function with this name, in the named schema or on the search path.
+pub(crate) fn procedure_named(schema: Option<&str>, name: &str) -> Option<&'static Procedure> {
+    let namespace = match schema {
+        None => None,
+        Some("pg_catalog") => Some(11),
+        Some("public") => Some(PUBLIC_NAMESPACE_OID),
+        Some(_) => return None,
+    };
+    procedures().iter().find(|procedure| {
+        procedure.name == name && namespace.is_none_or(|namespace| namespace == procedure.namespace)
+    })
+}
+
+/// The name of an operator.
+pub(crate) fn operator(oid: i64) -> Option<&'static str> {
+    operators().iter().find(|operator| i64::from(operator.oid) == oid).map(|operator| operator.name)
+}
+
+fn pg_proc(_: &CatalogContext, rows: &mut Rows) {
+    for procedure in procedures() {
+        let builtin = procedure.oid < FIRST_OWN_OID;
+        rows.push([
+            ("oid", procedure.oid.into()),
+            ("proname", procedure.name.into()),
+            ("pronamespace", procedure.namespace.into()),
+            ("proowner", OWNER_OID.into()),
+            ("prolang", if builtin { INTERNAL_LANGUAGE } else { C_LANGUAGE }.into()),
+            ("procost", 1.0.into()),
+            ("prorows", if procedure.returns_set { 1000.0 } else { 0.0 }.into()),
+            ("prokind", procedure.kind.into()),
+            ("proisstrict", procedure.strict.into()),
+            ("proretset", procedure.returns_set.into()),
+            ("provolatile", procedure.volatility.into()),
+            ("proparallel", procedure.parallel.into()),
+            ("pronargs", procedure.arguments.len().into()),
+            ("prorettype", procedure.result.into()),
+            ("proargtypes", Value::list(procedure.arguments.iter().copied())),
+            ("prosrc", procedure.name.into()),
+        ]);
+    }
+}
+
+fn pg_operator(_: &CatalogContext, rows: &mut Rows) {
+    for operator in operators() {
+        let function = procedure_named(Some("public"), operator.function).map_or(0, |found| found.oid);
+        rows.push([
+            ("oid", operator.oid.into()),
+            ("oprname", operator.name.into()),
+            ("oprnamespace", PUBLIC_NAMESPACE_OID.into()),
+            ("oprowner", OWNER_OID.into()),
+            ("oprkind", "b".into()),
+            ("oprleft", VECTOR_OID.into()),
+            ("oprright", VECTOR_OID.into()),
+            ("oprresult", operator.result.into()),
+            ("oprcode", function.into()),
+        ]);
+    }
+}
+
+fn pg_aggregate(_: &CatalogContext, rows: &mut Rows) {
+    for procedure in procedures().iter().filter(|procedure| procedure.kind == "a") {
+        rows.push([
+            ("aggfnoid", procedure.oid.into()),
+            ("aggkind", "n".into()),
+            ("aggfinalmodify", "r".into()),
+            ("aggmfinalmodify", "r".into()),
+            ("aggtranstype", procedure.result.into()),
+        ]);
+    }
+}
+
+fn pg_language(_: &CatalogContext, rows: &mut Rows) {
+    for (oid, name, trusted) in [(INTERNAL_LANGUAGE, "internal", false), (C_LANGUAGE, "c", false), (14, "sql", true)] {
+        rows.push([
+            ("oid", oid.into()),
+            ("lanname", name.into()),
+            ("lanowner", OWNER_OID.into()),
+            ("lanpltrusted", trusted.into()),
+        ]);
+    }
+}

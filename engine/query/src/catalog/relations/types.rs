@@ -1,0 +1,247 @@
+//! `pg_type`, `pg_range`, `pg_enum` and `pg_cast`: the types that Sepal has, each with its array type.
+
+use sepal_types::SqlType;
+use sepal_types::limits::PUBLIC_NAMESPACE_OID;
+
+use super::super::objects::OWNER_OID;
+use super::super::shape::{Relation, Rows, no_rows};
+use super::super::value::Value;
+use super::super::CatalogContext;
+use super::routine::procedure_named;
+
+pub(super) const RELATIONS: &[Relation] = &[
+    Relation::catalog("pg_type", 1247, "oid oid, typname name, typnamespace oid, typowner oid, typlen smallint, typbyval boolean, \
+         typtype char, typcategory char, typispreferred boolean, typisdefined boolean, typdelim \
+         char, typrelid oid, typsubscript regproc, typelem oid, typarray oid, typinput regproc, \
+         typoutput regproc, typreceive regproc, typsend regproc, typmodin regproc, typmodout regproc, \
+         typanalyze regproc, typalign char, typstorage char, typnotnull boolean, typbasetype oid, \
+         typtypmod integer, typndims integer, typcollation oid, typdefaultbin text, typdefault text, \
+         typacl text[]", types),
+    Relation::catalog("pg_range", 3541, "rngtypid oid, rngsubtype oid, rngmultitypid oid, rngcollation oid, rngsubopc oid, \
+         rngcanonical regproc, rngsubdiff regproc", no_rows),
+    Relation::catalog("pg_enum", 3501, "oid oid, enumtypid oid, enumsortorder real, enumlabel name", no_rows),
+    Relation::catalog("pg_cast", 2605, "oid oid, castsource oid, casttarget oid, castfunc oid, castcontext char, castmethod char", casts),
+];
+
+/// `pg_collation`'s `default`.
+const DEFAULT_COLLATION: u32 = 100;
+/// `pg_collation`'s `C`, in which names are compared.
+const C_COLLATION: u32 = 950;
+const CATALOG_NAMESPACE: u32 = 11;
+
+fn types(_: &CatalogContext, rows: &mut Rows) {
+    for ty in SqlType::simple_types() {
+        push(rows, &ty);
+        let has_array = ty.array_oid() != 0 && ty != SqlType::Unknown;
+        if has_array {
+            push(rows, &SqlType::Array(Box::new(ty)));
+        }
+    }
+}
+
+fn push(rows: &mut Rows, ty: &SqlType) {
+    let (input, output, receive, send) = in_out_functions(ty);
+    let modifier = modifier_functions(ty);
+    let pseudo = matches!(ty, SqlType::Unknown | SqlType::Void);
+    let array = match ty {
+        SqlType::Array(_) | SqlType::Unknown => 0,
+        _ => ty.array_oid(),
+    };
+    rows.push([
+        ("oid", ty.oid().into()),
+        ("typname", ty.internal_name().as_ref().into()),
+        ("typnamespace", namespace(ty).into()),
+        ("typowner", OWNER_OID.into()),
+        ("typlen", ty.length_bytes().into()),
+        ("typbyval", by_value(ty).into()),
+        ("typtype", if pseudo { "p" } else { "b" }.into()),
+        ("typcategory", category(ty).into()),
+        ("typispreferred", preferred(ty).into()),
+        ("typisdefined", true.into()),
+        ("typdelim", ",".into()),
+        ("typsubscript", function_oid(subscript(ty))),
+        ("typelem", element(ty).into()),
+        ("typarray", array.into()),
+        ("typinput", function_oid(&input)),
+        ("typoutput", function_oid(&output)),
+        ("typreceive", function_oid(&receive)),
+        ("typsend", function_oid(&send)),
+        ("typmodin", function_oid(modifier.0)),
+        ("typmodout", function_oid(modifier.1)),
+        ("typanalyze", function_oid(if matches!(ty, SqlType::Array(_)) { "array_typanalyze" } else { "-" })),
+        ("typalign", alignment(ty).into()),
+        ("typstorage", storage(ty).into()),
+        ("typtypmod", (-1).into()),
+        ("typcollation", collation(ty).into()),
+    ]);
+}
+
+/// `-` is no function.
+fn function_oid(name: &str) -> Value {
+    procedure_named(None, name).map_or(0, |procedure| procedure.oid).into()
+}
+
+fn namespace(ty: &SqlType) -> u32 {
+    match ty {
+        SqlType::Array(element) => namespace(element),
+        SqlType::Vector(_) => PUBLIC_NAMESPACE_OID,
+        _ => CATALOG_NAMESPACE,
+    }
+}
+
+/// Input, output, receive and send functions: Postgres names them after the type, old ones without `_`.
+fn in_out_functions(ty: &SqlType) -> (String, String, String, String) {
+    let underscored = matches!(
+        ty,
+        SqlType::Array(_)
+            | SqlType::Date
+            | SqlType::Interval
+            | SqlType::Json
+            | SqlType::Jsonb
+            | SqlType::Numeric(_)
+            | SqlType::Time
+            | SqlType::Timestamp
+            | SqlType::Timestamptz
+            | SqlType::Uuid
+            | SqlType::Vector(_)
+            | SqlType::Void
+    );
+    let name = match ty {
+        SqlType::Array(_) => "array".into(),
+        _ => ty.internal_name(),
+    };
+    let gap = if underscored { "_" } else { "" };
+    (format!("{name}{gap}in"), format!("{name}{gap}out"), format!("{name}{gap}recv"), format!("{name}{gap}send"))
+}
+
+fn modifier_functions(ty: &SqlType) -> (&'static str, &'static str) {
+    match ty {
+        SqlType::Array(element) => modifier_functions(element),
+        SqlType::Interval => ("intervaltypmodin", "intervaltypmodout"),
+        SqlType::Numeric(_) => ("numerictypmodin", "numerictypmodout"),
+        SqlType::Time => ("timetypmodin", "timetypmodout"),
+        SqlType::Timestamp => ("timestamptypmodin", "timestamptypmodout"),
+        SqlType::Timestamptz => ("timestamptztypmodin", "timestamptztypmodout"),
+        SqlType::Varchar(_) => ("varchartypmodin", "varchartypmodout"),
+        SqlType::Vector(_) => ("vector_typmod_in", "-"),
+        _ => ("-", "-"),
+    }
+}
+
+fn subscript(ty: &SqlType) -> &'static str {
+    match ty {
+        SqlType::Array(_) | SqlType::Int2Vector | SqlType::OidVector => "array_subscript_handler",
+        SqlType::Jsonb => "jsonb_subscript_handler",
+        SqlType::Name => "raw_array_subscript_handler",
+        _ => "-",
+    }
+}
+
+fn element(ty: &SqlType) -> u32 {
+    match ty {
+        SqlType::Array(element) => element.oid(),
+        SqlType::Int2Vector => SqlType::Int2.oid(),
+        SqlType::Name => SqlType::Char.oid(),
+        SqlType::OidVector => SqlType::Oid.oid(),
+        _ => 0,
+    }
+}
+
+const fn category(ty: &SqlType) -> &'static str {
+    match ty {
+        SqlType::Array(_) | SqlType::Int2Vector | SqlType::OidVector => "A",
+        SqlType::Bool => "B",
+        SqlType::Bytea | SqlType::Json | SqlType::Jsonb | SqlType::Uuid | SqlType::Vector(_) => "U",
+        SqlType::Char => "Z",
+        SqlType::Date | SqlType::Time | SqlType::Timestamp | SqlType::Timestamptz => "D",
+        SqlType::Interval => "T",
+        SqlType::Name | SqlType::Text | SqlType::Varchar(_) => "S",
+        SqlType::Unknown => "X",
+        SqlType::Void => "P",
+        SqlType::Float4
+        | SqlType::Float8
+        | SqlType::Int2
+        | SqlType::Int4
+        | SqlType::Int8
+        | SqlType::Numeric(_)
+        | SqlType::Oid
+        | SqlType::Regclass
+        | SqlType::Regproc
+        | SqlType::Regtype => "N",
+    }
+}
+
+/// The type that its category's operators prefer.
+const fn preferred(ty: &SqlType) -> bool {
+    matches!(
+        ty,
+        SqlType::Bool
+            | SqlType::Float8
+            | SqlType::Interval
+            | SqlType::Oid
+            | SqlType::Text
+            | SqlType::Timestamptz
+    )
+}
+
+pub(super) fn by_value(ty: &SqlType) -> bool {
+    matches!(ty.length_bytes(), 1 | 2 | 4 | 8)
+}
+
+pub(super) fn alignment(ty: &SqlType) -> &'static str {
+    match ty {
+        SqlType::Array(element) if alignment(element) == "d" => "d",
+        SqlType::Array(_) => "i",
+        SqlType::Name | SqlType::Unknown | SqlType::Uuid => "c",
+        SqlType::Interval => "d",
+        _ => match ty.length_bytes() {
+            1 => "c",
+            2 => "s",
+            8 => "d",
+            _ => "i",
+        },
+    }
+}
+
+pub(super) fn storage(ty: &SqlType) -> &'static str {
+    match ty {
+        SqlType::Int2Vector | SqlType::OidVector => "p",
+        SqlType::Numeric(_) => "m",
+        SqlType::Vector(_) => "e",
+        _ if ty.length_bytes() == -1 => "x",
+        _ => "p",
+    }
+}
+
+pub(super) fn collation(ty: &SqlType) -> u32 {
+    match ty {
+        SqlType::Array(element) => collation(element),
+        SqlType::Name => C_COLLATION,
+        SqlType::Text | SqlType::Varchar(_) => DEFAULT_COLLATION,
+        _ => 0,
+    }
+}
+
+/// pgvector's casts, with the function that does each.
+fn casts(_: &CatalogContext, rows: &mut Rows) {
+    let vector = SqlType::Vector(None).oid();
+    let array = |element: SqlType| element.array_oid();
+    let casts = [
+        (vector, vector, 16_432, "i"),
+        (vector, array(SqlType::Float4), 16_431, "i"),
+        (array(SqlType::Int4), vector, 16_427, "a"),
+        (array(SqlType::Float4), vector, 16_428, "a"),
+        (array(SqlType::Float8), vector, 16_429, "a"),
+        (array(SqlType::Numeric(None)), vector, 16_430, "a"),
+    ];
+    for (place, (source, target, function, context)) in (16_480_u32..).zip(casts) {
+        rows.push([
+            ("oid", place.into()),
+            ("castsource", source.into()),
+            ("casttarget", target.into()),
+            ("castfunc", u32::into(function)),
+            ("castcontext", context.into()),
+            ("castmethod", "f".into()),
+        ]);
+    }
+}

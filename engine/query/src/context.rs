@@ -1,0 +1,79 @@
+//! What a statement may touch: its snapshot, its environment, its session's settings and sequences.
+//!
+//! `database::Session` builds one per statement. It names exactly one tenant's snapshot; nothing in this crate
+//! can reach another tenant's.
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use parking_lot::RwLock;
+use sepal_storage::Snapshot;
+use sepal_types::Result;
+
+use crate::{catalog::CatalogContext, vector::IndexCache};
+
+/// Numbers for serial and identity columns.
+pub trait SequenceSource: Debug + Send + Sync {
+    fn next(&self, sequence: &str) -> Result<i64> {
+        self.reserve(sequence, 1)
+    }
+    /// The first of `count` numbers that nobody else gets.
+    fn reserve(&self, sequence: &str, count: u64) -> Result<i64>;
+    fn current(&self, sequence: &str) -> Result<i64>;
+    fn last(&self) -> Result<i64>;
+    fn set(&self, sequence: &str, value: i64) -> Result<()>;
+}
+
+/// The session's settings, as `set_config` changes them; also where a sleeping statement waits.
+pub trait SettingSink: Debug + Send + Sync {
+    /// Returns the value as it stands afterwards.
+    fn set(&self, name: &str, value: &str, local: bool) -> Result<String>;
+    /// Errors: 57014 when the statement is cancelled meanwhile.
+    fn sleep(&self, duration: Duration) -> Result<()>;
+}
+
+/// The settings that steer vector search, as the statement found them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SearchSettings {
+    /// `hnsw.ef_search`
+    pub ef_search: usize,
+    /// `ivfflat.probes`
+    pub probes: usize,
+    /// `enable_indexscan`: off forces exact answers.
+    pub use_indexes: bool,
+}
+
+impl Default for SearchSettings {
+    fn default() -> Self {
+        Self { ef_search: 40, probes: 1, use_indexes: true }
+    }
+}
+
+/// The snapshot that a plan's tables read: set anew before each execution of a prepared plan.
+#[derive(Clone, Debug)]
+pub struct SnapshotSlot(Arc<RwLock<Snapshot>>);
+
+impl SnapshotSlot {
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self(Arc::new(RwLock::new(snapshot)))
+    }
+
+    pub fn get(&self) -> Snapshot {
+        self.0.read().clone()
+    }
+
+    pub fn set(&self, snapshot: Snapshot) {
+        *self.0.write() = snapshot;
+    }
+}
+
+/// Everything that planning and running one statement needs.
+#[derive(Clone, Debug)]
+pub struct StatementContext {
+    pub catalog: Arc<CatalogContext>,
+    pub snapshot: SnapshotSlot,
+    pub environment: Arc<str>,
+    pub indexes: Arc<IndexCache>,
+    pub search: Arc<RwLock<SearchSettings>>,
+    pub sequences: Arc<dyn SequenceSource>,
+    pub settings: Arc<dyn SettingSink>,
+}

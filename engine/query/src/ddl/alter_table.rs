@@ -1,0 +1,210 @@
+//! ALTER TABLE and ALTER INDEX. Renames and drops touch the catalog only: files name columns by id.
+
+use datafusion::sql::sqlparser::ast::{
+    AlterColumnOperation, AlterIndexOperation, AlterTable, AlterTableOperation, Expr, ObjectName, RenameTableNameKind,
+};
+use sepal_storage::Op;
+use sepal_types::{ColumnId, Error, Result, SqlState, TableDef};
+
+use super::{
+    Ddl, Scope,
+    create_table::{add_column, add_constraint, default_text},
+    names::{find_table, identifier, object_name, taken},
+};
+
+/// Plans ALTER TABLE.
+pub fn alter_table(alter: &AlterTable, scope: &Scope) -> Result<Ddl> {
+    let mut ddl = Ddl::tagged("ALTER TABLE");
+    let mut def = match find_table(scope.snapshot, scope.environment, &alter.name) {
+        Ok(def) => def,
+        Err(error) if alter.if_exists && error.state() == SqlState::UndefinedTable => {
+            ddl.notices.push(Error::new(SqlState::UndefinedTable, format!("{}, skipping", error.message())));
+            return Ok(ddl);
+        }
+        Err(error) => return Err(error),
+    };
+    let before = def.clone();
+    for operation in &alter.operations {
+        apply(&mut def, operation, scope, &mut ddl)?;
+    }
+    if def != before {
+        ddl.ops.push(Op::AlterTable(def));
+    }
+    Ok(ddl)
+}
+
+fn apply(def: &mut TableDef, operation: &AlterTableOperation, scope: &Scope, ddl: &mut Ddl) -> Result<()> {
+    use AlterTableOperation as A;
+    match operation {
+        A::AddColumn { if_not_exists, column_def, .. } => add(def, *if_not_exists, column_def, scope, ddl),
+        A::DropColumn { column_names, if_exists, .. } => {
+            column_names.iter().try_for_each(|name| drop_column(def, &identifier(name), *if_exists, ddl))
+        }
+        A::RenameColumn { old_column_name, new_column_name } => {
+            rename_column(def, &identifier(old_column_name), identifier(new_column_name))
+        }
+        A::RenameTable { table_name: RenameTableNameKind::To(name) | RenameTableNameKind::As(name) } => {
+            let name = object_name(name)?;
+            if taken(scope.snapshot, scope.environment, &name) {
+                return Err(Error::new(SqlState::DuplicateTable, format!("relation \"{name}\" already exists")));
+            }
+            def.name = name;
+            Ok(())
+        }
+        A::AddConstraint { constraint, .. } => {
+            add_constraint(def, constraint, scope)?;
+            ddl.verify.extend(def.uniques.last().map(|unique| (def.id, unique.clone())));
+            Ok(())
+        }
+        A::DropConstraint { if_exists, name, .. } => drop_constraint(def, &identifier(name), *if_exists, ddl),
+        A::AlterColumn { column_name, op } => alter_column(def, &identifier(column_name), op),
+        // Storage parameters tune Postgres' heap; there is none here.
+        A::SetOptionsParens { .. } | A::SetTblProperties { .. } | A::OwnerTo { .. } => Ok(()),
+        other => Err(Error::unsupported(format!("ALTER TABLE … {other} is not supported"))),
+    }
+}
+
+fn add(
+    def: &mut TableDef,
+    if_not_exists: bool,
+    column: &datafusion::sql::sqlparser::ast::ColumnDef,
+    scope: &Scope,
+    ddl: &mut Ddl,
+) -> Result<()> {
+    let name = identifier(&column.name);
+    if def.column(&name).is_some() {
+        let message = format!("column \"{name}\" of relation \"{}\" already exists", def.name);
+        if if_not_exists {
+            ddl.notices.push(Error::new(SqlState::DuplicateColumn, format!("{message}, skipping")));
+            return Ok(());
+        }
+        return Err(Error::new(SqlState::DuplicateColumn, message));
+    }
+    add_column(def, column, scope)?;
+    let has_rows = scope.snapshot.table(def.id).is_some_and(|version| version.live_rows() > 0);
+    let table = def.name.clone();
+    if let Some(added) = def.columns.last_mut() {
+        if added.generated.is_some() && has_rows {
+            return Err(Error::unsupported("adding a serial or identity column to a table with rows is not supported")
+                .with_hint("Create the table anew with the column and copy the rows."));
+        }
+        added.missing = constant_text(added.default.as_deref(), has_rows)?;
+        if added.not_null && added.missing.is_none() && has_rows {
+            let message = format!("column \"{}\" of relation \"{table}\" contains null values", added.name);
+            return Err(Error::new(SqlState::NotNullViolation, message)
+                .with_hint("Give the column a DEFAULT, or add it without NOT NULL."));
+        }
+    }
+    Ok(())
+}
+
+/// What rows written before the column have: a constant default's own text.
+fn constant_text(default: Option<&str>, has_rows: bool) -> Result<Option<String>> {
+    let Some(default) = default else {
+        return Ok(None);
+    };
+    let text = default.trim();
+    if let Some(inner) = text.strip_prefix('\'') {
+        let end = inner.rfind('\'').unwrap_or(inner.len());
+        return Ok(Some(inner[..end].replace("''", "'")));
+    }
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+' | '_'));
+    if plain || !has_rows {
+        return Ok(plain.then(|| text.to_owned()));
+    }
+    Err(Error::unsupported("ADD COLUMN with a computed DEFAULT on a table with rows is not supported")
+        .with_hint("Add the column without a default, UPDATE it, then ALTER COLUMN … SET DEFAULT."))
+}
+
+fn missing_column(def: &TableDef, name: &str) -> Error {
+    Error::new(SqlState::UndefinedColumn, format!("column \"{name}\" of relation \"{}\" does not exist", def.name))
+}
+
+/// Indexes and constraints over the column go with it, as in Postgres.
+fn drop_column(def: &mut TableDef, name: &str, if_exists: bool, ddl: &mut Ddl) -> Result<()> {
+    let Some(id) = def.column(name).map(|column| column.id) else {
+        let error = missing_column(def, name);
+        if if_exists {
+            ddl.notices.push(Error::new(SqlState::UndefinedColumn, format!("{}, skipping", error.message())));
+            return Ok(());
+        }
+        return Err(error);
+    };
+    let uses = |columns: &[ColumnId]| columns.contains(&id);
+    def.columns.retain(|column| column.id != id);
+    def.indexes.retain(|index| !uses(&index.columns));
+    def.uniques.retain(|unique| !uses(&unique.columns));
+    Ok(())
+}
+
+fn rename_column(def: &mut TableDef, from: &str, to: String) -> Result<()> {
+    if def.column(&to).is_some() {
+        let message = format!("column \"{to}\" of relation \"{}\" already exists", def.name);
+        return Err(Error::new(SqlState::DuplicateColumn, message));
+    }
+    let missing = missing_column(def, from);
+    let column = def.columns.iter_mut().find(|column| column.name == from).ok_or(missing)?;
+    column.name = to;
+    Ok(())
+}
+
+fn drop_constraint(def: &mut TableDef, name: &str, if_exists: bool, ddl: &mut Ddl) -> Result<()> {
+    let before = def.uniques.len();
+    def.uniques.retain(|unique| unique.name != name);
+    if def.uniques.len() < before {
+        return Ok(());
+    }
+    let message = format!("constraint \"{name}\" of relation \"{}\" does not exist", def.name);
+    if if_exists {
+        ddl.notices.push(Error::new(SqlState::UndefinedObject, format!("{message}, skipping")));
+        return Ok(());
+    }
+    Err(Error::new(SqlState::UndefinedObject, message))
+}
+
+fn alter_column(def: &mut TableDef, name: &str, operation: &AlterColumnOperation) -> Result<()> {
+    let missing = missing_column(def, name);
+    let in_key = def.primary_key().map(|key| key.columns.clone()).unwrap_or_default();
+    let column = def.columns.iter_mut().find(|column| column.name == name).ok_or(missing)?;
+    match operation {
+        AlterColumnOperation::SetDefault { value } => column.default = default_of(value),
+        AlterColumnOperation::DropDefault => column.default = None,
+        AlterColumnOperation::DropNotNull if in_key.contains(&column.id) => {
+            let message = format!("column \"{name}\" is in a primary key");
+            return Err(Error::new(SqlState::InvalidTableDefinition, message));
+        }
+        AlterColumnOperation::DropNotNull => column.not_null = false,
+        AlterColumnOperation::SetNotNull => {
+            return Err(Error::unsupported("ALTER COLUMN … SET NOT NULL is not supported yet")
+                .with_hint("Create the table anew with NOT NULL and copy the rows."));
+        }
+        other => return Err(Error::unsupported(format!("ALTER COLUMN … {other} is not supported"))),
+    }
+    Ok(())
+}
+
+fn default_of(value: &Expr) -> Option<String> {
+    default_text(value)
+}
+
+/// ALTER INDEX … RENAME TO.
+pub fn alter_index(name: &ObjectName, operation: &AlterIndexOperation, scope: &Scope) -> Result<Ddl> {
+    let AlterIndexOperation::RenameIndex { index_name } = operation;
+    let (old, new) = (object_name(name)?, object_name(index_name)?);
+    if taken(scope.snapshot, scope.environment, &new) {
+        return Err(Error::new(SqlState::DuplicateTable, format!("relation \"{new}\" already exists")));
+    }
+    let owner = scope.snapshot.tables().find(|version| {
+        version.def.environment == scope.environment && version.def.indexes.iter().any(|index| index.name == old)
+    });
+    let Some(owner) = owner else {
+        return Err(Error::new(SqlState::UndefinedTable, format!("relation \"{old}\" does not exist")));
+    };
+    let mut def = owner.def.as_ref().clone();
+    for index in def.indexes.iter_mut().filter(|index| index.name == old) {
+        index.name.clone_from(&new);
+    }
+    let mut ddl = Ddl::tagged("ALTER INDEX");
+    ddl.ops.push(Op::AlterTable(def));
+    Ok(ddl)
+}

@@ -1,0 +1,202 @@
+//! CREATE INDEX: vector indexes with pgvector's options, scalar ones for the catalog, unique ones as
+//! constraints.
+
+use datafusion::sql::sqlparser::ast::{self, BinaryOperator, CreateIndex, Expr, IndexType};
+use sepal_storage::Op;
+use sepal_types::{
+    ColumnId, Error, IndexDef, IndexMethod, Metric, Result, SqlState, SqlType, TableDef, VectorIndexOptions,
+};
+
+use super::{
+    Ddl, Scope,
+    create_table::add_unique,
+    names::{find_table, generated, identifier, object_name, taken},
+};
+
+/// Plans CREATE INDEX. A vector index is added as not valid; the session builds it after the commit.
+///
+/// Errors: pgvector's and Postgres' own.
+pub fn create_index(create: &CreateIndex, scope: &Scope) -> Result<Ddl> {
+    let mut def = find_table(scope.snapshot, scope.environment, &create.table_name)?;
+    let method = method_name(create.using.as_ref());
+    let (columns, names) = index_columns(&def, create)?;
+    let mut ddl = Ddl::tagged("CREATE INDEX");
+    let name = match &create.name {
+        Some(name) => object_name(name)?,
+        None => {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            generated(&def.name, &names, "idx", |name| taken(scope.snapshot, scope.environment, name))
+        }
+    };
+    if taken(scope.snapshot, scope.environment, &name) {
+        if create.if_not_exists {
+            ddl.notices.push(Error::new(SqlState::DuplicateTable, format!("relation \"{name}\" already exists, skipping")));
+            return Ok(ddl);
+        }
+        return Err(Error::new(SqlState::DuplicateTable, format!("relation \"{name}\" already exists")));
+    }
+    if create.unique {
+        return unique_index(def, columns, name, create, scope);
+    }
+    let id = (scope.new_id)();
+    let (method, valid) = match method.as_str() {
+        "hnsw" | "ivfflat" | "flat" => (IndexMethod::Vector(vector_options(&method, &def, &columns, create)?), false),
+        "btree" | "hash" | "gin" | "gist" | "brin" => (IndexMethod::Scalar { access_method: method }, true),
+        other => {
+            return Err(Error::new(SqlState::UndefinedObject, format!("access method \"{other}\" does not exist"))
+                .with_hint("Use hnsw, ivfflat or flat for vectors, btree for other columns."));
+        }
+    };
+    if !valid {
+        ddl.builds.push((def.id, id));
+    }
+    def.indexes.push(IndexDef { id, name, columns, method, valid });
+    ddl.ops.push(Op::AlterTable(def));
+    Ok(ddl)
+}
+
+fn method_name(using: Option<&IndexType>) -> String {
+    match using {
+        None => "btree".to_owned(),
+        Some(IndexType::Custom(ident)) => identifier(ident),
+        Some(other) => other.to_string().to_lowercase(),
+    }
+}
+
+/// The indexed columns and the names that a generated index name is made of.
+fn index_columns(def: &TableDef, create: &CreateIndex) -> Result<(Vec<ColumnId>, Vec<String>)> {
+    let (mut columns, mut names) = (Vec::new(), Vec::new());
+    for column in &create.columns {
+        match &column.column.expr {
+            Expr::Identifier(ident) => {
+                let name = identifier(ident);
+                let found = def.column(&name).ok_or_else(|| {
+                    Error::new(SqlState::UndefinedColumn, format!("column \"{name}\" does not exist"))
+                })?;
+                columns.push(found.id);
+                names.push(name);
+            }
+            // An index over an expression has no column of its own; it stays in the catalog by name only.
+            Expr::Function(function) => names.push(super::table_name(&function.name)),
+            _ => names.push("expr".to_owned()),
+        }
+    }
+    Ok((columns, names))
+}
+
+fn unique_index(mut def: TableDef, columns: Vec<ColumnId>, name: String, create: &CreateIndex, scope: &Scope) -> Result<Ddl> {
+    if create.predicate.is_some() || columns.len() != create.columns.len() {
+        return Err(Error::unsupported("partial and expression unique indexes are not supported"));
+    }
+    let mut ddl = Ddl::tagged("CREATE INDEX");
+    add_unique(&mut def, columns, false, Some(name), scope)?;
+    if let Some(unique) = def.uniques.last() {
+        ddl.verify.push((def.id, unique.clone()));
+    }
+    ddl.ops.push(Op::AlterTable(def));
+    Ok(ddl)
+}
+
+fn vector_options(method: &str, def: &TableDef, columns: &[ColumnId], create: &CreateIndex) -> Result<VectorIndexOptions> {
+    let ([column], [index_column]) = (columns, create.columns.as_slice()) else {
+        if columns.is_empty() {
+            return Err(Error::unsupported(format!("{method} indexes over expressions are not supported"))
+                .with_hint("Index the vector column itself; its cosine, L2, L1 and inner product need no cast."));
+        }
+        return Err(Error::unsupported(format!("access method \"{method}\" does not support multicolumn indexes")));
+    };
+    let column = def.column_by_id(*column).ok_or_else(|| Error::bug("the indexed column is gone"))?;
+    match &column.ty {
+        SqlType::Vector(Some(_)) => {}
+        SqlType::Vector(None) => {
+            return Err(Error::new(SqlState::InvalidParameterValue, "column does not have dimensions"));
+        }
+        other => return Err(no_opclass(&other.display_name(), method)),
+    }
+    let metric = match &index_column.operator_class {
+        Some(name) => {
+            let name = super::table_name(name);
+            let metric = Metric::from_opclass(&name).filter(|metric| method != "ivfflat" || *metric != Metric::L1);
+            metric.ok_or_else(|| {
+                let message = format!("operator class \"{name}\" does not exist for access method \"{method}\"");
+                Error::new(SqlState::UndefinedObject, message)
+            })?
+        }
+        None if method == "hnsw" => return Err(no_opclass("vector", method)),
+        None => Metric::L2,
+    };
+    let options = Options::read(method, &create.with)?;
+    Ok(match method {
+        "hnsw" => VectorIndexOptions::Hnsw { metric, m: options.m, ef_construction: options.ef_construction },
+        "ivfflat" => VectorIndexOptions::IvfFlat { metric, lists: options.lists },
+        _ => VectorIndexOptions::Flat { metric },
+    })
+}
+
+fn no_opclass(ty: &str, method: &str) -> Error {
+    let message = format!("data type {ty} has no default operator class for access method \"{method}\"");
+    Error::new(SqlState::UndefinedObject, message).with_hint(
+        "You must specify an operator class for the index: vector_l2_ops, vector_cosine_ops, vector_ip_ops or vector_l1_ops.",
+    )
+}
+
+/// WITH (…), with pgvector's defaults and bounds.
+struct Options {
+    m: u16,
+    ef_construction: u16,
+    lists: u32,
+}
+
+impl Options {
+    fn read(method: &str, with: &[Expr]) -> Result<Self> {
+        let mut options = Self { m: 16, ef_construction: 64, lists: 100 };
+        for option in with {
+            let (name, value) = option_value(option)?;
+            match (method, name.as_str()) {
+                ("hnsw", "m") => options.m = narrow(bounded(&name, &value, 2, 100)?),
+                ("hnsw", "ef_construction") => options.ef_construction = narrow(bounded(&name, &value, 4, 1000)?),
+                ("ivfflat", "lists") => options.lists = bounded(&name, &value, 1, 32_768)?,
+                _ => {
+                    return Err(Error::new(SqlState::InvalidParameterValue, format!("unrecognized parameter \"{name}\"")));
+                }
+            }
+        }
+        if method == "hnsw" && options.ef_construction < 2 * options.m {
+            let message = "ef_construction must be greater than or equal to 2 * m";
+            return Err(Error::new(SqlState::InvalidParameterValue, message));
+        }
+        Ok(options)
+    }
+}
+
+fn narrow(value: u32) -> u16 {
+    u16::try_from(value).unwrap_or(u16::MAX)
+}
+
+fn option_value(option: &Expr) -> Result<(String, String)> {
+    if let Expr::BinaryOp { left, op: BinaryOperator::Eq, right } = option
+        && let Expr::Identifier(name) = left.as_ref()
+    {
+        let value = match right.as_ref() {
+            Expr::Value(value) => match &value.value {
+                ast::Value::Number(text, _) | ast::Value::SingleQuotedString(text) => text.clone(),
+                other => other.to_string(),
+            },
+            // VectorDBBench double-quotes the value: WITH ("m" = "16").
+            Expr::Identifier(ident) => ident.value.clone(),
+            other => other.to_string(),
+        };
+        return Ok((identifier(name), value));
+    }
+    Err(Error::new(SqlState::SyntaxError, format!("an index option is written name = value, not {option}")))
+}
+
+fn bounded(name: &str, value: &str, least: u32, most: u32) -> Result<u32> {
+    let number: i64 = value.parse().map_err(|_| {
+        Error::new(SqlState::InvalidParameterValue, format!("invalid value for integer option \"{name}\": {value}"))
+    })?;
+    u32::try_from(number).ok().filter(|number| (least..=most).contains(number)).ok_or_else(|| {
+        Error::new(SqlState::InvalidParameterValue, format!("value {value} out of bounds for option \"{name}\""))
+            .with_detail(format!("Valid values are between \"{least}\" and \"{most}\"."))
+    })
+}

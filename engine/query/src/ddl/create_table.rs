@@ -1,0 +1,276 @@
+//! CREATE TABLE.
+
+use datafusion::sql::sqlparser::ast::{self, ColumnOption, CreateTable, DataType, GeneratedAs, IndexColumn, TableConstraint};
+use sepal_storage::Op;
+use sepal_types::{
+    ColumnDef, ColumnId, Error, Generated, Result, SqlState, SqlType, TableDef, UniqueDef,
+    limits::{MAX_COLUMNS, MAX_DIMENSIONS},
+};
+
+use super::{
+    Ddl, Scope,
+    names::{generated, identifier, object_name, taken},
+};
+
+/// Plans CREATE TABLE.
+///
+/// Errors: 42P07 the name is taken, 42701 a column twice, 42704 an unknown type, 0A000 what Sepal has not.
+pub fn create_table(create: &CreateTable, scope: &Scope) -> Result<Ddl> {
+    refuse_unsupported(create)?;
+    let name = object_name(&create.name)?;
+    let mut ddl = Ddl::tagged("CREATE TABLE");
+    if taken(scope.snapshot, scope.environment, &name) {
+        let error = Error::new(SqlState::DuplicateTable, format!("relation \"{name}\" already exists"));
+        if create.if_not_exists {
+            ddl.notices.push(Error::new(SqlState::DuplicateTable, format!("relation \"{name}\" already exists, skipping")));
+            return Ok(ddl);
+        }
+        return Err(error);
+    }
+    let mut def = TableDef {
+        id: (scope.new_id)(),
+        environment: scope.environment.to_owned(),
+        schema: "public".to_owned(),
+        name,
+        columns: Vec::new(),
+        next_column: ColumnId(1),
+        uniques: Vec::new(),
+        indexes: Vec::new(),
+    };
+    for column in &create.columns {
+        add_column(&mut def, column, scope)?;
+    }
+    for constraint in &create.constraints {
+        add_constraint(&mut def, constraint, scope)?;
+    }
+    def.uniques.sort_by_key(|unique| !unique.primary);
+    if def.columns.len() > MAX_COLUMNS {
+        return Err(Error::new(SqlState::TooManyColumns, format!("tables can have at most {MAX_COLUMNS} columns")));
+    }
+    ddl.ops.push(Op::CreateTable(def));
+    Ok(ddl)
+}
+
+fn refuse_unsupported(create: &CreateTable) -> Result<()> {
+    let refuse = |what: &str, hint: &str| Err(Error::unsupported(format!("{what} are not supported")).with_hint(hint.to_owned()));
+    if create.temporary {
+        return refuse("temporary tables", "Create an ordinary table and drop it afterwards.");
+    }
+    if create.query.is_some() {
+        return refuse("CREATE TABLE AS statements", "Create the table, then INSERT INTO … SELECT.");
+    }
+    if create.like.is_some() || create.inherits.is_some() || create.partition_by.is_some() || create.partition_of.is_some() {
+        return refuse("LIKE, INHERITS and PARTITION BY", "Write the columns out.");
+    }
+    Ok(())
+}
+
+/// Adds one column with its constraints. Also ALTER TABLE … ADD COLUMN.
+pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) -> Result<()> {
+    let name = identifier(&column.name);
+    if def.column(&name).is_some() {
+        return Err(Error::new(SqlState::DuplicateColumn, format!("column \"{name}\" specified more than once")));
+    }
+    let (ty, serial) = column_type(&column.data_type)?;
+    let id = def.next_column;
+    def.next_column = ColumnId(id.0 + 1);
+    let mut built = ColumnDef {
+        id,
+        name,
+        ty,
+        not_null: serial.is_some(),
+        default: None,
+        generated: serial,
+        missing: None,
+    };
+    let mut unique = None;
+    for option in &column.options {
+        match &option.option {
+            ColumnOption::Null => built.not_null = false,
+            ColumnOption::NotNull => built.not_null = true,
+            ColumnOption::Default(expr) => built.default = default_text(expr),
+            ColumnOption::PrimaryKey(_) => {
+                built.not_null = true;
+                unique = Some((true, option.name.as_ref()));
+            }
+            ColumnOption::Unique(_) => unique = unique.or(Some((false, option.name.as_ref()))),
+            ColumnOption::Generated { generated_as: GeneratedAs::Always, generation_expr: None, .. } => {
+                built.generated = Some(Generated::IdentityAlways);
+                built.not_null = true;
+            }
+            ColumnOption::Generated { generated_as: GeneratedAs::ByDefault, generation_expr: None, .. } => {
+                built.generated = Some(Generated::IdentityByDefault);
+                built.not_null = true;
+            }
+            ColumnOption::Generated { .. } => {
+                return Err(Error::unsupported("generated columns are not supported").with_hint("Compute the value in the INSERT, or in the query."));
+            }
+            ColumnOption::ForeignKey(_) => return Err(no_foreign_keys()),
+            ColumnOption::Check(_) => return Err(no_checks()),
+            ColumnOption::Collation(_) | ColumnOption::Comment(_) => {}
+            other => return Err(Error::unsupported(format!("column option {other} is not supported"))),
+        }
+    }
+    if built.generated.is_some() && !matches!(built.ty, SqlType::Int2 | SqlType::Int4 | SqlType::Int8) {
+        return Err(Error::new(SqlState::InvalidParameterValue, "identity column type must be smallint, integer, or bigint"));
+    }
+    def.columns.push(built);
+    if let Some((primary, name)) = unique {
+        add_unique(def, vec![id], primary, name.map(identifier), scope)?;
+    }
+    Ok(())
+}
+
+/// A DEFAULT as it is stored; `DEFAULT NULL` is none.
+pub fn default_text(expr: &ast::Expr) -> Option<String> {
+    match expr {
+        ast::Expr::Value(value) if value.value == ast::Value::Null => None,
+        other => Some(other.to_string()),
+    }
+}
+
+/// The stored type of a declared one, and whether it is a serial.
+pub fn column_type(data_type: &DataType) -> Result<(SqlType, Option<Generated>)> {
+    let text = data_type.to_string();
+    let serial = match text.to_ascii_lowercase().as_str() {
+        "serial" | "serial4" => Some(SqlType::Int4),
+        "bigserial" | "serial8" => Some(SqlType::Int8),
+        "smallserial" | "serial2" => Some(SqlType::Int2),
+        _ => None,
+    };
+    if let Some(ty) = serial {
+        return Ok((ty, Some(Generated::Serial)));
+    }
+    if let Some(dimensions) = vector_dimensions(&text) {
+        return vector_type(&dimensions).map(|ty| (ty, None));
+    }
+    let ty = match data_type {
+        DataType::Varchar(_) | DataType::CharacterVarying(_) | DataType::CharVarying(_) | DataType::Char(_) | DataType::Character(_) => SqlType::from_name(&text.to_ascii_lowercase().replace("character(", "varchar(").replace("char varying", "varchar").replace("varvarchar", "varchar")).or(Some(SqlType::Varchar(None))),
+        _ => SqlType::from_name(&text),
+    };
+    let ty = ty.ok_or_else(|| Error::new(SqlState::UndefinedObject, format!("type \"{}\" does not exist", text.to_lowercase())))?;
+    let storable = match &ty {
+        SqlType::Array(element) => !matches!(**element, SqlType::Array(_) | SqlType::Vector(_) | SqlType::Unknown | SqlType::Void),
+        SqlType::Unknown | SqlType::Void | SqlType::Int2Vector | SqlType::OidVector | SqlType::Regclass | SqlType::Regproc | SqlType::Regtype => false,
+        SqlType::Numeric(Some((precision, scale))) => {
+            return check_numeric(*precision, *scale).map(|()| (ty.clone(), None));
+        }
+        _ => true,
+    };
+    if !storable {
+        return Err(Error::unsupported(format!("columns of type {} are not supported", ty.display_name())));
+    }
+    Ok((ty, None))
+}
+
+fn check_numeric(precision: u8, scale: i8) -> Result<()> {
+    if !(1..=38).contains(&precision) {
+        return Err(Error::new(SqlState::InvalidParameterValue, format!("NUMERIC precision {precision} must be between 1 and 38"))
+            .with_hint("Sepal keeps numeric in 128 bits: 38 digits at most."));
+    }
+    if scale < 0 || i16::from(scale) > i16::from(precision) {
+        return Err(Error::new(SqlState::InvalidParameterValue, format!("NUMERIC scale {scale} must be between 0 and precision {precision}")));
+    }
+    Ok(())
+}
+
+/// What stands in `vector(…)`, empty for a bare `vector`.
+fn vector_dimensions(text: &str) -> Option<String> {
+    let lower = text.to_ascii_lowercase();
+    let rest = lower.strip_prefix("public.").unwrap_or(&lower).strip_prefix("vector")?;
+    if rest.trim().is_empty() {
+        return Some(String::new());
+    }
+    Some(rest.trim().strip_prefix('(')?.strip_suffix(')')?.trim().to_owned())
+}
+
+fn vector_type(dimensions: &str) -> Result<SqlType> {
+    if dimensions.is_empty() {
+        return Ok(SqlType::Vector(None));
+    }
+    let invalid = |message: String| Err(Error::new(SqlState::InvalidParameterValue, message));
+    match dimensions.parse::<i64>() {
+        Err(_) => invalid("invalid type modifier".to_owned()),
+        Ok(number) if number < 1 => invalid("dimensions for type vector must be at least 1".to_owned()),
+        Ok(number) => match u16::try_from(number) {
+            Ok(number) if usize::from(number) <= MAX_DIMENSIONS => Ok(SqlType::Vector(Some(number))),
+            _ => invalid(format!("dimensions for type vector cannot exceed {MAX_DIMENSIONS}")),
+        },
+    }
+}
+
+/// A table constraint. Also ALTER TABLE … ADD CONSTRAINT.
+pub fn add_constraint(def: &mut TableDef, constraint: &TableConstraint, scope: &Scope) -> Result<()> {
+    match constraint {
+        TableConstraint::PrimaryKey(key) => {
+            let columns = constraint_columns(def, &key.columns)?;
+            for column in def.columns.iter_mut().filter(|column| columns.contains(&column.id)) {
+                column.not_null = true;
+            }
+            add_unique(def, columns, true, key.name.as_ref().map(identifier), scope)
+        }
+        TableConstraint::Unique(unique) => {
+            let columns = constraint_columns(def, &unique.columns)?;
+            add_unique(def, columns, false, unique.name.as_ref().map(identifier), scope)
+        }
+        TableConstraint::ForeignKey(_) => Err(no_foreign_keys()),
+        TableConstraint::Check(_) => Err(no_checks()),
+        other => Err(Error::unsupported(format!("constraint {other} is not supported"))),
+    }
+}
+
+fn constraint_columns(def: &TableDef, columns: &[IndexColumn]) -> Result<Vec<ColumnId>> {
+    columns
+        .iter()
+        .map(|column| {
+            let ast::Expr::Identifier(ident) = &column.column.expr else {
+                return Err(Error::unsupported("constraints over expressions are not supported"));
+            };
+            let name = identifier(ident);
+            def.column(&name).map(|column| column.id).ok_or_else(|| {
+                Error::new(SqlState::UndefinedColumn, format!("column \"{name}\" named in key does not exist"))
+            })
+        })
+        .collect()
+}
+
+/// Adds PRIMARY KEY or UNIQUE with Postgres' generated name.
+pub fn add_unique(
+    def: &mut TableDef,
+    columns: Vec<ColumnId>,
+    primary: bool,
+    name: Option<String>,
+    scope: &Scope,
+) -> Result<()> {
+    if primary && def.primary_key().is_some() {
+        let message = format!("multiple primary keys for table \"{}\" are not allowed", def.name);
+        return Err(Error::new(SqlState::InvalidTableDefinition, message));
+    }
+    let names: Vec<&str> =
+        columns.iter().filter_map(|id| def.column_by_id(*id)).map(|column| column.name.as_str()).collect();
+    let is_taken = |name: &str| {
+        taken(scope.snapshot, scope.environment, name)
+            || def.uniques.iter().any(|unique| unique.name == name)
+            || def.name == name
+    };
+    let name = match name {
+        Some(name) if is_taken(&name) => {
+            return Err(Error::new(SqlState::DuplicateTable, format!("relation \"{name}\" already exists")));
+        }
+        Some(name) => name,
+        None if primary => generated(&def.name, &[], "pkey", is_taken),
+        None => generated(&def.name, &names, "key", is_taken),
+    };
+    def.uniques.push(UniqueDef { id: (scope.new_id)(), name, columns, primary });
+    Ok(())
+}
+
+fn no_foreign_keys() -> Error {
+    Error::unsupported("foreign keys are not supported")
+        .with_hint("Leave the REFERENCES clause out; Sepal would not enforce it.")
+}
+
+fn no_checks() -> Error {
+    Error::unsupported("CHECK constraints are not supported")
+        .with_hint("Leave the CHECK clause out; Sepal would not enforce it.")
+}

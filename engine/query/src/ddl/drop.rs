@@ -1,0 +1,93 @@
+//! DROP TABLE, DROP INDEX and TRUNCATE.
+
+use datafusion::sql::sqlparser::ast::{ObjectName, ObjectType, Truncate, TruncateIdentityOption};
+use sepal_storage::Op;
+use sepal_types::{Error, Result, SqlState};
+
+use super::{
+    Ddl, Scope,
+    names::{find_table, object_name},
+};
+
+/// Plans DROP.
+pub fn drop_objects(kind: ObjectType, if_exists: bool, names: &[ObjectName], scope: &Scope) -> Result<Ddl> {
+    match kind {
+        ObjectType::Table => drop_tables(if_exists, names, scope),
+        ObjectType::Index => {
+            let names = names.iter().map(object_name).collect::<Result<Vec<_>>>()?;
+            drop_indexes(&names, if_exists, scope)
+        }
+        ObjectType::View | ObjectType::MaterializedView | ObjectType::Sequence | ObjectType::Schema | ObjectType::Type if if_exists => {
+            let mut ddl = Ddl::tagged(match kind {
+                ObjectType::Sequence => "DROP SEQUENCE",
+                ObjectType::Schema => "DROP SCHEMA",
+                ObjectType::Type => "DROP TYPE",
+                _ => "DROP VIEW",
+            });
+            for name in names {
+                let message = format!("{} \"{name}\" does not exist, skipping", kind.to_string().to_lowercase());
+                ddl.notices.push(Error::new(SqlState::UndefinedObject, message));
+            }
+            Ok(ddl)
+        }
+        other => Err(Error::unsupported(format!("DROP {other} is not supported"))),
+    }
+}
+
+fn drop_tables(if_exists: bool, names: &[ObjectName], scope: &Scope) -> Result<Ddl> {
+    let mut ddl = Ddl::tagged("DROP TABLE");
+    for name in names {
+        let name = object_name(name)?;
+        match scope.snapshot.find(scope.environment, &name) {
+            Some(version) => ddl.ops.push(Op::DropTable(version.def.id)),
+            None if if_exists => {
+                ddl.notices.push(Error::new(SqlState::UndefinedTable, format!("table \"{name}\" does not exist, skipping")));
+            }
+            None => return Err(Error::new(SqlState::UndefinedTable, format!("table \"{name}\" does not exist"))),
+        }
+    }
+    Ok(ddl)
+}
+
+/// Plans DROP INDEX, also CONCURRENTLY.
+pub fn drop_indexes(names: &[String], if_exists: bool, scope: &Scope) -> Result<Ddl> {
+    let mut ddl = Ddl::tagged("DROP INDEX");
+    for name in names {
+        let owner = scope.snapshot.tables().find(|version| {
+            version.def.environment == scope.environment
+                && (version.def.indexes.iter().any(|index| index.name == *name)
+                    || version.def.uniques.iter().any(|unique| unique.name == *name))
+        });
+        let Some(owner) = owner else {
+            if if_exists {
+                ddl.notices.push(Error::new(SqlState::UndefinedObject, format!("index \"{name}\" does not exist, skipping")));
+                continue;
+            }
+            return Err(Error::new(SqlState::UndefinedObject, format!("index \"{name}\" does not exist")));
+        };
+        let mut def = owner.def.as_ref().clone();
+        if def.uniques.iter().any(|unique| unique.name == *name && unique.primary) {
+            let message = format!("cannot drop index {name} because constraint {name} on table {} requires it", def.name);
+            return Err(Error::new(SqlState::DependentObjectsStillExist, message)
+                .with_hint(format!("You can drop constraint {name} on table {} instead.", def.name)));
+        }
+        def.indexes.retain(|index| index.name != *name);
+        def.uniques.retain(|unique| unique.name != *name);
+        ddl.ops.push(Op::AlterTable(def));
+    }
+    Ok(ddl)
+}
+
+/// Plans TRUNCATE [RESTART IDENTITY].
+pub fn truncate(truncate: &Truncate, scope: &Scope) -> Result<Ddl> {
+    let mut ddl = Ddl::tagged("TRUNCATE TABLE");
+    for target in &truncate.table_names {
+        let def = find_table(scope.snapshot, scope.environment, &target.name)?;
+        ddl.ops.push(Op::Truncate(def.id));
+        if matches!(truncate.identity, Some(TruncateIdentityOption::Restart)) {
+            let restarted = def.columns.iter().filter(|column| column.generated.is_some());
+            ddl.ops.extend(restarted.map(|column| Op::SetSequence { table: def.id, column: column.id, next: 1 }));
+        }
+    }
+    Ok(ddl)
+}

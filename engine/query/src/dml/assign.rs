@@ -1,0 +1,154 @@
+//! From values to a table's rows: assignment casts, lengths, NOT NULL, and the batch that storage takes.
+//!
+//! Used by INSERT, UPDATE and COPY, so that a value is judged alike whichever way it comes.
+
+use std::sync::Arc;
+
+use datafusion::arrow::{
+    array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions},
+    compute::cast,
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
+use sepal_storage::{Op, TenantStore, arrow_field, arrow_type};
+use sepal_types::{ColumnDef, Error, Result, SqlState, SqlType, TableDef};
+
+use crate::{
+    error::{self, translate},
+    functions::{convert, fix_dimensions},
+    output::sql_type,
+};
+
+/// Rows of a table, one array per column in the table's order, types as stored.
+#[derive(Clone, Debug)]
+pub struct TargetRows {
+    pub arrays: Vec<ArrayRef>,
+    pub rows: usize,
+}
+
+impl TargetRows {
+    /// With the columns' own names, for expressions over the rows.
+    pub fn batch(&self, def: &TableDef) -> Result<RecordBatch> {
+        self.batch_as(row_schema(def))
+    }
+
+    fn batch_as(&self, schema: SchemaRef) -> Result<RecordBatch> {
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
+        RecordBatch::try_new_with_options(schema, self.arrays.clone(), &options).map_err(error::arrow)
+    }
+}
+
+/// The schema of a table's rows, every column nullable: constraints are ours to check.
+pub fn row_schema(def: &TableDef) -> SchemaRef {
+    Arc::new(Schema::new(def.columns.iter().map(|column| arrow_field(column).with_nullable(true)).collect::<Vec<_>>()))
+}
+
+/// The operation that inserts rows under fresh row ids. Errors: 23502.
+pub fn write_rows(def: &TableDef, rows: &TargetRows, store: &TenantStore) -> Result<Option<Op>> {
+    if rows.rows == 0 {
+        return Ok(None);
+    }
+    check_not_null(def, rows)?;
+    let fields: Vec<Field> = def
+        .columns
+        .iter()
+        .map(|column| Field::new(format!("c{}", column.id), arrow_type(&column.ty), true))
+        .collect();
+    let batch = rows.batch_as(Arc::new(Schema::new(fields)))?;
+    let count = u64::try_from(rows.rows).unwrap_or(u64::MAX);
+    Ok(Some(Op::Insert { table: def.id, first_row: store.reserve_rows(def.id, count), rows: batch }))
+}
+
+fn check_not_null(def: &TableDef, rows: &TargetRows) -> Result<()> {
+    for (column, array) in def.columns.iter().zip(&rows.arrays) {
+        if column.not_null && array.null_count() > 0 {
+            let row = (0..array.len()).find(|row| array.is_null(*row)).unwrap_or(0);
+            return Err(Error::new(
+                SqlState::NotNullViolation,
+                format!("null value in column \"{}\" of relation \"{}\" violates not-null constraint", column.name, def.name),
+            )
+            .with_detail(format!("Failing row contains ({}).", row_text(def, rows, row))));
+        }
+    }
+    Ok(())
+}
+
+/// A row as Postgres shows it in a DETAIL, long values cut.
+fn row_text(def: &TableDef, rows: &TargetRows, row: usize) -> String {
+    let value = |(column, array): (&ColumnDef, &ArrayRef)| {
+        if array.is_null(row) {
+            return "null".to_owned();
+        }
+        let mut out = bytes::BytesMut::new();
+        if crate::values::encode_text(array.as_ref(), row, &column.ty, &mut out).is_err() {
+            return "?".to_owned();
+        }
+        let text = String::from_utf8_lossy(&out);
+        match text.char_indices().nth(64) {
+            Some((end, _)) => format!("{}...", &text[..end]),
+            None => text.into_owned(),
+        }
+    };
+    def.columns.iter().zip(&rows.arrays).map(value).collect::<Vec<_>>().join(", ")
+}
+
+/// Converts an expression's values to a column's type, as an assignment does.
+///
+/// Errors: 42804 no assignment cast, 22001 too long, 22003 out of range, pgvector's for vectors.
+pub fn assign(array: &ArrayRef, source: &Field, column: &ColumnDef) -> Result<ArrayRef> {
+    let wanted = arrow_type(&column.ty);
+    if array.data_type() == &wanted && !matches!(column.ty, SqlType::Varchar(Some(_)) | SqlType::Json | SqlType::Jsonb) {
+        return Ok(Arc::clone(array));
+    }
+    let source_type = sql_type(source);
+    let text_like = |ty: &SqlType| matches!(ty, SqlType::Text | SqlType::Varchar(_) | SqlType::Unknown | SqlType::Name);
+    let structured = matches!(source_type, SqlType::Bool | SqlType::Bytea | SqlType::Uuid | SqlType::Date | SqlType::Timestamp | SqlType::Timestamptz);
+    let number = matches!(
+        column.ty,
+        SqlType::Int2 | SqlType::Int4 | SqlType::Int8 | SqlType::Float4 | SqlType::Float8 | SqlType::Numeric(_)
+    );
+    if array.data_type() != &DataType::Null && structured && number {
+        return Err(mismatch(column, &source_type));
+    }
+    if let SqlType::Varchar(Some(length)) = column.ty {
+        check_length(&convert(array, &source_type, &SqlType::Text).map_err(translate)?, length)?;
+    }
+    let converted = match convert(array, &source_type, &column.ty) {
+        Ok(converted) => converted,
+        Err(problem) => {
+            let error = translate(problem);
+            let impossible = error.state() == SqlState::CannotCoerce && !text_like(&source_type);
+            return Err(if impossible { mismatch(column, &source_type) } else { error });
+        }
+    };
+    if matches!(wanted, DataType::FixedSizeList(..)) && converted.data_type() != &wanted {
+        return fix_dimensions(&converted, &wanted).map_err(translate);
+    }
+    if converted.data_type() == &wanted {
+        return Ok(converted);
+    }
+    cast(&converted, &wanted).map_err(error::arrow)
+}
+
+fn mismatch(column: &ColumnDef, source: &SqlType) -> Error {
+    let message = format!(
+        "column \"{}\" is of type {} but expression is of type {}",
+        column.name,
+        column.ty.display_name(),
+        source.display_name()
+    );
+    Error::new(SqlState::DatatypeMismatch, message).with_hint("You will need to rewrite or cast the expression.")
+}
+
+fn check_length(text: &ArrayRef, length: u32) -> Result<()> {
+    let too_long = |value: &str| {
+        // Trailing spaces beyond the length are cut, not refused (SQL standard, as Postgres).
+        value.len() > length as usize && value.trim_end_matches(' ').chars().count() > length as usize
+    };
+    if text.as_string::<i32>().iter().flatten().any(too_long) {
+        return Err(Error::new(
+            SqlState::StringDataRightTruncation,
+            format!("value too long for type character varying({length})"),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! UPDATE and DELETE: select row ids (and new values), then delete and insert row versions.
+
+use std::{collections::HashSet, sync::Arc};
+
+use datafusion::{
+    arrow::{
+        array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array},
+        compute::{concat_batches, take},
+        datatypes::{Field, Schema, UInt64Type},
+    },
+    logical_expr::LogicalPlan,
+    scalar::ScalarValue,
+    sql::sqlparser::ast::{
+        self, Assignment, AssignmentTarget, Expr, FromTable, Ident, SelectItem, SetExpr, TableFactor, TableWithJoins,
+        UpdateTableFromKind,
+    },
+};
+use sepal_storage::Op;
+use sepal_types::{Error, Result, RowId, SqlState, TableDef, TableId};
+
+use super::{
+    DmlContext, Written,
+    assign::{TargetRows, assign, write_rows},
+    defaults::{default_expression, is_default},
+    returning::{Returning, skeleton},
+};
+use crate::{
+    ddl::{identifier, object_name},
+    output::OutputColumn,
+    planner::{TemporaryTables, undefined_table},
+    sql::{ParameterTypes, prepare_expression, prepare_query},
+    table::{ROW_ID, UserTable},
+};
+
+/// A prepared UPDATE or DELETE.
+#[derive(Debug)]
+pub struct Change {
+    def: Arc<TableDef>,
+    /// Row id, then every column: new values for an UPDATE, old ones for a DELETE that returns rows.
+    plan: LogicalPlan,
+    update: bool,
+    returning: Option<Returning>,
+}
+
+/// The target of a statement, found.
+struct Target {
+    def: Arc<TableDef>,
+    /// The name by which the statement's expressions call it.
+    name: Ident,
+    alias: Option<String>,
+}
+
+impl Change {
+    pub fn update(update: &ast::Update, parameters: &mut ParameterTypes, context: &DmlContext) -> Result<Self> {
+        if update.limit.is_some() || !update.order_by.is_empty() {
+            return Err(Error::new(SqlState::SyntaxError, "UPDATE takes no ORDER BY and no LIMIT"));
+        }
+        let target = find_target(&update.table, context)?;
+        let more = match &update.from {
+            Some(UpdateTableFromKind::AfterSet(tables) | UpdateTableFromKind::BeforeSet(tables)) => tables.clone(),
+            None => Vec::new(),
+        };
+        let mut items = vec![row_id_item(&target)];
+        items.extend(new_values(&target, &update.assignments, parameters)?);
+        Self::prepare(target, &update.table, more, update.selection.clone(), items, true, update.returning.as_deref(), parameters, context)
+    }
+
+    pub fn delete(delete: &ast::Delete, parameters: &mut ParameterTypes, context: &DmlContext) -> Result<Self> {
+        if delete.limit.is_some() || !delete.order_by.is_empty() {
+            return Err(Error::new(SqlState::SyntaxError, "DELETE takes no ORDER BY and no LIMIT"));
+        }
+        let (FromTable::WithFromKeyword(tables) | FromTable::WithoutKeyword(tables)) = &delete.from;
+        let [table] = tables.as_slice() else {
+            return Err(Error::new(SqlState::SyntaxError, "DELETE names one table").with_hint("Join other tables with USING."));
+        };
+        let target = find_target(table, context)?;
+        let mut items = vec![row_id_item(&target)];
+        if delete.returning.is_some() {
+            items.extend(target.def.columns.iter().map(|column| column_item(&target, &column.name)));
+        }
+        let more = delete.using.clone().unwrap_or_default();
+        Self::prepare(target, table, more, delete.selection.clone(), items, false, delete.returning.as_deref(), parameters, context)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the clauses of the statement, one by one")]
+    fn prepare(
+        target: Target,
+        table: &TableWithJoins,
+        more: Vec<TableWithJoins>,
+        selection: Option<Expr>,
+        items: Vec<SelectItem>,
+        update: bool,
+        returning: Option<&[SelectItem]>,
+        parameters: &mut ParameterTypes,
+        context: &DmlContext,
+    ) -> Result<Self> {
+        let mut query = skeleton(&target.def.name, None)?;
+        if let SetExpr::Select(select) = query.body.as_mut() {
+            select.projection = items;
+            select.from = std::iter::once(table.clone()).chain(more).collect();
+            select.selection = selection;
+        }
+        prepare_query(&mut query, parameters, &[]);
+        let with_ids = UserTable::with_row_ids(Arc::clone(&target.def), context.statement);
+        let temporary = TemporaryTables::default().with(&target.def.name, Arc::new(with_ids));
+        let plan = context.engine.plan(context.statement, &temporary, &query, parameters)?;
+        let returning = match returning {
+            Some(items) => Some(Returning::prepare(items, &target.def, target.alias.as_deref(), parameters, context)?),
+            None => None,
+        };
+        Ok(Self { def: target.def, plan, update, returning })
+    }
+
+    pub fn target(&self) -> TableId {
+        self.def.id
+    }
+
+    pub fn verb(&self) -> &'static str {
+        if self.update { "UPDATE" } else { "DELETE" }
+    }
+
+    pub fn returning_columns(&self) -> Option<&[OutputColumn]> {
+        self.returning.as_ref().map(Returning::columns)
+    }
+
+    pub async fn run(&self, values: &[ScalarValue], context: &DmlContext<'_>) -> Result<Written> {
+        let batches = context.engine.collect(&self.plan, values.to_vec()).await?;
+        let schema = match batches.first() {
+            Some(batch) => batch.schema(),
+            None => Arc::new(Schema::new(self.plan.schema().fields().clone())),
+        };
+        let batch = concat_batches(&schema, &batches).map_err(crate::error::arrow)?;
+        let (ids, batch) = once_per_row(&batch)?;
+        let mut written = Written { rows: u64::try_from(ids.len()).unwrap_or(u64::MAX), ..Written::default() };
+        let rows = self.target_rows(&batch)?;
+        if !ids.is_empty() {
+            written.ops.push(Op::Delete { table: self.def.id, rows: ids });
+        }
+        if self.update {
+            written.ops.extend(write_rows(&self.def, &rows, context.store)?);
+        }
+        if let Some(returning) = &self.returning {
+            written.returned = Some(returning.run(&self.def, &rows, values, context).await?);
+        }
+        Ok(written)
+    }
+
+    /// The columns after the row id, assigned to the table's types. A plain DELETE selects none.
+    fn target_rows(&self, batch: &RecordBatch) -> Result<TargetRows> {
+        let fields: Vec<Field> = self.plan.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+        let arrays = batch
+            .columns()
+            .iter()
+            .zip(&fields)
+            .skip(1)
+            .zip(&self.def.columns)
+            .map(|((array, field), column)| assign(array, field, column))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(TargetRows { arrays, rows: batch.num_rows() })
+    }
+}
+
+/// Sorted ids and their rows. A target row that several FROM rows match is changed once, by the first.
+fn once_per_row(batch: &RecordBatch) -> Result<(Vec<RowId>, RecordBatch)> {
+    let ids = batch.column(0).as_primitive::<UInt64Type>();
+    let mut seen = HashSet::with_capacity(ids.len());
+    let mut keep: Vec<u64> = (0u64..).zip(ids.values()).filter(|(_, id)| seen.insert(**id)).map(|(row, _)| row).collect();
+    let at = |row: &u64| ids.value(usize::try_from(*row).unwrap_or(0));
+    keep.sort_by_key(at);
+    let row_ids = keep.iter().map(|row| RowId(at(row))).collect();
+    let rows = UInt64Array::from(keep);
+    let arrays: Vec<ArrayRef> = batch
+        .columns()
+        .iter()
+        .map(|array| take(array, &rows, None))
+        .collect::<std::result::Result<_, _>>()
+        .map_err(crate::error::arrow)?;
+    let batch = RecordBatch::try_new(batch.schema(), arrays).map_err(crate::error::arrow)?;
+    debug_assert!(batch.column(0).null_count() == 0);
+    Ok((row_ids, batch))
+}
+
+fn find_target(table: &TableWithJoins, context: &DmlContext) -> Result<Target> {
+    let TableFactor::Table { name, alias, args: None, .. } = &table.relation else {
+        return Err(Error::new(SqlState::SyntaxError, "the target of UPDATE and DELETE must be a table"));
+    };
+    if !table.joins.is_empty() {
+        return Err(Error::new(SqlState::SyntaxError, "the target of UPDATE and DELETE cannot be a join")
+            .with_hint("Name the other tables in FROM or USING."));
+    }
+    let table_name = object_name(name)?;
+    let snapshot = context.statement.snapshot.get();
+    let version = snapshot
+        .find(&context.statement.environment, &table_name)
+        .ok_or_else(|| undefined_table(&table_name))?;
+    let alias = alias.as_ref().map(|alias| identifier(&alias.name));
+    let shown = alias.clone().unwrap_or_else(|| table_name.clone());
+    Ok(Target { def: Arc::clone(&version.def), name: Ident::with_quote('"', shown), alias })
+}
+
+fn row_id_item(target: &Target) -> SelectItem {
+    column_item(target, ROW_ID)
+}
+
+fn column_item(target: &Target, column: &str) -> SelectItem {
+    let parts = vec![target.name.clone(), Ident::with_quote('"', column)];
+    SelectItem::ExprWithAlias { expr: Expr::CompoundIdentifier(parts), alias: Ident::with_quote('"', format!("__new_{column}")) }
+}
+
+/// One item per column of the table: the assigned expression, or the column itself.
+fn new_values(target: &Target, assignments: &[Assignment], parameters: &mut ParameterTypes) -> Result<Vec<SelectItem>> {
+    let assigned = assigned_columns(&target.def, assignments)?;
+    target
+        .def
+        .columns
+        .iter()
+        .map(|column| {
+            let Some((_, value)) = assigned.iter().find(|(name, _)| *name == column.name) else {
+                return Ok(column_item(target, &column.name));
+            };
+            let mut value = if is_default(value) { default_expression(&target.def, column)? } else { value.clone() };
+            prepare_expression(&mut value, parameters, Some(&column.ty));
+            Ok(SelectItem::ExprWithAlias { expr: value, alias: Ident::with_quote('"', format!("__new_{}", column.name)) })
+        })
+        .collect()
+}
+
+/// `SET a = …, (b, c) = (…, …)` as pairs. Also DO UPDATE SET.
+///
+/// Errors: 42703 no such column, 42601 a column twice or a tuple of the wrong width.
+pub fn assigned_columns(def: &TableDef, assignments: &[Assignment]) -> Result<Vec<(String, Expr)>> {
+    let mut pairs: Vec<(String, Expr)> = Vec::new();
+    for assignment in assignments {
+        match (&assignment.target, &assignment.value) {
+            (AssignmentTarget::ColumnName(name), value) => {
+                let column = name.0.last().and_then(|part| part.as_ident()).map(identifier).unwrap_or_default();
+                pairs.push((column, value.clone()));
+            }
+            (AssignmentTarget::Tuple(names), Expr::Tuple(values)) if names.len() == values.len() => {
+                for (name, value) in names.iter().zip(values) {
+                    pairs.push((object_name(name)?, value.clone()));
+                }
+            }
+            (AssignmentTarget::Tuple(_), _) => {
+                return Err(Error::new(SqlState::SyntaxError, "number of columns does not match number of values"));
+            }
+        }
+    }
+    for (position, (name, _)) in pairs.iter().enumerate() {
+        if def.column(name).is_none() {
+            let message = format!("column \"{name}\" of relation \"{}\" does not exist", def.name);
+            return Err(Error::new(SqlState::UndefinedColumn, message));
+        }
+        if pairs[..position].iter().any(|(earlier, _)| earlier == name) {
+            return Err(Error::new(SqlState::SyntaxError, format!("multiple assignments to same column \"{name}\"")));
+        }
+    }
+    Ok(pairs)
+}

@@ -1,0 +1,80 @@
+//! DEFAULT values: constants, functions, and the numbers of serial and identity columns.
+
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::{
+        array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, new_null_array},
+        datatypes::Schema,
+    },
+    common::DFSchema,
+    sql::sqlparser::{ast, dialect::PostgreSqlDialect, parser::Parser},
+};
+use sepal_storage::arrow_type;
+use sepal_types::{ColumnDef, Error, Result, SqlType, TableDef};
+
+use super::{DmlContext, assign::assign};
+use crate::{
+    error::translate,
+    output::{sql_type, typed_field},
+    sql::{ParameterTypes, prepare_expression, tokenize},
+};
+
+/// `rows` default values of a column.
+pub fn default_values(def: &TableDef, column: &ColumnDef, rows: usize, context: &DmlContext) -> Result<ArrayRef> {
+    if column.generated.is_some() {
+        return serial_values(def, column, rows, context);
+    }
+    let Some(text) = &column.default else {
+        return Ok(new_null_array(&arrow_type(&column.ty), rows));
+    };
+    let mut expression = parse_default(text)?;
+    prepare_expression(&mut expression, &mut ParameterTypes::default(), Some(&column.ty));
+    let empty = DFSchema::empty();
+    let planned = context.engine.plan_expression(context.statement, expression, &empty)?;
+    let physical = context.engine.state().create_physical_expr(planned, &empty).map_err(translate)?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    let batch = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options)
+        .map_err(crate::error::arrow)?;
+    let array = physical.evaluate(&batch).and_then(|value| value.into_array(rows)).map_err(translate)?;
+    let field = physical
+        .return_field(batch.schema().as_ref())
+        .map_err(translate)
+        .map(|field| typed_field("default", array.data_type().clone(), &sql_type(&field)))?;
+    assign(&array, &field, column)
+}
+
+fn serial_values(def: &TableDef, column: &ColumnDef, rows: usize, context: &DmlContext) -> Result<ArrayRef> {
+    let count = u64::try_from(rows).unwrap_or(u64::MAX);
+    let first = context.statement.sequences.reserve(&sequence_name(def, column), count)?;
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values((0i64..).take(rows).map(|step| first + step)));
+    let field = typed_field("default", numbers.data_type().clone(), &SqlType::Int8);
+    assign(&numbers, &field, column)
+}
+
+/// `<table>_<column>_seq`, as Postgres names the sequence of a serial column.
+pub fn sequence_name(def: &TableDef, column: &ColumnDef) -> String {
+    format!("{}_{}_seq", def.name, column.name)
+}
+
+/// The expression that a DEFAULT's text says.
+pub fn parse_default(text: &str) -> Result<ast::Expr> {
+    Parser::new(&PostgreSqlDialect {})
+        .with_tokens_with_locations(tokenize(text)?)
+        .parse_expr()
+        .map_err(|problem| Error::bug(format!("the stored default {text} does not parse: {problem}")))
+}
+
+/// What the word DEFAULT stands for in a row of VALUES or in SET.
+pub fn default_expression(def: &TableDef, column: &ColumnDef) -> Result<ast::Expr> {
+    if column.generated.is_some() {
+        return parse_default(&format!("nextval('{}')", sequence_name(def, column).replace('\'', "''")));
+    }
+    parse_default(column.default.as_deref().unwrap_or("NULL"))
+}
+
+/// Whether an expression is the bare word DEFAULT.
+pub fn is_default(expr: &ast::Expr) -> bool {
+    matches!(expr, ast::Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"))
+}
+

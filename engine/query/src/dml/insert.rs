@@ -1,0 +1,210 @@
+//! INSERT: VALUES or a query, defaults, ON CONFLICT, RETURNING.
+
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::{array::ArrayRef, compute::concat_batches, datatypes::Schema},
+    logical_expr::LogicalPlan,
+    scalar::ScalarValue,
+    sql::sqlparser::ast::{self, SetExpr, TableObject},
+};
+use sepal_types::{ColumnDef, Error, Result, SqlState, SqlType, TableDef, TableId};
+
+use super::{
+    DmlContext, Written,
+    assign::{TargetRows, assign, write_rows},
+    conflict::Conflict,
+    defaults::{default_expression, default_values, is_default},
+    returning::Returning,
+};
+use crate::{
+    ddl::object_name,
+    output::OutputColumn,
+    planner::{TemporaryTables, undefined_table},
+    sql::{ParameterTypes, prepare_query},
+};
+
+/// A prepared INSERT.
+#[derive(Debug)]
+pub struct Insert {
+    def: Arc<TableDef>,
+    /// Positions in the table of the columns that the source gives, in the source's order.
+    targets: Vec<usize>,
+    /// `None`: DEFAULT VALUES.
+    source: Option<LogicalPlan>,
+    conflict: Option<Conflict>,
+    returning: Option<Returning>,
+}
+
+impl Insert {
+    /// Errors: 42P01, 42703, 42601 when lists differ in length, and the planner's.
+    pub fn prepare(insert: &ast::Insert, parameters: &mut ParameterTypes, context: &DmlContext) -> Result<Self> {
+        let TableObject::TableName(name) = &insert.table else {
+            return Err(Error::unsupported("INSERT INTO a table function is not supported"));
+        };
+        let name = object_name(name)?;
+        let snapshot = context.statement.snapshot.get();
+        let version = snapshot.find(&context.statement.environment, &name).ok_or_else(|| undefined_table(&name))?;
+        let def = Arc::clone(&version.def);
+        let mut targets = target_columns(&def, &insert.columns)?;
+        let source = match &insert.source {
+            None => None,
+            Some(query) => {
+                let mut query = query.clone();
+                check_width(&query, &targets, insert.columns.is_empty())?;
+                resolve_defaults(query.body.as_mut(), &def, &mut targets)?;
+                let types: Vec<SqlType> = targets.iter().map(|target| def.columns[*target].ty.clone()).collect();
+                prepare_query(&mut query, parameters, &types);
+                let no_tables = TemporaryTables::default();
+                if targets.is_empty() {
+                    None
+                } else {
+                    Some(context.engine.plan(context.statement, &no_tables, &query, parameters)?)
+                }
+            }
+        };
+        if let Some(plan) = &source {
+            let width = plan.schema().fields().len();
+            if width > targets.len() {
+                return Err(Error::new(SqlState::SyntaxError, "INSERT has more expressions than target columns"));
+            }
+            if width < targets.len() && !insert.columns.is_empty() {
+                return Err(Error::new(SqlState::SyntaxError, "INSERT has more target columns than expressions"));
+            }
+            targets.truncate(width);
+        }
+        let alias = insert.table_alias.as_ref().map(|alias| crate::ddl::identifier(&alias.alias));
+        let conflict = match &insert.on {
+            Some(ast::OnInsert::OnConflict(on)) => Some(Conflict::prepare(on, &def, alias.as_deref(), parameters, context)?),
+            Some(other) => return Err(Error::unsupported(format!("INSERT …{other} is not supported"))),
+            None => None,
+        };
+        let returning = match &insert.returning {
+            Some(items) => Some(Returning::prepare(items, &def, alias.as_deref(), parameters, context)?),
+            None => None,
+        };
+        Ok(Self { def, targets, source, conflict, returning })
+    }
+
+    pub fn target(&self) -> TableId {
+        self.def.id
+    }
+
+    pub fn may_update(&self) -> bool {
+        self.conflict.as_ref().is_some_and(Conflict::updates)
+    }
+
+    pub fn returning_columns(&self) -> Option<&[OutputColumn]> {
+        self.returning.as_ref().map(Returning::columns)
+    }
+
+    pub async fn run(&self, values: &[ScalarValue], context: &DmlContext<'_>) -> Result<Written> {
+        let proposed = self.proposed(values, context).await?;
+        let mut written = Written::default();
+        let shown = match &self.conflict {
+            None => {
+                written.ops.extend(write_rows(&self.def, &proposed, context.store)?);
+                proposed
+            }
+            Some(conflict) => {
+                let resolved = conflict.resolve(&self.def, &proposed, values, context).await?;
+                written.ops.extend(resolved.ops);
+                resolved.rows
+            }
+        };
+        written.rows = u64::try_from(shown.rows).unwrap_or(u64::MAX);
+        if let Some(returning) = &self.returning {
+            written.returned = Some(returning.run(&self.def, &shown, values, context).await?);
+        }
+        Ok(written)
+    }
+
+    /// The rows as they would be inserted: source values assigned, the rest defaulted.
+    async fn proposed(&self, values: &[ScalarValue], context: &DmlContext<'_>) -> Result<TargetRows> {
+        let (given, rows) = match &self.source {
+            None => (None, 1),
+            Some(plan) => {
+                let batches = context.engine.collect(plan, values.to_vec()).await?;
+                let schema = match batches.first() {
+                    Some(batch) => batch.schema(),
+                    None => Arc::new(Schema::new(plan.schema().fields().clone())),
+                };
+                let batch = concat_batches(&schema, &batches).map_err(crate::error::arrow)?;
+                let rows = batch.num_rows();
+                (Some((batch, plan.schema().fields().clone())), rows)
+            }
+        };
+        let mut arrays: Vec<Option<ArrayRef>> = vec![None; self.def.columns.len()];
+        if let Some((batch, fields)) = &given {
+            for ((target, array), field) in self.targets.iter().zip(batch.columns()).zip(fields.iter()) {
+                arrays[*target] = Some(assign(array, field, &self.def.columns[*target])?);
+            }
+        }
+        let fill = |(array, column): (Option<ArrayRef>, &ColumnDef)| match array {
+            Some(array) => Ok(array),
+            None => default_values(&self.def, column, rows, context),
+        };
+        let arrays = arrays.into_iter().zip(&self.def.columns).map(fill).collect::<Result<Vec<_>>>()?;
+        Ok(TargetRows { arrays, rows })
+    }
+}
+
+fn target_columns(def: &TableDef, columns: &[ast::ObjectName]) -> Result<Vec<usize>> {
+    if columns.is_empty() {
+        return Ok((0..def.columns.len()).collect());
+    }
+    let mut targets = Vec::with_capacity(columns.len());
+    for name in columns {
+        let name = object_name(name)?;
+        let position = def.columns.iter().position(|column| column.name == name).ok_or_else(|| {
+            let message = format!("column \"{name}\" of relation \"{}\" does not exist", def.name);
+            Error::new(SqlState::UndefinedColumn, message)
+        })?;
+        if targets.contains(&position) {
+            return Err(Error::new(SqlState::DuplicateColumn, format!("column \"{name}\" specified more than once")));
+        }
+        targets.push(position);
+    }
+    Ok(targets)
+}
+
+/// VALUES rows must all be as wide as the first, and no wider than the target list.
+fn check_width(query: &ast::Query, targets: &[usize], implicit: bool) -> Result<()> {
+    let SetExpr::Values(values) = query.body.as_ref() else {
+        return Ok(());
+    };
+    let width = values.rows.first().map_or(0, |row| row.len());
+    if values.rows.iter().any(|row| row.len() != width) {
+        return Err(Error::new(SqlState::SyntaxError, "VALUES lists must all be the same length"));
+    }
+    if width > targets.len() {
+        return Err(Error::new(SqlState::SyntaxError, "INSERT has more expressions than target columns"));
+    }
+    if width < targets.len() && !implicit {
+        return Err(Error::new(SqlState::SyntaxError, "INSERT has more target columns than expressions"));
+    }
+    Ok(())
+}
+
+/// DEFAULT in VALUES: a column that is DEFAULT in every row leaves the list; a lone one becomes its expression.
+fn resolve_defaults(body: &mut SetExpr, def: &TableDef, targets: &mut Vec<usize>) -> Result<()> {
+    let SetExpr::Values(values) = body else {
+        return Ok(());
+    };
+    let width = values.rows.first().map_or(0, |row| row.len());
+    for position in (0..width).rev() {
+        let column = &def.columns[targets[position]];
+        let defaults = values.rows.iter().filter(|row| is_default(&row[position])).count();
+        if defaults == values.rows.len() {
+            targets.remove(position);
+            for row in &mut values.rows {
+                row.content.remove(position);
+            }
+        } else if defaults > 0 {
+            for row in values.rows.iter_mut().filter(|row| is_default(&row[position])) {
+                row[position] = default_expression(def, column)?;
+            }
+        }
+    }
+    Ok(())
+}

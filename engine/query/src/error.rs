@@ -1,0 +1,188 @@
+//! DataFusion's errors, as Postgres would say them.
+//!
+//! Our own errors travel through DataFusion as `External` and come out unchanged. DataFusion's own carry a
+//! kind and a message; the SQLSTATE is taken from the kind where it is precise and from the wording where it
+//! is not. Anything unrecognised stays XX000, so that a missing case shows.
+
+use datafusion::{
+    arrow::error::ArrowError,
+    common::SchemaError,
+    error::DataFusionError,
+};
+use sepal_storage::StoreError;
+use sepal_types::{Error, SqlState};
+
+/// Our error as one that DataFusion carries.
+pub fn carry(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// A storage error as one that DataFusion carries.
+pub fn carry_store(error: StoreError) -> DataFusionError {
+    carry(error.into())
+}
+
+/// What the client is told.
+pub fn translate(error: DataFusionError) -> Error {
+    match error {
+        DataFusionError::External(inner) => external(inner),
+        DataFusionError::Context(_, inner) => translate(*inner),
+        DataFusionError::Diagnostic(_, inner) => translate(*inner),
+        DataFusionError::Shared(inner) => shared(&inner),
+        DataFusionError::Collection(mut errors) if !errors.is_empty() => translate(errors.swap_remove(0)),
+        DataFusionError::ArrowError(inner, _) => arrow(*inner),
+        DataFusionError::SchemaError(inner, _) => schema(&inner),
+        DataFusionError::SQL(inner, _) => Error::new(SqlState::SyntaxError, inner.to_string()),
+        DataFusionError::NotImplemented(message) => Error::unsupported(message),
+        DataFusionError::ResourcesExhausted(message) => {
+            Error::new(SqlState::OutOfMemory, "out of memory")
+                .with_detail(message)
+                .with_hint("Add a LIMIT or a filter, or raise the tenant's memory budget.")
+        }
+        DataFusionError::Plan(message) => wording(&message, SqlState::SyntaxError),
+        DataFusionError::Execution(message) => wording(&message, SqlState::DataException),
+        other => wording(&other.strip_backtrace(), SqlState::InternalError),
+    }
+}
+
+fn external(inner: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    match inner.downcast::<Error>() {
+        Ok(error) => *error,
+        Err(inner) => match inner.downcast::<DataFusionError>() {
+            Ok(error) => translate(*error),
+            Err(other) => Error::bug(other.to_string()),
+        },
+    }
+}
+
+/// A shared error cannot be taken apart by value: look for ours inside it, else keep its words.
+fn shared(error: &DataFusionError) -> Error {
+    match error {
+        DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
+            Some(error) => error.clone(),
+            None => Error::bug(inner.to_string()),
+        },
+        DataFusionError::Context(_, inner) => shared(inner),
+        DataFusionError::Shared(inner) => shared(inner),
+        DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
+            ArrowError::ExternalError(inner) => match inner.downcast_ref::<Error>() {
+                Some(error) => error.clone(),
+                None => Error::bug(inner.to_string()),
+            },
+            other => wording(&other.to_string(), SqlState::DataException),
+        },
+        DataFusionError::SchemaError(inner, _) => schema(inner),
+        DataFusionError::Plan(message) => wording(message, SqlState::SyntaxError),
+        DataFusionError::Execution(message) => wording(message, SqlState::DataException),
+        other => wording(&other.strip_backtrace(), SqlState::InternalError),
+    }
+}
+
+/// Arrow's errors from casts and arithmetic.
+pub fn arrow(error: ArrowError) -> Error {
+    match error {
+        ArrowError::ExternalError(inner) => external(inner),
+        ArrowError::DivideByZero => Error::new(SqlState::DivisionByZero, "division by zero"),
+        ArrowError::ArithmeticOverflow(message) => {
+            Error::new(SqlState::NumericValueOutOfRange, "value out of range").with_detail(message)
+        }
+        ArrowError::CastError(message) | ArrowError::ParseError(message) => {
+            Error::new(SqlState::InvalidTextRepresentation, message)
+        }
+        other => wording(&other.to_string(), SqlState::DataException),
+    }
+}
+
+fn schema(error: &SchemaError) -> Error {
+    match error {
+        SchemaError::AmbiguousReference { field } => {
+            Error::new(SqlState::AmbiguousColumn, format!("column reference \"{}\" is ambiguous", field.name))
+        }
+        SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
+            Error::new(SqlState::DuplicateAlias, format!("column name \"{name}\" specified more than once"))
+                .with_hint("Give one of the two another name with AS.")
+        }
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let name = match &field.relation {
+                Some(relation) => format!("{relation}.{}", field.name),
+                None => format!("\"{}\"", field.name),
+            };
+            let error = Error::new(SqlState::UndefinedColumn, format!("column {name} does not exist"));
+            match nearest(&field.name, valid_fields.iter().map(|column| column.name.as_str())) {
+                Some(near) => error.with_hint(format!("Perhaps you meant to reference the column \"{near}\".")),
+                None => error,
+            }
+        }
+    }
+}
+
+/// The candidate within two edits, as Postgres hints only at near misses.
+fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .filter(|candidate| !candidate.starts_with("__"))
+        .map(|candidate| (edit_distance(name, candidate), candidate))
+        .filter(|(edits, _)| *edits <= 2)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+fn wording(message: &str, otherwise: SqlState) -> Error {
+    let lower = message.to_ascii_lowercase();
+    let is = |part: &str| lower.contains(part);
+    if is("divide by zero") || is("division by zero") {
+        return Error::new(SqlState::DivisionByZero, "division by zero");
+    }
+    if is("invalid function") {
+        let name = message.split('\'').nth(1).unwrap_or("?").to_owned();
+        return undefined_function(&name);
+    }
+    if is("overflow") {
+        return Error::new(SqlState::NumericValueOutOfRange, "value out of range").with_detail(message.to_owned());
+    }
+    if is("ambiguous reference") {
+        return Error::new(SqlState::AmbiguousColumn, message.to_owned());
+    }
+    if is("cannot cast") || is("cast error") || is("could not parse") || is("error parsing") {
+        return Error::new(SqlState::InvalidTextRepresentation, message.to_owned());
+    }
+    if is("scalar subquery") && is("more than one row") {
+        return Error::new(
+            SqlState::CardinalityViolation,
+            "more than one row returned by a subquery used as an expression",
+        );
+    }
+    if is("must appear in the group by") || is("must be in the group by") || is("could not be resolved from available columns") {
+        return Error::new(SqlState::GroupingError, message.to_owned());
+    }
+    if is("coerce") || is("signature") || is("no function matches") {
+        return Error::new(SqlState::UndefinedFunction, message.to_owned())
+            .with_hint("No function or operator matches the given argument types. You might need to add explicit type casts.");
+    }
+    if is("not implemented") || is("unsupported") || is("not supported") {
+        return Error::unsupported(message.to_owned());
+    }
+    Error::new(otherwise, message.to_owned())
+}
+
+/// 42883 with Postgres' wording.
+pub fn undefined_function(name: &str) -> Error {
+    Error::new(SqlState::UndefinedFunction, format!("function {name} does not exist")).with_hint(
+        "No function matches the given name and argument types. You might need to add explicit type casts.",
+    )
+}
+
+/// Levenshtein distance; names are short, so the plain table is enough.
+fn edit_distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, from) in left.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in right.iter().enumerate() {
+            let substitute = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}

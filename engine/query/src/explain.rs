@@ -1,0 +1,49 @@
+//! EXPLAIN in Postgres' layout: one tree, children under arrows, index scans named as Postgres names them.
+
+use std::{sync::Arc, time::Duration};
+
+use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan};
+
+use crate::vector::KnnExec;
+
+/// The lines of `QUERY PLAN`.
+pub fn explain_lines(plan: &Arc<dyn ExecutionPlan>, with_metrics: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    walk(plan, 0, with_metrics, &mut lines);
+    lines
+}
+
+/// What EXPLAIN ANALYZE adds at the end.
+pub fn execution_time(elapsed: Duration, rows: u64) -> Vec<String> {
+    vec![format!("Rows: {rows}"), format!("Execution Time: {:.3} ms", elapsed.as_secs_f64() * 1000.0)]
+}
+
+fn walk(plan: &Arc<dyn ExecutionPlan>, depth: usize, with_metrics: bool, lines: &mut Vec<String>) {
+    let (first, rest) = match depth {
+        0 => (String::new(), "  ".to_owned()),
+        depth => (format!("{}->  ", " ".repeat(6 * (depth - 1) + 2)), " ".repeat(6 * depth + 2)),
+    };
+    let mut own = match plan.downcast_ref::<KnnExec>() {
+        Some(knn) => knn.explain_lines().into_iter().map(|line| line.trim().to_owned()).collect(),
+        None => vec![describe(plan)],
+    };
+    if with_metrics && let Some(rows) = plan.metrics().and_then(|metrics| metrics.output_rows()) {
+        own[0].push_str(&format!(" (actual rows={rows})"));
+    }
+    for (position, line) in own.iter().enumerate() {
+        lines.push(format!("{}{line}", if position == 0 { &first } else { &rest }));
+    }
+    for child in plan.children() {
+        walk(child, depth + 1, with_metrics, lines);
+    }
+}
+
+fn describe(plan: &Arc<dyn ExecutionPlan>) -> String {
+    struct OneLine<'a>(&'a dyn ExecutionPlan);
+    impl std::fmt::Display for OneLine<'_> {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            self.0.fmt_as(DisplayFormatType::Default, f)
+        }
+    }
+    OneLine(plan.as_ref()).to_string()
+}

@@ -1,0 +1,193 @@
+//! The distance functions and, through the planner, the operators `<->`, `<=>`, `<#>` and `<+>`.
+//!
+//! Every metric is one function over two vectors with a `float8` result, as in pgvector. The arithmetic is
+//! `sepal_index`'s; DataFusion's own `array_distance` family is not used (it allocates a list per row).
+
+use std::{any::Any, sync::Arc};
+
+use datafusion::{
+    arrow::{
+        array::{Array, ArrayRef, AsArray, Float64Builder},
+        datatypes::{DataType, Float32Type},
+    },
+    common::{Result, ScalarValue},
+    logical_expr::{
+        ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, expr::ScalarFunction,
+    },
+};
+use sepal_types::{Error, Metric, SqlState};
+
+use crate::{error::carry, functions::cast::to_vector_array, output::is_vector};
+
+/// What a distance function computes from the metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Variant {
+    Plain,
+    /// `inner_product` is the positive product; the metric is its negation.
+    Negated,
+    /// `vector_l2_squared_distance`
+    Squared,
+}
+
+/// A distance as a SQL function.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct DistanceFunction {
+    name: &'static str,
+    metric: Metric,
+    variant: Variant,
+    signature: Signature,
+}
+
+pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
+    [
+        ("l2_distance", Metric::L2, Variant::Plain),
+        ("cosine_distance", Metric::Cosine, Variant::Plain),
+        ("l1_distance", Metric::L1, Variant::Plain),
+        ("vector_negative_inner_product", Metric::InnerProduct, Variant::Plain),
+        ("inner_product", Metric::InnerProduct, Variant::Negated),
+        ("vector_l2_squared_distance", Metric::L2, Variant::Squared),
+    ]
+    .into_iter()
+    .map(|(name, metric, variant)| {
+        let signature = Signature::any(2, Volatility::Immutable);
+        Arc::new(ScalarUDF::from(DistanceFunction { name, metric, variant, signature }))
+    })
+    .collect()
+}
+
+/// The name of the function behind an operator.
+const fn function_name(metric: Metric) -> &'static str {
+    match metric {
+        Metric::Cosine => "cosine_distance",
+        Metric::InnerProduct => "vector_negative_inner_product",
+        Metric::L1 => "l1_distance",
+        Metric::L2 => "l2_distance",
+    }
+}
+
+/// `left <op> right` as a call.
+pub fn distance_call(metric: Metric, left: Expr, right: Expr) -> Expr {
+    let signature = Signature::any(2, Volatility::Immutable);
+    let function = DistanceFunction { name: function_name(metric), metric, variant: Variant::Plain, signature };
+    Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(ScalarUDF::from(function)), vec![left, right]))
+}
+
+/// The metric whose ascending order a call of this function has; `None` for other functions.
+pub fn metric_of_function(function: &ScalarUDF) -> Option<Metric> {
+    let distance = (function.inner().as_ref() as &dyn Any).downcast_ref::<DistanceFunction>()?;
+    // The square root is monotone, so the squared distance orders alike.
+    (distance.variant != Variant::Negated).then_some(distance.metric)
+}
+
+impl ScalarUDFImpl for DistanceFunction {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        let takes = |ty: &DataType| is_vector(ty) || matches!(ty, DataType::Utf8 | DataType::Null);
+        if arguments.iter().all(takes) {
+            return Ok(DataType::Float64);
+        }
+        let names: Vec<String> =
+            arguments.iter().map(|ty| crate::output::natural_type(ty).display_name()).collect();
+        Err(carry(
+            Error::new(
+                SqlState::UndefinedFunction,
+                match self.metric.operator() {
+                    operator if self.variant == Variant::Plain => {
+                        format!("operator does not exist: {} {operator} {}", names[0], names[1])
+                    }
+                    _ => format!("function {}({}) does not exist", self.name, names.join(", ")),
+                },
+            )
+            .with_hint("No operator matches the given name and argument types. You might need to add explicit type casts."),
+        ))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let rows = args.number_rows;
+        match &args.args[..] {
+            [ColumnarValue::Array(column), ColumnarValue::Scalar(query)]
+            | [ColumnarValue::Scalar(query), ColumnarValue::Array(column)] => {
+                Ok(ColumnarValue::Array(self.against_one(column, query)?))
+            }
+            [left, right] => {
+                let scalar = matches!((left, right), (ColumnarValue::Scalar(_), ColumnarValue::Scalar(_)));
+                let rows = if scalar { 1 } else { rows };
+                let left = to_vector_array(&left.to_array(rows)?)?;
+                let right = to_vector_array(&right.to_array(rows)?)?;
+                let distances = self.pairwise(&left, &right)?;
+                if scalar {
+                    return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&distances, 0)?));
+                }
+                Ok(ColumnarValue::Array(distances))
+            }
+            _ => Err(carry(Error::bug(format!("{} takes two arguments", self.name)))),
+        }
+    }
+}
+
+impl DistanceFunction {
+    fn against_one(&self, column: &ArrayRef, query: &ScalarValue) -> Result<ArrayRef> {
+        let column = to_vector_array(column)?;
+        let query = to_vector_array(&query.to_array()?)?;
+        let mut distances = Float64Builder::with_capacity(column.len());
+        let query = elements(&query, 0);
+        for row in 0..column.len() {
+            match (elements(&column, row), &query) {
+                (Some(vector), Some(query)) => distances.append_value(self.compute(vector.values(), query.values())?),
+                _ => distances.append_null(),
+            }
+        }
+        Ok(Arc::new(distances.finish()))
+    }
+
+    fn pairwise(&self, left: &ArrayRef, right: &ArrayRef) -> Result<ArrayRef> {
+        let mut distances = Float64Builder::with_capacity(left.len());
+        for row in 0..left.len() {
+            match (elements(left, row), elements(right, row)) {
+                (Some(left), Some(right)) => distances.append_value(self.compute(left.values(), right.values())?),
+                _ => distances.append_null(),
+            }
+        }
+        Ok(Arc::new(distances.finish()))
+    }
+
+    fn compute(&self, left: &[f32], right: &[f32]) -> Result<f64> {
+        check_dimensions(left.len(), right.len())?;
+        let distance = sepal_index::distance(self.metric, left, right);
+        Ok(match self.variant {
+            Variant::Plain => distance,
+            Variant::Negated => -distance,
+            Variant::Squared => distance * distance,
+        })
+    }
+}
+
+/// pgvector's check (`CheckDims`).
+pub(super) fn check_dimensions(left: usize, right: usize) -> Result<()> {
+    if left == right {
+        return Ok(());
+    }
+    Err(carry(Error::new(SqlState::DataException, format!("different vector dimensions {left} and {right}"))))
+}
+
+/// One row of a vector array; `None` for NULL.
+pub fn elements(
+    array: &ArrayRef,
+    row: usize,
+) -> Option<datafusion::arrow::array::PrimitiveArray<Float32Type>> {
+    if array.is_null(row) {
+        return None;
+    }
+    let value = match array.data_type() {
+        DataType::FixedSizeList(..) => array.as_fixed_size_list().value(row),
+        _ => array.as_list::<i32>().value(row),
+    };
+    Some(value.as_primitive::<Float32Type>().clone())
+}

@@ -1,0 +1,34 @@
+//! SQL functions that DataFusion lacks or does differently: distances, vector arithmetic, casts, sequences,
+//! session functions.
+//!
+//! Registered by `planner` for every statement. The catalog's functions (`format_type`, …) live in `catalog`.
+
+mod cast;
+mod distance;
+mod sequence;
+mod session;
+mod vector;
+mod vector_aggregate;
+
+use std::sync::Arc;
+
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+
+pub use distance::{DistanceFunction, distance_call, metric_of_function};
+pub use cast::{check_vector_dimensions, convert, fix_dimensions, to_vector_array};
+pub use distance::elements as vector_elements;
+pub use sequence::sequence_functions;
+pub use session::session_functions;
+
+/// The functions that need no session.
+pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
+    let mut functions = distance::functions();
+    functions.extend(vector::functions());
+    functions.extend(cast::functions());
+    functions
+}
+
+/// `sum` and `avg` over vectors, under names of their own; `planner` routes calls here by type.
+pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
+    vector_aggregate::functions()
+}

@@ -1,0 +1,192 @@
+//! pgvector's vector functions: dimensions, norms, arithmetic, parts.
+//!
+//! The operators `+`, `-`, `*` and `||` over vectors reach the same functions through the planner.
+
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::{
+        array::{Array, ArrayRef, Float32Builder, Float64Array, Int32Array, ListBuilder},
+        datatypes::{DataType, Field},
+    },
+    common::Result,
+    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+};
+use sepal_storage::arrow_type;
+use sepal_types::{Error, SqlState, SqlType, check_finite};
+
+use super::{cast::to_vector_array, distance::{check_dimensions, elements}};
+use crate::error::carry;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Operation {
+    Add,
+    Concatenate,
+    Dimensions,
+    Multiply,
+    Norm,
+    Normalize,
+    Subtract,
+    Subvector,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct VectorFunction {
+    name: &'static str,
+    operation: Operation,
+    signature: Signature,
+}
+
+pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
+    [
+        ("vector_dims", Operation::Dimensions),
+        ("vector_norm", Operation::Norm),
+        ("l2_normalize", Operation::Normalize),
+        ("subvector", Operation::Subvector),
+        ("vector_add", Operation::Add),
+        ("vector_sub", Operation::Subtract),
+        ("vector_mul", Operation::Multiply),
+        ("vector_concat", Operation::Concatenate),
+    ]
+    .into_iter()
+    .map(|(name, operation)| {
+        let arguments = match operation {
+            Operation::Dimensions | Operation::Norm | Operation::Normalize => 1,
+            Operation::Subvector => 3,
+            _ => 2,
+        };
+        let signature = Signature::any(arguments, Volatility::Immutable);
+        Arc::new(ScalarUDF::from(VectorFunction { name, operation, signature }))
+    })
+    .collect()
+}
+
+impl ScalarUDFImpl for VectorFunction {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(match self.operation {
+            Operation::Dimensions => DataType::Int32,
+            Operation::Norm => DataType::Float64,
+            _ => arrow_type(&SqlType::Vector(None)),
+        })
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let Some(first) = arrays.first() else {
+            return Err(carry(Error::bug(format!("{} without arguments", self.name))));
+        };
+        let vectors = to_vector_array(first)?;
+        let result: ArrayRef = match self.operation {
+            Operation::Dimensions => Arc::new(
+                (0..vectors.len())
+                    .map(|row| elements(&vectors, row).map(|vector| i32::try_from(vector.len()).unwrap_or(i32::MAX)))
+                    .collect::<Int32Array>(),
+            ),
+            Operation::Norm => Arc::new(
+                (0..vectors.len()).map(|row| elements(&vectors, row).map(|vector| norm(vector.values()))).collect::<Float64Array>(),
+            ),
+            Operation::Normalize => map(&vectors, |_, vector| Ok(normalize(vector)))?,
+            Operation::Subvector => self.subvectors(&vectors, &arrays)?,
+            _ => self.combine(&vectors, &to_vector_array(&arrays[1])?)?,
+        };
+        Ok(ColumnarValue::Array(result))
+    }
+}
+
+impl VectorFunction {
+    fn combine(&self, left: &ArrayRef, right: &ArrayRef) -> Result<ArrayRef> {
+        let mut builder = vector_builder(left.len());
+        for row in 0..left.len() {
+            let (Some(left), Some(right)) = (elements(left, row), elements(right, row)) else {
+                builder.append(false);
+                continue;
+            };
+            let (left, right) = (left.values(), right.values());
+            let pairs = || left.iter().zip(right.iter());
+            let combined: Vec<f32> = match self.operation {
+                Operation::Concatenate => left.iter().chain(right.iter()).copied().collect(),
+                operation => {
+                    check_dimensions(left.len(), right.len())?;
+                    match operation {
+                        Operation::Add => pairs().map(|(a, b)| a + b).collect(),
+                        Operation::Subtract => pairs().map(|(a, b)| a - b).collect(),
+                        _ => pairs().map(|(a, b)| a * b).collect(),
+                    }
+                }
+            };
+            if combined.iter().any(|value| !value.is_finite()) {
+                return Err(carry(Error::new(SqlState::NumericValueOutOfRange, "value out of range: overflow")));
+            }
+            append(&mut builder, &combined);
+        }
+        Ok(Arc::new(builder.finish()))
+    }
+
+    /// `subvector(v, start, count)`, counted from 1, cut at the ends as pgvector does.
+    fn subvectors(&self, vectors: &ArrayRef, arrays: &[ArrayRef]) -> Result<ArrayRef> {
+        let number = |array: &ArrayRef| datafusion::arrow::compute::cast(array, &DataType::Int32);
+        let (starts, counts) = (number(&arrays[1])?, number(&arrays[2])?);
+        let starts = datafusion::common::cast::as_int32_array(&starts)?;
+        let counts = datafusion::common::cast::as_int32_array(&counts)?;
+        map(vectors, |row, vector| {
+            if counts.value(row) < 1 {
+                return Err(carry(Error::new(SqlState::DataException, "vector must have at least 1 dimension")));
+            }
+            let length = i64::try_from(vector.len()).unwrap_or(i64::MAX);
+            let first = i64::from(starts.value(row)).max(1);
+            let last = (i64::from(starts.value(row)) + i64::from(counts.value(row)) - 1).min(length);
+            if first > last {
+                return Err(carry(Error::new(SqlState::DataException, "vector must have at least 1 dimension")));
+            }
+            let range = usize::try_from(first - 1).unwrap_or(0)..usize::try_from(last).unwrap_or(0);
+            Ok(vector[range].to_vec())
+        })
+    }
+}
+
+fn norm(vector: &[f32]) -> f64 {
+    vector.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>().sqrt()
+}
+
+/// A zero vector stays a zero vector, as in pgvector.
+#[expect(clippy::cast_possible_truncation, reason = "a unit vector's elements are float4 by definition")]
+fn normalize(vector: &[f32]) -> Vec<f32> {
+    let length = norm(vector);
+    if length == 0.0 {
+        return vec![0.0; vector.len()];
+    }
+    vector.iter().map(|value| (f64::from(*value) / length) as f32).collect()
+}
+
+pub(super) fn vector_builder(rows: usize) -> ListBuilder<Float32Builder> {
+    ListBuilder::with_capacity(Float32Builder::new(), rows)
+        .with_field(Field::new("vector_element", DataType::Float32, false))
+}
+
+pub(super) fn append(builder: &mut ListBuilder<Float32Builder>, vector: &[f32]) {
+    builder.values().append_slice(vector);
+    builder.append(true);
+}
+
+fn map(vectors: &ArrayRef, each: impl Fn(usize, &[f32]) -> Result<Vec<f32>>) -> Result<ArrayRef> {
+    let mut builder = vector_builder(vectors.len());
+    for row in 0..vectors.len() {
+        match elements(vectors, row) {
+            Some(vector) => {
+                let mapped = each(row, vector.values())?;
+                check_finite(&mapped).map_err(carry)?;
+                append(&mut builder, &mapped);
+            }
+            None => builder.append(false),
+        }
+    }
+    Ok(Arc::new(builder.finish()))
+}

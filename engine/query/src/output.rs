@@ -1,0 +1,137 @@
+//! Types and rows on their way out: which SQL type a planned column has, and batches cast to just that.
+//!
+//! A column's SQL type comes from its field's metadata, else from its Arrow type. It is decided once, from the
+//! plan that is described to the client; the rows are then cast to it, whatever the optimizer made of them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use datafusion::arrow::{
+    array::{ArrayRef, RecordBatch, RecordBatchOptions},
+    compute::cast,
+    datatypes::{DataType, Field, Schema, TimeUnit},
+};
+use sepal_storage::arrow_type;
+use sepal_types::{Error, Result, SqlType};
+
+use crate::{error, sql::strip_marker};
+
+/// Field metadata that names the SQL type, as `SqlType::display_name` prints it.
+pub const TYPE_KEY: &str = "sepal.type";
+
+/// One column of a result.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputColumn {
+    pub name: String,
+    pub ty: SqlType,
+    /// The table's oid if the column is a plain column of a table, else 0.
+    pub table: u32,
+    /// The column's number in that table, from 1, else 0.
+    pub column: i16,
+}
+
+impl OutputColumn {
+    pub fn new(name: impl Into<String>, ty: SqlType) -> Self {
+        Self { name: name.into(), ty, table: 0, column: 0 }
+    }
+
+    /// The column that a planned field becomes.
+    pub fn from_field(field: &Field) -> Self {
+        Self::new(strip_marker(field.name()), sql_type(field))
+    }
+}
+
+/// A field that says its SQL type.
+pub fn typed_field(name: &str, data_type: DataType, ty: &SqlType) -> Field {
+    Field::new(name, data_type, true)
+        .with_metadata(HashMap::from([(TYPE_KEY.to_owned(), ty.display_name())]))
+}
+
+/// The SQL type of a planned field.
+pub fn sql_type(field: &Field) -> SqlType {
+    field
+        .metadata()
+        .get(TYPE_KEY)
+        .and_then(|name| SqlType::from_name(name))
+        .unwrap_or_else(|| natural_type(field.data_type()))
+}
+
+/// The SQL type that an Arrow type means when nothing else is said.
+pub fn natural_type(data_type: &DataType) -> SqlType {
+    match data_type {
+        DataType::Boolean => SqlType::Bool,
+        DataType::Int8 | DataType::UInt8 | DataType::Int16 => SqlType::Int2,
+        DataType::UInt16 | DataType::Int32 => SqlType::Int4,
+        DataType::UInt32 | DataType::Int64 | DataType::UInt64 => SqlType::Int8,
+        DataType::Float16 | DataType::Float32 => SqlType::Float4,
+        DataType::Float64 => SqlType::Float8,
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale) => numeric(*precision, *scale),
+        DataType::Decimal256(..) => SqlType::Numeric(None),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => SqlType::Bytea,
+        DataType::FixedSizeBinary(16) => SqlType::Uuid,
+        DataType::FixedSizeBinary(_) => SqlType::Bytea,
+        DataType::Date32 | DataType::Date64 => SqlType::Date,
+        DataType::Time32(_) | DataType::Time64(_) => SqlType::Time,
+        DataType::Timestamp(_, None) => SqlType::Timestamp,
+        DataType::Timestamp(_, Some(_)) => SqlType::Timestamptz,
+        DataType::Interval(_) | DataType::Duration(_) => SqlType::Interval,
+        DataType::FixedSizeList(item, length) if is_vector_item(item) => SqlType::Vector(u16::try_from(*length).ok()),
+        DataType::List(item) if is_vector_item(item) => SqlType::Vector(None),
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            SqlType::Array(Box::new(sql_type(item)))
+        }
+        DataType::Dictionary(_, value) => natural_type(value),
+        _ => SqlType::Text,
+    }
+}
+
+fn numeric(precision: u8, scale: i8) -> SqlType {
+    if (precision, scale) == (38, 16) { SqlType::Numeric(None) } else { SqlType::Numeric(Some((precision, scale))) }
+}
+
+/// Whether a list's item marks the list as a vector.
+pub fn is_vector_item(item: &Field) -> bool {
+    item.name() == "vector_element"
+}
+
+/// Whether an Arrow type is a vector's.
+pub fn is_vector(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::FixedSizeList(item, _) | DataType::List(item) if is_vector_item(item))
+}
+
+/// Casts a batch to the described columns. Cheap where the types agree already.
+///
+/// Errors: a value does not fit the described type.
+pub fn conform(batch: &RecordBatch, columns: &[OutputColumn]) -> Result<RecordBatch> {
+    let arrays: Vec<ArrayRef> = batch
+        .columns()
+        .iter()
+        .zip(columns)
+        .map(|(array, column)| conform_array(array, &column.ty))
+        .collect::<Result<_>>()?;
+    let fields: Vec<Field> = arrays
+        .iter()
+        .zip(columns)
+        .map(|(array, column)| typed_field(&column.name, array.data_type().clone(), &column.ty))
+        .collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
+        .map_err(|problem| Error::bug(format!("a result does not fit its description: {problem}")))
+}
+
+/// Casts one array to the Arrow type of a SQL type.
+pub fn conform_array(array: &ArrayRef, ty: &SqlType) -> Result<ArrayRef> {
+    let wanted = arrow_type(ty);
+    if array.data_type() == &wanted || is_vector(array.data_type()) && is_vector(&wanted) {
+        return Ok(Arc::clone(array));
+    }
+    match array.data_type() {
+        // Arrow has no direct way from nanoseconds with a zone to another zone's microseconds in one step.
+        DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
+            let micros = cast(array, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone())).map_err(error::arrow)?;
+            cast(&micros, &wanted).map_err(error::arrow)
+        }
+        _ => cast(array, &wanted).map_err(error::arrow),
+    }
+}

@@ -1,0 +1,249 @@
+//! Planning and running queries: the one place where DataFusion is set up.
+//!
+//! An [`Engine`] is shared by all sessions of one tenant: it holds functions and rules, never a table. Tables
+//! come from the [`StatementContext`] of the statement at hand, so a plan can name nothing outside the
+//! tenant's own snapshot.
+
+mod operators;
+mod provider;
+mod relation;
+mod types;
+
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
+
+use async_trait::async_trait;
+use datafusion::{
+    arrow::array::RecordBatch,
+    common::ParamValues,
+    execution::{
+        SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext,
+        context::{QueryPlanner, SessionConfig},
+        memory_pool::GreedyMemoryPool,
+        runtime_env::RuntimeEnvBuilder,
+        disk_manager::{DiskManagerBuilder, DiskManagerMode},
+    },
+    catalog::Session,
+    logical_expr::{AggregateUDF, ScalarUDF, WindowUDF, Expr},
+    common::DFSchema,
+    physical_plan::{ExecutionPlan, execute_stream},
+    physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
+    scalar::ScalarValue,
+    sql::{
+        planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel},
+        sqlparser::ast::{self, visit_expressions},
+    },
+};
+use futures::TryStreamExt;
+use sepal_types::{Error, Result, SqlType};
+
+use crate::{
+    context::StatementContext,
+    error::translate,
+    functions,
+    output::sql_type,
+    sql::ParameterTypes,
+    vector::{TopKPlanner, TopKRule},
+};
+
+pub use provider::{TemporaryTables, undefined_table};
+pub use datafusion::logical_expr::LogicalPlan;
+pub use relation::constant as fold_constant;
+
+/// Rows per batch that operators pass on.
+pub const BATCH_ROWS: usize = 8192;
+
+/// Functions, rules and budgets of one tenant's queries.
+pub struct Engine {
+    state: SessionState,
+    scalars: HashMap<String, Arc<ScalarUDF>>,
+    aggregates: HashMap<String, Arc<AggregateUDF>>,
+    windows: HashMap<String, Arc<WindowUDF>>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// `memory_bytes` bounds what sorts, joins and aggregates of this tenant hold at once. Nothing spills: a
+    /// spill file would be plaintext.
+    pub fn new(memory_bytes: usize, threads: usize) -> Result<Self> {
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory_bytes)))
+            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+            .build_arc()
+            .map_err(translate)?;
+        let mut config = SessionConfig::new()
+            .with_target_partitions(threads.max(1))
+            .with_batch_size(BATCH_ROWS)
+            .with_information_schema(false);
+        config.options_mut().sql_parser.default_null_ordering = "nulls_max".to_owned();
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .with_default_features()
+            .with_query_planner(Arc::new(Planner))
+            .with_optimizer_rule(Arc::new(TopKRule))
+            .build();
+        let mut scalars = state.scalar_functions().clone();
+        scalars.extend(functions::scalar_functions().into_iter().map(|function| (function.name().to_owned(), function)));
+        let mut aggregates = state.aggregate_functions().clone();
+        aggregates.extend(functions::aggregate_functions().into_iter().map(|function| (function.name().to_owned(), function)));
+        let windows = state.window_functions().clone();
+        Ok(Self { state, scalars, aggregates, windows })
+    }
+
+    /// Plans a prepared query (see `sql::prepare_query`). Types of parameters that the plan implies are added to
+    /// `parameters`.
+    pub fn plan(
+        &self,
+        context: &StatementContext,
+        temporary: &TemporaryTables,
+        query: &ast::Query,
+        parameters: &mut ParameterTypes,
+    ) -> Result<LogicalPlan> {
+        let statement = ast::Statement::Query(Box::new(query.clone()));
+        match self.plan_once(context, temporary, statement.clone(), parameters) {
+            Ok(plan) => {
+                infer(&plan, parameters)?;
+                Ok(plan)
+            }
+            // A parameter that nothing types is text, as in Postgres; DataFusion wants to be told.
+            Err(error) if error.message().contains("laceholder type could not be resolved") => {
+                let mut assumed = parameters.clone();
+                for number in 1..=assumed.len() {
+                    assumed.hint(number, &SqlType::Text);
+                }
+                *parameters = assumed;
+                self.plan_once(context, temporary, statement, parameters)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn plan_once(
+        &self,
+        context: &StatementContext,
+        temporary: &TemporaryTables,
+        statement: ast::Statement,
+        parameters: &ParameterTypes,
+    ) -> Result<LogicalPlan> {
+        let provider = provider::Provider::new(self, context, temporary);
+        let mut planner_context = PlannerContext::new().with_prepare_param_data_types(parameters.fields());
+        SqlToRel::new_with_options(&provider, parser_options())
+            .sql_statement_to_plan_with_context(statement, &mut planner_context)
+            .map_err(translate)
+    }
+
+    /// Plans an expression over one table's columns: a default, a predicate given as text.
+    pub fn plan_expression(
+        &self,
+        context: &StatementContext,
+        expression: ast::Expr,
+        schema: &DFSchema,
+    ) -> Result<Expr> {
+        let temporary = TemporaryTables::default();
+        let provider = provider::Provider::new(self, context, &temporary);
+        SqlToRel::new_with_options(&provider, parser_options())
+            .sql_to_expr(expression, schema, &mut PlannerContext::new())
+            .map_err(translate)
+    }
+
+    /// Optimizes a plan with its parameters filled in, and makes it executable.
+    pub async fn physical(&self, plan: &LogicalPlan, values: Vec<ScalarValue>) -> Result<Arc<dyn ExecutionPlan>> {
+        let plan = if values.is_empty() {
+            plan.clone()
+        } else {
+            plan.clone().with_param_values(ParamValues::from(values)).map_err(translate)?
+        };
+        self.state.create_physical_plan(&plan).await.map_err(translate)
+    }
+
+    /// The optimized logical plan, for EXPLAIN.
+    pub fn optimize(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
+        self.state.optimize(plan).map_err(translate)
+    }
+
+    /// Starts a plan; rows come as the consumer pulls.
+    pub fn start(&self, plan: Arc<dyn ExecutionPlan>) -> Result<SendableRecordBatchStream> {
+        execute_stream(plan, self.task_context()).map_err(translate)
+    }
+
+    /// Plans and runs a query to its end. For statements that need all rows before they write.
+    pub async fn collect(&self, plan: &LogicalPlan, values: Vec<ScalarValue>) -> Result<Vec<RecordBatch>> {
+        let physical = self.physical(plan, values).await?;
+        self.start(physical)?.try_collect().await.map_err(translate)
+    }
+
+    pub fn task_context(&self) -> Arc<TaskContext> {
+        Arc::new(TaskContext::from(&self.state))
+    }
+
+    /// DataFusion's own state, for physical expressions.
+    pub fn state(&self) -> &SessionState {
+        &self.state
+    }
+}
+
+fn parser_options() -> ParserOptions {
+    ParserOptions::new()
+        .with_parse_float_as_decimal(true)
+        .with_map_string_types_to_utf8view(false)
+        .with_default_null_ordering(NullOrdering::NullsMax)
+}
+
+/// Adds the types that the plan gives to parameters that had none.
+fn infer(plan: &LogicalPlan, parameters: &mut ParameterTypes) -> Result<()> {
+    for (name, field) in plan.get_parameter_fields().map_err(translate)? {
+        let Some(number) = name.strip_prefix('$').and_then(|digits| digits.parse().ok()) else {
+            continue;
+        };
+        match field {
+            Some(field) => parameters.hint(number, &sql_type(&field)),
+            None => parameters.mention(number),
+        }
+    }
+    Ok(())
+}
+
+/// Whether any parameter appears in an expression.
+pub fn has_parameters(expression: &ast::Expr) -> bool {
+    visit_expressions(expression, |expr| match expr {
+        ast::Expr::Value(value) if matches!(value.value, ast::Value::Placeholder(_)) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    })
+    .is_break()
+}
+
+/// Checks the parameters of an Execute against the prepared types.
+pub fn parameter_values(
+    arrays: &[datafusion::arrow::array::ArrayRef],
+    expected: usize,
+) -> Result<Vec<ScalarValue>> {
+    if arrays.len() != expected {
+        return Err(Error::new(
+            sepal_types::SqlState::ProtocolViolation,
+            format!("bind message supplies {} parameters, but prepared statement requires {expected}", arrays.len()),
+        ));
+    }
+    arrays.iter().map(|array| ScalarValue::try_from_array(array, 0).map_err(translate)).collect()
+}
+
+#[derive(Debug)]
+struct Planner;
+
+#[async_trait]
+impl QueryPlanner for Planner {
+    async fn create_physical_plan(
+        &self,
+        plan: &LogicalPlan,
+        session: &dyn Session,
+    ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(TopKPlanner)])
+            .create_physical_plan(plan, session)
+            .await
+    }
+}
+

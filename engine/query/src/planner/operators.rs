@@ -1,0 +1,86 @@
+//! Binary operators that mean something else when an operand is a vector.
+
+use datafusion::{
+    common::{DFSchema, ScalarValue},
+    error::Result,
+    logical_expr::{
+        Expr, ExprSchemable,
+        expr::Placeholder,
+        planner::{ExprPlanner, PlannerResult, RawBinaryExpr},
+    },
+    sql::sqlparser::ast::BinaryOperator,
+};
+use sepal_storage::arrow_type;
+use sepal_types::{Error, Metric, SqlState, SqlType, parse_vector};
+
+use crate::{
+    error::carry,
+    functions::{distance_call, scalar_functions},
+    output::{is_vector, typed_field},
+    vector::vector_scalar,
+};
+
+/// Owns `<->`, `<=>`, `<#>`, `<+>`, and arithmetic over vectors.
+#[derive(Debug)]
+pub(super) struct Operators;
+
+impl ExprPlanner for Operators {
+    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        if let Some(metric) = metric(&expr.op) {
+            let RawBinaryExpr { left, right, .. } = expr;
+            let (left, right) = typed_operands(left, right)?;
+            return Ok(PlannerResult::Planned(distance_call(metric, left, right)));
+        }
+        if let BinaryOperator::Custom(operator) = &expr.op {
+            return Err(carry(Error::new(SqlState::UndefinedFunction, format!("operator does not exist: {operator}"))));
+        }
+        let function = match expr.op {
+            BinaryOperator::Plus => "vector_add",
+            BinaryOperator::Minus => "vector_sub",
+            BinaryOperator::Multiply => "vector_mul",
+            BinaryOperator::StringConcat => "vector_concat",
+            _ => return Ok(PlannerResult::Original(expr)),
+        };
+        if !has_vector(&expr.left, schema) && !has_vector(&expr.right, schema) {
+            return Ok(PlannerResult::Original(expr));
+        }
+        let (left, right) = typed_operands(expr.left, expr.right)?;
+        match scalar_functions().into_iter().find(|candidate| candidate.name() == function) {
+            Some(function) => Ok(PlannerResult::Planned(function.call(vec![left, right]))),
+            None => Err(carry(Error::bug(format!("{function} is not registered")))),
+        }
+    }
+}
+
+fn metric(operator: &BinaryOperator) -> Option<Metric> {
+    match operator {
+        BinaryOperator::LtDashGt => Some(Metric::L2),
+        BinaryOperator::Spaceship => Some(Metric::Cosine),
+        BinaryOperator::Custom(text) => Metric::from_operator(text),
+        BinaryOperator::PGCustomBinaryOperator(parts) => Metric::from_operator(parts.last()?),
+        _ => None,
+    }
+}
+
+fn has_vector(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.get_type(schema).is_ok_and(|data_type| is_vector(&data_type))
+}
+
+/// An untyped literal or parameter beside a vector is a vector.
+fn typed_operands(left: Expr, right: Expr) -> Result<(Expr, Expr)> {
+    Ok((as_vector(left)?, as_vector(right)?))
+}
+
+fn as_vector(expr: Expr) -> Result<Expr> {
+    match expr {
+        Expr::Placeholder(Placeholder { id, field: None }) => {
+            let ty = SqlType::Vector(None);
+            let field = typed_field(&id, arrow_type(&ty), &ty);
+            Ok(Expr::Placeholder(Placeholder::new_with_field(id, Some(field.into()))))
+        }
+        Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)), _) => {
+            Ok(Expr::Literal(vector_scalar(&parse_vector(&text).map_err(carry)?), None))
+        }
+        other => Ok(other),
+    }
+}

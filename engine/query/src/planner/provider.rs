@@ -1,0 +1,214 @@
+//! What DataFusion's SQL planner may see: the tables of one environment in one snapshot, and our functions.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
+
+use datafusion::{
+    arrow::datatypes::{DataType, SchemaRef},
+    catalog::{TableProvider, cte_worktable::CteWorkTable},
+    config::ConfigOptions,
+    datasource::provider_as_source,
+    error::Result,
+    logical_expr::{
+        AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF,
+        planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner},
+    },
+    common::TableReference,
+};
+use sepal_types::{Error, SqlState};
+
+use super::{Engine, operators::Operators, relation::Relations, types::Types};
+use crate::{
+    catalog,
+    context::StatementContext,
+    error::{carry, undefined_function},
+    functions,
+    table::{CatalogTable, UserTable},
+};
+
+/// Tables that exist for one statement: the rows just written (RETURNING), the rows proposed (`excluded`).
+#[derive(Clone, Default)]
+pub struct TemporaryTables(HashMap<String, Arc<dyn TableProvider>>);
+
+impl TemporaryTables {
+    #[must_use]
+    pub fn with(mut self, name: &str, provider: Arc<dyn TableProvider>) -> Self {
+        self.0.insert(name.to_owned(), provider);
+        self
+    }
+}
+
+pub(super) struct Provider<'a> {
+    engine: &'a Engine,
+    context: &'a StatementContext,
+    temporary: &'a TemporaryTables,
+    expr_planners: Vec<Arc<dyn ExprPlanner>>,
+    relation_planners: Vec<Arc<dyn RelationPlanner>>,
+    /// Built on first use: most statements call none of them.
+    session_functions: OnceLock<HashMap<String, Arc<ScalarUDF>>>,
+}
+
+impl<'a> Provider<'a> {
+    pub(super) fn new(engine: &'a Engine, context: &'a StatementContext, temporary: &'a TemporaryTables) -> Self {
+        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(Operators)];
+        expr_planners.extend(engine.state.expr_planners().iter().cloned());
+        Self {
+            engine,
+            context,
+            temporary,
+            expr_planners,
+            relation_planners: vec![Arc::new(Relations { context: context.clone() })],
+            session_functions: OnceLock::new(),
+        }
+    }
+
+    fn session_function(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        let all = self.session_functions.get_or_init(|| {
+            let catalog = catalog::functions(&self.context.catalog).into_iter().map(Arc::new);
+            let sequences = functions::sequence_functions(&self.context.sequences);
+            let session = functions::session_functions(&self.context.settings);
+            catalog
+                .chain(sequences)
+                .chain(session)
+                .flat_map(|function| {
+                    let names = std::iter::once(function.name().to_owned()).chain(function.aliases().iter().cloned());
+                    names.map(|name| (name, Arc::clone(&function))).collect::<Vec<_>>()
+                })
+                .collect()
+        });
+        all.get(name).cloned()
+    }
+
+    fn catalog_table(&self, schema: &str, name: &str) -> Option<Arc<dyn TableProvider>> {
+        let shape: SchemaRef = catalog::relation(schema, name)?;
+        Some(Arc::new(CatalogTable::new(schema, name, shape, Arc::clone(&self.context.catalog))))
+    }
+}
+
+/// 42P01 with Postgres' wording.
+pub fn undefined_table(name: &str) -> Error {
+    Error::new(SqlState::UndefinedTable, format!("relation \"{name}\" does not exist"))
+}
+
+impl ContextProvider for Provider<'_> {
+    fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
+        let table = name.table();
+        let undefined = || {
+            let shown = match name.schema() {
+                Some(schema) => format!("{schema}.{table}"),
+                None => table.to_owned(),
+            };
+            carry(undefined_table(&shown))
+        };
+        if name.catalog().is_some_and(|catalog| catalog != &*self.context.environment) {
+            let message = format!("cross-database references are not implemented: \"{name}\"");
+            return Err(carry(Error::unsupported(message)));
+        }
+        if let Some(provider) = self.temporary.0.get(table).filter(|_| name.schema().is_none_or(|schema| schema == "public")) {
+            return Ok(provider_as_source(Arc::clone(provider)));
+        }
+        match name.schema() {
+            Some(schema @ ("pg_catalog" | "information_schema")) => {
+                self.catalog_table(schema, table).map(provider_as_source).ok_or_else(undefined)
+            }
+            Some("public") | None => {
+                let snapshot = self.context.snapshot.get();
+                if let Some(version) = snapshot.find(&self.context.environment, table) {
+                    let provider = UserTable::new(Arc::clone(&version.def), self.context);
+                    return Ok(provider_as_source(Arc::new(provider)));
+                }
+                let catalog = name.schema().is_none().then(|| self.catalog_table("pg_catalog", table)).flatten();
+                catalog.map(provider_as_source).ok_or_else(undefined)
+            }
+            Some(_) => Err(undefined()),
+        }
+    }
+
+    fn get_table_function_source(
+        &self,
+        name: &str,
+        args: Vec<datafusion::logical_expr::Expr>,
+    ) -> Result<Arc<dyn TableSource>> {
+        let function = self
+            .engine
+            .state
+            .table_functions()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| carry(undefined_function(name)))?;
+        let args = args.into_iter().map(super::relation::constant).collect::<Result<Vec<_>>>()?;
+        let arguments = datafusion::catalog::TableFunctionArgs::new(&args, &self.engine.state);
+        Ok(provider_as_source(function.create_table_provider_with_args(arguments)?))
+    }
+
+    fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> Result<Arc<dyn TableSource>> {
+        Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        &self.expr_planners
+    }
+
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        &self.relation_planners
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::new(Types))
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.session_function_first(name)
+    }
+
+    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
+        self.engine.state.higher_order_functions().get(name).cloned()
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.engine.aggregates.get(name).cloned()
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.engine.windows.get(name).cloned()
+    }
+
+    fn get_variable_type(&self, _: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        self.engine.state.config_options()
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.engine.scalars.keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        self.engine.state.higher_order_functions().keys().cloned().collect()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        self.engine.aggregates.keys().cloned().collect()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        self.engine.windows.keys().cloned().collect()
+    }
+}
+
+impl Provider<'_> {
+    /// DataFusion has its own `version()` and `current_database()`-like functions; ours win. Names that only
+    /// DataFusion has are looked up without building the session's functions.
+    fn session_function_first(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        let overridden = matches!(name, "version" | "array_to_string" | "array_upper" | "array_lower" | "pg_typeof" | "arrow_typeof");
+        match self.engine.scalars.get(name) {
+            Some(function) if !overridden => Some(Arc::clone(function)),
+            Some(function) => Some(self.session_function(name).unwrap_or_else(|| Arc::clone(function))),
+            None => self.session_function(name),
+        }
+    }
+}

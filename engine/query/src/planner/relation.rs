@@ -1,0 +1,241 @@
+//! `knn(table, column, query, k [, filter => '…'] [, ef_search => n])` as a relation.
+//!
+//! Returns the table's columns and `distance`, nearest first. The filter is applied before the search: only
+//! qualifying rows compete. It is planned here rather than as a DataFusion table function, because its first
+//! two arguments are names and its query may be a parameter.
+
+use datafusion::{
+    common::{DFSchema, ScalarValue, TableReference},
+    error::Result,
+    logical_expr::{
+        Expr, Extension, LogicalPlan, SortExpr, LogicalPlanBuilder,
+        expr::Placeholder,
+        planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning},
+    },
+    prelude::ident,
+    sql::{
+        sqlparser::{
+            ast::{self, FunctionArg, FunctionArgExpr, FunctionArgOperator, TableFactor, Value},
+            dialect::PostgreSqlDialect,
+            parser::Parser,
+        },
+    },
+};
+use sepal_storage::arrow_type;
+use sepal_types::{ColumnDef, Error, Metric, SqlState, SqlType, TableDef, parse_vector};
+
+use super::provider::undefined_table;
+use crate::{
+    context::StatementContext,
+    error::carry,
+    output::typed_field,
+    sql::{ParameterTypes, prepare_expression},
+    table::UserTable,
+    vector::{TopK, vector_scalar},
+};
+
+/// Plans `knn(…)` in FROM.
+#[derive(Debug)]
+pub(super) struct Relations {
+    pub context: StatementContext,
+}
+
+impl RelationPlanner for Relations {
+    fn plan_relation(
+        &self,
+        relation: TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<RelationPlanning> {
+        let TableFactor::Table { name, args: Some(args), alias, .. } = &relation else {
+            return Ok(RelationPlanning::Original(Box::new(relation)));
+        };
+        if !name.to_string().eq_ignore_ascii_case("knn") {
+            return Ok(RelationPlanning::Original(Box::new(relation)));
+        }
+        let call = Call::read(&args.args, context)?;
+        let plan = self.plan(call, context)?;
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))))
+    }
+}
+
+/// The arguments of one call.
+struct Call {
+    table: String,
+    column: String,
+    query: Expr,
+    k: Expr,
+    filter: Option<String>,
+    ef_search: Option<usize>,
+}
+
+const USAGE: &str = "Write knn(table, column, query, k [, filter => 'predicate'] [, ef_search => n]).";
+
+fn usage(message: impl Into<String>) -> datafusion::error::DataFusionError {
+    carry(Error::new(SqlState::UndefinedFunction, message).with_hint(USAGE))
+}
+
+impl Call {
+    fn read(args: &[FunctionArg], context: &mut dyn RelationPlannerContext) -> Result<Call> {
+        let mut positional = Vec::new();
+        let (mut filter, mut ef_search) = (None, None);
+        for arg in args {
+            match arg {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => positional.push(expr.clone()),
+                FunctionArg::Named { name, arg: FunctionArgExpr::Expr(expr), operator: FunctionArgOperator::RightArrow | FunctionArgOperator::Assignment } => {
+                    match name.value.to_lowercase().as_str() {
+                        "filter" => filter = Some(text(expr).ok_or_else(|| usage("the filter of knn() must be a string literal"))?),
+                        "ef_search" => ef_search = Some(number(expr).ok_or_else(|| usage("ef_search of knn() must be an integer between 1 and 1000"))?),
+                        other => return Err(usage(format!("knn() has no argument named \"{other}\""))),
+                    }
+                }
+                other => return Err(usage(format!("knn() does not take the argument {other}"))),
+            }
+        }
+        let Ok([table, column, query, k]) = <[ast::Expr; 4]>::try_from(positional) else {
+            return Err(usage("knn() takes a table, a column, a query vector and a count"));
+        };
+        let empty = DFSchema::empty();
+        Ok(Call {
+            table: object_name(&table, context).ok_or_else(|| usage("the first argument of knn() names a table"))?,
+            column: object_name(&column, context).ok_or_else(|| usage("the second argument of knn() names a column"))?,
+            query: context.sql_to_expr(query, &empty)?,
+            k: context.sql_to_expr(k, &empty)?,
+            filter,
+            ef_search,
+        })
+    }
+}
+
+impl Relations {
+    fn plan(&self, call: Call, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
+        let snapshot = self.context.snapshot.get();
+        let table_name = call.table.rsplit('.').next().unwrap_or(&call.table).to_owned();
+        let version = snapshot
+            .find(&self.context.environment, &table_name)
+            .ok_or_else(|| carry(undefined_table(&call.table)))?;
+        let def = &version.def;
+        let column = vector_column(def, &call.column)?;
+        let table = UserTable::new(std::sync::Arc::clone(def), &self.context);
+        let filter = match &call.filter {
+            Some(text) => Some(plan_filter(text, &table, &table_name, context)?),
+            None => None,
+        };
+        let metric = def.vector_indexes(column.id).next().map_or(Metric::L2, |(_, options)| options.metric());
+        let node = TopK::for_knn(
+            TableReference::bare(table_name),
+            table,
+            column.id,
+            metric,
+            query_operand(call.query)?,
+            count_operand(call.k),
+            filter,
+            call.ef_search,
+            &self.context,
+        )?;
+        let plan = LogicalPlan::Extension(Extension { node: std::sync::Arc::new(node) });
+        LogicalPlanBuilder::from(plan).sort(vec![SortExpr::new(ident("distance"), true, false)])?.build()
+    }
+}
+
+fn vector_column<'a>(def: &'a TableDef, name: &str) -> Result<&'a ColumnDef> {
+    let column = def.column(name).ok_or_else(|| {
+        let message = format!("column \"{name}\" of relation \"{}\" does not exist", def.name);
+        carry(Error::new(SqlState::UndefinedColumn, message))
+    })?;
+    match column.ty {
+        SqlType::Vector(Some(_)) => Ok(column),
+        SqlType::Vector(None) => {
+            Err(carry(Error::new(SqlState::InvalidParameterValue, "column does not have dimensions")
+                .with_hint(format!("Declare it as vector(n): ALTER the column \"{name}\" or create the table anew."))))
+        }
+        _ => Err(carry(Error::new(
+            SqlState::DatatypeMismatch,
+            format!("column \"{name}\" is of type {} but knn() searches a vector", column.ty.display_name()),
+        ))),
+    }
+}
+
+/// Plans the filter's text over the table's columns, bare or qualified with the table's name.
+fn plan_filter(
+    text: &str,
+    table: &UserTable,
+    table_name: &str,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<Expr> {
+    let wrong = |error: &dyn std::fmt::Display| {
+        carry(Error::new(SqlState::SyntaxError, format!("the filter of knn() is not a predicate: {error}")).with_detail(text.to_owned()))
+    };
+    let tokens = crate::sql::tokenize(text).map_err(|error| wrong(&error))?;
+    let dialect = PostgreSqlDialect {};
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
+    let mut expr = parser.parse_expr().map_err(|error| wrong(&error))?;
+    if parser.peek_token().token != datafusion::sql::sqlparser::tokenizer::Token::EOF {
+        return Err(wrong(&format!("unexpected \"{}\"", parser.peek_token())));
+    }
+    prepare_expression(&mut expr, &mut ParameterTypes::default(), None);
+    let schema = DFSchema::try_from_qualified_schema(TableReference::bare(table_name), &table.arrow_schema())?;
+    context.sql_to_expr(expr, &schema)
+}
+
+fn query_operand(expr: Expr) -> Result<Expr> {
+    Ok(match expr {
+        Expr::Placeholder(Placeholder { id, field: None }) => {
+            let ty = SqlType::Vector(None);
+            let field = typed_field(&id, arrow_type(&ty), &ty);
+            Expr::Placeholder(Placeholder::new_with_field(id, Some(field.into())))
+        }
+        Expr::Literal(ScalarValue::Utf8(Some(text)), _) => {
+            Expr::Literal(vector_scalar(&parse_vector(&text).map_err(carry)?), None)
+        }
+        other => other,
+    })
+}
+
+fn count_operand(expr: Expr) -> Expr {
+    match expr {
+        Expr::Placeholder(Placeholder { id, field: None }) => {
+            let ty = SqlType::Int8;
+            let field = typed_field(&id, arrow_type(&ty), &ty);
+            Expr::Placeholder(Placeholder::new_with_field(id, Some(field.into())))
+        }
+        other => other,
+    }
+}
+
+/// `items`, `public.items`, `'items'`.
+fn object_name(expr: &ast::Expr, context: &dyn RelationPlannerContext) -> Option<String> {
+    match expr {
+        ast::Expr::Identifier(ident) => Some(context.normalize_ident(ident.clone())),
+        ast::Expr::CompoundIdentifier(parts) => parts.last().map(|ident| context.normalize_ident(ident.clone())),
+        other => text(other),
+    }
+}
+
+fn text(expr: &ast::Expr) -> Option<String> {
+    match expr {
+        ast::Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => Some(text.clone()),
+            Value::DollarQuotedString(text) => Some(text.value.clone()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn number(expr: &ast::Expr) -> Option<usize> {
+    match expr {
+        ast::Expr::Value(value) => match &value.value {
+            Value::Number(digits, _) => digits.parse().ok().filter(|count| (1..=1000).contains(count)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A table function's argument with constants folded.
+pub fn constant(expr: Expr) -> Result<Expr> {
+    use datafusion::{logical_expr::simplify::SimplifyContext, optimizer::simplify_expressions::ExprSimplifier};
+    let schema = DFSchema::empty();
+    let simplifier = ExprSimplifier::new(SimplifyContext::builder().build());
+    simplifier.simplify(simplifier.coerce(expr, &schema)?)
+}

@@ -1,0 +1,11 @@
+//! Tables as DataFusion sees them: a tenant's own (`UserTable`) and the catalog's (`CatalogTable`).
+//!
+//! Neither takes DML: `dml` plans it as a query for row ids, then writes. DataFusion's own DML can reach a
+//! provider without its filters (apache/datafusion#24654), so both refuse it.
+
+mod catalog_table;
+mod scan;
+mod user_table;
+
+pub use catalog_table::CatalogTable;
+pub use user_table::{ROW_ID, UserTable, as_user_table};

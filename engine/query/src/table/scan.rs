@@ -1,0 +1,209 @@
+//! Reads a table's chunks: memory chunks and segments alike, whole columns, deleted rows left out.
+//!
+//! Work is cut into morsels of at most [`MORSEL_ROWS`] rows of one chunk and dealt to the partitions in order.
+//! A column of a segment is decrypted and decoded once, off the async threads, and kept in storage's cache.
+
+use std::{fmt, sync::Arc};
+
+use datafusion::{
+    arrow::{
+        array::{Array, ArrayRef, BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions},
+        compute::filter_record_batch,
+        datatypes::SchemaRef,
+    },
+    common::tree_node::TreeNodeRecursion,
+    error::{DataFusionError, Result},
+    execution::{SendableRecordBatchStream, TaskContext},
+    physical_expr::{EquivalenceProperties, PhysicalExpr},
+    physical_plan::{
+        DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, ReplaceChildrenOptions,
+        execution_plan::{Boundedness, EmissionType},
+        stream::RecordBatchStreamAdapter,
+    },
+};
+use futures::{StreamExt, stream};
+use sepal_storage::{ChunkRef, TableVersion};
+use sepal_types::{ColumnDef, Error};
+
+use crate::error::{carry, carry_store};
+
+/// Rows of one unit of work: small enough that a LIMIT stops early, large enough to amortise the loop.
+const MORSEL_ROWS: u32 = 8192;
+
+/// A column of a scan.
+#[derive(Clone, Debug)]
+pub enum ScanColumn {
+    RowId,
+    Stored(ColumnDef),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Morsel {
+    chunk: usize,
+    start: u32,
+    rows: u32,
+}
+
+/// The physical scan.
+#[derive(Debug)]
+pub struct TableScan {
+    version: Arc<TableVersion>,
+    columns: Arc<[ScanColumn]>,
+    schema: SchemaRef,
+    partitions: Vec<Vec<Morsel>>,
+    limit: Option<usize>,
+    properties: Arc<PlanProperties>,
+}
+
+impl TableScan {
+    pub fn new(
+        version: Arc<TableVersion>,
+        columns: Vec<ScanColumn>,
+        schema: SchemaRef,
+        partitions: usize,
+        limit: Option<usize>,
+    ) -> Self {
+        let morsels = morsels(&version);
+        let wanted = partitions.clamp(1, morsels.len().max(1));
+        let share = morsels.len().div_ceil(wanted).max(1);
+        let mut partitions: Vec<Vec<Morsel>> = morsels.chunks(share).map(<[Morsel]>::to_vec).collect();
+        if partitions.is_empty() {
+            partitions.push(Vec::new());
+        }
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(&schema)),
+            Partitioning::UnknownPartitioning(partitions.len()),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Self { version, columns: columns.into(), schema, partitions, limit, properties: Arc::new(properties) }
+    }
+}
+
+fn morsels(version: &TableVersion) -> Vec<Morsel> {
+    let mut morsels = Vec::new();
+    for (chunk, reference) in version.chunks.iter().enumerate() {
+        let rows = reference.chunk.rows();
+        let mut start = 0;
+        while start < rows {
+            let count = MORSEL_ROWS.min(rows - start);
+            morsels.push(Morsel { chunk, start, rows: count });
+            start += count;
+        }
+    }
+    morsels
+}
+
+impl DisplayAs for TableScan {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Seq Scan on {}", self.version.def.name)?;
+        match self.limit {
+            Some(limit) => write!(f, " (at most {limit} rows)"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ExecutionPlan for TableScan {
+    fn name(&self) -> &'static str {
+        "TableScan"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let morsels = self
+            .partitions
+            .get(partition)
+            .ok_or_else(|| carry(Error::bug(format!("the scan has no partition {partition}"))))?
+            .clone();
+        let (version, columns, schema) = (Arc::clone(&self.version), Arc::clone(&self.columns), Arc::clone(&self.schema));
+        let batches = stream::iter(morsels)
+            .then(move |morsel| read(Arc::clone(&version), Arc::clone(&columns), Arc::clone(&schema), morsel))
+            .filter(|batch| {
+                let keep = batch.as_ref().map_or(true, |batch| batch.num_rows() > 0);
+                async move { keep }
+            });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches)))
+    }
+}
+
+async fn read(
+    version: Arc<TableVersion>,
+    columns: Arc<[ScanColumn]>,
+    schema: SchemaRef,
+    morsel: Morsel,
+) -> Result<RecordBatch> {
+    // Decoding a segment's column takes milliseconds; a memory chunk's column is a pointer.
+    if version.chunks[morsel.chunk].chunk.segment().is_some() && morsel.start == 0 {
+        return tokio::task::spawn_blocking(move || read_now(&version, &columns, &schema, morsel))
+            .await
+            .map_err(|problem| DataFusionError::External(Box::new(problem)))?;
+    }
+    read_now(&version, &columns, &schema, morsel)
+}
+
+fn read_now(
+    version: &TableVersion,
+    columns: &[ScanColumn],
+    schema: &SchemaRef,
+    morsel: Morsel,
+) -> Result<RecordBatch> {
+    let reference = &version.chunks[morsel.chunk];
+    let (start, rows) = (morsel.start as usize, morsel.rows as usize);
+    let arrays: Vec<ArrayRef> = columns
+        .iter()
+        .map(|column| {
+            let whole: ArrayRef = match column {
+                ScanColumn::RowId => reference.chunk.row_ids().map_err(carry_store)?,
+                ScanColumn::Stored(column) => reference.chunk.column(column).map_err(carry_store)?,
+            };
+            Ok(whole.slice(start, rows))
+        })
+        .collect::<Result<_>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    let batch = RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)?;
+    match live(reference, morsel) {
+        Some(live) => Ok(filter_record_batch(&batch, &live)?),
+        None => Ok(batch),
+    }
+}
+
+/// Which rows of a morsel are not deleted; `None` when all are.
+fn live(reference: &ChunkRef, morsel: Morsel) -> Option<BooleanArray> {
+    let range = morsel.start..morsel.start + morsel.rows;
+    if reference.deleted.range_cardinality(range.clone()) == 0 {
+        return None;
+    }
+    let mut bits = BooleanBufferBuilder::new(morsel.rows as usize);
+    bits.append_n(morsel.rows as usize, true);
+    for position in reference.deleted.range(range) {
+        bits.set_bit((position - morsel.start) as usize, false);
+    }
+    Some(BooleanArray::new(bits.finish(), None))
+}

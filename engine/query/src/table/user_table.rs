@@ -1,0 +1,126 @@
+//! One of the tenant's tables in the statement's snapshot.
+
+use std::{any::Any, sync::Arc};
+
+use async_trait::async_trait;
+use datafusion::{
+    arrow::datatypes::{DataType, Field, Schema, SchemaRef},
+    catalog::{Session, TableProvider},
+    error::Result,
+    logical_expr::{Expr, TableType},
+    physical_plan::ExecutionPlan,
+};
+use sepal_storage::{TableVersion, arrow_field};
+use sepal_types::{ColumnDef, Error, SqlState, TableDef};
+
+use super::scan::{ScanColumn, TableScan};
+use crate::{
+    context::{SnapshotSlot, StatementContext},
+    error::carry,
+    vector::Runtime,
+};
+
+/// The hidden column that DML asks for.
+pub const ROW_ID: &str = "__row_id";
+
+/// A table bound to a slot, not to a snapshot: a prepared plan reads what is current when it runs.
+#[derive(Clone, Debug)]
+pub struct UserTable {
+    def: Arc<TableDef>,
+    slot: SnapshotSlot,
+    schema: SchemaRef,
+    runtime: Runtime,
+}
+
+impl UserTable {
+    pub fn new(def: Arc<TableDef>, context: &StatementContext) -> Self {
+        let schema = Arc::new(Schema::new(def.columns.iter().map(arrow_field).collect::<Vec<_>>()));
+        Self { def, slot: context.snapshot.clone(), schema, runtime: Runtime::of(context) }
+    }
+
+    /// The same table with the column [`ROW_ID`] after its own.
+    pub fn with_row_ids(def: Arc<TableDef>, context: &StatementContext) -> Self {
+        let mut fields: Vec<Field> = def.columns.iter().map(arrow_field).collect();
+        fields.push(Field::new(ROW_ID, DataType::UInt64, false));
+        Self { def, slot: context.snapshot.clone(), schema: Arc::new(Schema::new(fields)), runtime: Runtime::of(context) }
+    }
+
+    pub fn def(&self) -> &Arc<TableDef> {
+        &self.def
+    }
+
+    /// What a vector search over this table needs.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    pub fn arrow_schema(&self) -> Schema {
+        self.schema.as_ref().clone()
+    }
+
+    /// The table's rows as the slot has them now.
+    ///
+    /// Errors: 42P01 when it was dropped, 0A000 when its columns changed since planning.
+    pub fn version(&self) -> Result<Arc<TableVersion>> {
+        let snapshot = self.slot.get();
+        let version = snapshot.table(self.def.id).ok_or_else(|| {
+            carry(Error::new(SqlState::UndefinedTable, format!("relation \"{}\" does not exist", self.def.name)))
+        })?;
+        if !same_shape(&version.def.columns, &self.def.columns) {
+            return Err(carry(
+                Error::unsupported("cached plan must not change result type")
+                    .with_hint("The table was altered after the statement was prepared: prepare it again."),
+            ));
+        }
+        Ok(Arc::clone(version))
+    }
+
+    /// The definition of column number `position` of the schema; `None` for the row id.
+    pub fn column_at(&self, position: usize) -> Option<&ColumnDef> {
+        self.def.columns.get(position)
+    }
+}
+
+fn same_shape(left: &[ColumnDef], right: &[ColumnDef]) -> bool {
+    left.len() == right.len() && left.iter().zip(right).all(|(left, right)| left.id == right.id && left.ty == right.ty)
+}
+
+#[async_trait]
+impl TableProvider for UserTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let version = self.version()?;
+        let positions: Vec<usize> = match projection {
+            Some(projection) => projection.clone(),
+            None => (0..self.schema.fields().len()).collect(),
+        };
+        let columns = positions
+            .iter()
+            .map(|position| match self.column_at(*position) {
+                Some(column) => ScanColumn::Stored(column.clone()),
+                None => ScanColumn::RowId,
+            })
+            .collect();
+        let schema = Arc::new(self.schema.project(&positions)?);
+        let partitions = state.config().target_partitions();
+        Ok(Arc::new(TableScan::new(version, columns, schema, partitions, limit)))
+    }
+}
+
+/// The user table behind a planned scan, if it is one.
+pub fn as_user_table(provider: &dyn TableProvider) -> Option<&UserTable> {
+    (provider as &dyn Any).downcast_ref::<UserTable>()
+}

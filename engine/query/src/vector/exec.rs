@@ -1,0 +1,338 @@
+//! Runs a [`TopK`]: filter bitmaps per chunk, the search, then the columns of the rows found.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use datafusion::{
+    arrow::{
+        array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions},
+        datatypes::{DataType, Field, Schema, SchemaRef},
+    },
+    catalog::Session,
+    common::{DFSchema, ScalarValue, tree_node::TreeNodeRecursion},
+    error::{DataFusionError, Result},
+    execution::{SendableRecordBatchStream, TaskContext},
+    logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode, physical_planning_context::PhysicalPlanningContext},
+    physical_expr::{EquivalenceProperties, PhysicalExpr, utils::collect_columns},
+    physical_plan::{
+        DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, ReplaceChildrenOptions,
+        execution_plan::{Boundedness, EmissionType},
+        stream::RecordBatchStreamAdapter,
+    },
+    physical_planner::{ExtensionPlanner, PhysicalPlanner},
+};
+use futures::stream;
+use sepal_index::Bits;
+use sepal_storage::{ChunkRef, TableVersion};
+use sepal_types::{ColumnDef, Error, Metric, SqlState};
+
+use super::{
+    Hit, Search,
+    fetch::{distances, fetch},
+    node::{Runtime, TopK},
+    scalar_elements,
+    search::{search, usable_index},
+};
+use crate::error::carry;
+
+/// Turns [`TopK`] into [`KnnExec`].
+pub struct TopKPlanner;
+
+#[async_trait]
+impl ExtensionPlanner for TopKPlanner {
+    async fn plan_extension(
+        &self,
+        planner: &dyn PhysicalPlanner,
+        node: &dyn UserDefinedLogicalNode,
+        _logical_inputs: &[&LogicalPlan],
+        _physical_inputs: &[Arc<dyn ExecutionPlan>],
+        session: &dyn Session,
+        planning: &PhysicalPlanningContext,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let Some(node) = node.as_any().downcast_ref::<TopK>() else {
+            return Ok(None);
+        };
+        let version = node.table.version()?;
+        let column = version
+            .def
+            .column_by_id(node.column)
+            .cloned()
+            .ok_or_else(|| carry(Error::bug("the searched column is gone")))?;
+        let query = query_vector(&node.query, &column)?;
+        let schema = node.table.arrow_schema();
+        let filter = match &node.filter {
+            Some(filter) => {
+                let qualified = DFSchema::try_from_qualified_schema(node.table_name.clone(), &schema)?;
+                let filter = coerce(filter.clone(), &qualified)?;
+                Some(planner.create_physical_expr(&filter, &qualified, session, planning)?)
+            }
+            None => None,
+        };
+        let columns = node.projection.iter().map(|position| version.def.columns[*position].clone()).collect();
+        let plan = Knn {
+            columns,
+            metric: node.metric,
+            k: count(&node.k)?,
+            ef_search: node.ef_search,
+            with_distance: node.with_distance,
+            filter_text: node.filter.as_ref().map(ToString::to_string),
+            table_schema: Arc::new(schema),
+            runtime: node.runtime.clone(),
+            version,
+            column,
+            query,
+            filter,
+        };
+        Ok(Some(Arc::new(KnnExec::new(plan, Arc::new(node.schema.as_arrow().clone())))))
+    }
+}
+
+/// Types a filter as DataFusion's analyzer would have, had it been part of the plan.
+fn coerce(filter: Expr, schema: &DFSchema) -> Result<Expr> {
+    use datafusion::{logical_expr::simplify::SimplifyContext, optimizer::simplify_expressions::ExprSimplifier};
+    let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
+    let simplifier = ExprSimplifier::new(context);
+    simplifier.simplify(simplifier.coerce(filter, schema)?)
+}
+
+fn constant(expr: &Expr) -> Result<ScalarValue> {
+    match crate::planner::fold_constant(expr.clone())? {
+        Expr::Literal(value, _) => Ok(value),
+        other => Err(carry(Error::new(
+            SqlState::FeatureNotSupported,
+            format!("the query vector and k of knn() must be constants or parameters, not {other}"),
+        ))),
+    }
+}
+
+fn query_vector(expr: &Expr, column: &ColumnDef) -> Result<Option<Vec<f32>>> {
+    let value = constant(expr)?;
+    if value.is_null() {
+        return Ok(None);
+    }
+    let vectors = crate::functions::to_vector_array(&value.to_array()?)?;
+    let elements = scalar_elements(&ScalarValue::try_from_array(&vectors, 0)?);
+    if let (Some(elements), sepal_types::SqlType::Vector(Some(dimensions))) = (&elements, &column.ty)
+        && elements.len() != usize::from(*dimensions)
+    {
+        let message = format!("different vector dimensions {dimensions} and {}", elements.len());
+        return Err(carry(Error::new(SqlState::DataException, message)));
+    }
+    Ok(elements)
+}
+
+fn count(expr: &Expr) -> Result<usize> {
+    let value = constant(expr)?.cast_to(&DataType::Int64)?;
+    match value {
+        ScalarValue::Int64(Some(count)) => usize::try_from(count).map_err(|_| {
+            carry(Error::new(SqlState::InvalidRowCountInLimitClause, "LIMIT must not be negative"))
+        }),
+        _ => Err(carry(Error::new(SqlState::InvalidParameterValue, "k of knn() must not be NULL"))),
+    }
+}
+
+/// One search, resolved.
+struct Knn {
+    version: Arc<TableVersion>,
+    column: ColumnDef,
+    metric: Metric,
+    /// `None`: the query is NULL, every distance is NULL.
+    query: Option<Vec<f32>>,
+    k: usize,
+    ef_search: Option<usize>,
+    filter: Option<Arc<dyn PhysicalExpr>>,
+    filter_text: Option<String>,
+    table_schema: SchemaRef,
+    columns: Vec<ColumnDef>,
+    with_distance: bool,
+    runtime: Runtime,
+}
+
+impl fmt::Debug for Knn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Knn").field("column", &self.column.name).field("k", &self.k).finish_non_exhaustive()
+    }
+}
+
+/// The physical node.
+#[derive(Debug)]
+pub struct KnnExec {
+    knn: Arc<Knn>,
+    schema: SchemaRef,
+    properties: Arc<PlanProperties>,
+}
+
+impl KnnExec {
+    fn new(knn: Knn, schema: SchemaRef) -> Self {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(&schema)),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Final,
+            Boundedness::Bounded,
+        );
+        Self { knn: Arc::new(knn), schema, properties: Arc::new(properties) }
+    }
+
+    /// The lines that EXPLAIN shows: as Postgres words an index scan.
+    pub fn explain_lines(&self) -> Vec<String> {
+        let knn = &self.knn;
+        let settings = *knn.runtime.settings.read();
+        let table = &knn.version.def.name;
+        let index = settings.use_indexes.then(|| usable_index(&knn.version, &knn.column, knn.metric)).flatten();
+        let dimensions = knn.query.as_ref().map_or(0, Vec::len);
+        let mut lines = vec![match &index {
+            Some((_, name)) => format!("Index Scan using {name} on {table}"),
+            None => format!("Exact Vector Scan on {table}"),
+        }];
+        lines.push(format!("  Order By: ({} {} '…'::vector({dimensions}))", knn.column.name, knn.metric.operator()));
+        lines.push(format!("  Limit: {}", knn.k));
+        if let Some(filter) = &knn.filter_text {
+            lines.push(format!("  Pre-filter: {filter}"));
+        }
+        lines
+    }
+}
+
+impl DisplayAs for KnnExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.explain_lines().iter().map(|line| line.trim().to_owned()).collect();
+        f.write_str(&lines.join(", "))
+    }
+}
+
+impl ExecutionPlan for KnnExec {
+    fn name(&self) -> &'static str {
+        "VectorTopK"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        match &self.knn.filter {
+            Some(filter) => f(filter),
+            None => Ok(TreeNodeRecursion::Continue),
+        }
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, _partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let (knn, schema) = (Arc::clone(&self.knn), Arc::clone(&self.schema));
+        let rows = stream::once(async move {
+            tokio::task::spawn_blocking(move || knn.run(&schema))
+                .await
+                .map_err(|problem| DataFusionError::External(Box::new(problem)))?
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows)))
+    }
+}
+
+impl Knn {
+    fn run(&self, schema: &SchemaRef) -> Result<RecordBatch> {
+        let hits = self.hits()?;
+        let mut arrays: Vec<ArrayRef> = self
+            .columns
+            .iter()
+            .map(|column| fetch(&self.version, column, &hits).map_err(carry))
+            .collect::<Result<_>>()?;
+        if self.with_distance {
+            arrays.push(distances(&hits));
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(hits.len()));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)?)
+    }
+
+    fn hits(&self) -> Result<Vec<Hit>> {
+        let mut settings = *self.runtime.settings.read();
+        if let Some(ef_search) = self.ef_search {
+            settings.ef_search = ef_search;
+        }
+        let predicate = |_: usize, reference: &ChunkRef| self.passing(reference);
+        let Some(query) = &self.query else {
+            return self.any_rows();
+        };
+        search(
+            &Search {
+                version: &self.version,
+                column: &self.column,
+                metric: self.metric,
+                query,
+                k: self.k,
+                settings,
+                predicate: self.filter.is_some().then_some(&predicate),
+            },
+            &self.runtime.indexes,
+        )
+        .map_err(carry)
+    }
+
+    /// A NULL query gives every row a NULL distance: any `k` qualifying rows are the answer.
+    fn any_rows(&self) -> Result<Vec<Hit>> {
+        let mut hits = Vec::new();
+        for (chunk, reference) in self.version.chunks.iter().enumerate() {
+            let passing = self.passing(reference).map_err(carry)?;
+            let qualifies = |position: u32| {
+                !reference.deleted.contains(position) && passing.as_ref().is_none_or(|bits| bits.get(position as usize))
+            };
+            let positions = (0..reference.chunk.rows()).filter(|position| qualifies(*position));
+            hits.extend(positions.take(self.k - hits.len()).map(|position| Hit { chunk, position, distance: None }));
+        }
+        Ok(hits)
+    }
+
+    /// The rows of a chunk that pass the filter. Reads only the columns that the filter names.
+    fn passing(&self, reference: &ChunkRef) -> sepal_types::Result<Option<Bits>> {
+        let Some(filter) = &self.filter else {
+            return Ok(None);
+        };
+        let rows = reference.chunk.rows() as usize;
+        let mut named: Vec<usize> = collect_columns(filter).iter().map(|column| column.index()).collect();
+        named.sort_unstable();
+        let translate = crate::error::translate;
+        // Physical columns count in the table's schema, so the batch has a column for each: NULLs stand in for
+        // those that the filter does not read.
+        let mut fields = Vec::with_capacity(self.table_schema.fields().len());
+        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(fields.capacity());
+        for (position, field) in self.table_schema.fields().iter().enumerate() {
+            if named.binary_search(&position).is_ok() {
+                arrays.push(reference.chunk.column(&self.version.def.columns[position])?);
+                fields.push(field.as_ref().clone());
+            } else {
+                arrays.push(Arc::new(datafusion::arrow::array::NullArray::new(rows)));
+                fields.push(Field::new(field.name(), DataType::Null, true));
+            }
+        }
+        let batch = RecordBatch::try_new_with_options(
+            Arc::new(Schema::new(fields)),
+            arrays,
+            &RecordBatchOptions::new().with_row_count(Some(rows)),
+        )
+        .map_err(crate::error::arrow)?;
+        let passes = filter.evaluate(&batch).and_then(|value| value.into_array(rows)).map_err(translate)?;
+        let passes = passes.as_boolean();
+        let mut bits = Bits::new(rows);
+        for position in passes.values().set_indices().filter(|position| datafusion::arrow::array::Array::is_valid(passes, *position)) {
+            bits.set(position);
+        }
+        Ok(Some(bits))
+    }
+}

@@ -1,0 +1,57 @@
+//! k nearest neighbours: how a search over a table's chunks is planned and run.
+//!
+//! `rule` recognises `ORDER BY distance LIMIT k` and puts a [`TopK`] where the scan was; `knn()` plans one
+//! directly; `fast` runs the plainest shape without DataFusion. All end in [`search`], which asks each chunk's
+//! index, or scans the chunk exactly where there is none, and merges.
+//!
+//! An approximate index never changes which rows qualify (docs/architecture.md, invariant 11): filters,
+//! deletions and snapshots are applied before a row may compete, and LIMIT is filled whenever enough rows
+//! qualify.
+
+mod cache;
+mod exec;
+mod fast;
+mod fetch;
+mod node;
+mod rule;
+mod search;
+
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::array::{Array, FixedSizeListArray, Float32Array},
+    arrow::datatypes::DataType,
+    common::ScalarValue,
+};
+use sepal_storage::arrow_type;
+use sepal_types::SqlType;
+
+pub use cache::IndexCache;
+pub use exec::{KnnExec, TopKPlanner};
+pub use fast::FastKnn;
+pub use node::{Runtime, TopK};
+pub use rule::TopKRule;
+pub use fetch::{distances, fetch};
+pub use search::{Hit, Search, elements, search, usable_index};
+
+/// A vector as a constant of DataFusion.
+pub fn vector_scalar(values: &[f32]) -> ScalarValue {
+    let dimensions = u16::try_from(values.len()).ok();
+    match arrow_type(&SqlType::Vector(dimensions)) {
+        DataType::FixedSizeList(item, length) => {
+            let values = Arc::new(Float32Array::from(values.to_vec()));
+            ScalarValue::FixedSizeList(Arc::new(FixedSizeListArray::new(item, length, values, None)))
+        }
+        _ => ScalarValue::Null,
+    }
+}
+
+/// The elements of a constant vector; `None` for NULL and for what is no vector.
+pub fn scalar_elements(value: &ScalarValue) -> Option<Vec<f32>> {
+    let array = value.to_array().ok()?;
+    let vectors = crate::functions::to_vector_array(&array).ok()?;
+    if vectors.is_empty() {
+        return None;
+    }
+    crate::functions::vector_elements(&vectors, 0).map(|vector| vector.values().to_vec())
+}

@@ -1,0 +1,125 @@
+//! SQL types in Arrow's terms: the one mapping that batches, chunks, plans and the wire share.
+//!
+//! `query` builds its schemas with it, storage checks inserted batches against it. It never converts a value.
+//!
+//! Where several SQL types share one Arrow type, the field's metadata `sepal.type` says which one it is, as
+//! `SqlType::display_name` prints it. A list whose item is named `vector_element` is a `vector`.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
+use sepal_types::{ColumnDef, ColumnId, SqlType};
+
+/// The metadata key of a field that tells its SQL type.
+pub const TYPE_METADATA_KEY: &str = "sepal.type";
+/// The item name that marks a list of `Float32` as a `vector`.
+pub const VECTOR_ITEM: &str = "vector_element";
+
+/// Digits and scale that a `numeric` without modifier keeps.
+const PLAIN_NUMERIC: (u8, i8) = (38, 16);
+
+/// The Arrow type of a column, parameter or result of this SQL type.
+pub fn arrow_type(ty: &SqlType) -> DataType {
+    match ty {
+        SqlType::Bool => DataType::Boolean,
+        SqlType::Int2 => DataType::Int16,
+        SqlType::Int4 => DataType::Int32,
+        SqlType::Int8 | SqlType::Oid => DataType::Int64,
+        SqlType::Float4 => DataType::Float32,
+        SqlType::Float8 => DataType::Float64,
+        SqlType::Numeric(modifier) => {
+            let (precision, scale) = modifier.unwrap_or(PLAIN_NUMERIC);
+            DataType::Decimal128(precision, scale)
+        }
+        SqlType::Text
+        | SqlType::Varchar(_)
+        | SqlType::Json
+        | SqlType::Jsonb
+        | SqlType::Name
+        | SqlType::Unknown
+        | SqlType::Regclass
+        | SqlType::Regtype
+        | SqlType::Regproc
+        | SqlType::Char
+        | SqlType::Int2Vector
+        | SqlType::OidVector => DataType::Utf8,
+        SqlType::Bytea => DataType::Binary,
+        SqlType::Uuid => DataType::FixedSizeBinary(16),
+        SqlType::Date => DataType::Date32,
+        SqlType::Time => DataType::Time64(TimeUnit::Microsecond),
+        SqlType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+        SqlType::Timestamptz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        SqlType::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
+        SqlType::Vector(Some(dimensions)) => DataType::FixedSizeList(vector_item(), i32::from(*dimensions)),
+        SqlType::Vector(None) => DataType::List(vector_item()),
+        SqlType::Array(element) => DataType::List(Arc::new(Field::new("item", arrow_type(element), true))),
+        SqlType::Void => DataType::Null,
+    }
+}
+
+/// A column as a field: its name, [`arrow_type`], nullability, and the metadata that [`sql_type`] reads back.
+pub fn arrow_field(column: &ColumnDef) -> Field {
+    let field = Field::new(&column.name, arrow_type(&column.ty), !column.not_null);
+    if implied(field.data_type()).as_ref() == Some(&column.ty) {
+        return field;
+    }
+    field.with_metadata([(TYPE_METADATA_KEY.to_owned(), column.ty.display_name())].into())
+}
+
+/// The SQL type of a field that [`arrow_field`] made, or of one whose Arrow type alone decides. `None` for an
+/// Arrow type that no SQL type maps to.
+pub fn sql_type(field: &Field) -> Option<SqlType> {
+    match field.metadata().get(TYPE_METADATA_KEY) {
+        Some(name) => SqlType::from_name(name),
+        None => implied(field.data_type()),
+    }
+}
+
+/// The name of a column inside stored batches and segments, which a rename does not change: `c7`.
+pub fn stored_name(column: ColumnId) -> String {
+    format!("c{column}")
+}
+
+/// The column that a stored name means.
+pub(crate) fn stored_column(name: &str) -> Option<ColumnId> {
+    name.strip_prefix('c')?.parse().ok().map(ColumnId)
+}
+
+fn vector_item() -> Arc<Field> {
+    Arc::new(Field::new(VECTOR_ITEM, DataType::Float32, false))
+}
+
+/// The SQL type that an Arrow type stands for when no metadata says otherwise.
+fn implied(data_type: &DataType) -> Option<SqlType> {
+    Some(match data_type {
+        DataType::Boolean => SqlType::Bool,
+        DataType::Int16 => SqlType::Int2,
+        DataType::Int32 => SqlType::Int4,
+        DataType::Int64 => SqlType::Int8,
+        DataType::Float32 => SqlType::Float4,
+        DataType::Float64 => SqlType::Float8,
+        DataType::Decimal128(precision, scale) => SqlType::Numeric(Some((*precision, *scale))),
+        DataType::Utf8 => SqlType::Text,
+        DataType::Binary => SqlType::Bytea,
+        DataType::FixedSizeBinary(16) => SqlType::Uuid,
+        DataType::Date32 => SqlType::Date,
+        DataType::Time64(TimeUnit::Microsecond) => SqlType::Time,
+        DataType::Timestamp(TimeUnit::Microsecond, None) => SqlType::Timestamp,
+        DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => SqlType::Timestamptz,
+        DataType::Interval(IntervalUnit::MonthDayNano) => SqlType::Interval,
+        DataType::FixedSizeList(item, dimensions) if is_vector_item(item) => {
+            SqlType::Vector(Some(u16::try_from(*dimensions).ok()?))
+        }
+        DataType::List(item) if is_vector_item(item) => SqlType::Vector(None),
+        DataType::List(item) => SqlType::Array(Box::new(implied(item.data_type())?)),
+        DataType::Null => SqlType::Void,
+        _ => return None,
+    })
+}
+
+pub(crate) fn is_vector_item(item: &Field) -> bool {
+    item.name() == VECTOR_ITEM && *item.data_type() == DataType::Float32
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,48 @@
+//! Every SQL type survives the way to an Arrow field and back.
+
+use sepal_types::{ColumnDef, ColumnId, SqlType};
+
+use super::{arrow_field, sql_type, stored_column, stored_name};
+
+fn column(ty: SqlType) -> ColumnDef {
+    ColumnDef {
+        id: ColumnId(1),
+        name: "x".into(),
+        ty,
+        not_null: false,
+        default: None,
+        generated: None,
+        missing: None,
+    }
+}
+
+#[test]
+fn fields_tell_their_sql_type() {
+    let special = [
+        SqlType::Numeric(Some((10, 2))),
+        SqlType::Varchar(Some(20)),
+        SqlType::Vector(Some(384)),
+        SqlType::Array(Box::new(SqlType::Text)),
+        SqlType::Array(Box::new(SqlType::Jsonb)),
+        SqlType::Array(Box::new(SqlType::Vector(None))),
+    ];
+    for ty in SqlType::simple_types().chain(special) {
+        let field = arrow_field(&column(ty.clone()));
+        assert_eq!(sql_type(&field), Some(ty.clone()), "{}", ty.display_name());
+    }
+}
+
+#[test]
+fn metadata_appears_only_where_the_arrow_type_is_ambiguous() {
+    assert!(arrow_field(&column(SqlType::Int8)).metadata().is_empty());
+    assert!(arrow_field(&column(SqlType::Vector(Some(3)))).metadata().is_empty());
+    assert_eq!(arrow_field(&column(SqlType::Oid)).metadata()["sepal.type"], "oid");
+    assert_eq!(arrow_field(&column(SqlType::Numeric(None))).metadata()["sepal.type"], "numeric");
+}
+
+#[test]
+fn stored_names_read_back() {
+    assert_eq!(stored_name(ColumnId(12)), "c12");
+    assert_eq!(stored_column("c12"), Some(ColumnId(12)));
+    assert_eq!(stored_column("row_id"), None);
+}

@@ -1,0 +1,113 @@
+//! A sealed file written once: a vector index's bytes for a segment, or a segment's deletion vector.
+//!
+//! Checkpoints and `attach_index` write them, chunks and `open` read them. The bytes inside are opaque here.
+//!
+//! ```text
+//! file := sepal_crypto::stream blob     under the file's own key, which the manifest holds wrapped
+//!         context = {format, tenant, table, owner (segment), file}
+//! ```
+
+use std::path::PathBuf;
+
+use sepal_crypto::{Aad, Key, random_bytes, stream, unwrap_key, wrap_key};
+use sepal_types::{FileId, TableId, TenantId};
+
+use crate::{
+    StoreError,
+    disk::{self, Disk},
+    manifest::BlobEntry,
+    paths::{DataKind, Paths, file_key_aad, show},
+};
+
+/// A sealed file with its key unwrapped.
+#[derive(Clone)]
+pub(crate) struct Blob {
+    kind: DataKind,
+    path: PathBuf,
+    key: Key,
+    context: Vec<u8>,
+    bytes: u64,
+    entry: BlobEntry,
+}
+
+/// Which tenant, table and segment a sealed file belongs to.
+#[derive(Clone, Copy)]
+pub(crate) struct Owner {
+    pub tenant: TenantId,
+    pub table: TableId,
+    pub segment: FileId,
+}
+
+impl Blob {
+    /// Seals and writes. Durable except for its name: sync the directory before a manifest names it.
+    pub(crate) fn write(
+        disk: &Disk,
+        paths: &Paths,
+        tenant_key: &Key,
+        owner: Owner,
+        kind: DataKind,
+        plain: &[u8],
+    ) -> Result<Self, StoreError> {
+        let file = FileId(random_bytes());
+        let key = Key::random();
+        let context = context(kind, owner, file);
+        let sealed = stream::seal_blob(&key, &context, plain);
+        let path = paths.data(kind, file);
+        disk.write_new("blob", &path, &sealed)?;
+        let bytes = sealed.len() as u64;
+        let wrapped = wrap_key(tenant_key, &file_key_aad(kind, owner.tenant, owner.table, file), &key);
+        let entry = BlobEntry { file, bytes, key: wrapped };
+        Ok(Self { kind, path, key, context, bytes, entry })
+    }
+
+    /// What a manifest says is there. Checks the key and the length, reads nothing.
+    pub(crate) fn named(
+        paths: &Paths,
+        tenant_key: &Key,
+        owner: Owner,
+        kind: DataKind,
+        entry: &BlobEntry,
+    ) -> Result<Self, StoreError> {
+        let path = paths.data(kind, entry.file);
+        let aad = file_key_aad(kind, owner.tenant, owner.table, entry.file);
+        let key = unwrap_key(tenant_key, &aad, &entry.key).map_err(|error| StoreError::sealed(&show(&path), error))?;
+        check_length(&path, entry.bytes)?;
+        let context = context(kind, owner, entry.file);
+        Ok(Self { kind, path, key, context, bytes: entry.bytes, entry: entry.clone() })
+    }
+
+    /// Reads and opens the whole file.
+    pub(crate) fn open(&self) -> Result<Vec<u8>, StoreError> {
+        let sealed = disk::read(&self.path)?;
+        if sealed.len() as u64 != self.bytes {
+            return Err(wrong_length(&self.path, self.bytes, sealed.len() as u64));
+        }
+        stream::open_blob(&self.key, &self.context, &sealed).map_err(|error| StoreError::sealed(&show(&self.path), error))
+    }
+
+    pub(crate) const fn entry(&self) -> &BlobEntry {
+        &self.entry
+    }
+
+    pub(crate) const fn kind(&self) -> DataKind {
+        self.kind
+    }
+
+    pub(crate) fn discard(&self, disk: &Disk) {
+        disk.discard("blob", &self.path);
+    }
+}
+
+/// A file of another length than the manifest says is refused before a byte of it is read.
+pub(crate) fn check_length(path: &std::path::Path, expected: u64) -> Result<(), StoreError> {
+    let found = std::fs::metadata(path).map_err(|error| disk::read_error(path, &error))?.len();
+    if found == expected { Ok(()) } else { Err(wrong_length(path, expected, found)) }
+}
+
+fn wrong_length(path: &std::path::Path, expected: u64, found: u64) -> StoreError {
+    StoreError::corrupt(&show(path), format!("{found} bytes, the manifest says {expected}"))
+}
+
+fn context(kind: DataKind, owner: Owner, file: FileId) -> Vec<u8> {
+    Aad::new(kind.format()).tenant(owner.tenant).table(owner.table).file(owner.segment).file(file).finish()
+}

@@ -1,0 +1,51 @@
+//! The first step of a checkpoint: the point up to which it writes.
+//!
+//! Holds the writer's lock for the creation of one small file.
+
+use super::{Maintenance, plan};
+use crate::{
+    Snapshot, StoreError, TenantStore,
+    counters::CounterValues,
+    disk::PublishError,
+    wal::{WalFile, WalStart},
+};
+
+/// The head at the freeze.
+pub(super) struct Frozen {
+    pub snapshot: Snapshot,
+    /// The log file that begins after it.
+    pub wal_from: u64,
+    pub counters: CounterValues,
+}
+
+impl TenantStore {
+    /// Starts a new log file and gives the head before it. `None` when the newest manifest says it all.
+    pub(super) fn freeze(&self, maintenance: &Maintenance) -> Result<Option<Frozen>, StoreError> {
+        let mut writer = self.writer.lock();
+        self.poison.check()?;
+        let snapshot = self.snapshot();
+        let settled = snapshot.lsn() == maintenance.manifest.lsn && writer.older_files == 0;
+        if settled && snapshot.tables().all(|table| plan::plan(table).rewrite.is_empty()) {
+            return Ok(None);
+        }
+        let start = WalStart {
+            number: writer.wal.number() + 1,
+            base_lsn: snapshot.lsn(),
+            previous_length: writer.wal.synced_length(),
+        };
+        let next = match WalFile::create(&self.disk, &self.paths, self.tenant, &self.tenant_key, start) {
+            Ok(next) => next,
+            Err(PublishError::Before(error)) => return Err(error),
+            Err(PublishError::Unknown(error)) => {
+                // The new file may exist after a restart, and its header bounds the old one: no more appends.
+                self.poison.set(error.to_string());
+                return Err(error);
+            }
+        };
+        writer.older_bytes += writer.wal.synced_length();
+        writer.older_files += 1;
+        writer.generation += 1;
+        writer.wal = next;
+        Ok(Some(Frozen { snapshot, wal_from: start.number, counters: self.counters.values() }))
+    }
+}

@@ -1,0 +1,168 @@
+//! From log to segments: flush, compaction, manifest, trimming.
+//!
+//! `database` calls [`TenantStore::checkpoint`] in the background when [`TenantStore::wants_checkpoint`] says so,
+//! and [`TenantStore::attach_index`] when it has built an index for a segment. One runs at a time; commits and
+//! readers go on meanwhile.
+//!
+//! 1. `freeze`: under the writer's lock, start a new log file and take the head. Its memory chunks are never
+//!    merged with later ones.
+//! 2. `plan`: what each table rewrites.
+//! 3. `produce`: write segments, build index blobs, write deletion vectors, sync the directory.
+//! 4. Commit the manifest: the frozen head, and the new log file as the first to replay.
+//! 5. `swap`: put the segments into the head, with what was deleted since the freeze.
+//! 6. `gc`: remove older log files and manifests, and files that the manifest no longer names.
+//!
+//! Until step 4 a failure leaves everything as it was. A manifest whose fate is unknown stops the store.
+
+mod freeze;
+mod gc;
+mod plan;
+mod produce;
+mod swap;
+
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use sepal_types::{FileId, IndexDef, TableDef, TableId};
+
+use crate::{
+    StoreError, TenantStore,
+    blob::{Blob, Owner},
+    disk::PublishError,
+    manifest::{self, IndexEntry, Manifest},
+    paths::DataKind,
+};
+
+/// Builds a vector index over a new segment's column. Storage keeps the bytes without knowing what they are.
+pub trait BlobBuilder: Send + Sync {
+    /// `column`: the whole vector column of the new segment, as [`crate::arrow_type`] says, NULLs included.
+    /// `None` leaves the segment without this index: it is searched exactly, until
+    /// [`TenantStore::attach_index`] brings the index.
+    fn build(&self, def: &TableDef, index: &IndexDef, column: &ArrayRef) -> Option<Vec<u8>>;
+}
+
+/// Builds nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoBlobs;
+
+impl BlobBuilder for NoBlobs {
+    fn build(&self, _: &TableDef, _: &IndexDef, _: &ArrayRef) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+/// What a checkpoint did. All zero when there was nothing to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointReport {
+    /// The manifest's number; 0 when none was written.
+    pub manifest: u64,
+    pub segments_written: usize,
+    pub segments_removed: usize,
+    pub rows_written: u64,
+    pub bytes_written: u64,
+    pub indexes_built: usize,
+    pub wal_files_removed: usize,
+}
+
+/// The newest manifest as it is on disk. Guarded by the maintenance lock.
+pub(crate) struct Maintenance {
+    pub manifest: Manifest,
+    /// SHA-256 of its file, in hex.
+    pub hash: String,
+}
+
+impl TenantStore {
+    /// Writes what only the log holds into segments, merges and rewrites segments, and trims the log.
+    pub fn checkpoint(&self, builder: &dyn BlobBuilder) -> Result<CheckpointReport, StoreError> {
+        let mut maintenance = self.maintenance.lock();
+        self.poison.check()?;
+        let Some(frozen) = self.freeze(&maintenance)? else { return Ok(CheckpointReport::default()) };
+        let produced = self.produce(&maintenance.manifest, &frozen, builder)?;
+        let next = Manifest {
+            number: maintenance.manifest.number + 1,
+            previous: maintenance.hash.clone(),
+            lsn: frozen.snapshot.lsn(),
+            wal_from: frozen.wal_from,
+            next_object: frozen.counters.next_object,
+            tables: produced.entries(&frozen),
+            sequences: frozen.counters.sequences.clone(),
+        };
+        let mut report = produced.report();
+        report.manifest = next.number;
+        let old = match self.commit_manifest(&mut maintenance, next) {
+            Ok(old) => old,
+            Err(PublishError::Before(error)) => {
+                produced.discard(&self.disk, &self.paths);
+                return Err(error);
+            }
+            Err(PublishError::Unknown(error)) => return Err(error),
+        };
+        // The manifest is ahead of the head until the swap is done: a store that cannot swap must not go on.
+        self.swap(&frozen, &produced).inspect_err(|error| self.poison.set(error.to_string()))?;
+        report.segments_removed = self.collect(&old, &maintenance.manifest)?;
+        report.wal_files_removed = self.trim_log(frozen.wal_from)?;
+        tracing::debug!(tenant = %self.tenant, ?report, "checkpoint");
+        Ok(report)
+    }
+
+    /// Seals an index's bytes for a segment and commits them. `false`, and nothing kept, when the table, segment
+    /// or index is gone (a checkpoint may have merged the segment away): look at the new head and build again.
+    pub fn attach_index(&self, table: TableId, segment: FileId, index: TableId, blob: &[u8]) -> Result<bool, StoreError> {
+        let mut maintenance = self.maintenance.lock();
+        self.poison.check()?;
+        let head = self.snapshot();
+        let Some(version) = head.table(table) else { return Ok(false) };
+        let known = version.def.indexes.iter().any(|def| def.id == index);
+        let found = version.chunks.iter().find(|chunk| chunk.chunk.segment() == Some(segment));
+        let (true, Some(chunk)) = (known && maintenance.manifest.segment(segment).is_some(), found) else {
+            return Ok(false);
+        };
+        let chunk = Arc::clone(&chunk.chunk);
+        let Some(sealed) = chunk.as_sealed() else { return Ok(false) };
+        let owner = Owner { tenant: self.tenant, table, segment };
+        let blob = Blob::write(&self.disk, &self.paths, &self.tenant_key, owner, DataKind::Index, blob)?;
+        let mut next = maintenance.manifest.clone();
+        next.number += 1;
+        next.previous.clone_from(&maintenance.hash);
+        if let Some(entry) = next.segment_mut(segment) {
+            entry.indexes.retain(|entry| entry.index != index);
+            entry.indexes.push(IndexEntry { index, blob: blob.entry().clone() });
+        }
+        let committed = self
+            .disk
+            .sync_directory("blob", &self.paths.segments())
+            .map_err(PublishError::Before)
+            .and_then(|()| self.commit_manifest(&mut maintenance, next));
+        match committed {
+            Ok(_) => {}
+            Err(PublishError::Before(error)) => {
+                blob.discard(&self.disk);
+                return Err(error);
+            }
+            Err(PublishError::Unknown(error)) => return Err(error),
+        }
+        if let Some(replaced) = sealed.attach(index, blob) {
+            replaced.discard(&self.disk);
+        }
+        manifest::remove_older(&self.disk, &self.paths, maintenance.manifest.number)?;
+        Ok(true)
+    }
+
+    /// Makes `next` the newest manifest and gives back the one before. Stops the store when its fate is unknown.
+    fn commit_manifest(&self, maintenance: &mut Maintenance, next: Manifest) -> Result<Manifest, PublishError> {
+        match manifest::commit(&self.disk, &self.paths, self.tenant, &self.tenant_key, &next) {
+            Ok(hash) => {
+                maintenance.hash = hash;
+                Ok(std::mem::replace(&mut maintenance.manifest, next))
+            }
+            Err(PublishError::Unknown(error)) => {
+                self.poison.set(error.to_string());
+                Err(PublishError::Unknown(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! Writing what a plan says: segments, their index blobs, deletion vectors.
+//!
+//! Takes the longest of all steps and holds no lock that a commit or reader needs. Everything written is durable
+//! on return, names included, but nothing counts before the manifest names it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use sepal_crypto::{Key, random_bytes, wrap_key};
+use sepal_types::{FileId, RowId, TableDef, TableId};
+
+use super::{BlobBuilder, CheckpointReport, freeze::Frozen, plan};
+use crate::{
+    ChunkRef, StoreError, TableVersion, TenantStore,
+    blob::{Blob, Owner},
+    chunk::{Chunk, SealedChunk, SealedParts},
+    disk::Disk,
+    manifest::{DeletedEntry, IndexEntry, Manifest, SegmentEntry, TableEntry},
+    paths::{DataKind, Paths, file_key_aad},
+    segment::{self, Identity},
+};
+
+/// Everything that a checkpoint wrote.
+#[derive(Default)]
+pub(super) struct Produced {
+    pub tables: BTreeMap<TableId, ProducedTable>,
+    /// For [`Self::discard`].
+    files: Vec<(DataKind, FileId)>,
+    rows: u64,
+    bytes: u64,
+    indexes: usize,
+}
+
+#[derive(Default)]
+pub(super) struct ProducedTable {
+    pub segments: Vec<NewSegment>,
+    /// Entries of the segments that stay, with their deletion vectors as of the freeze.
+    kept: Vec<SegmentEntry>,
+}
+
+/// A segment and what went into it.
+pub(super) struct NewSegment {
+    pub inputs: Vec<ChunkRef>,
+    /// `None` when no row of the inputs was live.
+    pub chunk: Option<Arc<Chunk>>,
+}
+
+impl Produced {
+    /// The manifest's tables.
+    pub(super) fn entries(&self, frozen: &Frozen) -> Vec<TableEntry> {
+        let entry = |version: &Arc<TableVersion>| {
+            let produced = self.tables.get(&version.def.id);
+            let new = produced.into_iter().flat_map(|table| &table.segments).filter_map(|segment| segment.chunk.as_ref());
+            let new = new.filter_map(|chunk| chunk.as_sealed()).map(|sealed| {
+                let blobs = sealed.index_files().into_iter().map(|file| IndexEntry { index: file.index, blob: file.blob });
+                SegmentEntry { indexes: blobs.collect(), ..sealed.entry().clone() }
+            });
+            let mut segments: Vec<SegmentEntry> = new.collect();
+            segments.extend(produced.into_iter().flat_map(|table| table.kept.iter().cloned()));
+            segments.sort_by_key(|segment| segment.first_row);
+            let next_row = frozen.counters.next_rows.get(&version.def.id).copied().unwrap_or(RowId(1));
+            TableEntry { def: (*version.def).clone(), next_row, segments }
+        };
+        frozen.snapshot.tables().map(entry).collect()
+    }
+
+    pub(super) fn report(&self) -> CheckpointReport {
+        let segments = self.files.iter().filter(|(kind, _)| *kind == DataKind::Segment).count();
+        CheckpointReport {
+            segments_written: segments,
+            rows_written: self.rows,
+            bytes_written: self.bytes,
+            indexes_built: self.indexes,
+            ..CheckpointReport::default()
+        }
+    }
+
+    /// Removes everything: the checkpoint failed before its manifest.
+    pub(super) fn discard(&self, disk: &Disk, paths: &Paths) {
+        self.files.iter().for_each(|(kind, file)| disk.discard("segment", &paths.data(*kind, *file)));
+    }
+}
+
+impl TenantStore {
+    pub(super) fn produce(
+        &self,
+        manifest: &Manifest,
+        frozen: &Frozen,
+        builder: &dyn BlobBuilder,
+    ) -> Result<Produced, StoreError> {
+        let mut produced = Produced::default();
+        let mut write = || -> Result<(), StoreError> {
+            for version in frozen.snapshot.tables() {
+                let plan = plan::plan(version);
+                let mut table = ProducedTable::default();
+                for inputs in plan.rewrite {
+                    let chunk = self.write_segment(&version.def, &inputs, builder, &mut produced)?;
+                    table.segments.push(NewSegment { inputs, chunk });
+                }
+                for chunk in &plan.keep {
+                    table.kept.push(self.keep_segment(manifest, &version.def, chunk, &mut produced)?);
+                }
+                produced.tables.insert(version.def.id, table);
+            }
+            self.disk.sync_directory("segment", &self.paths.segments())
+        };
+        match write() {
+            Ok(()) => Ok(produced),
+            Err(error) => {
+                produced.discard(&self.disk, &self.paths);
+                Err(error)
+            }
+        }
+    }
+
+    fn write_segment(
+        &self,
+        def: &TableDef,
+        inputs: &[ChunkRef],
+        builder: &dyn BlobBuilder,
+        produced: &mut Produced,
+    ) -> Result<Option<Arc<Chunk>>, StoreError> {
+        let file = FileId(random_bytes());
+        let identity = Identity { tenant: self.tenant, table: def.id, file, key: Key::random() };
+        let path = self.paths.data(DataKind::Segment, file);
+        let Some(written) = segment::write(&self.disk, &path, &identity, def, inputs)? else { return Ok(None) };
+        produced.files.push((DataKind::Segment, file));
+        produced.rows += u64::from(written.rows);
+        produced.bytes += written.bytes;
+        let aad = file_key_aad(DataKind::Segment, self.tenant, def.id, file);
+        let entry = SegmentEntry {
+            file,
+            rows: written.rows,
+            first_row: written.first_row,
+            last_row: written.last_row,
+            bytes: written.bytes,
+            plain_bytes: written.plain_bytes,
+            key: wrap_key(&self.tenant_key, &aad, &identity.key),
+            deleted: None,
+            indexes: Vec::new(),
+        };
+        let parts = SealedParts {
+            disk: self.disk.clone(),
+            path,
+            identity,
+            cache: Arc::clone(&self.cache),
+            entry,
+            indexes: BTreeMap::new(),
+        };
+        let chunk = Arc::new(Chunk::sealed(SealedChunk::new(parts)));
+        // Reading the ids back proves that the file opens before the log that held its rows is trimmed.
+        chunk.row_ids()?;
+        self.build_indexes(def, &chunk, builder, produced)?;
+        Ok(Some(chunk))
+    }
+
+    fn build_indexes(
+        &self,
+        def: &TableDef,
+        chunk: &Chunk,
+        builder: &dyn BlobBuilder,
+        produced: &mut Produced,
+    ) -> Result<(), StoreError> {
+        let Some(sealed) = chunk.as_sealed() else { return Ok(()) };
+        for column in &def.columns {
+            for (index, _) in def.vector_indexes(column.id) {
+                let Some(bytes) = builder.build(def, index, &chunk.column(column)?) else { continue };
+                let owner = Owner { tenant: self.tenant, table: def.id, segment: sealed.file() };
+                let blob = Blob::write(&self.disk, &self.paths, &self.tenant_key, owner, DataKind::Index, &bytes)?;
+                produced.files.push((blob.kind(), blob.entry().file));
+                produced.bytes += blob.entry().bytes;
+                produced.indexes += 1;
+                sealed.attach(index.id, blob);
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry of a segment that stays: a new deletion vector if rows were deleted since the last manifest, and
+    /// the blobs of indexes that still exist.
+    fn keep_segment(
+        &self,
+        manifest: &Manifest,
+        def: &TableDef,
+        chunk: &ChunkRef,
+        produced: &mut Produced,
+    ) -> Result<SegmentEntry, StoreError> {
+        let bug = || StoreError::Bug("a kept chunk is not a segment of the manifest".to_owned());
+        let sealed = chunk.chunk.as_sealed().ok_or_else(bug)?;
+        let mut entry = manifest.segment(sealed.file()).ok_or_else(bug)?.clone();
+        entry.indexes.retain(|entry| def.indexes.iter().any(|index| index.id == entry.index));
+        let rows = chunk.deleted.len();
+        if rows > 0 && entry.deleted.as_ref().is_none_or(|deleted| deleted.rows != rows) {
+            let mut bytes = Vec::with_capacity(chunk.deleted.serialized_size());
+            chunk.deleted.serialize_into(&mut bytes).map_err(|error| StoreError::Bug(error.to_string()))?;
+            let owner = Owner { tenant: self.tenant, table: def.id, segment: sealed.file() };
+            let blob = Blob::write(&self.disk, &self.paths, &self.tenant_key, owner, DataKind::Deleted, &bytes)?;
+            produced.files.push((blob.kind(), blob.entry().file));
+            produced.bytes += blob.entry().bytes;
+            entry.deleted = Some(DeletedEntry { rows, blob: blob.entry().clone() });
+        }
+        Ok(entry)
+    }
+}

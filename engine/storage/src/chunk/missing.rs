@@ -1,0 +1,128 @@
+//! What rows have in a column that was added after them: `missing`, or NULL.
+//!
+//! Called by [`super::Chunk::column`]. Reads the text forms that Postgres prints, which is what the planner
+//! stores in [`ColumnDef::missing`]; a value that does not read is a bug, not a user's error.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, FixedSizeListArray, Float32Array, ListArray, StringArray, UInt32Array, new_null_array},
+    buffer::OffsetBuffer,
+    compute::{self, CastOptions},
+    datatypes::{DataType, Field, TimeUnit, TimestampMicrosecondType},
+};
+use sepal_types::{ColumnDef, SqlType, parse_vector};
+
+use crate::{StoreError, arrow_types::{VECTOR_ITEM, arrow_type}};
+
+/// The column for `rows` rows that do not have it.
+pub(super) fn constant(column: &ColumnDef, rows: usize) -> Result<ArrayRef, StoreError> {
+    let Some(text) = &column.missing else {
+        return Ok(new_null_array(&arrow_type(&column.ty), rows));
+    };
+    let single = parse(&column.ty, &[Some(text.clone())])
+        .map_err(|why| StoreError::Bug(format!("column \"{}\" has the missing value '{text}': {why}", column.name)))?;
+    let zeros = UInt32Array::from_value(0, rows);
+    Ok(compute::take(&single, &zeros, None)?)
+}
+
+fn parse(ty: &SqlType, texts: &[Option<String>]) -> Result<ArrayRef, String> {
+    match ty {
+        SqlType::Uuid => {
+            let values = each(texts, |text| hex(&text.replace(['-', '{', '}'], "")).filter(|bytes| bytes.len() == 16))?;
+            let array = FixedSizeBinaryArray::try_from_sparse_iter_with_size(values.into_iter(), 16);
+            Ok(Arc::new(array.map_err(|error| error.to_string())?))
+        }
+        SqlType::Bytea => {
+            let values = each(texts, |text| text.strip_prefix("\\x").and_then(hex))?;
+            Ok(Arc::new(BinaryArray::from_iter(values)))
+        }
+        SqlType::Vector(dimensions) => vectors(*dimensions, texts),
+        SqlType::Array(element) => lists(element, texts),
+        SqlType::Timestamptz => {
+            // Arrow parses offsets but not zone names; the instant is the same.
+            let zone = DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()));
+            let parsed = cast(texts, &zone)?;
+            Ok(Arc::new(parsed.as_primitive::<TimestampMicrosecondType>().clone().with_timezone("UTC")))
+        }
+        other => cast(texts, &arrow_type(other)),
+    }
+}
+
+fn cast(texts: &[Option<String>], to: &DataType) -> Result<ArrayRef, String> {
+    let strings: ArrayRef = Arc::new(StringArray::from(texts.to_vec()));
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    compute::cast_with_options(&strings, to, &options).map_err(|error| error.to_string())
+}
+
+fn vectors(dimensions: Option<u16>, texts: &[Option<String>]) -> Result<ArrayRef, String> {
+    let parsed = each(texts, |text| parse_vector(text).ok())?;
+    let item = Arc::new(Field::new(VECTOR_ITEM, DataType::Float32, false));
+    let nulls = parsed.iter().map(Option::is_some).collect::<Vec<_>>().into();
+    let array: Result<ArrayRef, _> = match dimensions {
+        Some(dimensions) => {
+            let width = usize::from(dimensions);
+            let rows = parsed.into_iter().map(|row| row.unwrap_or_else(|| vec![0.0; width]));
+            let values = Arc::new(Float32Array::from_iter_values(rows.flatten()));
+            FixedSizeListArray::try_new(item, i32::from(dimensions), values, Some(nulls)).map(|array| Arc::new(array) as _)
+        }
+        None => {
+            let rows: Vec<Vec<f32>> = parsed.into_iter().map(Option::unwrap_or_default).collect();
+            let offsets = OffsetBuffer::from_lengths(rows.iter().map(Vec::len));
+            let values = Arc::new(Float32Array::from_iter_values(rows.into_iter().flatten()));
+            ListArray::try_new(item, offsets, values, Some(nulls)).map(|array| Arc::new(array) as _)
+        }
+    };
+    array.map_err(|error| error.to_string())
+}
+
+fn lists(element: &SqlType, texts: &[Option<String>]) -> Result<ArrayRef, String> {
+    let parsed = each(texts, elements)?;
+    let nulls = parsed.iter().map(Option::is_some).collect::<Vec<_>>().into();
+    let rows: Vec<Vec<Option<String>>> = parsed.into_iter().map(Option::unwrap_or_default).collect();
+    let offsets = OffsetBuffer::from_lengths(rows.iter().map(Vec::len));
+    let values = parse(element, &rows.into_iter().flatten().collect::<Vec<_>>())?;
+    let item = Arc::new(Field::new("item", arrow_type(element), true));
+    let array = ListArray::try_new(item, offsets, values, Some(nulls)).map_err(|error| error.to_string())?;
+    Ok(Arc::new(array))
+}
+
+/// The elements of a one-dimensional array in Postgres' text form: `{1,NULL,"a,b"}`.
+fn elements(text: &str) -> Option<Vec<Option<String>>> {
+    let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
+    let mut found = Vec::new();
+    let mut characters = inner.chars().peekable();
+    while characters.peek().is_some() {
+        let mut value = String::new();
+        let mut quoted = false;
+        let mut inside = false;
+        while let Some(character) = characters.next() {
+            match character {
+                '\\' => value.push(characters.next()?),
+                '"' => {
+                    quoted = true;
+                    inside = !inside;
+                }
+                ',' if !inside => break,
+                other => value.push(other),
+            }
+        }
+        let null = !quoted && value.eq_ignore_ascii_case("null");
+        found.push((!null).then_some(value));
+    }
+    Some(found)
+}
+
+fn each<T>(texts: &[Option<String>], read: impl Fn(&str) -> Option<T>) -> Result<Vec<Option<T>>, String> {
+    let read_one = |text: &String| read(text).ok_or_else(|| format!("'{text}' is not in the type's text form"));
+    texts.iter().map(|text| text.as_ref().map(read_one).transpose()).collect()
+}
+
+fn hex(digits: &str) -> Option<Vec<u8>> {
+    let digits = digits.as_bytes();
+    if !digits.len().is_multiple_of(2) {
+        return None;
+    }
+    let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    digits.chunks_exact(2).map(|pair| Some(nibble(pair[0])? * 16 + nibble(pair[1])?)).collect()
+}

@@ -1,0 +1,232 @@
+//! A chunk: an immutable run of a table's rows, in memory or in a sealed segment.
+//!
+//! `query` scans chunks and asks them for columns and index blobs; `snapshot` looks up rows and keys in them.
+//! A chunk never changes. What is deleted stands beside it, in the [`ChunkRef`] of each snapshot.
+
+mod cache;
+mod keys;
+mod memory;
+mod missing;
+mod sealed;
+
+use std::{fmt, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, UInt64Array},
+    datatypes::DataType,
+};
+use parking_lot::Mutex;
+use roaring::RoaringBitmap;
+use sepal_types::{ColumnDef, ColumnId, FileId, RowId, TableDef, TableId};
+
+use crate::{StoreError, arrow_types::arrow_type};
+
+pub use cache::ColumnCache;
+pub(crate) use cache::CacheKey;
+pub(crate) use keys::{KeyColumns, KeyMap};
+pub(crate) use memory::{MemoryChunk, live_mask, merge};
+pub(crate) use sealed::{SealedChunk, SealedParts};
+
+/// A chunk as one snapshot sees it.
+#[derive(Clone, Debug)]
+pub struct ChunkRef {
+    pub chunk: Arc<Chunk>,
+    /// Positions within the chunk that this snapshot no longer sees.
+    pub deleted: Arc<RoaringBitmap>,
+}
+
+impl ChunkRef {
+    pub(crate) fn new(chunk: Chunk) -> Self {
+        Self { chunk: Arc::new(chunk), deleted: Arc::default() }
+    }
+
+    /// Rows that the snapshot sees.
+    pub fn live_rows(&self) -> u32 {
+        self.chunk.rows() - u32::try_from(self.deleted.len()).unwrap_or(u32::MAX).min(self.chunk.rows())
+    }
+}
+
+/// Rows of one table, immutable. Row ids ascend with the position.
+pub struct Chunk {
+    kind: Kind,
+    /// One map per asked-for key, built when first needed.
+    key_maps: Mutex<Vec<(KeyColumns, Arc<KeyMap>)>>,
+}
+
+enum Kind {
+    Memory(MemoryChunk),
+    Sealed(Box<SealedChunk>),
+}
+
+impl Chunk {
+    pub(crate) fn memory(chunk: MemoryChunk) -> Self {
+        Self { kind: Kind::Memory(chunk), key_maps: Mutex::default() }
+    }
+
+    pub(crate) fn sealed(chunk: SealedChunk) -> Self {
+        Self { kind: Kind::Sealed(Box::new(chunk)), key_maps: Mutex::default() }
+    }
+
+    /// Rows, deleted ones included: the length of every array that this chunk gives.
+    pub fn rows(&self) -> u32 {
+        match &self.kind {
+            Kind::Memory(chunk) => chunk.rows(),
+            Kind::Sealed(chunk) => chunk.rows(),
+        }
+    }
+
+    /// The least row id.
+    pub fn first_row(&self) -> RowId {
+        match &self.kind {
+            Kind::Memory(chunk) => chunk.first_row(),
+            Kind::Sealed(chunk) => chunk.first_row(),
+        }
+    }
+
+    /// The greatest row id.
+    pub fn last_row(&self) -> RowId {
+        match &self.kind {
+            Kind::Memory(chunk) => chunk.last_row(),
+            Kind::Sealed(chunk) => chunk.last_row(),
+        }
+    }
+
+    /// The row id of every position, ascending.
+    pub fn row_ids(&self) -> Result<Arc<UInt64Array>, StoreError> {
+        match &self.kind {
+            Kind::Memory(chunk) => Ok(chunk.row_ids()),
+            Kind::Sealed(chunk) => chunk.row_ids(),
+        }
+    }
+
+    /// The whole column, typed [`arrow_type`]`(column.ty)`. Rows older than the column have its `missing` value
+    /// or NULL. Free for a memory chunk; a segment decodes the column once and keeps it in the [`ColumnCache`].
+    pub fn column(&self, column: &ColumnDef) -> Result<ArrayRef, StoreError> {
+        let stored = match &self.kind {
+            Kind::Memory(chunk) => chunk.column(column.id),
+            Kind::Sealed(chunk) => chunk.column(column.id, &arrow_type(&column.ty))?,
+        };
+        match stored {
+            Some(array) => fit(array, &arrow_type(&column.ty)),
+            None => missing::constant(column, self.rows() as usize),
+        }
+    }
+
+    /// The segment's file, `None` for a memory chunk.
+    pub fn segment(&self) -> Option<FileId> {
+        match &self.kind {
+            Kind::Memory(_) => None,
+            Kind::Sealed(chunk) => Some(chunk.file()),
+        }
+    }
+
+    /// Whether the segment has this vector index's bytes.
+    pub fn has_index(&self, index: TableId) -> bool {
+        match &self.kind {
+            Kind::Memory(_) => false,
+            Kind::Sealed(chunk) => chunk.has_index(index),
+        }
+    }
+
+    /// Opens the vector index's sealed bytes: one read, one pass of decryption, not cached here.
+    pub fn index_blob(&self, index: TableId) -> Option<Result<Vec<u8>, StoreError>> {
+        match &self.kind {
+            Kind::Memory(_) => None,
+            Kind::Sealed(chunk) => chunk.index_blob(index),
+        }
+    }
+
+    /// Bytes in memory, or of the segment's file.
+    pub fn bytes(&self) -> u64 {
+        match &self.kind {
+            Kind::Memory(chunk) => chunk.bytes(),
+            Kind::Sealed(chunk) => chunk.file_bytes(),
+        }
+    }
+
+    /// Bytes of the rows uncompressed: what merging this chunk costs in memory.
+    pub(crate) fn plain_bytes(&self) -> u64 {
+        match &self.kind {
+            Kind::Memory(chunk) => chunk.bytes(),
+            Kind::Sealed(chunk) => chunk.plain_bytes(),
+        }
+    }
+
+    pub(crate) fn as_memory(&self) -> Option<&MemoryChunk> {
+        match &self.kind {
+            Kind::Memory(chunk) => Some(chunk),
+            Kind::Sealed(_) => None,
+        }
+    }
+
+    pub(crate) fn as_sealed(&self) -> Option<&SealedChunk> {
+        match &self.kind {
+            Kind::Memory(_) => None,
+            Kind::Sealed(chunk) => Some(chunk),
+        }
+    }
+
+    /// Where a row is, `None` when it is not in this chunk.
+    pub(crate) fn position(&self, row: RowId) -> Result<Option<u32>, StoreError> {
+        let (first, last) = (self.first_row().0, self.last_row().0);
+        if row.0 < first || row.0 > last {
+            return Ok(None);
+        }
+        if last - first + 1 == u64::from(self.rows()) {
+            return Ok(u32::try_from(row.0 - first).ok());
+        }
+        let ids = self.row_ids()?;
+        Ok(ids.values().binary_search(&row.0).ok().and_then(|position| u32::try_from(position).ok()))
+    }
+
+    /// The row id at a position, which must be below [`Self::rows`].
+    pub(crate) fn row_at(&self, position: u32) -> Result<RowId, StoreError> {
+        let (first, last) = (self.first_row().0, self.last_row().0);
+        if last - first + 1 == u64::from(self.rows()) {
+            return Ok(RowId(first + u64::from(position)));
+        }
+        Ok(RowId(self.row_ids()?.value(position as usize)))
+    }
+
+    /// The map from key to positions, built on first use.
+    pub(crate) fn keys(&self, def: &TableDef, columns: &[ColumnId]) -> Result<Arc<KeyMap>, StoreError> {
+        let name = KeyColumns::new(def, columns)?;
+        if let Some((_, map)) = self.key_maps.lock().iter().find(|(known, _)| *known == name) {
+            return Ok(Arc::clone(map));
+        }
+        // Built outside the lock: two callers may build the same map, which is wasteful but never wrong.
+        let arrays = name.columns(def)?.iter().map(|column| self.column(column)).collect::<Result<Vec<_>, _>>()?;
+        let map = Arc::new(KeyMap::build(&arrays)?);
+        self.remember_keys(name, &map);
+        Ok(map)
+    }
+
+    /// Keeps a map that the uniqueness check of an insert has built anyway.
+    pub(crate) fn remember_keys(&self, name: KeyColumns, map: &Arc<KeyMap>) {
+        let mut maps = self.key_maps.lock();
+        maps.retain(|(known, _)| *known != name);
+        maps.push((name, Arc::clone(map)));
+    }
+}
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chunk")
+            .field("segment", &self.segment())
+            .field("rows", &self.rows())
+            .field("first_row", &self.first_row())
+            .field("last_row", &self.last_row())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A column whose declared type changed without a rewrite (`varchar(10)` to `text`, `vector` to `vector(3)`).
+fn fit(array: ArrayRef, wanted: &DataType) -> Result<ArrayRef, StoreError> {
+    if array.data_type() == wanted {
+        return Ok(array);
+    }
+    Ok(arrow::compute::cast(&array, wanted)?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! A segment as a chunk: columns decoded on demand, index blobs beside it, files removed with the last reader.
+//!
+//! Made when a store opens and by checkpoints; read through [`super::Chunk`]. Never writes.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use arrow::{
+    array::{ArrayRef, AsArray, UInt64Array},
+    datatypes::{DataType, UInt64Type},
+};
+use parking_lot::{Mutex, RwLock};
+use sepal_types::{ColumnId, FileId, RowId, TableId};
+
+use super::{CacheKey, ColumnCache};
+use crate::{
+    StoreError,
+    blob::Blob,
+    disk::Disk,
+    manifest::{BlobEntry, SegmentEntry},
+    paths::show,
+    segment::{Footer, Identity},
+};
+
+/// What a [`SealedChunk`] is made of.
+pub(crate) struct SealedParts {
+    pub disk: Disk,
+    pub path: PathBuf,
+    pub identity: Identity,
+    pub cache: Arc<ColumnCache>,
+    pub entry: SegmentEntry,
+    pub indexes: BTreeMap<TableId, Blob>,
+}
+
+/// A sealed segment.
+pub(crate) struct SealedChunk {
+    parts: SealedParts,
+    footer: OnceLock<Footer>,
+    /// Two readers that miss the cache decode a column once. Columns share locks by id, rarely the same one.
+    loading: [Mutex<()>; 8],
+    indexes: RwLock<BTreeMap<TableId, Blob>>,
+    /// No manifest names the files any more: the last reader removes them.
+    obsolete: AtomicBool,
+}
+
+/// A vector index's file as the manifest names it.
+pub(crate) struct IndexFile {
+    pub index: TableId,
+    pub blob: BlobEntry,
+}
+
+impl SealedChunk {
+    pub(crate) fn new(mut parts: SealedParts) -> Self {
+        let indexes = RwLock::new(std::mem::take(&mut parts.indexes));
+        Self { parts, footer: OnceLock::new(), loading: Default::default(), indexes, obsolete: AtomicBool::new(false) }
+    }
+
+    pub(crate) const fn file(&self) -> FileId {
+        self.parts.identity.file
+    }
+
+    pub(crate) const fn rows(&self) -> u32 {
+        self.parts.entry.rows
+    }
+
+    pub(crate) const fn first_row(&self) -> RowId {
+        self.parts.entry.first_row
+    }
+
+    pub(crate) const fn last_row(&self) -> RowId {
+        self.parts.entry.last_row
+    }
+
+    pub(crate) const fn file_bytes(&self) -> u64 {
+        self.parts.entry.bytes
+    }
+
+    pub(crate) const fn plain_bytes(&self) -> u64 {
+        self.parts.entry.plain_bytes
+    }
+
+    /// The segment as a manifest names it, without deletion vector and indexes.
+    pub(crate) const fn entry(&self) -> &SegmentEntry {
+        &self.parts.entry
+    }
+
+    pub(crate) fn row_ids(&self) -> Result<Arc<UInt64Array>, StoreError> {
+        let ids = self.cached(None, |footer| footer.row_ids(&self.parts.path).map(Some))?;
+        let ids = ids.and_then(|ids| ids.as_primitive_opt::<UInt64Type>().cloned());
+        let ids = ids.ok_or_else(|| StoreError::corrupt(&show(&self.parts.path), "row ids of another type"))?;
+        Ok(Arc::new(ids))
+    }
+
+    /// `None` when the segment is older than the column.
+    pub(crate) fn column(&self, column: ColumnId, wanted: &DataType) -> Result<Option<ArrayRef>, StoreError> {
+        self.cached(Some(column), |footer| footer.column(&self.parts.path, column, wanted))
+    }
+
+    pub(crate) fn has_index(&self, index: TableId) -> bool {
+        self.indexes.read().contains_key(&index)
+    }
+
+    /// The lock is held while the file is read, so that a dropped index's file is not removed meanwhile.
+    pub(crate) fn index_blob(&self, index: TableId) -> Option<Result<Vec<u8>, StoreError>> {
+        self.indexes.read().get(&index).map(Blob::open)
+    }
+
+    /// The indexes' files, for the manifest.
+    pub(crate) fn index_files(&self) -> Vec<IndexFile> {
+        let indexes = self.indexes.read();
+        indexes.iter().map(|(index, blob)| IndexFile { index: *index, blob: blob.entry().clone() }).collect()
+    }
+
+    /// Makes a durable blob visible. The one it replaces is given back.
+    pub(crate) fn attach(&self, index: TableId, blob: Blob) -> Option<Blob> {
+        self.indexes.write().insert(index, blob)
+    }
+
+    /// Takes away the blobs of indexes that are gone.
+    pub(crate) fn detach(&self, keep: impl Fn(TableId) -> bool) -> Vec<Blob> {
+        let mut indexes = self.indexes.write();
+        let gone: Vec<TableId> = indexes.keys().copied().filter(|index| !keep(*index)).collect();
+        gone.iter().filter_map(|index| indexes.remove(index)).collect()
+    }
+
+    /// The newest manifest no longer names the segment: remove its files once nobody reads it.
+    pub(crate) fn retire(&self) {
+        self.obsolete.store(true, Ordering::Release);
+    }
+
+    fn cached(
+        &self,
+        column: Option<ColumnId>,
+        load: impl FnOnce(&Footer) -> Result<Option<ArrayRef>, StoreError>,
+    ) -> Result<Option<ArrayRef>, StoreError> {
+        let key = CacheKey { tenant: self.parts.identity.tenant, file: self.file(), column };
+        if let Some(array) = self.parts.cache.get(&key) {
+            return Ok(Some(array));
+        }
+        let slot = column.map_or(0, |column| column.0 as usize) % self.loading.len();
+        let _loading = self.loading[slot].lock();
+        if let Some(array) = self.parts.cache.peek(&key) {
+            return Ok(Some(array));
+        }
+        let loaded = load(self.footer()?)?;
+        if let Some(array) = &loaded {
+            self.parts.cache.put(key, array);
+        }
+        Ok(loaded)
+    }
+
+    fn footer(&self) -> Result<&Footer, StoreError> {
+        if let Some(footer) = self.footer.get() {
+            return Ok(footer);
+        }
+        let SealedParts { path, identity, entry, .. } = &self.parts;
+        let footer = Footer::open(path, identity, entry.rows, entry.bytes)?;
+        Ok(self.footer.get_or_init(|| footer))
+    }
+}
+
+impl Drop for SealedChunk {
+    fn drop(&mut self) {
+        if !self.obsolete.load(Ordering::Acquire) {
+            return;
+        }
+        self.parts.cache.forget_file(self.parts.identity.tenant, self.file());
+        self.parts.disk.discard("segment", &self.parts.path);
+        self.indexes.get_mut().values().for_each(|blob| blob.discard(&self.parts.disk));
+    }
+}

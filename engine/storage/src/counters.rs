@@ -1,0 +1,188 @@
+//! Numbers that must not repeat: object ids, row ids, serials.
+//!
+//! Handed out in memory, without a write. They become durable with what uses them: object and row ids are found
+//! again in the ops that carry them, a serial's value is logged with the next commit. What was handed out but
+//! never committed may be handed out again after a crash; nobody can have seen it in a committed row.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+use sepal_types::{ColumnId, RowId, TableDef, TableId, limits::FIRST_OBJECT_ID};
+
+use crate::{Op, ops::SequenceMark};
+
+/// All counters of a tenant.
+pub(crate) struct Counters {
+    state: Mutex<State>,
+}
+
+/// A copy for a manifest.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CounterValues {
+    pub next_object: u32,
+    pub next_rows: HashMap<TableId, RowId>,
+    pub sequences: Vec<(TableId, ColumnId, i64)>,
+}
+
+#[derive(Default)]
+struct State {
+    next_object: u32,
+    next_rows: HashMap<TableId, u64>,
+    sequences: HashMap<(TableId, ColumnId), Sequence>,
+}
+
+/// `next` is handed out next; `logged` is what the log would give after a crash.
+#[derive(Clone, Copy)]
+struct Sequence {
+    next: i64,
+    logged: i64,
+}
+
+const FIRST_ROW: u64 = 1;
+const FRESH: Sequence = Sequence { next: 1, logged: 1 };
+
+impl Counters {
+    pub(crate) fn new(values: &CounterValues) -> Self {
+        let logged = |value: i64| Sequence { next: value, logged: value };
+        let state = State {
+            next_object: values.next_object.max(FIRST_OBJECT_ID),
+            next_rows: values.next_rows.iter().map(|(table, row)| (*table, row.0)).collect(),
+            sequences: values.sequences.iter().map(|(table, column, next)| ((*table, *column), logged(*next))).collect(),
+        };
+        Self { state: Mutex::new(state) }
+    }
+
+    pub(crate) fn next_object(&self) -> TableId {
+        let mut state = self.state.lock();
+        let id = state.next_object;
+        state.next_object = id.saturating_add(1);
+        TableId(id)
+    }
+
+    /// The first of `n` row ids.
+    pub(crate) fn reserve_rows(&self, table: TableId, n: u64) -> RowId {
+        let mut state = self.state.lock();
+        let next = state.next_rows.entry(table).or_insert(FIRST_ROW);
+        let first = *next;
+        *next = first.saturating_add(n);
+        RowId(first)
+    }
+
+    /// The first of `n` values.
+    pub(crate) fn next_sequence(&self, table: TableId, column: ColumnId, n: u64) -> i64 {
+        let mut state = self.state.lock();
+        let sequence = state.sequences.entry((table, column)).or_insert(FRESH);
+        let first = sequence.next;
+        sequence.next = first.saturating_add(i64::try_from(n).unwrap_or(i64::MAX));
+        first
+    }
+
+    /// `setval` outside a commit: durable with the next commit that inserts into the table.
+    pub(crate) fn set_sequence(&self, table: TableId, column: ColumnId, next: i64) {
+        self.state.lock().sequences.entry((table, column)).or_insert(FRESH).next = next;
+    }
+
+    /// The value that [`Self::next_sequence`] would give, without taking it.
+    pub(crate) fn peek_sequence(&self, table: TableId, column: ColumnId) -> i64 {
+        self.state.lock().sequences.get(&(table, column)).map_or(FRESH.next, |sequence| sequence.next)
+    }
+
+    /// The serials of the tables that `ops` insert into, where they are ahead of the log. Marks them logged.
+    pub(crate) fn take_unlogged(&self, ops: &[Op]) -> Vec<SequenceMark> {
+        let mut state = self.state.lock();
+        let mut marks: Vec<SequenceMark> = Vec::new();
+        for ((table, column), sequence) in &mut state.sequences {
+            let inserted = ops.iter().any(|op| matches!(op, Op::Insert { table: into, .. } if into == table));
+            if inserted && sequence.next > sequence.logged {
+                sequence.logged = sequence.next;
+                marks.push(SequenceMark { table: *table, column: *column, next: sequence.next });
+            }
+        }
+        marks.sort_by_key(|mark| (mark.table, mark.column));
+        marks
+    }
+
+    /// A group was rolled back: nothing that it marked is in the log.
+    pub(crate) fn forget_logged(&self) {
+        self.state.lock().sequences.values_mut().for_each(|sequence| sequence.logged = i64::MIN);
+    }
+
+    /// What a durable commit says about the counters. Also called for each replayed one.
+    pub(crate) fn committed(&self, marks: &[SequenceMark], ops: &[Op]) {
+        let mut state = self.state.lock();
+        for mark in marks {
+            let sequence = state.sequences.entry((mark.table, mark.column)).or_insert(FRESH);
+            sequence.next = sequence.next.max(mark.next);
+        }
+        for op in ops {
+            match op {
+                Op::CreateTable(def) | Op::AlterTable(def) => {
+                    state.next_object = state.next_object.max(ids(def).map(|id| id.0.saturating_add(1)).max().unwrap_or(0));
+                }
+                Op::Insert { table, first_row, rows } => {
+                    let after = first_row.0.saturating_add(rows.num_rows() as u64);
+                    let next = state.next_rows.entry(*table).or_insert(FIRST_ROW);
+                    *next = (*next).max(after);
+                }
+                Op::SetSequence { table, column, next } => {
+                    state.sequences.insert((*table, *column), Sequence { next: *next, logged: *next });
+                }
+                Op::DropTable(gone) => {
+                    state.next_rows.remove(gone);
+                    state.sequences.retain(|(table, _), _| table != gone);
+                }
+                Op::Truncate(_) | Op::Delete { .. } => {}
+            }
+        }
+    }
+
+    pub(crate) fn values(&self) -> CounterValues {
+        let state = self.state.lock();
+        let mut sequences: Vec<_> =
+            state.sequences.iter().map(|((table, column), sequence)| (*table, *column, sequence.next)).collect();
+        sequences.sort_unstable();
+        CounterValues {
+            next_object: state.next_object,
+            next_rows: state.next_rows.iter().map(|(table, row)| (*table, RowId(*row))).collect(),
+            sequences,
+        }
+    }
+}
+
+fn ids(def: &TableDef) -> impl Iterator<Item = TableId> {
+    let uniques = def.uniques.iter().map(|unique| unique.id);
+    let indexes = def.indexes.iter().map(|index| index.id);
+    std::iter::once(def.id).chain(uniques).chain(indexes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serials_are_logged_with_the_insert_that_uses_them() {
+        let counters = Counters::new(&CounterValues::default());
+        let (table, column) = (TableId(FIRST_OBJECT_ID), ColumnId(1));
+        assert_eq!(counters.next_sequence(table, column, 3), 1);
+        assert_eq!(counters.next_sequence(table, column, 1), 4);
+        let rows = arrow::record_batch::RecordBatch::new_empty(arrow::datatypes::Schema::empty().into());
+        let insert = [Op::Insert { table, first_row: RowId(1), rows }];
+        assert!(counters.take_unlogged(&[Op::Truncate(table)]).is_empty());
+        let mark = SequenceMark { table, column, next: 5 };
+        assert_eq!(counters.take_unlogged(&insert), vec![mark]);
+        assert!(counters.take_unlogged(&insert).is_empty());
+        counters.forget_logged();
+        assert_eq!(counters.take_unlogged(&insert), vec![mark]);
+    }
+
+    #[test]
+    fn replay_never_sets_a_serial_back_unless_told_to() {
+        let counters = Counters::new(&CounterValues::default());
+        let (table, column) = (TableId(FIRST_OBJECT_ID), ColumnId(1));
+        counters.committed(&[SequenceMark { table, column, next: 9 }], &[]);
+        counters.committed(&[SequenceMark { table, column, next: 5 }], &[]);
+        assert_eq!(counters.peek_sequence(table, column), 9);
+        counters.committed(&[], &[Op::SetSequence { table, column, next: 2 }]);
+        assert_eq!(counters.next_sequence(table, column, 1), 2);
+    }
+}

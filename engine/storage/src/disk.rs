@@ -1,0 +1,236 @@
+//! Writing files so that they survive a power cut, and the place where tests make that fail.
+//!
+//! Every byte that this crate writes goes through [`Disk`]. It writes, calls fdatasync, renames and syncs the
+//! directory, in that order; it never retries a failed fsync, because the kernel may have dropped the pages that
+//! it failed to write and would call the second attempt a success.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::Path,
+    sync::Arc,
+};
+
+use crate::{StoreError, paths::show};
+
+/// What a test makes of a step.
+#[derive(Debug)]
+pub struct Fault {
+    pub error: io::Error,
+    /// How many bytes of a write still reach the file before it fails.
+    pub written: usize,
+}
+
+/// Called before every step that changes the disk. Production passes none.
+///
+/// Points are named `<what>.<step>`: `wal`, `wal-header`, `manifest`, `segment`, `blob`, `directory` with `write`,
+/// `sync`, `truncate`, `rename`, `sync_directory`, `remove`.
+pub trait FaultInjector: Send + Sync {
+    /// `Err` makes the step fail; `bytes` is the size of a write, 0 otherwise.
+    fn before(&self, point: &str, bytes: usize) -> Result<(), Fault>;
+}
+
+/// How [`Disk::publish`] failed.
+#[derive(Debug)]
+pub(crate) enum PublishError {
+    /// The file does not exist.
+    Before(StoreError),
+    /// The file may or may not exist after a restart: the store must stop before it contradicts one of the two.
+    Unknown(StoreError),
+}
+
+/// The file system with an optional saboteur.
+#[derive(Clone, Default)]
+pub(crate) struct Disk {
+    fault: Option<Arc<dyn FaultInjector>>,
+}
+
+impl Disk {
+    pub(crate) fn new(fault: Option<Arc<dyn FaultInjector>>) -> Self {
+        Self { fault }
+    }
+
+    /// Creates the directory and its parents durably: each new name is synced in the directory above it.
+    pub(crate) fn create_directory(&self, path: &Path) -> Result<(), StoreError> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = path.parent() {
+            self.create_directory(parent)?;
+        }
+        self.reach("directory.create", 0).and_then(|()| fs::create_dir(path)).map_err(|error| io_error("create", path, &error))?;
+        match path.parent() {
+            Some(parent) => self.sync_directory("directory", parent),
+            None => Ok(()),
+        }
+    }
+
+    /// A new file, readable by the owner only. Fails if it exists.
+    pub(crate) fn create(&self, what: &str, path: &Path) -> Result<File, StoreError> {
+        let open = || OpenOptions::new().write(true).read(true).create_new(true).mode(0o600).open(path);
+        self.reach(&format!("{what}.create"), 0).and_then(|()| open()).map_err(|error| io_error("create", path, &error))
+    }
+
+    pub(crate) fn write_at(&self, what: &str, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if let Some(fault) = &self.fault
+            && let Err(fault) = fault.before(&format!("{what}.write"), bytes.len())
+        {
+            file.write_all_at(&bytes[..fault.written.min(bytes.len())], offset)?;
+            return Err(fault.error);
+        }
+        file.write_all_at(bytes, offset)
+    }
+
+    pub(crate) fn sync(&self, what: &str, file: &File) -> io::Result<()> {
+        self.reach(&format!("{what}.sync"), 0)?;
+        file.sync_data()
+    }
+
+    pub(crate) fn truncate(&self, what: &str, file: &File, length: u64) -> io::Result<()> {
+        self.reach(&format!("{what}.truncate"), 0)?;
+        file.set_len(length)
+    }
+
+    pub(crate) fn sync_directory(&self, what: &str, path: &Path) -> Result<(), StoreError> {
+        self.reach(&format!("{what}.sync_directory"), 0)
+            .and_then(|()| File::open(path)?.sync_all())
+            .map_err(|error| io_error("sync", path, &error))
+    }
+
+    /// Makes a file appear whole or not at all: written beside, made durable, renamed, name made durable.
+    pub(crate) fn publish(&self, what: &'static str, path: &Path, bytes: &[u8]) -> Result<(), PublishError> {
+        let beside = path.with_extension("tmp");
+        // One from an attempt that failed before its rename may lie there.
+        self.remove(what, &beside).map_err(PublishError::Before)?;
+        self.write_new(what, &beside, bytes).map_err(PublishError::Before)?;
+        self.reach(&format!("{what}.rename"), 0)
+            .and_then(|()| fs::rename(&beside, path))
+            .map_err(|error| PublishError::Unknown(io_error("rename", &beside, &error)))?;
+        let directory = path.parent().unwrap_or(path);
+        self.sync_directory(what, directory).map_err(PublishError::Unknown)
+    }
+
+    /// Removes a file; one that is gone already is fine.
+    pub(crate) fn remove(&self, what: &str, path: &Path) -> Result<(), StoreError> {
+        match self.reach(&format!("{what}.remove"), 0).and_then(|()| fs::remove_file(path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a new file and makes its bytes durable. Its name is durable only after [`Self::sync_directory`].
+    /// A file that could not be finished is removed again, to give back its room.
+    pub(crate) fn write_new(&self, what: &'static str, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let mut file = self.stream(what, path)?;
+        let written = file.write_all(bytes).map_err(|error| io_error("write", path, &error)).and_then(|()| file.finish());
+        if written.is_err() {
+            self.discard(what, path);
+        }
+        written.map(drop)
+    }
+
+    /// A new file to stream into, through a buffer of 1 MiB.
+    pub(crate) fn stream(&self, what: &'static str, path: &Path) -> Result<NewFile, StoreError> {
+        let file = self.create(what, path)?;
+        let buffer = Vec::with_capacity(BUFFER_BYTES);
+        Ok(NewFile { disk: self.clone(), what, file, path: path.to_owned(), length: 0, buffer })
+    }
+
+    /// Removes a half-made file. Its failure is logged only: the error that led here matters more, and what stays
+    /// behind is removed when the store is next opened.
+    pub(crate) fn discard(&self, what: &str, path: &Path) {
+        if let Err(error) = self.remove(what, path) {
+            tracing::warn!(%error, "an unfinished file stays until the store is opened again");
+        }
+    }
+
+    fn reach(&self, point: &str, bytes: usize) -> io::Result<()> {
+        match &self.fault {
+            Some(fault) => fault.before(point, bytes).map_err(|fault| fault.error),
+            None => Ok(()),
+        }
+    }
+}
+
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// A file being written from front to back.
+pub(crate) struct NewFile {
+    disk: Disk,
+    what: &'static str,
+    file: File,
+    path: std::path::PathBuf,
+    length: u64,
+    buffer: Vec<u8>,
+}
+
+impl NewFile {
+    /// Flushes, syncs, and gives the file's length.
+    pub(crate) fn finish(mut self) -> Result<u64, StoreError> {
+        self.flush()
+            .and_then(|()| self.disk.sync(self.what, &self.file))
+            .map_err(|error| io_error("write", &self.path, &error))?;
+        Ok(self.length)
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() + bytes.len() > BUFFER_BYTES {
+            self.flush()?;
+        }
+        if bytes.len() >= BUFFER_BYTES {
+            self.disk.write_at(self.what, &self.file, bytes, self.length)?;
+            self.length += bytes.len() as u64;
+        } else {
+            self.buffer.extend_from_slice(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.buffer.is_empty() {
+            self.disk.write_at(self.what, &self.file, &self.buffer, self.length)?;
+            self.length += self.buffer.len() as u64;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Tells the kernel to start writing a range now, so that the fdatasync at the end of a large commit finds most
+/// of it done. Advice only: errors surface in that fdatasync.
+pub(crate) fn start_writeback(file: &File, offset: u64, length: usize) {
+    use std::os::fd::AsRawFd;
+    let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else { return };
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; the call takes no pointer.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
+/// A whole file.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
+    fs::read(path).map_err(|error| read_error(path, &error))
+}
+
+/// A file that should be there and is not is damage, not a failed read.
+pub(crate) fn read_error(path: &Path, error: &io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::NotFound => StoreError::corrupt(&show(path), "the file is missing"),
+        _ => io_error("read", path, error),
+    }
+}
+
+/// The names in a directory, sorted.
+pub(crate) fn list(path: &Path) -> Result<Vec<String>, StoreError> {
+    let names = fs::read_dir(path).and_then(|entries| {
+        entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned())).collect::<io::Result<Vec<_>>>()
+    });
+    let mut names = names.map_err(|error| read_error(path, &error))?;
+    names.sort();
+    Ok(names)
+}
+
+pub(crate) fn io_error(action: &'static str, path: &Path, error: &io::Error) -> StoreError {
+    StoreError::io(action, &show(path), error)
+}

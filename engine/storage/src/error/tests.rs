@@ -1,0 +1,44 @@
+//! Which SQLSTATE and words each error leaves with.
+
+use std::io;
+
+use sepal_types::{Error, TableId};
+
+use super::StoreError;
+
+#[test]
+fn leaves_with_postgres_words() {
+    let unique = StoreError::UniqueViolation {
+        table: "items".into(),
+        constraint: "items_pkey".into(),
+        columns: "id".into(),
+        key_text: "1".into(),
+    };
+    let error = Error::from(unique);
+    assert_eq!(error.state().code(), "23505");
+    assert_eq!(error.message(), "duplicate key value violates unique constraint \"items_pkey\"");
+    assert_eq!(error.detail(), Some("Key (id)=(1) already exists."));
+
+    let conflict = Error::from(StoreError::WriteConflict { table: "items".into() });
+    assert_eq!(conflict.state().code(), "40001");
+    assert_eq!(conflict.message(), "could not serialize access due to concurrent update");
+}
+
+#[test]
+fn every_error_has_its_state() {
+    let full = io::Error::from(io::ErrorKind::StorageFull);
+    let cases = [
+        (StoreError::DuplicateTable("items".into()), "42P07"),
+        (StoreError::NoSuchTable(TableId(20_000)), "42P01"),
+        (StoreError::io("write", "wal/1.wal", &full), "53100"),
+        (StoreError::io("write", "wal/1.wal", &io::Error::from_raw_os_error(libc::EIO)), "58030"),
+        (StoreError::corrupt("wal/1.wal", "bad"), "XX001"),
+        (StoreError::Poisoned { why: "fsync failed".into() }, "58030"),
+        (StoreError::Bug("wrong".into()), "XX000"),
+    ];
+    for (error, code) in cases {
+        let shown = error.to_string();
+        assert_eq!(Error::from(error).state().code(), code, "{shown}");
+    }
+    assert!(Error::from(StoreError::corrupt("wal/1.wal", "bad")).message().contains("wal/1.wal"));
+}

@@ -1,0 +1,100 @@
+//! A manifest to sealed bytes and back.
+//!
+//! Called by `commit`. Never touches a file.
+
+use sepal_crypto::{Aad, Key, open, seal};
+use sepal_types::TenantId;
+
+use super::Manifest;
+
+pub(super) const HEADER_BYTES: usize = 40;
+const MAGIC: [u8; 8] = *b"sepalman";
+const VERSION: u16 = 1;
+
+/// The plaintext header, which is part of the associated data.
+pub(super) fn header(tenant: TenantId, number: u64) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..10].copy_from_slice(&VERSION.to_be_bytes());
+    header[16..32].copy_from_slice(tenant.as_bytes());
+    header[32..].copy_from_slice(&number.to_be_bytes());
+    header
+}
+
+pub(super) fn encode(tenant: TenantId, tenant_key: &Key, manifest: &Manifest) -> Result<Vec<u8>, String> {
+    let header = header(tenant, manifest.number);
+    let text = serde_json::to_vec(manifest).map_err(|error| error.to_string())?;
+    let sealed = seal(&key(tenant_key), &aad(&header), &text);
+    Ok([header.as_slice(), &sealed].concat())
+}
+
+/// Opens a file's bytes, which must be this tenant's manifest of this number.
+pub(super) fn decode(tenant: TenantId, tenant_key: &Key, number: u64, bytes: &[u8]) -> Result<Manifest, String> {
+    let Some((found, sealed)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+        return Err(format!("{} bytes are too few for a manifest", bytes.len()));
+    };
+    let expected = header(tenant, number);
+    if found[..8] != MAGIC {
+        return Err("it is not a manifest".to_owned());
+    }
+    if found[8..16] != expected[8..16] {
+        let version = u16::from_be_bytes([found[8], found[9]]);
+        return Err(format!("manifest version {version}, this program reads {VERSION}"));
+    }
+    if *found != expected {
+        return Err("it belongs to another tenant or number".to_owned());
+    }
+    let text = open(&key(tenant_key), &aad(found), sealed).map_err(|error| error.to_string())?;
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    if manifest.number != number {
+        return Err(format!("it holds manifest {}", manifest.number));
+    }
+    Ok(manifest)
+}
+
+fn key(tenant_key: &Key) -> Key {
+    tenant_key.derive("manifest", &[])
+}
+
+fn aad(header: &[u8; HEADER_BYTES]) -> Vec<u8> {
+    Aad::new("manifest 1").bytes(header).finish()
+}
+
+/// Bytes as hex digits in JSON.
+pub(super) mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(in super::super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&digits(bytes))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(from)?;
+        let digits = text.as_bytes();
+        if !digits.len().is_multiple_of(2) {
+            return Err(D::Error::custom("an odd number of hex digits"));
+        }
+        let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+        let byte = |pair: &[u8]| Some(nibble(pair[0])? * 16 + nibble(pair[1])?);
+        let bytes: Option<Vec<u8>> = digits.chunks_exact(2).map(byte).collect();
+        bytes.ok_or_else(|| D::Error::custom("not hex digits"))
+    }
+
+    pub(crate) fn digits(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// File ids as their 32 hex digits, which are also their files' names.
+pub(super) mod file_id {
+    use sepal_types::FileId;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(in super::super) fn serialize<S: Serializer>(file: &FileId, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&file.to_string())
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<FileId, D::Error> {
+        FileId::parse(&String::deserialize(from)?).ok_or_else(|| D::Error::custom("not a file id"))
+    }
+}

@@ -1,0 +1,105 @@
+//! The manifest's bytes, and what refuses to open.
+
+use sepal_types::{ColumnId, FileId, Lsn, RowId, TableId, TenantId};
+
+use super::{BlobEntry, DeletedEntry, IndexEntry, Manifest, SegmentEntry, TableEntry, commit, encode, newest};
+use crate::{
+    StoreError,
+    disk::Disk,
+    fixtures::{TENANT, hex, items, tenant_key},
+    paths::Paths,
+};
+
+fn manifest() -> Manifest {
+    let blob = |byte| BlobEntry { file: FileId([byte; 16]), bytes: 80, key: vec![byte; 2] };
+    let segment = SegmentEntry {
+        file: FileId([1; 16]),
+        rows: 3,
+        first_row: RowId(1),
+        last_row: RowId(9),
+        bytes: 1000,
+        plain_bytes: 2000,
+        key: vec![0xab, 0x0c],
+        deleted: Some(DeletedEntry { rows: 1, blob: blob(2) }),
+        indexes: vec![IndexEntry { index: TableId(20_002), blob: blob(3) }],
+    };
+    let mut def = items(20_000, "items");
+    def.columns.truncate(1);
+    def.indexes.clear();
+    Manifest {
+        number: 5,
+        previous: "00ff".into(),
+        lsn: Lsn(12),
+        wal_from: 4,
+        next_object: 20_003,
+        tables: vec![TableEntry { def, next_row: RowId(10), segments: vec![segment] }],
+        sequences: vec![(TableId(20_000), ColumnId(1), 7)],
+    }
+}
+
+/// Version 1. Fields may be added; none of these may change.
+#[test]
+fn content_is_golden() {
+    let id = |digit: &str| digit.repeat(16);
+    let expected = format!(
+        concat!(
+            r#"{{"number":5,"previous":"00ff","lsn":12,"wal_from":4,"next_object":20003,"tables":[{{"def":"#,
+            r#"{{"id":20000,"environment":"default","schema":"public","name":"items","columns":[{{"id":1,"name":"id","#,
+            r#""ty":"Int8","not_null":false,"default":null,"generated":null,"missing":null}}],"next_column":4,"#,
+            r#""uniques":[{{"id":20001,"name":"items_pkey","columns":[1],"primary":true}}],"indexes":[]}},"next_row":10,"#,
+            r#""segments":[{{"file":"{}","rows":3,"first_row":1,"last_row":9,"bytes":1000,"plain_bytes":2000,"#,
+            r#""key":"ab0c","deleted":{{"rows":1,"blob":{{"file":"{}","bytes":80,"key":"0202"}}}},"#,
+            r#""indexes":[{{"index":20002,"blob":{{"file":"{}","bytes":80,"key":"0303"}}}}]}}]}}],"#,
+            r#""sequences":[[20000,1,7]]}}"#
+        ),
+        id("01"),
+        id("02"),
+        id("03"),
+    );
+    assert_eq!(serde_json::to_string(&manifest()).unwrap(), expected);
+    assert_eq!(serde_json::from_str::<Manifest>(&expected).unwrap(), manifest());
+}
+
+#[test]
+fn header_is_golden() {
+    let header = encode::header(TENANT, 258);
+    assert_eq!(
+        hex(&header),
+        concat!("736570616c6d616e", "0001000000000000", "07070707070707070707070707070707", "0000000000000102")
+    );
+    let bytes = encode::encode(TENANT, &tenant_key(), &manifest()).unwrap();
+    assert_eq!(bytes[..40], encode::header(TENANT, 5));
+}
+
+#[test]
+fn every_flipped_byte_and_every_other_place_is_refused() {
+    let bytes = encode::encode(TENANT, &tenant_key(), &manifest()).unwrap();
+    assert_eq!(encode::decode(TENANT, &tenant_key(), 5, &bytes).unwrap(), manifest());
+    for position in 0..bytes.len() {
+        let mut flipped = bytes.clone();
+        flipped[position] ^= 1;
+        assert!(encode::decode(TENANT, &tenant_key(), 5, &flipped).is_err(), "byte {position}");
+    }
+    assert!(encode::decode(TENANT, &tenant_key(), 6, &bytes).is_err());
+    assert!(encode::decode(TenantId([8; 16]), &tenant_key(), 5, &bytes).is_err());
+    assert!(encode::decode(TENANT, &tenant_key(), 5, &bytes[..bytes.len() - 1]).is_err());
+    assert!(encode::decode(TENANT, &sepal_crypto::Key::from_bytes([1; 32]), 5, &bytes).is_err());
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(!text.contains("items"), "a table's name is plaintext in the file");
+}
+
+#[test]
+fn the_highest_number_counts_and_must_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let (paths, disk) = (Paths::new(dir.path()), Disk::default());
+    disk.create_directory(&paths.manifests()).unwrap();
+    assert!(matches!(newest(&paths, TENANT, &tenant_key()), Err(StoreError::Corrupt { .. })));
+    for number in [5, 16] {
+        commit(&disk, &paths, TENANT, &tenant_key(), &Manifest { number, ..manifest() }).unwrap();
+    }
+    let (found, hash) = newest(&paths, TENANT, &tenant_key()).unwrap();
+    assert_eq!((found.number, hash.len()), (16, 64));
+    std::fs::write(paths.manifest(17), b"sepalman").unwrap();
+    let error = newest(&paths, TENANT, &tenant_key()).unwrap_err();
+    assert!(error.to_string().contains("0000000000000011.manifest"), "{error}");
+}

@@ -1,0 +1,124 @@
+//! Payload bytes to ops. Inserted batches borrow the payload's memory.
+//!
+//! Called by recovery with bytes that authenticated, so an error here means a format this version does not know
+//! (or a bug), never an attacker. Still nothing is indexed unchecked.
+
+use arrow::{buffer::Buffer, ipc::reader::StreamDecoder, record_batch::RecordBatch};
+use sepal_types::{ColumnId, RowId, TableId};
+
+use super::{ALIGNMENT, Kind, OP_HEADER_BYTES, Op, SEQUENCE_BYTES, SequenceMark, VERSION};
+
+/// The sequence marks and ops of one commit, or why the bytes are not a payload of this version.
+pub(crate) fn decode(payload: &Buffer) -> Result<(Vec<SequenceMark>, Vec<Op>), String> {
+    let mut reader = Reader { payload, position: 0 };
+    let version = reader.u8()?;
+    if version != VERSION {
+        return Err(format!("payload version {version}, this program reads {VERSION}"));
+    }
+    reader.skip(3)?;
+    let ops = reader.u32()?;
+    let marks = reader.u32()?;
+    reader.skip(4)?;
+    let sequences = (0..marks).map(|_| sequence(&mut reader)).collect::<Result<_, _>>()?;
+    reader.align()?;
+    let ops = (0..ops).map(|_| op(&mut reader)).collect::<Result<_, _>>()?;
+    if reader.position != payload.len() {
+        return Err(format!("{} bytes after the last op", payload.len() - reader.position));
+    }
+    Ok((sequences, ops))
+}
+
+fn sequence(reader: &mut Reader<'_>) -> Result<SequenceMark, String> {
+    const { assert!(SEQUENCE_BYTES == 16) };
+    let table = TableId(reader.u32()?);
+    let column = ColumnId(reader.u32()?);
+    Ok(SequenceMark { table, column, next: reader.u64()?.cast_signed() })
+}
+
+fn op(reader: &mut Reader<'_>) -> Result<Op, String> {
+    reader.skip(ALIGNMENT - OP_HEADER_BYTES)?;
+    let kind = reader.u8()?;
+    reader.skip(3)?;
+    let table = TableId(reader.u32()?);
+    let number = reader.u64()?;
+    let length = usize::try_from(reader.u64()?).map_err(|_| "an op longer than memory".to_owned())?;
+    let body = reader.take(length)?;
+    reader.align()?;
+    let json = |error: serde_json::Error| format!("table definition: {error}");
+    let kind = parse_kind(kind).ok_or_else(|| format!("unknown op kind {kind}"))?;
+    Ok(match kind {
+        Kind::CreateTable => Op::CreateTable(serde_json::from_slice(&body).map_err(json)?),
+        Kind::AlterTable => Op::AlterTable(serde_json::from_slice(&body).map_err(json)?),
+        Kind::DropTable => Op::DropTable(table),
+        Kind::Truncate => Op::Truncate(table),
+        Kind::Insert => Op::Insert { table, first_row: RowId(number), rows: batch(body)? },
+        Kind::Delete => {
+            let rows = body.as_chunks::<8>().0.iter().map(|id| RowId(u64::from_be_bytes(*id))).collect();
+            Op::Delete { table, rows }
+        }
+        Kind::SetSequence => {
+            let next: [u8; 8] = body.as_slice().try_into().map_err(|_| "a sequence value of other than 8 bytes")?;
+            let column = u32::try_from(number).map_err(|_| format!("column id {number}"))?;
+            Op::SetSequence { table, column: ColumnId(column), next: i64::from_be_bytes(next) }
+        }
+    })
+}
+
+fn parse_kind(kind: u8) -> Option<Kind> {
+    use Kind::{AlterTable, CreateTable, Delete, DropTable, Insert, SetSequence, Truncate};
+    [CreateTable, AlterTable, DropTable, Truncate, Insert, Delete, SetSequence].into_iter().find(|k| *k as u8 == kind)
+}
+
+fn batch(mut body: Buffer) -> Result<RecordBatch, String> {
+    let mut decoder = StreamDecoder::new();
+    let mut found = None;
+    while !body.is_empty() {
+        if let Some(batch) = decoder.decode(&mut body).map_err(|error| error.to_string())? {
+            found = Some(batch);
+        }
+    }
+    decoder.finish().map_err(|error| error.to_string())?;
+    found.ok_or_else(|| "an insert without a batch".to_owned())
+}
+
+struct Reader<'a> {
+    payload: &'a Buffer,
+    position: usize,
+}
+
+impl Reader<'_> {
+    fn take(&mut self, length: usize) -> Result<Buffer, String> {
+        let start = self.position;
+        self.skip(length)?;
+        Ok(self.payload.slice_with_length(start, length))
+    }
+
+    fn skip(&mut self, length: usize) -> Result<(), String> {
+        let end = self.position.checked_add(length).filter(|end| *end <= self.payload.len());
+        self.position = end.ok_or_else(|| {
+            format!("{length} bytes expected at {}, the payload has {}", self.position, self.payload.len())
+        })?;
+        Ok(())
+    }
+
+    fn align(&mut self) -> Result<(), String> {
+        self.skip(self.position.next_multiple_of(ALIGNMENT) - self.position)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let bytes = self.take(N)?;
+        bytes.as_slice().try_into().map_err(|_| "a field of the wrong length".to_owned())
+    }
+
+    fn u8(&mut self) -> Result<u8, String> {
+        Ok(u8::from_be_bytes(self.array()?))
+    }
+
+    fn u32(&mut self) -> Result<u32, String> {
+        Ok(u32::from_be_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, String> {
+        Ok(u64::from_be_bytes(self.array()?))
+    }
+}

@@ -1,0 +1,90 @@
+//! What a commit consists of, and its bytes in the log.
+//!
+//! `query` makes [`Op`]s, `group` encodes them into a commit's payload, `wal::recover` decodes them. Nothing here
+//! seals, checks a constraint or knows a file.
+//!
+//! Numbers are big-endian. The payload starts at a 64-byte boundary, and so does every body: a decoded Arrow
+//! batch then uses the payload's own memory.
+//!
+//! ```text
+//! payload  := head op*
+//! head     := version u8 = 1 | zero 3 | ops u32 | sequences u32 | zero 4 | sequence* | zero to 64
+//! sequence := table u32 | column u32 | next i64                  a serial's next value, if that is later
+//! op       := zero 40 | kind u8 | zero 3 | table u32 | number u64 | length u64 | body | zero to 64
+//!             kind                number          body
+//!             1 create table      0               definition as JSON
+//!             2 alter table       0               definition as JSON
+//!             3 drop table        0               –
+//!             4 truncate          0               –
+//!             5 insert            first row id    Arrow IPC stream: schema, one batch, end
+//!             6 delete            0               row ids, u64 each, ascending
+//!             7 set sequence      column          next i64
+//! ```
+
+mod decode;
+mod encode;
+
+use arrow::record_batch::RecordBatch;
+use sepal_types::{ColumnId, RowId, TableDef, TableId};
+
+pub(crate) use decode::decode;
+pub(crate) use encode::{encode_head, encode_ops};
+
+const VERSION: u8 = 1;
+const ALIGNMENT: usize = 64;
+const OP_HEADER_BYTES: usize = 24;
+const SEQUENCE_BYTES: usize = 16;
+
+/// One change. A commit is a list of them, applied in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    CreateTable(TableDef),
+    /// The whole new definition: columns, constraints, indexes, name.
+    AlterTable(TableDef),
+    DropTable(TableId),
+    Truncate(TableId),
+    /// Rows `first_row`, `first_row + 1`, …, from [`crate::TenantStore::reserve_rows`]. The batch has the table's
+    /// columns in the definition's order, named by [`crate::stored_name`], typed by [`crate::arrow_type`].
+    Insert { table: TableId, first_row: RowId, rows: RecordBatch },
+    /// Ascending row ids. An UPDATE is a delete and an insert.
+    Delete { table: TableId, rows: Vec<RowId> },
+    /// `setval`, or `TRUNCATE … RESTART IDENTITY`: the next value, whatever it was before.
+    SetSequence { table: TableId, column: ColumnId, next: i64 },
+}
+
+impl Op {
+    /// The table that it changes.
+    pub fn table(&self) -> TableId {
+        match self {
+            Self::CreateTable(def) | Self::AlterTable(def) => def.id,
+            Self::DropTable(table)
+            | Self::Truncate(table)
+            | Self::Insert { table, .. }
+            | Self::Delete { table, .. }
+            | Self::SetSequence { table, .. } => *table,
+        }
+    }
+}
+
+/// How far a serial had counted when a commit was logged. Recovery never sets a sequence back by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SequenceMark {
+    pub table: TableId,
+    pub column: ColumnId,
+    pub next: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    CreateTable = 1,
+    AlterTable = 2,
+    DropTable = 3,
+    Truncate = 4,
+    Insert = 5,
+    Delete = 6,
+    SetSequence = 7,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! How Arrow columns lie in Parquet, and the one place that builds writer properties.
+//!
+//! Parquet would store a vector as a three-level list and decode two levels per float, 13 to 19 times slower than
+//! a fixed-length byte array, so vectors are stored as their bytes and reinterpreted:
+//!
+//! | Arrow | Parquet |
+//! |---|---|
+//! | `FixedSizeList<vector_element: f32, d>` | `FIXED_LEN_BYTE_ARRAY(4 d)`, PLAIN, uncompressed, no dictionary, no statistics |
+//! | `List<vector_element: f32>` | `BYTE_ARRAY`, 4 bytes per element |
+//! | `Interval(MonthDayNano)`, which Parquet lacks | `FIXED_LEN_BYTE_ARRAY(16)`: months i32, days i32, nanoseconds i64 |
+//! | everything else | itself, LZ4 |
+//!
+//! All little-endian.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, FixedSizeListArray, Float32Array,
+        IntervalMonthDayNanoArray, ListArray,
+    },
+    buffer::{Buffer, OffsetBuffer, ScalarBuffer},
+    compute,
+    datatypes::{ArrowNativeType, DataType, Field, Float32Type, IntervalMonthDayNanoType, IntervalUnit, Schema},
+};
+use parquet::{
+    basic::{Compression, Encoding},
+    encryption::encrypt::FileEncryptionProperties,
+    errors::ParquetError,
+    file::properties::{EnabledStatistics, WriterProperties},
+    schema::types::ColumnPath,
+};
+
+use super::Identity;
+use crate::arrow_types::is_vector_item;
+
+const MAX_ROW_GROUP_ROWS: usize = 1 << 20;
+/// Pages of this many vectors decode fastest; Parquet's encryption allows 32,767 pages per column and row group.
+const VECTORS_PER_PAGE: usize = 64;
+const INTERVAL_BYTES: i32 = 16;
+
+const _: () = assert!(MAX_ROW_GROUP_ROWS / VECTORS_PER_PAGE <= 32_767);
+const _: () = assert!(cfg!(target_endian = "little"), "stored vectors are reinterpreted, not converted");
+
+/// The properties of every segment. Bloom filters stay off: parquet-rs writes them in plaintext even into an
+/// encrypted file. No column gets a key of its own, because then columns without one would be plaintext.
+pub(super) fn writer_properties(schema: &Schema, identity: &Identity) -> Result<WriterProperties, ParquetError> {
+    let encryption = FileEncryptionProperties::builder(identity.key.expose().to_vec())
+        .with_plaintext_footer(false)
+        .with_footer_key_metadata(identity.file.as_bytes().to_vec())
+        .with_aad_prefix(identity.aad_prefix())
+        .with_aad_prefix_storage(false)
+        .build()?;
+    let mut builder = WriterProperties::builder()
+        .with_file_encryption_properties(encryption)
+        .set_bloom_filter_enabled(false)
+        .set_compression(Compression::LZ4_RAW)
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_max_row_group_row_count(Some(MAX_ROW_GROUP_ROWS));
+    for field in schema.fields() {
+        let path = ColumnPath::from(field.name().clone());
+        builder = builder.set_column_bloom_filter_enabled(path.clone(), false);
+        if let DataType::FixedSizeBinary(width) = field.data_type() {
+            let page_bytes = VECTORS_PER_PAGE * usize::try_from(*width).unwrap_or(1);
+            builder = builder
+                .set_column_encoding(path.clone(), Encoding::PLAIN)
+                .set_column_compression(path.clone(), Compression::UNCOMPRESSED)
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_statistics_enabled(path.clone(), EnabledStatistics::None)
+                .set_column_data_page_size_limit(path, page_bytes.max(64 << 10));
+        } else if matches!(field.data_type(), DataType::Binary) {
+            builder = builder
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_statistics_enabled(path, EnabledStatistics::None);
+        }
+    }
+    Ok(builder.build())
+}
+
+/// An array as Parquet gets it. Vectors and intervals are reinterpreted, not copied.
+pub(super) fn to_stored(array: &ArrayRef) -> Result<ArrayRef, String> {
+    match array.data_type() {
+        DataType::FixedSizeList(item, dimensions) if is_vector_item(item) => {
+            let list = array.as_fixed_size_list();
+            let values = list.values().as_primitive::<Float32Type>().values().inner().clone();
+            let bytes = FixedSizeBinaryArray::try_new(dimensions * 4, values, list.nulls().cloned());
+            Ok(Arc::new(bytes.map_err(text)?))
+        }
+        DataType::List(item) if is_vector_item(item) => {
+            let list = array.as_list::<i32>();
+            let first = list.value_offsets().first().copied().unwrap_or(0);
+            let scale = |offset: &i32| (offset - first).checked_mul(4);
+            let offsets: Option<Vec<i32>> = list.value_offsets().iter().map(scale).collect();
+            let offsets = offsets.ok_or("more than 2 GiB of vectors in one column")?;
+            let values = list.values().as_primitive::<Float32Type>().values().inner();
+            let bytes = values.slice(first.as_usize() * 4);
+            let stored = BinaryArray::try_new(OffsetBuffer::new(offsets.into()), bytes, list.nulls().cloned());
+            Ok(Arc::new(stored.map_err(text)?))
+        }
+        DataType::Interval(IntervalUnit::MonthDayNano) => {
+            let intervals = array.as_primitive::<IntervalMonthDayNanoType>();
+            let bytes = intervals.values().inner().clone();
+            let stored = FixedSizeBinaryArray::try_new(INTERVAL_BYTES, bytes, intervals.nulls().cloned());
+            Ok(Arc::new(stored.map_err(text)?))
+        }
+        DataType::List(item) => {
+            let list = array.as_list::<i32>();
+            let values = to_stored(list.values())?;
+            let item = Arc::new(Field::new(item.name(), values.data_type().clone(), item.is_nullable()));
+            let stored = ListArray::try_new(item, list.offsets().clone(), values, list.nulls().cloned());
+            Ok(Arc::new(stored.map_err(text)?))
+        }
+        _ => Ok(Arc::clone(array)),
+    }
+}
+
+/// The opposite of [`to_stored`], to the type that the table's definition asks for.
+pub(super) fn from_stored(stored: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, String> {
+    match (stored.data_type(), wanted) {
+        (DataType::FixedSizeBinary(width), DataType::FixedSizeList(item, dimensions))
+            if is_vector_item(item) && *width == dimensions * 4 =>
+        {
+            let bytes = stored.as_fixed_size_binary();
+            let values = Arc::new(Float32Array::new(reinterpret(bytes.values(), bytes.len() * dimensions.as_usize())?, None));
+            let list = FixedSizeListArray::try_new(Arc::clone(item), *dimensions, values, bytes.nulls().cloned());
+            Ok(Arc::new(list.map_err(text)?))
+        }
+        (DataType::Binary, DataType::List(item)) if is_vector_item(item) => {
+            let bytes = stored.as_binary::<i32>();
+            let first = bytes.value_offsets().first().copied().unwrap_or(0);
+            let offsets: Vec<i32> = bytes.value_offsets().iter().map(|offset| (offset - first) / 4).collect();
+            let count = offsets.last().copied().unwrap_or(0).as_usize();
+            let values = Float32Array::new(reinterpret(&bytes.values().slice(first.as_usize()), count)?, None);
+            let offsets = OffsetBuffer::new(offsets.into());
+            let list = ListArray::try_new(Arc::clone(item), offsets, Arc::new(values), bytes.nulls().cloned());
+            Ok(Arc::new(list.map_err(text)?))
+        }
+        (DataType::FixedSizeBinary(INTERVAL_BYTES), DataType::Interval(IntervalUnit::MonthDayNano)) => {
+            let bytes = stored.as_fixed_size_binary();
+            let values = reinterpret(bytes.values(), bytes.len())?;
+            Ok(Arc::new(IntervalMonthDayNanoArray::try_new(values, bytes.nulls().cloned()).map_err(text)?))
+        }
+        (DataType::List(_), DataType::List(item)) => {
+            let list = stored.as_list::<i32>();
+            let values = from_stored(list.values(), item.data_type())?;
+            let restored = ListArray::try_new(Arc::clone(item), list.offsets().clone(), values, list.nulls().cloned());
+            Ok(Arc::new(restored.map_err(text)?))
+        }
+        // A vector column whose dimensions were declared or dropped since: read as what it was, then cast.
+        (DataType::FixedSizeBinary(width), DataType::List(item)) if is_vector_item(item) => {
+            let was = DataType::FixedSizeList(Arc::clone(item), width / 4);
+            compute::cast(&from_stored(stored, &was)?, wanted).map_err(text)
+        }
+        (DataType::Binary, DataType::FixedSizeList(item, _)) if is_vector_item(item) => {
+            compute::cast(&from_stored(stored, &DataType::List(Arc::clone(item)))?, wanted).map_err(text)
+        }
+        (found, wanted) if found == wanted => Ok(Arc::clone(stored)),
+        (_, wanted) => compute::cast(stored, wanted).map_err(text),
+    }
+}
+
+/// Bytes as numbers; copied only where the allocator gave memory that is not aligned for them.
+fn reinterpret<T: ArrowNativeType>(bytes: &Buffer, count: usize) -> Result<ScalarBuffer<T>, String> {
+    if bytes.len() < count * size_of::<T>() {
+        return Err(format!("{} bytes for {count} values of {} bytes", bytes.len(), size_of::<T>()));
+    }
+    if bytes.as_ptr().align_offset(align_of::<T>()) == 0 {
+        return Ok(ScalarBuffer::new(bytes.clone(), 0, count));
+    }
+    Ok(ScalarBuffer::new(Buffer::from_slice_ref(bytes.as_slice()), 0, count))
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,43 @@
+//! A segment: one sealed Parquet file of one table's rows.
+//!
+//! Checkpoints write them, `chunk::sealed` reads single columns. Only this module names Parquet.
+//!
+//! ```text
+//! file := Parquet, modular encryption: AES-256-GCM, one key per file for footer, pages and page indexes;
+//!         encrypted footer ("PARE"); associated data prefix {tenant, table, file}, not stored in the file;
+//!         key metadata = the file's id
+//! columns: row_id (INT64, unsigned), then c<column id> for each column
+//! row groups of at most 1,048,576 rows
+//! ```
+
+mod layout;
+mod read;
+mod write;
+
+use sepal_crypto::{Aad, Key};
+use sepal_types::{FileId, TableId, TenantId};
+
+pub(crate) use read::Footer;
+pub(crate) use write::write;
+
+/// The column that holds row ids.
+const ROW_ID: &str = "row_id";
+
+/// What and where a segment is, and its key.
+#[derive(Clone)]
+pub(crate) struct Identity {
+    pub tenant: TenantId,
+    pub table: TableId,
+    pub file: FileId,
+    pub key: Key,
+}
+
+impl Identity {
+    /// Parquet appends module, row group, column and page to it for every sealed part.
+    fn aad_prefix(&self) -> Vec<u8> {
+        Aad::new("segment 1").tenant(self.tenant).table(self.table).file(self.file).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! Every type through Parquet and back, and that nothing readable is in the file.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{
+        Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
+        FixedSizeListArray, Float32Array, Float64Array, Int16Array, IntervalMonthDayNanoArray, ListArray,
+        StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+    },
+    buffer::OffsetBuffer,
+    datatypes::{DataType, Field, IntervalMonthDayNano, Schema},
+    record_batch::RecordBatch,
+};
+use sepal_crypto::Key;
+use sepal_types::{ColumnDef, ColumnId, FileId, RowId, SqlType, TableDef, TableId, TenantId};
+
+use super::{Footer, Identity, write};
+use crate::{
+    ChunkRef, StoreError, arrow_type,
+    chunk::{Chunk, MemoryChunk},
+    disk::Disk,
+    fixtures::{TENANT, batch, column, items},
+    stored_name,
+};
+
+fn identity() -> Identity {
+    Identity { tenant: TENANT, table: TableId(20_000), file: FileId([5; 16]), key: Key::from_bytes([6; 32]) }
+}
+
+fn memory(first_row: u64, rows: &RecordBatch) -> ChunkRef {
+    ChunkRef::new(Chunk::memory(MemoryChunk::inserted(RowId(first_row), rows, 1).unwrap()))
+}
+
+fn lists(ty: &SqlType, lengths: &[usize], values: ArrayRef, nulls: &[bool]) -> ArrayRef {
+    let DataType::List(item) = arrow_type(ty) else { panic!("{ty:?} is a list") };
+    let offsets = OffsetBuffer::from_lengths(lengths.iter().copied());
+    Arc::new(ListArray::new(item, offsets, values, Some(nulls.to_vec().into())))
+}
+
+/// Three rows of every type, the second NULL.
+fn every_type() -> Vec<(SqlType, ArrayRef)> {
+    let valid = [true, false, true];
+    let vector = |dimensions: u16| -> ArrayRef {
+        let DataType::FixedSizeList(item, size) = arrow_type(&SqlType::Vector(Some(dimensions))) else { unreachable!() };
+        let values = Float32Array::from_iter_values((0..3 * dimensions).map(f32::from));
+        Arc::new(FixedSizeListArray::new(item, size, Arc::new(values), Some(valid.to_vec().into())))
+    };
+    let interval = IntervalMonthDayNano::new(1, -2, 3_000);
+    let uuids = || FixedSizeBinaryArray::try_from_sparse_iter_with_size([Some([1; 16]), None, Some([3; 16])].into_iter(), 16).unwrap();
+    let decimal = Decimal128Array::from(vec![Some(1250), None, Some(-5)]).with_precision_and_scale(10, 2).unwrap();
+    let intervals = || IntervalMonthDayNanoArray::from(vec![Some(interval), None, Some(interval)]);
+    let floats: ArrayRef = Arc::new(Float32Array::from(vec![1.0, 2.0, 3.0]));
+    vec![
+        (SqlType::Bool, Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)]))),
+        (SqlType::Int2, Arc::new(Int16Array::from(vec![Some(1), None, Some(-3)]))),
+        (SqlType::Float8, Arc::new(Float64Array::from(vec![Some(f64::NAN), None, Some(-0.0)]))),
+        (SqlType::Numeric(Some((10, 2))), Arc::new(decimal)),
+        (SqlType::Varchar(Some(9)), Arc::new(StringArray::from(vec![Some("ä"), None, Some("")]))),
+        (SqlType::Bytea, Arc::new(BinaryArray::from(vec![Some(&b"\0\xff"[..]), None, Some(b"")]))),
+        (SqlType::Uuid, Arc::new(uuids())),
+        (SqlType::Date, Arc::new(Date32Array::from(vec![Some(1), None, Some(-1)]))),
+        (SqlType::Time, Arc::new(Time64MicrosecondArray::from(vec![Some(1), None, Some(2)]))),
+        (SqlType::Timestamp, Arc::new(TimestampMicrosecondArray::from(vec![Some(1), None, Some(2)]))),
+        (SqlType::Timestamptz, Arc::new(TimestampMicrosecondArray::from(vec![Some(1), None, Some(2)]).with_timezone("UTC"))),
+        (SqlType::Interval, Arc::new(intervals())),
+        (SqlType::Vector(Some(3)), vector(3)),
+        (SqlType::Vector(None), lists(&SqlType::Vector(None), &[2, 0, 1], floats, &valid)),
+        (
+            SqlType::Array(Box::new(SqlType::Text)),
+            lists(&SqlType::Array(Box::new(SqlType::Text)), &[2, 0, 0], Arc::new(StringArray::from(vec![Some("a"), None])), &valid),
+        ),
+        (
+            SqlType::Array(Box::new(SqlType::Interval)),
+            lists(&SqlType::Array(Box::new(SqlType::Interval)), &[1, 0, 2], Arc::new(intervals()), &valid),
+        ),
+        (
+            SqlType::Array(Box::new(SqlType::Vector(Some(3)))),
+            lists(&SqlType::Array(Box::new(SqlType::Vector(Some(3)))), &[1, 0, 2], vector(3), &valid),
+        ),
+    ]
+}
+
+#[test]
+fn every_type_survives() {
+    let typed = every_type();
+    let columns: Vec<ColumnDef> = typed.iter().zip(1..).map(|((ty, _), id)| column(id, "x", ty.clone())).collect();
+    let fields: Vec<Field> =
+        columns.iter().map(|column| Field::new(stored_name(column.id), arrow_type(&column.ty), true)).collect();
+    let arrays: Vec<ArrayRef> = typed.iter().map(|(_, array)| Arc::clone(array)).collect();
+    let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap();
+    let def = TableDef { columns, uniques: Vec::new(), indexes: Vec::new(), ..items(20_000, "items") };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    // Sliced, so that offsets that do not start at zero are stored right too.
+    let inputs = [memory(1, &rows.slice(0, 1)), memory(2, &rows.slice(1, 2)), memory(9, &rows)];
+    let written = write(&Disk::default(), &path, &identity(), &def, &inputs).unwrap().unwrap();
+    assert_eq!((written.rows, written.first_row, written.last_row), (6, RowId(1), RowId(11)));
+    let footer = Footer::open(&path, &identity(), written.rows, written.bytes).unwrap();
+    for (column, (ty, array)) in def.columns.iter().zip(&typed) {
+        let found = footer.column(&path, column.id, &arrow_type(ty)).unwrap().unwrap();
+        let expected = arrow::compute::concat(&[array, array]).unwrap();
+        assert_eq!(found.to_data(), expected.to_data(), "{}", ty.display_name());
+    }
+    assert!(footer.column(&path, ColumnId(99), &DataType::Int64).unwrap().is_none());
+}
+
+#[test]
+fn vectors_are_not_copied_on_the_way_out_of_parquet() {
+    let ids: Vec<i64> = (0..5_000).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    let def = items(20_000, "items");
+    let written = write(&Disk::default(), &path, &identity(), &def, &[memory(1, &batch(&ids))]).unwrap().unwrap();
+    let footer = Footer::open(&path, &identity(), written.rows, written.bytes).unwrap();
+    let vectors = footer.column(&path, ColumnId(3), &arrow_type(&def.columns[2].ty)).unwrap().unwrap();
+    let expected = batch(&ids);
+    assert_eq!(vectors.to_data(), expected.column(2).to_data());
+    assert_eq!(vectors.nulls(), None);
+}
+
+#[test]
+fn deleted_rows_stay_behind_and_interleaved_ids_are_ordered() {
+    let dir = tempfile::tempdir().unwrap();
+    let def = items(20_000, "items");
+    let mut first = memory(1, &batch(&[1, 2, 3]));
+    first.deleted = Arc::new([0, 2].into_iter().collect());
+    let spread = crate::chunk::merge(&def, &[memory(5, &batch(&[5])), memory(8, &batch(&[8]))], 1).unwrap().unwrap();
+    let inputs = [ChunkRef::new(Chunk::memory(spread)), memory(6, &batch(&[6, 7])), first];
+    let path = dir.path().join("segment");
+    let written = write(&Disk::default(), &path, &identity(), &def, &inputs).unwrap().unwrap();
+    assert_eq!((written.rows, written.first_row, written.last_row), (5, RowId(2), RowId(8)));
+    let footer = Footer::open(&path, &identity(), written.rows, written.bytes).unwrap();
+    let ids = footer.row_ids(&path).unwrap();
+    assert_eq!(ids.to_data(), arrow::array::UInt64Array::from(vec![2, 5, 6, 7, 8]).to_data());
+    let keys = footer.column(&path, ColumnId(1), &DataType::Int64).unwrap().unwrap();
+    assert_eq!(keys.to_data(), arrow::array::Int64Array::from(vec![2, 5, 6, 7, 8]).to_data());
+
+    let mut gone = memory(1, &batch(&[1]));
+    gone.deleted = Arc::new([0].into_iter().collect());
+    let path = dir.path().join("empty");
+    assert!(write(&Disk::default(), &path, &identity(), &def, &[gone]).unwrap().is_none());
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_segment_opens_only_where_it_belongs_and_shows_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    let def = items(20_000, "items");
+    let rows = crate::fixtures::batch_of(&[1, 2], &["canary-label".into(), "other".into()]);
+    let written = write(&Disk::default(), &path, &identity(), &def, &[memory(1, &rows)]).unwrap().unwrap();
+    let open = |identity: &Identity| Footer::open(&path, identity, written.rows, written.bytes).map(drop);
+    open(&identity()).unwrap();
+    for other in [
+        Identity { tenant: TenantId([1; 16]), ..identity() },
+        Identity { table: TableId(20_001), ..identity() },
+        Identity { file: FileId([1; 16]), ..identity() },
+        Identity { key: Key::random(), ..identity() },
+    ] {
+        assert!(matches!(open(&other), Err(StoreError::Corrupt { .. })));
+    }
+    let bytes = std::fs::read(&path).unwrap();
+    let contains = |needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
+    assert!(!contains(b"canary") && !contains(b"row_id") && !contains(b"c2"));
+    assert!(bytes.ends_with(b"PARE"), "the footer is encrypted");
+}

@@ -1,0 +1,138 @@
+//! One op on a state: the same code for a transaction's private view, a commit and a recovery.
+//!
+//! Called by [`super::Snapshot::apply`], `group` and `store::open`. Looks up rows and keys, which may decode a
+//! segment's columns; writes nothing.
+
+use std::{collections::HashMap, sync::Arc};
+
+use roaring::RoaringBitmap;
+use sepal_types::{RowId, TableDef, TableId};
+
+use super::{State, TableVersion, insert};
+use crate::{Op, StoreError, chunk::KeyMap};
+
+/// How ops are applied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// Which memory chunks may be merged with each other.
+    pub generation: u64,
+    /// The ops were checked before: a recovery replays what was acknowledged.
+    pub trusted: bool,
+}
+
+impl Rules {
+    /// A transaction's own rows are merged among themselves, never with committed ones.
+    pub(super) const PRIVATE: Self = Self { generation: u64::MAX, trusted: false };
+}
+
+impl State {
+    /// On error the state is half changed: apply to a copy.
+    pub(crate) fn apply(&mut self, op: &Op, rules: Rules) -> Result<(), StoreError> {
+        match op {
+            Op::CreateTable(def) => self.create(def),
+            Op::AlterTable(def) => self.alter(def, rules),
+            Op::DropTable(table) => self.drop_table(*table),
+            Op::Truncate(table) => {
+                self.table_mut(*table)?.chunks.clear();
+                Ok(())
+            }
+            Op::Insert { table, first_row, rows } => {
+                let version = self.table_mut(*table)?;
+                insert::insert(version, *first_row, rows, rules)
+            }
+            Op::Delete { table, rows } => delete(self.table_mut(*table)?, rows),
+            Op::SetSequence { table, .. } => self.table_mut(*table).map(|_| ()),
+        }
+    }
+
+    fn create(&mut self, def: &TableDef) -> Result<(), StoreError> {
+        if self.tables.contains_key(&def.id) {
+            return Err(StoreError::Bug(format!("table id {} is in use", def.id)));
+        }
+        Arc::make_mut(&mut self.names).insert(def)?;
+        let version = TableVersion { def: Arc::new(def.clone()), chunks: Vec::new() };
+        self.tables.insert(def.id, Arc::new(version));
+        Ok(())
+    }
+
+    fn alter(&mut self, def: &TableDef, rules: Rules) -> Result<(), StoreError> {
+        let version = self.tables.get_mut(&def.id).ok_or(StoreError::NoSuchTable(def.id))?;
+        let version = Arc::make_mut(version);
+        let old = std::mem::replace(&mut version.def, Arc::new(def.clone()));
+        let names = Arc::make_mut(&mut self.names);
+        names.remove(&old);
+        names.insert(def)?;
+        if rules.trusted {
+            return Ok(());
+        }
+        let before = |columns: &[_]| old.uniques.iter().any(|unique| unique.columns == columns);
+        let added = def.uniques.iter().filter(|unique| !before(&unique.columns));
+        added.into_iter().try_for_each(|unique| check_unique(version, unique))
+    }
+
+    fn drop_table(&mut self, table: TableId) -> Result<(), StoreError> {
+        let version = self.tables.remove(&table).ok_or(StoreError::NoSuchTable(table))?;
+        Arc::make_mut(&mut self.names).remove(&version.def);
+        Ok(())
+    }
+
+    fn table_mut(&mut self, table: TableId) -> Result<&mut TableVersion, StoreError> {
+        self.tables.get_mut(&table).map(Arc::make_mut).ok_or(StoreError::NoSuchTable(table))
+    }
+}
+
+/// Marks rows as deleted; each must be live.
+fn delete(version: &mut TableVersion, rows: &[RowId]) -> Result<(), StoreError> {
+    if !rows.is_sorted() {
+        return Err(StoreError::Bug("the row ids of a delete do not ascend".to_owned()));
+    }
+    let mut found = 0;
+    let mut deleted: HashMap<usize, RoaringBitmap> = HashMap::new();
+    for (index, chunk) in version.chunks.iter().enumerate() {
+        let from = rows.partition_point(|row| *row < chunk.chunk.first_row());
+        let to = rows.partition_point(|row| *row <= chunk.chunk.last_row());
+        for row in &rows[from..to] {
+            let Some(position) = chunk.chunk.position(*row)? else { continue };
+            let bitmap = deleted.entry(index).or_insert_with(|| (*chunk.deleted).clone());
+            // False for a row that was deleted before, or that is named twice.
+            if bitmap.insert(position) {
+                found += 1;
+            }
+        }
+    }
+    if found != rows.len() {
+        return Err(StoreError::WriteConflict { table: version.def.name.clone() });
+    }
+    for (index, bitmap) in deleted {
+        version.chunks[index].deleted = Arc::new(bitmap);
+    }
+    Ok(())
+}
+
+/// A constraint added to a table that has rows.
+fn check_unique(version: &TableVersion, unique: &sepal_types::UniqueDef) -> Result<(), StoreError> {
+    for (index, chunk) in version.chunks.iter().enumerate() {
+        if chunk.live_rows() == 0 {
+            continue;
+        }
+        let map: Arc<KeyMap> = chunk.chunk.keys(&version.def, &unique.columns)?;
+        for position in map.present().filter(|position| !chunk.deleted.contains(*position)) {
+            let within = map.find(&map, position).any(|other| other != position && !chunk.deleted.contains(other));
+            let earlier = || -> Result<bool, StoreError> {
+                for other in &version.chunks[..index] {
+                    let keys = other.chunk.keys(&version.def, &unique.columns)?;
+                    if keys.find(&map, position).any(|position| !other.deleted.contains(position)) {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            };
+            if within || earlier()? {
+                let columns = insert::key_columns(&version.def, unique)?;
+                let arrays = columns.iter().map(|column| chunk.chunk.column(column)).collect::<Result<Vec<_>, _>>()?;
+                return Err(insert::violation(&version.def, unique, &arrays, position));
+            }
+        }
+    }
+    Ok(())
+}

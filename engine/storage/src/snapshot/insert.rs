@@ -1,0 +1,125 @@
+//! Rows into a table: the batch is checked, its keys are looked up, and it becomes a chunk.
+//!
+//! Called by `apply`. Writes nothing.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray},
+    datatypes::{DataType, TimestampMicrosecondType},
+    record_batch::RecordBatch,
+    util::display::{ArrayFormatter, FormatOptions},
+};
+use sepal_types::{ColumnDef, RowId, TableDef, UniqueDef};
+
+use super::{Rules, TableVersion, merge};
+use crate::{
+    ChunkRef, StoreError,
+    arrow_types::{arrow_type, stored_name},
+    chunk::{Chunk, KeyColumns, KeyMap, MemoryChunk},
+};
+
+pub(super) fn insert(
+    version: &mut TableVersion,
+    first_row: RowId,
+    rows: &RecordBatch,
+    rules: Rules,
+) -> Result<(), StoreError> {
+    if rows.num_rows() == 0 {
+        return Ok(());
+    }
+    let chunk = Chunk::memory(MemoryChunk::inserted(first_row, rows, rules.generation)?);
+    if !rules.trusted {
+        check_batch(&version.def, rows)?;
+        check_keys(version, &chunk)?;
+    }
+    version.chunks.push(ChunkRef::new(chunk));
+    merge::merge_tail(version, rules.generation)
+}
+
+/// The batch's columns are the definition's, in order. Checked before the log has it: afterwards it would be
+/// damage.
+fn check_batch(def: &TableDef, rows: &RecordBatch) -> Result<(), StoreError> {
+    let fields = rows.schema_ref().fields();
+    if fields.len() != def.columns.len() {
+        let why = format!("{} columns inserted into table \"{}\", which has {}", fields.len(), def.name, def.columns.len());
+        return Err(StoreError::Bug(why));
+    }
+    for (field, column) in fields.iter().zip(&def.columns) {
+        if *field.name() != stored_name(column.id) || *field.data_type() != arrow_type(&column.ty) {
+            let why = format!(
+                "column \"{}\" of table \"{}\" is stored as {} {}, not as {} {}",
+                column.name,
+                def.name,
+                stored_name(column.id),
+                arrow_type(&column.ty),
+                field.name(),
+                field.data_type(),
+            );
+            return Err(StoreError::Bug(why));
+        }
+    }
+    Ok(())
+}
+
+fn check_keys(version: &TableVersion, chunk: &Chunk) -> Result<(), StoreError> {
+    for unique in &version.def.uniques {
+        let columns = key_columns(&version.def, unique)?;
+        let arrays = columns.iter().map(|column| chunk.column(column)).collect::<Result<Vec<_>, _>>()?;
+        let keys = Arc::new(KeyMap::build(&arrays)?);
+        let mut taken = keys.duplicate();
+        if taken.is_none() {
+            version.probe(unique, &keys, |key, _| {
+                taken = Some(key);
+                false
+            })?;
+        }
+        if let Some(position) = taken {
+            return Err(violation(&version.def, unique, &arrays, position));
+        }
+        chunk.remember_keys(KeyColumns::new(&version.def, &unique.columns)?, &keys);
+    }
+    Ok(())
+}
+
+pub(super) fn key_columns<'a>(def: &'a TableDef, unique: &UniqueDef) -> Result<Vec<&'a ColumnDef>, StoreError> {
+    KeyColumns::new(def, &unique.columns)?.columns(def)
+}
+
+/// The error that names the key at `position` of `arrays`.
+pub(super) fn violation(def: &TableDef, unique: &UniqueDef, arrays: &[ArrayRef], position: u32) -> StoreError {
+    let names = unique.columns.iter().map(|id| def.column_by_id(*id).map_or("?", |column| column.name.as_str()));
+    let texts: Vec<String> = arrays.iter().map(|array| value_text(array, position as usize)).collect();
+    StoreError::UniqueViolation {
+        table: def.name.clone(),
+        constraint: unique.name.clone(),
+        columns: names.collect::<Vec<_>>().join(", "),
+        key_text: texts.join(", "),
+    }
+}
+
+/// A value as Postgres' DETAIL shows it.
+fn value_text(array: &ArrayRef, position: usize) -> String {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    match array.data_type() {
+        DataType::FixedSizeBinary(16) => {
+            let digits = hex(array.as_fixed_size_binary().value(position));
+            [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
+        }
+        DataType::Binary => format!("\\x{}", hex(array.as_binary::<i32>().value(position))),
+        DataType::Boolean => if array.as_boolean().value(position) { "t" } else { "f" }.to_owned(),
+        DataType::Timestamp(_, Some(_)) => {
+            let instant = array.as_primitive::<TimestampMicrosecondType>().clone().with_timezone_opt(None::<&str>);
+            format!("{}+00", display(&instant, position))
+        }
+        _ => display(array.as_ref(), position),
+    }
+}
+
+fn display(array: &dyn Array, position: usize) -> String {
+    let options = FormatOptions::default().with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.f"));
+    match ArrayFormatter::try_new(array, &options) {
+        Ok(formatter) => formatter.value(position).to_string(),
+        Err(_) => "?".to_owned(),
+    }
+}

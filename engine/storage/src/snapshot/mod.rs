@@ -1,0 +1,75 @@
+//! What a reader sees: every table of the tenant at one commit.
+//!
+//! `query` pins one per statement or transaction. A snapshot never changes and costs an `Arc`; a new one shares
+//! every table that a commit did not touch, and every chunk of those it did. No I/O except what a chunk does when
+//! a key or row is looked up in a segment.
+
+mod apply;
+mod insert;
+mod merge;
+mod names;
+mod table;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use sepal_types::{Lsn, TableId};
+
+use crate::{Op, StoreError};
+use names::Names;
+
+pub(crate) use apply::Rules;
+pub use table::TableVersion;
+
+/// All tables at one commit.
+#[derive(Clone, Debug)]
+pub struct Snapshot(Arc<State>);
+
+/// A snapshot's content. Clones are cheap: tables are shared until one is changed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
+    pub lsn: Lsn,
+    pub tables: BTreeMap<TableId, Arc<TableVersion>>,
+    pub names: Arc<Names>,
+}
+
+impl Snapshot {
+    pub(crate) fn new(state: State) -> Self {
+        Self(Arc::new(state))
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.0
+    }
+
+    /// The last commit that this snapshot holds.
+    pub fn lsn(&self) -> Lsn {
+        self.0.lsn
+    }
+
+    /// Every table of every environment, by id.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<TableVersion>> {
+        self.0.tables.values()
+    }
+
+    pub fn table(&self, table: TableId) -> Option<&Arc<TableVersion>> {
+        self.0.tables.get(&table)
+    }
+
+    /// The table of this name in the environment.
+    pub fn find(&self, environment: &str, name: &str) -> Option<&Arc<TableVersion>> {
+        let version = self.table(self.0.names.get(environment, name)?)?;
+        // An index's name leads to its table, but is not the table's.
+        (version.def.name == name).then_some(version)
+    }
+
+    /// This snapshot with one op more: a transaction's private view. Checks what a commit checks (tables exist,
+    /// names are free, rows are live, keys are unique), changes nothing durable.
+    pub fn apply(&self, op: &Op) -> Result<Snapshot, StoreError> {
+        let mut state = (*self.0).clone();
+        state.apply(op, Rules::PRIVATE)?;
+        Ok(Self::new(state))
+    }
+}
+
+#[cfg(test)]
+mod tests;

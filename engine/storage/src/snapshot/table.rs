@@ -1,0 +1,77 @@
+//! One table at one commit: its definition and its chunks.
+//!
+//! `query` reads it; `apply` makes the next one.
+
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use sepal_types::{RowId, TableDef, UniqueDef};
+
+use crate::{ChunkRef, StoreError, chunk::KeyMap};
+
+/// A table in a snapshot.
+#[derive(Clone, Debug)]
+pub struct TableVersion {
+    pub def: Arc<TableDef>,
+    /// Segments first, then memory chunks, oldest first.
+    pub chunks: Vec<ChunkRef>,
+}
+
+impl TableVersion {
+    /// Rows that this version sees.
+    pub fn live_rows(&self) -> u64 {
+        self.chunks.iter().map(|chunk| u64::from(chunk.live_rows())).sum()
+    }
+
+    /// Bytes of its chunks, in memory and on disk.
+    pub fn bytes(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.chunk.bytes()).sum()
+    }
+
+    /// The live row of each key, `None` where there is none or where the key has a NULL. `keys` has one array
+    /// per column of the constraint, in its order, typed [`crate::arrow_type`].
+    pub fn lookup_unique(
+        &self,
+        unique: &UniqueDef,
+        keys: &[ArrayRef],
+    ) -> Result<Vec<Option<RowId>>, StoreError> {
+        let wanted = KeyMap::build(keys)?;
+        let mut found = vec![None; wanted.len()];
+        self.probe(unique, &wanted, |key, row| {
+            found[key as usize] = Some(row);
+            true
+        })?;
+        Ok(found)
+    }
+
+    /// Chunk and position of a live row.
+    pub fn locate(&self, row: RowId) -> Result<Option<(usize, u32)>, StoreError> {
+        for (index, chunk) in self.chunks.iter().enumerate() {
+            if let Some(position) = chunk.chunk.position(row)? {
+                return Ok((!chunk.deleted.contains(position)).then_some((index, position)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Calls `hit` with each wanted key (by its position) that a live row has; `hit` returns whether to go on.
+    pub(crate) fn probe(
+        &self,
+        unique: &UniqueDef,
+        wanted: &KeyMap,
+        mut hit: impl FnMut(u32, RowId) -> bool,
+    ) -> Result<(), StoreError> {
+        // Newest first: a key that is being replaced was most likely written a moment ago.
+        for chunk in self.chunks.iter().rev() {
+            let map = chunk.chunk.keys(&self.def, &unique.columns)?;
+            for key in wanted.present() {
+                for position in map.find(wanted, key) {
+                    if !chunk.deleted.contains(position) && !hit(key, chunk.chunk.row_at(position)?) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

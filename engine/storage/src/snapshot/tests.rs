@@ -1,0 +1,134 @@
+//! What a transaction's private view accepts and refuses.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array};
+use sepal_types::{ColumnId, RowId, TableId, UniqueDef};
+
+use super::{Snapshot, State};
+use crate::{
+    Op, StoreError,
+    fixtures::{batch, batch_of, items, scan},
+};
+
+const ITEMS: TableId = TableId(20_000);
+
+fn apply(snapshot: &Snapshot, ops: &[Op]) -> Result<Snapshot, StoreError> {
+    ops.iter().try_fold(snapshot.clone(), |snapshot, op| snapshot.apply(op))
+}
+
+fn with_items() -> Snapshot {
+    Snapshot::new(State::default()).apply(&Op::CreateTable(items(20_000, "items"))).unwrap()
+}
+
+fn insert(first_row: u64, ids: &[i64]) -> Op {
+    Op::Insert { table: ITEMS, first_row: RowId(first_row), rows: batch(ids) }
+}
+
+fn delete(rows: &[u64]) -> Op {
+    Op::Delete { table: ITEMS, rows: rows.iter().copied().map(RowId).collect() }
+}
+
+#[test]
+fn a_taken_key_is_named_as_postgres_names_it() {
+    let snapshot = with_items().apply(&insert(1, &[1, 2])).unwrap();
+    let error = snapshot.apply(&insert(3, &[3, 2])).unwrap_err();
+    let StoreError::UniqueViolation { table, constraint, columns, key_text } = error else { panic!("{error}") };
+    assert_eq!((&*table, &*constraint, &*columns, &*key_text), ("items", "items_pkey", "id", "2"));
+    assert!(snapshot.apply(&insert(3, &[3, 3])).is_err(), "within one batch");
+    // Freed by a delete of the same transaction, before the insert.
+    let snapshot = apply(&snapshot, &[delete(&[2]), insert(3, &[2])]).unwrap();
+    assert_eq!(scan(snapshot.table(ITEMS).unwrap()).into_keys().collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn rows_are_deleted_once() {
+    let snapshot = with_items().apply(&insert(1, &[1, 2, 3])).unwrap();
+    let after = snapshot.apply(&delete(&[1, 3])).unwrap();
+    assert_eq!(after.table(ITEMS).unwrap().live_rows(), 1);
+    assert_eq!(snapshot.table(ITEMS).unwrap().live_rows(), 3, "the older snapshot keeps its rows");
+    for gone in [&[1][..], &[2, 2], &[9]] {
+        assert!(matches!(after.apply(&delete(gone)), Err(StoreError::WriteConflict { .. })), "{gone:?}");
+    }
+    assert!(matches!(snapshot.apply(&delete(&[2, 1])), Err(StoreError::Bug(_))));
+    let table = after.table(ITEMS).unwrap();
+    assert_eq!(table.locate(RowId(2)).unwrap(), Some((0, 1)));
+    assert_eq!(table.locate(RowId(3)).unwrap(), None);
+}
+
+#[test]
+fn keys_are_looked_up_across_chunks() {
+    let snapshot = apply(&with_items(), &[insert(1, &[1, 2]), insert(3, &[3]), delete(&[2])]).unwrap();
+    let table = snapshot.table(ITEMS).unwrap();
+    let keys: ArrayRef = Arc::new(Int64Array::from(vec![Some(3), Some(2), None, Some(1), Some(9)]));
+    let found = table.lookup_unique(&table.def.uniques[0], &[keys]).unwrap();
+    assert_eq!(found, [Some(RowId(3)), None, None, Some(RowId(1)), None]);
+}
+
+#[test]
+fn names_are_shared_by_tables_and_indexes_of_one_environment() {
+    let snapshot = with_items();
+    let taken = |name: &str| snapshot.apply(&Op::CreateTable(items(20_010, name)));
+    assert_eq!(taken("items").unwrap_err(), StoreError::DuplicateTable("items".into()));
+    assert_eq!(taken("items_embedding_idx").unwrap_err(), StoreError::DuplicateTable("items_embedding_idx".into()));
+    let mut elsewhere = items(20_010, "items");
+    elsewhere.environment = "staging".into();
+    let both = snapshot.apply(&Op::CreateTable(elsewhere)).unwrap();
+    assert_eq!(both.find("staging", "items").unwrap().def.id, TableId(20_010));
+    assert_eq!(both.find("default", "items").unwrap().def.id, ITEMS);
+    assert!(both.find("default", "items_embedding_idx").is_none(), "an index is not a table");
+
+    let renamed = snapshot.apply(&Op::AlterTable(items(20_000, "goods"))).unwrap();
+    assert!(renamed.find("default", "items").is_none());
+    renamed.apply(&Op::CreateTable(items(20_010, "items"))).unwrap();
+    let dropped = renamed.apply(&Op::DropTable(ITEMS)).unwrap();
+    dropped.apply(&Op::CreateTable(items(20_020, "goods"))).unwrap();
+    for op in [Op::DropTable(ITEMS), Op::Truncate(ITEMS), insert(1, &[1]), Op::AlterTable(items(20_000, "x"))] {
+        assert_eq!(dropped.apply(&op).unwrap_err(), StoreError::NoSuchTable(ITEMS));
+    }
+}
+
+#[test]
+fn many_small_inserts_leave_few_chunks() {
+    let mut snapshot = with_items();
+    for id in 0..1_000u32 {
+        snapshot = snapshot.apply(&insert(u64::from(id) + 1, &[i64::from(id)])).unwrap();
+        if id % 3 == 0 {
+            snapshot = snapshot.apply(&delete(&[u64::from(id) + 1])).unwrap();
+        }
+    }
+    let table = snapshot.table(ITEMS).unwrap();
+    assert!(table.chunks.len() <= 20, "{} chunks", table.chunks.len());
+    assert_eq!(scan(table).into_keys().collect::<Vec<_>>(), (0..1_000).filter(|id| id % 3 != 0).collect::<Vec<_>>());
+    let error = snapshot.apply(&insert(2_000, &[998])).unwrap_err();
+    assert!(matches!(error, StoreError::UniqueViolation { .. }));
+}
+
+#[test]
+fn a_batch_of_another_shape_is_a_bug_before_it_is_logged() {
+    let snapshot = with_items();
+    let rows = batch(&[1]);
+    let swapped = rows.project(&[1, 0, 2]).unwrap();
+    let short = rows.project(&[0, 1]).unwrap();
+    for rows in [swapped, short] {
+        let op = Op::Insert { table: ITEMS, first_row: RowId(1), rows };
+        assert!(matches!(snapshot.apply(&op), Err(StoreError::Bug(_))));
+    }
+}
+
+#[test]
+fn a_constraint_added_later_checks_the_rows_that_are_there() {
+    let labels = ["a".to_owned(), "b".to_owned(), "a".to_owned()];
+    let rows = Op::Insert { table: ITEMS, first_row: RowId(1), rows: batch_of(&[1, 2, 3], &labels) };
+    let snapshot = with_items().apply(&rows).unwrap();
+    let mut def = items(20_000, "items");
+    def.uniques.push(UniqueDef { id: TableId(20_009), name: "items_label_key".into(), columns: vec![ColumnId(2)], primary: false });
+    let error = snapshot.apply(&Op::AlterTable(def.clone())).unwrap_err();
+    assert!(matches!(&error, StoreError::UniqueViolation { key_text, .. } if key_text == "a"), "{error}");
+    let snapshot = apply(&snapshot, &[delete(&[1]), Op::AlterTable(def.clone())]).unwrap();
+    // Across chunks, too.
+    let again = Op::Insert { table: ITEMS, first_row: RowId(9), rows: batch_of(&[9], &["b".into()]) };
+    assert!(matches!(snapshot.apply(&again), Err(StoreError::UniqueViolation { .. })));
+    let before = apply(&with_items(), &[rows, delete(&[1]), again]).unwrap();
+    assert!(matches!(before.apply(&Op::AlterTable(def)), Err(StoreError::UniqueViolation { .. })));
+}

@@ -1,0 +1,207 @@
+//! One tenant's store: opening, reading, numbers, statistics. The way in to this crate.
+//!
+//! `database` opens one per tenant and shares it between sessions. Commits are in `group`, checkpoints in
+//! `checkpoint`. A store is bound to one tenant, its directory and its key; no call takes a tenant.
+
+mod open;
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Weak},
+};
+
+use parking_lot::{Mutex, RwLock};
+use sepal_crypto::Key;
+use sepal_types::{ColumnId, FileId, Lsn, RowId, TableId, TenantId};
+
+use crate::{
+    Chunk, ColumnCache, FaultInjector, Snapshot, StoreError,
+    checkpoint::Maintenance,
+    counters::Counters,
+    disk::Disk,
+    group::{Pending, Writer},
+    paths::{Paths, show},
+};
+
+/// Log files after which a checkpoint is due even if they are small: each restart adds one.
+const MANY_WAL_FILES: u64 = 16;
+
+/// What a store shares with the others of its process.
+#[derive(Clone)]
+pub struct StoreOptions {
+    /// Decoded columns, shared by all tenants.
+    pub cache: Arc<ColumnCache>,
+    /// Log size at which [`TenantStore::wants_checkpoint`] says yes.
+    pub wal_segment_bytes: u64,
+    /// Tests only.
+    pub fault: Option<Arc<dyn FaultInjector>>,
+}
+
+impl StoreOptions {
+    pub fn new(cache: Arc<ColumnCache>) -> Self {
+        Self { cache, wal_segment_bytes: 64 << 20, fault: None }
+    }
+}
+
+/// The durable tables of one tenant.
+pub struct TenantStore {
+    pub(crate) tenant: TenantId,
+    pub(crate) tenant_key: Key,
+    pub(crate) paths: Paths,
+    pub(crate) disk: Disk,
+    pub(crate) cache: Arc<ColumnCache>,
+    wal_segment_bytes: u64,
+    head: RwLock<Snapshot>,
+    pub(crate) counters: Counters,
+    pub(crate) poison: Poison,
+    pub(crate) queue: Mutex<Vec<Arc<Pending>>>,
+    pub(crate) writer: Mutex<Writer>,
+    pub(crate) maintenance: Mutex<Maintenance>,
+    /// Segments that a manifest names, as long as somebody reads them.
+    pub(crate) registry: Mutex<HashMap<FileId, Weak<Chunk>>>,
+}
+
+/// Why a store takes no more writes, once it does not.
+#[derive(Default)]
+pub(crate) struct Poison(Mutex<Option<String>>);
+
+impl Poison {
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        match &*self.0.lock() {
+            None => Ok(()),
+            Some(why) => Err(StoreError::Poisoned { why: why.clone() }),
+        }
+    }
+
+    /// The first reason stays.
+    pub(crate) fn set(&self, why: String) {
+        let mut held = self.0.lock();
+        if held.is_none() {
+            tracing::error!(%why, "the store takes no more writes until it is opened again");
+            *held = Some(why);
+        }
+    }
+}
+
+/// Sizes and counts, for metrics and `pg_catalog`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    pub lsn: Lsn,
+    pub tables: usize,
+    pub live_rows: u64,
+    pub memory_chunks: usize,
+    pub memory_bytes: u64,
+    pub segments: usize,
+    pub segment_bytes: u64,
+    pub wal_files: u64,
+    pub wal_bytes: u64,
+    /// A write or fsync failed, or the store was closed: reads go on, writes do not.
+    pub poisoned: bool,
+}
+
+impl TenantStore {
+    /// Makes the tenant's directory, with an empty log and a first manifest. Fails if it has a manifest already.
+    pub fn create(dir: &Path, tenant: TenantId, tenant_key: Key, options: StoreOptions) -> Result<Arc<Self>, StoreError> {
+        open::create(dir, tenant, tenant_key, options).map(Arc::new)
+    }
+
+    /// Reads the newest manifest, replays the log, opens a new log file. Damage is [`StoreError::Corrupt`] and
+    /// leaves every file as it was.
+    pub fn open(dir: &Path, tenant: TenantId, tenant_key: Key, options: StoreOptions) -> Result<Arc<Self>, StoreError> {
+        open::open(dir, tenant, tenant_key, options).map(Arc::new)
+    }
+
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// All tables as of the last durable commit.
+    pub fn snapshot(&self) -> Snapshot {
+        self.head.read().clone()
+    }
+
+    /// A new id for a table, constraint or index.
+    pub fn next_object_id(&self) -> TableId {
+        self.counters.next_object()
+    }
+
+    /// The first of `n` new row ids of the table, which need not exist yet.
+    pub fn reserve_rows(&self, table: TableId, n: u64) -> RowId {
+        self.counters.reserve_rows(table, n)
+    }
+
+    /// The first of `n` new values of a serial or identity column. Like `nextval`, never rolled back.
+    pub fn next_sequence(&self, table: TableId, column: ColumnId, n: u64) -> i64 {
+        self.counters.next_sequence(table, column, n)
+    }
+
+    /// The value that [`Self::next_sequence`] would give now.
+    pub fn peek_sequence(&self, table: TableId, column: ColumnId) -> i64 {
+        self.counters.peek_sequence(table, column)
+    }
+
+    /// Sets the next value at once, for all sessions. Becomes durable with the next insert into the table; use
+    /// [`crate::Op::SetSequence`] where it must be part of a commit.
+    pub fn set_sequence(&self, table: TableId, column: ColumnId, next: i64) {
+        self.counters.set_sequence(table, column, next);
+    }
+
+    /// Whether the log has grown enough for a checkpoint to pay.
+    pub fn wants_checkpoint(&self) -> bool {
+        let writer = self.writer.lock();
+        writer.older_bytes + writer.wal.synced_length() >= self.wal_segment_bytes || writer.older_files >= MANY_WAL_FILES
+    }
+
+    pub fn stats(&self) -> StoreStats {
+        let snapshot = self.snapshot();
+        let mut stats = StoreStats { lsn: snapshot.lsn(), poisoned: self.poison.check().is_err(), ..StoreStats::default() };
+        for table in snapshot.tables() {
+            stats.tables += 1;
+            stats.live_rows += table.live_rows();
+            for chunk in &table.chunks {
+                let bytes = chunk.chunk.bytes();
+                if chunk.chunk.segment().is_some() {
+                    stats.segments += 1;
+                    stats.segment_bytes += bytes;
+                } else {
+                    stats.memory_chunks += 1;
+                    stats.memory_bytes += bytes;
+                }
+            }
+        }
+        let writer = self.writer.lock();
+        stats.wal_files = writer.older_files + 1;
+        stats.wal_bytes = writer.older_bytes + writer.wal.synced_length();
+        stats
+    }
+
+    /// Waits for the commit that is being written and refuses later ones. Everything acknowledged is durable
+    /// already, so nothing else is left to do; a checkpoint beforehand makes the next start faster.
+    pub fn close(&self) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock();
+        self.poison.check()?;
+        let synced = writer.wal.flush().and_then(|()| writer.wal.sync());
+        self.poison.set("it was closed".to_owned());
+        synced.map_err(|error| StoreError::io("sync", &show(writer.wal.path()), &error))
+    }
+
+    pub(crate) fn set_head(&self, snapshot: Snapshot) {
+        *self.head.write() = snapshot;
+    }
+}
+
+impl std::fmt::Debug for TenantStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TenantStore").field("tenant", &self.tenant).field("root", &self.paths.root()).finish_non_exhaustive()
+    }
+}
+
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<TenantStore>();
+    shared::<Snapshot>();
+};
+
+#[cfg(test)]
+mod tests;

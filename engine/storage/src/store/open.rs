@@ -1,0 +1,196 @@
+//! From a directory to a store: manifest, segments, log, new log file, clean-up, in this order.
+//!
+//! Nothing on disk changes before the whole log has been replayed: a store that does not open is left as it is.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::Arc,
+};
+
+use parking_lot::{Mutex, RwLock};
+use roaring::RoaringBitmap;
+use sepal_crypto::{Key, unwrap_key};
+use sepal_types::{Lsn, TableId, TenantId, limits::FIRST_OBJECT_ID};
+
+use super::{Poison, StoreOptions, TenantStore};
+use crate::{
+    ChunkRef, Snapshot, StoreError, TableVersion,
+    blob::{Blob, Owner, check_length},
+    checkpoint::Maintenance,
+    chunk::{Chunk, SealedChunk, SealedParts},
+    counters::{CounterValues, Counters},
+    disk::{self, Disk, PublishError},
+    group::Writer,
+    manifest::{self, Manifest, SegmentEntry, TableEntry},
+    ops,
+    paths::{DataKind, Paths, file_key_aad, number, show},
+    segment::Identity,
+    snapshot::{Rules, State},
+    wal::{Replay, WalFile, WalStart, recover},
+};
+
+/// The generation of everything that was replayed: the writer's first.
+const REPLAY: Rules = Rules { generation: 1, trusted: true };
+
+pub(super) fn create(dir: &Path, tenant: TenantId, tenant_key: Key, options: StoreOptions) -> Result<TenantStore, StoreError> {
+    let paths = Paths::new(dir);
+    let disk = Disk::new(options.fault.clone());
+    for directory in [paths.manifests(), paths.wal(), paths.segments()] {
+        disk.create_directory(&directory)?;
+    }
+    if disk::list(&paths.manifests())?.iter().any(|name| number(name, "manifest").is_some()) {
+        return Err(StoreError::Bug(format!("{} holds a store already: open it", show(dir))));
+    }
+    // Whatever else is there was left by a creation that did not reach its manifest.
+    for directory in [paths.wal(), paths.segments()] {
+        for name in disk::list(&directory)? {
+            disk.remove("wal", &directory.join(name))?;
+        }
+    }
+    let start = WalStart { number: 1, base_lsn: Lsn(0), previous_length: 0 };
+    let wal = WalFile::create(&disk, &paths, tenant, &tenant_key, start).map_err(either)?;
+    let manifest = Manifest { number: 1, wal_from: 1, next_object: FIRST_OBJECT_ID, ..Manifest::default() };
+    let hash = manifest::commit(&disk, &paths, tenant, &tenant_key, &manifest).map_err(either)?;
+    let opened = Opened { state: State::default(), counters: Counters::new(&CounterValues::default()), registered: Vec::new() };
+    let context = Context { paths, disk, tenant, tenant_key, options };
+    Ok(context.store(opened, Writer::new(wal, 0, 0), Maintenance { manifest, hash }))
+}
+
+pub(super) fn open(dir: &Path, tenant: TenantId, tenant_key: Key, options: StoreOptions) -> Result<TenantStore, StoreError> {
+    let paths = Paths::new(dir);
+    let disk = Disk::new(options.fault.clone());
+    let (manifest, hash) = manifest::newest(&paths, tenant, &tenant_key)?;
+    let context = Context { paths, disk, tenant, tenant_key, options };
+    let mut opened = context.read_manifest(&manifest)?;
+    let replay = Replay {
+        paths: &context.paths,
+        tenant,
+        tenant_key: &context.tenant_key,
+        from: manifest.wal_from,
+        lsn: manifest.lsn,
+    };
+    let recovered = recover(&replay, |file, lsn, payload| opened.replay(file, lsn, &payload))?;
+    let start = WalStart {
+        number: recovered.last_number + 1,
+        base_lsn: recovered.lsn,
+        previous_length: recovered.last_length,
+    };
+    let wal = WalFile::create(&context.disk, &context.paths, tenant, &context.tenant_key, start).map_err(either)?;
+    let older_files = start.number - manifest.wal_from;
+    let store = context.store(opened, Writer::new(wal, recovered.bytes, older_files), Maintenance { manifest, hash });
+    store.remove_orphans(&store.maintenance.lock().manifest)?;
+    Ok(store)
+}
+
+/// Nothing was written yet that either outcome could contradict.
+fn either(error: PublishError) -> StoreError {
+    match error {
+        PublishError::Before(error) | PublishError::Unknown(error) => error,
+    }
+}
+
+/// Who opens what where.
+struct Context {
+    paths: Paths,
+    disk: Disk,
+    tenant: TenantId,
+    tenant_key: Key,
+    options: StoreOptions,
+}
+
+/// The state as far as it has been read.
+struct Opened {
+    state: State,
+    counters: Counters,
+    registered: Vec<Arc<Chunk>>,
+}
+
+impl Context {
+    fn read_manifest(&self, manifest: &Manifest) -> Result<Opened, StoreError> {
+        let next_rows: HashMap<_, _> = manifest.tables.iter().map(|table| (table.def.id, table.next_row)).collect();
+        let values = CounterValues { next_object: manifest.next_object, next_rows, sequences: manifest.sequences.clone() };
+        let mut state = State { lsn: manifest.lsn, ..State::default() };
+        let mut registered = Vec::new();
+        for table in &manifest.tables {
+            let version = self.read_table(table, &mut registered)?;
+            Arc::make_mut(&mut state.names).insert(&table.def)?;
+            state.tables.insert(table.def.id, Arc::new(version));
+        }
+        Ok(Opened { state, counters: Counters::new(&values), registered })
+    }
+
+    fn read_table(&self, table: &TableEntry, registered: &mut Vec<Arc<Chunk>>) -> Result<TableVersion, StoreError> {
+        let mut chunks = Vec::with_capacity(table.segments.len());
+        for entry in &table.segments {
+            let owner = Owner { tenant: self.tenant, table: table.def.id, segment: entry.file };
+            let deleted = match &entry.deleted {
+                None => RoaringBitmap::new(),
+                Some(deleted) => {
+                    let blob = Blob::named(&self.paths, &self.tenant_key, owner, DataKind::Deleted, &deleted.blob)?;
+                    let bitmap = RoaringBitmap::deserialize_from(blob.open()?.as_slice());
+                    let path = self.paths.data(DataKind::Deleted, deleted.blob.file);
+                    bitmap.map_err(|error| StoreError::corrupt(&show(&path), error.to_string()))?
+                }
+            };
+            let chunk = Arc::new(Chunk::sealed(self.read_segment(table.def.id, entry)?));
+            registered.push(Arc::clone(&chunk));
+            chunks.push(ChunkRef { chunk, deleted: Arc::new(deleted) });
+        }
+        Ok(TableVersion { def: Arc::new(table.def.clone()), chunks })
+    }
+
+    /// Checks that the files are there with their lengths; their bytes are read when first needed.
+    fn read_segment(&self, table: TableId, entry: &SegmentEntry) -> Result<SealedChunk, StoreError> {
+        let path = self.paths.data(DataKind::Segment, entry.file);
+        let aad = file_key_aad(DataKind::Segment, self.tenant, table, entry.file);
+        let key = unwrap_key(&self.tenant_key, &aad, &entry.key).map_err(|error| StoreError::sealed(&show(&path), error))?;
+        check_length(&path, entry.bytes)?;
+        let owner = Owner { tenant: self.tenant, table, segment: entry.file };
+        let mut indexes = BTreeMap::new();
+        for index in &entry.indexes {
+            let blob = Blob::named(&self.paths, &self.tenant_key, owner, DataKind::Index, &index.blob)?;
+            indexes.insert(index.index, blob);
+        }
+        let identity = Identity { tenant: self.tenant, table, file: entry.file, key };
+        let own = SegmentEntry { deleted: None, indexes: Vec::new(), ..entry.clone() };
+        let cache = Arc::clone(&self.options.cache);
+        Ok(SealedChunk::new(SealedParts { disk: self.disk.clone(), path, identity, cache, entry: own, indexes }))
+    }
+
+    fn store(self, opened: Opened, writer: Writer, maintenance: Maintenance) -> TenantStore {
+        let store = TenantStore {
+            tenant: self.tenant,
+            tenant_key: self.tenant_key,
+            paths: self.paths,
+            disk: self.disk,
+            cache: self.options.cache,
+            wal_segment_bytes: self.options.wal_segment_bytes,
+            head: RwLock::new(Snapshot::new(opened.state)),
+            counters: opened.counters,
+            poison: Poison::default(),
+            queue: Mutex::default(),
+            writer: Mutex::new(writer),
+            maintenance: Mutex::new(maintenance),
+            registry: Mutex::default(),
+        };
+        opened.registered.iter().for_each(|chunk| store.register(chunk));
+        store
+    }
+}
+
+impl Opened {
+    /// Applies a commit of the log. It was checked when it was written, so what does not apply is damage.
+    fn replay(&mut self, file: &str, lsn: Lsn, payload: &arrow::buffer::Buffer) -> Result<(), StoreError> {
+        let (marks, ops) = ops::decode(payload).map_err(|why| StoreError::corrupt(file, format!("commit {lsn}: {why}")))?;
+        for op in &ops {
+            self.state.apply(op, REPLAY).map_err(|error| match error {
+                StoreError::Corrupt { .. } | StoreError::Io { .. } => error,
+                other => StoreError::corrupt(file, format!("commit {lsn} does not apply: {other}")),
+            })?;
+        }
+        self.state.lsn = lsn;
+        self.counters.committed(&marks, &ops);
+        Ok(())
+    }
+}

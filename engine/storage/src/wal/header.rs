@@ -1,0 +1,78 @@
+//! A log file's header: who wrote it, after what, and its key.
+//!
+//! Written by `writer`, read by `recover`. The format is drawn in [`super`].
+
+use sepal_crypto::{Aad, Key, WRAPPED_KEY_BYTES, unwrap_key, wrap_key};
+use sepal_types::{FileId, Lsn, TenantId};
+
+const MAGIC: [u8; 8] = *b"sepalwal";
+const VERSION: u16 = 1;
+const FIXED_BYTES: usize = 72;
+pub(super) const HEADER_BYTES: usize = FIXED_BYTES + WRAPPED_KEY_BYTES;
+
+/// The fields after magic and version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub tenant: TenantId,
+    pub file: FileId,
+    pub number: u64,
+    pub base_lsn: Lsn,
+    pub previous_length: u64,
+}
+
+impl Header {
+    pub(super) fn encode(&self, tenant_key: &Key, key: &Key) -> Vec<u8> {
+        let mut bytes = self.fixed().to_vec();
+        let wrapped = wrap_key(tenant_key, &aad(&bytes), key);
+        bytes.extend_from_slice(&wrapped);
+        bytes
+    }
+
+    /// The header and the file's key, or why the bytes are not this tenant's log file of this number.
+    pub(super) fn decode(tenant: TenantId, tenant_key: &Key, number: u64, bytes: &[u8]) -> Result<(Self, Key), String> {
+        let Some((fixed, wrapped)) = bytes.split_first_chunk::<FIXED_BYTES>() else {
+            return Err(format!("{} bytes are too few for a log file", bytes.len()));
+        };
+        if fixed[..8] != MAGIC {
+            return Err("it is not a log file".to_owned());
+        }
+        let version = u16::from_be_bytes([fixed[8], fixed[9]]);
+        if version != VERSION {
+            return Err(format!("log version {version}, this program reads {VERSION}"));
+        }
+        let header = Self {
+            tenant: TenantId(field(fixed, 16)),
+            file: FileId(field(fixed, 32)),
+            number: u64::from_be_bytes(field(fixed, 48)),
+            base_lsn: Lsn(u64::from_be_bytes(field(fixed, 56))),
+            previous_length: u64::from_be_bytes(field(fixed, 64)),
+        };
+        if header.tenant != tenant || header.number != number {
+            return Err("it belongs to another tenant or number".to_owned());
+        }
+        let key = unwrap_key(tenant_key, &aad(fixed), wrapped).map_err(|error| error.to_string())?;
+        Ok((header, key))
+    }
+
+    fn fixed(&self) -> [u8; FIXED_BYTES] {
+        let mut fixed = [0; FIXED_BYTES];
+        fixed[..8].copy_from_slice(&MAGIC);
+        fixed[8..10].copy_from_slice(&VERSION.to_be_bytes());
+        fixed[16..32].copy_from_slice(self.tenant.as_bytes());
+        fixed[32..48].copy_from_slice(self.file.as_bytes());
+        fixed[48..56].copy_from_slice(&self.number.to_be_bytes());
+        fixed[56..64].copy_from_slice(&self.base_lsn.0.to_be_bytes());
+        fixed[64..].copy_from_slice(&self.previous_length.to_be_bytes());
+        fixed
+    }
+}
+
+fn field<const N: usize>(bytes: &[u8; FIXED_BYTES], at: usize) -> [u8; N] {
+    let mut field = [0; N];
+    field.copy_from_slice(&bytes[at..at + N]);
+    field
+}
+
+fn aad(fixed: &[u8]) -> Vec<u8> {
+    Aad::new("wal-key 1").bytes(fixed).finish()
+}

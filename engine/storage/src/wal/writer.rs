@@ -1,0 +1,176 @@
+//! The log file that this run appends to.
+//!
+//! `group` owns it under the writer's lock: append every commit of a group, then [`WalFile::sync`] once. It never
+//! appends to a file that it did not create, and never retries a failed sync.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::PathBuf,
+};
+
+use arrow::buffer::Buffer;
+use sepal_crypto::{Key, random_bytes};
+use sepal_types::{FileId, Lsn, TenantId};
+
+use super::{
+    frame::{FrameKey, MAX_PAYLOAD_BYTES, Place, Tag, tag},
+    header::{HEADER_BYTES, Header},
+};
+use crate::{
+    disk::{Disk, PublishError, io_error, start_writeback},
+    paths::Paths,
+};
+
+/// Frames gather up to this size before they are written.
+const WRITE_BYTES: usize = 8 << 20;
+
+/// Where a new log file begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WalStart {
+    pub number: u64,
+    pub base_lsn: Lsn,
+    pub previous_length: u64,
+}
+
+/// An open log file.
+pub(crate) struct WalFile {
+    disk: Disk,
+    file: File,
+    path: PathBuf,
+    number: u64,
+    key: FrameKey,
+    /// Bytes written, and the tag they end with.
+    length: u64,
+    tag: Tag,
+    /// What the last sync made durable: where a failed group is rolled back to.
+    synced: (u64, Tag),
+    out: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+impl WalFile {
+    /// Creates the file durably. Its header is never torn, because it gets its name when it is complete. From the
+    /// rename on its header bounds the previous file, so that one must not grow any more: hence
+    /// [`PublishError::Unknown`].
+    pub(crate) fn create(
+        disk: &Disk,
+        paths: &Paths,
+        tenant: TenantId,
+        tenant_key: &Key,
+        start: WalStart,
+    ) -> Result<Self, PublishError> {
+        let path = paths.wal_file(start.number);
+        let header = Header {
+            tenant,
+            file: FileId(random_bytes()),
+            number: start.number,
+            base_lsn: start.base_lsn,
+            previous_length: start.previous_length,
+        };
+        let key = Key::random();
+        let bytes = header.encode(tenant_key, &key);
+        disk.publish("wal-header", &path, &bytes)?;
+        let opened = fs::OpenOptions::new().write(true).open(&path);
+        let file = opened.map_err(|error| PublishError::Unknown(io_error("open", &path, &error)))?;
+        let length = HEADER_BYTES as u64;
+        let tag = tag(&bytes);
+        Ok(Self {
+            disk: disk.clone(),
+            file,
+            path,
+            number: start.number,
+            key: FrameKey::new(tenant, header.file, key),
+            length,
+            tag,
+            synced: (length, tag),
+            out: Vec::new(),
+            scratch: Vec::new(),
+        })
+    }
+
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Bytes written and durable, header included.
+    pub(crate) const fn synced_length(&self) -> u64 {
+        self.synced.0
+    }
+
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Seals a commit's payload into frames. They may still be in memory on return.
+    pub(crate) fn append(&mut self, lsn: Lsn, parts: &[Buffer]) -> io::Result<()> {
+        let mut left: usize = parts.iter().map(Buffer::len).sum();
+        let mut index = 0;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for part in parts {
+            let mut bytes = part.as_slice();
+            while !bytes.is_empty() {
+                // A frame that lies within one part is sealed from there; only frames across parts are gathered.
+                let direct = scratch.is_empty() && (bytes.len() >= MAX_PAYLOAD_BYTES || bytes.len() == left);
+                let take = bytes.len().min(MAX_PAYLOAD_BYTES - scratch.len());
+                let (now, rest) = bytes.split_at(take);
+                bytes = rest;
+                left -= take;
+                if direct {
+                    self.frame(lsn, index, left == 0, now)?;
+                    index += 1;
+                    continue;
+                }
+                scratch.extend_from_slice(now);
+                if scratch.len() == MAX_PAYLOAD_BYTES || left == 0 {
+                    self.frame(lsn, index, left == 0, &scratch)?;
+                    index += 1;
+                    scratch.clear();
+                }
+            }
+        }
+        self.scratch = scratch;
+        Ok(())
+    }
+
+    /// Writes what is still in memory.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        if !self.out.is_empty() {
+            self.disk.write_at("wal", &self.file, &self.out, self.length)?;
+            self.length += self.out.len() as u64;
+            self.out.clear();
+            // One large commit must not keep its buffer for ever.
+            self.out.shrink_to(WRITE_BYTES + MAX_PAYLOAD_BYTES * 2);
+        }
+        Ok(())
+    }
+
+    /// Makes everything that was flushed durable.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        if self.length != self.synced.0 {
+            self.disk.sync("wal", &self.file)?;
+            self.synced = (self.length, self.tag);
+        }
+        Ok(())
+    }
+
+    /// Takes back everything since the last sync, durably: a group that hit a full device must not reappear.
+    pub(crate) fn roll_back(&mut self) -> io::Result<()> {
+        self.out.clear();
+        self.scratch.clear();
+        (self.length, self.tag) = self.synced;
+        self.disk.truncate("wal", &self.file, self.length)?;
+        self.disk.sync("wal", &self.file)
+    }
+
+    fn frame(&mut self, lsn: Lsn, index: u32, last: bool, payload: &[u8]) -> io::Result<()> {
+        let place = Place { lsn, index, last, synced: self.synced.0 };
+        let offset = self.length + self.out.len() as u64;
+        self.tag = self.key.append(place, offset, &self.tag, payload, &mut self.out);
+        if self.out.len() >= WRITE_BYTES {
+            self.flush()?;
+            start_writeback(&self.file, self.synced.0, usize::try_from(self.length - self.synced.0).unwrap_or(usize::MAX));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! What each admin request does. Used by the socket and, in the same process, by `sepal dev` and `sepal demo`.
+//!
+//! The control database is SQLite and blocks, so all of it runs off the runtime's threads.
+
+use std::sync::Arc;
+
+use sepal_database::{ApiKey, Database, EnvironmentName, Error, Result, Scopes, SqlState, TenantName};
+
+use super::{Answer, Key, NewKey, Request, Status, Tenant};
+
+/// Does what was asked; the error is worded for the person who asked.
+pub async fn handle(request: Request, database: &Arc<Database>, status: &Status) -> Result<Answer> {
+    if let Request::TenantDrop { name } = request {
+        database.drop_tenant(&name).await?;
+        return Ok(Answer::Done);
+    }
+    let (database, status) = (Arc::clone(database), status.clone());
+    tokio::task::spawn_blocking(move || blocking(request, &database, status))
+        .await
+        .map_err(|error| Error::bug(format!("an admin request ended early: {error}")))?
+}
+
+fn blocking(request: Request, database: &Database, status: Status) -> Result<Answer> {
+    let control = database.control();
+    Ok(match request {
+        Request::Status => Answer::Status(status),
+        Request::TenantCreate { name } => {
+            Answer::Tenant(describe_tenant(&control.create_tenant(&TenantName::parse(&name)?)?))
+        }
+        Request::TenantList => Answer::Tenants(control.list_tenants()?.iter().map(describe_tenant).collect()),
+        Request::TenantDrop { name } => return Err(Error::bug(format!("tenant {name} is dropped elsewhere"))),
+        Request::KeyCreate { tenant, environment, write, label, expires_at } => {
+            let owner = tenant_named(database, &tenant)?;
+            let environment_made = match &environment {
+                Some(name) if !control.has_environment(owner.id, name)? => {
+                    control.create_environment(owner.id, &EnvironmentName::parse(name)?)?;
+                    true
+                }
+                _ => false,
+            };
+            let scopes = if write { Scopes::READ_WRITE } else { Scopes::READ };
+            let (key, token) =
+                control.create_key(owner.id, environment.as_deref(), scopes, &label, expires_at)?;
+            Answer::Key(NewKey {
+                key: describe_key(&key, &tenant),
+                token: token.expose().to_owned(),
+                environment_made,
+                endpoint: status.endpoint,
+            })
+        }
+        Request::KeyList { tenant } => {
+            let owner = tenant_named(database, &tenant)?;
+            Answer::Keys(control.list_keys(owner.id)?.iter().map(|key| describe_key(key, &tenant)).collect())
+        }
+        Request::KeyRevoke { key } => {
+            control.revoke_key(&key)?;
+            Answer::Done
+        }
+    })
+}
+
+fn tenant_named(database: &Database, name: &str) -> Result<sepal_database::Tenant> {
+    database.control().tenant_by_name(name)?.ok_or_else(|| {
+        Error::new(SqlState::UndefinedObject, format!("tenant \"{name}\" does not exist"))
+            .with_hint("`sepal tenant list` prints those that do, `sepal tenant create` makes one.")
+    })
+}
+
+fn describe_tenant(tenant: &sepal_database::Tenant) -> Tenant {
+    Tenant { name: tenant.name.to_string(), id: tenant.id.to_string(), created_at: tenant.created_at }
+}
+
+fn describe_key(key: &ApiKey, tenant: &str) -> Key {
+    Key {
+        id: key.id.to_string(),
+        tenant: tenant.to_owned(),
+        environment: key.environment.as_deref().map(str::to_owned),
+        read: key.scopes.read,
+        write: key.scopes.write,
+        label: key.label.clone(),
+        created_at: key.created_at,
+        expires_at: key.expires_at,
+        revoked_at: key.revoked_at,
+        last_used_at: key.last_used_at,
+    }
+}

@@ -1,0 +1,110 @@
+//! Flags that several commands share. Each is also a setting of [`crate::config::Config`] under the same name.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::config::{self, Config, LogFormat, Sourced};
+
+use super::failure::Failure;
+
+/// Which data directory.
+#[derive(Args, Serialize, Default)]
+pub struct DataFlags {
+    /// Data directory [env: SEPAL_DATA]
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    /// TOML file with settings [default: sepal.toml in the data directory] [env: SEPAL_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+}
+
+impl DataFlags {
+    /// The data directory that these flags, the environment and the file name.
+    pub fn data(&self) -> Result<PathBuf, Failure> {
+        Ok(config::load(&Config::default(), self, self.config.as_deref())?.config.data)
+    }
+}
+
+/// Everything a server can be told.
+#[derive(Args, Serialize, Default)]
+pub struct ServerFlags {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub data: DataFlags,
+    /// Where Postgres clients connect; port 0 lets the system choose [default: 127.0.0.1:5433]
+    #[arg(long, value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pg_listen: Option<SocketAddr>,
+    /// Where health and metrics are served [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_listen: Option<SocketAddr>,
+    /// File with the root key, mode 0600 [default: root.key in the data directory]
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_key_file: Option<PathBuf>,
+    /// PEM certificate chain of your own
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM private key of --tls-cert
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+    /// Accept clients without TLS; only on a loopback address
+    #[arg(long)]
+    #[serde(skip_serializing_if = "is_false")]
+    pub insecure_plaintext: bool,
+    /// Accept TLS 1.2 besides 1.3 [default: false]
+    #[arg(long, value_name = "BOOL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls12: Option<bool>,
+    /// Connections in total
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
+    /// Connections of one tenant
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections_per_tenant: Option<u32>,
+    /// Memory for opened columns, in MiB
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_mib: Option<u64>,
+    /// How long a shutdown waits for running statements
+    #[arg(long, value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shutdown_seconds: Option<u64>,
+    /// Which events are logged, as RUST_LOG writes it [env: SEPAL_LOG]
+    #[arg(long, value_name = "FILTER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+    /// How log lines look [default: auto, text on a terminal and JSON elsewhere]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<LogFormat>,
+}
+
+impl ServerFlags {
+    /// The settings of a command whose own defaults are `defaults`.
+    pub fn load(&self, defaults: &Config) -> Result<Sourced, Failure> {
+        Ok(config::load(defaults, self, self.data.config.as_deref())?)
+    }
+}
+
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+/// For commands that print data.
+#[derive(Args)]
+pub struct JsonFlag {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,114 @@
+//! `sepal init`: makes a data directory and refuses one that is already made.
+//!
+//! ```text
+//! DIR          0700
+//! DIR/root.key 0600  unless --root-key-file names another place
+//! DIR/tls/           the certificate that clients check
+//! DIR/control.db     tenants and keys, values sealed; written last, so its presence means "made"
+//! ```
+//!
+//! A run that was interrupted can be repeated: what is there already is used.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use clap::Args;
+use sepal_database::{Database, root_key};
+
+use crate::{
+    certificates::{self, CertificateFiles},
+    config::{Config, files},
+};
+
+use super::{failure::Failure, flags::ServerFlags, output};
+
+#[derive(Args)]
+pub struct Init {
+    #[command(flatten)]
+    server: ServerFlags,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Init {
+    pub fn run(self) -> Result<(), Failure> {
+        let config = self.server.load(&Config::default())?.config;
+        if is_made(&config.data) {
+            return Err(Failure::failed(format!(
+                "{0} already holds a Sepal database: serve it with `sepal serve --data {0}`, or choose another \
+                 directory",
+                config.data.display()
+            )));
+        }
+        make(&config)?;
+        let authority = config.certificate_files().authority;
+        if self.json {
+            return output::json(&serde_json::json!({
+                "data": config.data, "root_key_file": config.root_key_path(), "authority": authority,
+            }));
+        }
+        output::data(&config.data.display().to_string())?;
+        output::talk(&advice(&config));
+        Ok(())
+    }
+}
+
+/// Whether a directory holds a database.
+pub fn is_made(data: &Path) -> bool {
+    data.join("control.db").exists()
+}
+
+/// Makes everything that a server needs to start.
+pub fn make(config: &Config) -> Result<(), Failure> {
+    let data = &config.data;
+    check_ours(data)?;
+    files::create_private_dir(data)?;
+    fs::set_permissions(data, fs::Permissions::from_mode(0o700))?;
+    if config.tls_cert.is_none() && !complete(&CertificateFiles::made_in(data)) {
+        certificates::create(data, &config.certificate_addresses())?;
+    }
+    let key_path = config.root_key_path();
+    let key = if key_path.exists() { root_key::read(&key_path) } else { root_key::create(&key_path) };
+    Database::init(data, key.map_err(|error| Failure::configuration(error.to_string()))?)?;
+    Ok(())
+}
+
+/// Refuses a directory with files that are not ours: a typing mistake must not scatter a database over a home
+/// directory and close it to others.
+fn check_ours(data: &Path) -> Result<(), Failure> {
+    let Ok(entries) = fs::read_dir(data) else { return Ok(()) };
+    for entry in entries {
+        let name = entry?.file_name();
+        if !["root.key", "tls", "sepal.toml", "lock", "lost+found"].iter().any(|ours| name == *ours) {
+            return Err(Failure::failed(format!(
+                "{} is not empty (it holds {}): name a new or empty directory with --data",
+                data.display(),
+                name.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn complete(files: &CertificateFiles) -> bool {
+    files.certificate.exists() && files.key.exists() && files.authority.as_ref().is_none_or(|path| path.exists())
+}
+
+fn advice(config: &Config) -> String {
+    let data = config.data.display();
+    let key = config.root_key_path();
+    let beside = if key.starts_with(&config.data) {
+        format!(
+            "\nIt lies beside the data it protects. Better: move it to another disk or a secret store and serve \
+             with\n  sepal serve --data {data} --root-key-file FILE"
+        )
+    } else {
+        String::new()
+    };
+    format!(
+        "Made. The root key is {}: without it the data cannot be read, by anyone. Keep a copy elsewhere.{beside}\n\
+         Next:\n  sepal serve --data {data}\n  sepal tenant create acme --data {data}\n  \
+         sepal key create --tenant acme --data {data}",
+        key.display()
+    )
+}

@@ -1,0 +1,97 @@
+//! The command line: one file per command, each `run(self) -> Result<(), Failure>`.
+//!
+//! Conventions, for every command: data on stdout, talk on stderr; a table only on a terminal, `--json` for
+//! machines; exit 0 done, 1 failed, 2 wrong usage, 78 wrong configuration ([`failure::Exit`]). No secret is
+//! ever an argument. Called by `main.rs`; knows nothing about how data is stored.
+
+mod config;
+mod demo;
+mod dev;
+pub mod failure;
+mod flags;
+pub mod init;
+mod key;
+mod logging;
+mod output;
+pub mod process;
+mod psql;
+mod serve;
+mod tenant;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use self::{
+    output::{Style, table},
+    psql::Login,
+};
+use self::failure::Failure;
+
+/// Sepal, an encrypted vector database that speaks Postgres.
+#[derive(Parser)]
+#[command(name = "sepal", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.\n\
+    Every server setting can also be given as SEPAL_<NAME> or in sepal.toml; `sepal config` prints them.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a data directory: root key, control database, TLS certificate
+    Init(init::Init),
+    /// Serve a data directory until SIGINT or SIGTERM
+    Serve(serve::Serve),
+    /// For development: init if needed, serve, and make one tenant with a key
+    Dev(dev::Dev),
+    /// See it work: load 10,240 real embeddings, search them, and look for plaintext on the disk
+    ///
+    /// Without --data it runs in a temporary directory that is removed at the end.
+    Demo(demo::Demo),
+    /// Make, list and drop tenants of a running server
+    #[command(subcommand)]
+    Tenant(tenant::Tenant),
+    /// Make, list and revoke API keys of a running server
+    #[command(subcommand)]
+    Key(key::Key),
+    /// Print every setting, its value and where the value comes from
+    Config(config::Config),
+    /// Print the version
+    Version(version::Version),
+}
+
+/// Parses the arguments and runs the command. Wrong usage exits with 2 from inside.
+pub fn run() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Init(command) => command.run(),
+        Command::Serve(command) => command.run(),
+        Command::Dev(command) => command.run(),
+        Command::Demo(command) => command.run(),
+        Command::Tenant(command) => command.run(),
+        Command::Key(command) => command.run(),
+        Command::Config(command) => command.run(),
+        Command::Version(command) => command.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::talk(&format!("{failure}"));
+            failure.exit.code()
+        }
+    }
+}
+
+/// The runtime of a command that serves.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("sepal")
+        .build()
+        .map_err(|error| Failure::failed(format!("the runtime does not start: {error}")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! A running server: the database, its three listeners (Postgres, HTTP, admin socket) and their end.
+//!
+//! `serve`, `dev` and `demo` start one of these. Order matters: configuration errors come before anything is
+//! opened, the data directory's lock before the admin socket is touched, and clients are drained before the
+//! database closes.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use prometheus::Registry;
+use sepal_database::{Database, DatabaseOptions, Error, SqlState, root_key};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::{self, Answer, Endpoint, Request, Status, server::AdminSocket},
+    config::Config,
+    http,
+    metrics::WireMetrics,
+    server::{self, Limits, ServeOptions},
+    tls::TlsConfig,
+};
+
+use super::{failure::Failure, output, version::VERSION};
+
+/// Bytes of a MiB.
+const MIB: u64 = 1 << 20;
+
+/// A server that accepts clients. Stop it with [`Running::stop`].
+pub struct Running {
+    pub config: Config,
+    pub database: Arc<Database>,
+    /// Where Postgres clients connect: with the real port where 0 was asked for.
+    pub pg: SocketAddr,
+    pub http: SocketAddr,
+    status: Status,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Running {
+    /// Starts serving. Everything is ready when this returns.
+    pub async fn start(config: Config) -> Result<Self, Failure> {
+        let root_key = root_key::read(&config.root_key_path())
+            .map_err(|error| Failure::configuration(error.to_string()))?;
+        let tls = tls(&config)?;
+        let cache_bytes = usize::try_from(config.cache_mib.saturating_mul(MIB)).unwrap_or(usize::MAX);
+        let options = DatabaseOptions::new(config.data.clone(), root_key, cache_bytes);
+        let database = tokio::task::spawn_blocking(move || Database::open(options))
+            .await
+            .map_err(|error| Failure::failed(format!("opening the database: {error}")))?
+            .map_err(cannot_open)?;
+        let pg_listener = bind(config.pg_listen, "pg-listen").await?;
+        let http_listener = bind(config.http_listen, "http-listen").await?;
+        let (pg, http) = (pg_listener.local_addr()?, http_listener.local_addr()?);
+        let admin = AdminSocket::bind(&config.data).map_err(|error| {
+            Failure::failed(format!("cannot open the admin socket in {}: {error}", config.data.display()))
+        })?;
+        let registry = Registry::new();
+        let metrics = WireMetrics::register(&registry).map_err(|error| Failure::failed(error.to_string()))?;
+        let stop = CancellationToken::new();
+        let status = Status {
+            version: VERSION.into(),
+            http_listen: http.to_string(),
+            endpoint: endpoint(&config, pg, tls.is_some())?,
+        };
+        let serve_options = ServeOptions {
+            tls,
+            insecure_plaintext: config.insecure_plaintext,
+            limits: limits(&config),
+            shutdown: stop.clone(),
+        };
+        let mut tasks = JoinSet::new();
+        let served = server::serve(pg_listener, Arc::clone(&database), serve_options, Arc::new(metrics));
+        tasks.spawn(async move {
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the Postgres port closed");
+            }
+        });
+        tasks.spawn(http::serve(http_listener, registry, Arc::clone(&database), stop.clone()));
+        let (patrol, ended) = (Arc::clone(&database).patrol(), stop.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = patrol => {}
+                () = ended.cancelled() => {}
+            }
+        });
+        tasks.spawn(admin.serve(Arc::clone(&database), status.clone(), stop.clone()));
+        tracing::info!(%pg, %http, data = %config.data.display(), version = VERSION, "serving");
+        Ok(Self { config, database, pg, http, status, stop, tasks })
+    }
+
+    /// How clients reach it.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.status.endpoint
+    }
+
+    /// Asks what the admin socket would be asked.
+    pub async fn ask(&self, request: Request) -> Result<Answer, Failure> {
+        Ok(admin::handle(request, &self.database, &self.status).await?)
+    }
+
+    /// Ends the listeners, drains the clients, closes the database.
+    pub async fn stop(mut self) {
+        tracing::info!(seconds = self.config.shutdown_seconds, "stopping: waiting for running statements");
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a listener's task failed");
+            }
+        }
+        self.database.shutdown().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// Waits for SIGINT or SIGTERM. From then on a second one ends the process at once.
+pub async fn interrupted() -> io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        output::talk("Second signal: ending at once. Acknowledged writes are safe.");
+        std::process::exit(1);
+    });
+    Ok(())
+}
+
+/// A root key that does not fit is the operator's configuration; all else is a failure.
+fn cannot_open(error: Error) -> Failure {
+    match error.state() {
+        SqlState::InvalidAuthorization => Failure::configuration(error.message()),
+        _ => error.into(),
+    }
+}
+
+fn tls(config: &Config) -> Result<Option<Arc<TlsConfig>>, Failure> {
+    let files = config.certificate_files();
+    if config.insecure_plaintext && !files.certificate.exists() {
+        return Ok(None);
+    }
+    match TlsConfig::from_files(&files.certificate, &files.key, config.tls12) {
+        Ok(tls) => Ok(Some(Arc::new(tls))),
+        Err(error) => Err(Failure::configuration(format!(
+            "TLS with certificate {} and key {}: {error}. Name your own with --tls-cert and --tls-key",
+            files.certificate.display(),
+            files.key.display()
+        ))),
+    }
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::failed(format!(
+            "cannot listen on {address}: {error}. Choose another address with --{flag}, port 0 for a free one"
+        ))
+    })
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        max_connections: config.max_connections as usize,
+        max_connections_per_tenant: config.max_connections_per_tenant as usize,
+        drain_timeout: Duration::from_secs(config.shutdown_seconds),
+        ..Limits::default()
+    }
+}
+
+fn endpoint(config: &Config, pg: SocketAddr, tls: bool) -> Result<Endpoint, Failure> {
+    let authority = match config.certificate_files().authority {
+        Some(path) if tls => Some(std::path::absolute(path)?),
+        _ => None,
+    };
+    Ok(Endpoint { host: host_of(pg), port: pg.port(), tls, authority })
+}
+
+/// The name under which a client on this machine reaches an address. IPv4 loopback is `localhost`: libpq
+/// before version 15 knows no addresses in certificates.
+fn host_of(address: SocketAddr) -> String {
+    match address.ip() {
+        ip if ip.is_unspecified() || ip == std::net::Ipv4Addr::LOCALHOST => "localhost".into(),
+        ip => ip.to_string(),
+    }
+}

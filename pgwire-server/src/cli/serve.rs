@@ -1,0 +1,39 @@
+//! `sepal serve`: serves a data directory until it is told to stop.
+
+use clap::Args;
+
+use crate::config::Config;
+
+use super::{
+    failure::Failure,
+    flags::ServerFlags,
+    init, logging, output,
+    process::{self, Running},
+    runtime,
+};
+
+#[derive(Args)]
+pub struct Serve {
+    #[command(flatten)]
+    server: ServerFlags,
+}
+
+impl Serve {
+    pub fn run(self) -> Result<(), Failure> {
+        let config = self.server.load(&Config::default())?.config;
+        if !init::is_made(&config.data) {
+            return Err(Failure::configuration(format!(
+                "{0} holds no Sepal database: make one with `sepal init --data {0}`, or try `sepal dev`",
+                config.data.display()
+            )));
+        }
+        logging::start(&config, "info")?;
+        runtime()?.block_on(async {
+            let running = Running::start(config).await?;
+            output::data(&format!("pg_listen = \"{}\"\nhttp_listen = \"{}\"", running.pg, running.http))?;
+            process::interrupted().await?;
+            running.stop().await;
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,124 @@
+//! `sepal tenant create|list|drop`, answered by the running server.
+
+use std::io::{self, BufRead, IsTerminal};
+
+use clap::{Args, Subcommand};
+
+use crate::admin::{Answer, Request, client};
+
+use super::{
+    failure::Failure,
+    flags::{DataFlags, JsonFlag},
+    key::unexpected,
+    output,
+};
+
+#[derive(Subcommand)]
+pub enum Tenant {
+    /// Make a tenant, with keys and files of its own
+    Create(Create),
+    /// List the tenants
+    List(List),
+    /// Drop a tenant: its key is destroyed, its data is gone for good
+    Drop(DropTenant),
+}
+
+#[derive(Args)]
+pub struct Create {
+    /// Lower-case letters, digits and dashes
+    name: String,
+    #[command(flatten)]
+    data: DataFlags,
+    #[command(flatten)]
+    json: JsonFlag,
+}
+
+#[derive(Args)]
+pub struct List {
+    #[command(flatten)]
+    data: DataFlags,
+    #[command(flatten)]
+    json: JsonFlag,
+}
+
+#[derive(Args)]
+pub struct DropTenant {
+    name: String,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    data: DataFlags,
+    #[command(flatten)]
+    json: JsonFlag,
+}
+
+impl Tenant {
+    pub fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Create(create) => create.run(),
+            Self::List(list) => list.run(),
+            Self::Drop(drop) => drop.run(),
+        }
+    }
+}
+
+impl Create {
+    fn run(self) -> Result<(), Failure> {
+        let answer = client::ask(&self.data.data()?, &Request::TenantCreate { name: self.name })?;
+        let Answer::Tenant(tenant) = answer else { return Err(unexpected()) };
+        if self.json.json {
+            return output::json(&tenant);
+        }
+        output::data(&tenant.name)?;
+        output::talk(&format!("Made. Next: sepal key create --tenant {}", tenant.name));
+        Ok(())
+    }
+}
+
+impl List {
+    fn run(self) -> Result<(), Failure> {
+        let Answer::Tenants(tenants) = client::ask(&self.data.data()?, &Request::TenantList)? else {
+            return Err(unexpected());
+        };
+        if self.json.json {
+            return output::json(&tenants);
+        }
+        let rows: Vec<Vec<String>> =
+            tenants.iter().map(|tenant| vec![tenant.name.clone(), tenant.id.clone()]).collect();
+        output::rows(&["tenant", "id"], &rows, "No tenants yet. Make one: sepal tenant create NAME")
+    }
+}
+
+impl DropTenant {
+    fn run(self) -> Result<(), Failure> {
+        let data = self.data.data()?;
+        if !self.yes {
+            confirm(&self.name)?;
+        }
+        let Answer::Done = client::ask(&data, &Request::TenantDrop { name: self.name.clone() })? else {
+            return Err(unexpected());
+        };
+        if self.json.json {
+            return output::json(&serde_json::json!({ "dropped": self.name }));
+        }
+        output::talk(&format!("Dropped {}. Its key is destroyed.", self.name));
+        Ok(())
+    }
+}
+
+/// What cannot be undone is confirmed by typing the name.
+fn confirm(name: &str) -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage(format!(
+            "dropping {name} cannot be undone: confirm on a terminal, or pass --yes"
+        )));
+    }
+    output::talk(&format!("This destroys every table of {name} and cannot be undone. Type its name to go on:"));
+    let mut typed = String::new();
+    io::stdin().lock().read_line(&mut typed)?;
+    if typed.trim() == name {
+        return Ok(());
+    }
+    Err(Failure::failed(format!("\"{}\" is not \"{name}\": nothing was dropped", typed.trim())))
+}

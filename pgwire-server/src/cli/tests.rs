@@ -1,0 +1,64 @@
+//! The command line parses as documented and login lines survive a shell.
+
+use std::{path::PathBuf, process::Command as Shell};
+
+use clap::CommandFactory;
+
+use super::*;
+use crate::{admin::Endpoint, cli::failure::Exit};
+
+#[test]
+fn clap_finds_no_contradiction() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn documented_lines_parse() {
+    for line in [
+        "sepal init --data d --root-key-file k",
+        "sepal serve --data d --pg-listen 127.0.0.1:0 --http-listen 127.0.0.1:0",
+        "sepal dev --data d --env-file e",
+        "sepal demo --exit",
+        "sepal tenant create acme --json",
+        "sepal tenant drop acme --yes --data d",
+        "sepal key create --tenant acme --environment staging --scope read --label app --expires 90d",
+        "sepal key list --tenant acme",
+        "sepal key revoke abcdef012345",
+        "sepal config --data d",
+        "sepal version",
+    ] {
+        assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+    }
+    for line in ["sepal key create", "sepal serve --pg-listen nowhere", "sepal key create --tenant a --expires 1w"] {
+        assert_eq!(Cli::try_parse_from(line.split(' ')).err().unwrap().exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
+fn a_shell_reads_the_env_file_back() {
+    let endpoint = Endpoint {
+        host: "localhost".into(),
+        port: 5433,
+        tls: true,
+        authority: Some(PathBuf::from("/a dir/it's/ca.crt")),
+    };
+    let login = Login { endpoint: &endpoint, user: "id", token: "sepal_live_x", database: "default" };
+    let script = format!("{}\nprintf %s \"$PGSSLROOTCERT|$PGPASSWORD|$PGSSLMODE|$PGPORT\"", login.exports());
+    let out = Shell::new("sh").arg("-c").arg(script).output().unwrap();
+    assert_eq!(String::from_utf8(out.stdout).unwrap(), "/a dir/it's/ca.crt|sepal_live_x|verify-full|5433");
+    assert!(login.line().ends_with("psql -h localhost -p 5433 -U id -d default"), "{}", login.line());
+    assert!(!login.line().split("psql").last().unwrap().contains("sepal_live_x"));
+}
+
+#[test]
+fn asking_without_a_server_says_how_to_start_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let asked = crate::admin::client::ask(dir.path(), &crate::admin::Request::TenantList);
+    let failure = Failure::from(asked.unwrap_err());
+    assert_eq!(failure.exit, Exit::Failed);
+    let expected = format!(
+        "no server is running on {0} (no answer on {0}/admin.sock): start one with `sepal serve --data {0}`",
+        dir.path().display()
+    );
+    assert!(failure.to_string().contains(&expected), "{failure}");
+}

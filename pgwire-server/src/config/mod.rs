@@ -1,0 +1,262 @@
+//! What a server runs with, and where each value came from.
+//!
+//! Defaults, then the TOML file, then `SEPAL_*` variables, then flags: the later wins. The file is the one
+//! named by `--config` or `SEPAL_CONFIG`, else `sepal.toml` in the data directory. No value here is a
+//! secret: keys are named by the file that holds them. Read by every command that starts a server and
+//! printed by `sepal config`.
+
+pub mod files;
+
+use std::{
+    fmt::Write,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Figment, Metadata, Profile, Provider,
+    providers::{Env, Format, Toml},
+    value::{Dict, Map, Value},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::certificates::CertificateFiles;
+
+/// Every setting, with `SEPAL_<NAME>` and `--<name>` for each. Paths are relative to the working directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The data directory.
+    pub data: PathBuf,
+    /// Where Postgres clients connect; port 0 lets the system choose.
+    pub pg_listen: SocketAddr,
+    /// Where health and metrics are served.
+    pub http_listen: SocketAddr,
+    /// The file with the root key; `None`: `root.key` in the data directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_key_file: Option<PathBuf>,
+    /// PEM certificate chain; `None`: the one that `sepal init` made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM private key of `tls_cert`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+    /// Accept clients without TLS, on a loopback address only.
+    pub insecure_plaintext: bool,
+    /// Accept TLS 1.2 besides 1.3.
+    pub tls12: bool,
+    /// Connections in total.
+    pub max_connections: u32,
+    /// Connections of one tenant.
+    pub max_connections_per_tenant: u32,
+    /// Memory for opened columns, in MiB.
+    pub cache_mib: u64,
+    /// How long a shutdown waits for running statements, in seconds.
+    pub shutdown_seconds: u64,
+    /// Which events are logged, as `RUST_LOG` writes it; `None`: `RUST_LOG`, else `info`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    Text,
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("sepal-data"),
+            pg_listen: SocketAddr::from(([127, 0, 0, 1], 5433)),
+            http_listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            root_key_file: None,
+            tls_cert: None,
+            tls_key: None,
+            insecure_plaintext: false,
+            tls12: false,
+            max_connections: 1_000,
+            max_connections_per_tenant: 400,
+            cache_mib: 1024,
+            shutdown_seconds: 10,
+            log: None,
+            log_format: LogFormat::Auto,
+        }
+    }
+}
+
+impl Config {
+    /// The root key's file.
+    pub fn root_key_path(&self) -> PathBuf {
+        self.root_key_file.clone().unwrap_or_else(|| self.data.join("root.key"))
+    }
+
+    /// The certificate that the server shows.
+    pub fn certificate_files(&self) -> CertificateFiles {
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => {
+                CertificateFiles { certificate: certificate.clone(), key: key.clone(), authority: None }
+            }
+            _ => CertificateFiles::made_in(&self.data),
+        }
+    }
+
+    /// Addresses outside loopback that a made certificate should cover.
+    pub fn certificate_addresses(&self) -> Vec<IpAddr> {
+        vec![self.pg_listen.ip()]
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.tls_cert.is_some() != self.tls_key.is_some() {
+            return Err(ConfigError("tls_cert and tls_key belong together: set both, or neither".into()));
+        }
+        if self.insecure_plaintext && !self.pg_listen.ip().is_loopback() {
+            return Err(ConfigError(format!(
+                "insecure_plaintext is for loopback only, but pg_listen is {}: listen on 127.0.0.1, or drop \
+                 insecure_plaintext and use TLS",
+                self.pg_listen
+            )));
+        }
+        if self.max_connections == 0 || self.max_connections_per_tenant == 0 {
+            return Err(ConfigError(
+                "max_connections and max_connections_per_tenant must be at least 1".into(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A configuration that cannot be used; the text says which value, from where, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(pub String);
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// A [`Config`] that remembers where its values came from.
+pub struct Sourced {
+    pub config: Config,
+    figment: Figment,
+}
+
+/// Reads the configuration. `flags` holds only what was given on the command line; `defaults` is what the
+/// command uses where nothing is said.
+pub fn load(defaults: &Config, flags: &impl Serialize, file: Option<&Path>) -> Result<Sourced, ConfigError> {
+    let flags = Layer::of("flag", flags)?;
+    let defaults = Layer::of("default", defaults)?;
+    let names = defaults.values.keys().map(String::as_str).chain(OPTIONAL).collect::<Vec<_>>();
+    let environment = Env::prefixed("SEPAL_").only(&names);
+    let named = file.map(Path::to_path_buf).or_else(|| std::env::var_os("SEPAL_CONFIG").map(PathBuf::from));
+    let toml = match named {
+        Some(path) if !path.is_file() => {
+            return Err(ConfigError(format!(
+                "no configuration file {}: name an existing file with --config or SEPAL_CONFIG",
+                path.display()
+            )));
+        }
+        Some(path) => Some(path),
+        None => {
+            let without_file = Figment::from(&defaults).merge(&environment).merge(&flags);
+            let data: PathBuf = without_file.extract_inner("data").map_err(explain)?;
+            Some(data.join("sepal.toml")).filter(|path| path.is_file())
+        }
+    };
+    let mut figment = Figment::from(&defaults);
+    if let Some(path) = toml {
+        figment = figment.merge(Toml::file_exact(path));
+    }
+    let figment = figment.merge(&environment).merge(&flags);
+    let config: Config = figment.extract().map_err(explain)?;
+    config.check()?;
+    Ok(Sourced { config, figment })
+}
+
+/// Names without a default value, so that `defaults` does not list them.
+const OPTIONAL: [&str; 4] = ["root_key_file", "tls_cert", "tls_key", "log"];
+
+impl Sourced {
+    /// The effective values as TOML, each with its source as a comment. Reading it back gives the same
+    /// configuration.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        let table = toml::Table::try_from(&self.config).map_err(|error| ConfigError(error.to_string()))?;
+        let lines: Vec<(String, String)> = table
+            .iter()
+            .map(|(name, value)| (format!("{name} = {value}"), self.source_of(name)))
+            .collect();
+        let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0);
+        let mut out = String::new();
+        for (line, source) in lines {
+            let _ = writeln!(out, "{line:width$}  # {source}");
+        }
+        for name in OPTIONAL.iter().filter(|name| !table.contains_key(**name)) {
+            let _ = writeln!(out, "# {name}: not set{}", meaning_of_unset(name));
+        }
+        Ok(out)
+    }
+
+    fn source_of(&self, name: &str) -> String {
+        let Some(metadata) = self.figment.find_metadata(name) else { return "default".into() };
+        if let Some(path) = metadata.source.as_ref().and_then(|source| source.file_path()) {
+            return format!("file {}", path.display());
+        }
+        match metadata.name.as_ref() {
+            "flag" => format!("flag --{}", name.replace('_', "-")),
+            "default" => "default".into(),
+            _ => format!("environment SEPAL_{}", name.to_ascii_uppercase()),
+        }
+    }
+}
+
+fn meaning_of_unset(name: &str) -> &'static str {
+    match name {
+        "root_key_file" => " (root.key in the data directory)",
+        "tls_cert" => " (tls/server.crt in the data directory)",
+        "tls_key" => " (tls/server.key in the data directory)",
+        "log" => " (RUST_LOG, else info)",
+        _ => "",
+    }
+}
+
+/// figment's errors name the key and its source; we add what to do.
+fn explain(error: figment::Error) -> ConfigError {
+    let mut text = error.into_iter().map(|error| error.to_string()).collect::<Vec<_>>().join("; ");
+    text.push_str(". `sepal config` prints every setting with its value");
+    ConfigError(text)
+}
+
+/// A named set of values.
+struct Layer {
+    name: &'static str,
+    values: Dict,
+}
+
+impl Layer {
+    fn of(name: &'static str, values: &impl Serialize) -> Result<Self, ConfigError> {
+        let value = Value::serialize(values).map_err(explain)?;
+        Ok(Self { name, values: value.into_dict().unwrap_or_default() })
+    }
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name)
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.values.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

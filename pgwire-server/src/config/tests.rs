@@ -1,0 +1,78 @@
+//! Which source wins, how a value's origin is told, and what is refused.
+
+use std::fs;
+
+use super::*;
+
+#[derive(Serialize, Default)]
+struct Flags {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pg_listen: Option<String>,
+}
+
+fn in_dir(toml: &str) -> (tempfile::TempDir, Flags) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("sepal.toml"), toml).unwrap();
+    let flags = Flags { data: Some(dir.path().to_path_buf()), ..Flags::default() };
+    (dir, flags)
+}
+
+#[test]
+fn the_file_beats_defaults_and_flags_beat_the_file() {
+    let (_dir, mut flags) = in_dir("pg_listen = \"127.0.0.1:1\"\nmax_connections = 7\n");
+    let read = load(&Config::default(), &flags, None).unwrap();
+    assert_eq!(read.config.pg_listen.port(), 1);
+    assert_eq!(read.config.max_connections, 7);
+    assert_eq!(read.config.http_listen, Config::default().http_listen);
+    flags.pg_listen = Some("127.0.0.1:2".into());
+    let read = load(&Config::default(), &flags, None).unwrap();
+    assert_eq!(read.config.pg_listen.port(), 2);
+    let text = read.to_toml().unwrap();
+    let line = |name: &str| text.lines().find(|line| line.contains(name)).unwrap().to_owned();
+    assert!(line("pg_listen").ends_with("# flag --pg-listen"), "{text}");
+    assert!(line("max_connections =").ends_with("sepal.toml"), "{text}");
+    assert!(line("http_listen").ends_with("# default"), "{text}");
+}
+
+#[test]
+fn what_is_printed_reads_back_the_same() {
+    let (dir, flags) = in_dir("tls_cert = \"a b.pem\"\ntls_key = \"key\\\"s.pem\"\nlog = \"debug\"\n");
+    let first = load(&Config::default(), &flags, None).unwrap();
+    let copy = dir.path().join("copy.toml");
+    fs::write(&copy, first.to_toml().unwrap()).unwrap();
+    let second = load(&Config::default(), &Flags::default(), Some(&copy)).unwrap();
+    assert_eq!(first.config, second.config);
+}
+
+#[test]
+fn mistakes_are_named() {
+    for (toml, expected) in [
+        ("pg_listne = \"127.0.0.1:1\"", "pg_listne"),
+        ("pg_listen = \"nowhere\"", "pg_listen"),
+        ("max_connections = \"many\"", "max_connections"),
+        ("max_connections = 0", "at least 1"),
+        ("tls_cert = \"x\"", "belong together"),
+        ("pg_listen = \"0.0.0.0:1\"\ninsecure_plaintext = true", "loopback"),
+        ("pg_listen = ", "sepal.toml"),
+    ] {
+        let (_dir, flags) = in_dir(toml);
+        let error = load(&Config::default(), &flags, None).err().unwrap();
+        assert!(error.0.contains(expected), "{toml}: {error}");
+    }
+    let error = load(&Config::default(), &Flags::default(), Some(Path::new("/no/such.toml"))).err().unwrap();
+    assert!(error.0.contains("/no/such.toml"), "{error}");
+}
+
+#[test]
+fn private_files_are_never_wider() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("secret");
+    files::write_new(&path, b"one", 0o600).unwrap();
+    assert!(files::write_new(&path, b"two", 0o600).unwrap_err().to_string().contains("secret"));
+    files::replace(&path, b"two", 0o600).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"two");
+    assert_eq!(files::mode(&path).unwrap(), 0o600);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}

@@ -1,0 +1,170 @@
+//! The listener: accepts sockets, counts them, gives each a task, and drains them at shutdown.
+//!
+//! Called by `cli`. Knows nothing of the protocol; that is [`crate::session`].
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use sepal_database::Database;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{JoinError, JoinSet},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    metrics::WireMetrics,
+    session::{self, CancelRegistry, Seats},
+    tls::TlsConfig,
+};
+
+/// How the Postgres port behaves.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// `None` refuses every client unless `insecure_plaintext` lets loopback ones in.
+    pub tls: Option<Arc<TlsConfig>>,
+    /// Accept unencrypted logins from loopback addresses. For tests and local trials.
+    pub insecure_plaintext: bool,
+    pub limits: Limits,
+    /// Cancelled by the caller to drain: idle sessions end at once, running statements get `drain_timeout`.
+    pub shutdown: CancellationToken,
+}
+
+/// What one client, one tenant and all of them may take.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections, those still logging in included (53300 beyond).
+    pub max_connections: usize,
+    pub max_connections_per_tenant: usize,
+    /// From accept to ReadyForQuery: TLS, startup packet and authentication together.
+    pub startup_timeout: Duration,
+    /// Largest single message of an authenticated client.
+    pub max_message_bytes: u32,
+    /// Memory that a tenant's connections together may use for messages above 1 MiB; more have to wait.
+    pub tenant_message_bytes: u32,
+    /// Named prepared statements per connection (54000 beyond).
+    pub max_statements: usize,
+    /// Open portals per connection (53000 beyond).
+    pub max_portals: usize,
+    /// SQL text and parameter values held by a connection's statements and portals (53000 beyond).
+    pub max_held_bytes: usize,
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 1_000,
+            max_connections_per_tenant: 200,
+            startup_timeout: Duration::from_secs(10),
+            max_message_bytes: 0x3fff_ffff,
+            tenant_message_bytes: 0x4000_0000,
+            max_statements: 10_000,
+            max_portals: 1_000,
+            max_held_bytes: 1 << 30,
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What every connection shares.
+pub(crate) struct Shared {
+    pub database: Arc<Database>,
+    pub options: ServeOptions,
+    pub metrics: Arc<WireMetrics>,
+    pub cancels: Arc<CancelRegistry>,
+    pub seats: Arc<Seats>,
+    /// Cancelled when the drain has lasted too long: running statements are cancelled too.
+    pub stop_now: CancellationToken,
+}
+
+/// Accepts connections until `options.shutdown` is cancelled, then drains and returns.
+pub async fn serve(
+    listener: TcpListener,
+    database: Arc<Database>,
+    options: ServeOptions,
+    metrics: Arc<WireMetrics>,
+) -> io::Result<()> {
+    let shared = Arc::new(Shared {
+        database,
+        seats: Arc::new(Seats::new(&options.limits)),
+        cancels: Arc::default(),
+        stop_now: CancellationToken::new(),
+        options,
+        metrics,
+    });
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.options.shutdown.cancelled() => break,
+            Some(ended) = tasks.join_next(), if !tasks.is_empty() => note_end(&shared, ended),
+            accepted = listener.accept() => match accepted {
+                Ok((socket, peer)) => admit(&shared, &mut tasks, socket, peer),
+                // Out of descriptors or a connection that died in the queue: neither may end the listener.
+                Err(error) => {
+                    tracing::warn!(%error, "accept failed");
+                    sleep(Duration::from_millis(50)).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    drain(&shared, tasks).await;
+    Ok(())
+}
+
+fn admit(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, socket: TcpStream, peer: SocketAddr) {
+    shared.metrics.connections_accepted.inc();
+    let Some(seat) = shared.seats.enter() else {
+        // So many over the limit that not even the refusal can be told to each.
+        shared.metrics.connections_refused.with_label_values(&["limit"]).inc();
+        return;
+    };
+    if let Err(error) = socket.set_nodelay(true).and_then(|()| session::keep_alive(&socket)) {
+        tracing::debug!(%error, "socket options");
+    }
+    let shared = shared.clone();
+    tasks.spawn(async move {
+        shared.metrics.connections_open.inc();
+        let _open = OpenGauge(shared.clone());
+        session::run(shared, socket, peer, seat).await;
+    });
+}
+
+/// Counts the connection out even when its task panics.
+struct OpenGauge(Arc<Shared>);
+
+impl Drop for OpenGauge {
+    fn drop(&mut self) {
+        self.0.metrics.connections_open.dec();
+    }
+}
+
+fn note_end(shared: &Shared, ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        shared.metrics.panics.inc();
+        tracing::error!("a connection's task panicked before its session began");
+    }
+}
+
+async fn drain(shared: &Shared, mut tasks: JoinSet<()>) {
+    let grace = shared.options.limits.drain_timeout;
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            note_end(shared, ended);
+        }
+    };
+    if timeout(grace, all).await.is_ok() {
+        return;
+    }
+    tracing::warn!(connections = tasks.len(), "cancelling the statements that outlived the drain time");
+    shared.stop_now.cancel();
+    let all = async { while tasks.join_next().await.is_some() {} };
+    if timeout(Duration::from_secs(5), all).await.is_err() {
+        tracing::warn!(connections = tasks.len(), "dropping connections that do not end");
+        tasks.shutdown().await;
+    }
+}

@@ -1,0 +1,204 @@
+//! The extended protocol: Parse, Bind, Describe, Execute, Close. Sync lives in `session`.
+//!
+//! Messages are answered in order into the output buffer, so a pipeline is one write. The plan that Describe
+//! shows is the plan that Execute runs. All statements up to Sync are one transaction.
+
+use std::{sync::Arc, time::Instant};
+
+use arrow::array::ArrayRef;
+use sepal_database::{Error, Outcome, Prepared, SqlState, SqlType, TransactionStatus};
+
+use super::{
+    Connection,
+    deallocate::Deallocate,
+    errors::{Failure, protocol},
+    held::{Portal, PortalState, Statement},
+    rows::{ResultFormats, Rows},
+};
+use crate::{
+    frame::{Bind, Format, Parse, Target, write},
+    values::{decode_binary, decode_text},
+};
+
+impl Connection {
+    pub(super) async fn parse(&mut self, parse: Parse<'_>) -> Result<(), Failure> {
+        self.watch.check_alive()?;
+        self.begin_implicit();
+        self.held.check_statement(parse.name, parse.sql.len())?;
+        let prepared = match self.session.parse_one(parse.sql)? {
+            None => None,
+            Some(statement) => {
+                // An oid that is not known is passed on: the planner says what it thinks of it.
+                let declared: Vec<u32> = parse.types.iter().collect();
+                self.start_clock();
+                Some(self.watch.run(&mut self.wire, self.session.prepare(statement, &declared)).await?)
+            }
+        };
+        let deallocate = Deallocate::recognise(parse.sql);
+        let statement = Statement { prepared, deallocate, bytes: parse.sql.len() };
+        self.held.add_statement(parse.name, Arc::new(statement));
+        write::parse_complete(&mut self.wire.out);
+        Ok(())
+    }
+
+    pub(super) fn bind(&mut self, bind: Bind<'_>) -> Result<(), Failure> {
+        self.begin_implicit();
+        let statement = self.held.statement(bind.statement)?.clone();
+        let prepared = statement.prepared.as_deref();
+        let parameters = parameters(&bind, prepared.map_or(&[][..], Prepared::parameters))?;
+        let columns = prepared.and_then(Prepared::columns).map_or(0, <[_]>::len);
+        // A statement without rows may be bound with any single code; drivers do so.
+        let formats = bind.result_formats.for_count(columns).ok_or_else(|| {
+            protocol(format!(
+                "bind message has {} result formats but query has {columns} columns",
+                bind.result_formats.len()
+            ))
+        })?;
+        let portal = Portal {
+            statement,
+            formats: ResultFormats::new(formats),
+            state: PortalState::Ready(parameters),
+            bytes: bind.values.total_bytes(),
+        };
+        self.held.add_portal(bind.portal, portal)?;
+        write::bind_complete(&mut self.wire.out);
+        Ok(())
+    }
+
+    pub(super) fn describe(&mut self, target: Target<'_>) -> Result<(), Failure> {
+        self.begin_implicit();
+        let out = &mut self.wire.out;
+        let all_text = ResultFormats::All(Format::Text);
+        let (prepared, formats) = match target {
+            Target::Statement(name) => {
+                let prepared = self.held.statement(name)?.prepared.as_deref();
+                write::parameter_description(out, prepared.map_or(&[][..], Prepared::parameters));
+                (prepared, &all_text)
+            }
+            Target::Portal(name) => {
+                let portal = self.held.portal(name)?;
+                (portal.statement.prepared.as_deref(), &portal.formats)
+            }
+        };
+        match prepared.and_then(Prepared::columns) {
+            Some(columns) => write::row_description(out, columns, |column| formats.get(column)),
+            None => write::no_data(out),
+        }
+        Ok(())
+    }
+
+    pub(super) fn close(&mut self, target: Target<'_>) {
+        match target {
+            Target::Portal(name) => self.held.drop_portal(name),
+            Target::Statement(name) => self.held.drop_statement(name),
+        }
+        write::close_complete(&mut self.wire.out);
+    }
+
+    pub(super) async fn execute(&mut self, name: &str, max_rows: i32) -> Result<(), Failure> {
+        self.watch.check_alive()?;
+        self.begin_implicit();
+        let started = Instant::now();
+        let was = self.session.transaction_status();
+        let (name, mut portal) = self.held.take_portal(name)?;
+        // Zero and below mean all, as in Postgres. The number is only ever counted against.
+        let limit = u64::try_from(max_rows).unwrap_or(0);
+        self.run_portal(&name, &mut portal, limit).await?;
+        if was != TransactionStatus::Idle && self.session.transaction_status() == TransactionStatus::Idle {
+            // COMMIT or ROLLBACK in the middle of a pipeline.
+            self.held.drop_portals();
+        } else {
+            self.held.put_back(name, portal);
+        }
+        self.extended_statements.inc();
+        self.shared.metrics.statement_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    async fn run_portal(&mut self, name: &str, portal: &mut Portal, limit: u64) -> Result<(), Failure> {
+        self.start_clock();
+        match std::mem::replace(&mut portal.state, PortalState::Done) {
+            PortalState::Ready(parameters) => {
+                let Some(prepared) = &portal.statement.prepared else {
+                    write::empty_query_response(&mut self.wire.out);
+                    return Ok(());
+                };
+                let work = self.session.execute(prepared, parameters);
+                match self.watch.run(&mut self.wire, work).await? {
+                    Outcome::Rows(stream) => self.send_rows(portal, Box::new(Rows::new(stream)), limit).await,
+                    Outcome::Done { tag } => {
+                        self.held.deallocate(portal.statement.deallocate.as_ref(), &tag)?;
+                        self.command_complete(&tag);
+                        Ok(())
+                    }
+                    Outcome::CopyIn(copy) => {
+                        let tag = self.copy_in(copy).await?;
+                        self.command_complete(&tag);
+                        Ok(())
+                    }
+                    Outcome::CopyOut(copy) => {
+                        let tag = self.copy_out(copy).await?;
+                        self.command_complete(&tag);
+                        Ok(())
+                    }
+                    Outcome::Empty => {
+                        write::empty_query_response(&mut self.wire.out);
+                        Ok(())
+                    }
+                }
+            }
+            PortalState::Sending(rows) => self.send_rows(portal, rows, limit).await,
+            PortalState::Finished(rows) => {
+                self.command_complete(&rows.tag(0));
+                portal.state = PortalState::Finished(rows);
+                Ok(())
+            }
+            PortalState::Done => Err(Error::new(
+                SqlState::ObjectNotInPrerequisiteState,
+                format!("portal \"{name}\" cannot be run"),
+            )
+            .with_hint("It has run already. Bind a new portal.")
+            .into()),
+        }
+    }
+
+    async fn send_rows(&mut self, portal: &mut Portal, mut rows: Box<Rows>, limit: u64) -> Result<(), Failure> {
+        let sent = rows.send(&mut self.wire, &mut self.watch, &portal.formats, limit).await?;
+        self.shared.metrics.rows_sent.inc_by(sent.rows);
+        if sent.finished {
+            self.command_complete(&rows.tag(sent.rows));
+            portal.state = PortalState::Finished(rows);
+        } else {
+            self.send_notices();
+            write::portal_suspended(&mut self.wire.out);
+            portal.state = PortalState::Sending(rows);
+        }
+        Ok(())
+    }
+}
+
+/// Decodes the values of Bind, each into an array of one.
+fn parameters(bind: &Bind<'_>, types: &[SqlType]) -> Result<Vec<ArrayRef>, Error> {
+    if bind.values.len() != types.len() {
+        return Err(protocol(format!(
+            "bind message supplies {} parameters, but prepared statement \"{}\" requires {}",
+            bind.values.len(),
+            bind.statement,
+            types.len()
+        )));
+    }
+    let formats = bind.parameter_formats.for_count(types.len()).ok_or_else(|| {
+        protocol(format!(
+            "bind message has {} parameter formats but {} parameters",
+            bind.parameter_formats.len(),
+            types.len()
+        ))
+    })?;
+    let values = bind.values.iter().zip(types).enumerate();
+    values
+        .map(|(position, (value, ty))| match formats.get(position) {
+            Format::Text => decode_text(ty, value),
+            Format::Binary => decode_binary(ty, value),
+        })
+        .collect()
+}

@@ -1,0 +1,308 @@
+//! One client's connection, from its first byte to its last: one task, one database session, one state.
+//!
+//! Called by `server`. The states, and the file that holds each:
+//!
+//! ```text
+//! socket ─ startup (TLS, parameters) ─ auth (key) ─┬─ simple    Query
+//!                                                  ├─ extended  Parse Bind Describe Execute Close Sync Flush
+//!                                                  │            after an error: everything up to Sync is skipped
+//!                                                  └─ copy_in, copy_out   inside a statement of either
+//! ```
+//!
+//! A malformed frame, a revoked key and a panic end this connection and no other. Nothing here parses SQL or
+//! knows a tenant's data; statements go to `sepal_database::Session`.
+
+mod auth;
+mod cancel;
+mod copy_in;
+mod copy_out;
+mod deallocate;
+mod errors;
+mod extended;
+mod held;
+mod keep_alive;
+mod options;
+mod rows;
+mod seats;
+mod simple;
+mod startup;
+mod timer;
+mod watch;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc};
+
+use futures::FutureExt;
+use prometheus::IntCounter;
+use sepal_database::{Error, Session, SqlState, TransactionStatus};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use self::{
+    auth::Login,
+    errors::{End, Failure, protocol},
+    held::Held,
+    startup::Opened,
+    watch::Watch,
+    wire::{Frame, Wire},
+};
+use crate::{
+    frame::{Frontend, Rejection, Severity, decode, error_response, notice_response, write},
+    server::Shared,
+};
+
+pub use self::{
+    cancel::CancelRegistry,
+    keep_alive::keep_alive,
+    seats::{Seat, Seats},
+};
+
+/// Serves one client to the end.
+pub(crate) async fn run(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr, seat: Seat) {
+    let expires = Instant::now() + shared.options.limits.startup_timeout;
+    let refused = |reason: &str| shared.metrics.connections_refused.with_label_values(&[reason]).inc();
+    let (mut wire, request) = match timeout_at(expires, startup::negotiate(&shared, socket, peer)).await {
+        Ok(Ok(Opened::Client(wire, request))) => (wire, request),
+        Ok(Ok(Opened::Refused(wire, error))) => return wire.end(Some(&error)).await,
+        Ok(Ok(Opened::Done)) => return,
+        Ok(Err(error)) => return tracing::debug!(%error, %peer, "no startup packet"),
+        Err(_) => return refused("timeout"),
+    };
+    let login = match timeout_at(expires, auth::log_in(&shared, &mut wire, &request, &seat)).await {
+        Ok(login) => login,
+        Err(_) => {
+            refused("timeout");
+            Err(End::Fatal(Error::new(
+                SqlState::QueryCanceled,
+                "canceling authentication due to timeout",
+            )))
+        }
+    };
+    match login {
+        Ok(login) => converse(&shared, wire, login).await,
+        Err(End::Fatal(error)) => wire.end(Some(&error)).await,
+        Err(End::Gone) => wire.end(None).await,
+    }
+}
+
+async fn converse(shared: &Arc<Shared>, wire: Wire, login: Login) {
+    let Login { session, principal, seat, registration } = login;
+    tracing::debug!(tenant = %principal.tenant_name, key = %principal.key_id, "session opened");
+    let watch = Watch::new(shared.clone(), principal, session.cancel_token());
+    let limits = &shared.options.limits;
+    let mut connection = Connection {
+        wire,
+        session,
+        watch,
+        held: Held::new(limits.max_statements, limits.max_portals, limits.max_held_bytes),
+        skipping: false,
+        implicit: false,
+        failed: false,
+        simple_statements: shared.metrics.statements.with_label_values(&["simple"]),
+        extended_statements: shared.metrics.statements.with_label_values(&["extended"]),
+        shared: shared.clone(),
+    };
+    // A panic must not pass for a lost connection: the client is told, and only this one is affected.
+    let end = match AssertUnwindSafe(connection.serve()).catch_unwind().await {
+        Ok(end) => end,
+        Err(_) => {
+            shared.metrics.panics.inc();
+            End::Fatal(
+                Error::bug("the server met an unexpected condition and closed this connection")
+                    .with_hint("Reconnect. Please report what you ran: this is a bug."),
+            )
+        }
+    };
+    drop(registration);
+    let Connection { wire, session, .. } = connection;
+    drop(session);
+    match &end {
+        End::Fatal(error) => {
+            shared.metrics.errors.with_label_values(&[error.state().code()]).inc();
+            wire.end(Some(error)).await;
+        }
+        End::Gone => wire.end(None).await,
+    }
+    drop(seat);
+}
+
+/// An authenticated client.
+struct Connection {
+    wire: Wire,
+    session: Session,
+    watch: Watch,
+    held: Held,
+    /// An extended message failed: all are skipped up to Sync.
+    skipping: bool,
+    /// An implicit transaction is open: of a pipeline up to Sync, or of one query string.
+    implicit: bool,
+    /// Something failed in it.
+    failed: bool,
+    simple_statements: IntCounter,
+    extended_statements: IntCounter,
+    shared: Arc<Shared>,
+}
+
+impl Connection {
+    async fn serve(&mut self) -> End {
+        loop {
+            let handled = match self.next_frame().await {
+                Ok(frame) => self.handle(&frame).await,
+                Err(end) => Err(end),
+            };
+            if let Err(end) = handled {
+                return end;
+            }
+        }
+    }
+
+    async fn next_frame(&mut self) -> Result<Frame, End> {
+        loop {
+            match self.wire.take_frame() {
+                Ok(Some(frame)) => return Ok(frame),
+                Ok(None) => self.watch.input(&mut self.wire).await?,
+                Err(rejection) => return Err(self.violated(&rejection)),
+            }
+        }
+    }
+
+    fn violated(&self, rejection: &Rejection) -> End {
+        self.shared.metrics.protocol_violations.inc();
+        End::Fatal(rejection.error().clone())
+    }
+
+    async fn handle(&mut self, frame: &Frame) -> Result<(), End> {
+        let message = match decode(frame.kind, &frame.body) {
+            Ok(message) => message,
+            Err(rejection @ Rejection::Frame(_)) => return Err(self.violated(&rejection)),
+            Err(Rejection::Content(error)) => return self.content_error(frame.kind, &error).await,
+        };
+        if self.skipping && !matches!(message, Frontend::Sync | Frontend::Terminate) {
+            return Ok(());
+        }
+        let extended = match message {
+            Frontend::Query(sql) => return self.query(sql).await,
+            Frontend::Parse(parse) => self.parse(parse).await,
+            Frontend::Bind(bind) => self.bind(bind),
+            Frontend::Describe(target) => self.describe(target),
+            Frontend::Execute { portal, max_rows } => self.execute(portal, max_rows).await,
+            Frontend::Close(target) => {
+                self.close(target);
+                Ok(())
+            }
+            Frontend::Flush => return self.watch.flush(&mut self.wire).await,
+            Frontend::Sync => {
+                self.skipping = false;
+                return self.ready().await;
+            }
+            // Left over from a COPY that failed: Postgres ignores them here too.
+            Frontend::CopyData(_) | Frontend::CopyDone | Frontend::CopyFail(_) => return Ok(()),
+            Frontend::FunctionCall => {
+                self.report(&Error::unsupported("fastpath function calls are not supported"));
+                return self.ready().await;
+            }
+            Frontend::Password(_) => {
+                return Err(End::Fatal(protocol("a password message came after authentication")));
+            }
+            Frontend::Terminate => return Err(End::Gone),
+        };
+        match extended {
+            Ok(()) => Ok(()),
+            Err(Failure::Statement(error)) => {
+                self.report(&error);
+                self.skipping = true;
+                Ok(())
+            }
+            Err(Failure::Connection(end)) => Err(end),
+        }
+    }
+
+    /// The frame was whole but its text is not UTF-8.
+    async fn content_error(&mut self, kind: u8, error: &Error) -> Result<(), End> {
+        if self.skipping || kind == b'f' {
+            return Ok(());
+        }
+        self.report(error);
+        if kind == b'Q' {
+            return self.ready().await;
+        }
+        self.skipping = true;
+        Ok(())
+    }
+
+    /// Tells the client about an error and fails the transaction it happened in.
+    fn report(&mut self, error: &Error) {
+        self.session.fail_transaction();
+        self.failed = true;
+        self.send_notices();
+        self.shared.metrics.errors.with_label_values(&[error.state().code()]).inc();
+        error_response(&mut self.wire.out, Severity::Error, error);
+    }
+
+    /// Opens the implicit transaction, unless one is open or BEGIN was said. After a COMMIT in the middle of a
+    /// pipeline the next statement opens another.
+    fn begin_implicit(&mut self) {
+        if !self.implicit {
+            self.implicit = true;
+            self.failed = false;
+        }
+        self.session.begin_implicit();
+    }
+
+    /// Commits or rolls back the implicit transaction, if one is open.
+    async fn end_implicit(&mut self, commit: bool) -> Result<(), Failure> {
+        if !self.implicit {
+            return Ok(());
+        }
+        self.implicit = false;
+        self.start_clock();
+        self.watch.run(&mut self.wire, self.session.end_implicit(commit)).await
+    }
+
+    /// Ends a query string or a pipeline: commits what is implicit, reports changes, and hands the turn over.
+    async fn ready(&mut self) -> Result<(), End> {
+        let commit = !self.failed;
+        match self.end_implicit(commit).await {
+            Ok(()) => {}
+            Err(Failure::Statement(error)) => self.report(&error),
+            Err(Failure::Connection(end)) => return Err(end),
+        }
+        self.watch.finish();
+        self.send_notices();
+        for (name, value) in self.session.take_parameter_changes() {
+            write::parameter_status(&mut self.wire.out, &name, &value);
+        }
+        let status = match self.session.transaction_status() {
+            TransactionStatus::Idle => {
+                // Portals live no longer than their transaction.
+                self.held.drop_portals();
+                b'I'
+            }
+            TransactionStatus::Active => b'T',
+            TransactionStatus::Failed => b'E',
+        };
+        write::ready_for_query(&mut self.wire.out, status);
+        self.watch.flush(&mut self.wire).await
+    }
+
+    fn send_notices(&mut self) {
+        for notice in self.session.take_notices() {
+            notice_response(&mut self.wire.out, notice.severity, &notice.error);
+        }
+    }
+
+    fn command_complete(&mut self, tag: &str) {
+        self.send_notices();
+        write::command_complete(&mut self.wire.out, tag);
+    }
+
+    /// Gives the next piece of work `statement_timeout` from now.
+    fn start_clock(&mut self) {
+        self.watch.start(self.session.statement_timeout());
+    }
+}

@@ -1,0 +1,155 @@
+//! Result rows on their way out: record batches become DataRow messages, at the client's pace.
+//!
+//! Called by `simple` and `extended`. Holds one batch at a time; the output buffer is sent whenever it is full,
+//! and the next batch is not asked for before. A row count from the client is only counted against.
+
+use arrow::record_batch::RecordBatch;
+use sepal_database::{Error, OutputColumn, RowStream};
+
+use super::{
+    errors::Failure,
+    watch::Watch,
+    wire::Wire,
+};
+use crate::{
+    frame::{
+        Format, Formats,
+        write::{close, open_data_row},
+    },
+    values::ColumnEncoder,
+};
+
+/// The formats of a result's columns, as Bind asked for them.
+#[derive(Clone, Debug)]
+pub enum ResultFormats {
+    All(Format),
+    Each(Box<[Format]>),
+}
+
+impl ResultFormats {
+    /// `formats` must have been checked against the number of columns.
+    pub fn new(formats: Formats<'_>) -> Self {
+        match formats.len() {
+            0 | 1 => Self::All(formats.get(0)),
+            count => Self::Each((0..count).map(|position| formats.get(position)).collect()),
+        }
+    }
+
+    pub fn get(&self, column: usize) -> Format {
+        match self {
+            Self::All(format) => *format,
+            Self::Each(formats) => formats.get(column).copied().unwrap_or(Format::Text),
+        }
+    }
+}
+
+/// A result that is being sent. It outlives an Execute that asked for fewer rows.
+pub struct Rows {
+    stream: RowStream,
+    batch: Option<Batch>,
+}
+
+struct Batch {
+    columns: Vec<ColumnEncoder>,
+    rows: usize,
+    next: usize,
+}
+
+/// What one call of [`Rows::send`] did.
+pub struct Sent {
+    pub rows: u64,
+    /// False when the limit was reached first; there may or may not be more.
+    pub finished: bool,
+}
+
+impl Rows {
+    pub fn new(stream: RowStream) -> Self {
+        Self { stream, batch: None }
+    }
+
+    pub fn columns(&self) -> &[OutputColumn] {
+        self.stream.columns()
+    }
+
+    /// The command tag for so many rows.
+    pub fn tag(&self, rows: u64) -> String {
+        self.stream.tag(rows)
+    }
+
+    /// Sends rows until there are none left or `limit` is reached (0: no limit).
+    pub async fn send(
+        &mut self,
+        wire: &mut Wire,
+        watch: &mut Watch,
+        formats: &ResultFormats,
+        limit: u64,
+    ) -> Result<Sent, Failure> {
+        let mut sent = 0;
+        loop {
+            let Some(batch) = &mut self.batch else {
+                let stream = &mut self.stream;
+                match watch.run(wire, async { stream.next().await.transpose() }).await? {
+                    Some(batch) => self.batch = Some(Batch::new(&batch, self.stream.columns())?),
+                    None => return Ok(Sent { rows: sent, finished: true }),
+                }
+                continue;
+            };
+            while batch.next < batch.rows {
+                if limit > 0 && sent == limit {
+                    return Ok(Sent { rows: sent, finished: false });
+                }
+                batch.write_next(wire, formats)?;
+                sent += 1;
+                if wire.is_full() {
+                    watch.flush(wire).await?;
+                    watch.check_statement()?;
+                }
+            }
+            self.batch = None;
+            // Exactly the limit: whether there is more is not looked up, as in Postgres.
+            if limit > 0 && sent == limit {
+                return Ok(Sent { rows: sent, finished: false });
+            }
+        }
+    }
+}
+
+impl Batch {
+    fn new(batch: &RecordBatch, columns: &[OutputColumn]) -> Result<Self, Error> {
+        if batch.num_columns() != columns.len() {
+            return Err(Error::bug(format!(
+                "a result of {} columns was described as {}",
+                batch.num_columns(),
+                columns.len()
+            )));
+        }
+        let encoders = batch
+            .columns()
+            .iter()
+            .zip(columns)
+            .map(|(array, column)| ColumnEncoder::new(array.as_ref(), &column.ty))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { columns: encoders, rows: batch.num_rows(), next: 0 })
+    }
+
+    /// Appends one DataRow. A row that cannot be written leaves nothing behind.
+    fn write_next(&mut self, wire: &mut Wire, formats: &ResultFormats) -> Result<(), Error> {
+        let row = self.next;
+        let start = wire.out.len();
+        let message = open_data_row(&mut wire.out, self.columns.len());
+        let written = self.columns.iter().enumerate().try_for_each(|(position, column)| match formats.get(position) {
+            Format::Text => column.text_field(row, &mut wire.out),
+            Format::Binary => column.binary_field(row, &mut wire.out),
+        });
+        match written.and_then(|()| close(&mut wire.out, message)) {
+            Ok(()) => {
+                self.next += 1;
+                Ok(())
+            }
+            Err(error) => {
+                wire.out.truncate(start);
+                Err(error)
+            }
+        }
+    }
+}

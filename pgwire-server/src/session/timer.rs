@@ -1,0 +1,48 @@
+//! `statement_timeout`: cancels the running statement from a task of its own.
+//!
+//! Used by `watch`. A task, and not a branch of the session's `select!`, because a statement may keep its own
+//! task busy between two polls. Dropping the timer disarms it: it cannot hit the statement after.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use sepal_database::CancelToken;
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, sleep_until},
+};
+
+/// One statement's time.
+pub struct Timer {
+    pub deadline: Instant,
+    armed: Arc<Mutex<bool>>,
+    task: AbortHandle,
+}
+
+impl Timer {
+    pub fn start(timeout: Duration, cancel: CancelToken) -> Self {
+        let deadline = Instant::now() + timeout;
+        let armed = Arc::new(Mutex::new(true));
+        let held = armed.clone();
+        let task = tokio::spawn(async move {
+            sleep_until(deadline).await;
+            // Under the lock: either the statement is still this one, or it is not touched.
+            let armed = held.lock();
+            if *armed {
+                cancel.cancel();
+            }
+        });
+        Self { deadline, armed, task: task.abort_handle() }
+    }
+
+    pub fn has_expired(&self) -> bool {
+        self.deadline <= Instant::now()
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        *self.armed.lock() = false;
+        self.task.abort();
+    }
+}

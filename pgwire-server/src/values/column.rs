@@ -1,0 +1,199 @@
+//! One column of a batch, ready to be written row by row.
+//!
+//! Called by `session` and `copy` for results. The downcast to the typed array happens once per batch, in
+//! [`ColumnEncoder::new`]; writing a value is then one match and no lookup. Never allocates per value for
+//! fixed-size types and vectors in binary.
+
+use arrow::{
+    array::{
+        Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
+        FixedSizeListArray, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array,
+        IntervalMonthDayNanoArray, ListArray, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+    },
+    buffer::{NullBuffer, OffsetBuffer},
+    datatypes::DataType,
+};
+use bytes::{BufMut, BytesMut};
+use sepal_database::{Error, Result, SqlState, SqlType};
+
+use super::{binary_out, text_out, vector::VectorColumn};
+
+/// A column of a batch with the SQL type that it is described as.
+#[derive(Debug)]
+pub struct ColumnEncoder {
+    nulls: Option<NullBuffer>,
+    pub(super) column: Column,
+}
+
+/// The typed array, and what its SQL type adds to it.
+#[derive(Debug)]
+pub(super) enum Column {
+    /// Every row is NULL; no row is ever asked for.
+    AllNull,
+    Array { offsets: OffsetBuffer<i32>, elements: Box<ColumnEncoder>, element_oid: u32 },
+    Bool(BooleanArray),
+    Bytea(BinaryArray),
+    Char(StringArray),
+    Date(Date32Array),
+    Float4(Float32Array),
+    Float8(Float64Array),
+    Int2(Int16Array),
+    Int4(Int32Array),
+    Int8(Int64Array),
+    Interval(IntervalMonthDayNanoArray),
+    Jsonb(StringArray),
+    /// `int2vector` and `oidvector`: numbers with spaces between.
+    Numbers { texts: StringArray, element: SqlType },
+    Numeric { values: Decimal128Array, shortest: bool },
+    Oid(Int64Array),
+    /// `regclass` and its like: a name, or an oid in digits.
+    Reg(StringArray),
+    Text(StringArray),
+    Time(Time64MicrosecondArray),
+    Timestamp { values: TimestampMicrosecondArray, zone: bool },
+    Uuid(FixedSizeBinaryArray),
+    Vector(VectorColumn),
+    /// An empty value, as a function that returns void gives.
+    Void,
+}
+
+impl ColumnEncoder {
+    /// `array` must have the Arrow type of `ty` (`sepal_database::arrow_type`); a decimal's scale and a
+    /// vector's two list forms may differ. Shares the array's buffers.
+    ///
+    /// Errors: another Arrow type (XX000).
+    pub fn new(array: &dyn Array, ty: &SqlType) -> Result<Self> {
+        if array.data_type() == &DataType::Null {
+            let (column, nulls) = match ty {
+                SqlType::Void => (Column::Void, None),
+                _ => (Column::AllNull, Some(NullBuffer::new_null(array.len()))),
+            };
+            return Ok(Self { nulls, column });
+        }
+        Ok(Self { nulls: array.logical_nulls(), column: Column::new(array, ty)? })
+    }
+
+    pub fn is_null(&self, row: usize) -> bool {
+        self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row))
+    }
+
+    /// Appends a non-NULL row's text form, without a length.
+    pub fn text(&self, row: usize, out: &mut BytesMut) -> Result<()> {
+        text_out::write(&self.column, row, out)
+    }
+
+    /// Appends a non-NULL row's binary form, without a length.
+    pub fn binary(&self, row: usize, out: &mut BytesMut) -> Result<()> {
+        binary_out::write(&self.column, row, out)
+    }
+
+    /// Appends a row as DataRow carries it, in text: `length i32 | bytes`, length -1 for NULL.
+    pub fn text_field(&self, row: usize, out: &mut BytesMut) -> Result<()> {
+        self.field(row, out, text_out::write)
+    }
+
+    /// Appends a row as DataRow and COPY carry it, in binary: `length i32 | bytes`, length -1 for NULL.
+    pub fn binary_field(&self, row: usize, out: &mut BytesMut) -> Result<()> {
+        self.field(row, out, binary_out::write)
+    }
+
+    fn field(
+        &self,
+        row: usize,
+        out: &mut BytesMut,
+        write: fn(&Column, usize, &mut BytesMut) -> Result<()>,
+    ) -> Result<()> {
+        if self.is_null(row) {
+            out.put_i32(-1);
+            return Ok(());
+        }
+        let start = out.len();
+        out.put_i32(0);
+        write(&self.column, row, out)?;
+        let Ok(length) = i32::try_from(out.len() - start - 4) else {
+            out.truncate(start);
+            return Err(Error::new(SqlState::ProgramLimitExceeded, "a value is larger than a field can be (2 GiB)")
+                .with_hint("Select a part of it, for example with substr()."));
+        };
+        out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+        Ok(())
+    }
+}
+
+impl Column {
+    fn new(array: &dyn Array, ty: &SqlType) -> Result<Self> {
+        Ok(match ty {
+            SqlType::Array(element) => {
+                let list: ListArray = typed(array, ty)?;
+                let elements = ColumnEncoder::new(list.values().as_ref(), element)?;
+                Self::Array {
+                    offsets: list.offsets().clone(),
+                    elements: Box::new(elements),
+                    element_oid: element.oid(),
+                }
+            }
+            SqlType::Bool => Self::Bool(typed(array, ty)?),
+            SqlType::Bytea => Self::Bytea(typed(array, ty)?),
+            SqlType::Char => Self::Char(typed(array, ty)?),
+            SqlType::Date => Self::Date(typed(array, ty)?),
+            SqlType::Float4 => Self::Float4(typed(array, ty)?),
+            SqlType::Float8 => Self::Float8(typed(array, ty)?),
+            SqlType::Int2 => Self::Int2(typed(array, ty)?),
+            SqlType::Int2Vector => Self::Numbers { texts: typed(array, ty)?, element: SqlType::Int2 },
+            SqlType::Int4 => Self::Int4(typed(array, ty)?),
+            SqlType::Int8 => Self::Int8(typed(array, ty)?),
+            SqlType::Interval => Self::Interval(typed(array, ty)?),
+            SqlType::Jsonb => Self::Jsonb(typed(array, ty)?),
+            SqlType::Numeric(modifier) => {
+                Self::Numeric { values: typed(array, ty)?, shortest: modifier.is_none() }
+            }
+            SqlType::Oid => Self::Oid(typed(array, ty)?),
+            SqlType::OidVector => Self::Numbers { texts: typed(array, ty)?, element: SqlType::Oid },
+            SqlType::Regclass | SqlType::Regproc | SqlType::Regtype => Self::Reg(typed(array, ty)?),
+            SqlType::Json | SqlType::Name | SqlType::Text | SqlType::Unknown | SqlType::Varchar(_) => {
+                Self::Text(typed(array, ty)?)
+            }
+            SqlType::Time => Self::Time(typed(array, ty)?),
+            SqlType::Timestamp => Self::Timestamp { values: typed(array, ty)?, zone: false },
+            SqlType::Timestamptz => Self::Timestamp { values: typed(array, ty)?, zone: true },
+            SqlType::Uuid => Self::Uuid(uuids(array, ty)?),
+            SqlType::Vector(_) => Self::Vector(vectors(array, ty)?),
+            SqlType::Void => Self::Void,
+        })
+    }
+}
+
+fn typed<T: Clone + 'static>(array: &dyn Array, ty: &SqlType) -> Result<T> {
+    array.as_any().downcast_ref::<T>().cloned().ok_or_else(|| mismatch(array, ty))
+}
+
+fn mismatch(array: &dyn Array, ty: &SqlType) -> Error {
+    Error::bug(format!("a column described as {} holds Arrow {}", ty.display_name(), array.data_type()))
+}
+
+fn uuids(array: &dyn Array, ty: &SqlType) -> Result<FixedSizeBinaryArray> {
+    match array.data_type() {
+        DataType::FixedSizeBinary(16) => typed(array, ty),
+        _ => Err(mismatch(array, ty)),
+    }
+}
+
+fn vectors(array: &dyn Array, ty: &SqlType) -> Result<VectorColumn> {
+    let floats = |values: &ArrayRef| typed::<Float32Array>(values.as_ref(), ty).map(|floats| floats.values().clone());
+    if let Some(list) = array.as_any().downcast_ref::<FixedSizeListArray>() {
+        let dimensions = usize::try_from(list.value_length()).map_err(|_| mismatch(array, ty))?;
+        return Ok(VectorColumn::fixed(floats(list.values())?, dimensions));
+    }
+    let list: ListArray = typed(array, ty)?;
+    Ok(VectorColumn::varying(floats(list.values())?, list.offsets().clone()))
+}
+
+/// Appends one value's text form. `row` must not be NULL. For many rows, resolve a [`ColumnEncoder`] once.
+pub fn encode_text(array: &dyn Array, row: usize, ty: &SqlType, out: &mut BytesMut) -> Result<()> {
+    ColumnEncoder::new(array, ty)?.text(row, out)
+}
+
+/// Appends one value's binary form. `row` must not be NULL. For many rows, resolve a [`ColumnEncoder`] once.
+pub fn encode_binary(array: &dyn Array, row: usize, ty: &SqlType, out: &mut BytesMut) -> Result<()> {
+    ColumnEncoder::new(array, ty)?.binary(row, out)
+}

@@ -1,0 +1,1 @@
+//! What the product must answer, asked from outside. One module per question.
