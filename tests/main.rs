@@ -1,1 +1,33 @@
-//! What the product must answer, asked from outside. One module per question.
+//! What the product must answer, asked from outside: over the wire, on the command line, on the disk.
+//!
+//! One module per question. They run the built `sepal` binary and link no crate of the product, so that a
+//! test sees what a client, an operator or a thief sees. Unit tests lie beside the code they test.
+//!
+//! | module | the question |
+//! |---|---|
+//! | `slt` | does SQL mean what it means in Postgres and pgvector? (`slt/`) |
+//! | `clients`, `rust_client` | do real drivers work? (`clients/`) |
+//! | `frames` | does any sequence of bytes end more than its own connection? |
+//! | `auth` | who comes in, and who is thrown out? |
+//! | `tenancy` | what does one tenant learn of another? |
+//! | `canary` | does plaintext reach the disk? |
+//! | `crash` | what does kill -9 lose? |
+//! | `bad_input` | what do damaged files and wrong keys do? |
+//! | `disk_full` | what does a full disk do? |
+//! | `connections` | do many, idle and slow clients disturb the others? |
+//! | `tidy` | does the code keep the rules a machine can judge? |
+
+mod auth;
+mod bad_input;
+mod canary;
+mod clients;
+mod connections;
+mod crash;
+mod disk_full;
+mod frames;
+mod rust_client;
+mod server;
+mod slt;
+mod tenancy;
+mod tidy;
+mod wire;

@@ -4,7 +4,7 @@
 //! that is queued. Those who waited find their outcome when they get the lock. While a leader waits for the disk,
 //! the next group gathers.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use arrow::buffer::Buffer;
 use parking_lot::Mutex;
@@ -23,16 +23,13 @@ pub(crate) struct Writer {
     pub wal: WalFile,
     /// Counts log files of this run: the memory chunks committed into one belong together.
     pub generation: u64,
-    /// Of the log files before this one that are still there.
-    pub older_bytes: u64,
-    pub older_files: u64,
     /// A leader is at work. Found set, it means that one panicked and left the log in an unknown state.
     busy: bool,
 }
 
 impl Writer {
-    pub(crate) fn new(wal: WalFile, older_bytes: u64, older_files: u64) -> Self {
-        Self { wal, generation: 1, older_bytes, older_files, busy: false }
+    pub(crate) const fn new(wal: WalFile) -> Self {
+        Self { wal, generation: 1, busy: false }
     }
 }
 
@@ -90,6 +87,7 @@ impl TenantStore {
         writer.busy = true;
         let outcome = self.append_all(writer, group);
         writer.busy = false;
+        self.log_size.current.store(writer.wal.synced_length(), Ordering::Relaxed);
         let Some(last) = outcome.last() else { return };
         // One store of the head for the whole group: readers between would gain nothing.
         self.set_head(last.snapshot.clone());

@@ -23,7 +23,7 @@ use super::shape::{INFORMATION_SCHEMA, PG_CATALOG, shape, shapes};
 /// Rewrites the statement in place. See the head of this file.
 pub fn rewrite(statement: &mut Statement, context: &CatalogContext) -> Result<()> {
     let mut search = Search { context, ctes: HashSet::new(), found: false };
-    let _: ControlFlow<()> = statement.visit(&mut search);
+    let _: ControlFlow<()> = Visit::visit(statement, &mut search);
     if !search.found {
         return Ok(());
     }
@@ -283,8 +283,8 @@ fn comparison(operator: &BinaryOperator) -> bool {
 
 /// `= ANY ('{a,b}')` as an array that DataFusion reads.
 fn array_literal(list: &mut Expr) {
-    let bare = match list {
-        Expr::Nested(inner) => inner.as_mut(),
+    let bare = match &*list {
+        Expr::Nested(inner) => inner.as_ref(),
         other => other,
     };
     if let Expr::Value(value) = bare

@@ -5,7 +5,6 @@
 //! NULL), so that a wide relation such as `pg_class` stays readable. Used by `relations`, read by `evaluator`
 //! and by the table providers.
 
-use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
@@ -63,19 +62,23 @@ pub(crate) struct Shape {
     pub schema: SchemaRef,
 }
 
-static SHAPES: LazyLock<HashMap<(&'static str, &'static str), Shape>> = LazyLock::new(|| {
+/// Sorted by schema and name.
+static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
     let relations = relations::ALL.iter().flat_map(|family| family.iter());
-    relations.map(|relation| ((relation.schema, relation.name), Shape::parse(relation))).collect()
+    let mut shapes: Vec<Shape> = relations.map(Shape::parse).collect();
+    shapes.sort_by_key(|shape| (shape.relation.schema, shape.relation.name));
+    shapes
 });
 
-/// Every catalog relation, in no order.
+/// Every catalog relation.
 pub(crate) fn shapes() -> impl Iterator<Item = &'static Shape> {
-    SHAPES.values()
+    SHAPES.iter()
 }
 
 /// The relation with this name; names are lower case.
 pub(crate) fn shape(schema: &str, name: &str) -> Option<&'static Shape> {
-    SHAPES.get(&(schema, name))
+    let place = SHAPES.binary_search_by(|shape| (shape.relation.schema, shape.relation.name).cmp(&(schema, name)));
+    place.ok().map(|place| &SHAPES[place])
 }
 
 impl Shape {

@@ -91,7 +91,11 @@ impl Value {
             Value::Null => String::new(),
             Value::Bool(value) => value.to_string(),
             Value::Int(value) => value.to_string(),
-            Value::Float(value) => format_float8(*value),
+            Value::Float(value) => {
+                let mut text = String::new();
+                format_float8(*value, &mut text);
+                text
+            }
             Value::Text(text) => text.to_string(),
             Value::Time(micros) => format_time(*micros),
             Value::List(values) => format_list(values),

@@ -32,7 +32,7 @@ pub fn default_values(def: &TableDef, column: &ColumnDef, rows: usize, context: 
     prepare_expression(&mut expression, &mut ParameterTypes::default(), Some(&column.ty));
     let empty = DFSchema::empty();
     let planned = context.engine.plan_expression(context.statement, expression, &empty)?;
-    let physical = context.engine.state().create_physical_expr(planned, &empty).map_err(translate)?;
+    let physical = context.engine.started_state().create_physical_expr(planned, &empty).map_err(translate)?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     let batch = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options)
         .map_err(crate::error::arrow)?;

@@ -158,7 +158,7 @@ impl Engine {
         } else {
             plan.clone().with_param_values(ParamValues::from(values)).map_err(translate)?
         };
-        self.state.create_physical_plan(&plan).await.map_err(translate)
+        self.started_state().create_physical_plan(&plan).await.map_err(translate)
     }
 
     /// The optimized logical plan, for EXPLAIN.
@@ -181,9 +181,11 @@ impl Engine {
         Arc::new(TaskContext::from(&self.state))
     }
 
-    /// DataFusion's own state, for physical expressions.
-    pub fn state(&self) -> &SessionState {
-        &self.state
+    /// DataFusion's own state as of now: `now()` is the time at which it was taken.
+    pub fn started_state(&self) -> SessionState {
+        let mut state = self.state.clone();
+        state.mark_start_execution();
+        state
     }
 }
 

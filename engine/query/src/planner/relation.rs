@@ -15,7 +15,7 @@ use datafusion::{
     prelude::ident,
     sql::{
         sqlparser::{
-            ast::{self, FunctionArg, FunctionArgExpr, FunctionArgOperator, TableFactor, Value},
+            ast::{self, FunctionArg, FunctionArgExpr, TableFactor, Value},
             dialect::PostgreSqlDialect,
             parser::Parser,
         },
@@ -81,12 +81,11 @@ impl Call {
         for arg in args {
             match arg {
                 FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => positional.push(expr.clone()),
-                FunctionArg::Named { name, arg: FunctionArgExpr::Expr(expr), operator: FunctionArgOperator::RightArrow | FunctionArgOperator::Assignment } => {
-                    match name.value.to_lowercase().as_str() {
-                        "filter" => filter = Some(text(expr).ok_or_else(|| usage("the filter of knn() must be a string literal"))?),
-                        "ef_search" => ef_search = Some(number(expr).ok_or_else(|| usage("ef_search of knn() must be an integer between 1 and 1000"))?),
-                        other => return Err(usage(format!("knn() has no argument named \"{other}\""))),
-                    }
+                FunctionArg::Named { name, arg: FunctionArgExpr::Expr(expr), .. } => {
+                    named(&name.value, expr, &mut filter, &mut ef_search)?;
+                }
+                FunctionArg::ExprNamed { name: ast::Expr::Identifier(name), arg: FunctionArgExpr::Expr(expr), .. } => {
+                    named(&name.value, expr, &mut filter, &mut ef_search)?;
                 }
                 other => return Err(usage(format!("knn() does not take the argument {other}"))),
             }
@@ -104,6 +103,24 @@ impl Call {
             ef_search,
         })
     }
+}
+
+/// `filter => '…'` and `ef_search => n`.
+fn named(
+    name: &str,
+    expr: &ast::Expr,
+    filter: &mut Option<String>,
+    ef_search: &mut Option<usize>,
+) -> Result<()> {
+    match name.to_lowercase().as_str() {
+        "filter" => *filter = Some(text(expr).ok_or_else(|| usage("the filter of knn() must be a string literal"))?),
+        "ef_search" => {
+            let number = number(expr);
+            *ef_search = Some(number.ok_or_else(|| usage("ef_search of knn() must be an integer between 1 and 1000"))?);
+        }
+        other => return Err(usage(format!("knn() has no argument named \"{other}\""))),
+    }
+    Ok(())
 }
 
 impl Relations {

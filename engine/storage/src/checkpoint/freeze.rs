@@ -2,6 +2,8 @@
 //!
 //! Holds the writer's lock for the creation of one small file.
 
+use std::sync::atomic::Ordering;
+
 use super::{Maintenance, plan};
 use crate::{
     Snapshot, StoreError, TenantStore,
@@ -24,7 +26,7 @@ impl TenantStore {
         let mut writer = self.writer.lock();
         self.poison.check()?;
         let snapshot = self.snapshot();
-        let settled = snapshot.lsn() == maintenance.manifest.lsn && writer.older_files == 0;
+        let settled = snapshot.lsn() == maintenance.manifest.lsn && self.log_size.older_files.load(Ordering::Relaxed) == 0;
         if settled && snapshot.tables().all(|table| plan::plan(table).rewrite.is_empty()) {
             return Ok(None);
         }
@@ -42,8 +44,7 @@ impl TenantStore {
                 return Err(error);
             }
         };
-        writer.older_bytes += writer.wal.synced_length();
-        writer.older_files += 1;
+        self.log_size.rotate(writer.wal.synced_length(), next.synced_length());
         writer.generation += 1;
         writer.wal = next;
         Ok(Some(Frozen { snapshot, wal_from: start.number, counters: self.counters.values() }))

@@ -52,9 +52,7 @@ impl TenantStore {
                 removed += 1;
             }
         }
-        let mut writer = self.writer.lock();
-        writer.older_bytes = 0;
-        writer.older_files = 0;
+        self.log_size.trimmed();
         Ok(removed)
     }
 

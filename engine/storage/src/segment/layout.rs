@@ -35,6 +35,8 @@ use super::Identity;
 use crate::arrow_types::is_vector_item;
 
 const MAX_ROW_GROUP_ROWS: usize = 1 << 20;
+/// parquet-rs holds a row group in memory until it is complete.
+const MAX_ROW_GROUP_BYTES: usize = 256 << 20;
 /// Pages of this many vectors decode fastest; Parquet's encryption allows 32,767 pages per column and row group.
 const VECTORS_PER_PAGE: usize = 64;
 const INTERVAL_BYTES: i32 = 16;
@@ -56,7 +58,8 @@ pub(super) fn writer_properties(schema: &Schema, identity: &Identity) -> Result<
         .set_bloom_filter_enabled(false)
         .set_compression(Compression::LZ4_RAW)
         .set_statistics_enabled(EnabledStatistics::Page)
-        .set_max_row_group_row_count(Some(MAX_ROW_GROUP_ROWS));
+        .set_max_row_group_row_count(Some(MAX_ROW_GROUP_ROWS))
+        .set_max_row_group_bytes(Some(MAX_ROW_GROUP_BYTES));
     for field in schema.fields() {
         let path = ColumnPath::from(field.name().clone());
         builder = builder.set_column_bloom_filter_enabled(path.clone(), false);

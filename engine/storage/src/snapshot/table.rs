@@ -62,7 +62,7 @@ impl TableVersion {
         mut hit: impl FnMut(u32, RowId) -> bool,
     ) -> Result<(), StoreError> {
         // Newest first: a key that is being replaced was most likely written a moment ago.
-        for chunk in self.chunks.iter().rev() {
+        for chunk in self.chunks.iter().rev().filter(|chunk| chunk.live_rows() > 0) {
             let map = chunk.chunk.keys(&self.def, &unique.columns)?;
             for key in wanted.present() {
                 for position in map.find(wanted, key) {

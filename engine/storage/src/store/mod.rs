@@ -8,7 +8,10 @@ mod open;
 use std::{
     collections::HashMap,
     path::Path,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -55,6 +58,7 @@ pub struct TenantStore {
     head: RwLock<Snapshot>,
     pub(crate) counters: Counters,
     pub(crate) poison: Poison,
+    pub(crate) log_size: LogSize,
     pub(crate) queue: Mutex<Vec<Arc<Pending>>>,
     pub(crate) writer: Mutex<Writer>,
     pub(crate) maintenance: Mutex<Maintenance>,
@@ -81,6 +85,40 @@ impl Poison {
             tracing::error!(%why, "the store takes no more writes until it is opened again");
             *held = Some(why);
         }
+    }
+}
+
+/// How large the log is, readable without waiting for a commit. Written under the writer's lock.
+pub(crate) struct LogSize {
+    /// Of the files before the current one that are still there.
+    older_bytes: AtomicU64,
+    pub older_files: AtomicU64,
+    pub current: AtomicU64,
+}
+
+impl LogSize {
+    const fn new(older_bytes: u64, older_files: u64, current: u64) -> Self {
+        let (older_bytes, older_files) = (AtomicU64::new(older_bytes), AtomicU64::new(older_files));
+        Self { older_bytes, older_files, current: AtomicU64::new(current) }
+    }
+
+    /// The current file is followed by a new one.
+    pub(crate) fn rotate(&self, finished: u64, new: u64) {
+        self.older_bytes.fetch_add(finished, Ordering::Relaxed);
+        self.older_files.fetch_add(1, Ordering::Relaxed);
+        self.current.store(new, Ordering::Relaxed);
+    }
+
+    /// Only the current file is left.
+    pub(crate) fn trimmed(&self) {
+        self.older_bytes.store(0, Ordering::Relaxed);
+        self.older_files.store(0, Ordering::Relaxed);
+    }
+
+    /// Files and bytes.
+    fn total(&self) -> (u64, u64) {
+        let bytes = self.older_bytes.load(Ordering::Relaxed) + self.current.load(Ordering::Relaxed);
+        (self.older_files.load(Ordering::Relaxed) + 1, bytes)
     }
 }
 
@@ -149,8 +187,8 @@ impl TenantStore {
 
     /// Whether the log has grown enough for a checkpoint to pay.
     pub fn wants_checkpoint(&self) -> bool {
-        let writer = self.writer.lock();
-        writer.older_bytes + writer.wal.synced_length() >= self.wal_segment_bytes || writer.older_files >= MANY_WAL_FILES
+        let (files, bytes) = self.log_size.total();
+        bytes >= self.wal_segment_bytes || files > MANY_WAL_FILES
     }
 
     pub fn stats(&self) -> StoreStats {
@@ -170,9 +208,7 @@ impl TenantStore {
                 }
             }
         }
-        let writer = self.writer.lock();
-        stats.wal_files = writer.older_files + 1;
-        stats.wal_bytes = writer.older_bytes + writer.wal.synced_length();
+        (stats.wal_files, stats.wal_bytes) = self.log_size.total();
         stats
     }
 

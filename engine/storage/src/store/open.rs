@@ -13,7 +13,7 @@ use roaring::RoaringBitmap;
 use sepal_crypto::{Key, unwrap_key};
 use sepal_types::{Lsn, TableId, TenantId, limits::FIRST_OBJECT_ID};
 
-use super::{Poison, StoreOptions, TenantStore};
+use super::{LogSize, Poison, StoreOptions, TenantStore};
 use crate::{
     ChunkRef, Snapshot, StoreError, TableVersion,
     blob::{Blob, Owner, check_length},
@@ -27,7 +27,7 @@ use crate::{
     paths::{DataKind, Paths, file_key_aad, number, show},
     segment::Identity,
     snapshot::{Rules, State},
-    wal::{Replay, WalFile, WalStart, recover},
+    wal::{self, Replay, WalFile, WalStart, recover},
 };
 
 /// The generation of everything that was replayed: the writer's first.
@@ -39,22 +39,15 @@ pub(super) fn create(dir: &Path, tenant: TenantId, tenant_key: Key, options: Sto
     for directory in [paths.manifests(), paths.wal(), paths.segments()] {
         disk.create_directory(&directory)?;
     }
-    if disk::list(&paths.manifests())?.iter().any(|name| number(name, "manifest").is_some()) {
-        return Err(StoreError::Bug(format!("{} holds a store already: open it", show(dir))));
-    }
-    // Whatever else is there was left by a creation that did not reach its manifest.
-    for directory in [paths.wal(), paths.segments()] {
-        for name in disk::list(&directory)? {
-            disk.remove("wal", &directory.join(name))?;
-        }
-    }
+    clear_unfinished(&disk, &paths)?;
     let start = WalStart { number: 1, base_lsn: Lsn(0), previous_length: 0 };
     let wal = WalFile::create(&disk, &paths, tenant, &tenant_key, start).map_err(either)?;
     let manifest = Manifest { number: 1, wal_from: 1, next_object: FIRST_OBJECT_ID, ..Manifest::default() };
     let hash = manifest::commit(&disk, &paths, tenant, &tenant_key, &manifest).map_err(either)?;
     let opened = Opened { state: State::default(), counters: Counters::new(&CounterValues::default()), registered: Vec::new() };
     let context = Context { paths, disk, tenant, tenant_key, options };
-    Ok(context.store(opened, Writer::new(wal, 0, 0), Maintenance { manifest, hash }))
+    let log_size = LogSize::new(0, 0, wal.synced_length());
+    Ok(context.store(opened, Writer::new(wal), log_size, Maintenance { manifest, hash }))
 }
 
 pub(super) fn open(dir: &Path, tenant: TenantId, tenant_key: Key, options: StoreOptions) -> Result<TenantStore, StoreError> {
@@ -77,10 +70,27 @@ pub(super) fn open(dir: &Path, tenant: TenantId, tenant_key: Key, options: Store
         previous_length: recovered.last_length,
     };
     let wal = WalFile::create(&context.disk, &context.paths, tenant, &context.tenant_key, start).map_err(either)?;
-    let older_files = start.number - manifest.wal_from;
-    let store = context.store(opened, Writer::new(wal, recovered.bytes, older_files), Maintenance { manifest, hash });
+    let log_size = LogSize::new(recovered.bytes, start.number - manifest.wal_from, wal.synced_length());
+    let store = context.store(opened, Writer::new(wal), log_size, Maintenance { manifest, hash });
     store.remove_orphans(&store.maintenance.lock().manifest)?;
     Ok(store)
+}
+
+/// Removes what a creation that did not reach its manifest left. Anything more is somebody's data: a store whose
+/// manifest was lost must not be made anew over it.
+fn clear_unfinished(disk: &Disk, paths: &Paths) -> Result<(), StoreError> {
+    let manifests = disk::list(&paths.manifests())?;
+    let logs = disk::list(&paths.wal())?;
+    let unfinished = |name: &String| number(name, "tmp").is_some();
+    let empty_log = |name: &String| number(name, "wal") == Some(1) && wal::is_empty(&paths.wal().join(name));
+    let fresh = manifests.iter().all(unfinished)
+        && logs.iter().all(|name| unfinished(name) || empty_log(name))
+        && disk::list(&paths.segments())?.is_empty();
+    if !fresh {
+        let why = format!("{} holds a store, or what is left of one: open it, or move it away", show(paths.root()));
+        return Err(StoreError::Bug(why));
+    }
+    logs.iter().try_for_each(|name| disk.remove("wal", &paths.wal().join(name)))
 }
 
 /// Nothing was written yet that either outcome could contradict.
@@ -158,7 +168,7 @@ impl Context {
         Ok(SealedChunk::new(SealedParts { disk: self.disk.clone(), path, identity, cache, entry: own, indexes }))
     }
 
-    fn store(self, opened: Opened, writer: Writer, maintenance: Maintenance) -> TenantStore {
+    fn store(self, opened: Opened, writer: Writer, log_size: LogSize, maintenance: Maintenance) -> TenantStore {
         let store = TenantStore {
             tenant: self.tenant,
             tenant_key: self.tenant_key,
@@ -169,6 +179,7 @@ impl Context {
             head: RwLock::new(Snapshot::new(opened.state)),
             counters: opened.counters,
             poison: Poison::default(),
+            log_size,
             queue: Mutex::default(),
             writer: Mutex::new(writer),
             maintenance: Mutex::new(maintenance),

@@ -36,5 +36,10 @@ mod writer;
 pub(crate) use recover::{Replay, recover};
 pub(crate) use writer::{WalFile, WalStart};
 
+/// Whether a log file has no frame.
+pub(crate) fn is_empty(path: &std::path::Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.len() <= header::HEADER_BYTES as u64)
+}
+
 #[cfg(test)]
 mod tests;

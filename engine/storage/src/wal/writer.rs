@@ -168,8 +168,9 @@ impl WalFile {
         let offset = self.length + self.out.len() as u64;
         self.tag = self.key.append(place, offset, &self.tag, payload, &mut self.out);
         if self.out.len() >= WRITE_BYTES {
+            let (from, bytes) = (self.length, self.out.len());
             self.flush()?;
-            start_writeback(&self.file, self.synced.0, usize::try_from(self.length - self.synced.0).unwrap_or(usize::MAX));
+            start_writeback(&self.file, from, bytes);
         }
         Ok(())
     }

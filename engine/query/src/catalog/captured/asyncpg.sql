@@ -213,11 +213,3 @@ FROM
     typeinfo_tree
 ORDER BY
     depth DESC
-
--- name: asyncpg (4)
--- parameters: 'on'
-SELECT
-                    set_config('jit', $1, false)
-
--- name: asyncpg (5)
-select null::pair, null::posint, array[null]::mood[]

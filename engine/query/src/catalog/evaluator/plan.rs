@@ -166,6 +166,8 @@ pub(super) enum SetFunction {
     /// A scalar function in FROM.
     One,
     Unnest,
+    /// Several arrays side by side, short ones filled with NULLs.
+    UnnestTogether,
 }
 
 #[derive(Debug)]

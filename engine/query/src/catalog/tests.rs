@@ -1,0 +1,181 @@
+//! Every captured client query over a small catalog, and the answers that clients depend on.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef};
+use arrow::util::display::array_value_to_string;
+use datafusion::catalog::{CatalogProvider, MemTable, MemorySchemaProvider, SchemaProvider};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::sqlparser::ast::Statement;
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use sepal_crypto::Key;
+use sepal_storage::{ColumnCache, Op, StoreOptions, TenantStore};
+use sepal_types::{
+    ColumnDef, ColumnId, Generated, IndexDef, IndexMethod, Metric, SqlType, SqlState, TableDef, TableId, TenantId,
+    UniqueDef, VectorIndexOptions,
+};
+
+use super::relations::{ALL, procedures};
+use super::value::{Value, column, parse_list};
+use super::*;
+
+mod client_queries;
+mod datafusion_path;
+mod relations_and_functions;
+
+const ITEMS: u32 = 20_001;
+
+fn column_def(id: u32, name: &str, ty: SqlType) -> ColumnDef {
+    ColumnDef {
+        id: ColumnId(id),
+        name: name.into(),
+        ty,
+        not_null: false,
+        default: None,
+        generated: None,
+        missing: None,
+    }
+}
+
+/// A table with a serial key, a unique name, a default, an array, a vector and an index of each kind.
+fn items() -> TableDef {
+    let mut id = column_def(1, "id", SqlType::Int8);
+    id.generated = Some(Generated::Serial);
+    id.not_null = true;
+    let mut name = column_def(2, "name", SqlType::Varchar(Some(64)));
+    name.not_null = true;
+    let mut score = column_def(3, "score", SqlType::Numeric(Some((10, 2))));
+    score.default = Some("0".into());
+    TableDef {
+        id: TableId(ITEMS),
+        environment: "default".into(),
+        schema: "public".into(),
+        name: "items".into(),
+        columns: vec![
+            id,
+            name,
+            score,
+            column_def(4, "tags", SqlType::Array(Box::new(SqlType::Text))),
+            column_def(5, "meta", SqlType::Jsonb),
+            column_def(6, "embedding", SqlType::Vector(Some(3))),
+        ],
+        next_column: ColumnId(7),
+        uniques: vec![
+            unique(20_002, "items_pkey", 1, true),
+            unique(20_003, "items_name_key", 2, false),
+        ],
+        indexes: vec![
+            index(20_004, "items_tags", 4, IndexMethod::Scalar { access_method: "gin".into() }),
+            index(
+                20_005,
+                "items_embedding_idx",
+                6,
+                IndexMethod::Vector(VectorIndexOptions::Hnsw { metric: Metric::Cosine, m: 24, ef_construction: 64 }),
+            ),
+        ],
+    }
+}
+
+/// A table whose name needs quotes, with an identity key.
+fn notes(environment: &str, id: u32) -> TableDef {
+    let mut key = column_def(1, "id", SqlType::Int4);
+    key.generated = Some(Generated::IdentityByDefault);
+    key.not_null = true;
+    TableDef {
+        id: TableId(id),
+        environment: environment.into(),
+        schema: "public".into(),
+        name: "Notes".into(),
+        columns: vec![key, column_def(2, "body", SqlType::Text)],
+        next_column: ColumnId(3),
+        uniques: vec![unique(id + 1, "Notes_pkey", 1, true)],
+        indexes: Vec::new(),
+    }
+}
+
+fn unique(id: u32, name: &str, column: u32, primary: bool) -> UniqueDef {
+    UniqueDef { id: TableId(id), name: name.into(), columns: vec![ColumnId(column)], primary }
+}
+
+fn index(id: u32, name: &str, column: u32, method: IndexMethod) -> IndexDef {
+    IndexDef { id: TableId(id), name: name.into(), columns: vec![ColumnId(column)], method, valid: true }
+}
+
+fn context() -> Arc<CatalogContext> {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions::new(ColumnCache::new(1 << 20));
+    let store = TenantStore::create(dir.path(), TenantId([3; 16]), Key::from_bytes([5; 32]), options).unwrap();
+    let tables = [items(), notes("default", 20_010), notes("staging", 20_020)];
+    let ops = tables.into_iter().map(Op::CreateTable).collect();
+    let snapshot = store.commit(&store.snapshot(), ops).unwrap();
+    let setting = |name: &str, value: &str| SettingRow {
+        name: name.into(),
+        setting: value.into(),
+        boot_val: Some(value.into()),
+        vartype: "string".into(),
+        ..SettingRow::default()
+    };
+    Arc::new(CatalogContext {
+        snapshot,
+        environment: "default".into(),
+        environments: vec!["default".into(), "staging".into()],
+        tenant: "acme".into(),
+        user: "acme".into(),
+        backend_pid: 4_242,
+        settings: vec![
+            setting("search_path", "\"$user\", public"),
+            setting("default_table_access_method", "heap"),
+            setting("jit", "off"),
+        ],
+        builds: vec![BuildProgress {
+            pid: 7,
+            index: TableId(20_005),
+            table: TableId(ITEMS),
+            phase: "building index: loading tuples".into(),
+            blocks_total: 8,
+            blocks_done: 1,
+            tuples_total: 800,
+            tuples_done: 100,
+        }],
+        table_bytes: Arc::new(|id| u64::from(id.0) * 1_000),
+        start_time_us: 1_700_000_000_250_000,
+    })
+}
+
+fn parse(sql: &str) -> Statement {
+    let statements = Parser::parse_sql(&PostgreSqlDialect {}, sql);
+    statements.unwrap_or_else(|error| panic!("{error}: {sql}")).remove(0)
+}
+
+/// A parameter's text as the array that the session hands in.
+fn parameter(ty: &SqlType, text: &str) -> ArrayRef {
+    let value = match ty {
+        SqlType::Array(_) => {
+            Value::List(parse_list(text).unwrap().into_iter().map(Value::from).collect::<Vec<_>>().into())
+        }
+        _ => Value::text(text),
+    };
+    column(ty, &[value]).unwrap()
+}
+
+fn run(context: &CatalogContext, sql: &str, parameters: &[&str]) -> Result<RecordBatch> {
+    let query = prepare(&parse(sql), &[], context).unwrap_or_else(|| panic!("declined: {sql}"))?;
+    let types = query.parameters().to_vec();
+    let arrays: Vec<ArrayRef> = types.iter().zip(parameters).map(|(ty, text)| parameter(ty, text)).collect();
+    query.run(&arrays, context)
+}
+
+/// The result as psql prints it with `-At`: `|` between columns, one line a row.
+fn lines(context: &CatalogContext, sql: &str) -> Vec<String> {
+    rendered(&run(context, sql, &[]).unwrap_or_else(|error| panic!("{error}: {sql}")))
+}
+
+fn rendered(batch: &RecordBatch) -> Vec<String> {
+    let cell = |column: &ArrayRef, row: usize| match column.is_null(row) {
+        true => String::new(),
+        false => array_value_to_string(column, row).unwrap(),
+    };
+    let row = |row| batch.columns().iter().map(|column| cell(column, row)).collect::<Vec<_>>().join("|");
+    (0..batch.num_rows()).map(row).collect()
+}

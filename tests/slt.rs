@@ -1,0 +1,323 @@
+//! Every `.slt` file, run over the wire against Sepal, and `slt/postgres` against a real PostgreSQL too.
+//!
+//! A record runs by the simple protocol, which gives text as Postgres prints it. Then the statement is
+//! prepared by the extended protocol and described: a file's `query` line holds each column's type, one
+//! letter each (the table in [`Letter`]), and both servers must agree with it. All mismatches of a file are
+//! reported, not only the first.
+
+use std::{fmt, fs, path::PathBuf, process::Command, time::Duration};
+
+use async_trait::async_trait;
+use sqllogictest::{AsyncDB, ColumnType, DBOutput, Runner};
+use tempfile::TempDir;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage, types::Type};
+
+use crate::server::{Login, Server, repository, run_within, skip, spawn};
+
+macro_rules! files {
+    ($($folder:literal { $($test:ident $file:literal),+ $(,)? })+) => {
+        $($(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                on_sepal(concat!($folder, "/", $file)).await;
+            }
+        )+)+
+
+        /// What the tests above run.
+        const FILES: &[&str] = &[$($(concat!($folder, "/", $file)),+),+];
+    };
+}
+
+files! {
+    "postgres" {
+        postgres_constraints "constraints.slt",
+        postgres_ddl "ddl.slt",
+        postgres_insert_returning "insert_returning.slt",
+        postgres_joins_aggregates "joins_aggregates.slt",
+        postgres_jsonb_basic "jsonb_basic.slt",
+        postgres_literals_and_names "literals_and_names.slt",
+        postgres_null_ordering "null_ordering.slt",
+        postgres_on_conflict "on_conflict.slt",
+        postgres_serial_identity "serial_identity.slt",
+        postgres_transactions "transactions.slt",
+        postgres_types "types.slt",
+        postgres_update_delete "update_delete.slt",
+    }
+    "sepal" {
+        sepal_conflicts "conflicts.slt",
+        sepal_escapes "escapes.slt",
+        sepal_indexes "indexes.slt",
+        sepal_knn "knn.slt",
+    }
+    "vector" {
+        vector_functions "functions.slt",
+        vector_index_ddl "index_ddl.slt",
+        vector_index_search "index_search.slt",
+        vector_operators "operators.slt",
+        vector_search_exact "search_exact.slt",
+        vector_text_and_casts "text_and_casts.slt",
+    }
+}
+
+#[test]
+fn every_file_has_its_test() {
+    let mut found = Vec::new();
+    for folder in ["postgres", "sepal", "vector"] {
+        for entry in fs::read_dir(root().join(folder)).expect("slt folder") {
+            found.push(format!("{folder}/{}", entry.expect("entry").file_name().to_string_lossy()));
+        }
+    }
+    found.sort();
+    let mut listed: Vec<_> = FILES.iter().map(ToString::to_string).collect();
+    listed.sort();
+    assert_eq!(found, listed, "add the file to `files!` in tests/slt.rs");
+}
+
+/// The oracle: what `postgres/` says must be what PostgreSQL does.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_files_hold_on_postgresql() {
+    let Some(oracle) = Oracle::start() else {
+        skip("no PostgreSQL 15 found (apt-get install postgresql-15): slt/postgres was not checked against it");
+        return;
+    };
+    let mut failures = Vec::new();
+    for file in FILES.iter().filter(|file| file.starts_with("postgres/")) {
+        let login = Login { database: "postgres".into(), ..oracle.login() };
+        failures.extend(run_file(file, "postgres", &login).await);
+    }
+    assert!(failures.is_empty(), "{} mismatches:\n\n{}", failures.len(), failures.join("\n"));
+}
+
+async fn on_sepal(file: &str) {
+    let failures = run_file(file, "sepal", &Server::shared().login()).await;
+    assert!(failures.is_empty(), "{} mismatches in {file}:\n\n{}", failures.len(), failures.join("\n"));
+}
+
+fn root() -> PathBuf {
+    repository().join("tests/slt")
+}
+
+/// Runs one file; the answer is a line per record that did not hold.
+async fn run_file(file: &str, label: &'static str, login: &Login) -> Vec<String> {
+    let records = sqllogictest::parse_file::<Letter>(root().join(file)).expect("a well-formed .slt file");
+    let mut runner = Runner::new(|| Session::open(login.clone(), label));
+    runner.with_column_validator(same_letters);
+    let mut failures = Vec::new();
+    for record in records {
+        if let Err(error) = runner.run_async(record).await {
+            failures.push(error.to_string());
+        }
+    }
+    runner.shutdown_async().await;
+    failures
+}
+
+fn same_letters(actual: &Vec<Letter>, expected: &Vec<Letter>) -> bool {
+    actual.len() == expected.len()
+        && actual.iter().zip(expected).all(|(actual, expected)| expected.0 == '?' || actual == expected)
+}
+
+/// A column's type in a `query` line; `?` takes any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter(char);
+
+impl Letter {
+    fn of(ty: &Type) -> Letter {
+        Letter(match ty.name() {
+            "bool" => 'B',
+            "int2" => 'S',
+            "int4" => 'I',
+            "int8" => 'L',
+            "float4" => 'F',
+            "float8" => 'R',
+            "numeric" => 'N',
+            "text" => 'T',
+            "varchar" | "bpchar" => 'C',
+            "name" => 'A',
+            "oid" | "regclass" => 'O',
+            "bytea" => 'Y',
+            "uuid" => 'U',
+            "date" => 'D',
+            "time" => 'M',
+            "timestamp" => 'P',
+            "timestamptz" => 'Z',
+            "interval" => 'E',
+            "json" | "jsonb" => 'J',
+            "vector" => 'V',
+            _ => 'X',
+        })
+    }
+}
+
+impl ColumnType for Letter {
+    fn from_char(value: char) -> Option<Self> {
+        "BSILFRNTCAOYUDMPZEJVX?".contains(value).then_some(Letter(value))
+    }
+
+    fn to_char(&self) -> char {
+        self.0
+    }
+}
+
+/// One connection of a file.
+struct Session {
+    client: Client,
+    label: &'static str,
+}
+
+impl Session {
+    async fn open(login: Login, label: &'static str) -> Result<Session, Refused> {
+        let client = login.connect().await?;
+        client.batch_execute("SET TIME ZONE 'UTC'").await?;
+        Ok(Session { client, label })
+    }
+}
+
+#[async_trait]
+impl AsyncDB for Session {
+    type Error = Refused;
+    type ColumnType = Letter;
+
+    async fn run(&mut self, sql: &str) -> Result<DBOutput<Letter>, Refused> {
+        let mut rows = None;
+        let mut count = 0;
+        for message in self.client.simple_query(sql).await? {
+            match message {
+                SimpleQueryMessage::RowDescription(_) => rows = Some(Vec::new()),
+                SimpleQueryMessage::Row(row) => {
+                    let values = (0..row.len()).map(|column| show(row.get(column))).collect();
+                    rows.as_mut().expect("a description before the rows").push(values);
+                }
+                SimpleQueryMessage::CommandComplete(n) => count = n,
+                _ => {}
+            }
+        }
+        let Some(rows) = rows else {
+            return Ok(DBOutput::StatementComplete(count));
+        };
+        let described = self.client.prepare(sql).await?;
+        let types = described.columns().iter().map(|column| Letter::of(column.type_())).collect();
+        Ok(DBOutput::Rows { types, rows })
+    }
+
+    async fn shutdown(&mut self) {}
+
+    fn engine_name(&self) -> &str {
+        self.label
+    }
+
+    async fn sleep(duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+fn show(value: Option<&str>) -> String {
+    match value {
+        None => "NULL".to_owned(),
+        Some("") => "(empty)".to_owned(),
+        Some(text) => text.to_owned(),
+    }
+}
+
+/// An error as files write it: `22P02: message DETAIL: detail`.
+#[derive(Debug)]
+struct Refused(tokio_postgres::Error);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(error) = self.0.as_db_error() else { return write!(f, "no answer: {}", self.0) };
+        write!(f, "{}: {}", error.code().code(), error.message())?;
+        match error.detail() {
+            Some(detail) => write!(f, " DETAIL: {detail}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl From<tokio_postgres::Error> for Refused {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Refused(error)
+    }
+}
+
+/// A PostgreSQL of our own, gone when dropped.
+struct Oracle {
+    process: std::process::Child,
+    port: u16,
+    _directory: TempDir,
+}
+
+impl Oracle {
+    fn start() -> Option<Oracle> {
+        let binaries = ["15", "16", "17"].iter().map(|version| PathBuf::from(format!("/usr/lib/postgresql/{version}/bin")));
+        let binaries = binaries.into_iter().find(|path| path.join("initdb").exists())?;
+        let directory = TempDir::new().expect("a temporary directory");
+        let data = directory.path().join("data");
+        let port = free_port();
+        let mut initdb = as_postgres(&directory, &binaries.join("initdb"))?;
+        initdb.arg("-D").arg(&data).args(["-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C", "-A", "trust"]);
+        let (status, text) = run_within(Duration::from_secs(60), initdb);
+        assert!(status.success(), "initdb: {text}");
+        let mut server = as_postgres(&directory, &binaries.join("postgres"))?;
+        server.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-F", "-k", ""]).arg("-p").arg(port.to_string());
+        server.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let oracle = Oracle { process: spawn(server), port, _directory: directory };
+        oracle.wait();
+        Some(oracle)
+    }
+
+    fn login(&self) -> Login {
+        Login {
+            port: self.port,
+            user: "postgres".into(),
+            token: String::new(),
+            database: "postgres".into(),
+            authority: None,
+        }
+    }
+
+    fn wait(&self) {
+        let config = self.login().config();
+        for _ in 0..300 {
+            let config = config.clone();
+            let up = tokio::task::block_in_place(|| {
+                tokio::runtime::Handle::current().block_on(async move { config.connect(NoTls).await.is_ok() })
+            });
+            if up {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("PostgreSQL did not start on port {}", self.port);
+    }
+}
+
+impl Drop for Oracle {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// PostgreSQL refuses to run as root: then its own user runs it, if there is one.
+fn as_postgres(directory: &TempDir, program: &std::path::Path) -> Option<Command> {
+    // SAFETY: `geteuid` has no arguments and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return Some(Command::new(program));
+    }
+    let chown = Command::new("chown").arg("postgres").arg(directory.path()).status();
+    if !chown.is_ok_and(|status| status.success()) {
+        return None;
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--pdeathsig=KILL"]).arg(program);
+    command.current_dir(directory.path());
+    Some(command)
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
