@@ -1,6 +1,9 @@
 # Everything a person types. `make` alone tells what there is; ARGS is handed on: make demo ARGS=--exit
 
 .DEFAULT_GOAL := help
+
+# Outside the clone, so that clones share what is built.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/sepal/target
 .PHONY: help demo test bench soak fuzz setup
 
 help: ## Tell what there is

@@ -64,11 +64,14 @@ impl Server {
     /// The server that all tests of this process share. Tests keep apart by table names.
     pub fn shared() -> &'static Server {
         static SHARED: OnceLock<Server> = OnceLock::new();
-        SHARED.get_or_init(|| {
-            let server = Server::start();
-            remove_at_exit(server.directory.path());
-            server
-        })
+        SHARED.get_or_init(|| Server::start().for_a_static())
+    }
+
+    /// A server to be kept in a static, which is never dropped: its directory is removed when the process exits.
+    /// The server itself dies with the process.
+    pub fn for_a_static(self) -> Server {
+        remove_at_exit(self.directory.path());
+        self
     }
 
     /// A private server in a new directory.
@@ -507,17 +510,20 @@ fn read_all(from: &mut impl Read) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The shared server lives in a static, which is never dropped: its directory is removed when the process exits.
 fn remove_at_exit(directory: &Path) {
-    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    static DIRECTORIES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
     extern "C" fn remove() {
-        if let Some(directory) = DIRECTORY.get() {
-            let _ = fs::remove_dir_all(directory);
+        if let Ok(directories) = DIRECTORIES.lock() {
+            for directory in directories.iter() {
+                let _ = fs::remove_dir_all(directory);
+            }
         }
     }
-    if DIRECTORY.set(directory.to_owned()).is_ok() {
-        // SAFETY: `remove` is a function without arguments that lives as long as the process and does not
-        // unwind: every failure in it is ignored.
+    let mut directories = DIRECTORIES.lock().expect("the list");
+    if directories.is_empty() {
+        // SAFETY: `remove` takes no arguments, lives as long as the process and does not unwind: every failure
+        // in it is ignored.
         unsafe { libc::atexit(remove) };
     }
+    directories.push(directory.to_owned());
 }

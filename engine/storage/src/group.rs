@@ -138,7 +138,7 @@ impl TenantStore {
     }
 
     fn append(&self, writer: &mut Writer, lsn: Lsn, pending: &Pending, marks: &[SequenceMark]) -> Result<(), StoreError> {
-        let mut parts = vec![encode_head(pending.ops.len(), marks)?];
+        let mut parts = vec![encode_head(pending.ops.len(), marks)];
         parts.extend(pending.parts.iter().cloned());
         writer.wal.append(lsn, &parts).map_err(|error| self.write_failed(writer, &error))
     }

@@ -1,8 +1,9 @@
 //! Insertion, by several threads at once.
 //!
-//! Nodes go in by falling level, so that the upper layers stand before the many nodes of the lowest one look for their
-//! place, and the first node is the entry for good. A node first finds its neighbours in all its layers and only then
-//! is linked, lowest layer first: whoever can meet it in a layer can go on from it in every layer below.
+//! Nodes go in by falling level, so that the upper layers stand before the many nodes of the lowest one look
+//! for their place, and the first node is the entry for good. A node first finds its neighbours in all its
+//! layers and only then is linked, lowest layer first: whoever can meet it in a layer can go on from it in
+//! every layer below.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -20,8 +21,8 @@ use super::{Graph, fit};
 use crate::quantize::{Codes, RowQueries, on_threads};
 use crate::{BuildParams, IndexError};
 
-/// Nodes that one thread inserts before the others join: nodes inserted at the same time do not see each other, which a
-/// small graph would notice.
+/// Nodes that one thread inserts before the others join: nodes inserted at the same time do not see each
+/// other, which a small graph would notice.
 const HEAD: usize = 1024;
 /// Nodes that a thread takes at a time.
 const CHUNK: usize = 32;

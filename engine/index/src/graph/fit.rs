@@ -1,8 +1,8 @@
 //! Whether the codes can tell these rows apart.
 //!
-//! Called once a build. A code's error grows with a row's distance from the centre, not with the distance to its
-//! neighbours: where rows sit in tight groups far apart, all of a group look alike. So the build asks a few rows for
-//! their nearest by code and by vector, and does without codes when the two disagree.
+//! Called once a build. A code's error grows with a row's distance from the centre, not with the distance to
+//! its neighbours: where rows sit in tight groups far apart, all of a group look alike. So the build asks a
+//! few rows for their nearest by code and by vector, and does without codes when the two disagree.
 
 use sepal_types::Metric;
 
@@ -15,8 +15,8 @@ use crate::quantize::{Codes, RowQueries, mix};
 /// Rows asked; fewer when there are so many that asking would take longer than a second.
 const QUESTIONS: usize = 32;
 const MOST_ESTIMATES: usize = 32_000_000;
-/// The best by code whose exact distances are looked at. Were the code blind, the true nearest of these would lie
-/// anywhere among them.
+/// The best by code whose exact distances are looked at. Were the code blind, the true nearest of these would
+/// lie anywhere among them.
 const LOOKED_AT: usize = 256;
 /// The k of the recall that is measured.
 const NEAREST: usize = 10;

@@ -17,8 +17,8 @@
 //!            c₀ · 64 ⌈dim / 128⌉  flag 4: codes, drawn in `quantize/encode`
 //! ```
 //!
-//! How codes are rotated and levels drawn is part of the format, though no byte says it: another rotation is another
-//! version of the header.
+//! How codes are rotated and levels drawn is part of the format, though no byte says it: another rotation is
+//! another version of the header.
 
 use super::Graph;
 use super::links::{Layers, slots};

@@ -1,8 +1,9 @@
 //! The links: one flat array a layer, a fixed number of slots a node.
 //!
-//! Read by every walk and written by the builder, at the same time from several threads: each slot is atomic, and the
-//! builder's locks (not here) let one thread at a time write a node's slots. A reader may see a list half old, half
-//! new; every entry of it is a node all the same. Relaxed loads are plain loads on x86-64 and ARM.
+//! Read by every walk and written by the builder, at the same time from several threads: each slot is atomic,
+//! and the builder's locks (not here) let one thread at a time write a node's slots. A reader may see a list
+//! half old, half new; every entry of it is a node all the same. Relaxed loads are plain loads on x86-64 and
+//! ARM.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -99,8 +100,8 @@ impl Layers {
         out.extend(links.iter().flat_map(|slot| slot.load(Relaxed).to_le_bytes()));
     }
 
-    /// Fills a layer from the bytes of [`Layers::write`]. False when their length is another, or one names a node
-    /// that is not in the layer.
+    /// Fills a layer from the bytes of [`Layers::write`]. False when their length is another, or one names a
+    /// node that is not in the layer.
     pub(super) fn read(&mut self, layer: usize, bytes: &[u8]) -> bool {
         let Layer { count, links, .. } = &mut self.layers[layer];
         let (chunks, rest) = bytes.as_chunks::<4>();

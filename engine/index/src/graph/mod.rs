@@ -1,16 +1,17 @@
 //! `USING hnsw`: a graph whose walk leads from anywhere to a query's neighbourhood in a few dozen hops.
 //!
-//! [`Graph`] is built and opened by the crate's `build` and `open`, searched through [`VectorIndex`]. It is HNSW
-//! (Malkov and Yashunin 2018) with three changes:
-//! - The walk reads 4-bit codes (`quantize`), an eighth of the vectors' bytes, and only the best candidates are
-//!   scored from the vectors. Where codes cannot tell the rows apart (`fit` measures it), for L1, and below 17
-//!   dimensions, it walks on exact distances instead.
+//! [`Graph`] is built and opened by the crate's `build` and `open`, searched through [`VectorIndex`]. It is
+//! HNSW (Malkov and Yashunin 2018) with three changes:
+//! - The walk reads 4-bit codes (`quantize`), an eighth of the vectors' bytes, and only the best candidates
+//!   are scored from the vectors. Where codes cannot tell the rows apart (`fit` measures it), for L1, and
+//!   below 17 dimensions, it walks on exact distances instead.
 //! - Equal vectors are one node with several rows (`nodes`), so that a thousand copies are not an island.
 //! - Nodes are numbered by falling level, so node 0 is the entry and each layer is one flat array (`links`).
 //!
-//! The files, in the order of a build: `nodes`, `space` (how far apart are two nodes), `fit`, `build` (insertion),
-//! `select` (which neighbours to link), `repair` (nobody unreachable); of a query: `search` (scan or walk, then
-//! exact distances), `beam` (the walk), `scratch` (its reused memory). `layout` has the bytes.
+//! The files, in the order of a build: `nodes`, `space` (how far apart are two nodes), `fit`, `build`
+//! (insertion), `select` (which neighbours to link), `repair` (nobody unreachable); of a query: `search`
+//! (scan or walk, then exact distances), `beam` (the walk), `scratch` (its reused memory). `layout` has the
+//! bytes.
 //!
 //! It never holds the vectors, and never returns an estimated distance.
 
@@ -46,8 +47,8 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    /// `m` links a node and layer (twice as many on the lowest), `ef_construction` candidates each. Both are raised to
-    /// what makes a graph at all: 2 links, and as many candidates as links.
+    /// `m` links a node and layer (twice as many on the lowest), `ef_construction` candidates each. Both are
+    /// raised to what makes a graph at all: 2 links, and as many candidates as links.
     ///
     /// The same rows, options and one thread give the same graph; several threads insert in varying order.
     ///

@@ -1,8 +1,8 @@
 //! Which rows a node stands for, and in which layers it is.
 //!
-//! A node is one distinct vector: rows whose elements have the same bits share it. Nodes are numbered by falling
-//! level, within a level by their first row, so that node `i` is in layer `l` exactly when `i < counts[l]`, and
-//! node 0 is in all of them.
+//! A node is one distinct vector: rows whose elements have the same bits share it. Nodes are numbered by
+//! falling level, within a level by their first row, so that node `i` is in layer `l` exactly when `i <
+//! counts[l]`, and node 0 is in all of them.
 
 use crate::quantize::mix;
 use crate::{Bits, BuildParams, IndexError};
@@ -170,8 +170,8 @@ fn group_equal(params: &BuildParams, indexed: &Bits) -> Vec<(u64, Vec<u32>)> {
     let mut groups: Vec<(u64, Vec<u32>)> = Vec::with_capacity(hashed.len());
     for (hash, position) in hashed {
         match groups.last_mut() {
-            // A row that shares only the hash makes a group of its own, and ends this one: a few copies may then
-            // be several nodes, which is correct, only slower.
+            // A row that shares only the hash makes a group of its own, and ends this one: a few copies may
+            // then be several nodes, which is correct, only slower.
             Some((last, rows)) if *last == hash && same_bits(params, rows[0], position) => rows.push(position),
             _ => groups.push((hash, vec![position])),
         }

@@ -1,7 +1,8 @@
 //! Makes every node reachable on the lowest layer.
 //!
-//! Called at the end of a build. Choosing links anew can drop the last link that led to a node, and tight groups of
-//! rows can end up linked only to each other. Rare, but a row that no query can find is a wrong answer for ever.
+//! Called at the end of a build. Choosing links anew can drop the last link that led to a node, and tight
+//! groups of rows can end up linked only to each other. Rare, but a row that no query can find is a wrong
+//! answer for ever.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -14,8 +15,8 @@ use crate::{Bits, BuildParams, IndexError};
 
 /// Making room for one node can cut off another, which the next round finds.
 const ROUNDS: usize = 4;
-/// Links are taken from others only while one node in this many is cut off. Where it is more, the measure itself leads
-/// away from them (short vectors under the inner product), and only free slots are used.
+/// Links are taken from others only while one node in this many is cut off. Where it is more, the measure
+/// itself leads away from them (short vectors under the inner product), and only free slots are used.
 const RARE: usize = 50;
 
 /// # Errors
@@ -78,8 +79,8 @@ fn spread(layers: &Layers, node: u32, reached: &mut Bits) {
     }
 }
 
-/// Links to `node` from the nearest of the walk's candidates with a free slot; failing that, and if it may, from the
-/// nearest in place of its last link.
+/// Links to `node` from the nearest of the walk's candidates with a free slot; failing that, and if it may,
+/// from the nearest in place of its last link.
 fn link_from_one(layers: &Layers, scratch: &Scratch, node: u32, may_take: bool) -> bool {
     for candidate in &scratch.best {
         let slots = layers.slots(0, candidate.node());

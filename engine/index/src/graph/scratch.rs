@@ -1,8 +1,8 @@
 //! The memory of one walk, kept from query to query.
 //!
-//! Clearing a mark for each node before each query would cost as much as a short query; so a walk lists the nodes it
-//! met and takes their marks back. A mark is one bit: those of a million nodes fit into L2, where one number each (the
-//! usual "epoch" stamps) would not.
+//! Clearing a mark for each node before each query would cost as much as a short query; so a walk lists the
+//! nodes it met and takes their marks back. A mark is one bit: those of a million nodes fit into L2, where
+//! one number each (the usual "epoch" stamps) would not.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -94,11 +94,6 @@ impl Scratch {
 }
 
 impl Visited {
-    #[cfg(test)]
-    pub(super) fn met(&self) -> usize {
-        self.met.len()
-    }
-
     /// Forgets all marks.
     pub(super) fn begin(&mut self) {
         for node in self.met.drain(..) {

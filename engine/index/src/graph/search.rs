@@ -1,10 +1,11 @@
 //! One query: choose between scan and walk, find candidates, score the best of them exactly.
 //!
-//! Called by [`super::Graph`]'s `search`. A filter decides the plan. Few allowed rows: compute their distances. More, but
-//! fewer than twice what a walk would score (a walk has to score `1 / share` nodes for each allowed one it keeps, and
-//! they lie all over memory): scan their codes. Else walk over all nodes and keep the allowed ones. A walk that meets
-//! more than it was chosen for (the allowed rows lie far from the query) gives way to the scan, and whenever fewer than
-//! `k` rows came out, all allowed rows are scored: a filter never costs rows.
+//! Called by [`super::Graph`]'s `search`. A filter decides the plan. Few allowed rows: compute their
+//! distances. More, but fewer than twice what a walk would score (a walk has to score `1 / share` nodes for
+//! each allowed one it keeps, and they lie all over memory): scan their codes. Else walk over all nodes and
+//! keep the allowed ones. A walk that meets more than it was chosen for (the allowed rows lie far from the
+//! query) gives way to the scan, and whenever fewer than `k` rows came out, all allowed rows are scored: a
+//! filter never costs rows.
 
 use std::borrow::Cow;
 use std::collections::BinaryHeap;
@@ -111,8 +112,8 @@ impl<'a> Search<'a> {
     }
 
     fn by_codes(&self, codes: &Codes, query: &QueryRef) -> Vec<Neighbor> {
-        // Rows to score exactly: the codes' error shuffles the order, the more of them the larger k is. A caller who
-        // asks for a wide walk asks for recall, so the number grows with it.
+        // Rows to score exactly: the codes' error shuffles the order, the more of them the larger k is. A
+        // caller who asks for a wide walk asks for recall, so the number grows with it.
         let rescored = (2 * self.k).max(self.k + 10).max(self.ef / 4);
         if self.count > SCAN_ADVANTAGE * self.walk_cost() {
             let ef = self.ef.max(self.k + (self.k / 4).max(10));
@@ -131,8 +132,8 @@ impl<'a> Search<'a> {
         self.rescore(&rows)
     }
 
-    /// About how many nodes a walk will score: it follows `ef` allowed ones and all others on the way, and half of a
-    /// node's links, `m`, lead to nodes not yet met.
+    /// About how many nodes a walk will score: it follows `ef` allowed ones and all others on the way, and
+    /// half of a node's links, `m`, lead to nodes not yet met.
     fn walk_cost(&self) -> usize {
         let nodes = self.graph.nodes.count();
         let unfiltered = self.ef.saturating_mul(self.graph.layers.m());

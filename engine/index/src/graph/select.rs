@@ -1,7 +1,7 @@
 //! Which of the candidates to link to: near ones, but in different directions (the paper's algorithm 4).
 //!
-//! A candidate that is nearer to an already chosen one than to the node itself is left out: the walk gets there through
-//! the chosen one. It is what keeps a cluster's nodes from linking only to each other.
+//! A candidate that is nearer to an already chosen one than to the node itself is left out: the walk gets
+//! there through the chosen one. It is what keeps a cluster's nodes from linking only to each other.
 
 use super::scratch::Candidate;
 use super::space::RowSpace;
@@ -18,7 +18,8 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    /// Chooses up to `most` of `candidates`, nearest first, into `chosen`. All of them when there are no more.
+    /// Chooses up to `most` of `candidates`, nearest first, into `chosen`. All of them when there are no
+    /// more.
     pub(super) fn choose<S: RowSpace>(&mut self, space: &S, candidates: &[Candidate], most: usize) {
         self.chosen.clear();
         if candidates.len() <= most {

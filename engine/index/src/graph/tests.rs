@@ -21,8 +21,8 @@ fn normal(seed: u64, index: usize) -> f32 {
     (sum - 2.0) * 3f32.sqrt()
 }
 
-/// `rows × dim` from a mixture of `clusters` normal distributions; `spread` is how far apart their centres are, in
-/// their own deviations. The queries of a test are rows of the same mixture with another `seed`.
+/// `rows × dim` from a mixture of `clusters` normal distributions; `spread` is how far apart their centres
+/// are, in their own deviations. The queries of a test are rows of the same mixture with another `seed`.
 struct Mixture {
     dim: usize,
     clusters: usize,
@@ -54,7 +54,8 @@ fn wanted(k: usize, ef_search: usize, allowed: Option<&Bits>) -> SearchParams<'_
     SearchParams { k, ef_search, probes: 1, allowed }
 }
 
-/// The mean share of the true `k` nearest that the graph finds. Checks order, distances and the filter on the way.
+/// The mean share of the true `k` nearest that the graph finds. Checks order, distances and the filter on the
+/// way.
 fn recall(graph: &Graph, vectors: &[f32], queries: &[f32], search: &SearchParams) -> f64 {
     let (metric, dim) = (graph.metric, graph.dim);
     let (mut found, mut all) = (0, 0);
@@ -276,6 +277,30 @@ fn bytes_give_back_the_same_graph() {
     }
 }
 
+/// Version 1, for ever: a change here is a new version. Rows 0, 1, 2, 3 with levels 1, 2, 1, 0: node 0 is row 1,
+/// node 1 row 0, nodes 2 and 3 rows 2 and 3. Worked out by hand.
+#[test]
+fn bytes_are_these_for_ever() {
+    const NONE: u32 = u32::MAX;
+    let vectors = [0.0, 1.0, 2.0, 3.0];
+    let one = BuildParams { threads: 1, ..params(Metric::L1, 1, &vectors) };
+    let mut expected = b"SEPALIDX\x01\x00\x02\x04".to_vec();
+    let words = [
+        [4, 1, 0].as_slice(),                                                // rows, dim, zero
+        &[2 | 3 << 16, 4],                                                   // m, layers, flags; indexed rows
+        &[4, 3, 1],                                                          // nodes of each layer
+        &[1, 0, 2, 3],                                                       // positions
+        &[1, 2, 3, NONE, 0, 2, NONE, NONE, 0, 1, 3, NONE, 2, 0, NONE, NONE], // lowest layer
+        &[1, 2, 0, 2, 0, 1],                                                 // layer 1
+        &[NONE, NONE],                                                       // layer 2
+    ];
+    expected.extend(words.concat().iter().flat_map(|word| word.to_le_bytes()));
+    assert_eq!(Graph::build(Metric::L1, 2, 2, &one).unwrap().serialize(), expected);
+    let opened = open(&expected).unwrap();
+    let nearest = opened.search(&vectors, &[2.2], &wanted(2, 2, None));
+    assert_eq!(nearest.iter().map(|neighbor| neighbor.position).collect::<Vec<_>>(), [2, 3]);
+}
+
 #[test]
 fn one_thread_repeats_itself() {
     let vectors = Mixture { dim: 32, clusters: 20, spread: 0.5 }.rows(3000, 13);
@@ -384,86 +409,4 @@ proptest! {
     fn noise_is_refused(noise in prop::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(Graph::decode(&noise).is_err());
     }
-}
-
-// TEMPORARY MEASUREMENT
-#[test]
-fn measure() {
-    use std::time::Instant;
-    fn read(path: &str) -> Vec<u32> {
-        std::fs::read(path).unwrap().as_chunks::<4>().0.iter().map(|chunk| u32::from_le_bytes(*chunk)).collect()
-    }
-    let floats = |path: &str| read(path).into_iter().map(f32::from_bits).collect::<Vec<f32>>();
-    let vectors: Vec<f32> = floats("/tmp/wn/base.f32");
-    let queries: Vec<f32> = floats("/tmp/wn/query.f32");
-    let truth: Vec<u32> = read("/tmp/wn/truth.u32");
-    let mut log = String::new();
-    let graph = match std::fs::read("/tmp/wn/blob") {
-        Ok(bytes) => Graph::decode(&bytes).unwrap(),
-        Err(_) => {
-            let begin = Instant::now();
-            let given = params(Metric::Cosine, 384, &vectors);
-            let graph = Graph::build(Metric::Cosine, 16, 64, &given).unwrap();
-            log += &format!("build {:?}\n", begin.elapsed());
-            std::fs::write("/tmp/wn/blob", graph.serialize()).unwrap();
-            graph
-        }
-    };
-    let codes = graph.codes.as_ref().unwrap();
-    let best = |what: &mut dyn FnMut(&[f32])| {
-        let mut best = f64::MAX;
-        for _ in 0..12 {
-            let begin = Instant::now();
-            queries.chunks(384).for_each(&mut *what);
-            best = best.min(begin.elapsed().as_secs_f64());
-        }
-        best * 1e3 // µs a query
-    };
-    log += &format!("query {:.2} us\n", best(&mut |query| { std::hint::black_box(codes.query(query)); }));
-    let mut scratch = super::scratch::Scratch::new(graph.nodes.count());
-    log += &format!("descend {:.2} us\n", best(&mut |query| {
-        let query = codes.query(query).unwrap();
-        let query = query.borrow();
-        let space = super::space::Estimate { codes };
-        let walk = super::beam::Walk { space: &space, layers: &graph.layers, query: &query };
-        let entry = walk.start(0, &mut scratch);
-        std::hint::black_box(walk.descend(entry, 1..graph.layers.len(), &mut scratch));
-    }));
-    for ef in [40, 64, 200] { for width in [1, 2, 1, 2] {
-        super::beam::WIDTH.store(width, Relaxed);
-        let (mut cold, mut hot, mut rescore_cold, mut rescore_hot) = (vec![], vec![], vec![], vec![]);
-        for round in 0..5 { for (index, query) in queries.chunks(384).enumerate() {
-            let ready = codes.query(query).unwrap();
-            let ready = ready.borrow();
-            let space = super::space::Estimate { codes };
-            let walk = super::beam::Walk { space: &space, layers: &graph.layers, query: &ready };
-            let entry = walk.start(0, &mut scratch);
-            let near = walk.descend(entry, 1..graph.layers.len(), &mut scratch);
-            for repeat in 0..3 {
-                let begin = Instant::now();
-                walk.beam(0, near, ef, &mut scratch);
-                let took = begin.elapsed().as_secs_f64() * 1e6;
-                let list = match repeat { 0 => &mut cold, 2 => &mut hot, _ => continue };
-                if round == 0 { list.push(took) } else { list[index] = list[index].min(took) }
-            }
-            for repeat in 0..3 {
-                let begin = Instant::now();
-                let mut top = crate::neighbor::TopK::new(10, 20);
-                let scorer = crate::distance::Scorer::new(Metric::Cosine, query);
-                crate::flat::scan_positions(&scorer, 384, &vectors, scratch.best.iter().take(20).map(|c| graph.nodes.first_row(c.node())), &mut top);
-                let took = begin.elapsed().as_secs_f64() * 1e6;
-                let list = match repeat { 0 => &mut rescore_cold, 2 => &mut rescore_hot, _ => continue };
-                if round == 0 { list.push(took) } else { list[index] = list[index].min(took) }
-            }
-        } }
-        let mean = |list: &[f64]| list.iter().sum::<f64>() / list.len() as f64;
-        log += &format!("W {width} ef {ef} beam cold {:.2} hot {:.2} rescore cold {:.2} hot {:.2}\n", mean(&cold), mean(&hot), mean(&rescore_cold), mean(&rescore_hot));
-    } }
-    for share in [0.2, 0.1, 0.05] {
-        let mut allowed = Bits::new(vectors.len() / 384);
-        (0..vectors.len() / 384).filter(|row| uniform(9, *row) < share).for_each(|row| allowed.set(row));
-        let took = best(&mut |query| { std::hint::black_box(graph.search(&vectors, query, &wanted(10, 40, Some(&allowed)))); });
-        log += &format!("share {share} ef 40 {took:.2} us, {} rows\n", allowed.count());
-    }
-    std::fs::write("/tmp/wn/log.txt", log).unwrap();
 }

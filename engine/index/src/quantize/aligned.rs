@@ -1,7 +1,8 @@
 //! Zeroed memory on a cache-line pair (128 bytes), in huge pages when it is large.
 //!
-//! Holds codes and links, which a search reads at random: a code that straddles cache lines costs three times as
-//! much, and huge pages save a quarter of a hop (fewer TLB misses). Used by `quantize` and `graph`; never grows.
+//! Holds codes and links, which a search reads at random: a code that straddles cache lines costs three times
+//! as much, and huge pages save a quarter of a hop (fewer TLB misses). Used by `quantize` and `graph`; never
+//! grows.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::ops::{Deref, DerefMut};
@@ -91,12 +92,13 @@ impl<T: Plain> Drop for Aligned<T> {
     }
 }
 
-/// Asks for huge pages, and to be left out of core dumps: codes tell much about the vectors. Both are wishes; a
-/// kernel that refuses them changes nothing but speed.
+/// Asks for huge pages, and to be left out of core dumps: codes tell much about the vectors. Both are wishes;
+/// a kernel that refuses them changes nothing but speed.
 #[cfg(target_os = "linux")]
 fn advise(start: NonNull<u8>, bytes: usize) {
     let whole = bytes / HUGE_PAGE * HUGE_PAGE;
-    // SAFETY: the range lies inside our allocation, starts on a page, and neither advice changes its contents.
+    // SAFETY: the range lies inside our allocation, starts on a page, and neither advice changes its
+    // contents.
     unsafe {
         libc::madvise(start.as_ptr().cast(), whole, libc::MADV_HUGEPAGE);
         libc::madvise(start.as_ptr().cast(), whole, libc::MADV_DONTDUMP);

@@ -1,8 +1,9 @@
 //! Rounding: a rotated row to 4 bits an element, a rotated query to 8.
 //!
-//! A row element becomes one of the 16 levels `(u - 7.5) · step`, `u` in 0 to 15. Which step is best depends on
-//! the row, so nine are tried and the one whose levels point most nearly the row's way is kept (the idea of
-//! "extended RaBitQ", Gao et al. 2024, with a short list in place of its search: encoding is 20 times faster).
+//! A row element becomes one of the 16 levels `(u - 7.5) · step`, `u` in 0 to 15. Which step is best depends
+//! on the row, so nine are tried and the one whose levels point most nearly the row's way is kept (the idea
+//! of "extended RaBitQ", Gao et al. 2024, with a short list in place of its search: encoding is 20 times
+//! faster).
 //!
 //! Bytes of a code, 64 for every 128 elements, so that one 512-bit load and two masks give them all:
 //! ```text
@@ -23,8 +24,9 @@ const LANES: usize = 16;
 
 /// Writes the code of `unit`, a rotated vector of length 1 (or 0) with a multiple of 128 elements, to `code`.
 ///
-/// Returns `1 / <unit, levels>` with levels `u - 7.5`: times a query's dot product with the levels, it estimates
-/// the query's dot product with `unit`, without bias over the choice of rotation. 0 for a vector of zeros.
+/// Returns `1 / <unit, levels>` with levels `u - 7.5`: times a query's dot product with the levels, it
+/// estimates the query's dot product with `unit`, without bias over the choice of rotation. 0 for a vector of
+/// zeros.
 pub(crate) fn encode(unit: &[f32], code: &mut [u8]) -> f32 {
     debug_assert_eq!(unit.len(), code.len() * 2);
     #[cfg(target_arch = "x86_64")]

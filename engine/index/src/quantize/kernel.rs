@@ -1,8 +1,8 @@
 //! Integer dot products of an 8-bit query with many 4-bit codes, for whatever processor this is.
 //!
-//! The hot loop of a graph search: one call a hop, with all unvisited neighbours. The sums are exact integers, so
-//! every kernel gives the same answer; the tests hold each one against `scalar`. The bytes of a code are drawn in
-//! `encode`.
+//! The hot loop of a graph search: one call a hop, with all unvisited neighbours. The sums are exact
+//! integers, so every kernel gives the same answer; the tests hold each one against `scalar`. The bytes of a
+//! code are drawn in `encode`.
 
 use std::sync::OnceLock;
 
@@ -62,7 +62,8 @@ impl Kernel {
     /// `codes` holds whole codes of `query.len() / 2` bytes, a multiple of 64; `out` is as long as `nodes`.
     ///
     /// # Panics
-    /// When the lengths do not fit, or a node has no code: a bug here, for both are checked on build and open.
+    /// When the lengths do not fit, or a node has no code: a bug here, for both are checked on build and
+    /// open.
     pub(crate) fn dots(self, codes: &[u8], query: &[i8], nodes: &[u32], out: &mut [i32]) {
         assert!(
             query.len().is_multiple_of(LINE_ELEMENTS) && !query.is_empty() && out.len() == nodes.len(),
@@ -110,14 +111,16 @@ use x86::{avx_vnni, avx2, avx512_vnni};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    //! The x86-64 kernels. All ask: `query.len()` is a multiple of 128. The code's length is checked by `code_of`.
+    //! The x86-64 kernels. All ask: `query.len()` is a multiple of 128. The code's length is checked by
+    //! `code_of`.
 
     use std::arch::x86_64::*;
 
     use super::super::encode::LINE_BYTES;
     use super::code_of;
 
-    /// Two products of at most 15 · 127 make one 16-bit sum; four such sums (15,240) still fit before widening.
+    /// Two products of at most 15 · 127 make one 16-bit sum; four such sums (15,240) still fit before
+    /// widening.
     #[target_feature(enable = "avx2")]
     pub(super) fn avx2(codes: &[u8], query: &[i8], nodes: &[u32], out: &mut [i32]) {
         let mask = _mm256_set1_epi8(15);

@@ -1,19 +1,20 @@
 //! Short codes for vectors, and distances estimated from them.
 //!
-//! Used by `graph` only: to walk, and to build. A row is centred, rotated (`rotate`) and rounded to 4 bits an element
-//! (`encode`), an eighth of its `f32`s; a query is rounded to 8 bits. One integer dot product (`kernel`) and two stored
-//! numbers then estimate the distance. An estimate orders candidates; it is never returned to anybody: the caller
-//! computes exact distances of the best.
+//! Used by `graph` only: to walk, and to build. A row is centred, rotated (`rotate`) and rounded to 4 bits an
+//! element (`encode`), an eighth of its `f32`s; a query is rounded to 8 bits. One integer dot product
+//! (`kernel`) and two stored numbers then estimate the distance. An estimate orders candidates; it is never
+//! returned to anybody: the caller computes exact distances of the best.
 //!
-//! With row `x`, query `q`, centre `c` (the mean of the rows; cosine: of the rows made unit length, as `x` and `q`
-//! are then) and `e` the estimate of `<q - c, x - c>`:
+//! With row `x`, query `q`, centre `c` (the mean of the rows; cosine: of the rows made unit length, as `x`
+//! and `q` are then) and `e` the estimate of `<q - c, x - c>`:
 //! ```text
 //! L2 squared        |q - c|² + |x - c|² - 2 e
 //! cosine distance   1 - <q, c> + |c|² - <x, c> - e
 //! inner product     -<q, c> - e', where e' estimates <q, x - c>
 //! ```
-//! The first terms belong to the query (`constant`), the next to the row (`bias`), the last is the row's `factor`
-//! times the dot product of levels. The query of an inner product is not centred: it need not lie near the rows.
+//! The first terms belong to the query (`constant`), the next to the row (`bias`), the last is the row's
+//! `factor` times the dot product of levels. The query of an inner product is not centred: it need not lie
+//! near the rows.
 //!
 //! L1 is not here: a rotation does not keep it.
 
@@ -83,7 +84,8 @@ pub(crate) struct QueryRef<'a> {
     head: QueryHead,
 }
 
-/// Every row as a query, for the build, where rows are compared with rows: 1 byte an element, dropped after it.
+/// Every row as a query, for the build, where rows are compared with rows: 1 byte an element, dropped after
+/// it.
 pub(crate) struct RowQueries {
     values: Aligned<i8>,
     heads: Vec<QueryHead>,
@@ -193,8 +195,8 @@ impl Codes {
             + self.codec.rotation.bytes()
     }
 
-    /// Makes a query ready. `None` when estimates would mean nothing: a cosine without direction, or numbers past
-    /// the range of `f32` sums.
+    /// Makes a query ready. `None` when estimates would mean nothing: a cosine without direction, or numbers
+    /// past the range of `f32` sums.
     pub(crate) fn query(&self, vector: &[f32]) -> Option<Query> {
         self.codec.query(vector)
     }
@@ -291,7 +293,8 @@ impl Codec {
         if self.metric != Metric::InnerProduct {
             return (correction, self.head(row, length, unit, values));
         }
-        // An inner product's query is not centred; a rotation is linear, so the centre can come back afterwards.
+        // An inner product's query is not centred; a rotation is linear, so the centre can come back
+        // afterwards.
         for (value, centre) in unit.iter_mut().zip(&self.rotated_centre) {
             *value = *value * length + centre;
         }
@@ -326,8 +329,8 @@ impl Codec {
         QueryHead { half_unit, sum15, constant }
     }
 
-    /// Writes `vector - centre` (cosine: the vector made unit length first), made unit length and padded with zeros,
-    /// to `unit`; returns its length.
+    /// Writes `vector - centre` (cosine: the vector made unit length first), made unit length and padded with
+    /// zeros, to `unit`; returns its length.
     fn centred(&self, vector: &[f32], unit: &mut [f32]) -> f32 {
         let scale = if self.metric == Metric::Cosine { self.inverse_length(vector) } else { 1.0 };
         let (used, padding) = unit.split_at_mut(vector.len());

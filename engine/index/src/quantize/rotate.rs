@@ -1,12 +1,14 @@
-//! A random rotation in `O(d log d)`: rounds of random signs, each followed by a Hadamard transform of one block.
+//! A random rotation in `O(d log d)`: rounds of random signs, each followed by a Hadamard transform of one
+//! block.
 //!
 //! After it, the coordinates of any unit vector look alike (near normal, variance `1 / d`), whatever the data
-//! looked like, which is what lets one 4-bit grid serve them all (RaBitQ, Gao and Long, SIGMOD 2024; Ailon and
-//! Chazelle's fast Johnson-Lindenstrauss transform). Rows and queries go through the same rotation, so dot
-//! products stay what they were.
+//! looked like, which is what lets one 4-bit grid serve them all (RaBitQ, Gao and Long, SIGMOD 2024; Ailon
+//! and Chazelle's fast Johnson-Lindenstrauss transform). Rows and queries go through the same rotation, so
+//! dot products stay what they were.
 //!
-//! A block is the largest power of two that fits. Where that is not the whole vector, odd rounds transform its
-//! head and even ones its tail; they overlap, because a block is longer than half, so four rounds mix all.
+//! A block is the largest power of two that fits. Where that is not the whole vector, odd rounds transform
+//! its head and even ones its tail; they overlap, because a block is longer than half, so four rounds mix
+//! all.
 
 /// Signs are drawn from this, so that stored codes fit for ever: changing it is a new format.
 const SEED: u64 = 0x5e9a_1c0d_e5ee_d001;
@@ -16,7 +18,8 @@ const ROUNDS: usize = 4;
 pub(crate) struct Rotation {
     padded: usize,
     block: usize,
-    /// `ROUNDS × padded`, each 1 or -1, those inside the round's block already divided by the transform's norm.
+    /// `ROUNDS × padded`, each 1 or -1, those inside the round's block already divided by the transform's
+    /// norm.
     signs: Vec<f32>,
     wide: bool,
 }
@@ -104,5 +107,20 @@ fn hadamard(values: &mut [f32]) {
             }
         }
         half *= 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stored codes were rotated with these signs: another sequence is another version of the index bytes.
+    #[test]
+    fn signs_are_these_for_ever() {
+        let rotation = Rotation::new(128);
+        let negative = |bits: u64, (index, sign): (usize, &f32)| bits | u64::from(*sign < 0.0) << index;
+        assert_eq!(rotation.signs[..64].iter().enumerate().fold(0, negative), 0x4de4_c022_0a1f_71ec);
+        assert_eq!((rotation.block, rotation.signs.len()), (128, 4 * 128));
+        assert_eq!(Rotation::new(384).block, 256);
     }
 }

@@ -107,8 +107,9 @@ fn a_rotated_axis_is_spread_over_all_elements() {
     }
 }
 
-/// The error of a dot product of unit vectors is near normal with deviation `0.108 / √d` (the rounding error of a
-/// normal variable on 16 levels is 1.15 % of its variance), so six deviations are far and a bias is seen.
+/// The error of a dot product of unit vectors is near normal with deviation `0.108 / √d` (the rounding error
+/// of a normal variable on 16 levels is 1.15 % of its variance), so six deviations are far and a bias is
+/// seen.
 #[test]
 fn estimates_are_unbiased_and_within_the_rounding_error() {
     for dim in [17, 100, 384, 1000] {

@@ -230,7 +230,7 @@ pub(crate) fn quote_ident(name: &str) -> String {
 /// The text as an SQL string literal.
 pub(crate) fn quote_literal(text: &str) -> String {
     let escaped = text.replace('\'', "''");
-    if escaped.contains('\\') { format!(" E'{}'", escaped.replace('\\', "\\\\")) } else { format!("'{escaped}'") }
+    if escaped.contains('\\') { format!("E'{}'", escaped.replace('\\', "\\\\")) } else { format!("'{escaped}'") }
 }
 
 /// The values of a `name[]`.

@@ -112,11 +112,9 @@ impl Rewriter<'_> {
                 let inner = std::mem::replace(inner.as_mut(), null());
                 *expr = inner;
             }
-            Expr::CompoundIdentifier(parts) => {
-                // `pg_catalog.pg_class.relname`: the relation is known by its name alone.
-                if parts.len() > 2 && fold(&parts[0]) == PG_CATALOG {
-                    parts.remove(0);
-                }
+            // `pg_catalog.pg_class.relname`: the relation is known by its name alone.
+            Expr::CompoundIdentifier(parts) if parts.len() > 2 && fold(&parts[0]) == PG_CATALOG => {
+                parts.remove(0);
             }
             Expr::Function(call) => strip_function(call),
             Expr::Cast { .. } => rewrite_cast(expr),

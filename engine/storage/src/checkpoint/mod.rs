@@ -129,8 +129,7 @@ impl TenantStore {
             entry.indexes.push(IndexEntry { index, blob: blob.entry().clone() });
         }
         let committed = self
-            .disk
-            .sync_directory("blob", &self.paths.segments())
+            .sync_segments()
             .map_err(PublishError::Before)
             .and_then(|()| self.commit_manifest(&mut maintenance, next));
         match committed {
@@ -146,6 +145,13 @@ impl TenantStore {
         }
         manifest::remove_older(&self.disk, &self.paths, maintenance.manifest.number)?;
         Ok(true)
+    }
+
+    /// Makes the names of new data files durable. Never retried: a directory that failed to sync once may have
+    /// lost names for good.
+    fn sync_segments(&self) -> Result<(), StoreError> {
+        let synced = self.disk.sync_directory("segment", &self.paths.segments());
+        synced.inspect_err(|error| self.poison.set(error.to_string()))
     }
 
     /// Makes `next` the newest manifest and gives back the one before. Stops the store when its fate is unknown.

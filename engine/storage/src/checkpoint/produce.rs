@@ -101,7 +101,7 @@ impl TenantStore {
                 }
                 produced.tables.insert(version.def.id, table);
             }
-            self.disk.sync_directory("segment", &self.paths.segments())
+            self.sync_segments()
         };
         match write() {
             Ok(()) => Ok(produced),

@@ -13,12 +13,14 @@ use serde::Serialize;
 use super::{ALIGNMENT, Kind, OP_HEADER_BYTES, Op, SEQUENCE_BYTES, SequenceMark, VERSION};
 use crate::StoreError;
 
-/// The payload's head. It is made last, by the group's leader: only then is a sequence's order certain.
-pub(crate) fn encode_head(ops: usize, sequences: &[SequenceMark]) -> Result<Buffer, StoreError> {
+/// The payload's head. It is made last, by the group's leader: only then is a sequence's order certain. Cannot
+/// fail, because a leader must not stop between two commits of a group; [`encode_ops`] has counted the ops.
+pub(crate) fn encode_head(ops: usize, sequences: &[SequenceMark]) -> Buffer {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes();
     let mut head = Vec::with_capacity(16 + sequences.len() * SEQUENCE_BYTES + ALIGNMENT);
     head.extend_from_slice(&[VERSION, 0, 0, 0]);
-    head.extend_from_slice(&count(ops)?.to_be_bytes());
-    head.extend_from_slice(&count(sequences.len())?.to_be_bytes());
+    head.extend_from_slice(&count(ops));
+    head.extend_from_slice(&count(sequences.len()));
     head.extend_from_slice(&[0; 4]);
     for mark in sequences {
         head.extend_from_slice(&mark.table.0.to_be_bytes());
@@ -26,11 +28,14 @@ pub(crate) fn encode_head(ops: usize, sequences: &[SequenceMark]) -> Result<Buff
         head.extend_from_slice(&mark.next.to_be_bytes());
     }
     head.resize(head.len().next_multiple_of(ALIGNMENT), 0);
-    Ok(Buffer::from_vec(head))
+    Buffer::from_vec(head)
 }
 
 /// The payload's ops, in parts that are written one after the other.
 pub(crate) fn encode_ops(ops: &[Op]) -> Result<Vec<Buffer>, StoreError> {
+    if u32::try_from(ops.len()).is_err() {
+        return Err(StoreError::Bug(format!("{} ops in one commit: at most 4,294,967,295 fit", ops.len())));
+    }
     let mut parts = Vec::new();
     for op in ops {
         encode_op(op, &mut parts)?;
@@ -87,8 +92,4 @@ fn stream(rows: &RecordBatch) -> Result<Vec<Buffer>, StoreError> {
     let mut parts = encoder.encode(rows)?;
     parts.extend(encoder.finish()?);
     Ok(parts)
-}
-
-fn count(number: usize) -> Result<u32, StoreError> {
-    u32::try_from(number).map_err(|_| StoreError::Bug(format!("{number} ops in one commit: at most 4,294,967,295 fit")))
 }

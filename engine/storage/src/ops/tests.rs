@@ -9,7 +9,7 @@ use crate::fixtures::{batch, hex, items};
 
 fn payload(marks: &[SequenceMark], ops: &[Op]) -> Buffer {
     let mut bytes = MutableBuffer::new(0);
-    bytes.extend_from_slice(encode_head(ops.len(), marks).unwrap().as_slice());
+    bytes.extend_from_slice(encode_head(ops.len(), marks).as_slice());
     encode_ops(ops).unwrap().iter().for_each(|part| bytes.extend_from_slice(part.as_slice()));
     bytes.into()
 }

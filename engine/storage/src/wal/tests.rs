@@ -187,6 +187,25 @@ fn a_flip_is_damage_unless_it_is_in_the_last_group() {
     assert_eq!(log.commits(), [1, 2, 3, 4]);
 }
 
+/// A power cut may keep the second page of a write and lose the first.
+#[test]
+fn a_group_that_was_never_synced_may_be_torn_anywhere() {
+    let log = Log::new();
+    let mut wal = log.start(1, 0, 0);
+    group(&mut wal, 1..2);
+    let start = usize::try_from(wal.synced_length()).unwrap();
+    group(&mut wal, 2..5);
+    let whole = std::fs::read(log.file(1)).unwrap();
+    for position in (start..whole.len()).step_by(5) {
+        let mut torn = whole.clone();
+        let end = (position + 40).min(torn.len());
+        torn[position..end].fill(0);
+        std::fs::write(log.file(1), torn).unwrap();
+        let found = log.commits();
+        assert!([&[1][..], &[1, 2], &[1, 2, 3]].contains(&&*found), "byte {position}: {found:?}");
+    }
+}
+
 #[test]
 fn a_torn_tail_stays_ignored_after_the_next_file_begins() {
     let log = Log::new();

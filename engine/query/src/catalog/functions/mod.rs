@@ -46,8 +46,6 @@ pub(super) enum Returns {
     Type(&'static str),
     /// That of the first argument.
     First,
-    /// The element type of the first argument.
-    Element,
 }
 
 impl Function {
@@ -90,10 +88,6 @@ impl Function {
         match self.returns {
             Returns::Type(name) => SqlType::from_name(name).unwrap_or(SqlType::Text),
             Returns::First => arguments.first().cloned().unwrap_or(SqlType::Text),
-            Returns::Element => match arguments.first() {
-                Some(SqlType::Array(element)) => element.as_ref().clone(),
-                _ => SqlType::Text,
-            },
         }
     }
 

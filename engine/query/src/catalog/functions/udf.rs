@@ -73,7 +73,7 @@ impl Bound {
                 SqlType::Regclass | SqlType::Regproc | SqlType::Regtype => SqlType::Oid,
                 other => other,
             },
-            Returns::First | Returns::Element => SqlType::Text,
+            Returns::First => SqlType::Text,
         }
     }
 }

@@ -10,6 +10,7 @@ mod constraint;
 mod empty;
 mod index;
 mod information;
+mod information_columns;
 mod routine;
 mod sequence;
 mod types;
@@ -17,7 +18,9 @@ mod types;
 use super::shape::Relation;
 
 pub(super) use index::access_method_name;
-pub(super) use routine::{operator, operators, procedure, procedure_named, procedures};
+#[cfg(test)]
+pub(super) use routine::procedures;
+pub(super) use routine::{operator, procedure, procedure_named};
 
 /// Every family.
 pub(super) const ALL: [&[Relation]; 11] = [

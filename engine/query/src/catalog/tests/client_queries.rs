@@ -80,10 +80,10 @@ fn psql_lists_tables_and_describes_one() {
     assert_eq!(tables, ["public|Notes|table|acme", "public|items|table|acme"]);
     assert_eq!(answer("psql \\d items (1)"), ["20001|public|items"]);
     let columns = answer("psql \\d items (3)");
-    assert_eq!(columns[0], "id|bigint|nextval('items_id_seq'::regclass)|true||||");
-    assert_eq!(columns[1], "name|character varying(64)||true||||");
-    assert_eq!(columns[2], "score|numeric(10,2)|0|false||||");
-    assert_eq!(columns[5], "embedding|vector(3)||false||||");
+    assert_eq!(columns[0], "id|bigint|nextval('items_id_seq'::regclass)|true|||");
+    assert_eq!(columns[1], "name|character varying(64)||true|||");
+    assert_eq!(columns[2], "score|numeric(10,2)|0|false|||");
+    assert_eq!(columns[5], "embedding|vector(3)||false|||");
     let indexes = answer("psql \\d items (4)");
     let definitions: Vec<&str> = indexes.iter().map(|line| line.split('|').nth(5).unwrap()).collect();
     assert_eq!(

@@ -27,7 +27,19 @@ impl Binder<'_> {
     pub(super) fn from(&mut self, tables: &[ast::TableWithJoins]) -> Bound<From> {
         let mut from = From::default();
         for table in tables {
-            self.joined(&mut from, table)?;
+            // `a, b RIGHT JOIN c`: the rows that the join makes by itself are of b and c alone.
+            let alone = |join: &ast::Join| {
+                matches!(
+                    join.join_operator,
+                    JoinOperator::Right(_) | JoinOperator::RightOuter(_) | JoinOperator::FullOuter(_)
+                )
+            };
+            if !from.steps.is_empty() && table.joins.iter().any(alone) {
+                let nested = TableFactor::NestedJoin { table_with_joins: Box::new(table.clone()), alias: None };
+                self.step(&mut from, &nested, Join::Inner, &JoinConstraint::None)?;
+            } else {
+                self.joined(&mut from, table)?;
+            }
         }
         Ok(from)
     }

@@ -151,6 +151,12 @@ impl<'a> Binder<'a> {
             self.reads.push(Read::Column { level, index });
             return Ok((Expr::Column { depth: top - 1 - level, index }, ty));
         }
+        // Functions that SQL writes without parentheses, where the parser took them for columns.
+        if matches!(name.as_str(), "current_catalog" | "current_role" | "current_schema" | "current_user" | "session_user")
+            && qualifier.is_none_or(|qualifier| qualifier == "pg_catalog")
+        {
+            return self.scalar_function(&name.clone(), Vec::new());
+        }
         let written = folded.join(".");
         Err(Error::new(SqlState::UndefinedColumn, format!("column {written} does not exist")).into())
     }
