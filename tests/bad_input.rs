@@ -45,6 +45,11 @@ impl Damaged {
                 ))
                 .await
                 .expect("set up");
+            // Many small commits, so that no place in the middle of the log lies in its last frame: a torn last
+            // frame is what a crash leaves, and recovery drops it.
+            for id in 1..=60 {
+                client.execute("UPDATE t SET s = s WHERE id = $1", &[&id]).await.expect("update");
+            }
         }
         assert!(server.stop().success());
         let pristine = TempDir::new().expect("a temporary directory");
@@ -77,7 +82,7 @@ impl Damaged {
             Err(ended) => {
                 assert!(!ended.status.success(), "{damage}: {}", ended.status);
                 assert!(!ended.log.contains("panicked"), "{damage}: {}", ended.log);
-                assert!(names(&ended.log, file), "{damage}: the refusal does not name {}: {}", file.display(), ended.log);
+                assert!(names(&ended.log, file), "{damage}: the refusal does not name the file: {}", ended.log);
                 Outcome::RefusedToStart
             }
             Ok(()) => {
@@ -86,6 +91,10 @@ impl Damaged {
                 outcome
             }
         };
+        if outcome == Outcome::Served {
+            // A server that serves may flush, and then remove what it has replaced.
+            return outcome;
+        }
         let after = listing(&self.server.data());
         for (path, bytes) in before.iter().filter(|(path, _)| self.is_data(path)) {
             assert!(after.contains_key(path), "{damage}: {} was deleted", path.display());
@@ -208,14 +217,12 @@ async fn a_flipped_byte_is_refused_by_name_or_harmless() {
             damaged.restore();
             let path = damaged.server.data().join(&file);
             let mut bytes = fs::read(&path).expect("read");
-            #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place in a small file")]
             let at = (length as f64 * part) as usize;
             let Some(byte) = bytes.get_mut(at) else { continue };
             *byte ^= 0x40;
             fs::write(&path, bytes).expect("write");
             let damage = format!("byte {at} of {length} of {} flipped", file.display());
-            // A flipped byte in the last frame of a log looks like the torn write of a crash: that frame is
-            // not acknowledged data only when nothing follows it, so rows may then be those before it.
+            // The last frame of a log may be torn: see above.
             if is_wal(&file) && part > 0.9 {
                 continue;
             }
@@ -229,11 +236,11 @@ async fn a_flipped_byte_is_refused_by_name_or_harmless() {
 async fn a_truncated_or_empty_file_is_refused_by_name() {
     let mut damaged = Damaged::new().await;
     for file in damaged.files().into_iter().filter(|file| !is_wal(file)) {
-        for keep in [2, 1_000_000] {
+        for half in [true, false] {
             damaged.restore();
             let path = damaged.server.data().join(&file);
             let bytes = fs::read(&path).expect("read");
-            let length = if keep == 2 { bytes.len() / 2 } else { 0 };
+            let length = if half { bytes.len() / 2 } else { 0 };
             fs::write(&path, &bytes[..length]).expect("write");
             let damage = format!("{} cut to {length} of {} bytes", file.display(), bytes.len());
             damaged.outcome(&damage, &file).await;
@@ -249,19 +256,8 @@ async fn a_missing_file_is_never_taken_for_no_rows() {
         damaged.restore();
         fs::remove_file(damaged.server.data().join(&file)).expect("remove");
         let damage = format!("{} removed from {}", file.display(), tenant.display());
-        let before = listing(&damaged.server.data());
-        match damaged.server.try_start() {
-            Err(ended) => assert!(!ended.log.contains("panicked"), "{damage}: {}", ended.log),
-            Ok(()) => {
-                // Older manifests and logs are kept for safety and may be spared; rows may not.
-                damaged.read(&damage, &file).await;
-                damaged.server.kill();
-            }
-        }
-        let after = listing(&damaged.server.data());
-        for path in before.keys().filter(|path| damaged.is_data(path)) {
-            assert!(after.contains_key(path), "{damage}: then {} was deleted", path.display());
-        }
+        // An older manifest is kept for safety and may be spared; rows may not.
+        damaged.outcome(&damage, &file).await;
     }
 }
 

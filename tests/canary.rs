@@ -68,7 +68,6 @@ fn hex(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "small numbers")]
 fn vector(seed: u32) -> Vec<f32> {
     (0..DIMENSIONS).map(|i| ((i as f32 + 1.37) * (seed as f32 + 0.7193)).sin() * 3.303).collect()
 }

@@ -19,6 +19,11 @@ pub fn execution_time(elapsed: Duration, rows: u64) -> Vec<String> {
 }
 
 fn walk(plan: &Arc<dyn ExecutionPlan>, depth: usize, with_metrics: bool, lines: &mut Vec<String>) {
+    // Exchanges and cooperation are DataFusion's plumbing, not steps of the query.
+    if matches!(plan.name(), "RepartitionExec" | "CooperativeExec" | "CoalescePartitionsExec") {
+        plan.children().into_iter().for_each(|child| walk(child, depth, with_metrics, lines));
+        return;
+    }
     let (first, rest) = match depth {
         0 => (String::new(), "  ".to_owned()),
         depth => (format!("{}->  ", " ".repeat(6 * (depth - 1) + 2)), " ".repeat(6 * depth + 2)),

@@ -65,13 +65,14 @@ impl Tenant {
 
 impl Create {
     fn run(self) -> Result<(), Failure> {
-        let answer = client::ask(&self.data.data()?, &Request::TenantCreate { name: self.name })?;
+        let data = self.data.data()?;
+        let answer = client::ask(&data, &Request::TenantCreate { name: self.name })?;
         let Answer::Tenant(tenant) = answer else { return Err(unexpected()) };
         if self.json.json {
             return output::json(&tenant);
         }
         output::data(&tenant.name)?;
-        output::talk(&format!("Made. Next: sepal key create --tenant {}", tenant.name));
+        output::talk(&format!("Made. Next: sepal key create --tenant {} --data {}", tenant.name, data.display()));
         Ok(())
     }
 }

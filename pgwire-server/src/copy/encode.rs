@@ -9,7 +9,7 @@ use bytes::{BufMut, BytesMut};
 use sepal_database::{CopyFormat, CopyHeader, CopyKind, Error, OutputColumn, Result, SqlType};
 
 use super::binary::SIGNATURE;
-use crate::values::ColumnEncoder;
+use sepal_database::values::ColumnEncoder;
 
 /// Encodes one `COPY … TO STDOUT`: [`Encoder::header`], rows, [`Encoder::trailer`].
 pub struct Encoder {

@@ -11,7 +11,7 @@ use arrow::{
 use sepal_database::{CopyFormat, Error, OutputColumn, Result, SqlState, arrow_type};
 
 use super::{BATCH_BYTES, BATCH_ROWS, MAX_ROW_BYTES};
-use crate::values::Builder;
+use sepal_database::values::Builder;
 
 /// Longest excerpt of a line or value in an error's context (Postgres' MAX_COPY_DATA_DISPLAY).
 const MAX_EXCERPT_BYTES: usize = 100;

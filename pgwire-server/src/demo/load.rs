@@ -56,6 +56,7 @@ pub async fn load(client: &Client, synsets: &[Synset]) -> Result<Loaded, Failure
     }
     message.put_i16(-1);
     sink.send(message.freeze()).await?;
+    progress.phase("all sent, becoming durable");
     let rows = sink.finish().await?;
     Ok(Loaded { rows, bytes, took: progress.finish() })
 }

@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Instant};
 
 use arrow::array::ArrayRef;
+use sepal_database::values::{decode_binary, decode_text};
 use sepal_database::{Error, Outcome, Prepared, SqlState, SqlType, TransactionStatus};
 
 use super::{
@@ -17,7 +18,6 @@ use super::{
 };
 use crate::{
     frame::{Bind, Format, Parse, Target, write},
-    values::{decode_binary, decode_text},
 };
 
 impl Connection {
@@ -28,8 +28,8 @@ impl Connection {
         let prepared = match self.session.parse_one(parse.sql)? {
             None => None,
             Some(statement) => {
-                // An oid that is not known is passed on: the planner says what it thinks of it.
                 let declared: Vec<u32> = parse.types.iter().collect();
+                declared.iter().try_for_each(|oid| check_declared(*oid))?;
                 self.start_clock();
                 Some(self.watch.run(&mut self.wire, self.session.prepare(statement, &declared)).await?)
             }
@@ -175,6 +175,17 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// A type of Postgres' own that Sepal lacks (`bpchar`, `timetz`, …) is left to inference, as drivers declare them
+/// freely. A user-defined oid that is not ours means another database's catalog: values would be misread.
+fn check_declared(oid: u32) -> Result<(), Error> {
+    const FIRST_USER_OID: u32 = 16_384;
+    if oid < FIRST_USER_OID || SqlType::from_oid(oid).is_some() {
+        return Ok(());
+    }
+    Err(Error::new(SqlState::UndefinedObject, format!("type with OID {oid} does not exist"))
+        .with_hint("Look the type's oid up in this database: SELECT to_regtype('vector')::oid."))
 }
 
 /// Decodes the values of Bind, each into an array of one.

@@ -4,6 +4,7 @@
 //! and the next batch is not asked for before. A row count from the client is only counted against.
 
 use arrow::record_batch::RecordBatch;
+use sepal_database::values::ColumnEncoder;
 use sepal_database::{Error, OutputColumn, RowStream};
 
 use super::{
@@ -16,7 +17,6 @@ use crate::{
         Format, Formats,
         write::{close, open_data_row},
     },
-    values::ColumnEncoder,
 };
 
 /// The formats of a result's columns, as Bind asked for them.

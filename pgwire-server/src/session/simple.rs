@@ -19,6 +19,8 @@ use crate::frame::{Format, write};
 impl Connection {
     /// Answers a Query message.
     pub(super) async fn query(&mut self, sql: &str) -> Result<(), End> {
+        #[cfg(test)]
+        super::tests::panic_if_asked(sql);
         self.watch.check_alive()?;
         // As in Postgres, a simple query ends what a pipeline began and drops the unnamed statement and portal.
         let before = self.end_implicit(!self.failed).await;

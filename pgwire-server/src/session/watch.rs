@@ -8,6 +8,7 @@ use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use sepal_database::{CancelToken, Error, Principal, SqlState};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     errors::{End, Failure, shutting_down, statement_timeout, user_request},
@@ -25,6 +26,9 @@ pub struct Watch {
     principal: Principal,
     pub cancel: CancelToken,
     tick: Interval,
+    /// Children of the server's tokens: asking them touches no memory that connections share.
+    draining: CancellationToken,
+    stopping: CancellationToken,
     /// The running statement's time.
     timer: Option<Timer>,
 }
@@ -33,7 +37,9 @@ impl Watch {
     pub fn new(shared: Arc<Shared>, principal: Principal, cancel: CancelToken) -> Self {
         let mut tick = interval(LIVENESS);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { shared, principal, cancel, tick, timer: None }
+        let draining = shared.options.shutdown.child_token();
+        let stopping = shared.stop_now.child_token();
+        Self { shared, principal, cancel, tick, draining, stopping, timer: None }
     }
 
     /// Begins a statement that may take `timeout`.
@@ -48,7 +54,7 @@ impl Watch {
 
     /// 57P01 once the key is revoked or the server drains. Asked before every statement.
     pub fn check_alive(&self) -> Result<(), End> {
-        if self.shared.options.shutdown.is_cancelled() {
+        if self.draining.is_cancelled() {
             return Err(End::Fatal(shutting_down()));
         }
         self.check_key()
@@ -66,7 +72,7 @@ impl Watch {
 
     /// What a *running* statement is stopped for: a drain lets it finish until the server stops for good.
     fn check_running(&self) -> Result<(), End> {
-        if self.shared.stop_now.is_cancelled() {
+        if self.stopping.is_cancelled() {
             return Err(End::Fatal(shutting_down()));
         }
         self.check_key()

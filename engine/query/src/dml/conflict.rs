@@ -12,7 +12,7 @@ use datafusion::{
     logical_expr::LogicalPlan,
     scalar::ScalarValue,
     sql::sqlparser::ast::{
-        self, BinaryOperator, ConflictTarget, Expr, Ident, OnConflictAction, SelectItem, SetExpr,
+        self, ConflictTarget, Expr, Ident, OnConflictAction, SelectItem, SetExpr,
     },
 };
 use sepal_storage::{Op, TableVersion};

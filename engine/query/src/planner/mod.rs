@@ -79,6 +79,7 @@ impl Engine {
             .with_target_partitions(threads.max(1))
             .with_batch_size(BATCH_ROWS)
             .with_information_schema(false);
+        config.options_mut().execution.time_zone = Some("+00:00".to_owned());
         config.options_mut().sql_parser.default_null_ordering = "nulls_max".to_owned();
         let state = SessionStateBuilder::new()
             .with_config(config)

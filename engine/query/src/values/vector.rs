@@ -23,6 +23,8 @@ use super::binary_in::{incorrect, insufficient};
 
 /// Most floats that one builder gathers (512 MiB), far below where offsets end.
 const MAX_VALUES: usize = 1 << 27;
+/// Columns of fewer floats than this are parameters or small batches, after which nothing more comes.
+const MIN_KEPT_VALUES: usize = 1 << 16;
 
 /// The vectors of a column, to be read.
 #[derive(Debug)]
@@ -168,7 +170,10 @@ impl VectorBuilder {
     }
 
     pub(super) fn finish(&mut self) -> Result<ArrayRef> {
-        let values = Arc::new(Float32Array::from(std::mem::take(&mut self.values)));
+        // The next batch of a bulk load will be as large: growing into it would copy it twice over.
+        let next = if self.values.len() < MIN_KEPT_VALUES { 0 } else { self.values.len() };
+        let values = std::mem::replace(&mut self.values, Vec::with_capacity(next));
+        let values = Arc::new(Float32Array::from(values));
         let nulls = self.nulls.finish();
         Ok(match &mut self.layout {
             Layout::Fixed { item, dimensions } => {

@@ -9,7 +9,7 @@ use arrow::array::{Array, RecordBatch};
 use sepal_database::{CopyFormat, CopyKind, OutputColumn, Result, SqlType};
 
 use super::{Decoder, Encoder};
-use crate::values::encode_text;
+use sepal_database::values::encode_text;
 
 /// `items(a int, b text, c text)`.
 fn items() -> Vec<OutputColumn> {

@@ -363,7 +363,7 @@ async fn w09_a_cancel_request_ends_a_statement_that_sends_rows() {
 async fn a_client_that_leaves_frees_its_place() {
     let served = Served::start_with(|options| options.limits.max_connections_per_tenant = 1).await;
     let mut client = served.client().await;
-    client.send(b'Q', b"select pg_sleep(60)\0").await;
+    client.send(b'Q', b"select count(*) from generate_series(1, 100000000000)\0").await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     drop(client);
     tokio::time::sleep(Duration::from_millis(500)).await;

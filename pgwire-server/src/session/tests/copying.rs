@@ -70,7 +70,9 @@ async fn copy_works_in_a_pipeline() {
     assert_eq!(count(&mut client).await, "2");
     // An error skips to the Sync after the data.
     client.raw(&start).await;
-    (client.next().await, client.next().await, client.next().await);
+    for kind in *b"12G" {
+        assert_eq!(client.next().await.kind, kind);
+    }
     client.raw(&[frame(b'd', b"x\n"), frame(b'd', b"7\n"), frame(b'c', b""), sync()].concat()).await;
     assert_eq!(kinds(&client.until_ready().await), "EZ");
     assert_eq!(count(&mut client).await, "2");

@@ -253,3 +253,21 @@ async fn begin_and_commit_travel_in_pipelines() {
     assert_eq!(client.until_ready().await.last().unwrap().body, b"I");
     assert_eq!(other.run("select count(*) from t").await[1].row(), [Some("1".into())]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deallocate_forgets_what_parse_made() {
+    let served = Served::start().await;
+    let mut client = served.client().await;
+    let three = [parse("a", "select 1", &[]), parse("B", "select 1", &[]), parse("c", "select 1", &[]), sync()];
+    send(&mut client, &three).await;
+    client.until_ready().await;
+    client.run("deallocate \"B\"").await;
+    assert_eq!(first_error(&client.query("deallocate B").await), error("26000"));
+    send(&mut client, &[parse("", "DEALLOCATE a", &[]), bind("", "", &[]), execute("", 0), sync()]).await;
+    assert_eq!(kinds(&client.until_ready().await), "12CZ");
+    send(&mut client, &[describe(b'S', "a"), sync()]).await;
+    assert_eq!(first_error(&client.until_ready().await), error("26000"));
+    client.run("discard all").await;
+    send(&mut client, &[describe(b'S', "c"), sync()]).await;
+    assert_eq!(first_error(&client.until_ready().await), error("26000"));
+}

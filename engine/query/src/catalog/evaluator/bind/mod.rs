@@ -7,7 +7,10 @@ mod call;
 mod cast;
 mod expr;
 mod from;
+mod name;
+mod predicate;
 mod query;
+mod select;
 
 use datafusion::sql::sqlparser::ast::{self, Ident};
 use sepal_types::{Error, SqlState, SqlType};

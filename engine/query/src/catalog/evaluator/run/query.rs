@@ -10,6 +10,9 @@ use super::super::plan::{Body, Cte, Distinct, Expr, Query, Select, SetKind, SetO
 use super::super::super::value::Value;
 use super::{Frame, Row, Rows, Run};
 
+/// Rows that a recursive query may make: catalogs have no hierarchy that is anywhere near as large.
+const RECURSION_ROWS: usize = 100_000;
+
 /// An output row and the values it is sorted by.
 type Keyed = (Row, Row);
 
@@ -74,9 +77,11 @@ impl Run<'_> {
         while !working.is_empty() {
             self.ctes.borrow_mut().insert(cte.id, Rc::new(std::mem::take(&mut working)));
             working = fresh(&*self.query(&recursion.step, outer)?);
-            for row in &working {
-                self.spend()?;
-                all.push(row.clone());
+            all.extend(working.iter().cloned());
+            if all.len() > RECURSION_ROWS {
+                let message = format!("recursive catalog query makes more than {RECURSION_ROWS} rows");
+                let error = Error::new(SqlState::ProgramLimitExceeded, message);
+                return Err(error.with_hint("Let the recursive part end, or use UNION instead of UNION ALL."));
             }
         }
         Ok(Rc::new(all))
