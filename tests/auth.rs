@@ -52,7 +52,8 @@ async fn the_tenants_name_with_the_token_as_password() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_database_named_or_the_users_own_name_is_the_default() {
     let login = Server::shared().login();
-    let client = login.clone().database(&login.user).connect().await.expect("psql sends the user as the database");
+    let client =
+        login.clone().database(&login.user).connect().await.expect("psql sends the user as the database");
     let row = client.query_one("SELECT current_database()::text", &[]).await.expect("query");
     assert_eq!(row.get::<_, String>(0), "default");
     let mut config = tokio_postgres::Config::new();
@@ -95,7 +96,11 @@ async fn every_wrong_login_gets_the_same_answer() {
         let Some(error) = error.as_db_error() else { continue };
         assert_eq!(error.code().code(), "28P01", "{name}: {}", error.message());
         assert_eq!(error.severity(), "FATAL", "{name}");
-        assert_eq!(error.message(), format!("password authentication failed for user \"{}\"", login.user), "{name}");
+        assert_eq!(
+            error.message(),
+            format!("password authentication failed for user \"{}\"", login.user),
+            "{name}"
+        );
         assert_eq!(error.detail(), None, "{name}");
     }
 }
@@ -109,7 +114,8 @@ async fn a_revoked_key_bites_on_open_connections_within_a_second() {
     let busy = login.connect().await.expect("connect");
     let idle = login.connect().await.expect("connect");
     let in_transaction = login.connect().await.expect("connect");
-    in_transaction.batch_execute("CREATE TABLE t (a int); BEGIN; INSERT INTO t VALUES (1)").await.expect("begin");
+    in_transaction.batch_execute("CREATE TABLE t (a int)").await.expect("table");
+    in_transaction.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.expect("begin");
     let stays = server.login_with(&other).connect().await.expect("connect");
     one(&busy).await.expect("before the revocation");
 
@@ -117,7 +123,11 @@ async fn a_revoked_key_bites_on_open_connections_within_a_second() {
     let revoked = Instant::now();
     let error = loop {
         match one(&busy).await {
-            Ok(_) => assert!(revoked.elapsed() < PATIENCE, "a revoked key still works after {:?}", revoked.elapsed()),
+            Ok(_) => assert!(
+                revoked.elapsed() < PATIENCE,
+                "a revoked key still works after {:?}",
+                revoked.elapsed()
+            ),
             Err(error) => break error,
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -185,7 +195,9 @@ async fn an_unknown_database_is_3d000_whether_foreign_or_missing() {
     assert_eq!(answer("secret-plans", &acme).await, "3D000", "another tenant's environment");
     assert_eq!(answer("default", &limited).await, "3D000", "an environment the key may not enter");
     one(&server.login_with(&limited).connect().await.expect("its own environment")).await.expect("SELECT 1");
-    one(&server.login_with(&acme).database("staging").connect().await.expect("all environments")).await.expect("1");
+    one(&server.login_with(&acme).database("staging").connect().await.expect("all environments"))
+        .await
+        .expect("1");
 }
 
 #[test]
@@ -245,7 +257,9 @@ async fn a_read_only_key_writes_nothing() {
         let error = reader.simple_query(sql).await.expect_err(sql);
         assert_eq!(told(&error).0, "42501", "{sql}: {error}");
     }
-    for sql in ["SELECT * FROM t", "EXPLAIN SELECT * FROM t", "SHOW server_version", "BEGIN; SELECT 1; COMMIT"] {
+    for sql in
+        ["SELECT * FROM t", "EXPLAIN SELECT * FROM t", "SHOW server_version", "BEGIN; SELECT 1; COMMIT"]
+    {
         reader.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
     let error = reader.prepare("DELETE FROM t").await.and(reader.execute("DELETE FROM t", &[]).await);

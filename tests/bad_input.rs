@@ -63,8 +63,12 @@ impl Damaged {
         let mut files: Vec<PathBuf> = listing(self.pristine.path()).into_keys().collect();
         files.retain(|path| {
             let name = path.to_string_lossy();
-            !name.starts_with("tls") && name != "root.key" && !name.ends_with("-wal") && !name.ends_with("-shm")
-                && !name.ends_with(".lock") && name != "lock"
+            !name.starts_with("tls")
+                && name != "root.key"
+                && !name.ends_with("-wal")
+                && !name.ends_with("-shm")
+                && !name.ends_with(".lock")
+                && name != "lock"
         });
         assert!(files.len() >= 6, "a server with this little on disk proves little: {files:?}");
         files
@@ -82,7 +86,11 @@ impl Damaged {
             Err(ended) => {
                 assert!(!ended.status.success(), "{damage}: {}", ended.status);
                 assert!(!ended.log.contains("panicked"), "{damage}: {}", ended.log);
-                assert!(names(&ended.log, file), "{damage}: the refusal does not name the file: {}", ended.log);
+                assert!(
+                    names(&ended.log, file),
+                    "{damage}: the refusal does not name the file: {}",
+                    ended.log
+                );
                 Outcome::RefusedToStart
             }
             Ok(()) => {
@@ -114,7 +122,10 @@ impl Damaged {
             Ok(client) => client,
             Err(error) => {
                 let text = error.as_db_error().map(ToString::to_string).unwrap_or_default();
-                assert!(names(&(text + &self.server.log()), file), "{damage}: refused without naming the file: {error}");
+                assert!(
+                    names(&(text + &self.server.log()), file),
+                    "{damage}: refused without naming the file: {error}"
+                );
                 return Outcome::RefusedTheTenant;
             }
         };
@@ -126,7 +137,11 @@ impl Damaged {
             match client.query(sql, &[]).await {
                 Ok(rows) => {
                     let expected = if sql.ends_with("id") { ROWS } else { 1 };
-                    assert_eq!(i64::try_from(rows.len()).expect("few"), expected, "{damage}: rows are missing");
+                    assert_eq!(
+                        i64::try_from(rows.len()).expect("few"),
+                        expected,
+                        "{damage}: rows are missing"
+                    );
                     for row in &rows {
                         let (id, text, vector): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
                         assert_eq!(text, format!("row {id}"), "{damage}: a wrong row");
@@ -137,7 +152,9 @@ impl Damaged {
                     }
                 }
                 Err(error) => {
-                    let error = error.as_db_error().unwrap_or_else(|| panic!("{damage}: the connection broke: {error}"));
+                    let error = error
+                        .as_db_error()
+                        .unwrap_or_else(|| panic!("{damage}: the connection broke: {error}"));
                     assert_eq!(error.code().code(), "XX001", "{damage}: {error}");
                     let told = format!("{error} {:?} {}", error.detail(), self.server.log());
                     assert!(names(&told, file), "{damage}: the file is not named: {told}");
@@ -381,7 +398,9 @@ fn a_second_process_on_the_same_directory_is_refused() {
 fn admin_commands_say_that_no_server_runs() {
     let mut server = Server::start();
     server.stop();
-    for arguments in [&["tenant", "list"][..], &["key", "list", "--tenant", "dev"], &["tenant", "create", "acme"]] {
+    for arguments in
+        [&["tenant", "list"][..], &["key", "list", "--tenant", "dev"], &["tenant", "create", "acme"]]
+    {
         let output = server.try_admin(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         let told = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -34,7 +34,8 @@ const TEXTS: &[&str] = &[
     "canary-in-an-error-Pk0dH5",
     "canary-default-Na4yJ2",
 ];
-const NAMES: &[&str] = &["canary_table_bf81", "canary_column_c0de", "canary_index_9a3e", "canary-tenant-77", "canary-env-58"];
+const NAMES: &[&str] =
+    &["canary_table_bf81", "canary_column_c0de", "canary_index_9a3e", "canary-tenant-77", "canary-env-58"];
 
 /// Bytes that must be in no file, with a name for each.
 fn needles(key: &Key) -> Vec<(String, Vec<u8>)> {
@@ -122,11 +123,17 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 #[test]
 fn the_search_finds_what_is_there() {
     let directory = TempDir::new().expect("a temporary directory");
-    let key = Key { id: "x".into(), token: "sepal_live_all_k_secretsecret_c".into(), tenant: "t".into(), environment: None };
+    let key = Key {
+        id: "x".into(),
+        token: "sepal_live_all_k_secretsecret_c".into(),
+        tenant: "t".into(),
+        environment: None,
+    };
     let needles = needles(&key);
     fs::create_dir(directory.path().join("deep")).expect("mkdir");
     for (name, needle) in &needles {
-        let noise: Vec<u8> = (0..4096_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        let noise: Vec<u8> =
+            (0..4096_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
         let bytes = [&noise[..], needle, &noise].concat();
         fs::write(directory.path().join("deep/file"), bytes).expect("write");
         let found = search(directory.path(), &[], &needles);
@@ -155,7 +162,9 @@ async fn no_file_holds_a_canary() {
         .expect("index");
     check(&server, "the index build");
     client
-        .batch_execute("CREATE INDEX ON canary_table_bf81 USING ivfflat (v vector_cosine_ops) WITH (lists = 10); VACUUM")
+        .batch_execute(
+            "CREATE INDEX ON canary_table_bf81 USING ivfflat (v vector_cosine_ops) WITH (lists = 10); VACUUM",
+        )
         .await
         .expect("second index");
     check(&server, "the second index build");
@@ -195,17 +204,27 @@ async fn fill(client: &Client) {
         ))
         .await
         .expect("insert");
-    let insert = "INSERT INTO canary_table_bf81 (id, canary_column_c0de, v) VALUES (3, $1, ($2::text)::vector)";
+    let insert =
+        "INSERT INTO canary_table_bf81 (id, canary_column_c0de, v) VALUES (3, $1, ($2::text)::vector)";
     client.execute(insert, &[&TEXTS[4], &vector_text(2)]).await.expect("parameters");
-    let lines: String = (0..ROWS).map(|n| format!("{}\t{}\t\\N\t{}\n", 100 + n, TEXTS[1], vector_text(3))).collect();
+    let lines: String =
+        (0..ROWS).map(|n| format!("{}\t{}\t\\N\t{}\n", 100 + n, TEXTS[1], vector_text(3))).collect();
     copy(client, "COPY canary_table_bf81 FROM STDIN", lines.into_bytes()).await;
     let line = format!("10,{},,\"{}\"\n", TEXTS[2], vector_text(1));
     copy(client, "COPY canary_table_bf81 FROM STDIN (FORMAT csv)", line.into_bytes()).await;
-    copy(client, "COPY canary_table_bf81 (id, canary_column_c0de, v) FROM STDIN (FORMAT binary)", binary_rows()).await;
+    copy(
+        client,
+        "COPY canary_table_bf81 (id, canary_column_c0de, v) FROM STDIN (FORMAT binary)",
+        binary_rows(),
+    )
+    .await;
     // What is rolled back or refused has been in memory, and perhaps in a log.
     let rolled_back = format!("BEGIN; INSERT INTO canary_table_bf81 VALUES (50, '{}'); ROLLBACK", TEXTS[7]);
     client.batch_execute(&rolled_back).await.expect("rollback");
-    let refused = format!("INSERT INTO canary_table_bf81 (id, canary_column_c0de, v) VALUES (1, '{}', '[1]')", TEXTS[9]);
+    let refused = format!(
+        "INSERT INTO canary_table_bf81 (id, canary_column_c0de, v) VALUES (1, '{}', '[1]')",
+        TEXTS[9]
+    );
     client.batch_execute(&refused).await.expect_err("wrong dimensions");
     client.batch_execute(&format!("SELECT '{}' FROM nowhere", TEXTS[9])).await.expect_err("no such table");
 }
@@ -231,7 +250,8 @@ async fn spill(client: &Client) {
 
 async fn read_back(server: &Server, key: &Key) {
     let client = server.login_with(key).connect().await.expect("connect");
-    let sql = "SELECT canary_column_c0de, (v <-> ($1::text)::vector) < 0.001 FROM canary_table_bf81 WHERE id = 1";
+    let sql =
+        "SELECT canary_column_c0de, (v <-> ($1::text)::vector) < 0.001 FROM canary_table_bf81 WHERE id = 1";
     let row = client.query_one(sql, &[&vector_text(1)]).await.expect("row 1");
     assert_eq!(row.get::<_, String>(0), TEXTS[5]);
     assert!(row.get::<_, bool>(1), "the vector came back");

@@ -53,7 +53,9 @@ fn python(modules: &str) -> Option<PathBuf> {
 
 fn python_client(file: &str, modules: &str) {
     let Some(python) = python(modules) else {
-        skip(&format!("no Python with {modules} (pip install -r tests/clients/requirements.txt): {file} did not run"));
+        skip(&format!(
+            "no Python with {modules} (pip install -r tests/clients/requirements.txt): {file} did not run"
+        ));
         return;
     };
     let mut command = Command::new(python);
@@ -79,7 +81,9 @@ fn node_postgres() {
         works(Command::new("node").env("NODE_PATH", modules(path)).args(["-e", asks]))
     });
     let Some(path) = found else {
-        skip("no Node with pg, pgvector and pg-copy-streams (npm install in tests/clients/node): it did not run");
+        skip(
+            "no Node with pg, pgvector and pg-copy-streams (npm install in tests/clients/node): it did not run",
+        );
         return;
     };
     let mut command = Command::new("node");
@@ -92,7 +96,9 @@ fn pgjdbc() {
     let jar = Path::new("/usr/share/java/postgresql.jar");
     // A runtime without a compiler cannot run a source file.
     if !jar.exists() || !works(Command::new("javac").arg("-version")) {
-        skip("no JDK or no /usr/share/java/postgresql.jar (apt-get install libpostgresql-jdbc-java): pgjdbc did not run");
+        skip(
+            "no JDK or no /usr/share/java/postgresql.jar (apt-get install libpostgresql-jdbc-java): pgjdbc did not run",
+        );
         return;
     }
     let mut command = Command::new("java");

@@ -35,7 +35,9 @@ async fn two_hundred_connections_some_idle_in_copy_one_slow() {
     let login = server.login_with(&key);
     let first = login.connect().await.expect("connect");
     first
-        .batch_execute("CREATE TABLE t (id int PRIMARY KEY, s text, v vector(16)); CREATE TABLE busy (w int, n int)")
+        .batch_execute(
+            "CREATE TABLE t (id int PRIMARY KEY, s text, v vector(16)); CREATE TABLE busy (w int, n int)",
+        )
         .await
         .expect("tables");
     let before = server.resident_bytes();
@@ -44,7 +46,8 @@ async fn two_hundred_connections_some_idle_in_copy_one_slow() {
     let slow = slow_reader(&login.clone().user("acme"));
     let workers = join_all((0..CONNECTIONS - IN_COPY - 2).map(|_| login.connect())).await;
     let workers: Vec<Client> = workers.into_iter().map(|client| client.expect("connect")).collect();
-    let slowest = join_all(workers.iter().enumerate().map(|(n, client)| work(client, n))).await.into_iter().max();
+    let slowest =
+        join_all(workers.iter().enumerate().map(|(n, client)| work(client, n))).await.into_iter().max();
     let slowest = slowest.expect("workers");
     assert!(slowest < PATIENCE, "a statement took {slowest:?}");
 
@@ -122,7 +125,8 @@ async fn work(client: &Client, worker: usize) -> Duration {
         client.execute("INSERT INTO busy VALUES ($1, $2)", &[&worker, &n]).await.expect("insert");
         slowest = slowest.max(start.elapsed());
         let start = Instant::now();
-        let row = client.query_one("SELECT count(*) FROM busy WHERE w = $1", &[&worker]).await.expect("count");
+        let row =
+            client.query_one("SELECT count(*) FROM busy WHERE w = $1", &[&worker]).await.expect("count");
         assert_eq!(row.get::<_, i64>(0), i64::from(n) + 1);
         slowest = slowest.max(start.elapsed());
     }
@@ -214,8 +218,15 @@ fn memory_is_given_back_when_clients_leave() {
 fn busy(login: &Login) -> Wire {
     let mut wire = Wire::log_in(login);
     for n in 0..20 {
-        wire.send(&parse(&format!("s{n}"), "SELECT repeat('x', $1), $2::vector", &[]));
-        wire.send(&[bind("", &format!("s{n}"), &[], &[Some(b"1000"), Some(b"[1,2,3]")], &[]), execute("", 0), sync()].concat());
+        wire.send(&parse(&format!("s{n}"), "SELECT repeat('x', $1::int), $2::vector", &[]));
+        wire.send(
+            &[
+                bind("", &format!("s{n}"), &[], &[Some(b"1000"), Some(b"[1,2,3]")], &[]),
+                execute("", 0),
+                sync(),
+            ]
+            .concat(),
+        );
         assert_eq!(kinds(&wire.until_ready()), "1 2 D C Z");
     }
     wire

@@ -61,7 +61,10 @@ fn rounds() -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn acknowledged_writes_survive_kill_9() {
-    let seed = std::env::var("SEPAL_CRASH_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand::random);
+    let seed = std::env::var("SEPAL_CRASH_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(rand::random);
     println!("SEPAL_CRASH_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let mut server = Server::start();
@@ -72,7 +75,8 @@ async fn acknowledged_writes_survive_kill_9() {
         let client = connect(&server, &key).await;
         doom(&client, i64::try_from(round).expect("few rounds")).await;
         let moment = Duration::from_millis(random.random_range(20..2_500));
-        let mut writers = start_writers(&server, &key, &known, i64::try_from(round).expect("few rounds")).await;
+        let mut writers =
+            start_writers(&server, &key, &known, i64::try_from(round).expect("few rounds")).await;
         tokio::time::sleep(moment).await;
         server.kill();
         known.stop.store(true, Ordering::Relaxed);
@@ -117,8 +121,10 @@ async fn set_up(client: &Client) {
 /// Rows for this round's deleter.
 async fn doom(client: &Client, round: i64) {
     let first = round * DOOMED_PER_ROUND;
-    let sql = "INSERT INTO doomed SELECT x, repeat('x', 50) FROM generate_series($1::int8, $2::int8) AS s(x)";
-    client.execute(sql, &[&first, &(first + DOOMED_PER_ROUND - 1)]).await.expect("doomed rows");
+    let last = first + DOOMED_PER_ROUND - 1;
+    let sql =
+        format!("INSERT INTO doomed SELECT x, repeat('x', 50) FROM generate_series({first}, {last}) AS s(x)");
+    client.batch_execute(&sql).await.expect("doomed rows");
 }
 
 /// Each runs until the server is gone. An error while it lives is a failure, and it lives until `stop` or
@@ -192,7 +198,8 @@ async fn copy_batches(client: Client, known: Arc<Acknowledged>) {
 async fn copy_batch(client: &Client, batch: i64) -> Result<u64, tokio_postgres::Error> {
     let mut sink = Box::pin(client.copy_in::<_, Bytes>("COPY copied FROM STDIN").await?);
     for n in 0..COPY_ROWS {
-        let numbers: Vec<String> = (0..DIMENSIONS).map(|i| ((batch * 31 + n * 7 + i) % 101).to_string()).collect();
+        let numbers: Vec<String> =
+            (0..DIMENSIONS).map(|i| ((batch * 31 + n * 7 + i) % 101).to_string()).collect();
         sink.send(Bytes::from(format!("{batch}\t{n}\t[{}]\n", numbers.join(",")))).await?;
     }
     sink.as_mut().finish().await
@@ -245,17 +252,24 @@ async fn check(client: &Client, known: &Acknowledged, round: u64, moment: Durati
 }
 
 async fn check_pairs(client: &Client, known: &Acknowledged, at: &str) {
-    let ids = |rows: Vec<tokio_postgres::Row>| rows.iter().map(|row| row.get::<_, i64>(0)).collect::<BTreeSet<_>>();
+    let ids =
+        |rows: Vec<tokio_postgres::Row>| rows.iter().map(|row| row.get::<_, i64>(0)).collect::<BTreeSet<_>>();
     let left = ids(client.query("SELECT id FROM left_half WHERE note = 'l' || id", &[]).await.expect("left"));
-    let right = ids(client.query("SELECT id FROM right_half WHERE note = 'r' || id", &[]).await.expect("right"));
+    let right =
+        ids(client.query("SELECT id FROM right_half WHERE note = 'r' || id", &[]).await.expect("right"));
     let half: Vec<_> = left.symmetric_difference(&right).collect();
     assert!(half.is_empty(), "{at}: half-applied transactions: {half:?}");
     let acknowledged = known.pairs.lock().expect("pairs");
     let lost: Vec<_> = acknowledged.difference(&left).collect();
     assert!(lost.is_empty(), "{at}: acknowledged inserts are lost: {lost:?}");
     let count = left.len();
-    let total: usize = client.query_one("SELECT count(*) FROM left_half", &[]).await.expect("count").get::<_, i64>(0)
-        .try_into().expect("a count");
+    let total: usize = client
+        .query_one("SELECT count(*) FROM left_half", &[])
+        .await
+        .expect("count")
+        .get::<_, i64>(0)
+        .try_into()
+        .expect("a count");
     assert_eq!(total, count, "{at}: rows with wrong text");
 }
 
@@ -268,7 +282,10 @@ async fn check_counters(client: &Client, known: &Acknowledged, at: &str) {
         let acknowledged = known.counters[slot].load(Ordering::Relaxed);
         let attempted = known.attempted[slot].load(Ordering::Relaxed);
         assert_eq!(a, b, "{at}: counter {id} is half applied");
-        assert!((acknowledged..=attempted).contains(&a), "{at}: counter {id} is {a}, not {acknowledged}..={attempted}");
+        assert!(
+            (acknowledged..=attempted).contains(&a),
+            "{at}: counter {id} is {a}, not {acknowledged}..={attempted}"
+        );
         // An increment in flight at the kill may have been kept: from now on it counts.
         known.counters[slot].store(a, Ordering::Relaxed);
         known.attempted[slot].store(a, Ordering::Relaxed);
@@ -282,8 +299,13 @@ async fn check_batches(client: &Client, known: &Acknowledged, at: &str) {
         .expect("batches");
     let mut whole = BTreeSet::new();
     for row in rows {
-        let (batch, rows, distinct, vectors): (i64, i64, i64, i64) = (row.get(0), row.get(1), row.get(2), row.get(3));
-        assert_eq!((rows, distinct, vectors), (COPY_ROWS, COPY_ROWS, COPY_ROWS), "{at}: batch {batch} is half there");
+        let (batch, rows, distinct, vectors): (i64, i64, i64, i64) =
+            (row.get(0), row.get(1), row.get(2), row.get(3));
+        assert_eq!(
+            (rows, distinct, vectors),
+            (COPY_ROWS, COPY_ROWS, COPY_ROWS),
+            "{at}: batch {batch} is half there"
+        );
         whole.insert(batch);
     }
     let mut acknowledged = known.batches.lock().expect("batches");
@@ -305,7 +327,8 @@ async fn check_deleted(client: &Client, known: &Acknowledged, at: &str) {
 /// What an index finds is what is there, whether its build survived or not.
 async fn check_search(client: &Client, at: &str) {
     let total: i64 = client.query_one("SELECT count(*) FROM copied", &[]).await.expect("count").get(0);
-    let Some(row) = client.query_opt("SELECT v::text FROM copied ORDER BY batch DESC, n LIMIT 1", &[]).await.expect("v")
+    let Some(row) =
+        client.query_opt("SELECT v::text FROM copied ORDER BY batch DESC, n LIMIT 1", &[]).await.expect("v")
     else {
         return;
     };

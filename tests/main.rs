@@ -8,6 +8,7 @@
 //! | `slt` | does SQL mean what it means in Postgres and pgvector? (`slt/`) |
 //! | `clients`, `rust_client` | do real drivers work? (`clients/`) |
 //! | `frames` | does any sequence of bytes end more than its own connection? |
+//! | `protocol` | does the conversation go as Postgres' does? |
 //! | `auth` | who comes in, and who is thrown out? |
 //! | `tenancy` | what does one tenant learn of another? |
 //! | `canary` | does plaintext reach the disk? |
@@ -25,9 +26,11 @@ mod connections;
 mod crash;
 mod disk_full;
 mod frames;
+mod protocol;
 mod rust_client;
 mod server;
 mod slt;
+mod survivor;
 mod tenancy;
 mod tidy;
 mod wire;

@@ -82,8 +82,21 @@ async fn every_type_both_ways_in_binary() {
     client
         .execute(
             insert,
-            &[&-7_i16, &i32::MIN, &i64::MAX, &1.5_f32, &f64::MIN_POSITIVE, &"täxt", &"varchar", &true,
-                &&b"\0\xff"[..], &moment, &moment, &vector, &Vector(vec![0.5; 2000])],
+            &[
+                &-7_i16,
+                &i32::MIN,
+                &i64::MAX,
+                &1.5_f32,
+                &f64::MIN_POSITIVE,
+                &"täxt",
+                &"varchar",
+                &true,
+                &&b"\0\xff"[..],
+                &moment,
+                &moment,
+                &vector,
+                &Vector(vec![0.5; 2000]),
+            ],
         )
         .await
         .expect("insert");
@@ -104,10 +117,14 @@ async fn every_type_both_ways_in_binary() {
 
     let nothing: Option<i32> = None;
     client
-        .execute("INSERT INTO rust_types (i4, t, vec) VALUES ($1, $2, $3)", &[&nothing, &None::<String>, &None::<Vector>])
+        .execute(
+            "INSERT INTO rust_types (i4, t, vec) VALUES ($1, $2, $3)",
+            &[&nothing, &None::<String>, &None::<Vector>],
+        )
         .await
         .expect("NULLs");
-    let row = client.query_one("SELECT i4, t, vec, tz FROM rust_types WHERE i2 IS NULL", &[]).await.expect("NULLs");
+    let row =
+        client.query_one("SELECT i4, t, vec, tz FROM rust_types WHERE i2 IS NULL", &[]).await.expect("NULLs");
     assert_eq!(row.get::<_, Option<i32>>(0), None);
     assert_eq!(row.get::<_, Option<String>>(1), None);
     assert_eq!(row.get::<_, Option<Vector>>(2), None);
@@ -118,7 +135,10 @@ async fn every_type_both_ways_in_binary() {
 async fn binary_forms_of_types_without_a_rust_type() {
     let client = connect().await;
     for (sql, bytes) in [
-        ("SELECT 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid", &b"\xa0\xee\xbc\x99\x9c\x0b\x4e\xf8\xbb\x6d\x6b\xb9\xbd\x38\x0a\x11"[..]),
+        (
+            "SELECT 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid",
+            &b"\xa0\xee\xbc\x99\x9c\x0b\x4e\xf8\xbb\x6d\x6b\xb9\xbd\x38\x0a\x11"[..],
+        ),
         ("SELECT '2000-01-02'::date", b"\0\0\0\x01"),
         ("SELECT '1999-12-31'::date", b"\xff\xff\xff\xff"),
         ("SELECT '2000-01-01 00:00:01'::timestamp", b"\0\0\0\0\0\x0f\x42\x40"),
@@ -141,25 +161,43 @@ async fn result_columns_have_postgres_names_and_types() {
     for (sql, columns) in [
         ("SELECT 1", &[("?column?", Type::INT4)][..]),
         ("SELECT 1, 2", &[("?column?", Type::INT4), ("?column?", Type::INT4)]),
-        ("SELECT 3000000000 AS big, 1.5 AS n, 'x' AS t, true", &[
-            ("big", Type::INT8), ("n", Type::NUMERIC), ("t", Type::TEXT), ("?column?", Type::BOOL)]),
-        ("SELECT count(*), sum(id), min(id), max(id) + 1 FROM rust_names", &[
-            ("count", Type::INT8), ("sum", Type::INT8), ("min", Type::INT4), ("?column?", Type::INT4)]),
-        ("SELECT lower('X'), coalesce(id, 0), id::bigint, CAST(id AS text) FROM rust_names", &[
-            ("lower", Type::TEXT), ("coalesce", Type::INT4), ("id", Type::INT8), ("id", Type::TEXT)]),
-        ("SELECT '1'::int, now()::date, CASE WHEN true THEN 1 END", &[
-            ("int4", Type::INT4), ("now", Type::DATE), ("case", Type::INT4)]),
-        ("SELECT id, id, rust_names.id AS \"A b\" FROM rust_names", &[
-            ("id", Type::INT4), ("id", Type::INT4), ("A b", Type::INT4)]),
-        ("SELECT v <-> '[1,2,3]', (v <=> '[1,2,3]') AS d, vector_dims(v) FROM rust_names", &[
-            ("?column?", Type::FLOAT8), ("d", Type::FLOAT8), ("vector_dims", Type::INT4)]),
-        ("SELECT (SELECT 1 AS inner_name), EXISTS (SELECT 1), ARRAY[1,2]", &[
-            ("inner_name", Type::INT4), ("exists", Type::BOOL), ("array", Type::INT4_ARRAY)]),
+        (
+            "SELECT 3000000000 AS big, 1.5 AS n, 'x' AS t, true",
+            &[("big", Type::INT8), ("n", Type::NUMERIC), ("t", Type::TEXT), ("?column?", Type::BOOL)],
+        ),
+        (
+            "SELECT count(*), sum(id), min(id), max(id) + 1 FROM rust_names",
+            &[("count", Type::INT8), ("sum", Type::INT8), ("min", Type::INT4), ("?column?", Type::INT4)],
+        ),
+        (
+            "SELECT lower('X'), coalesce(id, 0), id::bigint, CAST(id AS text) FROM rust_names",
+            &[("lower", Type::TEXT), ("coalesce", Type::INT4), ("id", Type::INT8), ("id", Type::TEXT)],
+        ),
+        (
+            "SELECT '1'::int, now()::date, CASE WHEN true THEN 1 END",
+            &[("int4", Type::INT4), ("now", Type::DATE), ("case", Type::INT4)],
+        ),
+        (
+            "SELECT id, id, rust_names.id AS \"A b\" FROM rust_names",
+            &[("id", Type::INT4), ("id", Type::INT4), ("A b", Type::INT4)],
+        ),
+        (
+            "SELECT v <-> '[1,2,3]', (v <=> '[1,2,3]') AS d, vector_dims(v) FROM rust_names",
+            &[("?column?", Type::FLOAT8), ("d", Type::FLOAT8), ("vector_dims", Type::INT4)],
+        ),
+        (
+            "SELECT (SELECT 1 AS inner_name), EXISTS (SELECT 1), ARRAY[1,2]",
+            &[("inner_name", Type::INT4), ("exists", Type::BOOL), ("array", Type::INT4_ARRAY)],
+        ),
         ("SHOW server_version", &[("server_version", Type::TEXT)]),
-        ("INSERT INTO rust_names VALUES (1) RETURNING id, id + 1", &[("id", Type::INT4), ("?column?", Type::INT4)]),
+        (
+            "INSERT INTO rust_names VALUES (1) RETURNING id, id + 1",
+            &[("id", Type::INT4), ("?column?", Type::INT4)],
+        ),
     ] {
         let statement = client.prepare(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
-        let found: Vec<_> = statement.columns().iter().map(|column| (column.name(), column.type_().clone())).collect();
+        let found: Vec<_> =
+            statement.columns().iter().map(|column| (column.name(), column.type_().clone())).collect();
         assert_eq!(found, columns, "{sql}");
     }
     let explain = client.prepare("EXPLAIN SELECT 1").await.expect("explain");
@@ -186,7 +224,10 @@ async fn parameters_are_inferred() {
         .batch_execute("CREATE TABLE rust_params (id int PRIMARY KEY, g int8, t text, v vector(2)); INSERT INTO rust_params VALUES (1, 1, 'a', '[0,0]'), (2, 1, 'b', '[3,4]')")
         .await
         .expect("create");
-    let nearest = client.prepare("SELECT id, v <-> $1 FROM rust_params WHERE g = $2 ORDER BY v <-> $1 LIMIT $3").await.expect("prepare");
+    let nearest = client
+        .prepare("SELECT id, v <-> $1 FROM rust_params WHERE g = $2 ORDER BY v <-> $1 LIMIT $3")
+        .await
+        .expect("prepare");
     let types: Vec<_> = nearest.params().iter().map(Type::name).collect();
     assert_eq!(types, ["vector", "int8", "int8"]);
     for _ in 0..10 {
@@ -197,11 +238,16 @@ async fn parameters_are_inferred() {
     for (sql, types) in [
         ("SELECT * FROM rust_params WHERE id = $1 AND t LIKE $2", &["int4", "text"][..]),
         ("SELECT * FROM rust_params WHERE id = ANY($1)", &["_int4"]),
-        ("SELECT * FROM rust_params WHERE id IN ($1, $2) OR g BETWEEN $3 AND $4", &["int4", "int4", "int8", "int8"]),
+        (
+            "SELECT * FROM rust_params WHERE id IN ($1, $2) OR g BETWEEN $3 AND $4",
+            &["int4", "int4", "int8", "int8"],
+        ),
         ("UPDATE rust_params SET t = $2, v = $3 WHERE id = $1", &["int4", "text", "vector"]),
         ("DELETE FROM rust_params WHERE t = $1", &["text"]),
-        ("INSERT INTO rust_params VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO UPDATE SET g = rust_params.g + $5", &[
-            "int4", "int8", "text", "vector", "int8"]),
+        (
+            "INSERT INTO rust_params VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO UPDATE SET g = rust_params.g + $5",
+            &["int4", "int8", "text", "vector", "int8"],
+        ),
         ("SELECT $1::int8 + 1, $2", &["int8", "text"]),
         ("SELECT coalesce($1, 7) FROM rust_params OFFSET $2", &["int4", "int8"]),
     ] {
@@ -209,7 +255,10 @@ async fn parameters_are_inferred() {
         let found: Vec<_> = statement.params().iter().map(Type::name).collect();
         assert_eq!(found, types, "{sql}");
     }
-    let ids = client.query("SELECT id FROM rust_params WHERE id = ANY($1) ORDER BY id", &[&vec![2, 9]]).await.expect("any");
+    let ids = client
+        .query("SELECT id FROM rust_params WHERE id = ANY($1) ORDER BY id", &[&vec![2, 9]])
+        .await
+        .expect("any");
     assert_eq!(ids.len(), 1);
     // The planner's answer for one value must not be served for another.
     let one = client.prepare("SELECT t FROM rust_params WHERE id = $1").await.expect("prepare");
@@ -237,7 +286,10 @@ async fn copy_both_ways_in_every_format() {
     assert!(binary.starts_with(b"PGCOPY\n\xff\r\n\0"));
     client.batch_execute("TRUNCATE rust_copy").await.expect("truncate");
     copy_in(&client, "COPY rust_copy FROM STDIN (FORMAT binary)", &binary).await;
-    assert_eq!(copy_out(&client, "COPY (SELECT * FROM rust_copy ORDER BY id) TO STDOUT").await, rows.as_bytes());
+    assert_eq!(
+        copy_out(&client, "COPY (SELECT * FROM rust_copy ORDER BY id) TO STDOUT").await,
+        rows.as_bytes()
+    );
     let out = copy_out(&client, "COPY rust_copy (v, id) TO STDOUT WITH (DELIMITER '|', NULL 'none')").await;
     assert_eq!(out, b"[1,2]|1\nnone|2\n[3,4]|3\n");
     // Cut at every byte: the server must not care where frames end.
@@ -262,8 +314,16 @@ async fn a_copy_that_breaks_has_no_effect() {
         ("1\t[1,2]\nx\t[1,2]\n", "22P02", "invalid input syntax for type integer: \"x\""),
         ("1\t[1,2]\n2\n", "22P04", "missing data for column \"v\""),
         ("1\t[1,2]\n2\t[1,2]\t3\n", "22P04", "extra data after last expected column"),
-        ("1\t[1,2]\n1\t[1,2]\n", "23505", "duplicate key value violates unique constraint \"rust_broken_pkey\""),
-        ("1\t[1,2]\n\\N\t[1,2]\n", "23502", "null value in column \"id\" of relation \"rust_broken\" violates not-null constraint"),
+        (
+            "1\t[1,2]\n1\t[1,2]\n",
+            "23505",
+            "duplicate key value violates unique constraint \"rust_broken_pkey\"",
+        ),
+        (
+            "1\t[1,2]\n\\N\t[1,2]\n",
+            "23502",
+            "null value in column \"id\" of relation \"rust_broken\" violates not-null constraint",
+        ),
     ] {
         let sink = client.copy_in::<_, Bytes>("COPY rust_broken FROM STDIN").await.expect("copy");
         pin_mut!(sink);
@@ -276,7 +336,8 @@ async fn a_copy_that_breaks_has_no_effect() {
         assert_eq!((error.code().code(), error.message()), (state, message));
         let place = error.where_().unwrap_or_default().to_owned();
         assert!(state.starts_with("23") || place.contains("line 2"), "{message}: the context is {place:?}");
-        let count: i64 = client.query_one("SELECT count(*) FROM rust_broken", &[]).await.expect("count").get(0);
+        let count: i64 =
+            client.query_one("SELECT count(*) FROM rust_broken", &[]).await.expect("count").get(0);
         assert_eq!(count, 0, "{message}");
     }
     // A client that gives up half-way.
@@ -319,7 +380,10 @@ async fn transactions_portals_and_streams() {
     let mut client = connect().await;
     client.batch_execute("CREATE TABLE rust_tx (id int PRIMARY KEY)").await.expect("create");
     let transaction = client.transaction().await.expect("begin");
-    transaction.execute("INSERT INTO rust_tx SELECT x FROM generate_series(1, 100) AS s(x)", &[]).await.expect("insert");
+    transaction
+        .execute("INSERT INTO rust_tx SELECT x FROM generate_series(1, 100) AS s(x)", &[])
+        .await
+        .expect("insert");
     let statement = transaction.prepare("SELECT id FROM rust_tx ORDER BY id").await.expect("prepare");
     let portal = transaction.bind(&statement, &[]).await.expect("bind");
     let first = transaction.query_portal(&portal, 30).await.expect("30 rows");
@@ -373,7 +437,8 @@ async fn cancel_from_another_connection() {
     let authority = server.login().authority.expect("TLS");
     let tls = tokio_postgres_rustls::MakeRustlsConnect::new(crate::server::tls_config(&authority));
     let slow = tokio::spawn(async move {
-        let sql = "SELECT count(*) FROM generate_series(1, 100000) AS a(x), generate_series(1, 1000000) AS b(x)";
+        let sql =
+            "SELECT count(*) FROM generate_series(1, 100000) AS a(x), generate_series(1, 1000000) AS b(x)";
         let error = client.query_one(sql, &[]).await.expect_err("cancelled");
         assert_eq!(error.code().expect("a state").code(), "57014");
         client.query_one("SELECT 1", &[]).await.expect("the session goes on");

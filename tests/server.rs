@@ -160,7 +160,8 @@ impl Server {
         loop {
             if let Some(status) = child.try_wait().expect("wait for the server") {
                 let log = fs::read(self.log_path()).expect("log file");
-                let log = String::from_utf8_lossy(&log[usize::try_from(offset).expect("a small log")..]).into_owned();
+                let log = String::from_utf8_lossy(&log[usize::try_from(offset).expect("a small log")..])
+                    .into_owned();
                 return Err(Ended { status, log });
             }
             // Written whole and renamed, so a file that is there is complete.
@@ -389,7 +390,9 @@ impl Login {
 /// A TLS client that trusts one authority and nothing else.
 pub fn tls_config(authority: &Path) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(authority).expect("the server's authority")).expect("a certificate");
+    roots
+        .add(CertificateDer::from_pem_file(authority).expect("the server's authority"))
+        .expect("a certificate");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -476,7 +479,10 @@ pub fn spawn(command: Command) -> Child {
     let name = command.get_program().to_owned();
     let (answer, started) = mpsc::channel();
     spawner.lock().expect("the spawner").send((command, answer)).expect("the spawner lives");
-    started.recv().expect("the spawner answers").unwrap_or_else(|error| panic!("start {}: {error}", name.display()))
+    started
+        .recv()
+        .expect("the spawner answers")
+        .unwrap_or_else(|error| panic!("start {}: {error}", name.display()))
 }
 
 /// Runs a program to its end; kills it after `limit` and fails.

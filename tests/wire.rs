@@ -96,12 +96,13 @@ impl Wire {
             let message = wire.message().expect("the way to ReadyForQuery");
             match message.kind {
                 'S' => {
-                    let mut texts = message.body.split(|byte| *byte == 0).map(|text| String::from_utf8_lossy(text));
+                    let mut texts = message.body.split(|byte| *byte == 0).map(String::from_utf8_lossy);
                     let mut next = || texts.next().expect("two strings").into_owned();
                     wire.parameters.push((next(), next()));
                 }
                 'K' => {
-                    let word = |at: usize| i32::from_be_bytes(message.body[at..at + 4].try_into().expect("4 bytes"));
+                    let word =
+                        |at: usize| i32::from_be_bytes(message.body[at..at + 4].try_into().expect("4 bytes"));
                     (wire.process, wire.secret) = (word(0), word(4));
                 }
                 'Z' => return wire,
@@ -229,7 +230,9 @@ impl End {
     pub fn error(&self) -> &Message {
         match self.messages.last() {
             Some(message) if message.kind == 'E' => message,
-            other => panic!("the connection ended with {:?}, not with an error", other.map(Message::describe)),
+            other => {
+                panic!("the connection ended with {:?}, not with an error", other.map(Message::describe))
+            }
         }
     }
 }
@@ -271,6 +274,10 @@ pub fn startup(protocol: u32, parameters: &[(&str, &str)]) -> Vec<u8> {
     [&length.to_be_bytes()[..], &body].concat()
 }
 
+pub fn cancel_request(process: i32, secret: i32) -> Vec<u8> {
+    [&[0, 0, 0, 16, 4, 210, 22, 46][..], &process.to_be_bytes(), &secret.to_be_bytes()].concat()
+}
+
 pub fn parse(name: &str, sql: &str, types: &[u32]) -> Vec<u8> {
     let mut body = [cstring(name), cstring(sql)].concat();
     body.extend(u16::try_from(types.len()).expect("few types").to_be_bytes());
@@ -281,7 +288,13 @@ pub fn parse(name: &str, sql: &str, types: &[u32]) -> Vec<u8> {
 }
 
 /// Bind with these format codes and values (`None`: NULL) and result format codes.
-pub fn bind(portal: &str, statement: &str, formats: &[i16], values: &[Option<&[u8]>], results: &[i16]) -> Vec<u8> {
+pub fn bind(
+    portal: &str,
+    statement: &str,
+    formats: &[i16],
+    values: &[Option<&[u8]>],
+    results: &[i16],
+) -> Vec<u8> {
     let count = |n: usize| u16::try_from(n).expect("few values").to_be_bytes();
     let mut body = [cstring(portal), cstring(statement)].concat();
     body.extend(count(formats.len()));
@@ -321,6 +334,9 @@ pub fn flush() -> Vec<u8> {
 fn closed(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe
+        ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe
     )
 }

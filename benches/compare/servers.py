@@ -44,11 +44,11 @@ def family(process):
     return out
 
 
-def wait_until(ready, process, seconds, what):
+def wait_until(ready, process, seconds, what, log):
     deadline = time.monotonic() + seconds
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
-            sys.exit(f"{what} did not start; its log is above or in {process.args[0]}'s directory")
+            sys.exit(f"{what} did not start:\n{log.read_text()[-2000:]}")
         time.sleep(0.05)
 
 
@@ -84,7 +84,7 @@ class Sepal(Server):
             command.append("--insecure-plaintext")
         with open(work / "sepal.log", "wb") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, stdin=subprocess.DEVNULL)
-        wait_until(env_file.exists, self.process, 60, "sepal dev")
+        wait_until(env_file.exists, self.process, 60, "sepal dev", work / "sepal.log")
         shell = subprocess.run(["sh", "-c", '. "$1"; env', "sh", env_file], capture_output=True, text=True, check=True)
         found = dict(line.split("=", 1) for line in shell.stdout.splitlines() if line.startswith("PG"))
         # The load generator speaks no SCRAM: the tenant's name goes with the token as password.
@@ -120,7 +120,7 @@ class PgVector(Server):
         with open(work / "pgvector.log", "wb") as log:
             self.process = subprocess.Popen([*prefix, binaries / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port),
                                              "-k", "", *options], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=home)
-        wait_until(lambda: self.answers(port), self.process, 60, "PostgreSQL")
+        wait_until(lambda: self.answers(port), self.process, 60, "PostgreSQL", work / "pgvector.log")
         self.version = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True).stdout.strip()
         self.setup = ["CREATE EXTENSION IF NOT EXISTS vector"]
 

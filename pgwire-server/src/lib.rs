@@ -25,4 +25,3 @@ pub mod metrics;
 pub mod server;
 pub mod session;
 pub mod tls;
-

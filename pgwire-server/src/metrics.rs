@@ -54,15 +54,24 @@ impl WireMetrics {
         let statement_seconds = Histogram::with_opts(seconds)?;
         registry.register(Box::new(statement_seconds.clone()))?;
         Ok(Self {
-            connections_accepted: counter("sepal_pg_connections_accepted_total", "Postgres connections accepted")?,
+            connections_accepted: counter(
+                "sepal_pg_connections_accepted_total",
+                "Postgres connections accepted",
+            )?,
             connections_open,
             connections_refused: labelled("sepal_pg_connections_refused_total", "Logins refused", "reason")?,
             statements: labelled("sepal_pg_statements_total", "Statements run", "protocol")?,
             statement_seconds,
             errors: labelled("sepal_pg_errors_total", "Errors sent to clients", "sqlstate")?,
             rows_sent: counter("sepal_pg_rows_sent_total", "Rows sent to clients")?,
-            copy_rows_received: counter("sepal_pg_copy_rows_received_total", "Rows taken by COPY FROM STDIN")?,
-            copy_bytes_received: counter("sepal_pg_copy_bytes_received_total", "Bytes taken by COPY FROM STDIN")?,
+            copy_rows_received: counter(
+                "sepal_pg_copy_rows_received_total",
+                "Rows taken by COPY FROM STDIN",
+            )?,
+            copy_bytes_received: counter(
+                "sepal_pg_copy_bytes_received_total",
+                "Bytes taken by COPY FROM STDIN",
+            )?,
             bytes_received: counter("sepal_pg_bytes_received_total", "Bytes read from Postgres clients")?,
             bytes_sent: counter("sepal_pg_bytes_sent_total", "Bytes written to Postgres clients")?,
             protocol_violations: counter("sepal_pg_protocol_violations_total", "Malformed frames")?,

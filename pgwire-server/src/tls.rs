@@ -51,7 +51,8 @@ impl TlsConfig {
             return Err(TlsError::NoCertificate("the file holds no CERTIFICATE section".into()));
         };
         let end_point = end_point(certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsError::NoKey(format!("{error:?}")))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsError::NoKey(format!("{error:?}")))?;
         let versions: &[_] = if allow_tls12 { &[&TLS13, &TLS12] } else { &[&TLS13] };
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -92,7 +93,9 @@ fn end_point(certificate: &CertificateDer<'_>) -> Result<Option<Vec<u8>>, TlsErr
 
 impl fmt::Debug for TlsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsConfig").field("channel_binding", &self.end_point.is_some()).finish_non_exhaustive()
+        f.debug_struct("TlsConfig")
+            .field("channel_binding", &self.end_point.is_some())
+            .finish_non_exhaustive()
     }
 }
 

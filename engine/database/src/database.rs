@@ -66,8 +66,13 @@ impl Database {
     ///
     /// Errors: 55006 another process has it; a root key that is not this directory's; a damaged control file.
     pub fn open(options: DatabaseOptions) -> Result<Arc<Self>> {
-        let lock = DirectoryLock::take(&options.data_dir)?;
-        let control = Control::open(&options.data_dir.join("control.db"), &options.root_key, ControlOptions::default())?;
+        let mut lock = DirectoryLock::take(&options.data_dir)?;
+        let control = Control::open(
+            &options.data_dir.join("control.db"),
+            &options.root_key,
+            ControlOptions::default(),
+        )?;
+        lock.announce()?;
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Arc::new(Self {
             cache: ColumnCache::new(options.cache_bytes / 2),
@@ -143,7 +148,9 @@ impl Database {
                     let key = database.control.tenant_key(id)?;
                     OpenTenant::open(id, key, &database.options, &database.cache)
                 });
-                let tenant = opening.await.map_err(|problem| Error::bug(format!("opening a tenant panicked: {problem}")))??;
+                let tenant = opening
+                    .await
+                    .map_err(|problem| Error::bug(format!("opening a tenant panicked: {problem}")))??;
                 tokio::spawn(maintain::maintain(Arc::clone(&tenant)));
                 Ok::<_, Error>(tenant)
             })
@@ -166,10 +173,11 @@ impl Database {
         self.cache.forget_tenant(id);
         let path = directory(&self.options.data_dir, id);
         let removed = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&path) {
-            Err(problem) if problem.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::new(SqlState::IoError, format!("the key is destroyed, but {} remains: {problem}", path.display()))
-                    .with_hint("Remove the directory by hand; nothing in it can be opened any more."))
-            }
+            Err(problem) if problem.kind() != std::io::ErrorKind::NotFound => Err(Error::new(
+                SqlState::IoError,
+                format!("the key is destroyed, but {} remains: {problem}", path.display()),
+            )
+            .with_hint("Remove the directory by hand; nothing in it can be opened any more.")),
             _ => Ok(()),
         });
         removed.await.map_err(|problem| Error::bug(format!("removing files panicked: {problem}")))??;

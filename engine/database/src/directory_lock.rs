@@ -2,9 +2,9 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io::Write,
+    io::{Seek, Write},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use sepal_types::{Error, Result, SqlState};
@@ -12,7 +12,8 @@ use sepal_types::{Error, Result, SqlState};
 /// The lock goes when this is dropped, or when the process dies.
 #[derive(Debug)]
 pub struct DirectoryLock {
-    _file: File,
+    file: File,
+    path: PathBuf,
 }
 
 impl DirectoryLock {
@@ -22,8 +23,14 @@ impl DirectoryLock {
         let failed = |problem: std::io::Error| {
             Error::new(SqlState::IoError, format!("cannot lock {}: {problem}", path.display()))
         };
-        let mut file =
-            OpenOptions::new().create(true).read(true).write(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .write(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -36,8 +43,17 @@ impl DirectoryLock {
             }
             Err(TryLockError::Error(problem)) => return Err(failed(problem)),
         }
-        file.set_len(0).map_err(failed)?;
-        writeln!(file, "{}", std::process::id()).map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { file, path })
+    }
+
+    /// Writes our process id for others to read. Only once the directory was opened: a refused start changes
+    /// nothing.
+    pub fn announce(&mut self) -> Result<()> {
+        let failed = |problem: std::io::Error| {
+            Error::new(SqlState::IoError, format!("cannot write {}: {problem}", self.path.display()))
+        };
+        self.file.set_len(0).map_err(failed)?;
+        self.file.rewind().map_err(failed)?;
+        writeln!(self.file, "{}", std::process::id()).map_err(failed)
     }
 }

@@ -30,13 +30,13 @@ pub use session::{
 };
 
 pub use sepal_control::{
-    ApiKey, Control, ControlError, Environment, EnvironmentName, KeyCacheStats, Principal, RootKeyError, Scopes,
-    Tenant, TenantName, Token, root_key,
+    ApiKey, Control, ControlError, Environment, EnvironmentName, KeyCacheStats, Principal, RootKeyError,
+    Scopes, Tenant, TenantName, Token, root_key,
 };
 pub use sepal_crypto::{Key, scram};
 pub use sepal_query::{CopyFormat, CopyHeader, CopyKind, output::OutputColumn, sql::Statement, values};
 pub use sepal_storage::arrow_type;
 pub use sepal_types::{
-    Error, ErrorKind, Metric, Result, SqlState, SqlType, TenantId, check_finite, format_float4, format_float8,
-    format_vector, limits, parse_vector,
+    Error, ErrorKind, Metric, Result, SqlState, SqlType, TenantId, check_finite, format_float4,
+    format_float8, format_vector, limits, parse_vector,
 };

@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
+use arrow::array::{Array, ArrayRef};
 use sepal_index::{Bits, BuildParams, VectorIndex};
 use sepal_storage::{BlobBuilder, Chunk};
 use sepal_types::{Error, IndexDef, IndexMethod, Result, SqlState, TableDef, TableId, VectorIndexOptions};
-use arrow::array::{Array, ArrayRef};
 
 use crate::{builds::Posted, session::CancelToken, tenant::OpenTenant};
 
@@ -61,7 +61,9 @@ impl BlobBuilder for SegmentIndexer<'_> {
             return None;
         }
         let posted = self.tenant.builds.post(0, def.id, index.id, column.len() as u64);
-        match build(options, column, self.tenant.threads, &posted, &|| self.tenant.closed.load(Ordering::Acquire)) {
+        match build(options, column, self.tenant.threads, &posted, &|| {
+            self.tenant.closed.load(Ordering::Acquire)
+        }) {
             Ok(built) => Some(built.serialize()),
             Err(error) => {
                 // The segment is searched exactly meanwhile: no row is lost to a search.
@@ -75,7 +77,13 @@ impl BlobBuilder for SegmentIndexer<'_> {
 /// Builds an index over every segment of a table that lacks it, then marks it valid. Blocking.
 ///
 /// Rows still in memory are flushed first. Errors: 57014 when cancelled, 0A000 for a metric the method has not.
-pub fn build_index(tenant: &OpenTenant, table: TableId, index: TableId, pid: i32, cancel: &CancelToken) -> Result<()> {
+pub fn build_index(
+    tenant: &OpenTenant,
+    table: TableId,
+    index: TableId,
+    pid: i32,
+    cancel: &CancelToken,
+) -> Result<()> {
     checkpoint(tenant)?;
     let snapshot = tenant.store.snapshot();
     let version = snapshot.table(table).ok_or_else(gone)?;

@@ -42,7 +42,12 @@ pub fn directory(data: &Path, tenant: TenantId) -> PathBuf {
 
 impl OpenTenant {
     /// Opens the store, replaying its log; makes it when the tenant has none yet.
-    pub fn open(id: TenantId, key: Key, options: &DatabaseOptions, cache: &Arc<ColumnCache>) -> Result<Arc<Self>> {
+    pub fn open(
+        id: TenantId,
+        key: Key,
+        options: &DatabaseOptions,
+        cache: &Arc<ColumnCache>,
+    ) -> Result<Arc<Self>> {
         let directory = directory(&options.data_dir, id);
         let store_options = StoreOptions {
             cache: Arc::clone(cache),
@@ -92,7 +97,10 @@ impl OpenTenant {
     /// 57P01 once the tenant is closed.
     pub fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
-            return Err(Error::new(SqlState::AdminShutdown, "terminating connection because the tenant was closed"));
+            return Err(Error::new(
+                SqlState::AdminShutdown,
+                "terminating connection because the tenant was closed",
+            ));
         }
         Ok(())
     }

@@ -49,7 +49,10 @@ impl Header {
     /// # Panics
     /// When `rows` or `dim` are past what [`crate::BuildParams`] admits.
     pub(crate) fn new(kind: Kind, metric: Metric, rows: usize, dim: usize) -> Self {
-        assert!(dim <= limits::MAX_DIMENSIONS && rows <= u32::MAX as usize, "{rows} × {dim} passed build's check");
+        assert!(
+            dim <= limits::MAX_DIMENSIONS && rows <= u32::MAX as usize,
+            "{rows} × {dim} passed build's check"
+        );
         Self { kind, metric, rows: rows as u32, dim: dim as u32 }
     }
 
@@ -183,8 +186,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn numbers<T, const N: usize>(&mut self, count: usize, from: fn([u8; N]) -> T) -> Result<Vec<T>, IndexError> {
-        let len = count.checked_mul(N).ok_or_else(|| self.corrupt(format!("{count} numbers are too many")))?;
+    fn numbers<T, const N: usize>(
+        &mut self,
+        count: usize,
+        from: fn([u8; N]) -> T,
+    ) -> Result<Vec<T>, IndexError> {
+        let len =
+            count.checked_mul(N).ok_or_else(|| self.corrupt(format!("{count} numbers are too many")))?;
         // `take` has checked that the bytes are there before `collect` reserves for them.
         let (chunks, _) = self.take(len)?.as_chunks::<N>();
         Ok(chunks.iter().map(|chunk| from(*chunk)).collect())
@@ -238,7 +246,8 @@ mod tests {
 
     /// Version 1, for ever: a change here is a new version.
     const GOLDEN: [u8; HEADER_BYTES] = [
-        b'S', b'E', b'P', b'A', b'L', b'I', b'D', b'X', 1, 0, 3, 3, 0x39, 0x30, 0, 0, 0x80, 1, 0, 0, 0, 0, 0, 0,
+        b'S', b'E', b'P', b'A', b'L', b'I', b'D', b'X', 1, 0, 3, 3, 0x39, 0x30, 0, 0, 0x80, 1, 0, 0, 0, 0, 0,
+        0,
     ];
 
     #[test]

@@ -109,10 +109,7 @@ pub trait VectorIndex: Send + Sync {
 /// # Errors
 /// [`IndexError::UnsupportedMetric`] for `ivfflat` with L1, [`IndexError::Shape`] when the slices do not fit
 /// together, [`IndexError::Cancelled`], and [`IndexError::Faiss`] when FAISS gives up.
-pub fn build(
-    options: &VectorIndexOptions,
-    params: &BuildParams,
-) -> Result<Box<dyn VectorIndex>, IndexError> {
+pub fn build(options: &VectorIndexOptions, params: &BuildParams) -> Result<Box<dyn VectorIndex>, IndexError> {
     params.check()?;
     if options.metric() != params.metric {
         return Err(IndexError::Shape(format!(

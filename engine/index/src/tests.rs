@@ -14,7 +14,15 @@ fn scattered(len: usize) -> Vec<f32> {
 }
 
 fn params(metric: Metric, vectors: &[f32]) -> BuildParams<'_> {
-    BuildParams { metric, dim: DIM, vectors, valid: None, threads: 2, progress: &|_, _| (), cancelled: &|| false }
+    BuildParams {
+        metric,
+        dim: DIM,
+        vectors,
+        valid: None,
+        threads: 2,
+        progress: &|_, _| (),
+        cancelled: &|| false,
+    }
 }
 
 fn kinds(metric: Metric) -> Vec<VectorIndexOptions> {
@@ -64,7 +72,9 @@ fn slices_that_do_not_fit_are_refused() {
     };
     assert!(refused(&BuildParams { dim: 0, ..params(Metric::L2, &vectors) }).contains("dim is 0"));
     assert!(refused(&BuildParams { dim: 16_001, ..params(Metric::L2, &vectors) }).contains("16001"));
-    assert!(refused(&BuildParams { dim: 7, ..params(Metric::L2, &vectors) }).contains("whole number of rows"));
+    assert!(
+        refused(&BuildParams { dim: 7, ..params(Metric::L2, &vectors) }).contains("whole number of rows")
+    );
     assert!(refused(&params(Metric::Cosine, &vectors)).contains("vector_l2_ops"));
     let short = Bits::full(3);
     let short = BuildParams { valid: Some(&short), ..params(Metric::L2, &vectors) };

@@ -7,7 +7,7 @@ use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 use sepal_storage::Snapshot;
-use sepal_types::Result;
+use sepal_types::{Result, SqlType};
 
 use crate::{catalog::CatalogContext, vector::IndexCache};
 
@@ -76,4 +76,17 @@ pub struct StatementContext {
     pub search: Arc<RwLock<SearchSettings>>,
     pub sequences: Arc<dyn SequenceSource>,
     pub settings: Arc<dyn SettingSink>,
+}
+
+impl StatementContext {
+    /// The type of a column of that name, when all tables that have one agree on it.
+    pub fn column_type(&self, name: &str) -> Option<SqlType> {
+        let snapshot = self.snapshot.get();
+        let mut types = snapshot
+            .tables()
+            .filter(|version| version.def.environment == *self.environment)
+            .filter_map(|version| version.def.column(name).map(|column| column.ty.clone()));
+        let first = types.next()?;
+        types.all(|other| other == first).then_some(first)
+    }
 }

@@ -4,11 +4,7 @@
 //! kind and a message; the SQLSTATE is taken from the kind where it is precise and from the wording where it
 //! is not. Anything unrecognised stays XX000, so that a missing case shows.
 
-use datafusion::{
-    arrow::error::ArrowError,
-    common::SchemaError,
-    error::DataFusionError,
-};
+use datafusion::{arrow::error::ArrowError, common::SchemaError, error::DataFusionError};
 use sepal_storage::StoreError;
 use sepal_types::{Error, SqlState};
 
@@ -34,11 +30,9 @@ pub fn translate(error: DataFusionError) -> Error {
         DataFusionError::SchemaError(inner, _) => schema(&inner),
         DataFusionError::SQL(inner, _) => Error::new(SqlState::SyntaxError, inner.to_string()),
         DataFusionError::NotImplemented(message) => Error::unsupported(message),
-        DataFusionError::ResourcesExhausted(message) => {
-            Error::new(SqlState::OutOfMemory, "out of memory")
-                .with_detail(message)
-                .with_hint("Add a LIMIT or a filter, or raise the tenant's memory budget.")
-        }
+        DataFusionError::ResourcesExhausted(message) => Error::new(SqlState::OutOfMemory, "out of memory")
+            .with_detail(message)
+            .with_hint("Add a LIMIT or a filter, or raise the tenant's memory budget."),
         DataFusionError::Plan(message) => wording(&message, SqlState::SyntaxError),
         DataFusionError::Execution(message) => wording(&message, SqlState::DataException),
         other => wording(&other.strip_backtrace(), SqlState::InternalError),
@@ -98,7 +92,8 @@ fn schema(error: &SchemaError) -> Error {
         SchemaError::AmbiguousReference { field } => {
             Error::new(SqlState::AmbiguousColumn, format!("column reference \"{}\" is ambiguous", field.name))
         }
-        SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
+        SchemaError::DuplicateQualifiedField { name, .. }
+        | SchemaError::DuplicateUnqualifiedField { name } => {
             Error::new(SqlState::DuplicateAlias, format!("column name \"{name}\" specified more than once"))
                 .with_hint("Give one of the two another name with AS.")
         }
@@ -109,7 +104,9 @@ fn schema(error: &SchemaError) -> Error {
             };
             let error = Error::new(SqlState::UndefinedColumn, format!("column {name} does not exist"));
             match nearest(&field.name, valid_fields.iter().map(|column| column.name.as_str())) {
-                Some(near) => error.with_hint(format!("Perhaps you meant to reference the column \"{near}\".")),
+                Some(near) => {
+                    error.with_hint(format!("Perhaps you meant to reference the column \"{near}\"."))
+                }
                 None => error,
             }
         }
@@ -136,8 +133,15 @@ fn wording(message: &str, otherwise: SqlState) -> Error {
         let name = message.split('\'').nth(1).unwrap_or("?").to_owned();
         return undefined_function(&name);
     }
+    if is("limit must be >=") {
+        return Error::new(SqlState::InvalidRowCountInLimitClause, "LIMIT must not be negative");
+    }
+    if is("offset must be >=") {
+        return Error::new(SqlState::InvalidRowCountInResultOffsetClause, "OFFSET must not be negative");
+    }
     if is("overflow") {
-        return Error::new(SqlState::NumericValueOutOfRange, "value out of range").with_detail(message.to_owned());
+        return Error::new(SqlState::NumericValueOutOfRange, "value out of range")
+            .with_detail(message.to_owned());
     }
     if is("ambiguous reference") {
         return Error::new(SqlState::AmbiguousColumn, message.to_owned());
@@ -151,7 +155,10 @@ fn wording(message: &str, otherwise: SqlState) -> Error {
             "more than one row returned by a subquery used as an expression",
         );
     }
-    if is("must appear in the group by") || is("must be in the group by") || is("could not be resolved from available columns") {
+    if is("must appear in the group by")
+        || is("must be in the group by")
+        || is("could not be resolved from available columns")
+    {
         return Error::new(SqlState::GroupingError, message.to_owned());
     }
     if is("coerce") || is("signature") || is("no function matches") {

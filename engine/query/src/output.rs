@@ -40,10 +40,16 @@ impl OutputColumn {
     }
 }
 
-/// A field that says its SQL type.
+/// A field whose SQL type can be told: by its Arrow type where that is enough, else by metadata. DataFusion
+/// refuses VALUES whose rows differ in metadata, so none is given without need.
 pub fn typed_field(name: &str, data_type: DataType, ty: &SqlType) -> Field {
-    Field::new(name, data_type, true)
-        .with_metadata(HashMap::from([(TYPE_KEY.to_owned(), ty.display_name())]))
+    let implied = natural_type(&data_type) == *ty;
+    let field = Field::new(name, data_type, true);
+    if implied {
+        field
+    } else {
+        field.with_metadata(HashMap::from([(TYPE_KEY.to_owned(), ty.display_name())]))
+    }
 }
 
 /// The SQL type of a planned field.
@@ -76,7 +82,9 @@ pub fn natural_type(data_type: &DataType) -> SqlType {
         DataType::Timestamp(_, None) => SqlType::Timestamp,
         DataType::Timestamp(_, Some(_)) => SqlType::Timestamptz,
         DataType::Interval(_) | DataType::Duration(_) => SqlType::Interval,
-        DataType::FixedSizeList(item, length) if is_vector_item(item) => SqlType::Vector(u16::try_from(*length).ok()),
+        DataType::FixedSizeList(item, length) if is_vector_item(item) => {
+            SqlType::Vector(u16::try_from(*length).ok())
+        }
         DataType::List(item) if is_vector_item(item) => SqlType::Vector(None),
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
             SqlType::Array(Box::new(sql_type(item)))
@@ -87,7 +95,11 @@ pub fn natural_type(data_type: &DataType) -> SqlType {
 }
 
 fn numeric(precision: u8, scale: i8) -> SqlType {
-    if (precision, scale) == (38, 16) { SqlType::Numeric(None) } else { SqlType::Numeric(Some((precision, scale))) }
+    if (precision, scale) == (38, 16) {
+        SqlType::Numeric(None)
+    } else {
+        SqlType::Numeric(Some((precision, scale)))
+    }
 }
 
 /// Whether a list's item marks the list as a vector.
@@ -129,7 +141,8 @@ pub fn conform_array(array: &ArrayRef, ty: &SqlType) -> Result<ArrayRef> {
     match array.data_type() {
         // Arrow has no direct way from nanoseconds with a zone to another zone's microseconds in one step.
         DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
-            let micros = cast(array, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone())).map_err(error::arrow)?;
+            let micros = cast(array, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))
+                .map_err(error::arrow)?;
             cast(&micros, &wanted).map_err(error::arrow)
         }
         _ => cast(array, &wanted).map_err(error::arrow),

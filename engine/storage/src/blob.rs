@@ -70,7 +70,8 @@ impl Blob {
     ) -> Result<Self, StoreError> {
         let path = paths.data(kind, entry.file);
         let aad = file_key_aad(kind, owner.tenant, owner.table, entry.file);
-        let key = unwrap_key(tenant_key, &aad, &entry.key).map_err(|error| StoreError::sealed(&show(&path), error))?;
+        let key = unwrap_key(tenant_key, &aad, &entry.key)
+            .map_err(|error| StoreError::sealed(&show(&path), error))?;
         check_length(&path, entry.bytes)?;
         let context = context(kind, owner, entry.file);
         Ok(Self { kind, path, key, context, bytes: entry.bytes, entry: entry.clone() })
@@ -82,7 +83,8 @@ impl Blob {
         if sealed.len() as u64 != self.bytes {
             return Err(wrong_length(&self.path, self.bytes, sealed.len() as u64));
         }
-        stream::open_blob(&self.key, &self.context, &sealed).map_err(|error| StoreError::sealed(&show(&self.path), error))
+        stream::open_blob(&self.key, &self.context, &sealed)
+            .map_err(|error| StoreError::sealed(&show(&self.path), error))
     }
 
     pub(crate) const fn entry(&self) -> &BlobEntry {

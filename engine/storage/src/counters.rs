@@ -47,7 +47,11 @@ impl Counters {
         let state = State {
             next_object: values.next_object.max(FIRST_OBJECT_ID),
             next_rows: values.next_rows.iter().map(|(table, row)| (*table, row.0)).collect(),
-            sequences: values.sequences.iter().map(|(table, column, next)| ((*table, *column), logged(*next))).collect(),
+            sequences: values
+                .sequences
+                .iter()
+                .map(|(table, column, next)| ((*table, *column), logged(*next)))
+                .collect(),
         };
         Self { state: Mutex::new(state) }
     }
@@ -117,7 +121,8 @@ impl Counters {
         for op in ops {
             match op {
                 Op::CreateTable(def) | Op::AlterTable(def) => {
-                    state.next_object = state.next_object.max(ids(def).map(|id| id.0.saturating_add(1)).max().unwrap_or(0));
+                    state.next_object =
+                        state.next_object.max(ids(def).map(|id| id.0.saturating_add(1)).max().unwrap_or(0));
                 }
                 Op::Insert { table, first_row, rows } => {
                     let after = first_row.0.saturating_add(rows.num_rows() as u64);
@@ -138,8 +143,11 @@ impl Counters {
 
     pub(crate) fn values(&self) -> CounterValues {
         let state = self.state.lock();
-        let mut sequences: Vec<_> =
-            state.sequences.iter().map(|((table, column), sequence)| (*table, *column, sequence.next)).collect();
+        let mut sequences: Vec<_> = state
+            .sequences
+            .iter()
+            .map(|((table, column), sequence)| (*table, *column, sequence.next))
+            .collect();
         sequences.sort_unstable();
         CounterValues {
             next_object: state.next_object,

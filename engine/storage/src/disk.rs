@@ -59,7 +59,9 @@ impl Disk {
         if let Some(parent) = path.parent() {
             self.create_directory(parent)?;
         }
-        self.reach("directory.create", 0).and_then(|()| fs::create_dir(path)).map_err(|error| io_error("create", path, &error))?;
+        self.reach("directory.create", 0)
+            .and_then(|()| fs::create_dir(path))
+            .map_err(|error| io_error("create", path, &error))?;
         match path.parent() {
             Some(parent) => self.sync_directory("directory", parent),
             None => Ok(()),
@@ -69,7 +71,9 @@ impl Disk {
     /// A new file, readable by the owner only. Fails if it exists.
     pub(crate) fn create(&self, what: &str, path: &Path) -> Result<File, StoreError> {
         let open = || OpenOptions::new().write(true).read(true).create_new(true).mode(0o600).open(path);
-        self.reach(&format!("{what}.create"), 0).and_then(|()| open()).map_err(|error| io_error("create", path, &error))
+        self.reach(&format!("{what}.create"), 0)
+            .and_then(|()| open())
+            .map_err(|error| io_error("create", path, &error))
     }
 
     pub(crate) fn write_at(&self, what: &str, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -123,7 +127,10 @@ impl Disk {
     /// A file that could not be finished is removed again, to give back its room.
     pub(crate) fn write_new(&self, what: &'static str, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let mut file = self.stream(what, path)?;
-        let written = file.write_all(bytes).map_err(|error| io_error("write", path, &error)).and_then(|()| file.finish());
+        let written = file
+            .write_all(bytes)
+            .map_err(|error| io_error("write", path, &error))
+            .and_then(|()| file.finish());
         if written.is_err() {
             self.discard(what, path);
         }
@@ -224,7 +231,9 @@ pub(crate) fn read_error(path: &Path, error: &io::Error) -> StoreError {
 /// The names in a directory, sorted.
 pub(crate) fn list(path: &Path) -> Result<Vec<String>, StoreError> {
     let names = fs::read_dir(path).and_then(|entries| {
-        entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned())).collect::<io::Result<Vec<_>>>()
+        entries
+            .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+            .collect::<io::Result<Vec<_>>>()
     });
     let mut names = names.map_err(|error| read_error(path, &error))?;
     names.sort();

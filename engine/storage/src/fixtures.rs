@@ -9,8 +9,8 @@ use arrow::{
 };
 use sepal_crypto::Key;
 use sepal_types::{
-    ColumnDef, ColumnId, IndexDef, IndexMethod, Metric, RowId, SqlType, TableDef, TableId, TenantId, UniqueDef,
-    VectorIndexOptions,
+    ColumnDef, ColumnId, IndexDef, IndexMethod, Metric, RowId, SqlType, TableDef, TableId, TenantId,
+    UniqueDef, VectorIndexOptions,
 };
 
 use crate::{ColumnCache, Op, Snapshot, StoreOptions, TableVersion, TenantStore, arrow_type, stored_name};
@@ -35,7 +35,15 @@ pub(crate) fn open(dir: &Path) -> Arc<TenantStore> {
 }
 
 pub(crate) fn column(id: u32, name: &str, ty: SqlType) -> ColumnDef {
-    ColumnDef { id: ColumnId(id), name: name.into(), ty, not_null: false, default: None, generated: None, missing: None }
+    ColumnDef {
+        id: ColumnId(id),
+        name: name.into(),
+        ty,
+        not_null: false,
+        default: None,
+        generated: None,
+        missing: None,
+    }
 }
 
 /// `id bigint primary key, label text, embedding vector(4)` with an HNSW index that is not valid yet.
@@ -61,7 +69,11 @@ pub(crate) fn items(id: u32, name: &str) -> TableDef {
             id: TableId(id + 2),
             name: format!("{name}_embedding_idx"),
             columns: vec![ColumnId(3)],
-            method: IndexMethod::Vector(VectorIndexOptions::Hnsw { metric: Metric::Cosine, m: 16, ef_construction: 64 }),
+            method: IndexMethod::Vector(VectorIndexOptions::Hnsw {
+                metric: Metric::Cosine,
+                m: 16,
+                ef_construction: 64,
+            }),
             valid: false,
         }],
     }
@@ -74,13 +86,18 @@ pub(crate) fn batch(ids: &[i64]) -> RecordBatch {
 }
 
 pub(crate) fn batch_of(ids: &[i64], labels: &[String]) -> RecordBatch {
-    let DataType::FixedSizeList(item, _) = arrow_type(&SqlType::Vector(Some(DIMENSIONS))) else { unreachable!() };
+    let DataType::FixedSizeList(item, _) = arrow_type(&SqlType::Vector(Some(DIMENSIONS))) else {
+        unreachable!()
+    };
     #[expect(clippy::cast_precision_loss, reason = "test ids are small")]
     let floats = ids.iter().flat_map(|id| [*id as f32; DIMENSIONS as usize]);
     let vectors = Float32Array::from_iter_values(floats);
     let vectors = FixedSizeListArray::new(item, i32::from(DIMENSIONS), Arc::new(vectors), None);
-    let arrays: [ArrayRef; 3] =
-        [Arc::new(Int64Array::from(ids.to_vec())), Arc::new(StringArray::from(labels.to_vec())), Arc::new(vectors)];
+    let arrays: [ArrayRef; 3] = [
+        Arc::new(Int64Array::from(ids.to_vec())),
+        Arc::new(StringArray::from(labels.to_vec())),
+        Arc::new(vectors),
+    ];
     let fields: Vec<Field> = arrays
         .iter()
         .zip(1..)
@@ -130,7 +147,11 @@ pub(crate) fn scan(version: &TableVersion) -> BTreeMap<i64, (String, f32)> {
             }
             let vector = vectors.value(position);
             let row = (labels.value(position).to_owned(), vector.as_primitive::<Float32Type>().value(0));
-            assert!(found.insert(ids.value(position), row).is_none(), "key {} is live twice", ids.value(position));
+            assert!(
+                found.insert(ids.value(position), row).is_none(),
+                "key {} is live twice",
+                ids.value(position)
+            );
         }
     }
     assert_eq!(found.len() as u64, version.live_rows());

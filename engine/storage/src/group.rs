@@ -73,7 +73,9 @@ impl TenantStore {
         let group = std::mem::take(&mut *self.queue.lock());
         self.lead(&mut writer, group);
         let outcome = pending.outcome.lock().take();
-        outcome.unwrap_or_else(|| Err(StoreError::Bug("a commit's leader left it without an outcome".to_owned())))
+        outcome.unwrap_or_else(|| {
+            Err(StoreError::Bug("a commit's leader left it without an outcome".to_owned()))
+        })
     }
 
     fn lead(&self, writer: &mut Writer, group: Vec<Arc<Pending>>) {
@@ -137,7 +139,13 @@ impl TenantStore {
         accepted
     }
 
-    fn append(&self, writer: &mut Writer, lsn: Lsn, pending: &Pending, marks: &[SequenceMark]) -> Result<(), StoreError> {
+    fn append(
+        &self,
+        writer: &mut Writer,
+        lsn: Lsn,
+        pending: &Pending,
+        marks: &[SequenceMark],
+    ) -> Result<(), StoreError> {
         let mut parts = vec![encode_head(pending.ops.len(), marks)];
         parts.extend(pending.parts.iter().cloned());
         writer.wal.append(lsn, &parts).map_err(|error| self.write_failed(writer, &error))

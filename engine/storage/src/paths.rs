@@ -96,6 +96,11 @@ pub(crate) fn show(path: &Path) -> String {
 }
 
 /// A tenant's file keys are bound to what they open.
-pub(crate) fn file_key_aad(kind: DataKind, tenant: TenantId, table: sepal_types::TableId, file: FileId) -> Vec<u8> {
+pub(crate) fn file_key_aad(
+    kind: DataKind,
+    tenant: TenantId,
+    table: sepal_types::TableId,
+    file: FileId,
+) -> Vec<u8> {
     sepal_crypto::Aad::new("file-key 1").text(kind.format()).tenant(tenant).table(table).file(file).finish()
 }

@@ -126,7 +126,9 @@ impl TableDef {
     /// The vector indexes on a column, usable ones only.
     pub fn vector_indexes(&self, column: ColumnId) -> impl Iterator<Item = (&IndexDef, &VectorIndexOptions)> {
         self.indexes.iter().filter_map(move |index| match &index.method {
-            IndexMethod::Vector(options) if index.valid && index.columns == [column] => Some((index, options)),
+            IndexMethod::Vector(options) if index.valid && index.columns == [column] => {
+                Some((index, options))
+            }
             _ => None,
         })
     }

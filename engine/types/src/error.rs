@@ -91,6 +91,7 @@ sqlstates! {
     InvalidParameterValue "22023" Invalid,
     InvalidPassword "28P01" Refused,
     InvalidRowCountInLimitClause "2201W" Invalid,
+    InvalidRowCountInResultOffsetClause "2201X" Invalid,
     InvalidSchemaName "3F000" Invalid,
     InvalidSqlStatementName "26000" Invalid,
     InvalidTableDefinition "42P16" Invalid,

@@ -12,12 +12,10 @@ mod metric;
 mod sqltype;
 mod vector;
 
-pub use definition::{
-    ColumnDef, Generated, IndexDef, IndexMethod, TableDef, UniqueDef, VectorIndexOptions,
-};
+pub use definition::{ColumnDef, Generated, IndexDef, IndexMethod, TableDef, UniqueDef, VectorIndexOptions};
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use float::{format_float4, format_float8};
 pub use ids::{ColumnId, FileId, Lsn, RowId, TableId, TenantId};
 pub use metric::Metric;
 pub use sqltype::SqlType;
-pub use vector::{format_vector, parse_vector, check_finite};
+pub use vector::{check_finite, format_vector, parse_vector};

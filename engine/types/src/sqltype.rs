@@ -13,6 +13,8 @@ use crate::limits::{VECTOR_ARRAY_OID, VECTOR_OID};
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SqlType {
     Array(Box<SqlType>),
+    /// Known by name and oid, so that client libraries can register it; no column has it.
+    Bit,
     Bool,
     Bytea,
     /// Postgres' internal one-byte `"char"`.
@@ -55,6 +57,7 @@ impl SqlType {
     pub fn oid(&self) -> u32 {
         match self {
             Self::Array(element) => element.array_oid(),
+            Self::Bit => 1560,
             Self::Bool => 16,
             Self::Bytea => 17,
             Self::Char => 18,
@@ -91,6 +94,7 @@ impl SqlType {
     pub fn array_oid(&self) -> u32 {
         match self {
             Self::Array(_) => self.oid(),
+            Self::Bit => 1561,
             Self::Bool => 1000,
             Self::Bytea => 1001,
             Self::Char => 1002,
@@ -134,11 +138,36 @@ impl SqlType {
     /// Every type that is not an array, without modifiers, in alphabetical order.
     pub fn simple_types() -> impl Iterator<Item = SqlType> {
         [
-            Self::Bool, Self::Bytea, Self::Char, Self::Date, Self::Float4, Self::Float8, Self::Int2,
-            Self::Int2Vector, Self::Int4, Self::Int8, Self::Interval, Self::Json, Self::Jsonb, Self::Name,
-            Self::Numeric(None), Self::Oid, Self::OidVector, Self::Regclass, Self::Regproc, Self::Regtype,
-            Self::Text, Self::Time, Self::Timestamp, Self::Timestamptz, Self::Unknown, Self::Uuid,
-            Self::Varchar(None), Self::Vector(None), Self::Void,
+            Self::Bit,
+            Self::Bool,
+            Self::Bytea,
+            Self::Char,
+            Self::Date,
+            Self::Float4,
+            Self::Float8,
+            Self::Int2,
+            Self::Int2Vector,
+            Self::Int4,
+            Self::Int8,
+            Self::Interval,
+            Self::Json,
+            Self::Jsonb,
+            Self::Name,
+            Self::Numeric(None),
+            Self::Oid,
+            Self::OidVector,
+            Self::Regclass,
+            Self::Regproc,
+            Self::Regtype,
+            Self::Text,
+            Self::Time,
+            Self::Timestamp,
+            Self::Timestamptz,
+            Self::Unknown,
+            Self::Uuid,
+            Self::Varchar(None),
+            Self::Vector(None),
+            Self::Void,
         ]
         .into_iter()
     }
@@ -148,7 +177,14 @@ impl SqlType {
         match self {
             Self::Bool | Self::Char => 1,
             Self::Int2 => 2,
-            Self::Int4 | Self::Float4 | Self::Date | Self::Oid | Self::Regclass | Self::Regproc | Self::Regtype | Self::Void => 4,
+            Self::Int4
+            | Self::Float4
+            | Self::Date
+            | Self::Oid
+            | Self::Regclass
+            | Self::Regproc
+            | Self::Regtype
+            | Self::Void => 4,
             Self::Int8 | Self::Float8 | Self::Time | Self::Timestamp | Self::Timestamptz => 8,
             Self::Interval | Self::Uuid => 16,
             Self::Name => 64,
@@ -161,7 +197,9 @@ impl SqlType {
     pub fn typmod(&self) -> i32 {
         match self {
             Self::Array(element) => element.typmod(),
-            Self::Numeric(Some((precision, scale))) => ((i32::from(*precision) << 16) | i32::from(*scale)) + 4,
+            Self::Numeric(Some((precision, scale))) => {
+                ((i32::from(*precision) << 16) | i32::from(*scale)) + 4
+            }
             Self::Varchar(Some(length)) => i32::try_from(*length).map_or(-1, |length| length + 4),
             Self::Vector(Some(dimensions)) => i32::from(*dimensions),
             _ => -1,
@@ -187,6 +225,7 @@ impl SqlType {
     pub fn internal_name(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::Array(element) => return Cow::Owned(format!("_{}", element.internal_name())),
+            Self::Bit => "bit",
             Self::Bool => "bool",
             Self::Bytea => "bytea",
             Self::Char => "char",
@@ -245,7 +284,8 @@ impl SqlType {
     /// optional `pg_catalog.` or `public.`; modifiers in parentheses are read.
     pub fn from_name(name: &str) -> Option<SqlType> {
         let lower = name.trim().to_ascii_lowercase();
-        let bare = lower.strip_prefix("pg_catalog.").or_else(|| lower.strip_prefix("public.")).unwrap_or(&lower);
+        let bare =
+            lower.strip_prefix("pg_catalog.").or_else(|| lower.strip_prefix("public.")).unwrap_or(&lower);
         if let Some(element) = bare.strip_suffix("[]").or_else(|| bare.strip_prefix('_')) {
             return Some(Self::Array(Box::new(Self::from_name(element)?)));
         }
@@ -293,7 +333,9 @@ mod tests {
             assert_eq!(SqlType::from_name(&ty.internal_name()), Some(ty.clone()));
             assert_eq!(SqlType::from_name(&ty.display_name()), Some(ty));
         }
-        for text in ["vector(384)", "numeric(10,2)", "character varying(64)", "text[]", "timestamp with time zone"] {
+        for text in
+            ["vector(384)", "numeric(10,2)", "character varying(64)", "text[]", "timestamp with time zone"]
+        {
             let ty = SqlType::from_name(text).unwrap();
             assert_eq!(ty.display_name(), text);
             assert_eq!(SqlType::from_oid(ty.oid()).unwrap().with_typmod(ty.typmod()), ty);

@@ -10,8 +10,12 @@ use crate::{Error, Result, SqlState, format_float4, limits::MAX_DIMENSIONS};
 /// 54000 more than 16,000 dimensions.
 pub fn parse_vector(text: &str) -> Result<Vec<f32>> {
     let body = text.trim_matches(is_space);
-    let malformed =
-        || Error::new(SqlState::InvalidTextRepresentation, format!("invalid input syntax for type vector: \"{text}\""));
+    let malformed = || {
+        Error::new(
+            SqlState::InvalidTextRepresentation,
+            format!("invalid input syntax for type vector: \"{text}\""),
+        )
+    };
     let Some(inner) = body.strip_prefix('[') else {
         return Err(malformed().with_detail("Vector contents must start with \"[\"."));
     };

@@ -17,9 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub enum AskError {
     /// Nobody answers on the socket.
-    NoServer { data: PathBuf },
+    NoServer {
+        data: PathBuf,
+    },
     /// The socket exists but is not ours to open.
-    NotAllowed { path: PathBuf },
+    NotAllowed {
+        path: PathBuf,
+    },
     Refused(Refusal),
     /// The server went away, or speaks another version.
     Broken(String),

@@ -28,7 +28,9 @@ fn blocking(request: Request, database: &Database, status: Status) -> Result<Ans
             Answer::Tenant(describe_tenant(&control.create_tenant(&TenantName::parse(&name)?)?))
         }
         Request::TenantList => Answer::Tenants(control.list_tenants()?.iter().map(describe_tenant).collect()),
-        Request::TenantDrop { name } => return Err(Error::bug(format!("tenant {name} is dropped elsewhere"))),
+        Request::TenantDrop { name } => {
+            return Err(Error::bug(format!("tenant {name} is dropped elsewhere")));
+        }
         Request::KeyCreate { tenant, environment, write, label, expires_at } => {
             let owner = tenant_named(database, &tenant)?;
             let environment_made = match &environment {

@@ -29,10 +29,14 @@ pub const MAX_LINE_BYTES: usize = 1 << 20;
 pub enum Request {
     /// Where the server listens.
     Status,
-    TenantCreate { name: String },
+    TenantCreate {
+        name: String,
+    },
     TenantList,
     /// Destroys the tenant's key and data.
-    TenantDrop { name: String },
+    TenantDrop {
+        name: String,
+    },
     KeyCreate {
         tenant: String,
         /// `None`: every environment of the tenant.
@@ -42,8 +46,12 @@ pub enum Request {
         /// Seconds since 1970; `None`: never.
         expires_at: Option<i64>,
     },
-    KeyList { tenant: String },
-    KeyRevoke { key: String },
+    KeyList {
+        tenant: String,
+    },
+    KeyRevoke {
+        key: String,
+    },
 }
 
 /// An answer; which one follows from the request.

@@ -107,9 +107,5 @@ async fn answer(line: &[u8], database: &Arc<Database>, status: &Status) -> Reply
 }
 
 fn malformed(message: String) -> Refusal {
-    Refusal {
-        message,
-        code: "08P01".into(),
-        hint: Some("Use the `sepal` of the server's version.".into()),
-    }
+    Refusal { message, code: "08P01".into(), hint: Some("Use the `sepal` of the server's version.".into()) }
 }

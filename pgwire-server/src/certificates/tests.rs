@@ -26,12 +26,10 @@ fn a_strict_verifier_accepts_the_server_by_name_and_address() {
     let files = create(dir.path(), &[extra]).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(files.authority.as_ref().unwrap()).unwrap()).unwrap();
-    let verifier = WebPkiServerVerifier::builder_with_provider(
-        Arc::new(roots),
-        Arc::new(aws_lc_rs::default_provider()),
-    )
-    .build()
-    .unwrap();
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(aws_lc_rs::default_provider()))
+            .build()
+            .unwrap();
     let server = CertificateDer::from_pem_file(&files.certificate).unwrap();
     let check = |name: &str| {
         let name = ServerName::try_from(name.to_owned()).unwrap();

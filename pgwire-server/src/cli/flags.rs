@@ -96,7 +96,6 @@ impl ServerFlags {
     }
 }
 
-
 fn is_false(flag: &bool) -> bool {
     !*flag
 }

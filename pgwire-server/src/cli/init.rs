@@ -91,7 +91,9 @@ fn check_ours(data: &Path) -> Result<(), Failure> {
 }
 
 fn complete(files: &CertificateFiles) -> bool {
-    files.certificate.exists() && files.key.exists() && files.authority.as_ref().is_none_or(|path| path.exists())
+    files.certificate.exists()
+        && files.key.exists()
+        && files.authority.as_ref().is_none_or(|path| path.exists())
 }
 
 fn advice(config: &Config) -> String {

@@ -103,7 +103,10 @@ impl Create {
         }
         output::data(&new.token)?;
         if new.environment_made {
-            output::talk(&format!("Made environment {} too.", new.key.environment.as_deref().unwrap_or("default")));
+            output::talk(&format!(
+                "Made environment {} too.",
+                new.key.environment.as_deref().unwrap_or("default")
+            ));
         }
         output::talk(&format!(
             "This token is shown once: only a keyed hash of it is stored. Key id {}, {}.\nConnect with:\n  {line}",

@@ -23,11 +23,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::failure::Failure;
 pub use self::{
     output::{Style, table},
     psql::Login,
 };
-use self::failure::Failure;
 
 /// Sepal, an encrypted vector database that speaks Postgres.
 #[derive(Parser)]

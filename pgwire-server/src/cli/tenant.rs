@@ -72,7 +72,11 @@ impl Create {
             return output::json(&tenant);
         }
         output::data(&tenant.name)?;
-        output::talk(&format!("Made. Next: sepal key create --tenant {} --data {}", tenant.name, data.display()));
+        output::talk(&format!(
+            "Made. Next: sepal key create --tenant {} --data {}",
+            tenant.name,
+            data.display()
+        ));
         Ok(())
     }
 }
@@ -115,7 +119,9 @@ fn confirm(name: &str) -> Result<(), Failure> {
             "dropping {name} cannot be undone: confirm on a terminal, or pass --yes"
         )));
     }
-    output::talk(&format!("This destroys every table of {name} and cannot be undone. Type its name to go on:"));
+    output::talk(&format!(
+        "This destroys every table of {name} and cannot be undone. Type its name to go on:"
+    ));
     let mut typed = String::new();
     io::stdin().lock().read_line(&mut typed)?;
     if typed.trim() == name {

@@ -29,7 +29,9 @@ fn documented_lines_parse() {
     ] {
         assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
     }
-    for line in ["sepal key create", "sepal serve --pg-listen nowhere", "sepal key create --tenant a --expires 1w"] {
+    for line in
+        ["sepal key create", "sepal serve --pg-listen nowhere", "sepal key create --tenant a --expires 1w"]
+    {
         assert_eq!(Cli::try_parse_from(line.split(' ')).err().unwrap().exit_code(), 2, "{line}");
     }
 }

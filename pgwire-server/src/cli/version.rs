@@ -1,4 +1,4 @@
-//! `sepal version`
+//! `sepal version`: prints the version; opens nothing.
 
 use clap::Args;
 use serde::Serialize;

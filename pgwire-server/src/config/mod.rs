@@ -190,10 +190,8 @@ impl Sourced {
     /// configuration.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         let table = toml::Table::try_from(&self.config).map_err(|error| ConfigError(error.to_string()))?;
-        let lines: Vec<(String, String)> = table
-            .iter()
-            .map(|(name, value)| (format!("{name} = {value}"), self.source_of(name)))
-            .collect();
+        let lines: Vec<(String, String)> =
+            table.iter().map(|(name, value)| (format!("{name} = {value}"), self.source_of(name))).collect();
         let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0);
         let mut out = String::new();
         for (line, source) in lines {

@@ -24,7 +24,10 @@ enum State {
     /// Bytes of the header's extension left to skip.
     Extension(usize),
     Row,
-    Value { column: usize, row_bytes: usize },
+    Value {
+        column: usize,
+        row_bytes: usize,
+    },
     /// -1 in place of a row.
     Ended,
 }
@@ -90,7 +93,11 @@ impl Reader {
 
     fn extension(&mut self, rest: &[u8], length: usize, at_end: bool) -> Result<Step> {
         if rest.is_empty() {
-            return if at_end { Err(bad_header("invalid COPY file header (wrong length)")) } else { Ok(Step::Wait) };
+            return if at_end {
+                Err(bad_header("invalid COPY file header (wrong length)"))
+            } else {
+                Ok(Step::Wait)
+            };
         }
         let skipped = rest.len().min(length);
         self.state = if skipped == length { State::Row } else { State::Extension(length - skipped) };

@@ -130,7 +130,8 @@ impl Encoder {
     }
 
     fn csv_value(&self, value: &[u8], force_quote: bool, out: &mut BytesMut) {
-        let special = |byte: &u8| *byte == self.delimiter || *byte == self.quote || matches!(byte, b'\n' | b'\r');
+        let special =
+            |byte: &u8| *byte == self.delimiter || *byte == self.quote || matches!(byte, b'\n' | b'\r');
         // A line of only `\.` would end the data.
         let is_end_marker = self.columns.len() == 1 && value == b"\\.";
         if !force_quote && value != self.null && !is_end_marker && !value.iter().any(special) {
@@ -160,7 +161,8 @@ impl RowWriter<'_> {
     pub fn row(&mut self, row: usize, out: &mut BytesMut) -> Result<()> {
         let encoder = self.encoder;
         if encoder.kind == CopyKind::Binary {
-            let count = i16::try_from(self.values.len()).map_err(|_| Error::bug("more columns than i16 counts"))?;
+            let count =
+                i16::try_from(self.values.len()).map_err(|_| Error::bug("more columns than i16 counts"))?;
             out.put_i16(count);
             return self.values.iter().try_for_each(|values| values.binary_field(row, out));
         }

@@ -95,10 +95,13 @@ impl Rows {
         if count == 0 {
             return Ok(None);
         }
-        let arrays = self.columns.iter_mut().map(|column| column.builder.finish()).collect::<Result<Vec<_>>>()?;
+        let arrays =
+            self.columns.iter_mut().map(|column| column.builder.finish()).collect::<Result<Vec<_>>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options);
-        batch.map(Some).map_err(|problem| Error::bug(format!("COPY's columns do not make a batch: {problem}")))
+        batch
+            .map(Some)
+            .map_err(|problem| Error::bug(format!("COPY's columns do not make a batch: {problem}")))
     }
 
     /// An error about the format of the data (22P04), at the current line.
@@ -110,10 +113,13 @@ impl Rows {
     pub(super) fn at_line(&self, error: Error, line: Option<&[u8]>) -> Error {
         let shown = line.filter(|_| error.state() != SqlState::CharacterNotInRepertoire).and_then(excerpt);
         let place = format!("COPY {}, line {}", self.table, self.line);
-        locate(error, match shown {
-            Some(shown) => format!("{place}: \"{shown}\""),
-            None => place,
-        })
+        locate(
+            error,
+            match shown {
+                Some(shown) => format!("{place}: \"{shown}\""),
+                None => place,
+            },
+        )
     }
 
     /// Says which value an error is about, and shows it where it is text.
@@ -121,10 +127,13 @@ impl Rows {
         let name = self.columns.get(column).map_or("", |column| column.name.as_str());
         let place = format!("COPY {}, line {}, column {name}", self.table, self.line);
         let shown = value.filter(|_| error.state() != SqlState::CharacterNotInRepertoire).and_then(excerpt);
-        locate(error, match shown {
-            Some(shown) => format!("{place}: \"{shown}\""),
-            None => place,
-        })
+        locate(
+            error,
+            match shown {
+                Some(shown) => format!("{place}: \"{shown}\""),
+                None => place,
+            },
+        )
     }
 
     pub(super) fn row_too_long(&self) -> Error {
@@ -150,7 +159,9 @@ fn excerpt(bytes: &[u8]) -> Option<String> {
     let text = match std::str::from_utf8(cut) {
         Ok(text) => text,
         // A character that the cut split; anything else is not text.
-        Err(problem) if problem.error_len().is_none() => std::str::from_utf8(&cut[..problem.valid_up_to()]).ok()?,
+        Err(problem) if problem.error_len().is_none() => {
+            std::str::from_utf8(&cut[..problem.valid_up_to()]).ok()?
+        }
         Err(_) => return None,
     };
     Some(if text.len() < bytes.len() { format!("{text}...") } else { text.to_owned() })

@@ -122,7 +122,8 @@ impl Reader {
             Header::Skip => return Ok(()),
             Header::Match => {
                 let fields = self.all_fields(line);
-                return match_header(&fields, &self.null, rows).map_err(|error| rows.at_line(error, Some(line)));
+                return match_header(&fields, &self.null, rows)
+                    .map_err(|error| rows.at_line(error, Some(line)));
             }
         }
         let mut rest = (!rows.columns.is_empty() || !line.is_empty()).then_some(line);
@@ -162,8 +163,9 @@ impl Reader {
     fn split_field<'a>(&self, line: &'a [u8]) -> (&'a [u8], Option<&'a [u8]>, bool) {
         let mut at = 0;
         let mut escaped = false;
-        while let Some(skipped) =
-            line.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == self.delimiter || *byte == b'\\'))
+        while let Some(skipped) = line
+            .get(at..)
+            .and_then(|rest| rest.iter().position(|byte| *byte == self.delimiter || *byte == b'\\'))
         {
             at += skipped;
             if line[at] == self.delimiter {
@@ -221,7 +223,9 @@ fn unescape(raw: &[u8], out: &mut Vec<u8>) {
                 let first = u32::from(escape - b'0');
                 out.push(read_digits(&mut rest, first, 8) as u8);
             }
-            b'x' if rest.first().is_some_and(u8::is_ascii_hexdigit) => out.push(read_digits(&mut rest, 0, 16) as u8),
+            b'x' if rest.first().is_some_and(u8::is_ascii_hexdigit) => {
+                out.push(read_digits(&mut rest, 0, 16) as u8)
+            }
             other => out.push(*other),
         }
     }

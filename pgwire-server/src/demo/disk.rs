@@ -155,7 +155,8 @@ mod tests {
         let finder = Finder::new(&synsets);
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("deep")).unwrap();
-        let noise: Vec<u8> = (0..1_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        let noise: Vec<u8> =
+            (0..1_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
         fs::write(dir.path().join("deep/noise"), &noise).unwrap();
         let clean = finder.scan(dir.path()).unwrap();
         assert_eq!((clean.files, clean.bytes, clean.hits.len()), (1, 4_000_000, 0));

@@ -97,7 +97,10 @@ impl Story<'_> {
     async fn start(&self) -> Result<(NewKey, NewKey), Failure> {
         self.heading("A server, and two tenants that do not know of each other");
         println!("  data in {}, every file sealed", self.running.config.data.display());
-        println!("  Postgres with TLS on {}, metrics on http://{}/metrics", self.running.pg, self.running.http);
+        println!(
+            "  Postgres with TLS on {}, metrics on http://{}/metrics",
+            self.running.pg, self.running.http
+        );
         let acme = self.tenant("acme").await?;
         let globex = self.tenant("globex").await?;
         Ok((acme, globex))
@@ -207,7 +210,8 @@ impl Story<'_> {
             let vector_bytes = (synsets.len() * sample::DIMENSIONS * size_of::<f32>()) as u64;
             (control, finder.scan(&data), vector_bytes)
         });
-        let (control, report, vector_bytes) = searched.await.map_err(|error| Failure::failed(error.to_string()))?;
+        let (control, report, vector_bytes) =
+            searched.await.map_err(|error| Failure::failed(error.to_string()))?;
         let report = report?;
         let [(texts, all_texts), (windows, all_windows)] = control;
         println!(

@@ -41,7 +41,7 @@ impl Progress {
             bar.set_message(format!("{} {}/s", thousands(self.rate(done)), self.unit));
             return;
         }
-        let quarter = if self.total == 0 { 4 } else { done * 4 / self.total };
+        let quarter = (done * 4).checked_div(self.total).unwrap_or(4);
         if quarter > self.told {
             self.told = quarter;
             println!(

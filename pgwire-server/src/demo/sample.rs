@@ -72,10 +72,8 @@ pub fn queries() -> Result<Vec<Query>, SampleError> {
     for batch in batches(QUERIES)? {
         let (sentence, embedding) = (text(&batch, "text")?, embeddings(&batch)?);
         for row in 0..batch.num_rows() {
-            queries.push(Query {
-                text: sentence.value(row).to_owned(),
-                embedding: widen(embedding.value(row)),
-            });
+            queries
+                .push(Query { text: sentence.value(row).to_owned(), embedding: widen(embedding.value(row)) });
         }
     }
     Ok(queries)

@@ -95,7 +95,9 @@ pub struct Latency {
 /// Measures recall and latency with a prepared statement, one search at a time.
 pub async fn measure(client: &Client, queries: &[Query]) -> Result<Quality, Failure> {
     let nearest = client
-        .prepare("SELECT id, embedding <=> $1 AS distance FROM definitions ORDER BY embedding <=> $1 LIMIT 10")
+        .prepare(
+            "SELECT id, embedding <=> $1 AS distance FROM definitions ORDER BY embedding <=> $1 LIMIT 10",
+        )
         .await?;
     let ef_search: String = client.query_one("SHOW hnsw.ef_search", &[]).await?.try_get(0)?;
     let mut found = Vec::with_capacity(queries.len());

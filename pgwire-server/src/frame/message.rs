@@ -91,10 +91,9 @@ impl<'a> Formats<'a> {
         let codes = body.bytes(count * 2)?;
         match codes.chunks_exact(2).find(|code| !matches!(code, [0, 0 | 1])) {
             None => Ok(Self(codes)),
-            Some(code) => Err(violation(format!(
-                "unsupported format code: {}",
-                i16::from_be_bytes([code[0], code[1]])
-            ))),
+            Some(code) => {
+                Err(violation(format!("unsupported format code: {}", i16::from_be_bytes([code[0], code[1]]))))
+            }
         }
     }
 

@@ -24,7 +24,7 @@ pub use message::{
     sasl_initial_response,
 };
 pub use read::{
-    CANCEL_REQUEST, FrameLimits, GSSENC_REQUEST, MAX_STARTUP_BYTES, Progress, Rejection, SSL_REQUEST, Startup,
-    scan, startup,
+    CANCEL_REQUEST, FrameLimits, GSSENC_REQUEST, MAX_STARTUP_BYTES, Progress, Rejection, SSL_REQUEST,
+    Startup, scan, startup,
 };
 pub use write_error::{Severity, error_response, notice_response};

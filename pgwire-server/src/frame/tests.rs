@@ -11,10 +11,7 @@ const LIMITS: FrameLimits = FrameLimits { small: 10_000, large: 0x3fff_ffff };
 
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
-    digits
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(&pair.iter().collect::<String>(), 16).unwrap())
-        .collect()
+    digits.chunks(2).map(|pair| u8::from_str_radix(&pair.iter().collect::<String>(), 16).unwrap()).collect()
 }
 
 /// Cuts and decodes like a connection does: whole frames until an error or until more bytes are needed.
@@ -116,7 +113,10 @@ fn w11_format_codes_never_index_past_their_end() {
     let body = hex("00 00 0002 0000 0001 0000 0000");
     let Ok(Frontend::Bind(bind)) = decode(b'B', &body) else { panic!("a correct Bind is decoded") };
     let formats = bind.parameter_formats;
-    assert_eq!((formats.get(0), formats.get(1), formats.get(99)), (Format::Text, Format::Binary, Format::Text));
+    assert_eq!(
+        (formats.get(0), formats.get(1), formats.get(99)),
+        (Format::Text, Format::Binary, Format::Text)
+    );
     assert!(formats.for_count(2).is_some());
     assert!(formats.for_count(5).is_none(), "2 codes for 5 columns are refused");
     assert!(decode(b'B', &hex("00 00 0001 0002 0000 0000")).is_err(), "code 2 does not exist");
@@ -181,16 +181,33 @@ fn backend_messages_have_their_golden_bytes() {
         (written(|out| parameter_status(out, "a", "b")), "53 00000008 6100 6200"),
         (written(|out| backend_key_data(out, 1, -1)), "4b 0000000c 00000001 ffffffff"),
         (written(|out| ready_for_query(out, b'T')), "5a 00000005 54"),
-        (written(|out| negotiate_protocol_version(out, &["_pq_.x"])),
-         "76 00000013 00030000 00000001 5f70715f2e7800"),
-        (written(|out| parameter_description(out, &[SqlType::Int4, SqlType::Vector(None)])),
-         "74 0000000e 0002 00000017 00004001"),
+        (
+            written(|out| negotiate_protocol_version(out, &["_pq_.x"])),
+            "76 00000013 00030000 00000001 5f70715f2e7800",
+        ),
+        (
+            written(|out| parameter_description(out, &[SqlType::Int4, SqlType::Vector(None)])),
+            "74 0000000e 0002 00000017 00004001",
+        ),
         (written(|out| command_complete(out, "INSERT 0 3")), "43 0000000f 494e53455254203020 3300"),
         (written(|out| copy_in_response(out, Format::Binary, 2)), "47 0000000b 01 0002 0001 0001"),
-        (written(|out| { parse_complete(out); bind_complete(out); close_complete(out); no_data(out); }),
-         "31 00000004 32 00000004 33 00000004 6e 00000004"),
-        (written(|out| { portal_suspended(out); empty_query_response(out); copy_done(out); }),
-         "73 00000004 49 00000004 63 00000004"),
+        (
+            written(|out| {
+                parse_complete(out);
+                bind_complete(out);
+                close_complete(out);
+                no_data(out);
+            }),
+            "31 00000004 32 00000004 33 00000004 6e 00000004",
+        ),
+        (
+            written(|out| {
+                portal_suspended(out);
+                empty_query_response(out);
+                copy_done(out);
+            }),
+            "73 00000004 49 00000004 63 00000004",
+        ),
     ];
     for (bytes, expected) in golden {
         assert_eq!(bytes, hex(expected));
@@ -199,8 +216,7 @@ fn backend_messages_have_their_golden_bytes() {
 
 #[test]
 fn row_descriptions_carry_oid_size_and_modifier() {
-    let columns =
-        [OutputColumn { name: "v".into(), ty: SqlType::Vector(Some(3)), table: 20_000, column: 2 }];
+    let columns = [OutputColumn { name: "v".into(), ty: SqlType::Vector(Some(3)), table: 20_000, column: 2 }];
     let bytes = written(|out| super::write::row_description(out, &columns, |_| Format::Binary));
     assert_eq!(bytes, hex("54 0000001a 0001 7600 00004e20 0002 00004001 ffff 00000003 0001"));
 }

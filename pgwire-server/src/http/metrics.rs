@@ -31,7 +31,10 @@ impl DatabaseGauges {
         Ok(Self {
             open_tenants: gauge("sepal_tenants_open", "Tenants whose store is open")?,
             cache_used_bytes: gauge("sepal_column_cache_bytes", "Bytes of opened columns held in memory")?,
-            cache_budget_bytes: gauge("sepal_column_cache_budget_bytes", "Most bytes of opened columns held")?,
+            cache_budget_bytes: gauge(
+                "sepal_column_cache_budget_bytes",
+                "Most bytes of opened columns held",
+            )?,
             index_bytes: gauge("sepal_index_bytes", "Bytes of opened vector indexes held in memory")?,
             column_cache_reads: labelled(
                 "sepal_column_cache_reads",

@@ -40,7 +40,12 @@ pub struct Login {
 }
 
 /// Authenticates, opens the session and says so. The client may send statements when this returns.
-pub async fn log_in(shared: &Arc<Shared>, wire: &mut Wire, request: &Request, seat: &Seat) -> Result<Login, End> {
+pub async fn log_in(
+    shared: &Arc<Shared>,
+    wire: &mut Wire,
+    request: &Request,
+    seat: &Seat,
+) -> Result<Login, End> {
     let refuse = |reason: &'static str| {
         move |error: Error| {
             shared.metrics.connections_refused.with_label_values(&[reason]).inc();
@@ -64,14 +69,12 @@ pub async fn log_in(shared: &Arc<Shared>, wire: &mut Wire, request: &Request, se
     let environment = environment(&principal, request).map_err(refuse("environment"))?;
     let tenant_seat =
         shared.seats.enter_tenant(principal.tenant, &principal.tenant_name).map_err(refuse("limit"))?;
-    let session = shared
-        .database
-        .connect(principal.clone(), &environment, &request.settings)
-        .await
-        .map_err(|error| match error.state() {
+    let session = shared.database.connect(principal.clone(), &environment, &request.settings).await.map_err(
+        |error| match error.state() {
             SqlState::InvalidCatalogName => refuse("environment")(no_such_database(&environment)),
             _ => End::Fatal(error),
-        })?;
+        },
+    )?;
     let registration = shared.cancels.register(session.backend_pid(), session.cancel_token());
     greet(wire, &session, &request.user, &registration);
     let limits = &shared.options.limits;
@@ -104,7 +107,11 @@ async fn cleartext(shared: &Arc<Shared>, wire: &mut Wire, user: &str) -> Result<
     let frame = answer(wire).await?;
     let token = match password(&frame)?.strip_suffix(b"\0").map(std::str::from_utf8) {
         Some(Ok(token)) if !token.contains('\0') => token.to_owned(),
-        _ => return Err(End::Fatal(protocol("invalid password message: one string and its terminator expected"))),
+        _ => {
+            return Err(End::Fatal(protocol(
+                "invalid password message: one string and its terminator expected",
+            )));
+        }
     };
     let found = blocking(shared, move |shared| shared.database.control().authenticate_token(&token)).await?;
     let principal = found.map_err(|error| End::Fatal(error.for_login(user)))?;
@@ -120,7 +127,8 @@ async fn scram(shared: &Arc<Shared>, wire: &mut Wire, user: &str) -> Result<Prin
     let end_point = tls.as_deref().and_then(|tls| tls.end_point());
     write::authentication_sasl(&mut wire.out, ServerExchange::mechanisms(end_point.is_some()));
     let frame = answer(wire).await?;
-    let initial = sasl_initial_response(password(&frame)?).map_err(|rejection| End::Fatal(rejection.error().clone()))?;
+    let initial = sasl_initial_response(password(&frame)?)
+        .map_err(|rejection| End::Fatal(rejection.error().clone()))?;
     let key_id = user.to_owned();
     let (verifier, principal) =
         blocking(shared, move |shared| shared.database.control().scram_verifier(&key_id))

@@ -57,7 +57,8 @@ impl Connection {
                 Ok(Frontend::Flush | Frontend::Sync) => {}
                 Ok(Frontend::Terminate) => return Err(End::Gone.into()),
                 Ok(_) => {
-                    let message = format!("unexpected message type 0x{:02X} during COPY from stdin", frame.kind);
+                    let message =
+                        format!("unexpected message type 0x{:02X} during COPY from stdin", frame.kind);
                     return Err(protocol(message).into());
                 }
                 Err(rejection @ Rejection::Frame(_)) => return Err(self.violated(&rejection).into()),

@@ -21,7 +21,9 @@ impl Connection {
             copy_data(&mut self.wire.out, &mut head, |_| Ok(()))?;
         }
         let mut sent: u64 = 0;
-        while let Some(batch) = self.watch.run(&mut self.wire, async { rows.next().await.transpose() }).await? {
+        while let Some(batch) =
+            self.watch.run(&mut self.wire, async { rows.next().await.transpose() }).await?
+        {
             let mut writer = encoder.start(&batch)?;
             for row in 0..batch.num_rows() {
                 copy_data(&mut self.wire.out, &mut head, |out| writer.row(row, out))?;

@@ -16,9 +16,7 @@ use super::{
     held::{Portal, PortalState, Statement},
     rows::{ResultFormats, Rows},
 };
-use crate::{
-    frame::{Bind, Format, Parse, Target, write},
-};
+use crate::frame::{Bind, Format, Parse, Target, write};
 
 impl Connection {
     pub(super) async fn parse(&mut self, parse: Parse<'_>) -> Result<(), Failure> {
@@ -162,7 +160,12 @@ impl Connection {
         }
     }
 
-    async fn send_rows(&mut self, portal: &mut Portal, mut rows: Box<Rows>, limit: u64) -> Result<(), Failure> {
+    async fn send_rows(
+        &mut self,
+        portal: &mut Portal,
+        mut rows: Box<Rows>,
+        limit: u64,
+    ) -> Result<(), Failure> {
         let sent = rows.send(&mut self.wire, &mut self.watch, &portal.formats, limit).await?;
         self.shared.metrics.rows_sent.inc_by(sent.rows);
         if sent.finished {

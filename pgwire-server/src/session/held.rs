@@ -211,7 +211,10 @@ impl Held {
         }
         Err(Error::new(
             SqlState::InsufficientResources,
-            format!("prepared statements and portals would hold {held} bytes; a connection may hold {}", self.max_bytes),
+            format!(
+                "prepared statements and portals would hold {held} bytes; a connection may hold {}",
+                self.max_bytes
+            ),
         )
         .with_hint("Close statements and portals that are no longer used."))
     }

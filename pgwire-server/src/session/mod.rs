@@ -77,10 +77,7 @@ pub(crate) async fn run(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr
         Ok(login) => login,
         Err(_) => {
             refused("timeout");
-            Err(End::Fatal(Error::new(
-                SqlState::QueryCanceled,
-                "canceling authentication due to timeout",
-            )))
+            Err(End::Fatal(Error::new(SqlState::QueryCanceled, "canceling authentication due to timeout")))
         }
     };
     match login {
@@ -274,9 +271,7 @@ impl Connection {
         }
         self.watch.finish();
         self.send_notices();
-        for (name, value) in self.session.take_parameter_changes() {
-            write::parameter_status(&mut self.wire.out, &name, &value);
-        }
+        self.send_parameter_changes();
         let status = match self.session.transaction_status() {
             TransactionStatus::Idle => {
                 // Portals live no longer than their transaction.
@@ -298,7 +293,14 @@ impl Connection {
 
     fn command_complete(&mut self, tag: &str) {
         self.send_notices();
+        self.send_parameter_changes();
         write::command_complete(&mut self.wire.out, tag);
+    }
+
+    fn send_parameter_changes(&mut self) {
+        for (name, value) in self.session.take_parameter_changes() {
+            write::parameter_status(&mut self.wire.out, &name, &value);
+        }
     }
 
     /// Gives the next piece of work `statement_timeout` from now.

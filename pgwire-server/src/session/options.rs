@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn w21_options_are_parsed() {
-        let parsed = parse(r" -c hnsw.ef_search=100 -cTimeZone=UTC --statement-timeout=5s -c a=x\ y\\ ").unwrap();
+        let parsed =
+            parse(r" -c hnsw.ef_search=100 -cTimeZone=UTC --statement-timeout=5s -c a=x\ y\\ ").unwrap();
         let expected =
             [("hnsw.ef_search", "100"), ("TimeZone", "UTC"), ("statement_timeout", "5s"), ("a", "x y\\")];
         assert_eq!(parsed, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));

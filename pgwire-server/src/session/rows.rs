@@ -7,16 +7,10 @@ use arrow::record_batch::RecordBatch;
 use sepal_database::values::ColumnEncoder;
 use sepal_database::{Error, OutputColumn, RowStream};
 
-use super::{
-    errors::Failure,
-    watch::Watch,
-    wire::Wire,
-};
-use crate::{
-    frame::{
-        Format, Formats,
-        write::{close, open_data_row},
-    },
+use super::{errors::Failure, watch::Watch, wire::Wire};
+use crate::frame::{
+    Format, Formats,
+    write::{close, open_data_row},
 };
 
 /// The formats of a result's columns, as Bind asked for them.
@@ -137,10 +131,11 @@ impl Batch {
         let row = self.next;
         let start = wire.out.len();
         let message = open_data_row(&mut wire.out, self.columns.len());
-        let written = self.columns.iter().enumerate().try_for_each(|(position, column)| match formats.get(position) {
-            Format::Text => column.text_field(row, &mut wire.out),
-            Format::Binary => column.binary_field(row, &mut wire.out),
-        });
+        let written =
+            self.columns.iter().enumerate().try_for_each(|(position, column)| match formats.get(position) {
+                Format::Text => column.text_field(row, &mut wire.out),
+                Format::Binary => column.binary_field(row, &mut wire.out),
+            });
         match written.and_then(|()| close(&mut wire.out, message)) {
             Ok(()) => {
                 self.next += 1;

@@ -76,10 +76,10 @@ impl Seats {
     /// Takes a place for an authenticated connection of `tenant`.
     pub fn enter_tenant(self: &Arc<Self>, tenant: TenantId, name: &str) -> Result<TenantSeat, Error> {
         let mut taken = self.taken.lock();
-        let entry = taken.tenants.entry(tenant).or_insert_with(|| Tenant {
-            connections: 0,
-            budget: Arc::new(Semaphore::new(self.tenant_kib)),
-        });
+        let entry = taken
+            .tenants
+            .entry(tenant)
+            .or_insert_with(|| Tenant { connections: 0, budget: Arc::new(Semaphore::new(self.tenant_kib)) });
         if entry.connections >= self.max_per_tenant {
             return Err(too_many(format!("too many connections for tenant \"{name}\"")));
         }

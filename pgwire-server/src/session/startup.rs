@@ -84,8 +84,9 @@ pub async fn negotiate(shared: &Shared, mut socket: TcpStream, peer: SocketAddr)
                 }
                 if has_input(&socket) {
                     shared.metrics.connections_refused.with_label_values(&["tls"]).inc();
-                    let error = protocol("received unencrypted data after SSL request")
-                        .with_detail("Either the client is broken or somebody sits between it and this server.");
+                    let error = protocol("received unencrypted data after SSL request").with_detail(
+                        "Either the client is broken or somebody sits between it and this server.",
+                    );
                     return Ok(Opened::Refused(wire(shared, Socket::Plain(socket)), error));
                 }
                 socket.write_all(b"S").await?;
@@ -149,9 +150,10 @@ async fn over_tls(shared: &Shared, socket: TcpStream, direct: bool) -> io::Resul
             Opened::Done
         }
         Packet::Refused(error) => Opened::Refused(wire(shared, socket), error),
-        Packet::Ssl | Packet::GssEnc => {
-            Opened::Refused(wire(shared, socket), protocol("encryption was requested inside an encrypted connection"))
-        }
+        Packet::Ssl | Packet::GssEnc => Opened::Refused(
+            wire(shared, socket),
+            protocol("encryption was requested inside an encrypted connection"),
+        ),
     })
 }
 

@@ -65,8 +65,11 @@ impl Watch {
             return Ok(());
         }
         Err(End::Fatal(
-            Error::new(SqlState::AdminShutdown, "terminating connection because its API key is no longer valid")
-                .with_hint("The key was revoked or has expired. Connect with another key."),
+            Error::new(
+                SqlState::AdminShutdown,
+                "terminating connection because its API key is no longer valid",
+            )
+            .with_hint("The key was revoked or has expired. Connect with another key."),
         ))
     }
 

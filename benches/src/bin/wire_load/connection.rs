@@ -109,9 +109,14 @@ impl Connection {
             let (kind, body) = self.message()?;
             match (kind, body.get(..4)) {
                 (b'R', Some([0, 0, 0, 0])) => {}
-                (b'R', Some([0, 0, 0, 3])) => self.send(&frame(b'p', &[target.password.as_bytes(), &[0]].concat()))?,
+                (b'R', Some([0, 0, 0, 3])) => {
+                    self.send(&frame(b'p', &[target.password.as_bytes(), &[0]].concat()))?
+                }
                 (b'R', other) => {
-                    return Err(format!("authentication {other:?} is not known here: use a tenant's name as PGUSER").into());
+                    return Err(format!(
+                        "authentication {other:?} is not known here: use a tenant's name as PGUSER"
+                    )
+                    .into());
                 }
                 (b'Z', _) => return Ok(()),
                 _ => {}
@@ -137,7 +142,11 @@ impl Connection {
     }
 
     /// Sends a message and reads up to ReadyForQuery; `row` gets each DataRow's body.
-    pub fn round_trip(&mut self, message: &[u8], mut row: impl FnMut(&[u8]) -> Result<(), Failure>) -> Result<(), Failure> {
+    pub fn round_trip(
+        &mut self,
+        message: &[u8],
+        mut row: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         self.send(message)?;
         let mut failed = None;
         loop {

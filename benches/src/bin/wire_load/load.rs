@@ -49,7 +49,10 @@ impl Load {
                     scope.spawn(move || self.client(target, client, start, prepare))
                 })
                 .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err("a client panicked".into()))).collect()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|_| Err("a client panicked".into())))
+                .collect()
         });
         let mut latencies = Vec::new();
         let (mut first, mut last) = (Instant::now(), began);

@@ -14,11 +14,7 @@ use sepal_query::{
 use sepal_storage::Op;
 use sepal_types::{Error, Result, SqlState, TableDef};
 
-use super::{
-    RowStream, Session,
-    prepare::Planned,
-    prepared::PlanKind,
-};
+use super::{RowStream, Session, prepare::Planned, prepared::PlanKind};
 
 /// Rows of one COPY gathered before they are written: past this the load must be split.
 const MOST_BYTES: usize = 8 << 30;
@@ -53,8 +49,13 @@ pub(super) fn plan_copy(session: &mut Session, statement: &ast::Statement) -> Re
         return Err(Error::bug("not a COPY"));
     };
     if !matches!(target, CopyTarget::Stdin | CopyTarget::Stdout) {
-        return Err(Error::new(SqlState::InsufficientPrivilege, "COPY to or from a file of the server is not allowed")
-            .with_hint("Use COPY … FROM STDIN or TO STDOUT; psql's \\copy does that with a file of the client."));
+        return Err(Error::new(
+            SqlState::InsufficientPrivilege,
+            "COPY to or from a file of the server is not allowed",
+        )
+        .with_hint(
+            "Use COPY … FROM STDIN or TO STDOUT; psql's \\copy does that with a file of the client.",
+        ));
     }
     let format = read_format(options, legacy_options)?;
     if *to {
@@ -64,16 +65,19 @@ pub(super) fn plan_copy(session: &mut Session, statement: &ast::Statement) -> Re
         };
         let planned = session.plan_query(&ast::Statement::Query(query), &[])?;
         return match planned.kind {
-            PlanKind::Query(query) => {
-                Ok(Planned { kind: PlanKind::CopyOut { query, format }, parameters: planned.parameters, columns: None })
-            }
-            _ => Err(Error::unsupported("COPY of a catalog query is not supported").with_hint("SELECT it instead.")),
+            PlanKind::Query(query) => Ok(Planned {
+                kind: PlanKind::CopyOut { query, format },
+                parameters: planned.parameters,
+                columns: None,
+            }),
+            _ => Err(Error::unsupported("COPY of a catalog query is not supported")
+                .with_hint("SELECT it instead.")),
         };
     }
     let CopySource::Table { table_name, columns } = source else {
         return Err(Error::new(SqlState::SyntaxError, "COPY FROM takes a table, not a query"));
     };
-    session.check_writable()?;
+    session.check_writable("COPY FROM")?;
     let table = object_name(table_name)?;
     let view = session.current_view()?;
     let version = view.find(&session.environment, &table).ok_or_else(|| {
@@ -87,7 +91,11 @@ pub(super) fn plan_copy(session: &mut Session, statement: &ast::Statement) -> Re
 
 fn copy_columns(def: &TableDef, names: &[String]) -> Result<Vec<OutputColumn>> {
     if names.is_empty() {
-        return Ok(def.columns.iter().map(|column| OutputColumn::new(column.name.clone(), column.ty.clone())).collect());
+        return Ok(def
+            .columns
+            .iter()
+            .map(|column| OutputColumn::new(column.name.clone(), column.ty.clone()))
+            .collect());
     }
     let mut columns: Vec<OutputColumn> = Vec::with_capacity(names.len());
     for name in names {
@@ -96,7 +104,10 @@ fn copy_columns(def: &TableDef, names: &[String]) -> Result<Vec<OutputColumn>> {
             Error::new(SqlState::UndefinedColumn, message)
         })?;
         if columns.iter().any(|earlier| earlier.name == *name) {
-            return Err(Error::new(SqlState::DuplicateColumn, format!("column \"{name}\" specified more than once")));
+            return Err(Error::new(
+                SqlState::DuplicateColumn,
+                format!("column \"{name}\" specified more than once"),
+            ));
         }
         columns.push(OutputColumn::new(name.clone(), column.ty.clone()));
     }
@@ -149,7 +160,8 @@ fn read_format(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<Co
             CopyOption::ForceNotNull(columns) => format.force_not_null = names(columns),
             CopyOption::ForceNull(columns) => format.force_null = names(columns),
             CopyOption::Encoding(name) if !matches!(name.to_lowercase().as_str(), "utf8" | "utf-8") => {
-                return Err(Error::unsupported(format!("encoding \"{name}\" is not supported")).with_hint("Sepal reads and writes UTF8."));
+                return Err(Error::unsupported(format!("encoding \"{name}\" is not supported"))
+                    .with_hint("Sepal reads and writes UTF8."));
             }
             CopyOption::Format(_) | CopyOption::Freeze(_) | CopyOption::Encoding(_) => {}
         }
@@ -165,8 +177,12 @@ fn read_format(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<Co
                         ast::CopyLegacyCsvOption::Header => format.header = CopyHeader::Yes,
                         ast::CopyLegacyCsvOption::Quote(c) => format.quote = one_byte("quote", *c)?,
                         ast::CopyLegacyCsvOption::Escape(c) => format.escape = one_byte("escape", *c)?,
-                        ast::CopyLegacyCsvOption::ForceQuote(columns) => format.force_quote = Some(names(columns)),
-                        ast::CopyLegacyCsvOption::ForceNotNull(columns) => format.force_not_null = names(columns),
+                        ast::CopyLegacyCsvOption::ForceQuote(columns) => {
+                            format.force_quote = Some(names(columns))
+                        }
+                        ast::CopyLegacyCsvOption::ForceNotNull(columns) => {
+                            format.force_not_null = names(columns)
+                        }
                     }
                 }
             }
@@ -184,18 +200,33 @@ fn one_byte(what: &str, c: char) -> Result<u8> {
 }
 
 impl Session {
-    pub(super) fn begin_copy_in(&mut self, table: &str, columns: Vec<OutputColumn>, format: CopyFormat) -> Result<CopyIn> {
+    pub(super) fn begin_copy_in(
+        &mut self,
+        table: &str,
+        columns: Vec<OutputColumn>,
+        format: CopyFormat,
+    ) -> Result<CopyIn> {
         let view = self.current_view()?;
         let version = view.find(&self.environment, table).ok_or_else(|| {
             Error::new(SqlState::UndefinedTable, format!("relation \"{table}\" does not exist"))
         })?;
         let def = Arc::clone(&version.def);
-        let position = |column: &OutputColumn| def.columns.iter().position(|candidate| candidate.name == column.name);
+        let position =
+            |column: &OutputColumn| def.columns.iter().position(|candidate| candidate.name == column.name);
         let targets = columns.iter().filter_map(position).collect::<Vec<_>>();
         if targets.len() != columns.len() {
             return Err(Error::unsupported("cached plan must not change result type"));
         }
-        Ok(CopyIn { columns, format, table: table.to_owned(), def, targets, batches: Vec::new(), rows: 0, bytes: 0 })
+        Ok(CopyIn {
+            columns,
+            format,
+            table: table.to_owned(),
+            def,
+            targets,
+            batches: Vec::new(),
+            rows: 0,
+            bytes: 0,
+        })
     }
 
     /// Takes rows; the batch has `copy.columns`, each of `arrow_type(column.ty)`.
@@ -223,7 +254,8 @@ impl Session {
                     let Some(statement) = &context else {
                         return Err(Error::bug("no context for defaults"));
                     };
-                    let dml = DmlContext { engine: &self.tenant.engine, statement, store: &self.tenant.store };
+                    let dml =
+                        DmlContext { engine: &self.tenant.engine, statement, store: &self.tenant.store };
                     default_values(&copy.def, column, rows, &dml)?
                 }
             });

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use sepal_query::{
     StatementContext, datafusion_error,
     ddl::{self, Ddl, Scope},
@@ -29,7 +29,9 @@ pub enum Outcome {
     CopyIn(CopyIn),
     CopyOut(CopyOut),
     /// Done; the command tag.
-    Done { tag: String },
+    Done {
+        tag: String,
+    },
     /// An empty statement.
     Empty,
     Rows(RowStream),
@@ -100,11 +102,19 @@ impl Session {
         let values = parameter_values(parameters, parameters.len())?;
         let engine = &self.tenant.engine;
         let physical = self.cancel.guard(engine.physical(&query.plan, values)).await?;
-        let batches = engine.start(physical)?.map_err(datafusion_error);
+        let mut batches = Box::pin(engine.start(physical)?.map_err(datafusion_error));
+        // The first batch is awaited here, so that an error in it comes before any row is described.
+        let first = self.cancel.guard(async { batches.try_next().await }).await?;
+        let batches = futures::stream::iter(first.map(Ok)).chain(batches);
         Ok(RowStream::running(Arc::clone(&query.columns), Box::pin(batches), self.cancel.clone()))
     }
 
-    async fn run_explain(&mut self, query: &Query, analyze: bool, parameters: &[ArrayRef]) -> Result<Outcome> {
+    async fn run_explain(
+        &mut self,
+        query: &Query,
+        analyze: bool,
+        parameters: &[ArrayRef],
+    ) -> Result<Outcome> {
         self.bind(&query.context)?;
         let values = parameter_values(parameters, parameters.len())?;
         let engine = &self.tenant.engine;
@@ -114,7 +124,9 @@ impl Session {
             let started = Instant::now();
             let batches: Vec<RecordBatch> = self
                 .cancel
-                .guard(async { engine.start(Arc::clone(&physical))?.try_collect().await.map_err(datafusion_error) })
+                .guard(async {
+                    engine.start(Arc::clone(&physical))?.try_collect().await.map_err(datafusion_error)
+                })
                 .await?;
             let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
             totals = execution_time(started.elapsed(), rows);
@@ -126,14 +138,20 @@ impl Session {
         Ok(Outcome::Rows(RowStream::ready(columns, vec![rows], "EXPLAIN".to_owned(), self.cancel.clone())))
     }
 
-    async fn run_dml(&mut self, dml: &Dml, context: &StatementContext, parameters: &[ArrayRef]) -> Result<Outcome> {
-        self.check_writable()?;
+    async fn run_dml(
+        &mut self,
+        dml: &Dml,
+        context: &StatementContext,
+        parameters: &[ArrayRef],
+    ) -> Result<Outcome> {
+        self.check_writable(dml.verb())?;
         if dml.changes_rows() {
             self.lock_table(dml.target()).await?;
         }
         self.bind(context)?;
         let values = parameter_values(parameters, parameters.len())?;
-        let dml_context = DmlContext { engine: &self.tenant.engine, statement: context, store: &self.tenant.store };
+        let dml_context =
+            DmlContext { engine: &self.tenant.engine, statement: context, store: &self.tenant.store };
         let written = self.cancel.guard(dml.run(&values, &dml_context)).await?;
         if let Some(open) = &mut self.open {
             open.apply(written.ops)?;
@@ -151,7 +169,10 @@ impl Session {
     /// does not: there the first committer wins.
     async fn lock_table(&mut self, table: TableId) -> Result<()> {
         let held = |session: &Self| {
-            session.open.as_ref().is_none_or(|open| open.explicit || open.locks.iter().any(|(locked, _)| *locked == table))
+            session
+                .open
+                .as_ref()
+                .is_none_or(|open| open.explicit || open.locks.iter().any(|(locked, _)| *locked == table))
         };
         if held(self) {
             return Ok(());
@@ -161,9 +182,11 @@ impl Session {
         let limit = self.settings.lock().timeout("lock_timeout");
         let guard = match limit {
             None => self.cancel.guard(waiting).await?,
-            Some(limit) => self.cancel.guard(async { Ok(tokio::time::timeout(limit, waiting).await) }).await?.map_err(|_| {
-                Error::new(SqlState::LockNotAvailable, "canceling statement due to lock timeout")
-            })??,
+            Some(limit) => {
+                self.cancel.guard(async { Ok(tokio::time::timeout(limit, waiting).await) }).await?.map_err(
+                    |_| Error::new(SqlState::LockNotAvailable, "canceling statement due to lock timeout"),
+                )??
+            }
         };
         if let Some(open) = &mut self.open {
             open.locks.push((table, guard));
@@ -171,7 +194,7 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn check_writable(&self) -> Result<()> {
+    pub(super) fn check_writable(&self, verb: &str) -> Result<()> {
         if !self.principal.scopes.write {
             return Err(read_only_key());
         }
@@ -180,13 +203,16 @@ impl Session {
             || settings.is_on("transaction_read_only")
             || settings.is_on("default_transaction_read_only");
         if read_only {
-            return Err(Error::new(SqlState::ReadOnlySqlTransaction, "cannot execute this statement in a read-only transaction"));
+            return Err(Error::new(
+                SqlState::ReadOnlySqlTransaction,
+                format!("cannot execute {verb} in a read-only transaction"),
+            ));
         }
         Ok(())
     }
 
     fn plan_ddl(&mut self, prepared: &Prepared) -> Result<Ddl> {
-        self.check_writable()?;
+        self.check_writable("this statement")?;
         let view = self.current_view()?;
         let store = Arc::clone(&self.tenant.store);
         let new_id = || store.next_object_id();
@@ -246,14 +272,17 @@ impl Session {
         );
         let mut query = sepal_query::dml::parse_query(&sql)?;
         let mut parameters = ParameterTypes::default();
-        prepare_query(&mut query, &mut parameters, &[]);
+        prepare_query(&mut query, &mut parameters, &[], &|_| None);
         let plan = self.tenant.engine.plan(&context, &TemporaryTables::default(), &query, &mut parameters)?;
         let found = self.cancel.guard(self.tenant.engine.collect(&plan, Vec::new())).await?;
         if found.iter().all(|batch| batch.num_rows() == 0) {
             return Ok(());
         }
-        Err(Error::new(SqlState::UniqueViolation, format!("could not create unique index \"{}\"", unique.name))
-            .with_detail(format!("Key ({}) is duplicated.", columns.join(", "))))
+        Err(Error::new(
+            SqlState::UniqueViolation,
+            format!("could not create unique index \"{}\"", unique.name),
+        )
+        .with_detail(format!("Key ({}) is duplicated.", columns.join(", ").replace('"', ""))))
     }
 
     async fn run_utility(&mut self, utility: &Utility) -> Result<Outcome> {
@@ -299,13 +328,19 @@ impl Session {
 
     fn in_block(&mut self, statement: &str) -> Result<&mut super::Open> {
         self.open.as_mut().filter(|open| open.explicit).ok_or_else(|| {
-            Error::new(SqlState::NoActiveSqlTransaction, format!("{statement} can only be used in transaction blocks"))
+            Error::new(
+                SqlState::NoActiveSqlTransaction,
+                format!("{statement} can only be used in transaction blocks"),
+            )
         })
     }
 
     fn begin(&mut self, isolation: Option<&str>, read_only: Option<bool>) -> Result<String> {
         if self.open.as_ref().is_some_and(|open| open.explicit) {
-            self.notice("WARNING", Error::new(SqlState::ActiveSqlTransaction, "there is already a transaction in progress"));
+            self.notice(
+                "WARNING",
+                Error::new(SqlState::ActiveSqlTransaction, "there is already a transaction in progress"),
+            );
             return Ok("BEGIN".to_owned());
         }
         if self.open.is_none() {
@@ -326,7 +361,12 @@ impl Session {
         Ok("BEGIN".to_owned())
     }
 
-    fn set_transaction(&mut self, isolation: Option<&str>, read_only: Option<bool>, session: bool) -> Result<String> {
+    fn set_transaction(
+        &mut self,
+        isolation: Option<&str>,
+        read_only: Option<bool>,
+        session: bool,
+    ) -> Result<String> {
         let mut settings = self.settings.lock();
         let names = if session {
             ("default_transaction_isolation", "default_transaction_read_only")
@@ -349,7 +389,13 @@ impl Session {
 
     fn set(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<String> {
         if local && !self.open.as_ref().is_some_and(|open| open.explicit) {
-            self.notice("WARNING", Error::new(SqlState::NoActiveSqlTransaction, "SET LOCAL can only be used in transaction blocks"));
+            self.notice(
+                "WARNING",
+                Error::new(
+                    SqlState::NoActiveSqlTransaction,
+                    "SET LOCAL can only be used in transaction blocks",
+                ),
+            );
         }
         let mut settings = self.settings.lock();
         match value {
@@ -363,25 +409,43 @@ impl Session {
         let settings = self.settings.lock();
         let (columns, batch) = if name == "all" {
             let rows = settings.rows();
-            let column = |get: fn(&sepal_query::catalog::SettingRow) -> String| rows.iter().map(get).collect::<Vec<_>>();
+            let column = |get: fn(&sepal_query::catalog::SettingRow) -> String| {
+                rows.iter().map(get).collect::<Vec<_>>()
+            };
             let batch = text_rows(&[
                 ("name", column(|row| row.name.clone())),
                 ("setting", column(|row| row.setting.clone())),
                 ("description", column(|row| row.short_desc.clone())),
             ])?;
-            (["name", "setting", "description"].map(|name| OutputColumn::new(name, SqlType::Text)).to_vec(), batch)
+            (
+                ["name", "setting", "description"]
+                    .map(|name| OutputColumn::new(name, SqlType::Text))
+                    .to_vec(),
+                batch,
+            )
         } else {
             let value = settings.get(name).ok_or_else(|| {
-                Error::new(SqlState::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""))
+                Error::new(
+                    SqlState::UndefinedObject,
+                    format!("unrecognized configuration parameter \"{name}\""),
+                )
             })?;
             (vec![OutputColumn::new(name, SqlType::Text)], text_rows(&[(name, vec![value])])?)
         };
-        Ok(Outcome::Rows(RowStream::ready(columns.into(), vec![batch], "SHOW".to_owned(), self.cancel.clone())))
+        Ok(Outcome::Rows(RowStream::ready(
+            columns.into(),
+            vec![batch],
+            "SHOW".to_owned(),
+            self.cancel.clone(),
+        )))
     }
 
     async fn commit_statement(&mut self, chain: bool) -> Result<Outcome> {
         let Some(open) = self.open.as_ref().filter(|open| open.explicit) else {
-            self.notice("WARNING", Error::new(SqlState::NoActiveSqlTransaction, "there is no transaction in progress"));
+            self.notice(
+                "WARNING",
+                Error::new(SqlState::NoActiveSqlTransaction, "there is no transaction in progress"),
+            );
             return Ok(Outcome::Done { tag: "COMMIT".to_owned() });
         };
         let failed = open.failed;
@@ -401,7 +465,10 @@ impl Session {
 
     fn rollback_statement(&mut self, chain: bool) -> String {
         if !self.open.as_ref().is_some_and(|open| open.explicit) {
-            self.notice("WARNING", Error::new(SqlState::NoActiveSqlTransaction, "there is no transaction in progress"));
+            self.notice(
+                "WARNING",
+                Error::new(SqlState::NoActiveSqlTransaction, "there is no transaction in progress"),
+            );
         }
         self.roll_back();
         if chain {
@@ -447,10 +514,11 @@ impl Session {
     /// Builds one index and makes it usable; on failure takes its definition back.
     async fn build(&mut self, table: TableId, index: TableId) -> Result<()> {
         let (tenant, cancel, pid) = (Arc::clone(&self.tenant), self.cancel.clone(), self.pid);
-        let built = tokio::task::spawn_blocking(move || maintain::build_index(&tenant, table, index, pid, &cancel))
-            .await
-            .map_err(|problem| Error::bug(format!("an index build panicked: {problem}")))
-            .flatten();
+        let built =
+            tokio::task::spawn_blocking(move || maintain::build_index(&tenant, table, index, pid, &cancel))
+                .await
+                .map_err(|problem| Error::bug(format!("an index build panicked: {problem}")))
+                .flatten();
         let tenant = Arc::clone(&self.tenant);
         let usable = built.is_ok();
         let settled = tokio::task::spawn_blocking(move || settle_index(&tenant.store, table, index, usable))
@@ -462,7 +530,7 @@ impl Session {
     }
 
     async fn reindex(&mut self, name: &str) -> Result<Outcome> {
-        self.check_writable()?;
+        self.check_writable("REINDEX")?;
         let view = self.current_view()?;
         let owner = view.tables().find(|version| {
             version.def.environment == *self.environment
@@ -487,7 +555,12 @@ impl Session {
 }
 
 /// Marks an index usable, or removes it. Repeats when another change of the table comes between.
-fn settle_index(store: &sepal_storage::TenantStore, table: TableId, index: TableId, usable: bool) -> Result<()> {
+fn settle_index(
+    store: &sepal_storage::TenantStore,
+    table: TableId,
+    index: TableId,
+    usable: bool,
+) -> Result<()> {
     loop {
         let snapshot = store.snapshot();
         let Some(version) = snapshot.table(table) else {
@@ -495,7 +568,10 @@ fn settle_index(store: &sepal_storage::TenantStore, table: TableId, index: Table
         };
         let mut def = version.def.as_ref().clone();
         if usable {
-            def.indexes.iter_mut().filter(|candidate| candidate.id == index).for_each(|found| found.valid = true);
+            def.indexes
+                .iter_mut()
+                .filter(|candidate| candidate.id == index)
+                .for_each(|found| found.valid = true);
         } else {
             def.indexes.retain(|candidate| candidate.id != index);
         }

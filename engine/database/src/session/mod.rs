@@ -18,11 +18,7 @@ mod settings;
 mod transaction;
 mod utility;
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 use sepal_control::Principal;
@@ -120,7 +116,10 @@ impl Session {
     pub fn parse_one(&self, sql: &str) -> Result<Option<Statement>> {
         let mut statements = parse_statements(sql)?;
         if statements.len() > 1 {
-            return Err(Error::new(SqlState::SyntaxError, "cannot insert multiple commands into a prepared statement"));
+            return Err(Error::new(
+                SqlState::SyntaxError,
+                "cannot insert multiple commands into a prepared statement",
+            ));
         }
         Ok(statements.pop())
     }
@@ -204,7 +203,10 @@ impl Session {
         if self.database.control().still_valid(&self.principal) {
             return Ok(());
         }
-        Err(Error::new(SqlState::AdminShutdown, "terminating connection because its API key is no longer valid"))
+        Err(Error::new(
+            SqlState::AdminShutdown,
+            "terminating connection because its API key is no longer valid",
+        ))
     }
 
     fn start(&mut self, explicit: bool) {

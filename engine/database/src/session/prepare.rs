@@ -58,9 +58,10 @@ impl Session {
 
     /// What a plan made now depends on.
     pub(super) fn definitions(&self) -> (u64, usize) {
-        let own = self.open.as_ref().map_or(0, |open| {
-            if crate::tenant::changes_definitions(&open.ops) { open.ops.len() } else { 0 }
-        });
+        let own = self
+            .open
+            .as_ref()
+            .map_or(0, |open| if crate::tenant::changes_definitions(&open.ops) { open.ops.len() } else { 0 });
         (self.tenant.definitions.load(Ordering::Acquire), own)
     }
 
@@ -101,12 +102,18 @@ impl Session {
             return Ok(Planned::plain(PlanKind::Ddl));
         };
         match ast.as_ref() {
-            ast::Statement::Query(_) => self.plan_query(ast, declared),
-            ast::Statement::Explain { .. } | ast::Statement::ExplainTable { .. } => self.plan_explain(ast, declared),
-            ast::Statement::Copy { .. } => plan_copy(self, ast),
-            ast::Statement::Insert(_) | ast::Statement::Update(_) | ast::Statement::Delete(_) | ast::Statement::Merge { .. } => {
-                self.plan_dml(ast, declared)
+            ast::Statement::Query(query) if matches!(*query.body, ast::SetExpr::Insert(_)) => {
+                self.plan_dml(&insert_with_ctes(query)?, declared)
             }
+            ast::Statement::Query(_) => self.plan_query(ast, declared),
+            ast::Statement::Explain { .. } | ast::Statement::ExplainTable { .. } => {
+                self.plan_explain(ast, declared)
+            }
+            ast::Statement::Copy { .. } => plan_copy(self, ast),
+            ast::Statement::Insert(_)
+            | ast::Statement::Update(_)
+            | ast::Statement::Delete(_)
+            | ast::Statement::Merge { .. } => self.plan_dml(ast, declared),
             _ => Ok(Planned::plain(PlanKind::Ddl)),
         }
     }
@@ -129,7 +136,7 @@ impl Session {
             return Err(Error::bug("a query was rewritten into another statement"));
         };
         let mut parameters = ParameterTypes::declared(declared);
-        prepare_query(&mut query, &mut parameters, &[]);
+        prepare_query(&mut query, &mut parameters, &[], &|name| context.column_type(name));
         let fast = FastKnn::compile(&query, &context, &parameters);
         if let Some(fast) = &fast {
             fast.type_parameters(&mut parameters);
@@ -137,11 +144,19 @@ impl Session {
         let plan = self.tenant.engine.plan(&context, &TemporaryTables::default(), &query, &mut parameters)?;
         let columns = self.described_columns(&plan, &context);
         let query = Query { plan, fast, context, columns: Arc::clone(&columns), reads_catalog };
-        Ok(Planned { kind: PlanKind::Query(Box::new(query)), parameters: parameters.resolved(), columns: Some(columns) })
+        Ok(Planned {
+            kind: PlanKind::Query(Box::new(query)),
+            parameters: parameters.resolved(),
+            columns: Some(columns),
+        })
     }
 
     /// The plan's output, with the table and number of plain columns, which JDBC and psql's `\gdesc` ask for.
-    fn described_columns(&self, plan: &sepal_query::planner::LogicalPlan, context: &StatementContext) -> Arc<[OutputColumn]> {
+    fn described_columns(
+        &self,
+        plan: &sepal_query::planner::LogicalPlan,
+        context: &StatementContext,
+    ) -> Arc<[OutputColumn]> {
         let snapshot = context.snapshot.get();
         plan.schema()
             .iter()
@@ -165,7 +180,8 @@ impl Session {
         }
         let context = self.statement_context()?;
         let mut parameters = ParameterTypes::declared(declared);
-        let dml_context = DmlContext { engine: &self.tenant.engine, statement: &context, store: &self.tenant.store };
+        let dml_context =
+            DmlContext { engine: &self.tenant.engine, statement: &context, store: &self.tenant.store };
         let Some(dml) = Dml::prepare(statement, &mut parameters, &dml_context)? else {
             return Err(Error::bug("a write that is no INSERT, UPDATE or DELETE"));
         };
@@ -177,11 +193,12 @@ impl Session {
         let ast::Statement::Explain { statement, analyze, options, format, .. } = statement else {
             return Err(Error::unsupported("DESCRIBE is not supported").with_hint("In psql, use \\d name."));
         };
-        let option = |name: &str| {
-            options.iter().flatten().find(|option| option.name.value.eq_ignore_ascii_case(name))
-        };
+        let option =
+            |name: &str| options.iter().flatten().find(|option| option.name.value.eq_ignore_ascii_case(name));
         let is_on = |option: &ast::UtilityOption| {
-            option.arg.as_ref().is_none_or(|arg| !matches!(arg.to_string().to_lowercase().as_str(), "off" | "false" | "0" | "'off'"))
+            option.arg.as_ref().is_none_or(|arg| {
+                !matches!(arg.to_string().to_lowercase().as_str(), "off" | "false" | "0" | "'off'")
+            })
         };
         let analyze = *analyze || option("analyze").is_some_and(is_on);
         let text_format = match (format, option("format").and_then(|option| option.arg.as_ref())) {
@@ -200,11 +217,34 @@ impl Session {
         }
         let planned = self.plan_query(statement, declared)?;
         let PlanKind::Query(query) = planned.kind else {
-            return Err(Error::unsupported("EXPLAIN of a catalog query is not supported: it is answered from memory"));
+            return Err(Error::unsupported(
+                "EXPLAIN of a catalog query is not supported: it is answered from memory",
+            ));
         };
         let columns: Arc<[OutputColumn]> = Arc::from(vec![OutputColumn::new("QUERY PLAN", SqlType::Text)]);
-        Ok(Planned { kind: PlanKind::Explain { query, analyze }, parameters: planned.parameters, columns: Some(columns) })
+        Ok(Planned {
+            kind: PlanKind::Explain { query, analyze },
+            parameters: planned.parameters,
+            columns: Some(columns),
+        })
     }
+}
+
+/// `WITH w AS (…) INSERT … SELECT`: the CTEs belong to the rows that are inserted.
+fn insert_with_ctes(query: &ast::Query) -> Result<ast::Statement> {
+    let ast::SetExpr::Insert(statement) = query.body.as_ref() else {
+        return Err(Error::bug("not an INSERT"));
+    };
+    let mut statement = statement.clone();
+    if let ast::Statement::Insert(insert) = &mut statement
+        && let Some(source) = &mut insert.source
+        && source.with.is_none()
+    {
+        source.with.clone_from(&query.with);
+        return Ok(statement);
+    }
+    Err(Error::unsupported("WITH before this INSERT is not supported")
+        .with_hint("Put the WITH clause before its SELECT."))
 }
 
 pub(super) fn read_only_key() -> Error {
@@ -219,7 +259,9 @@ fn declared_types(declared: &[u32]) -> Vec<Option<SqlType>> {
 /// Functions whose answer belongs to the session as it is when the statement runs, not when it is planned.
 fn calls_session_functions(sql: &str) -> bool {
     let lower = sql.to_ascii_lowercase();
-    ["current_setting", "pg_", "to_reg", "format_type", "obj_description", "version("].iter().any(|name| lower.contains(name))
+    ["current_setting", "pg_", "to_reg", "format_type", "obj_description", "version("]
+        .iter()
+        .any(|name| lower.contains(name))
 }
 
 type Description<'a> = Option<Vec<(&'a str, &'a SqlType)>>;

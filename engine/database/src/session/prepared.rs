@@ -4,13 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use sepal_query::{
-    CopyFormat, StatementContext,
-    catalog::CatalogQuery,
-    dml::Dml,
-    output::OutputColumn,
-    planner::LogicalPlan,
-    sql::Statement,
-    vector::FastKnn,
+    CopyFormat, StatementContext, catalog::CatalogQuery, dml::Dml, output::OutputColumn,
+    planner::LogicalPlan, sql::Statement, vector::FastKnn,
 };
 use sepal_types::SqlType;
 
@@ -36,11 +31,24 @@ pub(super) struct Plan {
 pub(super) enum PlanKind {
     /// A catalog query, answered without DataFusion.
     Catalog(CatalogQuery),
-    CopyIn { table: String, columns: Vec<OutputColumn>, format: CopyFormat },
-    CopyOut { query: Box<Query>, format: CopyFormat },
+    CopyIn {
+        table: String,
+        columns: Vec<OutputColumn>,
+        format: CopyFormat,
+    },
+    CopyOut {
+        query: Box<Query>,
+        format: CopyFormat,
+    },
     Ddl,
-    Dml { dml: Dml, context: StatementContext },
-    Explain { query: Box<Query>, analyze: bool },
+    Dml {
+        dml: Dml,
+        context: StatementContext,
+    },
+    Explain {
+        query: Box<Query>,
+        analyze: bool,
+    },
     Query(Box<Query>),
     Utility(Utility),
 }

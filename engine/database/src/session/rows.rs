@@ -33,7 +33,12 @@ impl RowStream {
     }
 
     /// Rows that are there already.
-    pub(super) fn ready(columns: Arc<[OutputColumn]>, batches: Vec<RecordBatch>, tag: String, cancel: CancelToken) -> Self {
+    pub(super) fn ready(
+        columns: Arc<[OutputColumn]>,
+        batches: Vec<RecordBatch>,
+        tag: String,
+        cancel: CancelToken,
+    ) -> Self {
         let batches = Box::pin(stream::iter(batches.into_iter().map(Ok)));
         Self { columns, batches, verb: Verb::Fixed(tag), cancel }
     }

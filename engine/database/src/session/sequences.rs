@@ -32,7 +32,9 @@ impl Sequences {
                 column.generated.is_some() && sepal_query::dml::sequence_name(&version.def, column) == name
             })
             .map(|(version, column)| (version.def.id, column.id))
-            .ok_or_else(|| Error::new(SqlState::UndefinedTable, format!("relation \"{sequence}\" does not exist")))
+            .ok_or_else(|| {
+                Error::new(SqlState::UndefinedTable, format!("relation \"{sequence}\" does not exist"))
+            })
     }
 }
 

@@ -47,32 +47,62 @@ const KNOWN: &[Known] = &[
     known("bytea_output", "hex", Kind::Enum(&["hex"]), "How bytea prints."),
     known("check_function_bodies", "on", Kind::Bool, "Accepted; there are no stored functions."),
     reported("client_encoding", "UTF8", Kind::Enum(&["UTF8", "UTF-8", "UNICODE"]), "Only UTF8."),
-    known("client_min_messages", "notice", Kind::Enum(&["debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error"]), "Least severity that is sent."),
+    known(
+        "client_min_messages",
+        "notice",
+        Kind::Enum(&["debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error"]),
+        "Least severity that is sent.",
+    ),
     known("constraint_exclusion", "partition", Kind::Text, "Accepted; there is no partitioning."),
     reported("DateStyle", "ISO, MDY", Kind::Text, "Only ISO."),
     known("default_table_access_method", "heap", Kind::Text, "Accepted."),
     known("default_tablespace", "", Kind::Text, "Accepted."),
     known("default_text_search_config", "pg_catalog.english", Kind::Text, "Accepted."),
-    known("default_transaction_isolation", "read committed", Kind::Enum(ISOLATION), "Isolation of new transactions."),
+    known(
+        "default_transaction_isolation",
+        "read committed",
+        Kind::Enum(ISOLATION),
+        "Isolation of new transactions.",
+    ),
     reported("default_transaction_read_only", "off", Kind::Bool, "Whether new transactions are read-only."),
     known("enable_indexscan", "on", Kind::Bool, "Off: vector searches are exact."),
     known("enable_seqscan", "on", Kind::Bool, "Accepted; the planner weighs an index against a scan itself."),
     known("enable_bitmapscan", "on", Kind::Bool, "Accepted."),
     known("enable_sort", "on", Kind::Bool, "Accepted."),
     known("escape_string_warning", "on", Kind::Bool, "Accepted."),
-    known("extra_float_digits", "1", Kind::Integer(-15, 3, None), "Floats always print their shortest exact form."),
+    known(
+        "extra_float_digits",
+        "1",
+        Kind::Integer(-15, 3, None),
+        "Floats always print their shortest exact form.",
+    ),
     known("hnsw.ef_search", "40", Kind::Integer(1, 1000, None), "Candidates that an hnsw search keeps."),
-    known("hnsw.iterative_scan", "off", Kind::Enum(&["off", "relaxed_order", "strict_order"]), "Accepted; LIMIT is always filled."),
+    known(
+        "hnsw.iterative_scan",
+        "off",
+        Kind::Enum(&["off", "relaxed_order", "strict_order"]),
+        "Accepted; LIMIT is always filled.",
+    ),
     known("hnsw.max_scan_tuples", "20000", Kind::Integer(1, i32::MAX as i64, None), "Accepted."),
     known("hnsw.scan_mem_multiplier", "1", Kind::Real, "Accepted."),
-    known("idle_in_transaction_session_timeout", "0", Kind::Integer(0, i32::MAX as i64, Some("ms")), "Accepted."),
+    known(
+        "idle_in_transaction_session_timeout",
+        "0",
+        Kind::Integer(0, i32::MAX as i64, Some("ms")),
+        "Accepted.",
+    ),
     known("idle_session_timeout", "0", Kind::Integer(0, i32::MAX as i64, Some("ms")), "Accepted."),
     reported("in_hot_standby", "off", Kind::Internal, "Never."),
     reported("integer_datetimes", "on", Kind::Internal, "Always."),
     reported("IntervalStyle", "postgres", Kind::Enum(&["postgres"]), "How intervals print."),
     reported("is_superuser", "off", Kind::Internal, "No key is a superuser."),
     known("ivfflat.probes", "1", Kind::Integer(1, 32_768, None), "Lists that an ivfflat search reads."),
-    known("ivfflat.iterative_scan", "off", Kind::Enum(&["off", "relaxed_order"]), "Accepted; LIMIT is always filled."),
+    known(
+        "ivfflat.iterative_scan",
+        "off",
+        Kind::Enum(&["off", "relaxed_order"]),
+        "Accepted; LIMIT is always filled.",
+    ),
     known("ivfflat.max_probes", "32768", Kind::Integer(1, 32_768, None), "Accepted."),
     known("jit", "off", Kind::Bool, "Accepted; there is no JIT."),
     known("lc_collate", "C", Kind::Internal, "Text orders by bytes."),
@@ -81,26 +111,51 @@ const KNOWN: &[Known] = &[
     known("lc_monetary", "C", Kind::Text, "Accepted."),
     known("lc_numeric", "C", Kind::Text, "Accepted."),
     known("lc_time", "C", Kind::Text, "Accepted."),
-    known("lock_timeout", "0", Kind::Integer(0, i32::MAX as i64, Some("ms")), "Longest wait for a lock; 0 for no limit."),
+    known(
+        "lock_timeout",
+        "0",
+        Kind::Integer(0, i32::MAX as i64, Some("ms")),
+        "Longest wait for a lock; 0 for no limit.",
+    ),
     known("maintenance_work_mem", "64MB", Kind::Text, "Accepted; index builds use what they need."),
     known("max_connections", "100", Kind::Internal, "Connections of one tenant."),
     known("max_identifier_length", "63", Kind::Internal, "Bytes of a name."),
     known("max_index_keys", "32", Kind::Internal, "Columns of an index."),
-    known("max_parallel_maintenance_workers", "2", Kind::Integer(0, 1024, None), "Accepted; builds use every core."),
+    known(
+        "max_parallel_maintenance_workers",
+        "2",
+        Kind::Integer(0, 1024, None),
+        "Accepted; builds use every core.",
+    ),
     known("max_parallel_workers", "8", Kind::Integer(0, 1024, None), "Accepted."),
     known("max_parallel_workers_per_gather", "2", Kind::Integer(0, 1024, None), "Accepted."),
     known("password_encryption", "scram-sha-256", Kind::Internal, "API keys answer SCRAM-SHA-256."),
     known("row_security", "on", Kind::Bool, "Accepted."),
     known("search_path", "\"$user\", public", Kind::Text, "The schema is public."),
     reported("server_encoding", "UTF8", Kind::Internal, "Always."),
-    reported("server_version", SERVER_VERSION, Kind::Internal, "The Postgres version that Sepal speaks like."),
+    reported(
+        "server_version",
+        SERVER_VERSION,
+        Kind::Internal,
+        "The Postgres version that Sepal speaks like.",
+    ),
     known("server_version_num", "170002", Kind::Internal, "The same as a number."),
     reported("session_authorization", "", Kind::Internal, "The session's key id."),
     known("session_replication_role", "origin", Kind::Text, "Accepted."),
     known("ssl", "on", Kind::Internal, "Connections are encrypted."),
     reported("standard_conforming_strings", "on", Kind::Enum(&["on"]), "Always on."),
-    known("statement_timeout", "0", Kind::Integer(0, i32::MAX as i64, Some("ms")), "Longest run of a statement; 0 for no limit."),
-    known("synchronous_commit", "on", Kind::Text, "Accepted; a commit is always durable before it is acknowledged."),
+    known(
+        "statement_timeout",
+        "0",
+        Kind::Integer(0, i32::MAX as i64, Some("ms")),
+        "Longest run of a statement; 0 for no limit.",
+    ),
+    known(
+        "synchronous_commit",
+        "on",
+        Kind::Text,
+        "Accepted; a commit is always durable before it is acknowledged.",
+    ),
     known("temp_buffers", "8MB", Kind::Text, "Accepted."),
     reported("TimeZone", "UTC", Kind::Text, "Only UTC and its other names."),
     known("transaction_isolation", "read committed", Kind::Enum(ISOLATION), "Isolation of this transaction."),
@@ -113,7 +168,21 @@ const KNOWN: &[Known] = &[
 
 const ISOLATION: &[&str] = &["read uncommitted", "read committed", "repeatable read", "serializable"];
 
-const UTC_NAMES: &[&str] = &["utc", "etc/utc", "gmt", "z", "zulu", "uct", "universal", "0", "+00", "+00:00", "etc/gmt", "default", "local"];
+const UTC_NAMES: &[&str] = &[
+    "utc",
+    "etc/utc",
+    "gmt",
+    "z",
+    "zulu",
+    "uct",
+    "universal",
+    "0",
+    "+00",
+    "+00:00",
+    "etc/gmt",
+    "default",
+    "local",
+];
 
 /// The values of one session.
 #[derive(Debug)]
@@ -224,12 +293,14 @@ impl Settings {
     /// Reported settings that changed since the last call, for ParameterStatus.
     pub fn take_changes(&mut self) -> Vec<(String, String)> {
         let names = std::mem::take(&mut self.changed);
-        let shown = |key: String| find(&key).map(|known| (known.name.to_owned(), self.get(&key).unwrap_or_default()));
+        let shown =
+            |key: String| find(&key).map(|known| (known.name.to_owned(), self.get(&key).unwrap_or_default()));
         names.into_iter().filter_map(shown).collect()
     }
 
     pub fn search(&self) -> SearchSettings {
-        let number = |name: &str, otherwise| self.get(name).and_then(|value| value.parse().ok()).unwrap_or(otherwise);
+        let number =
+            |name: &str, otherwise| self.get(name).and_then(|value| value.parse().ok()).unwrap_or(otherwise);
         SearchSettings {
             ef_search: number("hnsw.ef_search", 40),
             probes: number("ivfflat.probes", 1),
@@ -250,6 +321,16 @@ impl Settings {
 
     /// The rows of `pg_settings`.
     pub fn rows(&self) -> Vec<SettingRow> {
+        let custom =
+            self.values.iter().filter(|(name, _)| find(name).is_none()).map(|(name, value)| SettingRow {
+                name: name.clone(),
+                setting: value.clone(),
+                category: "Customized Options".to_owned(),
+                context: "user".to_owned(),
+                vartype: "string".to_owned(),
+                source: "session".to_owned(),
+                ..SettingRow::default()
+            });
         KNOWN
             .iter()
             .map(|known| SettingRow {
@@ -270,7 +351,8 @@ impl Settings {
                     Kind::Text | Kind::Internal => "string",
                 }
                 .to_owned(),
-                source: if self.values.contains_key(&key(known.name)) { "session" } else { "default" }.to_owned(),
+                source: if self.values.contains_key(&key(known.name)) { "session" } else { "default" }
+                    .to_owned(),
                 min_val: match known.kind {
                     Kind::Integer(least, ..) => Some(least.to_string()),
                     _ => None,
@@ -286,6 +368,7 @@ impl Settings {
                 boot_val: Some(known.default.to_owned()),
                 reset_val: Some(known.default.to_owned()),
             })
+            .chain(custom)
             .collect()
     }
 }
@@ -303,7 +386,8 @@ fn fixed(name: &str) -> Error {
 }
 
 fn check_custom(name: &str) -> Result<()> {
-    let unknown = || Error::new(SqlState::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""));
+    let unknown =
+        || Error::new(SqlState::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""));
     match name.split_once('.') {
         None => Err(unknown()),
         Some((class, _)) if matches!(class.to_ascii_lowercase().as_str(), "hnsw" | "ivfflat" | "vector") => {
@@ -318,23 +402,32 @@ fn check_custom(name: &str) -> Result<()> {
 fn validate(known: &Known, value: &str) -> Result<String> {
     let name = known.name;
     let invalid = || {
-        Error::new(SqlState::InvalidParameterValue, format!("invalid value for parameter \"{name}\": \"{value}\""))
+        Error::new(
+            SqlState::InvalidParameterValue,
+            format!("invalid value for parameter \"{name}\": \"{value}\""),
+        )
     };
     match known.kind {
         Kind::Internal => Err(fixed(name)),
         Kind::Bool => match value.to_ascii_lowercase().as_str() {
             "on" | "true" | "yes" | "1" | "t" | "y" => Ok("on".to_owned()),
             "off" | "false" | "no" | "0" | "f" | "n" => Ok("off".to_owned()),
-            _ => Err(Error::new(SqlState::InvalidParameterValue, format!("parameter \"{name}\" requires a Boolean value"))),
+            _ => Err(Error::new(
+                SqlState::InvalidParameterValue,
+                format!("parameter \"{name}\" requires a Boolean value"),
+            )),
         },
         Kind::Real => value.parse::<f64>().map(|_| value.to_owned()).map_err(|_| invalid()),
         Kind::Integer(least, most, unit) => {
-            let number = if unit == Some("ms") { parse_milliseconds(value) } else { value.trim().parse().ok() };
+            let number =
+                if unit == Some("ms") { parse_milliseconds(value) } else { value.trim().parse().ok() };
             let number: i64 = number.ok_or_else(invalid)?;
             if !(least..=most).contains(&number) {
                 return Err(Error::new(
                     SqlState::InvalidParameterValue,
-                    format!("{number} is outside the valid range for parameter \"{name}\" ({least} .. {most})"),
+                    format!(
+                        "{number} is outside the valid range for parameter \"{name}\" ({least} .. {most})"
+                    ),
                 ));
             }
             Ok(if unit == Some("ms") { show_milliseconds(number) } else { number.to_string() })
@@ -404,7 +497,9 @@ mod tests {
         assert_eq!(settings.timeout("statement_timeout"), Some(Duration::from_secs(2)));
         assert_eq!(settings.set("HNSW.ef_search", "100", false).unwrap(), "100");
         assert_eq!(settings.search().ef_search, 100);
-        let refused = |settings: &mut Settings, name: &str, value: &str| settings.set(name, value, false).unwrap_err().state().code();
+        let refused = |settings: &mut Settings, name: &str, value: &str| {
+            settings.set(name, value, false).unwrap_err().state().code()
+        };
         assert_eq!(refused(&mut settings, "hnsw.ef_search", "0"), "22023");
         assert_eq!(refused(&mut settings, "hnsw.nonsense", "1"), "42602");
         assert_eq!(refused(&mut settings, "nonsense", "1"), "42704");
@@ -420,7 +515,10 @@ mod tests {
         settings.set("hnsw.ef_search", "7", true).unwrap();
         assert_eq!(settings.search().ef_search, 7);
         settings.end(true);
-        assert_eq!((settings.get("application_name").unwrap().as_str(), settings.search().ef_search), ("a", 40));
+        assert_eq!(
+            (settings.get("application_name").unwrap().as_str(), settings.search().ef_search),
+            ("a", 40)
+        );
         settings.begin();
         settings.set("application_name", "b", false).unwrap();
         settings.end(false);

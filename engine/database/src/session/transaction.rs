@@ -79,7 +79,10 @@ impl Open {
     /// Applies a statement's operations to the view. All or none.
     pub fn apply(&mut self, ops: Vec<Op>) -> Result<()> {
         if self.read_only && !ops.is_empty() {
-            return Err(Error::new(SqlState::ReadOnlySqlTransaction, "cannot execute a write in a read-only transaction"));
+            return Err(Error::new(
+                SqlState::ReadOnlySqlTransaction,
+                "cannot execute a write in a read-only transaction",
+            ));
         }
         let mut view = self.view.clone();
         for op in &ops {
@@ -91,7 +94,8 @@ impl Open {
     }
 
     pub fn savepoint(&mut self, name: String) {
-        let savepoint = Savepoint { name, view: self.view.clone(), ops: self.ops.len(), builds: self.builds.len() };
+        let savepoint =
+            Savepoint { name, view: self.view.clone(), ops: self.ops.len(), builds: self.builds.len() };
         self.savepoints.push(savepoint);
     }
 

@@ -15,19 +15,46 @@ use sepal_types::{Error, Result, SqlState, SqlType};
 pub enum Utility {
     /// No effect; the command tag.
     Accepted(&'static str),
-    Begin { isolation: Option<String>, read_only: Option<bool> },
-    Commit { chain: bool },
+    Begin {
+        isolation: Option<String>,
+        read_only: Option<bool>,
+    },
+    Commit {
+        chain: bool,
+    },
     Deallocate,
     DiscardAll,
-    Reindex { name: String },
-    Release { name: String },
-    Reset { name: Option<String> },
-    Rollback { chain: bool },
-    RollbackTo { name: String },
-    Savepoint { name: String },
-    Set { name: String, value: Option<String>, local: bool },
-    SetTransaction { isolation: Option<String>, read_only: Option<bool>, session: bool },
-    Show { name: String },
+    Reindex {
+        name: String,
+    },
+    Release {
+        name: String,
+    },
+    Reset {
+        name: Option<String>,
+    },
+    Rollback {
+        chain: bool,
+    },
+    RollbackTo {
+        name: String,
+    },
+    Savepoint {
+        name: String,
+    },
+    Set {
+        name: String,
+        value: Option<String>,
+        local: bool,
+    },
+    SetTransaction {
+        isolation: Option<String>,
+        read_only: Option<bool>,
+        session: bool,
+    },
+    Show {
+        name: String,
+    },
 }
 
 impl Utility {
@@ -46,7 +73,9 @@ impl Utility {
     pub fn columns(&self) -> Option<Vec<OutputColumn>> {
         match self {
             Utility::Show { name } if name == "all" => Some(
-                ["name", "setting", "description"].map(|name| OutputColumn::new(name, SqlType::Text)).to_vec(),
+                ["name", "setting", "description"]
+                    .map(|name| OutputColumn::new(name, SqlType::Text))
+                    .to_vec(),
             ),
             Utility::Show { name } => Some(vec![OutputColumn::new(name.clone(), SqlType::Text)]),
             _ => None,
@@ -85,8 +114,9 @@ fn from_ast(statement: &ast::Statement) -> Result<Option<Utility>> {
         S::Analyze(_) => Utility::Accepted("ANALYZE"),
         S::Vacuum(_) => Utility::Accepted("VACUUM"),
         S::Declare { .. } | S::Fetch { .. } => {
-            return Err(Error::unsupported("SQL cursors are not supported")
-                .with_hint("Fetch in portions through the driver (a portal with a row limit), or add LIMIT and OFFSET."));
+            return Err(Error::unsupported("SQL cursors are not supported").with_hint(
+                "Fetch in portions through the driver (a portal with a row limit), or add LIMIT and OFFSET.",
+            ));
         }
         S::Prepare { .. } | S::Execute { .. } => {
             return Err(Error::unsupported("PREPARE and EXECUTE as SQL are not supported")
@@ -101,7 +131,8 @@ fn fold(ident: &ast::Ident) -> String {
 }
 
 fn dotted(name: &ast::ObjectName) -> String {
-    let parts: Vec<String> = name.0.iter().filter_map(|part| part.as_ident()).map(|ident| ident.value.clone()).collect();
+    let parts: Vec<String> =
+        name.0.iter().filter_map(|part| part.as_ident()).map(|ident| ident.value.clone()).collect();
     parts.join(".")
 }
 
@@ -110,7 +141,9 @@ fn modes_of(modes: &[TransactionMode]) -> (Option<String>, Option<bool>) {
     for mode in modes {
         match mode {
             TransactionMode::IsolationLevel(level) => isolation = Some(level.to_string().to_lowercase()),
-            TransactionMode::AccessMode(mode) => read_only = Some(*mode == ast::TransactionAccessMode::ReadOnly),
+            TransactionMode::AccessMode(mode) => {
+                read_only = Some(*mode == ast::TransactionAccessMode::ReadOnly)
+            }
         }
     }
     (isolation, read_only)
@@ -148,16 +181,20 @@ fn set_statement(set: &Set) -> Result<Utility> {
             };
             Utility::Set { name: "TimeZone".to_owned(), value, local: *local }
         }
-        Set::SetNames { charset_name, .. } => {
-            Utility::Set { name: "client_encoding".to_owned(), value: Some(charset_name.value.clone()), local: false }
-        }
+        Set::SetNames { charset_name, .. } => Utility::Set {
+            name: "client_encoding".to_owned(),
+            value: Some(charset_name.value.clone()),
+            local: false,
+        },
         Set::SetNamesDefault {} => Utility::Reset { name: Some("client_encoding".to_owned()) },
         Set::SetTransaction { modes, session, .. } => {
             let (isolation, read_only) = modes_of(modes);
             Utility::SetTransaction { isolation, read_only, session: *session }
         }
         Set::SetRole { .. } => Utility::Accepted("SET"),
-        other => return Err(Error::new(SqlState::SyntaxError, format!("{other} is not a setting Sepal knows"))),
+        other => {
+            return Err(Error::new(SqlState::SyntaxError, format!("{other} is not a setting Sepal knows")));
+        }
     })
 }
 
@@ -169,7 +206,9 @@ fn is_default(values: &[Expr]) -> bool {
 fn value_text(expr: &Expr) -> Result<String> {
     match expr {
         Expr::Value(value) => match &value.value {
-            Value::Number(text, _) | Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => Ok(text.clone()),
+            Value::Number(text, _) | Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => {
+                Ok(text.clone())
+            }
             Value::Boolean(flag) => Ok(flag.to_string()),
             other => Ok(other.to_string()),
         },

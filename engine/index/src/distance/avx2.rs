@@ -13,8 +13,7 @@ const WIDTH: usize = 8;
 /// Eight words from `WIDTH - n` on select the first `n` elements.
 const MASKS: [i32; 2 * WIDTH] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
-pub(super) static KERNELS: Kernels =
-    Kernels { name: "avx2+fma", l2_squared, dot, l1, dot_norm, cosine };
+pub(super) static KERNELS: Kernels = Kernels { name: "avx2+fma", l2_squared, dot, l1, dot_norm, cosine };
 
 /// As in `avx512`: `$step` for every eight pairs of elements, zeros past the end.
 macro_rules! for_each_pair {

@@ -12,8 +12,7 @@ use super::Kernels;
 /// Elements of a register.
 const WIDTH: usize = 16;
 
-pub(super) static KERNELS: Kernels =
-    Kernels { name: "avx512f", l2_squared, dot, l1, dot_norm, cosine };
+pub(super) static KERNELS: Kernels = Kernels { name: "avx512f", l2_squared, dot, l1, dot_norm, cosine };
 
 /// Runs `$step` for every sixteen pairs of elements, with `$lane` the running sum to use. A macro and not a
 /// closure: `$lane` is a constant in each copy, so the sums stay in registers. The missing elements of the

@@ -7,8 +7,7 @@ use super::Kernels;
 
 const LANES: usize = 16;
 
-pub(super) static KERNELS: Kernels =
-    Kernels { name: "scalar", l2_squared, dot, l1, dot_norm, cosine };
+pub(super) static KERNELS: Kernels = Kernels { name: "scalar", l2_squared, dot, l1, dot_norm, cosine };
 
 fn l2_squared(a: &[f32], b: &[f32]) -> f32 {
     sum(a, b, |x, y| (x - y) * (x - y))

@@ -25,14 +25,18 @@ fn check(kernels: &Kernels, a: &[f32], b: &[f32]) {
     let (dot, norm) = kernels.dot_norm(a, b);
     assert_eq!(bits(&[dot, norm]), bits(&[kernels.dot(a, b), kernels.dot(b, b)]));
     let (dot, norm_a, norm_b) = kernels.cosine(a, b);
-    assert_eq!(bits(&[dot, norm_a, norm_b]), bits(&[kernels.dot(a, b), kernels.dot(a, a), kernels.dot(b, b)]));
+    assert_eq!(
+        bits(&[dot, norm_a, norm_b]),
+        bits(&[kernels.dot(a, b), kernels.dot(a, a), kernels.dot(b, b)])
+    );
 }
 
 /// Numbers that repeat with no period a lane count could hide.
 fn wave(len: usize, seed: u32) -> Vec<f32> {
     (0..len as u32)
         .map(|index| {
-            let mixed = (index.wrapping_mul(2_654_435_761) ^ seed.wrapping_mul(0x9e37_79b9)).wrapping_mul(747_796_405);
+            let mixed = (index.wrapping_mul(2_654_435_761) ^ seed.wrapping_mul(0x9e37_79b9))
+                .wrapping_mul(747_796_405);
             (mixed >> 8) as f32 / 8_388_608.0 - 1.0
         })
         .collect()

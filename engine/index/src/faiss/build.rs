@@ -83,7 +83,8 @@ fn assign(rows: &Rows, quantizer: &sys::Quantizer, lists: usize) -> Result<Vec<u
         labels.resize(end - cells.len(), 0);
         quantizer.assign(&buffer, &mut labels)?;
         // A row that FAISS could not place is found all the same when it is in some list.
-        let place = |label: &i64| u32::try_from(*label).ok().filter(|cell| (*cell as usize) < lists).unwrap_or(0);
+        let place =
+            |label: &i64| u32::try_from(*label).ok().filter(|cell| (*cell as usize) < lists).unwrap_or(0);
         cells.extend(labels.iter().map(place));
     }
     params.report(params.rows())?;

@@ -46,7 +46,9 @@ impl IvfFlat {
         let mut seen = Bits::new(rows);
         for position in &positions {
             if *position as usize >= rows || seen.get(*position as usize) {
-                return Err(reader.corrupt(format!("position {position} is no row of {rows} or listed twice")));
+                return Err(
+                    reader.corrupt(format!("position {position} is no row of {rows} or listed twice"))
+                );
             }
             seen.set(*position as usize);
         }

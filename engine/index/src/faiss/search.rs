@@ -72,7 +72,9 @@ impl IvfFlat {
     fn cells(&self, query: &[f32]) -> Vec<Neighbor> {
         let scorer = Scorer::new(cell_metric(self.metric), query);
         let centroids = self.centroids.chunks_exact(self.dim).enumerate();
-        centroids.map(|(list, centroid)| Neighbor { position: list as u32, distance: scorer.score(centroid) }).collect()
+        centroids
+            .map(|(list, centroid)| Neighbor { position: list as u32, distance: scorer.score(centroid) })
+            .collect()
     }
 
     /// How many rows `probes` cells of average size have.

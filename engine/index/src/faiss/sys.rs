@@ -145,11 +145,20 @@ impl KMeans {
     /// One more iteration over the same sample (`n × dim`, `n >= lists`), from the centroids of the last one
     /// or, the first time, from rows drawn with a fixed seed. Leaves the centroids in `quantizer`.
     pub(super) fn iterate(&mut self, sample: &[f32], quantizer: &mut Quantizer) -> Result<(), IndexError> {
-        assert_eq!((sample.len() % self.dim, quantizer.dim), (0, self.dim), "sample or quantizer of other dimensions");
+        assert_eq!(
+            (sample.len() % self.dim, quantizer.dim),
+            (0, self.dim),
+            "sample or quantizer of other dimensions"
+        );
         let n = (sample.len() / self.dim) as ffi::idx_t;
         // SAFETY: FAISS reads `n × dim` floats; both objects are alive and nobody else uses them.
         let code = unsafe {
-            ffi::faiss_Clustering_train(self.clustering.as_ptr(), n, sample.as_ptr(), quantizer.index.as_ptr())
+            ffi::faiss_Clustering_train(
+                self.clustering.as_ptr(),
+                n,
+                sample.as_ptr(),
+                quantizer.index.as_ptr(),
+            )
         };
         check(code, "train cells")
     }
@@ -177,7 +186,11 @@ impl Drop for KMeans {
 /// What a constructor returned, or its error.
 fn owned<T>(code: c_int, object: *mut T, operation: &'static str) -> Result<NonNull<T>, IndexError> {
     check(code, operation)?;
-    NonNull::new(object).ok_or_else(|| IndexError::Faiss { operation, code, message: "no object came back".into() })
+    NonNull::new(object).ok_or_else(|| IndexError::Faiss {
+        operation,
+        code,
+        message: "no object came back".into(),
+    })
 }
 
 /// A FAISS code and, if it is an error, the message that FAISS keeps for this thread.

@@ -127,7 +127,9 @@ fn null_rows_and_zero_directions_are_left_out() {
         let index = IvfFlat::build(7, &params(metric, dim, &vectors, Some(&valid))).unwrap();
         let found = index.search(&vectors, &[0.5, 0.1, -0.2, 0.9], &wanted(rows, 1, None));
         assert_eq!((index.len(), found.len()), (held, held));
-        assert!(found.iter().all(|neighbor| valid.get(neighbor.position as usize) && !neighbor.distance.is_nan()));
+        assert!(
+            found.iter().all(|neighbor| valid.get(neighbor.position as usize) && !neighbor.distance.is_nan())
+        );
         // A query of length zero has no cosine with anything, and still gets its rows.
         assert_eq!(index.search(&vectors, &[0.0; 4], &wanted(5, 2, None)).len(), 5);
     }
@@ -191,7 +193,10 @@ fn progress_ends_at_all_rows_and_cancelling_ends_the_build() {
         let asked = AtomicU64::new(0);
         let cancelled = || asked.fetch_add(1, Ordering::Relaxed) >= patience;
         let watched = BuildParams { cancelled: &cancelled, ..params(Metric::L2, 4, &vectors, None) };
-        assert!(matches!(IvfFlat::build(10, &watched), Err(IndexError::Cancelled)), "after {patience} questions");
+        assert!(
+            matches!(IvfFlat::build(10, &watched), Err(IndexError::Cancelled)),
+            "after {patience} questions"
+        );
     }
 }
 
@@ -266,7 +271,8 @@ impl Oracle {
             let code = faiss_sys::faiss_Index_add(quantizer, ours.lists() as i64, ours.centroids.as_ptr());
             sys::check(code, "add centroids").unwrap();
             let (dim, lists) = (ours.dim, ours.lists());
-            let code = faiss_sys::faiss_IndexIVFFlat_new_with_metric(&mut index, quantizer, dim, lists, metric);
+            let code =
+                faiss_sys::faiss_IndexIVFFlat_new_with_metric(&mut index, quantizer, dim, lists, metric);
             sys::check(code, "make an inverted file").unwrap();
             for list in 0..ours.lists() {
                 let ids: Vec<i64> = ours.list(list).iter().map(|position| i64::from(*position)).collect();
@@ -293,7 +299,8 @@ impl Oracle {
         unsafe {
             let (mut selector, mut params) = (std::ptr::null_mut(), std::ptr::null_mut());
             if let Some(bitmap) = &bitmap {
-                let code = faiss_sys::faiss_IDSelectorBitmap_new(&mut selector, bitmap.len(), bitmap.as_ptr());
+                let code =
+                    faiss_sys::faiss_IDSelectorBitmap_new(&mut selector, bitmap.len(), bitmap.as_ptr());
                 sys::check(code, "make a selector").unwrap();
             }
             let code = faiss_sys::faiss_SearchParametersIVF_new_with(&mut params, selector.cast(), probes, 0);

@@ -26,7 +26,8 @@ fn by_sorting(
 }
 
 fn build(metric: Metric, dim: usize, vectors: &[f32], valid: Option<&Bits>) -> Flat {
-    let params = BuildParams { metric, dim, vectors, valid, threads: 1, progress: &|_, _| (), cancelled: &|| false };
+    let params =
+        BuildParams { metric, dim, vectors, valid, threads: 1, progress: &|_, _| (), cancelled: &|| false };
     Flat::build(&params).unwrap()
 }
 

@@ -59,10 +59,7 @@ pub(super) fn graph(
 }
 
 /// The codes, unless the graph is better off without.
-fn encode(
-    params: &BuildParams,
-    rows: &[u32],
-) -> Result<Option<(Codes, RowQueries)>, IndexError> {
+fn encode(params: &BuildParams, rows: &[u32]) -> Result<Option<(Codes, RowQueries)>, IndexError> {
     if rows.len() < FEWEST_CODES || !Codes::worthwhile(params.metric, params.dim) {
         return Ok(None);
     }

@@ -38,11 +38,9 @@ pub(super) fn encode(graph: &Graph) -> Vec<u8> {
     Header::new(Kind::Graph, graph.metric, nodes.rows(), graph.dim).encode(&mut writer);
     writer.u16(layers.m() as u16);
     writer.u8(layers.len() as u8);
-    writer.u8(
-        if nodes.indexed().is_some() { MASK } else { 0 }
-            | if nodes.starts().is_some() { SHARED } else { 0 }
-            | if codes.is_some() { CODES } else { 0 },
-    );
+    writer.u8(if nodes.indexed().is_some() { MASK } else { 0 }
+        | if nodes.starts().is_some() { SHARED } else { 0 }
+        | if codes.is_some() { CODES } else { 0 });
     writer.u32(nodes.indexed_rows() as u32);
     (0..layers.len()).for_each(|layer| writer.u32(layers.count(layer) as u32));
     if let Some(indexed) = nodes.indexed() {
@@ -102,7 +100,10 @@ fn decode_nodes(
         0 => None,
         _ => {
             let words = reader.u64s(rows.div_ceil(64))?;
-            Some(Bits::from_words(words, rows).ok_or_else(|| reader.corrupt("the mask has bits past the last row"))?)
+            Some(
+                Bits::from_words(words, rows)
+                    .ok_or_else(|| reader.corrupt("the mask has bits past the last row"))?,
+            )
         }
     };
     let positions = reader.u32s(indexed_rows)?;

@@ -38,7 +38,9 @@ impl Nodes {
         let indexed = params.indexable();
         let groups = group_equal(params, &indexed);
         if groups.len() >= MOST_NODES {
-            return Err(IndexError::Resources(format!("fewer than {MOST_NODES} distinct vectors in a segment")));
+            return Err(IndexError::Resources(format!(
+                "fewer than {MOST_NODES} distinct vectors in a segment"
+            )));
         }
         let mut order: Vec<(usize, usize)> = groups
             .iter()
@@ -64,7 +66,8 @@ impl Nodes {
             .collect();
         let positions = members.flatten().copied().collect();
         let nodes = Self::from_parts(params.rows(), Some(indexed), positions, Some(starts));
-        let nodes = nodes.ok_or_else(|| IndexError::Shape("rows were grouped wrongly; report this".into()))?;
+        let nodes =
+            nodes.ok_or_else(|| IndexError::Shape("rows were grouped wrongly; report this".into()))?;
         Ok((nodes, counts))
     }
 
@@ -172,7 +175,9 @@ fn group_equal(params: &BuildParams, indexed: &Bits) -> Vec<(u64, Vec<u32>)> {
         match groups.last_mut() {
             // A row that shares only the hash makes a group of its own, and ends this one: a few copies may
             // then be several nodes, which is correct, only slower.
-            Some((last, rows)) if *last == hash && same_bits(params, rows[0], position) => rows.push(position),
+            Some((last, rows)) if *last == hash && same_bits(params, rows[0], position) => {
+                rows.push(position)
+            }
             _ => groups.push((hash, vec![position])),
         }
     }

@@ -142,13 +142,7 @@ impl<'a> Search<'a> {
     }
 
     /// The allowed rows of the nearest `kept` nodes, by nodes nearest first; `None` when the walk gave up.
-    fn walk<S: Space>(
-        &self,
-        space: &S,
-        query: &S::Query,
-        ef: usize,
-        kept: usize,
-    ) -> Option<Vec<usize>> {
+    fn walk<S: Space>(&self, space: &S, query: &S::Query, ef: usize, kept: usize) -> Option<Vec<usize>> {
         let Graph { nodes, layers, scratch, .. } = self.graph;
         let walk = Walk { space, layers, query };
         scratch.with(|scratch| {
@@ -166,7 +160,8 @@ impl<'a> Search<'a> {
             let mut rows = Vec::with_capacity(kept);
             for candidate in scratch.best.iter().take(kept) {
                 let allowed = nodes.rows_of(candidate.node()).iter().map(|row| *row as usize);
-                let allowed = allowed.filter(|row| self.filter.as_ref().is_none_or(|filter| filter.get(*row)));
+                let allowed =
+                    allowed.filter(|row| self.filter.as_ref().is_none_or(|filter| filter.get(*row)));
                 // More copies of one vector than k cannot all be returned.
                 rows.extend(allowed.take(self.k));
                 if rows.len() >= 4 * kept {

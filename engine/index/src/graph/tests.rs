@@ -66,7 +66,10 @@ fn recall(graph: &Graph, vectors: &[f32], queries: &[f32], search: &SearchParams
         assert!(result.windows(2).all(|pair| pair[0] < pair[1]), "ascending and distinct");
         for neighbor in &result {
             let position = neighbor.position as usize;
-            assert!(search.allowed.is_none_or(|allowed| allowed.get(position)), "row {position} is not allowed");
+            assert!(
+                search.allowed.is_none_or(|allowed| allowed.get(position)),
+                "row {position} is not allowed"
+            );
             let row = &vectors[position * dim..][..dim];
             assert_eq!(neighbor.distance.to_bits(), distance(metric, query, row).to_bits());
         }
@@ -221,7 +224,11 @@ fn tiny_segments_are_exact() {
                 let query: Vec<f32> = (0..dim).map(|axis| normal(10, axis)).collect();
                 for k in [0, 1, 5, 200] {
                     let result = graph.search(&vectors, &query, &wanted(k, 40, None));
-                    assert_eq!(result, search_exact(metric, dim, &vectors, &query, k, None), "{metric:?} {rows} × {dim}");
+                    assert_eq!(
+                        result,
+                        search_exact(metric, dim, &vectors, &query, k, None),
+                        "{metric:?} {rows} × {dim}"
+                    );
                 }
                 let again = Graph::decode(&graph.serialize()).unwrap();
                 assert_eq!(again.shape(), (rows, dim));
@@ -348,20 +355,25 @@ type Blob = (Vec<u8>, Vec<f32>, usize);
 fn small_blobs() -> &'static [Blob] {
     static BLOBS: std::sync::OnceLock<Vec<Blob>> = std::sync::OnceLock::new();
     BLOBS.get_or_init(|| {
-        [(Metric::L2, 20, 300, true), (Metric::Cosine, 130, 260, false), (Metric::L1, 3, 200, true), (Metric::L2, 2, 0, false)]
-            .into_iter()
-            .map(|(metric, dim, rows, odd)| {
-                let mut vectors = Mixture { dim, clusters: 4, spread: 0.2 }.rows(rows, 15);
-                let mut valid = Bits::full(rows);
-                if odd {
-                    vectors.copy_within(0..10 * dim, 20 * dim);
-                    (50..60).for_each(|row| valid.clear(row));
-                }
-                let given = BuildParams { valid: Some(&valid), ..params(metric, dim, &vectors) };
-                let graph = Graph::build(metric, 4, 16, &given).unwrap();
-                (graph.serialize(), vectors, dim)
-            })
-            .collect()
+        [
+            (Metric::L2, 20, 300, true),
+            (Metric::Cosine, 130, 260, false),
+            (Metric::L1, 3, 200, true),
+            (Metric::L2, 2, 0, false),
+        ]
+        .into_iter()
+        .map(|(metric, dim, rows, odd)| {
+            let mut vectors = Mixture { dim, clusters: 4, spread: 0.2 }.rows(rows, 15);
+            let mut valid = Bits::full(rows);
+            if odd {
+                vectors.copy_within(0..10 * dim, 20 * dim);
+                (50..60).for_each(|row| valid.clear(row));
+            }
+            let given = BuildParams { valid: Some(&valid), ..params(metric, dim, &vectors) };
+            let graph = Graph::build(metric, 4, 16, &given).unwrap();
+            (graph.serialize(), vectors, dim)
+        })
+        .collect()
     })
 }
 

@@ -33,7 +33,8 @@ impl Kernel {
     /// The fastest one here.
     pub(crate) fn best() -> Self {
         static BEST: OnceLock<Kernel> = OnceLock::new();
-        *BEST.get_or_init(|| Self::available().into_iter().next_back().unwrap_or(Kernel(Instructions::Scalar)))
+        *BEST
+            .get_or_init(|| Self::available().into_iter().next_back().unwrap_or(Kernel(Instructions::Scalar)))
     }
 
     /// All that run here, slowest first.
@@ -143,7 +144,8 @@ mod x86 {
                         )
                     };
                     let high_bits = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask);
-                    narrow = _mm256_add_epi16(narrow, _mm256_maddubs_epi16(_mm256_and_si256(bytes, mask), low));
+                    narrow =
+                        _mm256_add_epi16(narrow, _mm256_maddubs_epi16(_mm256_and_si256(bytes, mask), low));
                     narrow = _mm256_add_epi16(narrow, _mm256_maddubs_epi16(high_bits, high));
                 }
                 sum = _mm256_add_epi32(sum, _mm256_madd_epi16(narrow, ones));

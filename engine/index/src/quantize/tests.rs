@@ -131,7 +131,8 @@ fn estimates_are_unbiased_and_within_the_rounding_error() {
                     let other = &vectors[row * dim..][..dim];
                     let mut truth = distance(metric, vector, other);
                     let mut deviation = 0.108 / (padded(dim) as f64).sqrt();
-                    let (centred, row_length) = (length(metric, vector, &codes), length(metric, other, &codes));
+                    let (centred, row_length) =
+                        (length(metric, vector, &codes), length(metric, other, &codes));
                     match metric {
                         Metric::L2 => {
                             truth *= truth;
@@ -142,7 +143,10 @@ fn estimates_are_unbiased_and_within_the_rounding_error() {
                     }
                     let error = (f64::from(*score) - truth) / deviation;
                     assert!(error.abs() < 8.0, "{metric:?} {dim}: {score} for {truth}, {error} deviations");
-                    assert!((f64::from(score - again) / deviation).abs() < 1.0, "row as query: {again}, {score}");
+                    assert!(
+                        (f64::from(score - again) / deviation).abs() < 1.0,
+                        "row as query: {again}, {score}"
+                    );
                     errors.push(error);
                 }
             }
@@ -150,7 +154,10 @@ fn estimates_are_unbiased_and_within_the_rounding_error() {
             let mean = errors.iter().sum::<f64>() / count;
             let variance = errors.iter().map(|error| error * error).sum::<f64>() / count;
             assert!(mean.abs() < 0.3, "{metric:?} {dim}: bias of {mean} deviations");
-            assert!((0.2..2.0).contains(&variance), "{metric:?} {dim}: {variance} times the expected variance");
+            assert!(
+                (0.2..2.0).contains(&variance),
+                "{metric:?} {dim}: {variance} times the expected variance"
+            );
         }
     }
 }
@@ -189,7 +196,8 @@ fn any_number_of_threads_writes_the_same_codes() {
     assert!(one.bytes() == many.bytes() && one.corrections() == many.corrections());
     let mut bytes = Aligned::zeroed(one.bytes().len()).unwrap();
     bytes.copy_from_slice(one.bytes());
-    let again = Codes::from_parts(Metric::Cosine, one.centre().to_vec(), one.corrections().to_vec(), bytes).unwrap();
+    let again =
+        Codes::from_parts(Metric::Cosine, one.centre().to_vec(), one.corrections().to_vec(), bytes).unwrap();
     let (mut expected, mut scores) = (Vec::new(), Vec::new());
     one.score(&one.query(&vectors[..40]).unwrap().borrow(), &[7, 999], &mut expected);
     again.score(&again.query(&vectors[..40]).unwrap().borrow(), &[7, 999], &mut scores);

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use sepal_types::limits::PUBLIC_NAMESPACE_OID;
 use sepal_types::{Error, Result, SqlState, SqlType};
 
+use super::CatalogContext;
 use super::objects::OWNER_OID;
 use super::relations::{operator, procedure, procedure_named};
 use super::shape::{INFORMATION_SCHEMA, PG_CATALOG, shape, shapes};
 use super::value::Value;
-use super::CatalogContext;
 
 /// The schemas, with Postgres' oids (the last is whatever initdb gave it; this one is ours for ever).
 pub(crate) const NAMESPACES: [(u32, &str); 3] =
@@ -134,9 +134,13 @@ pub(crate) fn reg_oid(context: &CatalogContext, reg: Reg, text: &str) -> Option<
 pub(crate) fn require_oid(context: &CatalogContext, reg: Reg, text: &str) -> Result<i64> {
     reg_oid(context, reg, text).ok_or_else(|| match reg {
         Reg::Class => Error::new(SqlState::UndefinedTable, format!("relation \"{text}\" does not exist")),
-        Reg::Namespace => Error::new(SqlState::InvalidSchemaName, format!("schema \"{text}\" does not exist")),
+        Reg::Namespace => {
+            Error::new(SqlState::InvalidSchemaName, format!("schema \"{text}\" does not exist"))
+        }
         Reg::Operator => Error::new(SqlState::UndefinedFunction, format!("operator does not exist: {text}")),
-        Reg::Procedure => Error::new(SqlState::UndefinedFunction, format!("function \"{text}\" does not exist")),
+        Reg::Procedure => {
+            Error::new(SqlState::UndefinedFunction, format!("function \"{text}\" does not exist"))
+        }
         Reg::Role => Error::new(SqlState::UndefinedObject, format!("role \"{text}\" does not exist")),
         Reg::Type => Error::new(SqlState::UndefinedObject, format!("type \"{text}\" does not exist")),
     })
@@ -230,7 +234,11 @@ pub(crate) fn quote_ident(name: &str) -> String {
 /// The text as an SQL string literal.
 pub(crate) fn quote_literal(text: &str) -> String {
     let escaped = text.replace('\'', "''");
-    if escaped.contains('\\') { format!("E'{}'", escaped.replace('\\', "\\\\")) } else { format!("'{escaped}'") }
+    if escaped.contains('\\') {
+        format!("E'{}'", escaped.replace('\\', "\\\\"))
+    } else {
+        format!("'{escaped}'")
+    }
 }
 
 /// The values of a `name[]`.
@@ -241,15 +249,105 @@ pub(crate) fn name_list<'a>(names: impl IntoIterator<Item = &'a str>) -> Value {
 /// Key words that cannot be a column's name without quotes (PostgreSQL 17 appendix C, reserved and
 /// reserved-except-function-or-type), sorted.
 pub(crate) const RESERVED: [&str; 101] = [
-    "all", "analyse", "analyze", "and", "any", "array", "as", "asc", "asymmetric", "authorization", "binary",
-    "both", "case", "cast", "check", "collate", "collation", "column", "concurrently", "constraint", "create",
-    "cross", "current_catalog", "current_date", "current_role", "current_schema", "current_time",
-    "current_timestamp", "current_user", "default", "deferrable", "desc", "distinct", "do", "else", "end",
-    "except", "false", "fetch", "for", "foreign", "freeze", "from", "full", "grant", "group", "having", "ilike",
-    "in", "initially", "inner", "intersect", "into", "is", "isnull", "join", "lateral", "leading", "left",
-    "like", "limit", "localtime", "localtimestamp", "natural", "not", "notnull", "null", "offset", "on", "only",
-    "or", "order", "outer", "overlaps", "placing", "primary", "references", "returning", "right", "select",
-    "session_user", "similar", "some", "symmetric", "system_user", "table", "tablesample", "then", "to",
-    "trailing", "true", "union", "unique", "user", "using", "variadic", "verbose", "when", "where", "window",
+    "all",
+    "analyse",
+    "analyze",
+    "and",
+    "any",
+    "array",
+    "as",
+    "asc",
+    "asymmetric",
+    "authorization",
+    "binary",
+    "both",
+    "case",
+    "cast",
+    "check",
+    "collate",
+    "collation",
+    "column",
+    "concurrently",
+    "constraint",
+    "create",
+    "cross",
+    "current_catalog",
+    "current_date",
+    "current_role",
+    "current_schema",
+    "current_time",
+    "current_timestamp",
+    "current_user",
+    "default",
+    "deferrable",
+    "desc",
+    "distinct",
+    "do",
+    "else",
+    "end",
+    "except",
+    "false",
+    "fetch",
+    "for",
+    "foreign",
+    "freeze",
+    "from",
+    "full",
+    "grant",
+    "group",
+    "having",
+    "ilike",
+    "in",
+    "initially",
+    "inner",
+    "intersect",
+    "into",
+    "is",
+    "isnull",
+    "join",
+    "lateral",
+    "leading",
+    "left",
+    "like",
+    "limit",
+    "localtime",
+    "localtimestamp",
+    "natural",
+    "not",
+    "notnull",
+    "null",
+    "offset",
+    "on",
+    "only",
+    "or",
+    "order",
+    "outer",
+    "overlaps",
+    "placing",
+    "primary",
+    "references",
+    "returning",
+    "right",
+    "select",
+    "session_user",
+    "similar",
+    "some",
+    "symmetric",
+    "system_user",
+    "table",
+    "tablesample",
+    "then",
+    "to",
+    "trailing",
+    "true",
+    "union",
+    "unique",
+    "user",
+    "using",
+    "variadic",
+    "verbose",
+    "when",
+    "where",
+    "window",
     "with",
 ];

@@ -62,7 +62,9 @@ impl CatalogContext {
         self.any_object(|object| match object {
             Object::Table(table) => table.def.name == name,
             Object::Index(_, index) => index.name() == name,
-            Object::Sequence(table, column) => name.ends_with("_seq") && sequence_name(&table.def, column) == name,
+            Object::Sequence(table, column) => {
+                name.ends_with("_seq") && sequence_name(&table.def, column) == name
+            }
         })
     }
 
@@ -70,8 +72,10 @@ impl CatalogContext {
         for table in self.snapshot.tables().filter(|table| table.def.environment == self.environment) {
             let own = indexes(&table.def).map(|index| Object::Index(table, index));
             let sequences = sequence_columns(&table.def).map(|column| Object::Sequence(table, column));
-            let found =
-                std::iter::once(Object::Table(table)).chain(own).chain(sequences).find(|object| wanted(*object));
+            let found = std::iter::once(Object::Table(table))
+                .chain(own)
+                .chain(sequences)
+                .find(|object| wanted(*object));
             if found.is_some() {
                 return found;
             }
@@ -198,14 +202,16 @@ pub(crate) fn generated_oid(table: &TableDef, column: ColumnId) -> u32 {
 
 /// The oid of an environment in `pg_database`: from its name (32-bit FNV-1a), above all stored ids.
 pub(crate) fn environment_oid(environment: &str) -> u32 {
-    let hash =
-        environment.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = environment
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     0x4000_0000 | (hash & 0x3fff_ffff)
 }
 
 /// `attnum`: the place in `SELECT *`, from 1. Dropped columns leave no gap.
 pub(crate) fn attribute_number(table: &TableDef, column: ColumnId) -> i16 {
-    let place = table.columns.iter().position(|candidate| candidate.id == column).map_or(0, |place| place + 1);
+    let place =
+        table.columns.iter().position(|candidate| candidate.id == column).map_or(0, |place| place + 1);
     i16::try_from(place).unwrap_or(i16::MAX)
 }
 

@@ -11,8 +11,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     self, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, Statement,
-    Value, ValueWithSpan, VisitMut, Visit, Visitor, VisitorMut,
+    FunctionArgumentList, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem,
+    Statement, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
 };
 use sepal_types::{Result, SqlType};
 
@@ -59,7 +59,8 @@ impl Visitor for Search<'_> {
             Expr::Cast { data_type, .. } => reg_kind(data_type).is_some() || in_pg_catalog(data_type),
             Expr::Function(call) => {
                 let parts = parts(&call.name);
-                let known = parts.last().is_some_and(|name| function(name).is_some_and(|(_, catalog)| catalog));
+                let known =
+                    parts.last().is_some_and(|name| function(name).is_some_and(|(_, catalog)| catalog));
                 known || parts.first().is_some_and(|schema| schema == PG_CATALOG)
             }
             Expr::BinaryOp { op: BinaryOperator::PGCustomBinaryOperator(names), .. } => {
@@ -162,7 +163,11 @@ fn oid_columns() -> HashSet<&'static str> {
     let mut oids = HashSet::new();
     let mut others = HashSet::new();
     for (name, ty) in shapes().flat_map(|shape| &shape.columns) {
-        if *ty == SqlType::Oid { oids.insert(*name) } else { others.insert(*name) };
+        if *ty == SqlType::Oid {
+            oids.insert(*name)
+        } else {
+            others.insert(*name)
+        };
     }
     oids.retain(|name| !others.contains(name));
     oids

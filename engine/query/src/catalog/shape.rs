@@ -77,7 +77,8 @@ pub(crate) fn shapes() -> impl Iterator<Item = &'static Shape> {
 
 /// The relation with this name; names are lower case.
 pub(crate) fn shape(schema: &str, name: &str) -> Option<&'static Shape> {
-    let place = SHAPES.binary_search_by(|shape| (shape.relation.schema, shape.relation.name).cmp(&(schema, name)));
+    let place =
+        SHAPES.binary_search_by(|shape| (shape.relation.schema, shape.relation.name).cmp(&(schema, name)));
     place.ok().map(|place| &SHAPES[place])
 }
 

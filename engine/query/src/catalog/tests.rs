@@ -12,8 +12,8 @@ use datafusion::sql::sqlparser::parser::Parser;
 use sepal_crypto::Key;
 use sepal_storage::{ColumnCache, Op, StoreOptions, TenantStore};
 use sepal_types::{
-    ColumnDef, ColumnId, Generated, IndexDef, IndexMethod, Metric, SqlType, SqlState, TableDef, TableId, TenantId,
-    UniqueDef, VectorIndexOptions,
+    ColumnDef, ColumnId, Generated, IndexDef, IndexMethod, Metric, SqlState, SqlType, TableDef, TableId,
+    TenantId, UniqueDef, VectorIndexOptions,
 };
 
 use super::relations::{ALL, procedures};
@@ -61,17 +61,18 @@ fn items() -> TableDef {
             column_def(6, "embedding", SqlType::Vector(Some(3))),
         ],
         next_column: ColumnId(7),
-        uniques: vec![
-            unique(20_002, "items_pkey", 1, true),
-            unique(20_003, "items_name_key", 2, false),
-        ],
+        uniques: vec![unique(20_002, "items_pkey", 1, true), unique(20_003, "items_name_key", 2, false)],
         indexes: vec![
             index(20_004, "items_tags", 4, IndexMethod::Scalar { access_method: "gin".into() }),
             index(
                 20_005,
                 "items_embedding_idx",
                 6,
-                IndexMethod::Vector(VectorIndexOptions::Hnsw { metric: Metric::Cosine, m: 24, ef_construction: 64 }),
+                IndexMethod::Vector(VectorIndexOptions::Hnsw {
+                    metric: Metric::Cosine,
+                    m: 24,
+                    ef_construction: 64,
+                }),
             ),
         ],
     }
@@ -105,7 +106,8 @@ fn index(id: u32, name: &str, column: u32, method: IndexMethod) -> IndexDef {
 fn context() -> Arc<CatalogContext> {
     let dir = tempfile::tempdir().unwrap();
     let options = StoreOptions::new(ColumnCache::new(1 << 20));
-    let store = TenantStore::create(dir.path(), TenantId([3; 16]), Key::from_bytes([5; 32]), options).unwrap();
+    let store =
+        TenantStore::create(dir.path(), TenantId([3; 16]), Key::from_bytes([5; 32]), options).unwrap();
     let tables = [items(), notes("default", 20_010), notes("staging", 20_020)];
     let ops = tables.into_iter().map(Op::CreateTable).collect();
     let snapshot = store.commit(&store.snapshot(), ops).unwrap();

@@ -110,7 +110,9 @@ impl Value {
     pub fn order(&self, other: &Value) -> Ordering {
         match (self, other) {
             (Value::Bool(left), Value::Bool(right)) => left.cmp(right),
-            (Value::Int(left), Value::Int(right)) | (Value::Time(left), Value::Time(right)) => left.cmp(right),
+            (Value::Int(left), Value::Int(right)) | (Value::Time(left), Value::Time(right)) => {
+                left.cmp(right)
+            }
             (Value::Text(left), Value::Text(right)) => left.as_bytes().cmp(right.as_bytes()),
             (Value::List(left), Value::List(right)) | (Value::Record(left), Value::Record(right)) => {
                 for (left, right) in left.iter().zip(right.iter()) {
@@ -279,7 +281,13 @@ pub(crate) fn parse_list(text: &str) -> Option<Vec<Option<String>>> {
             }
         }
         let null = !quoted && item.trim_end().eq_ignore_ascii_case("null");
-        items.push(if null { None } else if quoted { Some(item) } else { Some(item.trim_end().to_owned()) });
+        items.push(if null {
+            None
+        } else if quoted {
+            Some(item)
+        } else {
+            Some(item.trim_end().to_owned())
+        });
         match inside.get(at) {
             None => return Some(items),
             Some(',') => at += 1,

@@ -1,7 +1,8 @@
 //! ALTER TABLE and ALTER INDEX. Renames and drops touch the catalog only: files name columns by id.
 
 use datafusion::sql::sqlparser::ast::{
-    AlterColumnOperation, AlterIndexOperation, AlterTable, AlterTableOperation, Expr, ObjectName, RenameTableNameKind,
+    AlterColumnOperation, AlterIndexOperation, AlterTable, AlterTableOperation, Expr, ObjectName,
+    RenameTableNameKind,
 };
 use sepal_storage::Op;
 use sepal_types::{ColumnId, Error, Result, SqlState, TableDef};
@@ -46,7 +47,10 @@ fn apply(def: &mut TableDef, operation: &AlterTableOperation, scope: &Scope, ddl
         A::RenameTable { table_name: RenameTableNameKind::To(name) | RenameTableNameKind::As(name) } => {
             let name = object_name(name)?;
             if taken(scope.snapshot, scope.environment, &name) {
-                return Err(Error::new(SqlState::DuplicateTable, format!("relation \"{name}\" already exists")));
+                return Err(Error::new(
+                    SqlState::DuplicateTable,
+                    format!("relation \"{name}\" already exists"),
+                ));
             }
             def.name = name;
             Ok(())
@@ -85,8 +89,10 @@ fn add(
     let table = def.name.clone();
     if let Some(added) = def.columns.last_mut() {
         if added.generated.is_some() && has_rows {
-            return Err(Error::unsupported("adding a serial or identity column to a table with rows is not supported")
-                .with_hint("Create the table anew with the column and copy the rows."));
+            return Err(Error::unsupported(
+                "adding a serial or identity column to a table with rows is not supported",
+            )
+            .with_hint("Create the table anew with the column and copy the rows."));
         }
         added.missing = constant_text(added.default.as_deref(), has_rows)?;
         if added.not_null && added.missing.is_none() && has_rows {
@@ -117,7 +123,10 @@ fn constant_text(default: Option<&str>, has_rows: bool) -> Result<Option<String>
 }
 
 fn missing_column(def: &TableDef, name: &str) -> Error {
-    Error::new(SqlState::UndefinedColumn, format!("column \"{name}\" of relation \"{}\" does not exist", def.name))
+    Error::new(
+        SqlState::UndefinedColumn,
+        format!("column \"{name}\" of relation \"{}\" does not exist", def.name),
+    )
 }
 
 /// Indexes and constraints over the column go with it, as in Postgres.
@@ -195,7 +204,8 @@ pub fn alter_index(name: &ObjectName, operation: &AlterIndexOperation, scope: &S
         return Err(Error::new(SqlState::DuplicateTable, format!("relation \"{new}\" already exists")));
     }
     let owner = scope.snapshot.tables().find(|version| {
-        version.def.environment == scope.environment && version.def.indexes.iter().any(|index| index.name == old)
+        version.def.environment == scope.environment
+            && version.def.indexes.iter().any(|index| index.name == old)
     });
     let Some(owner) = owner else {
         return Err(Error::new(SqlState::UndefinedTable, format!("relation \"{old}\" does not exist")));

@@ -30,7 +30,10 @@ pub fn create_index(create: &CreateIndex, scope: &Scope) -> Result<Ddl> {
     };
     if taken(scope.snapshot, scope.environment, &name) {
         if create.if_not_exists {
-            ddl.notices.push(Error::new(SqlState::DuplicateTable, format!("relation \"{name}\" already exists, skipping")));
+            ddl.notices.push(Error::new(
+                SqlState::DuplicateTable,
+                format!("relation \"{name}\" already exists, skipping"),
+            ));
             return Ok(ddl);
         }
         return Err(Error::new(SqlState::DuplicateTable, format!("relation \"{name}\" already exists")));
@@ -40,11 +43,16 @@ pub fn create_index(create: &CreateIndex, scope: &Scope) -> Result<Ddl> {
     }
     let id = (scope.new_id)();
     let (method, valid) = match method.as_str() {
-        "hnsw" | "ivfflat" | "flat" => (IndexMethod::Vector(vector_options(&method, &def, &columns, create)?), false),
+        "hnsw" | "ivfflat" | "flat" => {
+            (IndexMethod::Vector(vector_options(&method, &def, &columns, create)?), false)
+        }
         "btree" | "hash" | "gin" | "gist" | "brin" => (IndexMethod::Scalar { access_method: method }, true),
         other => {
-            return Err(Error::new(SqlState::UndefinedObject, format!("access method \"{other}\" does not exist"))
-                .with_hint("Use hnsw, ivfflat or flat for vectors, btree for other columns."));
+            return Err(Error::new(
+                SqlState::UndefinedObject,
+                format!("access method \"{other}\" does not exist"),
+            )
+            .with_hint("Use hnsw, ivfflat or flat for vectors, btree for other columns."));
         }
     };
     if !valid {
@@ -84,7 +92,13 @@ fn index_columns(def: &TableDef, create: &CreateIndex) -> Result<(Vec<ColumnId>,
     Ok((columns, names))
 }
 
-fn unique_index(mut def: TableDef, columns: Vec<ColumnId>, name: String, create: &CreateIndex, scope: &Scope) -> Result<Ddl> {
+fn unique_index(
+    mut def: TableDef,
+    columns: Vec<ColumnId>,
+    name: String,
+    create: &CreateIndex,
+    scope: &Scope,
+) -> Result<Ddl> {
     if create.predicate.is_some() || columns.len() != create.columns.len() {
         return Err(Error::unsupported("partial and expression unique indexes are not supported"));
     }
@@ -97,13 +111,22 @@ fn unique_index(mut def: TableDef, columns: Vec<ColumnId>, name: String, create:
     Ok(ddl)
 }
 
-fn vector_options(method: &str, def: &TableDef, columns: &[ColumnId], create: &CreateIndex) -> Result<VectorIndexOptions> {
+fn vector_options(
+    method: &str,
+    def: &TableDef,
+    columns: &[ColumnId],
+    create: &CreateIndex,
+) -> Result<VectorIndexOptions> {
     let ([column], [index_column]) = (columns, create.columns.as_slice()) else {
         if columns.is_empty() {
             return Err(Error::unsupported(format!("{method} indexes over expressions are not supported"))
-                .with_hint("Index the vector column itself; its cosine, L2, L1 and inner product need no cast."));
+                .with_hint(
+                    "Index the vector column itself; its cosine, L2, L1 and inner product need no cast.",
+                ));
         }
-        return Err(Error::unsupported(format!("access method \"{method}\" does not support multicolumn indexes")));
+        return Err(Error::unsupported(format!(
+            "access method \"{method}\" does not support multicolumn indexes"
+        )));
     };
     let column = def.column_by_id(*column).ok_or_else(|| Error::bug("the indexed column is gone"))?;
     match &column.ty {
@@ -116,9 +139,11 @@ fn vector_options(method: &str, def: &TableDef, columns: &[ColumnId], create: &C
     let metric = match &index_column.operator_class {
         Some(name) => {
             let name = super::table_name(name);
-            let metric = Metric::from_opclass(&name).filter(|metric| method != "ivfflat" || *metric != Metric::L1);
+            let metric =
+                Metric::from_opclass(&name).filter(|metric| method != "ivfflat" || *metric != Metric::L1);
             metric.ok_or_else(|| {
-                let message = format!("operator class \"{name}\" does not exist for access method \"{method}\"");
+                let message =
+                    format!("operator class \"{name}\" does not exist for access method \"{method}\"");
                 Error::new(SqlState::UndefinedObject, message)
             })?
         }
@@ -154,10 +179,15 @@ impl Options {
             let (name, value) = option_value(option)?;
             match (method, name.as_str()) {
                 ("hnsw", "m") => options.m = narrow(bounded(&name, &value, 2, 100)?),
-                ("hnsw", "ef_construction") => options.ef_construction = narrow(bounded(&name, &value, 4, 1000)?),
+                ("hnsw", "ef_construction") => {
+                    options.ef_construction = narrow(bounded(&name, &value, 4, 1000)?)
+                }
                 ("ivfflat", "lists") => options.lists = bounded(&name, &value, 1, 32_768)?,
                 _ => {
-                    return Err(Error::new(SqlState::InvalidParameterValue, format!("unrecognized parameter \"{name}\"")));
+                    return Err(Error::new(
+                        SqlState::InvalidParameterValue,
+                        format!("unrecognized parameter \"{name}\""),
+                    ));
                 }
             }
         }
@@ -193,10 +223,16 @@ fn option_value(option: &Expr) -> Result<(String, String)> {
 
 fn bounded(name: &str, value: &str, least: u32, most: u32) -> Result<u32> {
     let number: i64 = value.parse().map_err(|_| {
-        Error::new(SqlState::InvalidParameterValue, format!("invalid value for integer option \"{name}\": {value}"))
+        Error::new(
+            SqlState::InvalidParameterValue,
+            format!("invalid value for integer option \"{name}\": {value}"),
+        )
     })?;
     u32::try_from(number).ok().filter(|number| (least..=most).contains(number)).ok_or_else(|| {
-        Error::new(SqlState::InvalidParameterValue, format!("value {value} out of bounds for option \"{name}\""))
-            .with_detail(format!("Valid values are between \"{least}\" and \"{most}\"."))
+        Error::new(
+            SqlState::InvalidParameterValue,
+            format!("value {value} out of bounds for option \"{name}\""),
+        )
+        .with_detail(format!("Valid values are between \"{least}\" and \"{most}\"."))
     })
 }

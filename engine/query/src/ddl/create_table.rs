@@ -1,6 +1,8 @@
-//! CREATE TABLE.
+//! CREATE TABLE: columns, types, defaults, PRIMARY KEY and UNIQUE. Also what ALTER TABLE adds.
 
-use datafusion::sql::sqlparser::ast::{self, ColumnOption, CreateTable, DataType, GeneratedAs, IndexColumn, TableConstraint};
+use datafusion::sql::sqlparser::ast::{
+    self, ColumnOption, CreateTable, DataType, GeneratedAs, IndexColumn, TableConstraint,
+};
 use sepal_storage::Op;
 use sepal_types::{
     ColumnDef, ColumnId, Error, Generated, Result, SqlState, SqlType, TableDef, UniqueDef,
@@ -19,10 +21,14 @@ pub fn create_table(create: &CreateTable, scope: &Scope) -> Result<Ddl> {
     refuse_unsupported(create)?;
     let name = object_name(&create.name)?;
     let mut ddl = Ddl::tagged("CREATE TABLE");
+    check_columns(create)?;
     if taken(scope.snapshot, scope.environment, &name) {
         let error = Error::new(SqlState::DuplicateTable, format!("relation \"{name}\" already exists"));
         if create.if_not_exists {
-            ddl.notices.push(Error::new(SqlState::DuplicateTable, format!("relation \"{name}\" already exists, skipping")));
+            ddl.notices.push(Error::new(
+                SqlState::DuplicateTable,
+                format!("relation \"{name}\" already exists, skipping"),
+            ));
             return Ok(ddl);
         }
         return Err(error);
@@ -45,21 +51,45 @@ pub fn create_table(create: &CreateTable, scope: &Scope) -> Result<Ddl> {
     }
     def.uniques.sort_by_key(|unique| !unique.primary);
     if def.columns.len() > MAX_COLUMNS {
-        return Err(Error::new(SqlState::TooManyColumns, format!("tables can have at most {MAX_COLUMNS} columns")));
+        return Err(Error::new(
+            SqlState::TooManyColumns,
+            format!("tables can have at most {MAX_COLUMNS} columns"),
+        ));
     }
     ddl.ops.push(Op::CreateTable(def));
     Ok(ddl)
 }
 
+/// Postgres analyses the columns before it looks whether the name is free.
+fn check_columns(create: &CreateTable) -> Result<()> {
+    for (position, column) in create.columns.iter().enumerate() {
+        let name = identifier(&column.name);
+        if create.columns[..position].iter().any(|earlier| identifier(&earlier.name) == name) {
+            return Err(Error::new(
+                SqlState::DuplicateColumn,
+                format!("column \"{name}\" specified more than once"),
+            ));
+        }
+        column_type(&column.data_type)?;
+    }
+    Ok(())
+}
+
 fn refuse_unsupported(create: &CreateTable) -> Result<()> {
-    let refuse = |what: &str, hint: &str| Err(Error::unsupported(format!("{what} are not supported")).with_hint(hint.to_owned()));
+    let refuse = |what: &str, hint: &str| {
+        Err(Error::unsupported(format!("{what} are not supported")).with_hint(hint.to_owned()))
+    };
     if create.temporary {
         return refuse("temporary tables", "Create an ordinary table and drop it afterwards.");
     }
     if create.query.is_some() {
         return refuse("CREATE TABLE AS statements", "Create the table, then INSERT INTO … SELECT.");
     }
-    if create.like.is_some() || create.inherits.is_some() || create.partition_by.is_some() || create.partition_of.is_some() {
+    if create.like.is_some()
+        || create.inherits.is_some()
+        || create.partition_by.is_some()
+        || create.partition_of.is_some()
+    {
         return refuse("LIKE, INHERITS and PARTITION BY", "Write the columns out.");
     }
     Ok(())
@@ -69,7 +99,10 @@ fn refuse_unsupported(create: &CreateTable) -> Result<()> {
 pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) -> Result<()> {
     let name = identifier(&column.name);
     if def.column(&name).is_some() {
-        return Err(Error::new(SqlState::DuplicateColumn, format!("column \"{name}\" specified more than once")));
+        return Err(Error::new(
+            SqlState::DuplicateColumn,
+            format!("column \"{name}\" specified more than once"),
+        ));
     }
     let (ty, serial) = column_type(&column.data_type)?;
     let id = def.next_column;
@@ -88,7 +121,10 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
         match &option.option {
             ColumnOption::Null => built.not_null = false,
             ColumnOption::NotNull => built.not_null = true,
-            ColumnOption::Default(expr) => built.default = default_text(expr),
+            ColumnOption::Default(expr) => {
+                check_default(expr, &built.ty)?;
+                built.default = default_text(expr);
+            }
             ColumnOption::PrimaryKey(_) => {
                 built.not_null = true;
                 unique = Some((true, option.name.as_ref()));
@@ -98,12 +134,15 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
                 built.generated = Some(Generated::IdentityAlways);
                 built.not_null = true;
             }
-            ColumnOption::Generated { generated_as: GeneratedAs::ByDefault, generation_expr: None, .. } => {
+            ColumnOption::Generated {
+                generated_as: GeneratedAs::ByDefault, generation_expr: None, ..
+            } => {
                 built.generated = Some(Generated::IdentityByDefault);
                 built.not_null = true;
             }
             ColumnOption::Generated { .. } => {
-                return Err(Error::unsupported("generated columns are not supported").with_hint("Compute the value in the INSERT, or in the query."));
+                return Err(Error::unsupported("generated columns are not supported")
+                    .with_hint("Compute the value in the INSERT, or in the query."));
             }
             ColumnOption::ForeignKey(_) => return Err(no_foreign_keys()),
             ColumnOption::Check(_) => return Err(no_checks()),
@@ -112,13 +151,29 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
         }
     }
     if built.generated.is_some() && !matches!(built.ty, SqlType::Int2 | SqlType::Int4 | SqlType::Int8) {
-        return Err(Error::new(SqlState::InvalidParameterValue, "identity column type must be smallint, integer, or bigint"));
+        return Err(Error::new(
+            SqlState::InvalidParameterValue,
+            "identity column type must be smallint, integer, or bigint",
+        ));
     }
     def.columns.push(built);
     if let Some((primary, name)) = unique {
         add_unique(def, vec![id], primary, name.map(identifier), scope)?;
     }
     Ok(())
+}
+
+/// A quoted default must read as the column's type. Errors: that type's own.
+fn check_default(expr: &ast::Expr, ty: &SqlType) -> Result<()> {
+    match expr {
+        ast::Expr::Value(value) => match &value.value {
+            ast::Value::SingleQuotedString(text) => {
+                crate::values::decode_text(ty, Some(text.as_bytes())).map(|_| ())
+            }
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
 }
 
 /// A DEFAULT as it is stored; `DEFAULT NULL` is none.
@@ -145,13 +200,35 @@ pub fn column_type(data_type: &DataType) -> Result<(SqlType, Option<Generated>)>
         return vector_type(&dimensions).map(|ty| (ty, None));
     }
     let ty = match data_type {
-        DataType::Varchar(_) | DataType::CharacterVarying(_) | DataType::CharVarying(_) | DataType::Char(_) | DataType::Character(_) => SqlType::from_name(&text.to_ascii_lowercase().replace("character(", "varchar(").replace("char varying", "varchar").replace("varvarchar", "varchar")).or(Some(SqlType::Varchar(None))),
+        DataType::Varchar(_)
+        | DataType::CharacterVarying(_)
+        | DataType::CharVarying(_)
+        | DataType::Char(_)
+        | DataType::Character(_) => SqlType::from_name(
+            &text
+                .to_ascii_lowercase()
+                .replace("character(", "varchar(")
+                .replace("char varying", "varchar")
+                .replace("varvarchar", "varchar"),
+        )
+        .or(Some(SqlType::Varchar(None))),
         _ => SqlType::from_name(&text),
     };
-    let ty = ty.ok_or_else(|| Error::new(SqlState::UndefinedObject, format!("type \"{}\" does not exist", text.to_lowercase())))?;
+    let ty = ty.ok_or_else(|| {
+        Error::new(SqlState::UndefinedObject, format!("type \"{}\" does not exist", text.to_lowercase()))
+    })?;
     let storable = match &ty {
-        SqlType::Array(element) => !matches!(**element, SqlType::Array(_) | SqlType::Vector(_) | SqlType::Unknown | SqlType::Void),
-        SqlType::Unknown | SqlType::Void | SqlType::Int2Vector | SqlType::OidVector | SqlType::Regclass | SqlType::Regproc | SqlType::Regtype => false,
+        SqlType::Array(element) => {
+            !matches!(**element, SqlType::Array(_) | SqlType::Vector(_) | SqlType::Unknown | SqlType::Void)
+        }
+        SqlType::Bit
+        | SqlType::Unknown
+        | SqlType::Void
+        | SqlType::Int2Vector
+        | SqlType::OidVector
+        | SqlType::Regclass
+        | SqlType::Regproc
+        | SqlType::Regtype => false,
         SqlType::Numeric(Some((precision, scale))) => {
             return check_numeric(*precision, *scale).map(|()| (ty.clone(), None));
         }
@@ -165,11 +242,17 @@ pub fn column_type(data_type: &DataType) -> Result<(SqlType, Option<Generated>)>
 
 fn check_numeric(precision: u8, scale: i8) -> Result<()> {
     if !(1..=38).contains(&precision) {
-        return Err(Error::new(SqlState::InvalidParameterValue, format!("NUMERIC precision {precision} must be between 1 and 38"))
-            .with_hint("Sepal keeps numeric in 128 bits: 38 digits at most."));
+        return Err(Error::new(
+            SqlState::InvalidParameterValue,
+            format!("NUMERIC precision {precision} must be between 1 and 38"),
+        )
+        .with_hint("Sepal keeps numeric in 128 bits: 38 digits at most."));
     }
     if scale < 0 || i16::from(scale) > i16::from(precision) {
-        return Err(Error::new(SqlState::InvalidParameterValue, format!("NUMERIC scale {scale} must be between 0 and precision {precision}")));
+        return Err(Error::new(
+            SqlState::InvalidParameterValue,
+            format!("NUMERIC scale {scale} must be between 0 and precision {precision}"),
+        ));
     }
     Ok(())
 }
@@ -228,7 +311,10 @@ fn constraint_columns(def: &TableDef, columns: &[IndexColumn]) -> Result<Vec<Col
             };
             let name = identifier(ident);
             def.column(&name).map(|column| column.id).ok_or_else(|| {
-                Error::new(SqlState::UndefinedColumn, format!("column \"{name}\" named in key does not exist"))
+                Error::new(
+                    SqlState::UndefinedColumn,
+                    format!("column \"{name}\" named in key does not exist"),
+                )
             })
         })
         .collect()

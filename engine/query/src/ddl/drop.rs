@@ -17,7 +17,13 @@ pub fn drop_objects(kind: ObjectType, if_exists: bool, names: &[ObjectName], sco
             let names = names.iter().map(object_name).collect::<Result<Vec<_>>>()?;
             drop_indexes(&names, if_exists, scope)
         }
-        ObjectType::View | ObjectType::MaterializedView | ObjectType::Sequence | ObjectType::Schema | ObjectType::Type if if_exists => {
+        ObjectType::View
+        | ObjectType::MaterializedView
+        | ObjectType::Sequence
+        | ObjectType::Schema
+        | ObjectType::Type
+            if if_exists =>
+        {
             let mut ddl = Ddl::tagged(match kind {
                 ObjectType::Sequence => "DROP SEQUENCE",
                 ObjectType::Schema => "DROP SCHEMA",
@@ -25,7 +31,8 @@ pub fn drop_objects(kind: ObjectType, if_exists: bool, names: &[ObjectName], sco
                 _ => "DROP VIEW",
             });
             for name in names {
-                let message = format!("{} \"{name}\" does not exist, skipping", kind.to_string().to_lowercase());
+                let message =
+                    format!("{} \"{name}\" does not exist, skipping", kind.to_string().to_lowercase());
                 ddl.notices.push(Error::new(SqlState::UndefinedObject, message));
             }
             Ok(ddl)
@@ -41,9 +48,14 @@ fn drop_tables(if_exists: bool, names: &[ObjectName], scope: &Scope) -> Result<D
         match scope.snapshot.find(scope.environment, &name) {
             Some(version) => ddl.ops.push(Op::DropTable(version.def.id)),
             None if if_exists => {
-                ddl.notices.push(Error::new(SqlState::UndefinedTable, format!("table \"{name}\" does not exist, skipping")));
+                ddl.notices.push(Error::new(
+                    SqlState::UndefinedTable,
+                    format!("table \"{name}\" does not exist, skipping"),
+                ));
             }
-            None => return Err(Error::new(SqlState::UndefinedTable, format!("table \"{name}\" does not exist"))),
+            None => {
+                return Err(Error::new(SqlState::UndefinedTable, format!("table \"{name}\" does not exist")));
+            }
         }
     }
     Ok(ddl)
@@ -60,14 +72,20 @@ pub fn drop_indexes(names: &[String], if_exists: bool, scope: &Scope) -> Result<
         });
         let Some(owner) = owner else {
             if if_exists {
-                ddl.notices.push(Error::new(SqlState::UndefinedObject, format!("index \"{name}\" does not exist, skipping")));
+                ddl.notices.push(Error::new(
+                    SqlState::UndefinedObject,
+                    format!("index \"{name}\" does not exist, skipping"),
+                ));
                 continue;
             }
             return Err(Error::new(SqlState::UndefinedObject, format!("index \"{name}\" does not exist")));
         };
         let mut def = owner.def.as_ref().clone();
         if def.uniques.iter().any(|unique| unique.name == *name && unique.primary) {
-            let message = format!("cannot drop index {name} because constraint {name} on table {} requires it", def.name);
+            let message = format!(
+                "cannot drop index {name} because constraint {name} on table {} requires it",
+                def.name
+            );
             return Err(Error::new(SqlState::DependentObjectsStillExist, message)
                 .with_hint(format!("You can drop constraint {name} on table {} instead.", def.name)));
         }
@@ -86,7 +104,11 @@ pub fn truncate(truncate: &Truncate, scope: &Scope) -> Result<Ddl> {
         ddl.ops.push(Op::Truncate(def.id));
         if matches!(truncate.identity, Some(TruncateIdentityOption::Restart)) {
             let restarted = def.columns.iter().filter(|column| column.generated.is_some());
-            ddl.ops.extend(restarted.map(|column| Op::SetSequence { table: def.id, column: column.id, next: 1 }));
+            ddl.ops.extend(restarted.map(|column| Op::SetSequence {
+                table: def.id,
+                column: column.id,
+                next: 1,
+            }));
         }
     }
     Ok(ddl)

@@ -51,7 +51,9 @@ pub fn plan_ddl(statement: &ast::Statement, scope: &Scope) -> Result<Option<Ddl>
         S::CreateIndex(create) => create_index::create_index(create, scope)?,
         S::AlterTable(alter) => alter_table::alter_table(alter, scope)?,
         S::AlterIndex { name, operation } => alter_table::alter_index(name, operation, scope)?,
-        S::Drop { object_type, if_exists, names, .. } => drop::drop_objects(*object_type, *if_exists, names, scope)?,
+        S::Drop { object_type, if_exists, names, .. } => {
+            drop::drop_objects(*object_type, *if_exists, names, scope)?
+        }
         S::Truncate(truncate) => drop::truncate(truncate, scope)?,
         S::CreateExtension(create) => extension(&create.name.value)?,
         S::DropExtension(_) => {
@@ -60,13 +62,23 @@ pub fn plan_ddl(statement: &ast::Statement, scope: &Scope) -> Result<Option<Ddl>
                 "cannot drop extension vector because the type vector is built in",
             ));
         }
-        S::CreateSchema { schema_name, if_not_exists, .. } => schema(&schema_name.to_string(), *if_not_exists)?,
+        S::CreateSchema { schema_name, if_not_exists, .. } => {
+            schema(&schema_name.to_string(), *if_not_exists)?
+        }
         S::Comment { .. } => Ddl::tagged("COMMENT"),
         S::Grant { .. } => Ddl::tagged("GRANT"),
         S::Revoke { .. } => Ddl::tagged("REVOKE"),
-        S::CreateView { .. } => return Err(Error::unsupported("views are not supported yet").with_hint("Put the query into a CTE: WITH name AS (SELECT …) SELECT … FROM name.")),
-        S::CreateSequence { .. } => return Err(Error::unsupported("standalone sequences are not supported").with_hint("Declare the column as serial, bigserial or GENERATED … AS IDENTITY.")),
-        S::CreateType { .. } | S::CreateDomain(_) => return Err(Error::unsupported("user-defined types are not supported")),
+        S::CreateView { .. } => {
+            return Err(Error::unsupported("views are not supported yet")
+                .with_hint("Put the query into a CTE: WITH name AS (SELECT …) SELECT … FROM name."));
+        }
+        S::CreateSequence { .. } => {
+            return Err(Error::unsupported("standalone sequences are not supported")
+                .with_hint("Declare the column as serial, bigserial or GENERATED … AS IDENTITY."));
+        }
+        S::CreateType { .. } | S::CreateDomain(_) => {
+            return Err(Error::unsupported("user-defined types are not supported"));
+        }
         S::CreateFunction { .. } | S::CreateTrigger(_) | S::CreateProcedure { .. } => {
             return Err(Error::unsupported("stored procedures and triggers are not supported"));
         }

@@ -12,7 +12,8 @@ pub fn identifier(ident: &Ident) -> String {
 
 /// Cut to 63 bytes at a character boundary.
 pub fn truncate(name: &str) -> String {
-    let end = (0..=MAX_IDENTIFIER_BYTES.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+    let end =
+        (0..=MAX_IDENTIFIER_BYTES.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
     name[..end].to_owned()
 }
 
@@ -24,8 +25,10 @@ pub fn object_name(name: &ObjectName) -> Result<String> {
     match parts.as_slice() {
         [name] => Ok(name.clone()),
         [schema, name] if schema == "public" => Ok(name.clone()),
-        [schema, _] => Err(Error::new(SqlState::InvalidSchemaName, format!("schema \"{schema}\" does not exist"))
-            .with_hint("Sepal has the schema public only.")),
+        [schema, _] => {
+            Err(Error::new(SqlState::InvalidSchemaName, format!("schema \"{schema}\" does not exist"))
+                .with_hint("Sepal has the schema public only."))
+        }
         _ => Err(Error::unsupported(format!("cross-database references are not implemented: {name}"))),
     }
 }

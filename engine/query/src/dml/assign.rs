@@ -39,7 +39,9 @@ impl TargetRows {
 
 /// The schema of a table's rows, every column nullable: constraints are ours to check.
 pub fn row_schema(def: &TableDef) -> SchemaRef {
-    Arc::new(Schema::new(def.columns.iter().map(|column| arrow_field(column).with_nullable(true)).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        def.columns.iter().map(|column| arrow_field(column).with_nullable(true)).collect::<Vec<_>>(),
+    ))
 }
 
 /// The operation that inserts rows under fresh row ids. Errors: 23502.
@@ -64,7 +66,10 @@ fn check_not_null(def: &TableDef, rows: &TargetRows) -> Result<()> {
             let row = (0..array.len()).find(|row| array.is_null(*row)).unwrap_or(0);
             return Err(Error::new(
                 SqlState::NotNullViolation,
-                format!("null value in column \"{}\" of relation \"{}\" violates not-null constraint", column.name, def.name),
+                format!(
+                    "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
+                    column.name, def.name
+                ),
             )
             .with_detail(format!("Failing row contains ({}).", row_text(def, rows, row))));
         }
@@ -96,15 +101,31 @@ fn row_text(def: &TableDef, rows: &TargetRows, row: usize) -> String {
 /// Errors: 42804 no assignment cast, 22001 too long, 22003 out of range, pgvector's for vectors.
 pub fn assign(array: &ArrayRef, source: &Field, column: &ColumnDef) -> Result<ArrayRef> {
     let wanted = arrow_type(&column.ty);
-    if array.data_type() == &wanted && !matches!(column.ty, SqlType::Varchar(Some(_)) | SqlType::Json | SqlType::Jsonb) {
+    if array.data_type() == &wanted
+        && !matches!(column.ty, SqlType::Varchar(Some(_)) | SqlType::Json | SqlType::Jsonb)
+    {
         return Ok(Arc::clone(array));
     }
     let source_type = sql_type(source);
-    let text_like = |ty: &SqlType| matches!(ty, SqlType::Text | SqlType::Varchar(_) | SqlType::Unknown | SqlType::Name);
-    let structured = matches!(source_type, SqlType::Bool | SqlType::Bytea | SqlType::Uuid | SqlType::Date | SqlType::Timestamp | SqlType::Timestamptz);
+    let text_like =
+        |ty: &SqlType| matches!(ty, SqlType::Text | SqlType::Varchar(_) | SqlType::Unknown | SqlType::Name);
+    let structured = matches!(
+        source_type,
+        SqlType::Bool
+            | SqlType::Bytea
+            | SqlType::Uuid
+            | SqlType::Date
+            | SqlType::Timestamp
+            | SqlType::Timestamptz
+    );
     let number = matches!(
         column.ty,
-        SqlType::Int2 | SqlType::Int4 | SqlType::Int8 | SqlType::Float4 | SqlType::Float8 | SqlType::Numeric(_)
+        SqlType::Int2
+            | SqlType::Int4
+            | SqlType::Int8
+            | SqlType::Float4
+            | SqlType::Float8
+            | SqlType::Numeric(_)
     );
     if array.data_type() != &DataType::Null && structured && number {
         return Err(mismatch(column, &source_type));
@@ -136,7 +157,8 @@ fn mismatch(column: &ColumnDef, source: &SqlType) -> Error {
         column.ty.display_name(),
         source.display_name()
     );
-    Error::new(SqlState::DatatypeMismatch, message).with_hint("You will need to rewrite or cast the expression.")
+    Error::new(SqlState::DatatypeMismatch, message)
+        .with_hint("You will need to rewrite or cast the expression.")
 }
 
 fn check_length(text: &ArrayRef, length: u32) -> Result<()> {

@@ -11,12 +11,12 @@ use datafusion::{
     logical_expr::LogicalPlan,
     scalar::ScalarValue,
     sql::sqlparser::ast::{
-        self, Assignment, AssignmentTarget, Expr, FromTable, Ident, SelectItem, SetExpr, TableFactor, TableWithJoins,
-        UpdateTableFromKind,
+        self, Assignment, AssignmentTarget, Expr, FromTable, Ident, SelectItem, SetExpr, TableFactor,
+        TableWithJoins, UpdateTableFromKind,
     },
 };
 use sepal_storage::Op;
-use sepal_types::{Error, Result, RowId, SqlState, TableDef, TableId};
+use sepal_types::{Error, Generated, Result, RowId, SqlState, TableDef, TableId};
 
 use super::{
     DmlContext, Written,
@@ -51,27 +51,48 @@ struct Target {
 }
 
 impl Change {
-    pub fn update(update: &ast::Update, parameters: &mut ParameterTypes, context: &DmlContext) -> Result<Self> {
+    pub fn update(
+        update: &ast::Update,
+        parameters: &mut ParameterTypes,
+        context: &DmlContext,
+    ) -> Result<Self> {
         if update.limit.is_some() || !update.order_by.is_empty() {
             return Err(Error::new(SqlState::SyntaxError, "UPDATE takes no ORDER BY and no LIMIT"));
         }
         let target = find_target(&update.table, context)?;
         let more = match &update.from {
-            Some(UpdateTableFromKind::AfterSet(tables) | UpdateTableFromKind::BeforeSet(tables)) => tables.clone(),
+            Some(UpdateTableFromKind::AfterSet(tables) | UpdateTableFromKind::BeforeSet(tables)) => {
+                tables.clone()
+            }
             None => Vec::new(),
         };
         let mut items = vec![row_id_item(&target)];
         items.extend(new_values(&target, &update.assignments, parameters)?);
-        Self::prepare(target, &update.table, more, update.selection.clone(), items, true, update.returning.as_deref(), parameters, context)
+        Self::prepare(
+            target,
+            &update.table,
+            more,
+            update.selection.clone(),
+            items,
+            true,
+            update.returning.as_deref(),
+            parameters,
+            context,
+        )
     }
 
-    pub fn delete(delete: &ast::Delete, parameters: &mut ParameterTypes, context: &DmlContext) -> Result<Self> {
+    pub fn delete(
+        delete: &ast::Delete,
+        parameters: &mut ParameterTypes,
+        context: &DmlContext,
+    ) -> Result<Self> {
         if delete.limit.is_some() || !delete.order_by.is_empty() {
             return Err(Error::new(SqlState::SyntaxError, "DELETE takes no ORDER BY and no LIMIT"));
         }
         let (FromTable::WithFromKeyword(tables) | FromTable::WithoutKeyword(tables)) = &delete.from;
         let [table] = tables.as_slice() else {
-            return Err(Error::new(SqlState::SyntaxError, "DELETE names one table").with_hint("Join other tables with USING."));
+            return Err(Error::new(SqlState::SyntaxError, "DELETE names one table")
+                .with_hint("Join other tables with USING."));
         };
         let target = find_target(table, context)?;
         let mut items = vec![row_id_item(&target)];
@@ -79,7 +100,17 @@ impl Change {
             items.extend(target.def.columns.iter().map(|column| column_item(&target, &column.name)));
         }
         let more = delete.using.clone().unwrap_or_default();
-        Self::prepare(target, table, more, delete.selection.clone(), items, false, delete.returning.as_deref(), parameters, context)
+        Self::prepare(
+            target,
+            table,
+            more,
+            delete.selection.clone(),
+            items,
+            false,
+            delete.returning.as_deref(),
+            parameters,
+            context,
+        )
     }
 
     #[expect(clippy::too_many_arguments, reason = "the clauses of the statement, one by one")]
@@ -100,12 +131,14 @@ impl Change {
             select.from = std::iter::once(table.clone()).chain(more).collect();
             select.selection = selection;
         }
-        prepare_query(&mut query, parameters, &[]);
+        prepare_query(&mut query, parameters, &[], &|name| context.statement.column_type(name));
         let with_ids = UserTable::with_row_ids(Arc::clone(&target.def), context.statement);
         let temporary = TemporaryTables::default().with(&target.def.name, Arc::new(with_ids));
         let plan = context.engine.plan(context.statement, &temporary, &query, parameters)?;
         let returning = match returning {
-            Some(items) => Some(Returning::prepare(items, &target.def, target.alias.as_deref(), parameters, context)?),
+            Some(items) => {
+                Some(Returning::prepare(items, &target.def, target.alias.as_deref(), parameters, context)?)
+            }
             None => None,
         };
         Ok(Self { def: target.def, plan, update, returning })
@@ -131,7 +164,8 @@ impl Change {
         };
         let batch = concat_batches(&schema, &batches).map_err(crate::error::arrow)?;
         let (ids, batch) = once_per_row(&batch)?;
-        let mut written = Written { rows: u64::try_from(ids.len()).unwrap_or(u64::MAX), ..Written::default() };
+        let mut written =
+            Written { rows: u64::try_from(ids.len()).unwrap_or(u64::MAX), ..Written::default() };
         let rows = self.target_rows(&batch)?;
         if !ids.is_empty() {
             written.ops.push(Op::Delete { table: self.def.id, rows: ids });
@@ -147,7 +181,8 @@ impl Change {
 
     /// The columns after the row id, assigned to the table's types. A plain DELETE selects none.
     fn target_rows(&self, batch: &RecordBatch) -> Result<TargetRows> {
-        let fields: Vec<Field> = self.plan.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+        let fields: Vec<Field> =
+            self.plan.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
         let arrays = batch
             .columns()
             .iter()
@@ -164,7 +199,8 @@ impl Change {
 fn once_per_row(batch: &RecordBatch) -> Result<(Vec<RowId>, RecordBatch)> {
     let ids = batch.column(0).as_primitive::<UInt64Type>();
     let mut seen = HashSet::with_capacity(ids.len());
-    let mut keep: Vec<u64> = (0u64..).zip(ids.values()).filter(|(_, id)| seen.insert(**id)).map(|(row, _)| row).collect();
+    let mut keep: Vec<u64> =
+        (0u64..).zip(ids.values()).filter(|(_, id)| seen.insert(**id)).map(|(row, _)| row).collect();
     let at = |row: &u64| ids.value(usize::try_from(*row).unwrap_or(0));
     keep.sort_by_key(at);
     let row_ids = keep.iter().map(|row| RowId(at(row))).collect();
@@ -204,11 +240,18 @@ fn row_id_item(target: &Target) -> SelectItem {
 
 fn column_item(target: &Target, column: &str) -> SelectItem {
     let parts = vec![target.name.clone(), Ident::with_quote('"', column)];
-    SelectItem::ExprWithAlias { expr: Expr::CompoundIdentifier(parts), alias: Ident::with_quote('"', format!("__new_{column}")) }
+    SelectItem::ExprWithAlias {
+        expr: Expr::CompoundIdentifier(parts),
+        alias: Ident::with_quote('"', format!("__new_{column}")),
+    }
 }
 
 /// One item per column of the table: the assigned expression, or the column itself.
-fn new_values(target: &Target, assignments: &[Assignment], parameters: &mut ParameterTypes) -> Result<Vec<SelectItem>> {
+fn new_values(
+    target: &Target,
+    assignments: &[Assignment],
+    parameters: &mut ParameterTypes,
+) -> Result<Vec<SelectItem>> {
     let assigned = assigned_columns(&target.def, assignments)?;
     target
         .def
@@ -218,9 +261,20 @@ fn new_values(target: &Target, assignments: &[Assignment], parameters: &mut Para
             let Some((_, value)) = assigned.iter().find(|(name, _)| *name == column.name) else {
                 return Ok(column_item(target, &column.name));
             };
-            let mut value = if is_default(value) { default_expression(&target.def, column)? } else { value.clone() };
+            if column.generated == Some(Generated::IdentityAlways) && !is_default(value) {
+                let message = format!("column \"{}\" can only be updated to DEFAULT", column.name);
+                return Err(Error::new(SqlState::GeneratedAlways, message).with_detail(format!(
+                    "Column \"{}\" is an identity column defined as GENERATED ALWAYS.",
+                    column.name
+                )));
+            }
+            let mut value =
+                if is_default(value) { default_expression(&target.def, column)? } else { value.clone() };
             prepare_expression(&mut value, parameters, Some(&column.ty));
-            Ok(SelectItem::ExprWithAlias { expr: value, alias: Ident::with_quote('"', format!("__new_{}", column.name)) })
+            Ok(SelectItem::ExprWithAlias {
+                expr: value,
+                alias: Ident::with_quote('"', format!("__new_{}", column.name)),
+            })
         })
         .collect()
 }
@@ -233,7 +287,8 @@ pub fn assigned_columns(def: &TableDef, assignments: &[Assignment]) -> Result<Ve
     for assignment in assignments {
         match (&assignment.target, &assignment.value) {
             (AssignmentTarget::ColumnName(name), value) => {
-                let column = name.0.last().and_then(|part| part.as_ident()).map(identifier).unwrap_or_default();
+                let column =
+                    name.0.last().and_then(|part| part.as_ident()).map(identifier).unwrap_or_default();
                 pairs.push((column, value.clone()));
             }
             (AssignmentTarget::Tuple(names), Expr::Tuple(values)) if names.len() == values.len() => {
@@ -242,7 +297,10 @@ pub fn assigned_columns(def: &TableDef, assignments: &[Assignment]) -> Result<Ve
                 }
             }
             (AssignmentTarget::Tuple(_), _) => {
-                return Err(Error::new(SqlState::SyntaxError, "number of columns does not match number of values"));
+                return Err(Error::new(
+                    SqlState::SyntaxError,
+                    "number of columns does not match number of values",
+                ));
             }
         }
     }
@@ -252,7 +310,10 @@ pub fn assigned_columns(def: &TableDef, assignments: &[Assignment]) -> Result<Ve
             return Err(Error::new(SqlState::UndefinedColumn, message));
         }
         if pairs[..position].iter().any(|(earlier, _)| earlier == name) {
-            return Err(Error::new(SqlState::SyntaxError, format!("multiple assignments to same column \"{name}\"")));
+            return Err(Error::new(
+                SqlState::SyntaxError,
+                format!("multiple assignments to same column \"{name}\""),
+            ));
         }
     }
     Ok(pairs)

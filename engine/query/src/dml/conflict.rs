@@ -11,9 +11,7 @@ use datafusion::{
     },
     logical_expr::LogicalPlan,
     scalar::ScalarValue,
-    sql::sqlparser::ast::{
-        self, ConflictTarget, Expr, Ident, OnConflictAction, SelectItem, SetExpr,
-    },
+    sql::sqlparser::ast::{self, ConflictTarget, Expr, Ident, OnConflictAction, SelectItem, SetExpr},
 };
 use sepal_storage::{Op, TableVersion};
 use sepal_types::{ColumnId, Error, Result, RowId, SqlState, TableDef, UniqueDef};
@@ -79,7 +77,9 @@ impl Conflict {
                 )
                 .with_hint("For example, ON CONFLICT (column_name)."));
             }
-            OnConflictAction::DoUpdate(update) => Some(Update::prepare(update, def, alias, parameters, context)?),
+            OnConflictAction::DoUpdate(update) => {
+                Some(Update::prepare(update, def, alias, parameters, context)?)
+            }
         };
         Ok(Self { uniques, update })
     }
@@ -253,13 +253,19 @@ impl Update {
             "SELECT 1 FROM {table} AS {shown_quoted} JOIN excluded ON {shown_quoted}.{PAIR} = excluded.{PAIR}"
         ))?;
         let assigned = assigned_columns(def, &update.assignments)?;
-        let own = |column: &str| Expr::CompoundIdentifier(vec![Ident::with_quote('"', shown), Ident::with_quote('"', column)]);
-        let named = |expr: Expr, name: &str| SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', format!("__new_{name}")) };
+        let own = |column: &str| {
+            Expr::CompoundIdentifier(vec![Ident::with_quote('"', shown), Ident::with_quote('"', column)])
+        };
+        let named = |expr: Expr, name: &str| SelectItem::ExprWithAlias {
+            expr,
+            alias: Ident::with_quote('"', format!("__new_{name}")),
+        };
         let mut items = vec![named(own(ROW_ID), ROW_ID)];
         for column in &def.columns {
             let value = match assigned.iter().find(|(name, _)| *name == column.name) {
                 Some((_, value)) => {
-                    let mut value = if is_default(value) { default_expression(def, column)? } else { value.clone() };
+                    let mut value =
+                        if is_default(value) { default_expression(def, column)? } else { value.clone() };
                     prepare_expression(&mut value, parameters, Some(&column.ty));
                     value
                 }
@@ -271,7 +277,7 @@ impl Update {
             select.projection = items;
             select.selection = update.selection.clone();
         }
-        prepare_query(&mut query, parameters, &[]);
+        prepare_query(&mut query, parameters, &[], &|name| context.statement.column_type(name));
         let temporary = TemporaryTables::default()
             .with(&def.name, Arc::new(existing.clone()))
             .with("excluded", Arc::new(excluded.clone()));
@@ -297,7 +303,8 @@ impl Update {
                 _ => None,
             })
             .collect();
-        let pairs: ArrayRef = Arc::new(UInt64Array::from_iter_values(0..u64::try_from(ids.len()).unwrap_or(0)));
+        let pairs: ArrayRef =
+            Arc::new(UInt64Array::from_iter_values(0..u64::try_from(ids.len()).unwrap_or(0)));
         let mut old = stored_rows(def, version, &ids)?;
         old.push(Arc::new(UInt64Array::from_iter_values(ids.iter().map(|row| row.0))));
         old.push(Arc::clone(&pairs));
@@ -315,10 +322,13 @@ impl Update {
     }
 
     fn changed(&self, def: &TableDef, batches: &[RecordBatch]) -> Result<(Vec<RowId>, TargetRows)> {
-        let fields: Vec<Field> = self.plan.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
-        let schema = batches.first().map_or_else(|| Arc::new(Schema::new(fields.clone())), RecordBatch::schema);
+        let fields: Vec<Field> =
+            self.plan.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+        let schema =
+            batches.first().map_or_else(|| Arc::new(Schema::new(fields.clone())), RecordBatch::schema);
         let batch = concat_batches(&schema, batches).map_err(crate::error::arrow)?;
-        let mut ids: Vec<RowId> = batch.column(0).as_primitive::<UInt64Type>().values().iter().map(|id| RowId(*id)).collect();
+        let mut ids: Vec<RowId> =
+            batch.column(0).as_primitive::<UInt64Type>().values().iter().map(|id| RowId(*id)).collect();
         ids.sort_unstable();
         let arrays = batch
             .columns()
@@ -333,7 +343,8 @@ impl Update {
 }
 
 fn paired_schema(def: &TableDef, with_row_id: bool) -> SchemaRef {
-    let mut fields: Vec<Field> = row_schema(def).fields().iter().map(|field| field.as_ref().clone()).collect();
+    let mut fields: Vec<Field> =
+        row_schema(def).fields().iter().map(|field| field.as_ref().clone()).collect();
     if with_row_id {
         fields.push(Field::new(ROW_ID, DataType::UInt64, false));
     }

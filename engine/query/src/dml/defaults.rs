@@ -21,7 +21,12 @@ use crate::{
 };
 
 /// `rows` default values of a column.
-pub fn default_values(def: &TableDef, column: &ColumnDef, rows: usize, context: &DmlContext) -> Result<ArrayRef> {
+pub fn default_values(
+    def: &TableDef,
+    column: &ColumnDef,
+    rows: usize,
+    context: &DmlContext,
+) -> Result<ArrayRef> {
     if column.generated.is_some() {
         return serial_values(def, column, rows, context);
     }
@@ -47,7 +52,8 @@ pub fn default_values(def: &TableDef, column: &ColumnDef, rows: usize, context: 
 fn serial_values(def: &TableDef, column: &ColumnDef, rows: usize, context: &DmlContext) -> Result<ArrayRef> {
     let count = u64::try_from(rows).unwrap_or(u64::MAX);
     let first = context.statement.sequences.reserve(&sequence_name(def, column), count)?;
-    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values((0i64..).take(rows).map(|step| first + step)));
+    let numbers: ArrayRef =
+        Arc::new(Int64Array::from_iter_values((0i64..).take(rows).map(|step| first + step)));
     let field = typed_field("default", numbers.data_type().clone(), &SqlType::Int8);
     assign(&numbers, &field, column)
 }
@@ -77,4 +83,3 @@ pub fn default_expression(def: &TableDef, column: &ColumnDef) -> Result<ast::Exp
 pub fn is_default(expr: &ast::Expr) -> bool {
     matches!(expr, ast::Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"))
 }
-

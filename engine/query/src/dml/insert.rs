@@ -8,7 +8,7 @@ use datafusion::{
     scalar::ScalarValue,
     sql::sqlparser::ast::{self, SetExpr, TableObject},
 };
-use sepal_types::{ColumnDef, Error, Result, SqlState, SqlType, TableDef, TableId};
+use sepal_types::{ColumnDef, Error, Generated, Result, SqlState, SqlType, TableDef, TableId};
 
 use super::{
     DmlContext, Written,
@@ -38,13 +38,18 @@ pub struct Insert {
 
 impl Insert {
     /// Errors: 42P01, 42703, 42601 when lists differ in length, and the planner's.
-    pub fn prepare(insert: &ast::Insert, parameters: &mut ParameterTypes, context: &DmlContext) -> Result<Self> {
+    pub fn prepare(
+        insert: &ast::Insert,
+        parameters: &mut ParameterTypes,
+        context: &DmlContext,
+    ) -> Result<Self> {
         let TableObject::TableName(name) = &insert.table else {
             return Err(Error::unsupported("INSERT INTO a table function is not supported"));
         };
         let name = object_name(name)?;
         let snapshot = context.statement.snapshot.get();
-        let version = snapshot.find(&context.statement.environment, &name).ok_or_else(|| undefined_table(&name))?;
+        let version =
+            snapshot.find(&context.statement.environment, &name).ok_or_else(|| undefined_table(&name))?;
         let def = Arc::clone(&version.def);
         let mut targets = target_columns(&def, &insert.columns)?;
         let source = match &insert.source {
@@ -53,8 +58,9 @@ impl Insert {
                 let mut query = query.clone();
                 check_width(&query, &targets, insert.columns.is_empty())?;
                 resolve_defaults(query.body.as_mut(), &def, &mut targets)?;
-                let types: Vec<SqlType> = targets.iter().map(|target| def.columns[*target].ty.clone()).collect();
-                prepare_query(&mut query, parameters, &types);
+                let types: Vec<SqlType> =
+                    targets.iter().map(|target| def.columns[*target].ty.clone()).collect();
+                prepare_query(&mut query, parameters, &types, &|name| context.statement.column_type(name));
                 let no_tables = TemporaryTables::default();
                 if targets.is_empty() {
                     None
@@ -66,16 +72,27 @@ impl Insert {
         if let Some(plan) = &source {
             let width = plan.schema().fields().len();
             if width > targets.len() {
-                return Err(Error::new(SqlState::SyntaxError, "INSERT has more expressions than target columns"));
+                return Err(Error::new(
+                    SqlState::SyntaxError,
+                    "INSERT has more expressions than target columns",
+                ));
             }
             if width < targets.len() && !insert.columns.is_empty() {
-                return Err(Error::new(SqlState::SyntaxError, "INSERT has more target columns than expressions"));
+                return Err(Error::new(
+                    SqlState::SyntaxError,
+                    "INSERT has more target columns than expressions",
+                ));
             }
             targets.truncate(width);
         }
+        if !insert.overwrite {
+            refuse_generated(&def, &targets)?;
+        }
         let alias = insert.table_alias.as_ref().map(|alias| crate::ddl::identifier(&alias.alias));
         let conflict = match &insert.on {
-            Some(ast::OnInsert::OnConflict(on)) => Some(Conflict::prepare(on, &def, alias.as_deref(), parameters, context)?),
+            Some(ast::OnInsert::OnConflict(on)) => {
+                Some(Conflict::prepare(on, &def, alias.as_deref(), parameters, context)?)
+            }
             Some(other) => return Err(Error::unsupported(format!("INSERT …{other} is not supported"))),
             None => None,
         };
@@ -149,6 +166,18 @@ impl Insert {
     }
 }
 
+/// GENERATED ALWAYS takes no value of its own without OVERRIDING SYSTEM VALUE.
+fn refuse_generated(def: &TableDef, targets: &[usize]) -> Result<()> {
+    let always = |target: &&usize| def.columns[**target].generated == Some(Generated::IdentityAlways);
+    let Some(column) = targets.iter().find(always).map(|target| &def.columns[*target]) else {
+        return Ok(());
+    };
+    let message = format!("cannot insert a non-DEFAULT value into column \"{}\"", column.name);
+    Err(Error::new(SqlState::GeneratedAlways, message)
+        .with_detail(format!("Column \"{}\" is an identity column defined as GENERATED ALWAYS.", column.name))
+        .with_hint("Use OVERRIDING SYSTEM VALUE to override."))
+}
+
 fn target_columns(def: &TableDef, columns: &[ast::ObjectName]) -> Result<Vec<usize>> {
     if columns.is_empty() {
         return Ok((0..def.columns.len()).collect());
@@ -161,7 +190,10 @@ fn target_columns(def: &TableDef, columns: &[ast::ObjectName]) -> Result<Vec<usi
             Error::new(SqlState::UndefinedColumn, message)
         })?;
         if targets.contains(&position) {
-            return Err(Error::new(SqlState::DuplicateColumn, format!("column \"{name}\" specified more than once")));
+            return Err(Error::new(
+                SqlState::DuplicateColumn,
+                format!("column \"{name}\" specified more than once"),
+            ));
         }
         targets.push(position);
     }

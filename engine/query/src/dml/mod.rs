@@ -18,12 +18,7 @@ use datafusion::{arrow::array::RecordBatch, scalar::ScalarValue, sql::sqlparser:
 use sepal_storage::{Op, TenantStore};
 use sepal_types::{Error, Result, TableId};
 
-use crate::{
-    context::StatementContext,
-    output::OutputColumn,
-    planner::Engine,
-    sql::ParameterTypes,
-};
+use crate::{context::StatementContext, output::OutputColumn, planner::Engine, sql::ParameterTypes};
 
 pub use assign::{TargetRows, assign, write_rows};
 pub use defaults::{default_values, sequence_name};
@@ -65,11 +60,18 @@ impl Dml {
         context: &DmlContext,
     ) -> Result<Option<Dml>> {
         Ok(Some(match statement {
-            ast::Statement::Insert(insert) => Dml::Insert(Box::new(Insert::prepare(insert, parameters, context)?)),
-            ast::Statement::Update(update) => Dml::Change(Box::new(Change::update(update, parameters, context)?)),
-            ast::Statement::Delete(delete) => Dml::Change(Box::new(Change::delete(delete, parameters, context)?)),
+            ast::Statement::Insert(insert) => {
+                Dml::Insert(Box::new(Insert::prepare(insert, parameters, context)?))
+            }
+            ast::Statement::Update(update) => {
+                Dml::Change(Box::new(Change::update(update, parameters, context)?))
+            }
+            ast::Statement::Delete(delete) => {
+                Dml::Change(Box::new(Change::delete(delete, parameters, context)?))
+            }
             ast::Statement::Merge { .. } => {
-                return Err(Error::unsupported("MERGE is not supported").with_hint("Use INSERT … ON CONFLICT DO UPDATE."));
+                return Err(Error::unsupported("MERGE is not supported")
+                    .with_hint("Use INSERT … ON CONFLICT DO UPDATE."));
             }
             _ => return Ok(None),
         }))
@@ -104,6 +106,14 @@ impl Dml {
         match self {
             Dml::Insert(insert) => insert.may_update(),
             Dml::Change(_) => true,
+        }
+    }
+
+    /// INSERT, UPDATE or DELETE.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Dml::Insert(_) => "INSERT",
+            Dml::Change(change) => change.verb(),
         }
     }
 

@@ -10,11 +10,15 @@ use datafusion::{
 };
 use sepal_types::{Result, TableDef};
 
-use super::{DmlContext, assign::{TargetRows, row_schema}, rows_table::RowsTable};
+use super::{
+    DmlContext,
+    assign::{TargetRows, row_schema},
+    rows_table::RowsTable,
+};
 use crate::{
     output::{OutputColumn, conform},
     planner::TemporaryTables,
-    sql::{ParameterTypes, parse_statements, prepare_query, StatementKind},
+    sql::{ParameterTypes, StatementKind, parse_statements, prepare_query},
 };
 
 /// A planned RETURNING list.
@@ -39,7 +43,7 @@ impl Returning {
         if let ast::SetExpr::Select(select) = query.body.as_mut() {
             select.projection = items.to_vec();
         }
-        prepare_query(&mut query, parameters, &[]);
+        prepare_query(&mut query, parameters, &[], &|name| context.statement.column_type(name));
         let temporary = TemporaryTables::default().with(&def.name, Arc::new(rows.clone()));
         let plan = context.engine.plan(context.statement, &temporary, &query, parameters)?;
         let columns = plan.schema().fields().iter().map(|field| OutputColumn::from_field(field)).collect();

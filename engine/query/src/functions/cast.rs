@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, ListArray, StringBuilder, new_null_array},
-        compute::{cast, cast_with_options, CastOptions},
+        array::{
+            Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, ListArray, StringBuilder,
+            new_null_array,
+        },
+        compute::{CastOptions, cast, cast_with_options},
         datatypes::{DataType, Field, FieldRef, Float32Type},
     },
     common::{Result, ScalarValue},
@@ -63,15 +66,18 @@ impl ScalarUDFImpl for CastFunction {
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         let target = self.target_with(args.scalar_arguments.get(1).copied().flatten());
-        let data_type = match (&target, args.arg_fields.first(), args.scalar_arguments.first().copied().flatten()) {
-            // A literal without declared dimensions has those it is written with.
-            (SqlType::Vector(None), _, Some(ScalarValue::Utf8(Some(text)))) => {
-                let dimensions = parse_vector(text).map_err(carry)?.len();
-                arrow_type(&SqlType::Vector(u16::try_from(dimensions).ok()))
-            }
-            (SqlType::Vector(None), Some(field), _) if is_vector(field.data_type()) => field.data_type().clone(),
-            _ => arrow_type(&target),
-        };
+        let data_type =
+            match (&target, args.arg_fields.first(), args.scalar_arguments.first().copied().flatten()) {
+                // A literal without declared dimensions has those it is written with.
+                (SqlType::Vector(None), _, Some(ScalarValue::Utf8(Some(text)))) => {
+                    let dimensions = parse_vector(text).map_err(carry)?.len();
+                    arrow_type(&SqlType::Vector(u16::try_from(dimensions).ok()))
+                }
+                (SqlType::Vector(None), Some(field), _) if is_vector(field.data_type()) => {
+                    field.data_type().clone()
+                }
+                _ => arrow_type(&target),
+            };
         Ok(Arc::new(typed_field(&self.name, data_type, &target)))
     }
 
@@ -85,7 +91,9 @@ impl ScalarUDFImpl for CastFunction {
         let convert = |array: &ArrayRef| -> Result<ArrayRef> {
             let converted = convert(array, &source, &target)?;
             match args.return_field.data_type() {
-                wanted @ DataType::FixedSizeList(..) if converted.data_type() != wanted => fix_dimensions(&converted, wanted),
+                wanted @ DataType::FixedSizeList(..) if converted.data_type() != wanted => {
+                    fix_dimensions(&converted, wanted)
+                }
                 _ => Ok(converted),
             }
         };
@@ -124,15 +132,22 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
             let text = cast(array, &DataType::Utf8).map_err(|problem| carry(error::arrow(problem)))?;
             from_text(&text, target)
         }
-        (_, SqlType::Text | SqlType::Varchar(_) | SqlType::Name | SqlType::Char | SqlType::Json | SqlType::Jsonb) => {
-            from_text(&to_text(array, source)?, target)
-        }
+        (
+            _,
+            SqlType::Text
+            | SqlType::Varchar(_)
+            | SqlType::Name
+            | SqlType::Char
+            | SqlType::Json
+            | SqlType::Jsonb,
+        ) => from_text(&to_text(array, source)?, target),
         (DataType::Float32 | DataType::Float64, SqlType::Int2 | SqlType::Int4 | SqlType::Int8) => {
             round_to_integer(array, target)
         }
         _ => {
             let options = CastOptions { safe: false, ..CastOptions::default() };
-            cast_with_options(array, &wanted, &options).map_err(|problem| out_of_range(problem, source, target))
+            cast_with_options(array, &wanted, &options)
+                .map_err(|problem| out_of_range(problem, source, target))
         }
     }
 }
@@ -155,10 +170,18 @@ fn out_of_range(
     let error = error::arrow(problem);
     let numeric = matches!(
         target,
-        SqlType::Int2 | SqlType::Int4 | SqlType::Int8 | SqlType::Float4 | SqlType::Float8 | SqlType::Numeric(_)
+        SqlType::Int2
+            | SqlType::Int4
+            | SqlType::Int8
+            | SqlType::Float4
+            | SqlType::Float8
+            | SqlType::Numeric(_)
     );
     if numeric && (error.message().contains("Can't cast value") || error.message().contains("too large")) {
-        return carry(Error::new(SqlState::NumericValueOutOfRange, format!("{} out of range", target.display_name())));
+        return carry(Error::new(
+            SqlState::NumericValueOutOfRange,
+            format!("{} out of range", target.display_name()),
+        ));
     }
     if error.message().contains("not supported") {
         let message = format!("cannot cast type {} to {}", source.display_name(), target.display_name());
@@ -258,7 +281,10 @@ pub fn check_vector_dimensions(array: &ArrayRef, dimensions: Option<u16>) -> Res
         return Ok(());
     };
     let refuse = |found: usize| {
-        Err(carry(Error::new(SqlState::DataException, format!("expected {expected} dimensions, not {found}"))))
+        Err(carry(Error::new(
+            SqlState::DataException,
+            format!("expected {expected} dimensions, not {found}"),
+        )))
     };
     match array.data_type() {
         DataType::FixedSizeList(_, found) => {

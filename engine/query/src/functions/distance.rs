@@ -12,7 +12,8 @@ use datafusion::{
     },
     common::{Result, ScalarValue},
     logical_expr::{
-        ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, expr::ScalarFunction,
+        ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        expr::ScalarFunction,
     },
 };
 use sepal_types::{Error, Metric, SqlState};
@@ -68,7 +69,8 @@ const fn function_name(metric: Metric) -> &'static str {
 /// `left <op> right` as a call.
 pub fn distance_call(metric: Metric, left: Expr, right: Expr) -> Expr {
     let signature = Signature::any(2, Volatility::Immutable);
-    let function = DistanceFunction { name: function_name(metric), metric, variant: Variant::Plain, signature };
+    let function =
+        DistanceFunction { name: function_name(metric), metric, variant: Variant::Plain, signature };
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(ScalarUDF::from(function)), vec![left, right]))
 }
 
@@ -140,7 +142,9 @@ impl DistanceFunction {
         let query = elements(&query, 0);
         for row in 0..column.len() {
             match (elements(&column, row), &query) {
-                (Some(vector), Some(query)) => distances.append_value(self.compute(vector.values(), query.values())?),
+                (Some(vector), Some(query)) => {
+                    distances.append_value(self.compute(vector.values(), query.values())?)
+                }
                 _ => distances.append_null(),
             }
         }
@@ -151,7 +155,9 @@ impl DistanceFunction {
         let mut distances = Float64Builder::with_capacity(left.len());
         for row in 0..left.len() {
             match (elements(left, row), elements(right, row)) {
-                (Some(left), Some(right)) => distances.append_value(self.compute(left.values(), right.values())?),
+                (Some(left), Some(right)) => {
+                    distances.append_value(self.compute(left.values(), right.values())?)
+                }
                 _ => distances.append_null(),
             }
         }

@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
-pub use distance::{distance_call, metric_of_function};
 pub use cast::{convert, fix_dimensions, to_vector_array};
 pub use distance::elements as vector_elements;
+pub use distance::{distance_call, metric_of_function};
 pub use sequence::sequence_functions;
 pub use session::session_functions;
 

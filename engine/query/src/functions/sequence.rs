@@ -81,12 +81,17 @@ impl ScalarUDFImpl for SequenceFunction {
             return Ok(ColumnarValue::Array(Arc::new(Int64Array::from(vec![last; rows]))));
         }
         let Some(names) = args.args.first() else {
-            return Err(carry(Error::new(SqlState::UndefinedFunction, format!("function {}() does not exist", self.name))));
+            return Err(carry(Error::new(
+                SqlState::UndefinedFunction,
+                format!("function {}() does not exist", self.name),
+            )));
         };
         let names = datafusion::arrow::compute::cast(&names.to_array(rows)?, &DataType::Utf8)?;
         let names = names.as_string::<i32>();
         let values = match (self.call, args.args.get(1)) {
-            (Call::Set, Some(values)) => Some(datafusion::arrow::compute::cast(&values.to_array(rows)?, &DataType::Int64)?),
+            (Call::Set, Some(values)) => {
+                Some(datafusion::arrow::compute::cast(&values.to_array(rows)?, &DataType::Int64)?)
+            }
             _ => None,
         };
         let mut numbers = Vec::with_capacity(rows);

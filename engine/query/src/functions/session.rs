@@ -5,7 +5,10 @@
 use std::{sync::Arc, time::Duration};
 
 use datafusion::{
-    arrow::{array::{Array, AsArray, StringArray, new_null_array}, datatypes::{DataType, Float64Type}},
+    arrow::{
+        array::{Array, AsArray, StringArray, new_null_array},
+        datatypes::{DataType, Float64Type},
+    },
     common::Result,
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
@@ -98,7 +101,10 @@ impl SessionFunction {
         let mut results = Vec::with_capacity(names.len());
         for row in 0..names.len() {
             if names.is_null(row) {
-                return Err(carry(Error::new(SqlState::InvalidParameterValue, "SET requires parameter name")));
+                return Err(carry(Error::new(
+                    SqlState::InvalidParameterValue,
+                    "SET requires parameter name",
+                )));
             }
             let value = if values.is_null(row) { "" } else { values.value(row) };
             let local = local.is_valid(row) && local.as_boolean().value(row);

@@ -15,7 +15,10 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{Error, SqlState, SqlType, check_finite};
 
-use super::{cast::to_vector_array, distance::{check_dimensions, elements}};
+use super::{
+    cast::to_vector_array,
+    distance::{check_dimensions, elements},
+};
 use crate::error::carry;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,11 +90,15 @@ impl ScalarUDFImpl for VectorFunction {
         let result: ArrayRef = match self.operation {
             Operation::Dimensions => Arc::new(
                 (0..vectors.len())
-                    .map(|row| elements(&vectors, row).map(|vector| i32::try_from(vector.len()).unwrap_or(i32::MAX)))
+                    .map(|row| {
+                        elements(&vectors, row).map(|vector| i32::try_from(vector.len()).unwrap_or(i32::MAX))
+                    })
                     .collect::<Int32Array>(),
             ),
             Operation::Norm => Arc::new(
-                (0..vectors.len()).map(|row| elements(&vectors, row).map(|vector| norm(vector.values()))).collect::<Float64Array>(),
+                (0..vectors.len())
+                    .map(|row| elements(&vectors, row).map(|vector| norm(vector.values())))
+                    .collect::<Float64Array>(),
             ),
             Operation::Normalize => map(&vectors, |_, vector| Ok(normalize(vector)))?,
             Operation::Subvector => self.subvectors(&vectors, &arrays)?,
@@ -123,7 +130,10 @@ impl VectorFunction {
                 }
             };
             if combined.iter().any(|value| !value.is_finite()) {
-                return Err(carry(Error::new(SqlState::NumericValueOutOfRange, "value out of range: overflow")));
+                return Err(carry(Error::new(
+                    SqlState::NumericValueOutOfRange,
+                    "value out of range: overflow",
+                )));
             }
             append(&mut builder, &combined);
         }
@@ -138,13 +148,19 @@ impl VectorFunction {
         let counts = datafusion::common::cast::as_int32_array(&counts)?;
         map(vectors, |row, vector| {
             if counts.value(row) < 1 {
-                return Err(carry(Error::new(SqlState::DataException, "vector must have at least 1 dimension")));
+                return Err(carry(Error::new(
+                    SqlState::DataException,
+                    "vector must have at least 1 dimension",
+                )));
             }
             let length = i64::try_from(vector.len()).unwrap_or(i64::MAX);
             let first = i64::from(starts.value(row)).max(1);
             let last = (i64::from(starts.value(row)) + i64::from(counts.value(row)) - 1).min(length);
             if first > last {
-                return Err(carry(Error::new(SqlState::DataException, "vector must have at least 1 dimension")));
+                return Err(carry(Error::new(
+                    SqlState::DataException,
+                    "vector must have at least 1 dimension",
+                )));
             }
             let range = usize::try_from(first - 1).unwrap_or(0)..usize::try_from(last).unwrap_or(0);
             Ok(vector[range].to_vec())
@@ -167,8 +183,11 @@ fn normalize(vector: &[f32]) -> Vec<f32> {
 }
 
 pub(super) fn vector_builder(rows: usize) -> ListBuilder<Float32Builder> {
-    ListBuilder::with_capacity(Float32Builder::new(), rows)
-        .with_field(Field::new("vector_element", DataType::Float32, false))
+    ListBuilder::with_capacity(Float32Builder::new(), rows).with_field(Field::new(
+        "vector_element",
+        DataType::Float32,
+        false,
+    ))
 }
 
 pub(super) fn append(builder: &mut ListBuilder<Float32Builder>, vector: &[f32]) {

@@ -98,7 +98,11 @@ impl Accumulator for VectorSum {
         Ok(())
     }
 
-    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a vector's elements are float4; counts stay far below 2^53")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "a vector's elements are float4; counts stay far below 2^53"
+    )]
     fn evaluate(&mut self) -> Result<ScalarValue> {
         let mut builder = vector_builder(1);
         match &self.sums {

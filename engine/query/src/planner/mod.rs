@@ -14,17 +14,17 @@ use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
 use async_trait::async_trait;
 use datafusion::{
     arrow::array::RecordBatch,
+    catalog::Session,
+    common::DFSchema,
     common::ParamValues,
     execution::{
         SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext,
         context::{QueryPlanner, SessionConfig},
+        disk_manager::{DiskManagerBuilder, DiskManagerMode},
         memory_pool::GreedyMemoryPool,
         runtime_env::RuntimeEnvBuilder,
-        disk_manager::{DiskManagerBuilder, DiskManagerMode},
     },
-    catalog::Session,
-    logical_expr::{AggregateUDF, ScalarUDF, WindowUDF, Expr},
-    common::DFSchema,
+    logical_expr::{AggregateUDF, Expr, ScalarUDF, WindowUDF},
     physical_plan::{ExecutionPlan, execute_stream},
     physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
     scalar::ScalarValue,
@@ -45,8 +45,8 @@ use crate::{
     vector::{TopKPlanner, TopKRule},
 };
 
-pub use provider::{TemporaryTables, undefined_table};
 pub use datafusion::logical_expr::LogicalPlan;
+pub use provider::{TemporaryTables, undefined_table};
 pub use relation::constant as fold_constant;
 
 /// Rows per batch that operators pass on.
@@ -89,9 +89,15 @@ impl Engine {
             .with_optimizer_rule(Arc::new(TopKRule))
             .build();
         let mut scalars = state.scalar_functions().clone();
-        scalars.extend(functions::scalar_functions().into_iter().map(|function| (function.name().to_owned(), function)));
+        scalars.extend(
+            functions::scalar_functions().into_iter().map(|function| (function.name().to_owned(), function)),
+        );
         let mut aggregates = state.aggregate_functions().clone();
-        aggregates.extend(functions::aggregate_functions().into_iter().map(|function| (function.name().to_owned(), function)));
+        aggregates.extend(
+            functions::aggregate_functions()
+                .into_iter()
+                .map(|function| (function.name().to_owned(), function)),
+        );
         let windows = state.window_functions().clone();
         Ok(Self { state, scalars, aggregates, windows })
     }
@@ -153,7 +159,11 @@ impl Engine {
     }
 
     /// Optimizes a plan with its parameters filled in, and makes it executable.
-    pub async fn physical(&self, plan: &LogicalPlan, values: Vec<ScalarValue>) -> Result<Arc<dyn ExecutionPlan>> {
+    pub async fn physical(
+        &self,
+        plan: &LogicalPlan,
+        values: Vec<ScalarValue>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let plan = if values.is_empty() {
             plan.clone()
         } else {
@@ -214,7 +224,9 @@ fn infer(plan: &LogicalPlan, parameters: &mut ParameterTypes) -> Result<()> {
 /// Whether any parameter appears in an expression.
 pub fn has_parameters(expression: &ast::Expr) -> bool {
     visit_expressions(expression, |expr| match expr {
-        ast::Expr::Value(value) if matches!(value.value, ast::Value::Placeholder(_)) => ControlFlow::Break(()),
+        ast::Expr::Value(value) if matches!(value.value, ast::Value::Placeholder(_)) => {
+            ControlFlow::Break(())
+        }
         _ => ControlFlow::Continue(()),
     })
     .is_break()
@@ -228,7 +240,10 @@ pub fn parameter_values(
     if arrays.len() != expected {
         return Err(Error::new(
             sepal_types::SqlState::ProtocolViolation,
-            format!("bind message supplies {} parameters, but prepared statement requires {expected}", arrays.len()),
+            format!(
+                "bind message supplies {} parameters, but prepared statement requires {expected}",
+                arrays.len()
+            ),
         ));
     }
     arrays.iter().map(|array| ScalarValue::try_from_array(array, 0).map_err(translate)).collect()
@@ -249,4 +264,3 @@ impl QueryPlanner for Planner {
             .await
     }
 }
-

@@ -32,7 +32,10 @@ impl ExprPlanner for Operators {
             return Ok(PlannerResult::Planned(distance_call(metric, left, right)));
         }
         if let BinaryOperator::Custom(operator) = &expr.op {
-            return Err(carry(Error::new(SqlState::UndefinedFunction, format!("operator does not exist: {operator}"))));
+            return Err(carry(Error::new(
+                SqlState::UndefinedFunction,
+                format!("operator does not exist: {operator}"),
+            )));
         }
         let function = match expr.op {
             BinaryOperator::Plus => "vector_add",

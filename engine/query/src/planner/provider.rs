@@ -8,6 +8,7 @@ use std::{
 use datafusion::{
     arrow::datatypes::{DataType, SchemaRef},
     catalog::{TableProvider, cte_worktable::CteWorkTable},
+    common::TableReference,
     config::ConfigOptions,
     datasource::provider_as_source,
     error::Result,
@@ -15,7 +16,6 @@ use datafusion::{
         AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF,
         planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner},
     },
-    common::TableReference,
 };
 use sepal_types::{Error, SqlState};
 
@@ -51,7 +51,11 @@ pub(super) struct Provider<'a> {
 }
 
 impl<'a> Provider<'a> {
-    pub(super) fn new(engine: &'a Engine, context: &'a StatementContext, temporary: &'a TemporaryTables) -> Self {
+    pub(super) fn new(
+        engine: &'a Engine,
+        context: &'a StatementContext,
+        temporary: &'a TemporaryTables,
+    ) -> Self {
         let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(Operators)];
         expr_planners.extend(engine.state.expr_planners().iter().cloned());
         Self {
@@ -73,7 +77,8 @@ impl<'a> Provider<'a> {
                 .chain(sequences)
                 .chain(session)
                 .flat_map(|function| {
-                    let names = std::iter::once(function.name().to_owned()).chain(function.aliases().iter().cloned());
+                    let names =
+                        std::iter::once(function.name().to_owned()).chain(function.aliases().iter().cloned());
                     names.map(|name| (name, Arc::clone(&function))).collect::<Vec<_>>()
                 })
                 .collect()
@@ -106,7 +111,9 @@ impl ContextProvider for Provider<'_> {
             let message = format!("cross-database references are not implemented: \"{name}\"");
             return Err(carry(Error::unsupported(message)));
         }
-        if let Some(provider) = self.temporary.0.get(table).filter(|_| name.schema().is_none_or(|schema| schema == "public")) {
+        if let Some(provider) =
+            self.temporary.0.get(table).filter(|_| name.schema().is_none_or(|schema| schema == "public"))
+        {
             return Ok(provider_as_source(Arc::clone(provider)));
         }
         match name.schema() {
@@ -119,7 +126,8 @@ impl ContextProvider for Provider<'_> {
                     let provider = UserTable::new(Arc::clone(&version.def), self.context);
                     return Ok(provider_as_source(Arc::new(provider)));
                 }
-                let catalog = name.schema().is_none().then(|| self.catalog_table("pg_catalog", table)).flatten();
+                let catalog =
+                    name.schema().is_none().then(|| self.catalog_table("pg_catalog", table)).flatten();
                 catalog.map(provider_as_source).ok_or_else(undefined)
             }
             Some(_) => Err(undefined()),
@@ -204,7 +212,10 @@ impl Provider<'_> {
     /// DataFusion has its own `version()` and `current_database()`-like functions; ours win. Names that only
     /// DataFusion has are looked up without building the session's functions.
     fn session_function_first(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        let overridden = matches!(name, "version" | "array_to_string" | "array_upper" | "array_lower" | "pg_typeof" | "arrow_typeof");
+        let overridden = matches!(
+            name,
+            "version" | "array_to_string" | "array_upper" | "array_lower" | "pg_typeof" | "arrow_typeof"
+        );
         match self.engine.scalars.get(name) {
             Some(function) if !overridden => Some(Arc::clone(function)),
             Some(function) => Some(self.session_function(name).unwrap_or_else(|| Arc::clone(function))),

@@ -8,17 +8,15 @@ use datafusion::{
     common::{DFSchema, ScalarValue, TableReference},
     error::Result,
     logical_expr::{
-        Expr, Extension, LogicalPlan, SortExpr, LogicalPlanBuilder,
+        Expr, Extension, LogicalPlan, LogicalPlanBuilder, SortExpr,
         expr::Placeholder,
         planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning},
     },
     prelude::ident,
-    sql::{
-        sqlparser::{
-            ast::{self, FunctionArg, FunctionArgExpr, TableFactor, Value},
-            dialect::PostgreSqlDialect,
-            parser::Parser,
-        },
+    sql::sqlparser::{
+        ast::{self, FunctionArg, FunctionArgExpr, TableFactor, Value},
+        dialect::PostgreSqlDialect,
+        parser::Parser,
     },
 };
 use sepal_storage::arrow_type;
@@ -84,7 +82,11 @@ impl Call {
                 FunctionArg::Named { name, arg: FunctionArgExpr::Expr(expr), .. } => {
                     named(&name.value, expr, &mut filter, &mut ef_search)?;
                 }
-                FunctionArg::ExprNamed { name: ast::Expr::Identifier(name), arg: FunctionArgExpr::Expr(expr), .. } => {
+                FunctionArg::ExprNamed {
+                    name: ast::Expr::Identifier(name),
+                    arg: FunctionArgExpr::Expr(expr),
+                    ..
+                } => {
                     named(&name.value, expr, &mut filter, &mut ef_search)?;
                 }
                 other => return Err(usage(format!("knn() does not take the argument {other}"))),
@@ -95,8 +97,10 @@ impl Call {
         };
         let empty = DFSchema::empty();
         Ok(Call {
-            table: object_name(&table, context).ok_or_else(|| usage("the first argument of knn() names a table"))?,
-            column: object_name(&column, context).ok_or_else(|| usage("the second argument of knn() names a column"))?,
+            table: object_name(&table, context)
+                .ok_or_else(|| usage("the first argument of knn() names a table"))?,
+            column: object_name(&column, context)
+                .ok_or_else(|| usage("the second argument of knn() names a column"))?,
             query: context.sql_to_expr(query, &empty)?,
             k: context.sql_to_expr(k, &empty)?,
             filter,
@@ -113,10 +117,14 @@ fn named(
     ef_search: &mut Option<usize>,
 ) -> Result<()> {
     match name.to_lowercase().as_str() {
-        "filter" => *filter = Some(text(expr).ok_or_else(|| usage("the filter of knn() must be a string literal"))?),
+        "filter" => {
+            *filter = Some(text(expr).ok_or_else(|| usage("the filter of knn() must be a string literal"))?)
+        }
         "ef_search" => {
             let number = number(expr);
-            *ef_search = Some(number.ok_or_else(|| usage("ef_search of knn() must be an integer between 1 and 1000"))?);
+            *ef_search = Some(
+                number.ok_or_else(|| usage("ef_search of knn() must be an integer between 1 and 1000"))?,
+            );
         }
         other => return Err(usage(format!("knn() has no argument named \"{other}\""))),
     }
@@ -161,10 +169,11 @@ fn vector_column<'a>(def: &'a TableDef, name: &str) -> Result<&'a ColumnDef> {
     })?;
     match column.ty {
         SqlType::Vector(Some(_)) => Ok(column),
-        SqlType::Vector(None) => {
-            Err(carry(Error::new(SqlState::InvalidParameterValue, "column does not have dimensions")
-                .with_hint(format!("Declare it as vector(n): ALTER the column \"{name}\" or create the table anew."))))
-        }
+        SqlType::Vector(None) => Err(carry(
+            Error::new(SqlState::InvalidParameterValue, "column does not have dimensions").with_hint(
+                format!("Declare it as vector(n): ALTER the column \"{name}\" or create the table anew."),
+            ),
+        )),
         _ => Err(carry(Error::new(
             SqlState::DatatypeMismatch,
             format!("column \"{name}\" is of type {} but knn() searches a vector", column.ty.display_name()),
@@ -180,7 +189,10 @@ fn plan_filter(
     context: &mut dyn RelationPlannerContext,
 ) -> Result<Expr> {
     let wrong = |error: &dyn std::fmt::Display| {
-        carry(Error::new(SqlState::SyntaxError, format!("the filter of knn() is not a predicate: {error}")).with_detail(text.to_owned()))
+        carry(
+            Error::new(SqlState::SyntaxError, format!("the filter of knn() is not a predicate: {error}"))
+                .with_detail(text.to_owned()),
+        )
     };
     let tokens = crate::sql::tokenize(text).map_err(|error| wrong(&error))?;
     let dialect = PostgreSqlDialect {};
@@ -190,7 +202,8 @@ fn plan_filter(
         return Err(wrong(&format!("unexpected \"{}\"", parser.peek_token())));
     }
     prepare_expression(&mut expr, &mut ParameterTypes::default(), None);
-    let schema = DFSchema::try_from_qualified_schema(TableReference::bare(table_name), &table.arrow_schema())?;
+    let schema =
+        DFSchema::try_from_qualified_schema(TableReference::bare(table_name), &table.arrow_schema())?;
     context.sql_to_expr(expr, &schema)
 }
 
@@ -223,7 +236,9 @@ fn count_operand(expr: Expr) -> Expr {
 fn object_name(expr: &ast::Expr, context: &dyn RelationPlannerContext) -> Option<String> {
     match expr {
         ast::Expr::Identifier(ident) => Some(context.normalize_ident(ident.clone())),
-        ast::Expr::CompoundIdentifier(parts) => parts.last().map(|ident| context.normalize_ident(ident.clone())),
+        ast::Expr::CompoundIdentifier(parts) => {
+            parts.last().map(|ident| context.normalize_ident(ident.clone()))
+        }
         other => text(other),
     }
 }
@@ -251,7 +266,9 @@ fn number(expr: &ast::Expr) -> Option<usize> {
 
 /// A table function's argument with constants folded.
 pub fn constant(expr: Expr) -> Result<Expr> {
-    use datafusion::{logical_expr::simplify::SimplifyContext, optimizer::simplify_expressions::ExprSimplifier};
+    use datafusion::{
+        logical_expr::simplify::SimplifyContext, optimizer::simplify_expressions::ExprSimplifier,
+    };
     let schema = DFSchema::empty();
     let simplifier = ExprSimplifier::new(SimplifyContext::builder().build());
     simplifier.simplify(simplifier.coerce(expr, &schema)?)

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::datatypes::FieldRef, error::Result, logical_expr::planner::TypePlanner, sql::sqlparser::ast::DataType,
+    arrow::datatypes::FieldRef, error::Result, logical_expr::planner::TypePlanner,
+    sql::sqlparser::ast::DataType,
 };
 use sepal_storage::arrow_type;
 use sepal_types::SqlType;

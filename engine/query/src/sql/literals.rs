@@ -54,7 +54,9 @@ fn is_opaque(expr: &Expr) -> bool {
 /// Functions of DataFusion that insist on literal arguments.
 fn takes_literals(name: &ast::ObjectName) -> bool {
     let name = name.to_string().to_lowercase();
-    name.starts_with("approx_") || name.starts_with("sepal_") || matches!(name.as_str(), "nth_value" | "subvector" | "round" | "trunc")
+    name.starts_with("approx_")
+        || name.starts_with("sepal_")
+        || matches!(name.as_str(), "nth_value" | "subvector" | "round" | "trunc")
 }
 
 fn fits_int4(expr: &Expr) -> bool {

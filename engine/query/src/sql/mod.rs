@@ -15,6 +15,6 @@ pub use datafusion::sql::sqlparser::ast;
 pub use names::{output_names, strip_marker};
 pub use params::ParameterTypes;
 pub use position::locate;
-pub use rewrite::{prepare_expression, prepare_query};
-pub use tokens::tokenize;
+pub use rewrite::{ColumnTypes, prepare_expression, prepare_query};
 pub use statement::{Statement, StatementKind, parse_statements};
+pub use tokens::tokenize;

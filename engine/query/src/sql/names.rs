@@ -6,7 +6,9 @@
 
 use std::collections::HashSet;
 
-use datafusion::sql::sqlparser::ast::{self, Expr, FunctionArgumentList, FunctionArguments, Ident, SelectItem};
+use datafusion::sql::sqlparser::ast::{
+    self, Expr, FunctionArgumentList, FunctionArguments, Ident, SelectItem,
+};
 
 /// U+0001 and a number after it make a repeated name unique for DataFusion.
 const MARKER: char = '\u{1}';

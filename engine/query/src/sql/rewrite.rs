@@ -20,9 +20,14 @@ use super::{
 };
 
 /// Prepares a query. `targets` are the types of the columns it is inserted into, if it is.
-pub fn prepare_query(query: &mut Query, parameters: &mut ParameterTypes, targets: &[SqlType]) {
+pub fn prepare_query(
+    query: &mut Query,
+    parameters: &mut ParameterTypes,
+    targets: &[SqlType],
+    columns: &ColumnTypes,
+) {
     hint_targets(query.body.as_ref(), parameters, targets);
-    let _ = query.visit(&mut Pass { parameters });
+    let _ = query.visit(&mut Pass { parameters, columns });
 }
 
 /// Prepares a lone expression: a DEFAULT, a predicate, an assignment.
@@ -31,17 +36,22 @@ pub fn prepare_expression(expr: &mut Expr, parameters: &mut ParameterTypes, targ
         parameters.hint(position, target);
     }
     literals::type_integers(expr);
-    let _ = expr.visit(&mut Pass { parameters });
+    let _ = expr.visit(&mut Pass { parameters, columns: &|_| None });
 }
+
+/// The types of the columns that a statement's tables have, by name.
+pub type ColumnTypes<'a> = dyn Fn(&str) -> Option<SqlType> + 'a;
 
 struct Pass<'a> {
     parameters: &'a mut ParameterTypes,
+    columns: &'a ColumnTypes<'a>,
 }
 
 impl VisitorMut for Pass<'_> {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        fetch_to_limit(query);
         self.hint_limit(query);
         name_outputs(query.body.as_mut());
         // Row locks are a promise about later writes; a conflict is found at commit instead.
@@ -52,7 +62,9 @@ impl VisitorMut for Pass<'_> {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         for item in &mut select.projection {
             match item {
-                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => literals::type_integers(expr),
+                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
+                    literals::type_integers(expr)
+                }
                 _ => {}
             }
         }
@@ -63,13 +75,34 @@ impl VisitorMut for Pass<'_> {
         if let Some(position) = placeholder(expr) {
             self.parameters.mention(position);
         }
+        self.hint_any(expr);
         self.rewrite_cast(expr);
         rewrite_operator(expr);
+        rewrite_exponent(expr);
         ControlFlow::Continue(())
     }
 }
 
 impl Pass<'_> {
+    /// `column = ANY($1)`: the parameter is an array of the column's type.
+    fn hint_any(&mut self, expr: &Expr) {
+        let (Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. }) = expr else {
+            return;
+        };
+        let column = match left.as_ref() {
+            Expr::Identifier(ident) => Some(ident),
+            Expr::CompoundIdentifier(parts) => parts.last(),
+            _ => None,
+        };
+        let name = column.map(|ident| {
+            if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+        });
+        if let (Some(position), Some(ty)) = (placeholder(right), name.and_then(|name| (self.columns)(&name)))
+        {
+            self.parameters.hint(position, &SqlType::Array(Box::new(ty)));
+        }
+    }
+
     fn hint_limit(&mut self, query: &Query) {
         let mut hint = |expr: Option<&Expr>| {
             if let Some(position) = expr.and_then(placeholder) {
@@ -87,10 +120,15 @@ impl Pass<'_> {
     /// becomes `sepal_cast_<type>(operand[, modifier])`.
     fn rewrite_cast(&mut self, expr: &mut Expr) {
         let (operand, data_type) = match expr {
-            Expr::Cast { expr: operand, data_type, kind: ast::CastKind::Cast | ast::CastKind::DoubleColon, .. } => {
-                (operand.as_ref().clone(), data_type.clone())
+            Expr::Cast {
+                expr: operand,
+                data_type,
+                kind: ast::CastKind::Cast | ast::CastKind::DoubleColon,
+                ..
+            } => (operand.as_ref().clone(), data_type.clone()),
+            Expr::TypedString(TypedString { data_type, value, .. }) => {
+                (Expr::Value(value.clone()), data_type.clone())
             }
-            Expr::TypedString(TypedString { data_type, value, .. }) => (Expr::Value(value.clone()), data_type.clone()),
             _ => return,
         };
         let Some(ty) = cast_target(&data_type) else {
@@ -108,6 +146,34 @@ impl Pass<'_> {
             let modifier = (ty.typmod() >= 0).then(|| ty.typmod());
             *expr = call(&wrapper, operand, modifier);
         }
+    }
+}
+
+/// `FETCH FIRST n ROWS ONLY` is LIMIT in other words.
+fn fetch_to_limit(query: &mut Query) {
+    let plain = query.fetch.as_ref().is_some_and(|fetch| !fetch.with_ties && !fetch.percent);
+    if !plain {
+        return;
+    }
+    let quantity = query.fetch.take().and_then(|fetch| fetch.quantity);
+    let quantity = quantity.unwrap_or_else(|| Expr::Value(Value::Number("1".to_owned(), false).into()));
+    match &mut query.limit_clause {
+        Some(ast::LimitClause::LimitOffset { limit, .. }) => *limit = Some(quantity),
+        other => {
+            *other =
+                Some(ast::LimitClause::LimitOffset { limit: Some(quantity), offset: None, limit_by: vec![] })
+        }
+    }
+}
+
+/// `1e308` does not fit a 128-bit decimal: a literal with an exponent is a `float8`.
+fn rewrite_exponent(expr: &mut Expr) {
+    if let Expr::Value(value) = expr
+        && let Value::Number(digits, _) = &value.value
+        && digits.contains(['e', 'E'])
+    {
+        *expr =
+            call("sepal_cast_float8", Expr::Value(Value::SingleQuotedString(digits.clone()).into()), None);
     }
 }
 
@@ -199,7 +265,9 @@ fn wrapper_name(ty: &SqlType) -> Option<String> {
         | SqlType::Timestamptz
         | SqlType::Char => Some(format!("sepal_cast_{}", ty.internal_name())),
         SqlType::Array(element) if matches!(**element, SqlType::Vector(_)) => None,
-        SqlType::Array(element) => wrapper_name(element).map(|_| format!("sepal_cast_{}", ty.internal_name())),
+        SqlType::Array(element) => {
+            wrapper_name(element).map(|_| format!("sepal_cast_{}", ty.internal_name()))
+        }
         _ => None,
     }
 }
@@ -214,7 +282,11 @@ fn call(name: &str, operand: Expr, modifier: Option<i32>) -> Expr {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: vec![] }),
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args,
+            clauses: vec![],
+        }),
         filter: None,
         null_treatment: None,
         over: None,

@@ -30,9 +30,14 @@ pub enum StatementKind {
     /// Understood, has no effect in Sepal; answers with this command tag.
     Accepted(&'static str),
     /// `REINDEX INDEX | TABLE name`
-    Reindex { name: String },
+    Reindex {
+        name: String,
+    },
     /// `DROP INDEX CONCURRENTLY [IF EXISTS] names`
-    DropIndexes { names: Vec<String>, if_exists: bool },
+    DropIndexes {
+        names: Vec<String>,
+        if_exists: bool,
+    },
     /// `LISTEN`, `MOVE`, `DO`, …: understood, and not done.
     Refused(&'static str),
 }
@@ -41,7 +46,10 @@ impl Statement {
     /// Where a word of this statement stands in the query string, counted in characters from 1.
     pub fn position_of(&self, name: &str) -> Option<u32> {
         self.tokens.iter().find_map(|token| match &token.token {
-            Token::Word(word) if word.value == name || (word.quote_style.is_none() && word.value.eq_ignore_ascii_case(name)) => {
+            Token::Word(word)
+                if word.value == name
+                    || (word.quote_style.is_none() && word.value.eq_ignore_ascii_case(name)) =>
+            {
                 Some(tokens::offset(&self.sql, token.span.start))
             }
             _ => None,
@@ -66,16 +74,24 @@ fn parse_one(sql: &Arc<str>, mut tokens: Vec<TokenWithSpan>) -> Result<Statement
                 // sqlparser wants the semicolon that ends COPY … FROM STDIN.
                 tokens.push(TokenWithSpan::wrap(Token::SemiColon));
             }
-            if words.first().is_some_and(|word| word == "INSERT") {
-                remove_overriding(&mut tokens);
+            let overriding =
+                words.first().is_some_and(|word| word == "INSERT") && remove_overriding(&mut tokens);
+            if let Some(first) = tokens.iter_mut().find(|token| tokens::is_significant(token))
+                && words.first().is_some_and(|word| word == "ABORT")
+            {
+                first.token = Token::make_keyword("ROLLBACK");
             }
-            let statement = Parser::new(&PostgreSqlDialect {})
+            let mut statement = Parser::new(&PostgreSqlDialect {})
                 .with_tokens_with_locations(tokens.clone())
                 .parse_statements()
                 .map_err(|error| syntax_error(sql, &tokens, &error))?
                 .into_iter()
                 .next()
                 .ok_or_else(|| Error::new(SqlState::SyntaxError, "syntax error at end of input"))?;
+            if let ast::Statement::Insert(insert) = &mut statement {
+                // Hive's INSERT OVERWRITE does not exist here: its flag carries OVERRIDING SYSTEM VALUE.
+                insert.overwrite = overriding;
+            }
             StatementKind::Sql(Box::new(statement))
         }
     };
@@ -101,17 +117,26 @@ fn recognise(words: &[String], tokens: &[TokenWithSpan]) -> Option<StatementKind
         ["REINDEX", ..] => Some(StatementKind::Reindex { name: last_name(tokens)? }),
         ["DROP", "INDEX", "CONCURRENTLY", rest @ ..] => {
             let if_exists = rest.starts_with(&["IF", "EXISTS"]);
-            Some(StatementKind::DropIndexes { names: names_after(tokens, if if_exists { 5 } else { 3 }), if_exists })
+            Some(StatementKind::DropIndexes {
+                names: names_after(tokens, if if_exists { 5 } else { 3 }),
+                if_exists,
+            })
         }
-        ["ALTER", "TABLE", ..] if contains_words(tokens, &["SET", "STORAGE"]) => Some(StatementKind::Accepted("ALTER TABLE")),
+        ["ALTER", "TABLE", ..] if contains_words(tokens, &["SET", "STORAGE"]) => {
+            Some(StatementKind::Accepted("ALTER TABLE"))
+        }
         ["ALTER", "USER" | "ROLE", ..] => Some(StatementKind::Accepted("ALTER ROLE")),
         ["VACUUM", ..] => Some(StatementKind::Accepted("VACUUM")),
         ["ANALYZE" | "ANALYSE", ..] => Some(StatementKind::Accepted("ANALYZE")),
         ["CHECKPOINT", ..] => Some(StatementKind::Accepted("CHECKPOINT")),
         ["UNLISTEN", ..] => Some(StatementKind::Accepted("UNLISTEN")),
         ["CLOSE", "ALL"] => Some(StatementKind::Accepted("CLOSE CURSOR ALL")),
-        ["LISTEN", ..] => Some(StatementKind::Refused("LISTEN is not supported: Sepal has no notification channels")),
-        ["NOTIFY", ..] => Some(StatementKind::Refused("NOTIFY is not supported: Sepal has no notification channels")),
+        ["LISTEN", ..] => {
+            Some(StatementKind::Refused("LISTEN is not supported: Sepal has no notification channels"))
+        }
+        ["NOTIFY", ..] => {
+            Some(StatementKind::Refused("NOTIFY is not supported: Sepal has no notification channels"))
+        }
         ["DO", ..] => Some(StatementKind::Refused("DO is not supported: Sepal has no procedural language")),
         ["MOVE", ..] => Some(StatementKind::Refused("MOVE is not supported")),
         ["PREPARE", "TRANSACTION", ..] => Some(StatementKind::Refused("prepared transactions are disabled")),
@@ -152,18 +177,19 @@ fn contains_words(tokens: &[TokenWithSpan], words: &[&str]) -> bool {
     })
 }
 
-/// `INSERT … OVERRIDING {SYSTEM | USER} VALUE` does not parse; identity columns accept the value anyway.
-fn remove_overriding(tokens: &mut Vec<TokenWithSpan>) {
+/// `INSERT … OVERRIDING {SYSTEM | USER} VALUE` does not parse: it is taken out and noted.
+fn remove_overriding(tokens: &mut Vec<TokenWithSpan>) -> bool {
     let is_word = |token: &TokenWithSpan, text: &str| matches!(&token.token, Token::Word(word) if word.value.eq_ignore_ascii_case(text));
     let Some(start) = tokens.iter().position(|token| is_word(token, "OVERRIDING")) else {
-        return;
+        return false;
     };
     let Some(end) = tokens[start..].iter().position(|token| is_word(token, "VALUE")) else {
-        return;
+        return false;
     };
     if end <= 4 {
         tokens.drain(start..=start + end);
     }
+    end <= 4
 }
 
 /// sqlparser says `Expected: …, found: x at Line: 1, Column: 9`; Postgres says `syntax error at or near "x"`.
@@ -188,11 +214,14 @@ fn syntax_error(sql: &str, tokens: &[TokenWithSpan], error: &ParserError) -> Err
         Some(near) => format!("syntax error at or near \"{near}\""),
         None => "syntax error".to_owned(),
     };
-    Error::new(SqlState::SyntaxError, message).with_detail(detail).with_position(tokens::offset(sql, location))
+    Error::new(SqlState::SyntaxError, message)
+        .with_detail(detail)
+        .with_position(tokens::offset(sql, location))
 }
 
 fn location_in(message: &str) -> Option<Location> {
     let (line, column) = message.rsplit_once("Line: ")?.1.split_once(", Column: ")?;
-    let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u64>().ok();
+    let digits =
+        |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u64>().ok();
     Some(Location { line: digits(line)?, column: digits(column)? }).filter(|location| location.line > 0)
 }

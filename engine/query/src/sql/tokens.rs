@@ -50,7 +50,9 @@ fn repair(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             Token::Lt => {
                 let mut ahead = rest.clone();
                 let plus = ahead.next().filter(|next| next.token == Token::Plus && touches(&token, next));
-                let gt = plus.and_then(|plus| ahead.next().filter(|next| next.token == Token::Gt && touches(&plus, next)));
+                let gt = plus.and_then(|plus| {
+                    ahead.next().filter(|next| next.token == Token::Gt && touches(&plus, next))
+                });
                 if let Some(gt) = gt {
                     rest = ahead;
                     let span = Span::new(token.span.start, gt.span.end);
@@ -62,7 +64,9 @@ fn repair(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             Token::Spaceship => {
                 repaired.push(TokenWithSpan::new(Token::CustomBinaryOperator("<=>".into()), token.span));
             }
-            Token::CustomBinaryOperator(operator) => split_trailing_signs(operator.clone(), token, &mut repaired),
+            Token::CustomBinaryOperator(operator) => {
+                split_trailing_signs(operator.clone(), token, &mut repaired)
+            }
             Token::SingleQuotedString(_) => {
                 push_string(token, &mut repaired);
             }
@@ -150,7 +154,8 @@ mod tests {
 
     fn grouped(expression: &str) -> String {
         let tokens = tokenize(expression).unwrap();
-        let expr = Parser::new(&PostgreSqlDialect {}).with_tokens_with_locations(tokens).parse_expr().unwrap();
+        let expr =
+            Parser::new(&PostgreSqlDialect {}).with_tokens_with_locations(tokens).parse_expr().unwrap();
         expr.to_string()
     }
 

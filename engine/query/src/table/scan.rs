@@ -142,7 +142,8 @@ impl ExecutionPlan for TableScan {
             .get(partition)
             .ok_or_else(|| carry(Error::bug(format!("the scan has no partition {partition}"))))?
             .clone();
-        let (version, columns, schema) = (Arc::clone(&self.version), Arc::clone(&self.columns), Arc::clone(&self.schema));
+        let (version, columns, schema) =
+            (Arc::clone(&self.version), Arc::clone(&self.columns), Arc::clone(&self.schema));
         let batches = stream::iter(morsels)
             .then(move |morsel| read(Arc::clone(&version), Arc::clone(&columns), Arc::clone(&schema), morsel))
             .filter(|batch| {

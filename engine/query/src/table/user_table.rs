@@ -42,7 +42,12 @@ impl UserTable {
     pub fn with_row_ids(def: Arc<TableDef>, context: &StatementContext) -> Self {
         let mut fields: Vec<Field> = def.columns.iter().map(arrow_field).collect();
         fields.push(Field::new(ROW_ID, DataType::UInt64, false));
-        Self { def, slot: context.snapshot.clone(), schema: Arc::new(Schema::new(fields)), runtime: Runtime::of(context) }
+        Self {
+            def,
+            slot: context.snapshot.clone(),
+            schema: Arc::new(Schema::new(fields)),
+            runtime: Runtime::of(context),
+        }
     }
 
     pub fn def(&self) -> &Arc<TableDef> {
@@ -64,7 +69,10 @@ impl UserTable {
     pub fn version(&self) -> Result<Arc<TableVersion>> {
         let snapshot = self.slot.get();
         let version = snapshot.table(self.def.id).ok_or_else(|| {
-            carry(Error::new(SqlState::UndefinedTable, format!("relation \"{}\" does not exist", self.def.name)))
+            carry(Error::new(
+                SqlState::UndefinedTable,
+                format!("relation \"{}\" does not exist", self.def.name),
+            ))
         })?;
         if !same_shape(&version.def.columns, &self.def.columns) {
             return Err(carry(
@@ -82,7 +90,8 @@ impl UserTable {
 }
 
 fn same_shape(left: &[ColumnDef], right: &[ColumnDef]) -> bool {
-    left.len() == right.len() && left.iter().zip(right).all(|(left, right)| left.id == right.id && left.ty == right.ty)
+    left.len() == right.len()
+        && left.iter().zip(right).all(|(left, right)| left.id == right.id && left.ty == right.ty)
 }
 
 #[async_trait]

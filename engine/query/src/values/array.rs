@@ -98,7 +98,9 @@ impl ArrayBuilder {
         let elements = self.elements.finish()?;
         let offsets = OffsetBuffer::new(std::mem::replace(&mut self.offsets, vec![0]).into());
         let list = ListArray::try_new(Arc::clone(&self.item), offsets, elements, self.nulls.finish());
-        Ok(Arc::new(list.map_err(|problem| Error::bug(format!("an array column does not fit together: {problem}")))?))
+        Ok(Arc::new(
+            list.map_err(|problem| Error::bug(format!("an array column does not fit together: {problem}")))?,
+        ))
     }
 
     fn read_elements(&mut self, reader: &mut Reader<'_>, length: i32) -> Result<()> {
@@ -178,10 +180,11 @@ impl From<Error> for Problem {
 impl Problem {
     fn into_error(self, text: &str) -> Error {
         match self {
-            Self::Malformed(detail) => {
-                Error::new(SqlState::InvalidTextRepresentation, format!("malformed array literal: \"{text}\""))
-                    .with_detail(detail)
-            }
+            Self::Malformed(detail) => Error::new(
+                SqlState::InvalidTextRepresentation,
+                format!("malformed array literal: \"{text}\""),
+            )
+            .with_detail(detail),
             Self::Other(error) => error,
         }
     }
@@ -343,7 +346,8 @@ impl<'a> Cursor<'a> {
 
 /// Appends an element, quoted if a reader would take it for something else.
 pub(super) fn write_quoted(element: &[u8], out: &mut BytesMut) {
-    let special = |byte: &u8| matches!(byte, b'"' | b'\\' | b'{' | b'}' | b',') || is_space(char::from(*byte));
+    let special =
+        |byte: &u8| matches!(byte, b'"' | b'\\' | b'{' | b'}' | b',') || is_space(char::from(*byte));
     if !element.is_empty() && !element.eq_ignore_ascii_case(b"NULL") && !element.iter().any(special) {
         out.extend_from_slice(element);
         return;

@@ -16,7 +16,13 @@ pub(super) fn write(column: &Column, row: usize, out: &mut BytesMut) -> Result<(
     match column {
         Column::AllNull | Column::Void => {}
         Column::Array { offsets, elements, element_oid } => {
-            return write_array(elements, *element_oid, offsets[row] as usize, offsets[row + 1] as usize, out);
+            return write_array(
+                elements,
+                *element_oid,
+                offsets[row] as usize,
+                offsets[row + 1] as usize,
+                out,
+            );
         }
         Column::Bool(values) => out.put_u8(values.value(row).into()),
         Column::Bytea(values) => out.extend_from_slice(values.value(row)),

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use arrow::{
     array::{
         ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder,
-        Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder,
-        NullArray, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+        Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder,
+        IntervalMonthDayNanoBuilder, NullArray, StringBuilder, Time64MicrosecondBuilder,
+        TimestampMicrosecondBuilder,
     },
     datatypes::DataType,
 };
@@ -202,9 +203,7 @@ impl Values {
     fn new(ty: &SqlType, capacity: usize) -> Self {
         let data_type = arrow_type(ty);
         match ty {
-            SqlType::Array(element) => {
-                Self::Array(Box::new(ArrayBuilder::new(element, data_type, capacity)))
-            }
+            SqlType::Array(element) => Self::Array(Box::new(ArrayBuilder::new(element, data_type, capacity))),
             SqlType::Bool => Self::Bool(BooleanBuilder::with_capacity(capacity)),
             SqlType::Bytea => Self::Bytea(BinaryBuilder::with_capacity(capacity, 0)),
             SqlType::Date => Self::Date(Date32Builder::with_capacity(capacity)),
@@ -224,7 +223,8 @@ impl Values {
             SqlType::Uuid => Self::Uuid(FixedSizeBinaryBuilder::with_capacity(capacity, 16)),
             SqlType::Vector(_) => Self::Vector(VectorBuilder::new(data_type, capacity)),
             SqlType::Void => Self::Void,
-            SqlType::Char
+            SqlType::Bit
+            | SqlType::Char
             | SqlType::Int2Vector
             | SqlType::Json
             | SqlType::Jsonb

@@ -30,7 +30,11 @@ pub struct ColumnEncoder {
 pub(super) enum Column {
     /// Every row is NULL; no row is ever asked for.
     AllNull,
-    Array { offsets: OffsetBuffer<i32>, elements: Box<ColumnEncoder>, element_oid: u32 },
+    Array {
+        offsets: OffsetBuffer<i32>,
+        elements: Box<ColumnEncoder>,
+        element_oid: u32,
+    },
     Bool(BooleanArray),
     Bytea(BinaryArray),
     Char(StringArray),
@@ -43,14 +47,23 @@ pub(super) enum Column {
     Interval(IntervalMonthDayNanoArray),
     Jsonb(StringArray),
     /// `int2vector` and `oidvector`: numbers with spaces between.
-    Numbers { texts: StringArray, element: SqlType },
-    Numeric { values: Decimal128Array, shortest: bool },
+    Numbers {
+        texts: StringArray,
+        element: SqlType,
+    },
+    Numeric {
+        values: Decimal128Array,
+        shortest: bool,
+    },
     Oid(Int64Array),
     /// `regclass` and its like: a name, or an oid in digits.
     Reg(StringArray),
     Text(StringArray),
     Time(Time64MicrosecondArray),
-    Timestamp { values: TimestampMicrosecondArray, zone: bool },
+    Timestamp {
+        values: TimestampMicrosecondArray,
+        zone: bool,
+    },
     Uuid(FixedSizeBinaryArray),
     Vector(VectorColumn),
     /// An empty value, as a function that returns void gives.
@@ -112,8 +125,11 @@ impl ColumnEncoder {
         write(&self.column, row, out)?;
         let Ok(length) = i32::try_from(out.len() - start - 4) else {
             out.truncate(start);
-            return Err(Error::new(SqlState::ProgramLimitExceeded, "a value is larger than a field can be (2 GiB)")
-                .with_hint("Select a part of it, for example with substr()."));
+            return Err(Error::new(
+                SqlState::ProgramLimitExceeded,
+                "a value is larger than a field can be (2 GiB)",
+            )
+            .with_hint("Select a part of it, for example with substr()."));
         };
         out[start..start + 4].copy_from_slice(&length.to_be_bytes());
         Ok(())
@@ -150,7 +166,12 @@ impl Column {
             SqlType::Oid => Self::Oid(typed(array, ty)?),
             SqlType::OidVector => Self::Numbers { texts: typed(array, ty)?, element: SqlType::Oid },
             SqlType::Regclass | SqlType::Regproc | SqlType::Regtype => Self::Reg(typed(array, ty)?),
-            SqlType::Json | SqlType::Name | SqlType::Text | SqlType::Unknown | SqlType::Varchar(_) => {
+            SqlType::Bit
+            | SqlType::Json
+            | SqlType::Name
+            | SqlType::Text
+            | SqlType::Unknown
+            | SqlType::Varchar(_) => {
                 Self::Text(typed(array, ty)?)
             }
             SqlType::Time => Self::Time(typed(array, ty)?),
@@ -179,7 +200,8 @@ fn uuids(array: &dyn Array, ty: &SqlType) -> Result<FixedSizeBinaryArray> {
 }
 
 fn vectors(array: &dyn Array, ty: &SqlType) -> Result<VectorColumn> {
-    let floats = |values: &ArrayRef| typed::<Float32Array>(values.as_ref(), ty).map(|floats| floats.values().clone());
+    let floats =
+        |values: &ArrayRef| typed::<Float32Array>(values.as_ref(), ty).map(|floats| floats.values().clone());
     if let Some(list) = array.as_any().downcast_ref::<FixedSizeListArray>() {
         let dimensions = usize::try_from(list.value_length()).map_err(|_| mismatch(array, ty))?;
         return Ok(VectorColumn::fixed(floats(list.values())?, dimensions));

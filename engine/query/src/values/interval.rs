@@ -209,7 +209,10 @@ impl Span {
         if time.is_some_and(str::is_empty) {
             return Err(Problem::Syntax);
         }
-        if date.get(1..).is_some_and(|rest| rest.contains('-') && !rest.contains(|c: char| c.is_ascii_alphabetic())) {
+        if date
+            .get(1..)
+            .is_some_and(|rest| rest.contains('-') && !rest.contains(|c: char| c.is_ascii_alphabetic()))
+        {
             self.read_iso_fields(date, '-', [Unit::Year, Unit::Month, Unit::Day])?;
         } else {
             self.read_designators(date, |designator| match designator {
@@ -337,8 +340,12 @@ impl Unit {
 /// The names of Postgres' `deltatktbl`.
 fn unit_named(word: &str) -> Option<Unit> {
     Some(match word {
-        "us" | "usec" | "usecs" | "usecond" | "useconds" | "microsecond" | "microseconds" => Unit::Microsecond,
-        "ms" | "msec" | "msecs" | "msecond" | "mseconds" | "millisecond" | "milliseconds" => Unit::Millisecond,
+        "us" | "usec" | "usecs" | "usecond" | "useconds" | "microsecond" | "microseconds" => {
+            Unit::Microsecond
+        }
+        "ms" | "msec" | "msecs" | "msecond" | "mseconds" | "millisecond" | "milliseconds" => {
+            Unit::Millisecond
+        }
         "s" | "sec" | "secs" | "second" | "seconds" => Unit::Second,
         "m" | "min" | "mins" | "minute" | "minutes" => Unit::Minute,
         "h" | "hr" | "hrs" | "hour" | "hours" => Unit::Hour,

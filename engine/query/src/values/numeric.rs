@@ -126,7 +126,8 @@ impl Shape {
             }))
         };
         let limit = 10i128.checked_pow(self.precision.into()).unwrap_or(i128::MAX);
-        let value = magnitude.and_then(|magnitude| i128::try_from(magnitude).ok()).filter(|value| *value < limit);
+        let value =
+            magnitude.and_then(|magnitude| i128::try_from(magnitude).ok()).filter(|value| *value < limit);
         let value = value.ok_or_else(|| self.overflow())?;
         Ok(if negative { -value } else { value })
     }
@@ -148,8 +149,9 @@ impl Shape {
 
     fn infinite(self) -> Error {
         let (precision, scale) = (self.precision, self.scale);
-        Error::new(SqlState::NumericValueOutOfRange, "numeric field overflow")
-            .with_detail(format!("A field with precision {precision}, scale {scale} cannot hold an infinite value."))
+        Error::new(SqlState::NumericValueOutOfRange, "numeric field overflow").with_detail(format!(
+            "A field with precision {precision}, scale {scale} cannot hold an infinite value."
+        ))
     }
 }
 

@@ -186,8 +186,9 @@ fn hex_digit(byte: u8) -> Option<u8> {
 pub(super) fn bytea(text: &str) -> Result<Vec<u8>> {
     match text.strip_prefix("\\x") {
         Some(digits) => hex_bytea(digits),
-        None => escaped_bytea(text.as_bytes())
-            .ok_or_else(|| Error::new(SqlState::InvalidTextRepresentation, "invalid input syntax for type bytea")),
+        None => escaped_bytea(text.as_bytes()).ok_or_else(|| {
+            Error::new(SqlState::InvalidTextRepresentation, "invalid input syntax for type bytea")
+        }),
     }
 }
 
@@ -257,7 +258,8 @@ pub(super) fn kept_text<'a>(ty: &SqlType, text: &'a str) -> Result<Cow<'a, str>>
 
 /// What is too long may only lose spaces at its end.
 fn varchar(text: &str, length: u32) -> Result<&str> {
-    let Some((end, _)) = usize::try_from(length).ok().and_then(|length| text.char_indices().nth(length)) else {
+    let Some((end, _)) = usize::try_from(length).ok().and_then(|length| text.char_indices().nth(length))
+    else {
         return Ok(text);
     };
     let (kept, rest) = text.split_at(end);

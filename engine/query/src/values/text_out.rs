@@ -92,7 +92,9 @@ fn write_bytea(bytes: &[u8], out: &mut BytesMut) {
 }
 
 fn write_uuid(bytes: &[u8], out: &mut BytesMut) {
-    for (position, group) in [&bytes[..4], &bytes[4..6], &bytes[6..8], &bytes[8..10], &bytes[10..]].iter().enumerate() {
+    for (position, group) in
+        [&bytes[..4], &bytes[4..6], &bytes[6..8], &bytes[8..10], &bytes[10..]].iter().enumerate()
+    {
         if position > 0 {
             out.put_u8(b'-');
         }

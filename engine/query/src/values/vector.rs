@@ -57,8 +57,8 @@ impl VectorColumn {
 
     pub(super) fn write_binary(&self, row: usize, out: &mut BytesMut) -> Result<()> {
         let vector = self.get(row);
-        let dimensions =
-            u16::try_from(vector.len()).map_err(|_| Error::bug("a stored vector has more than 65,535 dimensions"))?;
+        let dimensions = u16::try_from(vector.len())
+            .map_err(|_| Error::bug("a stored vector has more than 65,535 dimensions"))?;
         out.put_u16(dimensions);
         out.put_u16(0);
         let start = out.len();
@@ -146,7 +146,10 @@ impl VectorBuilder {
         self.check_dimensions(dimensions)?;
         let unused = u16::from_be_bytes([unused_high, unused_low]);
         if unused != 0 {
-            return Err(Error::new(SqlState::DataException, format!("expected unused to be 0, not {unused}")));
+            return Err(Error::new(
+                SqlState::DataException,
+                format!("expected unused to be 0, not {unused}"),
+            ));
         }
         let (chunks, rest) = body.as_chunks::<4>();
         if chunks.len() < dimensions {
@@ -158,9 +161,9 @@ impl VectorBuilder {
         let start = self.values.len();
         self.values.extend(chunks.iter().map(|chunk| f32::from_be_bytes(*chunk)));
         // All exponent bits set is NaN or infinity: an integer test, because a sum of floats would not vectorise.
-        let special = self.values[start..].iter().fold(false, |special, value| {
-            special | (value.to_bits() & 0x7f80_0000 == 0x7f80_0000)
-        });
+        let special = self.values[start..]
+            .iter()
+            .fold(false, |special, value| special | (value.to_bits() & 0x7f80_0000 == 0x7f80_0000));
         if special {
             let refused = check_finite(&self.values[start..]);
             self.values.truncate(start);
@@ -178,7 +181,9 @@ impl VectorBuilder {
         Ok(match &mut self.layout {
             Layout::Fixed { item, dimensions } => {
                 let dimensions = i32::try_from(*dimensions).map_err(|_| Error::bug("dimensions past i32"))?;
-                Arc::new(FixedSizeListArray::try_new(Arc::clone(item), dimensions, values, nulls).map_err(bug)?)
+                Arc::new(
+                    FixedSizeListArray::try_new(Arc::clone(item), dimensions, values, nulls).map_err(bug)?,
+                )
             }
             Layout::Varying { item, offsets } => {
                 let offsets = OffsetBuffer::new(std::mem::replace(offsets, vec![0]).into());

@@ -51,12 +51,16 @@ impl IndexCache {
             return Ok(None);
         };
         let opened: Arc<dyn VectorIndex> = Arc::from(sepal_index::open(&blob?).map_err(|problem| {
-            Error::new(SqlState::DataCorrupted, format!("the index of segment {segment} cannot be read: {problem}"))
-                .with_hint("Run REINDEX INDEX to build it anew from the rows.")
+            Error::new(
+                SqlState::DataCorrupted,
+                format!("the index of segment {segment} cannot be read: {problem}"),
+            )
+            .with_hint("Run REINDEX INDEX to build it anew from the rows.")
         })?);
         if opened.shape() != (chunk.rows() as usize, dim) {
             let message = format!("the index of segment {segment} is of another shape than the segment");
-            return Err(Error::new(SqlState::DataCorrupted, message).with_hint("Run REINDEX INDEX to build it anew from the rows."));
+            return Err(Error::new(SqlState::DataCorrupted, message)
+                .with_hint("Run REINDEX INDEX to build it anew from the rows."));
         }
         self.insert(segment, index, Arc::clone(&opened));
         Ok(Some(opened))

@@ -12,7 +12,9 @@ use datafusion::{
     common::{DFSchema, ScalarValue, tree_node::TreeNodeRecursion},
     error::{DataFusionError, Result},
     execution::{SendableRecordBatchStream, TaskContext},
-    logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode, physical_planning_context::PhysicalPlanningContext},
+    logical_expr::{
+        Expr, LogicalPlan, UserDefinedLogicalNode, physical_planning_context::PhysicalPlanningContext,
+    },
     physical_expr::{EquivalenceProperties, PhysicalExpr, utils::collect_columns},
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, ReplaceChildrenOptions,
@@ -89,7 +91,9 @@ impl ExtensionPlanner for TopKPlanner {
 
 /// Types a filter as DataFusion's analyzer would have, had it been part of the plan.
 fn coerce(filter: Expr, schema: &DFSchema) -> Result<Expr> {
-    use datafusion::{logical_expr::simplify::SimplifyContext, optimizer::simplify_expressions::ExprSimplifier};
+    use datafusion::{
+        logical_expr::simplify::SimplifyContext, optimizer::simplify_expressions::ExprSimplifier,
+    };
     let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
     let simplifier = ExprSimplifier::new(context);
     simplifier.simplify(simplifier.coerce(filter, schema)?)
@@ -178,13 +182,18 @@ impl KnnExec {
         let knn = &self.knn;
         let settings = *knn.runtime.settings.read();
         let table = &knn.version.def.name;
-        let index = settings.use_indexes.then(|| usable_index(&knn.version, &knn.column, knn.metric)).flatten();
+        let index =
+            settings.use_indexes.then(|| usable_index(&knn.version, &knn.column, knn.metric)).flatten();
         let dimensions = knn.query.as_ref().map_or(0, Vec::len);
         let mut lines = vec![match &index {
             Some((_, name)) => format!("Index Scan using {name} on {table}"),
             None => format!("Exact Vector Scan on {table}"),
         }];
-        lines.push(format!("  Order By: ({} {} '…'::vector({dimensions}))", knn.column.name, knn.metric.operator()));
+        lines.push(format!(
+            "  Order By: ({} {} '…'::vector({dimensions}))",
+            knn.column.name,
+            knn.metric.operator()
+        ));
         lines.push(format!("  Limit: {}", knn.k));
         if let Some(filter) = &knn.filter_text {
             lines.push(format!("  Pre-filter: {filter}"));
@@ -291,10 +300,15 @@ impl Knn {
         for (chunk, reference) in self.version.chunks.iter().enumerate() {
             let passing = self.passing(reference).map_err(carry)?;
             let qualifies = |position: u32| {
-                !reference.deleted.contains(position) && passing.as_ref().is_none_or(|bits| bits.get(position as usize))
+                !reference.deleted.contains(position)
+                    && passing.as_ref().is_none_or(|bits| bits.get(position as usize))
             };
             let positions = (0..reference.chunk.rows()).filter(|position| qualifies(*position));
-            hits.extend(positions.take(self.k - hits.len()).map(|position| Hit { chunk, position, distance: None }));
+            hits.extend(positions.take(self.k - hits.len()).map(|position| Hit {
+                chunk,
+                position,
+                distance: None,
+            }));
         }
         Ok(hits)
     }
@@ -330,7 +344,11 @@ impl Knn {
         let passes = filter.evaluate(&batch).and_then(|value| value.into_array(rows)).map_err(translate)?;
         let passes = passes.as_boolean();
         let mut bits = Bits::new(rows);
-        for position in passes.values().set_indices().filter(|position| datafusion::arrow::array::Array::is_valid(passes, *position)) {
+        for position in passes
+            .values()
+            .set_indices()
+            .filter(|position| datafusion::arrow::array::Array::is_valid(passes, *position))
+        {
             bits.set(position);
         }
         Ok(Some(bits))

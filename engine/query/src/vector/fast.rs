@@ -12,8 +12,8 @@ use datafusion::{
         datatypes::{DataType, Float32Type, Int64Type, Schema},
     },
     sql::sqlparser::ast::{
-        self, BinaryOperator, Expr, GroupByExpr, LimitClause, OrderByKind, Query, SelectItem, SetExpr, TableFactor,
-        Value,
+        self, BinaryOperator, Expr, GroupByExpr, LimitClause, OrderByKind, Query, SelectItem, SetExpr,
+        TableFactor, Value,
     },
 };
 use sepal_types::{ColumnId, Error, Metric, Result, SqlState, SqlType, TableDef, TableId};
@@ -61,7 +61,11 @@ pub struct FastKnn {
 
 impl FastKnn {
     /// Compiles a prepared query of this shape; `None` for any other.
-    pub fn compile(query: &Query, context: &StatementContext, parameters: &ParameterTypes) -> Option<FastKnn> {
+    pub fn compile(
+        query: &Query,
+        context: &StatementContext,
+        parameters: &ParameterTypes,
+    ) -> Option<FastKnn> {
         let select = plain_select(query)?;
         let (name, alias) = plain_table(select)?;
         let snapshot = context.snapshot.get();
@@ -82,7 +86,9 @@ impl FastKnn {
         for item in &select.projection {
             let (expr, name) = match item {
                 SelectItem::UnnamedExpr(expr) => (expr, None),
-                SelectItem::ExprWithAlias { expr, alias } => (expr, Some(strip_marker(&alias.value).to_owned())),
+                SelectItem::ExprWithAlias { expr, alias } => {
+                    (expr, Some(strip_marker(&alias.value).to_owned()))
+                }
                 _ => return None,
             };
             if expr == distance {
@@ -202,8 +208,10 @@ impl FastKnn {
         match self.limit {
             Count::Constant(count) => Ok(count),
             Count::Parameter(position) => {
-                let array = parameters.get(position).ok_or_else(|| Error::bug("the LIMIT parameter is missing"))?;
-                let array = datafusion::arrow::compute::cast(array, &DataType::Int64).map_err(error::arrow)?;
+                let array =
+                    parameters.get(position).ok_or_else(|| Error::bug("the LIMIT parameter is missing"))?;
+                let array =
+                    datafusion::arrow::compute::cast(array, &DataType::Int64).map_err(error::arrow)?;
                 if array.is_null(0) {
                     return Err(Error::unsupported("LIMIT NULL is not supported for a vector search")
                         .with_hint("Give the number of neighbours wanted."));
@@ -242,7 +250,8 @@ fn plain_table(select: &ast::Select) -> Option<(String, Option<String>)> {
     if !from.joins.is_empty() || name.0.len() > 2 {
         return None;
     }
-    let schema_ok = name.0.len() == 1 || name.0[0].as_ident().is_some_and(|schema| normalized(schema) == "public");
+    let schema_ok =
+        name.0.len() == 1 || name.0[0].as_ident().is_some_and(|schema| normalized(schema) == "public");
     let table = normalized(name.0.last()?.as_ident()?);
     schema_ok.then(|| (table, alias.as_ref().map(|alias| normalized(&alias.name))))
 }
@@ -315,7 +324,8 @@ fn parameter(expr: &Expr) -> Option<usize> {
 }
 
 fn plain_limit(query: &Query) -> Option<Count> {
-    let Some(LimitClause::LimitOffset { limit: Some(limit), offset: None, limit_by }) = &query.limit_clause else {
+    let Some(LimitClause::LimitOffset { limit: Some(limit), offset: None, limit_by }) = &query.limit_clause
+    else {
         return None;
     };
     if !limit_by.is_empty() {

@@ -29,9 +29,9 @@ use sepal_types::SqlType;
 pub use cache::IndexCache;
 pub use exec::{KnnExec, TopKPlanner};
 pub use fast::FastKnn;
+pub use fetch::{distances, fetch};
 pub use node::{Runtime, TopK};
 pub use rule::TopKRule;
-pub use fetch::{distances, fetch};
 pub use search::{Hit, Search, elements, search, usable_index};
 
 /// A vector as a constant of DataFusion.

@@ -100,7 +100,15 @@ impl TopK {
 
     fn identity(&self) -> (u32, u32, &'static str, &Expr, &Expr, Option<&Expr>, &[usize]) {
         let operator = self.metric.operator();
-        (self.table.def().id.0, self.column.0, operator, &self.query, &self.k, self.filter.as_ref(), &self.projection)
+        (
+            self.table.def().id.0,
+            self.column.0,
+            operator,
+            &self.query,
+            &self.k,
+            self.filter.as_ref(),
+            &self.projection,
+        )
     }
 }
 

@@ -96,7 +96,10 @@ fn find(input: &LogicalPlan, sort: &SortExpr) -> Result<Option<Found>> {
             }
             LogicalPlan::SubqueryAlias(alias) => {
                 let inner = alias.input.schema();
-                let outputs: Vec<Expr> = inner.iter().map(|(relation, field)| Expr::Column(Column::new(relation.cloned(), field.name()))).collect();
+                let outputs: Vec<Expr> = inner
+                    .iter()
+                    .map(|(relation, field)| Expr::Column(Column::new(relation.cloned(), field.name())))
+                    .collect();
                 let substitute = |expr: Expr| substitute(expr, plan.schema(), &outputs);
                 key = substitute(key)?;
                 filters = filters.into_iter().map(substitute).collect::<Result<_>>()?;
@@ -116,7 +119,8 @@ fn find(input: &LogicalPlan, sort: &SortExpr) -> Result<Option<Found>> {
 fn substitute(expr: Expr, schema: &DFSchema, outputs: &[Expr]) -> Result<Expr> {
     expr.transform(|expr| {
         if let Expr::Column(column) = &expr
-            && let Some(output) = schema.maybe_index_of_column(column).and_then(|position| outputs.get(position))
+            && let Some(output) =
+                schema.maybe_index_of_column(column).and_then(|position| outputs.get(position))
         {
             return Ok(Transformed::new(output.clone().unalias(), true, TreeNodeRecursion::Jump));
         }
@@ -131,7 +135,8 @@ fn match_scan(scan: &TableScan, key: &Expr, mut filters: Vec<Expr>) -> Option<Fo
     };
     let metric = metric_of_function(&call.func)?;
     let (column, query) = match call.args.as_slice() {
-        [Expr::Column(column), query @ Expr::Literal(..)] | [query @ Expr::Literal(..), Expr::Column(column)] => (column, query),
+        [Expr::Column(column), query @ Expr::Literal(..)]
+        | [query @ Expr::Literal(..), Expr::Column(column)] => (column, query),
         _ => return None,
     };
     let provider = source_as_provider(&scan.source).ok()?;
@@ -143,7 +148,15 @@ fn match_scan(scan: &TableScan, key: &Expr, mut filters: Vec<Expr>) -> Option<Fo
     filters.extend(scan.filters.iter().cloned());
     let has_subquery = filters.iter().any(|filter| {
         filter
-            .exists(|expr| Ok(matches!(expr, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::OuterReferenceColumn(..)) || expr.is_volatile_node()))
+            .exists(|expr| {
+                Ok(matches!(
+                    expr,
+                    Expr::ScalarSubquery(_)
+                        | Expr::InSubquery(_)
+                        | Expr::Exists(_)
+                        | Expr::OuterReferenceColumn(..)
+                ) || expr.is_volatile_node())
+            })
             .unwrap_or(true)
     });
     if has_subquery {

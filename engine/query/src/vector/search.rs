@@ -59,7 +59,9 @@ pub fn search(search: &Search, indexes: &IndexCache) -> Result<Vec<Hit>> {
     for (chunk, reference) in search.version.chunks.iter().enumerate() {
         search_chunk(search, indexes, index, (chunk, reference), &mut hits, &mut nulls)?;
     }
-    hits.sort_by(|a: &Hit, b: &Hit| compare(a.distance, b.distance).then(a.chunk.cmp(&b.chunk)).then(a.position.cmp(&b.position)));
+    hits.sort_by(|a: &Hit, b: &Hit| {
+        compare(a.distance, b.distance).then(a.chunk.cmp(&b.chunk)).then(a.position.cmp(&b.position))
+    });
     hits.truncate(search.k);
     let missing = search.k - hits.len();
     hits.extend(nulls.into_iter().take(missing));
@@ -106,9 +108,15 @@ fn search_chunk(
     };
     hits.extend(found.into_iter().map(hit));
     if column.null_count() > 0 && nulls.len() < search.k {
-        let is_null = |position: &usize| column.is_null(*position) && qualifying.as_ref().is_none_or(|bits| bits.get(*position));
+        let is_null = |position: &usize| {
+            column.is_null(*position) && qualifying.as_ref().is_none_or(|bits| bits.get(*position))
+        };
         let null_hits = (0..rows).filter(is_null).take(search.k - nulls.len());
-        nulls.extend(null_hits.map(|position| Hit { chunk: number, position: u32::try_from(position).unwrap_or(u32::MAX), distance: None }));
+        nulls.extend(null_hits.map(|position| Hit {
+            chunk: number,
+            position: u32::try_from(position).unwrap_or(u32::MAX),
+            distance: None,
+        }));
     }
     Ok(())
 }

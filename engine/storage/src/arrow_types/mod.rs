@@ -40,6 +40,7 @@ pub fn arrow_type(ty: &SqlType) -> DataType {
         | SqlType::Regclass
         | SqlType::Regtype
         | SqlType::Regproc
+        | SqlType::Bit
         | SqlType::Char
         | SqlType::Int2Vector
         | SqlType::OidVector => DataType::Utf8,

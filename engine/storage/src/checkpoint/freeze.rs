@@ -26,7 +26,8 @@ impl TenantStore {
         let mut writer = self.writer.lock();
         self.poison.check()?;
         let snapshot = self.snapshot();
-        let settled = snapshot.lsn() == maintenance.manifest.lsn && self.log_size.older_files.load(Ordering::Relaxed) == 0;
+        let settled = snapshot.lsn() == maintenance.manifest.lsn
+            && self.log_size.older_files.load(Ordering::Relaxed) == 0;
         if settled && snapshot.tables().all(|table| plan::plan(table).rewrite.is_empty()) {
             return Ok(None);
         }

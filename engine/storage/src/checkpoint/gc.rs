@@ -77,7 +77,9 @@ impl TenantStore {
     fn detach_dropped(&self, new: &Manifest) {
         let registry = self.registry.lock();
         for segment in new.tables.iter().flat_map(|table| &table.segments) {
-            let Some(chunk) = registry.get(&segment.file).and_then(std::sync::Weak::upgrade) else { continue };
+            let Some(chunk) = registry.get(&segment.file).and_then(std::sync::Weak::upgrade) else {
+                continue;
+            };
             if let Some(sealed) = chunk.as_sealed() {
                 let kept = |index| segment.indexes.iter().any(|entry| entry.index == index);
                 sealed.detach(kept).iter().for_each(|blob| blob.discard(&self.disk));

@@ -107,7 +107,13 @@ impl TenantStore {
 
     /// Seals an index's bytes for a segment and commits them. `false`, and nothing kept, when the table, segment
     /// or index is gone (a checkpoint may have merged the segment away): look at the new head and build again.
-    pub fn attach_index(&self, table: TableId, segment: FileId, index: TableId, blob: &[u8]) -> Result<bool, StoreError> {
+    pub fn attach_index(
+        &self,
+        table: TableId,
+        segment: FileId,
+        index: TableId,
+        blob: &[u8],
+    ) -> Result<bool, StoreError> {
         let mut maintenance = self.maintenance.lock();
         self.poison.check()?;
         let head = self.snapshot();
@@ -155,7 +161,11 @@ impl TenantStore {
     }
 
     /// Makes `next` the newest manifest and gives back the one before. Stops the store when its fate is unknown.
-    fn commit_manifest(&self, maintenance: &mut Maintenance, next: Manifest) -> Result<Manifest, PublishError> {
+    fn commit_manifest(
+        &self,
+        maintenance: &mut Maintenance,
+        next: Manifest,
+    ) -> Result<Manifest, PublishError> {
         match manifest::commit(&self.disk, &self.paths, self.tenant, &self.tenant_key, &next) {
             Ok(hash) => {
                 maintenance.hash = hash;

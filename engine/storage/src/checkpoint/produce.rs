@@ -49,9 +49,15 @@ impl Produced {
     pub(super) fn entries(&self, frozen: &Frozen) -> Vec<TableEntry> {
         let entry = |version: &Arc<TableVersion>| {
             let produced = self.tables.get(&version.def.id);
-            let new = produced.into_iter().flat_map(|table| &table.segments).filter_map(|segment| segment.chunk.as_ref());
+            let new = produced
+                .into_iter()
+                .flat_map(|table| &table.segments)
+                .filter_map(|segment| segment.chunk.as_ref());
             let new = new.filter_map(|chunk| chunk.as_sealed()).map(|sealed| {
-                let blobs = sealed.index_files().into_iter().map(|file| IndexEntry { index: file.index, blob: file.blob });
+                let blobs = sealed
+                    .index_files()
+                    .into_iter()
+                    .map(|file| IndexEntry { index: file.index, blob: file.blob });
                 SegmentEntry { indexes: blobs.collect(), ..sealed.entry().clone() }
             });
             let mut segments: Vec<SegmentEntry> = new.collect();
@@ -122,7 +128,9 @@ impl TenantStore {
         let file = FileId(random_bytes());
         let identity = Identity { tenant: self.tenant, table: def.id, file, key: Key::random() };
         let path = self.paths.data(DataKind::Segment, file);
-        let Some(written) = segment::write(&self.disk, &path, &identity, def, inputs)? else { return Ok(None) };
+        let Some(written) = segment::write(&self.disk, &path, &identity, def, inputs)? else {
+            return Ok(None);
+        };
         produced.files.push((DataKind::Segment, file));
         produced.rows += u64::from(written.rows);
         produced.bytes += written.bytes;
@@ -165,7 +173,8 @@ impl TenantStore {
             for (index, _) in def.vector_indexes(column.id) {
                 let Some(bytes) = builder.build(def, index, &chunk.column(column)?) else { continue };
                 let owner = Owner { tenant: self.tenant, table: def.id, segment: sealed.file() };
-                let blob = Blob::write(&self.disk, &self.paths, &self.tenant_key, owner, DataKind::Index, &bytes)?;
+                let blob =
+                    Blob::write(&self.disk, &self.paths, &self.tenant_key, owner, DataKind::Index, &bytes)?;
                 produced.files.push((blob.kind(), blob.entry().file));
                 produced.bytes += blob.entry().bytes;
                 produced.indexes += 1;
@@ -193,7 +202,8 @@ impl TenantStore {
             let mut bytes = Vec::with_capacity(chunk.deleted.serialized_size());
             chunk.deleted.serialize_into(&mut bytes).map_err(|error| StoreError::Bug(error.to_string()))?;
             let owner = Owner { tenant: self.tenant, table: def.id, segment: sealed.file() };
-            let blob = Blob::write(&self.disk, &self.paths, &self.tenant_key, owner, DataKind::Deleted, &bytes)?;
+            let blob =
+                Blob::write(&self.disk, &self.paths, &self.tenant_key, owner, DataKind::Deleted, &bytes)?;
             produced.files.push((blob.kind(), blob.entry().file));
             produced.bytes += blob.entry().bytes;
             entry.deleted = Some(DeletedEntry { rows, blob: blob.entry().clone() });

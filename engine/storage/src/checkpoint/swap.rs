@@ -7,7 +7,10 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 use sepal_types::RowId;
 
-use super::{freeze::Frozen, produce::{NewSegment, Produced, ProducedTable}};
+use super::{
+    freeze::Frozen,
+    produce::{NewSegment, Produced, ProducedTable},
+};
 use crate::{ChunkRef, Snapshot, StoreError, TableVersion, TenantStore, chunk::Chunk};
 
 impl TenantStore {
@@ -16,13 +19,20 @@ impl TenantStore {
         let head = self.snapshot();
         let mut state = head.state().clone();
         for (id, table) in &produced.tables {
-            let (Some(version), Some(then)) = (state.tables.get_mut(id), frozen.snapshot.table(*id)) else { continue };
+            let (Some(version), Some(then)) = (state.tables.get_mut(id), frozen.snapshot.table(*id)) else {
+                continue;
+            };
             if !table.segments.is_empty() {
                 let chunks = swapped(version, then, table)?;
                 Arc::make_mut(version).chunks = chunks;
             }
         }
-        for chunk in produced.tables.values().flat_map(|table| &table.segments).filter_map(|segment| segment.chunk.as_ref()) {
+        for chunk in produced
+            .tables
+            .values()
+            .flat_map(|table| &table.segments)
+            .filter_map(|segment| segment.chunk.as_ref())
+        {
             self.register(chunk);
         }
         self.set_head(Snapshot::new(state));
@@ -31,10 +41,17 @@ impl TenantStore {
 }
 
 /// The head's chunks after the swap: segments in row order, then what was committed since the freeze.
-fn swapped(now: &TableVersion, then: &TableVersion, table: &ProducedTable) -> Result<Vec<ChunkRef>, StoreError> {
-    let is_one_of = |chunk: &ChunkRef, others: &[ChunkRef]| others.iter().any(|other| Arc::ptr_eq(&other.chunk, &chunk.chunk));
+fn swapped(
+    now: &TableVersion,
+    then: &TableVersion,
+    table: &ProducedTable,
+) -> Result<Vec<ChunkRef>, StoreError> {
+    let is_one_of = |chunk: &ChunkRef, others: &[ChunkRef]| {
+        others.iter().any(|other| Arc::ptr_eq(&other.chunk, &chunk.chunk))
+    };
     let rewritten = |chunk: &ChunkRef| table.segments.iter().any(|segment| is_one_of(chunk, &segment.inputs));
-    let (before, since): (Vec<_>, Vec<_>) = now.chunks.iter().cloned().partition(|chunk| is_one_of(chunk, &then.chunks));
+    let (before, since): (Vec<_>, Vec<_>) =
+        now.chunks.iter().cloned().partition(|chunk| is_one_of(chunk, &then.chunks));
     let mut chunks: Vec<ChunkRef> = before.iter().filter(|chunk| !rewritten(chunk)).cloned().collect();
     for segment in &table.segments {
         // A TRUNCATE since the freeze leaves none of the inputs: the segment goes with the next checkpoint.
@@ -51,7 +68,11 @@ fn swapped(now: &TableVersion, then: &TableVersion, table: &ProducedTable) -> Re
 }
 
 /// Positions in the new segment of the rows that the head deleted after the freeze.
-fn deleted_since(head: &[ChunkRef], segment: &NewSegment, chunk: &Chunk) -> Result<RoaringBitmap, StoreError> {
+fn deleted_since(
+    head: &[ChunkRef],
+    segment: &NewSegment,
+    chunk: &Chunk,
+) -> Result<RoaringBitmap, StoreError> {
     let mut deleted = RoaringBitmap::new();
     for input in &segment.inputs {
         let now = head.iter().find(|chunk| Arc::ptr_eq(&chunk.chunk, &input.chunk));

@@ -44,8 +44,15 @@ fn rows_move_from_the_log_to_a_segment() {
     let store = with_segment(dir.path(), 100);
     assert_eq!(segments(&store.snapshot()), 1);
     assert_eq!(store.stats().memory_chunks, 0);
-    assert_eq!((count(dir.path(), "wal"), count(dir.path(), "manifest"), count(dir.path(), "parquet")), (1, 1, 1));
-    assert_eq!(store.checkpoint(&NoBlobs).unwrap(), super::CheckpointReport::default(), "nothing is left to do");
+    assert_eq!(
+        (count(dir.path(), "wal"), count(dir.path(), "manifest"), count(dir.path(), "parquet")),
+        (1, 1, 1)
+    );
+    assert_eq!(
+        store.checkpoint(&NoBlobs).unwrap(),
+        super::CheckpointReport::default(),
+        "nothing is left to do"
+    );
     assert_eq!(ids(&store, 20_000), (0..100).collect::<Vec<_>>());
     drop(store);
     let store = open(dir.path());
@@ -61,7 +68,11 @@ fn deletes_reach_the_next_segment_or_a_deletion_vector() {
     let few = delete(&store, 20_000, &[3, 4]);
     commit(&store, vec![few]);
     store.checkpoint(&NoBlobs).unwrap();
-    assert_eq!((count(dir.path(), "deleted"), count(dir.path(), "parquet")), (1, 1), "few deletes leave the segment");
+    assert_eq!(
+        (count(dir.path(), "deleted"), count(dir.path(), "parquet")),
+        (1, 1),
+        "few deletes leave the segment"
+    );
     drop(store);
     let store = open(dir.path());
     let left: Vec<i64> = (0..100).filter(|id| ![3, 4].contains(id)).collect();
@@ -124,7 +135,10 @@ fn what_happens_during_a_checkpoint_is_carried_over() {
     let version = store.snapshot().table(ITEMS).unwrap().clone();
     let segment = version.chunks.iter().find(|chunk| chunk.chunk.segment().is_some()).unwrap();
     assert_eq!((segment.chunk.rows(), segment.deleted.len()), (39, 3));
-    assert!(matches!(store.commit(&store.snapshot(), vec![insert(&store, 20_000, &[8])]), Err(StoreError::UniqueViolation { .. })));
+    assert!(matches!(
+        store.commit(&store.snapshot(), vec![insert(&store, 20_000, &[8])]),
+        Err(StoreError::UniqueViolation { .. })
+    ));
     drop((store, version));
     let store = open(dir.path());
     assert_eq!(ids(&store, 20_000), left, "after a restart the log gives the same");
@@ -185,7 +199,11 @@ fn index_blobs_are_built_attached_and_dropped() {
     let more = insert(&store, 20_000, &[50, 51]);
     commit(&store, vec![more]);
     checkpoint_while(&store, |_| {});
-    assert_eq!(blob(&store).unwrap().unwrap(), vec![7; 12], "small segments were merged, and the index built over all");
+    assert_eq!(
+        blob(&store).unwrap().unwrap(),
+        vec![7; 12],
+        "small segments were merged, and the index built over all"
+    );
 }
 
 #[test]
@@ -226,7 +244,10 @@ fn a_plan_leaves_large_segments_alone() {
     // Labels make each segment larger than what is merged as small.
     let label = "x".repeat(1 << 20);
     for round in 0..7 {
-        let rows = crate::fixtures::batch_of(&(round * 17..round * 17 + 17).collect::<Vec<_>>(), &vec![label.clone(); 17]);
+        let rows = crate::fixtures::batch_of(
+            &(round * 17..round * 17 + 17).collect::<Vec<_>>(),
+            &vec![label.clone(); 17],
+        );
         let first_row = store.reserve_rows(ITEMS, 17);
         commit(&store, vec![Op::Insert { table: ITEMS, first_row, rows }]);
         store.checkpoint(&NoBlobs).unwrap();

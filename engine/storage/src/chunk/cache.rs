@@ -38,7 +38,12 @@ struct Held {
 impl ColumnCache {
     pub fn new(budget_bytes: usize) -> Arc<Self> {
         let held = Held { columns: LruCache::unbounded(), bytes: 0 };
-        Arc::new(Self { budget_bytes, held: Mutex::new(held), hits: AtomicU64::new(0), misses: AtomicU64::new(0) })
+        Arc::new(Self {
+            budget_bytes,
+            held: Mutex::new(held),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        })
     }
 
     /// Bytes held now. Readers may hold columns that have left the cache.

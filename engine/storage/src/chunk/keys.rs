@@ -40,7 +40,9 @@ impl KeyColumns {
 }
 
 fn find(def: &TableDef, id: ColumnId) -> Result<&ColumnDef, StoreError> {
-    let missing = || StoreError::Bug(format!("a constraint of table \"{}\" names column {id}, which it lacks", def.name));
+    let missing = || {
+        StoreError::Bug(format!("a constraint of table \"{}\" names column {id}, which it lacks", def.name))
+    };
     def.column_by_id(id).ok_or_else(missing)
 }
 
@@ -67,7 +69,9 @@ impl KeyMap {
         let Ok(rows) = u32::try_from(length) else {
             return Err(StoreError::Bug(format!("{length} keys in one chunk: at most 4,294,967,295 fit")));
         };
-        let nulls = NullBuffer::union_many(arrays.iter().map(|array| array.logical_nulls()).collect::<Vec<_>>().iter().map(Option::as_ref));
+        let nulls = NullBuffer::union_many(
+            arrays.iter().map(|array| array.logical_nulls()).collect::<Vec<_>>().iter().map(Option::as_ref),
+        );
         let keys = match arrays {
             [single] => match words(single) {
                 Some(words) => Keys::Words(words),
@@ -77,7 +81,11 @@ impl KeyMap {
         };
         let slots = vec![0; (length * 2).next_power_of_two().max(4)];
         let mut map = Self { keys, nulls, slots, earlier: HashMap::new() };
-        (0..rows).filter(|row| map.is_present(*row)).collect::<Vec<_>>().into_iter().for_each(|row| map.insert(row));
+        (0..rows)
+            .filter(|row| map.is_present(*row))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|row| map.insert(row));
         Ok(map)
     }
 
@@ -172,7 +180,12 @@ const fn mix(mut word: u64) -> u64 {
 fn words(array: &ArrayRef) -> Option<Vec<u64>> {
     macro_rules! integers {
         ($kind:ty) => {
-            array.as_primitive::<$kind>().values().iter().map(|value| i64::from(*value).cast_unsigned()).collect()
+            array
+                .as_primitive::<$kind>()
+                .values()
+                .iter()
+                .map(|value| i64::from(*value).cast_unsigned())
+                .collect()
         };
     }
     Some(match array.data_type() {
@@ -183,12 +196,18 @@ fn words(array: &ArrayRef) -> Option<Vec<u64>> {
         DataType::Time64(TimeUnit::Microsecond) => integers!(Time64MicrosecondType),
         DataType::Timestamp(TimeUnit::Microsecond, _) => integers!(TimestampMicrosecondType),
         DataType::Boolean => (0..array.len()).map(|row| u64::from(array.as_boolean().value(row))).collect(),
-        DataType::Float32 => {
-            array.as_primitive::<Float32Type>().values().iter().map(|value| one_zero(f64::from(*value)).to_bits()).collect()
-        }
-        DataType::Float64 => {
-            array.as_primitive::<Float64Type>().values().iter().map(|value| one_zero(*value).to_bits()).collect()
-        }
+        DataType::Float32 => array
+            .as_primitive::<Float32Type>()
+            .values()
+            .iter()
+            .map(|value| one_zero(f64::from(*value)).to_bits())
+            .collect(),
+        DataType::Float64 => array
+            .as_primitive::<Float64Type>()
+            .values()
+            .iter()
+            .map(|value| one_zero(*value).to_bits())
+            .collect(),
         _ => return None,
     })
 }
@@ -219,7 +238,9 @@ fn canonical(array: &ArrayRef) -> ArrayRef {
             let narrow = |value: f32| one_zero(f64::from(value)) as f32;
             Arc::new(unary::<_, _, Float32Type>(array.as_primitive::<Float32Type>(), narrow))
         }
-        DataType::Float64 => Arc::new(unary::<_, _, Float64Type>(array.as_primitive::<Float64Type>(), one_zero)),
+        DataType::Float64 => {
+            Arc::new(unary::<_, _, Float64Type>(array.as_primitive::<Float64Type>(), one_zero))
+        }
         DataType::Interval(IntervalUnit::MonthDayNano) => {
             let intervals = array.as_primitive::<IntervalMonthDayNanoType>();
             let microseconds: Decimal128Array = unary::<_, _, Decimal128Type>(intervals, |interval| {

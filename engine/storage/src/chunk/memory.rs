@@ -33,7 +33,11 @@ enum Ids {
 
 impl MemoryChunk {
     /// The rows of an `Insert`. The batch is not empty and its columns are named by [`crate::stored_name`].
-    pub(crate) fn inserted(first_row: RowId, batch: &RecordBatch, generation: u64) -> Result<Self, StoreError> {
+    pub(crate) fn inserted(
+        first_row: RowId,
+        batch: &RecordBatch,
+        generation: u64,
+    ) -> Result<Self, StoreError> {
         let rows = u32::try_from(batch.num_rows())
             .map_err(|_| StoreError::Bug(format!("{} rows in one insert", batch.num_rows())))?;
         if rows == 0 || first_row.0.checked_add(u64::from(rows)).is_none() {
@@ -44,7 +48,13 @@ impl MemoryChunk {
                 .ok_or_else(|| StoreError::Bug(format!("an inserted column named \"{}\"", field.name())))?;
             Ok((id, Arc::clone(array)))
         };
-        let columns: Vec<_> = batch.schema_ref().fields().iter().zip(batch.columns()).map(named).collect::<Result<_, StoreError>>()?;
+        let columns: Vec<_> = batch
+            .schema_ref()
+            .fields()
+            .iter()
+            .zip(batch.columns())
+            .map(named)
+            .collect::<Result<_, StoreError>>()?;
         let ids = Ids::Run { first: first_row.0, rows, array: OnceLock::new() };
         Ok(Self { generation, ids, bytes: bytes(&columns), columns })
     }
@@ -99,17 +109,26 @@ impl MemoryChunk {
 
 fn bytes(columns: &[(ColumnId, ArrayRef)]) -> u64 {
     // A slice of a large batch counts its own part only.
-    let size = |array: &ArrayRef| array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size());
+    let size = |array: &ArrayRef| {
+        array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
+    };
     columns.iter().map(|(_, array)| size(array) as u64).sum()
 }
 
 /// The live rows of several chunks as one memory chunk in row-id order; `None` when no row lives.
-pub(crate) fn merge(def: &TableDef, parts: &[ChunkRef], generation: u64) -> Result<Option<MemoryChunk>, StoreError> {
+pub(crate) fn merge(
+    def: &TableDef,
+    parts: &[ChunkRef],
+    generation: u64,
+) -> Result<Option<MemoryChunk>, StoreError> {
     let live: Vec<&ChunkRef> = parts.iter().filter(|part| part.live_rows() > 0).collect();
     if live.is_empty() {
         return Ok(None);
     }
-    let ids = live.iter().map(|part| live_rows(part, &(part.chunk.row_ids()? as ArrayRef))).collect::<Result<Vec<_>, _>>()?;
+    let ids = live
+        .iter()
+        .map(|part| live_rows(part, &(part.chunk.row_ids()? as ArrayRef)))
+        .collect::<Result<Vec<_>, _>>()?;
     let ids = concat(&ids)?;
     let ascending = ids.as_any().downcast_ref::<UInt64Array>().is_some_and(|ids| ids.values().is_sorted());
     let order = if ascending { None } else { Some(compute::sort_to_indices(&ids, None, None)?) };
@@ -121,7 +140,10 @@ pub(crate) fn merge(def: &TableDef, parts: &[ChunkRef], generation: u64) -> Resu
     };
     let mut columns = Vec::with_capacity(def.columns.len());
     for column in &def.columns {
-        let arrays = live.iter().map(|part| live_rows(part, &part.chunk.column(column)?)).collect::<Result<Vec<_>, _>>()?;
+        let arrays = live
+            .iter()
+            .map(|part| live_rows(part, &part.chunk.column(column)?))
+            .collect::<Result<Vec<_>, _>>()?;
         columns.push((column.id, arrange(concat(&arrays)?)?));
     }
     let ids = arrange(ids)?;

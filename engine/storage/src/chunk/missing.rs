@@ -6,22 +6,29 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, FixedSizeListArray, Float32Array, ListArray, StringArray, UInt32Array, new_null_array},
+    array::{
+        ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, FixedSizeListArray, Float32Array, ListArray,
+        StringArray, UInt32Array, new_null_array,
+    },
     buffer::OffsetBuffer,
     compute::{self, CastOptions},
     datatypes::{DataType, Field, TimeUnit, TimestampMicrosecondType},
 };
 use sepal_types::{ColumnDef, SqlType, parse_vector};
 
-use crate::{StoreError, arrow_types::{VECTOR_ITEM, arrow_type}};
+use crate::{
+    StoreError,
+    arrow_types::{VECTOR_ITEM, arrow_type},
+};
 
 /// The column for `rows` rows that do not have it.
 pub(super) fn constant(column: &ColumnDef, rows: usize) -> Result<ArrayRef, StoreError> {
     let Some(text) = &column.missing else {
         return Ok(new_null_array(&arrow_type(&column.ty), rows));
     };
-    let single = parse(&column.ty, &[Some(text.clone())])
-        .map_err(|why| StoreError::Bug(format!("column \"{}\" has the missing value '{text}': {why}", column.name)))?;
+    let single = parse(&column.ty, &[Some(text.clone())]).map_err(|why| {
+        StoreError::Bug(format!("column \"{}\" has the missing value '{text}': {why}", column.name))
+    })?;
     let zeros = UInt32Array::from_value(0, rows);
     Ok(compute::take(&single, &zeros, None)?)
 }
@@ -29,7 +36,9 @@ pub(super) fn constant(column: &ColumnDef, rows: usize) -> Result<ArrayRef, Stor
 fn parse(ty: &SqlType, texts: &[Option<String>]) -> Result<ArrayRef, String> {
     match ty {
         SqlType::Uuid => {
-            let values = each(texts, |text| hex(&text.replace(['-', '{', '}'], "")).filter(|bytes| bytes.len() == 16))?;
+            let values = each(texts, |text| {
+                hex(&text.replace(['-', '{', '}'], "")).filter(|bytes| bytes.len() == 16)
+            })?;
             let array = FixedSizeBinaryArray::try_from_sparse_iter_with_size(values.into_iter(), 16);
             Ok(Arc::new(array.map_err(|error| error.to_string())?))
         }
@@ -64,7 +73,8 @@ fn vectors(dimensions: Option<u16>, texts: &[Option<String>]) -> Result<ArrayRef
             let width = usize::from(dimensions);
             let rows = parsed.into_iter().map(|row| row.unwrap_or_else(|| vec![0.0; width]));
             let values = Arc::new(Float32Array::from_iter_values(rows.flatten()));
-            FixedSizeListArray::try_new(item, i32::from(dimensions), values, Some(nulls)).map(|array| Arc::new(array) as _)
+            FixedSizeListArray::try_new(item, i32::from(dimensions), values, Some(nulls))
+                .map(|array| Arc::new(array) as _)
         }
         None => {
             let rows: Vec<Vec<f32>> = parsed.into_iter().map(Option::unwrap_or_default).collect();
@@ -114,7 +124,8 @@ fn elements(text: &str) -> Option<Vec<Option<String>>> {
 }
 
 fn each<T>(texts: &[Option<String>], read: impl Fn(&str) -> Option<T>) -> Result<Vec<Option<T>>, String> {
-    let read_one = |text: &String| read(text).ok_or_else(|| format!("'{text}' is not in the type's text form"));
+    let read_one =
+        |text: &String| read(text).ok_or_else(|| format!("'{text}' is not in the type's text form"));
     texts.iter().map(|text| text.as_ref().map(read_one).transpose()).collect()
 }
 

@@ -21,8 +21,8 @@ use sepal_types::{ColumnDef, ColumnId, FileId, RowId, TableDef, TableId};
 
 use crate::{StoreError, arrow_types::arrow_type};
 
-pub use cache::ColumnCache;
 pub(crate) use cache::CacheKey;
+pub use cache::ColumnCache;
 pub(crate) use keys::{KeyColumns, KeyMap};
 pub(crate) use memory::{MemoryChunk, live_mask, merge};
 pub(crate) use sealed::{SealedChunk, SealedParts};
@@ -195,7 +195,8 @@ impl Chunk {
             return Ok(Arc::clone(map));
         }
         // Built outside the lock: two callers may build the same map, which is wasteful but never wrong.
-        let arrays = name.columns(def)?.iter().map(|column| self.column(column)).collect::<Result<Vec<_>, _>>()?;
+        let arrays =
+            name.columns(def)?.iter().map(|column| self.column(column)).collect::<Result<Vec<_>, _>>()?;
         let map = Arc::new(KeyMap::build(&arrays)?);
         self.remember_keys(name, &map);
         Ok(map)

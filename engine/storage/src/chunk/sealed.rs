@@ -58,7 +58,13 @@ pub(crate) struct IndexFile {
 impl SealedChunk {
     pub(crate) fn new(mut parts: SealedParts) -> Self {
         let indexes = RwLock::new(std::mem::take(&mut parts.indexes));
-        Self { parts, footer: OnceLock::new(), loading: Default::default(), indexes, obsolete: AtomicBool::new(false) }
+        Self {
+            parts,
+            footer: OnceLock::new(),
+            loading: Default::default(),
+            indexes,
+            obsolete: AtomicBool::new(false),
+        }
     }
 
     pub(crate) const fn file(&self) -> FileId {
@@ -93,7 +99,8 @@ impl SealedChunk {
     pub(crate) fn row_ids(&self) -> Result<Arc<UInt64Array>, StoreError> {
         let ids = self.cached(None, |footer| footer.row_ids(&self.parts.path).map(Some))?;
         let ids = ids.and_then(|ids| ids.as_primitive_opt::<UInt64Type>().cloned());
-        let ids = ids.ok_or_else(|| StoreError::corrupt(&show(&self.parts.path), "row ids of another type"))?;
+        let ids =
+            ids.ok_or_else(|| StoreError::corrupt(&show(&self.parts.path), "row ids of another type"))?;
         Ok(Arc::new(ids))
     }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, StringArray,
+        Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, IntervalMonthDayNanoArray,
+        StringArray,
     },
     datatypes::{Float32Type, Int32Type, Int64Type, IntervalMonthDayNano},
 };
@@ -92,7 +93,11 @@ fn columns_added_later_have_their_missing_value() {
         let mut column = column(9, "added", ty.clone());
         column.missing = Some(missing.into());
         let array = chunk.column(&column).unwrap();
-        assert_eq!((array.len(), array.null_count(), array.data_type()), (2, 0, &arrow_type(&ty)), "{missing}");
+        assert_eq!(
+            (array.len(), array.null_count(), array.data_type()),
+            (2, 0, &arrow_type(&ty)),
+            "{missing}"
+        );
         array
     };
     assert_eq!(with(SqlType::Int4, "7").as_primitive::<Int32Type>().value(1), 7);

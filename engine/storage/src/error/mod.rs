@@ -51,7 +51,9 @@ impl StoreError {
     /// A failed system call. Full devices and quotas are told apart because the store survives them.
     pub(crate) fn io(action: &'static str, file: &str, error: &io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { file: file.to_owned() },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { file: file.to_owned() }
+            }
             _ => Self::Io { action, file: file.to_owned(), why: error.to_string() },
         }
     }
@@ -86,9 +88,8 @@ impl From<StoreError> for Error {
             }
             StoreError::DuplicateTable(_) => Error::new(SqlState::DuplicateTable, text),
             StoreError::NoSuchTable(_) => Error::new(SqlState::UndefinedTable, text),
-            StoreError::DiskFull { .. } => {
-                Error::new(SqlState::DiskFull, text).with_hint("Make room on the device and repeat the statement.")
-            }
+            StoreError::DiskFull { .. } => Error::new(SqlState::DiskFull, text)
+                .with_hint("Make room on the device and repeat the statement."),
             StoreError::Io { .. } => Error::new(SqlState::IoError, text)
                 .with_hint("Check the device and the server's log, then restart the server."),
             StoreError::Corrupt { .. } => Error::new(SqlState::DataCorrupted, text)

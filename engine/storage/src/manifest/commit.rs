@@ -23,14 +23,19 @@ pub(crate) fn commit(
     tenant_key: &Key,
     manifest: &Manifest,
 ) -> Result<String, PublishError> {
-    let bytes = encode::encode(tenant, tenant_key, manifest)
-        .map_err(|why| PublishError::Before(StoreError::Bug(format!("a manifest does not serialise: {why}"))))?;
+    let bytes = encode::encode(tenant, tenant_key, manifest).map_err(|why| {
+        PublishError::Before(StoreError::Bug(format!("a manifest does not serialise: {why}")))
+    })?;
     disk.publish("manifest", &paths.manifest(manifest.number), &bytes)?;
     Ok(digits(&sha256(&bytes)))
 }
 
 /// The manifest with the highest number, and its file's hash. It must open: an older one would lose commits.
-pub(crate) fn newest(paths: &Paths, tenant: TenantId, tenant_key: &Key) -> Result<(Manifest, String), StoreError> {
+pub(crate) fn newest(
+    paths: &Paths,
+    tenant: TenantId,
+    tenant_key: &Key,
+) -> Result<(Manifest, String), StoreError> {
     let names = disk::list(&paths.manifests())?;
     let newest = names.iter().filter_map(|name| number(name, "manifest")).max();
     let Some(newest) = newest else {
@@ -38,8 +43,8 @@ pub(crate) fn newest(paths: &Paths, tenant: TenantId, tenant_key: &Key) -> Resul
     };
     let path = paths.manifest(newest);
     let bytes = disk::read(&path)?;
-    let manifest =
-        encode::decode(tenant, tenant_key, newest, &bytes).map_err(|why| StoreError::corrupt(&show(&path), why))?;
+    let manifest = encode::decode(tenant, tenant_key, newest, &bytes)
+        .map_err(|why| StoreError::corrupt(&show(&path), why))?;
     Ok((manifest, digits(&sha256(&bytes))))
 }
 

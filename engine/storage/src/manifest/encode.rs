@@ -29,7 +29,12 @@ pub(super) fn encode(tenant: TenantId, tenant_key: &Key, manifest: &Manifest) ->
 }
 
 /// Opens a file's bytes, which must be this tenant's manifest of this number.
-pub(super) fn decode(tenant: TenantId, tenant_key: &Key, number: u64, bytes: &[u8]) -> Result<Manifest, String> {
+pub(super) fn decode(
+    tenant: TenantId,
+    tenant_key: &Key,
+    number: u64,
+    bytes: &[u8],
+) -> Result<Manifest, String> {
     let Some((found, sealed)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
         return Err(format!("{} bytes are too few for a manifest", bytes.len()));
     };

@@ -2,7 +2,9 @@
 
 use sepal_types::{ColumnId, FileId, Lsn, RowId, TableId, TenantId};
 
-use super::{BlobEntry, DeletedEntry, IndexEntry, Manifest, SegmentEntry, TableEntry, commit, encode, newest};
+use super::{
+    BlobEntry, DeletedEntry, IndexEntry, Manifest, SegmentEntry, TableEntry, commit, encode, newest,
+};
 use crate::{
     StoreError,
     disk::Disk,
@@ -65,7 +67,12 @@ fn header_is_golden() {
     let header = encode::header(TENANT, 258);
     assert_eq!(
         hex(&header),
-        concat!("736570616c6d616e", "0001000000000000", "07070707070707070707070707070707", "0000000000000102")
+        concat!(
+            "736570616c6d616e",
+            "0001000000000000",
+            "07070707070707070707070707070707",
+            "0000000000000102"
+        )
     );
     let bytes = encode::encode(TENANT, &tenant_key(), &manifest()).unwrap();
     assert_eq!(bytes[..40], encode::header(TENANT, 5));

@@ -57,7 +57,8 @@ fn op(reader: &mut Reader<'_>) -> Result<Op, String> {
             Op::Delete { table, rows }
         }
         Kind::SetSequence => {
-            let next: [u8; 8] = body.as_slice().try_into().map_err(|_| "a sequence value of other than 8 bytes")?;
+            let next: [u8; 8] =
+                body.as_slice().try_into().map_err(|_| "a sequence value of other than 8 bytes")?;
             let column = u32::try_from(number).map_err(|_| format!("column id {number}"))?;
             Op::SetSequence { table, column: ColumnId(column), next: i64::from_be_bytes(next) }
         }
@@ -66,7 +67,9 @@ fn op(reader: &mut Reader<'_>) -> Result<Op, String> {
 
 fn parse_kind(kind: u8) -> Option<Kind> {
     use Kind::{AlterTable, CreateTable, Delete, DropTable, Insert, SetSequence, Truncate};
-    [CreateTable, AlterTable, DropTable, Truncate, Insert, Delete, SetSequence].into_iter().find(|k| *k as u8 == kind)
+    [CreateTable, AlterTable, DropTable, Truncate, Insert, Delete, SetSequence]
+        .into_iter()
+        .find(|k| *k as u8 == kind)
 }
 
 fn batch(mut body: Buffer) -> Result<RecordBatch, String> {

@@ -45,11 +45,22 @@ pub enum Op {
     Truncate(TableId),
     /// Rows `first_row`, `first_row + 1`, …, from [`crate::TenantStore::reserve_rows`]. The batch has the table's
     /// columns in the definition's order, named by [`crate::stored_name`], typed by [`crate::arrow_type`].
-    Insert { table: TableId, first_row: RowId, rows: RecordBatch },
+    Insert {
+        table: TableId,
+        first_row: RowId,
+        rows: RecordBatch,
+    },
     /// Ascending row ids. An UPDATE is a delete and an insert.
-    Delete { table: TableId, rows: Vec<RowId> },
+    Delete {
+        table: TableId,
+        rows: Vec<RowId>,
+    },
     /// `setval`, or `TRUNCATE … RESTART IDENTITY`: the next value, whatever it was before.
-    SetSequence { table: TableId, column: ColumnId, next: i64 },
+    SetSequence {
+        table: TableId,
+        column: ColumnId,
+        next: i64,
+    },
 }
 
 impl Op {

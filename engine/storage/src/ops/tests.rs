@@ -26,13 +26,39 @@ fn bytes_are_golden() {
     ];
     let zeros = |bytes: usize| "00".repeat(bytes);
     let expected = [
-        "01000000" , "00000004", "00000001", "00000000", "00004e20", "00000001", "0000000000000021", &zeros(32),
-        &zeros(40), "03000000", "00004e21", "0000000000000000", "0000000000000000",
-        &zeros(40), "04000000", "00004e22", "0000000000000000", "0000000000000000",
-        &zeros(40), "06000000", "00004e20", "0000000000000000", "0000000000000010",
-        "0000000000000005", "0000000000000102", &zeros(48),
-        &zeros(40), "07000000", "00004e20", "0000000000000001", "0000000000000008",
-        "fffffffffffffffe", &zeros(56),
+        "01000000",
+        "00000004",
+        "00000001",
+        "00000000",
+        "00004e20",
+        "00000001",
+        "0000000000000021",
+        &zeros(32),
+        &zeros(40),
+        "03000000",
+        "00004e21",
+        "0000000000000000",
+        "0000000000000000",
+        &zeros(40),
+        "04000000",
+        "00004e22",
+        "0000000000000000",
+        "0000000000000000",
+        &zeros(40),
+        "06000000",
+        "00004e20",
+        "0000000000000000",
+        "0000000000000010",
+        "0000000000000005",
+        "0000000000000102",
+        &zeros(48),
+        &zeros(40),
+        "07000000",
+        "00004e20",
+        "0000000000000001",
+        "0000000000000008",
+        "fffffffffffffffe",
+        &zeros(56),
     ];
     assert_eq!(hex(payload(&marks, &ops).as_slice()), expected.concat());
 }
@@ -85,12 +111,16 @@ fn any_op() -> impl Strategy<Value = Op> {
         table.clone().prop_map(Op::Truncate),
         (20_000..20_010u32, "[a-z]{1,8}").prop_map(|(id, name)| Op::CreateTable(items(id, &name))),
         (20_000..20_010u32, "\\PC{0,8}").prop_map(|(id, name)| Op::AlterTable(items(id, &name))),
-        (table.clone(), any::<u32>(), prop::collection::vec(any::<i64>(), 1..50))
-            .prop_map(|(table, row, ids)| Op::Insert { table, first_row: RowId(u64::from(row)), rows: batch(&ids) }),
+        (table.clone(), any::<u32>(), prop::collection::vec(any::<i64>(), 1..50)).prop_map(
+            |(table, row, ids)| Op::Insert { table, first_row: RowId(u64::from(row)), rows: batch(&ids) }
+        ),
         (table.clone(), prop::collection::btree_set(any::<u64>(), 0..50))
             .prop_map(|(table, rows)| Op::Delete { table, rows: rows.into_iter().map(RowId).collect() }),
-        (table, any::<u32>(), any::<i64>())
-            .prop_map(|(table, column, next)| Op::SetSequence { table, column: ColumnId(column), next }),
+        (table, any::<u32>(), any::<i64>()).prop_map(|(table, column, next)| Op::SetSequence {
+            table,
+            column: ColumnId(column),
+            next
+        }),
     ]
 }
 

@@ -21,7 +21,9 @@ use arrow::{
     },
     buffer::{Buffer, OffsetBuffer, ScalarBuffer},
     compute,
-    datatypes::{ArrowNativeType, DataType, Field, Float32Type, IntervalMonthDayNanoType, IntervalUnit, Schema},
+    datatypes::{
+        ArrowNativeType, DataType, Field, Float32Type, IntervalMonthDayNanoType, IntervalUnit, Schema,
+    },
 };
 use parquet::{
     basic::{Compression, Encoding},
@@ -46,7 +48,10 @@ const _: () = assert!(cfg!(target_endian = "little"), "stored vectors are reinte
 
 /// The properties of every segment. Bloom filters stay off: parquet-rs writes them in plaintext even into an
 /// encrypted file. No column gets a key of its own, because then columns without one would be plaintext.
-pub(super) fn writer_properties(schema: &Schema, identity: &Identity) -> Result<WriterProperties, ParquetError> {
+pub(super) fn writer_properties(
+    schema: &Schema,
+    identity: &Identity,
+) -> Result<WriterProperties, ParquetError> {
     let encryption = FileEncryptionProperties::builder(identity.key.expose().to_vec())
         .with_plaintext_footer(false)
         .with_footer_key_metadata(identity.file.as_bytes().to_vec())
@@ -97,7 +102,8 @@ pub(super) fn to_stored(array: &ArrayRef) -> Result<ArrayRef, String> {
             let offsets = offsets.ok_or("more than 2 GiB of vectors in one column")?;
             let values = list.values().as_primitive::<Float32Type>().values().inner();
             let bytes = values.slice(first.as_usize() * 4);
-            let stored = BinaryArray::try_new(OffsetBuffer::new(offsets.into()), bytes, list.nulls().cloned());
+            let stored =
+                BinaryArray::try_new(OffsetBuffer::new(offsets.into()), bytes, list.nulls().cloned());
             Ok(Arc::new(stored.map_err(text)?))
         }
         DataType::Interval(IntervalUnit::MonthDayNano) => {
@@ -124,8 +130,12 @@ pub(super) fn from_stored(stored: &ArrayRef, wanted: &DataType) -> Result<ArrayR
             if is_vector_item(item) && *width == dimensions * 4 =>
         {
             let bytes = stored.as_fixed_size_binary();
-            let values = Arc::new(Float32Array::new(reinterpret(bytes.values(), bytes.len() * dimensions.as_usize())?, None));
-            let list = FixedSizeListArray::try_new(Arc::clone(item), *dimensions, values, bytes.nulls().cloned());
+            let values = Arc::new(Float32Array::new(
+                reinterpret(bytes.values(), bytes.len() * dimensions.as_usize())?,
+                None,
+            ));
+            let list =
+                FixedSizeListArray::try_new(Arc::clone(item), *dimensions, values, bytes.nulls().cloned());
             Ok(Arc::new(list.map_err(text)?))
         }
         (DataType::Binary, DataType::List(item)) if is_vector_item(item) => {
@@ -133,9 +143,11 @@ pub(super) fn from_stored(stored: &ArrayRef, wanted: &DataType) -> Result<ArrayR
             let first = bytes.value_offsets().first().copied().unwrap_or(0);
             let offsets: Vec<i32> = bytes.value_offsets().iter().map(|offset| (offset - first) / 4).collect();
             let count = offsets.last().copied().unwrap_or(0).as_usize();
-            let values = Float32Array::new(reinterpret(&bytes.values().slice(first.as_usize()), count)?, None);
+            let values =
+                Float32Array::new(reinterpret(&bytes.values().slice(first.as_usize()), count)?, None);
             let offsets = OffsetBuffer::new(offsets.into());
-            let list = ListArray::try_new(Arc::clone(item), offsets, Arc::new(values), bytes.nulls().cloned());
+            let list =
+                ListArray::try_new(Arc::clone(item), offsets, Arc::new(values), bytes.nulls().cloned());
             Ok(Arc::new(list.map_err(text)?))
         }
         (DataType::FixedSizeBinary(INTERVAL_BYTES), DataType::Interval(IntervalUnit::MonthDayNano)) => {
@@ -146,7 +158,8 @@ pub(super) fn from_stored(stored: &ArrayRef, wanted: &DataType) -> Result<ArrayR
         (DataType::List(_), DataType::List(item)) => {
             let list = stored.as_list::<i32>();
             let values = from_stored(list.values(), item.data_type())?;
-            let restored = ListArray::try_new(Arc::clone(item), list.offsets().clone(), values, list.nulls().cloned());
+            let restored =
+                ListArray::try_new(Arc::clone(item), list.offsets().clone(), values, list.nulls().cloned());
             Ok(Arc::new(restored.map_err(text)?))
         }
         // A vector column whose dimensions were declared or dropped since: read as what it was, then cast.

@@ -66,7 +66,12 @@ impl Footer {
     }
 
     /// A column as `wanted`; `None` when the segment is older than the column.
-    pub(crate) fn column(&self, path: &Path, column: ColumnId, wanted: &DataType) -> Result<Option<ArrayRef>, StoreError> {
+    pub(crate) fn column(
+        &self,
+        path: &Path,
+        column: ColumnId,
+        wanted: &DataType,
+    ) -> Result<Option<ArrayRef>, StoreError> {
         let Some(stored) = self.read(path, &stored_name(column))? else { return Ok(None) };
         let restored = layout::from_stored(&stored, wanted)
             .map_err(|why| StoreError::corrupt(&show(path), format!("column {column}: {why}")))?;
@@ -110,7 +115,8 @@ impl Footer {
                 }
                 let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
                 let range = u64::try_from(start).ok().zip(u64::try_from(column.compressed_size()).ok());
-                let inside = range.filter(|(start, size)| start.checked_add(*size).is_some_and(|end| end <= length));
+                let inside =
+                    range.filter(|(start, size)| start.checked_add(*size).is_some_and(|end| end <= length));
                 let Some((start, size)) = inside else {
                     return Err(StoreError::corrupt(&show(path), "a column lies outside the file"));
                 };
@@ -139,7 +145,8 @@ struct Regions {
 
 impl Regions {
     fn from(&self, start: u64) -> Result<Bytes, ParquetError> {
-        let inside = |(offset, bytes): &&(u64, Bytes)| start >= *offset && start < *offset + bytes.len() as u64;
+        let inside =
+            |(offset, bytes): &&(u64, Bytes)| start >= *offset && start < *offset + bytes.len() as u64;
         let found = self.parts.iter().find(inside).and_then(|(offset, bytes)| {
             let skip = usize::try_from(start - offset).ok()?;
             Some(bytes.slice(skip..))

@@ -42,13 +42,22 @@ fn lists(ty: &SqlType, lengths: &[usize], values: ArrayRef, nulls: &[bool]) -> A
 fn every_type() -> Vec<(SqlType, ArrayRef)> {
     let valid = [true, false, true];
     let vector = |dimensions: u16| -> ArrayRef {
-        let DataType::FixedSizeList(item, size) = arrow_type(&SqlType::Vector(Some(dimensions))) else { unreachable!() };
+        let DataType::FixedSizeList(item, size) = arrow_type(&SqlType::Vector(Some(dimensions))) else {
+            unreachable!()
+        };
         let values = Float32Array::from_iter_values((0..3 * dimensions).map(f32::from));
         Arc::new(FixedSizeListArray::new(item, size, Arc::new(values), Some(valid.to_vec().into())))
     };
     let interval = IntervalMonthDayNano::new(1, -2, 3_000);
-    let uuids = || FixedSizeBinaryArray::try_from_sparse_iter_with_size([Some([1; 16]), None, Some([3; 16])].into_iter(), 16).unwrap();
-    let decimal = Decimal128Array::from(vec![Some(1250), None, Some(-5)]).with_precision_and_scale(10, 2).unwrap();
+    let uuids = || {
+        FixedSizeBinaryArray::try_from_sparse_iter_with_size(
+            [Some([1; 16]), None, Some([3; 16])].into_iter(),
+            16,
+        )
+        .unwrap()
+    };
+    let decimal =
+        Decimal128Array::from(vec![Some(1250), None, Some(-5)]).with_precision_and_scale(10, 2).unwrap();
     let intervals = || IntervalMonthDayNanoArray::from(vec![Some(interval), None, Some(interval)]);
     let floats: ArrayRef = Arc::new(Float32Array::from(vec![1.0, 2.0, 3.0]));
     vec![
@@ -62,13 +71,21 @@ fn every_type() -> Vec<(SqlType, ArrayRef)> {
         (SqlType::Date, Arc::new(Date32Array::from(vec![Some(1), None, Some(-1)]))),
         (SqlType::Time, Arc::new(Time64MicrosecondArray::from(vec![Some(1), None, Some(2)]))),
         (SqlType::Timestamp, Arc::new(TimestampMicrosecondArray::from(vec![Some(1), None, Some(2)]))),
-        (SqlType::Timestamptz, Arc::new(TimestampMicrosecondArray::from(vec![Some(1), None, Some(2)]).with_timezone("UTC"))),
+        (
+            SqlType::Timestamptz,
+            Arc::new(TimestampMicrosecondArray::from(vec![Some(1), None, Some(2)]).with_timezone("UTC")),
+        ),
         (SqlType::Interval, Arc::new(intervals())),
         (SqlType::Vector(Some(3)), vector(3)),
         (SqlType::Vector(None), lists(&SqlType::Vector(None), &[2, 0, 1], floats, &valid)),
         (
             SqlType::Array(Box::new(SqlType::Text)),
-            lists(&SqlType::Array(Box::new(SqlType::Text)), &[2, 0, 0], Arc::new(StringArray::from(vec![Some("a"), None])), &valid),
+            lists(
+                &SqlType::Array(Box::new(SqlType::Text)),
+                &[2, 0, 0],
+                Arc::new(StringArray::from(vec![Some("a"), None])),
+                &valid,
+            ),
         ),
         (
             SqlType::Array(Box::new(SqlType::Interval)),
@@ -84,9 +101,12 @@ fn every_type() -> Vec<(SqlType, ArrayRef)> {
 #[test]
 fn every_type_survives() {
     let typed = every_type();
-    let columns: Vec<ColumnDef> = typed.iter().zip(1..).map(|((ty, _), id)| column(id, "x", ty.clone())).collect();
-    let fields: Vec<Field> =
-        columns.iter().map(|column| Field::new(stored_name(column.id), arrow_type(&column.ty), true)).collect();
+    let columns: Vec<ColumnDef> =
+        typed.iter().zip(1..).map(|((ty, _), id)| column(id, "x", ty.clone())).collect();
+    let fields: Vec<Field> = columns
+        .iter()
+        .map(|column| Field::new(stored_name(column.id), arrow_type(&column.ty), true))
+        .collect();
     let arrays: Vec<ArrayRef> = typed.iter().map(|(_, array)| Arc::clone(array)).collect();
     let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap();
     let def = TableDef { columns, uniques: Vec::new(), indexes: Vec::new(), ..items(20_000, "items") };
@@ -111,7 +131,8 @@ fn vectors_are_not_copied_on_the_way_out_of_parquet() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("segment");
     let def = items(20_000, "items");
-    let written = write(&Disk::default(), &path, &identity(), &def, &[memory(1, &batch(&ids))]).unwrap().unwrap();
+    let written =
+        write(&Disk::default(), &path, &identity(), &def, &[memory(1, &batch(&ids))]).unwrap().unwrap();
     let footer = Footer::open(&path, &identity(), written.rows, written.bytes).unwrap();
     let vectors = footer.column(&path, ColumnId(3), &arrow_type(&def.columns[2].ty)).unwrap().unwrap();
     let expected = batch(&ids);
@@ -125,7 +146,8 @@ fn deleted_rows_stay_behind_and_interleaved_ids_are_ordered() {
     let def = items(20_000, "items");
     let mut first = memory(1, &batch(&[1, 2, 3]));
     first.deleted = Arc::new([0, 2].into_iter().collect());
-    let spread = crate::chunk::merge(&def, &[memory(5, &batch(&[5])), memory(8, &batch(&[8]))], 1).unwrap().unwrap();
+    let spread =
+        crate::chunk::merge(&def, &[memory(5, &batch(&[5])), memory(8, &batch(&[8]))], 1).unwrap().unwrap();
     let inputs = [ChunkRef::new(Chunk::memory(spread)), memory(6, &batch(&[6, 7])), first];
     let path = dir.path().join("segment");
     let written = write(&Disk::default(), &path, &identity(), &def, &inputs).unwrap().unwrap();

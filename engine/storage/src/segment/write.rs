@@ -92,7 +92,8 @@ fn live_edge(input: &ChunkRef, last: bool) -> Result<RowId, StoreError> {
 
 /// Row ids and columns of one chunk's live rows, as Parquet stores them.
 fn columns(def: &TableDef, input: &ChunkRef) -> Result<Vec<ArrayRef>, StoreError> {
-    let mask = (!input.deleted.is_empty()).then(|| chunk::live_mask(&input.deleted, 0, input.chunk.rows() as usize));
+    let mask =
+        (!input.deleted.is_empty()).then(|| chunk::live_mask(&input.deleted, 0, input.chunk.rows() as usize));
     let live = |array: ArrayRef| -> Result<ArrayRef, StoreError> {
         match &mask {
             Some(mask) => Ok(compute::filter(&array, mask)?),
@@ -110,7 +111,8 @@ fn columns(def: &TableDef, input: &ChunkRef) -> Result<Vec<ArrayRef>, StoreError
 /// A column is nullable in the file only if it has a NULL there: without levels it decodes several times faster.
 fn schema(def: &TableDef, parts: &[Vec<ArrayRef>]) -> Arc<Schema> {
     let nullable = |index: usize| parts.iter().any(|columns| columns[index].null_count() > 0);
-    let data_type = |index: usize| parts.first().map_or(DataType::Null, |columns| columns[index].data_type().clone());
+    let data_type =
+        |index: usize| parts.first().map_or(DataType::Null, |columns| columns[index].data_type().clone());
     let mut fields = vec![Field::new(ROW_ID, DataType::UInt64, false)];
     for (index, column) in def.columns.iter().enumerate() {
         fields.push(Field::new(stored_name(column.id), data_type(index + 1), nullable(index + 1)));
@@ -118,15 +120,25 @@ fn schema(def: &TableDef, parts: &[Vec<ArrayRef>]) -> Arc<Schema> {
     Arc::new(Schema::new(fields))
 }
 
-fn write_file(disk: &Disk, path: &Path, identity: &Identity, gathered: &Gathered) -> Result<Written, StoreError> {
+fn write_file(
+    disk: &Disk,
+    path: &Path,
+    identity: &Identity,
+    gathered: &Gathered,
+) -> Result<Written, StoreError> {
     // Parquet's errors wrap the file's; the file's own, kept aside, tells a full device from a bug.
     let failed = |error: parquet::errors::ParquetError| parquet_error(path, error);
     let properties = layout::writer_properties(&gathered.schema, identity).map_err(failed)?;
     let file = disk.stream("segment", path)?;
-    let mut writer = ArrowWriter::try_new(file, Arc::clone(&gathered.schema), Some(properties)).map_err(failed)?;
+    let mut writer =
+        ArrowWriter::try_new(file, Arc::clone(&gathered.schema), Some(properties)).map_err(failed)?;
     let mut plain_bytes = 0;
     for part in &gathered.parts {
-        plain_bytes += part.columns().iter().map(|array| array.to_data().get_slice_memory_size().unwrap_or(0) as u64).sum::<u64>();
+        plain_bytes += part
+            .columns()
+            .iter()
+            .map(|array| array.to_data().get_slice_memory_size().unwrap_or(0) as u64)
+            .sum::<u64>();
         writer.write(part).map_err(failed)?;
     }
     let file = writer.into_inner().map_err(failed)?;

@@ -117,7 +117,8 @@ fn check_unique(version: &TableVersion, unique: &sepal_types::UniqueDef) -> Resu
         }
         let map: Arc<KeyMap> = chunk.chunk.keys(&version.def, &unique.columns)?;
         for position in map.present().filter(|position| !chunk.deleted.contains(*position)) {
-            let within = map.find(&map, position).any(|other| other != position && !chunk.deleted.contains(other));
+            let within =
+                map.find(&map, position).any(|other| other != position && !chunk.deleted.contains(other));
             let earlier = || -> Result<bool, StoreError> {
                 for other in &version.chunks[..index] {
                     let keys = other.chunk.keys(&version.def, &unique.columns)?;
@@ -129,7 +130,8 @@ fn check_unique(version: &TableVersion, unique: &sepal_types::UniqueDef) -> Resu
             };
             if within || earlier()? {
                 let columns = insert::key_columns(&version.def, unique)?;
-                let arrays = columns.iter().map(|column| chunk.chunk.column(column)).collect::<Result<Vec<_>, _>>()?;
+                let arrays =
+                    columns.iter().map(|column| chunk.chunk.column(column)).collect::<Result<Vec<_>, _>>()?;
                 return Err(insert::violation(&version.def, unique, &arrays, position));
             }
         }

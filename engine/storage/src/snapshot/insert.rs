@@ -42,7 +42,12 @@ pub(super) fn insert(
 fn check_batch(def: &TableDef, rows: &RecordBatch) -> Result<(), StoreError> {
     let fields = rows.schema_ref().fields();
     if fields.len() != def.columns.len() {
-        let why = format!("{} columns inserted into table \"{}\", which has {}", fields.len(), def.name, def.columns.len());
+        let why = format!(
+            "{} columns inserted into table \"{}\", which has {}",
+            fields.len(),
+            def.name,
+            def.columns.len()
+        );
         return Err(StoreError::Bug(why));
     }
     for (field, column) in fields.iter().zip(&def.columns) {
@@ -82,13 +87,22 @@ fn check_keys(version: &TableVersion, chunk: &Chunk) -> Result<(), StoreError> {
     Ok(())
 }
 
-pub(super) fn key_columns<'a>(def: &'a TableDef, unique: &UniqueDef) -> Result<Vec<&'a ColumnDef>, StoreError> {
+pub(super) fn key_columns<'a>(
+    def: &'a TableDef,
+    unique: &UniqueDef,
+) -> Result<Vec<&'a ColumnDef>, StoreError> {
     KeyColumns::new(def, &unique.columns)?.columns(def)
 }
 
 /// The error that names the key at `position` of `arrays`.
-pub(super) fn violation(def: &TableDef, unique: &UniqueDef, arrays: &[ArrayRef], position: u32) -> StoreError {
-    let names = unique.columns.iter().map(|id| def.column_by_id(*id).map_or("?", |column| column.name.as_str()));
+pub(super) fn violation(
+    def: &TableDef,
+    unique: &UniqueDef,
+    arrays: &[ArrayRef],
+    position: u32,
+) -> StoreError {
+    let names =
+        unique.columns.iter().map(|id| def.column_by_id(*id).map_or("?", |column| column.name.as_str()));
     let texts: Vec<String> = arrays.iter().map(|array| value_text(array, position as usize)).collect();
     StoreError::UniqueViolation {
         table: def.name.clone(),
@@ -109,7 +123,8 @@ fn value_text(array: &ArrayRef, position: usize) -> String {
         DataType::Binary => format!("\\x{}", hex(array.as_binary::<i32>().value(position))),
         DataType::Boolean => if array.as_boolean().value(position) { "t" } else { "f" }.to_owned(),
         DataType::Timestamp(_, Some(_)) => {
-            let instant = array.as_primitive::<TimestampMicrosecondType>().clone().with_timezone_opt(None::<&str>);
+            let instant =
+                array.as_primitive::<TimestampMicrosecondType>().clone().with_timezone_opt(None::<&str>);
             format!("{}+00", display(&instant, position))
         }
         _ => display(array.as_ref(), position),

@@ -33,7 +33,9 @@ fn delete(rows: &[u64]) -> Op {
 fn a_taken_key_is_named_as_postgres_names_it() {
     let snapshot = with_items().apply(&insert(1, &[1, 2])).unwrap();
     let error = snapshot.apply(&insert(3, &[3, 2])).unwrap_err();
-    let StoreError::UniqueViolation { table, constraint, columns, key_text } = error else { panic!("{error}") };
+    let StoreError::UniqueViolation { table, constraint, columns, key_text } = error else {
+        panic!("{error}")
+    };
     assert_eq!((&*table, &*constraint, &*columns, &*key_text), ("items", "items_pkey", "id", "2"));
     assert!(snapshot.apply(&insert(3, &[3, 3])).is_err(), "within one batch");
     // Freed by a delete of the same transaction, before the insert.
@@ -70,7 +72,10 @@ fn names_are_shared_by_tables_and_indexes_of_one_environment() {
     let snapshot = with_items();
     let taken = |name: &str| snapshot.apply(&Op::CreateTable(items(20_010, name)));
     assert_eq!(taken("items").unwrap_err(), StoreError::DuplicateTable("items".into()));
-    assert_eq!(taken("items_embedding_idx").unwrap_err(), StoreError::DuplicateTable("items_embedding_idx".into()));
+    assert_eq!(
+        taken("items_embedding_idx").unwrap_err(),
+        StoreError::DuplicateTable("items_embedding_idx".into())
+    );
     let mut elsewhere = items(20_010, "items");
     elsewhere.environment = "staging".into();
     let both = snapshot.apply(&Op::CreateTable(elsewhere)).unwrap();
@@ -83,7 +88,8 @@ fn names_are_shared_by_tables_and_indexes_of_one_environment() {
     renamed.apply(&Op::CreateTable(items(20_010, "items"))).unwrap();
     let dropped = renamed.apply(&Op::DropTable(ITEMS)).unwrap();
     dropped.apply(&Op::CreateTable(items(20_020, "goods"))).unwrap();
-    for op in [Op::DropTable(ITEMS), Op::Truncate(ITEMS), insert(1, &[1]), Op::AlterTable(items(20_000, "x"))] {
+    for op in [Op::DropTable(ITEMS), Op::Truncate(ITEMS), insert(1, &[1]), Op::AlterTable(items(20_000, "x"))]
+    {
         assert_eq!(dropped.apply(&op).unwrap_err(), StoreError::NoSuchTable(ITEMS));
     }
 }
@@ -99,7 +105,10 @@ fn many_small_inserts_leave_few_chunks() {
     }
     let table = snapshot.table(ITEMS).unwrap();
     assert!(table.chunks.len() <= 20, "{} chunks", table.chunks.len());
-    assert_eq!(scan(table).into_keys().collect::<Vec<_>>(), (0..1_000).filter(|id| id % 3 != 0).collect::<Vec<_>>());
+    assert_eq!(
+        scan(table).into_keys().collect::<Vec<_>>(),
+        (0..1_000).filter(|id| id % 3 != 0).collect::<Vec<_>>()
+    );
     let error = snapshot.apply(&insert(2_000, &[998])).unwrap_err();
     assert!(matches!(error, StoreError::UniqueViolation { .. }));
 }
@@ -122,7 +131,12 @@ fn a_constraint_added_later_checks_the_rows_that_are_there() {
     let rows = Op::Insert { table: ITEMS, first_row: RowId(1), rows: batch_of(&[1, 2, 3], &labels) };
     let snapshot = with_items().apply(&rows).unwrap();
     let mut def = items(20_000, "items");
-    def.uniques.push(UniqueDef { id: TableId(20_009), name: "items_label_key".into(), columns: vec![ColumnId(2)], primary: false });
+    def.uniques.push(UniqueDef {
+        id: TableId(20_009),
+        name: "items_label_key".into(),
+        columns: vec![ColumnId(2)],
+        primary: false,
+    });
     let error = snapshot.apply(&Op::AlterTable(def.clone())).unwrap_err();
     assert!(matches!(&error, StoreError::UniqueViolation { key_text, .. } if key_text == "a"), "{error}");
     let snapshot = apply(&snapshot, &[delete(&[1]), Op::AlterTable(def.clone())]).unwrap();

@@ -140,13 +140,23 @@ pub struct StoreStats {
 
 impl TenantStore {
     /// Makes the tenant's directory, with an empty log and a first manifest. Fails if it has a manifest already.
-    pub fn create(dir: &Path, tenant: TenantId, tenant_key: Key, options: StoreOptions) -> Result<Arc<Self>, StoreError> {
+    pub fn create(
+        dir: &Path,
+        tenant: TenantId,
+        tenant_key: Key,
+        options: StoreOptions,
+    ) -> Result<Arc<Self>, StoreError> {
         open::create(dir, tenant, tenant_key, options).map(Arc::new)
     }
 
     /// Reads the newest manifest, replays the log, opens a new log file. Damage is [`StoreError::Corrupt`] and
     /// leaves every file as it was.
-    pub fn open(dir: &Path, tenant: TenantId, tenant_key: Key, options: StoreOptions) -> Result<Arc<Self>, StoreError> {
+    pub fn open(
+        dir: &Path,
+        tenant: TenantId,
+        tenant_key: Key,
+        options: StoreOptions,
+    ) -> Result<Arc<Self>, StoreError> {
         open::open(dir, tenant, tenant_key, options).map(Arc::new)
     }
 
@@ -193,7 +203,11 @@ impl TenantStore {
 
     pub fn stats(&self) -> StoreStats {
         let snapshot = self.snapshot();
-        let mut stats = StoreStats { lsn: snapshot.lsn(), poisoned: self.poison.check().is_err(), ..StoreStats::default() };
+        let mut stats = StoreStats {
+            lsn: snapshot.lsn(),
+            poisoned: self.poison.check().is_err(),
+            ..StoreStats::default()
+        };
         for table in snapshot.tables() {
             stats.tables += 1;
             stats.live_rows += table.live_rows();
@@ -229,7 +243,10 @@ impl TenantStore {
 
 impl std::fmt::Debug for TenantStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TenantStore").field("tenant", &self.tenant).field("root", &self.paths.root()).finish_non_exhaustive()
+        f.debug_struct("TenantStore")
+            .field("tenant", &self.tenant)
+            .field("root", &self.paths.root())
+            .finish_non_exhaustive()
     }
 }
 

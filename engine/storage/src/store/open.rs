@@ -33,7 +33,12 @@ use crate::{
 /// The generation of everything that was replayed: the writer's first.
 const REPLAY: Rules = Rules { generation: 1, trusted: true };
 
-pub(super) fn create(dir: &Path, tenant: TenantId, tenant_key: Key, options: StoreOptions) -> Result<TenantStore, StoreError> {
+pub(super) fn create(
+    dir: &Path,
+    tenant: TenantId,
+    tenant_key: Key,
+    options: StoreOptions,
+) -> Result<TenantStore, StoreError> {
     let paths = Paths::new(dir);
     let disk = Disk::new(options.fault.clone());
     for directory in [paths.manifests(), paths.wal(), paths.segments()] {
@@ -44,13 +49,22 @@ pub(super) fn create(dir: &Path, tenant: TenantId, tenant_key: Key, options: Sto
     let wal = WalFile::create(&disk, &paths, tenant, &tenant_key, start).map_err(either)?;
     let manifest = Manifest { number: 1, wal_from: 1, next_object: FIRST_OBJECT_ID, ..Manifest::default() };
     let hash = manifest::commit(&disk, &paths, tenant, &tenant_key, &manifest).map_err(either)?;
-    let opened = Opened { state: State::default(), counters: Counters::new(&CounterValues::default()), registered: Vec::new() };
+    let opened = Opened {
+        state: State::default(),
+        counters: Counters::new(&CounterValues::default()),
+        registered: Vec::new(),
+    };
     let context = Context { paths, disk, tenant, tenant_key, options };
     let log_size = LogSize::new(0, 0, wal.synced_length());
     Ok(context.store(opened, Writer::new(wal), log_size, Maintenance { manifest, hash }))
 }
 
-pub(super) fn open(dir: &Path, tenant: TenantId, tenant_key: Key, options: StoreOptions) -> Result<TenantStore, StoreError> {
+pub(super) fn open(
+    dir: &Path,
+    tenant: TenantId,
+    tenant_key: Key,
+    options: StoreOptions,
+) -> Result<TenantStore, StoreError> {
     let paths = Paths::new(dir);
     let disk = Disk::new(options.fault.clone());
     let (manifest, hash) = manifest::newest(&paths, tenant, &tenant_key)?;
@@ -69,7 +83,8 @@ pub(super) fn open(dir: &Path, tenant: TenantId, tenant_key: Key, options: Store
         base_lsn: recovered.lsn,
         previous_length: recovered.last_length,
     };
-    let wal = WalFile::create(&context.disk, &context.paths, tenant, &context.tenant_key, start).map_err(either)?;
+    let wal =
+        WalFile::create(&context.disk, &context.paths, tenant, &context.tenant_key, start).map_err(either)?;
     let log_size = LogSize::new(recovered.bytes, start.number - manifest.wal_from, wal.synced_length());
     let store = context.store(opened, Writer::new(wal), log_size, Maintenance { manifest, hash });
     store.remove_orphans(&store.maintenance.lock().manifest)?;
@@ -87,7 +102,8 @@ fn clear_unfinished(disk: &Disk, paths: &Paths) -> Result<(), StoreError> {
         && logs.iter().all(|name| unfinished(name) || empty_log(name))
         && disk::list(&paths.segments())?.is_empty();
     if !fresh {
-        let why = format!("{} holds a store, or what is left of one: open it, or move it away", show(paths.root()));
+        let why =
+            format!("{} holds a store, or what is left of one: open it, or move it away", show(paths.root()));
         return Err(StoreError::Bug(why));
     }
     logs.iter().try_for_each(|name| disk.remove("wal", &paths.wal().join(name)))
@@ -118,8 +134,13 @@ struct Opened {
 
 impl Context {
     fn read_manifest(&self, manifest: &Manifest) -> Result<Opened, StoreError> {
-        let next_rows: HashMap<_, _> = manifest.tables.iter().map(|table| (table.def.id, table.next_row)).collect();
-        let values = CounterValues { next_object: manifest.next_object, next_rows, sequences: manifest.sequences.clone() };
+        let next_rows: HashMap<_, _> =
+            manifest.tables.iter().map(|table| (table.def.id, table.next_row)).collect();
+        let values = CounterValues {
+            next_object: manifest.next_object,
+            next_rows,
+            sequences: manifest.sequences.clone(),
+        };
         let mut state = State { lsn: manifest.lsn, ..State::default() };
         let mut registered = Vec::new();
         for table in &manifest.tables {
@@ -130,14 +151,19 @@ impl Context {
         Ok(Opened { state, counters: Counters::new(&values), registered })
     }
 
-    fn read_table(&self, table: &TableEntry, registered: &mut Vec<Arc<Chunk>>) -> Result<TableVersion, StoreError> {
+    fn read_table(
+        &self,
+        table: &TableEntry,
+        registered: &mut Vec<Arc<Chunk>>,
+    ) -> Result<TableVersion, StoreError> {
         let mut chunks = Vec::with_capacity(table.segments.len());
         for entry in &table.segments {
             let owner = Owner { tenant: self.tenant, table: table.def.id, segment: entry.file };
             let deleted = match &entry.deleted {
                 None => RoaringBitmap::new(),
                 Some(deleted) => {
-                    let blob = Blob::named(&self.paths, &self.tenant_key, owner, DataKind::Deleted, &deleted.blob)?;
+                    let blob =
+                        Blob::named(&self.paths, &self.tenant_key, owner, DataKind::Deleted, &deleted.blob)?;
                     let bitmap = RoaringBitmap::deserialize_from(blob.open()?.as_slice());
                     let path = self.paths.data(DataKind::Deleted, deleted.blob.file);
                     bitmap.map_err(|error| StoreError::corrupt(&show(&path), error.to_string()))?
@@ -154,7 +180,8 @@ impl Context {
     fn read_segment(&self, table: TableId, entry: &SegmentEntry) -> Result<SealedChunk, StoreError> {
         let path = self.paths.data(DataKind::Segment, entry.file);
         let aad = file_key_aad(DataKind::Segment, self.tenant, table, entry.file);
-        let key = unwrap_key(&self.tenant_key, &aad, &entry.key).map_err(|error| StoreError::sealed(&show(&path), error))?;
+        let key = unwrap_key(&self.tenant_key, &aad, &entry.key)
+            .map_err(|error| StoreError::sealed(&show(&path), error))?;
         check_length(&path, entry.bytes)?;
         let owner = Owner { tenant: self.tenant, table, segment: entry.file };
         let mut indexes = BTreeMap::new();
@@ -165,10 +192,23 @@ impl Context {
         let identity = Identity { tenant: self.tenant, table, file: entry.file, key };
         let own = SegmentEntry { deleted: None, indexes: Vec::new(), ..entry.clone() };
         let cache = Arc::clone(&self.options.cache);
-        Ok(SealedChunk::new(SealedParts { disk: self.disk.clone(), path, identity, cache, entry: own, indexes }))
+        Ok(SealedChunk::new(SealedParts {
+            disk: self.disk.clone(),
+            path,
+            identity,
+            cache,
+            entry: own,
+            indexes,
+        }))
     }
 
-    fn store(self, opened: Opened, writer: Writer, log_size: LogSize, maintenance: Maintenance) -> TenantStore {
+    fn store(
+        self,
+        opened: Opened,
+        writer: Writer,
+        log_size: LogSize,
+        maintenance: Maintenance,
+    ) -> TenantStore {
         let store = TenantStore {
             tenant: self.tenant,
             tenant_key: self.tenant_key,
@@ -193,7 +233,8 @@ impl Context {
 impl Opened {
     /// Applies a commit of the log. It was checked when it was written, so what does not apply is damage.
     fn replay(&mut self, file: &str, lsn: Lsn, payload: &arrow::buffer::Buffer) -> Result<(), StoreError> {
-        let (marks, ops) = ops::decode(payload).map_err(|why| StoreError::corrupt(file, format!("commit {lsn}: {why}")))?;
+        let (marks, ops) =
+            ops::decode(payload).map_err(|why| StoreError::corrupt(file, format!("commit {lsn}: {why}")))?;
         for op in &ops {
             self.state.apply(op, REPLAY).map_err(|error| match error {
                 StoreError::Corrupt { .. } | StoreError::Io { .. } => error,

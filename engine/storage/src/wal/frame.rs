@@ -62,7 +62,8 @@ impl FrameHeader {
         if !plausible || bytes[24] > 1 || bytes[25..MARK_AT] != [0; MARK_AT - 25] {
             return None;
         }
-        let place = Place { lsn: Lsn(u64_at(8)?), index: u32_at(4)?, last: bytes[24] == 1, synced: u64_at(16)? };
+        let place =
+            Place { lsn: Lsn(u64_at(8)?), index: u32_at(4)?, last: bytes[24] == 1, synced: u64_at(16)? };
         Some(Self { sealed_bytes, place })
     }
 }
@@ -75,7 +76,14 @@ impl FrameKey {
 
     /// Seals `payload`, at most [`MAX_PAYLOAD_BYTES`], and appends header and sealed bytes to `out`. `offset` is
     /// where the frame will begin in the file. Returns the tag, which the next frame is bound to.
-    pub(super) fn append(&self, place: Place, offset: u64, previous: &Tag, payload: &[u8], out: &mut Vec<u8>) -> Tag {
+    pub(super) fn append(
+        &self,
+        place: Place,
+        offset: u64,
+        previous: &Tag,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Tag {
         let sealed_bytes = u32::try_from(payload.len() + SEAL_OVERHEAD_BYTES).unwrap_or(u32::MAX);
         let mut header = FrameHeader { sealed_bytes, place }.encode();
         let mark = self.mark(&header, offset);
@@ -87,7 +95,12 @@ impl FrameKey {
     }
 
     /// Opens a frame's sealed bytes.
-    pub(super) fn open(&self, header: &HeaderBytes, previous: &Tag, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+    pub(super) fn open(
+        &self,
+        header: &HeaderBytes,
+        previous: &Tag,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, OpenError> {
         open(&self.key, &self.aad(header, previous), sealed)
     }
 
@@ -98,7 +111,8 @@ impl FrameKey {
     }
 
     fn mark(&self, header: &HeaderBytes, offset: u64) -> Tag {
-        let message = Aad::new("wal-mark 1").tenant(self.tenant).file(self.file).u64(offset).bytes(&header[..MARK_AT]);
+        let message =
+            Aad::new("wal-mark 1").tenant(self.tenant).file(self.file).u64(offset).bytes(&header[..MARK_AT]);
         let mac = hmac_sha256(&self.mark_key, &message.finish());
         mac.first_chunk().copied().unwrap_or_default()
     }

@@ -29,7 +29,12 @@ impl Header {
     }
 
     /// The header and the file's key, or why the bytes are not this tenant's log file of this number.
-    pub(super) fn decode(tenant: TenantId, tenant_key: &Key, number: u64, bytes: &[u8]) -> Result<(Self, Key), String> {
+    pub(super) fn decode(
+        tenant: TenantId,
+        tenant_key: &Key,
+        number: u64,
+        bytes: &[u8],
+    ) -> Result<(Self, Key), String> {
         let Some((fixed, wrapped)) = bytes.split_first_chunk::<FIXED_BYTES>() else {
             return Err(format!("{} bytes are too few for a log file", bytes.len()));
         };

@@ -59,11 +59,15 @@ pub(crate) fn recover(
     let mut recovered = Recovered { last_number: replay.from, last_length: 0, bytes: 0, lsn: replay.lsn };
     for (index, file) in files.iter().enumerate() {
         if file.header.base_lsn != recovered.lsn {
-            let why = format!("it follows commit {}, but commit {} came before", file.header.base_lsn, recovered.lsn);
+            let why = format!(
+                "it follows commit {}, but commit {} came before",
+                file.header.base_lsn, recovered.lsn
+            );
             return Err(StoreError::corrupt(&file.name, why));
         }
         let bound = files.get(index + 1).map(|next| next.header.previous_length);
-        let (length, lsn) = file.read(bound, recovered.lsn, &mut |lsn, payload| apply(&file.name, lsn, payload))?;
+        let (length, lsn) =
+            file.read(bound, recovered.lsn, &mut |lsn, payload| apply(&file.name, lsn, payload))?;
         recovered.last_number = file.header.number;
         recovered.last_length = length;
         recovered.bytes += length;
@@ -75,7 +79,8 @@ pub(crate) fn recover(
 /// The log files from the manifest's on, which must be there without a gap.
 fn open_all(replay: &Replay<'_>) -> Result<Vec<LogFile>, StoreError> {
     let names = disk::list(&replay.paths.wal())?;
-    let last = names.iter().filter_map(|name| number(name, "wal")).max().unwrap_or(replay.from).max(replay.from);
+    let last =
+        names.iter().filter_map(|name| number(name, "wal")).max().unwrap_or(replay.from).max(replay.from);
     (replay.from..=last).map(|number| LogFile::open(replay, number)).collect()
 }
 
@@ -92,7 +97,12 @@ struct LogFile {
 
 /// A step through a file.
 enum Step {
-    Frame { header: FrameHeader, payload: Vec<u8>, tag: Tag, end: u64 },
+    Frame {
+        header: FrameHeader,
+        payload: Vec<u8>,
+        tag: Tag,
+        end: u64,
+    },
     /// The file ends where a frame would begin.
     End,
     /// No frame opens here.
@@ -133,7 +143,9 @@ impl LogFile {
             let (header, payload, tag, next) = match self.step(offset, end, &previous)? {
                 Step::Frame { header, payload, tag, end } => (header, payload, tag, end),
                 Step::End => break,
-                Step::Bad if bound.is_some() => return Err(self.corrupt(format!("the frame at byte {offset} does not open"))),
+                Step::Bad if bound.is_some() => {
+                    return Err(self.corrupt(format!("the frame at byte {offset} does not open")));
+                }
                 Step::Bad => {
                     self.check_tail(offset)?;
                     break;
@@ -141,7 +153,10 @@ impl LogFile {
             };
             // Authentic but out of order can only be a bug or a replayed file: never guess.
             if header.place.lsn.0 != whole.1.0 + 1 || header.place.index != frames {
-                return Err(self.corrupt(format!("frame {} of commit {} is out of order", header.place.index, header.place.lsn)));
+                return Err(self.corrupt(format!(
+                    "frame {} of commit {} is out of order",
+                    header.place.index, header.place.lsn
+                )));
             }
             frames += 1;
             commit.extend_from_slice(&payload);
@@ -175,7 +190,12 @@ impl LogFile {
         let mut sealed = vec![0; header.sealed_bytes as usize];
         self.read_at(&mut sealed, start)?;
         Ok(match self.key.open(&bytes, previous, &sealed) {
-            Ok(payload) => Step::Frame { header, payload, tag: tag(&sealed), end: start + u64::from(header.sealed_bytes) },
+            Ok(payload) => Step::Frame {
+                header,
+                payload,
+                tag: tag(&sealed),
+                end: start + u64::from(header.sealed_bytes),
+            },
             Err(_) => Step::Bad,
         })
     }
@@ -183,7 +203,8 @@ impl LogFile {
     /// Nothing opens at `offset` of the last file. Looks at every later place where a frame could begin; one that
     /// was made when the file was durable beyond `offset` proves that `offset` was acknowledged.
     fn check_tail(&self, offset: u64) -> Result<(), StoreError> {
-        let rest = usize::try_from(self.length - offset).map_err(|_| self.corrupt("a tail longer than memory"))?;
+        let rest =
+            usize::try_from(self.length - offset).map_err(|_| self.corrupt("a tail longer than memory"))?;
         let mut tail = vec![0; rest];
         self.read_at(&mut tail, offset)?;
         for (start, bytes) in tail.array_windows::<FRAME_HEADER_BYTES>().enumerate() {
@@ -192,7 +213,9 @@ impl LogFile {
             let proof = FrameHeader::decode(bytes)
                 .is_some_and(|header| header.place.synced > offset && header.place.synced <= at);
             if proof && self.key.is_marked(bytes, at) {
-                return Err(self.corrupt(format!("the frame at byte {offset} does not open, but was acknowledged")));
+                return Err(
+                    self.corrupt(format!("the frame at byte {offset} does not open, but was acknowledged"))
+                );
             }
         }
         let ignored = self.length - offset;

@@ -158,7 +158,10 @@ fn a_cut_anywhere_loses_whole_commits_of_the_end_only() {
         let whole = ends.iter().rposition(|end| *end <= length as u64).unwrap() as u64;
         let (recovered, commits) = log.recover().unwrap();
         assert_eq!(commits.len() as u64, whole, "{length} bytes");
-        assert_eq!((recovered.lsn, recovered.last_length), (Lsn(whole), ends[usize::try_from(whole).unwrap()]));
+        assert_eq!(
+            (recovered.lsn, recovered.last_length),
+            (Lsn(whole), ends[usize::try_from(whole).unwrap()])
+        );
     }
     std::fs::write(log.file(1), &bytes[..HEADER_BYTES - 1]).unwrap();
     assert!(matches!(log.recover(), Err(StoreError::Corrupt { .. })), "a header is never torn");

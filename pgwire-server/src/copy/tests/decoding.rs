@@ -62,7 +62,11 @@ fn csv() {
     check(CopyKind::Csv, b"1,a,b\r1,a,b", &[one, one]);
     check(CopyKind::Csv, b"1,a,b\n\\.\nignored", &[one]);
     check(CopyKind::Csv, b"1,,\"\"\n", &[[Some("1"), None, Some("")]]);
-    check(CopyKind::Csv, b"1,\"a,\"\"b\nc\"\"\",x\"y,\"z\n", &[[Some("1"), Some("a,\"b\nc\""), Some("xy,z")]]);
+    check(
+        CopyKind::Csv,
+        b"1,\"a,\"\"b\nc\"\"\",x\"y,\"z\n",
+        &[[Some("1"), Some("a,\"b\nc\""), Some("xy,z")]],
+    );
     check(CopyKind::Csv, b"1,\\.,\\N\n", &[[Some("1"), Some("\\."), Some("\\N")]]);
     check(
         CopyKind::Csv,
@@ -77,11 +81,7 @@ fn csv_with_options() {
     let mut options = format(CopyKind::Csv);
     options.quote = b'\'';
     options.escape = b'\\';
-    check_format(
-        &options,
-        b"1,'a\\'\\\\x\\b','c'\n",
-        &[[Some("1"), Some("a'\\x\\b"), Some("c")]],
-    );
+    check_format(&options, b"1,'a\\'\\\\x\\b','c'\n", &[[Some("1"), Some("a'\\x\\b"), Some("c")]]);
     let mut options = format(CopyKind::Csv);
     options.null = "b".to_owned();
     options.force_not_null = vec!["b".to_owned()];
@@ -106,7 +106,11 @@ fn one_column() {
 fn binary() {
     let row = b"\0\x03\0\0\0\x04\0\0\0\x01\xff\xff\xff\xff\0\0\0\x01b";
     let expected: Row<'_> = [Some("1"), None, Some("b")];
-    check(CopyKind::Binary, &binary_file(&[row.as_slice(), row, b"\xff\xff"].concat()), &[expected, expected]);
+    check(
+        CopyKind::Binary,
+        &binary_file(&[row.as_slice(), row, b"\xff\xff"].concat()),
+        &[expected, expected],
+    );
     // PostgreSQL accepts data without a trailer.
     check(CopyKind::Binary, &binary_file(row), &[expected]);
     let extended = [b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\x03abc".as_slice(), row].concat();
@@ -126,7 +130,8 @@ fn vectors_in_every_format() {
 #[test]
 fn batches_are_bounded_by_rows_and_by_what_nulls_become() {
     let one = columns(&[("a", "int4")]);
-    let batches = decode_pieces(&format(CopyKind::Text), &one, ["7\n".repeat(BATCH_ROWS + 3).as_bytes()]).unwrap();
+    let batches =
+        decode_pieces(&format(CopyKind::Text), &one, ["7\n".repeat(BATCH_ROWS + 3).as_bytes()]).unwrap();
     assert_eq!(batches.iter().map(|batch| batch.num_rows()).collect::<Vec<_>>(), [BATCH_ROWS, 3]);
     // Three bytes as sent, 64 kB as stored: 4 MiB hold 66 of them.
     let wide = columns(&[("a", "vector(16000)")]);

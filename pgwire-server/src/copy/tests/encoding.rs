@@ -43,7 +43,10 @@ fn text() {
     let mut options = format(CopyKind::Text);
     options.delimiter = b'|';
     options.null = "N".to_owned();
-    assert_eq!(written(&options, &["a", "b", "c"], &[Some("a|b"), Some("x\\y"), Some("N")]), "a\\|b|x\\\\y|N\n");
+    assert_eq!(
+        written(&options, &["a", "b", "c"], &[Some("a|b"), Some("x\\y"), Some("N")]),
+        "a\\|b|x\\\\y|N\n"
+    );
     options.header = CopyHeader::Yes;
     assert_eq!(written(&options, &["a|"], &[None]), "a\\|\nN\n");
 }
@@ -90,7 +93,8 @@ fn binary() {
 #[test]
 fn a_batch_of_other_columns_is_a_bug() {
     let (_, batch) = texts(&["a"], &[Some("x")]);
-    let error = Encoder::new(&format(CopyKind::Text), &columns(&[("a", "int4")])).start(&batch).err().unwrap();
+    let error =
+        Encoder::new(&format(CopyKind::Text), &columns(&[("a", "int4")])).start(&batch).err().unwrap();
     assert_eq!(error.state().code(), "XX000");
     let error = Encoder::new(&format(CopyKind::Text), &[]).start(&batch).err().unwrap();
     assert_eq!(error.state().code(), "XX000");

@@ -67,7 +67,8 @@ fn printed(columns: &[OutputColumn], batches: &[RecordBatch]) -> Vec<Vec<Option<
     batches
         .iter()
         .flat_map(|batch| {
-            (0..batch.num_rows()).map(move |row| (0..columns.len()).map(|column| cell(batch, column, row)).collect())
+            (0..batch.num_rows())
+                .map(move |row| (0..columns.len()).map(|column| cell(batch, column, row)).collect())
         })
         .collect()
 }

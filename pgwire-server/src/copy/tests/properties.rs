@@ -13,7 +13,8 @@ fn options() -> impl Strategy<Value = CopyFormat> {
             let mut options = format(kind);
             options.delimiter = delimiter;
             (options.quote, options.escape) = (quote, escape);
-            options.header = if header && kind != CopyKind::Binary { CopyHeader::Match } else { CopyHeader::No };
+            options.header =
+                if header && kind != CopyKind::Binary { CopyHeader::Match } else { CopyHeader::No };
             if named_null && kind == CopyKind::Csv {
                 options.null = "NULL".to_owned();
             }
@@ -31,13 +32,21 @@ fn text_rows() -> impl Strategy<Value = String> {
         Just("a\\nb\\r\\\\\\t".to_owned()),
         Just("\\\\.".to_owned()),
     ];
-    let row = (prop_oneof![any::<i32>().prop_map(|number| number.to_string()), Just("\\N".to_owned())], value.clone(), value)
+    let row = (
+        prop_oneof![any::<i32>().prop_map(|number| number.to_string()), Just("\\N".to_owned())],
+        value.clone(),
+        value,
+    )
         .prop_map(|(a, b, c)| format!("{a}\t{b}\t{c}\n"));
     prop::collection::vec(row, 0..6).prop_map(|rows| rows.concat())
 }
 
 /// The printed rows, or the error's message and context: what must not depend on where pieces end.
-fn outcome(format: &CopyFormat, columns: &[OutputColumn], pieces: &[&[u8]]) -> Result<Vec<Vec<Option<String>>>, String> {
+fn outcome(
+    format: &CopyFormat,
+    columns: &[OutputColumn],
+    pieces: &[&[u8]],
+) -> Result<Vec<Vec<Option<String>>>, String> {
     decode_pieces(format, columns, pieces.iter().copied())
         .map(|batches| printed(columns, &batches))
         .map_err(|error| format!("{} {} {:?}", error.state().code(), error.message(), error.context()))

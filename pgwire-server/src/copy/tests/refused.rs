@@ -18,7 +18,8 @@ fn check(format: &CopyFormat, data: &[u8], code: &str, message: &str, context: &
 #[test]
 fn text() {
     let text = format(CopyKind::Text);
-    let check = |data: &[u8], code: &str, message: &str, context: &str| check(&text, data, code, message, context);
+    let check =
+        |data: &[u8], code: &str, message: &str, context: &str| check(&text, data, code, message, context);
     check(b"1\ta\n", "22P04", "missing data for column \"c\"", "COPY items, line 1: \"1\ta\"");
     check(
         b"1\ta\tb\n1\ta\tb\tc\n",
@@ -40,12 +41,7 @@ fn text() {
         &format!("COPY items, line 1, column a: \"{}...\"", &number[..100]),
     );
     check(b"1\ta\tb\n\\.x\n", "22P04", "end-of-copy marker corrupt", "COPY items, line 2");
-    check(
-        b"1\ta\t\\.\n",
-        "22P04",
-        "end-of-copy marker is not alone on its line",
-        "COPY items, line 1",
-    );
+    check(b"1\ta\t\\.\n", "22P04", "end-of-copy marker is not alone on its line", "COPY items, line 1");
     check(
         b"1\ta\t\xff\n",
         "22021",
@@ -152,18 +148,14 @@ fn header_lines() {
 #[test]
 fn binary() {
     let binary = format(CopyKind::Binary);
-    let check = |data: &[u8], code: &str, message: &str, context: &str| check(&binary, data, code, message, context);
+    let check =
+        |data: &[u8], code: &str, message: &str, context: &str| check(&binary, data, code, message, context);
     check(b"PGCOPY\\n", "22P04", "COPY file signature not recognized", "");
     check(b"PGCOPY", "22P04", "COPY file signature not recognized", "");
     check(b"", "22P04", "COPY file signature not recognized", "");
     check(b"PGCOPY\n\xff\r\n\0\0\0", "22P04", "invalid COPY file header (missing flags)", "");
     check(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0", "22P04", "invalid COPY file header (missing length)", "");
-    check(
-        b"PGCOPY\n\xff\r\n\0\0\x01\0\0\0\0\0\0",
-        "22P04",
-        "invalid COPY file header (WITH OIDS)",
-        "",
-    );
+    check(b"PGCOPY\n\xff\r\n\0\0\x01\0\0\0\0\0\0", "22P04", "invalid COPY file header (WITH OIDS)", "");
     check(
         b"PGCOPY\n\xff\r\n\0\0\x02\0\0\0\0\0\0",
         "22P04",

@@ -96,7 +96,8 @@ async fn copy_out_sends_a_message_per_row() {
 async fn w18_a_copy_out_that_fails_ends_with_an_error_only() {
     let served = Served::start().await;
     let mut client = served.client().await;
-    let messages = client.query("copy (select 10 / (3 - a) from generate_series(1, 3) as g(a)) to stdout").await;
+    let messages =
+        client.query("copy (select 10 / (3 - a) from generate_series(1, 3) as g(a)) to stdout").await;
     assert!(!kinds(&messages).contains(['f', 'c']), "{}", kinds(&messages));
     assert_eq!(first_error(&messages), error("22012"));
 }

@@ -180,7 +180,8 @@ async fn w15_statements_and_portals_are_capped() {
     send(&mut client, &messages).await;
     let messages = client.until_ready().await;
     assert_eq!((kinds(&messages).as_str(), first_error(&messages)), ("111EZ", error("54000")));
-    let messages = [bind("p", "a", &[]), bind("q", "a", &[]), bind("", "a", &[]), bind("r", "a", &[]), sync()];
+    let messages =
+        [bind("p", "a", &[]), bind("q", "a", &[]), bind("", "a", &[]), bind("r", "a", &[]), sync()];
     send(&mut client, &messages).await;
     let messages = client.until_ready().await;
     assert_eq!((kinds(&messages).as_str(), first_error(&messages)), ("222EZ", error("53000")));
@@ -258,7 +259,8 @@ async fn begin_and_commit_travel_in_pipelines() {
 async fn deallocate_forgets_what_parse_made() {
     let served = Served::start().await;
     let mut client = served.client().await;
-    let three = [parse("a", "select 1", &[]), parse("B", "select 1", &[]), parse("c", "select 1", &[]), sync()];
+    let three =
+        [parse("a", "select 1", &[]), parse("B", "select 1", &[]), parse("c", "select 1", &[]), sync()];
     send(&mut client, &three).await;
     client.until_ready().await;
     client.run("deallocate \"B\"").await;

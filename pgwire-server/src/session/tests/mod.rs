@@ -186,7 +186,11 @@ fn kinds(messages: &[Message]) -> String {
 /// The first error among messages: severity and SQLSTATE.
 fn first_error(messages: &[Message]) -> (String, String) {
     let shown: Vec<String> = messages.iter().map(Message::show).collect();
-    messages.iter().find(|message| message.kind == b'E').unwrap_or_else(|| panic!("no error in {shown:?}")).error()
+    messages
+        .iter()
+        .find(|message| message.kind == b'E')
+        .unwrap_or_else(|| panic!("no error in {shown:?}"))
+        .error()
 }
 
 fn error(code: &str) -> (String, String) {

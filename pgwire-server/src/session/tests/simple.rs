@@ -49,7 +49,8 @@ async fn w26_errors_carry_their_own_state_and_position() {
     let messages = client.query("select * from missing").await;
     assert_eq!(first_error(&messages), error("42P01"));
     assert_eq!(messages[0].field(b'P').as_deref(), Some("15"));
-    for (sql, code) in [("selec 1", "42601"), ("select nope()", "42883"), ("select '[1,x]'::vector", "22P02")] {
+    for (sql, code) in [("selec 1", "42601"), ("select nope()", "42883"), ("select '[1,x]'::vector", "22P02")]
+    {
         assert_eq!(first_error(&client.query(sql).await), error(code), "{sql}");
     }
     let messages = client.query("select $1").await;

@@ -254,31 +254,76 @@ pub(super) enum Expr {
     Aggregate(usize),
     And(Box<Expr>, Box<Expr>),
     /// `left test ANY (array)`, or ALL.
-    AnyOrAll { test: Test, left: Box<Expr>, list: Box<Expr>, all: bool },
-    AnyOrAllRows { test: Test, left: Box<Expr>, query: Box<Query>, all: bool },
+    AnyOrAll {
+        test: Test,
+        left: Box<Expr>,
+        list: Box<Expr>,
+        all: bool,
+    },
+    AnyOrAllRows {
+        test: Test,
+        left: Box<Expr>,
+        query: Box<Query>,
+        all: bool,
+    },
     Arithmetic(Arithmetic, Box<Expr>, Box<Expr>),
     Array(Vec<Expr>),
     ArrayOfRows(Box<Query>),
     Call(&'static Function, Vec<Expr>),
-    Case { whens: Vec<(Expr, Expr)>, otherwise: Box<Expr> },
-    Cast { value: Box<Expr>, from: Ty, to: Ty },
+    Case {
+        whens: Vec<(Expr, Expr)>,
+        otherwise: Box<Expr>,
+    },
+    Cast {
+        value: Box<Expr>,
+        from: Ty,
+        to: Ty,
+    },
     Coalesce(Vec<Expr>),
-    Column { depth: usize, index: usize },
+    Column {
+        depth: usize,
+        index: usize,
+    },
     /// Text.
     Concat(Box<Expr>, Box<Expr>),
     Constant(Value),
-    DistinctFrom { left: Box<Expr>, right: Box<Expr>, negated: bool },
-    Exists { query: Box<Query>, negated: bool },
+    DistinctFrom {
+        left: Box<Expr>,
+        right: Box<Expr>,
+        negated: bool,
+    },
+    Exists {
+        query: Box<Query>,
+        negated: bool,
+    },
     /// Of a record.
     Field(Box<Expr>, usize),
     /// The largest or smallest of several.
-    Extreme { values: Vec<Expr>, largest: bool },
-    In { value: Box<Expr>, list: Vec<Expr>, negated: bool },
+    Extreme {
+        values: Vec<Expr>,
+        largest: bool,
+    },
+    In {
+        value: Box<Expr>,
+        list: Vec<Expr>,
+        negated: bool,
+    },
     /// An element of a list whose first one has this number.
-    Index { list: Box<Expr>, index: Box<Expr>, lower: i64 },
-    IsNull { value: Box<Expr>, negated: bool },
+    Index {
+        list: Box<Expr>,
+        index: Box<Expr>,
+        lower: i64,
+    },
+    IsNull {
+        value: Box<Expr>,
+        negated: bool,
+    },
     /// IS [NOT] TRUE, FALSE, UNKNOWN.
-    Is { value: Box<Expr>, wanted: Option<bool>, negated: bool },
+    Is {
+        value: Box<Expr>,
+        wanted: Option<bool>,
+        negated: bool,
+    },
     JoinLists(Box<Expr>, Box<Expr>),
     Negate(Box<Expr>),
     Not(Box<Expr>),
@@ -290,7 +335,12 @@ pub(super) enum Expr {
     Row(Vec<Expr>),
     Scalar(Box<Query>),
     Set(usize),
-    Slice { list: Box<Expr>, from: Option<Box<Expr>>, to: Option<Box<Expr>>, lower: i64 },
+    Slice {
+        list: Box<Expr>,
+        from: Option<Box<Expr>>,
+        to: Option<Box<Expr>>,
+        lower: i64,
+    },
     Test(Test, Box<Expr>, Box<Expr>),
     Window(usize),
 }

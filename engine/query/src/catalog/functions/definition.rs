@@ -71,7 +71,9 @@ fn indexdef(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {
 
 fn constraintdef(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {
     match context.object(int_argument(arguments, 0)?) {
-        Some(Object::Index(table, Index::Unique(unique))) => Ok(constraint_definition(&table.def, unique).into()),
+        Some(Object::Index(table, Index::Unique(unique))) => {
+            Ok(constraint_definition(&table.def, unique).into())
+        }
         _ => Ok(Value::Null),
     }
 }
@@ -118,7 +120,8 @@ fn serial_sequence(context: &CatalogContext, arguments: &[Value]) -> Result<Valu
         return Err(Error::new(SqlState::UndefinedColumn, message));
     }
     let column = sequence_columns(&table.def).find(|column| column.name == name);
-    let qualified = |sequence: String| format!("{}.{}", quote_ident(&table.def.schema), quote_ident(&sequence));
+    let qualified =
+        |sequence: String| format!("{}.{}", quote_ident(&table.def.schema), quote_ident(&sequence));
     Ok(column.map(|column| qualified(sequence_name(&table.def, column))).into())
 }
 
@@ -132,11 +135,14 @@ fn userbyid(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {
 fn describe_object(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {
     let (class, oid, part) =
         (int_argument(arguments, 0)?, int_argument(arguments, 1)?, int_argument(arguments, 2)?);
-    let class = shapes().find(|shape| i64::from(shape.relation.oid) == class).map(|shape| shape.relation.name);
+    let class =
+        shapes().find(|shape| i64::from(shape.relation.oid) == class).map(|shape| shape.relation.name);
     let description = match class {
         Some("pg_class") => context.object(oid).map(|object| describe_class(object, part)),
         Some("pg_type") => type_name(oid, -1).map(|name| format!("type {name}")),
-        Some("pg_proc") => procedure(oid).map(|function| format!("function {}({})", function.name, function.arguments_text)),
+        Some("pg_proc") => {
+            procedure(oid).map(|function| format!("function {}({})", function.name, function.arguments_text))
+        }
         Some("pg_operator") => operator(oid).map(|name| format!("operator {name}(vector,vector)")),
         Some("pg_namespace") => namespace_name(oid).map(|name| format!("schema {name}")),
         Some("pg_extension") => Some("extension vector".to_owned()),

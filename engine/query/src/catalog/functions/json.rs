@@ -20,7 +20,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
 
 fn object(_: &CatalogContext, arguments: &[Value]) -> Result<Value> {
     if !arguments.len().is_multiple_of(2) {
-        let error = Error::new(SqlState::InvalidParameterValue, "argument list must have even number of elements");
+        let error =
+            Error::new(SqlState::InvalidParameterValue, "argument list must have even number of elements");
         return Err(error.with_hint("The arguments of json_build_object() must be keys and values in turn."));
     }
     let pairs: Vec<String> = arguments

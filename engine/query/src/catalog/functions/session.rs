@@ -16,7 +16,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function::new("version", "", "text", |_, _| {
         let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
         let release = env!("CARGO_PKG_VERSION");
-        Ok(format!("PostgreSQL {SERVER_VERSION} (Sepal {release}) on {target}, compiled by rustc, 64-bit").into())
+        Ok(format!("PostgreSQL {SERVER_VERSION} (Sepal {release}) on {target}, compiled by rustc, 64-bit")
+            .into())
     }),
     Function::new("current_catalog", "", "name", environment),
     Function::new("current_database", "", "name", environment),
@@ -110,7 +111,9 @@ fn current_setting(context: &CatalogContext, arguments: &[Value]) -> Result<Valu
 /// `pg_settings.setting` is without unit, `current_setting` has it: 64 with unit MB is `64MB`.
 fn shown(setting: &str, unit: Option<&str>) -> String {
     match unit {
-        Some(unit) if setting.ends_with(|c: char| c.is_ascii_digit()) && setting != "0" && setting != "-1" => {
+        Some(unit)
+            if setting.ends_with(|c: char| c.is_ascii_digit()) && setting != "0" && setting != "-1" =>
+        {
             format!("{setting}{unit}")
         }
         _ => setting.to_owned(),

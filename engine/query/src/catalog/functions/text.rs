@@ -10,16 +10,24 @@ use super::super::value::Value;
 use super::{Function, Returns, int_argument, optional, text_argument};
 
 pub(super) const FUNCTIONS: &[Function] = &[
-    Function::new("lower", "text", "text", |_, arguments| Ok(text_argument(arguments, 0).to_lowercase().into())),
-    Function::new("upper", "text", "text", |_, arguments| Ok(text_argument(arguments, 0).to_uppercase().into())),
+    Function::new("lower", "text", "text", |_, arguments| {
+        Ok(text_argument(arguments, 0).to_lowercase().into())
+    }),
+    Function::new("upper", "text", "text", |_, arguments| {
+        Ok(text_argument(arguments, 0).to_uppercase().into())
+    }),
     Function::new("length", "text", "integer", length),
     Function::new("char_length", "text", "integer", length),
     Function::new("character_length", "text", "integer", length),
-    Function::new("octet_length", "text", "integer", |_, arguments| Ok(text_argument(arguments, 0).len().into())),
+    Function::new("octet_length", "text", "integer", |_, arguments| {
+        Ok(text_argument(arguments, 0).len().into())
+    }),
     Function::lax("concat", "text...", "text", concat),
     Function::lax("concat_ws", "text, text...", "text", concat_ws),
     Function::new("replace", "text, text, text", "text", |_, arguments| {
-        Ok(text_argument(arguments, 0).replace(&text_argument(arguments, 1), &text_argument(arguments, 2)).into())
+        Ok(text_argument(arguments, 0)
+            .replace(&text_argument(arguments, 1), &text_argument(arguments, 2))
+            .into())
     }),
     Function::new("substr", "text, integer, integer?", "text", substring),
     Function::new("substring", "text, text, integer?", "text", substring),
@@ -29,7 +37,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
     }),
     Function::new("right", "text, integer", "text", |_, arguments| {
         let text: Vec<char> = text_argument(arguments, 0).chars().collect();
-        Ok(text[text.len() - edge(text.len(), int_argument(arguments, 1)?)..].iter().collect::<String>().into())
+        Ok(text[text.len() - edge(text.len(), int_argument(arguments, 1)?)..]
+            .iter()
+            .collect::<String>()
+            .into())
     }),
     Function::new("split_part", "text, text, integer", "text", split_part),
     Function::new("strpos", "text, text", "integer", |_, arguments| {
@@ -77,9 +88,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
         Ok(arguments[0].as_float().map(f64::ceil).into())
     }),
     Function::new("hashtext", "text", "integer", |_, arguments| {
-        let hash = text_argument(arguments, 0).bytes().fold(5381_i32, |hash, byte| {
-            hash.wrapping_mul(33).wrapping_add(i32::from(byte))
-        });
+        let hash = text_argument(arguments, 0)
+            .bytes()
+            .fold(5381_i32, |hash, byte| hash.wrapping_mul(33).wrapping_add(i32::from(byte)));
         Ok(hash.into())
     }),
 ];
@@ -164,9 +175,9 @@ fn format(_: &CatalogContext, arguments: &[Value]) -> Result<Value> {
             out.push('%');
             continue;
         }
-        let value = rest.next().ok_or_else(|| {
-            Error::new(SqlState::InvalidParameterValue, "too few arguments for format()")
-        })?;
+        let value = rest
+            .next()
+            .ok_or_else(|| Error::new(SqlState::InvalidParameterValue, "too few arguments for format()"))?;
         match directive {
             Some('s') => out.push_str(&value.to_text()),
             Some('I') => out.push_str(&quote_ident(&value.to_text())),
@@ -175,7 +186,9 @@ fn format(_: &CatalogContext, arguments: &[Value]) -> Result<Value> {
             other => {
                 let other = other.map(String::from).unwrap_or_default();
                 let message = format!("unrecognized format() type specifier \"{other}\"");
-                return Err(Error::new(SqlState::InvalidParameterValue, message).with_hint("Use %s, %I, %L or %%."));
+                return Err(
+                    Error::new(SqlState::InvalidParameterValue, message).with_hint("Use %s, %I, %L or %%.")
+                );
             }
         }
     }
@@ -184,8 +197,11 @@ fn format(_: &CatalogContext, arguments: &[Value]) -> Result<Value> {
 
 /// Whether the text matches the regular expression. psql's `^(name)$` and `^(name.*)$` need no regex engine.
 pub(in crate::catalog) fn matches(text: &str, pattern: &str, ignore_case: bool) -> Result<bool> {
-    if !ignore_case && let Some(inside) = pattern.strip_prefix("^(").and_then(|rest| rest.strip_suffix(")$")) {
-        let plain = |part: &str| part.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '<' | '>' | '#'));
+    if !ignore_case && let Some(inside) = pattern.strip_prefix("^(").and_then(|rest| rest.strip_suffix(")$"))
+    {
+        let plain = |part: &str| {
+            part.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '<' | '>' | '#'))
+        };
         if plain(inside) {
             return Ok(text == inside);
         }
@@ -197,8 +213,9 @@ pub(in crate::catalog) fn matches(text: &str, pattern: &str, ignore_case: bool) 
     }
     let column = StringArray::from(vec![text]);
     let flags = if ignore_case { Some("i") } else { None };
-    let matched = regexp_is_match_scalar(&column, pattern, flags)
-        .map_err(|error| Error::new(SqlState::DataException, format!("invalid regular expression: {error}")))?;
+    let matched = regexp_is_match_scalar(&column, pattern, flags).map_err(|error| {
+        Error::new(SqlState::DataException, format!("invalid regular expression: {error}"))
+    })?;
     Ok(matched.value(0))
 }
 

@@ -3,9 +3,7 @@
 use sepal_types::{Error, Result, SqlState};
 
 use super::super::CatalogContext;
-use super::super::names::{
-    Reg, quote_ident, quote_literal, reg_name, reg_oid, require_oid, type_name,
-};
+use super::super::names::{Reg, quote_ident, quote_literal, reg_name, reg_oid, require_oid, type_name};
 use super::super::relations::{operator, procedure};
 use super::super::shape::shapes;
 use super::super::value::Value;
@@ -13,8 +11,12 @@ use super::{Function, int_argument, optional, text_argument};
 
 pub(super) const FUNCTIONS: &[Function] = &[
     Function::lax("format_type", "oid, integer?", "text", format_type),
-    Function::new("to_regclass", "text", "regclass", |context, arguments| to_reg(context, Reg::Class, arguments)),
-    Function::new("to_regtype", "text", "regtype", |context, arguments| to_reg(context, Reg::Type, arguments)),
+    Function::new("to_regclass", "text", "regclass", |context, arguments| {
+        to_reg(context, Reg::Class, arguments)
+    }),
+    Function::new("to_regtype", "text", "regtype", |context, arguments| {
+        to_reg(context, Reg::Type, arguments)
+    }),
     Function::new("to_regproc", "text", "regproc", |context, arguments| {
         to_reg(context, Reg::Procedure, arguments)
     }),
@@ -25,7 +27,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
         to_reg(context, Reg::Namespace, arguments)
     }),
     Function::new("to_regrole", "text", "oid", |context, arguments| to_reg(context, Reg::Role, arguments)),
-    Function::new("quote_ident", "text", "text", |_, arguments| Ok(quote_ident(&text_argument(arguments, 0)).into())),
+    Function::new("quote_ident", "text", "text", |_, arguments| {
+        Ok(quote_ident(&text_argument(arguments, 0)).into())
+    }),
     Function::new("quote_literal", "text", "text", |_, arguments| {
         Ok(quote_literal(&text_argument(arguments, 0)).into())
     }),
@@ -106,7 +110,9 @@ fn reg_kind(name: &str) -> Result<Reg> {
         other => {
             return Err(Error::new(
                 SqlState::InvalidParameterValue,
-                format!("\"{other}\" is not a kind of object. Use class, namespace, operator, procedure, role or type"),
+                format!(
+                    "\"{other}\" is not a kind of object. Use class, namespace, operator, procedure, role or type"
+                ),
             ));
         }
     })

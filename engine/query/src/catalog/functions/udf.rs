@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryBuilder};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{
+    DataType, Field, FieldRef, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
+};
 use datafusion::common::{Result, ScalarValue, plan_err};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{
@@ -16,8 +18,8 @@ use datafusion::logical_expr::{
 };
 use sepal_types::{Error, SqlType};
 
-use super::super::value::{Value, column, field};
 use super::super::CatalogContext;
+use super::super::value::{Value, column, field};
 use super::{Function, Returns, catalog_functions};
 
 /// Every catalog function, bound to the context.

@@ -11,44 +11,84 @@ use super::super::shape::{Relation, Rows, no_rows};
 use super::super::value::Value;
 
 pub(super) const RELATIONS: &[Relation] = &[
-    Relation::catalog("pg_settings", 12_040, "name text, setting text, unit text, category text, short_desc text, extra_desc text, context \
+    Relation::catalog(
+        "pg_settings",
+        12_040,
+        "name text, setting text, unit text, category text, short_desc text, extra_desc text, context \
          text, vartype text, source text, min_val text, max_val text, enumvals text[], boot_val text, \
-         reset_val text, sourcefile text, sourceline integer, pending_restart boolean", settings),
-    Relation::catalog("pg_stat_activity", 12_041, "datid oid, datname name, pid integer, leader_pid integer, usesysid oid, usename name, \
+         reset_val text, sourcefile text, sourceline integer, pending_restart boolean",
+        settings,
+    ),
+    Relation::catalog(
+        "pg_stat_activity",
+        12_041,
+        "datid oid, datname name, pid integer, leader_pid integer, usesysid oid, usename name, \
          application_name text, client_addr text, client_hostname text, client_port integer, \
          backend_start timestamp with time zone, xact_start timestamp with time zone, query_start \
          timestamp with time zone, state_change timestamp with time zone, wait_event_type text, \
          wait_event text, state text, backend_xid bigint, backend_xmin bigint, query_id bigint, query \
-         text, backend_type text", sessions),
-    Relation::catalog("pg_stat_database", 12_042, "datid oid, datname name, numbackends integer, xact_commit bigint, xact_rollback bigint, \
+         text, backend_type text",
+        sessions,
+    ),
+    Relation::catalog(
+        "pg_stat_database",
+        12_042,
+        "datid oid, datname name, numbackends integer, xact_commit bigint, xact_rollback bigint, \
          blks_read bigint, blks_hit bigint, tup_returned bigint, tup_fetched bigint, tup_inserted \
          bigint, tup_updated bigint, tup_deleted bigint, conflicts bigint, temp_files bigint, \
          temp_bytes bigint, deadlocks bigint, checksum_failures bigint, checksum_last_failure \
          timestamp with time zone, blk_read_time double precision, blk_write_time double precision, \
          session_time double precision, active_time double precision, idle_in_transaction_time double \
          precision, sessions bigint, sessions_abandoned bigint, sessions_fatal bigint, \
-         sessions_killed bigint, stats_reset timestamp with time zone", databases),
-    Relation::catalog("pg_stat_user_tables", 12_043, "relid oid, schemaname name, relname name, seq_scan bigint, seq_tup_read bigint, idx_scan \
+         sessions_killed bigint, stats_reset timestamp with time zone",
+        databases,
+    ),
+    Relation::catalog(
+        "pg_stat_user_tables",
+        12_043,
+        "relid oid, schemaname name, relname name, seq_scan bigint, seq_tup_read bigint, idx_scan \
          bigint, idx_tup_fetch bigint, n_tup_ins bigint, n_tup_upd bigint, n_tup_del bigint, \
          n_tup_hot_upd bigint, n_live_tup bigint, n_dead_tup bigint, n_mod_since_analyze bigint, \
          n_ins_since_vacuum bigint, last_vacuum timestamp with time zone, last_autovacuum timestamp \
          with time zone, last_analyze timestamp with time zone, last_autoanalyze timestamp with time \
          zone, vacuum_count bigint, autovacuum_count bigint, analyze_count bigint, autoanalyze_count \
-         bigint", tables),
-    Relation::catalog("pg_stat_all_tables", 12_044, "relid oid, schemaname name, relname name, seq_scan bigint, seq_tup_read bigint, idx_scan \
+         bigint",
+        tables,
+    ),
+    Relation::catalog(
+        "pg_stat_all_tables",
+        12_044,
+        "relid oid, schemaname name, relname name, seq_scan bigint, seq_tup_read bigint, idx_scan \
          bigint, idx_tup_fetch bigint, n_tup_ins bigint, n_tup_upd bigint, n_tup_del bigint, \
          n_tup_hot_upd bigint, n_live_tup bigint, n_dead_tup bigint, n_mod_since_analyze bigint, \
          n_ins_since_vacuum bigint, last_vacuum timestamp with time zone, last_autovacuum timestamp \
          with time zone, last_analyze timestamp with time zone, last_autoanalyze timestamp with time \
          zone, vacuum_count bigint, autovacuum_count bigint, analyze_count bigint, autoanalyze_count \
-         bigint", tables),
-    Relation::catalog("pg_stat_user_indexes", 12_045, "relid oid, indexrelid oid, schemaname name, relname name, indexrelname name, idx_scan \
-         bigint, idx_tup_read bigint, idx_tup_fetch bigint", user_indexes),
-    Relation::catalog("pg_stat_all_indexes", 12_046, "relid oid, indexrelid oid, schemaname name, relname name, indexrelname name, idx_scan \
-         bigint, idx_tup_read bigint, idx_tup_fetch bigint", user_indexes),
-    Relation::catalog("pg_statio_user_tables", 12_047, "relid oid, schemaname name, relname name, heap_blks_read bigint, heap_blks_hit bigint, \
+         bigint",
+        tables,
+    ),
+    Relation::catalog(
+        "pg_stat_user_indexes",
+        12_045,
+        "relid oid, indexrelid oid, schemaname name, relname name, indexrelname name, idx_scan \
+         bigint, idx_tup_read bigint, idx_tup_fetch bigint",
+        user_indexes,
+    ),
+    Relation::catalog(
+        "pg_stat_all_indexes",
+        12_046,
+        "relid oid, indexrelid oid, schemaname name, relname name, indexrelname name, idx_scan \
+         bigint, idx_tup_read bigint, idx_tup_fetch bigint",
+        user_indexes,
+    ),
+    Relation::catalog(
+        "pg_statio_user_tables",
+        12_047,
+        "relid oid, schemaname name, relname name, heap_blks_read bigint, heap_blks_hit bigint, \
          idx_blks_read bigint, idx_blks_hit bigint, toast_blks_read bigint, toast_blks_hit bigint, \
-         tidx_blks_read bigint, tidx_blks_hit bigint", table_blocks),
+         tidx_blks_read bigint, tidx_blks_hit bigint",
+        table_blocks,
+    ),
     Relation::catalog(
         "pg_stat_progress_create_index",
         12_048,
@@ -58,23 +98,53 @@ pub(super) const RELATIONS: &[Relation] = &[
          partitions_done bigint",
         index_builds,
     ),
-    Relation::catalog("pg_stat_progress_vacuum", 12_049, "pid integer, datid oid, datname name, relid oid, phase text, heap_blks_total bigint, \
+    Relation::catalog(
+        "pg_stat_progress_vacuum",
+        12_049,
+        "pid integer, datid oid, datname name, relid oid, phase text, heap_blks_total bigint, \
          heap_blks_scanned bigint, heap_blks_vacuumed bigint, index_vacuum_count bigint, \
-         max_dead_tuples bigint, num_dead_tuples bigint", no_rows),
-    Relation::catalog("pg_stat_progress_copy", 12_050, "pid integer, datid oid, datname name, relid oid, command text, type text, bytes_processed \
-         bigint, bytes_total bigint, tuples_processed bigint, tuples_excluded bigint", no_rows),
-    Relation::catalog("pg_stat_replication", 12_051, "pid integer, usesysid oid, usename name, application_name text, client_addr text, \
+         max_dead_tuples bigint, num_dead_tuples bigint",
+        no_rows,
+    ),
+    Relation::catalog(
+        "pg_stat_progress_copy",
+        12_050,
+        "pid integer, datid oid, datname name, relid oid, command text, type text, bytes_processed \
+         bigint, bytes_total bigint, tuples_processed bigint, tuples_excluded bigint",
+        no_rows,
+    ),
+    Relation::catalog(
+        "pg_stat_replication",
+        12_051,
+        "pid integer, usesysid oid, usename name, application_name text, client_addr text, \
          client_hostname text, client_port integer, backend_start timestamp with time zone, \
          backend_xmin bigint, state text, sent_lsn text, write_lsn text, flush_lsn text, replay_lsn \
          text, write_lag interval, flush_lag interval, replay_lag interval, sync_priority integer, \
-         sync_state text, reply_time timestamp with time zone", no_rows),
-    Relation::catalog("pg_stat_ssl", 12_052, "pid integer, ssl boolean, version text, cipher text, bits integer, client_dn text, \
-         client_serial double precision, issuer_dn text", no_rows),
-    Relation::catalog("pg_stat_gssapi", 12_053, "pid integer, gss_authenticated boolean, principal text, encrypted boolean", no_rows),
-    Relation::catalog("pg_locks", 12_054, "locktype text, database oid, relation oid, page integer, tuple smallint, virtualxid text, \
+         sync_state text, reply_time timestamp with time zone",
+        no_rows,
+    ),
+    Relation::catalog(
+        "pg_stat_ssl",
+        12_052,
+        "pid integer, ssl boolean, version text, cipher text, bits integer, client_dn text, \
+         client_serial double precision, issuer_dn text",
+        no_rows,
+    ),
+    Relation::catalog(
+        "pg_stat_gssapi",
+        12_053,
+        "pid integer, gss_authenticated boolean, principal text, encrypted boolean",
+        no_rows,
+    ),
+    Relation::catalog(
+        "pg_locks",
+        12_054,
+        "locktype text, database oid, relation oid, page integer, tuple smallint, virtualxid text, \
          transactionid bigint, classid oid, objid oid, objsubid smallint, virtualtransaction text, \
          pid integer, mode text, granted boolean, fastpath boolean, waitstart timestamp with time \
-         zone", no_rows),
+         zone",
+        no_rows,
+    ),
 ];
 
 fn settings(context: &CatalogContext, rows: &mut Rows) {

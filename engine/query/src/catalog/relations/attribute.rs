@@ -4,22 +4,27 @@
 
 use sepal_types::{ColumnDef, SqlType, TableDef};
 
+use super::super::CatalogContext;
 use super::super::definitions::{column_default, identity};
 use super::super::objects::{
     Index, attribute_number, generated_oid, indexes, sequence_columns, type_and_modifier,
 };
 use super::super::shape::{Relation, Rows};
 use super::super::value::Value;
-use super::super::CatalogContext;
 use super::types::{alignment, by_value, collation, storage};
 
 pub(super) const RELATIONS: &[Relation] = &[
-    Relation::catalog("pg_attribute", 1249, "attrelid oid, attname name, atttypid oid, attstattarget integer, attlen smallint, attnum \
+    Relation::catalog(
+        "pg_attribute",
+        1249,
+        "attrelid oid, attname name, atttypid oid, attstattarget integer, attlen smallint, attnum \
          smallint, attndims integer, attcacheoff integer, atttypmod integer, attbyval boolean, \
          attalign char, attstorage char, attcompression char, attnotnull boolean, atthasdef \
          boolean, atthasmissing boolean, attidentity char, attgenerated char, attisdropped \
          boolean, attislocal boolean, attinhcount integer, attcollation oid, attacl text[], \
-         attoptions text[], attfdwoptions text[], attmissingval text", attributes),
+         attoptions text[], attfdwoptions text[], attmissingval text",
+        attributes,
+    ),
     Relation::catalog("pg_attrdef", 2604, "oid oid, adrelid oid, adnum smallint, adbin text", defaults),
 ];
 

@@ -2,28 +2,53 @@
 
 use sepal_storage::TableVersion;
 
+use super::super::CatalogContext;
 use super::super::definitions::{index_definition, index_options};
 use super::super::names::name_list;
 use super::super::objects::{Index, OWNER_OID, Object, indexes};
 use super::super::shape::{Relation, Rows, no_rows};
 use super::super::value::Value;
-use super::super::CatalogContext;
 use super::index::access_method_oid;
 
 pub(super) const RELATIONS: &[Relation] = &[
-    Relation::catalog("pg_class", 1259, "oid oid, relname name, relnamespace oid, reltype oid, reloftype oid, relowner oid, relam \
+    Relation::catalog(
+        "pg_class",
+        1259,
+        "oid oid, relname name, relnamespace oid, reltype oid, reloftype oid, relowner oid, relam \
          oid, relfilenode oid, reltablespace oid, relpages integer, reltuples real, relallvisible \
          integer, reltoastrelid oid, relhasindex boolean, relisshared boolean, relpersistence char, \
          relkind char, relnatts smallint, relchecks smallint, relhasrules boolean, relhastriggers \
          boolean, relhassubclass boolean, relrowsecurity boolean, relforcerowsecurity boolean, \
          relispopulated boolean, relreplident char, relispartition boolean, relrewrite oid, \
-         relfrozenxid bigint, relminmxid bigint, relacl text[], reloptions text[], relpartbound text", classes),
-    Relation::catalog("pg_tables", 12_000, "schemaname name, tablename name, tableowner name, tablespace name, hasindexes boolean, \
-         hasrules boolean, hastriggers boolean, rowsecurity boolean", tables),
-    Relation::catalog("pg_indexes", 12_001, "schemaname name, tablename name, indexname name, tablespace name, indexdef text", pg_indexes),
-    Relation::catalog("pg_views", 12_002, "schemaname name, viewname name, viewowner name, definition text", no_rows),
-    Relation::catalog("pg_matviews", 12_003, "schemaname name, matviewname name, matviewowner name, tablespace name, hasindexes boolean, \
-         ispopulated boolean, definition text", no_rows),
+         relfrozenxid bigint, relminmxid bigint, relacl text[], reloptions text[], relpartbound text",
+        classes,
+    ),
+    Relation::catalog(
+        "pg_tables",
+        12_000,
+        "schemaname name, tablename name, tableowner name, tablespace name, hasindexes boolean, \
+         hasrules boolean, hastriggers boolean, rowsecurity boolean",
+        tables,
+    ),
+    Relation::catalog(
+        "pg_indexes",
+        12_001,
+        "schemaname name, tablename name, indexname name, tablespace name, indexdef text",
+        pg_indexes,
+    ),
+    Relation::catalog(
+        "pg_views",
+        12_002,
+        "schemaname name, viewname name, viewowner name, definition text",
+        no_rows,
+    ),
+    Relation::catalog(
+        "pg_matviews",
+        12_003,
+        "schemaname name, matviewname name, matviewowner name, tablespace name, hasindexes boolean, \
+         ispopulated boolean, definition text",
+        no_rows,
+    ),
 ];
 
 /// Bytes that Postgres counts as one page: sizes in pages are sizes in these.

@@ -12,28 +12,73 @@ use super::super::value::Value;
 
 pub(super) const RELATIONS: &[Relation] = &[
     Relation::catalog("pg_namespace", 2615, "oid oid, nspname name, nspowner oid, nspacl text[]", namespaces),
-    Relation::catalog("pg_database", 1262, "oid oid, datname name, datdba oid, encoding integer, datlocprovider char, datistemplate \
+    Relation::catalog(
+        "pg_database",
+        1262,
+        "oid oid, datname name, datdba oid, encoding integer, datlocprovider char, datistemplate \
          boolean, datallowconn boolean, datconnlimit integer, datfrozenxid bigint, datminmxid bigint, \
          dattablespace oid, datcollate text, datctype text, daticulocale text, datlocale text, \
-         daticurules text, datcollversion text, datacl text[]", databases),
-    Relation::catalog("pg_tablespace", 1213, "oid oid, spcname name, spcowner oid, spcacl text[], spcoptions text[]", tablespaces),
-    Relation::catalog("pg_roles", 12_020, "rolname name, rolsuper boolean, rolinherit boolean, rolcreaterole boolean, rolcreatedb \
+         daticurules text, datcollversion text, datacl text[]",
+        databases,
+    ),
+    Relation::catalog(
+        "pg_tablespace",
+        1213,
+        "oid oid, spcname name, spcowner oid, spcacl text[], spcoptions text[]",
+        tablespaces,
+    ),
+    Relation::catalog(
+        "pg_roles",
+        12_020,
+        "rolname name, rolsuper boolean, rolinherit boolean, rolcreaterole boolean, rolcreatedb \
          boolean, rolcanlogin boolean, rolreplication boolean, rolconnlimit integer, rolpassword \
          text, rolvaliduntil timestamp with time zone, rolbypassrls boolean, rolconfig text[], oid \
-         oid", roles),
-    Relation::catalog("pg_authid", 1260, "oid oid, rolname name, rolsuper boolean, rolinherit boolean, rolcreaterole boolean, \
+         oid",
+        roles,
+    ),
+    Relation::catalog(
+        "pg_authid",
+        1260,
+        "oid oid, rolname name, rolsuper boolean, rolinherit boolean, rolcreaterole boolean, \
          rolcreatedb boolean, rolcanlogin boolean, rolreplication boolean, rolbypassrls boolean, \
-         rolconnlimit integer, rolpassword text, rolvaliduntil timestamp with time zone", authids),
-    Relation::catalog("pg_user", 12_021, "usename name, usesysid oid, usecreatedb boolean, usesuper boolean, userepl boolean, \
-         usebypassrls boolean, passwd text, valuntil timestamp with time zone, useconfig text[]", users),
-    Relation::catalog("pg_shadow", 12_022, "usename name, usesysid oid, usecreatedb boolean, usesuper boolean, userepl boolean, \
-         usebypassrls boolean, passwd text, valuntil timestamp with time zone, useconfig text[]", users),
+         rolconnlimit integer, rolpassword text, rolvaliduntil timestamp with time zone",
+        authids,
+    ),
+    Relation::catalog(
+        "pg_user",
+        12_021,
+        "usename name, usesysid oid, usecreatedb boolean, usesuper boolean, userepl boolean, \
+         usebypassrls boolean, passwd text, valuntil timestamp with time zone, useconfig text[]",
+        users,
+    ),
+    Relation::catalog(
+        "pg_shadow",
+        12_022,
+        "usename name, usesysid oid, usecreatedb boolean, usesuper boolean, userepl boolean, \
+         usebypassrls boolean, passwd text, valuntil timestamp with time zone, useconfig text[]",
+        users,
+    ),
     Relation::catalog("pg_group", 12_023, "groname name, grosysid oid, grolist oid[]", no_rows),
-    Relation::catalog("pg_auth_members", 1261, "oid oid, roleid oid, member oid, grantor oid, admin_option boolean, inherit_option boolean, \
-         set_option boolean", no_rows),
-    Relation::catalog("pg_extension", 3079, "oid oid, extname name, extowner oid, extnamespace oid, extrelocatable boolean, extversion \
-         text, extconfig oid[], extcondition text[]", extensions),
-    Relation::catalog("pg_available_extensions", 12_024, "name name, default_version text, installed_version text, comment text", available),
+    Relation::catalog(
+        "pg_auth_members",
+        1261,
+        "oid oid, roleid oid, member oid, grantor oid, admin_option boolean, inherit_option boolean, \
+         set_option boolean",
+        no_rows,
+    ),
+    Relation::catalog(
+        "pg_extension",
+        3079,
+        "oid oid, extname name, extowner oid, extnamespace oid, extrelocatable boolean, extversion \
+         text, extconfig oid[], extcondition text[]",
+        extensions,
+    ),
+    Relation::catalog(
+        "pg_available_extensions",
+        12_024,
+        "name name, default_version text, installed_version text, comment text",
+        available,
+    ),
     Relation::catalog(
         "pg_available_extension_versions",
         12_025,
@@ -41,9 +86,14 @@ pub(super) const RELATIONS: &[Relation] = &[
          boolean, schema name, requires name[], comment text",
         available_versions,
     ),
-    Relation::catalog("pg_collation", 3456, "oid oid, collname name, collnamespace oid, collowner oid, collprovider char, \
+    Relation::catalog(
+        "pg_collation",
+        3456,
+        "oid oid, collname name, collnamespace oid, collowner oid, collprovider char, \
          collisdeterministic boolean, collencoding integer, collcollate text, collctype text, \
-         colliculocale text, colllocale text, collicurules text, collversion text", collations),
+         colliculocale text, colllocale text, collicurules text, collversion text",
+        collations,
+    ),
 ];
 
 /// The extension `vector` in `pg_extension`.
@@ -151,7 +201,8 @@ fn available_versions(_: &CatalogContext, rows: &mut Rows) {
 }
 
 fn collations(_: &CatalogContext, rows: &mut Rows) {
-    let collations = [(100_u32, "default", "d", None), (950, "C", "c", Some("C")), (951, "POSIX", "c", Some("POSIX"))];
+    let collations =
+        [(100_u32, "default", "d", None), (950, "C", "c", Some("C")), (951, "POSIX", "c", Some("POSIX"))];
     for (oid, name, provider, locale) in collations {
         rows.push([
             ("oid", oid.into()),

@@ -11,15 +11,30 @@ use super::index::VECTOR_METHODS;
 use super::routine::{operators, procedures};
 
 pub(super) const RELATIONS: &[Relation] = &[
-    Relation::catalog("pg_constraint", 2606, "oid oid, conname name, connamespace oid, contype char, condeferrable boolean, condeferred \
+    Relation::catalog(
+        "pg_constraint",
+        2606,
+        "oid oid, conname name, connamespace oid, contype char, condeferrable boolean, condeferred \
          boolean, convalidated boolean, conrelid oid, contypid oid, conindid oid, conparentid oid, \
          confrelid oid, confupdtype char, confdeltype char, confmatchtype char, conislocal \
          boolean, coninhcount integer, connoinherit boolean, conkey smallint[], confkey smallint[], \
          conpfeqop oid[], conppeqop oid[], conffeqop oid[], confdelsetcols smallint[], conexclop \
-         oid[], conbin text", constraints),
-    Relation::catalog("pg_depend", 2608, "classid oid, objid oid, objsubid integer, refclassid oid, refobjid oid, refobjsubid integer, \
-         deptype char", dependencies),
-    Relation::catalog("pg_inherits", 2611, "inhrelid oid, inhparent oid, inhseqno integer, inhdetachpending boolean", no_rows),
+         oid[], conbin text",
+        constraints,
+    ),
+    Relation::catalog(
+        "pg_depend",
+        2608,
+        "classid oid, objid oid, objsubid integer, refclassid oid, refobjid oid, refobjsubid integer, \
+         deptype char",
+        dependencies,
+    ),
+    Relation::catalog(
+        "pg_inherits",
+        2611,
+        "inhrelid oid, inhparent oid, inhseqno integer, inhdetachpending boolean",
+        no_rows,
+    ),
 ];
 
 /// `pg_class`, `pg_attrdef`, `pg_constraint`, `pg_extension`, `pg_type`, `pg_proc`, `pg_operator`, `pg_am` as

@@ -1,24 +1,39 @@
 //! `pg_index`, `pg_am`, `pg_opclass`, `pg_opfamily`: indexes and what they are made with.
 
-use sepal_types::{ColumnDef, IndexMethod, Metric, SqlType};
 use sepal_types::limits::{PUBLIC_NAMESPACE_OID, VECTOR_OID};
+use sepal_types::{ColumnDef, IndexMethod, Metric, SqlType};
 
+use super::super::CatalogContext;
 use super::super::objects::{Index, OWNER_OID, attribute_number, indexes};
 use super::super::shape::{Relation, Rows};
 use super::super::value::Value;
-use super::super::CatalogContext;
 use super::types::collation;
 
 pub(super) const RELATIONS: &[Relation] = &[
-    Relation::catalog("pg_index", 2610, "indexrelid oid, indrelid oid, indnatts smallint, indnkeyatts smallint, indisunique boolean, \
+    Relation::catalog(
+        "pg_index",
+        2610,
+        "indexrelid oid, indrelid oid, indnatts smallint, indnkeyatts smallint, indisunique boolean, \
          indnullsnotdistinct boolean, indisprimary boolean, indisexclusion boolean, indimmediate \
          boolean, indisclustered boolean, indisvalid boolean, indcheckxmin boolean, indisready \
          boolean, indislive boolean, indisreplident boolean, indkey int2vector, indcollation \
-         oidvector, indclass oidvector, indoption int2vector, indexprs text, indpred text", pg_index),
+         oidvector, indclass oidvector, indoption int2vector, indexprs text, indpred text",
+        pg_index,
+    ),
     Relation::catalog("pg_am", 2601, "oid oid, amname name, amhandler regproc, amtype char", access_methods),
-    Relation::catalog("pg_opclass", 2616, "oid oid, opcmethod oid, opcname name, opcnamespace oid, opcowner oid, opcfamily oid, \
-         opcintype oid, opcdefault boolean, opckeytype oid", operator_classes),
-    Relation::catalog("pg_opfamily", 2753, "oid oid, opfmethod oid, opfname name, opfnamespace oid, opfowner oid", operator_families),
+    Relation::catalog(
+        "pg_opclass",
+        2616,
+        "oid oid, opcmethod oid, opcname name, opcnamespace oid, opcowner oid, opcfamily oid, \
+         opcintype oid, opcdefault boolean, opckeytype oid",
+        operator_classes,
+    ),
+    Relation::catalog(
+        "pg_opfamily",
+        2753,
+        "oid oid, opfmethod oid, opfname name, opfnamespace oid, opfowner oid",
+        operator_families,
+    ),
 ];
 
 /// `(oid, name, handler's oid, type)`; ours have fixed oids beside the vector type's.
@@ -141,7 +156,8 @@ fn operator_class(index: Index<'_>, ty: &SqlType) -> u32 {
         SqlType::Vector(_) => return VECTOR_BTREE_CLASS,
         other => other.oid(),
     };
-    let class = OPERATOR_CLASSES.iter().find(|(_, am, _, of, default)| *am == method && *of == input && *default);
+    let class =
+        OPERATOR_CLASSES.iter().find(|(_, am, _, of, default)| *am == method && *of == input && *default);
     class.map_or(0, |(oid, ..)| *oid)
 }
 
@@ -168,7 +184,14 @@ fn all_classes() -> impl Iterator<Item = (u32, u32, &'static str, u32, u32, bool
         Metric::ALL.into_iter().map(move |metric| {
             // As in pgvector: L2 is what ivfflat takes when no class is named.
             let default = method != VECTOR_METHODS[0] && metric == Metric::L2;
-            (vector_class(method, metric), method, metric.opclass(), PUBLIC_NAMESPACE_OID, VECTOR_OID, default)
+            (
+                vector_class(method, metric),
+                method,
+                metric.opclass(),
+                PUBLIC_NAMESPACE_OID,
+                VECTOR_OID,
+                default,
+            )
         })
     });
     let btree = (VECTOR_BTREE_CLASS, 403, "vector_ops", PUBLIC_NAMESPACE_OID, VECTOR_OID, true);
@@ -205,4 +228,3 @@ fn operator_families(_: &CatalogContext, rows: &mut Rows) {
         ]);
     }
 }
-

@@ -14,11 +14,19 @@ use super::information_columns::{Numbers, columns};
 use super::sequence::maximum;
 
 pub(super) const RELATIONS: &[Relation] = &[
-    Relation::information("tables", 13_425, "table_catalog name, table_schema name, table_name name, table_type varchar, \
+    Relation::information(
+        "tables",
+        13_425,
+        "table_catalog name, table_schema name, table_name name, table_type varchar, \
          self_referencing_column_name name, reference_generation varchar, user_defined_type_catalog \
          name, user_defined_type_schema name, user_defined_type_name name, is_insertable_into \
-         varchar(3), is_typed varchar(3), commit_action varchar", tables),
-    Relation::information("columns", 13_295, "table_catalog name, table_schema name, table_name name, column_name name, ordinal_position \
+         varchar(3), is_typed varchar(3), commit_action varchar",
+        tables,
+    ),
+    Relation::information(
+        "columns",
+        13_295,
+        "table_catalog name, table_schema name, table_name name, column_name name, ordinal_position \
          integer, column_default varchar, is_nullable varchar(3), data_type varchar, \
          character_maximum_length integer, character_octet_length integer, numeric_precision integer, \
          numeric_precision_radix integer, numeric_scale integer, datetime_precision integer, \
@@ -30,69 +38,159 @@ pub(super) const RELATIONS: &[Relation] = &[
          varchar(3), is_identity varchar(3), identity_generation varchar, identity_start varchar, \
          identity_increment varchar, identity_maximum varchar, identity_minimum varchar, \
          identity_cycle varchar(3), is_generated varchar, generation_expression varchar, is_updatable \
-         varchar(3)", columns),
-    Relation::information("schemata", 13_382, "catalog_name name, schema_name name, schema_owner name, default_character_set_catalog name, \
-         default_character_set_schema name, default_character_set_name name, sql_path varchar", schemata),
-    Relation::information("key_column_usage", 13_329, "constraint_catalog name, constraint_schema name, constraint_name name, table_catalog name, \
+         varchar(3)",
+        columns,
+    ),
+    Relation::information(
+        "schemata",
+        13_382,
+        "catalog_name name, schema_name name, schema_owner name, default_character_set_catalog name, \
+         default_character_set_schema name, default_character_set_name name, sql_path varchar",
+        schemata,
+    ),
+    Relation::information(
+        "key_column_usage",
+        13_329,
+        "constraint_catalog name, constraint_schema name, constraint_name name, table_catalog name, \
          table_schema name, table_name name, column_name name, ordinal_position integer, \
-         position_in_unique_constraint integer", key_columns),
-    Relation::information("table_constraints", 13_411, "constraint_catalog name, constraint_schema name, constraint_name name, table_catalog name, \
+         position_in_unique_constraint integer",
+        key_columns,
+    ),
+    Relation::information(
+        "table_constraints",
+        13_411,
+        "constraint_catalog name, constraint_schema name, constraint_name name, table_catalog name, \
          table_schema name, table_name name, constraint_type varchar, is_deferrable varchar(3), \
-         initially_deferred varchar(3), enforced varchar(3), nulls_distinct varchar(3)", constraints),
-    Relation::information("constraint_column_usage", 13_300, "table_catalog name, table_schema name, table_name name, column_name name, constraint_catalog \
-         name, constraint_schema name, constraint_name name", constraint_columns),
-    Relation::information("constraint_table_usage", 13_305, "table_catalog name, table_schema name, table_name name, constraint_catalog name, \
-         constraint_schema name, constraint_name name", constraint_tables),
-    Relation::information("referential_constraints", 13_339, "constraint_catalog name, constraint_schema name, constraint_name name, \
+         initially_deferred varchar(3), enforced varchar(3), nulls_distinct varchar(3)",
+        constraints,
+    ),
+    Relation::information(
+        "constraint_column_usage",
+        13_300,
+        "table_catalog name, table_schema name, table_name name, column_name name, constraint_catalog \
+         name, constraint_schema name, constraint_name name",
+        constraint_columns,
+    ),
+    Relation::information(
+        "constraint_table_usage",
+        13_305,
+        "table_catalog name, table_schema name, table_name name, constraint_catalog name, \
+         constraint_schema name, constraint_name name",
+        constraint_tables,
+    ),
+    Relation::information(
+        "referential_constraints",
+        13_339,
+        "constraint_catalog name, constraint_schema name, constraint_name name, \
          unique_constraint_catalog name, unique_constraint_schema name, unique_constraint_name name, \
-         match_option varchar, update_rule varchar, delete_rule varchar", no_rows),
-    Relation::information("check_constraints", 13_260, "constraint_catalog name, constraint_schema name, constraint_name name, check_clause varchar", check_constraints),
-    Relation::information("views", 13_483, "table_catalog name, table_schema name, table_name name, view_definition varchar, \
+         match_option varchar, update_rule varchar, delete_rule varchar",
+        no_rows,
+    ),
+    Relation::information(
+        "check_constraints",
+        13_260,
+        "constraint_catalog name, constraint_schema name, constraint_name name, check_clause varchar",
+        check_constraints,
+    ),
+    Relation::information(
+        "views",
+        13_483,
+        "table_catalog name, table_schema name, table_name name, view_definition varchar, \
          check_option varchar, is_updatable varchar(3), is_insertable_into varchar(3), \
          is_trigger_updatable varchar(3), is_trigger_deletable varchar(3), is_trigger_insertable_into \
-         varchar(3)", no_rows),
-    Relation::information("sequences", 13_386, "sequence_catalog name, sequence_schema name, sequence_name name, data_type varchar, \
+         varchar(3)",
+        no_rows,
+    ),
+    Relation::information(
+        "sequences",
+        13_386,
+        "sequence_catalog name, sequence_schema name, sequence_name name, data_type varchar, \
          numeric_precision integer, numeric_precision_radix integer, numeric_scale integer, \
          start_value varchar, minimum_value varchar, maximum_value varchar, increment varchar, \
-         cycle_option varchar(3)", sequences),
-    Relation::information("character_sets", 13_250, "character_set_catalog name, character_set_schema name, character_set_name name, \
+         cycle_option varchar(3)",
+        sequences,
+    ),
+    Relation::information(
+        "character_sets",
+        13_250,
+        "character_set_catalog name, character_set_schema name, character_set_name name, \
          character_repertoire name, form_of_use name, default_collate_catalog name, \
-         default_collate_schema name, default_collate_name name", character_sets),
-    Relation::information("collations", 13_265, "collation_catalog name, collation_schema name, collation_name name, pad_attribute varchar", no_rows),
-    Relation::information("domains", 13_320, "domain_catalog name, domain_schema name, domain_name name, data_type varchar, \
+         default_collate_schema name, default_collate_name name",
+        character_sets,
+    ),
+    Relation::information(
+        "collations",
+        13_265,
+        "collation_catalog name, collation_schema name, collation_name name, pad_attribute varchar",
+        no_rows,
+    ),
+    Relation::information(
+        "domains",
+        13_320,
+        "domain_catalog name, domain_schema name, domain_name name, data_type varchar, \
          character_maximum_length integer, character_octet_length integer, character_set_catalog \
          name, character_set_schema name, character_set_name name, collation_catalog name, \
          collation_schema name, collation_name name, numeric_precision integer, \
          numeric_precision_radix integer, numeric_scale integer, datetime_precision integer, \
          interval_type varchar, interval_precision integer, domain_default varchar, udt_catalog name, \
          udt_schema name, udt_name name, scope_catalog name, scope_schema name, scope_name name, \
-         maximum_cardinality integer, dtd_identifier name", no_rows),
-    Relation::information("domain_constraints", 13_310, "constraint_catalog name, constraint_schema name, constraint_name name, domain_catalog name, \
+         maximum_cardinality integer, dtd_identifier name",
+        no_rows,
+    ),
+    Relation::information(
+        "domain_constraints",
+        13_310,
+        "constraint_catalog name, constraint_schema name, constraint_name name, domain_catalog name, \
          domain_schema name, domain_name name, is_deferrable varchar(3), initially_deferred \
-         varchar(3)", no_rows),
-    Relation::information("element_types", 13_493, "object_catalog name, object_schema name, object_name name, object_type varchar, \
+         varchar(3)",
+        no_rows,
+    ),
+    Relation::information(
+        "element_types",
+        13_493,
+        "object_catalog name, object_schema name, object_name name, object_type varchar, \
          collection_type_identifier name, data_type varchar, character_maximum_length integer, \
          character_octet_length integer, character_set_catalog name, character_set_schema name, \
          character_set_name name, collation_catalog name, collation_schema name, collation_name name, \
          numeric_precision integer, numeric_precision_radix integer, numeric_scale integer, \
          datetime_precision integer, interval_type varchar, interval_precision integer, \
          domain_default varchar, udt_catalog name, udt_schema name, udt_name name, scope_catalog \
-         name, scope_schema name, scope_name name, maximum_cardinality integer, dtd_identifier name", no_rows),
-    Relation::information("enabled_roles", 13_325, "role_name name", enabled_roles),
-    Relation::information("applicable_roles", 13_236, "grantee name, role_name name, is_grantable varchar(3)", no_rows),
-    Relation::information(
-        "information_schema_catalog_name",
-        13_227,
-        "catalog_name name",
-        catalog_name,
+         name, scope_schema name, scope_name name, maximum_cardinality integer, dtd_identifier name",
+        no_rows,
     ),
-    Relation::information("column_privileges", 13_285, "grantor name, grantee name, table_catalog name, table_schema name, table_name name, \
-         column_name name, privilege_type varchar, is_grantable varchar(3)", column_privileges),
-    Relation::information("table_privileges", 13_416, "grantor name, grantee name, table_catalog name, table_schema name, table_name name, \
-         privilege_type varchar, is_grantable varchar(3), with_hierarchy varchar(3)", table_privileges),
-    Relation::information("role_table_grants", 13_421, "grantor name, grantee name, table_catalog name, table_schema name, table_name name, \
-         privilege_type varchar, is_grantable varchar(3), with_hierarchy varchar(3)", table_privileges),
-    Relation::information("routines", 13_377, "specific_catalog name, specific_schema name, specific_name name, routine_catalog name, \
+    Relation::information("enabled_roles", 13_325, "role_name name", enabled_roles),
+    Relation::information(
+        "applicable_roles",
+        13_236,
+        "grantee name, role_name name, is_grantable varchar(3)",
+        no_rows,
+    ),
+    Relation::information("information_schema_catalog_name", 13_227, "catalog_name name", catalog_name),
+    Relation::information(
+        "column_privileges",
+        13_285,
+        "grantor name, grantee name, table_catalog name, table_schema name, table_name name, \
+         column_name name, privilege_type varchar, is_grantable varchar(3)",
+        column_privileges,
+    ),
+    Relation::information(
+        "table_privileges",
+        13_416,
+        "grantor name, grantee name, table_catalog name, table_schema name, table_name name, \
+         privilege_type varchar, is_grantable varchar(3), with_hierarchy varchar(3)",
+        table_privileges,
+    ),
+    Relation::information(
+        "role_table_grants",
+        13_421,
+        "grantor name, grantee name, table_catalog name, table_schema name, table_name name, \
+         privilege_type varchar, is_grantable varchar(3), with_hierarchy varchar(3)",
+        table_privileges,
+    ),
+    Relation::information(
+        "routines",
+        13_377,
+        "specific_catalog name, specific_schema name, specific_name name, routine_catalog name, \
          routine_schema name, routine_name name, routine_type varchar, module_catalog name, \
          module_schema name, module_name name, udt_catalog name, udt_schema name, udt_name name, \
          data_type varchar, character_maximum_length integer, character_octet_length integer, \
@@ -120,8 +218,13 @@ pub(super) const RELATIONS: &[Relation] = &[
          result_cast_type_udt_catalog name, result_cast_type_udt_schema name, \
          result_cast_type_udt_name name, result_cast_scope_catalog name, result_cast_scope_schema \
          name, result_cast_scope_name name, result_cast_maximum_cardinality integer, \
-         result_cast_dtd_identifier name", no_rows),
-    Relation::information("parameters", 13_334, "specific_catalog name, specific_schema name, specific_name name, ordinal_position integer, \
+         result_cast_dtd_identifier name",
+        no_rows,
+    ),
+    Relation::information(
+        "parameters",
+        13_334,
+        "specific_catalog name, specific_schema name, specific_name name, ordinal_position integer, \
          parameter_mode varchar, is_result varchar(3), as_locator varchar(3), parameter_name name, \
          data_type varchar, character_maximum_length integer, character_octet_length integer, \
          character_set_catalog name, character_set_schema name, character_set_name name, \
@@ -129,14 +232,24 @@ pub(super) const RELATIONS: &[Relation] = &[
          integer, numeric_precision_radix integer, numeric_scale integer, datetime_precision integer, \
          interval_type varchar, interval_precision integer, udt_catalog name, udt_schema name, \
          udt_name name, scope_catalog name, scope_schema name, scope_name name, maximum_cardinality \
-         integer, dtd_identifier name, parameter_default varchar", no_rows),
-    Relation::information("triggers", 13_440, "trigger_catalog name, trigger_schema name, trigger_name name, event_manipulation varchar, \
+         integer, dtd_identifier name, parameter_default varchar",
+        no_rows,
+    ),
+    Relation::information(
+        "triggers",
+        13_440,
+        "trigger_catalog name, trigger_schema name, trigger_name name, event_manipulation varchar, \
          event_object_catalog name, event_object_schema name, event_object_table name, action_order \
          integer, action_condition varchar, action_statement varchar, action_orientation varchar, \
          action_timing varchar, action_reference_old_table name, action_reference_new_table name, \
          action_reference_old_row name, action_reference_new_row name, created timestamp with time \
-         zone", no_rows),
-    Relation::information("user_defined_types", 13_463, "user_defined_type_catalog name, user_defined_type_schema name, user_defined_type_name name, \
+         zone",
+        no_rows,
+    ),
+    Relation::information(
+        "user_defined_types",
+        13_463,
+        "user_defined_type_catalog name, user_defined_type_schema name, user_defined_type_name name, \
          user_defined_type_category varchar, is_instantiable varchar(3), is_final varchar(3), \
          ordering_form varchar, ordering_category varchar, ordering_routine_catalog name, \
          ordering_routine_schema name, ordering_routine_name name, reference_type varchar, data_type \
@@ -145,14 +258,31 @@ pub(super) const RELATIONS: &[Relation] = &[
          collation_catalog name, collation_schema name, collation_name name, numeric_precision \
          integer, numeric_precision_radix integer, numeric_scale integer, datetime_precision integer, \
          interval_type varchar, interval_precision integer, source_dtd_identifier name, \
-         ref_dtd_identifier name", no_rows),
-    Relation::information("view_table_usage", 13_478, "view_catalog name, view_schema name, view_name name, table_catalog name, table_schema name, \
-         table_name name", no_rows),
-    Relation::information("foreign_tables", 13_541, "foreign_table_catalog name, foreign_table_schema name, foreign_table_name name, \
-         foreign_server_catalog name, foreign_server_name name", no_rows),
-    Relation::information("foreign_servers", 13_528, "foreign_server_catalog name, foreign_server_name name, foreign_data_wrapper_catalog name, \
+         ref_dtd_identifier name",
+        no_rows,
+    ),
+    Relation::information(
+        "view_table_usage",
+        13_478,
+        "view_catalog name, view_schema name, view_name name, table_catalog name, table_schema name, \
+         table_name name",
+        no_rows,
+    ),
+    Relation::information(
+        "foreign_tables",
+        13_541,
+        "foreign_table_catalog name, foreign_table_schema name, foreign_table_name name, \
+         foreign_server_catalog name, foreign_server_name name",
+        no_rows,
+    ),
+    Relation::information(
+        "foreign_servers",
+        13_528,
+        "foreign_server_catalog name, foreign_server_name name, foreign_data_wrapper_catalog name, \
          foreign_data_wrapper_name name, foreign_server_type varchar, foreign_server_version varchar, \
-         authorization_identifier name", no_rows),
+         authorization_identifier name",
+        no_rows,
+    ),
 ];
 
 /// What may be granted on a table, in the standard's words.

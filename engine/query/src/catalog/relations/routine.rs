@@ -15,24 +15,44 @@ use super::super::shape::{Relation, Rows};
 use super::super::value::Value;
 
 pub(super) const RELATIONS: &[Relation] = &[
-    Relation::catalog("pg_proc", 1255, "oid oid, proname name, pronamespace oid, proowner oid, prolang oid, procost real, prorows \
+    Relation::catalog(
+        "pg_proc",
+        1255,
+        "oid oid, proname name, pronamespace oid, proowner oid, prolang oid, procost real, prorows \
          real, provariadic oid, prosupport regproc, prokind char, prosecdef boolean, proleakproof \
          boolean, proisstrict boolean, proretset boolean, provolatile char, proparallel char, \
          pronargs smallint, pronargdefaults smallint, prorettype oid, proargtypes oidvector, \
          proallargtypes oid[], proargmodes char[], proargnames text[], proargdefaults text, \
          protrftypes oid[], prosrc text, probin text, prosqlbody text, proconfig text[], proacl \
-         text[]", pg_proc),
-    Relation::catalog("pg_operator", 2617, "oid oid, oprname name, oprnamespace oid, oprowner oid, oprkind char, oprcanmerge boolean, \
+         text[]",
+        pg_proc,
+    ),
+    Relation::catalog(
+        "pg_operator",
+        2617,
+        "oid oid, oprname name, oprnamespace oid, oprowner oid, oprkind char, oprcanmerge boolean, \
          oprcanhash boolean, oprleft oid, oprright oid, oprresult oid, oprcom oid, oprnegate oid, \
-         oprcode regproc, oprrest regproc, oprjoin regproc", pg_operator),
-    Relation::catalog("pg_aggregate", 2600, "aggfnoid regproc, aggkind char, aggnumdirectargs smallint, aggtransfn regproc, aggfinalfn \
+         oprcode regproc, oprrest regproc, oprjoin regproc",
+        pg_operator,
+    ),
+    Relation::catalog(
+        "pg_aggregate",
+        2600,
+        "aggfnoid regproc, aggkind char, aggnumdirectargs smallint, aggtransfn regproc, aggfinalfn \
          regproc, aggcombinefn regproc, aggserialfn regproc, aggdeserialfn regproc, aggmtransfn \
          regproc, aggminvtransfn regproc, aggmfinalfn regproc, aggfinalextra boolean, aggmfinalextra \
          boolean, aggfinalmodify char, aggmfinalmodify char, aggsortop oid, aggtranstype oid, \
          aggtransspace integer, aggmtranstype oid, aggmtransspace integer, agginitval text, \
-         aggminitval text", pg_aggregate),
-    Relation::catalog("pg_language", 2612, "oid oid, lanname name, lanowner oid, lanispl boolean, lanpltrusted boolean, lanplcallfoid \
-         oid, laninline oid, lanvalidator oid, lanacl text[]", pg_language),
+         aggminitval text",
+        pg_aggregate,
+    ),
+    Relation::catalog(
+        "pg_language",
+        2612,
+        "oid oid, lanname name, lanowner oid, lanispl boolean, lanpltrusted boolean, lanplcallfoid \
+         oid, laninline oid, lanvalidator oid, lanacl text[]",
+        pg_language,
+    ),
 ];
 
 /// A function of `pg_proc`.
@@ -197,7 +217,9 @@ fn pg_aggregate(_: &CatalogContext, rows: &mut Rows) {
 }
 
 fn pg_language(_: &CatalogContext, rows: &mut Rows) {
-    for (oid, name, trusted) in [(INTERNAL_LANGUAGE, "internal", false), (C_LANGUAGE, "c", false), (14, "sql", true)] {
+    for (oid, name, trusted) in
+        [(INTERNAL_LANGUAGE, "internal", false), (C_LANGUAGE, "c", false), (14, "sql", true)]
+    {
         rows.push([
             ("oid", oid.into()),
             ("lanname", name.into()),

@@ -10,11 +10,21 @@ use super::super::shape::{Relation, Rows};
 use super::super::value::Value;
 
 pub(super) const RELATIONS: &[Relation] = &[
-    Relation::catalog("pg_sequence", 2224, "seqrelid oid, seqtypid oid, seqstart bigint, seqincrement bigint, seqmax bigint, seqmin \
-         bigint, seqcache bigint, seqcycle boolean", pg_sequence),
-    Relation::catalog("pg_sequences", 12_010, "schemaname name, sequencename name, sequenceowner name, data_type regtype, start_value \
+    Relation::catalog(
+        "pg_sequence",
+        2224,
+        "seqrelid oid, seqtypid oid, seqstart bigint, seqincrement bigint, seqmax bigint, seqmin \
+         bigint, seqcache bigint, seqcycle boolean",
+        pg_sequence,
+    ),
+    Relation::catalog(
+        "pg_sequences",
+        12_010,
+        "schemaname name, sequencename name, sequenceowner name, data_type regtype, start_value \
          bigint, min_value bigint, max_value bigint, increment_by bigint, cycle boolean, cache_size \
-         bigint, last_value bigint", pg_sequences),
+         bigint, last_value bigint",
+        pg_sequences,
+    ),
 ];
 
 /// The largest value of a sequence for a column of this type.

@@ -3,24 +3,39 @@
 use sepal_types::SqlType;
 use sepal_types::limits::PUBLIC_NAMESPACE_OID;
 
+use super::super::CatalogContext;
 use super::super::objects::OWNER_OID;
 use super::super::shape::{Relation, Rows, no_rows};
 use super::super::value::Value;
-use super::super::CatalogContext;
 use super::routine::procedure_named;
 
 pub(super) const RELATIONS: &[Relation] = &[
-    Relation::catalog("pg_type", 1247, "oid oid, typname name, typnamespace oid, typowner oid, typlen smallint, typbyval boolean, \
+    Relation::catalog(
+        "pg_type",
+        1247,
+        "oid oid, typname name, typnamespace oid, typowner oid, typlen smallint, typbyval boolean, \
          typtype char, typcategory char, typispreferred boolean, typisdefined boolean, typdelim \
          char, typrelid oid, typsubscript regproc, typelem oid, typarray oid, typinput regproc, \
          typoutput regproc, typreceive regproc, typsend regproc, typmodin regproc, typmodout regproc, \
          typanalyze regproc, typalign char, typstorage char, typnotnull boolean, typbasetype oid, \
          typtypmod integer, typndims integer, typcollation oid, typdefaultbin text, typdefault text, \
-         typacl text[]", types),
-    Relation::catalog("pg_range", 3541, "rngtypid oid, rngsubtype oid, rngmultitypid oid, rngcollation oid, rngsubopc oid, \
-         rngcanonical regproc, rngsubdiff regproc", no_rows),
+         typacl text[]",
+        types,
+    ),
+    Relation::catalog(
+        "pg_range",
+        3541,
+        "rngtypid oid, rngsubtype oid, rngmultitypid oid, rngcollation oid, rngsubopc oid, \
+         rngcanonical regproc, rngsubdiff regproc",
+        no_rows,
+    ),
     Relation::catalog("pg_enum", 3501, "oid oid, enumtypid oid, enumsortorder real, enumlabel name", no_rows),
-    Relation::catalog("pg_cast", 2605, "oid oid, castsource oid, casttarget oid, castfunc oid, castcontext char, castmethod char", casts),
+    Relation::catalog(
+        "pg_cast",
+        2605,
+        "oid oid, castsource oid, casttarget oid, castfunc oid, castcontext char, castmethod char",
+        casts,
+    ),
 ];
 
 /// `pg_collation`'s `default`.
@@ -111,7 +126,12 @@ fn in_out_functions(ty: &SqlType) -> (String, String, String, String) {
         _ => ty.internal_name(),
     };
     let gap = if underscored { "_" } else { "" };
-    (format!("{name}{gap}in"), format!("{name}{gap}out"), format!("{name}{gap}recv"), format!("{name}{gap}send"))
+    (
+        format!("{name}{gap}in"),
+        format!("{name}{gap}out"),
+        format!("{name}{gap}recv"),
+        format!("{name}{gap}send"),
+    )
 }
 
 fn modifier_functions(ty: &SqlType) -> (&'static str, &'static str) {
@@ -150,6 +170,7 @@ fn element(ty: &SqlType) -> u32 {
 const fn category(ty: &SqlType) -> &'static str {
     match ty {
         SqlType::Array(_) | SqlType::Int2Vector | SqlType::OidVector => "A",
+        SqlType::Bit => "V",
         SqlType::Bool => "B",
         SqlType::Bytea | SqlType::Json | SqlType::Jsonb | SqlType::Uuid | SqlType::Vector(_) => "U",
         SqlType::Char => "Z",

@@ -69,7 +69,8 @@ fn every_captured_query_is_answered() {
 
 fn answer(name: &str) -> Vec<String> {
     let context = context();
-    let query = captured().into_iter().find(|query| query.name == name).unwrap_or_else(|| panic!("no {name}"));
+    let query =
+        captured().into_iter().find(|query| query.name == name).unwrap_or_else(|| panic!("no {name}"));
     let parameters: Vec<&str> = query.parameters.iter().map(String::as_str).collect();
     rendered(&run(&context, &query.sql, &parameters).unwrap_or_else(|error| panic!("{name}: {error}")))
 }
@@ -132,10 +133,7 @@ fn drivers_find_the_vector_type() {
 fn tools_find_keys_and_indexes() {
     assert_eq!(answer("pgjdbc primary keys"), ["|items|id|1|items_pkey"]);
     assert_eq!(answer("Rails primary key"), ["id"]);
-    assert_eq!(
-        answer("pgjdbc indexes")[0],
-        "|public|items|false|items_name_key|3|1|name|A|0.0|2442|",
-    );
+    assert_eq!(answer("pgjdbc indexes")[0], "|public|items|false|items_name_key|3|1|name|A|0.0|2442|",);
     let django = answer("Django constraints");
     assert_eq!(django, ["items_pkey|[id]|p||", "items_name_key|[name]|u||"]);
     let prisma = answer("Prisma indexes");

@@ -21,7 +21,8 @@ async fn plan_and_run(context: &Arc<CatalogContext>, sql: &str) -> Vec<String> {
     let mut statement = parse(sql);
     rewrite(&mut statement, context).unwrap();
     // Planned from its text: DataFusion reads types by name.
-    let frame = session.sql(&statement.to_string()).await.unwrap_or_else(|error| panic!("{error}: {statement}"));
+    let frame =
+        session.sql(&statement.to_string()).await.unwrap_or_else(|error| panic!("{error}: {statement}"));
     let batches = frame.collect().await.unwrap_or_else(|error| panic!("{error}: {statement}"));
     batches.iter().flat_map(rendered).collect()
 }
@@ -43,8 +44,14 @@ async fn catalogs_beside_a_user_table_plan_and_run() {
             &["12"],
         ),
         ("SELECT id, 20001::regclass FROM items ORDER BY id", &["1|items", "2|items"]),
-        ("SELECT id, 'items'::regclass::pg_catalog.text, 'items'::regclass::oid FROM items LIMIT 1", &["1|items|20001"]),
-        ("SELECT id, current_database(), pg_catalog.pg_table_is_visible(20001) FROM items LIMIT 1", &["1|default|true"]),
+        (
+            "SELECT id, 'items'::regclass::pg_catalog.text, 'items'::regclass::oid FROM items LIMIT 1",
+            &["1|items|20001"],
+        ),
+        (
+            "SELECT id, current_database(), pg_catalog.pg_table_is_visible(20001) FROM items LIMIT 1",
+            &["1|default|true"],
+        ),
         ("SELECT id, pg_relation_size('items'), pg_typeof(id) FROM items LIMIT 1", &["1|20001000|bigint"]),
     ];
     for (sql, expected) in cases {
@@ -56,7 +63,7 @@ async fn catalogs_beside_a_user_table_plan_and_run() {
 fn statements_without_catalogs_are_not_touched() {
     let context = context();
     for sql in [
-        "SELECT a::text COLLATE \"C\" FROM items WHERE oid = '5' ORDER BY embedding <-> '[1,2]' LIMIT 3",
+        "SELECT name COLLATE \"C\", a::text FROM items WHERE oid = '5' ORDER BY embedding <-> '[1,2]' LIMIT 3",
         "WITH pg_class AS (SELECT 1) SELECT * FROM pg_class",
         "INSERT INTO items VALUES (1, 'x') RETURNING id",
     ] {

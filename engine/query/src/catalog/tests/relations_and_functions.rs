@@ -16,7 +16,8 @@ fn every_relation_has_all_its_columns_and_makes_its_rows() {
 
 #[test]
 fn oids_of_relations_are_unique_and_types_are_complete() {
-    let mut oids: Vec<u32> = ALL.iter().flat_map(|family| family.iter()).map(|relation| relation.oid).collect();
+    let mut oids: Vec<u32> =
+        ALL.iter().flat_map(|family| family.iter()).map(|relation| relation.oid).collect();
     let count = oids.len();
     oids.sort_unstable();
     oids.dedup();
@@ -42,21 +43,37 @@ fn only_the_sessions_environment_is_seen() {
 #[test]
 fn reg_casts_are_names_and_numbers() {
     let context = context();
-    assert_eq!(lines(&context, "SELECT 'items'::regclass, 'items'::regclass::oid, 20010::regclass"), [
-        "items|20001|\"Notes\""
-    ]);
-    assert_eq!(lines(&context, "SELECT 'vector'::regtype::oid, 'int4'::regtype, 1009::regtype::text"), [
-        "16385|integer|text[]"
-    ]);
-    assert_eq!(lines(&context, "SELECT 'public'::regnamespace::oid, relnamespace::regnamespace FROM pg_class LIMIT 1"), [
-        "2200|public"
-    ]);
-    assert_eq!(lines(&context, "SELECT attname FROM pg_attribute WHERE attrelid = 'public.items'::regclass AND attnum = 6"), [
-        "embedding"
-    ]);
+    assert_eq!(
+        lines(&context, "SELECT 'items'::regclass, 'items'::regclass::oid, 20010::regclass"),
+        ["items|20001|\"Notes\""]
+    );
+    assert_eq!(
+        lines(&context, "SELECT 'vector'::regtype::oid, 'int4'::regtype, 1009::regtype::text"),
+        ["16385|integer|text[]"]
+    );
+    assert_eq!(
+        lines(
+            &context,
+            "SELECT 'public'::regnamespace::oid, relnamespace::regnamespace FROM pg_class LIMIT 1"
+        ),
+        ["2200|public"]
+    );
+    assert_eq!(
+        lines(
+            &context,
+            "SELECT attname FROM pg_attribute WHERE attrelid = 'public.items'::regclass AND attnum = 6"
+        ),
+        ["embedding"]
+    );
     let error = run(&context, "SELECT 'nothing'::regclass", &[]).unwrap_err();
-    assert_eq!((error.state(), error.message()), (SqlState::UndefinedTable, "relation \"nothing\" does not exist"));
-    assert_eq!(lines(&context, "SELECT to_regclass('nothing') IS NULL, to_regtype('halfvec') IS NULL"), ["true|true"]);
+    assert_eq!(
+        (error.state(), error.message()),
+        (SqlState::UndefinedTable, "relation \"nothing\" does not exist")
+    );
+    assert_eq!(
+        lines(&context, "SELECT to_regclass('nothing') IS NULL, to_regtype('halfvec') IS NULL"),
+        ["true|true"]
+    );
 }
 
 #[test]
@@ -72,18 +89,23 @@ fn vectors_of_numbers_count_from_zero_and_arrays_from_one() {
 #[test]
 fn sizes_settings_and_definitions() {
     let context = context();
-    assert_eq!(lines(&context, "SELECT pg_relation_size('items_embedding_idx'), pg_table_size(20001)"), [
-        "20005000|20001000"
-    ]);
+    assert_eq!(
+        lines(&context, "SELECT pg_relation_size('items_embedding_idx'), pg_table_size(20001)"),
+        ["20005000|20001000"]
+    );
     let pretty = "SELECT pg_size_pretty(10239::bigint), pg_size_pretty(10240::bigint), pg_size_pretty(20971520::bigint), \
                   pg_size_pretty(-5000000000::bigint)";
     assert_eq!(lines(&context, pretty), ["10239 bytes|10 kB|20 MB|-4768 MB"]);
-    assert_eq!(lines(&context, "SELECT current_setting('jit'), current_setting('no.such', true) IS NULL"), ["off|true"]);
+    assert_eq!(
+        lines(&context, "SELECT current_setting('jit'), current_setting('no.such', true) IS NULL"),
+        ["off|true"]
+    );
     let error = run(&context, "SELECT current_setting('no_such')", &[]).unwrap_err();
     assert_eq!(error.state(), SqlState::UndefinedObject);
-    assert_eq!(lines(&context, "SELECT pg_get_constraintdef(20003), pg_get_serial_sequence('items', 'id')"), [
-        "UNIQUE (name)|public.items_id_seq"
-    ]);
+    assert_eq!(
+        lines(&context, "SELECT pg_get_constraintdef(20003), pg_get_serial_sequence('items', 'id')"),
+        ["UNIQUE (name)|public.items_id_seq"]
+    );
     assert_eq!(lines(&context, "SELECT pg_postmaster_start_time()::text"), ["2023-11-14 22:13:20.25+00"]);
     assert_eq!(lines(&context, "SELECT quote_ident('Order'), quote_literal('it''s')"), ["\"Order\"|'it''s'"]);
 }
@@ -103,15 +125,20 @@ fn outer_joins_groups_and_sets_follow_sql() {
     assert_eq!(lines(&context, left), ["items|2", "Notes|1"]);
     let right = "SELECT n.nspname, c.relname FROM pg_class c RIGHT JOIN pg_namespace n ON n.oid = c.relnamespace \
                  AND c.relkind = 'r' ORDER BY 1, 2 NULLS FIRST";
-    assert_eq!(lines(&context, right), ["information_schema|", "pg_catalog|", "public|Notes", "public|items"]);
+    assert_eq!(
+        lines(&context, right),
+        ["information_schema|", "pg_catalog|", "public|Notes", "public|items"]
+    );
     let union = "SELECT relkind, NULL AS n FROM pg_class UNION SELECT 'x', 5 ORDER BY 1";
     assert_eq!(lines(&context, union), ["S|", "i|", "r|", "x|5"]);
     let recursive = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 4) \
                      SELECT sum(n), current_database() FROM t";
     assert_eq!(lines(&context, recursive), ["10|default"]);
-    let distinct = "SELECT DISTINCT ON (relkind) relkind, relname FROM pg_class ORDER BY relkind, relname DESC";
+    let distinct =
+        "SELECT DISTINCT ON (relkind) relkind, relname FROM pg_class ORDER BY relkind, relname DESC";
     assert_eq!(lines(&context, distinct)[2], "r|items");
-    let nulls = "SELECT NULL = ANY (ARRAY[1]), 1 = ANY ('{1,2}'::int[]), 3 <> ALL (ARRAY[1, 2]), current_user";
+    let nulls =
+        "SELECT NULL = ANY (ARRAY[1]), 1 = ANY ('{1,2}'::int[]), 3 <> ALL (ARRAY[1, 2]), current_user";
     assert_eq!(lines(&context, nulls), ["|true|true|acme"]);
 }
 
@@ -125,7 +152,12 @@ fn endless_recursion_ends_with_an_error() {
 #[test]
 fn queries_of_user_tables_are_declined_and_wrong_ones_fail() {
     let context = context();
-    for sql in ["SELECT id FROM items", "SELECT 1", "SELECT relname FROM pg_class JOIN items ON true", "SELECT now()"] {
+    for sql in [
+        "SELECT id FROM items",
+        "SELECT 1",
+        "SELECT relname FROM pg_class JOIN items ON true",
+        "SELECT now()",
+    ] {
         assert!(prepare(&parse(sql), &[], &context).is_none(), "{sql}");
     }
     let state = |sql: &str| run(&context, sql, &[]).unwrap_err().state();
@@ -144,9 +176,13 @@ fn parameters_take_the_type_of_their_use() {
         query.parameters().iter().map(SqlType::display_name).collect::<Vec<_>>()
     };
     assert_eq!(types("SELECT 1 FROM pg_type WHERE oid = $1 AND typname = $2"), ["oid", "name"]);
-    assert_eq!(types("SELECT 1 FROM pg_type WHERE oid = ANY ($1) OR typname LIKE $2 LIMIT $3"), ["oid[]", "text", "bigint"]);
+    assert_eq!(
+        types("SELECT 1 FROM pg_type WHERE oid = ANY ($1) OR typname LIKE $2 LIMIT $3"),
+        ["oid[]", "text", "bigint"]
+    );
     assert_eq!(types("SELECT to_regtype($1), $2::int4"), ["text", "integer"]);
-    let declared = prepare(&parse("SELECT relname FROM pg_class WHERE oid = $1"), &[Some(SqlType::Int4)], &context);
+    let declared =
+        prepare(&parse("SELECT relname FROM pg_class WHERE oid = $1"), &[Some(SqlType::Int4)], &context);
     let query = declared.unwrap().unwrap();
     assert_eq!(query.parameters(), [SqlType::Int4]);
     let batch = query.run(&[parameter(&SqlType::Int4, "20001")], &context).unwrap();

@@ -84,7 +84,8 @@ fn instant(parts: &Parts, name: &str, text: &str, offset_micros: i64) -> Result<
         Some(Special::Day(offset)) => today() + offset,
         None => parts.days.ok_or_else(|| malformed(name, text))?,
     };
-    let out_of_range = || Error::new(SqlState::DatetimeFieldOverflow, format!("timestamp out of range: \"{text}\""));
+    let out_of_range =
+        || Error::new(SqlState::DatetimeFieldOverflow, format!("timestamp out of range: \"{text}\""));
     days.checked_mul(MICROS_PER_DAY)
         .and_then(|micros| micros.checked_add(parts.micros.unwrap_or(0)))
         .and_then(|micros| micros.checked_sub(offset_micros))
@@ -94,7 +95,9 @@ fn instant(parts: &Parts, name: &str, text: &str, offset_micros: i64) -> Result<
 
 /// Whether Postgres has this instant, and it is not the number that stands for an infinity.
 fn in_range(micros: i64) -> bool {
-    micros.checked_sub(WIRE_EPOCH_MICROS).is_some_and(|wire| (WIRE_FIRST_MICROS..WIRE_END_MICROS).contains(&wire))
+    micros
+        .checked_sub(WIRE_EPOCH_MICROS)
+        .is_some_and(|wire| (WIRE_FIRST_MICROS..WIRE_END_MICROS).contains(&wire))
         && micros != i64::MAX
 }
 

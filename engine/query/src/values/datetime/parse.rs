@@ -171,7 +171,9 @@ impl Parser<'_> {
         let negative = self.peek() == Some(b'-');
         self.at += 1;
         match self.peek() {
-            Some(b'0'..=b'9') if self.zone_seconds.is_none() && (self.clock.is_some() || self.date.is_some()) => {
+            Some(b'0'..=b'9')
+                if self.zone_seconds.is_none() && (self.clock.is_some() || self.date.is_some()) =>
+            {
                 let seconds = self.offset()?;
                 self.zone_seconds = Some(if negative { -seconds } else { seconds });
                 Ok(())
@@ -247,7 +249,8 @@ impl Parser<'_> {
             return Err(Problem::Syntax);
         }
         let rest = &self.bytes[self.at..];
-        let length = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"/_+-".contains(byte)).count();
+        let length =
+            rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"/_+-".contains(byte)).count();
         let rest = String::from_utf8_lossy(&rest[..length]).to_ascii_lowercase();
         Err(Problem::Zone(format!("{word}{rest}")))
     }
@@ -383,10 +386,21 @@ fn clock_micros(
 
 fn month_number(word: &str) -> Option<u32> {
     const MONTHS: [&str; 12] = [
-        "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
-        "november", "december",
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
     ];
-    let matches = |month: &str| word == month || word == &month[..3] || word == "sept" && month == "september";
+    let matches =
+        |month: &str| word == month || word == &month[..3] || word == "sept" && month == "september";
     MONTHS.iter().position(|month| matches(month)).and_then(|index| u32::try_from(index + 1).ok())
 }
 

@@ -12,8 +12,10 @@ const MAX_WRITTEN_EXPONENT: i64 = 400;
 /// Puts the members that were written from `start` on in `jsonb`'s order: by key length, then by bytes. Of equal
 /// keys the last stays.
 pub(super) fn sort_members(out: &mut String, start: usize, members: &[Member]) {
-    let keys: Vec<Cow<'_, [u8]>> = members.iter().map(|member| key_bytes(&out[member.key..member.key_end])).collect();
-    let order = |left: usize, right: usize| (keys[left].len(), &keys[left]).cmp(&(keys[right].len(), &keys[right]));
+    let keys: Vec<Cow<'_, [u8]>> =
+        members.iter().map(|member| key_bytes(&out[member.key..member.key_end])).collect();
+    let order =
+        |left: usize, right: usize| (keys[left].len(), &keys[left]).cmp(&(keys[right].len(), &keys[right]));
     if (1..keys.len()).all(|right| order(right - 1, right).is_lt()) {
         return;
     }
@@ -51,9 +53,10 @@ fn key_bytes(quoted: &str) -> Cow<'_, [u8]> {
             Some(b'n') => b'\n',
             Some(b'r') => b'\r',
             Some(b't') => b'\t',
-            Some(b'u') => rest.by_ref().take(4).fold(0, |value, digit| {
-                value << 4 | char::from(digit).to_digit(16).unwrap_or(0) as u8
-            }),
+            Some(b'u') => rest
+                .by_ref()
+                .take(4)
+                .fold(0, |value, digit| value << 4 | char::from(digit).to_digit(16).unwrap_or(0) as u8),
             Some(other) => other,
         });
     }

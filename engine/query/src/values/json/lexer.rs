@@ -222,7 +222,8 @@ impl Parser<'_> {
         let before = &self.text[..end];
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let mut start = before.ceil_char_boundary((end + 1).saturating_sub(MAX_EXCERPT_BYTES).max(line_start));
+        let mut start =
+            before.ceil_char_boundary((end + 1).saturating_sub(MAX_EXCERPT_BYTES).max(line_start));
         if start - line_start <= 3 {
             start = line_start;
         }

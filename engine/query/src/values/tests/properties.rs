@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float32Array,
-        Float64Array, Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, StringArray,
-        Time64MicrosecondArray, TimestampMicrosecondArray,
+        Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
+        Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray,
+        StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
     },
     datatypes::IntervalMonthDayNano,
 };
@@ -33,7 +33,8 @@ fn typed_value() -> impl Strategy<Value = (SqlType, ArrayRef)> {
             let array = FixedSizeBinaryArray::try_from_iter(std::iter::once(v)).unwrap();
             (SqlType::Uuid, Arc::new(array) as ArrayRef)
         }),
-        (-2_440_588..2_145_042_541).prop_map(|v| (SqlType::Date, Arc::new(Date32Array::from(vec![v])) as ArrayRef)),
+        (-2_440_588..2_145_042_541)
+            .prop_map(|v| (SqlType::Date, Arc::new(Date32Array::from(vec![v])) as ArrayRef)),
         (0..=86_400_000_000i64)
             .prop_map(|v| (SqlType::Time, Arc::new(Time64MicrosecondArray::from(vec![v])) as ArrayRef)),
         (instant(), any::<bool>()).prop_map(|(v, zone)| {
@@ -53,7 +54,10 @@ fn typed_value() -> impl Strategy<Value = (SqlType, ArrayRef)> {
 
 /// Any instant that Arrow and Postgres both have, often near 1970 and 2000.
 fn instant() -> impl Strategy<Value = i64> {
-    prop_oneof![-210_866_803_200_000_000..9_223_372_036_854_775_000i64, -2_000_000_000_000_000..2_000_000_000_000_000i64]
+    prop_oneof![
+        -210_866_803_200_000_000..9_223_372_036_854_775_000i64,
+        -2_000_000_000_000_000..2_000_000_000_000_000i64
+    ]
 }
 
 /// Decimals of every scale, with their declared type or without one.
@@ -72,7 +76,9 @@ fn decimal() -> impl Strategy<Value = (SqlType, ArrayRef)> {
 
 /// Text with everything that is special somewhere.
 fn characters() -> impl Strategy<Value = String> {
-    let special = prop::sample::select(vec!['"', '\\', '{', '}', ',', ' ', '\t', '\n', '\r', '\'', 'N', '\u{1}', 'ß', '😀']);
+    let special = prop::sample::select(vec![
+        '"', '\\', '{', '}', ',', ' ', '\t', '\n', '\r', '\'', 'N', '\u{1}', 'ß', '😀',
+    ]);
     prop::collection::vec(prop_oneof![special, any::<char>()], 0..20)
         .prop_map(|characters| characters.into_iter().filter(|character| *character != '\0').collect())
 }
@@ -164,7 +170,9 @@ fn meaning(text: &str) -> serde_json::Value {
         match value {
             serde_json::Value::Number(number) => format!("number {:.10e}", number.as_f64().unwrap()).into(),
             serde_json::Value::Array(values) => values.into_iter().map(plain).collect(),
-            serde_json::Value::Object(members) => members.into_iter().map(|(key, value)| (key, plain(value))).collect(),
+            serde_json::Value::Object(members) => {
+                members.into_iter().map(|(key, value)| (key, plain(value))).collect()
+            }
             other => other,
         }
     }
@@ -181,7 +189,8 @@ fn json() -> impl Strategy<Value = String> {
     ];
     leaf.prop_recursive(4, 40, 6, |inner| {
         prop_oneof![
-            prop::collection::vec(inner.clone(), 0..6).prop_map(|values| format!("[ {} ]", values.join(" ,"))),
+            prop::collection::vec(inner.clone(), 0..6)
+                .prop_map(|values| format!("[ {} ]", values.join(" ,"))),
             prop::collection::vec((characters(), inner), 0..6).prop_map(|members| {
                 let members: Vec<String> = members
                     .into_iter()
@@ -195,7 +204,16 @@ fn json() -> impl Strategy<Value = String> {
 
 /// Reads the bytes as every type in both forms; what is accepted must also print.
 fn feed_every_type(bytes: &[u8]) {
-    let declared = ["numeric(5,2)", "varchar(2)", "vector(2)", "int4[]", "text[]", "vector(2)[]", "numeric[]", "jsonb[]"];
+    let declared = [
+        "numeric(5,2)",
+        "varchar(2)",
+        "vector(2)",
+        "int4[]",
+        "text[]",
+        "vector(2)[]",
+        "numeric[]",
+        "jsonb[]",
+    ];
     for ty in SqlType::simple_types().chain(declared.map(ty)) {
         for read in [Builder::append_text, Builder::append_binary] {
             let mut builder = Builder::new(&ty, 1);
@@ -207,7 +225,11 @@ fn feed_every_type(bytes: &[u8]) {
                     assert!(decode_text(&ty, Some(text.as_bytes())).is_ok(), "{} {text}", ty.display_name());
                     // A name goes out as itself where Postgres would send its oid.
                     let named = matches!(ty, SqlType::Regclass | SqlType::Regproc | SqlType::Regtype);
-                    assert!(named || decode_binary(&ty, Some(&binary)).is_ok(), "{} {text}", ty.display_name());
+                    assert!(
+                        named || decode_binary(&ty, Some(&binary)).is_ok(),
+                        "{} {text}",
+                        ty.display_name()
+                    );
                 }
             }
         }

@@ -108,7 +108,12 @@ fn dates_and_times() {
         ("interval", "P", "22007", "invalid input syntax for type interval: \"P\""),
         ("interval", "1 mon 1 mon", "22007", "invalid input syntax for type interval: \"1 mon 1 mon\""),
         ("interval", "1 day 25:61", "22008", "interval field value out of range: \"1 day 25:61\""),
-        ("interval", "99999999999 years", "22008", "interval field value out of range: \"99999999999 years\""),
+        (
+            "interval",
+            "99999999999 years",
+            "22008",
+            "interval field value out of range: \"99999999999 years\"",
+        ),
     ]);
 }
 
@@ -126,12 +131,20 @@ fn json_says_what_and_where() {
         ("\"a\nb\"", "Character with value 0x0a must be escaped.", "JSON data, line 1: \"a"),
         ("1 2", "Expected end of input, but found \"2\".", "JSON data, line 1: 1 2"),
         ("{\"a\":1,}", "Expected string, but found \"}\".", "JSON data, line 1: {\"a\":1,}"),
-        ("{\"a\":1 \"b\"}", "Expected \",\" or \"}\", but found \"\"b\"\".", "JSON data, line 1: {\"a\":1 \"b\"..."),
+        (
+            "{\"a\":1 \"b\"}",
+            "Expected \",\" or \"}\", but found \"\"b\"\".",
+            "JSON data, line 1: {\"a\":1 \"b\"...",
+        ),
         ("[1 2]", "Expected \",\" or \"]\", but found \"2\".", "JSON data, line 1: [1 2..."),
         ("01", "Token \"01\" is invalid.", "JSON data, line 1: 01"),
         ("+1", "Token \"+\" is invalid.", "JSON data, line 1: +..."),
         ("{1:2}", "Expected string or \"}\", but found \"1\".", "JSON data, line 1: {1..."),
-        ("\"\\u12zz\"", "\"\\u\" must be followed by four hexadecimal digits.", "JSON data, line 1: \"\\u12z..."),
+        (
+            "\"\\u12zz\"",
+            "\"\\u\" must be followed by four hexadecimal digits.",
+            "JSON data, line 1: \"\\u12z...",
+        ),
         ("{\n\"a\": 1,\n\"b\": x\n}", "Token \"x\" is invalid.", "JSON data, line 3: \"b\": x"),
         ("1.", "Token \"1.\" is invalid.", "JSON data, line 1: 1."),
         ("-", "Token \"-\" is invalid.", "JSON data, line 1: -"),
@@ -216,10 +229,25 @@ fn binary() {
             "42804",
             "binary data has array element type 25 (text) instead of expected 23 (integer)",
         ),
-        ("int4[]", "000000020000000000000017", "0A000", "arrays of more than one dimension are not supported"),
-        ("int4[]", "000000070000000000000017", "54000", "number of array dimensions (7) exceeds the maximum allowed (6)"),
+        (
+            "int4[]",
+            "000000020000000000000017",
+            "0A000",
+            "arrays of more than one dimension are not supported",
+        ),
+        (
+            "int4[]",
+            "000000070000000000000017",
+            "54000",
+            "number of array dimensions (7) exceeds the maximum allowed (6)",
+        ),
         ("int4[]", "0000000100000002000000170000000100000001", "22P03", "invalid array flags"),
-        ("int4[]", "00000001000000000000001700000002000000010000000400000001", "22P03", "insufficient data left in message"),
+        (
+            "int4[]",
+            "00000001000000000000001700000002000000010000000400000001",
+            "22P03",
+            "insufficient data left in message",
+        ),
     ];
     for (name, bytes, code, message) in cases {
         let error = decode_binary(&ty(name), Some(&unhex(bytes))).expect_err(bytes);

@@ -25,7 +25,12 @@ const ITEMS: TableId = TableId(20_000);
 struct Blobs;
 
 impl BlobBuilder for Blobs {
-    fn build(&self, _: &sepal_types::TableDef, _: &sepal_types::IndexDef, _: &arrow::array::ArrayRef) -> Option<Vec<u8>> {
+    fn build(
+        &self,
+        _: &sepal_types::TableDef,
+        _: &sepal_types::IndexDef,
+        _: &arrow::array::ArrayRef,
+    ) -> Option<Vec<u8>> {
         Some(b"blob".to_vec())
     }
 }
@@ -90,7 +95,8 @@ fn a_crash_before_any_step_keeps_every_acknowledged_commit() {
         taken: Mutex::default(),
         acknowledged: AtomicI64::new(0),
     });
-    let with_camera = StoreOptions { fault: Some(Arc::clone(&camera) as Arc<dyn FaultInjector>), ..options() };
+    let with_camera =
+        StoreOptions { fault: Some(Arc::clone(&camera) as Arc<dyn FaultInjector>), ..options() };
     let store = TenantStore::open(&dir, TENANT, tenant_key(), with_camera).unwrap();
     history(&store, &camera.acknowledged, &Blobs);
     drop(store);
@@ -124,7 +130,8 @@ fn a_crash_during_creation_leaves_a_directory_that_can_be_used() {
         taken: Mutex::default(),
         acknowledged: AtomicI64::new(0),
     });
-    let with_camera = StoreOptions { fault: Some(Arc::clone(&camera) as Arc<dyn FaultInjector>), ..options() };
+    let with_camera =
+        StoreOptions { fault: Some(Arc::clone(&camera) as Arc<dyn FaultInjector>), ..options() };
     drop(TenantStore::create(&dir, TENANT, tenant_key(), with_camera).unwrap());
     for (image, _, point) in std::mem::take(&mut *camera.taken.lock()) {
         let opened = TenantStore::open(&image, TENANT, tenant_key(), options());
@@ -172,7 +179,8 @@ fn retried(store: &TenantStore, ops: Vec<Op>) -> Result<(), StoreError> {
 /// acknowledged commit and whether the step was reached.
 fn sabotaged(dir: &Path, saboteur: &Arc<Saboteur>) -> (i64, Option<String>) {
     let fault: Arc<dyn FaultInjector> = Arc::clone(saboteur) as _;
-    let store = TenantStore::open(dir, TENANT, tenant_key(), StoreOptions { fault: Some(fault), ..options() });
+    let store =
+        TenantStore::open(dir, TENANT, tenant_key(), StoreOptions { fault: Some(fault), ..options() });
     let Ok(store) = store else { return (0, saboteur.hit.lock().clone()) };
     let mut acknowledged = 0;
     if store.snapshot().table(ITEMS).is_none() {
@@ -231,7 +239,8 @@ fn a_full_device_takes_the_whole_group_back() {
     let saboteur = Saboteur::new(usize::MAX, libc::ENOSPC, 7);
     let fault: Arc<dyn FaultInjector> = Arc::clone(&saboteur) as _;
     let store =
-        TenantStore::open(dir.path(), TENANT, tenant_key(), StoreOptions { fault: Some(fault), ..options() }).unwrap();
+        TenantStore::open(dir.path(), TENANT, tenant_key(), StoreOptions { fault: Some(fault), ..options() })
+            .unwrap();
     let first = store.next_sequence(ITEMS, sepal_types::ColumnId(1), 3);
     saboteur.at.store(saboteur.seen.load(Ordering::SeqCst), Ordering::SeqCst);
     let full = store.commit(&store.snapshot(), vec![insert(&store, 20_000, &[first, 2, 3])]).unwrap_err();
@@ -242,7 +251,11 @@ fn a_full_device_takes_the_whole_group_back() {
     drop(store);
     let store = open(dir.path());
     assert_eq!(ids(&store, 20_000), [4]);
-    assert_eq!(store.peek_sequence(ITEMS, sepal_types::ColumnId(1)), 4, "the serial was logged with the later commit");
+    assert_eq!(
+        store.peek_sequence(ITEMS, sepal_types::ColumnId(1)),
+        4,
+        "the serial was logged with the later commit"
+    );
 }
 
 #[test]
@@ -252,7 +265,8 @@ fn a_failed_fsync_stops_the_store() {
     let saboteur = Saboteur::new(usize::MAX, libc::ENOSPC, 0);
     let fault: Arc<dyn FaultInjector> = Arc::clone(&saboteur) as _;
     let store =
-        TenantStore::open(dir.path(), TENANT, tenant_key(), StoreOptions { fault: Some(fault), ..options() }).unwrap();
+        TenantStore::open(dir.path(), TENANT, tenant_key(), StoreOptions { fault: Some(fault), ..options() })
+            .unwrap();
     // The write passes, the fdatasync after it does not.
     saboteur.at.store(saboteur.seen.load(Ordering::SeqCst) + 1, Ordering::SeqCst);
     store.commit(&store.snapshot(), vec![Op::CreateTable(items(20_000, "items"))]).unwrap_err();

@@ -6,7 +6,9 @@ use sepal_types::{TableId, TenantId};
 
 use crate::{
     NoBlobs, Op, StoreError, TenantStore,
-    fixtures::{TENANT, batch_of, commit, create, delete, files, insert, items, open, options, scan, tenant_key},
+    fixtures::{
+        TENANT, batch_of, commit, create, delete, files, insert, items, open, options, scan, tenant_key,
+    },
 };
 
 const ITEMS: TableId = TableId(20_000);
@@ -22,7 +24,9 @@ fn furnished(dir: &Path, tenant: TenantId) {
     commit(&store, vec![op]);
     store.checkpoint(&NoBlobs).unwrap();
     let segment = store.snapshot().table(ITEMS).unwrap().chunks[0].chunk.segment().unwrap();
-    assert!(store.attach_index(ITEMS, segment, items(20_000, "items").indexes[0].id, b"index bytes").unwrap());
+    assert!(
+        store.attach_index(ITEMS, segment, items(20_000, "items").indexes[0].id, b"index bytes").unwrap()
+    );
     for id in [100, 101] {
         let op = insert(&store, 20_000, &[id]);
         commit(&store, vec![op]);
@@ -71,7 +75,9 @@ fn a_flipped_byte_is_an_error_that_names_the_file() {
             flipped[position] ^= 0x10;
             std::fs::write(path, flipped).unwrap();
             match read_all(dir.path()) {
-                Err(StoreError::Corrupt { file, .. }) => assert!(file.ends_with(&name), "{name} {position}: {file}"),
+                Err(StoreError::Corrupt { file, .. }) => {
+                    assert!(file.ends_with(&name), "{name} {position}: {file}")
+                }
                 Err(error) => panic!("{name} byte {position}: {error}"),
                 Ok(found) if name.ends_with("wal") => {
                     // Only the last group may be taken for a torn tail.
@@ -80,7 +86,10 @@ fn a_flipped_byte_is_an_error_that_names_the_file() {
                     assert_eq!(found, expected, "{name} byte {position}");
                 }
                 // parquet-rs skips a few bytes: the leading magic, column metadata that the footer repeats.
-                Ok(found) => assert!(name.ends_with("parquet") && found == whole, "{name} byte {position} is not noticed"),
+                Ok(found) => assert!(
+                    name.ends_with("parquet") && found == whole,
+                    "{name} byte {position} is not noticed"
+                ),
             }
             restore(dir.path(), &content);
         }
@@ -132,7 +141,10 @@ fn a_segment_moved_between_tables_does_not_open() {
     }
     store.checkpoint(&NoBlobs).unwrap();
     drop(store);
-    let segments: Vec<_> = files(dir.path()).into_iter().filter(|(path, _)| path.to_string_lossy().ends_with("parquet")).collect();
+    let segments: Vec<_> = files(dir.path())
+        .into_iter()
+        .filter(|(path, _)| path.to_string_lossy().ends_with("parquet"))
+        .collect();
     let [(one, first), (two, second)] = &segments[..] else { panic!("two segments") };
     std::fs::write(one, second).unwrap();
     std::fs::write(two, first).unwrap();
@@ -160,7 +172,12 @@ fn no_plaintext_reaches_a_file() {
     };
     struct Plain;
     impl crate::BlobBuilder for Plain {
-        fn build(&self, _: &sepal_types::TableDef, _: &sepal_types::IndexDef, _: &arrow::array::ArrayRef) -> Option<Vec<u8>> {
+        fn build(
+            &self,
+            _: &sepal_types::TableDef,
+            _: &sepal_types::IndexDef,
+            _: &arrow::array::ArrayRef,
+        ) -> Option<Vec<u8>> {
             Some(b"canary blob".repeat(10))
         }
     }
@@ -175,7 +192,8 @@ fn no_plaintext_reaches_a_file() {
     drop(open(dir.path()));
     #[expect(clippy::cast_precision_loss, reason = "the same rounding as in the stored vectors")]
     let vector = (0x0123_4567_89ab_cdef_i64 as f32).to_le_bytes();
-    let needles: [&[u8]; 4] = [b"canary", b"embedding", &vector.repeat(2), &0x0123_4567_89ab_cdef_u64.to_le_bytes()];
+    let needles: [&[u8]; 4] =
+        [b"canary", b"embedding", &vector.repeat(2), &0x0123_4567_89ab_cdef_u64.to_le_bytes()];
     for (path, bytes) in in_log.into_iter().chain(files(dir.path())) {
         for needle in needles {
             let found = bytes.windows(needle.len()).any(|window| window == needle);

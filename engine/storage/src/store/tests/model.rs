@@ -25,7 +25,8 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let keys = || prop::collection::btree_set(0..60i64, 1..12).prop_map(|keys| keys.into_iter().collect::<Vec<_>>());
+    let keys =
+        || prop::collection::btree_set(0..60i64, 1..12).prop_map(|keys| keys.into_iter().collect::<Vec<_>>());
     let step = prop_oneof![
         6 => (keys(), any::<u8>()).prop_map(|(keys, label)| Step::Insert(keys, label)),
         4 => (keys(), any::<u8>()).prop_map(|(keys, label)| Step::Update(keys, label)),

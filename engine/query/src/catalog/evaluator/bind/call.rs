@@ -9,9 +9,7 @@ use datafusion::sql::sqlparser::ast::{
 use sepal_types::{Error, SqlState, SqlType};
 
 use super::super::super::functions::function;
-use super::super::plan::{
-    Aggregate, AggregateKind, Expr, SetCall, SetFunction, Window, WindowKind,
-};
+use super::super::plan::{Aggregate, AggregateKind, Expr, SetCall, SetFunction, Window, WindowKind};
 use super::super::ty::{Class, Ty};
 use super::{Binder, Bound, Stop, Typed, name_parts};
 
@@ -28,12 +26,12 @@ impl Binder<'_> {
         if let Some(over) = &call.over {
             return self.window(&name, over);
         }
-        let (arguments, distinct, clauses): (&[FunctionArg], bool, &[FunctionArgumentClause]) = match &call.args {
-            FunctionArguments::List(list) => (
-                &list.args,
-                list.duplicate_treatment == Some(DuplicateTreatment::Distinct),
-                &list.clauses,
-            ),
+        let (arguments, distinct, clauses): (&[FunctionArg], bool, &[FunctionArgumentClause]) = match &call
+            .args
+        {
+            FunctionArguments::List(list) => {
+                (&list.args, list.duplicate_treatment == Some(DuplicateTreatment::Distinct), &list.clauses)
+            }
             _ => (&[], false, &[]),
         };
         if let Some(kind) = aggregate_kind(&name, arguments) {
@@ -277,7 +275,10 @@ impl Binder<'_> {
             }
             ("pg_options_to_table", _) => {
                 self.touched = true;
-                (SetFunction::OptionsToTable, record(&[("option_name", Ty::TEXT), ("option_value", Ty::TEXT)]))
+                (
+                    SetFunction::OptionsToTable,
+                    record(&[("option_name", Ty::TEXT), ("option_value", Ty::TEXT)]),
+                )
             }
             ("aclexplode", _) => {
                 self.touched = true;

@@ -28,7 +28,9 @@ pub(super) fn type_named(data_type: &DataType) -> Bound<Ty> {
     let name = data_type_name(data_type);
     let modified = match data_type {
         DataType::Custom(_, modifiers) if !modifiers.is_empty() => format!("{name}({})", modifiers.join(",")),
-        DataType::Varchar(Some(length)) | DataType::CharacterVarying(Some(length)) => format!("{name}({length})"),
+        DataType::Varchar(Some(length)) | DataType::CharacterVarying(Some(length)) => {
+            format!("{name}({length})")
+        }
         _ => name.clone(),
     };
     Ok(match name.as_str() {
@@ -55,7 +57,9 @@ pub(super) fn data_type_name(data_type: &DataType) -> String {
             parts.last().cloned().unwrap_or_default()
         }
         DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)) => data_type_name(element),
-        DataType::Varchar(_) | DataType::CharacterVarying(_) | DataType::CharVarying(_) => "varchar".to_owned(),
+        DataType::Varchar(_) | DataType::CharacterVarying(_) | DataType::CharVarying(_) => {
+            "varchar".to_owned()
+        }
         DataType::Character(_) | DataType::Char(_) => "bpchar".to_owned(),
         DataType::Int(_) | DataType::Integer(_) | DataType::Int4(_) => "int4".to_owned(),
         DataType::SmallInt(_) | DataType::Int2(_) => "int2".to_owned(),

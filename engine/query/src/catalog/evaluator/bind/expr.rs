@@ -1,7 +1,7 @@
-//! Expressions.
+//! Expressions: from the AST to typed, resolved ones. Called by `query` and `from`; runs nothing.
 
 use datafusion::sql::sqlparser::ast::{
-    self, AccessExpr, BinaryOperator, Expr as Ast, Subscript, UnaryOperator, ValueWithSpan,
+    self, AccessExpr, BinaryOperator, Expr as Ast, Ident, Subscript, UnaryOperator, ValueWithSpan,
 };
 use sepal_types::{Error, SqlState};
 
@@ -203,12 +203,18 @@ impl Binder<'_> {
         });
         let (mut results, ty) = self.meet_all(results)?;
         let otherwise = results.pop().ok_or(Stop::Decline)?;
-        Ok((Expr::Case { whens: tests.into_iter().zip(results).collect(), otherwise: Box::new(otherwise) }, ty))
+        Ok((
+            Expr::Case { whens: tests.into_iter().zip(results).collect(), otherwise: Box::new(otherwise) },
+            ty,
+        ))
     }
 
     /// `list[1]`, `list[1:2]`, `(record).field`.
     fn access(&mut self, root: &Ast, chain: &[AccessExpr]) -> Bound<Typed> {
-        let (mut value, mut ty) = self.expr(root)?;
+        let ((mut value, mut ty), chain) = match dotted(root, chain) {
+            Some(names) => self.dotted_column(&names, chain)?,
+            None => (self.expr(root)?, chain),
+        };
         for access in chain {
             match access {
                 AccessExpr::Dot(Ast::Identifier(name)) => {
@@ -243,6 +249,19 @@ impl Binder<'_> {
             }
         }
         Ok((value, ty))
+    }
+
+    /// `table.column[1]` is parsed as `table` with `.column` and `[1]` on it: the longest run of names that is
+    /// a column is taken as one, and the rest of the chain is left.
+    fn dotted_column<'c>(&mut self, names: &[Ident], chain: &'c [AccessExpr]) -> Bound<(Typed, &'c [AccessExpr])> {
+        let dots = chain.iter().take_while(|access| matches!(access, AccessExpr::Dot(_))).count();
+        let bare = names.len() - dots;
+        for taken in (1..=dots).rev() {
+            if let Ok(column) = self.column(&names[..bare + taken]) {
+                return Ok((column, &chain[taken..]));
+            }
+        }
+        Ok((self.column(&names[..bare])?, chain))
     }
 
     fn subquery(&mut self, ast: &Ast) -> Bound<Typed> {
@@ -304,6 +323,24 @@ impl Binder<'_> {
         };
         Ok((Expr::AnyOrAll { test, left: Box::new(left), list: Box::new(list), all }, Ty::BOOL))
     }
+}
+
+/// The names of the root and of the dots that follow it, when it is a bare name with a dot after it.
+fn dotted(root: &Ast, chain: &[AccessExpr]) -> Option<Vec<Ident>> {
+    let mut names = match root {
+        Ast::Identifier(name) => vec![name.clone()],
+        Ast::CompoundIdentifier(names) => names.clone(),
+        _ => return None,
+    };
+    let bare = names.len();
+    for access in chain {
+        match access {
+            AccessExpr::Dot(Ast::Identifier(name)) => names.push(name.clone()),
+            AccessExpr::Dot(_) => return None,
+            AccessExpr::Subscript(_) => break,
+        }
+    }
+    (names.len() > bare).then_some(names)
 }
 
 fn strip_parentheses(ast: &Ast) -> &Ast {

@@ -35,7 +35,8 @@ impl Binder<'_> {
                 )
             };
             if !from.steps.is_empty() && table.joins.iter().any(alone) {
-                let nested = TableFactor::NestedJoin { table_with_joins: Box::new(table.clone()), alias: None };
+                let nested =
+                    TableFactor::NestedJoin { table_with_joins: Box::new(table.clone()), alias: None };
                 self.step(&mut from, &nested, Join::Inner, &JoinConstraint::None)?;
             } else {
                 self.joined(&mut from, table)?;
@@ -51,7 +52,9 @@ impl Binder<'_> {
                 JoinOperator::Join(constraint)
                 | JoinOperator::Inner(constraint)
                 | JoinOperator::CrossJoin(constraint) => (Join::Inner, constraint),
-                JoinOperator::Left(constraint) | JoinOperator::LeftOuter(constraint) => (Join::Left, constraint),
+                JoinOperator::Left(constraint) | JoinOperator::LeftOuter(constraint) => {
+                    (Join::Left, constraint)
+                }
                 JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => {
                     (Join::Right, constraint)
                 }
@@ -181,14 +184,20 @@ impl Binder<'_> {
             let (id, columns) = (cte.id, cte.columns.clone());
             self.reads.push(Read::Cte(id));
             let columns = columns.into_iter().map(|column| (column.name, column.ty)).collect();
-            return Ok(Item { source: Source::Cte(id), columns: offered(name, alias, columns), lateral: false });
+            return Ok(Item {
+                source: Source::Cte(id),
+                columns: offered(name, alias, columns),
+                lateral: false,
+            });
         }
         let shape = shape(schema.unwrap_or(PG_CATALOG), name).ok_or(Stop::Decline)?;
         self.touched = true;
-        let columns = shape.columns.iter().map(|(name, ty)| ((*name).to_owned(), Ty::Sql(ty.clone()))).collect();
+        let columns =
+            shape.columns.iter().map(|(name, ty)| ((*name).to_owned(), Ty::Sql(ty.clone()))).collect();
         let mut columns = offered(name, alias, columns);
         let qualifier = columns.first().map(|column| column.qualifier.clone()).unwrap_or_default();
-        for (name, ty) in [("tableoid", SqlType::Regclass), ("xmin", SqlType::Int8), ("ctid", SqlType::Text)] {
+        for (name, ty) in [("tableoid", SqlType::Regclass), ("xmin", SqlType::Int8), ("ctid", SqlType::Text)]
+        {
             columns.push(ScopeColumn {
                 qualifier: qualifier.clone(),
                 name: name.to_owned(),
@@ -288,7 +297,11 @@ fn attach_on(step: &mut Step, condition: Condition) {
     let own = step.offset..step.offset + step.width;
     let inner = step.kind == Join::Inner;
     let early = inner || step.kind == Join::Left;
-    if early && !step.lateral && !condition.reads.is_empty() && condition.reads.iter().all(|at| own.contains(at)) {
+    if early
+        && !step.lateral
+        && !condition.reads.is_empty()
+        && condition.reads.iter().all(|at| own.contains(at))
+    {
         step.own.push(condition.expr);
         return;
     }
@@ -330,8 +343,9 @@ fn conjuncts(condition: &ast::Expr) -> Vec<&ast::Expr> {
 /// Columns under the item's name or alias, renamed by the alias's column list.
 fn offered(name: &str, alias: Option<&TableAlias>, columns: Vec<(String, Ty)>) -> Vec<ScopeColumn> {
     let qualifier = alias.map_or_else(|| name.to_owned(), |alias| fold(&alias.name));
-    let names: Vec<String> =
-        alias.map(|alias| alias.columns.iter().map(|column| fold(&column.name)).collect()).unwrap_or_default();
+    let names: Vec<String> = alias
+        .map(|alias| alias.columns.iter().map(|column| fold(&column.name)).collect())
+        .unwrap_or_default();
     columns
         .into_iter()
         .enumerate()

@@ -155,12 +155,17 @@ impl<'a> Binder<'a> {
             return Ok((Expr::Column { depth: top - 1 - level, index }, ty));
         }
         // Functions that SQL writes without parentheses, where the parser took them for columns.
-        if matches!(name.as_str(), "current_catalog" | "current_role" | "current_schema" | "current_user" | "session_user")
-            && qualifier.is_none_or(|qualifier| qualifier == "pg_catalog")
+        if matches!(
+            name.as_str(),
+            "current_catalog" | "current_role" | "current_schema" | "current_user" | "session_user"
+        ) && qualifier.is_none_or(|qualifier| qualifier == "pg_catalog")
         {
             return self.scalar_function(&name.clone(), Vec::new());
         }
-        let written = folded.join(".");
+        let written = match folded.as_slice() {
+            [name] => format!("\"{name}\""),
+            parts => parts.join("."),
+        };
         Err(Error::new(SqlState::UndefinedColumn, format!("column {written} does not exist")).into())
     }
 
@@ -267,8 +272,10 @@ fn narrows(ty: &Ty) -> bool {
 }
 
 fn no_operator(left: &str, operator: &str, right: &str) -> Stop {
-    let error =
-        Error::new(SqlState::UndefinedFunction, format!("operator does not exist: {left} {operator} {right}"));
+    let error = Error::new(
+        SqlState::UndefinedFunction,
+        format!("operator does not exist: {left} {operator} {right}"),
+    );
     Stop::Fail(error.with_hint("You might need to add explicit type casts."))
 }
 

@@ -13,10 +13,13 @@ fn own_name(expr: &ast::Expr) -> Option<String> {
     match expr {
         ast::Expr::Identifier(ident) => Some(fold(ident)),
         ast::Expr::CompoundIdentifier(parts) => parts.last().map(fold),
-        ast::Expr::CompoundFieldAccess { root, access_chain } => match access_chain.last() {
-            Some(ast::AccessExpr::Dot(ast::Expr::Identifier(ident))) => Some(fold(ident)),
-            _ => own_name(root),
-        },
+        ast::Expr::CompoundFieldAccess { root, access_chain } => {
+            let field = access_chain.iter().rev().find_map(|access| match access {
+                ast::AccessExpr::Dot(ast::Expr::Identifier(ident)) => Some(fold(ident)),
+                _ => None,
+            });
+            field.or_else(|| own_name(root))
+        }
         ast::Expr::Function(function) => super::name_parts(&function.name)?.pop(),
         ast::Expr::Cast { expr, data_type, .. } => {
             let inner = own_name(expr).filter(|name| name != "case");

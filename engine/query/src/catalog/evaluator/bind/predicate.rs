@@ -10,9 +10,7 @@ impl Binder<'_> {
     /// IS …, IN, BETWEEN, LIKE, and the functions with a syntax of their own.
     pub(super) fn predicate(&mut self, ast: &Ast) -> Bound<Typed> {
         let expr = match ast {
-            Ast::IsNull(value) => {
-                Expr::IsNull { value: Box::new(self.expr(value)?.0), negated: false }
-            }
+            Ast::IsNull(value) => Expr::IsNull { value: Box::new(self.expr(value)?.0), negated: false },
             Ast::IsNotNull(value) => Expr::IsNull { value: Box::new(self.expr(value)?.0), negated: true },
             Ast::IsTrue(value) => self.is(value, Some(true), false)?,
             Ast::IsNotTrue(value) => self.is(value, Some(true), true)?,

@@ -3,9 +3,7 @@
 use datafusion::sql::sqlparser::ast::{self, LimitClause, OrderByKind, SetExpr, SetOperator, SetQuantifier};
 use sepal_types::{Error, SqlState};
 
-use super::super::plan::{
-    Body, Column, Cte, Expr, Query, Recursion, SetKind, SetOperation, Sort, SortKey,
-};
+use super::super::plan::{Body, Column, Cte, Expr, Query, Recursion, SetKind, SetOperation, Sort, SortKey};
 use super::super::ty::Ty;
 use super::{Binder, Bound, CteName, Read, Scope, Stop, fold};
 

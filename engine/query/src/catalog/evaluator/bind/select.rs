@@ -99,7 +99,12 @@ impl Binder<'_> {
         Ok((output, columns))
     }
 
-    fn star(&mut self, qualifier: Option<&str>, output: &mut Vec<Expr>, columns: &mut Vec<Column>) -> Bound<()> {
+    fn star(
+        &mut self,
+        qualifier: Option<&str>,
+        output: &mut Vec<Expr>,
+        columns: &mut Vec<Column>,
+    ) -> Bound<()> {
         let level = self.scopes.len() - 1;
         let offered = self.scopes[level].columns.clone();
         let before = output.len();
@@ -172,9 +177,10 @@ impl Binder<'_> {
         for key in order {
             // An output's name wins over an input column; the same expression is not computed twice.
             let same = |item: &SelectItem| matches!(item, SelectItem::UnnamedExpr(expr) if *expr == key.expr);
-            let starless = !ast.projection.iter().any(|item| {
-                matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
-            });
+            let starless = !ast
+                .projection
+                .iter()
+                .any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
             let place = output_place(&key.expr)
                 .or_else(|| named_output(columns, &key.expr))
                 .or_else(|| ast.projection.iter().position(same).filter(|_| starless));

@@ -63,8 +63,9 @@ impl Run<'_> {
         }
         inputs.sort_by(|left, right| {
             let pairs = left.1.iter().zip(&right.1).zip(&aggregate.order);
-            let mut orders = pairs
-                .map(|((left, right), (_, descending, nulls_first))| compare(left, right, *descending, *nulls_first));
+            let mut orders = pairs.map(|((left, right), (_, descending, nulls_first))| {
+                compare(left, right, *descending, *nulls_first)
+            });
             orders.find(|order| order.is_ne()).unwrap_or(std::cmp::Ordering::Equal)
         });
         Ok(folded(aggregate.kind, inputs.into_iter().map(|(arguments, _)| arguments).collect()))
@@ -164,9 +165,10 @@ fn folded(kind: AggregateKind, inputs: Vec<Row>) -> Value {
         }
         AggregateKind::Sum => values.iter().filter_map(Value::as_float).sum::<f64>().into(),
         AggregateKind::Average => mean(&values).into(),
-        AggregateKind::ArrayAgg | AggregateKind::Count | AggregateKind::CountRows | AggregateKind::JsonAgg => {
-            Value::Null
-        }
+        AggregateKind::ArrayAgg
+        | AggregateKind::Count
+        | AggregateKind::CountRows
+        | AggregateKind::JsonAgg => Value::Null,
     }
 }
 

@@ -74,8 +74,10 @@ impl Run<'_> {
             parse_list(&text)
         };
         let items = items.ok_or_else(|| {
-            let error =
-                Error::new(SqlState::InvalidTextRepresentation, format!("malformed array literal: \"{text}\""));
+            let error = Error::new(
+                SqlState::InvalidTextRepresentation,
+                format!("malformed array literal: \"{text}\""),
+            );
             error.with_detail("Array value must start with \"{\" and end with \"}\".")
         })?;
         let cast = items.into_iter().map(|item| match item {
@@ -97,7 +99,10 @@ fn whole(value: &Value, to: &Ty) -> Result<Value> {
     if fits {
         Ok(Value::Int(number))
     } else {
-        Err(Error::new(SqlState::NumericValueOutOfRange, format!("{number} is out of range for type {}", to.name())))
+        Err(Error::new(
+            SqlState::NumericValueOutOfRange,
+            format!("{number} is out of range for type {}", to.name()),
+        ))
     }
 }
 

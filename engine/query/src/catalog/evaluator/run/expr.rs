@@ -285,7 +285,10 @@ fn arithmetic(operator: Arithmetic, left: &Value, right: &Value) -> Result<Value
         Arithmetic::Divide => left / right,
         Arithmetic::Remainder => left % right,
         Arithmetic::And | Arithmetic::Or => {
-            return Err(Error::new(SqlState::UndefinedFunction, "operator does not exist for fractions: & or |"));
+            return Err(Error::new(
+                SqlState::UndefinedFunction,
+                "operator does not exist for fractions: & or |",
+            ));
         }
     }))
 }

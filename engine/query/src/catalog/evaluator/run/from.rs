@@ -130,8 +130,7 @@ impl Run<'_> {
             self.spend()?;
             let row = shifted(row, step.offset);
             let frame = Frame::new(&row, outer);
-            let key: Row =
-                step.keys.iter().map(|(_, own)| self.eval(own, &frame)).collect::<Result<_>>()?;
+            let key: Row = step.keys.iter().map(|(_, own)| self.eval(own, &frame)).collect::<Result<_>>()?;
             // NULL equals nothing.
             if !key.iter().any(Value::is_null) {
                 places.entry(key).or_default().push(place);
@@ -227,7 +226,9 @@ impl Run<'_> {
             }
             SetFunction::GenerateSeries => self.series(&arguments)?,
             SetFunction::Keywords => RESERVED.iter().map(|word| keyword(word)).collect(),
-            SetFunction::OptionsToTable => list().iter().map(|option| option_row(&option.to_text())).collect(),
+            SetFunction::OptionsToTable => {
+                list().iter().map(|option| option_row(&option.to_text())).collect()
+            }
             // Access lists are all NULL: the owner's rights need no list.
             SetFunction::AclExplode => Vec::new(),
         })
@@ -256,8 +257,7 @@ impl Run<'_> {
 }
 
 fn keyword(word: &str) -> Value {
-    let fields =
-        [word.into(), "R".into(), true.into(), "reserved".into(), Value::text("can be bare label")];
+    let fields = [word.into(), "R".into(), true.into(), "reserved".into(), Value::text("can be bare label")];
     Value::Record(fields.into())
 }
 

@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use sepal_types::{Error, Result, SqlState};
 
-use super::super::plan::{Body, Cte, Distinct, Expr, Query, Select, SetKind, SetOperation, Sort, SortKey};
 use super::super::super::value::Value;
+use super::super::plan::{Body, Cte, Distinct, Expr, Query, Select, SetKind, SetOperation, Sort, SortKey};
 use super::{Frame, Row, Rows, Run};
 
 /// Rows that a recursive query may make: catalogs have no hierarchy that is anywhere near as large.
@@ -180,7 +180,8 @@ impl Run<'_> {
         }
         let longest = lists.iter().map(Vec::len).max().unwrap_or(0);
         for place in 0..longest {
-            let sets: Row = lists.iter().map(|list| list.get(place).cloned().unwrap_or(Value::Null)).collect();
+            let sets: Row =
+                lists.iter().map(|list| list.get(place).cloned().unwrap_or(Value::Null)).collect();
             self.output(select, sort, &Frame { sets: &sets, ..*frame }, out)?;
         }
         Ok(())
@@ -238,8 +239,20 @@ fn compare_keys(left: &[Value], right: &[Value], sort: &[Sort]) -> Ordering {
 pub(super) fn compare(left: &Value, right: &Value, descending: bool, nulls_first: bool) -> Ordering {
     match (left.is_null(), right.is_null()) {
         (true, true) => Ordering::Equal,
-        (true, false) => if nulls_first { Ordering::Less } else { Ordering::Greater },
-        (false, true) => if nulls_first { Ordering::Greater } else { Ordering::Less },
+        (true, false) => {
+            if nulls_first {
+                Ordering::Less
+            } else {
+                Ordering::Greater
+            }
+        }
+        (false, true) => {
+            if nulls_first {
+                Ordering::Greater
+            } else {
+                Ordering::Less
+            }
+        }
         (false, false) if descending => right.order(left),
         (false, false) => left.order(right),
     }
