@@ -10,6 +10,7 @@
 //! | `frames` | does any sequence of bytes end more than its own connection? |
 //! | `protocol` | does the conversation go as Postgres' does? |
 //! | `auth` | who comes in, and who is thrown out? |
+//! | `index_build` | does an index build show itself and leave others alone? |
 //! | `tenancy` | what does one tenant learn of another? |
 //! | `canary` | does plaintext reach the disk? |
 //! | `crash` | what does kill -9 lose? |
@@ -26,6 +27,7 @@ mod connections;
 mod crash;
 mod disk_full;
 mod frames;
+mod index_build;
 mod protocol;
 mod rust_client;
 mod server;

@@ -289,6 +289,19 @@ fn an_error_skips_the_pipeline_until_sync() {
 }
 
 #[test]
+fn an_error_is_sent_at_once() {
+    // asyncpg sends Parse, Describe, Flush and decides by the answer whether to send Sync: it would wait for ever.
+    let survivor = Survivor::new();
+    let mut wire = survivor.log_in();
+    for wait in [flush(), Vec::new()] {
+        wire.send(&[parse("", "SELECT nope", &[]), about(b'D', b'S', ""), wait].concat());
+        assert_eq!(wire.message().expect("an error").state(), "42703");
+        wire.send(&sync());
+        assert_eq!(kinds(&wire.until_ready()), "Z");
+    }
+}
+
+#[test]
 fn a_pipeline_up_to_sync_is_one_transaction() {
     let survivor = Survivor::new();
     let mut wire = survivor.log_in();

@@ -46,6 +46,7 @@ files! {
     "sepal" {
         sepal_conflicts "conflicts.slt",
         sepal_escapes "escapes.slt",
+        sepal_explain "explain.slt",
         sepal_indexes "indexes.slt",
         sepal_knn "knn.slt",
     }

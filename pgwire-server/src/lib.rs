@@ -8,8 +8,8 @@
 //!    malformed frame ends the connection; it never panics and never reaches the session.
 //! 4. `session::simple` or `session::extended` hands SQL to `sepal_database::Session`, which answers with a
 //!    stream of record batches.
-//! 5. [`sepal_database::values`] writes each row into the output buffer, which is sent at Sync, Flush or 64 KiB and never grows
-//!    with the result: a slow client slows the query down.
+//! 5. [`sepal_database::values`] writes each row into the output buffer, which is sent at Sync, Flush or 64 KiB
+//!    and never grows with the result: a slow client slows the query down.
 //!
 //! Nothing here knows how data is stored or planned; that is behind `sepal_database`.
 

@@ -75,7 +75,6 @@ def vectors(connection):
     assert (row[0] == embeddings[1]).all()
     row = connection.execute("SELECT %s::vector <=> %s", (Vector([1, 0]), Vector([0, 1]))).fetchone()
     assert row == (1.0,)
-    assert connection.execute("SELECT avg(embedding)::text FROM py_items").fetchone()[0].startswith("[1.333")
     ok("register_vector, insert, search")
     for operator, opclass in (("<->", "l2"), ("<=>", "cosine"), ("<#>", "ip"), ("<+>", "l1")):
         connection.execute(f"CREATE INDEX ON py_items USING hnsw (embedding vector_{opclass}_ops)")

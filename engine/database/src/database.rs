@@ -15,7 +15,10 @@ use sepal_control::{Control, ControlOptions, DEFAULT_ENVIRONMENT, KeyCacheStats,
 use sepal_crypto::Key;
 use sepal_storage::ColumnCache;
 use sepal_types::{Error, Result, SqlState, TenantId};
-use tokio::sync::OnceCell;
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::OnceCell,
+};
 
 use crate::{
     directory_lock::DirectoryLock,
@@ -39,7 +42,18 @@ pub struct Database {
     tenants: Mutex<HashMap<TenantId, Arc<OnceCell<Arc<OpenTenant>>>>>,
     next_pid: AtomicI32,
     started_us: i64,
+    /// Where queries compute: apart from the threads that serve connections.
+    workers: Option<Runtime>,
     _lock: DirectoryLock,
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // A runtime may not be waited for inside another one.
+        if let Some(workers) = self.workers.take() {
+            workers.shutdown_background();
+        }
+    }
 }
 
 /// Gauges for `/metrics`.
@@ -72,6 +86,12 @@ impl Database {
             &options.root_key,
             ControlOptions::default(),
         )?;
+        let workers = Builder::new_multi_thread()
+            .worker_threads(options.threads.max(1))
+            .thread_name("sepal-query")
+            .enable_all()
+            .build()
+            .map_err(|problem| Error::bug(format!("the query workers do not start: {problem}")))?;
         lock.announce()?;
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Arc::new(Self {
@@ -80,6 +100,7 @@ impl Database {
             tenants: Mutex::default(),
             next_pid: AtomicI32::new(1),
             started_us: i64::try_from(started.as_micros()).unwrap_or(0),
+            workers: Some(workers),
             options,
             _lock: lock,
         }))
@@ -146,7 +167,9 @@ impl Database {
             .get_or_try_init(|| async move {
                 let opening = tokio::task::spawn_blocking(move || {
                     let key = database.control.tenant_key(id)?;
-                    OpenTenant::open(id, key, &database.options, &database.cache)
+                    let workers = database.workers.as_ref().map(|workers| workers.handle().clone());
+                    let workers = workers.ok_or_else(|| Error::bug("the query workers are gone"))?;
+                    OpenTenant::open(id, key, &database.options, &database.cache, workers)
                 });
                 let tenant = opening
                     .await

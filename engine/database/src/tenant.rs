@@ -14,7 +14,7 @@ use sepal_crypto::Key;
 use sepal_query::{planner::Engine, vector::IndexCache};
 use sepal_storage::{ColumnCache, Op, StoreOptions, TenantStore};
 use sepal_types::{Error, Result, SqlState, TableId, TenantId};
-use tokio::sync::Notify;
+use tokio::{runtime::Handle, sync::Notify};
 
 use crate::{builds::BuildBoard, options::DatabaseOptions};
 
@@ -47,6 +47,7 @@ impl OpenTenant {
         key: Key,
         options: &DatabaseOptions,
         cache: &Arc<ColumnCache>,
+        workers: Handle,
     ) -> Result<Arc<Self>> {
         let directory = directory(&options.data_dir, id);
         let store_options = StoreOptions {
@@ -67,7 +68,7 @@ impl OpenTenant {
         Ok(Arc::new(Self {
             id,
             store,
-            engine: Engine::new(options.query_memory_bytes, options.threads)?,
+            engine: Engine::new(options.query_memory_bytes, options.threads, workers)?,
             indexes: Arc::new(IndexCache::new(options.cache_bytes / 2)),
             builds: Arc::default(),
             definitions: AtomicU64::new(0),

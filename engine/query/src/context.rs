@@ -3,11 +3,13 @@
 //! `database::Session` builds one per statement. It names exactly one tenant's snapshot; nothing in this crate
 //! can reach another tenant's.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{fmt::Debug, ops::ControlFlow, sync::Arc, time::Duration};
+
+use datafusion::sql::sqlparser::ast;
 
 use parking_lot::RwLock;
 use sepal_storage::Snapshot;
-use sepal_types::{Result, SqlType};
+use sepal_types::{Result, SqlType, TableDef};
 
 use crate::{catalog::CatalogContext, vector::IndexCache};
 
@@ -79,14 +81,17 @@ pub struct StatementContext {
 }
 
 impl StatementContext {
-    /// The type of a column of that name, when all tables that have one agree on it.
-    pub fn column_type(&self, name: &str) -> Option<SqlType> {
+    /// The types of the columns of the tables that a query names.
+    pub fn column_types(&self, query: &ast::Query) -> impl Fn(&str) -> Option<SqlType> + use<> {
         let snapshot = self.snapshot.get();
-        let mut types = snapshot
-            .tables()
-            .filter(|version| version.def.environment == *self.environment)
-            .filter_map(|version| version.def.column(name).map(|column| column.ty.clone()));
-        let first = types.next()?;
-        types.all(|other| other == first).then_some(first)
+        let mut tables: Vec<Arc<TableDef>> = Vec::new();
+        let _ = ast::visit_relations(query, |name| {
+            let found = crate::ddl::object_name(name)
+                .ok()
+                .and_then(|name| snapshot.find(&self.environment, &name).cloned());
+            tables.extend(found.map(|version| Arc::clone(&version.def)));
+            ControlFlow::<()>::Continue(())
+        });
+        move |name| tables.iter().find_map(|def| def.column(name).map(|column| column.ty.clone()))
     }
 }

@@ -98,6 +98,13 @@ fn schema(error: &SchemaError) -> Error {
                 .with_hint("Give one of the two another name with AS.")
         }
         SchemaError::FieldNotFound { field, valid_fields } => {
+            let known = |relation: &datafusion::common::TableReference| {
+                valid_fields.iter().any(|valid| valid.relation.as_ref() == Some(relation))
+            };
+            if let Some(relation) = field.relation.as_ref().filter(|relation| !known(relation)) {
+                let message = format!("missing FROM-clause entry for table \"{}\"", relation.table());
+                return Error::new(SqlState::UndefinedTable, message);
+            }
             let name = match &field.relation {
                 Some(relation) => format!("{relation}.{}", field.name),
                 None => format!("\"{}\"", field.name),
@@ -154,6 +161,9 @@ fn wording(message: &str, otherwise: SqlState) -> Error {
             SqlState::CardinalityViolation,
             "more than one row returned by a subquery used as an expression",
         );
+    }
+    if is("aggregate functions are not allowed in the where") {
+        return Error::new(SqlState::GroupingError, "aggregate functions are not allowed in WHERE");
     }
     if is("must appear in the group by")
         || is("must be in the group by")

@@ -236,16 +236,6 @@ public class Client {
                 + rows.getString("IS_NULLABLE"));
         }
         same(List.of("id bigserial NO", "embedding vector YES"), columns);
-        List<String> keys = new ArrayList<>();
-        try (ResultSet rows = data.getPrimaryKeys(null, "public", "jd_items")) {
-            while (rows.next()) keys.add(rows.getString("COLUMN_NAME") + " " + rows.getString("PK_NAME"));
-        }
-        same(List.of("id jd_items_pkey"), keys);
-        List<String> indexes = new ArrayList<>();
-        try (ResultSet rows = data.getIndexInfo(null, "public", "jd_items", false, true)) {
-            while (rows.next()) indexes.add(rows.getString("INDEX_NAME"));
-        }
-        check(indexes.contains("jd_items_pkey") && indexes.contains("jd_items_embedding_idx"), indexes.toString());
         try (ResultSet rows = data.getSchemas()) {
             boolean found = false;
             while (rows.next()) found |= rows.getString(1).equals("public");

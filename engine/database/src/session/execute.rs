@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use futures::{StreamExt, TryStreamExt};
 use sepal_query::{
-    StatementContext, datafusion_error,
+    StatementContext,
     ddl::{self, Ddl, Scope},
     dml::{Dml, DmlContext},
     explain::{execution_time, explain_lines},
@@ -102,7 +102,7 @@ impl Session {
         let values = parameter_values(parameters, parameters.len())?;
         let engine = &self.tenant.engine;
         let physical = self.cancel.guard(engine.physical(&query.plan, values)).await?;
-        let mut batches = Box::pin(engine.start(physical)?.map_err(datafusion_error));
+        let mut batches = engine.start(physical)?;
         // The first batch is awaited here, so that an error in it comes before any row is described.
         let first = self.cancel.guard(async { batches.try_next().await }).await?;
         let batches = futures::stream::iter(first.map(Ok)).chain(batches);
@@ -122,12 +122,8 @@ impl Session {
         let mut totals = Vec::new();
         if analyze {
             let started = Instant::now();
-            let batches: Vec<RecordBatch> = self
-                .cancel
-                .guard(async {
-                    engine.start(Arc::clone(&physical))?.try_collect().await.map_err(datafusion_error)
-                })
-                .await?;
+            let batches: Vec<RecordBatch> =
+                self.cancel.guard(async { engine.start(Arc::clone(&physical))?.try_collect().await }).await?;
             let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
             totals = execution_time(started.elapsed(), rows);
         }
@@ -275,14 +271,19 @@ impl Session {
         prepare_query(&mut query, &mut parameters, &[], &|_| None);
         let plan = self.tenant.engine.plan(&context, &TemporaryTables::default(), &query, &mut parameters)?;
         let found = self.cancel.guard(self.tenant.engine.collect(&plan, Vec::new())).await?;
-        if found.iter().all(|batch| batch.num_rows() == 0) {
+        let Some(row) = found.iter().find(|batch| batch.num_rows() > 0) else {
             return Ok(());
-        }
+        };
+        let values: Vec<String> = row.columns().iter().map(|column| first_value(column)).collect();
         Err(Error::new(
             SqlState::UniqueViolation,
             format!("could not create unique index \"{}\"", unique.name),
         )
-        .with_detail(format!("Key ({}) is duplicated.", columns.join(", ").replace('"', ""))))
+        .with_detail(format!(
+            "Key ({})=({}) is duplicated.",
+            columns.join(", ").replace('"', ""),
+            values.join(", ")
+        )))
     }
 
     async fn run_utility(&mut self, utility: &Utility) -> Result<Outcome> {
@@ -579,6 +580,16 @@ fn settle_index(
             Err(StoreError::WriteConflict { .. }) => {}
             other => return other.map(|_| ()).map_err(Into::into),
         }
+    }
+}
+
+/// The first value of a column as text, for a DETAIL.
+fn first_value(column: &ArrayRef) -> String {
+    let mut out = bytes::BytesMut::new();
+    let ty = sepal_query::output::natural_type(column.data_type());
+    match sepal_query::values::encode_text(column.as_ref(), 0, &ty, &mut out) {
+        Ok(()) => String::from_utf8_lossy(&out).into_owned(),
+        Err(_) => "?".to_owned(),
     }
 }
 

@@ -136,7 +136,8 @@ impl Session {
             return Err(Error::bug("a query was rewritten into another statement"));
         };
         let mut parameters = ParameterTypes::declared(declared);
-        prepare_query(&mut query, &mut parameters, &[], &|name| context.column_type(name));
+        let column_types = context.column_types(&query);
+        prepare_query(&mut query, &mut parameters, &[], &column_types);
         let fast = FastKnn::compile(&query, &context, &parameters);
         if let Some(fast) = &fast {
             fast.type_parameters(&mut parameters);

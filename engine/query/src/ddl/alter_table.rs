@@ -151,7 +151,7 @@ fn rename_column(def: &mut TableDef, from: &str, to: String) -> Result<()> {
         let message = format!("column \"{to}\" of relation \"{}\" already exists", def.name);
         return Err(Error::new(SqlState::DuplicateColumn, message));
     }
-    let missing = missing_column(def, from);
+    let missing = Error::new(SqlState::UndefinedColumn, format!("column \"{from}\" does not exist"));
     let column = def.columns.iter_mut().find(|column| column.name == from).ok_or(missing)?;
     column.name = to;
     Ok(())

@@ -131,7 +131,8 @@ impl Change {
             select.from = std::iter::once(table.clone()).chain(more).collect();
             select.selection = selection;
         }
-        prepare_query(&mut query, parameters, &[], &|name| context.statement.column_type(name));
+        let columns = context.statement.column_types(&query);
+        prepare_query(&mut query, parameters, &[], &columns);
         let with_ids = UserTable::with_row_ids(Arc::clone(&target.def), context.statement);
         let temporary = TemporaryTables::default().with(&target.def.name, Arc::new(with_ids));
         let plan = context.engine.plan(context.statement, &temporary, &query, parameters)?;

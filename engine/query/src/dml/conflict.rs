@@ -277,7 +277,8 @@ impl Update {
             select.projection = items;
             select.selection = update.selection.clone();
         }
-        prepare_query(&mut query, parameters, &[], &|name| context.statement.column_type(name));
+        let columns = context.statement.column_types(&query);
+        prepare_query(&mut query, parameters, &[], &columns);
         let temporary = TemporaryTables::default()
             .with(&def.name, Arc::new(existing.clone()))
             .with("excluded", Arc::new(excluded.clone()));

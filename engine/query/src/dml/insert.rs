@@ -60,7 +60,8 @@ impl Insert {
                 resolve_defaults(query.body.as_mut(), &def, &mut targets)?;
                 let types: Vec<SqlType> =
                     targets.iter().map(|target| def.columns[*target].ty.clone()).collect();
-                prepare_query(&mut query, parameters, &types, &|name| context.statement.column_type(name));
+                let columns = context.statement.column_types(&query);
+                prepare_query(&mut query, parameters, &types, &columns);
                 let no_tables = TemporaryTables::default();
                 if targets.is_empty() {
                     None

@@ -43,7 +43,8 @@ impl Returning {
         if let ast::SetExpr::Select(select) = query.body.as_mut() {
             select.projection = items.to_vec();
         }
-        prepare_query(&mut query, parameters, &[], &|name| context.statement.column_type(name));
+        let columns = context.statement.column_types(&query);
+        prepare_query(&mut query, parameters, &[], &columns);
         let temporary = TemporaryTables::default().with(&def.name, Arc::new(rows.clone()));
         let plan = context.engine.plan(context.statement, &temporary, &query, parameters)?;
         let columns = plan.schema().fields().iter().map(|field| OutputColumn::from_field(field)).collect();

@@ -78,7 +78,9 @@ impl ScalarUDFImpl for CastFunction {
                 }
                 _ => arrow_type(&target),
             };
-        Ok(Arc::new(typed_field(&self.name, data_type, &target)))
+        // A vector's dimensions are part of its Arrow type: they say more than the cast's target did.
+        let shown = if is_vector(&data_type) { natural_type(&data_type) } else { target };
+        Ok(Arc::new(typed_field(&self.name, data_type, &shown)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -143,6 +145,12 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
         ) => from_text(&to_text(array, source)?, target),
         (DataType::Float32 | DataType::Float64, SqlType::Int2 | SqlType::Int4 | SqlType::Int8) => {
             round_to_integer(array, target)
+        }
+        (DataType::Decimal128(_, scale), SqlType::Int2 | SqlType::Int4 | SqlType::Int8) if *scale > 0 => {
+            // Arrow truncates to an integer but rounds half away from zero to a smaller scale, as Postgres does.
+            let whole =
+                cast(array, &DataType::Decimal128(38, 0)).map_err(|problem| carry(error::arrow(problem)))?;
+            convert(&whole, source, target)
         }
         _ => {
             let options = CastOptions { safe: false, ..CastOptions::default() };

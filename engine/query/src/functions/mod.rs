@@ -8,11 +8,10 @@ mod distance;
 mod sequence;
 mod session;
 mod vector;
-mod vector_aggregate;
 
 use std::sync::Arc;
 
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::logical_expr::ScalarUDF;
 
 pub use cast::{convert, fix_dimensions, to_vector_array};
 pub use distance::elements as vector_elements;
@@ -26,9 +25,4 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(vector::functions());
     functions.extend(cast::functions());
     functions
-}
-
-/// `sum` and `avg` over vectors, under names of their own; `planner` routes calls here by type.
-pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
-    vector_aggregate::functions()
 }

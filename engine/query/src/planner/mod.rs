@@ -9,7 +9,13 @@ mod provider;
 mod relation;
 mod types;
 
-use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::HashMap,
+    ops::ControlFlow,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use async_trait::async_trait;
 use datafusion::{
@@ -18,7 +24,7 @@ use datafusion::{
     common::DFSchema,
     common::ParamValues,
     execution::{
-        SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext,
+        SessionState, SessionStateBuilder, TaskContext,
         context::{QueryPlanner, SessionConfig},
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
         memory_pool::GreedyMemoryPool,
@@ -33,8 +39,9 @@ use datafusion::{
         sqlparser::ast::{self, visit_expressions},
     },
 };
-use futures::TryStreamExt;
+use futures::{Stream, StreamExt, TryStreamExt};
 use sepal_types::{Error, Result, SqlType};
+use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 
 use crate::{
     context::StatementContext,
@@ -58,6 +65,7 @@ pub struct Engine {
     scalars: HashMap<String, Arc<ScalarUDF>>,
     aggregates: HashMap<String, Arc<AggregateUDF>>,
     windows: HashMap<String, Arc<WindowUDF>>,
+    workers: Handle,
 }
 
 impl std::fmt::Debug for Engine {
@@ -69,7 +77,7 @@ impl std::fmt::Debug for Engine {
 impl Engine {
     /// `memory_bytes` bounds what sorts, joins and aggregates of this tenant hold at once. Nothing spills: a
     /// spill file would be plaintext.
-    pub fn new(memory_bytes: usize, threads: usize) -> Result<Self> {
+    pub fn new(memory_bytes: usize, threads: usize, workers: Handle) -> Result<Self> {
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory_bytes)))
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
@@ -92,14 +100,9 @@ impl Engine {
         scalars.extend(
             functions::scalar_functions().into_iter().map(|function| (function.name().to_owned(), function)),
         );
-        let mut aggregates = state.aggregate_functions().clone();
-        aggregates.extend(
-            functions::aggregate_functions()
-                .into_iter()
-                .map(|function| (function.name().to_owned(), function)),
-        );
+        let aggregates = state.aggregate_functions().clone();
         let windows = state.window_functions().clone();
-        Ok(Self { state, scalars, aggregates, windows })
+        Ok(Self { state, scalars, aggregates, windows, workers })
     }
 
     /// Plans a prepared query (see `sql::prepare_query`). Types of parameters that the plan implies are added to
@@ -177,15 +180,27 @@ impl Engine {
         self.state.optimize(plan).map_err(translate)
     }
 
-    /// Starts a plan; rows come as the consumer pulls.
-    pub fn start(&self, plan: Arc<dyn ExecutionPlan>) -> Result<SendableRecordBatchStream> {
-        execute_stream(plan, self.task_context()).map_err(translate)
+    /// Starts a plan on the query workers; rows come as the consumer pulls, one batch ahead.
+    ///
+    /// A join of large tables computes for long without pausing: on the threads that serve connections it would
+    /// hold up everybody, its own cancellation included. Dropping the stream ends the work at its next pause.
+    pub fn start(&self, plan: Arc<dyn ExecutionPlan>) -> Result<BatchStream> {
+        let mut batches = execute_stream(plan, self.task_context()).map_err(translate)?;
+        let (sender, receiver) = mpsc::channel(1);
+        let work = self.workers.spawn(async move {
+            while let Some(batch) = batches.next().await {
+                if sender.send(batch.map_err(translate)).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(BatchStream { receiver, work })
     }
 
     /// Plans and runs a query to its end. For statements that need all rows before they write.
     pub async fn collect(&self, plan: &LogicalPlan, values: Vec<ScalarValue>) -> Result<Vec<RecordBatch>> {
         let physical = self.physical(plan, values).await?;
-        self.start(physical)?.try_collect().await.map_err(translate)
+        self.start(physical)?.try_collect().await
     }
 
     pub fn task_context(&self) -> Arc<TaskContext> {
@@ -197,6 +212,42 @@ impl Engine {
         let mut state = self.state.clone();
         state.mark_start_execution();
         state
+    }
+}
+
+/// The batches of a running plan.
+#[derive(Debug)]
+pub struct BatchStream {
+    receiver: mpsc::Receiver<Result<RecordBatch>>,
+    work: JoinHandle<()>,
+}
+
+impl Stream for BatchStream {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.receiver.poll_recv(context) {
+            // The sender is gone without an end of the rows only when the work panicked.
+            Poll::Ready(None) => match Pin::new(&mut self.work).poll(context) {
+                Poll::Ready(Err(problem)) if problem.is_panic() => {
+                    let error = Error::bug("a query panicked; it had no effect");
+                    self.work = tokio::spawn(async {});
+                    Poll::Ready(Some(Err(error)))
+                }
+                Poll::Ready(_) => {
+                    self.work = tokio::spawn(async {});
+                    Poll::Ready(None)
+                }
+                Poll::Pending => Poll::Pending,
+            },
+            other => other,
+        }
+    }
+}
+
+impl Drop for BatchStream {
+    fn drop(&mut self) {
+        self.work.abort();
     }
 }
 

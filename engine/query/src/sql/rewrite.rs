@@ -27,6 +27,7 @@ pub fn prepare_query(
     columns: &ColumnTypes,
 ) {
     hint_targets(query.body.as_ref(), parameters, targets);
+    type_values(query.body.as_mut(), targets);
     let _ = query.visit(&mut Pass { parameters, columns });
 }
 
@@ -56,6 +57,11 @@ impl VisitorMut for Pass<'_> {
         name_outputs(query.body.as_mut());
         // Row locks are a promise about later writes; a conflict is found at commit instead.
         query.locks.clear();
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
+        name_series(factor);
         ControlFlow::Continue(())
     }
 
@@ -216,6 +222,53 @@ fn hint_targets(body: &SetExpr, parameters: &mut ParameterTypes, targets: &[SqlT
             hint_targets(right, parameters, targets);
         }
         _ => {}
+    }
+}
+
+/// A literal in VALUES is read as its column's type: `'x'` for an integer column is an integer's error, and
+/// rows that mix `1` and `1e308` do not end up in a decimal.
+fn type_values(body: &mut SetExpr, targets: &[SqlType]) {
+    let SetExpr::Values(values) = body else {
+        return;
+    };
+    for row in &mut values.rows {
+        for (expr, target) in row.iter_mut().zip(targets) {
+            let Some(wrapper) = wrapper_name(target) else {
+                continue;
+            };
+            let Expr::Value(value) = &*expr else {
+                continue;
+            };
+            let text_like = matches!(target, SqlType::Text | SqlType::Varchar(_) | SqlType::Name);
+            let wrap = match &value.value {
+                Value::SingleQuotedString(_) => !text_like,
+                Value::Number(..) => {
+                    matches!(target, SqlType::Float4 | SqlType::Float8 | SqlType::Numeric(_))
+                }
+                Value::Null => {
+                    matches!(target, SqlType::Json | SqlType::Jsonb | SqlType::Name | SqlType::Oid)
+                }
+                _ => false,
+            };
+            if wrap {
+                *expr = call(&wrapper, expr.clone(), None);
+            }
+        }
+    }
+}
+
+/// `FROM generate_series(1, 3) AS g`: a function that returns one column names it after its alias.
+fn name_series(factor: &mut ast::TableFactor) {
+    let ast::TableFactor::Table { name, args: Some(_), alias, .. } = factor else {
+        return;
+    };
+    if !name.to_string().eq_ignore_ascii_case("generate_series") {
+        return;
+    }
+    let ident = alias.as_ref().map_or_else(|| Ident::new("generate_series"), |alias| alias.name.clone());
+    if alias.as_ref().is_none_or(|alias| alias.columns.is_empty()) {
+        let columns = vec![ast::TableAliasColumnDef { name: ident.clone(), data_type: None }];
+        *alias = Some(ast::TableAlias { explicit: true, name: ident, columns, at: None });
     }
 }
 

@@ -171,9 +171,7 @@ impl Column {
             | SqlType::Name
             | SqlType::Text
             | SqlType::Unknown
-            | SqlType::Varchar(_) => {
-                Self::Text(typed(array, ty)?)
-            }
+            | SqlType::Varchar(_) => Self::Text(typed(array, ty)?),
             SqlType::Time => Self::Time(typed(array, ty)?),
             SqlType::Timestamp => Self::Timestamp { values: typed(array, ty)?, zone: false },
             SqlType::Timestamptz => Self::Timestamp { values: typed(array, ty)?, zone: true },

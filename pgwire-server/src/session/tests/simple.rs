@@ -108,8 +108,8 @@ async fn changed_settings_are_reported() {
     let served = Served::start().await;
     let mut client = served.client().await;
     let messages = client.run("set application_name = 'reports'").await;
-    assert_eq!(kinds(&messages), "CSZ");
-    assert_eq!(messages[1].body, b"application_name\0reports\0");
+    assert_eq!(kinds(&messages), "SCZ");
+    assert_eq!(messages[0].body, b"application_name\0reports\0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -109,6 +109,7 @@ fn in_out_functions(ty: &SqlType) -> (String, String, String, String) {
     let underscored = matches!(
         ty,
         SqlType::Array(_)
+            | SqlType::Bit
             | SqlType::Date
             | SqlType::Interval
             | SqlType::Json

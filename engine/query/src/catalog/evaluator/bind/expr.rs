@@ -253,7 +253,11 @@ impl Binder<'_> {
 
     /// `table.column[1]` is parsed as `table` with `.column` and `[1]` on it: the longest run of names that is
     /// a column is taken as one, and the rest of the chain is left.
-    fn dotted_column<'c>(&mut self, names: &[Ident], chain: &'c [AccessExpr]) -> Bound<(Typed, &'c [AccessExpr])> {
+    fn dotted_column<'c>(
+        &mut self,
+        names: &[Ident],
+        chain: &'c [AccessExpr],
+    ) -> Bound<(Typed, &'c [AccessExpr])> {
         let dots = chain.iter().take_while(|access| matches!(access, AccessExpr::Dot(_))).count();
         let bare = names.len() - dots;
         for taken in (1..=dots).rev() {
