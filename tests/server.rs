@@ -488,7 +488,7 @@ pub fn spawn(command: Command) -> Child {
 /// Runs a program to its end; kills it after `limit` and fails.
 pub fn run_within(limit: Duration, mut command: Command) -> (ExitStatus, String) {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let name = format!("{command:?}");
+    let name = format!("{:?} {:?}", command.get_program(), command.get_args().collect::<Vec<_>>());
     let mut child = spawn(command);
     let mut out = child.stdout.take().expect("stdout");
     let mut err = child.stderr.take().expect("stderr");

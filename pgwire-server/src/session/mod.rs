@@ -213,7 +213,8 @@ impl Connection {
             Err(Failure::Statement(error)) => {
                 self.report(&error);
                 self.skipping = true;
-                Ok(())
+                // Postgres flushes after an error: a client may wait for it before its Sync.
+                self.watch.flush(&mut self.wire).await
             }
             Err(Failure::Connection(end)) => Err(end),
         }

@@ -86,6 +86,7 @@ impl Engine {
         let mut config = SessionConfig::new()
             .with_target_partitions(threads.max(1))
             .with_batch_size(BATCH_ROWS)
+            .with_round_robin_repartition(false)
             .with_information_schema(false);
         config.options_mut().execution.time_zone = Some("+00:00".to_owned());
         config.options_mut().sql_parser.default_null_ordering = "nulls_max".to_owned();

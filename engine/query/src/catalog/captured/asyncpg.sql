@@ -12,11 +12,6 @@ FROM
 WHERE
     t.typname = $1 AND ns.nspname = $2
 
--- name: asyncpg (2)
-SELECT
-                        current_setting('jit') AS cur,
-                        set_config('jit', 'off', false) AS new
-
 -- name: asyncpg (3)
 -- parameters: '{16386,1009}'
 WITH RECURSIVE typeinfo_tree(
