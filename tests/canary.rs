@@ -123,12 +123,7 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 #[test]
 fn the_search_finds_what_is_there() {
     let directory = TempDir::new().expect("a temporary directory");
-    let key = Key {
-        id: "x".into(),
-        token: "sepal_live_all_k_secretsecret_c".into(),
-        tenant: "t".into(),
-        environment: None,
-    };
+    let key = Key { id: "x".into(), token: "sepal_live_all_k_secretsecret_c".into(), environment: None };
     let needles = needles(&key);
     fs::create_dir(directory.path().join("deep")).expect("mkdir");
     for (name, needle) in &needles {

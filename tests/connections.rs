@@ -141,7 +141,7 @@ async fn one_connection_too_many_is_told_so() {
     for _ in 0..6 {
         clients.push(login.connect().await.expect("a free place"));
     }
-    let error = login.connect().await.err().expect("one too many");
+    let error = login.connect().await.map(drop).expect_err("one too many");
     let error = error.as_db_error().expect("an answer");
     assert_eq!(error.code().code(), "53300");
     assert_eq!(error.severity(), "FATAL");
@@ -162,7 +162,7 @@ async fn a_tenant_at_its_limit_takes_nothing_from_another() {
     for _ in 0..3 {
         clients.push(acme.connect().await.expect("a free place"));
     }
-    let error = acme.connect().await.err().expect("one too many");
+    let error = acme.connect().await.map(drop).expect_err("one too many");
     assert_eq!(error.as_db_error().expect("an answer").code().code(), "53300");
     rival.connect().await.expect("another tenant's place");
     clients.pop();

@@ -259,7 +259,7 @@ async fn check_pairs(client: &Client, known: &Acknowledged, at: &str) {
         ids(client.query("SELECT id FROM right_half WHERE note = 'r' || id", &[]).await.expect("right"));
     let half: Vec<_> = left.symmetric_difference(&right).collect();
     assert!(half.is_empty(), "{at}: half-applied transactions: {half:?}");
-    let acknowledged = known.pairs.lock().expect("pairs");
+    let acknowledged = known.pairs.lock().expect("pairs").clone();
     let lost: Vec<_> = acknowledged.difference(&left).collect();
     assert!(lost.is_empty(), "{at}: acknowledged inserts are lost: {lost:?}");
     let count = left.len();

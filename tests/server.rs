@@ -56,7 +56,6 @@ pub struct Login {
 pub struct Key {
     pub id: String,
     pub token: String,
-    pub tenant: String,
     pub environment: Option<String>,
 }
 
@@ -264,7 +263,6 @@ impl Server {
         Key {
             id: text(&made["key"]["id"]).expect("a key id"),
             token: text(&made["token"]).expect("a token"),
-            tenant: tenant.to_owned(),
             environment: text(&made["key"]["environment"]),
         }
     }
