@@ -30,6 +30,9 @@ pub struct Timing {
     elapsed: Duration,
 }
 
+/// One client's latencies, and when it began and ended.
+type Times = (Vec<Duration>, Instant, Instant);
+
 impl Load {
     /// `prepare` makes a client's turn, which gets the turn's number.
     pub fn run<T>(
@@ -42,7 +45,7 @@ impl Load {
     {
         let start = Barrier::new(self.clients);
         let began = Instant::now();
-        let clients: Vec<Result<(Vec<Duration>, Instant, Instant), Failure>> = thread::scope(|scope| {
+        let clients: Vec<Result<Times, Failure>> = thread::scope(|scope| {
             let threads: Vec<_> = (0..self.clients)
                 .map(|client| {
                     let (start, prepare) = (&start, &prepare);

@@ -274,7 +274,7 @@ impl Session {
         let Some(row) = found.iter().find(|batch| batch.num_rows() > 0) else {
             return Ok(());
         };
-        let values: Vec<String> = row.columns().iter().map(|column| first_value(column)).collect();
+        let values: Vec<String> = row.columns().iter().map(first_value).collect();
         Err(Error::new(
             SqlState::UniqueViolation,
             format!("could not create unique index \"{}\"", unique.name),
