@@ -118,7 +118,8 @@ impl Damaged {
     fn told(&self, text: &str, file: &Path) -> bool {
         let named = |path: &Path| text.contains(path.file_name().expect("a file").to_string_lossy().as_ref());
         let gone = !self.server.data().join(file).exists();
-        named(file) || gone && self.files().iter().any(|path| named(path))
+        named(file)
+            || gone && (text.contains("no manifest is there") || self.files().iter().any(|path| named(path)))
     }
 
     fn is_data(&self, path: &Path) -> bool {

@@ -25,6 +25,8 @@ use crate::server::{Key, Server};
 /// Numbers of a vector: large enough that a round's COPY fills log segments.
 const DIMENSIONS: i64 = 96;
 const COPY_ROWS: i64 = 300;
+/// Batches that stay from one round to the next.
+const KEPT_BATCHES: usize = 30;
 const COUNTERS: i64 = 4;
 const DOOMED_PER_ROUND: i64 = 200;
 
@@ -39,6 +41,10 @@ struct Acknowledged {
     attempted: [AtomicI64; COUNTERS as usize],
     /// Batches copied in full.
     batches: Mutex<BTreeSet<i64>>,
+    /// Batches below this were deleted between rounds.
+    first_batch: AtomicI64,
+    /// All batches found after a kill, deleted ones included.
+    batches_found: AtomicI64,
     /// Ids deleted for good.
     deleted: Mutex<BTreeSet<i64>>,
     next: AtomicI64,
@@ -89,12 +95,14 @@ async fn acknowledged_writes_survive_kill_9() {
         server.start_again();
         let client = connect(&server, &key).await;
         check(&client, &known, round, moment).await;
+        drop_old_batches(&client, &known).await;
+        eprintln!("round {round}: killed after {moment:?}, everything is there");
     }
     println!(
         "{} rounds: {} pairs, {} batches of {COPY_ROWS}, {} deletes acknowledged and found",
         rounds(),
         known.pairs.lock().expect("pairs").len(),
-        known.batches.lock().expect("batches").len(),
+        known.batches_found.load(Ordering::Relaxed) + known.batches.lock().expect("batches").len() as i64,
         known.deleted.lock().expect("deleted").len()
     );
 }
@@ -308,11 +316,28 @@ async fn check_batches(client: &Client, known: &Acknowledged, at: &str) {
         );
         whole.insert(batch);
     }
+    let first = known.first_batch.load(Ordering::Relaxed);
+    assert!(whole.first().is_none_or(|batch| *batch >= first), "{at}: deleted batches are back: {whole:?}");
     let mut acknowledged = known.batches.lock().expect("batches");
     let lost: Vec<_> = acknowledged.difference(&whole).copied().collect();
     assert!(lost.is_empty(), "{at}: acknowledged copies are lost: {lost:?}");
     // Those in flight at the kill and kept count from now on, too.
     acknowledged.extend(whole);
+}
+
+/// Keeps the table small, so that a hundred rounds take minutes; large deletes also make segments worth merging.
+async fn drop_old_batches(client: &Client, known: &Acknowledged) {
+    let first = {
+        let mut batches = known.batches.lock().expect("batches");
+        let Some(first) = batches.iter().rev().nth(KEPT_BATCHES).copied() else { return };
+        let old = batches.len();
+        batches.retain(|batch| *batch > first);
+        let dropped = i64::try_from(old - batches.len()).expect("few batches");
+        known.batches_found.fetch_add(dropped, Ordering::Relaxed);
+        first + 1
+    };
+    client.execute("DELETE FROM copied WHERE batch < $1", &[&first]).await.expect("delete old batches");
+    known.first_batch.store(first, Ordering::Relaxed);
 }
 
 async fn check_deleted(client: &Client, known: &Acknowledged, at: &str) {

@@ -163,22 +163,26 @@ impl Database {
     async fn tenant(self: &Arc<Self>, id: TenantId) -> Result<Arc<OpenTenant>> {
         let cell = Arc::clone(self.tenants.lock().entry(id).or_default());
         let database = Arc::clone(self);
-        let tenant = cell
-            .get_or_try_init(|| async move {
-                let opening = tokio::task::spawn_blocking(move || {
-                    let key = database.control.tenant_key(id)?;
-                    let workers = database.workers.as_ref().map(|workers| workers.handle().clone());
-                    let workers = workers.ok_or_else(|| Error::bug("the query workers are gone"))?;
-                    OpenTenant::open(id, key, &database.options, &database.cache, workers)
+        // In a task of its own: a client that gives up while the log is replayed must not leave the directory
+        // half opened for the next one to open again.
+        let opening = tokio::spawn(async move {
+            let open = || async {
+                let workers = database.workers.as_ref().map(|workers| workers.handle().clone());
+                let workers = workers.ok_or_else(|| Error::bug("the query workers are gone"))?;
+                let owner = Arc::clone(&database);
+                let opened = tokio::task::spawn_blocking(move || {
+                    let key = owner.control.tenant_key(id)?;
+                    OpenTenant::open(id, key, &owner.options, &owner.cache, workers)
                 });
-                let tenant = opening
+                let tenant = opened
                     .await
                     .map_err(|problem| Error::bug(format!("opening a tenant panicked: {problem}")))??;
                 tokio::spawn(maintain::maintain(Arc::clone(&tenant)));
                 Ok::<_, Error>(tenant)
-            })
-            .await?;
-        Ok(Arc::clone(tenant))
+            };
+            cell.get_or_try_init(open).await.cloned()
+        });
+        opening.await.map_err(|problem| Error::bug(format!("opening a tenant panicked: {problem}")))?
     }
 
     /// Drops a tenant: its wrapped key, its API keys, then its files. Its sessions end.
