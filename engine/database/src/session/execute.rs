@@ -93,6 +93,11 @@ impl Session {
     }
 
     async fn run_query(&mut self, query: &Query, parameters: &[ArrayRef]) -> Result<RowStream> {
+        if let Some(row) = &query.row {
+            let values = parameter_values(parameters, parameters.len())?;
+            let batch = row.run(&self.tenant.engine, values)?;
+            return Ok(RowStream::selected(Arc::clone(&query.columns), batch, self.cancel.clone()));
+        }
         self.bind(&query.context)?;
         if let Some(fast) = &query.fast
             && let Some(batch) = fast.run(&query.context, parameters)?

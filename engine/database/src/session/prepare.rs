@@ -7,7 +7,7 @@ use sepal_query::{
     StatementContext, catalog,
     dml::{Dml, DmlContext},
     output::OutputColumn,
-    planner::TemporaryTables,
+    planner::{SingleRow, TemporaryTables},
     sql::{
         ParameterTypes, Statement, StatementKind,
         ast::{self, AnalyzeFormatKind},
@@ -68,6 +68,10 @@ impl Session {
     /// The plan of a prepared statement, made anew when definitions changed or the catalogs are read.
     pub(super) fn current_plan(&mut self, prepared: &Prepared) -> Result<Arc<Plan>> {
         let plan = Arc::clone(&prepared.plan.read());
+        self.check_not_failed(match &plan.kind {
+            PlanKind::Utility(utility) => Some(utility),
+            _ => None,
+        })?;
         let definitions = self.definitions();
         let stale = plan.definitions != definitions
             || matches!(&plan.kind, PlanKind::Query(query) if query.reads_catalog)
@@ -87,13 +91,18 @@ impl Session {
         Ok(plan)
     }
 
-    fn plan(&mut self, statement: &Statement, declared: &[u32]) -> Result<Planned> {
-        let utility = Utility::recognise(&statement.kind)?;
-        if self.open.as_ref().is_some_and(|open| open.explicit && open.failed)
-            && !utility.as_ref().is_some_and(Utility::ends_transaction)
-        {
+    /// Errors: 25P02 in a failed transaction, unless the statement ends it.
+    fn check_not_failed(&self, utility: Option<&Utility>) -> Result<()> {
+        let failed = self.open.as_ref().is_some_and(|open| open.explicit && open.failed);
+        if failed && !utility.is_some_and(Utility::ends_transaction) {
             return Err(in_failed_transaction());
         }
+        Ok(())
+    }
+
+    fn plan(&mut self, statement: &Statement, declared: &[u32]) -> Result<Planned> {
+        let utility = Utility::recognise(&statement.kind)?;
+        self.check_not_failed(utility.as_ref())?;
         if let Some(utility) = utility {
             let columns = utility.columns().map(Into::into);
             return Ok(Planned { kind: PlanKind::Utility(utility), parameters: Vec::new(), columns });
@@ -146,7 +155,8 @@ impl Session {
         }
         let plan = self.tenant.engine.plan(&context, &TemporaryTables::default(), &query, &mut parameters)?;
         let columns = self.described_columns(&plan, &context);
-        let query = Query { plan, fast, context, columns: Arc::clone(&columns), reads_catalog };
+        let row = if reads_catalog { None } else { SingleRow::compile(&self.tenant.engine, &plan) };
+        let query = Query { plan, fast, row, context, columns: Arc::clone(&columns), reads_catalog };
         Ok(Planned {
             kind: PlanKind::Query(Box::new(query)),
             parameters: parameters.resolved(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use sepal_query::{
     CopyFormat, StatementContext, catalog::CatalogQuery, dml::Dml, output::OutputColumn,
-    planner::LogicalPlan, sql::Statement, vector::FastKnn,
+    planner::{LogicalPlan, SingleRow}, sql::Statement, vector::FastKnn,
 };
 use sepal_types::SqlType;
 
@@ -57,6 +57,8 @@ pub(super) enum PlanKind {
 pub(super) struct Query {
     pub plan: LogicalPlan,
     pub fast: Option<FastKnn>,
+    /// The plan again, when it reads no table.
+    pub row: Option<SingleRow>,
     pub context: StatementContext,
     pub columns: Arc<[OutputColumn]>,
     /// Reads the catalogs: what it shows is made when it is planned, so each execution plans anew.

@@ -7,6 +7,7 @@
 mod operators;
 mod provider;
 mod relation;
+mod single_row;
 mod types;
 
 use std::{
@@ -55,6 +56,7 @@ use crate::{
 pub use datafusion::logical_expr::LogicalPlan;
 pub use provider::{TemporaryTables, undefined_table};
 pub use relation::constant as fold_constant;
+pub use single_row::SingleRow;
 
 /// Rows per batch that operators pass on.
 pub const BATCH_ROWS: usize = 8192;
@@ -62,6 +64,8 @@ pub const BATCH_ROWS: usize = 8192;
 /// Functions, rules and budgets of one tenant's queries.
 pub struct Engine {
     state: SessionState,
+    /// Made once: it holds copies of all functions.
+    task: Arc<TaskContext>,
     scalars: HashMap<String, Arc<ScalarUDF>>,
     aggregates: HashMap<String, Arc<AggregateUDF>>,
     windows: HashMap<String, Arc<WindowUDF>>,
@@ -103,7 +107,8 @@ impl Engine {
         );
         let aggregates = state.aggregate_functions().clone();
         let windows = state.window_functions().clone();
-        Ok(Self { state, scalars, aggregates, windows, workers })
+        let task = Arc::new(TaskContext::from(&state));
+        Ok(Self { state, task, scalars, aggregates, windows, workers })
     }
 
     /// Plans a prepared query (see `sql::prepare_query`). Types of parameters that the plan implies are added to
@@ -173,7 +178,13 @@ impl Engine {
         } else {
             plan.clone().with_param_values(ParamValues::from(values)).map_err(translate)?
         };
-        self.started_state().create_physical_plan(&plan).await.map_err(translate)
+        // A state of its own is needed only by functions that ask it for the time; it is a copy of all functions.
+        let planned = if single_row::depends_on_time(&plan) {
+            self.started_state().create_physical_plan(&plan).await
+        } else {
+            self.state.create_physical_plan(&plan).await
+        };
+        planned.map_err(translate)
     }
 
     /// The optimized logical plan, for EXPLAIN.
@@ -205,7 +216,7 @@ impl Engine {
     }
 
     pub fn task_context(&self) -> Arc<TaskContext> {
-        Arc::new(TaskContext::from(&self.state))
+        Arc::clone(&self.task)
     }
 
     /// DataFusion's own state as of now: `now()` is the time at which it was taken.
