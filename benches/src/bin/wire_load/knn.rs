@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, fs};
 
-use crate::{
+use sepal_benches::{
     Failure,
     connection::{Connection, execution},
 };

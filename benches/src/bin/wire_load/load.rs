@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
+use sepal_benches::{
     Failure,
     connection::{Connection, Target},
 };

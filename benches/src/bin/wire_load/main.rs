@@ -16,28 +16,27 @@
 //!
 //! `q.f32`: n × dim little-endian f32, row-major. `t.i64`: n × k little-endian i64, the ids of the exact answer.
 
-mod connection;
 mod knn;
 mod load;
 
 use std::{
     collections::HashMap,
-    error::Error,
     fs::File,
     io::Read,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
+use sepal_benches::{
+    Failure,
+    connection::{self, Connection, Target},
+};
 use serde_json::{Value, json};
 
 use crate::{
-    connection::{Connection, Target},
     knn::Workload,
     load::{Load, Timing},
 };
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 const USAGE: &str = "usage: wire_load ping|knn|copy|run [--name value]…  (see the top of its source)";
 /// Bytes of one CopyData message.

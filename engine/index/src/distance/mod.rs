@@ -26,16 +26,7 @@ use sepal_types::Metric;
 /// When the lengths differ; SQL has refused that before (`different vector dimensions 3 and 4`).
 pub fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len(), "distance between vectors of different dimensions");
-    let kernels = kernels();
-    match metric {
-        Metric::L2 => f64::from(kernels.l2_squared(a, b)).sqrt(),
-        Metric::InnerProduct => -f64::from(kernels.dot(a, b)),
-        Metric::L1 => f64::from(kernels.l1(a, b)),
-        Metric::Cosine => {
-            let (dot, norm_a, norm_b) = kernels.cosine(a, b);
-            cosine_distance(dot, norm_a, norm_b)
-        }
-    }
+    kernels().distance(metric, a, b)
 }
 
 /// The distances from `query` to each of the `out.len() × query.len()` elements' rows.
@@ -57,6 +48,32 @@ pub fn distances(metric: Metric, query: &[f32], vectors: &[f32], out: &mut [f64]
 /// Which kernels this machine runs: `avx512f`, `avx2+fma` or `scalar`.
 pub fn kernel_level() -> &'static str {
     kernels().name
+}
+
+/// One of the ways to a distance that this machine has. For measuring them against each other: all else calls
+/// [`distance`], which takes the fastest.
+#[derive(Clone, Copy)]
+pub struct KernelLevel(&'static Kernels);
+
+impl KernelLevel {
+    /// Fastest first; the last one is plain Rust.
+    pub fn available() -> impl Iterator<Item = KernelLevel> {
+        available().map(KernelLevel)
+    }
+
+    /// As in [`kernel_level`].
+    pub fn name(self) -> &'static str {
+        self.0.name
+    }
+
+    /// As [`distance`].
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub fn distance(self, metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+        assert_eq!(a.len(), b.len(), "distance between vectors of different dimensions");
+        self.0.distance(metric, a, b)
+    }
 }
 
 /// One query against many rows. A score orders rows as the distance does but leaves the last monotone step
@@ -155,6 +172,19 @@ struct Kernels {
 }
 
 impl Kernels {
+    #[inline]
+    fn distance(&self, metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+        match metric {
+            Metric::L2 => f64::from(self.l2_squared(a, b)).sqrt(),
+            Metric::InnerProduct => -f64::from(self.dot(a, b)),
+            Metric::L1 => f64::from(self.l1(a, b)),
+            Metric::Cosine => {
+                let (dot, norm_a, norm_b) = self.cosine(a, b);
+                cosine_distance(dot, norm_a, norm_b)
+            }
+        }
+    }
+
     #[inline]
     fn l2_squared(&self, a: &[f32], b: &[f32]) -> f32 {
         // SAFETY: the type's invariant: the CPU has this table's features.

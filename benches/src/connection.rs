@@ -44,6 +44,20 @@ enum Stream {
 }
 
 impl Target {
+    /// A login without TLS at a port of this machine.
+    pub fn local(port: u16, user: &str, password: &str, database: &str) -> Target {
+        Target {
+            host: "127.0.0.1".to_owned(),
+            port,
+            user: user.to_owned(),
+            password: password.to_owned(),
+            database: database.to_owned(),
+            tls: None,
+        }
+    }
+
+    /// As libpq's variables say: `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGDATABASE`, and `PGSSLROOTCERT`
+    /// for TLS.
     pub fn from_environment() -> Result<Target, Failure> {
         let get = |name: &str, default: &str| env::var(name).unwrap_or_else(|_| default.to_owned());
         let user = get("PGUSER", "postgres");
