@@ -29,7 +29,7 @@ pub trait SequenceSource: Debug + Send + Sync {
 pub trait SettingSink: Debug + Send + Sync {
     /// Returns the value as it stands afterwards.
     fn set(&self, name: &str, value: &str, local: bool) -> Result<String>;
-    /// Errors: 57014 when the statement is cancelled meanwhile.
+    /// Blocks its thread, a query worker's. Errors: 57014 as soon as the statement is cancelled.
     fn sleep(&self, duration: Duration) -> Result<()>;
 }
 
@@ -81,6 +81,16 @@ pub struct StatementContext {
 }
 
 impl StatementContext {
+    /// The names of a table's columns, for `sql::expand_wildcards`.
+    pub fn table_columns(&self) -> impl Fn(&ast::ObjectName) -> Option<Vec<String>> + use<> {
+        let (snapshot, environment) = (self.snapshot.get(), Arc::clone(&self.environment));
+        move |name| {
+            let name = crate::ddl::object_name(name).ok()?;
+            let version = snapshot.find(&environment, &name)?;
+            Some(version.def.columns.iter().map(|column| column.name.clone()).collect())
+        }
+    }
+
     /// The types of the columns of the tables that a query names.
     pub fn column_types(&self, query: &ast::Query) -> impl Fn(&str) -> Option<SqlType> + use<> {
         let snapshot = self.snapshot.get();

@@ -13,6 +13,15 @@ pub fn explain_lines(plan: &Arc<dyn ExecutionPlan>, with_metrics: bool) -> Vec<S
     lines
 }
 
+/// The lines for a write: `head` says what it does, the plan of the query for its rows stands below.
+pub fn explain_write(head: Vec<String>, plan: Option<&Arc<dyn ExecutionPlan>>) -> Vec<String> {
+    let mut lines = head;
+    if let Some(plan) = plan {
+        walk(plan, 1, false, &mut lines);
+    }
+    lines
+}
+
 /// What EXPLAIN ANALYZE adds at the end.
 pub fn execution_time(elapsed: Duration, rows: u64) -> Vec<String> {
     vec![format!("Rows: {rows}"), format!("Execution Time: {:.3} ms", elapsed.as_secs_f64() * 1000.0)]

@@ -236,6 +236,18 @@ public class Client {
                 + rows.getString("IS_NULLABLE"));
         }
         same(List.of("id bigserial NO", "embedding vector YES"), columns);
+        try (ResultSet rows = data.getPrimaryKeys(null, "public", "jd_items")) {
+            check(rows.next(), "a primary key");
+            same("jd_items_pkey id 1", rows.getString("PK_NAME") + " " + rows.getString("COLUMN_NAME") + " "
+                + rows.getInt("KEY_SEQ"));
+            check(!rows.next(), "one column in the primary key");
+        }
+        List<String> indexes = new ArrayList<>();
+        try (ResultSet rows = data.getIndexInfo(null, "public", "jd_items", false, true)) {
+            while (rows.next()) indexes.add(rows.getString("INDEX_NAME") + " " + rows.getString("COLUMN_NAME") + " "
+                + rows.getBoolean("NON_UNIQUE"));
+        }
+        same(List.of("jd_items_pkey id false", "jd_items_embedding_idx embedding true"), indexes);
         try (ResultSet rows = data.getSchemas()) {
             boolean found = false;
             while (rows.next()) found |= rows.getString(1).equals("public");

@@ -1,20 +1,16 @@
 //! Running a planned statement, and ending transactions.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use futures::{StreamExt, TryStreamExt};
 use sepal_query::{
     StatementContext,
-    ddl::{self, Ddl, Scope},
-    dml::{Dml, DmlContext},
-    explain::{execution_time, explain_lines},
+    dml::{Dml, DmlContext, Written},
     output::OutputColumn,
-    planner::{TemporaryTables, parameter_values},
-    sql::{ParameterTypes, StatementKind, prepare_query},
+    planner::parameter_values,
 };
-use sepal_storage::{Op, StoreError};
-use sepal_types::{Error, IndexMethod, Result, SqlState, SqlType, TableId, UniqueDef};
+use sepal_types::{Error, Result, SqlState, SqlType, TableId};
 
 use super::{
     CopyIn, CopyOut, RowStream, Session,
@@ -22,7 +18,7 @@ use super::{
     prepared::{PlanKind, Prepared, Query},
     utility::Utility,
 };
-use crate::{maintain, tenant::changes_definitions};
+use crate::tenant::changes_definitions;
 
 /// What a statement gave.
 pub enum Outcome {
@@ -67,7 +63,11 @@ impl Session {
                 Ok(Outcome::Rows(RowStream::selected(columns, batch, self.cancel.clone())))
             }
             PlanKind::Query(query) => Ok(Outcome::Rows(self.run_query(query, &parameters).await?)),
+            PlanKind::CreateAs { create, source } => self.run_create_as(create, source, &parameters).await,
             PlanKind::Explain { query, analyze } => self.run_explain(query, *analyze, &parameters).await,
+            PlanKind::ExplainWrite { dml, context, analyze } => {
+                self.run_explain_write(dml, context, *analyze, &parameters).await
+            }
             PlanKind::Dml { dml, context } => self.run_dml(dml, context, &parameters).await,
             PlanKind::Ddl => {
                 let ddl = self.plan_ddl(prepared)?;
@@ -84,7 +84,7 @@ impl Session {
     }
 
     /// Points a plan at what this statement sees.
-    fn bind(&mut self, context: &StatementContext) -> Result<()> {
+    pub(super) fn bind(&mut self, context: &StatementContext) -> Result<()> {
         let view = self.current_view()?;
         self.view.set(view.clone());
         context.snapshot.set(view);
@@ -92,7 +92,7 @@ impl Session {
         Ok(())
     }
 
-    async fn run_query(&mut self, query: &Query, parameters: &[ArrayRef]) -> Result<RowStream> {
+    pub(super) async fn run_query(&mut self, query: &Query, parameters: &[ArrayRef]) -> Result<RowStream> {
         if let Some(row) = &query.row {
             let values = parameter_values(parameters, parameters.len())?;
             let batch = row.run(&self.tenant.engine, values)?;
@@ -114,37 +114,29 @@ impl Session {
         Ok(RowStream::running(Arc::clone(&query.columns), Box::pin(batches), self.cancel.clone()))
     }
 
-    async fn run_explain(
-        &mut self,
-        query: &Query,
-        analyze: bool,
-        parameters: &[ArrayRef],
-    ) -> Result<Outcome> {
-        self.bind(&query.context)?;
-        let values = parameter_values(parameters, parameters.len())?;
-        let engine = &self.tenant.engine;
-        let physical = self.cancel.guard(engine.physical(&query.plan, values)).await?;
-        let mut totals = Vec::new();
-        if analyze {
-            let started = Instant::now();
-            let batches: Vec<RecordBatch> =
-                self.cancel.guard(async { engine.start(Arc::clone(&physical))?.try_collect().await }).await?;
-            let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-            totals = execution_time(started.elapsed(), rows);
-        }
-        let mut lines = explain_lines(&physical, analyze);
-        lines.extend(totals);
-        let rows = text_rows(&[("QUERY PLAN", lines)])?;
-        let columns: Arc<[OutputColumn]> = Arc::from(vec![OutputColumn::new("QUERY PLAN", SqlType::Text)]);
-        Ok(Outcome::Rows(RowStream::ready(columns, vec![rows], "EXPLAIN".to_owned(), self.cancel.clone())))
-    }
-
     async fn run_dml(
         &mut self,
         dml: &Dml,
         context: &StatementContext,
         parameters: &[ArrayRef],
     ) -> Result<Outcome> {
+        let written = self.write(dml, context, parameters).await?;
+        let tag = dml.tag(written.rows);
+        match (written.returned, dml.columns()) {
+            (Some(batches), Some(columns)) => {
+                Ok(Outcome::Rows(RowStream::ready(Arc::from(columns), batches, tag, self.cancel.clone())))
+            }
+            _ => Ok(Outcome::Done { tag }),
+        }
+    }
+
+    /// Runs a write and applies its operations to the transaction's view.
+    pub(super) async fn write(
+        &mut self,
+        dml: &Dml,
+        context: &StatementContext,
+        parameters: &[ArrayRef],
+    ) -> Result<Written> {
         self.check_writable(dml.verb())?;
         if dml.changes_rows() {
             self.lock_table(dml.target()).await?;
@@ -153,17 +145,11 @@ impl Session {
         let values = parameter_values(parameters, parameters.len())?;
         let dml_context =
             DmlContext { engine: &self.tenant.engine, statement: context, store: &self.tenant.store };
-        let written = self.cancel.guard(dml.run(&values, &dml_context)).await?;
+        let mut written = self.cancel.guard(dml.run(&values, &dml_context)).await?;
         if let Some(open) = &mut self.open {
-            open.apply(written.ops)?;
+            open.apply(std::mem::take(&mut written.ops))?;
         }
-        let tag = dml.tag(written.rows);
-        match (written.returned, dml.columns()) {
-            (Some(batches), Some(columns)) => {
-                Ok(Outcome::Rows(RowStream::ready(Arc::from(columns), batches, tag, self.cancel.clone())))
-            }
-            _ => Ok(Outcome::Done { tag }),
-        }
+        Ok(written)
     }
 
     /// An autocommitted UPDATE or DELETE waits for its predecessors on the table. In an explicit transaction it
@@ -210,85 +196,6 @@ impl Session {
             ));
         }
         Ok(())
-    }
-
-    fn plan_ddl(&mut self, prepared: &Prepared) -> Result<Ddl> {
-        self.check_writable("this statement")?;
-        let view = self.current_view()?;
-        let store = Arc::clone(&self.tenant.store);
-        let new_id = || store.next_object_id();
-        let scope = Scope { snapshot: &view, environment: &self.environment, new_id: &new_id };
-        match &prepared.statement.kind {
-            StatementKind::DropIndexes { names, if_exists } => ddl::drop_indexes(names, *if_exists, &scope),
-            StatementKind::Sql(statement) => ddl::plan_ddl(statement, &scope)?.ok_or_else(|| {
-                let text = statement.to_string();
-                let verb: String = text.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
-                Error::unsupported(format!("{verb} is not supported"))
-            }),
-            _ => Err(Error::bug("a statement without a plan")),
-        }
-    }
-
-    async fn run_ddl(&mut self, ddl: Ddl) -> Result<Outcome> {
-        for (table, unique) in &ddl.verify {
-            self.verify_unique(*table, unique).await?;
-        }
-        for notice in ddl.notices {
-            self.notice("NOTICE", notice);
-        }
-        let mut at_once = false;
-        if let Some(open) = &mut self.open {
-            at_once = !open.explicit && open.ops.is_empty() && !ddl.builds.is_empty();
-            open.apply(ddl.ops)?;
-            open.builds.extend(ddl.builds);
-        }
-        if at_once {
-            // A lone CREATE INDEX is committed and built before it is reported as done.
-            self.commit().await?;
-            self.start(false);
-        }
-        Ok(Outcome::Done { tag: ddl.tag.to_owned() })
-    }
-
-    /// Errors: 23505 when rows of the table share a key that is to become unique.
-    async fn verify_unique(&mut self, table: TableId, unique: &UniqueDef) -> Result<()> {
-        let context = self.statement_context()?;
-        let snapshot = context.snapshot.get();
-        let Some(version) = snapshot.table(table) else {
-            return Ok(());
-        };
-        let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-        let columns: Vec<String> = unique
-            .columns
-            .iter()
-            .filter_map(|id| version.def.column_by_id(*id))
-            .map(|column| quote(&column.name))
-            .collect();
-        let not_null: Vec<String> = columns.iter().map(|column| format!("{column} IS NOT NULL")).collect();
-        let sql = format!(
-            "SELECT {0} FROM {1} WHERE {2} GROUP BY {0} HAVING count(*) > 1 LIMIT 1",
-            columns.join(", "),
-            quote(&version.def.name),
-            not_null.join(" AND ")
-        );
-        let mut query = sepal_query::dml::parse_query(&sql)?;
-        let mut parameters = ParameterTypes::default();
-        prepare_query(&mut query, &mut parameters, &[], &|_| None);
-        let plan = self.tenant.engine.plan(&context, &TemporaryTables::default(), &query, &mut parameters)?;
-        let found = self.cancel.guard(self.tenant.engine.collect(&plan, Vec::new())).await?;
-        let Some(row) = found.iter().find(|batch| batch.num_rows() > 0) else {
-            return Ok(());
-        };
-        let values: Vec<String> = row.columns().iter().map(first_value).collect();
-        Err(Error::new(
-            SqlState::UniqueViolation,
-            format!("could not create unique index \"{}\"", unique.name),
-        )
-        .with_detail(format!(
-            "Key ({})=({}) is duplicated.",
-            columns.join(", ").replace('"', ""),
-            values.join(", ")
-        )))
     }
 
     async fn run_utility(&mut self, utility: &Utility) -> Result<Outcome> {
@@ -516,90 +423,10 @@ impl Session {
         }
         Ok(())
     }
-
-    /// Builds one index and makes it usable; on failure takes its definition back.
-    async fn build(&mut self, table: TableId, index: TableId) -> Result<()> {
-        let (tenant, cancel, pid) = (Arc::clone(&self.tenant), self.cancel.clone(), self.pid);
-        let built =
-            tokio::task::spawn_blocking(move || maintain::build_index(&tenant, table, index, pid, &cancel))
-                .await
-                .map_err(|problem| Error::bug(format!("an index build panicked: {problem}")))
-                .flatten();
-        let tenant = Arc::clone(&self.tenant);
-        let usable = built.is_ok();
-        let settled = tokio::task::spawn_blocking(move || settle_index(&tenant.store, table, index, usable))
-            .await
-            .map_err(|problem| Error::bug(format!("marking an index panicked: {problem}")))
-            .flatten();
-        self.tenant.committed(true);
-        built.and(settled)
-    }
-
-    async fn reindex(&mut self, name: &str) -> Result<Outcome> {
-        self.check_writable("REINDEX")?;
-        let view = self.current_view()?;
-        let owner = view.tables().find(|version| {
-            version.def.environment == *self.environment
-                && (version.def.name == name || version.def.indexes.iter().any(|index| index.name == name))
-        });
-        let Some(owner) = owner else {
-            return Err(Error::new(SqlState::UndefinedTable, format!("relation \"{name}\" does not exist")));
-        };
-        let mut def = owner.def.as_ref().clone();
-        let mut builds = Vec::new();
-        let (table, whole_table) = (def.id, def.name == name);
-        for index in def.indexes.iter_mut().filter(|index| whole_table || index.name == name) {
-            if matches!(index.method, IndexMethod::Vector(_)) {
-                index.id = self.tenant.store.next_object_id();
-                index.valid = false;
-                builds.push((table, index.id));
-            }
-        }
-        let ops = if builds.is_empty() { Vec::new() } else { vec![Op::AlterTable(def)] };
-        self.run_ddl(Ddl { ops, builds, tag: "REINDEX", ..Ddl::default() }).await
-    }
-}
-
-/// Marks an index usable, or removes it. Repeats when another change of the table comes between.
-fn settle_index(
-    store: &sepal_storage::TenantStore,
-    table: TableId,
-    index: TableId,
-    usable: bool,
-) -> Result<()> {
-    loop {
-        let snapshot = store.snapshot();
-        let Some(version) = snapshot.table(table) else {
-            return Ok(());
-        };
-        let mut def = version.def.as_ref().clone();
-        if usable {
-            def.indexes
-                .iter_mut()
-                .filter(|candidate| candidate.id == index)
-                .for_each(|found| found.valid = true);
-        } else {
-            def.indexes.retain(|candidate| candidate.id != index);
-        }
-        match store.commit(&snapshot, vec![Op::AlterTable(def)]) {
-            Err(StoreError::WriteConflict { .. }) => {}
-            other => return other.map(|_| ()).map_err(Into::into),
-        }
-    }
-}
-
-/// The first value of a column as text, for a DETAIL.
-fn first_value(column: &ArrayRef) -> String {
-    let mut out = bytes::BytesMut::new();
-    let ty = sepal_query::output::natural_type(column.data_type());
-    match sepal_query::values::encode_text(column.as_ref(), 0, &ty, &mut out) {
-        Ok(()) => String::from_utf8_lossy(&out).into_owned(),
-        Err(_) => "?".to_owned(),
-    }
 }
 
 /// Text columns as a batch.
-fn text_rows(columns: &[(&str, Vec<String>)]) -> Result<RecordBatch> {
+pub(super) fn text_rows(columns: &[(&str, Vec<String>)]) -> Result<RecordBatch> {
     let arrays = columns.iter().map(|(name, values)| {
         let array: ArrayRef = Arc::new(StringArray::from_iter_values(values));
         (*name, array)

@@ -9,7 +9,9 @@
 
 mod cancel;
 mod copy;
+mod define;
 mod execute;
+mod explain;
 mod prepare;
 mod prepared;
 mod rows;
@@ -18,7 +20,7 @@ mod settings;
 mod transaction;
 mod utility;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 use sepal_control::Principal;
@@ -28,7 +30,7 @@ use sepal_query::{
     sql::{Statement, parse_statements},
 };
 use sepal_storage::Snapshot;
-use sepal_types::{Error, Result, SqlState};
+use sepal_types::{Error, Result, SqlState, TableId};
 
 use crate::{database::Database, tenant::OpenTenant};
 
@@ -249,8 +251,7 @@ impl Session {
     /// What the catalogs show to this session. Made per statement; the settings are copied only when a catalog
     /// query asks for the context.
     fn catalog_context(&self, snapshot: Snapshot) -> Result<CatalogContext> {
-        let sizes: HashMap<_, _> =
-            snapshot.tables().map(|version| (version.def.id, version.bytes())).collect();
+        let stored = snapshot.clone();
         let environments = match self.principal.environment.as_deref() {
             Some(own) => vec![own.to_owned()],
             None => self
@@ -270,9 +271,17 @@ impl Session {
             backend_pid: self.pid,
             settings: self.settings.lock().rows(),
             builds: self.tenant.builds.rows(),
-            table_bytes: Arc::new(move |id| sizes.get(&id).copied().unwrap_or(0)),
+            table_bytes: Arc::new(move |id| stored_bytes(&stored, id)),
             start_time_us: self.database.started_us(),
         })
+    }
+}
+
+/// Bytes of a table without its indexes, or of an index; counted only when a query asks.
+fn stored_bytes(snapshot: &Snapshot, id: TableId) -> u64 {
+    match snapshot.table(id) {
+        Some(table) => table.bytes(),
+        None => snapshot.tables().find_map(|table| table.index_bytes(id)).unwrap_or(0),
     }
 }
 
@@ -289,18 +298,12 @@ impl SettingSink for Sink {
     }
 
     fn sleep(&self, duration: Duration) -> Result<()> {
-        const SLICE: Duration = Duration::from_millis(20);
-        // Called inside a plan, on a worker thread: the runtime moves its other tasks elsewhere meanwhile.
-        tokio::task::block_in_place(|| {
-            let until = std::time::Instant::now() + duration;
-            loop {
-                self.cancel.check()?;
-                let left = until.saturating_duration_since(std::time::Instant::now());
-                if left.is_zero() {
-                    return Ok(());
-                }
-                std::thread::sleep(left.min(SLICE));
-            }
-        })
+        // Called inside a plan, on a query worker: the runtime moves its other tasks elsewhere meanwhile. The guard
+        // holds the token of the statement that sleeps: the next one may be under way before this one wakes.
+        let slept = self.cancel.guard(async {
+            tokio::time::sleep(duration).await;
+            Ok(())
+        });
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(slept))
     }
 }

@@ -5,13 +5,14 @@ use std::sync::{Arc, atomic::Ordering};
 use parking_lot::RwLock;
 use sepal_query::{
     StatementContext, catalog,
+    ddl::CreateAs,
     dml::{Dml, DmlContext},
     output::OutputColumn,
     planner::{SingleRow, TemporaryTables},
     sql::{
         ParameterTypes, Statement, StatementKind,
         ast::{self, AnalyzeFormatKind},
-        locate, prepare_query,
+        expand_wildcards, locate, prepare_query,
     },
     vector::FastKnn,
 };
@@ -75,7 +76,10 @@ impl Session {
         let definitions = self.definitions();
         let stale = plan.definitions != definitions
             || matches!(&plan.kind, PlanKind::Query(query) if query.reads_catalog)
-            || matches!(&plan.kind, PlanKind::Explain { .. });
+            || matches!(
+                &plan.kind,
+                PlanKind::CreateAs { .. } | PlanKind::Explain { .. } | PlanKind::ExplainWrite { .. }
+            );
         if !stale {
             return Ok(plan);
         }
@@ -110,6 +114,11 @@ impl Session {
         let StatementKind::Sql(ast) = &statement.kind else {
             return Ok(Planned::plain(PlanKind::Ddl));
         };
+        if let Some(create) = CreateAs::recognise(ast)? {
+            let planned = self.plan_query(&ast::Statement::Query(create.query.clone()), declared)?;
+            let kind = PlanKind::CreateAs { create, source: Box::new(planned.kind) };
+            return Ok(Planned { kind, parameters: planned.parameters, columns: None });
+        }
         match ast.as_ref() {
             ast::Statement::Query(query) if matches!(*query.body, ast::SetExpr::Insert(_)) => {
                 self.plan_dml(&insert_with_ctes(query)?, declared)
@@ -147,6 +156,7 @@ impl Session {
             return Err(Error::bug("a query was rewritten into another statement"));
         };
         let mut parameters = ParameterTypes::declared(declared);
+        expand_wildcards(&mut query, &context.table_columns());
         let column_types = context.column_types(&query);
         prepare_query(&mut query, &mut parameters, &[], &column_types);
         let fast = FastKnn::compile(&query, &context, &parameters);
@@ -224,22 +234,32 @@ impl Session {
         if !text_format {
             return Err(Error::unsupported("EXPLAIN prints text only").with_hint("Leave FORMAT out."));
         }
-        if !matches!(statement.as_ref(), ast::Statement::Query(_)) {
-            return Err(Error::unsupported("EXPLAIN shows queries only")
-                .with_hint("EXPLAIN the SELECT with the same WHERE: a write plans that query."));
-        }
-        let planned = self.plan_query(statement, declared)?;
-        let PlanKind::Query(query) = planned.kind else {
-            return Err(Error::unsupported(
-                "EXPLAIN of a catalog query is not supported: it is answered from memory",
-            ));
+        let planned = self.plan_explained(statement, declared)?;
+        let kind = match planned.kind {
+            PlanKind::Query(query) => PlanKind::Explain { query, analyze },
+            PlanKind::Dml { dml, context } => PlanKind::ExplainWrite { dml, context, analyze },
+            _ => {
+                return Err(Error::unsupported(
+                    "EXPLAIN of a catalog query is not supported: it is answered from memory",
+                ));
+            }
         };
         let columns: Arc<[OutputColumn]> = Arc::from(vec![OutputColumn::new("QUERY PLAN", SqlType::Text)]);
-        Ok(Planned {
-            kind: PlanKind::Explain { query, analyze },
-            parameters: planned.parameters,
-            columns: Some(columns),
-        })
+        Ok(Planned { kind, parameters: planned.parameters, columns: Some(columns) })
+    }
+
+    /// The statement after EXPLAIN.
+    fn plan_explained(&mut self, statement: &ast::Statement, declared: &[u32]) -> Result<Planned> {
+        match statement {
+            ast::Statement::Query(query) if matches!(*query.body, ast::SetExpr::Insert(_)) => {
+                self.plan_dml(&insert_with_ctes(query)?, declared)
+            }
+            ast::Statement::Query(_) => self.plan_query(statement, declared),
+            ast::Statement::Insert(_) | ast::Statement::Update(_) | ast::Statement::Delete(_) => {
+                self.plan_dml(statement, declared)
+            }
+            _ => Err(Error::unsupported("EXPLAIN shows SELECT, INSERT, UPDATE and DELETE only")),
+        }
     }
 }
 

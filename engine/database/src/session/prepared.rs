@@ -4,8 +4,14 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use sepal_query::{
-    CopyFormat, StatementContext, catalog::CatalogQuery, dml::Dml, output::OutputColumn,
-    planner::{LogicalPlan, SingleRow}, sql::Statement, vector::FastKnn,
+    CopyFormat, StatementContext,
+    catalog::CatalogQuery,
+    ddl::CreateAs,
+    dml::Dml,
+    output::OutputColumn,
+    planner::{LogicalPlan, SingleRow},
+    sql::Statement,
+    vector::FastKnn,
 };
 use sepal_types::SqlType;
 
@@ -40,6 +46,11 @@ pub(super) enum PlanKind {
         query: Box<Query>,
         format: CopyFormat,
     },
+    CreateAs {
+        create: CreateAs,
+        /// A query or a catalog query.
+        source: Box<PlanKind>,
+    },
     Ddl,
     Dml {
         dml: Dml,
@@ -47,6 +58,11 @@ pub(super) enum PlanKind {
     },
     Explain {
         query: Box<Query>,
+        analyze: bool,
+    },
+    ExplainWrite {
+        dml: Dml,
+        context: StatementContext,
         analyze: bool,
     },
     Query(Box<Query>),

@@ -2,9 +2,11 @@
 //!
 //! Used by `functions` and `relations`. The text is Postgres' own form, since tools parse it.
 
-use sepal_types::{ColumnDef, ColumnId, Generated, IndexMethod, TableDef, UniqueDef, VectorIndexOptions};
+use sepal_types::{
+    ColumnDef, ColumnId, Generated, IndexMethod, Metric, SqlType, TableDef, UniqueDef, VectorIndexOptions,
+};
 
-use super::names::quote_ident;
+use super::names::{quote_ident, type_name};
 use super::objects::{Index, sequence_name};
 
 /// pgvector's defaults: options equal to them are not printed, as if they had not been given.
@@ -39,11 +41,22 @@ pub(crate) fn index_column(
     let name = quote_ident(&table.column_by_id(*column)?.name);
     match index {
         Index::Secondary(def) if with_opclass => Some(match &def.method {
-            IndexMethod::Vector(options) => format!("{name} {}", options.metric().opclass()),
-            IndexMethod::Scalar { .. } => name,
+            IndexMethod::Vector(options) if !is_default_class(options) => {
+                format!("{name} {}", options.metric().opclass())
+            }
+            IndexMethod::Vector(_) | IndexMethod::Scalar { .. } => name,
         }),
         _ => Some(name),
     }
+}
+
+/// As in pgvector: L2 is what every method but hnsw takes when no class is named.
+const fn is_default_class(options: &VectorIndexOptions) -> bool {
+    matches!(
+        options,
+        VectorIndexOptions::IvfFlat { metric: Metric::L2, .. }
+            | VectorIndexOptions::Flat { metric: Metric::L2 }
+    )
 }
 
 /// `pg_class.reloptions`: `m=16`, `ef_construction=64`.
@@ -99,7 +112,19 @@ pub(crate) fn column_default(table: &TableDef, column: &ColumnDef) -> Option<Str
             Some(format!("nextval('{sequence}'::regclass)"))
         }
         Some(Generated::IdentityAlways | Generated::IdentityByDefault) => None,
-        None => column.default.clone(),
+        None => column.default.as_deref().map(|default| typed_default(default, &column.ty)),
+    }
+}
+
+/// A string literal is printed with the column's type: `'dd'::text`, `'{}'::integer[]`.
+fn typed_default(default: &str, ty: &SqlType) -> String {
+    let inner = default.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+    match inner {
+        Some(inner) if !inner.replace("''", "").contains('\'') => {
+            let name = type_name(i64::from(ty.oid()), -1).unwrap_or_else(|| ty.display_name());
+            format!("{default}::{name}")
+        }
+        _ => default.to_owned(),
     }
 }
 

@@ -1,15 +1,15 @@
 //! ALTER TABLE and ALTER INDEX. Renames and drops touch the catalog only: files name columns by id.
 
 use datafusion::sql::sqlparser::ast::{
-    AlterColumnOperation, AlterIndexOperation, AlterTable, AlterTableOperation, Expr, ObjectName,
+    AlterColumnOperation, AlterIndexOperation, AlterTable, AlterTableOperation, ObjectName,
     RenameTableNameKind,
 };
 use sepal_storage::Op;
-use sepal_types::{ColumnId, Error, Result, SqlState, TableDef};
+use sepal_types::{ColumnDef, ColumnId, Error, Generated, Result, SqlState, TableDef};
 
 use super::{
     Ddl, Scope,
-    create_table::{add_column, add_constraint, default_text},
+    create_table::{add_column, add_constraint, check_default, default_text},
     names::{find_table, identifier, object_name, taken},
 };
 
@@ -171,29 +171,46 @@ fn drop_constraint(def: &mut TableDef, name: &str, if_exists: bool, ddl: &mut Dd
     Err(Error::new(SqlState::UndefinedObject, message))
 }
 
+/// SET NOT NULL is judged against the rows where the operation is applied: in the transaction's view, and again
+/// at the commit.
 fn alter_column(def: &mut TableDef, name: &str, operation: &AlterColumnOperation) -> Result<()> {
+    use AlterColumnOperation as A;
     let missing = missing_column(def, name);
+    let table = def.name.clone();
     let in_key = def.primary_key().map(|key| key.columns.clone()).unwrap_or_default();
     let column = def.columns.iter_mut().find(|column| column.name == name).ok_or(missing)?;
-    match operation {
-        AlterColumnOperation::SetDefault { value } => column.default = default_of(value),
-        AlterColumnOperation::DropDefault => column.default = None,
-        AlterColumnOperation::DropNotNull if in_key.contains(&column.id) => {
+    let identity = is_identity(column).then(|| {
+        let message = format!("column \"{name}\" of relation \"{table}\" is an identity column");
+        Error::new(SqlState::SyntaxError, message)
+    });
+    match (operation, identity) {
+        (A::SetDefault { .. } | A::DropNotNull, Some(error)) => return Err(error),
+        (A::DropDefault, Some(error)) => {
+            return Err(error.with_hint("Use ALTER TABLE ... ALTER COLUMN ... DROP IDENTITY instead."));
+        }
+        (A::SetDefault { value }, None) => {
+            check_default(value, &column.ty)?;
+            column.default = default_text(value);
+            // A serial's nextval() is its default: this one takes its place.
+            column.generated = None;
+        }
+        (A::DropDefault, None) => {
+            column.default = None;
+            column.generated = None;
+        }
+        (A::DropNotNull, None) if in_key.contains(&column.id) => {
             let message = format!("column \"{name}\" is in a primary key");
             return Err(Error::new(SqlState::InvalidTableDefinition, message));
         }
-        AlterColumnOperation::DropNotNull => column.not_null = false,
-        AlterColumnOperation::SetNotNull => {
-            return Err(Error::unsupported("ALTER COLUMN … SET NOT NULL is not supported yet")
-                .with_hint("Create the table anew with NOT NULL and copy the rows."));
-        }
-        other => return Err(Error::unsupported(format!("ALTER COLUMN … {other} is not supported"))),
+        (A::DropNotNull, None) => column.not_null = false,
+        (A::SetNotNull, _) => column.not_null = true,
+        (other, _) => return Err(Error::unsupported(format!("ALTER COLUMN … {other} is not supported"))),
     }
     Ok(())
 }
 
-fn default_of(value: &Expr) -> Option<String> {
-    default_text(value)
+fn is_identity(column: &ColumnDef) -> bool {
+    matches!(column.generated, Some(Generated::IdentityAlways | Generated::IdentityByDefault))
 }
 
 /// ALTER INDEX … RENAME TO.

@@ -19,6 +19,10 @@ use super::{
 pub fn create_index(create: &CreateIndex, scope: &Scope) -> Result<Ddl> {
     let mut def = find_table(scope.snapshot, scope.environment, &create.table_name)?;
     let method = method_name(create.using.as_ref());
+    if create.unique && matches!(method.as_str(), "hnsw" | "ivfflat" | "flat") {
+        let message = format!("access method \"{method}\" does not support unique indexes");
+        return Err(Error::unsupported(message));
+    }
     let (columns, names) = index_columns(&def, create)?;
     let mut ddl = Ddl::tagged("CREATE INDEX");
     let name = match &create.name {
@@ -134,7 +138,7 @@ fn vector_options(
         SqlType::Vector(None) => {
             return Err(Error::new(SqlState::InvalidParameterValue, "column does not have dimensions"));
         }
-        other => return Err(no_opclass(&other.display_name(), method)),
+        other => return Err(wrong_type(other, index_column.operator_class.as_ref(), method)),
     }
     let metric = match &index_column.operator_class {
         Some(name) => {
@@ -156,6 +160,27 @@ fn vector_options(
         "ivfflat" => VectorIndexOptions::IvfFlat { metric, lists: options.lists },
         _ => VectorIndexOptions::Flat { metric },
     })
+}
+
+/// A column that no vector index takes, with a named operator class or without one.
+fn wrong_type(ty: &SqlType, class: Option<&ast::ObjectName>, method: &str) -> Error {
+    match class.map(super::table_name) {
+        Some(class) if Metric::from_opclass(&class).is_some() => Error::new(
+            SqlState::DatatypeMismatch,
+            format!("operator class \"{class}\" does not accept data type {}", bare_name(ty)),
+        ),
+        Some(class) => Error::new(
+            SqlState::UndefinedObject,
+            format!("operator class \"{class}\" does not exist for access method \"{method}\""),
+        ),
+        None => no_opclass(&bare_name(ty), method),
+    }
+}
+
+/// Without length or precision: `character varying`.
+fn bare_name(ty: &SqlType) -> String {
+    let name = ty.display_name();
+    name.split('(').next().unwrap_or(&name).to_owned()
 }
 
 fn no_opclass(ty: &str, method: &str) -> Error {

@@ -80,10 +80,10 @@ fn refuse_unsupported(create: &CreateTable) -> Result<()> {
         Err(Error::unsupported(format!("{what} are not supported")).with_hint(hint.to_owned()))
     };
     if create.temporary {
-        return refuse("temporary tables", "Create an ordinary table and drop it afterwards.");
+        return Err(no_temporary_tables());
     }
     if create.query.is_some() {
-        return refuse("CREATE TABLE AS statements", "Create the table, then INSERT INTO … SELECT.");
+        return Err(Error::bug("CREATE TABLE AS came without its query's plan"));
     }
     if create.like.is_some()
         || create.inherits.is_some()
@@ -164,7 +164,7 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
 }
 
 /// A quoted default must read as the column's type. Errors: that type's own.
-fn check_default(expr: &ast::Expr, ty: &SqlType) -> Result<()> {
+pub fn check_default(expr: &ast::Expr, ty: &SqlType) -> Result<()> {
     match expr {
         ast::Expr::Value(value) => match &value.value {
             ast::Value::SingleQuotedString(text) => {
@@ -217,7 +217,16 @@ pub fn column_type(data_type: &DataType) -> Result<(SqlType, Option<Generated>)>
     let ty = ty.ok_or_else(|| {
         Error::new(SqlState::UndefinedObject, format!("type \"{}\" does not exist", text.to_lowercase()))
     })?;
-    let storable = match &ty {
+    if let SqlType::Numeric(Some((precision, scale))) = &ty {
+        check_numeric(*precision, *scale)?;
+    }
+    check_storable(&ty)?;
+    Ok((ty, None))
+}
+
+/// Errors: 0A000 for a type that only a result or a catalog has.
+pub fn check_storable(ty: &SqlType) -> Result<()> {
+    let storable = match ty {
         SqlType::Array(element) => {
             !matches!(**element, SqlType::Array(_) | SqlType::Vector(_) | SqlType::Unknown | SqlType::Void)
         }
@@ -229,15 +238,12 @@ pub fn column_type(data_type: &DataType) -> Result<(SqlType, Option<Generated>)>
         | SqlType::Regclass
         | SqlType::Regproc
         | SqlType::Regtype => false,
-        SqlType::Numeric(Some((precision, scale))) => {
-            return check_numeric(*precision, *scale).map(|()| (ty.clone(), None));
-        }
         _ => true,
     };
-    if !storable {
-        return Err(Error::unsupported(format!("columns of type {} are not supported", ty.display_name())));
+    if storable {
+        return Ok(());
     }
-    Ok((ty, None))
+    Err(Error::unsupported(format!("columns of type {} are not supported", ty.display_name())))
 }
 
 fn check_numeric(precision: u8, scale: i8) -> Result<()> {
@@ -349,6 +355,12 @@ pub fn add_unique(
     };
     def.uniques.push(UniqueDef { id: (scope.new_id)(), name, columns, primary });
     Ok(())
+}
+
+/// CREATE TEMPORARY TABLE, however it is said.
+pub fn no_temporary_tables() -> Error {
+    Error::unsupported("temporary tables are not supported")
+        .with_hint("Create an ordinary table and drop it afterwards.")
 }
 
 fn no_foreign_keys() -> Error {

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use datafusion::arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions},
-    compute::cast,
+    array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_empty_array},
+    compute::{cast, concat_batches},
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use sepal_storage::{Op, TenantStore, arrow_field, arrow_type};
@@ -35,6 +35,21 @@ impl TargetRows {
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         RecordBatch::try_new_with_options(schema, self.arrays.clone(), &options).map_err(error::arrow)
     }
+}
+
+/// A query's rows as those of a table that was made of its columns.
+pub fn rows_as(def: &TableDef, batches: &[RecordBatch]) -> Result<TargetRows> {
+    let Some(first) = batches.first() else {
+        let arrays = def.columns.iter().map(|column| new_empty_array(&arrow_type(&column.ty))).collect();
+        return Ok(TargetRows { arrays, rows: 0 });
+    };
+    let schema = first.schema();
+    let batch = concat_batches(&schema, batches).map_err(error::arrow)?;
+    let values = batch.columns().iter().zip(schema.fields()).zip(&def.columns);
+    let arrays = values
+        .map(|((array, field), column)| assign(array, field, column))
+        .collect::<Result<Vec<ArrayRef>>>()?;
+    Ok(TargetRows { arrays, rows: batch.num_rows() })
 }
 
 /// The schema of a table's rows, every column nullable: constraints are ours to check.

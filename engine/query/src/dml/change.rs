@@ -11,8 +11,9 @@ use datafusion::{
     logical_expr::LogicalPlan,
     scalar::ScalarValue,
     sql::sqlparser::ast::{
-        self, Assignment, AssignmentTarget, Expr, FromTable, Ident, SelectItem, SetExpr, TableFactor,
-        TableWithJoins, UpdateTableFromKind,
+        self, Assignment, AssignmentTarget, Expr, FromTable, Ident, ObjectName, SelectItem,
+        SelectItemQualifiedWildcardKind, SetExpr, TableFactor, TableWithJoins, UpdateTableFromKind,
+        WildcardAdditionalOptions,
     },
 };
 use sepal_storage::Op;
@@ -22,7 +23,7 @@ use super::{
     DmlContext, Written,
     assign::{TargetRows, assign, write_rows},
     defaults::{default_expression, is_default},
-    returning::{Returning, skeleton},
+    returning::{Beside, Returning, skeleton},
 };
 use crate::{
     ddl::{identifier, object_name},
@@ -36,7 +37,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Change {
     def: Arc<TableDef>,
-    /// Row id, then every column: new values for an UPDATE, old ones for a DELETE that returns rows.
+    /// Row id, then every column: new values for an UPDATE, old ones for a DELETE that returns rows. Where rows are
+    /// returned, the columns of FROM's relations follow.
     plan: LogicalPlan,
     update: bool,
     returning: Option<Returning>,
@@ -119,12 +121,16 @@ impl Change {
         table: &TableWithJoins,
         more: Vec<TableWithJoins>,
         selection: Option<Expr>,
-        items: Vec<SelectItem>,
+        mut items: Vec<SelectItem>,
         update: bool,
         returning: Option<&[SelectItem]>,
         parameters: &mut ParameterTypes,
         context: &DmlContext,
     ) -> Result<Self> {
+        let first_beside = items.len();
+        if returning.is_some() {
+            items.extend(more.iter().flat_map(relation_names).map(all_columns));
+        }
         let mut query = skeleton(&target.def.name, None)?;
         if let SetExpr::Select(select) = query.body.as_mut() {
             select.projection = items;
@@ -137,9 +143,14 @@ impl Change {
         let temporary = TemporaryTables::default().with(&target.def.name, Arc::new(with_ids));
         let plan = context.engine.plan(context.statement, &temporary, &query, parameters)?;
         let returning = match returning {
-            Some(items) => {
-                Some(Returning::prepare(items, &target.def, target.alias.as_deref(), parameters, context)?)
-            }
+            Some(items) => Some(Returning::prepare_beside(
+                items,
+                &target.def,
+                target.alias.as_deref(),
+                &relations_beside(&plan, first_beside),
+                parameters,
+                context,
+            )?),
             None => None,
         };
         Ok(Self { def: target.def, plan, update, returning })
@@ -151,6 +162,14 @@ impl Change {
 
     pub fn verb(&self) -> &'static str {
         if self.update { "UPDATE" } else { "DELETE" }
+    }
+
+    pub fn source(&self) -> &LogicalPlan {
+        &self.plan
+    }
+
+    pub fn explain_lines(&self) -> Vec<String> {
+        vec![format!("{} on {}", if self.update { "Update" } else { "Delete" }, self.def.name)]
     }
 
     pub fn returning_columns(&self) -> Option<&[OutputColumn]> {
@@ -175,7 +194,8 @@ impl Change {
             written.ops.extend(write_rows(&self.def, &rows, context.store)?);
         }
         if let Some(returning) = &self.returning {
-            written.returned = Some(returning.run(&self.def, &rows, values, context).await?);
+            let beside = batch.columns().get(1 + self.def.columns.len()..).unwrap_or_default();
+            written.returned = Some(returning.run_beside(&self.def, &rows, beside, values, context).await?);
         }
         Ok(written)
     }
@@ -194,6 +214,38 @@ impl Change {
             .collect::<Result<Vec<_>>>()?;
         Ok(TargetRows { arrays, rows: batch.num_rows() })
     }
+}
+
+/// The names of the relations of one item of FROM or USING; one without a name cannot be named in RETURNING.
+fn relation_names(table: &TableWithJoins) -> Vec<Ident> {
+    let name = |factor: &TableFactor| match factor {
+        TableFactor::Table { alias: Some(alias), .. }
+        | TableFactor::Derived { alias: Some(alias), .. }
+        | TableFactor::Function { alias: Some(alias), .. }
+        | TableFactor::UNNEST { alias: Some(alias), .. } => Some(alias.name.clone()),
+        TableFactor::Table { name, args: None, .. } => name.0.last()?.as_ident().cloned(),
+        _ => None,
+    };
+    let joined = table.joins.iter().map(|join| &join.relation);
+    std::iter::once(&table.relation).chain(joined).filter_map(name).collect()
+}
+
+fn all_columns(relation: Ident) -> SelectItem {
+    let name = SelectItemQualifiedWildcardKind::ObjectName(ObjectName::from(vec![relation]));
+    SelectItem::QualifiedWildcard(name, WildcardAdditionalOptions::default())
+}
+
+/// The relations whose columns stand in a plan from a place on.
+fn relations_beside(plan: &LogicalPlan, first: usize) -> Vec<Beside> {
+    let mut relations: Vec<Beside> = Vec::new();
+    for (relation, field) in plan.schema().iter().skip(first) {
+        let name = relation.map(|relation| relation.table().to_owned()).unwrap_or_default();
+        match relations.last_mut() {
+            Some(last) if last.name == name => last.fields.push(field.as_ref().clone()),
+            _ => relations.push(Beside { name, fields: vec![field.as_ref().clone()] }),
+        }
+    }
+    relations
 }
 
 /// Sorted ids and their rows. A target row that several FROM rows match is changed once, by the first.

@@ -39,6 +39,8 @@ const PAIR: &str = "__pair";
 pub struct Conflict {
     /// The constraints that are probed; every one of them when the clause names none.
     uniques: Vec<UniqueDef>,
+    /// The clause names its constraint.
+    named: bool,
     update: Option<Update>,
 }
 
@@ -54,7 +56,7 @@ struct Update {
 /// What became of the proposed rows.
 pub struct Resolved {
     pub ops: Vec<Op>,
-    /// Rows inserted and rows updated, for the count and for RETURNING.
+    /// Rows inserted and rows updated, in the order in which they were proposed.
     pub rows: TargetRows,
 }
 
@@ -81,12 +83,22 @@ impl Conflict {
                 Some(Update::prepare(update, def, alias, parameters, context)?)
             }
         };
-        Ok(Self { uniques, update })
+        Ok(Self { uniques, named: on.conflict_target.is_some(), update })
     }
 
     /// DO UPDATE rather than DO NOTHING.
     pub fn updates(&self) -> bool {
         self.update.is_some()
+    }
+
+    pub fn explain_lines(&self) -> Vec<String> {
+        let mut lines =
+            vec![format!("  Conflict Resolution: {}", if self.updates() { "UPDATE" } else { "NOTHING" })];
+        let names: Vec<&str> = self.uniques.iter().map(|unique| unique.name.as_str()).collect();
+        if self.named && !names.is_empty() {
+            lines.push(format!("  Conflict Arbiter Indexes: {}", names.join(", ")));
+        }
+        lines
     }
 
     /// Probes every proposed row and does what the clause says.
@@ -110,11 +122,13 @@ impl Conflict {
             _ => None,
         };
         let mut rows = inserted;
-        if let Some((ids, changed)) = updated {
+        if let Some((mut ids, changed)) = updated {
+            let order = proposed_order(&found, &ids, rows.rows);
+            rows = take_rows(&append(def, &rows, &changed)?, &order)?;
             if !ids.is_empty() {
+                ids.sort_unstable();
                 ops.push(Op::Delete { table: def.id, rows: ids });
             }
-            rows = append(def, &rows, &changed)?;
         }
         ops.extend(write_rows(def, &rows, context.store)?);
         Ok(Resolved { ops, rows })
@@ -172,6 +186,20 @@ fn positions(fates: &[Fate], wanted: impl Fn(&Fate) -> bool) -> Vec<u64> {
     (0u64..).zip(fates).filter(|(_, fate)| wanted(fate)).map(|(position, _)| position).collect()
 }
 
+/// Where each proposed row's outcome stands, in the rows inserted (`inserted` of them) and then those updated, whose
+/// ids are `updated`. A row that WHERE kept from being updated has none.
+fn proposed_order(fates: &[Fate], updated: &[RowId], inserted: usize) -> Vec<u64> {
+    let offset = u64::try_from(inserted).unwrap_or(u64::MAX);
+    let places: HashMap<RowId, u64> = updated.iter().copied().zip(offset..).collect();
+    let mut fresh = 0u64..;
+    let place = |fate: &Fate| match fate {
+        Fate::Insert => fresh.next(),
+        Fate::Conflict(row) => places.get(row).copied(),
+        Fate::Skip => None,
+    };
+    fates.iter().filter_map(place).collect()
+}
+
 fn key_arrays(def: &TableDef, columns: &[ColumnId], rows: &TargetRows) -> Vec<ArrayRef> {
     columns
         .iter()
@@ -181,7 +209,7 @@ fn key_arrays(def: &TableDef, columns: &[ColumnId], rows: &TargetRows) -> Vec<Ar
 }
 
 fn take_rows(rows: &TargetRows, positions: &[u64]) -> Result<TargetRows> {
-    if positions.len() == rows.rows {
+    if positions.len() == rows.rows && positions.is_sorted() {
         return Ok(rows.clone());
     }
     let indices = UInt64Array::from(positions.to_vec());
@@ -286,7 +314,7 @@ impl Update {
         Ok(Self { plan, existing, excluded })
     }
 
-    /// The ids of the rows replaced and the rows that replace them.
+    /// The ids of the rows replaced and the rows that replace them, one beside the other.
     async fn run(
         &self,
         def: &TableDef,
@@ -328,9 +356,8 @@ impl Update {
         let schema =
             batches.first().map_or_else(|| Arc::new(Schema::new(fields.clone())), RecordBatch::schema);
         let batch = concat_batches(&schema, batches).map_err(crate::error::arrow)?;
-        let mut ids: Vec<RowId> =
+        let ids: Vec<RowId> =
             batch.column(0).as_primitive::<UInt64Type>().values().iter().map(|id| RowId(*id)).collect();
-        ids.sort_unstable();
         let arrays = batch
             .columns()
             .iter()

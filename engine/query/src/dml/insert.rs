@@ -21,7 +21,7 @@ use crate::{
     ddl::object_name,
     output::OutputColumn,
     planner::{TemporaryTables, undefined_table},
-    sql::{ParameterTypes, prepare_query},
+    sql::{ParameterTypes, expand_wildcards, prepare_query},
 };
 
 /// A prepared INSERT.
@@ -60,6 +60,7 @@ impl Insert {
                 resolve_defaults(query.body.as_mut(), &def, &mut targets)?;
                 let types: Vec<SqlType> =
                     targets.iter().map(|target| def.columns[*target].ty.clone()).collect();
+                expand_wildcards(&mut query, &context.statement.table_columns());
                 let columns = context.statement.column_types(&query);
                 prepare_query(&mut query, parameters, &types, &columns);
                 let no_tables = TemporaryTables::default();
@@ -110,6 +111,16 @@ impl Insert {
 
     pub fn may_update(&self) -> bool {
         self.conflict.as_ref().is_some_and(Conflict::updates)
+    }
+
+    pub fn source(&self) -> Option<&LogicalPlan> {
+        self.source.as_ref()
+    }
+
+    pub fn explain_lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("Insert on {}", self.def.name)];
+        lines.extend(self.conflict.iter().flat_map(Conflict::explain_lines));
+        lines
     }
 
     pub fn returning_columns(&self) -> Option<&[OutputColumn]> {

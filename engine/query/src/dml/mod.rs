@@ -14,13 +14,15 @@ mod rows_table;
 
 use std::sync::Arc;
 
-use datafusion::{arrow::array::RecordBatch, scalar::ScalarValue, sql::sqlparser::ast};
+use datafusion::{
+    arrow::array::RecordBatch, logical_expr::LogicalPlan, scalar::ScalarValue, sql::sqlparser::ast,
+};
 use sepal_storage::{Op, TenantStore};
 use sepal_types::{Error, Result, TableId};
 
 use crate::{context::StatementContext, output::OutputColumn, planner::Engine, sql::ParameterTypes};
 
-pub use assign::{TargetRows, assign, write_rows};
+pub use assign::{TargetRows, assign, rows_as, write_rows};
 pub use defaults::{default_values, sequence_name};
 
 pub use returning::parse_query;
@@ -106,6 +108,22 @@ impl Dml {
         match self {
             Dml::Insert(insert) => insert.may_update(),
             Dml::Change(_) => true,
+        }
+    }
+
+    /// The query for the rows; `None` for DEFAULT VALUES.
+    pub fn source(&self) -> Option<&LogicalPlan> {
+        match self {
+            Dml::Insert(insert) => insert.source(),
+            Dml::Change(change) => Some(change.source()),
+        }
+    }
+
+    /// What EXPLAIN prints above the plan of [`Dml::source`].
+    pub fn explain_lines(&self) -> Vec<String> {
+        match self {
+            Dml::Insert(insert) => insert.explain_lines(),
+            Dml::Change(change) => change.explain_lines(),
         }
     }
 

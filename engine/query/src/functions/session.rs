@@ -113,7 +113,7 @@ impl SessionFunction {
         Ok(ColumnarValue::Array(Arc::new(StringArray::from(results))))
     }
 
-    /// Sleeps in slices, so that a cancelled statement ends soon.
+    /// One sleep for all rows of a batch.
     fn sleep(&self, args: &ScalarFunctionArgs) -> Result<()> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let seconds = datafusion::arrow::compute::cast(&arrays[0], &DataType::Float64)?;

@@ -10,6 +10,7 @@ mod position;
 mod rewrite;
 mod statement;
 mod tokens;
+mod wildcard;
 
 pub use datafusion::sql::sqlparser::ast;
 pub use names::{output_names, strip_marker};
@@ -18,3 +19,4 @@ pub use position::locate;
 pub use rewrite::{ColumnTypes, prepare_expression, prepare_query};
 pub use statement::{Statement, StatementKind, parse_statements};
 pub use tokens::tokenize;
+pub use wildcard::{TableColumns, expand_wildcards};

@@ -43,11 +43,13 @@ fn is_column(expr: &Expr) -> bool {
     matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
 }
 
-fn normalized(ident: &Ident) -> String {
+/// An identifier as Postgres folds it.
+pub(super) fn normalized(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
-fn figure_name(expr: &Expr) -> Option<String> {
+/// The name of an unnamed column; `None` where Postgres says `?column?`.
+pub(super) fn figure_name(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Identifier(ident) => Some(normalized(ident)),
         Expr::CompoundIdentifier(parts) => parts.last().map(normalized),

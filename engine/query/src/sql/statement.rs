@@ -74,6 +74,9 @@ fn parse_one(sql: &Arc<str>, mut tokens: Vec<TokenWithSpan>) -> Result<Statement
                 // sqlparser wants the semicolon that ends COPY … FROM STDIN.
                 tokens.push(TokenWithSpan::wrap(Token::SemiColon));
             }
+            if words.first().is_some_and(|word| matches!(word.as_str(), "SELECT" | "WITH")) {
+                plain_locks(&mut tokens);
+            }
             let overriding =
                 words.first().is_some_and(|word| word == "INSERT") && remove_overriding(&mut tokens);
             if let Some(first) = tokens.iter_mut().find(|token| tokens::is_significant(token))
@@ -175,6 +178,28 @@ fn contains_words(tokens: &[TokenWithSpan], words: &[&str]) -> bool {
             matches!(&token.token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
         })
     })
+}
+
+/// `FOR NO KEY UPDATE` and `FOR KEY SHARE` do not parse; no lock is taken in any case, so the plain ones do.
+fn plain_locks(tokens: &mut Vec<TokenWithSpan>) {
+    let places: Vec<usize> = (0..tokens.len()).filter(|at| tokens::is_significant(&tokens[*at])).collect();
+    let is = |place: usize, text: &str| {
+        places.get(place).is_some_and(|at| match &tokens[*at].token {
+            Token::Word(word) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case(text),
+            _ => false,
+        })
+    };
+    let mut gone = Vec::new();
+    for place in (0..places.len()).filter(|place| is(*place, "FOR")) {
+        if is(place + 1, "KEY") && is(place + 2, "SHARE") {
+            gone.push(places[place + 1]);
+        } else if is(place + 1, "NO") && is(place + 2, "KEY") && is(place + 3, "UPDATE") {
+            gone.extend([places[place + 1], places[place + 2]]);
+        }
+    }
+    for at in gone.into_iter().rev() {
+        tokens.remove(at);
+    }
 }
 
 /// `INSERT … OVERRIDING {SYSTEM | USER} VALUE` does not parse: it is taken out and noted.

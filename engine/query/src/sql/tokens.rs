@@ -1,12 +1,13 @@
 //! The token post-pass between sqlparser's tokenizer and its parser.
 //!
-//! sqlparser 0.62 cannot read pgvector's `<+>`, gives `<=>` the precedence of `=`, and glues a trailing sign
-//! onto an operator (`a>-1`). All three are repaired on the tokens, which keeps their positions. The rule for
-//! trailing signs is that of PostgreSQL's lexer (`src/backend/parser/scan.l`, operator).
+//! sqlparser 0.62 cannot read pgvector's `<+>`, gives `<=>` the precedence of `=`, glues a trailing sign onto an
+//! operator (`a>-1`), and does not join string literals over a line break. All are repaired on the tokens, which
+//! keeps their positions. The rules for trailing signs and for joined literals are those of PostgreSQL's lexer
+//! (`src/backend/parser/scan.l`, operator and quotecontinue).
 
 use datafusion::sql::sqlparser::{
     dialect::PostgreSqlDialect,
-    tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Word},
+    tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Whitespace, Word},
 };
 use sepal_types::{Error, Result, SqlState};
 
@@ -15,7 +16,7 @@ pub fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
     let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize_with_location().map_err(|error| {
         Error::new(SqlState::SyntaxError, error.message.clone()).with_position(offset(sql, error.location))
     })?;
-    Ok(repair(tokens))
+    Ok(repair(join_literals(tokens)))
 }
 
 /// The statements' tokens, without the semicolons and without empty statements.
@@ -74,6 +75,44 @@ fn repair(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         }
     }
     repaired
+}
+
+/// `'con'`, a line break, `'catenated'` is one literal. Between the parts may stand white space and `--` comments.
+fn join_literals(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut joined: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        let Token::SingleQuotedString(text) = &token.token else {
+            joined.push(token);
+            continue;
+        };
+        match continued(&joined) {
+            Some(start) => {
+                joined.truncate(start + 1);
+                if let Some(first) = joined.last_mut()
+                    && let Token::SingleQuotedString(whole) = &mut first.token
+                {
+                    whole.push_str(text);
+                    first.span.end = token.span.end;
+                }
+            }
+            None => joined.push(token),
+        }
+    }
+    joined
+}
+
+/// The place of the literal that one after these tokens carries on.
+fn continued(tokens: &[TokenWithSpan]) -> Option<usize> {
+    let mut broken = false;
+    for (place, token) in tokens.iter().enumerate().rev() {
+        match &token.token {
+            Token::Whitespace(Whitespace::Newline | Whitespace::SingleLineComment { .. }) => broken = true,
+            Token::Whitespace(Whitespace::Space | Whitespace::Tab) => {}
+            Token::SingleQuotedString(_) if broken => return Some(place),
+            _ => return None,
+        }
+    }
+    None
 }
 
 fn touches(left: &TokenWithSpan, right: &TokenWithSpan) -> bool {
@@ -167,6 +206,7 @@ mod tests {
             ("a>=-1", "a >= -1"),
             ("a<->-b", "a <-> -b"),
             ("vector '[1,2]' <=> b", "'[1,2]'::vector <=> b"),
+            ("'con' -- a comment\n  'cate'\n\n'nated' || 'x'", "'concatenated' || 'x'"),
         ];
         for (input, output) in cases {
             assert_eq!(grouped(input), output);

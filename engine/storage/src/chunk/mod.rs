@@ -128,6 +128,14 @@ impl Chunk {
         }
     }
 
+    /// Bytes of this vector index's file, 0 where it has none.
+    pub fn index_bytes(&self, index: TableId) -> u64 {
+        match &self.kind {
+            Kind::Memory(_) => 0,
+            Kind::Sealed(chunk) => chunk.index_bytes(index),
+        }
+    }
+
     /// Opens the vector index's sealed bytes: one read, one pass of decryption, not cached here.
     pub fn index_blob(&self, index: TableId) -> Option<Result<Vec<u8>, StoreError>> {
         match &self.kind {

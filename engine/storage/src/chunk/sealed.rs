@@ -113,6 +113,10 @@ impl SealedChunk {
         self.indexes.read().contains_key(&index)
     }
 
+    pub(crate) fn index_bytes(&self, index: TableId) -> u64 {
+        self.indexes.read().get(&index).map_or(0, |blob| blob.entry().bytes)
+    }
+
     /// The lock is held while the file is read, so that a dropped index's file is not removed meanwhile.
     pub(crate) fn index_blob(&self, index: TableId) -> Option<Result<Vec<u8>, StoreError>> {
         self.indexes.read().get(&index).map(Blob::open)

@@ -17,6 +17,9 @@ pub enum StoreError {
     /// A row with this key exists. `columns` and `key_text` are comma-separated, as Postgres' DETAIL shows them.
     #[error("duplicate key value violates unique constraint \"{constraint}\" of table \"{table}\"")]
     UniqueViolation { table: String, constraint: String, columns: String, key_text: String },
+    /// A column that is to become NOT NULL has NULLs.
+    #[error("column \"{column}\" of relation \"{table}\" contains null values")]
+    NullValues { table: String, column: String },
     /// A row or definition that this transaction changes was changed since the transaction's snapshot.
     #[error("table \"{table}\" was changed by a concurrent transaction")]
     WriteConflict { table: String },
@@ -80,6 +83,7 @@ impl From<StoreError> for Error {
                 Error::new(SqlState::UniqueViolation, message)
                     .with_detail(format!("Key ({columns})=({key_text}) already exists."))
             }
+            StoreError::NullValues { .. } => Error::new(SqlState::NotNullViolation, text),
             StoreError::WriteConflict { table } => {
                 let message = "could not serialize access due to concurrent update";
                 Error::new(SqlState::SerializationFailure, message)

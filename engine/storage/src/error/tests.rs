@@ -30,6 +30,7 @@ fn every_error_has_its_state() {
     let cases = [
         (StoreError::DuplicateTable("items".into()), "42P07"),
         (StoreError::NoSuchTable(TableId(20_000)), "42P01"),
+        (StoreError::NullValues { table: "items".into(), column: "label".into() }, "23502"),
         (StoreError::io("write", "wal/1.wal", &full), "53100"),
         (StoreError::io("write", "wal/1.wal", &io::Error::from_raw_os_error(libc::EIO)), "58030"),
         (StoreError::corrupt("wal/1.wal", "bad"), "XX001"),

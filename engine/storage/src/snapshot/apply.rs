@@ -5,8 +5,9 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use arrow::array::Array;
 use roaring::RoaringBitmap;
-use sepal_types::{RowId, TableDef, TableId};
+use sepal_types::{ColumnDef, RowId, TableDef, TableId};
 
 use super::{State, TableVersion, insert};
 use crate::{Op, StoreError, chunk::KeyMap};
@@ -65,6 +66,10 @@ impl State {
         if rules.trusted {
             return Ok(());
         }
+        let nullable = |column: &&ColumnDef| {
+            column.not_null && old.column_by_id(column.id).is_some_and(|before| !before.not_null)
+        };
+        def.columns.iter().filter(nullable).try_for_each(|column| check_not_null(version, column))?;
         let before = |columns: &[_]| old.uniques.iter().any(|unique| unique.columns == columns);
         let added = def.uniques.iter().filter(|unique| !before(&unique.columns));
         added.into_iter().try_for_each(|unique| check_unique(version, unique))
@@ -105,6 +110,20 @@ fn delete(version: &mut TableVersion, rows: &[RowId]) -> Result<(), StoreError> 
     }
     for (index, bitmap) in deleted {
         version.chunks[index].deleted = Arc::new(bitmap);
+    }
+    Ok(())
+}
+
+/// NOT NULL added to a column that had it not.
+fn check_not_null(version: &TableVersion, column: &ColumnDef) -> Result<(), StoreError> {
+    for reference in version.chunks.iter().filter(|reference| reference.live_rows() > 0) {
+        let values = reference.chunk.column(column)?;
+        let lacks =
+            |position: u32| values.is_null(position as usize) && !reference.deleted.contains(position);
+        if values.null_count() > 0 && (0..reference.chunk.rows()).any(lacks) {
+            let (table, column) = (version.def.name.clone(), column.name.clone());
+            return Err(StoreError::NullValues { table, column });
+        }
     }
     Ok(())
 }

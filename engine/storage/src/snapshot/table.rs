@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use sepal_types::{RowId, TableDef, UniqueDef};
+use sepal_types::{RowId, TableDef, TableId, UniqueDef};
 
 use crate::{ChunkRef, StoreError, chunk::KeyMap};
 
@@ -26,6 +26,16 @@ impl TableVersion {
     /// Bytes of its chunks, in memory and on disk.
     pub fn bytes(&self) -> u64 {
         self.chunks.iter().map(|chunk| chunk.chunk.bytes()).sum()
+    }
+
+    /// Bytes of one of its indexes: the files, and the definition, which is all that a constraint or an index over
+    /// few rows has. `None` when it is not this table's.
+    pub fn index_bytes(&self, index: TableId) -> Option<u64> {
+        let secondary = self.def.indexes.iter().find(|def| def.id == index).map(serde_json::to_vec);
+        let unique = || self.def.uniques.iter().find(|def| def.id == index).map(serde_json::to_vec);
+        let definition = secondary.or_else(unique)?.map_or(0, |json| json.len() as u64);
+        let files: u64 = self.chunks.iter().map(|chunk| chunk.chunk.index_bytes(index)).sum();
+        Some(definition + files)
     }
 
     /// The live row of each key, `None` where there is none or where the key has a NULL. `keys` has one array

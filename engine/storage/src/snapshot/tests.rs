@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};
-use sepal_types::{ColumnId, RowId, TableId, UniqueDef};
+use sepal_types::{ColumnDef, ColumnId, RowId, SqlType, TableId, UniqueDef};
 
 use super::{Snapshot, State};
 use crate::{
@@ -145,4 +145,27 @@ fn a_constraint_added_later_checks_the_rows_that_are_there() {
     assert!(matches!(snapshot.apply(&again), Err(StoreError::UniqueViolation { .. })));
     let before = apply(&with_items(), &[rows, delete(&[1]), again]).unwrap();
     assert!(matches!(before.apply(&Op::AlterTable(def)), Err(StoreError::UniqueViolation { .. })));
+}
+
+#[test]
+fn not_null_added_later_checks_the_rows_that_are_there() {
+    // A column that no row has yet: NULL in every one.
+    let mut def = items(20_000, "items");
+    def.columns.push(ColumnDef {
+        id: ColumnId(90),
+        name: "note".into(),
+        ty: SqlType::Text,
+        not_null: false,
+        default: None,
+        generated: None,
+        missing: None,
+    });
+    let wider = Op::AlterTable(def.clone());
+    def.columns.last_mut().unwrap().not_null = true;
+    let strict = Op::AlterTable(def);
+    let snapshot = apply(&with_items(), &[insert(1, &[1, 2]), wider]).unwrap();
+    let error = snapshot.apply(&strict).unwrap_err();
+    assert_eq!(error, StoreError::NullValues { table: "items".into(), column: "note".into() });
+    // Deleted rows do not count.
+    apply(&snapshot, &[delete(&[1, 2]), strict]).unwrap();
 }

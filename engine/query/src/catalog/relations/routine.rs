@@ -3,7 +3,8 @@
 //! The list is `procedures.txt`, one function a line:
 //! `oid|name|kind|returns a set|volatility|strict|parallel|result type|argument types|arguments as text`.
 //! Oids and signatures of built-in functions are Postgres' own, those above 16,000 are the vector type's.
-//! Drivers find a type's input function here, `\df` its listing.
+//! Drivers find a type's input function here, `\df` its listing. Functions that Sepal cannot run are left out,
+//! except those that other catalogs point to: input and output, operators' functions, handlers.
 
 use std::sync::LazyLock;
 

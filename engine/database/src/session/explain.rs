@@ -1,0 +1,70 @@
+//! Running EXPLAIN: of a query, and of a write.
+
+use std::{sync::Arc, time::Instant};
+
+use arrow::array::{ArrayRef, RecordBatch};
+use futures::TryStreamExt;
+use sepal_query::{
+    StatementContext,
+    dml::Dml,
+    explain::{execution_time, explain_lines, explain_write},
+    output::OutputColumn,
+    planner::parameter_values,
+};
+use sepal_types::{Result, SqlType};
+
+use super::{Outcome, RowStream, Session, execute::text_rows, prepared::Query};
+
+impl Session {
+    pub(super) async fn run_explain(
+        &mut self,
+        query: &Query,
+        analyze: bool,
+        parameters: &[ArrayRef],
+    ) -> Result<Outcome> {
+        self.bind(&query.context)?;
+        let values = parameter_values(parameters, parameters.len())?;
+        let engine = &self.tenant.engine;
+        let physical = self.cancel.guard(engine.physical(&query.plan, values)).await?;
+        let mut totals = Vec::new();
+        if analyze {
+            let started = Instant::now();
+            let batches: Vec<RecordBatch> =
+                self.cancel.guard(async { engine.start(Arc::clone(&physical))?.try_collect().await }).await?;
+            let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+            totals = execution_time(started.elapsed(), rows);
+        }
+        let mut lines = explain_lines(&physical, analyze);
+        lines.extend(totals);
+        self.query_plan(lines)
+    }
+
+    /// Shows a write's plan; ANALYZE also does what the statement says.
+    pub(super) async fn run_explain_write(
+        &mut self,
+        dml: &Dml,
+        context: &StatementContext,
+        analyze: bool,
+        parameters: &[ArrayRef],
+    ) -> Result<Outcome> {
+        self.bind(context)?;
+        let values = parameter_values(parameters, parameters.len())?;
+        let physical = match dml.source() {
+            Some(source) => Some(self.cancel.guard(self.tenant.engine.physical(source, values)).await?),
+            None => None,
+        };
+        let mut lines = explain_write(dml.explain_lines(), physical.as_ref());
+        if analyze {
+            let started = Instant::now();
+            let written = self.write(dml, context, parameters).await?;
+            lines.extend(execution_time(started.elapsed(), written.rows));
+        }
+        self.query_plan(lines)
+    }
+
+    fn query_plan(&self, lines: Vec<String>) -> Result<Outcome> {
+        let rows = text_rows(&[("QUERY PLAN", lines)])?;
+        let columns: Arc<[OutputColumn]> = Arc::from(vec![OutputColumn::new("QUERY PLAN", SqlType::Text)]);
+        Ok(Outcome::Rows(RowStream::ready(columns, vec![rows], "EXPLAIN".to_owned(), self.cancel.clone())))
+    }
+}

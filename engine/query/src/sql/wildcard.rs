@@ -1,0 +1,207 @@
+//! `SELECT t.*, t.id`: a wildcard beside a column that it holds already.
+//!
+//! DataFusion refuses two output columns of one name. Where a wildcard brings a repeated one it is written out, so
+//! that `names` can mark the repeated column. Called before `prepare_query`. A wildcard over something whose
+//! columns are not known here (a function, a catalog, a join that merges columns) stays as it is.
+
+use std::collections::HashSet;
+
+use datafusion::sql::sqlparser::ast::{
+    self, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, TableFactor, TableWithJoins, WildcardAdditionalOptions,
+};
+
+use super::names::{figure_name, normalized, output_names};
+
+/// The names of a table's columns; `None` for what is no table of the environment.
+pub type TableColumns<'a> = dyn Fn(&ObjectName) -> Option<Vec<String>> + 'a;
+
+/// Writes out the wildcards of a query that repeat a column.
+pub fn expand_wildcards(query: &mut Query, tables: &TableColumns) {
+    Expansion { tables, ctes: Vec::new() }.query(query);
+}
+
+/// Names in order, where they are known.
+type Names = Option<Vec<String>>;
+
+struct Expansion<'a> {
+    tables: &'a TableColumns<'a>,
+    /// The CTEs in sight, latest last.
+    ctes: Vec<(String, Names)>,
+}
+
+/// An item of FROM.
+struct Source {
+    name: Option<String>,
+    columns: Names,
+}
+
+impl Expansion<'_> {
+    /// Returns the names of the query's columns as DataFusion will see them.
+    fn query(&mut self, query: &mut Query) -> Names {
+        let visible = self.ctes.len();
+        if let Some(with) = &mut query.with {
+            for cte in &mut with.cte_tables {
+                let name = normalized(&cte.alias.name);
+                if with.recursive {
+                    self.ctes.push((name.clone(), None));
+                }
+                let columns = self.query(&mut cte.query);
+                self.ctes.push((name, renamed(columns, &cte.alias)));
+            }
+        }
+        let names = self.body(&mut query.body);
+        self.ctes.truncate(visible);
+        names
+    }
+
+    fn body(&mut self, body: &mut SetExpr) -> Names {
+        match body {
+            SetExpr::Select(select) => self.select(select),
+            SetExpr::Query(query) => self.query(query),
+            SetExpr::SetOperation { left, right, .. } => {
+                let names = self.body(left);
+                self.body(right);
+                names
+            }
+            _ => None,
+        }
+    }
+
+    fn select(&mut self, select: &mut Select) -> Names {
+        let mut sources = Vec::new();
+        let mut merges = false;
+        for table in &mut select.from {
+            merges |= self.joined(table, &mut sources);
+        }
+        output_names(select);
+        let written = written_out(&select.projection, &sources, merges)?;
+        if repeats(&select.projection, &sources, merges) {
+            select.projection = written;
+            output_names(select);
+            return Some(select.projection.iter().map(item_name).collect());
+        }
+        Some(written.iter().map(item_name).collect())
+    }
+
+    /// Whether a join merges columns of equal names (USING, NATURAL).
+    fn joined(&mut self, table: &mut TableWithJoins, sources: &mut Vec<Source>) -> bool {
+        let mut merges = self.source(&mut table.relation, sources);
+        for join in &mut table.joins {
+            merges |= self.source(&mut join.relation, sources);
+            merges |= match &join.join_operator {
+                JoinOperator::Join(constraint)
+                | JoinOperator::Inner(constraint)
+                | JoinOperator::Left(constraint)
+                | JoinOperator::LeftOuter(constraint)
+                | JoinOperator::Right(constraint)
+                | JoinOperator::RightOuter(constraint)
+                | JoinOperator::FullOuter(constraint)
+                | JoinOperator::CrossJoin(constraint) => {
+                    matches!(constraint, JoinConstraint::Using(_) | JoinConstraint::Natural)
+                }
+                _ => true,
+            };
+        }
+        merges
+    }
+
+    fn source(&mut self, factor: &mut TableFactor, sources: &mut Vec<Source>) -> bool {
+        let (name, columns, alias) = match factor {
+            TableFactor::Table { name, alias, args: None, .. } => {
+                let own = name.0.last().and_then(|part| part.as_ident()).map(normalized);
+                let cte =
+                    self.ctes.iter().rev().find(|(cte, _)| name.0.len() == 1 && Some(cte) == own.as_ref());
+                let columns = match cte {
+                    Some((_, columns)) => columns.clone(),
+                    None => (self.tables)(name),
+                };
+                (own, columns, alias.as_ref())
+            }
+            TableFactor::Derived { subquery, alias, .. } => (None, self.query(subquery), alias.as_ref()),
+            TableFactor::NestedJoin { table_with_joins, alias: None } => {
+                return self.joined(table_with_joins, sources);
+            }
+            _ => (None, None, None),
+        };
+        let source = match alias {
+            Some(alias) => Source { name: Some(normalized(&alias.name)), columns: renamed(columns, alias) },
+            None => Source { name, columns },
+        };
+        sources.push(source);
+        false
+    }
+}
+
+/// An alias may rename columns, from the first one on.
+fn renamed(names: Names, alias: &ast::TableAlias) -> Names {
+    let mut names = names?;
+    for (name, column) in names.iter_mut().zip(&alias.columns) {
+        *name = normalized(&column.name);
+    }
+    Some(names)
+}
+
+/// The sources that a wildcard stands for; `None` for any other item, and for one that cannot be written out.
+fn expanded<'s>(item: &SelectItem, sources: &'s [Source], merges: bool) -> Option<Vec<&'s Source>> {
+    let plain = |options: &WildcardAdditionalOptions| *options == WildcardAdditionalOptions::default();
+    match item {
+        SelectItem::Wildcard(options) if plain(options) && !merges && !sources.is_empty() => {
+            Some(sources.iter().collect())
+        }
+        SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options)
+            if plain(options) =>
+        {
+            let name = name.0.last().and_then(|part| part.as_ident()).map(normalized)?;
+            let source = sources.iter().find(|source| source.name.as_ref() == Some(&name))?;
+            Some(vec![source])
+        }
+        _ => None,
+    }
+}
+
+/// The list with every wildcard as its columns; `None` when one of them cannot be written out.
+fn written_out(items: &[SelectItem], sources: &[Source], merges: bool) -> Option<Vec<SelectItem>> {
+    let mut written = Vec::with_capacity(items.len());
+    for item in items {
+        if !is_wildcard(item) {
+            written.push(item.clone());
+            continue;
+        }
+        for source in expanded(item, sources, merges)? {
+            let (name, columns) = (source.name.as_ref()?, source.columns.as_ref()?);
+            written.extend(columns.iter().map(|column| {
+                let parts = vec![Ident::with_quote('"', name), Ident::with_quote('"', column)];
+                SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts))
+            }));
+        }
+    }
+    Some(written)
+}
+
+/// Whether a wildcard brings a column that another item has too. Two tables with a column of one name are no
+/// trouble: their columns differ by the table.
+fn repeats(items: &[SelectItem], sources: &[Source], merges: bool) -> bool {
+    let mut seen = HashSet::new();
+    let mut named = HashSet::new();
+    let mut twice = false;
+    for item in items.iter().filter(|item| is_wildcard(item)) {
+        for source in expanded(item, sources, merges).unwrap_or_default() {
+            twice |= !seen.insert(source.name.clone());
+            named.extend(source.columns.iter().flatten().cloned());
+        }
+    }
+    twice || items.iter().filter(|item| !is_wildcard(item)).any(|item| named.contains(&item_name(item)))
+}
+
+fn is_wildcard(item: &SelectItem) -> bool {
+    matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
+}
+
+fn item_name(item: &SelectItem) -> String {
+    match item {
+        SelectItem::UnnamedExpr(expr) => figure_name(expr).unwrap_or_else(|| "?column?".to_owned()),
+        SelectItem::ExprWithAlias { alias, .. } => normalized(alias),
+        _ => String::new(),
+    }
+}
