@@ -101,7 +101,8 @@ impl Engine {
         scalars.extend(
             functions::scalar_functions().into_iter().map(|function| (function.name().to_owned(), function)),
         );
-        let aggregates = state.aggregate_functions().clone();
+        let mut aggregates = state.aggregate_functions().clone();
+        functions::add_vector_aggregates(&mut aggregates);
         let windows = state.window_functions().clone();
         Ok(Self { state, scalars, aggregates, windows, workers })
     }

@@ -1,4 +1,4 @@
-//! Binary operators that mean something else when an operand is a vector.
+//! Operators and array literals that mean something else when an operand is a vector.
 
 use datafusion::{
     common::{DFSchema, ScalarValue},
@@ -15,12 +15,12 @@ use sepal_types::{Error, Metric, SqlState, SqlType, parse_vector};
 
 use crate::{
     error::carry,
-    functions::{distance_call, scalar_functions},
+    functions::{distance_call, scalar_functions, vector_array_call},
     output::{is_vector, typed_field},
     vector::vector_scalar,
 };
 
-/// Owns `<->`, `<=>`, `<#>`, `<+>`, and arithmetic over vectors.
+/// Owns `<->`, `<=>`, `<#>`, `<+>`, arithmetic over vectors, and ARRAY of vectors.
 #[derive(Debug)]
 pub(super) struct Operators;
 
@@ -53,6 +53,14 @@ impl ExprPlanner for Operators {
             None => Err(carry(Error::bug(format!("{function} is not registered")))),
         }
     }
+
+    fn plan_array_literal(&self, exprs: Vec<Expr>, schema: &DFSchema) -> Result<PlannerResult<Vec<Expr>>> {
+        if !exprs.iter().any(|expr| has_vector(expr, schema)) {
+            return Ok(PlannerResult::Original(exprs));
+        }
+        let vectors = exprs.into_iter().map(as_vector).collect::<Result<_>>()?;
+        Ok(PlannerResult::Planned(vector_array_call(vectors)))
+    }
 }
 
 fn metric(operator: &BinaryOperator) -> Option<Metric> {
@@ -76,14 +84,16 @@ fn typed_operands(left: Expr, right: Expr) -> Result<(Expr, Expr)> {
 
 fn as_vector(expr: Expr) -> Result<Expr> {
     match expr {
-        Expr::Placeholder(Placeholder { id, field: None }) => {
-            let ty = SqlType::Vector(None);
-            let field = typed_field(&id, arrow_type(&ty), &ty);
-            Ok(Expr::Placeholder(Placeholder::new_with_field(id, Some(field.into()))))
-        }
+        Expr::Placeholder(Placeholder { id, field: None }) => Ok(placeholder(id, &SqlType::Vector(None))),
         Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)), _) => {
             Ok(Expr::Literal(vector_scalar(&parse_vector(&text).map_err(carry)?), None))
         }
         other => Ok(other),
     }
+}
+
+/// A parameter of a known type.
+fn placeholder(id: String, ty: &SqlType) -> Expr {
+    let field = typed_field(&id, arrow_type(ty), ty);
+    Expr::Placeholder(Placeholder::new_with_field(id, Some(field.into())))
 }

@@ -10,6 +10,7 @@ mod position;
 mod rewrite;
 mod statement;
 mod tokens;
+mod vectors;
 
 pub use datafusion::sql::sqlparser::ast;
 pub use names::{output_names, strip_marker};
