@@ -1,10 +1,11 @@
-//! SQL functions that DataFusion lacks or does differently: distances, vector arithmetic and aggregates,
+//! SQL functions that DataFusion lacks or does differently: distances, vector arithmetic and aggregates, `jsonb`,
 //! casts, sequences, session functions.
 //!
 //! Registered by `planner` for every statement. The catalog's functions (`format_type`, …) live in `catalog`.
 
 mod cast;
 mod distance;
+mod jsonb;
 mod sequence;
 mod session;
 mod vector;
@@ -18,6 +19,7 @@ use datafusion::logical_expr::ScalarUDF;
 pub use cast::{convert, fix_dimensions, to_vector_array};
 pub use distance::elements as vector_elements;
 pub use distance::{distance_call, metric_of_function};
+pub use jsonb::json_call;
 pub use sequence::sequence_functions;
 pub use session::session_functions;
 pub use vector_aggregate::add_vector_aggregates;
@@ -29,5 +31,6 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(vector::functions());
     functions.extend(vector_array::functions());
     functions.extend(cast::functions());
+    functions.extend(jsonb::functions());
     functions
 }

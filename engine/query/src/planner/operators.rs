@@ -1,4 +1,6 @@
 //! Operators and array literals that mean something else when an operand is a vector.
+//!
+//! `json_operators` is asked first: it owns those of `json` and `jsonb`.
 
 use datafusion::{
     common::{DFSchema, ScalarValue},
@@ -13,6 +15,7 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{Error, Metric, SqlState, SqlType, parse_vector};
 
+use super::json_operators;
 use crate::{
     error::carry,
     functions::{distance_call, scalar_functions, vector_array_call},
@@ -31,6 +34,10 @@ impl ExprPlanner for Operators {
             let (left, right) = typed_operands(left, right)?;
             return Ok(PlannerResult::Planned(distance_call(metric, left, right)));
         }
+        let expr = match json_operators::plan(expr, schema)? {
+            PlannerResult::Original(expr) => expr,
+            planned => return Ok(planned),
+        };
         if let BinaryOperator::Custom(operator) = &expr.op {
             return Err(carry(Error::new(
                 SqlState::UndefinedFunction,
@@ -93,7 +100,7 @@ fn as_vector(expr: Expr) -> Result<Expr> {
 }
 
 /// A parameter of a known type.
-fn placeholder(id: String, ty: &SqlType) -> Expr {
+pub(super) fn placeholder(id: String, ty: &SqlType) -> Expr {
     let field = typed_field(&id, arrow_type(ty), ty);
     Expr::Placeholder(Placeholder::new_with_field(id, Some(field.into())))
 }
