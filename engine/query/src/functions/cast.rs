@@ -39,7 +39,7 @@ struct CastFunction {
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
     let simple = SqlType::simple_types().filter(|ty| !matches!(ty, SqlType::Unknown | SqlType::Void));
     let arrays = SqlType::simple_types()
-        .filter(|ty| !matches!(ty, SqlType::Unknown | SqlType::Void | SqlType::Vector(_)))
+        .filter(|ty| !matches!(ty, SqlType::Unknown | SqlType::Void))
         .map(|ty| SqlType::Array(Box::new(ty)));
     simple
         .chain(arrays)
@@ -143,6 +143,9 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
             | SqlType::Json
             | SqlType::Jsonb,
         ) => from_text(&to_text(array, source)?, target),
+        (DataType::List(_), SqlType::Array(element)) if matches!(**element, SqlType::Vector(_)) => {
+            list_of_vectors(array, source, element)
+        }
         (DataType::Float32 | DataType::Float64, SqlType::Int2 | SqlType::Int4 | SqlType::Int8) => {
             round_to_integer(array, target)
         }
@@ -281,6 +284,18 @@ fn list_to_vector(array: &ArrayRef) -> Result<ArrayRef> {
     let values = lists.values().as_primitive::<Float32Type>();
     let values = Float32Array::new(values.values().clone(), None);
     Ok(Arc::new(ListArray::new(item, lists.offsets().clone(), Arc::new(values), lists.nulls().cloned())))
+}
+
+/// `ARRAY['[1]', '[2]']::vector[]`: element by element, as Arrow has no cast from text to a list.
+fn list_of_vectors(array: &ArrayRef, source: &SqlType, element: &SqlType) -> Result<ArrayRef> {
+    let lists = array.as_list::<i32>();
+    let item = match source {
+        SqlType::Array(item) => item.as_ref().clone(),
+        _ => natural_type(lists.values().data_type()),
+    };
+    let vectors = convert(lists.values(), &item, element)?;
+    let item = Arc::new(Field::new_list_field(vectors.data_type().clone(), true));
+    Ok(Arc::new(ListArray::try_new(item, lists.offsets().clone(), vectors, lists.nulls().cloned())?))
 }
 
 /// pgvector's typmod check.

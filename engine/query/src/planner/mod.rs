@@ -4,6 +4,7 @@
 //! come from the [`StatementContext`] of the statement at hand, so a plan can name nothing outside the
 //! tenant's own snapshot.
 
+mod json_operators;
 mod operators;
 mod provider;
 mod relation;
@@ -105,7 +106,8 @@ impl Engine {
         scalars.extend(
             functions::scalar_functions().into_iter().map(|function| (function.name().to_owned(), function)),
         );
-        let aggregates = state.aggregate_functions().clone();
+        let mut aggregates = state.aggregate_functions().clone();
+        functions::add_vector_aggregates(&mut aggregates);
         let windows = state.window_functions().clone();
         let task = Arc::new(TaskContext::from(&state));
         Ok(Self { state, task, scalars, aggregates, windows, workers })

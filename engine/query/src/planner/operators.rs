@@ -1,4 +1,6 @@
-//! Binary operators that mean something else when an operand is a vector.
+//! Operators and array literals that mean something else when an operand is a vector.
+//!
+//! `json_operators` is asked first: it owns those of `json` and `jsonb`.
 
 use datafusion::{
     common::{DFSchema, ScalarValue},
@@ -13,14 +15,15 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{Error, Metric, SqlState, SqlType, parse_vector};
 
+use super::json_operators;
 use crate::{
     error::carry,
-    functions::{distance_call, scalar_functions},
+    functions::{distance_call, scalar_functions, vector_array_call},
     output::{is_vector, typed_field},
     vector::vector_scalar,
 };
 
-/// Owns `<->`, `<=>`, `<#>`, `<+>`, and arithmetic over vectors.
+/// Owns `<->`, `<=>`, `<#>`, `<+>`, arithmetic over vectors, and ARRAY of vectors.
 #[derive(Debug)]
 pub(super) struct Operators;
 
@@ -31,6 +34,10 @@ impl ExprPlanner for Operators {
             let (left, right) = typed_operands(left, right)?;
             return Ok(PlannerResult::Planned(distance_call(metric, left, right)));
         }
+        let expr = match json_operators::plan(expr, schema)? {
+            PlannerResult::Original(expr) => expr,
+            planned => return Ok(planned),
+        };
         if let BinaryOperator::Custom(operator) = &expr.op {
             return Err(carry(Error::new(
                 SqlState::UndefinedFunction,
@@ -52,6 +59,14 @@ impl ExprPlanner for Operators {
             Some(function) => Ok(PlannerResult::Planned(function.call(vec![left, right]))),
             None => Err(carry(Error::bug(format!("{function} is not registered")))),
         }
+    }
+
+    fn plan_array_literal(&self, exprs: Vec<Expr>, schema: &DFSchema) -> Result<PlannerResult<Vec<Expr>>> {
+        if !exprs.iter().any(|expr| has_vector(expr, schema)) {
+            return Ok(PlannerResult::Original(exprs));
+        }
+        let vectors = exprs.into_iter().map(as_vector).collect::<Result<_>>()?;
+        Ok(PlannerResult::Planned(vector_array_call(vectors)))
     }
 }
 
@@ -76,14 +91,16 @@ fn typed_operands(left: Expr, right: Expr) -> Result<(Expr, Expr)> {
 
 fn as_vector(expr: Expr) -> Result<Expr> {
     match expr {
-        Expr::Placeholder(Placeholder { id, field: None }) => {
-            let ty = SqlType::Vector(None);
-            let field = typed_field(&id, arrow_type(&ty), &ty);
-            Ok(Expr::Placeholder(Placeholder::new_with_field(id, Some(field.into()))))
-        }
+        Expr::Placeholder(Placeholder { id, field: None }) => Ok(placeholder(id, &SqlType::Vector(None))),
         Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)), _) => {
             Ok(Expr::Literal(vector_scalar(&parse_vector(&text).map_err(carry)?), None))
         }
         other => Ok(other),
     }
+}
+
+/// A parameter of a known type.
+pub(super) fn placeholder(id: String, ty: &SqlType) -> Expr {
+    let field = typed_field(&id, arrow_type(ty), ty);
+    Expr::Placeholder(Placeholder::new_with_field(id, Some(field.into())))
 }

@@ -10,6 +10,7 @@ mod position;
 mod rewrite;
 mod statement;
 mod tokens;
+mod vectors;
 mod wildcard;
 
 pub use datafusion::sql::sqlparser::ast;

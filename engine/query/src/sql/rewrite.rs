@@ -17,6 +17,7 @@ use super::{
     literals,
     names::output_names,
     params::{ParameterTypes, number},
+    vectors,
 };
 
 /// Prepares a query. `targets` are the types of the columns it is inserted into, if it is.
@@ -259,13 +260,16 @@ fn type_values(body: &mut SetExpr, targets: &[SqlType]) {
 
 /// `FROM generate_series(1, 3) AS g`: a function that returns one column names it after its alias.
 fn name_series(factor: &mut ast::TableFactor) {
-    let ast::TableFactor::Table { name, args: Some(_), alias, .. } = factor else {
-        return;
+    let (name, alias) = match factor {
+        ast::TableFactor::Table { name, args: Some(_), alias, .. }
+            if name.to_string().eq_ignore_ascii_case("generate_series") =>
+        {
+            ("generate_series", alias)
+        }
+        ast::TableFactor::UNNEST { array_exprs, alias, .. } if array_exprs.len() == 1 => ("unnest", alias),
+        _ => return,
     };
-    if !name.to_string().eq_ignore_ascii_case("generate_series") {
-        return;
-    }
-    let ident = alias.as_ref().map_or_else(|| Ident::new("generate_series"), |alias| alias.name.clone());
+    let ident = alias.as_ref().map_or_else(|| Ident::new(name), |alias| alias.name.clone());
     if alias.as_ref().is_none_or(|alias| alias.columns.is_empty()) {
         let columns = vec![ast::TableAliasColumnDef { name: ident.clone(), data_type: None }];
         *alias = Some(ast::TableAlias { explicit: true, name: ident, columns, at: None });
@@ -281,6 +285,7 @@ fn name_outputs(body: &mut SetExpr) {
             name_outputs(right);
         }
         SetExpr::Values(values) => {
+            vectors::unify_columns(values);
             for expr in values.rows.iter_mut().flat_map(|row| row.iter_mut()) {
                 literals::type_integers(expr);
             }
@@ -317,7 +322,6 @@ fn wrapper_name(ty: &SqlType) -> Option<String> {
         | SqlType::Timestamp
         | SqlType::Timestamptz
         | SqlType::Char => Some(format!("sepal_cast_{}", ty.internal_name())),
-        SqlType::Array(element) if matches!(**element, SqlType::Vector(_)) => None,
         SqlType::Array(element) => {
             wrapper_name(element).map(|_| format!("sepal_cast_{}", ty.internal_name()))
         }
@@ -325,7 +329,8 @@ fn wrapper_name(ty: &SqlType) -> Option<String> {
     }
 }
 
-fn call(name: &str, operand: Expr, modifier: Option<i32>) -> Expr {
+/// `name(operand[, modifier])`
+pub(super) fn call(name: &str, operand: Expr, modifier: Option<i32>) -> Expr {
     let argument = |expr: Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
     let mut args = vec![argument(operand)];
     if let Some(modifier) = modifier {

@@ -130,6 +130,8 @@ fn split_trailing_signs(operator: String, token: TokenWithSpan, repaired: &mut V
         ">=" => Token::GtEq,
         "<=" => Token::LtEq,
         "<>" => Token::Neq,
+        "->" => Token::Arrow,
+        "->>" => Token::LongArrow,
         "<->" => Token::TwoWayArrow,
         "<=>" => Token::CustomBinaryOperator("<=>".into()),
         _ => {
@@ -205,6 +207,8 @@ mod tests {
             ("a>-1", "a > -1"),
             ("a>=-1", "a >= -1"),
             ("a<->-b", "a <-> -b"),
+            ("a->-1", "a -> -1"),
+            ("a->>'b'<>c", "a ->> 'b' <> c"),
             ("vector '[1,2]' <=> b", "'[1,2]'::vector <=> b"),
             ("'con' -- a comment\n  'cate'\n\n'nated' || 'x'", "'concatenated' || 'x'"),
         ];

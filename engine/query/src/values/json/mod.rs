@@ -1,9 +1,9 @@
 //! JSON: checking `json`, and bringing `jsonb` into its one text form, as Postgres prints it.
 //!
-//! Called by `text_in`. `jsonb` is kept as that text: members sorted by key length, then bytes, the last of equal
-//! keys; `": "` and `", "` between; escapes resolved; numbers without exponent. Numbers keep their digits, so
-//! that nothing is rounded to a float. The parser builds no tree: it writes as it reads and reorders an object's
-//! text when the object ends, so that memory stays within a small multiple of the input.
+//! Called by `text_in` and by `functions/jsonb`. `jsonb` is kept as that text: members sorted by key length, then
+//! bytes, the last of equal keys; `": "` and `", "` between; escapes resolved; numbers without exponent. Numbers
+//! keep their digits, so that nothing is rounded to a float. The parser builds no tree: it writes as it reads and
+//! reorders an object's text when the object ends, so that memory stays within a small multiple of the input.
 
 mod canonical;
 mod lexer;
@@ -21,10 +21,21 @@ pub(super) fn validate(text: &str) -> Result<()> {
 }
 
 /// The text of the value as `jsonb` prints it. Errors: as [`validate`]; 22P05 for `\u0000`; 54000 too large.
-pub(super) fn normalize(text: &str) -> Result<String> {
+pub(crate) fn normalize(text: &str) -> Result<String> {
     let mut out = String::with_capacity(text.len() + text.len() / 8);
     Parser { text, at: 0, depth: 0, out: Some(&mut out) }.document()?;
     Ok(out)
+}
+
+/// A string as a JSON token, with its quotes and Postgres' escapes.
+pub(crate) fn quote(text: &str) -> String {
+    let mut token = String::with_capacity(text.len() + 2);
+    token.push('"');
+    for character in text.chars() {
+        canonical::escape(character, &mut token);
+    }
+    token.push('"');
+    token
 }
 
 struct Parser<'a> {

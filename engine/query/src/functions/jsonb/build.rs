@@ -1,0 +1,171 @@
+//! `jsonb` from SQL values: `to_jsonb`, `jsonb_build_array`, `jsonb_build_object`.
+//!
+//! A number stays a number, a boolean a boolean, an array an array; `json` and `jsonb` are taken as they are; a
+//! time is written as ISO 8601; everything else, a vector too, is its text in quotes (`jsonfuncs.c`).
+
+use bytes::BytesMut;
+use datafusion::{
+    arrow::{
+        array::{Array, ArrayRef, AsArray},
+        buffer::{NullBuffer, OffsetBuffer},
+        datatypes::Field,
+    },
+    common::Result,
+};
+use sepal_storage::arrow_type;
+use sepal_types::{Error, SqlState, SqlType};
+
+use crate::{
+    error::carry,
+    output::{conform_array, natural_type, sql_type},
+    values::{ColumnEncoder, normalize_json, quote_json},
+};
+
+/// An argument whose rows become JSON.
+pub(super) struct Source {
+    ty: SqlType,
+    nulls: Option<NullBuffer>,
+    values: Values,
+    /// One row that stands for all.
+    constant: bool,
+}
+
+enum Values {
+    Array { offsets: OffsetBuffer<i32>, elements: Box<Source> },
+    Plain(Box<ColumnEncoder>),
+}
+
+impl Source {
+    pub(super) fn new(array: &ArrayRef, field: &Field, constant: bool) -> Result<Self> {
+        let declared = sql_type(field);
+        let ty = if arrow_type(&declared) == *array.data_type() {
+            declared
+        } else {
+            natural_type(array.data_type())
+        };
+        Self::typed(array, ty, constant)
+    }
+
+    fn typed(array: &ArrayRef, ty: SqlType, constant: bool) -> Result<Self> {
+        let array = conform_array(array, &ty).map_err(carry)?;
+        let values = match (&ty, array.as_list_opt::<i32>()) {
+            (SqlType::Array(element), Some(list)) => Values::Array {
+                offsets: list.offsets().clone(),
+                elements: Box::new(Self::typed(list.values(), element.as_ref().clone(), false)?),
+            },
+            _ => Values::Plain(Box::new(ColumnEncoder::new(array.as_ref(), &ty).map_err(carry)?)),
+        };
+        Ok(Self { nulls: array.logical_nulls(), ty, values, constant })
+    }
+
+    pub(super) fn is_null(&self, row: usize) -> bool {
+        let row = if self.constant { 0 } else { row };
+        self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row))
+    }
+
+    /// Appends a row as JSON; NULL is `null`.
+    fn write(&self, row: usize, out: &mut String) -> sepal_types::Result<()> {
+        let row = if self.constant { 0 } else { row };
+        if self.is_null(row) {
+            out.push_str("null");
+            return Ok(());
+        }
+        let encoder = match &self.values {
+            Values::Plain(encoder) => encoder,
+            Values::Array { offsets, elements } => {
+                out.push('[');
+                let (start, end) = (offsets[row] as usize, offsets[row + 1] as usize);
+                for element in start..end {
+                    if element > start {
+                        out.push_str(", ");
+                    }
+                    elements.write(element, out)?;
+                }
+                out.push(']');
+                return Ok(());
+            }
+        };
+        let mut text = BytesMut::new();
+        encoder.text(row, &mut text)?;
+        let text = String::from_utf8_lossy(&text);
+        match &self.ty {
+            SqlType::Json | SqlType::Jsonb => out.push_str(&text),
+            SqlType::Bool => out.push_str(if text == "t" { "true" } else { "false" }),
+            SqlType::Float4
+            | SqlType::Float8
+            | SqlType::Int2
+            | SqlType::Int4
+            | SqlType::Int8
+            | SqlType::Numeric(_)
+                // NaN and the infinities are no JSON numbers.
+                if text.ends_with(|last: char| last.is_ascii_digit()) =>
+            {
+                out.push_str(&text);
+            }
+            SqlType::Timestamp => out.push_str(&quote_json(&text.replacen(' ', "T", 1))),
+            SqlType::Timestamptz => {
+                let iso = text.replacen(' ', "T", 1);
+                let minutes = if iso.ends_with("+00") { ":00" } else { "" };
+                out.push_str(&quote_json(&(iso + minutes)));
+            }
+            _ => out.push_str(&quote_json(&text)),
+        }
+        Ok(())
+    }
+}
+
+/// `to_jsonb` of a value that is not NULL. Errors: 22P02 for a `json` that no `jsonb` can hold.
+pub(super) fn value(source: &Source, row: usize) -> sepal_types::Result<String> {
+    let mut text = String::new();
+    source.write(row, &mut text)?;
+    normalize_json(&text)
+}
+
+pub(super) fn array(sources: &[Source], row: usize) -> sepal_types::Result<String> {
+    let mut text = "[".to_owned();
+    for (position, source) in sources.iter().enumerate() {
+        if position > 0 {
+            text.push_str(", ");
+        }
+        source.write(row, &mut text)?;
+    }
+    text.push(']');
+    normalize_json(&text)
+}
+
+/// Errors: 22023 for a value without key, and for a key that is NULL or not scalar.
+pub(super) fn object(sources: &[Source], row: usize) -> sepal_types::Result<String> {
+    let (pairs, rest) = sources.as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(refuse("argument list must have even number of elements").with_hint(
+            "The arguments of jsonb_build_object() must consist of alternating keys and values.",
+        ));
+    }
+    let mut text = "{".to_owned();
+    for (position, [key, value]) in pairs.iter().enumerate() {
+        if position > 0 {
+            text.push_str(", ");
+        }
+        if key.is_null(row) {
+            return Err(refuse(&format!("argument {}: key must not be null", position * 2 + 1)));
+        }
+        if matches!(key.ty, SqlType::Array(_) | SqlType::Json | SqlType::Jsonb) {
+            return Err(refuse("key value must be scalar, not array, composite, or json"));
+        }
+        let mut name = String::new();
+        key.write(row, &mut name)?;
+        if name.starts_with('"') {
+            text.push_str(&name);
+        } else {
+            text.push_str(&quote_json(&name));
+        }
+        text.push_str(": ");
+        value.write(row, &mut text)?;
+    }
+    text.push('}');
+    normalize_json(&text)
+}
+
+fn refuse(message: &str) -> Error {
+    Error::new(SqlState::InvalidParameterValue, message)
+}
