@@ -30,8 +30,10 @@ pub struct Insert {
     def: Arc<TableDef>,
     /// Positions in the table of the columns that the source gives, in the source's order.
     targets: Vec<usize>,
-    /// `None`: DEFAULT VALUES.
+    /// `None`: DEFAULT VALUES, or VALUES of nothing but DEFAULT.
     source: Option<LogicalPlan>,
+    /// How many rows without a source.
+    bare_rows: usize,
     conflict: Option<Conflict>,
     returning: Option<Returning>,
 }
@@ -52,12 +54,16 @@ impl Insert {
             snapshot.find(&context.statement.environment, &name).ok_or_else(|| undefined_table(&name))?;
         let def = Arc::clone(&version.def);
         let mut targets = target_columns(&def, &insert.columns)?;
+        let mut bare_rows = 1;
         let source = match &insert.source {
-            None => None,
+            None => {
+                targets.clear();
+                None
+            }
             Some(query) => {
                 let mut query = query.clone();
                 check_width(&query, &targets, insert.columns.is_empty())?;
-                resolve_defaults(query.body.as_mut(), &def, &mut targets)?;
+                bare_rows = resolve_defaults(query.body.as_mut(), &def, &mut targets)?;
                 let types: Vec<SqlType> =
                     targets.iter().map(|target| def.columns[*target].ty.clone()).collect();
                 expand_wildcards(&mut query, &context.statement.table_columns());
@@ -102,7 +108,7 @@ impl Insert {
             Some(items) => Some(Returning::prepare(items, &def, alias.as_deref(), parameters, context)?),
             None => None,
         };
-        Ok(Self { def, targets, source, conflict, returning })
+        Ok(Self { def, targets, source, bare_rows, conflict, returning })
     }
 
     pub fn target(&self) -> TableId {
@@ -151,7 +157,7 @@ impl Insert {
     /// The rows as they would be inserted: source values assigned, the rest defaulted.
     async fn proposed(&self, values: &[ScalarValue], context: &DmlContext<'_>) -> Result<TargetRows> {
         let (given, rows) = match &self.source {
-            None => (None, 1),
+            None => (None, self.bare_rows),
             Some(plan) => {
                 let batches = context.engine.collect(plan, values.to_vec()).await?;
                 let schema = match batches.first() {
@@ -231,9 +237,10 @@ fn check_width(query: &ast::Query, targets: &[usize], implicit: bool) -> Result<
 }
 
 /// DEFAULT in VALUES: a column that is DEFAULT in every row leaves the list; a lone one becomes its expression.
-fn resolve_defaults(body: &mut SetExpr, def: &TableDef, targets: &mut Vec<usize>) -> Result<()> {
+/// Returns the number of rows.
+fn resolve_defaults(body: &mut SetExpr, def: &TableDef, targets: &mut Vec<usize>) -> Result<usize> {
     let SetExpr::Values(values) = body else {
-        return Ok(());
+        return Ok(0);
     };
     let width = values.rows.first().map_or(0, |row| row.len());
     for position in (0..width).rev() {
@@ -250,5 +257,5 @@ fn resolve_defaults(body: &mut SetExpr, def: &TableDef, targets: &mut Vec<usize>
             }
         }
     }
-    Ok(())
+    Ok(values.rows.len())
 }
