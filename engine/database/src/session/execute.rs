@@ -100,7 +100,7 @@ impl Session {
         }
         self.bind(&query.context)?;
         if let Some(fast) = &query.fast
-            && let Some(batch) = fast.run(&query.context, parameters)?
+            && let Some(batch) = fast.run(&self.tenant.engine, &query.context, parameters)?
         {
             return Ok(RowStream::selected(Arc::clone(&query.columns), batch, self.cancel.clone()));
         }

@@ -164,6 +164,7 @@ impl Session {
             fast.type_parameters(&mut parameters);
         }
         let plan = self.tenant.engine.plan(&context, &TemporaryTables::default(), &query, &mut parameters)?;
+        let fast = fast.and_then(|fast| fast.with_filter(&self.tenant.engine, &plan));
         let columns = self.described_columns(&plan, &context);
         let row = if reads_catalog { None } else { SingleRow::compile(&self.tenant.engine, &plan) };
         let query = Query { plan, fast, row, context, columns: Arc::clone(&columns), reads_catalog };

@@ -32,7 +32,7 @@ use datafusion::{
         memory_pool::GreedyMemoryPool,
         runtime_env::RuntimeEnvBuilder,
     },
-    logical_expr::{AggregateUDF, Expr, ScalarUDF, WindowUDF},
+    logical_expr::{AggregateUDF, Expr, ScalarUDF, WindowUDF, execution_props::ExecutionProps},
     physical_plan::{ExecutionPlan, execute_stream},
     physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
     scalar::ScalarValue,
@@ -58,6 +58,7 @@ pub use datafusion::logical_expr::LogicalPlan;
 pub use provider::{TemporaryTables, undefined_table};
 pub use relation::constant as fold_constant;
 pub use single_row::SingleRow;
+pub(crate) use single_row::{fill_parameters, is_pure};
 
 /// Rows per batch that operators pass on.
 pub const BATCH_ROWS: usize = 8192;
@@ -215,6 +216,16 @@ impl Engine {
     pub async fn collect(&self, plan: &LogicalPlan, values: Vec<ScalarValue>) -> Result<Vec<RecordBatch>> {
         let physical = self.physical(plan, values).await?;
         self.start(physical)?.try_collect().await
+    }
+
+    /// Resolves the types of a plan, which planning leaves to the analyzer.
+    pub(crate) fn analyze(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        let options = self.state.config_options();
+        self.state.analyzer().execute_and_check(plan, options, |_, _| {}).map_err(translate)
+    }
+
+    pub(crate) fn execution_props(&self) -> &ExecutionProps {
+        self.state.execution_props()
     }
 
     pub fn task_context(&self) -> Arc<TaskContext> {

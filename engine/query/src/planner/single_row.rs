@@ -80,12 +80,12 @@ impl SingleRow {
         let no_columns = DFSchema::empty();
         let options = RecordBatchOptions::new().with_row_count(Some(1));
         let input = RecordBatch::try_new_with_options(Arc::clone(no_columns.inner()), Vec::new(), &options)?;
-        let properties = engine.state.execution_props();
+        let properties = engine.execution_props();
         let arrays = self
             .expressions
             .iter()
             .map(|expr| {
-                let filled = fill(expr.clone(), &values)?;
+                let filled = fill_parameters(expr.clone(), &values)?;
                 let physical = create_physical_expr(&filled, &no_columns, properties, &Default::default())?;
                 match physical.evaluate(&input)? {
                     ColumnarValue::Array(array) => Ok(array),
@@ -108,7 +108,7 @@ impl SingleRow {
 }
 
 /// Puts values in place of parameters.
-fn fill(expr: Expr, values: &ParamValues) -> datafusion::error::Result<Expr> {
+pub fn fill_parameters(expr: Expr, values: &ParamValues) -> datafusion::error::Result<Expr> {
     expr.transform_up(|expr| {
         if let Expr::Placeholder(Placeholder { id, .. }) = &expr {
             let (value, metadata) = values.get_placeholders_with_values(id)?.into_inner();
@@ -130,7 +130,8 @@ fn reads_nothing(plan: &LogicalPlan) -> bool {
     }
 }
 
-fn is_pure(expr: &Expr) -> bool {
+/// Whether an expression's value depends on its columns and parameters alone.
+pub fn is_pure(expr: &Expr) -> bool {
     let impure = expr.exists(|expr| {
         Ok(match expr {
             Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,

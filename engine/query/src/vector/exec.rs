@@ -5,8 +5,8 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use datafusion::{
     arrow::{
-        array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions},
-        datatypes::{DataType, Field, Schema, SchemaRef},
+        array::{ArrayRef, RecordBatch, RecordBatchOptions},
+        datatypes::{DataType, SchemaRef},
     },
     catalog::Session,
     common::{DFSchema, ScalarValue, tree_node::TreeNodeRecursion},
@@ -15,7 +15,7 @@ use datafusion::{
     logical_expr::{
         Expr, LogicalPlan, UserDefinedLogicalNode, physical_planning_context::PhysicalPlanningContext,
     },
-    physical_expr::{EquivalenceProperties, PhysicalExpr, utils::collect_columns},
+    physical_expr::{EquivalenceProperties, PhysicalExpr},
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, ReplaceChildrenOptions,
         execution_plan::{Boundedness, EmissionType},
@@ -31,6 +31,7 @@ use sepal_types::{ColumnDef, Error, Metric, SqlState};
 use super::{
     Hit, Search,
     fetch::{distances, fetch},
+    filter::Filter,
     node::{Runtime, TopK},
     scalar_elements,
     search::{search, usable_index},
@@ -66,7 +67,8 @@ impl ExtensionPlanner for TopKPlanner {
             Some(filter) => {
                 let qualified = DFSchema::try_from_qualified_schema(node.table_name.clone(), &schema)?;
                 let filter = coerce(filter.clone(), &qualified)?;
-                Some(planner.create_physical_expr(&filter, &qualified, session, planning)?)
+                let predicate = planner.create_physical_expr(&filter, &qualified, session, planning)?;
+                Some(Filter::new(predicate, &schema))
             }
             None => None,
         };
@@ -78,7 +80,6 @@ impl ExtensionPlanner for TopKPlanner {
             ef_search: node.ef_search,
             with_distance: node.with_distance,
             filter_text: node.filter.as_ref().map(ToString::to_string),
-            table_schema: Arc::new(schema),
             runtime: node.runtime.clone(),
             version,
             column,
@@ -144,9 +145,8 @@ struct Knn {
     query: Option<Vec<f32>>,
     k: usize,
     ef_search: Option<usize>,
-    filter: Option<Arc<dyn PhysicalExpr>>,
+    filter: Option<Filter>,
     filter_text: Option<String>,
-    table_schema: SchemaRef,
     columns: Vec<ColumnDef>,
     with_distance: bool,
     runtime: Runtime,
@@ -227,7 +227,7 @@ impl ExecutionPlan for KnnExec {
         f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
     ) -> Result<TreeNodeRecursion> {
         match &self.knn.filter {
-            Some(filter) => f(filter),
+            Some(filter) => f(filter.predicate()),
             None => Ok(TreeNodeRecursion::Continue),
         }
     }
@@ -313,44 +313,7 @@ impl Knn {
         Ok(hits)
     }
 
-    /// The rows of a chunk that pass the filter. Reads only the columns that the filter names.
     fn passing(&self, reference: &ChunkRef) -> sepal_types::Result<Option<Bits>> {
-        let Some(filter) = &self.filter else {
-            return Ok(None);
-        };
-        let rows = reference.chunk.rows() as usize;
-        let mut named: Vec<usize> = collect_columns(filter).iter().map(|column| column.index()).collect();
-        named.sort_unstable();
-        let translate = crate::error::translate;
-        // Physical columns count in the table's schema, so the batch has a column for each: NULLs stand in for
-        // those that the filter does not read.
-        let mut fields = Vec::with_capacity(self.table_schema.fields().len());
-        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(fields.capacity());
-        for (position, field) in self.table_schema.fields().iter().enumerate() {
-            if named.binary_search(&position).is_ok() {
-                arrays.push(reference.chunk.column(&self.version.def.columns[position])?);
-                fields.push(field.as_ref().clone());
-            } else {
-                arrays.push(Arc::new(datafusion::arrow::array::NullArray::new(rows)));
-                fields.push(Field::new(field.name(), DataType::Null, true));
-            }
-        }
-        let batch = RecordBatch::try_new_with_options(
-            Arc::new(Schema::new(fields)),
-            arrays,
-            &RecordBatchOptions::new().with_row_count(Some(rows)),
-        )
-        .map_err(crate::error::arrow)?;
-        let passes = filter.evaluate(&batch).and_then(|value| value.into_array(rows)).map_err(translate)?;
-        let passes = passes.as_boolean();
-        let mut bits = Bits::new(rows);
-        for position in passes
-            .values()
-            .set_indices()
-            .filter(|position| datafusion::arrow::array::Array::is_valid(passes, *position))
-        {
-            bits.set(position);
-        }
-        Ok(Some(bits))
+        self.filter.as_ref().map(|filter| filter.passing(&self.version, reference)).transpose()
     }
 }

@@ -1,4 +1,4 @@
-//! The fast path: `SELECT columns FROM t ORDER BY column <op> $n LIMIT n` without DataFusion.
+//! The fast path: `SELECT columns FROM t [WHERE …] ORDER BY column <op> $n LIMIT n` without a DataFusion plan.
 //!
 //! A statement of just this shape is compiled once, at Parse, into the columns it returns and the search it
 //! runs; each execution is then the search and `k` look-ups. Everything else takes the planned way, with the
@@ -16,10 +16,12 @@ use datafusion::{
         TableFactor, Value,
     },
 };
+use sepal_storage::ChunkRef;
 use sepal_types::{ColumnId, Error, Metric, Result, SqlState, SqlType, TableDef, TableId};
 
 use super::{
     Hit, Search,
+    fast_filter::FastFilter,
     fetch::{distances, fetch},
     search::search,
 };
@@ -28,6 +30,7 @@ use crate::{
     error,
     functions::to_vector_array,
     output::{OutputColumn, typed_field},
+    planner::{Engine, LogicalPlan, parameter_values},
     sql::{ParameterTypes, strip_marker},
 };
 
@@ -57,6 +60,9 @@ pub struct FastKnn {
     limit: Count,
     outputs: Vec<Output>,
     columns: Arc<[OutputColumn]>,
+    has_where: bool,
+    /// The WHERE clause, once the statement was planned.
+    filter: Option<Arc<FastFilter>>,
 }
 
 impl FastKnn {
@@ -116,7 +122,17 @@ impl FastKnn {
             limit: plain_limit(query)?,
             outputs,
             columns: columns.into(),
+            has_where: select.selection.is_some(),
+            filter: None,
         })
+    }
+
+    /// Takes the WHERE clause from the statement's plan. `None` when this way cannot answer it.
+    pub fn with_filter(mut self, engine: &Engine, plan: &LogicalPlan) -> Option<FastKnn> {
+        if self.has_where {
+            self.filter = Some(Arc::new(FastFilter::of(engine, plan)?));
+        }
+        Some(self)
     }
 
     pub fn columns(&self) -> &Arc<[OutputColumn]> {
@@ -134,7 +150,12 @@ impl FastKnn {
     /// Runs the search. `None` when the table changed so that the statement must be planned anew.
     ///
     /// Errors: as the planned way gives them.
-    pub fn run(&self, context: &StatementContext, parameters: &[ArrayRef]) -> Result<Option<RecordBatch>> {
+    pub fn run(
+        &self,
+        engine: &Engine,
+        context: &StatementContext,
+        parameters: &[ArrayRef],
+    ) -> Result<Option<RecordBatch>> {
         let snapshot = context.snapshot.get();
         let Some(version) = snapshot.table(self.table) else {
             return Ok(None);
@@ -145,6 +166,13 @@ impl FastKnn {
         let Some(query) = self.query_vector(parameters)? else {
             return Ok(None);
         };
+        let filter = match &self.filter {
+            Some(filter) => Some(filter.compile(engine, &parameter_values(parameters, parameters.len())?)?),
+            None => None,
+        };
+        let predicate = |_: usize, reference: &ChunkRef| {
+            filter.as_ref().map(|filter| filter.passing(version, reference)).transpose()
+        };
         let hits = search(
             &Search {
                 version,
@@ -153,7 +181,7 @@ impl FastKnn {
                 query: &query,
                 k: self.count(parameters)?,
                 settings: *context.search.read(),
-                predicate: None,
+                predicate: filter.is_some().then_some(&predicate),
             },
             &context.indexes,
         )?;
@@ -230,7 +258,6 @@ fn plain_select(query: &Query) -> Option<&ast::Select> {
     let plain = query.with.is_none()
         && query.fetch.is_none()
         && select.distinct.is_none()
-        && select.selection.is_none()
         && select.having.is_none()
         && select.named_window.is_empty()
         && select.lateral_views.is_empty()

@@ -11,7 +11,9 @@
 mod cache;
 mod exec;
 mod fast;
+mod fast_filter;
 mod fetch;
+mod filter;
 mod node;
 mod rule;
 mod search;

@@ -1,0 +1,87 @@
+//! The WHERE clause of a fast search: typed when the statement is prepared, its parameters filled in when it runs.
+//!
+//! Only predicates whose value depends on the row and the parameters alone; anything else, a subquery or `now()`,
+//! takes the planned way.
+
+use std::sync::{Arc, OnceLock};
+
+use datafusion::{
+    common::{DFSchemaRef, ParamValues},
+    logical_expr::{Expr, LogicalPlan},
+    physical_expr::create_physical_expr,
+    scalar::ScalarValue,
+};
+use sepal_types::Result;
+
+use super::filter::Filter;
+use crate::{
+    error::translate,
+    planner::{Engine, fill_parameters, is_pure},
+};
+
+/// A predicate over one table, typed.
+#[derive(Debug)]
+pub struct FastFilter {
+    predicate: Expr,
+    /// The table's columns, all of them in order.
+    schema: DFSchemaRef,
+    has_parameters: bool,
+    /// What a predicate without parameters is compiled to, once.
+    compiled: OnceLock<Arc<Filter>>,
+}
+
+impl FastFilter {
+    /// The WHERE clause of a plan over one table. `None` when it must take the planned way.
+    pub fn of(engine: &Engine, plan: &LogicalPlan) -> Option<Self> {
+        let mut node = plan;
+        let filter = loop {
+            match (node, node.inputs().as_slice()) {
+                (LogicalPlan::Filter(filter), _) => break filter,
+                (_, [input]) => node = input,
+                _ => return None,
+            }
+        };
+        let reads_whole_table = match filter.input.as_ref() {
+            LogicalPlan::TableScan(scan) => scan.projection.is_none(),
+            LogicalPlan::SubqueryAlias(alias) => {
+                matches!(alias.input.as_ref(), LogicalPlan::TableScan(scan) if scan.projection.is_none())
+            }
+            _ => false,
+        };
+        if !reads_whole_table || !is_pure(&filter.predicate) {
+            return None;
+        }
+        let LogicalPlan::Filter(typed) = engine.analyze(LogicalPlan::Filter(filter.clone())).ok()? else {
+            return None;
+        };
+        let has_parameters =
+            typed.predicate.exists(|expr| Ok(matches!(expr, Expr::Placeholder(_)))).unwrap_or(true);
+        Some(Self {
+            schema: Arc::clone(typed.input.schema()),
+            predicate: typed.predicate,
+            has_parameters,
+            compiled: OnceLock::new(),
+        })
+    }
+
+    /// The predicate with `$1`, `$2`, … filled in.
+    pub fn compile(&self, engine: &Engine, values: &[ScalarValue]) -> Result<Arc<Filter>> {
+        if let Some(compiled) = self.compiled.get() {
+            return Ok(Arc::clone(compiled));
+        }
+        let predicate = match self.has_parameters {
+            true => fill_parameters(self.predicate.clone(), &ParamValues::from(values.to_vec())),
+            false => Ok(self.predicate.clone()),
+        };
+        let filter = predicate
+            .and_then(|predicate| {
+                create_physical_expr(&predicate, &self.schema, engine.execution_props(), &Default::default())
+            })
+            .map(|predicate| Arc::new(Filter::new(predicate, self.schema.as_arrow())))
+            .map_err(translate)?;
+        if self.has_parameters {
+            return Ok(filter);
+        }
+        Ok(Arc::clone(self.compiled.get_or_init(|| filter)))
+    }
+}
