@@ -91,6 +91,15 @@ pub(super) fn open(
     Ok(store)
 }
 
+/// A creation ends with the first manifest, so a store is there if one is.
+pub(super) fn is_made(dir: &Path) -> Result<bool, StoreError> {
+    let manifests = Paths::new(dir).manifests();
+    if !manifests.try_exists().map_err(|error| disk::io_error("read", &manifests, &error))? {
+        return Ok(false);
+    }
+    Ok(disk::list(&manifests)?.iter().any(|name| number(name, "manifest").is_some()))
+}
+
 /// Removes what a creation that did not reach its manifest left. Anything more is somebody's data: a store whose
 /// manifest was lost must not be made anew over it.
 fn clear_unfinished(disk: &Disk, paths: &Paths) -> Result<(), StoreError> {
