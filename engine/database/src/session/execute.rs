@@ -13,16 +13,16 @@ use sepal_query::{
     planner::{TemporaryTables, parameter_values},
     sql::{ParameterTypes, StatementKind, prepare_query},
 };
-use sepal_storage::{Op, StoreError};
-use sepal_types::{Error, IndexMethod, Result, SqlState, SqlType, TableId, UniqueDef};
+use sepal_types::{Error, Result, SqlState, SqlType, TableId, UniqueDef};
 
 use super::{
     CopyIn, CopyOut, RowStream, Session,
+    index_builds::Build,
     prepare::read_only_key,
-    prepared::{PlanKind, Prepared, Query},
+    prepared::{Plan, PlanKind, Prepared, Query},
     utility::Utility,
 };
-use crate::{maintain, tenant::changes_definitions};
+use crate::tenant::changes_definitions;
 
 /// What a statement gave.
 pub enum Outcome {
@@ -60,9 +60,8 @@ impl Session {
                 let utility = utility.clone();
                 self.run_utility(&utility).await
             }
-            PlanKind::Catalog(query) => {
-                let view = self.current_view()?;
-                let batch = query.run(&parameters, &self.catalog_context(view)?)?;
+            PlanKind::Catalog(_) => {
+                let batch = self.run_catalog(Arc::clone(&plan), parameters).await?;
                 let columns = prepared.columns.clone().unwrap_or_else(|| Arc::from(Vec::new()));
                 Ok(Outcome::Rows(RowStream::selected(columns, batch, self.cancel.clone())))
             }
@@ -81,6 +80,18 @@ impl Session {
                 Ok(Outcome::CopyOut(CopyOut { rows, format: format.clone() }))
             }
         }
+    }
+
+    /// On a thread of its own: the evaluator does not pause, and whoever may cancel it must not wait for it.
+    async fn run_catalog(&mut self, plan: Arc<Plan>, parameters: Vec<ArrayRef>) -> Result<RecordBatch> {
+        let view = self.current_view()?;
+        let context = self.catalog_context(view)?;
+        let run = move || match &plan.kind {
+            PlanKind::Catalog(query) => query.run(&parameters, &context),
+            _ => Err(Error::bug("not a catalog query")),
+        };
+        let ran = tokio::task::spawn_blocking(run).await;
+        ran.map_err(|problem| Error::bug(format!("a catalog query panicked: {problem}")))?
     }
 
     /// Points a plan at what this statement sees.
@@ -231,16 +242,9 @@ impl Session {
         for notice in ddl.notices {
             self.notice("NOTICE", notice);
         }
-        let mut at_once = false;
         if let Some(open) = &mut self.open {
-            at_once = !open.explicit && open.ops.is_empty() && !ddl.builds.is_empty();
             open.apply(ddl.ops)?;
-            open.builds.extend(ddl.builds);
-        }
-        if at_once {
-            // A lone CREATE INDEX is committed and built before it is reported as done.
-            self.commit().await?;
-            self.start(false);
+            open.builds.extend(ddl.builds.into_iter().map(|(table, index)| Build::new(table, index)));
         }
         Ok(Outcome::Done { tag: ddl.tag.to_owned() })
     }
@@ -356,8 +360,12 @@ impl Session {
             open.repeatable = matches!(level.as_deref(), Some("repeatable read" | "serializable"));
             open.read_only = read_only.unwrap_or(false);
         }
+        let mut settings = self.settings.lock();
         if let Some(level) = level {
-            self.settings.lock().set("transaction_isolation", &level, true)?;
+            settings.set("transaction_isolation", &level, true)?;
+        }
+        if let Some(read_only) = read_only {
+            settings.set("transaction_read_only", if read_only { "on" } else { "off" }, true)?;
         }
         Ok("BEGIN".to_owned())
     }
@@ -487,15 +495,16 @@ impl Session {
     ///
     /// Errors: 40001, 23505, 53100, …: nothing of the transaction is kept.
     pub(super) async fn commit(&mut self) -> Result<()> {
-        let Some(open) = self.open.take() else {
+        let Some(mut open) = self.open.take() else {
             return Ok(());
         };
-        if open.ops.is_empty() {
+        let ops = open.take_ops();
+        if ops.is_empty() {
             self.settings.lock().end(true);
             return Ok(());
         }
-        let definitions = changes_definitions(&open.ops);
-        let (store, base, ops) = (Arc::clone(&self.tenant.store), open.base, open.ops);
+        let definitions = changes_definitions(&ops);
+        let (store, base) = (Arc::clone(&self.tenant.store), open.base);
         let committed = tokio::task::spawn_blocking(move || store.commit(&base, ops)).await;
         drop(open.locks);
         let result: Result<()> = match committed {
@@ -506,80 +515,7 @@ impl Session {
         self.settings.lock().end(result.is_ok());
         result?;
         self.tenant.committed(definitions);
-        for (table, index) in open.builds {
-            self.build(table, index).await?;
-        }
-        Ok(())
-    }
-
-    /// Builds one index and makes it usable; on failure takes its definition back.
-    async fn build(&mut self, table: TableId, index: TableId) -> Result<()> {
-        let (tenant, cancel, pid) = (Arc::clone(&self.tenant), self.cancel.clone(), self.pid);
-        let built =
-            tokio::task::spawn_blocking(move || maintain::build_index(&tenant, table, index, pid, &cancel))
-                .await
-                .map_err(|problem| Error::bug(format!("an index build panicked: {problem}")))
-                .flatten();
-        let tenant = Arc::clone(&self.tenant);
-        let usable = built.is_ok();
-        let settled = tokio::task::spawn_blocking(move || settle_index(&tenant.store, table, index, usable))
-            .await
-            .map_err(|problem| Error::bug(format!("marking an index panicked: {problem}")))
-            .flatten();
-        self.tenant.committed(true);
-        built.and(settled)
-    }
-
-    async fn reindex(&mut self, name: &str) -> Result<Outcome> {
-        self.check_writable("REINDEX")?;
-        let view = self.current_view()?;
-        let owner = view.tables().find(|version| {
-            version.def.environment == *self.environment
-                && (version.def.name == name || version.def.indexes.iter().any(|index| index.name == name))
-        });
-        let Some(owner) = owner else {
-            return Err(Error::new(SqlState::UndefinedTable, format!("relation \"{name}\" does not exist")));
-        };
-        let mut def = owner.def.as_ref().clone();
-        let mut builds = Vec::new();
-        let (table, whole_table) = (def.id, def.name == name);
-        for index in def.indexes.iter_mut().filter(|index| whole_table || index.name == name) {
-            if matches!(index.method, IndexMethod::Vector(_)) {
-                index.id = self.tenant.store.next_object_id();
-                index.valid = false;
-                builds.push((table, index.id));
-            }
-        }
-        let ops = if builds.is_empty() { Vec::new() } else { vec![Op::AlterTable(def)] };
-        self.run_ddl(Ddl { ops, builds, tag: "REINDEX", ..Ddl::default() }).await
-    }
-}
-
-/// Marks an index usable, or removes it. Repeats when another change of the table comes between.
-fn settle_index(
-    store: &sepal_storage::TenantStore,
-    table: TableId,
-    index: TableId,
-    usable: bool,
-) -> Result<()> {
-    loop {
-        let snapshot = store.snapshot();
-        let Some(version) = snapshot.table(table) else {
-            return Ok(());
-        };
-        let mut def = version.def.as_ref().clone();
-        if usable {
-            def.indexes
-                .iter_mut()
-                .filter(|candidate| candidate.id == index)
-                .for_each(|found| found.valid = true);
-        } else {
-            def.indexes.retain(|candidate| candidate.id != index);
-        }
-        match store.commit(&snapshot, vec![Op::AlterTable(def)]) {
-            Err(StoreError::WriteConflict { .. }) => {}
-            other => return other.map(|_| ()).map_err(Into::into),
-        }
+        self.build_all(open.builds).await
     }
 }
 

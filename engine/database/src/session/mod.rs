@@ -10,6 +10,7 @@
 mod cancel;
 mod copy;
 mod execute;
+mod index_builds;
 mod prepare;
 mod prepared;
 mod rows;
@@ -64,7 +65,7 @@ pub struct Session {
     search: Arc<RwLock<SearchSettings>>,
     /// The view that sequences look names up in.
     view: SnapshotSlot,
-    sequences: Arc<dyn SequenceSource>,
+    sequences: Arc<Sequences>,
     setting_sink: Arc<dyn SettingSink>,
     cancel: CancelToken,
     notices: Vec<Notice>,
@@ -88,7 +89,13 @@ impl Session {
         let settings = Arc::new(Mutex::new(settings));
         let view = SnapshotSlot::new(tenant.store.snapshot());
         let cancel = CancelToken::default();
-        let sequences = Sequences::new(Arc::clone(&tenant), Arc::clone(&environment), view.clone());
+        let sequences = Sequences::new(
+            Arc::clone(&tenant),
+            Arc::clone(&environment),
+            view.clone(),
+            Arc::clone(&settings),
+            principal.scopes.write,
+        );
         let sink = Sink { settings: Arc::clone(&settings), cancel: cancel.clone() };
         Ok(Self {
             database,
@@ -210,7 +217,7 @@ impl Session {
     }
 
     fn start(&mut self, explicit: bool) {
-        self.open = Some(Open::new(explicit, self.tenant.store.snapshot()));
+        self.open = Some(Open::new(explicit, self.tenant.store.snapshot(), self.sequences.own()));
         self.settings.lock().begin();
     }
 
@@ -241,7 +248,7 @@ impl Session {
             environment: Arc::clone(&self.environment),
             indexes: Arc::clone(&self.tenant.indexes),
             search: Arc::clone(&self.search),
-            sequences: Arc::clone(&self.sequences),
+            sequences: Arc::clone(&self.sequences) as Arc<dyn SequenceSource>,
             settings: Arc::clone(&self.setting_sink),
         })
     }
@@ -272,6 +279,10 @@ impl Session {
             builds: self.tenant.builds.rows(),
             table_bytes: Arc::new(move |id| sizes.get(&id).copied().unwrap_or(0)),
             start_time_us: self.database.started_us(),
+            interrupted: {
+                let cancel = self.cancel.clone();
+                Arc::new(move || cancel.is_cancelled())
+            },
         })
     }
 }

@@ -44,6 +44,10 @@ pub(super) fn create(
     for directory in [paths.manifests(), paths.wal(), paths.segments()] {
         disk.create_directory(&directory)?;
     }
+    // A creation that was killed may have left directories whose names are not durable yet.
+    for directory in paths.root().ancestors().take(3).filter(|path| !path.as_os_str().is_empty()) {
+        disk.sync_directory("directory", directory)?;
+    }
     clear_unfinished(&disk, &paths)?;
     let start = WalStart { number: 1, base_lsn: Lsn(0), previous_length: 0 };
     let wal = WalFile::create(&disk, &paths, tenant, &tenant_key, start).map_err(either)?;
