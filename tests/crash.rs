@@ -349,8 +349,11 @@ async fn check_deleted(client: &Client, known: &Acknowledged, at: &str) {
     assert!(risen.is_empty(), "{at}: deleted rows are back: {risen:?}");
 }
 
-/// What an index finds is what is there, whether its build survived or not.
+/// What an index finds is what is there, whether its build survived or not; one that did not is gone.
 async fn check_search(client: &Client, at: &str) {
+    let sql = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
+    let unfinished: i64 = client.query_one(sql, &[]).await.expect("indexes").get(0);
+    assert_eq!(unfinished, 0, "{at}: an index whose build was cut short is left");
     let total: i64 = client.query_one("SELECT count(*) FROM copied", &[]).await.expect("count").get(0);
     let Some(row) =
         client.query_opt("SELECT v::text FROM copied ORDER BY batch DESC, n LIMIT 1", &[]).await.expect("v")

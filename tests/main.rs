@@ -14,6 +14,7 @@
 //! | `tenancy` | what does one tenant learn of another? |
 //! | `canary` | does plaintext reach the disk? |
 //! | `crash` | what does kill -9 lose? |
+//! | `shutdown` | does a server end in peace? |
 //! | `bad_input` | what do damaged files and wrong keys do? |
 //! | `disk_full` | what does a full disk do? |
 //! | `connections` | do many, idle and slow clients disturb the others? |
@@ -31,6 +32,7 @@ mod index_build;
 mod protocol;
 mod rust_client;
 mod server;
+mod shutdown;
 mod slt;
 mod survivor;
 mod tenancy;

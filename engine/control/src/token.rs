@@ -3,6 +3,9 @@
 //! ```text
 //! sepal_live_<env 1-16 of a-z0-9>_<id 12>_<secret 43>_<crc 6>      id, secret, crc in base62 (0-9A-Za-z)
 //! ```
+//! At least one letter of the id is a capital. Names of tenants have none, so a login's user is either the one
+//! or the other, whatever tenants are called.
+//!
 //! The secret carries 256 bits, so one fast HMAC is enough to store. The CRC-32 of everything before it lets
 //! a mistyped or made-up token be refused without a database read, and lets scanners tell real ones from
 //! fakes; it protects nothing. `<env>` is for its reader's eyes: the stored key says which environment
@@ -31,7 +34,7 @@ impl Token {
         text.push_str(PREFIX);
         push_slug(environment, &mut text);
         text.push('_');
-        push_random(ID_BYTES, &mut text);
+        push_id(&mut text);
         text.push('_');
         push_random(SECRET_BYTES, &mut text);
         text.push('_');
@@ -93,6 +96,15 @@ fn push_slug(environment: Option<&str>, text: &mut String) {
     text.extend(kept.take(MAX_ENVIRONMENT_BYTES));
     if text.len() == start {
         text.push_str("env");
+    }
+}
+
+/// Ids without a capital, one in 700, are drawn again.
+fn push_id(text: &mut String) {
+    let start = text.len();
+    while !text[start..].bytes().any(|byte| byte.is_ascii_uppercase()) {
+        text.truncate(start);
+        push_random(ID_BYTES, text);
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicI32, Ordering},
+        atomic::{AtomicBool, AtomicI32, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -28,11 +28,12 @@ use crate::{
     tenant::{OpenTenant, directory},
 };
 
-/// How often revocations by other processes are looked for.
-const CONTROL_PATROL: Duration = Duration::from_secs(1);
+/// How often revocations by other processes are looked for. A session asks for its key every half second, so a
+/// revoked key is out within a second wherever it was revoked.
+const CONTROL_PATROL: Duration = Duration::from_millis(250);
 
-/// How many patrols pass between two writes of keys' last use.
-const LAST_USED_PATROLS: u32 = 60;
+/// How many patrols pass between two writes of keys' last use: a minute.
+const LAST_USED_PATROLS: u32 = 240;
 
 /// An open data directory.
 pub struct Database {
@@ -44,11 +45,15 @@ pub struct Database {
     started_us: i64,
     /// Where queries compute: apart from the threads that serve connections.
     workers: Option<Runtime>,
-    _lock: DirectoryLock,
+    /// No tenant is opened any more.
+    closing: AtomicBool,
+    lock: Arc<DirectoryLock>,
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
+        // Those that `shutdown` has not closed must not go on working in the background.
+        self.tenants.lock().values().filter_map(|cell| cell.get()).for_each(|tenant| tenant.begin_close());
         // A runtime may not be waited for inside another one.
         if let Some(workers) = self.workers.take() {
             workers.shutdown_background();
@@ -102,7 +107,8 @@ impl Database {
             started_us: i64::try_from(started.as_micros()).unwrap_or(0),
             workers: Some(workers),
             options,
-            _lock: lock,
+            closing: AtomicBool::new(false),
+            lock: Arc::new(lock),
         }))
     }
 
@@ -160,7 +166,8 @@ impl Database {
     }
 
     /// The open tenant, opened if need be; concurrent callers open it once.
-    async fn tenant(self: &Arc<Self>, id: TenantId) -> Result<Arc<OpenTenant>> {
+    pub(crate) async fn tenant(self: &Arc<Self>, id: TenantId) -> Result<Arc<OpenTenant>> {
+        self.check_open()?;
         let cell = Arc::clone(self.tenants.lock().entry(id).or_default());
         let database = Arc::clone(self);
         // In a task of its own: a client that gives up while the log is replayed must not leave the directory
@@ -172,17 +179,30 @@ impl Database {
                 let owner = Arc::clone(&database);
                 let opened = tokio::task::spawn_blocking(move || {
                     let key = owner.control.tenant_key(id)?;
-                    OpenTenant::open(id, key, &owner.options, &owner.cache, workers)
+                    OpenTenant::open(id, key, &owner.options, &owner.cache, workers, Arc::clone(&owner.lock))
                 });
                 let tenant = opened
                     .await
                     .map_err(|problem| Error::bug(format!("opening a tenant panicked: {problem}")))??;
-                tokio::spawn(maintain::maintain(Arc::clone(&tenant)));
+                tenant.maintained_by(tokio::spawn(maintain::maintain(Arc::clone(&tenant))));
                 Ok::<_, Error>(tenant)
             };
-            cell.get_or_try_init(open).await.cloned()
+            let tenant = cell.get_or_try_init(open).await.cloned()?;
+            // The shutdown may have passed by while the log was replayed.
+            if let Err(closing) = database.check_open() {
+                Arc::clone(&tenant).close().await?;
+                return Err(closing);
+            }
+            Ok(tenant)
         });
         opening.await.map_err(|problem| Error::bug(format!("opening a tenant panicked: {problem}")))?
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(Error::new(SqlState::CannotConnectNow, "the database system is shutting down"));
+        }
+        Ok(())
     }
 
     /// Drops a tenant: its wrapped key, its API keys, then its files. Its sessions end.
@@ -194,8 +214,10 @@ impl Database {
             .map_err(|problem| Error::bug(format!("dropping a tenant panicked: {problem}")))??;
         let open = self.tenants.lock().remove(&id);
         if let Some(tenant) = open.as_ref().and_then(|cell| cell.get()) {
-            tenant.closed.store(true, Ordering::Release);
-            tenant.work.notify_waiters();
+            // A checkpoint that went on would write beside the removal. How the log closed does not matter now.
+            if let Err(error) = Arc::clone(tenant).close().await {
+                tracing::debug!(tenant = %id, %error, "the dropped tenant's log");
+            }
         }
         self.cache.forget_tenant(id);
         let path = directory(&self.options.data_dir, id);
@@ -228,14 +250,15 @@ impl Database {
 
     /// Ends maintenance and closes every tenant's log. What was acknowledged is durable already.
     pub async fn shutdown(&self) {
+        self.closing.store(true, Ordering::Release);
         let tenants: Vec<Arc<OpenTenant>> =
             self.tenants.lock().drain().filter_map(|(_, cell)| cell.get().cloned()).collect();
+        // All at once, so that one long build does not delay the others' end.
+        tenants.iter().for_each(|tenant| tenant.begin_close());
         for tenant in tenants {
-            tenant.closed.store(true, Ordering::Release);
-            tenant.work.notify_waiters();
-            let closing = tokio::task::spawn_blocking(move || tenant.store.close());
-            if let Ok(Err(error)) = closing.await {
-                tracing::error!(%error, "a tenant's log did not close cleanly");
+            let id = tenant.id;
+            if let Err(error) = tenant.close().await {
+                tracing::error!(tenant = %id, %error, "a tenant's log did not close cleanly");
             }
         }
         if let Err(error) = self.control.flush_last_used() {

@@ -18,10 +18,14 @@
 mod builds;
 mod database;
 mod directory_lock;
+#[cfg(test)]
+mod fixtures;
 mod maintain;
 mod options;
 mod session;
 mod tenant;
+#[cfg(test)]
+mod tests;
 
 pub use database::{Database, DatabaseMetrics};
 pub use options::DatabaseOptions;

@@ -1,41 +1,100 @@
 //! Background work of one tenant: flush and compaction when the log has grown, and index builds.
 //!
-//! One task per open tenant. A build never blocks readers or writers: it reads a pinned snapshot's segments and
-//! attaches the finished blob, or throws it away when the segment is gone meanwhile.
+//! One task per open tenant. A build never blocks readers or writers: it reads a pinned segment and attaches the
+//! finished blob, or throws it away when the segment is gone meanwhile.
+//!
+//! An index is built over a segment by whoever comes first:
+//! 1. the checkpoint that writes the segment, if the table's index is valid by then;
+//! 2. CREATE INDEX and REINDEX ([`build_index`]), over the segments that are there;
+//! 3. [`build_missing`], over those that a checkpoint wrote while 2 was at work, or could not index.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use arrow::array::{Array, ArrayRef};
 use sepal_index::{Bits, BuildParams, VectorIndex};
-use sepal_storage::{BlobBuilder, Chunk};
-use sepal_types::{Error, IndexDef, IndexMethod, Result, SqlState, TableDef, TableId, VectorIndexOptions};
+use sepal_storage::{BlobBuilder, Chunk, Snapshot};
+use sepal_types::{
+    ColumnDef, Error, FileId, IndexDef, IndexMethod, Result, SqlState, TableDef, TableId, VectorIndexOptions,
+};
 
 use crate::{builds::Posted, session::CancelToken, tenant::OpenTenant};
 
-/// How often the log's size is looked at without being told.
+/// How often the log's size is looked at without being told, and how long after a failure comes another try.
 const PATROL: Duration = Duration::from_secs(5);
 
 /// Segments with fewer rows are searched exactly: the scan is faster than a graph is worth.
 const LEAST_INDEXED_ROWS: usize = 1_000;
 
+/// How often CREATE INDEX looks for segments that were written while it built the others. What comes later is
+/// left to [`build_missing`]: a table that is loaded faster than indexed must not hold up the statement for ever.
+const BUILD_ROUNDS: usize = 3;
+
+/// A segment and an index that it lacks, or that could not be built over it.
+type Gap = (FileId, TableId);
+
 /// Runs until the tenant is closed.
 pub async fn maintain(tenant: Arc<OpenTenant>) {
-    while !tenant.closed.load(Ordering::Acquire) {
-        let _ = tokio::time::timeout(PATROL, tenant.work.notified()).await;
-        if tenant.closed.load(Ordering::Acquire) || !tenant.store.wants_checkpoint() {
+    // Side by side: a long build must not keep the log from being flushed.
+    tokio::join!(flush(&tenant), index(&tenant));
+}
+
+async fn flush(tenant: &Arc<OpenTenant>) {
+    loop {
+        tokio::select! {
+            () = tenant.until_closed() => return,
+            () = tenant.work.notified() => {}
+            () = tokio::time::sleep(PATROL) => {}
+        }
+        if !tenant.store.wants_checkpoint() {
             continue;
         }
-        let worker = Arc::clone(&tenant);
+        let worker = Arc::clone(tenant);
         match tokio::task::spawn_blocking(move || checkpoint(&worker)).await {
             Ok(Ok(())) => {}
+            // Broken off by the closing: the log has everything.
+            Ok(Err(_)) if tenant.is_closed() => return,
             Ok(Err(error)) => {
                 tracing::error!(tenant = %tenant.id, %error, "checkpoint failed; it will be tried again");
-                tokio::time::sleep(PATROL).await;
+                tokio::select! {
+                    () = tenant.until_closed() => return,
+                    () = tokio::time::sleep(PATROL) => {}
+                }
             }
             Err(problem) => tracing::error!(tenant = %tenant.id, %problem, "checkpoint panicked"),
+        }
+    }
+}
+
+/// Builds missing indexes when the tenant is opened, and whenever it is told that there may be some.
+async fn index(tenant: &Arc<OpenTenant>) {
+    let mut unbuildable: HashSet<Gap> = HashSet::new();
+    loop {
+        let (worker, mut known) = (Arc::clone(tenant), std::mem::take(&mut unbuildable));
+        let pass = tokio::task::spawn_blocking(move || {
+            let built = build_missing(&worker, &mut known);
+            (built, known)
+        });
+        let again = match pass.await {
+            Ok((built, known)) => {
+                unbuildable = known;
+                match built {
+                    Ok(()) => false,
+                    Err(_) if tenant.is_closed() => return,
+                    Err(error) => {
+                        tracing::error!(tenant = %tenant.id, %error, "indexes are missing; it will be tried again");
+                        true
+                    }
+                }
+            }
+            Err(problem) => {
+                tracing::error!(tenant = %tenant.id, %problem, "building missing indexes panicked");
+                false
+            }
+        };
+        tokio::select! {
+            () = tenant.until_closed() => return,
+            () = tenant.missing.notified() => {}
+            () = tokio::time::sleep(PATROL), if again => {}
         }
     }
 }
@@ -44,6 +103,9 @@ pub async fn maintain(tenant: Arc<OpenTenant>) {
 pub fn checkpoint(tenant: &OpenTenant) -> Result<()> {
     let report = tenant.store.checkpoint(&SegmentIndexer { tenant })?;
     tracing::debug!(tenant = %tenant.id, ?report, "checkpoint");
+    if report.segments_written > 0 {
+        tenant.missing.notify_one();
+    }
     Ok(())
 }
 
@@ -61,10 +123,10 @@ impl BlobBuilder for SegmentIndexer<'_> {
             return None;
         }
         let posted = self.tenant.builds.post(0, def.id, index.id, column.len() as u64);
-        match build(options, column, self.tenant.threads, &posted, &|| {
-            self.tenant.closed.load(Ordering::Acquire)
-        }) {
+        match build(options, column, self.tenant.threads, &posted, &|| self.tenant.is_closed()) {
             Ok(built) => Some(built.serialize()),
+            // The checkpoint is about to stop, too.
+            Err(_) if self.tenant.is_closed() => None,
             Err(error) => {
                 // The segment is searched exactly meanwhile: no row is lost to a search.
                 tracing::error!(index = %index.name, table = %def.name, %error, "an index could not be built");
@@ -74,7 +136,7 @@ impl BlobBuilder for SegmentIndexer<'_> {
     }
 }
 
-/// Builds an index over every segment of a table that lacks it, then marks it valid. Blocking.
+/// Builds an index over every segment of a table that lacks it. Blocking; marking it valid is the caller's.
 ///
 /// Rows still in memory are flushed first. Errors: 57014 when cancelled, 0A000 for a metric the method has not.
 pub fn build_index(
@@ -85,32 +147,117 @@ pub fn build_index(
     cancel: &CancelToken,
 ) -> Result<()> {
     checkpoint(tenant)?;
-    let snapshot = tenant.store.snapshot();
-    let version = snapshot.table(table).ok_or_else(gone)?;
-    let definition = version.def.indexes.iter().find(|candidate| candidate.id == index).ok_or_else(gone)?;
-    let IndexMethod::Vector(options) = &definition.method else {
-        return Ok(());
-    };
-    let column = definition.columns.first().and_then(|id| version.def.column_by_id(*id)).ok_or_else(gone)?;
-    let total: u64 = version.chunks.iter().map(|reference| u64::from(reference.chunk.rows())).sum();
-    let posted = tenant.builds.post(pid, table, index, total);
-    let stop = || cancel.is_cancelled() || tenant.closed.load(Ordering::Acquire);
-    for reference in &version.chunks {
-        let chunk = &reference.chunk;
-        let Some(segment) = chunk.segment().filter(|_| wants_index(chunk, index)) else {
-            continue;
+    let stop = || cancel.is_cancelled() || tenant.is_closed();
+    for _ in 0..BUILD_ROUNDS {
+        let snapshot = tenant.store.snapshot();
+        let version = snapshot.table(table).ok_or_else(gone)?;
+        let definition = version.def.indexes.iter().find(|known| known.id == index).ok_or_else(gone)?;
+        let IndexMethod::Vector(options) = definition.method else {
+            return Ok(());
         };
-        let vectors = chunk.column(column)?;
-        let built = build(options, &vectors, tenant.threads, &posted, &stop)?;
-        if tenant.store.attach_index(table, segment, index, &built.serialize())? {
-            tenant.indexes.insert(segment, index, Arc::from(built));
+        let column =
+            definition.columns.first().and_then(|id| version.def.column_by_id(*id)).ok_or_else(gone)?;
+        let total: u64 = version.chunks.iter().map(|reference| u64::from(reference.chunk.rows())).sum();
+        let posted = tenant.builds.post(pid, table, index, total);
+        let target = Target { table, index, options, column: column.clone() };
+        let mut built = 0;
+        for reference in version.chunks.iter().filter(|reference| lacks(&reference.chunk, index)) {
+            target.build(tenant, &reference.chunk, &posted, &stop)?;
+            built += 1;
+        }
+        if built == 0 {
+            break;
         }
     }
     Ok(())
 }
 
-fn wants_index(chunk: &Chunk, index: TableId) -> bool {
-    chunk.rows() as usize >= LEAST_INDEXED_ROWS && !chunk.has_index(index)
+/// Builds what valid indexes lack, one segment after the other, each chosen from the newest head. Blocking.
+///
+/// Gaps that could not be closed are added to `unbuildable` and left alone: they are searched exactly. Errors:
+/// 53100, which is worth another try, and whatever the closing of the tenant brings.
+pub fn build_missing(tenant: &OpenTenant, unbuildable: &mut HashSet<Gap>) -> Result<()> {
+    while let Some(missing) = find_missing(&tenant.store.snapshot(), unbuildable) {
+        let Missing { gap, target, name, chunk } = missing;
+        let posted = tenant.builds.post(0, target.table, target.index, u64::from(chunk.rows()));
+        match target.build(tenant, &chunk, &posted, &|| tenant.is_closed()) {
+            Ok(()) => {}
+            Err(error) if tenant.is_closed() || error.state() == SqlState::DiskFull => return Err(error),
+            Err(error) => {
+                tracing::error!(tenant = %tenant.id, index = %name, %error, "an index could not be built");
+            }
+        }
+        // Built, impossible, or gone from the head by now: not to be looked at again in any case.
+        unbuildable.insert(gap);
+    }
+    // Those that were built are known by their segments.
+    let head = tenant.store.snapshot();
+    unbuildable.retain(|(segment, index)| {
+        let chunks = head.tables().flat_map(|version| &version.chunks);
+        chunks.filter(|held| held.chunk.segment() == Some(*segment)).any(|held| lacks(&held.chunk, *index))
+    });
+    Ok(())
+}
+
+/// A segment to build an index over.
+struct Missing {
+    gap: Gap,
+    target: Target,
+    /// The index's, for the log.
+    name: String,
+    chunk: Arc<Chunk>,
+}
+
+fn find_missing(head: &Snapshot, unbuildable: &HashSet<Gap>) -> Option<Missing> {
+    for version in head.tables() {
+        for column in &version.def.columns {
+            for (index, options) in version.def.vector_indexes(column.id) {
+                let found = version.chunks.iter().find_map(|reference| {
+                    let gap = (reference.chunk.segment()?, index.id);
+                    let open = lacks(&reference.chunk, index.id) && !unbuildable.contains(&gap);
+                    open.then(|| (gap, Arc::clone(&reference.chunk)))
+                });
+                if let Some((gap, chunk)) = found {
+                    let (table, index_id) = (version.def.id, index.id);
+                    let target = Target { table, index: index_id, options: *options, column: column.clone() };
+                    return Some(Missing { gap, target, name: index.name.clone(), chunk });
+                }
+            }
+        }
+    }
+    None
+}
+
+/// An index of a table.
+struct Target {
+    table: TableId,
+    index: TableId,
+    options: VectorIndexOptions,
+    column: ColumnDef,
+}
+
+impl Target {
+    /// Builds the index over one segment and attaches it. Thrown away when segment or index are gone meanwhile.
+    fn build(
+        &self,
+        tenant: &OpenTenant,
+        chunk: &Chunk,
+        posted: &Posted,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<()> {
+        let Some(segment) = chunk.segment() else { return Ok(()) };
+        let vectors = chunk.column(&self.column)?;
+        let built = build(&self.options, &vectors, tenant.threads, posted, stop)?;
+        if tenant.store.attach_index(self.table, segment, self.index, &built.serialize())? {
+            tenant.indexes.insert(segment, self.index, Arc::from(built));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a chunk is a segment that is worth an index and has none.
+fn lacks(chunk: &Chunk, index: TableId) -> bool {
+    chunk.segment().is_some() && chunk.rows() as usize >= LEAST_INDEXED_ROWS && !chunk.has_index(index)
 }
 
 fn gone() -> Error {
@@ -149,3 +296,6 @@ fn build(
         other => Error::new(SqlState::InternalError, format!("the index could not be built: {other}")),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,9 +14,10 @@ use sepal_crypto::Key;
 use sepal_query::{planner::Engine, vector::IndexCache};
 use sepal_storage::{ColumnCache, Op, StoreOptions, TenantStore};
 use sepal_types::{Error, Result, SqlState, TableId, TenantId};
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{runtime::Handle, sync::Notify, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 
-use crate::{builds::BuildBoard, options::DatabaseOptions};
+use crate::{builds::BuildBoard, directory_lock::DirectoryLock, options::DatabaseOptions};
 
 /// Shared by the tenant's sessions and its maintenance. Bound to one tenant for life.
 pub struct OpenTenant {
@@ -27,12 +28,19 @@ pub struct OpenTenant {
     pub builds: Arc<BuildBoard>,
     /// Counts committed changes of definitions: a prepared statement planned under an older count plans anew.
     pub definitions: AtomicU64,
-    /// Wakes the maintenance.
+    /// Wakes the maintenance: the log has grown.
     pub work: Notify,
+    /// Wakes the maintenance: a segment may lack an index that its table has.
+    pub missing: Notify,
     /// The tenant was dropped or the server stops: maintenance ends, no new statement begins.
-    pub closed: AtomicBool,
+    closed: AtomicBool,
+    /// The same, to be waited for.
+    end: CancellationToken,
+    maintenance: Mutex<Option<JoinHandle<()>>>,
     table_locks: Mutex<HashMap<TableId, Arc<tokio::sync::Mutex<()>>>>,
     pub threads: usize,
+    /// Held by whatever still may write files: nobody else opens the directory before that is gone.
+    _lock: Arc<DirectoryLock>,
 }
 
 /// Where a tenant's files are.
@@ -41,13 +49,15 @@ pub fn directory(data: &Path, tenant: TenantId) -> PathBuf {
 }
 
 impl OpenTenant {
-    /// Opens the store, replaying its log; makes it when the tenant has none yet.
+    /// Opens the store, replaying its log; makes it when the tenant has none yet, or one whose making a crash cut
+    /// short. An index whose build a crash cut short is dropped.
     pub fn open(
         id: TenantId,
         key: Key,
         options: &DatabaseOptions,
         cache: &Arc<ColumnCache>,
         workers: Handle,
+        lock: Arc<DirectoryLock>,
     ) -> Result<Arc<Self>> {
         let directory = directory(&options.data_dir, id);
         let store_options = StoreOptions {
@@ -55,16 +65,13 @@ impl OpenTenant {
             wal_segment_bytes: options.wal_segment_bytes,
             fault: None,
         };
-        let store = if directory.exists() {
+        let store = if TenantStore::is_made(&directory)? {
             TenantStore::open(&directory, id, key, store_options)?
         } else {
-            if let Some(parent) = directory.parent() {
-                std::fs::create_dir_all(parent).map_err(|problem| {
-                    Error::new(SqlState::IoError, format!("cannot create {}: {problem}", parent.display()))
-                })?;
-            }
+            // Makes the directories above it too, and their names durable.
             TenantStore::create(&directory, id, key, store_options)?
         };
+        drop_unfinished_indexes(id, &store)?;
         Ok(Arc::new(Self {
             id,
             store,
@@ -73,10 +80,51 @@ impl OpenTenant {
             builds: Arc::default(),
             definitions: AtomicU64::new(0),
             work: Notify::new(),
+            missing: Notify::new(),
             closed: AtomicBool::new(false),
+            end: CancellationToken::new(),
+            maintenance: Mutex::default(),
             table_locks: Mutex::default(),
             threads: options.threads,
+            _lock: lock,
         }))
+    }
+
+    /// The task that [`Self::close`] waits for.
+    pub fn maintained_by(&self, task: JoinHandle<()>) {
+        *self.maintenance.lock() = Some(task);
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub async fn until_closed(&self) {
+        self.end.cancelled().await;
+    }
+
+    /// No statement begins any more, and maintenance ends as soon as it notices.
+    pub fn begin_close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.end.cancel();
+    }
+
+    /// Ends maintenance and writing: on return no file of the tenant changes any more.
+    ///
+    /// Errors: the log could not be synced, or had failed before.
+    pub async fn close(self: Arc<Self>) -> Result<()> {
+        self.begin_close();
+        let tenant = Arc::clone(&self);
+        let closed = tokio::task::spawn_blocking(move || tenant.store.close());
+        let closed =
+            closed.await.map_err(|problem| Error::bug(format!("closing a tenant panicked: {problem}")))?;
+        let maintenance = self.maintenance.lock().take();
+        if let Some(task) = maintenance
+            && let Err(problem) = task.await
+        {
+            tracing::error!(tenant = %self.id, %problem, "the maintenance panicked");
+        }
+        closed.map_err(Into::into)
     }
 
     /// Serialises autocommitted UPDATEs and DELETEs of one table, so that they wait as they would for a row
@@ -97,7 +145,7 @@ impl OpenTenant {
 
     /// 57P01 once the tenant is closed.
     pub fn check_open(&self) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
+        if self.is_closed() {
             return Err(Error::new(
                 SqlState::AdminShutdown,
                 "terminating connection because the tenant was closed",
@@ -105,6 +153,34 @@ impl OpenTenant {
         }
         Ok(())
     }
+}
+
+/// A crash during CREATE INDEX or REINDEX leaves an index that is not usable and that nobody builds. As after a
+/// crash of Postgres, the statement had no effect.
+fn drop_unfinished_indexes(tenant: TenantId, store: &TenantStore) -> Result<()> {
+    let snapshot = store.snapshot();
+    let mut ops = Vec::new();
+    for version in snapshot.tables() {
+        if version.def.indexes.iter().all(|index| index.valid) {
+            continue;
+        }
+        let mut def = version.def.as_ref().clone();
+        def.indexes.retain(|index| {
+            if !index.valid {
+                tracing::warn!(
+                    %tenant,
+                    environment = %version.def.environment,
+                    table = %version.def.name,
+                    index = %index.name,
+                    "the server ended while it built this index; the index is dropped: create it again"
+                );
+            }
+            index.valid
+        });
+        ops.push(Op::AlterTable(def));
+    }
+    store.commit(&snapshot, ops)?;
+    Ok(())
 }
 
 /// Whether operations change what tables there are or what they look like.

@@ -22,7 +22,8 @@ pub trait SequenceSource: Debug + Send + Sync {
     fn reserve(&self, sequence: &str, count: u64) -> Result<i64>;
     fn current(&self, sequence: &str) -> Result<i64>;
     fn last(&self) -> Result<i64>;
-    fn set(&self, sequence: &str, value: i64) -> Result<()>;
+    /// `setval`: `called` tells whether `value` counts as handed out, so that the next one follows it.
+    fn set(&self, sequence: &str, value: i64, called: bool) -> Result<()>;
 }
 
 /// The session's settings, as `set_config` changes them; also where a sleeping statement waits.

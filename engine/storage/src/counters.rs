@@ -81,11 +81,6 @@ impl Counters {
         first
     }
 
-    /// `setval` outside a commit: durable with the next commit that inserts into the table.
-    pub(crate) fn set_sequence(&self, table: TableId, column: ColumnId, next: i64) {
-        self.state.lock().sequences.entry((table, column)).or_insert(FRESH).next = next;
-    }
-
     /// The value that [`Self::next_sequence`] would give, without taking it.
     pub(crate) fn peek_sequence(&self, table: TableId, column: ColumnId) -> i64 {
         self.state.lock().sequences.get(&(table, column)).map_or(FRESH.next, |sequence| sequence.next)

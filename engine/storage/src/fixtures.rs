@@ -7,6 +7,7 @@ use arrow::{
     datatypes::{DataType, Field, Float32Type, Int64Type, Schema},
     record_batch::RecordBatch,
 };
+use parking_lot::Mutex;
 use sepal_crypto::Key;
 use sepal_types::{
     ColumnDef, ColumnId, IndexDef, IndexMethod, Metric, RowId, SqlType, TableDef, TableId, TenantId,
@@ -164,6 +165,38 @@ pub(crate) fn ids(store: &TenantStore, table: u32) -> Vec<i64> {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What this thread logs at WARN or ERROR while `work` runs.
+pub(crate) fn alarms(work: impl FnOnce()) -> Vec<String> {
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    tracing::subscriber::with_default(Listener(Arc::clone(&heard)), work);
+    let heard = heard.lock();
+    heard.clone()
+}
+
+struct Listener(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Listener {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        self.0.lock().push(format!("{event:?}"));
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 /// Every file below a directory, with its content.

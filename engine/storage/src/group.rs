@@ -117,7 +117,8 @@ impl TenantStore {
                     continue;
                 }
             };
-            let marks = self.counters.take_unlogged(&pending.ops);
+            let mut marks = self.counters.take_unlogged(&pending.ops);
+            marks.retain(|mark| !was_set(&accepted, mark));
             match self.append(writer, snapshot.lsn(), &pending, &marks) {
                 Ok(()) => {
                     head = snapshot.clone();
@@ -174,23 +175,16 @@ impl TenantStore {
 
 /// The head with one commit more, if it still fits.
 fn next_state(head: &Snapshot, pending: &Pending, rules: Rules) -> Result<State, StoreError> {
-    for op in &pending.ops {
-        check_definition(head, &pending.base, op)?;
-    }
+    pending.ops.iter().try_for_each(|op| head.check_base(&pending.base, op))?;
     let mut state = head.state().clone();
     state.lsn = Lsn(head.lsn().0 + 1);
     pending.ops.iter().try_for_each(|op| state.apply(op, rules))?;
     Ok(state)
 }
 
-/// A change of definition was made from the definition that the transaction saw; inserted rows have its columns.
-fn check_definition(head: &Snapshot, base: &Snapshot, op: &Op) -> Result<(), StoreError> {
-    let table = op.table();
-    let (Some(now), Some(then)) = (head.table(table), base.table(table)) else { return Ok(()) };
-    let same = match op {
-        Op::AlterTable(_) => now.def == then.def,
-        Op::Insert { .. } => now.def.columns == then.def.columns,
-        _ => true,
-    };
-    if same { Ok(()) } else { Err(StoreError::WriteConflict { table: now.def.name.clone() }) }
+/// A serial that an earlier commit of the group set: the mark counts from before that, and would undo it.
+fn was_set(accepted: &[Accepted], mark: &SequenceMark) -> bool {
+    accepted.iter().flat_map(|earlier| &earlier.pending.ops).any(|op| {
+        matches!(op, Op::SetSequence { table, column, .. } if *table == mark.table && *column == mark.column)
+    })
 }

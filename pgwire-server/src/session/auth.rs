@@ -84,8 +84,8 @@ pub async fn log_in(
     Ok(Login { session, principal, seat: tenant_seat, registration })
 }
 
-/// Key ids are twelve letters and digits. Tenants' names have no capitals, so a capital tells them apart; the
-/// few keys without one log in by token.
+/// Key ids are twelve letters and digits, one of them a capital; tenants' names have no capitals. Keys of old
+/// versions that have none either log in by token, as a tenant does.
 fn is_key_id(user: &str) -> bool {
     user.len() == KEY_ID_LENGTH
         && user.bytes().all(|byte| byte.is_ascii_alphanumeric())

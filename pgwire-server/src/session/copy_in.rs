@@ -18,15 +18,25 @@ use crate::{
 };
 
 impl Connection {
-    /// Receives all rows and gives the command tag.
-    pub(super) async fn copy_in(&mut self, mut copy: CopyIn) -> Result<String, Failure> {
+    /// Receives all rows and gives the command tag. `last`: whether the statement is its transaction's last;
+    /// `None` in a pipeline, where the message after the rows tells.
+    pub(super) async fn copy_in(&mut self, mut copy: CopyIn, last: Option<bool>) -> Result<String, Failure> {
         write::copy_in_response(&mut self.wire.out, wire_format(copy.format.kind), copy.columns.len());
         let received = match self.watch.flush(&mut self.wire).await {
             Ok(()) => self.receive(&mut copy).await,
             Err(end) => Err(end.into()),
         };
-        match received {
-            Ok(()) => self.watch.run(&mut self.wire, self.session.copy_finish(copy)).await,
+        let last = match (received, last) {
+            (Ok(()), Some(last)) => Ok(last),
+            (Ok(()), None) => {
+                let last = self.sync_follows().await;
+                self.start_clock();
+                last
+            }
+            (Err(failure), _) => Err(failure),
+        };
+        match last {
+            Ok(last) => self.watch.run(&mut self.wire, self.session.copy_finish(copy, last)).await,
             Err(failure) => {
                 self.session.copy_abort(copy);
                 Err(failure)

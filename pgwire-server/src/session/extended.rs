@@ -1,7 +1,8 @@
 //! The extended protocol: Parse, Bind, Describe, Execute, Close. Sync lives in `session`.
 //!
 //! Messages are answered in order into the output buffer, so a pipeline is one write. The plan that Describe
-//! shows is the plan that Execute runs. All statements up to Sync are one transaction.
+//! shows is the plan that Execute runs. All statements up to Sync are one transaction; the last one's tag is
+//! written when that is committed.
 
 use std::{sync::Arc, time::Instant};
 
@@ -126,18 +127,15 @@ impl Connection {
                     Outcome::Rows(stream) => self.send_rows(portal, Box::new(Rows::new(stream)), limit).await,
                     Outcome::Done { tag } => {
                         self.held.deallocate(portal.statement.deallocate.as_ref(), &tag)?;
-                        self.command_complete(&tag);
-                        Ok(())
+                        self.complete(&tag).await
                     }
                     Outcome::CopyIn(copy) => {
-                        let tag = self.copy_in(copy).await?;
-                        self.command_complete(&tag);
-                        Ok(())
+                        let tag = self.copy_in(copy, None).await?;
+                        self.complete(&tag).await
                     }
                     Outcome::CopyOut(copy) => {
                         let tag = self.copy_out(copy).await?;
-                        self.command_complete(&tag);
-                        Ok(())
+                        self.complete(&tag).await
                     }
                     Outcome::Empty => {
                         write::empty_query_response(&mut self.wire.out);
@@ -160,6 +158,28 @@ impl Connection {
         }
     }
 
+    /// Says that a statement is complete. If nothing follows in its transaction that is committed first: a commit
+    /// may fail, and drivers overlook an error after the tag (tokio-postgres at the end of a COPY, for one).
+    async fn complete(&mut self, tag: &str) -> Result<(), Failure> {
+        if self.sync_follows().await? {
+            self.end_implicit(true).await?;
+        }
+        self.command_complete(tag);
+        Ok(())
+    }
+
+    /// Whether the next message is Sync. Waits for it: no client expects an answer before it has sent a Sync or
+    /// Flush.
+    pub(super) async fn sync_follows(&mut self) -> Result<bool, Failure> {
+        self.watch.finish();
+        loop {
+            match self.wire.next_kind() {
+                Some(kind) => return Ok(kind == b'S'),
+                None => self.watch.input(&mut self.wire).await?,
+            }
+        }
+    }
+
     async fn send_rows(
         &mut self,
         portal: &mut Portal,
@@ -169,7 +189,7 @@ impl Connection {
         let sent = rows.send(&mut self.wire, &mut self.watch, &portal.formats, limit).await?;
         self.shared.metrics.rows_sent.inc_by(sent.rows);
         if sent.finished {
-            self.command_complete(&rows.tag(sent.rows));
+            self.complete(&rows.tag(sent.rows)).await?;
             portal.state = PortalState::Finished(rows);
         } else {
             self.send_notices();

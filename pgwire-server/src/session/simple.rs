@@ -84,7 +84,7 @@ impl Connection {
                 self.held.deallocate(deallocate, &tag)?;
                 Some(tag)
             }
-            Outcome::CopyIn(copy) => Some(self.copy_in(copy).await?),
+            Outcome::CopyIn(copy) => Some(self.copy_in(copy, Some(last)).await?),
             Outcome::CopyOut(copy) => Some(self.copy_out(copy).await?),
             Outcome::Empty => None,
         };

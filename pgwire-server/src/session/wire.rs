@@ -110,6 +110,11 @@ impl Wire {
         }
     }
 
+    /// The type of the next message, if its first byte has arrived.
+    pub fn next_kind(&self) -> Option<u8> {
+        self.input.first().copied()
+    }
+
     /// Reads once; 0 means that the client is gone.
     pub async fn fill(&mut self) -> io::Result<usize> {
         let needed = match scan(&self.input, self.limits) {

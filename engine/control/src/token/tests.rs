@@ -53,6 +53,21 @@ fn every_character_and_token_differs() {
     assert_eq!(letters.len(), 62, "2,400 draws use the whole alphabet");
 }
 
+/// The server tells key ids from tenants' names by it, and offers SCRAM to the former only.
+#[test]
+fn every_key_id_has_a_capital() {
+    for _ in 0..20_000 {
+        let token = Token::generate(None);
+        assert!(token.key_id().bytes().any(|byte| byte.is_ascii_uppercase()), "{}", token.key_id());
+        assert!(crate::TenantName::parse(token.key_id()).is_err());
+    }
+    // Keys made before that rule still work, with the token as password.
+    assert!(
+        Token::parse("sepal_live_all_000000000000_0000000000000000000000000000000000000000000_11myvN")
+            .is_some()
+    );
+}
+
 proptest! {
     #[test]
     fn one_changed_character_is_refused(position in 0usize..78, replacement in any::<char>()) {

@@ -265,22 +265,27 @@ impl Session {
         Ok(())
     }
 
-    /// Writes the rows and, outside an explicit transaction, commits them. The command tag.
-    pub async fn copy_finish(&mut self, copy: CopyIn) -> Result<String> {
+    /// Writes the rows. The command tag.
+    ///
+    /// `last`: no statement follows in the implicit transaction, which may hold others before; it is committed
+    /// now, so that the tag is not followed by an error that drivers overlook. Without one open, the COPY is a
+    /// transaction of its own.
+    ///
+    /// Errors: 23505, 40001, 53100, … as for INSERT.
+    pub async fn copy_finish(&mut self, copy: CopyIn, last: bool) -> Result<String> {
         let ops = self.copy_ops(&copy)?;
-        let implicit = self.open.as_ref().is_none_or(|open| !open.explicit);
-        if implicit {
-            if self.open.is_none() {
-                self.start(false);
-            }
-            if let Some(open) = &mut self.open {
-                // The commit judges the rows; applying them to a view that nobody reads would do it twice.
-                open.ops.extend(ops);
-            }
-            self.commit().await?;
+        let alone = self.open.is_none();
+        if alone {
             self.start(false);
-        } else if let Some(open) = &mut self.open {
-            open.apply(ops)?;
+        }
+        match &mut self.open {
+            Some(open) if alone || (last && !open.explicit) => {
+                // The commit judges the rows; applying them to a view that nobody reads would do it twice.
+                open.extend_unseen(ops)?;
+                self.commit().await?;
+            }
+            Some(open) => open.apply(ops)?,
+            None => {}
         }
         Ok(format!("COPY {}", copy.rows))
     }

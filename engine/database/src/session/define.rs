@@ -1,4 +1,4 @@
-//! Running definitions: DDL, CREATE TABLE AS, REINDEX, and the index builds that follow a commit.
+//! Running definitions: DDL and CREATE TABLE AS. Vector indexes are built by `index_builds`, after the commit.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use sepal_query::{
     planner::TemporaryTables,
     sql::{ParameterTypes, StatementKind, prepare_query},
 };
-use sepal_storage::{Op, StoreError};
-use sepal_types::{Error, IndexMethod, Result, SqlState, TableId, UniqueDef};
+use sepal_storage::Op;
+use sepal_types::{Error, Result, SqlState, TableId, UniqueDef};
 
 use super::{
     Outcome, Session,
+    index_builds::Build,
     prepared::{PlanKind, Prepared},
 };
-use crate::maintain;
 
 impl Session {
     pub(super) fn plan_ddl(&mut self, prepared: &Prepared) -> Result<Ddl> {
@@ -44,16 +44,9 @@ impl Session {
         for notice in ddl.notices {
             self.notice("NOTICE", notice);
         }
-        let mut at_once = false;
         if let Some(open) = &mut self.open {
-            at_once = !open.explicit && open.ops.is_empty() && !ddl.builds.is_empty();
             open.apply(ddl.ops)?;
-            open.builds.extend(ddl.builds);
-        }
-        if at_once {
-            // A lone CREATE INDEX is committed and built before it is reported as done.
-            self.commit().await?;
-            self.start(false);
+            open.builds.extend(ddl.builds.into_iter().map(|(table, index)| Build::new(table, index)));
         }
         Ok(Outcome::Done { tag: ddl.tag.to_owned() })
     }
@@ -147,76 +140,6 @@ impl Session {
             columns.join(", ").replace('"', ""),
             values.join(", ")
         )))
-    }
-
-    /// Builds one index and makes it usable; on failure takes its definition back.
-    pub(super) async fn build(&mut self, table: TableId, index: TableId) -> Result<()> {
-        let (tenant, cancel, pid) = (Arc::clone(&self.tenant), self.cancel.clone(), self.pid);
-        let built =
-            tokio::task::spawn_blocking(move || maintain::build_index(&tenant, table, index, pid, &cancel))
-                .await
-                .map_err(|problem| Error::bug(format!("an index build panicked: {problem}")))
-                .flatten();
-        let tenant = Arc::clone(&self.tenant);
-        let usable = built.is_ok();
-        let settled = tokio::task::spawn_blocking(move || settle_index(&tenant.store, table, index, usable))
-            .await
-            .map_err(|problem| Error::bug(format!("marking an index panicked: {problem}")))
-            .flatten();
-        self.tenant.committed(true);
-        built.and(settled)
-    }
-
-    pub(super) async fn reindex(&mut self, name: &str) -> Result<Outcome> {
-        self.check_writable("REINDEX")?;
-        let view = self.current_view()?;
-        let owner = view.tables().find(|version| {
-            version.def.environment == *self.environment
-                && (version.def.name == name || version.def.indexes.iter().any(|index| index.name == name))
-        });
-        let Some(owner) = owner else {
-            return Err(Error::new(SqlState::UndefinedTable, format!("relation \"{name}\" does not exist")));
-        };
-        let mut def = owner.def.as_ref().clone();
-        let mut builds = Vec::new();
-        let (table, whole_table) = (def.id, def.name == name);
-        for index in def.indexes.iter_mut().filter(|index| whole_table || index.name == name) {
-            if matches!(index.method, IndexMethod::Vector(_)) {
-                index.id = self.tenant.store.next_object_id();
-                index.valid = false;
-                builds.push((table, index.id));
-            }
-        }
-        let ops = if builds.is_empty() { Vec::new() } else { vec![Op::AlterTable(def)] };
-        self.run_ddl(Ddl { ops, builds, tag: "REINDEX", ..Ddl::default() }).await
-    }
-}
-
-/// Marks an index usable, or removes it. Repeats when another change of the table comes between.
-fn settle_index(
-    store: &sepal_storage::TenantStore,
-    table: TableId,
-    index: TableId,
-    usable: bool,
-) -> Result<()> {
-    loop {
-        let snapshot = store.snapshot();
-        let Some(version) = snapshot.table(table) else {
-            return Ok(());
-        };
-        let mut def = version.def.as_ref().clone();
-        if usable {
-            def.indexes
-                .iter_mut()
-                .filter(|candidate| candidate.id == index)
-                .for_each(|found| found.valid = true);
-        } else {
-            def.indexes.retain(|candidate| candidate.id != index);
-        }
-        match store.commit(&snapshot, vec![Op::AlterTable(def)]) {
-            Err(StoreError::WriteConflict { .. }) => {}
-            other => return other.map(|_| ()).map_err(Into::into),
-        }
     }
 }
 

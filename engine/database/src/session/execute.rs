@@ -15,7 +15,7 @@ use sepal_types::{Error, Result, SqlState, SqlType, TableId};
 use super::{
     CopyIn, CopyOut, RowStream, Session,
     prepare::read_only_key,
-    prepared::{PlanKind, Prepared, Query},
+    prepared::{Plan, PlanKind, Prepared, Query},
     utility::Utility,
 };
 use crate::tenant::changes_definitions;
@@ -56,9 +56,8 @@ impl Session {
                 let utility = utility.clone();
                 self.run_utility(&utility).await
             }
-            PlanKind::Catalog(query) => {
-                let view = self.current_view()?;
-                let batch = query.run(&parameters, &self.catalog_context(view)?)?;
+            PlanKind::Catalog(_) => {
+                let batch = self.run_catalog(Arc::clone(&plan), parameters).await?;
                 let columns = prepared.columns.clone().unwrap_or_else(|| Arc::from(Vec::new()));
                 Ok(Outcome::Rows(RowStream::selected(columns, batch, self.cancel.clone())))
             }
@@ -81,6 +80,18 @@ impl Session {
                 Ok(Outcome::CopyOut(CopyOut { rows, format: format.clone() }))
             }
         }
+    }
+
+    /// On a thread of its own: the evaluator does not pause, and whoever may cancel it must not wait for it.
+    async fn run_catalog(&mut self, plan: Arc<Plan>, parameters: Vec<ArrayRef>) -> Result<RecordBatch> {
+        let view = self.current_view()?;
+        let context = self.catalog_context(view)?;
+        let run = move || match &plan.kind {
+            PlanKind::Catalog(query) => query.run(&parameters, &context),
+            _ => Err(Error::bug("not a catalog query")),
+        };
+        let ran = tokio::task::spawn_blocking(run).await;
+        ran.map_err(|problem| Error::bug(format!("a catalog query panicked: {problem}")))?
     }
 
     /// Points a plan at what this statement sees.
@@ -268,8 +279,12 @@ impl Session {
             open.repeatable = matches!(level.as_deref(), Some("repeatable read" | "serializable"));
             open.read_only = read_only.unwrap_or(false);
         }
+        let mut settings = self.settings.lock();
         if let Some(level) = level {
-            self.settings.lock().set("transaction_isolation", &level, true)?;
+            settings.set("transaction_isolation", &level, true)?;
+        }
+        if let Some(read_only) = read_only {
+            settings.set("transaction_read_only", if read_only { "on" } else { "off" }, true)?;
         }
         Ok("BEGIN".to_owned())
     }
@@ -399,15 +414,16 @@ impl Session {
     ///
     /// Errors: 40001, 23505, 53100, …: nothing of the transaction is kept.
     pub(super) async fn commit(&mut self) -> Result<()> {
-        let Some(open) = self.open.take() else {
+        let Some(mut open) = self.open.take() else {
             return Ok(());
         };
-        if open.ops.is_empty() {
+        let ops = open.take_ops();
+        if ops.is_empty() {
             self.settings.lock().end(true);
             return Ok(());
         }
-        let definitions = changes_definitions(&open.ops);
-        let (store, base, ops) = (Arc::clone(&self.tenant.store), open.base, open.ops);
+        let definitions = changes_definitions(&ops);
+        let (store, base) = (Arc::clone(&self.tenant.store), open.base);
         let committed = tokio::task::spawn_blocking(move || store.commit(&base, ops)).await;
         drop(open.locks);
         let result: Result<()> = match committed {
@@ -418,10 +434,7 @@ impl Session {
         self.settings.lock().end(result.is_ok());
         result?;
         self.tenant.committed(definitions);
-        for (table, index) in open.builds {
-            self.build(table, index).await?;
-        }
-        Ok(())
+        self.build_all(open.builds).await
     }
 }
 

@@ -12,6 +12,7 @@ mod copy;
 mod define;
 mod execute;
 mod explain;
+mod index_builds;
 mod prepare;
 mod prepared;
 mod rows;
@@ -66,7 +67,7 @@ pub struct Session {
     search: Arc<RwLock<SearchSettings>>,
     /// The view that sequences look names up in.
     view: SnapshotSlot,
-    sequences: Arc<dyn SequenceSource>,
+    sequences: Arc<Sequences>,
     setting_sink: Arc<dyn SettingSink>,
     cancel: CancelToken,
     notices: Vec<Notice>,
@@ -90,7 +91,13 @@ impl Session {
         let settings = Arc::new(Mutex::new(settings));
         let view = SnapshotSlot::new(tenant.store.snapshot());
         let cancel = CancelToken::default();
-        let sequences = Sequences::new(Arc::clone(&tenant), Arc::clone(&environment), view.clone());
+        let sequences = Sequences::new(
+            Arc::clone(&tenant),
+            Arc::clone(&environment),
+            view.clone(),
+            Arc::clone(&settings),
+            principal.scopes.write,
+        );
         let sink = Sink { settings: Arc::clone(&settings), cancel: cancel.clone() };
         Ok(Self {
             database,
@@ -212,7 +219,7 @@ impl Session {
     }
 
     fn start(&mut self, explicit: bool) {
-        self.open = Some(Open::new(explicit, self.tenant.store.snapshot()));
+        self.open = Some(Open::new(explicit, self.tenant.store.snapshot(), self.sequences.own()));
         self.settings.lock().begin();
     }
 
@@ -243,7 +250,7 @@ impl Session {
             environment: Arc::clone(&self.environment),
             indexes: Arc::clone(&self.tenant.indexes),
             search: Arc::clone(&self.search),
-            sequences: Arc::clone(&self.sequences),
+            sequences: Arc::clone(&self.sequences) as Arc<dyn SequenceSource>,
             settings: Arc::clone(&self.setting_sink),
         })
     }
@@ -273,6 +280,10 @@ impl Session {
             builds: self.tenant.builds.rows(),
             table_bytes: Arc::new(move |id| stored_bytes(&stored, id)),
             start_time_us: self.database.started_us(),
+            interrupted: {
+                let cancel = self.cancel.clone();
+                Arc::new(move || cancel.is_cancelled())
+            },
         })
     }
 }

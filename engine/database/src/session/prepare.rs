@@ -290,8 +290,8 @@ fn declared_types(declared: &[u32]) -> Vec<Option<SqlType>> {
     declared.iter().map(|oid| SqlType::from_oid(*oid).filter(|ty| *ty != SqlType::Unknown)).collect()
 }
 
-/// The catalog evaluator loops over its rows one by one and cannot be cancelled: right for catalogs, wrong for
-/// a query that only multiplies series.
+/// The catalog evaluator loops over its rows one by one and keeps them all: right for catalogs, wrong for a
+/// query that only multiplies series.
 fn reads_catalogs(statement: &ast::Statement) -> bool {
     let lower = statement.to_string().to_ascii_lowercase();
     !lower.contains("generate_series") || lower.contains("pg_") || lower.contains("information_schema")

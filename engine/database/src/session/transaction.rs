@@ -4,9 +4,13 @@
 //! chunks, so a private one costs what was changed. COMMIT hands the operations to storage, which judges them
 //! again against the head: the first committer wins.
 
+use std::collections::HashMap;
+
 use sepal_storage::{Op, Snapshot};
-use sepal_types::{Error, Result, SqlState, TableId};
+use sepal_types::{ColumnId, Error, Result, SqlState, TableId};
 use tokio::sync::OwnedMutexGuard;
+
+use super::{index_builds::Build, sequences::OwnSequences};
 
 /// What ReadyForQuery tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +24,11 @@ pub enum TransactionStatus {
 #[derive(Debug)]
 struct Savepoint {
     name: String,
+    base: Snapshot,
     view: Snapshot,
     ops: usize,
     builds: usize,
+    sequences: HashMap<(TableId, ColumnId), i64>,
 }
 
 /// An open transaction.
@@ -34,7 +40,9 @@ pub struct Open {
     pub view: Snapshot,
     pub ops: Vec<Op>,
     /// Vector indexes to build after the commit.
-    pub builds: Vec<(TableId, TableId)>,
+    pub builds: Vec<Build>,
+    /// Sequences that it restarted, as far as it has counted: nobody else sees that before the commit.
+    sequences: OwnSequences,
     pub repeatable: bool,
     pub read_only: bool,
     pub failed: bool,
@@ -44,13 +52,16 @@ pub struct Open {
 }
 
 impl Open {
-    pub fn new(explicit: bool, snapshot: Snapshot) -> Self {
+    /// `sequences` is the session's; what an earlier transaction left in it is forgotten.
+    pub fn new(explicit: bool, snapshot: Snapshot, sequences: OwnSequences) -> Self {
+        sequences.restore(HashMap::new());
         Self {
             explicit,
             base: snapshot.clone(),
             view: snapshot,
             ops: Vec::new(),
             builds: Vec::new(),
+            sequences,
             repeatable: false,
             read_only: false,
             failed: false,
@@ -62,13 +73,15 @@ impl Open {
     /// READ COMMITTED: each statement sees what is committed when it begins, with the transaction's own
     /// operations on top.
     ///
-    /// Errors: 40001 when they no longer apply.
+    /// Errors: 40001 when they no longer apply, or would undo an ALTER TABLE of somebody else.
     pub fn refresh(&mut self, head: Snapshot) -> Result<()> {
         if self.repeatable || head.lsn() == self.base.lsn() {
             return Ok(());
         }
         let mut view = head.clone();
         for op in &self.ops {
+            // The commit asks the same, but of the base that is set below: it could not tell any more.
+            head.check_base(&self.base, op)?;
             view = view.apply(op)?;
         }
         self.base = head;
@@ -76,27 +89,71 @@ impl Open {
         Ok(())
     }
 
-    /// Applies a statement's operations to the view. All or none.
-    pub fn apply(&mut self, ops: Vec<Op>) -> Result<()> {
+    /// Takes the operations of the transaction's last statement without applying them to the view: its commit
+    /// judges them, and nobody looks at the view before.
+    pub fn extend_unseen(&mut self, ops: Vec<Op>) -> Result<()> {
+        self.check_writable(&ops)?;
+        self.ops.extend(ops);
+        Ok(())
+    }
+
+    fn check_writable(&self, ops: &[Op]) -> Result<()> {
         if self.read_only && !ops.is_empty() {
             return Err(Error::new(
                 SqlState::ReadOnlySqlTransaction,
                 "cannot execute a write in a read-only transaction",
             ));
         }
+        Ok(())
+    }
+
+    /// Applies a statement's operations to the view. All or none.
+    pub fn apply(&mut self, ops: Vec<Op>) -> Result<()> {
+        self.check_writable(&ops)?;
         let mut view = self.view.clone();
         for op in &ops {
             view = view.apply(op)?;
         }
         self.view = view;
+        for op in &ops {
+            if let Op::SetSequence { table, column, next } = op {
+                self.sequences.set((*table, *column), *next);
+            }
+        }
         self.ops.extend(ops);
         Ok(())
     }
 
+    /// The operations for the commit. A sequence that was restarted goes on from where this transaction has
+    /// counted it; a new table's that was set by `setval` becomes durable with its table.
+    pub fn take_ops(&mut self) -> Vec<Op> {
+        let mut ops = std::mem::take(&mut self.ops);
+        for ((table, column), counted) in self.sequences.counted() {
+            let mut restarted = false;
+            for op in &mut ops {
+                if let Op::SetSequence { table: of, column: at, next } = op
+                    && (*of, *at) == (table, column)
+                {
+                    *next = counted;
+                    restarted = true;
+                }
+            }
+            if !restarted && self.view.table(table).is_some() {
+                ops.push(Op::SetSequence { table, column, next: counted });
+            }
+        }
+        ops
+    }
+
     pub fn savepoint(&mut self, name: String) {
-        let savepoint =
-            Savepoint { name, view: self.view.clone(), ops: self.ops.len(), builds: self.builds.len() };
-        self.savepoints.push(savepoint);
+        self.savepoints.push(Savepoint {
+            name,
+            base: self.base.clone(),
+            view: self.view.clone(),
+            ops: self.ops.len(),
+            builds: self.builds.len(),
+            sequences: self.sequences.counted(),
+        });
     }
 
     pub fn release(&mut self, name: &str) -> Result<()> {
@@ -112,7 +169,13 @@ impl Open {
         if let Some(savepoint) = self.savepoints.last() {
             self.ops.truncate(savepoint.ops);
             self.builds.truncate(savepoint.builds);
+            // With its base: a view that is older than the base would not be brought up to date, and an ALTER
+            // TABLE made from it would undo what others altered since.
+            if !self.repeatable {
+                self.base = savepoint.base.clone();
+            }
             self.view = savepoint.view.clone();
+            self.sequences.restore(savepoint.sequences.clone());
         }
         self.failed = false;
         Ok(())

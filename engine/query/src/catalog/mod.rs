@@ -56,6 +56,8 @@ pub struct CatalogContext {
     pub table_bytes: Arc<dyn Fn(TableId) -> u64 + Send + Sync>,
     /// When the server started, in microseconds since 1970-01-01 UTC.
     pub start_time_us: i64,
+    /// Whether the running statement is to stop. Asked now and then.
+    pub interrupted: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl std::fmt::Debug for CatalogContext {

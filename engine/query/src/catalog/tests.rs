@@ -142,6 +142,7 @@ fn context() -> Arc<CatalogContext> {
         }],
         table_bytes: Arc::new(|id| u64::from(id.0) * 1_000),
         start_time_us: 1_700_000_000_250_000,
+        interrupted: Arc::new(|| false),
     })
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{Array, AsArray, Int64Array},
+        array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, StringArray},
+        compute::cast,
         datatypes::{DataType, Int64Type},
     },
     common::Result,
@@ -86,14 +87,11 @@ impl ScalarUDFImpl for SequenceFunction {
                 format!("function {}() does not exist", self.name),
             )));
         };
-        let names = datafusion::arrow::compute::cast(&names.to_array(rows)?, &DataType::Utf8)?;
+        let names = cast(&names.to_array(rows)?, &DataType::Utf8)?;
         let names = names.as_string::<i32>();
-        let values = match (self.call, args.args.get(1)) {
-            (Call::Set, Some(values)) => {
-                Some(datafusion::arrow::compute::cast(&values.to_array(rows)?, &DataType::Int64)?)
-            }
-            _ => None,
-        };
+        if self.call == Call::Set {
+            return self.set_values(names, &args.args[1..]);
+        }
         let mut numbers = Vec::with_capacity(rows);
         for row in 0..rows {
             if names.is_null(row) {
@@ -101,15 +99,39 @@ impl ScalarUDFImpl for SequenceFunction {
                 continue;
             }
             let name = names.value(row);
-            numbers.push(Some(match (self.call, &values) {
-                (Call::Current, _) => self.source.current(name).map_err(carry)?,
-                (Call::Set, Some(values)) => {
-                    let value = values.as_primitive::<Int64Type>().value(row);
-                    self.source.set(name, value).map_err(carry)?;
-                    value
-                }
-                _ => self.source.next(name).map_err(carry)?,
-            }));
+            let number = match self.call {
+                Call::Current => self.source.current(name),
+                _ => self.source.next(name),
+            };
+            numbers.push(Some(number.map_err(carry)?));
+        }
+        Ok(ColumnarValue::Array(Arc::new(Int64Array::from(numbers))))
+    }
+}
+
+impl SequenceFunction {
+    /// `setval(name, value [, is_called])`; NULL where one of them is NULL, as Postgres' is strict.
+    fn set_values(&self, names: &StringArray, rest: &[ColumnarValue]) -> Result<ColumnarValue> {
+        let rows = names.len();
+        let (Some(values), 1..=2) = (rest.first(), rest.len()) else {
+            let message = "function setval() takes a sequence, a value and whether that was handed out";
+            return Err(carry(Error::new(SqlState::UndefinedFunction, message)));
+        };
+        let values = cast(&values.to_array(rows)?, &DataType::Int64)?;
+        let values = values.as_primitive::<Int64Type>();
+        let called: ArrayRef = match rest.get(1) {
+            Some(called) => cast(&called.to_array(rows)?, &DataType::Boolean)?,
+            None => Arc::new(BooleanArray::from(vec![true; rows])),
+        };
+        let called = called.as_boolean();
+        let mut numbers = Vec::with_capacity(rows);
+        for row in 0..rows {
+            let null = names.is_null(row) || values.is_null(row) || called.is_null(row);
+            if !null {
+                let (name, value) = (names.value(row), values.value(row));
+                self.source.set(name, value, called.value(row)).map_err(carry)?;
+            }
+            numbers.push((!null).then(|| values.value(row)));
         }
         Ok(ColumnarValue::Array(Arc::new(Int64Array::from(numbers))))
     }

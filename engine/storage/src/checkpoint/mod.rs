@@ -161,11 +161,13 @@ impl TenantStore {
     }
 
     /// Makes `next` the newest manifest and gives back the one before. Stops the store when its fate is unknown.
+    /// A store that was closed or stopped meanwhile keeps the manifest it has.
     fn commit_manifest(
         &self,
         maintenance: &mut Maintenance,
         next: Manifest,
     ) -> Result<Manifest, PublishError> {
+        self.poison.check().map_err(PublishError::Before)?;
         match manifest::commit(&self.disk, &self.paths, self.tenant, &self.tenant_key, &next) {
             Ok(hash) => {
                 maintenance.hash = hash;

@@ -125,6 +125,8 @@ impl TenantStore {
         builder: &dyn BlobBuilder,
         produced: &mut Produced,
     ) -> Result<Option<Arc<Chunk>>, StoreError> {
+        // Nobody waits for a checkpoint of a store that takes no more writes, but for its end.
+        self.poison.check()?;
         let file = FileId(random_bytes());
         let identity = Identity { tenant: self.tenant, table: def.id, file, key: Key::random() };
         let path = self.paths.data(DataKind::Segment, file);

@@ -62,6 +62,23 @@ impl Snapshot {
         (version.def.name == name).then_some(version)
     }
 
+    /// Whether an op made from `base` means the same here: a change of definition was made from the definition
+    /// that its transaction saw, and inserted rows have that definition's columns. Asked before a commit, and
+    /// before a transaction's ops are put on top of a newer snapshot, where they would otherwise silently undo
+    /// what was altered meanwhile.
+    ///
+    /// Errors: [`StoreError::WriteConflict`].
+    pub fn check_base(&self, base: &Snapshot, op: &Op) -> Result<(), StoreError> {
+        let table = op.table();
+        let (Some(now), Some(then)) = (self.table(table), base.table(table)) else { return Ok(()) };
+        let same = match op {
+            Op::AlterTable(_) => now.def == then.def,
+            Op::Insert { .. } => now.def.columns == then.def.columns,
+            _ => true,
+        };
+        if same { Ok(()) } else { Err(StoreError::WriteConflict { table: now.def.name.clone() }) }
+    }
+
     /// This snapshot with one op more: a transaction's private view. Checks what a commit checks (tables exist,
     /// names are free, rows are live, keys are unique), changes nothing durable.
     pub fn apply(&self, op: &Op) -> Result<Snapshot, StoreError> {

@@ -78,6 +78,14 @@ impl Poison {
         }
     }
 
+    /// Ends writing because the owner asked for it: nothing is wrong.
+    fn close(&self) {
+        let mut held = self.0.lock();
+        if held.is_none() {
+            *held = Some("it was closed".to_owned());
+        }
+    }
+
     /// The first reason stays.
     pub(crate) fn set(&self, why: String) {
         let mut held = self.0.lock();
@@ -149,6 +157,12 @@ impl TenantStore {
         open::create(dir, tenant, tenant_key, options).map(Arc::new)
     }
 
+    /// Whether a store was made in the directory. One whose making was cut short counts as not made:
+    /// [`Self::create`] begins it anew, and refuses where anything of value is left.
+    pub fn is_made(dir: &Path) -> Result<bool, StoreError> {
+        open::is_made(dir)
+    }
+
     /// Reads the newest manifest, replays the log, opens a new log file. Damage is [`StoreError::Corrupt`] and
     /// leaves every file as it was.
     pub fn open(
@@ -189,10 +203,10 @@ impl TenantStore {
         self.counters.peek_sequence(table, column)
     }
 
-    /// Sets the next value at once, for all sessions. Becomes durable with the next insert into the table; use
-    /// [`crate::Op::SetSequence`] where it must be part of a commit.
-    pub fn set_sequence(&self, table: TableId, column: ColumnId, next: i64) {
-        self.counters.set_sequence(table, column, next);
+    /// Sets the next value for all sessions. A commit of its own, durable on return, as `setval` is not part of
+    /// its transaction; where it must be part of one, use [`crate::Op::SetSequence`].
+    pub fn set_sequence(&self, table: TableId, column: ColumnId, next: i64) -> Result<(), StoreError> {
+        self.commit(&self.snapshot(), vec![crate::Op::SetSequence { table, column, next }]).map(drop)
     }
 
     /// Whether the log has grown enough for a checkpoint to pay.
@@ -227,12 +241,19 @@ impl TenantStore {
     }
 
     /// Waits for the commit that is being written and refuses later ones. Everything acknowledged is durable
-    /// already, so nothing else is left to do; a checkpoint beforehand makes the next start faster.
+    /// already, so nothing else is left to do; a checkpoint beforehand makes the next start faster. A checkpoint
+    /// under way stops before its manifest: on return no file changes any more.
     pub fn close(&self) -> Result<(), StoreError> {
+        let closed = self.close_log();
+        drop(self.maintenance.lock());
+        closed
+    }
+
+    fn close_log(&self) -> Result<(), StoreError> {
         let mut writer = self.writer.lock();
         self.poison.check()?;
         let synced = writer.wal.flush().and_then(|()| writer.wal.sync());
-        self.poison.set("it was closed".to_owned());
+        self.poison.close();
         synced.map_err(|error| StoreError::io("sync", &show(writer.wal.path()), &error))
     }
 

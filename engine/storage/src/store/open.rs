@@ -44,6 +44,10 @@ pub(super) fn create(
     for directory in [paths.manifests(), paths.wal(), paths.segments()] {
         disk.create_directory(&directory)?;
     }
+    // A creation that was killed may have left directories whose names are not durable yet.
+    for directory in paths.root().ancestors().take(3).filter(|path| !path.as_os_str().is_empty()) {
+        disk.sync_directory("directory", directory)?;
+    }
     clear_unfinished(&disk, &paths)?;
     let start = WalStart { number: 1, base_lsn: Lsn(0), previous_length: 0 };
     let wal = WalFile::create(&disk, &paths, tenant, &tenant_key, start).map_err(either)?;
@@ -89,6 +93,15 @@ pub(super) fn open(
     let store = context.store(opened, Writer::new(wal), log_size, Maintenance { manifest, hash });
     store.remove_orphans(&store.maintenance.lock().manifest)?;
     Ok(store)
+}
+
+/// A creation ends with the first manifest, so a store is there if one is.
+pub(super) fn is_made(dir: &Path) -> Result<bool, StoreError> {
+    let manifests = Paths::new(dir).manifests();
+    if !manifests.try_exists().map_err(|error| disk::io_error("read", &manifests, &error))? {
+        return Ok(false);
+    }
+    Ok(disk::list(&manifests)?.iter().any(|name| number(name, "manifest").is_some()))
 }
 
 /// Removes what a creation that did not reach its manifest left. Anything more is somebody's data: a store whose

@@ -255,6 +255,23 @@ async fn begin_and_commit_travel_in_pipelines() {
     assert_eq!(other.run("select count(*) from t").await[1].row(), [Some("1".into())]);
 }
 
+/// Two clients insert the same key; the one that commits second learns it in place of its tag.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_commit_is_told_before_the_tag() {
+    let served = Served::start().await;
+    let (mut client, mut other) = (served.client().await, served.client().await);
+    client.run("create table t (a int primary key)").await;
+    let insert = [parse("", "insert into t values (1)", &[]), bind("", "", &[]), execute("", 0)].concat();
+    // The statement has run, and its pipeline is still open.
+    client.raw(&insert).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    other.run("insert into t values (1)").await;
+    client.raw(&sync()).await;
+    let messages = client.until_ready().await;
+    assert_eq!((kinds(&messages).as_str(), first_error(&messages)), ("12EZ", error("23505")));
+    assert_eq!(client.run("select count(*) from t").await[1].row(), [Some("1".into())]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn deallocate_forgets_what_parse_made() {
     let served = Served::start().await;

@@ -134,9 +134,12 @@ fn a_crash_during_creation_leaves_a_directory_that_can_be_used() {
         StoreOptions { fault: Some(Arc::clone(&camera) as Arc<dyn FaultInjector>), ..options() };
     drop(TenantStore::create(&dir, TENANT, tenant_key(), with_camera).unwrap());
     for (image, _, point) in std::mem::take(&mut *camera.taken.lock()) {
-        let opened = TenantStore::open(&image, TENANT, tenant_key(), options());
-        let created = opened.or_else(|_| TenantStore::create(&image, TENANT, tenant_key(), options()));
-        assert_eq!(last_commit(&created.unwrap()), 0, "{point}");
+        let make =
+            if TenantStore::is_made(&image).unwrap() { TenantStore::open } else { TenantStore::create };
+        let made =
+            make(&image, TENANT, tenant_key(), options()).unwrap_or_else(|error| panic!("{point}: {error}"));
+        assert_eq!(last_commit(&made), 0, "{point}");
+        assert!(TenantStore::is_made(&image).unwrap());
     }
 }
 

@@ -6,7 +6,9 @@ use sepal_types::{ColumnId, SqlType, TableId};
 
 use crate::{
     Op, StoreError, TenantStore,
-    fixtures::{TENANT, column, commit, create, delete, ids, insert, items, open, options, tenant_key},
+    fixtures::{
+        TENANT, alarms, column, commit, create, delete, files, ids, insert, items, open, options, tenant_key,
+    },
 };
 
 const ITEMS: TableId = TableId(20_000);
@@ -49,7 +51,12 @@ fn definitions_conflict_too() {
     store.commit(&base, vec![Op::AlterTable(wider)]).unwrap();
     let conflict = |result: Result<_, StoreError>| matches!(result, Err(StoreError::WriteConflict { .. }));
     assert!(conflict(store.commit(&base, vec![Op::AlterTable(items(20_000, "goods"))])));
-    assert!(conflict(store.commit(&base, vec![rows])), "rows of the older shape");
+    assert!(conflict(store.commit(&base, vec![rows.clone()])), "rows of the older shape");
+    // A transaction that looks at the new head before it commits must not put its old definition over it.
+    let head = store.snapshot();
+    assert!(head.check_base(&base, &Op::AlterTable(items(20_000, "goods"))).is_err());
+    assert!(head.check_base(&base, &rows).is_err());
+    assert!(head.check_base(&base, &Op::Truncate(ITEMS)).is_ok());
     let create = Op::CreateTable(items(20_010, "items"));
     assert!(matches!(store.commit(&base, vec![create]), Err(StoreError::DuplicateTable(_))));
     commit(&store, vec![Op::DropTable(ITEMS)]);
@@ -105,14 +112,102 @@ fn serials_go_on_after_a_restart() {
 }
 
 #[test]
+fn a_serial_that_was_set_stays_so_without_an_insert() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_items(dir.path());
+    let count = |store: &TenantStore| store.peek_sequence(ITEMS, ColumnId(1));
+    store.set_sequence(ITEMS, ColumnId(1), 100).unwrap();
+    assert_eq!(count(&store), 100);
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(count(&store), 100, "read from the log");
+    store.checkpoint(&crate::NoBlobs).unwrap();
+    store.set_sequence(ITEMS, ColumnId(1), 7).unwrap();
+    drop(store);
+    assert_eq!(count(&open(dir.path())), 7, "and over the manifest's, downwards too");
+    let error = open(dir.path()).set_sequence(TableId(29_999), ColumnId(1), 1).unwrap_err();
+    assert_eq!(error, StoreError::NoSuchTable(TableId(29_999)));
+}
+
+/// The insert drew its numbers before the serial was set, and is logged after it.
+#[test]
+fn an_insert_of_the_same_group_does_not_undo_setval() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_items(dir.path());
+    assert_eq!(store.next_sequence(ITEMS, ColumnId(1), 50), 1);
+    let rows = insert(&store, 20_000, &[50]);
+    let queued = |wanted: usize| {
+        while store.queue.lock().len() < wanted {
+            std::thread::yield_now();
+        }
+    };
+    std::thread::scope(|scope| {
+        // Both wait for the writer, so whoever gets it leads both.
+        let writer = store.writer.lock();
+        scope.spawn(|| store.set_sequence(ITEMS, ColumnId(1), 5).unwrap());
+        queued(1);
+        scope.spawn(|| commit(&store, vec![rows]));
+        queued(2);
+        drop(writer);
+    });
+    assert_eq!(store.peek_sequence(ITEMS, ColumnId(1)), 5);
+    drop(store);
+    assert_eq!(open(dir.path()).peek_sequence(ITEMS, ColumnId(1)), 5, "nor in a recovery");
+}
+
+#[test]
 fn a_closed_store_reads_but_does_not_write() {
     let dir = tempfile::tempdir().unwrap();
     let store = with_items(dir.path());
-    store.close().unwrap();
+    let alarms = alarms(|| store.close().unwrap());
+    assert!(alarms.is_empty(), "closing is no fault: {alarms:?}");
     let refused = store.commit(&store.snapshot(), vec![Op::Truncate(ITEMS)]).unwrap_err();
     assert!(matches!(refused, StoreError::Poisoned { .. }));
     assert!(store.snapshot().table(ITEMS).is_some());
     assert!(store.stats().poisoned);
+}
+
+/// Closes the store in the middle of a checkpoint, from another thread as a shutdown does.
+struct Closer<'a>(&'a TenantStore, std::sync::mpsc::Sender<()>);
+
+impl crate::BlobBuilder for Closer<'_> {
+    fn build(
+        &self,
+        _: &sepal_types::TableDef,
+        _: &sepal_types::IndexDef,
+        _: &arrow::array::ArrayRef,
+    ) -> Option<Vec<u8>> {
+        self.1.send(()).unwrap();
+        while !self.0.stats().poisoned {
+            std::thread::yield_now();
+        }
+        None
+    }
+}
+
+#[test]
+fn closing_waits_for_a_checkpoint_and_stops_it_before_its_manifest() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    let mut def = items(20_000, "items");
+    def.indexes[0].valid = true;
+    commit(&store, vec![Op::CreateTable(def)]);
+    let op = insert(&store, 20_000, &[1, 2, 3]);
+    commit(&store, vec![op]);
+    let (started, closing) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let closer = Closer(&store, started);
+        let checkpoint = scope.spawn(move || closer.0.checkpoint(&closer));
+        closing.recv().unwrap();
+        store.close().unwrap();
+        let at_close = files(dir.path());
+        let stopped = checkpoint.join().unwrap().unwrap_err();
+        assert!(matches!(stopped, StoreError::Poisoned { .. }), "{stopped}");
+        assert_eq!(files(dir.path()), at_close, "no file changes after close");
+        assert!(at_close.keys().all(|path| path.extension().is_none_or(|found| found != "parquet")));
+    });
+    drop(store);
+    assert_eq!(ids(&open(dir.path()), 20_000), [1, 2, 3]);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Walks a bound plan row by row.
 //!
 //! Everything lives in memory and for one run: rows of relations, results of queries that do not depend on
-//! where they stand, CTEs. A budget of row steps ends a query that multiplies rows without bound.
+//! where they stand, CTEs. A budget of row steps ends a query that multiplies rows without bound, and every so
+//! many steps it looks whether it is to stop.
 
 mod aggregate;
 mod cast;
@@ -26,6 +27,8 @@ type Rows = Vec<Row>;
 
 /// Rows that one catalog query may touch: some seconds of work.
 const ROW_BUDGET: u64 = 50_000_000;
+/// Steps between two looks at whether the statement was cancelled: some microseconds.
+const LOOK_EVERY: u64 = 1_024;
 
 /// Runs a query; parameters are in the types that binding found.
 pub(super) fn run(query: &Query, parameters: &[Value], context: &CatalogContext) -> Result<Rows> {
@@ -90,6 +93,10 @@ impl Run<'_> {
         match self.budget.get().checked_sub(1) {
             Some(left) => {
                 self.budget.set(left);
+                if left.is_multiple_of(LOOK_EVERY) && (self.context.interrupted)() {
+                    let message = "canceling statement due to user request";
+                    return Err(Error::new(SqlState::QueryCanceled, message));
+                }
                 Ok(())
             }
             None => {

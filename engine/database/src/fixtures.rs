@@ -1,0 +1,116 @@
+//! A database with one tenant, and ways to restart and crash it, for this crate's tests.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arrow::{array::AsArray, compute::cast, datatypes::DataType, datatypes::Int64Type};
+use sepal_control::{Principal, Scopes, TenantName};
+use sepal_crypto::Key;
+use sepal_types::{Result, TenantId};
+use tempfile::TempDir;
+
+use crate::{Database, DatabaseOptions, Outcome, Session, tenant::OpenTenant};
+
+const TENANT: &str = "acme";
+
+/// An open database in a directory of its own.
+pub struct Fixture {
+    directory: TempDir,
+    pub root: Key,
+    pub database: Arc<Database>,
+}
+
+impl Fixture {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Key::random();
+        Database::init(directory.path(), root.clone()).unwrap();
+        let fixture = Self::open(directory, root);
+        fixture.database.control().create_tenant(&TenantName::parse(TENANT).unwrap()).unwrap();
+        fixture
+    }
+
+    fn open(directory: TempDir, root: Key) -> Self {
+        let options = DatabaseOptions::new(directory.path().to_owned(), root.clone(), 64 << 20);
+        let database = Database::open(options).unwrap();
+        Self { directory, root, database }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
+    /// Closes and opens again. Sessions must be gone.
+    pub async fn restart(self) -> Self {
+        let Self { directory, root, database } = self;
+        database.shutdown().await;
+        drop(database);
+        Self::open(directory, root)
+    }
+
+    /// Opens what a kill at this moment leaves.
+    pub fn crash(&self) -> Self {
+        let image = tempfile::tempdir().unwrap();
+        copy(self.directory.path(), image.path());
+        Self::open(image, self.root.clone())
+    }
+
+    pub fn tenant_id(&self) -> TenantId {
+        self.database.control().tenant_by_name(TENANT).unwrap().unwrap().id
+    }
+
+    pub async fn tenant(&self) -> Arc<OpenTenant> {
+        self.database.tenant(self.tenant_id()).await.unwrap()
+    }
+
+    pub fn principal(&self, scopes: Scopes) -> Principal {
+        let control = self.database.control();
+        let (_, token) = control.create_key(self.tenant_id(), None, scopes, "test", None).unwrap();
+        control.authenticate_token(token.expose()).unwrap()
+    }
+
+    pub async fn session(&self) -> Session {
+        self.database.connect(self.principal(Scopes::READ_WRITE), "", &[]).await.unwrap()
+    }
+}
+
+/// Runs statements one by one; the numbers in the first column of the last one's rows.
+pub async fn try_run(session: &mut Session, sql: &str) -> Result<Vec<i64>> {
+    let mut numbers = Vec::new();
+    for statement in session.split(sql)? {
+        numbers.clear();
+        let prepared = session.prepare(statement, &[]).await?;
+        let Outcome::Rows(mut rows) = session.execute(&prepared, Vec::new()).await? else { continue };
+        while let Some(batch) = rows.next().await {
+            let column = cast(batch?.column(0), &DataType::Int64).unwrap();
+            numbers.extend(column.as_primitive::<Int64Type>().iter().flatten());
+        }
+    }
+    Ok(numbers)
+}
+
+pub async fn run(session: &mut Session, sql: &str) -> Vec<i64> {
+    try_run(session, sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+/// The SQLSTATE of a statement that must fail; the transaction it was in has failed, as over the wire.
+pub async fn refused(session: &mut Session, sql: &str) -> &'static str {
+    let Err(error) = try_run(session, sql).await else { panic!("{sql} went through") };
+    session.fail_transaction();
+    error.state().code()
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}

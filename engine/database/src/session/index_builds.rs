@@ -1,0 +1,209 @@
+//! Vector indexes after the commit of their definitions: built, then usable, or gone.
+//!
+//! Called by `execute` at the end of a transaction. An index is in its table's definition, not valid, while it
+//! is built; a crash meanwhile leaves it so, and the next opening of the tenant drops it. REINDEX builds beside
+//! the old index, which serves until the new one takes its name.
+
+use std::sync::Arc;
+
+use sepal_storage::{Op, Snapshot, StoreError, TenantStore};
+use sepal_types::{Error, IndexDef, IndexMethod, Result, SqlState, TableDef, TableId};
+
+use super::{Outcome, Session};
+use crate::maintain;
+
+/// An index to build.
+#[derive(Clone, Copy, Debug)]
+pub struct Build {
+    pub table: TableId,
+    pub index: TableId,
+    /// The index that goes when this one is usable.
+    replaces: Option<TableId>,
+}
+
+impl Build {
+    pub fn new(table: TableId, index: TableId) -> Self {
+        Self { table, index, replaces: None }
+    }
+}
+
+impl Session {
+    /// Builds the indexes of a transaction. After a failure the rest is not built: the definitions are taken back.
+    pub(super) async fn build_all(&mut self, builds: Vec<Build>) -> Result<()> {
+        let mut outcome = Ok(());
+        for build in builds {
+            let built = match &outcome {
+                Ok(()) => self.build(build).await,
+                Err(_) => self.settle(build, false).await,
+            };
+            outcome = outcome.and(built);
+        }
+        outcome
+    }
+
+    /// Builds one index and makes it usable; on failure takes its definition back.
+    async fn build(&mut self, build: Build) -> Result<()> {
+        let (tenant, cancel, pid) = (Arc::clone(&self.tenant), self.cancel.clone(), self.pid);
+        let work = move || maintain::build_index(&tenant, build.table, build.index, pid, &cancel);
+        let built = tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|problem| Error::bug(format!("an index build panicked: {problem}")))
+            .flatten();
+        let settled = self.settle(build, built.is_ok()).await;
+        // What was flushed while it was built has no part of it yet.
+        self.tenant.missing.notify_one();
+        built.and(settled)
+    }
+
+    async fn settle(&mut self, build: Build, usable: bool) -> Result<()> {
+        let tenant = Arc::clone(&self.tenant);
+        let settled = tokio::task::spawn_blocking(move || settle_index(&tenant.store, build, usable))
+            .await
+            .map_err(|problem| Error::bug(format!("marking an index panicked: {problem}")))
+            .flatten();
+        self.tenant.committed(true);
+        settled
+    }
+
+    pub(super) async fn reindex(&mut self, name: &str) -> Result<Outcome> {
+        self.check_writable("REINDEX")?;
+        let view = self.current_view()?;
+        let owner = view.tables().find(|version| {
+            version.def.environment == *self.environment
+                && (version.def.name == name || version.def.index(name).is_some())
+        });
+        let Some(owner) = owner else {
+            return Err(Error::new(SqlState::UndefinedTable, format!("relation \"{name}\" does not exist")));
+        };
+        let mut def = owner.def.as_ref().clone();
+        let mut builds = Vec::new();
+        for old in &owner.def.indexes {
+            let wanted = def.name == name || old.name == name;
+            if !wanted || !old.valid || !matches!(old.method, IndexMethod::Vector(_)) {
+                continue;
+            }
+            let new = IndexDef {
+                id: self.tenant.store.next_object_id(),
+                name: spare_name(&view, &self.environment, &old.name),
+                valid: false,
+                ..old.clone()
+            };
+            builds.push(Build { table: def.id, index: new.id, replaces: Some(old.id) });
+            def.indexes.push(new);
+        }
+        if let Some(open) = &mut self.open
+            && !builds.is_empty()
+        {
+            open.apply(vec![Op::AlterTable(def)])?;
+            open.builds.extend(builds);
+        }
+        Ok(Outcome::Done { tag: "REINDEX".to_owned() })
+    }
+}
+
+/// A name for the index that is built beside `name`, as REINDEX CONCURRENTLY calls it.
+fn spare_name(view: &Snapshot, environment: &str, name: &str) -> String {
+    let taken = |candidate: &str| {
+        view.tables().any(|version| {
+            let def = &version.def;
+            def.environment == environment
+                && (def.name == candidate
+                    || def.index(candidate).is_some()
+                    || def.uniques.iter().any(|unique| unique.name == candidate))
+        })
+    };
+    let mut spare = format!("{name}_ccnew");
+    let mut number = 0_u32;
+    while taken(&spare) {
+        number += 1;
+        spare = format!("{name}_ccnew{number}");
+    }
+    spare
+}
+
+/// Makes an index usable, or removes it. Repeats when another change of the table comes between.
+fn settle_index(store: &TenantStore, build: Build, usable: bool) -> Result<()> {
+    loop {
+        let snapshot = store.snapshot();
+        let Some(version) = snapshot.table(build.table) else {
+            return Ok(());
+        };
+        let mut def = version.def.as_ref().clone();
+        settle(&mut def, build, usable);
+        if def == *version.def {
+            return Ok(());
+        }
+        match store.commit(&snapshot, vec![Op::AlterTable(def)]) {
+            Err(StoreError::WriteConflict { .. }) => {}
+            other => return other.map(|_| ()).map_err(Into::into),
+        }
+    }
+}
+
+fn settle(def: &mut TableDef, build: Build, usable: bool) {
+    let Some(at) = def.indexes.iter().position(|index| index.id == build.index) else { return };
+    let mut new = def.indexes.remove(at);
+    if !usable {
+        return;
+    }
+    new.valid = true;
+    let Some(replaced) = build.replaces else {
+        def.indexes.insert(at, new);
+        return;
+    };
+    // An index that was dropped while it was built anew stays dropped.
+    if let Some(old) = def.indexes.iter_mut().find(|index| index.id == replaced) {
+        new.name.clone_from(&old.name);
+        *old = new;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sepal_types::{Metric, VectorIndexOptions};
+
+    use super::*;
+
+    fn index(id: u32, name: &str, valid: bool) -> IndexDef {
+        let options = VectorIndexOptions::Flat { metric: Metric::Cosine };
+        IndexDef {
+            id: TableId(id),
+            name: name.into(),
+            columns: Vec::new(),
+            method: IndexMethod::Vector(options),
+            valid,
+        }
+    }
+
+    /// What settling leaves: id, name, valid.
+    fn settled(indexes: &[IndexDef], build: Build, usable: bool) -> Vec<(u32, String, bool)> {
+        let mut def = TableDef {
+            id: TableId(20_000),
+            environment: "default".into(),
+            schema: "public".into(),
+            name: "t".into(),
+            columns: Vec::new(),
+            next_column: sepal_types::ColumnId(1),
+            uniques: Vec::new(),
+            indexes: indexes.to_vec(),
+        };
+        settle(&mut def, build, usable);
+        def.indexes.into_iter().map(|index| (index.id.0, index.name, index.valid)).collect()
+    }
+
+    #[test]
+    fn a_new_index_becomes_usable_or_goes() {
+        let made = [index(1, "a", true), index(2, "b", false), index(3, "c", true)];
+        let build = Build::new(TableId(20_000), TableId(2));
+        let after = |rows: &[(u32, &str)]| {
+            rows.iter().map(|(id, name)| (*id, (*name).to_owned(), true)).collect::<Vec<_>>()
+        };
+        assert_eq!(settled(&made, build, true), after(&[(1, "a"), (2, "b"), (3, "c")]));
+        assert_eq!(settled(&made, build, false), after(&[(1, "a"), (3, "c")]));
+        let again = Build { replaces: Some(TableId(1)), ..build };
+        assert_eq!(settled(&made, again, true), after(&[(2, "a"), (3, "c")]), "under the old one's name");
+        assert_eq!(settled(&made, again, false), after(&[(1, "a"), (3, "c")]), "the old one stays");
+        let dropped = Build { replaces: Some(TableId(9)), ..build };
+        assert_eq!(settled(&made, dropped, true), after(&[(1, "a"), (3, "c")]), "dropped meanwhile");
+    }
+}

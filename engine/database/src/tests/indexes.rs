@@ -1,0 +1,73 @@
+//! Index builds that were cut short.
+
+use sepal_storage::Op;
+
+use crate::fixtures::{Fixture, refused, run};
+
+const ITEMS: &str = "CREATE TABLE items (id int8, v vector(4)); \
+                     INSERT INTO items SELECT x, ('[' || x || ',0,0,1]')::vector FROM generate_series(1, 2000) AS s(x)";
+const NAMES: &str = "SELECT count(*) FROM pg_indexes WHERE tablename = 'items'";
+
+/// What a crash leaves when it comes after the commit of the definition and before the index is usable.
+async fn interrupt_build(fixture: &Fixture, name: &str) {
+    let tenant = fixture.tenant().await;
+    let snapshot = tenant.store.snapshot();
+    let mut def = snapshot.find("default", "items").unwrap().def.as_ref().clone();
+    let mut unfinished = def.indexes[0].clone();
+    unfinished.id = tenant.store.next_object_id();
+    unfinished.name = name.into();
+    unfinished.valid = false;
+    def.indexes.push(unfinished);
+    tenant.store.commit(&snapshot, vec![Op::AlterTable(def)]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_was_being_built_is_gone_after_a_crash() {
+    let fixture = Fixture::new();
+    let mut session = fixture.session().await;
+    run(&mut session, ITEMS).await;
+    run(&mut session, "CREATE INDEX first ON items USING flat (v vector_l2_ops)").await;
+    interrupt_build(&fixture, "second").await;
+    assert_eq!(run(&mut session, NAMES).await, [2]);
+
+    let again = fixture.crash();
+    let mut session = again.session().await;
+    assert_eq!(run(&mut session, NAMES).await, [1], "the finished one stays");
+    run(&mut session, "CREATE INDEX second ON items USING flat (v vector_cosine_ops)").await;
+    assert_eq!(run(&mut session, NAMES).await, [2], "the name is free");
+    drop(session);
+    let again = again.restart().await;
+    assert_eq!(run(&mut again.session().await, NAMES).await, [2], "for good");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reindex_leaves_one_index_under_the_old_name() {
+    let fixture = Fixture::new();
+    let mut session = fixture.session().await;
+    run(&mut session, ITEMS).await;
+    run(&mut session, "CREATE INDEX items_v ON items USING flat (v vector_l2_ops)").await;
+    let oid = "SELECT oid FROM pg_class WHERE relname = 'items_v'";
+    let before = run(&mut session, oid).await;
+    run(&mut session, "REINDEX INDEX items_v").await;
+    let after = run(&mut session, oid).await;
+    assert_eq!((before.len(), after.len()), (1, 1));
+    assert_ne!(before, after, "it was built anew");
+    assert_eq!(run(&mut session, NAMES).await, [1]);
+    // The crash during a REINDEX takes the new index, not the one that serves.
+    interrupt_build(&fixture, "items_v_ccnew").await;
+    let again = fixture.crash();
+    assert_eq!(run(&mut again.session().await, oid).await, after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn create_index_is_part_of_its_transaction() {
+    let fixture = Fixture::new();
+    let mut session = fixture.session().await;
+    run(&mut session, ITEMS).await;
+    // A query string of the simple protocol.
+    session.begin_implicit();
+    run(&mut session, "CREATE INDEX items_v ON items USING flat (v vector_l2_ops)").await;
+    assert_eq!(refused(&mut session, "SELECT * FROM missing").await, "42P01");
+    session.end_implicit(false).await.unwrap();
+    assert_eq!(run(&mut session, NAMES).await, [0]);
+}
