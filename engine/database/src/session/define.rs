@@ -93,7 +93,7 @@ impl Session {
             }
             PlanKind::Catalog(query) => {
                 let view = self.current_view()?;
-                let batch = query.run(parameters, &self.catalog_context(view)?)?;
+                let batch = query.run(parameters, &self.catalog_context(view))?;
                 let fields = query.schema().fields().iter();
                 Ok((fields.map(|field| OutputColumn::from_field(field)).collect(), vec![batch]))
             }

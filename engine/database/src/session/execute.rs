@@ -85,7 +85,7 @@ impl Session {
     /// On a thread of its own: the evaluator does not pause, and whoever may cancel it must not wait for it.
     async fn run_catalog(&mut self, plan: Arc<Plan>, parameters: Vec<ArrayRef>) -> Result<RecordBatch> {
         let view = self.current_view()?;
-        let context = self.catalog_context(view)?;
+        let context = self.catalog_context(view);
         let run = move || match &plan.kind {
             PlanKind::Catalog(query) => query.run(&parameters, &context),
             _ => Err(Error::bug("not a catalog query")),

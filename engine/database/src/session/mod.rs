@@ -21,7 +21,10 @@ mod settings;
 mod transaction;
 mod utility;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use parking_lot::{Mutex, RwLock};
 use sepal_control::Principal;
@@ -245,7 +248,7 @@ impl Session {
         self.view.set(snapshot.clone());
         *self.search.write() = self.settings.lock().search();
         Ok(StatementContext {
-            catalog: Arc::new(self.catalog_context(snapshot.clone())?),
+            catalog: Arc::new(self.catalog_context(snapshot.clone())),
             snapshot: SnapshotSlot::new(snapshot),
             environment: Arc::clone(&self.environment),
             indexes: Arc::clone(&self.tenant.indexes),
@@ -255,28 +258,19 @@ impl Session {
         })
     }
 
-    /// What the catalogs show to this session. Made per statement; the settings are copied only when a catalog
-    /// query asks for the context.
-    fn catalog_context(&self, snapshot: Snapshot) -> Result<CatalogContext> {
+    /// What the catalogs show to this session. Made per statement, so what costs is made when it is asked for.
+    fn catalog_context(&self, snapshot: Snapshot) -> CatalogContext {
         let stored = snapshot.clone();
-        let environments = match self.principal.environment.as_deref() {
-            Some(own) => vec![own.to_owned()],
-            None => self
-                .database
-                .control()
-                .list_environments(self.principal.tenant)?
-                .into_iter()
-                .map(|environment| environment.name.to_string())
-                .collect(),
-        };
-        Ok(CatalogContext {
+        let (database, principal) = (Arc::clone(&self.database), self.principal.clone());
+        let settings = Arc::clone(&self.settings);
+        CatalogContext {
             snapshot,
             environment: self.environment.to_string(),
-            environments,
+            environments: LazyLock::new(Box::new(move || environments(&database, &principal))),
             tenant: self.principal.tenant_name.to_string(),
             user: self.principal.key_id.to_string(),
             backend_pid: self.pid,
-            settings: self.settings.lock().rows(),
+            settings: LazyLock::new(Box::new(move || settings.lock().rows())),
             builds: self.tenant.builds.rows(),
             table_bytes: Arc::new(move |id| stored_bytes(&stored, id)),
             start_time_us: self.database.started_us(),
@@ -284,7 +278,24 @@ impl Session {
                 let cancel = self.cancel.clone();
                 Arc::new(move || cancel.is_cancelled())
             },
-        })
+        }
+    }
+}
+
+/// The environments that a principal may use. When the control database cannot be read, the log says so and
+/// only the session's own is listed.
+fn environments(database: &Database, principal: &Principal) -> Vec<String> {
+    if let Some(own) = principal.environment.as_deref() {
+        return vec![own.to_owned()];
+    }
+    match database.control().list_environments(principal.tenant) {
+        Ok(environments) => {
+            environments.into_iter().map(|environment| environment.name.to_string()).collect()
+        }
+        Err(error) => {
+            tracing::error!(%error, "the environments cannot be listed");
+            Vec::new()
+        }
     }
 }
 

@@ -25,7 +25,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -44,12 +44,12 @@ pub struct CatalogContext {
     /// The environment of the session: `current_database()`.
     pub environment: String,
     /// All environments that the session's key may use, as `pg_database` lists them.
-    pub environments: Vec<String>,
+    pub environments: Lazily<Vec<String>>,
     pub tenant: String,
     /// The session user: the key id, or the tenant's name.
     pub user: String,
     pub backend_pid: i32,
-    pub settings: Vec<SettingRow>,
+    pub settings: Lazily<Vec<SettingRow>>,
     /// `CREATE INDEX` statements that are running, as `pg_stat_progress_create_index` shows them.
     pub builds: Vec<BuildProgress>,
     /// Bytes of a table without its indexes, or of an index; 0 for an unknown id.
@@ -59,6 +59,9 @@ pub struct CatalogContext {
     /// Whether the running statement is to stop. Asked now and then.
     pub interrupted: Arc<dyn Fn() -> bool + Send + Sync>,
 }
+
+/// Asked for when a catalog is read: few statements do.
+pub type Lazily<T> = LazyLock<T, Box<dyn FnOnce() -> T + Send>>;
 
 impl std::fmt::Debug for CatalogContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

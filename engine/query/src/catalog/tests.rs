@@ -121,15 +121,17 @@ fn context() -> Arc<CatalogContext> {
     Arc::new(CatalogContext {
         snapshot,
         environment: "default".into(),
-        environments: vec!["default".into(), "staging".into()],
+        environments: LazyLock::new(Box::new(|| vec!["default".into(), "staging".into()])),
         tenant: "acme".into(),
         user: "acme".into(),
         backend_pid: 4_242,
-        settings: vec![
-            setting("search_path", "\"$user\", public"),
-            setting("default_table_access_method", "heap"),
-            setting("jit", "off"),
-        ],
+        settings: LazyLock::new(Box::new(move || {
+            vec![
+                setting("search_path", "\"$user\", public"),
+                setting("default_table_access_method", "heap"),
+                setting("jit", "off"),
+            ]
+        })),
         builds: vec![BuildProgress {
             pid: 7,
             index: TableId(20_005),

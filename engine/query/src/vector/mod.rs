@@ -11,7 +11,6 @@
 mod cache;
 mod exec;
 mod fast;
-mod fast_filter;
 mod fetch;
 mod filter;
 mod node;

@@ -148,7 +148,7 @@ pub(super) const RELATIONS: &[Relation] = &[
 ];
 
 fn settings(context: &CatalogContext, rows: &mut Rows) {
-    for setting in &context.settings {
+    for setting in context.settings.iter() {
         let source = if setting.source.is_empty() { "default" } else { &setting.source };
         let values = &setting.enumvals;
         rows.push([

@@ -4,6 +4,9 @@
 //! runs; each execution is then the search and `k` look-ups. Everything else takes the planned way, with the
 //! same rows: both end in `search`.
 
+mod filter;
+mod shape;
+
 use std::sync::Arc;
 
 use datafusion::{
@@ -11,17 +14,13 @@ use datafusion::{
         array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions},
         datatypes::{DataType, Float32Type, Int64Type, Schema},
     },
-    sql::sqlparser::ast::{
-        self, BinaryOperator, Expr, GroupByExpr, LimitClause, OrderByKind, Query, SelectItem, SetExpr,
-        TableFactor, Value,
-    },
+    sql::sqlparser::ast::{Query, SelectItem},
 };
 use sepal_storage::ChunkRef;
-use sepal_types::{ColumnId, Error, Metric, Result, SqlState, SqlType, TableDef, TableId};
+use sepal_types::{ColumnId, Error, Metric, Result, SqlState, SqlType, TableId};
 
 use super::{
     Hit, Search,
-    fast_filter::FastFilter,
     fetch::{distances, fetch},
     search::search,
 };
@@ -33,19 +32,17 @@ use crate::{
     planner::{Engine, LogicalPlan, parameter_values},
     sql::{ParameterTypes, strip_marker},
 };
+use filter::FastFilter;
+use shape::{
+    Count, Source, distance_of, plain_column, plain_limit, plain_order, plain_select, plain_table,
+    resolve_alias,
+};
 
 /// What one output column is.
 #[derive(Clone, Debug)]
 enum Output {
     Column(ColumnId),
     Distance,
-}
-
-/// LIMIT.
-#[derive(Clone, Copy, Debug)]
-enum Count {
-    Constant(usize),
-    Parameter(usize),
 }
 
 /// A compiled search.
@@ -55,8 +52,7 @@ pub struct FastKnn {
     column: ColumnId,
     dimensions: u16,
     metric: Metric,
-    /// The parameter's position, from 0.
-    query: usize,
+    query: Source,
     limit: Count,
     outputs: Vec<Output>,
     columns: Arc<[OutputColumn]>,
@@ -80,11 +76,17 @@ impl FastKnn {
         let names = [Some(name.as_str()), alias.as_deref()];
         let order = plain_order(query)?;
         let distance = resolve_alias(order, select).unwrap_or(order);
-        let (column, metric, parameter) = distance_of(distance, def, &names)?;
+        let (column, metric, source) = distance_of(distance, def, &names)?;
         let SqlType::Vector(Some(dimensions)) = def.column_by_id(column)?.ty else {
             return None;
         };
-        if !matches!(parameters.get(parameter + 1), None | Some(SqlType::Vector(_))) {
+        let usable = match &source {
+            Source::Constant(elements) => elements.len() == usize::from(dimensions),
+            Source::Parameter(position) => {
+                matches!(parameters.get(position + 1), None | Some(SqlType::Vector(_)))
+            }
+        };
+        if !usable {
             return None;
         }
         let mut outputs = Vec::new();
@@ -118,7 +120,7 @@ impl FastKnn {
             column,
             dimensions,
             metric,
-            query: parameter,
+            query: source,
             limit: plain_limit(query)?,
             outputs,
             columns: columns.into(),
@@ -141,7 +143,9 @@ impl FastKnn {
 
     /// Gives the parameters the types that this shape implies.
     pub fn type_parameters(&self, parameters: &mut ParameterTypes) {
-        parameters.hint(self.query + 1, &SqlType::Vector(None));
+        if let Source::Parameter(position) = self.query {
+            parameters.hint(position + 1, &SqlType::Vector(None));
+        }
         if let Count::Parameter(position) = self.limit {
             parameters.hint(position + 1, &SqlType::Int8);
         }
@@ -211,8 +215,12 @@ impl FastKnn {
     }
 
     /// The query's elements; `None` for NULL, which the planned way answers.
-    fn query_vector(&self, parameters: &[ArrayRef]) -> Result<Option<Vec<f32>>> {
-        let Some(array) = parameters.get(self.query) else {
+    fn query_vector(&self, parameters: &[ArrayRef]) -> Result<Option<Arc<[f32]>>> {
+        let position = match &self.query {
+            Source::Constant(elements) => return Ok(Some(Arc::clone(elements))),
+            Source::Parameter(position) => *position,
+        };
+        let Some(array) = parameters.get(position) else {
             return Err(Error::bug("the fast path was run without its parameter"));
         };
         if array.is_empty() || array.is_null(0) || array.data_type() == &DataType::Null {
@@ -223,7 +231,7 @@ impl FastKnn {
             DataType::FixedSizeList(..) => vectors.as_fixed_size_list().value(0),
             _ => vectors.as_list::<i32>().value(0),
         };
-        let values = values.as_primitive::<Float32Type>().values().to_vec();
+        let values: Arc<[f32]> = Arc::from(values.as_primitive::<Float32Type>().values().as_ref());
         if values.len() != usize::from(self.dimensions) {
             let message = format!("different vector dimensions {} and {}", self.dimensions, values.len());
             return Err(Error::new(SqlState::DataException, message));
@@ -247,123 +255,5 @@ impl FastKnn {
                 usize::try_from(array.as_primitive::<Int64Type>().value(0)).map_err(|_| negative())
             }
         }
-    }
-}
-
-fn plain_select(query: &Query) -> Option<&ast::Select> {
-    let SetExpr::Select(select) = query.body.as_ref() else {
-        return None;
-    };
-    let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(by, modifiers) if by.is_empty() && modifiers.is_empty());
-    let plain = query.with.is_none()
-        && query.fetch.is_none()
-        && select.distinct.is_none()
-        && select.having.is_none()
-        && select.named_window.is_empty()
-        && select.lateral_views.is_empty()
-        && select.into.is_none()
-        && !grouped;
-    plain.then_some(select)
-}
-
-/// The table's name and its alias.
-fn plain_table(select: &ast::Select) -> Option<(String, Option<String>)> {
-    let [from] = select.from.as_slice() else {
-        return None;
-    };
-    let TableFactor::Table { name, alias, args: None, .. } = &from.relation else {
-        return None;
-    };
-    if !from.joins.is_empty() || name.0.len() > 2 {
-        return None;
-    }
-    let schema_ok =
-        name.0.len() == 1 || name.0[0].as_ident().is_some_and(|schema| normalized(schema) == "public");
-    let table = normalized(name.0.last()?.as_ident()?);
-    schema_ok.then(|| (table, alias.as_ref().map(|alias| normalized(&alias.name))))
-}
-
-fn normalized(ident: &ast::Ident) -> String {
-    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
-}
-
-fn plain_order(query: &Query) -> Option<&Expr> {
-    let OrderByKind::Expressions(keys) = &query.order_by.as_ref()?.kind else {
-        return None;
-    };
-    let [key] = keys.as_slice() else {
-        return None;
-    };
-    (key.options.asc != Some(false) && key.options.nulls_first != Some(true)).then_some(&key.expr)
-}
-
-/// `ORDER BY score` where `score` is the alias of an item.
-fn resolve_alias<'a>(order: &Expr, select: &'a ast::Select) -> Option<&'a Expr> {
-    let Expr::Identifier(ident) = order else {
-        return None;
-    };
-    let name = normalized(ident);
-    select.projection.iter().find_map(|item| match item {
-        SelectItem::ExprWithAlias { expr, alias } if normalized(alias) == name => Some(expr),
-        _ => None,
-    })
-}
-
-fn distance_of(expr: &Expr, def: &TableDef, names: &[Option<&str>]) -> Option<(ColumnId, Metric, usize)> {
-    let Expr::BinaryOp { left, op, right } = expr else {
-        return None;
-    };
-    let metric = match op {
-        BinaryOperator::LtDashGt => Metric::L2,
-        BinaryOperator::Custom(text) => Metric::from_operator(text)?,
-        _ => return None,
-    };
-    match (plain_column(left, def, names), plain_column(right, def, names)) {
-        (Some(column), None) => Some((column, metric, parameter(right)?)),
-        (None, Some(column)) => Some((column, metric, parameter(left)?)),
-        _ => None,
-    }
-}
-
-fn plain_column(expr: &Expr, def: &TableDef, names: &[Option<&str>]) -> Option<ColumnId> {
-    let column = match expr {
-        Expr::Identifier(ident) => normalized(ident),
-        Expr::CompoundIdentifier(parts) => match parts.as_slice() {
-            [table, column] if names.contains(&Some(normalized(table).as_str())) => normalized(column),
-            _ => return None,
-        },
-        Expr::Nested(inner) => return plain_column(inner, def, names),
-        _ => return None,
-    };
-    def.column(&column).map(|column| column.id)
-}
-
-/// The position of `$n`, from 0. A cast around it was taken off by `sql::prepare_query`.
-fn parameter(expr: &Expr) -> Option<usize> {
-    match expr {
-        Expr::Value(value) => match &value.value {
-            Value::Placeholder(name) => name.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1),
-            _ => None,
-        },
-        Expr::Nested(inner) => parameter(inner),
-        _ => None,
-    }
-}
-
-fn plain_limit(query: &Query) -> Option<Count> {
-    let Some(LimitClause::LimitOffset { limit: Some(limit), offset: None, limit_by }) = &query.limit_clause
-    else {
-        return None;
-    };
-    if !limit_by.is_empty() {
-        return None;
-    }
-    match limit {
-        Expr::Value(value) => match &value.value {
-            Value::Number(digits, _) => digits.parse().ok().map(Count::Constant),
-            Value::Placeholder(_) => parameter(limit).map(Count::Parameter),
-            _ => None,
-        },
-        _ => None,
     }
 }

@@ -13,10 +13,10 @@ use datafusion::{
 };
 use sepal_types::Result;
 
-use super::filter::Filter;
 use crate::{
     error::translate,
     planner::{Engine, fill_parameters, is_pure},
+    vector::filter::Filter,
 };
 
 /// A predicate over one table, typed.
