@@ -102,6 +102,7 @@ sqlstates! {
     LockNotAvailable "55P03" Conflict,
     NoActiveSqlTransaction "25P01" Invalid,
     NotNullViolation "23502" Conflict,
+    NullValueNotAllowed "22004" Invalid,
     NumericValueOutOfRange "22003" Invalid,
     ObjectInUse "55006" Conflict,
     ObjectNotInPrerequisiteState "55000" Invalid,

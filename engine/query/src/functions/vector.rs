@@ -129,11 +129,17 @@ impl VectorFunction {
                     }
                 }
             };
+            let out_of_range = |how: &str| {
+                let message = format!("value out of range: {how}");
+                Err(carry(Error::new(SqlState::NumericValueOutOfRange, message)))
+            };
             if combined.iter().any(|value| !value.is_finite()) {
-                return Err(carry(Error::new(
-                    SqlState::NumericValueOutOfRange,
-                    "value out of range: overflow",
-                )));
+                return out_of_range("overflow");
+            }
+            let vanished =
+                |((a, b), product): ((&f32, &f32), &f32)| *product == 0.0 && *a != 0.0 && *b != 0.0;
+            if self.operation == Operation::Multiply && pairs().zip(&combined).any(vanished) {
+                return out_of_range("underflow");
             }
             append(&mut builder, &combined);
         }

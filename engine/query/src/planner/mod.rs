@@ -7,7 +7,10 @@
 mod operators;
 mod provider;
 mod relation;
+mod series;
 mod types;
+mod typing;
+mod untyped;
 
 use std::{
     collections::HashMap,
@@ -101,7 +104,8 @@ impl Engine {
         scalars.extend(
             functions::scalar_functions().into_iter().map(|function| (function.name().to_owned(), function)),
         );
-        let aggregates = state.aggregate_functions().clone();
+        let mut aggregates = state.aggregate_functions().clone();
+        functions::number_aggregates(&mut aggregates);
         let windows = state.window_functions().clone();
         Ok(Self { state, scalars, aggregates, windows, workers })
     }
@@ -145,6 +149,7 @@ impl Engine {
         let mut planner_context = PlannerContext::new().with_prepare_param_data_types(parameters.fields());
         SqlToRel::new_with_options(&provider, parser_options())
             .sql_statement_to_plan_with_context(statement, &mut planner_context)
+            .and_then(untyped::type_plan)
             .map_err(translate)
     }
 
@@ -159,6 +164,7 @@ impl Engine {
         let provider = provider::Provider::new(self, context, &temporary);
         SqlToRel::new_with_options(&provider, parser_options())
             .sql_to_expr(expression, schema, &mut PlannerContext::new())
+            .and_then(|expr| Ok(untyped::type_expression(expr, schema)?.data))
             .map_err(translate)
     }
 

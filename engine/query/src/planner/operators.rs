@@ -1,4 +1,4 @@
-//! Binary operators that mean something else when an operand is a vector.
+//! Binary operators that mean something else when an operand is a vector; `typing` has the other types'.
 
 use datafusion::{
     common::{DFSchema, ScalarValue},
@@ -13,14 +13,15 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{Error, Metric, SqlState, SqlType, parse_vector};
 
+use super::typing;
 use crate::{
     error::carry,
-    functions::{distance_call, scalar_functions},
+    functions::{distance_call, extract_call, scalar_functions},
     output::{is_vector, typed_field},
     vector::vector_scalar,
 };
 
-/// Owns `<->`, `<=>`, `<#>`, `<+>`, and arithmetic over vectors.
+/// Owns `<->`, `<=>`, `<#>`, `<+>`, arithmetic and comparison.
 #[derive(Debug)]
 pub(super) struct Operators;
 
@@ -42,16 +43,20 @@ impl ExprPlanner for Operators {
             BinaryOperator::Minus => "vector_sub",
             BinaryOperator::Multiply => "vector_mul",
             BinaryOperator::StringConcat => "vector_concat",
-            _ => return Ok(PlannerResult::Original(expr)),
+            _ => return typing::plan(expr, schema),
         };
         if !has_vector(&expr.left, schema) && !has_vector(&expr.right, schema) {
-            return Ok(PlannerResult::Original(expr));
+            return typing::plan(expr, schema);
         }
         let (left, right) = typed_operands(expr.left, expr.right)?;
         match scalar_functions().into_iter().find(|candidate| candidate.name() == function) {
             Some(function) => Ok(PlannerResult::Planned(function.call(vec![left, right]))),
             None => Err(carry(Error::bug(format!("{function} is not registered")))),
         }
+    }
+
+    fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(extract_call(args)))
     }
 }
 

@@ -39,3 +39,4 @@ mod tests;
 
 pub use builder::{Builder, decode_binary, decode_text};
 pub use column::{ColumnEncoder, encode_binary, encode_text};
+pub(crate) use datetime::{civil_from_days, days_from_civil};
