@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, FunctionArgumentList, FunctionArguments, Ident, SelectItem,
+    self, Expr, FunctionArgumentList, FunctionArguments, Ident, SelectItem, SelectItemQualifiedWildcardKind,
 };
 
 /// U+0001 and a number after it make a repeated name unique for DataFusion.
@@ -21,10 +21,14 @@ pub fn strip_marker(name: &str) -> &str {
 /// Gives every item of a SELECT list the name that Postgres would.
 pub fn output_names(select: &mut ast::Select) {
     let mut taken = HashSet::new();
+    let wildcards = Wildcards::of(select);
     for (position, item) in select.projection.iter_mut().enumerate() {
         let (expr, name, named) = match item {
             SelectItem::UnnamedExpr(expr) => {
                 let name = figure_name(expr).unwrap_or_else(|| "?column?".to_owned());
+                if wildcards.cover(expr) {
+                    taken.insert(name.clone());
+                }
                 (expr.clone(), name, is_column(expr))
             }
             SelectItem::ExprWithAlias { expr, alias } => (expr.clone(), normalized(alias), false),
@@ -36,6 +40,43 @@ pub fn output_names(select: &mut ast::Select) {
         }
         let alias = if repeated { format!("{name}{MARKER}{position}") } else { name };
         *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', alias) };
+    }
+}
+
+/// The columns that `*` and `t.*` bring along: naming one of them again repeats it.
+struct Wildcards {
+    all: bool,
+    tables: Vec<String>,
+}
+
+impl Wildcards {
+    fn of(select: &ast::Select) -> Self {
+        let mut wildcards = Self { all: false, tables: Vec::new() };
+        // Of a single relation `t.*` is `*`.
+        let single = matches!(select.from.as_slice(), [from] if from.joins.is_empty());
+        for item in &select.projection {
+            match item {
+                SelectItem::Wildcard(_) => wildcards.all = true,
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+                    wildcards.all |= single;
+                    let table = name.0.last().and_then(|part| part.as_ident());
+                    wildcards.tables.extend(table.map(normalized));
+                }
+                _ => {}
+            }
+        }
+        wildcards
+    }
+
+    fn cover(&self, expr: &Expr) -> bool {
+        match expr {
+            Expr::Identifier(_) => self.all,
+            Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+                [.., table, _] => self.all || self.tables.contains(&normalized(table)),
+                _ => false,
+            },
+            _ => false,
+        }
     }
 }
 

@@ -6,16 +6,27 @@
 
 use datafusion::sql::sqlparser::{
     dialect::PostgreSqlDialect,
-    tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Word},
+    tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Whitespace, Word},
 };
 use sepal_types::{Error, Result, SqlState};
 
 /// Tokenizes and repairs. Errors: 42601 with the position of the bad character.
 pub fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
     let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize_with_location().map_err(|error| {
-        Error::new(SqlState::SyntaxError, error.message.clone()).with_position(offset(sql, error.location))
+        let position = offset(sql, error.location);
+        Error::new(SqlState::SyntaxError, problem(sql, &error.message, position)).with_position(position)
     })?;
     Ok(repair(tokens))
+}
+
+/// A quotation that never ends, in Postgres' words: with all that it took in.
+fn problem(sql: &str, message: &str, position: u32) -> String {
+    if message != "Unterminated string literal" && message != "Unterminated encoded string literal" {
+        return message.to_owned();
+    }
+    let skipped = usize::try_from(position.saturating_sub(1)).unwrap_or(0);
+    let rest: String = sql.chars().skip(skipped).collect();
+    format!("unterminated quoted string at or near \"{rest}\"")
 }
 
 /// The statements' tokens, without the semicolons and without empty statements.
@@ -113,8 +124,33 @@ fn split_trailing_signs(operator: String, token: TokenWithSpan, repaired: &mut V
     }
 }
 
+/// A string literal goes on after a line break: `'con'` and `'catenated'` on two lines are one. Answers whether
+/// the token was joined to the literal before it.
+fn continues_string(token: &TokenWithSpan, repaired: &mut Vec<TokenWithSpan>) -> bool {
+    let Some(before) = repaired.iter().rposition(is_significant) else {
+        return false;
+    };
+    let breaks = repaired[before + 1..].iter().any(|between| {
+        matches!(
+            &between.token,
+            Token::Whitespace(Whitespace::Newline | Whitespace::SingleLineComment { .. })
+        )
+    });
+    let (Token::SingleQuotedString(more), true) = (&token.token, breaks) else {
+        return false;
+    };
+    let Token::SingleQuotedString(text) = &mut repaired[before].token else {
+        return false;
+    };
+    text.push_str(more);
+    true
+}
+
 /// `vector '[1,2]'` is a typed literal in Postgres; sqlparser reads a column with an alias. Written as a cast.
 fn push_string(token: TokenWithSpan, repaired: &mut Vec<TokenWithSpan>) {
+    if continues_string(&token, repaired) {
+        return;
+    }
     let span = token.span;
     let before = repaired.iter().rposition(is_significant);
     let typed = before.filter(|at| {
@@ -167,10 +203,18 @@ mod tests {
             ("a>=-1", "a >= -1"),
             ("a<->-b", "a <-> -b"),
             ("vector '[1,2]' <=> b", "'[1,2]'::vector <=> b"),
+            ("'con'\n  'cat' -- and\n'enated'", "'concatenated'"),
         ];
         for (input, output) in cases {
             assert_eq!(grouped(input), output);
         }
+    }
+
+    #[test]
+    fn an_unterminated_string_is_shown() {
+        let error = tokenize("SELECT 'open").expect_err("no closing quote");
+        assert_eq!(error.message(), "unterminated quoted string at or near \"'open\"");
+        assert_eq!(error.position(), Some(8));
     }
 
     #[test]
