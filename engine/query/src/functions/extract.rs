@@ -104,7 +104,7 @@ impl ScalarUDFImpl for Extract {
         };
         let (part, unit) = (part_of(Some(field), &value.data_type())?, unit_of(field));
         let scalar = matches!(value, ColumnarValue::Scalar(_));
-        let array = value.to_array(args.number_rows)?;
+        let array = value.to_array(if scalar { 1 } else { args.number_rows })?;
         let result = self.compute((part, &unit), &array, args.return_field.data_type())?;
         if scalar {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
