@@ -247,6 +247,10 @@ async fn parameters_are_inferred() {
             &["int4", "int8", "text", "vector", "int8"],
         ),
         ("SELECT $1::int8 + 1, $2", &["int8", "text"]),
+        (
+            "SELECT coalesce($1, 7), $2 + id, lower($3), round($4, 2), CASE WHEN true THEN $5 ELSE g END FROM rust_params",
+            &["int4", "int4", "text", "numeric", "int8"],
+        ),
     ] {
         let statement = client.prepare(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
         let found: Vec<_> = statement.params().iter().map(Type::name).collect();

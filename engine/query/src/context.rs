@@ -92,7 +92,7 @@ impl StatementContext {
         }
     }
 
-    /// The types of the columns of the tables that a query names.
+    /// The types of the columns of the tables that a query names; none for a name whose type they disagree on.
     pub fn column_types(&self, query: &ast::Query) -> impl Fn(&str) -> Option<SqlType> + use<> {
         let snapshot = self.snapshot.get();
         let mut tables: Vec<Arc<TableDef>> = Vec::new();
@@ -103,6 +103,10 @@ impl StatementContext {
             tables.extend(found.map(|version| Arc::clone(&version.def)));
             ControlFlow::<()>::Continue(())
         });
-        move |name| tables.iter().find_map(|def| def.column(name).map(|column| column.ty.clone()))
+        move |name| {
+            let mut types = tables.iter().filter_map(|def| def.column(name).map(|column| &column.ty));
+            let first = types.next()?;
+            types.all(|ty| ty == first).then(|| first.clone())
+        }
     }
 }

@@ -4,9 +4,15 @@
 //! kind and a message; the SQLSTATE is taken from the kind where it is precise and from the wording where it
 //! is not. Anything unrecognised stays XX000, so that a missing case shows.
 
-use datafusion::{arrow::error::ArrowError, common::SchemaError, error::DataFusionError};
+use datafusion::{
+    arrow::{datatypes::DataType, error::ArrowError},
+    common::SchemaError,
+    error::DataFusionError,
+};
 use sepal_storage::StoreError;
-use sepal_types::{Error, SqlState};
+use sepal_types::{Error, SqlState, SqlType};
+
+use crate::output::natural_type;
 
 /// Our error as one that DataFusion carries.
 pub fn carry(error: Error) -> DataFusionError {
@@ -131,6 +137,10 @@ fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<
 }
 
 fn wording(message: &str, otherwise: SqlState) -> Error {
+    if let Some(error) = set_widths(message).or_else(|| absolute(message)).or_else(|| mistyped_call(message))
+    {
+        return error;
+    }
     let lower = message.to_ascii_lowercase();
     let is = |part: &str| lower.contains(part);
     if is("divide by zero") || is("division by zero") {
@@ -166,10 +176,11 @@ fn wording(message: &str, otherwise: SqlState) -> Error {
         return Error::new(SqlState::GroupingError, "aggregate functions are not allowed in WHERE");
     }
     if is("must appear in the group by")
+        || is("must be in group by")
         || is("must be in the group by")
         || is("could not be resolved from available columns")
     {
-        return Error::new(SqlState::GroupingError, message.to_owned());
+        return ungrouped(message);
     }
     if is("coerce") || is("signature") || is("no function matches") {
         return Error::new(SqlState::UndefinedFunction, message.to_owned())
@@ -181,11 +192,100 @@ fn wording(message: &str, otherwise: SqlState) -> Error {
     Error::new(otherwise, message.to_owned())
 }
 
+/// `UNION queries have different number of columns`: DataFusion names the operation first.
+fn set_widths(message: &str) -> Option<Error> {
+    let (before, _) = message.split_once(" queries have different number of columns")?;
+    let operation = before.rsplit(' ').next()?;
+    let message = format!("each {operation} query must have the same number of columns");
+    Some(Error::new(SqlState::SyntaxError, message))
+}
+
+/// `Int32Array overflow on abs(-2147483648)`.
+fn absolute(message: &str) -> Option<Error> {
+    let (before, _) = message.split_once("Array overflow on abs(")?;
+    let number = match before.rsplit(' ').next()? {
+        "Int16" => SqlType::Int2,
+        "Int64" => SqlType::Int8,
+        _ => SqlType::Int4,
+    };
+    let message = format!("{} out of range", number.display_name());
+    Some(Error::new(SqlState::NumericValueOutOfRange, message))
+}
+
+/// The column that DataFusion complains about in `… column "t.c" must appear in the GROUP BY clause or …`.
+fn ungrouped(message: &str) -> Error {
+    let column = message.split_once("column \"").and_then(|(_, rest)| rest.split('"').next());
+    let Some(column) = column else {
+        return Error::new(SqlState::GroupingError, message.to_owned());
+    };
+    let message =
+        format!("column \"{column}\" must appear in the GROUP BY clause or be used in an aggregate function");
+    Error::new(SqlState::GroupingError, message)
+}
+
+/// DataFusion's `No function matches the given name and argument types 'lower(Boolean, Int64)'. …`
+fn mistyped_call(message: &str) -> Option<Error> {
+    let (_, rest) = message.split_once("No function matches the given name and argument types '")?;
+    let (name, rest) = rest.split_once('(')?;
+    let (arguments, _) = rest.split_once(")'")?;
+    let mut types = Vec::new();
+    for argument in split_arguments(arguments) {
+        types.push(natural_type(&argument.parse::<DataType>().ok()?));
+    }
+    Some(undefined_function_call(name, &types))
+}
+
+/// Splits at the commas that stand in no parentheses: `Decimal128(10, 2), Utf8`.
+fn split_arguments(arguments: &str) -> Vec<&str> {
+    let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0_u32);
+    for (at, byte) in arguments.bytes().enumerate() {
+        match byte {
+            b'(' => depth += 1,
+            b')' => depth = depth.saturating_sub(1),
+            b',' if depth == 0 => {
+                parts.push(arguments[start..at].trim());
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    if !arguments[start..].trim().is_empty() {
+        parts.push(arguments[start..].trim());
+    }
+    parts
+}
+
 /// 42883 with Postgres' wording.
 pub fn undefined_function(name: &str) -> Error {
     Error::new(SqlState::UndefinedFunction, format!("function {name} does not exist")).with_hint(
         "No function matches the given name and argument types. You might need to add explicit type casts.",
     )
+}
+
+/// 42883 for a call of a function with arguments of these types.
+pub fn undefined_function_call(name: &str, arguments: &[SqlType]) -> Error {
+    let arguments: Vec<String> = arguments.iter().map(type_name).collect();
+    undefined_function(&format!("{name}({})", arguments.join(", ")))
+}
+
+/// 42883 for an operator; a prefix operator has no left operand.
+pub fn undefined_operator(left: Option<&SqlType>, operator: &str, right: &SqlType) -> Error {
+    let left = left.map_or_else(String::new, |left| format!("{} ", type_name(left)));
+    let message = format!("operator does not exist: {left}{operator} {}", type_name(right));
+    Error::new(SqlState::UndefinedFunction, message).with_hint(
+        "No operator matches the given name and argument types. You might need to add explicit type casts.",
+    )
+}
+
+/// As errors name a type: without its modifier.
+pub fn type_name(ty: &SqlType) -> String {
+    match ty {
+        SqlType::Array(element) => format!("{}[]", type_name(element)),
+        SqlType::Numeric(_) => "numeric".to_owned(),
+        SqlType::Varchar(_) => "character varying".to_owned(),
+        SqlType::Vector(_) => "vector".to_owned(),
+        other => other.display_name(),
+    }
 }
 
 /// Levenshtein distance; names are short, so the plain table is enough.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use datafusion::{
     arrow::{
         array::{
-            Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, ListArray, StringBuilder,
-            new_null_array,
+            Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, ListArray, StringArray,
+            StringBuilder, new_null_array,
         },
         compute::{CastOptions, cast, cast_with_options},
         datatypes::{DataType, Field, FieldRef, Float32Type},
@@ -20,7 +20,7 @@ use datafusion::{
     },
 };
 use sepal_storage::arrow_type;
-use sepal_types::{Error, SqlState, SqlType, parse_vector};
+use sepal_types::{Error, SqlState, SqlType, limits::MAX_DIMENSIONS};
 
 use crate::{
     error::{self, carry},
@@ -65,19 +65,11 @@ impl ScalarUDFImpl for CastFunction {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        let target = self.target_with(args.scalar_arguments.get(1).copied().flatten());
-        let data_type =
-            match (&target, args.arg_fields.first(), args.scalar_arguments.first().copied().flatten()) {
-                // A literal without declared dimensions has those it is written with.
-                (SqlType::Vector(None), _, Some(ScalarValue::Utf8(Some(text)))) => {
-                    let dimensions = parse_vector(text).map_err(carry)?.len();
-                    arrow_type(&SqlType::Vector(u16::try_from(dimensions).ok()))
-                }
-                (SqlType::Vector(None), Some(field), _) if is_vector(field.data_type()) => {
-                    field.data_type().clone()
-                }
-                _ => arrow_type(&target),
-            };
+        let target = self.target_with(args.scalar_arguments.get(1).copied().flatten())?;
+        let data_type = match (&target, args.arg_fields.first()) {
+            (SqlType::Vector(None), Some(field)) if is_vector(field.data_type()) => field.data_type().clone(),
+            _ => arrow_type(&target),
+        };
         // A vector's dimensions are part of its Arrow type: they say more than the cast's target did.
         let shown = if is_vector(&data_type) { natural_type(&data_type) } else { target };
         Ok(Arc::new(typed_field(&self.name, data_type, &shown)))
@@ -88,7 +80,7 @@ impl ScalarUDFImpl for CastFunction {
             ColumnarValue::Scalar(value) => Some(value),
             ColumnarValue::Array(_) => None,
         });
-        let target = self.target_with(modifier);
+        let target = self.target_with(modifier)?;
         let source = args.arg_fields.first().map_or(SqlType::Text, |field| sql_type(field));
         let convert = |array: &ArrayRef| -> Result<ArrayRef> {
             let converted = convert(array, &source, &target)?;
@@ -110,12 +102,30 @@ impl ScalarUDFImpl for CastFunction {
 }
 
 impl CastFunction {
-    fn target_with(&self, modifier: Option<&ScalarValue>) -> SqlType {
-        match modifier.map(|value| value.cast_to(&DataType::Int32)) {
-            Some(Ok(ScalarValue::Int32(Some(modifier)))) => self.target.clone().with_typmod(modifier),
-            _ => self.target.clone(),
+    /// Errors: 22023 for dimensions that no vector has.
+    fn target_with(&self, modifier: Option<&ScalarValue>) -> Result<SqlType> {
+        let Some(Ok(ScalarValue::Int32(Some(modifier)))) =
+            modifier.map(|value| value.cast_to(&DataType::Int32))
+        else {
+            return Ok(self.target.clone());
+        };
+        if matches!(self.target, SqlType::Vector(_)) {
+            check_modifier(modifier).map_err(carry)?;
         }
+        Ok(self.target.clone().with_typmod(modifier))
     }
+}
+
+/// pgvector's `vector_typmod_in`.
+fn check_modifier(dimensions: i32) -> Result<(), Error> {
+    let refuse = |message: String| Err(Error::new(SqlState::InvalidParameterValue, message));
+    if dimensions < 1 {
+        return refuse("dimensions for type vector must be at least 1".to_owned());
+    }
+    if usize::try_from(dimensions).is_ok_and(|dimensions| dimensions > MAX_DIMENSIONS) {
+        return refuse(format!("dimensions for type vector cannot exceed {MAX_DIMENSIONS}"));
+    }
+    Ok(())
 }
 
 /// Converts an array to a SQL type with Postgres' rules. Errors: Postgres' SQLSTATE and wording.
@@ -133,6 +143,12 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
         (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View, _) => {
             let text = cast(array, &DataType::Utf8).map_err(|problem| carry(error::arrow(problem)))?;
             from_text(&text, target)
+        }
+        // A boolean prints as t, but its cast to text is the word.
+        (DataType::Boolean, SqlType::Text | SqlType::Varchar(_)) => {
+            let words = array.as_boolean().iter().map(|value| value.map(|value| value.to_string()));
+            let words: ArrayRef = Arc::new(words.collect::<StringArray>());
+            from_text(&words, target)
         }
         (
             _,
@@ -179,6 +195,18 @@ fn out_of_range(
     target: &SqlType,
 ) -> datafusion::error::DataFusionError {
     let error = error::arrow(problem);
+    let too_large = error.message().contains("Can't cast value") || error.message().contains("too large");
+    if let SqlType::Numeric(Some((precision, scale))) = target
+        && too_large
+    {
+        let whole = i16::from(*precision) - i16::from(*scale);
+        let bound = if whole == 0 { "1".to_owned() } else { format!("10^{whole}") };
+        return carry(Error::new(SqlState::NumericValueOutOfRange, "numeric field overflow").with_detail(
+            format!(
+                "A field with precision {precision}, scale {scale} must round to an absolute value less than {bound}."
+            ),
+        ));
+    }
     let numeric = matches!(
         target,
         SqlType::Int2
@@ -188,11 +216,9 @@ fn out_of_range(
             | SqlType::Float8
             | SqlType::Numeric(_)
     );
-    if numeric && (error.message().contains("Can't cast value") || error.message().contains("too large")) {
-        return carry(Error::new(
-            SqlState::NumericValueOutOfRange,
-            format!("{} out of range", target.display_name()),
-        ));
+    if numeric && too_large {
+        let message = format!("{} out of range", target.display_name());
+        return carry(Error::new(SqlState::NumericValueOutOfRange, message));
     }
     if error.message().contains("not supported") {
         let message = format!("cannot cast type {} to {}", source.display_name(), target.display_name());
@@ -270,7 +296,7 @@ fn list_to_vector(array: &ArrayRef) -> Result<ArrayRef> {
     for row in (0..lists.len()).filter(|row| lists.is_valid(*row)) {
         let value = lists.value(row);
         if value.null_count() > 0 {
-            return Err(carry(Error::new(SqlState::DataException, "array must not contain nulls")));
+            return Err(carry(Error::new(SqlState::NullValueNotAllowed, "array must not contain nulls")));
         }
         if value.is_empty() {
             return Err(carry(Error::new(SqlState::DataException, "vector must have at least 1 dimension")));

@@ -16,9 +16,13 @@ use datafusion::{
         expr::ScalarFunction,
     },
 };
-use sepal_types::{Error, Metric, SqlState};
+use sepal_types::{Error, Metric, SqlState, SqlType};
 
-use crate::{error::carry, functions::cast::to_vector_array, output::is_vector};
+use crate::{
+    error::{carry, undefined_function_call, undefined_operator},
+    functions::cast::to_vector_array,
+    output::{is_vector, natural_type},
+};
 
 /// What a distance function computes from the metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,20 +99,11 @@ impl ScalarUDFImpl for DistanceFunction {
         if arguments.iter().all(takes) {
             return Ok(DataType::Float64);
         }
-        let names: Vec<String> =
-            arguments.iter().map(|ty| crate::output::natural_type(ty).display_name()).collect();
-        Err(carry(
-            Error::new(
-                SqlState::UndefinedFunction,
-                match self.metric.operator() {
-                    operator if self.variant == Variant::Plain => {
-                        format!("operator does not exist: {} {operator} {}", names[0], names[1])
-                    }
-                    _ => format!("function {}({}) does not exist", self.name, names.join(", ")),
-                },
-            )
-            .with_hint("No operator matches the given name and argument types. You might need to add explicit type casts."),
-        ))
+        let types: Vec<SqlType> = arguments.iter().map(natural_type).collect();
+        Err(carry(match (self.variant, types.as_slice()) {
+            (Variant::Plain, [left, right]) => undefined_operator(Some(left), self.metric.operator(), right),
+            _ => undefined_function_call(self.name, &types),
+        }))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {

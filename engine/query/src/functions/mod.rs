@@ -1,35 +1,51 @@
-//! SQL functions that DataFusion lacks or does differently: distances, vector arithmetic and aggregates, `jsonb`,
-//! casts, sequences, session functions.
+//! SQL functions that DataFusion lacks or does differently: distances, arithmetic over numbers, dates and
+//! vectors, `jsonb`, casts, aggregates, sequences, session functions.
 //!
 //! Registered by `planner` for every statement. The catalog's functions (`format_type`, …) live in `catalog`.
 
+mod aggregate;
+mod arithmetic;
 mod cast;
+mod datetime;
 mod distance;
+mod extract;
 mod jsonb;
+mod numeric;
 mod sequence;
 mod session;
+mod undefined;
 mod vector;
 mod vector_aggregate;
 mod vector_array;
+mod vector_compare;
 
 use std::sync::Arc;
 
 use datafusion::logical_expr::ScalarUDF;
 
+pub use aggregate::number_aggregates;
+pub use arithmetic::{Arithmetic, arithmetic_call};
 pub use cast::{convert, fix_dimensions, to_vector_array};
+pub use datetime::{DateTimeOperation, datetime_call, interval_span};
 pub use distance::elements as vector_elements;
 pub use distance::{distance_call, metric_of_function};
+pub use extract::extract_call;
 pub use jsonb::json_call;
 pub use sequence::sequence_functions;
 pub use session::session_functions;
+pub use undefined::undefined;
 pub use vector_aggregate::add_vector_aggregates;
 pub use vector_array::vector_array_call;
+pub use vector_compare::vector_comparison;
 
 /// The functions that need no session.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     let mut functions = distance::functions();
     functions.extend(vector::functions());
     functions.extend(vector_array::functions());
+    functions.extend(vector_compare::functions());
+    functions.extend(arithmetic::functions());
+    functions.extend(extract::functions());
     functions.extend(cast::functions());
     functions.extend(jsonb::functions());
     functions

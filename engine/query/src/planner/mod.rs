@@ -8,8 +8,11 @@ mod json_operators;
 mod operators;
 mod provider;
 mod relation;
+mod series;
 mod single_row;
 mod types;
+mod typing;
+mod untyped;
 
 use std::{
     collections::HashMap,
@@ -108,6 +111,7 @@ impl Engine {
             functions::scalar_functions().into_iter().map(|function| (function.name().to_owned(), function)),
         );
         let mut aggregates = state.aggregate_functions().clone();
+        functions::number_aggregates(&mut aggregates);
         functions::add_vector_aggregates(&mut aggregates);
         let windows = state.window_functions().clone();
         let task = Arc::new(TaskContext::from(&state));
@@ -153,6 +157,7 @@ impl Engine {
         let mut planner_context = PlannerContext::new().with_prepare_param_data_types(parameters.fields());
         SqlToRel::new_with_options(&provider, parser_options())
             .sql_statement_to_plan_with_context(statement, &mut planner_context)
+            .and_then(untyped::type_plan)
             .map_err(translate)
     }
 
@@ -167,6 +172,7 @@ impl Engine {
         let provider = provider::Provider::new(self, context, &temporary);
         SqlToRel::new_with_options(&provider, parser_options())
             .sql_to_expr(expression, schema, &mut PlannerContext::new())
+            .and_then(|expr| Ok(untyped::type_expression(expr, schema)?.data))
             .map_err(translate)
     }
 

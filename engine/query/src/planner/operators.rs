@@ -1,4 +1,5 @@
-//! Operators and array literals that mean something else when an operand is a vector.
+//! Binary operators and array literals that mean something else when an operand is a vector; `typing` has the
+//! other types' operators.
 //!
 //! `json_operators` is asked first: it owns those of `json` and `jsonb`.
 
@@ -15,15 +16,15 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{Error, Metric, SqlState, SqlType, parse_vector};
 
-use super::json_operators;
+use super::{json_operators, typing};
 use crate::{
     error::carry,
-    functions::{distance_call, scalar_functions, vector_array_call},
+    functions::{distance_call, extract_call, scalar_functions, vector_array_call},
     output::{is_vector, typed_field},
     vector::vector_scalar,
 };
 
-/// Owns `<->`, `<=>`, `<#>`, `<+>`, arithmetic over vectors, and ARRAY of vectors.
+/// Owns `<->`, `<=>`, `<#>`, `<+>`, arithmetic and comparison, ARRAY of vectors, and extract.
 #[derive(Debug)]
 pub(super) struct Operators;
 
@@ -49,10 +50,10 @@ impl ExprPlanner for Operators {
             BinaryOperator::Minus => "vector_sub",
             BinaryOperator::Multiply => "vector_mul",
             BinaryOperator::StringConcat => "vector_concat",
-            _ => return Ok(PlannerResult::Original(expr)),
+            _ => return typing::plan(expr, schema),
         };
         if !has_vector(&expr.left, schema) && !has_vector(&expr.right, schema) {
-            return Ok(PlannerResult::Original(expr));
+            return typing::plan(expr, schema);
         }
         let (left, right) = typed_operands(expr.left, expr.right)?;
         match scalar_functions().into_iter().find(|candidate| candidate.name() == function) {
@@ -67,6 +68,10 @@ impl ExprPlanner for Operators {
         }
         let vectors = exprs.into_iter().map(as_vector).collect::<Result<_>>()?;
         Ok(PlannerResult::Planned(vector_array_call(vectors)))
+    }
+
+    fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(extract_call(args)))
     }
 }
 

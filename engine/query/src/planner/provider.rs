@@ -169,6 +169,7 @@ impl ContextProvider for Provider<'_> {
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
         self.session_function_first(name)
+            .or_else(|| self.is_undefined(name).then(|| functions::undefined(name)))
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
@@ -208,7 +209,19 @@ impl ContextProvider for Provider<'_> {
     }
 }
 
+/// Words that sqlparser reads as calls and that may also be a column's name.
+const BARE_WORDS: [&str; 5] = ["current_catalog", "current_schema", "current_user", "session_user", "user"];
+
 impl Provider<'_> {
+    /// No function of any kind, nor a form that DataFusion plans by name.
+    fn is_undefined(&self, name: &str) -> bool {
+        !self.engine.aggregates.contains_key(name)
+            && !self.engine.windows.contains_key(name)
+            && !self.engine.state.higher_order_functions().contains_key(name)
+            && !matches!(name, "unnest" | "unnest_outer")
+            && !BARE_WORDS.contains(&name)
+    }
+
     /// DataFusion has its own `version()` and `current_database()`-like functions; ours win. Names that only
     /// DataFusion has are looked up without building the session's functions.
     fn session_function_first(&self, name: &str) -> Option<Arc<ScalarUDF>> {

@@ -22,7 +22,7 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{ColumnDef, Error, Metric, SqlState, SqlType, TableDef, parse_vector};
 
-use super::provider::undefined_table;
+use super::{provider::undefined_table, series};
 use crate::{
     context::StatementContext,
     error::carry,
@@ -32,7 +32,7 @@ use crate::{
     vector::{TopK, vector_scalar},
 };
 
-/// Plans `knn(…)` in FROM.
+/// Plans `knn(…)` and `generate_series(…)` in FROM.
 #[derive(Debug)]
 pub(super) struct Relations {
     pub context: StatementContext,
@@ -47,7 +47,13 @@ impl RelationPlanner for Relations {
         let TableFactor::Table { name, args: Some(args), alias, .. } = &relation else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
-        if !name.to_string().eq_ignore_ascii_case("knn") {
+        let name = name.to_string();
+        if name.eq_ignore_ascii_case("generate_series")
+            && let Some(plan) = series::plan(&args.args, context)?
+        {
+            return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))));
+        }
+        if !name.eq_ignore_ascii_case("knn") {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         }
         let call = Call::read(&args.args, context)?;

@@ -3,11 +3,13 @@
 //!
 //! Called by `database::Session` for every statement. Nothing here plans or runs anything.
 
+mod hints;
 mod literals;
 mod names;
 mod params;
 mod position;
 mod rewrite;
+mod rows;
 mod statement;
 mod tokens;
 mod vectors;

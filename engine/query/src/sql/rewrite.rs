@@ -8,15 +8,17 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TypedString, Value, VisitMut,
-    VisitorMut,
+    FunctionArguments, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TypedString, UnaryOperator,
+    Value, VisitMut, VisitorMut,
 };
-use sepal_types::SqlType;
+use sepal_types::{SqlType, parse_vector};
 
 use super::{
-    literals,
+    hints::hint,
+    literals::{self, fold_sign, quoted_number, spell_number},
     names::output_names,
     params::{ParameterTypes, number},
+    rows::{type_untyped, type_values},
     vectors,
 };
 
@@ -56,6 +58,9 @@ impl VisitorMut for Pass<'_> {
         fetch_to_limit(query);
         self.hint_limit(query);
         name_outputs(query.body.as_mut());
+        if let Some(ast::OrderBy { kind: ast::OrderByKind::Expressions(keys), .. }) = &mut query.order_by {
+            literals::type_integers_beside_ordinals(keys.iter_mut().map(|key| &mut key.expr));
+        }
         // Row locks are a promise about later writes; a conflict is found at commit instead.
         query.locks.clear();
         ControlFlow::Continue(())
@@ -75,6 +80,23 @@ impl VisitorMut for Pass<'_> {
                 _ => {}
             }
         }
+        // What must match an output expression is typed as those are.
+        if let ast::GroupByExpr::Expressions(keys, _) = &mut select.group_by {
+            literals::type_integers_beside_ordinals(keys.iter_mut());
+        }
+        if let Some(ast::Distinct::On(keys)) = &mut select.distinct {
+            literals::type_integers_beside_ordinals(keys.iter_mut());
+        }
+        if let Some(having) = &mut select.having {
+            literals::type_integers(having);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        fold_sign(expr);
+        // Before the operands are rewritten, so that their casts and literals are still to be seen.
+        hint(expr, self.parameters, self.columns);
         ControlFlow::Continue(())
     }
 
@@ -82,34 +104,15 @@ impl VisitorMut for Pass<'_> {
         if let Some(position) = placeholder(expr) {
             self.parameters.mention(position);
         }
-        self.hint_any(expr);
         self.rewrite_cast(expr);
         rewrite_operator(expr);
-        rewrite_exponent(expr);
+        rewrite_minus(expr);
+        spell_number(expr);
         ControlFlow::Continue(())
     }
 }
 
 impl Pass<'_> {
-    /// `column = ANY($1)`: the parameter is an array of the column's type.
-    fn hint_any(&mut self, expr: &Expr) {
-        let (Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. }) = expr else {
-            return;
-        };
-        let column = match left.as_ref() {
-            Expr::Identifier(ident) => Some(ident),
-            Expr::CompoundIdentifier(parts) => parts.last(),
-            _ => None,
-        };
-        let name = column.map(|ident| {
-            if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
-        });
-        if let (Some(position), Some(ty)) = (placeholder(right), name.and_then(|name| (self.columns)(&name)))
-        {
-            self.parameters.hint(position, &SqlType::Array(Box::new(ty)));
-        }
-    }
-
     fn hint_limit(&mut self, query: &Query) {
         let mut hint = |expr: Option<&Expr>| {
             if let Some(position) = expr.and_then(placeholder) {
@@ -150,8 +153,9 @@ impl Pass<'_> {
             }
         }
         if let Some(wrapper) = wrapper_name(&ty) {
-            let modifier = (ty.typmod() >= 0).then(|| ty.typmod());
-            *expr = call(&wrapper, operand, modifier);
+            let modifier =
+                (ty.typmod() >= 0).then(|| ty.typmod()).or_else(|| written_dimensions(&ty, &operand));
+            *expr = call(&wrapper, quoted_number(&operand, &ty).unwrap_or(operand), modifier);
         }
     }
 }
@@ -173,19 +177,29 @@ fn fetch_to_limit(query: &mut Query) {
     }
 }
 
-/// `1e308` does not fit a 128-bit decimal: a literal with an exponent is a `float8`.
-fn rewrite_exponent(expr: &mut Expr) {
-    if let Expr::Value(value) = expr
-        && let Value::Number(digits, _) = &value.value
-        && digits.contains(['e', 'E'])
+/// A minus before anything but a literal is a function of ours, which knows `integer out of range`.
+fn rewrite_minus(expr: &mut Expr) {
+    if let Expr::UnaryOp { op: UnaryOperator::Minus, expr: operand } = &*expr
+        && !matches!(operand.as_ref(), Expr::Interval(_))
     {
-        *expr =
-            call("sepal_cast_float8", Expr::Value(Value::SingleQuotedString(digits.clone()).into()), None);
+        *expr = call("sepal_negate", operand.as_ref().clone(), None);
+    }
+}
+
+/// A vector literal without declared dimensions has those it is written with. They become its modifier, so
+/// that the type does not depend on whether the operand is a constant.
+fn written_dimensions(ty: &SqlType, operand: &Expr) -> Option<i32> {
+    match (ty, operand) {
+        (SqlType::Vector(None), Expr::Value(value)) => match &value.value {
+            Value::SingleQuotedString(text) => i32::try_from(parse_vector(text).ok()?.len()).ok(),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
 /// The position in `$3`.
-fn placeholder(expr: &Expr) -> Option<usize> {
+pub(super) fn placeholder(expr: &Expr) -> Option<usize> {
     match expr {
         Expr::Value(value) => match &value.value {
             Value::Placeholder(name) => number(name),
@@ -226,38 +240,6 @@ fn hint_targets(body: &SetExpr, parameters: &mut ParameterTypes, targets: &[SqlT
     }
 }
 
-/// A literal in VALUES is read as its column's type: `'x'` for an integer column is an integer's error, and
-/// rows that mix `1` and `1e308` do not end up in a decimal.
-fn type_values(body: &mut SetExpr, targets: &[SqlType]) {
-    let SetExpr::Values(values) = body else {
-        return;
-    };
-    for row in &mut values.rows {
-        for (expr, target) in row.iter_mut().zip(targets) {
-            let Some(wrapper) = wrapper_name(target) else {
-                continue;
-            };
-            let Expr::Value(value) = &*expr else {
-                continue;
-            };
-            let text_like = matches!(target, SqlType::Text | SqlType::Varchar(_) | SqlType::Name);
-            let wrap = match &value.value {
-                Value::SingleQuotedString(_) => !text_like,
-                Value::Number(..) => {
-                    matches!(target, SqlType::Float4 | SqlType::Float8 | SqlType::Numeric(_))
-                }
-                Value::Null => {
-                    matches!(target, SqlType::Json | SqlType::Jsonb | SqlType::Name | SqlType::Oid)
-                }
-                _ => false,
-            };
-            if wrap {
-                *expr = call(&wrapper, expr.clone(), None);
-            }
-        }
-    }
-}
-
 /// `FROM generate_series(1, 3) AS g`: a function that returns one column names it after its alias.
 fn name_series(factor: &mut ast::TableFactor) {
     let (name, alias) = match factor {
@@ -286,6 +268,7 @@ fn name_outputs(body: &mut SetExpr) {
         }
         SetExpr::Values(values) => {
             vectors::unify_columns(values);
+            type_untyped(values);
             for expr in values.rows.iter_mut().flat_map(|row| row.iter_mut()) {
                 literals::type_integers(expr);
             }
@@ -294,12 +277,12 @@ fn name_outputs(body: &mut SetExpr) {
     }
 }
 
-fn cast_target(data_type: &DataType) -> Option<SqlType> {
+pub(super) fn cast_target(data_type: &DataType) -> Option<SqlType> {
     SqlType::from_name(&data_type.to_string())
 }
 
 /// The types whose casts Arrow would do otherwise than Postgres, or not at all.
-fn wrapper_name(ty: &SqlType) -> Option<String> {
+pub(super) fn wrapper_name(ty: &SqlType) -> Option<String> {
     match ty {
         SqlType::Vector(_)
         | SqlType::Uuid
@@ -316,6 +299,7 @@ fn wrapper_name(ty: &SqlType) -> Option<String> {
         | SqlType::Int8
         | SqlType::Float4
         | SqlType::Float8
+        | SqlType::Interval
         | SqlType::Oid
         | SqlType::Date
         | SqlType::Time
@@ -329,7 +313,7 @@ fn wrapper_name(ty: &SqlType) -> Option<String> {
     }
 }
 
-/// `name(operand[, modifier])`
+/// A call of one of our own functions.
 pub(super) fn call(name: &str, operand: Expr, modifier: Option<i32>) -> Expr {
     let argument = |expr: Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
     let mut args = vec![argument(operand)];

@@ -84,6 +84,7 @@ fn parse_one(sql: &Arc<str>, mut tokens: Vec<TokenWithSpan>) -> Result<Statement
             {
                 first.token = Token::make_keyword("ROLLBACK");
             }
+            refuse_missing_relation(sql, &tokens)?;
             let mut statement = Parser::new(&PostgreSqlDialect {})
                 .with_tokens_with_locations(tokens.clone())
                 .parse_statements()
@@ -215,6 +216,27 @@ fn remove_overriding(tokens: &mut Vec<TokenWithSpan>) -> bool {
         tokens.drain(start..=start + end);
     }
     end <= 4
+}
+
+/// `FROM WHERE`: sqlparser takes a clause's first word for the name of a table.
+fn refuse_missing_relation(sql: &str, tokens: &[TokenWithSpan]) -> Result<()> {
+    const CLAUSES: [&str; 8] = ["FROM", "GROUP", "HAVING", "LIMIT", "ON", "ORDER", "UNION", "WHERE"];
+    let word = |token: &TokenWithSpan| match &token.token {
+        Token::Word(word) if word.quote_style.is_none() => Some(word.value.to_ascii_uppercase()),
+        _ => None,
+    };
+    let all: Vec<&TokenWithSpan> = significant(tokens).collect();
+    let missing = all.windows(2).find(|pair| {
+        matches!(word(pair[0]).as_deref(), Some("FROM" | "JOIN"))
+            && word(pair[1]).is_some_and(|next| CLAUSES.contains(&next.as_str()))
+    });
+    match missing {
+        None => Ok(()),
+        Some(pair) => {
+            Err(Error::new(SqlState::SyntaxError, format!("syntax error at or near \"{}\"", pair[1].token))
+                .with_position(tokens::offset(sql, pair[1].span.start)))
+        }
+    }
 }
 
 /// sqlparser says `Expected: …, found: x at Line: 1, Column: 9`; Postgres says `syntax error at or near "x"`.

@@ -14,9 +14,20 @@ use sepal_types::{Error, Result, SqlState};
 /// Tokenizes and repairs. Errors: 42601 with the position of the bad character.
 pub fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
     let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize_with_location().map_err(|error| {
-        Error::new(SqlState::SyntaxError, error.message.clone()).with_position(offset(sql, error.location))
+        let position = offset(sql, error.location);
+        Error::new(SqlState::SyntaxError, problem(sql, &error.message, position)).with_position(position)
     })?;
     Ok(repair(join_literals(tokens)))
+}
+
+/// A quotation that never ends, in Postgres' words: with all that it took in.
+fn problem(sql: &str, message: &str, position: u32) -> String {
+    if message != "Unterminated string literal" && message != "Unterminated encoded string literal" {
+        return message.to_owned();
+    }
+    let skipped = usize::try_from(position.saturating_sub(1)).unwrap_or(0);
+    let rest: String = sql.chars().skip(skipped).collect();
+    format!("unterminated quoted string at or near \"{rest}\"")
 }
 
 /// The statements' tokens, without the semicolons and without empty statements.
@@ -215,6 +226,13 @@ mod tests {
         for (input, output) in cases {
             assert_eq!(grouped(input), output);
         }
+    }
+
+    #[test]
+    fn an_unterminated_string_is_shown() {
+        let error = tokenize("SELECT 'open").expect_err("no closing quote");
+        assert_eq!(error.message(), "unterminated quoted string at or near \"'open\"");
+        assert_eq!(error.position(), Some(8));
     }
 
     #[test]

@@ -39,4 +39,5 @@ mod tests;
 
 pub use builder::{Builder, decode_binary, decode_text};
 pub use column::{ColumnEncoder, encode_binary, encode_text};
+pub(crate) use datetime::{civil_from_days, days_from_civil};
 pub(crate) use json::{normalize as normalize_json, quote as quote_json};

@@ -11,10 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::{BufMut, BytesMut};
 use sepal_types::{Error, Result, SqlState};
 
-use self::{
-    calendar::{civil_from_days, days_from_civil},
-    parse::{Parts, Problem, Special},
-};
+pub(crate) use self::calendar::{civil_from_days, days_from_civil};
+use self::parse::{Parts, Problem, Special};
 use super::text_in::is_space;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;

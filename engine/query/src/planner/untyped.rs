@@ -1,0 +1,176 @@
+//! Literals and parameters that nothing has typed yet, and the types they take.
+//!
+//! A string literal beside a uuid is a uuid: `typing` says so for operators, [`type_plan`] for the forms that
+//! DataFusion plans without asking us. A literal is read at once, by its type's own input function, so that a
+//! scan sees a constant and a malformed one is an error of the type.
+
+use datafusion::{
+    common::{
+        DFSchema, ScalarValue,
+        metadata::FieldMetadata,
+        tree_node::{Transformed, TreeNode},
+    },
+    error::Result,
+    logical_expr::{
+        BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, expr::Placeholder,
+        expr_rewriter::NamePreserver, utils::merge_schema,
+    },
+};
+use sepal_storage::arrow_type;
+use sepal_types::{SqlType, parse_vector};
+
+use crate::{
+    error::carry,
+    output::{sql_type, typed_field},
+    values,
+    vector::vector_scalar,
+};
+
+/// What is known of an operand's type.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Operand {
+    Typed(SqlType),
+    /// DataFusion cannot tell yet; then it plans the operator.
+    Undetermined,
+    /// A string literal, NULL, or a parameter that nothing has typed.
+    Unknown,
+}
+
+pub(super) fn operand(expr: &Expr, schema: &DFSchema) -> Operand {
+    match expr {
+        Expr::Literal(ScalarValue::Null | ScalarValue::Utf8(_) | ScalarValue::Utf8View(_), None)
+        | Expr::Placeholder(Placeholder { field: None, .. }) => Operand::Unknown,
+        Expr::Literal(ScalarValue::Int64(Some(value)), None) if i32::try_from(*value).is_ok() => {
+            Operand::Typed(SqlType::Int4)
+        }
+        _ => match expr.to_field(schema) {
+            Ok((_, field)) if field.data_type().is_null() => Operand::Unknown,
+            Ok((_, field)) => Operand::Typed(sql_type(&field)),
+            Err(_) => Operand::Undetermined,
+        },
+    }
+}
+
+/// An untyped operand with the type of the one beside it; text stays as it is.
+///
+/// Errors: those of the type's input function.
+pub(super) fn typed(expr: Expr, beside: &SqlType) -> Result<Expr> {
+    let Some(ty) = literal_type(beside) else {
+        return Ok(expr);
+    };
+    match expr {
+        Expr::Placeholder(Placeholder { id, field: None }) => {
+            let field = typed_field(&id, arrow_type(&ty), &ty);
+            Ok(Expr::Placeholder(Placeholder::new_with_field(id, Some(field.into()))))
+        }
+        Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)), None) => {
+            constant(&text, &ty)
+        }
+        other => Ok(other),
+    }
+}
+
+/// The type that a literal takes beside this one: without its modifier. `None` for text, which it is already,
+/// and for types that are not compared.
+fn literal_type(ty: &SqlType) -> Option<SqlType> {
+    match ty {
+        SqlType::Bool
+        | SqlType::Bytea
+        | SqlType::Date
+        | SqlType::Float4
+        | SqlType::Float8
+        | SqlType::Int2
+        | SqlType::Int4
+        | SqlType::Int8
+        | SqlType::Interval
+        | SqlType::Jsonb
+        | SqlType::Oid
+        | SqlType::Time
+        | SqlType::Timestamp
+        | SqlType::Timestamptz
+        | SqlType::Uuid => Some(ty.clone()),
+        SqlType::Array(element) => {
+            let known = !matches!(element.as_ref(), SqlType::Vector(_));
+            known.then(|| ty.clone())
+        }
+        SqlType::Numeric(_) => Some(SqlType::Numeric(None)),
+        SqlType::Vector(_) => Some(SqlType::Vector(None)),
+        _ => None,
+    }
+}
+
+fn constant(text: &str, ty: &SqlType) -> Result<Expr> {
+    if matches!(ty, SqlType::Vector(_)) {
+        return Ok(Expr::Literal(vector_scalar(&parse_vector(text).map_err(carry)?), None));
+    }
+    let array = values::decode_text(ty, Some(text.as_bytes())).map_err(carry)?;
+    let field = typed_field("literal", array.data_type().clone(), ty);
+    let metadata = (!field.metadata().is_empty()).then(|| FieldMetadata::from(&field));
+    Ok(Expr::Literal(ScalarValue::try_from_array(&array, 0)?, metadata))
+}
+
+/// Types the operands of BETWEEN, IN and IS DISTINCT FROM, which DataFusion plans without asking us.
+pub(super) fn type_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let typed = plan.transform_up_with_subqueries(|node| {
+        let schema = merge_schema(&node.inputs());
+        let names = NamePreserver::new(&node);
+        node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let typed = type_expression(expr, &schema)?;
+            Ok(if typed.transformed { typed.update_data(|expr| name.restore(expr)) } else { typed })
+        })
+    })?;
+    Ok(typed.data)
+}
+
+/// The same for a lone expression.
+pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    expr.transform_up(|expr| {
+        if !has_untyped_literal(&expr) {
+            return Ok(Transformed::no(expr));
+        }
+        type_operands(expr, schema).map(Transformed::yes)
+    })
+}
+
+fn has_untyped_literal(expr: &Expr) -> bool {
+    let untyped = |expr: &Expr| matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)), None));
+    match expr {
+        Expr::Between(between) => untyped(&between.low) || untyped(&between.high),
+        Expr::InList(list) => list.list.iter().any(untyped),
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            matches!(op, Operator::IsDistinctFrom | Operator::IsNotDistinctFrom)
+                && (untyped(left) || untyped(right))
+        }
+        _ => false,
+    }
+}
+
+fn type_operands(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    Ok(match expr {
+        Expr::Between(mut between) => {
+            if let Operand::Typed(ty) = operand(&between.expr, schema) {
+                between.low = Box::new(typed(*between.low, &ty)?);
+                between.high = Box::new(typed(*between.high, &ty)?);
+            }
+            Expr::Between(between)
+        }
+        Expr::InList(mut list) => {
+            if let Operand::Typed(ty) = operand(&list.expr, schema) {
+                list.list = list.list.into_iter().map(|item| typed(item, &ty)).collect::<Result<_>>()?;
+            }
+            Expr::InList(list)
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right })
+            if matches!(op, Operator::IsDistinctFrom | Operator::IsNotDistinctFrom) =>
+        {
+            let (left, right) = match (operand(&left, schema), operand(&right, schema)) {
+                (Operand::Typed(ty), Operand::Unknown) => (*left, typed(*right, &ty)?),
+                (Operand::Unknown, Operand::Typed(ty)) => (typed(*left, &ty)?, *right),
+                _ => (*left, *right),
+            };
+            Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))
+        }
+        other => other,
+    })
+}

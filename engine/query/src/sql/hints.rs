@@ -1,0 +1,249 @@
+//! The types that a call gives to the parameters among its arguments.
+//!
+//! Called by the AST pass before an expression is rewritten. Operators are left to the planner, which knows the
+//! type of every operand (`planner/typing.rs`); of a function's argument it would assume text. The rules are
+//! those by which Postgres picks among the functions of a name: an untyped argument takes the type of the
+//! others where they share one, else the type that the function wants, `double precision` among numbers.
+
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
+    TypedString, UnaryOperator, Value,
+};
+use sepal_types::SqlType;
+
+use super::{
+    literals::number,
+    params::ParameterTypes,
+    rewrite::{ColumnTypes, cast_target, placeholder},
+};
+
+/// Types the parameters that stand right inside `expr`.
+pub fn hint(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<'_>) {
+    let mut known = Known { parameters, columns };
+    match expr {
+        Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. } => {
+            // `column = ANY($1)`: the parameter is an array of the column's type.
+            if let Some(ty) = known.column(left) {
+                known.give(right, &SqlType::Array(Box::new(ty)));
+            }
+        }
+        Expr::Case { conditions, else_result, .. } => {
+            let results = conditions.iter().map(|CaseWhen { result, .. }| result);
+            known.give_common(&results.chain(else_result.as_deref()).collect::<Vec<_>>());
+        }
+        Expr::Ceil { expr, .. } | Expr::Floor { expr, .. } => known.give(expr, &SqlType::Float8),
+        Expr::Substring { expr, substring_from, substring_for, .. } => {
+            known.give(expr, &SqlType::Text);
+            for count in [substring_from, substring_for].into_iter().flatten() {
+                known.give(count, &SqlType::Int4);
+            }
+        }
+        Expr::Trim { expr, .. } => known.give(expr, &SqlType::Text),
+        Expr::Function(function) => known.give_arguments(function),
+        _ => {}
+    }
+}
+
+/// What is known before planning.
+struct Known<'a> {
+    parameters: &'a mut ParameterTypes,
+    columns: &'a ColumnTypes<'a>,
+}
+
+impl Known<'_> {
+    fn give(&mut self, expr: &Expr, ty: &SqlType) {
+        if let Some(position) = placeholder(expr) {
+            self.parameters.hint(position, ty);
+        }
+    }
+
+    /// Parameters take the type that the other expressions have together.
+    fn give_common(&mut self, exprs: &[&Expr]) {
+        let Some(ty) = self.common(exprs) else {
+            return;
+        };
+        for expr in exprs {
+            self.give(expr, &ty);
+        }
+    }
+
+    fn give_arguments(&mut self, function: &Function) {
+        let Some(name) = function.name.0.last().and_then(|part| part.as_ident()).map(normalized) else {
+            return;
+        };
+        let arguments = arguments(function);
+        if arguments.iter().all(|argument| placeholder(argument).is_none()) {
+            return;
+        }
+        if takes_one_type(&name) {
+            self.give_common(&arguments);
+            return;
+        }
+        for (argument, ty) in arguments.iter().zip(wanted(&name, arguments.len())) {
+            self.give(argument, &ty);
+        }
+    }
+
+    fn common(&self, exprs: &[&Expr]) -> Option<SqlType> {
+        let types = exprs.iter().filter_map(|expr| self.type_of(expr));
+        types.reduce(|left, right| match (rank(&left), rank(&right)) {
+            (Some(first), Some(second)) if second > first => right,
+            _ => left,
+        })
+    }
+
+    /// The type of an expression that shows it.
+    fn type_of(&self, expr: &Expr) -> Option<SqlType> {
+        let ty = match expr {
+            Expr::Value(value) => match &value.value {
+                Value::Number(..) => number_type(number(expr)?),
+                Value::Boolean(_) => SqlType::Bool,
+                Value::Placeholder(_) => self.parameters.get(placeholder(expr)?)?.clone(),
+                _ => return None,
+            },
+            Expr::Cast { data_type, .. } | Expr::TypedString(TypedString { data_type, .. }) => {
+                cast_target(data_type)?
+            }
+            Expr::Interval(_) => SqlType::Interval,
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => self.column(expr)?,
+            Expr::Nested(inner) => self.type_of(inner)?,
+            Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } => self.type_of(expr)?,
+            Expr::BinaryOp { left, op, right } => match op {
+                BinaryOperator::Plus
+                | BinaryOperator::Minus
+                | BinaryOperator::Multiply
+                | BinaryOperator::Divide
+                | BinaryOperator::Modulo => self.common(&[left.as_ref(), right.as_ref()])?,
+                BinaryOperator::StringConcat => SqlType::Text,
+                _ => return None,
+            },
+            Expr::Function(function) => {
+                let name = normalized(function.name.0.last()?.as_ident()?);
+                match name.strip_prefix("sepal_cast_") {
+                    Some(target) => SqlType::from_name(target)?,
+                    None if takes_one_type(&name) => self.common(&arguments(function))?,
+                    None => return None,
+                }
+            }
+            _ => return None,
+        };
+        Some(match ty {
+            SqlType::Numeric(_) => SqlType::Numeric(None),
+            SqlType::Vector(_) => SqlType::Vector(None),
+            SqlType::Varchar(_) | SqlType::Name | SqlType::Char => SqlType::Text,
+            other => other,
+        })
+    }
+
+    fn column(&self, expr: &Expr) -> Option<SqlType> {
+        let name = match expr {
+            Expr::Identifier(ident) => ident,
+            Expr::CompoundIdentifier(parts) => parts.last()?,
+            _ => return None,
+        };
+        (self.columns)(&normalized(name))
+    }
+}
+
+fn arguments(function: &Function) -> Vec<&Expr> {
+    match &function.args {
+        FunctionArguments::List(list) => list
+            .args
+            .iter()
+            .filter_map(|argument| match argument {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+                _ => None,
+            })
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn normalized(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+fn number_type(digits: &str) -> SqlType {
+    if digits.parse::<i32>().is_ok() {
+        SqlType::Int4
+    } else if digits.parse::<i64>().is_ok() {
+        SqlType::Int8
+    } else {
+        SqlType::Numeric(None)
+    }
+}
+
+/// Numbers in the order in which they are cast to one another.
+const fn rank(ty: &SqlType) -> Option<u8> {
+    Some(match ty {
+        SqlType::Int2 => 0,
+        SqlType::Int4 => 1,
+        SqlType::Int8 => 2,
+        SqlType::Numeric(_) => 3,
+        SqlType::Float4 => 4,
+        SqlType::Float8 => 5,
+        _ => return None,
+    })
+}
+
+/// Functions whose arguments have one type, which is also the result's.
+fn takes_one_type(name: &str) -> bool {
+    matches!(name, "coalesce" | "greatest" | "least" | "mod" | "nullif" | "generate_series")
+}
+
+/// The types that a function wants, in order; fewer than it has arguments where there is no telling.
+fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
+    use SqlType::{Float8, Int4, Numeric, Text, Timestamptz, Vector};
+    match name {
+        "round" | "trunc" if arguments == 2 => vec![Numeric(None), Int4],
+        "abs" | "acos" | "asin" | "atan" | "cbrt" | "ceil" | "ceiling" | "cos" | "degrees" | "exp"
+        | "floor" | "ln" | "log" | "radians" | "round" | "sign" | "sin" | "sqrt" | "tan" | "trunc" => {
+            vec![Float8]
+        }
+        "atan2" | "pow" | "power" => vec![Float8, Float8],
+        "chr" | "to_hex" => vec![Int4],
+        "left" | "repeat" | "right" => vec![Text, Int4],
+        "lpad" | "rpad" => vec![Text, Int4, Text],
+        "split_part" => vec![Text, Text, Int4],
+        "substr" | "substring" => vec![Text, Int4, Int4],
+        "date_trunc" => vec![Text, Timestamptz],
+        "cosine_distance" | "inner_product" | "l1_distance" | "l2_distance" => {
+            vec![Vector(None), Vector(None)]
+        }
+        "l2_normalize" | "vector_dims" | "vector_norm" => vec![Vector(None)],
+        "subvector" => vec![Vector(None), Int4, Int4],
+        "ascii" | "btrim" | "char_length" | "character_length" | "initcap" | "length" | "lower" | "ltrim"
+        | "md5" | "octet_length" | "replace" | "reverse" | "rtrim" | "starts_with" | "strpos"
+        | "translate" | "upper" => vec![Text; arguments],
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::sql::sqlparser::{dialect::PostgreSqlDialect, parser::Parser};
+
+    use super::*;
+
+    #[test]
+    fn arguments_give_parameters_their_types() {
+        let cases = [
+            ("coalesce($1, 7)", SqlType::Int4),
+            ("coalesce($1, 7, 2.5)", SqlType::Numeric(None)),
+            ("greatest(id + 1, $1)", SqlType::Int8),
+            ("nullif($1, 'x'::uuid)", SqlType::Uuid),
+            ("round($1, 2)", SqlType::Numeric(None)),
+            ("sqrt($1)", SqlType::Float8),
+            ("lower($1)", SqlType::Text),
+            ("id = ANY($1)", SqlType::Array(Box::new(SqlType::Int8))),
+            ("CASE WHEN true THEN $1 ELSE false END", SqlType::Bool),
+        ];
+        for (sql, expected) in cases {
+            let parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(sql);
+            let expr = parser.and_then(|mut parser| parser.parse_expr()).expect("a valid expression");
+            let mut parameters = ParameterTypes::default();
+            hint(&expr, &mut parameters, &|name: &str| (name == "id").then_some(SqlType::Int8));
+            assert_eq!(parameters.get(1), Some(&expected), "{sql}");
+        }
+    }
+}
