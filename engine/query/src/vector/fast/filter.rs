@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use datafusion::{
-    common::{DFSchemaRef, ParamValues},
+    common::{DFSchemaRef, ParamValues, tree_node::TreeNode},
     logical_expr::{Expr, LogicalPlan},
     physical_expr::create_physical_expr,
     scalar::ScalarValue,

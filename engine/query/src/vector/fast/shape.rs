@@ -10,7 +10,6 @@ use datafusion::sql::sqlparser::ast::{
 };
 use sepal_types::{ColumnId, Metric, TableDef, parse_vector};
 
-use crate::sql::strip_marker;
 
 /// LIMIT.
 #[derive(Clone, Copy, Debug)]
