@@ -73,6 +73,10 @@ pub struct DatabaseMetrics {
     pub key_cache: KeyCacheStats,
 }
 
+/// Bytes of stack for threads that parse, plan or run statements: trees of statements are walked by recursion, as
+/// deep as `sepal_query` lets them be. Address space until it is used.
+pub const PLANNING_STACK: usize = 64 << 20;
+
 impl Database {
     /// Makes the control data of a new directory. Errors: one is there already.
     pub fn init(data: &Path, root_key: Key) -> Result<()> {
@@ -94,6 +98,7 @@ impl Database {
         let workers = Builder::new_multi_thread()
             .worker_threads(options.threads.max(1))
             .thread_name("sepal-query")
+            .thread_stack_size(PLANNING_STACK)
             .enable_all()
             .build()
             .map_err(|problem| Error::bug(format!("the query workers do not start: {problem}")))?;

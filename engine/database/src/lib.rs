@@ -27,7 +27,7 @@ mod tenant;
 #[cfg(test)]
 mod tests;
 
-pub use database::{Database, DatabaseMetrics};
+pub use database::{Database, DatabaseMetrics, PLANNING_STACK};
 pub use options::DatabaseOptions;
 pub use session::{
     CancelToken, CopyIn, CopyOut, Notice, Outcome, Prepared, RowStream, Session, TransactionStatus,

@@ -87,6 +87,9 @@ pub fn arrow(error: ArrowError) -> Error {
             Error::new(SqlState::NumericValueOutOfRange, "value out of range").with_detail(message)
         }
         ArrowError::CastError(message) | ArrowError::ParseError(message) => {
+            if let Some(error) = out_of_range(&message) {
+                return error;
+            }
             Error::new(SqlState::InvalidTextRepresentation, message)
         }
         other => wording(&other.to_string(), SqlState::DataException),
@@ -198,6 +201,19 @@ fn set_widths(message: &str) -> Option<Error> {
     let operation = before.rsplit(' ').next()?;
     let message = format!("each {operation} query must have the same number of columns");
     Some(Error::new(SqlState::SyntaxError, message))
+}
+
+/// `value of 9223372036854775808 is out of range Int64`: a decimal that does not fit an integer.
+fn out_of_range(message: &str) -> Option<Error> {
+    let (_, data_type) = message.split_once(" is out of range ")?;
+    let number = match data_type.split_whitespace().next()? {
+        "Int16" => SqlType::Int2,
+        "Int32" => SqlType::Int4,
+        "Int64" => SqlType::Int8,
+        _ => return None,
+    };
+    let message = format!("{} out of range", number.display_name());
+    Some(Error::new(SqlState::NumericValueOutOfRange, message))
 }
 
 /// `Int32Array overflow on abs(-2147483648)`.

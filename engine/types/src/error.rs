@@ -112,6 +112,7 @@ sqlstates! {
     QueryCanceled "57014" Cancelled,
     ReadOnlySqlTransaction "25006" Refused,
     SerializationFailure "40001" Conflict,
+    StatementTooComplex "54001" Invalid,
     StringDataRightTruncation "22001" Invalid,
     SyntaxError "42601" Invalid,
     TooManyColumns "54011" Invalid,

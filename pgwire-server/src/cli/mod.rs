@@ -89,6 +89,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("sepal")
+        .thread_stack_size(sepal_database::PLANNING_STACK)
         .build()
         .map_err(|error| Failure::failed(format!("the runtime does not start: {error}")))
 }

@@ -98,7 +98,7 @@ impl<'q> Scorer<'q> {
     pub(crate) fn score(&self, row: &[f32]) -> f64 {
         match self.metric {
             Metric::L2 => f64::from(self.kernels.l2_squared(self.query, row)),
-            Metric::InnerProduct => -f64::from(self.kernels.dot(self.query, row)),
+            Metric::InnerProduct => plain_nan(-f64::from(self.kernels.dot(self.query, row))),
             Metric::L1 => f64::from(self.kernels.l1(self.query, row)),
             Metric::Cosine => {
                 let (dot, norm) = self.kernels.dot_norm(self.query, row);
@@ -146,7 +146,13 @@ pub(crate) fn prefetch(row: &[f32]) {
 #[inline]
 fn cosine_distance(dot: f32, norm_a: f32, norm_b: f32) -> f64 {
     let similarity = f64::from(dot) / (f64::from(norm_a) * f64::from(norm_b)).sqrt();
-    1.0 - similarity.clamp(-1.0, 1.0)
+    plain_nan(1.0 - similarity.clamp(-1.0, 1.0))
+}
+
+/// x86 gives 0/0 a sign bit, which a total order would sort before all numbers; Postgres sorts NaN last.
+#[inline]
+fn plain_nan(distance: f64) -> f64 {
+    if distance.is_nan() { f64::NAN } else { distance }
 }
 
 type Sum = unsafe fn(&[f32], &[f32]) -> f32;
@@ -176,7 +182,7 @@ impl Kernels {
     fn distance(&self, metric: Metric, a: &[f32], b: &[f32]) -> f64 {
         match metric {
             Metric::L2 => f64::from(self.l2_squared(a, b)).sqrt(),
-            Metric::InnerProduct => -f64::from(self.dot(a, b)),
+            Metric::InnerProduct => plain_nan(-f64::from(self.dot(a, b))),
             Metric::L1 => f64::from(self.l1(a, b)),
             Metric::Cosine => {
                 let (dot, norm_a, norm_b) = self.cosine(a, b);

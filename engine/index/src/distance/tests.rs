@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 use sepal_types::Metric;
 
-use super::{Kernels, Scorer, available, distance, distances, has_direction, kernel_level, norm};
+use super::{
+    KernelLevel, Kernels, Scorer, available, distance, distances, has_direction, kernel_level, norm,
+};
 
 /// `sum` and the sum of the terms' magnitudes, which bounds the rounding error of any order of additions.
 fn exactly(a: &[f32], b: &[f32], term: impl Fn(f64, f64) -> f64) -> (f64, f64) {
@@ -133,4 +135,15 @@ fn lengths_outside_f32_squares() {
 #[test]
 fn the_level_is_the_fastest_available() {
     assert_eq!(Some(kernel_level()), available().next().map(|kernels| kernels.name));
+}
+
+#[test]
+fn a_distance_that_is_no_number_sorts_last() {
+    for level in KernelLevel::available() {
+        let nan = level.distance(Metric::Cosine, &[0.0, 0.0], &[1.0, 2.0]);
+        assert!(nan.is_nan() && nan.is_sign_positive(), "{}", level.name());
+    }
+    let mut out = [0.0];
+    distances(Metric::Cosine, &[1.0, 2.0], &[0.0, 0.0], &mut out);
+    assert!(out[0].is_nan() && out[0].is_sign_positive());
 }

@@ -3,6 +3,7 @@
 //!
 //! Called by `database::Session` for every statement. Nothing here plans or runs anything.
 
+mod depth;
 mod hints;
 mod literals;
 mod names;

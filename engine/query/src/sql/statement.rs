@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::{
 };
 use sepal_types::{Error, Result, SqlState};
 
-use super::tokens;
+use super::{depth::check_depth, tokens};
 
 /// One statement of a query string.
 #[derive(Clone, Debug)]
@@ -84,6 +84,7 @@ fn parse_one(sql: &Arc<str>, mut tokens: Vec<TokenWithSpan>) -> Result<Statement
             {
                 first.token = Token::make_keyword("ROLLBACK");
             }
+            check_depth(&tokens)?;
             refuse_missing_relation(sql, &tokens)?;
             let mut statement = Parser::new(&PostgreSqlDialect {})
                 .with_tokens_with_locations(tokens.clone())

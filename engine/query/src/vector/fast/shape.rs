@@ -10,7 +10,6 @@ use datafusion::sql::sqlparser::ast::{
 };
 use sepal_types::{ColumnId, Metric, TableDef, parse_vector};
 
-
 /// LIMIT.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Count {
