@@ -79,7 +79,8 @@ pub struct ServerFlags {
     #[arg(long, value_name = "SECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shutdown_seconds: Option<u64>,
-    /// Which events are logged, as RUST_LOG writes it [default: RUST_LOG, else info; of dev and demo: warn] [env: SEPAL_LOG]
+    /// Which events are logged, as RUST_LOG writes it [default: RUST_LOG, else info; of dev and demo: warn] [env:
+    /// SEPAL_LOG]
     #[arg(long, value_name = "FILTER")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
