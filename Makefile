@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/sepal/target
 help: ## Tell what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## Build Sepal and watch it load, search, and hide 10,240 real embeddings
+demo: ## Build Sepal and watch it load, index, search and hide 10,240 real embeddings
 	@./setup
 	cargo run --release --quiet --bin sepal -- demo $(ARGS)
 
@@ -23,13 +23,16 @@ bench: ## Run the micro-benchmarks (ARGS=wal for those named so)
 	@./setup
 	cargo bench --workspace --bench micro $(ARGS)
 
-soak: ## Run the long tests too (kill -9 under load, 200 connections)
+soak: ## Run the product tests on the release build, with 100 rounds of kill -9 under load instead of 8
 	@./setup test
-	cargo nextest run --release --package sepal-tests --run-ignored all $(ARGS)
+	cargo build --release --workspace
+	SEPAL_CRASH_ROUNDS=$${SEPAL_CRASH_ROUNDS:-100} cargo nextest run --release --package sepal-tests $(ARGS)
 
-fuzz: ## Run the property tests with 50,000 cases each
+# Property tests that write a store at each case say themselves how many they run.
+fuzz: ## Run all tests on the release build, property tests with 50,000 cases each
 	@./setup test
+	cargo build --release --workspace
 	PROPTEST_CASES=50000 cargo nextest run --release --workspace $(ARGS)
 
-setup: ## Install what is missing, nothing else
+setup: ## Install what is missing for all of these, nothing else
 	@./setup test

@@ -1,7 +1,7 @@
 //! Do real drivers work? Runs the programs of `clients/` against Sepal, each as its users would.
 //!
 //! Drivers are looked for where `./setup test` puts them (`SEPAL_CLIENTS`, by default `~/.cache/sepal/clients`),
-//! then on the machine. One that is missing is skipped loudly; with `SEPAL_NO_SKIP` set, as in CI, that fails.
+//! then on the machine. One that is missing is skipped loudly; with `SEPAL_NO_SKIP` set, that fails.
 
 use std::{
     path::{Path, PathBuf},

@@ -1,7 +1,7 @@
 //! A Postgres client that sends any bytes: what no driver would.
 //!
-//! Used by `frames`, `auth` and `connections`. Blocking, one socket, no state but the stream. Messages to the
-//! server are built by hand, so a test can lie about every length and count.
+//! Used by `frames`, `protocol`, `survivor`, `auth` and `connections`. Blocking, one socket, no state but the
+//! stream. Messages to the server are built by hand, so a test can lie about every length and count.
 //!
 //! ```text
 //! type u8 | length u32 (itself and the body) | body

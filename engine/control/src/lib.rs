@@ -7,7 +7,7 @@
 //! Where each secret lives:
 //!
 //! ```text
-//! root key      a 0600 file outside the data directory ([`root_key`])
+//! root key      a 0600 file, best outside the data directory ([`root_key`])
 //!   ├ kek       wraps one random key per tenant; the wrapped form is in control.db
 //!   ├ values    seals names, labels, scopes, dates in control.db
 //!   ├ names     HMAC of a name: finds a row without storing the name

@@ -1,7 +1,8 @@
 //! The root key's file: 64 hexadecimal digits and a newline, readable by its owner alone.
 //!
-//! The process reads it once at start and `init` makes it. It belongs outside the data directory and its
-//! backups: who holds both can read everything; who loses it can read nothing.
+//! The process reads it once at start and `init` makes it, in the data directory unless told otherwise. It
+//! belongs outside that directory and its backups: who holds both can read everything; who loses it can read
+//! nothing.
 
 use std::{
     fs::{File, OpenOptions},

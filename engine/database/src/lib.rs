@@ -10,7 +10,9 @@
 //!
 //! # A query's way
 //! 1. [`Session::prepare`] plans once; [`Session::execute`] points the plan at the transaction's snapshot.
-//! 2. The plainest k-NN shape runs at once (`sepal_query::vector::FastKnn`), the rest through DataFusion.
+//! 2. What reads only catalogs goes to their evaluator (`sepal_query::catalog`), what reads no table is one row
+//!    (`sepal_query::planner::SingleRow`), the plainest k-NN shape runs at once (`sepal_query::vector::FastKnn`),
+//!    and the rest goes through DataFusion.
 //! 3. [`RowStream::next`] hands out batches of just the described types as the caller pulls.
 //!
 //! Nothing here knows a socket. No function takes two tenants.

@@ -1,6 +1,6 @@
 //! How the rows of a `COPY` statement are written: the statement's options, already checked.
 //!
-//! The planner fills it from `COPY … WITH (…)`; the protocol layer decodes and encodes by it. It holds no
+//! `database::Session` fills it from `COPY … WITH (…)`; the protocol layer decodes and encodes by it. It holds no
 //! rows and knows no type.
 
 /// The file format.

@@ -5,10 +5,11 @@
 //!
 //! # The journey of a query
 //! 1. [`sql::parse_statements`] repairs the tokens and parses.
-//! 2. [`catalog::rewrite`] makes clients' catalog queries plannable; [`sql::prepare_query`] says in DataFusion's
-//!    words what Postgres means and types the parameters.
-//! 3. [`vector::FastKnn::compile`] takes the plainest k-NN shape; everything else goes through
-//!    [`planner::Engine::plan`].
+//! 2. [`catalog::prepare`] takes a query that reads only catalogs and answers it whole. In others
+//!    [`catalog::rewrite`] makes what concerns catalogs plannable; [`sql::prepare_query`] says in DataFusion's words
+//!    what Postgres means and types the parameters.
+//! 3. [`planner::Engine::plan`] plans. [`vector::FastKnn::compile`] takes the plainest k-NN shape and
+//!    [`planner::SingleRow::compile`] a query without a table: their executions need no step 4.
 //! 4. [`planner::Engine::physical`] optimizes with the parameters filled in; `vector::rule` puts a
 //!    [`vector::TopK`] where an ORDER BY distance LIMIT k stands over a scan.
 //! 5. Batches stream; [`output::conform`] casts them to the described columns.

@@ -12,7 +12,7 @@ use super::failure::Failure;
 /// Which data directory.
 #[derive(Args, Serialize, Default)]
 pub struct DataFlags {
-    /// Data directory [env: SEPAL_DATA]
+    /// Data directory [default: sepal-data; of dev: sepal-dev; of demo: a temporary one] [env: SEPAL_DATA]
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
@@ -47,7 +47,7 @@ pub struct ServerFlags {
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root_key_file: Option<PathBuf>,
-    /// PEM certificate chain of your own
+    /// PEM certificate chain of your own [default: the one that init made]
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_cert: Option<PathBuf>,
@@ -63,23 +63,24 @@ pub struct ServerFlags {
     #[arg(long, value_name = "BOOL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls12: Option<bool>,
-    /// Connections in total
+    /// Connections in total [default: 1000]
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<u32>,
-    /// Connections of one tenant
+    /// Connections of one tenant [default: 400]
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections_per_tenant: Option<u32>,
-    /// Memory for opened columns, in MiB
+    /// Memory for opened columns of all tenants, in MiB [default: 1024]
     #[arg(long, value_name = "MIB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_mib: Option<u64>,
-    /// How long a shutdown waits for running statements
+    /// How long a shutdown waits for running statements [default: 10]
     #[arg(long, value_name = "SECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shutdown_seconds: Option<u64>,
-    /// Which events are logged, as RUST_LOG writes it [env: SEPAL_LOG]
+    /// Which events are logged, as RUST_LOG writes it [default: RUST_LOG, else info; of dev and demo: warn] [env:
+    /// SEPAL_LOG]
     #[arg(long, value_name = "FILTER")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,

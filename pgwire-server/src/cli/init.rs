@@ -3,7 +3,8 @@
 //! ```text
 //! DIR          0700
 //! DIR/root.key 0600  unless --root-key-file names another place
-//! DIR/tls/           the certificate that clients check
+//! DIR/tls/           the server's certificate and key, and the authority that clients check it by
+//! DIR/lock     0600  held by the process that has the directory open
 //! DIR/control.db     tenants and keys, values sealed; written last, so its presence means "made"
 //! ```
 //!

@@ -32,17 +32,19 @@ pub enum Scope {
 
 #[derive(Args)]
 pub struct Create {
+    /// Whose key it is
     #[arg(long, value_name = "TENANT")]
     tenant: String,
     /// Limit the key to one environment, which is made if need be [default: all of the tenant's]
     #[arg(long, value_name = "ENVIRONMENT")]
     environment: Option<String>,
+    /// Whether it may change anything
     #[arg(long, value_enum, default_value = "read-write")]
     scope: Scope,
     /// What the key is for
     #[arg(long, value_name = "TEXT", default_value = "")]
     label: String,
-    /// 12h, 90d, or never
+    /// How long it is valid: 30m, 12h, 90d, or never
     #[arg(long, value_name = "TIME", default_value = "90d", value_parser = lifetime)]
     expires: Lifetime,
     #[command(flatten)]
@@ -53,6 +55,7 @@ pub struct Create {
 
 #[derive(Args)]
 pub struct List {
+    /// Whose keys
     #[arg(long, value_name = "TENANT")]
     tenant: String,
     #[command(flatten)]
@@ -109,7 +112,7 @@ impl Create {
             ));
         }
         output::talk(&format!(
-            "This token is shown once: only a keyed hash of it is stored. Key id {}, {}.\nConnect with:\n  {line}",
+            "This token is shown once: it is not stored. Key id {}, {}.\nConnect with:\n  {line}",
             new.key.id,
             match new.key.expires_at {
                 Some(at) => format!("expires in {}", duration(at - now())),

@@ -15,17 +15,17 @@ use super::{
 
 #[derive(Subcommand)]
 pub enum Tenant {
-    /// Make a tenant, with keys and files of its own
+    /// Make a tenant, with an encryption key and files of its own
     Create(Create),
     /// List the tenants
     List(List),
-    /// Drop a tenant: its key is destroyed, its data is gone for good
+    /// Drop a tenant: its encryption key is destroyed, its data is gone for good
     Drop(DropTenant),
 }
 
 #[derive(Args)]
 pub struct Create {
-    /// Lower-case letters, digits and dashes
+    /// 1 to 63 lower-case letters, digits, dashes and underscores
     name: String,
     #[command(flatten)]
     data: DataFlags,
@@ -43,8 +43,9 @@ pub struct List {
 
 #[derive(Args)]
 pub struct DropTenant {
+    /// The tenant's name
     name: String,
-    /// Do not ask
+    /// Do not ask for the name again; needed where there is no terminal
     #[arg(long)]
     yes: bool,
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! Files whose permissions matter, written so that they never exist with wider ones.
 //!
-//! Used by `certificates`, `cli::root_key` and `cli::dev`.
+//! Used by `certificates`, `cli::init` and `cli::dev`.
 
 use std::{
     fs::{self, OpenOptions},

@@ -96,7 +96,7 @@ struct Story<'a> {
 impl Story<'_> {
     async fn start(&self) -> Result<(NewKey, NewKey), Failure> {
         self.heading("A server, and two tenants that do not know of each other");
-        println!("  data in {}, every file sealed", self.running.config.data.display());
+        println!("  data in {}; what tenants store there is sealed", self.running.config.data.display());
         println!(
             "  Postgres with TLS on {}, metrics on http://{}/metrics",
             self.running.pg, self.running.http

@@ -2,7 +2,7 @@
 //!
 //! Called by `session::run` within the startup timeout. A user that looks like a key id logs in by SCRAM, so
 //! its token never crosses the wire; any other user is a tenant's name and sends the whole token as password,
-//! over TLS. Every failed login gets the same answer, whatever was wrong.
+//! over TLS, or over loopback where plaintext is allowed. Every failed login gets the same answer, whatever was wrong.
 //!
 //! ```text
 //! key id   AuthenticationSASL → SASLInitialResponse → SASLContinue → SASLResponse → SASLFinal, Ok

@@ -1,4 +1,5 @@
-//! Functions that touch the session: `set_config` and `pg_sleep`, and `set_limit`-like no-ops of clients.
+//! Functions that touch the session: `set_config`, `pg_sleep`, and `pg_advisory_unlock_all`, which asyncpg sends
+//! and which does nothing.
 //!
 //! `current_setting` and the other readers are the catalog's.
 

@@ -1,8 +1,9 @@
-//! `knn(table, column, query, k [, filter => '…'] [, ef_search => n])` as a relation.
+//! `knn(table, column, query, k [, filter => '…'] [, ef_search => n])` as a relation. `generate_series` in FROM
+//! comes by here too, on its way to `series`.
 //!
-//! Returns the table's columns and `distance`, nearest first. The filter is applied before the search: only
-//! qualifying rows compete. It is planned here rather than as a DataFusion table function, because its first
-//! two arguments are names and its query may be a parameter.
+//! Returns the table's columns and `distance`, nearest first, by the metric of the column's first vector index (L2
+//! without one). The filter is applied before the search: only qualifying rows compete. It is planned here rather
+//! than as a DataFusion table function, because its first two arguments are names and its query may be a parameter.
 
 use datafusion::{
     common::{DFSchema, ScalarValue, TableReference},
