@@ -9,16 +9,19 @@ use sepal_types::{Error, Result, SqlState};
 
 use super::tokens::is_significant;
 
-/// Operators, joins and set operations one inside the other. The threads that plan have stacks for several times
-/// as many (`database`, `cli`).
+/// Conditions of one AND and OR, one inside the other. The threads that plan have stacks for several times as many
+/// (`database`, `cli`).
 const DEEPEST: u32 = 2_000;
-/// A relation inside another costs a walk several frames more than an operator does.
-const RELATION: u32 = 8;
+/// Any other operator, join or set operation costs a walk more frames, and planning more time: it resolves the
+/// types of what is below at every level.
+const HEAVY: u32 = 8;
 
-/// What one pair of parentheses holds.
+/// What one pair of parentheses holds, in units of one condition.
 #[derive(Default)]
 struct Level {
-    /// Operators since the last comma.
+    /// AND and OR since the last comma.
+    conditions: u32,
+    /// Other operators since the last comma, AND or OR.
     operators: u32,
     /// Joins, set operations, CTEs.
     relations: u32,
@@ -26,41 +29,49 @@ struct Level {
     comma_nests: bool,
 }
 
+impl Level {
+    fn depth(&self) -> u32 {
+        self.conditions + self.operators + self.relations
+    }
+}
+
 /// Errors: 54001.
 pub fn check_depth(tokens: &[TokenWithSpan]) -> Result<()> {
     let mut levels = vec![Level::default()];
-    let mut depth: u32 = 0;
+    // Of the levels around the last one.
+    let mut outer: u32 = 0;
     for token in tokens.iter().filter(|token| is_significant(token)) {
         let Some(level) = levels.last_mut() else {
             // More closed than opened: the parser says so.
             return Ok(());
         };
         match &token.token {
-            Token::LParen => levels.push(Level::default()),
-            Token::RParen => {
-                depth -= level.operators + level.relations;
-                levels.pop();
+            Token::LParen => {
+                outer += level.depth();
+                levels.push(Level::default());
                 continue;
             }
-            Token::Comma if level.comma_nests => {
-                level.relations += RELATION;
-                depth += RELATION;
+            Token::RParen => {
+                levels.pop();
+                outer -= levels.last().map_or(outer, Level::depth);
+                continue;
             }
+            Token::Comma if level.comma_nests => level.relations += HEAVY,
             Token::Comma => {
-                depth -= level.operators;
                 level.operators = 0;
+                level.conditions = 0;
             }
             Token::Word(word) if word.quote_style.is_none() => match word.value.to_ascii_uppercase().as_str()
             {
-                "AND" | "OR" | "IS" | "ISNULL" | "NOTNULL" | "LIKE" | "ILIKE" | "IN" | "BETWEEN"
-                | "COLLATE" | "AT" | "SIMILAR" | "OPERATOR" => {
-                    level.operators += 1;
-                    depth += 1;
+                "AND" | "OR" => {
+                    level.operators = 0;
+                    level.conditions += 1;
                 }
-                "JOIN" | "UNION" | "EXCEPT" | "INTERSECT" => {
-                    level.relations += RELATION;
-                    depth += RELATION;
+                "IS" | "ISNULL" | "NOTNULL" | "LIKE" | "ILIKE" | "IN" | "BETWEEN" | "COLLATE" | "AT"
+                | "SIMILAR" => {
+                    level.operators += HEAVY;
                 }
+                "JOIN" | "UNION" | "EXCEPT" | "INTERSECT" => level.relations += HEAVY,
                 "FROM" | "WITH" | "USING" => level.comma_nests = true,
                 "SELECT" | "WHERE" | "GROUP" | "HAVING" | "WINDOW" | "ORDER" | "LIMIT" | "SET"
                 | "RETURNING" | "VALUES" => level.comma_nests = false,
@@ -76,16 +87,14 @@ pub fn check_depth(tokens: &[TokenWithSpan]) -> Result<()> {
             | Token::Placeholder(_)
             | Token::Period
             | Token::RBracket => {}
-            _ => {
-                level.operators += 1;
-                depth += 1;
-            }
+            _ => level.operators += HEAVY,
         }
+        let depth = outer + level.depth();
         if depth > DEEPEST {
             return Err(Error::new(SqlState::StatementTooComplex, "stack depth limit exceeded").with_hint(format!(
-                "The statement nests more than {DEEPEST} operators, or {} joins or UNIONs. Write a long OR as IN (…) or = ANY ($1), \
+                "The statement nests more than {DEEPEST} conditions, or {} operators, joins or UNIONs. Write a long OR as IN (…) or = ANY ($1), \
                  and load many rows with VALUES or COPY.",
-                DEEPEST / RELATION
+                DEEPEST / HEAVY
             )));
         }
     }
