@@ -11,7 +11,7 @@ help: ## Tell what there is
 
 demo: ## Build Sepal and watch it load, index, search and hide 10,240 real embeddings
 	@./setup
-	cargo run --release --quiet --bin sepal -- demo $(ARGS)
+	cargo run --profile demo --bin sepal -- demo $(ARGS)
 
 test: ## Build everything and run every test
 	@./setup test
