@@ -46,7 +46,7 @@ pub(super) fn create(
     }
     // A creation that was killed may have left directories whose names are not durable yet.
     for directory in paths.root().ancestors().take(3).filter(|path| !path.as_os_str().is_empty()) {
-        disk.sync_directory("directory", directory)?;
+        disk.sync_directory("directory", &disk.open_directory("directory", directory)?)?;
     }
     clear_unfinished(&disk, &paths)?;
     let start = WalStart { number: 1, base_lsn: Lsn(0), previous_length: 0 };
