@@ -4,7 +4,7 @@
 //! directly; `fast` runs the plainest shape without DataFusion. All end in [`search`], which asks each chunk's
 //! index, or scans the chunk exactly where there is none, and merges.
 //!
-//! An approximate index never changes which rows qualify (docs/architecture.md, invariant 11): filters,
+//! An approximate index never changes which rows qualify (docs/architecture.md, invariant 9): filters,
 //! deletions and snapshots are applied before a row may compete, and LIMIT is filled whenever enough rows
 //! qualify.
 
@@ -27,7 +27,7 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::SqlType;
 
-pub use cache::IndexCache;
+pub use cache::{IndexCache, IndexMemory};
 pub use exec::{KnnExec, TopKPlanner};
 pub use fast::FastKnn;
 pub use fetch::{distances, fetch};

@@ -80,6 +80,7 @@ pub(super) fn open(
         tenant_key: &context.tenant_key,
         from: manifest.wal_from,
         lsn: manifest.lsn,
+        end: context.options.log_end,
     };
     let recovered = recover(&replay, |file, lsn, payload| opened.replay(file, lsn, &payload))?;
     let start = WalStart {
