@@ -15,7 +15,7 @@ use crate::{ControlError, control_error::Result, vault::Vault};
 
 /// Written to the file's header; told by `file control.db`.
 const APPLICATION_ID: i64 = 0x5345_504c;
-/// Rises with every change of the tables or of what is sealed in them.
+/// Rises with every change of the tables or of what is sealed in them, but not with a field that has a default.
 const FORMAT: i64 = 1;
 const CANARY: &[u8] = b"sepal control database";
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use sepal_crypto::{Aad, Key, random_bytes};
-use sepal_types::TenantId;
+use sepal_types::{LogEnd, TenantId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -28,9 +28,20 @@ pub struct Environment {
     pub created_at: i64,
 }
 
-/// The sealed part of a tenant's or an environment's row.
+/// The sealed part of a tenant's row. Fields are only ever added, with a default.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct NamedBody {
+pub(crate) struct TenantBody {
+    pub(crate) name: String,
+    pub(crate) created_at: i64,
+    /// How far the log of the tenant's store reached when the store was last opened or closed. `None`: no store was
+    /// ever made.
+    #[serde(default)]
+    pub(crate) log_end: Option<LogEnd>,
+}
+
+/// The sealed part of an environment's row.
+#[derive(Serialize, Deserialize)]
+struct EnvironmentBody {
     name: String,
     created_at: i64,
 }
@@ -100,6 +111,26 @@ impl Control {
         self.vault.unwrap_tenant_key(tenant, &wrapped.ok_or_else(|| no_tenant(tenant))?)
     }
 
+    /// What [`Self::note_log_end`] wrote last; `None` for a tenant that has no store yet. A store that was made and is
+    /// not there, or whose log ends before, has lost data.
+    pub fn log_end(&self, tenant: TenantId) -> Result<Option<LogEnd>> {
+        Ok(read_body(&self.database.lock(), &self.vault, tenant)?.1.log_end)
+    }
+
+    /// Remembers that the tenant has a store, and how far its log reaches. Durable on return.
+    pub fn note_log_end(&self, tenant: TenantId, end: LogEnd) -> Result<()> {
+        let mut database = self.database.lock();
+        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let (mac, body) = read_body(&transaction, &self.vault, tenant)?;
+        let body = TenantBody { log_end: Some(end), ..body };
+        transaction.execute(
+            "UPDATE tenants SET body = ?2 WHERE id = ?1",
+            params![tenant.as_bytes(), self.vault.seal_json(tenant_aad(tenant, &mac), &body)],
+        )?;
+        transaction.commit()?;
+        Ok(())
+    }
+
     /// Makes an environment.
     pub fn create_environment(&self, tenant: TenantId, name: &EnvironmentName) -> Result<Environment> {
         let created_at = self.clock.unix_seconds();
@@ -122,7 +153,7 @@ impl Control {
             database.prepare_cached("SELECT name_mac, body FROM environments WHERE tenant = ?1")?;
         let rows = statement.query_and_then(params![tenant.as_bytes()], |row| -> Result<Environment> {
             let (mac, sealed): ([u8; 32], Vec<u8>) = (row.get(0)?, row.get(1)?);
-            let body: NamedBody =
+            let body: EnvironmentBody =
                 self.vault.open_json("an environment", environment_aad(tenant, &mac), &sealed)?;
             Ok(Environment { name: EnvironmentName::parse(&body.name)?, created_at: body.created_at })
         })?;
@@ -137,7 +168,7 @@ impl Control {
     }
 }
 
-/// A tenant's body as its row holds it.
+/// A new tenant's body as its row holds it.
 pub(crate) fn seal_tenant(
     vault: &Vault,
     id: TenantId,
@@ -145,11 +176,12 @@ pub(crate) fn seal_tenant(
     name: &str,
     created_at: i64,
 ) -> Vec<u8> {
-    vault.seal_json(tenant_aad(id, mac), &NamedBody { name: name.to_owned(), created_at })
+    let body = TenantBody { name: name.to_owned(), created_at, log_end: None };
+    vault.seal_json(tenant_aad(id, mac), &body)
 }
 
 pub(crate) fn open_tenant(vault: &Vault, id: TenantId, mac: &[u8; 32], sealed: &[u8]) -> Result<Tenant> {
-    let body: NamedBody = vault.open_json("a tenant", tenant_aad(id, mac), sealed)?;
+    let body: TenantBody = vault.open_json("a tenant", tenant_aad(id, mac), sealed)?;
     Ok(Tenant { id, name: TenantName::parse(&body.name)?, created_at: body.created_at })
 }
 
@@ -182,6 +214,15 @@ fn read_tenant(row: &Row<'_>, vault: &Vault) -> Result<Tenant> {
     open_tenant(vault, TenantId(id), &mac, &sealed)
 }
 
+/// The HMAC that a tenant's body is bound to, and the body.
+fn read_body(database: &Connection, vault: &Vault, tenant: TenantId) -> Result<([u8; 32], TenantBody)> {
+    let mut statement = database.prepare_cached("SELECT name_mac, body FROM tenants WHERE id = ?1")?;
+    let row: Option<([u8; 32], Vec<u8>)> =
+        statement.query_row(params![tenant.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let (mac, sealed) = row.ok_or_else(|| no_tenant(tenant))?;
+    Ok((mac, vault.open_json("a tenant", tenant_aad(tenant, &mac), &sealed)?))
+}
+
 fn insert_environment(
     database: &Connection,
     vault: &Vault,
@@ -190,7 +231,7 @@ fn insert_environment(
     created_at: i64,
 ) -> Result<()> {
     let mac = vault.environment_mac(tenant, name);
-    let body = NamedBody { name: name.to_string(), created_at };
+    let body = EnvironmentBody { name: name.to_string(), created_at };
     database.execute(
         "INSERT INTO environments (tenant, name_mac, body) VALUES (?1, ?2, ?3)",
         params![tenant.as_bytes(), mac, vault.seal_json(environment_aad(tenant, &mac), &body)],

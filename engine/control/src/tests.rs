@@ -11,6 +11,7 @@ use std::{
 };
 
 use sepal_crypto::Key;
+use sepal_types::{LogEnd, TenantId};
 use tempfile::TempDir;
 
 use crate::*;
@@ -212,6 +213,45 @@ fn tenants_come_and_go() {
     let reborn = fixture.tenant("beta");
     assert_ne!(reborn.id, beta.id, "a name may return, an id never");
     assert_ne!(control.tenant_key(reborn.id).unwrap().expose(), keys[1].expose());
+}
+
+/// Bodies of older files lack the field.
+#[test]
+fn a_tenants_body_is_golden() {
+    let full = r#"{"name":"acme","created_at":7,"log_end":{"file":3,"bytes":160}}"#;
+    let body: crate::tenants::TenantBody = serde_json::from_str(full).unwrap();
+    assert_eq!(body.log_end, Some(LogEnd { file: 3, bytes: 160 }));
+    assert_eq!(serde_json::to_string(&body).unwrap(), full);
+    let old: crate::tenants::TenantBody = serde_json::from_str(r#"{"name":"acme","created_at":7}"#).unwrap();
+    assert_eq!((old.name.as_str(), old.created_at, old.log_end), ("acme", 7, None));
+}
+
+#[test]
+fn the_end_of_a_log_is_remembered() {
+    let fixture = Fixture::new();
+    let control = &fixture.control;
+    let (acme, other) = (fixture.tenant("acme"), fixture.tenant("other"));
+    let (_, token) = fixture.key(&acme);
+    assert_eq!(control.log_end(acme.id).unwrap(), None);
+    let ends = [LogEnd { file: 1, bytes: 160 }, LogEnd { file: 9, bytes: 5_000 }];
+    for end in ends {
+        control.note_log_end(acme.id, end).unwrap();
+        assert_eq!(control.log_end(acme.id).unwrap(), Some(end));
+    }
+    assert_eq!(control.log_end(other.id).unwrap(), None);
+    assert_eq!(control.tenant_by_name("acme").unwrap(), Some(acme.clone()), "the rest of the row stays");
+    assert!(control.authenticate_token(token.expose()).is_ok());
+    control.drop_tenant("acme").unwrap();
+    for error in [control.log_end(acme.id).unwrap_err(), control.note_log_end(acme.id, ends[0]).unwrap_err()]
+    {
+        assert!(matches!(error, ControlError::NotFound { .. }), "{error}");
+    }
+    let (path, root, options) = (fixture.path(), fixture.root.clone(), fixture.options());
+    control.note_log_end(other.id, ends[1]).unwrap();
+    drop(fixture.control);
+    let again = Control::open(&path, &root, options).unwrap();
+    assert_eq!(again.log_end(other.id).unwrap(), Some(ends[1]));
+    assert!(again.log_end(TenantId([1; 16])).is_err());
 }
 
 /// Crypto-shred: the wrapped key's bytes are gone from the file, not only its row.

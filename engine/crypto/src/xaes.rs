@@ -58,19 +58,20 @@ pub(crate) fn seal_with_nonce(key: &Key, nonce: &[u8; NONCE_BYTES], aad: &[u8], 
 /// The one-message key and the 96-bit nonce: CMAC-AES256 as an SP 800-108r1 counter KDF, three AES calls.
 fn derive(key: &Key, nonce: &[u8; NONCE_BYTES]) -> (Zeroizing<[u8; 32]>, [u8; 12]) {
     let cipher = Aes256::new(key.expose().into());
-    let mut zero = [0; 16];
-    cipher.encrypt_block((&mut zero).into());
-    let subkey_mask = Zeroizing::new(double(zero));
+    // Every block on the way gives the subkey away.
+    let mut zero = Zeroizing::new([0_u8; 16]);
+    cipher.encrypt_block((&mut *zero).into());
+    let subkey_mask = double(&zero);
 
     let mut derived = Zeroizing::new([0; 32]);
     for (half, counter) in derived.chunks_exact_mut(16).zip(1u8..) {
-        let mut block = [0; 16];
+        let mut block = Zeroizing::new([0_u8; 16]);
         block[1] = counter;
         block[2] = b'X';
         block[4..].copy_from_slice(&nonce[..12]);
         block.iter_mut().zip(subkey_mask.iter()).for_each(|(byte, mask)| *byte ^= mask);
-        cipher.encrypt_block((&mut block).into());
-        half.copy_from_slice(&block);
+        cipher.encrypt_block((&mut *block).into());
+        half.copy_from_slice(block.as_slice());
     }
     let mut short_nonce = [0; 12];
     short_nonce.copy_from_slice(&nonce[12..]);
@@ -78,9 +79,9 @@ fn derive(key: &Key, nonce: &[u8; NONCE_BYTES]) -> (Zeroizing<[u8; 32]>, [u8; 12
 }
 
 /// Times x in GF(2^128) with CMAC's bit order (SP 800-38B, 6.1), without a branch on the secret's top bit.
-fn double(block: [u8; 16]) -> [u8; 16] {
-    let number = u128::from_be_bytes(block);
-    ((number << 1) ^ ((number >> 127) * 0b1000_0111)).to_be_bytes()
+fn double(block: &[u8; 16]) -> Zeroizing<[u8; 16]> {
+    let number = Zeroizing::new(u128::from_be_bytes(*block));
+    Zeroizing::new(((*number << 1) ^ ((*number >> 127) * 0b1000_0111)).to_be_bytes())
 }
 
 #[cfg(test)]

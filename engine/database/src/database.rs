@@ -13,7 +13,6 @@ use std::{
 use parking_lot::Mutex;
 use sepal_control::{Control, ControlOptions, DEFAULT_ENVIRONMENT, KeyCacheStats, Principal};
 use sepal_crypto::Key;
-use sepal_storage::ColumnCache;
 use sepal_types::{Error, Result, SqlState, TenantId};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -25,7 +24,7 @@ use crate::{
     maintain,
     options::DatabaseOptions,
     session::Session,
-    tenant::{OpenTenant, directory},
+    tenant::{Caches, OpenTenant, directory},
 };
 
 /// How often revocations by other processes are looked for. A session asks for its key every half second, so a
@@ -39,7 +38,7 @@ const LAST_USED_PATROLS: u32 = 240;
 pub struct Database {
     options: DatabaseOptions,
     control: Control,
-    cache: Arc<ColumnCache>,
+    caches: Caches,
     tenants: Mutex<HashMap<TenantId, Arc<OnceCell<Arc<OpenTenant>>>>>,
     next_pid: AtomicI32,
     started_us: i64,
@@ -105,7 +104,7 @@ impl Database {
         lock.announce()?;
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Arc::new(Self {
-            cache: ColumnCache::new(options.cache_bytes / 2),
+            caches: Caches::new(options.cache_bytes),
             control,
             tenants: Mutex::default(),
             next_pid: AtomicI32::new(1),
@@ -183,8 +182,13 @@ impl Database {
                 let workers = workers.ok_or_else(|| Error::bug("the query workers are gone"))?;
                 let owner = Arc::clone(&database);
                 let opened = tokio::task::spawn_blocking(move || {
-                    let key = owner.control.tenant_key(id)?;
-                    OpenTenant::open(id, key, &owner.options, &owner.cache, workers, Arc::clone(&owner.lock))
+                    let (key, end) = (owner.control.tenant_key(id)?, owner.control.log_end(id)?);
+                    let lock = Arc::clone(&owner.lock);
+                    let tenant =
+                        OpenTenant::open(id, key, end, &owner.options, &owner.caches, workers, lock)?;
+                    // Before the first write: from now on the store and its new log file must be there.
+                    owner.control.note_log_end(id, tenant.store.log_end())?;
+                    Ok::<_, Error>(tenant)
                 });
                 let tenant = opened
                     .await
@@ -217,14 +221,16 @@ impl Database {
         let id = tokio::task::spawn_blocking(move || database.control.drop_tenant(&name))
             .await
             .map_err(|problem| Error::bug(format!("dropping a tenant panicked: {problem}")))??;
-        let open = self.tenants.lock().remove(&id);
-        if let Some(tenant) = open.as_ref().and_then(|cell| cell.get()) {
+        let cell = self.tenants.lock().remove(&id).unwrap_or_default();
+        // Waits for one that is being opened. Nobody opens it afterwards, for want of its key.
+        let opened = cell.get_or_try_init(|| async { Err::<Arc<OpenTenant>, ()>(()) }).await;
+        if let Ok(tenant) = opened {
             // A checkpoint that went on would write beside the removal. How the log closed does not matter now.
             if let Err(error) = Arc::clone(tenant).close().await {
                 tracing::debug!(tenant = %id, %error, "the dropped tenant's log");
             }
         }
-        self.cache.forget_tenant(id);
+        self.caches.forget_tenant(id);
         let path = directory(&self.options.data_dir, id);
         let removed = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&path) {
             Err(problem) if problem.kind() != std::io::ErrorKind::NotFound => Err(Error::new(
@@ -239,16 +245,15 @@ impl Database {
     }
 
     pub fn metrics(&self) -> DatabaseMetrics {
-        let tenants: Vec<Arc<OpenTenant>> =
-            self.tenants.lock().values().filter_map(|cell| cell.get().cloned()).collect();
-        let (hits, misses) = self.cache.hits_and_misses();
+        let columns = &self.caches.columns;
+        let (hits, misses) = columns.hits_and_misses();
         DatabaseMetrics {
-            open_tenants: tenants.len(),
-            cache_used_bytes: self.cache.used_bytes(),
-            cache_budget_bytes: self.cache.budget_bytes(),
+            open_tenants: self.tenants.lock().values().filter(|cell| cell.initialized()).count(),
+            cache_used_bytes: columns.used_bytes(),
+            cache_budget_bytes: columns.budget_bytes(),
             column_cache_hits: hits,
             column_cache_misses: misses,
-            index_bytes: tenants.iter().map(|tenant| tenant.indexes.bytes()).sum(),
+            index_bytes: self.caches.indexes.bytes(),
             key_cache: self.control.key_cache_stats(),
         }
     }
@@ -262,7 +267,10 @@ impl Database {
         tenants.iter().for_each(|tenant| tenant.begin_close());
         for tenant in tenants {
             let id = tenant.id;
-            if let Err(error) = tenant.close().await {
+            let closed = Arc::clone(&tenant).close().await;
+            // Nothing is appended any more: whatever is missing of this at the next start was lost.
+            let noted = closed.and_then(|()| Ok(self.control.note_log_end(id, tenant.store.log_end())?));
+            if let Err(error) = noted {
                 tracing::error!(tenant = %id, %error, "a tenant's log did not close cleanly");
             }
         }

@@ -11,9 +11,12 @@ use std::{
 
 use parking_lot::Mutex;
 use sepal_crypto::Key;
-use sepal_query::{planner::Engine, vector::IndexCache};
+use sepal_query::{
+    planner::Engine,
+    vector::{IndexCache, IndexMemory},
+};
 use sepal_storage::{ColumnCache, Op, StoreOptions, TenantStore};
-use sepal_types::{Error, Result, SqlState, TableId, TenantId};
+use sepal_types::{Error, LogEnd, Result, SqlState, TableId, TenantId};
 use tokio::{runtime::Handle, sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +46,26 @@ pub struct OpenTenant {
     _lock: Arc<DirectoryLock>,
 }
 
+/// What all tenants hold in memory together.
+#[derive(Clone)]
+pub struct Caches {
+    pub columns: Arc<ColumnCache>,
+    pub indexes: Arc<IndexMemory>,
+}
+
+impl Caches {
+    /// Half of the budget each.
+    pub fn new(budget_bytes: usize) -> Self {
+        let half = budget_bytes / 2;
+        Self { columns: ColumnCache::new(half), indexes: Arc::new(IndexMemory::new(half)) }
+    }
+
+    pub fn forget_tenant(&self, tenant: TenantId) {
+        self.columns.forget_tenant(tenant);
+        self.indexes.forget_tenant(tenant);
+    }
+}
+
 /// Where a tenant's files are.
 pub fn directory(data: &Path, tenant: TenantId) -> PathBuf {
     data.join("tenants").join(tenant.to_string())
@@ -51,22 +74,29 @@ pub fn directory(data: &Path, tenant: TenantId) -> PathBuf {
 impl OpenTenant {
     /// Opens the store, replaying its log; makes it when the tenant has none yet, or one whose making a crash cut
     /// short. An index whose build a crash cut short is dropped.
+    ///
+    /// `log_end`: what control remembers of the store, `None` if it was never made. Errors: XX001 for damage, and for
+    /// a store that was made and is not there, or whose log does not reach as far any more.
     pub fn open(
         id: TenantId,
         key: Key,
+        log_end: Option<LogEnd>,
         options: &DatabaseOptions,
-        cache: &Arc<ColumnCache>,
+        caches: &Caches,
         workers: Handle,
         lock: Arc<DirectoryLock>,
     ) -> Result<Arc<Self>> {
         let directory = directory(&options.data_dir, id);
         let store_options = StoreOptions {
-            cache: Arc::clone(cache),
+            cache: Arc::clone(&caches.columns),
             wal_segment_bytes: options.wal_segment_bytes,
+            log_end,
             fault: None,
         };
         let store = if TenantStore::is_made(&directory)? {
             TenantStore::open(&directory, id, key, store_options)?
+        } else if log_end.is_some() {
+            return Err(lost(id, &directory));
         } else {
             // Makes the directories above it too, and their names durable.
             TenantStore::create(&directory, id, key, store_options)?
@@ -76,7 +106,7 @@ impl OpenTenant {
             id,
             store,
             engine: Engine::new(options.query_memory_bytes, options.threads, workers)?,
-            indexes: Arc::new(IndexCache::new(options.cache_bytes / 2)),
+            indexes: Arc::new(IndexCache::new(id, Arc::clone(&caches.indexes))),
             builds: Arc::default(),
             definitions: AtomicU64::new(0),
             work: Notify::new(),
@@ -153,6 +183,19 @@ impl OpenTenant {
         }
         Ok(())
     }
+}
+
+/// A store that is gone. Making it anew would hide that: the tenant would look as if it had never had a row. The
+/// client learns no more than the path within the data directory.
+fn lost(tenant: TenantId, directory: &Path) -> Error {
+    tracing::error!(%tenant, path = %directory.display(), "the tenant's store is gone");
+    Error::new(
+        SqlState::DataCorrupted,
+        format!("tenants/{tenant} is missing, or its manifest is: the tenant's data was there before"),
+    )
+    .with_hint(
+        "Restore the directory from a backup. To begin with nothing, drop the tenant and create it again.",
+    )
 }
 
 /// A crash during CREATE INDEX or REINDEX leaves an index that is not usable and that nobody builds. As after a

@@ -106,7 +106,7 @@ pub(crate) fn check_length(path: &std::path::Path, expected: u64) -> Result<(), 
     if found == expected { Ok(()) } else { Err(wrong_length(path, expected, found)) }
 }
 
-fn wrong_length(path: &std::path::Path, expected: u64, found: u64) -> StoreError {
+pub(crate) fn wrong_length(path: &std::path::Path, expected: u64, found: u64) -> StoreError {
     StoreError::corrupt(&show(path), format!("{found} bytes, the manifest says {expected}"))
 }
 

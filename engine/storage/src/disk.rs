@@ -8,7 +8,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{FileExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -25,7 +25,7 @@ pub struct Fault {
 /// Called before every step that changes the disk. Production passes none.
 ///
 /// Points are named `<what>.<step>`: `wal`, `wal-header`, `manifest`, `segment`, `blob`, `directory` with `write`,
-/// `sync`, `truncate`, `rename`, `sync_directory`, `remove`.
+/// `create`, `sync`, `truncate`, `rename`, `open_directory`, `sync_directory`, `remove`.
 pub trait FaultInjector: Send + Sync {
     /// `Err` makes the step fail; `bytes` is the size of a write, 0 otherwise.
     fn before(&self, point: &str, bytes: usize) -> Result<(), Fault>;
@@ -38,6 +38,13 @@ pub(crate) enum PublishError {
     Before(StoreError),
     /// The file may or may not exist after a restart: the store must stop before it contradicts one of the two.
     Unknown(StoreError),
+}
+
+/// A directory that is open, to be synced after a step. It is opened before that step: a process that has run out of
+/// descriptors then fails while nothing has happened yet, and not between the step and its sync.
+pub(crate) struct Directory {
+    file: File,
+    path: PathBuf,
 }
 
 /// The file system with an optional saboteur.
@@ -63,7 +70,7 @@ impl Disk {
             .and_then(|()| fs::create_dir(path))
             .map_err(|error| io_error("create", path, &error))?;
         match path.parent() {
-            Some(parent) => self.sync_directory("directory", parent),
+            Some(parent) => self.sync_directory("directory", &self.open_directory("directory", parent)?),
             None => Ok(()),
         }
     }
@@ -96,23 +103,39 @@ impl Disk {
         file.set_len(length)
     }
 
-    pub(crate) fn sync_directory(&self, what: &str, path: &Path) -> Result<(), StoreError> {
-        self.reach(&format!("{what}.sync_directory"), 0)
-            .and_then(|()| File::open(path)?.sync_all())
-            .map_err(|error| io_error("sync", path, &error))
+    /// Changes nothing: a failure may be tried again, as one of [`Self::sync_directory`] may not.
+    pub(crate) fn open_directory(&self, what: &str, path: &Path) -> Result<Directory, StoreError> {
+        self.reach(&format!("{what}.open_directory"), 0)
+            .and_then(|()| File::open(path))
+            .map(|file| Directory { file, path: path.to_owned() })
+            .map_err(|error| io_error("open", path, &error))
     }
 
-    /// Makes a file appear whole or not at all: written beside, made durable, renamed, name made durable.
-    pub(crate) fn publish(&self, what: &'static str, path: &Path, bytes: &[u8]) -> Result<(), PublishError> {
+    pub(crate) fn sync_directory(&self, what: &str, directory: &Directory) -> Result<(), StoreError> {
+        self.reach(&format!("{what}.sync_directory"), 0)
+            .and_then(|()| directory.file.sync_all())
+            .map_err(|error| io_error("sync", &directory.path, &error))
+    }
+
+    /// Makes a file appear whole or not at all: written beside, made durable, renamed, name made durable. The file
+    /// stays open for more.
+    pub(crate) fn publish(
+        &self,
+        what: &'static str,
+        path: &Path,
+        bytes: &[u8],
+    ) -> Result<File, PublishError> {
+        let directory = path.parent().unwrap_or(path);
+        let directory = self.open_directory(what, directory).map_err(PublishError::Before)?;
         let beside = path.with_extension("tmp");
         // One from an attempt that failed before its rename may lie there.
         self.remove(what, &beside).map_err(PublishError::Before)?;
-        self.write_new(what, &beside, bytes).map_err(PublishError::Before)?;
+        let file = self.write_new(what, &beside, bytes).map_err(PublishError::Before)?;
         self.reach(&format!("{what}.rename"), 0)
             .and_then(|()| fs::rename(&beside, path))
             .map_err(|error| PublishError::Unknown(io_error("rename", &beside, &error)))?;
-        let directory = path.parent().unwrap_or(path);
-        self.sync_directory(what, directory).map_err(PublishError::Unknown)
+        self.sync_directory(what, &directory).map_err(PublishError::Unknown)?;
+        Ok(file)
     }
 
     /// Removes a file; one that is gone already is fine.
@@ -125,16 +148,21 @@ impl Disk {
 
     /// Writes a new file and makes its bytes durable. Its name is durable only after [`Self::sync_directory`].
     /// A file that could not be finished is removed again, to give back its room.
-    pub(crate) fn write_new(&self, what: &'static str, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    pub(crate) fn write_new(
+        &self,
+        what: &'static str,
+        path: &Path,
+        bytes: &[u8],
+    ) -> Result<File, StoreError> {
         let mut file = self.stream(what, path)?;
         let written = file
             .write_all(bytes)
             .map_err(|error| io_error("write", path, &error))
-            .and_then(|()| file.finish());
+            .and_then(|()| file.finish_open());
         if written.is_err() {
             self.discard(what, path);
         }
-        written.map(drop)
+        written.map(|(file, _)| file)
     }
 
     /// A new file to stream into, through a buffer of 1 MiB.
@@ -167,18 +195,22 @@ pub(crate) struct NewFile {
     disk: Disk,
     what: &'static str,
     file: File,
-    path: std::path::PathBuf,
+    path: PathBuf,
     length: u64,
     buffer: Vec<u8>,
 }
 
 impl NewFile {
     /// Flushes, syncs, and gives the file's length.
-    pub(crate) fn finish(mut self) -> Result<u64, StoreError> {
+    pub(crate) fn finish(self) -> Result<u64, StoreError> {
+        self.finish_open().map(|(_, length)| length)
+    }
+
+    fn finish_open(mut self) -> Result<(File, u64), StoreError> {
         self.flush()
             .and_then(|()| self.disk.sync(self.what, &self.file))
             .map_err(|error| io_error("write", &self.path, &error))?;
-        Ok(self.length)
+        Ok((self.file, self.length))
     }
 }
 

@@ -79,3 +79,13 @@ number_id!(
 );
 number_id!(Lsn, u64, "A commit's place in its tenant's log: 1, 2, 3, …; 0 is \"before the first commit\".");
 number_id!(RowId, u64, "A row version within one table. An UPDATE gives the row a new one.");
+
+/// How far a tenant's log reaches: at least this far, wherever it is kept from one opening to the next. A log only
+/// grows, so an older one stays true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEnd {
+    /// The number of the last log file.
+    pub file: u64,
+    /// How many bytes of it are commits.
+    pub bytes: u64,
+}

@@ -15,7 +15,7 @@ mod vector;
 pub use definition::{ColumnDef, Generated, IndexDef, IndexMethod, TableDef, UniqueDef, VectorIndexOptions};
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use float::{format_float4, format_float8};
-pub use ids::{ColumnId, FileId, Lsn, RowId, TableId, TenantId};
+pub use ids::{ColumnId, FileId, LogEnd, Lsn, RowId, TableId, TenantId};
 pub use metric::Metric;
 pub use sqltype::SqlType;
 pub use vector::{check_finite, format_vector, parse_vector};

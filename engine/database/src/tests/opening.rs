@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sepal_control::{Control, ControlOptions, Scopes};
+use sepal_control::{Control, ControlOptions, Scopes, TenantName};
 
 use crate::{
     fixtures::{Fixture, run},
@@ -35,6 +35,58 @@ async fn nothing_is_opened_after_a_shutdown_and_the_directory_is_free() {
     assert_eq!(late.err().map(|error| error.state().code()), Some("57P03"));
     let again = fixture.restart().await;
     assert_eq!(run(&mut again.session().await, "SELECT a FROM t").await, [7]);
+}
+
+/// A store without its files, or without the end of its log, must not look like one that never had more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_after_a_shutdown_is_noticed() {
+    let fixture = Fixture::new();
+    run(&mut fixture.session().await, "CREATE TABLE t (a int); INSERT INTO t VALUES (7)").await;
+    // Tenants are opened when they are first used: none is yet.
+    let fixture = fixture.restart().await;
+    let (id, hidden) = (fixture.tenant_id(), fixture.data().join("hidden"));
+    let store = directory(&fixture.data(), id);
+    for lost in [fixture.data().join("tenants"), store.clone(), store.join("manifest")] {
+        std::fs::rename(&lost, &hidden).unwrap();
+        let error = fixture.database.tenant(id).await.err().expect("the store is gone");
+        assert_eq!(error.state().code(), "XX001", "{error}");
+        assert!(error.to_string().contains(&format!("tenants/{id}")), "{error}");
+        assert!(!lost.exists(), "{lost:?} was made anew");
+        std::fs::rename(&hidden, &lost).unwrap();
+    }
+    let log = store.join("wal").join("0000000000000001.wal");
+    let whole = std::fs::read(&log).unwrap();
+    std::fs::remove_file(&log).unwrap();
+    let gone = fixture.database.tenant(id).await.err().expect("the log is gone");
+    // Where a frame would begin.
+    std::fs::write(&log, &whole[..160]).unwrap();
+    let cut = fixture.database.tenant(id).await.err().expect("the log was cut");
+    for error in [gone, cut] {
+        assert_eq!(error.state().code(), "XX001", "{error}");
+        assert!(error.to_string().contains("wal/0000000000000001.wal"), "{error}");
+    }
+    std::fs::write(&log, &whole).unwrap();
+    assert_eq!(run(&mut fixture.session().await, "SELECT a FROM t").await, [7]);
+    let crashed = fixture.crash();
+    assert_eq!(run(&mut crashed.session().await, "SELECT a FROM t").await, [7]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_dropped_while_it_is_opened_leaves_nothing() {
+    let fixture = Fixture::new();
+    for round in 0..20 {
+        let name = format!("brief-{round}");
+        let id = fixture.database.control().create_tenant(&TenantName::parse(&name).unwrap()).unwrap().id;
+        let database = Arc::clone(&fixture.database);
+        let opening = tokio::spawn(async move { database.tenant(id).await });
+        // From not begun to done.
+        tokio::time::sleep(Duration::from_micros(300 * round)).await;
+        fixture.database.drop_tenant(&name).await.unwrap();
+        if let Ok(tenant) = opening.await.unwrap() {
+            assert!(tenant.is_closed(), "round {round}");
+        }
+        assert!(!directory(&fixture.data(), id).exists(), "round {round}");
+    }
 }
 
 /// `CONTROL_PATROL` and the half second in which a connection asks must stay below a second together.

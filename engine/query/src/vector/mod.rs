@@ -27,7 +27,7 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::SqlType;
 
-pub use cache::IndexCache;
+pub use cache::{IndexCache, IndexMemory};
 pub use exec::{KnnExec, TopKPlanner};
 pub use fast::FastKnn;
 pub use fetch::{distances, fetch};

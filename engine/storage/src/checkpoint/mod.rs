@@ -156,7 +156,8 @@ impl TenantStore {
     /// Makes the names of new data files durable. Never retried: a directory that failed to sync once may have
     /// lost names for good.
     fn sync_segments(&self) -> Result<(), StoreError> {
-        let synced = self.disk.sync_directory("segment", &self.paths.segments());
+        let directory = self.disk.open_directory("segment", &self.paths.segments())?;
+        let synced = self.disk.sync_directory("segment", &directory);
         synced.inspect_err(|error| self.poison.set(error.to_string()))
     }
 

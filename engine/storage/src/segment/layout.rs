@@ -52,6 +52,7 @@ pub(super) fn writer_properties(
     schema: &Schema,
     identity: &Identity,
 ) -> Result<WriterProperties, ParquetError> {
+    // parquet-rs keeps its own copy of the key, a plain `Vec`, until the file is written.
     let encryption = FileEncryptionProperties::builder(identity.key.expose().to_vec())
         .with_plaintext_footer(false)
         .with_footer_key_metadata(identity.file.as_bytes().to_vec())

@@ -1,8 +1,15 @@
 //! A segment's file to columns.
 //!
-//! Called by `chunk::sealed`, which caches what comes out. Reads whole columns only. parquet-rs may panic on bytes
-//! that were cut or changed (it indexes before it authenticates), so every call into it is caught and becomes
-//! [`StoreError::Corrupt`]. Never writes.
+//! Called by `chunk::sealed`, which caches what comes out. Reads whole columns only. Never writes. parquet-rs is
+//! not trusted with the file:
+//!
+//! - It takes a plaintext footer ("PAR1") for a file without encryption, whatever key it is given, and would serve
+//!   anybody's rows as ours. So the footer is read here, refused unless it is sealed, and every column that it
+//!   names must be sealed under the file's key. What is read later is authenticated page by page, because the
+//!   footer that was opened says so.
+//! - It may panic on bytes that were cut or changed, because it indexes before it authenticates. So every call
+//!   into it is caught and becomes [`StoreError::Corrupt`].
+//! - It only ever gets bytes that were read here: a read that fails is [`StoreError::Io`], not damage.
 
 use std::{
     fs::File,
@@ -23,7 +30,10 @@ use parquet::{
     },
     encryption::decrypt::FileDecryptionProperties,
     errors::ParquetError,
-    file::reader::{ChunkReader, Length},
+    file::{
+        column_crypto_metadata::ColumnCryptoMetaData,
+        reader::{ChunkReader, Length},
+    },
 };
 use sepal_types::ColumnId;
 
@@ -31,11 +41,18 @@ use super::{Identity, ROW_ID, layout};
 use crate::{
     StoreError,
     arrow_types::stored_name,
+    blob::wrong_length,
     disk::{io_error, read_error},
     paths::show,
 };
 
-/// A segment's footer, opened once. It holds key material: it lives as long as its chunk and no longer.
+/// What a file with a sealed footer begins and ends with.
+const SEALED_MAGIC: [u8; 4] = *b"PARE";
+/// The footer's length and the magic.
+const TAIL_BYTES: usize = 8;
+
+/// A segment's footer, opened once. It holds key material, parquet-rs' own copy of the key, which is not wiped:
+/// it lives as long as its chunk and no longer.
 pub(crate) struct Footer {
     metadata: ArrowReaderMetadata,
     rows: u32,
@@ -44,14 +61,21 @@ pub(crate) struct Footer {
 impl Footer {
     /// Opens the footer and checks it against what the manifest says.
     pub(crate) fn open(path: &Path, identity: &Identity, rows: u32, bytes: u64) -> Result<Self, StoreError> {
-        crate::blob::check_length(path, bytes)?;
+        let footer = sealed_footer(path, bytes)?;
         let metadata = guarded(path, || {
             let decryption = FileDecryptionProperties::builder(identity.key.expose().to_vec())
                 .with_aad_prefix(identity.aad_prefix())
                 .build()?;
             let options = ArrowReaderOptions::new().with_file_decryption_properties(decryption);
-            ArrowReaderMetadata::load(&File::open(path)?, options)
+            ArrowReaderMetadata::load(&footer, options)
         })?;
+        let mut columns = metadata.metadata().row_groups().iter().flat_map(|group| group.columns());
+        let sealed = columns.all(|column| {
+            matches!(column.crypto_metadata(), Some(ColumnCryptoMetaData::ENCRYPTION_WITH_FOOTER_KEY))
+        });
+        if !sealed {
+            return Err(StoreError::corrupt(&show(path), "a column is not sealed under the file's key"));
+        }
         let found = metadata.metadata().file_metadata().num_rows();
         if found != i64::from(rows) {
             return Err(StoreError::corrupt(&show(path), format!("{found} rows, the manifest says {rows}")));
@@ -129,6 +153,39 @@ impl Footer {
     }
 }
 
+/// The end of the file from its footer on, as it was checked: nothing reads it a second time.
+///
+/// Errors: damage when the file is not `bytes` long or its footer is not sealed.
+fn sealed_footer(path: &Path, bytes: u64) -> Result<Regions, StoreError> {
+    let file = File::open(path).map_err(|error| read_error(path, &error))?;
+    let length = file.metadata().map_err(|error| io_error("read", path, &error))?.len();
+    if length != bytes {
+        return Err(wrong_length(path, bytes, length));
+    }
+    let read = |buffer: &mut [u8], offset: u64| {
+        file.read_exact_at(buffer, offset).map_err(|error| io_error("read", path, &error))
+    };
+    let damaged = |why: &str| StoreError::corrupt(&show(path), why);
+    let Some(tail_at) = length.checked_sub(TAIL_BYTES as u64) else {
+        return Err(damaged("it is too short for a segment"));
+    };
+    let (mut head, mut tail) = ([0; SEALED_MAGIC.len()], [0; TAIL_BYTES]);
+    read(&mut head, 0)?;
+    read(&mut tail, tail_at)?;
+    let footer_bytes = u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]);
+    let start = tail_at.checked_sub(u64::from(footer_bytes));
+    let start = start.filter(|start| *start >= head.len() as u64);
+    let start = start.ok_or_else(|| damaged("its footer lies outside the file"))?;
+    let mut footer = vec![0; footer_bytes as usize + TAIL_BYTES];
+    read(&mut footer, start)?;
+    // Of the bytes that are handed on, not of those read first: the file may be changed in between.
+    if head != SEALED_MAGIC || !footer.ends_with(&SEALED_MAGIC) || !footer.ends_with(&tail) {
+        return Err(damaged("its footer is not sealed"));
+    }
+    Ok(Regions { length, parts: vec![(start, Bytes::from(footer))] })
+}
+
+/// `read` works on bytes that are in memory: whatever it fails with is damage.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, StoreError> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Ok(value)) => Ok(value),

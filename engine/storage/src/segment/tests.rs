@@ -1,6 +1,6 @@
 //! Every type through Parquet and back, and that nothing readable is in the file.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use arrow::{
     array::{
@@ -11,6 +11,9 @@ use arrow::{
     buffer::OffsetBuffer,
     datatypes::{DataType, Field, IntervalMonthDayNano, Schema},
     record_batch::RecordBatch,
+};
+use parquet::{
+    arrow::ArrowWriter, encryption::encrypt::FileEncryptionProperties, file::properties::WriterProperties,
 };
 use sepal_crypto::Key;
 use sepal_types::{ColumnDef, ColumnId, FileId, RowId, SqlType, TableDef, TableId, TenantId};
@@ -186,4 +189,89 @@ fn a_segment_opens_only_where_it_belongs_and_shows_nothing() {
     let contains = |needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
     assert!(!contains(b"canary") && !contains(b"row_id"));
     assert!(bytes.ends_with(b"PARE"), "the footer is encrypted");
+}
+
+/// Rows as a segment stores them, in a file that somebody else wrote with parquet-rs.
+fn forged(path: &Path, properties: WriterProperties) -> u64 {
+    let rows = batch(&[1, 2, 3]);
+    let row_ids: ArrayRef = Arc::new(arrow::array::UInt64Array::from(vec![1, 2, 3]));
+    let mut columns = vec![(super::ROW_ID.to_owned(), row_ids)];
+    for (field, array) in rows.schema().fields().iter().zip(rows.columns()) {
+        columns.push((field.name().clone(), super::layout::to_stored(array).unwrap()));
+    }
+    let rows = RecordBatch::try_from_iter(columns).unwrap();
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, rows.schema(), Some(properties)).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+    std::fs::metadata(path).unwrap().len()
+}
+
+#[track_caller]
+fn refused(path: &Path, bytes: u64, why: &str) {
+    match Footer::open(path, &identity(), 3, bytes).map(drop) {
+        Err(StoreError::Corrupt { file, why: found }) => {
+            assert!(file.ends_with("segment") && found.contains(why), "{file}: {found}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// parquet-rs takes such a file for one without encryption, whatever key it is given.
+#[test]
+fn a_plaintext_file_is_not_taken_for_a_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    let bytes = forged(&path, WriterProperties::default());
+    refused(&path, bytes, "its footer is not sealed");
+    // Nor with one or both of the marks of a sealed file.
+    let plain = std::fs::read(&path).unwrap();
+    for (at, why) in [(0, "its footer is not sealed"), (plain.len() - 4, "")] {
+        let mut marked = std::fs::read(&path).unwrap();
+        marked[at..at + 4].copy_from_slice(b"PARE");
+        std::fs::write(&path, marked).unwrap();
+        refused(&path, bytes, why);
+    }
+}
+
+/// With a signed footer in plaintext, too, whoever made it.
+#[test]
+fn a_footer_in_plaintext_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    let encryption = FileEncryptionProperties::builder(identity().key.expose().to_vec())
+        .with_aad_prefix(identity().aad_prefix())
+        .with_plaintext_footer(true)
+        .build()
+        .unwrap();
+    let bytes =
+        forged(&path, WriterProperties::builder().with_file_encryption_properties(encryption).build());
+    refused(&path, bytes, "its footer is not sealed");
+}
+
+/// Once one column has a key of its own, parquet-rs writes those without one in plaintext.
+#[test]
+fn a_column_that_is_not_sealed_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    for column in [super::ROW_ID, "c3"] {
+        let encryption = FileEncryptionProperties::builder(identity().key.expose().to_vec())
+            .with_aad_prefix(identity().aad_prefix())
+            .with_column_key(column, identity().key.expose().to_vec())
+            .build()
+            .unwrap();
+        let bytes =
+            forged(&path, WriterProperties::builder().with_file_encryption_properties(encryption).build());
+        refused(&path, bytes, "not sealed under the file's key");
+    }
+}
+
+#[test]
+fn a_read_that_fails_is_not_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    // Opens as no file does: a loop.
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let error = Footer::open(&path, &identity(), 3, 1_000).map(drop).unwrap_err();
+    assert!(matches!(error, StoreError::Io { action: "read", .. }), "{error}");
 }

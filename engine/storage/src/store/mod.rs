@@ -16,7 +16,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use sepal_crypto::Key;
-use sepal_types::{ColumnId, FileId, Lsn, RowId, TableId, TenantId};
+use sepal_types::{ColumnId, FileId, LogEnd, Lsn, RowId, TableId, TenantId};
 
 use crate::{
     Chunk, ColumnCache, FaultInjector, Snapshot, StoreError,
@@ -30,20 +30,23 @@ use crate::{
 /// Log files after which a checkpoint is due even if they are small: each restart adds one.
 const MANY_WAL_FILES: u64 = 16;
 
-/// What a store shares with the others of its process.
+/// What a store shares with the others of its process, and what its owner knows of it.
 #[derive(Clone)]
 pub struct StoreOptions {
     /// Decoded columns, shared by all tenants.
     pub cache: Arc<ColumnCache>,
     /// Log size at which [`TenantStore::wants_checkpoint`] says yes.
     pub wal_segment_bytes: u64,
+    /// What [`TenantStore::log_end`] gave last: a log that does not reach as far any more is damage. Without it, a
+    /// log that lost its end looks like one that was never longer.
+    pub log_end: Option<LogEnd>,
     /// Tests only.
     pub fault: Option<Arc<dyn FaultInjector>>,
 }
 
 impl StoreOptions {
     pub fn new(cache: Arc<ColumnCache>) -> Self {
-        Self { cache, wal_segment_bytes: 64 << 20, fault: None }
+        Self { cache, wal_segment_bytes: 64 << 20, log_end: None, fault: None }
     }
 }
 
@@ -238,6 +241,13 @@ impl TenantStore {
         }
         (stats.wal_files, stats.wal_bytes) = self.log_size.total();
         stats
+    }
+
+    /// How far the log reaches now. To be kept where it is not lost together with the log, when the store was opened
+    /// and when it was closed, and handed to the next [`Self::open`].
+    pub fn log_end(&self) -> LogEnd {
+        let writer = self.writer.lock();
+        LogEnd { file: writer.wal.number(), bytes: writer.wal.synced_length() }
     }
 
     /// Waits for the commit that is being written and refuses later ones. Everything acknowledged is durable

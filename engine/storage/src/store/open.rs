@@ -46,7 +46,7 @@ pub(super) fn create(
     }
     // A creation that was killed may have left directories whose names are not durable yet.
     for directory in paths.root().ancestors().take(3).filter(|path| !path.as_os_str().is_empty()) {
-        disk.sync_directory("directory", directory)?;
+        disk.sync_directory("directory", &disk.open_directory("directory", directory)?)?;
     }
     clear_unfinished(&disk, &paths)?;
     let start = WalStart { number: 1, base_lsn: Lsn(0), previous_length: 0 };
@@ -80,6 +80,7 @@ pub(super) fn open(
         tenant_key: &context.tenant_key,
         from: manifest.wal_from,
         lsn: manifest.lsn,
+        end: context.options.log_end,
     };
     let recovered = recover(&replay, |file, lsn, payload| opened.replay(file, lsn, &payload))?;
     let start = WalStart {

@@ -1,10 +1,12 @@
 //! Reading the log back: every commit since the manifest, in order.
 //!
-//! Called once by `store::open`. Changes nothing on disk, whatever it finds.
+//! Called once by `store::open`. Changes nothing on disk, whatever it finds. The owner may know how far the log
+//! reaches at least ([`LogEnd`]): then a file up to that one that is missing, or ends before, is damage.
 //!
 //! | where a frame does not open | what it means |
 //! |---|---|
 //! | a file with a successor, within the length that the successor's header records | damage |
+//! | within what the owner knows | damage |
 //! | the last file, and a later frame was made when the file was durable beyond it | damage |
 //! | the last file otherwise | a torn tail: never acknowledged, ignored |
 
@@ -17,7 +19,7 @@ use std::{
 
 use arrow::buffer::{Buffer, MutableBuffer};
 use sepal_crypto::Key;
-use sepal_types::{Lsn, TenantId};
+use sepal_types::{LogEnd, Lsn, TenantId};
 
 use super::{
     frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKey, Tag, tag},
@@ -37,6 +39,8 @@ pub(crate) struct Replay<'a> {
     /// The manifest's first log file and last commit.
     pub from: u64,
     pub lsn: Lsn,
+    /// How far the log reaches at least, if the owner knows.
+    pub end: Option<LogEnd>,
 }
 
 /// How far the log goes.
@@ -65,9 +69,12 @@ pub(crate) fn recover(
             );
             return Err(StoreError::corrupt(&file.name, why));
         }
-        let bound = files.get(index + 1).map(|next| next.header.previous_length);
+        let extent = Extent {
+            end: files.get(index + 1).map(|next| next.header.previous_length),
+            least: replay.end.filter(|end| end.file == file.header.number).map_or(0, |end| end.bytes),
+        };
         let (length, lsn) =
-            file.read(bound, recovered.lsn, &mut |lsn, payload| apply(&file.name, lsn, payload))?;
+            file.read(extent, recovered.lsn, &mut |lsn, payload| apply(&file.name, lsn, payload))?;
         recovered.last_number = file.header.number;
         recovered.last_length = length;
         recovered.bytes += length;
@@ -76,12 +83,21 @@ pub(crate) fn recover(
     Ok(recovered)
 }
 
-/// The log files from the manifest's on, which must be there without a gap.
+/// The log files from the manifest's to the last one known, which must be there without a gap.
 fn open_all(replay: &Replay<'_>) -> Result<Vec<LogFile>, StoreError> {
     let names = disk::list(&replay.paths.wal())?;
-    let last =
-        names.iter().filter_map(|name| number(name, "wal")).max().unwrap_or(replay.from).max(replay.from);
+    let known = replay.end.map_or(replay.from, |end| end.file.max(replay.from));
+    let last = names.iter().filter_map(|name| number(name, "wal")).fold(known, u64::max);
     (replay.from..=last).map(|number| LogFile::open(replay, number)).collect()
+}
+
+/// What is known of a file's length before it is read.
+#[derive(Clone, Copy)]
+struct Extent {
+    /// What the next file's header records; `None` for the last file.
+    end: Option<u64>,
+    /// What the owner knows; 0 for nothing.
+    least: u64,
 }
 
 struct LogFile {
@@ -123,15 +139,14 @@ impl LogFile {
         Ok(Self { file, path, name, length, header, key, tag: tag(&bytes) })
     }
 
-    /// Applies every whole commit. `bound`: the length that the next file's header records. Returns the length
-    /// up to the last whole commit, and its lsn.
+    /// Applies every whole commit. Returns the length up to the last whole commit, and its lsn.
     fn read(
         &self,
-        bound: Option<u64>,
+        extent: Extent,
         before: Lsn,
         apply: &mut dyn FnMut(Lsn, Buffer) -> Result<(), StoreError>,
     ) -> Result<(u64, Lsn), StoreError> {
-        let end = bound.unwrap_or(self.length);
+        let end = extent.end.unwrap_or(self.length);
         if end > self.length || end < HEADER_BYTES as u64 {
             return Err(self.corrupt(format!("{} bytes, its successor says {end}", self.length)));
         }
@@ -143,7 +158,7 @@ impl LogFile {
             let (header, payload, tag, next) = match self.step(offset, end, &previous)? {
                 Step::Frame { header, payload, tag, end } => (header, payload, tag, end),
                 Step::End => break,
-                Step::Bad if bound.is_some() => {
+                Step::Bad if extent.end.is_some() || offset < extent.least => {
                     return Err(self.corrupt(format!("the frame at byte {offset} does not open")));
                 }
                 Step::Bad => {
@@ -167,8 +182,12 @@ impl LogFile {
                 frames = 0;
             }
         }
-        if bound.is_some() && whole.0 != end {
+        if extent.end.is_some() && whole.0 != end {
             return Err(self.corrupt(format!("it ends within a commit at byte {}", whole.0)));
+        }
+        if whole.0 < extent.least {
+            let why = format!("its commits end at byte {}, but reached byte {}", whole.0, extent.least);
+            return Err(self.corrupt(why));
         }
         Ok(whole)
     }

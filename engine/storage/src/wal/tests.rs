@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use arrow::buffer::Buffer;
-use sepal_types::{FileId, Lsn};
+use sepal_types::{FileId, LogEnd, Lsn};
 
 use super::{
     Replay, WalFile, WalStart,
@@ -88,8 +88,12 @@ impl Log {
     }
 
     fn recover(&self) -> Result<(Recovered, Vec<Commit>), StoreError> {
-        let replay =
-            Replay { paths: &self.paths, tenant: TENANT, tenant_key: &tenant_key(), from: 1, lsn: Lsn(0) };
+        self.recover_to(None)
+    }
+
+    fn recover_to(&self, end: Option<LogEnd>) -> Result<(Recovered, Vec<Commit>), StoreError> {
+        let (paths, tenant_key) = (&self.paths, &tenant_key());
+        let replay = Replay { paths, tenant: TENANT, tenant_key, from: 1, lsn: Lsn(0), end };
         let mut commits = Vec::new();
         let recovered = recover(&replay, |_, lsn, payload| {
             commits.push((lsn.0, payload.to_vec()));
@@ -256,6 +260,40 @@ fn missing_swapped_or_replayed_files_are_damage() {
     std::fs::write(log.file(3), third).unwrap();
     assert_eq!(log.commits(), [1, 2]);
     drop(log.dir);
+}
+
+#[test]
+fn a_log_that_is_shorter_than_it_was_is_damage() {
+    let log = Log::new();
+    let mut first = log.start(1, 0, 0);
+    group(&mut first, 1..3);
+    let mut ends = Vec::new();
+    let mut second = log.start(2, 2, first.synced_length());
+    for lsn in 3..6 {
+        group(&mut second, lsn..lsn + 1);
+        ends.push(second.synced_length());
+    }
+    let at_close = LogEnd { file: 2, bytes: second.synced_length() };
+    assert_eq!(log.recover_to(Some(at_close)).unwrap().1.len(), 5);
+    // One from an earlier run is as true as it was then.
+    for earlier in [LogEnd { file: 2, bytes: ends[0] }, LogEnd { file: 1, bytes: first.synced_length() }] {
+        assert_eq!(log.recover_to(Some(earlier)).unwrap().1.len(), 5);
+    }
+    let whole = std::fs::read(log.file(2)).unwrap();
+    for length in HEADER_BYTES..whole.len() {
+        std::fs::write(log.file(2), &whole[..length]).unwrap();
+        let error = log.recover_to(Some(at_close)).unwrap_err();
+        assert!(error.to_string().contains("0000000000000002.wal"), "{length} bytes: {error}");
+        // A crash after the first group: only what follows it may be torn.
+        let crashed = log.recover_to(Some(LogEnd { file: 2, bytes: ends[0] }));
+        assert_eq!(crashed.is_ok(), length as u64 >= ends[0], "{length} bytes");
+    }
+    flip(&log.file(2), HEADER_BYTES + 60);
+    assert!(log.recover_to(Some(at_close)).is_err());
+    std::fs::remove_file(log.file(2)).unwrap();
+    let error = log.recover_to(Some(at_close)).unwrap_err();
+    assert!(error.to_string().contains("0000000000000002.wal"), "{error}");
+    assert_eq!(log.commits(), [1, 2], "without the knowledge nothing is missing");
 }
 
 #[test]

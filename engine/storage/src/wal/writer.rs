@@ -3,11 +3,7 @@
 //! `group` owns it under the writer's lock: append every commit of a group, then [`WalFile::sync`] once. It never
 //! appends to a file that it did not create, and never retries a failed sync.
 
-use std::{
-    fs::{self, File},
-    io,
-    path::PathBuf,
-};
+use std::{fs::File, io, path::PathBuf};
 
 use arrow::buffer::Buffer;
 use sepal_crypto::{Key, random_bytes};
@@ -18,7 +14,7 @@ use super::{
     header::{HEADER_BYTES, Header},
 };
 use crate::{
-    disk::{Disk, PublishError, io_error, start_writeback},
+    disk::{Disk, PublishError, start_writeback},
     paths::Paths,
 };
 
@@ -70,9 +66,7 @@ impl WalFile {
         };
         let key = Key::random();
         let bytes = header.encode(tenant_key, &key);
-        disk.publish("wal-header", &path, &bytes)?;
-        let opened = fs::OpenOptions::new().write(true).open(&path);
-        let file = opened.map_err(|error| PublishError::Unknown(io_error("open", &path, &error)))?;
+        let file = disk.publish("wal-header", &path, &bytes)?;
         let length = HEADER_BYTES as u64;
         let tag = tag(&bytes);
         Ok(Self {

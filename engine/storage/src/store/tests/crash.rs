@@ -279,3 +279,40 @@ fn a_failed_fsync_stops_the_store() {
     assert!(store.checkpoint(&Blobs).is_err());
     assert!(store.snapshot().table(ITEMS).is_none());
 }
+
+/// A process that has no descriptor left, wherever a directory is opened to be synced.
+struct NoDescriptors(Mutex<Option<&'static str>>);
+
+impl FaultInjector for NoDescriptors {
+    fn before(&self, point: &str, _: usize) -> Result<(), Fault> {
+        match *self.0.lock() {
+            Some(hit) if hit == point => {
+                Err(Fault { error: io::Error::from_raw_os_error(libc::EMFILE), written: 0 })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn running_out_of_descriptors_does_not_stop_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(create(dir.path()));
+    let fault = Arc::new(NoDescriptors(Mutex::new(None)));
+    let with_fault = StoreOptions { fault: Some(Arc::clone(&fault) as Arc<dyn FaultInjector>), ..options() };
+    let store = TenantStore::open(dir.path(), TENANT, tenant_key(), with_fault).unwrap();
+    commit(&store, vec![Op::CreateTable(items(20_000, "items"))]);
+    let points = ["wal-header.open_directory", "segment.open_directory", "manifest.open_directory"];
+    for (point, id) in points.into_iter().zip(1..) {
+        let op = insert(&store, 20_000, &[id]);
+        commit(&store, vec![op]);
+        *fault.0.lock() = Some(point);
+        let error = store.checkpoint(&Blobs).unwrap_err();
+        assert!(matches!(error, StoreError::Io { action: "open", .. }), "{point}: {error}");
+        assert!(!store.stats().poisoned, "{point}");
+        *fault.0.lock() = None;
+        store.checkpoint(&Blobs).unwrap();
+    }
+    drop(store);
+    assert_eq!(ids(&open(dir.path()), 20_000), [1, 2, 3]);
+}

@@ -2,6 +2,11 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+use arrow::{
+    array::{ArrayRef, FixedSizeBinaryArray, Int64Array, StringArray, UInt64Array},
+    record_batch::RecordBatch,
+};
+use parquet::arrow::ArrowWriter;
 use sepal_types::{TableId, TenantId};
 
 use crate::{
@@ -85,7 +90,7 @@ fn a_flipped_byte_is_an_error_that_names_the_file() {
                     expected.remove(&101);
                     assert_eq!(found, expected, "{name} byte {position}");
                 }
-                // parquet-rs skips a few bytes: the leading magic, column metadata that the footer repeats.
+                // parquet-rs skips a few bytes: column metadata that the footer repeats.
                 Ok(found) => assert!(
                     name.ends_with("parquet") && found == whole,
                     "{name} byte {position} is not noticed"
@@ -95,6 +100,74 @@ fn a_flipped_byte_is_an_error_that_names_the_file() {
         }
     }
     assert_eq!(read_all(dir.path()).unwrap(), whole);
+}
+
+/// Whoever can write the directory, and has no key, puts rows of his own there: as many, in as many bytes.
+#[test]
+fn a_plaintext_segment_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    furnished(dir.path(), TENANT);
+    let content = files(dir.path());
+    let (path, sealed) =
+        content.iter().find(|(path, _)| path.to_string_lossy().ends_with("parquet")).unwrap();
+    let row_ids: ArrayRef = Arc::new(UInt64Array::from_iter_values(1..=30));
+    let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(0..30));
+    let labels: ArrayRef = Arc::new(StringArray::from(vec!["forged"; 30]));
+    let vectors: ArrayRef =
+        Arc::new(FixedSizeBinaryArray::try_from_iter(vec![[0_u8; 16]; 30].into_iter()).unwrap());
+    let columns = [("row_id", row_ids), ("c1", keys), ("c2", labels), ("c3", vectors)];
+    let rows = RecordBatch::try_from_iter(columns).unwrap();
+    let mut forged = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut forged, rows.schema(), None).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+    // Between the columns and the footer, which nothing reads.
+    let footer = u32::from_le_bytes(*forged[..forged.len() - 4].last_chunk().unwrap()) as usize + 8;
+    let room = sealed.len().checked_sub(forged.len()).expect("sealing makes a file longer");
+    let at = forged.len() - footer;
+    drop(forged.splice(at..at, vec![0; room]));
+    assert_eq!(forged.len(), sealed.len());
+    std::fs::write(path, forged).unwrap();
+    match read_all(dir.path()) {
+        Err(StoreError::Corrupt { file, .. }) => assert!(path.ends_with(&file), "{file}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A log that lost its end is one that was never longer, unless the owner knows better.
+#[test]
+fn what_is_missing_after_a_close_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    furnished(dir.path(), TENANT);
+    let store = open(dir.path());
+    let op = insert(&store, 20_000, &[102]);
+    commit(&store, vec![op]);
+    store.close().unwrap();
+    let end = store.log_end();
+    drop(store);
+    let content = files(dir.path());
+    let reopened = |end| {
+        let known = crate::StoreOptions { log_end: Some(end), ..options() };
+        TenantStore::open(dir.path(), TENANT, tenant_key(), known)
+    };
+    let newest = content.keys().filter(|path| path.to_string_lossy().ends_with("wal")).max().unwrap();
+    let name = newest.file_name().unwrap().to_string_lossy().into_owned();
+    let refused = |what: &str| match reopened(end) {
+        Err(StoreError::Corrupt { file, .. }) => assert!(file.ends_with(&name), "{what}: {file}"),
+        other => panic!("{what}: {other:?}"),
+    };
+    std::fs::remove_file(newest).unwrap();
+    refused("without the newest file");
+    // Without its only commit, which is where a frame would begin.
+    std::fs::write(newest, &content[newest][..160]).unwrap();
+    refused("cut after its header");
+    restore(dir.path(), &content);
+    let store = reopened(end).unwrap();
+    assert!(scan(store.snapshot().table(ITEMS).unwrap()).contains_key(&102));
+    // What is known stays true while the log grows and when a checkpoint has trimmed it.
+    store.checkpoint(&NoBlobs).unwrap();
+    drop(store);
+    reopened(end).unwrap();
 }
 
 #[test]
