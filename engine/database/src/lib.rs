@@ -15,6 +15,7 @@
 //!
 //! Nothing here knows a socket. No function takes two tenants.
 
+mod backend_pids;
 mod builds;
 mod database;
 mod directory_lock;
@@ -26,6 +27,7 @@ mod session;
 mod tenant;
 #[cfg(test)]
 mod tests;
+mod write_memory;
 
 pub use database::{Database, DatabaseMetrics};
 pub use options::DatabaseOptions;
