@@ -131,7 +131,8 @@ fn check_key(path: &Path, owner: u32, mode: u32, user: u32) -> Result<(), TlsErr
     if !root && owner != user {
         return Err(TlsError::KeyOwner { path, owner, user });
     }
-    if mode & if root { 0o037 } else { 0o077 } != 0 {
+    let forbidden = if root { 0o037 } else { 0o077 };
+    if mode & forbidden != 0 {
         return Err(TlsError::KeyMode { path, mode, root });
     }
     Ok(())
