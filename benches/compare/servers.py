@@ -117,7 +117,9 @@ class Sepal(Server):
         # It may have as much memory as PostgreSQL.
         self.settings = {"cache-mib": share_mib()}
         command = [binary, "dev", "--data", self.data, "--env-file", env_file, "--pg-listen", "127.0.0.1:0",
-                   "--http-listen", "127.0.0.1:0", "--cache-mib", str(share_mib())]
+                   "--http-listen", "127.0.0.1:0", "--cache-mib", str(share_mib()),
+                   # A whole data set is one COPY.
+                   "--tenant-write-mib", str(share_mib())]
         if transport == "plain":
             command.append("--insecure-plaintext")
         # What it prints on standard output is a token.

@@ -11,7 +11,8 @@ pub struct WireMetrics {
     pub connections_accepted: IntCounter,
     /// Connections open now, those still logging in included.
     pub connections_open: IntGauge,
-    /// Refusals by `reason`: `tls`, `plaintext`, `password`, `environment`, `limit`, `timeout`, `protocol`.
+    /// Refusals by `reason`: `tls`, `plaintext`, `password`, `environment`, `limit`, `evicted`,
+    /// `timeout`, `protocol`.
     pub connections_refused: IntCounterVec,
     /// Statements run, by `protocol`: `simple`, `extended`.
     pub statements: IntCounterVec,

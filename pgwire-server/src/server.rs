@@ -2,7 +2,12 @@
 //!
 //! Called by `cli`. Knows nothing of the protocol; that is [`crate::session`].
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sepal_database::Database;
 use tokio::{
@@ -17,6 +22,9 @@ use crate::{
     session::{self, CancelRegistry, Seats},
     tls::TlsConfig,
 };
+
+/// How long to wait for a place among those that log in before looking again.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// How the Postgres port behaves.
 #[derive(Clone, Debug)]
@@ -33,8 +41,10 @@ pub struct ServeOptions {
 /// What one client, one tenant and all of them may take.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections, those still logging in included (53300 beyond).
+    /// Connections that have logged in (53300 beyond).
     pub max_connections: usize,
+    /// Connections that are still logging in. Past it the oldest of the address with most of them has to go.
+    pub max_logins: usize,
     pub max_connections_per_tenant: usize,
     /// From accept to ReadyForQuery: TLS, startup packet and authentication together.
     pub startup_timeout: Duration,
@@ -55,13 +65,14 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 1_000,
+            max_logins: 256,
             max_connections_per_tenant: 200,
             startup_timeout: Duration::from_secs(10),
             max_message_bytes: 0x3fff_ffff,
             tenant_message_bytes: 0x4000_0000,
             max_statements: 10_000,
             max_portals: 1_000,
-            max_held_bytes: 1 << 30,
+            max_held_bytes: 64 << 20,
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -100,7 +111,7 @@ pub async fn serve(
             () = shared.options.shutdown.cancelled() => break,
             Some(ended) = tasks.join_next(), if !tasks.is_empty() => note_end(&shared, ended),
             accepted = listener.accept() => match accepted {
-                Ok((socket, peer)) => admit(&shared, &mut tasks, socket, peer),
+                Ok((socket, peer)) => admit(&shared, &mut tasks, socket, peer).await,
                 // Out of descriptors or a connection that died in the queue: neither may end the listener.
                 Err(error) => {
                     tracing::warn!(%error, "accept failed");
@@ -114,12 +125,17 @@ pub async fn serve(
     Ok(())
 }
 
-fn admit(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, socket: TcpStream, peer: SocketAddr) {
+/// Gives a socket its task. Waits where the pool of those that log in is full of this address' own, all of them
+/// fresh: the others wait in the system's queue meanwhile, which is kinder than to refuse a client that opens many
+/// connections at once.
+async fn admit(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, socket: TcpStream, peer: SocketAddr) {
     shared.metrics.connections_accepted.inc();
-    let Some(seat) = shared.seats.enter() else {
-        // So many over the limit that not even the refusal can be told to each.
-        shared.metrics.connections_refused.with_label_values(&["limit"]).inc();
-        return;
+    let arrival = loop {
+        match shared.seats.arrive(peer.ip(), Instant::now()) {
+            Some(arrival) => break arrival,
+            None if shared.options.shutdown.is_cancelled() => return,
+            None => sleep(FULL_PAUSE).await,
+        }
     };
     if let Err(error) = socket.set_nodelay(true).and_then(|()| session::keep_alive(&socket)) {
         tracing::debug!(%error, "socket options");
@@ -128,7 +144,7 @@ fn admit(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, socket: TcpStream, peer:
     tasks.spawn(async move {
         shared.metrics.connections_open.inc();
         let _open = OpenGauge(shared.clone());
-        session::run(shared, socket, peer, seat).await;
+        session::run(shared, socket, peer, arrival).await;
     });
 }
 

@@ -3,7 +3,14 @@
 //! Made once at start by `cli`; `session::startup` runs the handshakes. A certificate or key that does not load
 //! is an error for the caller, who must not listen then: nothing here falls back to plaintext.
 
-use std::{fmt, io, path::Path, sync::Arc};
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
+    path::Path,
+    sync::Arc,
+};
 
 use rustls::{
     ServerConfig,
@@ -13,6 +20,7 @@ use rustls::{
 use sepal_database::scram;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use zeroize::Zeroizing;
 
 /// The protocol name registered for Postgres; required when TLS starts without an SSLRequest, so that a
 /// handshake meant for another protocol cannot be replayed here (ALPACA).
@@ -27,7 +35,21 @@ pub struct TlsConfig {
 /// Why TLS cannot be offered.
 #[derive(Debug)]
 pub enum TlsError {
-    Read { path: String, error: io::Error },
+    Read {
+        path: String,
+        error: io::Error,
+    },
+    /// Others may read the key, or write it.
+    KeyMode {
+        path: String,
+        mode: u32,
+        root: bool,
+    },
+    KeyOwner {
+        path: String,
+        owner: u32,
+        user: u32,
+    },
     NoCertificate(String),
     NoKey(String),
     Rejected(rustls::Error),
@@ -35,11 +57,11 @@ pub enum TlsError {
 
 impl TlsConfig {
     /// Reads a PEM chain (the server's certificate first) and a PEM key (PKCS#8, PKCS#1 or SEC1).
+    ///
+    /// Refuses a key that others could read, by Postgres' rules.
     pub fn from_files(certificate: &Path, key: &Path, allow_tls12: bool) -> Result<Self, TlsError> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|error| TlsError::Read { path: path.display().to_string(), error })
-        };
-        Self::from_pem(&read(certificate)?, &read(key)?, allow_tls12)
+        let chain = std::fs::read(certificate).map_err(|error| unreadable(certificate, error))?;
+        Self::from_pem(&chain, &read_key(key)?, allow_tls12)
     }
 
     /// As [`TlsConfig::from_files`], from the files' bytes. The key must belong to the first certificate.
@@ -84,6 +106,43 @@ impl TlsConfig {
     }
 }
 
+fn unreadable(path: &Path, error: io::Error) -> TlsError {
+    TlsError::Read { path: path.display().to_string(), error }
+}
+
+/// The key's file, once nobody else may read it. The open file is judged, not the path: nobody can exchange it in
+/// between.
+fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
+    let mut file = File::open(path).map_err(|error| unreadable(path, error))?;
+    let metadata = file.metadata().map_err(|error| unreadable(path, error))?;
+    check_key(path, metadata.uid(), metadata.mode() & 0o7777, effective_user())?;
+    // With room for all of it: a vector that grew would leave a copy behind.
+    let length = usize::try_from(metadata.len()).unwrap_or(0);
+    let mut pem = Zeroizing::new(Vec::<u8>::with_capacity(length + 1));
+    file.read_to_end(&mut pem).map_err(|error| unreadable(path, error))?;
+    Ok(pem)
+}
+
+/// A key of our own user: for nobody else. One of root's: a group may read it, which is how distributions give one
+/// certificate to several services.
+fn check_key(path: &Path, owner: u32, mode: u32, user: u32) -> Result<(), TlsError> {
+    let path = path.display().to_string();
+    let root = owner == 0;
+    if !root && owner != user {
+        return Err(TlsError::KeyOwner { path, owner, user });
+    }
+    let forbidden = if root { 0o037 } else { 0o077 };
+    if mode & forbidden != 0 {
+        return Err(TlsError::KeyMode { path, mode, root });
+    }
+    Ok(())
+}
+
+fn effective_user() -> u32 {
+    // SAFETY: geteuid takes no argument, touches no memory and cannot fail (POSIX).
+    unsafe { libc::geteuid() }
+}
+
 fn end_point(certificate: &CertificateDer<'_>) -> Result<Option<Vec<u8>>, TlsError> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
         .map_err(|error| TlsError::NoCertificate(format!("it is not an X.509 certificate: {error}")))?;
@@ -103,6 +162,16 @@ impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read { path, error } => write!(f, "cannot read {path}: {error}"),
+            Self::KeyMode { path, mode, root } => write!(
+                f,
+                "the private key {path} may be used by others (mode {mode:04o}): chmod {} {path}",
+                if *root { "0640" } else { "0600" }
+            ),
+            Self::KeyOwner { path, owner, user } => write!(
+                f,
+                "the private key {path} belongs to user {owner}, but the server runs as user {user}: chown {user} \
+                 {path}"
+            ),
             Self::NoCertificate(why) => write!(f, "the certificate does not load: {why}"),
             Self::NoKey(why) => write!(f, "the private key does not load: {why}"),
             Self::Rejected(error) => write!(f, "certificate and key cannot be used: {error}"),
@@ -114,7 +183,36 @@ impl std::error::Error for TlsError {}
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn a_key_that_others_may_read_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (certificate, key) = (directory.path().join("server.crt"), directory.path().join("server.key"));
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let with_mode = |mode| {
+            std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+            TlsConfig::from_files(&certificate, &key, false)
+        };
+        assert!(with_mode(0o600).is_ok());
+        assert!(with_mode(0o400).is_ok());
+        let refused = with_mode(0o644).unwrap_err().to_string();
+        assert!(refused.contains("mode 0644") && refused.contains("chmod 06"), "{refused}");
+    }
+
+    #[test]
+    fn only_roots_keys_may_have_a_group() {
+        let allowed = |owner, mode, user| check_key(Path::new("k"), owner, mode, user).is_ok();
+        assert!(allowed(0, 0o640, 1000) && allowed(0, 0o640, 0));
+        assert!(!allowed(0, 0o660, 1000) && !allowed(0, 0o644, 1000));
+        assert!(allowed(1000, 0o600, 1000));
+        assert!(!allowed(1000, 0o640, 1000));
+        assert!(!allowed(1001, 0o600, 1000));
+    }
 
     #[test]
     fn a_certificate_needs_its_own_key() {

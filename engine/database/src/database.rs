@@ -4,8 +4,8 @@ use std::{
     collections::HashMap,
     path::Path,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI32, Ordering},
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -20,11 +20,13 @@ use tokio::{
 };
 
 use crate::{
+    backend_pids::BackendPids,
     directory_lock::DirectoryLock,
     maintain,
     options::DatabaseOptions,
     session::Session,
     tenant::{Caches, OpenTenant, directory},
+    write_memory::WriteMemory,
 };
 
 /// How often revocations by other processes are looked for. A session asks for its key every half second, so a
@@ -40,7 +42,9 @@ pub struct Database {
     control: Control,
     caches: Caches,
     tenants: Mutex<HashMap<TenantId, Arc<OnceCell<Arc<OpenTenant>>>>>,
-    next_pid: AtomicI32,
+    pids: Arc<BackendPids>,
+    /// Per tenant, for as long as it has sessions.
+    write_memory: Mutex<HashMap<TenantId, Weak<WriteMemory>>>,
     started_us: i64,
     /// Where queries compute: apart from the threads that serve connections.
     workers: Option<Runtime>,
@@ -107,7 +111,8 @@ impl Database {
             caches: Caches::new(options.cache_bytes),
             control,
             tenants: Mutex::default(),
-            next_pid: AtomicI32::new(1),
+            pids: Arc::default(),
+            write_memory: Mutex::default(),
             started_us: i64::try_from(started.as_micros()).unwrap_or(0),
             workers: Some(workers),
             options,
@@ -165,8 +170,20 @@ impl Database {
         }
         let tenant = self.tenant(principal.tenant).await?;
         tenant.check_open()?;
-        let pid = self.next_pid.fetch_add(1, Ordering::Relaxed);
-        Session::new(Arc::clone(self), tenant, principal, environment, pid, startup_parameters)
+        let (pid, memory) = (self.pids.take(), self.write_memory(tenant.id));
+        Session::new(Arc::clone(self), tenant, principal, environment, pid, memory, startup_parameters)
+    }
+
+    /// What all sessions of a tenant share.
+    fn write_memory(&self, tenant: TenantId) -> Arc<WriteMemory> {
+        let mut shared = self.write_memory.lock();
+        if let Some(memory) = shared.get(&tenant).and_then(Weak::upgrade) {
+            return memory;
+        }
+        shared.retain(|_, memory| memory.strong_count() > 0);
+        let memory = Arc::new(WriteMemory::new(self.options.write_memory_bytes));
+        shared.insert(tenant, Arc::downgrade(&memory));
+        memory
     }
 
     /// The open tenant, opened if need be; concurrent callers open it once.

@@ -24,16 +24,26 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn new() -> Self {
+        Self::new_with(|_| {})
+    }
+
+    /// With options of its own.
+    pub fn new_with(adjust: impl FnOnce(&mut DatabaseOptions)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = Key::random();
         Database::init(directory.path(), root.clone()).unwrap();
-        let fixture = Self::open(directory, root);
+        let fixture = Self::open_with(directory, root, adjust);
         fixture.database.control().create_tenant(&TenantName::parse(TENANT).unwrap()).unwrap();
         fixture
     }
 
     fn open(directory: TempDir, root: Key) -> Self {
-        let options = DatabaseOptions::new(directory.path().to_owned(), root.clone(), 64 << 20);
+        Self::open_with(directory, root, |_| {})
+    }
+
+    fn open_with(directory: TempDir, root: Key, adjust: impl FnOnce(&mut DatabaseOptions)) -> Self {
+        let mut options = DatabaseOptions::new(directory.path().to_owned(), root.clone(), 64 << 20);
+        adjust(&mut options);
         let database = Database::open(options).unwrap();
         Self { directory, root, database }
     }

@@ -17,6 +17,7 @@
 //!
 //! Nothing here knows a socket. No function takes two tenants.
 
+mod backend_pids;
 mod builds;
 mod database;
 mod directory_lock;
@@ -28,6 +29,7 @@ mod session;
 mod tenant;
 #[cfg(test)]
 mod tests;
+mod write_memory;
 
 pub use database::{Database, DatabaseMetrics, PLANNING_STACK};
 pub use options::DatabaseOptions;

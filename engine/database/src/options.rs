@@ -12,6 +12,8 @@ pub struct DatabaseOptions {
     pub cache_bytes: usize,
     /// Bytes that one tenant's sorts, joins and aggregates may hold at once.
     pub query_memory_bytes: usize,
+    /// Bytes that one tenant's unfinished writes may hold at once: COPYs under way and open transactions.
+    pub write_memory_bytes: usize,
     /// Log bytes of one tenant after which its rows are flushed to segments.
     pub wal_segment_bytes: u64,
     /// Threads for index builds and for one query's scans.
@@ -25,6 +27,7 @@ impl DatabaseOptions {
             root_key,
             cache_bytes,
             query_memory_bytes: 1 << 30,
+            write_memory_bytes: 1 << 30,
             wal_segment_bytes: 64 << 20,
             threads: std::thread::available_parallelism().map_or(2, usize::from),
         }

@@ -26,12 +26,12 @@ pub trait SequenceSource: Debug + Send + Sync {
     fn set(&self, sequence: &str, value: i64, called: bool) -> Result<()>;
 }
 
-/// The session's settings, as `set_config` changes them; also where a sleeping statement waits.
+/// The session's settings, as `set_config` changes them; also whom `pg_sleep` tells.
 pub trait SettingSink: Debug + Send + Sync {
     /// Returns the value as it stands afterwards.
     fn set(&self, name: &str, value: &str, local: bool) -> Result<String>;
-    /// Blocks its thread, a query worker's. Errors: 57014 as soon as the statement is cancelled.
-    fn sleep(&self, duration: Duration) -> Result<()>;
+    /// Makes the statement sleep, in its session and not here: this thread is a query worker's. Returns at once.
+    fn sleep(&self, duration: Duration);
 }
 
 /// The settings that steer vector search, as the statement found them.

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use zeroize::Zeroizing;
+
 use super::{Answer, MAX_LINE_BYTES, Refusal, Reply, Request, socket};
 
 /// Dropping a tenant waits for its statements to end and its files to go.
@@ -66,7 +68,8 @@ pub fn ask(data: &Path, request: &Request) -> Result<Answer, AskError> {
     line.push(b'\n');
     stream.set_read_timeout(Some(PATIENCE)).map_err(broken)?;
     stream.write_all(&line).map_err(broken)?;
-    let mut answer = Vec::new();
+    // A new key's token may be in it.
+    let mut answer = Zeroizing::new(Vec::<u8>::new());
     BufReader::new(stream.take(MAX_LINE_BYTES as u64)).read_until(b'\n', &mut answer).map_err(broken)?;
     match serde_json::from_slice(&answer) {
         Ok(Reply::Ok(answer)) => Ok(answer),

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use sepal_database::{ApiKey, Database, EnvironmentName, Error, Result, Scopes, SqlState, TenantName};
+use zeroize::Zeroizing;
 
 use super::{Answer, Key, NewKey, Request, Status, Tenant};
 
@@ -45,7 +46,7 @@ fn blocking(request: Request, database: &Database, status: Status) -> Result<Ans
                 control.create_key(owner.id, environment.as_deref(), scopes, &label, expires_at)?;
             Answer::Key(NewKey {
                 key: describe_key(&key, &tenant),
-                token: token.expose().to_owned(),
+                token: Zeroizing::new(token.expose().to_owned()),
                 environment_made,
                 endpoint: status.endpoint,
             })

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 pub use self::handler::handle;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 /// Longest line in either direction, in bytes.
 pub const MAX_LINE_BYTES: usize = 1 << 20;
@@ -131,7 +132,8 @@ pub struct Key {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewKey {
     pub key: Key,
-    pub token: String,
+    #[serde(with = "secret_text")]
+    pub token: Zeroizing<String>,
     /// The key's environment did not exist and was made with it.
     pub environment_made: bool,
     pub endpoint: Endpoint,
@@ -140,6 +142,20 @@ pub struct NewKey {
 impl std::fmt::Debug for NewKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NewKey").field("key", &self.key).field("token", &"redacted").finish_non_exhaustive()
+    }
+}
+
+/// A secret as plain text, for the socket; wiped wherever it was read to.
+mod secret_text {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use zeroize::Zeroizing;
+
+    pub fn serialize<S: Serializer>(secret: &Zeroizing<String>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(secret)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Zeroizing<String>, D::Error> {
+        String::deserialize(deserializer).map(Zeroizing::new)
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::{
     net::{UnixListener, UnixStream},
 };
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use super::{MAX_LINE_BYTES, Refusal, Reply, Request, Status, handler, socket};
 
@@ -83,7 +84,8 @@ async fn converse(stream: UnixStream, database: Arc<Database>, status: Arc<Statu
             Ok(_) if line.last() == Some(&b'\n') => answer(&line, &database, &status).await,
             Ok(_) => Reply::Error(malformed(format!("a request must be one line of at most {limit} bytes"))),
         };
-        let Ok(mut bytes) = serde_json::to_vec(&reply) else { return };
+        // A new key's token is in it.
+        let Ok(mut bytes) = serde_json::to_vec(&reply).map(Zeroizing::new) else { return };
         bytes.push(b'\n');
         if write.write_all(&bytes).await.is_err() || line.last() != Some(&b'\n') {
             return;

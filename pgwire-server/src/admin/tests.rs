@@ -41,11 +41,15 @@ fn a_new_key_does_not_show_its_token_in_logs() {
             revoked_at: None,
             last_used_at: None,
         },
-        token: "sepal_live_secret".into(),
+        token: Zeroizing::new("sepal_live_secret".into()),
         environment_made: false,
         endpoint: Endpoint { host: "localhost".into(), port: 1, tls: true, authority: None },
     };
     assert!(!format!("{new:?}").contains("sepal_live_secret"));
+    // Over the socket it goes, and comes out the same.
+    let sent = serde_json::to_string(&new).unwrap();
+    assert!(sent.contains(r#""token":"sepal_live_secret""#), "{sent}");
+    assert_eq!(serde_json::from_str::<NewKey>(&sent).unwrap(), new);
 }
 
 #[tokio::test]

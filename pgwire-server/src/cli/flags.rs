@@ -75,6 +75,10 @@ pub struct ServerFlags {
     #[arg(long, value_name = "MIB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_mib: Option<u64>,
+    /// Memory that one tenant's COPYs under way and open transactions may hold, in MiB [default: 1024]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_write_mib: Option<u64>,
     /// How long a shutdown waits for running statements [default: 10]
     #[arg(long, value_name = "SECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,5 @@
-//! `sepal key create|list|revoke`, answered by the running server. The token is printed once, on stdout.
+//! `sepal key create|list|revoke`, answered by the running server. The token is printed on stdout alone, unless
+//! stdout and stderr are both the person's terminal: what is redirected to a log must not hold it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,7 +11,7 @@ use super::{
     failure::Failure,
     flags::{DataFlags, JsonFlag},
     output,
-    psql::Login,
+    psql::{Login, TOKEN_VARIABLE},
 };
 
 #[derive(Subcommand)]
@@ -98,10 +99,10 @@ impl Create {
             expires_at: self.expires.0.map(|seconds| now().saturating_add(seconds)),
         };
         let Answer::Key(new) = client::ask(&self.data.data()?, &request)? else { return Err(unexpected()) };
-        let line = psql_line(&new);
+        let login = login(&new);
         if self.json.json {
             return output::json(&serde_json::json!({
-                "key": new.key, "token": new.token, "endpoint": new.endpoint, "psql": line,
+                "key": new.key, "token": new.token.as_str(), "endpoint": new.endpoint, "psql": login.line(),
             }));
         }
         output::data(&new.token)?;
@@ -112,12 +113,13 @@ impl Create {
             ));
         }
         output::talk(&format!(
-            "This token is shown once: it is not stored. Key id {}, {}.\nConnect with:\n  {line}",
+            "This token is shown once: it is not stored. Key id {}, {}.\n{}",
             new.key.id,
             match new.key.expires_at {
                 Some(at) => format!("expires in {}", duration(at - now())),
                 None => "never expires".into(),
-            }
+            },
+            invitation(&login, output::is_for_a_person())
         ));
         Ok(())
     }
@@ -155,9 +157,17 @@ impl Revoke {
     }
 }
 
-fn psql_line(new: &NewKey) -> String {
+fn login(new: &NewKey) -> Login<'_> {
     let database = new.key.environment.as_deref().unwrap_or("default");
-    Login { endpoint: &new.endpoint, user: &new.key.id, token: &new.token, database }.line()
+    Login { endpoint: &new.endpoint, user: &new.key.id, token: &new.token, database }
+}
+
+/// How to connect, in words for stderr; with the token where only the person sees it.
+fn invitation(login: &Login<'_>, for_a_person: bool) -> String {
+    if for_a_person {
+        return format!("Connect with:\n  {}", login.line());
+    }
+    format!("With the token in {TOKEN_VARIABLE}, connect with:\n  {}", login.line_without_token())
 }
 
 fn describe(key: &KeyFacts) -> Vec<String> {
@@ -228,6 +238,21 @@ mod tests {
         for text in ["", "d", "0d", "-1d", "1w", "9223372036854775807d", "1.5h", "½"] {
             assert!(lifetime(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_token_is_told_to_nobody_but_the_person() {
+        let endpoint =
+            crate::admin::Endpoint { host: "localhost".into(), port: 5433, tls: false, authority: None };
+        let login =
+            Login { endpoint: &endpoint, user: "id", token: "sepal_live_secret", database: "default" };
+        assert!(invitation(&login, true).contains("PGPASSWORD=sepal_live_secret "));
+        let logged = invitation(&login, false);
+        assert!(!logged.contains("sepal_live_secret"), "{logged}");
+        assert!(
+            logged.contains("PGPASSWORD=\"$SEPAL_TOKEN\" PGSSLMODE=disable psql -h localhost"),
+            "{logged}"
+        );
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! Structured logs on stderr: text for a person, JSON for a collector.
+//! Structured logs on stderr: text for a person, JSON for a collector. No statement of a tenant is ever in them.
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::{Config, LogFormat};
 
@@ -22,12 +23,49 @@ pub fn start(config: &Config, quiet: &str) -> Result<(), Failure> {
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
-    let builder = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter);
+    // What may be said at all comes after the filter: no directive of the operator's, however narrow, lifts it.
+    let registry = tracing_subscriber::registry()
+        .with(filter)
+        .with(filter_fn(|event| may_be_logged(event.target(), *event.level())));
     let started = if text {
         let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        builder.with_ansi(colour).try_init()
+        registry.with(fmt::layer().with_writer(io::stderr).with_ansi(colour)).try_init()
     } else {
-        builder.json().flatten_event(true).try_init()
+        registry.with(fmt::layer().json().flatten_event(true).with_writer(io::stderr)).try_init()
     };
     started.map_err(|error| Failure::failed(format!("logging does not start: {error}")))
+}
+
+/// Whether a library may say this. Those that see statements print them below WARN, with the tenants' literals in
+/// clear. A log is a file, and no file holds plaintext.
+fn may_be_logged(target: &str, level: Level) -> bool {
+    let library = target.split("::").next().unwrap_or_default();
+    let sees_statements =
+        library.starts_with("datafusion") || ["sqlparser", "tokio_postgres"].contains(&library);
+    // The greater level is the more talkative one.
+    level <= Level::WARN || !sees_statements
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_that_see_statements_only_warn() {
+        for target in [
+            "sqlparser::parser",
+            "sqlparser::dialect",
+            "datafusion",
+            "datafusion::physical_planner",
+            "datafusion_optimizer::optimizer",
+            "datafusion_sql::planner",
+            "tokio_postgres::query",
+        ] {
+            for level in [Level::INFO, Level::DEBUG, Level::TRACE] {
+                assert!(!may_be_logged(target, level), "{target} {level}");
+            }
+            assert!(may_be_logged(target, Level::WARN), "{target}");
+        }
+        assert!(may_be_logged("sepal_database::maintain", Level::TRACE));
+    }
 }

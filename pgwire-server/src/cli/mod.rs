@@ -6,6 +6,7 @@
 
 mod config;
 mod demo;
+mod descriptors;
 mod dev;
 pub mod failure;
 mod flags;

@@ -26,6 +26,11 @@ pub fn talk(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// Whether data and talk both end on a terminal, and nowhere else.
+pub fn is_for_a_person() -> bool {
+    io::stdout().is_terminal() && io::stderr().is_terminal()
+}
+
 /// Prints rows: a table on a terminal, tab-separated lines without a header elsewhere.
 pub fn rows(header: &[&str], rows: &[Vec<String>], nothing: &str) -> Result<(), Failure> {
     if !io::stdout().is_terminal() {

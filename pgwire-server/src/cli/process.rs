@@ -24,7 +24,10 @@ use crate::{
     tls::TlsConfig,
 };
 
-use super::{failure::Failure, output, version::VERSION};
+use super::{descriptors, failure::Failure, output, version::VERSION};
+
+/// Files that are open besides connections: logs, segments being read and written, the control database, sockets.
+const OTHER_DESCRIPTORS: usize = 256;
 
 /// Bytes of a MiB.
 const MIB: u64 = 1 << 20;
@@ -47,8 +50,11 @@ impl Running {
         let root_key = root_key::read(&config.root_key_path())
             .map_err(|error| Failure::configuration(error.to_string()))?;
         let tls = tls(&config)?;
+        let limits = limits(&config)?;
         let cache_bytes = usize::try_from(config.cache_mib.saturating_mul(MIB)).unwrap_or(usize::MAX);
-        let options = DatabaseOptions::new(config.data.clone(), root_key, cache_bytes);
+        let mut options = DatabaseOptions::new(config.data.clone(), root_key, cache_bytes);
+        options.write_memory_bytes =
+            usize::try_from(config.tenant_write_mib.saturating_mul(MIB)).unwrap_or(usize::MAX);
         let database = tokio::task::spawn_blocking(move || Database::open(options))
             .await
             .map_err(|error| Failure::failed(format!("opening the database: {error}")))?
@@ -70,7 +76,7 @@ impl Running {
         let serve_options = ServeOptions {
             tls,
             insecure_plaintext: config.insecure_plaintext,
-            limits: limits(&config),
+            limits,
             shutdown: stop.clone(),
         };
         let mut tasks = JoinSet::new();
@@ -167,13 +173,39 @@ async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     })
 }
 
-fn limits(config: &Config) -> Limits {
-    Limits {
-        max_connections: config.max_connections as usize,
+/// Errors: hardly any connection fits into what this process may open.
+fn limits(config: &Config) -> Result<Limits, Failure> {
+    let defaults = Limits::default();
+    let wanted = config.max_connections as usize;
+    let reserved = defaults.max_logins + http::MOST_AT_ONCE + OTHER_DESCRIPTORS;
+    let allowed = match descriptors::raise_limit() {
+        Ok(allowed) => allowed,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files is not known");
+            usize::MAX
+        }
+    };
+    let fit = allowed.saturating_sub(reserved);
+    if fit == 0 {
+        return Err(Failure::configuration(format!(
+            "this process may open {allowed} files, but needs {reserved} besides one per connection: raise the limit \
+             (`ulimit -n`, LimitNOFILE= of systemd)"
+        )));
+    }
+    if fit < wanted {
+        tracing::warn!(
+            max_connections = wanted,
+            allowed = fit,
+            open_files = allowed,
+            "max_connections does not fit into the limit of open files and is lowered: raise `ulimit -n`"
+        );
+    }
+    Ok(Limits {
+        max_connections: wanted.min(fit),
         max_connections_per_tenant: config.max_connections_per_tenant as usize,
         drain_timeout: Duration::from_secs(config.shutdown_seconds),
-        ..Limits::default()
-    }
+        ..defaults
+    })
 }
 
 fn endpoint(config: &Config, pg: SocketAddr, tls: bool) -> Result<Endpoint, Failure> {

@@ -4,6 +4,9 @@ use std::fmt::Write;
 
 use crate::admin::Endpoint;
 
+/// Where [`Login::line_without_token`] looks for the token.
+pub const TOKEN_VARIABLE: &str = "SEPAL_TOKEN";
+
 /// One key's way in. The token is the password, so this is as secret as the token.
 pub struct Login<'a> {
     pub endpoint: &'a Endpoint,
@@ -18,7 +21,16 @@ impl Login<'_> {
     /// A shell line that opens psql. The token travels in the environment: arguments are visible to everyone
     /// on the machine.
     pub fn line(&self) -> String {
-        let mut line = format!("PGPASSWORD={} PGSSLMODE={}", self.token, self.ssl_mode());
+        self.line_with(self.token)
+    }
+
+    /// The same without the token, which the shell takes from a variable.
+    pub fn line_without_token(&self) -> String {
+        self.line_with(&format!("\"${TOKEN_VARIABLE}\""))
+    }
+
+    fn line_with(&self, password: &str) -> String {
+        let mut line = format!("PGPASSWORD={password} PGSSLMODE={}", self.ssl_mode());
         if let Some(authority) = self.authority() {
             let _ = write!(line, " PGSSLROOTCERT={}", quoted(&authority));
         }

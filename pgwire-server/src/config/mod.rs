@@ -51,6 +51,8 @@ pub struct Config {
     pub max_connections_per_tenant: u32,
     /// Memory for opened columns, in MiB.
     pub cache_mib: u64,
+    /// Memory that one tenant's COPYs under way and open transactions may hold, in MiB.
+    pub tenant_write_mib: u64,
     /// How long a shutdown waits for running statements, in seconds.
     pub shutdown_seconds: u64,
     /// Which events are logged, as `RUST_LOG` writes it; `None`: `RUST_LOG`, else `info`.
@@ -84,6 +86,7 @@ impl Default for Config {
             max_connections: 1_000,
             max_connections_per_tenant: 400,
             cache_mib: 1024,
+            tenant_write_mib: 1024,
             shutdown_seconds: 10,
             log: None,
             log_format: LogFormat::Auto,
@@ -127,6 +130,9 @@ impl Config {
             return Err(ConfigError(
                 "max_connections and max_connections_per_tenant must be at least 1".into(),
             ));
+        }
+        if self.tenant_write_mib == 0 {
+            return Err(ConfigError("tenant_write_mib must be at least 1: nothing could be written".into()));
         }
         Ok(())
     }

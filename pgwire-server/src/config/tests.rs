@@ -53,6 +53,7 @@ fn mistakes_are_named() {
         ("pg_listen = \"nowhere\"", "pg_listen"),
         ("max_connections = \"many\"", "max_connections"),
         ("max_connections = 0", "at least 1"),
+        ("tenant_write_mib = 0", "at least 1"),
         ("tls_cert = \"x\"", "belong together"),
         ("pg_listen = \"0.0.0.0:1\"\ninsecure_plaintext = true", "loopback"),
         ("pg_listen = ", "sepal.toml"),

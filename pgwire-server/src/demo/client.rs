@@ -37,7 +37,7 @@ pub async fn connect(address: SocketAddr, key: &NewKey) -> Result<Client, Failur
         .hostaddr(address.ip())
         .port(address.port())
         .user(&key.key.id)
-        .password(&key.token)
+        .password(key.token.as_bytes())
         .dbname("default")
         .application_name("sepal demo")
         .ssl_mode(SslMode::Require)

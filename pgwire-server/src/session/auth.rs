@@ -13,11 +13,12 @@
 use std::sync::Arc;
 
 use sepal_database::{Error, Principal, Session, SqlState, scram::ServerExchange};
+use zeroize::Zeroizing;
 
 use super::{
     cancel::Registration,
     errors::{End, protocol},
-    seats::{Seat, TenantSeat},
+    seats::Seat,
     startup::Request,
     wire::{Frame, Wire},
 };
@@ -35,24 +36,20 @@ const DEFAULT_ENVIRONMENT: &str = "default";
 pub struct Login {
     pub session: Session,
     pub principal: Principal,
-    pub seat: TenantSeat,
+    pub seat: Seat,
     pub registration: Registration,
 }
 
 /// Authenticates, opens the session and says so. The client may send statements when this returns.
-pub async fn log_in(
-    shared: &Arc<Shared>,
-    wire: &mut Wire,
-    request: &Request,
-    seat: &Seat,
-) -> Result<Login, End> {
+pub async fn log_in(shared: &Arc<Shared>, wire: &mut Wire, request: &Request) -> Result<Login, End> {
     let refuse = |reason: &'static str| {
         move |error: Error| {
             shared.metrics.connections_refused.with_label_values(&[reason]).inc();
             End::Fatal(error)
         }
     };
-    seat.check().map_err(refuse("limit"))?;
+    // Asked again when it sits down; who cannot come in anyway need not prove who it is.
+    shared.seats.check_room().map_err(refuse("limit"))?;
     if request.minor > 0 || !request.unknown_options.is_empty() {
         let unknown: Vec<&str> = request.unknown_options.iter().map(String::as_str).collect();
         write::negotiate_protocol_version(&mut wire.out, &unknown);
@@ -67,8 +64,7 @@ pub async fn log_in(
         End::Gone => End::Gone,
     })?;
     let environment = environment(&principal, request).map_err(refuse("environment"))?;
-    let tenant_seat =
-        shared.seats.enter_tenant(principal.tenant, &principal.tenant_name).map_err(refuse("limit"))?;
+    let tenant_seat = shared.seats.sit(principal.tenant, &principal.tenant_name).map_err(refuse("limit"))?;
     let session = shared.database.connect(principal.clone(), &environment, &request.settings).await.map_err(
         |error| match error.state() {
             SqlState::InvalidCatalogName => refuse("environment")(no_such_database(&environment)),
@@ -106,7 +102,7 @@ async fn cleartext(shared: &Arc<Shared>, wire: &mut Wire, user: &str) -> Result<
     write::authentication_cleartext_password(&mut wire.out);
     let frame = answer(wire).await?;
     let token = match password(&frame)?.strip_suffix(b"\0").map(std::str::from_utf8) {
-        Some(Ok(token)) if !token.contains('\0') => token.to_owned(),
+        Some(Ok(token)) if !token.contains('\0') => Zeroizing::new(token.to_owned()),
         _ => {
             return Err(End::Fatal(protocol(
                 "invalid password message: one string and its terminator expected",

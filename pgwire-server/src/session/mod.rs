@@ -59,21 +59,48 @@ use crate::{
 pub use self::{
     cancel::CancelRegistry,
     keep_alive::keep_alive,
-    seats::{Seat, Seats},
+    seats::{Arrival, Seats},
 };
 
 /// Serves one client to the end.
-pub(crate) async fn run(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr, seat: Seat) {
+pub(crate) async fn run(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr, arrival: Arrival) {
+    let admitted = tokio::select! {
+        biased;
+        admitted = admit(&shared, socket, peer) => admitted,
+        () = arrival.evicted() => {
+            shared.metrics.connections_refused.with_label_values(&["evicted"]).inc();
+            None
+        }
+    };
+    // It has logged in and is counted there now.
+    drop(arrival);
+    if let Some((wire, login)) = admitted {
+        converse(&shared, wire, login).await;
+    }
+}
+
+/// TLS, startup packet, authentication: what has to be done within the startup timeout. `None`: the client is gone,
+/// and was told why if that could be told.
+async fn admit(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Option<(Wire, Login)> {
     let expires = Instant::now() + shared.options.limits.startup_timeout;
     let refused = |reason: &str| shared.metrics.connections_refused.with_label_values(&[reason]).inc();
-    let (mut wire, request) = match timeout_at(expires, startup::negotiate(&shared, socket, peer)).await {
+    let (mut wire, request) = match timeout_at(expires, startup::negotiate(shared, socket, peer)).await {
         Ok(Ok(Opened::Client(wire, request))) => (wire, request),
-        Ok(Ok(Opened::Refused(wire, error))) => return wire.end(Some(&error)).await,
-        Ok(Ok(Opened::Done)) => return,
-        Ok(Err(error)) => return tracing::debug!(%error, %peer, "no startup packet"),
-        Err(_) => return refused("timeout"),
+        Ok(Ok(Opened::Refused(wire, error))) => {
+            wire.end(Some(&error)).await;
+            return None;
+        }
+        Ok(Ok(Opened::Done)) => return None,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, %peer, "no startup packet");
+            return None;
+        }
+        Err(_) => {
+            refused("timeout");
+            return None;
+        }
     };
-    let login = match timeout_at(expires, auth::log_in(&shared, &mut wire, &request, &seat)).await {
+    let login = match timeout_at(expires, auth::log_in(shared, &mut wire, &request)).await {
         Ok(login) => login,
         Err(_) => {
             refused("timeout");
@@ -81,10 +108,11 @@ pub(crate) async fn run(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr
         }
     };
     match login {
-        Ok(login) => converse(&shared, wire, login).await,
+        Ok(login) => return Some((wire, login)),
         Err(End::Fatal(error)) => wire.end(Some(&error)).await,
         Err(End::Gone) => wire.end(None).await,
     }
+    None
 }
 
 async fn converse(shared: &Arc<Shared>, wire: Wire, login: Login) {

@@ -1,6 +1,10 @@
 //! Stops the running statement of a session, from any task: cancel request, timeout, disconnect, revocation.
+//!
+//! Here a statement also sleeps: `pg_sleep` runs in the middle of a plan, on a thread that all tenants' queries
+//! share, and only notes there what it owes. The session waits it out between two pieces of work, on a timer that
+//! costs nobody a thread. As in Postgres, the sleeps of one statement come one after the other.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use sepal_types::{Error, Result, SqlState};
@@ -8,23 +12,32 @@ use tokio_util::sync::CancellationToken;
 
 /// Cloned freely; all clones stop the same session. Armed anew when the next statement begins.
 #[derive(Clone, Debug, Default)]
-pub struct CancelToken(Arc<Mutex<CancellationToken>>);
+pub struct CancelToken(Arc<Mutex<Running>>);
+
+/// The statement under way.
+#[derive(Debug, Default)]
+struct Running {
+    token: CancellationToken,
+    /// What it has yet to sleep.
+    owed: Duration,
+}
 
 impl CancelToken {
     /// Makes the running statement end with 57014. Between statements it has no effect.
     pub fn cancel(&self) {
-        self.0.lock().cancel();
+        self.0.lock().token.cancel();
     }
 
     pub fn is_cancelled(&self) -> bool {
-        self.0.lock().is_cancelled()
+        self.0.lock().token.is_cancelled()
     }
 
     /// A statement begins.
     pub(super) fn arm(&self) {
-        let mut token = self.0.lock();
-        if token.is_cancelled() {
-            *token = CancellationToken::new();
+        let mut running = self.0.lock();
+        running.owed = Duration::ZERO;
+        if running.token.is_cancelled() {
+            running.token = CancellationToken::new();
         }
     }
 
@@ -33,14 +46,33 @@ impl CancelToken {
         if self.is_cancelled() { Err(cancelled()) } else { Ok(()) }
     }
 
-    /// Runs `work` unless cancelled first; `work` must be safe to drop half done.
+    /// Makes the statement sleep at its next [`Self::guard`]. Returns at once, on any thread.
+    pub(super) fn owe(&self, sleep: Duration) {
+        let mut running = self.0.lock();
+        running.owed = running.owed.saturating_add(sleep);
+    }
+
+    /// Runs `work` and sleeps what it owes then, unless cancelled first; `work` must be safe to drop half done.
     pub(super) async fn guard<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let token = self.0.lock().clone();
+        let token = self.0.lock().token.clone();
+        let paid = async {
+            let result = work.await;
+            let owed = std::mem::take(&mut self.0.lock().owed);
+            if !owed.is_zero() {
+                tokio::time::sleep(owed).await;
+            }
+            result
+        };
         tokio::select! {
             biased;
             () = token.cancelled() => Err(cancelled()),
-            result = work => result,
+            result = paid => result,
         }
+    }
+
+    /// Sleeps what the statement owes. Errors: 57014 once cancelled.
+    pub(super) async fn rest(&self) -> Result<()> {
+        self.guard(async { Ok(()) }).await
     }
 }
 

@@ -15,9 +15,7 @@ use sepal_storage::Op;
 use sepal_types::{Error, Result, SqlState, TableDef};
 
 use super::{RowStream, Session, prepare::Planned, prepared::PlanKind};
-
-/// Rows of one COPY gathered before they are written: past this the load must be split.
-const MOST_BYTES: usize = 8 << 30;
+use crate::write_memory::Charge;
 
 /// Rows of one memory chunk: batches are joined up to this.
 const CHUNK_BYTES: usize = 256 << 20;
@@ -34,7 +32,8 @@ pub struct CopyIn {
     targets: Vec<usize>,
     batches: Vec<TargetRows>,
     rows: u64,
-    bytes: usize,
+    /// What `batches` hold of the tenant's memory for writes.
+    charge: Charge,
 }
 
 /// A COPY TO STDOUT.
@@ -225,18 +224,16 @@ impl Session {
             targets,
             batches: Vec::new(),
             rows: 0,
-            bytes: 0,
+            charge: Charge::none(&self.memory),
         })
     }
 
     /// Takes rows; the batch has `copy.columns`, each of `arrow_type(column.ty)`.
+    ///
+    /// Errors: 53200 when the tenant's unfinished writes hold too much; 57014; a default's own.
     pub async fn copy_rows(&mut self, copy: &mut CopyIn, batch: RecordBatch) -> Result<()> {
         self.cancel.check()?;
-        copy.bytes += batch.get_array_memory_size();
-        if copy.bytes > MOST_BYTES {
-            return Err(Error::new(SqlState::OutOfMemory, "a single COPY may not load more than 8 GiB")
-                .with_hint("Split the load into several COPY statements."));
-        }
+        copy.charge.grow(batch.get_array_memory_size())?;
         let rows = batch.num_rows();
         let mut arrays: Vec<Option<ArrayRef>> = vec![None; copy.def.columns.len()];
         for (target, array) in copy.targets.iter().zip(batch.columns()) {
@@ -262,7 +259,8 @@ impl Session {
         }
         copy.rows += rows as u64;
         copy.batches.push(TargetRows { arrays: complete, rows });
-        Ok(())
+        // A default may have called pg_sleep.
+        self.cancel.rest().await
     }
 
     /// Writes the rows. The command tag.
@@ -273,7 +271,9 @@ impl Session {
     ///
     /// Errors: 23505, 40001, 53100, … as for INSERT.
     pub async fn copy_finish(&mut self, copy: CopyIn, last: bool) -> Result<String> {
-        let ops = self.copy_ops(&copy)?;
+        let (ops, rows) = (self.copy_ops(&copy)?, copy.rows);
+        // The operations are charged to the transaction: the rows must not be counted twice.
+        drop(copy);
         let alone = self.open.is_none();
         if alone {
             self.start(false);
@@ -287,7 +287,7 @@ impl Session {
             Some(open) => open.apply(ops)?,
             None => {}
         }
-        Ok(format!("COPY {}", copy.rows))
+        Ok(format!("COPY {rows}"))
     }
 
     fn copy_ops(&self, copy: &CopyIn) -> Result<Vec<Op>> {

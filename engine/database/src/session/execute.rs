@@ -426,6 +426,7 @@ impl Session {
         let (store, base) = (Arc::clone(&self.tenant.store), open.base);
         let committed = tokio::task::spawn_blocking(move || store.commit(&base, ops)).await;
         drop(open.locks);
+        drop(open.charge);
         let result: Result<()> = match committed {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(error.into()),

@@ -36,7 +36,12 @@ use sepal_query::{
 use sepal_storage::Snapshot;
 use sepal_types::{Error, Result, SqlState, TableId};
 
-use crate::{database::Database, tenant::OpenTenant};
+use crate::{
+    backend_pids::BackendPid,
+    database::Database,
+    tenant::OpenTenant,
+    write_memory::{Charge, WriteMemory},
+};
 
 pub use cancel::CancelToken;
 pub use copy::{CopyIn, CopyOut};
@@ -63,7 +68,9 @@ pub struct Session {
     tenant: Arc<OpenTenant>,
     principal: Principal,
     environment: Arc<str>,
-    pid: i32,
+    pid: BackendPid,
+    /// What the tenant's unfinished writes may hold in memory, together.
+    memory: Arc<WriteMemory>,
     open: Option<Open>,
     settings: Arc<Mutex<Settings>>,
     /// What running plans read: set from `settings` before each execution.
@@ -82,7 +89,8 @@ impl Session {
         tenant: Arc<OpenTenant>,
         principal: Principal,
         environment: &str,
-        pid: i32,
+        pid: BackendPid,
+        memory: Arc<WriteMemory>,
         startup_parameters: &[(String, String)],
     ) -> Result<Self> {
         let environment: Arc<str> = Arc::from(environment);
@@ -108,6 +116,7 @@ impl Session {
             principal,
             environment,
             pid,
+            memory,
             open: None,
             settings,
             search: Arc::default(),
@@ -198,7 +207,7 @@ impl Session {
 
     /// The number that BackendKeyData carries and `pg_backend_pid()` returns.
     pub fn backend_pid(&self) -> i32 {
-        self.pid
+        self.pid.number()
     }
 
     pub fn principal(&self) -> &Principal {
@@ -222,7 +231,8 @@ impl Session {
     }
 
     fn start(&mut self, explicit: bool) {
-        self.open = Some(Open::new(explicit, self.tenant.store.snapshot(), self.sequences.own()));
+        let (snapshot, charge) = (self.tenant.store.snapshot(), Charge::none(&self.memory));
+        self.open = Some(Open::new(explicit, snapshot, self.sequences.own(), charge));
         self.settings.lock().begin();
     }
 
@@ -269,7 +279,7 @@ impl Session {
             environments: LazyLock::new(Box::new(move || environments(&database, &principal))),
             tenant: self.principal.tenant_name.to_string(),
             user: self.principal.key_id.to_string(),
-            backend_pid: self.pid,
+            backend_pid: self.pid.number(),
             settings: LazyLock::new(Box::new(move || settings.lock().rows())),
             builds: self.tenant.builds.rows(),
             table_bytes: Arc::new(move |id| stored_bytes(&stored, id)),
@@ -319,13 +329,7 @@ impl SettingSink for Sink {
         self.settings.lock().set(name, value, local)
     }
 
-    fn sleep(&self, duration: Duration) -> Result<()> {
-        // Called inside a plan, on a query worker: the runtime moves its other tasks elsewhere meanwhile. The guard
-        // holds the token of the statement that sleeps: the next one may be under way before this one wakes.
-        let slept = self.cancel.guard(async {
-            tokio::time::sleep(duration).await;
-            Ok(())
-        });
-        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(slept))
+    fn sleep(&self, duration: Duration) {
+        self.cancel.owe(duration);
     }
 }

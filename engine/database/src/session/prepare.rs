@@ -1,6 +1,9 @@
 //! Planning a statement: what kind it is, its parameters, its columns.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, atomic::Ordering},
+};
 
 use parking_lot::RwLock;
 use sepal_query::{
@@ -148,6 +151,9 @@ impl Session {
             let parameters = query.parameters().to_vec();
             return Ok(Planned { kind: PlanKind::Catalog(query), parameters, columns: Some(columns) });
         }
+        if !self.principal.scopes.read && ast::visit_relations(statement, names_one).is_break() {
+            return Err(write_only_key());
+        }
         let mut statement = statement.clone();
         let original = statement.to_string();
         catalog::rewrite(&mut statement, &context.catalog)?;
@@ -201,6 +207,9 @@ impl Session {
     fn plan_dml(&mut self, statement: &ast::Statement, declared: &[u32]) -> Result<Planned> {
         if !self.principal.scopes.write {
             return Err(read_only_key());
+        }
+        if !self.principal.scopes.read && reads_rows(statement) {
+            return Err(write_only_key());
         }
         let context = self.statement_context()?;
         let mut parameters = ParameterTypes::declared(declared);
@@ -284,6 +293,25 @@ fn insert_with_ctes(query: &ast::Query) -> Result<ast::Statement> {
 pub(super) fn read_only_key() -> Error {
     Error::new(SqlState::InsufficientPrivilege, "permission denied: this API key may only read")
         .with_hint("Use a key with the write scope: sepal key create --scope read-write.")
+}
+
+fn write_only_key() -> Error {
+    Error::new(SqlState::InsufficientPrivilege, "permission denied: this API key may only write")
+        .with_hint("Use a key with the read scope: sepal key create --scope read-write.")
+}
+
+fn names_one(_: &ast::ObjectName) -> ControlFlow<()> {
+    ControlFlow::Break(())
+}
+
+/// Whether a write tells its client anything of the rows that are there: all but an INSERT of values does, if only
+/// by how many rows it changed.
+fn reads_rows(statement: &ast::Statement) -> bool {
+    let ast::Statement::Insert(insert) = statement else { return true };
+    let source = insert.source.as_deref();
+    insert.returning.is_some()
+        || insert.on.is_some()
+        || source.is_some_and(|source| ast::visit_relations(source, names_one).is_break())
 }
 
 fn declared_types(declared: &[u32]) -> Vec<Option<SqlType>> {

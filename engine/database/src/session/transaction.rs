@@ -11,6 +11,7 @@ use sepal_types::{ColumnId, Error, Result, SqlState, TableId};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{index_builds::Build, sequences::OwnSequences};
+use crate::write_memory::{Charge, op_bytes};
 
 /// What ReadyForQuery tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct Open {
     pub base: Snapshot,
     pub view: Snapshot,
     pub ops: Vec<Op>,
+    /// What `ops` hold of the tenant's memory for writes.
+    pub charge: Charge,
     /// Vector indexes to build after the commit.
     pub builds: Vec<Build>,
     /// Sequences that it restarted, as far as it has counted: nobody else sees that before the commit.
@@ -53,13 +56,14 @@ pub struct Open {
 
 impl Open {
     /// `sequences` is the session's; what an earlier transaction left in it is forgotten.
-    pub fn new(explicit: bool, snapshot: Snapshot, sequences: OwnSequences) -> Self {
+    pub fn new(explicit: bool, snapshot: Snapshot, sequences: OwnSequences, charge: Charge) -> Self {
         sequences.restore(HashMap::new());
         Self {
             explicit,
             base: snapshot.clone(),
             view: snapshot,
             ops: Vec::new(),
+            charge,
             builds: Vec::new(),
             sequences,
             repeatable: false,
@@ -93,6 +97,7 @@ impl Open {
     /// judges them, and nobody looks at the view before.
     pub fn extend_unseen(&mut self, ops: Vec<Op>) -> Result<()> {
         self.check_writable(&ops)?;
+        self.charge.grow(op_bytes(&ops))?;
         self.ops.extend(ops);
         Ok(())
     }
@@ -108,8 +113,16 @@ impl Open {
     }
 
     /// Applies a statement's operations to the view. All or none.
+    ///
+    /// Errors: 53200 when the tenant's unfinished writes hold too much already; those of storage.
     pub fn apply(&mut self, ops: Vec<Op>) -> Result<()> {
         self.check_writable(&ops)?;
+        let bytes = op_bytes(&ops);
+        self.charge.grow(bytes)?;
+        self.apply_charged(ops).inspect_err(|_| self.charge.shrink(bytes))
+    }
+
+    fn apply_charged(&mut self, ops: Vec<Op>) -> Result<()> {
         let mut view = self.view.clone();
         for op in &ops {
             view = view.apply(op)?;
@@ -167,7 +180,8 @@ impl Open {
         let position = self.find(name)?;
         self.savepoints.truncate(position + 1);
         if let Some(savepoint) = self.savepoints.last() {
-            self.ops.truncate(savepoint.ops);
+            let undone = self.ops.split_off(savepoint.ops.min(self.ops.len()));
+            self.charge.shrink(op_bytes(&undone));
             self.builds.truncate(savepoint.builds);
             // With its base: a view that is older than the base would not be brought up to date, and an ALTER
             // TABLE made from it would undo what others altered since.

@@ -2,5 +2,8 @@
 
 mod indexes;
 mod opening;
+mod scopes;
 mod sequences;
+mod sleeping;
 mod transactions;
+mod write_memory;

@@ -300,6 +300,37 @@ async fn connections_are_limited_in_total_and_per_tenant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn silent_sockets_do_not_lock_anybody_out() {
+    let served = Served::start_with(|options| {
+        options.limits.max_connections = 2;
+        options.limits.max_logins = 4;
+    })
+    .await;
+    let mut first = served.client().await;
+    let mut silent = Vec::new();
+    for _ in 0..12 {
+        silent.push(served.connect().await);
+    }
+    // Within the grace of each that came before, and nobody's place is taken from those that have logged in.
+    let begun = Instant::now();
+    let mut second = served.client().await;
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert_eq!(second.run("select 2").await[1].row(), [Some("2".into())]);
+    assert_eq!(first.run("select 1").await[1].row(), [Some("1".into())]);
+    assert!(silent[0].until_closed_or_ready().await.is_empty(), "the oldest had to go");
+    assert!(served.metrics.connections_refused.with_label_values(&["evicted"]).get() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_connections_at_once_wait_for_each_other() {
+    let served = Served::start_with(|options| options.limits.max_logins = 4).await;
+    // Opens the tenant, which takes its time.
+    let _first = served.client().await;
+    let clients = futures::future::join_all((0..40).map(|_| served.client())).await;
+    assert_eq!(clients.len(), 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn w24_a_revoked_key_ends_idle_sessions_within_a_second() {
     let served = Served::start().await;
     let mut client = served.client().await;
