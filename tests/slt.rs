@@ -51,6 +51,7 @@ files! {
         sepal_explain "explain.slt",
         sepal_indexes "indexes.slt",
         sepal_knn "knn.slt",
+        sepal_lookup "lookup.slt",
     }
     "vector" {
         vector_functions "functions.slt",

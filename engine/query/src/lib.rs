@@ -26,6 +26,7 @@ pub mod dml;
 mod error;
 pub mod explain;
 mod functions;
+mod lookup;
 pub mod output;
 pub mod planner;
 pub mod sql;
@@ -37,3 +38,4 @@ pub use context::{SearchSettings, SequenceSource, SettingSink, SnapshotSlot, Sta
 pub use copy_format::{CopyFormat, CopyHeader, CopyKind};
 pub use error::{arrow as arrow_error, translate as datafusion_error};
 pub use functions::distance_call;
+pub use lookup::FastLookup;

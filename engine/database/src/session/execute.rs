@@ -110,6 +110,11 @@ impl Session {
             return Ok(RowStream::selected(Arc::clone(&query.columns), batch, self.cancel.clone()));
         }
         self.bind(&query.context)?;
+        if let Some(lookup) = &query.lookup
+            && let Some(batch) = lookup.run(&query.context, parameters)?
+        {
+            return Ok(RowStream::selected(Arc::clone(&query.columns), batch, self.cancel.clone()));
+        }
         if let Some(fast) = &query.fast
             && let Some(batch) = fast.run(&self.tenant.engine, &query.context, parameters)?
         {

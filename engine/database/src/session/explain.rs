@@ -23,6 +23,16 @@ impl Session {
         parameters: &[ArrayRef],
     ) -> Result<Outcome> {
         self.bind(&query.context)?;
+        if let Some(lookup) = &query.lookup {
+            let started = Instant::now();
+            if let Some(found) = lookup.run(&query.context, parameters)? {
+                let mut lines = lookup.explain_lines(&query.context);
+                if analyze {
+                    lines.extend(execution_time(started.elapsed(), found.num_rows() as u64));
+                }
+                return self.query_plan(lines);
+            }
+        }
         let values = parameter_values(parameters, parameters.len())?;
         let engine = &self.tenant.engine;
         let physical = self.cancel.guard(engine.physical(&query.plan, values)).await?;

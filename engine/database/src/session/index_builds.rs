@@ -43,7 +43,7 @@ impl Session {
 
     /// Builds one index and makes it usable; on failure takes its definition back.
     async fn build(&mut self, build: Build) -> Result<()> {
-        let (tenant, cancel, pid) = (Arc::clone(&self.tenant), self.cancel.clone(), self.pid);
+        let (tenant, cancel, pid) = (Arc::clone(&self.tenant), self.cancel.clone(), self.pid.number());
         let work = move || maintain::build_index(&tenant, build.table, build.index, pid, &cancel);
         let built = tokio::task::spawn_blocking(work)
             .await

@@ -7,7 +7,7 @@ use std::{
 
 use parking_lot::RwLock;
 use sepal_query::{
-    StatementContext, catalog,
+    FastLookup, StatementContext, catalog,
     ddl::CreateAs,
     dml::{Dml, DmlContext},
     output::OutputColumn,
@@ -173,7 +173,8 @@ impl Session {
         let fast = fast.and_then(|fast| fast.with_filter(&self.tenant.engine, &plan));
         let columns = self.described_columns(&plan, &context);
         let row = if reads_catalog { None } else { SingleRow::compile(&self.tenant.engine, &plan) };
-        let query = Query { plan, fast, row, context, columns: Arc::clone(&columns), reads_catalog };
+        let lookup = FastLookup::compile(&query, &context, &parameters);
+        let query = Query { plan, fast, lookup, row, context, columns: Arc::clone(&columns), reads_catalog };
         Ok(Planned {
             kind: PlanKind::Query(Box::new(query)),
             parameters: parameters.resolved(),

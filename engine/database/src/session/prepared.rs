@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use sepal_query::{
-    CopyFormat, StatementContext,
+    CopyFormat, FastLookup, StatementContext,
     catalog::CatalogQuery,
     ddl::CreateAs,
     dml::Dml,
@@ -73,6 +73,8 @@ pub(super) enum PlanKind {
 pub(super) struct Query {
     pub plan: LogicalPlan,
     pub fast: Option<FastKnn>,
+    /// The plan again, when it asks for one row by its key.
+    pub lookup: Option<FastLookup>,
     /// The plan again, when it reads no table.
     pub row: Option<SingleRow>,
     pub context: StatementContext,

@@ -11,6 +11,7 @@ mod params;
 mod position;
 mod rewrite;
 mod rows;
+pub mod shape;
 mod statement;
 mod tokens;
 mod vectors;

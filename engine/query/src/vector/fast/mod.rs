@@ -30,13 +30,14 @@ use crate::{
     functions::to_vector_array,
     output::{OutputColumn, typed_field},
     planner::{Engine, LogicalPlan, parameter_values},
-    sql::{ParameterTypes, strip_marker},
+    sql::{
+        ParameterTypes,
+        shape::{plain_column, plain_select, plain_table},
+        strip_marker,
+    },
 };
 use filter::FastFilter;
-use shape::{
-    Count, Source, distance_of, plain_column, plain_limit, plain_order, plain_select, plain_table,
-    resolve_alias,
-};
+use shape::{Count, Source, distance_of, plain_limit, plain_order, resolve_alias};
 
 /// What one output column is.
 #[derive(Clone, Debug)]

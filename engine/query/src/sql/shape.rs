@@ -1,0 +1,69 @@
+//! The plainest shapes of a SELECT, for the ways around planning: one table, plain columns, parameters.
+//!
+//! Called by `vector::fast` and `lookup`. Looks at syntax alone and answers `None` for whatever is more than that.
+
+use datafusion::sql::sqlparser::ast::{self, Expr, GroupByExpr, Query, SetExpr, TableFactor, Value};
+use sepal_types::{ColumnId, TableDef};
+
+/// A SELECT of one block, without grouping, DISTINCT, HAVING and the like; it may have WHERE, ORDER BY and LIMIT.
+pub fn plain_select(query: &Query) -> Option<&ast::Select> {
+    let SetExpr::Select(select) = query.body.as_ref() else {
+        return None;
+    };
+    let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(by, modifiers) if by.is_empty() && modifiers.is_empty());
+    let plain = query.with.is_none()
+        && query.fetch.is_none()
+        && select.distinct.is_none()
+        && select.having.is_none()
+        && select.named_window.is_empty()
+        && select.lateral_views.is_empty()
+        && select.into.is_none()
+        && !grouped;
+    plain.then_some(select)
+}
+
+/// The table's name and its alias.
+pub fn plain_table(select: &ast::Select) -> Option<(String, Option<String>)> {
+    let [from] = select.from.as_slice() else {
+        return None;
+    };
+    let TableFactor::Table { name, alias, args: None, .. } = &from.relation else {
+        return None;
+    };
+    if !from.joins.is_empty() || name.0.len() > 2 {
+        return None;
+    }
+    let schema_ok =
+        name.0.len() == 1 || name.0[0].as_ident().is_some_and(|schema| normalized(schema) == "public");
+    let table = normalized(name.0.last()?.as_ident()?);
+    schema_ok.then(|| (table, alias.as_ref().map(|alias| normalized(&alias.name))))
+}
+
+pub fn normalized(ident: &ast::Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+pub fn plain_column(expr: &Expr, def: &TableDef, names: &[Option<&str>]) -> Option<ColumnId> {
+    let column = match expr {
+        Expr::Identifier(ident) => normalized(ident),
+        Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+            [table, column] if names.contains(&Some(normalized(table).as_str())) => normalized(column),
+            _ => return None,
+        },
+        Expr::Nested(inner) => return plain_column(inner, def, names),
+        _ => return None,
+    };
+    def.column(&column).map(|column| column.id)
+}
+
+/// The position of `$n`, from 0. A cast around it was taken off by `sql::prepare_query`.
+pub fn parameter(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Value::Placeholder(name) => name.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1),
+            _ => None,
+        },
+        Expr::Nested(inner) => parameter(inner),
+        _ => None,
+    }
+}
