@@ -119,7 +119,9 @@ impl Damaged {
         let named = |path: &Path| text.contains(path.file_name().expect("a file").to_string_lossy().as_ref());
         let gone = !self.server.data().join(file).exists();
         named(file)
-            || gone && (text.contains("no manifest is there") || self.files().iter().any(|path| named(path)))
+            || gone
+                && (text.contains("is missing, or its manifest is")
+                    || self.files().iter().any(|path| named(path)))
     }
 
     fn is_data(&self, path: &Path) -> bool {
