@@ -6,26 +6,21 @@
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::{
-        array::{Array, ArrayRef, RecordBatch, RecordBatchOptions},
-        datatypes::Schema,
-    },
-    sql::sqlparser::ast::{BinaryOperator, Expr, LimitClause, Query, SelectItem, Value},
+    arrow::array::{Array, ArrayRef, RecordBatch},
+    sql::sqlparser::ast::{BinaryOperator, Expr, LimitClause, Query, Value},
 };
 use sepal_storage::{TableVersion, arrow_type};
 use sepal_types::{ColumnId, Result, SqlType, TableDef, TableId};
 
 use crate::{
     context::StatementContext,
-    error,
-    output::{OutputColumn, typed_field},
+    output::OutputColumn,
     sql::{
         ParameterTypes,
-        shape::{parameter, plain_column, plain_select, plain_table},
-        strip_marker,
+        shape::{parameter, plain_column, plain_item, plain_select, plain_table},
     },
     values::decode_text,
-    vector::{Hit, fetch},
+    vector::{Hit, described, fetch},
 };
 
 /// Where one column of the key comes from.
@@ -76,21 +71,10 @@ impl FastLookup {
         let mut outputs = Vec::new();
         let mut columns = Vec::new();
         for item in &select.projection {
-            let (expr, name) = match item {
-                SelectItem::UnnamedExpr(expr) => (expr, None),
-                SelectItem::ExprWithAlias { expr, alias } => {
-                    (expr, Some(strip_marker(&alias.value).to_owned()))
-                }
-                _ => return None,
-            };
+            let (expr, name) = plain_item(item)?;
             let definition = def.column_by_id(plain_column(expr, def, &names)?)?;
             outputs.push(definition.id);
-            columns.push(OutputColumn {
-                name: name.unwrap_or_else(|| definition.name.clone()),
-                ty: definition.ty.clone(),
-                table: def.id.0,
-                column: i16::try_from(definition.id.0).unwrap_or(0),
-            });
+            columns.push(OutputColumn::of(definition, def, name));
         }
         Some(Self { table: def.id, unique: unique.id, keys, columns: columns.into(), outputs })
     }
@@ -134,15 +118,7 @@ impl FastLookup {
                 None => return Ok(None),
             }
         }
-        let fields: Vec<_> = arrays
-            .iter()
-            .zip(self.columns.iter())
-            .map(|(array, column)| typed_field(&column.name, array.data_type().clone(), &column.ty))
-            .collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(hits.len()));
-        RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
-            .map(Some)
-            .map_err(error::arrow)
+        described(&self.columns, arrays, hits.len()).map(Some)
     }
 
     /// As Postgres words it in EXPLAIN.

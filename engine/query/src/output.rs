@@ -11,7 +11,7 @@ use datafusion::arrow::{
     datatypes::{DataType, Field, Schema, TimeUnit},
 };
 use sepal_storage::arrow_type;
-use sepal_types::{Error, Result, SqlType};
+use sepal_types::{ColumnDef, Error, Result, SqlType, TableDef};
 
 use crate::{error, sql::strip_marker};
 
@@ -32,6 +32,16 @@ pub struct OutputColumn {
 impl OutputColumn {
     pub fn new(name: impl Into<String>, ty: SqlType) -> Self {
         Self { name: name.into(), ty, table: 0, column: 0 }
+    }
+
+    /// A column of a table, under its own name or another.
+    pub fn of(column: &ColumnDef, table: &TableDef, name: Option<String>) -> Self {
+        Self {
+            name: name.unwrap_or_else(|| column.name.clone()),
+            ty: column.ty.clone(),
+            table: table.id.0,
+            column: i16::try_from(column.id.0).unwrap_or(0),
+        }
     }
 
     /// The column that a planned field becomes.

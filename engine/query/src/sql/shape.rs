@@ -2,8 +2,12 @@
 //!
 //! Called by `vector::fast` and `lookup`. Looks at syntax alone and answers `None` for whatever is more than that.
 
-use datafusion::sql::sqlparser::ast::{self, Expr, GroupByExpr, Query, SetExpr, TableFactor, Value};
+use datafusion::sql::sqlparser::ast::{
+    self, Expr, GroupByExpr, Query, SelectItem, SetExpr, TableFactor, Value,
+};
 use sepal_types::{ColumnId, TableDef};
+
+use super::strip_marker;
 
 /// A SELECT of one block, without grouping, DISTINCT, HAVING and the like; it may have WHERE, ORDER BY and LIMIT.
 pub fn plain_select(query: &Query) -> Option<&ast::Select> {
@@ -20,6 +24,17 @@ pub fn plain_select(query: &Query) -> Option<&ast::Select> {
         && select.into.is_none()
         && !grouped;
     plain.then_some(select)
+}
+
+/// An item of the SELECT list and the name it is given; `None` for a wildcard.
+pub fn plain_item(item: &SelectItem) -> Option<(&Expr, Option<String>)> {
+    match item {
+        SelectItem::UnnamedExpr(expr) => Some((expr, None)),
+        SelectItem::ExprWithAlias { expr, alias } => {
+            Some((expr, Some(strip_marker(&alias.value).to_owned())))
+        }
+        _ => None,
+    }
 }
 
 /// The table's name and its alias.

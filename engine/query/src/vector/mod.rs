@@ -30,7 +30,7 @@ use sepal_types::SqlType;
 pub use cache::{IndexCache, IndexMemory};
 pub use exec::{KnnExec, TopKPlanner};
 pub use fast::FastKnn;
-pub use fetch::{distances, fetch};
+pub use fetch::{described, distances, fetch};
 pub use node::{Runtime, TopK};
 pub use rule::TopKRule;
 pub use search::{Hit, Search, elements, search, usable_index};

@@ -11,29 +11,28 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions},
-        datatypes::{DataType, Float32Type, Int64Type, Schema},
+        array::{Array, ArrayRef, AsArray, RecordBatch},
+        datatypes::{DataType, Float32Type, Int64Type},
     },
-    sql::sqlparser::ast::{Query, SelectItem},
+    sql::sqlparser::ast::Query,
 };
 use sepal_storage::ChunkRef;
 use sepal_types::{ColumnId, Error, Metric, Result, SqlState, SqlType, TableId};
 
 use super::{
     Hit, Search,
-    fetch::{distances, fetch},
+    fetch::{described, distances, fetch},
     search::search,
 };
 use crate::{
     context::StatementContext,
     error,
     functions::to_vector_array,
-    output::{OutputColumn, typed_field},
+    output::OutputColumn,
     planner::{Engine, LogicalPlan, parameter_values},
     sql::{
         ParameterTypes,
-        shape::{plain_column, plain_select, plain_table},
-        strip_marker,
+        shape::{plain_column, plain_item, plain_select, plain_table},
     },
 };
 use filter::FastFilter;
@@ -93,28 +92,15 @@ impl FastKnn {
         let mut outputs = Vec::new();
         let mut columns = Vec::new();
         for item in &select.projection {
-            let (expr, name) = match item {
-                SelectItem::UnnamedExpr(expr) => (expr, None),
-                SelectItem::ExprWithAlias { expr, alias } => {
-                    (expr, Some(strip_marker(&alias.value).to_owned()))
-                }
-                _ => return None,
-            };
+            let (expr, name) = plain_item(item)?;
             if expr == distance {
                 outputs.push(Output::Distance);
                 columns.push(OutputColumn::new(name?, SqlType::Float8));
                 continue;
             }
-            let column = plain_column(expr, def, &names)?;
-            let position = def.columns.iter().position(|candidate| candidate.id == column)?;
-            let definition = &def.columns[position];
-            outputs.push(Output::Column(column));
-            columns.push(OutputColumn {
-                name: name.unwrap_or_else(|| definition.name.clone()),
-                ty: definition.ty.clone(),
-                table: def.id.0,
-                column: i16::try_from(column.0).unwrap_or(0),
-            });
+            let definition = def.column_by_id(plain_column(expr, def, &names)?)?;
+            outputs.push(Output::Column(definition.id));
+            columns.push(OutputColumn::of(definition, def, name));
         }
         Some(FastKnn {
             table: def.id,
@@ -204,15 +190,7 @@ impl FastKnn {
                 },
             }
         }
-        let fields: Vec<_> = arrays
-            .iter()
-            .zip(self.columns.iter())
-            .map(|(array, column)| typed_field(&column.name, array.data_type().clone(), &column.ty))
-            .collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(hits.len()));
-        RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
-            .map(Some)
-            .map_err(error::arrow)
+        described(&self.columns, arrays, hits.len()).map(Some)
     }
 
     /// The query's elements; `None` for NULL, which the planned way answers.
