@@ -71,11 +71,11 @@ pub struct ServerFlags {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections_per_tenant: Option<u32>,
-    /// Memory for opened columns of all tenants, in MiB [default: 1024]
+    /// Memory for opened columns of all tenants, in MiB [default: 4096]
     #[arg(long, value_name = "MIB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_mib: Option<u64>,
-    /// Memory that one tenant's COPYs under way and open transactions may hold, in MiB [default: 1024]
+    /// Memory that one tenant's COPYs under way and open transactions may hold, in MiB [default: 4096]
     #[arg(long, value_name = "MIB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant_write_mib: Option<u64>,

@@ -86,7 +86,7 @@ impl Default for Config {
             max_connections: 1_000,
             max_connections_per_tenant: 400,
             cache_mib: 1024,
-            tenant_write_mib: 1024,
+            tenant_write_mib: 4096,
             shutdown_seconds: 10,
             log: None,
             log_format: LogFormat::Auto,
