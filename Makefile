@@ -4,14 +4,18 @@
 
 # Outside the clone, so that clones share what is built.
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/sepal/target
-.PHONY: help demo test bench soak fuzz setup
+.PHONY: help demo release test bench soak fuzz setup
 
 help: ## Tell what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Build Sepal and watch it load, index, search and hide 10,240 real embeddings
 	@./setup
 	cargo run --profile demo --bin sepal -- demo $(ARGS)
+
+release: ## Build the program to deploy, fully optimised
+	@./setup
+	cargo build --release --bin sepal
 
 test: ## Build everything and run every test
 	@./setup test

@@ -71,7 +71,7 @@ pub struct ServerFlags {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections_per_tenant: Option<u32>,
-    /// Memory for opened columns of all tenants, in MiB [default: 4096]
+    /// Memory for opened columns of all tenants, in MiB [default: 1024]
     #[arg(long, value_name = "MIB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_mib: Option<u64>,
