@@ -30,7 +30,7 @@ pub fn prepare_query(
     columns: &ColumnTypes,
 ) {
     hint_targets(query.body.as_ref(), parameters, targets);
-    type_values(query.body.as_mut(), targets);
+    type_values(query.body.as_mut(), targets, parameters);
     let _ = query.visit(&mut Pass { parameters, columns });
 }
 
