@@ -219,7 +219,7 @@ async fn the_vector_type_is_found_by_its_oid() {
 async fn parameters_are_inferred() {
     let client = connect().await;
     client
-        .batch_execute("CREATE TABLE rust_params (id int PRIMARY KEY, g int8, t text, v vector(2)); INSERT INTO rust_params VALUES (1, 1, 'a', '[0,0]'), (2, 1, 'b', '[3,4]')")
+        .batch_execute("CREATE TABLE rust_rows (m jsonb, s varchar(3)); CREATE TABLE rust_params (id int PRIMARY KEY, g int8, t text, v vector(2)); INSERT INTO rust_params VALUES (1, 1, 'a', '[0,0]'), (2, 1, 'b', '[3,4]')")
         .await
         .expect("create");
     let nearest = client
@@ -236,6 +236,9 @@ async fn parameters_are_inferred() {
     for (sql, types) in [
         ("SELECT * FROM rust_params WHERE id = $1 AND t LIKE $2", &["int4", "text"][..]),
         ("SELECT * FROM rust_params WHERE id = ANY($1)", &["_int4"]),
+        ("SELECT * FROM rust_params WHERE lower(t) = ANY($1) OR g + 1 <> ALL($2)", &["_text", "_int8"]),
+        ("INSERT INTO rust_rows (m, s) VALUES ($1, $2), (DEFAULT, NULL), ('{}', 'b')", &["jsonb", "varchar"]),
+        ("SELECT * FROM (VALUES ($1::jsonb), (NULL)) AS v (x)", &["jsonb"]),
         (
             "SELECT * FROM rust_params WHERE id IN ($1, $2) OR g BETWEEN $3 AND $4",
             &["int4", "int4", "int8", "int8"],
@@ -256,6 +259,9 @@ async fn parameters_are_inferred() {
         let found: Vec<_> = statement.params().iter().map(Type::name).collect();
         assert_eq!(found, types, "{sql}");
     }
+    let rows =
+        client.execute("INSERT INTO rust_rows (s) VALUES ($1), (DEFAULT), (NULL), ('b')", &[&"a"]).await;
+    assert_eq!(rows.expect("rows of one type"), 4);
     let ids = client
         .query("SELECT id FROM rust_params WHERE id = ANY($1) ORDER BY id", &[&vec![2, 9]])
         .await

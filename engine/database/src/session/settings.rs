@@ -168,21 +168,8 @@ const KNOWN: &[Known] = &[
 
 const ISOLATION: &[&str] = &["read uncommitted", "read committed", "repeatable read", "serializable"];
 
-const UTC_NAMES: &[&str] = &[
-    "utc",
-    "etc/utc",
-    "gmt",
-    "z",
-    "zulu",
-    "uct",
-    "universal",
-    "0",
-    "+00",
-    "+00:00",
-    "etc/gmt",
-    "default",
-    "local",
-];
+const UTC_NAMES: &[&str] =
+    &["utc", "etc/utc", "gmt", "z", "zulu", "uct", "universal", "etc/gmt", "default", "local"];
 
 /// The values of one session.
 #[derive(Debug)]
@@ -445,11 +432,17 @@ fn validate(known: &Known, value: &str) -> Result<String> {
     }
 }
 
+/// `0`, `+00`, `-00:00`.
+fn is_zero_offset(zone: &str) -> bool {
+    zone.contains('0')
+        && zone.trim_start_matches(['+', '-']).chars().all(|character| matches!(character, '0' | ':'))
+}
+
 fn validate_text(name: &str, value: &str, invalid: impl Fn() -> Error) -> Result<String> {
     match name {
         "TimeZone" => {
             let zone = value.trim().trim_matches('\'').to_ascii_lowercase();
-            if UTC_NAMES.contains(&zone.as_str()) || zone.starts_with("interval '+00:00'") {
+            if UTC_NAMES.contains(&zone.as_str()) || is_zero_offset(&zone) {
                 return Ok("UTC".to_owned());
             }
             Err(invalid().with_hint("Sepal keeps and prints times in UTC only; convert in the client."))

@@ -176,7 +176,7 @@ fn set_statement(set: &Set) -> Result<Utility> {
         Set::SetTimeZone { local, value } => {
             let value = match value {
                 Expr::Identifier(ident) if ident.value.eq_ignore_ascii_case("default") => None,
-                Expr::Interval(interval) => Some(format!("INTERVAL {}", interval.value)),
+                Expr::Interval(interval) => Some(value_text(&interval.value)?),
                 other => Some(value_text(other)?),
             };
             Utility::Set { name: "TimeZone".to_owned(), value, local: *local }

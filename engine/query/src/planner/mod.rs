@@ -4,6 +4,7 @@
 //! come from the [`StatementContext`] of the statement at hand, so a plan can name nothing outside the
 //! tenant's own snapshot.
 
+mod floats;
 mod json_operators;
 mod operators;
 mod provider;

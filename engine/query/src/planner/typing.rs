@@ -16,7 +16,10 @@ use datafusion::{
 };
 use sepal_types::SqlType;
 
-use super::untyped::{Operand, operand, typed};
+use super::{
+    floats,
+    untyped::{Operand, operand, typed},
+};
 use crate::{
     error::{carry, undefined_operator},
     functions::{
@@ -94,6 +97,9 @@ fn plan_comparison(
             let spans =
                 BinaryExpr::new(Box::new(interval_span(left)), operator, Box::new(interval_span(right)));
             Ok(PlannerResult::Planned(Expr::BinaryExpr(spans)))
+        }
+        (left_type, right_type) if floats::mixed(&left_type, &right_type) => {
+            original(floats::to_float8(left, &left_type), floats::to_float8(right, &right_type))
         }
         _ => original(left, right),
     }

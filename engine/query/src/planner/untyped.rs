@@ -5,6 +5,7 @@
 //! scan sees a constant and a malformed one is an error of the type.
 
 use datafusion::{
+    arrow::datatypes::DataType,
     common::{
         DFSchema, ScalarValue,
         metadata::FieldMetadata,
@@ -19,6 +20,7 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{SqlType, parse_vector};
 
+use super::floats;
 use crate::{
     error::carry,
     output::{sql_type, typed_field},
@@ -109,16 +111,24 @@ fn constant(text: &str, ty: &SqlType) -> Result<Expr> {
     Ok(Expr::Literal(ScalarValue::try_from_array(&array, 0)?, metadata))
 }
 
-/// Types the operands of BETWEEN, IN and IS DISTINCT FROM, which DataFusion plans without asking us.
+/// Types the operands of BETWEEN, IN, IS DISTINCT FROM, CASE and their like, which DataFusion plans without asking
+/// us.
 pub(super) fn type_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
+    // Whether a result has another type now: then the plans above it have another schema.
+    let mut reshaped = false;
     let typed = plan.transform_up_with_subqueries(|node| {
         let schema = merge_schema(&node.inputs());
         let names = NamePreserver::new(&node);
-        node.map_expressions(|expr| {
+        let node = node.map_expressions(|expr| {
             let name = names.save(&expr);
             let typed = type_expression(expr, &schema)?;
-            Ok(if typed.transformed { typed.update_data(|expr| name.restore(expr)) } else { typed })
-        })
+            if !typed.transformed {
+                return Ok(typed);
+            }
+            reshaped |= !matches!(typed.data.get_type(&schema), Ok(DataType::Boolean));
+            Ok(typed.update_data(|expr| name.restore(expr)))
+        })?;
+        if reshaped { node.map_data(LogicalPlan::recompute_schema) } else { Ok(node) }
     })?;
     Ok(typed.data)
 }
@@ -126,10 +136,10 @@ pub(super) fn type_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
 /// The same for a lone expression.
 pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     expr.transform_up(|expr| {
-        if !has_untyped_literal(&expr) {
-            return Ok(Transformed::no(expr));
-        }
-        type_operands(expr, schema).map(Transformed::yes)
+        let untyped = has_untyped_literal(&expr);
+        let mut expr = if untyped { type_operands(expr, schema)? } else { expr };
+        let unified = floats::unify(&mut expr, schema);
+        Ok(Transformed::new_transformed(expr, untyped || unified))
     })
 }
 

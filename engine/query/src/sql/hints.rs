@@ -22,10 +22,9 @@ pub fn hint(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<
     let mut known = Known { parameters, columns };
     match expr {
         Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. } => {
-            // `column = ANY($1)`: the parameter is an array of the column's type.
-            if let Some(ty) = known.column(left) {
-                known.give(right, &SqlType::Array(Box::new(ty)));
-            }
+            // `column = ANY($1)`: the parameter is an array of the column's type; of text where there is no telling.
+            let ty = known.column(left).or_else(|| known.type_of(left)).unwrap_or(SqlType::Text);
+            known.give(right, &SqlType::Array(Box::new(ty)));
         }
         Expr::Case { conditions, else_result, .. } => {
             let results = conditions.iter().map(|CaseWhen { result, .. }| result);
@@ -114,7 +113,9 @@ impl Known<'_> {
                 | BinaryOperator::Multiply
                 | BinaryOperator::Divide
                 | BinaryOperator::Modulo => self.common(&[left.as_ref(), right.as_ref()])?,
-                BinaryOperator::StringConcat => SqlType::Text,
+                BinaryOperator::StringConcat | BinaryOperator::LongArrow | BinaryOperator::HashLongArrow => {
+                    SqlType::Text
+                }
                 _ => return None,
             },
             Expr::Function(function) => {
@@ -122,7 +123,7 @@ impl Known<'_> {
                 match name.strip_prefix("sepal_cast_") {
                     Some(target) => SqlType::from_name(target)?,
                     None if takes_one_type(&name) => self.common(&arguments(function))?,
-                    None => return None,
+                    None => result(&name)?,
                 }
             }
             _ => return None,
@@ -191,6 +192,17 @@ fn takes_one_type(name: &str) -> bool {
     matches!(name, "coalesce" | "greatest" | "least" | "mod" | "nullif" | "generate_series")
 }
 
+/// What the common functions of text give.
+fn result(name: &str) -> Option<SqlType> {
+    Some(match name {
+        "ascii" | "char_length" | "character_length" | "length" | "octet_length" | "strpos" => SqlType::Int4,
+        "btrim" | "concat" | "concat_ws" | "initcap" | "left" | "lower" | "lpad" | "ltrim" | "md5"
+        | "repeat" | "replace" | "reverse" | "right" | "rpad" | "rtrim" | "split_part" | "substr"
+        | "substring" | "to_char" | "translate" | "upper" => SqlType::Text,
+        _ => return None,
+    })
+}
+
 /// The types that a function wants, in order; fewer than it has arguments where there is no telling.
 fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
     use SqlType::{Float8, Int4, Numeric, Text, Timestamptz, Vector};
@@ -236,6 +248,10 @@ mod tests {
             ("sqrt($1)", SqlType::Float8),
             ("lower($1)", SqlType::Text),
             ("id = ANY($1)", SqlType::Array(Box::new(SqlType::Int8))),
+            ("lower(t) = ANY($1)", SqlType::Array(Box::new(SqlType::Text))),
+            ("m ->> 't' <> ALL($1)", SqlType::Array(Box::new(SqlType::Text))),
+            ("length(t) = ANY($1)", SqlType::Array(Box::new(SqlType::Int4))),
+            ("id % 2 = ANY($1)", SqlType::Array(Box::new(SqlType::Int8))),
             ("CASE WHEN true THEN $1 ELSE false END", SqlType::Bool),
         ];
         for (sql, expected) in cases {

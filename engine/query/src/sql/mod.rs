@@ -4,6 +4,7 @@
 //! Called by `database::Session` for every statement. Nothing here plans or runs anything.
 
 mod depth;
+mod exists;
 mod hints;
 mod literals;
 mod names;

@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 use sepal_types::{SqlType, parse_vector};
 
 use super::{
+    exists,
     hints::hint,
     literals::{self, fold_sign, quoted_number, spell_number},
     names::output_names,
@@ -30,7 +31,7 @@ pub fn prepare_query(
     columns: &ColumnTypes,
 ) {
     hint_targets(query.body.as_ref(), parameters, targets);
-    type_values(query.body.as_mut(), targets);
+    type_values(query.body.as_mut(), targets, parameters);
     let _ = query.visit(&mut Pass { parameters, columns });
 }
 
@@ -75,7 +76,8 @@ impl VisitorMut for Pass<'_> {
         for item in &mut select.projection {
             match item {
                 SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
-                    literals::type_integers(expr)
+                    exists::count_rows(expr);
+                    literals::type_integers(expr);
                 }
                 _ => {}
             }

@@ -8,12 +8,13 @@ use sepal_types::SqlType;
 
 use super::{
     literals::{fold_sign, quoted_number},
-    rewrite::{call, cast_target, wrapper_name},
+    params::ParameterTypes,
+    rewrite::{call, cast_target, placeholder, wrapper_name},
 };
 
 /// A literal in VALUES is read as its column's type: `'x'` for an integer column is an integer's error, and
 /// rows that mix `1` and `1e308` do not end up in a decimal.
-pub fn type_values(body: &mut SetExpr, targets: &[SqlType]) {
+pub fn type_values(body: &mut SetExpr, targets: &[SqlType], parameters: &ParameterTypes) {
     let SetExpr::Values(values) = body else {
         return;
     };
@@ -42,11 +43,49 @@ pub fn type_values(body: &mut SetExpr, targets: &[SqlType]) {
             }
         }
     }
+    for (column, target) in targets.iter().enumerate() {
+        mark_column(values, column, target, parameters);
+    }
+}
+
+/// DataFusion wants the rows of a column to agree in their fields' metadata, where [`is_marked`] types have their
+/// names: a parameter has it until its value is put in, a bare literal never does. A call of the type's cast always
+/// has it. The cast is without a length: one that does not fit is refused by the assignment, not cut.
+fn mark_column(values: &mut ast::Values, column: usize, target: &SqlType, parameters: &ParameterTypes) {
+    if values.rows.len() < 2 || !is_marked(target) || values.rows.iter().any(|row| row.len() <= column) {
+        return;
+    }
+    let parameter = |expr: &Expr| placeholder(expr).map(|number| parameters.get(number).cloned());
+    let first = parameter(&values.rows[0][column]);
+    let alike = first.is_some() && values.rows.iter().all(|row| parameter(&row[column]) == first);
+    let is_literal = |expr: &Expr| matches!(expr, Expr::Value(_)) && placeholder(expr).is_none();
+    if alike || values.rows.iter().all(|row| is_literal(&row[column])) {
+        return;
+    }
+    let Some(wrapper) = wrapper_name(target) else {
+        return;
+    };
+    for row in &mut values.rows {
+        let expr = &mut row[column];
+        let bare = matches!(expr, Expr::Value(_)) || placeholder(expr).is_some();
+        if bare || matches!(target, SqlType::Varchar(_)) {
+            *expr = call(&wrapper, expr.clone(), None);
+        }
+    }
+}
+
+/// Types that Arrow has not: a field's metadata names them.
+const fn is_marked(ty: &SqlType) -> bool {
+    matches!(
+        ty,
+        SqlType::Json | SqlType::Jsonb | SqlType::Varchar(_) | SqlType::Name | SqlType::Oid | SqlType::Char
+    )
 }
 
 /// In `VALUES ('2024-01-01'::date), ('2024-02-01'), (NULL)` the cast types the whole column.
 pub fn type_untyped(values: &mut ast::Values) {
     let width = values.rows.iter().map(|row| row.len()).min().unwrap_or(0);
+    let several = values.rows.len() > 1;
     for column in 0..width {
         let Some(ty) = values.rows.iter().find_map(|row| match &row[column] {
             Expr::Cast { data_type, .. } | Expr::TypedString(TypedString { data_type, .. }) => {
@@ -67,6 +106,12 @@ pub fn type_untyped(values: &mut ast::Values) {
                 Expr::Cast { expr, data_type, .. } if ty == SqlType::Vector(None) => {
                     (cast_target(data_type).as_ref() == Some(&ty)).then(|| expr.as_ref().clone())
                 }
+                // The cast of a parameter vanishes, and the type's name with it once the value is put in.
+                cast @ Expr::Cast { expr, data_type, .. }
+                    if several && is_marked(&ty) && placeholder(expr).is_some() =>
+                {
+                    (cast_target(data_type).as_ref() == Some(&ty)).then(|| cast.clone())
+                }
                 _ => None,
             };
             if let Some(operand) = cast.or_else(|| untyped.then(|| row[column].clone())) {
@@ -74,5 +119,39 @@ pub fn type_untyped(values: &mut ast::Values) {
                 row[column] = call(&wrapper, operand, modifier);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::sql::sqlparser::{dialect::PostgreSqlDialect, parser::Parser};
+
+    use super::*;
+
+    fn typed(sql: &str, target: &SqlType) -> String {
+        let parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(sql);
+        let mut query = parser.and_then(|mut parser| parser.parse_query()).expect("a valid query");
+        let mut parameters = ParameterTypes::default();
+        for number in 1..=2 {
+            parameters.hint(number, target);
+        }
+        type_values(query.body.as_mut(), std::slice::from_ref(target), &parameters);
+        query.to_string()
+    }
+
+    #[test]
+    fn parameters_beside_other_rows_are_casts_as_those_are() {
+        assert_eq!(
+            typed("VALUES ($1), (NULL), ('{}')", &SqlType::Jsonb),
+            "VALUES (sepal_cast_jsonb($1)), (sepal_cast_jsonb(NULL)), (sepal_cast_jsonb('{}'))"
+        );
+        assert_eq!(
+            typed("VALUES ($1), ('a')", &SqlType::Varchar(Some(5))),
+            "VALUES (sepal_cast_varchar($1)), (sepal_cast_varchar('a'))"
+        );
+        let unchanged = "VALUES ($1), ($2)";
+        assert_eq!(typed(unchanged, &SqlType::Jsonb), unchanged);
+        let unchanged = "VALUES ('a'), (NULL)";
+        assert_eq!(typed(unchanged, &SqlType::Varchar(Some(5))), unchanged);
     }
 }

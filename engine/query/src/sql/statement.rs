@@ -73,9 +73,13 @@ fn parse_one(sql: &Arc<str>, mut tokens: Vec<TokenWithSpan>) -> Result<Statement
             if words.first().is_some_and(|word| word == "COPY") {
                 // sqlparser wants the semicolon that ends COPY … FROM STDIN.
                 tokens.push(TokenWithSpan::wrap(Token::SemiColon));
+                spell_flags(&mut tokens);
             }
             if words.first().is_some_and(|word| matches!(word.as_str(), "SELECT" | "WITH")) {
                 plain_locks(&mut tokens);
+            }
+            if words.first().is_some_and(|word| matches!(word.as_str(), "BEGIN" | "SET" | "START")) {
+                remove_deferrable(&mut tokens);
             }
             let overriding =
                 words.first().is_some_and(|word| word == "INSERT") && remove_overriding(&mut tokens);
@@ -204,6 +208,44 @@ fn plain_locks(tokens: &mut Vec<TokenWithSpan>) {
     }
 }
 
+/// `[NOT] DEFERRABLE` among the modes of a transaction does not parse. It promises nothing here: a snapshot never
+/// waits. A comma beside it goes with it.
+fn remove_deferrable(tokens: &mut Vec<TokenWithSpan>) {
+    let is_word = |token: &TokenWithSpan, text: &str| matches!(&token.token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(text));
+    if !tokens.iter().any(|token| is_word(token, "TRANSACTION") || is_word(token, "BEGIN")) {
+        return;
+    }
+    while let Some(end) = tokens.iter().position(|token| is_word(token, "DEFERRABLE")) {
+        let before = |end: usize| tokens[..end].iter().rposition(tokens::is_significant);
+        let is_comma = |at: &usize| tokens[*at].token == Token::Comma;
+        let start = before(end).filter(|at| is_word(&tokens[*at], "NOT")).unwrap_or(end);
+        let after = (end + 1..tokens.len()).find(|at| tokens::is_significant(&tokens[*at]));
+        let (start, end) = match before(start).filter(is_comma) {
+            Some(comma) => (comma, end),
+            None => (start, after.filter(is_comma).unwrap_or(end)),
+        };
+        tokens.drain(start..=end);
+    }
+}
+
+/// COPY's `FREEZE on`: sqlparser knows `true` and `false` only.
+fn spell_flags(tokens: &mut [TokenWithSpan]) {
+    let mut follows = false;
+    for token in tokens.iter_mut().filter(|token| tokens::is_significant(token)) {
+        let text = match &token.token {
+            Token::Word(word) if word.quote_style.is_none() => word.value.to_ascii_lowercase(),
+            Token::Number(digits, _) => digits.clone(),
+            _ => String::new(),
+        };
+        if follows && matches!(text.as_str(), "on" | "1") {
+            token.token = Token::make_keyword("TRUE");
+        } else if follows && matches!(text.as_str(), "off" | "0") {
+            token.token = Token::make_keyword("FALSE");
+        }
+        follows = matches!(text.as_str(), "freeze" | "header");
+    }
+}
+
 /// `INSERT … OVERRIDING {SYSTEM | USER} VALUE` does not parse: it is taken out and noted.
 fn remove_overriding(tokens: &mut Vec<TokenWithSpan>) -> bool {
     let is_word = |token: &TokenWithSpan, text: &str| matches!(&token.token, Token::Word(word) if word.value.eq_ignore_ascii_case(text));
@@ -272,4 +314,22 @@ fn location_in(message: &str) -> Option<Location> {
     let digits =
         |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u64>().ok();
     Some(Location { line: digits(line)?, column: digits(column)? }).filter(|location| location.line > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_drivers_send_parses() {
+        for sql in [
+            "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE",
+            "START TRANSACTION NOT DEFERRABLE, READ ONLY",
+            "SET TRANSACTION READ ONLY , NOT DEFERRABLE",
+            "COPY t FROM STDIN WITH (FREEZE on)",
+            "COPY t FROM STDIN WITH (FORMAT csv, HEADER off, FREEZE 1)",
+        ] {
+            assert!(parse_statements(sql).is_ok(), "{sql}");
+        }
+    }
 }
