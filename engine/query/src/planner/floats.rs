@@ -45,11 +45,11 @@ pub(super) fn unify(expr: &mut Expr, schema: &DFSchema) -> bool {
             operands.extend(&mut list.list);
             if single { compare(&mut operands, schema) } else { share(&mut operands, schema) }
         }
-        Expr::BinaryExpr(BinaryExpr { left, op, right })
-            if matches!(op, Operator::IsDistinctFrom | Operator::IsNotDistinctFrom) =>
-        {
-            compare(&mut [left, right], schema)
-        }
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::IsDistinctFrom | Operator::IsNotDistinctFrom,
+            right,
+        }) => compare(&mut [left, right], schema),
         Expr::Case(case) => {
             let mut compared: Vec<&mut Expr> = Vec::new();
             let mut results: Vec<&mut Expr> = Vec::new();
