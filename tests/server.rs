@@ -418,7 +418,10 @@ pub fn binary() -> PathBuf {
 
 /// The repository.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository").to_owned()
+    // Asked of cargo when the test runs: clones share a target directory, and the path that was compiled in may be
+    // another clone's.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&package).parent().expect("the repository").to_owned()
 }
 
 /// Says that something was not tested, where a person and a log find it.
