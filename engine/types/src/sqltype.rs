@@ -53,6 +53,11 @@ pub enum SqlType {
 }
 
 impl SqlType {
+    /// An integer, a float or `numeric`.
+    pub const fn is_number(&self) -> bool {
+        matches!(self, Self::Int2 | Self::Int4 | Self::Int8 | Self::Float4 | Self::Float8 | Self::Numeric(_))
+    }
+
     /// The type's oid, as in Postgres' `pg_type.dat`; ours are fixed numbers.
     pub fn oid(&self) -> u32 {
         match self {

@@ -103,21 +103,26 @@ impl Session {
         Ok(())
     }
 
-    pub(super) async fn run_query(&mut self, query: &Query, parameters: &[ArrayRef]) -> Result<RowStream> {
+    /// The rows of a query that has a way around its plan. On `None` the plan is bound and runs.
+    fn run_unplanned(&mut self, query: &Query, parameters: &[ArrayRef]) -> Result<Option<RecordBatch>> {
         if let Some(row) = &query.row {
             let values = parameter_values(parameters, parameters.len())?;
-            let batch = row.run(&self.tenant.engine, values)?;
-            return Ok(RowStream::selected(Arc::clone(&query.columns), batch, self.cancel.clone()));
+            return row.run(&self.tenant.engine, values).map(Some);
         }
         self.bind(&query.context)?;
         if let Some(lookup) = &query.lookup
             && let Some(batch) = lookup.run(&query.context, parameters)?
         {
-            return Ok(RowStream::selected(Arc::clone(&query.columns), batch, self.cancel.clone()));
+            return Ok(Some(batch));
         }
-        if let Some(fast) = &query.fast
-            && let Some(batch) = fast.run(&self.tenant.engine, &query.context, parameters)?
-        {
+        match &query.fast {
+            Some(fast) => fast.run(&self.tenant.engine, &query.context, parameters),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) async fn run_query(&mut self, query: &Query, parameters: &[ArrayRef]) -> Result<RowStream> {
+        if let Some(batch) = self.run_unplanned(query, parameters)? {
             return Ok(RowStream::selected(Arc::clone(&query.columns), batch, self.cancel.clone()));
         }
         let values = parameter_values(parameters, parameters.len())?;

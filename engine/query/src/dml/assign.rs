@@ -133,16 +133,7 @@ pub fn assign(array: &ArrayRef, source: &Field, column: &ColumnDef) -> Result<Ar
             | SqlType::Timestamp
             | SqlType::Timestamptz
     );
-    let number = matches!(
-        column.ty,
-        SqlType::Int2
-            | SqlType::Int4
-            | SqlType::Int8
-            | SqlType::Float4
-            | SqlType::Float8
-            | SqlType::Numeric(_)
-    );
-    if array.data_type() != &DataType::Null && structured && number {
+    if array.data_type() != &DataType::Null && structured && column.ty.is_number() {
         return Err(mismatch(column, &source_type));
     }
     if let SqlType::Varchar(Some(length)) = column.ty {

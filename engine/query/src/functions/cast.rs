@@ -207,16 +207,7 @@ fn out_of_range(
             ),
         ));
     }
-    let numeric = matches!(
-        target,
-        SqlType::Int2
-            | SqlType::Int4
-            | SqlType::Int8
-            | SqlType::Float4
-            | SqlType::Float8
-            | SqlType::Numeric(_)
-    );
-    if numeric && too_large {
+    if target.is_number() && too_large {
         let message = format!("{} out of range", target.display_name());
         return carry(Error::new(SqlState::NumericValueOutOfRange, message));
     }

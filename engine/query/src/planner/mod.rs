@@ -62,7 +62,7 @@ pub use datafusion::logical_expr::LogicalPlan;
 pub use provider::{TemporaryTables, undefined_table};
 pub use relation::constant as fold_constant;
 pub use single_row::SingleRow;
-pub(crate) use single_row::{fill_parameters, is_pure};
+pub(crate) use single_row::{fill_parameters, is_pure, names_parameter};
 
 /// Rows per batch that operators pass on.
 pub const BATCH_ROWS: usize = 8192;

@@ -51,10 +51,7 @@ impl SingleRow {
         if !input.produce_one_row || !input.schema.fields().is_empty() {
             return None;
         }
-        let has_parameters = projection
-            .expr
-            .iter()
-            .any(|expr| expr.exists(|expr| Ok(matches!(expr, Expr::Placeholder(_)))).unwrap_or(true));
+        let has_parameters = projection.expr.iter().any(names_parameter);
         Some(Self {
             expressions: projection.expr.clone(),
             schema: Arc::clone(projection.schema.inner()),
@@ -107,6 +104,16 @@ impl SingleRow {
     }
 }
 
+/// Whether an expression has a parameter in it.
+pub fn names_parameter(expr: &Expr) -> bool {
+    expr.exists(|expr| Ok(matches!(expr, Expr::Placeholder(_)))).unwrap_or(true)
+}
+
+/// A call that may give another answer at another time, or in another session.
+fn is_unstable_call(expr: &Expr) -> bool {
+    matches!(expr, Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable)
+}
+
 /// Puts values in place of parameters.
 pub fn fill_parameters(expr: Expr, values: &ParamValues) -> datafusion::error::Result<Expr> {
     expr.transform_up(|expr| {
@@ -134,7 +141,7 @@ fn reads_nothing(plan: &LogicalPlan) -> bool {
 pub fn is_pure(expr: &Expr) -> bool {
     let impure = expr.exists(|expr| {
         Ok(match expr {
-            Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
+            Expr::ScalarFunction(_) => is_unstable_call(expr),
             Expr::ScalarSubquery(_)
             | Expr::InSubquery(_)
             | Expr::Exists(_)
@@ -156,12 +163,7 @@ pub(super) fn depends_on_time(plan: &LogicalPlan) -> bool {
     let mut found = false;
     let walked = plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
-            found |= expr.exists(|expr| {
-                Ok(match expr {
-                    Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
-                    _ => false,
-                })
-            })?;
+            found |= expr.exists(|expr| Ok(is_unstable_call(expr)))?;
             Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
         })
     });

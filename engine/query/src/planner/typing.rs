@@ -123,7 +123,7 @@ fn plan_arithmetic(
         },
         _ => return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right })),
     };
-    match (is_number(&left_type), is_number(&right_type)) {
+    match (left_type.is_number(), right_type.is_number()) {
         (true, true) => {
             return Ok(PlannerResult::Planned(arithmetic_call(operator, narrow(left), narrow(right))));
         }
@@ -154,7 +154,7 @@ fn plan_arithmetic(
 /// The type of an untyped operand of arithmetic. `known_left`: the typed operand is the left one.
 fn beside(operator: Arithmetic, known: &SqlType, known_left: bool) -> Option<SqlType> {
     match (operator, known) {
-        (_, ty) if is_number(ty) => Some(ty.clone()),
+        (_, ty) if ty.is_number() => Some(ty.clone()),
         (Arithmetic::Add, SqlType::Timestamp | SqlType::Timestamptz) => Some(SqlType::Interval),
         (
             Arithmetic::Subtract,
@@ -199,9 +199,9 @@ fn date_arithmetic(operator: Arithmetic, left: &SqlType, right: &SqlType) -> Opt
         (Arithmetic::Add, Interval, Time) => Swapped(Operation::TimePlusInterval),
         (Arithmetic::Subtract, Time, Interval) => Call(Operation::TimeMinusInterval),
         (Arithmetic::Subtract, Time, Time) => Call(Operation::TimeDifference),
-        (Arithmetic::Multiply, Interval, factor) if is_number(factor) => Call(Operation::IntervalTimes),
-        (Arithmetic::Multiply, factor, Interval) if is_number(factor) => Swapped(Operation::IntervalTimes),
-        (Arithmetic::Divide, Interval, factor) if is_number(factor) => Call(Operation::IntervalDivide),
+        (Arithmetic::Multiply, Interval, factor) if factor.is_number() => Call(Operation::IntervalTimes),
+        (Arithmetic::Multiply, factor, Interval) if factor.is_number() => Swapped(Operation::IntervalTimes),
+        (Arithmetic::Divide, Interval, factor) if factor.is_number() => Call(Operation::IntervalDivide),
         _ => return None,
     })
 }
@@ -224,18 +224,6 @@ fn plan_power(expr: RawBinaryExpr, schema: &DFSchema) -> RawBinaryExpr {
         _ => expr,
     };
     RawBinaryExpr { op: expr.op, left: float(expr.left), right: float(expr.right) }
-}
-
-const fn is_number(ty: &SqlType) -> bool {
-    matches!(
-        ty,
-        SqlType::Int2
-            | SqlType::Int4
-            | SqlType::Int8
-            | SqlType::Numeric(_)
-            | SqlType::Float4
-            | SqlType::Float8
-    )
 }
 
 /// Types that have no arithmetic with a number.

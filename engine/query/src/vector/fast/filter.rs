@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use datafusion::{
-    common::{DFSchemaRef, ParamValues, tree_node::TreeNode},
+    common::{DFSchemaRef, ParamValues},
     logical_expr::{Expr, LogicalPlan},
     physical_expr::create_physical_expr,
     scalar::ScalarValue,
@@ -15,7 +15,7 @@ use sepal_types::Result;
 
 use crate::{
     error::translate,
-    planner::{Engine, fill_parameters, is_pure},
+    planner::{Engine, fill_parameters, is_pure, names_parameter},
     vector::filter::Filter,
 };
 
@@ -54,12 +54,10 @@ impl FastFilter {
         let LogicalPlan::Filter(typed) = engine.analyze(LogicalPlan::Filter(filter.clone())).ok()? else {
             return None;
         };
-        let has_parameters =
-            typed.predicate.exists(|expr| Ok(matches!(expr, Expr::Placeholder(_)))).unwrap_or(true);
         Some(Self {
             schema: Arc::clone(typed.input.schema()),
+            has_parameters: names_parameter(&typed.predicate),
             predicate: typed.predicate,
-            has_parameters,
             compiled: OnceLock::new(),
         })
     }
