@@ -160,6 +160,7 @@ fn definition(id: TableId) -> TableDef {
         next_column: ColumnId(3),
         uniques: Vec::new(),
         indexes: Vec::new(),
+        captured: false,
     }
 }
 

@@ -19,6 +19,7 @@
 
 mod backend_pids;
 mod builds;
+pub mod connector;
 mod database;
 mod directory_lock;
 #[cfg(test)]

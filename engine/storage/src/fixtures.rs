@@ -77,6 +77,7 @@ pub(crate) fn items(id: u32, name: &str) -> TableDef {
             }),
             valid: false,
         }],
+        captured: false,
     }
 }
 

@@ -23,6 +23,9 @@ pub struct TableDef {
     /// PRIMARY KEY and UNIQUE constraints, the primary key first.
     pub uniques: Vec<UniqueDef>,
     pub indexes: Vec<IndexDef>,
+    /// A pipeline reads its changes: a commit that deletes rows carries them in the log.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub captured: bool,
 }
 
 /// A column.

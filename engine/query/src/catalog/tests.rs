@@ -75,6 +75,7 @@ fn items() -> TableDef {
                 }),
             ),
         ],
+        captured: false,
     }
 }
 
@@ -92,6 +93,7 @@ fn notes(environment: &str, id: u32) -> TableDef {
         next_column: ColumnId(3),
         uniques: vec![unique(id + 1, "Notes_pkey", 1, true)],
         indexes: Vec::new(),
+        captured: false,
     }
 }
 

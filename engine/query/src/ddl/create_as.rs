@@ -89,6 +89,7 @@ impl CreateAs {
             next_column: ColumnId(1),
             uniques: Vec::new(),
             indexes: Vec::new(),
+            captured: false,
         };
         for column in columns {
             if def.column(&column.name).is_some() {

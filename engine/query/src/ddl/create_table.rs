@@ -42,6 +42,7 @@ pub fn create_table(create: &CreateTable, scope: &Scope) -> Result<Ddl> {
         next_column: ColumnId(1),
         uniques: Vec::new(),
         indexes: Vec::new(),
+        captured: false,
     };
     for column in &create.columns {
         add_column(&mut def, column, scope)?;

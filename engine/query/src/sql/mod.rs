@@ -3,6 +3,7 @@
 //!
 //! Called by `database::Session` for every statement. Nothing here plans or runs anything.
 
+pub mod delivery;
 mod depth;
 mod exists;
 mod hints;
