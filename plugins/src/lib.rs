@@ -15,3 +15,4 @@
 
 pub mod call;
 pub mod manifest;
+pub mod sinks;
