@@ -93,7 +93,7 @@ fn find<'a>(base: &'a Snapshot, def: &TableDef, rows: &[RowId]) -> Result<Places
         }
         places[row] = Some((chunks.len() - 1, position as usize));
     })?;
-    let rows = places.into_iter().collect::<Option<_>>().ok_or_else(conflict)?;
+    let rows = places.into_iter().collect::<Option<Vec<_>>>().ok_or_else(conflict)?;
     Ok(Places { chunks: chunks.into_iter().map(|chunk| &version.chunks[chunk]).collect(), rows })
 }
 

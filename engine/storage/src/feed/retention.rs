@@ -116,7 +116,7 @@ impl LogFiles {
         open.sort_by_key(|(after, _)| *after);
         let mut keep_from = needed_from;
         for (after, hold) in open {
-            let (held, limit) = (files.held_bytes(after), self.retention_bytes);
+            let (held, limit) = (files.held_bytes(after, needed_from), self.retention_bytes);
             if held > limit {
                 hold.broken.store(true, Ordering::Release);
                 tracing::warn!(%after, held, limit, "the log is no longer kept for a pipeline that fell behind");
@@ -157,10 +157,10 @@ impl Kept {
         following.checked_sub(1).map(|index| self.older[index].number)
     }
 
-    /// Bytes of the files from that one to the current one, which would be there anyway.
-    fn held_bytes(&self, after: Lsn) -> u64 {
-        let first = self.file_after(after).unwrap_or(0);
-        self.older.iter().filter(|file| file.number >= first).map(|file| file.bytes).sum()
+    /// Bytes of the files from that one to the one with the number `end`, which would be there anyway.
+    fn held_bytes(&self, after: Lsn, end: u64) -> u64 {
+        let held = self.file_after(after).unwrap_or(0)..end;
+        self.older.iter().filter(|file| held.contains(&file.number)).map(|file| file.bytes).sum()
     }
 
     fn gone(&self, after: Lsn) -> StoreError {
@@ -180,13 +180,14 @@ impl LogHold {
         self.0.is_broken()
     }
 
-    /// Bytes of finished log files that stay for this hold: what a checkpoint compares with
-    /// [`crate::StoreOptions::log_retention_bytes`]. 0 for a broken one.
+    /// Bytes of finished log files that stay for this hold, or will after the next checkpoint: what that compares
+    /// with [`crate::StoreOptions::log_retention_bytes`]. 0 for a broken one.
     pub fn held_bytes(&self) -> u64 {
         if self.is_broken() {
             return 0;
         }
-        self.0.files.state.lock().files.held_bytes(self.0.after())
+        let state = self.0.files.state.lock();
+        state.files.held_bytes(self.0.after(), state.files.current.number)
     }
 }
 

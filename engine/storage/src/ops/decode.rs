@@ -1,7 +1,7 @@
 //! Payload bytes to ops. Inserted batches borrow the payload's memory.
 //!
-//! Called by recovery and by the feed, with bytes that authenticated, so an error here means a format this version does not know
-//! (or a bug), never an attacker. Still nothing is indexed unchecked.
+//! Called by recovery and by the feed, with bytes that authenticated, so an error here means a format this version
+//! does not know (or a bug), never an attacker. Still nothing is indexed unchecked.
 
 use arrow::{buffer::Buffer, ipc::reader::StreamDecoder, record_batch::RecordBatch};
 use sepal_types::{ColumnId, RowId, TableId};
