@@ -88,10 +88,9 @@ impl OpenTenant {
     ) -> Result<Arc<Self>> {
         let directory = directory(&options.data_dir, id);
         let store_options = StoreOptions {
-            cache: Arc::clone(&caches.columns),
             wal_segment_bytes: options.wal_segment_bytes,
             log_end,
-            fault: None,
+            ..StoreOptions::new(Arc::clone(&caches.columns))
         };
         let store = if TenantStore::is_made(&directory)? {
             TenantStore::open(&directory, id, key, store_options)?
