@@ -68,16 +68,6 @@ impl<'a> Options<'a> {
         }
     }
 
-    pub fn flag(&self, name: &'static str) -> Result<bool, Fault> {
-        match self.get(name) {
-            None => Ok(false),
-            Some(Setting::Flag(flag)) => Ok(*flag),
-            Some(Setting::Text(text)) if matches!(text.as_str(), "true" | "on") => Ok(true),
-            Some(Setting::Text(text)) if matches!(text.as_str(), "false" | "off") => Ok(false),
-            Some(_) => Err(misconfigured(format!("/{name}: true or false is wanted"))),
-        }
-    }
-
     /// A whole number from 1 to `most`.
     pub fn count(&self, name: &'static str, default: u64, most: u64) -> Result<u64, Fault> {
         let number = match self.get(name) {

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::{
-    ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig,
+    ClientOptions, ObjectStoreExt, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder},
     client::{HttpClient, HttpConnector},
     path::Path,
