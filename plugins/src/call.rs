@@ -235,11 +235,6 @@ pub trait Outside: fmt::Debug + Send + Sync {
     fn counter_add(&self, name: &str, value: u32);
 
     fn gauge_set(&self, name: &str, value: f64);
-
-    /// `text` without the values of secrets that were used: what a guest says ends in errors and dead letters.
-    fn scrub(&self, text: &str) -> String {
-        text.to_owned()
-    }
 }
 
 /// A header's value.

@@ -13,6 +13,7 @@
 //!
 //! A worker process holds no key, no secret and no network.
 
+pub mod bundled;
 pub mod call;
 pub mod compile;
 pub mod egress;
