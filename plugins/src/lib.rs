@@ -14,4 +14,6 @@
 //! A worker process holds no key, no secret and no network.
 
 pub mod call;
+pub mod egress;
 pub mod manifest;
+pub mod worker;

@@ -80,7 +80,9 @@ impl Default for EgressOptions {
 /// Why nothing can be sent at all.
 #[derive(Debug, thiserror::Error)]
 pub enum EgressError {
-    #[error("a certificate authority for plugins' requests cannot be used: {0}; give one DER certificate each")]
+    #[error(
+        "a certificate authority for plugins' requests cannot be used: {0}; give one DER certificate each"
+    )]
     Root(#[source] rustls::Error),
     #[error("TLS for plugins' requests cannot be set up: {0}")]
     Tls(#[source] rustls::Error),

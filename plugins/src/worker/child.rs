@@ -34,15 +34,12 @@ use super::{
 };
 use crate::{
     call::{
-        Call, CallError, Code, ComponentHash, GuestHost, HttpError, HttpRequest, HttpResponse, Level, Outside,
-        Reply, SecretError,
+        Call, CallError, Code, ComponentHash, GuestHost, HttpError, HttpRequest, HttpResponse, Level,
+        Outside, Reply, SecretError,
     },
     host::{HostOptions, LocalHost},
 };
 
-/// Guests of one tenant: two run at once, more take turns.
-const THREADS: usize = 2;
-const BLOCKING_THREADS: usize = 8;
 /// Frames that wait to be written; more make the sender wait.
 const QUEUE: usize = 16;
 /// Names of metrics that one call may use; the server's own limit is per sink.
@@ -62,31 +59,20 @@ pub fn child_main() -> ExitCode {
 fn run() -> Result<(), Box<dyn std::error::Error>> {
     let socket = StdUnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     socket.set_nonblocking(true)?;
-    // A runtime without threads: the sandbox has to come before the first one.
-    let (socket, start) = {
-        let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
-        runtime.block_on(async {
-            let mut socket = UnixStream::from_std(socket)?;
-            let start = protocol::read::<Down>(&mut socket).await?;
-            Ok::<_, ProtocolError>((socket.into_std()?, start))
-        })?
-    };
+    // On this thread alone: the sandbox has to come before any other. Guests run on the host's own threads.
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let (socket, start) = runtime.block_on(async {
+        let mut socket = UnixStream::from_std(socket)?;
+        let start = protocol::read::<Down>(&mut socket).await?;
+        Ok::<_, ProtocolError>((socket, start))
+    })?;
     let Some(Down::Start { tenant, limits }) = start else {
         return Err("this is started by the server, which says what to do over standard input".into());
     };
     let mut report = sandbox::confine(&limits);
     let host = Arc::new(LocalHost::new(HostOptions::default())?);
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
-        .max_blocking_threads(BLOCKING_THREADS)
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let socket = UnixStream::from_std(socket)?;
-        sandbox::filter_calls(&mut report);
-        let (reader, writer) = socket.into_split();
-        serve((reader, writer), tenant, host, report).await
-    })?;
+    sandbox::filter_calls(&mut report);
+    runtime.block_on(serve(socket.into_split(), tenant, host, report))?;
     Ok(())
 }
 
@@ -103,18 +89,19 @@ where
 {
     Frame::encode(Up::Hello(report))?.write(&mut writer).await?;
     let (frames, mut queue) = mpsc::channel::<Frame>(QUEUE);
-    let worker = Arc::new(Worker { tenant, host, frames, codes: Mutex::default(), running: Mutex::default() });
+    let worker =
+        Arc::new(Worker { tenant, host, frames, codes: Mutex::default(), running: Mutex::default() });
     let writing = async {
         while let Some(frame) = queue.recv().await {
             frame.write(&mut writer).await?;
         }
-        Ok(())
+        Ok::<(), ProtocolError>(())
     };
     let reading = async {
         while let Some(message) = protocol::read::<Down>(&mut reader).await? {
             worker.hear(message).await?;
         }
-        Ok(())
+        Ok::<(), ProtocolError>(())
     };
     tokio::select! {
         result = writing => result,
@@ -161,7 +148,7 @@ impl Worker {
                     running.cancelled.cancel();
                 }
             }
-            Down::Ping => self.send(Up::Pong).await,
+            Down::Ping => self.send(Frame::encode(Up::Pong)).await,
         }
         Ok(())
     }
@@ -187,7 +174,7 @@ impl Worker {
             worker.running.lock().remove(&id);
             if let Some(result) = result {
                 outside.send_tally().await;
-                worker.send(Up::Done { id, result }).await;
+                worker.finish(id, result).await;
             }
         });
     }
@@ -205,18 +192,20 @@ impl Worker {
         call.await.unwrap_or_else(|_| Err(CallError::Gone("the host of plugins panicked".to_owned())))
     }
 
-    async fn send(&self, message: Up) {
-        match Frame::encode(message) {
-            // The server has gone: the reader ends the process.
-            Ok(frame) => drop(self.frames.send(frame).await),
-            Err(error) => self.send_failure(&error).await,
-        }
+    /// A reply too large for a frame becomes an error that is not: its caller waits for one or the other.
+    async fn finish(&self, id: u64, result: Result<Reply, CallError>) {
+        let done = Frame::encode(Up::Done { id, result }).or_else(|error| {
+            let result = Err(CallError::Limit(format!("the reply cannot be sent: {error}")));
+            Frame::encode(Up::Done { id, result })
+        });
+        self.send(done).await;
     }
 
-    /// A reply that is too large for a frame would leave its caller waiting.
-    async fn send_failure(&self, error: &ProtocolError) {
-        eprintln!("sepal {}: a message cannot be sent: {error}", super::WORKER_ARGUMENT);
-        std::process::exit(1);
+    async fn send(&self, frame: Result<Frame, ProtocolError>) {
+        if let Ok(frame) = frame {
+            // When the server has gone, the reader ends the process.
+            drop(self.frames.send(frame).await);
+        }
     }
 }
 

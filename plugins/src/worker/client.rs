@@ -197,7 +197,9 @@ impl Drop for OpenCall<'_> {
         let Some(open) = self.client.calls.open.lock().remove(&self.id) else { return };
         open.ended.cancel();
         let Ok(cancel) = Frame::encode(Down::Cancel { id: self.id }) else { return };
-        let Err(mpsc::error::TrySendError::Full(cancel)) = self.client.frames.try_send(cancel) else { return };
+        let Err(mpsc::error::TrySendError::Full(cancel)) = self.client.frames.try_send(cancel) else {
+            return;
+        };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let frames = self.client.frames.clone();
             // When the worker is gone there is nothing to cancel.
@@ -219,6 +221,7 @@ impl Calls {
         if self.over.is_cancelled() {
             return Err(self.gone());
         }
+        *self.last_call.lock() = Instant::now();
         calls.insert(id, open);
         Ok(receiver)
     }
@@ -245,13 +248,19 @@ impl Calls {
 
 async fn not_started(why: &str, process: Option<Process>) -> CallError {
     let status = match process {
-        Some(process) => process.end().await.map_or_else(|error| error.to_string(), |status| status.to_string()),
+        Some(process) => {
+            process.end().await.map_or_else(|error| error.to_string(), |status| status.to_string())
+        }
         None => "no process".to_owned(),
     };
     CallError::Gone(format!("the worker process did not start: {why} ({status})"))
 }
 
-async fn write_frames<W: AsyncWrite + Unpin>(mut writer: W, mut queue: mpsc::Receiver<Frame>, calls: Arc<Calls>) {
+async fn write_frames<W: AsyncWrite + Unpin>(
+    mut writer: W,
+    mut queue: mpsc::Receiver<Frame>,
+    calls: Arc<Calls>,
+) {
     let writing = async {
         while let Some(frame) = queue.recv().await {
             frame.write(&mut writer).await?;
@@ -290,7 +299,9 @@ async fn converse<R: AsyncRead + Unpin>(
     let surprise = !calls.over.is_cancelled();
     let pid = process.as_ref().and_then(Process::id);
     let status = match process {
-        Some(process) => process.end().await.map_or_else(|error| error.to_string(), |status| status.to_string()),
+        Some(process) => {
+            process.end().await.map_or_else(|error| error.to_string(), |status| status.to_string())
+        }
         None => "no process".to_owned(),
     };
     calls.end(&match result {
@@ -307,7 +318,7 @@ async fn converse<R: AsyncRead + Unpin>(
 
 impl Calls {
     /// Takes one message of the worker's. What belongs to a call that has ended meanwhile is dropped.
-    fn hear(self: &Arc<Self>, message: Up, frames: &mpsc::WeakSender<Frame>) -> Result<(), ProtocolError> {
+    fn hear(&self, message: Up, frames: &mpsc::WeakSender<Frame>) -> Result<(), ProtocolError> {
         match message {
             Up::Hello(_) => return Err(ProtocolError::OutOfPlace("a second greeting")),
             Up::Pong => {}

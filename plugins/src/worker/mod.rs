@@ -139,7 +139,8 @@ impl Workers {
     }
 
     async fn start(&self, tenant: TenantId) -> Result<Arc<Client>, CallError> {
-        let gone = |error: io::Error| CallError::Gone(format!("the worker process cannot be started: {error}"));
+        let gone =
+            |error: io::Error| CallError::Gone(format!("the worker process cannot be started: {error}"));
         let options = &self.options;
         let (socket, process) =
             self.spawner.start(options.program.clone(), options.loud).await.map_err(gone)?;

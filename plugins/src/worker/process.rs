@@ -152,9 +152,8 @@ fn before_exec(parent: u32) -> io::Result<()> {
 fn close_on_exec() {
     let first: libc::c_uint = 3;
     // SAFETY: takes numbers; marks descriptors, closes none.
-    let marked = unsafe {
-        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
-    };
+    let marked =
+        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if marked == 0 {
         return;
     }

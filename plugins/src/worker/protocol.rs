@@ -22,8 +22,8 @@ use zeroize::{Zeroize, Zeroizing};
 use super::sandbox::{Report, SandboxLimits};
 use crate::{
     call::{
-        Call, CallError, ComponentHash, HttpError, HttpRequest, HttpResponse, Level, Operation, Outcome, Reply,
-        ResolverAnswer, SecretError,
+        Call, CallError, ComponentHash, HttpError, HttpRequest, HttpResponse, Level, Operation, Outcome,
+        Reply, ResolverAnswer, SecretError,
     },
     manifest::World,
 };
@@ -41,16 +41,29 @@ const FIRST_BYTES: usize = 1 << 20;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Down {
     /// The first one.
-    Start { tenant: TenantId, limits: SandboxLimits },
+    Start {
+        tenant: TenantId,
+        limits: SandboxLimits,
+    },
     Load {
         hash: ComponentHash,
         world: World,
         #[serde(skip)]
         machine_code: Vec<u8>,
     },
-    Run { id: u64, hash: ComponentHash, call: Box<Call> },
-    Answer { id: u64, question: u64, answer: Answer },
-    Cancel { id: u64 },
+    Run {
+        id: u64,
+        hash: ComponentHash,
+        call: Box<Call>,
+    },
+    Answer {
+        id: u64,
+        question: u64,
+        answer: Answer,
+    },
+    Cancel {
+        id: u64,
+    },
     Ping,
 }
 
@@ -59,11 +72,31 @@ pub(super) enum Down {
 pub(super) enum Up {
     /// The first one: everything is set up.
     Hello(Report),
-    Done { id: u64, result: Result<Reply, CallError> },
-    Ask { id: u64, question: u64, asked: Question },
-    Log { id: u64, level: Level, message: String, fields: Vec<(String, String)> },
-    Counter { id: u64, name: String, value: u32 },
-    Gauge { id: u64, name: String, value: f64 },
+    Done {
+        id: u64,
+        result: Result<Reply, CallError>,
+    },
+    Ask {
+        id: u64,
+        question: u64,
+        asked: Question,
+    },
+    Log {
+        id: u64,
+        level: Level,
+        message: String,
+        fields: Vec<(String, String)>,
+    },
+    Counter {
+        id: u64,
+        name: String,
+        value: u32,
+    },
+    Gauge {
+        id: u64,
+        name: String,
+        value: f64,
+    },
     Pong,
 }
 
@@ -202,7 +235,8 @@ impl Frame {
     pub async fn write(&self, writer: &mut (impl AsyncWrite + Unpin)) -> Result<(), ProtocolError> {
         let head_bytes = within(self.head.len(), u32::MAX)?.to_le_bytes();
         let tail_bytes = within(self.tail().len(), u32::MAX)?.to_le_bytes();
-        let mut parts = [head_bytes.as_slice(), tail_bytes.as_slice(), self.head.as_slice(), self.tail()].map(IoSlice::new);
+        let mut parts = [head_bytes.as_slice(), tail_bytes.as_slice(), self.head.as_slice(), self.tail()]
+            .map(IoSlice::new);
         let mut rest = &mut parts[..];
         while !rest.is_empty() {
             let written = writer.write_vectored(rest).await?;
@@ -270,10 +304,7 @@ async fn read_part(
 }
 
 fn within(bytes: usize, limit: u32) -> Result<u32, ProtocolError> {
-    u32::try_from(bytes)
-        .ok()
-        .filter(|bytes| *bytes <= limit)
-        .ok_or(ProtocolError::TooLarge { bytes, limit })
+    u32::try_from(bytes).ok().filter(|bytes| *bytes <= limit).ok_or(ProtocolError::TooLarge { bytes, limit })
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub struct SandboxLimits {
 
 impl Default for SandboxLimits {
     fn default() -> Self {
-        Self { address_space_bytes: 16 << 40, data_bytes: 4 << 30, open_files: 64, threads: 64 }
+        Self { address_space_bytes: 1 << 40, data_bytes: 4 << 30, open_files: 64, threads: 128 }
     }
 }
 
