@@ -1,5 +1,5 @@
-//! AWS Signature Version 4 over headers (docs.aws.amazon.com, "Create a signed AWS API request"), from the date's key on.
-//! Does no I/O and sees no secret.
+//! AWS Signature Version 4 over headers, from the date's key on (docs.aws.amazon.com, "Create a signed AWS API
+//! request"). Does no I/O and sees no secret.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};

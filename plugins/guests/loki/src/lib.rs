@@ -79,7 +79,7 @@ impl Loki {
             let row = row?;
             let of_row = row.unix_nanos();
             let key = row.key.as_object().cloned();
-            let columns = row.after.or(key).unwrap_or_default();
+            let columns = row.after.or(row.before).or(key).unwrap_or_default();
             let named = self.config.time_column.as_ref().and_then(|column| columns.get(column));
             let nanos = named.and_then(unix_nanos).or(of_row).unwrap_or(now.saturating_mul(1_000_000_000));
             let mut labels = self.labels.clone();

@@ -30,7 +30,7 @@ fn loki(labels: &str, label_columns: &str) -> Result<Loki, Error> {
 #[test]
 fn rows_of_equal_labels_share_a_stream() {
     let rows = [
-        r#"{"op":"i","after":{"message":"one","level":"info","at":"1970-01-01T00:00:01Z"},"ts":"1970-01-01T00:00:09Z"}"#,
+        r#"{"op":"i","after":{"message":"one","level":"info","at":"1970-01-01T00:00:01Z"}}"#,
         r#"{"op":"i","after":{"message":"two","level":"warn"},"ts":"1970-01-01T00:00:02Z"}"#,
         r#"{"op":"i","after":{"message":"three","level":"info"}}"#,
         r#"{"op":"i","after":{"n":1}}"#,

@@ -1,8 +1,8 @@
 //! The resolver `vault`: secrets of HashiCorp Vault and OpenBao, from a KV version 2 engine or any other path.
 //!
 //! It authenticates with a token, by AppRole with a role id alone, or not at all (a Vault Agent or Proxy beside it
-//! does). A secret id cannot be sent: it would stand in a request's body, where only headers take secrets; bind the role
-//! to addresses instead (`bind_secret_id=false`, `secret_id_bound_cidrs`).
+//! does). A secret id cannot be sent: it would stand in a request's body, and only headers take secrets. Bind such a
+//! role to addresses instead (`bind_secret_id=false`, `token_bound_cidrs`).
 
 mod path;
 

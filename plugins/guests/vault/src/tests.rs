@@ -26,7 +26,11 @@ fn a_version_is_told_apart_from_one_of_an_earlier_life() {
 
 #[test]
 fn a_lease_comes_with_its_time() {
-    let body = json!({ "lease_id": "database/creds/r/1", "lease_duration": 3600, "data": { "username": "u", "password": "p" } });
+    let body = json!({
+        "lease_id": "database/creds/r/1",
+        "lease_duration": 3600,
+        "data": { "username": "u", "password": "p" },
+    });
     let resolved =
         of_logical(answered(body), &options(Some("password"))).expect("an answer").expect("a value");
     assert_eq!((resolved.value.as_slice(), resolved.ttl_seconds), (&b"p"[..], Some(3600)));

@@ -1,7 +1,7 @@
 //! The sink `vector`: rows as events for Vector's `http_server` source (`decoding.codec = "json"`,
 //! `framing.method = "newline_delimited"`).
 //!
-//! An event is the row itself, the key alone for a deletion, with `_sepal` beside the columns: operation, position,
+//! An event is the row itself (deleted: as it was, or its key), with `_sepal` beside the columns: operation, position,
 //! time, and the batch's id for a `dedupe` transform.
 
 use sepal_plugin::{http::Request as HttpRequest, prelude::*};
@@ -62,7 +62,7 @@ fn events(batch: &Batch) -> Result<Vec<u8>, Error> {
         let about =
             json!({ "op": op, "key": row.key, "pos": row.pos, "time": row.time(), "batch": batch.id });
         let key = row.key.as_object().cloned();
-        let mut event = row.after.or(key).unwrap_or_default();
+        let mut event = row.after.or(row.before).or(key).unwrap_or_default();
         event.insert("_sepal".to_owned(), about);
         serde_json::to_writer(&mut body, &event)?;
         body.push(b'\n');

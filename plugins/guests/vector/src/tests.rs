@@ -17,7 +17,10 @@ fn an_event_is_the_row_with_its_origin() {
         .filter(|line| !line.is_empty())
         .map(|line| serde_json::from_slice(line).expect("JSON"))
         .collect();
-    let about = |op: &str, id: u8, pos: &str| json!({ "op": op, "key": {"id": id}, "pos": pos, "time": "2026-01-01T00:00:00Z", "batch": "b1" });
+    let about = |op: &str, id: u8, pos: &str| {
+        let time = "2026-01-01T00:00:00Z";
+        json!({ "op": op, "key": {"id": id}, "pos": pos, "time": time, "batch": "b1" })
+    };
     let first = json!({ "id": 7, "title": "a\nb", "_sepal": about("update", 7, "9.0") });
     let second = json!({ "id": 8, "_sepal": about("delete", 8, "9.1") });
     assert_eq!(events, [first, second]);
