@@ -13,5 +13,8 @@
 //!
 //! A worker process holds no key, no secret and no network.
 
+pub mod author;
+pub mod bundled;
 pub mod call;
 pub mod manifest;
+pub mod manifest_section;
