@@ -10,7 +10,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     sign::CertifiedKey,
 };
-use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer, time::ASN1Time};
 use zeroize::Zeroize;
 
 use crate::sha256;
@@ -36,6 +36,8 @@ pub enum CertificateError {
         position: usize,
         why: String,
     },
+    /// Whoever may see the certificate would see the key.
+    KeyInChain,
     NoKey,
     UnsupportedKey,
     KeyMismatch,
@@ -51,6 +53,9 @@ impl fmt::Display for CertificateError {
             Self::Malformed { position, why } => {
                 write!(f, "certificate {position} of the chain is not X.509: {why}")
             }
+            Self::KeyInChain => f.write_str(
+                "the certificate's text holds a private key too: give the chain and the key apart",
+            ),
             Self::NoKey => f.write_str(
                 "the key holds no complete -----BEGIN PRIVATE KEY----- section: give it in PEM (PKCS#8, PKCS#1 or \
                  SEC1), without a passphrase",
@@ -80,6 +85,10 @@ impl CertificateFacts {
             facts.get_or_insert(read);
         }
         let facts = facts.ok_or(CertificateError::NoCertificate)?;
+        if let Some(Ok(mut der)) = PrivateKeyDer::pem_slice_iter(chain_pem).next() {
+            der.zeroize();
+            return Err(CertificateError::KeyInChain);
+        }
         // What the PEM reader says is not passed on: it may quote the line it did not understand.
         let mut der = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| CertificateError::NoKey)?;
         let key = any_supported_type(&der);
@@ -91,6 +100,14 @@ impl CertificateFacts {
             other => CertificateError::Malformed { position: 1, why: other.to_string() },
         })?;
         Ok(facts)
+    }
+
+    /// `Jan  1 00:00:00 2026 +00:00 to Mar 31 23:59:59 2026 +00:00`, for people.
+    pub fn validity(&self) -> String {
+        let text = |seconds| {
+            ASN1Time::from_timestamp(seconds).map_or_else(|_| format!("second {seconds}"), |time| time.to_string())
+        };
+        format!("{} to {}", text(self.not_before), text(self.not_after))
     }
 
     fn of(certificate: &CertificateDer<'_>) -> Result<Self, String> {

@@ -23,6 +23,7 @@ fn each_kind_of_key_is_told_from_another() {
         let facts = CertificateFacts::read(chain.as_bytes(), key.as_bytes()).unwrap();
         assert_eq!(facts.subject, "CN=example.com");
         assert_eq!((facts.not_before, facts.not_after), (1_577_836_800, 2_208_988_800));
+        assert_eq!(facts.validity(), "Jan  1 00:00:00 2020 +00:00 to Jan  1 00:00:00 2040 +00:00");
         let der = CertificateDer::from_pem_slice(chain.as_bytes()).unwrap();
         assert_eq!(facts.sha256, sha256(&der));
         let mismatch = CertificateFacts::read(chain.as_bytes(), other.as_bytes());
@@ -45,6 +46,7 @@ fn what_is_missing_or_broken_is_said_without_the_key() {
     let read = |chain: &str, key: &str| CertificateFacts::read(chain.as_bytes(), key.as_bytes()).unwrap_err();
     assert_eq!(read("", &key), CertificateError::NoCertificate);
     assert_eq!(read(&key, &key), CertificateError::NoCertificate);
+    assert_eq!(read(&format!("{chain}{key}"), &key), CertificateError::KeyInChain);
     assert_eq!(read(&chain, ""), CertificateError::NoKey);
     assert_eq!(read(&chain, &chain), CertificateError::NoKey);
     assert_eq!(read(&chain, &key[..key.len() / 2]), CertificateError::NoKey);
