@@ -11,7 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sepal_control::{Control, ControlOptions, DEFAULT_ENVIRONMENT, KeyCacheStats, Principal};
+use sepal_control::{Control, ControlError, ControlOptions, DEFAULT_ENVIRONMENT, KeyCacheStats, Principal};
 use sepal_crypto::Key;
 use sepal_types::{Error, Result, SqlState, TenantId};
 use tokio::{
@@ -23,7 +23,7 @@ use crate::{
     backend_pids::BackendPids,
     directory_lock::DirectoryLock,
     maintain,
-    options::DatabaseOptions,
+    options::{DatabaseOptions, SecretSources},
     session::Session,
     tenant::{Caches, OpenTenant, directory},
     write_memory::WriteMemory,
@@ -96,7 +96,10 @@ impl Database {
         let control = Control::open(
             &options.data_dir.join("control.db"),
             &options.root_key,
-            ControlOptions::default(),
+            ControlOptions {
+                secret_env_names: options.secret_sources.names.clone(),
+                ..ControlOptions::default()
+            },
         )?;
         let workers = Builder::new_multi_thread()
             .worker_threads(options.threads.max(1))
@@ -121,9 +124,14 @@ impl Database {
         }))
     }
 
-    /// Tenants, environments, API keys.
+    /// Tenants, environments, API keys, secrets.
     pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// Where the operator lets secrets come from besides the control database.
+    pub fn secret_sources(&self) -> &SecretSources {
+        &self.options.secret_sources
     }
 
     /// When the directory was opened, in microseconds since 1970.
@@ -141,7 +149,11 @@ impl Database {
             let write_last_used = rounds.is_multiple_of(LAST_USED_PATROLS);
             let looked = tokio::task::spawn_blocking(move || {
                 database.control.poll_external_changes()?;
-                if write_last_used { database.control.flush_last_used().map(|_| ()) } else { Ok(()) }
+                if write_last_used {
+                    database.control.flush_last_used()?;
+                    database.control.flush_secret_uses()?;
+                }
+                Ok::<_, ControlError>(())
             });
             match looked.await {
                 Ok(Ok(())) => {}
@@ -293,6 +305,9 @@ impl Database {
         }
         if let Err(error) = self.control.flush_last_used() {
             tracing::warn!(%error, "the keys' last use was not written");
+        }
+        if let Err(error) = self.control.flush_secret_uses() {
+            tracing::warn!(%error, "the secrets' last uses were not written");
         }
     }
 }

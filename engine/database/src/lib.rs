@@ -34,14 +34,15 @@ mod tests;
 mod write_memory;
 
 pub use database::{Database, DatabaseMetrics, PLANNING_STACK};
-pub use options::DatabaseOptions;
+pub use options::{DatabaseOptions, SecretSources};
 pub use session::{
     CancelToken, CopyIn, CopyOut, Notice, Outcome, Prepared, RowStream, Session, TransactionStatus,
 };
 
 pub use sepal_control::{
-    ApiKey, Control, ControlError, Environment, EnvironmentName, KeyCacheStats, Principal, RootKeyError,
-    Scopes, Tenant, TenantName, Token, root_key,
+    ApiKey, Certificate, Control, ControlError, EnvNames, Environment, EnvironmentName, Grantable,
+    KeyCacheStats, MAX_SECRET_BYTES, NewSecret, OPERATOR, PUBLIC, Principal, RootKeyError, Scope, Scopes,
+    Secret, SecretChange, SecretName, SecretOrigin, Tenant, TenantName, Token, root_key,
 };
 pub use sepal_crypto::{Key, scram};
 pub use sepal_query::{CopyFormat, CopyHeader, CopyKind, output::OutputColumn, sql::Statement, values};

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use sepal_control::EnvNames;
 use sepal_crypto::Key;
 
 /// Everything has a default but where and with which key.
@@ -18,6 +19,18 @@ pub struct DatabaseOptions {
     pub wal_segment_bytes: u64,
     /// Threads for index builds and for one query's scans.
     pub threads: usize,
+    pub secret_sources: SecretSources,
+}
+
+/// Where secrets may come from besides the control database, and what they are called as environment variables. The
+/// operator decides: a tenant that could name a variable or a file of the server could read it.
+#[derive(Clone, Debug, Default)]
+pub struct SecretSources {
+    /// Variables of the server's environment that begin with this may be named; `None`: none may.
+    pub env_prefix: Option<String>,
+    /// Files below this directory may be named; `None`: none may.
+    pub file_root: Option<PathBuf>,
+    pub names: EnvNames,
 }
 
 impl DatabaseOptions {
@@ -30,6 +43,7 @@ impl DatabaseOptions {
             write_memory_bytes: 1 << 30,
             wal_segment_bytes: 64 << 20,
             threads: std::thread::available_parallelism().map_or(2, usize::from),
+            secret_sources: SecretSources::default(),
         }
     }
 }
