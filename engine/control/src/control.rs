@@ -120,6 +120,11 @@ impl Control {
         })
     }
 
+    /// Unix seconds by the clock that this was opened with.
+    pub fn now(&self) -> i64 {
+        self.clock.unix_seconds()
+    }
+
     /// Counters of the key cache since the start.
     pub fn key_cache_stats(&self) -> KeyCacheStats {
         self.cache.stats()

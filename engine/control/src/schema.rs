@@ -51,8 +51,8 @@ const TABLES: &str = "
     CREATE INDEX api_keys_by_tenant ON api_keys (tenant);
 ";
 
-/// What format 2 added. `environment` is `environments.name_mac`; what is granted is found by the `name_mac` of a secret
-/// or of a certificate, which never coincide.
+/// What format 2 added. `environment` is `environments.name_mac`; what is granted is found by the `name_mac` of a
+/// secret or of a certificate, which never coincide.
 const SECRET_TABLES: &str = "
     CREATE TABLE secrets (
         tenant BLOB NOT NULL,
@@ -139,8 +139,8 @@ pub(crate) fn create(connection: &mut Connection, vault: &Vault) -> Result<()> {
     Ok(())
 }
 
-/// Brings a file that [`check`] accepted to today's format, in one transaction: a crash leaves the old file. Versions of
-/// Sepal that knew the old format alone refuse it from then on.
+/// Brings a file that [`check`] accepted to today's format, in one transaction: a crash leaves the old file.
+/// Versions of Sepal that knew the old format alone refuse it from then on.
 pub(crate) fn migrate(connection: &mut Connection) -> Result<()> {
     if format_of(connection)? == FORMAT {
         return Ok(());

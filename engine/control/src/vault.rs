@@ -108,7 +108,7 @@ impl Vault {
     }
 }
 
-/// Seals under a key of the caller's: what belongs to a tenant's secrets is sealed under keys derived from the tenant's.
+/// Seals under a key of the caller's: a tenant's secrets have keys that are derived from the tenant's.
 pub(crate) fn seal_bytes(key: &Key, aad: Aad, value: &[u8]) -> Vec<u8> {
     seal(key, &aad.finish(), value)
 }

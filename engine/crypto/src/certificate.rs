@@ -105,7 +105,8 @@ impl CertificateFacts {
     /// `Jan  1 00:00:00 2026 +00:00 to Mar 31 23:59:59 2026 +00:00`, for people.
     pub fn validity(&self) -> String {
         let text = |seconds| {
-            ASN1Time::from_timestamp(seconds).map_or_else(|_| format!("second {seconds}"), |time| time.to_string())
+            ASN1Time::from_timestamp(seconds)
+                .map_or_else(|_| format!("second {seconds}"), |time| time.to_string())
         };
         format!("{} to {}", text(self.not_before), text(self.not_after))
     }

@@ -84,8 +84,9 @@ impl SigningKey {
         // PKCS#8 version 1 of an Ed25519 key ends with its seed (RFC 8410, section 7).
         let seed: &[u8; KEY_BYTES] = document.as_ref().last_chunk().ok_or(KeyError::Pkcs8)?;
         let key = Self(*seed);
-        // In pairs: the seed found there must be the key's.
-        if key.verifying_key().0 == pair.public_key().as_ref() { Ok(key) } else { Err(KeyError::Pkcs8) }
+        // Checked: the seed found there must be the key's.
+        let public: &[u8] = pair.public_key().as_ref();
+        if key.verifying_key().0.as_slice() == public { Ok(key) } else { Err(KeyError::Pkcs8) }
     }
 
     /// The whole private key, for a file of mode 0600.

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use crate::config::{self, Config, LogFormat, Sourced};
+use crate::config::{self, Config, LogFormat, SecretNames, Sourced};
 
 use super::failure::Failure;
 
@@ -83,6 +83,19 @@ pub struct ServerFlags {
     #[arg(long, value_name = "SECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shutdown_seconds: Option<u64>,
+    /// What secrets are called as environment variables: SEPAL_SECRET_..., or VF_SECRET_... where two may be the
+    /// same one [default: sepal]
+    #[arg(long, value_name = "RULE", value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_names: Option<SecretNames>,
+    /// Let secrets name variables of the server's environment that begin with this [default: none]
+    #[arg(long, value_name = "PREFIX")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_env_source: Option<String>,
+    /// Let secrets name files below this directory [default: none]
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file_root: Option<PathBuf>,
     /// Which events are logged, as RUST_LOG writes it [default: RUST_LOG, else info; of dev and demo: warn] [env:
     /// SEPAL_LOG]
     #[arg(long, value_name = "FILTER")]

@@ -55,6 +55,7 @@ impl Running {
         let mut options = DatabaseOptions::new(config.data.clone(), root_key, cache_bytes);
         options.write_memory_bytes =
             usize::try_from(config.tenant_write_mib.saturating_mul(MIB)).unwrap_or(usize::MAX);
+        options.secret_sources = config.secret_sources();
         let database = tokio::task::spawn_blocking(move || Database::open(options))
             .await
             .map_err(|error| Failure::failed(format!("opening the database: {error}")))?

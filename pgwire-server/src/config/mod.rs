@@ -18,6 +18,7 @@ use figment::{
     providers::{Env, Format, Toml},
     value::{Dict, Map, Value},
 };
+use sepal_database::{EnvNames, SecretSources};
 use serde::{Deserialize, Serialize};
 
 use crate::certificates::CertificateFiles;
@@ -55,6 +56,14 @@ pub struct Config {
     pub tenant_write_mib: u64,
     /// How long a shutdown waits for running statements, in seconds.
     pub shutdown_seconds: u64,
+    /// What secrets are called as environment variables, and what happens when two are called the same.
+    pub secret_names: SecretNames,
+    /// Secrets may name variables of the server's environment that begin with this; `None`: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_env_source: Option<String>,
+    /// Secrets may name files below this directory; `None`: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file_root: Option<PathBuf>,
     /// Which events are logged, as `RUST_LOG` writes it; `None`: `RUST_LOG`, else `info`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
@@ -70,6 +79,26 @@ pub enum LogFormat {
     Auto,
     Text,
     Json,
+}
+
+/// A rule for names of environment variables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretNames {
+    /// `SEPAL_SECRET_`; a secret that would be the variable of another is refused.
+    #[default]
+    Sepal,
+    /// `VF_SECRET_`, as VectorFlow has it; two secrets may be one variable, with a warning.
+    Vf,
+}
+
+impl SecretNames {
+    pub fn rule(self) -> EnvNames {
+        match self {
+            Self::Sepal => EnvNames::SEPAL,
+            Self::Vf => EnvNames::VF,
+        }
+    }
 }
 
 impl Default for Config {
@@ -88,6 +117,9 @@ impl Default for Config {
             cache_mib: 1024,
             tenant_write_mib: 4096,
             shutdown_seconds: 10,
+            secret_names: SecretNames::Sepal,
+            secret_env_source: None,
+            secret_file_root: None,
             log: None,
             log_format: LogFormat::Auto,
         }
@@ -134,7 +166,34 @@ impl Config {
         if self.tenant_write_mib == 0 {
             return Err(ConfigError("tenant_write_mib must be at least 1: nothing could be written".into()));
         }
+        self.check_secret_sources()
+    }
+
+    fn check_secret_sources(&self) -> Result<(), ConfigError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if let Some(prefix) = &self.secret_env_source
+            && (prefix.is_empty() || !prefix.chars().all(plain))
+        {
+            return Err(ConfigError(format!(
+                "secret_env_source is \"{prefix}\", but must be the beginning of variables' names, such as \
+                 APP_SECRET_: an empty one would open the whole environment"
+            )));
+        }
+        if let Some(root) = &self.secret_file_root
+            && root.as_os_str().is_empty()
+        {
+            return Err(ConfigError("secret_file_root is empty: name a directory, or leave it out".into()));
+        }
         Ok(())
+    }
+
+    /// Where secrets may come from, for the database.
+    pub fn secret_sources(&self) -> SecretSources {
+        SecretSources {
+            env_prefix: self.secret_env_source.clone(),
+            file_root: self.secret_file_root.clone(),
+            names: self.secret_names.rule(),
+        }
     }
 }
 
@@ -189,7 +248,8 @@ pub fn load(defaults: &Config, flags: &impl Serialize, file: Option<&Path>) -> R
 }
 
 /// Names without a default value, so that `defaults` does not list them.
-const OPTIONAL: [&str; 4] = ["root_key_file", "tls_cert", "tls_key", "log"];
+const OPTIONAL: [&str; 6] =
+    ["root_key_file", "tls_cert", "tls_key", "secret_env_source", "secret_file_root", "log"];
 
 impl Sourced {
     /// The effective values as TOML, each with its source as a comment. Reading it back gives the same
@@ -227,6 +287,8 @@ fn meaning_of_unset(name: &str) -> &'static str {
         "root_key_file" => " (root.key in the data directory)",
         "tls_cert" => " (tls/server.crt in the data directory)",
         "tls_key" => " (tls/server.key in the data directory)",
+        "secret_env_source" => " (no variable may be named)",
+        "secret_file_root" => " (no file may be named)",
         "log" => " (RUST_LOG, else info)",
         _ => "",
     }

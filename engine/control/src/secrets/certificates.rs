@@ -85,8 +85,8 @@ impl fmt::Debug for CertificatePem {
 }
 
 impl Control {
-    /// Makes a certificate. Errors: 42710 the name is taken; 22023 chain and key do not parse or do not belong together,
-    /// or the certificate is not valid now.
+    /// Makes a certificate. Errors: 42710 the name is taken; 22023 chain and key do not parse or do not belong
+    /// together, or the certificate is not valid now.
     pub fn create_certificate(&self, scope: &Scope<'_>, new: NewCertificate<'_>) -> Result<Certificate> {
         let now = self.clock.unix_seconds();
         let body = CertificateBody {

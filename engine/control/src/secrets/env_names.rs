@@ -17,8 +17,8 @@ impl EnvNames {
     /// `VF_SECRET_`, collisions are warned of.
     pub const VF: Self = Self { prefix: "VF_SECRET_", compatible: true };
 
-    /// The variable of a secret: the prefix, then the name in capitals with `_` for all that is neither letter nor digit
-    /// of ASCII. Any text may be asked for.
+    /// The variable of a secret: the prefix, then the name in capitals with `_` for all that is neither letter nor
+    /// digit of ASCII. Any text may be asked for.
     pub fn of(&self, name: &str) -> String {
         let mut variable = String::with_capacity(self.prefix.len() + name.len());
         variable.push_str(self.prefix);

@@ -268,8 +268,8 @@ fn check_hosts(name: &str, hosts: &mut [String]) -> Result<()> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
         if rest.is_empty() || rest.len() > 253 || rest.starts_with('.') || !rest.chars().all(allowed) {
             return Err(invalid(format!(
-                "\"{host}\" in allowed_hosts of secret \"{name}\" is no host: write hooks.example.com or *.example.com, \
-                 without scheme and path"
+                "\"{host}\" in allowed_hosts of secret \"{name}\" is no host: write hooks.example.com or \
+                 *.example.com, without scheme and path"
             )));
         }
     }

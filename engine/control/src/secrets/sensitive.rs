@@ -1,7 +1,7 @@
 //! Whether a field, by its name, holds a secret.
 //!
-//! The second line of defence: a plugin's schema says it first. It is used where there is no schema, to refuse a literal
-//! and to keep one out of logs, so it errs towards "yes"; what only speaks *about* a secret (`token_count`,
+//! The second line of defence: a plugin's schema says it first. It is used where there is no schema, to refuse a
+//! literal and to keep one out of logs, so it errs towards "yes"; what only speaks *about* a secret (`token_count`,
 //! `password_file`) is not one.
 
 /// Words that name a secret wherever they stand in a field's name.

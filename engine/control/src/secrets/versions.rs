@@ -37,7 +37,8 @@ impl Control {
             return Ok(None);
         }
         let mut statement = database.prepare_cached(
-            "SELECT value FROM secret_versions WHERE tenant = ?1 AND environment = ?2 AND name_mac = ?3 AND version = ?4",
+            "SELECT value FROM secret_versions \
+             WHERE tenant = ?1 AND environment = ?2 AND name_mac = ?3 AND version = ?4",
         )?;
         let sealed: Option<Vec<u8>> = statement
             .query_row(

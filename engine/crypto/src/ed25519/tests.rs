@@ -87,7 +87,7 @@ fn anything_else_does_not_verify() {
         signature[position] ^= 1;
     }
     assert!(verifying.verify(b"package", &signature));
-    // No point of the curve has this y.
+    // Not the encoding of a point that anyone has the key of.
     assert!(!VerifyingKey::from_bytes([0xff; 32]).verify(b"package", &signature));
 }
 
