@@ -8,7 +8,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 use sepal_types::{Error, SqlState, SqlType};
 
-use super::super::super::functions::function;
+use super::super::super::functions::{function, in_order};
+use super::super::super::shape::{DEAD_LETTERS, PG_CATALOG, shape};
 use super::super::plan::{Aggregate, AggregateKind, Expr, SetCall, SetFunction, Window, WindowKind};
 use super::super::ty::{Class, Ty};
 use super::{Binder, Bound, Stop, Typed, name_parts};
@@ -43,7 +44,8 @@ impl Binder<'_> {
         if distinct || !clauses.is_empty() || call.filter.is_some() {
             return Err(Stop::Decline);
         }
-        let typed = self.arguments(arguments)?;
+        let ordered = in_order(&name, arguments);
+        let typed = self.arguments(ordered.as_deref().unwrap_or(arguments))?;
         self.scalar_function(&name, typed)
     }
 
@@ -280,6 +282,13 @@ impl Binder<'_> {
                     record(&[("option_name", Ty::TEXT), ("option_value", Ty::TEXT)]),
                 )
             }
+            ("sepal_sink_errors", _) if arguments.len() == 1 => {
+                self.touched = true;
+                let letters = shape(PG_CATALOG, DEAD_LETTERS).ok_or(Stop::Decline)?;
+                let columns = letters.columns.iter();
+                let fields = columns.map(|(name, ty)| ((*name).to_owned(), Ty::Sql(ty.clone()))).collect();
+                (SetFunction::SinkErrors, Ty::Record(fields))
+            }
             ("aclexplode", _) => {
                 self.touched = true;
                 let oid = || Ty::Sql(SqlType::Oid);
@@ -321,6 +330,7 @@ fn is_set_function(name: &str) -> bool {
             | "generate_subscripts"
             | "pg_get_keywords"
             | "pg_options_to_table"
+            | "sepal_sink_errors"
             | "unnest"
     )
 }
