@@ -389,12 +389,15 @@ fn statement() -> impl Strategy<Value = String> {
         (name(), name(), settings(), quoted()).prop_map(|(name, plugin, options, host)| format!(
             "CREATE SINK {name} USING PLUGIN {plugin} OPTIONS {options} ALLOW HOSTS ({host})"
         )),
-        (name(), name(), settings())
-            .prop_map(|(name, plugin, options)| format!("CREATE SECRET RESOLVER \"{name}\" USING PLUGIN {plugin} OPTIONS {options}")),
-        (name(), given(), given())
-            .prop_map(|(name, component, signature)| format!("CREATE PLUGIN \"{name}\" FROM {component} SIGNATURE {signature}")),
+        (name(), name(), settings()).prop_map(|(name, plugin, options)| format!(
+            "CREATE SECRET RESOLVER \"{name}\" USING PLUGIN {plugin} OPTIONS {options}"
+        )),
+        (name(), given(), given()).prop_map(|(name, component, signature)| format!(
+            "CREATE PLUGIN \"{name}\" FROM {component} SIGNATURE {signature}"
+        )),
         (name(), name(), settings()).prop_map(|(name, sink, with)| format!(
-            "CREATE PIPELINE {name} AS SELECT a, 'x' AS b FROM t WHERE a > 1 INTO SINK {sink} KEY (a) FORMAT ARROW WITH {with}"
+            "CREATE PIPELINE {name} AS SELECT a, 'x' AS b FROM t WHERE a > 1 INTO SINK {sink} KEY (a) \
+             FORMAT ARROW WITH {with}"
         )),
         (secret_name(), name()).prop_map(|(name, key)| format!("GRANT USAGE ON SECRET {name} TO {key}")),
         secret_name().prop_map(|name| format!("DROP CERTIFICATE IF EXISTS {name} CASCADE")),
