@@ -30,7 +30,10 @@ use parking_lot::{Mutex, RwLock};
 use sepal_control::Principal;
 use sepal_query::{
     SearchSettings, SequenceSource, SettingSink, SnapshotSlot, StatementContext,
-    catalog::CatalogContext,
+    catalog::{
+        CatalogContext,
+        delivery::{DeliveryRows, NoDelivery},
+    },
     sql::{Statement, parse_statements},
 };
 use sepal_storage::Snapshot;
@@ -282,6 +285,8 @@ impl Session {
             backend_pid: self.pid.number(),
             settings: LazyLock::new(Box::new(move || settings.lock().rows())),
             builds: self.tenant.builds.rows(),
+            delivery: LazyLock::new(Box::new(DeliveryRows::default)),
+            control: Arc::new(NoDelivery),
             table_bytes: Arc::new(move |id| stored_bytes(&stored, id)),
             start_time_us: self.database.started_us(),
             interrupted: {

@@ -15,6 +15,7 @@ use sepal_query::{
     sql::{
         ParameterTypes, Statement, StatementKind,
         ast::{self, AnalyzeFormatKind},
+        delivery::Delivery,
         expand_wildcards, locate, prepare_query,
     },
     vector::FastKnn,
@@ -114,8 +115,10 @@ impl Session {
             let columns = utility.columns().map(Into::into);
             return Ok(Planned { kind: PlanKind::Utility(utility), parameters: Vec::new(), columns });
         }
-        let StatementKind::Sql(ast) = &statement.kind else {
-            return Ok(Planned::plain(PlanKind::Ddl));
+        let ast = match &statement.kind {
+            StatementKind::Sql(ast) => ast,
+            StatementKind::Delivery(delivery) => return self.plan_delivery(delivery, declared),
+            _ => return Ok(Planned::plain(PlanKind::Ddl)),
         };
         if let Some(create) = CreateAs::recognise(ast)? {
             let planned = self.plan_query(&ast::Statement::Query(create.query.clone()), declared)?;
@@ -136,6 +139,13 @@ impl Session {
             | ast::Statement::Delete(_)
             | ast::Statement::Merge { .. } => self.plan_dml(ast, declared),
             _ => Ok(Planned::plain(PlanKind::Ddl)),
+        }
+    }
+
+    fn plan_delivery(&mut self, delivery: &Delivery, declared: &[u32]) -> Result<Planned> {
+        match delivery {
+            Delivery::Show(query) => self.plan_query(query, declared),
+            _ => Err(Error::unsupported("secrets, sinks and pipelines are not supported")),
         }
     }
 
@@ -329,7 +339,7 @@ fn reads_catalogs(statement: &ast::Statement) -> bool {
 /// Functions whose answer belongs to the session as it is when the statement runs, not when it is planned.
 fn calls_session_functions(sql: &str) -> bool {
     let lower = sql.to_ascii_lowercase();
-    ["current_setting", "pg_", "to_reg", "format_type", "obj_description", "version("]
+    ["current_setting", "pg_", "to_reg", "format_type", "obj_description", "sepal_", "version("]
         .iter()
         .any(|name| lower.contains(name))
 }
