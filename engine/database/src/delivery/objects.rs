@@ -304,10 +304,7 @@ fn read<T: Object>(body: &str) -> Result<T> {
     })
 }
 
-fn of_environment<'a, T: Object>(
-    objects: &'a [T],
-    environment: &str,
-) -> impl Iterator<Item = &'a T> {
+fn of_environment<'a, T: Object>(objects: &'a [T], environment: &str) -> impl Iterator<Item = &'a T> {
     objects.iter().filter(move |object| object.environment() == environment)
 }
 

@@ -24,7 +24,7 @@ use arrow::{
         TimestampMicrosecondArray,
     },
     compute::{concat_batches, filter_record_batch},
-    datatypes::{Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType, UInt64Type},
+    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType, UInt64Type},
 };
 use sepal_storage::{Op, Snapshot, StoreError, TableVersion, TenantStore, arrow_type, stored_name};
 use sepal_types::{ColumnDef, ColumnId, Error, Result, RowId, SqlType, TableDef, TableId, UniqueDef};
@@ -153,13 +153,20 @@ impl SystemTable {
 
     /// All live rows.
     pub fn rows(self, snapshot: &Snapshot) -> Result<Rows> {
+        let all: Vec<&str> = self.layout().columns.iter().map(|(name, _)| *name).collect();
+        self.columns(snapshot, &all)
+    }
+
+    /// Some columns of all live rows; only these are decoded.
+    pub fn columns(self, snapshot: &Snapshot, names: &[&str]) -> Result<Rows> {
         let Some(version) = self.find(snapshot) else { return Ok(Rows::none()) };
-        let schema = self.schema(&version.def);
+        let columns: Vec<&ColumnDef> = names.iter().filter_map(|name| version.def.column(name)).collect();
+        let schema = schema(&columns);
         let mut batches = Vec::new();
         for reference in version.chunks.iter().filter(|reference| reference.live_rows() > 0) {
             let ids: ArrayRef = reference.chunk.row_ids()?;
             let mut arrays = vec![ids];
-            for column in stored(self, &version.def) {
+            for column in &columns {
                 arrays.push(reference.chunk.column(column)?);
             }
             let batch = RecordBatch::try_new(Arc::clone(&schema), arrays).map_err(StoreError::from)?;
@@ -185,10 +192,12 @@ impl SystemTable {
         let (chunk, position) = (&version.chunks[chunk].chunk, position as usize);
         let ids: ArrayRef = chunk.row_ids()?;
         let mut arrays = vec![ids.slice(position, 1)];
-        for column in stored(self, &version.def) {
+        let names = self.layout().columns.iter();
+        let columns: Vec<&ColumnDef> = names.filter_map(|(name, _)| version.def.column(name)).collect();
+        for column in &columns {
             arrays.push(chunk.column(column)?.slice(position, 1));
         }
-        let batch = RecordBatch::try_new(self.schema(&version.def), arrays).map_err(StoreError::from)?;
+        let batch = RecordBatch::try_new(schema(&columns), arrays).map_err(StoreError::from)?;
         Ok(Some(Rows { batch }))
     }
 
@@ -210,7 +219,7 @@ impl SystemTable {
     }
 
     /// Operations that add rows. Each row has the table's columns in the order of the module's description; missing
-    /// ones at the end are NULL. The id of a dead letter is given here: whatever stands in its place is not looked at.
+    /// ones at the end are NULL. A dead letter without an id gets one here.
     pub fn insert_ops(self, store: &TenantStore, snapshot: &Snapshot, rows: &[Vec<Cell>]) -> Result<Vec<Op>> {
         if rows.is_empty() {
             return Ok(Vec::new());
@@ -223,7 +232,7 @@ impl SystemTable {
             let at = self.layout().columns.iter().position(|(name, _)| *name == column.name);
             let cells = rows.iter().map(|row| at.and_then(|at| row.get(at)).unwrap_or(&NULL));
             let values = match (self, at) {
-                (Self::DeadLetters, Some(0)) => numbered(first_row, rows.len()),
+                (Self::DeadLetters, Some(0)) => numbered(first_row, cells),
                 _ => array(&column.ty, cells)?,
             };
             fields.push(Field::new(stored_name(column.id), arrow_type(&column.ty), true));
@@ -302,13 +311,6 @@ impl SystemTable {
             captured: false,
         }
     }
-
-    /// Of [`Rows`]: the row's id and the columns under their own names.
-    fn schema(self, def: &TableDef) -> SchemaRef {
-        let id = Field::new(ROW_ID, arrow::datatypes::DataType::UInt64, false);
-        let columns = stored(self, def).map(|column| Field::new(&column.name, arrow_type(&column.ty), true));
-        Arc::new(Schema::new(std::iter::once(id).chain(columns).collect::<Vec<_>>()))
-    }
 }
 
 /// Makes the tables that are not there yet, in a commit of its own, and gives a snapshot that has them all. Blocking.
@@ -328,11 +330,6 @@ pub fn ensure(store: &TenantStore) -> Result<Snapshot> {
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-/// Whether a table is one of these: none that a session may be shown.
-pub fn is_system(def: &TableDef) -> bool {
-    def.environment == SYSTEM_ENVIRONMENT
 }
 
 impl Rows {
@@ -401,14 +398,19 @@ impl Rows {
     }
 }
 
-/// The table's columns as this version knows them, those that the stored table has.
-fn stored(table: SystemTable, def: &TableDef) -> impl Iterator<Item = &ColumnDef> {
-    table.layout().columns.iter().filter_map(|(name, _)| def.column(name))
+/// Of [`Rows`]: the row's id and the columns under their own names.
+fn schema(columns: &[&ColumnDef]) -> SchemaRef {
+    let id = Field::new(ROW_ID, DataType::UInt64, false);
+    let columns = columns.iter().map(|column| Field::new(&column.name, arrow_type(&column.ty), true));
+    Arc::new(Schema::new(std::iter::once(id).chain(columns).collect::<Vec<_>>()))
 }
 
-/// Ids from row ids: unique and ascending, since both are never used twice.
-fn numbered(first: RowId, rows: usize) -> ArrayRef {
-    let ids = (first.0..).take(rows).map(|id| i64::try_from(id).unwrap_or(i64::MAX));
+/// Ids where there are none, from row ids: no row id is ever used twice, so no id is either.
+fn numbered<'a>(first: RowId, cells: impl Iterator<Item = &'a Cell>) -> ArrayRef {
+    let ids = (first.0..).zip(cells).map(|(row, cell)| match cell {
+        Cell::Int(id) => *id,
+        _ => i64::try_from(row).unwrap_or(i64::MAX),
+    });
     Arc::new(Int64Array::from_iter_values(ids))
 }
 

@@ -61,7 +61,7 @@ impl Session {
             .await
             .map_err(|problem| Error::bug(format!("marking an index panicked: {problem}")))
             .flatten();
-        self.tenant.committed(true);
+        self.tenant.committed(true, self.tenant.store.snapshot().lsn());
         settled
     }
 
@@ -186,6 +186,7 @@ mod tests {
             next_column: sepal_types::ColumnId(1),
             uniques: Vec::new(),
             indexes: indexes.to_vec(),
+            captured: false,
         };
         settle(&mut def, build, usable);
         def.indexes.into_iter().map(|index| (index.id.0, index.name, index.valid)).collect()
