@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     backend_pids::BackendPids,
-    delivery::{Delivery, objects::Objects, pipelines::sweep},
+    delivery::{Delivery, SecretSources, objects::Objects, pipelines::sweep},
     directory_lock::DirectoryLock,
     maintain,
     options::DatabaseOptions,
@@ -128,6 +128,11 @@ impl Database {
     /// Tenants, environments, API keys.
     pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// Where secrets may be besides the control database.
+    pub fn secret_sources(&self) -> &SecretSources {
+        &self.options.secret_sources
     }
 
     /// When the directory was opened, in microseconds since 1970.

@@ -1,7 +1,7 @@
 //! From a sink's definition to what a connector opens.
 //!
 //! [`sink_spec`] is `pipeline`'s way; `session::delivery` tries a sink out before there is a pipeline. What a native
-//! connector takes it says itself ([`Connectors::validate`]): where a statement leaves something open, the first that
+//! connector takes it says itself (`Connectors::validate`): where a statement leaves something open, the first that
 //! it accepts is taken.
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::{
     plugins::{self, Plugin},
 };
 use crate::{
-    connector::{Connectors, Encoding, Envelope, Fault, PluginKind, SinkSpec, Tier},
+    connector::{Encoding, Envelope, Fault, PluginKind, SinkSpec, Tier},
     tenant::OpenTenant,
 };
 
@@ -135,7 +135,7 @@ pub fn accepted(
             SqlState::InsufficientPrivilege,
             format!("the plugin of sink \"{}\" asks to see the values of its secrets", sink.name),
         )
-        .with_hint("The server's operator can grant that to plugins (plugins.allow_reveal)."));
+        .with_hint("The server's operator can grant that to plugins (DatabaseOptions::allow_reveal)."));
     }
     let ways = ways(plugin.as_ref(), wanted)?;
     let mut ways = ways.into_iter();
@@ -143,13 +143,19 @@ pub fn accepted(
     // Of every row's way the component is the same: it is read once.
     let mut spec = spec(delivery, snapshot, (sink, plugin.as_ref()), hex(&random_bytes::<16>()), first)?;
     let Err(problem) = connectors.validate(&spec) else { return Ok(spec) };
+    let mut problems = vec![problem];
     for way in ways {
         (spec.encoding, spec.envelope, spec.tier) = (way.encoding, way.envelope, way.tier);
-        if connectors.validate(&spec).is_ok() {
-            return Ok(spec);
+        match connectors.validate(&spec) {
+            Ok(()) => return Ok(spec),
+            Err(problem) => problems.push(problem),
         }
     }
-    Err(refused(sink, &problem))
+    // What most ways suffer from is the options' fault, not the way's.
+    let frequency = |fault: &&Fault| problems.iter().filter(|other| other == fault).count();
+    let problem = problems.iter().max_by_key(frequency);
+    Err(problem
+        .map_or_else(|| Error::bug("a sink was refused without a reason"), |fault| refused(sink, fault)))
 }
 
 pub fn refused(sink: &SinkDef, fault: &Fault) -> Error {

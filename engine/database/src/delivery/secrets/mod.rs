@@ -20,7 +20,7 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use sepal_control::{Control, Grantable, Scope, Secret, SecretOrigin, SecretUse};
-use sepal_crypto::{Key, hmac_sha256};
+use sepal_crypto::hmac_sha256;
 use sepal_storage::TenantStore;
 use sepal_types::Error;
 use zeroize::Zeroizing;
@@ -261,5 +261,4 @@ fn denied(what: &str, name: &str, user: &User) -> Fault {
 const _: fn() = || {
     fn shared<T: Send + Sync>() {}
     shared::<SecretService>();
-    shared::<Key>();
 };

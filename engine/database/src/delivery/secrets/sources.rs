@@ -20,11 +20,11 @@ const MAX_FILE_BYTES: u64 = 64 << 10;
 pub fn variable(sources: &SecretSources, name: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let prefix = sources.env_prefix.as_deref().filter(|prefix| !prefix.is_empty());
     let Some(prefix) = prefix else {
-        return Err("this server takes no secrets from its environment (secrets.env_prefix)".to_owned());
+        return Err("this server takes no secrets from its environment (secret_env_source)".to_owned());
     };
     if !name.starts_with(prefix) {
         return Err(format!(
-            "the environment variable {name} does not begin with {prefix} (secrets.env_prefix)"
+            "the environment variable {name} does not begin with {prefix} (secret_env_source)"
         ));
     }
     let value =
@@ -38,21 +38,21 @@ pub fn variable(sources: &SecretSources, name: &str) -> Result<Zeroizing<Vec<u8>
 /// mounts need.
 pub fn file(sources: &SecretSources, path: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let Some(root) = &sources.file_root else {
-        return Err("this server takes no secrets from files (secrets.file_root)".to_owned());
+        return Err("this server takes no secrets from files (secret_file_root)".to_owned());
     };
     let relative = Path::new(path);
     let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
     if path.is_empty() || !plain {
-        return Err(format!("\"{path}\" is no path below the folder of secrets (secrets.file_root)"));
+        return Err(format!("\"{path}\" is no path below the folder of secrets (secret_file_root)"));
     }
     let unreadable =
         |problem: std::io::Error| format!("the file \"{path}\" cannot be read: {}", problem.kind());
     let root = root.canonicalize().map_err(|problem| {
-        format!("the folder of secrets (secrets.file_root) cannot be read: {}", problem.kind())
+        format!("the folder of secrets (secret_file_root) cannot be read: {}", problem.kind())
     })?;
     let target = root.join(relative).canonicalize().map_err(unreadable)?;
     if !target.starts_with(&root) {
-        return Err(format!("the file \"{path}\" leads out of the folder of secrets (secrets.file_root)"));
+        return Err(format!("the file \"{path}\" leads out of the folder of secrets (secret_file_root)"));
     }
     // Not blocking: a pipe that nobody writes to must not hold a thread.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;

@@ -9,7 +9,7 @@ use sepal_query::{
     sql::{ast, delivery as statements},
 };
 use sepal_storage::{LogHold, Op, Snapshot};
-use sepal_types::{ColumnId, Error, Lsn, Result, SqlState, TableDef};
+use sepal_types::{Error, Lsn, Result, SqlState, TableDef};
 
 use super::{Outcome, Session, done, duplicate, missing, with_options::PipelineOptions};
 use crate::{
@@ -133,24 +133,15 @@ impl Session {
 
     /// The query and its key: the one that was named, else the primary key if the query has its columns.
     fn compile(&self, context: &StatementContext, create: &CreatePipeline) -> Result<Compiled> {
-        let engine = &self.tenant.engine;
-        let compile = |key: &[String]| ChangeQuery::compile(engine, context, &create.query, key);
-        let keyless = compile(&[])?;
+        let query = ChangeQuery::compile(&self.tenant.engine, context, &create.query, &create.key)?;
         let snapshot = context.snapshot.get();
         let def = snapshot
-            .table(keyless.table())
+            .table(query.table())
             .map(|version| version.def.as_ref().clone())
             .ok_or_else(|| Error::bug("a pipeline's query over a table that is not there"))?;
-        let (query, key) = if create.key.is_empty() {
-            let key = primary_key(&def);
-            match compile(&key) {
-                Ok(query) if !key.is_empty() => (query, key),
-                // The primary key is not among what is selected, or there is none.
-                _ => (keyless, Vec::new()),
-            }
-        } else {
-            (compile(&create.key)?, create.key.clone())
-        };
+        let columns = query.columns();
+        let key = query.key().iter().filter_map(|place| columns.get(*place));
+        let key = key.map(|column| column.name.clone()).collect();
         let text = written_out(&create.query, &def).unwrap_or_else(|| create.query_text.clone());
         Ok(Compiled { query, def, text, key })
     }
@@ -240,19 +231,11 @@ fn wanted(create: &CreatePipeline, options: &PipelineOptions, keyed: bool) -> Wa
     }
 }
 
-fn primary_key(def: &TableDef) -> Vec<String> {
-    let name = |id: &ColumnId| def.column_by_id(*id).map(|column| column.name.clone());
-    def.primary_key().into_iter().flat_map(|key| key.columns.iter().filter_map(name)).collect()
-}
-
 /// The query's text with the columns in the place of `*`: one that is added later must not change what is sent.
 /// `None` for a query without `*`.
 fn written_out(query: &ast::Query, def: &TableDef) -> Option<String> {
     let mut query = query.clone();
-    let ast::SetExpr::Select(select) = query.body.as_mut() else { return None };
-    let is_wildcard = |item: &ast::SelectItem| {
-        matches!(item, ast::SelectItem::Wildcard(_) | ast::SelectItem::QualifiedWildcard(..))
-    };
+    let select = select_of(&mut query)?;
     if !select.projection.iter().any(is_wildcard) {
         return None;
     }
@@ -265,4 +248,16 @@ fn written_out(query: &ast::Query, def: &TableDef) -> Option<String> {
         .flat_map(|item| if is_wildcard(&item) { columns.clone() } else { vec![item] })
         .collect();
     Some(query.to_string())
+}
+
+fn select_of(query: &mut ast::Query) -> Option<&mut ast::Select> {
+    match query.body.as_mut() {
+        ast::SetExpr::Select(select) => Some(select.as_mut()),
+        ast::SetExpr::Query(inner) => select_of(inner),
+        _ => None,
+    }
+}
+
+fn is_wildcard(item: &ast::SelectItem) -> bool {
+    matches!(item, ast::SelectItem::Wildcard(_) | ast::SelectItem::QualifiedWildcard(..))
 }
