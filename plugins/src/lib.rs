@@ -13,5 +13,14 @@
 //!
 //! A worker process holds no key, no secret and no network.
 
+pub mod author;
+pub mod bundled;
 pub mod call;
+pub mod compile;
+pub mod egress;
+pub mod host;
 pub mod manifest;
+pub mod manifest_section;
+pub mod package;
+pub mod sinks;
+pub mod worker;

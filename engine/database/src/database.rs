@@ -11,7 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sepal_control::{Control, ControlOptions, DEFAULT_ENVIRONMENT, KeyCacheStats, Principal};
+use sepal_control::{Control, ControlError, ControlOptions, DEFAULT_ENVIRONMENT, KeyCacheStats, Principal};
 use sepal_crypto::Key;
 use sepal_types::{Error, Result, SqlState, TenantId};
 use tokio::{
@@ -21,10 +21,10 @@ use tokio::{
 
 use crate::{
     backend_pids::BackendPids,
-    delivery::{Delivery, SecretSources, objects::Objects, pipelines::sweep},
+    delivery::{Delivery, objects::Objects, pipelines::sweep},
     directory_lock::DirectoryLock,
     maintain,
-    options::DatabaseOptions,
+    options::{DatabaseOptions, SecretSources},
     session::Session,
     tenant::{Caches, OpenTenant, directory},
     write_memory::WriteMemory,
@@ -125,12 +125,12 @@ impl Database {
         }))
     }
 
-    /// Tenants, environments, API keys.
+    /// Tenants, environments, API keys, secrets.
     pub fn control(&self) -> &Control {
         &self.control
     }
 
-    /// Where secrets may be besides the control database.
+    /// Where the operator lets secrets come from besides the control database.
     pub fn secret_sources(&self) -> &SecretSources {
         &self.options.secret_sources
     }
@@ -150,11 +150,11 @@ impl Database {
             let write_last_used = rounds.is_multiple_of(LAST_USED_PATROLS);
             let looked = tokio::task::spawn_blocking(move || {
                 database.control.poll_external_changes()?;
-                if !write_last_used {
-                    return Ok(());
+                if write_last_used {
+                    database.control.flush_last_used()?;
+                    database.control.flush_secret_uses()?;
                 }
-                database.control.flush_last_used()?;
-                database.control.flush_secret_uses()
+                Ok::<_, ControlError>(())
             });
             match looked.await {
                 Ok(Ok(())) => {}
@@ -316,7 +316,7 @@ impl Database {
             tracing::warn!(%error, "the keys' last use was not written");
         }
         if let Err(error) = self.control.flush_secret_uses() {
-            tracing::warn!(%error, "the last uses of secrets were not written");
+            tracing::warn!(%error, "the secrets' last uses were not written");
         }
     }
 }

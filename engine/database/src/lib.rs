@@ -27,6 +27,7 @@ mod directory_lock;
 mod fixtures;
 mod maintain;
 mod options;
+pub mod sealing;
 mod session;
 mod tenant;
 #[cfg(test)]
@@ -34,17 +35,16 @@ mod tests;
 mod write_memory;
 
 pub use database::{Database, DatabaseMetrics, PLANNING_STACK};
-pub use delivery::SecretSources;
-pub use options::DatabaseOptions;
+pub use options::{DatabaseOptions, SecretSources};
 pub use session::{
     CancelToken, CopyIn, CopyOut, Notice, Outcome, Prepared, RowStream, Session, TransactionStatus,
 };
 
 pub use sepal_control::{
     ApiKey, Certificate, Control, ControlError, EnvNames, Environment, EnvironmentName, Grantable,
-    KeyCacheStats, NewCertificate, NewSecret, OPERATOR, PUBLIC, Principal, RootKeyError, Scope, Scopes,
-    Secret, SecretChange, SecretName, SecretOrigin, SecretUse, Tenant, TenantName, Token, is_sensitive_name,
-    root_key,
+    KeyCacheStats, MAX_SECRET_BYTES, NewCertificate, NewSecret, OPERATOR, PUBLIC, Principal, RootKeyError,
+    Scope, Scopes, Secret, SecretChange, SecretName, SecretOrigin, SecretUse, Tenant, TenantName, Token,
+    is_sensitive_name, root_key,
 };
 pub use sepal_crypto::{Key, ed25519, scram};
 pub use sepal_query::{

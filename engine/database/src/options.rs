@@ -2,9 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use sepal_control::EnvNames;
 use sepal_crypto::Key;
 
-use crate::{connector::Connectors, delivery::SecretSources};
+use crate::connector::Connectors;
 
 /// Everything has a default but where and with which key.
 pub struct DatabaseOptions {
@@ -24,12 +25,22 @@ pub struct DatabaseOptions {
     pub log_retention_bytes: u64,
     /// What runs plugins and reaches destinations. `None`: statements about plugins and sinks answer 0A000.
     pub connectors: Option<Arc<dyn Connectors>>,
-    /// Where secrets may be besides the control database.
     pub secret_sources: SecretSources,
     /// An environment without trust keys takes plugins that nobody signed: for development.
     pub allow_unsigned_plugins: bool,
     /// Plugins that ask for it may see the values of the secrets they are given.
     pub allow_reveal: bool,
+}
+
+/// Where secrets may come from besides the control database, and what they are called as environment variables. The
+/// operator decides: a tenant that could name a variable or a file of the server could read it.
+#[derive(Clone, Debug, Default)]
+pub struct SecretSources {
+    /// Variables of the server's environment that begin with this may be named; `None`: none may.
+    pub env_prefix: Option<String>,
+    /// Files below this directory may be named; `None`: none may.
+    pub file_root: Option<PathBuf>,
+    pub names: EnvNames,
 }
 
 impl DatabaseOptions {

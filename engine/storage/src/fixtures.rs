@@ -31,8 +31,11 @@ pub(crate) fn create(dir: &Path) -> Arc<TenantStore> {
     TenantStore::create(dir, TENANT, tenant_key(), options()).unwrap()
 }
 
+/// As an owner without pipelines opens it.
 pub(crate) fn open(dir: &Path) -> Arc<TenantStore> {
-    TenantStore::open(dir, TENANT, tenant_key(), options()).unwrap()
+    let store = TenantStore::open(dir, TENANT, tenant_key(), options()).unwrap();
+    store.release_unheld_log().unwrap();
+    store
 }
 
 pub(crate) fn column(id: u32, name: &str, ty: SqlType) -> ColumnDef {

@@ -4,15 +4,15 @@
 //! that is queued. Those who waited find their outcome when they get the lock. While a leader waits for the disk,
 //! the next group gathers.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
-use arrow::buffer::Buffer;
 use parking_lot::Mutex;
 use sepal_types::Lsn;
 
 use crate::{
     Op, Snapshot, StoreError, TenantStore,
-    ops::{SequenceMark, encode_head, encode_ops},
+    feed::{MAX_BEFORE_BYTES, before_images},
+    ops::{EncodedOps, SequenceMark, encode_head, encode_ops},
     paths::show,
     snapshot::{Rules, State},
     wal::WalFile,
@@ -37,7 +37,7 @@ impl Writer {
 pub(crate) struct Pending {
     base: Snapshot,
     ops: Vec<Op>,
-    parts: Vec<Buffer>,
+    encoded: EncodedOps,
     outcome: Mutex<Option<Result<Snapshot, StoreError>>>,
 }
 
@@ -58,13 +58,17 @@ impl TenantStore {
     /// Makes `ops` durable and visible, all or none. `base` is the snapshot that the transaction read from: a row
     /// that was deleted since is a [`StoreError::WriteConflict`], and so is a definition that was changed since.
     /// Returns the snapshot that ends with this commit. Blocks for one fdatasync, shared with other sessions.
+    ///
+    /// Of a captured table every deleted row is read from `base`, to be logged. Its rows go by [`Op::Delete`] or with
+    /// the table: [`Op::Truncate`] is refused.
     pub fn commit(&self, base: &Snapshot, ops: Vec<Op>) -> Result<Snapshot, StoreError> {
         if ops.is_empty() {
             return Ok(self.snapshot());
         }
         self.poison.check()?;
-        let parts = encode_ops(&ops)?;
-        let pending = Arc::new(Pending { base: base.clone(), ops, parts, outcome: Mutex::new(None) });
+        let before = before_images(base, &ops, MAX_BEFORE_BYTES)?;
+        let encoded = encode_ops(&ops, &before)?;
+        let pending = Arc::new(Pending { base: base.clone(), ops, encoded, outcome: Mutex::new(None) });
         self.queue.lock().push(Arc::clone(&pending));
         let mut writer = self.writer.lock();
         if let Some(outcome) = pending.outcome.lock().take() {
@@ -89,10 +93,11 @@ impl TenantStore {
         writer.busy = true;
         let outcome = self.append_all(writer, group);
         writer.busy = false;
-        self.log_size.current.store(writer.wal.synced_length(), Ordering::Relaxed);
         let Some(last) = outcome.last() else { return };
         // One store of the head for the whole group: readers between would gain nothing.
         self.set_head(last.snapshot.clone());
+        // After the head: what the feed gives, a snapshot shows.
+        self.log.written(writer.wal.synced_length());
         for accepted in outcome {
             self.counters.committed(&accepted.marks, &accepted.pending.ops);
             accepted.pending.settle(Ok(accepted.snapshot));
@@ -147,8 +152,8 @@ impl TenantStore {
         pending: &Pending,
         marks: &[SequenceMark],
     ) -> Result<(), StoreError> {
-        let mut parts = vec![encode_head(pending.ops.len(), marks)];
-        parts.extend(pending.parts.iter().cloned());
+        let mut parts = vec![encode_head(&pending.encoded, marks)];
+        parts.extend(pending.encoded.parts.iter().cloned());
         writer.wal.append(lsn, &parts).map_err(|error| self.write_failed(writer, &error))
     }
 

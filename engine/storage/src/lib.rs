@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! <tenant>/manifest/<number>.manifest     what is durable besides the log; the newest one counts
-//! <tenant>/wal/<number>.wal               commits since that manifest
+//! <tenant>/wal/<number>.wal               commits since that manifest; older ones that a hold keeps
 //! <tenant>/segments/<file id>.parquet     rows
 //!                   <file id>.deleted     deletion vector of a segment
 //!                   <file id>.index       a vector index's bytes for one segment
@@ -16,8 +16,9 @@
 //! # A write
 //! 1. A session applies its ops to a private view as it goes ([`Snapshot::apply`]), so that it sees them and
 //!    learns of duplicate keys at once.
-//! 2. [`TenantStore::commit`] encodes the ops (`ops`) and queues them. Whoever gets the writer's lock first leads:
-//!    it takes everything queued ([`commit`](TenantStore::commit), module `group`).
+//! 2. [`TenantStore::commit`] encodes the ops (`ops`) and queues them. What they delete from captured tables goes
+//!    with them (`feed::before`). Whoever gets the writer's lock first leads: it takes everything queued
+//!    ([`commit`](TenantStore::commit), module `group`).
 //! 3. The leader applies each commit to the head again, in order: a row that somebody else deleted meanwhile is
 //!    a [`StoreError::WriteConflict`], a key that somebody else inserted a [`StoreError::UniqueViolation`].
 //! 4. What passed is sealed into frames (`wal::frame`), written with one write and made durable with one
@@ -35,7 +36,11 @@
 //!    is [`StoreError::Corrupt`], and nothing is changed or removed.
 //! 3. A new log file with a new key is opened, which records how far its predecessor was valid. No old file is
 //!    ever appended to.
-//! 4. Files that no manifest names are removed.
+//! 4. Files that no manifest names are removed. Older log files wait for [`TenantStore::release_unheld_log`].
+//!
+//! # A change, on its way out
+//! A table whose definition says `captured` is read by a pipeline. [`TenantStore::hold_log`] keeps the log from a
+//! commit on, [`TenantStore::changes`] reads it along behind the writer, and [`LogHold::advance`] lets it go (`feed`).
 
 mod arrow_types;
 mod blob;
@@ -44,6 +49,7 @@ mod chunk;
 mod counters;
 mod disk;
 mod error;
+mod feed;
 #[cfg(test)]
 mod fixtures;
 mod group;
@@ -60,6 +66,7 @@ pub use checkpoint::{BlobBuilder, CheckpointReport, NoBlobs};
 pub use chunk::{Chunk, ChunkRef, ColumnCache};
 pub use disk::{Fault, FaultInjector};
 pub use error::StoreError;
+pub use feed::{Change, ChangeReader, Commit, LogHold};
 pub use ops::Op;
 pub use snapshot::{Snapshot, TableVersion};
 pub use store::{StoreOptions, StoreStats, TenantStore};

@@ -19,35 +19,22 @@ pub mod system_tables;
 use std::{
     collections::HashMap,
     fmt,
-    path::PathBuf,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use parking_lot::Mutex;
-use sepal_control::{Control, EnvNames};
+use sepal_control::Control;
 use sepal_storage::LogHold;
 use sepal_types::{Error, Result, SqlState, TenantId};
 
 use crate::{
     connector::{Connectors, Fault, FaultKind},
-    options::DatabaseOptions,
+    options::{DatabaseOptions, SecretSources},
 };
 
 pub use replay::Replay;
 pub use rows::rows;
-
-/// Where values may come from besides the control database. The operator's choice: a tenant cannot name a variable or
-/// a file.
-#[derive(Clone, Debug, Default)]
-pub struct SecretSources {
-    /// Environment variables whose names begin so may be secrets; `None`: none may.
-    pub env_prefix: Option<String>,
-    /// Files below it may be secrets; `None`: none may.
-    pub file_root: Option<PathBuf>,
-    /// How a secret is called as an environment variable.
-    pub names: EnvNames,
-}
 
 /// One tenant's share of what the process lends to statements and pipelines.
 pub struct Delivery {

@@ -2,8 +2,6 @@
 //!
 //! Holds the writer's lock for the creation of one small file.
 
-use std::sync::atomic::Ordering;
-
 use super::{Maintenance, plan};
 use crate::{
     Snapshot, StoreError, TenantStore,
@@ -27,7 +25,7 @@ impl TenantStore {
         self.poison.check()?;
         let snapshot = self.snapshot();
         let settled = snapshot.lsn() == maintenance.manifest.lsn
-            && self.log_size.older_files.load(Ordering::Relaxed) == 0;
+            && writer.wal.number() == maintenance.manifest.wal_from;
         if settled && snapshot.tables().all(|table| plan::plan(table).rewrite.is_empty()) {
             return Ok(None);
         }
@@ -45,7 +43,7 @@ impl TenantStore {
                 return Err(error);
             }
         };
-        self.log_size.rotate(writer.wal.synced_length(), next.synced_length());
+        self.log.rotate(start.span());
         writer.generation += 1;
         writer.wal = next;
         Ok(Some(Frozen { snapshot, wal_from: start.number, counters: self.counters.values() }))

@@ -43,8 +43,9 @@ impl TenantStore {
         Ok(segments)
     }
 
-    /// Removes log files below `from`.
-    pub(crate) fn trim_log(&self, from: u64) -> Result<usize, StoreError> {
+    /// Removes log files that neither a recovery needs, which begins with `needed_from`, nor a hold.
+    pub(crate) fn trim_log(&self, needed_from: u64) -> Result<usize, StoreError> {
+        let from = self.log.trim(needed_from);
         let mut removed = 0;
         for name in disk::list(&self.paths.wal())? {
             if number(&name, "wal").is_some_and(|number| number < from) {
@@ -52,11 +53,11 @@ impl TenantStore {
                 removed += 1;
             }
         }
-        self.log_size.trimmed();
         Ok(removed)
     }
 
-    /// Removes files that a crash left behind: unnamed data files, unfinished log files and manifests.
+    /// Removes files that a crash left behind: unnamed data files, unfinished log files and manifests. Log files that
+    /// no recovery needs may be somebody's yet: [`Self::release_unheld_log`] removes them.
     pub(crate) fn remove_orphans(&self, manifest: &Manifest) -> Result<(), StoreError> {
         let needed = manifest.files();
         for name in disk::list(&self.paths.segments())? {
@@ -65,8 +66,7 @@ impl TenantStore {
             }
         }
         for name in disk::list(&self.paths.wal())? {
-            let below = number(&name, "wal").is_some_and(|number| number < manifest.wal_from);
-            if below || number(&name, "tmp").is_some() {
+            if number(&name, "tmp").is_some() {
                 self.disk.remove("wal", &self.paths.wal().join(name))?;
             }
         }

@@ -10,7 +10,7 @@
 //! 3. `produce`: write segments, build index blobs, write deletion vectors, sync the directory.
 //! 4. Commit the manifest: the frozen head, and the new log file as the first to replay.
 //! 5. `swap`: put the segments into the head, with what was deleted since the freeze.
-//! 6. `gc`: remove older log files and manifests, and files that the manifest no longer names.
+//! 6. `gc`: remove older log files that nobody holds, older manifests, and files that the manifest no longer names.
 //!
 //! Until step 4 a failure leaves everything as it was. A manifest whose fate is unknown stops the store.
 
@@ -76,7 +76,11 @@ impl TenantStore {
     pub fn checkpoint(&self, builder: &dyn BlobBuilder) -> Result<CheckpointReport, StoreError> {
         let mut maintenance = self.maintenance.lock();
         self.poison.check()?;
-        let Some(frozen) = self.freeze(&maintenance)? else { return Ok(CheckpointReport::default()) };
+        let Some(frozen) = self.freeze(&maintenance)? else {
+            // Somebody may have let go of the log since.
+            let wal_files_removed = self.trim_log(maintenance.manifest.wal_from)?;
+            return Ok(CheckpointReport { wal_files_removed, ..CheckpointReport::default() });
+        };
         let produced = self.produce(&maintenance.manifest, &frozen, builder)?;
         let next = Manifest {
             number: maintenance.manifest.number + 1,

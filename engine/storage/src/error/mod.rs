@@ -8,7 +8,7 @@ use std::io;
 
 use arrow::error::ArrowError;
 use sepal_crypto::OpenError;
-use sepal_types::{Error, SqlState, TableId};
+use sepal_types::{Error, Lsn, SqlState, TableId};
 use thiserror::Error as ThisError;
 
 /// An error of a [`crate::TenantStore`]. Cloned to every commit of a group that failed together.
@@ -29,6 +29,14 @@ pub enum StoreError {
     /// The table was dropped, or never existed.
     #[error("table {0} does not exist")]
     NoSuchTable(TableId),
+    /// A pipeline reads the table, so the log would have to carry what the commit deletes.
+    #[error(
+        "a transaction deletes more than {limit_mib} MiB of table \"{table}\", whose changes a pipeline reads"
+    )]
+    TooMuchDeleted { table: String, limit_mib: u64 },
+    /// Log files that somebody wanted to read changes from were removed.
+    #[error("the log no longer has the changes after commit {after}: it begins after commit {oldest}")]
+    LogGone { after: Lsn, oldest: Lsn },
     /// No room on the device. The commit left nothing behind; the store works on once room is made.
     #[error("no space left on the device while writing {file}")]
     DiskFull { file: String },
@@ -92,6 +100,12 @@ impl From<StoreError> for Error {
             }
             StoreError::DuplicateTable(_) => Error::new(SqlState::DuplicateTable, text),
             StoreError::NoSuchTable(_) => Error::new(SqlState::UndefinedTable, text),
+            StoreError::TooMuchDeleted { .. } => Error::new(SqlState::ProgramLimitExceeded, text)
+                .with_hint("Delete in parts, each a transaction of its own."),
+            StoreError::LogGone { .. } => Error::new(SqlState::ObjectNotInPrerequisiteState, text).with_hint(
+                "Reset the pipeline, so that it starts again from the table as it is. If it fell behind, give it more \
+                 room in the log.",
+            ),
             StoreError::DiskFull { .. } => Error::new(SqlState::DiskFull, text)
                 .with_hint("Make room on the device and repeat the statement."),
             StoreError::Io { .. } => Error::new(SqlState::IoError, text)

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use sepal_types::{Error, TableId};
+use sepal_types::{Error, Lsn, TableId};
 
 use super::StoreError;
 
@@ -30,6 +30,8 @@ fn every_error_has_its_state() {
     let cases = [
         (StoreError::DuplicateTable("items".into()), "42P07"),
         (StoreError::NoSuchTable(TableId(20_000)), "42P01"),
+        (StoreError::TooMuchDeleted { table: "items".into(), limit_mib: 1 }, "54000"),
+        (StoreError::LogGone { after: Lsn(3), oldest: Lsn(9) }, "55000"),
         (StoreError::NullValues { table: "items".into(), column: "label".into() }, "23502"),
         (StoreError::io("write", "wal/1.wal", &full), "53100"),
         (StoreError::io("write", "wal/1.wal", &io::Error::from_raw_os_error(libc::EIO)), "58030"),

@@ -1,19 +1,58 @@
 //! Payload bytes to ops. Inserted batches borrow the payload's memory.
 //!
-//! Called by recovery with bytes that authenticated, so an error here means a format this version does not know
-//! (or a bug), never an attacker. Still nothing is indexed unchecked.
+//! Called by recovery and by the feed, with bytes that authenticated, so an error here means a format this version
+//! does not know (or a bug), never an attacker. Still nothing is indexed unchecked.
 
 use arrow::{buffer::Buffer, ipc::reader::StreamDecoder, record_batch::RecordBatch};
 use sepal_types::{ColumnId, RowId, TableId};
 
-use super::{ALIGNMENT, Kind, OP_HEADER_BYTES, Op, SEQUENCE_BYTES, SequenceMark, VERSION};
+use super::{ALIGNMENT, Kind, OP_HEADER_BYTES, Op, PLAIN, SEQUENCE_BYTES, SequenceMark, WITH_BEFORE};
+
+/// What a payload has besides its sequence marks.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Record {
+    Op(Op),
+    /// The rows that the next op deletes from the table.
+    Before {
+        table: TableId,
+        rows: RecordBatch,
+    },
+}
 
 /// The sequence marks and ops of one commit, or why the bytes are not a payload of this version.
 pub(crate) fn decode(payload: &Buffer) -> Result<(Vec<SequenceMark>, Vec<Op>), String> {
+    let (marks, raw) = split(payload)?;
+    let mut ops = Vec::with_capacity(raw.len());
+    for raw in raw.into_iter().filter(|raw| raw.kind != Kind::Before) {
+        if let Record::Op(op) = raw.decode()? {
+            ops.push(op);
+        }
+    }
+    Ok((marks, ops))
+}
+
+/// The records of tables that `wanted` says yes to. The bodies of others are not looked at.
+pub(crate) fn decode_wanted(
+    payload: &Buffer,
+    wanted: &dyn Fn(TableId) -> bool,
+) -> Result<Vec<Record>, String> {
+    let (_, raw) = split(payload)?;
+    raw.into_iter().filter(|raw| wanted(raw.table)).map(Raw::decode).collect()
+}
+
+/// An op whose body was not looked at yet.
+struct Raw {
+    kind: Kind,
+    table: TableId,
+    number: u64,
+    body: Buffer,
+}
+
+fn split(payload: &Buffer) -> Result<(Vec<SequenceMark>, Vec<Raw>), String> {
     let mut reader = Reader { payload, position: 0 };
     let version = reader.u8()?;
-    if version != VERSION {
-        return Err(format!("payload version {version}, this program reads {VERSION}"));
+    if ![PLAIN, WITH_BEFORE].contains(&version) {
+        return Err(format!("payload version {version}, this program reads {PLAIN} and {WITH_BEFORE}"));
     }
     reader.skip(3)?;
     let ops = reader.u32()?;
@@ -21,11 +60,11 @@ pub(crate) fn decode(payload: &Buffer) -> Result<(Vec<SequenceMark>, Vec<Op>), S
     reader.skip(4)?;
     let sequences = (0..marks).map(|_| sequence(&mut reader)).collect::<Result<_, _>>()?;
     reader.align()?;
-    let ops = (0..ops).map(|_| op(&mut reader)).collect::<Result<_, _>>()?;
+    let raw = (0..ops).map(|_| raw(&mut reader, version)).collect::<Result<_, _>>()?;
     if reader.position != payload.len() {
         return Err(format!("{} bytes after the last op", payload.len() - reader.position));
     }
-    Ok((sequences, ops))
+    Ok((sequences, raw))
 }
 
 fn sequence(reader: &mut Reader<'_>) -> Result<SequenceMark, String> {
@@ -35,7 +74,7 @@ fn sequence(reader: &mut Reader<'_>) -> Result<SequenceMark, String> {
     Ok(SequenceMark { table, column, next: reader.u64()?.cast_signed() })
 }
 
-fn op(reader: &mut Reader<'_>) -> Result<Op, String> {
+fn raw(reader: &mut Reader<'_>, version: u8) -> Result<Raw, String> {
     reader.skip(ALIGNMENT - OP_HEADER_BYTES)?;
     let kind = reader.u8()?;
     reader.skip(3)?;
@@ -44,30 +83,45 @@ fn op(reader: &mut Reader<'_>) -> Result<Op, String> {
     let length = usize::try_from(reader.u64()?).map_err(|_| "an op longer than memory".to_owned())?;
     let body = reader.take(length)?;
     reader.align()?;
-    let json = |error: serde_json::Error| format!("table definition: {error}");
-    let kind = parse_kind(kind).ok_or_else(|| format!("unknown op kind {kind}"))?;
-    Ok(match kind {
-        Kind::CreateTable => Op::CreateTable(serde_json::from_slice(&body).map_err(json)?),
-        Kind::AlterTable => Op::AlterTable(serde_json::from_slice(&body).map_err(json)?),
-        Kind::DropTable => Op::DropTable(table),
-        Kind::Truncate => Op::Truncate(table),
-        Kind::Insert => Op::Insert { table, first_row: RowId(number), rows: batch(body)? },
-        Kind::Delete => {
-            let rows = body.as_chunks::<8>().0.iter().map(|id| RowId(u64::from_be_bytes(*id))).collect();
-            Op::Delete { table, rows }
-        }
-        Kind::SetSequence => {
-            let next: [u8; 8] =
-                body.as_slice().try_into().map_err(|_| "a sequence value of other than 8 bytes")?;
-            let column = u32::try_from(number).map_err(|_| format!("column id {number}"))?;
-            Op::SetSequence { table, column: ColumnId(column), next: i64::from_be_bytes(next) }
-        }
-    })
+    let known = parse_kind(kind).filter(|kind| *kind != Kind::Before || version == WITH_BEFORE);
+    let kind = known.ok_or_else(|| format!("unknown op kind {kind} in a payload of version {version}"))?;
+    Ok(Raw { kind, table, number, body })
+}
+
+impl Raw {
+    fn decode(self) -> Result<Record, String> {
+        let Self { kind, table, number, body } = self;
+        let json = |error: serde_json::Error| format!("table definition: {error}");
+        Ok(Record::Op(match kind {
+            Kind::CreateTable => Op::CreateTable(serde_json::from_slice(&body).map_err(json)?),
+            Kind::AlterTable => Op::AlterTable(serde_json::from_slice(&body).map_err(json)?),
+            Kind::DropTable => Op::DropTable(table),
+            Kind::Truncate => Op::Truncate(table),
+            Kind::Insert => Op::Insert { table, first_row: RowId(number), rows: batch(body)? },
+            Kind::Delete => {
+                let rows = body.as_chunks::<8>().0.iter().map(|id| RowId(u64::from_be_bytes(*id))).collect();
+                Op::Delete { table, rows }
+            }
+            Kind::SetSequence => {
+                let next: [u8; 8] =
+                    body.as_slice().try_into().map_err(|_| "a sequence value of other than 8 bytes")?;
+                let column = u32::try_from(number).map_err(|_| format!("column id {number}"))?;
+                Op::SetSequence { table, column: ColumnId(column), next: i64::from_be_bytes(next) }
+            }
+            Kind::Before => {
+                let rows = batch(body)?;
+                if rows.num_rows() as u64 != number {
+                    return Err(format!("a before-image of {number} rows has {}", rows.num_rows()));
+                }
+                return Ok(Record::Before { table, rows });
+            }
+        }))
+    }
 }
 
 fn parse_kind(kind: u8) -> Option<Kind> {
-    use Kind::{AlterTable, CreateTable, Delete, DropTable, Insert, SetSequence, Truncate};
-    [CreateTable, AlterTable, DropTable, Truncate, Insert, Delete, SetSequence]
+    use Kind::{AlterTable, Before, CreateTable, Delete, DropTable, Insert, SetSequence, Truncate};
+    [CreateTable, AlterTable, DropTable, Truncate, Insert, Delete, SetSequence, Before]
         .into_iter()
         .find(|k| *k as u8 == kind)
 }
@@ -81,7 +135,7 @@ fn batch(mut body: Buffer) -> Result<RecordBatch, String> {
         }
     }
     decoder.finish().map_err(|error| error.to_string())?;
-    found.ok_or_else(|| "an insert without a batch".to_owned())
+    found.ok_or_else(|| "an Arrow stream without a batch".to_owned())
 }
 
 struct Reader<'a> {

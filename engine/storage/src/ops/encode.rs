@@ -10,17 +10,28 @@ use arrow::{
 };
 use serde::Serialize;
 
-use super::{ALIGNMENT, Kind, OP_HEADER_BYTES, Op, SEQUENCE_BYTES, SequenceMark, VERSION};
+use super::{
+    ALIGNMENT, BeforeImage, Kind, OP_HEADER_BYTES, Op, PLAIN, SEQUENCE_BYTES, SequenceMark, WITH_BEFORE,
+};
 use crate::StoreError;
+
+/// A payload without its head.
+pub(crate) struct EncodedOps {
+    version: u8,
+    /// With the before-images.
+    count: u32,
+    /// Written one after the other.
+    pub parts: Vec<Buffer>,
+}
 
 /// The payload's head. It is made last, by the group's leader: only then is a sequence's order certain. Cannot
 /// fail, because a leader must not stop between two commits of a group; [`encode_ops`] has counted the ops.
-pub(crate) fn encode_head(ops: usize, sequences: &[SequenceMark]) -> Buffer {
-    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes();
+pub(crate) fn encode_head(ops: &EncodedOps, sequences: &[SequenceMark]) -> Buffer {
+    let marks = u32::try_from(sequences.len()).unwrap_or(u32::MAX);
     let mut head = Vec::with_capacity(16 + sequences.len() * SEQUENCE_BYTES + ALIGNMENT);
-    head.extend_from_slice(&[VERSION, 0, 0, 0]);
-    head.extend_from_slice(&count(ops));
-    head.extend_from_slice(&count(sequences.len()));
+    head.extend_from_slice(&[ops.version, 0, 0, 0]);
+    head.extend_from_slice(&ops.count.to_be_bytes());
+    head.extend_from_slice(&marks.to_be_bytes());
     head.extend_from_slice(&[0; 4]);
     for mark in sequences {
         head.extend_from_slice(&mark.table.0.to_be_bytes());
@@ -31,20 +42,27 @@ pub(crate) fn encode_head(ops: usize, sequences: &[SequenceMark]) -> Buffer {
     Buffer::from_vec(head)
 }
 
-/// The payload's ops, in parts that are written one after the other.
-pub(crate) fn encode_ops(ops: &[Op]) -> Result<Vec<Buffer>, StoreError> {
-    if u32::try_from(ops.len()).is_err() {
-        return Err(StoreError::Bug(format!("{} ops in one commit: at most 4,294,967,295 fit", ops.len())));
-    }
+/// The payload's ops, each before-image directly before the delete that it belongs to. `before` is in the order of
+/// the ops.
+pub(crate) fn encode_ops(ops: &[Op], before: &[BeforeImage]) -> Result<EncodedOps, StoreError> {
+    let count = ops.len() + before.len();
+    let count = u32::try_from(count)
+        .map_err(|_| StoreError::Bug(format!("{count} ops in one commit: at most 4,294,967,295 fit")))?;
     let mut parts = Vec::new();
-    for op in ops {
-        encode_op(op, &mut parts)?;
+    let mut images = before.iter().peekable();
+    for (at, op) in ops.iter().enumerate() {
+        if let Some(image) = images.next_if(|image| image.op == at) {
+            record(Kind::Before, op, image.rows.num_rows() as u64, stream(&image.rows)?, &mut parts);
+        }
+        let (kind, number, body) = body(op)?;
+        record(kind, op, number, body, &mut parts);
     }
-    Ok(parts)
+    let version = if before.is_empty() { PLAIN } else { WITH_BEFORE };
+    Ok(EncodedOps { version, count, parts })
 }
 
-fn encode_op(op: &Op, parts: &mut Vec<Buffer>) -> Result<(), StoreError> {
-    let (kind, number, body) = match op {
+fn body(op: &Op) -> Result<(Kind, u64, Vec<Buffer>), StoreError> {
+    Ok(match op {
         Op::CreateTable(def) => (Kind::CreateTable, 0, json(def)?),
         Op::AlterTable(def) => (Kind::AlterTable, 0, json(def)?),
         Op::DropTable(_) => (Kind::DropTable, 0, Vec::new()),
@@ -57,7 +75,10 @@ fn encode_op(op: &Op, parts: &mut Vec<Buffer>) -> Result<(), StoreError> {
         Op::SetSequence { column, next, .. } => {
             (Kind::SetSequence, u64::from(column.0), vec![Buffer::from_vec(next.to_be_bytes().to_vec())])
         }
-    };
+    })
+}
+
+fn record(kind: Kind, op: &Op, number: u64, body: Vec<Buffer>, parts: &mut Vec<Buffer>) {
     let length: usize = body.iter().map(Buffer::len).sum();
     let mut header = vec![0; ALIGNMENT - OP_HEADER_BYTES];
     header.extend_from_slice(&[kind as u8, 0, 0, 0]);
@@ -70,7 +91,6 @@ fn encode_op(op: &Op, parts: &mut Vec<Buffer>) -> Result<(), StoreError> {
     if padding > 0 {
         parts.push(Buffer::from_vec(vec![0u8; padding]));
     }
-    Ok(())
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<Buffer>, StoreError> {

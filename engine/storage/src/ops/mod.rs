@@ -1,14 +1,14 @@
 //! What a commit consists of, and its bytes in the log.
 //!
-//! `query` makes [`Op`]s, `group` encodes them into a commit's payload, `wal::recover` decodes them. Nothing here
-//! seals, checks a constraint or knows a file.
+//! `query` makes [`Op`]s, `group` encodes them into a commit's payload, `store::open` and the feed decode them. Nothing
+//! here seals, checks a constraint or knows a file.
 //!
 //! Numbers are big-endian. The payload starts at a 64-byte boundary, and so does every body: a decoded Arrow
 //! batch then uses the payload's own memory.
 //!
 //! ```text
 //! payload  := head op*
-//! head     := version u8 = 1 | zero 3 | ops u32 | sequences u32 | zero 4 | sequence* | zero to 64
+//! head     := version u8 = 1 or 2 | zero 3 | ops u32 | sequences u32 | zero 4 | sequence* | zero to 64
 //! sequence := table u32 | column u32 | next i64                  a serial's next value, if that is later
 //! op       := zero 40 | kind u8 | zero 3 | table u32 | number u64 | length u64 | body | zero to 64
 //!             kind                number          body
@@ -19,7 +19,10 @@
 //!             5 insert            first row id    Arrow IPC stream: schema, one batch, end
 //!             6 delete            0               row ids, u64 each, ascending
 //!             7 set sequence      column          next i64
+//!             8 before            rows            Arrow IPC stream of the rows that the next op deletes
 //! ```
+//! Only a payload of version 2 has before-images: those of tables whose changes a pipeline reads. A recovery does not
+//! look at them.
 
 mod decode;
 mod encode;
@@ -27,10 +30,12 @@ mod encode;
 use arrow::record_batch::RecordBatch;
 use sepal_types::{ColumnId, RowId, TableDef, TableId};
 
-pub(crate) use decode::decode;
-pub(crate) use encode::{encode_head, encode_ops};
+pub(crate) use decode::{Record, decode, decode_wanted};
+pub(crate) use encode::{EncodedOps, encode_head, encode_ops};
 
-const VERSION: u8 = 1;
+/// What every payload was before there were before-images, and what one without them still is.
+const PLAIN: u8 = 1;
+const WITH_BEFORE: u8 = 2;
 const ALIGNMENT: usize = 64;
 const OP_HEADER_BYTES: usize = 24;
 const SEQUENCE_BYTES: usize = 16;
@@ -77,6 +82,14 @@ impl Op {
     }
 }
 
+/// The rows that a delete takes away, for whoever reads the log: columns and order as an insert of them would have.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct BeforeImage {
+    /// The delete's place among the commit's ops.
+    pub op: usize,
+    pub rows: RecordBatch,
+}
+
 /// How far a serial had counted when a commit was logged. Recovery never sets a sequence back by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SequenceMark {
@@ -85,7 +98,7 @@ pub(crate) struct SequenceMark {
     pub next: i64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Kind {
     CreateTable = 1,
@@ -95,6 +108,7 @@ enum Kind {
     Insert = 5,
     Delete = 6,
     SetSequence = 7,
+    Before = 8,
 }
 
 #[cfg(test)]

@@ -88,23 +88,15 @@ impl State {
 
 /// Marks rows as deleted; each must be live.
 fn delete(version: &mut TableVersion, rows: &[RowId]) -> Result<(), StoreError> {
-    if !rows.is_sorted() {
-        return Err(StoreError::Bug("the row ids of a delete do not ascend".to_owned()));
-    }
     let mut found = 0;
     let mut deleted: HashMap<usize, RoaringBitmap> = HashMap::new();
-    for (index, chunk) in version.chunks.iter().enumerate() {
-        let from = rows.partition_point(|row| *row < chunk.chunk.first_row());
-        let to = rows.partition_point(|row| *row <= chunk.chunk.last_row());
-        for row in &rows[from..to] {
-            let Some(position) = chunk.chunk.position(*row)? else { continue };
-            let bitmap = deleted.entry(index).or_insert_with(|| (*chunk.deleted).clone());
-            // False for a row that was deleted before, or that is named twice.
-            if bitmap.insert(position) {
-                found += 1;
-            }
+    version.find_rows(rows, |_, chunk, position| {
+        let bitmap = deleted.entry(chunk).or_insert_with(|| (*version.chunks[chunk].deleted).clone());
+        // False for a row that was deleted before, or that is named twice.
+        if bitmap.insert(position) {
+            found += 1;
         }
-    }
+    })?;
     if found != rows.len() {
         return Err(StoreError::WriteConflict { table: version.def.name.clone() });
     }

@@ -63,17 +63,22 @@ impl Snapshot {
     }
 
     /// Whether an op made from `base` means the same here: a change of definition was made from the definition
-    /// that its transaction saw, and inserted rows have that definition's columns. Asked before a commit, and
+    /// that its transaction saw, inserted rows have that definition's columns, and so have the rows that are deleted
+    /// from a captured table, which the transaction knew to be captured. Asked before a commit, and
     /// before a transaction's ops are put on top of a newer snapshot, where they would otherwise silently undo
     /// what was altered meanwhile.
     ///
     /// Errors: [`StoreError::WriteConflict`].
     pub fn check_base(&self, base: &Snapshot, op: &Op) -> Result<(), StoreError> {
         let table = op.table();
-        let (Some(now), Some(then)) = (self.table(table), base.table(table)) else { return Ok(()) };
+        let Some(now) = self.table(table) else { return Ok(()) };
+        let then = base.table(table);
         let same = match op {
-            Op::AlterTable(_) => now.def == then.def,
-            Op::Insert { .. } => now.def.columns == then.def.columns,
+            Op::AlterTable(_) => then.is_none_or(|then| now.def == then.def),
+            Op::Insert { .. } => then.is_none_or(|then| now.def.columns == then.def.columns),
+            Op::Delete { .. } | Op::Truncate(_) if now.def.captured => {
+                then.is_some_and(|then| then.def.captured && now.def.columns == then.def.columns)
+            }
             _ => true,
         };
         if same { Ok(()) } else { Err(StoreError::WriteConflict { table: now.def.name.clone() }) }

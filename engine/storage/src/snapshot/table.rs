@@ -64,6 +64,30 @@ impl TableVersion {
         Ok(None)
     }
 
+    /// Calls `hit` with each of these rows that a chunk has, deleted or not: its place in `rows`, the chunk, its
+    /// position there. Chunk by chunk.
+    ///
+    /// Errors: [`StoreError::Bug`] when `rows` do not ascend.
+    pub(crate) fn find_rows(
+        &self,
+        rows: &[RowId],
+        mut hit: impl FnMut(usize, usize, u32),
+    ) -> Result<(), StoreError> {
+        if !rows.is_sorted() {
+            return Err(StoreError::Bug("the row ids of a delete do not ascend".to_owned()));
+        }
+        for (index, chunk) in self.chunks.iter().enumerate() {
+            let from = rows.partition_point(|row| *row < chunk.chunk.first_row());
+            let to = rows.partition_point(|row| *row <= chunk.chunk.last_row());
+            for (place, row) in (from..to).zip(&rows[from..to]) {
+                if let Some(position) = chunk.chunk.position(*row)? {
+                    hit(place, index, position);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Calls `hit` with each wanted key (by its position) that a live row has; `hit` returns whether to go on.
     pub(crate) fn probe(
         &self,

@@ -8,10 +8,7 @@ mod open;
 use std::{
     collections::HashMap,
     path::Path,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Weak},
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -23,8 +20,10 @@ use crate::{
     checkpoint::Maintenance,
     counters::Counters,
     disk::Disk,
+    feed::LogFiles,
     group::{Pending, Writer},
     paths::{Paths, show},
+    wal,
 };
 
 /// Log files after which a checkpoint is due even if they are small: each restart adds one.
@@ -37,6 +36,8 @@ pub struct StoreOptions {
     pub cache: Arc<ColumnCache>,
     /// Log size at which [`TenantStore::wants_checkpoint`] says yes.
     pub wal_segment_bytes: u64,
+    /// Finished log files that one [`crate::LogHold`] may keep, in bytes. A checkpoint breaks those that keep more.
+    pub log_retention_bytes: u64,
     /// What [`TenantStore::log_end`] gave last: a log that does not reach as far any more is damage. Without it, a
     /// log that lost its end looks like one that was never longer.
     pub log_end: Option<LogEnd>,
@@ -46,7 +47,8 @@ pub struct StoreOptions {
 
 impl StoreOptions {
     pub fn new(cache: Arc<ColumnCache>) -> Self {
-        Self { cache, wal_segment_bytes: 64 << 20, log_end: None, fault: None }
+        let (wal_segment_bytes, log_retention_bytes) = (64 << 20, 1 << 30);
+        Self { cache, wal_segment_bytes, log_retention_bytes, log_end: None, fault: None }
     }
 }
 
@@ -61,7 +63,7 @@ pub struct TenantStore {
     head: RwLock<Snapshot>,
     pub(crate) counters: Counters,
     pub(crate) poison: Poison,
-    pub(crate) log_size: LogSize,
+    pub(crate) log: Arc<LogFiles>,
     pub(crate) queue: Mutex<Vec<Arc<Pending>>>,
     pub(crate) writer: Mutex<Writer>,
     pub(crate) maintenance: Mutex<Maintenance>,
@@ -99,40 +101,6 @@ impl Poison {
     }
 }
 
-/// How large the log is, readable without waiting for a commit. Written under the writer's lock.
-pub(crate) struct LogSize {
-    /// Of the files before the current one that are still there.
-    older_bytes: AtomicU64,
-    pub older_files: AtomicU64,
-    pub current: AtomicU64,
-}
-
-impl LogSize {
-    const fn new(older_bytes: u64, older_files: u64, current: u64) -> Self {
-        let (older_bytes, older_files) = (AtomicU64::new(older_bytes), AtomicU64::new(older_files));
-        Self { older_bytes, older_files, current: AtomicU64::new(current) }
-    }
-
-    /// The current file is followed by a new one.
-    pub(crate) fn rotate(&self, finished: u64, new: u64) {
-        self.older_bytes.fetch_add(finished, Ordering::Relaxed);
-        self.older_files.fetch_add(1, Ordering::Relaxed);
-        self.current.store(new, Ordering::Relaxed);
-    }
-
-    /// Only the current file is left.
-    pub(crate) fn trimmed(&self) {
-        self.older_bytes.store(0, Ordering::Relaxed);
-        self.older_files.store(0, Ordering::Relaxed);
-    }
-
-    /// Files and bytes.
-    fn total(&self) -> (u64, u64) {
-        let bytes = self.older_bytes.load(Ordering::Relaxed) + self.current.load(Ordering::Relaxed);
-        (self.older_files.load(Ordering::Relaxed) + 1, bytes)
-    }
-}
-
 /// Sizes and counts, for metrics and `pg_catalog`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
@@ -143,8 +111,11 @@ pub struct StoreStats {
     pub memory_bytes: u64,
     pub segments: usize,
     pub segment_bytes: u64,
+    /// What a recovery would read.
     pub wal_files: u64,
     pub wal_bytes: u64,
+    /// Bytes of older log files, kept for [`crate::LogHold`]s.
+    pub held_wal_bytes: u64,
     /// A write or fsync failed, or the store was closed: reads go on, writes do not.
     pub poisoned: bool,
 }
@@ -212,9 +183,9 @@ impl TenantStore {
         self.commit(&self.snapshot(), vec![crate::Op::SetSequence { table, column, next }]).map(drop)
     }
 
-    /// Whether the log has grown enough for a checkpoint to pay.
+    /// Whether the log has grown enough for a checkpoint to pay. Files that only holds keep do not count.
     pub fn wants_checkpoint(&self) -> bool {
-        let (files, bytes) = self.log_size.total();
+        let (files, bytes) = self.log.needed();
         bytes >= self.wal_segment_bytes || files > MANY_WAL_FILES
     }
 
@@ -239,7 +210,8 @@ impl TenantStore {
                 }
             }
         }
-        (stats.wal_files, stats.wal_bytes) = self.log_size.total();
+        (stats.wal_files, stats.wal_bytes) = self.log.needed();
+        stats.held_wal_bytes = self.log.kept_bytes();
         stats
     }
 
@@ -269,6 +241,10 @@ impl TenantStore {
 
     pub(crate) fn set_head(&self, snapshot: Snapshot) {
         *self.head.write() = snapshot;
+    }
+
+    pub(crate) fn wal_log(&self) -> wal::Log<'_> {
+        wal::Log { paths: &self.paths, tenant: self.tenant, tenant_key: &self.tenant_key }
     }
 }
 

@@ -1,6 +1,7 @@
 //! From a directory to a store: manifest, segments, log, new log file, clean-up, in this order.
 //!
-//! Nothing on disk changes before the whole log has been replayed: a store that does not open is left as it is.
+//! Nothing on disk changes before the whole log has been replayed: a store that does not open is left as it is. Log
+//! files from before the manifest stay: pipelines may read them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,7 +14,7 @@ use roaring::RoaringBitmap;
 use sepal_crypto::{Key, unwrap_key};
 use sepal_types::{Lsn, TableId, TenantId, limits::FIRST_OBJECT_ID};
 
-use super::{LogSize, Poison, StoreOptions, TenantStore};
+use super::{Poison, StoreOptions, TenantStore};
 use crate::{
     ChunkRef, Snapshot, StoreError, TableVersion,
     blob::{Blob, Owner, check_length},
@@ -21,13 +22,14 @@ use crate::{
     chunk::{Chunk, SealedChunk, SealedParts},
     counters::{CounterValues, Counters},
     disk::{self, Disk, PublishError},
+    feed::{Kept, LogFiles},
     group::Writer,
     manifest::{self, Manifest, SegmentEntry, TableEntry},
     ops,
     paths::{DataKind, Paths, file_key_aad, number, show},
     segment::Identity,
     snapshot::{Rules, State},
-    wal::{self, Replay, WalFile, WalStart, recover},
+    wal::{self, Log, Replay, WalFile, WalStart, kept_before, recover},
 };
 
 /// The generation of everything that was replayed: the writer's first.
@@ -59,8 +61,9 @@ pub(super) fn create(
         registered: Vec::new(),
     };
     let context = Context { paths, disk, tenant, tenant_key, options };
-    let log_size = LogSize::new(0, 0, wal.synced_length());
-    Ok(context.store(opened, Writer::new(wal), log_size, Maintenance { manifest, hash }))
+    let files =
+        Kept { older: Vec::new(), current: start.span(), needed_from: 1, released: true, damage: None };
+    Ok(context.store(opened, Writer::new(wal), files, Maintenance { manifest, hash }))
 }
 
 pub(super) fn open(
@@ -74,15 +77,14 @@ pub(super) fn open(
     let (manifest, hash) = manifest::newest(&paths, tenant, &tenant_key)?;
     let context = Context { paths, disk, tenant, tenant_key, options };
     let mut opened = context.read_manifest(&manifest)?;
-    let replay = Replay {
-        paths: &context.paths,
-        tenant,
-        tenant_key: &context.tenant_key,
-        from: manifest.wal_from,
-        lsn: manifest.lsn,
-        end: context.options.log_end,
-    };
+    let log = Log { paths: &context.paths, tenant, tenant_key: &context.tenant_key };
+    let replay = Replay { log, from: manifest.wal_from, lsn: manifest.lsn, end: context.options.log_end };
     let recovered = recover(&replay, |file, lsn, payload| opened.replay(file, lsn, &payload))?;
+    let (mut older, damage) = kept_before(&log, manifest.wal_from)?;
+    if let Some(error) = &damage {
+        tracing::warn!(%error, "a log file that only pipelines could still need cannot be read");
+    }
+    older.extend(recovered.files);
     let start = WalStart {
         number: recovered.last_number + 1,
         base_lsn: recovered.lsn,
@@ -90,8 +92,9 @@ pub(super) fn open(
     };
     let wal =
         WalFile::create(&context.disk, &context.paths, tenant, &context.tenant_key, start).map_err(either)?;
-    let log_size = LogSize::new(recovered.bytes, start.number - manifest.wal_from, wal.synced_length());
-    let store = context.store(opened, Writer::new(wal), log_size, Maintenance { manifest, hash });
+    let files =
+        Kept { older, current: start.span(), needed_from: manifest.wal_from, released: false, damage };
+    let store = context.store(opened, Writer::new(wal), files, Maintenance { manifest, hash });
     store.remove_orphans(&store.maintenance.lock().manifest)?;
     Ok(store)
 }
@@ -216,13 +219,7 @@ impl Context {
         }))
     }
 
-    fn store(
-        self,
-        opened: Opened,
-        writer: Writer,
-        log_size: LogSize,
-        maintenance: Maintenance,
-    ) -> TenantStore {
+    fn store(self, opened: Opened, writer: Writer, files: Kept, maintenance: Maintenance) -> TenantStore {
         let store = TenantStore {
             tenant: self.tenant,
             tenant_key: self.tenant_key,
@@ -233,7 +230,7 @@ impl Context {
             head: RwLock::new(Snapshot::new(opened.state)),
             counters: opened.counters,
             poison: Poison::default(),
-            log_size,
+            log: LogFiles::new(files, self.options.log_retention_bytes),
             queue: Mutex::default(),
             writer: Mutex::new(writer),
             maintenance: Mutex::new(maintenance),

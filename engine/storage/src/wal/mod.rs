@@ -1,8 +1,8 @@
 //! The log: one file after another, each frame sealed, each bound to its place.
 //!
-//! `group` appends through [`WalFile`], `store::open` replays through [`recover`]. A file is written by one
-//! process run only: after a recovery a new file with a new key follows, because a torn frame's place must not be
-//! sealed twice.
+//! `group` appends through [`WalFile`], `store::open` replays through [`recover`], the feed reads along through
+//! [`LogFile`] and [`Cursor`]. A file is written by one process run only: after a recovery a new file with a new key
+//! follows, because a torn frame's place must not be sealed twice.
 //!
 //! Numbers are big-endian.
 //!
@@ -30,11 +30,24 @@
 
 mod frame;
 mod header;
+mod read;
 mod recover;
 mod writer;
 
-pub(crate) use recover::{Replay, recover};
+use sepal_types::Lsn;
+
+pub(crate) use read::{Cursor, Log, LogFile, Next};
+pub(crate) use recover::{Replay, kept_before, recover};
 pub(crate) use writer::{WalFile, WalStart};
+
+/// A log file without its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileSpan {
+    pub number: u64,
+    /// The last commit before it.
+    pub base_lsn: Lsn,
+    pub bytes: u64,
+}
 
 /// Whether a log file has no frame.
 pub(crate) fn is_empty(path: &std::path::Path) -> bool {

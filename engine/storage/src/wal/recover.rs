@@ -10,32 +10,20 @@
 //! | the last file, and a later frame was made when the file was durable beyond it | damage |
 //! | the last file otherwise | a torn tail: never acknowledged, ignored |
 
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-};
-
-use arrow::buffer::{Buffer, MutableBuffer};
-use sepal_crypto::Key;
-use sepal_types::{LogEnd, Lsn, TenantId};
+use arrow::buffer::Buffer;
+use sepal_types::{LogEnd, Lsn};
 
 use super::{
-    frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKey, Tag, tag},
-    header::{HEADER_BYTES, Header},
+    FileSpan,
+    frame::{FRAME_HEADER_BYTES, FrameHeader},
+    header::HEADER_BYTES,
+    read::{Cursor, Log, LogFile, Next},
 };
-use crate::{
-    StoreError,
-    disk::{self, io_error, read_error},
-    paths::{Paths, number, show},
-};
+use crate::{StoreError, disk, paths::number};
 
 /// What recovery starts from and whose log it is.
 pub(crate) struct Replay<'a> {
-    pub paths: &'a Paths,
-    pub tenant: TenantId,
-    pub tenant_key: &'a Key,
+    pub log: Log<'a>,
     /// The manifest's first log file and last commit.
     pub from: u64,
     pub lsn: Lsn,
@@ -44,14 +32,14 @@ pub(crate) struct Replay<'a> {
 }
 
 /// How far the log goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Recovered {
     pub last_number: u64,
     /// The last file's length up to its last whole commit.
     pub last_length: u64,
-    /// Of all files, for the checkpoint's threshold.
-    pub bytes: u64,
     pub lsn: Lsn,
+    /// Every file that was read, up to its last whole commit.
+    pub files: Vec<FileSpan>,
 }
 
 /// Hands every commit's payload to `apply`, with the name of its file.
@@ -60,35 +48,61 @@ pub(crate) fn recover(
     mut apply: impl FnMut(&str, Lsn, Buffer) -> Result<(), StoreError>,
 ) -> Result<Recovered, StoreError> {
     let files = open_all(replay)?;
-    let mut recovered = Recovered { last_number: replay.from, last_length: 0, bytes: 0, lsn: replay.lsn };
+    let mut recovered =
+        Recovered { last_number: replay.from, last_length: 0, lsn: replay.lsn, files: Vec::new() };
     for (index, file) in files.iter().enumerate() {
         if file.header.base_lsn != recovered.lsn {
             let why = format!(
                 "it follows commit {}, but commit {} came before",
                 file.header.base_lsn, recovered.lsn
             );
-            return Err(StoreError::corrupt(&file.name, why));
+            return Err(file.corrupt(why));
         }
         let extent = Extent {
             end: files.get(index + 1).map(|next| next.header.previous_length),
             least: replay.end.filter(|end| end.file == file.header.number).map_or(0, |end| end.bytes),
         };
-        let (length, lsn) =
-            file.read(extent, recovered.lsn, &mut |lsn, payload| apply(&file.name, lsn, payload))?;
+        let (length, lsn) = file.read(extent, &mut |lsn, payload| apply(&file.name, lsn, payload))?;
+        let span = FileSpan { number: file.header.number, base_lsn: file.header.base_lsn, bytes: length };
+        recovered.files.push(span);
         recovered.last_number = file.header.number;
         recovered.last_length = length;
-        recovered.bytes += length;
         recovered.lsn = lsn;
     }
     Ok(recovered)
 }
 
+/// The files before `from` that are still there, oldest first, as far back as they open without a gap; and what stands
+/// before them and does not. No recovery needs them, so that is damage to whoever reads them only.
+pub(crate) fn kept_before(
+    log: &Log<'_>,
+    from: u64,
+) -> Result<(Vec<FileSpan>, Option<StoreError>), StoreError> {
+    let names = disk::list(&log.paths.wal())?;
+    let oldest = names.iter().filter_map(|name| number(name, "wal")).fold(from, u64::min);
+    let mut spans = Vec::new();
+    let mut damage = None;
+    for number in (oldest..from).rev() {
+        match LogFile::open(log, number) {
+            Ok(file) => {
+                spans.push(FileSpan { number, base_lsn: file.header.base_lsn, bytes: file.length });
+            }
+            Err(error) => {
+                damage = Some(error);
+                break;
+            }
+        }
+    }
+    spans.reverse();
+    Ok((spans, damage))
+}
+
 /// The log files from the manifest's to the last one known, which must be there without a gap.
 fn open_all(replay: &Replay<'_>) -> Result<Vec<LogFile>, StoreError> {
-    let names = disk::list(&replay.paths.wal())?;
+    let names = disk::list(&replay.log.paths.wal())?;
     let known = replay.end.map_or(replay.from, |end| end.file.max(replay.from));
     let last = names.iter().filter_map(|name| number(name, "wal")).fold(known, u64::max);
-    (replay.from..=last).map(|number| LogFile::open(replay, number)).collect()
+    (replay.from..=last).map(|number| LogFile::open(&replay.log, number)).collect()
 }
 
 /// What is known of a file's length before it is read.
@@ -100,88 +114,32 @@ struct Extent {
     least: u64,
 }
 
-struct LogFile {
-    file: File,
-    path: PathBuf,
-    name: String,
-    length: u64,
-    header: Header,
-    key: FrameKey,
-    /// The tag that the first frame is bound to.
-    tag: Tag,
-}
-
-/// A step through a file.
-enum Step {
-    Frame {
-        header: FrameHeader,
-        payload: Vec<u8>,
-        tag: Tag,
-        end: u64,
-    },
-    /// The file ends where a frame would begin.
-    End,
-    /// No frame opens here.
-    Bad,
-}
-
 impl LogFile {
-    fn open(replay: &Replay<'_>, number: u64) -> Result<Self, StoreError> {
-        let path = replay.paths.wal_file(number);
-        let name = show(&path);
-        let file = File::open(&path).map_err(|error| read_error(&path, &error))?;
-        let length = file.metadata().map_err(|error| io_error("read", &path, &error))?.len();
-        let mut bytes = vec![0; HEADER_BYTES.min(usize::try_from(length).unwrap_or(HEADER_BYTES))];
-        file.read_exact_at(&mut bytes, 0).map_err(|error| io_error("read", &path, &error))?;
-        let decoded = Header::decode(replay.tenant, replay.tenant_key, number, &bytes);
-        let (header, key) = decoded.map_err(|why| StoreError::corrupt(&name, why))?;
-        let key = FrameKey::new(replay.tenant, header.file, key);
-        Ok(Self { file, path, name, length, header, key, tag: tag(&bytes) })
-    }
-
     /// Applies every whole commit. Returns the length up to the last whole commit, and its lsn.
     fn read(
         &self,
         extent: Extent,
-        before: Lsn,
         apply: &mut dyn FnMut(Lsn, Buffer) -> Result<(), StoreError>,
     ) -> Result<(u64, Lsn), StoreError> {
         let end = extent.end.unwrap_or(self.length);
         if end > self.length || end < HEADER_BYTES as u64 {
             return Err(self.corrupt(format!("{} bytes, its successor says {end}", self.length)));
         }
-        let mut whole = (HEADER_BYTES as u64, before);
-        let (mut offset, mut previous) = (whole.0, self.tag);
-        let mut commit = MutableBuffer::new(0);
-        let mut frames = 0;
+        let mut cursor = Cursor::new(self);
         loop {
-            let (header, payload, tag, next) = match self.step(offset, end, &previous)? {
-                Step::Frame { header, payload, tag, end } => (header, payload, tag, end),
-                Step::End => break,
-                Step::Bad if extent.end.is_some() || offset < extent.least => {
-                    return Err(self.corrupt(format!("the frame at byte {offset} does not open")));
+            match cursor.next(self, end)? {
+                Next::Commit(lsn, payload) => apply(lsn, payload)?,
+                Next::End => break,
+                Next::Bad if extent.end.is_some() || cursor.offset() < extent.least => {
+                    return Err(self.corrupt(format!("the frame at byte {} does not open", cursor.offset())));
                 }
-                Step::Bad => {
-                    self.check_tail(offset)?;
+                Next::Bad => {
+                    self.check_tail(cursor.offset())?;
                     break;
                 }
-            };
-            // Authentic but out of order can only be a bug or a replayed file: never guess.
-            if header.place.lsn.0 != whole.1.0 + 1 || header.place.index != frames {
-                return Err(self.corrupt(format!(
-                    "frame {} of commit {} is out of order",
-                    header.place.index, header.place.lsn
-                )));
-            }
-            frames += 1;
-            commit.extend_from_slice(&payload);
-            (offset, previous) = (next, tag);
-            if header.place.last {
-                apply(header.place.lsn, std::mem::take(&mut commit).into())?;
-                whole = (offset, header.place.lsn);
-                frames = 0;
             }
         }
+        let whole = cursor.whole();
         if extent.end.is_some() && whole.0 != end {
             return Err(self.corrupt(format!("it ends within a commit at byte {}", whole.0)));
         }
@@ -190,33 +148,6 @@ impl LogFile {
             return Err(self.corrupt(why));
         }
         Ok(whole)
-    }
-
-    fn step(&self, offset: u64, end: u64, previous: &Tag) -> Result<Step, StoreError> {
-        if offset == end {
-            return Ok(Step::End);
-        }
-        let mut bytes = [0; FRAME_HEADER_BYTES];
-        if end - offset < FRAME_HEADER_BYTES as u64 {
-            return Ok(Step::Bad);
-        }
-        self.read_at(&mut bytes, offset)?;
-        let Some(header) = FrameHeader::decode(&bytes) else { return Ok(Step::Bad) };
-        let start = offset + FRAME_HEADER_BYTES as u64;
-        if end - start < u64::from(header.sealed_bytes) {
-            return Ok(Step::Bad);
-        }
-        let mut sealed = vec![0; header.sealed_bytes as usize];
-        self.read_at(&mut sealed, start)?;
-        Ok(match self.key.open(&bytes, previous, &sealed) {
-            Ok(payload) => Step::Frame {
-                header,
-                payload,
-                tag: tag(&sealed),
-                end: start + u64::from(header.sealed_bytes),
-            },
-            Err(_) => Step::Bad,
-        })
     }
 
     /// Nothing opens at `offset` of the last file. Looks at every later place where a frame could begin; one that
@@ -240,14 +171,5 @@ impl LogFile {
         let ignored = self.length - offset;
         tracing::info!(file = %self.name, offset, ignored, "the log's tail was never acknowledged and is ignored");
         Ok(())
-    }
-
-    fn read_at(&self, bytes: &mut [u8], offset: u64) -> Result<(), StoreError> {
-        let read: io::Result<()> = self.file.read_exact_at(bytes, offset);
-        read.map_err(|error| io_error("read", &self.path as &Path, &error))
-    }
-
-    fn corrupt(&self, why: impl Into<String>) -> StoreError {
-        StoreError::corrupt(&self.name, why)
     }
 }

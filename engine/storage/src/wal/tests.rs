@@ -93,7 +93,8 @@ impl Log {
 
     fn recover_to(&self, end: Option<LogEnd>) -> Result<(Recovered, Vec<Commit>), StoreError> {
         let (paths, tenant_key) = (&self.paths, &tenant_key());
-        let replay = Replay { paths, tenant: TENANT, tenant_key, from: 1, lsn: Lsn(0), end };
+        let log = super::Log { paths, tenant: TENANT, tenant_key };
+        let replay = Replay { log, from: 1, lsn: Lsn(0), end };
         let mut commits = Vec::new();
         let recovered = recover(&replay, |_, lsn, payload| {
             commits.push((lsn.0, payload.to_vec()));

@@ -10,6 +10,7 @@ use sepal_crypto::{Key, random_bytes};
 use sepal_types::{FileId, Lsn, TenantId};
 
 use super::{
+    FileSpan,
     frame::{FrameKey, MAX_PAYLOAD_BYTES, Place, Tag, tag},
     header::{HEADER_BYTES, Header},
 };
@@ -27,6 +28,13 @@ pub(crate) struct WalStart {
     pub number: u64,
     pub base_lsn: Lsn,
     pub previous_length: u64,
+}
+
+impl WalStart {
+    /// The file while nothing is in it.
+    pub(crate) const fn span(self) -> FileSpan {
+        FileSpan { number: self.number, base_lsn: self.base_lsn, bytes: HEADER_BYTES as u64 }
+    }
 }
 
 /// An open log file.

@@ -12,7 +12,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use crate::delivery::SecretSources;
+use crate::options::SecretSources;
 
 const MAX_FILE_BYTES: u64 = 64 << 10;
 

@@ -98,6 +98,7 @@ fn a_crash_before_any_step_keeps_every_acknowledged_commit() {
     let with_camera =
         StoreOptions { fault: Some(Arc::clone(&camera) as Arc<dyn FaultInjector>), ..options() };
     let store = TenantStore::open(&dir, TENANT, tenant_key(), with_camera).unwrap();
+    store.release_unheld_log().unwrap();
     history(&store, &camera.acknowledged, &Blobs);
     drop(store);
     let taken = std::mem::take(&mut *camera.taken.lock());
@@ -185,6 +186,8 @@ fn sabotaged(dir: &Path, saboteur: &Arc<Saboteur>) -> (i64, Option<String>) {
     let store =
         TenantStore::open(dir, TENANT, tenant_key(), StoreOptions { fault: Some(fault), ..options() });
     let Ok(store) = store else { return (0, saboteur.hit.lock().clone()) };
+    // Where it fails a file stays, no more.
+    let _ = store.release_unheld_log();
     let mut acknowledged = 0;
     if store.snapshot().table(ITEMS).is_none() {
         let mut def = items(20_000, "items");

@@ -1,0 +1,395 @@
+//! Rows into a table of another Postgres: upserts by key, deletions by key, one transaction a batch.
+//!
+//! The destination reads the rows itself: `jsonb_populate_recordset(NULL::table, …)` makes of each JSON value what the
+//! column is, pgvector's `vector` among them. With `delivery = 'transactional'` the last position stands in
+//! `sepal_positions` beside the data, and a batch that is sent twice is applied once.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use sepal_database::connector::{
+    Batch, BatchSchema, Delivered, Encoding, Envelope, Fault, FaultKind, Opened, Secrets, Sink, SinkSpec,
+    StateChange, Tier,
+};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
+use tokio_postgres::{
+    Client, Config, NoTls,
+    config::SslMode,
+    error::SqlState,
+    tls::{MakeTlsConnect, TlsConnect},
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{
+    Reach, misconfigured,
+    options::{Options, SecretOption},
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where the positions of transactional pipelines stand.
+const POSITIONS: &str = "CREATE TABLE IF NOT EXISTS sepal_positions \
+    (sink_id text PRIMARY KEY, position text NOT NULL, at timestamptz NOT NULL DEFAULT now())";
+
+/// What the options say.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    host: String,
+    port: u16,
+    user: String,
+    database: String,
+    tls: bool,
+    password: Option<SecretOption>,
+    /// Quoted, with its schema.
+    table: String,
+}
+
+impl Target {
+    pub fn parse(options: &Options<'_>) -> Result<Self, Fault> {
+        let url = options.required("url")?;
+        let parsed = url::Url::parse(url)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "postgres" | "postgresql"))
+            .ok_or_else(|| misconfigured("/url: postgres://user@host:port/database is wanted"))?;
+        if parsed.password().is_some() {
+            return Err(misconfigured("/url: a password stands in it; use password SECRET[name] instead"));
+        }
+        let mut tls = true;
+        for (name, value) in parsed.query_pairs() {
+            match (name.as_ref(), value.as_ref()) {
+                ("sslmode", "disable") => tls = false,
+                ("sslmode", "verify-full") => tls = true,
+                ("sslmode", _) => {
+                    return Err(misconfigured("/url: sslmode is disable or verify-full (the default)"));
+                }
+                (name, _) => return Err(misconfigured(format!("/url: there is no parameter {name}"))),
+            }
+        }
+        let host = parsed.host_str().ok_or_else(|| misconfigured("/url: it names no host"))?;
+        let schema = options.text("schema")?.unwrap_or("public");
+        let target = Self {
+            host: host.to_owned(),
+            port: parsed.port().unwrap_or(5432),
+            user: if parsed.username().is_empty() { "postgres" } else { parsed.username() }.to_owned(),
+            database: match parsed.path().trim_start_matches('/') {
+                "" => "postgres".to_owned(),
+                name => name.to_owned(),
+            },
+            tls,
+            password: options.secret("password")?,
+            table: format!("{}.{}", quote(schema), quote(options.required("table")?)),
+        };
+        options.finish()?;
+        Ok(target)
+    }
+}
+
+/// A connection and what is needed to make it again.
+pub(super) struct PostgresSink {
+    reach: Arc<dyn Reach>,
+    spec: SinkSpec,
+    target: Target,
+    secrets: Arc<dyn Secrets>,
+    connection: Option<Connection>,
+    keys: Vec<String>,
+}
+
+struct Connection {
+    client: Client,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl fmt::Debug for PostgresSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresSink").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+/// A line of the batch, as far as it matters here.
+#[derive(Deserialize)]
+struct Row {
+    op: String,
+    #[serde(default)]
+    key: BTreeMap<String, Value>,
+    #[serde(default)]
+    after: Option<BTreeMap<String, Value>>,
+}
+
+impl PostgresSink {
+    pub fn new(reach: Arc<dyn Reach>, spec: &SinkSpec, secrets: Arc<dyn Secrets>) -> Result<Self, Fault> {
+        let target = Target::parse(&Options::new(spec))?;
+        Ok(Self { reach, spec: spec.clone(), target, secrets, connection: None, keys: Vec::new() })
+    }
+
+    /// Connects and looks for the table.
+    pub async fn check(&mut self) -> Result<(), Fault> {
+        self.connect().await?;
+        let table = self.target.table.clone();
+        let row = self
+            .client()?
+            .query_one(
+                "SELECT coalesce(has_table_privilege(to_regclass($1), 'INSERT, UPDATE, DELETE'), false)",
+                &[&table],
+            )
+            .await
+            .map_err(|error| fault(&error))?;
+        if row.get::<_, bool>(0) {
+            return Ok(());
+        }
+        Err(misconfigured(format!(
+            "/table: {table} does not exist there, or {} may not write it",
+            self.target.user
+        )))
+    }
+
+    fn client(&mut self) -> Result<&mut Client, Fault> {
+        self.connection
+            .as_mut()
+            .map(|connection| &mut connection.client)
+            .ok_or_else(|| Fault::new(FaultKind::NotConnected, "not connected"))
+    }
+
+    async fn connect(&mut self) -> Result<(), Fault> {
+        if self.connection.as_ref().is_some_and(|connection| !connection.client.is_closed()) {
+            return Ok(());
+        }
+        let target = &self.target;
+        let addresses = self.reach.addresses(&self.spec, "postgres", &target.host, target.port).await?;
+        let mut config = Config::new();
+        config.user(&target.user).dbname(&target.database).application_name("sepal");
+        config.ssl_mode(if target.tls { SslMode::Require } else { SslMode::Disable });
+        if let Some(password) = &target.password {
+            config.password(password.text(self.secrets.as_ref()).await?.as_str());
+        }
+        let unreachable = |why: String| {
+            Fault::new(
+                FaultKind::Transient,
+                format!("{}:{} is out of reach: {why}", target.host, target.port),
+            )
+            .with_code("pg.connect")
+        };
+        let connecting = async {
+            let stream =
+                TcpStream::connect(addresses.as_slice()).await.map_err(|e| unreachable(e.to_string()))?;
+            stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+            if target.tls {
+                let mut tls = MakeRustlsConnect::new(self.reach.tls().as_ref().clone());
+                let tls = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut tls, &target.host)
+                    .map_err(|error| unreachable(error.to_string()))?;
+                handshake(&config, stream, tls).await
+            } else {
+                handshake(&config, stream, NoTls).await
+            }
+        };
+        let connected =
+            timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| unreachable("timeout".into()))?;
+        self.connection = Some(connected?);
+        Ok(())
+    }
+
+    /// What a batch comes to: for each key its last change.
+    fn changes(&self, batch: &Batch) -> Result<Changes, Fault> {
+        let mut last: HashMap<String, Row> = HashMap::new();
+        let mut order: Vec<String> = Vec::new();
+        for line in batch.payload.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let row: Row = serde_json::from_slice(line)
+                .map_err(|error| Fault::new(FaultKind::Internal, format!("a row does not parse: {error}")))?;
+            let key = serde_json::to_string(&row.key)
+                .map_err(|error| Fault::new(FaultKind::Internal, format!("a key: {error}")))?;
+            if last.insert(key.clone(), row).is_none() {
+                order.push(key);
+            }
+        }
+        let mut changes = Changes::default();
+        for key in &order {
+            let Some(row) = last.remove(key) else { continue };
+            match row.after {
+                Some(after) if row.op != "d" => {
+                    if changes.columns.is_empty() {
+                        changes.columns = after.keys().cloned().collect();
+                    }
+                    changes.upserts.push(after.into_iter().collect());
+                }
+                _ => changes.deletes.push(row.key.into_iter().collect()),
+            }
+        }
+        Ok(changes)
+    }
+
+    async fn apply(&mut self, batch: &Batch) -> Result<(), Fault> {
+        let changes = self.changes(batch)?;
+        let (upsert, delete) = (self.upsert_sql(&changes.columns), self.delete_sql());
+        let (transactional, id) = (self.spec.tier == Tier::Transactional, self.spec.id.clone());
+        let transaction = self.client()?.transaction().await.map_err(|error| fault(&error))?;
+        let rows = |rows: Vec<Value>| Value::Array(rows).to_string();
+        if !changes.deletes.is_empty() {
+            transaction.execute(&delete, &[&rows(changes.deletes)]).await.map_err(|error| fault(&error))?;
+        }
+        if !changes.upserts.is_empty() {
+            transaction.execute(&upsert, &[&rows(changes.upserts)]).await.map_err(|error| fault(&error))?;
+        }
+        if transactional {
+            transaction
+                .execute(
+                    "INSERT INTO sepal_positions (sink_id, position) VALUES ($1, $2) ON CONFLICT (sink_id) \
+                     DO UPDATE SET position = excluded.position, at = now()",
+                    &[&id, &batch.last],
+                )
+                .await
+                .map_err(|error| fault(&error))?;
+        }
+        transaction.commit().await.map_err(|error| fault(&error))
+    }
+
+    fn upsert_sql(&self, columns: &[String]) -> String {
+        let table = &self.target.table;
+        let names: Vec<String> = columns.iter().map(|name| quote(name)).collect();
+        let keys: Vec<String> = self.keys.iter().map(|name| quote(name)).collect();
+        let set: Vec<String> = columns
+            .iter()
+            .filter(|name| !self.keys.contains(name))
+            .map(|name| format!("{0} = excluded.{0}", quote(name)))
+            .collect();
+        let names = names.join(", ");
+        let conflict = match (keys.is_empty(), set.is_empty()) {
+            (true, _) => String::new(),
+            (false, true) => format!(" ON CONFLICT ({}) DO NOTHING", keys.join(", ")),
+            (false, false) => format!(" ON CONFLICT ({}) DO UPDATE SET {}", keys.join(", "), set.join(", ")),
+        };
+        format!(
+            "INSERT INTO {table} ({names}) SELECT {names} FROM \
+             jsonb_populate_recordset(NULL::{table}, $1::text::jsonb){conflict}"
+        )
+    }
+
+    fn delete_sql(&self) -> String {
+        let table = &self.target.table;
+        let same: Vec<String> =
+            self.keys.iter().map(|key| format!("there.{0} = gone.{0}", quote(key))).collect();
+        format!(
+            "DELETE FROM {table} AS there USING jsonb_populate_recordset(NULL::{table}, $1::text::jsonb) AS gone \
+             WHERE {}",
+            same.join(" AND ")
+        )
+    }
+}
+
+/// JSON objects for the destination to read.
+#[derive(Default)]
+struct Changes {
+    columns: Vec<String>,
+    upserts: Vec<Value>,
+    deletes: Vec<Value>,
+}
+
+async fn handshake<T>(config: &Config, stream: TcpStream, tls: T) -> Result<Connection, Fault>
+where
+    T: TlsConnect<TcpStream>,
+    T::Stream: Send + 'static,
+{
+    let (client, connection) = config.connect_raw(stream, tls).await.map_err(|error| fault(&error))?;
+    let driver = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "the connection to a destination ended");
+        }
+    });
+    Ok(Connection { client, driver })
+}
+
+#[async_trait]
+impl Sink for PostgresSink {
+    async fn open(&mut self, _: BTreeMap<String, Vec<u8>>) -> Result<Opened, Fault> {
+        if self.spec.encoding != Encoding::Ndjson || self.spec.envelope == Envelope::Append {
+            return Err(misconfigured(
+                "the sink postgres takes FORMAT NDJSON with ENVELOPE UPSERT or DEBEZIUM",
+            ));
+        }
+        self.connection = None;
+        self.connect().await.inspect_err(|error| {
+            if let (FaultKind::Unauthorized, Some(password)) = (error.kind, &self.target.password) {
+                password.forget(self.secrets.as_ref());
+            }
+        })?;
+        let (transactional, id) = (self.spec.tier == Tier::Transactional, self.spec.id.clone());
+        let client = self.client()?;
+        let limit = format!("SET statement_timeout = {}", STATEMENT_TIMEOUT.as_millis());
+        client.batch_execute(&limit).await.map_err(|error| fault(&error))?;
+        if !transactional {
+            return Ok(Opened { committed_through: None, max_writers: Some(1) });
+        }
+        client.batch_execute(POSITIONS).await.map_err(|error| fault(&error))?;
+        let row = client
+            .query_opt("SELECT position FROM sepal_positions WHERE sink_id = $1", &[&id])
+            .await
+            .map_err(|error| fault(&error))?;
+        Ok(Opened { committed_through: row.map(|row| row.get(0)), max_writers: Some(1) })
+    }
+
+    async fn set_schema(&mut self, schema: &BatchSchema) -> Result<(), Fault> {
+        if schema.key_columns.is_empty() {
+            return Err(misconfigured(
+                "the sink postgres needs KEY (columns) to know which row a change is of",
+            ));
+        }
+        self.keys.clone_from(&schema.key_columns);
+        Ok(())
+    }
+
+    async fn write(&mut self, batch: &Batch) -> Result<Delivered, Fault> {
+        self.connect().await?;
+        let applied = self.apply(batch).await;
+        if applied.as_ref().is_err_and(|fault| fault.kind == FaultKind::NotConnected) {
+            self.connection = None;
+        }
+        applied.map(|()| Delivered::Durable(Vec::new()))
+    }
+
+    async fn flush(&mut self) -> Result<Option<String>, Fault> {
+        Ok(None)
+    }
+
+    fn take_state_changes(&mut self) -> Vec<StateChange> {
+        Vec::new()
+    }
+
+    async fn close(&mut self) {
+        self.connection = None;
+    }
+}
+
+/// What a Postgres error asks for. The classes are those of appendix A of its manual.
+fn fault(error: &tokio_postgres::Error) -> Fault {
+    let Some(database) = error.as_db_error() else {
+        let kind = if error.is_closed() { FaultKind::NotConnected } else { FaultKind::Transient };
+        return Fault::new(kind, format!("the connection failed: {error}")).with_code("pg.connection");
+    };
+    let code = database.code();
+    let kind = match code.code().get(..2).unwrap_or_default() {
+        "08" | "57" => FaultKind::NotConnected,
+        "40" | "53" | "55" | "58" => FaultKind::Transient,
+        "28" => FaultKind::Unauthorized,
+        "22" | "23" => FaultKind::Rejected,
+        _ => FaultKind::Misconfigured,
+    };
+    let kind = if *code == SqlState::QUERY_CANCELED { FaultKind::Transient } else { kind };
+    Fault::new(kind, database.message().to_owned()).with_code(format!("pg.{}", code.code()))
+}
+
+/// An identifier as SQL.
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
