@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     backend_pids::BackendPids,
+    delivery::{Delivery, objects::Objects, pipelines::sweep},
     directory_lock::DirectoryLock,
     maintain,
     options::{DatabaseOptions, SecretSources},
@@ -39,7 +40,7 @@ const LAST_USED_PATROLS: u32 = 240;
 /// An open data directory.
 pub struct Database {
     options: DatabaseOptions,
-    control: Control,
+    control: Arc<Control>,
     caches: Caches,
     tenants: Mutex<HashMap<TenantId, Arc<OnceCell<Arc<OpenTenant>>>>>,
     pids: Arc<BackendPids>,
@@ -112,7 +113,7 @@ impl Database {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Arc::new(Self {
             caches: Caches::new(options.cache_bytes),
-            control,
+            control: Arc::new(control),
             tenants: Mutex::default(),
             pids: Arc::default(),
             write_memory: Mutex::default(),
@@ -213,10 +214,12 @@ impl Database {
                 let opened = tokio::task::spawn_blocking(move || {
                     let (key, end) = (owner.control.tenant_key(id)?, owner.control.log_end(id)?);
                     let lock = Arc::clone(&owner.lock);
+                    let delivery = Delivery::new(id, Arc::clone(&owner.control), &owner.options);
                     let tenant =
-                        OpenTenant::open(id, key, end, &owner.options, &owner.caches, workers, lock)?;
+                        OpenTenant::open(delivery, key, end, &owner.options, &owner.caches, workers, lock)?;
                     // Before the first write: from now on the store and its new log file must be there.
                     owner.control.note_log_end(id, tenant.store.log_end())?;
+                    settle_pipelines(&tenant);
                     Ok::<_, Error>(tenant)
                 });
                 let tenant = opened
@@ -260,6 +263,9 @@ impl Database {
             }
         }
         self.caches.forget_tenant(id);
+        if let Some(connectors) = &self.options.connectors {
+            connectors.forget_tenant(id);
+        }
         let path = directory(&self.options.data_dir, id);
         let removed = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&path) {
             Err(problem) if problem.kind() != std::io::ErrorKind::NotFound => Err(Error::new(
@@ -297,6 +303,9 @@ impl Database {
         for tenant in tenants {
             let id = tenant.id;
             let closed = Arc::clone(&tenant).close().await;
+            if let Some(connectors) = &self.options.connectors {
+                connectors.forget_tenant(id);
+            }
             // Nothing is appended any more: whatever is missing of this at the next start was lost.
             let noted = closed.and_then(|()| Ok(self.control.note_log_end(id, tenant.store.log_end())?));
             if let Err(error) = noted {
@@ -309,5 +318,17 @@ impl Database {
         if let Err(error) = self.control.flush_secret_uses() {
             tracing::warn!(%error, "the secrets' last uses were not written");
         }
+    }
+}
+
+/// What a crash may have left undone after a change of pipelines. The tenant opens without it, too.
+fn settle_pipelines(tenant: &OpenTenant) {
+    let settled = sweep(&tenant.store).and_then(|()| {
+        tenant
+            .delivery
+            .note_pipelines(|| Ok(Objects::of(&tenant.store.snapshot())?.pipelines().next().is_some()))
+    });
+    if let Err(error) = settled {
+        tracing::error!(tenant = %tenant.id, %error, "what dropped pipelines left was not removed");
     }
 }

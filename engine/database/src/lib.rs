@@ -21,6 +21,7 @@ mod backend_pids;
 mod builds;
 pub mod connector;
 mod database;
+mod delivery;
 mod directory_lock;
 #[cfg(test)]
 mod fixtures;
@@ -41,11 +42,17 @@ pub use session::{
 
 pub use sepal_control::{
     ApiKey, Certificate, Control, ControlError, EnvNames, Environment, EnvironmentName, Grantable,
-    KeyCacheStats, MAX_SECRET_BYTES, NewSecret, OPERATOR, PUBLIC, Principal, RootKeyError, Scope, Scopes,
-    Secret, SecretChange, SecretName, SecretOrigin, Tenant, TenantName, Token, root_key,
+    KeyCacheStats, MAX_SECRET_BYTES, NewCertificate, NewSecret, OPERATOR, PUBLIC, Principal, RootKeyError,
+    Scope, Scopes, Secret, SecretChange, SecretName, SecretOrigin, SecretUse, Tenant, TenantName, Token,
+    is_sensitive_name, root_key,
 };
-pub use sepal_crypto::{Key, scram};
-pub use sepal_query::{CopyFormat, CopyHeader, CopyKind, output::OutputColumn, sql::Statement, values};
+pub use sepal_crypto::{Key, ed25519, scram};
+pub use sepal_query::{
+    CopyFormat, CopyHeader, CopyKind,
+    output::OutputColumn,
+    sql::{Statement, delivery::redact},
+    values,
+};
 pub use sepal_storage::arrow_type;
 pub use sepal_types::{
     Error, ErrorKind, Metric, Result, SqlState, SqlType, TenantId, check_finite, format_float4,

@@ -306,7 +306,7 @@ pub(super) fn read_only_key() -> Error {
         .with_hint("Use a key with the write scope: sepal key create --scope read-write.")
 }
 
-fn write_only_key() -> Error {
+pub(super) fn write_only_key() -> Error {
     Error::new(SqlState::InsufficientPrivilege, "permission denied: this API key may only write")
         .with_hint("Use a key with the read scope: sepal key create --scope read-write.")
 }
