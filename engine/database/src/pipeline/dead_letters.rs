@@ -1,0 +1,175 @@
+//! Rows that the destination will not take, set aside so that the others can go on; and their way back.
+//!
+//! `deliver` writes them in the commit that acknowledges their batch. `sepal_dlq_replay` marks some to be sent again:
+//! they travel in batches of their own, whose ids follow from the letters in them, and go in the commit that
+//! acknowledges those.
+
+use arrow::record_batch::RecordBatch;
+use sepal_query::{output::OutputColumn, output::typed_field, values::Builder};
+use sepal_types::{Error, Result, SqlState, SqlType};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+
+use super::{
+    batch::{Batch, Maker, digest},
+    encode::Encoder,
+    event::{Events, Operation},
+    position::Position,
+};
+use crate::{
+    connector::Fault,
+    delivery::{
+        objects::PipelineDef,
+        system_tables::{Cell, Rows},
+    },
+};
+
+/// A row of `dead_letters`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Microseconds since 1970 UTC.
+    pub at: i64,
+    pub code: Option<String>,
+    pub message: String,
+    /// [`Operation::letter`]
+    pub op: String,
+    /// Objects, as JSON.
+    pub key: String,
+    pub row: String,
+    pub batch_id: String,
+    pub position: String,
+}
+
+impl DeadLetter {
+    /// Of one event of a batch.
+    pub fn of(encoder: &Encoder, batch: &Batch, place: usize, fault: &Fault, at: i64) -> Result<Self> {
+        let (key, row) = encoder.describe(&batch.events, place)?;
+        Ok(Self {
+            at,
+            code: fault.code.clone().or_else(|| Some(fault.kind.name().to_owned())),
+            message: fault.message.clone(),
+            op: batch.events.operations[place].letter().to_owned(),
+            key,
+            row,
+            batch_id: batch.bounds.id.clone(),
+            position: batch.events.positions[place].to_string(),
+        })
+    }
+
+    /// What it takes of the limit.
+    pub fn bytes(&self) -> u64 {
+        (self.message.len() + self.key.len() + self.row.len() + 128) as u64
+    }
+
+    pub fn read(rows: &Rows, row: usize) -> Option<Self> {
+        Some(Self {
+            at: rows.time("at", row).unwrap_or(0),
+            code: rows.text("code", row).map(str::to_owned),
+            message: rows.text("message", row).unwrap_or_default().to_owned(),
+            op: rows.text("op", row)?.to_owned(),
+            key: rows.text("key", row).unwrap_or_default().to_owned(),
+            row: rows.text("row", row)?.to_owned(),
+            batch_id: rows.text("batch_id", row).unwrap_or_default().to_owned(),
+            position: rows.text("position", row)?.to_owned(),
+        })
+    }
+
+    /// In the order of the table's columns. The id is given when it is inserted.
+    pub fn cells(&self, def: &PipelineDef) -> Vec<Cell> {
+        vec![
+            Cell::Null,
+            Cell::text(&def.id),
+            Cell::text(&def.environment),
+            Cell::Time(self.at),
+            Cell::optional(self.code.as_ref()),
+            Cell::text(&self.message),
+            Cell::text(&self.op),
+            Cell::text(&self.key),
+            Cell::text(&self.row),
+            Cell::text(&self.batch_id),
+            Cell::text(&self.position),
+            Cell::Flag(false),
+        ]
+    }
+}
+
+/// A batch of dead letters, in the order of their ids. The row before an update was not kept: it is null.
+///
+/// Errors: 22P02 and its like when the pipeline's columns are of other types by now.
+pub fn batch(maker: &Maker, letters: &[(i64, DeadLetter)]) -> Result<Batch> {
+    let Some((_, first)) = letters.first() else { return Err(Error::bug("a replay without letters")) };
+    let mut operations = Vec::with_capacity(letters.len());
+    let mut positions = Vec::with_capacity(letters.len());
+    let mut rows = Vec::with_capacity(letters.len());
+    for (id, letter) in letters {
+        let damaged = || {
+            Error::new(SqlState::DataCorrupted, format!("dead letter {id} cannot be read"))
+                .with_hint("It was written by a newer version of Sepal, or is damaged.")
+        };
+        operations.push(Operation::from_letter(&letter.op).ok_or_else(damaged)?);
+        positions.push(Position::parse(&letter.position)?);
+        rows.push(serde_json::from_str::<Map<String, Value>>(&letter.row).map_err(|_| damaged())?);
+    }
+    let rows = columns(maker.encoder.columns(), &rows)?;
+    let events = Events { operations, positions, before: None, rows: Some(rows) };
+    let mut batch = maker.close_all(events, first.at)?;
+    let ids: Vec<u8> = letters.iter().flat_map(|(id, _)| id.to_be_bytes()).collect();
+    let schema = &maker.encoder.schema().id;
+    batch.bounds.id = format!("dlq-{}", digest(&[maker.sink.as_bytes(), &ids, schema.as_bytes()]));
+    Ok(batch)
+}
+
+fn columns(columns: &[OutputColumn], rows: &[Map<String, Value>]) -> Result<RecordBatch> {
+    let mut fields = Vec::with_capacity(columns.len());
+    let mut arrays = Vec::with_capacity(columns.len());
+    for column in columns {
+        let mut builder = Builder::new(&column.ty, rows.len());
+        for row in rows {
+            match row.get(&column.name) {
+                None | Some(Value::Null) => builder.append_null(),
+                Some(value) => builder.append_text(text_form(value, &column.ty).as_bytes())?,
+            }
+        }
+        let array = builder.finish()?;
+        fields.push(typed_field(&column.name, array.data_type().clone(), &column.ty));
+        arrays.push(array);
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(sepal_query::arrow_error)
+}
+
+/// A JSON value as Postgres would read it: the way back from `encode::value`.
+fn text_form(value: &Value, ty: &SqlType) -> String {
+    match (value, ty) {
+        (value, SqlType::Json | SqlType::Jsonb) => value.to_string(),
+        (Value::String(text), _) => text.clone(),
+        (Value::Array(elements), SqlType::Array(element)) => {
+            let elements: Vec<String> = elements
+                .iter()
+                .map(|value| match value {
+                    Value::Null => "NULL".to_owned(),
+                    // The brackets of an inner array are part of the literal.
+                    Value::Array(_) if matches!(**element, SqlType::Array(_)) => text_form(value, element),
+                    value => quoted(&text_form(value, element)),
+                })
+                .collect();
+            format!("{{{}}}", elements.join(","))
+        }
+        (value, _) => value.to_string(),
+    }
+}
+
+/// An element of an array literal.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for character in text.chars() {
+        if matches!(character, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(character);
+    }
+    out.push('"');
+    out
+}

@@ -1,0 +1,158 @@
+//! What a pipeline says of itself: the board that `sepal_pipeline_status` reads, without waiting for anybody.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use sepal_storage::LogHold;
+
+use super::{position::Position, state::PipelineState};
+
+/// A pipeline as its view shows it. Times in microseconds since 1970 UTC.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PipelineStatusRow {
+    pub pipeline: String,
+    /// `running`, `retrying`, `paused`, `lost`
+    pub state: String,
+    /// `snapshot`, `stream`
+    pub phase: String,
+    /// Events that are known to wait.
+    pub lag_rows: i64,
+    /// Since when the oldest of them waits.
+    pub lag_seconds: f64,
+    pub position: Option<String>,
+    pub attempts: i64,
+    pub last_error: Option<String>,
+    pub last_error_code: Option<String>,
+    pub rows_delivered: i64,
+    pub batches_delivered: i64,
+    pub rows_dead: i64,
+    /// Log that stays for this pipeline, and how much of it may.
+    pub retained_bytes: i64,
+    pub retention_limit_bytes: i64,
+    pub updated_at: Option<i64>,
+}
+
+/// How a pipeline is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Somebody said PAUSE, or it stopped for a reason that `last_error` gives.
+    Paused,
+    Running,
+    /// The destination did not take a batch; it is tried again.
+    Retrying,
+    /// The log that it needs is gone.
+    Lost,
+    /// Being opened.
+    #[default]
+    Starting,
+}
+
+impl Mode {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Running | Self::Starting => "running",
+            Self::Retrying => "retrying",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// A pipeline's place on the board.
+#[derive(Debug, Default)]
+pub struct Post(Mutex<Posted>);
+
+#[derive(Debug, Default)]
+struct Posted {
+    mode: Mode,
+    snapshot: bool,
+    state: PipelineState,
+    /// Read and not acknowledged.
+    waiting: u64,
+    attempts: u32,
+    /// What went wrong last; of the state's when nothing did since.
+    error: Option<(String, Option<String>)>,
+    behind_since: Option<i64>,
+}
+
+impl Post {
+    pub fn mode(&self, mode: Mode) {
+        self.0.lock().mode = mode;
+    }
+
+    pub fn is(&self) -> Mode {
+        self.0.lock().mode
+    }
+
+    /// What was committed. An error that was overcome stays to be read, with the state.
+    pub fn committed(&self, state: &PipelineState, snapshot: bool) {
+        let mut posted = self.0.lock();
+        posted.snapshot = snapshot;
+        posted.attempts = state.attempts;
+        posted.state = state.clone();
+    }
+
+    /// Events that wait, and since when.
+    pub fn waiting(&self, events: u64, now: i64) {
+        let mut posted = self.0.lock();
+        posted.waiting = events;
+        match events {
+            0 => posted.behind_since = None,
+            _ if posted.behind_since.is_none() => {
+                posted.behind_since = Some(posted.state.behind_since.unwrap_or(now));
+            }
+            _ => {}
+        }
+    }
+
+    /// The oldest event that waits now was read then.
+    pub fn oldest(&self, read_at: i64) {
+        self.0.lock().behind_since = Some(read_at);
+    }
+
+    pub fn behind_since(&self) -> Option<i64> {
+        self.0.lock().behind_since
+    }
+
+    pub fn failed(&self, message: String, code: Option<String>, attempts: u32) {
+        let mut posted = self.0.lock();
+        posted.error = Some((message, code));
+        posted.attempts = attempts;
+    }
+
+    /// Nothing is wrong any more.
+    pub fn recovered(&self) {
+        self.0.lock().error = None;
+    }
+
+    pub fn row(&self, pipeline: &str, hold: Option<&LogHold>, limit: u64, now: i64) -> PipelineStatusRow {
+        let posted = self.0.lock();
+        let state = &posted.state;
+        let (last_error, last_error_code) = match &posted.error {
+            Some((message, code)) => (Some(message.clone()), code.clone()),
+            None => (state.last_error.clone(), state.last_error_code.clone()),
+        };
+        let behind = posted.behind_since.map_or(0, |since| now.saturating_sub(since).max(0));
+        PipelineStatusRow {
+            pipeline: pipeline.to_owned(),
+            state: posted.mode.name().to_owned(),
+            phase: if posted.snapshot { "snapshot" } else { "stream" }.to_owned(),
+            lag_rows: count(posted.waiting),
+            lag_seconds: Duration::from_micros(u64::try_from(behind).unwrap_or(0)).as_secs_f64(),
+            position: state.position.as_ref().map(Position::to_string),
+            attempts: posted.attempts.into(),
+            last_error,
+            last_error_code,
+            rows_delivered: count(state.rows_delivered),
+            batches_delivered: count(state.batches_delivered),
+            rows_dead: count(state.rows_dead),
+            retained_bytes: count(hold.map_or(0, LogHold::held_bytes)),
+            retention_limit_bytes: count(limit),
+            updated_at: (state.updated_at > 0).then_some(state.updated_at),
+        }
+    }
+}
+
+fn count(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
