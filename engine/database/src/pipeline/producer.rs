@@ -34,8 +34,6 @@ pub struct Producer {
     /// Batches that were begun before, oldest first.
     again: VecDeque<Bounds>,
     progress: Arc<Progress>,
-    /// Rows of batches that the sink has not taken from here.
-    closed_rows: u64,
 }
 
 /// How far a producer is.
@@ -49,13 +47,54 @@ pub struct Read {
     pub batches: u64,
     /// With all of those delivered, everything up to here is.
     pub through: Option<Position>,
-    /// Events after the batches that were taken.
-    pub waiting: u64,
+    /// Rows of batches that were made and not taken.
+    made: u64,
+    /// Events behind those.
+    behind: u64,
+    /// Since when there are any, in microseconds since 1970 UTC.
+    since: Option<i64>,
+}
+
+impl Read {
+    /// Events that wait before the courier.
+    pub fn waiting(&self) -> u64 {
+        self.made + self.behind
+    }
+
+    /// Since when.
+    pub fn since(&self) -> Option<i64> {
+        self.since
+    }
+
+    fn settle(&mut self, now: i64) {
+        self.since = (self.waiting() > 0).then(|| self.since.unwrap_or(now));
+    }
 }
 
 impl Progress {
     pub fn read(&self) -> Read {
         *self.0.lock()
+    }
+
+    /// So many events are behind what was taken.
+    pub fn behind(&self, events: u64, now: i64) {
+        let mut read = self.0.lock();
+        read.behind = events;
+        read.settle(now);
+    }
+
+    /// The courier has taken a batch.
+    pub fn taken(&self, rows: u64, now: i64) {
+        let mut read = self.0.lock();
+        read.made = read.made.saturating_sub(rows);
+        read.since = None;
+        read.settle(now);
+    }
+
+    fn made(&self, rows: u64) {
+        let mut read = self.0.lock();
+        read.batches += 1;
+        read.made += rows;
     }
 }
 
@@ -67,13 +106,9 @@ impl Producer {
         changes: watch::Receiver<Lsn>,
         linger: Duration,
         again: VecDeque<Bounds>,
+        progress: Arc<Progress>,
     ) -> Self {
-        let progress = Arc::default();
-        Self { source: Some(source), maker, world, changes, linger, again, progress, closed_rows: 0 }
-    }
-
-    pub fn progress(&self) -> Arc<Progress> {
-        Arc::clone(&self.progress)
+        Self { source: Some(source), maker, world, changes, linger, again, progress }
     }
 
     /// Until an error, which is the last thing sent, or until nobody listens.
@@ -87,8 +122,8 @@ impl Producer {
                     return;
                 }
             };
-            self.progress.0.lock().batches += 1;
-            self.closed_rows = batch.bounds.rows.into();
+            self.progress.made(batch.bounds.rows.into());
+            self.report(0);
             if !self.hand_over(&out, batch).await {
                 return;
             }
@@ -171,8 +206,6 @@ impl Producer {
                 permit = &mut room => {
                     let Ok(permit) = permit else { return false };
                     permit.send(Ok(batch));
-                    self.closed_rows = 0;
-                    self.report(0);
                     return true;
                 }
                 () = self.more_to_count(scout.is_some()) => {}
@@ -213,10 +246,10 @@ impl Producer {
     /// `ahead`: events that were counted and not read.
     fn report(&self, ahead: u64) {
         let Some(source) = &self.source else { return };
-        let mut read = self.progress.0.lock();
-        read.waiting = self.closed_rows + source.pending_rows() as u64 + source.rows_left() + ahead;
-        if source.pending_rows() == 0 {
-            read.through = source.read_through();
+        let pending = source.pending_rows() as u64;
+        self.progress.behind(pending + source.rows_left() + ahead, self.world.now_us());
+        if pending == 0 {
+            self.progress.0.lock().through = source.read_through();
         }
     }
 

@@ -41,8 +41,6 @@ pub struct PipelineState {
     pub dead_bytes: u64,
     /// Microseconds since 1970 UTC.
     pub updated_at: i64,
-    /// Since when something waits to be delivered.
-    pub behind_since: Option<i64>,
 }
 
 /// A stop that a person has to end.
@@ -81,6 +79,14 @@ impl PipelineState {
         match self.position {
             None => def.snapshot,
             Some(position) => matches!(position, Position::Snapshot { .. }),
+        }
+    }
+
+    /// Whether a position is one of this generation: a destination may still have one of an older.
+    pub fn is_since_start(&self, position: Position) -> bool {
+        match position {
+            Position::Snapshot { lsn, .. } => self.start == Some(lsn),
+            Position::Feed { lsn, .. } => self.start.is_some_and(|start| lsn > start),
         }
     }
 

@@ -1,11 +1,11 @@
 //! What a pipeline says of itself: the board that `sepal_pipeline_status` reads, without waiting for anybody.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use sepal_storage::LogHold;
 
-use super::{position::Position, state::PipelineState};
+use super::{position::Position, producer::Progress, state::PipelineState};
 
 /// A pipeline as its view shows it. Times in microseconds since 1970 UTC.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,12 +67,10 @@ struct Posted {
     mode: Mode,
     snapshot: bool,
     state: PipelineState,
-    /// Read and not acknowledged.
-    waiting: u64,
+    progress: Arc<Progress>,
     attempts: u32,
-    /// What went wrong last; of the state's when nothing did since.
+    /// What is wrong now; when nothing is, the state has what was.
     error: Option<(String, Option<String>)>,
-    behind_since: Option<i64>,
 }
 
 impl Post {
@@ -80,11 +78,7 @@ impl Post {
         self.0.lock().mode = mode;
     }
 
-    pub fn is(&self) -> Mode {
-        self.0.lock().mode
-    }
-
-    /// What was committed. An error that was overcome stays to be read, with the state.
+    /// What was committed last.
     pub fn committed(&self, state: &PipelineState, snapshot: bool) {
         let mut posted = self.0.lock();
         posted.snapshot = snapshot;
@@ -92,26 +86,9 @@ impl Post {
         posted.state = state.clone();
     }
 
-    /// Events that wait, and since when.
-    pub fn waiting(&self, events: u64, now: i64) {
-        let mut posted = self.0.lock();
-        posted.waiting = events;
-        match events {
-            0 => posted.behind_since = None,
-            _ if posted.behind_since.is_none() => {
-                posted.behind_since = Some(posted.state.behind_since.unwrap_or(now));
-            }
-            _ => {}
-        }
-    }
-
-    /// The oldest event that waits now was read then.
-    pub fn oldest(&self, read_at: i64) {
-        self.0.lock().behind_since = Some(read_at);
-    }
-
-    pub fn behind_since(&self) -> Option<i64> {
-        self.0.lock().behind_since
+    /// Who counts what waits.
+    pub fn follow(&self, progress: &Arc<Progress>) {
+        self.0.lock().progress = Arc::clone(progress);
     }
 
     pub fn failed(&self, message: String, code: Option<String>, attempts: u32) {
@@ -132,12 +109,15 @@ impl Post {
             Some((message, code)) => (Some(message.clone()), code.clone()),
             None => (state.last_error.clone(), state.last_error_code.clone()),
         };
-        let behind = posted.behind_since.map_or(0, |since| now.saturating_sub(since).max(0));
+        let read = posted.progress.read();
+        let open: u64 = state.open.iter().map(|bounds| u64::from(bounds.rows)).sum();
+        let since = state.open.front().map(|bounds| bounds.ts).or(read.since());
+        let behind = since.map_or(0, |since| now.saturating_sub(since).max(0));
         PipelineStatusRow {
             pipeline: pipeline.to_owned(),
             state: posted.mode.name().to_owned(),
             phase: if posted.snapshot { "snapshot" } else { "stream" }.to_owned(),
-            lag_rows: count(posted.waiting),
+            lag_rows: count(open + read.waiting()),
             lag_seconds: Duration::from_micros(u64::try_from(behind).unwrap_or(0)).as_secs_f64(),
             position: state.position.as_ref().map(Position::to_string),
             attempts: posted.attempts.into(),

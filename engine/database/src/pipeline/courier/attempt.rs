@@ -4,7 +4,7 @@ use tokio::select;
 
 use super::{Courier, Settled, Stop, told_to_stop};
 use crate::{
-    connector::{Delivered, Fault, FaultKind, Setting},
+    connector::{Delivered, Fault, FaultKind},
     delivery::objects::{OnExhausted, OnRejected},
     pipeline::{
         batch::Batch,
@@ -140,11 +140,7 @@ impl Courier {
             Reaction::Wait => self.wait(tries.attempts, fault).await?,
             Reaction::Reopen => self.reopen(tries.attempts, fault).await?,
             Reaction::Reauthorize => {
-                for setting in self.spec.options.values() {
-                    if let Setting::Secret(name, _) = setting {
-                        self.secrets.forget(name);
-                    }
-                }
+                self.forget_secrets();
                 self.reopen(tries.attempts, fault).await?;
             }
             Reaction::Isolate => return self.isolate(piece, fault, settled).await,

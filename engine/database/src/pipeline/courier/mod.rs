@@ -8,7 +8,10 @@ mod attempt;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,12 +30,14 @@ use super::{
     surroundings::Surroundings,
 };
 use crate::{
-    connector::{Connectors, Fault, FaultKind, Secrets, Sink, SinkSpec, StateChange},
+    connector::{Connectors, Fault, FaultKind, Secrets, Setting, Sink, SinkSpec, StateChange},
     delivery::objects::PipelineDef,
 };
 
 /// How long a call of the sink may go on once the pipeline is told to stop.
 const GRACE: Duration = Duration::from_secs(5);
+/// Rewinds for a flush that failed after which a person has to look.
+const FLUSH_FAILURES: u32 = 5;
 /// How long until a full disk is tried again.
 const FULL_WAIT: Duration = Duration::from_secs(10);
 
@@ -52,6 +57,8 @@ pub struct Courier {
     /// What the sink has committed so far, by key.
     pub sink_state: BTreeMap<String, Vec<u8>>,
     pub line: Line,
+    /// Rewinds for a flush that failed, of this pipeline since it last got on.
+    pub flush_failures: Arc<AtomicU32>,
 }
 
 /// The open sink and what is on its way there.
@@ -92,6 +99,8 @@ pub enum Stop {
     Halt(Fault),
     /// Dropped or reset.
     Gone,
+    /// The log that it needs is not there any more.
+    Lost,
     /// A fault of ours or of the store.
     Failed(Error),
 }
@@ -109,14 +118,52 @@ impl Courier {
             let mut sink = self.connectors.open_sink(&self.spec, Arc::clone(&self.secrets)).await?;
             let opened = sink.open(self.sink_state.clone()).await?;
             let through = opened.committed_through.map(|text| Position::parse(&text)).transpose();
-            self.line.committed_through = through.map_err(|error| {
+            let through = through.map_err(|error| {
                 let message = format!("the destination's position is not ours: {}", error.message());
                 Fault::new(FaultKind::Misconfigured, message).with_code("sink.position")
             })?;
+            self.line.committed_through = through.filter(|through| self.state.is_since_start(*through));
             self.line.sink = Some(sink);
             self.line.described = false;
         }
         Ok(self.line.committed_through)
+    }
+
+    /// Opens the sink before there is anything for it, and goes on behind what the destination has.
+    pub async fn catch_up(&mut self) -> Result<(), Stop> {
+        let mut tries = Tries::default();
+        let through = loop {
+            tries.attempts += 1;
+            let stop = self.stop.clone();
+            let opened = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(Stop::Closing),
+                opened = self.open() => opened,
+            };
+            let fault = match opened {
+                Ok(through) => break through,
+                Err(fault) => fault,
+            };
+            self.complain(&fault, tries.attempts);
+            match tries.react(&fault, self.def.max_attempts) {
+                Reaction::Reauthorize => self.forget_secrets(),
+                Reaction::Wait | Reaction::Reopen => {}
+                Reaction::Exhausted | Reaction::Isolate | Reaction::Pause => return Err(Stop::Halt(fault)),
+            }
+            self.close().await;
+            self.wait(tries.attempts, &fault).await?;
+        };
+        let Some(through) = through else { return Ok(()) };
+        if self.state.position.is_some_and(|position| position >= through) {
+            return Ok(());
+        }
+        let mut state = self.state.clone();
+        state.acknowledge(through);
+        // A batch of which the destination has a part is made anew from the rest.
+        if state.open.front().is_some_and(|bounds| bounds.first <= through) {
+            state.open.clear();
+        }
+        self.write(Entry { state, ..Entry::default() }).await
     }
 
     pub async fn close(&mut self) {
@@ -180,8 +227,17 @@ impl Courier {
 
     /// Makes what the sink holds durable.
     pub async fn flush(&mut self) -> Result<(), Stop> {
+        if self.line.buffered.is_empty() {
+            return Ok(());
+        }
+        let settled = self.flush_sink().await?;
+        self.commit(settled, None).await
+    }
+
+    /// The batches that are durable now: all that were held.
+    async fn flush_sink(&mut self) -> Result<Vec<Settled>, Stop> {
         let mut tries = Tries::default();
-        while !self.line.buffered.is_empty() {
+        loop {
             tries.attempts += 1;
             let Some(sink) = &mut self.line.sink else { return Err(Stop::Rewind) };
             let answer = tokio::select! {
@@ -189,14 +245,15 @@ impl Courier {
                 answer = sink.flush() => answer,
                 () = told_to_stop(&self.stop, &self.world) => return Err(Stop::Closing),
             };
-            let fault = match answer {
-                Ok(through) => match self.flushed(through.as_deref()) {
-                    Ok(settled) => {
-                        self.stage();
-                        return self.commit(settled, None).await;
-                    }
-                    Err(fault) => fault,
-                },
+            let flushed = match answer {
+                Ok(through) => self.flushed(through.as_deref()),
+                Err(fault) => Err(fault),
+            };
+            let fault = match flushed {
+                Ok(settled) => {
+                    self.stage();
+                    return Ok(settled);
+                }
                 Err(fault) => fault,
             };
             self.complain(&fault, tries.attempts);
@@ -205,12 +262,14 @@ impl Courier {
                 Reaction::Pause | Reaction::Exhausted => return Err(Stop::Halt(fault)),
                 // What it held is gone with it, or must not stay.
                 Reaction::Reopen | Reaction::Reauthorize | Reaction::Isolate => {
+                    if self.flush_failures.fetch_add(1, Ordering::Relaxed) + 1 >= FLUSH_FAILURES {
+                        return Err(Stop::Halt(fault));
+                    }
                     self.wait(tries.attempts, &fault).await?;
                     return Err(Stop::Rewind);
                 }
             }
         }
-        Ok(())
     }
 
     /// Moves the position over what has nothing for the pipeline.
@@ -220,16 +279,21 @@ impl Courier {
         self.write(Entry { state, ..Entry::default() }).await
     }
 
-    /// Makes durable that replayed dead letters are settled.
-    pub async fn replayed(&mut self, letters: &[(i64, DeadLetter)], settled: Settled) -> Result<(), Stop> {
+    /// Sends dead letters again, in a batch of their own, and makes durable what became of them. Nothing is held by
+    /// the sink beforehand.
+    pub async fn replay(&mut self, letters: &[(i64, DeadLetter)], batch: &Batch) -> Result<(), Stop> {
+        let mut settled = self.deliver(batch).await?;
+        if settled.buffered {
+            self.line.buffered.push_back(settled);
+            settled = self.flush_sink().await?.pop().unwrap_or_default();
+        }
         let mut state = self.state.clone();
-        state.dead_letters = state.dead_letters.saturating_sub(letters.len() as u64);
         let bytes: u64 = letters.iter().map(|(_, letter)| letter.bytes()).sum();
-        state.dead_bytes = state.dead_bytes.saturating_sub(bytes);
-        let again = settled.dead.len() as u64;
-        state.dead_letters += again;
-        state.dead_bytes += settled.dead.iter().map(DeadLetter::bytes).sum::<u64>();
-        state.rows_delivered += (letters.len() as u64).saturating_sub(again);
+        let (sent, again) = (letters.len() as u64, settled.dead.len() as u64);
+        let bytes_again: u64 = settled.dead.iter().map(DeadLetter::bytes).sum();
+        state.dead_letters = (state.dead_letters + again).saturating_sub(sent);
+        state.dead_bytes = (state.dead_bytes + bytes_again).saturating_sub(bytes);
+        state.rows_delivered += sent.saturating_sub(again);
         let ids = letters.iter().map(|(id, _)| *id).collect();
         let sink = std::mem::take(&mut self.line.staged);
         self.write(Entry { state, sink, dead: settled.dead, settled: ids, ..Entry::default() }).await
@@ -275,7 +339,6 @@ impl Courier {
     /// Makes an entry durable. A full disk is waited for: nothing else can be done, and nothing is lost.
     async fn write(&mut self, mut entry: Entry) -> Result<(), Stop> {
         entry.state.updated_at = self.world.now_us();
-        entry.state.behind_since = self.post.behind_since();
         loop {
             match self.journal.write(entry.clone()).await {
                 Ok(()) => break,
@@ -296,12 +359,23 @@ impl Courier {
                 None => self.sink_state.remove(&key),
             };
         }
+        if self.state.position != entry.state.position {
+            self.flush_failures.store(0, Ordering::Relaxed);
+        }
         self.state = entry.state;
         self.post.committed(&self.state, self.state.in_snapshot(&self.def));
         if let Some(released) = self.state.released() {
             self.hold.advance(released);
         }
         Ok(())
+    }
+
+    fn forget_secrets(&self) {
+        for setting in self.spec.options.values() {
+            if let Setting::Secret(name, _) = setting {
+                self.secrets.forget(name);
+            }
+        }
     }
 
     /// What the sink wants to remember of the last call.
