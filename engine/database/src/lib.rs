@@ -26,6 +26,7 @@ mod directory_lock;
 mod fixtures;
 mod maintain;
 mod options;
+mod pipeline;
 mod session;
 mod tenant;
 #[cfg(test)]

@@ -20,7 +20,9 @@ use sepal_types::{Error, LogEnd, Result, SqlState, TableId, TenantId};
 use tokio::{runtime::Handle, sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{builds::BuildBoard, directory_lock::DirectoryLock, options::DatabaseOptions};
+use crate::{
+    builds::BuildBoard, directory_lock::DirectoryLock, options::DatabaseOptions, pipeline::Pipelines,
+};
 
 /// Shared by the tenant's sessions and its maintenance. Bound to one tenant for life.
 pub struct OpenTenant {
@@ -35,6 +37,8 @@ pub struct OpenTenant {
     pub work: Notify,
     /// Wakes the maintenance: a segment may lack an index that its table has.
     pub missing: Notify,
+    /// What carries its changes to sinks.
+    pub pipelines: Pipelines,
     /// The tenant was dropped or the server stops: maintenance ends, no new statement begins.
     closed: AtomicBool,
     /// The same, to be waited for.
@@ -111,6 +115,7 @@ impl OpenTenant {
             definitions: AtomicU64::new(0),
             work: Notify::new(),
             missing: Notify::new(),
+            pipelines: Pipelines::new(options.log_retention_bytes),
             closed: AtomicBool::new(false),
             end: CancellationToken::new(),
             maintenance: Mutex::default(),
@@ -144,6 +149,8 @@ impl OpenTenant {
     /// Errors: the log could not be synced, or had failed before.
     pub async fn close(self: Arc<Self>) -> Result<()> {
         self.begin_close();
+        // What sinks have taken meanwhile is still noted.
+        self.pipelines.finish().await;
         let tenant = Arc::clone(&self);
         let closed = tokio::task::spawn_blocking(move || tenant.store.close());
         let closed =

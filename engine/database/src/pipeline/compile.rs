@@ -1,17 +1,22 @@
 //! A pipeline's query, compiled over its table as it is now.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use parking_lot::RwLock;
 use sepal_query::{
     SearchSettings, SequenceSource, SettingSink, SnapshotSlot, StatementContext,
-    catalog::CatalogContext,
+    catalog::{
+        CatalogContext,
+        delivery::{DeliveryRows, NoDelivery},
+    },
     change::ChangeQuery,
     sql::{StatementKind, ast, parse_statements},
 };
 use sepal_storage::Snapshot;
 use sepal_types::{Error, Result, SqlState};
-use std::time::Duration;
 
 use super::event::View;
 use crate::{connector::Envelope, delivery::objects::PipelineDef, tenant::OpenTenant};
@@ -33,14 +38,11 @@ pub fn compile(tenant: &OpenTenant, snapshot: &Snapshot, def: &PipelineDef) -> R
     let version = snapshot.table(query.table()).ok_or_else(unreadable)?;
     if query.table() != def.table {
         let message = format!("the table of pipeline \"{}\" is another one by now", def.name);
-        return Err(Error::new(SqlState::UndefinedTable, message)
-            .with_hint("Drop the pipeline and create it again."));
+        return Err(
+            Error::new(SqlState::UndefinedTable, message).with_hint("Drop the pipeline and create it again.")
+        );
     }
-    Ok(View {
-        query,
-        def: Arc::clone(&version.def),
-        keeps_before: def.envelope == Envelope::Debezium,
-    })
+    Ok(View { query, def: Arc::clone(&version.def), keeps_before: def.envelope == Envelope::Debezium })
 }
 
 /// Nobody's session: it reads nothing but the definition, and its query has no function that would ask for more.
@@ -54,6 +56,8 @@ fn context(tenant: &OpenTenant, snapshot: &Snapshot, environment: &str) -> State
         backend_pid: 0,
         settings: LazyLock::new(Box::new(Vec::new)),
         builds: Vec::new(),
+        delivery: LazyLock::new(Box::new(DeliveryRows::default)),
+        control: Arc::new(NoDelivery),
         table_bytes: Arc::new(|_| 0),
         start_time_us: 0,
         interrupted: Arc::new(|| false),

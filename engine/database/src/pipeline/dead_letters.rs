@@ -4,13 +4,16 @@
 //! they travel in batches of their own, whose ids follow from the letters in them, and go in the commit that
 //! acknowledges those.
 
-use arrow::record_batch::RecordBatch;
-use sepal_query::{output::OutputColumn, output::typed_field, values::Builder};
-use sepal_types::{Error, Result, SqlState, SqlType};
-use serde_json::{Map, Value};
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use arrow::datatypes::Schema;
+use arrow::{datatypes::Schema, record_batch::RecordBatch};
+use sepal_query::{
+    output::{OutputColumn, typed_field},
+    values::Builder,
+};
+use sepal_types::{Error, Result, SqlState, SqlType};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{
     batch::{Batch, Maker, digest},
@@ -25,6 +28,9 @@ use crate::{
         system_tables::{Cell, Rows},
     },
 };
+
+/// The columns of a row by name, as they were written: no digit is lost on the way.
+type Row = HashMap<String, Box<RawValue>>;
 
 /// A row of `dead_letters`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +116,7 @@ pub fn batch(maker: &Maker, letters: &[(i64, DeadLetter)]) -> Result<Batch> {
         };
         operations.push(Operation::from_letter(&letter.op).ok_or_else(damaged)?);
         positions.push(Position::parse(&letter.position)?);
-        rows.push(serde_json::from_str::<Map<String, Value>>(&letter.row).map_err(|_| damaged())?);
+        rows.push(parse::<Row>(&letter.row)?);
     }
     let rows = columns(maker.encoder.columns(), &rows)?;
     let events = Events { operations, positions, before: None, rows: Some(rows) };
@@ -121,15 +127,15 @@ pub fn batch(maker: &Maker, letters: &[(i64, DeadLetter)]) -> Result<Batch> {
     Ok(batch)
 }
 
-fn columns(columns: &[OutputColumn], rows: &[Map<String, Value>]) -> Result<RecordBatch> {
+fn columns(columns: &[OutputColumn], rows: &[Row]) -> Result<RecordBatch> {
     let mut fields = Vec::with_capacity(columns.len());
     let mut arrays = Vec::with_capacity(columns.len());
     for column in columns {
         let mut builder = Builder::new(&column.ty, rows.len());
         for row in rows {
-            match row.get(&column.name) {
-                None | Some(Value::Null) => builder.append_null(),
-                Some(value) => builder.append_text(text_form(value, &column.ty).as_bytes())?,
+            match row.get(&column.name).map(|value| value.get()) {
+                None | Some("null") => builder.append_null(),
+                Some(value) => builder.append_text(text_form(value, &column.ty)?.as_bytes())?,
             }
         }
         let array = builder.finish()?;
@@ -140,24 +146,29 @@ fn columns(columns: &[OutputColumn], rows: &[Map<String, Value>]) -> Result<Reco
 }
 
 /// A JSON value as Postgres would read it: the way back from `encode::value`.
-fn text_form(value: &Value, ty: &SqlType) -> String {
-    match (value, ty) {
-        (value, SqlType::Json | SqlType::Jsonb) => value.to_string(),
-        (Value::String(text), _) => text.clone(),
-        (Value::Array(elements), SqlType::Array(element)) => {
+fn text_form(value: &str, ty: &SqlType) -> Result<String> {
+    match ty {
+        SqlType::Json | SqlType::Jsonb => Ok(value.to_owned()),
+        SqlType::Array(element) if value.starts_with('[') => {
+            let elements: Vec<Box<RawValue>> = parse(value)?;
             let elements: Vec<String> = elements
                 .iter()
-                .map(|value| match value {
-                    Value::Null => "NULL".to_owned(),
-                    // The brackets of an inner array are part of the literal.
-                    Value::Array(_) if matches!(**element, SqlType::Array(_)) => text_form(value, element),
-                    value => quoted(&text_form(value, element)),
+                .map(|value| match value.get() {
+                    "null" => Ok("NULL".to_owned()),
+                    value => Ok(quoted(&text_form(value, element)?)),
                 })
-                .collect();
-            format!("{{{}}}", elements.join(","))
+                .collect::<Result<_>>()?;
+            Ok(format!("{{{}}}", elements.join(",")))
         }
-        (value, _) => value.to_string(),
+        _ if value.starts_with('"') => parse(value),
+        // Numbers with their digits, `true`, and vectors, which read the same in both.
+        _ => Ok(value.to_owned()),
     }
+}
+
+fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
+    serde_json::from_str(text)
+        .map_err(|_| Error::new(SqlState::DataCorrupted, "the row of a dead letter is not JSON"))
 }
 
 /// An element of an array literal.

@@ -49,12 +49,13 @@ impl Operation {
     }
 
     pub fn from_letter(letter: &str) -> Option<Self> {
-        [Self::Create, Self::Delete, Self::Read, Self::Update].into_iter().find(|known| known.letter() == letter)
+        [Self::Create, Self::Delete, Self::Read, Self::Update]
+            .into_iter()
+            .find(|known| known.letter() == letter)
     }
 }
 
 /// A pipeline's query over the table as it is defined now.
-#[derive(Debug)]
 pub struct View {
     pub query: ChangeQuery,
     pub def: Arc<TableDef>,
@@ -273,7 +274,9 @@ impl TableChanges {
             let after = (row.0 + offset, row.1);
             match (passed, self.inserted.passes(*row)) {
                 (true, true) => planned.push(Planned { operation: Operation::Update, row: after, before }),
-                (false, true) => planned.push(Planned { operation: Operation::Create, row: after, before: None }),
+                (false, true) => {
+                    planned.push(Planned { operation: Operation::Create, row: after, before: None })
+                }
                 (true, false) => planned.extend(before.map(|row| Planned {
                     operation: Operation::Delete,
                     row,

@@ -117,11 +117,8 @@ impl Journal {
 
     /// Whether the definition is still there, in this generation.
     fn is_current(&self, snapshot: &Snapshot) -> Result<bool> {
-        let key = [
-            Cell::text(PipelineDef::KIND),
-            Cell::text(&self.def.environment),
-            Cell::text(&self.def.name),
-        ];
+        let key =
+            [Cell::text(PipelineDef::KIND), Cell::text(&self.def.environment), Cell::text(&self.def.name)];
         let Some(row) = SystemTable::Objects.get(snapshot, &key)? else { return Ok(false) };
         let def: Option<PipelineDef> = row.text("body", 0).and_then(|body| serde_json::from_str(body).ok());
         Ok(def.is_some_and(|def| def.id == self.def.id && def.generation == self.def.generation))

@@ -44,6 +44,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use sepal_query::catalog::delivery::PipelineStatusRow;
 use sepal_storage::Snapshot;
 use sepal_types::{Lsn, Result};
 use tokio::{sync::Notify, task::JoinHandle};
@@ -60,7 +61,6 @@ use crate::{
 use hold::HoldSlot;
 use journal::Journal;
 use run::{Run, blocking};
-pub use status::PipelineStatusRow;
 use status::Post;
 use surroundings::{Surroundings, World};
 

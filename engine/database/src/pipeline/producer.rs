@@ -257,8 +257,7 @@ impl Producer {
         &mut self,
         work: impl FnOnce(&mut Source) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let mut source =
-            self.source.take().ok_or_else(|| Error::bug("a pipeline's source is gone"))?;
+        let mut source = self.source.take().ok_or_else(|| Error::bug("a pipeline's source is gone"))?;
         let worked = tokio::task::spawn_blocking(move || {
             let outcome = work(&mut source);
             (source, outcome)

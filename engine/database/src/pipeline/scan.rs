@@ -15,7 +15,9 @@ use arrow::{
     datatypes::{Field, Schema},
     record_batch::{RecordBatch, RecordBatchOptions},
 };
-use sepal_storage::{Change, ChunkRef, LogHold, Snapshot, TableVersion, TenantStore, arrow_type, stored_name};
+use sepal_storage::{
+    Change, ChunkRef, LogHold, Snapshot, TableVersion, TenantStore, arrow_type, stored_name,
+};
 use sepal_types::{Error, Lsn, Result, RowId};
 
 use super::{
@@ -72,8 +74,7 @@ impl Scan {
         let version = table(view, &snapshot)?;
         let mut order: Vec<usize> = (0..version.chunks.len()).collect();
         order.sort_by_key(|chunk| version.chunks[*chunk].chunk.first_row());
-        let mut scan =
-            Self { start, now: snapshot.lsn(), version, order, next, since: Since::default() };
+        let mut scan = Self { start, now: snapshot.lsn(), version, order, next, since: Since::default() };
         scan.read_since(view, store, hold)?;
         Ok(scan)
     }

@@ -133,7 +133,8 @@ impl Source {
         let mut parts: Vec<Events> = Vec::new();
         let mut missing = rows;
         while missing > 0 {
-            let fits = |next: &Events| parts.first().is_none_or(|first| first.is_snapshot() == next.is_snapshot());
+            let fits =
+                |next: &Events| parts.first().is_none_or(|first| first.is_snapshot() == next.is_snapshot());
             if !self.pending.front().is_some_and(fits) {
                 break;
             }

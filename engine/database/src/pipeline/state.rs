@@ -106,7 +106,9 @@ impl PipelineState {
     pub fn may_run(&self, def: &PipelineDef, revision: &str) -> bool {
         match &self.halt {
             None => true,
-            Some(halt) if halt.lost => def.resume_from.as_ref().is_some_and(|(count, _)| *count > self.resumed_from),
+            Some(halt) if halt.lost => {
+                def.resume_from.as_ref().is_some_and(|(count, _)| *count > self.resumed_from)
+            }
             Some(halt) => def.resumed > halt.resumed || halt.revision != revision,
         }
     }

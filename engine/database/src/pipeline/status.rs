@@ -3,36 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use sepal_query::catalog::delivery::PipelineStatusRow;
 use sepal_storage::LogHold;
 
 use super::{position::Position, producer::Progress, state::PipelineState};
 
-/// A pipeline as its view shows it. Times in microseconds since 1970 UTC.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PipelineStatusRow {
-    pub pipeline: String,
-    /// `running`, `retrying`, `paused`, `lost`
-    pub state: String,
-    /// `snapshot`, `stream`
-    pub phase: String,
-    /// Events that are known to wait.
-    pub lag_rows: i64,
-    /// Since when the oldest of them waits.
-    pub lag_seconds: f64,
-    pub position: Option<String>,
-    pub attempts: i64,
-    pub last_error: Option<String>,
-    pub last_error_code: Option<String>,
-    pub rows_delivered: i64,
-    pub batches_delivered: i64,
-    pub rows_dead: i64,
-    /// Log that stays for this pipeline, and how much of it may.
-    pub retained_bytes: i64,
-    pub retention_limit_bytes: i64,
-    pub updated_at: Option<i64>,
-}
-
-/// How a pipeline is.
+/// How a pipeline is: `running`, `retrying`, `paused` or `lost` in the view.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Somebody said PAUSE, or it stopped for a reason that `last_error` gives.
@@ -117,22 +93,18 @@ impl Post {
             pipeline: pipeline.to_owned(),
             state: posted.mode.name().to_owned(),
             phase: if posted.snapshot { "snapshot" } else { "stream" }.to_owned(),
-            lag_rows: count(open + read.waiting()),
-            lag_seconds: Duration::from_micros(u64::try_from(behind).unwrap_or(0)).as_secs_f64(),
+            lag_rows: i64::try_from(open + read.waiting()).ok(),
+            lag_seconds: Some(Duration::from_micros(u64::try_from(behind).unwrap_or(0)).as_secs_f64()),
             position: state.position.as_ref().map(Position::to_string),
             attempts: posted.attempts.into(),
             last_error,
             last_error_code,
-            rows_delivered: count(state.rows_delivered),
-            batches_delivered: count(state.batches_delivered),
-            rows_dead: count(state.rows_dead),
-            retained_bytes: count(hold.map_or(0, LogHold::held_bytes)),
-            retention_limit_bytes: count(limit),
+            rows_delivered: state.rows_delivered,
+            batches_delivered: state.batches_delivered,
+            rows_dead: state.rows_dead,
+            retained_bytes: hold.map_or(0, LogHold::held_bytes),
+            retention_limit_bytes: limit,
             updated_at: (state.updated_at > 0).then_some(state.updated_at),
         }
     }
-}
-
-fn count(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }

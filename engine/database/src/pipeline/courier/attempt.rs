@@ -61,7 +61,11 @@ impl Courier {
     }
 
     /// Opens the sink if need be and writes. `None`: the destination has the batch already.
-    async fn attempt(&mut self, piece: &Batch, number: u32) -> Result<Result<Option<Delivered>, Fault>, Stop> {
+    async fn attempt(
+        &mut self,
+        piece: &Batch,
+        number: u32,
+    ) -> Result<Result<Option<Delivered>, Fault>, Stop> {
         let (stop, world) = (self.stop.clone(), self.world.clone());
         select! {
             biased;
@@ -163,12 +167,7 @@ impl Courier {
     }
 
     /// Rows that cannot be accepted: halves of several, a dead letter of one.
-    async fn isolate(
-        &mut self,
-        piece: &Batch,
-        fault: &Fault,
-        settled: &mut Settled,
-    ) -> Result<After, Stop> {
+    async fn isolate(&mut self, piece: &Batch, fault: &Fault, settled: &mut Settled) -> Result<After, Stop> {
         let trapped = fault.code.as_deref() == Some(TRAP);
         if self.def.on_rejected == OnRejected::Pause && !trapped {
             return Err(Stop::Halt(fault.clone()));

@@ -189,11 +189,8 @@ impl Courier {
 
     /// Brings a batch, apart from rows that the destination will not have. Ends when all of it is settled.
     pub async fn deliver(&mut self, batch: &Batch) -> Result<Settled, Stop> {
-        let mut settled = Settled {
-            last: Some(batch.bounds.last),
-            rows: batch.bounds.rows.into(),
-            ..Settled::default()
-        };
+        let mut settled =
+            Settled { last: Some(batch.bounds.last), rows: batch.bounds.rows.into(), ..Settled::default() };
         let mut pieces = vec![batch.clone()];
         while let Some(piece) = pieces.pop() {
             if let Some([first, second]) = self.settle(piece, &mut settled).await? {
@@ -302,7 +299,8 @@ impl Courier {
     /// The batches that a flush has made durable.
     fn flushed(&mut self, through: Option<&str>) -> Result<Vec<Settled>, Fault> {
         let position = through.and_then(|text| Position::parse(text).ok());
-        let fits = |settled: &Settled| settled.last.is_some_and(|last| position.is_some_and(|to| last <= to));
+        let reached = |last: Position| position.is_some_and(|to| last <= to);
+        let fits = |settled: &Settled| !settled.buffered || settled.last.is_some_and(reached);
         let count = self.line.buffered.iter().take_while(|settled| fits(settled)).count();
         if count < self.line.buffered.len() {
             let message = "flush answered a position before the last batch that the plugin had buffered";
@@ -343,7 +341,9 @@ impl Courier {
             match self.journal.write(entry.clone()).await {
                 Ok(()) => break,
                 Err(Refused::Gone) => return Err(Stop::Gone),
-                Err(Refused::Failed(error)) if error.kind() == ErrorKind::Exhausted && !self.stop.is_cancelled() => {
+                Err(Refused::Failed(error))
+                    if error.kind() == ErrorKind::Exhausted && !self.stop.is_cancelled() =>
+                {
                     self.post.failed(error.to_string(), Some(error.state().code().to_owned()), 0);
                     tokio::select! {
                         () = self.stop.cancelled() => {}
@@ -401,7 +401,7 @@ impl Courier {
         self.post.mode(Mode::Retrying);
     }
 
-    async fn wait(&self, attempt: u32, fault: &Fault) -> Result<(), Stop> {
+    async fn wait(&mut self, attempt: u32, fault: &Fault) -> Result<(), Stop> {
         let wait = retry::wait(attempt, fault, self.world.chance());
         tokio::select! {
             biased;

@@ -7,9 +7,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{
-        Array, ArrayRef, BooleanArray, StringArray, StructArray, TimestampMicrosecondArray,
-    },
+    array::{Array, ArrayRef, BooleanArray, StringArray, StructArray, TimestampMicrosecondArray},
     buffer::NullBuffer,
     compute::{cast, nullif},
     datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit},
@@ -65,8 +63,7 @@ fn row_fields(columns: &[OutputColumn]) -> Fields {
 
 fn stream(encoder: &Encoder, events: &Events, at: i64) -> Result<Bytes> {
     let schema = schema(encoder.columns(), encoder.envelope);
-    let mut writer =
-        StreamWriter::try_new(Vec::new(), &schema).map_err(sepal_query::arrow_error)?;
+    let mut writer = StreamWriter::try_new(Vec::new(), &schema).map_err(sepal_query::arrow_error)?;
     if let Some(rows) = &events.rows {
         let batch = RecordBatch::try_new(schema, arrays(encoder, events, rows, at)?)
             .map_err(sepal_query::arrow_error)?;

@@ -12,9 +12,10 @@ mod arrow_stream;
 mod ndjson;
 mod value;
 
+use arrow::datatypes::DataType;
 use bytes::Bytes;
 use sepal_query::output::OutputColumn;
-use sepal_types::{Result, SqlType};
+use sepal_types::Result;
 
 use super::event::Events;
 use crate::connector::{BatchSchema, Encoding, Envelope};
@@ -92,12 +93,8 @@ impl Encoder {
 }
 
 /// The Arrow type that a column has in batches.
-fn arrow_type(column: &OutputColumn) -> arrow::datatypes::DataType {
-    match &column.ty {
-        // Nothing is known of the value but its text.
-        SqlType::Void => arrow::datatypes::DataType::Null,
-        ty => sepal_storage::arrow_type(ty),
-    }
+fn arrow_type(column: &OutputColumn) -> DataType {
+    sepal_storage::arrow_type(&column.ty)
 }
 
 /// Lower-case hex digits.

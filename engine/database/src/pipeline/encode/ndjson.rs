@@ -86,7 +86,9 @@ fn value_schema(ty: &SqlType) -> Value {
         SqlType::Bool => json!({ "type": ["boolean", "null"] }),
         SqlType::Date => json!({ "type": ["string", "null"], "format": "date" }),
         SqlType::Float4 | SqlType::Float8 => json!({ "type": ["number", "string", "null"] }),
-        SqlType::Int2 | SqlType::Int4 | SqlType::Int8 | SqlType::Oid => json!({ "type": ["integer", "null"] }),
+        SqlType::Int2 | SqlType::Int4 | SqlType::Int8 | SqlType::Oid => {
+            json!({ "type": ["integer", "null"] })
+        }
         // Any value.
         SqlType::Json | SqlType::Jsonb => json!({}),
         SqlType::Timestamptz => json!({ "type": ["string", "null"], "format": "date-time" }),

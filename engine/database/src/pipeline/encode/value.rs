@@ -7,9 +7,7 @@
 use std::fmt::Write as _;
 
 use arrow::{
-    array::{
-        Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float32Array, Float64Array, StringArray,
-    },
+    array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float32Array, Float64Array, StringArray},
     buffer::{NullBuffer, OffsetBuffer},
     datatypes::{DataType, Float32Type, Float64Type},
 };
@@ -34,14 +32,20 @@ enum Values {
     Float4(Float32Array),
     Float8(Float64Array),
     Json(StringArray),
-    List { offsets: OffsetBuffer<i32>, elements: Box<JsonColumn> },
+    List {
+        offsets: OffsetBuffer<i32>,
+        elements: Box<JsonColumn>,
+    },
     /// The text form has nothing to escape.
     Plain(ColumnEncoder),
     Text(StringArray),
     /// `2024-01-02 03:04:05` becomes `2024-01-02T03:04:05`, with `Z` where there is a zone.
     Timestamp(ColumnEncoder),
     /// Elements in a row, `dimensions` for each.
-    Vector { elements: Float32Array, dimensions: usize },
+    Vector {
+        elements: Float32Array,
+        dimensions: usize,
+    },
 }
 
 impl JsonColumn {
@@ -94,7 +98,11 @@ impl Values {
     fn new(array: &ArrayRef, ty: &SqlType) -> Result<Self> {
         let encoder = || ColumnEncoder::new(array.as_ref(), ty);
         let mismatch = || {
-            Error::bug(format!("a column described as {} holds Arrow {}", ty.display_name(), array.data_type()))
+            Error::bug(format!(
+                "a column described as {} holds Arrow {}",
+                ty.display_name(),
+                array.data_type()
+            ))
         };
         Ok(match ty {
             SqlType::Bool => Self::Bool(array.as_boolean_opt().ok_or_else(mismatch)?.clone()),
@@ -125,9 +133,8 @@ impl Values {
     }
 
     fn vector(array: &ArrayRef, mismatch: impl Fn() -> Error) -> Result<Self> {
-        let floats = |values: &ArrayRef| {
-            values.as_primitive_opt::<Float32Type>().cloned().ok_or_else(&mismatch)
-        };
+        let floats =
+            |values: &ArrayRef| values.as_primitive_opt::<Float32Type>().cloned().ok_or_else(&mismatch);
         if let Some(list) = array.as_fixed_size_list_opt() {
             let dimensions = usize::try_from(list.value_length()).map_err(|_| mismatch())?;
             return Ok(Self::Vector { elements: floats(list.values())?, dimensions });

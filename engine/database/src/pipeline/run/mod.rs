@@ -47,6 +47,8 @@ use crate::{
 
 /// How often a pipeline that has nothing to do looks whether its log is kept.
 const IDLE: Duration = Duration::from_mins(1);
+/// The same until the snapshot is behind it.
+const SNAPSHOT_IDLE: Duration = Duration::from_secs(1);
 /// How long after a fault of ours comes another try.
 const OWN_FAULT_WAIT: Duration = Duration::from_secs(30);
 /// Log that a position is moved for when nothing else moves it.
@@ -243,6 +245,7 @@ impl Run {
         done: u64,
     ) -> Result<Option<Batch>, Stop> {
         let linger = Duration::from_millis(self.def.linger_ms.into());
+        let streams = matches!(courier.state.position, Some(Position::Feed { .. }));
         tokio::select! {
             biased;
             () = self.stop.cancelled() => {
@@ -262,7 +265,7 @@ impl Run {
                 courier.flush().await?;
                 Ok(None)
             }
-            () = self.world.sleep(IDLE) => {
+            () = self.world.sleep(if streams { IDLE } else { SNAPSHOT_IDLE }) => {
                 self.idle(courier, progress, done, WORTH_RELEASING_BYTES).await?;
                 Ok(None)
             }
@@ -378,9 +381,7 @@ pub fn gone() -> Error {
 }
 
 /// Runs what reads files off the async threads.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|problem| Error::bug(format!("a pipeline's reading panicked: {problem}")))?

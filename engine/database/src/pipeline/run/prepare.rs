@@ -76,12 +76,8 @@ impl Run {
         self.post.committed(&state, state.in_snapshot(&self.def));
         let store = Arc::clone(&self.tenant.store);
         let sink_state = blocking(move || journal.sink_state(&store.snapshot())).await?;
-        let secrets = SecretService::of_sink(
-            &self.tenant.delivery,
-            &self.tenant.store,
-            &found.sink,
-            &self.def.name,
-        );
+        let secrets =
+            SecretService::of_sink(&self.tenant.delivery, &self.tenant.store, &found.sink, &self.def.name);
         Ok(Prepared { view: Arc::new(found.view), spec: found.spec, connectors, secrets, state, sink_state })
     }
 
@@ -96,7 +92,9 @@ impl Run {
             }
         };
         changed |= state.halt.take().is_some();
-        if let Some((count, text)) = self.def.resume_from.as_ref().filter(|(count, _)| *count > state.resumed_from) {
+        if let Some((count, text)) =
+            self.def.resume_from.as_ref().filter(|(count, _)| *count > state.resumed_from)
+        {
             let position = Position::parse(text)?;
             if let Position::Snapshot { lsn, .. } = position {
                 state.start = Some(lsn);
@@ -143,12 +141,8 @@ impl Run {
     }
 
     pub(super) fn maker(&self, view: &View) -> Result<Maker> {
-        let encoder = Encoder::new(
-            self.def.encoding,
-            self.def.envelope,
-            view.columns().to_vec(),
-            view.key().to_vec(),
-        )?;
+        let encoder =
+            Encoder::new(self.def.encoding, self.def.envelope, view.columns().to_vec(), view.key().to_vec())?;
         Ok(Maker {
             encoder,
             sink: self.def.id.clone(),
