@@ -12,7 +12,7 @@ use crate::{
         objects::{Objects, SinkDef},
         secrets::SecretService,
         sinks::sink_spec,
-        system_tables::{Cell, SystemTable},
+        system_tables::SystemTable,
     },
     pipeline::{
         batch::Maker,
@@ -40,8 +40,6 @@ struct Found {
     spec: SinkSpec,
     sink: SinkDef,
     state: Option<PipelineState>,
-    /// An older generation has left a state.
-    was_reset: bool,
     entry: Entry,
 }
 
@@ -57,12 +55,10 @@ impl Run {
             let spec = sink_spec(&tenant, &objects, &def)?;
             let sink = objects.sink(&def.environment, &def.sink).cloned();
             let state = reader.state(&snapshot)?;
-            let left = SystemTable::PipelineState.get(&snapshot, &[Cell::text(&def.id)])?;
             Ok(Found {
                 view: compile(&tenant, &snapshot, &def)?,
                 spec,
                 sink: sink.ok_or_else(|| Error::bug("a pipeline's sink has no definition"))?,
-                was_reset: state.is_none() && left.is_some(),
                 state,
                 entry: Entry::default(),
             })
@@ -88,7 +84,7 @@ impl Run {
             Some(state) => state,
             None => {
                 (changed, found.entry.forget_sink) = (true, true);
-                self.anew(found.was_reset)?
+                self.anew()?
             }
         };
         changed |= state.halt.take().is_some();
@@ -106,6 +102,7 @@ impl Run {
         }
         if let Some(after) = state.released() {
             self.hold_from(after)?;
+            self.hold.advance(after);
         }
         state.updated_at = self.world.now_us();
         found.entry.state = state;
@@ -113,20 +110,21 @@ impl Run {
     }
 
     /// The state of a pipeline, or of a generation of one, that begins now.
-    fn anew(&self, was_reset: bool) -> Result<PipelineState, Stop> {
+    fn anew(&self) -> Result<PipelineState, Stop> {
         let mut state = PipelineState::new(&self.def);
         let kept = self.tenant.delivery.take_log(&self.def.id);
-        if self.def.snapshot || was_reset {
+        if self.def.snapshot {
             let head = self.tenant.store.snapshot().lsn();
             self.hold_from(head)?;
-            self.hold.advance(head);
             state.start = Some(head);
         } else {
             let after = Lsn(self.def.created_after);
             if let Some(hold) = kept {
                 self.hold.put(hold, after);
             }
+            self.hold_from(after)?;
             state.start = Some(after);
+            // RESET writes the definition anew: it counts as its making.
             state.seeks_creation = true;
         }
         Ok(state)
