@@ -3,8 +3,8 @@
 //! `source` makes them from the feed and from the snapshot, `batch` cuts them, `encode` writes them. The events of a
 //! commit are a function of the commit and the pipeline's definition alone: the same at every reading.
 //!
-//! Of a row that a commit deletes and one that it inserts under the same key becomes one update. The filter is asked
-//! about both:
+//! A row that a commit deletes and one that it inserts under the same key are one update. The filter is asked about
+//! both:
 //!
 //! | before passes | after passes | event |
 //! |---|---|---|
@@ -12,6 +12,8 @@
 //! | no | yes | `c` |
 //! | yes | no | `d` |
 //! | no | no | none |
+//!
+//! So rows that do not pass are left out first, and those that are left pair up.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -170,12 +172,11 @@ impl Events {
     }
 }
 
-/// Rows of one side of a commit, projected, with what the filter says of them.
+/// Rows of one side of a commit, projected.
 #[derive(Default)]
 struct Side {
     batches: Vec<RecordBatch>,
-    passes: Vec<BooleanArray>,
-    /// Batch and row of each row that counts.
+    /// Batch and row of each row that counts and that the filter lets through. The others are NULLs.
     rows: Vec<(usize, usize)>,
 }
 
@@ -186,15 +187,9 @@ impl Side {
             return Err(Error::bug("a pipeline's query changed the number of rows"));
         }
         let batch = self.batches.len();
-        self.rows.extend((0..rows.num_rows()).filter(|row| counts(*row)).map(|row| (batch, row)));
+        self.rows.extend(passing(&passes).filter(|row| counts(*row)).map(|row| (batch, row)));
         self.batches.push(projected);
-        self.passes.push(passes);
         Ok(())
-    }
-
-    fn passes(&self, (batch, row): (usize, usize)) -> bool {
-        let passes = &self.passes[batch];
-        passes.is_valid(row) && passes.value(row)
     }
 
     fn keys(&self, converter: &RowConverter, key: &[usize]) -> Result<Vec<Rows>> {
@@ -263,27 +258,13 @@ impl TableChanges {
         let mut planned = Vec::new();
         let mut is_partner = vec![false; self.deleted.rows.len()];
         partners.iter().flatten().for_each(|deleted| is_partner[*deleted] = true);
-        for (row, paired) in self.deleted.rows.iter().zip(is_partner) {
-            if !paired && self.deleted.passes(*row) {
-                planned.push(Planned { operation: Operation::Delete, row: *row, before: Some(*row) });
-            }
+        for (row, _) in self.deleted.rows.iter().zip(is_partner).filter(|(_, paired)| !paired) {
+            planned.push(Planned { operation: Operation::Delete, row: *row, before: Some(*row) });
         }
         for (row, partner) in self.inserted.rows.iter().zip(partners) {
             let before = partner.map(|deleted| self.deleted.rows[deleted]);
-            let passed = before.is_some_and(|before| self.deleted.passes(before));
-            let after = (row.0 + offset, row.1);
-            match (passed, self.inserted.passes(*row)) {
-                (true, true) => planned.push(Planned { operation: Operation::Update, row: after, before }),
-                (false, true) => {
-                    planned.push(Planned { operation: Operation::Create, row: after, before: None })
-                }
-                (true, false) => planned.extend(before.map(|row| Planned {
-                    operation: Operation::Delete,
-                    row,
-                    before: Some(row),
-                })),
-                (false, false) => {}
-            }
+            let operation = if before.is_some() { Operation::Update } else { Operation::Create };
+            planned.push(Planned { operation, row: (row.0 + offset, row.1), before });
         }
         self.gather(view, lsn, &planned)
     }
@@ -345,6 +326,11 @@ impl TableChanges {
 pub fn within(ranges: &[(u64, u64)], row: u64) -> bool {
     let place = ranges.partition_point(|(first, _)| *first <= row);
     place.checked_sub(1).is_some_and(|place| row < ranges[place].1)
+}
+
+/// Places of the rows that the filter lets through.
+pub fn passing(passes: &BooleanArray) -> impl Iterator<Item = usize> + '_ {
+    (0..passes.len()).filter(|row| passes.is_valid(*row) && passes.value(*row))
 }
 
 /// A commit from before the table was captured carries no rows: no pipeline may read that far back.

@@ -10,7 +10,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, BooleanArray, UInt32Array},
+    array::{ArrayRef, UInt32Array},
     compute::{interleave_record_batch, take},
     datatypes::{Field, Schema},
     record_batch::{RecordBatch, RecordBatchOptions},
@@ -18,15 +18,17 @@ use arrow::{
 use sepal_storage::{
     Change, ChunkRef, LogHold, Snapshot, TableVersion, TenantStore, arrow_type, stored_name,
 };
-use sepal_types::{Error, Lsn, Result, RowId};
+use sepal_types::{Error, Lsn, Result, RowId, SqlState};
 
 use super::{
-    event::{Events, Operation, View, check_before, within},
+    event::{Events, Operation, View, check_before, passing, within},
     position::Position,
 };
 
 /// What deleted rows may hold in memory.
 const RESTORED_BYTES: usize = 64 << 20;
+/// Batches that they may lie in: each costs something in every window.
+const RESTORED_BATCHES: usize = 256;
 
 /// A scan under way.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub struct Scan {
     order: Vec<usize>,
     /// The least row id that is still to come.
     next: u64,
+    /// Rows from there on.
+    left: u64,
     since: Since,
 }
 
@@ -51,6 +55,7 @@ struct Since {
     /// Rows deleted meanwhile that pass the filter: batch and row.
     restored: BTreeMap<u64, (usize, usize)>,
     batches: Vec<RecordBatch>,
+    held_bytes: usize,
     /// Row ids from here on are not among `restored` although they may have been deleted.
     horizon: Option<u64>,
 }
@@ -58,7 +63,10 @@ struct Since {
 /// Rows of one chunk, projected, that lie in a window.
 struct Piece {
     rows: RecordBatch,
+    /// Row id and place of those that the filter lets through.
     ids: Vec<(u64, usize)>,
+    /// With those that it does not.
+    read: u64,
 }
 
 impl Scan {
@@ -74,16 +82,34 @@ impl Scan {
         let version = table(view, &snapshot)?;
         let mut order: Vec<usize> = (0..version.chunks.len()).collect();
         order.sort_by_key(|chunk| version.chunks[*chunk].chunk.first_row());
-        let mut scan = Self { start, now: snapshot.lsn(), version, order, next, since: Since::default() };
+        let mut scan =
+            Self { start, now: snapshot.lsn(), version, order, next, left: 0, since: Since::default() };
         scan.read_since(view, store, hold)?;
+        scan.left = scan.count()?;
         Ok(scan)
     }
 
-    /// Rows that are still to be read, or a few more: deleted ones are not known apart.
+    /// Rows that are still to be read, whether the filter lets them through or not.
     pub fn rows_left(&self) -> u64 {
-        let ahead = |reference: &&ChunkRef| reference.chunk.last_row().0 >= self.next;
-        let live = self.version.chunks.iter().filter(ahead).map(|reference| u64::from(reference.live_rows()));
-        live.sum::<u64>() + self.since.restored.len() as u64
+        self.left
+    }
+
+    /// All rows from `next` on.
+    fn count(&self) -> Result<u64> {
+        let mut rows = self.since.restored.len() as u64;
+        for reference in &self.version.chunks {
+            let chunk = &reference.chunk;
+            if chunk.last_row().0 < self.next {
+                continue;
+            }
+            let whole = chunk.first_row().0 >= self.next && self.since.inserted.is_empty();
+            rows += if whole {
+                u64::from(reference.live_rows())
+            } else {
+                self.positions(reference, |_| true)?.len() as u64
+            };
+        }
+        Ok(rows)
     }
 
     /// The next events, about `rows` of them and at least one; `None` at the end.
@@ -96,7 +122,8 @@ impl Scan {
     ) -> Result<Option<Events>> {
         loop {
             let end = self.end_of_window(rows)?;
-            let events = self.read(view, end)?;
+            let (events, rows_read) = self.read(view, end)?;
+            self.left = self.left.saturating_sub(rows_read);
             let Some(end) = end else {
                 self.next = u64::MAX;
                 self.since.restored.clear();
@@ -143,8 +170,8 @@ impl Scan {
         Ok(end)
     }
 
-    /// The events of the rows before `end`.
-    fn read(&self, view: &View, end: Option<u64>) -> Result<Events> {
+    /// The events of the rows before `end`, and how many rows those are with what the filter keeps back.
+    fn read(&self, view: &View, end: Option<u64>) -> Result<(Events, u64)> {
         let inside = |row: u64| row >= self.next && end.is_none_or(|end| row < end);
         let mut pieces = Vec::new();
         for reference in self.order.iter().map(|place| &self.version.chunks[*place]) {
@@ -158,16 +185,18 @@ impl Scan {
             places.extend(piece.ids.iter().map(|(id, row)| (*id, (batch, *row))));
         }
         let restored = self.since.restored.range(self.next..).take_while(|(row, _)| inside(**row));
+        let passed = places.len();
         places.extend(restored.map(|(id, (batch, row))| (*id, (pieces.len() + batch, *row))));
+        let read = pieces.iter().map(|piece| piece.read).sum::<u64>() + (places.len() - passed) as u64;
         if places.is_empty() {
-            return Ok(Events::default());
+            return Ok((Events::default(), read));
         }
         places.sort_unstable();
         let batches: Vec<&RecordBatch> =
             pieces.iter().map(|piece| &piece.rows).chain(&self.since.batches).collect();
         let indices: Vec<(usize, usize)> = places.iter().map(|(_, place)| *place).collect();
         let rows = interleave_record_batch(&batches, &indices).map_err(sepal_query::arrow_error)?;
-        Ok(Events {
+        let events = Events {
             operations: vec![Operation::Read; places.len()],
             positions: places
                 .iter()
@@ -175,7 +204,8 @@ impl Scan {
                 .collect(),
             before: view.keeps_before.then(|| rows.clone()),
             rows: Some(rows),
-        })
+        };
+        Ok((events, read))
     }
 
     /// A chunk's part of a window; `None` when it has none.
@@ -185,22 +215,27 @@ impl Scan {
         reference: &ChunkRef,
         inside: impl Fn(u64) -> bool,
     ) -> Result<Option<Piece>> {
-        let ids = reference.chunk.row_ids()?;
-        let begin = ids.values().partition_point(|id| *id < self.next);
-        let mut positions = Vec::new();
-        for (id, position) in ids.values().iter().zip(0u32..).skip(begin).take_while(|(id, _)| inside(**id)) {
-            if !reference.deleted.contains(position) && !within(&self.since.inserted, *id) {
-                positions.push(position);
-            }
-        }
+        let positions = self.positions(reference, inside)?;
         if positions.is_empty() {
             return Ok(None);
         }
+        let ids = reference.chunk.row_ids()?;
         let found: Vec<u64> = positions.iter().map(|position| ids.value(*position as usize)).collect();
         let rows = stored_rows(view, reference, &UInt32Array::from(positions))?;
         let (rows, passes) = view.query.apply(&view.def, &rows)?;
         let ids = passing(&passes).map(|row| (found[row], row)).collect();
-        Ok(Some(Piece { rows, ids }))
+        Ok(Some(Piece { rows, ids, read: found.len() as u64 }))
+    }
+
+    /// Where in a chunk the rows are that the table had at the start, from `next` on and as far as they are inside.
+    fn positions(&self, reference: &ChunkRef, inside: impl Fn(u64) -> bool) -> Result<Vec<u32>> {
+        let ids = reference.chunk.row_ids()?;
+        let begin = ids.values().partition_point(|id| *id < self.next);
+        let ahead = ids.values().iter().zip(0u32..).skip(begin).take_while(|(id, _)| inside(**id));
+        let was_there = |(id, position): &(&u64, u32)| {
+            !reference.deleted.contains(*position) && !within(&self.since.inserted, **id)
+        };
+        Ok(ahead.filter(was_there).map(|(_, position)| position).collect())
     }
 
     /// Reads what happened since, as far as memory allows, for row ids from `next` on.
@@ -254,30 +289,43 @@ impl Since {
         for row in passing(&passes) {
             self.restored.insert(rows[positions[row] as usize].0, (batch, row));
         }
+        self.held_bytes += taken.get_array_memory_size();
         self.batches.push(taken);
-        let held: usize = self.batches.iter().map(RecordBatch::get_array_memory_size).sum();
-        if held > RESTORED_BYTES && self.restored.len() > 1 { self.halve() } else { Ok(()) }
+        if self.held_bytes > RESTORED_BYTES && self.restored.len() > 1 {
+            self.halve();
+            return self.compact();
+        }
+        if self.batches.len() > RESTORED_BATCHES && !self.restored.is_empty() {
+            return self.compact();
+        }
+        Ok(())
     }
 
     /// Forgets the upper half of the deleted rows; the log is read again for them later.
-    fn halve(&mut self) -> Result<()> {
-        let Some(middle) = self.restored.keys().nth(self.restored.len() / 2).copied() else { return Ok(()) };
-        self.restored.split_off(&middle);
-        self.horizon = Some(middle);
+    fn halve(&mut self) {
+        if let Some(middle) = self.restored.keys().nth(self.restored.len() / 2).copied() {
+            drop(self.restored.split_off(&middle));
+            self.horizon = Some(middle);
+        }
+    }
+
+    /// Brings what is kept into one batch.
+    fn compact(&mut self) -> Result<()> {
         let places: Vec<(usize, usize)> = self.restored.values().copied().collect();
         let batches: Vec<&RecordBatch> = self.batches.iter().collect();
         let kept = interleave_record_batch(&batches, &places).map_err(sepal_query::arrow_error)?;
         self.restored.values_mut().enumerate().for_each(|(row, place)| *place = (0, row));
+        self.held_bytes = kept.get_array_memory_size();
         self.batches = vec![kept];
         Ok(())
     }
 }
 
 /// The pipeline's table. Errors: 42P01 once it is gone.
-pub fn table(view: &View, snapshot: &Snapshot) -> Result<Arc<TableVersion>> {
+fn table(view: &View, snapshot: &Snapshot) -> Result<Arc<TableVersion>> {
     snapshot.table(view.table()).cloned().ok_or_else(|| {
         let message = format!("the pipeline's table \"{}\" does not exist any more", view.def.name);
-        Error::new(sepal_types::SqlState::UndefinedTable, message)
+        Error::new(SqlState::UndefinedTable, message)
     })
 }
 
@@ -297,9 +345,4 @@ fn stored_rows(view: &View, reference: &ChunkRef, positions: &UInt32Array) -> Re
     let options = RecordBatchOptions::new().with_row_count(Some(positions.len()));
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
         .map_err(sepal_query::arrow_error)
-}
-
-/// Places of the rows that the filter lets through.
-fn passing(passes: &BooleanArray) -> impl Iterator<Item = usize> + '_ {
-    (0..passes.len()).filter(|row| passes.is_valid(*row) && passes.value(*row))
 }

@@ -394,7 +394,7 @@ impl Courier {
             kind = fault.kind.name(),
             %code,
             attempts,
-            message = %fault.message,
+            why = %fault.message,
             "a sink did not take a batch"
         );
         self.post.failed(fault.message.clone(), Some(code), attempts);

@@ -194,7 +194,7 @@ impl Run {
     /// Notes that a person has to look, and why. When even that fails it is tried again with everything else.
     pub(super) async fn halt(&self, message: String, code: String, lost: bool) {
         tracing::error!(
-            tenant = %self.tenant.id, pipeline = %self.def.name, %code, %message,
+            tenant = %self.tenant.id, pipeline = %self.def.name, %code, why = %message,
             "a pipeline has paused"
         );
         self.post.failed(message.clone(), Some(code.clone()), 0);

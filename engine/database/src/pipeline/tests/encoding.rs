@@ -79,7 +79,8 @@ fn each_type_has_its_json() {
 #[test]
 fn a_batch_is_cut_where_its_bytes_end() {
     let (columns, one) = event(Operation::Create, &SqlType::Text, Some("0123456789"));
-    let many = Events::concat(&vec![one; 20]).unwrap();
+    let parts = vec![one; 20];
+    let many = Events::concat(&parts).unwrap();
     for encoding in [Encoding::Ndjson, Encoding::ArrowIpcStream] {
         let encoder = Encoder::new(encoding, Envelope::Append, columns.clone(), vec![0]).unwrap();
         let whole = encoder.encode(&many, 0, usize::MAX).unwrap();

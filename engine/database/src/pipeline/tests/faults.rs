@@ -73,7 +73,7 @@ async fn a_row_that_is_refused_is_set_aside_and_can_be_sent_again() {
     assert_eq!(changes[19], "r 7 x");
     assert!(destination.attempts().last().unwrap().id.starts_with("dlq-"));
     until_status(&fixture, "replayed", |row| row.rows_delivered == 20).await;
-    assert_eq!(dead_letters(&fixture).await, []);
+    assert!(dead_letters(&fixture).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,7 +114,7 @@ async fn a_row_that_traps_is_found_and_a_plugin_that_always_does_pauses() {
     let fixture = twenty(&broken).await;
     create(&fixture, "SELECT id, label FROM items", |_| {}).await;
     until_status(&fixture, "paused", |row| row.state == "paused").await;
-    assert_eq!(dead_letters(&fixture).await, [], "nothing is thrown away for a bug of the plugin's");
+    assert!(dead_letters(&fixture).await.is_empty(), "nothing is thrown away for a bug of the plugin's");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,7 +139,7 @@ async fn refused_credentials_are_looked_up_anew_once() {
     create(&fixture, "SELECT id, label FROM items", |_| {}).await;
     until_status(&fixture, "paused", |row| row.state == "paused").await;
     assert_eq!(destination.times_opened(), 2);
-    assert_eq!(dead_letters(&fixture).await, []);
+    assert!(dead_letters(&fixture).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
