@@ -16,6 +16,9 @@ use super::{
 };
 use crate::connector;
 
+/// What the ids of batches of dead letters begin with.
+pub const REPLAY: &str = "dlq-";
+
 /// What is noted of a batch before it leaves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
@@ -34,6 +37,8 @@ pub struct Batch {
     pub bounds: Bounds,
     pub events: Events,
     pub payload: Bytes,
+    /// Of dead letters: its positions are behind the pipeline's.
+    pub is_replay: bool,
 }
 
 /// How a pipeline's batches are made.
@@ -67,19 +72,30 @@ impl Maker {
     /// Some events of a batch: not all that are between the first and the last.
     pub fn pick(&self, batch: &Batch, places: &[u32]) -> Result<Batch> {
         let events = batch.events.select(places)?;
-        let encoded = self.encoder.encode(&events, batch.bounds.ts, usize::MAX)?;
         let positions: Vec<u8> =
             events.positions.iter().flat_map(|position| position.to_string().into_bytes()).collect();
-        self.name(events, encoded.payload, batch.bounds.ts, &positions)
+        self.part(batch, events, &positions)
     }
 
     /// The two halves of a batch of several events.
     pub fn halves(&self, batch: &Batch) -> Result<[Batch; 2]> {
         let middle = batch.events.len() / 2;
-        let ts = batch.bounds.ts;
-        let first = self.close_all(batch.events.slice(0, middle), ts)?;
-        let second = self.close_all(batch.events.slice(middle, batch.events.len() - middle), ts)?;
+        let first = self.part(batch, batch.events.slice(0, middle), &[])?;
+        let second = self.part(batch, batch.events.slice(middle, batch.events.len() - middle), &[])?;
         Ok([first, second])
+    }
+
+    fn part(&self, whole: &Batch, events: Events, places: &[u8]) -> Result<Batch> {
+        let encoded = self.encoder.encode(&events, whole.bounds.ts, usize::MAX)?;
+        if !whole.is_replay {
+            return self.name(events, encoded.payload, whole.bounds.ts, places);
+        }
+        // The same rows were in other batches before, with other bytes.
+        let more = [whole.bounds.id.as_bytes(), places].concat();
+        let mut part = self.name(events, encoded.payload, whole.bounds.ts, &more)?;
+        part.bounds.id = format!("{REPLAY}{}", part.bounds.id);
+        part.is_replay = true;
+        Ok(part)
     }
 
     fn name(&self, events: Events, payload: Bytes, ts: i64, more: &[u8]) -> Result<Batch> {
@@ -98,7 +114,12 @@ impl Maker {
             more,
         ]);
         let rows = u32::try_from(events.len()).map_err(|_| Error::bug("a batch has too many events"))?;
-        Ok(Batch { bounds: Bounds { id, first, last, rows, ts, schema_id }, events, payload })
+        Ok(Batch {
+            bounds: Bounds { id, first, last, rows, ts, schema_id },
+            events,
+            payload,
+            is_replay: false,
+        })
     }
 }
 

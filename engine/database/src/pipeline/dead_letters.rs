@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    batch::{Batch, Maker, digest},
+    batch::{Batch, Maker, REPLAY, digest},
     encode::Encoder,
     event::{Events, Operation},
     position::Position,
@@ -123,7 +123,8 @@ pub fn batch(maker: &Maker, letters: &[(i64, DeadLetter)]) -> Result<Batch> {
     let mut batch = maker.close_all(events, first.at)?;
     let ids: Vec<u8> = letters.iter().flat_map(|(id, _)| id.to_be_bytes()).collect();
     let schema = &maker.encoder.schema().id;
-    batch.bounds.id = format!("dlq-{}", digest(&[maker.sink.as_bytes(), &ids, schema.as_bytes()]));
+    batch.is_replay = true;
+    batch.bounds.id = format!("{REPLAY}{}", digest(&[maker.sink.as_bytes(), &ids, schema.as_bytes()]));
     Ok(batch)
 }
 

@@ -191,7 +191,7 @@ impl Pipelines {
                 world: Arc::clone(&self.world),
                 stop: entry.stop.clone(),
                 retention_bytes: self.retention_bytes,
-                flush_failures: Arc::default(),
+                rewinds: Arc::default(),
             };
             entry.task = Some(tokio::spawn(run.run()));
         }

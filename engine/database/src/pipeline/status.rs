@@ -73,6 +73,10 @@ impl Post {
         posted.attempts = attempts;
     }
 
+    pub fn attempts(&self) -> u32 {
+        self.0.lock().attempts
+    }
+
     /// Nothing is wrong any more.
     pub fn recovered(&self) {
         self.0.lock().error = None;

@@ -76,7 +76,7 @@ impl Courier {
 
     async fn write_piece(&mut self, piece: &Batch, number: u32) -> Result<Option<Delivered>, Fault> {
         let through = self.open().await?;
-        if through.is_some_and(|through| piece.bounds.last <= through) {
+        if !piece.is_replay && through.is_some_and(|through| piece.bounds.last <= through) {
             return Ok(None);
         }
         let Some(sink) = &mut self.line.sink else {
@@ -161,9 +161,10 @@ impl Courier {
 
     async fn reopen(&mut self, attempt: u32, fault: &Fault) -> Result<(), Stop> {
         self.close().await;
-        self.wait(attempt, fault).await?;
-        // Its instance is gone, and with it what it held.
-        if self.line.buffered.is_empty() { Ok(()) } else { Err(Stop::Rewind) }
+        if !self.line.buffered.is_empty() {
+            return Err(self.rewind(fault).await);
+        }
+        self.wait(attempt, fault).await
     }
 
     /// Rows that cannot be accepted: halves of several, a dead letter of one.
@@ -176,7 +177,7 @@ impl Courier {
             // The instance is poisoned.
             self.close().await;
             if !self.line.buffered.is_empty() {
-                return Err(Stop::Rewind);
+                return Err(self.rewind(fault).await);
             }
         }
         if piece.events.len() > 1 {

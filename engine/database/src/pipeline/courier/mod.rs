@@ -36,8 +36,6 @@ use crate::{
 
 /// How long a call of the sink may go on once the pipeline is told to stop.
 const GRACE: Duration = Duration::from_secs(5);
-/// Rewinds for a flush that failed after which a person has to look.
-const FLUSH_FAILURES: u32 = 5;
 /// How long until a full disk is tried again.
 const FULL_WAIT: Duration = Duration::from_secs(10);
 
@@ -57,8 +55,8 @@ pub struct Courier {
     /// What the sink has committed so far, by key.
     pub sink_state: BTreeMap<String, Vec<u8>>,
     pub line: Line,
-    /// Rewinds for a flush that failed, of this pipeline since it last got on.
-    pub flush_failures: Arc<AtomicU32>,
+    /// How often it had to begin again since it last got on. Outlives the courier.
+    pub rewinds: Arc<AtomicU32>,
 }
 
 /// The open sink and what is on its way there.
@@ -259,14 +257,19 @@ impl Courier {
                 Reaction::Pause | Reaction::Exhausted => return Err(Stop::Halt(fault)),
                 // What it held is gone with it, or must not stay.
                 Reaction::Reopen | Reaction::Reauthorize | Reaction::Isolate => {
-                    if self.flush_failures.fetch_add(1, Ordering::Relaxed) + 1 >= FLUSH_FAILURES {
-                        return Err(Stop::Halt(fault));
-                    }
-                    self.wait(tries.attempts, &fault).await?;
-                    return Err(Stop::Rewind);
+                    return Err(self.rewind(&fault).await);
                 }
             }
         }
+    }
+
+    /// The sink has lost what it held: the run begins again at the position, after a while, and not for ever.
+    async fn rewind(&mut self, fault: &Fault) -> Stop {
+        let rewinds = self.rewinds.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if rewinds >= self.def.max_attempts {
+            return Stop::Halt(fault.clone());
+        }
+        self.wait(rewinds, fault).await.err().unwrap_or(Stop::Rewind)
     }
 
     /// Moves the position over what has nothing for the pipeline.
@@ -294,6 +297,17 @@ impl Courier {
         let ids = letters.iter().map(|(id, _)| *id).collect();
         let sink = std::mem::take(&mut self.line.staged);
         self.write(Entry { state, sink, dead: settled.dead, settled: ids, ..Entry::default() }).await
+    }
+
+    /// Leaves dead letters that cannot be sent again where they are, and says why.
+    pub async fn keep(&mut self, letters: &[(i64, DeadLetter)], why: &Error) -> Result<(), Stop> {
+        let again = |(_, letter): &(i64, DeadLetter)| DeadLetter {
+            message: format!("it cannot be sent again: {}", why.message()),
+            ..letter.clone()
+        };
+        let dead = letters.iter().map(again).collect();
+        let settled = letters.iter().map(|(id, _)| *id).collect();
+        self.write(Entry { state: self.state.clone(), dead, settled, ..Entry::default() }).await
     }
 
     /// The batches that a flush has made durable.
@@ -360,7 +374,7 @@ impl Courier {
             };
         }
         if self.state.position != entry.state.position {
-            self.flush_failures.store(0, Ordering::Relaxed);
+            self.rewinds.store(0, Ordering::Relaxed);
         }
         self.state = entry.state;
         self.post.committed(&self.state, self.state.in_snapshot(&self.def));

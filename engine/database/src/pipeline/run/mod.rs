@@ -72,7 +72,7 @@ pub struct Run {
     pub stop: CancellationToken,
     /// See `DatabaseOptions::log_retention_bytes`.
     pub retention_bytes: u64,
-    pub flush_failures: Arc<AtomicU32>,
+    pub rewinds: Arc<AtomicU32>,
 }
 
 /// Where a run goes on.
@@ -157,7 +157,7 @@ impl Run {
             state: prepared.state,
             sink_state: prepared.sink_state,
             line: Line::default(),
-            flush_failures: Arc::clone(&self.flush_failures),
+            rewinds: Arc::clone(&self.rewinds),
         };
         let outcome = self.carry(&mut courier, prepared.view, maker).await;
         courier.close().await;
@@ -321,8 +321,10 @@ impl Run {
         }
         courier.flush().await?;
         for letters in letters.chunks(courier.maker.max_rows.max(1)) {
-            let batch = dead_letters::batch(&courier.maker, letters)?;
-            courier.replay(letters, &batch).await?;
+            match dead_letters::batch(&courier.maker, letters) {
+                Ok(batch) => courier.replay(letters, &batch).await?,
+                Err(error) => courier.keep(letters, &error).await?,
+            }
         }
         Ok(())
     }

@@ -197,7 +197,7 @@ impl Run {
             tenant = %self.tenant.id, pipeline = %self.def.name, %code, why = %message,
             "a pipeline has paused"
         );
-        self.post.failed(message.clone(), Some(code.clone()), 0);
+        self.post.failed(message.clone(), Some(code.clone()), self.post.attempts());
         let noted = self.note_halt(message, code, lost).await;
         if let Err(Refused::Failed(error)) = noted {
             self.fail(&error).await;
@@ -215,6 +215,7 @@ impl Run {
             // A position that is not there any more was asked for and answered.
             state.resumed_from = self.def.resume_from.as_ref().map_or(0, |(count, _)| *count);
         }
+        state.attempts = self.post.attempts();
         state.halt = Some(Halt { lost, resumed: self.def.resumed, revision: self.revision.clone(), at });
         (state.last_error, state.last_error_code, state.updated_at) = (Some(message), Some(code), at);
         journal.write(Entry { state, ..Entry::default() }).await

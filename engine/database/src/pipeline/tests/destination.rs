@@ -140,7 +140,10 @@ impl Sink for Destination {
     }
 
     async fn write(&mut self, batch: &Batch) -> Answer {
-        let answer = (self.0.rule.lock())(batch);
+        let answer = {
+            let mut rule = self.0.rule.lock();
+            (*rule)(batch)
+        };
         self.0.attempts.lock().push((batch.clone(), answer.clone()));
         if answer == Ok(Delivered::Buffered) {
             *self.0.buffered.lock() = Some(batch.last.clone());
