@@ -22,5 +22,6 @@ pub mod host;
 pub mod manifest;
 pub mod manifest_section;
 pub mod package;
+pub mod runtime;
 pub mod sinks;
 pub mod worker;

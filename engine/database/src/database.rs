@@ -226,6 +226,7 @@ impl Database {
                     .await
                     .map_err(|problem| Error::bug(format!("opening a tenant panicked: {problem}")))??;
                 tenant.maintained_by(tokio::spawn(maintain::maintain(Arc::clone(&tenant))));
+                tenant.pipelines.start(&tenant);
                 Ok::<_, Error>(tenant)
             };
             let tenant = cell.get_or_try_init(open).await.cloned()?;
@@ -237,6 +238,25 @@ impl Database {
             Ok(tenant)
         });
         opening.await.map_err(|problem| Error::bug(format!("opening a tenant panicked: {problem}")))?
+    }
+
+    /// Opens the tenants that have pipelines, so that these run. The server calls it once it is up; a tenant that does
+    /// not open is in the log, and tells its clients itself.
+    pub async fn start_pipelines(self: &Arc<Self>) {
+        let database = Arc::clone(self);
+        let listed =
+            tokio::task::spawn_blocking(move || Ok(database.control.tenants_with_pipelines()?)).await;
+        let listed: Result<Vec<TenantId>> =
+            listed.unwrap_or_else(|problem| Err(Error::bug(format!("listing tenants panicked: {problem}"))));
+        let tenants = listed.unwrap_or_else(|error| {
+            tracing::error!(%error, "no pipeline is started: the tenants that have some cannot be listed");
+            Vec::new()
+        });
+        for id in tenants {
+            if let Err(error) = self.tenant(id).await {
+                tracing::error!(tenant = %id, %error, "the pipelines of a tenant are not started");
+            }
+        }
     }
 
     fn check_open(&self) -> Result<()> {

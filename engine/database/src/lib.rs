@@ -27,6 +27,7 @@ mod directory_lock;
 mod fixtures;
 mod maintain;
 mod options;
+mod pipeline;
 pub mod sealing;
 mod session;
 mod tenant;

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     builds::BuildBoard, delivery::Delivery, directory_lock::DirectoryLock, options::DatabaseOptions,
+    pipeline::Pipelines,
 };
 
 /// Shared by the tenant's sessions and its maintenance. Bound to one tenant for life.
@@ -48,6 +49,8 @@ pub struct OpenTenant {
     pub pipelines_changed: Notify,
     /// What statements and pipelines need of the process.
     pub delivery: Arc<Delivery>,
+    /// What carries its changes to sinks.
+    pub pipelines: Pipelines,
     /// The tenant was dropped or the server stops: maintenance ends, no new statement begins.
     closed: AtomicBool,
     /// The same, to be waited for.
@@ -129,6 +132,7 @@ impl OpenTenant {
             definitions: AtomicU64::new(0),
             work: Notify::new(),
             missing: Notify::new(),
+            pipelines: Pipelines::new(options.log_retention_bytes),
             closed: AtomicBool::new(false),
             end: CancellationToken::new(),
             maintenance: Mutex::default(),
@@ -162,6 +166,8 @@ impl OpenTenant {
     /// Errors: the log could not be synced, or had failed before.
     pub async fn close(self: Arc<Self>) -> Result<()> {
         self.begin_close();
+        // What sinks have taken meanwhile is still noted.
+        self.pipelines.finish().await;
         let tenant = Arc::clone(&self);
         let closed = tokio::task::spawn_blocking(move || tenant.store.close());
         let closed =

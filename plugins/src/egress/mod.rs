@@ -16,6 +16,7 @@ mod address;
 mod client;
 mod outside;
 mod quota;
+mod reach;
 mod request;
 mod rules;
 mod scrub;

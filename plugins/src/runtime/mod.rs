@@ -37,7 +37,7 @@ use crate::{
     egress::Egress,
     manifest::EffectiveLimits,
     package::{Package, PackageError},
-    sinks,
+    sinks::{self, Native},
 };
 
 /// What a [`Runtime`] is made of.
@@ -47,6 +47,7 @@ pub struct RuntimeOptions {
     pub host: Arc<dyn GuestHost>,
     pub compiler: Arc<Compiler>,
     pub egress: Arc<Egress>,
+    pub native: Native,
     /// What the operator allows a guest at most.
     pub caps: EffectiveLimits,
 }
@@ -57,6 +58,7 @@ pub struct Runtime(Arc<Inner>);
 struct Inner {
     host: Arc<dyn GuestHost>,
     egress: Arc<Egress>,
+    native: Native,
     caps: EffectiveLimits,
     plugins: Arc<Plugins>,
     next_session: AtomicU64,
@@ -75,6 +77,7 @@ impl Runtime {
         Ok(Self(Arc::new(Inner {
             host: options.host,
             egress: options.egress,
+            native: options.native,
             caps: options.caps,
             plugins,
             next_session: AtomicU64::new(1),
@@ -111,7 +114,7 @@ impl Connectors for Runtime {
 
     fn validate(&self, spec: &SinkSpec) -> Result<(), Fault> {
         if !is_plugin(&spec.connector) {
-            return sinks::validate(spec);
+            return self.0.native.validate(spec);
         }
         let package = self.0.plugins.find(&spec.connector, spec.component.as_deref())?;
         prepare::sink(&package, spec).map(|_| ())
@@ -119,7 +122,7 @@ impl Connectors for Runtime {
 
     async fn check_sink(&self, spec: &SinkSpec, secrets: Arc<dyn Secrets>) -> Result<(), Fault> {
         if !is_plugin(&spec.connector) {
-            return sinks::check(spec, secrets).await;
+            return self.0.native.check(spec, secrets).await;
         }
         let (_, prepared, open) = self.0.prepare_sink(spec, secrets, String::new()).await?;
         match self.ask(&prepared, Operation::CheckSink(open)).await? {
@@ -130,7 +133,7 @@ impl Connectors for Runtime {
 
     async fn open_sink(&self, spec: &SinkSpec, secrets: Arc<dyn Secrets>) -> Result<Box<dyn Sink>, Fault> {
         if !is_plugin(&spec.connector) {
-            return sinks::open(spec, secrets).await;
+            return self.0.native.open(spec, secrets).await;
         }
         let (package, prepared, open) = self.0.prepare_sink(spec, secrets, spec.id.clone()).await?;
         Ok(Box::new(PluginSink::new(Arc::clone(&self.0), &package, prepared, open)))
