@@ -381,6 +381,9 @@ impl Rows {
 
     /// Those that `keep` says yes to.
     pub fn filter(&self, keep: impl Fn(usize) -> bool) -> Result<Self> {
+        if self.is_empty() {
+            return Ok(self.clone());
+        }
         let wanted: BooleanArray = (0..self.len()).map(|row| Some(keep(row))).collect();
         Ok(Self { batch: filter_record_batch(&self.batch, &wanted).map_err(StoreError::from)? })
     }

@@ -34,7 +34,7 @@ async fn bind(session: &mut Session, sql: &str, values: &[&[u8]]) -> Result<Stri
     let prepared = session.prepare(statement, &[]).await?;
     let parameters = prepared.parameters().iter().zip(values).map(|(ty, value)| -> ArrayRef {
         match ty {
-            SqlType::Bytea => Arc::new(BinaryArray::from_vec(vec![value])),
+            SqlType::Bytea => Arc::new(BinaryArray::from_vec(vec![*value])),
             _ => Arc::new(StringArray::from(vec![std::str::from_utf8(value).unwrap()])),
         }
     });

@@ -196,11 +196,10 @@ impl Going {
         for name in &self.pipelines {
             ops.extend(objects::remove::<PipelineDef>(view, environment, name)?);
         }
-        let goes = |pipeline: &PipelineDef| {
-            pipeline.environment == environment && self.pipelines.contains(&pipeline.name)
-        };
         let (gone, staying): (Vec<&PipelineDef>, Vec<&PipelineDef>) =
-            objects.pipelines().partition(|pipeline| goes(pipeline));
+            objects.pipelines().partition(|pipeline| {
+                pipeline.environment == environment && self.pipelines.contains(&pipeline.name)
+            });
         let mut tables: BTreeSet<_> = gone.iter().map(|pipeline| pipeline.table).collect();
         tables.retain(|table| staying.iter().all(|pipeline| pipeline.table != *table));
         for version in tables.into_iter().filter_map(|table| view.table(table)) {

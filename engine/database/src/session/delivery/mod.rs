@@ -216,8 +216,8 @@ impl Session {
             if after.dropped {
                 sweep(&tenant.store)?;
             }
-            let now = || Ok(Objects::of(&tenant.store.snapshot())?.pipelines().next().is_some());
-            tenant.delivery.note_pipelines(now)
+            let head = || tenant.store.snapshot();
+            tenant.delivery.note_pipelines(|| Ok(Objects::of(&head())?.pipelines().next().is_some()))
         });
         if let Err(error) = noted.await {
             // The statement is done. What is missing here is made up for when the tenant is opened next.
