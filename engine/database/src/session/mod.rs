@@ -31,10 +31,7 @@ use parking_lot::{Mutex, RwLock};
 use sepal_control::Principal;
 use sepal_query::{
     SearchSettings, SequenceSource, SettingSink, SnapshotSlot, StatementContext,
-    catalog::{
-        CatalogContext,
-        delivery::{DeliveryRows, NoDelivery},
-    },
+    catalog::CatalogContext,
     sql::{Statement, parse_statements},
 };
 use sepal_storage::Snapshot;

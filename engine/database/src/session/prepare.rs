@@ -15,7 +15,6 @@ use sepal_query::{
     sql::{
         ParameterTypes, Statement, StatementKind,
         ast::{self, AnalyzeFormatKind},
-        delivery::Delivery,
         expand_wildcards, locate, prepare_query,
     },
     vector::FastKnn,
@@ -139,13 +138,6 @@ impl Session {
             | ast::Statement::Delete(_)
             | ast::Statement::Merge { .. } => self.plan_dml(ast, declared),
             _ => Ok(Planned::plain(PlanKind::Ddl)),
-        }
-    }
-
-    fn plan_delivery(&mut self, delivery: &Delivery, declared: &[u32]) -> Result<Planned> {
-        match delivery {
-            Delivery::Show(query) => self.plan_query(query, declared),
-            _ => Err(Error::unsupported("secrets, sinks and pipelines are not supported")),
         }
     }
 

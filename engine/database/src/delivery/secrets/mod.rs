@@ -31,7 +31,7 @@ use super::{
 };
 use crate::connector::{CertificateValue, Fault, FaultKind, SecretValue, Secrets};
 
-pub use cache::{Cache, Lease};
+pub use cache::Cache;
 pub use resolve::{resolver_spec, revoke};
 
 /// Bytes of the fingerprint that stands for a value whose origin has no versions.
