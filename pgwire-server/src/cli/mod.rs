@@ -49,7 +49,7 @@ enum Command {
     Serve(serve::Serve),
     /// For development: init if needed, serve, and make one tenant with a key
     Dev(dev::Dev),
-    /// See it work: load 10,240 real embeddings, search them, and look for plaintext on the disk
+    /// See it work: search real embeddings, or carry changes to a webhook, and look for what should not be there
     ///
     /// Without --data it runs in a temporary directory that is removed at the end.
     Demo(demo::Demo),

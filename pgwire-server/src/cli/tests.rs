@@ -19,6 +19,8 @@ fn documented_lines_parse() {
         "sepal serve --data d --pg-listen 127.0.0.1:0 --http-listen 127.0.0.1:0",
         "sepal dev --data d --env-file e",
         "sepal demo --exit",
+        "sepal demo pipeline --exit",
+        "sepal demo search --data d",
         "sepal tenant create acme --json",
         "sepal tenant drop acme --yes --data d",
         "sepal key create --tenant acme --environment staging --scope read --label app --expires 90d",
@@ -41,6 +43,7 @@ fn documented_lines_parse() {
     }
     for line in [
         "sepal key create",
+        "sepal demo dance",
         "sepal serve --pg-listen nowhere",
         "sepal key create --tenant a --expires 1w",
         // A value is no argument.

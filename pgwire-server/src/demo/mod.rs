@@ -1,7 +1,7 @@
 //! `sepal demo`: the product in a minute, over the wire, with real data and checks that can fail.
 //!
 //! 1. A server with TLS starts on an empty data directory, and tenants get a key each.
-//! 2. One of the stories is told: [`search`] unless another was asked for.
+//! 2. A story is told: of [`search`], or of what leaves the database, [`pipeline`].
 //! 3. A psql line is printed and the server goes on until Ctrl-C, unless it was asked to exit.
 //!
 //! Called by `cli::demo`. Everything about data goes over the wire, as any client's would; tenants and keys are
@@ -11,6 +11,7 @@
 mod client;
 mod disk;
 mod load;
+mod pipeline;
 mod progress;
 mod sample;
 mod search;
@@ -29,15 +30,33 @@ use crate::{
 
 use self::sample::SampleError;
 
-/// Runs the story on a data directory that has just been made; then serves until Ctrl-C, unless `exit`.
-pub async fn run(config: Config, exit: bool) -> Result<(), Failure> {
+/// What is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Story {
+    /// Load 10,240 real embeddings, index and search them, and look for plaintext on the disk
+    #[default]
+    Search,
+    /// Carry rows and every change to a webhook, through its failures, and look for the secrets that it took
+    Pipeline,
+}
+
+/// Runs a story on a data directory that has just been made; then serves until Ctrl-C, unless `exit`.
+pub async fn run(config: Config, story: Story, exit: bool) -> Result<(), Failure> {
     let running = Running::start(config).await?;
     let told = tokio::select! {
-        told = search::tell(Stage { running: &running, style: Style::of_stdout() }, exit) => told,
+        told = tell(&running, story, exit) => told,
         interrupted = process::interrupted() => interrupted.map_err(Failure::from),
     };
     running.stop().await;
     told
+}
+
+async fn tell(running: &Running, story: Story, exit: bool) -> Result<(), Failure> {
+    let stage = Stage { running, style: Style::of_stdout() };
+    match story {
+        Story::Search => search::tell(stage, exit).await,
+        Story::Pipeline => pipeline::tell(stage, exit).await,
+    }
 }
 
 /// Where a story is told: a running server, and whoever reads along.
