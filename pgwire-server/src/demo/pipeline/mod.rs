@@ -74,7 +74,7 @@ const REPLAY: &str = "SELECT sepal_dlq_replay('definitions_out')";
 /// What to try first in psql.
 const TRY: [&str; 3] = [
     "INSERT INTO definitions (id, word, pos, definition) VALUES (300001, 'bud', 'noun', 'not yet a flower');",
-    "UPDATE definitions SET definition = upper(definition) WHERE pos = 'adv';",
+    "UPDATE definitions SET definition = upper(definition) WHERE id < 200;",
     "SELECT * FROM sepal_pipeline_status;",
 ];
 /// How long an answer may take to become what it has to be, and the time between looks.
