@@ -73,7 +73,7 @@ pub(super) fn sink(package: &Package, spec: &SinkSpec) -> Result<Fitted, Fault> 
     if package.reveals() && !spec.reveal {
         let problem = format!(
             "plugin {} reads the plaintext of its secrets, which the operator has not granted \
-             (plugins.allow_reveal); use a plugin that leaves them with the host",
+             (allow_reveal); use a plugin that leaves them with the host",
             about.name
         );
         return Err(Fault::new(FaultKind::Misconfigured, problem).with_code("config"));
