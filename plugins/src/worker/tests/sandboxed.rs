@@ -48,7 +48,7 @@ fn inside() {
 
 /// Threads, time, memory, the runtime: what running guests takes.
 fn computes() -> bool {
-    let threads: Vec<_> = (0..4)
+    let threads: Vec<_> = (0_u8..4)
         .map(|number| {
             thread::spawn(move || {
                 thread::sleep(Duration::from_millis(1));
