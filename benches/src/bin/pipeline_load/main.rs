@@ -9,7 +9,7 @@
 //! ```
 //! | mode | ours | floor |
 //! |---|---|---|
-//! | `webhook` | rows a second from RESUME to the last row at a receiver here | the same requests, sent by a bare loop |
+//! | `webhook` | rows a second, from RESUME to the last row at a receiver | the same requests from a bare loop |
 //! | `writers` | statements a second on a table with a pipeline | on the same table without |
 //! | `idle` | CPU time of a server whose pipeline has nothing to do | of one without a pipeline |
 //! | `hostile` | another tenant's p99 while a plugin loops | while it does not |
