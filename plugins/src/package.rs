@@ -285,6 +285,9 @@ pub(crate) fn is_provided(name: &str, kind: PluginKind) -> bool {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use wasm_encoder::{Component, Module};
 

@@ -13,7 +13,7 @@ use crate::{
     demo::{self, Story},
 };
 
-use super::{failure::Failure, flags::ServerFlags, init, logging, runtime};
+use super::{dev::LOOPBACK, failure::Failure, flags::ServerFlags, init, logging, runtime};
 
 #[derive(Args)]
 pub struct Demo {
@@ -35,6 +35,7 @@ impl Demo {
             data: temporary.clone(),
             pg_listen: any_port,
             http_listen: any_port,
+            private_networks: LOOPBACK.into(),
             ..Config::default()
         };
         let config = self.server.load(&defaults)?.config;
