@@ -13,6 +13,12 @@
 //!
 //! A worker process holds no key, no secret and no network.
 
+pub mod bundled;
 pub mod call;
+pub mod compile;
+pub mod egress;
+pub mod host;
 pub mod manifest;
+pub mod package;
+pub mod runtime;
 pub mod sinks;

@@ -26,6 +26,7 @@ mod directory_lock;
 mod fixtures;
 mod maintain;
 mod options;
+pub mod sealing;
 mod session;
 mod tenant;
 #[cfg(test)]
