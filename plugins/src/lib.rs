@@ -22,3 +22,4 @@ pub mod manifest;
 pub mod package;
 pub mod runtime;
 pub mod sinks;
+pub mod worker;

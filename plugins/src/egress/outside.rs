@@ -1,0 +1,275 @@
+//! Answers what one sink's or resolver's guest asks: requests, secrets, logs, metrics.
+//!
+//! Secrets are put on the wire here and nowhere else, for hosts that both the sink's grant and the secret itself
+//! allow. What comes back is searched for them before the guest sees it: a destination that echoes its headers is
+//! no way to the plaintext.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
+
+use async_trait::async_trait;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
+use reqwest::header::{HeaderMap, HeaderValue as WireValue};
+use sepal_database::connector::{Fault, FaultKind, SecretValue, Secrets};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use super::{
+    HostRule, Scrubber, Shared,
+    client::{self, Outgoing},
+    request::{Bounds, Checked, denied},
+    rules::{Destination, HostPattern},
+    telemetry::Source,
+};
+use crate::call::{
+    HeaderPart, HeaderValue, HttpError, HttpRequest, HttpResponse, Level, Outside, SecretError,
+};
+
+/// A message of an error is for people.
+const MAX_MESSAGE_CHARS: usize = 500;
+/// When a secret's store is out of reach.
+const SECRET_RETRY_MS: u32 = 1000;
+
+/// What one sink or resolver may do, and with which secrets.
+pub struct PluginOutside {
+    pub(super) shared: Arc<Shared>,
+    pub(super) source: Arc<Source>,
+    pub(super) slots: BTreeMap<String, (String, Option<u64>)>,
+    pub(super) secrets: Arc<dyn Secrets>,
+    pub(super) allow: Vec<HostRule>,
+    pub(super) reveal: bool,
+    pub(super) scrubber: Arc<Scrubber>,
+}
+
+impl PluginOutside {
+    /// For messages that do not pass through here: faults, dead letters.
+    pub fn scrubber(&self) -> &Arc<Scrubber> {
+        &self.scrubber
+    }
+
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let checked = Checked::new(request, self.bounds())?;
+        self.permit(&checked)?;
+        let _turn = self.source.quota.enter().await.map_err(HttpError::Throttled)?;
+        let mut headers = HeaderMap::with_capacity(checked.headers.len());
+        for (name, value) in &checked.headers {
+            headers.append(name.clone(), self.wire_value(value, &checked.destination).await?);
+        }
+        let client = self.shared.client(self.source.key.tenant)?;
+        let outgoing = Outgoing {
+            method: checked.method,
+            url: checked.url,
+            headers,
+            body: checked.body,
+            timeout: checked.timeout,
+            response_bytes: checked.response_bytes,
+        };
+        let response = client::send(&client, outgoing).await?;
+        Ok(self.scrub_response(response))
+    }
+
+    fn bounds(&self) -> Bounds {
+        let limits = &self.source.limits;
+        let wall = std::time::Duration::from_millis(limits.wall_per_call_ms.into());
+        Bounds {
+            request_bytes: limits.hostcall_bytes.min(self.shared.max_request_bytes),
+            response_bytes: limits.response_bytes,
+            timeout: wall.min(self.shared.max_timeout),
+        }
+    }
+
+    /// By name, and by address where the URL has one; other addresses are judged when they are known.
+    fn permit(&self, checked: &Checked) -> Result<(), HttpError> {
+        let destination = &checked.destination;
+        if !self.allow.iter().any(|rule| rule.matches(destination)) {
+            let allowed: Vec<String> = self.allow.iter().take(8).map(ToString::to_string).collect();
+            let allowed = if allowed.is_empty() { "nothing".to_owned() } else { allowed.join(", ") };
+            return Err(denied(format!(
+                "{} port {} is not among the hosts that the plugin asks for and ALLOW HOSTS grants ({allowed})",
+                destination.host, destination.port
+            )));
+        }
+        if checked.literal_address().is_some_and(|address| !self.shared.policy.permits(address)) {
+            return Err(denied(format!("{} is not a public address", destination.host)));
+        }
+        Ok(())
+    }
+
+    /// The header as it travels. Logs of the HTTP stack show a sensitive one as such.
+    async fn wire_value(&self, value: &HeaderValue, to: &Destination) -> Result<WireValue, HttpError> {
+        let (bytes, sensitive) = match value {
+            HeaderValue::Text(text) => (Zeroizing::new(text.as_bytes().to_vec()), false),
+            HeaderValue::Secret(slot) => (self.value(slot, to).await?, true),
+            HeaderValue::Bearer(slot) => {
+                (joined(&[b"Bearer ".as_slice(), self.value(slot, to).await?.as_slice()]), true)
+            }
+            HeaderValue::Basic(user, slot) => (self.basic(user, slot, to).await?, true),
+            HeaderValue::Parts(parts) => (self.parts(parts, to).await?, true),
+        };
+        let mut wire = WireValue::from_bytes(&bytes).map_err(|_| {
+            denied("a header's value has control characters: does the secret end with a newline?".to_owned())
+        })?;
+        wire.set_sensitive(sensitive);
+        Ok(wire)
+    }
+
+    async fn parts(&self, parts: &[HeaderPart], to: &Destination) -> Result<Zeroizing<Vec<u8>>, HttpError> {
+        let mut whole = Zeroizing::new(Vec::new());
+        for part in parts {
+            whole = match part {
+                HeaderPart::Text(text) => joined(&[whole.as_slice(), text.as_bytes()]),
+                HeaderPart::Secret(slot) => {
+                    joined(&[whole.as_slice(), self.value(slot, to).await?.as_slice()])
+                }
+                HeaderPart::Basic(user, slot) => {
+                    joined(&[whole.as_slice(), self.basic(user, slot, to).await?.as_slice()])
+                }
+            };
+        }
+        Ok(whole)
+    }
+
+    async fn basic(&self, user: &str, slot: &str, to: &Destination) -> Result<Zeroizing<Vec<u8>>, HttpError> {
+        if user.contains(':') || user.chars().any(char::is_control) {
+            return Err(denied("a user name for Basic holds a colon or a control character".to_owned()));
+        }
+        let value = self.value(slot, to).await?;
+        let plain = joined(&[user.as_bytes(), b":".as_slice(), value.as_slice()]);
+        let encoded = Zeroizing::new(BASE64_STANDARD.encode(&*plain));
+        Ok(joined(&[b"Basic ".as_slice(), encoded.as_bytes()]))
+    }
+
+    /// The plaintext, for a host that the secret allows.
+    async fn value(&self, slot: &str, to: &Destination) -> Result<Zeroizing<Vec<u8>>, HttpError> {
+        let secret = match self.resolve(slot).await {
+            None => return Err(denied(format!("the plugin has no secret in a slot {slot:?}"))),
+            Some(Err(fault)) if fault.kind == FaultKind::Transient => {
+                return Err(HttpError::Throttled(fault.retry_after_ms.unwrap_or(SECRET_RETRY_MS)));
+            }
+            Some(Err(fault)) => {
+                return Err(denied(format!("the secret of slot {slot:?} is not to be had: {fault}")));
+            }
+            Some(Ok(secret)) => secret,
+        };
+        if let Some(hosts) = &secret.allowed_hosts {
+            let allows = |host: &String| HostPattern::parse(host).is_ok_and(|host| host.matches(&to.host));
+            if !hosts.iter().any(allows) {
+                return Err(denied(format!(
+                    "the secret of slot {slot:?} may not go to {}: its allowed_hosts say where",
+                    to.host
+                )));
+            }
+        }
+        Ok(Zeroizing::new(secret.value.to_vec()))
+    }
+
+    /// `None`: there is no such slot. What was resolved once is taken out of everything from then on.
+    async fn resolve(&self, slot: &str) -> Option<Result<SecretValue, Fault>> {
+        let (name, version) = self.slots.get(slot)?;
+        let resolved = self.secrets.secret(name, *version).await;
+        if let Ok(secret) = &resolved {
+            self.scrubber.learn(slot, &secret.value);
+        }
+        Some(resolved)
+    }
+
+    async fn resolve_for_guest(&self, slot: &str) -> Result<SecretValue, SecretError> {
+        self.resolve(slot).await.ok_or(SecretError::NoSuchSlot)?.map_err(|fault| {
+            let fault = self.scrubber.scrub(&fault.to_string()).into_owned();
+            let (tenant, sink) = (self.source.key.tenant, self.source.key.name.as_str());
+            tracing::warn!(target: "sepal::plugin", %tenant, sink, slot, fault, "a secret is not to be had");
+            SecretError::Unavailable
+        })
+    }
+
+    fn scrub_response(&self, response: HttpResponse) -> HttpResponse {
+        let headers = response.headers.into_iter().map(|(name, value)| {
+            let clean = match self.scrubber.scrub(&value) {
+                Cow::Owned(clean) => Some(clean),
+                Cow::Borrowed(_) => None,
+            };
+            (name, clean.unwrap_or(value))
+        });
+        HttpResponse {
+            status: response.status,
+            headers: headers.collect(),
+            body: self.scrubber.scrub_bytes(response.body),
+            truncated: response.truncated,
+        }
+    }
+
+    fn scrub_error(&self, error: HttpError) -> HttpError {
+        let clean =
+            |text: String| self.scrubber.scrub(&text).chars().take(MAX_MESSAGE_CHARS).collect::<String>();
+        match error {
+            HttpError::Denied(text) => HttpError::Denied(clean(text)),
+            HttpError::Tls(text) => HttpError::Tls(clean(text)),
+            HttpError::Protocol(text) => HttpError::Protocol(clean(text)),
+            HttpError::Dns | HttpError::Connect | HttpError::Timeout | HttpError::Throttled(_) => error,
+        }
+    }
+}
+
+#[async_trait]
+impl Outside for PluginOutside {
+    async fn http(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        self.source.touch();
+        let result = self.send(request).await;
+        self.source.count(&result);
+        result.map_err(|error| self.scrub_error(error))
+    }
+
+    async fn secret(&self, slot: &str) -> Result<String, SecretError> {
+        Ok(self.resolve_for_guest(slot).await?.version)
+    }
+
+    async fn hmac_sha256(&self, slot: &str, prefix: &[u8], data: &[u8]) -> Result<Vec<u8>, SecretError> {
+        let secret = self.resolve_for_guest(slot).await?;
+        let key = joined(&[prefix, secret.value.as_slice()]);
+        let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("HMAC takes keys of any length");
+        mac.update(data);
+        Ok(mac.finalize().into_bytes().to_vec())
+    }
+
+    async fn reveal(&self, slot: &str) -> Result<Vec<u8>, SecretError> {
+        if !self.reveal {
+            return Err(SecretError::Unavailable);
+        }
+        let secret = self.resolve_for_guest(slot).await?;
+        if let Some((name, _)) = self.slots.get(slot) {
+            self.secrets.note_reveal(name);
+        }
+        Ok(secret.value.to_vec())
+    }
+
+    fn log(&self, level: Level, message: &str, fields: &[(String, String)]) {
+        let fields: Vec<(String, String)> = fields
+            .iter()
+            .map(|(key, value)| {
+                (self.scrubber.scrub(key).into_owned(), self.scrubber.scrub(value).into_owned())
+            })
+            .collect();
+        self.source.log(level, &self.scrubber.scrub(message), &fields);
+    }
+
+    fn counter_add(&self, name: &str, value: u32) {
+        self.source.counter_add(name, value);
+    }
+
+    fn gauge_set(&self, name: &str, value: f64) {
+        self.source.gauge_set(name, value);
+    }
+}
+
+/// Allocated once: a vector that grows leaves copies behind that nobody wipes.
+fn joined(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+    let mut whole = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
+    parts.iter().for_each(|part| whole.extend_from_slice(part));
+    whole
+}
+
+impl fmt::Debug for PluginOutside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PluginOutside").field("source", &self.source.key).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,415 @@
+//! Requests against a server of our own: who is asked, what is on the wire, what comes back.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use parking_lot::Mutex;
+use sepal_database::{
+    TenantId,
+    connector::{CertificateValue, Fault, FaultKind, SecretValue, Secrets},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use zeroize::Zeroizing;
+
+use super::TOKEN;
+use crate::{
+    call::{HeaderPart, HeaderValue, HttpError, HttpRequest, Level, Outside, SecretError},
+    egress::{Egress, EgressOptions, EgressSpec, HostRule, PluginOutside, Resolve},
+    manifest::EffectiveLimits,
+};
+
+/// A secret per name, each for these hosts.
+#[derive(Debug)]
+struct FixedSecrets {
+    allowed_hosts: Option<Vec<String>>,
+    revealed: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Secrets for FixedSecrets {
+    async fn secret(&self, name: &str, _: Option<u64>) -> Result<SecretValue, Fault> {
+        match name {
+            "api_token" => Ok(SecretValue {
+                value: Arc::new(Zeroizing::new(TOKEN.as_bytes().to_vec())),
+                version: "7".to_owned(),
+                allowed_hosts: self.allowed_hosts.clone(),
+            }),
+            "away" => Err(Fault::new(FaultKind::Transient, "the vault is away")),
+            _ => Err(Fault::new(FaultKind::Misconfigured, "there is none")),
+        }
+    }
+
+    async fn certificate(&self, _: &str) -> Result<CertificateValue, Fault> {
+        Err(Fault::new(FaultKind::Misconfigured, "there is none"))
+    }
+
+    fn forget(&self, _: &str) {}
+
+    fn note_reveal(&self, name: &str) {
+        self.revealed.lock().push(name.to_owned());
+    }
+}
+
+/// Answers in turn; the last one stays.
+#[derive(Debug)]
+struct Scripted {
+    answers: HashMap<&'static str, Vec<Vec<&'static str>>>,
+    asked: Mutex<usize>,
+}
+
+#[async_trait]
+impl Resolve for Scripted {
+    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        let mut asked = self.asked.lock();
+        *asked += 1;
+        let answers = self.answers.get(host).ok_or(io::ErrorKind::NotFound)?;
+        let answer = answers.get(*asked - 1).or(answers.last()).unwrap();
+        Ok(answer.iter().map(|text| text.parse().unwrap()).collect())
+    }
+}
+
+/// A server that answers each request with `head`, a blank line and the request's own head.
+async fn echo(head: &'static str) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let requests = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let requests = Arc::clone(&requests);
+            tokio::spawn(async move {
+                let mut request = Vec::new();
+                while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+                    if socket.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                }
+                let text = String::from_utf8_lossy(&request).into_owned();
+                requests.lock().push(text.clone());
+                let response = format!("{head}\r\nconnection: close\r\n\r\n{text}");
+                let _ = socket.write_all(response.as_bytes()).await;
+            });
+        }
+    });
+    (address, seen)
+}
+
+/// A server that waits for nothing, as one that speaks another protocol may.
+async fn speaks_first() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            // The other side hangs up when it likes.
+            let _ = socket.write_all(b"220 ready for something else\r\n").await;
+            let _ = socket.read_to_end(&mut Vec::new()).await;
+        }
+    });
+    address
+}
+
+fn limits() -> EffectiveLimits {
+    EffectiveLimits {
+        memory_bytes: 1 << 20,
+        table_elements: 1,
+        instances: 1,
+        cpu_per_call_ms: 1000,
+        wall_per_call_ms: 30_000,
+        hostcall_bytes: 1 << 20,
+        response_bytes: 1 << 20,
+        requests_per_second: 100,
+        concurrent_requests: 8,
+        log_lines_per_second: 100,
+        metric_series: 2,
+        state_bytes: 0,
+    }
+}
+
+struct Setting {
+    options: EgressOptions,
+    spec: EgressSpec,
+    secrets: Arc<FixedSecrets>,
+}
+
+impl Setting {
+    fn new(allow: &[String]) -> Self {
+        Self::with_hosts(allow, None)
+    }
+
+    fn with_hosts(allow: &[String], hosts: Option<&[&str]>) -> Self {
+        let allowed_hosts = hosts.map(|hosts| hosts.iter().map(ToString::to_string).collect());
+        let secrets = Arc::new(FixedSecrets { allowed_hosts, revealed: Mutex::default() });
+        let slots = [("token", "api_token"), ("absent", "no_such"), ("away", "away")];
+        let spec = EgressSpec {
+            tenant: TenantId([7; 16]),
+            name: "hook".to_owned(),
+            pipeline: "p".to_owned(),
+            slots: slots.map(|(slot, name)| (slot.to_owned(), (name.to_owned(), None))).into(),
+            secrets: Arc::clone(&secrets) as Arc<dyn Secrets>,
+            allow: allow.iter().map(|rule| HostRule::parse(rule).unwrap()).collect(),
+            reveal: false,
+            limits: limits(),
+        };
+        let private_networks = vec!["127.0.0.0/8".parse().unwrap()];
+        Self { options: EgressOptions { private_networks, ..EgressOptions::default() }, spec, secrets }
+    }
+
+    fn resolving(mut self, host: &'static str, answers: &[&[&'static str]]) -> (Self, Arc<Scripted>) {
+        let answers = HashMap::from([(host, answers.iter().map(|answer| answer.to_vec()).collect())]);
+        let resolver = Arc::new(Scripted { answers, asked: Mutex::new(0) });
+        self.options.resolver = Arc::clone(&resolver) as Arc<dyn Resolve>;
+        (self, resolver)
+    }
+
+    fn outside(self) -> Arc<PluginOutside> {
+        Egress::new(self.options).unwrap().outside(self.spec)
+    }
+}
+
+fn get(url: impl Into<String>, headers: Vec<(&str, HeaderValue)>) -> HttpRequest {
+    HttpRequest {
+        method: "GET".to_owned(),
+        url: url.into(),
+        headers: headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        body: None,
+        timeout_ms: None,
+        max_response_bytes: None,
+    }
+}
+
+#[track_caller]
+fn assert_denied<T: std::fmt::Debug>(result: Result<T, HttpError>, why: &str) {
+    match result {
+        Err(HttpError::Denied(message)) => assert!(message.contains(why), "{message}"),
+        other => panic!("{other:?} is not a denial because of {why}"),
+    }
+}
+
+#[tokio::test]
+async fn a_private_address_needs_the_operators_word() {
+    let (address, seen) = echo("HTTP/1.1 200 OK").await;
+    let url = format!("http://{address}");
+    let allowed = Setting::new(&[url.clone()]).outside();
+    assert_eq!(allowed.http(get(&url, Vec::new())).await.unwrap().status, 200);
+
+    let mut strict = Setting::new(&[url.clone()]);
+    strict.options.private_networks.clear();
+    assert_denied(strict.outside().http(get(&url, Vec::new())).await, "not a public address");
+
+    let other = Setting::new(&["https://example.com".to_owned()]).outside();
+    assert_denied(other.http(get(&url, Vec::new())).await, "ALLOW HOSTS");
+    assert_eq!(seen.lock().len(), 1);
+}
+
+#[tokio::test]
+async fn a_redirect_is_returned() {
+    let (address, seen) = echo("HTTP/1.1 302 Found\r\nlocation: /elsewhere").await;
+    let url = format!("http://{address}");
+    let response = Setting::new(&[url.clone()]).outside().http(get(&url, Vec::new())).await.unwrap();
+    assert_eq!(response.status, 302);
+    assert!(response.headers.contains(&("location".to_owned(), "/elsewhere".to_owned())));
+    assert_eq!(seen.lock().len(), 1);
+}
+
+#[tokio::test]
+async fn every_address_of_a_name_is_judged() {
+    let (address, seen) = echo("HTTP/1.1 200 OK").await;
+    let url = format!("http://hooks.example.test:{}", address.port());
+    let answers: [&[&str]; 3] =
+        [&["127.0.0.1", "10.0.0.1"], &["1.1.1.1", "::ffff:169.254.169.254"], &["::1"]];
+    for answer in answers {
+        let (setting, _) = Setting::new(&[url.clone()]).resolving("hooks.example.test", &[answer]);
+        assert_denied(setting.outside().http(get(&url, Vec::new())).await, "not public");
+    }
+    let (setting, _) = Setting::new(&[url.clone()]).resolving("another.test", &[&["127.0.0.1"]]);
+    assert_eq!(setting.outside().http(get(&url, Vec::new())).await, Err(HttpError::Dns));
+    assert!(seen.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_name_that_changes_its_mind_is_judged_again() {
+    let (address, seen) = echo("HTTP/1.1 200 OK").await;
+    let url = format!("http://hooks.example.test:{}", address.port());
+    let answers: [&[&str]; 2] = [&["127.0.0.1"], &["10.0.0.1"]];
+    let (setting, resolver) = Setting::new(&[url.clone()]).resolving("hooks.example.test", &answers);
+    let outside = setting.outside();
+    assert_eq!(outside.http(get(&url, Vec::new())).await.unwrap().status, 200);
+    // The connection went to the address that was judged: nobody asked a second time.
+    assert_eq!(*resolver.asked.lock(), 1);
+    assert_denied(outside.http(get(&url, Vec::new())).await, "not public");
+    assert_eq!(seen.lock().len(), 1);
+}
+
+#[tokio::test]
+async fn secrets_are_on_the_wire_and_nowhere_else() {
+    let (address, seen) = echo("HTTP/1.1 200 OK\r\nx-echo: s3cr3t-t0ken/+").await;
+    let url = format!("http://{address}");
+    let outside = Setting::with_hosts(&[url.clone()], Some(&["127.0.0.1"])).outside();
+    let slot = || "token".to_owned();
+    let parts = vec![HeaderPart::Text("v1 ".to_owned()), HeaderPart::Secret(slot())];
+    let headers = vec![
+        ("authorization", HeaderValue::Bearer(slot())),
+        ("x-plain", HeaderValue::Secret(slot())),
+        ("x-basic", HeaderValue::Basic("me".to_owned(), slot())),
+        ("x-parts", HeaderValue::Parts(parts)),
+    ];
+    let response = outside.http(get(&url, headers)).await.unwrap();
+    let wire = seen.lock().remove(0);
+    let basic = BASE64_STANDARD.encode(format!("me:{TOKEN}"));
+    for line in [
+        format!("authorization: Bearer {TOKEN}\r\n"),
+        format!("x-plain: {TOKEN}\r\n"),
+        format!("x-basic: Basic {basic}\r\n"),
+        format!("x-parts: v1 {TOKEN}\r\n"),
+    ] {
+        assert!(wire.contains(&line), "{line:?} in {wire}");
+    }
+    // The server echoed all of it; the guest sees none.
+    let body = String::from_utf8(response.body).unwrap();
+    assert!(body.contains("authorization: Bearer <redacted>") && !body.contains(TOKEN), "{body}");
+    assert!(!body.contains(&basic[4..]), "{body}");
+    assert!(response.headers.contains(&("x-echo".to_owned(), "<redacted>".to_owned())));
+    assert_eq!(outside.scrubber().scrub(&format!("failed: {TOKEN}")), "failed: <redacted>");
+}
+
+#[tokio::test]
+async fn a_secret_goes_only_where_it_may() {
+    let (address, seen) = echo("HTTP/1.1 200 OK").await;
+    let url = format!("http://{address}");
+    let with_token = || get(&url, vec![("authorization", HeaderValue::Bearer("token".to_owned()))]);
+    let elsewhere = Setting::with_hosts(&[url.clone()], Some(&["*.example.com"])).outside();
+    assert_denied(elsewhere.http(with_token()).await, "may not go to 127.0.0.1");
+    let nowhere = Setting::with_hosts(&[url.clone()], Some(&[])).outside();
+    assert_denied(nowhere.http(with_token()).await, "may not go to");
+    let outside = Setting::new(&[url.clone()]).outside();
+    let of = |slot: &str| get(&url, vec![("authorization", HeaderValue::Secret(slot.to_owned()))]);
+    assert_denied(outside.http(of("no-such-slot")).await, "no secret in a slot");
+    assert_denied(outside.http(of("absent")).await, "not to be had");
+    assert_eq!(outside.http(of("away")).await, Err(HttpError::Throttled(1000)));
+    assert!(seen.lock().is_empty());
+    assert_eq!(outside.secret("token").await.as_deref(), Ok("7"));
+    assert_eq!(outside.secret("nothing").await, Err(SecretError::NoSuchSlot));
+    assert_eq!(outside.secret("away").await, Err(SecretError::Unavailable));
+}
+
+#[tokio::test]
+async fn plaintext_needs_the_administrators_word() {
+    assert_eq!(Setting::new(&[]).outside().reveal("token").await, Err(SecretError::Unavailable));
+    let mut setting = Setting::new(&[]);
+    setting.spec.reveal = true;
+    let secrets = Arc::clone(&setting.secrets);
+    assert_eq!(setting.outside().reveal("token").await.unwrap(), TOKEN.as_bytes());
+    assert_eq!(*secrets.revealed.lock(), ["api_token"]);
+}
+
+#[tokio::test]
+async fn a_signature_is_under_prefix_and_secret() {
+    let outside = Setting::new(&[]).outside();
+    let joined = format!("AWS4{TOKEN}");
+    let mut mac = <hmac::Hmac<sha2::Sha256> as hmac::KeyInit>::new_from_slice(joined.as_bytes()).unwrap();
+    hmac::Mac::update(&mut mac, b"20261122");
+    let expected = hmac::Mac::finalize(mac).into_bytes().to_vec();
+    assert_eq!(outside.hmac_sha256("token", b"AWS4", b"20261122").await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_not_sent() {
+    let (address, seen) = echo("HTTP/1.1 200 OK").await;
+    let url = format!("http://{address}");
+    let outside = Setting::new(&[url.clone()]).outside();
+    let text = |text: &str| HeaderValue::Text(text.to_owned());
+    for (name, value) in [
+        ("host", "other"),
+        ("Content-Length", "3"),
+        ("Transfer-Encoding", "chunked"),
+        ("connection", "close"),
+        ("x y", "a"),
+        ("x\r\ny", "a"),
+        ("x", "a\r\nhost: other"),
+        ("x", "a\0"),
+        ("", "a"),
+    ] {
+        assert_denied(outside.http(get(&url, vec![(name, text(value))])).await, "");
+    }
+    for method in ["CONNECT", "TRACE", "GET /x HTTP/1.1\r\n", ""] {
+        let request = HttpRequest { method: method.to_owned(), ..get(&url, Vec::new()) };
+        assert_denied(outside.http(request).await, "method");
+    }
+    for url in ["", "/path", "file:///etc/passwd", "ftp://127.0.0.1/", "http://a:b@127.0.0.1/", "http://"] {
+        assert_denied(outside.http(get(url, Vec::new())).await, "URL");
+    }
+    let large = HttpRequest { body: Some(vec![0; (1 << 20) + 1]), ..get(&url, Vec::new()) };
+    assert_denied(outside.http(large).await, "body");
+    let basic = HeaderValue::Basic("a:b".to_owned(), "token".to_owned());
+    assert_denied(outside.http(get(&url, vec![("authorization", basic)])).await, "colon");
+    assert!(seen.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_response_ends_where_it_must() {
+    let (address, _) = echo("HTTP/1.1 200 OK").await;
+    let url = format!("http://{address}");
+    let outside = Setting::new(&[url.clone()]).outside();
+    let request = HttpRequest { max_response_bytes: Some(5), ..get(&url, Vec::new()) };
+    let response = outside.http(request).await.unwrap();
+    assert_eq!((response.body.as_slice(), response.truncated), (b"GET /".as_slice(), true));
+}
+
+#[tokio::test]
+async fn nobody_listening_and_no_words_of_http() {
+    let (address, _) = echo("HTTP/9").await;
+    let early = speaks_first().await;
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let urls = [format!("http://{address}"), format!("http://{closed}"), format!("https://{early}")];
+    let outside = Setting::new(&urls).outside();
+    let [garbage, nobody, plain] = urls.map(|url| get(url, Vec::new()));
+    assert!(matches!(outside.http(garbage).await, Err(HttpError::Protocol(_))));
+    assert_eq!(outside.http(nobody).await, Err(HttpError::Connect));
+    assert!(matches!(outside.http(plain).await, Err(HttpError::Tls(_))));
+}
+
+#[tokio::test]
+async fn too_many_requests_are_told_when_to_come_again() {
+    let (address, seen) = echo("HTTP/1.1 200 OK").await;
+    let url = format!("http://{address}");
+    let mut setting = Setting::new(&[url.clone()]);
+    setting.spec.limits.requests_per_second = 0;
+    let outside = setting.outside();
+    assert_eq!(outside.http(get(&url, Vec::new())).await, Err(HttpError::Throttled(1000)));
+    assert!(seen.lock().is_empty());
+}
+
+#[tokio::test]
+async fn metrics_are_kept_when_a_sink_is_opened_again() {
+    let (address, _) = echo("HTTP/1.1 404 Not Found").await;
+    let url = format!("http://{address}");
+    let setting = Setting::new(&[url.clone()]);
+    let (tenant, spec) = (setting.spec.tenant, setting.spec);
+    let egress = Egress::new(setting.options).unwrap();
+    for _ in 0..2 {
+        let outside = egress.outside(spec.clone());
+        outside.counter_add("rows", 2);
+        outside.gauge_set("depth", 1.5);
+        outside.gauge_set("nan", f64::NAN);
+        outside.counter_add("a third", 1);
+        outside.counter_add("third", 1);
+        outside.log(Level::Info, "hello", &[]);
+        assert_eq!(outside.http(get(&url, Vec::new())).await.unwrap().status, 404);
+    }
+    let samples = egress.metrics();
+    let values: BTreeMap<&str, f64> = samples.iter().map(|sample| (&*sample.name, sample.value)).collect();
+    let expected = [("plugin_depth", 1.5), ("plugin_rows", 4.0), ("sepal_plugin_http_requests_total", 2.0)];
+    assert_eq!(values, BTreeMap::from(expected));
+    assert!(samples.iter().all(|sample| sample.labels.contains(&("tenant", tenant.to_string()))));
+    egress.forget_tenant(tenant);
+    assert!(egress.metrics().is_empty());
+}
