@@ -13,6 +13,7 @@
 //!
 //! A worker process holds no key, no secret and no network.
 
+pub mod author;
 pub mod bundled;
 pub mod call;
 pub mod compile;
@@ -23,3 +24,4 @@ pub mod package;
 pub mod runtime;
 pub mod sinks;
 pub mod worker;
+pub mod manifest_section;

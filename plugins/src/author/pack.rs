@@ -1,0 +1,27 @@
+//! `sepal plugin pack`: the component with its manifest in it, under the name and version that the manifest gives.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    AuthorError, Result,
+    build::{Toolchains, build_project, manifest_of},
+};
+use crate::package;
+
+/// Builds the project and writes `<name>-<version>.wasm` beside `plugin.toml`.
+///
+/// Errors: what [`build_project`] says; a manifest that is wrong, or that the component does not keep.
+pub fn pack(directory: &Path, toolchains: &Toolchains<'_>) -> Result<PathBuf> {
+    let manifest = manifest_of(directory)?;
+    let built = build_project(directory, toolchains)?;
+    let component = fs::read(&built).map_err(AuthorError::at(&built))?;
+    let packed = package::pack(&component, &manifest)?;
+    let about = &manifest.plugin;
+    let name = about.name.split_once('/').map_or(about.name.as_str(), |(_, name)| name);
+    let path = directory.join(format!("{name}-{}.wasm", about.version));
+    fs::write(&path, packed).map_err(AuthorError::at(&path))?;
+    Ok(path)
+}
