@@ -21,6 +21,8 @@ test: ## Build everything and run every test
 	@./setup test
 	cargo build --workspace
 	cargo nextest run --workspace $(ARGS)
+	cargo test --quiet --manifest-path sdk/rust/Cargo.toml
+	cargo test --quiet --manifest-path plugins/guests/Cargo.toml --workspace
 
 # Not --package: with fewer packages cargo turns off features, and DataFusion would be built a second time for it.
 bench: ## Run the micro-benchmarks (ARGS=wal for those named so)

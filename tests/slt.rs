@@ -47,6 +47,7 @@ files! {
     }
     "sepal" {
         sepal_conflicts "conflicts.slt",
+        sepal_delivery "delivery.slt",
         sepal_escapes "escapes.slt",
         sepal_explain "explain.slt",
         sepal_indexes "indexes.slt",

@@ -7,10 +7,10 @@
 //! `runtime` reads what tenants upload, `sepal plugin pack` writes it. Nothing here compiles or runs anything; machine
 //! code is refused whoever brings it.
 
-use std::{borrow::Cow, fmt::Write, sync::Arc};
+use std::{borrow::Cow, fmt::Write};
 
 use sepal_database::{
-    connector::{PluginFacts, PluginKind, Tier},
+    connector::{Fault, FaultKind, PluginFacts, PluginKind, Tier},
     sealing,
 };
 use wasm_encoder::{ComponentSection, CustomSection};
@@ -44,9 +44,11 @@ pub struct Package {
     pub schema: ConfigSchema,
     pub world: World,
     pub hash: ComponentHash,
-    pub component: Arc<[u8]>,
+    /// Of the whole file.
+    pub bytes: u64,
 }
 
+/// Why a file is no plugin.
 #[derive(Debug, thiserror::Error)]
 pub enum PackageError {
     #[error("the file has {bytes} bytes; {MAX_COMPONENT_BYTES} is the most a plugin may have")]
@@ -76,8 +78,8 @@ pub enum PackageError {
 
 impl Package {
     /// Reads and checks a component with its manifest.
-    pub fn read(component: Arc<[u8]>) -> Result<Self, PackageError> {
-        let outline = Outline::read(&component)?;
+    pub fn read(component: &[u8]) -> Result<Self, PackageError> {
+        let outline = Outline::read(component)?;
         let [manifest] = outline.manifests[..] else {
             return Err(match outline.manifests.len() {
                 0 => PackageError::NoManifest,
@@ -87,8 +89,8 @@ impl Package {
         let manifest = Manifest::from_json(manifest)?;
         let schema = manifest.schema()?;
         let world = outline.world(&manifest)?;
-        let hash = sealing::sha256(&component);
-        Ok(Self { manifest, schema, world, hash, component })
+        let hash = sealing::sha256(component);
+        Ok(Self { manifest, schema, world, hash, bytes: component.len() as u64 })
     }
 
     /// What is kept and shown of it.
@@ -104,7 +106,7 @@ impl Package {
             summary: about.summary.clone(),
             license: about.license.clone(),
             sha256: hex(&self.hash),
-            bytes: self.component.len() as u64,
+            bytes: self.bytes,
             encodings: sink.map(|sink| sink.encodings.clone()).unwrap_or_default(),
             envelopes: sink.map(|sink| sink.envelopes.clone()).unwrap_or_default(),
             tier: sink.map_or(Tier::AtLeastOnce, |sink| sink.delivery),
@@ -147,6 +149,12 @@ pub fn pack(component: &[u8], manifest: &Manifest) -> Result<Vec<u8>, PackageErr
         return Err(PackageError::TooLarge { bytes: packed.len() });
     }
     Ok(packed)
+}
+
+impl From<PackageError> for Fault {
+    fn from(error: PackageError) -> Self {
+        Self::new(FaultKind::Misconfigured, error.to_string()).with_code("plugin.package")
+    }
 }
 
 /// What a key signs and a signature is checked against.
@@ -298,7 +306,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> PackageError {
-        Package::read(bytes.into()).unwrap_err()
+        Package::read(bytes).unwrap_err()
     }
 
     #[test]

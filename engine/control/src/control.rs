@@ -18,12 +18,13 @@ use rusqlite::Connection;
 use sepal_crypto::Key;
 
 use crate::{
-    Clock, ControlError, KeyCacheStats, SystemClock,
+    Clock, ControlError, EnvNames, KeyCacheStats, SystemClock,
     api_keys::{KeyRow, LastUsed},
     control_error::Result,
     key_cache::KeyCache,
     root_key::parent,
     schema,
+    secrets::UseBuffer,
     vault::Vault,
 };
 
@@ -35,12 +36,19 @@ pub struct ControlOptions {
     pub key_cache_slots: NonZeroUsize,
     /// How many refused tokens are remembered; apart from the valid ones, so that guessing evicts none.
     pub refused_cache_slots: NonZeroUsize,
+    /// What secrets are called where they are environment variables, and what happens when two are called the same.
+    pub secret_env_names: EnvNames,
 }
 
 impl Default for ControlOptions {
     fn default() -> Self {
         const SLOTS: NonZeroUsize = NonZeroUsize::new(10_000).expect("10,000 is not zero");
-        Self { clock: Arc::new(SystemClock), key_cache_slots: SLOTS, refused_cache_slots: SLOTS }
+        Self {
+            clock: Arc::new(SystemClock),
+            key_cache_slots: SLOTS,
+            refused_cache_slots: SLOTS,
+            secret_env_names: EnvNames::default(),
+        }
     }
 }
 
@@ -54,6 +62,8 @@ pub struct Control {
     /// Rises with every revocation; whoever was checked at an older one asks again.
     pub(crate) generation: AtomicU64,
     pub(crate) last_used: LastUsed,
+    pub(crate) env_names: EnvNames,
+    pub(crate) secret_uses: UseBuffer,
     /// Stands in for a key that does not exist, so that its refusal takes the same work.
     pub(crate) decoy: KeyRow,
     /// SQLite's `data_version` when it was last looked at.
@@ -90,10 +100,11 @@ impl Control {
         if !path.try_exists().map_err(|source| ControlError::Io { path: path.to_owned(), source })? {
             return Err(ControlError::NoDatabase(path.to_owned()));
         }
-        let connection = schema::connect(path)?;
+        let mut connection = schema::connect(path)?;
         let vault = Vault::new(root);
         schema::check(&connection, path, &vault)?;
         schema::settle(&connection)?;
+        schema::migrate(&mut connection)?;
         let version = data_version(&connection)?;
         Ok(Self {
             decoy: KeyRow::decoy(&vault),
@@ -103,8 +114,15 @@ impl Control {
             cache: KeyCache::new(options.key_cache_slots, options.refused_cache_slots),
             generation: AtomicU64::new(1),
             last_used: LastUsed::default(),
+            env_names: options.secret_env_names,
+            secret_uses: UseBuffer::default(),
             seen_version: AtomicI64::new(version),
         })
+    }
+
+    /// Unix seconds by the clock that this was opened with.
+    pub fn now(&self) -> i64 {
+        self.clock.unix_seconds()
     }
 
     /// Counters of the key cache since the start.
@@ -145,6 +163,9 @@ impl Drop for Control {
     fn drop(&mut self) {
         if let Err(error) = self.flush_last_used() {
             tracing::warn!(%error, "the last uses of API keys were not recorded");
+        }
+        if let Err(error) = self.flush_secret_uses() {
+            tracing::warn!(%error, "the last uses of secrets were not recorded");
         }
     }
 }

@@ -41,8 +41,21 @@ pub enum ControlError {
     AlreadyExists { what: &'static str, name: String },
     #[error("\"{name}\" is no name for {what}: use 1 to 63 of a-z, 0-9, '-' and '_'")]
     InvalidName { what: &'static str, name: String },
+    #[error(
+        "\"{0}\" is no name for a secret or a certificate: begin with a letter or a digit, go on with letters, \
+         digits, '-' and '_', 63 at most"
+    )]
+    InvalidSecretName(String),
+    /// As environment variables two secrets would be the same one.
+    #[error(
+        "secret \"{name}\" would be the environment variable {variable}, which secret \"{first}\" is already: \
+         choose a name that differs in more than '-', '_' and case"
+    )]
+    SecretCollision { name: String, variable: String, first: String },
     #[error("{0}")]
     InvalidArgument(String),
+    #[error("{0}")]
+    LimitReached(String),
     /// A stored value does not open or parse.
     #[error("control.db is damaged: {what} does not open ({why}). Restore the file from a backup")]
     Corrupt { what: &'static str, why: String },
@@ -109,9 +122,10 @@ impl ControlError {
             Self::UnsupportedFormat { .. } => SqlState::FeatureNotSupported,
             Self::NotAuthenticated => SqlState::InvalidPassword,
             Self::NotFound { .. } => SqlState::UndefinedObject,
-            Self::AlreadyExists { .. } => SqlState::DuplicateObject,
-            Self::InvalidName { .. } => SqlState::InvalidName,
+            Self::AlreadyExists { .. } | Self::SecretCollision { .. } => SqlState::DuplicateObject,
+            Self::InvalidName { .. } | Self::InvalidSecretName(_) => SqlState::InvalidName,
             Self::InvalidArgument(_) => SqlState::InvalidParameterValue,
+            Self::LimitReached(_) => SqlState::ProgramLimitExceeded,
             Self::Corrupt { .. } => SqlState::DataCorrupted,
             Self::Database(error) => sqlite_state(error),
             Self::Io { .. } => SqlState::IoError,

@@ -1,4 +1,4 @@
-//! Who may do what, with which key: tenants, environments, API keys and the root key.
+//! Who may do what, with which key: tenants, environments, API keys, secrets and the root key.
 //!
 //! The database's facade opens one [`Control`] per data directory and asks it at every login and, cheaply, at
 //! every statement. It knows no HTTP and no SQL beyond its own SQLite file, and it never writes or logs a
@@ -9,6 +9,7 @@
 //! ```text
 //! root key      a 0600 file, best outside the data directory ([`root_key`])
 //!   ├ kek       wraps one random key per tenant; the wrapped form is in control.db
+//!   │             └ the tenant's secrets and certificates, under keys derived from it (`secrets`)
 //!   ├ values    seals names, labels, scopes, dates in control.db
 //!   ├ names     HMAC of a name: finds a row without storing the name
 //!   ├ pepper    HMAC of a token: what authentication compares
@@ -30,6 +31,7 @@ mod names;
 mod principal;
 pub mod root_key;
 mod schema;
+mod secrets;
 mod tenants;
 mod token;
 mod vault;
@@ -41,6 +43,11 @@ pub use control_error::{ControlError, RootKeyError};
 pub use key_cache::KeyCacheStats;
 pub use names::{DEFAULT_ENVIRONMENT, EnvironmentName, TenantName};
 pub use principal::{Principal, Scopes};
+pub use secrets::{
+    Certificate, CertificatePem, EnvNames, Grantable, KEPT_VERSIONS, MAX_SECRET_BYTES, NewCertificate,
+    NewSecret, OPERATOR, PUBLIC, Scope, Secret, SecretChange, SecretName, SecretOrigin, SecretUse,
+    is_sensitive_name,
+};
 pub use tenants::{Environment, Tenant};
 pub use token::Token;
 

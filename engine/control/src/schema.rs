@@ -1,14 +1,16 @@
-//! control.db: its tables, its settings, and the canary that tells a right root key from a wrong one.
+//! control.db: its tables, its settings, how an older file becomes one of today, and the canary that tells a right
+//! root key from a wrong one.
 //!
-//! Blobs named `mac` or `name_mac` are HMACs, `body`, `verifier`, `last_used` and `canary` are sealed,
-//! `wrapped_key` is wrapped; ids are random. So the file holds no plaintext of a user.
+//! Blobs named `mac`, `*_mac`, `environment` or `grantee` are HMACs, `body`, `value`, `pem`, `verifier`, `last_used`
+//! and `canary` are sealed, `wrapped_key` is wrapped; ids are random. So the file holds no plaintext of a user. The
+//! bytes are drawn in docs/format/control.md.
 //!
 //! The journal mode is TRUNCATE with synchronous=FULL: a commit is durable when it returns, without a WAL
 //! whose checkpoints happen later, and the truncated journal is synced too, which DELETE mode leaves to luck.
 
 use std::{path::Path, time::Duration};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use sepal_crypto::Aad;
 
 use crate::{ControlError, control_error::Result, vault::Vault};
@@ -16,7 +18,11 @@ use crate::{ControlError, control_error::Result, vault::Vault};
 /// Written to the file's header; told by `file control.db`.
 const APPLICATION_ID: i64 = 0x5345_504c;
 /// Rises with every change of the tables or of what is sealed in them, but not with a field that has a default.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
+/// The first format that can be brought to [`FORMAT`].
+const OLDEST_FORMAT: i64 = 1;
+/// In the canary's associated data. It stays as it was in format 1: an older file must be known before it is changed.
+const CANARY_VERSION: u64 = 1;
 const CANARY: &[u8] = b"sepal control database";
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -43,6 +49,56 @@ const TABLES: &str = "
         last_used BLOB
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX api_keys_by_tenant ON api_keys (tenant);
+";
+
+/// What format 2 added. `environment` is `environments.name_mac`; what is granted is found by the `name_mac` of a
+/// secret or of a certificate, which never coincide.
+const SECRET_TABLES: &str = "
+    CREATE TABLE secrets (
+        tenant BLOB NOT NULL,
+        environment BLOB NOT NULL,
+        name_mac BLOB NOT NULL,
+        variable_mac BLOB NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (tenant, environment, name_mac),
+        FOREIGN KEY (tenant, environment) REFERENCES environments (tenant, name_mac) ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX secrets_by_variable ON secrets (tenant, environment, variable_mac);
+    CREATE TABLE secret_versions (
+        tenant BLOB NOT NULL,
+        environment BLOB NOT NULL,
+        name_mac BLOB NOT NULL,
+        version INTEGER NOT NULL,
+        value BLOB NOT NULL,
+        PRIMARY KEY (tenant, environment, name_mac, version),
+        FOREIGN KEY (tenant, environment, name_mac) REFERENCES secrets ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE certificates (
+        tenant BLOB NOT NULL,
+        environment BLOB NOT NULL,
+        name_mac BLOB NOT NULL,
+        body BLOB NOT NULL,
+        pem BLOB NOT NULL,
+        PRIMARY KEY (tenant, environment, name_mac),
+        FOREIGN KEY (tenant, environment) REFERENCES environments (tenant, name_mac) ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE secret_grants (
+        tenant BLOB NOT NULL,
+        environment BLOB NOT NULL,
+        name_mac BLOB NOT NULL,
+        grantee BLOB NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (tenant, environment, name_mac, grantee),
+        FOREIGN KEY (tenant, environment) REFERENCES environments (tenant, name_mac) ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE secret_uses (
+        tenant BLOB NOT NULL,
+        number INTEGER NOT NULL,
+        environment BLOB NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (tenant, number),
+        FOREIGN KEY (tenant, environment) REFERENCES environments (tenant, name_mac) ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
 ";
 
 /// Opens an existing file and changes nothing in it.
@@ -74,6 +130,7 @@ pub(crate) fn settle(connection: &Connection) -> Result<()> {
 pub(crate) fn create(connection: &mut Connection, vault: &Vault) -> Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(TABLES)?;
+    transaction.execute_batch(SECRET_TABLES)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     let canary = vault.seal_bytes(canary_aad(), CANARY);
@@ -82,11 +139,27 @@ pub(crate) fn create(connection: &mut Connection, vault: &Vault) -> Result<()> {
     Ok(())
 }
 
-/// Whether the file is ours, of this format, and made under this root key. Reads only.
+/// Brings a file that [`check`] accepted to today's format, in one transaction: a crash leaves the old file.
+/// Versions of Sepal that knew the old format alone refuse it from then on.
+pub(crate) fn migrate(connection: &mut Connection) -> Result<()> {
+    if format_of(connection)? == FORMAT {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have done it in between.
+    if format_of(&transaction)? == OLDEST_FORMAT {
+        transaction.execute_batch(SECRET_TABLES)?;
+        transaction.pragma_update(None, "user_version", FORMAT)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Whether the file is ours, of a format we read, and made under this root key. Reads only.
 pub(crate) fn check(connection: &Connection, path: &Path, vault: &Vault) -> Result<()> {
-    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let (application, format) = (pragma("application_id")?, pragma("user_version")?);
-    if application != APPLICATION_ID || format != FORMAT {
+    let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let format = format_of(connection)?;
+    if application != APPLICATION_ID || !(OLDEST_FORMAT..=FORMAT).contains(&format) {
         let format = if application == APPLICATION_ID { format } else { 0 };
         return Err(ControlError::UnsupportedFormat { database: path.to_owned(), format, expected: FORMAT });
     }
@@ -101,5 +174,14 @@ pub(crate) fn check(connection: &Connection, path: &Path, vault: &Vault) -> Resu
 }
 
 fn canary_aad() -> Aad {
-    Aad::new("control-canary").u64(FORMAT.unsigned_abs())
+    Aad::new("control-canary").u64(CANARY_VERSION)
 }
+
+fn format_of(connection: &Connection) -> Result<i64> {
+    Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}
+
+const _: () = assert!(OLDEST_FORMAT == 1 && FORMAT == 2, "a third format needs its own step in `migrate`");
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,9 @@ pub(crate) struct TenantBody {
     /// ever made.
     #[serde(default)]
     pub(crate) log_end: Option<LogEnd>,
+    /// It has pipelines, so it is opened at start, without waiting for a session.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) pipelines: bool,
 }
 
 /// The sealed part of an environment's row.
@@ -104,11 +107,7 @@ impl Control {
 
     /// The key under which all of a tenant's files are sealed.
     pub fn tenant_key(&self, tenant: TenantId) -> Result<Key> {
-        let database = self.database.lock();
-        let mut statement = database.prepare_cached("SELECT wrapped_key FROM tenants WHERE id = ?1")?;
-        let wrapped: Option<Vec<u8>> =
-            statement.query_row(params![tenant.as_bytes()], |row| row.get(0)).optional()?;
-        self.vault.unwrap_tenant_key(tenant, &wrapped.ok_or_else(|| no_tenant(tenant))?)
+        read_tenant_key(&self.database.lock(), &self.vault, tenant)
     }
 
     /// What [`Self::note_log_end`] wrote last; `None` for a tenant that has no store yet. A store that was made and is
@@ -119,10 +118,36 @@ impl Control {
 
     /// Remembers that the tenant has a store, and how far its log reaches. Durable on return.
     pub fn note_log_end(&self, tenant: TenantId, end: LogEnd) -> Result<()> {
+        self.change_body(tenant, |body| body.log_end = Some(end))
+    }
+
+    /// Remembers whether a tenant has pipelines ([`Self::tenants_with_pipelines`]). Durable on return; saying what is
+    /// known already writes nothing.
+    pub fn note_pipelines(&self, tenant: TenantId, has: bool) -> Result<()> {
+        if read_body(&self.database.lock(), &self.vault, tenant)?.1.pipelines == has {
+            return Ok(());
+        }
+        self.change_body(tenant, |body| body.pipelines = has)
+    }
+
+    /// The tenants that [`Self::note_pipelines`] was last told to have some, in no order.
+    pub fn tenants_with_pipelines(&self) -> Result<Vec<TenantId>> {
+        let database = self.database.lock();
+        let mut statement = database.prepare_cached("SELECT id, name_mac, body FROM tenants")?;
+        let rows = statement.query_and_then([], |row| -> Result<_> {
+            let (id, mac, sealed): ([u8; 16], [u8; 32], Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let tenant = TenantId(id);
+            let body: TenantBody = self.vault.open_json("a tenant", tenant_aad(tenant, &mac), &sealed)?;
+            Ok(body.pipelines.then_some(tenant))
+        })?;
+        rows.filter_map(Result::transpose).collect()
+    }
+
+    fn change_body(&self, tenant: TenantId, change: impl FnOnce(&mut TenantBody)) -> Result<()> {
         let mut database = self.database.lock();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let (mac, body) = read_body(&transaction, &self.vault, tenant)?;
-        let body = TenantBody { log_end: Some(end), ..body };
+        let (mac, mut body) = read_body(&transaction, &self.vault, tenant)?;
+        change(&mut body);
         transaction.execute(
             "UPDATE tenants SET body = ?2 WHERE id = ?1",
             params![tenant.as_bytes(), self.vault.seal_json(tenant_aad(tenant, &mac), &body)],
@@ -176,13 +201,20 @@ pub(crate) fn seal_tenant(
     name: &str,
     created_at: i64,
 ) -> Vec<u8> {
-    let body = TenantBody { name: name.to_owned(), created_at, log_end: None };
+    let body = TenantBody { name: name.to_owned(), created_at, log_end: None, pipelines: false };
     vault.seal_json(tenant_aad(id, mac), &body)
 }
 
 pub(crate) fn open_tenant(vault: &Vault, id: TenantId, mac: &[u8; 32], sealed: &[u8]) -> Result<Tenant> {
     let body: TenantBody = vault.open_json("a tenant", tenant_aad(id, mac), sealed)?;
     Ok(Tenant { id, name: TenantName::parse(&body.name)?, created_at: body.created_at })
+}
+
+pub(crate) fn read_tenant_key(database: &Connection, vault: &Vault, tenant: TenantId) -> Result<Key> {
+    let mut statement = database.prepare_cached("SELECT wrapped_key FROM tenants WHERE id = ?1")?;
+    let wrapped: Option<Vec<u8>> =
+        statement.query_row(params![tenant.as_bytes()], |row| row.get(0)).optional()?;
+    vault.unwrap_tenant_key(tenant, &wrapped.ok_or_else(|| no_tenant(tenant))?)
 }
 
 pub(crate) fn require_tenant(database: &Connection, tenant: TenantId) -> Result<()> {
@@ -249,4 +281,9 @@ fn tenant_aad(tenant: TenantId, mac: &[u8; 32]) -> Aad {
 
 fn environment_aad(tenant: TenantId, mac: &[u8; 32]) -> Aad {
     Aad::new("control-environment").tenant(tenant).bytes(mac)
+}
+
+/// For serde, which hands a reference.
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }

@@ -222,8 +222,31 @@ fn a_tenants_body_is_golden() {
     let body: crate::tenants::TenantBody = serde_json::from_str(full).unwrap();
     assert_eq!(body.log_end, Some(LogEnd { file: 3, bytes: 160 }));
     assert_eq!(serde_json::to_string(&body).unwrap(), full);
+    let piped = r#"{"name":"acme","created_at":7,"log_end":null,"pipelines":true}"#;
+    let body: crate::tenants::TenantBody = serde_json::from_str(piped).unwrap();
+    assert!(body.pipelines);
+    assert_eq!(serde_json::to_string(&body).unwrap(), piped);
     let old: crate::tenants::TenantBody = serde_json::from_str(r#"{"name":"acme","created_at":7}"#).unwrap();
     assert_eq!((old.name.as_str(), old.created_at, old.log_end), ("acme", 7, None));
+}
+
+#[test]
+fn tenants_with_pipelines_are_remembered() {
+    let fixture = Fixture::new();
+    let control = &fixture.control;
+    let (acme, other) = (fixture.tenant("acme"), fixture.tenant("other"));
+    assert!(control.tenants_with_pipelines().unwrap().is_empty());
+    control.note_pipelines(acme.id, true).unwrap();
+    control.note_pipelines(acme.id, true).unwrap();
+    control.note_log_end(acme.id, LogEnd { file: 1, bytes: 160 }).unwrap();
+    assert_eq!(control.tenants_with_pipelines().unwrap(), [acme.id]);
+    assert_eq!(control.log_end(acme.id).unwrap(), Some(LogEnd { file: 1, bytes: 160 }));
+    control.note_pipelines(other.id, true).unwrap();
+    control.note_pipelines(acme.id, false).unwrap();
+    assert_eq!(control.tenants_with_pipelines().unwrap(), [other.id]);
+    control.drop_tenant("other").unwrap();
+    assert!(control.tenants_with_pipelines().unwrap().is_empty());
+    assert!(control.note_pipelines(other.id, true).is_err());
 }
 
 #[test]

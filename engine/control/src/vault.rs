@@ -42,13 +42,18 @@ impl Vault {
         hmac_sha256(&self.names, &Aad::new("environment-name").tenant(tenant).text(name).finish())
     }
 
+    /// What finds a row by a name that `aad` says the kind and the place of.
+    pub(crate) fn name_mac(&self, aad: Aad) -> [u8; 32] {
+        hmac_sha256(&self.names, &aad.finish())
+    }
+
     /// The stored form of a token.
     pub(crate) fn token_mac(&self, token: &Token) -> [u8; 32] {
         hmac_sha256(&self.pepper, token.expose().as_bytes())
     }
 
     pub(crate) fn seal_bytes(&self, aad: Aad, value: &[u8]) -> Vec<u8> {
-        seal(&self.values, &aad.finish(), value)
+        seal_bytes(&self.values, aad, value)
     }
 
     /// `what` names the value in the error.
@@ -58,15 +63,11 @@ impl Vault {
         aad: Aad,
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>> {
-        match open(&self.values, &aad.finish(), sealed) {
-            Ok(plain) => Ok(Zeroizing::new(plain)),
-            Err(error) => Err(ControlError::Corrupt { what, why: error.to_string() }),
-        }
+        open_bytes(&self.values, what, aad, sealed)
     }
 
     pub(crate) fn seal_json<T: Serialize>(&self, aad: Aad, value: &T) -> Vec<u8> {
-        let json = serde_json::to_vec(value).expect("structs of strings and numbers always serialise");
-        self.seal_bytes(aad, &json)
+        seal_json(&self.values, aad, value)
     }
 
     pub(crate) fn open_json<T: DeserializeOwned>(
@@ -75,8 +76,7 @@ impl Vault {
         aad: Aad,
         sealed: &[u8],
     ) -> Result<T> {
-        let json = self.open_bytes(what, aad, sealed)?;
-        serde_json::from_slice(&json).map_err(|error| ControlError::Corrupt { what, why: error.to_string() })
+        open_json(&self.values, what, aad, sealed)
     }
 
     pub(crate) fn wrap_tenant_key(&self, tenant: TenantId, key: &Key) -> Vec<u8> {
@@ -106,4 +106,37 @@ impl Vault {
     pub(crate) fn mock_verifier(&self, key_id: &str) -> Verifier {
         Verifier::mock(&self.mock, key_id)
     }
+}
+
+/// Seals under a key of the caller's: a tenant's secrets have keys that are derived from the tenant's.
+pub(crate) fn seal_bytes(key: &Key, aad: Aad, value: &[u8]) -> Vec<u8> {
+    seal(key, &aad.finish(), value)
+}
+
+/// `what` names the value in the error.
+pub(crate) fn open_bytes(
+    key: &Key,
+    what: &'static str,
+    aad: Aad,
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>> {
+    match open(key, &aad.finish(), sealed) {
+        Ok(plain) => Ok(Zeroizing::new(plain)),
+        Err(error) => Err(ControlError::Corrupt { what, why: error.to_string() }),
+    }
+}
+
+pub(crate) fn seal_json<T: Serialize>(key: &Key, aad: Aad, value: &T) -> Vec<u8> {
+    let json = serde_json::to_vec(value).expect("structs of strings and numbers always serialise");
+    seal_bytes(key, aad, &json)
+}
+
+pub(crate) fn open_json<T: DeserializeOwned>(
+    key: &Key,
+    what: &'static str,
+    aad: Aad,
+    sealed: &[u8],
+) -> Result<T> {
+    let json = open_bytes(key, what, aad, sealed)?;
+    serde_json::from_slice(&json).map_err(|error| ControlError::Corrupt { what, why: error.to_string() })
 }

@@ -1,8 +1,8 @@
 //! Sealing and opening bytes: the only crate that names a cipher.
 //!
-//! Storage seals WAL frames, manifests and index blobs with it, control seals the values of its database and
-//! runs SCRAM. Nothing here reads a file, knows a tenant's policy, or keeps a key longer than its caller
-//! does.
+//! Storage seals WAL frames, manifests and index blobs with it, control seals the values of its database, runs
+//! SCRAM and asks [`CertificateFacts`] whether a certificate and a key belong together. Nothing here reads a
+//! file, knows a tenant's policy, or keeps a key longer than its caller does.
 //!
 //! | what | construction | nonce |
 //! |---|---|---|
@@ -11,11 +11,14 @@
 //! | [`wrap_key`], [`unwrap_key`]: key hierarchy | key-check value + XAES-256-GCM | random 192-bit |
 //! | [`Key::derive`] | HKDF-SHA-256 | – |
 //! | [`scram`] | SCRAM-SHA-256, -PLUS (RFC 5802, 7677) | – |
+//! | [`ed25519`]: signatures of plugin packages | Ed25519 (RFC 8032), AWS-LC | – |
 //!
 //! Sealing always takes *what and where*: the associated data comes from [`Aad`], whose fields are prefixed
 //! with their kind and length, so that bytes moved to another tenant, file or position do not open.
 
 mod aad;
+mod certificate;
+pub mod ed25519;
 mod gcm;
 mod key;
 mod mac;
@@ -27,6 +30,7 @@ mod wrap;
 mod xaes;
 
 pub use aad::Aad;
+pub use certificate::{CertificateError, CertificateFacts};
 pub use key::Key;
 pub use mac::{constant_time_eq, hmac_sha256, sha256};
 pub use open_error::OpenError;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sepal_control::{Control, ControlOptions, DEFAULT_ENVIRONMENT, KeyCacheStats, Principal};
+use sepal_control::{Control, ControlError, ControlOptions, DEFAULT_ENVIRONMENT, KeyCacheStats, Principal};
 use sepal_crypto::Key;
 use sepal_types::{Error, Result, SqlState, TenantId};
 use tokio::{
@@ -21,9 +21,10 @@ use tokio::{
 
 use crate::{
     backend_pids::BackendPids,
+    delivery::{Delivery, objects::Objects, pipelines::sweep},
     directory_lock::DirectoryLock,
     maintain,
-    options::DatabaseOptions,
+    options::{DatabaseOptions, SecretSources},
     session::Session,
     tenant::{Caches, OpenTenant, directory},
     write_memory::WriteMemory,
@@ -39,7 +40,7 @@ const LAST_USED_PATROLS: u32 = 240;
 /// An open data directory.
 pub struct Database {
     options: DatabaseOptions,
-    control: Control,
+    control: Arc<Control>,
     caches: Caches,
     tenants: Mutex<HashMap<TenantId, Arc<OnceCell<Arc<OpenTenant>>>>>,
     pids: Arc<BackendPids>,
@@ -96,7 +97,10 @@ impl Database {
         let control = Control::open(
             &options.data_dir.join("control.db"),
             &options.root_key,
-            ControlOptions::default(),
+            ControlOptions {
+                secret_env_names: options.secret_sources.names.clone(),
+                ..ControlOptions::default()
+            },
         )?;
         let workers = Builder::new_multi_thread()
             .worker_threads(options.threads.max(1))
@@ -109,7 +113,7 @@ impl Database {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Arc::new(Self {
             caches: Caches::new(options.cache_bytes),
-            control,
+            control: Arc::new(control),
             tenants: Mutex::default(),
             pids: Arc::default(),
             write_memory: Mutex::default(),
@@ -121,9 +125,14 @@ impl Database {
         }))
     }
 
-    /// Tenants, environments, API keys.
+    /// Tenants, environments, API keys, secrets.
     pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// Where the operator lets secrets come from besides the control database.
+    pub fn secret_sources(&self) -> &SecretSources {
+        &self.options.secret_sources
     }
 
     /// When the directory was opened, in microseconds since 1970.
@@ -141,7 +150,11 @@ impl Database {
             let write_last_used = rounds.is_multiple_of(LAST_USED_PATROLS);
             let looked = tokio::task::spawn_blocking(move || {
                 database.control.poll_external_changes()?;
-                if write_last_used { database.control.flush_last_used().map(|_| ()) } else { Ok(()) }
+                if write_last_used {
+                    database.control.flush_last_used()?;
+                    database.control.flush_secret_uses()?;
+                }
+                Ok::<_, ControlError>(())
             });
             match looked.await {
                 Ok(Ok(())) => {}
@@ -201,16 +214,19 @@ impl Database {
                 let opened = tokio::task::spawn_blocking(move || {
                     let (key, end) = (owner.control.tenant_key(id)?, owner.control.log_end(id)?);
                     let lock = Arc::clone(&owner.lock);
+                    let delivery = Delivery::new(id, Arc::clone(&owner.control), &owner.options);
                     let tenant =
-                        OpenTenant::open(id, key, end, &owner.options, &owner.caches, workers, lock)?;
+                        OpenTenant::open(delivery, key, end, &owner.options, &owner.caches, workers, lock)?;
                     // Before the first write: from now on the store and its new log file must be there.
                     owner.control.note_log_end(id, tenant.store.log_end())?;
+                    settle_pipelines(&tenant);
                     Ok::<_, Error>(tenant)
                 });
                 let tenant = opened
                     .await
                     .map_err(|problem| Error::bug(format!("opening a tenant panicked: {problem}")))??;
                 tenant.maintained_by(tokio::spawn(maintain::maintain(Arc::clone(&tenant))));
+                tenant.pipelines.start(&tenant);
                 Ok::<_, Error>(tenant)
             };
             let tenant = cell.get_or_try_init(open).await.cloned()?;
@@ -222,6 +238,25 @@ impl Database {
             Ok(tenant)
         });
         opening.await.map_err(|problem| Error::bug(format!("opening a tenant panicked: {problem}")))?
+    }
+
+    /// Opens the tenants that have pipelines, so that these run. The server calls it once it is up; a tenant that does
+    /// not open is in the log, and tells its clients itself.
+    pub async fn start_pipelines(self: &Arc<Self>) {
+        let database = Arc::clone(self);
+        let listed =
+            tokio::task::spawn_blocking(move || Ok(database.control.tenants_with_pipelines()?)).await;
+        let listed: Result<Vec<TenantId>> =
+            listed.unwrap_or_else(|problem| Err(Error::bug(format!("listing tenants panicked: {problem}"))));
+        let tenants = listed.unwrap_or_else(|error| {
+            tracing::error!(%error, "no pipeline is started: the tenants that have some cannot be listed");
+            Vec::new()
+        });
+        for id in tenants {
+            if let Err(error) = self.tenant(id).await {
+                tracing::error!(tenant = %id, %error, "the pipelines of a tenant are not started");
+            }
+        }
     }
 
     fn check_open(&self) -> Result<()> {
@@ -248,6 +283,9 @@ impl Database {
             }
         }
         self.caches.forget_tenant(id);
+        if let Some(connectors) = &self.options.connectors {
+            connectors.forget_tenant(id);
+        }
         let path = directory(&self.options.data_dir, id);
         let removed = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&path) {
             Err(problem) if problem.kind() != std::io::ErrorKind::NotFound => Err(Error::new(
@@ -285,6 +323,9 @@ impl Database {
         for tenant in tenants {
             let id = tenant.id;
             let closed = Arc::clone(&tenant).close().await;
+            if let Some(connectors) = &self.options.connectors {
+                connectors.forget_tenant(id);
+            }
             // Nothing is appended any more: whatever is missing of this at the next start was lost.
             let noted = closed.and_then(|()| Ok(self.control.note_log_end(id, tenant.store.log_end())?));
             if let Err(error) = noted {
@@ -294,5 +335,20 @@ impl Database {
         if let Err(error) = self.control.flush_last_used() {
             tracing::warn!(%error, "the keys' last use was not written");
         }
+        if let Err(error) = self.control.flush_secret_uses() {
+            tracing::warn!(%error, "the secrets' last uses were not written");
+        }
+    }
+}
+
+/// What a crash may have left undone after a change of pipelines. The tenant opens without it, too.
+fn settle_pipelines(tenant: &OpenTenant) {
+    let settled = sweep(&tenant.store).and_then(|()| {
+        tenant
+            .delivery
+            .note_pipelines(|| Ok(Objects::of(&tenant.store.snapshot())?.pipelines().next().is_some()))
+    });
+    if let Err(error) = settled {
+        tracing::error!(tenant = %tenant.id, %error, "what dropped pipelines left was not removed");
     }
 }

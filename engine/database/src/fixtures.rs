@@ -62,9 +62,14 @@ impl Fixture {
 
     /// Opens what a kill at this moment leaves.
     pub fn crash(&self) -> Self {
+        self.crash_with(|_| {})
+    }
+
+    /// The same with options of its own.
+    pub fn crash_with(&self, adjust: impl FnOnce(&mut DatabaseOptions)) -> Self {
         let image = tempfile::tempdir().unwrap();
         copy(self.directory.path(), image.path());
-        Self::open(image, self.root.clone())
+        Self::open_with(image, self.root.clone(), adjust)
     }
 
     pub fn tenant_id(&self) -> TenantId {

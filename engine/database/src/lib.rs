@@ -21,11 +21,13 @@ mod backend_pids;
 mod builds;
 pub mod connector;
 mod database;
+mod delivery;
 mod directory_lock;
 #[cfg(test)]
 mod fixtures;
 mod maintain;
 mod options;
+mod pipeline;
 pub mod sealing;
 mod session;
 mod tenant;
@@ -34,17 +36,24 @@ mod tests;
 mod write_memory;
 
 pub use database::{Database, DatabaseMetrics, PLANNING_STACK};
-pub use options::DatabaseOptions;
+pub use options::{DatabaseOptions, SecretSources};
 pub use session::{
     CancelToken, CopyIn, CopyOut, Notice, Outcome, Prepared, RowStream, Session, TransactionStatus,
 };
 
 pub use sepal_control::{
-    ApiKey, Control, ControlError, Environment, EnvironmentName, KeyCacheStats, Principal, RootKeyError,
-    Scopes, Tenant, TenantName, Token, root_key,
+    ApiKey, Certificate, Control, ControlError, EnvNames, Environment, EnvironmentName, Grantable,
+    KeyCacheStats, MAX_SECRET_BYTES, NewCertificate, NewSecret, OPERATOR, PUBLIC, Principal, RootKeyError,
+    Scope, Scopes, Secret, SecretChange, SecretName, SecretOrigin, SecretUse, Tenant, TenantName, Token,
+    is_sensitive_name, root_key,
 };
-pub use sepal_crypto::{Key, scram};
-pub use sepal_query::{CopyFormat, CopyHeader, CopyKind, output::OutputColumn, sql::Statement, values};
+pub use sepal_crypto::{Key, ed25519, scram};
+pub use sepal_query::{
+    CopyFormat, CopyHeader, CopyKind,
+    output::OutputColumn,
+    sql::{Statement, delivery::redact},
+    values,
+};
 pub use sepal_storage::arrow_type;
 pub use sepal_types::{
     Error, ErrorKind, Metric, Result, SqlState, SqlType, TenantId, check_finite, format_float4,

@@ -1,8 +1,11 @@
 //! What a database is opened with.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
+use sepal_control::EnvNames;
 use sepal_crypto::Key;
+
+use crate::connector::Connectors;
 
 /// Everything has a default but where and with which key.
 pub struct DatabaseOptions {
@@ -18,6 +21,26 @@ pub struct DatabaseOptions {
     pub wal_segment_bytes: u64,
     /// Threads for index builds and for one query's scans.
     pub threads: usize,
+    /// Log bytes that a tenant's pipelines may keep from being trimmed; one that falls further behind stops.
+    pub log_retention_bytes: u64,
+    /// What runs plugins and reaches destinations. `None`: statements about plugins and sinks answer 0A000.
+    pub connectors: Option<Arc<dyn Connectors>>,
+    pub secret_sources: SecretSources,
+    /// An environment without trust keys takes plugins that nobody signed: for development.
+    pub allow_unsigned_plugins: bool,
+    /// Plugins that ask for it may see the values of the secrets they are given.
+    pub allow_reveal: bool,
+}
+
+/// Where secrets may come from besides the control database, and what they are called as environment variables. The
+/// operator decides: a tenant that could name a variable or a file of the server could read it.
+#[derive(Clone, Debug, Default)]
+pub struct SecretSources {
+    /// Variables of the server's environment that begin with this may be named; `None`: none may.
+    pub env_prefix: Option<String>,
+    /// Files below this directory may be named; `None`: none may.
+    pub file_root: Option<PathBuf>,
+    pub names: EnvNames,
 }
 
 impl DatabaseOptions {
@@ -30,6 +53,11 @@ impl DatabaseOptions {
             write_memory_bytes: 1 << 30,
             wal_segment_bytes: 64 << 20,
             threads: std::thread::available_parallelism().map_or(2, usize::from),
+            log_retention_bytes: 1 << 30,
+            connectors: None,
+            secret_sources: SecretSources::default(),
+            allow_unsigned_plugins: false,
+            allow_reveal: false,
         }
     }
 }

@@ -2,4 +2,5 @@
 //!
 //! The ciphers are `sepal-crypto`'s; nothing here holds a key.
 
+pub use sepal_crypto::ed25519::{SigningKey, VerifyingKey};
 pub use sepal_crypto::{Aad, Key, hmac_sha256, open, random_bytes, seal, sha256};

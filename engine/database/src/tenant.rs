@@ -16,11 +16,18 @@ use sepal_query::{
     vector::{IndexCache, IndexMemory},
 };
 use sepal_storage::{ColumnCache, Op, StoreOptions, TenantStore};
-use sepal_types::{Error, LogEnd, Result, SqlState, TableId, TenantId};
-use tokio::{runtime::Handle, sync::Notify, task::JoinHandle};
+use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TableId, TenantId};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::{builds::BuildBoard, directory_lock::DirectoryLock, options::DatabaseOptions};
+use crate::{
+    builds::BuildBoard, delivery::Delivery, directory_lock::DirectoryLock, options::DatabaseOptions,
+    pipeline::Pipelines,
+};
 
 /// Shared by the tenant's sessions and its maintenance. Bound to one tenant for life.
 pub struct OpenTenant {
@@ -35,6 +42,15 @@ pub struct OpenTenant {
     pub work: Notify,
     /// Wakes the maintenance: a segment may lack an index that its table has.
     pub missing: Notify,
+    /// What sessions have committed last: wakes pipelines.
+    pub changes: watch::Sender<Lsn>,
+    /// Wakes whoever runs the pipelines: definitions of sinks or pipelines were committed, or dead letters are to be
+    /// sent again.
+    pub pipelines_changed: Notify,
+    /// What statements and pipelines need of the process.
+    pub delivery: Arc<Delivery>,
+    /// What carries its changes to sinks.
+    pub pipelines: Pipelines,
     /// The tenant was dropped or the server stops: maintenance ends, no new statement begins.
     closed: AtomicBool,
     /// The same, to be waited for.
@@ -78,7 +94,7 @@ impl OpenTenant {
     /// `log_end`: what control remembers of the store, `None` if it was never made. Errors: XX001 for damage, and for
     /// a store that was made and is not there, or whose log does not reach as far any more.
     pub fn open(
-        id: TenantId,
+        delivery: Arc<Delivery>,
         key: Key,
         log_end: Option<LogEnd>,
         options: &DatabaseOptions,
@@ -86,9 +102,11 @@ impl OpenTenant {
         workers: Handle,
         lock: Arc<DirectoryLock>,
     ) -> Result<Arc<Self>> {
+        let id = delivery.tenant;
         let directory = directory(&options.data_dir, id);
         let store_options = StoreOptions {
             wal_segment_bytes: options.wal_segment_bytes,
+            log_retention_bytes: options.log_retention_bytes,
             log_end,
             ..StoreOptions::new(Arc::clone(&caches.columns))
         };
@@ -101,15 +119,20 @@ impl OpenTenant {
             TenantStore::create(&directory, id, key, store_options)?
         };
         drop_unfinished_indexes(id, &store)?;
+        let (changes, _) = watch::channel(store.snapshot().lsn());
         Ok(Arc::new(Self {
             id,
             store,
+            changes,
+            pipelines_changed: Notify::new(),
+            delivery,
             engine: Engine::new(options.query_memory_bytes, options.threads, workers)?,
             indexes: Arc::new(IndexCache::new(id, Arc::clone(&caches.indexes))),
             builds: Arc::default(),
             definitions: AtomicU64::new(0),
             work: Notify::new(),
             missing: Notify::new(),
+            pipelines: Pipelines::new(options.log_retention_bytes),
             closed: AtomicBool::new(false),
             end: CancellationToken::new(),
             maintenance: Mutex::default(),
@@ -143,6 +166,8 @@ impl OpenTenant {
     /// Errors: the log could not be synced, or had failed before.
     pub async fn close(self: Arc<Self>) -> Result<()> {
         self.begin_close();
+        // What sinks have taken meanwhile is still noted.
+        self.pipelines.finish().await;
         let tenant = Arc::clone(&self);
         let closed = tokio::task::spawn_blocking(move || tenant.store.close());
         let closed =
@@ -162,11 +187,17 @@ impl OpenTenant {
         Arc::clone(self.table_locks.lock().entry(table).or_default())
     }
 
-    /// Notes what a commit changed.
-    pub fn committed(&self, changed_definitions: bool) {
+    /// Notes what a commit changed. `lsn`: the last one that the head holds.
+    pub fn committed(&self, changed_definitions: bool, lsn: Lsn) {
         if changed_definitions {
             self.definitions.fetch_add(1, Ordering::Release);
         }
+        // Two that commit at once may come here in either order: the later one counts.
+        self.changes.send_if_modified(|last| {
+            let later = lsn > *last;
+            *last = lsn.max(*last);
+            later
+        });
         if self.store.wants_checkpoint() {
             self.work.notify_one();
         }

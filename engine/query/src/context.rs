@@ -34,6 +34,15 @@ pub trait SettingSink: Debug + Send + Sync {
     fn sleep(&self, duration: Duration);
 }
 
+/// What a function may ask of the session's pipelines.
+pub trait DeliveryControl: Debug + Send + Sync {
+    /// Has dead letters of a pipeline tried again: those since an instant in microseconds since 1970-01-01 UTC, or
+    /// all. How many those are. The session's scopes are the implementor's to check.
+    ///
+    /// Errors: 42704 for an unknown pipeline, 42501.
+    fn replay(&self, pipeline: &str, since_us: Option<i64>) -> Result<i64>;
+}
+
 /// The settings that steer vector search, as the statement found them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SearchSettings {

@@ -19,6 +19,7 @@
 //! NOT NULL and gives operations. [`ddl::plan_ddl`] does the same for definitions.
 
 pub mod catalog;
+pub mod change;
 mod context;
 mod copy_format;
 pub mod ddl;
@@ -34,7 +35,9 @@ mod table;
 pub mod values;
 pub mod vector;
 
-pub use context::{SearchSettings, SequenceSource, SettingSink, SnapshotSlot, StatementContext};
+pub use context::{
+    DeliveryControl, SearchSettings, SequenceSource, SettingSink, SnapshotSlot, StatementContext,
+};
 pub use copy_format::{CopyFormat, CopyHeader, CopyKind};
 pub use error::{arrow as arrow_error, translate as datafusion_error};
 pub use functions::distance_call;

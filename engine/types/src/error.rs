@@ -73,6 +73,7 @@ sqlstates! {
     DuplicateObject "42710" Invalid,
     DuplicatePreparedStatement "42P05" Invalid,
     DuplicateTable "42P07" Invalid,
+    ExternalRoutineException "38000" Conflict,
     FeatureNotSupported "0A000" Unsupported,
     GeneratedAlways "428C9" Invalid,
     GroupingError "42803" Invalid,
@@ -124,6 +125,7 @@ sqlstates! {
     UndefinedTable "42P01" Invalid,
     UniqueViolation "23505" Conflict,
     UntranslatableCharacter "22P05" Invalid,
+    Warning "01000" Invalid,
     WrongObjectType "42809" Invalid,
 }
 

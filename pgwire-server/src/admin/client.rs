@@ -64,7 +64,9 @@ impl std::error::Error for AskError {}
 pub fn ask(data: &Path, request: &Request) -> Result<Answer, AskError> {
     let mut stream = connect(data)?;
     let broken = |error: io::Error| AskError::Broken(format!("the server went away: {error}"));
-    let mut line = serde_json::to_vec(request).map_err(|error| AskError::Broken(error.to_string()))?;
+    // A secret's value may be in it.
+    let line = serde_json::to_vec(request).map_err(|error| AskError::Broken(error.to_string()))?;
+    let mut line = Zeroizing::new(line);
     line.push(b'\n');
     stream.set_read_timeout(Some(PATIENCE)).map_err(broken)?;
     stream.write_all(&line).map_err(broken)?;

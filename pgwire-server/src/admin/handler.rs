@@ -7,7 +7,10 @@ use std::sync::Arc;
 use sepal_database::{ApiKey, Database, EnvironmentName, Error, Result, Scopes, SqlState, TenantName};
 use zeroize::Zeroizing;
 
-use super::{Answer, Key, NewKey, Request, Status, Tenant};
+use super::{
+    Answer, Key, NewKey, Request, Status, Tenant,
+    secrets::{self, Answered},
+};
 
 /// Does what was asked; the error is worded for the person who asked.
 pub async fn handle(request: Request, database: &Arc<Database>, status: &Status) -> Result<Answer> {
@@ -58,6 +61,15 @@ fn blocking(request: Request, database: &Database, status: Status) -> Result<Ans
         Request::KeyRevoke { key } => {
             control.revoke_key(&key)?;
             Answer::Done
+        }
+        Request::Secret { tenant, environment, action } => {
+            let owner = tenant_named(database, &tenant)?;
+            match secrets::answer(database, owner.id, &environment, action)? {
+                Answered::Secret(facts) => Answer::Secret(facts),
+                Answered::Secrets(facts) => Answer::Secrets(facts),
+                Answered::Lint(found) => Answer::SecretLint(found),
+                Answered::Done => Answer::Done,
+            }
         }
     })
 }

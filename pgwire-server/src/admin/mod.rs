@@ -7,16 +7,21 @@
 //! ```
 //!
 //! A connection may ask any number of times, one after the other. [`server`] answers on the server's side,
-//! [`client`] asks for the command line. Tokens cross this socket once, when they are made.
+//! [`client`] asks for the command line. Tokens cross this socket once, when they are made; secrets cross it towards
+//! the server only.
 
 pub mod client;
 mod handler;
+mod secrets;
 pub mod server;
 mod socket;
 
 use std::path::PathBuf;
 
-pub use self::handler::handle;
+pub use self::{
+    handler::handle,
+    secrets::{Collision, Expiring, SecretAction, SecretBytes, SecretFacts, SecretLint, SecretSource},
+};
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -53,6 +58,11 @@ pub enum Request {
     KeyRevoke {
         key: String,
     },
+    Secret {
+        tenant: String,
+        environment: String,
+        action: SecretAction,
+    },
 }
 
 /// An answer; which one follows from the request.
@@ -64,6 +74,9 @@ pub enum Answer {
     Tenants(Vec<Tenant>),
     Key(NewKey),
     Keys(Vec<Key>),
+    Secret(SecretFacts),
+    Secrets(Vec<SecretFacts>),
+    SecretLint(SecretLint),
     /// Done; nothing to tell.
     Done,
 }

@@ -16,7 +16,7 @@ use tokio::{
     net::{UnixListener, UnixStream},
 };
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{MAX_LINE_BYTES, Refusal, Reply, Request, Status, handler, socket};
 
@@ -75,9 +75,10 @@ impl Drop for AdminSocket {
 async fn converse(stream: UnixStream, database: Arc<Database>, status: Arc<Status>) {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
-    let mut line = Vec::new();
+    // A secret's value may be in it.
+    let mut line = Zeroizing::new(Vec::<u8>::new());
     loop {
-        line.clear();
+        line.zeroize();
         let limit = MAX_LINE_BYTES as u64;
         let reply = match (&mut read).take(limit).read_until(b'\n', &mut line).await {
             Ok(0) | Err(_) => return,

@@ -67,3 +67,30 @@ async fn the_socket_is_private_replaces_a_leftover_and_goes_with_the_server() {
     drop(bound);
     assert!(!path.exists());
 }
+
+#[test]
+fn a_secrets_value_crosses_the_socket_and_no_log() {
+    let request = Request::Secret {
+        tenant: "acme".into(),
+        environment: "prod".into(),
+        action: SecretAction::Set {
+            name: "DB_PASSWORD".into(),
+            source: SecretSource::Value(SecretBytes(Zeroizing::new(b"hunter2\xff".to_vec()))),
+            allowed_hosts: None,
+        },
+    };
+    assert!(!format!("{request:?}").contains("hunter2"));
+    let sent = serde_json::to_string(&request).unwrap();
+    assert_eq!(
+        sent,
+        concat!(
+            r#"{"command":"secret","tenant":"acme","environment":"prod","action":{"set":"#,
+            r#"{"name":"DB_PASSWORD","source":{"value":"aHVudGVyMv8="},"allowed_hosts":null}}}"#
+        )
+    );
+    assert_eq!(serde_json::from_str::<Request>(&sent).unwrap(), request);
+    let wrong = serde_json::from_str::<Request>(&sent.replace("aHVudGVyMv8=", "hunter2!")).unwrap_err();
+    assert!(!wrong.to_string().contains("hunter2"), "{wrong}");
+    let list = r#"{"command":"secret","tenant":"a","environment":"e","action":"list"}"#;
+    assert!(serde_json::from_str::<Request>(list).is_ok());
+}

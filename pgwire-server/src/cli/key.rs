@@ -194,7 +194,7 @@ pub fn now() -> i64 {
 }
 
 /// Whole days, hours or minutes, for people.
-fn duration(seconds: i64) -> String {
+pub fn duration(seconds: i64) -> String {
     let (count, unit) = match seconds {
         172_800.. => ((seconds + 43_200) / 86_400, "days"),
         7_200.. => ((seconds + 1_800) / 3_600, "hours"),

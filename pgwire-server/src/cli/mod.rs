@@ -16,6 +16,7 @@ mod logging;
 mod output;
 pub mod process;
 mod psql;
+mod secret;
 mod serve;
 mod tenant;
 mod version;
@@ -58,6 +59,9 @@ enum Command {
     /// Make, list and revoke API keys of a running server
     #[command(subcommand)]
     Key(key::Key),
+    /// Set, list, remove, grant and check secrets of a running server
+    #[command(subcommand)]
+    Secret(secret::Secret),
     /// Print every setting, its value and where the value comes from
     Config(config::Config),
     /// Print the version
@@ -73,6 +77,7 @@ pub fn run() -> ExitCode {
         Command::Demo(command) => command.run(),
         Command::Tenant(command) => command.run(),
         Command::Key(command) => command.run(),
+        Command::Secret(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Version(command) => command.run(),
     };

@@ -10,7 +10,17 @@ use super::failure::Failure;
 /// Prints data. A reader that went away (`sepal … | head`) ends the process quietly, as other tools do.
 pub fn data(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+    written(writeln!(out, "{text}").and_then(|()| out.flush()))
+}
+
+/// Prints a text as it is, without another line's end.
+pub fn text(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+fn written(done: io::Result<()>) -> Result<(), Failure> {
+    match done {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         done => Ok(done?),
     }

@@ -24,14 +24,31 @@ fn documented_lines_parse() {
         "sepal key create --tenant acme --environment staging --scope read --label app --expires 90d",
         "sepal key list --tenant acme",
         "sepal key revoke abcdef012345",
+        "sepal secret set DB_PASSWORD --tenant acme --env prod --allow-host db.example.com --allow-host *.example.org",
+        "sepal secret set DB_PASSWORD --tenant acme --from-env APP_SECRET_DB",
+        "sepal secret set DB_PASSWORD --tenant acme --from-file db/password --json",
+        "sepal secret list --tenant acme --data d",
+        "sepal secret rm DB_PASSWORD --tenant acme",
+        "sepal secret grant DB_PASSWORD --tenant acme --to abcdef01234A",
+        "sepal secret grant my-cert --certificate --tenant acme --to public --revoke",
+        "sepal secret lint --tenant acme --env prod",
+        "sepal secret render --tenant acme --env prod",
+        "sepal serve --secret-names vf --secret-env-source APP_SECRET_ --secret-file-root /run/secrets",
         "sepal config --data d",
         "sepal version",
     ] {
         assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
     }
-    for line in
-        ["sepal key create", "sepal serve --pg-listen nowhere", "sepal key create --tenant a --expires 1w"]
-    {
+    for line in [
+        "sepal key create",
+        "sepal serve --pg-listen nowhere",
+        "sepal key create --tenant a --expires 1w",
+        // A value is no argument.
+        "sepal secret set DB_PASSWORD hunter2 --tenant a",
+        "sepal secret set DB_PASSWORD --tenant a --from-env A --from-file b",
+        "sepal secret list",
+        "sepal serve --secret-names other",
+    ] {
         assert_eq!(Cli::try_parse_from(line.split(' ')).err().unwrap().exit_code(), 2, "{line}");
     }
 }

@@ -18,6 +18,7 @@ use figment::{
     providers::{Env, Format, Toml},
     value::{Dict, Map, Value},
 };
+use sepal_database::{EnvNames, SecretSources};
 use serde::{Deserialize, Serialize};
 
 use crate::certificates::CertificateFiles;
@@ -55,10 +56,45 @@ pub struct Config {
     pub tenant_write_mib: u64,
     /// How long a shutdown waits for running statements, in seconds.
     pub shutdown_seconds: u64,
+    /// What secrets are called as environment variables, and what happens when two are called the same.
+    pub secret_names: SecretNames,
+    /// Secrets may name variables of the server's environment that begin with this; `None`: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_env_source: Option<String>,
+    /// Secrets may name files below this directory; `None`: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file_root: Option<PathBuf>,
+    /// Networks that plugins and sinks may reach although they are not public, as `10.0.0.0/8, ::1/128`.
+    pub private_networks: String,
+    /// PEM authorities that plugins' and sinks' TLS trusts beside the public ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugin_ca_file: Option<PathBuf>,
+    /// Where plugins of tenants run.
+    pub plugin_isolation: PluginIsolation,
+    /// An environment without trust keys takes plugins that nobody signed.
+    pub allow_unsigned_plugins: bool,
+    /// Plugins that ask for it may see the values of the secrets they are given.
+    pub allow_reveal: bool,
+    /// Log that one tenant's pipelines may keep from being trimmed, in MiB.
+    pub pipeline_retention_mib: u64,
+    /// The sink `file` writes below this directory; `None`: there is no such sink.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sink_file_root: Option<PathBuf>,
     /// Which events are logged, as `RUST_LOG` writes it; `None`: `RUST_LOG`, else `info`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
     pub log_format: LogFormat,
+}
+
+/// What stands between a plugin and the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PluginIsolation {
+    /// A worker process for each tenant, without keys, secrets or network.
+    #[default]
+    Process,
+    /// WASM's own sandbox, in the server's process: for development.
+    None,
 }
 
 /// How log lines look.
@@ -70,6 +106,26 @@ pub enum LogFormat {
     Auto,
     Text,
     Json,
+}
+
+/// A rule for names of environment variables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretNames {
+    /// `SEPAL_SECRET_`; a secret that would be the variable of another is refused.
+    #[default]
+    Sepal,
+    /// `VF_SECRET_`, as VectorFlow has it; two secrets may be one variable, with a warning.
+    Vf,
+}
+
+impl SecretNames {
+    pub fn rule(self) -> EnvNames {
+        match self {
+            Self::Sepal => EnvNames::SEPAL,
+            Self::Vf => EnvNames::VF,
+        }
+    }
 }
 
 impl Default for Config {
@@ -88,6 +144,16 @@ impl Default for Config {
             cache_mib: 1024,
             tenant_write_mib: 4096,
             shutdown_seconds: 10,
+            secret_names: SecretNames::Sepal,
+            secret_env_source: None,
+            secret_file_root: None,
+            private_networks: String::new(),
+            plugin_ca_file: None,
+            plugin_isolation: PluginIsolation::Process,
+            allow_unsigned_plugins: false,
+            allow_reveal: false,
+            pipeline_retention_mib: 1024,
+            sink_file_root: None,
             log: None,
             log_format: LogFormat::Auto,
         }
@@ -131,10 +197,44 @@ impl Config {
                 "max_connections and max_connections_per_tenant must be at least 1".into(),
             ));
         }
+        if self.pipeline_retention_mib == 0 {
+            return Err(ConfigError(
+                "pipeline_retention_mib must be at least 1: no pipeline could follow its table".into(),
+            ));
+        }
+        sepal_plugins::egress::parse_networks(&self.private_networks)
+            .map_err(|why| ConfigError(format!("private_networks: {why}")))?;
         if self.tenant_write_mib == 0 {
             return Err(ConfigError("tenant_write_mib must be at least 1: nothing could be written".into()));
         }
+        self.check_secret_sources()
+    }
+
+    fn check_secret_sources(&self) -> Result<(), ConfigError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if let Some(prefix) = &self.secret_env_source
+            && (prefix.is_empty() || !prefix.chars().all(plain))
+        {
+            return Err(ConfigError(format!(
+                "secret_env_source is \"{prefix}\", but must be the beginning of variables' names, such as \
+                 APP_SECRET_: an empty one would open the whole environment"
+            )));
+        }
+        if let Some(root) = &self.secret_file_root
+            && root.as_os_str().is_empty()
+        {
+            return Err(ConfigError("secret_file_root is empty: name a directory, or leave it out".into()));
+        }
         Ok(())
+    }
+
+    /// Where secrets may come from, for the database.
+    pub fn secret_sources(&self) -> SecretSources {
+        SecretSources {
+            env_prefix: self.secret_env_source.clone(),
+            file_root: self.secret_file_root.clone(),
+            names: self.secret_names.rule(),
+        }
     }
 }
 
@@ -189,7 +289,16 @@ pub fn load(defaults: &Config, flags: &impl Serialize, file: Option<&Path>) -> R
 }
 
 /// Names without a default value, so that `defaults` does not list them.
-const OPTIONAL: [&str; 4] = ["root_key_file", "tls_cert", "tls_key", "log"];
+const OPTIONAL: [&str; 8] = [
+    "root_key_file",
+    "tls_cert",
+    "tls_key",
+    "secret_env_source",
+    "secret_file_root",
+    "plugin_ca_file",
+    "sink_file_root",
+    "log",
+];
 
 impl Sourced {
     /// The effective values as TOML, each with its source as a comment. Reading it back gives the same
@@ -227,6 +336,10 @@ fn meaning_of_unset(name: &str) -> &'static str {
         "root_key_file" => " (root.key in the data directory)",
         "tls_cert" => " (tls/server.crt in the data directory)",
         "tls_key" => " (tls/server.key in the data directory)",
+        "secret_env_source" => " (no variable may be named)",
+        "secret_file_root" => " (no file may be named)",
+        "plugin_ca_file" => " (public authorities only)",
+        "sink_file_root" => " (no sink writes files)",
         "log" => " (RUST_LOG, else info)",
         _ => "",
     }

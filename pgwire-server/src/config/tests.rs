@@ -47,6 +47,20 @@ fn what_is_printed_reads_back_the_same() {
 }
 
 #[test]
+fn names_of_secrets_and_their_sources_are_settings() {
+    let none = Config::default().secret_sources();
+    assert_eq!((none.env_prefix, none.file_root, none.names), (None, None, EnvNames::SEPAL));
+    let (_dir, flags) = in_dir(
+        "secret_names = \"vf\"\nsecret_env_source = \"APP_SECRET_\"\nsecret_file_root = \"/run/secrets\"\n",
+    );
+    let read = load(&Config::default(), &flags, None).unwrap();
+    let sources = read.config.secret_sources();
+    assert_eq!(sources.env_prefix.as_deref(), Some("APP_SECRET_"));
+    assert_eq!(sources.file_root.as_deref(), Some(Path::new("/run/secrets")));
+    assert_eq!(sources.names.of("a-b"), "VF_SECRET_A_B");
+}
+
+#[test]
 fn mistakes_are_named() {
     for (toml, expected) in [
         ("pg_listne = \"127.0.0.1:1\"", "pg_listne"),
@@ -54,6 +68,10 @@ fn mistakes_are_named() {
         ("max_connections = \"many\"", "max_connections"),
         ("max_connections = 0", "at least 1"),
         ("tenant_write_mib = 0", "at least 1"),
+        ("secret_names = \"other\"", "secret_names"),
+        ("secret_env_source = \"\"", "whole environment"),
+        ("secret_env_source = \"A B\"", "secret_env_source"),
+        ("secret_file_root = \"\"", "name a directory"),
         ("tls_cert = \"x\"", "belong together"),
         ("pg_listen = \"0.0.0.0:1\"\ninsecure_plaintext = true", "loopback"),
         ("pg_listen = ", "sepal.toml"),

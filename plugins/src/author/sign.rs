@@ -49,7 +49,7 @@ pub fn sign(component: &Path, key: &Path) -> Result<PathBuf> {
         AuthorError::Project(format!("{}: {problem}; `sepal plugin keygen` makes one", key.display()))
     })?;
     let bytes = fs::read(component).map_err(AuthorError::at(component))?;
-    let package = package::Package::read(bytes.into())?;
+    let package = package::Package::read(&bytes)?;
     let signature = signing.sign(&package::signing_message(&package.hash));
     let path = beside(component, "sig");
     fs::write(&path, format!("{}\n", STANDARD.encode(signature))).map_err(AuthorError::at(&path))?;

@@ -21,6 +21,7 @@ use reqwest::{
     redirect,
 };
 use rustls::{ClientConfig, RootCertStore, client::Resumption, crypto::aws_lc_rs, pki_types::CertificateDer};
+use sepal_database::connector::{Fault, FaultKind};
 
 use super::{EgressError, address::AddressPolicy};
 use crate::call::{HttpError, HttpResponse};
@@ -61,7 +62,7 @@ impl reqwest::dns::Resolve for Judge {
     }
 }
 
-async fn judged(
+pub(super) async fn judged(
     resolver: &dyn Resolve,
     policy: &AddressPolicy,
     host: &str,
@@ -76,6 +77,15 @@ async fn judged(
         return Err(Refusal::Private { host: host.to_owned() }.into());
     }
     Ok(Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0))))
+}
+
+/// The same for a native sink.
+pub(super) fn fault(error: &(dyn Error + Send + Sync + 'static)) -> Fault {
+    let kind = match error.downcast_ref::<Refusal>() {
+        Some(Refusal::Private { .. }) => FaultKind::Misconfigured,
+        Some(Refusal::Unknown) | None => FaultKind::Transient,
+    };
+    Fault::new(kind, error.to_string()).with_code("egress.name")
 }
 
 /// Why a name was not connected to.
@@ -200,9 +210,13 @@ fn classify(error: &reqwest::Error) -> HttpError {
 }
 
 /// The causes below a reqwest error; an `io::Error` made from another error shows that one only if asked.
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    std::iter::successors(error.source(), |cause| match cause.downcast_ref::<io::Error>() {
-        Some(io) => io.get_ref().map(|inner| inner as &(dyn Error + 'static)),
-        None => cause.source(),
-    })
+fn causes<'a>(error: &'a reqwest::Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let below = |cause: &&'a (dyn Error + 'static)| -> Option<&'a (dyn Error + 'static)> {
+        let cause: &'a (dyn Error + 'static) = *cause;
+        match cause.downcast_ref::<io::Error>() {
+            Some(io) => io.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+            None => cause.source(),
+        }
+    };
+    std::iter::successors(error.source(), below)
 }

@@ -16,6 +16,7 @@ mod address;
 mod client;
 mod outside;
 mod quota;
+mod reach;
 mod request;
 mod rules;
 mod scrub;
@@ -35,7 +36,7 @@ use parking_lot::Mutex;
 use rustls::{ClientConfig, pki_types::CertificateDer};
 use sepal_database::{TenantId, connector::Secrets};
 
-pub use address::{AddressPolicy, is_public};
+pub use address::{AddressPolicy, is_public, parse_networks};
 pub use client::Resolve;
 pub use outside::PluginOutside;
 pub(crate) use outside::Rehearsed;

@@ -184,7 +184,7 @@ impl Destination {
 }
 
 impl DestinationHost {
-    fn of(host: url::Host<String>) -> Option<Self> {
+    pub(super) fn of(host: url::Host<String>) -> Option<Self> {
         match host {
             url::Host::Domain(name) => {
                 let name = name.strip_suffix('.').unwrap_or(&name).to_ascii_lowercase();

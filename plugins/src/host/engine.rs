@@ -43,7 +43,6 @@ pub(super) fn engine(allocation: Allocation) -> wasmtime::Result<Engine> {
         .strategy(Strategy::Cranelift)
         .concurrency_support(false)
         .epoch_interruption(true)
-        .wasm_backtrace(true)
         .max_wasm_stack(WASM_STACK_BYTES)
         .async_stack_size(FIBER_STACK_BYTES)
         .memory_reservation(MEMORY_RESERVATION_BYTES)

@@ -87,9 +87,9 @@ async fn code(name: &str) -> Code {
     let cell = if name == "webhook" { &WEBHOOK } else { &VAULT };
     let compiled = cell.get_or_init(|| async {
         let component = crate::bundled::component(name).expect("it is bundled");
-        let package = Package::read(component.into()).unwrap();
+        let package = Package::read(component).unwrap();
         let compiler = Arc::new(Compiler::in_this_process().unwrap());
-        compiler.code(package.hash, package.world, package.component).await.unwrap()
+        compiler.code(package.hash, package.world, component.into()).await.unwrap()
     });
     compiled.await.clone()
 }

@@ -8,7 +8,7 @@ use sepal_query::{
     dml::{rows_as, write_rows},
     output::OutputColumn,
     planner::TemporaryTables,
-    sql::{ParameterTypes, StatementKind, prepare_query},
+    sql::{ParameterTypes, Statement, StatementKind, prepare_query},
 };
 use sepal_storage::Op;
 use sepal_types::{Error, Result, SqlState, TableId, UniqueDef};
@@ -37,10 +37,11 @@ impl Session {
         }
     }
 
-    pub(super) async fn run_ddl(&mut self, ddl: Ddl) -> Result<Outcome> {
+    pub(super) async fn run_ddl(&mut self, mut ddl: Ddl, statement: &Statement) -> Result<Outcome> {
         for (table, unique) in &ddl.verify {
             self.verify_unique(*table, unique).await?;
         }
+        self.guard_captured(&mut ddl, statement).await?;
         for notice in ddl.notices {
             self.notice("NOTICE", notice);
         }

@@ -10,6 +10,7 @@ use sepal_query::{
     output::OutputColumn,
     planner::parameter_values,
 };
+use sepal_storage::Snapshot;
 use sepal_types::{Error, Result, SqlState, SqlType, TableId};
 
 use super::{
@@ -70,8 +71,9 @@ impl Session {
             PlanKind::Dml { dml, context } => self.run_dml(dml, context, &parameters).await,
             PlanKind::Ddl => {
                 let ddl = self.plan_ddl(prepared)?;
-                self.run_ddl(ddl).await
+                self.run_ddl(ddl, &prepared.statement).await
             }
+            PlanKind::Delivery => self.run_delivery(&prepared.statement, &parameters).await,
             PlanKind::CopyIn { table, columns, format } => {
                 Ok(Outcome::CopyIn(self.begin_copy_in(table, columns.clone(), format.clone())?))
             }
@@ -175,7 +177,7 @@ impl Session {
 
     /// An autocommitted UPDATE or DELETE waits for its predecessors on the table. In an explicit transaction it
     /// does not: there the first committer wins.
-    async fn lock_table(&mut self, table: TableId) -> Result<()> {
+    pub(super) async fn lock_table(&mut self, table: TableId) -> Result<()> {
         let held = |session: &Self| {
             session
                 .open
@@ -433,18 +435,19 @@ impl Session {
             return Ok(());
         }
         let definitions = changes_definitions(&ops);
+        let after = std::mem::take(&mut open.after);
         let (store, base) = (Arc::clone(&self.tenant.store), open.base);
         let committed = tokio::task::spawn_blocking(move || store.commit(&base, ops)).await;
         drop(open.locks);
         drop(open.charge);
-        let result: Result<()> = match committed {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(error.into()),
+        let result: Result<Snapshot> = match committed {
+            Ok(committed) => committed.map_err(Into::into),
             Err(problem) => Err(Error::bug(format!("a commit panicked: {problem}"))),
         };
         self.settings.lock().end(result.is_ok());
-        result?;
-        self.tenant.committed(definitions);
+        let snapshot = result?;
+        self.tenant.committed(definitions, snapshot.lsn());
+        self.follow(after, snapshot).await;
         self.build_all(open.builds).await
     }
 }

@@ -61,7 +61,7 @@ impl Session {
             .await
             .map_err(|problem| Error::bug(format!("marking an index panicked: {problem}")))
             .flatten();
-        self.tenant.committed(true);
+        self.tenant.committed(true, self.tenant.store.snapshot().lsn());
         settled
     }
 

@@ -10,6 +10,7 @@
 mod cancel;
 mod copy;
 mod define;
+mod delivery;
 mod execute;
 mod explain;
 mod index_builds;
@@ -39,6 +40,7 @@ use sepal_types::{Error, Result, SqlState, TableId};
 use crate::{
     backend_pids::BackendPid,
     database::Database,
+    delivery::{Replay, rows as delivery_rows},
     tenant::OpenTenant,
     write_memory::{Charge, WriteMemory},
 };
@@ -272,6 +274,8 @@ impl Session {
     fn catalog_context(&self, snapshot: Snapshot) -> CatalogContext {
         let stored = snapshot.clone();
         let (database, principal) = (Arc::clone(&self.database), self.principal.clone());
+        let (tenant, shown, scopes) = (Arc::clone(&self.tenant), snapshot.clone(), self.principal.scopes);
+        let environment = Arc::clone(&self.environment);
         let settings = Arc::clone(&self.settings);
         CatalogContext {
             snapshot,
@@ -282,6 +286,10 @@ impl Session {
             backend_pid: self.pid.number(),
             settings: LazyLock::new(Box::new(move || settings.lock().rows())),
             builds: self.tenant.builds.rows(),
+            delivery: LazyLock::new(Box::new(move || {
+                delivery_rows(&tenant, &shown, &environment, scopes.read)
+            })),
+            control: Replay::new(Arc::clone(&self.tenant), &self.environment, self.principal.scopes.write),
             table_bytes: Arc::new(move |id| stored_bytes(&stored, id)),
             start_time_us: self.database.started_us(),
             interrupted: {

@@ -114,8 +114,10 @@ impl Session {
             let columns = utility.columns().map(Into::into);
             return Ok(Planned { kind: PlanKind::Utility(utility), parameters: Vec::new(), columns });
         }
-        let StatementKind::Sql(ast) = &statement.kind else {
-            return Ok(Planned::plain(PlanKind::Ddl));
+        let ast = match &statement.kind {
+            StatementKind::Sql(ast) => ast,
+            StatementKind::Delivery(delivery) => return self.plan_delivery(delivery, declared),
+            _ => return Ok(Planned::plain(PlanKind::Ddl)),
         };
         if let Some(create) = CreateAs::recognise(ast)? {
             let planned = self.plan_query(&ast::Statement::Query(create.query.clone()), declared)?;
@@ -296,7 +298,7 @@ pub(super) fn read_only_key() -> Error {
         .with_hint("Use a key with the write scope: sepal key create --scope read-write.")
 }
 
-fn write_only_key() -> Error {
+pub(super) fn write_only_key() -> Error {
     Error::new(SqlState::InsufficientPrivilege, "permission denied: this API key may only write")
         .with_hint("Use a key with the read scope: sepal key create --scope read-write.")
 }
@@ -329,7 +331,7 @@ fn reads_catalogs(statement: &ast::Statement) -> bool {
 /// Functions whose answer belongs to the session as it is when the statement runs, not when it is planned.
 fn calls_session_functions(sql: &str) -> bool {
     let lower = sql.to_ascii_lowercase();
-    ["current_setting", "pg_", "to_reg", "format_type", "obj_description", "version("]
+    ["current_setting", "pg_", "to_reg", "format_type", "obj_description", "sepal_", "version("]
         .iter()
         .any(|name| lower.contains(name))
 }

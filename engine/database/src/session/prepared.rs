@@ -52,6 +52,8 @@ pub(super) enum PlanKind {
         source: Box<PlanKind>,
     },
     Ddl,
+    /// A statement about secrets, plugins, sinks or pipelines.
+    Delivery,
     Dml {
         dml: Dml,
         context: StatementContext,

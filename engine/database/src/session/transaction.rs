@@ -10,7 +10,7 @@ use sepal_storage::{Op, Snapshot};
 use sepal_types::{ColumnId, Error, Result, SqlState, TableId};
 use tokio::sync::OwnedMutexGuard;
 
-use super::{index_builds::Build, sequences::OwnSequences};
+use super::{delivery::AfterCommit, index_builds::Build, sequences::OwnSequences};
 use crate::write_memory::{Charge, op_bytes};
 
 /// What ReadyForQuery tells.
@@ -44,6 +44,8 @@ pub struct Open {
     pub charge: Charge,
     /// Vector indexes to build after the commit.
     pub builds: Vec<Build>,
+    /// What follows its definitions of sinks and pipelines.
+    pub after: AfterCommit,
     /// Sequences that it restarted, as far as it has counted: nobody else sees that before the commit.
     sequences: OwnSequences,
     pub repeatable: bool,
@@ -65,6 +67,7 @@ impl Open {
             ops: Vec::new(),
             charge,
             builds: Vec::new(),
+            after: AfterCommit::default(),
             sequences,
             repeatable: false,
             read_only: false,

@@ -13,6 +13,7 @@
 //! and only the session's own environment can be seen. Nothing here writes.
 
 mod definitions;
+pub mod delivery;
 mod evaluator;
 mod functions;
 mod names;
@@ -35,6 +36,9 @@ use datafusion::sql::sqlparser::ast::Statement;
 use sepal_storage::Snapshot;
 use sepal_types::{Error, Result, TableId};
 
+use self::delivery::DeliveryRows;
+use crate::context::DeliveryControl;
+
 pub use evaluator::{CatalogQuery, prepare};
 pub use rewrite::rewrite;
 
@@ -52,6 +56,10 @@ pub struct CatalogContext {
     pub settings: Lazily<Vec<SettingRow>>,
     /// `CREATE INDEX` statements that are running, as `pg_stat_progress_create_index` shows them.
     pub builds: Vec<BuildProgress>,
+    /// What the views of secrets, sinks and pipelines show.
+    pub delivery: Lazily<DeliveryRows>,
+    /// What `sepal_dlq_replay` asks.
+    pub control: Arc<dyn DeliveryControl>,
     /// Bytes of a table without its indexes, or of an index; 0 for an unknown id.
     pub table_bytes: Arc<dyn Fn(TableId) -> u64 + Send + Sync>,
     /// When the server started, in microseconds since 1970-01-01 UTC.

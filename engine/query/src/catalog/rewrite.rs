@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::ast::{
 use sepal_types::{Result, SqlType};
 
 use super::CatalogContext;
-use super::functions::function;
+use super::functions::{function, in_order};
 use super::shape::{INFORMATION_SCHEMA, PG_CATALOG, shape, shapes};
 
 /// Rewrites the statement in place. See the head of this file.
@@ -210,13 +210,18 @@ fn text(text: &str) -> Expr {
     Expr::Value(ValueWithSpan::from(Value::SingleQuotedString(text.to_owned())))
 }
 
-/// `pg_catalog.lower(x)` is `lower(x)`; `current_user` and its kin get parentheses.
+/// `pg_catalog.lower(x)` is `lower(x)`; `current_user` and its kin get parentheses; named arguments go by place.
 fn strip_function(call: &mut Function) {
     let names = parts(&call.name);
     if let [schema, name] = names.as_slice()
         && (schema == PG_CATALOG || schema == INFORMATION_SCHEMA)
     {
         call.name = ObjectName::from(vec![Ident::new(name)]);
+    }
+    if let FunctionArguments::List(list) = &mut call.args
+        && let Some(ordered) = names.last().and_then(|name| in_order(name, &list.args))
+    {
+        list.args = ordered;
     }
     let keyword = matches!(call.args, FunctionArguments::None);
     if keyword && names.last().is_some_and(|name| function(name).is_some()) {

@@ -19,6 +19,9 @@ pub(crate) const PG_CATALOG: &str = "pg_catalog";
 /// The schema of the SQL standard's views.
 pub(crate) const INFORMATION_SCHEMA: &str = "information_schema";
 
+/// What `sepal_sink_errors(…)` shows a part of.
+pub(crate) const DEAD_LETTERS: &str = "sepal_dead_letters";
+
 /// A catalog relation as its file declares it.
 pub(crate) struct Relation {
     pub schema: &'static str,

@@ -16,6 +16,7 @@ use sepal_types::{
     TenantId, UniqueDef, VectorIndexOptions,
 };
 
+use super::delivery::{DeadLetterRow, SecretRow};
 use super::relations::{ALL, procedures};
 use super::value::{Value, column, parse_list};
 use super::*;
@@ -144,10 +145,44 @@ fn context() -> Arc<CatalogContext> {
             tuples_total: 800,
             tuples_done: 100,
         }],
+        delivery: LazyLock::new(Box::new(delivery)),
+        control: Arc::new(Replays),
         table_bytes: Arc::new(|id| u64::from(id.0) * 1_000),
         start_time_us: 1_700_000_000_250_000,
         interrupted: Arc::new(|| false),
     })
+}
+
+fn delivery() -> DeliveryRows {
+    let letter = |id, pipeline: &str| DeadLetterRow {
+        id,
+        pipeline: pipeline.into(),
+        at: Some(1_700_000_000_000_000 + id),
+        code: "rejected".into(),
+        ..DeadLetterRow::default()
+    };
+    let letters = vec![letter(1, "orders"), letter(2, "notes"), letter(3, "orders")];
+    DeliveryRows {
+        secrets: vec![SecretRow {
+            name: "hook".into(),
+            version: 3,
+            allowed_hosts: Some(vec!["a.example.com".into(), "*.b.com".into()]),
+            ..SecretRow::default()
+        }],
+        dead_letters: LazyLock::new(Box::new(move || letters)),
+        ..DeliveryRows::default()
+    }
+}
+
+/// Says what it was asked: 7 for all, else the instant.
+#[derive(Debug)]
+struct Replays;
+
+impl DeliveryControl for Replays {
+    fn replay(&self, pipeline: &str, since_us: Option<i64>) -> Result<i64> {
+        assert_eq!(pipeline, "orders");
+        Ok(since_us.unwrap_or(7))
+    }
 }
 
 fn parse(sql: &str) -> Statement {

@@ -11,6 +11,7 @@ mod provider;
 mod relation;
 mod series;
 mod single_row;
+mod sink_errors;
 mod types;
 mod typing;
 mod untyped;

@@ -1,5 +1,5 @@
-//! `knn(table, column, query, k [, filter => '…'] [, ef_search => n])` as a relation. `generate_series` in FROM
-//! comes by here too, on its way to `series`.
+//! `knn(table, column, query, k [, filter => '…'] [, ef_search => n])` as a relation. `generate_series` and
+//! `sepal_sink_errors` in FROM come by here too, on their way to `series` and `sink_errors`.
 //!
 //! Returns the table's columns and `distance`, nearest first, by the metric of the column's first vector index (L2
 //! without one). The filter is applied before the search: only qualifying rows compete. It is planned here rather
@@ -23,7 +23,7 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{ColumnDef, Error, Metric, SqlState, SqlType, TableDef, parse_vector};
 
-use super::{provider::undefined_table, series};
+use super::{provider::undefined_table, series, sink_errors};
 use crate::{
     context::StatementContext,
     error::carry,
@@ -33,7 +33,7 @@ use crate::{
     vector::{TopK, vector_scalar},
 };
 
-/// Plans `knn(…)` and `generate_series(…)` in FROM.
+/// Plans `knn(…)`, `generate_series(…)` and `sepal_sink_errors(…)` in FROM.
 #[derive(Debug)]
 pub(super) struct Relations {
     pub context: StatementContext,
@@ -52,6 +52,10 @@ impl RelationPlanner for Relations {
         if name.eq_ignore_ascii_case("generate_series")
             && let Some(plan) = series::plan(&args.args, context)?
         {
+            return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))));
+        }
+        if name.eq_ignore_ascii_case(sink_errors::NAME) {
+            let plan = sink_errors::plan(&args.args, &self.context.catalog, context)?;
             return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))));
         }
         if !name.eq_ignore_ascii_case("knn") {

@@ -2,7 +2,7 @@
 //!
 //! A statement that sqlparser cannot read but Postgres users send is recognised here on its tokens.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use datafusion::sql::sqlparser::{
     ast,
@@ -12,21 +12,37 @@ use datafusion::sql::sqlparser::{
 };
 use sepal_types::{Error, Result, SqlState};
 
-use super::{depth::check_depth, tokens};
+use super::{
+    delivery::{self, Delivery},
+    depth::check_depth,
+    tokens,
+};
 
 /// One statement of a query string.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Statement {
     pub kind: StatementKind,
-    /// The whole query string: error positions count in it.
+    /// The whole query string: error positions count in it. Where a statement of it may hold a secret, stars stand
+    /// in place of the characters of that.
     pub sql: Arc<str>,
     tokens: Arc<[TokenWithSpan]>,
+}
+
+impl fmt::Debug for Statement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Statement")
+            .field("kind", &self.kind)
+            .field("sql", &delivery::redact(&self.sql))
+            .finish()
+    }
 }
 
 /// What was recognised.
 #[derive(Clone, Debug)]
 pub enum StatementKind {
     Sql(Box<ast::Statement>),
+    /// Of secrets, sinks, pipelines and plugins.
+    Delivery(Box<Delivery>),
     /// Understood, has no effect in Sepal; answers with this command tag.
     Accepted(&'static str),
     /// `REINDEX INDEX | TABLE name`
@@ -61,50 +77,87 @@ impl Statement {
 ///
 /// Errors: 42601 with the position; nothing of the string has run.
 pub fn parse_statements(sql: &str) -> Result<Vec<Statement>> {
-    let text: Arc<str> = Arc::from(sql);
-    tokens::split(tokens::tokenize(sql)?).into_iter().map(|tokens| parse_one(&text, tokens)).collect()
+    let parts = tokens::split(tokens::read(sql)?);
+    let parsed: Vec<Parsed> = parts.into_iter().map(|part| parse_one(sql, part)).collect::<Result<_>>()?;
+    let of_delivery = |(kind, _): &Parsed| matches!(kind, StatementKind::Delivery(_));
+    let text: Arc<str> = match parsed.iter().any(of_delivery) {
+        true => delivery::mask(sql).into(),
+        false => sql.into(),
+    };
+    let statement =
+        |(kind, tokens): Parsed| Statement { kind, sql: Arc::clone(&text), tokens: tokens.into() };
+    Ok(parsed.into_iter().map(statement).collect())
 }
 
-fn parse_one(sql: &Arc<str>, mut tokens: Vec<TokenWithSpan>) -> Result<Statement> {
+/// What a statement is, and its tokens.
+type Parsed = (StatementKind, Vec<TokenWithSpan>);
+
+fn parse_one(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
     let words = leading_words(&tokens);
+    if delivery::is_one(&words, &tokens) {
+        let statement = delivery::parse(sql, &tokens)?;
+        // Words are enough to find a name by, and the literals may be secrets.
+        let words = tokens.into_iter().filter(|token| matches!(token.token, Token::Word(_))).collect();
+        return Ok((StatementKind::Delivery(Box::new(statement)), words));
+    }
+    let mut tokens = tokens::repair(tokens);
     let kind = match recognise(&words, &tokens) {
         Some(kind) => kind,
-        None => {
-            if words.first().is_some_and(|word| word == "COPY") {
-                // sqlparser wants the semicolon that ends COPY … FROM STDIN.
-                tokens.push(TokenWithSpan::wrap(Token::SemiColon));
-                spell_flags(&mut tokens);
-            }
-            if words.first().is_some_and(|word| matches!(word.as_str(), "SELECT" | "WITH")) {
-                plain_locks(&mut tokens);
-            }
-            if words.first().is_some_and(|word| matches!(word.as_str(), "BEGIN" | "SET" | "START")) {
-                remove_deferrable(&mut tokens);
-            }
-            let overriding =
-                words.first().is_some_and(|word| word == "INSERT") && remove_overriding(&mut tokens);
-            if let Some(first) = tokens.iter_mut().find(|token| tokens::is_significant(token))
-                && words.first().is_some_and(|word| word == "ABORT")
-            {
-                first.token = Token::make_keyword("ROLLBACK");
-            }
-            check_depth(&tokens)?;
-            refuse_missing_relation(sql, &tokens)?;
-            let mut statement = Parser::new(&PostgreSqlDialect {})
-                .with_tokens_with_locations(tokens.clone())
-                .parse_statements()
-                .map_err(|error| syntax_error(sql, &tokens, &error))?
-                .into_iter()
-                .next()
-                .ok_or_else(|| Error::new(SqlState::SyntaxError, "syntax error at end of input"))?;
-            if let ast::Statement::Insert(insert) = &mut statement {
-                // Hive's INSERT OVERWRITE does not exist here: its flag carries OVERRIDING SYSTEM VALUE.
-                insert.overwrite = overriding;
-            }
-            StatementKind::Sql(Box::new(statement))
-        }
+        None => StatementKind::Sql(Box::new(parse_sql(sql, &words, &mut tokens)?)),
     };
-    Ok(Statement { kind, sql: Arc::clone(sql), tokens: tokens.into() })
+    Ok((kind, tokens))
+}
+
+/// A query that is part of another statement, from its tokens as [`tokens::read`] gives them.
+pub(super) fn parse_query(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Box<ast::Query>> {
+    let words = leading_words(&tokens);
+    let mut tokens = tokens::repair(tokens);
+    match parse_sql(sql, &words, &mut tokens)? {
+        ast::Statement::Query(query) => Ok(query),
+        _ => {
+            let first = tokens.iter().find(|token| tokens::is_significant(token));
+            let near = first.map(|token| token.token.to_string()).unwrap_or_default();
+            let start = first.map_or(Location { line: 1, column: 1 }, |token| token.span.start);
+            Err(Error::new(SqlState::SyntaxError, format!("syntax error at or near \"{near}\""))
+                .with_hint("A query stands here: SELECT … FROM table.")
+                .with_position(tokens::offset(sql, start)))
+        }
+    }
+}
+
+/// Has sqlparser parse one statement, after saying in its words what it does not know.
+fn parse_sql(sql: &str, words: &[String], tokens: &mut Vec<TokenWithSpan>) -> Result<ast::Statement> {
+    let first = words.first().map(String::as_str);
+    match first {
+        Some("COPY") => {
+            // sqlparser wants the semicolon that ends COPY … FROM STDIN.
+            tokens.push(TokenWithSpan::wrap(Token::SemiColon));
+            spell_flags(tokens);
+        }
+        Some("SELECT" | "WITH") => plain_locks(tokens),
+        Some("BEGIN" | "SET" | "START") => remove_deferrable(tokens),
+        _ => {}
+    }
+    let overriding = first == Some("INSERT") && remove_overriding(tokens);
+    if let Some(token) = tokens.iter_mut().find(|token| tokens::is_significant(token))
+        && first == Some("ABORT")
+    {
+        token.token = Token::make_keyword("ROLLBACK");
+    }
+    check_depth(tokens)?;
+    refuse_missing_relation(sql, tokens)?;
+    let mut statement = Parser::new(&PostgreSqlDialect {})
+        .with_tokens_with_locations(tokens.clone())
+        .parse_statements()
+        .map_err(|error| syntax_error(sql, tokens, &error))?
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::new(SqlState::SyntaxError, "syntax error at end of input"))?;
+    if let ast::Statement::Insert(insert) = &mut statement {
+        // Hive's INSERT OVERWRITE does not exist here: its flag carries OVERRIDING SYSTEM VALUE.
+        insert.overwrite = overriding;
+    }
+    Ok(statement)
 }
 
 /// The first words, upper-case, up to the first token that is no word.

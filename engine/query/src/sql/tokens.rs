@@ -11,19 +11,31 @@ use datafusion::sql::sqlparser::{
 };
 use sepal_types::{Error, Result, SqlState};
 
+use super::delivery::hides_secret;
+
 /// Tokenizes and repairs. Errors: 42601 with the position of the bad character.
 pub fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
+    Ok(repair(read(sql)?))
+}
+
+/// Tokenizes and joins literals. What sqlparser is to parse wants [`repair`] too.
+///
+/// Errors: 42601 with the position of the bad character.
+pub fn read(sql: &str) -> Result<Vec<TokenWithSpan>> {
     let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize_with_location().map_err(|error| {
         let position = offset(sql, error.location);
         Error::new(SqlState::SyntaxError, problem(sql, &error.message, position)).with_position(position)
     })?;
-    Ok(repair(join_literals(tokens)))
+    Ok(join_literals(tokens))
 }
 
-/// A quotation that never ends, in Postgres' words: with all that it took in.
+/// A quotation that never ends, in Postgres' words: with all that it took in, unless that may be a secret.
 fn problem(sql: &str, message: &str, position: u32) -> String {
     if message != "Unterminated string literal" && message != "Unterminated encoded string literal" {
         return message.to_owned();
+    }
+    if hides_secret(sql) {
+        return "unterminated quoted string".to_owned();
     }
     let skipped = usize::try_from(position.saturating_sub(1)).unwrap_or(0);
     let rest: String = sql.chars().skip(skipped).collect();
@@ -54,7 +66,41 @@ pub fn offset(sql: &str, location: Location) -> u32 {
     u32::try_from(line_start).unwrap_or(u32::MAX).saturating_add(u32::try_from(location.column).unwrap_or(1))
 }
 
-fn repair(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+/// Turns locations into byte offsets, in one pass as long as they are asked for in order.
+pub struct Places<'a> {
+    sql: &'a str,
+    byte: usize,
+    location: Location,
+}
+
+impl<'a> Places<'a> {
+    pub fn new(sql: &'a str) -> Self {
+        Self { sql, byte: 0, location: Location { line: 1, column: 1 } }
+    }
+
+    /// Where in the text a location is; its end for one past it.
+    pub fn byte(&mut self, wanted: Location) -> usize {
+        if wanted < self.location {
+            *self = Self::new(self.sql);
+        }
+        let sql = self.sql;
+        for character in sql[self.byte..].chars() {
+            if self.location >= wanted {
+                break;
+            }
+            self.byte += character.len_utf8();
+            if character == '\n' {
+                self.location = Location { line: self.location.line + 1, column: 1 };
+            } else {
+                self.location.column += 1;
+            }
+        }
+        self.byte
+    }
+}
+
+/// What sqlparser reads otherwise than PostgreSQL.
+pub fn repair(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut repaired: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut rest = tokens.into_iter().peekable();
     while let Some(token) = rest.next() {
@@ -236,7 +282,17 @@ mod tests {
     }
 
     #[test]
+    fn an_unterminated_secret_is_not() {
+        let error = tokenize("CREATE SECRET a AS 'hunter2").expect_err("no closing quote");
+        assert_eq!((error.message(), error.position()), ("unterminated quoted string", Some(20)));
+    }
+
+    #[test]
     fn positions_count_characters_over_lines() {
-        assert_eq!(offset("é\nab", Location { line: 2, column: 2 }), 4);
+        let sql = "é\nab";
+        assert_eq!(offset(sql, Location { line: 2, column: 2 }), 4);
+        let mut places = Places::new(sql);
+        let bytes = [(1, 2), (2, 2), (1, 1), (9, 9)].map(|at| places.byte(Location::from(at)));
+        assert_eq!(bytes, [2, 4, 0, 5]);
     }
 }

@@ -165,6 +165,8 @@ pub(super) enum SetFunction {
     OptionsToTable,
     /// A scalar function in FROM.
     One,
+    /// The dead letters of one pipeline.
+    SinkErrors,
     Unnest,
     /// Several arrays side by side, short ones filled with NULLs.
     UnnestTogether,

@@ -6,6 +6,7 @@
 
 mod arrays;
 mod definition;
+mod delivery;
 mod json;
 mod privileges;
 mod session;
@@ -22,6 +23,7 @@ use super::CatalogContext;
 use super::value::Value;
 
 pub(super) use arrays::{element_type, joined};
+pub(super) use delivery::{in_order, instant};
 pub(super) use json::render;
 pub(super) use text::{like, matches};
 pub(super) use udf::{udfs, values};
@@ -36,6 +38,8 @@ pub(super) struct Function {
     pub returns: Returns,
     /// NULL for any NULL argument, without a call.
     pub strict: bool,
+    /// It does something: DataFusion must not call it while it plans.
+    pub acts: bool,
     pub call: Call,
 }
 
@@ -50,12 +54,17 @@ pub(super) enum Returns {
 
 impl Function {
     const fn new(name: &'static str, arguments: &'static str, returns: &'static str, call: Call) -> Self {
-        Self { name, arguments, returns: Returns::Type(returns), strict: true, call }
+        Self { name, arguments, returns: Returns::Type(returns), strict: true, acts: false, call }
     }
 
     /// Called also with NULLs.
     const fn lax(name: &'static str, arguments: &'static str, returns: &'static str, call: Call) -> Self {
-        Self { name, arguments, returns: Returns::Type(returns), strict: false, call }
+        Self { name, arguments, returns: Returns::Type(returns), strict: false, acts: false, call }
+    }
+
+    /// One that does something, called also with NULLs.
+    const fn acting(name: &'static str, arguments: &'static str, returns: &'static str, call: Call) -> Self {
+        Self { name, arguments, returns: Returns::Type(returns), strict: false, acts: true, call }
     }
 
     const fn polymorphic(
@@ -65,7 +74,7 @@ impl Function {
         strict: bool,
         call: Call,
     ) -> Self {
-        Self { name, arguments, returns, strict, call }
+        Self { name, arguments, returns, strict, acts: false, call }
     }
 
     /// Whether it takes this many arguments.
@@ -106,8 +115,8 @@ impl Function {
 
 /// Functions that only a Postgres catalog has: DataFusion gets these as UDFs, and a query that calls one is a
 /// catalog query.
-const CATALOG: [&[Function]; 4] =
-    [definition::FUNCTIONS, privileges::FUNCTIONS, session::FUNCTIONS, types::FUNCTIONS];
+const CATALOG: [&[Function]; 5] =
+    [definition::FUNCTIONS, delivery::FUNCTIONS, privileges::FUNCTIONS, session::FUNCTIONS, types::FUNCTIONS];
 /// Functions that DataFusion has too.
 const GENERAL: [&[Function]; 3] = [arrays::FUNCTIONS, json::FUNCTIONS, text::FUNCTIONS];
 

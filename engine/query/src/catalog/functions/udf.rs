@@ -33,10 +33,11 @@ pub(in crate::catalog) fn udfs(context: &Arc<CatalogContext>) -> Vec<ScalarUDF> 
 }
 
 fn signature(function: &Function) -> Signature {
+    let volatility = if function.acts { Volatility::Volatile } else { Volatility::Stable };
     if function.takes(0) {
-        Signature::one_of(vec![TypeSignature::Nullary, TypeSignature::VariadicAny], Volatility::Stable)
+        Signature::one_of(vec![TypeSignature::Nullary, TypeSignature::VariadicAny], volatility)
     } else {
-        Signature::variadic_any(Volatility::Stable)
+        Signature::variadic_any(volatility)
     }
 }
 

@@ -7,6 +7,7 @@ mod attribute;
 mod class;
 mod cluster;
 mod constraint;
+mod delivery;
 mod empty;
 mod index;
 mod information;
@@ -23,12 +24,13 @@ pub(super) use routine::procedures;
 pub(super) use routine::{operator, procedure, procedure_named};
 
 /// Every family.
-pub(super) const ALL: [&[Relation]; 11] = [
+pub(super) const ALL: [&[Relation]; 12] = [
     activity::RELATIONS,
     attribute::RELATIONS,
     class::RELATIONS,
     cluster::RELATIONS,
     constraint::RELATIONS,
+    delivery::RELATIONS,
     empty::RELATIONS,
     index::RELATIONS,
     information::RELATIONS,

@@ -30,7 +30,7 @@ async fn plan_and_run(context: &Arc<CatalogContext>, sql: &str) -> Vec<String> {
 #[tokio::test]
 async fn catalogs_beside_a_user_table_plan_and_run() {
     let context = context();
-    let cases: [(&str, &[&str]); 7] = [
+    let cases: [(&str, &[&str]); 8] = [
         (
             "SELECT i.id, c.relname FROM items i, pg_class c WHERE c.oid = '20001' ORDER BY i.id",
             &["1|items", "2|items"],
@@ -51,6 +51,10 @@ async fn catalogs_beside_a_user_table_plan_and_run() {
         (
             "SELECT id, current_database(), pg_catalog.pg_table_is_visible(20001) FROM items LIMIT 1",
             &["1|default|true"],
+        ),
+        (
+            "SELECT id, sepal_dlq_replay('orders', since => '2023-11-14 22:13:20+00') FROM items LIMIT 1",
+            &["1|1700000000000000"],
         ),
         ("SELECT id, pg_relation_size('items'), pg_typeof(id) FROM items LIMIT 1", &["1|20001000|bigint"]),
     ];

@@ -188,3 +188,34 @@ fn parameters_take_the_type_of_their_use() {
     let batch = query.run(&[parameter(&SqlType::Int4, "20001")], &context).unwrap();
     assert_eq!(rendered(&batch), ["items"]);
 }
+
+#[test]
+fn what_goes_out_is_shown_without_secrets() {
+    let context = context();
+    assert_eq!(
+        lines(&context, "SELECT name, version, allowed_hosts[2], created_at IS NULL FROM sepal_secrets"),
+        ["hook|3|*.b.com|true"]
+    );
+    assert_eq!(lines(&context, "SELECT id FROM sepal_sink_errors('orders') ORDER BY at DESC"), ["3", "1"]);
+    assert_eq!(lines(&context, "SELECT e.code FROM sepal_sink_errors('notes') e"), ["rejected"]);
+    assert_eq!(lines(&context, "SELECT id FROM sepal_sink_errors(NULL)"), Vec::<String>::new());
+    let since = "SELECT id FROM sepal_dead_letters WHERE at > '2023-11-14 22:13:20.000002+00'";
+    assert_eq!(lines(&context, since), ["3"]);
+    assert_eq!(rendered(&run(&context, "SELECT id FROM sepal_sink_errors($1)", &["notes"]).unwrap()), ["2"]);
+}
+
+#[test]
+fn dead_letters_are_replayed() {
+    let context = context();
+    assert_eq!(lines(&context, "SELECT sepal_dlq_replay('orders')"), ["7"]);
+    let since = "SELECT sepal_dlq_replay('orders', since => '2023-11-14 22:13:20+00')";
+    assert_eq!(lines(&context, since), ["1700000000000000"]);
+    let typed = "SELECT sepal_dlq_replay('orders', timestamptz '2023-11-14 22:13:20+00')";
+    assert_eq!(lines(&context, typed), ["1700000000000000"]);
+    assert_eq!(lines(&context, "SELECT sepal_dlq_replay(NULL) IS NULL"), ["true"]);
+    let error = run(&context, "SELECT sepal_dlq_replay('orders', since => 'soon')", &[]).unwrap_err();
+    assert_eq!(error.state(), SqlState::InvalidDatetimeFormat);
+    // `now()` is not the evaluator's.
+    let later = parse("SELECT sepal_dlq_replay('orders', since => now())");
+    assert!(prepare(&later, &[], &context).is_none());
+}

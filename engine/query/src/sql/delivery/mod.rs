@@ -7,10 +7,63 @@
 //! `SECRET[name]` and `CERT[name]` are nodes of their own, and only ever a whole value: no text is interpolated, and
 //! there is no path on which a reference that cannot be resolved becomes a literal.
 
+mod cursor;
+mod options;
+mod parse;
+mod pipeline;
+mod redact;
+mod show;
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, fmt};
 
-use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::{
+    ast,
+    tokenizer::{Token, TokenWithSpan},
+};
+use sepal_types::Result;
 use zeroize::Zeroizing;
+
+use super::tokens;
+
+pub use redact::redact;
+pub(in crate::sql) use redact::{hides_secret, mask};
+
+/// The second word of what these statements make, change and drop.
+const KINDS: [&str; 5] = ["CERTIFICATE", "PIPELINE", "PLUGIN", "SECRET", "SINK"];
+
+/// Whether a statement is of this family, by its first words in capitals.
+pub(in crate::sql) fn is_one(words: &[String], tokens: &[TokenWithSpan]) -> bool {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["CREATE", "OR", "REPLACE", kind, ..] | ["CREATE" | "ALTER" | "DROP", kind, ..] => {
+            KINDS.contains(kind)
+        }
+        ["VALIDATE", "SINK", ..] => true,
+        ["GRANT" | "REVOKE", "USAGE", "ON", kind, ..] => {
+            matches!(*kind, "CERTIFICATE" | "PLUGIN" | "SECRET")
+        }
+        // `SHOW plugins.limit` is of a setting.
+        ["SHOW", view @ ..] => {
+            let significant = tokens.iter().filter(|token| tokens::is_significant(token));
+            show::names_view(view) && significant.count() == words.len()
+        }
+        _ => false,
+    }
+}
+
+/// Parses a statement of this family. `sql` is the whole query string, where the tokens have their places.
+///
+/// Errors: 42601 with the position, and without any literal of the statement.
+pub(in crate::sql) fn parse(sql: &str, tokens: &[TokenWithSpan]) -> Result<Delivery> {
+    parse::statement(&mut cursor::Cursor::new(sql, tokens))
+}
+
+/// Whether a token is this word, unquoted.
+fn is_word(token: &Token, keyword: &str) -> bool {
+    matches!(token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(keyword))
+}
 
 /// A statement of this family.
 #[derive(Clone, Debug)]
@@ -101,6 +154,33 @@ pub enum Delivery {
     },
     /// `SHOW SECRETS` and its like: a SELECT over the view of that name, planned as one.
     Show(Box<ast::Statement>),
+}
+
+impl Delivery {
+    /// How many parameters it takes; each is text.
+    pub fn parameters(&self) -> usize {
+        let number = |value: &Value| match value {
+            Value::Parameter(number) => Some(*number),
+            Value::Literal(_) => None,
+        };
+        self.values().into_iter().filter_map(number).max().unwrap_or(0)
+    }
+
+    /// What Bind may give.
+    fn values(&self) -> Vec<&Value> {
+        match self {
+            Self::CreateSecret { source: SecretSource::Value(value), .. }
+            | Self::AlterSecret { source: Some(SecretSource::Value(value)), .. }
+            | Self::CreateTrustKey { key: value, .. } => vec![value],
+            Self::CreateCertificate { certificate, key, .. }
+            | Self::AlterCertificate { certificate, key, .. } => vec![certificate, key],
+            Self::CreatePlugin { component, signature, .. }
+            | Self::UpdatePlugin { component, signature, .. } => {
+                std::iter::once(component).chain(signature).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// What kind of thing a name names.

@@ -8,7 +8,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 use sepal_types::{Error, SqlState, SqlType};
 
-use super::super::super::functions::function;
+use super::super::super::functions::{function, in_order};
+use super::super::super::shape::{DEAD_LETTERS, PG_CATALOG, shape};
 use super::super::plan::{Aggregate, AggregateKind, Expr, SetCall, SetFunction, Window, WindowKind};
 use super::super::ty::{Class, Ty};
 use super::{Binder, Bound, Stop, Typed, name_parts};
@@ -43,7 +44,8 @@ impl Binder<'_> {
         if distinct || !clauses.is_empty() || call.filter.is_some() {
             return Err(Stop::Decline);
         }
-        let typed = self.arguments(arguments)?;
+        let ordered = in_order(&name, arguments);
+        let typed = self.arguments(ordered.as_deref().unwrap_or(arguments))?;
         self.scalar_function(&name, typed)
     }
 
@@ -262,36 +264,11 @@ impl Binder<'_> {
                 let wide = arguments.iter().any(|(_, ty)| *ty == Ty::INT8);
                 (SetFunction::GenerateSeries, if wide { Ty::INT8 } else { Ty::INT4 })
             }
-            ("pg_get_keywords", _) => {
+            _ => {
+                let catalog = catalog_set(name, arguments.len()).ok_or(Stop::Decline)?;
                 self.touched = true;
-                let fields = [
-                    ("word", Ty::TEXT),
-                    ("catcode", Ty::Sql(SqlType::Char)),
-                    ("barelabel", Ty::BOOL),
-                    ("catdesc", Ty::TEXT),
-                    ("baredesc", Ty::TEXT),
-                ];
-                (SetFunction::Keywords, record(&fields))
+                catalog
             }
-            ("pg_options_to_table", _) => {
-                self.touched = true;
-                (
-                    SetFunction::OptionsToTable,
-                    record(&[("option_name", Ty::TEXT), ("option_value", Ty::TEXT)]),
-                )
-            }
-            ("aclexplode", _) => {
-                self.touched = true;
-                let oid = || Ty::Sql(SqlType::Oid);
-                let fields = [
-                    ("grantor", oid()),
-                    ("grantee", oid()),
-                    ("privilege_type", Ty::TEXT),
-                    ("is_grantable", Ty::BOOL),
-                ];
-                (SetFunction::AclExplode, record(&fields))
-            }
-            _ => return Err(Stop::Decline),
         };
         let mut values = Vec::new();
         for (value, value_ty) in arguments {
@@ -304,6 +281,42 @@ impl Binder<'_> {
         }
         Ok(Ok((SetCall { function, arguments: values }, ty)))
     }
+}
+
+/// The functions that only a catalog has, and their rows.
+fn catalog_set(name: &str, arguments: usize) -> Option<(SetFunction, Ty)> {
+    Some(match name {
+        "pg_get_keywords" => {
+            let fields = [
+                ("word", Ty::TEXT),
+                ("catcode", Ty::Sql(SqlType::Char)),
+                ("barelabel", Ty::BOOL),
+                ("catdesc", Ty::TEXT),
+                ("baredesc", Ty::TEXT),
+            ];
+            (SetFunction::Keywords, record(&fields))
+        }
+        "pg_options_to_table" => {
+            let fields = [("option_name", Ty::TEXT), ("option_value", Ty::TEXT)];
+            (SetFunction::OptionsToTable, record(&fields))
+        }
+        "sepal_sink_errors" if arguments == 1 => {
+            let columns = &shape(PG_CATALOG, DEAD_LETTERS)?.columns;
+            let fields: Vec<_> = columns.iter().map(|(name, ty)| (*name, Ty::Sql(ty.clone()))).collect();
+            (SetFunction::SinkErrors, record(&fields))
+        }
+        "aclexplode" => {
+            let oid = || Ty::Sql(SqlType::Oid);
+            let fields = [
+                ("grantor", oid()),
+                ("grantee", oid()),
+                ("privilege_type", Ty::TEXT),
+                ("is_grantable", Ty::BOOL),
+            ];
+            (SetFunction::AclExplode, record(&fields))
+        }
+        _ => return None,
+    })
 }
 
 fn record(fields: &[(&str, Ty)]) -> Ty {
@@ -321,6 +334,7 @@ fn is_set_function(name: &str) -> bool {
             | "generate_subscripts"
             | "pg_get_keywords"
             | "pg_options_to_table"
+            | "sepal_sink_errors"
             | "unnest"
     )
 }

@@ -2,6 +2,7 @@
 
 use sepal_types::{Error, Result, SqlState, SqlType};
 
+use super::super::super::functions::instant;
 use super::super::super::names::{reg_name, require_oid};
 use super::super::super::value::{Value, parse_list};
 use super::super::ty::{Class, Ty};
@@ -27,6 +28,7 @@ impl Run<'_> {
             Class::Record => Ok(value),
             Class::Time => match value {
                 Value::Time(_) => Ok(value),
+                Value::Text(text) => Ok(instant(&text, &to.outward())?.map_or(Value::Null, Value::Time)),
                 other => Err(malformed(&other, to)),
             },
         }

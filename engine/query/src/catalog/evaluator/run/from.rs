@@ -6,6 +6,7 @@ use std::rc::Rc;
 use sepal_types::{Error, Result, SqlState};
 
 use super::super::super::names::RESERVED;
+use super::super::super::shape::{DEAD_LETTERS, PG_CATALOG, shape};
 use super::super::super::value::Value;
 use super::super::plan::{From, Join, SetCall, SetFunction, Source, Step};
 use super::{Frame, Row, Rows, Run};
@@ -229,9 +230,23 @@ impl Run<'_> {
             SetFunction::OptionsToTable => {
                 list().iter().map(|option| option_row(&option.to_text())).collect()
             }
+            SetFunction::SinkErrors => self.sink_errors(arguments.first())?,
             // Access lists are all NULL: the owner's rights need no list.
             SetFunction::AclExplode => Vec::new(),
         })
+    }
+
+    /// The rows of a pipeline's dead letters; of no pipeline for NULL.
+    fn sink_errors(&self, pipeline: Option<&Value>) -> Result<Vec<Value>> {
+        let letters = shape(PG_CATALOG, DEAD_LETTERS);
+        let (letters, place) = letters
+            .and_then(|letters| Some((letters, letters.position("pipeline")?)))
+            .ok_or_else(|| Error::bug(format!("{DEAD_LETTERS} has no column pipeline")))?;
+        let Some(pipeline) = pipeline.filter(|pipeline| !pipeline.is_null()) else {
+            return Ok(Vec::new());
+        };
+        let rows = letters.rows(self.context)?.into_iter().filter(|row| row[place] == *pipeline);
+        Ok(rows.map(|row| Value::Record(row.into())).collect())
     }
 
     fn series(&self, arguments: &[Value]) -> Result<Vec<Value>> {

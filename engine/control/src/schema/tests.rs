@@ -1,0 +1,169 @@
+//! Files of format 1, and what is refused.
+//!
+//! The sealed bytes were made with Python's `cryptography` from docs/format/control.md, under the root key 07…07.
+
+use std::{fs, path::PathBuf};
+
+use sepal_crypto::Key;
+use sepal_types::TenantId;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{Control, ControlOptions, Scope, SecretOrigin};
+
+const ROOT: Key = Key::from_bytes([7; 32]);
+const ACME: TenantId = TenantId([0xaa; 16]);
+
+/// The tables as format 1 had them.
+const OLD_TABLES: &str = "
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE tenants (
+        id BLOB PRIMARY KEY,
+        name_mac BLOB NOT NULL UNIQUE,
+        wrapped_key BLOB NOT NULL,
+        body BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE environments (
+        tenant BLOB NOT NULL REFERENCES tenants (id) ON DELETE CASCADE,
+        name_mac BLOB NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (tenant, name_mac)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE api_keys (
+        id TEXT PRIMARY KEY,
+        tenant BLOB NOT NULL REFERENCES tenants (id) ON DELETE CASCADE,
+        mac BLOB NOT NULL,
+        verifier BLOB NOT NULL,
+        body BLOB NOT NULL,
+        last_used BLOB
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX api_keys_by_tenant ON api_keys (tenant);
+    PRAGMA application_id = 0x5345504c;
+    PRAGMA user_version = 1;
+";
+/// The canary, and the tenant `acme` (key bb…bb) with its environment `default`.
+const OLD_ROWS: &str = concat!(
+    "INSERT INTO meta VALUES ('canary', X'",
+    "01010101010101010101010101010101010101010101010130039510ee9a37005a6cdc1012bb717971b5bfe5d145cc48",
+    "1732c25e9cd2f329fc0550cc57d6",
+    "');",
+    "INSERT INTO tenants VALUES (X'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', X'",
+    "ee9698ee24e15caa7af225b895fae1f3a4ff4e87ab173a6c5484e435134573ca",
+    "', X'",
+    "010a88edf1496329d0e711a1357031750202020202020202020202020202020202020202020202021b09af306bbc4529",
+    "aba7558bf2d5b9ac119330ee7a272043285daf569191163baf7b9afb569ef25ee88f7be44def31e5",
+    "', X'",
+    "030303030303030303030303030303030303030303030303ec168f4d1fc3b956e4b4011f0a538fa9e6ba246ba26bde5e",
+    "fcefa2d7543271fb1e0f06334e840105365cd0ac02f156540cb84eb17797eb08a3b4d20861",
+    "');",
+    "INSERT INTO environments VALUES (X'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', X'",
+    "9f1d0e46b174c28cfa7dac01816e4ba2d16c2bacbc416cc382375003d7687ace",
+    "', X'",
+    "040404040404040404040404040404040404040404040404c778aa6fdc14f18fb12b610fa265da197d5debe219207011",
+    "75ff706c2aa61c255f07da0d73b43c676f5c2452104416da44",
+    "');",
+);
+/// The secret `DB_PASSWORD` of that environment, worth `hunter2`, as format 2 keeps it.
+const SECRET_ROWS: &str = concat!(
+    "INSERT INTO secrets VALUES (X'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', X'",
+    "9f1d0e46b174c28cfa7dac01816e4ba2d16c2bacbc416cc382375003d7687ace",
+    "', X'",
+    "bf2ea9e5b3f96ae307302df561a77c2f1c1a3309de52bbef7750319b0397c68e",
+    "', X'",
+    "f68b3f52b84449ac1b02e57cd3f8cd3e9312ed6db54416f4ef82cc3d56cdff16",
+    "', X'",
+    "060606060606060606060606060606060606060606060606bdfd8be5686c5cd5ee49c47b2b0914bed66d040bbb97c8e1",
+    "dc2eaad32b9bb4cf906ba1185834e72f3cc64a945491ed0c0eef9961e591d0f10a3b73d659ab9e5389265bd9187edf68",
+    "b3615d641cf4bc06dfc424e9bcf600166c557a4b2fd57b2f1fa23bdef719ebf079005592a9558e9748fc2bafe80e6b6f",
+    "3677400b3ad74a4acedaa325e2d485fc9bc173c4db59566b17974b0850dfe19febf8cb83f15d0c1493f35a318bd26cbc",
+    "d116502102a257cd38ad23172c9fa76782bd",
+    "');",
+    "INSERT INTO secret_versions VALUES (X'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', X'",
+    "9f1d0e46b174c28cfa7dac01816e4ba2d16c2bacbc416cc382375003d7687ace",
+    "', X'",
+    "bf2ea9e5b3f96ae307302df561a77c2f1c1a3309de52bbef7750319b0397c68e",
+    "', 1, X'",
+    "050505050505050505050505050505050505050505050505fb823da3027752faa1c219ebcd4d2e82cf703271b68a1a",
+    "');",
+);
+
+fn old_file() -> (TempDir, PathBuf) {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("control.db");
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch(OLD_TABLES).unwrap();
+    connection.execute_batch(OLD_ROWS).unwrap();
+    connection.close().unwrap();
+    (directory, path)
+}
+
+fn open(path: &Path) -> Control {
+    Control::open(path, &ROOT, ControlOptions::default()).unwrap()
+}
+
+#[test]
+fn a_file_of_format_1_becomes_one_of_format_2() {
+    let (_directory, path) = old_file();
+    for opening in ["the first", "the second"] {
+        let control = open(&path);
+        assert_eq!(format_of(&control.database.lock()).unwrap(), 2, "{opening}");
+        let tenants = control.list_tenants().unwrap();
+        assert_eq!((tenants.len(), tenants[0].id, tenants[0].name.as_str()), (1, ACME, "acme"));
+        assert_eq!(control.tenant_key(ACME).unwrap().expose(), &[0xbb; 32]);
+        assert!(control.list_secrets(&Scope { tenant: ACME, environment: "default" }).unwrap().is_empty());
+    }
+    // As a file of today, down to the words of its tables.
+    let fresh = TempDir::new().unwrap();
+    let fresh = Control::create(&fresh.path().join("c.db"), &ROOT, ControlOptions::default()).unwrap();
+    let tables = |control: &Control| -> Vec<String> {
+        let database = control.database.lock();
+        let mut sql =
+            database.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY sql").unwrap();
+        sql.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    assert_eq!(tables(&open(&path)), tables(&fresh));
+}
+
+#[test]
+fn the_wrong_root_key_changes_nothing_in_an_old_file() {
+    let (_directory, path) = old_file();
+    let before = fs::read(&path).unwrap();
+    let refused = Control::open(&path, &Key::random(), ControlOptions::default()).unwrap_err();
+    assert!(matches!(refused, ControlError::WrongRootKey { .. }));
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_stored_secret_is_golden() {
+    let (_directory, path) = old_file();
+    let control = open(&path);
+    control.database.lock().execute_batch(SECRET_ROWS).unwrap();
+    let scope = Scope { tenant: ACME, environment: "default" };
+    let secret = control.secret(&scope, "DB_PASSWORD").unwrap().unwrap();
+    assert_eq!((secret.version, secret.owner.as_str(), secret.created_at), (1, "operator", 7));
+    assert_eq!((secret.source, secret.env_name.as_str()), (SecretOrigin::Stored, "SEPAL_SECRET_DB_PASSWORD"));
+    let (version, value) = control.secret_value(&scope, "DB_PASSWORD", None).unwrap().unwrap();
+    assert_eq!((version, value.as_slice()), (1, b"hunter2".as_slice()));
+    // Found by the variable as well, which another prefix does not change.
+    let name = crate::SecretName::parse("db-password").unwrap();
+    let new = crate::NewSecret {
+        name: &name,
+        owner: "operator",
+        origin: SecretOrigin::Stored,
+        value: Some(b"x"),
+        allowed_hosts: None,
+        refresh_seconds: None,
+        max_stale_seconds: None,
+    };
+    let refused = control.create_secret(&scope, new).unwrap_err();
+    assert!(matches!(refused, ControlError::SecretCollision { first, .. } if first == "DB_PASSWORD"));
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let (_directory, path) = old_file();
+    drop(open(&path));
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
+    let refused = Control::open(&path, &ROOT, ControlOptions::default()).unwrap_err();
+    assert!(matches!(refused, ControlError::UnsupportedFormat { format: 3, expected: 2, .. }));
+}

@@ -1,0 +1,167 @@
+//! Pipelines as statements see them, and what their tables may no longer do.
+
+use std::sync::Arc;
+
+use sepal_control::Scopes;
+
+use super::{Fake, fixture, objects, refusal, with_sink};
+use crate::{
+    Session,
+    connector::{Encoding, Envelope, Tier},
+    delivery::system_tables::{Cell, SystemTable},
+    fixtures::{Fixture, refused, run},
+};
+
+const CREATE: &str = "CREATE PIPELINE out AS SELECT id, total FROM orders WHERE total > 100 INTO SINK hook";
+
+async fn with_pipeline(fixture: &Fixture) -> Session {
+    let mut session = with_sink(fixture).await;
+    run(&mut session, CREATE).await;
+    session
+}
+
+async fn captured(fixture: &Fixture) -> bool {
+    let snapshot = fixture.tenant().await.store.snapshot();
+    snapshot.find("default", "orders").unwrap().def.captured
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_takes_what_is_left_open_from_its_plugin() {
+    let fixture = fixture(&Arc::default());
+    let mut session = with_sink(&fixture).await;
+    assert!(!captured(&fixture).await);
+    run(&mut session, &format!("{CREATE} WITH (linger = '5s', on_exhausted = 'dlq')")).await;
+    let found = objects(&fixture).await;
+    let def = found.pipeline("default", "out").unwrap();
+    assert_eq!(
+        (def.encoding, def.envelope, def.tier),
+        (Encoding::Ndjson, Envelope::Upsert, Tier::Idempotent)
+    );
+    assert_eq!((def.key.as_slice(), def.batch_rows, def.linger_ms), (&["id".to_owned()][..], 500, 5_000));
+    assert!(captured(&fixture).await);
+    let tenants = fixture.database.control().tenants_with_pipelines().unwrap();
+    assert_eq!(tenants, [fixture.tenant_id()], "the next start opens the tenant");
+    assert_eq!(refused(&mut session, CREATE).await, "42710");
+    run(&mut session, "DROP PIPELINE out").await;
+    assert!(!captured(&fixture).await);
+    assert!(fixture.database.control().tenants_with_pipelines().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_sink_cannot_do_is_refused() {
+    let fixture = fixture(&Arc::default());
+    let mut session = with_sink(&fixture).await;
+    run(&mut session, "CREATE TABLE loose (a int); CREATE SINK f USING file OPTIONS (path 'a')").await;
+    for (sql, state) in [
+        ("CREATE PIPELINE p AS SELECT a FROM loose INTO SINK hook ENVELOPE UPSERT", "42P16"),
+        ("CREATE PIPELINE p AS SELECT a FROM loose INTO SINK hook FORMAT ARROW", "0A000"),
+        (
+            "CREATE PIPELINE p AS SELECT a FROM loose INTO SINK hook WITH (delivery = 'transactional')",
+            "0A000",
+        ),
+        ("CREATE PIPELINE p AS SELECT a FROM loose INTO SINK hook WITH (speed = 1)", "22023"),
+        ("CREATE PIPELINE p AS SELECT a FROM loose INTO SINK none", "42704"),
+    ] {
+        assert_eq!(refused(&mut session, sql).await, state, "{sql}");
+    }
+    assert!(objects(&fixture).await.pipelines().next().is_none());
+    run(&mut session, "CREATE PIPELINE p AS SELECT * FROM loose INTO SINK f").await;
+    let found = objects(&fixture).await;
+    let def = found.pipeline("default", "p").unwrap();
+    assert_eq!(
+        (def.encoding, def.envelope, def.tier),
+        (Encoding::Ndjson, Envelope::Append, Tier::AtLeastOnce)
+    );
+    assert_eq!(def.query, "SELECT \"a\" FROM loose", "columns that are added later are not sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn altering_and_dropping() {
+    let fixture = fixture(&Arc::default());
+    let mut session = with_pipeline(&fixture).await;
+    run(&mut session, "ALTER PIPELINE out PAUSE; ALTER PIPELINE out SET (batch_rows = 7)").await;
+    let found = objects(&fixture).await;
+    let first = found.pipeline("default", "out").unwrap();
+    assert_eq!((first.paused, first.batch_rows, first.generation), (true, 7, 1));
+    run(&mut session, "ALTER PIPELINE out RESUME FROM POSITION '0000000000000002.ffffffff'").await;
+    run(&mut session, "ALTER PIPELINE out RESET").await;
+    let found = objects(&fixture).await;
+    let second = found.pipeline("default", "out").unwrap();
+    assert_eq!((second.paused, second.generation, &second.id), (false, 2, &first.id));
+    assert!(second.resume_from.is_none() && second.created_after > first.created_after);
+    assert_eq!(refused(&mut session, "ALTER PIPELINE out RESUME FROM POSITION 'yesterday'").await, "22023");
+    assert_eq!(refused(&mut session, "DROP SINK hook").await, "2BP01");
+    run(&mut session, "DROP SINK hook CASCADE").await;
+    assert!(objects(&fixture).await.pipelines().next().is_none());
+    assert!(!captured(&fixture).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_keeps_what_a_pipeline_reads() {
+    let fixture = fixture(&Arc::default());
+    let mut session = with_pipeline(&fixture).await;
+    for sql in [
+        "ALTER TABLE orders DROP COLUMN total",
+        "ALTER TABLE orders RENAME COLUMN total TO sum",
+        "ALTER TABLE orders RENAME TO sales",
+        "ALTER TABLE orders DROP CONSTRAINT orders_pkey",
+        "DROP TABLE orders",
+    ] {
+        let refusal = refusal(&mut session, sql).await;
+        assert!(refusal.contains("2BP01") && refusal.contains("pipeline out"), "{sql}: {refusal}");
+    }
+    run(&mut session, "ALTER TABLE orders DROP COLUMN note; ALTER TABLE orders ADD COLUMN more text").await;
+    run(&mut session, "DROP TABLE orders CASCADE").await;
+    assert!(objects(&fixture).await.pipelines().next().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn truncate_of_a_captured_table_deletes_its_rows() {
+    let fixture = fixture(&Arc::default());
+    let mut session = with_pipeline(&fixture).await;
+    run(&mut session, "INSERT INTO orders VALUES (1, 200, 'a'), (2, 300, 'b'); TRUNCATE orders").await;
+    assert_eq!(run(&mut session, "SELECT count(*) FROM orders").await, [0]);
+    let snapshot = fixture.tenant().await.store.snapshot();
+    let rows: u32 =
+        snapshot.find("default", "orders").unwrap().chunks.iter().map(|chunk| chunk.chunk.rows()).sum();
+    assert_eq!(rows, 2, "they are deleted, not forgotten");
+    run(&mut session, "TRUNCATE orders").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dropped_pipeline_leaves_goes() {
+    let fixture = fixture(&Arc::default());
+    let mut session = with_pipeline(&fixture).await;
+    let tenant = fixture.tenant().await;
+    let found = objects(&fixture).await;
+    let id = Cell::text(&found.pipeline("default", "out").unwrap().id);
+    let snapshot = tenant.store.snapshot();
+    let letter = vec![Cell::Null, id, Cell::text("default"), Cell::Time(7), Cell::text("http.400")];
+    let other = vec![Cell::Null, Cell::text("gone"), Cell::text("default"), Cell::Time(7)];
+    let ops = SystemTable::DeadLetters.insert_ops(&tenant.store, &snapshot, &[letter, other]).unwrap();
+    tenant.store.commit(&snapshot, ops).unwrap();
+    assert_eq!(
+        run(&mut session, "SELECT count(*) FROM sepal_dead_letters WHERE pipeline = 'out'").await,
+        [1]
+    );
+    let mut writer = fixture.database.connect(fixture.principal(Scopes::WRITE), "", &[]).await.unwrap();
+    assert_eq!(
+        run(&mut writer, "SELECT count(*) FROM sepal_dead_letters").await,
+        [0],
+        "rows are for readers"
+    );
+    assert_eq!(refused(&mut writer, CREATE).await, "42501", "to send rows is to read them");
+    assert_eq!(run(&mut session, "SELECT sepal_dlq_replay('out')").await, [1]);
+    run(&mut session, "DROP PIPELINE out").await;
+    assert!(SystemTable::DeadLetters.rows(&tenant.store.snapshot()).unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_outlives_a_restart() {
+    let fake: Arc<Fake> = Arc::default();
+    let fixture = fixture(&fake);
+    drop(with_pipeline(&fixture).await);
+    let before = objects(&fixture).await.pipeline("default", "out").unwrap().clone();
+    let again = fixture.crash();
+    assert_eq!(objects(&again).await.pipeline("default", "out"), Some(&before));
+}

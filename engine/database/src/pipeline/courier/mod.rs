@@ -1,0 +1,438 @@
+//! Brings batches to the sink and makes what became of them durable.
+//!
+//! Owned by `run`, one per run of a pipeline. The sink says what went wrong, `retry` says what that means, the courier
+//! does it: waits, opens anew, tries halves, sets rows aside, or stops for a person. The position moves in the commit
+//! that has the batch's dead letters and what the sink wants to remember.
+
+mod attempt;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use sepal_types::{Error, ErrorKind, Result};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    batch::{Batch, Bounds, Maker},
+    dead_letters::DeadLetter,
+    hold::HoldSlot,
+    journal::{Entry, Journal, Refused},
+    position::Position,
+    retry::{self, Reaction, Tries},
+    state::PipelineState,
+    status::{Mode, Post},
+    surroundings::Surroundings,
+};
+use crate::{
+    connector::{Connectors, Fault, FaultKind, Secrets, Setting, Sink, SinkSpec, StateChange},
+    delivery::objects::PipelineDef,
+};
+
+/// How long a call of the sink may go on once the pipeline is told to stop.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long until a full disk is tried again.
+const FULL_WAIT: Duration = Duration::from_secs(10);
+
+/// What a courier works with.
+pub struct Courier {
+    pub def: Arc<PipelineDef>,
+    pub maker: Arc<Maker>,
+    pub journal: Journal,
+    pub world: Arc<dyn Surroundings>,
+    pub post: Arc<Post>,
+    pub hold: Arc<HoldSlot>,
+    pub connectors: Arc<dyn Connectors>,
+    pub spec: SinkSpec,
+    pub secrets: Arc<dyn Secrets>,
+    pub stop: CancellationToken,
+    pub state: PipelineState,
+    /// What the sink has committed so far, by key.
+    pub sink_state: BTreeMap<String, Vec<u8>>,
+    pub line: Line,
+    /// How often it had to begin again since it last got on. Outlives the courier.
+    pub rewinds: Arc<AtomicU32>,
+}
+
+/// The open sink and what is on its way there.
+#[derive(Default)]
+pub struct Line {
+    sink: Option<Box<dyn Sink>>,
+    /// Whether it knows the columns.
+    described: bool,
+    /// What the destination had when it was opened.
+    committed_through: Option<Position>,
+    /// What it wants to remember, not committed yet.
+    staged: Vec<StateChange>,
+    /// Batches that it holds until it is flushed, oldest first.
+    buffered: VecDeque<Settled>,
+    buffered_since: Option<i64>,
+}
+
+/// A batch that left.
+#[derive(Clone, Debug, Default)]
+pub struct Settled {
+    last: Option<Position>,
+    rows: u64,
+    dead: Vec<DeadLetter>,
+    buffered: bool,
+    /// Whether any of its rows was taken.
+    accepted: bool,
+    trapped: usize,
+}
+
+/// Why a run ends.
+#[derive(Debug)]
+pub enum Stop {
+    /// Told to.
+    Closing,
+    /// The sink has lost what it held: begin again at the position.
+    Rewind,
+    /// A person has to look.
+    Halt(Fault),
+    /// Dropped or reset.
+    Gone,
+    /// The log that it needs is not there any more.
+    Lost,
+    /// A fault of ours or of the store.
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Courier {
+    /// Opens the sink if it is not open. What the destination has already, if it says so.
+    pub async fn open(&mut self) -> Result<Option<Position>, Fault> {
+        if self.line.sink.is_none() {
+            let mut sink = self.connectors.open_sink(&self.spec, Arc::clone(&self.secrets)).await?;
+            let opened = sink.open(self.sink_state.clone()).await?;
+            let through = opened.committed_through.map(|text| Position::parse(&text)).transpose();
+            let through = through.map_err(|error| {
+                let message = format!("the destination's position is not ours: {}", error.message());
+                Fault::new(FaultKind::Misconfigured, message).with_code("sink.position")
+            })?;
+            self.line.committed_through = through.filter(|through| self.state.is_since_start(*through));
+            self.line.sink = Some(sink);
+            self.line.described = false;
+        }
+        Ok(self.line.committed_through)
+    }
+
+    /// Opens the sink before there is anything for it, and goes on behind what the destination has.
+    pub async fn catch_up(&mut self) -> Result<(), Stop> {
+        let mut tries = Tries::default();
+        let through = loop {
+            tries.attempts += 1;
+            let stop = self.stop.clone();
+            let opened = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(Stop::Closing),
+                opened = self.open() => opened,
+            };
+            let fault = match opened {
+                Ok(through) => break through,
+                Err(fault) => fault,
+            };
+            self.complain(&fault, tries.attempts);
+            match tries.react(&fault, self.def.max_attempts) {
+                Reaction::Reauthorize => self.forget_secrets(),
+                Reaction::Wait | Reaction::Reopen => {}
+                Reaction::Exhausted | Reaction::Isolate | Reaction::Pause => return Err(Stop::Halt(fault)),
+            }
+            self.close().await;
+            self.wait(tries.attempts, &fault).await?;
+        };
+        let Some(through) = through else { return Ok(()) };
+        if self.state.position.is_some_and(|position| position >= through) {
+            return Ok(());
+        }
+        let mut state = self.state.clone();
+        state.acknowledge(through);
+        // A batch of which the destination has a part is made anew from the rest.
+        if state.open.front().is_some_and(|bounds| bounds.first <= through) {
+            state.open.clear();
+        }
+        self.write(Entry { state, ..Entry::default() }).await
+    }
+
+    pub async fn close(&mut self) {
+        if let Some(mut sink) = self.line.sink.take() {
+            let closing = sink.close();
+            tokio::select! {
+                () = closing => {}
+                () = self.world.sleep(GRACE) => {}
+            }
+        }
+        self.line.staged.clear();
+    }
+
+    /// Notes the bounds of a batch, unless that was done before.
+    pub async fn begin(&mut self, bounds: &Bounds) -> Result<(), Stop> {
+        if self.state.open.iter().any(|known| known == bounds) {
+            return Ok(());
+        }
+        let mut state = self.state.clone();
+        note(&mut state, bounds);
+        self.write(Entry { state, ..Entry::default() }).await
+    }
+
+    /// Brings a batch, apart from rows that the destination will not have. Ends when all of it is settled.
+    pub async fn deliver(&mut self, batch: &Batch) -> Result<Settled, Stop> {
+        let mut settled =
+            Settled { last: Some(batch.bounds.last), rows: batch.bounds.rows.into(), ..Settled::default() };
+        let mut pieces = vec![batch.clone()];
+        while let Some(piece) = pieces.pop() {
+            if let Some([first, second]) = self.settle(piece, &mut settled).await? {
+                pieces.push(second);
+                pieces.push(first);
+            }
+        }
+        self.post.recovered();
+        self.post.mode(Mode::Running);
+        Ok(settled)
+    }
+
+    /// Makes durable that a batch is settled, with the bounds of the next one if there is one.
+    pub async fn acknowledge(&mut self, settled: Settled, next: Option<&Bounds>) -> Result<(), Stop> {
+        if settled.buffered || !self.line.buffered.is_empty() {
+            // Later ones wait for the earlier: a position has nothing open before it.
+            self.line.buffered_since.get_or_insert(self.world.now_us());
+            self.line.buffered.push_back(settled);
+            return match next {
+                Some(bounds) => self.begin(bounds).await,
+                None => Ok(()),
+            };
+        }
+        self.commit(vec![settled], next).await
+    }
+
+    /// Batches that wait for a flush, and since when.
+    pub fn buffered(&self) -> Option<(usize, i64)> {
+        self.line.buffered_since.map(|since| (self.line.buffered.len(), since))
+    }
+
+    /// Makes what the sink holds durable.
+    pub async fn flush(&mut self) -> Result<(), Stop> {
+        if self.line.buffered.is_empty() {
+            return Ok(());
+        }
+        let settled = self.flush_sink().await?;
+        self.commit(settled, None).await
+    }
+
+    /// The batches that are durable now: all that were held.
+    async fn flush_sink(&mut self) -> Result<Vec<Settled>, Stop> {
+        let mut tries = Tries::default();
+        loop {
+            tries.attempts += 1;
+            let Some(sink) = &mut self.line.sink else { return Err(Stop::Rewind) };
+            let answer = tokio::select! {
+                biased;
+                answer = sink.flush() => answer,
+                () = told_to_stop(&self.stop, &self.world) => return Err(Stop::Closing),
+            };
+            let flushed = match answer {
+                Ok(through) => self.flushed(through.as_deref()),
+                Err(fault) => Err(fault),
+            };
+            let fault = match flushed {
+                Ok(settled) => {
+                    self.stage();
+                    return Ok(settled);
+                }
+                Err(fault) => fault,
+            };
+            self.complain(&fault, tries.attempts);
+            match tries.react(&fault, self.def.max_attempts) {
+                Reaction::Wait => self.wait(tries.attempts, &fault).await?,
+                Reaction::Pause | Reaction::Exhausted => return Err(Stop::Halt(fault)),
+                // What it held is gone with it, or must not stay.
+                Reaction::Reopen | Reaction::Reauthorize | Reaction::Isolate => {
+                    return Err(self.rewind(&fault).await);
+                }
+            }
+        }
+    }
+
+    /// The sink has lost what it held: the run begins again at the position, after a while, and not for ever.
+    async fn rewind(&mut self, fault: &Fault) -> Stop {
+        let rewinds = self.rewinds.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if rewinds >= self.def.max_attempts {
+            return Stop::Halt(fault.clone());
+        }
+        self.wait(rewinds, fault).await.err().unwrap_or(Stop::Rewind)
+    }
+
+    /// Moves the position over what has nothing for the pipeline.
+    pub async fn skip_to(&mut self, position: Position) -> Result<(), Stop> {
+        let mut state = self.state.clone();
+        state.acknowledge(position);
+        self.write(Entry { state, ..Entry::default() }).await
+    }
+
+    /// Sends dead letters again, in a batch of their own, and makes durable what became of them. Nothing is held by
+    /// the sink beforehand.
+    pub async fn replay(&mut self, letters: &[(i64, DeadLetter)], batch: &Batch) -> Result<(), Stop> {
+        let mut settled = self.deliver(batch).await?;
+        if settled.buffered {
+            self.line.buffered.push_back(settled);
+            settled = self.flush_sink().await?.pop().unwrap_or_default();
+        }
+        let mut state = self.state.clone();
+        let bytes: u64 = letters.iter().map(|(_, letter)| letter.bytes()).sum();
+        let (sent, again) = (letters.len() as u64, settled.dead.len() as u64);
+        let bytes_again: u64 = settled.dead.iter().map(DeadLetter::bytes).sum();
+        state.dead_letters = (state.dead_letters + again).saturating_sub(sent);
+        state.dead_bytes = (state.dead_bytes + bytes_again).saturating_sub(bytes);
+        state.rows_delivered += sent.saturating_sub(again);
+        let ids = letters.iter().map(|(id, _)| *id).collect();
+        let sink = std::mem::take(&mut self.line.staged);
+        self.write(Entry { state, sink, dead: settled.dead, settled: ids, ..Entry::default() }).await
+    }
+
+    /// Leaves dead letters that cannot be sent again where they are, and says why.
+    pub async fn keep(&mut self, letters: &[(i64, DeadLetter)], why: &Error) -> Result<(), Stop> {
+        let again = |(_, letter): &(i64, DeadLetter)| DeadLetter {
+            message: format!("it cannot be sent again: {}", why.message()),
+            ..letter.clone()
+        };
+        let dead = letters.iter().map(again).collect();
+        let settled = letters.iter().map(|(id, _)| *id).collect();
+        self.write(Entry { state: self.state.clone(), dead, settled, ..Entry::default() }).await
+    }
+
+    /// The batches that a flush has made durable.
+    fn flushed(&mut self, through: Option<&str>) -> Result<Vec<Settled>, Fault> {
+        let position = through.and_then(|text| Position::parse(text).ok());
+        let reached = |last: Position| position.is_some_and(|to| last <= to);
+        let fits = |settled: &Settled| !settled.buffered || settled.last.is_some_and(reached);
+        let count = self.line.buffered.iter().take_while(|settled| fits(settled)).count();
+        if count < self.line.buffered.len() {
+            let message = "flush answered a position before the last batch that the plugin had buffered";
+            return Err(Fault::new(FaultKind::Internal, message).with_code("plugin.flush"));
+        }
+        self.line.buffered_since = None;
+        Ok(self.line.buffered.drain(..).collect())
+    }
+
+    async fn commit(&mut self, settled: Vec<Settled>, next: Option<&Bounds>) -> Result<(), Stop> {
+        let mut state = self.state.clone();
+        let mut dead = Vec::new();
+        for batch in settled {
+            let lost = batch.dead.len() as u64;
+            state.rows_delivered += batch.rows.saturating_sub(lost);
+            state.batches_delivered += 1;
+            state.rows_dead += lost;
+            state.dead_letters += lost;
+            state.dead_bytes += batch.dead.iter().map(DeadLetter::bytes).sum::<u64>();
+            dead.extend(batch.dead);
+            if let Some(last) = batch.last {
+                state.acknowledge(last);
+            }
+        }
+        if let Some(bounds) = next {
+            note(&mut state, bounds);
+        }
+        // What was wrong once and is overcome stays on record only until the next batch went well.
+        (state.last_error, state.last_error_code) = (None, None);
+        let sink = std::mem::take(&mut self.line.staged);
+        self.write(Entry { state, sink, dead, ..Entry::default() }).await
+    }
+
+    /// Makes an entry durable. A full disk is waited for: nothing else can be done, and nothing is lost.
+    async fn write(&mut self, mut entry: Entry) -> Result<(), Stop> {
+        entry.state.updated_at = self.world.now_us();
+        loop {
+            match self.journal.write(entry.clone()).await {
+                Ok(()) => break,
+                Err(Refused::Gone) => return Err(Stop::Gone),
+                Err(Refused::Failed(error))
+                    if error.kind() == ErrorKind::Exhausted && !self.stop.is_cancelled() =>
+                {
+                    self.post.failed(error.to_string(), Some(error.state().code().to_owned()), 0);
+                    tokio::select! {
+                        () = self.stop.cancelled() => {}
+                        () = self.world.sleep(FULL_WAIT) => {}
+                    }
+                }
+                Err(Refused::Failed(error)) => return Err(Stop::Failed(error)),
+            }
+        }
+        for (key, value) in entry.sink {
+            match value {
+                Some(value) => self.sink_state.insert(key, value),
+                None => self.sink_state.remove(&key),
+            };
+        }
+        if self.state.position != entry.state.position {
+            self.rewinds.store(0, Ordering::Relaxed);
+        }
+        self.state = entry.state;
+        self.post.committed(&self.state, self.state.in_snapshot(&self.def));
+        if let Some(released) = self.state.released() {
+            self.hold.advance(released);
+        }
+        Ok(())
+    }
+
+    fn forget_secrets(&self) {
+        for setting in self.spec.options.values() {
+            if let Setting::Secret(name, _) = setting {
+                self.secrets.forget(name);
+            }
+        }
+    }
+
+    /// What the sink wants to remember of the last call.
+    fn stage(&mut self) {
+        if let Some(sink) = &mut self.line.sink {
+            self.line.staged.extend(sink.take_state_changes());
+        }
+    }
+
+    /// Tells the view and the log.
+    fn complain(&self, fault: &Fault, attempts: u32) {
+        let code = fault.code.clone().unwrap_or_else(|| fault.kind.name().to_owned());
+        tracing::warn!(
+            tenant = %self.spec.tenant,
+            pipeline = %self.def.name,
+            kind = fault.kind.name(),
+            %code,
+            attempts,
+            why = %fault.message,
+            "a sink did not take a batch"
+        );
+        self.post.failed(fault.message.clone(), Some(code), attempts);
+        self.post.mode(Mode::Retrying);
+    }
+
+    async fn wait(&mut self, attempt: u32, fault: &Fault) -> Result<(), Stop> {
+        let wait = retry::wait(attempt, fault, self.world.chance());
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(Stop::Closing),
+            () = self.world.sleep(wait) => Ok(()),
+        }
+    }
+}
+
+fn note(state: &mut PipelineState, bounds: &Bounds) {
+    // One that overlaps was made from other columns, or under other limits: this one is in its place.
+    state.open.retain(|known| known.last < bounds.first);
+    state.open.push_back(bounds.clone());
+}
+
+/// Ends when the pipeline is told to stop and a call under way has had its time to finish.
+async fn told_to_stop(stop: &CancellationToken, world: &Arc<dyn Surroundings>) {
+    stop.cancelled().await;
+    world.sleep(GRACE).await;
+}

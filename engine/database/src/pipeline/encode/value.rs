@@ -1,0 +1,257 @@
+//! Columns as JSON values, written row by row into a buffer.
+//!
+//! Called by `ndjson`. Types that JSON has are its own (numbers with all their digits, booleans, arrays, documents of
+//! `json` and `jsonb`), the others are strings in the form that psql shows: `numeric` exactly, `bytea` as `\x` and
+//! hex, times as ISO 8601. NaN and the infinities, which JSON has not, are strings.
+
+use std::fmt::Write as _;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float32Array, Float64Array, StringArray},
+    buffer::{NullBuffer, OffsetBuffer},
+    datatypes::{DataType, Float32Type, Float64Type},
+};
+use bytes::{BufMut, BytesMut};
+use sepal_query::values::ColumnEncoder;
+use sepal_types::{Error, Result, SqlType};
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// A column, downcast once.
+pub struct JsonColumn {
+    nulls: Option<NullBuffer>,
+    values: Values,
+}
+
+enum Values {
+    AllNull,
+    Bool(BooleanArray),
+    Bytea(BinaryArray),
+    /// The text form is JSON already.
+    Digits(ColumnEncoder),
+    Float4(Float32Array),
+    Float8(Float64Array),
+    Json(StringArray),
+    List {
+        offsets: OffsetBuffer<i32>,
+        elements: Box<JsonColumn>,
+    },
+    /// The text form has nothing to escape.
+    Plain(ColumnEncoder),
+    Text(StringArray),
+    /// `2024-01-02 03:04:05` becomes `2024-01-02T03:04:05`, with `Z` where there is a zone.
+    Timestamp(ColumnEncoder),
+    /// Elements in a row, `dimensions` for each.
+    Vector {
+        elements: Float32Array,
+        dimensions: usize,
+    },
+}
+
+impl JsonColumn {
+    /// Errors: an array that is not of the type's Arrow type (XX000).
+    pub fn new(array: &ArrayRef, ty: &SqlType) -> Result<Self> {
+        if *array.data_type() == DataType::Null {
+            return Ok(Self { nulls: None, values: Values::AllNull });
+        }
+        Ok(Self { nulls: array.logical_nulls(), values: Values::new(array, ty)? })
+    }
+
+    /// Appends a row's value.
+    pub fn write(&self, row: usize, out: &mut BytesMut) -> Result<()> {
+        if self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
+            out.extend_from_slice(b"null");
+            return Ok(());
+        }
+        match &self.values {
+            Values::AllNull => out.extend_from_slice(b"null"),
+            Values::Bool(values) => out.extend_from_slice(if values.value(row) { b"true" } else { b"false" }),
+            Values::Bytea(values) => write_bytea(values.value(row), out),
+            Values::Digits(values) => values.text(row, out)?,
+            Values::Float4(values) => write_float4(values.value(row), out)?,
+            Values::Float8(values) => write_float8(values.value(row), out)?,
+            Values::Json(values) => write_document(values.value(row), out),
+            Values::List { offsets, elements } => {
+                write_list(offsets[row] as usize..offsets[row + 1] as usize, out, |place, out| {
+                    elements.write(place, out)
+                })?;
+            }
+            Values::Plain(values) => {
+                out.put_u8(b'"');
+                values.text(row, out)?;
+                out.put_u8(b'"');
+            }
+            Values::Text(values) => write_string(values.value(row), out),
+            Values::Timestamp(values) => write_timestamp(values, row, out)?,
+            Values::Vector { elements, dimensions } => {
+                let elements = elements.values();
+                write_list(row * dimensions..(row + 1) * dimensions, out, |place, out| {
+                    write_float4(elements[place], out)
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Values {
+    fn new(array: &ArrayRef, ty: &SqlType) -> Result<Self> {
+        let encoder = || ColumnEncoder::new(array.as_ref(), ty);
+        let mismatch = || {
+            Error::bug(format!(
+                "a column described as {} holds Arrow {}",
+                ty.display_name(),
+                array.data_type()
+            ))
+        };
+        Ok(match ty {
+            SqlType::Bool => Self::Bool(array.as_boolean_opt().ok_or_else(mismatch)?.clone()),
+            SqlType::Bytea => Self::Bytea(array.as_binary_opt::<i32>().ok_or_else(mismatch)?.clone()),
+            SqlType::Int2 | SqlType::Int4 | SqlType::Int8 | SqlType::Oid => Self::Digits(encoder()?),
+            SqlType::Float4 => {
+                Self::Float4(array.as_primitive_opt::<Float32Type>().ok_or_else(mismatch)?.clone())
+            }
+            SqlType::Float8 => {
+                Self::Float8(array.as_primitive_opt::<Float64Type>().ok_or_else(mismatch)?.clone())
+            }
+            SqlType::Json | SqlType::Jsonb => {
+                Self::Json(array.as_string_opt::<i32>().ok_or_else(mismatch)?.clone())
+            }
+            SqlType::Array(element) => {
+                let list = array.as_list_opt::<i32>().ok_or_else(mismatch)?;
+                let elements = Box::new(JsonColumn::new(list.values(), element)?);
+                Self::List { offsets: list.offsets().clone(), elements }
+            }
+            SqlType::Vector(_) => Self::vector(array, mismatch)?,
+            SqlType::Timestamp | SqlType::Timestamptz => Self::Timestamp(encoder()?),
+            SqlType::Date | SqlType::Interval | SqlType::Numeric(_) | SqlType::Time | SqlType::Uuid => {
+                Self::Plain(encoder()?)
+            }
+            SqlType::Void => Self::AllNull,
+            _ => Self::Text(array.as_string_opt::<i32>().ok_or_else(mismatch)?.clone()),
+        })
+    }
+
+    fn vector(array: &ArrayRef, mismatch: impl Fn() -> Error) -> Result<Self> {
+        let floats =
+            |values: &ArrayRef| values.as_primitive_opt::<Float32Type>().cloned().ok_or_else(&mismatch);
+        if let Some(list) = array.as_fixed_size_list_opt() {
+            let dimensions = usize::try_from(list.value_length()).map_err(|_| mismatch())?;
+            return Ok(Self::Vector { elements: floats(list.values())?, dimensions });
+        }
+        let list = array.as_list_opt::<i32>().ok_or_else(&mismatch)?;
+        let elements = JsonColumn { nulls: None, values: Self::Float4(floats(list.values())?) };
+        Ok(Self::List { offsets: list.offsets().clone(), elements: Box::new(elements) })
+    }
+}
+
+/// A string with its quotes.
+pub fn write_string(text: &str, out: &mut BytesMut) {
+    out.reserve(text.len() + 2);
+    out.put_u8(b'"');
+    let bytes = text.as_bytes();
+    let mut begin = 0;
+    for (place, byte) in bytes.iter().enumerate() {
+        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&bytes[begin..place]);
+        begin = place + 1;
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            _ => {
+                out.extend_from_slice(b"\\u00");
+                out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            }
+        }
+    }
+    out.extend_from_slice(&bytes[begin..]);
+    out.put_u8(b'"');
+}
+
+/// `json` keeps its line breaks; they stand between tokens only, and a row is one line.
+fn write_document(text: &str, out: &mut BytesMut) {
+    let begin = out.len();
+    out.extend_from_slice(text.as_bytes());
+    out[begin..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+}
+
+fn write_bytea(bytes: &[u8], out: &mut BytesMut) {
+    out.reserve(bytes.len() * 2 + 5);
+    out.extend_from_slice(b"\"\\\\x");
+    for byte in bytes {
+        out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+    }
+    out.put_u8(b'"');
+}
+
+fn write_timestamp(values: &ColumnEncoder, row: usize, out: &mut BytesMut) -> Result<()> {
+    out.put_u8(b'"');
+    let begin = out.len();
+    values.text(row, out)?;
+    if let Some(space) = out[begin..].iter().position(|byte| *byte == b' ') {
+        out[begin + space] = b'T';
+    }
+    if out.ends_with(b"+00") {
+        out.truncate(out.len() - 3);
+        out.put_u8(b'Z');
+    }
+    out.put_u8(b'"');
+    Ok(())
+}
+
+fn write_list(
+    places: std::ops::Range<usize>,
+    out: &mut BytesMut,
+    mut write: impl FnMut(usize, &mut BytesMut) -> Result<()>,
+) -> Result<()> {
+    out.put_u8(b'[');
+    for (count, place) in places.enumerate() {
+        if count > 0 {
+            out.put_u8(b',');
+        }
+        write(place, out)?;
+    }
+    out.put_u8(b']');
+    Ok(())
+}
+
+fn write_float4(value: f32, out: &mut BytesMut) -> Result<()> {
+    let magnitude = value.abs();
+    if !value.is_finite() {
+        write_special(value.into(), out);
+        Ok(())
+    } else if magnitude == 0.0 || (1e-5..1e9).contains(&magnitude) {
+        formatted(write!(out, "{value}"))
+    } else {
+        formatted(write!(out, "{value:e}"))
+    }
+}
+
+fn write_float8(value: f64, out: &mut BytesMut) -> Result<()> {
+    let magnitude = value.abs();
+    if !value.is_finite() {
+        write_special(value, out);
+        Ok(())
+    } else if magnitude == 0.0 || (1e-5..1e17).contains(&magnitude) {
+        formatted(write!(out, "{value}"))
+    } else {
+        formatted(write!(out, "{value:e}"))
+    }
+}
+
+fn write_special(value: f64, out: &mut BytesMut) {
+    out.extend_from_slice(match value {
+        value if value.is_nan() => b"\"NaN\"",
+        value if value > 0.0 => b"\"Infinity\"",
+        _ => b"\"-Infinity\"",
+    });
+}
+
+/// A buffer in memory takes whatever fits into memory.
+fn formatted(outcome: std::fmt::Result) -> Result<()> {
+    outcome.map_err(|_| Error::bug("a number does not fit into memory"))
+}

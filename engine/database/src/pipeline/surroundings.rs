@@ -1,0 +1,45 @@
+//! Time and chance, as pipelines meet them: handed in, so that a test decides both.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures::future::BoxFuture;
+
+/// What a pipeline knows of the world besides its tenant and its sink.
+pub trait Surroundings: fmt::Debug + Send + Sync {
+    /// Microseconds since 1970 UTC.
+    fn now_us(&self) -> i64;
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
+
+    /// Evenly from 0 to 1.
+    fn chance(&self) -> f64;
+}
+
+/// The clock on the wall and the operating system's randomness.
+#[derive(Debug)]
+pub struct World;
+
+impl World {
+    pub fn shared() -> Arc<dyn Surroundings> {
+        Arc::new(Self)
+    }
+}
+
+impl Surroundings for World {
+    fn now_us(&self) -> i64 {
+        let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+
+    fn chance(&self) -> f64 {
+        f64::from(u32::from_be_bytes(sepal_crypto::random_bytes())) / f64::from(u32::MAX)
+    }
+}

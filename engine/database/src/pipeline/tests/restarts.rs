@@ -1,0 +1,125 @@
+//! What is sent after a crash, and what is not sent twice under another id.
+
+use std::collections::BTreeSet;
+
+use super::{
+    create, database,
+    destination::{Destination, fault, lines_of},
+    until_status,
+};
+use crate::{
+    connector::{Delivered, FaultKind, Tier},
+    fixtures::run,
+    maintain::checkpoint,
+    pipeline::position::Position,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_was_begun_is_the_same_after_a_crash() {
+    let down = Destination::with(|_| Err(fault(FaultKind::Transient, "http.503")));
+    let fixture = database(&down).await;
+    let mut session = fixture.session().await;
+    create(&fixture, "SELECT id, label FROM items", |def| def.snapshot = false).await;
+    run(&mut session, "INSERT INTO items VALUES (1, 'a'), (2, 'b')").await;
+    down.until("tried", |destination| !destination.attempts().is_empty()).await;
+    run(&mut session, "INSERT INTO items VALUES (3, 'c')").await;
+    let up = Destination::new();
+    let connectors = up.connectors();
+    let after = fixture.crash_with(|options| options.connectors = Some(connectors));
+    after.tenant().await;
+    assert_eq!(up.until_changes(3).await, ["c 1 a", "c 2 b", "c 3 c"]);
+    let (before, again) = (&down.attempts()[0], &up.attempts()[0]);
+    assert_eq!((&before.id, &before.payload), (&again.id, &again.payload));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_goes_on_over_a_table_that_has_changed() {
+    let mut batches = 0;
+    let down = Destination::with(move |_| {
+        batches += 1;
+        match batches {
+            1..=2 => Ok(Delivered::Durable(Vec::new())),
+            _ => Err(fault(FaultKind::Transient, "http.503")),
+        }
+    });
+    let fixture = database(&down).await;
+    let mut session = fixture.session().await;
+    run(&mut session, "INSERT INTO items SELECT i, 'old' FROM generate_series(1, 50) AS g(i)").await;
+    create(&fixture, "SELECT id, label FROM items", |_| {}).await;
+    down.until("stuck", |destination| destination.attempts().len() > 3).await;
+    run(&mut session, "DELETE FROM items WHERE id IN (5, 25, 26, 45)").await;
+    run(&mut session, "UPDATE items SET label = 'new' WHERE id IN (6, 27)").await;
+    run(&mut session, "INSERT INTO items VALUES (51, 'late')").await;
+    checkpoint(&*fixture.tenant().await).unwrap();
+    run(&mut session, "DELETE FROM items WHERE id = 46").await;
+
+    let up = Destination::new();
+    let connectors = up.connectors();
+    let after = fixture.crash_with(|options| options.connectors = Some(connectors));
+    after.tenant().await;
+    let changes = up.until_changes(30 + 8).await;
+    let expected: Vec<String> = (21..=50).map(|id| format!("r {id} old")).collect();
+    assert_eq!(changes[..30], expected);
+    let later: BTreeSet<&str> = changes[30..].iter().map(String::as_str).collect();
+    let wanted = ["c 51 late", "d 25", "d 26", "d 45", "d 46", "d 5", "u 27 new", "u 6 new"];
+    assert_eq!(later, BTreeSet::from(wanted));
+    let (begun, again) = (&down.attempts()[2], &up.attempts()[0]);
+    assert_eq!((&begun.id, &begun.payload), (&again.id, &again.payload));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sent_again_that_was_acknowledged() {
+    let destination = Destination::new();
+    let fixture = database(&destination).await;
+    let mut session = fixture.session().await;
+    create(&fixture, "SELECT id, label FROM items", |_| {}).await;
+    run(&mut session, "INSERT INTO items VALUES (1, 'a')").await;
+    until_status(&fixture, "done", |row| row.rows_delivered == 1).await;
+    let next = Destination::new();
+    let connectors = next.connectors();
+    let after = fixture.crash_with(|options| options.connectors = Some(connectors));
+    let mut session = after.session().await;
+    run(&mut session, "INSERT INTO items VALUES (2, 'b')").await;
+    assert_eq!(next.until_changes(1).await, ["c 2 b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_keeps_the_position_is_believed() {
+    let down = Destination::with(|_| Err(fault(FaultKind::Transient, "http.503")));
+    let fixture = database(&down).await;
+    let mut session = fixture.session().await;
+    create(&fixture, "SELECT id, label FROM items", |def| {
+        (def.snapshot, def.tier) = (false, Tier::Transactional);
+    })
+    .await;
+    run(&mut session, "INSERT INTO items VALUES (1, 'a'), (2, 'b')").await;
+    down.until("tried", |destination| !destination.attempts().is_empty()).await;
+    run(&mut session, "INSERT INTO items VALUES (3, 'c')").await;
+    let up = Destination::new();
+    up.has_through(&down.attempts()[0].last);
+    let connectors = up.connectors();
+    let after = fixture.crash_with(|options| options.connectors = Some(connectors));
+    after.tenant().await;
+    assert_eq!(up.until_changes(1).await, ["c 3 c"]);
+    assert_eq!(lines_of(&up.attempts()[0]).len(), 1);
+}
+
+#[test]
+fn a_position_reads_as_it_is_written() {
+    for text in ["s00000000000000ff.0000000000000001", "00000000000000ff.0000000a"] {
+        assert_eq!(Position::parse(text).unwrap().to_string(), text);
+    }
+    let damaged =
+        ["", "1.2", "s00000000000000ff.1", "00000000000000ff.0000000000000001", "+0000000000000ff.0000000a"];
+    for text in damaged {
+        Position::parse(text).unwrap_err();
+    }
+    let ascending = [
+        "s00000000000000ff.0000000000000001",
+        "s00000000000000ff.0000000000000002",
+        "0000000000000100.00000000",
+        "0000000000000100.0000000a",
+        "0000000000000101.00000000",
+    ];
+    assert!(ascending.map(|text| Position::parse(text).unwrap()).is_sorted());
+}
