@@ -19,13 +19,16 @@ use super::{
 };
 use crate::{
     call::{
-        Call, GuestHost, OpenArgs, Operation, Outcome, Outside, Reply, ResolverAnswer, ResolverRequest,
-        SinkCall,
+        Call, GuestBatch, GuestHost, OpenArgs, Operation, Outcome, Outside, Reply, ResolverAnswer,
+        ResolverRequest, SessionId, SinkCall,
     },
     egress::{Egress, EgressOptions},
     manifest::EffectiveLimits,
     package::Package,
 };
+
+/// There is one at a time.
+const SESSION: SessionId = SessionId(1);
 
 /// What a plugin is run with.
 #[derive(Clone, Debug)]
@@ -75,7 +78,8 @@ impl Kit {
         for (name, operation) in operations(package, &setup, &options.work)? {
             let limits = EffectiveLimits::effective(manifest, &EffectiveLimits::MOST)
                 .with_room_for(payload(&operation));
-            let call = Call { limits, session: None, continues: false, operation };
+            let session = (manifest.is_session() && name != "check").then_some(SESSION);
+            let call = Call { limits, session, continues: name == "flush", operation };
             let asked = Arc::clone(&outside) as Arc<dyn Outside>;
             let answered = self.host.call(TENANT, &code, call, asked).await;
             let (good, said) = match answered {
@@ -92,6 +96,8 @@ impl Kit {
                 break;
             }
         }
+        // A session that was kept ends here.
+        self.host.forget_tenant(TENANT);
         Ok(live)
     }
 }
@@ -132,8 +138,13 @@ fn operations(
             return wrong("the sink takes no NDJSON, so lines are no rows for it: leave --rows out");
         }
         (PluginKind::Sink, LiveWork::Sample | LiveWork::Rows(_)) => {
-            let (open, write) = write(package, config_json, work);
-            vec![("check", Operation::CheckSink(open)), ("write", write)]
+            let (call, batch) = write(package, config_json, work);
+            let mut steps = vec![("check", Operation::CheckSink(call.open.clone()))];
+            steps.push(("write", Operation::Write(call.clone(), batch)));
+            if package.manifest.is_session() {
+                steps.push(("flush", Operation::Flush(call)));
+            }
+            steps
         }
     })
 }
@@ -143,13 +154,12 @@ fn form(package: &Package) -> Form {
 }
 
 /// A batch of the rows given, or of rows made up.
-fn write(package: &Package, config_json: String, work: &LiveWork) -> (OpenArgs, Operation) {
+fn write(package: &Package, config_json: String, work: &LiveWork) -> (SinkCall, GuestBatch) {
     let form = form(package);
     let next = AtomicU32::new(1);
     let mut sample = Sampler::new(form.clone(), &next).plain(3);
     if let LiveWork::Rows(lines) = work {
-        sample.batch.payload =
-            lines.iter().flat_map(|line| [line.as_bytes(), b"\n"]).flatten().copied().collect();
+        sample.batch.payload = lines.iter().map(|line| format!("{line}\n")).collect::<String>().into_bytes();
         sample.batch.rows = u32::try_from(lines.len()).unwrap_or(u32::MAX);
     }
     let open = OpenArgs {
@@ -161,8 +171,7 @@ fn write(package: &Package, config_json: String, work: &LiveWork) -> (OpenArgs, 
         parallelism: 1,
         attributes: Vec::new(),
     };
-    let call = SinkCall { open: open.clone(), schema: Some(sample.schema), state: BTreeMap::new() };
-    (open, Operation::Write(call, sample.batch))
+    (SinkCall { open, schema: Some(sample.schema), state: BTreeMap::new() }, sample.batch)
 }
 
 /// Whether it went well, and in words. A value is not shown.

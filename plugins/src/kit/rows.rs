@@ -213,10 +213,9 @@ impl Finder {
 impl Form {
     /// As text and with deletions as keys, if the sink takes that.
     pub fn of(manifest: &Manifest, shape: RowShape) -> Self {
-        let (encodings, envelopes) = match &manifest.sink {
-            Some(sink) => (sink.encodings.as_slice(), sink.envelopes.as_slice()),
-            None => (&[][..], &[][..]),
-        };
+        let sink = manifest.sink.as_ref();
+        let encodings = sink.map(|sink| sink.encodings.as_slice()).unwrap_or_default();
+        let envelopes = sink.map(|sink| sink.envelopes.as_slice()).unwrap_or_default();
         let encoding = match encodings.contains(&Encoding::Ndjson) {
             true => Encoding::Ndjson,
             false => encodings.first().copied().unwrap_or(Encoding::Ndjson),
