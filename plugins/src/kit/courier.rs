@@ -1,5 +1,5 @@
-//! A pipeline in small: hands batches over, acts on what the plugin answers, and begins again after a kill from what was
-//! acknowledged. `sepal_database::pipeline` does the same with a log behind it; here nothing waits.
+//! A pipeline in small: hands batches over, acts on what the plugin answers, and begins again after a kill from what
+//! was acknowledged. `sepal_database::pipeline` does the same with a log behind it; here nothing waits.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,5 +1,5 @@
-//! One call of a plugin for real: its requests leave through the same way out as in a server. `sepal plugin run` calls it
-//! to try a plugin against a destination before there is a pipeline.
+//! One call of a plugin for real: its requests leave through the same way out as in a server. `sepal plugin run`
+//! calls it to try a plugin against a destination before there is a pipeline.
 
 use std::{
     collections::BTreeMap,

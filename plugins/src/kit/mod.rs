@@ -1,10 +1,10 @@
-//! The conformance kit: does a plugin keep what its manifest promises? Anybody can run it; `sepal plugin test` does, and
-//! so do the tests of the plugins that come along.
+//! The conformance kit: does a plugin keep what its manifest promises? Anybody can run it; `sepal plugin test` does,
+//! and so do the tests of the plugins that come along.
 //!
 //! # What it does
 //! 1. [`Kit::run`] compiles the component and runs it in this process (`host`), one fresh instance after the other.
-//! 2. What the plugin asks for goes through the same way out as in a server (`egress`): destinations are judged, secrets
-//!    put in place, answers scrubbed. Only the network is not there: `destination` answers by script.
+//! 2. What the plugin asks for goes through the same way out as in a server (`egress`): destinations are judged,
+//!    secrets put in place, answers scrubbed. Only the network is not there: `destination` answers by script.
 //! 3. `groups` have it work in one weather after the other and judge what it says (`report`); `courier` delivers
 //!    batches and kills it at every call to the host.
 //!

@@ -1,4 +1,5 @@
-//! Replacing a plugin in a running server: `ALTER PLUGIN … UPDATE FROM`, over the connection that libpq's variables name.
+//! Replacing a plugin in a running server: `ALTER PLUGIN … UPDATE FROM`, over the connection that libpq's variables
+//! name.
 
 use std::{env, path::Path, sync::Arc};
 

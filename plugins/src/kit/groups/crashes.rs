@@ -1,5 +1,5 @@
-//! Group 4: killed before and after each of its calls to the host, and begun again. Nothing is lost; what comes twice can
-//! be told, or does not come twice, as the level has it.
+//! Group 4: killed before and after each of its calls to the host, and begun again. Nothing is lost; what comes twice
+//! can be told, or does not come twice, as the level has it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
