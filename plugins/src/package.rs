@@ -120,6 +120,13 @@ impl Package {
         }
     }
 
+    /// What the component imports, by name: `sepal:plugin/http@0.1.0`, `wasi:io/streams@0.2.6`.
+    pub fn imports(&self) -> Vec<String> {
+        // `read` went through it without an error.
+        let outline = Outline::read(&self.component).unwrap_or_default();
+        outline.imports.iter().map(|name| (*name).to_owned()).collect()
+    }
+
     /// Whether the component itself reads plaintext; the manifest may ask for it and not use it.
     pub fn reveals(&self) -> bool {
         self.world == World::Sink { reveal: true }

@@ -39,6 +39,7 @@ use sepal_database::{TenantId, connector::Secrets};
 pub use address::{AddressPolicy, is_public, parse_networks};
 pub use client::Resolve;
 pub use outside::PluginOutside;
+pub(crate) use outside::Rehearsed;
 pub use rules::{Destination, DestinationHost, HostPattern, HostRule, HostRuleError, Scheme, intersect};
 pub use scrub::{MIN_SECRET_BYTES, Scrubber};
 pub use telemetry::{MetricKind, MetricSample};

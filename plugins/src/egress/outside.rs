@@ -41,6 +41,16 @@ pub struct PluginOutside {
     pub(super) scrubber: Arc<Scrubber>,
 }
 
+/// A request with its secrets in place. No `Debug`: they are plaintext here.
+pub(crate) struct Rehearsed {
+    pub method: String,
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    /// More of an answer is cut off.
+    pub response_bytes: usize,
+}
+
 impl PluginOutside {
     /// For messages that do not pass through here: faults, dead letters.
     pub fn scrubber(&self) -> &Arc<Scrubber> {
@@ -48,24 +58,55 @@ impl PluginOutside {
     }
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let checked = self.checked(request)?;
+        let _turn = self.source.quota.enter().await.map_err(HttpError::Throttled)?;
+        let outgoing = self.outgoing(checked).await?;
+        let client = self.shared.client(self.source.key.tenant)?;
+        let response = client::send(&client, outgoing).await?;
+        Ok(self.scrub_response(response))
+    }
+
+    /// The request as it would travel, for one who answers it without a network: the conformance kit. Quotas do not
+    /// count.
+    pub(crate) async fn rehearse(&self, request: HttpRequest) -> Result<Rehearsed, HttpError> {
+        let checked = self.checked(request).map_err(|error| self.scrub_error(error))?;
+        let outgoing = self.outgoing(checked).await.map_err(|error| self.scrub_error(error))?;
+        let text = |value: &WireValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers = outgoing.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value)));
+        Ok(Rehearsed {
+            method: outgoing.method.to_string(),
+            url: outgoing.url.to_string(),
+            headers: headers.collect(),
+            body: outgoing.body.unwrap_or_default(),
+            response_bytes: outgoing.response_bytes,
+        })
+    }
+
+    /// What the guest sees of an answer to what was rehearsed.
+    pub(crate) fn received(&self, response: HttpResponse) -> HttpResponse {
+        self.scrub_response(response)
+    }
+
+    fn checked(&self, request: HttpRequest) -> Result<Checked, HttpError> {
         let checked = Checked::new(request, self.bounds())?;
         self.permit(&checked)?;
-        let _turn = self.source.quota.enter().await.map_err(HttpError::Throttled)?;
+        Ok(checked)
+    }
+
+    /// Secrets take the place of their slots.
+    async fn outgoing(&self, checked: Checked) -> Result<Outgoing, HttpError> {
         let mut headers = HeaderMap::with_capacity(checked.headers.len());
         for (name, value) in &checked.headers {
             headers.append(name.clone(), self.wire_value(value, &checked.destination).await?);
         }
-        let client = self.shared.client(self.source.key.tenant)?;
-        let outgoing = Outgoing {
+        Ok(Outgoing {
             method: checked.method,
             url: checked.url,
             headers,
             body: checked.body,
             timeout: checked.timeout,
             response_bytes: checked.response_bytes,
-        };
-        let response = client::send(&client, outgoing).await?;
-        Ok(self.scrub_response(response))
+        })
     }
 
     fn bounds(&self) -> Bounds {
