@@ -46,6 +46,8 @@ pub struct Package {
     pub hash: ComponentHash,
     /// Of the whole file.
     pub bytes: u64,
+    /// What the component imports, by name: `sepal:plugin/http@0.1.0`, `wasi:io/streams@0.2.6`.
+    pub imports: Vec<String>,
 }
 
 /// Why a file is no plugin.
@@ -90,7 +92,8 @@ impl Package {
         let schema = manifest.schema()?;
         let world = outline.world(&manifest)?;
         let hash = sealing::sha256(component);
-        Ok(Self { manifest, schema, world, hash, bytes: component.len() as u64 })
+        let imports = outline.imports.iter().map(|name| (*name).to_owned()).collect();
+        Ok(Self { manifest, schema, world, hash, bytes: component.len() as u64, imports })
     }
 
     /// What is kept and shown of it.
@@ -118,13 +121,6 @@ impl Package {
             max_bytes: u32::try_from(batch.max_bytes.0).unwrap_or(u32::MAX),
             linger_ms: batch.linger.0,
         }
-    }
-
-    /// What the component imports, by name: `sepal:plugin/http@0.1.0`, `wasi:io/streams@0.2.6`.
-    pub fn imports(&self) -> Vec<String> {
-        // `read` went through it without an error.
-        let outline = Outline::read(&self.component).unwrap_or_default();
-        outline.imports.iter().map(|name| (*name).to_owned()).collect()
     }
 
     /// Whether the component itself reads plaintext; the manifest may ask for it and not use it.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    Kit, KitError,
+    Kit, KitError, Specimen,
     case::{Plaintext, RowShape},
     rows::{Form, Sampler},
     setup::{self, Setup},
@@ -64,7 +64,7 @@ pub struct Live {
 
 impl Kit {
     /// Runs `check`, and then the work.
-    pub async fn live(&self, package: &Package, options: &LiveOptions) -> Result<Live, KitError> {
+    pub async fn live(&self, package: &Specimen, options: &LiveOptions) -> Result<Live, KitError> {
         let manifest = &package.manifest;
         let setup = Setup::given(manifest, &package.schema, &options.config, &options.secrets)
             .map_err(|fault| KitError::Options(fault.to_string()))?;

@@ -27,7 +27,7 @@ mod subject;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Deref, sync::Arc};
 
 pub use self::{
     case::{CaseError, Plaintext, TestCase},
@@ -44,7 +44,7 @@ use crate::{
     egress::EgressError,
     host::{HostOptions, LocalHost, StartError},
     manifest::Manifest,
-    package::Package,
+    package::{Package, PackageError},
 };
 
 /// How a run goes.
@@ -86,6 +86,29 @@ pub enum KitError {
     Options(String),
 }
 
+/// A package together with the component it was read from.
+#[derive(Debug)]
+pub struct Specimen {
+    pub package: Package,
+    pub component: Arc<[u8]>,
+}
+
+impl Specimen {
+    /// Errors: as [`Package::read`].
+    pub fn read(component: impl Into<Arc<[u8]>>) -> Result<Self, PackageError> {
+        let component = component.into();
+        Ok(Self { package: Package::read(&component)?, component })
+    }
+}
+
+impl Deref for Specimen {
+    type Target = Package;
+
+    fn deref(&self) -> &Package {
+        &self.package
+    }
+}
+
 /// Runs plugins under test.
 pub struct Kit {
     host: Arc<LocalHost>,
@@ -108,7 +131,7 @@ impl Kit {
     /// Holds the plugin to its level. A plugin that does not compile has a report that says so.
     pub async fn run(
         &self,
-        package: &Package,
+        package: &Specimen,
         case: &TestCase,
         options: &KitOptions,
     ) -> Result<Report, KitError> {
@@ -122,10 +145,10 @@ impl Kit {
             Err(error) => return Err(error),
         };
         let host = Arc::clone(&self.host) as Arc<dyn GuestHost>;
-        examine(report, host, code, &package.manifest, package.imports(), case, options).await
+        examine(report, host, code, &package.manifest, package.imports.clone(), case, options).await
     }
 
-    async fn code(&self, package: &Package) -> Result<Code, KitError> {
+    async fn code(&self, package: &Specimen) -> Result<Code, KitError> {
         let component = Arc::clone(&package.component);
         Ok(self.compiler.code(package.hash, package.world, component).await?)
     }

@@ -3,10 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use clap::Args;
-use sepal_plugins::{
-    manifest::EffectiveLimits,
-    package::{Package, hex},
-};
+use sepal_plugins::{kit::Specimen, manifest::EffectiveLimits, package::hex};
 use serde::Serialize;
 
 use super::{
@@ -60,7 +57,7 @@ fn milliseconds(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-fn facts(package: &Package, compile_ms: u64, machine_code_bytes: usize) -> Facts {
+fn facts(package: &Specimen, compile_ms: u64, machine_code_bytes: usize) -> Facts {
     let about = &package.manifest.plugin;
     let limits = EffectiveLimits::effective(&package.manifest, &EffectiveLimits::MOST);
     Facts {
@@ -70,7 +67,7 @@ fn facts(package: &Package, compile_ms: u64, machine_code_bytes: usize) -> Facts
         api: about.api.clone(),
         capabilities: package.manifest.capability_lines(),
         secrets: package.manifest.secrets.keys().cloned().collect(),
-        imports: package.imports(),
+        imports: package.imports.clone(),
         sha256: hex(&package.hash),
         bytes: package.component.len(),
         memory_bytes: limits.memory_bytes,

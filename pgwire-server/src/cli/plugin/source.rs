@@ -9,8 +9,7 @@ use clap::Args;
 use sepal_plugins::{
     author::{self, Toolchains},
     compile::Compiler,
-    kit::{Kit, TestCase},
-    package::Package,
+    kit::{Kit, Specimen, TestCase},
 };
 
 use super::failed;
@@ -32,8 +31,8 @@ impl Source {
         with_toolchains(|toolchains| author::packed(&self.path, toolchains).map_err(failed))
     }
 
-    pub fn package(&self) -> Result<Package, Failure> {
-        Package::read(self.bytes()?.into()).map_err(failed)
+    pub fn package(&self) -> Result<Specimen, Failure> {
+        Specimen::read(self.bytes()?).map_err(failed)
     }
 
     /// Where the files of the project are.

@@ -9,7 +9,7 @@ async fn holds(name: &str, conformance: &str) {
 
 async fn holds_with(name: &str, conformance: &str, cases: &str) {
     let component = bundled::component(name).expect("it is bundled");
-    let package = Package::read(component.into()).unwrap();
+    let package = Specimen::read(component).unwrap();
     let mut case = TestCase::parse(name, conformance).unwrap();
     case.cases = TestCase::cases(name, cases).unwrap();
     let kit = Kit::new(Compiler::in_this_process().unwrap()).unwrap();
@@ -53,7 +53,7 @@ async fn aws_secrets_conforms() {
 
 #[tokio::test]
 async fn one_call_for_real_is_denied_what_is_private() {
-    let package = Package::read(bundled::component("webhook").expect("it is bundled").into()).unwrap();
+    let package = Specimen::read(bundled::component("webhook").expect("it is bundled")).unwrap();
     let kit = Kit::new(Compiler::in_this_process().unwrap()).unwrap();
     let config = serde_json::json!({ "url": "http://127.0.0.1:9/in" });
     let options = LiveOptions {
