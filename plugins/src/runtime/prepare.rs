@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{Inner, wrong_kind};
 use crate::{
     call::{Code, OpenArgs},
-    egress::{EgressSpec, HostRule, PluginOutside, intersect},
+    egress::{EgressSpec, HostRule, PluginOutside, SlotGrant, intersect},
     manifest::{Configured, EffectiveLimits, HttpCapability, World},
     package::Package,
 };
@@ -39,7 +39,7 @@ impl Prepared {
         BadRow { index: row.index, code: row.code.map(|code| self.clean(&code)), message }
     }
 
-    fn clean(&self, text: &str) -> String {
+    pub(super) fn clean(&self, text: &str) -> String {
         self.outside.scrubber().scrub(text).into_owned()
     }
 }
@@ -48,7 +48,7 @@ impl Prepared {
 #[derive(Debug)]
 pub(super) struct Fitted {
     config_json: String,
-    slots: BTreeMap<String, (String, Option<u64>)>,
+    slots: BTreeMap<String, SlotGrant>,
     allow: Vec<HostRule>,
 }
 
@@ -92,6 +92,11 @@ fn fit(package: &Package, options: &BTreeMap<String, Setting>, grants: &[String]
     let configured = package.schema.configure(options)?;
     let allow = hosts(package, &configured, grants)?;
     let Configured { json, slots } = configured;
+    let slots = slots.into_iter().map(|(slot, (secret, version))| {
+        let uses = package.manifest.secrets.get(&slot).map(|slot| slot.uses.clone()).unwrap_or_default();
+        (slot, SlotGrant { secret, version, uses })
+    });
+    let slots = slots.collect();
     Ok(Fitted { config_json: Value::Object(json).to_string(), slots, allow })
 }
 
