@@ -48,7 +48,7 @@ use telemetry::{Source, SourceKey};
 
 use crate::{
     call::HttpError,
-    manifest::{EffectiveLimits, SlotUse},
+    manifest::{EffectiveLimits, Manifest, SlotUse},
 };
 
 /// How long counters of a sink that nobody has open are kept.
@@ -103,6 +103,20 @@ pub struct SlotGrant {
     pub version: Option<u64>,
     /// As the manifest has it: nothing else is done with the value.
     pub uses: Vec<SlotUse>,
+}
+
+impl SlotGrant {
+    /// Slots as options fill them, with the uses that the manifest names.
+    pub fn of(manifest: &Manifest, slots: BTreeMap<String, (String, Option<u64>)>) -> BTreeMap<String, Self> {
+        let described = |slot: &String| manifest.secrets.get(slot).map(|described| described.uses.clone());
+        slots
+            .into_iter()
+            .map(|(slot, (secret, version))| {
+                let uses = described(&slot).unwrap_or_default();
+                (slot, Self { secret, version, uses })
+            })
+            .collect()
+    }
 }
 
 /// What one sink or resolver may do.

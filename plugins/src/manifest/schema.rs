@@ -1,8 +1,9 @@
 //! The schema of a plugin's options: what of JSON Schema 2020-12 the host takes, and options checked against it.
 //!
 //! The schema comes from a stranger and is run in the server: patterns use the linear-time engine, are few and small,
-//! `$ref` reaches only into `$defs` and only once, nothing is fetched. Sensitive options (`"sensitive": true`, `"writeOnly": true`) hold
-//! `{"$secret": "<slot>"}` and are never validated as text: no message can carry one's value.
+//! `$ref` reaches only into `$defs` and only once, nothing is fetched. Sensitive options (`"sensitive": true`,
+//! `"writeOnly": true`) hold `{"$secret": "<slot>"}` and are never validated as text: no message can carry one's
+//! value.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -91,9 +92,8 @@ impl ConfigSchema {
         if let Some(name) = required.iter().find(|name| !properties.contains_key(*name)) {
             return Err(wrong("/required", format!("{name:?} is not among the properties")));
         }
-        let patterns = PatternOptions::regex()
-            .size_limit(MAX_PATTERN_BYTES)
-            .dfa_size_limit(MAX_PATTERN_CACHE_BYTES);
+        let patterns =
+            PatternOptions::regex().size_limit(MAX_PATTERN_BYTES).dfa_size_limit(MAX_PATTERN_CACHE_BYTES);
         let validator = jsonschema::options()
             .offline()
             .with_draft(jsonschema::Draft::Draft202012)

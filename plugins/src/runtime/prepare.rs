@@ -92,11 +92,7 @@ fn fit(package: &Package, options: &BTreeMap<String, Setting>, grants: &[String]
     let configured = package.schema.configure(options)?;
     let allow = hosts(package, &configured, grants)?;
     let Configured { json, slots } = configured;
-    let slots = slots.into_iter().map(|(slot, (secret, version))| {
-        let uses = package.manifest.secrets.get(&slot).map(|slot| slot.uses.clone()).unwrap_or_default();
-        (slot, SlotGrant { secret, version, uses })
-    });
-    let slots = slots.collect();
+    let slots = SlotGrant::of(&package.manifest, slots);
     Ok(Fitted { config_json: Value::Object(json).to_string(), slots, allow })
 }
 
@@ -200,8 +196,8 @@ impl Inner {
         component: Option<&Arc<[u8]>>,
         egress: EgressSpec,
     ) -> Result<Prepared, Fault> {
-        let code = self.plugins.code(package, component.map(Arc::clone)).await?;
         let (tenant, limits) = (egress.tenant, egress.limits);
+        let code = self.plugins.code(tenant, package, component.map(Arc::clone)).await?;
         Ok(Prepared { tenant, code, limits, outside: self.egress.outside(egress) })
     }
 }

@@ -38,9 +38,7 @@ pub(super) async fn resolve(
     let (prepared, config_json) = runtime.0.prepare_resolver(spec, secrets).await?;
     let requests = requests.into_iter().map(request).collect();
     match runtime.ask(&prepared, Operation::Resolve { config_json, requests }).await? {
-        Outcome::Resolved(answers) if answers.len() == asked => {
-            Ok(judged(&prepared, answers))
-        }
+        Outcome::Resolved(answers) if answers.len() == asked => Ok(judged(&prepared, answers)),
         other => Err(faults::unexpected("resolve", &other)),
     }
 }
