@@ -123,6 +123,12 @@ impl Package {
         }
     }
 
+    /// About what it takes in memory: the manifest is kept as text's tree, the schema as what validates.
+    pub fn weight_bytes(&self) -> u64 {
+        const TREE_PER_BYTE: u64 = 16;
+        self.manifest.to_json().len() as u64 * TREE_PER_BYTE + self.schema.weight_bytes()
+    }
+
     /// Whether the component itself reads plaintext; the manifest may ask for it and not use it.
     pub fn reveals(&self) -> bool {
         self.world == World::Sink { reveal: true }

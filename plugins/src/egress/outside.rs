@@ -15,14 +15,15 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::{
-    HostRule, Scrubber, Shared,
+    HostRule, Scrubber, Shared, SlotGrant,
     client::{self, Outgoing},
     request::{Bounds, Checked, denied},
     rules::{Destination, HostPattern},
     telemetry::Source,
 };
-use crate::call::{
-    HeaderPart, HeaderValue, HttpError, HttpRequest, HttpResponse, Level, Outside, SecretError,
+use crate::{
+    call::{HeaderPart, HeaderValue, HttpError, HttpRequest, HttpResponse, Level, Outside, SecretError},
+    manifest::SlotUse,
 };
 
 /// A message of an error is for people.
@@ -34,7 +35,7 @@ const SECRET_RETRY_MS: u32 = 1000;
 pub struct PluginOutside {
     pub(super) shared: Arc<Shared>,
     pub(super) source: Arc<Source>,
-    pub(super) slots: BTreeMap<String, (String, Option<u64>)>,
+    pub(super) slots: BTreeMap<String, SlotGrant>,
     pub(super) secrets: Arc<dyn Secrets>,
     pub(super) allow: Vec<HostRule>,
     pub(super) reveal: bool,
@@ -182,6 +183,10 @@ impl PluginOutside {
 
     /// The plaintext, for a host that the secret allows.
     async fn value(&self, slot: &str, to: &Destination) -> Result<Zeroizing<Vec<u8>>, HttpError> {
+        if !self.is_for(slot, SlotUse::HttpHeader) {
+            let problem = format!("slot {slot:?} is not for headers: its use has no \"http-header\"");
+            return Err(denied(problem));
+        }
         let secret = match self.resolve(slot).await {
             None => return Err(denied(format!("the plugin has no secret in a slot {slot:?}"))),
             Some(Err(fault)) if fault.kind == FaultKind::Transient => {
@@ -206,7 +211,7 @@ impl PluginOutside {
 
     /// `None`: there is no such slot. What was resolved once is taken out of everything from then on.
     async fn resolve(&self, slot: &str) -> Option<Result<SecretValue, Fault>> {
-        let (name, version) = self.slots.get(slot)?;
+        let SlotGrant { secret: name, version, .. } = self.slots.get(slot)?;
         let resolved = self.secrets.secret(name, *version).await;
         if let Ok(secret) = &resolved {
             self.scrubber.learn(slot, &secret.value);
@@ -221,6 +226,19 @@ impl PluginOutside {
             tracing::warn!(target: "sepal::plugin", %tenant, sink, slot, fault, "a secret is not to be had");
             SecretError::Unavailable
         })
+    }
+
+    /// A slot that is not there is for nothing in particular: who looks for it says so.
+    fn is_for(&self, slot: &str, wanted: SlotUse) -> bool {
+        self.slots.get(slot).is_none_or(|grant| grant.uses.contains(&wanted))
+    }
+
+    /// For a guest that does with a slot what its manifest does not say. For this use there is no such slot, and
+    /// trying again changes nothing.
+    fn misused(&self, slot: &str, wanted: &str) -> SecretError {
+        let (tenant, sink) = (self.source.key.tenant, self.source.key.name.as_str());
+        tracing::warn!(target: "sepal::plugin", %tenant, sink, slot, wanted, "a slot is not for this use");
+        SecretError::NoSuchSlot
     }
 
     fn scrub_response(&self, response: HttpResponse) -> HttpResponse {
@@ -265,6 +283,9 @@ impl Outside for PluginOutside {
     }
 
     async fn hmac_sha256(&self, slot: &str, prefix: &[u8], data: &[u8]) -> Result<Vec<u8>, SecretError> {
+        if !self.is_for(slot, SlotUse::Hmac) {
+            return Err(self.misused(slot, "hmac"));
+        }
         let secret = self.resolve_for_guest(slot).await?;
         let key = joined(&[prefix, secret.value.as_slice()]);
         let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("HMAC takes keys of any length");
@@ -276,9 +297,18 @@ impl Outside for PluginOutside {
         if !self.reveal {
             return Err(SecretError::Unavailable);
         }
+        if !self.is_for(slot, SlotUse::Reveal) {
+            return Err(self.misused(slot, "reveal"));
+        }
         let secret = self.resolve_for_guest(slot).await?;
-        if let Some((name, _)) = self.slots.get(slot) {
-            self.secrets.note_reveal(name);
+        if secret.allowed_hosts.is_some() {
+            let (tenant, sink) = (self.source.key.tenant, self.source.key.name.as_str());
+            // Where a guest takes the plaintext nobody knows.
+            tracing::warn!(target: "sepal::plugin", %tenant, sink, slot, "a secret for certain hosts is not revealed");
+            return Err(SecretError::Unavailable);
+        }
+        if let Some(grant) = self.slots.get(slot) {
+            self.secrets.note_reveal(&grant.secret);
         }
         Ok(secret.value.to_vec())
     }

@@ -178,6 +178,17 @@ pub enum SlotUse {
     Reveal,
 }
 
+impl SlotUse {
+    /// As manifests write it.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::HttpHeader => "http-header",
+            Self::Hmac => "hmac",
+            Self::Reveal => "reveal",
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Capabilities {
@@ -226,6 +237,9 @@ impl Manifest {
         }
         if self.capabilities.reveal {
             lines.push("reveal".to_owned());
+        }
+        for (name, slot) in &self.secrets {
+            lines.extend(slot.uses.iter().map(|wanted| format!("secret {name} {}", wanted.word())));
         }
         lines
     }

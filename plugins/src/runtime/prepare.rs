@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{Inner, wrong_kind};
 use crate::{
     call::{Code, OpenArgs},
-    egress::{EgressSpec, HostRule, PluginOutside, intersect},
+    egress::{EgressSpec, HostRule, PluginOutside, SlotGrant, intersect},
     manifest::{Configured, EffectiveLimits, HttpCapability, World},
     package::Package,
 };
@@ -39,7 +39,7 @@ impl Prepared {
         BadRow { index: row.index, code: row.code.map(|code| self.clean(&code)), message }
     }
 
-    fn clean(&self, text: &str) -> String {
+    pub(super) fn clean(&self, text: &str) -> String {
         self.outside.scrubber().scrub(text).into_owned()
     }
 }
@@ -48,7 +48,7 @@ impl Prepared {
 #[derive(Debug)]
 pub(super) struct Fitted {
     config_json: String,
-    slots: BTreeMap<String, (String, Option<u64>)>,
+    slots: BTreeMap<String, SlotGrant>,
     allow: Vec<HostRule>,
 }
 
@@ -92,6 +92,7 @@ fn fit(package: &Package, options: &BTreeMap<String, Setting>, grants: &[String]
     let configured = package.schema.configure(options)?;
     let allow = hosts(package, &configured, grants)?;
     let Configured { json, slots } = configured;
+    let slots = SlotGrant::of(&package.manifest, slots);
     Ok(Fitted { config_json: Value::Object(json).to_string(), slots, allow })
 }
 
@@ -195,8 +196,8 @@ impl Inner {
         component: Option<&Arc<[u8]>>,
         egress: EgressSpec,
     ) -> Result<Prepared, Fault> {
-        let code = self.plugins.code(package, component.map(Arc::clone)).await?;
         let (tenant, limits) = (egress.tenant, egress.limits);
+        let code = self.plugins.code(tenant, package, component.map(Arc::clone)).await?;
         Ok(Prepared { tenant, code, limits, outside: self.egress.outside(egress) })
     }
 }
