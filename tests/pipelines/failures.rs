@@ -48,6 +48,7 @@ async fn a_batch_comes_again_as_it_was() {
         match attempts {
             1 | 2 => Reply::text(503, "come back").at_once(),
             3 => Reply::Close,
+            4 => Reply::After(Duration::from_millis(100), Box::new(Reply::status(204))),
             _ => Reply::status(204),
         }
     });

@@ -13,6 +13,7 @@ mod idle;
 mod postgres_sink;
 mod receivers;
 mod recovery;
+mod resolvers;
 mod secrets;
 
 use std::{
