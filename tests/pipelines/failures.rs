@@ -75,7 +75,7 @@ async fn a_request_that_is_cut_off_is_no_delivery() {
     destination.cut_off(2);
     run(&client, "INSERT INTO items SELECT i, repeat('x', 1000) FROM generate_series(1, 100) AS s(i)").await;
     destination.until("delivered", |destination| destination.lines().len() >= 100).await;
-    assert_eq!(keys(&destination), (1..=100).collect::<Vec<_>>());
+    assert_eq!(keys(&destination), (1..=100_i64).collect::<Vec<_>>());
 
     destination.stop().await;
     run(&client, "INSERT INTO items VALUES (101, 'nobody is there')").await;
