@@ -14,6 +14,7 @@
 //! | `tenancy` | what does one tenant learn of another? |
 //! | `canary` | does plaintext reach the disk? |
 //! | `crash` | what does kill -9 lose? |
+//! | `pipelines` | does every committed change arrive, and does a secret stay one? |
 //! | `shutdown` | does a server end in peace? |
 //! | `bad_input` | what do damaged files and wrong keys do? |
 //! | `disk_full` | what does a full disk do? |
@@ -29,6 +30,8 @@ mod crash;
 mod disk_full;
 mod frames;
 mod index_build;
+mod oracle;
+mod pipelines;
 mod protocol;
 mod rust_client;
 mod server;
