@@ -59,7 +59,8 @@ impl Arrivals<'_> {
 
     async fn next(&mut self, count: usize) -> Vec<Value> {
         let lines = self.destination.until_lines(self.seen + count).await;
-        let from = std::mem::replace(&mut self.seen, self.seen + count);
+        let from = self.seen;
+        self.seen += count;
         lines[from..self.seen].to_vec()
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{case::Plaintext, outside::CaseSecrets, subject::TENANT};
 use crate::{
-    egress::{EgressSpec, HostRule},
+    egress::{EgressSpec, HostRule, SlotGrant},
     manifest::{ConfigSchema, Configured, EffectiveLimits, Manifest},
 };
 
@@ -62,7 +62,7 @@ impl Setup {
             tenant: TENANT,
             name: name.to_owned(),
             pipeline: name.to_owned(),
-            slots: self.configured.slots.clone(),
+            slots: SlotGrant::of(manifest, self.configured.slots.clone()),
             secrets: Arc::clone(&self.secrets) as Arc<dyn Secrets>,
             allow: self.allow.clone(),
             reveal: manifest.capabilities.reveal,

@@ -144,7 +144,9 @@ impl Inner {
     ) -> Result<(Arc<Package>, Prepared, OpenArgs), Fault> {
         let package = self.package(&spec.connector, spec.component.as_ref()).await?;
         let Fitted { config_json, slots, allow } = sink(&package, spec)?;
-        let limits = EffectiveLimits::effective(&package.manifest, &self.caps);
+        let mut limits = EffectiveLimits::effective(&package.manifest, &self.caps);
+        // How large batches are is the pipeline's choice: the guest's memory is what bounds them.
+        limits.hostcall_bytes = EffectiveLimits::MOST.hostcall_bytes;
         let (tenant, name) = (spec.tenant, spec.name.clone());
         let egress =
             EgressSpec { tenant, name, pipeline, slots, secrets, allow, reveal: spec.reveal, limits };
