@@ -19,8 +19,8 @@ use sepal_database::{
 };
 use sepal_plugins::{
     call::{HeaderValue, HttpRequest, Outside},
-    egress::{Egress, EgressOptions, EgressSpec, HostRule, PluginOutside, Scrubber},
-    manifest::EffectiveLimits,
+    egress::{Egress, EgressOptions, EgressSpec, HostRule, PluginOutside, Scrubber, SlotGrant},
+    manifest::{EffectiveLimits, SlotUse},
 };
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
@@ -127,11 +127,13 @@ impl Way {
             let inside = runtime.enter();
             let egress = Egress::new(options).expect("an HTTP client");
             let limits = EffectiveLimits { requests_per_second: 1_000_000, ..EffectiveLimits::UNASKED };
+            let uses = vec![SlotUse::HttpHeader, SlotUse::Hmac];
+            let grant = SlotGrant { secret: "token".to_owned(), version: None, uses };
             let outside = egress.outside(EgressSpec {
                 tenant: TenantId([7; 16]),
                 name: "bench".to_owned(),
                 pipeline: "bench".to_owned(),
-                slots: BTreeMap::from([("token".to_owned(), ("token".to_owned(), None))]),
+                slots: BTreeMap::from([("token".to_owned(), grant)]),
                 secrets: Arc::new(OneSecret),
                 allow: vec![HostRule::parse(&receiver.origin()).expect("a host")],
                 reveal: false,

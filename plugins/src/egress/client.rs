@@ -17,13 +17,13 @@ use async_trait::async_trait;
 use reqwest::{
     Client, Method, Url,
     dns::{Addrs, Name, Resolving},
-    header::HeaderMap,
+    header::{ACCEPT_ENCODING, HeaderMap, HeaderValue},
     redirect,
 };
 use rustls::{ClientConfig, RootCertStore, client::Resumption, crypto::aws_lc_rs, pki_types::CertificateDer};
 use sepal_database::connector::{Fault, FaultKind};
 
-use super::{EgressError, address::AddressPolicy};
+use super::{EgressError, address::AddressPolicy, scrub::ANCHOR_BYTES};
 use crate::call::{HttpError, HttpResponse};
 
 /// Headers of a response beyond this are an attack.
@@ -149,6 +149,8 @@ pub(super) struct Outgoing {
     pub response_bytes: usize,
 }
 
+/// The response's body goes on past `response_bytes` as far as is needed to see a secret that begins before: whoever
+/// takes secrets out cuts it afterwards.
 pub(super) async fn send(client: &Client, outgoing: Outgoing) -> Result<HttpResponse, HttpError> {
     let timeout = outgoing.timeout;
     tokio::time::timeout(timeout, exchange(client, outgoing)).await.unwrap_or(Err(HttpError::Timeout))
@@ -157,20 +159,22 @@ pub(super) async fn send(client: &Client, outgoing: Outgoing) -> Result<HttpResp
 async fn exchange(client: &Client, outgoing: Outgoing) -> Result<HttpResponse, HttpError> {
     let mut request = reqwest::Request::new(outgoing.method, outgoing.url);
     *request.headers_mut() = outgoing.headers;
+    // Without it a server may choose, and in what is compressed no secret is found.
+    request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     *request.body_mut() = outgoing.body.map(Into::into);
     let mut response = client.execute(request).await.map_err(|error| classify(&error))?;
     let headers = read_headers(response.headers())?;
+    let most = outgoing.response_bytes.saturating_add(ANCHOR_BYTES);
     let mut body = Vec::new();
-    let mut truncated = false;
     while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
-        let room = outgoing.response_bytes - body.len();
+        let room = most - body.len();
         body.extend_from_slice(&chunk[..chunk.len().min(room)]);
         if chunk.len() > room {
             // The rest is never read: dropping the response closes its connection.
-            truncated = true;
             break;
         }
     }
+    let truncated = body.len() > outgoing.response_bytes;
     Ok(HttpResponse { status: response.status().as_u16(), headers, body, truncated })
 }
 

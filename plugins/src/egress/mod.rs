@@ -5,7 +5,7 @@
 //! 2. `rules`: scheme, host and port are among what manifest and grant both allow.
 //! 3. `address`: an address in the URL is public, or the operator's exception.
 //! 4. `quota`: so many a second, so many at once.
-//! 5. `outside`: secrets take the place of their slots, for hosts that they allow.
+//! 5. `outside`: secrets take the place of their slots, for hosts that they allow; `lookups` finds them.
 //! 6. `client`: the name is resolved, every address judged, and one of those judged connected to.
 //! 7. `scrub`: the response loses what it echoes of the secrets.
 //!
@@ -14,6 +14,7 @@
 
 mod address;
 mod client;
+mod lookups;
 mod outside;
 mod quota;
 mod reach;
@@ -42,9 +43,11 @@ pub use outside::PluginOutside;
 pub(crate) use outside::Rehearsed;
 pub use rules::{Destination, DestinationHost, HostPattern, HostRule, HostRuleError, Scheme, intersect};
 pub use scrub::{MIN_SECRET_BYTES, Scrubber};
+pub(crate) use telemetry::line;
 pub use telemetry::{MetricKind, MetricSample};
 
 use client::{Judge, SystemResolver};
+use lookups::Lookups;
 use telemetry::{Source, SourceKey};
 
 use crate::{
@@ -177,11 +180,13 @@ impl Egress {
     /// What answers the guests of one opened sink or resolver.
     pub fn outside(&self, spec: EgressSpec) -> Arc<PluginOutside> {
         let key = SourceKey { tenant: spec.tenant, name: spec.name, pipeline: spec.pipeline };
+        let source = self.shared.source(key, spec.limits);
+        let secrets = Arc::new(Lookups::new(spec.secrets, Arc::clone(&source)));
         Arc::new(PluginOutside {
             shared: Arc::clone(&self.shared),
-            source: self.shared.source(key, spec.limits),
+            source,
             slots: spec.slots,
-            secrets: spec.secrets,
+            secrets,
             allow: spec.allow,
             reveal: spec.reveal,
             scrubber: Arc::default(),

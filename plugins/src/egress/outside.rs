@@ -4,7 +4,7 @@
 //! allow. What comes back is searched for them before the guest sees it: a destination that echoes its headers is
 //! no way to the plaintext.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -19,17 +19,21 @@ use super::{
     client::{self, Outgoing},
     request::{Bounds, Checked, denied},
     rules::{Destination, HostPattern},
-    telemetry::Source,
+    telemetry::{HASHED_UNIT_BYTES, Source},
 };
 use crate::{
     call::{HeaderPart, HeaderValue, HttpError, HttpRequest, HttpResponse, Level, Outside, SecretError},
-    manifest::SlotUse,
+    manifest::{EffectiveLimits, SlotUse},
 };
 
 /// A message of an error is for people.
 const MAX_MESSAGE_CHARS: usize = 500;
 /// When a secret's store is out of reach.
 const SECRET_RETRY_MS: u32 = 1000;
+/// An answer to `range`, which no guest can send.
+const PARTIAL_CONTENT: u16 = 206;
+/// What is hashed before others may run: some hundred microseconds.
+const HASHED_AT_ONCE_BYTES: usize = 256 << 10;
 
 /// What one sink or resolver may do, and with which secrets.
 pub struct PluginOutside {
@@ -63,8 +67,9 @@ impl PluginOutside {
         let _turn = self.source.quota.enter().await.map_err(HttpError::Throttled)?;
         let outgoing = self.outgoing(checked).await?;
         let client = self.shared.client(self.source.key.tenant)?;
+        let most = outgoing.response_bytes;
         let response = client::send(&client, outgoing).await?;
-        Ok(self.scrub_response(response))
+        Ok(self.scrub_response(response, most))
     }
 
     /// The request as it would travel, for one who answers it without a network: the conformance kit. Quotas do not
@@ -84,8 +89,8 @@ impl PluginOutside {
     }
 
     /// What the guest sees of an answer to what was rehearsed.
-    pub(crate) fn received(&self, response: HttpResponse) -> HttpResponse {
-        self.scrub_response(response)
+    pub(crate) fn received(&self, response: HttpResponse, most: usize) -> HttpResponse {
+        self.scrub_response(response, most)
     }
 
     fn checked(&self, request: HttpRequest) -> Result<Checked, HttpError> {
@@ -198,8 +203,7 @@ impl PluginOutside {
             Some(Ok(secret)) => secret,
         };
         if let Some(hosts) = &secret.allowed_hosts {
-            let allows = |host: &String| HostPattern::parse(host).is_ok_and(|host| host.matches(&to.host));
-            if !hosts.iter().any(allows) {
+            if !HostPattern::any_matches(hosts, &to.host) {
                 return Err(denied(format!(
                     "the secret of slot {slot:?} may not go to {}: its allowed_hosts say where",
                     to.host
@@ -222,8 +226,9 @@ impl PluginOutside {
     async fn resolve_for_guest(&self, slot: &str) -> Result<SecretValue, SecretError> {
         self.resolve(slot).await.ok_or(SecretError::NoSuchSlot)?.map_err(|fault| {
             let fault = self.scrubber.scrub(&fault.to_string()).into_owned();
-            let (tenant, sink) = (self.source.key.tenant, self.source.key.name.as_str());
-            tracing::warn!(target: "sepal::plugin", %tenant, sink, slot, fault, "a secret is not to be had");
+            // Under the limit of the sink's lines: a guest may ask for it in a loop.
+            let fields = [("slot".to_owned(), slot.to_owned()), ("fault".to_owned(), fault)];
+            self.source.log(Level::Warn, "a secret is not to be had", &fields);
             SecretError::Unavailable
         })
     }
@@ -241,20 +246,19 @@ impl PluginOutside {
         SecretError::NoSuchSlot
     }
 
-    fn scrub_response(&self, response: HttpResponse) -> HttpResponse {
-        let headers = response.headers.into_iter().map(|(name, value)| {
-            let clean = match self.scrubber.scrub(&value) {
-                Cow::Owned(clean) => Some(clean),
-                Cow::Borrowed(_) => None,
-            };
-            (name, clean.unwrap_or(value))
-        });
-        HttpResponse {
-            status: response.status,
-            headers: headers.collect(),
-            body: self.scrubber.scrub_bytes(response.body),
-            truncated: response.truncated,
-        }
+    /// Withholds the body where a secret could be in it unseen, and cuts it at what the guest asked for.
+    fn scrub_response(&self, response: HttpResponse, most: usize) -> HttpResponse {
+        let clean = |text: String| self.scrubber.scrub(&text).into_owned();
+        let unreadable = !self.scrubber.is_empty() && is_unreadable(&response);
+        let headers = response.headers.into_iter().map(|(name, value)| (clean(name), clean(value))).collect();
+        let mut body = match unreadable {
+            true => Vec::new(),
+            false => self.scrubber.scrub_start(response.body, most),
+        };
+        // What stands in a secret's place may be longer than it was.
+        let truncated = response.truncated || unreadable || body.len() > most;
+        body.truncate(most);
+        HttpResponse { status: response.status, headers, body, truncated }
     }
 
     fn scrub_error(&self, error: HttpError) -> HttpError {
@@ -286,10 +290,20 @@ impl Outside for PluginOutside {
         if !self.is_for(slot, SlotUse::Hmac) {
             return Err(self.misused(slot, "hmac"));
         }
+        let bytes = prefix.len() + data.len();
+        if bytes as u64 > EffectiveLimits::MOST.hostcall_bytes {
+            return Err(SecretError::Unavailable);
+        }
+        let units = u32::try_from(bytes / HASHED_UNIT_BYTES).unwrap_or(u32::MAX).saturating_add(1);
+        self.source.hashed.turn(units).await.map_err(|_| SecretError::Unavailable)?;
         let secret = self.resolve_for_guest(slot).await?;
         let key = joined(&[prefix, secret.value.as_slice()]);
         let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("HMAC takes keys of any length");
-        mac.update(data);
+        for piece in data.chunks(HASHED_AT_ONCE_BYTES) {
+            mac.update(piece);
+            // Others run in between: a thread of its own would need a copy of the data, and there are few of those.
+            tokio::task::yield_now().await;
+        }
         Ok(mac.finalize().into_bytes().to_vec())
     }
 
@@ -330,6 +344,16 @@ impl Outside for PluginOutside {
     fn gauge_set(&self, name: &str, value: f64) {
         self.source.gauge_set(name, value);
     }
+}
+
+/// Compressed, or a piece of something: what it echoes of a secret cannot be recognized.
+fn is_unreadable(response: &HttpResponse) -> bool {
+    let plain = |name: &str, value: &str| match name {
+        "content-encoding" => value.trim().eq_ignore_ascii_case("identity"),
+        "transfer-encoding" => value.trim().eq_ignore_ascii_case("chunked"),
+        _ => true,
+    };
+    response.status == PARTIAL_CONTENT || !response.headers.iter().all(|(name, value)| plain(name, value))
 }
 
 /// Allocated once: a vector that grows leaves copies behind that nobody wipes.

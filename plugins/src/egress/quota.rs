@@ -29,10 +29,7 @@ impl Quota {
 
     /// Held while the request runs. Errors: after how many milliseconds to ask again.
     pub async fn enter(&self) -> Result<OwnedSemaphorePermit, u32> {
-        let wait = self.rate.take(Instant::now(), MOST_WAIT).map_err(milliseconds)?;
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
-        }
+        self.rate.turn(1).await?;
         match tokio::time::timeout(MOST_WAIT, Arc::clone(&self.at_once).acquire_owned()).await {
             Ok(Ok(permit)) => Ok(permit),
             // Closed never happens; too many at once for a second does.
@@ -63,8 +60,23 @@ impl Rate {
         Self { interval, burst, due: Mutex::new(None) }
     }
 
-    /// How long to wait before going on, at most `most`. Errors: how long it would be; nothing is taken then.
+    /// Waits for its turn, unless that is long. Errors: after how many milliseconds to ask again.
+    pub async fn turn(&self, units: u32) -> Result<(), u32> {
+        let wait = self.take_many(units, Instant::now(), MOST_WAIT).map_err(milliseconds)?;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    /// [`Self::take_many`] of one.
     pub fn take(&self, now: Instant, most: Duration) -> Result<Duration, Duration> {
+        self.take_many(1, now, most)
+    }
+
+    /// How long to wait before going on, at most `most`. Errors: how long it would be; nothing is taken then. Many
+    /// units go through at once; the next one waits for them.
+    pub fn take_many(&self, units: u32, now: Instant, most: Duration) -> Result<Duration, Duration> {
         let Some(interval) = self.interval else { return Err(Duration::from_secs(1)) };
         let mut due = self.due.lock();
         let next = due.map_or(now, |due| due.max(now));
@@ -72,7 +84,7 @@ impl Rate {
         if wait > most {
             return Err(wait);
         }
-        *due = Some(next + interval);
+        *due = Some(next + interval.saturating_mul(units));
         Ok(wait)
     }
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use reqwest::Client;
-use rustls::ClientConfig;
+use rustls::{ClientConfig, client::Resumption};
 use sepal_database::connector::{Fault, FaultKind, SinkSpec};
 
 use super::{Destination, DestinationHost, Egress, HostRule, Scheme, client};
@@ -51,15 +51,14 @@ impl Reach for Egress {
     fn tls(&self) -> Arc<ClientConfig> {
         let mut config = self.shared.tls.clone();
         config.alpn_protocols.clear();
+        // A clone shares the store of sessions, and one that another tenant began is not this one's to resume.
+        config.resumption = Resumption::default();
         Arc::new(config)
     }
 }
 
 fn destination(scheme: &str, host: &str, port: u16) -> Result<Destination, Fault> {
-    let host = url::Host::parse(host)
-        .ok()
-        .and_then(DestinationHost::of)
-        .ok_or_else(|| refused(format!("\"{host}\" is not a host")))?;
+    let host = DestinationHost::parse(host).ok_or_else(|| refused(format!("\"{host}\" is not a host")))?;
     // Rules of another protocol are turned into this one's before they are compared.
     let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
     Ok(Destination { scheme, host, port })

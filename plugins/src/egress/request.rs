@@ -16,17 +16,21 @@ const MAX_URL_BYTES: usize = 8 << 10;
 const MAX_HEADERS: usize = 100;
 const MAX_HEADER_BYTES: usize = 64 << 10;
 /// Told to the connection by the one who keeps it: a guest that sets them writes a second request into the first, or
-/// reaches another host behind the same address.
-const RESERVED: [&str; 14] = [
+/// reaches another host behind the same address. Those about encodings and ranges would have a destination echo a
+/// secret compressed or in pieces, where nobody finds it.
+const RESERVED: [&str; 17] = [
+    "accept-encoding",
     "connection",
     "content-length",
     "expect",
     "host",
     "http2-settings",
+    "if-range",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authorization",
     "proxy-connection",
+    "range",
     "te",
     "trailer",
     "transfer-encoding",

@@ -142,6 +142,11 @@ impl HostPattern {
         }
     }
 
+    /// Whether a secret's `allowed_hosts` have this one. What cannot be read allows nothing.
+    pub(crate) fn any_matches(allowed: &[String], host: &DestinationHost) -> bool {
+        allowed.iter().any(|text| Self::parse(text).is_ok_and(|pattern| pattern.matches(host)))
+    }
+
     /// `*.com` would be everybody.
     fn under(name: String) -> Option<Self> {
         name.contains('.').then_some(Self::Under(name))
@@ -184,6 +189,11 @@ impl Destination {
 }
 
 impl DestinationHost {
+    /// As it stands in a URL.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        url::Host::parse(text).ok().and_then(Self::of)
+    }
+
     pub(super) fn of(host: url::Host<String>) -> Option<Self> {
         match host {
             url::Host::Domain(name) => {

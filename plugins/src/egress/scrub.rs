@@ -4,15 +4,20 @@
 //! alphabets and at all three alignments, percent-encoded, hexadecimal, as JSON text. Letters match in either case.
 //! Values under six bytes are left alone: they would match everywhere. The automaton holds copies of its patterns
 //! that are freed without being wiped; it lives in the server's process, where the values are anyway.
+//!
+//! The automaton knows the first 256 bytes of each spelling; what comes behind is compared where one was found, so
+//! that a key of 64 KiB is taken out whole and costs no more states than a short one. It is never a DFA: one over a
+//! long secret would take hundreds of MiB for each opened sink.
 
 use std::{
     borrow::Cow,
     collections::{HashMap, VecDeque},
     fmt,
+    ops::Range,
     sync::Arc,
 };
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
 use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD};
 use parking_lot::RwLock;
 use zeroize::Zeroizing;
@@ -21,7 +26,10 @@ use zeroize::Zeroizing;
 pub const MIN_SECRET_BYTES: usize = 6;
 /// Values per slot that are remembered: the newest, and those before it that a destination may still echo.
 const REMEMBERED: usize = 3;
-const REDACTED: &str = "<redacted>";
+const REDACTED: &[u8] = b"<redacted>";
+/// What the automaton knows of a spelling. Who cuts a text has to look this much further: a secret that begins before
+/// the cut is known by then.
+pub(super) const ANCHOR_BYTES: usize = 256;
 
 /// The secrets of one sink or resolver.
 #[derive(Default)]
@@ -33,7 +41,14 @@ pub struct Scrubber {
 struct State {
     /// By what the value is for, the newest last.
     values: HashMap<String, VecDeque<Zeroizing<Vec<u8>>>>,
-    automaton: Option<Arc<AhoCorasick>>,
+    finder: Option<Arc<Finder>>,
+}
+
+/// Where secrets stand in a text.
+struct Finder {
+    automaton: AhoCorasick,
+    /// By the automaton's pattern: how the spellings that begin with it go on, in lower case.
+    tails: Vec<Vec<Zeroizing<Vec<u8>>>>,
 }
 
 impl Scrubber {
@@ -52,30 +67,42 @@ impl Scrubber {
         if values.len() > REMEMBERED {
             values.pop_front();
         }
-        state.automaton = state.build();
+        state.finder = state.build();
+    }
+
+    /// Nothing was learned: there is nothing to take out.
+    pub fn is_empty(&self) -> bool {
+        self.state.read().finder.is_none()
     }
 
     /// The text without secrets.
     pub fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        match self.automaton() {
-            Some(automaton) if automaton.is_match(text) => {
-                // Bytewise: a pattern that is not text may end inside of a character.
-                Cow::Owned(String::from_utf8_lossy(&replace(&automaton, text.as_bytes())).into_owned())
+        match self.finder().and_then(|finder| finder.without(text.as_bytes(), text.len())) {
+            // Bytewise: a pattern that is not text may end inside of a character.
+            Some(clean) => Cow::Owned(String::from_utf8_lossy(&clean).into_owned()),
+            None => Cow::Borrowed(text),
+        }
+    }
+
+    /// The first `most` bytes without secrets, those included that go on behind them: `bytes` reaches
+    /// [`ANCHOR_BYTES`] further if there is more.
+    pub fn scrub_start(&self, mut bytes: Vec<u8>, most: usize) -> Vec<u8> {
+        match self.finder().and_then(|finder| finder.without(&bytes, most)) {
+            Some(clean) => clean,
+            None => {
+                bytes.truncate(most);
+                bytes
             }
-            _ => Cow::Borrowed(text),
         }
     }
 
-    /// The bytes without secrets.
-    pub fn scrub_bytes(&self, bytes: Vec<u8>) -> Vec<u8> {
-        match self.automaton() {
-            Some(automaton) if automaton.is_match(&bytes) => replace(&automaton, &bytes),
-            _ => bytes,
-        }
+    fn finder(&self) -> Option<Arc<Finder>> {
+        self.state.read().finder.clone()
     }
 
-    fn automaton(&self) -> Option<Arc<AhoCorasick>> {
-        self.state.read().automaton.clone()
+    #[cfg(test)]
+    pub(super) fn automaton_bytes(&self) -> usize {
+        self.finder().map_or(0, |finder| finder.automaton.memory_usage())
     }
 }
 
@@ -84,33 +111,76 @@ impl State {
         self.values.get(key).is_some_and(|values| values.iter().any(|known| known.as_slice() == value))
     }
 
-    fn build(&self) -> Option<Arc<AhoCorasick>> {
-        let mut patterns: Vec<Zeroizing<Vec<u8>>> =
+    fn build(&self) -> Option<Arc<Finder>> {
+        let mut spelt: Vec<Zeroizing<Vec<u8>>> =
             self.values.values().flatten().flat_map(|value| spellings(value)).collect();
-        patterns.sort_by(|a, b| a.as_slice().cmp(b.as_slice()));
-        patterns.dedup();
-        let built = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .ascii_case_insensitive(true)
-            .build(patterns.iter().map(|pattern| pattern.as_slice()));
-        match built {
-            Ok(automaton) => Some(Arc::new(automaton)),
+        spelt.iter_mut().for_each(|spelling| spelling.make_ascii_lowercase());
+        spelt.sort_by(|a, b| a.as_slice().cmp(b.as_slice()));
+        spelt.dedup();
+        match Finder::new(&spelt) {
+            Ok(finder) => Some(Arc::new(finder)),
             Err(error) => {
                 // Only for gigabytes of patterns. What is already known goes on being taken out.
-                tracing::error!(%error, "a sink's secrets are too large to be looked for in its messages");
-                self.automaton.clone()
+                tracing::error!(%error, "a sink's secrets are too many to be looked for in its messages");
+                self.finder.clone()
             }
         }
     }
 }
 
-fn replace(automaton: &AhoCorasick, bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes.len());
-    automaton.replace_all_with_bytes(bytes, &mut out, |_, _, out| {
-        out.extend_from_slice(REDACTED.as_bytes());
-        true
-    });
-    out
+impl Finder {
+    /// Of spellings in order: those that begin alike stand together.
+    fn new(spelt: &[Zeroizing<Vec<u8>>]) -> Result<Self, aho_corasick::BuildError> {
+        let mut anchors = Vec::new();
+        let mut tails = Vec::new();
+        for alike in spelt.chunk_by(|one, other| anchor(one) == anchor(other)) {
+            anchors.push(anchor(&alike[0]));
+            tails.push(
+                alike
+                    .iter()
+                    .map(|spelling| Zeroizing::new(spelling[anchor(spelling).len()..].to_vec()))
+                    .collect(),
+            );
+        }
+        let automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .ascii_case_insensitive(true)
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
+            .build(anchors)?;
+        Ok(Self { automaton, tails })
+    }
+
+    /// The first secret at or behind `from`.
+    fn next(&self, bytes: &[u8], from: usize) -> Option<Range<usize>> {
+        let found = self.automaton.find(Input::new(bytes).range(from..))?;
+        let behind = &bytes[found.end()..];
+        let longest = self.tails[found.pattern().as_usize()].iter().map(|tail| alike(tail, behind)).max();
+        Some(found.start()..found.end() + longest.unwrap_or_default())
+    }
+
+    /// The first `most` bytes without the secrets that begin there. `None`: there are none.
+    fn without(&self, bytes: &[u8], most: usize) -> Option<Vec<u8>> {
+        let most = most.min(bytes.len());
+        let mut out = Vec::new();
+        let mut from = 0;
+        while let Some(found) = self.next(bytes, from).filter(|found| found.start < most) {
+            out.extend_from_slice(&bytes[from..found.start]);
+            out.extend_from_slice(REDACTED);
+            from = found.end;
+        }
+        // Past the end where a secret goes on behind it.
+        out.extend_from_slice(bytes.get(from..most).unwrap_or_default());
+        (from > 0).then_some(out)
+    }
+}
+
+fn anchor(spelling: &[u8]) -> &[u8] {
+    &spelling[..spelling.len().min(ANCHOR_BYTES)]
+}
+
+/// How many bytes are the same from the beginning, in either case.
+fn alike(one: &[u8], other: &[u8]) -> usize {
+    one.iter().zip(other).take_while(|(one, other)| one.eq_ignore_ascii_case(other)).count()
 }
 
 /// The value as it may appear.

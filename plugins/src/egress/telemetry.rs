@@ -20,6 +20,12 @@ use crate::{
 
 const MAX_NAME_BYTES: usize = 64;
 const MAX_LINE_BYTES: usize = 4 << 10;
+/// Looks for secrets that go as far as the control database: one a second for each slot, and more at the start.
+const LOOKUPS_PER_SECOND: u32 = 32;
+/// What counts as one when data is signed, however little it is.
+pub(super) const HASHED_UNIT_BYTES: usize = 64 << 10;
+/// 64 MiB a second: a core hashes several times that.
+const HASHED_UNITS_PER_SECOND: u32 = 1024;
 
 /// One number for `/metrics`.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +57,9 @@ pub(super) struct Source {
     pub key: SourceKey,
     pub limits: EffectiveLimits,
     pub quota: Quota,
+    pub lookups: Rate,
+    /// In units of [`HASHED_UNIT_BYTES`].
+    pub hashed: Rate,
     lines: Rate,
     suppressed: AtomicU64,
     series: Mutex<BTreeMap<String, Series>>,
@@ -75,6 +84,8 @@ impl Source {
             key,
             limits,
             quota: Quota::new(limits.requests_per_second, limits.concurrent_requests),
+            lookups: Rate::per_second(LOOKUPS_PER_SECOND),
+            hashed: Rate::per_second(HASHED_UNITS_PER_SECOND),
             lines: Rate::per_second(limits.log_lines_per_second),
             suppressed: AtomicU64::new(0),
             series: Mutex::default(),
@@ -179,7 +190,7 @@ impl Source {
 }
 
 /// One line, whatever the guest wrote: control characters escaped, cut at the limit.
-pub(super) fn line(message: &str, fields: &[(String, String)]) -> String {
+pub(crate) fn line(message: &str, fields: &[(String, String)]) -> String {
     let fields = fields.iter().flat_map(|(key, value)| [" ", key.as_str(), "=", value.as_str()]);
     let mut line = String::new();
     for letter in std::iter::once(message).chain(fields).flat_map(str::chars) {

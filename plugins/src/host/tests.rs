@@ -296,7 +296,7 @@ async fn a_full_host_says_so() {
     let failed = host.inner.seat(Duration::from_millis(1)).await.unwrap_err();
     assert!(matches!(&failed, CallError::Gone(why) if why.contains("all 4 places")), "{failed}");
     drop(taken);
-    host.inner.seat(Duration::from_secs(60)).await.unwrap();
+    let _seat = host.inner.seat(Duration::from_secs(60)).await.unwrap();
 }
 
 #[tokio::test]

@@ -150,8 +150,9 @@ impl KitOutside {
         let asked = format!("{} {}", request.method, request.url);
         match self.egress.rehearse(request).await {
             Ok(rehearsed) => {
+                let most = rehearsed.response_bytes;
                 let response = self.destination.answer(rehearsed)?;
-                Ok(self.egress.received(response))
+                Ok(self.egress.received(response, most))
             }
             Err(HttpError::Denied(why)) => {
                 self.strays.lock().push(format!("{asked}: {why}"));

@@ -3,11 +3,12 @@
 //! ```text
 //! postgres       upserts and deletes in a table of another Postgres; `delivery = 'transactional'` keeps the position there
 //! object_store   files in an S3-compatible bucket, NDJSON or Parquet
-//! file           the same under a directory that the operator named; without one nobody has this sink
+//! file           the same under a directory of the tenant's in one that the operator named; without that nobody has it
 //! ```
 //! `runtime` opens them. They reach the network only through [`Reach`], which judges names and addresses as it does
-//! for plugins.
+//! for plugins, and hear and wait for destinations within `bounds`.
 
+mod bounds;
 mod options;
 mod postgres;
 mod rolled;
@@ -63,7 +64,7 @@ impl Native {
         match spec.connector.as_str() {
             "postgres" => postgres::Target::parse(&options).map(drop),
             "object_store" => rolled::Bucket::parse(&options).map(drop),
-            "file" => rolled::Directory::parse(&options, self.file_root.as_deref()).map(drop),
+            "file" => self.directory(spec).map(drop),
             other => Err(unknown(other)),
         }
     }
@@ -73,7 +74,7 @@ impl Native {
         match spec.connector.as_str() {
             "postgres" => postgres::PostgresSink::new(self.reach.clone(), spec, secrets)?.check().await,
             "object_store" => self.bucket(spec, secrets).await?.check().await,
-            "file" => rolled::Directory::parse(&Options::new(spec), self.file_root.as_deref())?.check().await,
+            "file" => self.directory(spec)?.check().await,
             other => Err(unknown(other)),
         }
     }
@@ -86,11 +87,15 @@ impl Native {
                 Box::new(rolled::RolledSink::new(spec, Box::new(bucket))?)
             }
             "file" => {
-                let directory = rolled::Directory::parse(&Options::new(spec), self.file_root.as_deref())?;
+                let directory = self.directory(spec)?;
                 Box::new(rolled::RolledSink::new(spec, Box::new(directory))?)
             }
             other => return Err(unknown(other)),
         })
+    }
+
+    fn directory(&self, spec: &SinkSpec) -> Result<rolled::Directory, Fault> {
+        rolled::Directory::parse(&Options::new(spec), self.file_root.as_deref(), spec.tenant)
     }
 
     async fn bucket(&self, spec: &SinkSpec, secrets: Arc<dyn Secrets>) -> Result<rolled::OpenBucket, Fault> {

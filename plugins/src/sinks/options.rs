@@ -7,6 +7,7 @@ use sepal_database::connector::{Fault, Secrets, Setting, SinkSpec};
 use zeroize::Zeroizing;
 
 use super::misconfigured;
+use crate::egress::{DestinationHost, HostPattern};
 
 /// The options of one sink.
 pub(super) struct Options<'a> {
@@ -22,8 +23,16 @@ pub(super) struct SecretOption {
 }
 
 impl SecretOption {
-    pub async fn text(&self, secrets: &dyn Secrets) -> Result<Zeroizing<String>, Fault> {
+    /// The plaintext, for a destination that the secret allows.
+    pub async fn text(&self, secrets: &dyn Secrets, host: &str) -> Result<Zeroizing<String>, Fault> {
         let secret = secrets.secret(&self.name, self.version).await?;
+        if let Some(hosts) = &secret.allowed_hosts
+            && !DestinationHost::parse(host).is_some_and(|host| HostPattern::any_matches(hosts, &host))
+        {
+            let problem =
+                format!("the secret \"{}\" may not go to {host}: its allowed_hosts say where", self.name);
+            return Err(misconfigured(problem).with_code("egress.denied"));
+        }
         std::str::from_utf8(&secret.value)
             .map(|text| Zeroizing::new(text.to_owned()))
             .map_err(|_| misconfigured(format!("the secret \"{}\" is not UTF-8 text", self.name)))

@@ -6,7 +6,9 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    error::Error as _,
     fmt,
+    future::poll_fn,
     sync::Arc,
     time::Duration,
 };
@@ -28,12 +30,18 @@ use tokio_postgres::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    Reach, misconfigured,
+    Reach,
+    bounds::{Meter, Metered, shown, within},
+    misconfigured,
     options::{Options, SecretOption},
 };
+use crate::egress::Scrubber;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The destination keeps to it, if it is an honest one.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// A batch: BEGIN, two statements, the position, COMMIT.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Where the positions of transactional pipelines stand.
 const POSITIONS: &str = "CREATE TABLE IF NOT EXISTS sepal_positions \
@@ -98,12 +106,14 @@ pub(super) struct PostgresSink {
     spec: SinkSpec,
     target: Target,
     secrets: Arc<dyn Secrets>,
+    scrubber: Scrubber,
     connection: Option<Connection>,
     keys: Vec<String>,
 }
 
 struct Connection {
     client: Client,
+    meter: Arc<Meter>,
     driver: JoinHandle<()>,
 }
 
@@ -132,11 +142,17 @@ struct Row {
 impl PostgresSink {
     pub fn new(reach: Arc<dyn Reach>, spec: &SinkSpec, secrets: Arc<dyn Secrets>) -> Result<Self, Fault> {
         let target = Target::parse(&Options::new(spec))?;
-        Ok(Self { reach, spec: spec.clone(), target, secrets, connection: None, keys: Vec::new() })
+        let (spec, scrubber) = (spec.clone(), Scrubber::default());
+        Ok(Self { reach, spec, target, secrets, scrubber, connection: None, keys: Vec::new() })
     }
 
     /// Connects and looks for the table.
     pub async fn check(&mut self) -> Result<(), Fault> {
+        let checked = within(STATEMENT_TIMEOUT, self.look()).await;
+        checked.map_err(|fault| shown(&self.scrubber, fault))
+    }
+
+    async fn look(&mut self) -> Result<(), Fault> {
         self.connect().await?;
         let table = self.target.table.clone();
         let row = self
@@ -147,7 +163,7 @@ impl PostgresSink {
             )
             .await
             .map_err(|error| fault(&error))?;
-        if row.get::<_, bool>(0) {
+        if row.try_get::<_, bool>(0).map_err(|error| fault(&error))? {
             return Ok(());
         }
         Err(misconfigured(format!(
@@ -164,17 +180,17 @@ impl PostgresSink {
     }
 
     async fn connect(&mut self) -> Result<(), Fault> {
-        if self.connection.as_ref().is_some_and(|connection| !connection.client.is_closed()) {
+        if let Some(connection) = &self.connection
+            && !connection.client.is_closed()
+            && !connection.meter.is_spent()
+        {
+            connection.meter.begin();
             return Ok(());
         }
+        self.connection = None;
         let target = &self.target;
         let addresses = self.reach.addresses(&self.spec, "postgres", &target.host, target.port).await?;
-        let mut config = Config::new();
-        config.user(&target.user).dbname(&target.database).application_name("sepal");
-        config.ssl_mode(if target.tls { SslMode::Require } else { SslMode::Disable });
-        if let Some(password) = &target.password {
-            config.password(password.text(self.secrets.as_ref()).await?.as_str());
-        }
+        let config = self.config().await?;
         let unreachable = |why: String| {
             Fault::new(
                 FaultKind::Transient,
@@ -186,19 +202,37 @@ impl PostgresSink {
             let stream =
                 TcpStream::connect(addresses.as_slice()).await.map_err(|e| unreachable(e.to_string()))?;
             stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
-            if target.tls {
+            let meter = Arc::new(Meter::default());
+            let stream = Metered::new(stream, Arc::clone(&meter));
+            let connection = if target.tls {
                 let mut tls = MakeRustlsConnect::new(self.reach.tls().as_ref().clone());
-                let tls = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut tls, &target.host)
+                let tls = MakeTlsConnect::<Metered>::make_tls_connect(&mut tls, &target.host)
                     .map_err(|error| unreachable(error.to_string()))?;
-                handshake(&config, stream, tls).await
+                handshake(&config, stream, meter, tls).await?
             } else {
-                handshake(&config, stream, NoTls).await
-            }
+                handshake(&config, stream, meter, NoTls).await?
+            };
+            let limit = format!("SET statement_timeout = {}", STATEMENT_TIMEOUT.as_millis());
+            connection.client.batch_execute(&limit).await.map_err(|error| fault(&error))?;
+            Ok::<_, Fault>(connection)
         };
         let connected =
             timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| unreachable("timeout".into()))?;
         self.connection = Some(connected?);
         Ok(())
+    }
+
+    async fn config(&self) -> Result<Config, Fault> {
+        let target = &self.target;
+        let mut config = Config::new();
+        config.user(&target.user).dbname(&target.database).application_name("sepal");
+        config.ssl_mode(if target.tls { SslMode::Require } else { SslMode::Disable });
+        if let Some(password) = &target.password {
+            let password = password.text(self.secrets.as_ref(), &target.host).await?;
+            self.scrubber.learn("password", password.as_bytes());
+            config.password(password.as_str());
+        }
+        Ok(config)
     }
 
     /// What a batch comes to: for each key its last change.
@@ -296,18 +330,56 @@ struct Changes {
     deletes: Vec<Value>,
 }
 
-async fn handshake<T>(config: &Config, stream: TcpStream, tls: T) -> Result<Connection, Fault>
+async fn handshake<T>(
+    config: &Config,
+    stream: Metered,
+    meter: Arc<Meter>,
+    tls: T,
+) -> Result<Connection, Fault>
 where
-    T: TlsConnect<TcpStream>,
+    T: TlsConnect<Metered>,
     T::Stream: Send + 'static,
 {
-    let (client, connection) = config.connect_raw(stream, tls).await.map_err(|error| fault(&error))?;
+    let (client, mut connection) = config.connect_raw(stream, tls).await.map_err(|error| fault(&error))?;
     let driver = tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "the connection to a destination ended");
+        // Notices are dropped, and so is the error's text: a destination's words are nothing for our log.
+        while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+            if message.is_err() {
+                tracing::debug!("the connection to a destination failed");
+                break;
+            }
         }
     });
-    Ok(Connection { client, driver })
+    Ok(Connection { client, meter, driver })
+}
+
+impl PostgresSink {
+    /// What a destination that keeps positions has already.
+    async fn begin(&mut self) -> Result<Opened, Fault> {
+        self.connection = None;
+        self.connect().await.inspect_err(|error| {
+            if let (FaultKind::Unauthorized, Some(password)) = (error.kind, &self.target.password) {
+                password.forget(self.secrets.as_ref());
+            }
+        })?;
+        if self.spec.tier != Tier::Transactional {
+            return Ok(Opened { committed_through: None, max_writers: Some(1) });
+        }
+        let id = self.spec.id.clone();
+        let client = self.client()?;
+        client.batch_execute(POSITIONS).await.map_err(|error| fault(&error))?;
+        let row = client
+            .query_opt("SELECT position FROM sepal_positions WHERE sink_id = $1", &[&id])
+            .await
+            .map_err(|error| fault(&error))?;
+        let through = row.map(|row| row.try_get(0)).transpose().map_err(|error| fault(&error))?;
+        Ok(Opened { committed_through: through, max_writers: Some(1) })
+    }
+
+    async fn deliver(&mut self, batch: &Batch) -> Result<(), Fault> {
+        self.connect().await?;
+        self.apply(batch).await
+    }
 }
 
 #[async_trait]
@@ -318,25 +390,8 @@ impl Sink for PostgresSink {
                 "the sink postgres takes FORMAT NDJSON with ENVELOPE UPSERT or DEBEZIUM",
             ));
         }
-        self.connection = None;
-        self.connect().await.inspect_err(|error| {
-            if let (FaultKind::Unauthorized, Some(password)) = (error.kind, &self.target.password) {
-                password.forget(self.secrets.as_ref());
-            }
-        })?;
-        let (transactional, id) = (self.spec.tier == Tier::Transactional, self.spec.id.clone());
-        let client = self.client()?;
-        let limit = format!("SET statement_timeout = {}", STATEMENT_TIMEOUT.as_millis());
-        client.batch_execute(&limit).await.map_err(|error| fault(&error))?;
-        if !transactional {
-            return Ok(Opened { committed_through: None, max_writers: Some(1) });
-        }
-        client.batch_execute(POSITIONS).await.map_err(|error| fault(&error))?;
-        let row = client
-            .query_opt("SELECT position FROM sepal_positions WHERE sink_id = $1", &[&id])
-            .await
-            .map_err(|error| fault(&error))?;
-        Ok(Opened { committed_through: row.map(|row| row.get(0)), max_writers: Some(1) })
+        let opened = within(STATEMENT_TIMEOUT, self.begin()).await;
+        opened.map_err(|fault| shown(&self.scrubber, fault))
     }
 
     async fn set_schema(&mut self, schema: &BatchSchema) -> Result<(), Fault> {
@@ -350,12 +405,11 @@ impl Sink for PostgresSink {
     }
 
     async fn write(&mut self, batch: &Batch) -> Result<Delivered, Fault> {
-        self.connect().await?;
-        let applied = self.apply(batch).await;
+        let applied = within(BATCH_TIMEOUT, self.deliver(batch)).await;
         if applied.as_ref().is_err_and(|fault| fault.kind == FaultKind::NotConnected) {
             self.connection = None;
         }
-        applied.map(|()| Delivered::Durable(Vec::new()))
+        applied.map(|()| Delivered::Durable(Vec::new())).map_err(|fault| shown(&self.scrubber, fault))
     }
 
     async fn flush(&mut self) -> Result<Option<String>, Fault> {
@@ -375,7 +429,8 @@ impl Sink for PostgresSink {
 fn fault(error: &tokio_postgres::Error) -> Fault {
     let Some(database) = error.as_db_error() else {
         let kind = if error.is_closed() { FaultKind::NotConnected } else { FaultKind::Transient };
-        return Fault::new(kind, format!("the connection failed: {error}")).with_code("pg.connection");
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        return Fault::new(kind, format!("the connection failed: {error}{cause}")).with_code("pg.connection");
     };
     let code = database.code();
     let kind = match code.code().get(..2).unwrap_or_default() {

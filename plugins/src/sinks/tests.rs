@@ -15,6 +15,8 @@ use sepal_database::{
 
 use super::{Native, Reach, rolled};
 
+mod destinations;
+
 #[derive(Debug)]
 struct Nowhere;
 
@@ -110,14 +112,35 @@ fn a_path_stays_below_the_operators_directory() {
     native(Some(root.path())).validate(&spec("file", &[("path", text("a/b"))])).unwrap();
 }
 
+/// The tenant's in the operator's directory.
+fn home(root: &std::path::Path) -> std::path::PathBuf {
+    root.join(TenantId([1; 16]).to_string())
+}
+
 #[tokio::test]
 async fn a_symbolic_link_does_not_lead_out() {
     let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    std::os::unix::fs::symlink(outside.path(), root.path().join("link")).unwrap();
-    let spec = spec("file", &[("path", text("link"))]);
-    let fault = native(Some(root.path())).check(&spec, Arc::new(NoSecrets)).await.unwrap_err();
-    assert!(fault.message.contains("leads out"), "{fault}");
-    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    std::fs::create_dir(home(root.path())).unwrap();
+    std::os::unix::fs::symlink(outside.path(), home(root.path()).join("link")).unwrap();
+    for path in ["link", "link/deeper"] {
+        let spec = spec("file", &[("path", text(path))]);
+        let fault = native(Some(root.path())).check(&spec, Arc::new(NoSecrets)).await.unwrap_err();
+        assert!(fault.message.contains("leads out"), "{fault}");
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_has_a_directory_of_its_own() {
+    let root = tempfile::tempdir().unwrap();
+    let native = native(Some(root.path()));
+    let one = spec("file", &[("path", text("out"))]);
+    let other = SinkSpec { tenant: TenantId([2; 16]), ..one.clone() };
+    native.check(&one, Arc::new(NoSecrets)).await.unwrap();
+    native.check(&other, Arc::new(NoSecrets)).await.unwrap();
+    assert!(!root.path().join("out").exists());
+    assert!(home(root.path()).join("out").is_dir());
+    assert!(root.path().join(TenantId([2; 16]).to_string()).join("out").is_dir());
 }
 
 fn batch(number: u32, rows: u32) -> Batch {
@@ -144,13 +167,13 @@ async fn files_are_named_after_their_first_batch_and_written_again_under_the_sam
     assert_eq!(sink.write(&batch(2, 10)).await.unwrap(), Delivered::Durable(Vec::new()));
     assert_eq!(sink.write(&batch(3, 10)).await.unwrap(), Delivered::Buffered);
     assert_eq!(sink.flush().await.unwrap(), Some("q3".into()));
-    assert_eq!(sink.flush().await.unwrap(), None);
+    assert_eq!(sink.flush().await.unwrap(), Some("q3".into()), "still the last that is durable");
     // A crash before the second acknowledgement: the third batch comes again, and the fourth with it.
     let mut sink = native.open(&spec, Arc::new(NoSecrets)).await.unwrap();
     sink.open(BTreeMap::new()).await.unwrap();
     sink.write(&batch(3, 10)).await.unwrap();
     sink.write(&batch(4, 10)).await.unwrap();
-    let mut files: Vec<(String, String)> = std::fs::read_dir(root.path().join("out"))
+    let mut files: Vec<(String, String)> = std::fs::read_dir(home(root.path()).join("out"))
         .unwrap()
         .map(|entry| {
             let entry = entry.unwrap();
@@ -200,4 +223,52 @@ async fn a_batch_that_comes_again_after_a_failed_roll_is_held_once() {
         shelf.files.lock().as_slice(),
         [("0123456789abcdef-p1.ndjson".into(), Bytes::from("{\"n\":1}\n"))]
     );
+}
+
+fn small_files(shelf: &Arc<Flaky>) -> rolled::RolledSink {
+    let spec = spec("file", &[("roll_rows", Setting::Number(20.0))]);
+    rolled::RolledSink::new(&spec, Box::new(Arc::clone(shelf))).unwrap()
+}
+
+#[tokio::test]
+async fn a_batch_that_was_set_aside_is_in_no_file() {
+    let shelf = Arc::new(Flaky { failures: Mutex::new(1), files: Mutex::default() });
+    let mut sink = small_files(&shelf);
+    sink.open(BTreeMap::new()).await.unwrap();
+    assert_eq!(sink.write(&batch(1, 10)).await.unwrap(), Delivered::Buffered);
+    assert!(sink.write(&batch(2, 10)).await.is_err());
+    // The pipeline gave the second up: its rows are dead letters.
+    assert_eq!(sink.write(&batch(3, 10)).await.unwrap(), Delivered::Durable(Vec::new()));
+    let files = shelf.files.lock();
+    assert_eq!(
+        files.as_slice(),
+        [("0123456789abcdef-p1.ndjson".into(), Bytes::from("{\"n\":1}\n{\"n\":3}\n"))]
+    );
+}
+
+#[tokio::test]
+async fn dead_letters_take_no_other_files_name() {
+    let shelf = Arc::new(Flaky::default());
+    let mut sink = small_files(&shelf);
+    sink.open(BTreeMap::new()).await.unwrap();
+    sink.write(&batch(1, 10)).await.unwrap();
+    assert_eq!(sink.write(&batch(2, 10)).await.unwrap(), Delivered::Durable(Vec::new()));
+    // Its position is that of a file.
+    let again = Batch { id: "dlq-7".into(), ..batch(1, 1) };
+    assert_eq!(sink.write(&again).await.unwrap(), Delivered::Buffered);
+    assert_eq!(sink.flush().await.unwrap(), Some("q1".into()));
+    let names: Vec<String> = shelf.files.lock().iter().map(|(name, _)| name.clone()).collect();
+    assert_eq!(names, ["0123456789abcdef-p1.ndjson", "0123456789abcdef-dlq-7.ndjson"]);
+}
+
+#[tokio::test]
+async fn a_flush_knows_what_a_full_file_made_durable() {
+    let shelf = Arc::new(Flaky::default());
+    let mut sink = small_files(&shelf);
+    sink.open(BTreeMap::new()).await.unwrap();
+    assert_eq!(sink.write(&batch(1, 10)).await.unwrap(), Delivered::Buffered);
+    assert_eq!(sink.write(&batch(2, 10)).await.unwrap(), Delivered::Durable(Vec::new()));
+    // The pipeline still waits for an answer about the first.
+    assert_eq!(sink.flush().await.unwrap(), Some("q2".into()));
+    assert_eq!(shelf.files.lock().len(), 1);
 }

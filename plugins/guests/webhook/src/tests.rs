@@ -27,4 +27,19 @@ fn headers_are_lines_and_never_secrets() {
         assert_eq!(error.kind, ErrorKind::Misconfigured, "{wrong}");
         assert!(!error.message.contains("Bearer x"), "{}", error.message);
     }
+    for name in [
+        "X-Api-Key",
+        "apikey",
+        "X_API_KEY",
+        "X-Auth-Token",
+        "Private-Token",
+        "X-Hook-Secret",
+        "X-Password",
+        "Proxy-Authorization",
+        "Cookie",
+    ] {
+        let error = parse_headers(&format!("{name}: hunter2")).expect_err(name);
+        assert!(error.message.contains("token SECRET[") && !error.message.contains("hunter2"), "{name}");
+    }
+    assert!(parse_headers("X-Key-Id: 7\nX-Author: me").is_ok());
 }

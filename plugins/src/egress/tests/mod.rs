@@ -1,5 +1,6 @@
 //! Who gets out, where to, and with what: rules and addresses as tables, requests against a server of our own.
 
+mod bounds;
 mod requests;
 
 use std::{

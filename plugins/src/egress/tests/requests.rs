@@ -78,7 +78,7 @@ impl Resolve for Scripted {
 }
 
 /// A server that answers each request with `head`, a blank line and the request's own head.
-async fn echo(head: &'static str) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+pub(super) async fn echo(head: &'static str) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -140,14 +140,14 @@ fn grant(secret: &str) -> SlotGrant {
     SlotGrant { secret: secret.to_owned(), version: None, uses }
 }
 
-struct Setting {
+pub(super) struct Setting {
     options: EgressOptions,
-    spec: EgressSpec,
+    pub(super) spec: EgressSpec,
     secrets: Arc<FixedSecrets>,
 }
 
 impl Setting {
-    fn new(allow: &[String]) -> Self {
+    pub(super) fn new(allow: &[String]) -> Self {
         Self::with_hosts(allow, None)
     }
 
@@ -176,12 +176,12 @@ impl Setting {
         (self, resolver)
     }
 
-    fn outside(self) -> Arc<PluginOutside> {
+    pub(super) fn outside(self) -> Arc<PluginOutside> {
         Egress::new(self.options).unwrap().outside(self.spec)
     }
 }
 
-fn get(url: impl Into<String>, headers: Vec<(&str, HeaderValue)>) -> HttpRequest {
+pub(super) fn get(url: impl Into<String>, headers: Vec<(&str, HeaderValue)>) -> HttpRequest {
     HttpRequest {
         method: "GET".to_owned(),
         url: url.into(),

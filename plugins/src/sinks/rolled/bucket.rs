@@ -1,24 +1,34 @@
 //! Files in an S3-compatible bucket. An upload appears when it is complete, so nothing has to be renamed.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
 use object_store::{
     ClientOptions, ObjectStoreExt, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder},
-    client::{HttpClient, HttpConnector},
+    client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService},
     path::Path,
 };
 use sepal_database::connector::{Fault, FaultKind, Secrets, SinkSpec};
 
 use super::{
     super::{
-        Reach, misconfigured,
+        Reach,
+        bounds::{shown, within},
+        misconfigured,
         options::{Options, SecretOption},
     },
     Rolling, Shelf,
 };
+use crate::egress::Scrubber;
+
+/// Of a response. Those to uploads and deletions are a kilobyte of XML.
+const MOST_RESPONSE_BYTES: usize = 64 << 10;
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// An upload may take longer, as long as it is not slower than this.
+const LEAST_BYTES_PER_SECOND: u64 = 256 << 10;
 
 /// What the options say.
 #[derive(Clone, Debug)]
@@ -26,8 +36,8 @@ pub(in super::super) struct Bucket {
     bucket: String,
     prefix: Path,
     region: String,
-    /// `None`: Amazon's.
-    endpoint: Option<String>,
+    /// Amazon's unless an option says otherwise.
+    endpoint: url::Url,
     access_key_id: String,
     secret_access_key: SecretOption,
 }
@@ -36,6 +46,7 @@ pub(in super::super) struct Bucket {
 pub(in super::super) struct OpenBucket {
     store: AmazonS3,
     prefix: Path,
+    scrubber: Scrubber,
 }
 
 impl fmt::Debug for OpenBucket {
@@ -51,17 +62,19 @@ impl Bucket {
             .ok()
             .filter(|url| url.scheme() == "s3" && url.host_str().is_some())
             .ok_or_else(|| misconfigured("/url: s3://bucket/prefix is wanted"))?;
-        let endpoint = options.text("endpoint")?.map(str::to_owned);
-        if let Some(endpoint) = &endpoint
-            && !url::Url::parse(endpoint).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
-        {
-            return Err(misconfigured("/endpoint: https://host:port is wanted"));
-        }
+        let region = options.text("region")?.unwrap_or("us-east-1").to_owned();
+        let endpoint = match options.text("endpoint")? {
+            Some(endpoint) => endpoint.to_owned(),
+            None => format!("https://s3.{region}.amazonaws.com"),
+        };
+        let endpoint = url::Url::parse(&endpoint).ok().filter(is_plain).ok_or_else(|| {
+            misconfigured("/endpoint: https://host:port is wanted, without a user or a query")
+        })?;
         let bucket = Self {
             bucket: parsed.host_str().unwrap_or_default().to_owned(),
             prefix: Path::from_url_path(parsed.path())
                 .map_err(|error| misconfigured(format!("/url: {error}")))?,
-            region: options.text("region")?.unwrap_or("us-east-1").to_owned(),
+            region,
             endpoint,
             access_key_id: options.required("access_key_id")?.to_owned(),
             secret_access_key: options.secret("secret_access_key")?.ok_or_else(|| {
@@ -79,39 +92,55 @@ impl Bucket {
         spec: &SinkSpec,
         secrets: &dyn Secrets,
     ) -> Result<OpenBucket, Fault> {
-        let key = self.secret_access_key.text(secrets).await?;
+        let host = self.endpoint.host_str().unwrap_or_default();
+        let port = self.endpoint.port_or_known_default().unwrap_or(443);
+        reach.addresses(spec, self.endpoint.scheme(), host, port).await?;
+        let key = self.secret_access_key.text(secrets, host).await?;
+        let scrubber = Scrubber::default();
+        scrubber.learn("secret_access_key", key.as_bytes());
         // The pipeline retries, and tells that it does.
-        let once =
-            RetryConfig { max_retries: 0, retry_timeout: Duration::from_secs(60), ..RetryConfig::default() };
-        let mut builder = AmazonS3Builder::new()
+        let once = RetryConfig { max_retries: 0, retry_timeout: EXCHANGE_TIMEOUT, ..RetryConfig::default() };
+        let store = AmazonS3Builder::new()
             .with_bucket_name(&self.bucket)
             .with_region(&self.region)
             .with_access_key_id(&self.access_key_id)
             .with_secret_access_key(key.as_str())
+            .with_endpoint(self.endpoint.as_str())
+            .with_allow_http(self.endpoint.scheme() == "http")
             .with_retry(once)
-            .with_http_connector(Connector(reach.http_client(spec)?));
-        let address = match &self.endpoint {
-            Some(endpoint) => {
-                builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
-                endpoint.clone()
-            }
-            None => format!("https://s3.{}.amazonaws.com", self.region),
-        };
-        let judged =
-            url::Url::parse(&address).map_err(|error| misconfigured(format!("/endpoint: {error}")))?;
-        let host = judged.host_str().unwrap_or_default();
-        reach.addresses(spec, judged.scheme(), host, judged.port_or_known_default().unwrap_or(443)).await?;
-        let store = builder.build().map_err(|error| misconfigured(format!("/url: {error}")))?;
-        Ok(OpenBucket { store, prefix: self.prefix.clone() })
+            .with_http_connector(Connector(Judged {
+                client: reach.http_client(spec)?,
+                host: host.to_owned(),
+            }))
+            .build()
+            .map_err(|error| shown(&scrubber, misconfigured(format!("/url: {error}"))))?;
+        Ok(OpenBucket { store, prefix: self.prefix.clone(), scrubber })
     }
+}
+
+/// An address and nothing else.
+fn is_plain(url: &url::Url) -> bool {
+    matches!(url.scheme(), "http" | "https")
+        && url.host_str().is_some()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
 }
 
 impl OpenBucket {
     /// Writes and removes a file.
     pub async fn check(&self) -> Result<(), Fault> {
         let probe = self.prefix.clone().join(".sepal-check");
-        self.store.put(&probe, Bytes::new().into()).await.map_err(|error| fault(&error))?;
-        self.store.delete(&probe).await.map_err(|error| fault(&error))
+        within(EXCHANGE_TIMEOUT, async {
+            self.store.put(&probe, Bytes::new().into()).await.map_err(|error| self.fault(&error))?;
+            self.store.delete(&probe).await.map_err(|error| self.fault(&error))
+        })
+        .await
+    }
+
+    fn fault(&self, error: &object_store::Error) -> Fault {
+        shown(&self.scrubber, fault(error))
     }
 }
 
@@ -119,17 +148,51 @@ impl OpenBucket {
 impl Shelf for OpenBucket {
     async fn put(&self, name: &str, bytes: Bytes) -> Result<(), Fault> {
         let path = self.prefix.clone().join(name);
-        self.store.put(&path, bytes.into()).await.map(drop).map_err(|error| fault(&error))
+        let seconds = bytes.len() as u64 / LEAST_BYTES_PER_SECOND;
+        let limit = EXCHANGE_TIMEOUT + Duration::from_secs(seconds);
+        within(limit, async {
+            self.store.put(&path, bytes.into()).await.map(drop).map_err(|error| self.fault(&error))
+        })
+        .await
     }
 }
 
 /// Our client for object_store, which would make one of its own.
 #[derive(Debug)]
-struct Connector(reqwest::Client);
+struct Connector(Judged);
 
 impl HttpConnector for Connector {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
         Ok(HttpClient::new(self.0.clone()))
+    }
+}
+
+/// Asks the host that was judged and no other, and hears only so much.
+#[derive(Clone, Debug)]
+struct Judged {
+    client: reqwest::Client,
+    host: String,
+}
+
+#[async_trait]
+impl HttpService for Judged {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if request.uri().host() != Some(self.host.as_str()) {
+            let problem = io::Error::other("a request to a host that is not the endpoint's");
+            return Err(HttpError::new(HttpErrorKind::Request, problem));
+        }
+        let (parts, body) = HttpService::call(&self.client, request).await?.into_parts();
+        let mut chunks = body.bytes_stream();
+        let mut kept: Vec<u8> = Vec::new();
+        while kept.len() < MOST_RESPONSE_BYTES
+            && let Some(chunk) = chunks.next().await
+        {
+            let chunk = chunk?;
+            // The rest is never read: an error's first words say enough.
+            kept.extend_from_slice(&chunk[..chunk.len().min(MOST_RESPONSE_BYTES - kept.len())]);
+        }
+        // Cut inside of a character it would be no text, and the status lost with it.
+        Ok(HttpResponse::from_parts(parts, String::from_utf8_lossy(&kept).into_owned().into()))
     }
 }
 

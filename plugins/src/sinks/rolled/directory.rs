@@ -1,6 +1,8 @@
-//! Files under a directory of the server's machine, if its operator gave one for that.
+//! Files under a directory of the server's machine, if its operator gave one for that. Each tenant has its own in it,
+//! named by the tenant's id: `<sink_file_root>/<tenant>/<path>/<file>`.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io::{self, Write},
     path::{Component, Path, PathBuf},
@@ -8,22 +10,27 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sepal_database::connector::{Fault, FaultKind};
+use sepal_database::{
+    TenantId,
+    connector::{Fault, FaultKind},
+};
 
 use super::{
     super::{misconfigured, options::Options},
     Rolling, Shelf,
 };
 
-/// `path` below the operator's directory.
+/// `path` below the tenant's directory.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Directory {
+    /// The operator's.
     root: PathBuf,
+    tenant: TenantId,
     path: PathBuf,
 }
 
 impl Directory {
-    pub fn parse(options: &Options<'_>, root: Option<&Path>) -> Result<Self, Fault> {
+    pub fn parse(options: &Options<'_>, root: Option<&Path>, tenant: TenantId) -> Result<Self, Fault> {
         let root = root.ok_or_else(|| {
             misconfigured(
                 "the sink file is off: the operator turns it on with the setting sink_file_root, a directory for it",
@@ -32,12 +39,12 @@ impl Directory {
         let path = Path::new(options.required("path")?);
         if path.components().any(|part| !matches!(part, Component::Normal(_))) {
             return Err(misconfigured(
-                "/path: a path below the operator's directory, without .. or a leading /",
+                "/path: a path below the tenant's directory, without .. or a leading /",
             ));
         }
         Rolling::parse(options)?;
         options.finish()?;
-        Ok(Self { root: root.to_owned(), path: path.to_owned() })
+        Ok(Self { root: root.to_owned(), tenant, path: path.to_owned() })
     }
 
     /// Makes the directory, and writes and removes a file.
@@ -52,18 +59,30 @@ impl Directory {
         .await
     }
 
-    /// The directory itself, which no symbolic link may lead out of the root.
+    /// The directory itself. No symbolic link may lead out of the tenant's: each step is judged before the next one
+    /// is made, so nothing appears outside either.
     fn make(&self) -> io::Result<PathBuf> {
-        let root = self.root.canonicalize()?;
-        fs::create_dir_all(root.join(&self.path))?;
-        let directory = root.join(&self.path).canonicalize()?;
-        if directory.starts_with(&root) {
-            return Ok(directory);
+        let home = step(&self.root.canonicalize()?, self.tenant.to_string().as_ref())?;
+        let mut directory = home.clone();
+        for part in &self.path {
+            directory = step(&directory, part)?;
+            if !directory.starts_with(&home) {
+                return Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "a symbolic link leads out of the tenant's directory",
+                ));
+            }
         }
-        Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "a symbolic link leads out of the operator's directory",
-        ))
+        Ok(directory)
+    }
+}
+
+/// A directory in another one, made if it is not there, by its real name.
+fn step(directory: &Path, name: &OsStr) -> io::Result<PathBuf> {
+    let next = directory.join(name);
+    match fs::create_dir(&next) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => next.canonicalize(),
     }
 }
 

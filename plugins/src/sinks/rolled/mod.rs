@@ -2,7 +2,8 @@
 //!
 //! A file is named after the position of its first batch. After a crash the pipeline goes on from the last durable
 //! position, which is where the unfinished or unacknowledged file began: it is written again under the same name.
-//! Hence a row stands in exactly one file, whatever happened in between.
+//! Hence a row stands in exactly one file, whatever happened in between. Dead letters that are sent again come from
+//! before that position, where a file may begin already: theirs is named after their batch.
 
 mod bucket;
 mod directory;
@@ -25,6 +26,8 @@ pub(super) use directory::Directory;
 const DEFAULT_ROLL_ROWS: u64 = 100_000;
 const DEFAULT_ROLL_MIB: u64 = 64;
 const MOST_ROLL_MIB: u64 = 512;
+/// What the ids of batches of dead letters begin with.
+const REPLAY: &str = "dlq-";
 
 /// Where files go.
 #[async_trait]
@@ -63,13 +66,50 @@ impl Rolling {
 }
 
 /// Batches on their way into a file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Gathered {
-    first: String,
-    last: String,
+    /// Of the file: the first position, or the first batch's id.
+    name: String,
     rows: u64,
     bytes: u64,
-    payloads: Vec<Bytes>,
+    held: Vec<Held>,
+}
+
+/// A batch in memory.
+#[derive(Debug)]
+struct Held {
+    last: String,
+    rows: u64,
+    payload: Bytes,
+}
+
+impl Gathered {
+    fn new(first: &Batch) -> Self {
+        let name = if first.id.starts_with(REPLAY) { &first.id } else { &first.first };
+        Self { name: name.clone(), rows: 0, bytes: 0, held: Vec::new() }
+    }
+
+    fn push(&mut self, batch: &Batch) {
+        // A roll that was broken off has left it here.
+        if self.held.last().is_some_and(|held| held.last == batch.last) {
+            return;
+        }
+        self.rows += u64::from(batch.rows);
+        self.bytes += batch.payload.len() as u64;
+        let (last, payload) = (batch.last.clone(), batch.payload.clone());
+        self.held.push(Held { last, rows: batch.rows.into(), payload });
+    }
+
+    fn pop(&mut self) {
+        if let Some(held) = self.held.pop() {
+            self.rows -= held.rows;
+            self.bytes -= held.payload.len() as u64;
+        }
+    }
+
+    fn payloads(&self) -> Vec<Bytes> {
+        self.held.iter().map(|batch| batch.payload.clone()).collect()
+    }
 }
 
 /// A sink over a [`Shelf`].
@@ -81,26 +121,41 @@ pub(super) struct RolledSink {
     id: String,
     shelf: Arc<dyn Shelf>,
     gathered: Option<Gathered>,
+    /// The end of the last file.
+    durable: Option<String>,
 }
 
 impl RolledSink {
     pub fn new(spec: &SinkSpec, shelf: Box<dyn Shelf>) -> Result<Self, Fault> {
         let rolling = Rolling::parse(&Options::new(spec))?;
         let id = spec.id.chars().filter(char::is_ascii_alphanumeric).take(16).collect();
-        Ok(Self { rolling, encoding: spec.encoding, id, shelf: Arc::from(shelf), gathered: None })
+        let shelf = Arc::from(shelf);
+        Ok(Self { rolling, encoding: spec.encoding, id, shelf, gathered: None, durable: None })
     }
 
     /// Writes the file. What was gathered stays if it fails.
-    async fn roll(&mut self) -> Result<Option<String>, Fault> {
-        let Some(gathered) = &self.gathered else { return Ok(None) };
+    async fn roll(&mut self) -> Result<(), Fault> {
+        let Some(gathered) = &self.gathered else { return Ok(()) };
+        let Some(last) = gathered.held.last().map(|batch| batch.last.clone()) else { return Ok(()) };
         let (extension, bytes) = match self.rolling.form {
-            Form::Ndjson => ("ndjson", Bytes::from(gathered.payloads.concat())),
-            Form::Parquet => ("parquet", Bytes::from(parquet_file(&gathered.payloads)?)),
+            Form::Ndjson => ("ndjson", Bytes::from(gathered.payloads().concat())),
+            Form::Parquet => ("parquet", Bytes::from(parquet_file(&gathered.payloads())?)),
         };
-        let name = format!("{}-{}.{extension}", self.id, gathered.first);
+        let name = format!("{}-{}.{extension}", self.id, gathered.name);
         self.shelf.put(&name, bytes).await?;
         tracing::debug!(file = %name, rows = gathered.rows, "a file of rows was written");
-        Ok(self.gathered.take().map(|gathered| gathered.last))
+        self.gathered = None;
+        self.durable = Some(last);
+        Ok(())
+    }
+
+    /// A batch that was not taken is not held: it comes again, or the pipeline has set its rows aside.
+    fn let_go(&mut self) {
+        let Some(gathered) = &mut self.gathered else { return };
+        gathered.pop();
+        if gathered.held.is_empty() {
+            self.gathered = None;
+        }
     }
 }
 
@@ -116,35 +171,34 @@ impl Sink for RolledSink {
                 "/format: ndjson needs a pipeline with FORMAT NDJSON, parquet one with FORMAT ARROW",
             ));
         }
-        self.gathered = None;
+        (self.gathered, self.durable) = (None, None);
         Ok(Opened { committed_through: None, max_writers: Some(1) })
     }
 
     async fn set_schema(&mut self, _: &BatchSchema) -> Result<(), Fault> {
         // A Parquet file has one schema, and a reader of NDJSON is glad of it.
-        self.roll().await.map(drop)
+        self.roll().await
     }
 
     async fn write(&mut self, batch: &Batch) -> Result<Delivered, Fault> {
-        let gathered = self
-            .gathered
-            .get_or_insert_with(|| Gathered { first: batch.first.clone(), ..Gathered::default() });
-        // A batch that comes again after a failed roll is held already.
-        if gathered.last != batch.last {
-            gathered.last.clone_from(&batch.last);
-            gathered.rows += u64::from(batch.rows);
-            gathered.bytes += batch.payload.len() as u64;
-            gathered.payloads.push(batch.payload.clone());
-        }
+        let gathered = self.gathered.get_or_insert_with(|| Gathered::new(batch));
+        gathered.push(batch);
         if gathered.rows < self.rolling.rows && gathered.bytes < self.rolling.bytes {
             return Ok(Delivered::Buffered);
         }
-        self.roll().await?;
-        Ok(Delivered::Durable(Vec::new()))
+        match self.roll().await {
+            Ok(()) => Ok(Delivered::Durable(Vec::new())),
+            Err(fault) => {
+                self.let_go();
+                Err(fault)
+            }
+        }
     }
 
+    /// The last position in a file, were it written now or before: batches may wait for an answer about those.
     async fn flush(&mut self) -> Result<Option<String>, Fault> {
-        self.roll().await
+        self.roll().await?;
+        Ok(self.durable.clone())
     }
 
     fn take_state_changes(&mut self) -> Vec<StateChange> {

@@ -86,7 +86,7 @@ async fn what_workers_say_comes_back_as_it_went() {
         usage: Usage { cpu_us: 5, ..Usage::default() },
     };
     let frames = [
-        Up::Hello(Report { missing: vec!["landlock: none".to_owned()] }),
+        Up::Hello(Report { missing: vec!["landlock: none".to_owned()], ..Report::default() }),
         Up::Ask { id: 1, question: 0, asked: Question::Http(request(None)) },
         Up::Ask { id: 1, question: 1, asked: Question::Http(request(Some(b"body".to_vec()))) },
         Up::Log { id: 1, level: Level::Warn, message: "m".to_owned(), fields: Vec::new() },
