@@ -201,3 +201,15 @@ async fn a_batch_that_comes_again_after_a_failed_roll_is_held_once() {
         [("0123456789abcdef-p1.ndjson".into(), Bytes::from("{\"n\":1}\n"))]
     );
 }
+
+#[test]
+fn a_file_is_gathered_in_memory_and_so_has_a_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let roll = |mib: f64| {
+        let options = [("path", text("out")), ("roll_mib", Setting::Number(mib))];
+        native(Some(directory.path())).validate(&spec("file", &options))
+    };
+    roll(64.0).unwrap();
+    let fault = roll(65.0).unwrap_err();
+    assert!(fault.message.starts_with("/roll_mib: "), "{}", fault.message);
+}

@@ -24,7 +24,8 @@ pub(super) use directory::Directory;
 
 const DEFAULT_ROLL_ROWS: u64 = 100_000;
 const DEFAULT_ROLL_MIB: u64 = 64;
-const MOST_ROLL_MIB: u64 = 512;
+/// A file is gathered in memory and put together there once more.
+const MOST_ROLL_MIB: u64 = 64;
 
 /// Where files go.
 #[async_trait]
