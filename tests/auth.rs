@@ -105,6 +105,17 @@ async fn every_wrong_login_gets_the_same_answer() {
     }
 }
 
+/// What is defined under `sepal dev`'s key, as sinks with their right to secrets, goes on after a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_development_key_outlives_a_restart() {
+    let mut server = Server::start();
+    let before = server.login();
+    server.restart();
+    let after = server.login();
+    assert_eq!((&after.user, &after.token), (&before.user, &before.token));
+    one(&after.connect().await.expect("connect")).await.expect("SELECT 1");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_key_bites_on_open_connections_within_a_second() {
     let server = Server::start();

@@ -214,7 +214,7 @@ impl Server {
         }
     }
 
-    /// The development tenant's key. It changes at every start.
+    /// The development tenant's key, the same at every start; the port changes.
     pub fn login(&self) -> Login {
         self.login.clone()
     }

@@ -14,6 +14,25 @@ pub const VECTOR_OID: u32 = 16_385;
 pub const VECTOR_ARRAY_OID: u32 = 16_386;
 /// Oid of the schema `public` (Postgres' own fixed number).
 pub const PUBLIC_NAMESPACE_OID: u32 = 2_200;
+/// Most pipelines that a tenant may define, in all its environments together (54000), as the next four: each runs all
+/// the time and holds a part of the server's memory, whether or not anybody uses it.
+pub const MAX_PIPELINES: usize = 64;
+/// Most sinks of a tenant.
+pub const MAX_SINKS: usize = 64;
+/// Most secret resolvers of a tenant.
+pub const MAX_RESOLVERS: usize = 64;
+/// Most plugins of a tenant: up to 32 MiB each, and what they are compiled to.
+pub const MAX_PLUGINS: usize = 64;
+/// Most trust keys of a tenant: a signature is tried with each.
+pub const MAX_TRUST_KEYS: usize = 64;
+/// Most that `batch_bytes` of one pipeline may be.
+pub const MAX_BATCH_BYTES: u32 = 64 << 20;
+/// Most that `batch_bytes` of all of a tenant's pipelines may be together: a pipeline has a few batches at hand at
+/// once, the one that is sent and those that are made meanwhile.
+pub const MAX_TENANT_BATCH_BYTES: u64 = 256 << 20;
 
 const _: () = assert!(VECTOR_ARRAY_OID < FIRST_OBJECT_ID);
 const _: () = assert!(MAX_DIMENSIONS <= u16::MAX as usize);
+// Every pipeline that a tenant may have can have batches of a useful size.
+const _: () = assert!(MAX_TENANT_BATCH_BYTES / MAX_PIPELINES as u64 >= 1 << 20);
+const _: () = assert!(MAX_BATCH_BYTES as u64 <= MAX_TENANT_BATCH_BYTES);

@@ -1,14 +1,24 @@
-//! `sepal dev`: init if needed, serve, one tenant `dev`, one key for as long as it runs.
+//! `sepal dev`: init if needed, serve, one tenant `dev`, one key.
 //!
-//! Made for a laptop and for tests: the same directory may be started again and again; each start makes a new
-//! key and revokes those of earlier starts, so that a token in an old env file is worth nothing.
+//! Made for a laptop and for tests: the same directory may be started again and again, with the same key: what was
+//! defined under a key (sinks and resolvers, and their right to secrets) ends with it. The token is kept for that.
+//!
+//! ```text
+//! DIR/dev.token   0600   the token, one line
+//! ```
+//! Without the root key it opens nothing. Removing it makes the next start revoke the key and make another.
 
-use std::path::PathBuf;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
+use sepal_database::Token;
+use zeroize::Zeroizing;
 
 use crate::{
-    admin::{Answer, NewKey, Request},
+    admin::{Answer, Key, Request},
     config::{Config, files},
 };
 
@@ -30,8 +40,8 @@ const TENANT: &str = "dev";
 pub(super) const LOOPBACK: &str = "127.0.0.0/8, ::1/128";
 /// What our keys are called, so that the next start knows them.
 const LABEL: &str = "sepal dev";
-/// A forgotten key dies by itself: 30 days, in seconds.
-const KEY_LIFETIME: i64 = 30 * 86_400;
+/// Where the token is kept, in the data directory.
+const TOKEN_FILE: &str = "dev.token";
 
 #[derive(Args)]
 pub struct Dev {
@@ -66,20 +76,20 @@ impl Dev {
     }
 
     async fn serve(&self, running: &Running) -> Result<(), Failure> {
-        let new = fresh_key(running).await?;
+        let (key, token) = own_key(running).await?;
+        let Answer::Status(status) = running.ask(Request::Status).await? else { return Err(unexpected()) };
         let login =
-            Login { endpoint: &new.endpoint, user: &new.key.id, token: &new.token, database: "default" };
+            Login { endpoint: &status.endpoint, user: &key.id, token: token.expose(), database: "default" };
         if let Some(path) = &self.env_file {
             files::replace(path, login.exports().as_bytes(), 0o600)?;
         }
         announce(running, &login, self.env_file.as_ref())?;
-        let ended = process::interrupted().await;
-        running.ask(Request::KeyRevoke { key: new.key.id.clone() }).await?;
-        Ok(ended?)
+        Ok(process::interrupted().await?)
     }
 }
 
-async fn fresh_key(running: &Running) -> Result<NewKey, Failure> {
+/// The key of earlier starts, if its token was kept and it still counts; else a new one. Others of ours are revoked.
+async fn own_key(running: &Running) -> Result<(Key, Token), Failure> {
     let Answer::Tenants(tenants) = running.ask(Request::TenantList).await? else { return Err(unexpected()) };
     if !tenants.iter().any(|tenant| tenant.name == TENANT) {
         running.ask(Request::TenantCreate { name: TENANT.into() }).await?;
@@ -87,18 +97,49 @@ async fn fresh_key(running: &Running) -> Result<NewKey, Failure> {
     let Answer::Keys(keys) = running.ask(Request::KeyList { tenant: TENANT.into() }).await? else {
         return Err(unexpected());
     };
+    let path = running.config.data.join(TOKEN_FILE);
+    let kept = kept_token(&path)?;
+    let mut own = None;
     for key in keys.into_iter().filter(|key| key.label == LABEL && key.revoked_at.is_none()) {
-        running.ask(Request::KeyRevoke { key: key.id }).await?;
+        match &kept {
+            Some(token) if opens(token, &key, now()) => own = Some((key, token.clone())),
+            _ => drop(running.ask(Request::KeyRevoke { key: key.id }).await?),
+        }
     }
+    match own {
+        Some(own) => Ok(own),
+        None => new_key(running, &path).await,
+    }
+}
+
+async fn new_key(running: &Running, path: &Path) -> Result<(Key, Token), Failure> {
     let request = Request::KeyCreate {
         tenant: TENANT.into(),
         environment: None,
         write: true,
         label: LABEL.into(),
-        expires_at: Some(now() + KEY_LIFETIME),
+        expires_at: None,
     };
     let Answer::Key(new) = running.ask(request).await? else { return Err(unexpected()) };
-    Ok(new)
+    let token = Token::parse(&new.token).ok_or_else(unexpected)?;
+    files::replace(path, new.token.as_bytes(), 0o600)?;
+    Ok((new.key, token))
+}
+
+/// `None` when there is none, and for what is no token.
+fn kept_token(path: &Path) -> Result<Option<Token>, Failure> {
+    match fs::read_to_string(path).map(Zeroizing::new) {
+        Ok(text) => Ok(Token::parse(text.trim())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::failed(format!("{}: {error}", path.display()))),
+    }
+}
+
+/// Whether a token is a key's that still counts.
+fn opens(token: &Token, key: &Key, now: i64) -> bool {
+    token.key_id() == key.id
+        && key.revoked_at.is_none()
+        && key.expires_at.is_none_or(|expires_at| now < expires_at)
 }
 
 fn announce(running: &Running, login: &Login<'_>, env_file: Option<&PathBuf>) -> Result<(), Failure> {
@@ -113,6 +154,45 @@ fn announce(running: &Running, login: &Login<'_>, env_file: Option<&PathBuf>) ->
     }
     output::talk("Connect with:");
     output::data(&login.line())?;
-    output::talk("Ctrl-C stops it and revokes the key.");
+    output::talk("Ctrl-C stops it. The key stays the same at the next start.");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "sepal_live_all_000000000000_0000000000000000000000000000000000000000000_11myvN";
+
+    fn key() -> Key {
+        Key {
+            id: "000000000000".into(),
+            tenant: TENANT.into(),
+            environment: None,
+            read: true,
+            write: true,
+            label: LABEL.into(),
+            created_at: 0,
+            expires_at: None,
+            revoked_at: None,
+            last_used_at: None,
+        }
+    }
+
+    #[test]
+    fn a_token_is_kept_and_opens_its_own_key_while_that_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(TOKEN_FILE);
+        assert!(kept_token(&path).unwrap().is_none(), "none yet");
+        files::replace(&path, b"something else", 0o600).unwrap();
+        assert!(kept_token(&path).unwrap().is_none(), "what is no token is none");
+        files::replace(&path, format!("{TOKEN}\n").as_bytes(), 0o600).unwrap();
+        let token = kept_token(&path).unwrap().unwrap();
+        assert_eq!(token.expose(), TOKEN);
+        assert!(opens(&token, &key(), 10));
+        assert!(!opens(&token, &Key { id: "000000000001".into(), ..key() }, 10), "another key's");
+        assert!(!opens(&token, &Key { revoked_at: Some(5), ..key() }, 10), "revoked");
+        assert!(!opens(&token, &Key { expires_at: Some(10), ..key() }, 10), "expired");
+        assert!(opens(&token, &Key { expires_at: Some(11), ..key() }, 10));
+    }
 }

@@ -272,3 +272,15 @@ async fn a_flush_knows_what_a_full_file_made_durable() {
     assert_eq!(sink.flush().await.unwrap(), Some("q2".into()));
     assert_eq!(shelf.files.lock().len(), 1);
 }
+
+#[test]
+fn a_file_is_gathered_in_memory_and_so_has_a_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let roll = |mib: f64| {
+        let options = [("path", text("out")), ("roll_mib", Setting::Number(mib))];
+        native(Some(directory.path())).validate(&spec("file", &options))
+    };
+    roll(64.0).unwrap();
+    let fault = roll(65.0).unwrap_err();
+    assert!(fault.message.starts_with("/roll_mib: "), "{}", fault.message);
+}

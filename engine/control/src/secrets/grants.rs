@@ -2,17 +2,21 @@
 //!
 //! A grant is found by HMAC like everything here, and counts only if its sealed part opens: a row copied from another
 //! secret grants nothing.
+//!
+//! A right ends with its key: what was defined under a key that was revoked or has expired gets no value any more, or
+//! whoever held the key would go on reading through the sinks that it left behind.
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Control, ControlError, Scope,
+    api_keys::KeyRow,
     control_error::Result,
     vault::{open_json, seal_json},
 };
 
-use super::{MAX_GRANTS, certificates, safe::Safe, store};
+use super::{MAX_GRANTS, OPERATOR, certificates, safe::Safe, store};
 
 /// Stands for every API key of the tenant.
 pub const PUBLIC: &str = "public";
@@ -86,14 +90,34 @@ impl Control {
         Ok(())
     }
 
-    /// Whether an API key owns the secret or certificate or was granted its use. What does not exist nobody may use.
+    /// Whether an API key owns the secret or certificate or was granted its use, and still counts
+    /// ([`Self::is_live_key`]). What does not exist nobody may use.
     pub fn may_use(&self, scope: &Scope<'_>, kind: Grantable, name: &str, key_id: &str) -> Result<bool> {
         let database = self.database.lock();
         let safe = Safe::open(&database, &self.vault, scope)?;
         let Some(owner) = owner(&database, &safe, kind, name)? else { return Ok(false) };
-        Ok(owner == key_id
+        let permitted = owner == key_id
             || is_granted(&database, &safe, kind, name, key_id)?
-            || is_granted(&database, &safe, kind, name, PUBLIC)?)
+            || is_granted(&database, &safe, kind, name, PUBLIC)?;
+        Ok(permitted && self.counts(&database, scope, key_id)?)
+    }
+
+    /// Whether a key is one of the tenant's that reaches the environment, neither revoked nor expired. The operator,
+    /// who has no key, always is.
+    pub fn is_live_key(&self, scope: &Scope<'_>, key_id: &str) -> Result<bool> {
+        self.counts(&self.database.lock(), scope, key_id)
+    }
+
+    fn counts(&self, database: &Connection, scope: &Scope<'_>, key_id: &str) -> Result<bool> {
+        if key_id == OPERATOR {
+            return Ok(true);
+        }
+        let Some(row) = KeyRow::find(database, key_id)?.filter(|row| row.tenant == scope.tenant) else {
+            return Ok(false);
+        };
+        let body = row.open_body(&self.vault)?;
+        let reaches = body.environment.as_deref().is_none_or(|only| only == scope.environment);
+        Ok(reaches && body.is_live(self.clock.unix_seconds()))
     }
 
     /// Whom a secret or certificate was granted to, in order.

@@ -234,6 +234,19 @@ impl Objects {
         of_environment(&self.pipelines, environment)
     }
 
+    /// Of every environment, as [`Self::resolvers`] and [`Self::trust_keys`].
+    pub fn sinks(&self) -> impl Iterator<Item = &SinkDef> {
+        self.sinks.iter()
+    }
+
+    pub fn resolvers(&self) -> impl Iterator<Item = &ResolverDef> {
+        self.resolvers.iter()
+    }
+
+    pub fn trust_keys(&self) -> impl Iterator<Item = &TrustKeyDef> {
+        self.trust_keys.iter()
+    }
+
     pub fn sinks_in(&self, environment: &str) -> impl Iterator<Item = &SinkDef> {
         of_environment(&self.sinks, environment)
     }

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use sepal_storage::{Op, StoreError, TenantStore};
-use sepal_types::{Error, Result, SqlState};
+use sepal_types::{Error, Result, RowId, SqlState};
 
 use super::{objects::Objects, system_tables::SystemTable};
 
@@ -29,9 +29,14 @@ pub fn sweep(store: &TenantStore) -> Result<()> {
         let known: HashSet<&str> = objects.pipelines().map(|pipeline| pipeline.id.as_str()).collect();
         let mut ops: Vec<Op> = Vec::new();
         for (table, column) in LEFT_BEHIND {
-            let rows = table.columns(&snapshot, &[column])?;
-            let orphans = rows.filter(|row| !rows.text(column, row).is_some_and(|id| known.contains(id)))?;
-            ops.extend(table.delete_rows(&snapshot, orphans.row_ids()));
+            let mut orphans: Vec<RowId> = Vec::new();
+            table.each_chunk(&snapshot, &[column], |rows| {
+                let is_known = |row: &usize| rows.text(column, *row).is_some_and(|id| known.contains(id));
+                let gone = (0..rows.len()).filter(|row| !is_known(row));
+                orphans.extend(gone.filter_map(|row| rows.row_id(row)));
+                Ok(())
+            })?;
+            ops.extend(table.delete_rows(&snapshot, orphans));
         }
         if ops.is_empty() {
             return Ok(());

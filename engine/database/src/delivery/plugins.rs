@@ -91,6 +91,32 @@ pub fn begins_with(version: &str, wanted: &str) -> bool {
     version.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-', '+']))
 }
 
+/// Whether a version comes before another: precedence as in Semantic Versioning 2.0.0, section 11.
+pub fn is_older(version: &str, than: &str) -> bool {
+    precedence(version) < precedence(than)
+}
+
+/// A part of what follows the dash. Numbers come before words.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Identifier<'a> {
+    Number(u64),
+    Word(&'a str),
+}
+
+/// The numbers; whether it is a release, which comes after its own pre-releases; what follows the dash.
+fn precedence(version: &str) -> (Vec<u64>, bool, Vec<Identifier<'_>>) {
+    let version = version.split('+').next().unwrap_or_default();
+    let (core, dashed) = match version.split_once('-') {
+        Some((core, dashed)) => (core, Some(dashed)),
+        None => (version, None),
+    };
+    let numbers = core.split('.').map(|number| number.parse::<u64>().unwrap_or(0)).collect();
+    let identifier =
+        |text| str::parse::<u64>(text).map_or_else(|_| Identifier::Word(text), Identifier::Number);
+    let dashed_parts = dashed.into_iter().flat_map(|dashed| dashed.split('.')).map(identifier).collect();
+    (numbers, dashed.is_none(), dashed_parts)
+}
+
 /// The trust key that signed a component; `None` for an unsigned one that is welcome.
 ///
 /// `signature`: ed25519 over `"sepal-plugin-v1\0" || sha256(component)`, 64 bytes or their base64. Errors: 22023 for
@@ -157,4 +183,29 @@ pub fn grown(old: &PluginFacts, new: &PluginFacts) -> Vec<String> {
     let new_capabilities = new.capabilities.iter().filter(|asked| !old.capabilities.contains(asked));
     let new_slots = new.secrets.iter().filter(|slot| !old.secrets.contains(slot));
     new_capabilities.cloned().chain(new_slots.map(|slot| format!("secret {slot}"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_have_an_order() {
+        let ascending = [
+            "0.9.0",
+            "1.0.0-alpha",
+            "1.0.0-alpha.1",
+            "1.0.0-alpha.beta",
+            "1.0.0-beta.2",
+            "1.0.0-beta.11",
+            "1.0.0",
+            "1.0.9",
+            "1.0.10",
+            "2.0.0",
+        ];
+        for pair in ascending.windows(2) {
+            assert!(is_older(pair[0], pair[1]) && !is_older(pair[1], pair[0]), "{pair:?}");
+        }
+        assert!(!is_older("1.0.0+a", "1.0.0+b") && !is_older("1.0.0+b", "1.0.0+a"), "builds do not count");
+    }
 }

@@ -4,7 +4,7 @@
 //! options what was allowed to be in clear.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, LazyLock},
 };
 
@@ -21,7 +21,7 @@ use super::{
     objects::{Objects, OnExhausted, OnRejected, PipelineDef, SinkConnector, SinkDef},
     settings,
     sinks::{encoding_name, envelope_name, tier_name},
-    system_tables::SystemTable,
+    system_tables::{Rows, SystemTable},
 };
 use crate::{
     connector::{PluginFacts, PluginKind},
@@ -30,6 +30,10 @@ use crate::{
 
 /// Most uses of secrets that the view shows: as many as are kept.
 const MOST_USES: usize = 10_000;
+/// Most dead letters that the view shows, and their bytes: the oldest, for they are the first to be sent again.
+/// `rows_dead` of a pipeline's status counts them all.
+const MOST_LETTERS: usize = 100_000;
+const MOST_LETTER_BYTES: usize = 64 << 20;
 
 /// Rows of an environment at a snapshot. What cannot be read is in the log, and not shown. `may_read`: whether the
 /// key may read the tenant's rows, which dead letters are.
@@ -210,27 +214,49 @@ fn pipeline(def: &PipelineDef) -> PipelineRow {
     }
 }
 
-/// Of the pipelines that are there: `names` by id.
+/// Of the pipelines that are there, `names` by id: the oldest ones first, as many as fit.
 fn dead_letters(snapshot: &Snapshot, names: &HashMap<String, String>) -> Result<Vec<DeadLetterRow>> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = SystemTable::DeadLetters.rows(snapshot)?;
-    let text = |column: &str, row: usize| rows.text(column, row).map(str::to_owned);
-    let letter = |row: usize| {
-        let pipeline = names.get(rows.text("pipeline", row)?)?;
-        Some(DeadLetterRow {
-            id: rows.int("id", row)?,
-            pipeline: pipeline.clone(),
-            at: rows.time("at", row),
-            code: text("code", row).unwrap_or_default(),
-            message: text("message", row).unwrap_or_default(),
-            op: text("op", row).unwrap_or_default(),
-            key: text("key", row),
-            row: text("row", row),
-            batch_id: text("batch_id", row).unwrap_or_default(),
-            position: text("position", row).unwrap_or_default(),
-        })
+    let known = |rows: &Rows, row: usize| rows.text("pipeline", row).is_some_and(|id| names.contains_key(id));
+    let (mut letters, mut bytes) = (BTreeMap::new(), 0);
+    SystemTable::DeadLetters.each_match(snapshot, &["pipeline"], known, |rows| {
+        for (id, letter) in (0..rows.len()).filter_map(|row| dead_letter(&rows, row, names)) {
+            bytes += letter_bytes(&letter);
+            letters.insert(id, letter);
+            while (letters.len() > MOST_LETTERS || bytes > MOST_LETTER_BYTES)
+                && letters.len() > 1
+                && let Some((_, last)) = letters.pop_last()
+            {
+                bytes -= letter_bytes(&last);
+            }
+        }
+        Ok(())
+    })?;
+    Ok(letters.into_values().collect())
+}
+
+fn dead_letter(rows: &Rows, row: usize, names: &HashMap<String, String>) -> Option<(i64, DeadLetterRow)> {
+    let text = |column: &str| rows.text(column, row).map(str::to_owned);
+    let pipeline = names.get(rows.text("pipeline", row)?)?;
+    let id = rows.int("id", row)?;
+    let letter = DeadLetterRow {
+        id,
+        pipeline: pipeline.clone(),
+        at: rows.time("at", row),
+        code: text("code").unwrap_or_default(),
+        message: text("message").unwrap_or_default(),
+        op: text("op").unwrap_or_default(),
+        key: text("key"),
+        row: text("row"),
+        batch_id: text("batch_id").unwrap_or_default(),
+        position: text("position").unwrap_or_default(),
     };
-    Ok((0..rows.len()).filter_map(letter).collect())
+    Some((id, letter))
+}
+
+fn letter_bytes(letter: &DeadLetterRow) -> usize {
+    let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    size_of::<DeadLetterRow>() + letter.message.len() + optional(&letter.key) + optional(&letter.row)
 }

@@ -16,6 +16,8 @@
 //! `id` of `pipeline_state`, and `pipeline` of the last two, is [`super::objects::PipelineDef::id`]: a pipeline that
 //! is dropped and made again under its name begins with nothing.
 
+mod scan;
+
 use std::sync::Arc;
 
 use arrow::{
@@ -23,7 +25,6 @@ use arrow::{
         Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Int64Array, RecordBatch, StringArray,
         TimestampMicrosecondArray,
     },
-    compute::{concat_batches, filter_record_batch},
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType, UInt64Type},
 };
 use sepal_storage::{Op, Snapshot, StoreError, TableVersion, TenantStore, arrow_type, stored_name};
@@ -149,39 +150,6 @@ impl SystemTable {
 
     pub fn id(self, snapshot: &Snapshot) -> Option<TableId> {
         self.find(snapshot).map(|version| version.def.id)
-    }
-
-    /// All live rows.
-    pub fn rows(self, snapshot: &Snapshot) -> Result<Rows> {
-        let all: Vec<&str> = self.layout().columns.iter().map(|(name, _)| *name).collect();
-        self.columns(snapshot, &all)
-    }
-
-    /// Some columns of all live rows; only these are decoded.
-    pub fn columns(self, snapshot: &Snapshot, names: &[&str]) -> Result<Rows> {
-        let Some(version) = self.find(snapshot) else { return Ok(Rows::none()) };
-        let columns: Vec<&ColumnDef> = names.iter().filter_map(|name| version.def.column(name)).collect();
-        let schema = schema(&columns);
-        let mut batches = Vec::new();
-        for reference in version.chunks.iter().filter(|reference| reference.live_rows() > 0) {
-            let ids: ArrayRef = reference.chunk.row_ids()?;
-            let mut arrays = vec![ids];
-            for column in &columns {
-                arrays.push(reference.chunk.column(column)?);
-            }
-            let batch = RecordBatch::try_new(Arc::clone(&schema), arrays).map_err(StoreError::from)?;
-            let live: BooleanArray = (0..reference.chunk.rows())
-                .map(|position| Some(!reference.deleted.contains(position)))
-                .collect();
-            batches.push(filter_record_batch(&batch, &live).map_err(StoreError::from)?);
-        }
-        Ok(Rows { batch: concat_batches(&schema, &batches).map_err(StoreError::from)? })
-    }
-
-    /// The live rows whose `column` says `value`.
-    pub fn rows_where(self, snapshot: &Snapshot, column: &str, value: &str) -> Result<Rows> {
-        let rows = self.rows(snapshot)?;
-        rows.filter(|row| rows.text(column, row) == Some(value))
     }
 
     /// The live row of a primary key. Reads the chunk that holds it, not the table.
@@ -377,15 +345,6 @@ impl Rows {
 
     pub fn row_ids(&self) -> Vec<RowId> {
         (0..self.len()).filter_map(|row| self.row_id(row)).collect()
-    }
-
-    /// Those that `keep` says yes to.
-    pub fn filter(&self, keep: impl Fn(usize) -> bool) -> Result<Self> {
-        if self.is_empty() {
-            return Ok(self.clone());
-        }
-        let wanted: BooleanArray = (0..self.len()).map(|row| Some(keep(row))).collect();
-        Ok(Self { batch: filter_record_batch(&self.batch, &wanted).map_err(StoreError::from)? })
     }
 
     /// A row as [`SystemTable::insert_ops`] takes it, to be written again with something changed.

@@ -19,6 +19,7 @@ use super::{
     event::{Events, Operation},
     pieces::{self, parse},
     position::Position,
+    words,
 };
 use crate::{
     connector::Fault,
@@ -53,8 +54,8 @@ impl DeadLetter {
         let (key, row) = encoder.describe(&batch.events, place)?;
         Ok(Self {
             at,
-            code: fault.code.clone().or_else(|| Some(fault.kind.name().to_owned())),
-            message: fault.message.clone(),
+            code: Some(words::code(fault)),
+            message: words::shown(&fault.message),
             op: batch.events.operations[place].letter().to_owned(),
             key,
             row,

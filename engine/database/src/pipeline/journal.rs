@@ -3,17 +3,20 @@
 //! Position, counters, the sink's state and dead letters change together or not at all. Nobody else writes these rows
 //! while the pipeline runs, but its definition may go or change meanwhile: then nothing is written.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use sepal_storage::{Op, Snapshot, StoreError};
-use sepal_types::{Error, Result, SqlState};
+use sepal_types::{Error, Lsn, Result, SqlState};
 
 use super::{dead_letters::DeadLetter, state::PipelineState};
 use crate::{
     connector::StateChange,
     delivery::{
         objects::{Object, PipelineDef},
-        system_tables::{Cell, SystemTable},
+        system_tables::{Cell, Rows, SystemTable},
     },
     tenant::OpenTenant,
 };
@@ -68,6 +71,11 @@ impl Journal {
         Ok(row.text("body", 0).and_then(|body| PipelineState::read(body, &self.def)))
     }
 
+    /// The tenant's last commit: no position is beyond it.
+    pub fn head(&self) -> Lsn {
+        self.tenant.store.snapshot().lsn()
+    }
+
     /// What its sink remembers, by key.
     pub fn sink_state(&self, snapshot: &Snapshot) -> Result<BTreeMap<String, Vec<u8>>> {
         let rows = SystemTable::PluginState.rows_where(snapshot, "pipeline", &self.def.id)?;
@@ -75,14 +83,50 @@ impl Journal {
         Ok((0..rows.len()).filter_map(pair).collect())
     }
 
-    /// Dead letters that somebody wants sent again, by id.
-    pub fn replays(&self, snapshot: &Snapshot) -> Result<Vec<(i64, DeadLetter)>> {
-        let rows = SystemTable::DeadLetters.rows_where(snapshot, "pipeline", &self.def.id)?;
-        let wanted = |row: &usize| rows.flag("replay", *row) == Some(true);
-        let read = |row: usize| Some((rows.int("id", row)?, DeadLetter::read(&rows, row)?));
-        let mut letters: Vec<_> = (0..rows.len()).filter(wanted).filter_map(read).collect();
-        letters.sort_by_key(|(id, _)| *id);
-        Ok(letters)
+    /// The first of the dead letters that somebody wants sent again, by id: at most so many, and of about so many
+    /// bytes, but one if there is any. Whoever sends them asks again for the next.
+    pub fn replays(
+        &self,
+        snapshot: &Snapshot,
+        most: usize,
+        most_bytes: usize,
+    ) -> Result<Vec<(i64, DeadLetter)>> {
+        let table = SystemTable::DeadLetters;
+        let mut ids: Vec<i64> = Vec::new();
+        table.each_chunk(snapshot, &["id", "pipeline", "replay"], |rows| {
+            let wanted = |row: &usize| {
+                rows.flag("replay", *row) == Some(true)
+                    && rows.text("pipeline", *row) == Some(self.def.id.as_str())
+            };
+            ids.extend((0..rows.len()).filter(wanted).filter_map(|row| rows.int("id", row)));
+            Ok(())
+        })?;
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        ids.sort_unstable();
+        ids.truncate(most.max(1));
+        let wanted: HashSet<i64> = ids.into_iter().collect();
+        let is_wanted = |rows: &Rows, row: usize| rows.int("id", row).is_some_and(|id| wanted.contains(&id));
+        let (mut letters, mut bytes) = (BTreeMap::new(), 0);
+        table.each_match(snapshot, &["id"], is_wanted, |rows| {
+            for row in 0..rows.len() {
+                let (Some(id), Some(letter)) = (rows.int("id", row), DeadLetter::read(&rows, row)) else {
+                    continue;
+                };
+                bytes += letter.bytes();
+                letters.insert(id, letter);
+                // Those with the lowest ids stay, whichever chunk they are in.
+                while bytes > most_bytes as u64
+                    && letters.len() > 1
+                    && let Some((_, last)) = letters.pop_last()
+                {
+                    bytes -= last.bytes();
+                }
+            }
+            Ok(())
+        })?;
+        Ok(letters.into_iter().collect())
     }
 
     /// Makes an entry durable.

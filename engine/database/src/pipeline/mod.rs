@@ -24,8 +24,8 @@ mod encode;
 mod event;
 mod hold;
 mod journal;
-pub mod position;
 mod pieces;
+pub mod position;
 mod producer;
 mod retry;
 mod run;
@@ -36,6 +36,7 @@ mod status;
 mod surroundings;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::{
     collections::HashMap,
@@ -47,7 +48,7 @@ use std::{
 use parking_lot::Mutex;
 use sepal_query::catalog::delivery::PipelineStatusRow;
 use sepal_storage::Snapshot;
-use sepal_types::{Lsn, Result};
+use sepal_types::{Error, Lsn, Result, SqlState};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -61,7 +62,9 @@ use crate::{
 
 use hold::HoldSlot;
 use journal::Journal;
+use position::Position;
 use run::{Run, blocking};
+use state::PipelineState;
 use status::Post;
 use surroundings::{Surroundings, World};
 
@@ -215,6 +218,23 @@ impl Entry {
             nudge: Arc::default(),
             stop: CancellationToken::new(),
             task: None,
+        }
+    }
+}
+
+/// Whether RESUME FROM may name a position. Blocking.
+///
+/// Errors: 22023 for one after the tenant's last commit, which would pass over all that is committed until then; and
+/// for one of another snapshot than the pipeline's.
+pub fn check_position(tenant: &Arc<OpenTenant>, def: &Arc<PipelineDef>, position: Position) -> Result<()> {
+    let snapshot = tenant.store.snapshot();
+    let state = Journal::new(Arc::clone(tenant), Arc::clone(def)).state(&snapshot)?;
+    let state = state.unwrap_or_else(|| PipelineState::new(def));
+    match state.refuses(position, snapshot.lsn()) {
+        None => Ok(()),
+        Some(why) => {
+            Err(Error::new(SqlState::InvalidParameterValue, format!("the position {position} {why}"))
+                .with_hint("Take one from the column position of sepal_pipeline_status."))
         }
     }
 }

@@ -26,6 +26,13 @@ impl Position {
         Self::Feed { lsn, index: u32::MAX }
     }
 
+    /// The commit that it is a place in, or as of which the snapshot is.
+    pub const fn lsn(&self) -> Lsn {
+        match self {
+            Self::Snapshot { lsn, .. } | Self::Feed { lsn, .. } => *lsn,
+        }
+    }
+
     /// The last commit of which nothing is needed any more.
     pub fn released(&self) -> Lsn {
         match self {

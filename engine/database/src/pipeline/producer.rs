@@ -216,7 +216,9 @@ impl Producer {
                     self.report(events);
                 }
                 // Whoever reads next meets it too, and tells.
-                Err(error) => tracing::debug!(%error, "what waits cannot be counted"),
+                Err(error) => {
+                    tracing::debug!(code = error.state().code(), "what waits cannot be counted");
+                }
             }
         }
     }

@@ -75,7 +75,8 @@ impl Source {
     pub fn open(view: Arc<View>, store: Arc<TenantStore>, hold: Arc<LogHold>, begin: &Begin) -> Result<Self> {
         let next = match begin.position {
             None if begin.snapshot => Some(0),
-            Some(Position::Snapshot { row, .. }) => Some(row.0 + 1),
+            // After the last row that could be there, there are none.
+            Some(Position::Snapshot { row, .. }) => Some(row.0.saturating_add(1)),
             _ => None,
         };
         let stage = match next {

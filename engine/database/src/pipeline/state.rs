@@ -90,6 +90,15 @@ impl PipelineState {
         }
     }
 
+    /// Why the pipeline cannot go on behind a position, `head` being the tenant's last commit. `None`: it can.
+    pub fn refuses(&self, position: Position, head: Lsn) -> Option<&'static str> {
+        if position.lsn() > head {
+            return Some("is after the last commit");
+        }
+        let foreign = matches!(position, Position::Snapshot { lsn, .. } if self.start != Some(lsn));
+        foreign.then_some("is of another snapshot than the pipeline's")
+    }
+
     /// Everything up to `last` is settled.
     pub fn acknowledge(&mut self, last: Position) {
         if self.position.is_none_or(|position| position < last) {

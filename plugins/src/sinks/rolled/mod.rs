@@ -25,7 +25,8 @@ pub(super) use directory::Directory;
 
 const DEFAULT_ROLL_ROWS: u64 = 100_000;
 const DEFAULT_ROLL_MIB: u64 = 64;
-const MOST_ROLL_MIB: u64 = 512;
+/// A file is gathered in memory and put together there once more.
+const MOST_ROLL_MIB: u64 = 64;
 /// What the ids of batches of dead letters begin with.
 const REPLAY: &str = "dlq-";
 

@@ -1,6 +1,9 @@
 //! Who may use a secret or a certificate: owners, keys that were granted, everybody.
 
-use crate::{Grantable, NewSecret, PUBLIC, SecretName, SecretOrigin, tests::Fixture};
+use crate::{
+    Grantable, NewSecret, OPERATOR, PUBLIC, Scopes, SecretName, SecretOrigin,
+    tests::{Fixture, START},
+};
 
 use super::{acme, code, new, prod, scope, store};
 
@@ -54,4 +57,37 @@ fn grants_are_on_something_to_someone_and_end_with_it() {
     assert!(!control.may_use(&scope, Grantable::Secret, "token", &key.id).unwrap());
     store(control, &scope, "token", b"another").unwrap();
     assert!(!control.may_use(&scope, Grantable::Secret, "token", &key.id).unwrap());
+}
+
+#[test]
+fn a_right_ends_with_its_key() {
+    let fixture = Fixture::new();
+    let (tenant, control) = (acme(&fixture), &fixture.control);
+    let foreign = fixture.tenant("other");
+    let ((owner, _), (analyst, _), (stranger, _)) =
+        (fixture.key(&tenant), fixture.key(&tenant), fixture.key(&foreign));
+    let made = |environment, expires_at| {
+        control.create_key(tenant.id, environment, Scopes::READ_WRITE, "limited", expires_at).unwrap().0
+    };
+    let (elsewhere, brief) = (made(Some("prod"), None), made(None, Some(START + 60)));
+    let name = SecretName::parse("hook_token").unwrap();
+    let mine = NewSecret { owner: &owner.id, ..new(&name, SecretOrigin::Stored, Some(b"x")) };
+    control.create_secret(&scope(&tenant), mine).unwrap();
+    let may = |key: &str| control.may_use(&scope(&tenant), Grantable::Secret, "hook_token", key).unwrap();
+    control.grant_usage(&scope(&tenant), Grantable::Secret, "hook_token", PUBLIC).unwrap();
+    assert!(may(&owner.id) && may(&analyst.id) && may(&brief.id) && may(OPERATOR));
+    assert!(!may(&stranger.id), "PUBLIC is every key of the tenant, no other's");
+    assert!(!may(&elsewhere.id), "a key of another environment");
+    assert!(!may("nobody"));
+
+    control.revoke_key(&owner.id).unwrap();
+    assert!(!may(&owner.id), "a revoked owner");
+    assert!(may(&analyst.id), "what it made and granted goes on");
+    control.revoke_key(&analyst.id).unwrap();
+    assert!(!may(&analyst.id), "a revoked grantee");
+    fixture.clock.advance(60);
+    assert!(!may(&brief.id), "an expired one");
+    assert!(may(OPERATOR));
+    assert!(!control.is_live_key(&scope(&tenant), &owner.id).unwrap());
+    assert!(control.is_live_key(&scope(&tenant), OPERATOR).unwrap());
 }

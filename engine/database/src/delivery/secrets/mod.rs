@@ -2,7 +2,8 @@
 //!
 //! A [`SecretService`] is handed to a connector ([`Secrets`]); it names one tenant and one environment and can reach no
 //! other. Each call asks anew whether the secret is there and whether the key that defined the sink may still use it:
-//! a grant taken back ends a running sink. Each value handed out is recorded.
+//! a grant taken back ends a running sink, and so does a key that is revoked or expires. Each value handed out is
+//! recorded.
 //!
 //! | origin | where the value is | kept here |
 //! |---|---|---|
@@ -126,7 +127,10 @@ impl SecretService {
             let found = control.secret(scope, &name).map_err(unreadable)?;
             let secret = found.ok_or_else(|| unknown("secret", &name))?;
             let allowed = control.may_use(scope, Grantable::Secret, &name, &user.on_behalf_of);
-            if allowed.map_err(unreadable)? { Ok(secret) } else { Err(denied("secret", &name, user)) }
+            if allowed.map_err(unreadable)? {
+                return Ok(secret);
+            }
+            Err(denied((control, scope), ("secret", &name), user))
         })
         .await
     }
@@ -207,7 +211,10 @@ impl Secrets for SecretService {
             let allowed = control.may_use(scope, Grantable::Certificate, &wanted, &user.on_behalf_of);
             let found = control.certificate_pem(scope, &wanted).map_err(unreadable)?;
             let found = found.ok_or_else(|| unknown("certificate", &wanted))?;
-            if allowed.map_err(unreadable)? { Ok(found) } else { Err(denied("certificate", &wanted, user)) }
+            if allowed.map_err(unreadable)? {
+                return Ok(found);
+            }
+            Err(denied((control, scope), ("certificate", &wanted), user))
         });
         let pem = found.await?;
         let version = pem.version.to_string();
@@ -253,8 +260,16 @@ fn unknown(what: &str, name: &str) -> Fault {
         .with_code("secret.unknown")
 }
 
-fn denied(what: &str, name: &str, user: &User) -> Fault {
-    let message = format!("{} may not use {what} \"{name}\": its key has lost the right", user.who);
+fn denied((control, scope): (&Control, &Scope<'_>), (what, name): (&str, &str), user: &User) -> Fault {
+    let key = &user.on_behalf_of;
+    let why = match control.is_live_key(scope, key) {
+        Ok(false) => format!(
+            "the API key {key} that defined it was revoked or has expired: define it anew with another, which for a \
+             sink ALTER SINK does"
+        ),
+        Ok(true) | Err(_) => "its key has lost the right".to_owned(),
+    };
+    let message = format!("{} may not use {what} \"{name}\": {why}", user.who);
     Fault::new(FaultKind::Unauthorized, message).with_code("secret.denied")
 }
 

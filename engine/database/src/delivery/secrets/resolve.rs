@@ -81,7 +81,7 @@ impl SecretService {
             let _flight = flight;
             if let Err(fault) = service.ask_resolver(&entry, &secret, &definition).await {
                 tracing::warn!(
-                    tenant = %service.delivery.tenant, secret = %secret.name, %fault,
+                    tenant = %service.delivery.tenant, secret = %secret.name, kind = fault.kind.name(),
                     "a secret was not refreshed; its value serves until its time is over"
                 );
             }
@@ -116,7 +116,7 @@ impl SecretService {
         match entry.serve_stale(definition, Instant::now(), max_stale) {
             Some(value) => {
                 tracing::warn!(
-                    tenant = %self.delivery.tenant, secret = %secret.name, %fault,
+                    tenant = %self.delivery.tenant, secret = %secret.name, kind = fault.kind.name(),
                     "a secret's resolver failed; the last value serves on"
                 );
                 Ok(value)
@@ -212,7 +212,8 @@ pub async fn revoke(delivery: &Arc<Delivery>, store: &Arc<TenantStore>, environm
     };
     if let Err(fault) = SecretService::new(delivery, store, user).give_back(&lease).await {
         tracing::warn!(
-            tenant = %delivery.tenant, resolver = %lease.resolver, %fault, "a lease was not given back"
+            tenant = %delivery.tenant, resolver = %lease.resolver, kind = fault.kind.name(),
+            "a lease was not given back"
         );
     }
 }

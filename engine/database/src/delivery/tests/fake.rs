@@ -53,9 +53,14 @@ pub fn facts(name: &str, kind: PluginKind) -> PluginFacts {
     }
 }
 
-/// The bytes of a component: its version, then what it asks for.
+/// The bytes of a component: its version, what it asks for, and its name unless that is `acme/hook`.
 pub fn component(version: &str, capabilities: &[&str]) -> Vec<u8> {
     format!("{version}|{}", capabilities.join(",")).into_bytes()
+}
+
+/// One of another plugin than `acme/hook`, which asks for nothing.
+pub fn named_component(name: &str, version: &str) -> Vec<u8> {
+    format!("{version}||{name}").into_bytes()
 }
 
 #[async_trait]
@@ -71,13 +76,14 @@ impl Connectors for Fake {
     async fn inspect(&self, _: TenantId, component: Arc<[u8]>) -> Result<PluginFacts, Fault> {
         let wrong = || Fault::new(FaultKind::Misconfigured, "not a component");
         let text = std::str::from_utf8(&component).map_err(|_| wrong())?;
-        let (version, asked) = text.split_once('|').ok_or_else(wrong)?;
+        let (version, rest) = text.split_once('|').ok_or_else(wrong)?;
+        let (asked, name) = rest.split_once('|').unwrap_or((rest, "acme/hook"));
         Ok(PluginFacts {
             version: version.to_owned(),
             sha256: components::hash(&component),
             bytes: component.len() as u64,
             capabilities: asked.split(',').filter(|asked| !asked.is_empty()).map(str::to_owned).collect(),
-            ..facts("acme/hook", PluginKind::Sink)
+            ..facts(name, PluginKind::Sink)
         })
     }
 

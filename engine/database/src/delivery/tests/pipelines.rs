@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sepal_control::Scopes;
+use sepal_types::limits;
 
 use super::{Fake, fixture, objects, refusal, with_sink};
 use crate::{
@@ -164,4 +165,42 @@ async fn a_pipeline_outlives_a_restart() {
     let before = objects(&fixture).await.pipeline("default", "out").unwrap().clone();
     let again = fixture.crash();
     assert_eq!(objects(&again).await.pipeline("default", "out"), Some(&before));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_pipeline_goes_on_behind_what_is_not_there_yet() {
+    let fixture = fixture(&Arc::default());
+    let mut session = with_pipeline(&fixture).await;
+    let head = fixture.tenant().await.store.snapshot().lsn().0;
+    let far = head + 1_000_000;
+    for position in [
+        format!("{far:016x}.ffffffff"),
+        "ffffffffffffffff.ffffffff".to_owned(),
+        // Of another snapshot than the pipeline's.
+        format!("s{far:016x}.0000000000000001"),
+        "s0000000000000001.ffffffffffffffff".to_owned(),
+    ] {
+        let sql = format!("ALTER PIPELINE out RESUME FROM POSITION '{position}'");
+        assert_eq!(refused(&mut session, &sql).await, "22023", "{position}");
+    }
+    let found = objects(&fixture).await;
+    assert!(found.pipeline("default", "out").unwrap().resume_from.is_none());
+    run(&mut session, &format!("ALTER PIPELINE out RESUME FROM POSITION '{head:016x}.ffffffff'")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_batches_of_a_tenants_pipelines_have_a_limit_together() {
+    let fixture = fixture(&Arc::default());
+    let mut session = with_sink(&fixture).await;
+    let create = |at: u64, size: &str| {
+        format!("CREATE PIPELINE p{at} AS SELECT id FROM orders INTO SINK hook WITH (batch_bytes = '{size}')")
+    };
+    let fit = limits::MAX_TENANT_BATCH_BYTES / u64::from(limits::MAX_BATCH_BYTES);
+    for at in 0..fit {
+        run(&mut session, &create(at, "64MiB")).await;
+    }
+    assert_eq!(refused(&mut session, &create(fit, "1KiB")).await, "54000");
+    run(&mut session, "ALTER PIPELINE p0 SET (batch_bytes = '63MiB')").await;
+    run(&mut session, &create(fit, "1MiB")).await;
+    assert_eq!(refused(&mut session, "ALTER PIPELINE p0 SET (batch_bytes = '64MiB')").await, "54000");
 }

@@ -135,3 +135,45 @@ async fn a_resolver_is_asked_once_and_again_when_told_to_forget() {
     assert_eq!(refused(&mut session, "DROP SECRET RESOLVER v").await, "2BP01");
     assert_eq!(refused(&mut session, "DROP SECRET boot").await, "2BP01");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_reads_through_anothers_resolver() {
+    let fixture = fixture(&Arc::default());
+    let mut owner = fixture.session().await;
+    run(
+        &mut owner,
+        "CREATE SECRET boot AS 'b';
+         CREATE SECRET RESOLVER v USING PLUGIN vault OPTIONS (addr 'https://v.example.com:8200', token SECRET[boot])",
+    )
+    .await;
+    let mut other = fixture.session().await;
+    let create = "CREATE SECRET far FROM v (path 'kv/of/the/owner')";
+    let refusal = refusal(&mut other, create).await;
+    assert!(refusal.contains("42501") && refusal.contains("resolver \"v\""), "{refusal}");
+    run(&mut other, "CREATE SECRET far AS 'own'").await;
+    assert_eq!(refused(&mut other, "ALTER SECRET far FROM v (path 'kv')").await, "42501");
+    run(&mut owner, "GRANT USAGE ON SECRET boot TO PUBLIC").await;
+    run(&mut other, "ALTER SECRET far FROM v (path 'kv')").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_gets_no_secret_once_its_key_is_revoked() {
+    let fixture = fixture(&Arc::default());
+    let mut owner = with_sink(&fixture).await;
+    run(&mut owner, "GRANT USAGE ON SECRET hook_token TO PUBLIC").await;
+    let (tenant, found) = (fixture.tenant().await, objects(&fixture).await);
+    let sink = found.sink("default", "hook").unwrap();
+    let service = SecretService::of_sink(&tenant.delivery, &tenant.store, sink, "test");
+    service.secret("hook_token", None).await.unwrap();
+    fixture.database.control().revoke_key(&sink.created_by).unwrap();
+    let fault = service.secret("hook_token", None).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Unauthorized);
+    assert!(fault.message.contains("revoked") && fault.message.contains("ALTER SINK"), "{fault}");
+    // Another key takes it over.
+    let mut other = fixture.session().await;
+    run(&mut other, "ALTER SINK hook ALLOW HOSTS ('https://a.example.com')").await;
+    let found = objects(&fixture).await;
+    let sink = found.sink("default", "hook").unwrap();
+    let service = SecretService::of_sink(&tenant.delivery, &tenant.store, sink, "test");
+    service.secret("hook_token", None).await.unwrap();
+}

@@ -3,8 +3,13 @@
 use std::sync::Arc;
 
 use sepal_crypto::{ed25519::SigningKey, sha256};
+use sepal_types::limits;
 
-use super::{Fake, bind, fake::component, fixture, objects, refusal, with_sink};
+use super::{
+    Fake, bind,
+    fake::{component, named_component},
+    fixture, objects, refusal, with_sink,
+};
 use crate::{
     connector::{Fault, FaultKind},
     fixtures::{Fixture, refused, run},
@@ -144,4 +149,83 @@ async fn a_newer_component_may_not_ask_for_more() {
     let store = fixture.tenant().await.store.clone();
     let left = crate::delivery::system_tables::SystemTable::Components.rows(&store.snapshot()).unwrap();
     assert!(left.is_empty(), "a component that nobody uses goes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_comes_from_who_may_use_the_secrets_it_gets() {
+    let fixture = fixture(&Arc::default());
+    let mut owner = with_sink(&fixture).await;
+    let mut other = fixture.session().await;
+    let wasm = component("1.0.0", &[]);
+    bind(&mut owner, "CREATE PLUGIN mine FROM $1", &[&wasm]).await.unwrap();
+    run(
+        &mut owner,
+        "CREATE SINK m USING PLUGIN mine OPTIONS (url 'https://a.example.com', token SECRET[hook_token])",
+    )
+    .await;
+    let newer = component("1.0.1", &[]);
+    for sql in ["ALTER PLUGIN mine UPDATE FROM $1", "CREATE OR REPLACE PLUGIN mine FROM $1"] {
+        let error = bind(&mut other, sql, &[&newer]).await.unwrap_err();
+        other.fail_transaction();
+        assert_eq!(error.state().code(), "42501", "{sql}: {error}");
+        assert!(error.to_string().contains("sink \"m\""), "{error}");
+    }
+    // A new plugin that takes the place of the bundled one, with which the owner's sink `hook` runs.
+    let error = bind(&mut other, "CREATE PLUGIN webhook FROM $1", &[&wasm]).await.unwrap_err();
+    other.fail_transaction();
+    assert_eq!(error.state().code(), "42501", "{error}");
+    assert_eq!(objects(&fixture).await.plugin("default", "mine").unwrap().revision, 1);
+    run(&mut owner, "GRANT USAGE ON SECRET hook_token TO PUBLIC").await;
+    bind(&mut other, "ALTER PLUGIN mine UPDATE FROM $1", &[&newer]).await.unwrap();
+    bind(&mut other, "CREATE PLUGIN webhook FROM $1", &[&wasm]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_component_does_not_come_back() {
+    let fixture = fixture(&Arc::default());
+    let mut session = fixture.session().await;
+    bind(&mut session, "CREATE PLUGIN hook FROM $1", &[&component("1.2.0", &["a", "b"])]).await.unwrap();
+    for older in ["1.1.9", "1.2.0-rc.1"] {
+        let update = "ALTER PLUGIN hook UPDATE FROM $1";
+        let error = bind(&mut session, update, &[&component(older, &[])]).await.unwrap_err();
+        session.fail_transaction();
+        assert_eq!(error.state().code(), "22023", "{older}: {error}");
+    }
+    let update = "ALTER PLUGIN hook UPDATE FROM $1";
+    let other = bind(&mut session, update, &[&named_component("acme/other", "1.3.0")]).await.unwrap_err();
+    session.fail_transaction();
+    assert_eq!(other.state().code(), "42809", "{other}");
+    bind(&mut session, update, &[&component("1.2.0", &["a"])]).await.unwrap();
+    bind(&mut session, update, &[&component("1.10.0", &["a"])]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_trusts_first_says_who_else_is_trusted() {
+    let fixture = fixture(&Arc::default());
+    let (mut first, mut other) = (fixture.session().await, fixture.session().await);
+    let key = || SigningKey::generate().verifying_key().to_string();
+    bind(&mut first, "CREATE PLUGIN TRUST KEY acme AS $1", &[key().as_bytes()]).await.unwrap();
+    let error =
+        bind(&mut other, "CREATE PLUGIN TRUST KEY mine AS $1", &[key().as_bytes()]).await.unwrap_err();
+    other.fail_transaction();
+    assert_eq!(error.state().code(), "42501", "{error}");
+    assert_eq!(refused(&mut other, "DROP PLUGIN TRUST KEY acme").await, "42501");
+    bind(&mut first, "CREATE PLUGIN TRUST KEY second AS $1", &[key().as_bytes()]).await.unwrap();
+    let maker = objects(&fixture).await.trust_key("default", "acme").unwrap().created_by.clone();
+    fixture.database.control().revoke_key(&maker).unwrap();
+    bind(&mut other, "CREATE PLUGIN TRUST KEY mine AS $1", &[key().as_bytes()]).await.unwrap();
+    run(&mut other, "DROP PLUGIN TRUST KEY acme").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_has_so_many_sinks_and_no_more() {
+    let fixture = fixture(&Arc::default());
+    let mut session = fixture.session().await;
+    let create = |at: usize| format!("CREATE SINK s{at} USING file OPTIONS (path 'a')");
+    for at in 0..limits::MAX_SINKS {
+        run(&mut session, &create(at)).await;
+    }
+    assert_eq!(refused(&mut session, &create(limits::MAX_SINKS)).await, "54000");
+    run(&mut session, "DROP SINK s0").await;
+    run(&mut session, &create(limits::MAX_SINKS)).await;
 }

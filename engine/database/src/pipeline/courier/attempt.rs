@@ -1,10 +1,12 @@
 //! One batch until each of its rows is taken or set aside.
 
+use std::collections::BTreeMap;
+
 use tokio::select;
 
 use super::{Courier, Settled, Stop, told_to_stop};
 use crate::{
-    connector::{Delivered, Fault, FaultKind},
+    connector::{BadRow, Delivered, Fault, FaultKind},
     delivery::objects::{OnExhausted, OnRejected},
     pipeline::{
         batch::Batch,
@@ -103,20 +105,7 @@ impl Courier {
                 settled.accepted = true;
                 Ok(Ok(None))
             }
-            Delivered::Durable(bad) => {
-                settled.accepted |= bad.len() < piece.events.len();
-                for row in bad {
-                    if row.index >= piece.bounds.rows {
-                        return Ok(Err(no_such_row(row.index, piece)));
-                    }
-                    let fault = Fault { code: row.code, ..Fault::new(FaultKind::Rejected, row.message) };
-                    if self.def.on_rejected == OnRejected::Pause {
-                        return Err(Stop::Halt(fault));
-                    }
-                    self.bury(piece, row.index as usize, &fault, settled)?;
-                }
-                Ok(Ok(None))
-            }
+            Delivered::Durable(bad) => self.set_aside(piece, bad, settled),
             Delivered::RetryRows(mut rows) => {
                 rows.sort_unstable();
                 rows.dedup();
@@ -130,6 +119,33 @@ impl Courier {
                 Ok(Ok(Some(self.maker.pick(piece, &rows)?)))
             }
         }
+    }
+
+    /// The rows that a write names as bad become dead letters, each once: of an answer that names rows which are not
+    /// there none is believed, and the batch is tried again as a whole.
+    fn set_aside(
+        &self,
+        piece: &Batch,
+        bad: Vec<BadRow>,
+        settled: &mut Settled,
+    ) -> Result<Result<Option<Batch>, Fault>, Stop> {
+        if let Some(row) = bad.iter().find(|row| row.index >= piece.bounds.rows) {
+            return Ok(Err(no_such_row(row.index, piece)));
+        }
+        // The first that is said of a row counts.
+        let mut by_row: BTreeMap<u32, BadRow> = BTreeMap::new();
+        for row in bad {
+            by_row.entry(row.index).or_insert(row);
+        }
+        settled.accepted |= by_row.len() < piece.events.len();
+        for (index, row) in by_row {
+            let fault = Fault { code: row.code, ..Fault::new(FaultKind::Rejected, row.message) };
+            if self.def.on_rejected == OnRejected::Pause {
+                return Err(Stop::Halt(fault));
+            }
+            self.bury(piece, index as usize, &fault, settled)?;
+        }
+        Ok(Ok(None))
     }
 
     /// Does what a fault asks for.

@@ -28,9 +28,10 @@ use super::{
     state::PipelineState,
     status::{Mode, Post},
     surroundings::Surroundings,
+    words,
 };
 use crate::{
-    connector::{Connectors, Fault, FaultKind, Secrets, Setting, Sink, SinkSpec, StateChange},
+    connector::{Connectors, Fault, FaultKind, Secrets, Setting, Sink, SinkSpec, StateChange, Tier},
     delivery::objects::PipelineDef,
 };
 
@@ -115,16 +116,30 @@ impl Courier {
         if self.line.sink.is_none() {
             let mut sink = self.connectors.open_sink(&self.spec, Arc::clone(&self.secrets)).await?;
             let opened = sink.open(self.sink_state.clone()).await?;
-            let through = opened.committed_through.map(|text| Position::parse(&text)).transpose();
-            let through = through.map_err(|error| {
-                let message = format!("the destination's position is not ours: {}", error.message());
-                Fault::new(FaultKind::Misconfigured, message).with_code("sink.position")
-            })?;
-            self.line.committed_through = through.filter(|through| self.state.is_since_start(*through));
+            // Only of a sink that promised to keep the position with the data is it more than a rumour.
+            let through = opened.committed_through.filter(|_| self.def.tier == Tier::Transactional);
+            self.line.committed_through = through.map(|text| self.believed(&text)).transpose()?.flatten();
             self.line.sink = Some(sink);
             self.line.described = false;
         }
         Ok(self.line.committed_through)
+    }
+
+    /// What the destination says it has; `None` for a position of an older generation. One that cannot be is no reason
+    /// to pass over rows, and not repeated: it is a text of somebody else's.
+    fn believed(&self, text: &str) -> Result<Option<Position>, Fault> {
+        let wrong = |why: &str| {
+            let message = format!("the position that the destination keeps {why}");
+            Fault::new(FaultKind::Misconfigured, message).with_code("sink.position")
+        };
+        let position = Position::parse(text).map_err(|_| wrong("is not a pipeline's"))?;
+        if position.lsn() > self.journal.head() {
+            return Err(wrong(
+                "is after this database's last commit. If the database was restored from a backup, remove the position \
+                 at the destination, then ALTER PIPELINE … RESET",
+            ));
+        }
+        Ok(Some(position).filter(|position| self.state.is_since_start(*position)))
     }
 
     /// Opens the sink before there is anything for it, and goes on behind what the destination has.
@@ -302,7 +317,7 @@ impl Courier {
     /// Leaves dead letters that cannot be sent again where they are, and says why.
     pub async fn keep(&mut self, letters: &[(i64, DeadLetter)], why: &Error) -> Result<(), Stop> {
         let again = |(_, letter): &(i64, DeadLetter)| DeadLetter {
-            message: format!("it cannot be sent again: {}", why.message()),
+            message: words::shown(&format!("it cannot be sent again: {}", why.message())),
             ..letter.clone()
         };
         let dead = letters.iter().map(again).collect();
@@ -358,7 +373,11 @@ impl Courier {
                 Err(Refused::Failed(error))
                     if error.kind() == ErrorKind::Exhausted && !self.stop.is_cancelled() =>
                 {
-                    self.post.failed(error.to_string(), Some(error.state().code().to_owned()), 0);
+                    self.post.failed(
+                        words::shown(&error.to_string()),
+                        Some(error.state().code().to_owned()),
+                        0,
+                    );
                     tokio::select! {
                         () = self.stop.cancelled() => {}
                         () = self.world.sleep(FULL_WAIT) => {}
@@ -399,19 +418,18 @@ impl Courier {
         }
     }
 
-    /// Tells the view and the log.
+    /// Tells the view why, and the log that.
     fn complain(&self, fault: &Fault, attempts: u32) {
-        let code = fault.code.clone().unwrap_or_else(|| fault.kind.name().to_owned());
+        let code = words::code(fault);
         tracing::warn!(
             tenant = %self.spec.tenant,
             pipeline = %self.def.name,
             kind = fault.kind.name(),
             %code,
             attempts,
-            why = %fault.message,
             "a sink did not take a batch"
         );
-        self.post.failed(fault.message.clone(), Some(code), attempts);
+        self.post.failed(words::shown(&fault.message), Some(code), attempts);
         self.post.mode(Mode::Retrying);
     }
 

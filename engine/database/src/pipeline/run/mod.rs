@@ -38,6 +38,7 @@ use super::{
     state::PipelineState,
     status::{Mode, Post},
     surroundings::Surroundings,
+    words,
 };
 use crate::{
     connector::{Connectors, Secrets, SinkSpec, Tier},
@@ -106,8 +107,8 @@ impl Run {
                 Stop::Closing | Stop::Gone => return,
                 Stop::Rewind => tracing::info!(pipeline = %self.def.name, "begins again at its position"),
                 Stop::Halt(fault) => {
-                    let code = fault.code.unwrap_or_else(|| fault.kind.name().to_owned());
-                    self.halt(fault.message, code, false).await;
+                    let code = words::code(&fault);
+                    self.halt(words::shown(&fault.message), code, false).await;
                 }
                 Stop::Lost => self.lose().await,
                 Stop::Failed(_) if self.hold.is_broken() => self.lose().await,
@@ -119,10 +120,11 @@ impl Run {
     /// A fault of ours or of the store: it may pass.
     async fn fail(&self, error: &Error) {
         tracing::error!(
-            tenant = %self.tenant.id, pipeline = %self.def.name, %error,
+            tenant = %self.tenant.id, pipeline = %self.def.name,
+            code = error.state().code(), why = words::logged(error),
             "a pipeline stopped; it will be tried again"
         );
-        self.post.failed(error.to_string(), Some(error.state().code().to_owned()), 0);
+        self.post.failed(words::shown(&error.to_string()), Some(error.state().code().to_owned()), 0);
         self.post.mode(Mode::Retrying);
         tokio::select! {
             () = self.stop.cancelled() => {}
@@ -311,19 +313,21 @@ impl Run {
         self.idle(courier, progress, done, 0).await
     }
 
-    /// Sends the dead letters that somebody marked.
+    /// Sends the dead letters that somebody marked, a batch of them at a time: there may be far more than fit into
+    /// memory.
     async fn replay(&self, courier: &mut Courier) -> Result<(), Stop> {
-        let journal = courier.journal.clone();
-        let store = Arc::clone(&self.tenant.store);
-        let letters = blocking(move || journal.replays(&store.snapshot())).await?;
-        if letters.is_empty() {
-            return Ok(());
-        }
-        courier.flush().await?;
-        for letters in letters.chunks(courier.maker.max_rows.max(1)) {
-            match dead_letters::batch(&courier.maker, letters) {
-                Ok(batch) => courier.replay(letters, &batch).await?,
-                Err(error) => courier.keep(letters, &error).await?,
+        let (rows, bytes) = (courier.maker.max_rows, courier.maker.max_bytes);
+        while !self.stop.is_cancelled() {
+            let journal = courier.journal.clone();
+            let store = Arc::clone(&self.tenant.store);
+            let letters = blocking(move || journal.replays(&store.snapshot(), rows, bytes)).await?;
+            if letters.is_empty() {
+                break;
+            }
+            courier.flush().await?;
+            match dead_letters::batch(&courier.maker, &letters) {
+                Ok(batch) => courier.replay(&letters, &batch).await?,
+                Err(error) => courier.keep(&letters, &error).await?,
             }
         }
         Ok(())
@@ -360,7 +364,9 @@ impl Run {
                         progress.behind(events.saturating_sub(open), self.world.now_us());
                         scout = Some(returned);
                     }
-                    Err(error) => tracing::debug!(%error, "what waits cannot be counted"),
+                    Err(error) => {
+                        tracing::debug!(code = error.state().code(), "what waits cannot be counted");
+                    }
                 }
             }
             tokio::select! {

@@ -7,7 +7,7 @@ use sepal_types::{Error, Lsn, Result};
 
 use super::{Prepared, Run, blocking};
 use crate::{
-    connector::SinkSpec,
+    connector::{Fault, FaultKind, SinkSpec},
     delivery::{
         objects::{Objects, SinkDef},
         secrets::SecretService,
@@ -80,7 +80,8 @@ impl Run {
     /// Fills the entry with where to begin and takes hold of the log from there. Whether that is to be noted.
     fn decide(&self, found: &mut Found) -> Result<bool, Stop> {
         let mut changed = false;
-        let mut state = match found.state.take() {
+        // One that stopped before it had begun begins now.
+        let mut state = match found.state.take().filter(|state| state.start.is_some()) {
             Some(state) => state,
             None => {
                 (changed, found.entry.forget_sink) = (true, true);
@@ -92,8 +93,12 @@ impl Run {
             self.def.resume_from.as_ref().filter(|(count, _)| *count > state.resumed_from)
         {
             let position = Position::parse(text)?;
-            if let Position::Snapshot { lsn, .. } = position {
-                state.start = Some(lsn);
+            // The statement was checked too, but before it was committed. Nothing is released for it until here.
+            if let Some(why) = state.refuses(position, self.tenant.store.snapshot().lsn()) {
+                let message =
+                    format!("it cannot go on: the position {position} of RESUME FROM {why}. Name another");
+                let fault = Fault::new(FaultKind::Misconfigured, message).with_code("pipeline.position");
+                return Err(Stop::Halt(fault));
             }
             state.position = Some(position);
             state.open.clear();
@@ -191,11 +196,12 @@ impl Run {
         .await
     }
 
-    /// Notes that a person has to look, and why. When even that fails it is tried again with everything else.
+    /// Notes that a person has to look, and why, in words for the view. When even that fails it is tried again with
+    /// everything else.
     pub(super) async fn halt(&self, message: String, code: String, lost: bool) {
         tracing::error!(
-            tenant = %self.tenant.id, pipeline = %self.def.name, %code, why = %message,
-            "a pipeline has paused"
+            tenant = %self.tenant.id, pipeline = %self.def.name, %code,
+            "a pipeline has paused; sepal_pipeline_status tells its tenant why"
         );
         self.post.failed(message.clone(), Some(code.clone()), self.post.attempts());
         let noted = self.note_halt(message, code, lost).await;

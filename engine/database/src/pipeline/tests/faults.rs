@@ -1,5 +1,7 @@
 //! What becomes of a batch that the destination does not take.
 
+use std::sync::Arc;
+
 use sepal_query::DeliveryControl;
 
 use super::{
@@ -9,9 +11,16 @@ use super::{
 };
 use crate::{
     connector::{BadRow, Batch, Delivered, Fault, FaultKind},
-    delivery::{Replay, objects::OnExhausted},
+    delivery::{
+        Replay,
+        objects::{Objects, OnExhausted},
+        system_tables::{Cell, SystemTable},
+    },
     fixtures::{Fixture, run},
-    pipeline::retry::{Reaction, Tries, wait},
+    pipeline::{
+        journal::Journal,
+        retry::{Reaction, Tries, wait},
+    },
 };
 
 fn taken() -> Answer {
@@ -155,6 +164,60 @@ async fn attempts_end_and_dead_letters_begin_where_that_is_wanted() {
     .await;
     until_status(&fixture, "done", |row| row.rows_delivered == 10 && row.rows_dead == 10).await;
     assert_eq!(destination.attempts().len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_believed_as_a_whole_and_a_row_is_bad_once() {
+    let mut tries = 0;
+    let destination = Destination::with(move |batch| {
+        let bad = |index| BadRow { index, code: Some("pg.23505".into()), message: "it is there".into() };
+        tries += 1;
+        match tries {
+            // There is no such row, so nothing that it says of others counts.
+            1 => Ok(Delivered::Durable(vec![bad(0), bad(99)])),
+            _ if has(batch, 1) => Ok(Delivered::Durable(vec![bad(1), bad(0), bad(1)])),
+            _ => taken(),
+        }
+    });
+    let fixture = twenty(&destination).await;
+    create(&fixture, "SELECT id, label FROM items", |_| {}).await;
+    until_status(&fixture, "done", |row| row.rows_delivered == 18 && row.rows_dead == 2).await;
+    let letters = [("pg.23505".to_owned(), 1), ("pg.23505".to_owned(), 2)];
+    assert_eq!(dead_letters(&fixture).await, letters);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_read_as_many_as_fit() {
+    let destination = Destination::new();
+    let fixture = database(&destination).await;
+    create(&fixture, "SELECT id, label FROM items", |def| def.paused = true).await;
+    let tenant = fixture.tenant().await;
+    let view = tenant.store.snapshot();
+    let def = Objects::of(&view).unwrap().pipeline("default", "p").unwrap().clone();
+    let letter = |pipeline: &str, row: &str, replay: bool| {
+        let texts = ["http.422", "no", "c", "{}", row, "batch", "0000000000000001.00000001"].map(Cell::text);
+        let mut cells = vec![Cell::Null, Cell::text(pipeline), Cell::text("default"), Cell::Time(0)];
+        cells.extend(texts);
+        cells.push(Cell::Flag(replay));
+        cells
+    };
+    let commits = [
+        vec![letter(&def.id, "1", true), letter(&def.id, "2", false), letter("another", "3", true)],
+        vec![letter(&def.id, "4", true), letter(&def.id, "5", true)],
+    ];
+    for rows in commits {
+        let view = tenant.store.snapshot();
+        let ops = SystemTable::DeadLetters.insert_ops(&tenant.store, &view, &rows).unwrap();
+        tenant.store.commit(&view, ops).unwrap();
+    }
+    let journal = Journal::new(Arc::clone(&tenant), Arc::new(def));
+    let rows = |most: usize, bytes: usize| -> Vec<String> {
+        let letters = journal.replays(&tenant.store.snapshot(), most, bytes).unwrap();
+        letters.into_iter().map(|(_, letter)| letter.row).collect()
+    };
+    assert_eq!(rows(10, usize::MAX), ["1", "4", "5"]);
+    assert_eq!(rows(2, usize::MAX), ["1", "4"]);
+    assert_eq!(rows(10, 1), ["1"], "one in any case, the oldest");
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod delivery;
 mod destination;
 mod encoding;
 mod faults;
+mod log;
 mod restarts;
 
 use std::time::Duration;

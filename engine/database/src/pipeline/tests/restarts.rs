@@ -2,16 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use sepal_types::{Lsn, RowId};
+
 use super::{
     create, database,
     destination::{Destination, fault, lines_of},
-    until_status,
+    status, until_status,
 };
 use crate::{
     connector::{Delivered, FaultKind, Tier},
     fixtures::run,
     maintain::checkpoint,
-    pipeline::position::Position,
+    pipeline::{position::Position, state::PipelineState},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,6 +104,48 @@ async fn a_destination_that_keeps_the_position_is_believed() {
     after.tenant().await;
     assert_eq!(up.until_changes(1).await, ["c 3 c"]);
     assert_eq!(lines_of(&up.attempts()[0]).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_that_cannot_be_passes_over_nothing() {
+    for (position, told) in
+        [("00000000ffffffff.ffffffff", "after this database's last commit"), ("4711", "not")]
+    {
+        let destination = Destination::new();
+        destination.has_through(position);
+        let fixture = database(&destination).await;
+        let mut session = fixture.session().await;
+        run(&mut session, "INSERT INTO items VALUES (1, 'a')").await;
+        create(&fixture, "SELECT id, label FROM items", |def| def.tier = Tier::Transactional).await;
+        until_status(&fixture, "paused", |row| row.state == "paused").await;
+        let row = status(&fixture).await.unwrap();
+        assert_eq!((row.last_error_code.as_deref(), row.position), (Some("sink.position"), None));
+        let error = row.last_error.unwrap();
+        assert!(error.contains(told) && !error.contains(position), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_promised_no_position_is_not_asked_for_one() {
+    let destination = Destination::new();
+    let fixture = database(&destination).await;
+    let mut session = fixture.session().await;
+    let after = fixture.tenant().await.store.snapshot().lsn().0 + 1_000;
+    destination.has_through(&Position::end_of(Lsn(after)).to_string());
+    create(&fixture, "SELECT id, label FROM items", |def| def.snapshot = false).await;
+    run(&mut session, "INSERT INTO items VALUES (1, 'a')").await;
+    assert_eq!(destination.until_changes(1).await, ["c 1 a"]);
+}
+
+#[test]
+fn a_pipeline_goes_on_behind_its_own_positions_only() {
+    let state = PipelineState { start: Some(Lsn(5)), ..PipelineState::default() };
+    let at = |lsn: u64| Position::Feed { lsn: Lsn(lsn), index: 0 };
+    let in_snapshot = |lsn: u64| Position::Snapshot { lsn: Lsn(lsn), row: RowId(u64::MAX) };
+    assert_eq!([state.refuses(at(9), Lsn(9)), state.refuses(in_snapshot(5), Lsn(9))], [None, None]);
+    for wrong in [at(10), at(u64::MAX), in_snapshot(4), in_snapshot(6), in_snapshot(10)] {
+        assert!(state.refuses(wrong, Lsn(9)).is_some(), "{wrong}");
+    }
 }
 
 #[test]

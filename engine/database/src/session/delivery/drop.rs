@@ -92,6 +92,9 @@ impl Session {
         if !exists {
             return Err(missing(kind, name));
         }
+        if kind == ObjectKind::TrustKey {
+            self.check_trusting(&objects).await?;
+        }
         let mut going = Going::default();
         match kind {
             ObjectKind::Pipeline => {

@@ -254,3 +254,14 @@ fn duplicate(kind: ObjectKind, name: &str) -> Error {
 fn missing(kind: ObjectKind, name: &str) -> Error {
     Error::new(SqlState::UndefinedObject, format!("{} \"{name}\" does not exist", kind.noun()))
 }
+
+/// Errors: 54000 when a tenant has as many of these as it may, in all its environments together.
+fn check_room(kind: ObjectKind, there: usize, most: usize) -> Result<()> {
+    if there < most {
+        return Ok(());
+    }
+    let noun = kind.noun();
+    let message = format!("this tenant has {there} {noun}s, and {most} is the most it may have");
+    Err(Error::new(SqlState::ProgramLimitExceeded, message)
+        .with_hint(format!("Drop a {noun} that is not needed, in whichever environment.")))
+}

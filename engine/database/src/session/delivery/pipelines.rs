@@ -9,9 +9,12 @@ use sepal_query::{
     sql::{ast, delivery as statements},
 };
 use sepal_storage::{LogHold, Op, Snapshot};
-use sepal_types::{Error, Lsn, Result, SqlState, TableDef};
+use sepal_types::{
+    Error, Lsn, Result, SqlState, TableDef,
+    limits::{MAX_BATCH_BYTES, MAX_PIPELINES, MAX_TENANT_BATCH_BYTES},
+};
 
-use super::{Outcome, Session, done, duplicate, missing, with_options::PipelineOptions};
+use super::{Outcome, Session, check_room, done, duplicate, missing, with_options::PipelineOptions};
 use crate::{
     connector::{Encoding, Envelope, SinkSpec},
     delivery::{
@@ -19,7 +22,7 @@ use crate::{
         objects::{self, Objects, OnExhausted, OnRejected, PipelineDef, SinkDef},
         sinks::{self, Wanted},
     },
-    pipeline::position::Position,
+    pipeline::{check_position, position::Position},
 };
 
 use statements::{CreatePipeline, ObjectKind, PipelineChange};
@@ -54,6 +57,7 @@ impl Session {
             self.notice("NOTICE", Error::new(SqlState::DuplicateObject, message));
             return Ok(done("CREATE PIPELINE"));
         }
+        check_room(ObjectKind::Pipeline, objects.pipelines().count(), MAX_PIPELINES)?;
         let options = PipelineOptions::read(&create.with)?;
         let sink =
             objects.sink(&self.environment, &create.sink).ok_or_else(|| sinks::no_sink(&create.sink))?;
@@ -61,6 +65,7 @@ impl Session {
         let wanted = wanted(create, &options, !compiled.key.is_empty());
         let spec = self.accept(&view, &objects, sink.clone(), wanted).await?;
         let def = self.pipeline_def(create, &compiled, &spec, &options, (&view, &objects))?;
+        check_batches(&objects, &def)?;
         let mut ops = objects::put(&self.tenant.store, &view, &def)?;
         // Written again as they are: see the module's step 3.
         ops.extend(objects::put(&self.tenant.store, &view, sink)?);
@@ -82,7 +87,7 @@ impl Session {
                 def.paused = false;
                 def.resumed += 1;
                 if let Some(position) = from {
-                    Position::parse(position)?;
+                    self.check_position(old, position).await?;
                     let counter = old.resume_from.as_ref().map_or(0, |(counter, _)| *counter);
                     def.resume_from = Some((counter + 1, position.clone()));
                 }
@@ -96,6 +101,7 @@ impl Session {
             PipelineChange::Set(options) => {
                 let options = PipelineOptions::read(options)?;
                 set(&mut def, &options);
+                check_batches(&objects, &def)?;
                 let sink =
                     objects.sink(&self.environment, &def.sink).ok_or_else(|| sinks::no_sink(&def.sink))?;
                 let wanted = Wanted { tier: options.tier.or(Some(old.tier)), ..Wanted::of(old) };
@@ -105,6 +111,13 @@ impl Session {
         let ops = objects::put(&self.tenant.store, &view, &def)?;
         self.define(ops)?;
         Ok(done("ALTER PIPELINE"))
+    }
+
+    /// Errors: 22023 for what is no position, or none that the pipeline can go on behind.
+    async fn check_position(&self, def: &PipelineDef, text: &str) -> Result<()> {
+        let position = Position::parse(text)?;
+        let (tenant, def) = (Arc::clone(&self.tenant), Arc::new(def.clone()));
+        self.off_thread(move || check_position(&tenant, &def, position)).await
     }
 
     /// What a statement planned now may touch, and the definitions of the same snapshot.
@@ -188,7 +201,7 @@ impl Session {
             resumed: 0,
             snapshot: true,
             batch_rows: facts.map_or(BATCH_ROWS, |facts| facts.max_rows.max(1)),
-            batch_bytes: facts.map_or(BATCH_BYTES, |facts| facts.max_bytes.max(1)),
+            batch_bytes: facts.map_or(BATCH_BYTES, |facts| facts.max_bytes.clamp(1, MAX_BATCH_BYTES)),
             linger_ms: facts.map_or(LINGER_MS, |facts| facts.linger_ms),
             max_attempts: MAX_ATTEMPTS,
             on_exhausted: OnExhausted::Pause,
@@ -200,6 +213,23 @@ impl Session {
         set(&mut def, options);
         Ok(def)
     }
+}
+
+/// A pipeline holds some batches in memory whether its destination takes them or not: what all of a tenant's may hold
+/// is shared out when they are defined, so that no pipeline ever waits for another's memory. Errors: 54000.
+fn check_batches(objects: &Objects, def: &PipelineDef) -> Result<()> {
+    let others = objects.pipelines().filter(|other| other.id != def.id);
+    let others: u64 = others.map(|other| u64::from(other.batch_bytes)).sum();
+    let wanted = u64::from(def.batch_bytes);
+    if others + wanted <= MAX_TENANT_BATCH_BYTES {
+        return Ok(());
+    }
+    let message = format!(
+        "batches of {wanted} bytes do not fit: batch_bytes of this tenant's other pipelines are {others} together, and \
+         {MAX_TENANT_BATCH_BYTES} is the most for all"
+    );
+    Err(Error::new(SqlState::ProgramLimitExceeded, message)
+        .with_hint("Say less: WITH (batch_bytes = '1MiB'), here or with ALTER PIPELINE … SET for another."))
 }
 
 /// Options but for `delivery`, which the sink has a say in.

@@ -8,9 +8,12 @@ use std::sync::Arc;
 use sepal_crypto::ed25519::VerifyingKey;
 use sepal_query::sql::delivery::{ObjectKind, Value};
 use sepal_storage::{Op, Snapshot};
-use sepal_types::{Error, Result, SqlState};
+use sepal_types::{
+    Error, Result, SqlState,
+    limits::{MAX_PLUGINS, MAX_TRUST_KEYS},
+};
 
-use super::{Outcome, Session, done, duplicate, missing, values::Bound};
+use super::{Outcome, Session, check_room, done, duplicate, missing, values::Bound};
 use crate::{
     connector::{PluginFacts, PluginKind},
     delivery::{
@@ -47,6 +50,8 @@ impl Session {
         if objects.trust_key(&self.environment, name).is_some() {
             return Err(duplicate(ObjectKind::TrustKey, name));
         }
+        self.check_trusting(&objects).await?;
+        check_room(ObjectKind::TrustKey, objects.trust_keys().count(), MAX_TRUST_KEYS)?;
         let def = TrustKeyDef {
             name: name.to_owned(),
             environment: self.environment.to_string(),
@@ -75,20 +80,7 @@ impl Session {
         match objects.plugin(&self.environment, name) {
             Some(_) if !or_replace => return Err(duplicate(ObjectKind::Plugin, name)),
             Some(old) => self.replace_plugin((&view, &objects), old, inspected).await?,
-            None => {
-                let def = PluginDef {
-                    name: name.to_owned(),
-                    environment: self.environment.to_string(),
-                    facts: inspected.facts,
-                    signed_by: inspected.signed_by,
-                    revision: 1,
-                    created_by: self.key_id(),
-                    created_at: now_us(),
-                };
-                let mut ops = components::put(&self.tenant.store, &view, &inspected.component)?;
-                ops.extend(objects::put(&self.tenant.store, &view, &def)?);
-                self.define(ops)?;
-            }
+            None => self.add_plugin((&view, &objects), name, inspected).await?,
         }
         Ok(done("CREATE PLUGIN"))
     }
@@ -150,6 +142,30 @@ impl Session {
         Ok(Inspected { component, facts, signed_by })
     }
 
+    async fn add_plugin(
+        &mut self,
+        (view, objects): (&Snapshot, &Objects),
+        name: &str,
+        new: Inspected,
+    ) -> Result<()> {
+        check_room(ObjectKind::Plugin, objects.plugins().count(), MAX_PLUGINS)?;
+        // Where a bundled plugin has this name, what ran with that one runs with this from now on.
+        self.check_carried(objects, name).await?;
+        let def = PluginDef {
+            name: name.to_owned(),
+            environment: self.environment.to_string(),
+            facts: new.facts,
+            signed_by: new.signed_by,
+            revision: 1,
+            created_by: self.key_id(),
+            created_at: now_us(),
+        };
+        let mut ops = components::put(&self.tenant.store, view, &new.component)?;
+        ops.extend(objects::put(&self.tenant.store, view, &def)?);
+        self.check_users(view.clone(), &ops, def).await?;
+        self.define(ops)
+    }
+
     /// Puts a component in the place of an older one, if everything that runs with the older one can go on.
     async fn replace_plugin(
         &mut self,
@@ -158,6 +174,7 @@ impl Session {
         new: Inspected,
     ) -> Result<()> {
         check_kin(old, &new.facts)?;
+        self.check_carried(objects, &old.name).await?;
         let store = &self.tenant.store;
         let same = old.facts.sha256 == new.facts.sha256;
         let mut ops = if same { Vec::new() } else { components::put(store, view, &new.component)? };
@@ -173,6 +190,55 @@ impl Session {
         ops.extend(objects::put(store, view, &def)?);
         self.check_users(view.clone(), &ops, def).await?;
         self.define(ops)
+    }
+
+    /// Whether this key may use the secrets of all that runs under a plugin's name. Its code acts with them in the name
+    /// of the keys that defined those sinks and resolvers: new code is a way to their secrets.
+    ///
+    /// Errors: 42501 and the others of [`Session::check_references`].
+    async fn check_carried(&self, objects: &Objects, plugin: &str) -> Result<()> {
+        for sink in objects.sinks_in(&self.environment).filter(|sink| uses(sink, plugin)) {
+            let checked = self.check_references(&sink.options, false).await;
+            checked.map_err(|error| carries(&format!("sink \"{}\"", sink.name), plugin, &error))?;
+        }
+        for resolver in objects.resolvers_in(&self.environment).filter(|resolver| resolver.plugin == plugin) {
+            let checked = self.check_references(&resolver.options, true).await;
+            checked.map_err(|error| {
+                carries(&format!("secret resolver \"{}\"", resolver.name), plugin, &error)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether this key may say whom the environment trusts: it said so before, or nobody has whose key still counts.
+    /// Else whoever may write could bring code of their own past the signatures.
+    ///
+    /// Errors: 42501.
+    pub(super) async fn check_trusting(&self, objects: &Objects) -> Result<()> {
+        let mut makers: Vec<String> =
+            objects.trust_keys_in(&self.environment).map(|def| def.created_by.clone()).collect();
+        makers.sort_unstable();
+        makers.dedup();
+        if makers.contains(&self.key_id()) {
+            return Ok(());
+        }
+        let living = self.ask_control(move |control, scope| {
+            let mut living = Vec::new();
+            for maker in makers {
+                if control.is_live_key(scope, &maker)? {
+                    living.push(maker);
+                }
+            }
+            Ok(living)
+        });
+        let living = living.await?;
+        if living.is_empty() {
+            return Ok(());
+        }
+        let message = "permission denied: other API keys say whose plugins this environment trusts";
+        Err(Error::new(SqlState::InsufficientPrivilege, message)
+            .with_detail(format!("Its trust keys were made by {}.", living.join(", ")))
+            .with_hint("Use one of those keys. Once they are revoked, any key that may write can say it."))
     }
 
     /// Errors: what a sink of the plugin could not do with its new component.
@@ -194,12 +260,36 @@ impl Session {
     }
 }
 
-/// Whether a component may take an older one's place. Errors: 42809 of another kind; 42501 asking for more.
+/// Why a plugin's code cannot come from this key.
+fn carries(what: &str, plugin: &str, error: &Error) -> Error {
+    let message = format!("{what} runs with plugin \"{plugin}\", and has secrets that this key may not use");
+    Error::new(error.state(), message).with_detail(error.message().to_owned()).with_hint(
+        "GRANT USAGE ON SECRET … TO this key, by its owner; or create the component as a plugin under another name.",
+    )
+}
+
+/// Whether a component may take an older one's place. Errors: 42809 of another kind or name; 22023 an older version;
+/// 42501 asking for more.
 fn check_kin(old: &PluginDef, new: &PluginFacts) -> Result<()> {
+    if old.facts.name != new.name {
+        let message =
+            format!("plugin \"{}\" is {}, and the component is {}", old.name, old.facts.name, new.name);
+        return Err(Error::new(SqlState::WrongObjectType, message)
+            .with_hint("CREATE PLUGIN makes it one of its own, under another name."));
+    }
     if old.facts.kind != new.kind {
         let (was, is) = (plugins::noun(old.facts.kind), plugins::noun(new.kind));
         let message = format!("plugin \"{}\" is a {was}, and the component is a {is}", old.name);
         return Err(Error::new(SqlState::WrongObjectType, message));
+    }
+    // An old signature does not expire: what a newer version has mended would be brought back with it.
+    if plugins::is_older(&new.version, &old.facts.version) {
+        let message = format!(
+            "plugin \"{}\" has version {}, and the component is {}, an older one",
+            old.name, old.facts.version, new.version
+        );
+        return Err(Error::new(SqlState::InvalidParameterValue, message)
+            .with_hint("If it is to be the older one: DROP PLUGIN … CASCADE, then CREATE PLUGIN."));
     }
     let grown = plugins::grown(&old.facts, new);
     if grown.is_empty() {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use sepal_query::sql::delivery::{ObjectKind, Options};
 use sepal_storage::Snapshot;
-use sepal_types::{Error, Result, SqlState};
+use sepal_types::{Error, Result, SqlState, limits::MAX_RESOLVERS};
 
-use super::{Outcome, Session, done, duplicate, plugins::touched};
+use super::{Outcome, Session, check_room, done, duplicate, plugins::touched};
 use crate::{
     connector::PluginKind,
     delivery::{
@@ -69,7 +69,7 @@ impl Session {
     fn check_new_resolver(&self, objects: &Objects, name: &str) -> Result<()> {
         match objects.resolver(&self.environment, name) {
             Some(_) => Err(duplicate(ObjectKind::Resolver, name)),
-            None => Ok(()),
+            None => check_room(ObjectKind::Resolver, objects.resolvers().count(), MAX_RESOLVERS),
         }
     }
 

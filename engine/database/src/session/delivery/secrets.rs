@@ -120,7 +120,7 @@ impl Session {
             }
             SecretSource::Resolver { resolver, request } => {
                 let (_, objects) = self.objects().await?;
-                if objects.resolver(&self.environment, resolver).is_none() {
+                let Some(def) = objects.resolver(&self.environment, resolver) else {
                     let error = missing(ObjectKind::Resolver, resolver);
                     return Err(if matches!(resolver.as_str(), "env" | "file") {
                         error.with_hint(
@@ -129,7 +129,10 @@ impl Session {
                     } else {
                         error.with_hint("CREATE SECRET RESOLVER first; SHOW SECRET RESOLVERS lists them.")
                     });
-                }
+                };
+                // It asks with its own credential: whoever may not use that may not read through it either.
+                let checked = self.check_references(&def.options, true).await;
+                checked.map_err(|error| borrowed(resolver, &error))?;
                 let options = request_options(request)?;
                 let origin = SecretOrigin::Resolver { resolver: resolver.clone(), options };
                 Ok(Source { origin, value: None })
@@ -263,6 +266,14 @@ fn request_options(request: &Options) -> Result<BTreeMap<String, String>> {
         options.insert(name.clone(), text);
     }
     Ok(options)
+}
+
+/// Why a resolver does not look for this key.
+fn borrowed(resolver: &str, error: &Error) -> Error {
+    let message = format!("secret resolver \"{resolver}\" has a credential that this key may not use");
+    Error::new(error.state(), message).with_detail(error.message().to_owned()).with_hint(
+        "The credential's owner can say GRANT USAGE ON SECRET … TO this key; or make a resolver with one of its own.",
+    )
 }
 
 fn unknown(what: &str, name: &str) -> Error {

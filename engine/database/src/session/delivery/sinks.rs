@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use sepal_query::sql::delivery::{Connector, ObjectKind, Options};
 use sepal_storage::{Op, Snapshot};
-use sepal_types::{Error, Result, SqlState};
+use sepal_types::{Error, Result, SqlState, limits::MAX_SINKS};
 
-use super::{Outcome, Session, done, duplicate, plugins::touched};
+use super::{Outcome, Session, check_room, done, duplicate, plugins::touched};
 use crate::{
     connector::{PluginKind, SinkSpec},
     delivery::{
@@ -87,7 +87,7 @@ impl Session {
     fn check_new_sink(&self, objects: &Objects, name: &str) -> Result<()> {
         match objects.sink(&self.environment, name) {
             Some(_) => Err(duplicate(ObjectKind::Sink, name)),
-            None => Ok(()),
+            None => check_room(ObjectKind::Sink, objects.sinks().count(), MAX_SINKS),
         }
     }
 

@@ -3,7 +3,7 @@
 //! Unknown names are errors that list the known ones.
 
 use sepal_query::sql::delivery::{OptionValue, Options};
-use sepal_types::{Error, Result, SqlState};
+use sepal_types::{Error, Result, SqlState, limits::MAX_BATCH_BYTES};
 
 use crate::{
     connector::Tier,
@@ -12,7 +12,6 @@ use crate::{
 
 const MAX_BATCH_ROWS: u64 = 100_000;
 const LEAST_BATCH_BYTES: u64 = 1 << 10;
-const MAX_BATCH_BYTES: u64 = 64 << 20;
 const MAX_LINGER_MS: u64 = 10 * 60 * 1000;
 const MAX_ATTEMPTS: u64 = 10_000;
 /// A year.
@@ -50,7 +49,7 @@ impl PipelineOptions {
             "batch_rows" => self.batch_rows = Some(whole(name, value, (1, MAX_BATCH_ROWS))?),
             "batch_bytes" => {
                 self.batch_bytes =
-                    Some(bounded(name, bytes(name, value)?, (LEAST_BATCH_BYTES, MAX_BATCH_BYTES))?);
+                    Some(bounded(name, bytes(name, value)?, (LEAST_BATCH_BYTES, MAX_BATCH_BYTES.into()))?);
             }
             "linger" => self.linger_ms = Some(bounded(name, milliseconds(name, value)?, (0, MAX_LINGER_MS))?),
             "max_attempts" => self.max_attempts = Some(whole(name, value, (1, MAX_ATTEMPTS))?),
