@@ -27,7 +27,7 @@ use sepal_query::{change::ChangeQuery, output::OutputColumn};
 use sepal_storage::{Change, Commit};
 use sepal_types::{ColumnId, Error, Lsn, Result, RowId, TableDef, TableId};
 
-use super::position::Position;
+use super::{position::Position, shared::Shared};
 
 /// What happened to a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,8 +93,8 @@ impl View {
 /// Consecutive events of a pipeline.
 #[derive(Clone, Debug, Default)]
 pub struct Events {
-    pub operations: Vec<Operation>,
-    pub positions: Vec<Position>,
+    pub operations: Shared<Operation>,
+    pub positions: Shared<Position>,
     /// The row after the change; of a deletion the row before it. `None` without events.
     pub rows: Option<RecordBatch>,
     /// The row before an update or deletion; other rows of it mean nothing. `None` when the envelope has no use for it.
@@ -128,11 +128,11 @@ impl Events {
         [&self.rows, &self.before].into_iter().flatten().map(RecordBatch::get_array_memory_size).sum()
     }
 
-    /// Shares the columns.
+    /// Shares everything.
     pub fn slice(&self, offset: usize, length: usize) -> Self {
         Self {
-            operations: self.operations[offset..offset + length].to_vec(),
-            positions: self.positions[offset..offset + length].to_vec(),
+            operations: self.operations.part(offset, length),
+            positions: self.positions.part(offset, length),
             rows: self.rows.as_ref().map(|rows| rows.slice(offset, length)),
             before: self.before.as_ref().map(|rows| rows.slice(offset, length)),
         }

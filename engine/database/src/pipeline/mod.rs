@@ -30,6 +30,7 @@ mod producer;
 mod retry;
 mod run;
 mod scan;
+mod shared;
 mod source;
 mod state;
 mod status;
