@@ -18,7 +18,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
-    array::{Array, BooleanArray, UInt32Array},
+    array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array},
     compute::{concat_batches, interleave_record_batch, take_record_batch},
     record_batch::RecordBatch,
     row::{Row, RowConverter, Rows, SortField},
@@ -123,9 +123,10 @@ impl Events {
         matches!(self.first(), Some(Position::Snapshot { .. }))
     }
 
-    /// Bytes that the columns hold in memory, roughly.
+    /// Bytes that these events' part of the columns takes, roughly.
     pub fn bytes(&self) -> usize {
-        [&self.rows, &self.before].into_iter().flatten().map(RecordBatch::get_array_memory_size).sum()
+        let batches = [&self.rows, &self.before].into_iter().flatten();
+        batches.flat_map(RecordBatch::columns).map(part_bytes).sum()
     }
 
     /// Shares everything.
@@ -170,6 +171,17 @@ impl Events {
             before: joined(|part| part.before.as_ref())?,
         })
     }
+}
+
+/// Bytes of an array's own part of its buffers, which others may share.
+fn part_bytes(array: &ArrayRef) -> usize {
+    // Arrow counts a list's elements beyond its part too.
+    let offsets = array.as_list_opt::<i32>().map(|list| (list, list.value_offsets()));
+    if let Some((list, [first, .., last])) = offsets {
+        let elements = list.values().slice(*first as usize, (*last - *first) as usize);
+        return size_of::<i32>() * (list.len() + 1) + part_bytes(&elements);
+    }
+    array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
 }
 
 /// Rows of one side of a commit, projected.

@@ -3,6 +3,7 @@
 mod delivery;
 mod destination;
 mod encoding;
+mod events;
 mod faults;
 mod restarts;
 
