@@ -6,6 +6,7 @@ mod encoding;
 mod events;
 mod faults;
 mod restarts;
+mod source;
 
 use std::{sync::Arc, time::Duration};
 
