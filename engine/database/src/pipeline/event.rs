@@ -219,13 +219,6 @@ struct TableChanges {
     inserted: Side,
 }
 
-/// An event, by where its row and the row before it are among all batches of both sides.
-struct Planned {
-    operation: Operation,
-    row: (usize, usize),
-    before: Option<(usize, usize)>,
-}
-
 impl TableChanges {
     /// `None`: nothing. A row that came and went within the commit was never seen by anybody and is left out.
     fn of(view: &View, commit: &Commit) -> Result<Option<Self>> {
@@ -267,18 +260,40 @@ impl TableChanges {
     fn pair(&self, view: &View, lsn: Lsn) -> Result<Events> {
         let partners = self.partners(view.key())?;
         let offset = self.deleted.batches.len();
-        let mut planned = Vec::new();
         let mut is_partner = vec![false; self.deleted.rows.len()];
         partners.iter().flatten().for_each(|deleted| is_partner[*deleted] = true);
-        for (row, _) in self.deleted.rows.iter().zip(is_partner).filter(|(_, paired)| !paired) {
-            planned.push(Planned { operation: Operation::Delete, row: *row, before: Some(*row) });
+        let alone = self.deleted.rows.iter().zip(is_partner).filter(|(_, paired)| !paired);
+        let mut rows: Vec<(usize, usize)> = alone.map(|(row, _)| *row).collect();
+        let mut operations = vec![Operation::Delete; rows.len()];
+        // Of a row without one before it its own place, where nobody looks.
+        let mut before = if view.keeps_before { rows.clone() } else { Vec::new() };
+        let mut updates = false;
+        for ((batch, row), partner) in self.inserted.rows.iter().zip(partners) {
+            let row = (batch + offset, *row);
+            rows.push(row);
+            operations.push(if partner.is_some() { Operation::Update } else { Operation::Create });
+            updates |= partner.is_some();
+            if view.keeps_before {
+                before.push(partner.map_or(row, |deleted| self.deleted.rows[deleted]));
+            }
         }
-        for (row, partner) in self.inserted.rows.iter().zip(partners) {
-            let before = partner.map(|deleted| self.deleted.rows[deleted]);
-            let operation = if before.is_some() { Operation::Update } else { Operation::Create };
-            planned.push(Planned { operation, row: (row.0 + offset, row.1), before });
+        if rows.is_empty() {
+            return Ok(Events::default());
         }
-        self.gather(view, lsn, &planned)
+        let after = self.gather(&rows)?;
+        let before = match (view.keeps_before, updates) {
+            (false, _) => None,
+            (true, false) => Some(after.clone()),
+            (true, true) => Some(self.gather(&before)?),
+        };
+        let events = u32::try_from(rows.len())
+            .map_err(|_| Error::bug("a commit has more events than a position can count"))?;
+        Ok(Events {
+            positions: (0..events).map(|index| Position::Feed { lsn, index }).collect(),
+            operations: operations.into(),
+            rows: Some(after),
+            before,
+        })
     }
 
     /// For each inserted row the deleted one with its key, by its place among the deleted rows. Of several the first.
@@ -309,28 +324,16 @@ impl TableChanges {
         Ok(self.inserted.rows.iter().map(&mut partner).collect())
     }
 
-    fn gather(&self, view: &View, lsn: Lsn, planned: &[Planned]) -> Result<Events> {
-        if planned.is_empty() {
-            return Ok(Events::default());
-        }
+    /// The rows at these places among the batches of both sides. Those of one batch that follow each other are a part
+    /// of it: a plain INSERT is not copied.
+    fn gather(&self, places: &[(usize, usize)]) -> Result<RecordBatch> {
         let batches: Vec<&RecordBatch> = self.deleted.batches.iter().chain(&self.inserted.batches).collect();
-        let collect = |places: &[(usize, usize)]| {
-            interleave_record_batch(&batches, places).map_err(sepal_query::arrow_error)
-        };
-        let rows: Vec<(usize, usize)> = planned.iter().map(|event| event.row).collect();
-        let before: Vec<(usize, usize)> =
-            planned.iter().map(|event| event.before.unwrap_or(event.row)).collect();
-        let index = |place: usize| {
-            u32::try_from(place).map_err(|_| Error::bug("a commit has more events than a position can count"))
-        };
-        Ok(Events {
-            operations: planned.iter().map(|event| event.operation).collect(),
-            positions: (0..planned.len())
-                .map(|place| Ok(Position::Feed { lsn, index: index(place)? }))
-                .collect::<Result<_>>()?,
-            rows: Some(collect(&rows)?),
-            before: view.keeps_before.then(|| collect(&before)).transpose()?,
-        })
+        if let Some((batch, first)) = places.first()
+            && places.iter().zip(*first..).all(|(place, row)| *place == (*batch, row))
+        {
+            return Ok(batches[*batch].slice(*first, places.len()));
+        }
+        interleave_record_batch(&batches, places).map_err(sepal_query::arrow_error)
     }
 }
 

@@ -399,10 +399,12 @@ impl Courier {
         let (journal, world, post) = (self.journal.clone(), Arc::clone(&self.world), Arc::clone(&self.post));
         let stop = self.stop.clone();
         entry.state.updated_at = world.now_us();
+        // Shared, not copied: it may have thousands of dead letters.
+        let entry = Arc::new(entry);
         async move {
             loop {
-                match journal.write(entry.clone()).await {
-                    Ok(()) => return Ok(entry),
+                match journal.write(Arc::clone(&entry)).await {
+                    Ok(()) => return Ok(Arc::unwrap_or_clone(entry)),
                     Err(Refused::Gone) => return Err(Stop::Gone),
                     Err(Refused::Failed(error))
                         if error.kind() == ErrorKind::Exhausted && !stop.is_cancelled() =>
