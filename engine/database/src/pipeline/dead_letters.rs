@@ -119,7 +119,8 @@ pub fn batch(maker: &Maker, letters: &[(i64, DeadLetter)]) -> Result<Batch> {
         rows.push(pieces::members(&letter.row)?);
     }
     let rows = columns(maker.encoder.columns(), &rows)?;
-    let events = Events { operations, positions, before: None, rows: Some(rows) };
+    let events =
+        Events { operations: operations.into(), positions: positions.into(), before: None, rows: Some(rows) };
     let mut batch = maker.close_all(events, first.at)?;
     let ids: Vec<u8> = letters.iter().flat_map(|(id, _)| id.to_be_bytes()).collect();
     let schema = &maker.encoder.schema().id;

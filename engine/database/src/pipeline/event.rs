@@ -18,7 +18,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
-    array::{Array, BooleanArray, UInt32Array},
+    array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array},
     compute::{concat_batches, interleave_record_batch, take_record_batch},
     record_batch::RecordBatch,
     row::{Row, RowConverter, Rows, SortField},
@@ -27,7 +27,7 @@ use sepal_query::{change::ChangeQuery, output::OutputColumn};
 use sepal_storage::{Change, Commit};
 use sepal_types::{ColumnId, Error, Lsn, Result, RowId, TableDef, TableId};
 
-use super::position::Position;
+use super::{position::Position, shared::Shared};
 
 /// What happened to a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,8 +93,8 @@ impl View {
 /// Consecutive events of a pipeline.
 #[derive(Clone, Debug, Default)]
 pub struct Events {
-    pub operations: Vec<Operation>,
-    pub positions: Vec<Position>,
+    pub operations: Shared<Operation>,
+    pub positions: Shared<Position>,
     /// The row after the change; of a deletion the row before it. `None` without events.
     pub rows: Option<RecordBatch>,
     /// The row before an update or deletion; other rows of it mean nothing. `None` when the envelope has no use for it.
@@ -123,16 +123,17 @@ impl Events {
         matches!(self.first(), Some(Position::Snapshot { .. }))
     }
 
-    /// Bytes that the columns hold in memory, roughly.
+    /// Bytes that these events' part of the columns takes, roughly.
     pub fn bytes(&self) -> usize {
-        [&self.rows, &self.before].into_iter().flatten().map(RecordBatch::get_array_memory_size).sum()
+        let batches = [&self.rows, &self.before].into_iter().flatten();
+        batches.flat_map(RecordBatch::columns).map(part_bytes).sum()
     }
 
-    /// Shares the columns.
+    /// Shares everything.
     pub fn slice(&self, offset: usize, length: usize) -> Self {
         Self {
-            operations: self.operations[offset..offset + length].to_vec(),
-            positions: self.positions[offset..offset + length].to_vec(),
+            operations: self.operations.part(offset, length),
+            positions: self.positions.part(offset, length),
             rows: self.rows.as_ref().map(|rows| rows.slice(offset, length)),
             before: self.before.as_ref().map(|rows| rows.slice(offset, length)),
         }
@@ -172,6 +173,17 @@ impl Events {
     }
 }
 
+/// Bytes of an array's own part of its buffers, which others may share.
+fn part_bytes(array: &ArrayRef) -> usize {
+    // Arrow counts a list's elements beyond its part too.
+    let offsets = array.as_list_opt::<i32>().map(|list| (list, list.value_offsets()));
+    if let Some((list, [first, .., last])) = offsets {
+        let elements = list.values().slice(*first as usize, (*last - *first) as usize);
+        return size_of::<i32>() * (list.len() + 1) + part_bytes(&elements);
+    }
+    array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
+}
+
 /// Rows of one side of a commit, projected.
 #[derive(Default)]
 struct Side {
@@ -205,13 +217,6 @@ impl Side {
 struct TableChanges {
     deleted: Side,
     inserted: Side,
-}
-
-/// An event, by where its row and the row before it are among all batches of both sides.
-struct Planned {
-    operation: Operation,
-    row: (usize, usize),
-    before: Option<(usize, usize)>,
 }
 
 impl TableChanges {
@@ -255,18 +260,40 @@ impl TableChanges {
     fn pair(&self, view: &View, lsn: Lsn) -> Result<Events> {
         let partners = self.partners(view.key())?;
         let offset = self.deleted.batches.len();
-        let mut planned = Vec::new();
         let mut is_partner = vec![false; self.deleted.rows.len()];
         partners.iter().flatten().for_each(|deleted| is_partner[*deleted] = true);
-        for (row, _) in self.deleted.rows.iter().zip(is_partner).filter(|(_, paired)| !paired) {
-            planned.push(Planned { operation: Operation::Delete, row: *row, before: Some(*row) });
+        let alone = self.deleted.rows.iter().zip(is_partner).filter(|(_, paired)| !paired);
+        let mut rows: Vec<(usize, usize)> = alone.map(|(row, _)| *row).collect();
+        let mut operations = vec![Operation::Delete; rows.len()];
+        // Of a row without one before it its own place, where nobody looks.
+        let mut before = if view.keeps_before { rows.clone() } else { Vec::new() };
+        let mut updates = false;
+        for ((batch, row), partner) in self.inserted.rows.iter().zip(partners) {
+            let row = (batch + offset, *row);
+            rows.push(row);
+            operations.push(if partner.is_some() { Operation::Update } else { Operation::Create });
+            updates |= partner.is_some();
+            if view.keeps_before {
+                before.push(partner.map_or(row, |deleted| self.deleted.rows[deleted]));
+            }
         }
-        for (row, partner) in self.inserted.rows.iter().zip(partners) {
-            let before = partner.map(|deleted| self.deleted.rows[deleted]);
-            let operation = if before.is_some() { Operation::Update } else { Operation::Create };
-            planned.push(Planned { operation, row: (row.0 + offset, row.1), before });
+        if rows.is_empty() {
+            return Ok(Events::default());
         }
-        self.gather(view, lsn, &planned)
+        let after = self.gather(&rows)?;
+        let before = match (view.keeps_before, updates) {
+            (false, _) => None,
+            (true, false) => Some(after.clone()),
+            (true, true) => Some(self.gather(&before)?),
+        };
+        let events = u32::try_from(rows.len())
+            .map_err(|_| Error::bug("a commit has more events than a position can count"))?;
+        Ok(Events {
+            positions: (0..events).map(|index| Position::Feed { lsn, index }).collect(),
+            operations: operations.into(),
+            rows: Some(after),
+            before,
+        })
     }
 
     /// For each inserted row the deleted one with its key, by its place among the deleted rows. Of several the first.
@@ -297,28 +324,16 @@ impl TableChanges {
         Ok(self.inserted.rows.iter().map(&mut partner).collect())
     }
 
-    fn gather(&self, view: &View, lsn: Lsn, planned: &[Planned]) -> Result<Events> {
-        if planned.is_empty() {
-            return Ok(Events::default());
-        }
+    /// The rows at these places among the batches of both sides. Those of one batch that follow each other are a part
+    /// of it: a plain INSERT is not copied.
+    fn gather(&self, places: &[(usize, usize)]) -> Result<RecordBatch> {
         let batches: Vec<&RecordBatch> = self.deleted.batches.iter().chain(&self.inserted.batches).collect();
-        let collect = |places: &[(usize, usize)]| {
-            interleave_record_batch(&batches, places).map_err(sepal_query::arrow_error)
-        };
-        let rows: Vec<(usize, usize)> = planned.iter().map(|event| event.row).collect();
-        let before: Vec<(usize, usize)> =
-            planned.iter().map(|event| event.before.unwrap_or(event.row)).collect();
-        let index = |place: usize| {
-            u32::try_from(place).map_err(|_| Error::bug("a commit has more events than a position can count"))
-        };
-        Ok(Events {
-            operations: planned.iter().map(|event| event.operation).collect(),
-            positions: (0..planned.len())
-                .map(|place| Ok(Position::Feed { lsn, index: index(place)? }))
-                .collect::<Result<_>>()?,
-            rows: Some(collect(&rows)?),
-            before: view.keeps_before.then(|| collect(&before)).transpose()?,
-        })
+        if let Some((batch, first)) = places.first()
+            && places.iter().zip(*first..).all(|(place, row)| *place == (*batch, row))
+        {
+            return Ok(batches[*batch].slice(*first, places.len()));
+        }
+        interleave_record_batch(&batches, places).map_err(sepal_query::arrow_error)
     }
 }
 

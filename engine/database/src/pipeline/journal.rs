@@ -130,8 +130,8 @@ impl Journal {
     }
 
     /// Makes an entry durable.
-    pub async fn write(&self, entry: Entry) -> Result<(), Refused> {
-        let journal = self.clone();
+    pub async fn write(&self, entry: impl Into<Arc<Entry>>) -> Result<(), Refused> {
+        let (journal, entry) = (self.clone(), entry.into());
         let written = tokio::task::spawn_blocking(move || journal.write_now(&entry));
         written.await.map_err(|problem| Error::bug(format!("a pipeline's commit panicked: {problem}")))?
     }

@@ -12,9 +12,11 @@
 //! 4. `courier` brings it to the sink. What the sink says decides what follows (`retry`): again, in halves, rows set
 //!    aside (`dead_letters`), or a stop until a person has looked.
 //! 5. `journal` commits the new position with the batch's dead letters, what the sink wants to remember, and the bounds
-//!    of the next batch. Then `hold` lets go of the log up to there.
+//!    of the batch after the next. The next one is on its way meanwhile: its bounds are committed already. Then `hold`
+//!    lets go of the log up to there.
 //!
-//! After a crash, 3 and 4 are done again with the same bytes under the same id.
+//! After a crash, 3 and 4 are done again with the same bytes under the same ids, for two batches at most that had
+//! arrived (and those that the sink held).
 
 mod batch;
 mod compile;
@@ -30,6 +32,7 @@ mod producer;
 mod retry;
 mod run;
 mod scan;
+mod shared;
 mod source;
 mod state;
 mod status;

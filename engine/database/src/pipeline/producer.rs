@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     batch::{Batch, Bounds, Maker},
     position::Position,
-    source::{Filled, Scout, Source},
+    source::{Filled, Source},
     surroundings::Surroundings,
 };
 
@@ -123,7 +123,7 @@ impl Producer {
                 }
             };
             self.progress.made(batch.bounds.rows.into());
-            self.report(0);
+            self.report();
             if !self.hand_over(&out, batch).await {
                 return;
             }
@@ -141,7 +141,7 @@ impl Producer {
         loop {
             self.changes.borrow_and_update();
             let filled = self.with_source(move |source| source.fill(rows, bytes)).await?;
-            self.report(0);
+            self.report();
             let pending = self.source.as_ref().map_or(0, Source::pending_rows);
             if pending == 0 {
                 self.wait(PATROL).await?;
@@ -197,7 +197,7 @@ impl Producer {
 
     /// Waits for room. False: nobody listens any more.
     async fn hand_over(&mut self, out: &mpsc::Sender<Result<Batch>>, batch: Batch) -> bool {
-        let mut scout: Option<Scout> = None;
+        let mut counted = false;
         let room = out.reserve();
         tokio::pin!(room);
         loop {
@@ -208,12 +208,12 @@ impl Producer {
                     permit.send(Ok(batch));
                     return true;
                 }
-                () = self.more_to_count(scout.is_some()) => {}
+                () = self.more_to_count(counted) => {}
             }
-            match self.scout(scout.take()).await {
-                Ok((returned, events)) => {
-                    scout = Some(returned);
-                    self.report(events);
+            match self.with_source(Source::count_ahead).await {
+                Ok(()) => {
+                    counted = true;
+                    self.report();
                 }
                 // Whoever reads next meets it too, and tells.
                 Err(error) => {
@@ -233,23 +233,10 @@ impl Producer {
         self.world.sleep(SCOUT_AFTER).await;
     }
 
-    async fn scout(&mut self, scout: Option<Scout>) -> Result<(Scout, u64)> {
-        self.with_source(move |source| {
-            let mut scout = match scout {
-                Some(scout) => scout,
-                None => source.scout()?,
-            };
-            let events = scout.count()?;
-            Ok((scout, events))
-        })
-        .await
-    }
-
-    /// `ahead`: events that were counted and not read.
-    fn report(&self, ahead: u64) {
+    fn report(&self) {
         let Some(source) = &self.source else { return };
         let pending = source.pending_rows() as u64;
-        self.progress.behind(pending + source.rows_left() + ahead, self.world.now_us());
+        self.progress.behind(pending + source.rows_left() + source.ahead(), self.world.now_us());
         if pending == 0 {
             self.progress.0.lock().through = source.read_through();
         }

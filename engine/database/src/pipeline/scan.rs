@@ -197,7 +197,7 @@ impl Scan {
         let indices: Vec<(usize, usize)> = places.iter().map(|(_, place)| *place).collect();
         let rows = interleave_record_batch(&batches, &indices).map_err(sepal_query::arrow_error)?;
         let events = Events {
-            operations: vec![Operation::Read; places.len()],
+            operations: vec![Operation::Read; places.len()].into(),
             positions: places
                 .iter()
                 .map(|(id, _)| Position::Snapshot { lsn: self.start, row: RowId(*id) })

@@ -54,6 +54,16 @@ pub struct Source {
     pending_rows: usize,
     pending_bytes: usize,
     read_through: Option<Position>,
+    /// Events of the feed that were read.
+    fed: u64,
+    counter: Option<Counter>,
+}
+
+/// Counts what was not read yet: each event once, however long the sink takes.
+struct Counter {
+    scout: Scout,
+    /// What of [`Source::fed`] there was when it began.
+    fed: u64,
 }
 
 enum Stage {
@@ -98,6 +108,8 @@ impl Source {
             pending_rows: 0,
             pending_bytes: 0,
             read_through: begin.position,
+            fed: 0,
+            counter: None,
         })
     }
 
@@ -171,6 +183,23 @@ impl Source {
         }
     }
 
+    /// Events after those that were read, as far as they were counted.
+    pub fn ahead(&self) -> u64 {
+        let left = |counter: &Counter| counter.scout.events.saturating_sub(self.fed - counter.fed);
+        self.counter.as_ref().map_or(0, left)
+    }
+
+    /// Counts those events as far as the log goes now.
+    pub fn count_ahead(&mut self) -> Result<()> {
+        let mut counter = match self.counter.take() {
+            Some(counter) => counter,
+            None => Counter { scout: self.scout()?, fed: self.fed },
+        };
+        counter.scout.count()?;
+        self.counter = Some(counter);
+        Ok(())
+    }
+
     /// A reader of its own for what comes after: it only counts.
     pub fn scout(&self) -> Result<Scout> {
         let after = self.read_through.map_or(self.start, |position| match position {
@@ -178,7 +207,8 @@ impl Source {
             Position::Feed { .. } => position.released(),
         });
         let reader = feed(&self.view, &self.store, &self.hold, after, None)?;
-        Ok(Scout { view: Arc::clone(&self.view), reader, after: self.read_through, events: 0 })
+        let view = Arc::clone(&self.view);
+        Ok(Scout { view, reader, after: self.read_through, through: after, events: 0 })
     }
 
     fn is_full(&self, rows: usize, bytes: usize) -> bool {
@@ -207,13 +237,20 @@ impl Source {
             Stage::Feed(reader) => {
                 let Some(commit) = reader.next()? else { return Ok(false) };
                 self.read_through = Some(Position::end_of(commit.lsn));
+                if self.counter.as_ref().is_some_and(|counter| counter.scout.through <= commit.lsn) {
+                    // All that it counted is read.
+                    self.counter = None;
+                }
                 if let Some(creation) = &self.creation {
                     if makes(creation, &commit) {
                         self.creation = None;
+                        // It counted what is left out here.
+                        self.counter = None;
                     }
                     return Ok(true);
                 }
                 let events = unseen(self.view.events(&commit)?, self.after);
+                self.fed += events.len() as u64;
                 self.push(events);
                 Ok(true)
             }
@@ -241,6 +278,8 @@ pub struct Scout {
     view: Arc<View>,
     reader: ChangeReader,
     after: Option<Position>,
+    /// The last commit that was counted.
+    through: Lsn,
     events: u64,
 }
 
@@ -249,6 +288,7 @@ impl Scout {
     pub fn count(&mut self) -> Result<u64> {
         while let Some(commit) = self.reader.next()? {
             self.events += unseen(self.view.events(&commit)?, self.after).len() as u64;
+            self.through = commit.lsn;
         }
         Ok(self.events)
     }

@@ -6,7 +6,10 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -23,11 +26,12 @@ pub struct Cache {
     /// By environment and secret.
     entries: Mutex<HashMap<(String, String), Arc<Entry>>>,
     fingerprints: Key,
+    changes: AtomicU64,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { entries: Mutex::default(), fingerprints: Key::random() }
+        Self { entries: Mutex::default(), fingerprints: Key::random(), changes: AtomicU64::default() }
     }
 }
 
@@ -42,6 +46,16 @@ impl Cache {
         let entry = self.entries.lock().remove(&(environment.to_owned(), name.to_owned()))?;
         let answer = entry.answer.lock().take()?;
         Some(Lease { resolver: answer.resolver, id: answer.lease? })
+    }
+
+    /// A statement has changed secrets or who may use them, perhaps. Called once that is committed.
+    pub fn outdate(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How often that was.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     pub(super) fn fingerprints(&self) -> &Key {

@@ -1,23 +1,24 @@
 //! The values of secrets, for whoever runs on a tenant's behalf: one sink, or one resolver.
 //!
 //! A [`SecretService`] is handed to a connector ([`Secrets`]); it names one tenant and one environment and can reach no
-//! other. Each call asks anew whether the secret is there and whether the key that defined the sink may still use it:
-//! a grant taken back ends a running sink, and so does a key that is revoked or expires. Each value handed out is
-//! recorded.
+//! other. Each call asks anew whether the secret is there and whether the key that defined the sink may still use it,
+//! unless that was asked just now and no statement has changed anything since: a grant taken back ends a running sink,
+//! and so does a key that is revoked or expires. Each value handed out is recorded.
 //!
 //! | origin | where the value is | kept here |
 //! |---|---|---|
-//! | stored | sealed, in the control database | no |
+//! | stored | sealed, in the control database | for a second, until a statement changes any ([`moment`]) |
 //! | environment, file | the operator's process and disk ([`sources`]) | no |
 //! | resolver | elsewhere, asked through a plugin | for its time to live ([`cache`]) |
 //!
 //! A resolver's own options may name stored secrets only: it cannot wait for itself.
 
 mod cache;
+mod moment;
 mod resolve;
 mod sources;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use sepal_control::{Control, Grantable, Scope, Secret, SecretOrigin, SecretUse};
@@ -32,6 +33,8 @@ use super::{
 };
 use crate::connector::{CertificateValue, Fault, FaultKind, SecretValue, Secrets};
 
+use moment::{MOMENT, Moment};
+
 pub use cache::Cache;
 pub use resolve::{resolver_spec, revoke};
 
@@ -44,6 +47,13 @@ pub struct SecretService {
     delivery: Arc<Delivery>,
     store: Arc<TenantStore>,
     user: Arc<User>,
+    moment: Arc<Moment>,
+}
+
+/// What a look for a secret finds.
+enum Looked {
+    Here(SecretValue),
+    Elsewhere(Secret),
 }
 
 /// Who asks, on whose behalf, for what.
@@ -102,7 +112,7 @@ impl SecretService {
 
     fn new(delivery: &Arc<Delivery>, store: &Arc<TenantStore>, user: User) -> Arc<Self> {
         let (delivery, store) = (Arc::clone(delivery), Arc::clone(store));
-        Arc::new(Self { delivery, store, user: Arc::new(user) })
+        Arc::new(Self { delivery, store, user: Arc::new(user), moment: Arc::default() })
     }
 
     /// Runs a look into the control database off the async threads.
@@ -120,88 +130,86 @@ impl SecretService {
         })?
     }
 
-    /// The secret's definition, if it may be used.
-    async fn permitted(&self, name: &str) -> Result<Secret, Fault> {
+    /// The value of a stored secret, recorded; where else it is if it is not stored. One look for all of it.
+    async fn look(&self, name: &str, version: Option<u64>) -> Result<Looked, Fault> {
         let name = name.to_owned();
         self.ask(move |control, scope, user| {
-            let found = control.secret(scope, &name).map_err(unreadable)?;
-            let secret = found.ok_or_else(|| unknown("secret", &name))?;
-            let allowed = control.may_use(scope, Grantable::Secret, &name, &user.on_behalf_of);
-            if allowed.map_err(unreadable)? {
-                return Ok(secret);
+            let secret = permitted(control, scope, user, &name)?;
+            if !matches!(secret.source, SecretOrigin::Stored) {
+                check_elsewhere(user, &name, version)?;
+                return Ok(Looked::Elsewhere(secret));
             }
-            Err(denied((control, scope), ("secret", &name), user))
+            let found = control.secret_value(scope, &name, version).map_err(unreadable)?;
+            let (found, value) = found.ok_or_else(|| match version {
+                None => unknown("secret", &name),
+                Some(version) => unknown("secret", &format!("{name}@{version}")),
+            })?;
+            let version = found.to_string();
+            record(control, scope, user, &name, &version)?;
+            Ok(Looked::Here(SecretValue {
+                value: Arc::new(value),
+                version,
+                allowed_hosts: secret.allowed_hosts,
+            }))
         })
         .await
     }
 
-    async fn stored(&self, secret: &Secret, version: Option<u64>) -> Result<SecretValue, Fault> {
-        let (name, allowed_hosts) = (secret.name.to_string(), secret.allowed_hosts.clone());
-        let found = self.ask(move |control, scope, _| {
-            let value = control.secret_value(scope, &name, version).map_err(unreadable)?;
-            value.ok_or_else(|| match version {
-                None => unknown("secret", &name),
-                Some(version) => unknown("secret", &format!("{name}@{version}")),
-            })
-        });
-        let (version, value) = found.await?;
-        Ok(SecretValue { value: Arc::new(value), version: version.to_string(), allowed_hosts })
-    }
-
-    /// The value of an operator's secret.
-    async fn outside(&self, secret: &Secret) -> Result<SecretValue, Fault> {
-        let (delivery, origin, name) =
-            (Arc::clone(&self.delivery), secret.source.clone(), secret.name.to_string());
-        let read = tokio::task::spawn_blocking(move || match &origin {
-            SecretOrigin::Environment { variable } => sources::variable(&delivery.sources, variable),
-            SecretOrigin::File { path } => sources::file(&delivery.sources, path),
-            SecretOrigin::Stored | SecretOrigin::Resolver { .. } => Err("it is kept elsewhere".to_owned()),
-        });
-        let read = read.await.unwrap_or_else(|problem| Err(format!("reading it panicked: {problem}")));
-        let value = read.map_err(|why| {
-            Fault::new(FaultKind::Misconfigured, format!("secret \"{name}\": {why}"))
-                .with_code("secret.source")
-        })?;
-        let version = self.delivery.resolved.fingerprint(&value);
-        Ok(SecretValue { value: Arc::new(value), version, allowed_hosts: secret.allowed_hosts.clone() })
-    }
-
-    /// Notes a use. What cannot be noted is not handed out: a use without a trace is the one that matters.
-    async fn record(&self, name: &str, version: &str) -> Result<(), Fault> {
-        let use_ = self.use_of(name, version, &self.user.why);
-        self.ask(move |control, scope, _| control.record_secret_use(scope, use_).map_err(unreadable)).await
-    }
-
-    fn use_of(&self, name: &str, version: &str, why: &str) -> SecretUse {
-        SecretUse {
-            at: super::now_us() / 1_000_000,
-            name: name.to_owned(),
-            version: version.to_owned(),
-            who: self.user.who.clone(),
-            why: why.to_owned(),
+    /// The same, without a look if there was one just now.
+    async fn look_again(&self, name: &str, version: Option<u64>) -> Result<Looked, Fault> {
+        let (changes, asked) = (self.delivery.resolved.changes(), Instant::now());
+        if let Some(value) = self.moment.get(name, version, changes, asked) {
+            return Ok(Looked::Here(value));
         }
+        let looked = self.look(name, version).await?;
+        if let Looked::Here(value) = &looked {
+            self.moment.put(name, version, value.clone(), changes, asked);
+            let moment = Arc::clone(&self.moment);
+            tokio::spawn(async move {
+                tokio::time::sleep(MOMENT).await;
+                moment.sweep(Instant::now());
+            });
+        }
+        Ok(looked)
+    }
+
+    /// The value of an operator's secret, recorded.
+    async fn outside(&self, secret: Secret) -> Result<SecretValue, Fault> {
+        let delivery = Arc::clone(&self.delivery);
+        self.ask(move |control, scope, user| {
+            let name = secret.name.as_str();
+            let read = match &secret.source {
+                SecretOrigin::Environment { variable } => sources::variable(&delivery.sources, variable),
+                SecretOrigin::File { path } => sources::file(&delivery.sources, path),
+                SecretOrigin::Stored | SecretOrigin::Resolver { .. } => {
+                    Err("it is kept elsewhere".to_owned())
+                }
+            };
+            let value = read.map_err(|why| {
+                Fault::new(FaultKind::Misconfigured, format!("secret \"{name}\": {why}"))
+                    .with_code("secret.source")
+            })?;
+            let version = delivery.resolved.fingerprint(&value);
+            record(control, scope, user, name, &version)?;
+            Ok(SecretValue { value: Arc::new(value), version, allowed_hosts: secret.allowed_hosts })
+        })
+        .await
     }
 }
 
 #[async_trait]
 impl Secrets for SecretService {
     async fn secret(&self, name: &str, version: Option<u64>) -> Result<SecretValue, Fault> {
-        let secret = self.permitted(name).await?;
-        let is_stored = matches!(secret.source, SecretOrigin::Stored);
-        if self.user.stored_only && !is_stored {
-            let message = format!("{} may use stored secrets only, and \"{name}\" is none", self.user.who);
-            return Err(Fault::new(FaultKind::Misconfigured, message).with_code("secret.tier"));
-        }
-        if let (Some(version), false) = (version, is_stored) {
-            let message = format!("SECRET[{name}@{version}]: versions are kept of stored secrets only");
-            return Err(Fault::new(FaultKind::Misconfigured, message).with_code("secret.version"));
-        }
-        let value = match &secret.source {
-            SecretOrigin::Stored => self.stored(&secret, version).await?,
-            SecretOrigin::Environment { .. } | SecretOrigin::File { .. } => self.outside(&secret).await?,
-            SecretOrigin::Resolver { .. } => self.resolved(&secret).await?,
+        let secret = match self.look_again(name, version).await? {
+            Looked::Here(value) => return Ok(value),
+            Looked::Elsewhere(secret) => secret,
         };
-        self.record(name, &value.version).await?;
+        if !matches!(secret.source, SecretOrigin::Resolver { .. }) {
+            return self.outside(secret).await;
+        }
+        let value = self.resolved(&secret).await?;
+        let (name, version) = (name.to_owned(), value.version.clone());
+        self.ask(move |control, scope, user| record(control, scope, user, &name, &version)).await?;
         Ok(value)
     }
 
@@ -211,23 +219,24 @@ impl Secrets for SecretService {
             let allowed = control.may_use(scope, Grantable::Certificate, &wanted, &user.on_behalf_of);
             let found = control.certificate_pem(scope, &wanted).map_err(unreadable)?;
             let found = found.ok_or_else(|| unknown("certificate", &wanted))?;
-            if allowed.map_err(unreadable)? {
-                return Ok(found);
+            if !allowed.map_err(unreadable)? {
+                return Err(denied((control, scope), ("certificate", &wanted), user));
             }
-            Err(denied((control, scope), ("certificate", &wanted), user))
+            record(control, scope, user, &wanted, &found.version.to_string())?;
+            Ok(found)
         });
         let pem = found.await?;
         let version = pem.version.to_string();
-        self.record(name, &version).await?;
         Ok(CertificateValue { chain_pem: pem.chain, key_pem: Arc::new(pem.key), version })
     }
 
     fn forget(&self, name: &str) {
+        self.moment.forget(name);
         self.delivery.resolved.forget(&self.user.environment, name);
     }
 
     fn note_reveal(&self, name: &str) {
-        let (service, use_) = (self.clone(), self.use_of(name, "", "reveal"));
+        let (service, use_) = (self.clone(), self.user.use_of(name, "", "reveal"));
         let name = name.to_owned();
         // The plugin waits for nobody here, and the record is written in the background in any case.
         tokio::task::spawn_blocking(move || {
@@ -245,6 +254,48 @@ impl Cache {
         let mac = hmac_sha256(self.fingerprints(), value);
         hex(&mac[..FINGERPRINT_BYTES])
     }
+}
+
+impl User {
+    fn use_of(&self, name: &str, version: &str, why: &str) -> SecretUse {
+        SecretUse {
+            at: super::now_us() / 1_000_000,
+            name: name.to_owned(),
+            version: version.to_owned(),
+            who: self.who.clone(),
+            why: why.to_owned(),
+        }
+    }
+}
+
+/// The secret's definition, if it may be used.
+fn permitted(control: &Control, scope: &Scope<'_>, user: &User, name: &str) -> Result<Secret, Fault> {
+    let found = control.secret(scope, name).map_err(unreadable)?;
+    let secret = found.ok_or_else(|| unknown("secret", name))?;
+    let allowed = control.may_use(scope, Grantable::Secret, name, &user.on_behalf_of);
+    if allowed.map_err(unreadable)? {
+        Ok(secret)
+    } else {
+        Err(denied((control, scope), ("secret", name), user))
+    }
+}
+
+/// What may not be asked of a secret that is not stored.
+fn check_elsewhere(user: &User, name: &str, version: Option<u64>) -> Result<(), Fault> {
+    if user.stored_only {
+        let message = format!("{} may use stored secrets only, and \"{name}\" is none", user.who);
+        return Err(Fault::new(FaultKind::Misconfigured, message).with_code("secret.tier"));
+    }
+    if let Some(version) = version {
+        let message = format!("SECRET[{name}@{version}]: versions are kept of stored secrets only");
+        return Err(Fault::new(FaultKind::Misconfigured, message).with_code("secret.version"));
+    }
+    Ok(())
+}
+
+/// Notes a use. What cannot be noted is not handed out: a use without a trace is the one that matters.
+fn record(control: &Control, scope: &Scope<'_>, user: &User, name: &str, version: &str) -> Result<(), Fault> {
+    control.record_secret_use(scope, user.use_of(name, version, &user.why)).map_err(unreadable)
 }
 
 /// The control database could not be read: try again.

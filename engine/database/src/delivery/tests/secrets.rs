@@ -67,6 +67,8 @@ async fn secrets_are_their_owners_until_granted() {
     let sink = found.sink("default", "mine").unwrap();
     let service = SecretService::of_sink(&tenant.delivery, &tenant.store, sink, "test");
     assert_eq!(**service.secret("hook_token", None).await.unwrap().value, b"s3cret".to_vec());
+    run(&mut owner, "ALTER SECRET hook_token AS 'rotated'").await;
+    assert_eq!(**service.secret("hook_token", None).await.unwrap().value, b"rotated".to_vec());
     run(&mut owner, "REVOKE USAGE ON SECRET hook_token FROM PUBLIC").await;
     assert_eq!(service.secret("hook_token", None).await.unwrap_err().kind, FaultKind::Unauthorized);
     assert_eq!(service.secret("none", None).await.unwrap_err().kind, FaultKind::Misconfigured);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::future::{OptionFuture, join};
 use tokio::select;
 
 use super::{Courier, Settled, Stop, told_to_stop};
@@ -63,17 +64,31 @@ impl Courier {
     }
 
     /// Opens the sink if need be and writes. `None`: the destination has the batch already.
+    ///
+    /// Whatever was to become durable beside it has when it ends, told to stop or not: whoever comes next reads it.
     async fn attempt(
         &mut self,
         piece: &Batch,
         number: u32,
     ) -> Result<Result<Option<Delivered>, Fault>, Stop> {
-        let (stop, world) = (self.stop.clone(), self.world.clone());
-        select! {
-            biased;
-            answer = self.write_piece(piece, number) => Ok(answer),
-            () = told_to_stop(&stop, &world) => Err(Stop::Closing),
+        if self.line.sink.is_none() {
+            // A sink that is opened is handed all that it wanted to remember.
+            self.land().await?;
         }
+        let beside = OptionFuture::from(self.line.beside.take());
+        let (stop, world) = (self.stop.clone(), self.world.clone());
+        let sending = async {
+            select! {
+                biased;
+                answer = self.write_piece(piece, number) => Ok(answer),
+                () = told_to_stop(&stop, &world) => Err(Stop::Closing),
+            }
+        };
+        let (written, answer) = join(beside, sending).await;
+        if let Some(entry) = written.transpose()? {
+            self.written(entry);
+        }
+        answer
     }
 
     async fn write_piece(&mut self, piece: &Batch, number: u32) -> Result<Option<Delivered>, Fault> {

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use sepal_types::{Error, ErrorKind, Result};
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +74,8 @@ pub struct Line {
     /// Batches that it holds until it is flushed, oldest first.
     buffered: VecDeque<Settled>,
     buffered_since: Option<i64>,
+    /// What becomes durable beside the next attempt; it is when that attempt has ended.
+    beside: Option<BoxFuture<'static, Result<Entry, Stop>>>,
 }
 
 /// A batch that left.
@@ -192,12 +195,11 @@ impl Courier {
 
     /// Notes the bounds of a batch, unless that was done before.
     pub async fn begin(&mut self, bounds: &Bounds) -> Result<(), Stop> {
-        if self.state.open.iter().any(|known| known == bounds) {
+        if self.state.open.contains(bounds) {
             return Ok(());
         }
-        let mut state = self.state.clone();
-        note(&mut state, bounds);
-        self.write(Entry { state, ..Entry::default() }).await
+        let entry = self.noting(bounds);
+        self.write(entry).await
     }
 
     /// Brings a batch, apart from rows that the destination will not have. Ends when all of it is settled.
@@ -216,9 +218,33 @@ impl Courier {
         Ok(settled)
     }
 
+    /// The same. Meanwhile what became of the batch before and the bounds of the one after become durable, in one
+    /// commit: both have, when this ends. `before` is one that [`Self::is_held`] is false of.
+    ///
+    /// A crash in between sends `before` and `batch` again, under their ids: the bounds of both are noted.
+    pub async fn deliver_beside(
+        &mut self,
+        batch: &Batch,
+        before: Option<Settled>,
+        after: Option<&Bounds>,
+    ) -> Result<Settled, Stop> {
+        let entry = match (before, after.filter(|bounds| !self.state.open.contains(bounds))) {
+            (Some(settled), after) => Some(self.acknowledgement(vec![settled], after)),
+            (None, Some(after)) => Some(self.noting(after)),
+            (None, None) => None,
+        };
+        self.line.beside = entry.map(|entry| self.writing(entry).boxed());
+        self.deliver(batch).await
+    }
+
+    /// Whether a batch is to be acknowledged when the sink is flushed, not before.
+    pub fn is_held(&self, settled: &Settled) -> bool {
+        settled.buffered || !self.line.buffered.is_empty()
+    }
+
     /// Makes durable that a batch is settled, with the bounds of the next one if there is one.
     pub async fn acknowledge(&mut self, settled: Settled, next: Option<&Bounds>) -> Result<(), Stop> {
-        if settled.buffered || !self.line.buffered.is_empty() {
+        if self.is_held(&settled) {
             // Later ones wait for the earlier: a position has nothing open before it.
             self.line.buffered_since.get_or_insert(self.world.now_us());
             self.line.buffered.push_back(settled);
@@ -340,6 +366,18 @@ impl Courier {
     }
 
     async fn commit(&mut self, settled: Vec<Settled>, next: Option<&Bounds>) -> Result<(), Stop> {
+        let entry = self.acknowledgement(settled, next);
+        self.write(entry).await
+    }
+
+    fn noting(&self, bounds: &Bounds) -> Entry {
+        let mut state = self.state.clone();
+        note(&mut state, bounds);
+        Entry { state, ..Entry::default() }
+    }
+
+    /// That batches are settled, with all that the sink wants to remember by now.
+    fn acknowledgement(&mut self, settled: Vec<Settled>, next: Option<&Bounds>) -> Entry {
         let mut state = self.state.clone();
         let mut dead = Vec::new();
         for batch in settled {
@@ -360,32 +398,47 @@ impl Courier {
         // What was wrong once and is overcome stays on record only until the next batch went well.
         (state.last_error, state.last_error_code) = (None, None);
         let sink = std::mem::take(&mut self.line.staged);
-        self.write(Entry { state, sink, dead, ..Entry::default() }).await
+        Entry { state, sink, dead, ..Entry::default() }
     }
 
-    /// Makes an entry durable. A full disk is waited for: nothing else can be done, and nothing is lost.
-    async fn write(&mut self, mut entry: Entry) -> Result<(), Stop> {
-        entry.state.updated_at = self.world.now_us();
-        loop {
-            match self.journal.write(entry.clone()).await {
-                Ok(()) => break,
-                Err(Refused::Gone) => return Err(Stop::Gone),
-                Err(Refused::Failed(error))
-                    if error.kind() == ErrorKind::Exhausted && !self.stop.is_cancelled() =>
-                {
-                    self.post.failed(
-                        words::shown(&error.to_string()),
-                        Some(error.state().code().to_owned()),
-                        0,
-                    );
-                    tokio::select! {
-                        () = self.stop.cancelled() => {}
-                        () = self.world.sleep(FULL_WAIT) => {}
+    /// Makes an entry durable.
+    async fn write(&mut self, entry: Entry) -> Result<(), Stop> {
+        let written = self.writing(entry).await?;
+        self.written(written);
+        Ok(())
+    }
+
+    /// Makes an entry durable and gives it back; it counts once [`Self::written`] has it. A full disk is waited for:
+    /// nothing else can be done, and nothing is lost.
+    fn writing(&self, mut entry: Entry) -> impl Future<Output = Result<Entry, Stop>> + Send + use<> {
+        let (journal, world, post) = (self.journal.clone(), Arc::clone(&self.world), Arc::clone(&self.post));
+        let stop = self.stop.clone();
+        entry.state.updated_at = world.now_us();
+        // Shared, not copied: it may have thousands of dead letters.
+        let entry = Arc::new(entry);
+        async move {
+            loop {
+                match journal.write(Arc::clone(&entry)).await {
+                    Ok(()) => return Ok(Arc::unwrap_or_clone(entry)),
+                    Err(Refused::Gone) => return Err(Stop::Gone),
+                    Err(Refused::Failed(error))
+                        if error.kind() == ErrorKind::Exhausted && !stop.is_cancelled() =>
+                    {
+                        let code = error.state().code().to_owned();
+                        post.failed(words::shown(&error.to_string()), Some(code), 0);
+                        tokio::select! {
+                            () = stop.cancelled() => {}
+                            () = world.sleep(FULL_WAIT) => {}
+                        }
                     }
+                    Err(Refused::Failed(error)) => return Err(Stop::Failed(error)),
                 }
-                Err(Refused::Failed(error)) => return Err(Stop::Failed(error)),
             }
         }
+    }
+
+    /// Goes on from what has become durable.
+    fn written(&mut self, entry: Entry) {
         for (key, value) in entry.sink {
             match value {
                 Some(value) => self.sink_state.insert(key, value),
@@ -399,6 +452,14 @@ impl Courier {
         self.post.committed(&self.state, self.state.in_snapshot(&self.def));
         if let Some(released) = self.state.released() {
             self.hold.advance(released);
+        }
+    }
+
+    /// Ends when what is written beside an attempt is durable, if there is such a thing.
+    async fn land(&mut self) -> Result<(), Stop> {
+        if let Some(beside) = self.line.beside.take() {
+            let written = beside.await?;
+            self.written(written);
         }
         Ok(())
     }
@@ -444,6 +505,9 @@ impl Courier {
 }
 
 fn note(state: &mut PipelineState, bounds: &Bounds) {
+    if state.open.contains(bounds) {
+        return;
+    }
     // One that overlaps was made from other columns, or under other limits: this one is in its place.
     state.open.retain(|known| known.last < bounds.first);
     state.open.push_back(bounds.clone());

@@ -12,6 +12,8 @@ mod arrow_stream;
 mod ndjson;
 mod value;
 
+use std::sync::atomic::AtomicUsize;
+
 use arrow::datatypes::DataType;
 use bytes::Bytes;
 use sepal_query::output::OutputColumn;
@@ -29,7 +31,12 @@ pub struct Encoder {
     /// Positions among the columns.
     key: Vec<usize>,
     schema: BatchSchema,
+    /// Of a row in the last batch of lines: how much the next one is to have room for.
+    line_bytes: AtomicUsize,
 }
+
+/// A row's length before there was one.
+const LINE_BYTES: usize = 256;
 
 /// What [`Encoder::encode`] made.
 #[derive(Debug)]
@@ -57,7 +64,8 @@ impl Encoder {
             described.push(0);
         }
         let id = hex(&sepal_crypto::sha256(&described)[..8]);
-        Ok(Self { encoding, envelope, columns, key, schema: BatchSchema { id, payload, key_columns } })
+        let schema = BatchSchema { id, payload, key_columns };
+        Ok(Self { encoding, envelope, columns, key, schema, line_bytes: AtomicUsize::new(LINE_BYTES) })
     }
 
     pub fn encoding(&self) -> Encoding {

@@ -22,23 +22,37 @@ use crate::{
     connector::Envelope,
     pipeline::event::{Events, Operation},
 };
-use std::{fmt::Write as _, sync::Arc};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, atomic::Ordering},
+};
+
+/// Most bytes that are asked for before there are any: the next batch's rows may be much shorter.
+const MAX_EXPECTED_BYTES: usize = 16 << 20;
 
 pub fn encode(encoder: &Encoder, events: &Events, at: i64, limit: usize) -> Result<Encoded> {
     let Some(writer) = Writer::new(encoder, events)? else {
         return Ok(Encoded { payload: BytesMut::new().freeze(), rows: 0 });
     };
     let time = timestamp(at)?;
-    let mut out = BytesMut::with_capacity(limit.min(events.len() * 256));
+    // A line as long as those of the batch before and an eighth more: growing from a guess copies a payload over and
+    // over. One line beyond the limit is written before it is taken back.
+    let line = encoder.line_bytes.load(Ordering::Relaxed);
+    let line = line.saturating_add(line / 8);
+    let expected = events.len().saturating_mul(line).min(limit.saturating_add(line)).min(MAX_EXPECTED_BYTES);
+    let mut out = BytesMut::with_capacity(expected);
+    let mut rows = events.len();
     for place in 0..events.len() {
         let begin = out.len();
         writer.line(place, &time, &mut out)?;
         if out.len() > limit && place > 0 {
             out.truncate(begin);
-            return Ok(Encoded { payload: out.freeze(), rows: place });
+            rows = place;
+            break;
         }
     }
-    Ok(Encoded { payload: out.freeze(), rows: events.len() })
+    encoder.line_bytes.store(out.len().div_ceil(rows.max(1)), Ordering::Relaxed);
+    Ok(Encoded { payload: out.freeze(), rows })
 }
 
 /// Key and row of one event, each an object.

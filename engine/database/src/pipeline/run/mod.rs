@@ -5,8 +5,8 @@
 //! 1. [`Run::prepare`] finds out where to go on: a new pipeline's beginning, the position of an old one, or the place
 //!    that RESUME FROM named. Its part of the log is held from then on.
 //! 2. `producer` makes batches in a task beside this one, the begun ones first.
-//! 3. [`Run::flow`] hands them to the `courier` one after the other. While one is on its way the next is made, so that
-//!    acknowledging the one and noting the bounds of the next is one commit.
+//! 3. [`Run::flow`] hands them to the `courier` one after the other. While one is on its way, one commit acknowledges
+//!    the one before it and notes the bounds of the one after it, which may then leave at once.
 //! 4. With nothing to do the run sleeps. Its position moves over what is not its own only when much log would be
 //!    released by that.
 
@@ -27,8 +27,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    batch::{Batch, Maker},
-    courier::{Courier, Line, Stop},
+    batch::{Batch, Bounds, Maker},
+    courier::{Courier, Line, Settled, Stop},
     dead_letters,
     event::View,
     hold::HoldSlot,
@@ -199,7 +199,10 @@ impl Run {
         batches: &mut mpsc::Receiver<Result<Batch>>,
         progress: &Progress,
     ) -> Result<(), Stop> {
+        // Its bounds are durable.
         let mut next: Option<Batch> = None;
+        // Settled, and acknowledged beside the next one, which there is.
+        let mut left: Option<Settled> = None;
         let mut done = 0;
         // Whatever was said before this run began.
         self.replay(courier).await?;
@@ -214,14 +217,20 @@ impl Run {
                     None => continue,
                 },
             };
-            let settled = courier.deliver(&batch).await?;
-            let following = batches.try_recv().ok().transpose();
-            if let Ok(Some(following)) = &following {
-                progress.taken(following.bounds.rows.into(), self.world.now_us());
-            }
-            let noted = following.as_ref().ok().and_then(Option::as_ref).map(|batch| &batch.bounds);
-            courier.acknowledge(settled, noted).await?;
+            let mut following = self.following(batches, progress);
+            let settled = courier.deliver_beside(&batch, left.take(), bounds(&following)).await?;
             done += 1;
+            let nudged = self.nudge.notified().now_or_never().is_some();
+            let goes_on = matches!(following, Ok(Some(_))) && !nudged && !self.stop.is_cancelled();
+            if goes_on && !courier.is_held(&settled) {
+                left = Some(settled);
+                next = following?;
+                continue;
+            }
+            if matches!(following, Ok(None)) {
+                following = self.following(batches, progress);
+            }
+            courier.acknowledge(settled, bounds(&following)).await?;
             next = following?;
             let full = courier.buffered().is_some_and(|(count, since)| {
                 count >= BUFFERED_BATCHES || self.world.now_us().saturating_sub(since) >= BUFFERED_US
@@ -229,13 +238,26 @@ impl Run {
             if full {
                 courier.flush().await?;
             }
-            if self.nudge.notified().now_or_never().is_some() {
+            if nudged {
                 self.replay(courier).await?;
             }
             if self.stop.is_cancelled() {
                 return self.finish(courier, progress, done).await;
             }
         }
+    }
+
+    /// The next batch if it is made; an error of the producer's.
+    fn following(
+        &self,
+        batches: &mut mpsc::Receiver<Result<Batch>>,
+        progress: &Progress,
+    ) -> Result<Option<Batch>> {
+        let following = batches.try_recv().ok().transpose()?;
+        if let Some(batch) = &following {
+            progress.taken(batch.bounds.rows.into(), self.world.now_us());
+        }
+        Ok(following)
     }
 
     /// The next batch; `None` when something else was to be done first.
@@ -379,6 +401,10 @@ impl Run {
             }
         }
     }
+}
+
+fn bounds(batch: &Result<Option<Batch>>) -> Option<&Bounds> {
+    batch.as_ref().ok().and_then(Option::as_ref).map(|batch| &batch.bounds)
 }
 
 /// The state's log went to others.

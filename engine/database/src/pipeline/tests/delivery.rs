@@ -72,6 +72,22 @@ async fn the_filter_is_asked_about_both_sides_of_an_update() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_between_those_that_pass_are_left_out() {
+    let destination = Destination::new();
+    let fixture = database(&destination).await;
+    let mut session = fixture.session().await;
+    create(&fixture, "SELECT id, label FROM items WHERE id % 2 = 0", |def| def.snapshot = false).await;
+    run(&mut session, "INSERT INTO items SELECT i, 'x' FROM generate_series(1, 7) AS g(i)").await;
+    run(&mut session, "INSERT INTO items VALUES (8, 'y'), (10, 'z')").await;
+    let mut changes = destination.until_changes(5).await;
+    assert_eq!(changes, ["c 2 x", "c 4 x", "c 6 x", "c 8 y", "c 10 z"]);
+    run(&mut session, "DELETE FROM items WHERE id IN (1, 2, 3, 6, 8)").await;
+    changes = destination.until_changes(8).await;
+    changes[5..].sort();
+    assert_eq!(changes[5..], ["d 2", "d 6", "d 8"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_snapshot_only_what_comes_after_counts() {
     let destination = Destination::new();
     let fixture = database(&destination).await;

@@ -33,8 +33,13 @@ fn event(operation: Operation, ty: &SqlType, text: Option<&str>) -> (Vec<OutputC
     let fields = [&id, &value].map(|array| Field::new("", array.data_type().clone(), true)).to_vec();
     let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), vec![id, value]).unwrap();
     let columns = vec![OutputColumn::new("id", SqlType::Int8), OutputColumn::new("v", ty.clone())];
-    let positions = vec![Position::Feed { lsn: Lsn(1), index: 0 }];
-    (columns, Events { operations: vec![operation], positions, before: Some(rows.clone()), rows: Some(rows) })
+    let events = Events {
+        operations: vec![operation].into(),
+        positions: vec![Position::Feed { lsn: Lsn(1), index: 0 }].into(),
+        before: Some(rows.clone()),
+        rows: Some(rows),
+    };
+    (columns, events)
 }
 
 fn json(ty: &SqlType, text: Option<&str>) -> String {

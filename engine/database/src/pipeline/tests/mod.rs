@@ -3,11 +3,13 @@
 mod delivery;
 mod destination;
 mod encoding;
+mod events;
 mod faults;
 mod log;
 mod restarts;
+mod source;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sepal_query::catalog::delivery::PipelineStatusRow;
 use sepal_storage::Op;
@@ -22,6 +24,8 @@ use crate::{
         system_tables::{self, SystemTable},
     },
     fixtures::{Fixture, run},
+    pipeline::{journal::Journal, state::PipelineState},
+    tenant::OpenTenant,
 };
 
 const ENVIRONMENT: &str = "default";
@@ -98,6 +102,17 @@ async fn alter(fixture: &Fixture, change: impl FnOnce(&mut PipelineDef)) {
     let after = tenant.store.commit(&view, ops).unwrap();
     tenant.committed(false, after.lsn());
     tenant.pipelines_changed.notify_one();
+}
+
+fn definition(tenant: &OpenTenant) -> PipelineDef {
+    let view = tenant.store.snapshot();
+    Objects::of(&view).unwrap().pipeline(ENVIRONMENT, PIPELINE).unwrap().clone()
+}
+
+/// What a crash at this moment would find noted.
+fn noted(tenant: &Arc<OpenTenant>) -> PipelineState {
+    let journal = Journal::new(Arc::clone(tenant), Arc::new(definition(tenant)));
+    journal.state(&tenant.store.snapshot()).unwrap().unwrap()
 }
 
 async fn status(fixture: &Fixture) -> Option<PipelineStatusRow> {

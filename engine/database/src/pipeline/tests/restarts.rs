@@ -1,16 +1,19 @@
 //! What is sent after a crash, and what is not sent twice under another id.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
+
+use parking_lot::Mutex;
 
 use sepal_types::{Lsn, RowId};
 
 use super::{
-    create, database,
+    create, database, definition,
     destination::{Destination, fault, lines_of},
-    status, until_status,
+    noted, status, until_status,
 };
 use crate::{
-    connector::{Delivered, FaultKind, Tier},
+    connector::{Batch, Delivered, FaultKind, Tier},
+    delivery::system_tables::{Cell, SystemTable},
     fixtures::run,
     maintain::checkpoint,
     pipeline::{position::Position, state::PipelineState},
@@ -32,6 +35,83 @@ async fn a_batch_that_was_begun_is_the_same_after_a_crash() {
     assert_eq!(up.until_changes(3).await, ["c 1 a", "c 2 b", "c 3 c"]);
     let (before, again) = (&down.attempts()[0], &up.attempts()[0]);
     assert_eq!((&before.id, &before.payload), (&again.id, &again.payload));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_leaves_once_it_is_noted_and_counts_once_it_has_arrived() {
+    let destination = Destination::new();
+    let fixture = database(&destination).await;
+    let tenant = fixture.tenant().await;
+    let seen: Arc<Mutex<Vec<(Batch, PipelineState)>>> = Arc::default();
+    let notes = Arc::clone(&seen);
+    destination.now(move |batch| {
+        notes.lock().push((batch.clone(), noted(&tenant)));
+        Ok(Delivered::Durable(Vec::new()))
+    });
+    let mut session = fixture.session().await;
+    run(&mut session, "INSERT INTO items SELECT i, 'x' FROM generate_series(1, 200) AS g(i)").await;
+    create(&fixture, "SELECT id, label FROM items", |_| {}).await;
+    run(&mut session, "INSERT INTO items SELECT i, 'y' FROM generate_series(201, 400) AS g(i)").await;
+    destination.until_changes(400).await;
+    until_status(&fixture, "acknowledged", |row| row.rows_delivered == 400).await;
+    assert_eq!(seen.lock().len(), 40, "each batch once");
+    for (batch, state) in &*seen.lock() {
+        assert!(state.open.iter().any(|bounds| bounds.id == batch.id), "{state:?}");
+        assert!(state.open.len() <= 3, "one before it and one after it: {state:?}");
+        let first = Position::parse(&batch.first).unwrap();
+        assert!(state.position.is_none_or(|position| position < first), "{state:?}");
+    }
+}
+
+/// A batch is acknowledged while the next one is on its way. This is a crash when that one has arrived too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_before_an_acknowledgement_sends_that_batch_and_the_next_again() {
+    let destination = Destination::new();
+    let fixture = database(&destination).await;
+    let tenant = fixture.tenant().await;
+    // Two batches and the state in which neither is acknowledged.
+    let found: Arc<Mutex<Option<PipelineState>>> = Arc::default();
+    let keep = Arc::clone(&found);
+    destination.now(move |batch| {
+        let mut found = keep.lock();
+        let is_one_of = |state: &PipelineState| state.open.iter().any(|bounds| bounds.id == batch.id);
+        let taken = match &*found {
+            Some(state) => is_one_of(state),
+            // What is written beside the first attempt is durable at the second.
+            None if batch.attempt > 1 => {
+                *found = Some(noted(&tenant)).filter(|state| state.open.len() == 2 && is_one_of(state));
+                true
+            }
+            None => false,
+        };
+        if taken { Ok(Delivered::Durable(Vec::new())) } else { Err(fault(FaultKind::Transient, "http.503")) }
+    });
+    let mut session = fixture.session().await;
+    create(&fixture, "SELECT id, label FROM items", |def| def.snapshot = false).await;
+    run(&mut session, "INSERT INTO items SELECT i, 'x' FROM generate_series(1, 200) AS g(i)").await;
+    let arrived = |destination: &Destination| {
+        let attempts = destination.attempts();
+        found.lock().as_ref().is_some_and(|state| attempts.iter().any(|batch| batch.id == state.open[1].id))
+    };
+    destination.until("both arrived", arrived).await;
+    let state = found.lock().clone().unwrap();
+
+    // Nothing runs in it: it has no connectors.
+    let image = fixture.crash();
+    let tenant = image.tenant().await;
+    let row = vec![Cell::text(definition(&tenant).id), Cell::text(serde_json::to_string(&state).unwrap())];
+    let view = tenant.store.snapshot();
+    let ops = SystemTable::PipelineState.upsert_ops(&tenant.store, &view, &[row]).unwrap();
+    tenant.store.commit(&view, ops).unwrap();
+    let up = Destination::new();
+    let connectors = up.connectors();
+    let after = image.crash_with(|options| options.connectors = Some(connectors));
+    after.tenant().await;
+    up.until("both again", |destination| destination.attempts().len() >= 2).await;
+    for (bounds, again) in state.open.iter().zip(up.attempts()) {
+        let first = destination.attempts().into_iter().find(|batch| batch.id == bounds.id).unwrap();
+        assert_eq!((&first.id, &first.payload), (&again.id, &again.payload));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -146,7 +146,9 @@ impl Session {
         let (delivery, environment) = (Arc::clone(&self.tenant.delivery), Arc::clone(&self.environment));
         let asked = tokio::task::spawn_blocking(move || {
             let scope = Scope { tenant: delivery.tenant, environment: &environment };
-            question(&delivery.control, &scope)
+            let answer = question(&delivery.control, &scope);
+            delivery.resolved.outdate();
+            answer
         });
         let answer = asked
             .await
