@@ -5,7 +5,7 @@
 //! 2. `rules`: scheme, host and port are among what manifest and grant both allow.
 //! 3. `address`: an address in the URL is public, or the operator's exception.
 //! 4. `quota`: so many a second, so many at once.
-//! 5. `outside`: secrets take the place of their slots, for hosts that they allow.
+//! 5. `outside`: secrets take the place of their slots, for hosts that they allow; `body` puts them into bodies.
 //! 6. `client`: the name is resolved, every address judged, and one of those judged connected to.
 //! 7. `scrub`: the response loses what it echoes of the secrets.
 //!
@@ -13,6 +13,7 @@
 //! never runs any of this: it asks over its socket.
 
 mod address;
+mod body;
 mod client;
 mod outside;
 mod quota;
@@ -25,7 +26,7 @@ mod telemetry;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::Arc,
     time::Duration,
@@ -101,6 +102,8 @@ pub struct EgressSpec {
     pub pipeline: String,
     /// By slot: the secret's name and version.
     pub slots: BTreeMap<String, (String, Option<u64>)>,
+    /// Those whose secrets may also stand in a body.
+    pub body_slots: BTreeSet<String>,
     pub secrets: Arc<dyn Secrets>,
     /// What holds: [`intersect`] of manifest and grant.
     pub allow: Vec<HostRule>,
@@ -153,10 +156,12 @@ impl Egress {
             shared: Arc::clone(&self.shared),
             source: self.shared.source(key, spec.limits),
             slots: spec.slots,
+            body_slots: spec.body_slots,
             secrets: spec.secrets,
             allow: spec.allow,
             reveal: spec.reveal,
             scrubber: Arc::default(),
+            trouble: Mutex::default(),
         })
     }
 

@@ -4,11 +4,17 @@
 //! allow. What comes back is searched for them before the guest sees it: a destination that echoes its headers is
 //! no way to the plaintext.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
+use parking_lot::Mutex;
 use reqwest::header::{HeaderMap, HeaderValue as WireValue};
 use sepal_database::connector::{Fault, FaultKind, SecretValue, Secrets};
 use sha2::Sha256;
@@ -16,8 +22,9 @@ use zeroize::Zeroizing;
 
 use super::{
     HostRule, Scrubber, Shared,
+    body::{self, Spelling},
     client::{self, Outgoing},
-    request::{Bounds, Checked, denied},
+    request::{Bounds, Checked, MAX_HEADER_BYTES, denied},
     rules::{Destination, HostPattern},
     telemetry::Source,
 };
@@ -35,10 +42,13 @@ pub struct PluginOutside {
     pub(super) shared: Arc<Shared>,
     pub(super) source: Arc<Source>,
     pub(super) slots: BTreeMap<String, (String, Option<u64>)>,
+    pub(super) body_slots: BTreeSet<String>,
     pub(super) secrets: Arc<dyn Secrets>,
     pub(super) allow: Vec<HostRule>,
     pub(super) reveal: bool,
     pub(super) scrubber: Arc<Scrubber>,
+    /// Why a secret was not to be had, last.
+    pub(super) trouble: Mutex<Option<Fault>>,
 }
 
 impl PluginOutside {
@@ -47,20 +57,26 @@ impl PluginOutside {
         &self.scrubber
     }
 
+    /// Why a secret was not to be had since this was last asked: the guest learns only that there is none.
+    pub fn take_trouble(&self) -> Option<Fault> {
+        self.trouble.lock().take()
+    }
+
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let checked = Checked::new(request, self.bounds())?;
+        let mut checked = Checked::new(request, self.bounds())?;
         self.permit(&checked)?;
         let _turn = self.source.quota.enter().await.map_err(HttpError::Throttled)?;
         let mut headers = HeaderMap::with_capacity(checked.headers.len());
         for (name, value) in &checked.headers {
             headers.append(name.clone(), self.wire_value(value, &checked.destination).await?);
         }
+        let body = self.wire_body(&mut checked).await?;
         let client = self.shared.client(self.source.key.tenant)?;
         let outgoing = Outgoing {
             method: checked.method,
             url: checked.url,
             headers,
-            body: checked.body,
+            body,
             timeout: checked.timeout,
             response_bytes: checked.response_bytes,
         };
@@ -106,6 +122,7 @@ impl PluginOutside {
             HeaderValue::Basic(user, slot) => (self.basic(user, slot, to).await?, true),
             HeaderValue::Parts(parts) => (self.parts(parts, to).await?, true),
         };
+        check_length(&bytes)?;
         let mut wire = WireValue::from_bytes(&bytes).map_err(|_| {
             denied("a header's value has control characters: does the secret end with a newline?".to_owned())
         })?;
@@ -125,8 +142,28 @@ impl PluginOutside {
                     joined(&[whole.as_slice(), self.basic(user, slot, to).await?.as_slice()])
                 }
             };
+            check_length(&whole)?;
         }
         Ok(whole)
+    }
+
+    /// The body as it travels.
+    async fn wire_body(&self, checked: &mut Checked) -> Result<Option<Vec<u8>>, HttpError> {
+        let Some(body) = checked.body.take() else { return Ok(None) };
+        if checked.body_secrets.is_empty() {
+            return Ok(Some(body));
+        }
+        let mut words = Vec::with_capacity(checked.body_secrets.len());
+        for (word, slot) in &checked.body_secrets {
+            if !self.body_slots.contains(slot) {
+                return Err(denied(format!(
+                    "the body holds the secret of slot {slot:?}, whose use in the manifest lacks \"http-body\""
+                )));
+            }
+            words.push((word.as_str(), self.value(slot, &checked.destination).await?));
+        }
+        let most = self.bounds().request_bytes;
+        body::with_secrets(&body, &words, Spelling::of(&checked.headers), most).map(Some)
     }
 
     async fn basic(&self, user: &str, slot: &str, to: &Destination) -> Result<Zeroizing<Vec<u8>>, HttpError> {
@@ -167,8 +204,9 @@ impl PluginOutside {
     async fn resolve(&self, slot: &str) -> Option<Result<SecretValue, Fault>> {
         let (name, version) = self.slots.get(slot)?;
         let resolved = self.secrets.secret(name, *version).await;
-        if let Ok(secret) = &resolved {
-            self.scrubber.learn(slot, &secret.value);
+        match &resolved {
+            Ok(secret) => self.scrubber.learn(slot, &secret.value),
+            Err(fault) => *self.trouble.lock() = Some(fault.clone()),
         }
         Some(resolved)
     }
@@ -259,6 +297,14 @@ impl Outside for PluginOutside {
     fn gauge_set(&self, name: &str, value: f64) {
         self.source.gauge_set(name, value);
     }
+}
+
+/// Parts are many and secrets long: the text that came in says little of what would go out.
+fn check_length(header: &[u8]) -> Result<(), HttpError> {
+    if header.len() <= MAX_HEADER_BYTES {
+        return Ok(());
+    }
+    Err(denied(format!("a header with its secrets has more than {MAX_HEADER_BYTES} bytes")))
 }
 
 /// Allocated once: a vector that grows leaves copies behind that nobody wipes.

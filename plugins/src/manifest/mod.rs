@@ -174,6 +174,8 @@ fn yes() -> bool {
 #[serde(rename_all = "kebab-case")]
 pub enum SlotUse {
     HttpHeader,
+    /// Inside a request's body, which a header's rules do not protect: the manifest has to say so.
+    HttpBody,
     Hmac,
     Reveal,
 }
@@ -227,7 +229,14 @@ impl Manifest {
         if self.capabilities.reveal {
             lines.push("reveal".to_owned());
         }
+        lines.extend(self.body_slots().map(|slot| format!("http-body {slot}")));
         lines
+    }
+
+    /// The slots whose secrets may stand in a request's body.
+    pub fn body_slots(&self) -> impl Iterator<Item = &String> {
+        let slots = self.secrets.iter().filter(|(_, slot)| slot.uses.contains(&SlotUse::HttpBody));
+        slots.map(|(name, _)| name)
     }
 
     pub fn is_session(&self) -> bool {
@@ -270,7 +279,8 @@ impl Manifest {
                 return Err(ManifestError::new(at, problem));
             }
             if slot.uses.is_empty() {
-                let problem = "use = [\"http-header\"], [\"hmac\"] or [\"reveal\"] is missing";
+                let problem =
+                    "use = [\"http-header\"], [\"http-body\"], [\"hmac\"] or [\"reveal\"] is missing";
                 return Err(ManifestError::new(at, problem));
             }
             if slot.uses.contains(&SlotUse::Reveal) && !self.capabilities.reveal {

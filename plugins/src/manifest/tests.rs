@@ -82,6 +82,15 @@ fn both_forms_are_one_manifest() {
 }
 
 #[test]
+fn a_secret_in_bodies_is_asked_for() {
+    let manifest =
+        webhook(&WEBHOOK.replacen("[\"http-header\"]", "[\"http-header\", \"http-body\"]", 1)).unwrap();
+    assert_eq!(manifest.body_slots().collect::<Vec<_>>(), ["token"]);
+    // So an upgrade from a version that used headers alone needs a new grant.
+    assert_eq!(manifest.capability_lines(), ["http {config.url}", "state 65536", "http-body token"]);
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     let cases = [
         ("name = \"acme/webhook\"", "name = \"Webhook\"", "plugin.name"),

@@ -39,6 +39,21 @@ impl Prepared {
         BadRow { index: row.index, code: row.code.map(|code| self.clean(&code)), message }
     }
 
+    /// The guest's fault with the reason why it had to do without a secret, of which it does not know.
+    pub(super) fn explained(&self, fault: Fault) -> Fault {
+        let Some(trouble) = self.outside.take_trouble() else { return self.scrubbed(fault) };
+        let message = match fault.message.contains(&trouble.message) {
+            true => fault.message.clone(),
+            false => format!("{}: {}", fault.message, trouble.message),
+        };
+        // A secret that is set up wrongly, or taken away, does not come back by waiting.
+        let fault = match trouble.kind {
+            FaultKind::Misconfigured | FaultKind::Unauthorized => Fault { message, ..trouble },
+            _ => Fault { message, ..fault },
+        };
+        self.scrubbed(fault)
+    }
+
     fn clean(&self, text: &str) -> String {
         self.outside.scrubber().scrub(text).into_owned()
     }
@@ -145,8 +160,8 @@ impl Inner {
         let Fitted { config_json, slots, allow } = sink(&package, spec)?;
         let limits = EffectiveLimits::effective(&package.manifest, &self.caps);
         let (tenant, name) = (spec.tenant, spec.name.clone());
-        let egress =
-            EgressSpec { tenant, name, pipeline, slots, secrets, allow, reveal: spec.reveal, limits };
+        let (body_slots, reveal) = (package.manifest.body_slots().cloned().collect(), spec.reveal);
+        let egress = EgressSpec { tenant, name, pipeline, slots, body_slots, secrets, allow, reveal, limits };
         let prepared = self.prepared(&package, spec.component.as_ref(), egress).await?;
         let open = OpenArgs {
             config_json,
@@ -173,6 +188,7 @@ impl Inner {
             name: spec.name.clone(),
             pipeline: String::new(),
             slots,
+            body_slots: package.manifest.body_slots().cloned().collect(),
             secrets,
             allow,
             reveal: false,

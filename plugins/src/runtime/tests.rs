@@ -1,6 +1,6 @@
 //! What is refused before anything runs, and how a plugin's sink lives: against a host that answers as it is told.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -155,6 +155,7 @@ fn sink(host: &Arc<Scripted>, lifecycle: Lifecycle, answers: Vec<Answer>) -> Plu
         name: "hook".to_owned(),
         pipeline: String::new(),
         slots: BTreeMap::new(),
+        body_slots: BTreeSet::new(),
         secrets: Arc::new(NoSecrets),
         allow: Vec::new(),
         reveal: false,
@@ -291,6 +292,9 @@ async fn what_makes_no_sense_is_the_plugins_fault() {
         Ok((Outcome::Flushed(None), Vec::new())),
         Err(CallError::Cpu { limit_ms: 2000 }),
         Err(CallError::Unfit("it imports env".to_owned())),
+        written(Delivered::Durable(vec![BadRow { index: 2, ..bad.clone() }])),
+        written(Delivered::Durable(vec![bad.clone(), bad.clone()])),
+        written(Delivered::RetryRows(vec![0; 3])),
         written(Delivered::Durable(vec![bad.clone()])),
     ];
     let mut sink = sink(&host, Lifecycle::Stateless, answers);
@@ -299,6 +303,9 @@ async fn what_makes_no_sense_is_the_plugins_fault() {
         (FaultKind::Internal, "plugin.protocol"),
         (FaultKind::Internal, "plugin.cpu"),
         (FaultKind::Misconfigured, "plugin.unfit"),
+        (FaultKind::Internal, "plugin.protocol"),
+        (FaultKind::Internal, "plugin.protocol"),
+        (FaultKind::Internal, "plugin.protocol"),
     ];
     for (kind, code) in expected {
         let fault = sink.write(&batch()).await.unwrap_err();
