@@ -22,6 +22,7 @@ pub mod demo;
 pub mod frame;
 pub mod http;
 pub mod metrics;
+pub mod plugins;
 pub mod server;
 pub mod session;
 pub mod tls;

@@ -1,5 +1,9 @@
 //! The process `sepal`. Everything is in the library, so that tests and the demo run the same code.
 
 fn main() -> std::process::ExitCode {
+    let first_argument = std::env::args_os().nth(1);
+    if let Some(code) = sepal_pgwire_server::plugins::child_main(first_argument.as_deref()) {
+        return code;
+    }
     sepal_pgwire_server::cli::run()
 }

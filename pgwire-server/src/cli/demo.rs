@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::{config::Config, demo};
 
-use super::{failure::Failure, flags::ServerFlags, init, logging, runtime};
+use super::{dev::LOOPBACK, failure::Failure, flags::ServerFlags, init, logging, runtime};
 
 #[derive(Args)]
 pub struct Demo {
@@ -29,6 +29,7 @@ impl Demo {
             data: temporary.clone(),
             pg_listen: any_port,
             http_listen: any_port,
+            private_networks: LOOPBACK.into(),
             ..Config::default()
         };
         let config = self.server.load(&defaults)?.config;

@@ -26,6 +26,8 @@ use super::{
 
 /// The tenant's name.
 const TENANT: &str = "dev";
+/// Where a plugin under development sends to.
+pub(super) const LOOPBACK: &str = "127.0.0.0/8, ::1/128";
 /// What our keys are called, so that the next start knows them.
 const LABEL: &str = "sepal dev";
 /// A forgotten key dies by itself: 30 days, in seconds.
@@ -44,7 +46,12 @@ pub struct Dev {
 impl Dev {
     pub fn run(self) -> Result<(), Failure> {
         // Not serve's directory: trying things out must never touch a database that matters.
-        let defaults = Config { data: PathBuf::from("sepal-dev"), ..Config::default() };
+        let defaults = Config {
+            data: PathBuf::from("sepal-dev"),
+            private_networks: LOOPBACK.into(),
+            allow_unsigned_plugins: true,
+            ..Config::default()
+        };
         let config = self.server.load(&defaults)?.config;
         if !init::is_made(&config.data) {
             init::make(&config)?;

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use crate::config::{self, Config, LogFormat, SecretNames, Sourced};
+use crate::config::{self, Config, LogFormat, PluginIsolation, SecretNames, Sourced};
 
 use super::failure::Failure;
 
@@ -96,6 +96,35 @@ pub struct ServerFlags {
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_file_root: Option<PathBuf>,
+    /// Networks that plugins and sinks may reach although not public, as 10.0.0.0/8,::1/128 [default: none; of dev and
+    /// demo: loopback]
+    #[arg(long, value_name = "NETWORKS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private_networks: Option<String>,
+    /// PEM authorities that plugins and sinks trust beside the public ones
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugin_ca_file: Option<PathBuf>,
+    /// Where plugins of tenants run; none is for development [default: process]
+    #[arg(long, value_name = "HOW", value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugin_isolation: Option<PluginIsolation>,
+    /// Take plugins that nobody signed, where an environment has no trust keys [default: false; of dev: true]
+    #[arg(long, value_name = "BOOL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_unsigned_plugins: Option<bool>,
+    /// Let plugins that ask for it see the values of their secrets [default: false]
+    #[arg(long, value_name = "BOOL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_reveal: Option<bool>,
+    /// Log that one tenant's pipelines may keep from being trimmed, in MiB [default: 1024]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pipeline_retention_mib: Option<u64>,
+    /// Let the sink `file` write below this directory [default: none]
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sink_file_root: Option<PathBuf>,
     /// Which events are logged, as RUST_LOG writes it [default: RUST_LOG, else info; of dev and demo: warn] [env:
     /// SEPAL_LOG]
     #[arg(long, value_name = "FILTER")]

@@ -20,6 +20,7 @@ use crate::{
     config::Config,
     http,
     metrics::WireMetrics,
+    plugins,
     server::{self, Limits, ServeOptions},
     tls::TlsConfig,
 };
@@ -52,10 +53,15 @@ impl Running {
         let tls = tls(&config)?;
         let limits = limits(&config)?;
         let cache_bytes = usize::try_from(config.cache_mib.saturating_mul(MIB)).unwrap_or(usize::MAX);
+        let connectors = plugins::connectors(&config, &root_key).map_err(Failure::configuration)?;
         let mut options = DatabaseOptions::new(config.data.clone(), root_key, cache_bytes);
         options.write_memory_bytes =
             usize::try_from(config.tenant_write_mib.saturating_mul(MIB)).unwrap_or(usize::MAX);
         options.secret_sources = config.secret_sources();
+        options.connectors = Some(connectors);
+        options.allow_unsigned_plugins = config.allow_unsigned_plugins;
+        options.allow_reveal = config.allow_reveal;
+        options.log_retention_bytes = config.pipeline_retention_mib.saturating_mul(MIB);
         let database = tokio::task::spawn_blocking(move || Database::open(options))
             .await
             .map_err(|error| Failure::failed(format!("opening the database: {error}")))?
@@ -95,6 +101,8 @@ impl Running {
                 () = ended.cancelled() => {}
             }
         });
+        let pipelines = Arc::clone(&database);
+        tasks.spawn(async move { pipelines.start_pipelines().await });
         tasks.spawn(admin.serve(Arc::clone(&database), status.clone(), stop.clone()));
         tracing::info!(%pg, %http, data = %config.data.display(), version = VERSION, "serving");
         Ok(Self { config, database, pg, http, status, stop, tasks })

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::config::Config;
+use crate::config::{Config, PluginIsolation};
 
 use super::{
     failure::Failure,
@@ -26,6 +26,11 @@ impl Serve {
                 "{0} holds no Sepal database: make one with `sepal init --data {0}`, or try `sepal dev`",
                 config.data.display()
             )));
+        }
+        if config.plugin_isolation == PluginIsolation::None {
+            return Err(Failure::configuration(
+                "plugin_isolation = \"none\" is for `sepal dev`: a server runs plugins in processes of their own",
+            ));
         }
         logging::start(&config, "info")?;
         runtime()?.block_on(async {

@@ -64,10 +64,37 @@ pub struct Config {
     /// Secrets may name files below this directory; `None`: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_file_root: Option<PathBuf>,
+    /// Networks that plugins and sinks may reach although they are not public, as `10.0.0.0/8, ::1/128`.
+    pub private_networks: String,
+    /// PEM authorities that plugins' and sinks' TLS trusts beside the public ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugin_ca_file: Option<PathBuf>,
+    /// Where plugins of tenants run.
+    pub plugin_isolation: PluginIsolation,
+    /// An environment without trust keys takes plugins that nobody signed.
+    pub allow_unsigned_plugins: bool,
+    /// Plugins that ask for it may see the values of the secrets they are given.
+    pub allow_reveal: bool,
+    /// Log that one tenant's pipelines may keep from being trimmed, in MiB.
+    pub pipeline_retention_mib: u64,
+    /// The sink `file` writes below this directory; `None`: there is no such sink.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sink_file_root: Option<PathBuf>,
     /// Which events are logged, as `RUST_LOG` writes it; `None`: `RUST_LOG`, else `info`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
     pub log_format: LogFormat,
+}
+
+/// What stands between a plugin and the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PluginIsolation {
+    /// A worker process for each tenant, without keys, secrets or network.
+    #[default]
+    Process,
+    /// WASM's own sandbox, in the server's process: for development.
+    None,
 }
 
 /// How log lines look.
@@ -120,6 +147,13 @@ impl Default for Config {
             secret_names: SecretNames::Sepal,
             secret_env_source: None,
             secret_file_root: None,
+            private_networks: String::new(),
+            plugin_ca_file: None,
+            plugin_isolation: PluginIsolation::Process,
+            allow_unsigned_plugins: false,
+            allow_reveal: false,
+            pipeline_retention_mib: 1024,
+            sink_file_root: None,
             log: None,
             log_format: LogFormat::Auto,
         }
@@ -163,6 +197,13 @@ impl Config {
                 "max_connections and max_connections_per_tenant must be at least 1".into(),
             ));
         }
+        if self.pipeline_retention_mib == 0 {
+            return Err(ConfigError(
+                "pipeline_retention_mib must be at least 1: no pipeline could follow its table".into(),
+            ));
+        }
+        sepal_plugins::egress::parse_networks(&self.private_networks)
+            .map_err(|why| ConfigError(format!("private_networks: {why}")))?;
         if self.tenant_write_mib == 0 {
             return Err(ConfigError("tenant_write_mib must be at least 1: nothing could be written".into()));
         }
@@ -248,8 +289,16 @@ pub fn load(defaults: &Config, flags: &impl Serialize, file: Option<&Path>) -> R
 }
 
 /// Names without a default value, so that `defaults` does not list them.
-const OPTIONAL: [&str; 6] =
-    ["root_key_file", "tls_cert", "tls_key", "secret_env_source", "secret_file_root", "log"];
+const OPTIONAL: [&str; 8] = [
+    "root_key_file",
+    "tls_cert",
+    "tls_key",
+    "secret_env_source",
+    "secret_file_root",
+    "plugin_ca_file",
+    "sink_file_root",
+    "log",
+];
 
 impl Sourced {
     /// The effective values as TOML, each with its source as a comment. Reading it back gives the same
@@ -289,6 +338,8 @@ fn meaning_of_unset(name: &str) -> &'static str {
         "tls_key" => " (tls/server.key in the data directory)",
         "secret_env_source" => " (no variable may be named)",
         "secret_file_root" => " (no file may be named)",
+        "plugin_ca_file" => " (public authorities only)",
+        "sink_file_root" => " (no sink writes files)",
         "log" => " (RUST_LOG, else info)",
         _ => "",
     }

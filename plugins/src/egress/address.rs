@@ -26,6 +26,17 @@ impl AddressPolicy {
     }
 }
 
+/// Networks as an operator writes them: `10.0.0.0/8, ::1/128`. An address alone is a network of one.
+pub fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
+    let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+    words
+        .map(|word| {
+            let alone = word.parse::<IpAddr>().map(IpNet::from);
+            word.parse::<IpNet>().or(alone).map_err(|_| format!("\"{word}\" is no network: write 10.0.0.0/8"))
+        })
+        .collect()
+}
+
 /// Whether the address is reachable over the internet and belongs to nobody special.
 pub fn is_public(address: IpAddr) -> bool {
     match address {

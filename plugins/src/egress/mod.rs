@@ -37,7 +37,7 @@ use parking_lot::Mutex;
 use rustls::{ClientConfig, pki_types::CertificateDer};
 use sepal_database::{TenantId, connector::Secrets};
 
-pub use address::{AddressPolicy, is_public};
+pub use address::{AddressPolicy, is_public, parse_networks};
 pub use client::Resolve;
 pub use outside::PluginOutside;
 pub use rules::{Destination, DestinationHost, HostPattern, HostRule, HostRuleError, Scheme, intersect};

@@ -14,6 +14,7 @@ use crate::{
     call::{CallError, Code, OpenArgs, Outside, Reply, SessionId, Usage},
     egress::{EgressOptions, EgressSpec},
     manifest::Lifecycle,
+    sinks::Native,
 };
 
 /// There are none.
@@ -64,10 +65,12 @@ impl GuestHost for Scripted {
 }
 
 fn runtime(host: &Arc<Scripted>) -> Runtime {
+    let egress = Arc::new(Egress::new(EgressOptions::default()).unwrap());
     Runtime::new(RuntimeOptions {
         host: Arc::clone(host) as _,
         compiler: Arc::new(Compiler::in_this_process().unwrap()),
-        egress: Arc::new(Egress::new(EgressOptions::default()).unwrap()),
+        native: Native::new(Arc::clone(&egress) as _, None),
+        egress,
         caps: EffectiveLimits::MOST,
     })
     .unwrap()

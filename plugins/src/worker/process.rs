@@ -116,6 +116,8 @@ fn start(program: PathBuf, loud: bool) -> io::Result<(UnixStream, Child)> {
         .arg0("sepal")
         .arg(WORKER_ARGUMENT)
         .env_clear()
+        // FAISS brings OpenBLAS along, which starts a thread per core before `main`; namespaces want a single one.
+        .env("OPENBLAS_NUM_THREADS", "1")
         .current_dir("/")
         .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::null())

@@ -48,7 +48,7 @@ fn inside() {
 
 /// Threads, time, memory, the runtime: what running guests takes.
 fn computes() -> bool {
-    let threads: Vec<_> = (0..4)
+    let threads: Vec<_> = (0_u8..4)
         .map(|number| {
             thread::spawn(move || {
                 thread::sleep(Duration::from_millis(1));
@@ -58,7 +58,7 @@ fn computes() -> bool {
         .collect();
     let sums: u64 = threads.into_iter().map(|thread| thread.join().unwrap_or(0)).sum();
     let slept = tokio::runtime::Builder::new_current_thread().enable_time().build().map(|runtime| {
-        runtime.block_on(tokio::time::sleep(Duration::from_millis(1)));
+        runtime.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
     });
     let caught = std::panic::catch_unwind(|| panic!("caught")).is_err();
     sums == (1 + 2 + 3) << 20 && slept.is_ok() && caught
