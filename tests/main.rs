@@ -12,6 +12,9 @@
 //! | `auth` | who comes in, and who is thrown out? |
 //! | `index_build` | does an index build show itself and leave others alone? |
 //! | `tenancy` | what does one tenant learn of another? |
+//! | `plugins` | what can a hostile plugin do? (`plugins/hostile`) |
+//! | `resolvers` | do secrets come from Vault and AWS, and change there? |
+//! | `languages` | do plugins in Python and JavaScript run? |
 //! | `canary` | does plaintext reach the disk? |
 //! | `crash` | what does kill -9 lose? |
 //! | `shutdown` | does a server end in peace? |
@@ -28,8 +31,13 @@ mod connections;
 mod crash;
 mod disk_full;
 mod frames;
+mod http;
 mod index_build;
+mod languages;
+mod pipeline_status;
+mod plugins;
 mod protocol;
+mod resolvers;
 mod rust_client;
 mod server;
 mod shutdown;
