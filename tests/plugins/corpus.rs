@@ -57,7 +57,10 @@ fn importing(component: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 }
 
 /// Name, file, and words of the refusal.
-fn corpus() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+type Case = (&'static str, Vec<u8>, &'static str);
+
+/// Files that are not what they should be.
+fn files() -> Vec<Case> {
     let component = guest::hostile();
     let manifest = guest::manifest("1.0.0", &[]);
     let good = guest::pack(&component, &manifest);
@@ -80,6 +83,22 @@ fn corpus() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("no manifest", component.clone(), "sepal plugin pack"),
         ("two manifests", guest::pack(&good, &manifest), "twice"),
         ("no JSON", guest::with_section(&component, b"sepal:manifest", b"{\"plugin\":"), "manifest"),
+        (
+            "foreign imports",
+            guest::pack(
+                &importing(&component, b"wasi:cli/environment@", b"evil:cli/environment@"),
+                &manifest,
+            ),
+            "evil:cli/environment",
+        ),
+        ("33 MiB", guest::with_section(&good, b"padding", &padding), "32 MiB is the most"),
+    ]
+}
+
+/// The component under manifests that are wrong, or not its own.
+fn lies() -> Vec<Case> {
+    let component = guest::hostile();
+    vec![
         ("another kind", lying(&component, |m| m["plugin"]["kind"] = json!("resolver")), "manifest"),
         (
             "an export that is not there",
@@ -118,15 +137,6 @@ fn corpus() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             }),
             "config.schema",
         ),
-        (
-            "foreign imports",
-            guest::pack(
-                &importing(&component, b"wasi:cli/environment@", b"evil:cli/environment@"),
-                &manifest,
-            ),
-            "evil:cli/environment",
-        ),
-        ("33 MiB", guest::with_section(&good, b"padding", &padding), "32 MiB is the most"),
     ]
 }
 
@@ -135,7 +145,7 @@ async fn what_is_no_plugin_is_refused_with_a_reason() {
     let mut scene = Scene::start(|_| Answer::status(204)).await;
     honest(&scene.client, &scene.destination, "/honest").await;
     let mut wrong = Vec::new();
-    for (name, file, reason) in corpus() {
+    for (name, file, reason) in files().into_iter().chain(lies()) {
         match told(&scene.client, &file).await {
             // XX000 is our own fault, whatever the file is.
             Some(told) if told.contains(reason) && !told.starts_with("XX") => {}
