@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/sepal/target
 help: ## Tell what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## Build Sepal and watch it load, index, search and hide 10,240 real embeddings
+demo: ## Build Sepal and watch it search and hide 10,240 embeddings (ARGS=pipeline: deliver changes to a webhook)
 	@./setup
 	cargo run --profile demo --bin sepal -- demo $(ARGS)
 

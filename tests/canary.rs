@@ -65,7 +65,7 @@ fn needles(key: &Key) -> Vec<(String, Vec<u8>)> {
     needles
 }
 
-fn hex(bytes: &[u8]) -> Vec<u8> {
+pub fn hex(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()
 }
 
@@ -90,7 +90,7 @@ fn files_below(directory: &Path, out: &mut Vec<PathBuf>) {
 }
 
 /// Every needle found, as `needle in file`. File names are searched too.
-fn search(directory: &Path, more: &[PathBuf], needles: &[(String, Vec<u8>)]) -> Vec<String> {
+pub fn search(directory: &Path, more: &[PathBuf], needles: &[(String, Vec<u8>)]) -> Vec<String> {
     let mut files = more.to_vec();
     files_below(directory, &mut files);
     let mut found = Vec::new();

@@ -17,6 +17,7 @@
 //! | `languages` | do plugins in Python and JavaScript run? |
 //! | `canary` | does plaintext reach the disk? |
 //! | `crash` | what does kill -9 lose? |
+//! | `pipelines` | does every committed change arrive, and does a secret stay one? |
 //! | `shutdown` | does a server end in peace? |
 //! | `bad_input` | what do damaged files and wrong keys do? |
 //! | `disk_full` | what does a full disk do? |
@@ -34,7 +35,9 @@ mod frames;
 mod http;
 mod index_build;
 mod languages;
+mod oracle;
 mod pipeline_status;
+mod pipelines;
 mod plugins;
 mod protocol;
 mod resolvers;

@@ -42,7 +42,7 @@ impl Two {
 }
 
 /// Everything that a simple query answers, as text, errors included.
-async fn everything(client: &Client, sql: &str) -> String {
+pub async fn everything(client: &Client, sql: &str) -> String {
     let mut out = String::new();
     match client.simple_query(sql).await {
         Ok(messages) => {

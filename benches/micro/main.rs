@@ -5,14 +5,26 @@
 
 mod copy;
 mod distance;
+mod egress;
 mod files;
 mod numbers;
+mod plugins;
 mod search;
 mod wal;
 mod wire;
 
-fn main() {
+use std::process::ExitCode;
+
+use sepal_plugins::worker::{WORKER_ARGUMENT, child_main};
+
+fn main() -> ExitCode {
+    // `plugins` runs guests in a worker, which is this program again.
+    if std::env::args().nth(1).is_some_and(|argument| argument == WORKER_ARGUMENT) {
+        return child_main();
+    }
     eprintln!("Distance kernels: {}; files in {}", sepal_index::kernel_level(), files::place().display());
     divan::main();
+    plugins::report();
     files::remove();
+    ExitCode::SUCCESS
 }

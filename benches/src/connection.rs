@@ -21,6 +21,7 @@ use crate::Failure;
 const READ_BYTES: usize = 64 * 1024;
 
 /// Where to connect and as whom.
+#[derive(Clone)]
 pub struct Target {
     host: String,
     port: u16,
@@ -149,6 +150,20 @@ impl Connection {
         Ok(rows)
     }
 
+    /// The first column of the first row as text; `None` without a row, or for NULL.
+    pub fn value(&mut self, sql: &str) -> Result<Option<String>, Failure> {
+        let mut found = None;
+        let mut is_first = true;
+        let message = frame(b'Q', &[sql.as_bytes(), &[0]].concat());
+        self.round_trip(&message, |row| {
+            if std::mem::take(&mut is_first) {
+                found = first_column(row)?;
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
     /// Prepares a statement whose parameters the server infers.
     pub fn prepare(&mut self, name: &str, sql: &str) -> Result<(), Failure> {
         let parse = frame(b'P', &[name.as_bytes(), &[0], sql.as_bytes(), &[0, 0, 0]].concat());
@@ -270,6 +285,16 @@ pub fn execution(statement: &str, parameters: &[&[u8]]) -> Vec<u8> {
 fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
     [&[kind], &length.to_be_bytes()[..], body].concat()
+}
+
+/// Of a DataRow in text.
+fn first_column(row: &[u8]) -> Result<Option<String>, Failure> {
+    let length = row.get(2..6).ok_or("a row without a column")?;
+    let length = i32::from_be_bytes(length.try_into()?);
+    // NULL is -1.
+    let Ok(length) = usize::try_from(length) else { return Ok(None) };
+    let value = row.get(6..6 + length).ok_or("a row shorter than its column")?;
+    Ok(Some(String::from_utf8_lossy(value).into_owned()))
 }
 
 /// SQLSTATE and message of an ErrorResponse.

@@ -19,6 +19,7 @@ pub mod call;
 pub mod compile;
 pub mod egress;
 pub mod host;
+pub mod kit;
 pub mod manifest;
 pub mod manifest_section;
 pub mod package;

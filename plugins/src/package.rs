@@ -46,6 +46,8 @@ pub struct Package {
     pub hash: ComponentHash,
     /// Of the whole file.
     pub bytes: u64,
+    /// What the component imports, by name: `sepal:plugin/http@0.1.0`, `wasi:io/streams@0.2.6`.
+    pub imports: Vec<String>,
 }
 
 /// Why a file is no plugin.
@@ -90,7 +92,8 @@ impl Package {
         let schema = manifest.schema()?;
         let world = outline.world(&manifest)?;
         let hash = sealing::sha256(component);
-        Ok(Self { manifest, schema, world, hash, bytes: component.len() as u64 })
+        let imports = outline.imports.iter().map(|name| (*name).to_owned()).collect();
+        Ok(Self { manifest, schema, world, hash, bytes: component.len() as u64, imports })
     }
 
     /// What is kept and shown of it.
@@ -118,6 +121,12 @@ impl Package {
             max_bytes: u32::try_from(batch.max_bytes.0).unwrap_or(u32::MAX),
             linger_ms: batch.linger.0,
         }
+    }
+
+    /// About what it takes in memory: the manifest is kept as text's tree, the schema as what validates.
+    pub fn weight_bytes(&self) -> u64 {
+        const TREE_PER_BYTE: u64 = 16;
+        self.manifest.to_json().len() as u64 * TREE_PER_BYTE + self.schema.weight_bytes()
     }
 
     /// Whether the component itself reads plaintext; the manifest may ask for it and not use it.
@@ -283,6 +292,9 @@ pub(crate) fn is_provided(name: &str, kind: PluginKind) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod fuzz;
 
 #[cfg(test)]
 mod tests {

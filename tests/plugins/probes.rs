@@ -52,7 +52,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("no slot", "no secret is bound to nobody"),
     ("empty slot", "no secret is bound to spare"),
     ("in the url", "answered 200"),
-    ("in the body", "lacks \"http-body\""),
+    ("in the body", "its use has no \"http-body\""),
     ("key in the body", "answered 200"),
     ("to another host", "may not go to 127.9.9.10"),
     ("word to another host", "may not go to 127.9.9.10"),

@@ -84,7 +84,7 @@ async fn a_new_version_takes_over_while_rows_flow() {
     let error = error.as_db_error().expect("an answer");
     assert_eq!(error.code().code(), "42501", "{error:?}");
     let asked = error.detail().unwrap_or_default();
-    for more in ["http https://*.example.com", "state 1024", "http-body token"] {
+    for more in ["http https://*.example.com", "state 1024", "secret token http-body"] {
         assert!(asked.contains(more), "{more} is not among\n{asked}");
     }
     run(&scene.client, "INSERT INTO events VALUES (1000000, 'after')").await;

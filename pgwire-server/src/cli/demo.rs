@@ -1,4 +1,4 @@
-//! `sepal demo`: where it runs; the story itself is [`crate::demo`].
+//! `sepal demo`: where it runs; the stories themselves are [`crate::demo`].
 
 use std::{
     fs,
@@ -8,12 +8,18 @@ use std::{
 
 use clap::Args;
 
-use crate::{config::Config, demo};
+use crate::{
+    config::Config,
+    demo::{self, Story},
+};
 
 use super::{dev::LOOPBACK, failure::Failure, flags::ServerFlags, init, logging, runtime};
 
 #[derive(Args)]
 pub struct Demo {
+    /// What to show
+    #[arg(value_name = "STORY", value_enum, default_value_t)]
+    story: Story,
     #[command(flatten)]
     server: ServerFlags,
     /// End after the last check instead of serving until Ctrl-C
@@ -41,8 +47,13 @@ impl Demo {
         }
         let _removed = (config.data == temporary).then(|| RemovedAtEnd(temporary));
         init::make(&config)?;
-        logging::start(&config, "warn")?;
-        runtime()?.block_on(demo::run(config, self.exit))
+        let level = match self.story {
+            Story::Search => "warn",
+            // What goes wrong there is meant to, and told.
+            Story::Pipeline => "error",
+        };
+        logging::start(&config, level)?;
+        runtime()?.block_on(demo::run(config, self.story, self.exit))
     }
 }
 

@@ -14,6 +14,7 @@ pub mod init;
 mod key;
 mod logging;
 mod output;
+mod plugin;
 pub mod process;
 mod psql;
 mod secret;
@@ -49,7 +50,7 @@ enum Command {
     Serve(serve::Serve),
     /// For development: init if needed, serve, and make one tenant with a key
     Dev(dev::Dev),
-    /// See it work: load 10,240 real embeddings, search them, and look for plaintext on the disk
+    /// See it work: search real embeddings, or carry changes to a webhook, and look for what should not be there
     ///
     /// Without --data it runs in a temporary directory that is removed at the end.
     Demo(demo::Demo),
@@ -62,6 +63,9 @@ enum Command {
     /// Set, list, remove, grant and check secrets of a running server
     #[command(subcommand)]
     Secret(secret::Secret),
+    /// Write plugins: make, build, test, pack and sign sinks and secret resolvers
+    #[command(subcommand)]
+    Plugin(plugin::Plugin),
     /// Print every setting, its value and where the value comes from
     Config(config::Config),
     /// Print the version
@@ -78,6 +82,7 @@ pub fn run() -> ExitCode {
         Command::Tenant(command) => command.run(),
         Command::Key(command) => command.run(),
         Command::Secret(command) => command.run(),
+        Command::Plugin(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Version(command) => command.run(),
     };

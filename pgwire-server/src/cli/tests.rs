@@ -19,6 +19,8 @@ fn documented_lines_parse() {
         "sepal serve --data d --pg-listen 127.0.0.1:0 --http-listen 127.0.0.1:0",
         "sepal dev --data d --env-file e",
         "sepal demo --exit",
+        "sepal demo pipeline --exit",
+        "sepal demo search --data d",
         "sepal tenant create acme --json",
         "sepal tenant drop acme --yes --data d",
         "sepal key create --tenant acme --environment staging --scope read --label app --expires 90d",
@@ -34,6 +36,16 @@ fn documented_lines_parse() {
         "sepal secret lint --tenant acme --env prod",
         "sepal secret render --tenant acme --env prod",
         "sepal serve --secret-names vf --secret-env-source APP_SECRET_ --secret-file-root /run/secrets",
+        "sepal plugin new acme/hook --lang python --kind sink --dir hook",
+        "sepal plugin build",
+        "sepal plugin check hook-0.1.0.wasm --json",
+        "sepal plugin test --level L2 --thorough --host --all",
+        "sepal plugin run --config c.json --secret token=@t --rows rows.ndjson --allow-private",
+        "sepal plugin run --secret token=env:TOKEN --options o.json --json",
+        "sepal plugin watch --server my_hook --key key",
+        "sepal plugin pack",
+        "sepal plugin keygen key",
+        "sepal plugin sign hook-0.1.0.wasm --key key",
         "sepal config --data d",
         "sepal version",
     ] {
@@ -41,6 +53,7 @@ fn documented_lines_parse() {
     }
     for line in [
         "sepal key create",
+        "sepal demo dance",
         "sepal serve --pg-listen nowhere",
         "sepal key create --tenant a --expires 1w",
         // A value is no argument.

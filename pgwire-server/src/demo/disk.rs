@@ -2,13 +2,15 @@
 //!
 //! Searched for: every definition of at least 24 bytes, whole, and of every embedding two windows of 32 bytes
 //! (8 floats at the beginning, 8 in the middle), as little- and as big-endian float32. That the search finds
-//! what is there is proved on the unsealed COPY stream first.
+//! what is there is proved on the unsealed COPY stream first. The story of pipelines seeks its secrets instead.
 
 use std::{
     collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
 };
+
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 
 use super::sample::Synset;
 
@@ -33,6 +35,7 @@ pub enum Kind {
     Definition,
     LittleEndianVector,
     BigEndianVector,
+    Secret,
 }
 
 /// Finds any of many byte strings in one pass.
@@ -52,8 +55,7 @@ pub struct Report {
 
 impl Finder {
     pub fn new(synsets: &[Synset]) -> Self {
-        let mut finder =
-            Self { needles: Vec::new(), by_key: HashMap::new(), filter: vec![0; 1 << (FILTER_BITS - 6)] };
+        let mut finder = Self::empty();
         for synset in synsets {
             if synset.definition.len() >= MIN_TEXT_BYTES {
                 finder.add(synset.definition.as_bytes().to_vec(), Kind::Definition);
@@ -67,6 +69,24 @@ impl Finder {
             }
         }
         finder
+    }
+
+    /// Seeks secrets of at least 11 bytes: as they are, in hex, and in base64 wherever they stand in what was encoded.
+    pub fn of_secrets(secrets: &[&str]) -> Self {
+        let mut finder = Self::empty();
+        for secret in secrets {
+            finder.add(secret.as_bytes().to_vec(), Kind::Secret);
+            let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+            finder.add(hex.into_bytes(), Kind::Secret);
+            for skipped in 0..3 {
+                finder.add(base64_inside(secret, skipped), Kind::Secret);
+            }
+        }
+        finder
+    }
+
+    fn empty() -> Self {
+        Self { needles: Vec::new(), by_key: HashMap::new(), filter: vec![0; 1 << (FILTER_BITS - 6)] }
     }
 
     /// How many byte strings of a kind are sought.
@@ -133,6 +153,15 @@ impl Finder {
     }
 }
 
+/// The digits of a text after `skipped` bytes of another that do not depend on what stands beside it.
+fn base64_inside(text: &str, skipped: usize) -> Vec<u8> {
+    let mut padded = vec![0_u8; skipped];
+    padded.extend_from_slice(text.as_bytes());
+    let digits = STANDARD_NO_PAD.encode(padded);
+    let (first, last) = ((skipped * 8).div_ceil(6), (skipped + text.len()) * 8 / 6);
+    digits.as_bytes()[first..last].to_vec()
+}
+
 fn key_of(bytes: &[u8]) -> Option<u64> {
     let key = bytes.get(..KEY_BYTES)?;
     Some(u64::from_le_bytes(key.try_into().ok()?))
@@ -172,6 +201,19 @@ mod tests {
         assert_eq!(kinds[..2], [Kind::LittleEndianVector, Kind::LittleEndianVector]);
         // A definition can contain a shorter one.
         assert!(!kinds[2..].is_empty() && kinds[2..].iter().all(|kind| *kind == Kind::Definition));
+    }
+
+    #[test]
+    fn a_secret_is_found_in_whatever_way_it_is_written() {
+        let secret = "hook_5b3c9fd01a77";
+        let finder = Finder::of_secrets(&[secret]);
+        let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let encoded = |before: &str| STANDARD_NO_PAD.encode(format!("{before}{secret}, more"));
+        let texts = [format!("x{secret}y"), hex, encoded(""), encoded("a:"), encoded("ab:"), encoded("abc:")];
+        for text in texts {
+            assert_eq!(finder.distinct(text.as_bytes(), Kind::Secret), 1, "{text}");
+        }
+        assert_eq!(finder.distinct(b"hook_5b3c9fd01a7", Kind::Secret), 0);
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::cli::failure::Failure;
 
 use super::{client::Vector, progress::Progress, sample::Synset};
 
+/// The statement, shown to the person as it is run.
+pub const CREATE_TABLE: &str = "CREATE TABLE definitions (id bigint PRIMARY KEY, word text, pos text, \
+                                definition text, embedding vector(384))";
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 const COPY: &str = "COPY definitions (id, word, pos, definition, embedding) FROM STDIN WITH (FORMAT binary)";
 /// Rows per message: about half a megabyte, so that the bar moves.
@@ -31,13 +34,7 @@ pub struct Loaded {
 /// Makes the extension and the table.
 pub async fn create_table(client: &Client) -> Result<(), Failure> {
     client.batch_execute("CREATE EXTENSION IF NOT EXISTS vector").await?;
-    client
-        .batch_execute(
-            "CREATE TABLE definitions (id bigint PRIMARY KEY, word text, pos text, definition text, \
-             embedding vector(384))",
-        )
-        .await?;
-    Ok(())
+    Ok(client.batch_execute(CREATE_TABLE).await?)
 }
 
 /// Copies every definition into the table in one statement.

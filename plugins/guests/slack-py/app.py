@@ -64,7 +64,10 @@ def call(method, body):
         after = dict((name.lower(), value) for name, value in response.headers).get("retry-after", "")
         wait_ms = int(after) * 1000 if after.isdigit() else None
         fail(kind, f"http.{response.status}", f"Slack answered {response.status}", wait_ms)
-    answer = json.loads(response.body)
+    try:
+        answer = json.loads(response.body)
+    except ValueError:
+        fail(ErrorKind.TRANSIENT, "slack.answer", "Slack answered with something else than JSON")
     if not answer.get("ok"):
         reason = answer.get("error", "unknown")
         kind = ErrorKind.UNAUTHORIZED if reason in UNAUTHORIZED else ErrorKind.TRANSIENT

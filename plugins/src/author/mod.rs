@@ -28,7 +28,7 @@ use crate::{manifest::ManifestError, package::PackageError};
 
 pub use self::{
     build::{Toolchains, build_project},
-    pack::pack,
+    pack::{pack, packed},
     project::{Kind, Language, new_project},
     sign::{keygen, sign},
 };

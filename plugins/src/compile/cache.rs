@@ -1,11 +1,14 @@
 //! Machine code on disk, one sealed file per component and machine.
 //!
 //! ```text
-//! <folder>/<sha256 of the component, 64 hex>-<machine, 16 hex>      mode 0600
+//! <folder>/<owner>.<sha256 of the component, 64 hex>-<machine, 16 hex>      mode 0600
+//! owner := tenant, 32 hex | "ours"
 //! file := seal(machine code), associated with the file's name
 //! ```
 //! A file that does not open is as good as none: it was written under another key, or by somebody else. The oldest are
-//! removed when the folder grows beyond its size; reading makes a file young again.
+//! removed when the folder grows beyond its size, and those of one owner when they take more than its share; reading
+//! makes a file young again. Tenants share no file: one that fills its share pushes out its own, and nobody learns from
+//! the time it takes what others have uploaded.
 
 use std::{
     fmt, fs,
@@ -17,6 +20,17 @@ use std::{
 };
 
 use sepal_database::sealing::{self, Aad, Key};
+
+/// The owner of what comes with Sepal.
+pub(super) const OURS: &str = "ours";
+
+/// One owner's part of the folder: a quarter.
+const SHARE: u64 = 4;
+
+/// Where the code of a component is.
+pub(super) fn file_name(owner: &str, hash: &str, machine: &str) -> String {
+    format!("{owner}.{hash}-{machine}")
+}
 
 /// Seals machine code for one name.
 pub trait CodeVault: fmt::Debug + Send + Sync {
@@ -96,20 +110,28 @@ impl CodeCache {
         self.shrink(name)
     }
 
-    /// Removes the oldest until the folder fits; never what was just written.
+    /// Removes the oldest of the owner until its share suffices, then anybody's until the folder fits; never what was
+    /// just written.
     fn shrink(&self, newest: &str) -> io::Result<()> {
+        let owner = newest.split_once('.').map_or(newest, |(owner, _)| owner);
+        let owned = |name: &str| name.split_once('.').is_some_and(|(other, _)| other == owner);
+        self.shrink_to(self.most_bytes / SHARE, newest, owned)?;
+        self.shrink_to(self.most_bytes, newest, |_| true)
+    }
+
+    fn shrink_to(&self, most_bytes: u64, newest: &str, counts: impl Fn(&str) -> bool) -> io::Result<()> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let facts = entry.metadata()?;
-            if facts.is_file() {
+            if facts.is_file() && entry.file_name().to_str().is_some_and(&counts) {
                 files.push((facts.modified()?, facts.len(), entry.path()));
             }
         }
         let mut total: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
         files.sort();
         for (_, bytes, path) in files {
-            if total <= self.most_bytes {
+            if total <= most_bytes {
                 break;
             }
             if path.file_name().is_some_and(|name| name != newest) {

@@ -4,9 +4,10 @@
 //! parent -> child   standard input: the component, to the end
 //! child -> parent   standard output: machine code, to the end, and exit status 0
 //!                   standard error: one message for the author, and exit status 1
+//!                   standard error: one message for the operator, and exit status 3: it could not bind itself
 //! ```
-//! The child binds itself before it reads a byte: memory, CPU time, no files, no new privileges, and it ends with its
-//! parent.
+//! The child binds itself before it reads a byte: memory, CPU time, no files, no new privileges, the system calls of a
+//! worker and no others, and it ends with its parent. Where the kernel has not what that takes, nothing is compiled.
 
 use std::{
     ffi::OsString,
@@ -22,24 +23,30 @@ use std::{
 use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr};
 
 use super::{CHILD_CPU_SECONDS, CHILD_MEMORY_BYTES, CHILD_THREADS, CompileError, MAX_CODE_BYTES};
-use crate::{host::engine, package::MAX_COMPONENT_BYTES};
+use crate::{host::engine, package::MAX_COMPONENT_BYTES, worker};
 
 const MAX_MESSAGE_BYTES: u64 = 4 << 10;
+/// The fault is the machine's, not the component's.
+const UNCONFINED: u8 = 3;
 
 /// What the program does when its first argument is [`super::CHILD_ARGUMENT`], before anything else.
 pub fn child_main() -> ExitCode {
+    if let Err(error) = confine() {
+        return failed(&format!("it cannot limit itself: {error}"), ExitCode::from(UNCONFINED));
+    }
     match compile_once() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            // The parent reads it; if it is gone there is nobody to tell.
-            let _ = io::stderr().lock().write_all(problem.as_bytes());
-            ExitCode::FAILURE
-        }
+        Err(problem) => failed(&problem, ExitCode::FAILURE),
     }
 }
 
+fn failed(problem: &str, status: ExitCode) -> ExitCode {
+    // The parent reads it; if it is gone there is nobody to tell.
+    let _ = io::stderr().lock().write_all(problem.as_bytes());
+    status
+}
+
 fn compile_once() -> Result<(), String> {
-    confine().map_err(|error| format!("the compiler cannot limit itself: {error}"))?;
     let mut component = Vec::new();
     let most = MAX_COMPONENT_BYTES as u64 + 1;
     io::stdin().lock().take(most).read_to_end(&mut component).map_err(|error| error.to_string())?;
@@ -52,7 +59,7 @@ fn compile_once() -> Result<(), String> {
 }
 
 /// Limits of this process from now on.
-fn confine() -> io::Result<()> {
+pub(super) fn confine() -> io::Result<()> {
     limit(libc::RLIMIT_AS, CHILD_MEMORY_BYTES)?;
     limit(libc::RLIMIT_CPU, CHILD_CPU_SECONDS)?;
     limit(libc::RLIMIT_CORE, 0)?;
@@ -75,7 +82,9 @@ fn confine() -> io::Result<()> {
     // No file can be opened by name. A kernel without Landlock leaves the other limits.
     let ruleset = Ruleset::default().handle_access(AccessFs::from_all(ABI::V1));
     ruleset.and_then(Ruleset::create).and_then(|rules| rules.restrict_self()).map_err(io::Error::other)?;
-    Ok(())
+    worker::filter_system_calls().map_err(|why| {
+        io::Error::other(format!("seccomp: {why}; plugins need a kernel that has it (CONFIG_SECCOMP_FILTER)"))
+    })
 }
 
 fn limit(resource: libc::__rlimit_resource_t, most: u64) -> io::Result<()> {
@@ -100,6 +109,8 @@ pub(super) fn run(
         // Threads and the allocator's arenas count as address space.
         .env("RAYON_NUM_THREADS", CHILD_THREADS)
         .env("MALLOC_ARENA_MAX", "2")
+        // As in a worker: a library's own threads would be there before the limits are.
+        .env("OPENBLAS_NUM_THREADS", "1")
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -149,6 +160,9 @@ fn judge(status: Option<ExitStatus>, machine_code: Vec<u8>, message: &str) -> Re
     match (status.code(), status.signal()) {
         (_, Some(libc::SIGXCPU)) => Err(CompileError::TooSlow),
         (Some(1), _) if !message.is_empty() => Err(CompileError::Rejected(message.to_owned())),
+        (Some(code), _) if code == i32::from(UNCONFINED) => {
+            Err(CompileError::Unavailable(message.to_owned()))
+        }
         // A limit reached inside the allocator is an abort with its own words.
         _ => Err(CompileError::Died(status.to_string())),
     }

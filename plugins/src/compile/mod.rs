@@ -4,17 +4,33 @@
 //! environment: `<this program> plugin-compile`, the component on its standard input, the machine code on its output.
 //! What comes back is trusted as the compiler is: running machine code is running it. So it is never taken from a
 //! tenant, and on disk it is sealed under a key of this node.
+//!
+//! A compilation takes a core for up to a minute, so there is a queue (`line`): one of tenants' components at a time,
+//! the tenants by turns, and beside it one of our own. What did not compile is remembered and not tried again.
 
 mod cache;
 mod child;
+mod line;
 #[cfg(test)]
 mod tests;
 
-use std::{ffi::OsString, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    ffi::OsString,
+    fmt,
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use sepal_database::connector::{Fault, FaultKind};
-use tokio::sync::Semaphore;
+use lru::LruCache;
+use parking_lot::Mutex;
+use sepal_database::{
+    TenantId,
+    connector::{Fault, FaultKind},
+};
 
+use self::line::Line;
 pub use self::{
     cache::{CodeCache, CodeVault, KeyVault},
     child::child_main,
@@ -37,6 +53,10 @@ const CHILD_THREADS: &str = "2";
 const MAX_CODE_BYTES: usize = 256 << 20;
 /// On a busy machine 60 seconds of CPU are more of the clock.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// Components that did not compile.
+const FAILURES: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
+/// What depends on how busy the machine was is tried again after so long.
+const FAILURE_KEPT: Duration = Duration::from_secs(600);
 
 /// Why there is no machine code.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +71,8 @@ pub enum CompileError {
     Died(String),
     #[error("the compiler cannot be run: {0}")]
     Unavailable(String),
+    #[error("{waiting} other plugins of this tenant wait to be compiled: try again when they are done")]
+    Busy { waiting: usize },
 }
 
 impl From<CompileError> for Fault {
@@ -59,7 +81,7 @@ impl From<CompileError> for Fault {
             CompileError::Rejected(_) | CompileError::TooSlow | CompileError::Died(_) => {
                 FaultKind::Misconfigured
             }
-            CompileError::Unavailable(_) => FaultKind::Transient,
+            CompileError::Unavailable(_) | CompileError::Busy { .. } => FaultKind::Transient,
         };
         Self::new(kind, error.to_string()).with_code("plugin.compile")
     }
@@ -69,9 +91,15 @@ impl From<CompileError> for Fault {
 pub struct Compiler {
     how: How,
     cache: Option<CodeCache>,
-    /// One at a time: a compilation is all the CPU there is to spare.
-    turn: Arc<Semaphore>,
+    line: Line,
+    failures: Mutex<LruCache<ComponentHash, Failure>>,
     machine: String,
+}
+
+struct Failure {
+    error: CompileError,
+    /// `None`: for good.
+    until: Option<Instant>,
 }
 
 #[derive(Clone)]
@@ -110,34 +138,91 @@ impl Compiler {
 
     fn new(how: How, cache: Option<CodeCache>) -> Result<Self, CompileError> {
         let machine = engine::machine_tag().map_err(CompileError::Unavailable)?;
-        Ok(Self { how, cache, turn: Arc::new(Semaphore::new(1)), machine })
+        let failures = Mutex::new(LruCache::new(FAILURES));
+        Ok(Self { how, cache, line: Line::default(), failures, machine })
     }
 
-    /// Machine code of a component whose SHA-256 is `hash`: from the cache, or compiled.
+    /// Machine code of one of our own components, whose SHA-256 is `hash`: from the cache, or compiled. No tenant's
+    /// is waited for.
     pub async fn code(
         self: &Arc<Self>,
         hash: ComponentHash,
         world: World,
         component: Arc<[u8]>,
     ) -> Result<Code, CompileError> {
-        let name = format!("{}-{}", hex(&hash), self.machine);
-        if let Some(machine_code) = self.cached(&name).await {
+        self.code_of(None, hash, world, component).await
+    }
+
+    /// Machine code of a tenant's component.
+    ///
+    /// Errors: also [`CompileError::Busy`], when the tenant has others waiting.
+    pub async fn code_for(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        hash: ComponentHash,
+        world: World,
+        component: Arc<[u8]>,
+    ) -> Result<Code, CompileError> {
+        self.code_of(Some(tenant), hash, world, component).await
+    }
+
+    async fn code_of(
+        self: &Arc<Self>,
+        tenant: Option<TenantId>,
+        hash: ComponentHash,
+        world: World,
+        component: Arc<[u8]>,
+    ) -> Result<Code, CompileError> {
+        let owner = tenant.map_or_else(|| cache::OURS.to_owned(), |tenant| tenant.to_string());
+        let name = cache::file_name(&owner, &hex(&hash), &self.machine);
+        if let Some(machine_code) = self.known(&hash, &name).await? {
             return Ok(Code { hash, world, machine_code });
         }
-        let turn = Arc::clone(&self.turn).acquire_owned().await;
-        let turn = turn.map_err(|_| CompileError::Unavailable("it is shutting down".to_owned()))?;
+        let turn = self.line.turn(tenant).await?;
         // Another call may have compiled it meanwhile.
-        if let Some(machine_code) = self.cached(&name).await {
+        if let Some(machine_code) = self.known(&hash, &name).await? {
             return Ok(Code { hash, world, machine_code });
         }
         let compiler = Arc::clone(self);
         let work = move || {
+            // Until the compiler has ended, whoever waits for it.
             let _turn = turn;
-            compiler.compile(&name, &component)
+            compiler.compile(&name, &component).inspect_err(|error| compiler.remember(hash, error))
         };
         let joined = tokio::task::spawn_blocking(work).await;
         let machine_code = joined.map_err(|error| CompileError::Died(error.to_string()))??;
         Ok(Code { hash, world, machine_code })
+    }
+
+    /// What came of it before.
+    async fn known(
+        self: &Arc<Self>,
+        hash: &ComponentHash,
+        name: &str,
+    ) -> Result<Option<Arc<[u8]>>, CompileError> {
+        if let Some(error) = self.failed_before(hash) {
+            return Err(error);
+        }
+        Ok(self.cached(name).await)
+    }
+
+    fn failed_before(&self, hash: &ComponentHash) -> Option<CompileError> {
+        let mut failures = self.failures.lock();
+        let failure = failures.get(hash)?;
+        if failure.until.is_none_or(|until| Instant::now() < until) {
+            return Some(failure.error.clone());
+        }
+        failures.pop(hash);
+        None
+    }
+
+    fn remember(&self, hash: ComponentHash, error: &CompileError) {
+        let until = match error {
+            CompileError::Rejected(_) => None,
+            CompileError::TooSlow | CompileError::Died(_) => Some(Instant::now() + FAILURE_KEPT),
+            CompileError::Unavailable(_) | CompileError::Busy { .. } => return,
+        };
+        self.failures.lock().put(hash, Failure { error: error.clone(), until });
     }
 
     async fn cached(self: &Arc<Self>, name: &str) -> Option<Arc<[u8]>> {

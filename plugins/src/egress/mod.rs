@@ -26,7 +26,7 @@ mod telemetry;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::Arc,
     time::Duration,
@@ -40,6 +40,7 @@ use sepal_database::{TenantId, connector::Secrets};
 pub use address::{AddressPolicy, is_public, parse_networks};
 pub use client::Resolve;
 pub use outside::PluginOutside;
+pub(crate) use outside::Rehearsed;
 pub use rules::{Destination, DestinationHost, HostPattern, HostRule, HostRuleError, Scheme, intersect};
 pub use scrub::{MIN_SECRET_BYTES, Scrubber};
 pub use telemetry::{MetricKind, MetricSample};
@@ -47,7 +48,10 @@ pub use telemetry::{MetricKind, MetricSample};
 use client::{Judge, SystemResolver};
 use telemetry::{Source, SourceKey};
 
-use crate::{call::HttpError, manifest::EffectiveLimits};
+use crate::{
+    call::HttpError,
+    manifest::{EffectiveLimits, Manifest, SlotUse},
+};
 
 /// How long counters of a sink that nobody has open are kept.
 const KEPT_UNUSED: Duration = Duration::from_secs(3600);
@@ -92,6 +96,31 @@ pub enum EgressError {
     Client(#[source] reqwest::Error),
 }
 
+/// What fills a slot, and what for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotGrant {
+    /// The secret's name.
+    pub secret: String,
+    /// If pinned.
+    pub version: Option<u64>,
+    /// As the manifest has it: nothing else is done with the value.
+    pub uses: Vec<SlotUse>,
+}
+
+impl SlotGrant {
+    /// Slots as options fill them, with the uses that the manifest names.
+    pub fn of(manifest: &Manifest, slots: BTreeMap<String, (String, Option<u64>)>) -> BTreeMap<String, Self> {
+        let described = |slot: &String| manifest.secrets.get(slot).map(|described| described.uses.clone());
+        slots
+            .into_iter()
+            .map(|(slot, (secret, version))| {
+                let uses = described(&slot).unwrap_or_default();
+                (slot, Self { secret, version, uses })
+            })
+            .collect()
+    }
+}
+
 /// What one sink or resolver may do.
 #[derive(Clone, Debug)]
 pub struct EgressSpec {
@@ -100,10 +129,7 @@ pub struct EgressSpec {
     pub name: String,
     /// Empty for a resolver and for a check.
     pub pipeline: String,
-    /// By slot: the secret's name and version.
-    pub slots: BTreeMap<String, (String, Option<u64>)>,
-    /// Those whose secrets may also stand in a body.
-    pub body_slots: BTreeSet<String>,
+    pub slots: BTreeMap<String, SlotGrant>,
     pub secrets: Arc<dyn Secrets>,
     /// What holds: [`intersect`] of manifest and grant.
     pub allow: Vec<HostRule>,
@@ -156,7 +182,6 @@ impl Egress {
             shared: Arc::clone(&self.shared),
             source: self.shared.source(key, spec.limits),
             slots: spec.slots,
-            body_slots: spec.body_slots,
             secrets: spec.secrets,
             allow: spec.allow,
             reveal: spec.reveal,

@@ -4,12 +4,7 @@
 //! allow. What comes back is searched for them before the guest sees it: a destination that echoes its headers is
 //! no way to the plaintext.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -21,15 +16,16 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::{
-    HostRule, Scrubber, Shared,
+    HostRule, Scrubber, Shared, SlotGrant,
     body::{self, Spelling},
     client::{self, Outgoing},
     request::{Bounds, Checked, MAX_HEADER_BYTES, denied},
     rules::{Destination, HostPattern},
     telemetry::Source,
 };
-use crate::call::{
-    HeaderPart, HeaderValue, HttpError, HttpRequest, HttpResponse, Level, Outside, SecretError,
+use crate::{
+    call::{HeaderPart, HeaderValue, HttpError, HttpRequest, HttpResponse, Level, Outside, SecretError},
+    manifest::SlotUse,
 };
 
 /// A message of an error is for people.
@@ -41,14 +37,23 @@ const SECRET_RETRY_MS: u32 = 1000;
 pub struct PluginOutside {
     pub(super) shared: Arc<Shared>,
     pub(super) source: Arc<Source>,
-    pub(super) slots: BTreeMap<String, (String, Option<u64>)>,
-    pub(super) body_slots: BTreeSet<String>,
+    pub(super) slots: BTreeMap<String, SlotGrant>,
     pub(super) secrets: Arc<dyn Secrets>,
     pub(super) allow: Vec<HostRule>,
     pub(super) reveal: bool,
     pub(super) scrubber: Arc<Scrubber>,
     /// Why a secret was not to be had, last.
     pub(super) trouble: Mutex<Option<Fault>>,
+}
+
+/// A request with its secrets in place. No `Debug`: they are plaintext here.
+pub(crate) struct Rehearsed {
+    pub method: String,
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    /// More of an answer is cut off.
+    pub response_bytes: usize,
 }
 
 impl PluginOutside {
@@ -63,25 +68,56 @@ impl PluginOutside {
     }
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let mut checked = Checked::new(request, self.bounds())?;
-        self.permit(&checked)?;
+        let checked = self.checked(request)?;
         let _turn = self.source.quota.enter().await.map_err(HttpError::Throttled)?;
+        let outgoing = self.outgoing(checked).await?;
+        let client = self.shared.client(self.source.key.tenant)?;
+        let response = client::send(&client, outgoing).await?;
+        Ok(self.scrub_response(response))
+    }
+
+    /// The request as it would travel, for one who answers it without a network: the conformance kit. Quotas do not
+    /// count.
+    pub(crate) async fn rehearse(&self, request: HttpRequest) -> Result<Rehearsed, HttpError> {
+        let checked = self.checked(request).map_err(|error| self.scrub_error(error))?;
+        let outgoing = self.outgoing(checked).await.map_err(|error| self.scrub_error(error))?;
+        let text = |value: &WireValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers = outgoing.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value)));
+        Ok(Rehearsed {
+            method: outgoing.method.to_string(),
+            url: outgoing.url.to_string(),
+            headers: headers.collect(),
+            body: outgoing.body.unwrap_or_default(),
+            response_bytes: outgoing.response_bytes,
+        })
+    }
+
+    /// What the guest sees of an answer to what was rehearsed.
+    pub(crate) fn received(&self, response: HttpResponse) -> HttpResponse {
+        self.scrub_response(response)
+    }
+
+    fn checked(&self, request: HttpRequest) -> Result<Checked, HttpError> {
+        let checked = Checked::new(request, self.bounds())?;
+        self.permit(&checked)?;
+        Ok(checked)
+    }
+
+    /// Secrets take the place of their slots.
+    async fn outgoing(&self, mut checked: Checked) -> Result<Outgoing, HttpError> {
         let mut headers = HeaderMap::with_capacity(checked.headers.len());
         for (name, value) in &checked.headers {
             headers.append(name.clone(), self.wire_value(value, &checked.destination).await?);
         }
         let body = self.wire_body(&mut checked).await?;
-        let client = self.shared.client(self.source.key.tenant)?;
-        let outgoing = Outgoing {
+        Ok(Outgoing {
             method: checked.method,
             url: checked.url,
             headers,
             body,
             timeout: checked.timeout,
             response_bytes: checked.response_bytes,
-        };
-        let response = client::send(&client, outgoing).await?;
-        Ok(self.scrub_response(response))
+        })
     }
 
     fn bounds(&self) -> Bounds {
@@ -115,9 +151,9 @@ impl PluginOutside {
     async fn wire_value(&self, value: &HeaderValue, to: &Destination) -> Result<WireValue, HttpError> {
         let (bytes, sensitive) = match value {
             HeaderValue::Text(text) => (Zeroizing::new(text.as_bytes().to_vec()), false),
-            HeaderValue::Secret(slot) => (self.value(slot, to).await?, true),
+            HeaderValue::Secret(slot) => (self.header_value(slot, to).await?, true),
             HeaderValue::Bearer(slot) => {
-                (joined(&[b"Bearer ".as_slice(), self.value(slot, to).await?.as_slice()]), true)
+                (joined(&[b"Bearer ".as_slice(), self.header_value(slot, to).await?.as_slice()]), true)
             }
             HeaderValue::Basic(user, slot) => (self.basic(user, slot, to).await?, true),
             HeaderValue::Parts(parts) => (self.parts(parts, to).await?, true),
@@ -136,7 +172,7 @@ impl PluginOutside {
             whole = match part {
                 HeaderPart::Text(text) => joined(&[whole.as_slice(), text.as_bytes()]),
                 HeaderPart::Secret(slot) => {
-                    joined(&[whole.as_slice(), self.value(slot, to).await?.as_slice()])
+                    joined(&[whole.as_slice(), self.header_value(slot, to).await?.as_slice()])
                 }
                 HeaderPart::Basic(user, slot) => {
                     joined(&[whole.as_slice(), self.basic(user, slot, to).await?.as_slice()])
@@ -155,12 +191,7 @@ impl PluginOutside {
         }
         let mut words = Vec::with_capacity(checked.body_secrets.len());
         for (word, slot) in &checked.body_secrets {
-            if !self.body_slots.contains(slot) {
-                return Err(denied(format!(
-                    "the body holds the secret of slot {slot:?}, whose use in the manifest lacks \"http-body\""
-                )));
-            }
-            words.push((word.as_str(), self.value(slot, &checked.destination).await?));
+            words.push((word.as_str(), self.value(slot, SlotUse::HttpBody, &checked.destination).await?));
         }
         let most = self.bounds().request_bytes;
         body::with_secrets(&body, &words, Spelling::of(&checked.headers), most).map(Some)
@@ -170,14 +201,28 @@ impl PluginOutside {
         if user.contains(':') || user.chars().any(char::is_control) {
             return Err(denied("a user name for Basic holds a colon or a control character".to_owned()));
         }
-        let value = self.value(slot, to).await?;
+        let value = self.header_value(slot, to).await?;
         let plain = joined(&[user.as_bytes(), b":".as_slice(), value.as_slice()]);
         let encoded = Zeroizing::new(BASE64_STANDARD.encode(&*plain));
         Ok(joined(&[b"Basic ".as_slice(), encoded.as_bytes()]))
     }
 
+    async fn header_value(&self, slot: &str, to: &Destination) -> Result<Zeroizing<Vec<u8>>, HttpError> {
+        self.value(slot, SlotUse::HttpHeader, to).await
+    }
+
     /// The plaintext, for a host that the secret allows.
-    async fn value(&self, slot: &str, to: &Destination) -> Result<Zeroizing<Vec<u8>>, HttpError> {
+    async fn value(
+        &self,
+        slot: &str,
+        place: SlotUse,
+        to: &Destination,
+    ) -> Result<Zeroizing<Vec<u8>>, HttpError> {
+        if !self.is_for(slot, place) {
+            let what = if place == SlotUse::HttpBody { "bodies" } else { "headers" };
+            let word = place.word();
+            return Err(denied(format!("slot {slot:?} is not for {what}: its use has no \"{word}\"")));
+        }
         let secret = match self.resolve(slot).await {
             None => return Err(denied(format!("the plugin has no secret in a slot {slot:?}"))),
             Some(Err(fault)) if fault.kind == FaultKind::Transient => {
@@ -202,7 +247,7 @@ impl PluginOutside {
 
     /// `None`: there is no such slot. What was resolved once is taken out of everything from then on.
     async fn resolve(&self, slot: &str) -> Option<Result<SecretValue, Fault>> {
-        let (name, version) = self.slots.get(slot)?;
+        let SlotGrant { secret: name, version, .. } = self.slots.get(slot)?;
         let resolved = self.secrets.secret(name, *version).await;
         match &resolved {
             Ok(secret) => self.scrubber.learn(slot, &secret.value),
@@ -218,6 +263,19 @@ impl PluginOutside {
             tracing::warn!(target: "sepal::plugin", %tenant, sink, slot, fault, "a secret is not to be had");
             SecretError::Unavailable
         })
+    }
+
+    /// A slot that is not there is for nothing in particular: who looks for it says so.
+    fn is_for(&self, slot: &str, wanted: SlotUse) -> bool {
+        self.slots.get(slot).is_none_or(|grant| grant.uses.contains(&wanted))
+    }
+
+    /// For a guest that does with a slot what its manifest does not say. For this use there is no such slot, and
+    /// trying again changes nothing.
+    fn misused(&self, slot: &str, wanted: &str) -> SecretError {
+        let (tenant, sink) = (self.source.key.tenant, self.source.key.name.as_str());
+        tracing::warn!(target: "sepal::plugin", %tenant, sink, slot, wanted, "a slot is not for this use");
+        SecretError::NoSuchSlot
     }
 
     fn scrub_response(&self, response: HttpResponse) -> HttpResponse {
@@ -262,6 +320,9 @@ impl Outside for PluginOutside {
     }
 
     async fn hmac_sha256(&self, slot: &str, prefix: &[u8], data: &[u8]) -> Result<Vec<u8>, SecretError> {
+        if !self.is_for(slot, SlotUse::Hmac) {
+            return Err(self.misused(slot, "hmac"));
+        }
         let secret = self.resolve_for_guest(slot).await?;
         let key = joined(&[prefix, secret.value.as_slice()]);
         let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("HMAC takes keys of any length");
@@ -273,9 +334,18 @@ impl Outside for PluginOutside {
         if !self.reveal {
             return Err(SecretError::Unavailable);
         }
+        if !self.is_for(slot, SlotUse::Reveal) {
+            return Err(self.misused(slot, "reveal"));
+        }
         let secret = self.resolve_for_guest(slot).await?;
-        if let Some((name, _)) = self.slots.get(slot) {
-            self.secrets.note_reveal(name);
+        if secret.allowed_hosts.is_some() {
+            let (tenant, sink) = (self.source.key.tenant, self.source.key.name.as_str());
+            // Where a guest takes the plaintext nobody knows.
+            tracing::warn!(target: "sepal::plugin", %tenant, sink, slot, "a secret for certain hosts is not revealed");
+            return Err(SecretError::Unavailable);
+        }
+        if let Some(grant) = self.slots.get(slot) {
+            self.secrets.note_reveal(&grant.secret);
         }
         Ok(secret.value.to_vec())
     }

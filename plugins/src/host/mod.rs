@@ -68,6 +68,10 @@ use crate::{
 /// Loaded components; each is some tens of megabytes at worst.
 const LOADED_COMPONENTS: NonZeroUsize = NonZeroUsize::new(32).expect("it is not zero");
 
+/// How long a call waits for a place among the guests. Less than whoever sent it here gives it beyond its own limit:
+/// a host that is full is no reason to end the process.
+const SEAT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Threads that deserialise components.
 const BLOCKING_THREADS: usize = 4;
 
@@ -242,7 +246,7 @@ impl Inner {
         let instance = match kept {
             Some(instance) => instance,
             None => {
-                let seat = self.seat().await?;
+                let seat = self.seat(SEAT_PATIENCE).await?;
                 let engine = self.engine(code.world);
                 Instance::new(store::store(engine, limits, Arc::clone(outside)), seat)
             }
@@ -308,12 +312,16 @@ impl Inner {
     }
 
     /// A place for one more guest. Sessions that fill more than half of them give way.
-    async fn seat(&self) -> Result<OwnedSemaphorePermit, CallError> {
+    async fn seat(&self, patience: Duration) -> Result<OwnedSemaphorePermit, CallError> {
         let full = self.seats.available_permits() == 0;
         if full && self.sessions.count() * 2 > self.options.guests as usize {
             self.sessions.drop_oldest();
         }
-        let seat = Arc::clone(&self.seats).acquire_owned().await;
+        let seat = tokio::time::timeout(patience, Arc::clone(&self.seats).acquire_owned()).await;
+        let Ok(seat) = seat else {
+            let guests = self.options.guests;
+            return Err(CallError::Gone(format!("all {guests} places for running plugins are taken")));
+        };
         seat.map_err(|_| CallError::Gone("the host ends".to_owned()))
     }
 

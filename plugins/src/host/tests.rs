@@ -290,6 +290,16 @@ async fn sessions_give_way_when_places_are_taken() {
 }
 
 #[tokio::test]
+async fn a_full_host_says_so() {
+    let host = host();
+    let taken = Arc::clone(&host.inner.seats).acquire_many_owned(4).await.unwrap();
+    let failed = host.inner.seat(Duration::from_millis(1)).await.unwrap_err();
+    assert!(matches!(&failed, CallError::Gone(why) if why.contains("all 4 places")), "{failed}");
+    drop(taken);
+    host.inner.seat(Duration::from_secs(60)).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_call_of_the_wrong_kind_is_refused() {
     let operation = Operation::CheckResolver { config_json: "{}".to_owned() };
     let failed = host().call(TENANT, &code("webhook").await, call(operation), Scripted::status(200)).await;

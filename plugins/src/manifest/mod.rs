@@ -180,6 +180,18 @@ pub enum SlotUse {
     Reveal,
 }
 
+impl SlotUse {
+    /// As manifests write it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::HttpHeader => "http-header",
+            Self::HttpBody => "http-body",
+            Self::Hmac => "hmac",
+            Self::Reveal => "reveal",
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Capabilities {
@@ -229,14 +241,10 @@ impl Manifest {
         if self.capabilities.reveal {
             lines.push("reveal".to_owned());
         }
-        lines.extend(self.body_slots().map(|slot| format!("http-body {slot}")));
+        for (name, slot) in &self.secrets {
+            lines.extend(slot.uses.iter().map(|wanted| format!("secret {name} {}", wanted.word())));
+        }
         lines
-    }
-
-    /// The slots whose secrets may stand in a request's body.
-    pub fn body_slots(&self) -> impl Iterator<Item = &String> {
-        let slots = self.secrets.iter().filter(|(_, slot)| slot.uses.contains(&SlotUse::HttpBody));
-        slots.map(|(name, _)| name)
     }
 
     pub fn is_session(&self) -> bool {

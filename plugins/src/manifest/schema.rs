@@ -1,8 +1,9 @@
 //! The schema of a plugin's options: what of JSON Schema 2020-12 the host takes, and options checked against it.
 //!
-//! The schema comes from a stranger and is run in the server: patterns use the linear-time engine, `$ref` reaches only
-//! into `$defs` and only once, nothing is fetched. Sensitive options (`"sensitive": true`, `"writeOnly": true`) hold
-//! `{"$secret": "<slot>"}` and are never validated as text: no message can carry one's value.
+//! The schema comes from a stranger and is run in the server: patterns use the linear-time engine, are few and small,
+//! `$ref` reaches only into `$defs` and only once, nothing is fetched. Sensitive options (`"sensitive": true`,
+//! `"writeOnly": true`) hold `{"$secret": "<slot>"}` and are never validated as text: no message can carry one's
+//! value.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +17,16 @@ const MAX_SCHEMA_BYTES: usize = 64 << 10;
 const MAX_DEPTH: usize = 16;
 const MAX_PROPERTIES: usize = 100;
 const MAX_NAME_BYTES: usize = 63;
-const MAX_PATTERN_BYTES: usize = 1 << 20;
+/// Compiled. A hundred of ASCII characters out of a class take about ten kilobytes.
+const MAX_PATTERN_BYTES: usize = 32 << 10;
+/// What a pattern in use may keep to be faster, in each direction. Without it the same engine takes longer.
+const MAX_PATTERN_CACHE_BYTES: usize = 64 << 10;
+const MAX_PATTERNS: usize = 64;
+/// Values of the schema with every `$ref` written out: each becomes an object of the validator.
+const MAX_NODES: usize = 10_000;
+/// A pattern in memory: both directions of its automaton, their caches, and what finds its groups.
+const PATTERN_WEIGHT_BYTES: u64 = 4 * (MAX_PATTERN_BYTES + MAX_PATTERN_CACHE_BYTES) as u64;
+const NODE_WEIGHT_BYTES: u64 = 1 << 10;
 
 /// A schema that was checked and compiled.
 #[derive(Debug)]
@@ -24,6 +34,14 @@ pub struct ConfigSchema {
     properties: BTreeMap<String, Property>,
     required: BTreeSet<String>,
     validator: Validator,
+    size: Size,
+}
+
+/// What a schema comes to when every `$ref` is written out.
+#[derive(Clone, Copy, Debug, Default)]
+struct Size {
+    nodes: usize,
+    patterns: usize,
 }
 
 #[derive(Debug)]
@@ -51,6 +69,7 @@ impl ConfigSchema {
         }
         check_root(schema)?;
         check_references(schema)?;
+        let size = Size::of(schema)?;
         let required = required(schema)?;
         let listed =
             schema["properties"].as_object().ok_or_else(|| wrong("", "\"properties\" is missing"))?;
@@ -73,7 +92,8 @@ impl ConfigSchema {
         if let Some(name) = required.iter().find(|name| !properties.contains_key(*name)) {
             return Err(wrong("/required", format!("{name:?} is not among the properties")));
         }
-        let patterns = PatternOptions::regex().size_limit(MAX_PATTERN_BYTES);
+        let patterns =
+            PatternOptions::regex().size_limit(MAX_PATTERN_BYTES).dfa_size_limit(MAX_PATTERN_CACHE_BYTES);
         let validator = jsonschema::options()
             .offline()
             .with_draft(jsonschema::Draft::Draft202012)
@@ -81,7 +101,12 @@ impl ConfigSchema {
             .should_validate_formats(true)
             .build(&runnable)
             .map_err(|error| wrong(&error.instance_path().to_string(), error.to_string()))?;
-        Ok(Self { properties, required, validator })
+        Ok(Self { properties, required, validator, size })
+    }
+
+    /// About what it takes in memory, rather too much than too little.
+    pub fn weight_bytes(&self) -> u64 {
+        self.size.nodes as u64 * NODE_WEIGHT_BYTES + self.size.patterns as u64 * PATTERN_WEIGHT_BYTES
     }
 
     pub fn is_sensitive(&self, name: &str) -> bool {
@@ -151,6 +176,44 @@ impl ConfigSchema {
         let known =
             if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
         misfit(&format!("/{name}"), &format!("the plugin has no such option; {known}"))
+    }
+}
+
+impl Size {
+    /// Of a schema whose references [`check_references`] has seen: what they lead to has none.
+    fn of(schema: &Value) -> Result<Self, ManifestError> {
+        let mut size = Self::default();
+        size.add(schema, schema)?;
+        if size.patterns > MAX_PATTERNS {
+            let problem = format!("it has {} patterns; {MAX_PATTERNS} is the most", size.patterns);
+            return Err(wrong("", problem));
+        }
+        Ok(size)
+    }
+
+    fn add(&mut self, schema: &Value, value: &Value) -> Result<(), ManifestError> {
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            let problem = format!("with every $ref written out it has more than {MAX_NODES} values");
+            return Err(wrong("", problem));
+        }
+        match value {
+            Value::Object(map) => map.iter().try_for_each(|(key, inner)| {
+                match (key.as_str(), inner) {
+                    ("pattern", Value::String(_)) => self.patterns += 1,
+                    ("patternProperties", Value::Object(patterns)) => self.patterns += patterns.len(),
+                    ("$ref", Value::String(path)) => {
+                        if let Some(target) = referred(schema, path) {
+                            self.add(schema, target)?;
+                        }
+                    }
+                    _ => {}
+                }
+                self.add(schema, inner)
+            }),
+            Value::Array(items) => items.iter().try_for_each(|item| self.add(schema, item)),
+            _ => Ok(()),
+        }
     }
 }
 

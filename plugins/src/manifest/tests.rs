@@ -78,16 +78,16 @@ fn both_forms_are_one_manifest() {
     let text = String::from_utf8(json).unwrap();
     assert!(text.starts_with(r#"{"capabilities":{"http":["{config.url}"],"reveal":false"#), "{text}");
     assert!(text.contains(r#""cpu_per_call":2000"#), "{text}");
-    assert_eq!(manifest.capability_lines(), ["http {config.url}", "state 65536"]);
+    assert_eq!(manifest.capability_lines(), ["http {config.url}", "state 65536", "secret token http-header"]);
 }
 
 #[test]
 fn a_secret_in_bodies_is_asked_for() {
     let manifest =
         webhook(&WEBHOOK.replacen("[\"http-header\"]", "[\"http-header\", \"http-body\"]", 1)).unwrap();
-    assert_eq!(manifest.body_slots().collect::<Vec<_>>(), ["token"]);
     // So an upgrade from a version that used headers alone needs a new grant.
-    assert_eq!(manifest.capability_lines(), ["http {config.url}", "state 65536", "http-body token"]);
+    let lines = manifest.capability_lines();
+    assert_eq!(lines[2..], ["secret token http-header", "secret token http-body"]);
 }
 
 #[test]
@@ -191,6 +191,11 @@ fn options_that_do_not_fit_say_where() {
     }
 }
 
+/// `count` schemas with a pattern each.
+fn patterns(count: usize) -> Vec<Value> {
+    (0..count).map(|number| json!({ "pattern": format!("^a{number}[0-9]+$") })).collect()
+}
+
 #[test]
 fn schemas_that_could_hurt_are_refused() {
     type Change = fn(&mut Value);
@@ -199,7 +204,7 @@ fn schemas_that_could_hurt_are_refused() {
         change(&mut schema);
         ConfigSchema::compile(&schema)
     };
-    let cases: [(Change, &str); 10] = [
+    let cases: [(Change, &str); 14] = [
         (|s| s["additionalProperties"] = json!(true), "additionalProperties"),
         (|s| s["type"] = json!("array"), "type"),
         (|s| s["properties"]["token"]["default"] = json!("x"), "default"),
@@ -210,11 +215,30 @@ fn schemas_that_could_hurt_are_refused() {
         (|s| s["properties"]["url"] = json!({ "properties": { "p": { "sensitive": true } } }), "sensitive"),
         (|s| s["properties"]["url"]["pattern"] = json!("(?=a)b"), "config.schema"),
         (|s| s["required"] = json!(["nothing"]), "required"),
+        (|s| s["properties"]["url"]["pattern"] = json!("^.{0,2000}$"), "config.schema"),
+        (|s| s["properties"]["url"] = json!({ "anyOf": patterns(65) }), "65 patterns"),
+        (
+            |s| {
+                s["$defs"] = json!({ "text": { "anyOf": patterns(33) } });
+                let text = json!({ "$ref": "#/$defs/text" });
+                s["properties"]["url"] = json!({ "allOf": [text, text] });
+            },
+            "99 patterns",
+        ),
+        (
+            |s| {
+                s["$defs"] = json!({ "words": { "enum": vec!["word"; 1000] } });
+                s["properties"]["url"] = json!({ "allOf": vec![json!({ "$ref": "#/$defs/words" }); 10] });
+            },
+            "more than 10000 values",
+        ),
     ];
     for (change, named) in cases {
         let error = with(change).unwrap_err();
         assert!(error.to_string().contains(named), "{named}: {error}");
     }
+    with(|s| s["properties"]["url"] = json!({ "anyOf": patterns(64) })).unwrap();
+    with(|s| s["properties"]["url"]["pattern"] = json!("^[a-z0-9][a-z0-9._-]{0,200}$")).unwrap();
     with(|s| {
         s["$defs"] = json!({ "address": { "type": "string" } });
         s["properties"]["url"] = json!({ "$ref": "#/$defs/address" });

@@ -9,6 +9,7 @@
 //! sees a secret's value, but for those that resolvers bring.
 
 mod faults;
+mod kept;
 mod plugins;
 mod prepare;
 mod resolver;
@@ -106,9 +107,9 @@ impl Connectors for Runtime {
         sinks::NAMES
     }
 
-    async fn inspect(&self, _tenant: TenantId, component: Arc<[u8]>) -> Result<PluginFacts, Fault> {
+    async fn inspect(&self, tenant: TenantId, component: Arc<[u8]>) -> Result<PluginFacts, Fault> {
         let package = self.0.plugins.read(Arc::clone(&component)).await?;
-        self.0.plugins.code(&package, Some(component)).await?;
+        self.0.plugins.code(tenant, &package, Some(component)).await?;
         Ok(package.facts())
     }
 

@@ -1,14 +1,15 @@
 //! The plugins this process knows: those that come with it, and tenants' that were used lately.
 
-use std::{collections::BTreeMap, fmt, num::NonZeroUsize, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use lru::LruCache;
 use parking_lot::Mutex;
 use sepal_database::{
+    TenantId,
     connector::{Fault, FaultKind},
     sealing,
 };
 
+use super::kept::Kept;
 use crate::{
     bundled,
     call::{Code, ComponentHash},
@@ -19,16 +20,18 @@ use crate::{
 /// `plugin:sepal/webhook`
 pub(super) const PREFIX: &str = "plugin:";
 
-/// Manifests with their schemas are small.
-const PACKAGES: NonZeroUsize = NonZeroUsize::new(256).expect("it is not zero");
-/// Machine code is not.
-const CODES: NonZeroUsize = NonZeroUsize::new(16).expect("it is not zero");
+/// Manifests with their schemas: some kilobytes each, or megabytes where somebody tries.
+const PACKAGE_BYTES: u64 = 64 << 20;
+/// Machine code: a megabyte of Rust's, forty of Python's.
+const CODE_BYTES: u64 = 512 << 20;
 
 pub(super) struct Plugins {
     /// By the name in the manifest: `sepal/webhook`.
     bundled: BTreeMap<String, (Arc<Package>, &'static [u8])>,
-    packages: Mutex<LruCache<ComponentHash, Arc<Package>>>,
-    codes: Mutex<LruCache<ComponentHash, Code>>,
+    /// The bundled ones' machine code. No tenant's plugin pushes it out.
+    bundled_codes: Mutex<BTreeMap<ComponentHash, Code>>,
+    packages: Mutex<Kept<Arc<Package>>>,
+    codes: Mutex<Kept<Code>>,
     compiler: Arc<Compiler>,
 }
 
@@ -45,8 +48,13 @@ impl Plugins {
             let package = Package::read(component)?;
             known.insert(package.manifest.plugin.name.clone(), (Arc::new(package), *component));
         }
-        let packages = Mutex::new(LruCache::new(PACKAGES));
-        Ok(Self { bundled: known, packages, codes: Mutex::new(LruCache::new(CODES)), compiler })
+        Ok(Self {
+            bundled: known,
+            bundled_codes: Mutex::default(),
+            packages: Mutex::new(Kept::new(PACKAGE_BYTES)),
+            codes: Mutex::new(Kept::new(CODE_BYTES)),
+            compiler,
+        })
     }
 
     pub(super) fn bundled(&self) -> impl Iterator<Item = &Arc<Package>> {
@@ -60,10 +68,10 @@ impl Plugins {
         };
         let hash = sealing::sha256(component);
         if let Some(package) = self.packages.lock().get(&hash) {
-            return Ok(Arc::clone(package));
+            return Ok(package);
         }
         let package = Arc::new(Package::read(component)?);
-        self.packages.lock().put(hash, Arc::clone(&package));
+        self.packages.lock().put(hash, Arc::clone(&package), package.weight_bytes());
         Ok(package)
     }
 
@@ -77,17 +85,29 @@ impl Plugins {
         })?
     }
 
-    /// Machine code; compiled at first use on this machine.
-    pub(super) async fn code(&self, package: &Package, component: Option<Arc<[u8]>>) -> Result<Code, Fault> {
+    /// Machine code; compiled at first use on this machine. `component`: none for a bundled plugin.
+    pub(super) async fn code(
+        &self,
+        tenant: TenantId,
+        package: &Package,
+        component: Option<Arc<[u8]>>,
+    ) -> Result<Code, Fault> {
+        let Some(component) = component else { return self.bundled_code(package).await };
         if let Some(code) = self.codes.lock().get(&package.hash) {
+            return Ok(code);
+        }
+        let code = self.compiler.code_for(tenant, package.hash, package.world, component).await?;
+        self.codes.lock().put(package.hash, code.clone(), code.machine_code.len() as u64);
+        Ok(code)
+    }
+
+    async fn bundled_code(&self, package: &Package) -> Result<Code, Fault> {
+        if let Some(code) = self.bundled_codes.lock().get(&package.hash) {
             return Ok(code.clone());
         }
-        let component = match component {
-            Some(component) => component,
-            None => self.find_bundled(&package.manifest.plugin.name)?.1.into(),
-        };
+        let component = self.find_bundled(&package.manifest.plugin.name)?.1.into();
         let code = self.compiler.code(package.hash, package.world, component).await?;
-        self.codes.lock().put(package.hash, code.clone());
+        self.bundled_codes.lock().insert(package.hash, code.clone());
         Ok(code)
     }
 

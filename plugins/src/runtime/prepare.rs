@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{Inner, wrong_kind};
 use crate::{
     call::{Code, OpenArgs},
-    egress::{EgressSpec, HostRule, PluginOutside, intersect},
+    egress::{EgressSpec, HostRule, PluginOutside, SlotGrant, intersect},
     manifest::{Configured, EffectiveLimits, HttpCapability, World},
     package::Package,
 };
@@ -54,7 +54,7 @@ impl Prepared {
         self.scrubbed(fault)
     }
 
-    fn clean(&self, text: &str) -> String {
+    pub(super) fn clean(&self, text: &str) -> String {
         self.outside.scrubber().scrub(text).into_owned()
     }
 }
@@ -63,7 +63,7 @@ impl Prepared {
 #[derive(Debug)]
 pub(super) struct Fitted {
     config_json: String,
-    slots: BTreeMap<String, (String, Option<u64>)>,
+    slots: BTreeMap<String, SlotGrant>,
     allow: Vec<HostRule>,
 }
 
@@ -88,7 +88,7 @@ pub(super) fn sink(package: &Package, spec: &SinkSpec) -> Result<Fitted, Fault> 
     if package.reveals() && !spec.reveal {
         let problem = format!(
             "plugin {} reads the plaintext of its secrets, which the operator has not granted \
-             (plugins.allow_reveal); use a plugin that leaves them with the host",
+             (allow_reveal); use a plugin that leaves them with the host",
             about.name
         );
         return Err(Fault::new(FaultKind::Misconfigured, problem).with_code("config"));
@@ -107,6 +107,7 @@ fn fit(package: &Package, options: &BTreeMap<String, Setting>, grants: &[String]
     let configured = package.schema.configure(options)?;
     let allow = hosts(package, &configured, grants)?;
     let Configured { json, slots } = configured;
+    let slots = SlotGrant::of(&package.manifest, slots);
     Ok(Fitted { config_json: Value::Object(json).to_string(), slots, allow })
 }
 
@@ -160,8 +161,8 @@ impl Inner {
         let Fitted { config_json, slots, allow } = sink(&package, spec)?;
         let limits = EffectiveLimits::effective(&package.manifest, &self.caps);
         let (tenant, name) = (spec.tenant, spec.name.clone());
-        let (body_slots, reveal) = (package.manifest.body_slots().cloned().collect(), spec.reveal);
-        let egress = EgressSpec { tenant, name, pipeline, slots, body_slots, secrets, allow, reveal, limits };
+        let egress =
+            EgressSpec { tenant, name, pipeline, slots, secrets, allow, reveal: spec.reveal, limits };
         let prepared = self.prepared(&package, spec.component.as_ref(), egress).await?;
         let open = OpenArgs {
             config_json,
@@ -188,7 +189,6 @@ impl Inner {
             name: spec.name.clone(),
             pipeline: String::new(),
             slots,
-            body_slots: package.manifest.body_slots().cloned().collect(),
             secrets,
             allow,
             reveal: false,
@@ -211,8 +211,8 @@ impl Inner {
         component: Option<&Arc<[u8]>>,
         egress: EgressSpec,
     ) -> Result<Prepared, Fault> {
-        let code = self.plugins.code(package, component.map(Arc::clone)).await?;
         let (tenant, limits) = (egress.tenant, egress.limits);
+        let code = self.plugins.code(tenant, package, component.map(Arc::clone)).await?;
         Ok(Prepared { tenant, code, limits, outside: self.egress.outside(egress) })
     }
 }

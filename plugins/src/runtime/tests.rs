@@ -1,6 +1,6 @@
 //! What is refused before anything runs, and how a plugin's sink lives: against a host that answers as it is told.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -11,7 +11,7 @@ use sepal_database::connector::{
 
 use super::*;
 use crate::{
-    call::{CallError, Code, OpenArgs, Outside, Reply, SessionId, Usage},
+    call::{CallError, Code, OpenArgs, Outside, Reply, ResolverAnswer, SessionId, Usage},
     egress::{EgressOptions, EgressSpec},
     manifest::Lifecycle,
     sinks::Native,
@@ -146,26 +146,30 @@ fn a_sink_is_judged_without_reaching_out() {
     }
 }
 
-/// The webhook's sink, with a lifecycle of the test's choice.
-fn sink(host: &Arc<Scripted>, lifecycle: Lifecycle, answers: Vec<Answer>) -> PluginSink {
-    host.answers.lock().extend(answers);
-    let runtime = runtime(host);
-    let mut package = Package::read(crate::bundled::component("webhook").unwrap()).unwrap();
-    package.manifest.sink.as_mut().unwrap().lifecycle = lifecycle;
+/// Everything of a call of `package` but its operation: no host to reach, no secret to use.
+fn prepared(runtime: &Runtime, package: &Package) -> Prepared {
     let limits = EffectiveLimits::UNASKED;
     let egress = EgressSpec {
         tenant: TENANT,
         name: "hook".to_owned(),
         pipeline: String::new(),
         slots: BTreeMap::new(),
-        body_slots: BTreeSet::new(),
         secrets: Arc::new(NoSecrets),
         allow: Vec::new(),
         reveal: false,
         limits,
     };
     let code = Code { hash: package.hash, world: package.world, machine_code: Arc::new([]) };
-    let outside = runtime.0.egress.outside(egress);
+    Prepared { tenant: TENANT, code, limits, outside: runtime.0.egress.outside(egress) }
+}
+
+/// The webhook's sink, with a lifecycle of the test's choice.
+fn sink(host: &Arc<Scripted>, lifecycle: Lifecycle, answers: Vec<Answer>) -> PluginSink {
+    host.answers.lock().extend(answers);
+    let runtime = runtime(host);
+    let mut package = Package::read(crate::bundled::component("webhook").unwrap()).unwrap();
+    package.manifest.sink.as_mut().unwrap().lifecycle = lifecycle;
+    let prepared = prepared(&runtime, &package);
     let open = OpenArgs {
         config_json: "{}".to_owned(),
         encoding: Encoding::Ndjson,
@@ -175,12 +179,7 @@ fn sink(host: &Arc<Scripted>, lifecycle: Lifecycle, answers: Vec<Answer>) -> Plu
         parallelism: 1,
         attributes: Vec::new(),
     };
-    PluginSink::new(
-        Arc::clone(&runtime.0),
-        &package,
-        Prepared { tenant: TENANT, code, limits, outside },
-        open,
-    )
+    PluginSink::new(Arc::clone(&runtime.0), &package, prepared, open)
 }
 
 fn batch() -> Batch {
@@ -316,4 +315,48 @@ async fn what_makes_no_sense_is_the_plugins_fault() {
     }
     assert_eq!(sink.write(&batch()).await.unwrap(), Delivered::Durable(vec![bad]));
     assert_eq!(sink.flush().await.unwrap(), None, "a stateless one is not asked");
+}
+
+fn resolved(value: &[u8], version: Option<&str>, lease: Option<&str>) -> ResolverAnswer {
+    ResolverAnswer::Value {
+        value: value.to_vec(),
+        version: version.map(ToOwned::to_owned),
+        ttl_seconds: None,
+        lease_id: lease.map(ToOwned::to_owned),
+    }
+}
+
+#[test]
+fn what_a_resolver_gives_has_a_size_and_keeps_its_secret() {
+    let runtime = runtime(&Arc::default());
+    let package = Package::read(crate::bundled::component("vault").unwrap()).unwrap();
+    let judged = |answers: Vec<ResolverAnswer>| resolver::judged(&prepared(&runtime, &package), answers);
+    let good = [
+        resolved(b"correct horse", Some("4"), Some("database/creds/app/1")),
+        resolved(b"", None, None),
+        resolved(&[b'x'; resolver::MAX_VALUE_BYTES], Some(&"v".repeat(resolver::MAX_VERSION_BYTES)), None),
+        resolved(b"pass", None, Some(&"l".repeat(resolver::MAX_LEASE_BYTES))),
+    ];
+    for answer in judged(good.into()) {
+        assert!(matches!(answer, ResolveAnswer::Value(_)), "{answer:?}");
+    }
+    let bad = [
+        (resolved(&[b'x'; resolver::MAX_VALUE_BYTES + 1], None, None), "value of 65537 bytes"),
+        (resolved(b"x", Some(&"v".repeat(resolver::MAX_VERSION_BYTES + 1)), None), "version of 129 bytes"),
+        (resolved(b"x", None, Some(&"l".repeat(resolver::MAX_LEASE_BYTES + 1))), "lease of 1025 bytes"),
+        (resolved(b"x", Some("4\n5"), None), "one line"),
+        (resolved(b"correct horse", Some("correct horse"), None), "holds a secret"),
+        // Base64, as it stands in the header of a request.
+        (resolved(b"correct horse", Some("v-Y29ycmVjdCBob3JzZQ=="), None), "holds a secret"),
+    ];
+    for (answer, problem) in bad {
+        let answers = judged(vec![answer]);
+        let [ResolveAnswer::Failed(fault)] = &answers[..] else { panic!("{problem}") };
+        assert_eq!((fault.kind, fault.code.as_deref()), (FaultKind::Internal, Some("plugin.protocol")));
+        assert!(fault.message.contains(problem) && !fault.message.contains("horse"), "{fault}");
+    }
+    let failed = Fault::new(FaultKind::Transient, "cannot parse {password: correct horse}");
+    let both = judged(vec![ResolverAnswer::Failed(failed), resolved(b"correct horse", None, None)]);
+    let ResolveAnswer::Failed(fault) = &both[0] else { panic!("{both:?}") };
+    assert_eq!(fault.message, "cannot parse {password: <redacted>}");
 }

@@ -76,7 +76,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Greets, then runs calls until the other side closes.
+/// Greets, then runs calls until the other side closes; none where the sandbox does not hold.
 pub(super) async fn serve<R, W>(
     (mut reader, mut writer): (R, W),
     tenant: TenantId,
@@ -87,7 +87,12 @@ where
     R: AsyncRead + Unpin + Send + 'static,
     W: AsyncWrite + Unpin + Send + 'static,
 {
+    let refused = report.refusal().is_some();
     Frame::encode(Up::Hello(report))?.write(&mut writer).await?;
+    if refused {
+        // The server knows why. Here it counts too: this is the process that would not be locked in.
+        return Ok(());
+    }
     let (frames, mut queue) = mpsc::channel::<Frame>(QUEUE);
     let worker =
         Arc::new(Worker { tenant, host, frames, codes: Mutex::default(), running: Mutex::default() });

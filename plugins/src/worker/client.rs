@@ -2,7 +2,8 @@
 //!
 //! One task writes, one reads. The reader never waits for the writer: each question is answered by a task of its
 //! own, of which a call may have only so many. A worker that says something it cannot say, does not answer, or
-//! exceeds a call's time by more than the grace is killed; its calls then fail with [`CallError::Gone`].
+//! exceeds a call's time by more than the grace is killed; its calls then fail with [`CallError::Gone`]. A call that
+//! did not get as far as the worker fails alone.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -32,8 +33,10 @@ use crate::call::{Call, CallError, Code, ComponentHash, Outside, Reply};
 
 /// Set-up of the engine and the sandbox.
 const START: Duration = Duration::from_secs(30);
-/// Beyond a call's own limit, which the worker enforces: loading, queueing, the way there and back.
+/// Beyond a call's own limit, which the worker enforces: loading, waiting for a place, the way there and back.
 const GRACE: Duration = Duration::from_secs(10);
+/// For the call and its code to be on their way, behind others'.
+const HAND_OVER: Duration = Duration::from_secs(20);
 /// Frames that wait to be written; more make the sender wait.
 const QUEUE: usize = 16;
 /// Questions of one call at a time. A guest asks one by one.
@@ -91,7 +94,10 @@ impl Client {
             }
         };
         let report = match tokio::time::timeout(START, greeting).await {
-            Ok(Ok(report)) => report,
+            Ok(Ok(report)) => match report.refusal() {
+                None => report,
+                Some(why) => return Err(not_started(&why, process).await),
+            },
             Ok(Err(error)) => return Err(not_started(&error.to_string(), process).await),
             Err(_) => return Err(not_started("it did not greet in time", process).await),
         };
@@ -119,18 +125,32 @@ impl Client {
     }
 
     pub async fn call(&self, code: &Code, call: Call, outside: Arc<dyn Outside>) -> Result<Reply, CallError> {
+        self.call_within(HAND_OVER, code, call, outside).await
+    }
+
+    /// [`Self::call`] with another patience for the way to the worker.
+    pub async fn call_within(
+        &self,
+        hand_over: Duration,
+        code: &Code,
+        call: Call,
+        outside: Arc<dyn Outside>,
+    ) -> Result<Reply, CallError> {
         let limit_ms = call.limits.wall_per_call_ms;
         let most = Duration::from_millis(limit_ms.into()) + GRACE;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let done = self.calls.open(id, outside)?;
         let _open = OpenCall { client: self, id };
-        let exchange = async {
+        let sent = async {
             self.load(code).await?;
-            self.send(Frame::encode(Down::Run { id, hash: code.hash, call: Box::new(call) })).await?;
-            done.await.unwrap_or_else(|_| Err(self.calls.gone()))
+            self.send(Frame::encode(Down::Run { id, hash: code.hash, call: Box::new(call) })).await
         };
-        match tokio::time::timeout(most, exchange).await {
-            Ok(result) => result,
+        // A worker that reads nothing at all says nothing either, and is ended for that.
+        tokio::time::timeout(hand_over, sent)
+            .await
+            .map_err(|_| CallError::Gone("the worker process is busy with other calls".to_owned()))??;
+        match tokio::time::timeout(most, done).await {
+            Ok(result) => result.unwrap_or_else(|_| Err(self.calls.gone())),
             Err(_) => {
                 self.end("it did not keep to a call's time limit");
                 Err(CallError::Wall { limit_ms })

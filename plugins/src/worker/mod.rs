@@ -38,6 +38,7 @@ use tokio::net::UnixStream;
 pub use child::child_main;
 pub use process::WORKER_ARGUMENT;
 pub use sandbox::SandboxLimits;
+pub(crate) use sandbox::filter_system_calls;
 
 use client::Client;
 use process::Spawner;

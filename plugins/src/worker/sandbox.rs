@@ -1,7 +1,8 @@
 //! What a worker gives up before it runs a guest: files, network, other processes, most of the kernel.
 //!
 //! `child` calls [`confine`] while it is one thread and [`filter_calls`] when all its threads run. Each measure is
-//! tried; what the kernel lacks or forbids is told to the server, which warns once. They overlap on purpose:
+//! tried; what the kernel lacks or forbids is told to the server, which warns once. They overlap on purpose, but
+//! without the filter of system calls, and the promise of no new privileges that it rests on, no guest runs:
 //!
 //! | measure | what it stops |
 //! |---|---|
@@ -45,10 +46,27 @@ impl Default for SandboxLimits {
 /// What did not take hold, one line each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
+    /// What other measures make up for.
     pub missing: Vec<String>,
+    /// What nothing makes up for: no guest runs here.
+    pub required: Vec<String>,
 }
 
 impl Report {
+    /// Why no guest may run.
+    pub fn refusal(&self) -> Option<String> {
+        (!self.required.is_empty()).then(|| {
+            let missing = self.required.join("; ");
+            format!("it cannot be locked in ({missing}); plugins need a kernel and a container that allow it")
+        })
+    }
+
+    fn require(&mut self, measure: &str, result: Result<(), String>) {
+        if let Err(why) = result {
+            self.required.push(format!("{measure}: {why}"));
+        }
+    }
+
     fn note(&mut self, measure: &str, result: Result<(), String>) -> bool {
         let held = result.is_ok();
         if let Err(why) = result {
@@ -65,7 +83,7 @@ pub(super) fn confine(limits: &SandboxLimits) -> Report {
     report.note("few open files", limit(libc::RLIMIT_NOFILE, limits.open_files));
     report.note("bounded addresses", limit(libc::RLIMIT_AS, limits.address_space_bytes));
     report.note("bounded memory", limit(libc::RLIMIT_DATA, limits.data_bytes));
-    report.note("no new privileges", prctl(libc::PR_SET_NO_NEW_PRIVS, 1));
+    report.require("no new privileges", prctl(libc::PR_SET_NO_NEW_PRIVS, 1));
     if report.note("namespaces of its own", unshare()) {
         // Counted per user and namespace: without one of its own, the server's threads would count too.
         report.note("few threads", limit(libc::RLIMIT_NPROC, limits.threads));
@@ -80,7 +98,7 @@ pub(super) fn confine(limits: &SandboxLimits) -> Report {
 
 /// The last step: from here on no thread can make a system call that is not on the list.
 pub(super) fn filter_calls(report: &mut Report) {
-    report.note("seccomp", seccomp());
+    report.require("seccomp", filter_system_calls());
 }
 
 fn limit(resource: libc::__rlimit_resource_t, most: u64) -> Result<(), String> {
@@ -148,7 +166,8 @@ fn landlock() -> Result<(), String> {
     }
 }
 
-fn seccomp() -> Result<(), String> {
+/// Needs no new privileges to be promised already. Also what the compiler of components lives with.
+pub(crate) fn filter_system_calls() -> Result<(), String> {
     let programs = [deadly_filter(), clone3_filter(), allowing_filter()];
     // The strictest answer of all filters holds. The list of what is allowed comes last: it has no seccomp(2).
     for program in programs {

@@ -5,8 +5,8 @@ import { get } from 'sepal:plugin/secrets@0.1.0';
 
 let config = {};
 
-const fail = (kind, code, message) => {
-  throw { payload: { kind, code, message } };
+const fail = (kind, code, message, retryAfterMs) => {
+  throw { payload: { kind, code, message, retryAfterMs } };
 };
 
 // What kind of error a status is; undefined for success.
@@ -44,7 +44,11 @@ export const sink = {
       fail(tag === 'denied' ? 'misconfigured' : 'transient', `http.${tag}`, `the destination was not reached: ${tag}`);
     }
     const kind = classify(response.status);
-    if (kind) fail(kind, `http.${response.status}`, `the destination answered ${response.status}`);
+    if (kind) {
+      const [, after] = response.headers.find(([name]) => name.toLowerCase() === 'retry-after') ?? [];
+      const waitMs = /^\d{1,6}$/.test(after ?? '') ? Number(after) * 1000 : undefined;
+      fail(kind, `http.${response.status}`, `the destination answered ${response.status}`, waitMs);
+    }
     return { tag: 'durable', val: [] };
   },
 

@@ -49,7 +49,10 @@ class Sink(exports.Sink):
             raise Err(Error(kind, None, f"the destination was not reached: {error.value}", None))
         kind = classify(response.status)
         if kind is not None:
-            raise Err(Error(kind, f"http.{response.status}", f"the destination answered {response.status}", None))
+            after = dict((name.lower(), value) for name, value in response.headers).get("retry-after", "")
+            wait_ms = int(after) * 1000 if after.isdigit() else None
+            message = f"the destination answered {response.status}"
+            raise Err(Error(kind, f"http.{response.status}", message, wait_ms))
         return Outcome_Durable([])
 
     def flush(self):

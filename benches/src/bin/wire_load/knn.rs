@@ -58,7 +58,7 @@ impl Workload {
         Ok((!self.truth.is_empty()).then(|| found as f64 / (self.k * self.messages.len()) as f64))
     }
 
-    /// A client's turn for [`crate::load::Load::run`].
+    /// A client's turn for [`sepal_benches::load::Load::run`].
     pub fn client<'w>(
         &'w self,
         connection: &mut Connection,

@@ -17,72 +17,22 @@
 //! `q.f32`: n × dim little-endian f32, row-major. `t.i64`: n × k little-endian i64, the ids of the exact answer.
 
 mod knn;
-mod load;
 
-use std::{
-    collections::HashMap,
-    fs::File,
-    io::Read,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{fs::File, io::Read, process::ExitCode, time::Instant};
 
 use sepal_benches::{
     Failure,
     connection::{self, Connection, Target},
+    flags::Flags,
+    load::Timing,
 };
 use serde_json::{Value, json};
 
-use crate::{
-    knn::Workload,
-    load::{Load, Timing},
-};
+use crate::knn::Workload;
 
 const USAGE: &str = "usage: wire_load ping|knn|copy|run [--name value]…  (see the top of its source)";
 /// Bytes of one CopyData message.
 const COPY_CHUNK: usize = 256 * 1024;
-
-/// `--name value` pairs; `--set` may come several times.
-struct Flags {
-    values: HashMap<String, String>,
-    settings: Vec<String>,
-}
-
-impl Flags {
-    fn read(mut words: impl Iterator<Item = String>) -> Result<Flags, Failure> {
-        let mut flags = Flags { values: HashMap::new(), settings: Vec::new() };
-        while let Some(word) = words.next() {
-            let name = word.strip_prefix("--").ok_or_else(|| format!("{word}? {USAGE}"))?;
-            let value = words.next().ok_or_else(|| format!("--{name} needs a value"))?;
-            if name == "set" {
-                flags.settings.push(value);
-            } else {
-                flags.values.insert(name.to_owned(), value);
-            }
-        }
-        Ok(flags)
-    }
-
-    fn text(&self, name: &str) -> Result<&str, Failure> {
-        Ok(self.values.get(name).ok_or_else(|| format!("--{name} is missing"))?)
-    }
-
-    fn number(&self, name: &str, default: usize) -> Result<usize, Failure> {
-        match self.values.get(name) {
-            Some(text) => Ok(text.parse().map_err(|_| format!("--{name} {text} is no number"))?),
-            None => Ok(default),
-        }
-    }
-
-    fn load(&self) -> Result<Load, Failure> {
-        Ok(Load {
-            clients: self.number("clients", 1)?,
-            warm_up: Duration::from_secs(self.number("warm-up", 1)? as u64),
-            duration: Duration::from_secs(self.number("seconds", 5)? as u64),
-            settings: self.settings.clone(),
-        })
-    }
-}
 
 fn main() -> ExitCode {
     match run() {
@@ -100,7 +50,7 @@ fn main() -> ExitCode {
 fn run() -> Result<Value, Failure> {
     let mut words = std::env::args().skip(1);
     let mode = words.next().ok_or(USAGE)?;
-    let flags = Flags::read(words)?;
+    let flags = Flags::read(words, USAGE)?;
     let target = Target::from_environment()?;
     match mode.as_str() {
         "ping" => ping(&target, &flags),
@@ -118,7 +68,7 @@ fn run() -> Result<Value, Failure> {
 
 fn connect(target: &Target, flags: &Flags) -> Result<Connection, Failure> {
     let mut connection = Connection::open(target)?;
-    for setting in &flags.settings {
+    for setting in flags.all("set") {
         connection.query(setting)?;
     }
     Ok(connection)
@@ -126,8 +76,8 @@ fn connect(target: &Target, flags: &Flags) -> Result<Connection, Failure> {
 
 /// Round trips of a prepared statement without parameters.
 fn ping(target: &Target, flags: &Flags) -> Result<Value, Failure> {
-    let sql = flags.values.get("sql").map_or("SELECT 1", String::as_str);
-    let timing = flags.load()?.run(target, |connection| {
+    let sql = flags.get("sql").unwrap_or("SELECT 1");
+    let timing = flags.load(1)?.run(target, |connection| {
         connection.prepare("ping", sql)?;
         let message = connection::execution("ping", &[]);
         Ok(move |connection: &mut Connection, _: usize| connection.round_trip(&message, |_| Ok(())))
@@ -138,13 +88,13 @@ fn ping(target: &Target, flags: &Flags) -> Result<Value, Failure> {
 fn knn(target: &Target, flags: &Flags) -> Result<Value, Failure> {
     let workload = Workload::read(
         flags.text("queries")?,
-        flags.values.get("truth").map(String::as_str),
+        flags.get("truth"),
         flags.number("dim", 0)?,
         flags.number("k", 10)?,
     )?;
     let sql = flags.text("sql")?;
     let recall = workload.recall(&mut connect(target, flags)?, sql)?;
-    let timing = flags.load()?.run(target, |connection| workload.client(connection, sql))?;
+    let timing = flags.load(1)?.run(target, |connection| workload.client(connection, sql))?;
     let mut out = report(&timing);
     out["recall"] = json!(recall);
     Ok(out)

@@ -62,13 +62,19 @@ pub fn is_sensitive_name(field: &str) -> bool {
         if let Some(next) = next
             && PAIRS.contains(&(word.as_str(), next))
         {
-            return !is_about(&words[position + 2..]);
+            let following = &words[position + 2..];
+            return !is_about(following) && !names_a_key(word, next, following);
         }
         let secret = SECRETS.contains(&word.as_str()) || ENDINGS.iter().any(|ending| word.ends_with(ending));
         // `pass` alone is an abbreviation at the end (`smtp_pass`) and anything else before (`pass_through`).
         let secret = secret || (word == "pass" && next.is_none());
         secret && !is_about(&words[position + 1..])
     })
+}
+
+/// Amazon's `access_key_id` is half of a pair of which only the other, `secret_access_key`, is secret.
+fn names_a_key(first: &str, second: &str, following: &[String]) -> bool {
+    (first, second) == ("access", "key") && *following == ["id"]
 }
 
 /// Digits do not count: `token_2` is a token.
@@ -132,6 +138,7 @@ mod tests {
             "clientSecret",
             "clientsecret",
             "AWS_SECRET_ACCESS_KEY",
+            "secret_access_key",
             "token",
             "auth_token",
             "authToken",
@@ -183,6 +190,8 @@ mod tests {
             "username",
             "token_ttl_2",
             "api_key_header",
+            "access_key_id",
+            "awsAccessKeyId",
             "secretion",
         ] {
             assert!(!is_sensitive_name(field), "{field}");

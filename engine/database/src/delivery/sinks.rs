@@ -135,7 +135,7 @@ pub fn accepted(
             SqlState::InsufficientPrivilege,
             format!("the plugin of sink \"{}\" asks to see the values of its secrets", sink.name),
         )
-        .with_hint("The server's operator can grant that to plugins (DatabaseOptions::allow_reveal)."));
+        .with_hint("The server's operator can grant that to plugins: the setting allow_reveal."));
     }
     let ways = ways(plugin.as_ref(), wanted)?;
     let mut ways = ways.into_iter();

@@ -25,8 +25,8 @@ use crate::{
     call::{
         HeaderPart, HeaderValue, HttpError, HttpRequest, Level, Outside, SECRET_WORD_PREFIX, SecretError,
     },
-    egress::{Egress, EgressOptions, EgressSpec, HostRule, PluginOutside, Resolve},
-    manifest::EffectiveLimits,
+    egress::{Egress, EgressOptions, EgressSpec, HostRule, PluginOutside, Resolve, SlotGrant},
+    manifest::{EffectiveLimits, SlotUse},
 };
 
 /// A secret per name, each for these hosts.
@@ -168,6 +168,15 @@ fn limits() -> EffectiveLimits {
     }
 }
 
+/// For every use there is.
+fn grant(secret: &str) -> SlotGrant {
+    let uses = match secret {
+        "away" => vec![SlotUse::HttpHeader],
+        _ => vec![SlotUse::HttpHeader, SlotUse::HttpBody, SlotUse::Hmac, SlotUse::Reveal],
+    };
+    SlotGrant { secret: secret.to_owned(), version: None, uses }
+}
+
 struct Setting {
     options: EgressOptions,
     spec: EgressSpec,
@@ -187,8 +196,7 @@ impl Setting {
             tenant: TenantId([7; 16]),
             name: "hook".to_owned(),
             pipeline: "p".to_owned(),
-            slots: slots.map(|(slot, name)| (slot.to_owned(), (name.to_owned(), None))).into(),
-            body_slots: ["token".to_owned()].into(),
+            slots: slots.map(|(slot, name)| (slot.to_owned(), grant(name))).into(),
             secrets: Arc::clone(&secrets) as Arc<dyn Secrets>,
             allow: allow.iter().map(|rule| HostRule::parse(rule).unwrap()).collect(),
             reveal: false,
@@ -342,7 +350,7 @@ async fn a_body_holds_secrets_of_slots_that_say_so() {
     assert_eq!(echoed, r#"{"role_id":"r","secret_id":"<redacted>"}"#);
 
     let refused = outside.http(with_body(&url, &text, &[(word.as_str(), "away")])).await;
-    assert_denied(refused, "lacks \"http-body\"");
+    assert_denied(refused, "no \"http-body\"");
     let refused = outside.http(with_body(&url, &text, &[("role", "token")])).await;
     assert_denied(refused, "not those of a plugin");
     let elsewhere = Setting::with_hosts(&[url.clone()], Some(&["*.example.com"])).outside();
@@ -401,6 +409,44 @@ async fn plaintext_needs_the_administrators_word() {
     let secrets = Arc::clone(&setting.secrets);
     assert_eq!(setting.outside().reveal("token").await.unwrap(), TOKEN.as_bytes());
     assert_eq!(*secrets.revealed.lock(), ["api_token"]);
+}
+
+#[tokio::test]
+async fn a_slot_is_for_what_its_manifest_says() {
+    let (address, seen) = echo("HTTP/1.1 200 OK").await;
+    let url = format!("http://{address}");
+    let only = |wanted: SlotUse| {
+        let mut setting = Setting::new(&[url.clone()]);
+        setting.spec.reveal = true;
+        setting.spec.slots.get_mut("token").unwrap().uses = vec![wanted];
+        setting.outside()
+    };
+    let (header, hmac, reveal) = (only(SlotUse::HttpHeader), only(SlotUse::Hmac), only(SlotUse::Reveal));
+    let part = || HeaderValue::Parts(vec![HeaderPart::Secret("token".to_owned())]);
+    for outside in [&hmac, &reveal] {
+        for value in [HeaderValue::Bearer("token".to_owned()), part()] {
+            assert_denied(outside.http(get(&url, vec![("authorization", value)])).await, "not for headers");
+        }
+    }
+    assert!(seen.lock().is_empty());
+    assert_eq!(header.http(get(&url, vec![("authorization", part())])).await.unwrap().status, 200);
+    for outside in [&header, &reveal] {
+        assert_eq!(outside.hmac_sha256("token", b"", b"data").await, Err(SecretError::NoSuchSlot));
+    }
+    assert_eq!(hmac.hmac_sha256("token", b"", b"data").await.unwrap().len(), 32);
+    for outside in [&header, &hmac] {
+        assert_eq!(outside.reveal("token").await, Err(SecretError::NoSuchSlot));
+    }
+    assert_eq!(reveal.reveal("token").await.unwrap(), TOKEN.as_bytes());
+}
+
+#[tokio::test]
+async fn a_secret_for_certain_hosts_stays_with_the_host() {
+    let mut setting = Setting::with_hosts(&[], Some(&["*.example.com"]));
+    setting.spec.reveal = true;
+    let secrets = Arc::clone(&setting.secrets);
+    assert_eq!(setting.outside().reveal("token").await, Err(SecretError::Unavailable));
+    assert!(secrets.revealed.lock().is_empty());
 }
 
 #[tokio::test]

@@ -1,8 +1,11 @@
 //! Server and worker, each at its end of a socket, with a host that asks, waits or fails as it is told.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -134,7 +137,7 @@ impl Outside for Recording {
 
 async fn connected(host: Arc<Puppet>) -> Arc<Client> {
     let (here, there) = tokio::io::duplex(4096);
-    let report = Report { missing: vec!["everything".to_owned()] };
+    let report = Report { missing: vec!["everything".to_owned()], ..Report::default() };
     let answered = report.clone();
     tokio::spawn(async move {
         let (mut reader, writer) = tokio::io::split(there);
@@ -246,6 +249,40 @@ async fn hostile(words: Vec<Vec<u8>>) -> CallError {
     client.call(&code(), call(Operation::Flush(sink())), outside).await.unwrap_err()
 }
 
+#[tokio::test]
+async fn a_call_that_is_not_sent_fails_alone() {
+    let (here, mut there) = tokio::io::duplex(1 << 10);
+    let (read_on, told) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        assert!(matches!(read::<Down>(&mut there).await, Ok(Some(Down::Start { .. }))));
+        Frame::encode(Up::Hello(Report::default())).unwrap().write(&mut there).await.unwrap();
+        // Busy: it reads nothing until it is told.
+        told.await.unwrap();
+        while let Ok(Some(message)) = read::<Down>(&mut there).await {
+            let Down::Run { id, .. } = message else { continue };
+            let answer = Up::Done { id, result: Err(CallError::Trap("answered".to_owned())) };
+            Frame::encode(answer).unwrap().write(&mut there).await.unwrap();
+        }
+    });
+    let (client, _) = greet(here).await.unwrap();
+    let outside = || Arc::new(Recording::default()) as Arc<dyn Outside>;
+    // The code alone is more than fits into the socket; further calls fill the queue.
+    let soon = Duration::from_millis(20);
+    let refused = loop {
+        let (code, outside) = (code(), outside());
+        let sent = client.call_within(soon, &code, call(Operation::Close), outside);
+        if let Ok(result) = tokio::time::timeout(soon * 2, sent).await {
+            break result.unwrap_err();
+        }
+        // It went into the queue, where it stays although nobody waits for it.
+    };
+    assert!(matches!(&refused, CallError::Gone(why) if why.contains("busy")), "{refused}");
+    assert!(!client.is_over());
+    read_on.send(()).unwrap();
+    let answered = client.call(&code(), call(Operation::Close), outside()).await;
+    assert_eq!(answered.unwrap_err(), CallError::Trap("answered".to_owned()));
+}
+
 async fn bytes_of(message: Up) -> Vec<u8> {
     let mut bytes = Vec::new();
     Frame::encode(message).unwrap().write(&mut bytes).await.unwrap();
@@ -272,6 +309,29 @@ async fn what_belongs_to_no_call_is_dropped() {
     }
     words.push(bytes_of(Up::Done { id: 0, result: Err(CallError::Trap("at last".to_owned())) }).await);
     assert_eq!(hostile(words).await, CallError::Trap("at last".to_owned()));
+}
+
+#[tokio::test]
+async fn no_guest_runs_where_the_sandbox_does_not_hold() {
+    let report = Report { required: vec!["seccomp: not supported".to_owned()], ..Report::default() };
+    let (here, mut there) = tokio::io::duplex(1 << 16);
+    let answered = Frame::encode(Up::Hello(report.clone())).unwrap();
+    answered.write(&mut there).await.unwrap();
+    let error = greet(here).await.unwrap_err();
+    assert!(matches!(&error, CallError::Gone(why) if why.contains("seccomp: not supported")), "{error:?}");
+
+    // Nor does a worker wait for the server to see it.
+    let host = Arc::new(Puppet::default());
+    let (mut here, there) = tokio::io::duplex(1 << 20);
+    Frame::load([9; 32], code().world, code().machine_code).unwrap().write(&mut here).await.unwrap();
+    let run =
+        Down::Run { id: 0, hash: [9; 32], call: Box::new(call(Operation::Write(sink(), batch(Vec::new())))) };
+    Frame::encode(run).unwrap().write(&mut here).await.unwrap();
+    here.shutdown().await.unwrap();
+    child::serve(tokio::io::split(there), TENANT, Arc::clone(&host) as _, report).await.unwrap();
+    assert!(matches!(read::<Up>(&mut here).await, Ok(Some(Up::Hello(_)))));
+    assert!(matches!(read::<Up>(&mut here).await, Ok(None)));
+    assert_eq!(host.calls.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]

@@ -28,8 +28,8 @@ fn inside() {
     let parent = std::os::unix::process::parent_id().cast_signed();
     let mut report = confine(&SandboxLimits::default());
     filter_calls(&mut report);
-    if report.missing.iter().any(|line| line.starts_with("seccomp")) {
-        eprintln!("{:?}", report.missing);
+    if let Some(refusal) = report.refusal() {
+        eprintln!("{refusal}");
         std::process::exit(CANNOT_SAY);
     }
     let yes = match question.as_str() {

@@ -1,4 +1,4 @@
-//! Who may use what.
+//! Who may use a secret or a certificate: owners, keys that were granted, everybody.
 
 use crate::{Grantable, NewSecret, PUBLIC, SecretName, SecretOrigin, tests::Fixture};
 

@@ -378,8 +378,9 @@ impl Run {
 /// The state's log went to others.
 pub fn gone() -> Error {
     let message = "the log that the pipeline has not read yet was not kept: it fell too far behind";
-    Error::new(SqlState::ObjectNotInPrerequisiteState, message)
-        .with_hint("ALTER PIPELINE … RESET begins anew. log_retention_bytes says how much is kept.")
+    Error::new(SqlState::ObjectNotInPrerequisiteState, message).with_hint(
+        "ALTER PIPELINE … RESET begins anew. The setting pipeline_retention_mib says how much is kept.",
+    )
 }
 
 /// Runs what reads files off the async threads.

@@ -342,6 +342,24 @@ fn a_kept_statement_holds_no_secret() {
     assert_eq!(statements[1].position_of("a"), Some(25));
 }
 
+#[test]
+fn what_the_pages_show_parses() {
+    let pages = [
+        include_str!("../../../../../docs/pipelines.md"),
+        include_str!("../../../../../docs/secrets.md"),
+        include_str!("../../../../../README.md"),
+    ];
+    let mut shown = 0;
+    for page in pages {
+        let blocks = page.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next());
+        for block in blocks.filter(|block| block.contains("sepal_") || block.contains("SECRET")) {
+            let statements = parse_statements(block).unwrap_or_else(|error| panic!("{error}:\n{block}"));
+            shown += statements.len();
+        }
+    }
+    assert!(shown > 20, "{shown} statements were found");
+}
+
 /// A name that needs no quotes.
 fn name() -> impl Strategy<Value = String> {
     "[a-z][a-z0-9_]{0,8}"

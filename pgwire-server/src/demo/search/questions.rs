@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, Row, Statement};
 
-use crate::cli::failure::Failure;
-
-use super::{client::Vector, sample::Query};
+use crate::{
+    cli::failure::Failure,
+    demo::{client::Vector, sample::Query},
+};
 
 /// Rows of each table shown.
 const SHOWN_ROWS: usize = 8;

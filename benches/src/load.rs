@@ -1,4 +1,6 @@
 //! Clients that do one thing over and over for a time, and how long each turn took.
+//!
+//! Used by `wire_load` and `pipeline_load`.
 
 use std::{
     sync::Barrier,
@@ -6,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sepal_benches::{
+use crate::{
     Failure,
     connection::{Connection, Target},
 };

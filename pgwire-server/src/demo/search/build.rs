@@ -4,9 +4,7 @@ use std::{pin::pin, time::Duration};
 
 use tokio_postgres::Client;
 
-use crate::cli::failure::Failure;
-
-use super::progress::Progress;
+use crate::{cli::failure::Failure, demo::progress::Progress};
 
 /// The statement, shown to the person as it is run.
 pub const CREATE_INDEX: &str =
