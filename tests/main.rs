@@ -12,6 +12,9 @@
 //! | `auth` | who comes in, and who is thrown out? |
 //! | `index_build` | does an index build show itself and leave others alone? |
 //! | `tenancy` | what does one tenant learn of another? |
+//! | `plugins` | what can a hostile plugin do? (`plugins/hostile`) |
+//! | `resolvers` | do secrets come from Vault and AWS, and change there? |
+//! | `languages` | do plugins in Python and JavaScript run? |
 //! | `canary` | does plaintext reach the disk? |
 //! | `crash` | what does kill -9 lose? |
 //! | `pipelines` | does every committed change arrive, and does a secret stay one? |
@@ -29,10 +32,15 @@ mod connections;
 mod crash;
 mod disk_full;
 mod frames;
+mod http;
 mod index_build;
+mod languages;
 mod oracle;
+mod pipeline_status;
 mod pipelines;
+mod plugins;
 mod protocol;
+mod resolvers;
 mod rust_client;
 mod server;
 mod shutdown;

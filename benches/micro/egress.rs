@@ -40,6 +40,7 @@ fn post(bencher: Bencher, kib: usize) {
             ("authorization".to_owned(), HeaderValue::Bearer("token".to_owned())),
         ],
         body: Some(body(kib)),
+        body_secrets: Vec::new(),
         timeout_ms: None,
         max_response_bytes: None,
     };

@@ -237,6 +237,12 @@ pub trait Outside: fmt::Debug + Send + Sync {
     fn gauge_set(&self, name: &str, value: f64);
 }
 
+/// Inside a guest such a word stands for a secret: this and 32 hexadecimal digits. `host` makes them.
+pub const SECRET_WORD_PREFIX: &str = "sepal-secret-";
+
+/// Every word has as many bytes.
+pub const SECRET_WORD_BYTES: usize = SECRET_WORD_PREFIX.len() + 32;
+
 /// A header's value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeaderValue {
@@ -266,6 +272,8 @@ pub struct HttpRequest {
     pub headers: Vec<(String, HeaderValue)>,
     #[serde(with = "serde_bytes_option")]
     pub body: Option<Vec<u8>>,
+    /// Words of `header-token` that the body holds, each with its slot.
+    pub body_secrets: Vec<(String, String)>,
     pub timeout_ms: Option<u32>,
     pub max_response_bytes: Option<u32>,
 }

@@ -5,7 +5,8 @@
 //! 2. `rules`: scheme, host and port are among what manifest and grant both allow.
 //! 3. `address`: an address in the URL is public, or the operator's exception.
 //! 4. `quota`: so many a second, so many at once.
-//! 5. `outside`: secrets take the place of their slots, for hosts that they allow; `lookups` finds them.
+//! 5. `outside`: secrets take the place of their slots, for hosts that they allow; `lookups` finds them, `body` puts them
+//!    into bodies.
 //! 6. `client`: the name is resolved, every address judged, and one of those judged connected to.
 //! 7. `scrub`: the response loses what it echoes of the secrets.
 //!
@@ -13,6 +14,7 @@
 //! never runs any of this: it asks over its socket.
 
 mod address;
+mod body;
 mod client;
 mod lookups;
 mod outside;
@@ -190,6 +192,7 @@ impl Egress {
             allow: spec.allow,
             reveal: spec.reveal,
             scrubber: Arc::default(),
+            trouble: Mutex::default(),
         })
     }
 

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
+use parking_lot::Mutex;
 use reqwest::header::{HeaderMap, HeaderValue as WireValue};
 use sepal_database::connector::{Fault, FaultKind, SecretValue, Secrets};
 use sha2::Sha256;
@@ -16,8 +17,9 @@ use zeroize::Zeroizing;
 
 use super::{
     HostRule, Scrubber, Shared, SlotGrant,
+    body::{self, Spelling},
     client::{self, Outgoing},
-    request::{Bounds, Checked, denied},
+    request::{Bounds, Checked, MAX_HEADER_BYTES, denied},
     rules::{Destination, HostPattern},
     telemetry::{HASHED_UNIT_BYTES, Source},
 };
@@ -44,6 +46,8 @@ pub struct PluginOutside {
     pub(super) allow: Vec<HostRule>,
     pub(super) reveal: bool,
     pub(super) scrubber: Arc<Scrubber>,
+    /// Why a secret was not to be had, last.
+    pub(super) trouble: Mutex<Option<Fault>>,
 }
 
 /// A request with its secrets in place. No `Debug`: they are plaintext here.
@@ -60,6 +64,11 @@ impl PluginOutside {
     /// For messages that do not pass through here: faults, dead letters.
     pub fn scrubber(&self) -> &Arc<Scrubber> {
         &self.scrubber
+    }
+
+    /// Why a secret was not to be had since this was last asked: the guest learns only that there is none.
+    pub fn take_trouble(&self) -> Option<Fault> {
+        self.trouble.lock().take()
     }
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
@@ -100,16 +109,17 @@ impl PluginOutside {
     }
 
     /// Secrets take the place of their slots.
-    async fn outgoing(&self, checked: Checked) -> Result<Outgoing, HttpError> {
+    async fn outgoing(&self, mut checked: Checked) -> Result<Outgoing, HttpError> {
         let mut headers = HeaderMap::with_capacity(checked.headers.len());
         for (name, value) in &checked.headers {
             headers.append(name.clone(), self.wire_value(value, &checked.destination).await?);
         }
+        let body = self.wire_body(&mut checked).await?;
         Ok(Outgoing {
             method: checked.method,
             url: checked.url,
             headers,
-            body: checked.body,
+            body,
             timeout: checked.timeout,
             response_bytes: checked.response_bytes,
         })
@@ -146,13 +156,14 @@ impl PluginOutside {
     async fn wire_value(&self, value: &HeaderValue, to: &Destination) -> Result<WireValue, HttpError> {
         let (bytes, sensitive) = match value {
             HeaderValue::Text(text) => (Zeroizing::new(text.as_bytes().to_vec()), false),
-            HeaderValue::Secret(slot) => (self.value(slot, to).await?, true),
+            HeaderValue::Secret(slot) => (self.header_value(slot, to).await?, true),
             HeaderValue::Bearer(slot) => {
-                (joined(&[b"Bearer ".as_slice(), self.value(slot, to).await?.as_slice()]), true)
+                (joined(&[b"Bearer ".as_slice(), self.header_value(slot, to).await?.as_slice()]), true)
             }
             HeaderValue::Basic(user, slot) => (self.basic(user, slot, to).await?, true),
             HeaderValue::Parts(parts) => (self.parts(parts, to).await?, true),
         };
+        check_length(&bytes)?;
         let mut wire = WireValue::from_bytes(&bytes).map_err(|_| {
             denied("a header's value has control characters: does the secret end with a newline?".to_owned())
         })?;
@@ -166,31 +177,56 @@ impl PluginOutside {
             whole = match part {
                 HeaderPart::Text(text) => joined(&[whole.as_slice(), text.as_bytes()]),
                 HeaderPart::Secret(slot) => {
-                    joined(&[whole.as_slice(), self.value(slot, to).await?.as_slice()])
+                    joined(&[whole.as_slice(), self.header_value(slot, to).await?.as_slice()])
                 }
                 HeaderPart::Basic(user, slot) => {
                     joined(&[whole.as_slice(), self.basic(user, slot, to).await?.as_slice()])
                 }
             };
+            check_length(&whole)?;
         }
         Ok(whole)
+    }
+
+    /// The body as it travels.
+    async fn wire_body(&self, checked: &mut Checked) -> Result<Option<Vec<u8>>, HttpError> {
+        let Some(body) = checked.body.take() else { return Ok(None) };
+        if checked.body_secrets.is_empty() {
+            return Ok(Some(body));
+        }
+        let mut words = Vec::with_capacity(checked.body_secrets.len());
+        for (word, slot) in &checked.body_secrets {
+            words.push((word.as_str(), self.value(slot, SlotUse::HttpBody, &checked.destination).await?));
+        }
+        let most = self.bounds().request_bytes;
+        body::with_secrets(&body, &words, Spelling::of(&checked.headers), most).map(Some)
     }
 
     async fn basic(&self, user: &str, slot: &str, to: &Destination) -> Result<Zeroizing<Vec<u8>>, HttpError> {
         if user.contains(':') || user.chars().any(char::is_control) {
             return Err(denied("a user name for Basic holds a colon or a control character".to_owned()));
         }
-        let value = self.value(slot, to).await?;
+        let value = self.header_value(slot, to).await?;
         let plain = joined(&[user.as_bytes(), b":".as_slice(), value.as_slice()]);
         let encoded = Zeroizing::new(BASE64_STANDARD.encode(&*plain));
         Ok(joined(&[b"Basic ".as_slice(), encoded.as_bytes()]))
     }
 
+    async fn header_value(&self, slot: &str, to: &Destination) -> Result<Zeroizing<Vec<u8>>, HttpError> {
+        self.value(slot, SlotUse::HttpHeader, to).await
+    }
+
     /// The plaintext, for a host that the secret allows.
-    async fn value(&self, slot: &str, to: &Destination) -> Result<Zeroizing<Vec<u8>>, HttpError> {
-        if !self.is_for(slot, SlotUse::HttpHeader) {
-            let problem = format!("slot {slot:?} is not for headers: its use has no \"http-header\"");
-            return Err(denied(problem));
+    async fn value(
+        &self,
+        slot: &str,
+        place: SlotUse,
+        to: &Destination,
+    ) -> Result<Zeroizing<Vec<u8>>, HttpError> {
+        if !self.is_for(slot, place) {
+            let what = if place == SlotUse::HttpBody { "bodies" } else { "headers" };
+            let word = place.word();
+            return Err(denied(format!("slot {slot:?} is not for {what}: its use has no \"{word}\"")));
         }
         let secret = match self.resolve(slot).await {
             None => return Err(denied(format!("the plugin has no secret in a slot {slot:?}"))),
@@ -217,8 +253,9 @@ impl PluginOutside {
     async fn resolve(&self, slot: &str) -> Option<Result<SecretValue, Fault>> {
         let SlotGrant { secret: name, version, .. } = self.slots.get(slot)?;
         let resolved = self.secrets.secret(name, *version).await;
-        if let Ok(secret) = &resolved {
-            self.scrubber.learn(slot, &secret.value);
+        match &resolved {
+            Ok(secret) => self.scrubber.learn(slot, &secret.value),
+            Err(fault) => *self.trouble.lock() = Some(fault.clone()),
         }
         Some(resolved)
     }
@@ -354,6 +391,14 @@ fn is_unreadable(response: &HttpResponse) -> bool {
         _ => true,
     };
     response.status == PARTIAL_CONTENT || !response.headers.iter().all(|(name, value)| plain(name, value))
+}
+
+/// Parts are many and secrets long: the text that came in says little of what would go out.
+fn check_length(header: &[u8]) -> Result<(), HttpError> {
+    if header.len() <= MAX_HEADER_BYTES {
+        return Ok(());
+    }
+    Err(denied(format!("a header with its secrets has more than {MAX_HEADER_BYTES} bytes")))
 }
 
 /// Allocated once: a vector that grows leaves copies behind that nobody wipes.

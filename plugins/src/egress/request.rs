@@ -10,11 +10,16 @@ use reqwest::{
 };
 
 use super::rules::{Destination, DestinationHost};
-use crate::call::{HeaderValue, HttpError, HttpRequest};
+use crate::call::{HeaderValue, HttpError, HttpRequest, SECRET_WORD_BYTES, SECRET_WORD_PREFIX};
 
 const MAX_URL_BYTES: usize = 8 << 10;
 const MAX_HEADERS: usize = 100;
-const MAX_HEADER_BYTES: usize = 64 << 10;
+/// Of all headers as the guest gives them, and of each one with its secrets in place.
+pub(super) const MAX_HEADER_BYTES: usize = 64 << 10;
+/// Each is a secret that is looked up.
+const MAX_PARTS: usize = 64;
+/// As many words as a guest can have.
+const MAX_BODY_SECRETS: usize = 64;
 /// Told to the connection by the one who keeps it: a guest that sets them writes a second request into the first, or
 /// reaches another host behind the same address. Those about encodings and ranges would have a destination echo a
 /// secret compressed or in pieces, where nobody finds it.
@@ -54,6 +59,8 @@ pub(super) struct Checked {
     pub destination: Destination,
     pub headers: Vec<(HeaderName, HeaderValue)>,
     pub body: Option<Vec<u8>>,
+    /// Words and their slots.
+    pub body_secrets: Vec<(String, String)>,
     pub timeout: Duration,
     pub response_bytes: usize,
 }
@@ -68,6 +75,7 @@ impl Checked {
                 bounds.request_bytes
             )));
         }
+        check_words(&request.body_secrets)?;
         let asked = request.timeout_ms.map(|ms| Duration::from_millis(ms.into()));
         let response_bytes = request.max_response_bytes.unwrap_or(u32::MAX).min(bounds.response_bytes);
         Ok(Self {
@@ -76,6 +84,7 @@ impl Checked {
             destination,
             headers: check_headers(request.headers)?,
             body: request.body,
+            body_secrets: request.body_secrets,
             timeout: asked.unwrap_or(bounds.timeout).min(bounds.timeout),
             response_bytes: usize::try_from(response_bytes).unwrap_or(usize::MAX),
         })
@@ -128,10 +137,20 @@ fn check_headers(headers: Vec<(String, HeaderValue)>) -> Result<Vec<(HeaderName,
         if RESERVED.contains(&parsed.as_str()) {
             return Err(denied(format!("the header {parsed} is the connection's own")));
         }
-        if let HeaderValue::Text(text) = &value {
-            bytes += text.len();
-            WireValue::from_str(text)
-                .map_err(|_| denied(format!("the value of the header {parsed} has control characters")))?;
+        match &value {
+            HeaderValue::Text(text) => {
+                bytes += text.len();
+                WireValue::from_str(text).map_err(|_| {
+                    denied(format!("the value of the header {parsed} has control characters"))
+                })?;
+            }
+            HeaderValue::Parts(parts) if parts.len() > MAX_PARTS => {
+                return Err(denied(format!("the header {parsed} has more than {MAX_PARTS} parts")));
+            }
+            HeaderValue::Secret(_)
+            | HeaderValue::Bearer(_)
+            | HeaderValue::Basic(..)
+            | HeaderValue::Parts(_) => {}
         }
         bytes += parsed.as_str().len();
         checked.push((parsed, value));
@@ -140,6 +159,15 @@ fn check_headers(headers: Vec<(String, HeaderValue)>) -> Result<Vec<(HeaderName,
         return Err(denied(format!("the headers have {bytes} bytes, more than {MAX_HEADER_BYTES}")));
     }
     Ok(checked)
+}
+
+/// A worker that is no longer ours must not have any text replaced.
+fn check_words(words: &[(String, String)]) -> Result<(), HttpError> {
+    let is_word = |word: &str| word.len() == SECRET_WORD_BYTES && word.starts_with(SECRET_WORD_PREFIX);
+    if words.len() > MAX_BODY_SECRETS || !words.iter().all(|(word, _)| is_word(word)) {
+        return Err(denied("the body's secrets are not those of a plugin".to_owned()));
+    }
+    Ok(())
 }
 
 fn shortened(text: &str) -> String {

@@ -219,7 +219,8 @@ const fn url_digit(digit: u8) -> u8 {
     }
 }
 
-fn percent_encoded(value: &[u8]) -> Zeroizing<Vec<u8>> {
+/// Everything but unreserved characters (RFC 3986, 2.3).
+pub(super) fn percent_encoded(value: &[u8]) -> Zeroizing<Vec<u8>> {
     let mut out = Zeroizing::new(Vec::with_capacity(value.len() * 3));
     for byte in value {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {

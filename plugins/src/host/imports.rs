@@ -141,11 +141,13 @@ impl Guest {
         let left = self.until.saturating_duration_since(Instant::now()).as_millis();
         let left_ms = u32::try_from(left).unwrap_or(u32::MAX).max(1);
         let most = self.limits.response_bytes;
+        let body_secrets = request.body.as_deref().map(|body| self.tokens.of_body(body));
         Ok(call::HttpRequest {
             method: request.method,
             url: request.url,
             headers,
             body: request.body,
+            body_secrets: body_secrets.unwrap_or_default(),
             timeout_ms: Some(request.timeout_ms.unwrap_or(left_ms).min(left_ms)),
             max_response_bytes: Some(request.max_response_bytes.unwrap_or(most).min(most)),
         })

@@ -1,17 +1,16 @@
-//! Random words that stand for secrets while a header is put together inside a guest.
+//! Random words that stand for secrets while a request is put together inside a guest.
 //!
 //! A library that wants its API key as text gets such a word; when the guest sends a header with one in it, the header
-//! becomes parts and `egress` puts the value in on the wire. A word is worth nothing outside of its instance.
+//! becomes parts and `egress` puts the value in on the wire. Of a body the words are told beside it: whether a slot's
+//! may stand there is `egress`'s to say. A word is worth nothing outside of its instance.
 
 use std::fmt::Write;
 
 use sepal_database::sealing::random_bytes;
 
-use crate::call::{HeaderPart, HeaderValue};
+use crate::call::{HeaderPart, HeaderValue, SECRET_WORD_BYTES as TOKEN_BYTES, SECRET_WORD_PREFIX as PREFIX};
 
-const PREFIX: &str = "sepal-secret-";
-const DIGITS: usize = 32;
-const TOKEN_BYTES: usize = PREFIX.len() + DIGITS;
+const DIGITS: usize = TOKEN_BYTES - PREFIX.len();
 /// Slots times users of `basic-auth-token`.
 const MAX_TOKENS: usize = 64;
 
@@ -77,6 +76,21 @@ impl Tokens {
         }
         HeaderValue::Parts(parts)
     }
+
+    /// The words that a body of text holds, with their slots. Those of `basic-auth-token` are for headers and stay text.
+    pub(super) fn of_body(&self, body: &[u8]) -> Vec<(String, String)> {
+        let plain = self.0.iter().filter(|token| token.user.is_none());
+        let mut plain = plain.peekable();
+        if plain.peek().is_none() {
+            return Vec::new();
+        }
+        let Ok(text) = std::str::from_utf8(body) else { return Vec::new() };
+        if !text.contains(PREFIX) {
+            return Vec::new();
+        }
+        let held = plain.filter(|token| text.contains(&token.word));
+        held.map(|token| (token.word.clone(), token.slot.clone())).collect()
+    }
 }
 
 #[cfg(test)]
@@ -118,6 +132,18 @@ mod tests {
         {
             assert_eq!(tokens.header(plain.clone()), HeaderValue::Text(plain));
         }
+    }
+
+    #[test]
+    fn a_body_tells_its_words() {
+        let mut tokens = Tokens::default();
+        assert!(tokens.of_body(b"{}").is_empty());
+        let (key, other) = (tokens.word("key", None).unwrap(), tokens.word("other", None).unwrap());
+        let basic = tokens.word("key", Some("me")).unwrap();
+        let body = format!(r#"{{"a":"{key}","b":"{basic}","c":"{key}"}}"#);
+        assert_eq!(tokens.of_body(body.as_bytes()), [(key, "key".to_owned())]);
+        assert!(tokens.of_body(&[other.as_bytes(), &[0xff]].concat()).is_empty(), "this is no text");
+        assert!(tokens.of_body(PREFIX.as_bytes()).is_empty());
     }
 
     #[test]

@@ -174,15 +174,18 @@ fn yes() -> bool {
 #[serde(rename_all = "kebab-case")]
 pub enum SlotUse {
     HttpHeader,
+    /// Inside a request's body, which a header's rules do not protect: the manifest has to say so.
+    HttpBody,
     Hmac,
     Reveal,
 }
 
 impl SlotUse {
     /// As manifests write it.
-    const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::HttpHeader => "http-header",
+            Self::HttpBody => "http-body",
             Self::Hmac => "hmac",
             Self::Reveal => "reveal",
         }
@@ -284,7 +287,8 @@ impl Manifest {
                 return Err(ManifestError::new(at, problem));
             }
             if slot.uses.is_empty() {
-                let problem = "use = [\"http-header\"], [\"hmac\"] or [\"reveal\"] is missing";
+                let problem =
+                    "use = [\"http-header\"], [\"http-body\"], [\"hmac\"] or [\"reveal\"] is missing";
                 return Err(ManifestError::new(at, problem));
             }
             if slot.uses.contains(&SlotUse::Reveal) && !self.capabilities.reveal {

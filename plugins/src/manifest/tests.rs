@@ -82,6 +82,15 @@ fn both_forms_are_one_manifest() {
 }
 
 #[test]
+fn a_secret_in_bodies_is_asked_for() {
+    let manifest =
+        webhook(&WEBHOOK.replacen("[\"http-header\"]", "[\"http-header\", \"http-body\"]", 1)).unwrap();
+    // So an upgrade from a version that used headers alone needs a new grant.
+    let lines = manifest.capability_lines();
+    assert_eq!(lines[2..], ["secret token http-header", "secret token http-body"]);
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     let cases = [
         ("name = \"acme/webhook\"", "name = \"Webhook\"", "plugin.name"),

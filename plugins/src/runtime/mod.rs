@@ -91,7 +91,7 @@ impl Runtime {
         let outside = Arc::clone(&prepared.outside);
         let reply = self.0.host.call(prepared.tenant, &prepared.code, call, outside).await;
         match reply.map_err(faults::of_call)?.outcome {
-            Outcome::Failed(fault) => Err(prepared.scrubbed(fault)),
+            Outcome::Failed(fault) => Err(prepared.explained(fault)),
             outcome => Ok(outcome),
         }
     }

@@ -39,6 +39,21 @@ impl Prepared {
         BadRow { index: row.index, code: row.code.map(|code| self.clean(&code)), message }
     }
 
+    /// The guest's fault with the reason why it had to do without a secret, of which it does not know.
+    pub(super) fn explained(&self, fault: Fault) -> Fault {
+        let Some(trouble) = self.outside.take_trouble() else { return self.scrubbed(fault) };
+        let message = match fault.message.contains(&trouble.message) {
+            true => fault.message.clone(),
+            false => format!("{}: {}", fault.message, trouble.message),
+        };
+        // A secret that is set up wrongly, or taken away, does not come back by waiting.
+        let fault = match trouble.kind {
+            FaultKind::Misconfigured | FaultKind::Unauthorized => Fault { message, ..trouble },
+            _ => Fault { message, ..fault },
+        };
+        self.scrubbed(fault)
+    }
+
     pub(super) fn clean(&self, text: &str) -> String {
         self.outside.scrubber().scrub(text).into_owned()
     }

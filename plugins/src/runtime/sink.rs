@@ -87,6 +87,8 @@ impl PluginSink {
         };
         let call = Call { limits, session, continues, operation };
         let outside = Arc::clone(&self.prepared.outside);
+        // Of earlier calls, which got on without the secret.
+        drop(outside.take_trouble());
         let reply = self.runtime.host.call(self.prepared.tenant, &self.prepared.code, call, outside).await;
         let reply = match reply {
             Ok(reply) => reply,
@@ -110,7 +112,7 @@ impl PluginSink {
             if fault.kind == FaultKind::Internal {
                 self.end_session().await;
             }
-            return Err(self.prepared.scrubbed(fault));
+            return Err(self.prepared.explained(fault));
         }
         for (key, value) in reply.state_changes {
             match &value {
@@ -156,7 +158,8 @@ impl PluginSink {
     }
 
     /// What the guest says about a batch, made sense of.
-    fn judge(&mut self, delivered: Delivered) -> Result<Delivered, Fault> {
+    fn judge(&mut self, delivered: Delivered, rows: u32) -> Result<Delivered, Fault> {
+        check_rows(&delivered, rows)?;
         match (delivered, &mut self.session) {
             (Delivered::Buffered, None) => {
                 let problem =
@@ -204,7 +207,7 @@ impl Sink for PluginSink {
         let limits = self.prepared.limits.with_room_for(batch.payload.len());
         let operation = Operation::Write(self.sink_call(), guest_batch(batch));
         match self.call(limits, operation).await? {
-            Outcome::Written(delivered) => self.judge(delivered),
+            Outcome::Written(delivered) => self.judge(delivered, batch.rows),
             other => Err(faults::unexpected("write", &other)),
         }
     }
@@ -240,6 +243,31 @@ impl Inner {
         let id = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
         Session { id, calls: 0, since: Instant::now(), holds: false }
     }
+}
+
+/// Every row that is named is one of the batch and named once: a list is what the pipeline works through.
+fn check_rows(delivered: &Delivered, rows: u32) -> Result<(), Fault> {
+    let mut named: Vec<u32> = match delivered {
+        Delivered::Buffered => return Ok(()),
+        Delivered::Durable(bad) if bad.len() > rows as usize => return Err(too_many(bad.len(), rows)),
+        Delivered::RetryRows(again) if again.len() > rows as usize => {
+            return Err(too_many(again.len(), rows));
+        }
+        Delivered::Durable(bad) => bad.iter().map(|row| row.index).collect(),
+        Delivered::RetryRows(again) => again.clone(),
+    };
+    named.sort_unstable();
+    if let Some(row) = named.last().filter(|row| **row >= rows) {
+        return Err(faults::protocol(format!("it names row {row} of a batch of {rows} rows")));
+    }
+    match named.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(faults::protocol(format!("it names row {} twice", pair[0]))),
+        None => Ok(()),
+    }
+}
+
+fn too_many(named: usize, rows: u32) -> Fault {
+    faults::protocol(format!("it names {named} rows of a batch of {rows}"))
 }
 
 fn guest_batch(batch: &Batch) -> GuestBatch {

@@ -294,6 +294,9 @@ async fn what_makes_no_sense_is_the_plugins_fault() {
         Ok((Outcome::Flushed(None), Vec::new())),
         Err(CallError::Cpu { limit_ms: 2000 }),
         Err(CallError::Unfit("it imports env".to_owned())),
+        written(Delivered::Durable(vec![BadRow { index: 2, ..bad.clone() }])),
+        written(Delivered::Durable(vec![bad.clone(), bad.clone()])),
+        written(Delivered::RetryRows(vec![0; 3])),
         written(Delivered::Durable(vec![bad.clone()])),
     ];
     let mut sink = sink(&host, Lifecycle::Stateless, answers);
@@ -302,6 +305,9 @@ async fn what_makes_no_sense_is_the_plugins_fault() {
         (FaultKind::Internal, "plugin.protocol"),
         (FaultKind::Internal, "plugin.cpu"),
         (FaultKind::Misconfigured, "plugin.unfit"),
+        (FaultKind::Internal, "plugin.protocol"),
+        (FaultKind::Internal, "plugin.protocol"),
+        (FaultKind::Internal, "plugin.protocol"),
     ];
     for (kind, code) in expected {
         let fault = sink.write(&batch()).await.unwrap_err();

@@ -200,7 +200,8 @@ pub struct PluginFacts {
     pub config_schema: String,
     /// Names of its slots for secrets.
     pub secrets: Vec<String>,
-    /// What it asks for, one line each: `http https://*.example.com:443`, `state 65536`, `reveal`.
+    /// What it asks for, one line each: `http https://*.example.com:443`, `state 65536`, `reveal`,
+    /// `secret token http-header`.
     pub capabilities: Vec<String>,
     /// The manifest's own idea of a batch.
     pub max_rows: u32,

@@ -1,8 +1,9 @@
 //! The resolver `vault`: secrets of HashiCorp Vault and OpenBao, from a KV version 2 engine or any other path.
 //!
-//! It authenticates with a token, by AppRole with a role id alone, or not at all (a Vault Agent or Proxy beside it
-//! does). A secret id cannot be sent: it would stand in a request's body, and only headers take secrets. Bind such a
-//! role to addresses instead (`bind_secret_id=false`, `token_bound_cidrs`).
+//! It authenticates with a token, by AppRole (role id and secret id, or the role id alone where the role has
+//! `bind_secret_id=false`), or not at all (a Vault Agent or Proxy beside it does). Token and secret id stay with the
+//! host, which puts them into the header and into the body of the login. The token that a login gives is this
+//! instance's and ends with it.
 
 mod path;
 
@@ -28,6 +29,7 @@ struct Config {
     namespace: Option<String>,
     token: Option<SecretSlot>,
     role_id: Option<String>,
+    secret_id: Option<SecretSlot>,
     approle_mount: Option<String>,
 }
 
@@ -75,6 +77,9 @@ impl Resolver for Vault {
     fn open(config: Config) -> Result<Self, Error> {
         if config.token.is_some() && config.role_id.is_some() {
             return Err(Error::misconfigured("give token or role_id, not both").code("vault.login"));
+        }
+        if config.secret_id.is_some() && config.role_id.is_none() {
+            return Err(Error::misconfigured("a secret_id belongs to a role_id").code("vault.login"));
         }
         Ok(Self { config, login: None })
     }
@@ -152,10 +157,18 @@ impl Vault {
             (None, None, Some(role_id)) => {
                 let mount = escape(self.config.approle_mount.as_deref().unwrap_or("approle"))?;
                 let path = format!("auth/{mount}/login");
-                let request = self.request("POST", &path).json(&json!({ "role_id": role_id }))?;
-                let response = request.send()?;
+                let mut body = json!({ "role_id": role_id });
+                let secret_id = SecretSlot::optional(self.config.secret_id.as_ref())?;
+                if let Some(secret_id) = &secret_id {
+                    // A word; the host writes the value on the wire.
+                    body["secret_id"] = Value::from(secret_id.header_token());
+                }
+                let response = self.request("POST", &path).json(&body)?.send()?;
                 if response.status == 400 {
-                    let message = "Vault refused the role id (does the role have bind_secret_id=false?)";
+                    let message = match secret_id {
+                        Some(_) => "Vault refused the role id or the secret id",
+                        None => "Vault refused the role id alone (does the role have bind_secret_id=false?)",
+                    };
                     return Err(Error::unauthorized(message).code("vault.approle"));
                 }
                 let answered: Answered = response.ok()?.json()?;

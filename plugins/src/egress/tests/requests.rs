@@ -22,7 +22,9 @@ use zeroize::Zeroizing;
 
 use super::TOKEN;
 use crate::{
-    call::{HeaderPart, HeaderValue, HttpError, HttpRequest, Level, Outside, SecretError},
+    call::{
+        HeaderPart, HeaderValue, HttpError, HttpRequest, Level, Outside, SECRET_WORD_PREFIX, SecretError,
+    },
     egress::{Egress, EgressOptions, EgressSpec, HostRule, PluginOutside, Resolve, SlotGrant},
     manifest::{EffectiveLimits, SlotUse},
 };
@@ -103,6 +105,38 @@ pub(super) async fn echo(head: &'static str) -> (SocketAddr, Arc<Mutex<Vec<Strin
     (address, seen)
 }
 
+/// A server that answers with the body that came.
+async fn takes_bodies() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let bodies = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            let body = loop {
+                if socket.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                    break None;
+                }
+                let text = String::from_utf8_lossy(&request);
+                let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                if length.is_some_and(|length| length.parse() == Ok(body.len())) {
+                    break Some(body.to_owned());
+                }
+            };
+            let Some(body) = body else { continue };
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            bodies.lock().push(body);
+            let _ = socket.write_all(answer.as_bytes()).await;
+        }
+    });
+    (address, seen)
+}
+
 /// A server that waits for nothing, as one that speaks another protocol may.
 async fn speaks_first() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -136,7 +170,10 @@ fn limits() -> EffectiveLimits {
 
 /// For every use there is.
 fn grant(secret: &str) -> SlotGrant {
-    let uses = vec![SlotUse::HttpHeader, SlotUse::Hmac, SlotUse::Reveal];
+    let uses = match secret {
+        "away" => vec![SlotUse::HttpHeader],
+        _ => vec![SlotUse::HttpHeader, SlotUse::HttpBody, SlotUse::Hmac, SlotUse::Reveal],
+    };
     SlotGrant { secret: secret.to_owned(), version: None, uses }
 }
 
@@ -187,6 +224,7 @@ pub(super) fn get(url: impl Into<String>, headers: Vec<(&str, HeaderValue)>) -> 
         url: url.into(),
         headers: headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         body: None,
+        body_secrets: Vec::new(),
         timeout_ms: None,
         max_response_bytes: None,
     }
@@ -285,6 +323,62 @@ async fn secrets_are_on_the_wire_and_nowhere_else() {
     assert!(!body.contains(&basic[4..]), "{body}");
     assert!(response.headers.contains(&("x-echo".to_owned(), "<redacted>".to_owned())));
     assert_eq!(outside.scrubber().scrub(&format!("failed: {TOKEN}")), "failed: <redacted>");
+}
+
+fn with_body(url: &str, text: &str, secrets: &[(&str, &str)]) -> HttpRequest {
+    let words = secrets.iter().map(|(word, slot)| ((*word).to_owned(), (*slot).to_owned())).collect();
+    let json = HeaderValue::Text("application/json".to_owned());
+    HttpRequest {
+        method: "POST".to_owned(),
+        body: Some(text.as_bytes().to_vec()),
+        body_secrets: words,
+        ..get(url, vec![("content-type", json)])
+    }
+}
+
+#[tokio::test]
+async fn a_body_holds_secrets_of_slots_that_say_so() {
+    let (address, bodies) = takes_bodies().await;
+    let url = format!("http://{address}");
+    let outside = Setting::with_hosts(&[url.clone()], Some(&["127.0.0.1"])).outside();
+    let word = format!("{SECRET_WORD_PREFIX}{}", "ab".repeat(16));
+    let text = format!(r#"{{"role_id":"r","secret_id":"{word}"}}"#);
+    let response = outside.http(with_body(&url, &text, &[(word.as_str(), "token")])).await.unwrap();
+    assert_eq!(bodies.lock().remove(0), format!(r#"{{"role_id":"r","secret_id":"{TOKEN}"}}"#));
+    // What the server says of it does not reach the guest.
+    let echoed = String::from_utf8(response.body).unwrap();
+    assert_eq!(echoed, r#"{"role_id":"r","secret_id":"<redacted>"}"#);
+
+    let refused = outside.http(with_body(&url, &text, &[(word.as_str(), "away")])).await;
+    assert_denied(refused, "no \"http-body\"");
+    let refused = outside.http(with_body(&url, &text, &[("role", "token")])).await;
+    assert_denied(refused, "not those of a plugin");
+    let elsewhere = Setting::with_hosts(&[url.clone()], Some(&["*.example.com"])).outside();
+    let refused = elsewhere.http(with_body(&url, &text, &[(word.as_str(), "token")])).await;
+    assert_denied(refused, "may not go to 127.0.0.1");
+    assert!(bodies.lock().is_empty());
+}
+
+#[tokio::test]
+async fn many_parts_are_no_way_to_much_memory() {
+    let (address, seen) = echo("HTTP/1.1 200 OK").await;
+    let url = format!("http://{address}");
+    let outside = Setting::new(&[url.clone()]).outside();
+    let parts = vec![HeaderPart::Secret("token".to_owned()); 100_000];
+    let refused = outside.http(get(&url, vec![("x-many", HeaderValue::Parts(parts))])).await;
+    assert_denied(refused, "more than 64 parts");
+    let user = "u".repeat(100_000);
+    let basic = HeaderValue::Basic(user, "token".to_owned());
+    assert_denied(outside.http(get(&url, vec![("x-long", basic)])).await, "more than 65536 bytes");
+    assert!(seen.lock().is_empty());
+}
+
+#[tokio::test]
+async fn why_a_secret_was_missing_is_told_once() {
+    let outside = Setting::new(&[]).outside();
+    assert_eq!(outside.secret("absent").await, Err(SecretError::Unavailable));
+    assert_eq!(outside.take_trouble().unwrap().message, "there is none");
+    assert!(outside.take_trouble().is_none());
 }
 
 #[tokio::test]

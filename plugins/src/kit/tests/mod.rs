@@ -177,6 +177,7 @@ fn request(
         url: url.to_owned(),
         headers,
         body,
+        body_secrets: Vec::new(),
         timeout_ms: None,
         max_response_bytes: None,
     }

@@ -78,6 +78,7 @@ async fn asks_everything(outside: &dyn Outside, payload: Vec<u8>) -> Result<Repl
         url: "https://example.com".to_owned(),
         headers: Vec::new(),
         body: Some(payload),
+        body_secrets: Vec::new(),
         timeout_ms: None,
         max_response_bytes: None,
     };

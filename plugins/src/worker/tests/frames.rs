@@ -38,6 +38,7 @@ fn request(body: Option<Vec<u8>>) -> HttpRequest {
         url: "https://example.com".to_owned(),
         headers: vec![("authorization".to_owned(), HeaderValue::Bearer("token".to_owned()))],
         body,
+        body_secrets: vec![("word".to_owned(), "token".to_owned())],
         timeout_ms: Some(1),
         max_response_bytes: None,
     }

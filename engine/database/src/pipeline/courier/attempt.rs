@@ -225,7 +225,7 @@ impl Courier {
 
     fn bury(&self, piece: &Batch, place: usize, fault: &Fault, settled: &mut Settled) -> Result<(), Stop> {
         let letter = DeadLetter::of(&self.maker.encoder, piece, place, fault, self.world.now_us())?;
-        let here: u64 = settled.dead.iter().map(DeadLetter::bytes).sum::<u64>() + letter.bytes();
+        let here = settled.dead_bytes + letter.bytes();
         let letters = self.state.dead_letters + settled.dead.len() as u64 + 1;
         if letters > MAX_DEAD_LETTERS || self.state.dead_bytes + here > MAX_DEAD_BYTES {
             let message = format!(
@@ -235,6 +235,7 @@ impl Courier {
             return Err(Stop::Halt(Fault::new(FaultKind::Rejected, message).with_code("dlq.full")));
         }
         settled.dead.push(letter);
+        settled.dead_bytes = here;
         Ok(())
     }
 }

@@ -84,6 +84,7 @@ pub struct Settled {
     last: Option<Position>,
     rows: u64,
     dead: Vec<DeadLetter>,
+    dead_bytes: u64,
     buffered: bool,
     /// Whether any of its rows was taken.
     accepted: bool,
