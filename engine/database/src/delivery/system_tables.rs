@@ -309,10 +309,6 @@ impl Rows {
         self.batch.num_rows()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     fn present(&self, column: &str, row: usize) -> Option<&ArrayRef> {
         self.batch.column_by_name(column).filter(|array| array.is_valid(row))
     }

@@ -148,7 +148,7 @@ async fn a_newer_component_may_not_ask_for_more() {
     assert!(found.plugin("default", "hook").is_none() && found.sink("default", "s").is_none());
     let store = fixture.tenant().await.store.clone();
     let left = crate::delivery::system_tables::SystemTable::Components.rows(&store.snapshot()).unwrap();
-    assert!(left.is_empty(), "a component that nobody uses goes");
+    assert_eq!(left.len(), 0, "a component that nobody uses goes");
 }
 
 #[tokio::test(flavor = "multi_thread")]
