@@ -32,6 +32,14 @@ fn start(root: &TempDir) -> Server {
     Server::start_with(&["--sink-file-root", root.path().to_str().expect("a path of UTF-8")])
 }
 
+/// Where the files of the one tenant of a server are: each has a directory of its own.
+fn tenants(root: &TempDir) -> PathBuf {
+    match files(root.path()).as_slice() {
+        [only] => only.clone(),
+        others => panic!("not one tenant's directory: {others:?}"),
+    }
+}
+
 fn files(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
@@ -65,7 +73,6 @@ async fn until(what: &str, mut is: impl FnMut() -> bool) {
 async fn each_row_is_in_one_file_over_kill_9() {
     const MARKER: i64 = i64::MAX;
     let root = TempDir::new().expect("a directory");
-    let directory = root.path().join("deep/items");
     let mut random = seeded();
     let mut server = start(&root);
     let key = server.tenant("acme");
@@ -77,6 +84,7 @@ async fn each_row_is_in_one_file_over_kill_9() {
     )
     .await;
     run(&client, "CREATE SINK archive USING file OPTIONS (path 'deep/items', roll_rows 100)").await;
+    let directory = tenants(&root).join("deep/items");
     assert_eq!(files(&directory), Vec::<PathBuf>::new(), "CREATE SINK leaves nothing");
     run(
         &client,
@@ -166,7 +174,7 @@ async fn parquet_files_are_parquet() {
          FORMAT ARROW ENVELOPE UPSERT WITH (batch_rows = 40, linger = '50ms')",
     )
     .await;
-    let directory = root.path().join("items");
+    let directory = tenants(&root).join("items");
     let all = || {
         let parquet =
             files(&directory).into_iter().filter(|path| path.extension().is_some_and(|end| end == "parquet"));
@@ -186,9 +194,10 @@ async fn parquet_files_are_parquet() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_written_elsewhere() {
     let (root, elsewhere) = (TempDir::new().expect("a directory"), TempDir::new().expect("a directory"));
-    symlink(elsewhere.path(), root.path().join("out")).expect("a link");
     let server = start(&root);
     let client = server.connect().await;
+    run(&client, "CREATE SINK inside USING file OPTIONS (path 'inside')").await;
+    symlink(elsewhere.path(), tenants(&root).join("out")).expect("a link");
     let sink = |options: &str| format!("CREATE SINK s USING file OPTIONS ({options})");
     let absolute = format!("path '{}'", elsewhere.path().display());
     for options in ["path '../x'", "path 'a/../../x'", absolute.as_str(), "path 'out'", "roll_rows 5"] {

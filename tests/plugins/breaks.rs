@@ -31,7 +31,7 @@ const CASES: &[(&str, &str, End)] = &[
     ("unreachable", "/in", Dead("plugin.trap")),
     ("exit", "/in", Dead("plugin.trap")),
     ("handles", "/in", Paused(&["plugin.limit", "plugin.wall"], "the plugin ")),
-    ("large-body", "/in", Paused(&["plugin.limit", "plugin.memory"], "the plugin ")),
+    ("large-body", "/in", Paused(&["http.denied"], "the body has ")),
     ("large-message", "/in", Paused(&["hostile"], "mmmm")),
     ("many-requests", "/many", Paused(&["hostile"], "throttled")),
     ("log", "/in", Delivered),

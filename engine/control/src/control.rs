@@ -148,7 +148,8 @@ impl Control {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    pub(crate) fn current_generation(&self) -> u64 {
+    /// Rises whenever keys lose their validity: what was permitted under an older one is to be asked anew.
+    pub fn current_generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 }

