@@ -255,7 +255,10 @@ async fn an_approle_logs_in_with_a_secret_id_that_the_plugin_never_sees() {
     let asks =
         rows(&scene.client, "SELECT capability FROM sepal_plugin_capabilities WHERE plugin = 'sepal/vault'")
             .await;
-    assert!(asks.iter().any(|row| row.get(0) == Some("secret secret_id http-body")), "it is shown what it asks for");
+    assert!(
+        asks.iter().any(|row| row.get(0) == Some("secret secret_id http-body")),
+        "it is shown what it asks for"
+    );
     scene.keeps(&["Nf9sE", "another-canary-Wm2", "by-approle-Cj5", "hvs.session-"]).await;
 }
 

@@ -24,6 +24,9 @@ const FIRST_BYTES: usize = 256 << 10;
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
+/// Where a request's head and its body stand.
+type Parts = (Range<usize>, Range<usize>);
+
 /// Listens until the process ends.
 #[derive(Clone)]
 pub struct Receiver {
@@ -176,7 +179,7 @@ impl Incoming {
     }
 
     /// Where the next request's head and body are.
-    fn request(&mut self) -> Result<Option<(Range<usize>, Range<usize>)>, Failure> {
+    fn request(&mut self) -> Result<Option<Parts>, Failure> {
         let head = loop {
             let read = &self.buffer[..self.filled];
             let end = read.windows(END_OF_HEAD.len()).position(|window| window == END_OF_HEAD);

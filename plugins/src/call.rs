@@ -111,7 +111,7 @@ pub struct GuestBatch {
 }
 
 /// Byte strings as byte strings: one by one they cost a call each.
-mod serde_bytes_vec {
+pub(crate) mod serde_bytes_vec {
     use serde::{Deserialize, Deserializer, Serializer};
 
     pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
@@ -301,6 +301,7 @@ mod serde_bytes_option {
 pub struct HttpResponse {
     pub status: u16,
     pub headers: Vec<(String, String)>,
+    #[serde(with = "serde_bytes_vec")]
     pub body: Vec<u8>,
     pub truncated: bool,
 }

@@ -10,6 +10,10 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 
 use crate::manifest::EffectiveLimits;
 
+/// What a slot keeps from one guest to the next, wiped: about what a Rust guest touches.
+const KEPT_MEMORY_BYTES: usize = 1 << 20;
+const KEPT_TABLE_BYTES: usize = 64 << 10;
+
 /// More than any guest may have.
 const MEMORY_RESERVATION_BYTES: u64 = 256 << 20;
 const MEMORY_GUARD_BYTES: u64 = 32 << 20;
@@ -73,7 +77,10 @@ fn pool(guests: u32) -> PoolingAllocationConfig {
         .max_component_instance_size(2 * MAX_CONTEXT_BYTES)
         .max_memory_size(MEMORY_RESERVATION_BYTES as usize)
         .table_elements(limits.table_elements as usize)
-        .max_unused_warm_slots(guests / 2);
+        .max_unused_warm_slots(guests / 2)
+        // Cleared by hand instead of given back: a guest's first pages are there when the next one is made.
+        .linear_memory_keep_resident(KEPT_MEMORY_BYTES)
+        .table_keep_resident(KEPT_TABLE_BYTES);
     pool
 }
 

@@ -105,7 +105,12 @@ pub(super) enum Up {
 pub(super) enum Question {
     Http(HttpRequest),
     Secret(String),
-    Hmac { slot: String, prefix: Vec<u8>, data: Vec<u8> },
+    Hmac {
+        slot: String,
+        prefix: Vec<u8>,
+        #[serde(with = "crate::call::serde_bytes_vec")]
+        data: Vec<u8>,
+    },
     Reveal(String),
 }
 

@@ -267,7 +267,12 @@ async fn every_flaw_is_found_in_its_own_group() {
     ];
     for (flaw, wrong) in flaws {
         let (report, groups) = examined(flaw, "idempotent").await;
-        assert_eq!(groups, wrong.iter().copied().collect::<BTreeSet<_>>(), "{flaw:?}:\n{}", Failures(&report));
+        assert_eq!(
+            groups,
+            wrong.iter().copied().collect::<BTreeSet<_>>(),
+            "{flaw:?}:\n{}",
+            Failures(&report)
+        );
         assert!(!report.passed);
     }
 }
