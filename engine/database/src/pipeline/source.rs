@@ -68,7 +68,7 @@ struct Counter {
 
 enum Stage {
     Snapshot(Box<Scan>),
-    Feed(ChangeReader),
+    Feed(Box<ChangeReader>),
 }
 
 /// What [`Source::fill`] ended with.
@@ -93,7 +93,7 @@ impl Source {
             Some(next) => Stage::Snapshot(Box::new(Scan::open(&view, &store, &hold, begin.start, next)?)),
             None => {
                 let after = begin.position.map_or(begin.start, |position| position.released());
-                Stage::Feed(feed(&view, &store, &hold, after, begin.creation.as_ref())?)
+                Stage::Feed(Box::new(feed(&view, &store, &hold, after, begin.creation.as_ref())?))
             }
         };
         Ok(Self {
@@ -228,7 +228,7 @@ impl Source {
                     }
                     None => {
                         let reader = feed(&self.view, &self.store, &self.hold, self.start, None)?;
-                        self.stage = Stage::Feed(reader);
+                        self.stage = Stage::Feed(Box::new(reader));
                         self.read_through = Some(Position::end_of(self.start));
                     }
                 }

@@ -24,7 +24,7 @@ fn a_secret_lives_in_one_environment() {
     assert_eq!(value(control, &scope(&other), "DB_PASSWORD"), None);
     assert_eq!(value(control, &scope(&tenant), "db_password"), None, "case counts");
     assert_eq!(control.secret(&scope(&tenant), "no name at all").unwrap(), None);
-    assert_eq!(control.list_secrets(&scope(&tenant)).unwrap(), [made.clone()]);
+    assert_eq!(control.list_secrets(&scope(&tenant)).unwrap(), std::slice::from_ref(&made));
     assert_eq!(control.secret(&scope(&tenant), "DB_PASSWORD").unwrap(), Some(made));
 
     assert_eq!(code(store(control, &scope(&tenant), "DB_PASSWORD", b"x").unwrap_err()), "42710");

@@ -62,7 +62,7 @@ fn hidden(sql: &str) -> Vec<Range<usize>> {
         return Vec::new();
     };
     let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize_with_location() else {
-        return vec![after_name..sql.len()];
+        return std::iter::once(after_name..sql.len()).collect();
     };
     let mut ranges = Vec::new();
     let mut places = Places::new(sql);

@@ -67,7 +67,8 @@ fn damage_to_a_held_file_is_told_and_stops_nobody_else() {
     }
     let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
     let held = logs(dir.path());
-    let damages: [(&str, &dyn Fn(&Path)); 3] = [
+    type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
+    let damages: [Damage<'_>; 3] = [
         ("flipped", &|path| {
             let mut bytes = std::fs::read(path).unwrap();
             let last = bytes.len() - 9;
