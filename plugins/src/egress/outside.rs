@@ -238,13 +238,13 @@ impl PluginOutside {
             }
             Some(Ok(secret)) => secret,
         };
-        if let Some(hosts) = &secret.allowed_hosts {
-            if !HostPattern::any_matches(hosts, &to.host) {
-                return Err(denied(format!(
-                    "the secret of slot {slot:?} may not go to {}: its allowed_hosts say where",
-                    to.host
-                )));
-            }
+        if let Some(hosts) = &secret.allowed_hosts
+            && !HostPattern::any_matches(hosts, &to.host)
+        {
+            return Err(denied(format!(
+                "the secret of slot {slot:?} may not go to {}: its allowed_hosts say where",
+                to.host
+            )));
         }
         Ok(Zeroizing::new(secret.value.to_vec()))
     }

@@ -89,7 +89,7 @@ fn options_are_refused_with_their_name_and_what_is_wanted() {
     let url = ("url", text("postgres://app@db.example.com/shop"));
     let table = ("table", text("items"));
     native(None).validate(&spec("postgres", &[url.clone(), table.clone()])).unwrap();
-    assert!(refusal("postgres", &[table.clone()]).starts_with("/url: missing"));
+    assert!(refusal("postgres", std::slice::from_ref(&table)).starts_with("/url: missing"));
     assert!(refusal("postgres", &[url.clone(), table.clone(), ("tabel", text("x"))]).starts_with("/tabel: "));
     let literal = ("password", text("hunter2"));
     let said = refusal("postgres", &[url.clone(), table.clone(), literal]);

@@ -242,10 +242,10 @@ fn assert_denied<T: std::fmt::Debug>(result: Result<T, HttpError>, why: &str) {
 async fn a_private_address_needs_the_operators_word() {
     let (address, seen) = echo("HTTP/1.1 200 OK").await;
     let url = format!("http://{address}");
-    let allowed = Setting::new(&[url.clone()]).outside();
+    let allowed = Setting::new(std::slice::from_ref(&url)).outside();
     assert_eq!(allowed.http(get(&url, Vec::new())).await.unwrap().status, 200);
 
-    let mut strict = Setting::new(&[url.clone()]);
+    let mut strict = Setting::new(std::slice::from_ref(&url));
     strict.options.private_networks.clear();
     assert_denied(strict.outside().http(get(&url, Vec::new())).await, "not a public address");
 
@@ -258,7 +258,8 @@ async fn a_private_address_needs_the_operators_word() {
 async fn a_redirect_is_returned() {
     let (address, seen) = echo("HTTP/1.1 302 Found\r\nlocation: /elsewhere").await;
     let url = format!("http://{address}");
-    let response = Setting::new(&[url.clone()]).outside().http(get(&url, Vec::new())).await.unwrap();
+    let response =
+        Setting::new(std::slice::from_ref(&url)).outside().http(get(&url, Vec::new())).await.unwrap();
     assert_eq!(response.status, 302);
     assert!(response.headers.contains(&("location".to_owned(), "/elsewhere".to_owned())));
     assert_eq!(seen.lock().len(), 1);
@@ -271,10 +272,11 @@ async fn every_address_of_a_name_is_judged() {
     let answers: [&[&str]; 3] =
         [&["127.0.0.1", "10.0.0.1"], &["1.1.1.1", "::ffff:169.254.169.254"], &["::1"]];
     for answer in answers {
-        let (setting, _) = Setting::new(&[url.clone()]).resolving("hooks.example.test", &[answer]);
+        let (setting, _) =
+            Setting::new(std::slice::from_ref(&url)).resolving("hooks.example.test", &[answer]);
         assert_denied(setting.outside().http(get(&url, Vec::new())).await, "not public");
     }
-    let (setting, _) = Setting::new(&[url.clone()]).resolving("another.test", &[&["127.0.0.1"]]);
+    let (setting, _) = Setting::new(std::slice::from_ref(&url)).resolving("another.test", &[&["127.0.0.1"]]);
     assert_eq!(setting.outside().http(get(&url, Vec::new())).await, Err(HttpError::Dns));
     assert!(seen.lock().is_empty());
 }
@@ -284,7 +286,8 @@ async fn a_name_that_changes_its_mind_is_judged_again() {
     let (address, seen) = echo("HTTP/1.1 200 OK").await;
     let url = format!("http://hooks.example.test:{}", address.port());
     let answers: [&[&str]; 2] = [&["127.0.0.1"], &["10.0.0.1"]];
-    let (setting, resolver) = Setting::new(&[url.clone()]).resolving("hooks.example.test", &answers);
+    let (setting, resolver) =
+        Setting::new(std::slice::from_ref(&url)).resolving("hooks.example.test", &answers);
     let outside = setting.outside();
     assert_eq!(outside.http(get(&url, Vec::new())).await.unwrap().status, 200);
     // The connection went to the address that was judged: nobody asked a second time.
@@ -297,7 +300,7 @@ async fn a_name_that_changes_its_mind_is_judged_again() {
 async fn secrets_are_on_the_wire_and_nowhere_else() {
     let (address, seen) = echo("HTTP/1.1 200 OK\r\nx-echo: s3cr3t-t0ken/+").await;
     let url = format!("http://{address}");
-    let outside = Setting::with_hosts(&[url.clone()], Some(&["127.0.0.1"])).outside();
+    let outside = Setting::with_hosts(std::slice::from_ref(&url), Some(&["127.0.0.1"])).outside();
     let slot = || "token".to_owned();
     let parts = vec![HeaderPart::Text("v1 ".to_owned()), HeaderPart::Secret(slot())];
     let headers = vec![
@@ -340,7 +343,7 @@ fn with_body(url: &str, text: &str, secrets: &[(&str, &str)]) -> HttpRequest {
 async fn a_body_holds_secrets_of_slots_that_say_so() {
     let (address, bodies) = takes_bodies().await;
     let url = format!("http://{address}");
-    let outside = Setting::with_hosts(&[url.clone()], Some(&["127.0.0.1"])).outside();
+    let outside = Setting::with_hosts(std::slice::from_ref(&url), Some(&["127.0.0.1"])).outside();
     let word = format!("{SECRET_WORD_PREFIX}{}", "ab".repeat(16));
     let text = format!(r#"{{"role_id":"r","secret_id":"{word}"}}"#);
     let response = outside.http(with_body(&url, &text, &[(word.as_str(), "token")])).await.unwrap();
@@ -353,7 +356,7 @@ async fn a_body_holds_secrets_of_slots_that_say_so() {
     assert_denied(refused, "no \"http-body\"");
     let refused = outside.http(with_body(&url, &text, &[("role", "token")])).await;
     assert_denied(refused, "not those of a plugin");
-    let elsewhere = Setting::with_hosts(&[url.clone()], Some(&["*.example.com"])).outside();
+    let elsewhere = Setting::with_hosts(std::slice::from_ref(&url), Some(&["*.example.com"])).outside();
     let refused = elsewhere.http(with_body(&url, &text, &[(word.as_str(), "token")])).await;
     assert_denied(refused, "may not go to 127.0.0.1");
     assert!(bodies.lock().is_empty());
@@ -363,7 +366,7 @@ async fn a_body_holds_secrets_of_slots_that_say_so() {
 async fn many_parts_are_no_way_to_much_memory() {
     let (address, seen) = echo("HTTP/1.1 200 OK").await;
     let url = format!("http://{address}");
-    let outside = Setting::new(&[url.clone()]).outside();
+    let outside = Setting::new(std::slice::from_ref(&url)).outside();
     let parts = vec![HeaderPart::Secret("token".to_owned()); 100_000];
     let refused = outside.http(get(&url, vec![("x-many", HeaderValue::Parts(parts))])).await;
     assert_denied(refused, "more than 64 parts");
@@ -386,11 +389,11 @@ async fn a_secret_goes_only_where_it_may() {
     let (address, seen) = echo("HTTP/1.1 200 OK").await;
     let url = format!("http://{address}");
     let with_token = || get(&url, vec![("authorization", HeaderValue::Bearer("token".to_owned()))]);
-    let elsewhere = Setting::with_hosts(&[url.clone()], Some(&["*.example.com"])).outside();
+    let elsewhere = Setting::with_hosts(std::slice::from_ref(&url), Some(&["*.example.com"])).outside();
     assert_denied(elsewhere.http(with_token()).await, "may not go to 127.0.0.1");
-    let nowhere = Setting::with_hosts(&[url.clone()], Some(&[])).outside();
+    let nowhere = Setting::with_hosts(std::slice::from_ref(&url), Some(&[])).outside();
     assert_denied(nowhere.http(with_token()).await, "may not go to");
-    let outside = Setting::new(&[url.clone()]).outside();
+    let outside = Setting::new(std::slice::from_ref(&url)).outside();
     let of = |slot: &str| get(&url, vec![("authorization", HeaderValue::Secret(slot.to_owned()))]);
     assert_denied(outside.http(of("no-such-slot")).await, "no secret in a slot");
     assert_denied(outside.http(of("absent")).await, "not to be had");
@@ -416,7 +419,7 @@ async fn a_slot_is_for_what_its_manifest_says() {
     let (address, seen) = echo("HTTP/1.1 200 OK").await;
     let url = format!("http://{address}");
     let only = |wanted: SlotUse| {
-        let mut setting = Setting::new(&[url.clone()]);
+        let mut setting = Setting::new(std::slice::from_ref(&url));
         setting.spec.reveal = true;
         setting.spec.slots.get_mut("token").unwrap().uses = vec![wanted];
         setting.outside()
@@ -463,7 +466,7 @@ async fn a_signature_is_under_prefix_and_secret() {
 async fn what_is_no_request_is_not_sent() {
     let (address, seen) = echo("HTTP/1.1 200 OK").await;
     let url = format!("http://{address}");
-    let outside = Setting::new(&[url.clone()]).outside();
+    let outside = Setting::new(std::slice::from_ref(&url)).outside();
     let text = |text: &str| HeaderValue::Text(text.to_owned());
     for (name, value) in [
         ("host", "other"),
@@ -496,7 +499,7 @@ async fn what_is_no_request_is_not_sent() {
 async fn a_response_ends_where_it_must() {
     let (address, _) = echo("HTTP/1.1 200 OK").await;
     let url = format!("http://{address}");
-    let outside = Setting::new(&[url.clone()]).outside();
+    let outside = Setting::new(std::slice::from_ref(&url)).outside();
     let request = HttpRequest { max_response_bytes: Some(5), ..get(&url, Vec::new()) };
     let response = outside.http(request).await.unwrap();
     assert_eq!((response.body.as_slice(), response.truncated), (b"GET /".as_slice(), true));
@@ -519,7 +522,7 @@ async fn nobody_listening_and_no_words_of_http() {
 async fn too_many_requests_are_told_when_to_come_again() {
     let (address, seen) = echo("HTTP/1.1 200 OK").await;
     let url = format!("http://{address}");
-    let mut setting = Setting::new(&[url.clone()]);
+    let mut setting = Setting::new(std::slice::from_ref(&url));
     setting.spec.limits.requests_per_second = 0;
     let outside = setting.outside();
     assert_eq!(outside.http(get(&url, Vec::new())).await, Err(HttpError::Throttled(1000)));
@@ -530,7 +533,7 @@ async fn too_many_requests_are_told_when_to_come_again() {
 async fn metrics_are_kept_when_a_sink_is_opened_again() {
     let (address, _) = echo("HTTP/1.1 404 Not Found").await;
     let url = format!("http://{address}");
-    let setting = Setting::new(&[url.clone()]);
+    let setting = Setting::new(std::slice::from_ref(&url));
     let (tenant, spec) = (setting.spec.tenant, setting.spec);
     let egress = Egress::new(setting.options).unwrap();
     for _ in 0..2 {
