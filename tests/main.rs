@@ -22,6 +22,7 @@
 //! | `bad_input` | what do damaged files and wrong keys do? |
 //! | `disk_full` | what does a full disk do? |
 //! | `connections` | do many, idle and slow clients disturb the others? |
+//! | `tutorial` | does the tutorial of plugin authors work as it is written? |
 //! | `tidy` | does the code keep the rules a machine can judge? |
 
 mod auth;
@@ -48,4 +49,5 @@ mod slt;
 mod survivor;
 mod tenancy;
 mod tidy;
+mod tutorial;
 mod wire;
