@@ -7,8 +7,9 @@
 //! `runtime` reads what tenants upload, `sepal plugin pack` writes it. Nothing here compiles or runs anything; machine
 //! code is refused whoever brings it.
 
-use std::{borrow::Cow, fmt::Write};
+use std::borrow::Cow;
 
+pub use sepal_database::sealing::hex;
 use sepal_database::{
     connector::{Fault, FaultKind, PluginFacts, PluginKind, Tier},
     sealing,
@@ -162,15 +163,6 @@ impl From<PackageError> for Fault {
 /// What a key signs and a signature is checked against.
 pub fn signing_message(hash: &ComponentHash) -> Vec<u8> {
     [SIGNING_CONTEXT, hash].concat()
-}
-
-/// Lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// The top level of a component: what matters before anything of it is trusted.

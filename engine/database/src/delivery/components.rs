@@ -9,10 +9,10 @@ use sepal_storage::{Op, Snapshot, TenantStore};
 use sepal_types::{Error, Result, SqlState};
 
 use super::{
-    hex,
     objects::Objects,
     system_tables::{Cell, SystemTable},
 };
+use crate::sealing::hex;
 
 /// Most bytes of a component. Python's runtime alone has 18 MB.
 pub const MAX_COMPONENT_BYTES: usize = 32 << 20;

@@ -11,12 +11,13 @@ use sepal_storage::Snapshot;
 use sepal_types::{Error, Result, SqlState};
 
 use super::{
-    Delivery, components, fault_error, hex,
+    Delivery, components, fault_error,
     objects::{Objects, PipelineDef, SinkConnector, SinkDef},
     plugins::{self, Plugin},
 };
 use crate::{
     connector::{Encoding, Envelope, Fault, PluginKind, SinkSpec, Tier},
+    sealing::hex,
     tenant::OpenTenant,
 };
 

@@ -9,12 +9,8 @@ use bytes::Bytes;
 use sepal_types::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    encode::{Encoder, hex},
-    event::Events,
-    position::Position,
-};
-use crate::connector;
+use super::{encode::Encoder, event::Events, position::Position};
+use crate::{connector, sealing::hex};
 
 /// What the ids of batches of dead letters begin with.
 pub const REPLAY: &str = "dlq-";

@@ -1,17 +1,11 @@
 //! A pipeline's query, compiled over its table as it is now.
 
-use std::{
-    sync::{Arc, LazyLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 use sepal_query::{
     SearchSettings, SequenceSource, SettingSink, SnapshotSlot, StatementContext,
-    catalog::{
-        CatalogContext,
-        delivery::{DeliveryRows, NoDelivery},
-    },
+    catalog::CatalogContext,
     change::ChangeQuery,
     sql::{StatementKind, ast, parse_statements},
 };
@@ -47,21 +41,8 @@ pub fn compile(tenant: &OpenTenant, snapshot: &Snapshot, def: &PipelineDef) -> R
 
 /// Nobody's session: it reads nothing but the definition, and its query has no function that would ask for more.
 fn context(tenant: &OpenTenant, snapshot: &Snapshot, environment: &str) -> StatementContext {
-    let catalog = CatalogContext {
-        snapshot: snapshot.clone(),
-        environment: environment.to_owned(),
-        environments: LazyLock::new(Box::new(Vec::new)),
-        tenant: tenant.id.to_string(),
-        user: "pipeline".to_owned(),
-        backend_pid: 0,
-        settings: LazyLock::new(Box::new(Vec::new)),
-        builds: Vec::new(),
-        delivery: LazyLock::new(Box::new(DeliveryRows::default)),
-        control: Arc::new(NoDelivery),
-        table_bytes: Arc::new(|_| 0),
-        start_time_us: 0,
-        interrupted: Arc::new(|| false),
-    };
+    let tenant_name = tenant.id.to_string();
+    let catalog = CatalogContext::bare(snapshot.clone(), environment, &tenant_name, "pipeline");
     StatementContext {
         catalog: Arc::new(catalog),
         snapshot: SnapshotSlot::new(snapshot.clone()),

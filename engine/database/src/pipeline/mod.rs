@@ -60,6 +60,7 @@ use crate::{
         objects::{Objects, PipelineDef, SinkConnector},
         system_tables::SystemTable,
     },
+    sealing::hex,
     tenant::OpenTenant,
 };
 
@@ -306,7 +307,7 @@ fn wanted(snapshot: &Snapshot) -> Result<HashMap<String, Wanted>> {
         let around = format!("{sink:?} {:?} {table:?}", plugin.map(|plugin| plugin.revision));
         // What a pipeline stopped for may be any of these, but no RESUME or PAUSE.
         let plain = PipelineDef { paused: false, resumed: 0, resume_from: None, ..def.clone() };
-        let revision = encode::hex(&sepal_crypto::sha256(format!("{plain:?} {around}").as_bytes()));
+        let revision = hex(&sepal_crypto::sha256(format!("{plain:?} {around}").as_bytes()));
         Wanted { def: Arc::new(def.clone()), fingerprint: format!("{def:?} {around}"), revision }
     };
     Ok(objects.pipelines().map(|def| (def.id.clone(), of(def))).collect())

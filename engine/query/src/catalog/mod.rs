@@ -71,6 +71,27 @@ pub struct CatalogContext {
 /// Asked for when a catalog is read: few statements do.
 pub type Lazily<T> = LazyLock<T, Box<dyn FnOnce() -> T + Send>>;
 
+impl CatalogContext {
+    /// Nobody's session: it sees the definitions of an environment and has neither settings nor sinks.
+    pub fn bare(snapshot: Snapshot, environment: &str, tenant: &str, user: &str) -> Self {
+        Self {
+            snapshot,
+            environment: environment.to_owned(),
+            environments: LazyLock::new(Box::new(Vec::new)),
+            tenant: tenant.to_owned(),
+            user: user.to_owned(),
+            backend_pid: 0,
+            settings: LazyLock::new(Box::new(Vec::new)),
+            builds: Vec::new(),
+            delivery: LazyLock::new(Box::new(delivery::DeliveryRows::default)),
+            control: Arc::new(delivery::NoDelivery),
+            table_bytes: Arc::new(|_| 0),
+            start_time_us: 0,
+            interrupted: Arc::new(|| false),
+        }
+    }
+}
+
 impl std::fmt::Debug for CatalogContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CatalogContext")

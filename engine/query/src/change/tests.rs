@@ -1,7 +1,5 @@
 //! Queries over a small table: what becomes of its rows, and what no pipeline can have.
 
-use std::sync::LazyLock;
-
 use datafusion::arrow::array::{Int32Array, Int64Array, StringArray};
 use sepal_crypto::Key;
 use sepal_storage::{ColumnCache, Op, StoreOptions, TenantStore};
@@ -11,10 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     SequenceSource, SettingSink, SnapshotSlot, StatementContext,
-    catalog::{
-        CatalogContext,
-        delivery::{DeliveryRows, NoDelivery},
-    },
+    catalog::CatalogContext,
     planner::Engine,
     sql::{StatementKind, ast, parse_statements},
     vector::{IndexCache, IndexMemory},
@@ -110,21 +105,7 @@ fn world(def: TableDef) -> World {
     let options = StoreOptions::new(ColumnCache::new(1 << 20));
     let store = TenantStore::create(directory.path(), tenant, Key::from_bytes([5; 32]), options).unwrap();
     let snapshot = store.commit(&store.snapshot(), vec![Op::CreateTable(def)]).unwrap();
-    let catalog = CatalogContext {
-        snapshot: snapshot.clone(),
-        environment: "default".into(),
-        environments: LazyLock::new(Box::new(Vec::new)),
-        tenant: "acme".into(),
-        user: "acme".into(),
-        backend_pid: 1,
-        settings: LazyLock::new(Box::new(Vec::new)),
-        builds: Vec::new(),
-        delivery: LazyLock::new(Box::new(DeliveryRows::default)),
-        control: Arc::new(NoDelivery),
-        table_bytes: Arc::new(|_| 0),
-        start_time_us: 0,
-        interrupted: Arc::new(|| false),
-    };
+    let catalog = CatalogContext::bare(snapshot.clone(), "default", "acme", "acme");
     let context = StatementContext {
         catalog: Arc::new(catalog),
         snapshot: SnapshotSlot::new(snapshot),

@@ -28,10 +28,13 @@ use sepal_types::Error;
 use zeroize::Zeroizing;
 
 use super::{
-    Delivery, hex,
+    Delivery,
     objects::{ResolverDef, SinkDef},
 };
-use crate::connector::{CertificateValue, Fault, FaultKind, SecretValue, Secrets};
+use crate::{
+    connector::{CertificateValue, Fault, FaultKind, SecretValue, Secrets},
+    sealing::hex,
+};
 
 use moment::{MOMENT, Moment};
 

@@ -20,7 +20,10 @@ use sepal_query::output::OutputColumn;
 use sepal_types::Result;
 
 use super::event::Events;
-use crate::connector::{BatchSchema, Encoding, Envelope};
+use crate::{
+    connector::{BatchSchema, Encoding, Envelope},
+    sealing::hex,
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -103,13 +106,4 @@ impl Encoder {
 /// The Arrow type that a column has in batches.
 fn arrow_type(column: &OutputColumn) -> DataType {
     sepal_storage::arrow_type(&column.ty)
-}
-
-/// Lower-case hex digits.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -18,11 +18,12 @@ use super::{Outcome, Session, check_room, done, duplicate, missing, with_options
 use crate::{
     connector::{Encoding, Envelope, SinkSpec},
     delivery::{
-        hex, now_us,
+        now_us,
         objects::{self, Objects, OnExhausted, OnRejected, PipelineDef, SinkDef},
         sinks::{self, Wanted},
     },
     pipeline::{check_position, position::Position},
+    sealing::hex,
 };
 
 use statements::{CreatePipeline, ObjectKind, PipelineChange};
