@@ -45,11 +45,13 @@ async fn flush(tenant: &Arc<OpenTenant>) {
             () = tenant.work.notified() => {}
             () = tokio::time::sleep(PATROL) => {}
         }
-        if !tenant.store.wants_checkpoint() {
+        let (full, expired) = (tenant.store.wants_checkpoint(), tenant.store.has_expired_history());
+        if !full && !expired {
             continue;
         }
         let worker = Arc::clone(tenant);
-        match tokio::task::spawn_blocking(move || checkpoint(&worker)).await {
+        let work = move || if full { checkpoint(&worker) } else { trim_history(&worker) };
+        match tokio::task::spawn_blocking(work).await {
             Ok(Ok(())) => {}
             // Broken off by the closing: the log has everything.
             Ok(Err(_)) if tenant.is_closed() => return,
@@ -106,6 +108,13 @@ pub fn checkpoint(tenant: &OpenTenant) -> Result<()> {
     if report.segments_written > 0 {
         tenant.missing.notify_one();
     }
+    Ok(())
+}
+
+/// Removes what is too old to be history. A checkpoint does that as well, but nobody may write any more. Blocking.
+fn trim_history(tenant: &OpenTenant) -> Result<()> {
+    let freed = tenant.store.trim_history()?;
+    tracing::debug!(tenant = %tenant.id, freed, "history");
     Ok(())
 }
 

@@ -72,10 +72,16 @@ impl TenantStore {
     ///
     /// Errors: [`StoreError::WriteConflict`] when a file has gone since the ops were made.
     pub(crate) fn name_cloned(&self, state: State, ops: &[Op]) -> Result<State, StoreError> {
-        let clones = ops.iter().filter_map(|op| match op {
-            Op::Clone { def, source } => Some((def, source)),
-            _ => None,
-        });
+        let mut clones = ops
+            .iter()
+            .filter_map(|op| match op {
+                Op::Clone { def, source } => Some((def, source)),
+                _ => None,
+            })
+            .peekable();
+        if clones.peek().is_none() {
+            return Ok(state);
+        }
         let mut cloned = self.cloned.lock();
         for (def, source) in clones {
             for (segment, chunk) in source.segments.iter().zip(&source.chunks) {

@@ -18,12 +18,16 @@ mod past;
 mod tests;
 mod versions;
 
-use std::{fmt, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
 
+use arrow::temporal_conversions::timestamp_us_to_datetime;
 use sepal_types::Lsn;
 
 use crate::{StoreError, TenantStore, paths::Paths};
-use arrow::temporal_conversions::timestamp_us_to_datetime;
 
 pub use named::NamedSnapshot;
 pub(crate) use past::Past;
@@ -134,13 +138,13 @@ impl TenantStore {
     pub fn pin_manifest(&self) -> Result<ManifestPin, StoreError> {
         let maintenance = self.maintenance.lock();
         let (versions, hold) = self.history.to_copy();
-        let mut named = std::collections::BTreeMap::new();
+        let mut named = BTreeMap::new();
         // What clones name in the log since, too: that log is copied with the manifest.
         let cloned: Vec<_> = self.cloned.lock().iter().map(|(_, files)| files.clone()).collect();
         for files in versions.iter().map(|version| &*version.files).chain(&cloned) {
             named.extend(files.iter().map(|(file, bytes)| (*file, *bytes)));
         }
-        let within = Paths::new(std::path::Path::new(""));
+        let within = Paths::new(Path::new(""));
         let data = named
             .into_iter()
             .map(|((kind, file), bytes)| PinnedFile { path: within.data(kind, file), bytes });

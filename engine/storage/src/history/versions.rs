@@ -52,8 +52,10 @@ impl Version {
         }
     }
 
-    fn all_files(&self) -> impl Iterator<Item = (&(DataKind, FileId), &u64)> {
-        self.files.iter().chain(self.cloned.iter())
+    /// What it takes to open it, and to come to it from an earlier one if somebody may read from `reach_from` on.
+    fn needed(&self, reach_from: u64) -> impl Iterator<Item = (&(DataKind, FileId), &u64)> {
+        let cloned = (self.number > reach_from).then(|| self.cloned.iter());
+        self.files.iter().chain(cloned.into_iter().flatten())
     }
 }
 
@@ -166,7 +168,9 @@ impl History {
     /// Every file under `segments/` that some version names; `None` when nobody can know.
     pub(crate) fn needed(&self) -> Option<HashSet<(DataKind, FileId)>> {
         let state = self.state.lock();
-        let files = || state.versions.values().flat_map(Version::all_files).map(|(file, _)| *file);
+        let from = state.read_from();
+        let files =
+            || state.versions.values().flat_map(|version| version.needed(from)).map(|(file, _)| *file);
         state.unreadable.is_empty().then(|| files().collect())
     }
 
@@ -300,23 +304,26 @@ impl State {
         let mut others: BTreeSet<u64> = self.named.iter().map(|named| named.manifest).collect();
         others.extend(self.holds.keys());
         others.extend(chain.last());
-        let needed = self.files_of(&others);
-        let mut counted: HashSet<(DataKind, FileId)> = HashSet::new();
-        let versions = chain.iter().filter_map(|number| self.versions.get(number));
-        let files = versions.flat_map(Version::all_files);
-        files
-            .filter(|(file, _)| !needed.contains(*file) && counted.insert(**file))
-            .map(|(_, bytes)| bytes)
-            .sum()
+        let reach_from = chain.first().copied().unwrap_or(0);
+        self.bytes_of(chain.iter(), reach_from, &self.files_of(&others))
     }
 
     /// Bytes of files that these versions need and the newest does not.
     fn only_past(&self, numbers: &BTreeSet<u64>) -> u64 {
         let newest: BTreeSet<u64> = self.versions.keys().next_back().copied().into_iter().collect();
-        let needed = self.files_of(&newest);
+        self.bytes_of(numbers.iter(), self.read_from(), &self.files_of(&newest))
+    }
+
+    /// Bytes of what these versions need, each file once, besides `needed`.
+    fn bytes_of<'a>(
+        &self,
+        numbers: impl Iterator<Item = &'a u64>,
+        reach_from: u64,
+        needed: &HashSet<(DataKind, FileId)>,
+    ) -> u64 {
         let mut counted: HashSet<(DataKind, FileId)> = HashSet::new();
-        let versions = numbers.iter().filter_map(|number| self.versions.get(number));
-        let files = versions.flat_map(Version::all_files);
+        let versions = numbers.filter_map(|number| self.versions.get(number));
+        let files = versions.flat_map(|version| version.needed(reach_from));
         files
             .filter(|(file, _)| !needed.contains(*file) && counted.insert(**file))
             .map(|(_, bytes)| bytes)
@@ -325,7 +332,12 @@ impl State {
 
     fn files_of(&self, numbers: &BTreeSet<u64>) -> HashSet<(DataKind, FileId)> {
         let versions = numbers.iter().filter_map(|number| self.versions.get(number));
-        versions.flat_map(Version::all_files).map(|(file, _)| *file).collect()
+        versions.flat_map(|version| version.files.keys()).copied().collect()
+    }
+
+    /// The first version that somebody may read on from.
+    fn read_from(&self) -> u64 {
+        self.readers.keys().next().map_or(self.reach_from, |reader| self.reach_from.min(*reader))
     }
 
     /// The first log file that somebody may replay: from the versions that the policy keeps, and the held ones.

@@ -38,7 +38,7 @@ use sepal_types::{ColumnId, RowId, TableDef, TableId};
 
 pub use clone::CloneSource;
 pub(crate) use clone::ClonedSegment;
-pub(crate) use decode::{Record, Wanted, decode, decode_wanted};
+pub(crate) use decode::{Decoded, Record, decode, decode_wanted};
 pub(crate) use encode::{EncodedOps, encode_head, encode_ops};
 
 /// What every payload was before there were before-images.
