@@ -1,8 +1,8 @@
 //! Which manifests are on disk besides the newest, and why each of them stays.
 //!
-//! Kept in memory beside the files, without the tables: what a manifest names is all that the collection of garbage asks
-//! for. Touches no file. A version that has left here is nobody's any more: `checkpoint::gc` removes its manifest, and then
-//! what no other names.
+//! Kept in memory beside the files, without the tables: what a manifest names is all that the collection of garbage
+//! asks for. Touches no file. A version that has left here is nobody's any more: `checkpoint::gc` removes its manifest,
+//! and then what no other names.
 //!
 //! A version stays while
 //! - it is the newest;
@@ -125,8 +125,8 @@ impl History {
         self.state.lock().unreadable.insert(number, error);
     }
 
-    /// Lets go of the versions that nothing keeps at `now_us`. Returns the numbers of the manifests that stay. `log_bytes`
-    /// are those of the log's files from a number on that no recovery needs.
+    /// Lets go of the versions that nothing keeps at `now_us`. Returns the numbers of the manifests that stay.
+    /// `log_bytes` are those of the log's files from a number on that no recovery needs.
     pub(crate) fn trim(
         &self,
         now_us: i64,
@@ -223,8 +223,8 @@ impl History {
         Ok((named, hold))
     }
 
-    /// The newest version and those that have a name, held to be copied, with everything that they name. The newest comes
-    /// last.
+    /// The newest version and those that have a name, held to be copied, with everything that they name. The newest
+    /// comes last.
     pub(crate) fn to_copy(self: &Arc<Self>) -> (Vec<Version>, Hold) {
         let mut state = self.state.lock();
         let mut numbers: BTreeSet<u64> = state.named.iter().map(|named| named.manifest).collect();
@@ -272,7 +272,7 @@ impl State {
                 chain.push((version.number, version.time_us));
             }
         }
-        // Nobody knows how old they are: as old as the one before.
+        // Nobody knows how old they are: they go with the ones before them.
         chain.extend(self.unreadable.keys().map(|number| (*number, i64::MAX)));
         chain.sort_unstable();
         let last = chain.len().saturating_sub(1);

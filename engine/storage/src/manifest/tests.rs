@@ -87,8 +87,8 @@ fn golden(sealed_for: &str) -> String {
 fn content_is_golden() {
     let own = format!(
         concat!(
-            r#","time_us":1795354461123456,"snapshots":[{{"environment":"default","name":"before","manifest":3,"lsn":9,"#,
-            r#""time_us":1795354461000000,"created_us":1795354461000001,"by":"ada","comment":null,"rows":2}}],"#,
+            r#","time_us":1795354461123456,"snapshots":[{{"environment":"default","name":"before","#,
+            r#""manifest":3,"lsn":9,"time_us":1795354461000000,"created_us":1795354461000001,"by":"ada","comment":null,"rows":2}}],"#,
             r#""cloned":[{{"kind":"segment","file":"{}","bytes":90}}]}}"#
         ),
         "04".repeat(16)

@@ -10,8 +10,8 @@
 //! | the last file, and a later frame was made when the file was durable beyond it | damage |
 //! | the last file otherwise | a torn tail: never acknowledged, ignored |
 //!
-//! A restore to a point in time ends the reading at a commit. An attempt that did not come to its end may have begun the
-//! new file already: it is empty, and the files of the time that was cut off do not follow it.
+//! A restore to a point in time ends the reading at a commit. An attempt that did not come to its end may have begun
+//! the new file already: it is empty, and the files of the time that was cut off do not follow it.
 
 use std::ops::ControlFlow;
 
