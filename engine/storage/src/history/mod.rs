@@ -113,7 +113,7 @@ impl TenantStore {
     /// Whether some of the past is older than the policy keeps it: then [`Self::trim_history`] pays. A checkpoint
     /// trims, too; a store that nobody writes to has none.
     pub fn has_expired_history(&self) -> bool {
-        self.history.is_due(self.clock.now_us())
+        self.poison.check().is_ok() && self.history.is_due(self.clock.now_us())
     }
 
     /// Removes what the policy no longer keeps. Returns the bytes that were freed. Waits for a checkpoint that is under
