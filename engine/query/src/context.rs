@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use sepal_storage::Snapshot;
 use sepal_types::{Result, SqlType, TableDef};
 
-use crate::{catalog::CatalogContext, vector::IndexCache};
+use crate::{catalog::CatalogContext, sql::past_tables, vector::IndexCache};
 
 /// Numbers for serial and identity columns.
 pub trait SequenceSource: Debug + Send + Sync {
@@ -76,6 +76,11 @@ impl SnapshotSlot {
     pub fn set(&self, snapshot: Snapshot) {
         *self.0.write() = snapshot;
     }
+
+    /// Tells slots apart: plans over two of them are not the same.
+    pub(crate) fn identity(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
 }
 
 /// Everything that planning and running one statement needs.
@@ -88,34 +93,54 @@ pub struct StatementContext {
     pub search: Arc<RwLock<SearchSettings>>,
     pub sequences: Arc<dyn SequenceSource>,
     pub settings: Arc<dyn SettingSink>,
+    /// What the statement's clauses AS OF show, by number; `None` for a moment that is a parameter without its value.
+    pub past: Arc<[Option<Snapshot>]>,
 }
 
 impl StatementContext {
+    /// The same statement as its clause AS OF of that number sees it. Before its moment is known it sees the present:
+    /// that is as good as anything for a description.
+    pub fn at_moment(&self, number: usize) -> Self {
+        match self.past.get(number).cloned().flatten() {
+            Some(snapshot) => Self { snapshot: SnapshotSlot::new(snapshot), ..self.clone() },
+            None => self.clone(),
+        }
+    }
+
     /// The names of a table's columns, for `sql::expand_wildcards`.
-    pub fn table_columns(&self) -> impl Fn(&ast::ObjectName) -> Option<Vec<String>> + use<> {
-        let (snapshot, environment) = (self.snapshot.get(), Arc::clone(&self.environment));
-        move |name| {
-            let name = crate::ddl::object_name(name).ok()?;
-            let version = snapshot.find(&environment, &name)?;
-            Some(version.def.columns.iter().map(|column| column.name.clone()).collect())
+    pub fn table_columns(&self) -> impl Fn(&ast::ObjectName, Option<usize>) -> Option<Vec<String>> + use<> {
+        let context = self.clone();
+        move |name, moment| {
+            let def = context.table_at(name, moment)?;
+            Some(def.columns.iter().map(|column| column.name.clone()).collect())
         }
     }
 
     /// The types of the columns of the tables that a query names; none for a name whose type they disagree on.
     pub fn column_types(&self, query: &ast::Query) -> impl Fn(&str) -> Option<SqlType> + use<> {
-        let snapshot = self.snapshot.get();
         let mut tables: Vec<Arc<TableDef>> = Vec::new();
         let _ = ast::visit_relations(query, |name| {
-            let found = crate::ddl::object_name(name)
-                .ok()
-                .and_then(|name| snapshot.find(&self.environment, &name).cloned());
-            tables.extend(found.map(|version| Arc::clone(&version.def)));
+            tables.extend(self.table_at(name, None));
             ControlFlow::<()>::Continue(())
         });
+        if !self.past.is_empty() {
+            let past = past_tables(query).into_iter();
+            tables.extend(past.filter_map(|(name, number)| self.table_at(&name, Some(number))));
+        }
         move |name| {
             let mut types = tables.iter().filter_map(|def| def.column(name).map(|column| &column.ty));
             let first = types.next()?;
             types.all(|ty| ty == first).then(|| first.clone())
         }
+    }
+
+    /// A table's definition, today's or the one at the moment of a clause.
+    fn table_at(&self, name: &ast::ObjectName, moment: Option<usize>) -> Option<Arc<TableDef>> {
+        let name = crate::ddl::object_name(name).ok()?;
+        let snapshot = match moment {
+            Some(number) => self.at_moment(number).snapshot.get(),
+            None => self.snapshot.get(),
+        };
+        Some(Arc::clone(&snapshot.find(&self.environment, &name)?.def))
     }
 }

@@ -51,6 +51,7 @@ fn context(tenant: &OpenTenant, snapshot: &Snapshot, environment: &str) -> State
         search: Arc::new(RwLock::new(SearchSettings::default())),
         sequences: Arc::new(Nobody),
         settings: Arc::new(Nobody),
+        past: Arc::default(),
     }
 }
 

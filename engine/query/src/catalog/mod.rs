@@ -16,6 +16,7 @@ mod definitions;
 pub mod delivery;
 mod evaluator;
 mod functions;
+pub mod history;
 mod names;
 mod objects;
 mod relations;
@@ -36,7 +37,7 @@ use datafusion::sql::sqlparser::ast::Statement;
 use sepal_storage::Snapshot;
 use sepal_types::{Error, Result, TableId};
 
-use self::delivery::DeliveryRows;
+use self::{delivery::DeliveryRows, history::HistoryRows};
 use crate::context::DeliveryControl;
 
 pub use evaluator::{CatalogQuery, prepare};
@@ -58,6 +59,8 @@ pub struct CatalogContext {
     pub builds: Vec<BuildProgress>,
     /// What the views of secrets, sinks and pipelines show.
     pub delivery: Lazily<DeliveryRows>,
+    /// What the views of snapshots and history show.
+    pub history: Lazily<HistoryRows>,
     /// What `sepal_dlq_replay` asks.
     pub control: Arc<dyn DeliveryControl>,
     /// Bytes of a table without its indexes, or of an index; 0 for an unknown id.
@@ -84,6 +87,7 @@ impl CatalogContext {
             settings: LazyLock::new(Box::new(Vec::new)),
             builds: Vec::new(),
             delivery: LazyLock::new(Box::new(delivery::DeliveryRows::default)),
+            history: LazyLock::new(Box::new(HistoryRows::default)),
             control: Arc::new(delivery::NoDelivery),
             table_bytes: Arc::new(|_| 0),
             start_time_us: 0,

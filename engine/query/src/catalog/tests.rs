@@ -17,6 +17,7 @@ use sepal_types::{
 };
 
 use super::delivery::{DeadLetterRow, SecretRow};
+use super::history::{HistoryRow, SnapshotRow};
 use super::relations::{ALL, procedures};
 use super::value::{Value, column, parse_list};
 use super::*;
@@ -146,6 +147,7 @@ fn context() -> Arc<CatalogContext> {
             tuples_done: 100,
         }],
         delivery: LazyLock::new(Box::new(delivery)),
+        history: LazyLock::new(Box::new(history)),
         control: Arc::new(Replays),
         table_bytes: Arc::new(|id| u64::from(id.0) * 1_000),
         start_time_us: 1_700_000_000_250_000,
@@ -172,6 +174,19 @@ fn delivery() -> DeliveryRows {
         dead_letters: LazyLock::new(Box::new(move || letters)),
         ..DeliveryRows::default()
     }
+}
+
+fn history() -> HistoryRows {
+    let snapshot = SnapshotRow {
+        name: "nightly".into(),
+        at: 1_700_000_000_000_000,
+        lsn: 9,
+        comment: Some("before the move".into()),
+        rows: 12,
+        ..SnapshotRow::default()
+    };
+    let history = HistoryRow { oldest_lsn: 4, versions: 2, keep_minutes: 60, ..HistoryRow::default() };
+    HistoryRows { snapshots: vec![snapshot], history: Some(history) }
 }
 
 /// Says what it was asked: 7 for all, else the instant.

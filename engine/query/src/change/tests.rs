@@ -114,6 +114,7 @@ fn world(def: TableDef) -> World {
         search: Arc::default(),
         sequences: Arc::new(Nothing),
         settings: Arc::new(Nothing),
+        past: Arc::default(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let engine = Engine::new(1 << 24, 1, runtime.handle().clone()).unwrap();

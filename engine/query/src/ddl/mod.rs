@@ -5,6 +5,7 @@
 //! transaction, and which indexes are to be built after its commit.
 
 mod alter_table;
+mod clone_table;
 mod create_as;
 mod create_index;
 mod create_table;
@@ -15,6 +16,7 @@ use datafusion::sql::sqlparser::ast;
 use sepal_storage::{Op, Snapshot};
 use sepal_types::{Error, Result, SqlState, TableId};
 
+pub use clone_table::clone_definition;
 pub use create_as::CreateAs;
 pub use drop::drop_indexes;
 pub use names::{identifier, object_name, table_name};

@@ -7,6 +7,7 @@
 mod floats;
 mod json_operators;
 mod operators;
+mod past;
 mod provider;
 mod relation;
 mod series;
@@ -60,6 +61,7 @@ use crate::{
 };
 
 pub use datafusion::logical_expr::LogicalPlan;
+pub use past::{Asked, ask};
 pub use provider::{TemporaryTables, undefined_table};
 pub use relation::constant as fold_constant;
 pub use single_row::SingleRow;

@@ -4,6 +4,7 @@
 //! Returns the table's columns and `distance`, nearest first, by the metric of the column's first vector index (L2
 //! without one). The filter is applied before the search: only qualifying rows compete. It is planned here rather
 //! than as a DataFusion table function, because its first two arguments are names and its query may be a parameter.
+//! Tables with a clause AS OF come by here as well: they look like calls (`sql::past`), and `past` plans them.
 
 use datafusion::{
     common::{DFSchema, ScalarValue, TableReference},
@@ -23,12 +24,12 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{ColumnDef, Error, Metric, SqlState, SqlType, TableDef, parse_vector};
 
-use super::{provider::undefined_table, series, sink_errors};
+use super::{past, provider::undefined_table, series, sink_errors};
 use crate::{
     context::StatementContext,
     error::carry,
     output::typed_field,
-    sql::{ParameterTypes, prepare_expression},
+    sql::{ParameterTypes, prepare_expression, reference},
     table::UserTable,
     vector::{TopK, vector_scalar},
 };
@@ -48,6 +49,16 @@ impl RelationPlanner for Relations {
         let TableFactor::Table { name, args: Some(args), alias, .. } = &relation else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
+        if let Some((number, before)) = reference(&args.args) {
+            let then = Relations { context: self.context.at_moment(number) };
+            if !before.is_empty() {
+                let plan = then.plan(Call::read(before, context)?, context)?;
+                return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))));
+            }
+            let known = self.context.past.get(number).is_some_and(Option::is_some);
+            let planned = past::plan(name, alias.clone(), (number, known), &then.context)?;
+            return Ok(RelationPlanning::Planned(Box::new(planned)));
+        }
         let name = name.to_string();
         if name.eq_ignore_ascii_case("generate_series")
             && let Some(plan) = series::plan(&args.args, context)?

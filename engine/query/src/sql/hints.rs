@@ -215,6 +215,8 @@ fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
         "atan2" | "pow" | "power" => vec![Float8, Float8],
         "chr" | "to_hex" => vec![Int4],
         "left" | "repeat" | "right" => vec![Text, Int4],
+        "sepal_as_of" => vec![Text, Timestamptz],
+        "sepal_as_of_snapshot" => vec![Text, Text],
         "lpad" | "rpad" => vec![Text, Int4, Text],
         "split_part" => vec![Text, Text, Int4],
         "substr" | "substring" => vec![Text, Int4, Int4],

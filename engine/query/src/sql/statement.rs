@@ -15,7 +15,8 @@ use sepal_types::{Error, Result, SqlState};
 use super::{
     delivery::{self, Delivery},
     depth::check_depth,
-    tokens,
+    history::{self, History},
+    past, tokens,
 };
 
 /// One statement of a query string.
@@ -54,6 +55,8 @@ pub enum StatementKind {
         names: Vec<String>,
         if_exists: bool,
     },
+    /// Of snapshots and clones.
+    History(Box<History>),
     /// `LISTEN`, `MOVE`, `DO`, …: understood, and not done.
     Refused(&'static str),
 }
@@ -100,6 +103,9 @@ fn parse_one(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
         let words = tokens.into_iter().filter(|token| matches!(token.token, Token::Word(_))).collect();
         return Ok((StatementKind::Delivery(Box::new(statement)), words));
     }
+    if let Some(statement) = history::parse(sql, &words, &tokens)? {
+        return Ok((StatementKind::History(Box::new(statement)), tokens));
+    }
     let mut tokens = tokens::repair(tokens);
     let kind = match recognise(&words, &tokens) {
         Some(kind) => kind,
@@ -127,6 +133,7 @@ pub(super) fn parse_query(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Box<a
 
 /// Has sqlparser parse one statement, after saying in its words what it does not know.
 fn parse_sql(sql: &str, words: &[String], tokens: &mut Vec<TokenWithSpan>) -> Result<ast::Statement> {
+    past::mark(sql, tokens)?;
     let first = words.first().map(String::as_str);
     match first {
         Some("COPY") => {
@@ -336,7 +343,7 @@ fn refuse_missing_relation(sql: &str, tokens: &[TokenWithSpan]) -> Result<()> {
 }
 
 /// sqlparser says `Expected: …, found: x at Line: 1, Column: 9`; Postgres says `syntax error at or near "x"`.
-fn syntax_error(sql: &str, tokens: &[TokenWithSpan], error: &ParserError) -> Error {
+pub(super) fn syntax_error(sql: &str, tokens: &[TokenWithSpan], error: &ParserError) -> Error {
     let text = match error {
         ParserError::TokenizerError(text) | ParserError::ParserError(text) => text.as_str(),
         ParserError::RecursionLimitExceeded => {

@@ -11,10 +11,14 @@ use datafusion::sql::sqlparser::ast::{
     SelectItemQualifiedWildcardKind, SetExpr, TableFactor, TableWithJoins, WildcardAdditionalOptions,
 };
 
-use super::names::{figure_name, normalized, output_names};
+use super::{
+    names::{figure_name, normalized, output_names},
+    past::reference,
+};
 
-/// The names of a table's columns; `None` for what is no table of the environment.
-pub type TableColumns<'a> = dyn Fn(&ObjectName) -> Option<Vec<String>> + 'a;
+/// The names of a table's columns, today's or those at the moment of a clause; `None` for what is no table of the
+/// environment.
+pub type TableColumns<'a> = dyn Fn(&ObjectName, Option<usize>) -> Option<Vec<String>> + 'a;
 
 /// Writes out the wildcards of a query that repeat a column.
 pub fn expand_wildcards(query: &mut Query, tables: &TableColumns) {
@@ -114,10 +118,17 @@ impl Expansion<'_> {
                     self.ctes.iter().rev().find(|(cte, _)| name.0.len() == 1 && Some(cte) == own.as_ref());
                 let columns = match cte {
                     Some((_, columns)) => columns.clone(),
-                    None => (self.tables)(name),
+                    None => (self.tables)(name, None),
                 };
                 (own, columns, alias.as_ref())
             }
+            TableFactor::Table { name, alias, args: Some(args), .. } => match reference(&args.args) {
+                Some((number, [])) => {
+                    let own = name.0.last().and_then(|part| part.as_ident()).map(normalized);
+                    (own, (self.tables)(name, Some(number)), alias.as_ref())
+                }
+                _ => (None, None, None),
+            },
             TableFactor::Derived { subquery, alias, .. } => (None, self.query(subquery), alias.as_ref()),
             TableFactor::NestedJoin { table_with_joins, alias: None } => {
                 return self.joined(table_with_joins, sources);

@@ -54,6 +54,11 @@ impl UserTable {
         &self.def
     }
 
+    /// Tells apart the same table at two moments.
+    pub fn moment(&self) -> usize {
+        self.slot.identity()
+    }
+
     /// What a vector search over this table needs.
     pub fn runtime(&self) -> &Runtime {
         &self.runtime

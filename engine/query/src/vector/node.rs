@@ -98,10 +98,11 @@ impl TopK {
         })
     }
 
-    fn identity(&self) -> (u32, u32, &'static str, &Expr, &Expr, Option<&Expr>, &[usize]) {
+    fn identity(&self) -> (u32, usize, u32, &'static str, &Expr, &Expr, Option<&Expr>, &[usize]) {
         let operator = self.metric.operator();
         (
             self.table.def().id.0,
+            self.table.moment(),
             self.column.0,
             operator,
             &self.query,

@@ -9,6 +9,7 @@ mod cluster;
 mod constraint;
 mod delivery;
 mod empty;
+mod history;
 mod index;
 mod information;
 mod information_columns;
@@ -24,7 +25,7 @@ pub(super) use routine::procedures;
 pub(super) use routine::{operator, procedure, procedure_named};
 
 /// Every family.
-pub(super) const ALL: [&[Relation]; 12] = [
+pub(super) const ALL: [&[Relation]; 13] = [
     activity::RELATIONS,
     attribute::RELATIONS,
     class::RELATIONS,
@@ -32,6 +33,7 @@ pub(super) const ALL: [&[Relation]; 12] = [
     constraint::RELATIONS,
     delivery::RELATIONS,
     empty::RELATIONS,
+    history::RELATIONS,
     index::RELATIONS,
     information::RELATIONS,
     routine::RELATIONS,

@@ -21,7 +21,7 @@ const HIDDEN: &str = "<redacted>";
 const AFTER_LITERALS: [&str; 10] =
     ["ALLOW", "ENVELOPE", "FORMAT", "FROM", "INTO", "KEY", "OPTIONS", "SET", "SIGNATURE", "WITH"];
 
-pub(super) struct Cursor<'a> {
+pub(in crate::sql) struct Cursor<'a> {
     sql: &'a str,
     /// Without white space and comments.
     tokens: Vec<&'a TokenWithSpan>,
@@ -42,6 +42,11 @@ impl<'a> Cursor<'a> {
     /// The token so many places ahead.
     pub fn peek_at(&self, ahead: usize) -> Option<&'a Token> {
         self.tokens.get(self.at + ahead).map(|token| &token.token)
+    }
+
+    /// The tokens that are left.
+    pub fn rest(&self) -> Vec<TokenWithSpan> {
+        self.tokens.iter().skip(self.at).map(|token| (*token).clone()).collect()
     }
 
     /// Whether the next token is this word, unquoted.

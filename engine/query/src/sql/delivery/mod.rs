@@ -7,7 +7,7 @@
 //! `SECRET[name]` and `CERT[name]` are nodes of their own, and only ever a whole value: no text is interpolated, and
 //! there is no path on which a reference that cannot be resolved becomes a literal.
 
-mod cursor;
+pub(in crate::sql) mod cursor;
 mod options;
 mod parse;
 mod pipeline;

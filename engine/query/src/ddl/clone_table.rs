@@ -1,0 +1,63 @@
+//! CREATE TABLE … CLONE: the definition of a table that begins with another one's rows.
+//!
+//! Columns keep their ids, by which files name them. Constraints and indexes have new ids, and the names that
+//! CREATE TABLE … (LIKE … INCLUDING ALL) gives them in Postgres. The rows are storage's.
+
+use sepal_types::{Error, IndexDef, Result, SqlState, TableDef};
+
+use super::{
+    Scope,
+    create_table::add_unique,
+    names::{generated, object_name, taken},
+};
+use crate::sql::history::CloneTable;
+
+/// The clone of `source`; or the notice that there is one already, where IF NOT EXISTS was said.
+///
+/// Errors: 42P07 when the name is taken.
+pub fn clone_definition(
+    clone: &CloneTable,
+    source: &TableDef,
+    scope: &Scope,
+) -> Result<Result<TableDef, Error>> {
+    let name = object_name(&clone.name)?;
+    if taken(scope.snapshot, scope.environment, &name) {
+        let message = format!("relation \"{name}\" already exists");
+        if clone.if_not_exists {
+            return Ok(Err(Error::new(SqlState::DuplicateTable, format!("{message}, skipping"))));
+        }
+        return Err(Error::new(SqlState::DuplicateTable, message));
+    }
+    let mut def = TableDef {
+        id: (scope.new_id)(),
+        name,
+        uniques: Vec::new(),
+        indexes: Vec::new(),
+        captured: false,
+        ..source.clone()
+    };
+    for unique in &source.uniques {
+        add_unique(&mut def, unique.columns.clone(), unique.primary, None, scope)?;
+    }
+    // One that is being built is not the source's yet.
+    for index in source.indexes.iter().filter(|index| index.valid) {
+        add_index(&mut def, index, scope);
+    }
+    Ok(Ok(def))
+}
+
+fn add_index(def: &mut TableDef, index: &IndexDef, scope: &Scope) {
+    let columns: Vec<&str> = index
+        .columns
+        .iter()
+        .filter_map(|id| def.column_by_id(*id))
+        .map(|column| column.name.as_str())
+        .collect();
+    let name = generated(&def.name, &columns, "idx", |name| {
+        taken(scope.snapshot, scope.environment, name)
+            || def.name == name
+            || def.index(name).is_some()
+            || def.uniques.iter().any(|unique| unique.name == name)
+    });
+    def.indexes.push(IndexDef { id: (scope.new_id)(), name, ..index.clone() });
+}
