@@ -135,6 +135,11 @@ impl Database {
         &self.options.secret_sources
     }
 
+    /// How long a transaction may hold a snapshot.
+    pub(crate) fn max_snapshot_age(&self) -> Option<Duration> {
+        self.options.max_snapshot_age
+    }
+
     /// When the directory was opened, in microseconds since 1970.
     pub(crate) fn started_us(&self) -> i64 {
         self.started_us

@@ -39,6 +39,7 @@ pub use database::{Database, DatabaseMetrics, PLANNING_STACK};
 pub use options::{DatabaseOptions, SecretSources};
 pub use session::{
     CancelToken, CopyIn, CopyOut, Notice, Outcome, Prepared, RowStream, Session, TransactionStatus,
+    snapshot_too_old,
 };
 
 pub use sepal_control::{
@@ -54,7 +55,7 @@ pub use sepal_query::{
     sql::{Statement, delivery::redact},
     values,
 };
-pub use sepal_storage::arrow_type;
+pub use sepal_storage::{HistoryPolicy, arrow_type};
 pub use sepal_types::{
     Error, ErrorKind, Metric, Result, SqlState, SqlType, TenantId, check_finite, format_float4,
     format_float8, format_vector, limits, parse_vector,

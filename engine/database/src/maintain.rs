@@ -12,7 +12,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use arrow::array::{Array, ArrayRef};
 use sepal_index::{Bits, BuildParams, VectorIndex};
-use sepal_storage::{BlobBuilder, Chunk, Snapshot};
+use sepal_storage::{BlobBuilder, Chunk, Snapshot, TableVersion};
 use sepal_types::{
     ColumnDef, Error, FileId, IndexDef, IndexMethod, Result, SqlState, TableDef, TableId, VectorIndexOptions,
 };
@@ -109,6 +109,37 @@ pub fn checkpoint(tenant: &OpenTenant) -> Result<()> {
         tenant.missing.notify_one();
     }
     Ok(())
+}
+
+/// The same, and wakes whoever builds missing indexes. A failure is logged: the log has everything. Blocking.
+pub fn checkpoint_and_index(tenant: &OpenTenant) {
+    if let Err(error) = checkpoint(tenant) {
+        tracing::error!(tenant = %tenant.id, %error, "checkpoint failed; indexes of a clone wait for the next one");
+    }
+    tenant.missing.notify_one();
+}
+
+/// Names all that is committed now. Blocking.
+///
+/// Errors: 42710 when there is a snapshot of that name.
+pub fn create_snapshot(
+    tenant: &OpenTenant,
+    environment: &str,
+    name: &str,
+    by: &str,
+    comment: Option<&str>,
+) -> Result<()> {
+    let made = tenant.store.create_snapshot(&SegmentIndexer { tenant }, environment, name, by, comment)?;
+    tracing::debug!(tenant = %tenant.id, ?made, "snapshot");
+    tenant.missing.notify_one();
+    Ok(())
+}
+
+/// Whether a segment of a table has no part of one of its indexes.
+pub fn lacks_indexes(version: &TableVersion) -> bool {
+    let columns = version.def.columns.iter();
+    let mut indexes = columns.flat_map(|column| version.def.vector_indexes(column.id));
+    indexes.any(|(index, _)| version.chunks.iter().any(|reference| lacks(&reference.chunk, index.id)))
 }
 
 /// Removes what is too old to be history. A checkpoint does that as well, but nobody may write any more. Blocking.

@@ -1,9 +1,10 @@
 //! What a database is opened with.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use sepal_control::EnvNames;
 use sepal_crypto::Key;
+use sepal_storage::HistoryPolicy;
 
 use crate::connector::Connectors;
 
@@ -23,6 +24,10 @@ pub struct DatabaseOptions {
     pub threads: usize,
     /// Log bytes that a tenant's pipelines may keep from being trimmed; one that falls further behind stops.
     pub log_retention_bytes: u64,
+    /// How much of every tenant's past stays.
+    pub history: HistoryPolicy,
+    /// How long a transaction may hold a snapshot, and a result that is being sent what it reads; `None`: for ever.
+    pub max_snapshot_age: Option<Duration>,
     /// What runs plugins and reaches destinations. `None`: statements about plugins and sinks answer 0A000.
     pub connectors: Option<Arc<dyn Connectors>>,
     pub secret_sources: SecretSources,
@@ -54,6 +59,8 @@ impl DatabaseOptions {
             wal_segment_bytes: 64 << 20,
             threads: std::thread::available_parallelism().map_or(2, usize::from),
             log_retention_bytes: 1 << 30,
+            history: HistoryPolicy::default(),
+            max_snapshot_age: Some(Duration::from_hours(24)),
             connectors: None,
             secret_sources: SecretSources::default(),
             allow_unsigned_plugins: false,

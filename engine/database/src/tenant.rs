@@ -108,6 +108,7 @@ impl OpenTenant {
             wal_segment_bytes: options.wal_segment_bytes,
             log_retention_bytes: options.log_retention_bytes,
             log_end,
+            history: options.history,
             ..StoreOptions::new(Arc::clone(&caches.columns))
         };
         let store = if TenantStore::is_made(&directory)? {

@@ -113,6 +113,7 @@ sqlstates! {
     QueryCanceled "57014" Cancelled,
     ReadOnlySqlTransaction "25006" Refused,
     SerializationFailure "40001" Conflict,
+    SnapshotTooOld "72000" Cancelled,
     StatementTooComplex "54001" Invalid,
     StringDataRightTruncation "22001" Invalid,
     SyntaxError "42601" Invalid,

@@ -79,6 +79,22 @@ pub struct ServerFlags {
     #[arg(long, value_name = "MIB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant_write_mib: Option<u64>,
+    /// How long every tenant's past can be read without a name [default: 60]
+    #[arg(long, value_name = "MINUTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history_minutes: Option<u64>,
+    /// At most so many checkpoints of a tenant's past, whatever their age [default: 64]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history_versions: Option<u64>,
+    /// Disk that one tenant's past may take, named snapshots aside, in MiB [default: 4096]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history_max_mib: Option<u64>,
+    /// How long a transaction may hold its snapshot, and a result what it reads; 0 for ever [default: 1440]
+    #[arg(long, value_name = "MINUTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_snapshot_minutes: Option<u64>,
     /// How long a shutdown waits for running statements [default: 10]
     #[arg(long, value_name = "SECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -57,6 +57,8 @@ impl Running {
         let mut options = DatabaseOptions::new(config.data.clone(), root_key, cache_bytes);
         options.write_memory_bytes =
             usize::try_from(config.tenant_write_mib.saturating_mul(MIB)).unwrap_or(usize::MAX);
+        options.history = config.history();
+        options.max_snapshot_age = config.max_snapshot_age();
         options.secret_sources = config.secret_sources();
         options.connectors = Some(connectors);
         options.allow_unsigned_plugins = config.allow_unsigned_plugins;

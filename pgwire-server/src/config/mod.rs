@@ -11,6 +11,7 @@ use std::{
     fmt::Write,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use figment::{
@@ -18,7 +19,7 @@ use figment::{
     providers::{Env, Format, Toml},
     value::{Dict, Map, Value},
 };
-use sepal_database::{EnvNames, SecretSources};
+use sepal_database::{EnvNames, HistoryPolicy, SecretSources};
 use serde::{Deserialize, Serialize};
 
 use crate::certificates::CertificateFiles;
@@ -54,6 +55,14 @@ pub struct Config {
     pub cache_mib: u64,
     /// Memory that one tenant's COPYs under way and open transactions may hold, in MiB.
     pub tenant_write_mib: u64,
+    /// How long every tenant's past can be read without a name, in minutes; 0: not at all.
+    pub history_minutes: u64,
+    /// At most so many checkpoints of a tenant's past, whatever their age.
+    pub history_versions: u64,
+    /// Disk that one tenant's past may take, named snapshots aside, in MiB; beyond, the oldest of it goes.
+    pub history_max_mib: u64,
+    /// How long a transaction may hold its snapshot, and a result what it reads, in minutes; 0: for ever.
+    pub max_snapshot_minutes: u64,
     /// How long a shutdown waits for running statements, in seconds.
     pub shutdown_seconds: u64,
     /// What secrets are called as environment variables, and what happens when two are called the same.
@@ -143,6 +152,10 @@ impl Default for Config {
             max_connections_per_tenant: 400,
             cache_mib: 1024,
             tenant_write_mib: 4096,
+            history_minutes: 60,
+            history_versions: 64,
+            history_max_mib: 4096,
+            max_snapshot_minutes: 1440,
             shutdown_seconds: 10,
             secret_names: SecretNames::Sepal,
             secret_env_source: None,
@@ -226,6 +239,22 @@ impl Config {
             return Err(ConfigError("secret_file_root is empty: name a directory, or leave it out".into()));
         }
         Ok(())
+    }
+
+    /// How much of the past stays, for the database.
+    pub fn history(&self) -> HistoryPolicy {
+        let minutes = i64::try_from(self.history_minutes).unwrap_or(i64::MAX);
+        HistoryPolicy {
+            keep_us: minutes.saturating_mul(60_000_000),
+            keep_versions: usize::try_from(self.history_versions).unwrap_or(usize::MAX),
+            max_bytes: self.history_max_mib.saturating_mul(1 << 20),
+        }
+    }
+
+    /// How long a snapshot may be held, for the database.
+    pub fn max_snapshot_age(&self) -> Option<Duration> {
+        let limit = Duration::from_secs(self.max_snapshot_minutes.saturating_mul(60));
+        Some(limit).filter(|limit| !limit.is_zero())
     }
 
     /// Where secrets may come from, for the database.

@@ -95,3 +95,14 @@ fn private_files_are_never_wider() {
     assert_eq!(files::mode(&path).unwrap(), 0o600);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
+
+#[test]
+fn the_past_is_kept_as_the_settings_say() {
+    let (_dir, flags) = in_dir("history_minutes = 5\nhistory_versions = 3\nhistory_max_mib = 2\n");
+    let history = load(&Config::default(), &flags, None).unwrap().config.history();
+    assert_eq!((history.keep_us, history.keep_versions, history.max_bytes), (300_000_000, 3, 2 << 20));
+    assert_eq!(Config::default().history(), HistoryPolicy::default());
+    let (_dir, flags) = in_dir("max_snapshot_minutes = 0");
+    assert_eq!(load(&Config::default(), &flags, None).unwrap().config.max_snapshot_age(), None);
+    assert_eq!(Config::default().max_snapshot_age(), Some(Duration::from_hours(24)));
+}

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Instant};
 
 use arrow::array::ArrayRef;
 use sepal_database::values::{decode_binary, decode_text};
-use sepal_database::{Error, Outcome, Prepared, SqlState, SqlType, TransactionStatus};
+use sepal_database::{Error, Outcome, Prepared, SqlState, SqlType, TransactionStatus, snapshot_too_old};
 
 use super::{
     Connection,
@@ -124,7 +124,10 @@ impl Connection {
                 };
                 let work = self.session.execute(prepared, parameters);
                 match self.watch.run(&mut self.wire, work).await? {
-                    Outcome::Rows(stream) => self.send_rows(portal, Box::new(Rows::new(stream)), limit).await,
+                    Outcome::Rows(stream) => {
+                        let rows = Box::new(Rows::new(stream, self.session.max_snapshot_age()));
+                        self.send_rows(portal, rows, limit).await
+                    }
                     Outcome::Done { tag } => {
                         self.held.deallocate(portal.statement.deallocate.as_ref(), &tag)?;
                         self.complete(&tag).await
@@ -148,6 +151,10 @@ impl Connection {
                 self.command_complete(&rows.tag(0));
                 portal.state = PortalState::Finished(rows);
                 Ok(())
+            }
+            PortalState::TooOld => {
+                portal.state = PortalState::TooOld;
+                Err(snapshot_too_old().into())
             }
             PortalState::Done => Err(Error::new(
                 SqlState::ObjectNotInPrerequisiteState,

@@ -3,7 +3,7 @@
 //! Used by `extended`. The unnamed statement and portal have a place of their own: the hot path allocates no
 //! name and hashes nothing.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arrow::array::ArrayRef;
 use sepal_database::{Error, Prepared, SqlState};
@@ -37,6 +37,8 @@ pub enum PortalState {
     Sending(Box<Rows>),
     /// All rows are sent; running it again finds none.
     Finished(Box<Rows>),
+    /// Its rows were held for longer than they may be.
+    TooOld,
     /// A statement without rows has run, or the portal is running right now.
     Done,
 }
@@ -202,6 +204,27 @@ impl Held {
             self.portals.clear();
         }
         self.portal_bytes = 0;
+    }
+
+    /// How much longer the oldest result that waits for its client may be held; `None` when none waits, or without a
+    /// limit.
+    pub fn results_expire_in(&self, limit: Option<Duration>) -> Option<Duration> {
+        let portals = self.unnamed_portal.iter().chain(self.portals.values());
+        let ages = portals.filter_map(|portal| match &portal.state {
+            PortalState::Sending(rows) => Some(rows.age()),
+            _ => None,
+        });
+        Some(limit?.saturating_sub(ages.max()?))
+    }
+
+    /// Lets go of results that have waited for too long.
+    pub fn expire_results(&mut self, limit: Option<Duration>) {
+        let Some(limit) = limit else { return };
+        for portal in self.unnamed_portal.iter_mut().chain(self.portals.values_mut()) {
+            if matches!(&portal.state, PortalState::Sending(rows) if rows.age() >= limit) {
+                portal.state = PortalState::TooOld;
+            }
+        }
     }
 
     fn check_bytes(&self, more: usize) -> Result<(), Error> {

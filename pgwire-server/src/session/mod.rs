@@ -40,7 +40,7 @@ use prometheus::IntCounter;
 use sepal_database::{Error, Session, SqlState, TransactionStatus};
 use tokio::{
     net::TcpStream,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use self::{
@@ -190,8 +190,28 @@ impl Connection {
         loop {
             match self.wire.take_frame() {
                 Ok(Some(frame)) => return Ok(frame),
-                Ok(None) => self.watch.input(&mut self.wire).await?,
+                Ok(None) => self.wait().await?,
                 Err(rejection) => return Err(self.violated(&rejection)),
+            }
+        }
+    }
+
+    /// Waits for more input. What the client holds is let go of when it gets too old meanwhile.
+    async fn wait(&mut self) -> Result<(), End> {
+        loop {
+            let limit = self.session.max_snapshot_age();
+            let ages = [self.session.snapshot_expires_in(), self.held.results_expire_in(limit)];
+            let Some(left) = ages.into_iter().flatten().min() else {
+                return self.watch.input(&mut self.wire).await;
+            };
+            tokio::select! {
+                biased;
+                read = self.watch.input(&mut self.wire) => return read,
+                () = sleep(left) => {}
+            }
+            self.held.expire_results(limit);
+            if self.session.expire_snapshot() {
+                self.held.drop_portals();
             }
         }
     }

@@ -3,9 +3,12 @@
 //! Called by `simple` and `extended`. Holds one batch at a time; the output buffer is sent whenever it is full,
 //! and the next batch is not asked for before. A row count from the client is only counted against.
 
+use std::time::Duration;
+
 use arrow::record_batch::RecordBatch;
 use sepal_database::values::ColumnEncoder;
-use sepal_database::{Error, OutputColumn, RowStream};
+use sepal_database::{Error, OutputColumn, RowStream, snapshot_too_old};
+use tokio::time::Instant;
 
 use super::{errors::Failure, watch::Watch, wire::Wire};
 use crate::frame::{
@@ -41,6 +44,10 @@ impl ResultFormats {
 pub struct Rows {
     stream: RowStream,
     batch: Option<Batch>,
+    /// When the query ran: from then on what it reads is held.
+    begun: Instant,
+    /// How long it may be held.
+    most: Option<Duration>,
 }
 
 struct Batch {
@@ -57,8 +64,13 @@ pub struct Sent {
 }
 
 impl Rows {
-    pub fn new(stream: RowStream) -> Self {
-        Self { stream, batch: None }
+    /// `most`: how long the rows may take to be sent.
+    pub fn new(stream: RowStream, most: Option<Duration>) -> Self {
+        Self { stream, batch: None, begun: Instant::now(), most }
+    }
+
+    pub fn age(&self) -> Duration {
+        self.begun.elapsed()
     }
 
     pub fn columns(&self) -> &[OutputColumn] {
@@ -81,6 +93,9 @@ impl Rows {
         let mut sent = 0;
         loop {
             let Some(batch) = &mut self.batch else {
+                if self.most.is_some_and(|most| self.begun.elapsed() > most) {
+                    return Err(snapshot_too_old().into());
+                }
                 let stream = &mut self.stream;
                 match watch.run(wire, async { stream.next().await.transpose() }).await? {
                     Some(batch) => self.batch = Some(Batch::new(&batch, self.stream.columns())?),

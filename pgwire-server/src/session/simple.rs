@@ -73,7 +73,7 @@ impl Connection {
         let outcome = self.watch.run(&mut self.wire, self.session.execute(&prepared, Vec::new())).await?;
         let tag = match outcome {
             Outcome::Rows(stream) => {
-                let mut rows = Rows::new(stream);
+                let mut rows = Rows::new(stream, self.session.max_snapshot_age());
                 write::row_description(&mut self.wire.out, rows.columns(), |_| Format::Text);
                 let formats = ResultFormats::All(Format::Text);
                 let sent = rows.send(&mut self.wire, &mut self.watch, &formats, 0).await?;

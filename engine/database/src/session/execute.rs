@@ -15,6 +15,7 @@ use sepal_types::{Error, Result, SqlState, SqlType, TableId};
 
 use super::{
     CopyIn, CopyOut, RowStream, Session,
+    past::Moments,
     prepare::read_only_key,
     prepared::{Plan, PlanKind, Prepared, Query},
     utility::Utility,
@@ -43,7 +44,11 @@ impl Session {
         if alone {
             self.start(false);
         }
-        let outcome = self.run(prepared, parameters).await;
+        let outcome = match self.look_back_again(prepared, &parameters).await {
+            Ok(()) => self.run(prepared, parameters).await,
+            Err(error) => Err(error),
+        };
+        self.moments = Moments::default();
         if alone {
             self.end_implicit(outcome.is_ok()).await?;
         }
@@ -73,6 +78,8 @@ impl Session {
                 let ddl = self.plan_ddl(prepared)?;
                 self.run_ddl(ddl, &prepared.statement).await
             }
+            PlanKind::History => self.run_history(&prepared.statement).await,
+            PlanKind::Unplanned => Err(Error::bug("a statement of the past was not planned")),
             PlanKind::Delivery => self.run_delivery(&prepared.statement, &parameters).await,
             PlanKind::CopyIn { table, columns, format } => {
                 Ok(Outcome::CopyIn(self.begin_copy_in(table, columns.clone(), format.clone())?))
@@ -217,6 +224,11 @@ impl Session {
                 SqlState::ReadOnlySqlTransaction,
                 format!("cannot execute {verb} in a read-only transaction"),
             ));
+        }
+        if settings.as_of().is_some() {
+            let message = format!("cannot execute {verb} while sepal.as_of is set");
+            return Err(Error::new(SqlState::ReadOnlySqlTransaction, message)
+                .with_hint("The past cannot be changed. RESET sepal.as_of goes back to the present."));
         }
         Ok(())
     }

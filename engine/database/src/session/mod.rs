@@ -13,12 +13,15 @@ mod define;
 mod delivery;
 mod execute;
 mod explain;
+mod history;
 mod index_builds;
+mod past;
 mod prepare;
 mod prepared;
 mod rows;
 mod sequences;
 mod settings;
+mod snapshot_age;
 mod transaction;
 mod utility;
 
@@ -50,8 +53,10 @@ pub use copy::{CopyIn, CopyOut};
 pub use execute::Outcome;
 pub use prepared::Prepared;
 pub use rows::RowStream;
+pub use snapshot_age::snapshot_too_old;
 pub use transaction::TransactionStatus;
 
+use past::Moments;
 use sequences::Sequences;
 use settings::Settings;
 use transaction::Open;
@@ -77,6 +82,8 @@ pub struct Session {
     settings: Arc<Mutex<Settings>>,
     /// What running plans read: set from `settings` before each execution.
     search: Arc<RwLock<SearchSettings>>,
+    /// What the statement at hand sees of the past.
+    moments: Moments,
     /// The view that sequences look names up in.
     view: SnapshotSlot,
     sequences: Arc<Sequences>,
@@ -122,6 +129,7 @@ impl Session {
             open: None,
             settings,
             search: Arc::default(),
+            moments: Moments::default(),
             view,
             sequences: Arc::new(sequences),
             setting_sink: Arc::new(sink),
@@ -240,6 +248,10 @@ impl Session {
 
     /// The snapshot that the next statement sees.
     fn current_view(&mut self) -> Result<Snapshot> {
+        self.check_snapshot_age()?;
+        if let Some(past) = self.moments.whole() {
+            return Ok(past.clone());
+        }
         let head = self.tenant.store.snapshot();
         match &mut self.open {
             Some(open) => {
@@ -267,6 +279,7 @@ impl Session {
             search: Arc::clone(&self.search),
             sequences: Arc::clone(&self.sequences) as Arc<dyn SequenceSource>,
             settings: Arc::clone(&self.setting_sink),
+            past: Arc::clone(self.moments.tables()),
         })
     }
 
@@ -289,6 +302,10 @@ impl Session {
             delivery: LazyLock::new(Box::new(move || {
                 delivery_rows(&tenant, &shown, &environment, scopes.read)
             })),
+            history: {
+                let (store, environment) = (Arc::clone(&self.tenant.store), Arc::clone(&self.environment));
+                LazyLock::new(Box::new(move || history::rows(&store, &environment)))
+            },
             control: Replay::new(Arc::clone(&self.tenant), &self.environment, self.principal.scopes.write),
             table_bytes: Arc::new(move |id| stored_bytes(&stored, id)),
             start_time_us: self.database.started_us(),

@@ -49,14 +49,20 @@ impl Session {
     pub async fn prepare(&mut self, statement: Statement, declared: &[u32]) -> Result<Arc<Prepared>> {
         self.cancel.arm();
         self.tenant.check_open()?;
-        let planned = self.plan(&statement, declared).map_err(|error| locate(error, &statement))?;
+        let planned = match self.look_back(&statement, None).await {
+            Ok(()) => self.plan(&statement, declared),
+            Err(error) => Err(error),
+        };
+        let moments = std::mem::take(&mut self.moments);
+        let planned = planned.map_err(|error| locate(error, &statement))?;
+        let kind = if moments.is_empty() { planned.kind } else { PlanKind::Unplanned };
         let definitions = self.definitions();
         Ok(Arc::new(Prepared {
             statement,
             declared: declared.to_vec(),
             parameters: planned.parameters,
             columns: planned.columns,
-            plan: RwLock::new(Arc::new(Plan { kind: planned.kind, definitions })),
+            plan: RwLock::new(Arc::new(Plan { kind, definitions })),
         }))
     }
 
@@ -78,10 +84,14 @@ impl Session {
         })?;
         let definitions = self.definitions();
         let stale = plan.definitions != definitions
+            || !self.moments.is_empty()
             || matches!(&plan.kind, PlanKind::Query(query) if query.reads_catalog)
             || matches!(
                 &plan.kind,
-                PlanKind::CreateAs { .. } | PlanKind::Explain { .. } | PlanKind::ExplainWrite { .. }
+                PlanKind::CreateAs { .. }
+                    | PlanKind::Explain { .. }
+                    | PlanKind::ExplainWrite { .. }
+                    | PlanKind::Unplanned
             );
         if !stale {
             return Ok(plan);
@@ -94,12 +104,17 @@ impl Session {
                 .with_hint("The table was altered after the statement was prepared: prepare it again."));
         }
         let plan = Arc::new(Plan { kind: planned.kind, definitions });
-        *prepared.plan.write() = Arc::clone(&plan);
+        if self.moments.is_empty() {
+            *prepared.plan.write() = Arc::clone(&plan);
+        }
         Ok(plan)
     }
 
-    /// Errors: 25P02 in a failed transaction, unless the statement ends it.
+    /// Errors: 25P02 in a failed transaction, 72000 where that is why, unless the statement ends it.
     fn check_not_failed(&self, utility: Option<&Utility>) -> Result<()> {
+        if !utility.is_some_and(Utility::ends_transaction) {
+            self.check_snapshot_age()?;
+        }
         let failed = self.open.as_ref().is_some_and(|open| open.explicit && open.failed);
         if failed && !utility.is_some_and(Utility::ends_transaction) {
             return Err(in_failed_transaction());
@@ -117,6 +132,7 @@ impl Session {
         let ast = match &statement.kind {
             StatementKind::Sql(ast) => ast,
             StatementKind::Delivery(delivery) => return self.plan_delivery(delivery, declared),
+            StatementKind::History(_) => return Ok(Planned::plain(PlanKind::History)),
             _ => return Ok(Planned::plain(PlanKind::Ddl)),
         };
         if let Some(create) = CreateAs::recognise(ast)? {
@@ -144,8 +160,9 @@ impl Session {
     pub(super) fn plan_query(&mut self, statement: &ast::Statement, declared: &[u32]) -> Result<Planned> {
         let context = self.statement_context()?;
         let types = declared_types(declared);
+        let may_be_catalog = self.moments.tables().is_empty() && reads_catalogs(statement);
         if let Some(query) =
-            reads_catalogs(statement).then(|| catalog::prepare(statement, &types, &context.catalog)).flatten()
+            may_be_catalog.then(|| catalog::prepare(statement, &types, &context.catalog)).flatten()
         {
             let query = query?;
             let columns: Arc<[OutputColumn]> =

@@ -67,7 +67,11 @@ pub(super) enum PlanKind {
         context: StatementContext,
         analyze: bool,
     },
+    /// A statement about snapshots, or a clone.
+    History,
     Query(Box<Query>),
+    /// Sees the past. Planned by each execution: a plan that is kept would keep what is old.
+    Unplanned,
     Utility(Utility),
 }
 

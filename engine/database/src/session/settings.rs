@@ -8,6 +8,8 @@ use std::{collections::HashMap, time::Duration};
 use sepal_query::{SearchSettings, catalog::SettingRow};
 use sepal_types::{Error, Result, SqlState};
 
+use super::past::parse_as_of;
+
 /// What values a setting takes.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
@@ -132,6 +134,12 @@ const KNOWN: &[Known] = &[
     known("password_encryption", "scram-sha-256", Kind::Internal, "API keys answer SCRAM-SHA-256."),
     known("row_security", "on", Kind::Bool, "Accepted."),
     known("search_path", "\"$user\", public", Kind::Text, "The schema is public."),
+    known(
+        "sepal.as_of",
+        "",
+        Kind::Text,
+        "The moment that the session sees, read-only: a time, or snapshot:name; empty for now.",
+    ),
     reported("server_encoding", "UTF8", Kind::Internal, "Always."),
     reported(
         "server_version",
@@ -165,6 +173,8 @@ const KNOWN: &[Known] = &[
     known("work_mem", "4MB", Kind::Text, "Accepted; the tenant's query memory is bounded as a whole."),
     known("xmloption", "content", Kind::Text, "Accepted."),
 ];
+
+const AS_OF: &str = "sepal.as_of";
 
 const ISOLATION: &[&str] = &["read uncommitted", "read committed", "repeatable read", "serializable"];
 
@@ -297,6 +307,11 @@ impl Settings {
 
     pub fn is_on(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| value == "on")
+    }
+
+    /// The value of `sepal.as_of`, if it is set.
+    pub fn as_of(&self) -> Option<&str> {
+        self.values.get(AS_OF).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// A timeout in milliseconds as a duration; 0 means none.
@@ -447,6 +462,13 @@ fn validate_text(name: &str, value: &str, invalid: impl Fn() -> Error) -> Result
             }
             Err(invalid().with_hint("Sepal keeps and prints times in UTC only; convert in the client."))
         }
+        AS_OF if value.trim().is_empty() => Ok(String::new()),
+        AS_OF => match parse_as_of(value.trim()) {
+            Ok(_) => Ok(value.trim().to_owned()),
+            Err(error) => Err(invalid()
+                .with_detail(error.message().to_owned())
+                .with_hint("Give a time, or snapshot:name. DEFAULT is the present.")),
+        },
         "DateStyle" if value.to_ascii_lowercase().contains("iso") => Ok("ISO, MDY".to_owned()),
         "DateStyle" => Err(invalid().with_hint("Sepal prints dates in the ISO style only.")),
         _ => Ok(value.to_owned()),

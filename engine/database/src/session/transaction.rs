@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use sepal_storage::{Op, Snapshot};
 use sepal_types::{ColumnId, Error, Result, SqlState, TableId};
-use tokio::sync::OwnedMutexGuard;
+use tokio::{sync::OwnedMutexGuard, time::Instant};
 
 use super::{delivery::AfterCommit, index_builds::Build, sequences::OwnSequences};
 use crate::write_memory::{Charge, op_bytes};
@@ -39,6 +39,10 @@ pub struct Open {
     pub explicit: bool,
     pub base: Snapshot,
     pub view: Snapshot,
+    /// When `base` became the transaction's.
+    pub taken: Instant,
+    /// It had to let go of its snapshot ([`Self::let_go`]).
+    pub too_old: bool,
     pub ops: Vec<Op>,
     /// What `ops` hold of the tenant's memory for writes.
     pub charge: Charge,
@@ -64,6 +68,8 @@ impl Open {
             explicit,
             base: snapshot.clone(),
             view: snapshot,
+            taken: Instant::now(),
+            too_old: false,
             ops: Vec::new(),
             charge,
             builds: Vec::new(),
@@ -93,7 +99,27 @@ impl Open {
         }
         self.base = head;
         self.view = view;
+        self.taken = Instant::now();
         Ok(())
+    }
+
+    /// Holds nothing older than `head` any more. A transaction that cannot go on with that has failed.
+    pub fn let_go(&mut self, head: Snapshot) {
+        // A savepoint holds what was seen when it was made.
+        let renewed = !self.repeatable && self.savepoints.is_empty() && self.refresh(head.clone()).is_ok();
+        if !renewed {
+            self.failed = true;
+            self.too_old = true;
+            self.savepoints.clear();
+            self.builds.clear();
+            self.charge.shrink(op_bytes(&self.ops));
+            self.ops.clear();
+        }
+        if self.ops.is_empty() {
+            self.base = head.clone();
+            self.view = head;
+        }
+        self.taken = Instant::now();
     }
 
     /// Takes the operations of the transaction's last statement without applying them to the view: its commit

@@ -64,7 +64,9 @@ impl Utility {
             StatementKind::Accepted(tag) => Ok(Some(Utility::Accepted(tag))),
             StatementKind::Refused(message) => Err(Error::unsupported(*message)),
             StatementKind::Reindex { name } => Ok(Some(Utility::Reindex { name: name.clone() })),
-            StatementKind::DropIndexes { .. } | StatementKind::Delivery(_) => Ok(None),
+            StatementKind::DropIndexes { .. } | StatementKind::Delivery(_) | StatementKind::History(_) => {
+                Ok(None)
+            }
             StatementKind::Sql(statement) => from_ast(statement),
         }
     }

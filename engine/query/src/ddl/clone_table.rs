@@ -3,6 +3,7 @@
 //! Columns keep their ids, by which files name them. Constraints and indexes have new ids, and the names that
 //! CREATE TABLE … (LIKE … INCLUDING ALL) gives them in Postgres. The rows are storage's.
 
+use sepal_storage::Snapshot;
 use sepal_types::{Error, IndexDef, Result, SqlState, TableDef};
 
 use super::{
@@ -12,22 +13,24 @@ use super::{
 };
 use crate::sql::history::CloneTable;
 
-/// The clone of `source`; or the notice that there is one already, where IF NOT EXISTS was said.
+/// The notice when there is such a table and IF NOT EXISTS was said; `None` when it is to be made.
 ///
 /// Errors: 42P07 when the name is taken.
-pub fn clone_definition(
-    clone: &CloneTable,
-    source: &TableDef,
-    scope: &Scope,
-) -> Result<Result<TableDef, Error>> {
+pub fn clone_exists(clone: &CloneTable, snapshot: &Snapshot, environment: &str) -> Result<Option<Error>> {
     let name = object_name(&clone.name)?;
-    if taken(scope.snapshot, scope.environment, &name) {
-        let message = format!("relation \"{name}\" already exists");
-        if clone.if_not_exists {
-            return Ok(Err(Error::new(SqlState::DuplicateTable, format!("{message}, skipping"))));
-        }
-        return Err(Error::new(SqlState::DuplicateTable, message));
+    if !taken(snapshot, environment, &name) {
+        return Ok(None);
     }
+    let message = format!("relation \"{name}\" already exists");
+    if clone.if_not_exists {
+        return Ok(Some(Error::new(SqlState::DuplicateTable, format!("{message}, skipping"))));
+    }
+    Err(Error::new(SqlState::DuplicateTable, message))
+}
+
+/// The clone of a table, once its name is known to be free.
+pub fn clone_definition(clone: &CloneTable, source: &TableDef, scope: &Scope) -> Result<TableDef> {
+    let name = object_name(&clone.name)?;
     let mut def = TableDef {
         id: (scope.new_id)(),
         name,
@@ -43,7 +46,7 @@ pub fn clone_definition(
     for index in source.indexes.iter().filter(|index| index.valid) {
         add_index(&mut def, index, scope);
     }
-    Ok(Ok(def))
+    Ok(def)
 }
 
 fn add_index(def: &mut TableDef, index: &IndexDef, scope: &Scope) {

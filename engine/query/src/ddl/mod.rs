@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast;
 use sepal_storage::{Op, Snapshot};
 use sepal_types::{Error, Result, SqlState, TableId};
 
-pub use clone_table::clone_definition;
+pub use clone_table::{clone_definition, clone_exists};
 pub use create_as::CreateAs;
 pub use drop::drop_indexes;
 pub use names::{identifier, object_name, table_name};

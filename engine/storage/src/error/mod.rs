@@ -119,7 +119,8 @@ impl From<StoreError> for Error {
                  room in the log.",
             ),
             StoreError::NoSuchPast { .. } => Error::new(SqlState::ObjectNotInPrerequisiteState, text).with_hint(
-                "The past is kept for some time only. What is to stay longer needs a name: CREATE SNAPSHOT.",
+                "The past is kept for some time only (history_minutes). What is to stay longer needs a name: \
+                 CREATE SNAPSHOT.",
             ),
             StoreError::NotYet { .. } => Error::new(SqlState::InvalidParameterValue, text),
             StoreError::NoSuchSnapshot { .. } => Error::new(SqlState::UndefinedObject, text),

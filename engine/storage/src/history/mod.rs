@@ -110,6 +110,11 @@ impl TenantStore {
         HistorySpan { oldest_us, oldest_lsn, versions, bytes: self.history.bytes() }
     }
 
+    /// How much of the past is to stay.
+    pub fn history_policy(&self) -> HistoryPolicy {
+        self.history.policy()
+    }
+
     /// Whether some of the past is older than the policy keeps it: then [`Self::trim_history`] pays. A checkpoint
     /// trims, too; a store that nobody writes to has none.
     pub fn has_expired_history(&self) -> bool {

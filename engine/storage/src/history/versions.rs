@@ -106,6 +106,10 @@ impl History {
         history
     }
 
+    pub(crate) fn policy(&self) -> HistoryPolicy {
+        self.policy
+    }
+
     /// A manifest has become the newest.
     pub(crate) fn push(&self, manifest: &Manifest) {
         let mut state = self.state.lock();

@@ -38,10 +38,13 @@ use super::{
     prepare::{Planned, write_only_key},
     prepared::PlanKind,
 };
-use crate::delivery::{
-    objects::Objects,
-    pipelines::sweep,
-    system_tables::{SystemTable, ensure},
+use crate::{
+    delivery::{
+        objects::Objects,
+        pipelines::sweep,
+        system_tables::{SystemTable, ensure},
+    },
+    maintain,
 };
 
 use values::Bound;
@@ -54,6 +57,15 @@ pub struct AfterCommit {
     dropped: bool,
     /// The log of pipelines that it creates, by id.
     holds: Vec<(String, LogHold)>,
+    /// It has clones whose segments lack indexes.
+    unindexed: bool,
+}
+
+impl AfterCommit {
+    /// A table was cloned.
+    pub(super) fn note_clone(&mut self, lacks_indexes: bool) {
+        self.unindexed |= lacks_indexes;
+    }
 }
 
 impl fmt::Debug for AfterCommit {
@@ -202,6 +214,11 @@ impl Session {
 
     /// After the commit: whoever runs pipelines looks at them again, and the next start knows whether there are any.
     pub(super) async fn follow(&mut self, after: AfterCommit, snapshot: Snapshot) {
+        if after.unindexed {
+            // Indexes are built over segments that a manifest names as the table's.
+            let tenant = Arc::clone(&self.tenant);
+            tokio::task::spawn_blocking(move || maintain::checkpoint_and_index(&tenant));
+        }
         if !after.changed {
             return;
         }

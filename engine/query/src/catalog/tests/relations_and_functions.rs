@@ -224,8 +224,8 @@ fn dead_letters_are_replayed() {
 fn snapshots_and_history_are_shown() {
     let context = context();
     assert_eq!(
-        lines(&context, "SELECT name, at, lsn, comment, rows FROM sepal_snapshots"),
-        ["nightly|2023-11-14T22:13:20Z|9|before the move|12"]
+        lines(&context, "SELECT name, at::text, lsn, comment, rows FROM sepal_snapshots"),
+        ["nightly|2023-11-14 22:13:20+00|9|before the move|12"]
     );
     assert_eq!(lines(&context, "SELECT oldest_lsn, versions, keep_minutes FROM sepal_history"), ["4|2|60"]);
 }
