@@ -19,6 +19,7 @@ use sepal_types::{Error, Result, SqlState, SqlType};
 
 use super::{
     Session,
+    prepare::write_only_key,
     prepared::{PlanKind, Prepared},
     utility::Utility,
 };
@@ -52,8 +53,8 @@ type Given<'a> = Option<(&'a [SqlType], &'a [ArrayRef])>;
 impl Session {
     /// Resolves what a statement says of the past. `given`: at Execute.
     ///
-    /// Errors: 55000 for what is not kept any more, 22023 for the future, 42704 for an unknown snapshot; those of the
-    /// expressions after AS OF.
+    /// Errors: 55000 for what is not kept any more, 22023 for the future, 42704 for an unknown snapshot, 42501 for a key
+    /// that may only write; those of the expressions after AS OF.
     pub(super) async fn look_back(&mut self, statement: &Statement, given: Given<'_>) -> Result<()> {
         self.moments = Moments::default();
         let failed = self.open.as_ref().is_some_and(|open| open.explicit && open.failed);
@@ -67,7 +68,11 @@ impl Session {
             self.moments.whole = Some(snapshot);
         }
         if let StatementKind::Sql(parsed) = &statement.kind {
-            let tables = self.tables(&moments(parsed)?, given).await?;
+            let moments = moments(parsed)?;
+            if !moments.is_empty() && !self.principal.scopes.read {
+                return Err(write_only_key());
+            }
+            let tables = self.tables(&moments, given).await?;
             self.moments.tables = tables.into();
         }
         Ok(())

@@ -5,5 +5,7 @@ mod opening;
 mod scopes;
 mod sequences;
 mod sleeping;
+mod snapshots;
+mod time_travel;
 mod transactions;
 mod write_memory;
