@@ -130,7 +130,7 @@ pub fn create_snapshot(
     comment: Option<&str>,
 ) -> Result<()> {
     let made = tenant.store.create_snapshot(&SegmentIndexer { tenant }, environment, name, by, comment)?;
-    tracing::debug!(tenant = %tenant.id, ?made, "snapshot");
+    tracing::debug!(tenant = %tenant.id, lsn = %made.lsn, "snapshot");
     tenant.missing.notify_one();
     Ok(())
 }

@@ -89,7 +89,7 @@ impl Session {
         if !concerned {
             return Ok(());
         }
-        self.look_back(&prepared.statement, Some((&prepared.parameters, parameters))).await
+        self.look_back(&prepared.statement, Some((prepared.parameters.as_slice(), parameters))).await
     }
 
     async fn tables(&mut self, moments: &[Moment], given: Given<'_>) -> Result<Vec<Option<Snapshot>>> {

@@ -153,10 +153,10 @@ impl Visitor for Found {
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         let SetExpr::Select(select) = query.body.as_ref() else { return ControlFlow::Continue(()) };
-        let tables = select.from.iter().flat_map(|from| {
+        let mut tables = select.from.iter().flat_map(|from| {
             std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation))
         });
-        let locked = !query.locks.is_empty() && tables.into_iter().any(is_past);
+        let locked = !query.locks.is_empty() && tables.any(is_past);
         if locked { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 

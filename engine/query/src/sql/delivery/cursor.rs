@@ -1,7 +1,7 @@
 //! A walk over a statement's tokens, with Postgres' words for what does not fit.
 //!
-//! Used by `parse`, `options` and `pipeline`. An error never repeats a literal, nor what may be the rest of one that
-//! was quoted badly.
+//! Used by `parse`, `options` and `pipeline`, and by `sql::history`. An error never repeats a literal, nor what may be
+//! the rest of one that was quoted badly.
 
 use datafusion::sql::sqlparser::{
     ast,
