@@ -71,6 +71,7 @@ pub use disk::{Fault, FaultInjector};
 pub use error::StoreError;
 pub use feed::{Change, ChangeReader, Commit, LogHold};
 pub use files::{FileHandle, Files, LocalFiles};
+pub use group::Told;
 pub use ops::Op;
 pub use snapshot::{Snapshot, TableVersion};
 pub use store::{StoreOptions, StoreStats, TenantStore};

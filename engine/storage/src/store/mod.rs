@@ -21,7 +21,7 @@ use crate::{
     counters::Counters,
     disk::Disk,
     feed::LogFiles,
-    group::{Pending, Writer},
+    group::{Queue, Writer},
     paths::{Paths, show},
     wal,
 };
@@ -76,7 +76,7 @@ pub struct TenantStore {
     pub(crate) counters: Counters,
     pub(crate) poison: Poison,
     pub(crate) log: Arc<LogFiles>,
-    pub(crate) queue: Mutex<Vec<Arc<Pending>>>,
+    pub(crate) queue: Mutex<Queue>,
     pub(crate) writer: Mutex<Writer>,
     pub(crate) maintenance: Mutex<Maintenance>,
     /// Segments that a manifest names, as long as somebody reads them.
