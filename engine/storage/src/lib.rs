@@ -11,6 +11,7 @@
 //! <tenant>/segments/<file id>.parquet     rows
 //!                   <file id>.deleted     deletion vector of a segment
 //!                   <file id>.index       a vector index's bytes for one segment
+//! <tenant>/spill/                         temporary files of queries, without names
 //! ```
 //!
 //! # A write
@@ -58,6 +59,7 @@ mod ops;
 mod paths;
 mod segment;
 mod snapshot;
+mod spill;
 mod store;
 mod wal;
 
@@ -69,4 +71,5 @@ pub use error::StoreError;
 pub use feed::{Change, ChangeReader, Commit, LogHold};
 pub use ops::Op;
 pub use snapshot::{Snapshot, TableVersion};
+pub use spill::{SpillError, SpillFile, SpillFiles, SpillSink, SpillSpace};
 pub use store::{StoreOptions, StoreStats, TenantStore};
