@@ -65,7 +65,7 @@ mod wal;
 
 pub use arrow_types::{TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, sql_type, stored_name};
 pub use checkpoint::{BlobBuilder, CheckpointReport, NoBlobs};
-pub use chunk::{Chunk, ChunkRef, ColumnCache};
+pub use chunk::{Chunk, ChunkRef, ColumnCache, FairCache};
 pub use disk::{Fault, FaultInjector};
 pub use error::StoreError;
 pub use feed::{Change, ChangeReader, Commit, LogHold};

@@ -4,6 +4,7 @@
 //! A chunk never changes. What is deleted stands beside it, in the [`ChunkRef`] of each snapshot.
 
 mod cache;
+mod fair;
 mod keys;
 mod memory;
 mod missing;
@@ -23,6 +24,7 @@ use crate::{StoreError, arrow_types::arrow_type};
 
 pub(crate) use cache::CacheKey;
 pub use cache::ColumnCache;
+pub use fair::FairCache;
 pub(crate) use keys::{KeyColumns, KeyMap};
 pub(crate) use memory::{MemoryChunk, live_mask, merge};
 pub(crate) use sealed::{SealedChunk, SealedParts};
