@@ -10,7 +10,7 @@ use sepal_query::{
     output::OutputColumn,
     planner::parameter_values,
 };
-use sepal_storage::Snapshot;
+use sepal_storage::{Op, Snapshot};
 use sepal_types::{Error, Result, SqlState, SqlType, TableId};
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
     prepared::{Plan, PlanKind, Prepared, Query},
     utility::Utility,
 };
-use crate::tenant::changes_definitions;
+use crate::{tenant::changes_definitions, write_memory::op_bytes};
 
 /// What a statement gave.
 pub enum Outcome {
@@ -434,6 +434,10 @@ impl Session {
             self.settings.lock().end(true);
             return Ok(());
         }
+        if let Err(error) = self.check_room(&ops, !open.builds.is_empty()).await {
+            self.settings.lock().end(false);
+            return Err(error);
+        }
         let definitions = changes_definitions(&ops);
         let after = std::mem::take(&mut open.after);
         let (store, base) = (Arc::clone(&self.tenant.store), open.base);
@@ -449,6 +453,19 @@ impl Session {
         self.tenant.committed(definitions, snapshot.lsn());
         self.follow(after, snapshot).await;
         self.build_all(open.builds).await
+    }
+
+    /// Waits for a flush where too much is not flushed yet. What adds no rows passes any quota.
+    ///
+    /// Errors: 53100 over the tenant's disk quota, or when it cannot be flushed; 57014 when cancelled meanwhile.
+    async fn check_room(&mut self, ops: &[Op], builds: bool) -> Result<()> {
+        if builds || ops.iter().any(|op| matches!(op, Op::Insert { .. })) {
+            self.tenant.check_quota(op_bytes(ops) as u64)?;
+        }
+        if self.tenant.is_short_of_room() {
+            self.cancel.guard(self.tenant.until_flushed()).await?;
+        }
+        Ok(())
     }
 }
 
