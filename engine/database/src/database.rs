@@ -176,7 +176,9 @@ impl Database {
                 Err(problem) => tracing::error!(%problem, "the control patrol panicked"),
             }
             if rounds.is_multiple_of(IDLE_PATROLS) {
-                self.close_unneeded().await;
+                // Beside the patrol: what closing takes must not delay what revocations wait for.
+                let database = Arc::clone(&self);
+                tokio::spawn(async move { database.close_unneeded().await });
             }
         }
     }
@@ -239,6 +241,7 @@ impl Database {
             if let Some(tenant) = held.tenant() {
                 return Ok((Arc::clone(tenant), held.sit()));
             }
+            database.check_open()?;
             let tenant = database.open_tenant(id).await?;
             // The shutdown may have passed by while the log was replayed.
             if let Err(closing) = database.check_open() {

@@ -73,8 +73,12 @@ impl Unflushed {
     /// A tenant holds that many now. Asks for a flush of the one that holds most when all hold too many.
     fn note(&self, tenant: TenantId, bytes: u64, flush: &Arc<Flush>) {
         let mut held = self.held.lock();
-        let (known, _) = held.tenants.entry(tenant).or_insert_with(|| (0, Arc::clone(flush)));
-        let before = std::mem::replace(known, bytes);
+        let entry = held.tenants.entry(tenant).or_insert_with(|| (0, Arc::clone(flush)));
+        // Opened anew before the one that was closed is gone: the new one is to be asked.
+        if !Arc::ptr_eq(&entry.1, flush) {
+            entry.1 = Arc::clone(flush);
+        }
+        let before = std::mem::replace(&mut entry.0, bytes);
         held.bytes = held.bytes - before + bytes;
         if held.bytes > self.limit_bytes
             && let Some((_, flush)) = held.tenants.values().max_by_key(|(bytes, _)| *bytes)
@@ -172,6 +176,17 @@ impl Room {
         }
     }
 
+    /// Waits for two flushes: the first may have begun before.
+    pub async fn flush_twice(&self) {
+        for _ in 0..2 {
+            let flushed = self.flushed.notified();
+            tokio::pin!(flushed);
+            flushed.as_mut().enable();
+            self.flush.ask();
+            flushed.await;
+        }
+    }
+
     /// 0: none.
     pub fn quota_bytes(&self) -> u64 {
         self.quota_bytes.load(Ordering::Relaxed)
@@ -197,7 +212,7 @@ impl Room {
         Err(Error::new(SqlState::DiskFull, message)
             .with_detail(format!("{used} bytes are in use, and the statement would add about {more}."))
             .with_hint(
-                "Delete rows and VACUUM, drop or truncate tables, or ask the operator for more \
+                "Delete rows and VACUUM FULL, drop or truncate tables, or ask the operator for more \
                  (sepal tenant quota).",
             ))
     }

@@ -263,6 +263,16 @@ impl OpenTenant {
         }
     }
 
+    /// Flushes what is not flushed, and gives back what nobody needs. How it went is in the log.
+    ///
+    /// Errors: 57P01 once the tenant is closed.
+    pub async fn flush(&self) -> Result<()> {
+        tokio::select! {
+            () = self.room.flush_twice() => Ok(()),
+            () = self.until_closed() => self.check_open(),
+        }
+    }
+
     /// Errors: 53100 when the tenant's files have as much as they may, or would have with `more` bytes.
     pub fn check_quota(&self, more: u64) -> Result<()> {
         if self.room.quota_bytes() == 0 {

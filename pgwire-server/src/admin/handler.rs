@@ -12,6 +12,9 @@ use super::{
     secrets::{self, Answered},
 };
 
+/// Bytes of a MiB.
+const MIB: u64 = 1 << 20;
+
 /// Does what was asked; the error is worded for the person who asked.
 pub async fn handle(request: Request, database: &Arc<Database>, status: &Status) -> Result<Answer> {
     if let Request::TenantDrop { name } = request {
@@ -34,6 +37,12 @@ fn blocking(request: Request, database: &Database, status: Status) -> Result<Ans
         Request::TenantList => Answer::Tenants(control.list_tenants()?.iter().map(describe_tenant).collect()),
         Request::TenantDrop { name } => {
             return Err(Error::bug(format!("tenant {name} is dropped elsewhere")));
+        }
+        Request::TenantQuota { name, disk_mib } => {
+            // The engine's words for a tenant that does not exist are the same for all that name one.
+            tenant_named(database, &name)?;
+            database.set_tenant_quota(&name, disk_mib.map(|mib| mib.saturating_mul(MIB)))?;
+            Answer::Done
         }
         Request::KeyCreate { tenant, environment, write, label, expires_at } => {
             let owner = tenant_named(database, &tenant)?;

@@ -460,7 +460,12 @@ impl Session {
     /// Errors: 53100 over the tenant's disk quota, or when it cannot be flushed; 57014 when cancelled meanwhile.
     async fn check_room(&mut self, ops: &[Op], builds: bool) -> Result<()> {
         if builds || ops.iter().any(|op| matches!(op, Op::Insert { .. })) {
-            self.tenant.check_quota(op_bytes(ops) as u64)?;
+            let more = op_bytes(ops) as u64;
+            if self.tenant.check_quota(more).is_err() {
+                // What was deleted and dropped is given back by a flush.
+                self.cancel.guard(self.tenant.flush()).await?;
+                self.tenant.check_quota(more)?;
+            }
         }
         if self.tenant.is_short_of_room() {
             self.cancel.guard(self.tenant.until_flushed()).await?;

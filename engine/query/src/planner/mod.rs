@@ -58,6 +58,7 @@ use crate::{
     functions,
     output::sql_type,
     sql::ParameterTypes,
+    table::prepare_to_hold,
     vector::{TopKPlanner, TopKRule},
 };
 
@@ -143,6 +144,12 @@ fn disk_manager(mode: DiskManagerMode) -> Result<Arc<DiskManager>> {
     DiskManagerBuilder::default().with_mode(mode).build().map(Arc::new).map_err(translate)
 }
 
+/// Without functions: plans hold those they call, and only plans from elsewhere would look them up.
+fn task(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> TaskContext {
+    let none = TaskContext::default();
+    none.with_session_config(config).with_runtime(runtime)
+}
+
 impl Engine {
     /// `memory` bounds what sorts, joins and aggregates of this tenant hold at once, `spill` what they put aside.
     pub fn new(
@@ -160,17 +167,7 @@ impl Engine {
             disk_manager: disk_manager(mode)?,
             ..planning.state.runtime_env().as_ref().clone()
         };
-        // Plans hold the functions they call: only plans from elsewhere would look them up here.
-        let task = TaskContext::new(
-            None,
-            planning.state.session_id().to_owned(),
-            planning.state.config().clone(),
-            HashMap::new(),
-            HashMap::new(),
-            HashMap::new(),
-            HashMap::new(),
-            Arc::new(runtime),
-        );
+        let task = task(planning.state.config().clone(), Arc::new(runtime));
         Ok(Self { planning, task: Arc::new(task), memory, spill, workers })
     }
 
@@ -277,7 +274,8 @@ impl Engine {
     /// A join of large tables computes for long without pausing: on the threads that serve connections it would
     /// hold up everybody, its own cancellation included. Dropping the stream ends the work at its next pause.
     pub fn start(&self, plan: Arc<dyn ExecutionPlan>) -> Result<BatchStream> {
-        let mut batches = execute_stream(plan, Arc::clone(&self.task)).map_err(translate)?;
+        let rows = prepare_to_hold(&plan, self.memory.limit());
+        let mut batches = execute_stream(plan, self.task_of(rows)).map_err(translate)?;
         let (sender, receiver) = mpsc::channel(1);
         let work = self.workers.spawn(async move {
             while let Some(batch) = batches.next().await {
@@ -287,6 +285,14 @@ impl Engine {
             }
         });
         Ok(BatchStream { receiver, work })
+    }
+
+    /// `rows`: per batch.
+    fn task_of(&self, rows: usize) -> Arc<TaskContext> {
+        if rows == BATCH_ROWS {
+            return Arc::clone(&self.task);
+        }
+        Arc::new(task(self.task.session_config().clone().with_batch_size(rows), self.task.runtime_env()))
     }
 
     /// Plans and runs a query to its end. For statements that need all rows before they write.

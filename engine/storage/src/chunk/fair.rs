@@ -130,9 +130,10 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
 
     /// Whose entry leaves next.
     fn victim(&self) -> Option<TenantId> {
-        let idle = self.by_use.peek_lru().filter(|(_, asked)| {
-            self.clock.saturating_sub(**asked) > self.budget_bytes as u64
-        });
+        let idle = self
+            .by_use
+            .peek_lru()
+            .filter(|(_, asked)| self.clock.saturating_sub(**asked) > self.budget_bytes as u64);
         idle.map(|(tenant, _)| *tenant).or_else(|| self.by_bytes.last().map(|(_, tenant)| *tenant))
     }
 

@@ -163,7 +163,7 @@ impl Chunk {
     }
 
     /// Bytes of the rows uncompressed: what merging this chunk costs in memory.
-    pub(crate) fn plain_bytes(&self) -> u64 {
+    pub fn plain_bytes(&self) -> u64 {
         match &self.kind {
             Kind::Memory(chunk) => chunk.bytes(),
             Kind::Sealed(chunk) => chunk.plain_bytes(),
