@@ -146,8 +146,9 @@ fn disk_manager(mode: DiskManagerMode) -> Result<Arc<DiskManager>> {
 
 /// Without functions: plans hold those they call, and only plans from elsewhere would look them up.
 fn task(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> TaskContext {
-    let none = TaskContext::default();
-    none.with_session_config(config).with_runtime(runtime)
+    let (scalars, higher, aggregates, windows) =
+        (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
+    TaskContext::new(None, String::new(), config, scalars, higher, aggregates, windows, runtime)
 }
 
 impl Engine {

@@ -41,18 +41,28 @@ struct Found {
 /// memory.
 pub fn prepare(plan: &Arc<dyn ExecutionPlan>, budget_bytes: usize) -> usize {
     let mut found = Found::default();
-    walk(plan, false, &mut found);
+    walk(plan, Above::default(), &mut found);
     let variable = if found.variable { found.variable_width.max(UNKNOWN_WIDTH) } else { 0 };
     let width = (found.fixed + variable).max(1);
     (budget_bytes / BATCH_PART / width).clamp(LEAST_ROWS, BATCH_ROWS)
 }
 
-/// `held`: an operator above keeps the batches that come from here.
-fn walk(plan: &Arc<dyn ExecutionPlan>, held: bool, found: &mut Found) {
-    if let Some(scan) = plan.downcast_ref::<TableScan>() {
+/// What operators above do with a plan's rows.
+#[derive(Clone, Copy, Default)]
+struct Above {
+    /// One keeps the batches as they come.
+    kept: bool,
+    /// One keeps something made of them.
+    used: bool,
+}
+
+fn walk(plan: &Arc<dyn ExecutionPlan>, above: Above, found: &mut Found) {
+    if let Some(scan) = plan.downcast_ref::<TableScan>()
+        && above.used
+    {
         let (fixed, _) = widths(&scan.stored_schema());
         found.variable_width = found.variable_width.max(scan.row_bytes().saturating_sub(fixed));
-        if held {
+        if above.kept {
             scan.copy_out();
         }
     }
@@ -64,9 +74,10 @@ fn walk(plan: &Arc<dyn ExecutionPlan>, held: bool, found: &mut Found) {
         found.fixed = found.fixed.max(fixed);
         found.variable |= variable > 0;
     }
+    // What an aggregate keeps, it has made.
+    let below = Above { kept: keeps || (above.kept && !groups), used: above.used || keeps || groups };
     for child in plan.children() {
-        // What an aggregate keeps, it has made.
-        walk(child, keeps || (held && !groups), found);
+        walk(child, below, found);
     }
 }
 
