@@ -340,11 +340,17 @@ impl Database {
     }
 
     /// Sets what a tenant's files may have, in bytes: `Some(0)` for as much as fits, `None` for what the server's
-    /// setting says. From now on, and durable. Blocking.
-    pub fn set_tenant_quota(&self, name: &str, bytes: Option<u64>) -> Result<()> {
-        let id = self.control.set_tenant_quota(name, bytes)?;
-        if let Some(tenant) = self.tenants.find(id) {
-            tenant.room.set_quota(bytes.unwrap_or(self.options.tenant_disk_bytes));
+    /// setting says. From now on, and durable.
+    pub async fn set_tenant_quota(self: &Arc<Self>, name: &str, bytes: Option<u64>) -> Result<()> {
+        let (database, name) = (Arc::clone(self), name.to_owned());
+        let id = tokio::task::spawn_blocking(move || database.control.set_tenant_quota(&name, bytes))
+            .await
+            .map_err(|problem| Error::bug(format!("setting a quota panicked: {problem}")))??;
+        if let Some(slot) = self.tenants.find(id) {
+            // One that is being opened may have read the quota before.
+            if let Some(tenant) = self.tenants.hold(&slot).await.tenant() {
+                tenant.room.set_quota(bytes.unwrap_or(self.options.tenant_disk_bytes));
+            }
         }
         Ok(())
     }

@@ -78,9 +78,9 @@ impl Tenants {
         slots.values().filter_map(|slot| slot.tenant.try_lock().ok()?.clone()).collect()
     }
 
-    /// The open tenant of that id, if it is.
-    pub fn find(&self, id: TenantId) -> Option<Arc<OpenTenant>> {
-        self.slots.lock().get(&id)?.tenant.try_lock().ok()?.clone()
+    /// The slot of a tenant that somebody has asked for.
+    pub fn find(&self, id: TenantId) -> Option<Arc<Slot>> {
+        self.slots.lock().get(&id).cloned()
     }
 
     /// Waits for whoever opens or closes it.
@@ -98,7 +98,9 @@ impl Tenants {
     pub fn unneeded(&self) -> Vec<(TenantId, Arc<Slot>, Duration)> {
         let mut slots = self.slots.lock();
         // Another handle is taken under this lock only, so what has one handle has no user.
-        slots.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.tenant.try_lock().is_ok_and(|open| open.is_some()));
+        slots.retain(|_, slot| {
+            Arc::strong_count(slot) > 1 || slot.tenant.try_lock().is_ok_and(|open| open.is_some())
+        });
         let unneeded = slots.iter().filter(|(_, slot)| slot.is_unneeded());
         let mut unneeded: Vec<_> =
             unneeded.map(|(id, slot)| (*id, Arc::clone(slot), slot.last_needed.lock().elapsed())).collect();

@@ -21,6 +21,10 @@ pub async fn handle(request: Request, database: &Arc<Database>, status: &Status)
         database.drop_tenant(&name).await?;
         return Ok(Answer::Done);
     }
+    if let Request::TenantQuota { name, disk_mib } = request {
+        database.set_tenant_quota(&name, disk_mib.map(|mib| mib.saturating_mul(MIB))).await?;
+        return Ok(Answer::Done);
+    }
     let (database, status) = (Arc::clone(database), status.clone());
     tokio::task::spawn_blocking(move || blocking(request, &database, status))
         .await
@@ -35,14 +39,8 @@ fn blocking(request: Request, database: &Database, status: Status) -> Result<Ans
             Answer::Tenant(describe_tenant(&control.create_tenant(&TenantName::parse(&name)?)?))
         }
         Request::TenantList => Answer::Tenants(control.list_tenants()?.iter().map(describe_tenant).collect()),
-        Request::TenantDrop { name } => {
-            return Err(Error::bug(format!("tenant {name} is dropped elsewhere")));
-        }
-        Request::TenantQuota { name, disk_mib } => {
-            // The engine's words for a tenant that does not exist are the same for all that name one.
-            tenant_named(database, &name)?;
-            database.set_tenant_quota(&name, disk_mib.map(|mib| mib.saturating_mul(MIB)))?;
-            Answer::Done
+        Request::TenantDrop { name } | Request::TenantQuota { name, .. } => {
+            return Err(Error::bug(format!("tenant {name} is changed elsewhere")));
         }
         Request::KeyCreate { tenant, environment, write, label, expires_at } => {
             let owner = tenant_named(database, &tenant)?;

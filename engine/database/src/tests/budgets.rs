@@ -203,7 +203,7 @@ async fn a_tenant_over_its_quota_takes_no_rows_and_can_make_room() {
     let fixture = Fixture::new();
     let mut session = fixture.session().await;
     run(&mut session, "CREATE TABLE t (a int, b bigint); INSERT INTO t VALUES (1, 1)").await;
-    fixture.database.set_tenant_quota("acme", Some(1 << 20)).unwrap();
+    fixture.database.set_tenant_quota("acme", Some(1 << 20)).await.unwrap();
     run(&mut session, "INSERT INTO t VALUES (2, 2)").await;
     let large = "INSERT INTO t SELECT n, ((n::bigint * 2862933555) % 1000000007) * 1000003 \
                  FROM generate_series(1, 300000) AS s(n)";
@@ -211,9 +211,9 @@ async fn a_tenant_over_its_quota_takes_no_rows_and_can_make_room() {
     assert_eq!(error.state().code(), "53100");
     assert!(error.message().starts_with("disk quota of tenant exceeded: used 1 of 1 MiB"), "{error}");
     assert_eq!(run(&mut session, "SELECT count(*) FROM t").await, [2], "nothing of it is kept");
-    fixture.database.set_tenant_quota("acme", Some(0)).unwrap();
+    fixture.database.set_tenant_quota("acme", Some(0)).await.unwrap();
     run(&mut session, large).await;
-    fixture.database.set_tenant_quota("acme", Some(1 << 20)).unwrap();
+    fixture.database.set_tenant_quota("acme", Some(1 << 20)).await.unwrap();
     assert_eq!(refused(&mut session, "INSERT INTO t VALUES (3, 3)").await, "53100");
     assert_eq!(refused(&mut session, "UPDATE t SET a = 3 WHERE a = 1").await, "53100");
     // It holds after a restart.
@@ -224,7 +224,7 @@ async fn a_tenant_over_its_quota_takes_no_rows_and_can_make_room() {
     run(&mut session, "DELETE FROM t WHERE a > 2; TRUNCATE t; VACUUM").await;
     run(&mut session, "INSERT INTO t VALUES (3, 3)").await;
     assert_eq!(run(&mut session, "SELECT a FROM t").await, [3]);
-    assert!(fixture.database.set_tenant_quota("nobody", None).is_err());
+    assert!(fixture.database.set_tenant_quota("nobody", None).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

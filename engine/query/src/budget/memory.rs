@@ -27,6 +27,9 @@ const SHARE: usize = 2;
 /// The part of a pool below which the threshold does not count: a batch or two must fit even where many are at work.
 const FLOOR: usize = 64;
 
+/// What DataFusion calls the merges of sorts.
+const MERGE: &str = "ExternalSorterMerge";
+
 /// What the queries of all tenants may hold, in bytes.
 #[derive(Debug)]
 pub struct QueryMemory {
@@ -141,7 +144,11 @@ impl MemoryPool for TenantMemory {
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
-        let held = reservation.consumer().can_spill().then(|| reservation.size());
+        let consumer = reservation.consumer();
+        // A merge of what was put aside takes as many runs at a time as it gets memory for, so it can do with less, too:
+        // unbound, the first partition's would leave nothing to the second's.
+        let adapts = consumer.can_spill() || consumer.name().starts_with(MERGE);
+        let held = adapts.then(|| reservation.size());
         self.take(additional, held).map_err(|why| self.refusal(&why, additional, reservation))
     }
 

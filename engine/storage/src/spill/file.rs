@@ -60,9 +60,7 @@ impl SpillFile {
         };
         let length = usize::try_from(end - start).map_err(|_| damaged("a chunk of more than memory"))?;
         let mut sealed = vec![0; length];
-        self.file
-            .read_exact_at(&mut sealed, start)
-            .map_err(|error| StoreError::io("read", SHOWN, &error))?;
+        self.file.read_exact_at(&mut sealed, start).map_err(|error| StoreError::io("read", SHOWN, &error))?;
         self.opener.open(chunk as u64, &sealed).map(Some).map_err(|error| damaged(error.to_string()))
     }
 
@@ -72,9 +70,7 @@ impl SpillFile {
         let mut written = self.written.lock();
         written.sealer.seal(plain, sealed);
         let start = written.ends.last().copied().unwrap_or(0);
-        self.file
-            .write_all_at(sealed, start)
-            .map_err(|error| StoreError::io("write", SHOWN, &error))?;
+        self.file.write_all_at(sealed, start).map_err(|error| StoreError::io("write", SHOWN, &error))?;
         written.ends.push(start + sealed.len() as u64);
         Ok(())
     }

@@ -55,7 +55,9 @@ impl SpillFiles {
 /// Why nothing more can be put aside.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpillError {
-    #[error("temporary files of this tenant hold {used} bytes and would need {more} more; the limit is {limit}")]
+    #[error(
+        "temporary files of this tenant hold {used} bytes and would need {more} more; the limit is {limit}"
+    )]
     TenantFull { used: u64, more: u64, limit: u64 },
     #[error("{open} temporary files are open; the limit is {most}")]
     TooManyFiles { open: usize, most: usize },
