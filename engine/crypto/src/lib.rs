@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | [`seal`], [`open`]: WAL frames, manifests, control values | XAES-256-GCM (C2SP) | random 192-bit |
 //! | [`stream`]: blobs written once | AES-256-GCM per 1 MiB chunk | chunk index under a fresh subkey |
-//! | [`scratch()`]: temporary files of queries | AES-256-GCM per chunk | chunk number under a key that is never stored |
+//! | [`scratch()`]: temporary files of queries | AES-256-GCM per chunk | chunk number, key never stored |
 //! | [`wrap_key`], [`unwrap_key`]: key hierarchy | key-check value + XAES-256-GCM | random 192-bit |
 //! | [`Key::derive`] | HKDF-SHA-256 | – |
 //! | [`scram`] | SCRAM-SHA-256, -PLUS (RFC 5802, 7677) | – |

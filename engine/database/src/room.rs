@@ -2,7 +2,7 @@
 //!
 //! `session::execute` asks before each commit, [`super::maintain`] flushes and reports. Rows that only memory and the
 //! log hold are counted by the log's bytes, which are about theirs. Writers of a tenant that has too many wait for its
-//! flush; where all tenants together have too many, who has most is flushed. A tenant over its disk quota takes no rows;
+//! flush; where all together have too many, who has most is flushed. A tenant over its disk quota takes no rows;
 //! flushes, deletes, TRUNCATE, DROP and VACUUM go on, because they make room.
 
 use std::{

@@ -27,7 +27,8 @@ use crate::{
 
 use super::{descriptors, failure::Failure, output, version::VERSION};
 
-/// Files that are open besides those of connections, queries and tenants: segments being read and written, the control database, sockets.
+/// Files that are open besides those of connections, queries and tenants: segments being read and written,
+/// the control database, sockets.
 const OTHER_DESCRIPTORS: usize = 256;
 
 /// Temporary files that queries may have open.

@@ -1,9 +1,9 @@
 //! Memory of queries: a tenant's pool, within the process' one.
 //!
 //! An operator that can spill may hold at most [`SHARE`] times what stays free after it: the dynamic threshold of
-//! shared-memory switches (Choudhury, Hahne 1998). Alone it gets two thirds, two get two fifths each, and n always leave
+//! shared-memory switches (Choudhury, Hahne 1998). Alone it gets two thirds, two get two fifths each, n always leave
 //! a (2n + 1)th free for whoever comes next; who holds more than its share by then notices at its next growth, and
-//! spills. DataFusion's own fair pool divides by the operators that are registered, used or not, and lets early ones keep
+//! spills. DataFusion's own fair pool divides by the operators registered, used or not, and lets early ones keep
 //! what they have beyond the limit; its greedy pool lets the first take all, so that the second fails at its first row.
 //!
 //! The same rule stands between tenants: none may hold more than twice what it leaves to the others.
@@ -145,7 +145,7 @@ impl MemoryPool for TenantMemory {
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         let consumer = reservation.consumer();
-        // A merge of what was put aside takes as many runs at a time as it gets memory for, so it can do with less, too:
+        // A merge of what was put aside takes as many runs at a time as it gets memory for, so it can do with less:
         // unbound, the first partition's would leave nothing to the second's.
         let adapts = consumer.can_spill() || consumer.name().starts_with(MERGE);
         let held = adapts.then(|| reservation.size());

@@ -1,7 +1,7 @@
 //! Making rows fit to be held: what sorts, nested loops and aggregates keep, they count and put aside by the batch.
 //!
 //! A scan hands out slices of a segment's decoded columns, and operators count a slice as the whole column. Under one
-//! that holds rows a scan copies them out instead. And batches are made so small that many fit into the tenant's memory:
+//! that holds rows a scan copies them out instead. And batches are made so small that many fit into the memory:
 //! an external merge holds two of each run, which of 8192 rows of wide vectors are more than all of it.
 
 use std::sync::Arc;
