@@ -18,7 +18,7 @@ use super::{
     anomaly::{Anomaly, Findings, Kind},
     dependencies::{Dependencies, Part},
     graph::{Graph, Step, Why},
-    history::{Key, Level, Op, Outcome, Transaction, Value},
+    history::{Key, Level, Op, Outcome, Tick, Transaction, Value},
 };
 
 /// Anomalies, and numbers that show whether the history could have had any.
@@ -179,7 +179,8 @@ impl<'a> Lists<'a> {
         }
     }
 
-    /// Acknowledged writes that are in no list, though the key was read by somebody who began later.
+    /// Acknowledged writes, or those of which others were seen, that are in no list, though the key was read by somebody
+    /// who began later.
     fn lost_writes(&self, findings: &mut Findings) {
         let mut latest: HashMap<Key, usize> = HashMap::new();
         let committed = |one: &Transaction| matches!(one.outcome, Outcome::Committed(_));
@@ -193,19 +194,49 @@ impl<'a> Lists<'a> {
         }
         let in_order: HashSet<(Key, Value)> =
             self.orders.iter().flat_map(|(key, order)| order.iter().map(|value| (*key, *value))).collect();
+        let seen_at = self.unknown_seen_at();
         for (number, transaction) in self.history.iter().enumerate() {
-            let Outcome::Committed(end) = transaction.outcome else { continue };
+            let end = match transaction.outcome {
+                Outcome::Committed(end) => end,
+                Outcome::Aborted => continue,
+                Outcome::Unknown => match seen_at.get(&number) {
+                    Some(end) => *end,
+                    None => continue,
+                },
+            };
             for (key, value, undone) in transaction.writes() {
                 let Some(reader) = latest.get(&key).filter(|_| !undone && !in_order.contains(&(key, value)))
                 else {
                     continue;
                 };
                 if self.history[*reader].begun > end {
-                    let what = format!("key {key}: {value} was acknowledged, and later it was not there");
+                    let what =
+                        format!("key {key}: {value} was there for good by {end}, and later it was not");
                     findings.add(Kind::LostWrite, [what, self.tell(number), self.tell(*reader)]);
                 }
             }
         }
+    }
+
+    /// Of each transaction whose COMMIT had no answer: when the first one had ended that saw any of its writes. From
+    /// then on all of them must be there.
+    fn unknown_seen_at(&self) -> HashMap<usize, Tick> {
+        let mut seen_at = HashMap::new();
+        if self.history.iter().all(|one| one.outcome != Outcome::Unknown) {
+            return seen_at;
+        }
+        for transaction in self.history {
+            let Outcome::Committed(end) = transaction.outcome else { continue };
+            for (key, list) in reads(transaction) {
+                let writers = list.iter().filter_map(|value| self.writers.get(&(key, *value)));
+                for writer in writers.filter(|one| self.history[one.transaction].outcome == Outcome::Unknown)
+                {
+                    let known = seen_at.entry(writer.transaction).or_insert(end);
+                    *known = end.min(*known);
+                }
+            }
+        }
+        seen_at
     }
 }
 
