@@ -35,9 +35,9 @@ pub struct Verdict {
 pub fn check(history: &[Transaction], level: Level) -> Verdict {
     let lists = Lists::of(history);
     let mut findings = Findings::default();
-    for transaction in 0..history.len() {
-        lists.direct(transaction, &mut findings);
-        internal(&history[transaction], level, &mut findings);
+    for (number, transaction) in history.iter().enumerate() {
+        lists.direct(number, &mut findings);
+        internal(transaction, level, &mut findings);
     }
     lists.dirty_updates(&mut findings);
     lists.lost_writes(&mut findings);
@@ -179,8 +179,8 @@ impl<'a> Lists<'a> {
         }
     }
 
-    /// Acknowledged writes, or those of which others were seen, that are in no list, though the key was read by somebody
-    /// who began later.
+    /// Acknowledged writes, or companions of one that was seen, that are in no list, though somebody who began later
+    /// read the key.
     fn lost_writes(&self, findings: &mut Findings) {
         let mut latest: HashMap<Key, usize> = HashMap::new();
         let committed = |one: &Transaction| matches!(one.outcome, Outcome::Committed(_));

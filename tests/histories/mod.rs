@@ -116,7 +116,8 @@ async fn acknowledged_transactions_survive_kill_9() {
 async fn over_kills(level: Level) {
     let mut server = Server::start();
     let key = server.tenant("acme");
-    let plan = plan(level);
+    // More than they can do until they are killed.
+    let plan = Plan { transactions: i64::MAX, ..plan(level) };
     let mut random = StdRng::seed_from_u64(plan.seed);
     let recorder = Arc::new(Recorder::default());
     let login = server.login_with(&key);
@@ -125,7 +126,10 @@ async fn over_kills(level: Level) {
     for _ in 0..(transactions() / 1_000).clamp(3, 20) {
         let (login, recorded) = (server.login_with(&key), Arc::clone(&recorder));
         let running = tokio::spawn(async move { run::<Lists>(&login, plan, &recorded).await });
-        tokio::time::sleep(Duration::from_millis(random.random_range(300..1_500))).await;
+        while !recorder.has_begun() && !running.is_finished() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(random.random_range(100..1_500))).await;
         recorder.ending.store(true, Ordering::SeqCst);
         server.kill();
         history.extend(running.await.expect("the clients of a server that was killed"));

@@ -108,6 +108,11 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    /// Whether clients are at work.
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::SeqCst) > 0
+    }
+
     fn tick(&self) -> Tick {
         self.ticks.fetch_add(1, Ordering::SeqCst)
     }
@@ -149,10 +154,12 @@ pub struct Plan {
 /// Runs clients until the plan is fulfilled or [`Recorder::ending`] is set. A later call with the same recorder goes on
 /// with the same history, up to `transactions` more.
 pub async fn run<S: Shape>(login: &Login, plan: Plan, recorder: &Arc<Recorder>) -> Vec<Transaction<S::Seen>> {
-    recorder.begun.store(0, Ordering::SeqCst);
-    let mut clients = JoinSet::new();
+    let mut actors = Vec::new();
     for id in 0..plan.clients {
-        let actor = Actor::<S>::connect(login, plan, id, Arc::clone(recorder)).await;
+        actors.push(Actor::<S>::connect(login, plan, id, Arc::clone(recorder)).await);
+    }
+    let mut clients = JoinSet::new();
+    for actor in actors {
         clients.spawn(actor.run(plan.transactions));
     }
     let mut history = Vec::new();
@@ -162,6 +169,7 @@ pub async fn run<S: Shape>(login: &Login, plan: Plan, recorder: &Arc<Recorder>) 
             Err(error) => panic!("a client failed: {error}"),
         }
     }
+    recorder.begun.store(0, Ordering::SeqCst);
     history
 }
 
