@@ -18,7 +18,10 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_postgres::{Client, Error};
 
 use super::{history::Level, seed, tenant, transactions};
-use crate::{oracle::Oracle, server::Login, server::skip};
+use crate::{
+    oracle::Oracle,
+    server::{Login, skip},
+};
 
 const ACCOUNTS: i64 = 6;
 const EACH: i64 = 100;

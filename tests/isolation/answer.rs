@@ -125,7 +125,7 @@ struct Text(String);
 impl<'a> FromSql<'a> for Text {
     fn from_sql(ty: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
         Ok(Text(match ty.name() {
-            "bool" => if bool::from_sql(ty, raw)? { "t" } else { "f" }.to_owned(),
+            "bool" => String::from(if bool::from_sql(ty, raw)? { "t" } else { "f" }),
             "int2" => i16::from_sql(ty, raw)?.to_string(),
             "int4" => i32::from_sql(ty, raw)?.to_string(),
             "int8" => i64::from_sql(ty, raw)?.to_string(),

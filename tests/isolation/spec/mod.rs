@@ -210,9 +210,7 @@ impl fmt::Display for Expected {
             Expected::Changed(rows) => write!(f, "changed {rows}"),
             Expected::Rows(rows) if rows.is_empty() => f.write_str("empty"),
             Expected::Rows(rows) => f.write_str(&rows.join("; ")),
-            Expected::Error { code, message } => {
-                write!(f, "{}", format!("error {code} {message}").trim_end())
-            }
+            Expected::Error { code, message } => f.write_str(format!("error {code} {message}").trim_end()),
         }
     }
 }
