@@ -45,6 +45,14 @@ impl Pending {
     fn settle(&self, outcome: Result<Snapshot, StoreError>) {
         *self.outcome.lock() = Some(outcome);
     }
+
+    /// What the leader left.
+    fn settled(&self) -> Result<Snapshot, StoreError> {
+        let outcome = self.outcome.lock().take();
+        outcome.unwrap_or_else(|| {
+            Err(StoreError::Bug("a commit's leader left it without an outcome".to_owned()))
+        })
+    }
 }
 
 /// A commit that was appended and waits for the sync.
@@ -65,21 +73,38 @@ impl TenantStore {
         if ops.is_empty() {
             return Ok(self.snapshot());
         }
-        self.poison.check()?;
-        let before = before_images(base, &ops, MAX_BEFORE_BYTES)?;
-        let encoded = encode_ops(&ops, &before)?;
-        let pending = Arc::new(Pending { base: base.clone(), ops, encoded, outcome: Mutex::new(None) });
-        self.queue.lock().push(Arc::clone(&pending));
+        let pending = self.enqueue(base, ops)?;
         let mut writer = self.writer.lock();
         if let Some(outcome) = pending.outcome.lock().take() {
             return outcome;
         }
         let group = std::mem::take(&mut *self.queue.lock());
         self.lead(&mut writer, group);
-        let outcome = pending.outcome.lock().take();
-        outcome.unwrap_or_else(|| {
-            Err(StoreError::Bug("a commit's leader left it without an outcome".to_owned()))
-        })
+        pending.settled()
+    }
+
+    /// Commits several transactions as one group, as if they had gathered while a leader was at work. `commit` gives
+    /// a group to chance, and a simulation may not.
+    #[cfg(test)]
+    pub(crate) fn commit_together(
+        &self,
+        transactions: Vec<(Snapshot, Vec<Op>)>,
+    ) -> Vec<Result<Snapshot, StoreError>> {
+        let queued: Vec<_> = transactions.into_iter().map(|(base, ops)| self.enqueue(&base, ops)).collect();
+        let mut writer = self.writer.lock();
+        let group = std::mem::take(&mut *self.queue.lock());
+        self.lead(&mut writer, group);
+        drop(writer);
+        queued.into_iter().map(|pending| pending.and_then(|pending| pending.settled())).collect()
+    }
+
+    fn enqueue(&self, base: &Snapshot, ops: Vec<Op>) -> Result<Arc<Pending>, StoreError> {
+        self.poison.check()?;
+        let before = before_images(base, &ops, MAX_BEFORE_BYTES)?;
+        let encoded = encode_ops(&ops, &before)?;
+        let pending = Arc::new(Pending { base: base.clone(), ops, encoded, outcome: Mutex::new(None) });
+        self.queue.lock().push(Arc::clone(&pending));
+        Ok(pending)
     }
 
     fn lead(&self, writer: &mut Writer, group: Vec<Arc<Pending>>) {
@@ -171,10 +196,20 @@ impl TenantStore {
     fn write_failed(&self, writer: &mut Writer, error: &std::io::Error) -> StoreError {
         self.counters.forget_logged();
         let failure = StoreError::io("write", &show(writer.wal.path()), error);
-        if !matches!(failure, StoreError::DiskFull { .. }) || writer.wal.roll_back().is_err() {
+        if !matches!(failure, StoreError::DiskFull { .. }) {
             self.poison.set(failure.to_string());
+            return failure;
         }
-        failure
+        match writer.wal.roll_back() {
+            Ok(()) => failure,
+            // What was written may be there again after a restart: that is not what DiskFull says.
+            Err(error) => {
+                let failure = StoreError::io("take back a commit in", &show(writer.wal.path()), &error);
+                let why = failure.to_string();
+                self.poison.set(why.clone());
+                StoreError::Poisoned { why }
+            }
+        }
     }
 }
 

@@ -58,7 +58,11 @@ mod group;
 mod manifest;
 mod ops;
 mod paths;
+mod planted;
+mod random;
 mod segment;
+#[cfg(test)]
+mod simulation;
 mod snapshot;
 mod store;
 mod wal;
@@ -72,5 +76,6 @@ pub use error::StoreError;
 pub use feed::{Change, ChangeReader, Commit, LogHold};
 pub use files::{FileHandle, Files, LocalFiles};
 pub use ops::Op;
+pub use random::{Random, SystemRandom};
 pub use snapshot::{Snapshot, TableVersion};
 pub use store::{StoreOptions, StoreStats, TenantStore};

@@ -7,7 +7,7 @@ use sepal_types::TenantId;
 
 use super::Manifest;
 
-pub(super) const HEADER_BYTES: usize = 40;
+pub(crate) const HEADER_BYTES: usize = 40;
 const MAGIC: [u8; 8] = *b"sepalman";
 const VERSION: u16 = 1;
 
