@@ -17,6 +17,8 @@
 //! | `languages` | do plugins in Python and JavaScript run? |
 //! | `canary` | does plaintext reach the disk? |
 //! | `crash` | what does kill -9 lose? |
+//! | `power_cut` | what does a power cut lose? |
+//! | `injected` | what do a death and an error at a write or a sync lose? |
 //! | `pipelines` | does every committed change arrive, and does a secret stay one? |
 //! | `shutdown` | does a server end in peace? |
 //! | `bad_input` | what do damaged files and wrong keys do? |
@@ -35,11 +37,13 @@ mod disk_full;
 mod frames;
 mod http;
 mod index_build;
+mod injected;
 mod languages;
 mod oracle;
 mod pipeline_status;
 mod pipelines;
 mod plugins;
+mod power_cut;
 mod protocol;
 mod resolvers;
 mod rust_client;

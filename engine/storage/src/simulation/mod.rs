@@ -9,7 +9,7 @@
 //! machine/    disk, page cache, power         world     the run: store, model, what is acknowledged
 //! model       what should be there            steps     what happens next
 //! rows, feed  the store's answers against it  restart   from one life of the store to the next
-//! run         a seed from start to end        tests, planted
+//! run         a seed from start to end        tests, planted, flips
 //! ```
 //! What must hold, whatever fails:
 //! - What was acknowledged is there, what was refused is not, and what nobody knows is there whole or not at all, in
@@ -20,6 +20,7 @@
 
 mod dice;
 mod feed;
+mod flips;
 mod machine;
 mod model;
 mod planted;

@@ -81,6 +81,9 @@ impl World {
 
     /// Whether an opening is to be cut short or to meet faults.
     fn disturb(&mut self) {
+        if self.calm {
+            return;
+        }
         if self.dice.once_in(6) {
             let steps = 1 + self.dice.below(24);
             self.machine.arm(steps);

@@ -83,17 +83,25 @@ impl World {
         }
         self.holds.clear();
         let store = self.store()?;
-        let failed = |error: StoreError| format!("with a sound disk: {error}");
-        store.checkpoint(&crate::NoBlobs).map_err(failed)?;
+        store.checkpoint(&crate::NoBlobs).map_err(|error| format!("with a sound disk: {error}"))?;
         self.check_manifest()?;
         self.check_head()?;
         self.check_orphans()?;
         // For the log to have something, too.
+        self.taste.large = false;
         for _ in 0..self.dice.below(5) {
             self.act(true)?;
         }
+        drop(store);
+        self.shut()
+    }
+
+    /// Closes the store for good.
+    pub(super) fn shut(&mut self) -> Verdict {
         self.sessions.clear();
-        store.close().map_err(failed)?;
+        self.pins.clear();
+        let store = self.store()?;
+        store.close().map_err(|error| format!("with a sound disk: {error}"))?;
         self.known = Some(store.log_end());
         self.store = None;
         drop(store);
@@ -107,19 +115,23 @@ impl World {
         for _ in 0..3 {
             let Some(damage) = self.machine.damage(&image, &mut self.dice) else { continue };
             self.note(format!("{}: {}", damage.file.display(), damage.what));
-            let read = catch_unwind(AssertUnwindSafe(|| self.read_all()));
-            match read {
-                Err(panic) => return Err(format!("a panic on damage: {}", words(&*panic))),
-                Ok(Ok(())) => {}
-                Ok(Err(Trouble::Wrong(why))) => return Err(format!("damage gave a wrong answer: {why}")),
-                Ok(Err(Trouble::Store(error))) => self.check_blame(&image, &damage, &error)?,
-            }
+            self.endure(&image, &damage)?;
         }
         self.machine.restore(&image);
         self.read_all().map_err(|trouble| format!("the damage is mended, but: {trouble:?}"))
     }
 
-    fn read_all(&self) -> Result<(), Trouble> {
+    /// Reads all in spite of the damage. Whether it was noticed.
+    pub(super) fn endure(&self, image: &Image, damage: &Damage) -> Verdict<bool> {
+        match catch_unwind(AssertUnwindSafe(|| self.read_all())) {
+            Err(panic) => Err(format!("a panic on damage: {}", words(&*panic))),
+            Ok(Ok(())) => Ok(false),
+            Ok(Err(Trouble::Wrong(why))) => Err(format!("damage gave a wrong answer: {why}")),
+            Ok(Err(Trouble::Store(error))) => self.check_blame(image, damage, &error).map(|()| true),
+        }
+    }
+
+    pub(super) fn read_all(&self) -> Result<(), Trouble> {
         let store = TenantStore::open(&root(), TENANT, keys(), self.options())?;
         let snapshot = store.snapshot();
         if snapshot.lsn().0 != self.head {

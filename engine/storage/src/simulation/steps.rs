@@ -109,7 +109,7 @@ impl World {
         if self.dice.once_in(3) { self.check_head() } else { Ok(()) }
     }
 
-    fn checkpoint(&mut self) -> Verdict {
+    pub(super) fn checkpoint(&mut self) -> Verdict {
         let store = self.store()?;
         let before = self.before();
         let (outcome, verdict) = {
@@ -138,7 +138,7 @@ impl World {
     }
 
     /// Deletes a little and checkpoints: the segment stays and gets a deletion vector.
-    fn erode(&mut self) -> Verdict {
+    pub(super) fn erode(&mut self) -> Verdict {
         self.sessions.clear();
         self.checkpoint()?;
         if self.machine.is_down() || self.before().poisoned {
@@ -158,7 +158,7 @@ impl World {
     }
 
     /// An index for a segment that has none, or another one's place.
-    fn attach(&mut self) -> Verdict {
+    pub(super) fn attach(&mut self) -> Verdict {
         let store = self.store()?;
         let snapshot = store.snapshot();
         let mut places = Vec::new();

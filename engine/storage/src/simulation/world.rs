@@ -24,6 +24,8 @@ pub(super) struct World {
     pub dice: Dice,
     pub machine: Machine,
     pub taste: Taste,
+    /// Openings go as they should.
+    pub calm: bool,
     names: Arc<Names>,
     clock: Arc<Wobbling>,
     pub store: Option<Arc<TenantStore>>,
@@ -85,6 +87,7 @@ impl World {
             dice,
             machine,
             taste,
+            calm: false,
             names,
             clock,
             store: None,
@@ -103,6 +106,12 @@ impl World {
             faulty: 0,
             trace: Vec::new(),
         }
+    }
+
+    /// One that meets no trouble, and ends with a bit of everything on its disk.
+    pub(super) fn calm(seed: u64) -> Self {
+        let taste = Taste { large: false, deleting: true };
+        Self { taste, calm: true, faults: Faults::default(), ..Self::new(seed) }
     }
 
     pub(super) fn options(&self) -> StoreOptions {
