@@ -49,6 +49,24 @@ pub(crate) fn newest(
     Ok((manifest, digits(&sha256(&bytes))))
 }
 
+/// Every data file that any manifest in the directory names: what may be under `segments/`.
+#[cfg(test)]
+pub(crate) fn named(
+    disk: &Disk,
+    paths: &Paths,
+    tenant: TenantId,
+    keys: &KeyRing,
+) -> Result<std::collections::BTreeSet<(crate::paths::DataKind, sepal_types::FileId)>, StoreError> {
+    let mut files = std::collections::BTreeSet::new();
+    for number in disk.list(&paths.manifests())?.iter().filter_map(|name| number(name, "manifest")) {
+        let path = paths.manifest(number);
+        let manifest = encode::decode(tenant, keys, number, &disk.read(&path)?)
+            .map_err(|why| StoreError::corrupt(&show(&path), why))?;
+        files.extend(manifest.files());
+    }
+    Ok(files)
+}
+
 /// Removes manifests below `number`, and unfinished ones.
 pub(crate) fn remove_older(disk: &Disk, paths: &Paths, newest: u64) -> Result<(), StoreError> {
     for name in disk.list(&paths.manifests())? {

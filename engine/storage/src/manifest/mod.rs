@@ -22,7 +22,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::paths::DataKind;
 
+#[cfg(test)]
+pub(crate) use commit::named;
 pub(crate) use commit::{commit, newest, remove_older};
+#[cfg(test)]
+pub(crate) use encode::HEADER_BYTES;
 
 /// Everything that recovery needs besides the log files from `wal_from` on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

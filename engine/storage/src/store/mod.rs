@@ -16,7 +16,8 @@ use sepal_crypto::KeyRing;
 use sepal_types::{ColumnId, FileId, LogEnd, Lsn, RowId, TableId, TenantId};
 
 use crate::{
-    Chunk, Clock, ColumnCache, FaultInjector, Files, LocalFiles, Snapshot, StoreError, SystemClock,
+    Chunk, Clock, ColumnCache, FaultInjector, Files, LocalFiles, Random, Snapshot, StoreError, SystemClock,
+    SystemRandom,
     checkpoint::Maintenance,
     counters::Counters,
     disk::Disk,
@@ -45,6 +46,8 @@ pub struct StoreOptions {
     pub files: Arc<dyn Files>,
     /// What commits take their times from.
     pub clock: Arc<dyn Clock>,
+    /// What new data files are named by. Keys and nonces never come from here.
+    pub random: Arc<dyn Random>,
     /// Tests only.
     pub fault: Option<Arc<dyn FaultInjector>>,
 }
@@ -59,6 +62,7 @@ impl StoreOptions {
             log_end: None,
             files: Arc::new(LocalFiles),
             clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
             fault: None,
         }
     }

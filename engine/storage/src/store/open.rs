@@ -1,6 +1,7 @@
 //! From a directory to a store: manifest, segments, log, new log file, clean-up, in this order.
 //!
-//! Nothing on disk changes before the whole log has been replayed: a store that does not open is left as it is. Log
+//! Nothing on disk changes before the whole log has been replayed: a store that does not open is left as it is. Then
+//! what was read is made durable, in case the last process was killed before it was. Log
 //! files from before the manifest stay: pipelines may read them.
 
 use std::{
@@ -27,9 +28,10 @@ use crate::{
     manifest::{self, Manifest, SegmentEntry, TableEntry},
     ops,
     paths::{DataKind, Paths, file_key_aad, number, show},
+    planted::{self, Bug},
     segment::Identity,
     snapshot::{Rules, State},
-    wal::{self, Log, Replay, WalFile, WalStart, kept_before, recover},
+    wal::{self, Log, Recovered, Replay, WalFile, WalStart, kept_before, recover},
 };
 
 /// The generation of everything that was replayed: the writer's first.
@@ -42,7 +44,7 @@ pub(super) fn create(
     options: StoreOptions,
 ) -> Result<TenantStore, StoreError> {
     let paths = Paths::new(dir);
-    let disk = Disk::new(Arc::clone(&options.files), options.fault.clone());
+    let disk = Disk::new(Arc::clone(&options.files), Arc::clone(&options.random), options.fault.clone());
     for directory in [paths.manifests(), paths.wal(), paths.segments()] {
         disk.create_directory(&directory)?;
     }
@@ -73,7 +75,7 @@ pub(super) fn open(
     options: StoreOptions,
 ) -> Result<TenantStore, StoreError> {
     let paths = Paths::new(dir);
-    let disk = Disk::new(Arc::clone(&options.files), options.fault.clone());
+    let disk = Disk::new(Arc::clone(&options.files), Arc::clone(&options.random), options.fault.clone());
     let (manifest, hash) = manifest::newest(&disk, &paths, tenant, &keys)?;
     let context = Context { paths, disk, tenant, keys, options };
     let mut opened = context.read_manifest(&manifest)?;
@@ -84,9 +86,10 @@ pub(super) fn open(
     if let Some(error) = &damage {
         tracing::warn!(%error, "a log file that only pipelines could still need cannot be read");
     }
+    settle(&context, &recovered)?;
     older.extend(recovered.files);
     let start = WalStart {
-        number: recovered.last_number + 1,
+        number: recovered.last_number + u64::from(!planted::is(Bug::LogFileReused)),
         base_lsn: recovered.lsn,
         previous_length: recovered.last_length,
     };
@@ -96,6 +99,19 @@ pub(super) fn open(
     let store = context.store(opened, Writer::new(wal), files, Maintenance { manifest, hash });
     store.remove_orphans(&store.maintenance.lock().manifest)?;
     Ok(store)
+}
+
+/// What a killed process wrote, and renamed, is in the page cache; from here on files are made that only make sense
+/// with it, and files are removed that would make up for it.
+fn settle(context: &Context, recovered: &Recovered) -> Result<(), StoreError> {
+    if !planted::is(Bug::TailNotSettled) {
+        wal::settle(&context.disk, &context.paths, recovered)?;
+    }
+    if planted::is(Bug::NamesNotSettled) {
+        return Ok(());
+    }
+    let manifests = context.disk.open_directory("manifest", &context.paths.manifests())?;
+    context.disk.sync_directory("manifest", &manifests)
 }
 
 /// A creation ends with the first manifest, so a store is there if one is.

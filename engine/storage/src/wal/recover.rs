@@ -19,7 +19,11 @@ use super::{
     header::HEADER_BYTES,
     read::{Cursor, Log, LogFile, Next},
 };
-use crate::{StoreError, paths::number};
+use crate::{
+    StoreError,
+    paths::number,
+    planted::{self, Bug},
+};
 
 /// What recovery starts from and whose log it is.
 pub(crate) struct Replay<'a> {
@@ -37,6 +41,8 @@ pub(crate) struct Recovered {
     pub last_number: u64,
     /// The last file's length up to its last whole commit.
     pub last_length: u64,
+    /// How much of that is known to be durable.
+    pub proven: u64,
     pub lsn: Lsn,
     /// Every file that was read, up to its last whole commit.
     pub files: Vec<FileSpan>,
@@ -49,7 +55,7 @@ pub(crate) fn recover(
 ) -> Result<Recovered, StoreError> {
     let files = open_all(replay)?;
     let mut recovered =
-        Recovered { last_number: replay.from, last_length: 0, lsn: replay.lsn, files: Vec::new() };
+        Recovered { last_number: replay.from, last_length: 0, proven: 0, lsn: replay.lsn, files: Vec::new() };
     for (index, file) in files.iter().enumerate() {
         if file.header.base_lsn != recovered.lsn {
             let why = format!(
@@ -62,11 +68,13 @@ pub(crate) fn recover(
             end: files.get(index + 1).map(|next| next.header.previous_length),
             least: replay.end.filter(|end| end.file == file.header.number).map_or(0, |end| end.bytes),
         };
-        let (length, lsn) = file.read(extent, &mut |lsn, payload| apply(&file.name, lsn, payload))?;
+        let cursor = file.read(extent, &mut |lsn, payload| apply(&file.name, lsn, payload))?;
+        let (length, lsn) = cursor.whole();
         let span = FileSpan { number: file.header.number, base_lsn: file.header.base_lsn, bytes: length };
         recovered.files.push(span);
         recovered.last_number = file.header.number;
         recovered.last_length = length;
+        recovered.proven = cursor.proven().max(extent.least);
         recovered.lsn = lsn;
     }
     Ok(recovered)
@@ -115,12 +123,12 @@ struct Extent {
 }
 
 impl LogFile {
-    /// Applies every whole commit. Returns the length up to the last whole commit, and its lsn.
+    /// Applies every whole commit. The cursor stands after the last one.
     fn read(
         &self,
         extent: Extent,
         apply: &mut dyn FnMut(Lsn, Buffer) -> Result<(), StoreError>,
-    ) -> Result<(u64, Lsn), StoreError> {
+    ) -> Result<Cursor, StoreError> {
         let end = extent.end.unwrap_or(self.length);
         if end > self.length || end < HEADER_BYTES as u64 {
             return Err(self.corrupt(format!("{} bytes, its successor says {end}", self.length)));
@@ -135,6 +143,11 @@ impl LogFile {
                 }
                 Next::Bad => {
                     self.check_tail(cursor.offset())?;
+                    if planted::is(Bug::TornTailAccepted)
+                        && let Some((lsn, payload)) = cursor.part()
+                    {
+                        apply(lsn, payload)?;
+                    }
                     break;
                 }
             }
@@ -147,7 +160,7 @@ impl LogFile {
             let why = format!("its commits end at byte {}, but reached byte {}", whole.0, extent.least);
             return Err(self.corrupt(why));
         }
-        Ok(whole)
+        Ok(cursor)
     }
 
     /// Nothing opens at `offset` of the last file. Looks at every later place where a frame could begin; one that
