@@ -213,7 +213,7 @@ impl World {
     /// What no manifest names goes with an opening, and so does what was being made.
     pub(super) fn check_orphans(&self) -> Verdict {
         let (disk, paths) = (self.disk(), Paths::new(&root()));
-        let named = manifest::named(&disk, &paths, TENANT, &keys()).map_err(|error| error.to_string())?;
+        let named = manifest::all_named(&disk, &paths, TENANT, &keys()).map_err(|error| error.to_string())?;
         let list = |path: &Path| disk.list(path).map_err(|error| error.to_string());
         for name in list(&paths.segments())? {
             if !data_file(&name).is_some_and(|file| named.contains(&file)) {

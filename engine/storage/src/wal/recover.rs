@@ -9,6 +9,11 @@
 //! | within what the owner knows | damage |
 //! | the last file, and a later frame was made when the file was durable beyond it | damage |
 //! | the last file otherwise | a torn tail: never acknowledged, ignored |
+//!
+//! A restore to a point in time ends the reading at a commit. An attempt that did not come to its end may have begun
+//! the new file already: it is empty, and the files of the time that was cut off do not follow it.
+
+use std::ops::ControlFlow;
 
 use arrow::buffer::Buffer;
 use sepal_types::{LogEnd, Lsn};
@@ -33,6 +38,8 @@ pub(crate) struct Replay<'a> {
     pub lsn: Lsn,
     /// How far the log reaches at least, if the owner knows.
     pub end: Option<LogEnd>,
+    /// Whether the caller may end it before the log ends.
+    pub limited: bool,
 }
 
 /// How far the log goes.
@@ -48,15 +55,21 @@ pub(crate) struct Recovered {
     pub files: Vec<FileSpan>,
 }
 
-/// Hands every commit's payload to `apply`, with the name of its file.
+/// Hands every commit's payload to `apply`, with the name of its file, until that says that a commit is not wanted any
+/// more: then the log ends before it.
 pub(crate) fn recover(
     replay: &Replay<'_>,
-    mut apply: impl FnMut(&str, Lsn, Buffer) -> Result<(), StoreError>,
+    mut apply: impl FnMut(&str, Lsn, Buffer) -> Result<ControlFlow<()>, StoreError>,
 ) -> Result<Recovered, StoreError> {
     let files = open_all(replay)?;
     let mut recovered =
         Recovered { last_number: replay.from, last_length: 0, proven: 0, lsn: replay.lsn, files: Vec::new() };
     for (index, file) in files.iter().enumerate() {
+        let cut_off = replay.limited && index > 0 && files[index - 1].is_empty();
+        if cut_off && file.header.base_lsn > recovered.lsn {
+            tracing::warn!(file = %file.name, "an earlier attempt has cut the log off before this file");
+            break;
+        }
         if file.header.base_lsn != recovered.lsn {
             let why = format!(
                 "it follows commit {}, but commit {} came before",
@@ -64,18 +77,22 @@ pub(crate) fn recover(
             );
             return Err(file.corrupt(why));
         }
+        let end = files.get(index + 1).map(|next| next.header.previous_length);
         let extent = Extent {
-            end: files.get(index + 1).map(|next| next.header.previous_length),
+            end: end.filter(|end| !(replay.limited && file.is_empty() && *end > file.length)),
             least: replay.end.filter(|end| end.file == file.header.number).map_or(0, |end| end.bytes),
         };
-        let cursor = file.read(extent, &mut |lsn, payload| apply(&file.name, lsn, payload))?;
-        let (length, lsn) = cursor.whole();
+        let read = file.read(extent, &mut |lsn, payload| apply(&file.name, lsn, payload))?;
+        let (length, lsn) = read.whole;
         let span = FileSpan { number: file.header.number, base_lsn: file.header.base_lsn, bytes: length };
         recovered.files.push(span);
         recovered.last_number = file.header.number;
         recovered.last_length = length;
-        recovered.proven = cursor.proven().max(extent.least);
+        recovered.proven = read.proven.max(extent.least);
         recovered.lsn = lsn;
+        if read.flow.is_break() {
+            break;
+        }
     }
     Ok(recovered)
 }
@@ -122,21 +139,45 @@ struct Extent {
     least: u64,
 }
 
+/// What reading a file came to.
+struct Read {
+    /// Where the last whole commit that was wanted ends, and which it is.
+    whole: (u64, Lsn),
+    /// How far frames say that the file was durable.
+    proven: u64,
+    /// Whether more are wanted.
+    flow: ControlFlow<()>,
+}
+
 impl LogFile {
-    /// Applies every whole commit. The cursor stands after the last one.
+    /// Whether it has no frame.
+    const fn is_empty(&self) -> bool {
+        self.length == HEADER_BYTES as u64
+    }
+
+    /// Applies every whole commit up to the last one that is wanted.
     fn read(
         &self,
         extent: Extent,
-        apply: &mut dyn FnMut(Lsn, Buffer) -> Result<(), StoreError>,
-    ) -> Result<Cursor, StoreError> {
+        apply: &mut dyn FnMut(Lsn, Buffer) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<Read, StoreError> {
         let end = extent.end.unwrap_or(self.length);
         if end > self.length || end < HEADER_BYTES as u64 {
             return Err(self.corrupt(format!("{} bytes, its successor says {end}", self.length)));
         }
         let mut cursor = Cursor::new(self);
         loop {
+            let before = cursor.whole();
             match cursor.next(self, end)? {
-                Next::Commit(lsn, payload) => apply(lsn, payload)?,
+                Next::Commit(lsn, payload) => {
+                    if apply(lsn, payload)?.is_break() {
+                        return Ok(Read {
+                            whole: before,
+                            proven: cursor.proven(),
+                            flow: ControlFlow::Break(()),
+                        });
+                    }
+                }
                 Next::End => break,
                 Next::Bad if extent.end.is_some() || cursor.offset() < extent.least => {
                     return Err(self.corrupt(format!("the frame at byte {} does not open", cursor.offset())));
@@ -146,7 +187,7 @@ impl LogFile {
                     if planted::is(Bug::TornTailAccepted)
                         && let Some((lsn, payload)) = cursor.part()
                     {
-                        apply(lsn, payload)?;
+                        let _ = apply(lsn, payload)?;
                     }
                     break;
                 }
@@ -160,7 +201,7 @@ impl LogFile {
             let why = format!("its commits end at byte {}, but reached byte {}", whole.0, extent.least);
             return Err(self.corrupt(why));
         }
-        Ok(cursor)
+        Ok(Read { whole, proven: cursor.proven(), flow: ControlFlow::Continue(()) })
     }
 
     /// Nothing opens at `offset` of the last file. Looks at every later place where a frame could begin; one that
