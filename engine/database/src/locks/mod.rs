@@ -39,7 +39,7 @@ use roaring::RoaringTreemap;
 use sepal_types::{Error, Result, TableId};
 use tokio::sync::oneshot;
 
-use held::{OwnerId, Shown};
+use held::{Freed, OwnerId, Shown};
 use queue::State;
 
 pub use modes::{RowMode, TableMode};
@@ -83,11 +83,12 @@ impl Drop for Owner {
 }
 
 /// A session's place in the table. Dropped, it gives back the numbers that the session locked for itself.
-#[derive(Clone, Debug)]
-pub struct SessionLocks(Arc<SessionSpan>);
-
 #[derive(Debug)]
-struct SessionSpan(Arc<Owner>);
+pub struct SessionLocks(Arc<Owner>);
+
+/// By which the session's statements lock numbers.
+#[derive(Clone, Debug)]
+pub struct AdvisoryLocks(Arc<Owner>);
 
 /// The locks of a transaction. Dropped, it gives them back.
 #[derive(Debug)]
@@ -114,7 +115,7 @@ impl LockTable {
     pub fn enlist(self: &Arc<Self>, pid: i32) -> SessionLocks {
         let id = self.0.lock().enlist(pid);
         let owner = Owner { id, table: Arc::clone(self), used: AtomicBool::new(false) };
-        SessionLocks(Arc::new(SessionSpan(Arc::new(owner))))
+        SessionLocks(Arc::new(owner))
     }
 
     /// What is held and waited for.
@@ -190,37 +191,38 @@ impl Owner {
 impl SessionLocks {
     /// A transaction begins.
     pub fn begin(&self) -> TransactionLocks {
-        TransactionLocks(Arc::clone(&self.0.0))
+        TransactionLocks(Arc::clone(&self.0))
     }
 
+    pub fn advisory(&self) -> AdvisoryLocks {
+        AdvisoryLocks(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for SessionLocks {
+    fn drop(&mut self) {
+        self.advisory().unlock_all();
+    }
+}
+
+impl AdvisoryLocks {
     /// Asks for a number; see [`TransactionLocks::ask`].
     pub fn ask(&self, key: AdvisoryKey, shared: bool, span: Span, wait: bool) -> Result<Asked> {
-        self.0.0.ask(Want::Advisory { key, shared, span }, wait)
+        self.0.ask(Want::Advisory { key, shared, span }, wait)
     }
 
     /// `false` when the session does not have the number.
     pub fn unlock(&self, key: &AdvisoryKey, shared: bool) -> bool {
-        let owner = &self.0.0;
-        let mut state = owner.table.0.lock();
-        let unlocked = state.held.unlock(owner.id, key, shared);
+        let mut state = self.0.table.0.lock();
+        let unlocked = state.held.unlock(self.0.id, key, shared);
         if unlocked {
-            let freed =
-                held::Freed::of(&Want::Advisory { key: key.clone(), shared, span: Span::Session });
-            state.wake(&freed);
+            let given = Want::Advisory { key: key.clone(), shared, span: Span::Session };
+            state.wake(&Freed::of(&given));
         }
         unlocked
     }
 
     pub fn unlock_all(&self) {
-        let owner = &self.0.0;
-        let mut state = owner.table.0.lock();
-        let freed = state.held.release_session(owner.id);
-        state.wake(&freed);
-    }
-}
-
-impl Drop for SessionSpan {
-    fn drop(&mut self) {
         let mut state = self.0.table.0.lock();
         let freed = state.held.release_session(self.0.id);
         state.wake(&freed);
@@ -277,7 +279,10 @@ impl Waiting {
             match tokio::time::timeout(patrol, &mut self.granted).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(_)) => return Err(Error::bug("a wait for a lock was forgotten")),
-                Err(_) => self.owner.table.0.lock().settle(self.ticket)?,
+                Err(_) => {
+                    let settled = self.owner.table.0.lock().settle(self.ticket);
+                    settled?;
+                }
             }
         }
     }
