@@ -86,4 +86,8 @@ impl SettingSink for Nobody {
     }
 
     fn sleep(&self, _: Duration) {}
+
+    fn advisory(&self, _: AdvisoryCall, _: AdvisoryNumber) -> Result<bool> {
+        Err(refused())
+    }
 }

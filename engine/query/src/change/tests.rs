@@ -43,6 +43,10 @@ impl SettingSink for Nothing {
     }
 
     fn sleep(&self, _: std::time::Duration) {}
+
+    fn advisory(&self, _: crate::AdvisoryCall, _: crate::AdvisoryNumber) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 fn column(id: u32, name: &str, ty: SqlType, not_null: bool) -> ColumnDef {
@@ -114,6 +118,7 @@ fn world(def: TableDef) -> World {
         search: Arc::default(),
         sequences: Arc::new(Nothing),
         settings: Arc::new(Nothing),
+        nested: Arc::default(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let engine = Engine::new(1 << 24, 1, runtime.handle().clone()).unwrap();

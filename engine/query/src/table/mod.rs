@@ -8,4 +8,4 @@ mod scan;
 mod user_table;
 
 pub use catalog_table::CatalogTable;
-pub use user_table::{ROW_ID, UserTable, as_user_table};
+pub use user_table::{ROW_ID, RowFilter, ShownRows, UserTable, as_user_table};
