@@ -365,10 +365,10 @@ impl Holdings {
         taken
     }
 
-    /// What `owner` itself is replacing or removing.
-    pub fn written(&self, owner: OwnerId, table: TableId) -> RoaringTreemap {
-        let sets = self.rows.get(&table).and_then(|held| held.get(&owner));
-        sets.map(|sets| sets.written.clone()).unwrap_or_default()
+    /// Whether anybody else is replacing or removing rows of the table.
+    pub fn others_write(&self, owner: OwnerId, table: TableId) -> bool {
+        let mut held = self.rows.get(&table).into_iter().flatten();
+        held.any(|(holder, sets)| *holder != owner && !sets.written.is_empty())
     }
 
     /// Locks of tables and numbers, with their owners' numbers. Row locks are too many to be shown, as in Postgres.

@@ -252,9 +252,9 @@ impl TransactionLocks {
         self.0.table.0.lock().held.taken_rows(self.0.id, table, mode)
     }
 
-    /// Rows that this transaction replaces or removes.
-    pub fn written(&self, table: TableId) -> RoaringTreemap {
-        self.0.table.0.lock().held.written(self.0.id, table)
+    /// Whether other transactions are replacing or removing rows of the table.
+    pub fn others_write(&self, table: TableId) -> bool {
+        self.0.table.0.lock().held.others_write(self.0.id, table)
     }
 }
 

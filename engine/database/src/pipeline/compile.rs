@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 use sepal_query::{
-    SearchSettings, SequenceSource, SettingSink, SnapshotSlot, StatementContext,
+    AdvisoryCall, AdvisoryNumber, SearchSettings, SequenceSource, SettingSink, SnapshotSlot, StatementContext,
     catalog::CatalogContext,
     change::ChangeQuery,
     sql::{StatementKind, ast, parse_statements},
@@ -51,6 +51,7 @@ fn context(tenant: &OpenTenant, snapshot: &Snapshot, environment: &str) -> State
         search: Arc::new(RwLock::new(SearchSettings::default())),
         sequences: Arc::new(Nobody),
         settings: Arc::new(Nobody),
+        nested: Arc::default(),
     }
 }
 

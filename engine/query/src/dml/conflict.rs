@@ -107,6 +107,10 @@ impl Conflict {
         self.update.is_some()
     }
 
+    pub fn is_about(&self, unique: &UniqueDef) -> bool {
+        self.uniques.iter().any(|known| known.id == unique.id)
+    }
+
     /// Whether DO UPDATE gives a column of a unique constraint another value.
     pub fn changes_keys(&self, def: &TableDef) -> bool {
         let assigned = self.update.iter().flat_map(|update| &update.assigned);

@@ -9,7 +9,7 @@ use datafusion::{
     sql::sqlparser::ast::{self, SetExpr, TableObject},
 };
 use sepal_storage::Op;
-use sepal_types::{ColumnDef, Error, Generated, Result, RowId, SqlState, SqlType, TableDef, TableId};
+use sepal_types::{ColumnDef, Error, Generated, Result, RowId, SqlState, SqlType, TableDef, TableId, UniqueDef};
 
 use super::{
     DmlContext, Written,
@@ -135,9 +135,9 @@ impl Insert {
         self.def.id
     }
 
-    /// It has an ON CONFLICT clause.
-    pub fn gives_way(&self) -> bool {
-        self.conflict.is_some()
+    /// Whether ON CONFLICT is about this constraint.
+    pub fn gives_way(&self, unique: &UniqueDef) -> bool {
+        self.conflict.as_ref().is_some_and(|conflict| conflict.is_about(unique))
     }
 
     pub fn source(&self) -> Option<&LogicalPlan> {

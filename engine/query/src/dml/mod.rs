@@ -179,9 +179,9 @@ impl Dml {
         }
     }
 
-    /// Whether a key that somebody else has put into a constraint is no error: ON CONFLICT.
-    pub fn gives_way(&self) -> bool {
-        matches!(self, Dml::Insert(insert) if insert.gives_way())
+    /// Whether ON CONFLICT says what to do about a key that is in the constraint already.
+    pub fn gives_way(&self, unique: &UniqueDef) -> bool {
+        matches!(self, Dml::Insert(insert) if insert.gives_way(unique))
     }
 
     /// The table it writes.

@@ -54,14 +54,13 @@ impl TableVersion {
         Ok(found)
     }
 
-    /// The live rows that have a key of `rows`, which are as an insert has them.
+    /// The live row that has the key of each of `rows`, which are as an insert has them.
     pub fn rows_with_keys_of(
         &self,
         unique: &UniqueDef,
         rows: &RecordBatch,
-    ) -> Result<Vec<RowId>, StoreError> {
-        let found = self.lookup_unique(unique, &self.key_arrays(unique, rows)?)?;
-        Ok(found.into_iter().flatten().collect())
+    ) -> Result<Vec<Option<RowId>>, StoreError> {
+        self.lookup_unique(unique, &self.key_arrays(unique, rows)?)
     }
 
     /// A hash of each key that `rows`, which are as an insert has them, would put into a constraint; none of a key
