@@ -6,17 +6,18 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use futures::{StreamExt, TryStreamExt};
 use sepal_query::{
     StatementContext,
-    dml::{Dml, DmlContext, Written},
+    dml::Dml,
     output::OutputColumn,
     planner::parameter_values,
 };
 use sepal_storage::Snapshot;
-use sepal_types::{Error, Result, SqlState, SqlType, TableId};
+use sepal_types::{Error, Result, SqlState, SqlType};
 
 use super::{
     CopyIn, CopyOut, RowStream, Session,
     prepare::read_only_key,
     prepared::{Plan, PlanKind, Prepared, Query},
+    transaction::Open,
     utility::Utility,
 };
 use crate::tenant::changes_definitions;
@@ -51,7 +52,31 @@ impl Session {
     }
 
     async fn run(&mut self, prepared: &Arc<Prepared>, parameters: Vec<ArrayRef>) -> Result<Outcome> {
-        let plan = self.current_plan(prepared)?;
+        self.begin_advisory();
+        loop {
+            let outcome = self.run_once(prepared, parameters.clone()).await;
+            if outcome.is_err() && self.await_advisory().await? {
+                continue;
+            }
+            self.end_advisory();
+            return outcome;
+        }
+    }
+
+    /// The statement's plan, with the tables locked that it writes. Whoever altered one of them meanwhile is waited
+    /// for, and then it is planned anew.
+    async fn locked_plan(&mut self, prepared: &Prepared) -> Result<Arc<Plan>> {
+        loop {
+            let plan = self.current_plan(prepared)?;
+            self.lock_plan(&plan.kind).await?;
+            if plan.definitions == self.definitions() {
+                return Ok(plan);
+            }
+        }
+    }
+
+    async fn run_once(&mut self, prepared: &Arc<Prepared>, parameters: Vec<ArrayRef>) -> Result<Outcome> {
+        let plan = self.locked_plan(prepared).await?;
         match &plan.kind {
             PlanKind::Utility(utility) => {
                 let utility = utility.clone();
@@ -69,13 +94,10 @@ impl Session {
                 self.run_explain_write(dml, context, *analyze, &parameters).await
             }
             PlanKind::Dml { dml, context } => self.run_dml(dml, context, &parameters).await,
-            PlanKind::Ddl => {
-                let ddl = self.plan_ddl(prepared)?;
-                self.run_ddl(ddl, &prepared.statement).await
-            }
+            PlanKind::Ddl => self.run_ddl(prepared).await,
             PlanKind::Delivery => self.run_delivery(&prepared.statement, &parameters).await,
             PlanKind::CopyIn { table, columns, format } => {
-                Ok(Outcome::CopyIn(self.begin_copy_in(table, columns.clone(), format.clone())?))
+                Ok(Outcome::CopyIn(self.begin_copy_in(table, columns.clone(), format.clone()).await?))
             }
             PlanKind::CopyOut { query, format } => {
                 let rows = self.run_query(query, &parameters).await?;
@@ -86,7 +108,7 @@ impl Session {
 
     /// On a thread of its own: the evaluator does not pause, and whoever may cancel it must not wait for it.
     async fn run_catalog(&mut self, plan: Arc<Plan>, parameters: Vec<ArrayRef>) -> Result<RecordBatch> {
-        let view = self.current_view()?;
+        let view = self.pinned_view()?;
         let context = self.catalog_context(view);
         let run = move || match &plan.kind {
             PlanKind::Catalog(query) => query.run(&parameters, &context),
@@ -98,7 +120,7 @@ impl Session {
 
     /// Points a plan at what this statement sees.
     pub(super) fn bind(&mut self, context: &StatementContext) -> Result<()> {
-        let view = self.current_view()?;
+        let view = self.pinned_view()?;
         self.view.set(view.clone());
         context.snapshot.set(view);
         *self.search.write() = self.settings.lock().search();
@@ -108,6 +130,10 @@ impl Session {
     /// The rows of a query that has a way around its plan. On `None` the plan is bound and runs.
     fn run_unplanned(&mut self, query: &Query, parameters: &[ArrayRef]) -> Result<Option<RecordBatch>> {
         if let Some(row) = &query.row {
+            // It needs no snapshot, but under REPEATABLE READ this is the moment that counts.
+            if self.open.as_ref().is_some_and(|open| open.repeatable && !open.queried) {
+                self.pinned_view()?;
+            }
             let values = parameter_values(parameters, parameters.len())?;
             return row.run(&self.tenant.engine, values).map(Some);
         }
@@ -124,6 +150,14 @@ impl Session {
     }
 
     pub(super) async fn run_query(&mut self, query: &Query, parameters: &[ArrayRef]) -> Result<RowStream> {
+        if let Some(locking) = &query.locking {
+            let rows = self.select_for(locking, &query.context, parameters).await?;
+            return Ok(self.collected(query, rows));
+        }
+        if !query.context.nested.is_empty() {
+            let values = parameter_values(parameters, parameters.len())?;
+            self.run_nested(&query.context, &values).await?;
+        }
         if let Some(batch) = self.run_unplanned(query, parameters)? {
             return Ok(RowStream::selected(Arc::clone(&query.columns), batch, self.cancel.clone()));
         }
@@ -131,10 +165,20 @@ impl Session {
         let engine = &self.tenant.engine;
         let physical = self.cancel.guard(engine.physical(&query.plan, values)).await?;
         let mut batches = engine.start(physical)?;
+        if query.advisory {
+            let rows = self.cancel.guard(async { batches.try_collect::<Vec<_>>().await }).await?;
+            return Ok(self.collected(query, rows));
+        }
         // The first batch is awaited here, so that an error in it comes before any row is described.
         let first = self.cancel.guard(async { batches.try_next().await }).await?;
         let batches = futures::stream::iter(first.map(Ok)).chain(batches);
         Ok(RowStream::running(Arc::clone(&query.columns), Box::pin(batches), self.cancel.clone()))
+    }
+
+    /// Rows that had to be there all before the first is sent.
+    fn collected(&self, query: &Query, rows: Vec<RecordBatch>) -> RowStream {
+        let batches = Box::pin(futures::stream::iter(rows.into_iter().map(Ok)));
+        RowStream::running(Arc::clone(&query.columns), batches, self.cancel.clone())
     }
 
     async fn run_dml(
@@ -151,57 +195,6 @@ impl Session {
             }
             _ => Ok(Outcome::Done { tag }),
         }
-    }
-
-    /// Runs a write and applies its operations to the transaction's view.
-    pub(super) async fn write(
-        &mut self,
-        dml: &Dml,
-        context: &StatementContext,
-        parameters: &[ArrayRef],
-    ) -> Result<Written> {
-        self.check_writable(dml.verb())?;
-        if dml.changes_rows() {
-            self.lock_table(dml.target()).await?;
-        }
-        self.bind(context)?;
-        let values = parameter_values(parameters, parameters.len())?;
-        let dml_context =
-            DmlContext { engine: &self.tenant.engine, statement: context, store: &self.tenant.store };
-        let mut written = self.cancel.guard(dml.run(&values, &dml_context)).await?;
-        if let Some(open) = &mut self.open {
-            open.apply(std::mem::take(&mut written.ops))?;
-        }
-        Ok(written)
-    }
-
-    /// An autocommitted UPDATE or DELETE waits for its predecessors on the table. In an explicit transaction it
-    /// does not: there the first committer wins.
-    pub(super) async fn lock_table(&mut self, table: TableId) -> Result<()> {
-        let held = |session: &Self| {
-            session
-                .open
-                .as_ref()
-                .is_none_or(|open| open.explicit || open.locks.iter().any(|(locked, _)| *locked == table))
-        };
-        if held(self) {
-            return Ok(());
-        }
-        let lock = self.tenant.table_lock(table);
-        let waiting = async { Ok(lock.lock_owned().await) };
-        let limit = self.settings.lock().timeout("lock_timeout");
-        let guard = match limit {
-            None => self.cancel.guard(waiting).await?,
-            Some(limit) => {
-                self.cancel.guard(async { Ok(tokio::time::timeout(limit, waiting).await) }).await?.map_err(
-                    |_| Error::new(SqlState::LockNotAvailable, "canceling statement due to lock timeout"),
-                )??
-            }
-        };
-        if let Some(open) = &mut self.open {
-            open.locks.push((table, guard));
-        }
-        Ok(())
     }
 
     pub(super) fn check_writable(&self, verb: &str) -> Result<()> {
@@ -253,16 +246,18 @@ impl Session {
             }
             Utility::DiscardAll => {
                 self.settings.lock().reset_all();
+                self.advisory.unlock_all();
                 "DISCARD ALL".to_owned()
             }
             Utility::Deallocate => "DEALLOCATE".to_owned(),
+            Utility::LockTables { names, mode, nowait } => self.lock_tables(names, *mode, *nowait).await?,
             Utility::Reindex { name } => return self.reindex(name).await,
             Utility::Show { name } => return self.show(name),
         };
         Ok(Outcome::Done { tag })
     }
 
-    fn in_block(&mut self, statement: &str) -> Result<&mut super::Open> {
+    pub(super) fn in_block(&mut self, statement: &str) -> Result<&mut super::Open> {
         self.open.as_mut().filter(|open| open.explicit).ok_or_else(|| {
             Error::new(
                 SqlState::NoActiveSqlTransaction,
@@ -288,7 +283,7 @@ impl Session {
         };
         if let Some(open) = &mut self.open {
             open.explicit = true;
-            open.repeatable = matches!(level.as_deref(), Some("repeatable read" | "serializable"));
+            open.repeatable = level.as_deref().is_some_and(is_repeatable);
             open.read_only = read_only.unwrap_or(false);
         }
         let mut settings = self.settings.lock();
@@ -307,24 +302,41 @@ impl Session {
         read_only: Option<bool>,
         session: bool,
     ) -> Result<String> {
+        if let (Some(level), false) = (isolation, session) {
+            self.set_isolation(level)?;
+        }
         let mut settings = self.settings.lock();
-        let names = if session {
-            ("default_transaction_isolation", "default_transaction_read_only")
-        } else {
-            ("transaction_isolation", "transaction_read_only")
-        };
-        if let Some(level) = isolation {
-            settings.set(names.0, level, !session)?;
+        if let (Some(level), true) = (isolation, session) {
+            settings.set("default_transaction_isolation", level, false)?;
         }
         if let Some(read_only) = read_only {
-            settings.set(names.1, if read_only { "on" } else { "off" }, !session)?;
+            let name = if session { "default_transaction_read_only" } else { "transaction_read_only" };
+            settings.set(name, if read_only { "on" } else { "off" }, !session)?;
         }
         drop(settings);
         if let Some(open) = self.open.as_mut().filter(|open| open.explicit && !session) {
-            open.repeatable |= matches!(isolation, Some("repeatable read" | "serializable"));
             open.read_only = read_only.unwrap_or(open.read_only);
         }
         Ok("SET".to_owned())
+    }
+
+    /// The isolation of the open transaction: `SET TRANSACTION`, or `SET transaction_isolation`.
+    ///
+    /// Errors: 25001 once a statement has looked at a snapshot; 22023.
+    fn set_isolation(&mut self, level: &str) -> Result<()> {
+        let repeatable = is_repeatable(level);
+        if let Some(open) = self.open.as_mut().filter(|open| open.explicit) {
+            if open.queried && open.repeatable != repeatable {
+                return Err(Error::new(
+                    SqlState::ActiveSqlTransaction,
+                    "SET TRANSACTION ISOLATION LEVEL must be called before any query",
+                ));
+            }
+            self.settings.lock().set("transaction_isolation", level, true)?;
+            open.repeatable = repeatable;
+            return Ok(());
+        }
+        self.settings.lock().set("transaction_isolation", level, true).map(drop)
     }
 
     fn set(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<String> {
@@ -336,6 +348,10 @@ impl Session {
                     "SET LOCAL can only be used in transaction blocks",
                 ),
             );
+        }
+        if let (Some(value), true) = (value, name.eq_ignore_ascii_case("transaction_isolation")) {
+            self.set_isolation(value)?;
+            return Ok("SET".to_owned());
         }
         let mut settings = self.settings.lock();
         match value {
@@ -435,21 +451,33 @@ impl Session {
             return Ok(());
         }
         let definitions = changes_definitions(&ops);
-        let after = std::mem::take(&mut open.after);
-        let (store, base) = (Arc::clone(&self.tenant.store), open.base);
-        let committed = tokio::task::spawn_blocking(move || store.commit(&base, ops)).await;
-        drop(open.locks);
-        drop(open.charge);
-        let result: Result<Snapshot> = match committed {
+        let Open { base, locks, charge, replaced, builds, after, .. } = open;
+        let tenant = Arc::clone(&self.tenant);
+        let commit = move || {
+            let committed = tenant.store.commit(&base, ops);
+            if let Ok(snapshot) = &committed {
+                // Before the locks go: whoever waited for one looks for what became of its rows, and at definitions.
+                tenant.updates.record(replaced);
+                tenant.committed(definitions, snapshot.lsn());
+            }
+            // Here, not in the session: it may be gone by now, and the commit goes on.
+            drop((locks, charge));
+            committed
+        };
+        let result: Result<Snapshot> = match tokio::task::spawn_blocking(commit).await {
             Ok(committed) => committed.map_err(Into::into),
             Err(problem) => Err(Error::bug(format!("a commit panicked: {problem}"))),
         };
         self.settings.lock().end(result.is_ok());
         let snapshot = result?;
-        self.tenant.committed(definitions, snapshot.lsn());
         self.follow(after, snapshot).await;
-        self.build_all(open.builds).await
+        self.build_all(builds).await
     }
+}
+
+/// SERIALIZABLE is a snapshot too: write skew is not detected.
+fn is_repeatable(level: &str) -> bool {
+    matches!(level.to_ascii_lowercase().as_str(), "repeatable read" | "serializable")
 }
 
 /// Text columns as a batch.
