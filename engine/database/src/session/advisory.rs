@@ -68,6 +68,11 @@ impl Advisory {
         }
     }
 
+    /// DISCARD ALL.
+    pub fn unlock_all(&self) {
+        self.locks.unlock_all();
+    }
+
     fn lock(&self, wanted: Taken, wait: bool) -> Result<bool> {
         let mut running = self.running.lock();
         if let Some(at) = running.ahead.iter().position(|taken| *taken == wanted) {
@@ -96,9 +101,8 @@ impl Advisory {
     fn key(&self, number: AdvisoryNumber) -> AdvisoryKey {
         let (class, object, kind) = match number {
             AdvisoryNumber::One(number) => {
-                let [class, object] = [number >> 32, number].map(|half| {
-                    u32::try_from(half & i64::from(u32::MAX)).unwrap_or_default()
-                });
+                let [class, object] = [number >> 32, number]
+                    .map(|half| u32::try_from(half & i64::from(u32::MAX)).unwrap_or_default());
                 (class, object, 1)
             }
             AdvisoryNumber::Two(class, object) => (class.cast_unsigned(), object.cast_unsigned(), 2),

@@ -281,8 +281,6 @@ impl Session {
     /// Errors: 23505, 40001, 53100, … as for INSERT.
     pub async fn copy_finish(&mut self, copy: CopyIn, last: bool) -> Result<String> {
         let (ops, rows, table) = (self.copy_ops(&copy)?, copy.rows, Arc::clone(&copy.def));
-        // A new statement to whoever cancels, and for its locks.
-        self.cancel.check()?;
         // The operations are charged to the transaction: the rows must not be counted twice.
         drop(copy);
         let alone = self.open.is_none();

@@ -63,7 +63,7 @@ impl Session {
                 (Op::CreateTable(new), _) => self.lock_names(new, None).await?,
                 (Op::AlterTable(new), Some(old)) => {
                     self.lock_table(new.id, alter_mode(old, new)).await?;
-                    self.lock_names(new, Some(old)).await?;
+                    self.lock_names(new, Some(old.as_ref())).await?;
                 }
                 (Op::DropTable(table) | Op::Truncate(table), Some(_)) => {
                     self.lock_table(*table, TableMode::AccessExclusive).await?;

@@ -4,12 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use futures::{StreamExt, TryStreamExt};
-use sepal_query::{
-    StatementContext,
-    dml::Dml,
-    output::OutputColumn,
-    planner::parameter_values,
-};
+use sepal_query::{StatementContext, dml::Dml, output::OutputColumn, planner::parameter_values};
 use sepal_storage::Snapshot;
 use sepal_types::{Error, Result, SqlState, SqlType};
 

@@ -7,11 +7,14 @@ use std::{sync::Arc, time::Duration};
 
 use arrow::array::{Array, ArrayRef};
 use roaring::RoaringTreemap;
-use sepal_query::locking::{RowMode, WaitPolicy};
+use sepal_query::{
+    locking::{LockedRelation, RowMode, WaitPolicy},
+    planner::undefined_table,
+};
 use sepal_storage::{StoreError, TableVersion};
 use sepal_types::{Error, Result, RowId, SqlState, TableId};
 
-use super::{Session, prepared::PlanKind, write::serialization_failure};
+use super::{Session, prepare::read_only_key, prepared::PlanKind, write::serialization_failure};
 use crate::locks::{Asked, TableMode, Waiting, Want};
 
 /// How rows are claimed.
@@ -77,6 +80,41 @@ impl Session {
 
     pub(super) async fn lock_table(&mut self, table: TableId, mode: TableMode) -> Result<bool> {
         self.lock(Want::Table { table, mode }).await
+    }
+
+    /// LOCK TABLE. The command tag.
+    pub(super) async fn lock_tables(
+        &mut self,
+        names: &[String],
+        mode: TableMode,
+        nowait: bool,
+    ) -> Result<String> {
+        self.in_block("LOCK TABLE")?;
+        if !self.principal.scopes.write && mode != TableMode::AccessShare {
+            return Err(read_only_key());
+        }
+        for name in names {
+            let mut locked = None;
+            loop {
+                // The snapshot of a REPEATABLE READ transaction is not taken by this.
+                let view = self.current_view()?;
+                let Some(version) = view.find(&self.environment, name) else {
+                    return Err(undefined_table(name));
+                };
+                let table = version.def.id;
+                if locked == Some(table) {
+                    break;
+                }
+                locked = Some(table);
+                if !nowait {
+                    self.lock_table(table, mode).await?;
+                } else if self.try_lock(Want::Table { table, mode })?.is_some() {
+                    let message = format!("could not obtain lock on relation \"{name}\"");
+                    return Err(Error::new(SqlState::LockNotAvailable, message));
+                }
+            }
+        }
+        Ok("LOCK TABLE".to_owned())
     }
 
     /// The tables that a plan writes, or locks rows of, are locked before it takes its snapshot. Whoever altered one of
@@ -183,7 +221,7 @@ fn plan_locks(kind: &PlanKind) -> Vec<(TableId, TableMode)> {
         PlanKind::CreateAs { source, .. } => return plan_locks(source),
         _ => return Vec::new(),
     };
-    let shared = |relation: &sepal_query::locking::LockedRelation| (relation.table, TableMode::RowShare);
+    let shared = |relation: &LockedRelation| (relation.table, TableMode::RowShare);
     let nested = context.nested.iter().flat_map(|nested| nested.query.relations());
     let mut locks: Vec<(TableId, TableMode)> = nested.map(shared).collect();
     match kind {

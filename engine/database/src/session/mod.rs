@@ -34,7 +34,8 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use sepal_control::Principal;
 use sepal_query::{
-    AdvisoryCall, AdvisoryNumber, SearchSettings, SequenceSource, SettingSink, SnapshotSlot, StatementContext,
+    AdvisoryCall, AdvisoryNumber, SearchSettings, SequenceSource, SettingSink, SnapshotSlot,
+    StatementContext,
     catalog::{CatalogContext, LockRow, LockedObject},
     sql::{Statement, parse_statements},
 };
@@ -122,11 +123,8 @@ impl Session {
         );
         let locks = tenant.locks.enlist(pid.number());
         let advisory = Arc::new(Advisory::new(Arc::clone(&environment), locks.advisory()));
-        let sink = Sink {
-            settings: Arc::clone(&settings),
-            cancel: cancel.clone(),
-            advisory: Arc::clone(&advisory),
-        };
+        let sink =
+            Sink { settings: Arc::clone(&settings), cancel: cancel.clone(), advisory: Arc::clone(&advisory) };
         Ok(Self {
             database,
             tenant,

@@ -11,7 +11,7 @@ use arrow::{array::ArrayRef, record_batch::RecordBatch};
 use roaring::RoaringTreemap;
 use sepal_query::{
     StatementContext,
-    locking::{Found, LockingQuery, WaitPolicy},
+    locking::{Found, LockedRelation, LockingQuery, WaitPolicy},
     planner::{ScalarValue, parameter_values},
 };
 use sepal_types::{Error, Result};
@@ -108,7 +108,7 @@ impl Session {
     /// What others have locked is not looked at by SKIP LOCKED.
     fn first_look(&self, query: &LockingQuery) -> Result<Vec<Shown>> {
         let Some(open) = &self.open else { return Err(Error::bug("a lock outside of a transaction")) };
-        let look = |relation: &sepal_query::locking::LockedRelation| match relation.wait {
+        let look = |relation: &LockedRelation| match relation.wait {
             WaitPolicy::Skip => {
                 Shown { hidden: open.locks.taken_rows(relation.table, relation.mode), ..Shown::default() }
             }

@@ -94,7 +94,8 @@ impl Change {
         let mut items = vec![row_id_item(&target)];
         items.extend(new_values(&target, &update.assignments, parameters)?);
         let assigned = assigned_columns(&target.def, &update.assignments)?;
-        let assigned = assigned.iter().filter_map(|(name, _)| target.def.column(name)).map(|column| column.id);
+        let assigned =
+            assigned.iter().filter_map(|(name, _)| target.def.column(name)).map(|column| column.id);
         let assigned = Some(assigned.collect());
         Self::prepare(
             target,

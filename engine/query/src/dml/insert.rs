@@ -9,7 +9,9 @@ use datafusion::{
     sql::sqlparser::ast::{self, SetExpr, TableObject},
 };
 use sepal_storage::Op;
-use sepal_types::{ColumnDef, Error, Generated, Result, RowId, SqlState, SqlType, TableDef, TableId, UniqueDef};
+use sepal_types::{
+    ColumnDef, Error, Generated, Result, RowId, SqlState, SqlType, TableDef, TableId, UniqueDef,
+};
 
 use super::{
     DmlContext, Written,

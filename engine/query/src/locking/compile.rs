@@ -108,12 +108,8 @@ fn plain<'q>(query: &'q Query, clause: &str) -> Result<&'q Select> {
 
 fn items(select: &Select, query: &Query, context: &StatementContext) -> Vec<Item> {
     let snapshot = context.snapshot.get();
-    let ctes: Vec<String> = query
-        .with
-        .iter()
-        .flat_map(|with| &with.cte_tables)
-        .map(|cte| identifier(&cte.alias.name))
-        .collect();
+    let ctes: Vec<String> =
+        query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| identifier(&cte.alias.name)).collect();
     let item = |factor: &TableFactor| {
         let alias = |alias: &Option<TableAlias>| alias.as_ref().map(|alias| identifier(&alias.name));
         match factor {
@@ -168,7 +164,9 @@ fn locked(items: &[Item], clauses: &[Clause]) -> Result<Vec<(usize, LockedRelati
     let mut relations: Vec<(usize, LockedRelation)> = Vec::new();
     for clause in clauses {
         let places: Vec<usize> = match &clause.of {
-            None => (0..items.len()).filter(|place| items[*place].def.is_some() || items[*place].derived).collect(),
+            None => (0..items.len())
+                .filter(|place| items[*place].def.is_some() || items[*place].derived)
+                .collect(),
             Some(name) => {
                 let place = items.iter().position(|item| item.alias == *name).ok_or_else(|| {
                     let message =
@@ -184,10 +182,8 @@ fn locked(items: &[Item], clauses: &[Clause]) -> Result<Vec<(usize, LockedRelati
                 return Err(no_table(item, clause));
             };
             if item.nullable {
-                let message = format!(
-                    "{} cannot be applied to the nullable side of an outer join",
-                    clause.name()
-                );
+                let message =
+                    format!("{} cannot be applied to the nullable side of an outer join", clause.name());
                 return Err(Error::unsupported(message).with_hint("Name the other tables with OF."));
             }
             match relations.iter_mut().find(|(known, _)| *known == place) {
@@ -214,8 +210,11 @@ fn locked(items: &[Item], clauses: &[Clause]) -> Result<Vec<(usize, LockedRelati
 
 fn no_table(item: &Item, clause: &Clause) -> Error {
     if item.derived {
-        return Error::unsupported(format!("{} over a query or a join in FROM is not supported", clause.name()))
-            .with_hint("Put the clause into that query, or name tables with OF.");
+        return Error::unsupported(format!(
+            "{} over a query or a join in FROM is not supported",
+            clause.name()
+        ))
+        .with_hint("Put the clause into that query, or name tables with OF.");
     }
     Error::unsupported(format!("{} cannot be applied to a function or a WITH query", clause.name()))
 }
@@ -248,9 +247,10 @@ fn rename(select: &mut Select, place: usize, table: &str, called: &str) {
 fn add_ids(select: &mut Select, relations: &[(usize, LockedRelation)]) {
     let quoted = |name: String| Ident::with_quote('"', name);
     let without = |options: &mut WildcardAdditionalOptions, of: Option<&str>| {
-        let ids = relations.iter().enumerate().filter(|(_, (_, relation))| {
-            of.is_none_or(|of| relation.alias == of)
-        });
+        let ids = relations
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, relation))| of.is_none_or(|of| relation.alias == of));
         let ids: Vec<ObjectName> =
             ids.map(|(number, _)| ObjectName::from(vec![quoted(id_column(number))])).collect();
         if !ids.is_empty() {

@@ -36,7 +36,11 @@ impl LockingQuery {
     /// The rows of the relation at this place that have a part in what was found.
     pub fn row_ids(&self, found: &Found, place: usize) -> RoaringTreemap {
         let column = self.columns.len() + place;
-        found.0.iter().flat_map(|batch| batch.column(column).as_primitive::<UInt64Type>().iter().flatten()).collect()
+        found
+            .0
+            .iter()
+            .flat_map(|batch| batch.column(column).as_primitive::<UInt64Type>().iter().flatten())
+            .collect()
     }
 
     /// What the client sees.
@@ -56,7 +60,8 @@ impl LockingQuery {
             });
             let arrays = fitted.collect::<Result<Vec<ArrayRef>>>()?;
             let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-            RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options).map_err(crate::error::arrow)
+            RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)
+                .map_err(crate::error::arrow)
         };
         found.0.iter().map(batch).collect()
     }

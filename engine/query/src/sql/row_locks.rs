@@ -78,9 +78,10 @@ fn is_word(token: &TokenWithSpan, text: &str) -> bool {
 }
 
 fn words_at(tokens: &[TokenWithSpan], at: usize, words: &[&str]) -> bool {
-    words.iter().enumerate().all(|(offset, word)| {
-        tokens.get(at + offset).is_some_and(|token| is_word(token, word))
-    })
+    words
+        .iter()
+        .enumerate()
+        .all(|(offset, word)| tokens.get(at + offset).is_some_and(|token| is_word(token, word)))
 }
 
 /// The clause that begins at `start`, unless it has been rewritten already.
@@ -207,7 +208,8 @@ mod tests {
 
     #[test]
     fn clauses_of_inner_queries_stay_there() {
-        let sql = "UPDATE q SET s = 1 WHERE id = (SELECT id FROM q FOR UPDATE SKIP LOCKED LIMIT 1) RETURNING id";
+        let sql =
+            "UPDATE q SET s = 1 WHERE id = (SELECT id FROM q FOR UPDATE SKIP LOCKED LIMIT 1) RETURNING id";
         assert!(parse_statements(sql).is_ok());
         let sql = "INSERT INTO t SELECT id FROM q FOR SHARE LIMIT 1 ON CONFLICT DO NOTHING";
         assert!(parse_statements(sql).is_ok());

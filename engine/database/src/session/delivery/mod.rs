@@ -38,12 +38,12 @@ use super::{
     prepare::{Planned, write_only_key},
     prepared::PlanKind,
 };
-use crate::locks::TableMode;
 use crate::delivery::{
     objects::Objects,
     pipelines::sweep,
     system_tables::{SystemTable, ensure},
 };
+use crate::locks::TableMode;
 
 use values::Bound;
 
