@@ -63,8 +63,8 @@ impl Session {
         context: &StatementContext,
         values: &[ScalarValue],
     ) -> Result<Found> {
-        if !query.relations().is_empty() {
-            self.check_writable("SELECT FOR UPDATE")?;
+        if let Some(relation) = query.relations().first() {
+            self.check_writable(relation.mode.statement())?;
         }
         let _watch = self.tenant.updates.watch();
         self.bind(context)?;

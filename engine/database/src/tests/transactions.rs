@@ -89,12 +89,8 @@ async fn a_definition_waits_for_those_who_write_and_they_for_it() {
     run(&mut other, "COMMIT").await;
     let (mut one, _) = waiting.ok().await;
     assert_eq!(run(&mut one, "SELECT z FROM t WHERE a = 3").await, [7]);
-    let other = {
-        run(&mut other, "BEGIN; DROP TABLE t").await;
-        other
-    };
+    run(&mut other, "BEGIN; DROP TABLE t").await;
     let waiting = Waiting::begin(&fixture, one, "DELETE FROM t").await;
-    let mut other = other;
     run(&mut other, "COMMIT").await;
     assert_eq!(waiting.refused().await.1, "42P01");
 }
@@ -117,7 +113,7 @@ async fn an_update_counts_on_from_the_one_it_waited_for() {
     run(&mut one, "BEGIN; UPDATE t SET v = v + 1 WHERE id = 1; UPDATE t SET v = v + 1 WHERE id = 1").await;
     let waiting = Waiting::begin(&fixture, other, "UPDATE t SET v = v + 10 WHERE v < 13 RETURNING v").await;
     run(&mut one, "COMMIT").await;
-    let (mut other, rows) = waiting.ok().await;
+    let (other, rows) = waiting.ok().await;
     assert_eq!(rows, [22], "12 + 10");
     // What matches no more is left alone, and so is what matches only now.
     run(&mut one, "BEGIN; UPDATE t SET v = 40 - v").await;
@@ -294,11 +290,8 @@ async fn for_update_hands_out_rows_once() {
     assert_eq!(run(&mut other, take).await, [4]);
     run(&mut one, "UPDATE q SET done = true WHERE id = 1; COMMIT").await;
     assert_eq!(run(&mut other, next).await, [2, 5]);
-    assert_eq!(
-        run(&mut other, "SELECT a.id FROM q a JOIN q b ON a.id = b.id + 1 WHERE b.id = 4 FOR UPDATE OF a")
-            .await,
-        [5]
-    );
+    let joined = "SELECT a.id FROM q a JOIN q b ON a.id = b.id + 1 WHERE b.id = 4 FOR UPDATE OF a";
+    assert_eq!(run(&mut other, joined).await, [5]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -324,14 +317,14 @@ async fn numbers_are_locked_by_session_and_by_transaction() {
     let (mut one, mut other) = (fixture.session().await, fixture.session().await);
     let count = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
     run(&mut one, "SELECT pg_advisory_lock(7); SELECT pg_advisory_lock(7)").await;
-    assert_eq!(run(&mut other, "SELECT pg_try_advisory_lock(7)::int").await, [0]);
-    assert_eq!(run(&mut other, "SELECT pg_try_advisory_lock(0, 7)::int").await, [1], "other numbers");
-    assert_eq!(run(&mut one, "SELECT pg_advisory_unlock(7)::int").await, [1]);
+    assert_eq!(run(&mut other, "SELECT pg_try_advisory_lock(7)").await, [0]);
+    assert_eq!(run(&mut other, "SELECT pg_try_advisory_lock(0, 7)").await, [1], "other numbers");
+    assert_eq!(run(&mut one, "SELECT pg_advisory_unlock(7)").await, [1]);
     let waiting = Waiting::begin(&fixture, other, "SELECT pg_advisory_xact_lock(7)").await;
-    assert_eq!(run(&mut one, "SELECT pg_advisory_unlock(7)::int").await, [1]);
+    assert_eq!(run(&mut one, "SELECT pg_advisory_unlock(7)").await, [1]);
     let (mut other, _) = waiting.ok().await;
     assert_eq!(run(&mut one, count).await, [1], "the transaction's went with it");
-    assert_eq!(run(&mut one, "SELECT pg_advisory_unlock(7)::int").await, [0]);
+    assert_eq!(run(&mut one, "SELECT pg_advisory_unlock(7)").await, [0]);
     assert_eq!(one.take_notices().len(), 1);
     run(&mut other, "BEGIN; SELECT pg_advisory_xact_lock_shared(n) FROM generate_series(1, 9) AS s(n)").await;
     assert_eq!(run(&mut one, count).await, [10]);
@@ -340,7 +333,7 @@ async fn numbers_are_locked_by_session_and_by_transaction() {
     run(&mut other, "COMMIT").await;
     let (mut one, _) = waiting.ok().await;
     for number in 0..10 {
-        let sql = format!("SELECT pg_advisory_unlock({number})::int");
+        let sql = format!("SELECT pg_advisory_unlock({number})");
         assert_eq!(run(&mut one, &sql).await, [1], "once each");
         assert_eq!(run(&mut one, &sql).await, [0]);
     }

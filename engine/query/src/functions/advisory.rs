@@ -87,9 +87,8 @@ impl Advisory {
     }
 
     fn numbers(&self, args: &[ColumnarValue], rows: usize) -> Result<Vec<Option<AdvisoryNumber>>> {
-        let array = |arg: &ColumnarValue, ty: &DataType| -> Result<ArrayRef> {
-            Ok(cast(&arg.to_array(rows)?, ty)?)
-        };
+        let array =
+            |arg: &ColumnarValue, ty: &DataType| -> Result<ArrayRef> { Ok(cast(&arg.to_array(rows)?, ty)?) };
         match args {
             [number] => {
                 let numbers = array(number, &DataType::Int64)?;

@@ -46,19 +46,21 @@ impl std::hash::Hash for SessionFunction {
 
 /// The functions over a session's settings.
 pub fn session_functions(settings: &Arc<dyn SettingSink>) -> Vec<Arc<ScalarUDF>> {
-    [
-        ("set_config", Call::SetConfig),
-        ("pg_sleep", Call::Sleep),
-    ]
-    .into_iter()
-    .map(|(name, call)| {
-        let signature = match call {
-            Call::SetConfig => Signature::any(3, Volatility::Volatile),
-            Call::Sleep => Signature::any(1, Volatility::Volatile),
-        };
-        Arc::new(ScalarUDF::from(SessionFunction { name, call, settings: Arc::clone(settings), signature }))
-    })
-    .collect()
+    [("set_config", Call::SetConfig), ("pg_sleep", Call::Sleep)]
+        .into_iter()
+        .map(|(name, call)| {
+            let signature = match call {
+                Call::SetConfig => Signature::any(3, Volatility::Volatile),
+                Call::Sleep => Signature::any(1, Volatility::Volatile),
+            };
+            Arc::new(ScalarUDF::from(SessionFunction {
+                name,
+                call,
+                settings: Arc::clone(settings),
+                signature,
+            }))
+        })
+        .collect()
 }
 
 impl ScalarUDFImpl for SessionFunction {

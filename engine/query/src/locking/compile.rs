@@ -60,6 +60,7 @@ impl LockingQuery {
         let relations = locked(&items, &clauses)?;
         let columns = context.column_types(&query);
         expand_wildcards(&mut query, &context.table_columns());
+        let mut bare = query.clone();
         let mut temporary = TemporaryTables::default();
         if let SetExpr::Select(select) = query.body.as_mut() {
             for (number, (place, relation)) in relations.iter().enumerate() {
@@ -73,7 +74,17 @@ impl LockingQuery {
             add_ids(select, &relations);
         }
         prepare_query(&mut query, parameters, &[], &columns);
-        let plan = engine.plan(context, &temporary, &query, parameters)?;
+        let plan = match engine.plan(context, &temporary, &query, parameters) {
+            Ok(plan) => plan,
+            Err(error) => {
+                // Beside an aggregate the ids do not plan: that is the better thing to say.
+                prepare_query(&mut bare, parameters, &[], &columns);
+                if let Ok(plan) = engine.plan(context, &TemporaryTables::default(), &bare, parameters) {
+                    refuse_groups(&plan, first)?;
+                }
+                return Err(error);
+            }
+        };
         refuse_groups(&plan, first)?;
         let relations: Vec<LockedRelation> = relations.into_iter().map(|(_, relation)| relation).collect();
         let visible = plan.schema().fields().len() - relations.len();

@@ -25,6 +25,18 @@ pub enum RowMode {
     Update,
 }
 
+impl RowMode {
+    /// A query that locks so, as error messages call it.
+    pub const fn statement(self) -> &'static str {
+        match self {
+            Self::KeyShare => "SELECT FOR KEY SHARE",
+            Self::Share => "SELECT FOR SHARE",
+            Self::NoKeyUpdate => "SELECT FOR NO KEY UPDATE",
+            Self::Update => "SELECT FOR UPDATE",
+        }
+    }
+}
+
 /// A compiled query with a locking clause.
 #[derive(Clone, Debug)]
 pub struct LockingQuery {

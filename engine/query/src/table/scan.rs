@@ -182,9 +182,11 @@ async fn read(
 ) -> Result<RecordBatch> {
     // Decoding a segment's column takes milliseconds; a memory chunk's column is a pointer.
     if version.chunks[morsel.chunk].chunk.segment().is_some() && morsel.start == 0 {
-        return tokio::task::spawn_blocking(move || read_now(&version, &columns, &schema, shown.as_deref(), morsel))
-            .await
-            .map_err(|problem| DataFusionError::External(Box::new(problem)))?;
+        return tokio::task::spawn_blocking(move || {
+            read_now(&version, &columns, &schema, shown.as_deref(), morsel)
+        })
+        .await
+        .map_err(|problem| DataFusionError::External(Box::new(problem)))?;
     }
     read_now(&version, &columns, &schema, shown.as_deref(), morsel)
 }

@@ -4,11 +4,11 @@
 
 use sepal_types::TableId;
 
-use super::super::{CatalogContext, LockedObject};
 use super::super::names::name_list;
 use super::super::objects::{OWNER_OID, environment_oid, indexes};
 use super::super::shape::{Relation, Rows, no_rows};
 use super::super::value::Value;
+use super::super::{CatalogContext, LockedObject};
 
 pub(super) const RELATIONS: &[Relation] = &[
     Relation::catalog(

@@ -131,7 +131,7 @@ fn locks_of_the_environment_are_shown() {
             "advisory||1|2|1|7|ExclusiveLock|true"
         ]
     );
-    assert_eq!(lines(&context, "SELECT pg_blocking_pids(7), pg_blocking_pids(8)"), ["{4242}|{}"]);
+    assert_eq!(lines(&context, "SELECT pg_blocking_pids(7), pg_blocking_pids(8)"), ["[4242]|[]"]);
 }
 
 #[test]
