@@ -16,7 +16,8 @@
 //!
 //! # The journey of a write
 //! [`dml::Dml::prepare`] plans a query for the rows and their ids, [`dml::Dml::draft`] runs it, and once those rows are
-//! locked [`dml::Dml::write`] assigns, defaults, checks NOT NULL and gives operations. [`ddl::plan_ddl`] does the same for definitions.
+//! locked [`dml::Dml::write`] assigns, defaults, checks NOT NULL and gives operations. [`ddl::plan_ddl`] does the same
+//! for definitions. [`locking::LockingQuery`] is a query that locks what it reads.
 
 pub mod catalog;
 pub mod change;
@@ -37,7 +38,8 @@ pub mod values;
 pub mod vector;
 
 pub use context::{
-    AdvisoryCall, AdvisoryNumber, DeliveryControl, SearchSettings, SequenceSource, SettingSink, SnapshotSlot, StatementContext,
+    AdvisoryCall, AdvisoryNumber, DeliveryControl, SearchSettings, SequenceSource, SettingSink, SnapshotSlot,
+    StatementContext,
 };
 pub use copy_format::{CopyFormat, CopyHeader, CopyKind};
 pub use error::{arrow as arrow_error, translate as datafusion_error};

@@ -1,21 +1,18 @@
-//! Running a planned statement, and ending transactions.
+//! Running a planned statement.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use futures::{StreamExt, TryStreamExt};
 use sepal_query::{StatementContext, dml::Dml, output::OutputColumn, planner::parameter_values};
-use sepal_storage::Snapshot;
 use sepal_types::{Error, Result, SqlState, SqlType};
 
 use super::{
     CopyIn, CopyOut, RowStream, Session,
     prepare::read_only_key,
     prepared::{Plan, PlanKind, Prepared, Query},
-    transaction::Open,
     utility::Utility,
 };
-use crate::tenant::changes_definitions;
 
 /// What a statement gave.
 pub enum Outcome {
@@ -261,79 +258,6 @@ impl Session {
         })
     }
 
-    fn begin(&mut self, isolation: Option<&str>, read_only: Option<bool>) -> Result<String> {
-        if self.open.as_ref().is_some_and(|open| open.explicit) {
-            self.notice(
-                "WARNING",
-                Error::new(SqlState::ActiveSqlTransaction, "there is already a transaction in progress"),
-            );
-            return Ok("BEGIN".to_owned());
-        }
-        if self.open.is_none() {
-            self.start(true);
-        }
-        let level = match isolation {
-            Some(level) => Some(level.to_owned()),
-            None => self.settings.lock().get("default_transaction_isolation"),
-        };
-        if let Some(open) = &mut self.open {
-            open.explicit = true;
-            open.repeatable = level.as_deref().is_some_and(is_repeatable);
-            open.read_only = read_only.unwrap_or(false);
-        }
-        let mut settings = self.settings.lock();
-        if let Some(level) = level {
-            settings.set("transaction_isolation", &level, true)?;
-        }
-        if let Some(read_only) = read_only {
-            settings.set("transaction_read_only", if read_only { "on" } else { "off" }, true)?;
-        }
-        Ok("BEGIN".to_owned())
-    }
-
-    fn set_transaction(
-        &mut self,
-        isolation: Option<&str>,
-        read_only: Option<bool>,
-        session: bool,
-    ) -> Result<String> {
-        if let (Some(level), false) = (isolation, session) {
-            self.set_isolation(level)?;
-        }
-        let mut settings = self.settings.lock();
-        if let (Some(level), true) = (isolation, session) {
-            settings.set("default_transaction_isolation", level, false)?;
-        }
-        if let Some(read_only) = read_only {
-            let name = if session { "default_transaction_read_only" } else { "transaction_read_only" };
-            settings.set(name, if read_only { "on" } else { "off" }, !session)?;
-        }
-        drop(settings);
-        if let Some(open) = self.open.as_mut().filter(|open| open.explicit && !session) {
-            open.read_only = read_only.unwrap_or(open.read_only);
-        }
-        Ok("SET".to_owned())
-    }
-
-    /// The isolation of the open transaction: `SET TRANSACTION`, or `SET transaction_isolation`.
-    ///
-    /// Errors: 25001 once a statement has looked at a snapshot; 22023.
-    fn set_isolation(&mut self, level: &str) -> Result<()> {
-        let repeatable = is_repeatable(level);
-        if let Some(open) = self.open.as_mut().filter(|open| open.explicit) {
-            if open.queried && open.repeatable != repeatable {
-                return Err(Error::new(
-                    SqlState::ActiveSqlTransaction,
-                    "SET TRANSACTION ISOLATION LEVEL must be called before any query",
-                ));
-            }
-            self.settings.lock().set("transaction_isolation", level, true)?;
-            open.repeatable = repeatable;
-            return Ok(());
-        }
-        self.settings.lock().set("transaction_isolation", level, true).map(drop)
-    }
-
     fn set(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<String> {
         if local && !self.open.as_ref().is_some_and(|open| open.explicit) {
             self.notice(
@@ -390,89 +314,6 @@ impl Session {
             self.cancel.clone(),
         )))
     }
-
-    async fn commit_statement(&mut self, chain: bool) -> Result<Outcome> {
-        let Some(open) = self.open.as_ref().filter(|open| open.explicit) else {
-            self.notice(
-                "WARNING",
-                Error::new(SqlState::NoActiveSqlTransaction, "there is no transaction in progress"),
-            );
-            return Ok(Outcome::Done { tag: "COMMIT".to_owned() });
-        };
-        let failed = open.failed;
-        let tag = if failed {
-            // COMMIT of a failed transaction is a ROLLBACK, and says so.
-            self.roll_back();
-            "ROLLBACK"
-        } else {
-            self.commit().await?;
-            "COMMIT"
-        };
-        if chain {
-            self.start(true);
-        }
-        Ok(Outcome::Done { tag: tag.to_owned() })
-    }
-
-    fn rollback_statement(&mut self, chain: bool) -> String {
-        if !self.open.as_ref().is_some_and(|open| open.explicit) {
-            self.notice(
-                "WARNING",
-                Error::new(SqlState::NoActiveSqlTransaction, "there is no transaction in progress"),
-            );
-        }
-        self.roll_back();
-        if chain {
-            self.start(true);
-        }
-        "ROLLBACK".to_owned()
-    }
-
-    pub(super) fn roll_back(&mut self) {
-        self.open = None;
-        self.settings.lock().end(false);
-    }
-
-    /// Makes the transaction durable, then builds its vector indexes.
-    ///
-    /// Errors: 40001, 23505, 53100, …: nothing of the transaction is kept.
-    pub(super) async fn commit(&mut self) -> Result<()> {
-        let Some(mut open) = self.open.take() else {
-            return Ok(());
-        };
-        let ops = open.take_ops();
-        if ops.is_empty() {
-            self.settings.lock().end(true);
-            return Ok(());
-        }
-        let definitions = changes_definitions(&ops);
-        let Open { base, locks, charge, replaced, builds, after, .. } = open;
-        let tenant = Arc::clone(&self.tenant);
-        let commit = move || {
-            let committed = tenant.store.commit(&base, ops);
-            if let Ok(snapshot) = &committed {
-                // Before the locks go: whoever waited for one looks for what became of its rows, and at definitions.
-                tenant.updates.record(replaced);
-                tenant.committed(definitions, snapshot.lsn());
-            }
-            // Here, not in the session: it may be gone by now, and the commit goes on.
-            drop((locks, charge));
-            committed
-        };
-        let result: Result<Snapshot> = match tokio::task::spawn_blocking(commit).await {
-            Ok(committed) => committed.map_err(Into::into),
-            Err(problem) => Err(Error::bug(format!("a commit panicked: {problem}"))),
-        };
-        self.settings.lock().end(result.is_ok());
-        let snapshot = result?;
-        self.follow(after, snapshot).await;
-        self.build_all(builds).await
-    }
-}
-
-/// SERIALIZABLE is a snapshot too: write skew is not detected.
-fn is_repeatable(level: &str) -> bool {
-    matches!(level.to_ascii_lowercase().as_str(), "repeatable read" | "serializable")
 }
 
 /// Text columns as a batch.

@@ -8,6 +8,7 @@
 //! otherwise. The protocol layer brackets it with [`Session::begin_implicit`] and [`Session::end_implicit`].
 
 mod advisory;
+mod boundary;
 mod cancel;
 mod copy;
 mod define;

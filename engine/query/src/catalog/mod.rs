@@ -156,7 +156,11 @@ pub struct LockRow {
 #[derive(Clone, Copy, Debug)]
 pub enum LockedObject {
     /// The halves of a bigint and 1, or two integers and 2.
-    Advisory { class: u32, object: u32, kind: i16 },
+    Advisory {
+        class: u32,
+        object: u32,
+        kind: i16,
+    },
     Table(TableId),
     /// A row or key of the table; only waits for such are shown.
     Row(TableId),

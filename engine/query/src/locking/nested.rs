@@ -1,4 +1,4 @@
-//! Locking queries within a statement: `UPDATE jobs … WHERE id = (SELECT id FROM jobs … FOR UPDATE SKIP LOCKED LIMIT 1)`.
+//! Locking queries within a statement: `UPDATE jobs … WHERE id = (SELECT id FROM jobs … FOR UPDATE SKIP LOCKED)`.
 //!
 //! Each is taken out and run before the statement, which reads its rows from a table that exists for that run. So it
 //! runs once, whatever the statement's plan; and it cannot look at the rows of the statement around it.

@@ -2,8 +2,8 @@
 //!
 //! It knows `FOR UPDATE` and `FOR SHARE` with one name after OF, last in a query. Postgres has four strengths, several
 //! names, and lets LIMIT follow. On the tokens each clause becomes one per name, moved behind LIMIT, with its strength
-//! as the first part of the name: `FOR KEY SHARE OF a, b` is `FOR UPDATE OF "strength"."a" FOR UPDATE OF "strength"."b"`.
-//! [`marked_lock`] reads that again.
+//! as the first part of the name: `FOR KEY SHARE OF a, b` is
+//! `FOR UPDATE OF "strength"."a" FOR UPDATE OF "strength"."b"`. [`marked_lock`] reads that again.
 
 use datafusion::sql::sqlparser::{
     ast::ObjectName,
