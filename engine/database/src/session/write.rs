@@ -78,8 +78,8 @@ impl Session {
             }
             let mut written = cancel.guard(dml.write(&draft, &values, &dml_context)).await?;
             let keys = Keys {
-                adds: &|unique| dml.adds_keys(unique),
-                gives_way: &|unique| dml.gives_way(unique),
+                adds: &|unique: &UniqueDef| dml.adds_keys(unique),
+                gives_way: &|unique: &UniqueDef| dml.gives_way(unique),
                 updated: written.replaced.iter().map(|(_, new)| new.0).collect(),
             };
             match self.take(&mut written, &keys).await? {
@@ -266,7 +266,11 @@ impl Session {
     ///
     /// Errors: those of [`Self::write`].
     pub(super) async fn take_copied(&mut self, ops: Vec<Op>, last: bool) -> Result<()> {
-        let keys = Keys { adds: &|_| true, gives_way: &|_| false, updated: RoaringTreemap::new() };
+        let keys = Keys {
+            adds: &|_: &UniqueDef| true,
+            gives_way: &|_: &UniqueDef| false,
+            updated: RoaringTreemap::new(),
+        };
         if !last {
             return self.take_ops(ops, &keys).await.map(|_| ());
         }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use arrow::{array::ArrayRef, record_batch::RecordBatch};
-use sepal_types::{RowId, TableDef, TableId, UniqueDef};
+use sepal_types::{ColumnId, RowId, TableDef, TableId, UniqueDef};
 
 use crate::{ChunkRef, StoreError, arrow_types::stored_name, chunk::KeyMap};
 
@@ -70,7 +70,7 @@ impl TableVersion {
     }
 
     fn key_arrays(&self, unique: &UniqueDef, rows: &RecordBatch) -> Result<Vec<ArrayRef>, StoreError> {
-        let array = |id: &_| {
+        let array = |id: &ColumnId| {
             let missing =
                 || StoreError::Bug(format!("rows for table \"{}\" lack column {id}", self.def.name));
             rows.column_by_name(&stored_name(*id)).cloned().ok_or_else(missing)
