@@ -5,8 +5,9 @@
 //!    bound to one [`Principal`]: one tenant, one environment.
 //! 2. [`Session::prepare`] plans; [`Session::execute`] runs against the transaction's view and collects
 //!    `sepal_storage::Op`s.
-//! 3. At the end of the transaction `TenantStore::commit` makes them durable as one log record and visible.
-//! 4. `maintain` flushes to sealed segments, builds their vector indexes and trims the log, in the background.
+//! 3. What it replaces, and the keys it adds, are locked (`locks`) until the transaction ends.
+//! 4. At the end of the transaction `TenantStore::commit` makes them durable as one log record and visible.
+//! 5. `maintain` flushes to sealed segments, builds their vector indexes and trims the log, in the background.
 //!
 //! # A query's way
 //! 1. [`Session::prepare`] plans once; [`Session::execute`] points the plan at the transaction's snapshot.
@@ -25,6 +26,7 @@ mod delivery;
 mod directory_lock;
 #[cfg(test)]
 mod fixtures;
+mod locks;
 mod maintain;
 mod options;
 mod pipeline;

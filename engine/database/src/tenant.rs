@@ -1,7 +1,6 @@
 //! A tenant that is open: its store, its planner, its opened indexes.
 
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -17,7 +16,7 @@ use sepal_query::{
     vector::{IndexCache, IndexMemory},
 };
 use sepal_storage::{ColumnCache, Op, SpillFiles, SpillSpace, StoreOptions, TenantStore};
-use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TableId, TenantId};
+use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TenantId};
 use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
@@ -29,6 +28,7 @@ use crate::{
     builds::BuildBoard,
     delivery::{Delivery, objects::Objects},
     directory_lock::DirectoryLock,
+    locks::{LockTable, Updates},
     options::DatabaseOptions,
     pipeline::Pipelines,
     room::{Room, Unflushed},
@@ -67,7 +67,10 @@ pub struct OpenTenant {
     /// The same, to be waited for.
     end: CancellationToken,
     maintenance: Mutex<Option<JoinHandle<()>>>,
-    table_locks: Mutex<HashMap<TableId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Who must wait for whom.
+    pub locks: Arc<LockTable>,
+    /// What became of rows that statements wait for.
+    pub updates: Arc<Updates>,
     pub threads: usize,
     /// Held by whatever still may write files: nobody else opens the directory before that is gone.
     _lock: Arc<DirectoryLock>,
@@ -170,7 +173,8 @@ impl OpenTenant {
             closed: AtomicBool::new(false),
             end: CancellationToken::new(),
             maintenance: Mutex::default(),
-            table_locks: Mutex::default(),
+            locks: Arc::default(),
+            updates: Arc::default(),
             threads: options.threads,
             _lock: lock,
         });
@@ -215,12 +219,6 @@ impl OpenTenant {
             tracing::error!(tenant = %self.id, %problem, "the maintenance panicked");
         }
         closed.map_err(Into::into)
-    }
-
-    /// Serialises autocommitted UPDATEs and DELETEs of one table, so that they wait as they would for a row
-    /// lock instead of failing at commit.
-    pub fn table_lock(&self, table: TableId) -> Arc<tokio::sync::Mutex<()>> {
-        Arc::clone(self.table_locks.lock().entry(table).or_default())
     }
 
     /// Notes what a commit changed. `lsn`: the last one that the head holds.
