@@ -77,11 +77,9 @@ pub(crate) fn append(
     let text = serde_json::to_vec(&event.at(now)).expect("strings, numbers and JSON values always serialise");
     let before = unhex(head.hash.as_bytes()).ok_or_else(|| corrupt("the head's hash is not hexadecimal"))?;
     let hash = hash_of(&before, number, &text);
-    database.prepare_cached("INSERT INTO audit (number, body, hash) VALUES (?1, ?2, ?3)")?.execute(params![
-        integer(number),
-        vault.seal_bytes(entry_aad(number), &text),
-        hash
-    ])?;
+    database
+        .prepare_cached("INSERT INTO audit (number, body, hash) VALUES (?1, ?2, ?3)")?
+        .execute(params![integer(number), vault.seal_bytes(entry_aad(number), &text), hash])?;
     let head = Head { number, hash: hex(&hash) };
     put_meta(database, HEAD_ROW, &vault.seal_json(head_aad(), &head))?;
     Ok(number)
@@ -253,8 +251,8 @@ fn read(database: &Connection, vault: &Vault, after: u64, limit: usize) -> Resul
 }
 
 fn checkpoints(database: &Connection) -> Result<Vec<AuditCheckpoint>> {
-    let mut statement =
-        database.prepare_cached("SELECT number, time, hash, signature FROM audit_checkpoints ORDER BY number")?;
+    let mut statement = database
+        .prepare_cached("SELECT number, time, hash, signature FROM audit_checkpoints ORDER BY number")?;
     let rows = statement.query_map([], |row| {
         let (number, time): (i64, i64) = (row.get(0)?, row.get(1)?);
         let (hash, signature): (Vec<u8>, Vec<u8>) = (row.get(2)?, row.get(3)?);

@@ -19,6 +19,6 @@ mod chain;
 mod event;
 
 pub use certificate::{Destroyed, DestructionCertificate, Removal};
-pub use chain::{AuditCheckpoint, AuditEntry, AuditReport};
 pub(crate) use chain::append;
+pub use chain::{AuditCheckpoint, AuditEntry, AuditReport};
 pub use event::{AuditAction, AuditEvent, NewAuditEvent};

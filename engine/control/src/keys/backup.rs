@@ -110,10 +110,10 @@ impl Control {
     /// Errors: 42704 no such tenant; 42710 it has keys; XX001 they are another tenant's, another directory's or damaged.
     pub fn restore_tenant_keys(&self, tenant: TenantId, sealed: &[u8]) -> Result<()> {
         let damaged = |why: &str| ControlError::Corrupt { what: KEY_WHAT, why: why.into() };
-        let body =
-            sealed.strip_prefix(MAGIC.as_slice()).ok_or_else(|| damaged("it does not begin with SEPLTKEY"))?;
-        let epochs: Vec<Epoch> =
-            vault::open_json(&self.vault.instance.backup, KEY_WHAT, aad(tenant), body)?;
+        let body = sealed
+            .strip_prefix(MAGIC.as_slice())
+            .ok_or_else(|| damaged("it does not begin with SEPLTKEY"))?;
+        let epochs: Vec<Epoch> = vault::open_json(&self.vault.instance.backup, KEY_WHAT, aad(tenant), body)?;
         let mut database = self.database.lock();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         require_tenant(&transaction, tenant)?;

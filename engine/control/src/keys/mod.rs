@@ -18,7 +18,7 @@ mod passphrase;
 mod provider;
 pub(crate) mod recovery;
 mod recovery_key;
-mod root;
+pub(crate) mod root;
 mod root_store;
 mod rotation;
 mod seal_file;
@@ -34,3 +34,6 @@ pub(crate) use root::RootKeys;
 pub use root_store::RootStore;
 pub use rotation::RootStatus;
 pub use tenant_keys::TenantKeyStatus;
+
+#[cfg(test)]
+mod tests;

@@ -146,9 +146,13 @@ impl Control {
         let mut database = self.database.lock();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let present = unwrap_rows(&transaction, &self.vault, tenant)?;
-        let same = |(one, other): (&tenant_keys::Unwrapped, &tenant_keys::Unwrapped)| one.secret == other.secret;
+        let same = |(one, other): (&tenant_keys::Unwrapped, &tenant_keys::Unwrapped)| {
+            one.secret.as_slice() == other.secret.as_slice()
+        };
         if present.len() != before.len() || !present.iter().zip(&before).all(same) {
-            return Err(ControlError::Busy("the tenant's key was changed by somebody else: try again".into()));
+            return Err(ControlError::Busy(
+                "the tenant's key was changed by somebody else: try again".into(),
+            ));
         }
         transaction.execute("DELETE FROM tenant_keys WHERE tenant = ?1", params![tenant.as_bytes()])?;
         for (row, secret) in present.iter().zip(&secrets) {

@@ -1,7 +1,8 @@
 //! A passphrase as a [`KeyWrapper`]: Argon2id makes a key of it, once, when the process starts.
 
 use sepal_crypto::{
-    BadCost, PassphraseCost, ResidentKey, SALT_BYTES, passphrase_key, random_bytes, unwrap_secret, wrap_secret,
+    BadCost, PassphraseCost, ResidentKey, SALT_BYTES, passphrase_key, random_bytes, unwrap_secret,
+    wrap_secret,
 };
 use zeroize::Zeroizing;
 
@@ -18,8 +19,22 @@ const MIN_UNFORESEEN: usize = 12;
 
 /// Parts that every list of guesses begins with; keyboards' rows too.
 const GUESSED: [&str; 16] = [
-    "password", "passphrase", "passwort", "letmein", "welcome", "changeme", "default", "secret", "master", "admin",
-    "sepal", "vector", "database", "qwertyuiop", "asdfghjkl", "zxcvbnm",
+    "password",
+    "passphrase",
+    "passwort",
+    "letmein",
+    "welcome",
+    "changeme",
+    "default",
+    "secret",
+    "master",
+    "admin",
+    "sepal",
+    "vector",
+    "database",
+    "qwertyuiop",
+    "asdfghjkl",
+    "zxcvbnm",
 ];
 
 /// A passphrase that was stretched.
@@ -33,7 +48,8 @@ impl Passphrase {
     /// For a new root key. Errors: it is weak, with the reason.
     pub fn new(passphrase: &str, cost: PassphraseCost) -> Result<Self, WrapperError> {
         check_passphrase(passphrase).map_err(WrapperError::Misconfigured)?;
-        Self::stretch(passphrase, random_bytes(), cost).map_err(|bad| WrapperError::Misconfigured(bad.to_string()))
+        Self::stretch(passphrase, random_bytes(), cost)
+            .map_err(|bad| WrapperError::Misconfigured(bad.to_string()))
     }
 
     /// With salt and cost of `provider`. Whether it is the right one shows when something is unwrapped.
@@ -42,7 +58,8 @@ impl Passphrase {
             return Err(WrapperError::Misconfigured(format!("{provider} asks for no passphrase")));
         };
         let cost = PassphraseCost { memory_kib: *memory_kib, passes: *passes, lanes: *lanes };
-        let salt = unhex(salt.as_bytes()).and_then(|bytes| <[u8; SALT_BYTES]>::try_from(bytes.as_slice()).ok());
+        let salt =
+            unhex(salt.as_bytes()).and_then(|bytes| <[u8; SALT_BYTES]>::try_from(bytes.as_slice()).ok());
         let salt = salt.ok_or_else(|| {
             WrapperError::Misconfigured(format!("the salt of the passphrase is not {SALT_BYTES} bytes"))
         })?;

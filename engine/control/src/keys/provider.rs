@@ -3,11 +3,7 @@
 //! The engine knows what a provider is and how it is written down, never how it is reached: sockets and modules are the
 //! server's, which fills [`Wrappers`]. Used for the root key ([`super::RootStore`]) and for tenants' keys (`own`).
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use sepal_crypto::{unwrap_secret, wrap_secret};
 use serde::{Deserialize, Serialize};
@@ -139,6 +135,6 @@ impl KeyWrapper for KeyFile {
 
     fn unwrap(&self, context: &[u8], wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, WrapperError> {
         unwrap_secret(&self.key()?, context, wrapped)
-            .map_err(|error| WrapperError::Refused(format!("{}: {error}", Path::display(&self.path))))
+            .map_err(|error| WrapperError::Refused(format!("{}: {error}", self.path.display())))
     }
 }

@@ -90,9 +90,8 @@ impl RecoveryKey {
                 first.share.number, first.id, other.share.number, other.id
             ));
         }
-        if let Some(other) = shares
-            .iter()
-            .find(|share| (share.threshold, share.count) != (first.threshold, first.count))
+        if let Some(other) =
+            shares.iter().find(|share| (share.threshold, share.count) != (first.threshold, first.count))
         {
             return Err(format!(
                 "share {} is one of {}, of which {} are needed, share {} one of {} and {}: they do not fit together",
@@ -121,7 +120,9 @@ impl RecoveryKey {
         let combined = combine_shares(&distinct).map(Self::from_key);
         match combined {
             Some(key) if key.id() == first.id => Ok(key),
-            _ => Err("the shares do not give the recovery key: one of them is not what was handed out".into()),
+            _ => {
+                Err("the shares do not give the recovery key: one of them is not what was handed out".into())
+            }
         }
     }
 }

@@ -66,11 +66,9 @@ impl RootKeys {
     pub(crate) fn store(&self, database: &Connection) -> Result<()> {
         put_meta(database, GENERATION_ROW, &self.generation.to_be_bytes())?;
         match &self.previous {
-            Some(previous) => put_meta(
-                database,
-                PREVIOUS_ROW,
-                &self.wrap(previous_aad(self.generation), previous.expose()),
-            ),
+            Some(previous) => {
+                put_meta(database, PREVIOUS_ROW, &self.wrap(previous_aad(self.generation), previous.expose()))
+            }
             None => {
                 database.execute("DELETE FROM meta WHERE name = ?1", params![PREVIOUS_ROW])?;
                 Ok(())

@@ -133,7 +133,8 @@ impl RootStore {
     /// Step 3 again, if it failed: what control.db is under must not be taken for a leftover.
     fn settle(&self, control: &Control) -> Result<()> {
         let staged = self.staged();
-        let is_there = staged.try_exists().map_err(|source| ControlError::Io { path: staged.clone(), source })?;
+        let is_there =
+            staged.try_exists().map_err(|source| ControlError::Io { path: staged.clone(), source })?;
         if is_there && self.read_from(&staged).is_ok_and(|key| control.is_root(&key)) {
             self.promote()?;
         }

@@ -24,7 +24,7 @@ use super::{
 };
 
 /// How many keys one transaction wraps anew.
-const BATCH: usize = 500;
+pub(super) const BATCH: usize = 500;
 
 /// How far the replacement of the root key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

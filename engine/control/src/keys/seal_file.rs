@@ -40,7 +40,8 @@ pub(super) fn provider(path: &Path) -> Result<Provider, RootKeyError> {
 pub(super) fn read(path: &Path, wrapper: &dyn KeyWrapper) -> Result<Key, RootKeyError> {
     let seal = load(path)?;
     let malformed = |why: &str| RootKeyError::BadSeal { path: path.to_owned(), why: why.into() };
-    let wrapped = unhex(seal.wrapped.as_bytes()).ok_or_else(|| malformed("\"wrapped\" is not hexadecimal"))?;
+    let wrapped =
+        unhex(seal.wrapped.as_bytes()).ok_or_else(|| malformed("\"wrapped\" is not hexadecimal"))?;
     let plain = wrapper
         .unwrap(&context(), &wrapped)
         .map_err(|why| RootKeyError::Provider { provider: seal.provider.to_string(), why })?;

@@ -136,10 +136,17 @@ impl Control {
         let as_it_was = require_tenant(&transaction, tenant)
             .and_then(|()| Ok(newest_epoch(&transaction, tenant)? + 1 == epoch))?;
         if !as_it_was || self.own_provider(&transaction, tenant)? != provider {
-            return Err(ControlError::Busy("the tenant's key was changed by somebody else: try again".into()));
+            return Err(ControlError::Busy(
+                "the tenant's key was changed by somebody else: try again".into(),
+            ));
         }
         let now = self.clock.unix_seconds();
-        insert(&transaction, &self.vault, tenant, &NewKey { epoch, own: provider.is_some(), secret, key: &key, now })?;
+        insert(
+            &transaction,
+            &self.vault,
+            tenant,
+            &NewKey { epoch, own: provider.is_some(), secret, key: &key, now },
+        )?;
         reseal::tenant(&transaction, &self.vault, tenant, old.current(), &key)?;
         let event = NewAuditEvent::new(AuditAction::TenantKeyRotated, "tenant key")
             .of(tenant)
@@ -211,12 +218,7 @@ pub(crate) struct NewKey<'a> {
     pub(crate) now: i64,
 }
 
-pub(crate) fn insert(
-    database: &Connection,
-    vault: &Vault,
-    tenant: TenantId,
-    new: &NewKey<'_>,
-) -> Result<()> {
+pub(crate) fn insert(database: &Connection, vault: &Vault, tenant: TenantId, new: &NewKey<'_>) -> Result<()> {
     let body = KeyBody { created_at: new.now, check: hex(&new.key.check_value()) };
     insert_row(database, vault, tenant, (new.epoch, new.own), &new.secret, &body)
 }

@@ -1,4 +1,4 @@
-//! Files of format 1, and what is refused.
+//! Files of formats 1 and 2, and what is refused.
 //!
 //! The sealed bytes were made with Python's `cryptography` from docs/format/control.md, under the root key 07…07.
 
@@ -102,14 +102,16 @@ fn open(path: &Path) -> Control {
 }
 
 #[test]
-fn a_file_of_format_1_becomes_one_of_format_2() {
+fn a_file_of_format_1_becomes_one_of_today() {
     let (_directory, path) = old_file();
     for opening in ["the first", "the second"] {
         let control = open(&path);
-        assert_eq!(format_of(&control.database.lock()).unwrap(), 2, "{opening}");
+        assert_eq!(format_of(&control.database.lock()).unwrap(), 3, "{opening}");
         let tenants = control.list_tenants().unwrap();
         assert_eq!((tenants.len(), tenants[0].id, tenants[0].name.as_str()), (1, ACME, "acme"));
-        assert_eq!(control.tenant_key(ACME).unwrap().expose(), &[0xbb; 32]);
+        assert_eq!(control.tenant_keys(ACME).unwrap().current().expose(), &[0xbb; 32]);
+        assert_eq!(control.tenant_key_epoch(ACME).unwrap(), 1);
+        assert_eq!(control.audit_events(0, 9).unwrap()[0].event.action, "control.format");
         assert!(control.list_secrets(&Scope { tenant: ACME, environment: "default" }).unwrap().is_empty());
     }
     // As a file of today, down to the words of its tables.
@@ -124,6 +126,20 @@ fn a_file_of_format_1_becomes_one_of_format_2() {
     assert_eq!(tables(&open(&path)), tables(&fresh));
 }
 
+/// The old wrapped key is nowhere in the file any more: under the next root key it would be a second way in.
+#[test]
+fn migrating_erases_the_key_from_its_old_place() {
+    let (_directory, path) = old_file();
+    let old: Vec<u8> = Connection::open(&path)
+        .unwrap()
+        .query_row("SELECT wrapped_key FROM tenants", [], |row| row.get(0))
+        .unwrap();
+    let holds = || fs::read(&path).unwrap().windows(old.len()).any(|window| window == old);
+    assert!(holds());
+    drop(open(&path));
+    assert!(!holds());
+}
+
 #[test]
 fn the_wrong_root_key_changes_nothing_in_an_old_file() {
     let (_directory, path) = old_file();
@@ -134,10 +150,15 @@ fn the_wrong_root_key_changes_nothing_in_an_old_file() {
 }
 
 #[test]
-fn a_stored_secret_is_golden() {
+fn a_stored_secret_of_format_2_is_golden() {
     let (_directory, path) = old_file();
+    {
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch(SECRET_TABLES).unwrap();
+        connection.execute_batch(SECRET_ROWS).unwrap();
+        connection.pragma_update(None, "user_version", 2).unwrap();
+    }
     let control = open(&path);
-    control.database.lock().execute_batch(SECRET_ROWS).unwrap();
     let scope = Scope { tenant: ACME, environment: "default" };
     let secret = control.secret(&scope, "DB_PASSWORD").unwrap().unwrap();
     assert_eq!((secret.version, secret.owner.as_str(), secret.created_at), (1, "operator", 7));
@@ -163,7 +184,7 @@ fn a_stored_secret_is_golden() {
 fn a_newer_format_is_refused() {
     let (_directory, path) = old_file();
     drop(open(&path));
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 4).unwrap();
     let refused = Control::open(&path, &ROOT, ControlOptions::default()).unwrap_err();
-    assert!(matches!(refused, ControlError::UnsupportedFormat { format: 3, expected: 2, .. }));
+    assert!(matches!(refused, ControlError::UnsupportedFormat { format: 4, expected: 3, .. }));
 }
