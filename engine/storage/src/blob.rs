@@ -9,12 +9,12 @@
 
 use std::path::PathBuf;
 
-use sepal_crypto::{Aad, Key, random_bytes, stream, unwrap_key, wrap_key};
+use sepal_crypto::{Aad, Key, KeyRing, random_bytes, stream};
 use sepal_types::{FileId, TableId, TenantId};
 
 use crate::{
     StoreError,
-    disk::{self, Disk},
+    disk::Disk,
     manifest::BlobEntry,
     paths::{DataKind, Paths, file_key_aad, show},
 };
@@ -43,7 +43,7 @@ impl Blob {
     pub(crate) fn write(
         disk: &Disk,
         paths: &Paths,
-        tenant_key: &Key,
+        keys: &KeyRing,
         owner: Owner,
         kind: DataKind,
         plain: &[u8],
@@ -55,31 +55,31 @@ impl Blob {
         let path = paths.data(kind, file);
         disk.write_new("blob", &path, &sealed)?;
         let bytes = sealed.len() as u64;
-        let wrapped = wrap_key(tenant_key, &file_key_aad(kind, owner.tenant, owner.table, file), &key);
+        let wrapped = keys.wrap(&file_key_aad(kind, owner.tenant, owner.table, file), &key);
         let entry = BlobEntry { file, bytes, key: wrapped };
         Ok(Self { kind, path, key, context, bytes, entry })
     }
 
     /// What a manifest says is there. Checks the key and the length, reads nothing.
     pub(crate) fn named(
+        disk: &Disk,
         paths: &Paths,
-        tenant_key: &Key,
+        keys: &KeyRing,
         owner: Owner,
         kind: DataKind,
         entry: &BlobEntry,
     ) -> Result<Self, StoreError> {
         let path = paths.data(kind, entry.file);
         let aad = file_key_aad(kind, owner.tenant, owner.table, entry.file);
-        let key = unwrap_key(tenant_key, &aad, &entry.key)
-            .map_err(|error| StoreError::sealed(&show(&path), error))?;
-        check_length(&path, entry.bytes)?;
+        let key = keys.unwrap(&aad, &entry.key).map_err(|error| StoreError::sealed(&show(&path), error))?;
+        check_length(disk, &path, entry.bytes)?;
         let context = context(kind, owner, entry.file);
         Ok(Self { kind, path, key, context, bytes: entry.bytes, entry: entry.clone() })
     }
 
     /// Reads and opens the whole file.
-    pub(crate) fn open(&self) -> Result<Vec<u8>, StoreError> {
-        let sealed = disk::read(&self.path)?;
+    pub(crate) fn open(&self, disk: &Disk) -> Result<Vec<u8>, StoreError> {
+        let sealed = disk.read(&self.path)?;
         if sealed.len() as u64 != self.bytes {
             return Err(wrong_length(&self.path, self.bytes, sealed.len() as u64));
         }
@@ -101,8 +101,8 @@ impl Blob {
 }
 
 /// A file of another length than the manifest says is refused before a byte of it is read.
-pub(crate) fn check_length(path: &std::path::Path, expected: u64) -> Result<(), StoreError> {
-    let found = std::fs::metadata(path).map_err(|error| disk::read_error(path, &error))?.len();
+pub(crate) fn check_length(disk: &Disk, path: &std::path::Path, expected: u64) -> Result<(), StoreError> {
+    let found = disk.length(path)?;
     if found == expected { Ok(()) } else { Err(wrong_length(path, expected, found)) }
 }
 

@@ -5,14 +5,19 @@
 //! it failed to write and would call the second attempt a success.
 
 use std::{
-    fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use crate::{StoreError, paths::show};
+use crate::{
+    StoreError,
+    files::{FileHandle, Files, LocalFiles},
+    paths::show,
+};
+
+/// A file that is open.
+pub(crate) type File = Arc<dyn FileHandle>;
 
 /// What a test makes of a step.
 #[derive(Debug)]
@@ -48,26 +53,61 @@ pub(crate) struct Directory {
 }
 
 /// The file system with an optional saboteur.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Disk {
+    files: Arc<dyn Files>,
     fault: Option<Arc<dyn FaultInjector>>,
 }
 
+impl Default for Disk {
+    fn default() -> Self {
+        Self::new(Arc::new(LocalFiles), None)
+    }
+}
+
 impl Disk {
-    pub(crate) fn new(fault: Option<Arc<dyn FaultInjector>>) -> Self {
-        Self { fault }
+    pub(crate) fn new(files: Arc<dyn Files>, fault: Option<Arc<dyn FaultInjector>>) -> Self {
+        Self { files, fault }
+    }
+
+    /// An existing file, for reading.
+    pub(crate) fn open(&self, path: &Path) -> Result<File, StoreError> {
+        self.files.open(path).map_err(|error| read_error(path, &error))
+    }
+
+    /// A whole file.
+    pub(crate) fn read(&self, path: &Path) -> Result<Vec<u8>, StoreError> {
+        let file = self.open(path)?;
+        let length = file.length().map_err(|error| io_error("read", path, &error))?;
+        let length = usize::try_from(length)
+            .map_err(|_| StoreError::corrupt(&show(path), "it is larger than memory"))?;
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, 0).map_err(|error| io_error("read", path, &error))?;
+        Ok(bytes)
+    }
+
+    /// A file's length, without opening it.
+    pub(crate) fn length(&self, path: &Path) -> Result<u64, StoreError> {
+        self.files.length(path).map_err(|error| read_error(path, &error))
+    }
+
+    /// The names in a directory, sorted.
+    pub(crate) fn list(&self, path: &Path) -> Result<Vec<String>, StoreError> {
+        let mut names = self.files.list(path).map_err(|error| read_error(path, &error))?;
+        names.sort();
+        Ok(names)
     }
 
     /// Creates the directory and its parents durably: each new name is synced in the directory above it.
     pub(crate) fn create_directory(&self, path: &Path) -> Result<(), StoreError> {
-        if path.is_dir() {
+        if self.files.is_directory(path) {
             return Ok(());
         }
         if let Some(parent) = path.parent() {
             self.create_directory(parent)?;
         }
         self.reach("directory.create", 0)
-            .and_then(|()| fs::create_dir(path))
+            .and_then(|()| self.files.create_directory(path))
             .map_err(|error| io_error("create", path, &error))?;
         match path.parent() {
             Some(parent) => self.sync_directory("directory", &self.open_directory("directory", parent)?),
@@ -77,9 +117,8 @@ impl Disk {
 
     /// A new file, readable by the owner only. Fails if it exists.
     pub(crate) fn create(&self, what: &str, path: &Path) -> Result<File, StoreError> {
-        let open = || OpenOptions::new().write(true).read(true).create_new(true).mode(0o600).open(path);
         self.reach(&format!("{what}.create"), 0)
-            .and_then(|()| open())
+            .and_then(|()| self.files.create(path))
             .map_err(|error| io_error("create", path, &error))
     }
 
@@ -95,25 +134,25 @@ impl Disk {
 
     pub(crate) fn sync(&self, what: &str, file: &File) -> io::Result<()> {
         self.reach(&format!("{what}.sync"), 0)?;
-        file.sync_data()
+        file.sync()
     }
 
     pub(crate) fn truncate(&self, what: &str, file: &File, length: u64) -> io::Result<()> {
         self.reach(&format!("{what}.truncate"), 0)?;
-        file.set_len(length)
+        file.truncate(length)
     }
 
     /// Changes nothing: a failure may be tried again, as one of [`Self::sync_directory`] may not.
     pub(crate) fn open_directory(&self, what: &str, path: &Path) -> Result<Directory, StoreError> {
         self.reach(&format!("{what}.open_directory"), 0)
-            .and_then(|()| File::open(path))
+            .and_then(|()| self.files.open_directory(path))
             .map(|file| Directory { file, path: path.to_owned() })
             .map_err(|error| io_error("open", path, &error))
     }
 
     pub(crate) fn sync_directory(&self, what: &str, directory: &Directory) -> Result<(), StoreError> {
         self.reach(&format!("{what}.sync_directory"), 0)
-            .and_then(|()| directory.file.sync_all())
+            .and_then(|()| directory.file.sync())
             .map_err(|error| io_error("sync", &directory.path, &error))
     }
 
@@ -132,7 +171,7 @@ impl Disk {
         self.remove(what, &beside).map_err(PublishError::Before)?;
         let file = self.write_new(what, &beside, bytes).map_err(PublishError::Before)?;
         self.reach(&format!("{what}.rename"), 0)
-            .and_then(|()| fs::rename(&beside, path))
+            .and_then(|()| self.files.rename(&beside, path))
             .map_err(|error| PublishError::Unknown(io_error("rename", &beside, &error)))?;
         self.sync_directory(what, &directory).map_err(PublishError::Unknown)?;
         Ok(file)
@@ -140,7 +179,7 @@ impl Disk {
 
     /// Removes a file; one that is gone already is fine.
     pub(crate) fn remove(&self, what: &str, path: &Path) -> Result<(), StoreError> {
-        match self.reach(&format!("{what}.remove"), 0).and_then(|()| fs::remove_file(path)) {
+        match self.reach(&format!("{what}.remove"), 0).and_then(|()| self.files.remove(path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path, &error)),
             _ => Ok(()),
         }
@@ -238,38 +277,12 @@ impl Write for NewFile {
     }
 }
 
-/// Tells the kernel to start writing a range now, so that the fdatasync at the end of a large commit finds most
-/// of it done. Advice only: errors surface in that fdatasync.
-pub(crate) fn start_writeback(file: &File, offset: u64, length: usize) {
-    use std::os::fd::AsRawFd;
-    let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else { return };
-    // SAFETY: the descriptor is open for as long as `file` is borrowed; the call takes no pointer.
-    unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
-}
-
-/// A whole file.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
-    fs::read(path).map_err(|error| read_error(path, &error))
-}
-
 /// A file that should be there and is not is damage, not a failed read.
 pub(crate) fn read_error(path: &Path, error: &io::Error) -> StoreError {
     match error.kind() {
         io::ErrorKind::NotFound => StoreError::corrupt(&show(path), "the file is missing"),
         _ => io_error("read", path, error),
     }
-}
-
-/// The names in a directory, sorted.
-pub(crate) fn list(path: &Path) -> Result<Vec<String>, StoreError> {
-    let names = fs::read_dir(path).and_then(|entries| {
-        entries
-            .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
-            .collect::<io::Result<Vec<_>>>()
-    });
-    let mut names = names.map_err(|error| read_error(path, &error))?;
-    names.sort();
-    Ok(names)
 }
 
 pub(crate) fn io_error(action: &'static str, path: &Path, error: &io::Error) -> StoreError {

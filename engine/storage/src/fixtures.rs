@@ -8,7 +8,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use parking_lot::Mutex;
-use sepal_crypto::Key;
+use sepal_crypto::{Key, KeyRing};
 use sepal_types::{
     ColumnDef, ColumnId, IndexDef, IndexMethod, Metric, RowId, SqlType, TableDef, TableId, TenantId,
     UniqueDef, VectorIndexOptions,
@@ -21,6 +21,10 @@ pub(crate) const DIMENSIONS: u16 = 4;
 
 pub(crate) fn tenant_key() -> Key {
     Key::from_bytes([9; 32])
+}
+
+pub(crate) fn keys() -> KeyRing {
+    tenant_key().into()
 }
 
 pub(crate) fn options() -> StoreOptions {

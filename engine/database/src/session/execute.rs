@@ -10,8 +10,9 @@ use sepal_query::{
     output::OutputColumn,
     planner::parameter_values,
 };
-use sepal_storage::Snapshot;
+use sepal_storage::{Op, Snapshot, StoreError, TenantStore};
 use sepal_types::{Error, Result, SqlState, SqlType, TableId};
+use tokio::sync::oneshot;
 
 use super::{
     CopyIn, CopyOut, RowStream, Session,
@@ -19,7 +20,10 @@ use super::{
     prepared::{Plan, PlanKind, Prepared, Query},
     utility::Utility,
 };
-use crate::tenant::changes_definitions;
+use crate::{tenant::changes_definitions, write_memory::op_bytes};
+
+/// Commits up to this size are encoded on the thread that serves the connection: a hop to another costs more.
+const INLINE_COMMIT_BYTES: usize = 64 << 10;
 
 /// What a statement gave.
 pub enum Outcome {
@@ -437,18 +441,45 @@ impl Session {
         let definitions = changes_definitions(&ops);
         let after = std::mem::take(&mut open.after);
         let (store, base) = (Arc::clone(&self.tenant.store), open.base);
-        let committed = tokio::task::spawn_blocking(move || store.commit(&base, ops)).await;
+        let result = commit_ops(store, base, ops).await;
         drop(open.locks);
         drop(open.charge);
-        let result: Result<Snapshot> = match committed {
-            Ok(committed) => committed.map_err(Into::into),
-            Err(problem) => Err(Error::bug(format!("a commit panicked: {problem}"))),
-        };
         self.settings.lock().end(result.is_ok());
         let snapshot = result?;
         self.tenant.committed(definitions, snapshot.lsn());
         self.follow(after, snapshot).await;
         self.build_all(open.builds).await
+    }
+}
+
+/// Waits for a group commit without a thread of its own, unless there is much to encode or something to read before.
+async fn commit_ops(store: Arc<TenantStore>, base: Snapshot, ops: Vec<Op>) -> Result<Snapshot> {
+    let (told, outcome) = oneshot::channel();
+    let told = Box::new(move |settled| {
+        // Nobody waits any more when the connection is gone; what was committed stays.
+        let _ = told.send(settled);
+    });
+    let reads = |op: &Op| {
+        matches!(op, Op::Delete { .. }) && base.table(op.table()).is_some_and(|version| version.def.captured)
+    };
+    let here = op_bytes(&ops) <= INLINE_COMMIT_BYTES && !ops.iter().any(reads);
+    let panicked = |problem| Error::bug(format!("a commit panicked: {problem}"));
+    if here {
+        if store.submit(&base, ops, told)? {
+            tokio::task::spawn_blocking(move || store.lead_submitted());
+        }
+    } else {
+        let submit = move || {
+            if store.submit(&base, ops, told)? {
+                store.lead_submitted();
+            }
+            Ok::<_, StoreError>(())
+        };
+        tokio::task::spawn_blocking(submit).await.map_err(panicked)??;
+    }
+    match outcome.await {
+        Ok(settled) => settled.map_err(Into::into),
+        Err(_) => Err(Error::bug("a commit's leader left it without an outcome")),
     }
 }
 

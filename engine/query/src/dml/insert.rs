@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::{array::ArrayRef, compute::concat_batches, datatypes::Schema},
+    arrow::{
+        array::{ArrayRef, RecordBatch},
+        compute::concat_batches,
+        datatypes::Schema,
+    },
     logical_expr::LogicalPlan,
     scalar::ScalarValue,
     sql::sqlparser::ast::{self, SetExpr, TableObject},
@@ -20,7 +24,7 @@ use super::{
 use crate::{
     ddl::object_name,
     output::OutputColumn,
-    planner::{TemporaryTables, undefined_table},
+    planner::{TemporaryTables, ValueRows, undefined_table},
     sql::{ParameterTypes, expand_wildcards, prepare_query},
 };
 
@@ -32,6 +36,8 @@ pub struct Insert {
     targets: Vec<usize>,
     /// `None`: DEFAULT VALUES, or VALUES of nothing but DEFAULT.
     source: Option<LogicalPlan>,
+    /// The source's rows without its plan, where it is VALUES of constants and parameters.
+    constant: Option<ValueRows>,
     /// How many rows without a source.
     bare_rows: usize,
     conflict: Option<Conflict>,
@@ -108,7 +114,8 @@ impl Insert {
             Some(items) => Some(Returning::prepare(items, &def, alias.as_deref(), parameters, context)?),
             None => None,
         };
-        Ok(Self { def, targets, source, bare_rows, conflict, returning })
+        let constant = source.as_ref().and_then(|plan| ValueRows::compile(context.engine, plan));
+        Ok(Self { def, targets, source, constant, bare_rows, conflict, returning })
     }
 
     pub fn target(&self) -> TableId {
@@ -159,12 +166,10 @@ impl Insert {
         let (given, rows) = match &self.source {
             None => (None, self.bare_rows),
             Some(plan) => {
-                let batches = context.engine.collect(plan, values.to_vec()).await?;
-                let schema = match batches.first() {
-                    Some(batch) => batch.schema(),
-                    None => Arc::new(Schema::new(plan.schema().fields().clone())),
+                let batch = match &self.constant {
+                    Some(constant) => constant.run(context.engine, values)?,
+                    None => collect(plan, values, context).await?,
                 };
-                let batch = concat_batches(&schema, &batches).map_err(crate::error::arrow)?;
                 let rows = batch.num_rows();
                 (Some((batch, plan.schema().fields().clone())), rows)
             }
@@ -182,6 +187,20 @@ impl Insert {
         let arrays = arrays.into_iter().zip(&self.def.columns).map(fill).collect::<Result<Vec<_>>>()?;
         Ok(TargetRows { arrays, rows })
     }
+}
+
+/// A query's rows as one batch.
+async fn collect(
+    plan: &LogicalPlan,
+    values: &[ScalarValue],
+    context: &DmlContext<'_>,
+) -> Result<RecordBatch> {
+    let batches = context.engine.collect(plan, values.to_vec()).await?;
+    let schema = match batches.first() {
+        Some(batch) => batch.schema(),
+        None => Arc::new(Schema::new(plan.schema().fields().clone())),
+    };
+    concat_batches(&schema, &batches).map_err(crate::error::arrow)
 }
 
 /// GENERATED ALWAYS takes no value of its own without OVERRIDING SYSTEM VALUE.

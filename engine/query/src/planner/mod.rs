@@ -15,6 +15,7 @@ mod sink_errors;
 mod types;
 mod typing;
 mod untyped;
+mod value_rows;
 
 use std::{
     collections::HashMap,
@@ -64,6 +65,7 @@ pub use provider::{TemporaryTables, undefined_table};
 pub use relation::constant as fold_constant;
 pub use single_row::SingleRow;
 pub(crate) use single_row::{fill_parameters, is_pure, names_parameter};
+pub use value_rows::ValueRows;
 
 /// Rows per batch that operators pass on.
 pub const BATCH_ROWS: usize = 8192;

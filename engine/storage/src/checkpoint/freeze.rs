@@ -34,7 +34,7 @@ impl TenantStore {
             base_lsn: snapshot.lsn(),
             previous_length: writer.wal.synced_length(),
         };
-        let next = match WalFile::create(&self.disk, &self.paths, self.tenant, &self.tenant_key, start) {
+        let next = match WalFile::create(&self.disk, &self.paths, self.tenant, &self.keys(), start) {
             Ok(next) => next,
             Err(PublishError::Before(error)) => return Err(error),
             Err(PublishError::Unknown(error)) => {

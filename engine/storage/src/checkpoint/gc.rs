@@ -7,7 +7,6 @@ use std::sync::Arc;
 use crate::{
     StoreError, TenantStore,
     chunk::Chunk,
-    disk,
     manifest::{self, Manifest, SegmentEntry},
     paths::{DataKind, data_file, number},
 };
@@ -47,7 +46,7 @@ impl TenantStore {
     pub(crate) fn trim_log(&self, needed_from: u64) -> Result<usize, StoreError> {
         let from = self.log.trim(needed_from);
         let mut removed = 0;
-        for name in disk::list(&self.paths.wal())? {
+        for name in self.disk.list(&self.paths.wal())? {
             if number(&name, "wal").is_some_and(|number| number < from) {
                 self.disk.remove("wal", &self.paths.wal().join(name))?;
                 removed += 1;
@@ -60,12 +59,12 @@ impl TenantStore {
     /// no recovery needs may be somebody's yet: [`Self::release_unheld_log`] removes them.
     pub(crate) fn remove_orphans(&self, manifest: &Manifest) -> Result<(), StoreError> {
         let needed = manifest.files();
-        for name in disk::list(&self.paths.segments())? {
+        for name in self.disk.list(&self.paths.segments())? {
             if data_file(&name).is_some_and(|file| !needed.contains(&file)) {
                 self.disk.remove("segment", &self.paths.segments().join(name))?;
             }
         }
-        for name in disk::list(&self.paths.wal())? {
+        for name in self.disk.list(&self.paths.wal())? {
             if number(&name, "tmp").is_some() {
                 self.disk.remove("wal", &self.paths.wal().join(name))?;
             }

@@ -130,7 +130,7 @@ impl TenantStore {
         let chunk = Arc::clone(&chunk.chunk);
         let Some(sealed) = chunk.as_sealed() else { return Ok(false) };
         let owner = Owner { tenant: self.tenant, table, segment };
-        let blob = Blob::write(&self.disk, &self.paths, &self.tenant_key, owner, DataKind::Index, blob)?;
+        let blob = Blob::write(&self.disk, &self.paths, &self.keys(), owner, DataKind::Index, blob)?;
         let mut next = maintenance.manifest.clone();
         next.number += 1;
         next.previous.clone_from(&maintenance.hash);
@@ -173,7 +173,7 @@ impl TenantStore {
         next: Manifest,
     ) -> Result<Manifest, PublishError> {
         self.poison.check().map_err(PublishError::Before)?;
-        match manifest::commit(&self.disk, &self.paths, self.tenant, &self.tenant_key, &next) {
+        match manifest::commit(&self.disk, &self.paths, self.tenant, &self.keys(), &next) {
             Ok(hash) => {
                 maintenance.hash = hash;
                 Ok(std::mem::replace(&mut maintenance.manifest, next))

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sepal_crypto::{Key, random_bytes, wrap_key};
+use sepal_crypto::{Key, random_bytes};
 use sepal_types::{FileId, RowId, TableDef, TableId};
 
 use super::{BlobBuilder, CheckpointReport, freeze::Frozen, plan};
@@ -144,7 +144,7 @@ impl TenantStore {
             last_row: written.last_row,
             bytes: written.bytes,
             plain_bytes: written.plain_bytes,
-            key: wrap_key(&self.tenant_key, &aad, &identity.key),
+            key: self.keys().wrap(&aad, &identity.key),
             deleted: None,
             indexes: Vec::new(),
         };
@@ -176,7 +176,7 @@ impl TenantStore {
                 let Some(bytes) = builder.build(def, index, &chunk.column(column)?) else { continue };
                 let owner = Owner { tenant: self.tenant, table: def.id, segment: sealed.file() };
                 let blob =
-                    Blob::write(&self.disk, &self.paths, &self.tenant_key, owner, DataKind::Index, &bytes)?;
+                    Blob::write(&self.disk, &self.paths, &self.keys(), owner, DataKind::Index, &bytes)?;
                 produced.files.push((blob.kind(), blob.entry().file));
                 produced.bytes += blob.entry().bytes;
                 produced.indexes += 1;
@@ -204,8 +204,7 @@ impl TenantStore {
             let mut bytes = Vec::with_capacity(chunk.deleted.serialized_size());
             chunk.deleted.serialize_into(&mut bytes).map_err(|error| StoreError::Bug(error.to_string()))?;
             let owner = Owner { tenant: self.tenant, table: def.id, segment: sealed.file() };
-            let blob =
-                Blob::write(&self.disk, &self.paths, &self.tenant_key, owner, DataKind::Deleted, &bytes)?;
+            let blob = Blob::write(&self.disk, &self.paths, &self.keys(), owner, DataKind::Deleted, &bytes)?;
             produced.files.push((blob.kind(), blob.entry().file));
             produced.bytes += blob.entry().bytes;
             entry.deleted = Some(DeletedEntry { rows, blob: blob.entry().clone() });

@@ -97,7 +97,7 @@ impl SealedChunk {
     }
 
     pub(crate) fn row_ids(&self) -> Result<Arc<UInt64Array>, StoreError> {
-        let ids = self.cached(None, |footer| footer.row_ids(&self.parts.path).map(Some))?;
+        let ids = self.cached(None, |footer| footer.row_ids(&self.parts.disk, &self.parts.path).map(Some))?;
         let ids = ids.and_then(|ids| ids.as_primitive_opt::<UInt64Type>().cloned());
         let ids =
             ids.ok_or_else(|| StoreError::corrupt(&show(&self.parts.path), "row ids of another type"))?;
@@ -106,7 +106,7 @@ impl SealedChunk {
 
     /// `None` when the segment is older than the column.
     pub(crate) fn column(&self, column: ColumnId, wanted: &DataType) -> Result<Option<ArrayRef>, StoreError> {
-        self.cached(Some(column), |footer| footer.column(&self.parts.path, column, wanted))
+        self.cached(Some(column), |footer| footer.column(&self.parts.disk, &self.parts.path, column, wanted))
     }
 
     pub(crate) fn has_index(&self, index: TableId) -> bool {
@@ -119,7 +119,7 @@ impl SealedChunk {
 
     /// The lock is held while the file is read, so that a dropped index's file is not removed meanwhile.
     pub(crate) fn index_blob(&self, index: TableId) -> Option<Result<Vec<u8>, StoreError>> {
-        self.indexes.read().get(&index).map(Blob::open)
+        self.indexes.read().get(&index).map(|blob| blob.open(&self.parts.disk))
     }
 
     /// The indexes' files, for the manifest.
@@ -170,8 +170,8 @@ impl SealedChunk {
         if let Some(footer) = self.footer.get() {
             return Ok(footer);
         }
-        let SealedParts { path, identity, entry, .. } = &self.parts;
-        let footer = Footer::open(path, identity, entry.rows, entry.bytes)?;
+        let SealedParts { disk, path, identity, entry, .. } = &self.parts;
+        let footer = Footer::open(disk, path, identity, entry.rows, entry.bytes)?;
         Ok(self.footer.get_or_init(|| footer))
     }
 }

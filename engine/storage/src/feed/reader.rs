@@ -46,8 +46,7 @@ impl ChangeReader {
     ) -> Result<Self, StoreError> {
         let held = Arc::clone(&hold.0);
         let file = held.file_after(after)?;
-        let file =
-            LogFile::open(&store.wal_log(), file).map_err(|error| held.lost(after).unwrap_or(error))?;
+        let file = store.log_file(file).map_err(|error| held.lost(after).unwrap_or(error))?;
         let cursor = Cursor::new(&file);
         Ok(Self { store, held, wanted, after, file, cursor, successor: None, failed: None })
     }
@@ -129,7 +128,7 @@ impl ChangeReader {
     fn successor(&mut self) -> Result<&LogFile, StoreError> {
         let next = match self.successor.take() {
             Some(next) => next,
-            None => LogFile::open(&self.store.wal_log(), self.file.number() + 1)?,
+            None => self.store.log_file(self.file.number() + 1)?,
         };
         Ok(self.successor.insert(next))
     }

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     StoreError,
     disk::Disk,
-    fixtures::{TENANT, hex, items, tenant_key},
+    fixtures::{TENANT, hex, items, keys, tenant_key},
     paths::Paths,
 };
 
@@ -81,16 +81,16 @@ fn header_is_golden() {
 #[test]
 fn every_flipped_byte_and_every_other_place_is_refused() {
     let bytes = encode::encode(TENANT, &tenant_key(), &manifest()).unwrap();
-    assert_eq!(encode::decode(TENANT, &tenant_key(), 5, &bytes).unwrap(), manifest());
+    assert_eq!(encode::decode(TENANT, &keys(), 5, &bytes).unwrap(), manifest());
     for position in 0..bytes.len() {
         let mut flipped = bytes.clone();
         flipped[position] ^= 1;
-        assert!(encode::decode(TENANT, &tenant_key(), 5, &flipped).is_err(), "byte {position}");
+        assert!(encode::decode(TENANT, &keys(), 5, &flipped).is_err(), "byte {position}");
     }
-    assert!(encode::decode(TENANT, &tenant_key(), 6, &bytes).is_err());
-    assert!(encode::decode(TenantId([8; 16]), &tenant_key(), 5, &bytes).is_err());
-    assert!(encode::decode(TENANT, &tenant_key(), 5, &bytes[..bytes.len() - 1]).is_err());
-    assert!(encode::decode(TENANT, &sepal_crypto::Key::from_bytes([1; 32]), 5, &bytes).is_err());
+    assert!(encode::decode(TENANT, &keys(), 6, &bytes).is_err());
+    assert!(encode::decode(TenantId([8; 16]), &keys(), 5, &bytes).is_err());
+    assert!(encode::decode(TENANT, &keys(), 5, &bytes[..bytes.len() - 1]).is_err());
+    assert!(encode::decode(TENANT, &sepal_crypto::Key::from_bytes([1; 32]).into(), 5, &bytes).is_err());
     let text = String::from_utf8_lossy(&bytes);
     assert!(!text.contains("items"), "a table's name is plaintext in the file");
 }
@@ -100,13 +100,13 @@ fn the_highest_number_counts_and_must_open() {
     let dir = tempfile::tempdir().unwrap();
     let (paths, disk) = (Paths::new(dir.path()), Disk::default());
     disk.create_directory(&paths.manifests()).unwrap();
-    assert!(matches!(newest(&paths, TENANT, &tenant_key()), Err(StoreError::Corrupt { .. })));
+    assert!(matches!(newest(&disk, &paths, TENANT, &keys()), Err(StoreError::Corrupt { .. })));
     for number in [5, 16] {
-        commit(&disk, &paths, TENANT, &tenant_key(), &Manifest { number, ..manifest() }).unwrap();
+        commit(&disk, &paths, TENANT, &keys(), &Manifest { number, ..manifest() }).unwrap();
     }
-    let (found, hash) = newest(&paths, TENANT, &tenant_key()).unwrap();
+    let (found, hash) = newest(&disk, &paths, TENANT, &keys()).unwrap();
     assert_eq!((found.number, hash.len()), (16, 64));
     std::fs::write(paths.manifest(17), b"sepalman").unwrap();
-    let error = newest(&paths, TENANT, &tenant_key()).unwrap_err();
+    let error = newest(&disk, &paths, TENANT, &keys()).unwrap_err();
     assert!(error.to_string().contains("0000000000000011.manifest"), "{error}");
 }

@@ -119,13 +119,13 @@ fn every_type_survives() {
     let inputs = [memory(1, &rows.slice(0, 1)), memory(2, &rows.slice(1, 2)), memory(9, &rows)];
     let written = write(&Disk::default(), &path, &identity(), &def, &inputs).unwrap().unwrap();
     assert_eq!((written.rows, written.first_row, written.last_row), (6, RowId(1), RowId(11)));
-    let footer = Footer::open(&path, &identity(), written.rows, written.bytes).unwrap();
+    let footer = Footer::open(&Disk::default(), &path, &identity(), written.rows, written.bytes).unwrap();
     for (column, (ty, array)) in def.columns.iter().zip(&typed) {
-        let found = footer.column(&path, column.id, &arrow_type(ty)).unwrap().unwrap();
+        let found = footer.column(&Disk::default(), &path, column.id, &arrow_type(ty)).unwrap().unwrap();
         let expected = arrow::compute::concat(&[array, array]).unwrap();
         assert_eq!(found.to_data(), expected.to_data(), "{}", ty.display_name());
     }
-    assert!(footer.column(&path, ColumnId(99), &DataType::Int64).unwrap().is_none());
+    assert!(footer.column(&Disk::default(), &path, ColumnId(99), &DataType::Int64).unwrap().is_none());
 }
 
 #[test]
@@ -136,8 +136,11 @@ fn vectors_are_not_copied_on_the_way_out_of_parquet() {
     let def = items(20_000, "items");
     let written =
         write(&Disk::default(), &path, &identity(), &def, &[memory(1, &batch(&ids))]).unwrap().unwrap();
-    let footer = Footer::open(&path, &identity(), written.rows, written.bytes).unwrap();
-    let vectors = footer.column(&path, ColumnId(3), &arrow_type(&def.columns[2].ty)).unwrap().unwrap();
+    let footer = Footer::open(&Disk::default(), &path, &identity(), written.rows, written.bytes).unwrap();
+    let vectors = footer
+        .column(&Disk::default(), &path, ColumnId(3), &arrow_type(&def.columns[2].ty))
+        .unwrap()
+        .unwrap();
     let expected = batch(&ids);
     assert_eq!(vectors.to_data(), expected.column(2).to_data());
     assert_eq!(vectors.nulls(), None);
@@ -155,10 +158,10 @@ fn deleted_rows_stay_behind_and_interleaved_ids_are_ordered() {
     let path = dir.path().join("segment");
     let written = write(&Disk::default(), &path, &identity(), &def, &inputs).unwrap().unwrap();
     assert_eq!((written.rows, written.first_row, written.last_row), (5, RowId(2), RowId(8)));
-    let footer = Footer::open(&path, &identity(), written.rows, written.bytes).unwrap();
-    let ids = footer.row_ids(&path).unwrap();
+    let footer = Footer::open(&Disk::default(), &path, &identity(), written.rows, written.bytes).unwrap();
+    let ids = footer.row_ids(&Disk::default(), &path).unwrap();
     assert_eq!(ids.to_data(), arrow::array::UInt64Array::from(vec![2, 5, 6, 7, 8]).to_data());
-    let keys = footer.column(&path, ColumnId(1), &DataType::Int64).unwrap().unwrap();
+    let keys = footer.column(&Disk::default(), &path, ColumnId(1), &DataType::Int64).unwrap().unwrap();
     assert_eq!(keys.to_data(), arrow::array::Int64Array::from(vec![2, 5, 6, 7, 8]).to_data());
 
     let mut gone = memory(1, &batch(&[1]));
@@ -175,7 +178,9 @@ fn a_segment_opens_only_where_it_belongs_and_shows_nothing() {
     let def = items(20_000, "items");
     let rows = crate::fixtures::batch_of(&[1, 2], &["canary-label".into(), "other".into()]);
     let written = write(&Disk::default(), &path, &identity(), &def, &[memory(1, &rows)]).unwrap().unwrap();
-    let open = |identity: &Identity| Footer::open(&path, identity, written.rows, written.bytes).map(drop);
+    let open = |identity: &Identity| {
+        Footer::open(&Disk::default(), &path, identity, written.rows, written.bytes).map(drop)
+    };
     open(&identity()).unwrap();
     for other in [
         Identity { tenant: TenantId([1; 16]), ..identity() },
@@ -209,7 +214,7 @@ fn forged(path: &Path, properties: WriterProperties) -> u64 {
 
 #[track_caller]
 fn refused(path: &Path, bytes: u64, why: &str) {
-    match Footer::open(path, &identity(), 3, bytes).map(drop) {
+    match Footer::open(&Disk::default(), path, &identity(), 3, bytes).map(drop) {
         Err(StoreError::Corrupt { file, why: found }) => {
             assert!(file.ends_with("segment") && found.contains(why), "{file}: {found}");
         }
@@ -272,6 +277,6 @@ fn a_read_that_fails_is_not_damage() {
     let path = dir.path().join("segment");
     // Opens as no file does: a loop.
     std::os::unix::fs::symlink(&path, &path).unwrap();
-    let error = Footer::open(&path, &identity(), 3, 1_000).map(drop).unwrap_err();
+    let error = Footer::open(&Disk::default(), &path, &identity(), 3, 1_000).map(drop).unwrap_err();
     assert!(matches!(error, StoreError::Io { action: "read", .. }), "{error}");
 }

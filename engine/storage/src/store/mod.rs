@@ -12,16 +12,16 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use sepal_crypto::Key;
+use sepal_crypto::KeyRing;
 use sepal_types::{ColumnId, FileId, LogEnd, Lsn, RowId, TableId, TenantId};
 
 use crate::{
-    Chunk, ColumnCache, FaultInjector, Snapshot, StoreError,
+    Chunk, Clock, ColumnCache, FaultInjector, Files, LocalFiles, Snapshot, StoreError, SystemClock,
     checkpoint::Maintenance,
     counters::Counters,
     disk::Disk,
     feed::LogFiles,
-    group::{Pending, Writer},
+    group::{Queue, Writer},
     paths::{Paths, show},
     wal,
 };
@@ -41,6 +41,10 @@ pub struct StoreOptions {
     /// What [`TenantStore::log_end`] gave last: a log that does not reach as far any more is damage. Without it, a
     /// log that lost its end looks like one that was never longer.
     pub log_end: Option<LogEnd>,
+    /// Where the files are.
+    pub files: Arc<dyn Files>,
+    /// What commits take their times from.
+    pub clock: Arc<dyn Clock>,
     /// Tests only.
     pub fault: Option<Arc<dyn FaultInjector>>,
 }
@@ -48,14 +52,22 @@ pub struct StoreOptions {
 impl StoreOptions {
     pub fn new(cache: Arc<ColumnCache>) -> Self {
         let (wal_segment_bytes, log_retention_bytes) = (64 << 20, 1 << 30);
-        Self { cache, wal_segment_bytes, log_retention_bytes, log_end: None, fault: None }
+        Self {
+            cache,
+            wal_segment_bytes,
+            log_retention_bytes,
+            log_end: None,
+            files: Arc::new(LocalFiles),
+            clock: Arc::new(SystemClock),
+            fault: None,
+        }
     }
 }
 
 /// The durable tables of one tenant.
 pub struct TenantStore {
     pub(crate) tenant: TenantId,
-    pub(crate) tenant_key: Key,
+    keys: RwLock<Arc<KeyRing>>,
     pub(crate) paths: Paths,
     pub(crate) disk: Disk,
     pub(crate) cache: Arc<ColumnCache>,
@@ -64,7 +76,7 @@ pub struct TenantStore {
     pub(crate) counters: Counters,
     pub(crate) poison: Poison,
     pub(crate) log: Arc<LogFiles>,
-    pub(crate) queue: Mutex<Vec<Arc<Pending>>>,
+    pub(crate) queue: Mutex<Queue>,
     pub(crate) writer: Mutex<Writer>,
     pub(crate) maintenance: Mutex<Maintenance>,
     /// Segments that a manifest names, as long as somebody reads them.
@@ -125,10 +137,10 @@ impl TenantStore {
     pub fn create(
         dir: &Path,
         tenant: TenantId,
-        tenant_key: Key,
+        keys: impl Into<KeyRing>,
         options: StoreOptions,
     ) -> Result<Arc<Self>, StoreError> {
-        open::create(dir, tenant, tenant_key, options).map(Arc::new)
+        open::create(dir, tenant, keys.into(), options).map(Arc::new)
     }
 
     /// Whether a store was made in the directory. One whose making was cut short counts as not made:
@@ -142,10 +154,10 @@ impl TenantStore {
     pub fn open(
         dir: &Path,
         tenant: TenantId,
-        tenant_key: Key,
+        keys: impl Into<KeyRing>,
         options: StoreOptions,
     ) -> Result<Arc<Self>, StoreError> {
-        open::open(dir, tenant, tenant_key, options).map(Arc::new)
+        open::open(dir, tenant, keys.into(), options).map(Arc::new)
     }
 
     pub fn tenant(&self) -> TenantId {
@@ -243,8 +255,16 @@ impl TenantStore {
         *self.head.write() = snapshot;
     }
 
-    pub(crate) fn wal_log(&self) -> wal::Log<'_> {
-        wal::Log { paths: &self.paths, tenant: self.tenant, tenant_key: &self.tenant_key }
+    /// What file keys are wrapped under now.
+    pub(crate) fn keys(&self) -> Arc<KeyRing> {
+        Arc::clone(&self.keys.read())
+    }
+
+    /// Opens one of the log's files.
+    pub(crate) fn log_file(&self, number: u64) -> Result<wal::LogFile, StoreError> {
+        let keys = self.keys();
+        let log = wal::Log { disk: &self.disk, paths: &self.paths, tenant: self.tenant, keys: &keys };
+        wal::LogFile::open(&log, number)
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
-use sepal_crypto::{Key, unwrap_key};
+use sepal_crypto::KeyRing;
 use sepal_types::{Lsn, TableId, TenantId, limits::FIRST_OBJECT_ID};
 
 use super::{Poison, StoreOptions, TenantStore};
@@ -38,11 +38,11 @@ const REPLAY: Rules = Rules { generation: 1, trusted: true };
 pub(super) fn create(
     dir: &Path,
     tenant: TenantId,
-    tenant_key: Key,
+    keys: KeyRing,
     options: StoreOptions,
 ) -> Result<TenantStore, StoreError> {
     let paths = Paths::new(dir);
-    let disk = Disk::new(options.fault.clone());
+    let disk = Disk::new(Arc::clone(&options.files), options.fault.clone());
     for directory in [paths.manifests(), paths.wal(), paths.segments()] {
         disk.create_directory(&directory)?;
     }
@@ -52,15 +52,15 @@ pub(super) fn create(
     }
     clear_unfinished(&disk, &paths)?;
     let start = WalStart { number: 1, base_lsn: Lsn(0), previous_length: 0 };
-    let wal = WalFile::create(&disk, &paths, tenant, &tenant_key, start).map_err(either)?;
+    let wal = WalFile::create(&disk, &paths, tenant, &keys, start).map_err(either)?;
     let manifest = Manifest { number: 1, wal_from: 1, next_object: FIRST_OBJECT_ID, ..Manifest::default() };
-    let hash = manifest::commit(&disk, &paths, tenant, &tenant_key, &manifest).map_err(either)?;
+    let hash = manifest::commit(&disk, &paths, tenant, &keys, &manifest).map_err(either)?;
     let opened = Opened {
         state: State::default(),
         counters: Counters::new(&CounterValues::default()),
         registered: Vec::new(),
     };
-    let context = Context { paths, disk, tenant, tenant_key, options };
+    let context = Context { paths, disk, tenant, keys, options };
     let files =
         Kept { older: Vec::new(), current: start.span(), needed_from: 1, released: true, damage: None };
     Ok(context.store(opened, Writer::new(wal), files, Maintenance { manifest, hash }))
@@ -69,15 +69,15 @@ pub(super) fn create(
 pub(super) fn open(
     dir: &Path,
     tenant: TenantId,
-    tenant_key: Key,
+    keys: KeyRing,
     options: StoreOptions,
 ) -> Result<TenantStore, StoreError> {
     let paths = Paths::new(dir);
-    let disk = Disk::new(options.fault.clone());
-    let (manifest, hash) = manifest::newest(&paths, tenant, &tenant_key)?;
-    let context = Context { paths, disk, tenant, tenant_key, options };
+    let disk = Disk::new(Arc::clone(&options.files), options.fault.clone());
+    let (manifest, hash) = manifest::newest(&disk, &paths, tenant, &keys)?;
+    let context = Context { paths, disk, tenant, keys, options };
     let mut opened = context.read_manifest(&manifest)?;
-    let log = Log { paths: &context.paths, tenant, tenant_key: &context.tenant_key };
+    let log = Log { disk: &context.disk, paths: &context.paths, tenant, keys: &context.keys };
     let replay = Replay { log, from: manifest.wal_from, lsn: manifest.lsn, end: context.options.log_end };
     let recovered = recover(&replay, |file, lsn, payload| opened.replay(file, lsn, &payload))?;
     let (mut older, damage) = kept_before(&log, manifest.wal_from)?;
@@ -90,8 +90,7 @@ pub(super) fn open(
         base_lsn: recovered.lsn,
         previous_length: recovered.last_length,
     };
-    let wal =
-        WalFile::create(&context.disk, &context.paths, tenant, &context.tenant_key, start).map_err(either)?;
+    let wal = WalFile::create(&context.disk, &context.paths, tenant, &context.keys, start).map_err(either)?;
     let files =
         Kept { older, current: start.span(), needed_from: manifest.wal_from, released: false, damage };
     let store = context.store(opened, Writer::new(wal), files, Maintenance { manifest, hash });
@@ -105,19 +104,21 @@ pub(super) fn is_made(dir: &Path) -> Result<bool, StoreError> {
     if !manifests.try_exists().map_err(|error| disk::io_error("read", &manifests, &error))? {
         return Ok(false);
     }
-    Ok(disk::list(&manifests)?.iter().any(|name| number(name, "manifest").is_some()))
+    let local = Disk::default();
+    Ok(local.list(&manifests)?.iter().any(|name| number(name, "manifest").is_some()))
 }
 
 /// Removes what a creation that did not reach its manifest left. Anything more is somebody's data: a store whose
 /// manifest was lost must not be made anew over it.
 fn clear_unfinished(disk: &Disk, paths: &Paths) -> Result<(), StoreError> {
-    let manifests = disk::list(&paths.manifests())?;
-    let logs = disk::list(&paths.wal())?;
+    let manifests = disk.list(&paths.manifests())?;
+    let logs = disk.list(&paths.wal())?;
     let unfinished = |name: &String| number(name, "tmp").is_some();
-    let empty_log = |name: &String| number(name, "wal") == Some(1) && wal::is_empty(&paths.wal().join(name));
+    let empty_log =
+        |name: &String| number(name, "wal") == Some(1) && wal::is_empty(disk, &paths.wal().join(name));
     let fresh = manifests.iter().all(unfinished)
         && logs.iter().all(|name| unfinished(name) || empty_log(name))
-        && disk::list(&paths.segments())?.is_empty();
+        && disk.list(&paths.segments())?.is_empty();
     if !fresh {
         let why =
             format!("{} holds a store, or what is left of one: open it, or move it away", show(paths.root()));
@@ -138,7 +139,7 @@ struct Context {
     paths: Paths,
     disk: Disk,
     tenant: TenantId,
-    tenant_key: Key,
+    keys: KeyRing,
     options: StoreOptions,
 }
 
@@ -179,9 +180,15 @@ impl Context {
             let deleted = match &entry.deleted {
                 None => RoaringBitmap::new(),
                 Some(deleted) => {
-                    let blob =
-                        Blob::named(&self.paths, &self.tenant_key, owner, DataKind::Deleted, &deleted.blob)?;
-                    let bitmap = RoaringBitmap::deserialize_from(blob.open()?.as_slice());
+                    let blob = Blob::named(
+                        &self.disk,
+                        &self.paths,
+                        &self.keys,
+                        owner,
+                        DataKind::Deleted,
+                        &deleted.blob,
+                    )?;
+                    let bitmap = RoaringBitmap::deserialize_from(blob.open(&self.disk)?.as_slice());
                     let path = self.paths.data(DataKind::Deleted, deleted.blob.file);
                     bitmap.map_err(|error| StoreError::corrupt(&show(&path), error.to_string()))?
                 }
@@ -197,13 +204,13 @@ impl Context {
     fn read_segment(&self, table: TableId, entry: &SegmentEntry) -> Result<SealedChunk, StoreError> {
         let path = self.paths.data(DataKind::Segment, entry.file);
         let aad = file_key_aad(DataKind::Segment, self.tenant, table, entry.file);
-        let key = unwrap_key(&self.tenant_key, &aad, &entry.key)
-            .map_err(|error| StoreError::sealed(&show(&path), error))?;
-        check_length(&path, entry.bytes)?;
+        let key =
+            self.keys.unwrap(&aad, &entry.key).map_err(|error| StoreError::sealed(&show(&path), error))?;
+        check_length(&self.disk, &path, entry.bytes)?;
         let owner = Owner { tenant: self.tenant, table, segment: entry.file };
         let mut indexes = BTreeMap::new();
         for index in &entry.indexes {
-            let blob = Blob::named(&self.paths, &self.tenant_key, owner, DataKind::Index, &index.blob)?;
+            let blob = Blob::named(&self.disk, &self.paths, &self.keys, owner, DataKind::Index, &index.blob)?;
             indexes.insert(index.index, blob);
         }
         let identity = Identity { tenant: self.tenant, table, file: entry.file, key };
@@ -222,7 +229,7 @@ impl Context {
     fn store(self, opened: Opened, writer: Writer, files: Kept, maintenance: Maintenance) -> TenantStore {
         let store = TenantStore {
             tenant: self.tenant,
-            tenant_key: self.tenant_key,
+            keys: RwLock::new(Arc::new(self.keys)),
             paths: self.paths,
             disk: self.disk,
             cache: self.options.cache,

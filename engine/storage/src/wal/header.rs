@@ -2,7 +2,7 @@
 //!
 //! Written by `writer`, read by `recover`. The format is drawn in [`super`].
 
-use sepal_crypto::{Aad, Key, WRAPPED_KEY_BYTES, unwrap_key, wrap_key};
+use sepal_crypto::{Aad, Key, KeyRing, WRAPPED_KEY_BYTES};
 use sepal_types::{FileId, Lsn, TenantId};
 
 const MAGIC: [u8; 8] = *b"sepalwal";
@@ -21,9 +21,9 @@ pub(super) struct Header {
 }
 
 impl Header {
-    pub(super) fn encode(&self, tenant_key: &Key, key: &Key) -> Vec<u8> {
+    pub(super) fn encode(&self, keys: &KeyRing, key: &Key) -> Vec<u8> {
         let mut bytes = self.fixed().to_vec();
-        let wrapped = wrap_key(tenant_key, &aad(&bytes), key);
+        let wrapped = keys.wrap(&aad(&bytes), key);
         bytes.extend_from_slice(&wrapped);
         bytes
     }
@@ -31,7 +31,7 @@ impl Header {
     /// The header and the file's key, or why the bytes are not this tenant's log file of this number.
     pub(super) fn decode(
         tenant: TenantId,
-        tenant_key: &Key,
+        keys: &KeyRing,
         number: u64,
         bytes: &[u8],
     ) -> Result<(Self, Key), String> {
@@ -55,7 +55,7 @@ impl Header {
         if header.tenant != tenant || header.number != number {
             return Err("it belongs to another tenant or number".to_owned());
         }
-        let key = unwrap_key(tenant_key, &aad(fixed), wrapped).map_err(|error| error.to_string())?;
+        let key = keys.unwrap(&aad(fixed), wrapped).map_err(|error| error.to_string())?;
         Ok((header, key))
     }
 

@@ -50,8 +50,8 @@ pub(crate) struct FileSpan {
 }
 
 /// Whether a log file has no frame.
-pub(crate) fn is_empty(path: &std::path::Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.len() <= header::HEADER_BYTES as u64)
+pub(crate) fn is_empty(disk: &crate::disk::Disk, path: &std::path::Path) -> bool {
+    disk.length(path).is_ok_and(|length| length <= header::HEADER_BYTES as u64)
 }
 
 #[cfg(test)]

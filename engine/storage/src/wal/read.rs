@@ -3,10 +3,10 @@
 //! `recover` reads every file of a log once, the feed reads on while the last one grows. What it means that a frame
 //! does not open they decide: here nothing is judged, and no file is changed.
 
-use std::{fs::File, io, os::unix::fs::FileExt, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use arrow::buffer::{Buffer, MutableBuffer};
-use sepal_crypto::Key;
+use sepal_crypto::KeyRing;
 use sepal_types::{Lsn, TenantId};
 
 use super::{
@@ -15,16 +15,17 @@ use super::{
 };
 use crate::{
     StoreError,
-    disk::{io_error, read_error},
+    disk::{Disk, File, io_error},
     paths::{Paths, show},
 };
 
 /// Whose log it is, and where.
 #[derive(Clone, Copy)]
 pub(crate) struct Log<'a> {
+    pub disk: &'a Disk,
     pub paths: &'a Paths,
     pub tenant: TenantId,
-    pub tenant_key: &'a Key,
+    pub keys: &'a KeyRing,
 }
 
 /// A log file whose header opened.
@@ -70,11 +71,11 @@ impl LogFile {
     pub(crate) fn open(log: &Log<'_>, number: u64) -> Result<Self, StoreError> {
         let path = log.paths.wal_file(number);
         let name = show(&path);
-        let file = File::open(&path).map_err(|error| read_error(&path, &error))?;
-        let length = file.metadata().map_err(|error| io_error("read", &path, &error))?.len();
+        let file = log.disk.open(&path)?;
+        let length = file.length().map_err(|error| io_error("read", &path, &error))?;
         let mut bytes = vec![0; HEADER_BYTES.min(usize::try_from(length).unwrap_or(HEADER_BYTES))];
         file.read_exact_at(&mut bytes, 0).map_err(|error| io_error("read", &path, &error))?;
-        let decoded = Header::decode(log.tenant, log.tenant_key, number, &bytes);
+        let decoded = Header::decode(log.tenant, log.keys, number, &bytes);
         let (header, key) = decoded.map_err(|why| StoreError::corrupt(&name, why))?;
         let key = FrameKey::new(log.tenant, header.file, key);
         Ok(Self { file, path, name, length, header, key, tag: tag(&bytes) })

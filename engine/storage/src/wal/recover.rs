@@ -19,7 +19,7 @@ use super::{
     header::HEADER_BYTES,
     read::{Cursor, Log, LogFile, Next},
 };
-use crate::{StoreError, disk, paths::number};
+use crate::{StoreError, paths::number};
 
 /// What recovery starts from and whose log it is.
 pub(crate) struct Replay<'a> {
@@ -78,7 +78,7 @@ pub(crate) fn kept_before(
     log: &Log<'_>,
     from: u64,
 ) -> Result<(Vec<FileSpan>, Option<StoreError>), StoreError> {
-    let names = disk::list(&log.paths.wal())?;
+    let names = log.disk.list(&log.paths.wal())?;
     let oldest = names.iter().filter_map(|name| number(name, "wal")).fold(from, u64::min);
     let mut spans = Vec::new();
     let mut damage = None;
@@ -99,7 +99,7 @@ pub(crate) fn kept_before(
 
 /// The log files from the manifest's to the last one known, which must be there without a gap.
 fn open_all(replay: &Replay<'_>) -> Result<Vec<LogFile>, StoreError> {
-    let names = disk::list(&replay.log.paths.wal())?;
+    let names = replay.log.disk.list(&replay.log.paths.wal())?;
     let known = replay.end.map_or(replay.from, |end| end.file.max(replay.from));
     let last = names.iter().filter_map(|name| number(name, "wal")).fold(known, u64::max);
     (replay.from..=last).map(|number| LogFile::open(&replay.log, number)).collect()

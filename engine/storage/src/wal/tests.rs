@@ -15,7 +15,7 @@ use super::{
 use crate::{
     StoreError,
     disk::Disk,
-    fixtures::{TENANT, hex, tenant_key},
+    fixtures::{TENANT, hex, keys},
     paths::Paths,
 };
 
@@ -43,7 +43,7 @@ fn frame_header_is_golden() {
 fn file_header_is_golden() {
     let header =
         Header { tenant: TENANT, file: FileId([3; 16]), number: 2, base_lsn: Lsn(9), previous_length: 4096 };
-    let bytes = header.encode(&tenant_key(), &sepal_crypto::Key::random());
+    let bytes = header.encode(&keys(), &sepal_crypto::Key::random());
     assert_eq!(bytes.len(), 160);
     assert_eq!(
         hex(&bytes[..72]),
@@ -57,12 +57,12 @@ fn file_header_is_golden() {
             "0000000000001000",
         )
     );
-    let (decoded, _) = Header::decode(TENANT, &tenant_key(), 2, &bytes).unwrap();
+    let (decoded, _) = Header::decode(TENANT, &keys(), 2, &bytes).unwrap();
     assert_eq!(decoded, header);
     for position in 0..bytes.len() {
         let mut flipped = bytes.clone();
         flipped[position] ^= 1;
-        assert!(Header::decode(TENANT, &tenant_key(), 2, &flipped).is_err(), "byte {position}");
+        assert!(Header::decode(TENANT, &keys(), 2, &flipped).is_err(), "byte {position}");
     }
 }
 
@@ -84,7 +84,7 @@ impl Log {
 
     fn start(&self, number: u64, base_lsn: u64, previous_length: u64) -> WalFile {
         let start = WalStart { number, base_lsn: Lsn(base_lsn), previous_length };
-        WalFile::create(&Disk::default(), &self.paths, TENANT, &tenant_key(), start).unwrap()
+        WalFile::create(&Disk::default(), &self.paths, TENANT, &keys(), start).unwrap()
     }
 
     fn recover(&self) -> Result<(Recovered, Vec<Commit>), StoreError> {
@@ -92,8 +92,8 @@ impl Log {
     }
 
     fn recover_to(&self, end: Option<LogEnd>) -> Result<(Recovered, Vec<Commit>), StoreError> {
-        let (paths, tenant_key) = (&self.paths, &tenant_key());
-        let log = super::Log { paths, tenant: TENANT, tenant_key };
+        let (disk, paths, keys) = (&Disk::default(), &self.paths, &keys());
+        let log = super::Log { disk, paths, tenant: TENANT, keys };
         let replay = Replay { log, from: 1, lsn: Lsn(0), end };
         let mut commits = Vec::new();
         let recovered = recover(&replay, |_, lsn, payload| {

@@ -3,10 +3,10 @@
 //! `group` owns it under the writer's lock: append every commit of a group, then [`WalFile::sync`] once. It never
 //! appends to a file that it did not create, and never retries a failed sync.
 
-use std::{fs::File, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use arrow::buffer::Buffer;
-use sepal_crypto::{Key, random_bytes};
+use sepal_crypto::{Key, KeyRing, random_bytes};
 use sepal_types::{FileId, Lsn, TenantId};
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
     header::{HEADER_BYTES, Header},
 };
 use crate::{
-    disk::{Disk, PublishError, start_writeback},
+    disk::{Disk, File, PublishError},
     paths::Paths,
 };
 
@@ -61,7 +61,7 @@ impl WalFile {
         disk: &Disk,
         paths: &Paths,
         tenant: TenantId,
-        tenant_key: &Key,
+        keys: &KeyRing,
         start: WalStart,
     ) -> Result<Self, PublishError> {
         let path = paths.wal_file(start.number);
@@ -73,7 +73,7 @@ impl WalFile {
             previous_length: start.previous_length,
         };
         let key = Key::random();
-        let bytes = header.encode(tenant_key, &key);
+        let bytes = header.encode(keys, &key);
         let file = disk.publish("wal-header", &path, &bytes)?;
         let length = HEADER_BYTES as u64;
         let tag = tag(&bytes);
@@ -172,7 +172,7 @@ impl WalFile {
         if self.out.len() >= WRITE_BYTES {
             let (from, bytes) = (self.length, self.out.len());
             self.flush()?;
-            start_writeback(&self.file, from, bytes);
+            self.file.start_writeback(from, bytes);
         }
         Ok(())
     }
