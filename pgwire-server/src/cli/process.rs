@@ -7,7 +7,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus::Registry;
-use sepal_database::{Database, DatabaseOptions, Error, SqlState, root_key};
+use sepal_database::{Database, DatabaseOptions, Error, SqlState};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -21,6 +21,7 @@ use crate::{
     http,
     metrics::WireMetrics,
     plugins,
+    root_key::{self, ServerWrappers},
     server::{self, Limits, ServeOptions},
     tls::TlsConfig,
 };
@@ -48,13 +49,23 @@ pub struct Running {
 impl Running {
     /// Starts serving. Everything is ready when this returns.
     pub async fn start(config: Config) -> Result<Self, Failure> {
-        let root_key = root_key::read(&config.root_key_path())
-            .map_err(|error| Failure::configuration(error.to_string()))?;
+        let settings = config.clone();
+        // A provider is asked over the network, or stretches a passphrase: off the runtime's threads.
+        let opened = tokio::task::spawn_blocking(move || {
+            let store = root_key::open_store(&settings)?;
+            Ok::<_, Error>((root_key::unlock(&settings, &store)?, store))
+        });
+        let (root_key, root_store) = opened
+            .await
+            .map_err(|error| Failure::failed(format!("opening the root key: {error}")))?
+            .map_err(cannot_open)?;
         let tls = tls(&config)?;
         let limits = limits(&config)?;
         let cache_bytes = usize::try_from(config.cache_mib.saturating_mul(MIB)).unwrap_or(usize::MAX);
         let connectors = plugins::connectors(&config, &root_key).map_err(Failure::configuration)?;
         let mut options = DatabaseOptions::new(config.data.clone(), root_key, cache_bytes);
+        options.root_store = Some(Arc::new(root_store));
+        options.wrappers = Arc::new(ServerWrappers);
         options.write_memory_bytes =
             usize::try_from(config.tenant_write_mib.saturating_mul(MIB)).unwrap_or(usize::MAX);
         options.secret_sources = config.secret_sources();
@@ -99,6 +110,14 @@ impl Running {
             tokio::select! {
                 () = patrol => {}
                 () = ended.cancelled() => {}
+            }
+        });
+        let rotating = Arc::clone(&database);
+        tasks.spawn(async move {
+            // Blocks until the batch under way is done, no longer.
+            let resumed = tokio::task::spawn_blocking(move || rotating.resume_root_rotation()).await;
+            if let Err(error) = resumed {
+                tracing::error!(%error, "the replacement of the root key does not go on");
             }
         });
         let pipelines = Arc::clone(&database);
