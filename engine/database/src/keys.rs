@@ -12,6 +12,7 @@ use sepal_types::{Error, Result, SqlState, TenantId};
 
 use crate::{
     Database,
+    directory_lock::DirectoryLock,
     tenant::{OpenTenant, directory},
 };
 
@@ -42,6 +43,14 @@ pub struct RotationProgress {
     pub failed: Option<String>,
     /// Where the root key is kept; `None`: the embedder knows.
     pub kept_in: Option<String>,
+}
+
+/// Does something to a data directory that no process has open.
+///
+/// Errors: 55006 one has.
+pub fn while_closed<T>(data: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let _lock = DirectoryLock::take(data)?;
+    work()
 }
 
 impl Database {

@@ -7,8 +7,9 @@ use sepal_database::locked_memory;
 pub fn keep_memory_private() {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: setrlimit reads the struct it is given; prctl with these arguments takes no pointer.
-    let (limited, hidden) =
-        unsafe { (libc::setrlimit(libc::RLIMIT_CORE, &raw const none), libc::prctl(libc::PR_SET_DUMPABLE, 0)) };
+    let (limited, hidden) = unsafe {
+        (libc::setrlimit(libc::RLIMIT_CORE, &raw const none), libc::prctl(libc::PR_SET_DUMPABLE, 0))
+    };
     if limited != 0 || hidden != 0 {
         let error = std::io::Error::last_os_error();
         tracing::warn!(%error, "the process may leave a core file, or be looked into by others of its user");

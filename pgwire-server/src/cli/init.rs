@@ -91,7 +91,10 @@ fn check_ours(data: &Path) -> Result<(), Failure> {
     let Ok(entries) = fs::read_dir(data) else { return Ok(()) };
     for entry in entries {
         let name = entry?.file_name();
-        if !["root.key", "root.seal", "tls", "sepal.toml", "lock", "lost+found"].iter().any(|ours| name == *ours) {
+        if !["root.key", "root.seal", "tls", "sepal.toml", "lock", "lost+found"]
+            .iter()
+            .any(|ours| name == *ours)
+        {
             return Err(Failure::failed(format!(
                 "{} is not empty (it holds {}): name a new or empty directory with --data",
                 data.display(),

@@ -26,7 +26,7 @@ use crate::{
     tls::TlsConfig,
 };
 
-use super::{descriptors, failure::Failure, output, version::VERSION};
+use super::{descriptors, failure::Failure, hardened, output, version::VERSION};
 
 /// Files that are open besides connections: logs, segments being read and written, the control database, sockets.
 const OTHER_DESCRIPTORS: usize = 256;
@@ -123,6 +123,7 @@ impl Running {
         let pipelines = Arc::clone(&database);
         tasks.spawn(async move { pipelines.start_pipelines().await });
         tasks.spawn(admin.serve(Arc::clone(&database), status.clone(), stop.clone()));
+        hardened::warn_of_unlocked_keys();
         tracing::info!(%pg, %http, data = %config.data.display(), version = VERSION, "serving");
         Ok(Self { config, database, pg, http, status, stop, tasks })
     }

@@ -34,7 +34,7 @@ pub struct RootFlags {
 }
 
 /// How a provider's key is found. None of it is secret.
-#[derive(Args, Default)]
+#[derive(Args)]
 pub struct ProviderFlags {
     /// The token's library, as /usr/lib/softhsm/libsofthsm2.so
     #[arg(long, value_name = "FILE")]

@@ -11,8 +11,8 @@ mod transit;
 use std::sync::Arc;
 
 use sepal_database::{
-    ControlError, Error, Key, KeyFiles, KeyWrapper, Passphrase, PassphraseCost, Provider, RootStore, WrapperError,
-    Wrappers,
+    ControlError, Error, Key, KeyFiles, KeyWrapper, Passphrase, PassphraseCost, Provider, RootStore,
+    WrapperError, Wrappers,
 };
 
 pub use self::secret::Secret;
@@ -37,7 +37,8 @@ impl Wrappers for ServerWrappers {
         let file = match provider {
             Provider::KeyFile { .. } => return KeyFiles.open(provider),
             Provider::Passphrase { .. } => {
-                let why = "a tenant's key is not wrapped by a passphrase: nobody could type it at each opening";
+                let why =
+                    "a tenant's key is not wrapped by a passphrase: nobody could type it at each opening";
                 return Err(WrapperError::Misconfigured(why.into()));
             }
             Provider::Pkcs11 { pin_file, .. } => pin_file,
@@ -79,10 +80,13 @@ pub fn new_store(config: &Config, new: &NewRoot) -> Result<RootStore, Error> {
             let made = secret
                 .map_err(WrapperError::Misconfigured)
                 .and_then(|words| Passphrase::new(&words, PassphraseCost::RECOMMENDED));
-            Arc::new(made.map_err(|why| Error::from(ControlError::from(provider_error("a passphrase", why))))?)
+            Arc::new(
+                made.map_err(|why| Error::from(ControlError::from(provider_error("a passphrase", why))))?,
+            )
         }
         NewRoot::Provider(provider) => {
-            let secret = Secret::of(config).map_err(|why| refused(provider, WrapperError::Misconfigured(why)))?;
+            let secret =
+                Secret::of(config).map_err(|why| refused(provider, WrapperError::Misconfigured(why)))?;
             open(provider, &secret, Missing::Make).map_err(|why| refused(provider, why))?
         }
     };

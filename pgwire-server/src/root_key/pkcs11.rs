@@ -139,7 +139,12 @@ fn slot_of(context: &Pkcs11, label: &str) -> Result<Slot, WrapperError> {
     }
 }
 
-fn key_of(session: &Session, token: &str, label: &str, missing: Missing) -> Result<ObjectHandle, WrapperError> {
+fn key_of(
+    session: &Session,
+    token: &str,
+    label: &str,
+    missing: Missing,
+) -> Result<ObjectHandle, WrapperError> {
     let wanted = [
         Attribute::Class(ObjectClass::SECRET_KEY),
         Attribute::KeyType(KeyType::AES),
@@ -181,7 +186,10 @@ fn failed(error: &Error) -> WrapperError {
         RvError::EncryptedDataInvalid | RvError::EncryptedDataLenRange => {
             WrapperError::Refused("the token's key is not the one that it was wrapped with".into())
         }
-        RvError::DeviceRemoved | RvError::TokenNotPresent | RvError::DeviceError | RvError::SessionHandleInvalid => {
+        RvError::DeviceRemoved
+        | RvError::TokenNotPresent
+        | RvError::DeviceError
+        | RvError::SessionHandleInvalid => {
             WrapperError::Unavailable(format!("the token does not answer ({function:?}: {code:?})"))
         }
         _ => WrapperError::Refused(format!("the token refuses ({function:?}: {code:?})")),

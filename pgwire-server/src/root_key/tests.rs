@@ -54,7 +54,9 @@ fn secrets_are_private_files_of_one_line() {
 fn a_token_does_not_go_over_the_network_in_the_clear() {
     let directory = tempfile::tempdir().unwrap();
     let token = secret(&directory, "hvs.token", 0o600);
-    for url in ["http://vault.example", "ftp://localhost", "https://u:p@vault.example", "vault", "https://v/?a=b"] {
+    for url in
+        ["http://vault.example", "ftp://localhost", "https://u:p@vault.example", "vault", "https://v/?a=b"]
+    {
         let said = why(open(&transit(url), &token, Missing::Refuse));
         assert!(said.contains("is no URL of a transit engine"), "{url}: {said}");
     }
@@ -79,12 +81,8 @@ fn a_module_that_others_can_change_is_not_loaded() {
     let pin = secret(&directory, "1234", 0o600);
     let path = directory.path().join("module.so");
     fs::write(&path, "not a library").unwrap();
-    let token = |module: PathBuf| Provider::Pkcs11 {
-        module,
-        token: "t".into(),
-        key: "k".into(),
-        pin_file: None,
-    };
+    let token =
+        |module: PathBuf| Provider::Pkcs11 { module, token: "t".into(), key: "k".into(), pin_file: None };
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
     assert!(why(open(&token(path.clone()), &pin, Missing::Refuse)).contains("can change"));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();

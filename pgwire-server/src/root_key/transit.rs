@@ -47,7 +47,9 @@ impl Transit {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
             let parts = part.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
             if !parts || !part.chars().all(|c| plain(c) || (what == "mount" && c == '/')) {
-                return Err(WrapperError::Misconfigured(format!("\"{part}\" is no name of a transit {what}")));
+                return Err(WrapperError::Misconfigured(format!(
+                    "\"{part}\" is no name of a transit {what}"
+                )));
             }
         }
         Ok(Self {
@@ -114,7 +116,8 @@ impl KeyWrapper for Transit {
 
 /// A token may go over TLS, or stay on this machine.
 fn check_url(text: &str) -> Result<(), WrapperError> {
-    let wrong = |why: &str| WrapperError::Misconfigured(format!("\"{text}\" is no URL of a transit engine: {why}"));
+    let wrong =
+        |why: &str| WrapperError::Misconfigured(format!("\"{text}\" is no URL of a transit engine: {why}"));
     let url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
     let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());

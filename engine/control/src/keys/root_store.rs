@@ -81,6 +81,19 @@ impl RootStore {
         self.write(&self.path, key)
     }
 
+    /// Keeps the key that is in the file already in this store's way, in place of the file: with another passphrase.
+    pub fn overwrite(&self, key: &Key) -> Result<(), RootKeyError> {
+        remove_if_there(&self.staged())?;
+        self.write(&self.staged(), key)?;
+        self.promote()
+    }
+
+    /// Removes the file, when the key is kept elsewhere.
+    pub fn remove(&self) -> Result<(), RootKeyError> {
+        remove_if_there(&self.path)?;
+        key_file::sync_parent(&self.path)
+    }
+
     /// The key in the file.
     pub fn read(&self) -> Result<Key, RootKeyError> {
         self.read_from(&self.path)
@@ -144,12 +157,7 @@ impl RootStore {
     /// Step 1. One that was left by a replacement that never began is taken away.
     pub(crate) fn stage(&self) -> Result<Key, RootKeyError> {
         let staged = self.staged();
-        match fs::remove_file(&staged) {
-            Err(source) if source.kind() != ErrorKind::NotFound => {
-                return Err(RootKeyError::Unwritable { path: staged, source });
-            }
-            _ => {}
-        }
+        remove_if_there(&staged)?;
         let key = Key::random();
         self.write(&staged, &key)?;
         Ok(key)
@@ -184,6 +192,15 @@ impl RootStore {
             Some(wrapper) => seal_file::write(path, &**wrapper, key),
             None => key_file::write(path, key),
         }
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<(), RootKeyError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            Err(RootKeyError::Unwritable { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
     }
 }
 
