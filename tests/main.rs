@@ -16,6 +16,7 @@
 //! | `resolvers` | do secrets come from Vault and AWS, and change there? |
 //! | `languages` | do plugins in Python and JavaScript run? |
 //! | `canary` | does plaintext reach the disk? |
+//! | `keys` | where may the root key be, how is it replaced and had back, and what does a dropped tenant leave? |
 //! | `crash` | what does kill -9 lose? |
 //! | `pipelines` | does every committed change arrive, and does a secret stay one? |
 //! | `shutdown` | does a server end in peace? |
@@ -35,6 +36,7 @@ mod disk_full;
 mod frames;
 mod http;
 mod index_build;
+mod keys;
 mod languages;
 mod oracle;
 mod pipeline_status;

@@ -35,6 +35,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Server {
     directory: TempDir,
     flags: Vec<String>,
+    /// Variables of its environment, beside the test's own.
+    variables: Vec<(String, String)>,
     process: Option<Child>,
     login: Login,
 }
@@ -85,9 +87,16 @@ impl Server {
 
     /// A private server whose directory is already there.
     pub fn start_in(directory: TempDir, flags: &[&str]) -> Server {
+        Server::start_in_with(directory, flags, &[])
+    }
+
+    /// The same, with variables of its environment.
+    pub fn start_in_with(directory: TempDir, flags: &[&str], variables: &[(&str, &str)]) -> Server {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut server = Server {
             directory,
             flags: flags.iter().map(ToString::to_string).collect(),
+            variables: variables.iter().map(own).collect(),
             process: None,
             login: Login {
                 port: 0,
@@ -151,6 +160,7 @@ impl Server {
             .arg(&env_file)
             .args(["--pg-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"])
             .args(&self.flags)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

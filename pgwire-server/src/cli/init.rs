@@ -14,7 +14,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use clap::Args;
-use sepal_database::{Database, Error};
+use sepal_database::Database;
 
 use crate::{
     certificates::{self, CertificateFiles},
@@ -22,7 +22,7 @@ use crate::{
     root_key::{self, NewRoot},
 };
 
-use super::{failure::Failure, flags::ServerFlags, output, root_flags::RootFlags};
+use super::{failure::Failure, flags::ServerFlags, output, process::cannot_open, root_flags::RootFlags};
 
 #[derive(Args)]
 pub struct Init {
@@ -74,15 +74,10 @@ pub fn make(config: &Config, root: &NewRoot) -> Result<(), Failure> {
     if config.tls_cert.is_none() && !complete(&CertificateFiles::made_in(data)) {
         certificates::create(data, &config.certificate_addresses())?;
     }
-    let store = root_key::new_store(config, root).map_err(configuration)?;
+    let store = root_key::new_store(config, root).map_err(cannot_open)?;
     let key = if store.path().exists() { store.read() } else { store.create() };
     Database::init(data, key.map_err(|error| Failure::configuration(error.to_string()))?)?;
     Ok(())
-}
-
-/// A root key that cannot be had is the operator's configuration.
-pub(super) fn configuration(error: Error) -> Failure {
-    Failure::configuration(error.message())
 }
 
 /// Refuses a directory with files that are not ours: a typing mistake must not scatter a database over a home

@@ -20,9 +20,9 @@ use crate::{
 use super::{
     failure::Failure,
     flags::{DataFlags, JsonFlag, ServerFlags},
-    init::configuration,
     key::{duration, now, unexpected},
     output,
+    process::cannot_open,
     root::kept_files,
     root_flags::RootFlags,
 };
@@ -192,7 +192,7 @@ impl Recover {
             store.save(&root)?;
             Ok(store.describe())
         });
-        let kept_in = made.map_err(configuration)?;
+        let kept_in = made.map_err(cannot_open)?;
         if self.json.json {
             return output::json(&serde_json::json!({ "root_key": kept_in }));
         }

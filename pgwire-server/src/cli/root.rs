@@ -15,9 +15,9 @@ use crate::{
 use super::{
     failure::Failure,
     flags::{DataFlags, JsonFlag, ServerFlags},
-    init::configuration,
     key::unexpected,
     output,
+    process::cannot_open,
     root_flags::RootFlags,
 };
 
@@ -132,7 +132,7 @@ impl Move {
             }
             Ok((old.describe(), new.describe()))
         });
-        let (from, to) = moved.map_err(configuration)?;
+        let (from, to) = moved.map_err(cannot_open)?;
         if self.json.json {
             return output::json(&serde_json::json!({ "from": from, "to": to }));
         }
