@@ -28,6 +28,11 @@ pub fn sepal(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     Command::new(binary()).args(arguments).envs(variables).stdin(Stdio::null()).output().expect("run sepal")
 }
 
+/// The same from a line, whose words have no spaces.
+pub fn run(line: &str, variables: &[(&str, &str)]) -> Output {
+    sepal(&line.split_whitespace().collect::<Vec<_>>(), variables)
+}
+
 /// A new file that only we may read.
 pub fn private_file(path: &Path, content: &str) -> String {
     let _ = fs::remove_file(path);

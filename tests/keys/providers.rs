@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::server::Server;
 
 use super::{
-    CONFIGURATION, private_file, rows, said, sepal,
+    CONFIGURATION, private_file, rows, run, said, sepal,
     transit::{TOKEN, Transit},
     write_row,
 };
@@ -57,19 +57,10 @@ async fn a_passphrase_opens_the_directory_and_can_be_changed() {
     private_file(&secret, WORDS);
     let next = private_file(&server.data().join("../next"), "another five words for tomorrow");
     let data = server.data().display().to_string();
-    let moved = sepal(
-        &[
-            "root",
-            "move",
-            "--data",
-            &data,
-            "--root-secret-file",
-            &file,
-            "--root-key",
-            "passphrase",
-            "--new-secret-file",
-            &next,
-        ],
+    let moved = run(
+        &format!(
+            "root move --data {data} --root-secret-file {file} --root-key passphrase --new-secret-file {next}"
+        ),
         &[],
     );
     assert!(moved.status.success(), "{}", said(&moved));
@@ -85,10 +76,8 @@ async fn a_passphrase_opens_the_directory_and_can_be_changed() {
     assert!(server.data().join("root.key").exists() && !server.data().join("root.seal").exists());
     server.start_again();
     assert_eq!(rows(&server, &key).await, [7]);
-    let running = sepal(
-        &["root", "move", "--data", &data, "--root-key", "passphrase", "--new-secret-file", &file],
-        &[],
-    );
+    let running =
+        run(&format!("root move --data {data} --root-key passphrase --new-secret-file {file}"), &[]);
     assert_eq!(running.status.code(), Some(1), "a directory that is served is not moved: {}", said(&running));
 }
 
@@ -126,7 +115,7 @@ impl SoftHsm {
                 "--init-token",
                 "--free",
                 "--label",
-                "sepal test",
+                "sepal-test",
                 "--pin",
                 Self::PIN,
                 "--so-pin",
@@ -153,33 +142,21 @@ async fn a_pkcs11_token_opens_the_directory() {
     let place = TempDir::new().expect("a temporary directory");
     let data = place.path().join("data").display().to_string();
     let init = |token: &str| {
-        sepal(
-            &[
-                "init",
-                "--data",
-                &data,
-                "--root-key",
-                "pkcs11",
-                "--pkcs11-module",
-                &hsm.module,
-                "--pkcs11-token",
-                token,
-                "--pkcs11-key",
-                "root wrapping",
-                "--root-secret-file",
-                &hsm.pin_file,
-            ],
-            &variables,
-        )
+        let line = format!(
+            "init --data {data} --root-key pkcs11 --pkcs11-module {} --pkcs11-token {token} \
+             --pkcs11-key root-wrapping --root-secret-file {}",
+            hsm.module, hsm.pin_file
+        );
+        run(&line, &variables)
     };
-    let missing = init("no such token");
+    let missing = init("no-such-token");
     assert_eq!(missing.status.code(), Some(CONFIGURATION), "{}", said(&missing));
     assert!(
-        said(&missing).contains("\"sepal test\""),
+        said(&missing).contains("\"sepal-test\""),
         "the tokens that are there are named: {}",
         said(&missing)
     );
-    let made = init("sepal test");
+    let made = init("sepal-test");
     assert!(made.status.success(), "{}", said(&made));
 
     let mut server = Server::start_in_with(place, &["--root-secret-file", &hsm.pin_file], &variables);
@@ -190,23 +167,12 @@ async fn a_pkcs11_token_opens_the_directory() {
     assert_eq!(rows(&server, &key).await, [7]);
 
     // A tenant's own key in the same token, which the server has open already.
-    let own = [
-        "tenant",
-        "byok",
-        "set",
-        "acme",
-        "--provider",
-        "pkcs11",
-        "--pkcs11-module",
-        &hsm.module,
-        "--pkcs11-token",
-        "sepal test",
-        "--pkcs11-key",
-        "root wrapping",
-        "--secret-file",
-        &hsm.pin_file,
-    ];
-    server.admin(&own);
+    let own = format!(
+        "tenant byok set acme --provider pkcs11 --pkcs11-module {} --pkcs11-token sepal-test \
+         --pkcs11-key root-wrapping --secret-file {}",
+        hsm.module, hsm.pin_file
+    );
+    server.admin(&own.split_whitespace().collect::<Vec<_>>());
     server.restart();
     assert_eq!(rows(&server, &key).await, [7]);
 

@@ -1,5 +1,5 @@
-//! The transit engine of Vault and OpenBao, as far as `sepal` speaks with it: a server of the tests' own, after the HTTP
-//! API that HashiCorp documents (developer.hashicorp.com/vault/api-docs/secret/transit).
+//! The transit engine of Vault and OpenBao, as far as `sepal` speaks with it: a server of the tests' own, after the
+//! HTTP API that HashiCorp documents (developer.hashicorp.com/vault/api-docs/secret/transit).
 //!
 //! - `POST /v1/transit/encrypt/<key>` with `plaintext` and `associated_data` in base64 gives `data.ciphertext`,
 //!   `vault:v1:…`.

@@ -114,7 +114,10 @@ pub enum RootKeyError {
     /// The provider that wraps it.
     #[error("the root key cannot be had from {provider}: {why}")]
     Provider { provider: String, why: WrapperError },
-    #[error("{} cannot be used: {why}. Restore it from its backup, or use the recovery key: sepal recover", .path.display())]
+    #[error(
+        "{} cannot be used: {why}. Restore it from its backup, or use the recovery key (sepal recover)",
+        .path.display()
+    )]
     BadSeal { path: PathBuf, why: String },
 }
 

@@ -1,5 +1,5 @@
-//! control.db: its tables, its settings, how an older file becomes one of today, and how a right root key is told from a
-//! wrong one.
+//! control.db: its tables, its settings, how an older file becomes one of today, and how a right root key is told from
+//! a wrong one.
 //!
 //! Blobs named `mac`, `*_mac`, `environment` or `grantee` are HMACs, `body`, `value`, `pem`, `verifier` and `last_used`
 //! are sealed, `wrapped_key` is wrapped; ids are random. So the file holds no plaintext of a user. The bytes are drawn

@@ -1,5 +1,5 @@
-//! Sharing 32 secret bytes among people, so that any `threshold` of them have it and fewer have nothing: Shamir, "How to
-//! share a secret", 1979, byte by byte over GF(256) with AES' polynomial.
+//! Sharing 32 secret bytes among people, so that any `threshold` of them have it and fewer have nothing: Shamir, "How
+//! to share a secret", 1979, byte by byte over GF(256) with AES' polynomial.
 //!
 //! ```text
 //! share x := f(x), x from 1;  f_i(z) = secret_i + a_i1 z + … + a_i(t-1) z^(t-1),  every a random

@@ -7,7 +7,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus::Registry;
-use sepal_database::{Database, DatabaseOptions, Error, SqlState};
+use sepal_database::{Database, DatabaseOptions, Error, Key, RootStore, SqlState};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -49,30 +49,13 @@ pub struct Running {
 impl Running {
     /// Starts serving. Everything is ready when this returns.
     pub async fn start(config: Config) -> Result<Self, Failure> {
-        let settings = config.clone();
-        // A provider is asked over the network, or stretches a passphrase: off the runtime's threads.
-        let opened = tokio::task::spawn_blocking(move || {
-            let store = root_key::open_store(&settings)?;
-            Ok::<_, Error>((root_key::unlock(&settings, &store)?, store))
-        });
-        let (root_key, root_store) = opened
-            .await
-            .map_err(|error| Failure::failed(format!("opening the root key: {error}")))?
-            .map_err(cannot_open)?;
+        let (root_key, root_store) = open_root(&config).await?;
         let tls = tls(&config)?;
         let limits = limits(&config)?;
-        let cache_bytes = usize::try_from(config.cache_mib.saturating_mul(MIB)).unwrap_or(usize::MAX);
         let connectors = plugins::connectors(&config, &root_key).map_err(Failure::configuration)?;
-        let mut options = DatabaseOptions::new(config.data.clone(), root_key, cache_bytes);
+        let mut options = database_options(&config, root_key);
         options.root_store = Some(Arc::new(root_store));
-        options.wrappers = Arc::new(ServerWrappers);
-        options.write_memory_bytes =
-            usize::try_from(config.tenant_write_mib.saturating_mul(MIB)).unwrap_or(usize::MAX);
-        options.secret_sources = config.secret_sources();
         options.connectors = Some(connectors);
-        options.allow_unsigned_plugins = config.allow_unsigned_plugins;
-        options.allow_reveal = config.allow_reveal;
-        options.log_retention_bytes = config.pipeline_retention_mib.saturating_mul(MIB);
         let database = tokio::task::spawn_blocking(move || Database::open(options))
             .await
             .map_err(|error| Failure::failed(format!("opening the database: {error}")))?
@@ -169,6 +152,32 @@ pub async fn interrupted() -> io::Result<()> {
         std::process::exit(1);
     });
     Ok(())
+}
+
+/// The root key and where it is kept. A provider is asked over the network, or a passphrase stretched: off the runtime's
+/// threads.
+async fn open_root(config: &Config) -> Result<(Key, RootStore), Failure> {
+    let settings = config.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let store = root_key::open_store(&settings)?;
+        Ok::<_, Error>((root_key::unlock(&settings, &store)?, store))
+    });
+    opened
+        .await
+        .map_err(|error| Failure::failed(format!("opening the root key: {error}")))?
+        .map_err(cannot_open)
+}
+
+fn database_options(config: &Config, root_key: Key) -> DatabaseOptions {
+    let bytes = |mib: u64| usize::try_from(mib.saturating_mul(MIB)).unwrap_or(usize::MAX);
+    let mut options = DatabaseOptions::new(config.data.clone(), root_key, bytes(config.cache_mib));
+    options.wrappers = Arc::new(ServerWrappers);
+    options.write_memory_bytes = bytes(config.tenant_write_mib);
+    options.secret_sources = config.secret_sources();
+    options.allow_unsigned_plugins = config.allow_unsigned_plugins;
+    options.allow_reveal = config.allow_reveal;
+    options.log_retention_bytes = config.pipeline_retention_mib.saturating_mul(MIB);
+    options
 }
 
 /// A root key that does not fit is the operator's configuration; all else is a failure.

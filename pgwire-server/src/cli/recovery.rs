@@ -1,5 +1,5 @@
-//! `sepal recovery create|verify|status`, answered by the running server, and `sepal recover`, which needs none: it makes
-//! a root key's file for a directory from the recovery key or its shares.
+//! `sepal recovery create|verify|status`, answered by the running server, and `sepal recover`, which needs none: it
+//! makes a root key's file for a directory from the recovery key or its shares.
 
 use std::{
     fs,
@@ -197,8 +197,8 @@ impl Recover {
             return output::json(&serde_json::json!({ "root_key": kept_in }));
         }
         output::talk(&format!(
-            "The root key is back, kept in: {kept_in}.\nNext:\n  sepal serve --data {0}\n  sepal root rotate --data {0}   \
-             if the lost one may be in wrong hands",
+            "The root key is back, kept in: {kept_in}.\nNext:\n  sepal serve --data {0}\nIf the lost one may be in \
+             wrong hands, also:\n  sepal root rotate --data {0}",
             config.data.display()
         ));
         Ok(())

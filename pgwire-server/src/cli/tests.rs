@@ -46,6 +46,29 @@ fn documented_lines_parse() {
         "sepal plugin pack",
         "sepal plugin keygen key",
         "sepal plugin sign hook-0.1.0.wasm --key key",
+        "sepal config --data d",
+        "sepal version",
+    ] {
+        assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+    }
+    for line in [
+        "sepal key create",
+        "sepal demo dance",
+        "sepal serve --pg-listen nowhere",
+        "sepal key create --tenant a --expires 1w",
+        // A value is no argument.
+        "sepal secret set DB_PASSWORD hunter2 --tenant a",
+        "sepal secret set DB_PASSWORD --tenant a --from-env A --from-file b",
+        "sepal secret list",
+        "sepal serve --secret-names other",
+    ] {
+        assert_eq!(Cli::try_parse_from(line.split(' ')).err().unwrap().exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
+fn documented_lines_about_keys_parse() {
+    for line in [
         "sepal init --data d --root-key passphrase --root-secret-file f",
         "sepal init --root-key pkcs11 --pkcs11-module m --pkcs11-token t --pkcs11-key k --root-secret-file -",
         "sepal init --root-key transit --transit-url https://v --transit-key k --transit-ca-file c",
@@ -66,21 +89,10 @@ fn documented_lines_parse() {
         "sepal tenant byok set acme --provider transit --transit-url https://v --secret-file t",
         "sepal tenant byok remove acme",
         "sepal tenant byok status acme --json",
-        "sepal config --data d",
-        "sepal version",
     ] {
         assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
     }
     for line in [
-        "sepal key create",
-        "sepal demo dance",
-        "sepal serve --pg-listen nowhere",
-        "sepal key create --tenant a --expires 1w",
-        // A value is no argument.
-        "sepal secret set DB_PASSWORD hunter2 --tenant a",
-        "sepal secret set DB_PASSWORD --tenant a --from-env A --from-file b",
-        "sepal secret list",
-        "sepal serve --secret-names other",
         "sepal init --root-key other",
         "sepal recovery create --shares 5",
         "sepal audit verify --expect 7",

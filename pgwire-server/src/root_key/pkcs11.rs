@@ -3,8 +3,8 @@
 //! ```text
 //! wrapped := nonce 12, random | ciphertext | tag 16
 //! ```
-//! The module is a shared library and runs in this process: it must be a file that only root or our own user can change.
-//! At most a few thousand messages are sealed under one such key, far from where random nonces of 96 bits meet.
+//! The module is a shared library and runs in this process: it must be a file that only root or our own user can
+//! change. At most a few thousand messages are sealed under one such key, far from where random nonces of 96 bits meet.
 
 use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},

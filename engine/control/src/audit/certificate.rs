@@ -1,8 +1,8 @@
 //! Dropping a tenant, and the signed statement of what is gone.
 //!
-//! The keys go first, in one transaction with their entry; the caller removes files and tells the backups' places; then
-//! [`Control::certify_destruction`] signs what was done and appends it. A crash in between leaves a tenant that cannot be
-//! opened and no certificate; whoever removes the rest may certify later.
+//! The keys go first, in one transaction with their entry; the caller removes files and tells the backups' places;
+//! then [`Control::certify_destruction`] signs what was done and appends it. A crash in between leaves a tenant that
+//! cannot be opened and no certificate; whoever removes the rest may certify later.
 
 use rusqlite::{TransactionBehavior, params};
 use sepal_crypto::ed25519::VerifyingKey;
@@ -68,8 +68,8 @@ impl DestructionCertificate {
 }
 
 impl Control {
-    /// Destroys a tenant's keys, all epochs of them, its API keys and environments: its files cannot be opened any more,
-    /// wherever they are. Copies of its keys in backups the caller removes. Durable on return.
+    /// Destroys a tenant's keys, all epochs of them, its API keys and environments: its files cannot be opened any
+    /// more, wherever they are. Copies of its keys in backups the caller removes. Durable on return.
     pub fn drop_tenant(&self, name: &str) -> Result<Destroyed> {
         let now = self.clock.unix_seconds();
         let mut database = self.database.lock();

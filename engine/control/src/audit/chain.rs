@@ -145,8 +145,8 @@ impl Control {
         Ok(Some(checkpoint))
     }
 
-    /// Reads all of the trail and says what is not as it was written. `expected`: a checkpoint kept elsewhere, its number
-    /// and hash in hexadecimal.
+    /// Reads all of the trail and says what is not as it was written. `expected`: a checkpoint kept elsewhere, its
+    /// number and hash in hexadecimal.
     pub fn verify_audit(&self, expected: Option<(u64, &str)>) -> Result<AuditReport> {
         let database = self.database.lock();
         let signer = self.vault.audit_signer().verifying_key();

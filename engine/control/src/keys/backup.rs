@@ -107,7 +107,7 @@ impl Control {
 
     /// Puts keys back that [`Self::sealed_tenant_keys`] gave, into a control.db that [`Self::backup_copy`] wrote.
     ///
-    /// Errors: 42704 no such tenant; 42710 it has keys; XX001 they are another tenant's, another directory's or damaged.
+    /// Errors: 42704 no such tenant; 42710 it has keys; XX001 they are another tenant's or directory's, or damaged.
     pub fn restore_tenant_keys(&self, tenant: TenantId, sealed: &[u8]) -> Result<()> {
         let damaged = |why: &str| ControlError::Corrupt { what: KEY_WHAT, why: why.into() };
         let body = sealed

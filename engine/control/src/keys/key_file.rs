@@ -1,8 +1,8 @@
 //! A key's file: 64 hexadecimal digits and a newline, readable by its owner alone.
 //!
 //! The root key's is read once at start and `init` makes it, in the data directory unless told otherwise. It
-//! belongs outside that directory and its backups: who holds both can read everything; who loses it, and has no recovery
-//! key, can read nothing.
+//! belongs outside that directory and its backups: who holds both can read everything; who loses it, and has no
+//! recovery key, can read nothing.
 
 use std::{
     fs::{File, OpenOptions},
@@ -42,8 +42,8 @@ pub(crate) fn write(path: &Path, key: &Key) -> Result<(), RootKeyError> {
     write_private(path, text.as_bytes())
 }
 
-/// The content of a file that only this process' user may read. One that is longer than `most` bytes comes with one byte
-/// more than that.
+/// The content of a file that only this process' user may read. One that is longer than `most` bytes comes with one
+/// byte more than that.
 pub(crate) fn read_private(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>>, RootKeyError> {
     let unreadable = |source| RootKeyError::Unreadable { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(unreadable)?;

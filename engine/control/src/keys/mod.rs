@@ -1,5 +1,5 @@
-//! Encryption keys: where the root key comes from, what it wraps, how each level is replaced, and how a lost root is had
-//! back.
+//! Encryption keys: where the root key comes from, what it wraps, how each level is replaced, and how a lost root is
+//! had back.
 //!
 //! ```text
 //! root key                     [`RootStore`]: a file, or wrapped in root.seal by a [`KeyWrapper`]

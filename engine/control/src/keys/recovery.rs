@@ -3,8 +3,8 @@
 //! ```text
 //! package := "SEPLREC1" 8 | wrapped key 88      meta `recovery.package`; a copy lies in every backup
 //! ```
-//! `meta` also has the recovery key wrapped under the root, so that a rotation can make the package anew without calling
-//! its keepers together; who has the root gains nothing by that.
+//! `meta` also has the recovery key wrapped under the root, so that a rotation can make the package anew without
+//! calling its keepers together; who has the root gains nothing by that.
 
 use std::path::Path;
 

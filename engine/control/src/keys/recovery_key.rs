@@ -4,8 +4,8 @@
 //! sepal_rec_root_<id 12>_<secret 43>_<crc 6>            the secret: 32 bytes in base62, most significant digit first
 //! sepal_share_<t>of<n>n<x>_<id 12>_<share 43>_<crc 6>   share x of n, any t of which are the key
 //! ```
-//! The id is the same on a key and its shares: it comes from the key's check value, so it also tells whether shares were
-//! put together rightly. As with API tokens, the CRC-32 finds typing errors and protects nothing.
+//! The id is the same on a key and its shares: it comes from the key's check value, so it also tells whether shares
+//! were put together rightly. As with API tokens, the CRC-32 finds typing errors and protects nothing.
 
 use std::fmt;
 
