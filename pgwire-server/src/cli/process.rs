@@ -154,8 +154,8 @@ pub async fn interrupted() -> io::Result<()> {
     Ok(())
 }
 
-/// The root key and where it is kept. A provider is asked over the network, or a passphrase stretched: off the runtime's
-/// threads.
+/// The root key and where it is kept. A provider is asked over the network, or a passphrase stretched: off the
+/// runtime's threads.
 async fn open_root(config: &Config) -> Result<(Key, RootStore), Failure> {
     let settings = config.clone();
     let opened = tokio::task::spawn_blocking(move || {

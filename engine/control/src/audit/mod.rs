@@ -11,8 +11,8 @@
 //! audit_checkpoints   number, time, hash, Ed25519 signature over them
 //! ```
 //! The hash is over the text, so that exported entries can be checked by anybody; the salt keeps a hash from telling
-//! what the text is. Who can write to control.db but has no key cannot change, remove or add an entry unseen: chain and head
-//! show it. Who has the keys could write a whole new trail; the checkpoints in the server's log show that.
+//! what the text is. Who can write to control.db but has no key cannot change, remove or add an entry unseen: chain
+//! and head show it. Who has the keys could write a whole new trail; the checkpoints in the server's log show that.
 
 mod certificate;
 mod chain;

@@ -38,7 +38,7 @@ impl RecoveryKey {
         Self(Key::random().into())
     }
 
-    pub(super) fn from_key(key: Key) -> Self {
+    pub(crate) fn from_key(key: Key) -> Self {
         Self(key.into())
     }
 

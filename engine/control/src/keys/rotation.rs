@@ -1,7 +1,8 @@
 //! Replacing the root key while the server runs.
 //!
 //! 1. [`Control::begin_root_rotation`], one transaction: instance keys, recovery key and package under the new root,
-//!    and what the old one wrapped with as well. From its commit on the new root opens control.db, the old one does not.
+//!    and what the old one wrapped with as well. From its commit on the new root opens control.db, the old one does
+//!    not.
 //! 2. [`Control::resume_root_rotation`], a transaction per batch: tenants' keys. Whoever dies in between goes on here.
 //! 3. When none is left under the old root, what it wrapped with is deleted.
 //!

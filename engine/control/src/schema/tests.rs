@@ -9,7 +9,7 @@ use sepal_types::TenantId;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Control, ControlOptions, Scope, SecretOrigin};
+use crate::{Control, ControlOptions, RecoveryKey, Scope, SecretOrigin};
 
 const ROOT: Key = Key::from_bytes([7; 32]);
 const ACME: TenantId = TenantId([0xaa; 16]);
@@ -178,6 +178,35 @@ fn a_stored_secret_of_format_2_is_golden() {
     };
     let refused = control.create_secret(&scope, new).unwrap_err();
     assert!(matches!(refused, ControlError::SecretCollision { first, .. } if first == "DB_PASSWORD"));
+}
+
+/// Rows of format 3 under the root key 07…07: two epochs of `acme`'s key, a recovery package for 09…09, one entry of the
+/// audit trail. Made as those above.
+const ROWS_OF_FORMAT_3: &str = include_str!("golden/format_3.sql");
+
+#[test]
+fn a_file_of_format_3_is_golden() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("control.db");
+    let mut connection = Connection::open(&path).unwrap();
+    create_tables(&mut connection).unwrap();
+    connection.execute_batch(ROWS_OF_FORMAT_3).unwrap();
+    connection.close().unwrap();
+
+    let control = open(&path);
+    assert_eq!(control.list_tenants().unwrap()[0].name.as_str(), "acme");
+    let keys = control.tenant_keys(ACME).unwrap();
+    assert!(keys.keys().map(Key::expose).eq([&[0xcc; 32], &[0xbb; 32]]));
+    let status = control.tenant_key_status(ACME).unwrap();
+    assert_eq!((status[0].epoch, status[0].check.as_str()), (2, "bea19574bad0bdfa601d4a3902b60733"));
+    let root = control.root_status().unwrap();
+    assert_eq!((root.generation, root.keys, root.under_old, root.rotating), (2, 2, 0, false));
+    assert_eq!(control.verify_audit(None).unwrap().wrong, Vec::<String>::new());
+    assert_eq!(control.audit_events(0, 9).unwrap()[0].event.object, "acme");
+    let package = control.recovery_package().unwrap().unwrap();
+    let recovery = RecoveryKey::from_key(Key::from_bytes([9; 32]));
+    assert_eq!(crate::open_recovery_package(&package, &recovery).unwrap().expose(), ROOT.expose());
+    assert_eq!(RecoveryKey::parse(&recovery.expose()).unwrap().id(), recovery.id());
 }
 
 #[test]
