@@ -100,7 +100,7 @@ pub fn unlock(config: &Config, store: &RootStore) -> Result<Key, Error> {
 
 fn open(provider: &Provider, secret: &Secret, missing: Missing) -> Result<Arc<dyn KeyWrapper>, WrapperError> {
     let read = || secret.read().map_err(WrapperError::Misconfigured);
-    Ok(match provider {
+    let wrapper: Arc<dyn KeyWrapper> = match provider {
         Provider::Passphrase { .. } => Arc::new(Passphrase::again(&read()?, provider)?),
         Provider::Pkcs11 { .. } => Arc::new(pkcs11::Token::open(provider, &read()?, missing)?),
         Provider::Transit { .. } => {
@@ -109,7 +109,8 @@ fn open(provider: &Provider, secret: &Secret, missing: Missing) -> Result<Arc<dy
             Arc::new(transit::Transit::open(provider, secret.clone())?)
         }
         Provider::KeyFile { .. } => KeyFiles.open(provider)?,
-    })
+    };
+    Ok(wrapper)
 }
 
 fn refused(provider: &Provider, why: WrapperError) -> Error {
