@@ -26,6 +26,7 @@ mod delivery;
 mod directory_lock;
 #[cfg(test)]
 mod fixtures;
+pub mod keys;
 mod locks;
 mod maintain;
 mod options;
@@ -47,12 +48,15 @@ pub use session::{
 };
 
 pub use sepal_control::{
-    ApiKey, Certificate, Control, ControlError, EnvNames, Environment, EnvironmentName, Grantable,
-    KeyCacheStats, MAX_SECRET_BYTES, NewCertificate, NewSecret, OPERATOR, PUBLIC, Principal, RootKeyError,
-    Scope, Scopes, Secret, SecretChange, SecretName, SecretOrigin, SecretUse, Tenant, TenantName, Token,
-    is_sensitive_name, root_key,
+    ApiKey, AuditAction, AuditCheckpoint, AuditEntry, AuditEvent, AuditReport, Certificate, Control,
+    ControlError, ControlOptions, Destroyed, DestructionCertificate, EnvNames, Environment, EnvironmentName,
+    Grantable, KeyCacheStats, KeyFiles, KeyWrapper, MAX_SECRET_BYTES, NewAuditEvent, NewCertificate,
+    NewSecret, OPERATOR, PUBLIC, Passphrase, Principal, Provider, RecoveryKey, RecoveryShare, RecoveryStatus,
+    Removal, RootKeyError, RootStatus, RootStore, Scope, Scopes, Secret, SecretChange, SecretName,
+    SecretOrigin, SecretUse, Tenant, TenantKeyStatus, TenantName, Token, WrapperError, Wrappers,
+    check_passphrase, is_sensitive_name, open_recovery_package, root_key,
 };
-pub use sepal_crypto::{Key, ed25519, scram};
+pub use sepal_crypto::{Key, KeyRing, LockedMemory, PassphraseCost, ed25519, locked_memory, scram};
 pub use sepal_query::{
     CopyFormat, CopyHeader, CopyKind,
     output::OutputColumn,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sepal_crypto::Key;
+use sepal_crypto::KeyRing;
 use sepal_query::{
     budget::{QueryMemory, TenantMemory},
     planner::{Engine, Planning},
@@ -127,7 +127,7 @@ impl OpenTenant {
     /// a store that was made and is not there, or whose log does not reach as far any more.
     pub fn open(
         delivery: Arc<Delivery>,
-        key: Key,
+        keys: KeyRing,
         log_end: Option<LogEnd>,
         options: &DatabaseOptions,
         shared: &Shared,
@@ -143,12 +143,12 @@ impl OpenTenant {
             ..StoreOptions::new(Arc::clone(&shared.columns))
         };
         let store = if TenantStore::is_made(&directory)? {
-            TenantStore::open(&directory, id, key, store_options)?
+            TenantStore::open(&directory, id, keys, store_options)?
         } else if log_end.is_some() {
             return Err(lost(id, &directory));
         } else {
             // Makes the directories above it too, and their names durable.
-            TenantStore::create(&directory, id, key, store_options)?
+            TenantStore::create(&directory, id, keys, store_options)?
         };
         drop_unfinished_indexes(id, &store)?;
         let (changes, _) = watch::channel(store.snapshot().lsn());

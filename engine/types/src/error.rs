@@ -118,6 +118,7 @@ sqlstates! {
     StatementTooComplex "54001" Invalid,
     StringDataRightTruncation "22001" Invalid,
     SyntaxError "42601" Invalid,
+    SystemError "58000" Unavailable,
     TooManyColumns "54011" Invalid,
     TooManyConnections "53300" Exhausted,
     UndefinedColumn "42703" Invalid,
