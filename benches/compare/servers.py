@@ -130,6 +130,7 @@ class Sepal(Server):
         self.variables = {**found, "PGUSER": "dev"}
         if transport == "plain":
             self.variables.pop("PGSSLROOTCERT", None)
+            self.variables["PGSSLMODE"] = "disable"
         self.version = subprocess.run([binary, "version"], capture_output=True, text=True).stdout.strip()
 
     def disk(self):

@@ -43,26 +43,31 @@ async fn flush(tenant: &Arc<OpenTenant>) {
         tokio::select! {
             () = tenant.until_closed() => return,
             () = tenant.work.notified() => {}
+            () = tenant.room.flush.asked() => {}
             () = tokio::time::sleep(PATROL) => {}
         }
-        let (full, expired) = (tenant.store.wants_checkpoint(), tenant.store.has_expired_history());
-        if !full && !expired {
+        let full = tenant.room.flush.take() || tenant.store.wants_checkpoint();
+        if !full && !tenant.store.has_expired_history() {
             continue;
         }
         let worker = Arc::clone(tenant);
         let work = move || if full { checkpoint(&worker) } else { trim_history(&worker) };
         match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => tenant.room.flushed(None),
             // Broken off by the closing: the log has everything.
             Ok(Err(_)) if tenant.is_closed() => return,
             Ok(Err(error)) => {
                 tracing::error!(tenant = %tenant.id, %error, "checkpoint failed; it will be tried again");
+                tenant.room.flushed(Some(error));
                 tokio::select! {
                     () = tenant.until_closed() => return,
                     () = tokio::time::sleep(PATROL) => {}
                 }
             }
-            Err(problem) => tracing::error!(tenant = %tenant.id, %problem, "checkpoint panicked"),
+            Err(problem) => {
+                tracing::error!(tenant = %tenant.id, %problem, "checkpoint panicked");
+                tenant.room.flushed(Some(Error::bug("the tenant's rows could not be flushed")));
+            }
         }
     }
 }
@@ -105,6 +110,7 @@ async fn index(tenant: &Arc<OpenTenant>) {
 pub fn checkpoint(tenant: &OpenTenant) -> Result<()> {
     let report = tenant.store.checkpoint(&SegmentIndexer { tenant })?;
     tracing::debug!(tenant = %tenant.id, ?report, "checkpoint");
+    tenant.count_files();
     if report.segments_written > 0 {
         tenant.missing.notify_one();
     }
@@ -131,6 +137,7 @@ pub fn create_snapshot(
 ) -> Result<()> {
     let made = tenant.store.create_snapshot(&SegmentIndexer { tenant }, environment, name, by, comment)?;
     tracing::debug!(tenant = %tenant.id, lsn = %made.lsn, "snapshot");
+    tenant.count_files();
     tenant.missing.notify_one();
     Ok(())
 }
@@ -290,6 +297,7 @@ impl Target {
         let built = build(&self.options, &vectors, tenant.threads, posted, stop)?;
         if tenant.store.attach_index(self.table, segment, self.index, &built.serialize())? {
             tenant.indexes.insert(segment, self.index, Arc::from(built));
+            tenant.count_files();
         }
         Ok(())
     }

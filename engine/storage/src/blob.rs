@@ -9,7 +9,7 @@
 
 use std::path::PathBuf;
 
-use sepal_crypto::{Aad, Key, KeyRing, random_bytes, stream};
+use sepal_crypto::{Aad, Key, KeyRing, stream};
 use sepal_types::{FileId, TableId, TenantId};
 
 use crate::{
@@ -48,7 +48,7 @@ impl Blob {
         kind: DataKind,
         plain: &[u8],
     ) -> Result<Self, StoreError> {
-        let file = FileId(random_bytes());
+        let file = disk.file_id();
         let key = Key::random();
         let context = context(kind, owner, file);
         let sealed = stream::seal_blob(&key, &context, plain);

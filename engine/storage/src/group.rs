@@ -2,7 +2,8 @@
 //!
 //! [`TenantStore::commit`] queues its ops and takes the writer's lock. Whoever gets it first leads: it commits all
 //! that is queued. Those who waited find their outcome when they get the lock. While a leader waits for the disk,
-//! the next group gathers.
+//! the next group gathers. [`TenantStore::submit`] queues too, but does not wait: one thread, which its callers provide,
+//! leads group after group as long as there are any ([`TenantStore::lead_submitted`]), and tells each of its end.
 
 use std::sync::Arc;
 
@@ -33,17 +34,80 @@ impl Writer {
     }
 }
 
+/// Commits that wait for a leader.
+#[derive(Default)]
+pub(crate) struct Queue {
+    pending: Vec<Arc<Pending>>,
+    /// Somebody is in, or on the way to, [`TenantStore::lead_submitted`].
+    led: bool,
+}
+
+#[cfg(test)]
+impl Queue {
+    pub(crate) fn len(&self) -> usize {
+        self.pending.len()
+    }
+}
+
+/// Gives up the lead when the leader panics, so that the next one finds out and stops the store.
+struct Leading<'a> {
+    queue: &'a Mutex<Queue>,
+    over: bool,
+}
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.queue.lock().led = false;
+        }
+    }
+}
+
 /// A commit on its way.
 pub(crate) struct Pending {
     base: Snapshot,
     ops: Vec<Op>,
     encoded: EncodedOps,
-    outcome: Mutex<Option<Result<Snapshot, StoreError>>>,
+    outcome: Mutex<Outcome>,
 }
 
+/// What became of a commit, and who is to know.
+enum Outcome {
+    /// Whoever waits for the writer's lock looks here.
+    Awaited(Option<Result<Snapshot, StoreError>>),
+    /// To be called once.
+    Told(Option<Told>),
+}
+
+/// Learns what became of a submitted commit. Runs on the leader's thread: it must not wait.
+pub type Told = Box<dyn FnOnce(Result<Snapshot, StoreError>) + Send>;
+
 impl Pending {
-    fn settle(&self, outcome: Result<Snapshot, StoreError>) {
-        *self.outcome.lock() = Some(outcome);
+    fn settle(&self, settled: Result<Snapshot, StoreError>) {
+        let told = match &mut *self.outcome.lock() {
+            Outcome::Awaited(outcome) => {
+                *outcome = Some(settled);
+                return;
+            }
+            Outcome::Told(told) => told.take(),
+        };
+        if let Some(told) = told {
+            told(settled);
+        }
+    }
+
+    fn take(&self) -> Option<Result<Snapshot, StoreError>> {
+        match &mut *self.outcome.lock() {
+            Outcome::Awaited(outcome) => outcome.take(),
+            Outcome::Told(_) => None,
+        }
+    }
+
+    /// What the leader left.
+    fn settled(&self) -> Result<Snapshot, StoreError> {
+        self.take().unwrap_or_else(|| {
+            Err(StoreError::Bug("a commit's leader left it without an outcome".to_owned()))
+        })
     }
 }
 
@@ -65,21 +129,76 @@ impl TenantStore {
         if ops.is_empty() {
             return Ok(self.snapshot());
         }
+        let pending = self.prepare(base, ops, Outcome::Awaited(None))?;
+        self.queue.lock().pending.push(Arc::clone(&pending));
+        let mut writer = self.writer.lock();
+        if let Some(outcome) = pending.take() {
+            return outcome;
+        }
+        let group = std::mem::take(&mut self.queue.lock().pending);
+        self.lead(&mut writer, group);
+        pending.settled()
+    }
+
+    /// Commits several transactions as one group, as if they had gathered while a leader was at work. `commit` gives
+    /// a group to chance, and a simulation may not.
+    #[cfg(test)]
+    pub(crate) fn commit_together(
+        &self,
+        transactions: Vec<(Snapshot, Vec<Op>)>,
+    ) -> Vec<Result<Snapshot, StoreError>> {
+        let queued: Vec<_> = transactions
+            .into_iter()
+            .map(|(base, ops)| {
+                let pending = self.prepare(&base, ops, Outcome::Awaited(None))?;
+                self.queue.lock().pending.push(Arc::clone(&pending));
+                Ok::<_, StoreError>(pending)
+            })
+            .collect();
+        let mut writer = self.writer.lock();
+        let group = std::mem::take(&mut self.queue.lock().pending);
+        self.lead(&mut writer, group);
+        drop(writer);
+        queued.into_iter().map(|pending| pending.and_then(|pending| pending.settled())).collect()
+    }
+
+    /// Like [`Self::commit`], but returns at once: `told` learns of the end. When this gives `true`, nobody leads: the
+    /// caller must see to it that a thread which may block calls [`Self::lead_submitted`]. On error `told` is not called.
+    pub fn submit(&self, base: &Snapshot, ops: Vec<Op>, told: Told) -> Result<bool, StoreError> {
+        if ops.is_empty() {
+            told(Ok(self.snapshot()));
+            return Ok(false);
+        }
+        let pending = self.prepare(base, ops, Outcome::Told(Some(told)))?;
+        let mut queue = self.queue.lock();
+        queue.pending.push(pending);
+        Ok(!std::mem::replace(&mut queue.led, true))
+    }
+
+    /// Commits group after group until nothing is queued. Blocks for the disk.
+    pub fn lead_submitted(&self) {
+        let mut leading = Leading { queue: &self.queue, over: false };
+        loop {
+            let mut writer = self.writer.lock();
+            let group = {
+                let mut queue = self.queue.lock();
+                if queue.pending.is_empty() {
+                    queue.led = false;
+                    // Under the queue's lock: whoever comes next leads.
+                    leading.over = true;
+                    return;
+                }
+                std::mem::take(&mut queue.pending)
+            };
+            self.lead(&mut writer, group);
+        }
+    }
+
+    fn prepare(&self, base: &Snapshot, ops: Vec<Op>, outcome: Outcome) -> Result<Arc<Pending>, StoreError> {
         self.poison.check()?;
         let before = before_images(base, &ops, MAX_BEFORE_BYTES)?;
         let encoded = encode_ops(&ops, &before)?;
-        let pending = Arc::new(Pending { base: base.clone(), ops, encoded, outcome: Mutex::new(None) });
-        self.queue.lock().push(Arc::clone(&pending));
-        let mut writer = self.writer.lock();
-        if let Some(outcome) = pending.outcome.lock().take() {
-            return outcome;
-        }
-        let group = std::mem::take(&mut *self.queue.lock());
-        self.lead(&mut writer, group);
-        let outcome = pending.outcome.lock().take();
-        outcome.unwrap_or_else(|| {
-            Err(StoreError::Bug("a commit's leader left it without an outcome".to_owned()))
-        })
+        Ok(Arc::new(Pending { base: base.clone(), ops, encoded, outcome: Mutex::new(outcome) }))
     }
 
     fn lead(&self, writer: &mut Writer, group: Vec<Arc<Pending>>) {
@@ -172,10 +291,20 @@ impl TenantStore {
     fn write_failed(&self, writer: &mut Writer, error: &std::io::Error) -> StoreError {
         self.counters.forget_logged();
         let failure = StoreError::io("write", &show(writer.wal.path()), error);
-        if !matches!(failure, StoreError::DiskFull { .. }) || writer.wal.roll_back().is_err() {
+        if !matches!(failure, StoreError::DiskFull { .. }) {
             self.poison.set(failure.to_string());
+            return failure;
         }
-        failure
+        match writer.wal.roll_back() {
+            Ok(()) => failure,
+            // What was written may be there again after a restart: that is not what DiskFull says.
+            Err(error) => {
+                let failure = StoreError::io("take back a commit in", &show(writer.wal.path()), &error);
+                let why = failure.to_string();
+                self.poison.set(why.clone());
+                StoreError::Poisoned { why }
+            }
+        }
     }
 }
 

@@ -47,6 +47,11 @@ pub struct ServerFlags {
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root_key_file: Option<PathBuf>,
+    /// File with the passphrase, PIN or token that opens the root key, mode 0600; - for standard input [default:
+    /// systemd's credential sepal-root-secret]
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_secret_file: Option<PathBuf>,
     /// PEM certificate chain of your own [default: the one that init made]
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,22 +84,12 @@ pub struct ServerFlags {
     #[arg(long, value_name = "MIB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant_write_mib: Option<u64>,
-    /// How long every tenant's past can be read without a name [default: 60]
-    #[arg(long, value_name = "MINUTES")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub history_minutes: Option<u64>,
-    /// At most so many checkpoints of a tenant's past, whatever their age [default: 64]
-    #[arg(long, value_name = "N")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub history_versions: Option<u64>,
-    /// Disk that one tenant's past may take, named snapshots aside, in MiB [default: 4096]
-    #[arg(long, value_name = "MIB")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub history_max_mib: Option<u64>,
-    /// How long a transaction may hold its snapshot, and a result what it reads; 0 for ever [default: 1440]
-    #[arg(long, value_name = "MINUTES")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_snapshot_minutes: Option<u64>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub budgets: BudgetFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub history: HistoryFlags,
     /// How long a shutdown waits for running statements [default: 10]
     #[arg(long, value_name = "SECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,6 +145,68 @@ pub struct ServerFlags {
     #[arg(long, value_name = "FORMAT", value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_format: Option<LogFormat>,
+}
+
+/// What tenants may hold.
+#[derive(Args, Serialize, Default)]
+pub struct BudgetFlags {
+    /// Of --cache-mib, what one tenant may hold; 0 for all of it, while nobody else needs its part [default: 0]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_cache_mib: Option<u64>,
+    /// Memory for one tenant's sorts, joins and aggregates, in MiB [default: 1024]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_query_mib: Option<u64>,
+    /// Memory for those of all tenants together, in MiB [default: 4096]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query_mib: Option<u64>,
+    /// Disk for what one tenant's queries cannot keep in memory, sealed, in MiB; 0: they fail [default: 4096]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_spill_mib: Option<u64>,
+    /// Committed rows of one tenant that are not flushed, in MiB; its writers wait above that [default: 512]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_memtable_mib: Option<u64>,
+    /// Those of all tenants, in MiB; who has most is flushed above that [default: 2048]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memtable_mib: Option<u64>,
+    /// Disk for a tenant without a quota of its own, in MiB; 0: as much as there is [default: 0]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_disk_mib: Option<u64>,
+    /// Open tenants above which those that nobody needs are closed at once [default: 1024]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_open_tenants: Option<u32>,
+    /// How long a tenant without sessions and pipelines stays open [default: 300]
+    #[arg(long, value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_tenant_seconds: Option<u64>,
+}
+
+/// How much of the past stays.
+#[derive(Args, Serialize, Default)]
+pub struct HistoryFlags {
+    /// How long every tenant's past can be read without a name [default: 60]
+    #[arg(long, value_name = "MINUTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history_minutes: Option<u64>,
+    /// At most so many checkpoints of a tenant's past, whatever their age [default: 64]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history_versions: Option<u64>,
+    /// Disk that one tenant's past may take, named snapshots aside, in MiB [default: 4096]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history_max_mib: Option<u64>,
+    /// How long a transaction may hold its snapshot, and a result what it reads; 0 for ever [default: 1440]
+    #[arg(long, value_name = "MINUTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_snapshot_minutes: Option<u64>,
 }
 
 impl ServerFlags {

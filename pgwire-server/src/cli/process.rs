@@ -7,7 +7,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus::Registry;
-use sepal_database::{Database, DatabaseOptions, Error, SqlState, root_key};
+use sepal_database::{Database, DatabaseOptions, Error, Key, RootStore, SqlState};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -21,14 +21,19 @@ use crate::{
     http,
     metrics::WireMetrics,
     plugins,
+    root_key::{self, ServerWrappers},
     server::{self, Limits, ServeOptions},
     tls::TlsConfig,
 };
 
-use super::{descriptors, failure::Failure, output, version::VERSION};
+use super::{descriptors, failure::Failure, hardened, output, version::VERSION};
 
-/// Files that are open besides connections: logs, segments being read and written, the control database, sockets.
+/// Files that are open besides those of connections, queries and tenants: segments being read and written,
+/// the control database, sockets.
 const OTHER_DESCRIPTORS: usize = 256;
+
+/// Temporary files that queries may have open.
+const MOST_SPILL_FILES: usize = 1024;
 
 /// Bytes of a MiB.
 const MIB: u64 = 1 << 20;
@@ -48,22 +53,14 @@ pub struct Running {
 impl Running {
     /// Starts serving. Everything is ready when this returns.
     pub async fn start(config: Config) -> Result<Self, Failure> {
-        let root_key = root_key::read(&config.root_key_path())
-            .map_err(|error| Failure::configuration(error.to_string()))?;
+        let (root_key, root_store) = open_root(&config).await?;
         let tls = tls(&config)?;
-        let limits = limits(&config)?;
-        let cache_bytes = usize::try_from(config.cache_mib.saturating_mul(MIB)).unwrap_or(usize::MAX);
+        let (limits, spill_files) = limits(&config)?;
         let connectors = plugins::connectors(&config, &root_key).map_err(Failure::configuration)?;
-        let mut options = DatabaseOptions::new(config.data.clone(), root_key, cache_bytes);
-        options.write_memory_bytes =
-            usize::try_from(config.tenant_write_mib.saturating_mul(MIB)).unwrap_or(usize::MAX);
-        options.history = config.history();
-        options.max_snapshot_age = config.max_snapshot_age();
-        options.secret_sources = config.secret_sources();
+        let mut options = database_options(&config, root_key);
+        options.spill_files = spill_files;
+        options.root_store = Some(Arc::new(root_store));
         options.connectors = Some(connectors);
-        options.allow_unsigned_plugins = config.allow_unsigned_plugins;
-        options.allow_reveal = config.allow_reveal;
-        options.log_retention_bytes = config.pipeline_retention_mib.saturating_mul(MIB);
         let database = tokio::task::spawn_blocking(move || Database::open(options))
             .await
             .map_err(|error| Failure::failed(format!("opening the database: {error}")))?
@@ -103,9 +100,18 @@ impl Running {
                 () = ended.cancelled() => {}
             }
         });
+        let rotating = Arc::clone(&database);
+        tasks.spawn(async move {
+            // Blocks until the batch under way is done, no longer.
+            let resumed = tokio::task::spawn_blocking(move || rotating.resume_root_rotation()).await;
+            if let Err(error) = resumed {
+                tracing::error!(%error, "the replacement of the root key does not go on");
+            }
+        });
         let pipelines = Arc::clone(&database);
         tasks.spawn(async move { pipelines.start_pipelines().await });
         tasks.spawn(admin.serve(Arc::clone(&database), status.clone(), stop.clone()));
+        hardened::warn_of_unlocked_keys();
         tracing::info!(%pg, %http, data = %config.data.display(), version = VERSION, "serving");
         Ok(Self { config, database, pg, http, status, stop, tasks })
     }
@@ -153,8 +159,34 @@ pub async fn interrupted() -> io::Result<()> {
     Ok(())
 }
 
+/// The root key and where it is kept. A provider is asked over the network, or a passphrase stretched: off the
+/// runtime's threads.
+async fn open_root(config: &Config) -> Result<(Key, RootStore), Failure> {
+    let settings = config.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let store = root_key::open_store(&settings)?;
+        Ok::<_, Error>((root_key::unlock(&settings, &store)?, store))
+    });
+    opened
+        .await
+        .map_err(|error| Failure::failed(format!("opening the root key: {error}")))?
+        .map_err(cannot_open)
+}
+
+fn database_options(config: &Config, root_key: Key) -> DatabaseOptions {
+    let mut options = DatabaseOptions::new(config.data.clone(), root_key, in_memory(config.cache_mib));
+    set_budgets(&mut options, config);
+    options.wrappers = Arc::new(ServerWrappers);
+    options.history = config.history();
+    options.max_snapshot_age = config.max_snapshot_age();
+    options.secret_sources = config.secret_sources();
+    options.allow_unsigned_plugins = config.allow_unsigned_plugins;
+    options.allow_reveal = config.allow_reveal;
+    options
+}
+
 /// A root key that does not fit is the operator's configuration; all else is a failure.
-fn cannot_open(error: Error) -> Failure {
+pub(super) fn cannot_open(error: Error) -> Failure {
     match error.state() {
         SqlState::InvalidAuthorization => Failure::configuration(error.message()),
         _ => error.into(),
@@ -184,11 +216,36 @@ async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     })
 }
 
+fn on_disk(mib: u64) -> u64 {
+    mib.saturating_mul(MIB)
+}
+
+fn in_memory(mib: u64) -> usize {
+    usize::try_from(on_disk(mib)).unwrap_or(usize::MAX)
+}
+
+/// What tenants may hold.
+fn set_budgets(options: &mut DatabaseOptions, config: &Config) {
+    options.tenant_cache_bytes = in_memory(config.tenant_cache_mib);
+    options.query_memory_bytes = in_memory(config.tenant_query_mib);
+    options.total_query_memory_bytes = in_memory(config.query_mib);
+    options.write_memory_bytes = in_memory(config.tenant_write_mib);
+    options.spill_bytes = on_disk(config.tenant_spill_mib);
+    options.unflushed_bytes = on_disk(config.tenant_memtable_mib);
+    options.total_unflushed_bytes = on_disk(config.memtable_mib);
+    options.tenant_disk_bytes = on_disk(config.tenant_disk_mib);
+    options.log_retention_bytes = on_disk(config.pipeline_retention_mib);
+    options.max_open_tenants = config.max_open_tenants as usize;
+    options.idle_tenant = Duration::from_secs(config.idle_tenant_seconds);
+}
+
+/// How many connections there may be, and temporary files of queries. An open tenant holds its log's descriptor; those
+/// of segments are open only while they are read.
+///
 /// Errors: hardly any connection fits into what this process may open.
-fn limits(config: &Config) -> Result<Limits, Failure> {
+fn limits(config: &Config) -> Result<(Limits, usize), Failure> {
     let defaults = Limits::default();
     let wanted = config.max_connections as usize;
-    let reserved = defaults.max_logins + http::MOST_AT_ONCE + OTHER_DESCRIPTORS;
     let allowed = match descriptors::raise_limit() {
         Ok(allowed) => allowed,
         Err(error) => {
@@ -196,6 +253,10 @@ fn limits(config: &Config) -> Result<Limits, Failure> {
             usize::MAX
         }
     };
+    // A small limit is for connections first: of the rest queries and tenants get an eighth each.
+    let spill_files = MOST_SPILL_FILES.min(allowed / 8);
+    let tenants = (config.max_open_tenants as usize).min(allowed / 8);
+    let reserved = defaults.max_logins + http::MOST_AT_ONCE + OTHER_DESCRIPTORS + spill_files + tenants;
     let fit = allowed.saturating_sub(reserved);
     if fit == 0 {
         return Err(Failure::configuration(format!(
@@ -211,12 +272,13 @@ fn limits(config: &Config) -> Result<Limits, Failure> {
             "max_connections does not fit into the limit of open files and is lowered: raise `ulimit -n`"
         );
     }
-    Ok(Limits {
+    let limits = Limits {
         max_connections: wanted.min(fit),
         max_connections_per_tenant: config.max_connections_per_tenant as usize,
         drain_timeout: Duration::from_secs(config.shutdown_seconds),
         ..defaults
-    })
+    };
+    Ok((limits, spill_files))
 }
 
 fn endpoint(config: &Config, pg: SocketAddr, tls: bool) -> Result<Endpoint, Failure> {

@@ -1,12 +1,16 @@
-//! `sepal tenant create|list|drop`, answered by the running server.
+//! `sepal tenant create|list|quota|drop|byok`, answered by the running server.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::{
+    io::{self, BufRead, IsTerminal},
+    path::PathBuf,
+};
 
 use clap::{Args, Subcommand};
 
-use crate::admin::{Answer, Request, client};
+use crate::admin::{Answer, EncryptionAnswer, Request, client};
 
 use super::{
+    audit, byok,
     failure::Failure,
     flags::{DataFlags, JsonFlag},
     key::unexpected,
@@ -19,8 +23,13 @@ pub enum Tenant {
     Create(Create),
     /// List the tenants
     List(List),
+    /// Say how much disk a tenant may take
+    Quota(Quota),
     /// Drop a tenant: its encryption key is destroyed, its data is gone for good
     Drop(DropTenant),
+    /// Let a tenant bring a key of its own (BYOK)
+    #[command(subcommand)]
+    Byok(byok::Byok),
 }
 
 #[derive(Args)]
@@ -42,12 +51,31 @@ pub struct List {
 }
 
 #[derive(Args)]
+pub struct Quota {
+    /// The tenant's name
+    name: String,
+    /// MiB that its files may have, its log included; 0 for as much as fits
+    #[arg(long, value_name = "MIB", required_unless_present = "default")]
+    disk_mib: Option<u64>,
+    /// What the server's setting tenant_disk_mib says, as for tenants without a quota of their own
+    #[arg(long, conflicts_with = "disk_mib")]
+    default: bool,
+    #[command(flatten)]
+    data: DataFlags,
+    #[command(flatten)]
+    json: JsonFlag,
+}
+
+#[derive(Args)]
 pub struct DropTenant {
     /// The tenant's name
     name: String,
     /// Do not ask for the name again; needed where there is no terminal
     #[arg(long)]
     yes: bool,
+    /// Save the certificate of destruction to a file
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
     #[command(flatten)]
     data: DataFlags,
     #[command(flatten)]
@@ -59,7 +87,9 @@ impl Tenant {
         match self {
             Self::Create(create) => create.run(),
             Self::List(list) => list.run(),
+            Self::Quota(quota) => quota.run(),
             Self::Drop(drop) => drop.run(),
+            Self::Byok(byok) => byok.run(),
         }
     }
 }
@@ -96,20 +126,41 @@ impl List {
     }
 }
 
+impl Quota {
+    fn run(self) -> Result<(), Failure> {
+        let request = Request::TenantQuota { name: self.name.clone(), disk_mib: self.disk_mib };
+        let Answer::Done = client::ask(&self.data.data()?, &request)? else {
+            return Err(unexpected());
+        };
+        if self.json.json {
+            return output::json(&serde_json::json!({ "tenant": self.name, "disk_mib": self.disk_mib }));
+        }
+        output::talk(&match self.disk_mib {
+            None => format!("{} may take as much disk as the server's setting says.", self.name),
+            Some(0) => format!("{} may take as much disk as there is.", self.name),
+            Some(mib) => format!(
+                "{} may take {mib} MiB of disk. Above that it takes no rows; deleting works on.",
+                self.name
+            ),
+        });
+        Ok(())
+    }
+}
+
 impl DropTenant {
     fn run(self) -> Result<(), Failure> {
         let data = self.data.data()?;
         if !self.yes {
             confirm(&self.name)?;
         }
-        let Answer::Done = client::ask(&data, &Request::TenantDrop { name: self.name.clone() })? else {
+        let answer = client::ask(&data, &Request::TenantDrop { name: self.name.clone() })?;
+        let Answer::Encryption(EncryptionAnswer::Certificate(Some(certificate))) = answer else {
             return Err(unexpected());
         };
-        if self.json.json {
-            return output::json(&serde_json::json!({ "dropped": self.name }));
+        if !self.json.json {
+            output::talk(&format!("Dropped {}. Its key is destroyed. The certificate:", self.name));
         }
-        output::talk(&format!("Dropped {}. Its key is destroyed.", self.name));
-        Ok(())
+        audit::show(&certificate, self.certificate.as_deref(), self.json.json)
     }
 }
 

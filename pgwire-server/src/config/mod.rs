@@ -37,6 +37,9 @@ pub struct Config {
     /// The file with the root key; `None`: `root.key` in the data directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root_key_file: Option<PathBuf>,
+    /// The file with the passphrase, PIN or token that the root key's provider asks for; `-`: standard input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_secret_file: Option<PathBuf>,
     /// PEM certificate chain; `None`: the one that `sepal init` made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_cert: Option<PathBuf>,
@@ -55,6 +58,24 @@ pub struct Config {
     pub cache_mib: u64,
     /// Memory that one tenant's COPYs under way and open transactions may hold, in MiB.
     pub tenant_write_mib: u64,
+    /// Of `cache_mib`, what one tenant may hold, in MiB; 0: all of it, while nobody else needs its part.
+    pub tenant_cache_mib: u64,
+    /// Memory that one tenant's sorts, joins and aggregates may hold, in MiB.
+    pub tenant_query_mib: u64,
+    /// Memory that those of all tenants may hold together, in MiB.
+    pub query_mib: u64,
+    /// Disk that one tenant's queries may use for what does not fit into that memory, in MiB; 0: they fail.
+    pub tenant_spill_mib: u64,
+    /// Committed rows of one tenant that are not flushed yet, in MiB; its writers wait above that.
+    pub tenant_memtable_mib: u64,
+    /// Those of all tenants, in MiB; who has most is flushed above that.
+    pub memtable_mib: u64,
+    /// Disk that a tenant without a quota of its own may take, in MiB; 0: as much as there is.
+    pub tenant_disk_mib: u64,
+    /// Open tenants above which those that nobody needs are closed at once.
+    pub max_open_tenants: u32,
+    /// How long a tenant without sessions and pipelines stays open, in seconds.
+    pub idle_tenant_seconds: u64,
     /// How long every tenant's past can be read without a name, in minutes; 0: not at all.
     pub history_minutes: u64,
     /// At most so many checkpoints of a tenant's past, whatever their age.
@@ -144,6 +165,7 @@ impl Default for Config {
             pg_listen: SocketAddr::from(([127, 0, 0, 1], 5433)),
             http_listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             root_key_file: None,
+            root_secret_file: None,
             tls_cert: None,
             tls_key: None,
             insecure_plaintext: false,
@@ -152,6 +174,15 @@ impl Default for Config {
             max_connections_per_tenant: 400,
             cache_mib: 1024,
             tenant_write_mib: 4096,
+            tenant_cache_mib: 0,
+            tenant_query_mib: 1024,
+            query_mib: 4096,
+            tenant_spill_mib: 4096,
+            tenant_memtable_mib: 512,
+            memtable_mib: 2048,
+            tenant_disk_mib: 0,
+            max_open_tenants: 1024,
+            idle_tenant_seconds: 300,
             history_minutes: 60,
             history_versions: 64,
             history_max_mib: 4096,
@@ -217,10 +248,25 @@ impl Config {
         }
         sepal_plugins::egress::parse_networks(&self.private_networks)
             .map_err(|why| ConfigError(format!("private_networks: {why}")))?;
-        if self.tenant_write_mib == 0 {
-            return Err(ConfigError("tenant_write_mib must be at least 1: nothing could be written".into()));
-        }
+        self.check_budgets()?;
         self.check_secret_sources()
+    }
+
+    /// Where 0 does not mean "no limit", it would mean that nothing works.
+    fn check_budgets(&self) -> Result<(), ConfigError> {
+        for (name, value, otherwise) in [
+            ("tenant_write_mib", self.tenant_write_mib, "nothing could be written"),
+            ("tenant_query_mib", self.tenant_query_mib, "nothing could be sorted or joined"),
+            ("query_mib", self.query_mib, "nothing could be sorted or joined"),
+            ("tenant_memtable_mib", self.tenant_memtable_mib, "every write would wait"),
+            ("memtable_mib", self.memtable_mib, "every commit would be flushed"),
+            ("max_open_tenants", u64::from(self.max_open_tenants), "no tenant could stay open"),
+        ] {
+            if value == 0 {
+                return Err(ConfigError(format!("{name} must be at least 1: {otherwise}")));
+            }
+        }
+        Ok(())
     }
 
     fn check_secret_sources(&self) -> Result<(), ConfigError> {
@@ -318,8 +364,9 @@ pub fn load(defaults: &Config, flags: &impl Serialize, file: Option<&Path>) -> R
 }
 
 /// Names without a default value, so that `defaults` does not list them.
-const OPTIONAL: [&str; 8] = [
+const OPTIONAL: [&str; 9] = [
     "root_key_file",
+    "root_secret_file",
     "tls_cert",
     "tls_key",
     "secret_env_source",
@@ -363,6 +410,7 @@ impl Sourced {
 fn meaning_of_unset(name: &str) -> &'static str {
     match name {
         "root_key_file" => " (root.key in the data directory)",
+        "root_secret_file" => " (systemd's credential sepal-root-secret, where one is asked for)",
         "tls_cert" => " (tls/server.crt in the data directory)",
         "tls_key" => " (tls/server.key in the data directory)",
         "secret_env_source" => " (no variable may be named)",

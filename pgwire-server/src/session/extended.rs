@@ -182,7 +182,7 @@ impl Connection {
         loop {
             match self.wire.next_kind() {
                 Some(kind) => return Ok(kind == b'S'),
-                None => self.watch.input(&mut self.wire).await?,
+                None => self.watch.input(&mut self.wire, None).await?,
             }
         }
     }

@@ -92,7 +92,7 @@ impl Session {
             return Err(write_only_key());
         }
         let done = || Outcome::Done { tag: "CREATE TABLE".to_owned() };
-        let view = self.current_view()?;
+        let view = self.pinned_view()?;
         if let Some(notice) = clone_exists(clone, &view, &self.environment)? {
             self.notice("NOTICE", notice);
             return Ok(done());
@@ -112,6 +112,13 @@ impl Session {
         let view = self.current_view()?;
         let scope = Scope { snapshot: &view, environment: &self.environment, new_id: &new_id };
         let def = clone_definition(clone, &source.def, &scope)?;
+        self.lock_names(&def, None).await?;
+        // Somebody may have made it while that was waited for.
+        let view = self.current_view()?;
+        if let Some(notice) = clone_exists(clone, &view, &self.environment)? {
+            self.notice("NOTICE", notice);
+            return Ok(done());
+        }
         let (store, table) = (Arc::clone(&store), source.def.id);
         let ops = blocking(move || Ok(store.clone_ops(&from, table, def)?)).await?;
         if let Some(open) = &mut self.open {

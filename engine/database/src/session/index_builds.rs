@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 
-use sepal_storage::{Op, Snapshot, StoreError, TenantStore};
+use sepal_storage::{Op, Snapshot, StoreError, TableVersion, TenantStore};
 use sepal_types::{Error, IndexDef, IndexMethod, Result, SqlState, TableDef, TableId};
 
 use super::{Outcome, Session};
-use crate::maintain;
+use crate::{locks::TableMode, maintain};
 
 /// An index to build.
 #[derive(Clone, Copy, Debug)]
@@ -67,14 +67,7 @@ impl Session {
 
     pub(super) async fn reindex(&mut self, name: &str) -> Result<Outcome> {
         self.check_writable("REINDEX")?;
-        let view = self.current_view()?;
-        let owner = view.tables().find(|version| {
-            version.def.environment == *self.environment
-                && (version.def.name == name || version.def.index(name).is_some())
-        });
-        let Some(owner) = owner else {
-            return Err(Error::new(SqlState::UndefinedTable, format!("relation \"{name}\" does not exist")));
-        };
+        let (view, owner) = self.indexed_table(name).await?;
         let mut def = owner.def.as_ref().clone();
         let mut builds = Vec::new();
         for old in &owner.def.indexes {
@@ -98,6 +91,29 @@ impl Session {
             open.builds.extend(builds);
         }
         Ok(Outcome::Done { tag: "REINDEX".to_owned() })
+    }
+}
+
+impl Session {
+    /// The table of this name, or with an index of this name, locked against others that define.
+    async fn indexed_table(&mut self, name: &str) -> Result<(Snapshot, Arc<TableVersion>)> {
+        let mut locked = None;
+        loop {
+            let view = self.pinned_view()?;
+            let owner = view.tables().find(|version| {
+                version.def.environment == *self.environment
+                    && (version.def.name == name || version.def.index(name).is_some())
+            });
+            let Some(owner) = owner.cloned() else {
+                let message = format!("relation \"{name}\" does not exist");
+                return Err(Error::new(SqlState::UndefinedTable, message));
+            };
+            if locked == Some(owner.def.id) {
+                return Ok((view, owner));
+            }
+            locked = Some(owner.def.id);
+            self.lock_table(owner.def.id, TableMode::ShareRowExclusive).await?;
+        }
     }
 }
 

@@ -40,7 +40,7 @@ impl Session {
     pub(super) fn check_snapshot_age(&self) -> Result<()> {
         let Some(open) = self.open.as_ref().filter(|open| open.explicit) else { return Ok(()) };
         let limit = self.database.max_snapshot_age().unwrap_or(Duration::MAX);
-        if open.too_old || (open.repeatable && open.taken.elapsed() > limit) {
+        if open.too_old || (open.stays() && open.taken.elapsed() > limit) {
             return Err(snapshot_too_old());
         }
         Ok(())

@@ -122,13 +122,16 @@ async fn a_snapshot_is_not_held_for_ever() {
     run(&mut session, "COMMIT").await;
     assert_eq!(session.snapshot_expires_in(), None);
 
+    // REPEATABLE READ stays with the one that its first statement saw.
     run(&mut session, "BEGIN ISOLATION LEVEL REPEATABLE READ").await;
+    let _taken = try_run(&mut session, "SELECT a FROM t").await;
     let error = try_run(&mut session, "SELECT a FROM t").await.expect_err("too old");
     assert_eq!((error.state().code(), error.message()), ("72000", "snapshot too old"));
     session.fail_transaction();
     run(&mut session, "ROLLBACK").await;
 
     run(&mut session, "BEGIN ISOLATION LEVEL REPEATABLE READ").await;
+    let _taken = try_run(&mut session, "SELECT a FROM t").await;
     assert!(session.expire_snapshot(), "let go of while nothing is said");
     assert_eq!(session.transaction_status(), TransactionStatus::Failed);
     assert_eq!(session.snapshot_expires_in(), None);

@@ -57,6 +57,12 @@ pub struct CatalogContext {
     pub settings: Lazily<Vec<SettingRow>>,
     /// `CREATE INDEX` statements that are running, as `pg_stat_progress_create_index` shows them.
     pub builds: Vec<BuildProgress>,
+    /// What the tenant holds, and what it may: `sepal_usage`.
+    pub usage: Lazily<Vec<UsageRow>>,
+    /// What `pg_locks` shows.
+    pub locks: Lazily<Vec<LockRow>>,
+    /// The sessions that one waits for, by their numbers.
+    pub blocking: Arc<dyn Fn(i32) -> Vec<i32> + Send + Sync>,
     /// What the views of secrets, sinks and pipelines show.
     pub delivery: Lazily<DeliveryRows>,
     /// What the views of snapshots and history show.
@@ -86,6 +92,9 @@ impl CatalogContext {
             backend_pid: 0,
             settings: LazyLock::new(Box::new(Vec::new)),
             builds: Vec::new(),
+            usage: LazyLock::new(Box::new(Vec::new)),
+            locks: LazyLock::new(Box::new(Vec::new)),
+            blocking: Arc::new(|_| Vec::new()),
             delivery: LazyLock::new(Box::new(delivery::DeliveryRows::default)),
             history: LazyLock::new(Box::new(HistoryRows::default)),
             control: Arc::new(delivery::NoDelivery),
@@ -128,6 +137,17 @@ pub struct SettingRow {
     pub reset_val: Option<String>,
 }
 
+/// One row of `sepal_usage`: a budget of the tenant.
+#[derive(Clone, Debug, Default)]
+pub struct UsageRow {
+    pub resource: &'static str,
+    pub used_bytes: u64,
+    /// `None`: there is no limit.
+    pub limit_bytes: Option<u64>,
+    /// The server's setting that bounds it.
+    pub setting: &'static str,
+}
+
 /// One running index build. Phases carry Postgres' names, `building index: loading tuples` among them.
 #[derive(Clone, Debug)]
 pub struct BuildProgress {
@@ -139,6 +159,29 @@ pub struct BuildProgress {
     pub blocks_done: u64,
     pub tuples_total: u64,
     pub tuples_done: u64,
+}
+
+/// A lock that a session has, or waits for.
+#[derive(Clone, Debug)]
+pub struct LockRow {
+    pub pid: i32,
+    pub object: LockedObject,
+    /// `ExclusiveLock`, …
+    pub mode: &'static str,
+    pub granted: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum LockedObject {
+    /// The halves of a bigint and 1, or two integers and 2.
+    Advisory {
+        class: u32,
+        object: u32,
+        kind: i16,
+    },
+    Table(TableId),
+    /// A row or key of the table; only waits for such are shown.
+    Row(TableId),
 }
 
 /// The columns of a catalog relation; `None` when there is no such relation. `schema` is `pg_catalog` or

@@ -3,26 +3,52 @@
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::{array::ArrayRef, compute::concat_batches, datatypes::Schema},
+    arrow::{
+        array::{ArrayRef, RecordBatch},
+        compute::concat_batches,
+        datatypes::Schema,
+    },
     logical_expr::LogicalPlan,
     scalar::ScalarValue,
     sql::sqlparser::ast::{self, SetExpr, TableObject},
 };
-use sepal_types::{ColumnDef, Error, Generated, Result, SqlState, SqlType, TableDef, TableId};
+use sepal_storage::Op;
+use sepal_types::{
+    ColumnDef, Error, Generated, Result, RowId, SqlState, SqlType, TableDef, TableId, UniqueDef,
+};
 
 use super::{
     DmlContext, Written,
     assign::{TargetRows, assign, write_rows},
-    conflict::Conflict,
+    conflict::{Conflict, Resolved},
     defaults::{default_expression, default_values, is_default},
     returning::Returning,
 };
 use crate::{
     ddl::object_name,
     output::OutputColumn,
-    planner::{TemporaryTables, undefined_table},
+    planner::{TemporaryTables, ValueRows, undefined_table},
     sql::{ParameterTypes, expand_wildcards, prepare_query},
 };
+
+/// The rows to insert, and with ON CONFLICT what becomes of them.
+#[derive(Debug)]
+pub struct Proposal {
+    proposed: TargetRows,
+    resolved: Option<Resolved>,
+}
+
+impl Proposal {
+    /// The rows that DO UPDATE finds in its way.
+    pub fn locked(&self) -> &[RowId] {
+        self.resolved.as_ref().map(|resolved| resolved.locked.as_slice()).unwrap_or_default()
+    }
+
+    /// The rows for whose sake DO NOTHING leaves others out.
+    pub fn standing(&self) -> &[RowId] {
+        self.resolved.as_ref().map(|resolved| resolved.standing.as_slice()).unwrap_or_default()
+    }
+}
 
 /// A prepared INSERT.
 #[derive(Debug)]
@@ -32,6 +58,8 @@ pub struct Insert {
     targets: Vec<usize>,
     /// `None`: DEFAULT VALUES, or VALUES of nothing but DEFAULT.
     source: Option<LogicalPlan>,
+    /// The source's rows without its plan, where it is VALUES of constants and parameters.
+    constant: Option<ValueRows>,
     /// How many rows without a source.
     bare_rows: usize,
     conflict: Option<Conflict>,
@@ -70,11 +98,8 @@ impl Insert {
                 let columns = context.statement.column_types(&query);
                 prepare_query(&mut query, parameters, &types, &columns);
                 let no_tables = TemporaryTables::default();
-                if targets.is_empty() {
-                    None
-                } else {
-                    Some(context.engine.plan(context.statement, &no_tables, &query, parameters)?)
-                }
+                let mut plan = || context.engine.plan(context.statement, &no_tables, &query, parameters);
+                if targets.is_empty() { None } else { Some(plan()?) }
             }
         };
         if let Some(plan) = &source {
@@ -108,15 +133,17 @@ impl Insert {
             Some(items) => Some(Returning::prepare(items, &def, alias.as_deref(), parameters, context)?),
             None => None,
         };
-        Ok(Self { def, targets, source, bare_rows, conflict, returning })
+        let constant = source.as_ref().and_then(|plan| ValueRows::compile(context.engine, plan));
+        Ok(Self { def, targets, source, constant, bare_rows, conflict, returning })
     }
 
     pub fn target(&self) -> TableId {
         self.def.id
     }
 
-    pub fn may_update(&self) -> bool {
-        self.conflict.as_ref().is_some_and(Conflict::updates)
+    /// Whether ON CONFLICT is about this constraint.
+    pub fn gives_way(&self, unique: &UniqueDef) -> bool {
+        self.conflict.as_ref().is_some_and(|conflict| conflict.is_about(unique))
     }
 
     pub fn source(&self) -> Option<&LogicalPlan> {
@@ -133,23 +160,68 @@ impl Insert {
         self.returning.as_ref().map(Returning::columns)
     }
 
-    pub async fn run(&self, values: &[ScalarValue], context: &DmlContext<'_>) -> Result<Written> {
+    /// Whether a row that it replaces may get another key.
+    pub fn changes_keys(&self) -> bool {
+        self.conflict.as_ref().is_some_and(|conflict| conflict.changes_keys(&self.def))
+    }
+
+    /// Runs the query for the rows, and finds those that are in their way.
+    pub async fn find(&self, values: &[ScalarValue], context: &DmlContext<'_>) -> Result<Proposal> {
         let proposed = self.proposed(values, context).await?;
-        let mut written = Written::default();
-        let shown = match &self.conflict {
-            None => {
-                written.ops.extend(write_rows(&self.def, &proposed, context.store)?);
-                proposed
-            }
-            Some(conflict) => {
-                let resolved = conflict.resolve(&self.def, &proposed, values, context).await?;
-                written.ops.extend(resolved.ops);
-                resolved.rows
-            }
+        self.resolve(proposed, values, context).await
+    }
+
+    /// Looks again for what is in the way of the same rows.
+    pub async fn find_again(
+        &self,
+        proposal: Proposal,
+        values: &[ScalarValue],
+        context: &DmlContext<'_>,
+    ) -> Result<Proposal> {
+        self.resolve(proposal.proposed, values, context).await
+    }
+
+    async fn resolve(
+        &self,
+        proposed: TargetRows,
+        values: &[ScalarValue],
+        context: &DmlContext<'_>,
+    ) -> Result<Proposal> {
+        let resolved = match &self.conflict {
+            None => None,
+            Some(conflict) => Some(conflict.resolve(&self.def, &proposed, values, context).await?),
         };
+        Ok(Proposal { proposed, resolved })
+    }
+
+    /// The operations, and what RETURNING shows.
+    pub async fn write(
+        &self,
+        proposal: &Proposal,
+        values: &[ScalarValue],
+        context: &DmlContext<'_>,
+    ) -> Result<Written> {
+        let mut written = Written::default();
+        let shown = match &proposal.resolved {
+            None => &proposal.proposed,
+            Some(resolved) => &resolved.rows,
+        };
+        if let Some(resolved) = &proposal.resolved
+            && !resolved.replaced.is_empty()
+        {
+            written.ops.push(Op::Delete { table: self.def.id, rows: resolved.replaced.clone() });
+        }
+        if let Some(insert) = write_rows(&self.def, shown, context.store)? {
+            if let (Op::Insert { first_row, .. }, Some(resolved)) = (&insert, &proposal.resolved) {
+                let replaced = resolved.places.iter();
+                written.replaced =
+                    replaced.map(|(row, place)| (*row, RowId(first_row.0.saturating_add(*place)))).collect();
+            }
+            written.ops.push(insert);
+        }
         written.rows = u64::try_from(shown.rows).unwrap_or(u64::MAX);
         if let Some(returning) = &self.returning {
-            written.returned = Some(returning.run(&self.def, &shown, values, context).await?);
+            written.returned = Some(returning.run(&self.def, shown, values, context).await?);
         }
         Ok(written)
     }
@@ -159,12 +231,10 @@ impl Insert {
         let (given, rows) = match &self.source {
             None => (None, self.bare_rows),
             Some(plan) => {
-                let batches = context.engine.collect(plan, values.to_vec()).await?;
-                let schema = match batches.first() {
-                    Some(batch) => batch.schema(),
-                    None => Arc::new(Schema::new(plan.schema().fields().clone())),
+                let batch = match &self.constant {
+                    Some(constant) => constant.run(context.engine, values)?,
+                    None => collect(plan, values, context).await?,
                 };
-                let batch = concat_batches(&schema, &batches).map_err(crate::error::arrow)?;
                 let rows = batch.num_rows();
                 (Some((batch, plan.schema().fields().clone())), rows)
             }
@@ -182,6 +252,20 @@ impl Insert {
         let arrays = arrays.into_iter().zip(&self.def.columns).map(fill).collect::<Result<Vec<_>>>()?;
         Ok(TargetRows { arrays, rows })
     }
+}
+
+/// A query's rows as one batch.
+async fn collect(
+    plan: &LogicalPlan,
+    values: &[ScalarValue],
+    context: &DmlContext<'_>,
+) -> Result<RecordBatch> {
+    let batches = context.engine.collect(plan, values.to_vec()).await?;
+    let schema = match batches.first() {
+        Some(batch) => batch.schema(),
+        None => Arc::new(Schema::new(plan.schema().fields().clone())),
+    };
+    concat_batches(&schema, &batches).map_err(crate::error::arrow)
 }
 
 /// GENERATED ALWAYS takes no value of its own without OVERRIDING SYSTEM VALUE.

@@ -172,12 +172,8 @@ pub(super) fn plan(
     let scanned = TableReference::bare(format!("{table}@{number}"));
     let source = provider_as_source(Arc::new(provider));
     let plan = LogicalPlanBuilder::scan(scanned, source, None)?.build()?;
-    let own = || TableAlias {
-        explicit: true,
-        name: Ident::with_quote('"', &table),
-        columns: Vec::new(),
-        at: None,
-    };
+    let own =
+        || TableAlias { explicit: true, name: Ident::with_quote('"', &table), columns: Vec::new(), at: None };
     Ok(PlannedRelation::new(plan, Some(alias.unwrap_or_else(own))))
 }
 
@@ -187,6 +183,8 @@ fn missing(table: &str, known: bool) -> Error {
         return error.with_detail("There was no such table at the moment that AS OF names.");
     }
     error
-        .with_detail("The moment after AS OF is a parameter, so the statement is described by the table of today.")
+        .with_detail(
+            "The moment after AS OF is a parameter, so the statement is described by the table of today.",
+        )
         .with_hint("Write the moment as a literal: then the table is described as it was.")
 }

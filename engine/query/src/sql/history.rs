@@ -8,7 +8,11 @@ use datafusion::sql::sqlparser::{
 };
 use sepal_types::{Error, Result, SqlState, limits::MAX_IDENTIFIER_BYTES};
 
-use super::{delivery::cursor::Cursor, past::{Moment, trailing_moment}, tokens::repair};
+use super::{
+    delivery::cursor::Cursor,
+    past::{Moment, trailing_moment},
+    tokens::repair,
+};
 
 /// A statement of this family.
 #[derive(Clone, Debug)]
@@ -81,7 +85,8 @@ fn snapshot_name(cursor: &mut Cursor<'_>) -> Result<String> {
         _ => cursor.dashed_name()?,
     };
     if name.is_empty() || name.len() > MAX_IDENTIFIER_BYTES {
-        let message = format!("the name of a snapshot has 1 to {MAX_IDENTIFIER_BYTES} bytes, not {}", name.len());
+        let message =
+            format!("the name of a snapshot has 1 to {MAX_IDENTIFIER_BYTES} bytes, not {}", name.len());
         return Err(Error::new(SqlState::InvalidName, message));
     }
     Ok(name)
@@ -137,7 +142,9 @@ mod tests {
             let History::CreateSnapshot { name, .. } = parsed(sql) else { panic!("{sql}") };
             assert_eq!(name, expected);
         }
-        let History::CreateSnapshot { comment, .. } = parsed("CREATE SNAPSHOT a COMMENT 'why'") else { panic!() };
+        let History::CreateSnapshot { comment, .. } = parsed("CREATE SNAPSHOT a COMMENT 'why'") else {
+            panic!()
+        };
         assert_eq!(comment.as_deref(), Some("why"));
         assert!(matches!(parsed("DROP SNAPSHOT IF EXISTS a"), History::DropSnapshot { if_exists: true, .. }));
     }
@@ -178,7 +185,8 @@ mod tests {
 
     #[test]
     fn other_tables_are_left_alone() {
-        for sql in ["CREATE TABLE clone (id int)", "CREATE TABLE a (clone int)", "CREATE TABLE a AS SELECT 1"] {
+        for sql in ["CREATE TABLE clone (id int)", "CREATE TABLE a (clone int)", "CREATE TABLE a AS SELECT 1"]
+        {
             let kind = parse_statements(sql).unwrap().pop().unwrap().kind;
             assert!(matches!(kind, StatementKind::Sql(_)), "{sql}");
         }

@@ -3,13 +3,22 @@
 //! Work is cut into morsels of at most [`MORSEL_ROWS`] rows of one chunk and dealt to the partitions in order.
 //! A column of a segment is decrypted and decoded once, off the async threads, and kept in storage's cache.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions},
+        array::{
+            Array, ArrayRef, BooleanArray, BooleanBufferBuilder, MutableArrayData, RecordBatch,
+            RecordBatchOptions, make_array,
+        },
         compute::filter_record_batch,
-        datatypes::SchemaRef,
+        datatypes::{Schema, SchemaRef},
     },
     common::tree_node::TreeNodeRecursion,
     error::{DataFusionError, Result},
@@ -22,8 +31,10 @@ use datafusion::{
     },
 };
 use futures::{StreamExt, stream};
-use sepal_storage::{ChunkRef, TableVersion};
+use sepal_storage::{Chunk, ChunkRef, TableVersion, arrow_field};
 use sepal_types::{ColumnDef, Error};
+
+use super::user_table::ShownRows;
 
 use crate::error::{carry, carry_store};
 
@@ -52,6 +63,10 @@ pub struct TableScan {
     schema: SchemaRef,
     partitions: Vec<Vec<Morsel>>,
     limit: Option<usize>,
+    /// Batches are kept: they are copies of their own, and no larger than the task says.
+    copied: AtomicBool,
+    /// Rows that are left out although they are there.
+    shown: Option<Arc<ShownRows>>,
     properties: Arc<PlanProperties>,
 }
 
@@ -76,7 +91,39 @@ impl TableScan {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Self { version, columns: columns.into(), schema, partitions, limit, properties: Arc::new(properties) }
+        let copied = AtomicBool::new(false);
+        let columns = columns.into();
+        Self {
+            version,
+            columns,
+            schema,
+            partitions,
+            limit,
+            copied,
+            shown: None,
+            properties: Arc::new(properties),
+        }
+    }
+
+    /// Makes batches that can be kept without keeping what they were cut from.
+    pub(super) fn copy_out(&self) {
+        self.copied.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes of a stored row on average, of all columns.
+    pub(super) fn row_bytes(&self) -> usize {
+        let sum = |of: fn(&Chunk) -> u64| self.version.chunks.iter().map(|held| of(&held.chunk)).sum::<u64>();
+        let (bytes, rows) = (sum(Chunk::plain_bytes), sum(|chunk| u64::from(chunk.rows())));
+        usize::try_from(bytes.div_ceil(rows.max(1))).unwrap_or(usize::MAX)
+    }
+
+    /// All stored columns.
+    pub(super) fn stored_schema(&self) -> Schema {
+        Schema::new(self.version.def.columns.iter().map(arrow_field).collect::<Vec<_>>())
+    }
+
+    pub fn showing(self, shown: Option<Arc<ShownRows>>) -> Self {
+        Self { shown, ..self }
     }
 }
 
@@ -136,16 +183,21 @@ impl ExecutionPlan for TableScan {
         Ok(self)
     }
 
-    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let morsels = self
+    fn execute(&self, partition: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let dealt = self
             .partitions
             .get(partition)
-            .ok_or_else(|| carry(Error::bug(format!("the scan has no partition {partition}"))))?
-            .clone();
+            .ok_or_else(|| carry(Error::bug(format!("the scan has no partition {partition}"))))?;
+        let copied = self.copied.load(Ordering::Relaxed);
+        let morsels = if copied { smaller(dealt, task.session_config().batch_size()) } else { dealt.clone() };
         let (version, columns, schema) =
             (Arc::clone(&self.version), Arc::clone(&self.columns), Arc::clone(&self.schema));
+        let shown = self.shown.clone();
         let batches = stream::iter(morsels)
-            .then(move |morsel| read(Arc::clone(&version), Arc::clone(&columns), Arc::clone(&schema), morsel))
+            .then(move |morsel| {
+                read(Arc::clone(&version), Arc::clone(&columns), Arc::clone(&schema), shown.clone(), morsel)
+            })
+            .map(move |batch| if copied { batch.and_then(|batch| own(&batch)) } else { batch })
             .filter(|batch| {
                 let keep = batch.as_ref().map_or(true, |batch| batch.num_rows() > 0);
                 async move { keep }
@@ -154,25 +206,53 @@ impl ExecutionPlan for TableScan {
     }
 }
 
+/// The same rows in pieces of at most `most`.
+fn smaller(morsels: &[Morsel], most: usize) -> Vec<Morsel> {
+    let most = u32::try_from(most).unwrap_or(u32::MAX).max(1);
+    let cut = |morsel: &Morsel| {
+        let Morsel { chunk, start, rows } = *morsel;
+        let pieces = (0..rows).step_by(most as usize);
+        pieces.map(move |from| Morsel { chunk, start: start + from, rows: most.min(rows - from) })
+    };
+    morsels.iter().flat_map(cut).collect()
+}
+
+/// A copy that shares nothing.
+fn own(batch: &RecordBatch) -> Result<RecordBatch> {
+    let copy = |array: &ArrayRef| -> Result<ArrayRef> {
+        let data = array.to_data();
+        let mut copy = MutableArrayData::new(vec![&data], false, data.len());
+        copy.try_extend(0, 0, data.len())?;
+        Ok(make_array(copy.freeze()))
+    };
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let arrays = batch.columns().iter().map(copy).collect::<Result<_>>()?;
+    Ok(RecordBatch::try_new_with_options(batch.schema(), arrays, &options)?)
+}
+
 async fn read(
     version: Arc<TableVersion>,
     columns: Arc<[ScanColumn]>,
     schema: SchemaRef,
+    shown: Option<Arc<ShownRows>>,
     morsel: Morsel,
 ) -> Result<RecordBatch> {
     // Decoding a segment's column takes milliseconds; a memory chunk's column is a pointer.
     if version.chunks[morsel.chunk].chunk.segment().is_some() && morsel.start == 0 {
-        return tokio::task::spawn_blocking(move || read_now(&version, &columns, &schema, morsel))
-            .await
-            .map_err(|problem| DataFusionError::External(Box::new(problem)))?;
+        return tokio::task::spawn_blocking(move || {
+            read_now(&version, &columns, &schema, shown.as_deref(), morsel)
+        })
+        .await
+        .map_err(|problem| DataFusionError::External(Box::new(problem)))?;
     }
-    read_now(&version, &columns, &schema, morsel)
+    read_now(&version, &columns, &schema, shown.as_deref(), morsel)
 }
 
 fn read_now(
     version: &TableVersion,
     columns: &[ScanColumn],
     schema: &SchemaRef,
+    shown: Option<&ShownRows>,
     morsel: Morsel,
 ) -> Result<RecordBatch> {
     let reference = &version.chunks[morsel.chunk];
@@ -189,8 +269,18 @@ fn read_now(
         .collect::<Result<_>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     let batch = RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)?;
-    match live(reference, morsel) {
-        Some(live) => Ok(filter_record_batch(&batch, &live)?),
+    let live = live(reference, morsel);
+    let kept = match shown {
+        None => live,
+        Some(shown) => {
+            let ids = reference.chunk.row_ids().map_err(carry_store)?;
+            let is_live = |row: usize| live.as_ref().is_none_or(|live| live.value(row));
+            let kept = (0..rows).map(|row| Some(is_live(row) && shown.shows(ids.value(start + row))));
+            Some(kept.collect::<BooleanArray>())
+        }
+    };
+    match kept {
+        Some(kept) => Ok(filter_record_batch(&batch, &kept)?),
         None => Ok(batch),
     }
 }

@@ -32,6 +32,7 @@ use crate::{
     disk::PublishError,
     manifest::{self, IndexEntry, Manifest, NamedFile},
     paths::DataKind,
+    planted::{self, Bug},
 };
 
 /// Builds a vector index over a new segment's column. Storage keeps the bytes without knowing what they are.
@@ -117,6 +118,9 @@ impl TenantStore {
         };
         let mut report = produced.report();
         report.manifest = next.number;
+        if planted::is(Bug::EarlyGc) {
+            self.sweep_as_if(&next)?;
+        }
         match self.commit_manifest(maintenance, next) {
             Ok(()) => {}
             Err(PublishError::Before(error)) => {

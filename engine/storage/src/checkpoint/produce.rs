@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sepal_crypto::{Key, random_bytes};
+use sepal_crypto::Key;
 use sepal_types::{FileId, RowId, TableDef, TableId};
 
 use super::{BlobBuilder, CheckpointReport, freeze::Frozen, plan};
@@ -16,6 +16,7 @@ use crate::{
     disk::Disk,
     manifest::{DeletedEntry, IndexEntry, Manifest, SegmentEntry, TableEntry},
     paths::{DataKind, Paths, file_key_aad},
+    planted::{self, Bug},
     segment::{self, Identity},
 };
 
@@ -127,7 +128,7 @@ impl TenantStore {
     ) -> Result<Option<Arc<Chunk>>, StoreError> {
         // Nobody waits for a checkpoint of a store that takes no more writes, but for its end.
         self.poison.check()?;
-        let file = FileId(random_bytes());
+        let file = self.disk.file_id();
         let identity = Identity { tenant: self.tenant, table: def.id, file, key: Key::random() };
         let path = self.paths.data(DataKind::Segment, file);
         let Some(written) = segment::write(&self.disk, &path, &identity, def, inputs)? else {
@@ -205,7 +206,7 @@ impl TenantStore {
             None => shared(sealed, def).ok_or_else(bug)?,
         };
         entry.indexes.retain(|entry| def.indexes.iter().any(|index| index.id == entry.index));
-        let rows = chunk.deleted.len();
+        let rows = if planted::is(Bug::TombstoneDropped) { 0 } else { chunk.deleted.len() };
         if rows > 0 && entry.deleted.as_ref().is_none_or(|deleted| deleted.rows != rows) {
             let mut bytes = Vec::with_capacity(chunk.deleted.serialized_size());
             chunk.deleted.serialize_into(&mut bytes).map_err(|error| StoreError::Bug(error.to_string()))?;

@@ -59,8 +59,11 @@ pub(super) fn writer_properties(
         .with_aad_prefix(identity.aad_prefix())
         .with_aad_prefix_storage(false)
         .build()?;
-    let mut builder = WriterProperties::builder()
-        .with_file_encryption_properties(encryption)
+    let sealed = match cfg!(feature = "null-cipher") {
+        true => WriterProperties::builder(),
+        false => WriterProperties::builder().with_file_encryption_properties(encryption),
+    };
+    let mut builder = sealed
         .set_bloom_filter_enabled(false)
         .set_compression(Compression::LZ4_RAW)
         .set_statistics_enabled(EnabledStatistics::Page)

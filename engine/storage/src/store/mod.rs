@@ -13,13 +13,13 @@ use sepal_crypto::KeyRing;
 use sepal_types::{ColumnId, LogEnd, Lsn, RowId, TableId, TenantId};
 
 use crate::{
-    AsOf, Clock, ColumnCache, FaultInjector, Files, HistoryPolicy, LocalFiles, Snapshot, StoreError,
-    SystemClock,
+    AsOf, Clock, ColumnCache, FaultInjector, Files, HistoryPolicy, LocalFiles, Random, Snapshot, StoreError,
+    SystemClock, SystemRandom,
     checkpoint::Maintenance,
     counters::Counters,
     disk::Disk,
     feed::LogFiles,
-    group::{Pending, Writer},
+    group::{Queue, Writer},
     history::{History, Past},
     manifest::FileSizes,
     paths::{Paths, show},
@@ -51,6 +51,8 @@ pub struct StoreOptions {
     pub files: Arc<dyn Files>,
     /// What commits take their times from.
     pub clock: Arc<dyn Clock>,
+    /// What new data files are named by. Keys and nonces never come from here.
+    pub random: Arc<dyn Random>,
     /// Tests only.
     pub fault: Option<Arc<dyn FaultInjector>>,
 }
@@ -67,6 +69,7 @@ impl StoreOptions {
             replay_until: None,
             files: Arc::new(LocalFiles),
             clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
             fault: None,
         }
     }
@@ -89,7 +92,7 @@ pub struct TenantStore {
     pub(crate) past: Mutex<Past>,
     /// What clones name in the log since the newest manifest, by commit. Whoever decides which files go holds it.
     pub(crate) cloned: Mutex<Vec<(Lsn, FileSizes)>>,
-    pub(crate) queue: Mutex<Vec<Arc<Pending>>>,
+    pub(crate) queue: Mutex<Queue>,
     pub(crate) writer: Mutex<Writer>,
     pub(crate) maintenance: Mutex<Maintenance>,
     /// Segments, as long as somebody reads them.
@@ -136,6 +139,8 @@ pub struct StoreStats {
     pub memory_bytes: u64,
     pub segments: usize,
     pub segment_bytes: u64,
+    /// Of the segments' vector indexes.
+    pub index_bytes: u64,
     /// What a recovery would read.
     pub wal_files: u64,
     pub wal_bytes: u64,
@@ -216,6 +221,16 @@ impl TenantStore {
         bytes >= self.wal_segment_bytes || files > MANY_WAL_FILES
     }
 
+    /// Log bytes that no manifest covers yet: about what the rows take that are in memory only.
+    pub fn unflushed_bytes(&self) -> u64 {
+        self.log.needed().1
+    }
+
+    /// Bytes of all log files that are there.
+    pub fn log_bytes(&self) -> u64 {
+        self.log.bytes()
+    }
+
     pub fn stats(&self) -> StoreStats {
         let snapshot = self.snapshot();
         let mut stats = StoreStats {
@@ -231,6 +246,7 @@ impl TenantStore {
                 if chunk.chunk.segment().is_some() {
                     stats.segments += 1;
                     stats.segment_bytes += bytes;
+                    stats.index_bytes += chunk.chunk.all_index_bytes();
                 } else {
                     stats.memory_chunks += 1;
                     stats.memory_bytes += bytes;

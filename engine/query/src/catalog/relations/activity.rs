@@ -4,11 +4,11 @@
 
 use sepal_types::TableId;
 
-use super::super::CatalogContext;
 use super::super::names::name_list;
 use super::super::objects::{OWNER_OID, environment_oid, indexes};
 use super::super::shape::{Relation, Rows, no_rows};
 use super::super::value::Value;
+use super::super::{CatalogContext, LockedObject};
 
 pub(super) const RELATIONS: &[Relation] = &[
     Relation::catalog(
@@ -99,6 +99,12 @@ pub(super) const RELATIONS: &[Relation] = &[
         index_builds,
     ),
     Relation::catalog(
+        "sepal_usage",
+        12_240,
+        "resource text, used_bytes bigint, limit_bytes bigint, setting text",
+        usage,
+    ),
+    Relation::catalog(
         "pg_stat_progress_vacuum",
         12_049,
         "pid integer, datid oid, datname name, relid oid, phase text, heap_blks_total bigint, \
@@ -143,7 +149,7 @@ pub(super) const RELATIONS: &[Relation] = &[
          transactionid bigint, classid oid, objid oid, objsubid smallint, virtualtransaction text, \
          pid integer, mode text, granted boolean, fastpath boolean, waitstart timestamp with time \
          zone",
-        no_rows,
+        locks,
     ),
 ];
 
@@ -234,6 +240,35 @@ fn table_blocks(context: &CatalogContext, rows: &mut Rows) {
     }
 }
 
+/// Tables of other environments are left out.
+fn locks(context: &CatalogContext, rows: &mut Rows) {
+    for lock in context.locks.iter() {
+        let visible = |table: TableId| context.table(i64::from(table.0)).is_some();
+        let (kind, relation, number) = match lock.object {
+            LockedObject::Table(table) if visible(table) => ("relation", Some(table), None),
+            LockedObject::Row(table) if visible(table) => ("tuple", Some(table), None),
+            LockedObject::Table(_) | LockedObject::Row(_) => continue,
+            LockedObject::Advisory { class, object, kind } => ("advisory", None, Some((class, object, kind))),
+        };
+        let oid = |oid: Option<u32>| oid.map_or(Value::Null, Value::from);
+        rows.push([
+            ("locktype", kind.into()),
+            ("database", environment_oid(&context.environment).into()),
+            ("relation", oid(relation.map(|table| table.0))),
+            ("page", Value::Null),
+            ("tuple", Value::Null),
+            ("transactionid", Value::Null),
+            ("classid", oid(number.map(|(class, ..)| class))),
+            ("objid", oid(number.map(|(_, object, _)| object))),
+            ("objsubid", number.map_or(Value::Null, |(.., kind)| i32::from(kind).into())),
+            ("virtualtransaction", format!("{}/1", lock.pid).as_str().into()),
+            ("pid", lock.pid.into()),
+            ("mode", lock.mode.into()),
+            ("granted", lock.granted.into()),
+        ]);
+    }
+}
+
 fn index_builds(context: &CatalogContext, rows: &mut Rows) {
     let visible = |id: TableId| context.table(i64::from(id.0)).is_some();
     for build in context.builds.iter().filter(|build| visible(build.table)) {
@@ -249,6 +284,18 @@ fn index_builds(context: &CatalogContext, rows: &mut Rows) {
             ("blocks_done", build.blocks_done.into()),
             ("tuples_total", build.tuples_total.into()),
             ("tuples_done", build.tuples_done.into()),
+        ]);
+    }
+}
+
+fn usage(context: &CatalogContext, rows: &mut Rows) {
+    let bytes = |bytes: u64| Value::Int(i64::try_from(bytes).unwrap_or(i64::MAX));
+    for row in context.usage.iter() {
+        rows.push([
+            ("resource", row.resource.into()),
+            ("used_bytes", bytes(row.used_bytes)),
+            ("limit_bytes", row.limit_bytes.map_or(Value::Null, bytes)),
+            ("setting", row.setting.into()),
         ]);
     }
 }
