@@ -52,7 +52,7 @@ pub async fn ask(
     let known = |moment: &Moment| given.is_some() || !has_parameters(moment.expr());
     let times: Vec<&Expr> = moments
         .iter()
-        .filter(|moment| known(moment))
+        .filter(|&moment| known(moment))
         .filter_map(|moment| match moment {
             Moment::Time(expr) => Some(expr),
             Moment::Snapshot(_) => None,
