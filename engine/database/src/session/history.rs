@@ -107,11 +107,13 @@ impl Session {
             });
         };
         let store = Arc::clone(&self.tenant.store);
-        let new_id = || store.next_object_id();
         // The moment may have taken a while to be read.
         let view = self.current_view()?;
-        let scope = Scope { snapshot: &view, environment: &self.environment, new_id: &new_id };
-        let def = clone_definition(clone, &source.def, &scope)?;
+        let def = {
+            let new_id = || store.next_object_id();
+            let scope = Scope { snapshot: &view, environment: &self.environment, new_id: &new_id };
+            clone_definition(clone, &source.def, &scope)?
+        };
         self.lock_names(&def, None).await?;
         // Somebody may have made it while that was waited for.
         let view = self.current_view()?;

@@ -19,7 +19,7 @@ use super::{
 pub enum History {
     CreateSnapshot { name: String, if_not_exists: bool, comment: Option<String> },
     DropSnapshot { name: String, if_exists: bool },
-    CloneTable(CloneTable),
+    CloneTable(Box<CloneTable>),
 }
 
 /// `CREATE TABLE [IF NOT EXISTS] name CLONE source [AS OF …]`
@@ -103,7 +103,7 @@ fn clone_table(sql: &str, cursor: &mut Cursor<'_>) -> Result<Option<History>> {
         return Err(cursor.unexpected().with_hint("CLONE is followed by the name of a table."));
     };
     let at = trailing_moment(sql, &mut repair(cursor.rest()))?;
-    Ok(Some(History::CloneTable(CloneTable { name, if_not_exists, source, at })))
+    Ok(Some(History::CloneTable(Box::new(CloneTable { name, if_not_exists, source, at }))))
 }
 
 /// `items` or `public.items`.
