@@ -40,6 +40,9 @@ pub(crate) struct TenantBody {
     /// It has pipelines, so it is opened at start, without waiting for a session.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(crate) pipelines: bool,
+    /// Bytes that its files may have; 0: no limit. `None`: what the server's setting says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) disk_quota: Option<u64>,
 }
 
 /// The sealed part of an environment's row.
@@ -119,6 +122,20 @@ impl Control {
     /// Remembers that the tenant has a store, and how far its log reaches. Durable on return.
     pub fn note_log_end(&self, tenant: TenantId, end: LogEnd) -> Result<()> {
         self.change_body(tenant, |body| body.log_end = Some(end))
+    }
+
+    /// What [`Self::set_tenant_quota`] said last: bytes that the tenant's files may have, 0 for no limit.
+    pub fn tenant_quota(&self, tenant: TenantId) -> Result<Option<u64>> {
+        Ok(read_body(&self.database.lock(), &self.vault, tenant)?.1.disk_quota)
+    }
+
+    /// Remembers what a tenant's files may have, in bytes; `None`: what the server's setting says. Durable on return.
+    pub fn set_tenant_quota(&self, name: &str, bytes: Option<u64>) -> Result<TenantId> {
+        let tenant = self
+            .tenant_by_name(name)?
+            .ok_or_else(|| ControlError::NotFound { what: "tenant", name: name.to_owned() })?;
+        self.change_body(tenant.id, |body| body.disk_quota = bytes)?;
+        Ok(tenant.id)
     }
 
     /// Remembers whether a tenant has pipelines ([`Self::tenants_with_pipelines`]). Durable on return; saying what is
@@ -201,7 +218,8 @@ pub(crate) fn seal_tenant(
     name: &str,
     created_at: i64,
 ) -> Vec<u8> {
-    let body = TenantBody { name: name.to_owned(), created_at, log_end: None, pipelines: false };
+    let body =
+        TenantBody { name: name.to_owned(), created_at, log_end: None, pipelines: false, disk_quota: None };
     vault.seal_json(tenant_aad(id, mac), &body)
 }
 

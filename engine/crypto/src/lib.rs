@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | [`seal`], [`open`]: WAL frames, manifests, control values | XAES-256-GCM (C2SP) | random 192-bit |
 //! | [`stream`]: blobs written once | AES-256-GCM per 1 MiB chunk | chunk index under a fresh subkey |
+//! | [`scratch()`]: temporary files of queries | AES-256-GCM per chunk | chunk number, key never stored |
 //! | [`wrap_key`], [`unwrap_key`]: key hierarchy | key-check value + XAES-256-GCM | random 192-bit |
 //! | [`Key::derive`] | HKDF-SHA-256 | – |
 //! | [`scram`] | SCRAM-SHA-256, -PLUS (RFC 5802, 7677) | – |
@@ -26,6 +27,7 @@ mod mac;
 mod open_error;
 mod random;
 pub mod scram;
+mod scratch;
 pub mod stream;
 mod wrap;
 mod xaes;
@@ -37,5 +39,6 @@ pub use key_ring::KeyRing;
 pub use mac::{constant_time_eq, hmac_sha256, sha256};
 pub use open_error::OpenError;
 pub use random::random_bytes;
+pub use scratch::{SCRATCH_OVERHEAD_BYTES, ScratchOpener, ScratchSealer, scratch};
 pub use wrap::{WRAPPED_KEY_BYTES, unwrap_key, wrap_key};
 pub use xaes::{SEAL_OVERHEAD_BYTES, open, seal};

@@ -14,10 +14,7 @@ use parking_lot::Mutex;
 use sepal_control::{Control, ControlError, ControlOptions, DEFAULT_ENVIRONMENT, KeyCacheStats, Principal};
 use sepal_crypto::Key;
 use sepal_types::{Error, Result, SqlState, TenantId};
-use tokio::{
-    runtime::{Builder, Runtime},
-    sync::OnceCell,
-};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     backend_pids::BackendPids,
@@ -26,7 +23,8 @@ use crate::{
     maintain,
     options::{DatabaseOptions, SecretSources},
     session::Session,
-    tenant::{Caches, OpenTenant, directory},
+    tenant::{OpenTenant, Shared, directory},
+    tenants::{Seat, Tenants},
     write_memory::WriteMemory,
 };
 
@@ -37,12 +35,20 @@ const CONTROL_PATROL: Duration = Duration::from_millis(250);
 /// How many patrols pass between two writes of keys' last use: a minute.
 const LAST_USED_PATROLS: u32 = 240;
 
+/// How many patrols pass between two looks at who needs which tenant: five seconds.
+const IDLE_PATROLS: u32 = 20;
+
+/// Log that is worth flushing before a tenant is closed for want of use. Less is read quickly when it is opened again.
+const WORTH_FLUSHING: u64 = 1 << 20;
+
 /// An open data directory.
 pub struct Database {
     options: DatabaseOptions,
     control: Arc<Control>,
-    caches: Caches,
-    tenants: Mutex<HashMap<TenantId, Arc<OnceCell<Arc<OpenTenant>>>>>,
+    shared: Shared,
+    tenants: Tenants,
+    /// Held by whoever closes tenants that nobody needs: one at a time is enough.
+    closing_unneeded: tokio::sync::Mutex<()>,
     pids: Arc<BackendPids>,
     /// Per tenant, for as long as it has sessions.
     write_memory: Mutex<HashMap<TenantId, Weak<WriteMemory>>>,
@@ -57,7 +63,7 @@ pub struct Database {
 impl Drop for Database {
     fn drop(&mut self) {
         // Those that `shutdown` has not closed must not go on working in the background.
-        self.tenants.lock().values().filter_map(|cell| cell.get()).for_each(|tenant| tenant.begin_close());
+        self.tenants.settled().iter().for_each(|tenant| tenant.begin_close());
         // A runtime may not be waited for inside another one.
         if let Some(workers) = self.workers.take() {
             workers.shutdown_background();
@@ -69,6 +75,13 @@ impl Drop for Database {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DatabaseMetrics {
     pub open_tenants: usize,
+    /// Bytes of committed rows that are not flushed yet.
+    pub unflushed_bytes: u64,
+    /// Bytes that sorts, joins and aggregates hold, and may hold.
+    pub query_bytes: usize,
+    pub query_budget_bytes: usize,
+    /// Files that queries have put rows aside in.
+    pub spill_files: usize,
     pub cache_used_bytes: usize,
     pub cache_budget_bytes: usize,
     pub column_cache_hits: u64,
@@ -112,9 +125,10 @@ impl Database {
         lock.announce()?;
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Arc::new(Self {
-            caches: Caches::new(options.cache_bytes),
+            shared: Shared::new(&options)?,
             control: Arc::new(control),
-            tenants: Mutex::default(),
+            tenants: Tenants::default(),
+            closing_unneeded: tokio::sync::Mutex::default(),
             pids: Arc::default(),
             write_memory: Mutex::default(),
             started_us: i64::try_from(started.as_micros()).unwrap_or(0),
@@ -161,6 +175,11 @@ impl Database {
                 Ok(Err(error)) => tracing::error!(%error, "control data could not be read"),
                 Err(problem) => tracing::error!(%problem, "the control patrol panicked"),
             }
+            if rounds.is_multiple_of(IDLE_PATROLS) {
+                // Beside the patrol: what closing takes must not delay what revocations wait for.
+                let database = Arc::clone(&self);
+                tokio::spawn(async move { database.close_unneeded().await });
+            }
         }
     }
 
@@ -181,10 +200,10 @@ impl Database {
                 format!("database \"{environment}\" does not exist"),
             ));
         }
-        let tenant = self.tenant(principal.tenant).await?;
-        tenant.check_open()?;
-        let (pid, memory) = (self.pids.take(), self.write_memory(tenant.id));
-        Session::new(Arc::clone(self), tenant, principal, environment, pid, memory, startup_parameters)
+        let seated = self.seated(principal.tenant).await?;
+        seated.0.check_open()?;
+        let (pid, memory) = (self.pids.take(), self.write_memory(seated.0.id));
+        Session::new(Arc::clone(self), seated, principal, environment, pid, memory, startup_parameters)
     }
 
     /// What all sessions of a tenant share.
@@ -199,45 +218,141 @@ impl Database {
         memory
     }
 
-    /// The open tenant, opened if need be; concurrent callers open it once.
+    /// The open tenant, opened if need be. It may be closed at any time, for want of use: what goes on takes a
+    /// [`Self::seated`] one.
     pub(crate) async fn tenant(self: &Arc<Self>, id: TenantId) -> Result<Arc<OpenTenant>> {
+        Ok(self.seated(id).await?.0)
+    }
+
+    /// The open tenant, opened if need be; concurrent callers open it once. It stays open as long as the seat is kept.
+    pub(crate) async fn seated(self: &Arc<Self>, id: TenantId) -> Result<(Arc<OpenTenant>, Seat)> {
         self.check_open()?;
-        let cell = Arc::clone(self.tenants.lock().entry(id).or_default());
+        let slot = self.tenants.slot(id);
+        if let Some(held) = self.tenants.try_hold(&slot)
+            && let Some(tenant) = held.tenant()
+        {
+            return Ok((Arc::clone(tenant), held.sit()));
+        }
         let database = Arc::clone(self);
         // In a task of its own: a client that gives up while the log is replayed must not leave the directory
         // half opened for the next one to open again.
         let opening = tokio::spawn(async move {
-            let open = || async {
-                let workers = database.workers.as_ref().map(|workers| workers.handle().clone());
-                let workers = workers.ok_or_else(|| Error::bug("the query workers are gone"))?;
-                let owner = Arc::clone(&database);
-                let opened = tokio::task::spawn_blocking(move || {
-                    let (key, end) = (owner.control.tenant_key(id)?, owner.control.log_end(id)?);
-                    let lock = Arc::clone(&owner.lock);
-                    let delivery = Delivery::new(id, Arc::clone(&owner.control), &owner.options);
-                    let tenant =
-                        OpenTenant::open(delivery, key, end, &owner.options, &owner.caches, workers, lock)?;
-                    // Before the first write: from now on the store and its new log file must be there.
-                    owner.control.note_log_end(id, tenant.store.log_end())?;
-                    settle_pipelines(&tenant);
-                    Ok::<_, Error>(tenant)
-                });
-                let tenant = opened
-                    .await
-                    .map_err(|problem| Error::bug(format!("opening a tenant panicked: {problem}")))??;
-                tenant.maintained_by(tokio::spawn(maintain::maintain(Arc::clone(&tenant))));
-                tenant.pipelines.start(&tenant);
-                Ok::<_, Error>(tenant)
-            };
-            let tenant = cell.get_or_try_init(open).await.cloned()?;
+            let mut held = database.tenants.hold(&slot).await;
+            if let Some(tenant) = held.tenant() {
+                return Ok((Arc::clone(tenant), held.sit()));
+            }
+            database.check_open()?;
+            let tenant = database.open_tenant(id).await?;
             // The shutdown may have passed by while the log was replayed.
             if let Err(closing) = database.check_open() {
-                Arc::clone(&tenant).close().await?;
+                tenant.close().await?;
                 return Err(closing);
             }
-            Ok(tenant)
+            held.put(Arc::clone(&tenant));
+            let seat = held.sit();
+            drop(held);
+            if database.tenants.open() > database.options.max_open_tenants {
+                let crowded = Arc::clone(&database);
+                tokio::spawn(async move { crowded.close_unneeded().await });
+            }
+            Ok((tenant, seat))
         });
         opening.await.map_err(|problem| Error::bug(format!("opening a tenant panicked: {problem}")))?
+    }
+
+    async fn open_tenant(self: &Arc<Self>, id: TenantId) -> Result<Arc<OpenTenant>> {
+        let workers = self.workers.as_ref().map(|workers| workers.handle().clone());
+        let workers = workers.ok_or_else(|| Error::bug("the query workers are gone"))?;
+        let owner = Arc::clone(self);
+        let opened = tokio::task::spawn_blocking(move || {
+            let (key, end) = (owner.control.tenant_key(id)?, owner.control.log_end(id)?);
+            let quota = owner.control.tenant_quota(id)?;
+            let lock = Arc::clone(&owner.lock);
+            let delivery = Delivery::new(id, Arc::clone(&owner.control), &owner.options);
+            let tenant = OpenTenant::open(delivery, key, end, &owner.options, &owner.shared, workers, lock)?;
+            tenant.room.set_quota(quota.unwrap_or(owner.options.tenant_disk_bytes));
+            // Before the first write: from now on the store and its new log file must be there.
+            owner.control.note_log_end(id, tenant.store.log_end())?;
+            settle_pipelines(&tenant);
+            Ok::<_, Error>(tenant)
+        });
+        let tenant =
+            opened.await.map_err(|problem| Error::bug(format!("opening a tenant panicked: {problem}")))??;
+        tenant.maintained_by(tokio::spawn(maintain::maintain(Arc::clone(&tenant))));
+        tenant.pipelines.start(&tenant);
+        Ok(tenant)
+    }
+
+    /// Closes the tenants that nobody has needed for long, and above the limit of open ones those that nobody needs
+    /// now. Somebody who comes meanwhile waits, and opens the tenant again.
+    pub(crate) async fn close_unneeded(self: &Arc<Self>) {
+        let Ok(_alone) = self.closing_unneeded.try_lock() else { return };
+        for (id, slot, unneeded) in self.tenants.unneeded() {
+            let crowded = self.tenants.open() > self.options.max_open_tenants;
+            if unneeded < self.options.idle_tenant && !crowded {
+                break;
+            }
+            let Some(tenant) = self.tenants.try_hold(&slot).and_then(|held| held.tenant().cloned()) else {
+                continue;
+            };
+            if tenant.works_by_itself() {
+                continue;
+            }
+            self.flush_if_worth(&tenant).await;
+            let Some(mut held) = self.tenants.try_hold(&slot) else { continue };
+            let same = held.tenant().is_some_and(|open| Arc::ptr_eq(open, &tenant));
+            if !same || !held.is_unneeded() || tenant.works_by_itself() {
+                continue;
+            }
+            held.take();
+            tracing::debug!(tenant = %id, "closed: nobody has needed it for a while");
+            self.close_and_note(tenant).await;
+        }
+    }
+
+    /// Not while it is held: whoever comes should not wait for that.
+    async fn flush_if_worth(&self, tenant: &Arc<OpenTenant>) {
+        if tenant.store.unflushed_bytes() < WORTH_FLUSHING {
+            return;
+        }
+        let worker = Arc::clone(tenant);
+        match tokio::task::spawn_blocking(move || maintain::checkpoint(&worker)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(tenant = %tenant.id, %error, "not flushed before it is closed; its log has all");
+            }
+            Err(problem) => tracing::error!(tenant = %tenant.id, %problem, "checkpoint panicked"),
+        }
+    }
+
+    /// On return nothing of the tenant is written any more, and control knows how far its log reaches.
+    async fn close_and_note(&self, tenant: Arc<OpenTenant>) {
+        let id = tenant.id;
+        let closed = Arc::clone(&tenant).close().await;
+        if let Some(connectors) = &self.options.connectors {
+            connectors.forget_tenant(id);
+        }
+        // Nothing is appended any more: whatever is missing of this at the next opening was lost.
+        let noted = closed.and_then(|()| Ok(self.control.note_log_end(id, tenant.store.log_end())?));
+        if let Err(error) = noted {
+            tracing::error!(tenant = %id, %error, "a tenant's log did not close cleanly");
+        }
+    }
+
+    /// Sets what a tenant's files may have, in bytes: `Some(0)` for as much as fits, `None` for what the server's
+    /// setting says. From now on, and durable.
+    pub async fn set_tenant_quota(self: &Arc<Self>, name: &str, bytes: Option<u64>) -> Result<()> {
+        let (database, name) = (Arc::clone(self), name.to_owned());
+        let id = tokio::task::spawn_blocking(move || database.control.set_tenant_quota(&name, bytes))
+            .await
+            .map_err(|problem| Error::bug(format!("setting a quota panicked: {problem}")))??;
+        if let Some(slot) = self.tenants.find(id) {
+            // One that is being opened may have read the quota before.
+            if let Some(tenant) = self.tenants.hold(&slot).await.tenant() {
+                tenant.room.set_quota(bytes.unwrap_or(self.options.tenant_disk_bytes));
+            }
+        }
+        Ok(())
     }
 
     /// Opens the tenants that have pipelines, so that these run. The server calls it once it is up; a tenant that does
@@ -273,16 +388,17 @@ impl Database {
         let id = tokio::task::spawn_blocking(move || database.control.drop_tenant(&name))
             .await
             .map_err(|problem| Error::bug(format!("dropping a tenant panicked: {problem}")))??;
-        let cell = self.tenants.lock().remove(&id).unwrap_or_default();
-        // Waits for one that is being opened. Nobody opens it afterwards, for want of its key.
-        let opened = cell.get_or_try_init(|| async { Err::<Arc<OpenTenant>, ()>(()) }).await;
-        if let Ok(tenant) = opened {
+        if let Some(slot) = self.tenants.remove(id) {
+            // Waits for one that is being opened or closed. Nobody opens it afterwards, for want of its key.
+            let opened = self.tenants.hold(&slot).await.take();
             // A checkpoint that went on would write beside the removal. How the log closed does not matter now.
-            if let Err(error) = Arc::clone(tenant).close().await {
+            if let Some(tenant) = opened
+                && let Err(error) = tenant.close().await
+            {
                 tracing::debug!(tenant = %id, %error, "the dropped tenant's log");
             }
         }
-        self.caches.forget_tenant(id);
+        self.shared.forget_tenant(id);
         if let Some(connectors) = &self.options.connectors {
             connectors.forget_tenant(id);
         }
@@ -300,15 +416,19 @@ impl Database {
     }
 
     pub fn metrics(&self) -> DatabaseMetrics {
-        let columns = &self.caches.columns;
+        let columns = &self.shared.columns;
         let (hits, misses) = columns.hits_and_misses();
         DatabaseMetrics {
-            open_tenants: self.tenants.lock().values().filter(|cell| cell.initialized()).count(),
+            open_tenants: self.tenants.open(),
+            unflushed_bytes: self.shared.unflushed.bytes(),
+            query_bytes: self.shared.queries.used(),
+            query_budget_bytes: self.shared.queries.limit(),
+            spill_files: self.shared.spill.open(),
             cache_used_bytes: columns.used_bytes(),
             cache_budget_bytes: columns.budget_bytes(),
             column_cache_hits: hits,
             column_cache_misses: misses,
-            index_bytes: self.caches.indexes.bytes(),
+            index_bytes: self.shared.indexes.bytes(),
             key_cache: self.control.key_cache_stats(),
         }
     }
@@ -316,20 +436,13 @@ impl Database {
     /// Ends maintenance and closes every tenant's log. What was acknowledged is durable already.
     pub async fn shutdown(&self) {
         self.closing.store(true, Ordering::Release);
-        let tenants: Vec<Arc<OpenTenant>> =
-            self.tenants.lock().drain().filter_map(|(_, cell)| cell.get().cloned()).collect();
         // All at once, so that one long build does not delay the others' end.
-        tenants.iter().for_each(|tenant| tenant.begin_close());
-        for tenant in tenants {
-            let id = tenant.id;
-            let closed = Arc::clone(&tenant).close().await;
-            if let Some(connectors) = &self.options.connectors {
-                connectors.forget_tenant(id);
-            }
-            // Nothing is appended any more: whatever is missing of this at the next start was lost.
-            let noted = closed.and_then(|()| Ok(self.control.note_log_end(id, tenant.store.log_end())?));
-            if let Err(error) = noted {
-                tracing::error!(tenant = %id, %error, "a tenant's log did not close cleanly");
+        self.tenants.settled().iter().for_each(|tenant| tenant.begin_close());
+        for (_, slot) in self.tenants.drain() {
+            // Waits for whoever opens or closes it.
+            let opened = self.tenants.hold(&slot).await.take();
+            if let Some(tenant) = opened {
+                self.close_and_note(tenant).await;
             }
         }
         if let Err(error) = self.control.flush_last_used() {

@@ -28,11 +28,14 @@ mod fixtures;
 mod maintain;
 mod options;
 mod pipeline;
+mod room;
 pub mod sealing;
 mod session;
 mod tenant;
+mod tenants;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod write_memory;
 
 pub use database::{Database, DatabaseMetrics, PLANNING_STACK};

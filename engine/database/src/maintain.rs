@@ -43,24 +43,29 @@ async fn flush(tenant: &Arc<OpenTenant>) {
         tokio::select! {
             () = tenant.until_closed() => return,
             () = tenant.work.notified() => {}
+            () = tenant.room.flush.asked() => {}
             () = tokio::time::sleep(PATROL) => {}
         }
-        if !tenant.store.wants_checkpoint() {
+        if !tenant.room.flush.take() && !tenant.store.wants_checkpoint() {
             continue;
         }
         let worker = Arc::clone(tenant);
         match tokio::task::spawn_blocking(move || checkpoint(&worker)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => tenant.room.flushed(None),
             // Broken off by the closing: the log has everything.
             Ok(Err(_)) if tenant.is_closed() => return,
             Ok(Err(error)) => {
                 tracing::error!(tenant = %tenant.id, %error, "checkpoint failed; it will be tried again");
+                tenant.room.flushed(Some(error));
                 tokio::select! {
                     () = tenant.until_closed() => return,
                     () = tokio::time::sleep(PATROL) => {}
                 }
             }
-            Err(problem) => tracing::error!(tenant = %tenant.id, %problem, "checkpoint panicked"),
+            Err(problem) => {
+                tracing::error!(tenant = %tenant.id, %problem, "checkpoint panicked");
+                tenant.room.flushed(Some(Error::bug("the tenant's rows could not be flushed")));
+            }
         }
     }
 }
@@ -103,6 +108,7 @@ async fn index(tenant: &Arc<OpenTenant>) {
 pub fn checkpoint(tenant: &OpenTenant) -> Result<()> {
     let report = tenant.store.checkpoint(&SegmentIndexer { tenant })?;
     tracing::debug!(tenant = %tenant.id, ?report, "checkpoint");
+    tenant.count_files();
     if report.segments_written > 0 {
         tenant.missing.notify_one();
     }
@@ -250,6 +256,7 @@ impl Target {
         let built = build(&self.options, &vectors, tenant.threads, posted, stop)?;
         if tenant.store.attach_index(self.table, segment, self.index, &built.serialize())? {
             tenant.indexes.insert(segment, self.index, Arc::from(built));
+            tenant.count_files();
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What a database is opened with.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use sepal_control::EnvNames;
 use sepal_crypto::Key;
@@ -13,10 +13,28 @@ pub struct DatabaseOptions {
     pub root_key: Key,
     /// Bytes that decoded columns and opened indexes of all tenants may hold in memory, together.
     pub cache_bytes: usize,
-    /// Bytes that one tenant's sorts, joins and aggregates may hold at once.
+    /// Bytes of those caches that one tenant may hold; 0: all of them, while nobody else needs its part.
+    pub tenant_cache_bytes: usize,
+    /// Bytes that one tenant's sorts, joins and aggregates may hold in memory at once.
     pub query_memory_bytes: usize,
+    /// The same of all tenants together.
+    pub total_query_memory_bytes: usize,
+    /// Bytes that one tenant's queries may put aside on disk, sealed, when they do not fit into memory; 0: they fail.
+    pub spill_bytes: u64,
+    /// Files that the queries of all tenants may have open for that.
+    pub spill_files: usize,
     /// Bytes that one tenant's unfinished writes may hold at once: COPYs under way and open transactions.
     pub write_memory_bytes: usize,
+    /// Bytes of one tenant's committed rows that are not flushed yet, above which its writers wait for a flush.
+    pub unflushed_bytes: u64,
+    /// Bytes of all tenants' together, above which the one with most is flushed.
+    pub total_unflushed_bytes: u64,
+    /// Bytes that a tenant's files may have, where it has no quota of its own; 0: as many as fit.
+    pub tenant_disk_bytes: u64,
+    /// Open tenants above which those that nobody needs are closed at once.
+    pub max_open_tenants: usize,
+    /// A tenant without sessions and pipelines is closed after that.
+    pub idle_tenant: Duration,
     /// Log bytes of one tenant after which its rows are flushed to segments.
     pub wal_segment_bytes: u64,
     /// Threads for index builds and for one query's scans.
@@ -49,8 +67,17 @@ impl DatabaseOptions {
             data_dir,
             root_key,
             cache_bytes,
+            tenant_cache_bytes: 0,
             query_memory_bytes: 1 << 30,
+            total_query_memory_bytes: 4 << 30,
+            spill_bytes: 4 << 30,
+            spill_files: 1024,
             write_memory_bytes: 1 << 30,
+            unflushed_bytes: 512 << 20,
+            total_unflushed_bytes: 2 << 30,
+            tenant_disk_bytes: 0,
+            max_open_tenants: 1024,
+            idle_tenant: Duration::from_mins(5),
             wal_segment_bytes: 64 << 20,
             threads: std::thread::available_parallelism().map_or(2, usize::from),
             log_retention_bytes: 1 << 30,

@@ -12,10 +12,11 @@ use std::{
 use parking_lot::Mutex;
 use sepal_crypto::Key;
 use sepal_query::{
-    planner::Engine,
+    budget::{QueryMemory, TenantMemory},
+    planner::{Engine, Planning},
     vector::{IndexCache, IndexMemory},
 };
-use sepal_storage::{ColumnCache, Op, StoreOptions, TenantStore};
+use sepal_storage::{ColumnCache, Op, SpillFiles, SpillSpace, StoreOptions, TenantStore};
 use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TableId, TenantId};
 use tokio::{
     runtime::Handle,
@@ -25,14 +26,24 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    builds::BuildBoard, delivery::Delivery, directory_lock::DirectoryLock, options::DatabaseOptions,
+    builds::BuildBoard,
+    delivery::{Delivery, objects::Objects},
+    directory_lock::DirectoryLock,
+    options::DatabaseOptions,
     pipeline::Pipelines,
+    room::{Room, Unflushed},
 };
 
 /// Shared by the tenant's sessions and its maintenance. Bound to one tenant for life.
 pub struct OpenTenant {
     pub id: TenantId,
     pub store: Arc<TenantStore>,
+    /// What it has committed may take: in memory until it is flushed, and on disk.
+    pub room: Room,
+    columns: Arc<ColumnCache>,
+    index_memory: Arc<IndexMemory>,
+    /// Of each cache; 0: none.
+    cache_limit: u64,
     pub engine: Engine,
     pub indexes: Arc<IndexCache>,
     pub builds: Arc<BuildBoard>,
@@ -62,23 +73,41 @@ pub struct OpenTenant {
     _lock: Arc<DirectoryLock>,
 }
 
-/// What all tenants hold in memory together.
+/// What all tenants hold together, in memory and on disk, and what they are all planned with.
 #[derive(Clone)]
-pub struct Caches {
+pub struct Shared {
     pub columns: Arc<ColumnCache>,
     pub indexes: Arc<IndexMemory>,
+    pub planning: Arc<Planning>,
+    pub queries: Arc<QueryMemory>,
+    pub spill: Arc<SpillFiles>,
+    pub unflushed: Arc<Unflushed>,
 }
 
-impl Caches {
-    /// Half of the budget each.
-    pub fn new(budget_bytes: usize) -> Self {
-        let half = budget_bytes / 2;
-        Self { columns: ColumnCache::new(half), indexes: Arc::new(IndexMemory::new(half)) }
+impl Shared {
+    /// Columns and indexes get half of the caches' budget each.
+    pub fn new(options: &DatabaseOptions) -> Result<Self> {
+        let (half, tenant) = (options.cache_bytes / 2, options.tenant_cache_bytes / 2);
+        Ok(Self {
+            columns: ColumnCache::with_tenant_limit(half, tenant),
+            indexes: Arc::new(IndexMemory::with_tenant_limit(half, tenant)),
+            planning: Planning::new(options.query_memory_bytes, options.threads)?,
+            queries: QueryMemory::new(options.total_query_memory_bytes),
+            spill: SpillFiles::new(options.spill_files),
+            unflushed: Unflushed::new(options.total_unflushed_bytes),
+        })
     }
 
     pub fn forget_tenant(&self, tenant: TenantId) {
         self.columns.forget_tenant(tenant);
         self.indexes.forget_tenant(tenant);
+    }
+
+    /// What one tenant's queries are planned and run with.
+    fn engine(&self, options: &DatabaseOptions, directory: &Path, workers: Handle) -> Result<Engine> {
+        let memory = TenantMemory::new(options.query_memory_bytes, Arc::clone(&self.queries));
+        let spill = SpillSpace::open(directory, options.spill_bytes, Arc::clone(&self.spill))?;
+        Engine::new(Arc::clone(&self.planning), memory, spill, workers)
     }
 }
 
@@ -98,7 +127,7 @@ impl OpenTenant {
         key: Key,
         log_end: Option<LogEnd>,
         options: &DatabaseOptions,
-        caches: &Caches,
+        shared: &Shared,
         workers: Handle,
         lock: Arc<DirectoryLock>,
     ) -> Result<Arc<Self>> {
@@ -108,7 +137,7 @@ impl OpenTenant {
             wal_segment_bytes: options.wal_segment_bytes,
             log_retention_bytes: options.log_retention_bytes,
             log_end,
-            ..StoreOptions::new(Arc::clone(&caches.columns))
+            ..StoreOptions::new(Arc::clone(&shared.columns))
         };
         let store = if TenantStore::is_made(&directory)? {
             TenantStore::open(&directory, id, key, store_options)?
@@ -120,14 +149,19 @@ impl OpenTenant {
         };
         drop_unfinished_indexes(id, &store)?;
         let (changes, _) = watch::channel(store.snapshot().lsn());
-        Ok(Arc::new(Self {
+        let (limit, unflushed) = (options.unflushed_bytes, Arc::clone(&shared.unflushed));
+        let tenant = Arc::new(Self {
             id,
+            room: Room::new(id, limit, options.tenant_disk_bytes, unflushed),
+            columns: Arc::clone(&shared.columns),
+            index_memory: Arc::clone(&shared.indexes),
+            cache_limit: (options.tenant_cache_bytes / 2) as u64,
             store,
             changes,
             pipelines_changed: Notify::new(),
             delivery,
-            engine: Engine::new(options.query_memory_bytes, options.threads, workers)?,
-            indexes: Arc::new(IndexCache::new(id, Arc::clone(&caches.indexes))),
+            engine: shared.engine(options, &directory, workers)?,
+            indexes: Arc::new(IndexCache::new(id, Arc::clone(&shared.indexes))),
             builds: Arc::default(),
             definitions: AtomicU64::new(0),
             work: Notify::new(),
@@ -139,7 +173,9 @@ impl OpenTenant {
             table_locks: Mutex::default(),
             threads: options.threads,
             _lock: lock,
-        }))
+        });
+        tenant.count_files();
+        Ok(tenant)
     }
 
     /// The task that [`Self::close`] waits for.
@@ -191,7 +227,9 @@ impl OpenTenant {
     pub fn committed(&self, changed_definitions: bool, lsn: Lsn) {
         if changed_definitions {
             self.definitions.fetch_add(1, Ordering::Release);
+            self.count_files();
         }
+        self.room.note_unflushed(self.store.unflushed_bytes());
         // Two that commit at once may come here in either order: the later one counts.
         self.changes.send_if_modified(|last| {
             let later = lsn > *last;
@@ -201,6 +239,63 @@ impl OpenTenant {
         if self.store.wants_checkpoint() {
             self.work.notify_one();
         }
+    }
+
+    /// Takes note of what files the head consists of. After what changes them.
+    pub fn count_files(&self) {
+        let stats = self.store.stats();
+        self.room.note_settled(stats.segment_bytes.saturating_add(stats.index_bytes));
+        self.room.note_unflushed(self.store.unflushed_bytes());
+    }
+
+    /// Whether writers have to wait for a flush ([`Self::until_flushed`]).
+    pub fn is_short_of_room(&self) -> bool {
+        self.room.is_short(self.store.unflushed_bytes())
+    }
+
+    /// Waits until what is committed and not flushed is little enough for more.
+    ///
+    /// Errors: why it cannot be flushed; 57P01 once the tenant is closed.
+    pub async fn until_flushed(&self) -> Result<()> {
+        tokio::select! {
+            waited = self.room.wait(|| self.store.unflushed_bytes()) => waited,
+            () = self.until_closed() => self.check_open(),
+        }
+    }
+
+    /// Flushes what is not flushed, and gives back what nobody needs. How it went is in the log.
+    ///
+    /// Errors: 57P01 once the tenant is closed.
+    pub async fn flush(&self) -> Result<()> {
+        tokio::select! {
+            () = self.room.flush_twice() => Ok(()),
+            () = self.until_closed() => self.check_open(),
+        }
+    }
+
+    /// Errors: 53100 when the tenant's files have as much as they may, or would have with `more` bytes.
+    pub fn check_quota(&self, more: u64) -> Result<()> {
+        if self.room.quota_bytes() == 0 {
+            return Ok(());
+        }
+        self.room.check_quota(self.store.log_bytes(), more)
+    }
+
+    /// Bytes that its decoded columns and its opened indexes hold in the caches.
+    pub fn cached_bytes(&self) -> (usize, usize) {
+        (self.columns.tenant_bytes(self.id), self.index_memory.tenant_bytes(self.id))
+    }
+
+    /// What it may hold in each of them, where that is limited.
+    pub fn cache_limit(&self) -> Option<u64> {
+        Some(self.cache_limit).filter(|bytes| *bytes > 0)
+    }
+
+    /// Whether something besides sessions needs the tenant open: pipelines, or an index that is being built.
+    pub fn works_by_itself(&self) -> bool {
+        let pipelines = || Ok::<_, Error>(Objects::of(&self.store.snapshot())?.pipelines().next().is_some());
+        // One whose definitions cannot be read stays: its error is for who asks for them.
+        !self.builds.rows().is_empty() || pipelines().unwrap_or(true)
     }
 
     /// 57P01 once the tenant is closed.

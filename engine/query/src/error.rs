@@ -33,12 +33,11 @@ pub fn translate(error: DataFusionError) -> Error {
         DataFusionError::Shared(inner) => shared(&inner),
         DataFusionError::Collection(mut errors) if !errors.is_empty() => translate(errors.swap_remove(0)),
         DataFusionError::ArrowError(inner, _) => arrow(*inner),
+        DataFusionError::IoError(inner) => io(inner),
         DataFusionError::SchemaError(inner, _) => schema(&inner),
         DataFusionError::SQL(inner, _) => Error::new(SqlState::SyntaxError, inner.to_string()),
         DataFusionError::NotImplemented(message) => Error::unsupported(message),
-        DataFusionError::ResourcesExhausted(message) => Error::new(SqlState::OutOfMemory, "out of memory")
-            .with_detail(message)
-            .with_hint("Add a LIMIT or a filter, or raise the tenant's memory budget."),
+        DataFusionError::ResourcesExhausted(message) => out_of_memory(message),
         DataFusionError::Plan(message) => wording(&message, SqlState::SyntaxError),
         DataFusionError::Execution(message) => wording(&message, SqlState::DataException),
         other => wording(&other.strip_backtrace(), SqlState::InternalError),
@@ -55,6 +54,28 @@ fn external(inner: Box<dyn std::error::Error + Send + Sync>) -> Error {
     }
 }
 
+/// Temporary files carry ours inside (`budget::spill`).
+fn io(error: std::io::Error) -> Error {
+    if error.get_ref().is_none() {
+        return Error::new(SqlState::IoError, error.to_string());
+    }
+    error.into_inner().map_or_else(|| Error::bug("an I/O error without a reason"), external)
+}
+
+fn shared_io(error: &std::io::Error) -> Error {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(error) => error.clone(),
+        None => Error::new(SqlState::IoError, error.to_string()),
+    }
+}
+
+/// `why` names who asked, for how much, and the setting that bounds it.
+fn out_of_memory(why: String) -> Error {
+    Error::new(SqlState::OutOfMemory, "out of memory")
+        .with_detail(why)
+        .with_hint("Add a LIMIT or a filter, or raise the server's setting.")
+}
+
 /// A shared error cannot be taken apart by value: look for ours inside it, else keep its words.
 fn shared(error: &DataFusionError) -> Error {
     match error {
@@ -69,8 +90,11 @@ fn shared(error: &DataFusionError) -> Error {
                 Some(error) => error.clone(),
                 None => Error::bug(inner.to_string()),
             },
+            ArrowError::IoError(_, inner) => shared_io(inner),
             other => wording(&other.to_string(), SqlState::DataException),
         },
+        DataFusionError::IoError(inner) => shared_io(inner),
+        DataFusionError::ResourcesExhausted(message) => out_of_memory(message.clone()),
         DataFusionError::SchemaError(inner, _) => schema(inner),
         DataFusionError::Plan(message) => wording(message, SqlState::SyntaxError),
         DataFusionError::Execution(message) => wording(message, SqlState::DataException),
@@ -82,6 +106,7 @@ fn shared(error: &DataFusionError) -> Error {
 pub fn arrow(error: ArrowError) -> Error {
     match error {
         ArrowError::ExternalError(inner) => external(inner),
+        ArrowError::IoError(_, inner) => io(inner),
         ArrowError::DivideByZero => Error::new(SqlState::DivisionByZero, "division by zero"),
         ArrowError::ArithmeticOverflow(message) => {
             Error::new(SqlState::NumericValueOutOfRange, "value out of range").with_detail(message)

@@ -18,6 +18,7 @@
 //! [`dml::Dml::prepare`] plans a query for the rows and their ids; [`dml::Dml::run`] assigns, defaults, checks
 //! NOT NULL and gives operations. [`ddl::plan_ddl`] does the same for definitions.
 
+pub mod budget;
 pub mod catalog;
 pub mod change;
 mod context;

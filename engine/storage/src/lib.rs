@@ -11,6 +11,7 @@
 //! <tenant>/segments/<file id>.parquet     rows
 //!                   <file id>.deleted     deletion vector of a segment
 //!                   <file id>.index       a vector index's bytes for one segment
+//! <tenant>/spill/                         temporary files of queries, without names
 //! ```
 //!
 //! # A write
@@ -60,12 +61,13 @@ mod ops;
 mod paths;
 mod segment;
 mod snapshot;
+mod spill;
 mod store;
 mod wal;
 
 pub use arrow_types::{TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, sql_type, stored_name};
 pub use checkpoint::{BlobBuilder, CheckpointReport, NoBlobs};
-pub use chunk::{Chunk, ChunkRef, ColumnCache};
+pub use chunk::{Chunk, ChunkRef, ColumnCache, FairCache};
 pub use clock::{Clock, SystemClock};
 pub use disk::{Fault, FaultInjector};
 pub use error::StoreError;
@@ -74,4 +76,5 @@ pub use files::{FileHandle, Files, LocalFiles};
 pub use group::Told;
 pub use ops::Op;
 pub use snapshot::{Snapshot, TableVersion};
+pub use spill::{SpillError, SpillFile, SpillFiles, SpillSink, SpillSpace};
 pub use store::{StoreOptions, StoreStats, TenantStore};

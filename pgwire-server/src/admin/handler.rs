@@ -12,10 +12,17 @@ use super::{
     secrets::{self, Answered},
 };
 
+/// Bytes of a MiB.
+const MIB: u64 = 1 << 20;
+
 /// Does what was asked; the error is worded for the person who asked.
 pub async fn handle(request: Request, database: &Arc<Database>, status: &Status) -> Result<Answer> {
     if let Request::TenantDrop { name } = request {
         database.drop_tenant(&name).await?;
+        return Ok(Answer::Done);
+    }
+    if let Request::TenantQuota { name, disk_mib } = request {
+        database.set_tenant_quota(&name, disk_mib.map(|mib| mib.saturating_mul(MIB))).await?;
         return Ok(Answer::Done);
     }
     let (database, status) = (Arc::clone(database), status.clone());
@@ -32,8 +39,8 @@ fn blocking(request: Request, database: &Database, status: Status) -> Result<Ans
             Answer::Tenant(describe_tenant(&control.create_tenant(&TenantName::parse(&name)?)?))
         }
         Request::TenantList => Answer::Tenants(control.list_tenants()?.iter().map(describe_tenant).collect()),
-        Request::TenantDrop { name } => {
-            return Err(Error::bug(format!("tenant {name} is dropped elsewhere")));
+        Request::TenantDrop { name } | Request::TenantQuota { name, .. } => {
+            return Err(Error::bug(format!("tenant {name} is changed elsewhere")));
         }
         Request::KeyCreate { tenant, environment, write, label, expires_at } => {
             let owner = tenant_named(database, &tenant)?;

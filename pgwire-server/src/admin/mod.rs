@@ -43,6 +43,11 @@ pub enum Request {
     TenantDrop {
         name: String,
     },
+    TenantQuota {
+        name: String,
+        /// 0: no limit; `None`: what the server's setting says.
+        disk_mib: Option<u64>,
+    },
     KeyCreate {
         tenant: String,
         /// `None`: every environment of the tenant.

@@ -79,6 +79,9 @@ pub struct ServerFlags {
     #[arg(long, value_name = "MIB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant_write_mib: Option<u64>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub budgets: BudgetFlags,
     /// How long a shutdown waits for running statements [default: 10]
     #[arg(long, value_name = "SECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,6 +137,47 @@ pub struct ServerFlags {
     #[arg(long, value_name = "FORMAT", value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_format: Option<LogFormat>,
+}
+
+/// What tenants may hold.
+#[derive(Args, Serialize, Default)]
+pub struct BudgetFlags {
+    /// Of --cache-mib, what one tenant may hold; 0 for all of it, while nobody else needs its part [default: 0]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_cache_mib: Option<u64>,
+    /// Memory for one tenant's sorts, joins and aggregates, in MiB [default: 1024]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_query_mib: Option<u64>,
+    /// Memory for those of all tenants together, in MiB [default: 4096]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query_mib: Option<u64>,
+    /// Disk for what one tenant's queries cannot keep in memory, sealed, in MiB; 0: they fail [default: 4096]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_spill_mib: Option<u64>,
+    /// Committed rows of one tenant that are not flushed, in MiB; its writers wait above that [default: 512]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_memtable_mib: Option<u64>,
+    /// Those of all tenants, in MiB; who has most is flushed above that [default: 2048]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memtable_mib: Option<u64>,
+    /// Disk for a tenant without a quota of its own, in MiB; 0: as much as there is [default: 0]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_disk_mib: Option<u64>,
+    /// Open tenants above which those that nobody needs are closed at once [default: 1024]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_open_tenants: Option<u32>,
+    /// How long a tenant without sessions and pipelines stays open [default: 300]
+    #[arg(long, value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_tenant_seconds: Option<u64>,
 }
 
 impl ServerFlags {

@@ -27,8 +27,12 @@ use crate::{
 
 use super::{descriptors, failure::Failure, output, version::VERSION};
 
-/// Files that are open besides connections: logs, segments being read and written, the control database, sockets.
+/// Files that are open besides those of connections, queries and tenants: segments being read and written,
+/// the control database, sockets.
 const OTHER_DESCRIPTORS: usize = 256;
+
+/// Temporary files that queries may have open.
+const MOST_SPILL_FILES: usize = 1024;
 
 /// Bytes of a MiB.
 const MIB: u64 = 1 << 20;
@@ -51,17 +55,15 @@ impl Running {
         let root_key = root_key::read(&config.root_key_path())
             .map_err(|error| Failure::configuration(error.to_string()))?;
         let tls = tls(&config)?;
-        let limits = limits(&config)?;
-        let cache_bytes = usize::try_from(config.cache_mib.saturating_mul(MIB)).unwrap_or(usize::MAX);
+        let (limits, spill_files) = limits(&config)?;
         let connectors = plugins::connectors(&config, &root_key).map_err(Failure::configuration)?;
-        let mut options = DatabaseOptions::new(config.data.clone(), root_key, cache_bytes);
-        options.write_memory_bytes =
-            usize::try_from(config.tenant_write_mib.saturating_mul(MIB)).unwrap_or(usize::MAX);
+        let mut options = DatabaseOptions::new(config.data.clone(), root_key, in_memory(config.cache_mib));
+        set_budgets(&mut options, &config);
+        options.spill_files = spill_files;
         options.secret_sources = config.secret_sources();
         options.connectors = Some(connectors);
         options.allow_unsigned_plugins = config.allow_unsigned_plugins;
         options.allow_reveal = config.allow_reveal;
-        options.log_retention_bytes = config.pipeline_retention_mib.saturating_mul(MIB);
         let database = tokio::task::spawn_blocking(move || Database::open(options))
             .await
             .map_err(|error| Failure::failed(format!("opening the database: {error}")))?
@@ -182,11 +184,36 @@ async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     })
 }
 
+fn on_disk(mib: u64) -> u64 {
+    mib.saturating_mul(MIB)
+}
+
+fn in_memory(mib: u64) -> usize {
+    usize::try_from(on_disk(mib)).unwrap_or(usize::MAX)
+}
+
+/// What tenants may hold.
+fn set_budgets(options: &mut DatabaseOptions, config: &Config) {
+    options.tenant_cache_bytes = in_memory(config.tenant_cache_mib);
+    options.query_memory_bytes = in_memory(config.tenant_query_mib);
+    options.total_query_memory_bytes = in_memory(config.query_mib);
+    options.write_memory_bytes = in_memory(config.tenant_write_mib);
+    options.spill_bytes = on_disk(config.tenant_spill_mib);
+    options.unflushed_bytes = on_disk(config.tenant_memtable_mib);
+    options.total_unflushed_bytes = on_disk(config.memtable_mib);
+    options.tenant_disk_bytes = on_disk(config.tenant_disk_mib);
+    options.log_retention_bytes = on_disk(config.pipeline_retention_mib);
+    options.max_open_tenants = config.max_open_tenants as usize;
+    options.idle_tenant = Duration::from_secs(config.idle_tenant_seconds);
+}
+
+/// How many connections there may be, and temporary files of queries. An open tenant holds its log's descriptor; those
+/// of segments are open only while they are read.
+///
 /// Errors: hardly any connection fits into what this process may open.
-fn limits(config: &Config) -> Result<Limits, Failure> {
+fn limits(config: &Config) -> Result<(Limits, usize), Failure> {
     let defaults = Limits::default();
     let wanted = config.max_connections as usize;
-    let reserved = defaults.max_logins + http::MOST_AT_ONCE + OTHER_DESCRIPTORS;
     let allowed = match descriptors::raise_limit() {
         Ok(allowed) => allowed,
         Err(error) => {
@@ -194,6 +221,10 @@ fn limits(config: &Config) -> Result<Limits, Failure> {
             usize::MAX
         }
     };
+    // A small limit is for connections first: of the rest queries and tenants get an eighth each.
+    let spill_files = MOST_SPILL_FILES.min(allowed / 8);
+    let tenants = (config.max_open_tenants as usize).min(allowed / 8);
+    let reserved = defaults.max_logins + http::MOST_AT_ONCE + OTHER_DESCRIPTORS + spill_files + tenants;
     let fit = allowed.saturating_sub(reserved);
     if fit == 0 {
         return Err(Failure::configuration(format!(
@@ -209,12 +240,13 @@ fn limits(config: &Config) -> Result<Limits, Failure> {
             "max_connections does not fit into the limit of open files and is lowered: raise `ulimit -n`"
         );
     }
-    Ok(Limits {
+    let limits = Limits {
         max_connections: wanted.min(fit),
         max_connections_per_tenant: config.max_connections_per_tenant as usize,
         drain_timeout: Duration::from_secs(config.shutdown_seconds),
         ..defaults
-    })
+    };
+    Ok((limits, spill_files))
 }
 
 fn endpoint(config: &Config, pg: SocketAddr, tls: bool) -> Result<Endpoint, Failure> {

@@ -1,4 +1,4 @@
-//! `sepal tenant create|list|drop`, answered by the running server.
+//! `sepal tenant create|list|quota|drop`, answered by the running server.
 
 use std::io::{self, BufRead, IsTerminal};
 
@@ -19,6 +19,8 @@ pub enum Tenant {
     Create(Create),
     /// List the tenants
     List(List),
+    /// Say how much disk a tenant may take
+    Quota(Quota),
     /// Drop a tenant: its encryption key is destroyed, its data is gone for good
     Drop(DropTenant),
 }
@@ -35,6 +37,22 @@ pub struct Create {
 
 #[derive(Args)]
 pub struct List {
+    #[command(flatten)]
+    data: DataFlags,
+    #[command(flatten)]
+    json: JsonFlag,
+}
+
+#[derive(Args)]
+pub struct Quota {
+    /// The tenant's name
+    name: String,
+    /// MiB that its files may have, its log included; 0 for as much as fits
+    #[arg(long, value_name = "MIB", required_unless_present = "default")]
+    disk_mib: Option<u64>,
+    /// What the server's setting tenant_disk_mib says, as for tenants without a quota of their own
+    #[arg(long, conflicts_with = "disk_mib")]
+    default: bool,
     #[command(flatten)]
     data: DataFlags,
     #[command(flatten)]
@@ -59,6 +77,7 @@ impl Tenant {
         match self {
             Self::Create(create) => create.run(),
             Self::List(list) => list.run(),
+            Self::Quota(quota) => quota.run(),
             Self::Drop(drop) => drop.run(),
         }
     }
@@ -93,6 +112,27 @@ impl List {
         let rows: Vec<Vec<String>> =
             tenants.iter().map(|tenant| vec![tenant.name.clone(), tenant.id.clone()]).collect();
         output::rows(&["tenant", "id"], &rows, "No tenants yet. Make one: sepal tenant create NAME")
+    }
+}
+
+impl Quota {
+    fn run(self) -> Result<(), Failure> {
+        let request = Request::TenantQuota { name: self.name.clone(), disk_mib: self.disk_mib };
+        let Answer::Done = client::ask(&self.data.data()?, &request)? else {
+            return Err(unexpected());
+        };
+        if self.json.json {
+            return output::json(&serde_json::json!({ "tenant": self.name, "disk_mib": self.disk_mib }));
+        }
+        output::talk(&match self.disk_mib {
+            None => format!("{} may take as much disk as the server's setting says.", self.name),
+            Some(0) => format!("{} may take as much disk as there is.", self.name),
+            Some(mib) => format!(
+                "{} may take {mib} MiB of disk. Above that it takes no rows; deleting works on.",
+                self.name
+            ),
+        });
+        Ok(())
     }
 }
 

@@ -54,6 +54,24 @@ pub struct Config {
     pub cache_mib: u64,
     /// Memory that one tenant's COPYs under way and open transactions may hold, in MiB.
     pub tenant_write_mib: u64,
+    /// Of `cache_mib`, what one tenant may hold, in MiB; 0: all of it, while nobody else needs its part.
+    pub tenant_cache_mib: u64,
+    /// Memory that one tenant's sorts, joins and aggregates may hold, in MiB.
+    pub tenant_query_mib: u64,
+    /// Memory that those of all tenants may hold together, in MiB.
+    pub query_mib: u64,
+    /// Disk that one tenant's queries may use for what does not fit into that memory, in MiB; 0: they fail.
+    pub tenant_spill_mib: u64,
+    /// Committed rows of one tenant that are not flushed yet, in MiB; its writers wait above that.
+    pub tenant_memtable_mib: u64,
+    /// Those of all tenants, in MiB; who has most is flushed above that.
+    pub memtable_mib: u64,
+    /// Disk that a tenant without a quota of its own may take, in MiB; 0: as much as there is.
+    pub tenant_disk_mib: u64,
+    /// Open tenants above which those that nobody needs are closed at once.
+    pub max_open_tenants: u32,
+    /// How long a tenant without sessions and pipelines stays open, in seconds.
+    pub idle_tenant_seconds: u64,
     /// How long a shutdown waits for running statements, in seconds.
     pub shutdown_seconds: u64,
     /// What secrets are called as environment variables, and what happens when two are called the same.
@@ -143,6 +161,15 @@ impl Default for Config {
             max_connections_per_tenant: 400,
             cache_mib: 1024,
             tenant_write_mib: 4096,
+            tenant_cache_mib: 0,
+            tenant_query_mib: 1024,
+            query_mib: 4096,
+            tenant_spill_mib: 4096,
+            tenant_memtable_mib: 512,
+            memtable_mib: 2048,
+            tenant_disk_mib: 0,
+            max_open_tenants: 1024,
+            idle_tenant_seconds: 300,
             shutdown_seconds: 10,
             secret_names: SecretNames::Sepal,
             secret_env_source: None,
@@ -204,10 +231,25 @@ impl Config {
         }
         sepal_plugins::egress::parse_networks(&self.private_networks)
             .map_err(|why| ConfigError(format!("private_networks: {why}")))?;
-        if self.tenant_write_mib == 0 {
-            return Err(ConfigError("tenant_write_mib must be at least 1: nothing could be written".into()));
-        }
+        self.check_budgets()?;
         self.check_secret_sources()
+    }
+
+    /// Where 0 does not mean "no limit", it would mean that nothing works.
+    fn check_budgets(&self) -> Result<(), ConfigError> {
+        for (name, value, otherwise) in [
+            ("tenant_write_mib", self.tenant_write_mib, "nothing could be written"),
+            ("tenant_query_mib", self.tenant_query_mib, "nothing could be sorted or joined"),
+            ("query_mib", self.query_mib, "nothing could be sorted or joined"),
+            ("tenant_memtable_mib", self.tenant_memtable_mib, "every write would wait"),
+            ("memtable_mib", self.memtable_mib, "every commit would be flushed"),
+            ("max_open_tenants", u64::from(self.max_open_tenants), "no tenant could stay open"),
+        ] {
+            if value == 0 {
+                return Err(ConfigError(format!("{name} must be at least 1: {otherwise}")));
+            }
+        }
+        Ok(())
     }
 
     fn check_secret_sources(&self) -> Result<(), ConfigError> {

@@ -6,6 +6,10 @@ use sepal_database::DatabaseMetrics;
 /// One gauge per figure of [`DatabaseMetrics`].
 pub struct DatabaseGauges {
     open_tenants: IntGauge,
+    unflushed_bytes: IntGauge,
+    query_bytes: IntGauge,
+    query_budget_bytes: IntGauge,
+    spill_files: IntGauge,
     cache_used_bytes: IntGauge,
     cache_budget_bytes: IntGauge,
     index_bytes: IntGauge,
@@ -30,6 +34,13 @@ impl DatabaseGauges {
         };
         Ok(Self {
             open_tenants: gauge("sepal_tenants_open", "Tenants whose store is open")?,
+            unflushed_bytes: gauge(
+                "sepal_unflushed_bytes",
+                "Bytes of committed rows that are in memory and the log only",
+            )?,
+            query_bytes: gauge("sepal_query_memory_bytes", "Bytes held by sorts, joins and aggregates")?,
+            query_budget_bytes: gauge("sepal_query_memory_budget_bytes", "Most bytes that they may hold")?,
+            spill_files: gauge("sepal_spill_files", "Temporary files that queries have open")?,
             cache_used_bytes: gauge("sepal_column_cache_bytes", "Bytes of opened columns held in memory")?,
             cache_budget_bytes: gauge(
                 "sepal_column_cache_budget_bytes",
@@ -57,6 +68,10 @@ impl DatabaseGauges {
     /// Takes over the figures.
     pub fn set(&self, now: &DatabaseMetrics) {
         self.open_tenants.set(size(now.open_tenants));
+        self.unflushed_bytes.set(count(now.unflushed_bytes));
+        self.query_bytes.set(size(now.query_bytes));
+        self.query_budget_bytes.set(size(now.query_budget_bytes));
+        self.spill_files.set(size(now.spill_files));
         self.cache_used_bytes.set(size(now.cache_used_bytes));
         self.cache_budget_bytes.set(size(now.cache_budget_bytes));
         self.index_bytes.set(size(now.index_bytes));

@@ -438,6 +438,10 @@ impl Session {
             self.settings.lock().end(true);
             return Ok(());
         }
+        if let Err(error) = self.check_room(&ops, !open.builds.is_empty()).await {
+            self.settings.lock().end(false);
+            return Err(error);
+        }
         let definitions = changes_definitions(&ops);
         let after = std::mem::take(&mut open.after);
         let (store, base) = (Arc::clone(&self.tenant.store), open.base);
@@ -449,6 +453,24 @@ impl Session {
         self.tenant.committed(definitions, snapshot.lsn());
         self.follow(after, snapshot).await;
         self.build_all(open.builds).await
+    }
+
+    /// Waits for a flush where too much is not flushed yet. What adds no rows passes any quota.
+    ///
+    /// Errors: 53100 over the tenant's disk quota, or when it cannot be flushed; 57014 when cancelled meanwhile.
+    async fn check_room(&mut self, ops: &[Op], builds: bool) -> Result<()> {
+        if builds || ops.iter().any(|op| matches!(op, Op::Insert { .. })) {
+            let more = op_bytes(ops) as u64;
+            if self.tenant.check_quota(more).is_err() {
+                // What was deleted and dropped is given back by a flush.
+                self.cancel.guard(self.tenant.flush()).await?;
+                self.tenant.check_quota(more)?;
+            }
+        }
+        if self.tenant.is_short_of_room() {
+            self.cancel.guard(self.tenant.until_flushed()).await?;
+        }
+        Ok(())
     }
 }
 

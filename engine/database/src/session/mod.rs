@@ -42,6 +42,8 @@ use crate::{
     database::Database,
     delivery::{Replay, rows as delivery_rows},
     tenant::OpenTenant,
+    tenants::Seat,
+    usage,
     write_memory::{Charge, WriteMemory},
 };
 
@@ -83,12 +85,14 @@ pub struct Session {
     setting_sink: Arc<dyn SettingSink>,
     cancel: CancelToken,
     notices: Vec<Notice>,
+    /// Keeps the tenant open.
+    _seat: Seat,
 }
 
 impl Session {
     pub(crate) fn new(
         database: Arc<Database>,
-        tenant: Arc<OpenTenant>,
+        (tenant, seat): (Arc<OpenTenant>, Seat),
         principal: Principal,
         environment: &str,
         pid: BackendPid,
@@ -127,6 +131,7 @@ impl Session {
             setting_sink: Arc::new(sink),
             cancel,
             notices: Vec::new(),
+            _seat: seat,
         })
     }
 
@@ -277,6 +282,7 @@ impl Session {
         let (tenant, shown, scopes) = (Arc::clone(&self.tenant), snapshot.clone(), self.principal.scopes);
         let environment = Arc::clone(&self.environment);
         let settings = Arc::clone(&self.settings);
+        let (used, memory) = (Arc::clone(&self.tenant), Arc::clone(&self.memory));
         CatalogContext {
             snapshot,
             environment: self.environment.to_string(),
@@ -286,6 +292,7 @@ impl Session {
             backend_pid: self.pid.number(),
             settings: LazyLock::new(Box::new(move || settings.lock().rows())),
             builds: self.tenant.builds.rows(),
+            usage: LazyLock::new(Box::new(move || usage::rows(&used, &memory))),
             delivery: LazyLock::new(Box::new(move || {
                 delivery_rows(&tenant, &shown, &environment, scopes.read)
             })),

@@ -56,6 +56,8 @@ pub struct CatalogContext {
     pub settings: Lazily<Vec<SettingRow>>,
     /// `CREATE INDEX` statements that are running, as `pg_stat_progress_create_index` shows them.
     pub builds: Vec<BuildProgress>,
+    /// What the tenant holds, and what it may: `sepal_usage`.
+    pub usage: Lazily<Vec<UsageRow>>,
     /// What the views of secrets, sinks and pipelines show.
     pub delivery: Lazily<DeliveryRows>,
     /// What `sepal_dlq_replay` asks.
@@ -83,6 +85,7 @@ impl CatalogContext {
             backend_pid: 0,
             settings: LazyLock::new(Box::new(Vec::new)),
             builds: Vec::new(),
+            usage: LazyLock::new(Box::new(Vec::new)),
             delivery: LazyLock::new(Box::new(delivery::DeliveryRows::default)),
             control: Arc::new(delivery::NoDelivery),
             table_bytes: Arc::new(|_| 0),
@@ -122,6 +125,17 @@ pub struct SettingRow {
     pub enumvals: Vec<String>,
     pub boot_val: Option<String>,
     pub reset_val: Option<String>,
+}
+
+/// One row of `sepal_usage`: a budget of the tenant.
+#[derive(Clone, Debug, Default)]
+pub struct UsageRow {
+    pub resource: &'static str,
+    pub used_bytes: u64,
+    /// `None`: there is no limit.
+    pub limit_bytes: Option<u64>,
+    /// The server's setting that bounds it.
+    pub setting: &'static str,
 }
 
 /// One running index build. Phases carry Postgres' names, `building index: loading tuples` among them.

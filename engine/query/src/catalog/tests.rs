@@ -145,6 +145,11 @@ fn context() -> Arc<CatalogContext> {
             tuples_total: 800,
             tuples_done: 100,
         }],
+        usage: LazyLock::new(Box::new(|| {
+            let disk =
+                UsageRow { resource: "disk", used_bytes: 7, limit_bytes: None, setting: "tenant_disk_mib" };
+            vec![disk]
+        })),
         delivery: LazyLock::new(Box::new(delivery)),
         control: Arc::new(Replays),
         table_bytes: Arc::new(|id| u64::from(id.0) * 1_000),

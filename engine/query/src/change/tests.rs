@@ -2,15 +2,16 @@
 
 use datafusion::arrow::array::{Int32Array, Int64Array, StringArray};
 use sepal_crypto::Key;
-use sepal_storage::{ColumnCache, Op, StoreOptions, TenantStore};
+use sepal_storage::{ColumnCache, Op, SpillFiles, SpillSpace, StoreOptions, TenantStore};
 use sepal_types::{Error, SqlState, SqlType, TenantId, UniqueDef};
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
     SequenceSource, SettingSink, SnapshotSlot, StatementContext,
+    budget::{QueryMemory, TenantMemory},
     catalog::CatalogContext,
-    planner::Engine,
+    planner::{Engine, Planning},
     sql::{StatementKind, ast, parse_statements},
     vector::{IndexCache, IndexMemory},
 };
@@ -116,7 +117,10 @@ fn world(def: TableDef) -> World {
         settings: Arc::new(Nothing),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let engine = Engine::new(1 << 24, 1, runtime.handle().clone()).unwrap();
+    let memory = TenantMemory::new(1 << 24, QueryMemory::new(1 << 24));
+    let spill = SpillSpace::open(directory.path(), 0, SpillFiles::new(1)).unwrap();
+    let planning = Planning::new(1 << 24, 1).unwrap();
+    let engine = Engine::new(planning, memory, spill, runtime.handle().clone()).unwrap();
     World { engine, context, _runtime: runtime, _directory: directory }
 }
 

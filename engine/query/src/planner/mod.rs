@@ -1,8 +1,8 @@
 //! Planning and running queries: the one place where DataFusion is set up.
 //!
-//! An [`Engine`] is shared by all sessions of one tenant: it holds functions and rules, never a table. Tables
-//! come from the [`StatementContext`] of the statement at hand, so a plan can name nothing outside the
-//! tenant's own snapshot.
+//! [`Planning`] holds functions and rules and is one for all tenants: it knows no table and no tenant. An [`Engine`] is
+//! shared by all sessions of one tenant and adds what its queries may hold, in memory and on disk. Tables come from the
+//! [`StatementContext`] of the statement at hand, so a plan can name nothing outside the tenant's own snapshot.
 
 mod floats;
 mod json_operators;
@@ -34,9 +34,9 @@ use datafusion::{
     execution::{
         SessionState, SessionStateBuilder, TaskContext,
         context::{QueryPlanner, SessionConfig},
-        disk_manager::{DiskManagerBuilder, DiskManagerMode},
-        memory_pool::GreedyMemoryPool,
-        runtime_env::RuntimeEnvBuilder,
+        disk_manager::{DiskManager, DiskManagerBuilder, DiskManagerMode},
+        memory_pool::MemoryPool,
+        runtime_env::RuntimeEnv,
     },
     logical_expr::{AggregateUDF, Expr, ScalarUDF, WindowUDF, execution_props::ExecutionProps},
     physical_plan::{ExecutionPlan, execute_stream},
@@ -48,15 +48,18 @@ use datafusion::{
     },
 };
 use futures::{Stream, StreamExt, TryStreamExt};
+use sepal_storage::SpillSpace;
 use sepal_types::{Error, Result, SqlType};
 use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 
 use crate::{
+    budget::{SealedFiles, TenantMemory},
     context::StatementContext,
     error::translate,
     functions,
     output::sql_type,
     sql::ParameterTypes,
+    table::prepare_to_hold,
     vector::{TopKPlanner, TopKRule},
 };
 
@@ -70,15 +73,32 @@ pub use value_rows::ValueRows;
 /// Rows per batch that operators pass on.
 pub const BATCH_ROWS: usize = 8192;
 
-/// Functions, rules and budgets of one tenant's queries.
-pub struct Engine {
+/// The merge of what a sort has put aside keeps this part of the tenant's memory from the sort's beginning on, within
+/// these bounds: many small sorts must fit side by side.
+const MERGE_PART: usize = 1024;
+const MERGE_BYTES: std::ops::RangeInclusive<usize> = 64 << 10..=10 << 20;
+
+/// Functions and rules: the same for every tenant, and a megabyte of them.
+pub struct Planning {
     state: SessionState,
-    /// Made once: it holds copies of all functions.
-    task: Arc<TaskContext>,
     scalars: HashMap<String, Arc<ScalarUDF>>,
     aggregates: HashMap<String, Arc<AggregateUDF>>,
     windows: HashMap<String, Arc<WindowUDF>>,
+}
+
+/// What one tenant's queries are planned with, and what they may hold.
+pub struct Engine {
+    planning: Arc<Planning>,
+    task: Arc<TaskContext>,
+    memory: Arc<TenantMemory>,
+    spill: Arc<SpillSpace>,
     workers: Handle,
+}
+
+impl std::fmt::Debug for Planning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Planning").field("scalars", &self.scalars.len()).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Engine {
@@ -87,25 +107,25 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-impl Engine {
-    /// `memory_bytes` bounds what sorts, joins and aggregates of this tenant hold at once. Nothing spills: a
-    /// spill file would be plaintext.
-    pub fn new(memory_bytes: usize, threads: usize, workers: Handle) -> Result<Self> {
-        let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory_bytes)))
-            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
-            .build_arc()
-            .map_err(translate)?;
+impl Planning {
+    /// `tenant_bytes`: what the queries of a tenant may hold in memory.
+    pub fn new(tenant_bytes: usize, threads: usize) -> Result<Arc<Self>> {
         let mut config = SessionConfig::new()
             .with_target_partitions(threads.max(1))
             .with_batch_size(BATCH_ROWS)
             .with_round_robin_repartition(false)
             .with_information_schema(false);
-        config.options_mut().execution.time_zone = Some("+00:00".to_owned());
-        config.options_mut().sql_parser.default_null_ordering = "nulls_max".to_owned();
+        let options = config.options_mut();
+        options.execution.time_zone = Some("+00:00".to_owned());
+        options.execution.sort_spill_reservation_bytes =
+            (tenant_bytes / MERGE_PART).clamp(*MERGE_BYTES.start(), *MERGE_BYTES.end());
+        options.sql_parser.default_null_ordering = "nulls_max".to_owned();
         let state = SessionStateBuilder::new()
             .with_config(config)
-            .with_runtime_env(runtime)
+            .with_runtime_env(Arc::new(RuntimeEnv {
+                disk_manager: disk_manager(DiskManagerMode::Disabled)?,
+                ..RuntimeEnv::default()
+            }))
             .with_default_features()
             .with_query_planner(Arc::new(Planner))
             .with_optimizer_rule(Arc::new(TopKRule))
@@ -118,8 +138,55 @@ impl Engine {
         functions::number_aggregates(&mut aggregates);
         functions::add_vector_aggregates(&mut aggregates);
         let windows = state.window_functions().clone();
-        let task = Arc::new(TaskContext::from(&state));
-        Ok(Self { state, task, scalars, aggregates, windows, workers })
+        Ok(Arc::new(Self { state, scalars, aggregates, windows }))
+    }
+}
+
+fn disk_manager(mode: DiskManagerMode) -> Result<Arc<DiskManager>> {
+    DiskManagerBuilder::default().with_mode(mode).build().map(Arc::new).map_err(translate)
+}
+
+/// Without functions: plans hold those they call, and only plans from elsewhere would look them up.
+fn task(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> TaskContext {
+    let (scalars, higher, aggregates, windows) =
+        (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
+    TaskContext::new(None, String::new(), config, scalars, higher, aggregates, windows, runtime)
+}
+
+impl Engine {
+    /// `memory` bounds what sorts, joins and aggregates of this tenant hold at once, `spill` what they put aside.
+    pub fn new(
+        planning: Arc<Planning>,
+        memory: Arc<TenantMemory>,
+        spill: Arc<SpillSpace>,
+        workers: Handle,
+    ) -> Result<Self> {
+        let mode = match spill.limit_bytes() {
+            0 => DiskManagerMode::Disabled,
+            _ => DiskManagerMode::Custom(Arc::new(SealedFiles { space: Arc::clone(&spill) })),
+        };
+        let runtime = RuntimeEnv {
+            memory_pool: Arc::clone(&memory) as Arc<dyn MemoryPool>,
+            disk_manager: disk_manager(mode)?,
+            ..planning.state.runtime_env().as_ref().clone()
+        };
+        let task = task(planning.state.config().clone(), Arc::new(runtime));
+        Ok(Self { planning, task: Arc::new(task), memory, spill, workers })
+    }
+
+    /// What its queries hold in memory.
+    pub fn memory(&self) -> &TenantMemory {
+        &self.memory
+    }
+
+    /// What its queries hold on disk.
+    pub fn spill(&self) -> &SpillSpace {
+        &self.spill
+    }
+
+    /// Whether two engines have one set of functions and rules.
+    pub fn shares_planning(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.planning, &other.planning)
     }
 
     /// Plans a prepared query (see `sql::prepare_query`). Types of parameters that the plan implies are added to
@@ -195,14 +262,14 @@ impl Engine {
         let planned = if single_row::depends_on_time(&plan) {
             self.started_state().create_physical_plan(&plan).await
         } else {
-            self.state.create_physical_plan(&plan).await
+            self.planning.state.create_physical_plan(&plan).await
         };
         planned.map_err(translate)
     }
 
     /// The optimized logical plan, for EXPLAIN.
     pub fn optimize(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
-        self.state.optimize(plan).map_err(translate)
+        self.planning.state.optimize(plan).map_err(translate)
     }
 
     /// Starts a plan on the query workers; rows come as the consumer pulls, one batch ahead.
@@ -210,7 +277,8 @@ impl Engine {
     /// A join of large tables computes for long without pausing: on the threads that serve connections it would
     /// hold up everybody, its own cancellation included. Dropping the stream ends the work at its next pause.
     pub fn start(&self, plan: Arc<dyn ExecutionPlan>) -> Result<BatchStream> {
-        let mut batches = execute_stream(plan, self.task_context()).map_err(translate)?;
+        let rows = prepare_to_hold(&plan, self.memory.limit());
+        let mut batches = execute_stream(plan, self.task_of(rows)).map_err(translate)?;
         let (sender, receiver) = mpsc::channel(1);
         let work = self.workers.spawn(async move {
             while let Some(batch) = batches.next().await {
@@ -222,6 +290,14 @@ impl Engine {
         Ok(BatchStream { receiver, work })
     }
 
+    /// `rows`: per batch.
+    fn task_of(&self, rows: usize) -> Arc<TaskContext> {
+        if rows == BATCH_ROWS {
+            return Arc::clone(&self.task);
+        }
+        Arc::new(task(self.task.session_config().clone().with_batch_size(rows), self.task.runtime_env()))
+    }
+
     /// Plans and runs a query to its end. For statements that need all rows before they write.
     pub async fn collect(&self, plan: &LogicalPlan, values: Vec<ScalarValue>) -> Result<Vec<RecordBatch>> {
         let physical = self.physical(plan, values).await?;
@@ -230,21 +306,17 @@ impl Engine {
 
     /// Resolves the types of a plan, which planning leaves to the analyzer.
     pub(crate) fn analyze(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
-        let options = self.state.config_options();
-        self.state.analyzer().execute_and_check(plan, options, |_, _| {}).map_err(translate)
+        let options = self.planning.state.config_options();
+        self.planning.state.analyzer().execute_and_check(plan, options, |_, _| {}).map_err(translate)
     }
 
     pub(crate) fn execution_props(&self) -> &ExecutionProps {
-        self.state.execution_props()
-    }
-
-    pub fn task_context(&self) -> Arc<TaskContext> {
-        Arc::clone(&self.task)
+        self.planning.state.execution_props()
     }
 
     /// DataFusion's own state as of now: `now()` is the time at which it was taken.
     pub fn started_state(&self) -> SessionState {
-        let mut state = self.state.clone();
+        let mut state = self.planning.state.clone();
         state.mark_start_execution();
         state
     }

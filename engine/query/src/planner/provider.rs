@@ -57,7 +57,7 @@ impl<'a> Provider<'a> {
         temporary: &'a TemporaryTables,
     ) -> Self {
         let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(Operators)];
-        expr_planners.extend(engine.state.expr_planners().iter().cloned());
+        expr_planners.extend(engine.planning.state.expr_planners().iter().cloned());
         Self {
             engine,
             context,
@@ -141,13 +141,14 @@ impl ContextProvider for Provider<'_> {
     ) -> Result<Arc<dyn TableSource>> {
         let function = self
             .engine
+            .planning
             .state
             .table_functions()
             .get(name)
             .cloned()
             .ok_or_else(|| carry(undefined_function(name)))?;
         let args = args.into_iter().map(super::relation::constant).collect::<Result<Vec<_>>>()?;
-        let arguments = datafusion::catalog::TableFunctionArgs::new(&args, &self.engine.state);
+        let arguments = datafusion::catalog::TableFunctionArgs::new(&args, &self.engine.planning.state);
         Ok(provider_as_source(function.create_table_provider_with_args(arguments)?))
     }
 
@@ -173,15 +174,15 @@ impl ContextProvider for Provider<'_> {
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
-        self.engine.state.higher_order_functions().get(name).cloned()
+        self.engine.planning.state.higher_order_functions().get(name).cloned()
     }
 
     fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
-        self.engine.aggregates.get(name).cloned()
+        self.engine.planning.aggregates.get(name).cloned()
     }
 
     fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
-        self.engine.windows.get(name).cloned()
+        self.engine.planning.windows.get(name).cloned()
     }
 
     fn get_variable_type(&self, _: &[String]) -> Option<DataType> {
@@ -189,23 +190,23 @@ impl ContextProvider for Provider<'_> {
     }
 
     fn options(&self) -> &ConfigOptions {
-        self.engine.state.config_options()
+        self.engine.planning.state.config_options()
     }
 
     fn udf_names(&self) -> Vec<String> {
-        self.engine.scalars.keys().cloned().collect()
+        self.engine.planning.scalars.keys().cloned().collect()
     }
 
     fn higher_order_function_names(&self) -> Vec<String> {
-        self.engine.state.higher_order_functions().keys().cloned().collect()
+        self.engine.planning.state.higher_order_functions().keys().cloned().collect()
     }
 
     fn udaf_names(&self) -> Vec<String> {
-        self.engine.aggregates.keys().cloned().collect()
+        self.engine.planning.aggregates.keys().cloned().collect()
     }
 
     fn udwf_names(&self) -> Vec<String> {
-        self.engine.windows.keys().cloned().collect()
+        self.engine.planning.windows.keys().cloned().collect()
     }
 }
 
@@ -215,9 +216,9 @@ const BARE_WORDS: [&str; 5] = ["current_catalog", "current_schema", "current_use
 impl Provider<'_> {
     /// No function of any kind, nor a form that DataFusion plans by name.
     fn is_undefined(&self, name: &str) -> bool {
-        !self.engine.aggregates.contains_key(name)
-            && !self.engine.windows.contains_key(name)
-            && !self.engine.state.higher_order_functions().contains_key(name)
+        !self.engine.planning.aggregates.contains_key(name)
+            && !self.engine.planning.windows.contains_key(name)
+            && !self.engine.planning.state.higher_order_functions().contains_key(name)
             && !matches!(name, "unnest" | "unnest_outer")
             && !BARE_WORDS.contains(&name)
     }
@@ -229,7 +230,7 @@ impl Provider<'_> {
             name,
             "version" | "array_to_string" | "array_upper" | "array_lower" | "pg_typeof" | "arrow_typeof"
         );
-        match self.engine.scalars.get(name) {
+        match self.engine.planning.scalars.get(name) {
             Some(function) if !overridden => Some(Arc::clone(function)),
             Some(function) => Some(self.session_function(name).unwrap_or_else(|| Arc::clone(function))),
             None => self.session_function(name),

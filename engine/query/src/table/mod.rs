@@ -4,8 +4,11 @@
 //! provider without its filters (apache/datafusion#24654), so both refuse it.
 
 mod catalog_table;
+mod hold;
 mod scan;
 mod user_table;
 
 pub use catalog_table::CatalogTable;
+pub use hold::prepare as prepare_to_hold;
+pub(crate) use scan::TableScan;
 pub use user_table::{ROW_ID, UserTable, as_user_table};

@@ -3,13 +3,22 @@
 //! Work is cut into morsels of at most [`MORSEL_ROWS`] rows of one chunk and dealt to the partitions in order.
 //! A column of a segment is decrypted and decoded once, off the async threads, and kept in storage's cache.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions},
+        array::{
+            Array, ArrayRef, BooleanArray, BooleanBufferBuilder, MutableArrayData, RecordBatch,
+            RecordBatchOptions, make_array,
+        },
         compute::filter_record_batch,
-        datatypes::SchemaRef,
+        datatypes::{Schema, SchemaRef},
     },
     common::tree_node::TreeNodeRecursion,
     error::{DataFusionError, Result},
@@ -22,7 +31,7 @@ use datafusion::{
     },
 };
 use futures::{StreamExt, stream};
-use sepal_storage::{ChunkRef, TableVersion};
+use sepal_storage::{Chunk, ChunkRef, TableVersion, arrow_field};
 use sepal_types::{ColumnDef, Error};
 
 use crate::error::{carry, carry_store};
@@ -52,6 +61,8 @@ pub struct TableScan {
     schema: SchemaRef,
     partitions: Vec<Vec<Morsel>>,
     limit: Option<usize>,
+    /// Batches are kept: they are copies of their own, and no larger than the task says.
+    copied: AtomicBool,
     properties: Arc<PlanProperties>,
 }
 
@@ -76,7 +87,26 @@ impl TableScan {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Self { version, columns: columns.into(), schema, partitions, limit, properties: Arc::new(properties) }
+        let copied = AtomicBool::new(false);
+        let columns = columns.into();
+        Self { version, columns, schema, partitions, limit, copied, properties: Arc::new(properties) }
+    }
+
+    /// Makes batches that can be kept without keeping what they were cut from.
+    pub(super) fn copy_out(&self) {
+        self.copied.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes of a stored row on average, of all columns.
+    pub(super) fn row_bytes(&self) -> usize {
+        let sum = |of: fn(&Chunk) -> u64| self.version.chunks.iter().map(|held| of(&held.chunk)).sum::<u64>();
+        let (bytes, rows) = (sum(Chunk::plain_bytes), sum(|chunk| u64::from(chunk.rows())));
+        usize::try_from(bytes.div_ceil(rows.max(1))).unwrap_or(usize::MAX)
+    }
+
+    /// All stored columns.
+    pub(super) fn stored_schema(&self) -> Schema {
+        Schema::new(self.version.def.columns.iter().map(arrow_field).collect::<Vec<_>>())
     }
 }
 
@@ -136,22 +166,48 @@ impl ExecutionPlan for TableScan {
         Ok(self)
     }
 
-    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let morsels = self
+    fn execute(&self, partition: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let dealt = self
             .partitions
             .get(partition)
-            .ok_or_else(|| carry(Error::bug(format!("the scan has no partition {partition}"))))?
-            .clone();
+            .ok_or_else(|| carry(Error::bug(format!("the scan has no partition {partition}"))))?;
+        let copied = self.copied.load(Ordering::Relaxed);
+        let morsels = if copied { smaller(dealt, task.session_config().batch_size()) } else { dealt.clone() };
         let (version, columns, schema) =
             (Arc::clone(&self.version), Arc::clone(&self.columns), Arc::clone(&self.schema));
         let batches = stream::iter(morsels)
             .then(move |morsel| read(Arc::clone(&version), Arc::clone(&columns), Arc::clone(&schema), morsel))
+            .map(move |batch| if copied { batch.and_then(|batch| own(&batch)) } else { batch })
             .filter(|batch| {
                 let keep = batch.as_ref().map_or(true, |batch| batch.num_rows() > 0);
                 async move { keep }
             });
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches)))
     }
+}
+
+/// The same rows in pieces of at most `most`.
+fn smaller(morsels: &[Morsel], most: usize) -> Vec<Morsel> {
+    let most = u32::try_from(most).unwrap_or(u32::MAX).max(1);
+    let cut = |morsel: &Morsel| {
+        let Morsel { chunk, start, rows } = *morsel;
+        let pieces = (0..rows).step_by(most as usize);
+        pieces.map(move |from| Morsel { chunk, start: start + from, rows: most.min(rows - from) })
+    };
+    morsels.iter().flat_map(cut).collect()
+}
+
+/// A copy that shares nothing.
+fn own(batch: &RecordBatch) -> Result<RecordBatch> {
+    let copy = |array: &ArrayRef| {
+        let data = array.to_data();
+        let mut copy = MutableArrayData::new(vec![&data], false, data.len());
+        copy.extend(0, 0, data.len());
+        make_array(copy.freeze())
+    };
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let arrays = batch.columns().iter().map(copy).collect();
+    Ok(RecordBatch::try_new_with_options(batch.schema(), arrays, &options)?)
 }
 
 async fn read(

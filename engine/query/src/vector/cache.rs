@@ -1,88 +1,75 @@
-//! Opened indexes, least recently used out first: one budget for all tenants, each of whom sees only its own.
+//! Opened indexes: one budget for all tenants, shared fairly, of whom each sees only its own.
 //!
 //! Opening unseals and decodes a blob; searching must not. Filled by searches on first use and by the builder
 //! when an index is made.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use sepal_index::VectorIndex;
-use sepal_storage::Chunk;
+use sepal_storage::{Chunk, FairCache};
 use sepal_types::{Error, FileId, Result, SqlState, TableId, TenantId};
 
-type Key = (TenantId, FileId, TableId);
+type Key = (FileId, TableId);
 
 /// The opened indexes of a process. Byte-bounded; one entry always fits, so that a search can run.
 pub struct IndexMemory {
-    entries: Mutex<Entries>,
-    budget_bytes: usize,
-}
-
-struct Entries {
-    lru: lru::LruCache<Key, Arc<dyn VectorIndex>>,
-    bytes: usize,
+    held: Mutex<FairCache<Key, Arc<dyn VectorIndex>>>,
 }
 
 /// One tenant's opened indexes. Bound to the tenant for life.
-#[derive(Debug)]
 pub struct IndexCache {
     tenant: TenantId,
     memory: Arc<IndexMemory>,
+    /// Two searches that miss open an index once. Segments share locks, rarely the same one.
+    opening: [Mutex<()>; 8],
 }
 
 impl std::fmt::Debug for IndexMemory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("IndexMemory").field("budget_bytes", &self.budget_bytes).finish_non_exhaustive()
+        f.debug_struct("IndexMemory").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for IndexCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IndexCache").field("tenant", &self.tenant).finish_non_exhaustive()
     }
 }
 
 impl IndexMemory {
     pub fn new(budget_bytes: usize) -> Self {
-        const MOST_ENTRIES: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
-        let entries = Entries { lru: lru::LruCache::new(MOST_ENTRIES), bytes: 0 };
-        Self { entries: Mutex::new(entries), budget_bytes }
+        Self::with_tenant_limit(budget_bytes, 0)
+    }
+
+    /// `tenant_bytes`: what one tenant may hold of it at most, 0 for all of it.
+    pub fn with_tenant_limit(budget_bytes: usize, tenant_bytes: usize) -> Self {
+        Self { held: Mutex::new(FairCache::new(budget_bytes, tenant_bytes)) }
     }
 
     /// Bytes held now.
     pub fn bytes(&self) -> usize {
-        self.entries.lock().bytes
+        self.held.lock().used_bytes()
+    }
+
+    pub fn budget_bytes(&self) -> usize {
+        self.held.lock().budget_bytes()
+    }
+
+    /// Of the bytes held, a tenant's.
+    pub fn tenant_bytes(&self, tenant: TenantId) -> usize {
+        self.held.lock().tenant_bytes(tenant)
     }
 
     /// The tenant is gone.
     pub fn forget_tenant(&self, tenant: TenantId) {
-        let mut entries = self.entries.lock();
-        let gone: Vec<Key> =
-            entries.lru.iter().map(|(key, _)| *key).filter(|(owner, ..)| *owner == tenant).collect();
-        for key in gone {
-            if let Some(old) = entries.lru.pop(&key) {
-                entries.bytes -= old.memory_bytes();
-            }
-        }
-    }
-
-    fn get(&self, key: &Key) -> Option<Arc<dyn VectorIndex>> {
-        self.entries.lock().lru.get(key).cloned()
-    }
-
-    /// Keeps an index, at the cost of those unused longest.
-    fn insert(&self, key: Key, opened: Arc<dyn VectorIndex>) {
-        let mut entries = self.entries.lock();
-        entries.bytes += opened.memory_bytes();
-        if let Some((_, old)) = entries.lru.push(key, opened) {
-            entries.bytes -= old.memory_bytes();
-        }
-        while entries.bytes > self.budget_bytes && entries.lru.len() > 1 {
-            match entries.lru.pop_lru() {
-                Some((_, old)) => entries.bytes -= old.memory_bytes(),
-                None => break,
-            }
-        }
+        self.held.lock().forget_tenant(tenant);
     }
 }
 
 impl IndexCache {
     pub fn new(tenant: TenantId, memory: Arc<IndexMemory>) -> Self {
-        Self { tenant, memory }
+        Self { tenant, memory, opening: Default::default() }
     }
 
     /// The index of a chunk, opened if need be; `None` when the chunk has none.
@@ -92,7 +79,12 @@ impl IndexCache {
         let Some(segment) = chunk.segment() else {
             return Ok(None);
         };
-        if let Some(found) = self.memory.get(&(self.tenant, segment, index)) {
+        if let Some(found) = self.look(segment, index) {
+            return Ok(Some(found));
+        }
+        let slot = usize::from(segment.as_bytes()[0]) % self.opening.len();
+        let _opening = self.opening[slot].lock();
+        if let Some(found) = self.look(segment, index) {
             return Ok(Some(found));
         }
         let Some(blob) = chunk.index_blob(index) else {
@@ -114,8 +106,13 @@ impl IndexCache {
         Ok(Some(opened))
     }
 
+    fn look(&self, segment: FileId, index: TableId) -> Option<Arc<dyn VectorIndex>> {
+        self.memory.held.lock().get(self.tenant, &(segment, index))
+    }
+
     /// Keeps an index that was opened or built elsewhere.
     pub fn insert(&self, segment: FileId, index: TableId, opened: Arc<dyn VectorIndex>) {
-        self.memory.insert((self.tenant, segment, index), opened);
+        let bytes = opened.memory_bytes();
+        self.memory.held.lock().put(self.tenant, (segment, index), opened, bytes);
     }
 }

@@ -1,4 +1,4 @@
-//! Decoded columns of segments, kept up to a byte budget that all tenants share.
+//! Decoded columns of segments, kept up to a byte budget that all tenants share fairly.
 //!
 //! Segments put columns in and take them out; `database` makes one cache per process and empties it for a tenant
 //! whose key is revoked. The key holds tenant and file, and a file's id is random and never reused, so one
@@ -10,9 +10,10 @@ use std::sync::{
 };
 
 use arrow::array::{Array, ArrayRef};
-use lru::LruCache;
 use parking_lot::Mutex;
 use sepal_types::{ColumnId, FileId, TenantId};
+
+use super::FairCache;
 
 /// One column of one segment; `None` is the row ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,25 +23,28 @@ pub(crate) struct CacheKey {
     pub column: Option<ColumnId>,
 }
 
-/// Least-recently-used columns leave first.
+/// Who leaves first: [`FairCache`].
 pub struct ColumnCache {
-    budget_bytes: usize,
-    held: Mutex<Held>,
+    held: Mutex<FairCache<(FileId, Option<ColumnId>), ArrayRef>>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
-struct Held {
-    columns: LruCache<CacheKey, (ArrayRef, usize)>,
-    bytes: usize,
+impl CacheKey {
+    fn within(&self) -> (FileId, Option<ColumnId>) {
+        (self.file, self.column)
+    }
 }
 
 impl ColumnCache {
     pub fn new(budget_bytes: usize) -> Arc<Self> {
-        let held = Held { columns: LruCache::unbounded(), bytes: 0 };
+        Self::with_tenant_limit(budget_bytes, 0)
+    }
+
+    /// `tenant_bytes`: what one tenant may hold of it at most, 0 for all of it.
+    pub fn with_tenant_limit(budget_bytes: usize, tenant_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
-            budget_bytes,
-            held: Mutex::new(held),
+            held: Mutex::new(FairCache::new(budget_bytes, tenant_bytes)),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
         })
@@ -48,11 +52,16 @@ impl ColumnCache {
 
     /// Bytes held now. Readers may hold columns that have left the cache.
     pub fn used_bytes(&self) -> usize {
-        self.held.lock().bytes
+        self.held.lock().used_bytes()
+    }
+
+    /// Of them, a tenant's.
+    pub fn tenant_bytes(&self, tenant: TenantId) -> usize {
+        self.held.lock().tenant_bytes(tenant)
     }
 
     pub fn budget_bytes(&self) -> usize {
-        self.budget_bytes
+        self.held.lock().budget_bytes()
     }
 
     /// Columns found and not found so far.
@@ -62,15 +71,15 @@ impl ColumnCache {
 
     /// Drops everything of a tenant: its key was revoked, or its store closed.
     pub fn forget_tenant(&self, tenant: TenantId) {
-        self.forget(|key| key.tenant == tenant);
+        self.held.lock().forget_tenant(tenant);
     }
 
     pub(crate) fn forget_file(&self, tenant: TenantId, file: FileId) {
-        self.forget(|key| key.tenant == tenant && key.file == file);
+        self.held.lock().forget(tenant, |(held, _)| *held == file);
     }
 
     pub(crate) fn get(&self, key: &CacheKey) -> Option<ArrayRef> {
-        let found = self.held.lock().columns.get(key).map(|(array, _)| Arc::clone(array));
+        let found = self.peek(key);
         let counter = if found.is_some() { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
         found
@@ -78,37 +87,16 @@ impl ColumnCache {
 
     /// Looks without counting: for the second look of a reader that waited for another one's decoding.
     pub(crate) fn peek(&self, key: &CacheKey) -> Option<ArrayRef> {
-        self.held.lock().columns.get(key).map(|(array, _)| Arc::clone(array))
+        self.held.lock().get(key.tenant, &key.within())
     }
 
     /// A column larger than the whole budget is not kept: it would empty the cache and leave next.
     pub(crate) fn put(&self, key: CacheKey, array: &ArrayRef) {
         let bytes = array.get_array_memory_size();
-        if bytes > self.budget_bytes {
-            return;
-        }
         let mut held = self.held.lock();
-        if let Some((_, (_, replaced))) = held.columns.push(key, (Arc::clone(array), bytes)) {
-            held.bytes -= replaced;
+        if bytes <= held.budget_bytes() {
+            held.put(key.tenant, key.within(), Arc::clone(array), bytes);
         }
-        held.bytes += bytes;
-        while held.bytes > self.budget_bytes {
-            let Some((_, (_, evicted))) = held.columns.pop_lru() else { break };
-            held.bytes -= evicted;
-        }
-    }
-
-    fn forget(&self, gone: impl Fn(&CacheKey) -> bool) {
-        let mut held = self.held.lock();
-        let mut freed = 0;
-        held.columns.retain(|key, (_, bytes)| {
-            let keep = !gone(key);
-            if !keep {
-                freed += *bytes;
-            }
-            keep
-        });
-        held.bytes -= freed;
     }
 }
 

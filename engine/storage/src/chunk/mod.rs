@@ -4,6 +4,7 @@
 //! A chunk never changes. What is deleted stands beside it, in the [`ChunkRef`] of each snapshot.
 
 mod cache;
+mod fair;
 mod keys;
 mod memory;
 mod missing;
@@ -23,6 +24,7 @@ use crate::{StoreError, arrow_types::arrow_type};
 
 pub(crate) use cache::CacheKey;
 pub use cache::ColumnCache;
+pub use fair::FairCache;
 pub(crate) use keys::{KeyColumns, KeyMap};
 pub(crate) use memory::{MemoryChunk, live_mask, merge};
 pub(crate) use sealed::{SealedChunk, SealedParts};
@@ -136,6 +138,14 @@ impl Chunk {
         }
     }
 
+    /// Bytes of all its vector indexes' files.
+    pub fn all_index_bytes(&self) -> u64 {
+        match &self.kind {
+            Kind::Memory(_) => 0,
+            Kind::Sealed(chunk) => chunk.index_files().iter().map(|file| file.blob.bytes).sum(),
+        }
+    }
+
     /// Opens the vector index's sealed bytes: one read, one pass of decryption, not cached here.
     pub fn index_blob(&self, index: TableId) -> Option<Result<Vec<u8>, StoreError>> {
         match &self.kind {
@@ -153,7 +163,7 @@ impl Chunk {
     }
 
     /// Bytes of the rows uncompressed: what merging this chunk costs in memory.
-    pub(crate) fn plain_bytes(&self) -> u64 {
+    pub fn plain_bytes(&self) -> u64 {
         match &self.kind {
             Kind::Memory(chunk) => chunk.bytes(),
             Kind::Sealed(chunk) => chunk.plain_bytes(),

@@ -149,10 +149,13 @@ fn the_cache_keeps_its_budget_and_its_tenants_apart() {
     assert_eq!(cache.get(&key(1, 1)).unwrap().as_primitive::<Int32Type>().value(0), 1);
     cache.put(key(1, 2), &array(3));
     assert_eq!(cache.used_bytes(), bytes * 2);
-    assert!(cache.get(&key(2, 1)).is_none(), "the least recently used column left");
+    assert!(cache.get(&key(1, 1)).is_none(), "the least recently used column of who holds most left");
+    assert!(cache.get(&key(2, 1)).is_some(), "one tenant does not push out another's");
     cache.put(key(1, 2), &array(4));
     assert_eq!(cache.used_bytes(), bytes * 2, "a replaced column is not counted twice");
     cache.forget_tenant(TenantId([1; 16]));
+    assert_eq!((cache.used_bytes(), cache.tenant_bytes(TenantId([2; 16]))), (bytes, bytes));
+    cache.forget_file(TenantId([2; 16]), FileId([1; 16]));
     assert_eq!(cache.used_bytes(), 0);
     let large: ArrayRef = Arc::new(Int32Array::from(vec![0; 10_000]));
     cache.put(key(1, 1), &large);

@@ -123,6 +123,8 @@ pub struct StoreStats {
     pub memory_bytes: u64,
     pub segments: usize,
     pub segment_bytes: u64,
+    /// Of the segments' vector indexes.
+    pub index_bytes: u64,
     /// What a recovery would read.
     pub wal_files: u64,
     pub wal_bytes: u64,
@@ -201,6 +203,16 @@ impl TenantStore {
         bytes >= self.wal_segment_bytes || files > MANY_WAL_FILES
     }
 
+    /// Log bytes that no manifest covers yet: about what the rows take that are in memory only.
+    pub fn unflushed_bytes(&self) -> u64 {
+        self.log.needed().1
+    }
+
+    /// Bytes of all log files that are there.
+    pub fn log_bytes(&self) -> u64 {
+        self.log.needed().1 + self.log.kept_bytes()
+    }
+
     pub fn stats(&self) -> StoreStats {
         let snapshot = self.snapshot();
         let mut stats = StoreStats {
@@ -216,6 +228,7 @@ impl TenantStore {
                 if chunk.chunk.segment().is_some() {
                     stats.segments += 1;
                     stats.segment_bytes += bytes;
+                    stats.index_bytes += chunk.chunk.all_index_bytes();
                 } else {
                     stats.memory_chunks += 1;
                     stats.memory_bytes += bytes;

@@ -99,6 +99,12 @@ pub(super) const RELATIONS: &[Relation] = &[
         index_builds,
     ),
     Relation::catalog(
+        "sepal_usage",
+        12_240,
+        "resource text, used_bytes bigint, limit_bytes bigint, setting text",
+        usage,
+    ),
+    Relation::catalog(
         "pg_stat_progress_vacuum",
         12_049,
         "pid integer, datid oid, datname name, relid oid, phase text, heap_blks_total bigint, \
@@ -249,6 +255,18 @@ fn index_builds(context: &CatalogContext, rows: &mut Rows) {
             ("blocks_done", build.blocks_done.into()),
             ("tuples_total", build.tuples_total.into()),
             ("tuples_done", build.tuples_done.into()),
+        ]);
+    }
+}
+
+fn usage(context: &CatalogContext, rows: &mut Rows) {
+    let bytes = |bytes: u64| Value::Int(i64::try_from(bytes).unwrap_or(i64::MAX));
+    for row in context.usage.iter() {
+        rows.push([
+            ("resource", row.resource.into()),
+            ("used_bytes", bytes(row.used_bytes)),
+            ("limit_bytes", row.limit_bytes.map_or(Value::Null, bytes)),
+            ("setting", row.setting.into()),
         ]);
     }
 }
