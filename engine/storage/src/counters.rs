@@ -115,9 +115,13 @@ impl Counters {
         }
         for op in ops {
             match op {
-                Op::CreateTable(def) | Op::AlterTable(def) => {
+                Op::CreateTable(def) | Op::AlterTable(def) | Op::Clone { def, .. } => {
                     state.next_object =
                         state.next_object.max(ids(def).map(|id| id.0.saturating_add(1)).max().unwrap_or(0));
+                    if let Op::Clone { source, .. } = op {
+                        let next = state.next_rows.entry(def.id).or_insert(FIRST_ROW);
+                        *next = (*next).max(source.next_row.0);
+                    }
                 }
                 Op::Insert { table, first_row, rows } => {
                     let after = first_row.0.saturating_add(rows.num_rows() as u64);
@@ -134,6 +138,15 @@ impl Counters {
                 Op::Truncate(_) | Op::Delete { .. } => {}
             }
         }
+    }
+
+    /// The serials of a table that have counted, with their next values.
+    pub(crate) fn sequences_of(&self, table: TableId) -> Vec<(ColumnId, i64)> {
+        let state = self.state.lock();
+        let own = state.sequences.iter().filter(|((of, _), _)| *of == table);
+        let mut sequences: Vec<_> = own.map(|((_, column), sequence)| (*column, sequence.next)).collect();
+        sequences.sort_unstable();
+        sequences
     }
 
     pub(crate) fn values(&self) -> CounterValues {

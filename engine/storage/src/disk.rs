@@ -45,6 +45,15 @@ pub(crate) enum PublishError {
     Unknown(StoreError),
 }
 
+/// For whoever has nothing left to take back.
+impl From<PublishError> for StoreError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Before(error) | PublishError::Unknown(error) => error,
+        }
+    }
+}
+
 /// A directory that is open, to be synced after a step. It is opened before that step: a process that has run out of
 /// descriptors then fails while nothing has happened yet, and not between the step and its sync.
 pub(crate) struct Directory {

@@ -14,7 +14,10 @@ use sepal_types::{
     UniqueDef, VectorIndexOptions,
 };
 
-use crate::{ColumnCache, Op, Snapshot, StoreOptions, TableVersion, TenantStore, arrow_type, stored_name};
+use crate::{
+    ColumnCache, HistoryPolicy, Op, Snapshot, StoreOptions, TableVersion, TenantStore, arrow_type,
+    stored_name,
+};
 
 pub(crate) const TENANT: TenantId = TenantId([7; 16]);
 pub(crate) const DIMENSIONS: u16 = 4;
@@ -27,8 +30,9 @@ pub(crate) fn keys() -> KeyRing {
     tenant_key().into()
 }
 
+/// Without history: most tests look at which files there are.
 pub(crate) fn options() -> StoreOptions {
-    StoreOptions::new(ColumnCache::new(64 << 20))
+    StoreOptions { history: HistoryPolicy::NONE, ..StoreOptions::new(ColumnCache::new(64 << 20)) }
 }
 
 pub(crate) fn create(dir: &Path) -> Arc<TenantStore> {

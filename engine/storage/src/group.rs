@@ -207,7 +207,8 @@ impl TenantStore {
                 pending.settle(Err(StoreError::clone(error)));
                 continue;
             }
-            let snapshot = match next_state(&head, &pending, rules) {
+            let checked = next_state(&head, &pending, rules, self.clock.now_us());
+            let snapshot = match checked.and_then(|state| self.name_cloned(state, &pending.ops)) {
                 Ok(state) => Snapshot::new(state),
                 Err(error) => {
                     pending.settle(Err(error));
@@ -216,7 +217,7 @@ impl TenantStore {
             };
             let mut marks = self.counters.take_unlogged(&pending.ops);
             marks.retain(|mark| !was_set(&accepted, mark));
-            match self.append(writer, snapshot.lsn(), &pending, &marks) {
+            match self.append(writer, &snapshot, &pending, &marks) {
                 Ok(()) => {
                     head = snapshot.clone();
                     accepted.push(Accepted { pending, snapshot, marks });
@@ -240,13 +241,13 @@ impl TenantStore {
     fn append(
         &self,
         writer: &mut Writer,
-        lsn: Lsn,
+        snapshot: &Snapshot,
         pending: &Pending,
         marks: &[SequenceMark],
     ) -> Result<(), StoreError> {
-        let mut parts = vec![encode_head(&pending.encoded, marks)];
+        let mut parts = vec![encode_head(&pending.encoded, marks, snapshot.time_us())];
         parts.extend(pending.encoded.parts.iter().cloned());
-        writer.wal.append(lsn, &parts).map_err(|error| self.write_failed(writer, &error))
+        writer.wal.append(snapshot.lsn(), &parts).map_err(|error| self.write_failed(writer, &error))
     }
 
     fn make_durable(&self, writer: &mut Writer) -> Result<(), StoreError> {
@@ -270,11 +271,12 @@ impl TenantStore {
     }
 }
 
-/// The head with one commit more, if it still fits.
-fn next_state(head: &Snapshot, pending: &Pending, rules: Rules) -> Result<State, StoreError> {
+/// The head with one commit more, if it still fits. Its time is the clock's, unless that went back or stands still.
+fn next_state(head: &Snapshot, pending: &Pending, rules: Rules, now_us: i64) -> Result<State, StoreError> {
     pending.ops.iter().try_for_each(|op| head.check_base(&pending.base, op))?;
     let mut state = head.state().clone();
     state.lsn = Lsn(head.lsn().0 + 1);
+    state.time_us = now_us.max(head.time_us().saturating_add(1));
     pending.ops.iter().try_for_each(|op| state.apply(op, rules))?;
     Ok(state)
 }

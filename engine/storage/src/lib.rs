@@ -6,8 +6,8 @@
 //! (`database` does), takes two tenants, or lets a plaintext byte reach a file.
 //!
 //! ```text
-//! <tenant>/manifest/<number>.manifest     what is durable besides the log; the newest one counts
-//! <tenant>/wal/<number>.wal               commits since that manifest; older ones that a hold keeps
+//! <tenant>/manifest/<number>.manifest     what is durable besides the log; the newest one counts, older ones are history
+//! <tenant>/wal/<number>.wal               commits since that manifest; older ones that a hold or history keeps
 //! <tenant>/segments/<file id>.parquet     rows
 //!                   <file id>.deleted     deletion vector of a segment
 //!                   <file id>.index       a vector index's bytes for one segment
@@ -28,7 +28,7 @@
 //! 6. A checkpoint freezes the head, starts a new log file, writes the frozen memory chunks (and small or
 //!    much-deleted segments) as Parquet under Parquet's own encryption (`segment`), builds their index blobs,
 //!    commits a manifest, swaps the chunks in the head (carrying over what was deleted meanwhile), and removes
-//!    log files and segments that nothing needs (`checkpoint`).
+//!    manifests, segments and log files that nothing needs (`checkpoint`).
 //!
 //! # A recovery
 //! 1. The newest manifest is opened (`manifest`); it names every segment, its length and its wrapped key.
@@ -38,6 +38,11 @@
 //! 3. A new log file with a new key is opened, which records how far its predecessor was valid. No old file is
 //!    ever appended to.
 //! 4. Files that no manifest names are removed. Older log files wait for [`TenantStore::release_unheld_log`].
+//!
+//! # The past
+//! Older manifests stay as long as [`HistoryPolicy`] says, as a name or a reader wants them. [`TenantStore::snapshot_as_of`]
+//! opens one and applies the log after it up to the moment. [`TenantStore::create_snapshot`] names one;
+//! [`TenantStore::clone_ops`] makes a table that shares another one's segments (`history`).
 //!
 //! # A change, on its way out
 //! A table whose definition says `captured` is read by a pipeline. [`TenantStore::hold_log`] keeps the log from a
@@ -56,6 +61,7 @@ pub mod files;
 #[cfg(test)]
 mod fixtures;
 mod group;
+mod history;
 mod manifest;
 mod ops;
 mod paths;
@@ -74,7 +80,8 @@ pub use error::StoreError;
 pub use feed::{Change, ChangeReader, Commit, LogHold};
 pub use files::{FileHandle, Files, LocalFiles};
 pub use group::Told;
-pub use ops::Op;
+pub use history::{AsOf, HistoryPolicy, HistorySpan, ManifestPin, NamedSnapshot, PinnedFile};
+pub use ops::{CloneSource, Op};
 pub use snapshot::{Snapshot, TableVersion};
 pub use spill::{SpillError, SpillFile, SpillFiles, SpillSink, SpillSpace};
 pub use store::{StoreOptions, StoreStats, TenantStore};

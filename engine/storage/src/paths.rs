@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use sepal_types::{FileId, TenantId};
+use serde::{Deserialize, Serialize};
 
 /// A tenant's directory.
 #[derive(Clone, Debug)]
@@ -14,7 +15,8 @@ pub(crate) struct Paths {
 }
 
 /// What a file under `segments/` is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum DataKind {
     Segment,
     Index,

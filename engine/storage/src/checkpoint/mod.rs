@@ -10,7 +10,8 @@
 //! 3. `produce`: write segments, build index blobs, write deletion vectors, sync the directory.
 //! 4. Commit the manifest: the frozen head, and the new log file as the first to replay.
 //! 5. `swap`: put the segments into the head, with what was deleted since the freeze.
-//! 6. `gc`: remove older log files that nobody holds, older manifests, and files that the manifest no longer names.
+//! 6. `gc`: remove manifests that are no history any more, then the files that no manifest and no clone names, then log
+//!    files that nobody holds or may replay.
 //!
 //! Until step 4 a failure leaves everything as it was. A manifest whose fate is unknown stops the store.
 
@@ -23,13 +24,13 @@ mod swap;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use sepal_types::{FileId, IndexDef, TableDef, TableId};
+use sepal_types::{FileId, IndexDef, Lsn, TableDef, TableId};
 
 use crate::{
     StoreError, TenantStore,
     blob::{Blob, Owner},
     disk::PublishError,
-    manifest::{self, IndexEntry, Manifest},
+    manifest::{self, IndexEntry, Manifest, NamedFile},
     paths::DataKind,
 };
 
@@ -71,15 +72,35 @@ pub(crate) struct Maintenance {
     pub hash: String,
 }
 
+impl Maintenance {
+    /// The next manifest, if nothing else changes.
+    pub(crate) fn successor(&self) -> Manifest {
+        let number = self.manifest.number + 1;
+        Manifest { number, previous: self.hash.clone(), ..self.manifest.clone() }
+    }
+}
+
 impl TenantStore {
-    /// Writes what only the log holds into segments, merges and rewrites segments, and trims the log.
+    /// Writes what only the log holds into segments, merges and rewrites segments, and trims history and log.
     pub fn checkpoint(&self, builder: &dyn BlobBuilder) -> Result<CheckpointReport, StoreError> {
         let mut maintenance = self.maintenance.lock();
         self.poison.check()?;
-        let Some(frozen) = self.freeze(&maintenance)? else {
-            // Somebody may have let go of the log since.
-            let wal_files_removed = self.trim_log(maintenance.manifest.wal_from)?;
-            return Ok(CheckpointReport { wal_files_removed, ..CheckpointReport::default() });
+        self.checkpoint_locked(&mut maintenance, builder)
+    }
+
+    pub(crate) fn checkpoint_locked(
+        &self,
+        maintenance: &mut Maintenance,
+        builder: &dyn BlobBuilder,
+    ) -> Result<CheckpointReport, StoreError> {
+        let Some(frozen) = self.freeze(maintenance)? else {
+            // Somebody may have let go of the log since, or time has passed.
+            let collected = self.collect(maintenance, None)?;
+            return Ok(CheckpointReport {
+                segments_removed: collected.segments,
+                wal_files_removed: collected.wal_files,
+                ..CheckpointReport::default()
+            });
         };
         let produced = self.produce(&maintenance.manifest, &frozen, builder)?;
         let next = Manifest {
@@ -90,21 +111,25 @@ impl TenantStore {
             next_object: frozen.counters.next_object,
             tables: produced.entries(&frozen),
             sequences: frozen.counters.sequences.clone(),
+            time_us: frozen.snapshot.time_us(),
+            snapshots: maintenance.manifest.snapshots.clone(),
+            cloned: self.cloned_until(&maintenance.manifest, frozen.snapshot.lsn()),
         };
         let mut report = produced.report();
         report.manifest = next.number;
-        let old = match self.commit_manifest(&mut maintenance, next) {
-            Ok(old) => old,
+        match self.commit_manifest(maintenance, next) {
+            Ok(()) => {}
             Err(PublishError::Before(error)) => {
                 produced.discard(&self.disk, &self.paths);
                 return Err(error);
             }
             Err(PublishError::Unknown(error)) => return Err(error),
-        };
+        }
+        self.cloned.lock().retain(|(lsn, _)| *lsn > frozen.snapshot.lsn());
         // The manifest is ahead of the head until the swap is done: a store that cannot swap must not go on.
         self.swap(&frozen, &produced).inspect_err(|error| self.poison.set(error.to_string()))?;
-        report.segments_removed = self.collect(&old, &maintenance.manifest)?;
-        report.wal_files_removed = self.trim_log(frozen.wal_from)?;
+        let collected = self.collect(maintenance, None)?;
+        (report.segments_removed, report.wal_files_removed) = (collected.segments, collected.wal_files);
         tracing::debug!(tenant = %self.tenant, ?report, "checkpoint");
         Ok(report)
     }
@@ -124,17 +149,16 @@ impl TenantStore {
         let Some(version) = head.table(table) else { return Ok(false) };
         let known = version.def.indexes.iter().any(|def| def.id == index);
         let found = version.chunks.iter().find(|chunk| chunk.chunk.segment() == Some(segment));
-        let (true, Some(chunk)) = (known && maintenance.manifest.segment(segment).is_some(), found) else {
+        let (true, Some(chunk)) = (known && maintenance.manifest.segment(table, segment).is_some(), found)
+        else {
             return Ok(false);
         };
         let chunk = Arc::clone(&chunk.chunk);
         let Some(sealed) = chunk.as_sealed() else { return Ok(false) };
-        let owner = Owner { tenant: self.tenant, table, segment };
+        let owner = Owner { tenant: self.tenant, table: sealed.sealed_for(), segment };
         let blob = Blob::write(&self.disk, &self.paths, &self.keys(), owner, DataKind::Index, blob)?;
-        let mut next = maintenance.manifest.clone();
-        next.number += 1;
-        next.previous.clone_from(&maintenance.hash);
-        if let Some(entry) = next.segment_mut(segment) {
+        let mut next = maintenance.successor();
+        if let Some(entry) = next.segment_mut(table, segment) {
             entry.indexes.retain(|entry| entry.index != index);
             entry.indexes.push(IndexEntry { index, blob: blob.entry().clone() });
         }
@@ -143,17 +167,19 @@ impl TenantStore {
             .map_err(PublishError::Before)
             .and_then(|()| self.commit_manifest(&mut maintenance, next));
         match committed {
-            Ok(_) => {}
+            Ok(()) => {}
             Err(PublishError::Before(error)) => {
                 blob.discard(&self.disk);
                 return Err(error);
             }
             Err(PublishError::Unknown(error)) => return Err(error),
         }
-        if let Some(replaced) = sealed.attach(index, blob) {
-            replaced.discard(&self.disk);
+        if sealed.attach(index, blob).is_some() {
+            self.collect(&maintenance, None)?;
+        } else {
+            // Nothing but the manifest before has become superfluous.
+            self.trim_versions(maintenance.manifest.wal_from, None)?;
         }
-        manifest::remove_older(&self.disk, &self.paths, maintenance.manifest.number)?;
         Ok(true)
     }
 
@@ -165,18 +191,28 @@ impl TenantStore {
         synced.inspect_err(|error| self.poison.set(error.to_string()))
     }
 
-    /// Makes `next` the newest manifest and gives back the one before. Stops the store when its fate is unknown.
-    /// A store that was closed or stopped meanwhile keeps the manifest it has.
-    fn commit_manifest(
+    /// What clones name in the log after the last manifest of an earlier commit, up to `lsn`.
+    fn cloned_until(&self, manifest: &Manifest, lsn: Lsn) -> Vec<NamedFile> {
+        let mut files = if lsn == manifest.lsn { manifest.cloned.clone() } else { Vec::new() };
+        let cloned = self.cloned.lock();
+        let until = cloned.iter().filter(|(at, _)| *at <= lsn);
+        files.extend(until.flat_map(|(_, named)| manifest::named(named)));
+        files
+    }
+
+    /// Makes `next` the newest manifest. Stops the store when its fate is unknown. A store that was closed or stopped
+    /// meanwhile keeps the manifest it has.
+    pub(crate) fn commit_manifest(
         &self,
         maintenance: &mut Maintenance,
         next: Manifest,
-    ) -> Result<Manifest, PublishError> {
+    ) -> Result<(), PublishError> {
         self.poison.check().map_err(PublishError::Before)?;
         match manifest::commit(&self.disk, &self.paths, self.tenant, &self.keys(), &next) {
             Ok(hash) => {
-                maintenance.hash = hash;
-                Ok(std::mem::replace(&mut maintenance.manifest, next))
+                self.history.push(&next);
+                *maintenance = Maintenance { manifest: next, hash };
+                Ok(())
             }
             Err(PublishError::Unknown(error)) => {
                 self.poison.set(error.to_string());

@@ -147,6 +147,7 @@ impl TenantStore {
             key: self.keys().wrap(&aad, &identity.key),
             deleted: None,
             indexes: Vec::new(),
+            sealed_for: None,
         };
         let parts = SealedParts {
             disk: self.disk.clone(),
@@ -187,7 +188,7 @@ impl TenantStore {
     }
 
     /// The entry of a segment that stays: a new deletion vector if rows were deleted since the last manifest, and
-    /// the blobs of indexes that still exist.
+    /// the blobs of indexes that still exist. A clone that only the log has is not in the manifest yet.
     fn keep_segment(
         &self,
         manifest: &Manifest,
@@ -197,13 +198,16 @@ impl TenantStore {
     ) -> Result<SegmentEntry, StoreError> {
         let bug = || StoreError::Bug("a kept chunk is not a segment of the manifest".to_owned());
         let sealed = chunk.chunk.as_sealed().ok_or_else(bug)?;
-        let mut entry = manifest.segment(sealed.file()).ok_or_else(bug)?.clone();
+        let mut entry = match manifest.segment(def.id, sealed.file()) {
+            Some(entry) => entry.clone(),
+            None => shared(sealed, def).ok_or_else(bug)?,
+        };
         entry.indexes.retain(|entry| def.indexes.iter().any(|index| index.id == entry.index));
         let rows = chunk.deleted.len();
         if rows > 0 && entry.deleted.as_ref().is_none_or(|deleted| deleted.rows != rows) {
             let mut bytes = Vec::with_capacity(chunk.deleted.serialized_size());
             chunk.deleted.serialize_into(&mut bytes).map_err(|error| StoreError::Bug(error.to_string()))?;
-            let owner = Owner { tenant: self.tenant, table: def.id, segment: sealed.file() };
+            let owner = Owner { tenant: self.tenant, table: sealed.sealed_for(), segment: sealed.file() };
             let blob = Blob::write(&self.disk, &self.paths, &self.keys(), owner, DataKind::Deleted, &bytes)?;
             produced.files.push((blob.kind(), blob.entry().file));
             produced.bytes += blob.entry().bytes;
@@ -211,4 +215,13 @@ impl TenantStore {
         }
         Ok(entry)
     }
+}
+
+/// The first entry of a segment that a clone shares: with the blobs that are under its own indexes' ids. `None` for one
+/// that the table itself wrote.
+fn shared(sealed: &SealedChunk, def: &TableDef) -> Option<SegmentEntry> {
+    let sealed_for = Some(sealed.sealed_for()).filter(|table| *table != def.id)?;
+    let blobs = sealed.index_files().into_iter();
+    let indexes = blobs.map(|file| IndexEntry { index: file.index, blob: file.blob }).collect();
+    Some(SegmentEntry { sealed_for: Some(sealed_for), indexes, ..sealed.entry().clone() })
 }

@@ -45,7 +45,7 @@ pub(crate) struct SealedChunk {
     /// Two readers that miss the cache decode a column once. Columns share locks by id, rarely the same one.
     loading: [Mutex<()>; 8],
     indexes: RwLock<BTreeMap<TableId, Blob>>,
-    /// No manifest names the files any more: the last reader removes them.
+    /// Nothing names the files any more: the last reader removes them.
     obsolete: AtomicBool,
 }
 
@@ -69,6 +69,11 @@ impl SealedChunk {
 
     pub(crate) const fn file(&self) -> FileId {
         self.parts.identity.file
+    }
+
+    /// Under whose id its files are sealed: the table that wrote it.
+    pub(crate) const fn sealed_for(&self) -> TableId {
+        self.parts.identity.table
     }
 
     pub(crate) const fn rows(&self) -> u32 {
@@ -133,16 +138,33 @@ impl SealedChunk {
         self.indexes.write().insert(index, blob)
     }
 
-    /// Takes away the blobs of indexes that are gone.
-    pub(crate) fn detach(&self, keep: impl Fn(TableId) -> bool) -> Vec<Blob> {
-        let mut indexes = self.indexes.write();
-        let gone: Vec<TableId> = indexes.keys().copied().filter(|index| !keep(*index)).collect();
-        gone.iter().filter_map(|index| indexes.remove(index)).collect()
+    /// Makes a blob visible that some manifest or clone names, unless the index has one already.
+    pub(crate) fn attach_known(&self, index: TableId, blob: Blob) {
+        self.indexes.write().entry(index).or_insert(blob);
     }
 
-    /// The newest manifest no longer names the segment: remove its files once nobody reads it.
-    pub(crate) fn retire(&self) {
-        self.obsolete.store(true, Ordering::Release);
+    /// The same blob under a clone's index. `None` when the segment has none.
+    pub(crate) fn share(&self, from: TableId, to: TableId) -> Option<BlobEntry> {
+        let mut indexes = self.indexes.write();
+        let blob = indexes.get(&from)?.clone();
+        let entry = blob.entry().clone();
+        indexes.insert(to, blob);
+        Some(entry)
+    }
+
+    /// Takes away the blobs whose files nobody needs any more. Waits for those who read one.
+    pub(crate) fn detach(&self, keep: impl Fn(FileId) -> bool) {
+        self.indexes.write().retain(|_, blob| keep(blob.entry().file));
+    }
+
+    /// Nothing names the segment any more: remove its files once nobody reads it. `false` if it was so before.
+    pub(crate) fn retire(&self) -> bool {
+        !self.obsolete.swap(true, Ordering::AcqRel)
+    }
+
+    /// Something names the segment again: a clone made from a snapshot that still had it.
+    pub(crate) fn revive(&self) {
+        self.obsolete.store(false, Ordering::Release);
     }
 
     fn cached(

@@ -37,6 +37,18 @@ pub enum StoreError {
     /// Log files that somebody wanted to read changes from were removed.
     #[error("the log no longer has the changes after commit {after}: it begins after commit {oldest}")]
     LogGone { after: Lsn, oldest: Lsn },
+    /// A moment of the past that was let go of.
+    #[error("the past at {asked} is not kept: it begins at {oldest}")]
+    NoSuchPast { asked: String, oldest: String },
+    /// A moment in the future.
+    #[error("{asked} lies in the future: now is {newest}")]
+    NotYet { asked: String, newest: String },
+    /// No snapshot of that name.
+    #[error("snapshot \"{name}\" does not exist")]
+    NoSuchSnapshot { name: String },
+    /// A snapshot of that name exists in the environment.
+    #[error("snapshot \"{name}\" already exists")]
+    DuplicateSnapshot { name: String },
     /// No room on the device. The commit left nothing behind; the store works on once room is made.
     #[error("no space left on the device while writing {file}")]
     DiskFull { file: String },
@@ -106,6 +118,12 @@ impl From<StoreError> for Error {
                 "Reset the pipeline, so that it starts again from the table as it is. If it fell behind, give it more \
                  room in the log.",
             ),
+            StoreError::NoSuchPast { .. } => Error::new(SqlState::ObjectNotInPrerequisiteState, text).with_hint(
+                "The past is kept for some time only. What is to stay longer needs a name: CREATE SNAPSHOT.",
+            ),
+            StoreError::NotYet { .. } => Error::new(SqlState::InvalidParameterValue, text),
+            StoreError::NoSuchSnapshot { .. } => Error::new(SqlState::UndefinedObject, text),
+            StoreError::DuplicateSnapshot { .. } => Error::new(SqlState::DuplicateObject, text),
             StoreError::DiskFull { .. } => Error::new(SqlState::DiskFull, text)
                 .with_hint("Make room on the device and repeat the statement."),
             StoreError::Io { .. } => Error::new(SqlState::IoError, text)

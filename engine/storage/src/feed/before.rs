@@ -42,7 +42,7 @@ pub(crate) fn before_images(
         let known = || base.table(table).map(|version| &*version.def);
         let captured = defined.get(&table).copied().or_else(known).filter(|def| def.captured);
         match (op, captured) {
-            (Op::CreateTable(def) | Op::AlterTable(def), _) => {
+            (Op::CreateTable(def) | Op::AlterTable(def) | Op::Clone { def, .. }, _) => {
                 defined.insert(table, def);
             }
             (Op::Insert { first_row, rows, .. }, _) => own.insert(table, *first_row, rows.num_rows()),

@@ -39,6 +39,8 @@ pub(crate) use retention::{Kept, LogFiles};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Commit {
     pub lsn: Lsn,
+    /// When it was made, in microseconds since 1970; `None` for one of a log that does not know.
+    pub time_us: Option<i64>,
     /// Of the tables that were asked for; there may be none.
     pub changes: Vec<Change>,
 }
@@ -60,7 +62,8 @@ pub enum Change {
         rows: Vec<RowId>,
         before: RecordBatch,
     },
-    /// The table was created or altered: its definition from here on.
+    /// The table was created or altered: its definition from here on. Of a clone's first rows, which it shares with
+    /// another table, nothing is said.
     Define(TableDef),
     Drop(TableId),
     /// All rows went at once. A captured table's TRUNCATE is a delete of its rows instead.

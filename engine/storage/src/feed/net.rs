@@ -39,7 +39,9 @@ pub(super) fn changes(records: Vec<Record>) -> Result<Vec<Change>, String> {
         }
         let before = image.take().map(|(_, rows)| rows);
         match op {
-            Op::CreateTable(def) | Op::AlterTable(def) => changes.push(Change::Define(def)),
+            Op::CreateTable(def) | Op::AlterTable(def) | Op::Clone { def, .. } => {
+                changes.push(Change::Define(def));
+            }
             Op::DropTable(table) => changes.push(Change::Drop(table)),
             Op::Truncate(table) => changes.push(Change::Truncate(table)),
             Op::Insert { table, first_row, rows } => {

@@ -77,11 +77,14 @@ impl ChangeReader {
     }
 
     fn decode(&mut self, lsn: Lsn, payload: &Buffer) -> Result<Commit, StoreError> {
-        let changes = decode_wanted(payload, &*self.wanted).and_then(net::changes);
-        match changes {
-            Ok(changes) => {
+        let commit = decode_wanted(payload, &*self.wanted).and_then(|wanted| {
+            let changes = net::changes(wanted.records)?;
+            Ok(Commit { lsn, time_us: wanted.time_us, changes })
+        });
+        match commit {
+            Ok(commit) => {
                 self.after = lsn;
-                Ok(Commit { lsn, changes })
+                Ok(commit)
             }
             Err(why) => {
                 let error = self.file.corrupt(format!("commit {lsn}: {why}"));

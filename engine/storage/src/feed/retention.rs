@@ -1,4 +1,4 @@
-//! Which log files there are, how long they are, and who still needs which.
+//! Which log files there are, how long they are, and who still needs which: pipelines here, the past from `history`.
 //!
 //! Kept in memory beside the files: `group` says how far the newest is durable, a checkpoint that a new one begins and
 //! what a recovery needs from then on. Holds answer to it without I/O, and without waiting for a commit. Never
@@ -40,6 +40,8 @@ struct State {
     files: Kept,
     /// Those that are still there; the dead ones are swept out by the next trim.
     holds: Vec<Weak<Held>>,
+    /// The first file that one of them keeps, or nobody has let go of yet.
+    held_from: u64,
 }
 
 /// Keeps the log's files from a commit on. Dropping it lets them go, once no [`crate::ChangeReader`] of it is left.
@@ -55,7 +57,7 @@ pub(super) struct Held {
 
 impl LogFiles {
     pub(crate) fn new(files: Kept, retention_bytes: u64) -> Arc<Self> {
-        let state = State { files, holds: Vec::new() };
+        let state = State { files, holds: Vec::new(), held_from: 0 };
         Arc::new(Self { state: Mutex::new(state), retention_bytes })
     }
 
@@ -72,7 +74,7 @@ impl LogFiles {
     }
 
     /// The last file, and how far it is durable and known to be.
-    pub(super) fn durable(&self) -> LogEnd {
+    pub(crate) fn durable(&self) -> LogEnd {
         let state = self.state.lock();
         LogEnd { file: state.files.current.number, bytes: state.files.current.bytes }
     }
@@ -84,11 +86,24 @@ impl LogFiles {
         files.chain([&state.files.current]).fold((0, 0), |(count, sum), file| (count + 1, sum + file.bytes))
     }
 
-    /// Bytes of files that no recovery needs any more.
-    pub(crate) fn kept_bytes(&self) -> u64 {
+    /// Bytes of files that no recovery needs any more, but a hold, as of the last trim.
+    pub(crate) fn held_bytes(&self) -> u64 {
         let state = self.state.lock();
-        let kept = state.files.older.iter().filter(|file| file.number < state.files.needed_from);
-        kept.map(|file| file.bytes).sum()
+        let held = state.held_from..state.files.needed_from;
+        state.files.older.iter().filter(|file| held.contains(&file.number)).map(|file| file.bytes).sum()
+    }
+
+    /// Bytes of finished files from one number to below another.
+    pub(crate) fn bytes_between(&self, from: u64, to: u64) -> u64 {
+        let state = self.state.lock();
+        let between = state.files.older.iter().filter(|file| (from..to).contains(&file.number));
+        between.map(|file| file.bytes).sum()
+    }
+
+    /// The first file that is there.
+    pub(crate) fn oldest(&self) -> u64 {
+        let state = self.state.lock();
+        state.files.older.first().unwrap_or(&state.files.current).number
     }
 
     /// From now on a trim removes what nobody holds.
@@ -96,15 +111,16 @@ impl LogFiles {
         self.state.lock().files.released = true;
     }
 
-    /// A recovery needs the files from `needed_from` on. Breaks the holds that keep too much before that, and returns
-    /// the first file that must stay. The ones below are forgotten here.
-    pub(crate) fn trim(&self, needed_from: u64) -> u64 {
+    /// A recovery needs the files from `needed_from` on, whoever asks for the past those from `past_from` on. Breaks the
+    /// holds that keep too much before what a recovery needs, and returns the first file that must stay. The ones below
+    /// are forgotten here.
+    pub(crate) fn trim(&self, needed_from: u64, past_from: u64) -> u64 {
         let mut state = self.state.lock();
         state.files.needed_from = needed_from;
         if !state.files.released {
             return 0;
         }
-        let State { files, holds } = &mut *state;
+        let State { files, holds, held_from } = &mut *state;
         holds.retain(|held| held.strong_count() > 0);
         // The oldest first, so that the log tells of them in that order.
         let mut open: Vec<(Lsn, Arc<Held>)> = holds
@@ -127,6 +143,8 @@ impl LogFiles {
             }
             keep_from = keep_from.min(files.file_after(after).unwrap_or(needed_from));
         }
+        *held_from = keep_from;
+        let keep_from = keep_from.min(past_from);
         files.older.retain(|file| file.number >= keep_from);
         files.damage = None;
         keep_from

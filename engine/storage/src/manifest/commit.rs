@@ -1,6 +1,9 @@
-//! Manifests on disk: published whole, the newest one read, older ones removed.
+//! Manifests on disk: published whole, read by number, those that are no history removed.
 //!
-//! Called by checkpoints and `attach_index` under the maintenance lock, and once by `open`.
+//! Written and removed by checkpoints, `attach_index` and named snapshots under the maintenance lock, read when a store
+//! opens and when somebody asks for the past.
+
+use std::collections::BTreeSet;
 
 use sepal_crypto::{KeyRing, sha256};
 use sepal_types::TenantId;
@@ -37,25 +40,50 @@ pub(crate) fn newest(
     tenant: TenantId,
     keys: &KeyRing,
 ) -> Result<(Manifest, String), StoreError> {
-    let names = disk.list(&paths.manifests())?;
-    let newest = names.iter().filter_map(|name| number(name, "manifest")).max();
-    let Some(newest) = newest else {
+    let Some(newest) = numbers(disk, paths)?.last().copied() else {
         return Err(StoreError::corrupt(&show(&paths.manifests()), "no manifest is there"));
     };
-    let path = paths.manifest(newest);
+    read(disk, paths, tenant, keys, newest)
+}
+
+/// The numbers of the manifests that are there.
+pub(crate) fn numbers(disk: &Disk, paths: &Paths) -> Result<BTreeSet<u64>, StoreError> {
+    let names = disk.list(&paths.manifests())?;
+    Ok(names.iter().filter_map(|name| number(name, "manifest")).collect())
+}
+
+/// The manifest of this number, and its file's hash.
+pub(crate) fn read(
+    disk: &Disk,
+    paths: &Paths,
+    tenant: TenantId,
+    keys: &KeyRing,
+    number: u64,
+) -> Result<(Manifest, String), StoreError> {
+    let path = paths.manifest(number);
     let bytes = disk.read(&path)?;
     let manifest =
-        encode::decode(tenant, keys, newest, &bytes).map_err(|why| StoreError::corrupt(&show(&path), why))?;
+        encode::decode(tenant, keys, number, &bytes).map_err(|why| StoreError::corrupt(&show(&path), why))?;
     Ok((manifest, digits(&sha256(&bytes))))
 }
 
-/// Removes manifests below `number`, and unfinished ones.
-pub(crate) fn remove_older(disk: &Disk, paths: &Paths, newest: u64) -> Result<(), StoreError> {
+/// Removes the manifests below the newest that are not to be kept, and unfinished ones. Returns the bytes and whether
+/// there were any: the caller makes that durable before it removes what they name.
+pub(crate) fn remove_others(
+    disk: &Disk,
+    paths: &Paths,
+    keep: &BTreeSet<u64>,
+) -> Result<Option<u64>, StoreError> {
+    let newest = keep.last().copied().unwrap_or(0);
+    let mut removed = None;
     for name in disk.list(&paths.manifests())? {
-        let older = number(&name, "manifest").is_some_and(|number| number < newest);
+        let older =
+            number(&name, "manifest").is_some_and(|number| number < newest && !keep.contains(&number));
         if older || number(&name, "tmp").is_some() {
-            disk.remove("manifest", &paths.manifests().join(name))?;
+            let path = paths.manifests().join(name);
+            removed = Some(removed.unwrap_or(0) + disk.length(&path).unwrap_or(0));
+            disk.remove("manifest", &path)?;
         }
     }
-    Ok(())
+    Ok(removed)
 }

@@ -10,23 +10,38 @@ use super::Manifest;
 pub(super) const HEADER_BYTES: usize = 40;
 /// A store without a cipher, which only a benchmark makes, opens nowhere else.
 const MAGIC: [u8; 8] = if cfg!(feature = "null-cipher") { *b"nullman!" } else { *b"sepalman" };
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// Without times, named snapshots and clones.
+const VERSION_1: u16 = 1;
 
 /// The plaintext header, which is part of the associated data.
 pub(super) fn header(tenant: TenantId, number: u64) -> [u8; HEADER_BYTES] {
+    versioned(VERSION, tenant, number)
+}
+
+fn versioned(version: u16, tenant: TenantId, number: u64) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..8].copy_from_slice(&MAGIC);
-    header[8..10].copy_from_slice(&VERSION.to_be_bytes());
+    header[8..10].copy_from_slice(&version.to_be_bytes());
     header[16..32].copy_from_slice(tenant.as_bytes());
     header[32..].copy_from_slice(&number.to_be_bytes());
     header
 }
 
 pub(super) fn encode(tenant: TenantId, tenant_key: &Key, manifest: &Manifest) -> Result<Vec<u8>, String> {
-    let header = header(tenant, manifest.number);
     let text = serde_json::to_vec(manifest).map_err(|error| error.to_string())?;
-    let sealed = seal(&key(tenant_key), &aad(&header), &text);
-    Ok([header.as_slice(), &sealed].concat())
+    Ok(encode_text(&header(tenant, manifest.number), tenant_key, &text))
+}
+
+fn encode_text(header: &[u8; HEADER_BYTES], tenant_key: &Key, text: &[u8]) -> Vec<u8> {
+    let sealed = seal(&key(tenant_key), &aad(header), text);
+    [header.as_slice(), &sealed].concat()
+}
+
+/// A file as the program before wrote it.
+#[cfg(test)]
+pub(super) fn encode_version_1(tenant: TenantId, number: u64, tenant_key: &Key, text: &[u8]) -> Vec<u8> {
+    encode_text(&versioned(VERSION_1, tenant, number), tenant_key, text)
 }
 
 /// Opens a file's bytes, which must be this tenant's manifest of this number.
@@ -39,13 +54,13 @@ pub(super) fn decode(
     let Some((found, sealed)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
         return Err(format!("{} bytes are too few for a manifest", bytes.len()));
     };
-    let expected = header(tenant, number);
     if found[..8] != MAGIC {
         return Err("it is not a manifest".to_owned());
     }
-    if found[8..16] != expected[8..16] {
-        let version = u16::from_be_bytes([found[8], found[9]]);
-        return Err(format!("manifest version {version}, this program reads {VERSION}"));
+    let version = u16::from_be_bytes([found[8], found[9]]);
+    let expected = versioned(version, tenant, number);
+    if ![VERSION_1, VERSION].contains(&version) || found[8..16] != expected[8..16] {
+        return Err(format!("manifest version {version}, this program reads {VERSION_1} and {VERSION}"));
     }
     if *found != expected {
         return Err("it belongs to another tenant or number".to_owned());
@@ -75,14 +90,14 @@ fn aad(header: &[u8; HEADER_BYTES]) -> Vec<u8> {
 }
 
 /// Bytes as hex digits in JSON.
-pub(super) mod hex {
+pub(crate) mod hex {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(in super::super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&digits(bytes))
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(from)?;
         let digits = text.as_bytes();
         if !digits.len().is_multiple_of(2) {

@@ -5,24 +5,29 @@
 //!
 //! ```text
 //! <number>.manifest := header | sealed                        numbers are big-endian
-//! header := magic "sepalman" 8 | version u16 = 1 | zero 6 | tenant 16 | number u64
+//! header := magic "sepalman" 8 | version u16 = 2 | zero 6 | tenant 16 | number u64
 //! sealed := XAES-256-GCM under key {tenant key, "manifest"} of the JSON of [`Manifest`]
 //!           associated data = {"manifest 1", header}
 //! ```
 //! The JSON holds the SHA-256 of the previous manifest's file, so that a chain of kept manifests can be checked.
-//! Fields are only ever added, with `#[serde(default)]`.
+//! Fields are only ever added, with `#[serde(default)]`. Version 1, which is still read, has none of `time_us`,
+//! `snapshots`, `cloned` and `sealed_for`: a program that knows only version 1 would remove what these keep.
 
 mod commit;
 mod encode;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use sepal_types::{ColumnId, FileId, Lsn, RowId, TableDef, TableId};
 use serde::{Deserialize, Serialize};
 
 use crate::paths::DataKind;
 
-pub(crate) use commit::{commit, newest, remove_older};
+pub(crate) use commit::{commit, newest, numbers, read, remove_others};
+pub(crate) use encode::hex;
+
+/// Files under `segments/` with their lengths.
+pub(crate) type FileSizes = BTreeMap<(DataKind, FileId), u64>;
 
 /// Everything that recovery needs besides the log files from `wal_from` on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,6 +44,42 @@ pub(crate) struct Manifest {
     pub tables: Vec<TableEntry>,
     /// Next values of serials: table, column, value.
     pub sequences: Vec<(TableId, ColumnId, i64)>,
+    /// When the last commit was made, in microseconds since 1970; 0 in version 1, which does not know.
+    #[serde(default)]
+    pub time_us: i64,
+    /// Manifests that stay until they are dropped by name.
+    #[serde(default)]
+    pub snapshots: Vec<NamedEntry>,
+    /// Files that clones name in the log between the last manifest of an earlier commit and this one: whoever replays
+    /// that log needs them.
+    #[serde(default)]
+    pub cloned: Vec<NamedFile>,
+}
+
+/// A named snapshot: a manifest that stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NamedEntry {
+    pub environment: String,
+    pub name: String,
+    /// The manifest's number.
+    pub manifest: u64,
+    pub lsn: Lsn,
+    pub time_us: i64,
+    pub created_us: i64,
+    /// Who created it.
+    pub by: String,
+    pub comment: Option<String>,
+    /// Live rows of the environment's tables.
+    pub rows: u64,
+}
+
+/// A file under `segments/` that some log names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NamedFile {
+    pub kind: DataKind,
+    #[serde(with = "encode::file_id")]
+    pub file: FileId,
+    pub bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,6 +107,10 @@ pub(crate) struct SegmentEntry {
     pub deleted: Option<DeletedEntry>,
     #[serde(default)]
     pub indexes: Vec<IndexEntry>,
+    /// The table under whose id the segment, its deletion vectors and its indexes are sealed; `None`: the table that the
+    /// entry is of. A clone's segments are sealed under the id of the table that wrote them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_for: Option<TableId>,
 }
 
 /// A segment's deletion vector.
@@ -93,24 +138,55 @@ pub(crate) struct BlobEntry {
 }
 
 impl Manifest {
-    /// Every file under `segments/` that this manifest names.
-    pub(crate) fn files(&self) -> BTreeSet<(DataKind, FileId)> {
-        let mut files = BTreeSet::new();
-        for segment in self.tables.iter().flat_map(|table| &table.segments) {
-            files.insert((DataKind::Segment, segment.file));
-            files.extend(segment.deleted.iter().map(|deleted| (DataKind::Deleted, deleted.blob.file)));
-            files.extend(segment.indexes.iter().map(|index| (DataKind::Index, index.blob.file)));
-        }
+    /// Every file under `segments/` that its tables name.
+    pub(crate) fn files(&self) -> FileSizes {
+        let mut files = FileSizes::new();
+        let segments = self.tables.iter().flat_map(|table| &table.segments);
+        segments.for_each(|segment| segment.add_files(&mut files));
         files
     }
 
-    pub(crate) fn segment(&self, file: FileId) -> Option<&SegmentEntry> {
-        self.tables.iter().flat_map(|table| &table.segments).find(|segment| segment.file == file)
+    /// Tables may share a segment, each with a deletion vector and indexes of its own.
+    pub(crate) fn segment(&self, table: TableId, file: FileId) -> Option<&SegmentEntry> {
+        let table = self.tables.iter().find(|entry| entry.def.id == table)?;
+        table.segments.iter().find(|segment| segment.file == file)
     }
 
-    pub(crate) fn segment_mut(&mut self, file: FileId) -> Option<&mut SegmentEntry> {
-        self.tables.iter_mut().flat_map(|table| &mut table.segments).find(|segment| segment.file == file)
+    pub(crate) fn segment_mut(&mut self, table: TableId, file: FileId) -> Option<&mut SegmentEntry> {
+        let table = self.tables.iter_mut().find(|entry| entry.def.id == table)?;
+        table.segments.iter_mut().find(|segment| segment.file == file)
     }
+
+    /// Live rows of an environment's tables.
+    pub(crate) fn rows(&self, environment: &str) -> u64 {
+        let tables = self.tables.iter().filter(|table| table.def.environment == environment);
+        let deleted = |segment: &SegmentEntry| segment.deleted.as_ref().map_or(0, |deleted| deleted.rows);
+        tables
+            .flat_map(|table| &table.segments)
+            .map(|segment| u64::from(segment.rows).saturating_sub(deleted(segment)))
+            .sum()
+    }
+}
+
+impl SegmentEntry {
+    /// The table under whose id everything of it is sealed, for an entry of `table`.
+    pub(crate) fn sealed_for(&self, table: TableId) -> TableId {
+        self.sealed_for.unwrap_or(table)
+    }
+
+    /// Its files.
+    pub(crate) fn add_files(&self, files: &mut FileSizes) {
+        files.insert((DataKind::Segment, self.file), self.bytes);
+        files.extend(
+            self.deleted.iter().map(|vector| ((DataKind::Deleted, vector.blob.file), vector.blob.bytes)),
+        );
+        files.extend(self.indexes.iter().map(|index| ((DataKind::Index, index.blob.file), index.blob.bytes)));
+    }
+}
+
+/// In the form of a manifest.
+pub(crate) fn named(files: &FileSizes) -> Vec<NamedFile> {
+    files.iter().map(|((kind, file), bytes)| NamedFile { kind: *kind, file: *file, bytes: *bytes }).collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,26 @@
 use arrow::{buffer::Buffer, ipc::reader::StreamDecoder, record_batch::RecordBatch};
 use sepal_types::{ColumnId, RowId, TableId};
 
-use super::{ALIGNMENT, Kind, OP_HEADER_BYTES, Op, PLAIN, SEQUENCE_BYTES, SequenceMark, WITH_BEFORE};
+use super::{
+    ALIGNMENT, HAS_BEFORE, Kind, OP_HEADER_BYTES, Op, PLAIN, SEQUENCE_BYTES, SequenceMark, TIMED,
+    WITH_BEFORE, clone,
+};
+
+/// What a recovery needs of a payload.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Decoded {
+    /// When it was committed; payloads before version 3 do not say.
+    pub time_us: Option<i64>,
+    pub sequences: Vec<SequenceMark>,
+    pub ops: Vec<Op>,
+}
+
+/// What somebody reading along wanted of a payload.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Wanted {
+    pub time_us: Option<i64>,
+    pub records: Vec<Record>,
+}
 
 /// What a payload has besides its sequence marks.
 #[derive(Debug, PartialEq)]
@@ -19,25 +38,33 @@ pub(crate) enum Record {
     },
 }
 
-/// The sequence marks and ops of one commit, or why the bytes are not a payload of this version.
-pub(crate) fn decode(payload: &Buffer) -> Result<(Vec<SequenceMark>, Vec<Op>), String> {
-    let (marks, raw) = split(payload)?;
+/// The time, sequence marks and ops of one commit, or why the bytes are not a payload that this program knows.
+pub(crate) fn decode(payload: &Buffer) -> Result<Decoded, String> {
+    let (head, raw) = split(payload)?;
     let mut ops = Vec::with_capacity(raw.len());
     for raw in raw.into_iter().filter(|raw| raw.kind != Kind::Before) {
         if let Record::Op(op) = raw.decode()? {
             ops.push(op);
         }
     }
-    Ok((marks, ops))
+    Ok(Decoded { time_us: head.time_us, sequences: head.sequences, ops })
 }
 
 /// The records of tables that `wanted` says yes to. The bodies of others are not looked at.
-pub(crate) fn decode_wanted(
-    payload: &Buffer,
-    wanted: &dyn Fn(TableId) -> bool,
-) -> Result<Vec<Record>, String> {
-    let (_, raw) = split(payload)?;
-    raw.into_iter().filter(|raw| wanted(raw.table)).map(Raw::decode).collect()
+pub(crate) fn decode_wanted(payload: &Buffer, wanted: &dyn Fn(TableId) -> bool) -> Result<Wanted, String> {
+    let (head, raw) = split(payload)?;
+    let records =
+        raw.into_iter().filter(|raw| wanted(raw.table)).map(Raw::decode).collect::<Result<_, _>>()?;
+    Ok(Wanted { time_us: head.time_us, records })
+}
+
+/// A head, of whatever version.
+struct Head {
+    version: u8,
+    has_before: bool,
+    time_us: Option<i64>,
+    ops: u32,
+    sequences: Vec<SequenceMark>,
 }
 
 /// An op whose body was not looked at yet.
@@ -48,23 +75,34 @@ struct Raw {
     body: Buffer,
 }
 
-fn split(payload: &Buffer) -> Result<(Vec<SequenceMark>, Vec<Raw>), String> {
+fn split(payload: &Buffer) -> Result<(Head, Vec<Raw>), String> {
     let mut reader = Reader { payload, position: 0 };
-    let version = reader.u8()?;
-    if ![PLAIN, WITH_BEFORE].contains(&version) {
-        return Err(format!("payload version {version}, this program reads {PLAIN} and {WITH_BEFORE}"));
-    }
-    reader.skip(3)?;
-    let ops = reader.u32()?;
-    let marks = reader.u32()?;
-    reader.skip(4)?;
-    let sequences = (0..marks).map(|_| sequence(&mut reader)).collect::<Result<_, _>>()?;
-    reader.align()?;
-    let raw = (0..ops).map(|_| raw(&mut reader, version)).collect::<Result<_, _>>()?;
+    let head = head(&mut reader)?;
+    let raw = (0..head.ops).map(|_| raw(&mut reader, &head)).collect::<Result<_, _>>()?;
     if reader.position != payload.len() {
         return Err(format!("{} bytes after the last op", payload.len() - reader.position));
     }
-    Ok((sequences, raw))
+    Ok((head, raw))
+}
+
+fn head(reader: &mut Reader<'_>) -> Result<Head, String> {
+    let version = reader.u8()?;
+    if ![PLAIN, WITH_BEFORE, TIMED].contains(&version) {
+        return Err(format!("payload version {version}, this program reads {PLAIN} to {TIMED}"));
+    }
+    let flags = reader.u8()?;
+    if version == TIMED && flags & !HAS_BEFORE != 0 {
+        return Err(format!("payload flags {flags:#x}, this program knows {HAS_BEFORE:#x}"));
+    }
+    reader.skip(2)?;
+    let ops = reader.u32()?;
+    let marks = reader.u32()?;
+    reader.skip(4)?;
+    let time_us = if version == TIMED { Some(reader.u64()?.cast_signed()) } else { None };
+    let sequences = (0..marks).map(|_| sequence(reader)).collect::<Result<_, _>>()?;
+    reader.align()?;
+    let has_before = version == WITH_BEFORE || (version == TIMED && flags & HAS_BEFORE != 0);
+    Ok(Head { version, has_before, time_us, ops, sequences })
 }
 
 fn sequence(reader: &mut Reader<'_>) -> Result<SequenceMark, String> {
@@ -74,7 +112,7 @@ fn sequence(reader: &mut Reader<'_>) -> Result<SequenceMark, String> {
     Ok(SequenceMark { table, column, next: reader.u64()?.cast_signed() })
 }
 
-fn raw(reader: &mut Reader<'_>, version: u8) -> Result<Raw, String> {
+fn raw(reader: &mut Reader<'_>, head: &Head) -> Result<Raw, String> {
     reader.skip(ALIGNMENT - OP_HEADER_BYTES)?;
     let kind = reader.u8()?;
     reader.skip(3)?;
@@ -83,8 +121,13 @@ fn raw(reader: &mut Reader<'_>, version: u8) -> Result<Raw, String> {
     let length = usize::try_from(reader.u64()?).map_err(|_| "an op longer than memory".to_owned())?;
     let body = reader.take(length)?;
     reader.align()?;
-    let known = parse_kind(kind).filter(|kind| *kind != Kind::Before || version == WITH_BEFORE);
-    let kind = known.ok_or_else(|| format!("unknown op kind {kind} in a payload of version {version}"))?;
+    let known = parse_kind(kind).filter(|kind| match kind {
+        Kind::Before => head.has_before,
+        Kind::Clone => head.version >= TIMED,
+        _ => true,
+    });
+    let kind =
+        known.ok_or_else(|| format!("unknown op kind {kind} in a payload of version {}", head.version))?;
     Ok(Raw { kind, table, number, body })
 }
 
@@ -115,13 +158,18 @@ impl Raw {
                 }
                 return Ok(Record::Before { table, rows });
             }
+            Kind::Clone => {
+                let body: clone::Body = serde_json::from_slice(&body).map_err(json)?;
+                let (def, source) = body.into_parts();
+                Op::Clone { def, source }
+            }
         }))
     }
 }
 
 fn parse_kind(kind: u8) -> Option<Kind> {
-    use Kind::{AlterTable, Before, CreateTable, Delete, DropTable, Insert, SetSequence, Truncate};
-    [CreateTable, AlterTable, DropTable, Truncate, Insert, Delete, SetSequence, Before]
+    use Kind::{AlterTable, Before, Clone, CreateTable, Delete, DropTable, Insert, SetSequence, Truncate};
+    [CreateTable, AlterTable, DropTable, Truncate, Insert, Delete, SetSequence, Before, Clone]
         .into_iter()
         .find(|k| *k as u8 == kind)
 }

@@ -11,28 +11,30 @@ use arrow::{
 use serde::Serialize;
 
 use super::{
-    ALIGNMENT, BeforeImage, Kind, OP_HEADER_BYTES, Op, PLAIN, SEQUENCE_BYTES, SequenceMark, WITH_BEFORE,
+    ALIGNMENT, BeforeImage, HAS_BEFORE, Kind, OP_HEADER_BYTES, Op, SEQUENCE_BYTES, SequenceMark, TIMED, clone,
 };
 use crate::StoreError;
 
 /// A payload without its head.
 pub(crate) struct EncodedOps {
-    version: u8,
+    flags: u8,
     /// With the before-images.
     count: u32,
     /// Written one after the other.
     pub parts: Vec<Buffer>,
 }
 
-/// The payload's head. It is made last, by the group's leader: only then is a sequence's order certain. Cannot
-/// fail, because a leader must not stop between two commits of a group; [`encode_ops`] has counted the ops.
-pub(crate) fn encode_head(ops: &EncodedOps, sequences: &[SequenceMark]) -> Buffer {
+/// The payload's head. It is made last, by the group's leader: only then are a sequence's order and the commit's time
+/// certain. Cannot fail, because a leader must not stop between two commits of a group; [`encode_ops`] has counted the
+/// ops.
+pub(crate) fn encode_head(ops: &EncodedOps, sequences: &[SequenceMark], time_us: i64) -> Buffer {
     let marks = u32::try_from(sequences.len()).unwrap_or(u32::MAX);
-    let mut head = Vec::with_capacity(16 + sequences.len() * SEQUENCE_BYTES + ALIGNMENT);
-    head.extend_from_slice(&[ops.version, 0, 0, 0]);
+    let mut head = Vec::with_capacity(24 + sequences.len() * SEQUENCE_BYTES + ALIGNMENT);
+    head.extend_from_slice(&[TIMED, ops.flags, 0, 0]);
     head.extend_from_slice(&ops.count.to_be_bytes());
     head.extend_from_slice(&marks.to_be_bytes());
     head.extend_from_slice(&[0; 4]);
+    head.extend_from_slice(&time_us.to_be_bytes());
     for mark in sequences {
         head.extend_from_slice(&mark.table.0.to_be_bytes());
         head.extend_from_slice(&mark.column.0.to_be_bytes());
@@ -57,8 +59,8 @@ pub(crate) fn encode_ops(ops: &[Op], before: &[BeforeImage]) -> Result<EncodedOp
         let (kind, number, body) = body(op)?;
         record(kind, op, number, body, &mut parts);
     }
-    let version = if before.is_empty() { PLAIN } else { WITH_BEFORE };
-    Ok(EncodedOps { version, count, parts })
+    let flags = if before.is_empty() { 0 } else { HAS_BEFORE };
+    Ok(EncodedOps { flags, count, parts })
 }
 
 fn body(op: &Op) -> Result<(Kind, u64, Vec<Buffer>), StoreError> {
@@ -75,6 +77,7 @@ fn body(op: &Op) -> Result<(Kind, u64, Vec<Buffer>), StoreError> {
         Op::SetSequence { column, next, .. } => {
             (Kind::SetSequence, u64::from(column.0), vec![Buffer::from_vec(next.to_be_bytes().to_vec())])
         }
+        Op::Clone { def, source } => (Kind::Clone, 0, json(&clone::Body::of(def, source))?),
     })
 }
 

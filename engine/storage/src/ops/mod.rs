@@ -8,7 +8,9 @@
 //!
 //! ```text
 //! payload  := head op*
-//! head     := version u8 = 1 or 2 | zero 3 | ops u32 | sequences u32 | zero 4 | sequence* | zero to 64
+//! head     := version u8 = 3 | flags u8 | zero 2 | ops u32 | sequences u32 | zero 4 | time i64 | sequence* | zero to 64
+//! flags    := 1: has before-images; the other bits are zero
+//! time     := when it was committed, in microseconds since 1970-01-01 00:00 UTC; later than the commit before
 //! sequence := table u32 | column u32 | next i64                  a serial's next value, if that is later
 //! op       := zero 40 | kind u8 | zero 3 | table u32 | number u64 | length u64 | body | zero to 64
 //!             kind                number          body
@@ -20,22 +22,32 @@
 //!             6 delete            0               row ids, u64 each, ascending
 //!             7 set sequence      column          next i64
 //!             8 before            rows            Arrow IPC stream of the rows that the next op deletes
+//!             9 clone             0               definition and the segments that it shares as JSON
 //! ```
-//! Only a payload of version 2 has before-images: those of tables whose changes a pipeline reads. A recovery does not
-//! look at them.
+//! Before-images are those of tables whose changes a pipeline reads. A recovery does not look at them.
+//!
+//! Older logs have heads of two other versions, without a time: `version u8 | zero 3 | ops u32 | sequences u32 | zero 4 |
+//! sequence* | zero to 64`, version 2 with before-images and version 1 without. Neither has clones.
 
+mod clone;
 mod decode;
 mod encode;
 
 use arrow::record_batch::RecordBatch;
 use sepal_types::{ColumnId, RowId, TableDef, TableId};
 
-pub(crate) use decode::{Record, decode, decode_wanted};
+pub use clone::CloneSource;
+pub(crate) use clone::ClonedSegment;
+pub(crate) use decode::{Record, Wanted, decode, decode_wanted};
 pub(crate) use encode::{EncodedOps, encode_head, encode_ops};
 
-/// What every payload was before there were before-images, and what one without them still is.
+/// What every payload was before there were before-images.
 const PLAIN: u8 = 1;
 const WITH_BEFORE: u8 = 2;
+/// With the commit's time: what is written today.
+const TIMED: u8 = 3;
+/// Of [`TIMED`]'s flags.
+const HAS_BEFORE: u8 = 1;
 const ALIGNMENT: usize = 64;
 const OP_HEADER_BYTES: usize = 24;
 const SEQUENCE_BYTES: usize = 16;
@@ -66,13 +78,19 @@ pub enum Op {
         column: ColumnId,
         next: i64,
     },
+    /// A new table with the rows of another one, whose segments it shares. From
+    /// [`crate::TenantStore::clone_ops`], which also gives what goes with it.
+    Clone {
+        def: TableDef,
+        source: CloneSource,
+    },
 }
 
 impl Op {
     /// The table that it changes.
     pub fn table(&self) -> TableId {
         match self {
-            Self::CreateTable(def) | Self::AlterTable(def) => def.id,
+            Self::CreateTable(def) | Self::AlterTable(def) | Self::Clone { def, .. } => def.id,
             Self::DropTable(table)
             | Self::Truncate(table)
             | Self::Insert { table, .. }
@@ -109,6 +127,7 @@ enum Kind {
     Delete = 6,
     SetSequence = 7,
     Before = 8,
+    Clone = 9,
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! One op on a state: the same code for a transaction's private view, a commit and a recovery.
 //!
-//! Called by [`super::Snapshot::apply`], `group` and `store::open`. Looks up rows and keys, which may decode a
+//! Called by [`super::Snapshot::apply`], `group`, `store::open` and `history`. Looks up rows and keys, which may decode a
 //! segment's columns; writes nothing.
 
 use std::{collections::HashMap, sync::Arc};
@@ -10,7 +10,7 @@ use roaring::RoaringBitmap;
 use sepal_types::{ColumnDef, RowId, TableDef, TableId};
 
 use super::{State, TableVersion, insert};
-use crate::{Op, StoreError, chunk::KeyMap};
+use crate::{ChunkRef, Op, StoreError, chunk::KeyMap};
 
 /// How ops are applied.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,8 @@ impl State {
     /// On error the state is half changed: apply to a copy.
     pub(crate) fn apply(&mut self, op: &Op, rules: Rules) -> Result<(), StoreError> {
         match op {
-            Op::CreateTable(def) => self.create(def),
+            Op::CreateTable(def) => self.create(def, Vec::new()),
+            Op::Clone { def, source } => self.create(def, source.opened()?),
             Op::AlterTable(def) => self.alter(def, rules),
             Op::DropTable(table) => self.drop_table(*table),
             Op::Truncate(table) => {
@@ -46,12 +47,12 @@ impl State {
         }
     }
 
-    fn create(&mut self, def: &TableDef) -> Result<(), StoreError> {
+    fn create(&mut self, def: &TableDef, chunks: Vec<ChunkRef>) -> Result<(), StoreError> {
         if self.tables.contains_key(&def.id) {
             return Err(StoreError::Bug(format!("table id {} is in use", def.id)));
         }
         Arc::make_mut(&mut self.names).insert(def)?;
-        let version = TableVersion { def: Arc::new(def.clone()), chunks: Vec::new() };
+        let version = TableVersion { def: Arc::new(def.clone()), chunks };
         self.tables.insert(def.id, Arc::new(version));
         Ok(())
     }

@@ -12,7 +12,7 @@ mod table;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sepal_types::{Lsn, TableId};
+use sepal_types::{ColumnId, Lsn, TableId};
 
 use crate::{Op, StoreError};
 use names::Names;
@@ -28,8 +28,12 @@ pub struct Snapshot(Arc<State>);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     pub lsn: Lsn,
+    /// When the last commit was made; 0 if nobody knows.
+    pub time_us: i64,
     pub tables: BTreeMap<TableId, Arc<TableVersion>>,
     pub names: Arc<Names>,
+    /// Of a past state: what its serials had counted to.
+    pub past_sequences: Option<Arc<Vec<(TableId, ColumnId, i64)>>>,
 }
 
 impl Snapshot {
@@ -44,6 +48,11 @@ impl Snapshot {
     /// The last commit that this snapshot holds.
     pub fn lsn(&self) -> Lsn {
         self.0.lsn
+    }
+
+    /// When that commit was made, in microseconds since 1970-01-01 00:00 UTC. Later than any commit before it.
+    pub fn time_us(&self) -> i64 {
+        self.0.time_us
     }
 
     /// Every table of every environment, by id.

@@ -3,28 +3,29 @@
 //! `database` opens one per tenant and shares it between sessions. Commits are in `group`, checkpoints in
 //! `checkpoint`. A store is bound to one tenant, its directory and its key; no call takes a tenant.
 
+pub(crate) mod load;
 mod open;
 
-use std::{
-    collections::HashMap,
-    path::Path,
-    sync::{Arc, Weak},
-};
+use std::{path::Path, sync::Arc};
 
 use parking_lot::{Mutex, RwLock};
 use sepal_crypto::KeyRing;
-use sepal_types::{ColumnId, FileId, LogEnd, Lsn, RowId, TableId, TenantId};
+use sepal_types::{ColumnId, LogEnd, Lsn, RowId, TableId, TenantId};
 
 use crate::{
-    Chunk, Clock, ColumnCache, FaultInjector, Files, LocalFiles, Snapshot, StoreError, SystemClock,
+    AsOf, Clock, ColumnCache, FaultInjector, Files, HistoryPolicy, LocalFiles, Snapshot, StoreError,
+    SystemClock,
     checkpoint::Maintenance,
     counters::Counters,
     disk::Disk,
     feed::LogFiles,
     group::{Queue, Writer},
+    history::{History, Past},
+    manifest::FileSizes,
     paths::{Paths, show},
     wal,
 };
+use load::{Opener, Registry};
 
 /// Log files after which a checkpoint is due even if they are small: each restart adds one.
 const MANY_WAL_FILES: u64 = 16;
@@ -41,6 +42,11 @@ pub struct StoreOptions {
     /// What [`TenantStore::log_end`] gave last: a log that does not reach as far any more is damage. Without it, a
     /// log that lost its end looks like one that was never longer.
     pub log_end: Option<LogEnd>,
+    /// What stays of the past.
+    pub history: HistoryPolicy,
+    /// Of [`TenantStore::open`], for a restore: the log ends at this time or commit, and what comes after is cut off.
+    /// Not given a second time, or what was written since is lost.
+    pub replay_until: Option<AsOf>,
     /// Where the files are.
     pub files: Arc<dyn Files>,
     /// What commits take their times from.
@@ -57,6 +63,8 @@ impl StoreOptions {
             wal_segment_bytes,
             log_retention_bytes,
             log_end: None,
+            history: HistoryPolicy::default(),
+            replay_until: None,
             files: Arc::new(LocalFiles),
             clock: Arc::new(SystemClock),
             fault: None,
@@ -71,16 +79,21 @@ pub struct TenantStore {
     pub(crate) paths: Paths,
     pub(crate) disk: Disk,
     pub(crate) cache: Arc<ColumnCache>,
+    pub(crate) clock: Arc<dyn Clock>,
     wal_segment_bytes: u64,
     head: RwLock<Snapshot>,
     pub(crate) counters: Counters,
     pub(crate) poison: Poison,
     pub(crate) log: Arc<LogFiles>,
+    pub(crate) history: Arc<History>,
+    pub(crate) past: Mutex<Past>,
+    /// What clones name in the log since the newest manifest, by commit. Whoever decides which files go holds it.
+    pub(crate) cloned: Mutex<Vec<(Lsn, FileSizes)>>,
     pub(crate) queue: Mutex<Queue>,
     pub(crate) writer: Mutex<Writer>,
     pub(crate) maintenance: Mutex<Maintenance>,
-    /// Segments that a manifest names, as long as somebody reads them.
-    pub(crate) registry: Mutex<HashMap<FileId, Weak<Chunk>>>,
+    /// Segments, as long as somebody reads them.
+    pub(crate) registry: Registry,
 }
 
 /// Why a store takes no more writes, once it does not.
@@ -130,6 +143,8 @@ pub struct StoreStats {
     pub wal_bytes: u64,
     /// Bytes of older log files, kept for [`crate::LogHold`]s.
     pub held_wal_bytes: u64,
+    /// Bytes of files of all kinds that only the past needs, named snapshots among it.
+    pub history_bytes: u64,
     /// A write or fsync failed, or the store was closed: reads go on, writes do not.
     pub poisoned: bool,
 }
@@ -197,7 +212,7 @@ impl TenantStore {
         self.commit(&self.snapshot(), vec![crate::Op::SetSequence { table, column, next }]).map(drop)
     }
 
-    /// Whether the log has grown enough for a checkpoint to pay. Files that only holds keep do not count.
+    /// Whether the log has grown enough for a checkpoint to pay. Files that only holds or the past keep do not count.
     pub fn wants_checkpoint(&self) -> bool {
         let (files, bytes) = self.log.needed();
         bytes >= self.wal_segment_bytes || files > MANY_WAL_FILES
@@ -236,7 +251,8 @@ impl TenantStore {
             }
         }
         (stats.wal_files, stats.wal_bytes) = self.log.needed();
-        stats.held_wal_bytes = self.log.kept_bytes();
+        stats.held_wal_bytes = self.log.held_bytes();
+        stats.history_bytes = self.history.bytes();
         stats
     }
 
@@ -271,6 +287,18 @@ impl TenantStore {
     /// What file keys are wrapped under now.
     pub(crate) fn keys(&self) -> Arc<KeyRing> {
         Arc::clone(&self.keys.read())
+    }
+
+    /// Opens segments under `keys`.
+    pub(crate) fn opener<'a>(&'a self, keys: &'a KeyRing) -> Opener<'a> {
+        Opener {
+            paths: &self.paths,
+            disk: &self.disk,
+            tenant: self.tenant,
+            keys,
+            cache: &self.cache,
+            registry: &self.registry,
+        }
     }
 
     /// Opens one of the log's files.

@@ -1,39 +1,29 @@
 //! From a directory to a store: manifest, segments, log, new log file, clean-up, in this order.
 //!
 //! Nothing on disk changes before the whole log has been replayed: a store that does not open is left as it is. Log
-//! files from before the manifest stay: pipelines may read them.
+//! files from before the manifest stay: pipelines may read them, and so may whoever asks for the past.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::Path,
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use parking_lot::{Mutex, RwLock};
-use roaring::RoaringBitmap;
 use sepal_crypto::KeyRing;
-use sepal_types::{Lsn, TableId, TenantId, limits::FIRST_OBJECT_ID};
+use sepal_types::{Lsn, TenantId, limits::FIRST_OBJECT_ID};
 
-use super::{Poison, StoreOptions, TenantStore};
+use super::{
+    Poison, StoreOptions, TenantStore,
+    load::{Opened, Opener, Registry},
+};
 use crate::{
-    ChunkRef, Snapshot, StoreError, TableVersion,
-    blob::{Blob, Owner, check_length},
+    Snapshot, StoreError,
     checkpoint::Maintenance,
-    chunk::{Chunk, SealedChunk, SealedParts},
-    counters::{CounterValues, Counters},
-    disk::{self, Disk, PublishError},
+    disk::{self, Disk},
     feed::{Kept, LogFiles},
     group::Writer,
-    manifest::{self, Manifest, SegmentEntry, TableEntry},
-    ops,
-    paths::{DataKind, Paths, file_key_aad, number, show},
-    segment::Identity,
-    snapshot::{Rules, State},
-    wal::{self, Log, Replay, WalFile, WalStart, kept_before, recover},
+    history::{History, Until},
+    manifest::{self, Manifest},
+    paths::{Paths, number, show},
+    wal::{self, Log, Recovered, Replay, WalFile, WalStart, kept_before, recover},
 };
-
-/// The generation of everything that was replayed: the writer's first.
-const REPLAY: Rules = Rules { generation: 1, trusted: true };
 
 pub(super) fn create(
     dir: &Path,
@@ -41,8 +31,8 @@ pub(super) fn create(
     keys: KeyRing,
     options: StoreOptions,
 ) -> Result<TenantStore, StoreError> {
-    let paths = Paths::new(dir);
-    let disk = Disk::new(Arc::clone(&options.files), options.fault.clone());
+    let context = Context::new(dir, tenant, keys, options);
+    let Context { paths, disk, keys, .. } = &context;
     for directory in [paths.manifests(), paths.wal(), paths.segments()] {
         disk.create_directory(&directory)?;
     }
@@ -50,20 +40,20 @@ pub(super) fn create(
     for directory in paths.root().ancestors().take(3).filter(|path| !path.as_os_str().is_empty()) {
         disk.sync_directory("directory", &disk.open_directory("directory", directory)?)?;
     }
-    clear_unfinished(&disk, &paths)?;
+    clear_unfinished(disk, paths)?;
     let start = WalStart { number: 1, base_lsn: Lsn(0), previous_length: 0 };
-    let wal = WalFile::create(&disk, &paths, tenant, &keys, start).map_err(either)?;
-    let manifest = Manifest { number: 1, wal_from: 1, next_object: FIRST_OBJECT_ID, ..Manifest::default() };
-    let hash = manifest::commit(&disk, &paths, tenant, &keys, &manifest).map_err(either)?;
-    let opened = Opened {
-        state: State::default(),
-        counters: Counters::new(&CounterValues::default()),
-        registered: Vec::new(),
-    };
-    let context = Context { paths, disk, tenant, keys, options };
+    // Nothing was written yet that either outcome could contradict, here and below.
+    let wal = WalFile::create(disk, paths, tenant, keys, start)?;
+    let time_us = context.options.clock.now_us();
+    let manifest =
+        Manifest { number: 1, wal_from: 1, next_object: FIRST_OBJECT_ID, time_us, ..Manifest::default() };
+    let hash = manifest::commit(disk, paths, tenant, keys, &manifest)?;
+    let opened = context.opener().manifest(&manifest)?;
     let files =
         Kept { older: Vec::new(), current: start.span(), needed_from: 1, released: true, damage: None };
-    Ok(context.store(opened, Writer::new(wal), files, Maintenance { manifest, hash }))
+    let history = History::new(context.options.history, &manifest);
+    let maintenance = Maintenance { manifest, hash };
+    Ok(context.store(Parts { opened, writer: Writer::new(wal), files, maintenance, history }))
 }
 
 pub(super) fn open(
@@ -72,30 +62,41 @@ pub(super) fn open(
     keys: KeyRing,
     options: StoreOptions,
 ) -> Result<TenantStore, StoreError> {
-    let paths = Paths::new(dir);
-    let disk = Disk::new(Arc::clone(&options.files), options.fault.clone());
-    let (manifest, hash) = manifest::newest(&disk, &paths, tenant, &keys)?;
-    let context = Context { paths, disk, tenant, keys, options };
-    let mut opened = context.read_manifest(&manifest)?;
-    let log = Log { disk: &context.disk, paths: &context.paths, tenant, keys: &context.keys };
-    let replay = Replay { log, from: manifest.wal_from, lsn: manifest.lsn, end: context.options.log_end };
-    let recovered = recover(&replay, |file, lsn, payload| opened.replay(file, lsn, &payload))?;
-    let (mut older, damage) = kept_before(&log, manifest.wal_from)?;
+    let context = Context::new(dir, tenant, keys, options);
+    let Context { paths, disk, keys, .. } = &context;
+    let (manifest, hash) = manifest::newest(disk, paths, tenant, keys)?;
+    let (opened, recovered) = context.recover(&manifest)?;
+    let (mut older, damage) = kept_before(&context.log(), manifest.wal_from)?;
     if let Some(error) = &damage {
-        tracing::warn!(%error, "a log file that only pipelines could still need cannot be read");
+        tracing::warn!(%error, "a log file that only pipelines and the past could still need cannot be read");
     }
     older.extend(recovered.files);
+    let history = context.history(&manifest)?;
     let start = WalStart {
         number: recovered.last_number + 1,
         base_lsn: recovered.lsn,
         previous_length: recovered.last_length,
     };
-    let wal = WalFile::create(&context.disk, &context.paths, tenant, &context.keys, start).map_err(either)?;
-    let files =
-        Kept { older, current: start.span(), needed_from: manifest.wal_from, released: false, damage };
-    let store = context.store(opened, Writer::new(wal), files, Maintenance { manifest, hash });
-    store.remove_orphans(&store.maintenance.lock().manifest)?;
+    let wal = WalFile::create(disk, paths, tenant, keys, start)?;
+    if context.options.replay_until.is_some() {
+        cut_off(disk, paths, start.number)?;
+    }
+    let needed_from = manifest.wal_from;
+    let files = Kept { older, current: start.span(), needed_from, released: false, damage };
+    let maintenance = Maintenance { manifest, hash };
+    let store = context.store(Parts { opened, writer: Writer::new(wal), files, maintenance, history });
+    store.remove_orphans()?;
     Ok(store)
+}
+
+/// Removes the log files of a time that a restore leaves out, the last one first: what an attempt leaves that does not
+/// come to its end has no gap. The file before them is durable, and none of them follows it.
+fn cut_off(disk: &Disk, paths: &Paths, last: u64) -> Result<(), StoreError> {
+    let names = disk.list(&paths.wal())?;
+    for name in names.iter().rev().filter(|name| number(name, "wal").is_some_and(|number| number > last)) {
+        disk.remove("wal", &paths.wal().join(name))?;
+    }
+    disk.sync_directory("wal", &disk.open_directory("wal", &paths.wal())?)
 }
 
 /// A creation ends with the first manifest, so a store is there if one is.
@@ -127,140 +128,117 @@ fn clear_unfinished(disk: &Disk, paths: &Paths) -> Result<(), StoreError> {
     logs.iter().try_for_each(|name| disk.remove("wal", &paths.wal().join(name)))
 }
 
-/// Nothing was written yet that either outcome could contradict.
-fn either(error: PublishError) -> StoreError {
-    match error {
-        PublishError::Before(error) | PublishError::Unknown(error) => error,
-    }
-}
-
-/// Who opens what where.
+/// Whose directory it is.
 struct Context {
     paths: Paths,
     disk: Disk,
     tenant: TenantId,
     keys: KeyRing,
     options: StoreOptions,
+    registry: Registry,
 }
 
-/// The state as far as it has been read.
-struct Opened {
-    state: State,
-    counters: Counters,
-    registered: Vec<Arc<Chunk>>,
+/// What a store consists of besides its [`Context`].
+struct Parts {
+    opened: Opened,
+    writer: Writer,
+    files: Kept,
+    maintenance: Maintenance,
+    history: History,
 }
 
 impl Context {
-    fn read_manifest(&self, manifest: &Manifest) -> Result<Opened, StoreError> {
-        let next_rows: HashMap<_, _> =
-            manifest.tables.iter().map(|table| (table.def.id, table.next_row)).collect();
-        let values = CounterValues {
-            next_object: manifest.next_object,
-            next_rows,
-            sequences: manifest.sequences.clone(),
+    fn new(dir: &Path, tenant: TenantId, keys: KeyRing, options: StoreOptions) -> Self {
+        let disk = Disk::new(Arc::clone(&options.files), options.fault.clone());
+        Self { paths: Paths::new(dir), disk, tenant, keys, options, registry: Registry::default() }
+    }
+
+    fn opener(&self) -> Opener<'_> {
+        Opener {
+            paths: &self.paths,
+            disk: &self.disk,
+            tenant: self.tenant,
+            keys: &self.keys,
+            cache: &self.options.cache,
+            registry: &self.registry,
+        }
+    }
+
+    fn log(&self) -> Log<'_> {
+        Log { disk: &self.disk, paths: &self.paths, tenant: self.tenant, keys: &self.keys }
+    }
+
+    /// The newest manifest's state with the log after it, up to where it is to be recovered to.
+    fn recover(&self, manifest: &Manifest) -> Result<(Opened, Recovered), StoreError> {
+        let until = match &self.options.replay_until {
+            None => None,
+            Some(at) => Some(Until::of(at).ok_or_else(|| {
+                StoreError::Bug("a recovery ends at a time or a commit, not at a named snapshot".to_owned())
+            })?),
         };
-        let mut state = State { lsn: manifest.lsn, ..State::default() };
-        let mut registered = Vec::new();
-        for table in &manifest.tables {
-            let version = self.read_table(table, &mut registered)?;
-            Arc::make_mut(&mut state.names).insert(&table.def)?;
-            state.tables.insert(table.def.id, Arc::new(version));
+        if let Some(until) = until
+            && until.is_before(manifest.lsn, manifest.time_us)
+        {
+            let oldest = (manifest.lsn, manifest.time_us);
+            return Err(StoreError::NoSuchPast { asked: until.to_string(), oldest: until.moment(oldest) });
         }
-        Ok(Opened { state, counters: Counters::new(&values), registered })
+        let mut opened = self.opener().manifest(manifest)?;
+        let (from, lsn, end) = (manifest.wal_from, manifest.lsn, self.options.log_end);
+        let replay = Replay { log: self.log(), from, lsn, end, limited: until.is_some() };
+        let recovered = recover(&replay, |file, lsn, payload| {
+            opened.replay(self.opener(), until, (file, lsn), &payload)
+        })?;
+        if let Some(Until::Commit(wanted)) = until
+            && opened.state.lsn < wanted
+        {
+            let (asked, newest) = (format!("commit {wanted}"), format!("commit {}", opened.state.lsn));
+            return Err(StoreError::NotYet { asked, newest });
+        }
+        if opened.state.time_us == 0 {
+            // Its commits were logged without times: what is known is that this was so now.
+            opened.state.time_us = self.options.clock.now_us();
+        }
+        Ok((opened, recovered))
     }
 
-    fn read_table(
-        &self,
-        table: &TableEntry,
-        registered: &mut Vec<Arc<Chunk>>,
-    ) -> Result<TableVersion, StoreError> {
-        let mut chunks = Vec::with_capacity(table.segments.len());
-        for entry in &table.segments {
-            let owner = Owner { tenant: self.tenant, table: table.def.id, segment: entry.file };
-            let deleted = match &entry.deleted {
-                None => RoaringBitmap::new(),
-                Some(deleted) => {
-                    let blob = Blob::named(
-                        &self.disk,
-                        &self.paths,
-                        &self.keys,
-                        owner,
-                        DataKind::Deleted,
-                        &deleted.blob,
-                    )?;
-                    let bitmap = RoaringBitmap::deserialize_from(blob.open(&self.disk)?.as_slice());
-                    let path = self.paths.data(DataKind::Deleted, deleted.blob.file);
-                    bitmap.map_err(|error| StoreError::corrupt(&show(&path), error.to_string()))?
+    /// What the older manifests keep. One that does not open is no reason not to open the store.
+    fn history(&self, newest: &Manifest) -> Result<History, StoreError> {
+        let history = History::new(self.options.history, newest);
+        let mut wanted = manifest::numbers(&self.disk, &self.paths)?;
+        wanted.extend(newest.snapshots.iter().map(|named| named.manifest));
+        for number in wanted.into_iter().filter(|number| *number < newest.number) {
+            let read = manifest::read(&self.disk, &self.paths, self.tenant, &self.keys, number);
+            match read {
+                Ok((manifest, _)) => history.add_older(&manifest),
+                Err(error) => {
+                    tracing::warn!(tenant = %self.tenant, %error, "a part of the past cannot be read; its files stay");
+                    history.add_unreadable(number, error);
                 }
-            };
-            let chunk = Arc::new(Chunk::sealed(self.read_segment(table.def.id, entry)?));
-            registered.push(Arc::clone(&chunk));
-            chunks.push(ChunkRef { chunk, deleted: Arc::new(deleted) });
+            }
         }
-        Ok(TableVersion { def: Arc::new(table.def.clone()), chunks })
+        Ok(history)
     }
 
-    /// Checks that the files are there with their lengths; their bytes are read when first needed.
-    fn read_segment(&self, table: TableId, entry: &SegmentEntry) -> Result<SealedChunk, StoreError> {
-        let path = self.paths.data(DataKind::Segment, entry.file);
-        let aad = file_key_aad(DataKind::Segment, self.tenant, table, entry.file);
-        let key =
-            self.keys.unwrap(&aad, &entry.key).map_err(|error| StoreError::sealed(&show(&path), error))?;
-        check_length(&self.disk, &path, entry.bytes)?;
-        let owner = Owner { tenant: self.tenant, table, segment: entry.file };
-        let mut indexes = BTreeMap::new();
-        for index in &entry.indexes {
-            let blob = Blob::named(&self.disk, &self.paths, &self.keys, owner, DataKind::Index, &index.blob)?;
-            indexes.insert(index.index, blob);
-        }
-        let identity = Identity { tenant: self.tenant, table, file: entry.file, key };
-        let own = SegmentEntry { deleted: None, indexes: Vec::new(), ..entry.clone() };
-        let cache = Arc::clone(&self.options.cache);
-        Ok(SealedChunk::new(SealedParts {
-            disk: self.disk.clone(),
-            path,
-            identity,
-            cache,
-            entry: own,
-            indexes,
-        }))
-    }
-
-    fn store(self, opened: Opened, writer: Writer, files: Kept, maintenance: Maintenance) -> TenantStore {
-        let store = TenantStore {
+    fn store(self, parts: Parts) -> TenantStore {
+        TenantStore {
             tenant: self.tenant,
             keys: RwLock::new(Arc::new(self.keys)),
             paths: self.paths,
             disk: self.disk,
             cache: self.options.cache,
+            clock: self.options.clock,
             wal_segment_bytes: self.options.wal_segment_bytes,
-            head: RwLock::new(Snapshot::new(opened.state)),
-            counters: opened.counters,
+            head: RwLock::new(Snapshot::new(parts.opened.state)),
+            counters: parts.opened.counters,
             poison: Poison::default(),
-            log: LogFiles::new(files, self.options.log_retention_bytes),
+            log: LogFiles::new(parts.files, self.options.log_retention_bytes),
+            history: Arc::new(parts.history),
+            past: Mutex::default(),
+            cloned: Mutex::new(parts.opened.cloned),
             queue: Mutex::default(),
-            writer: Mutex::new(writer),
-            maintenance: Mutex::new(maintenance),
-            registry: Mutex::default(),
-        };
-        opened.registered.iter().for_each(|chunk| store.register(chunk));
-        store
-    }
-}
-
-impl Opened {
-    /// Applies a commit of the log. It was checked when it was written, so what does not apply is damage.
-    fn replay(&mut self, file: &str, lsn: Lsn, payload: &arrow::buffer::Buffer) -> Result<(), StoreError> {
-        let (marks, ops) =
-            ops::decode(payload).map_err(|why| StoreError::corrupt(file, format!("commit {lsn}: {why}")))?;
-        for op in &ops {
-            self.state.apply(op, REPLAY).map_err(|error| match error {
-                StoreError::Corrupt { .. } | StoreError::Io { .. } => error,
-                other => StoreError::corrupt(file, format!("commit {lsn} does not apply: {other}")),
-            })?;
+            writer: Mutex::new(parts.writer),
+            maintenance: Mutex::new(parts.maintenance),
+            registry: self.registry,
         }
-        self.state.lsn = lsn;
-        self.counters.committed(&marks, &ops);
-        Ok(())
     }
 }

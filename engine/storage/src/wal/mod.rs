@@ -37,7 +37,7 @@ mod writer;
 use sepal_types::Lsn;
 
 pub(crate) use read::{Cursor, Log, LogFile, Next};
-pub(crate) use recover::{Replay, kept_before, recover};
+pub(crate) use recover::{Recovered, Replay, kept_before, recover};
 pub(crate) use writer::{WalFile, WalStart};
 
 /// A log file without its content.

@@ -9,6 +9,11 @@
 //! | within what the owner knows | damage |
 //! | the last file, and a later frame was made when the file was durable beyond it | damage |
 //! | the last file otherwise | a torn tail: never acknowledged, ignored |
+//!
+//! A restore to a point in time ends the reading at a commit. A file after it may have been cut off already by an
+//! attempt that did not come to its end: such a file does not follow the one before.
+
+use std::ops::ControlFlow;
 
 use arrow::buffer::Buffer;
 use sepal_types::{LogEnd, Lsn};
@@ -29,6 +34,8 @@ pub(crate) struct Replay<'a> {
     pub lsn: Lsn,
     /// How far the log reaches at least, if the owner knows.
     pub end: Option<LogEnd>,
+    /// Whether the caller may end it before the log ends.
+    pub limited: bool,
 }
 
 /// How far the log goes.
@@ -42,15 +49,19 @@ pub(crate) struct Recovered {
     pub files: Vec<FileSpan>,
 }
 
-/// Hands every commit's payload to `apply`, with the name of its file.
+/// Hands every commit's payload to `apply`, with the name of its file, until that says that a commit is not wanted any
+/// more: then the log ends before it.
 pub(crate) fn recover(
     replay: &Replay<'_>,
-    mut apply: impl FnMut(&str, Lsn, Buffer) -> Result<(), StoreError>,
+    mut apply: impl FnMut(&str, Lsn, Buffer) -> Result<ControlFlow<()>, StoreError>,
 ) -> Result<Recovered, StoreError> {
     let files = open_all(replay)?;
     let mut recovered =
         Recovered { last_number: replay.from, last_length: 0, lsn: replay.lsn, files: Vec::new() };
     for (index, file) in files.iter().enumerate() {
+        if replay.limited && file.header.base_lsn > recovered.lsn {
+            break;
+        }
         if file.header.base_lsn != recovered.lsn {
             let why = format!(
                 "it follows commit {}, but commit {} came before",
@@ -62,12 +73,15 @@ pub(crate) fn recover(
             end: files.get(index + 1).map(|next| next.header.previous_length),
             least: replay.end.filter(|end| end.file == file.header.number).map_or(0, |end| end.bytes),
         };
-        let (length, lsn) = file.read(extent, &mut |lsn, payload| apply(&file.name, lsn, payload))?;
+        let ((length, lsn), flow) = file.read(extent, &mut |lsn, payload| apply(&file.name, lsn, payload))?;
         let span = FileSpan { number: file.header.number, base_lsn: file.header.base_lsn, bytes: length };
         recovered.files.push(span);
         recovered.last_number = file.header.number;
         recovered.last_length = length;
         recovered.lsn = lsn;
+        if flow.is_break() {
+            break;
+        }
     }
     Ok(recovered)
 }
@@ -115,20 +129,26 @@ struct Extent {
 }
 
 impl LogFile {
-    /// Applies every whole commit. Returns the length up to the last whole commit, and its lsn.
+    /// Applies every whole commit. Returns the length up to the last whole commit that was wanted, its lsn, and whether
+    /// more are.
     fn read(
         &self,
         extent: Extent,
-        apply: &mut dyn FnMut(Lsn, Buffer) -> Result<(), StoreError>,
-    ) -> Result<(u64, Lsn), StoreError> {
+        apply: &mut dyn FnMut(Lsn, Buffer) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<((u64, Lsn), ControlFlow<()>), StoreError> {
         let end = extent.end.unwrap_or(self.length);
         if end > self.length || end < HEADER_BYTES as u64 {
             return Err(self.corrupt(format!("{} bytes, its successor says {end}", self.length)));
         }
         let mut cursor = Cursor::new(self);
         loop {
+            let before = cursor.whole();
             match cursor.next(self, end)? {
-                Next::Commit(lsn, payload) => apply(lsn, payload)?,
+                Next::Commit(lsn, payload) => {
+                    if apply(lsn, payload)?.is_break() {
+                        return Ok((before, ControlFlow::Break(())));
+                    }
+                }
                 Next::End => break,
                 Next::Bad if extent.end.is_some() || cursor.offset() < extent.least => {
                     return Err(self.corrupt(format!("the frame at byte {} does not open", cursor.offset())));
@@ -147,7 +167,7 @@ impl LogFile {
             let why = format!("its commits end at byte {}, but reached byte {}", whole.0, extent.least);
             return Err(self.corrupt(why));
         }
-        Ok(whole)
+        Ok((whole, ControlFlow::Continue(())))
     }
 
     /// Nothing opens at `offset` of the last file. Looks at every later place where a frame could begin; one that

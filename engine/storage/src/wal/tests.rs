@@ -94,11 +94,11 @@ impl Log {
     fn recover_to(&self, end: Option<LogEnd>) -> Result<(Recovered, Vec<Commit>), StoreError> {
         let (disk, paths, keys) = (&Disk::default(), &self.paths, &keys());
         let log = super::Log { disk, paths, tenant: TENANT, keys };
-        let replay = Replay { log, from: 1, lsn: Lsn(0), end };
+        let replay = Replay { log, from: 1, lsn: Lsn(0), end, limited: false };
         let mut commits = Vec::new();
         let recovered = recover(&replay, |_, lsn, payload| {
             commits.push((lsn.0, payload.to_vec()));
-            Ok(())
+            Ok(std::ops::ControlFlow::Continue(()))
         })?;
         Ok((recovered, commits))
     }
