@@ -46,11 +46,13 @@ async fn flush(tenant: &Arc<OpenTenant>) {
             () = tenant.room.flush.asked() => {}
             () = tokio::time::sleep(PATROL) => {}
         }
-        if !tenant.room.flush.take() && !tenant.store.wants_checkpoint() {
+        let full = tenant.room.flush.take() || tenant.store.wants_checkpoint();
+        if !full && !tenant.store.has_expired_history() {
             continue;
         }
         let worker = Arc::clone(tenant);
-        match tokio::task::spawn_blocking(move || checkpoint(&worker)).await {
+        let work = move || if full { checkpoint(&worker) } else { trim_history(&worker) };
+        match tokio::task::spawn_blocking(work).await {
             Ok(Ok(())) => tenant.room.flushed(None),
             // Broken off by the closing: the log has everything.
             Ok(Err(_)) if tenant.is_closed() => return,
@@ -112,6 +114,13 @@ pub fn checkpoint(tenant: &OpenTenant) -> Result<()> {
     if report.segments_written > 0 {
         tenant.missing.notify_one();
     }
+    Ok(())
+}
+
+/// Removes what is too old to be history. A checkpoint does that as well, but nobody may write any more. Blocking.
+fn trim_history(tenant: &OpenTenant) -> Result<()> {
+    let freed = tenant.store.trim_history()?;
+    tracing::debug!(tenant = %tenant.id, freed, "history");
     Ok(())
 }
 

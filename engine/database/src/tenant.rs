@@ -353,5 +353,6 @@ fn drop_unfinished_indexes(tenant: TenantId, store: &TenantStore) -> Result<()> 
 
 /// Whether operations change what tables there are or what they look like.
 pub fn changes_definitions(ops: &[Op]) -> bool {
-    ops.iter().any(|op| matches!(op, Op::CreateTable(_) | Op::AlterTable(_) | Op::DropTable(_)))
+    ops.iter()
+        .any(|op| matches!(op, Op::CreateTable(_) | Op::AlterTable(_) | Op::DropTable(_) | Op::Clone { .. }))
 }

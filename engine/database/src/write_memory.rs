@@ -100,7 +100,8 @@ fn row_bytes(op: &Op) -> usize {
         | Op::AlterTable(_)
         | Op::DropTable(_)
         | Op::Truncate(_)
-        | Op::SetSequence { .. } => 0,
+        | Op::SetSequence { .. }
+        | Op::Clone { .. } => 0,
     }
 }
 

@@ -6,7 +6,7 @@
 //! (`database` does), takes two tenants, or lets a plaintext byte reach a file.
 //!
 //! ```text
-//! <tenant>/manifest/<number>.manifest     what is durable besides the log; the newest one counts, older ones are history
+//! <tenant>/manifest/<number>.manifest     what is durable besides the log: the newest; older ones are history
 //! <tenant>/wal/<number>.wal               commits since that manifest; older ones that a hold or history keeps
 //! <tenant>/segments/<file id>.parquet     rows
 //!                   <file id>.deleted     deletion vector of a segment
@@ -40,9 +40,10 @@
 //! 4. Files that no manifest names are removed. Older log files wait for [`TenantStore::release_unheld_log`].
 //!
 //! # The past
-//! Older manifests stay as long as [`HistoryPolicy`] says, as a name or a reader wants them. [`TenantStore::snapshot_as_of`]
-//! opens one and applies the log after it up to the moment. [`TenantStore::create_snapshot`] names one;
-//! [`TenantStore::clone_ops`] makes a table that shares another one's segments (`history`).
+//! Older manifests stay as long as [`HistoryPolicy`] says, as a name or a reader wants them.
+//! [`TenantStore::snapshot_as_of`] opens one and applies the log after it up to the moment.
+//! [`TenantStore::create_snapshot`] names one; [`TenantStore::clone_ops`] makes a table that shares another one's
+//! segments (`history`).
 //!
 //! # A change, on its way out
 //! A table whose definition says `captured` is read by a pipeline. [`TenantStore::hold_log`] keeps the log from a

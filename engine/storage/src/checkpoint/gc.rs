@@ -1,9 +1,9 @@
 //! Removing what nothing needs, after the manifest that does without it is durable.
 //!
-//! One rule: a data file stays as long as a manifest that is kept names it (`history` knows which those are), or a clone in
-//! the log since the newest. Everything else in the directory goes, whoever left it there. The manifests themselves go
-//! first, durably: none ever comes back that names what is gone. A segment that a reader still holds stays until the last
-//! `Arc` goes; its chunk removes the files then.
+//! One rule: a data file stays as long as a manifest that is kept names it (`history` knows which those are), or a
+//! clone in the log since the newest. Everything else in the directory goes, whoever left it there. The manifests
+//! themselves go first, durably: none ever comes back that names what is gone. A segment that a reader still holds
+//! stays until the last `Arc` goes; its chunk removes the files then.
 
 use std::{
     collections::BTreeSet,
@@ -129,8 +129,8 @@ impl TenantStore {
         Ok(removed)
     }
 
-    /// Removes files that a crash left behind: manifests that are no history, unnamed data files, unfinished log files. Log
-    /// files that no recovery needs may be somebody's yet: [`Self::release_unheld_log`] removes them.
+    /// Removes files that a crash left behind: manifests that are no history, unnamed data files, unfinished log files.
+    /// Log files that no recovery needs may be somebody's yet: [`Self::release_unheld_log`] removes them.
     pub(crate) fn remove_orphans(&self) -> Result<(), StoreError> {
         let maintenance = self.maintenance.lock();
         for name in self.disk.list(&self.paths.wal())? {

@@ -158,6 +158,8 @@ impl TenantStore {
             indexes: BTreeMap::new(),
         };
         let chunk = Arc::new(Chunk::sealed(SealedChunk::new(parts)));
+        // From the manifest's commit on somebody may ask for that version: a file is one chunk.
+        self.register(&chunk);
         // Reading the ids back proves that the file opens before the log that held its rows is trimmed.
         chunk.row_ids()?;
         self.build_indexes(def, &chunk, builder, produced)?;

@@ -27,14 +27,6 @@ impl TenantStore {
                 Arc::make_mut(version).chunks = chunks;
             }
         }
-        for chunk in produced
-            .tables
-            .values()
-            .flat_map(|table| &table.segments)
-            .filter_map(|segment| segment.chunk.as_ref())
-        {
-            self.register(chunk);
-        }
         self.set_head(Snapshot::new(state));
         Ok(())
     }

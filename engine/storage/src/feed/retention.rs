@@ -111,9 +111,9 @@ impl LogFiles {
         self.state.lock().files.released = true;
     }
 
-    /// A recovery needs the files from `needed_from` on, whoever asks for the past those from `past_from` on. Breaks the
-    /// holds that keep too much before what a recovery needs, and returns the first file that must stay. The ones below
-    /// are forgotten here.
+    /// A recovery needs the files from `needed_from` on, whoever asks for the past those from `past_from` on. Breaks
+    /// the holds that keep too much before what a recovery needs, and returns the first file that must stay. The ones
+    /// below are forgotten here.
     pub(crate) fn trim(&self, needed_from: u64, past_from: u64) -> u64 {
         let mut state = self.state.lock();
         state.files.needed_from = needed_from;

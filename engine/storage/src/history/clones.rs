@@ -27,12 +27,13 @@ use crate::{
 };
 
 impl TenantStore {
-    /// What makes `def` a table with the rows that `table` has in `from`, which may be a snapshot of the past. `def` has
-    /// new ids for the table, its constraints and its indexes, and the columns and keys of the table that is cloned.
-    /// Serials go on from where the source's are. The clone is not captured.
+    /// What makes `def` a table with the rows that `table` has in `from`, which may be a snapshot of the past. `def`
+    /// has new ids for the table, its constraints and its indexes, and the columns and keys of the table that is
+    /// cloned. Serials go on from where the source's are. The clone is not captured.
     ///
-    /// To be committed, alone or with more. Errors: [`StoreError::NoSuchTable`]; [`StoreError::Bug`] for a definition with
-    /// other columns or keys. The commit is a [`StoreError::WriteConflict`] when an index of the source was dropped since.
+    /// To be committed, alone or with more. Errors: [`StoreError::NoSuchTable`]; [`StoreError::Bug`] for a definition
+    /// with other columns or keys. The commit is a [`StoreError::WriteConflict`] when an index of the source was
+    /// dropped since.
     pub fn clone_ops(&self, from: &Snapshot, table: TableId, def: TableDef) -> Result<Vec<Op>, StoreError> {
         let version = from.table(table).ok_or(StoreError::NoSuchTable(table))?;
         check_definition(&version.def, &def)?;
@@ -72,10 +73,16 @@ impl TenantStore {
     ///
     /// Errors: [`StoreError::WriteConflict`] when a file has gone since the ops were made.
     pub(crate) fn name_cloned(&self, state: State, ops: &[Op]) -> Result<State, StoreError> {
-        let clones = ops.iter().filter_map(|op| match op {
-            Op::Clone { def, source } => Some((def, source)),
-            _ => None,
-        });
+        let mut clones = ops
+            .iter()
+            .filter_map(|op| match op {
+                Op::Clone { def, source } => Some((def, source)),
+                _ => None,
+            })
+            .peekable();
+        if clones.peek().is_none() {
+            return Ok(state);
+        }
         let mut cloned = self.cloned.lock();
         for (def, source) in clones {
             for (segment, chunk) in source.segments.iter().zip(&source.chunks) {

@@ -3,13 +3,13 @@
 //! `database` asks for it by time, by commit or by name, names snapshots, clones tables and holds what it backs up.
 //!
 //! Nothing is written for the past alone. Each manifest is a version of all tables; old ones stay with the files that
-//! they name and the log after them (`versions` knows which, `checkpoint::gc` removes the others). A moment is read from
-//! the newest version before it and the log from there to the moment, applied by the same code as in a recovery (`past`).
-//! A name keeps one version for as long as one likes (`named`). A clone is a table that shares another one's segments
-//! (`clones`).
+//! they name and the log after them (`versions` knows which, `checkpoint::gc` removes the others). A moment is read
+//! from the newest version before it and the log from there to the moment, applied by the same code as in a recovery
+//! (`past`). A name keeps one version for as long as one likes (`named`). A clone is a table that shares another one's
+//! segments (`clones`).
 //!
-//! History never breaks a recovery: that needs the newest manifest only. An old one that does not open is told when it is
-//! asked for, and as long as it is there, no data file is removed: nobody knows what it names.
+//! History never breaks a recovery: that needs the newest manifest only. An old one that does not open is told when it
+//! is asked for, and as long as it is there, no data file is removed: nobody knows what it names.
 
 mod clones;
 mod named;
@@ -18,12 +18,16 @@ mod past;
 mod tests;
 mod versions;
 
-use std::{fmt, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
 
+use arrow::temporal_conversions::timestamp_us_to_datetime;
 use sepal_types::Lsn;
 
 use crate::{StoreError, TenantStore, paths::Paths};
-use arrow::temporal_conversions::timestamp_us_to_datetime;
 
 pub use named::NamedSnapshot;
 pub(crate) use past::Past;
@@ -106,10 +110,10 @@ impl TenantStore {
         HistorySpan { oldest_us, oldest_lsn, versions, bytes: self.history.bytes() }
     }
 
-    /// Whether some of the past is older than the policy keeps it: then [`Self::trim_history`] pays. A checkpoint trims,
-    /// too; a store that nobody writes to has none.
+    /// Whether some of the past is older than the policy keeps it: then [`Self::trim_history`] pays. A checkpoint
+    /// trims, too; a store that nobody writes to has none.
     pub fn has_expired_history(&self) -> bool {
-        self.history.is_due(self.clock.now_us())
+        self.poison.check().is_ok() && self.history.is_due(self.clock.now_us())
     }
 
     /// Removes what the policy no longer keeps. Returns the bytes that were freed. Waits for a checkpoint that is under
@@ -120,9 +124,9 @@ impl TenantStore {
         Ok(self.collect(&maintenance, None)?.bytes)
     }
 
-    /// Removes all of the past but what has a name, is being read or copied, as VACUUM FULL asks for: after a checkpoint,
-    /// rows that were deleted before it are in no file any more. Returns the bytes that were freed; segments that somebody
-    /// reads go with their last reader.
+    /// Removes all of the past but what has a name, is being read or copied, as VACUUM FULL asks for: after a
+    /// checkpoint, rows that were deleted before it are in no file any more. Returns the bytes that were freed;
+    /// segments that somebody reads go with their last reader.
     pub fn forget_history(&self) -> Result<u64, StoreError> {
         let maintenance = self.maintenance.lock();
         self.poison.check()?;
@@ -134,13 +138,13 @@ impl TenantStore {
     pub fn pin_manifest(&self) -> Result<ManifestPin, StoreError> {
         let maintenance = self.maintenance.lock();
         let (versions, hold) = self.history.to_copy();
-        let mut named = std::collections::BTreeMap::new();
+        let mut named = BTreeMap::new();
         // What clones name in the log since, too: that log is copied with the manifest.
         let cloned: Vec<_> = self.cloned.lock().iter().map(|(_, files)| files.clone()).collect();
         for files in versions.iter().map(|version| &*version.files).chain(&cloned) {
             named.extend(files.iter().map(|(file, bytes)| (*file, *bytes)));
         }
-        let within = Paths::new(std::path::Path::new(""));
+        let within = Paths::new(Path::new(""));
         let data = named
             .into_iter()
             .map(|((kind, file), bytes)| PinnedFile { path: within.data(kind, file), bytes });

@@ -1,7 +1,7 @@
 //! A snapshot of the past: a version's tables, and the log after it up to the moment.
 //!
-//! Called by whoever asks for a moment. Waits for no checkpoint: it holds the version while it reads. What it returns is
-//! a snapshot like any other, whose chunks keep their files by being held. Never writes.
+//! Called by whoever asks for a moment. Waits for no checkpoint: it holds the version while it reads. What it returns
+//! is a snapshot like any other, whose chunks keep their files by being held. Never writes.
 
 use std::{collections::VecDeque, sync::Arc};
 

@@ -1,8 +1,8 @@
 //! Which manifests are on disk besides the newest, and why each of them stays.
 //!
-//! Kept in memory beside the files, without the tables: what a manifest names is all that the collection of garbage asks
-//! for. Touches no file. A version that has left here is nobody's any more: `checkpoint::gc` removes its manifest, and then
-//! what no other names.
+//! Kept in memory beside the files, without the tables: what a manifest names is all that the collection of garbage
+//! asks for. Touches no file. A version that has left here is nobody's any more: `checkpoint::gc` removes its manifest,
+//! and then what no other names.
 //!
 //! A version stays while
 //! - it is the newest;
@@ -52,8 +52,10 @@ impl Version {
         }
     }
 
-    fn all_files(&self) -> impl Iterator<Item = (&(DataKind, FileId), &u64)> {
-        self.files.iter().chain(self.cloned.iter())
+    /// What it takes to open it, and to come to it from an earlier one if somebody may read from `reach_from` on.
+    fn needed(&self, reach_from: u64) -> impl Iterator<Item = (&(DataKind, FileId), &u64)> {
+        let cloned = (self.number > reach_from).then(|| self.cloned.iter());
+        self.files.iter().chain(cloned.into_iter().flatten())
     }
 }
 
@@ -123,8 +125,8 @@ impl History {
         self.state.lock().unreadable.insert(number, error);
     }
 
-    /// Lets go of the versions that nothing keeps at `now_us`. Returns the numbers of the manifests that stay. `log_bytes`
-    /// are those of the log's files from a number on that no recovery needs.
+    /// Lets go of the versions that nothing keeps at `now_us`. Returns the numbers of the manifests that stay.
+    /// `log_bytes` are those of the log's files from a number on that no recovery needs.
     pub(crate) fn trim(
         &self,
         now_us: i64,
@@ -166,7 +168,9 @@ impl History {
     /// Every file under `segments/` that some version names; `None` when nobody can know.
     pub(crate) fn needed(&self) -> Option<HashSet<(DataKind, FileId)>> {
         let state = self.state.lock();
-        let files = || state.versions.values().flat_map(Version::all_files).map(|(file, _)| *file);
+        let from = state.read_from();
+        let files =
+            || state.versions.values().flat_map(|version| version.needed(from)).map(|(file, _)| *file);
         state.unreadable.is_empty().then(|| files().collect())
     }
 
@@ -219,8 +223,8 @@ impl History {
         Ok((named, hold))
     }
 
-    /// The newest version and those that have a name, held to be copied, with everything that they name. The newest comes
-    /// last.
+    /// The newest version and those that have a name, held to be copied, with everything that they name. The newest
+    /// comes last.
     pub(crate) fn to_copy(self: &Arc<Self>) -> (Vec<Version>, Hold) {
         let mut state = self.state.lock();
         let mut numbers: BTreeSet<u64> = state.named.iter().map(|named| named.manifest).collect();
@@ -268,7 +272,7 @@ impl State {
                 chain.push((version.number, version.time_us));
             }
         }
-        // Nobody knows how old they are: as old as the one before.
+        // Nobody knows how old they are: they go with the ones before them.
         chain.extend(self.unreadable.keys().map(|number| (*number, i64::MAX)));
         chain.sort_unstable();
         let last = chain.len().saturating_sub(1);
@@ -300,23 +304,26 @@ impl State {
         let mut others: BTreeSet<u64> = self.named.iter().map(|named| named.manifest).collect();
         others.extend(self.holds.keys());
         others.extend(chain.last());
-        let needed = self.files_of(&others);
-        let mut counted: HashSet<(DataKind, FileId)> = HashSet::new();
-        let versions = chain.iter().filter_map(|number| self.versions.get(number));
-        let files = versions.flat_map(Version::all_files);
-        files
-            .filter(|(file, _)| !needed.contains(*file) && counted.insert(**file))
-            .map(|(_, bytes)| bytes)
-            .sum()
+        let reach_from = chain.first().copied().unwrap_or(0);
+        self.bytes_of(chain.iter(), reach_from, &self.files_of(&others))
     }
 
     /// Bytes of files that these versions need and the newest does not.
     fn only_past(&self, numbers: &BTreeSet<u64>) -> u64 {
         let newest: BTreeSet<u64> = self.versions.keys().next_back().copied().into_iter().collect();
-        let needed = self.files_of(&newest);
+        self.bytes_of(numbers.iter(), self.read_from(), &self.files_of(&newest))
+    }
+
+    /// Bytes of what these versions need, each file once, besides `needed`.
+    fn bytes_of<'a>(
+        &self,
+        numbers: impl Iterator<Item = &'a u64>,
+        reach_from: u64,
+        needed: &HashSet<(DataKind, FileId)>,
+    ) -> u64 {
         let mut counted: HashSet<(DataKind, FileId)> = HashSet::new();
-        let versions = numbers.iter().filter_map(|number| self.versions.get(number));
-        let files = versions.flat_map(Version::all_files);
+        let versions = numbers.filter_map(|number| self.versions.get(number));
+        let files = versions.flat_map(|version| version.needed(reach_from));
         files
             .filter(|(file, _)| !needed.contains(*file) && counted.insert(**file))
             .map(|(_, bytes)| bytes)
@@ -325,7 +332,12 @@ impl State {
 
     fn files_of(&self, numbers: &BTreeSet<u64>) -> HashSet<(DataKind, FileId)> {
         let versions = numbers.iter().filter_map(|number| self.versions.get(number));
-        versions.flat_map(Version::all_files).map(|(file, _)| *file).collect()
+        versions.flat_map(|version| version.files.keys()).copied().collect()
+    }
+
+    /// The first version that somebody may read on from.
+    fn read_from(&self) -> u64 {
+        self.readers.keys().next().map_or(self.reach_from, |reader| self.reach_from.min(*reader))
     }
 
     /// The first log file that somebody may replay: from the versions that the policy keeps, and the held ones.

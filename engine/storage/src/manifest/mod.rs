@@ -107,8 +107,8 @@ pub(crate) struct SegmentEntry {
     pub deleted: Option<DeletedEntry>,
     #[serde(default)]
     pub indexes: Vec<IndexEntry>,
-    /// The table under whose id the segment, its deletion vectors and its indexes are sealed; `None`: the table that the
-    /// entry is of. A clone's segments are sealed under the id of the table that wrote them.
+    /// The table under whose id the segment, its deletion vectors and its indexes are sealed; `None`: the table that
+    /// the entry is of. A clone's segments are sealed under the id of the table that wrote them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed_for: Option<TableId>,
 }

@@ -3,13 +3,14 @@
 use sepal_types::{ColumnId, FileId, Lsn, RowId, TableId, TenantId};
 
 use super::{
-    BlobEntry, DeletedEntry, IndexEntry, Manifest, SegmentEntry, TableEntry, commit, encode, newest,
+    BlobEntry, DeletedEntry, IndexEntry, Manifest, NamedEntry, NamedFile, SegmentEntry, TableEntry, commit,
+    encode, newest,
 };
 use crate::{
     StoreError,
     disk::Disk,
     fixtures::{TENANT, hex, items, keys, tenant_key},
-    paths::Paths,
+    paths::{DataKind, Paths},
 };
 
 fn manifest() -> Manifest {
@@ -24,6 +25,7 @@ fn manifest() -> Manifest {
         key: vec![0xab, 0x0c],
         deleted: Some(DeletedEntry { rows: 1, blob: blob(2) }),
         indexes: vec![IndexEntry { index: TableId(20_002), blob: blob(3) }],
+        sealed_for: Some(TableId(20_007)),
     };
     let mut def = items(20_000, "items");
     def.columns.truncate(1);
@@ -36,14 +38,33 @@ fn manifest() -> Manifest {
         next_object: 20_003,
         tables: vec![TableEntry { def, next_row: RowId(10), segments: vec![segment] }],
         sequences: vec![(TableId(20_000), ColumnId(1), 7)],
+        time_us: 1_795_354_461_123_456,
+        snapshots: vec![NamedEntry {
+            environment: "default".into(),
+            name: "before".into(),
+            manifest: 3,
+            lsn: Lsn(9),
+            time_us: 1_795_354_461_000_000,
+            created_us: 1_795_354_461_000_001,
+            by: "ada".into(),
+            comment: None,
+            rows: 2,
+        }],
+        cloned: vec![NamedFile { kind: DataKind::Segment, file: FileId([4; 16]), bytes: 90 }],
     }
 }
 
-/// Version 1. Fields may be added; none of these may change.
-#[test]
-fn content_is_golden() {
+/// What version 1 had of it.
+fn first_manifest() -> Manifest {
+    let mut manifest = Manifest { time_us: 0, snapshots: vec![], cloned: vec![], ..manifest() };
+    manifest.tables[0].segments[0].sealed_for = None;
+    manifest
+}
+
+/// The JSON up to where version 1 ends, with what version 2 has in a segment.
+fn golden(sealed_for: &str) -> String {
     let id = |digit: &str| digit.repeat(16);
-    let expected = format!(
+    format!(
         concat!(
             r#"{{"number":5,"previous":"00ff","lsn":12,"wal_from":4,"next_object":20003,"tables":[{{"def":"#,
             r#"{{"id":20000,"environment":"default","schema":"public","name":"items","columns":[{{"id":1,"name":"id","#,
@@ -51,15 +72,45 @@ fn content_is_golden() {
             r#""uniques":[{{"id":20001,"name":"items_pkey","columns":[1],"primary":true}}],"indexes":[]}},"next_row":10,"#,
             r#""segments":[{{"file":"{}","rows":3,"first_row":1,"last_row":9,"bytes":1000,"plain_bytes":2000,"#,
             r#""key":"ab0c","deleted":{{"rows":1,"blob":{{"file":"{}","bytes":80,"key":"0202"}}}},"#,
-            r#""indexes":[{{"index":20002,"blob":{{"file":"{}","bytes":80,"key":"0303"}}}}]}}]}}],"#,
-            r#""sequences":[[20000,1,7]]}}"#
+            r#""indexes":[{{"index":20002,"blob":{{"file":"{}","bytes":80,"key":"0303"}}}}]{}}}]}}],"#,
+            r#""sequences":[[20000,1,7]]"#
         ),
         id("01"),
         id("02"),
         id("03"),
+        sealed_for,
+    )
+}
+
+/// Version 2. Fields may be added; none of these may change.
+#[test]
+fn content_is_golden() {
+    let own = format!(
+        concat!(
+            r#","time_us":1795354461123456,"snapshots":[{{"environment":"default","name":"before","#,
+            r#""manifest":3,"lsn":9,"time_us":1795354461000000,"created_us":1795354461000001,"by":"ada","comment":null,"rows":2}}],"#,
+            r#""cloned":[{{"kind":"segment","file":"{}","bytes":90}}]}}"#
+        ),
+        "04".repeat(16)
     );
+    let expected = golden(r#","sealed_for":20007"#) + &own;
     assert_eq!(serde_json::to_string(&manifest()).unwrap(), expected);
     assert_eq!(serde_json::from_str::<Manifest>(&expected).unwrap(), manifest());
+}
+
+#[test]
+fn version_1_is_read() {
+    let text = golden("") + "}";
+    let bytes = encode::encode_version_1(TENANT, 5, &tenant_key(), text.as_bytes());
+    assert_eq!(hex(&bytes[8..10]), "0001");
+    assert_eq!(encode::decode(TENANT, &keys(), 5, &bytes).unwrap(), first_manifest());
+    // One version does not pass for the other.
+    let mut relabelled = bytes.clone();
+    relabelled[9] = 2;
+    assert!(encode::decode(TENANT, &keys(), 5, &relabelled).is_err());
+    relabelled[9] = 3;
+    let error = encode::decode(TENANT, &keys(), 5, &relabelled).unwrap_err();
+    assert_eq!(error, "manifest version 3, this program reads 1 and 2");
 }
 
 #[test]
@@ -69,7 +120,7 @@ fn header_is_golden() {
         hex(&header),
         concat!(
             "736570616c6d616e",
-            "0001000000000000",
+            "0002000000000000",
             "07070707070707070707070707070707",
             "0000000000000102"
         )

@@ -1,7 +1,7 @@
 //! What a clone shares with the table that it was made from: segments by name, each with what was deleted of it.
 //!
-//! `history` makes it, the log carries it, `store::load` finds the named files again. The deletion vectors travel in the
-//! log itself: a checkpoint may have replaced the source's meanwhile.
+//! `history` makes it, the log carries it, `store::load` finds the named files again. The deletion vectors travel in
+//! the log itself: a checkpoint may have replaced the source's meanwhile.
 
 use roaring::RoaringBitmap;
 use sepal_types::{RowId, TableDef, TableId};

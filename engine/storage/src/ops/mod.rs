@@ -8,7 +8,8 @@
 //!
 //! ```text
 //! payload  := head op*
-//! head     := version u8 = 3 | flags u8 | zero 2 | ops u32 | sequences u32 | zero 4 | time i64 | sequence* | zero to 64
+//! head     := version u8 = 3 | flags u8 | zero 2 | ops u32 | sequences u32 | zero 4 | time i64 | sequence*
+//!             | zero to 64
 //! flags    := 1: has before-images; the other bits are zero
 //! time     := when it was committed, in microseconds since 1970-01-01 00:00 UTC; later than the commit before
 //! sequence := table u32 | column u32 | next i64                  a serial's next value, if that is later
@@ -26,8 +27,8 @@
 //! ```
 //! Before-images are those of tables whose changes a pipeline reads. A recovery does not look at them.
 //!
-//! Older logs have heads of two other versions, without a time: `version u8 | zero 3 | ops u32 | sequences u32 | zero 4 |
-//! sequence* | zero to 64`, version 2 with before-images and version 1 without. Neither has clones.
+//! Older logs have heads of two other versions, without flags and time: `version u8 | zero 3 | ops u32 | sequences u32
+//! | zero 4 | sequence* | zero to 64`, version 2 with before-images and version 1 without. Neither has clones.
 
 mod clone;
 mod decode;
@@ -38,7 +39,7 @@ use sepal_types::{ColumnId, RowId, TableDef, TableId};
 
 pub use clone::CloneSource;
 pub(crate) use clone::ClonedSegment;
-pub(crate) use decode::{Record, Wanted, decode, decode_wanted};
+pub(crate) use decode::{Decoded, Record, decode, decode_wanted};
 pub(crate) use encode::{EncodedOps, encode_head, encode_ops};
 
 /// What every payload was before there were before-images.

@@ -2,10 +2,19 @@
 
 use arrow::buffer::{Buffer, MutableBuffer};
 use proptest::prelude::*;
-use sepal_types::{ColumnId, RowId, TableId};
+use sepal_types::{ColumnId, FileId, RowId, TableId};
 
-use super::{BeforeImage, Op, Record, SequenceMark, decode, decode_wanted, encode_head, encode_ops};
-use crate::fixtures::{batch, hex, items};
+use super::{
+    BeforeImage, CloneSource, ClonedSegment, Decoded, Op, Record, SequenceMark, decode, decode_wanted,
+    encode_head, encode_ops,
+};
+use crate::{
+    fixtures::{batch, hex, items},
+    manifest::{BlobEntry, IndexEntry, SegmentEntry},
+};
+
+/// 2026-11-22 13:34:21.123456 UTC
+const TIME_US: i64 = 1_795_354_461_123_456;
 
 fn payload(marks: &[SequenceMark], ops: &[Op]) -> Buffer {
     payload_with(marks, ops, &[])
@@ -14,14 +23,23 @@ fn payload(marks: &[SequenceMark], ops: &[Op]) -> Buffer {
 fn payload_with(marks: &[SequenceMark], ops: &[Op], before: &[BeforeImage]) -> Buffer {
     let encoded = encode_ops(ops, before).unwrap();
     let mut bytes = MutableBuffer::new(0);
-    bytes.extend_from_slice(encode_head(&encoded, marks).as_slice());
+    bytes.extend_from_slice(encode_head(&encoded, marks, TIME_US).as_slice());
     encoded.parts.iter().for_each(|part| bytes.extend_from_slice(part.as_slice()));
     bytes.into()
 }
 
-/// Version 1. These bytes are in files: a change here is a change of format.
-#[test]
-fn bytes_are_golden() {
+/// As a program before version 3 wrote it, of a payload with at most one mark: the time is missing.
+fn aged(bytes: &Buffer, version: u8) -> Buffer {
+    let mut bytes = bytes.to_vec();
+    let flags = bytes[1];
+    assert_eq!((bytes[0], flags, version), (3, version - 1, flags + 1), "only version 2 has before-images");
+    bytes[..2].copy_from_slice(&[version, 0]);
+    bytes.copy_within(24..40, 16);
+    bytes[32..40].fill(0);
+    Buffer::from_vec(bytes)
+}
+
+fn plain_ops() -> ([SequenceMark; 1], [Op; 4]) {
     let marks = [SequenceMark { table: TableId(20_000), column: ColumnId(1), next: 33 }];
     let ops = [
         Op::DropTable(TableId(20_001)),
@@ -29,17 +47,14 @@ fn bytes_are_golden() {
         Op::Delete { table: TableId(20_000), rows: vec![RowId(5), RowId(258)] },
         Op::SetSequence { table: TableId(20_000), column: ColumnId(1), next: -2 },
     ];
+    (marks, ops)
+}
+
+/// The ops of [`plain_ops`] in every version.
+fn golden_ops() -> String {
     let zeros = |bytes: usize| "00".repeat(bytes);
-    let expected = [
-        "01000000",
-        "00000004",
-        "00000001",
-        "00000000",
-        "00004e20",
-        "00000001",
-        "0000000000000021",
-        &zeros(32),
-        &zeros(40),
+    [
+        &*zeros(40),
         "03000000",
         "00004e21",
         "0000000000000000",
@@ -64,11 +79,97 @@ fn bytes_are_golden() {
         "0000000000000008",
         "fffffffffffffffe",
         &zeros(56),
-    ];
-    assert_eq!(hex(payload(&marks, &ops).as_slice()), expected.concat());
+    ]
+    .concat()
 }
 
-/// Version 2: what version 1 has, and a record more. Arrow's own bytes are not ours to pin; what is around them is.
+fn unhex(digits: &str) -> Buffer {
+    let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+    Buffer::from_vec((0..digits.len()).step_by(2).map(byte).collect::<Vec<u8>>())
+}
+
+/// Version 3. These bytes are in files: a change here is a change of format.
+#[test]
+fn bytes_are_golden() {
+    let (marks, ops) = plain_ops();
+    let head = concat!(
+        "03000000",
+        "00000004",
+        "00000001",
+        "00000000",
+        "000660dd88e6b380",
+        "00004e20",
+        "00000001",
+        "0000000000000021",
+    );
+    let bytes = payload(&marks, &ops);
+    assert_eq!(hex(bytes.as_slice()), [head, &"00".repeat(24), &golden_ops()].concat());
+    let decoded = decode(&bytes).unwrap();
+    assert_eq!(decoded, Decoded { time_us: Some(TIME_US), sequences: marks.to_vec(), ops: ops.to_vec() });
+}
+
+/// Versions 1 and 2, which older logs hold.
+#[test]
+fn bytes_of_older_programs_are_read() {
+    let (marks, ops) = plain_ops();
+    for version in ["01", "02"] {
+        let head = concat!(
+            "000000",
+            "00000004",
+            "00000001",
+            "00000000",
+            "00004e20",
+            "00000001",
+            "0000000000000021",
+        );
+        let bytes = unhex(&[version, head, &"00".repeat(32), &golden_ops()].concat());
+        let decoded = decode(&bytes).unwrap();
+        assert_eq!(decoded, Decoded { time_us: None, sequences: marks.to_vec(), ops: ops.to_vec() });
+    }
+}
+
+/// A clone's body is JSON: fields may be added, none of these may change.
+#[test]
+fn a_clone_survives_and_its_json_is_golden() {
+    let blob = BlobEntry { file: FileId([2; 16]), bytes: 80, key: vec![2; 2] };
+    let entry = SegmentEntry {
+        file: FileId([1; 16]),
+        rows: 3,
+        first_row: RowId(1),
+        last_row: RowId(9),
+        bytes: 1000,
+        plain_bytes: 2000,
+        key: vec![0xab, 0x0c],
+        deleted: None,
+        indexes: vec![IndexEntry { index: TableId(20_012), blob }],
+        sealed_for: Some(TableId(20_000)),
+    };
+    let deleted = roaring::RoaringBitmap::from_iter([1_u32]);
+    let segments = vec![ClonedSegment::new(entry, &deleted).unwrap()];
+    let source = CloneSource { table: TableId(20_000), next_row: RowId(10), segments, chunks: Vec::new() };
+    let ops = vec![Op::Clone { def: items(20_010, "copy"), source: source.clone() }];
+    let bytes = payload(&[], &ops);
+    assert_eq!(decode(&bytes).unwrap().ops, ops);
+    assert_eq!(source.segments[0].deleted().unwrap(), deleted);
+    assert!(source.opened().is_err(), "nobody has opened it");
+    let expected = format!(
+        concat!(
+            r#""of":20000,"next_row":10,"segments":[{{"entry":{{"file":"{}","rows":3,"first_row":1,"last_row":9,"#,
+            r#""bytes":1000,"plain_bytes":2000,"key":"ab0c","deleted":null,"indexes":[{{"index":20012,"blob":"#,
+            r#"{{"file":"{}","bytes":80,"key":"0202"}}}}],"sealed_for":20000}},"deleted":"{}"}}]}}"#
+        ),
+        "01".repeat(16),
+        "02".repeat(16),
+        hex(&source.segments[0].deleted),
+    );
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains(&expected), "{text}");
+    // No older version has it.
+    let error = decode(&aged(&bytes, 1)).unwrap_err();
+    assert!(error.contains("kind 9"), "{error}");
+}
+
+/// Arrow's own bytes are not ours to pin; what is around them is.
 #[test]
 fn before_images_stand_before_their_deletes() {
     let table = TableId(20_000);
@@ -80,8 +181,8 @@ fn before_images_stand_before_their_deletes() {
     let rows = batch(&[1, 2]);
     let bytes = payload_with(&[], &ops, &[BeforeImage { op: 1, rows: rows.clone() }]);
     let plain = payload(&[], &ops);
-    assert_eq!(hex(&bytes[..8]), concat!("02000000", "00000004"));
-    assert_eq!(hex(&plain[..8]), concat!("01000000", "00000003"));
+    assert_eq!(hex(&bytes[..8]), concat!("03010000", "00000004"));
+    assert_eq!(hex(&plain[..8]), concat!("03000000", "00000003"));
     let insert = payload(&[], &ops[..1]).len();
     let image = bytes.len() - plain.len();
     assert_eq!(bytes[8..insert], plain[8..insert]);
@@ -90,15 +191,20 @@ fn before_images_stand_before_their_deletes() {
     assert_eq!(header, concat!("08000000", "00004e20", "0000000000000002"));
 
     // A recovery does not see it, the feed does, each only what it wants.
-    assert_eq!(decode(&bytes).unwrap(), (vec![], ops.to_vec()));
+    assert_eq!(decode(&bytes).unwrap().ops, ops);
+    let old = aged(&bytes, 2);
+    assert_eq!(decode(&old).unwrap(), Decoded { time_us: None, sequences: vec![], ops: ops.to_vec() });
     let [first, second, third] = ops.map(Record::Op);
     let before = Record::Before { table, rows };
-    assert_eq!(decode_wanted(&bytes, &|_| true).unwrap(), [first, before, second, third]);
-    let other = decode_wanted(&bytes, &|wanted| wanted != table).unwrap();
+    let all = [first, before, second, third];
+    assert_eq!(decode_wanted(&old, &|_| true).unwrap().records, all);
+    let wanted = decode_wanted(&bytes, &|_| true).unwrap();
+    assert_eq!((wanted.time_us, &wanted.records[..]), (Some(TIME_US), &all[..]));
+    let other = decode_wanted(&bytes, &|wanted| wanted != table).unwrap().records;
     assert!(matches!(&other[..], [Record::Op(Op::Delete { table: TableId(20_001), .. })]), "{other:?}");
-    assert!(decode_wanted(&bytes, &|_| false).unwrap().is_empty());
+    assert!(decode_wanted(&bytes, &|_| false).unwrap().records.is_empty());
 
-    let mut as_first = bytes.to_vec();
+    let mut as_first = old.to_vec();
     as_first[0] = 1;
     let error = decode(&Buffer::from_vec(as_first)).unwrap_err();
     assert!(error.contains("kind 8"), "{error}");
@@ -119,7 +225,7 @@ fn definitions_and_rows_survive() {
         Op::AlterTable(items(20_000, "renamed")),
     ];
     let bytes = payload(&marks, &ops);
-    assert_eq!(decode(&bytes).unwrap(), (marks.to_vec(), ops));
+    assert_eq!(decode(&bytes).unwrap(), Decoded { time_us: Some(TIME_US), sequences: marks.to_vec(), ops });
 }
 
 #[test]
@@ -131,8 +237,8 @@ fn inserted_columns_are_not_copied() {
     assert!(parts.iter().any(|part| part.as_ptr() == vectors), "the vectors' own buffer is a part");
 
     let bytes = payload(&[], &ops);
-    let (_, decoded) = decode(&bytes).unwrap();
-    let Op::Insert { rows, .. } = &decoded[0] else { panic!("an insert was encoded") };
+    let decoded = decode(&bytes).unwrap();
+    let Op::Insert { rows, .. } = &decoded.ops[0] else { panic!("an insert was encoded") };
     let vectors = rows.column(2).to_data().child_data()[0].buffers()[0].as_ptr() as usize;
     let range = bytes.as_ptr() as usize..bytes.as_ptr() as usize + bytes.len();
     assert!(range.contains(&vectors), "decoded vectors lie within the payload");
@@ -145,8 +251,11 @@ fn cut_or_foreign_bytes_are_refused() {
         assert!(decode(&bytes.slice_with_length(0, length)).is_err(), "{length} bytes");
     }
     let mut other = bytes.to_vec();
-    other[0] = 3;
-    assert!(decode(&Buffer::from_vec(other)).unwrap_err().contains("version 3"));
+    other[0] = 4;
+    assert!(decode(&Buffer::from_vec(other)).unwrap_err().contains("version 4"));
+    let mut flagged = bytes.to_vec();
+    flagged[1] = 2;
+    assert!(decode(&Buffer::from_vec(flagged)).unwrap_err().contains("flags 0x2"));
 }
 
 fn any_op() -> impl Strategy<Value = Op> {
@@ -177,6 +286,7 @@ proptest! {
         let marks = vec![SequenceMark { table: TableId(20_000), column: ColumnId(1), next }; marks];
         let bytes = payload(&marks, &ops);
         prop_assert_eq!(bytes.len() % 64, 0);
-        prop_assert_eq!(decode(&bytes).unwrap(), (marks, ops));
+        let decoded = Decoded { time_us: Some(TIME_US), sequences: marks, ops };
+        prop_assert_eq!(decode(&bytes).unwrap(), decoded);
     }
 }

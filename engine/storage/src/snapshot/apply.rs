@@ -1,7 +1,7 @@
 //! One op on a state: the same code for a transaction's private view, a commit and a recovery.
 //!
-//! Called by [`super::Snapshot::apply`], `group`, `store::open` and `history`. Looks up rows and keys, which may decode a
-//! segment's columns; writes nothing.
+//! Called by [`super::Snapshot::apply`], `group`, `store::open` and `history`. Looks up rows and keys, which may decode
+//! a segment's columns; writes nothing.
 
 use std::{collections::HashMap, sync::Arc};
 

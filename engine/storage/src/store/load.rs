@@ -1,7 +1,7 @@
 //! From manifests and log payloads to a state: segments opened, commits applied.
 //!
-//! Used when a store opens, and by `history` for its past. Reads only. A segment is one [`Chunk`], whoever names it: the
-//! registry knows those that are open.
+//! Used when a store opens, and by `history` for its past. Reads only. A segment is one [`Chunk`], whoever names it:
+//! the registry knows those that are open.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -10,8 +10,8 @@
 //! | the last file, and a later frame was made when the file was durable beyond it | damage |
 //! | the last file otherwise | a torn tail: never acknowledged, ignored |
 //!
-//! A restore to a point in time ends the reading at a commit. A file after it may have been cut off already by an
-//! attempt that did not come to its end: such a file does not follow the one before.
+//! A restore to a point in time ends the reading at a commit. An attempt that did not come to its end may have begun
+//! the new file already: it is empty, and the files of the time that was cut off do not follow it.
 
 use std::ops::ControlFlow;
 
@@ -59,7 +59,9 @@ pub(crate) fn recover(
     let mut recovered =
         Recovered { last_number: replay.from, last_length: 0, lsn: replay.lsn, files: Vec::new() };
     for (index, file) in files.iter().enumerate() {
-        if replay.limited && file.header.base_lsn > recovered.lsn {
+        let cut_off = replay.limited && index > 0 && files[index - 1].is_empty();
+        if cut_off && file.header.base_lsn > recovered.lsn {
+            tracing::warn!(file = %file.name, "an earlier attempt has cut the log off before this file");
             break;
         }
         if file.header.base_lsn != recovered.lsn {
@@ -69,8 +71,9 @@ pub(crate) fn recover(
             );
             return Err(file.corrupt(why));
         }
+        let end = files.get(index + 1).map(|next| next.header.previous_length);
         let extent = Extent {
-            end: files.get(index + 1).map(|next| next.header.previous_length),
+            end: end.filter(|end| !(replay.limited && file.is_empty() && *end > file.length)),
             least: replay.end.filter(|end| end.file == file.header.number).map_or(0, |end| end.bytes),
         };
         let ((length, lsn), flow) = file.read(extent, &mut |lsn, payload| apply(&file.name, lsn, payload))?;
@@ -129,6 +132,11 @@ struct Extent {
 }
 
 impl LogFile {
+    /// Whether it has no frame.
+    const fn is_empty(&self) -> bool {
+        self.length == HEADER_BYTES as u64
+    }
+
     /// Applies every whole commit. Returns the length up to the last whole commit that was wanted, its lsn, and whether
     /// more are.
     fn read(
