@@ -29,10 +29,11 @@ bench: ## Run the micro-benchmarks (ARGS=wal for those named so)
 	@./setup
 	cargo bench --workspace --bench micro $(ARGS)
 
-soak: ## Run the product tests on the release build, with 100 rounds of kill -9 under load instead of 8
+soak: ## Run the product tests on the release build: 100 rounds of kill -9, histories of 20,000 transactions
 	@./setup test
 	cargo build --release --workspace
-	SEPAL_CRASH_ROUNDS=$${SEPAL_CRASH_ROUNDS:-100} cargo nextest run --release --package sepal-tests $(ARGS)
+	SEPAL_CRASH_ROUNDS=$${SEPAL_CRASH_ROUNDS:-100} \
+	SEPAL_HISTORY_TRANSACTIONS=$${SEPAL_HISTORY_TRANSACTIONS:-20000} cargo nextest run --release --package sepal-tests $(ARGS)
 
 # Property tests that write a store at each case say themselves how many they run.
 fuzz: ## Run all tests on the release build, property tests with 50,000 cases each

@@ -10,6 +10,8 @@
 //! | `frames` | does any sequence of bytes end more than its own connection? |
 //! | `protocol` | does the conversation go as Postgres' does? |
 //! | `auth` | who comes in, and who is thrown out? |
+//! | `isolation` | do concurrent transactions see and await each other as in Postgres? (`isolation/specs/`) |
+//! | `histories` | do random histories of transactions hold what their isolation level promises? |
 //! | `index_build` | does an index build show itself and leave others alone? |
 //! | `tenancy` | what does one tenant learn of another? |
 //! | `plugins` | what can a hostile plugin do? (`plugins/hostile`) |
@@ -33,8 +35,10 @@ mod connections;
 mod crash;
 mod disk_full;
 mod frames;
+mod histories;
 mod http;
 mod index_build;
+mod isolation;
 mod languages;
 mod oracle;
 mod pipeline_status;

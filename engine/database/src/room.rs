@@ -66,10 +66,6 @@ impl Unflushed {
         self.held.lock().bytes
     }
 
-    pub fn limit_bytes(&self) -> u64 {
-        self.limit_bytes
-    }
-
     /// A tenant holds that many now. Asks for a flush of the one that holds most when all hold too many.
     fn note(&self, tenant: TenantId, bytes: u64, flush: &Arc<Flush>) {
         let mut held = self.held.lock();

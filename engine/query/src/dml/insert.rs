@@ -76,11 +76,8 @@ impl Insert {
                 let columns = context.statement.column_types(&query);
                 prepare_query(&mut query, parameters, &types, &columns);
                 let no_tables = TemporaryTables::default();
-                if targets.is_empty() {
-                    None
-                } else {
-                    Some(context.engine.plan(context.statement, &no_tables, &query, parameters)?)
-                }
+                let plan = || context.engine.plan(context.statement, &no_tables, &query, parameters);
+                if targets.is_empty() { None } else { Some(plan()?) }
             }
         };
         if let Some(plan) = &source {

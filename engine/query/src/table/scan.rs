@@ -199,14 +199,14 @@ fn smaller(morsels: &[Morsel], most: usize) -> Vec<Morsel> {
 
 /// A copy that shares nothing.
 fn own(batch: &RecordBatch) -> Result<RecordBatch> {
-    let copy = |array: &ArrayRef| {
+    let copy = |array: &ArrayRef| -> Result<ArrayRef> {
         let data = array.to_data();
         let mut copy = MutableArrayData::new(vec![&data], false, data.len());
-        copy.extend(0, 0, data.len());
-        make_array(copy.freeze())
+        copy.try_extend(0, 0, data.len())?;
+        Ok(make_array(copy.freeze()))
     };
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    let arrays = batch.columns().iter().map(copy).collect();
+    let arrays = batch.columns().iter().map(copy).collect::<Result<_>>()?;
     Ok(RecordBatch::try_new_with_options(batch.schema(), arrays, &options)?)
 }
 

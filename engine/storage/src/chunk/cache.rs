@@ -103,7 +103,7 @@ impl ColumnCache {
 impl std::fmt::Debug for ColumnCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ColumnCache")
-            .field("budget_bytes", &self.budget_bytes)
+            .field("budget_bytes", &self.budget_bytes())
             .field("used_bytes", &self.used_bytes())
             .finish_non_exhaustive()
     }
