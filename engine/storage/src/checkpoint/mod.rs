@@ -1,9 +1,11 @@
 //! From log to segments: flush, compaction, manifest, trimming.
 //!
-//! `database` calls [`TenantStore::checkpoint`] in the background when [`TenantStore::wants_checkpoint`] says so,
-//! and [`TenantStore::attach_index`] when it has built an index for a segment. One runs at a time; commits and
-//! readers go on meanwhile.
+//! `database` calls [`TenantStore::checkpoint`], which is the flush, in the background when
+//! [`TenantStore::wants_checkpoint`] says so, and [`TenantStore::attach_index`] when it has built an index for a segment.
+//! One of them runs at a time; commits and readers go on meanwhile. Large segments are merged beside them (`compact`):
+//! a flush does not wait for that. `plan` says what is rewritten when, and what that costs.
 //!
+//! A flush:
 //! 1. `freeze`: under the writer's lock, start a new log file and take the head. Its memory chunks are never
 //!    merged with later ones.
 //! 2. `plan`: what each table rewrites.
@@ -15,8 +17,10 @@
 //!
 //! Until step 4 a failure leaves everything as it was. A manifest whose fate is unknown stops the store.
 
+mod compact;
 mod freeze;
 mod gc;
+mod pace;
 mod plan;
 mod produce;
 mod swap;
@@ -27,12 +31,16 @@ use arrow::array::ArrayRef;
 use sepal_types::{FileId, IndexDef, Lsn, TableDef, TableId};
 
 use crate::{
-    StoreError, TenantStore,
+    Chunk, ChunkRef, StoreError, TenantStore,
     blob::{Blob, Owner},
     disk::PublishError,
     manifest::{self, IndexEntry, Manifest, NamedFile},
     paths::DataKind,
 };
+
+pub use compact::{CompactionLimits, CompactionReport, Rewrite};
+pub(crate) use compact::{Underway, Written};
+pub use pace::{Freely, Pace, Phase};
 
 /// Builds a vector index over a new segment's column. Storage keeps the bytes without knowing what they are.
 pub trait BlobBuilder: Send + Sync {
@@ -40,6 +48,10 @@ pub trait BlobBuilder: Send + Sync {
     /// `None` leaves the segment without this index: it is searched exactly, until
     /// [`TenantStore::attach_index`] brings the index.
     fn build(&self, def: &TableDef, index: &IndexDef, column: &ArrayRef) -> Option<Vec<u8>>;
+
+    /// A segment is about to take the place of others: what is kept in memory of those is wanted of it. Nobody sees it
+    /// yet.
+    fn ready(&self, _def: &TableDef, _segment: &Chunk, _replaced: &[&Chunk]) {}
 }
 
 /// Builds nothing.
@@ -81,7 +93,8 @@ impl Maintenance {
 }
 
 impl TenantStore {
-    /// Writes what only the log holds into segments, merges and rewrites segments, and trims history and log.
+    /// Flushes: writes what only the log holds into segments, with those that are cheap to merge or rewrite, and trims
+    /// history and log.
     pub fn checkpoint(&self, builder: &dyn BlobBuilder) -> Result<CheckpointReport, StoreError> {
         let mut maintenance = self.maintenance.lock();
         self.poison.check()?;
@@ -117,6 +130,10 @@ impl TenantStore {
         };
         let mut report = produced.report();
         report.manifest = next.number;
+        let segments = produced.tables.values().flat_map(|table| &table.segments);
+        let new_rows =
+            segments.flat_map(|segment| &segment.inputs).filter(|input| input.chunk.segment().is_none());
+        let ingested: u64 = new_rows.map(live_bytes).sum();
         match self.commit_manifest(maintenance, next) {
             Ok(()) => {}
             Err(PublishError::Before(error)) => {
@@ -125,6 +142,7 @@ impl TenantStore {
             }
             Err(PublishError::Unknown(error)) => return Err(error),
         }
+        self.written.flush(ingested, produced.plain_bytes());
         self.cloned.lock().retain(|(lsn, _)| *lsn > frozen.snapshot.lsn());
         // The manifest is ahead of the head until the swap is done: a store that cannot swap must not go on.
         self.swap(&frozen, &produced).inspect_err(|error| self.poison.set(error.to_string()))?;
@@ -221,6 +239,10 @@ impl TenantStore {
             Err(error) => Err(error),
         }
     }
+}
+
+fn live_bytes(chunk: &ChunkRef) -> u64 {
+    plan::Size::of(chunk).live_bytes()
 }
 
 #[cfg(test)]
