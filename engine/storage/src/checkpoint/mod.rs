@@ -31,7 +31,7 @@ use arrow::array::ArrayRef;
 use sepal_types::{FileId, IndexDef, Lsn, TableDef, TableId};
 
 use crate::{
-    Chunk, ChunkRef, StoreError, TenantStore,
+    Chunk, StoreError, TenantStore,
     blob::{Blob, Owner},
     disk::PublishError,
     manifest::{self, IndexEntry, Manifest, NamedFile},
@@ -131,9 +131,10 @@ impl TenantStore {
         let mut report = produced.report();
         report.manifest = next.number;
         let segments = produced.tables.values().flat_map(|table| &table.segments);
-        let new_rows =
-            segments.flat_map(|segment| &segment.inputs).filter(|input| input.chunk.segment().is_none());
-        let ingested: u64 = new_rows.map(live_bytes).sum();
+        let again =
+            segments.flat_map(|segment| &segment.inputs).filter(|input| input.chunk.segment().is_some());
+        let again: u64 = again.map(|input| plan::Size::of(input).live_bytes()).sum();
+        let ingested = produced.plain_bytes().saturating_sub(again);
         match self.commit_manifest(maintenance, next) {
             Ok(()) => {}
             Err(PublishError::Before(error)) => {
@@ -239,10 +240,6 @@ impl TenantStore {
             Err(error) => Err(error),
         }
     }
-}
-
-fn live_bytes(chunk: &ChunkRef) -> u64 {
-    plan::Size::of(chunk).live_bytes()
 }
 
 #[cfg(test)]

