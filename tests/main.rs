@@ -19,6 +19,8 @@
 //! | `languages` | do plugins in Python and JavaScript run? |
 //! | `canary` | does plaintext reach the disk? |
 //! | `crash` | what does kill -9 lose? |
+//! | `power_cut` | what does a power cut lose? |
+//! | `injected` | what do a death and an error at a write or a sync lose? |
 //! | `pipelines` | does every committed change arrive, and does a secret stay one? |
 //! | `shutdown` | does a server end in peace? |
 //! | `bad_input` | what do damaged files and wrong keys do? |
@@ -38,12 +40,14 @@ mod frames;
 mod histories;
 mod http;
 mod index_build;
+mod injected;
 mod isolation;
 mod languages;
 mod oracle;
 mod pipeline_status;
 mod pipelines;
 mod plugins;
+mod power_cut;
 mod protocol;
 mod resolvers;
 mod rust_client;

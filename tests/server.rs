@@ -6,6 +6,7 @@
 //! or an operator sees.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::Read,
     net::{Ipv4Addr, SocketAddr},
@@ -35,6 +36,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Server {
     directory: TempDir,
     flags: Vec<String>,
+    /// What the process is started by, with its arguments. It must become the server, not start it.
+    wrapper: Vec<String>,
     process: Option<Child>,
     login: Login,
 }
@@ -88,6 +91,7 @@ impl Server {
         let mut server = Server {
             directory,
             flags: flags.iter().map(ToString::to_string).collect(),
+            wrapper: Vec::new(),
             process: None,
             login: Login {
                 port: 0,
@@ -106,6 +110,11 @@ impl Server {
     /// The data directory.
     pub fn data(&self) -> PathBuf {
         self.directory.path().join("data")
+    }
+
+    /// From the next start on the server runs under this, or under nothing.
+    pub fn run_under(&mut self, wrapper: &[String]) {
+        self.wrapper = wrapper.to_vec();
     }
 
     /// Everything the server has logged.
@@ -142,8 +151,11 @@ impl Server {
         let _ = fs::remove_file(&env_file);
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("log file");
         let offset = log.metadata().expect("log file").len();
-        let mut command = Command::new(binary());
+        let program = binary();
+        let mut words = self.wrapper.iter().map(OsStr::new).chain([program.as_os_str()]);
+        let mut command = Command::new(words.next().expect("a program"));
         command
+            .args(words)
             .arg("dev")
             .arg("--data")
             .arg(self.data())

@@ -25,6 +25,8 @@ mod key;
 mod key_ring;
 mod mac;
 mod open_error;
+#[cfg(debug_assertions)]
+pub mod planted;
 mod random;
 pub mod scram;
 mod scratch;

@@ -31,7 +31,15 @@ pub const SEAL_OVERHEAD_BYTES: usize = NONCE_BYTES + TAG_BYTES;
 /// Seals `plaintext` (below 64 GiB) under a fresh random nonce; `aad` says what and where it is
 /// ([`crate::Aad`]).
 pub fn seal(key: &Key, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
-    seal_with_nonce(key, &random_bytes(), aad, plaintext)
+    seal_with_nonce(key, &fresh_nonce(), aad, plaintext)
+}
+
+fn fresh_nonce() -> [u8; NONCE_BYTES] {
+    #[cfg(debug_assertions)]
+    if let Some(planted) = crate::planted::nonce() {
+        return planted;
+    }
+    random_bytes()
 }
 
 /// Opens what [`seal`] gave. Fails as a whole when the key, the associated data or a single bit differs.

@@ -9,7 +9,7 @@
 
 use std::path::PathBuf;
 
-use sepal_crypto::{Aad, Key, KeyRing, random_bytes, stream};
+use sepal_crypto::{Aad, Key, KeyRing, stream};
 use sepal_types::{FileId, TableId, TenantId};
 
 use crate::{
@@ -48,7 +48,7 @@ impl Blob {
         kind: DataKind,
         plain: &[u8],
     ) -> Result<Self, StoreError> {
-        Self::write_as(FileId(random_bytes()), disk, paths, keys, owner, kind, plain)
+        Self::write_as(disk.file_id(), disk, paths, keys, owner, kind, plain)
     }
 
     /// The same under an id that was chosen, and announced, before.

@@ -10,10 +10,13 @@ use std::{
     sync::Arc,
 };
 
+use sepal_types::FileId;
+
 use crate::{
-    StoreError,
+    Random, StoreError, SystemRandom,
     files::{FileHandle, Files, LocalFiles},
     paths::show,
+    planted::{self, Bug},
 };
 
 /// A file that is open.
@@ -65,23 +68,38 @@ pub(crate) struct Directory {
 #[derive(Clone)]
 pub(crate) struct Disk {
     files: Arc<dyn Files>,
+    random: Arc<dyn Random>,
     fault: Option<Arc<dyn FaultInjector>>,
 }
 
 impl Default for Disk {
     fn default() -> Self {
-        Self::new(Arc::new(LocalFiles), None)
+        Self::new(Arc::new(LocalFiles), Arc::new(SystemRandom), None)
     }
 }
 
 impl Disk {
-    pub(crate) fn new(files: Arc<dyn Files>, fault: Option<Arc<dyn FaultInjector>>) -> Self {
-        Self { files, fault }
+    pub(crate) fn new(
+        files: Arc<dyn Files>,
+        random: Arc<dyn Random>,
+        fault: Option<Arc<dyn FaultInjector>>,
+    ) -> Self {
+        Self { files, random, fault }
+    }
+
+    /// A name for a new data file.
+    pub(crate) fn file_id(&self) -> FileId {
+        FileId(self.random.bytes())
     }
 
     /// An existing file, for reading.
     pub(crate) fn open(&self, path: &Path) -> Result<File, StoreError> {
         self.files.open(path).map_err(|error| read_error(path, &error))
+    }
+
+    /// An existing file, to write again what is in it.
+    pub(crate) fn open_writable(&self, path: &Path) -> Result<File, StoreError> {
+        self.files.open_writable(path).map_err(|error| read_error(path, &error))
     }
 
     /// A whole file.
@@ -143,7 +161,13 @@ impl Disk {
 
     pub(crate) fn sync(&self, what: &str, file: &File) -> io::Result<()> {
         self.reach(&format!("{what}.sync"), 0)?;
-        file.sync()
+        if what == "wal" && planted::is(Bug::LogNotSynced) {
+            return Ok(());
+        }
+        match file.sync() {
+            Err(_) if planted::is(Bug::FailedSyncRetried) => file.sync(),
+            synced => synced,
+        }
     }
 
     pub(crate) fn truncate(&self, what: &str, file: &File, length: u64) -> io::Result<()> {
@@ -160,6 +184,9 @@ impl Disk {
     }
 
     pub(crate) fn sync_directory(&self, what: &str, directory: &Directory) -> Result<(), StoreError> {
+        if planted::is(Bug::DirectoryNotSynced) {
+            return Ok(());
+        }
         self.reach(&format!("{what}.sync_directory"), 0)
             .and_then(|()| directory.file.sync())
             .map_err(|error| io_error("sync", &directory.path, &error))

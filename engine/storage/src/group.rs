@@ -102,6 +102,13 @@ impl Pending {
             Outcome::Told(_) => None,
         }
     }
+
+    /// What the leader left.
+    fn settled(&self) -> Result<Snapshot, StoreError> {
+        self.take().unwrap_or_else(|| {
+            Err(StoreError::Bug("a commit's leader left it without an outcome".to_owned()))
+        })
+    }
 }
 
 /// A commit that was appended and waits for the sync.
@@ -130,9 +137,29 @@ impl TenantStore {
         }
         let group = std::mem::take(&mut self.queue.lock().pending);
         self.lead(&mut writer, group);
-        pending.take().unwrap_or_else(|| {
-            Err(StoreError::Bug("a commit's leader left it without an outcome".to_owned()))
-        })
+        pending.settled()
+    }
+
+    /// Commits several transactions as one group, as if they had gathered while a leader was at work. `commit` gives
+    /// a group to chance, and a simulation may not.
+    #[cfg(test)]
+    pub(crate) fn commit_together(
+        &self,
+        transactions: Vec<(Snapshot, Vec<Op>)>,
+    ) -> Vec<Result<Snapshot, StoreError>> {
+        let queued: Vec<_> = transactions
+            .into_iter()
+            .map(|(base, ops)| {
+                let pending = self.prepare(&base, ops, Outcome::Awaited(None))?;
+                self.queue.lock().pending.push(Arc::clone(&pending));
+                Ok::<_, StoreError>(pending)
+            })
+            .collect();
+        let mut writer = self.writer.lock();
+        let group = std::mem::take(&mut self.queue.lock().pending);
+        self.lead(&mut writer, group);
+        drop(writer);
+        queued.into_iter().map(|pending| pending.and_then(|pending| pending.settled())).collect()
     }
 
     /// Like [`Self::commit`], but returns at once: `told` learns of the end. When this gives `true`, nobody leads: the
@@ -264,10 +291,20 @@ impl TenantStore {
     fn write_failed(&self, writer: &mut Writer, error: &std::io::Error) -> StoreError {
         self.counters.forget_logged();
         let failure = StoreError::io("write", &show(writer.wal.path()), error);
-        if !matches!(failure, StoreError::DiskFull { .. }) || writer.wal.roll_back().is_err() {
+        if !matches!(failure, StoreError::DiskFull { .. }) {
             self.poison.set(failure.to_string());
+            return failure;
         }
-        failure
+        match writer.wal.roll_back() {
+            Ok(()) => failure,
+            // What was written may be there again after a restart: that is not what DiskFull says.
+            Err(error) => {
+                let failure = StoreError::io("take back a commit in", &show(writer.wal.path()), &error);
+                let why = failure.to_string();
+                self.poison.set(why.clone());
+                StoreError::Poisoned { why }
+            }
+        }
     }
 }
 

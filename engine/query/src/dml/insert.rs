@@ -76,7 +76,7 @@ impl Insert {
                 let columns = context.statement.column_types(&query);
                 prepare_query(&mut query, parameters, &types, &columns);
                 let no_tables = TemporaryTables::default();
-                let plan = || context.engine.plan(context.statement, &no_tables, &query, parameters);
+                let mut plan = || context.engine.plan(context.statement, &no_tables, &query, parameters);
                 if targets.is_empty() { None } else { Some(plan()?) }
             }
         };

@@ -14,7 +14,7 @@ use super::Maintenance;
 use crate::{
     HistoryPolicy, StoreError, TenantStore,
     chunk::Chunk,
-    manifest,
+    manifest::{self, Manifest},
     paths::{DataKind, data_file, number},
 };
 
@@ -72,6 +72,17 @@ impl TenantStore {
         let synced = self.disk.sync_directory("manifest", &directory);
         synced.inspect_err(|error| self.poison.set(error.to_string()))?;
         Ok(bytes)
+    }
+
+    /// What a checkpoint would do that swept before its manifest is durable: planted, to see that it is found.
+    pub(super) fn sweep_as_if(&self, next: &Manifest) -> Result<(), StoreError> {
+        let needed = next.files();
+        for name in self.disk.list(&self.paths.segments())? {
+            if data_file(&name).is_some_and(|file| !needed.contains_key(&file)) {
+                self.disk.remove("segment", &self.paths.segments().join(name))?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes, or retires, the data files that nothing names.

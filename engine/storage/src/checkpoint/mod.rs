@@ -36,6 +36,7 @@ use crate::{
     disk::PublishError,
     manifest::{self, IndexEntry, Manifest, NamedFile},
     paths::DataKind,
+    planted::{self, Bug},
 };
 
 pub use compact::{CompactionLimits, CompactionReport, Rewrite};
@@ -135,6 +136,9 @@ impl TenantStore {
             segments.flat_map(|segment| &segment.inputs).filter(|input| input.chunk.segment().is_some());
         let again: u64 = again.map(|input| plan::Size::of(input).live_bytes()).sum();
         let ingested = produced.plain_bytes().saturating_sub(again);
+        if planted::is(Bug::EarlyGc) {
+            self.sweep_as_if(&next)?;
+        }
         match self.commit_manifest(maintenance, next) {
             Ok(()) => {}
             Err(PublishError::Before(error)) => {

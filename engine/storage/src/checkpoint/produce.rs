@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use roaring::RoaringBitmap;
-use sepal_crypto::{Key, random_bytes};
+use sepal_crypto::Key;
 use sepal_types::{FileId, RowId, TableDef, TableId};
 
 use super::{BlobBuilder, CheckpointReport, Freely, Pace, freeze::Frozen, pace::Phase, plan};
@@ -17,6 +17,7 @@ use crate::{
     disk::Disk,
     manifest::{DeletedEntry, IndexEntry, Manifest, SegmentEntry, TableEntry},
     paths::{DataKind, Paths, file_key_aad},
+    planted::{self, Bug},
     segment::{self, Identity},
 };
 
@@ -141,7 +142,7 @@ impl TenantStore {
     ) -> Result<Option<Arc<Chunk>>, StoreError> {
         // Nobody waits for a checkpoint of a store that takes no more writes, but for its end.
         self.poison.check()?;
-        let file = FileId(random_bytes());
+        let file = self.disk.file_id();
         let identity = Identity { tenant: self.tenant, table: def.id, file, key: Key::random() };
         let path = self.paths.data(DataKind::Segment, file);
         (making.announce)(DataKind::Segment, file);
@@ -193,7 +194,7 @@ impl TenantStore {
             for (index, _) in def.vector_indexes(column.id) {
                 let Some(bytes) = making.builder.build(def, index, &chunk.column(column)?) else { continue };
                 let owner = Owner { tenant: self.tenant, table: def.id, segment: sealed.file() };
-                let (file, kind, keys) = (FileId(random_bytes()), DataKind::Index, self.keys());
+                let (file, kind, keys) = (self.disk.file_id(), DataKind::Index, self.keys());
                 (making.announce)(kind, file);
                 let blob = Blob::write_as(file, &self.disk, &self.paths, &keys, owner, kind, &bytes)?;
                 making.pace.spend(blob.entry().bytes);
@@ -222,7 +223,7 @@ impl TenantStore {
             None => shared(sealed, def).ok_or_else(bug)?,
         };
         entry.indexes.retain(|entry| def.indexes.iter().any(|index| index.id == entry.index));
-        let rows = chunk.deleted.len();
+        let rows = if planted::is(Bug::TombstoneDropped) { 0 } else { chunk.deleted.len() };
         if rows > 0 && entry.deleted.as_ref().is_none_or(|deleted| deleted.rows != rows) {
             entry.deleted = Some(self.write_deleted(sealed, &chunk.deleted, &|_, _| {}, produced)?);
         }
@@ -240,7 +241,7 @@ impl TenantStore {
         let mut bytes = Vec::with_capacity(deleted.serialized_size());
         deleted.serialize_into(&mut bytes).map_err(|error| StoreError::Bug(error.to_string()))?;
         let owner = Owner { tenant: self.tenant, table: sealed.sealed_for(), segment: sealed.file() };
-        let (file, kind, keys) = (FileId(random_bytes()), DataKind::Deleted, self.keys());
+        let (file, kind, keys) = (self.disk.file_id(), DataKind::Deleted, self.keys());
         announce(kind, file);
         let blob = Blob::write_as(file, &self.disk, &self.paths, &keys, owner, kind, &bytes)?;
         produced.files.push((blob.kind(), blob.entry().file));

@@ -66,6 +66,12 @@ impl LogFiles {
         self.state.lock().files.current.bytes = bytes;
     }
 
+    /// Bytes of all files that are there.
+    pub(crate) fn bytes(&self) -> u64 {
+        let state = self.state.lock();
+        state.files.older.iter().chain([&state.files.current]).map(|file| file.bytes).sum()
+    }
+
     /// The current file is followed by a new one.
     pub(crate) fn rotate(&self, next: FileSpan) {
         let mut state = self.state.lock();

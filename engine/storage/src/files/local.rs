@@ -27,6 +27,10 @@ impl Files for LocalFiles {
         Ok(Arc::new(LocalFile(File::open(path)?)))
     }
 
+    fn open_writable(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
+        Ok(Arc::new(LocalFile(OpenOptions::new().write(true).read(true).open(path)?)))
+    }
+
     fn open_directory(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
         Ok(Arc::new(LocalDirectory(File::open(path)?)))
     }

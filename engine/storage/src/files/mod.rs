@@ -19,6 +19,9 @@ pub trait Files: Send + Sync {
     /// An existing file, to be read.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>>;
 
+    /// An existing file, to be read and written.
+    fn open_writable(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>>;
+
     /// An existing directory. Only [`FileHandle::sync`] is asked of it: it makes the names in it durable.
     fn open_directory(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>>;
 

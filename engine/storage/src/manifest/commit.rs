@@ -67,6 +67,24 @@ pub(crate) fn read(
     Ok((manifest, digits(&sha256(&bytes))))
 }
 
+/// Every data file that any manifest in the directory names: what may be under `segments/`.
+#[cfg(test)]
+pub(crate) fn all_named(
+    disk: &Disk,
+    paths: &Paths,
+    tenant: TenantId,
+    keys: &KeyRing,
+) -> Result<std::collections::BTreeSet<(crate::paths::DataKind, sepal_types::FileId)>, StoreError> {
+    let mut files = std::collections::BTreeSet::new();
+    for number in disk.list(&paths.manifests())?.iter().filter_map(|name| number(name, "manifest")) {
+        let path = paths.manifest(number);
+        let manifest = encode::decode(tenant, keys, number, &disk.read(&path)?)
+            .map_err(|why| StoreError::corrupt(&show(&path), why))?;
+        files.extend(manifest.files().into_keys());
+    }
+    Ok(files)
+}
+
 /// Removes the manifests below the newest that are not to be kept, and unfinished ones. Returns the bytes and whether
 /// there were any: the caller makes that durable before it removes what they name.
 pub(crate) fn remove_others(

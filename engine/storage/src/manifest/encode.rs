@@ -7,7 +7,7 @@ use sepal_types::TenantId;
 
 use super::Manifest;
 
-pub(super) const HEADER_BYTES: usize = 40;
+pub(crate) const HEADER_BYTES: usize = 40;
 /// A store without a cipher, which only a benchmark makes, opens nowhere else.
 const MAGIC: [u8; 8] = if cfg!(feature = "null-cipher") { *b"nullman!" } else { *b"sepalman" };
 const VERSION: u16 = 2;

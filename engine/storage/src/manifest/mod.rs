@@ -23,7 +23,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::paths::DataKind;
 
+#[cfg(test)]
+pub(crate) use commit::all_named;
 pub(crate) use commit::{commit, newest, numbers, read, remove_others};
+#[cfg(test)]
+pub(crate) use encode::HEADER_BYTES;
 pub(crate) use encode::hex;
 
 /// Files under `segments/` with their lengths.

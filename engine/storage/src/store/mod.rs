@@ -13,8 +13,8 @@ use sepal_crypto::KeyRing;
 use sepal_types::{ColumnId, LogEnd, Lsn, RowId, TableId, TenantId};
 
 use crate::{
-    AsOf, Clock, ColumnCache, FaultInjector, Files, HistoryPolicy, LocalFiles, Snapshot, StoreError,
-    SystemClock,
+    AsOf, Clock, ColumnCache, FaultInjector, Files, HistoryPolicy, LocalFiles, Random, Snapshot, StoreError,
+    SystemClock, SystemRandom,
     checkpoint::{Maintenance, Underway, Written},
     counters::Counters,
     disk::Disk,
@@ -51,6 +51,8 @@ pub struct StoreOptions {
     pub files: Arc<dyn Files>,
     /// What commits take their times from.
     pub clock: Arc<dyn Clock>,
+    /// What new data files are named by. Keys and nonces never come from here.
+    pub random: Arc<dyn Random>,
     /// Tests only.
     pub fault: Option<Arc<dyn FaultInjector>>,
 }
@@ -67,6 +69,7 @@ impl StoreOptions {
             replay_until: None,
             files: Arc::new(LocalFiles),
             clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
             fault: None,
         }
     }
@@ -247,7 +250,7 @@ impl TenantStore {
 
     /// Bytes of all log files that are there.
     pub fn log_bytes(&self) -> u64 {
-        self.log.needed().1 + self.log.kept_bytes()
+        self.log.bytes()
     }
 
     pub fn stats(&self) -> StoreStats {

@@ -1,7 +1,8 @@
 //! From a directory to a store: manifest, segments, log, new log file, clean-up, in this order.
 //!
-//! Nothing on disk changes before the whole log has been replayed: a store that does not open is left as it is. Log
-//! files from before the manifest stay: pipelines may read them, and so may whoever asks for the past.
+//! Nothing on disk changes before the whole log has been replayed: a store that does not open is left as it is. Then
+//! what was read is made durable, in case the last process was killed before it was. Log files from before the manifest
+//! stay: pipelines may read them, and so may whoever asks for the past.
 
 use std::{path::Path, sync::Arc};
 
@@ -22,6 +23,7 @@ use crate::{
     history::{History, Until},
     manifest::{self, Manifest},
     paths::{Paths, number, show},
+    planted::{self, Bug},
     wal::{self, Log, Recovered, Replay, WalFile, WalStart, kept_before, recover},
 };
 
@@ -70,10 +72,11 @@ pub(super) fn open(
     if let Some(error) = &damage {
         tracing::warn!(%error, "a log file that only pipelines and the past could still need cannot be read");
     }
+    settle(&context, &recovered)?;
     older.extend(recovered.files);
     let history = context.history(&manifest)?;
     let start = WalStart {
-        number: recovered.last_number + 1,
+        number: recovered.last_number + u64::from(!planted::is(Bug::LogFileReused)),
         base_lsn: recovered.lsn,
         previous_length: recovered.last_length,
     };
@@ -87,6 +90,19 @@ pub(super) fn open(
     let store = context.store(Parts { opened, writer: Writer::new(wal), files, maintenance, history });
     store.remove_orphans()?;
     Ok(store)
+}
+
+/// What a killed process wrote, and renamed, is in the page cache; from here on files are made that only make sense
+/// with it, and files are removed that would make up for it.
+fn settle(context: &Context, recovered: &Recovered) -> Result<(), StoreError> {
+    if !planted::is(Bug::TailNotSettled) {
+        wal::settle(&context.disk, &context.paths, recovered)?;
+    }
+    if planted::is(Bug::NamesNotSettled) {
+        return Ok(());
+    }
+    let manifests = context.disk.open_directory("manifest", &context.paths.manifests())?;
+    context.disk.sync_directory("manifest", &manifests)
 }
 
 /// Removes the log files of a time that a restore leaves out, the last one first: what an attempt leaves that does not
@@ -149,7 +165,7 @@ struct Parts {
 
 impl Context {
     fn new(dir: &Path, tenant: TenantId, keys: KeyRing, options: StoreOptions) -> Self {
-        let disk = Disk::new(Arc::clone(&options.files), options.fault.clone());
+        let disk = Disk::new(Arc::clone(&options.files), Arc::clone(&options.random), options.fault.clone());
         Self { paths: Paths::new(dir), disk, tenant, keys, options, registry: Registry::default() }
     }
 

@@ -5,7 +5,7 @@
 use sepal_crypto::{Aad, Key, OpenError, SEAL_OVERHEAD_BYTES, constant_time_eq, hmac_sha256, open, seal};
 use sepal_types::{FileId, Lsn, TenantId};
 
-pub(super) const FRAME_HEADER_BYTES: usize = 48;
+pub(crate) const FRAME_HEADER_BYTES: usize = 48;
 /// Payload bytes per frame: small enough that plaintext and ciphertext stay in the L2 cache.
 pub(super) const MAX_PAYLOAD_BYTES: usize = 1 << 20;
 const MARK_AT: usize = 32;

@@ -8,7 +8,7 @@ use sepal_types::{FileId, Lsn, TenantId};
 const MAGIC: [u8; 8] = *b"sepalwal";
 const VERSION: u16 = 1;
 const FIXED_BYTES: usize = 72;
-pub(super) const HEADER_BYTES: usize = FIXED_BYTES + WRAPPED_KEY_BYTES;
+pub(crate) const HEADER_BYTES: usize = FIXED_BYTES + WRAPPED_KEY_BYTES;
 
 /// The fields after magic and version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -32,12 +32,18 @@ mod frame;
 mod header;
 mod read;
 mod recover;
+mod settle;
 mod writer;
 
 use sepal_types::Lsn;
 
+#[cfg(test)]
+pub(crate) use frame::FRAME_HEADER_BYTES;
+#[cfg(test)]
+pub(crate) use header::HEADER_BYTES;
 pub(crate) use read::{Cursor, Log, LogFile, Next};
 pub(crate) use recover::{Recovered, Replay, kept_before, recover};
+pub(crate) use settle::settle;
 pub(crate) use writer::{WalFile, WalStart};
 
 /// A log file without its content.

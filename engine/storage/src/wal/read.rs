@@ -47,6 +47,8 @@ pub(crate) struct Cursor {
     previous: Tag,
     /// Where the last whole commit ends, and which it is.
     whole: (u64, Lsn),
+    /// How far the file was durable when the last frame was made.
+    proven: u64,
     commit: MutableBuffer,
     frames: u32,
 }
@@ -149,6 +151,7 @@ impl Cursor {
             offset: start,
             previous: file.tag,
             whole: (start, file.header.base_lsn),
+            proven: start,
             commit: MutableBuffer::new(0),
             frames: 0,
         }
@@ -162,6 +165,17 @@ impl Cursor {
     /// Where the last whole commit ends, and which it is.
     pub(crate) const fn whole(&self) -> (u64, Lsn) {
         self.whole
+    }
+
+    /// How far the file is durable, by what its frames say. What follows may be in the page cache only.
+    pub(crate) const fn proven(&self) -> u64 {
+        self.proven
+    }
+
+    /// A commit whose last frame was not found.
+    pub(super) fn part(&mut self) -> Option<(Lsn, Buffer)> {
+        let lsn = Lsn(self.whole.1.0 + 1);
+        (self.frames > 0).then(|| (lsn, std::mem::take(&mut self.commit).into()))
     }
 
     /// The next whole commit's payload. `end` is where the file's frames end; it is not before [`Self::offset`]. On
@@ -181,6 +195,7 @@ impl Cursor {
                 )));
             }
             self.frames += 1;
+            self.proven = header.place.synced;
             self.commit.extend_from_slice(&payload);
             (self.offset, self.previous) = (next, tag);
             if header.place.last {

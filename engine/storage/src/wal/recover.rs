@@ -24,7 +24,11 @@ use super::{
     header::HEADER_BYTES,
     read::{Cursor, Log, LogFile, Next},
 };
-use crate::{StoreError, paths::number};
+use crate::{
+    StoreError,
+    paths::number,
+    planted::{self, Bug},
+};
 
 /// What recovery starts from and whose log it is.
 pub(crate) struct Replay<'a> {
@@ -44,6 +48,8 @@ pub(crate) struct Recovered {
     pub last_number: u64,
     /// The last file's length up to its last whole commit.
     pub last_length: u64,
+    /// How much of that is known to be durable.
+    pub proven: u64,
     pub lsn: Lsn,
     /// Every file that was read, up to its last whole commit.
     pub files: Vec<FileSpan>,
@@ -57,7 +63,7 @@ pub(crate) fn recover(
 ) -> Result<Recovered, StoreError> {
     let files = open_all(replay)?;
     let mut recovered =
-        Recovered { last_number: replay.from, last_length: 0, lsn: replay.lsn, files: Vec::new() };
+        Recovered { last_number: replay.from, last_length: 0, proven: 0, lsn: replay.lsn, files: Vec::new() };
     for (index, file) in files.iter().enumerate() {
         let cut_off = replay.limited && index > 0 && files[index - 1].is_empty();
         if cut_off && file.header.base_lsn > recovered.lsn {
@@ -76,13 +82,15 @@ pub(crate) fn recover(
             end: end.filter(|end| !(replay.limited && file.is_empty() && *end > file.length)),
             least: replay.end.filter(|end| end.file == file.header.number).map_or(0, |end| end.bytes),
         };
-        let ((length, lsn), flow) = file.read(extent, &mut |lsn, payload| apply(&file.name, lsn, payload))?;
+        let read = file.read(extent, &mut |lsn, payload| apply(&file.name, lsn, payload))?;
+        let (length, lsn) = read.whole;
         let span = FileSpan { number: file.header.number, base_lsn: file.header.base_lsn, bytes: length };
         recovered.files.push(span);
         recovered.last_number = file.header.number;
         recovered.last_length = length;
+        recovered.proven = read.proven.max(extent.least);
         recovered.lsn = lsn;
-        if flow.is_break() {
+        if read.flow.is_break() {
             break;
         }
     }
@@ -131,19 +139,28 @@ struct Extent {
     least: u64,
 }
 
+/// What reading a file came to.
+struct Read {
+    /// Where the last whole commit that was wanted ends, and which it is.
+    whole: (u64, Lsn),
+    /// How far frames say that the file was durable.
+    proven: u64,
+    /// Whether more are wanted.
+    flow: ControlFlow<()>,
+}
+
 impl LogFile {
     /// Whether it has no frame.
     const fn is_empty(&self) -> bool {
         self.length == HEADER_BYTES as u64
     }
 
-    /// Applies every whole commit. Returns the length up to the last whole commit that was wanted, its lsn, and whether
-    /// more are.
+    /// Applies every whole commit up to the last one that is wanted.
     fn read(
         &self,
         extent: Extent,
         apply: &mut dyn FnMut(Lsn, Buffer) -> Result<ControlFlow<()>, StoreError>,
-    ) -> Result<((u64, Lsn), ControlFlow<()>), StoreError> {
+    ) -> Result<Read, StoreError> {
         let end = extent.end.unwrap_or(self.length);
         if end > self.length || end < HEADER_BYTES as u64 {
             return Err(self.corrupt(format!("{} bytes, its successor says {end}", self.length)));
@@ -154,7 +171,11 @@ impl LogFile {
             match cursor.next(self, end)? {
                 Next::Commit(lsn, payload) => {
                     if apply(lsn, payload)?.is_break() {
-                        return Ok((before, ControlFlow::Break(())));
+                        return Ok(Read {
+                            whole: before,
+                            proven: cursor.proven(),
+                            flow: ControlFlow::Break(()),
+                        });
                     }
                 }
                 Next::End => break,
@@ -163,6 +184,11 @@ impl LogFile {
                 }
                 Next::Bad => {
                     self.check_tail(cursor.offset())?;
+                    if planted::is(Bug::TornTailAccepted)
+                        && let Some((lsn, payload)) = cursor.part()
+                    {
+                        let _ = apply(lsn, payload)?;
+                    }
                     break;
                 }
             }
@@ -175,7 +201,7 @@ impl LogFile {
             let why = format!("its commits end at byte {}, but reached byte {}", whole.0, extent.least);
             return Err(self.corrupt(why));
         }
-        Ok((whole, ControlFlow::Continue(())))
+        Ok(Read { whole, proven: cursor.proven(), flow: ControlFlow::Continue(()) })
     }
 
     /// Nothing opens at `offset` of the last file. Looks at every later place where a frame could begin; one that

@@ -1,0 +1,151 @@
+//! Bytes of a whole data directory, control.db included, flipped in turn: an error or the right answer.
+//!
+//! A tenant's files must be named by the error. Of control.db a wrong byte may also look like a key that is not known:
+//! then nobody comes in, and the reason is told to no client. `SEPAL_FLIPS=all` takes every byte.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sepal_control::Scopes;
+use sepal_crypto::Key;
+use sepal_types::{Error, Result};
+
+use crate::{
+    Database, DatabaseOptions,
+    fixtures::{Fixture, run, try_run},
+    maintain::checkpoint,
+};
+
+/// Bytes of each file, evenly spread, where not all are taken.
+const SAMPLES: usize = 12;
+const ROWS: i64 = 40;
+
+/// A closed directory, the token to come in with.
+async fn furnished() -> (tempfile::TempDir, Key, String) {
+    let fixture = Fixture::new();
+    let control = fixture.database.control();
+    let (_, token) =
+        control.create_key(fixture.tenant_id(), None, Scopes::READ_WRITE, "flips", None).unwrap();
+    let mut session = fixture.session().await;
+    run(&mut session, "CREATE TABLE t (id int PRIMARY KEY, s text, v vector(4))").await;
+    let row = "('[' || x || ',1,1,1]')::vector";
+    let fill = format!("INSERT INTO t SELECT x, 'row ' || x, {row} FROM generate_series(1, {ROWS}) AS g(x)");
+    run(&mut session, &fill).await;
+    checkpoint(&*fixture.tenant().await).unwrap();
+    run(&mut session, "DELETE FROM t WHERE id = 7").await;
+    checkpoint(&*fixture.tenant().await).unwrap();
+    run(&mut session, "INSERT INTO t VALUES (7, 'row 7', '[7,1,1,1]')").await;
+    drop(session);
+    fixture.database.shutdown().await;
+    let image = tempfile::tempdir().unwrap();
+    for (path, bytes) in listing(&fixture.data()) {
+        write(image.path(), &path, &bytes);
+    }
+    (image, fixture.root.clone(), token.expose().to_owned())
+}
+
+/// The ids of the rows that are as they were written.
+async fn ask(data: &Path, root: &Key, token: &str) -> Result<Vec<i64>> {
+    let database = Database::open(DatabaseOptions::new(data.to_owned(), root.clone(), 16 << 20))?;
+    let answer = answers(&database, token).await;
+    database.shutdown().await;
+    answer
+}
+
+async fn answers(database: &Arc<Database>, token: &str) -> Result<Vec<i64>> {
+    let principal = database.control().authenticate_token(token).map_err(Error::from)?;
+    let mut session = database.connect(principal, "", &[]).await?;
+    let sql = "SELECT id FROM t WHERE s = 'row ' || id AND v::text = '[' || id || ',1,1,1]' ORDER BY id";
+    try_run(&mut session, sql).await
+}
+
+fn positions(length: usize) -> Vec<usize> {
+    let all = std::env::var("SEPAL_FLIPS").is_ok_and(|flips| flips == "all");
+    let step = if all { 1 } else { (length / SAMPLES).max(1) };
+    (0..length).step_by(step).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_flipped_byte_gives_a_wrong_answer() {
+    let (image, root, token) = furnished().await;
+    let content = listing(image.path());
+    let expected: Vec<i64> = (1..=ROWS).collect();
+    assert_eq!(ask(image.path(), &root, &token).await.unwrap(), expected);
+    assert!(content.len() >= 5, "{:?}", content.keys());
+    let (mut flips, mut noticed) = (0, 0);
+    for (path, bytes) in content.iter().filter(|(path, _)| is_data(path)) {
+        for at in positions(bytes.len()) {
+            restore(image.path(), &content);
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            write(image.path(), path, &flipped);
+            flips += 1;
+            let place = format!("{} byte {at}", path.display());
+            let asked = tokio::spawn({
+                let (data, root, token) = (image.path().to_owned(), root.clone(), token.clone());
+                async move { ask(&data, &root, &token).await }
+            });
+            match asked.await.unwrap_or_else(|panic| panic!("{place}: {panic}")) {
+                Ok(found) => assert_eq!(found, expected, "{place}"),
+                Err(error) => {
+                    noticed += 1;
+                    assert_ne!(error.state().code(), "XX000", "{place}: {error}");
+                    let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                    let told = name == "control.db" || error.to_string().contains(&name);
+                    assert!(told, "{place}: the file is not named: {error}");
+                }
+            }
+        }
+    }
+    restore(image.path(), &content);
+    assert_eq!(ask(image.path(), &root, &token).await.unwrap(), expected);
+    assert!(noticed * 4 > flips, "of {flips} flips only {noticed} were noticed");
+}
+
+/// What SQLite rebuilds, and the lock, hold nothing.
+fn is_data(path: &Path) -> bool {
+    let name = path.to_string_lossy();
+    !name.ends_with("-wal") && !name.ends_with("-shm") && !name.ends_with("lock")
+}
+
+fn write(root: &Path, path: &Path, bytes: &[u8]) {
+    let path = root.join(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn restore(root: &Path, content: &BTreeMap<PathBuf, Vec<u8>>) {
+    for (path, bytes) in listing(root) {
+        match content.get(&path) {
+            None => std::fs::remove_file(root.join(path)).unwrap(),
+            Some(whole) if *whole != bytes => write(root, &path, whole),
+            Some(_) => {}
+        }
+    }
+    for (path, bytes) in content {
+        if !root.join(path).exists() {
+            write(root, path, bytes);
+        }
+    }
+}
+
+/// Every file, by its path below the root.
+fn listing(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut left = vec![root.to_owned()];
+    while let Some(directory) = left.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path);
+            } else {
+                let bytes = std::fs::read(&path).unwrap();
+                found.insert(path.strip_prefix(root).unwrap().to_owned(), bytes);
+            }
+        }
+    }
+    found
+}
