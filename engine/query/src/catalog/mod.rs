@@ -22,6 +22,7 @@ mod relations;
 mod rewrite;
 mod shape;
 mod value;
+pub mod work;
 
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,8 @@ pub struct CatalogContext {
     pub builds: Vec<BuildProgress>,
     /// What the tenant holds, and what it may: `sepal_usage`.
     pub usage: Lazily<Vec<UsageRow>>,
+    /// What is done to the tenant's tables, and what is known of them.
+    pub work: Lazily<work::WorkRows>,
     /// What the views of secrets, sinks and pipelines show.
     pub delivery: Lazily<DeliveryRows>,
     /// What `sepal_dlq_replay` asks.
@@ -86,6 +89,7 @@ impl CatalogContext {
             settings: LazyLock::new(Box::new(Vec::new)),
             builds: Vec::new(),
             usage: LazyLock::new(Box::new(Vec::new)),
+            work: LazyLock::new(Box::new(work::WorkRows::default)),
             delivery: LazyLock::new(Box::new(delivery::DeliveryRows::default)),
             control: Arc::new(delivery::NoDelivery),
             table_bytes: Arc::new(|_| 0),

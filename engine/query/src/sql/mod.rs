@@ -8,6 +8,7 @@ mod depth;
 mod exists;
 mod hints;
 mod literals;
+mod maintenance;
 mod names;
 mod params;
 mod position;
@@ -20,6 +21,7 @@ mod vectors;
 mod wildcard;
 
 pub use datafusion::sql::sqlparser::ast;
+pub use maintenance::{Maintenance, Reindexed, TableColumns};
 pub use names::{output_names, strip_marker};
 pub use params::ParameterTypes;
 pub use position::locate;

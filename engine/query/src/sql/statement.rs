@@ -15,6 +15,7 @@ use sepal_types::{Error, Result, SqlState};
 use super::{
     delivery::{self, Delivery},
     depth::check_depth,
+    maintenance::{self, Maintenance},
     tokens,
 };
 
@@ -45,10 +46,8 @@ pub enum StatementKind {
     Delivery(Box<Delivery>),
     /// Understood, has no effect in Sepal; answers with this command tag.
     Accepted(&'static str),
-    /// `REINDEX INDEX | TABLE name`
-    Reindex {
-        name: String,
-    },
+    /// `VACUUM`, `ANALYZE`, `REINDEX`, `CHECKPOINT`
+    Maintenance(Box<Maintenance>),
     /// `DROP INDEX CONCURRENTLY [IF EXISTS] names`
     DropIndexes {
         names: Vec<String>,
@@ -101,6 +100,10 @@ fn parse_one(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
         return Ok((StatementKind::Delivery(Box::new(statement)), words));
     }
     let mut tokens = tokens::repair(tokens);
+    if maintenance::is_one(&words) {
+        let statement = maintenance::parse(sql, &tokens)?;
+        return Ok((StatementKind::Maintenance(Box::new(statement)), tokens));
+    }
     let kind = match recognise(&words, &tokens) {
         Some(kind) => kind,
         None => StatementKind::Sql(Box::new(parse_sql(sql, &words, &mut tokens)?)),
@@ -176,7 +179,6 @@ fn leading_words(tokens: &[TokenWithSpan]) -> Vec<String> {
 fn recognise(words: &[String], tokens: &[TokenWithSpan]) -> Option<StatementKind> {
     let all: Vec<&str> = words.iter().map(String::as_str).collect();
     match all.as_slice() {
-        ["REINDEX", ..] => Some(StatementKind::Reindex { name: last_name(tokens)? }),
         ["DROP", "INDEX", "CONCURRENTLY", rest @ ..] => {
             let if_exists = rest.starts_with(&["IF", "EXISTS"]);
             Some(StatementKind::DropIndexes {
@@ -188,9 +190,6 @@ fn recognise(words: &[String], tokens: &[TokenWithSpan]) -> Option<StatementKind
             Some(StatementKind::Accepted("ALTER TABLE"))
         }
         ["ALTER", "USER" | "ROLE", ..] => Some(StatementKind::Accepted("ALTER ROLE")),
-        ["VACUUM", ..] => Some(StatementKind::Accepted("VACUUM")),
-        ["ANALYZE" | "ANALYSE", ..] => Some(StatementKind::Accepted("ANALYZE")),
-        ["CHECKPOINT", ..] => Some(StatementKind::Accepted("CHECKPOINT")),
         ["UNLISTEN", ..] => Some(StatementKind::Accepted("UNLISTEN")),
         ["CLOSE", "ALL"] => Some(StatementKind::Accepted("CLOSE CURSOR ALL")),
         ["LISTEN", ..] => {
@@ -216,10 +215,6 @@ fn identifier(token: &TokenWithSpan) -> Option<String> {
         Token::Word(word) => Some(word.value.to_lowercase()),
         _ => None,
     }
-}
-
-fn last_name(tokens: &[TokenWithSpan]) -> Option<String> {
-    significant(tokens).next_back().and_then(identifier)
 }
 
 /// Comma-separated names after `skip` tokens; of a qualified name the last part.

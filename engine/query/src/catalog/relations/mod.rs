@@ -15,6 +15,7 @@ mod information_columns;
 mod routine;
 mod sequence;
 mod types;
+mod work;
 
 use super::shape::Relation;
 
@@ -24,7 +25,7 @@ pub(super) use routine::procedures;
 pub(super) use routine::{operator, procedure, procedure_named};
 
 /// Every family.
-pub(super) const ALL: [&[Relation]; 12] = [
+pub(super) const ALL: [&[Relation]; 13] = [
     activity::RELATIONS,
     attribute::RELATIONS,
     class::RELATIONS,
@@ -37,4 +38,5 @@ pub(super) const ALL: [&[Relation]; 12] = [
     routine::RELATIONS,
     sequence::RELATIONS,
     types::RELATIONS,
+    work::RELATIONS,
 ];
