@@ -71,6 +71,8 @@ pub struct CompactionReport {
     pub bytes_read: u64,
     /// Of all files that were written.
     pub bytes_written: u64,
+    /// Of the rows that were written, uncompressed.
+    pub rows_bytes_written: u64,
     pub indexes_built: usize,
     /// Files that are gone already. History and readers keep others.
     pub segments_removed: usize,
@@ -337,11 +339,11 @@ impl TenantStore {
             }
             Err(PublishError::Unknown(error)) => return Err(error),
         }
-        self.written.compaction(produced.plain_bytes());
         // The manifest is ahead of the head until this is done: a store that cannot must not go on.
         self.exchange(job, chunk.as_ref()).inspect_err(|error| self.poison.set(error.to_string()))?;
         let collected = self.collect(&maintenance, None)?;
         let done = report(job, &produced, maintenance.manifest.number, collected.segments);
+        self.written.compaction(done.rows_bytes_written);
         tracing::debug!(tenant = %self.tenant, ?done, "compaction");
         Ok(Some(done))
     }
@@ -458,6 +460,7 @@ fn report(job: &Job, produced: &Produced, manifest: u64, segments_removed: usize
         rows_written: written.rows_written,
         bytes_read: job.sum(|input| input.chunk.bytes()),
         bytes_written: written.bytes_written,
+        rows_bytes_written: written.rows_bytes_written,
         indexes_built: written.indexes_built,
         segments_removed,
     }

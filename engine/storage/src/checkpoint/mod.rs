@@ -74,6 +74,9 @@ pub struct CheckpointReport {
     pub segments_removed: usize,
     pub rows_written: u64,
     pub bytes_written: u64,
+    /// Of rows, uncompressed: those that left memory, and all that were written.
+    pub ingested_bytes: u64,
+    pub rows_bytes_written: u64,
     pub indexes_built: usize,
     pub wal_files_removed: usize,
 }
@@ -135,7 +138,7 @@ impl TenantStore {
         let again =
             segments.flat_map(|segment| &segment.inputs).filter(|input| input.chunk.segment().is_some());
         let again: u64 = again.map(|input| plan::Size::of(input).live_bytes()).sum();
-        let ingested = produced.plain_bytes().saturating_sub(again);
+        report.ingested_bytes = report.rows_bytes_written.saturating_sub(again);
         if planted::is(Bug::EarlyGc) {
             self.sweep_as_if(&next)?;
         }
@@ -147,7 +150,7 @@ impl TenantStore {
             }
             Err(PublishError::Unknown(error)) => return Err(error),
         }
-        self.written.flush(ingested, produced.plain_bytes());
+        self.written.flush(report.ingested_bytes, report.rows_bytes_written);
         self.cloned.lock().retain(|(lsn, _)| *lsn > frozen.snapshot.lsn());
         // The manifest is ahead of the head until the swap is done: a store that cannot swap must not go on.
         self.swap(&frozen, &produced).inspect_err(|error| self.poison.set(error.to_string()))?;

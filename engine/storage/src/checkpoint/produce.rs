@@ -80,13 +80,10 @@ impl Produced {
             segments_written: segments,
             rows_written: self.rows,
             bytes_written: self.bytes,
+            rows_bytes_written: self.plain_bytes,
             indexes_built: self.indexes,
             ..CheckpointReport::default()
         }
-    }
-
-    pub(super) const fn plain_bytes(&self) -> u64 {
-        self.plain_bytes
     }
 
     /// Removes everything: the checkpoint failed before its manifest.
