@@ -32,6 +32,7 @@ mod pipeline;
 mod room;
 pub mod sealing;
 mod session;
+mod statistics;
 mod tenant;
 mod tenants;
 #[cfg(test)]

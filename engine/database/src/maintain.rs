@@ -64,7 +64,8 @@ async fn flush(tenant: &Arc<OpenTenant>) {
         }
         // Deletions make a compaction pay before there is anything to flush.
         let head = tenant.store.snapshot().lsn();
-        if looked_at.replace(head) != Some(head) && tenant.store.wants_compaction() {
+        let changed = looked_at.replace(head) != Some(head);
+        if (full || changed) && tenant.store.wants_compaction() {
             tenant.compaction.notify_one();
         }
     }

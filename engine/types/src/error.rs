@@ -115,6 +115,7 @@ sqlstates! {
     SerializationFailure "40001" Conflict,
     StatementTooComplex "54001" Invalid,
     StringDataRightTruncation "22001" Invalid,
+    SuccessfulCompletion "00000" Invalid,
     SyntaxError "42601" Invalid,
     TooManyColumns "54011" Invalid,
     TooManyConnections "53300" Exhausted,

@@ -25,7 +25,7 @@ pub(super) async fn compact(tenant: &Arc<OpenTenant>) {
             () = tenant.until_closed() => return,
             () = tenant.compaction.notified() => {}
         }
-        loop {
+        while tenant.store.wants_compaction() {
             let worker = Arc::clone(tenant);
             let work = move || merge_one(&worker);
             let Some(done) = tenant.background.compactions.run(tenant.until_closed(), work).await else {
@@ -49,9 +49,6 @@ pub(super) async fn compact(tenant: &Arc<OpenTenant>) {
 
 /// The merge that pays most. Gives whether there was one.
 fn merge_one(tenant: &OpenTenant) -> Result<bool> {
-    if !tenant.store.wants_compaction() {
-        return Ok(false);
-    }
     let stop = || tenant.is_closed();
     let task = tenant.tasks.post(0, TaskKind::Compaction, None, now_us());
     let pace = Paced { task: &task, throttle: Some(&tenant.background.throttle), stop: &stop };

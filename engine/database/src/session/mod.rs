@@ -14,6 +14,7 @@ mod delivery;
 mod execute;
 mod explain;
 mod index_builds;
+mod maintenance;
 mod prepare;
 mod prepared;
 mod rows;
@@ -23,6 +24,7 @@ mod transaction;
 mod utility;
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -31,7 +33,10 @@ use parking_lot::{Mutex, RwLock};
 use sepal_control::Principal;
 use sepal_query::{
     SearchSettings, SequenceSource, SettingSink, SnapshotSlot, StatementContext,
-    catalog::CatalogContext,
+    catalog::{
+        CatalogContext,
+        work::{StorageRow, WorkRows},
+    },
     sql::{Statement, parse_statements},
 };
 use sepal_storage::Snapshot;
@@ -41,6 +46,7 @@ use crate::{
     backend_pids::BackendPid,
     database::Database,
     delivery::{Replay, rows as delivery_rows},
+    statistics,
     tenant::OpenTenant,
     tenants::Seat,
     usage,
@@ -293,6 +299,10 @@ impl Session {
             settings: LazyLock::new(Box::new(move || settings.lock().rows())),
             builds: self.tenant.builds.rows(),
             usage: LazyLock::new(Box::new(move || usage::rows(&used, &memory))),
+            work: {
+                let (tenant, snapshot) = (Arc::clone(&self.tenant), stored.clone());
+                LazyLock::new(Box::new(move || work(&tenant, &snapshot)))
+            },
             delivery: LazyLock::new(Box::new(move || {
                 delivery_rows(&tenant, &shown, &environment, scopes.read)
             })),
@@ -322,6 +332,33 @@ fn environments(database: &Database, principal: &Principal) -> Vec<String> {
             Vec::new()
         }
     }
+}
+
+/// What the catalogs show of the work on the tenant's tables. Statistics that cannot be read are not shown; the log says so.
+fn work(tenant: &OpenTenant, snapshot: &Snapshot) -> WorkRows {
+    let statistics = statistics::rows(snapshot, &tenant.compacted.lock()).unwrap_or_else(|error| {
+        tracing::error!(tenant = %tenant.id, %error, "the tables' statistics cannot be read");
+        BTreeMap::new()
+    });
+    let stats = tenant.store.stats();
+    let storage = StorageRow {
+        live_rows: stats.live_rows,
+        deleted_rows: stats.deleted_rows,
+        segments: stats.segments as u64,
+        segment_bytes: stats.segment_bytes,
+        index_bytes: stats.index_bytes,
+        memory_bytes: stats.memory_bytes,
+        log_bytes: stats.wal_bytes + stats.held_wal_bytes,
+        history_bytes: stats.history_bytes,
+        ingested_bytes: stats.ingested_bytes,
+        flushed_bytes: stats.flushed_bytes,
+        compacted_bytes: stats.compacted_bytes,
+        write_amplification: stats.write_amplification(),
+        compaction_due: tenant.store.wants_compaction(),
+    };
+    let mut tasks = tenant.tasks.rows();
+    tasks.extend(tenant.builds.tasks());
+    WorkRows { tasks, copies: tenant.tasks.copies(), statistics, storage }
 }
 
 /// Bytes of a table without its indexes, or of an index; counted only when a query asks.

@@ -4,7 +4,7 @@
 use sepal_query::{
     output::OutputColumn,
     sql::{
-        StatementKind,
+        Maintenance, StatementKind,
         ast::{self, Expr, Set, TransactionMode, Value},
     },
 };
@@ -24,9 +24,8 @@ pub enum Utility {
     },
     Deallocate,
     DiscardAll,
-    Reindex {
-        name: String,
-    },
+    /// VACUUM, ANALYZE, REINDEX, CHECKPOINT
+    Maintenance(Box<Maintenance>),
     Release {
         name: String,
     },
@@ -63,7 +62,7 @@ impl Utility {
         match kind {
             StatementKind::Accepted(tag) => Ok(Some(Utility::Accepted(tag))),
             StatementKind::Refused(message) => Err(Error::unsupported(*message)),
-            StatementKind::Reindex { name } => Ok(Some(Utility::Reindex { name: name.clone() })),
+            StatementKind::Maintenance(statement) => Ok(Some(Utility::Maintenance(statement.clone()))),
             StatementKind::DropIndexes { .. } | StatementKind::Delivery(_) => Ok(None),
             StatementKind::Sql(statement) => from_ast(statement),
         }
@@ -111,8 +110,6 @@ fn from_ast(statement: &ast::Statement) -> Result<Option<Utility>> {
         S::Deallocate { .. } => Utility::Deallocate,
         S::Close { .. } => Utility::Accepted("CLOSE CURSOR"),
         S::LockTables { .. } | S::Lock(_) => Utility::Accepted("LOCK TABLE"),
-        S::Analyze(_) => Utility::Accepted("ANALYZE"),
-        S::Vacuum(_) => Utility::Accepted("VACUUM"),
         S::Declare { .. } | S::Fetch { .. } => {
             return Err(Error::unsupported("SQL cursors are not supported").with_hint(
                 "Fetch in portions through the driver (a portal with a row limit), or add LIMIT and OFFSET.",
