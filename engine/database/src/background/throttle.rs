@@ -72,7 +72,6 @@ impl Throttle {
     }
 
     fn rate(&self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "a rate")]
         let rate = self.bytes_per_second as f64;
         if self.is_busy() { rate * BUSY_SHARE } else { rate }
     }
@@ -99,9 +98,7 @@ impl Bucket {
     fn take(&mut self, bytes: u64, now: Instant, rate: f64) -> Duration {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = now;
-        #[expect(clippy::cast_precision_loss, reason = "a rate")]
-        let spent = bytes as f64;
-        self.credit = (self.credit + passed * rate).min(rate * SAVED) - spent;
+        self.credit = (self.credit + passed * rate).min(rate * SAVED) - bytes as f64;
         if self.credit >= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(-self.credit / rate) }
     }
 }

@@ -101,7 +101,6 @@ fn describe(column: &ColumnDef, array: &ArrayRef, rows: u64) -> Result<KnownColu
     Ok(known)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a part of a sample")]
 fn part(one: usize, of: usize) -> f64 {
     if of == 0 { 0.0 } else { one as f64 / of as f64 }
 }
@@ -124,7 +123,6 @@ fn texts(column: &ColumnDef, array: &ArrayRef) -> Result<Vec<Option<String>>> {
 
 /// How many distinct values the whole column has, as `pg_stats` tells it: estimated after Haas and Stokes where the sample
 /// is not all of it.
-#[expect(clippy::cast_precision_loss, reason = "an estimate")]
 fn distinct(counts: &HashMap<&str, usize>, present: usize, null_frac: f64, rows: u64) -> f64 {
     let (sampled, found) = (present as f64, counts.len() as f64);
     let once = counts.values().filter(|count| **count == 1).count() as f64;

@@ -198,7 +198,6 @@ mod tests {
         ratio(written, total / flush_bytes * flush_bytes)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "of sizes below 2^50")]
     fn ratio(one: u64, other: u64) -> f64 {
         one as f64 / other as f64
     }

@@ -167,7 +167,6 @@ pub struct StoreStats {
 impl StoreStats {
     /// How often a row has been written since the store was opened, in the mean; `None` before the first flush.
     pub fn write_amplification(&self) -> Option<f64> {
-        #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
         let ratio = |written: u64, rows: u64| written as f64 / rows as f64;
         let written = self.flushed_bytes.saturating_add(self.compacted_bytes);
         (self.ingested_bytes > 0).then(|| ratio(written, self.ingested_bytes))
