@@ -55,6 +55,7 @@ files! {
         sepal_indexes "indexes.slt",
         sepal_knn "knn.slt",
         sepal_lookup "lookup.slt",
+        sepal_maintenance "maintenance.slt",
     }
     "vector" {
         vector_functions "functions.slt",

@@ -65,7 +65,7 @@ async fn flush(tenant: &Arc<OpenTenant>) {
         // Deletions make a compaction pay before there is anything to flush.
         let head = tenant.store.snapshot().lsn();
         let changed = looked_at.replace(head) != Some(head);
-        if (full || changed) && tenant.store.wants_compaction() {
+        if changed && tenant.store.wants_compaction() {
             tenant.compaction.notify_one();
         }
     }
@@ -137,6 +137,9 @@ pub fn checkpoint(tenant: &OpenTenant) -> Result<()> {
     tenant.count_files();
     if report.segments_written > 0 {
         tenant.missing.notify_one();
+    }
+    if tenant.store.wants_compaction() {
+        tenant.compaction.notify_one();
     }
     Ok(())
 }
