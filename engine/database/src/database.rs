@@ -87,7 +87,8 @@ pub struct DatabaseMetrics {
     pub column_cache_hits: u64,
     pub column_cache_misses: u64,
     pub index_bytes: usize,
-    /// Bytes of rows, uncompressed, since the start: those that left memory, and those that flushes and compactions wrote.
+    /// Bytes of rows, uncompressed, since the start: those that left memory, and those that flushes and
+    /// compactions wrote.
     pub ingested_bytes: u64,
     pub flushed_bytes: u64,
     pub compacted_bytes: u64,

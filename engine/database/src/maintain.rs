@@ -1,7 +1,8 @@
 //! Background work of one tenant: flushes when the log has grown, compaction, and index builds.
 //!
-//! One task per open tenant; its work runs on the threads of [`crate::background`]. A build never blocks readers or writers: it reads a pinned segment and attaches the
-//! finished blob, or throws it away when the segment is gone meanwhile.
+//! One task per open tenant; its work runs on the threads of [`crate::background`]. A build never blocks readers or
+//! writers: it reads a pinned segment and attaches the finished blob, or throws it away when the segment is gone
+//! meanwhile.
 //!
 //! An index is built over a segment by whoever comes first:
 //! 1. the checkpoint that writes the segment, if the table's index is valid by then;

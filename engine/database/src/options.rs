@@ -37,7 +37,8 @@ pub struct DatabaseOptions {
     pub idle_tenant: Duration,
     /// Log bytes of one tenant after which its rows are flushed to segments.
     pub wal_segment_bytes: u64,
-    /// Bytes that compactions of all tenants may read and write in a second; 0: no limit. A quarter while statements run.
+    /// Bytes that compactions of all tenants may read and write in a second; 0: no limit. A quarter while statements
+    /// run.
     pub compaction_bytes_per_second: u64,
     /// Compactions that run at once, and as many builds of indexes that segments lack, of all tenants.
     pub maintenance_threads: usize,

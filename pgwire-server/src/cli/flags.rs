@@ -170,7 +170,7 @@ pub struct BudgetFlags {
     #[arg(long, value_name = "MIB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant_disk_mib: Option<u64>,
-    /// What compactions may read and write in a second, in MiB, a quarter while statements run; 0: no limit [default: 64]
+    /// What compactions may read and write in a second, in MiB, a quarter under load; 0: no limit [default: 64]
     #[arg(long, value_name = "MIB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compaction_mib_per_second: Option<u64>,

@@ -68,8 +68,8 @@ pub struct Config {
     pub memtable_mib: u64,
     /// Disk that a tenant without a quota of its own may take, in MiB; 0: as much as there is.
     pub tenant_disk_mib: u64,
-    /// What compactions of all tenants may read and write in a second, in MiB, a quarter of it while statements run; 0: no
-    /// limit.
+    /// What compactions of all tenants may read and write in a second, in MiB, a quarter of it while statements run;
+    /// 0: no limit.
     pub compaction_mib_per_second: u64,
     /// Compactions that run at once, and as many index builds in the background; 0: a quarter of the cores.
     pub maintenance_threads: u32,

@@ -1,12 +1,12 @@
 //! What those who query notice of flushes and compactions: `wire_load background`.
 //!
-//! p99 of k-NN queries and of lookups by key, first while the server has nothing else to do, then while rows stream into
-//! another table and are flushed every so often, so that its segments are merged again and again. `--rows` (50000) and
-//! `--dim` (384) of the table that is queried; `--stream-mib` (8) of rows a second into the other one, in COPYs of a second
-//! each, with a CHECKPOINT after every two; `--seconds` (20) for each figure, `--clients` (1).
+//! p99 of k-NN queries and of lookups by key, first while the server has nothing else to do, then while rows stream
+//! into another table and are flushed every so often, so that its segments are merged again and again. `--rows`
+//! (50000) and `--dim` (384) of the table that is queried; `--stream-mib` (8) of rows a second into the other one,
+//! in COPYs of a second each, with a CHECKPOINT after every two; `--seconds` (20) for each figure, `--clients` (1).
 //!
-//! What the COPYs themselves take of the processors is in the second figure, too: leave them a core. The bytes that were
-//! compacted meanwhile are told: near 0 nothing was measured.
+//! What the COPYs themselves take of the processors is in the second figure, too: leave them a core. The bytes that
+//! were compacted meanwhile are told: near 0 nothing was measured.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -50,7 +50,9 @@ pub fn run(target: &Target, flags: &Flags) -> Result<Value, Failure> {
         busy.and_then(|busy| Ok((busy, streamed?)))
     });
     let ((knn, lookup), streamed) = busy?;
-    let ratio = |busy: f64, idle: f64| json!({ "idle_us": idle, "busy_us": busy, "ratio": busy / idle, "bar": MOST_RATIO });
+    let ratio = |busy: f64, idle: f64| {
+        json!({ "idle_us": idle, "busy_us": busy, "ratio": busy / idle, "bar": MOST_RATIO })
+    };
     Ok(json!({
         "knn_p99": ratio(knn, idle.0),
         "lookup_p99": ratio(lookup, idle.1),

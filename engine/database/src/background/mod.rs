@@ -1,7 +1,7 @@
 //! What all tenants' background work shares: threads, a rate, and a count of what was written.
 //!
-//! Made once with the database. `maintain` runs its jobs here. Queries and commits have threads of their own: nothing that
-//! somebody waits for runs here, but flushes where a tenant's memory is full.
+//! Made once with the database. `maintain` runs its jobs here. Queries and commits have threads of their own:
+//! nothing that somebody waits for runs here, but flushes where a tenant's memory is full.
 
 mod lanes;
 mod tasks;

@@ -1,7 +1,8 @@
 //! VACUUM, ANALYZE, REINDEX and CHECKPOINT.
 //!
-//! None of them locks anybody out: VACUUM and REINDEX write beside what is read, and exchange it. They are not part of a
-//! transaction; what they have done when they are cancelled stays done, as in PostgreSQL for all tables but the last.
+//! None of them locks anybody out: VACUUM and REINDEX write beside what is read, and exchange it. They are not part
+//! of a transaction; what they have done when they are cancelled stays done, as in PostgreSQL for all tables but the
+//! last.
 
 use std::sync::Arc;
 
@@ -146,8 +147,7 @@ impl Session {
         let name = format!("{}.{}.{}", self.environment, def.schema, def.name);
         let message = format!("finished vacuuming \"{name}\": index builds: {}", done.indexes_built);
         let detail = format!(
-            "segments: {} before, {} now\nbytes: {} before, {} now\ntuples: {} removed, {} remain, 0 are dead but not yet \
-             removable",
+            "segments: {} before, {} now\nbytes: {} before, {} now\ntuples: {} removed, {} remain",
             done.segments_before,
             done.segments_after,
             done.bytes_before,

@@ -334,7 +334,8 @@ fn environments(database: &Database, principal: &Principal) -> Vec<String> {
     }
 }
 
-/// What the catalogs show of the work on the tenant's tables. Statistics that cannot be read are not shown; the log says so.
+/// What the catalogs show of the work on the tenant's tables. Statistics that cannot be read are not shown; the log
+/// says so.
 fn work(tenant: &OpenTenant, snapshot: &Snapshot) -> WorkRows {
     let statistics = statistics::rows(snapshot, &tenant.compacted.lock()).unwrap_or_else(|error| {
         tracing::error!(tenant = %tenant.id, %error, "the tables' statistics cannot be read");

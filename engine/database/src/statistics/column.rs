@@ -1,7 +1,7 @@
 //! What ANALYZE finds in a column: NULLs, width, distinct values, the most common of them, a histogram of the others.
 //!
-//! As PostgreSQL's `std_typanalyze` (src/backend/commands/analyze.c), over a sample of 300 rows for each of 100 entries,
-//! taken evenly over the table instead of at random: the same rows give the same statistics.
+//! As PostgreSQL's `std_typanalyze` (src/backend/commands/analyze.c), over a sample of 300 rows for each of 100
+//! entries, taken evenly over the table instead of at random: the same rows give the same statistics.
 
 use std::collections::HashMap;
 
@@ -121,8 +121,8 @@ fn texts(column: &ColumnDef, array: &ArrayRef) -> Result<Vec<Option<String>>> {
     Ok(texts)
 }
 
-/// How many distinct values the whole column has, as `pg_stats` tells it: estimated after Haas and Stokes where the sample
-/// is not all of it.
+/// How many distinct values the whole column has, as `pg_stats` tells it: estimated after Haas and Stokes where the
+/// sample is not all of it.
 fn distinct(counts: &HashMap<&str, usize>, present: usize, null_frac: f64, rows: u64) -> f64 {
     let (sampled, found) = (present as f64, counts.len() as f64);
     let once = counts.values().filter(|count| **count == 1).count() as f64;

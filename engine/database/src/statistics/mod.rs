@@ -1,8 +1,8 @@
 //! What is remembered of tables: when they were vacuumed and analyzed, and what ANALYZE found in their columns.
 //!
-//! Rows of `$system`'s table `statistics`, a JSON for each table, so they are sealed, recovered and backed up as all rows.
-//! Written by `session::maintenance`, shown by `pg_stats` and `pg_stat_user_tables`. They hold values of the columns:
-//! VACUUM FULL makes them anew, so that none of a deleted row stays.
+//! Rows of `$system`'s table `statistics`, a JSON for each table, so they are sealed, recovered and backed up as all
+//! rows. Written by `session::maintenance`, shown by `pg_stats` and `pg_stat_user_tables`. They hold values of the
+//! columns: VACUUM FULL makes them anew, so that none of a deleted row stays.
 
 mod column;
 

@@ -4,7 +4,7 @@
 //! `database::session::maintenance` runs them. Options that say how PostgreSQL goes about its pages are taken and have
 //! no effect.
 
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 use sepal_types::{Error, Result, SqlState};
 
 use super::tokens;
@@ -160,7 +160,8 @@ impl<'a> Walk<'a> {
     }
 
     fn eat(&mut self, keyword: &str) -> bool {
-        let follows = matches!(self.peek(), Some(Token::Word(word)) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(keyword));
+        let is_keyword = |word: &Word| word.quote_style.is_none() && word.value.eq_ignore_ascii_case(keyword);
+        let follows = matches!(self.peek(), Some(Token::Word(word)) if is_keyword(word));
         self.at += usize::from(follows);
         follows
     }

@@ -2,11 +2,11 @@
 //!
 //! `database` calls [`TenantStore::compact`] in the background, and [`TenantStore::merge`] for VACUUM.
 //!
-//! 1. Under the maintenance lock, for a moment: the inputs, with what is deleted of them *by the newest manifest*. What
-//!    was deleted since is in the log after it: whoever replays that must find those rows.
-//! 2. With no lock that a flush, a commit or a reader needs: write the new segment and its indexes, at the pace given, and
-//!    decode of it what is decoded of the inputs, so that the first query after the exchange does not pay for that. A
-//!    flush leaves the inputs alone meanwhile.
+//! 1. Under the maintenance lock, for a moment: the inputs, with what is deleted of them *by the newest manifest*.
+//!    What was deleted since is in the log after it: whoever replays that must find those rows.
+//! 2. With no lock that a flush, a commit or a reader needs: write the new segment and its indexes, at the pace
+//!    given, and decode of it what is decoded of the inputs, so that the first query after the exchange does not pay
+//!    for that. A flush leaves the inputs alone meanwhile.
 //! 3. Under the maintenance lock again: the inputs have to be in the newest manifest still, else everything is thrown
 //!    away. What flushes wrote of deletions since 1 becomes the new segment's deletion vector. Commit the manifest.
 //! 4. Under the writer's lock: exchange the chunks in the head, with what was deleted since that manifest.
@@ -204,8 +204,8 @@ impl TenantStore {
         }
     }
 
-    /// The table's segments as the newest manifest has them, in groups that [`Self::merge`] makes one of each. A flush
-    /// before makes it all of the table.
+    /// The table's segments as the newest manifest has them, in groups that [`Self::merge`] makes one of each. A
+    /// flush before makes it all of the table.
     pub fn segments_to_merge(&self, table: TableId, which: Rewrite) -> Vec<Vec<FileId>> {
         let maintenance = self.maintenance.lock();
         let Some(entry) = maintenance.manifest.tables.iter().find(|entry| entry.def.id == table) else {
@@ -218,8 +218,8 @@ impl TenantStore {
         packs.into_iter().map(|pack| pack.into_iter().map(|at| wanted[at].file).collect()).collect()
     }
 
-    /// Makes one segment of these, whether it pays or not. Those that are gone are left out: somebody else has rewritten
-    /// them. Waits for a compaction that is under way.
+    /// Makes one segment of these, whether it pays or not. Those that are gone are left out: somebody else has
+    /// rewritten them. Waits for a compaction that is under way.
     ///
     /// `None`: none is left, or they were changed meanwhile. Errors: [`StoreError::Stopped`].
     pub fn merge(
@@ -377,7 +377,8 @@ impl TenantStore {
         Ok(chunk)
     }
 
-    /// The next manifest, with the new segment in the place of its inputs; `None` when they are not all there any more.
+    /// The next manifest, with the new segment in the place of its inputs; `None` when they are not all there any
+    /// more.
     fn replaced(
         &self,
         maintenance: &Maintenance,

@@ -1,9 +1,9 @@
 //! From log to segments: flush, compaction, manifest, trimming.
 //!
 //! `database` calls [`TenantStore::checkpoint`], which is the flush, in the background when
-//! [`TenantStore::wants_checkpoint`] says so, and [`TenantStore::attach_index`] when it has built an index for a segment.
-//! One of them runs at a time; commits and readers go on meanwhile. Large segments are merged beside them (`compact`):
-//! a flush does not wait for that. `plan` says what is rewritten when, and what that costs.
+//! [`TenantStore::wants_checkpoint`] says so, and [`TenantStore::attach_index`] when it has built an index for a
+//! segment. One of them runs at a time; commits and readers go on meanwhile. Large segments are merged beside them
+//! (`compact`): a flush does not wait for that. `plan` says what is rewritten when, and what that costs.
 //!
 //! A flush:
 //! 1. `freeze`: under the writer's lock, start a new log file and take the head. Its memory chunks are never
@@ -50,8 +50,8 @@ pub trait BlobBuilder: Send + Sync {
     /// [`TenantStore::attach_index`] brings the index.
     fn build(&self, def: &TableDef, index: &IndexDef, column: &ArrayRef) -> Option<Vec<u8>>;
 
-    /// A segment is about to take the place of others: what is kept in memory of those is wanted of it. Nobody sees it
-    /// yet.
+    /// A segment is about to take the place of others: what is kept in memory of those is wanted of it. Nobody sees
+    /// it yet.
     fn ready(&self, _def: &TableDef, _segment: &Chunk, _replaced: &[&Chunk]) {}
 }
 
@@ -97,8 +97,8 @@ impl Maintenance {
 }
 
 impl TenantStore {
-    /// Flushes: writes what only the log holds into segments, with those that are cheap to merge or rewrite, and trims
-    /// history and log.
+    /// Flushes: writes what only the log holds into segments, with those that are cheap to merge or rewrite, and
+    /// trims history and log.
     pub fn checkpoint(&self, builder: &dyn BlobBuilder) -> Result<CheckpointReport, StoreError> {
         let mut maintenance = self.maintenance.lock();
         self.poison.check()?;

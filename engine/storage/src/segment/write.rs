@@ -44,8 +44,8 @@ const ROWS_AT_ONCE: usize = 1024;
 /// A paced file is synced so often: the log's next sync does not wait for a gigabyte of it.
 const UNSYNCED_BYTES: u64 = 16 << 20;
 
-/// Writes the live rows of `inputs`, no faster than `pace` lets it; `None`, and no file, when none lives. The file's bytes
-/// are durable on return, its name is not.
+/// Writes the live rows of `inputs`, no faster than `pace` lets it; `None`, and no file, when none lives. The file's
+/// bytes are durable on return, its name is not.
 ///
 /// Errors: [`StoreError::Stopped`] when the pace says so.
 pub(crate) fn write(
