@@ -18,6 +18,7 @@
 //! | `resolvers` | do secrets come from Vault and AWS, and change there? |
 //! | `languages` | do plugins in Python and JavaScript run? |
 //! | `canary` | does plaintext reach the disk? |
+//! | `keys` | where may the root key be, how is it replaced and had back, and what does a dropped tenant leave? |
 //! | `crash` | what does kill -9 lose? |
 //! | `power_cut` | what does a power cut lose? |
 //! | `injected` | what do a death and an error at a write or a sync lose? |
@@ -42,6 +43,7 @@ mod http;
 mod index_build;
 mod injected;
 mod isolation;
+mod keys;
 mod languages;
 mod oracle;
 mod pipeline_status;

@@ -38,6 +38,8 @@ pub struct Server {
     flags: Vec<String>,
     /// What the process is started by, with its arguments. It must become the server, not start it.
     wrapper: Vec<String>,
+    /// Variables of its environment, beside the test's own.
+    variables: Vec<(String, String)>,
     process: Option<Child>,
     login: Login,
 }
@@ -88,10 +90,17 @@ impl Server {
 
     /// A private server whose directory is already there.
     pub fn start_in(directory: TempDir, flags: &[&str]) -> Server {
+        Server::start_in_with(directory, flags, &[])
+    }
+
+    /// The same, with variables of its environment.
+    pub fn start_in_with(directory: TempDir, flags: &[&str], variables: &[(&str, &str)]) -> Server {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut server = Server {
             directory,
             flags: flags.iter().map(ToString::to_string).collect(),
             wrapper: Vec::new(),
+            variables: variables.iter().map(own).collect(),
             process: None,
             login: Login {
                 port: 0,
@@ -163,6 +172,7 @@ impl Server {
             .arg(&env_file)
             .args(["--pg-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"])
             .args(&self.flags)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

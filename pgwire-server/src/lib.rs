@@ -23,6 +23,7 @@ pub mod frame;
 pub mod http;
 pub mod metrics;
 pub mod plugins;
+pub mod root_key;
 pub mod server;
 pub mod session;
 pub mod tls;

@@ -20,8 +20,11 @@ use sepal_crypto::{
 use sepal_types::TenantId;
 use serde::{Deserialize, Serialize};
 
+use serde_json::json;
+
 use crate::{
-    Control, ControlError, Principal, Scopes, Token,
+    AuditAction, Control, ControlError, Principal, Scopes, Token,
+    audit::{NewAuditEvent, append},
     control_error::Result,
     tenants::{environment_exists, open_tenant, require_tenant, seal_tenant},
     vault::Vault,
@@ -123,6 +126,10 @@ impl Control {
                 self.vault.seal_json(body_aad(tenant, &id, &mac), &body),
             ],
         )?;
+        let event = NewAuditEvent::new(AuditAction::ApiKeyCreated, &id).of(tenant).with(json!({
+            "environment": environment, "read": scopes.read, "write": scopes.write, "expires_at": expires_at,
+        }));
+        append(&transaction, &self.vault, created_at, event)?;
         transaction.commit()?;
         Ok((body.into_api_key(id, tenant, None), token))
     }
@@ -157,6 +164,8 @@ impl Control {
             body.revoked_at = Some(self.clock.unix_seconds());
             let sealed = self.vault.seal_json(body_aad(row.tenant, &row.id, &row.mac), &body);
             transaction.execute("UPDATE api_keys SET body = ?1 WHERE id = ?2", params![sealed, key_id])?;
+            let event = NewAuditEvent::new(AuditAction::ApiKeyRevoked, key_id).of(row.tenant);
+            append(&transaction, &self.vault, self.now(), event)?;
             transaction.commit()?;
             self.revoke_trust();
         }

@@ -22,7 +22,7 @@ use crate::{
     api_keys::{KeyRow, LastUsed},
     control_error::Result,
     key_cache::KeyCache,
-    root_key::parent,
+    keys::{KeyFiles, Wrappers, key_file::parent},
     schema,
     secrets::UseBuffer,
     vault::Vault,
@@ -38,6 +38,8 @@ pub struct ControlOptions {
     pub refused_cache_slots: NonZeroUsize,
     /// What secrets are called where they are environment variables, and what happens when two are called the same.
     pub secret_env_names: EnvNames,
+    /// Reaches the providers that tenants brought.
+    pub wrappers: Arc<dyn Wrappers>,
 }
 
 impl Default for ControlOptions {
@@ -48,6 +50,7 @@ impl Default for ControlOptions {
             key_cache_slots: SLOTS,
             refused_cache_slots: SLOTS,
             secret_env_names: EnvNames::default(),
+            wrappers: Arc::new(KeyFiles),
         }
     }
 }
@@ -63,6 +66,7 @@ pub struct Control {
     pub(crate) generation: AtomicU64,
     pub(crate) last_used: LastUsed,
     pub(crate) env_names: EnvNames,
+    pub(crate) wrappers: Arc<dyn Wrappers>,
     pub(crate) secret_uses: UseBuffer,
     /// Stands in for a key that does not exist, so that its refusal takes the same work.
     pub(crate) decoy: KeyRow,
@@ -86,7 +90,7 @@ impl Control {
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished).map_err(io)?;
         let mut connection = schema::connect(&unfinished)?;
         schema::settle(&connection)?;
-        schema::create(&mut connection, &Vault::new(root))?;
+        schema::create(&mut connection, root)?;
         connection.close().map_err(|(_, error)| error)?;
         remove_if_there(&journal_of(&unfinished)).map_err(io)?;
         fs::rename(&unfinished, path).map_err(io)?;
@@ -101,10 +105,12 @@ impl Control {
             return Err(ControlError::NoDatabase(path.to_owned()));
         }
         let mut connection = schema::connect(path)?;
-        let vault = Vault::new(root);
-        schema::check(&connection, path, &vault)?;
+        schema::check(&connection, path, root)?;
         schema::settle(&connection)?;
-        schema::migrate(&mut connection)?;
+        if schema::migrate(&mut connection, root, options.clock.unix_seconds())? {
+            tracing::info!(database = %path.display(), "brought to today's format");
+        }
+        let vault = Vault::load(&connection, root)?;
         let version = data_version(&connection)?;
         Ok(Self {
             decoy: KeyRow::decoy(&vault),
@@ -115,9 +121,22 @@ impl Control {
             generation: AtomicU64::new(1),
             last_used: LastUsed::default(),
             env_names: options.secret_env_names,
+            wrappers: options.wrappers,
             secret_uses: UseBuffer::default(),
             seen_version: AtomicI64::new(version),
         })
+    }
+
+    /// Whether `root` is the key that the file is under now. Reads only.
+    pub fn opens_with(path: &Path, root: &Key) -> Result<bool> {
+        if !path.try_exists().map_err(|source| ControlError::Io { path: path.to_owned(), source })? {
+            return Err(ControlError::NoDatabase(path.to_owned()));
+        }
+        match schema::check(&schema::connect(path)?, path, root) {
+            Ok(()) => Ok(true),
+            Err(ControlError::WrongRootKey { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Unix seconds by the clock that this was opened with.

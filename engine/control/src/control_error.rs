@@ -6,8 +6,10 @@
 use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
-use sepal_types::{Error, SqlState};
+use sepal_types::{Error, SqlState, TenantId};
 use thiserror::Error as ThisError;
+
+use crate::keys::WrapperError;
 
 pub(crate) type Result<T, E = ControlError> = std::result::Result<T, E>;
 
@@ -19,8 +21,8 @@ pub enum ControlError {
     RootKey(#[from] RootKeyError),
     /// The boot canary did not open. Nothing was written. The process should exit with 78 (`EX_CONFIG`).
     #[error(
-        "the root key does not open {}: the data directory was initialised with another one. Nothing was \
-         written. Start with the key file that `init` made for this directory", .database.display()
+        "the root key does not open {}: the data directory is under another one. Nothing was written. Start with \
+         the key that `init` made for this directory, or that replaced it", .database.display()
     )]
     WrongRootKey { database: PathBuf },
     #[error("{} does not exist: initialise the data directory first", .0.display())]
@@ -56,6 +58,19 @@ pub enum ControlError {
     InvalidArgument(String),
     #[error("{0}")]
     LimitReached(String),
+    /// Somebody else is at it, or was faster.
+    #[error("{0}")]
+    Busy(String),
+    #[error("{0}")]
+    NotInState(String),
+    /// A control.db from a backup, whose tenants' keys lie apart.
+    #[error(
+        "the keys of tenant {0} are not in control.db: restore them from the backup that this file is from"
+    )]
+    NoTenantKeys(TenantId),
+    /// The tenant's own provider does not answer, or refuses.
+    #[error("the key of tenant {tenant} cannot be had from the tenant's own provider: {why}")]
+    OwnKey { tenant: TenantId, why: WrapperError },
     /// A stored value does not open or parse.
     #[error("control.db is damaged: {what} does not open ({why}). Restore the file from a backup")]
     Corrupt { what: &'static str, why: String },
@@ -85,8 +100,8 @@ pub enum RootKeyError {
     )]
     WrongOwner { path: PathBuf, owner: u32, user: u32 },
     #[error(
-        "the root key file {} does not hold 64 hexadecimal digits and a newline. Restore it from its backup: \
-         without it the data cannot be opened", .path.display()
+        "the root key file {} does not hold 64 hexadecimal digits and a newline. Restore it from its backup, or use \
+         the recovery key (sepal recover): without one of them the data cannot be opened", .path.display()
     )]
     Malformed { path: PathBuf },
     #[error(
@@ -96,6 +111,14 @@ pub enum RootKeyError {
     Exists { path: PathBuf },
     #[error("the root key file {} cannot be written: {source}", .path.display())]
     Unwritable { path: PathBuf, source: std::io::Error },
+    /// The provider that wraps it.
+    #[error("the root key cannot be had from {provider}: {why}")]
+    Provider { provider: String, why: WrapperError },
+    #[error(
+        "{} cannot be used: {why}. Restore it from its backup, or use the recovery key (sepal recover)",
+        .path.display()
+    )]
+    BadSeal { path: PathBuf, why: String },
 }
 
 impl ControlError {
@@ -115,6 +138,28 @@ impl ControlError {
         }
     }
 
+    pub(crate) fn own_key(tenant: TenantId, why: WrapperError) -> Self {
+        Self::OwnKey { tenant, why }
+    }
+
+    /// Its keys are used, but nobody opened it.
+    pub(crate) fn own_key_not_asked(tenant: TenantId) -> Self {
+        Self::own_key(tenant, WrapperError::Unavailable("it was not asked yet".into()))
+    }
+
+    const fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::OwnKey { why: WrapperError::Unavailable(_), .. } => {
+                Some("Other tenants are not affected. Connect again when the provider answers.")
+            }
+            Self::OwnKey { .. } => Some(
+                "Other tenants are not affected. `sepal tenant byok status` shows the provider; whoever runs it \
+                 decides.",
+            ),
+            _ => None,
+        }
+    }
+
     fn state(&self) -> SqlState {
         match self {
             Self::RootKey(_) | Self::WrongRootKey { .. } => SqlState::InvalidAuthorization,
@@ -126,6 +171,10 @@ impl ControlError {
             Self::InvalidName { .. } | Self::InvalidSecretName(_) => SqlState::InvalidName,
             Self::InvalidArgument(_) => SqlState::InvalidParameterValue,
             Self::LimitReached(_) => SqlState::ProgramLimitExceeded,
+            Self::Busy(_) => SqlState::ObjectInUse,
+            Self::NotInState(_) | Self::NoTenantKeys(_) => SqlState::ObjectNotInPrerequisiteState,
+            Self::OwnKey { why: WrapperError::Unavailable(_), .. } => SqlState::CannotConnectNow,
+            Self::OwnKey { .. } => SqlState::SystemError,
             Self::Corrupt { .. } => SqlState::DataCorrupted,
             Self::Database(error) => sqlite_state(error),
             Self::Io { .. } => SqlState::IoError,
@@ -135,7 +184,9 @@ impl ControlError {
 
 impl From<ControlError> for Error {
     fn from(error: ControlError) -> Self {
-        Self::new(error.state(), error.to_string())
+        let hint = error.hint();
+        let known = Self::new(error.state(), error.to_string());
+        if let Some(hint) = hint { known.with_hint(hint) } else { known }
     }
 }
 

@@ -7,14 +7,17 @@
 //! Where each secret lives:
 //!
 //! ```text
-//! root key      a 0600 file, best outside the data directory ([`root_key`])
-//!   ├ kek       wraps one random key per tenant; the wrapped form is in control.db
-//!   │             └ the tenant's secrets and certificates, under keys derived from it (`secrets`)
-//!   ├ values    seals names, labels, scopes, dates in control.db
-//!   ├ names     HMAC of a name: finds a row without storing the name
-//!   ├ pepper    HMAC of a token: what authentication compares
-//!   ├ verifiers seals the SCRAM verifiers
-//!   └ mock      SCRAM salts, and verifiers of users that do not exist
+//! root key      a 0600 file, or wrapped by a passphrase, a PKCS#11 token, Vault's transit engine ([`RootStore`])
+//!   ├ instance keys, each wrapped in control.db
+//!   │   ├ values    seals names, labels, scopes, dates, the audit trail
+//!   │   ├ names     HMAC of a name: finds a row without storing the name
+//!   │   ├ pepper    HMAC of a token: what authentication compares
+//!   │   ├ verifiers seals the SCRAM verifiers
+//!   │   ├ mock      SCRAM salts, and verifiers of users that do not exist
+//!   │   ├ audit     signs checkpoints and certificates of destruction
+//!   │   └ backup    seals tenants' keys on their way to a backup
+//!   └ tenants' keys, by epoch, wrapped in control.db; a tenant's own provider may wrap them first
+//!       └ the tenant's secrets and certificates, under keys derived from it (`secrets`)
 //! ```
 //! A login by token: [`Token::parse`] (offline), HMAC, key cache, else one row of control.db, constant-time
 //! compare, [`Principal`]. A login by SCRAM: [`Control::scram_verifier`], the exchange in
@@ -22,25 +25,40 @@
 //! until some key is revoked.
 
 mod api_keys;
+mod audit;
 mod authentication;
 mod clock;
 mod control;
 mod control_error;
+mod hex;
 mod key_cache;
+mod keys;
 mod names;
 mod principal;
-pub mod root_key;
 mod schema;
 mod secrets;
 mod tenants;
 mod token;
 mod vault;
 
+/// Files that hold a key in hexadecimal: the root key's, as `init` makes it.
+pub mod root_key {
+    pub use crate::keys::key_file::{create, read};
+}
+
 pub use api_keys::ApiKey;
+pub use audit::{
+    AuditAction, AuditCheckpoint, AuditEntry, AuditEvent, AuditReport, Destroyed, DestructionCertificate,
+    NewAuditEvent, Removal,
+};
 pub use clock::{Clock, SystemClock};
 pub use control::{Control, ControlOptions};
 pub use control_error::{ControlError, RootKeyError};
 pub use key_cache::KeyCacheStats;
+pub use keys::{
+    KeyFiles, KeyWrapper, Passphrase, Provider, RecoveryKey, RecoveryShare, RecoveryStatus, RootStatus,
+    RootStore, TenantKeyStatus, WrapperError, Wrappers, check_passphrase, open_recovery_package,
+};
 pub use names::{DEFAULT_ENVIRONMENT, EnvironmentName, TenantName};
 pub use principal::{Principal, Scopes};
 pub use secrets::{

@@ -1,27 +1,39 @@
-//! control.db: its tables, its settings, how an older file becomes one of today, and the canary that tells a right
-//! root key from a wrong one.
+//! control.db: its tables, its settings, how an older file becomes one of today, and how a right root key is told from
+//! a wrong one.
 //!
-//! Blobs named `mac`, `*_mac`, `environment` or `grantee` are HMACs, `body`, `value`, `pem`, `verifier`, `last_used`
-//! and `canary` are sealed, `wrapped_key` is wrapped; ids are random. So the file holds no plaintext of a user. The
-//! bytes are drawn in docs/format/control.md.
+//! Blobs named `mac`, `*_mac`, `environment` or `grantee` are HMACs, `body`, `value`, `pem`, `verifier` and `last_used`
+//! are sealed, `wrapped_key` is wrapped; ids are random. So the file holds no plaintext of a user. The bytes are drawn
+//! in docs/format/control.md.
 //!
 //! The journal mode is TRUNCATE with synchronous=FULL: a commit is durable when it returns, without a WAL
 //! whose checkpoints happen later, and the truncated journal is synced too, which DELETE mode leaves to luck.
 
 use std::{path::Path, time::Duration};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
-use sepal_crypto::Aad;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
+use sepal_crypto::{Aad, Key, unwrap_key};
+use sepal_types::TenantId;
+use serde_json::json;
+use zeroize::Zeroizing;
 
-use crate::{ControlError, control_error::Result, vault::Vault};
+use crate::{
+    AuditAction, ControlError,
+    audit::{NewAuditEvent, append},
+    control_error::Result,
+    keys::{
+        InstanceKeys,
+        tenant_keys::{self, KEY_WHAT, NewKey},
+    },
+    vault::Vault,
+};
 
 /// Written to the file's header; told by `file control.db`.
 const APPLICATION_ID: i64 = 0x5345_504c;
 /// Rises with every change of the tables or of what is sealed in them, but not with a field that has a default.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 /// The first format that can be brought to [`FORMAT`].
 const OLDEST_FORMAT: i64 = 1;
-/// In the canary's associated data. It stays as it was in format 1: an older file must be known before it is changed.
+/// In the associated data of the canary that formats 1 and 2 had.
 const CANARY_VERSION: u64 = 1;
 const CANARY: &[u8] = b"sepal control database";
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -101,6 +113,30 @@ const SECRET_TABLES: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
+/// What format 3 added. `own`: wrapped by the tenant's own provider before. A tenant's key stood in its row before.
+const KEY_TABLES: &str = "
+    CREATE TABLE tenant_keys (
+        tenant BLOB NOT NULL REFERENCES tenants (id) ON DELETE CASCADE,
+        epoch INTEGER NOT NULL,
+        generation INTEGER NOT NULL,
+        own INTEGER NOT NULL,
+        wrapped_key BLOB NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (tenant, epoch)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX tenant_keys_by_generation ON tenant_keys (generation);
+    CREATE TABLE audit (number INTEGER PRIMARY KEY, body BLOB NOT NULL, hash BLOB NOT NULL) STRICT;
+    CREATE TABLE audit_checkpoints (
+        number INTEGER PRIMARY KEY,
+        time INTEGER NOT NULL,
+        hash BLOB NOT NULL,
+        signature BLOB NOT NULL
+    ) STRICT;
+";
+
+/// Once its keys are in `tenant_keys`. `secure_delete` overwrites the bytes.
+const TENANT_KEY_LEAVES: &str = "ALTER TABLE tenants DROP COLUMN wrapped_key;";
+
 /// Opens an existing file and changes nothing in it.
 pub(crate) fn connect(path: &Path) -> Result<Connection> {
     let connection = Connection::open_with_flags(
@@ -127,61 +163,117 @@ pub(crate) fn settle(connection: &Connection) -> Result<()> {
 }
 
 /// Fills an empty file.
-pub(crate) fn create(connection: &mut Connection, vault: &Vault) -> Result<()> {
+pub(crate) fn create(connection: &mut Connection, root: &Key) -> Result<()> {
+    create_tables(connection)?;
     let transaction = connection.transaction()?;
-    transaction.execute_batch(TABLES)?;
-    transaction.execute_batch(SECRET_TABLES)?;
+    let vault = Vault::fresh(root);
+    let roots = vault.roots.read();
+    roots.store(&transaction)?;
+    vault.instance.store(&transaction, &roots)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Tables without rows, in an empty file. They are made as a file of an older format gets them, so that both are alike.
+pub(crate) fn create_tables(connection: &mut Connection) -> Result<()> {
+    let transaction = connection.transaction()?;
+    for step in [TABLES, SECRET_TABLES, KEY_TABLES, TENANT_KEY_LEAVES] {
+        transaction.execute_batch(step)?;
+    }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
-    let canary = vault.seal_bytes(canary_aad(), CANARY);
-    transaction.execute("INSERT INTO meta (name, value) VALUES ('canary', ?1)", params![canary])?;
     transaction.commit()?;
     Ok(())
 }
 
 /// Brings a file that [`check`] accepted to today's format, in one transaction: a crash leaves the old file.
-/// Versions of Sepal that knew the old format alone refuse it from then on.
-pub(crate) fn migrate(connection: &mut Connection) -> Result<()> {
+/// Versions of Sepal that knew the old format alone refuse it from then on. Gives whether it did.
+pub(crate) fn migrate(connection: &mut Connection, root: &Key, now: i64) -> Result<bool> {
     if format_of(connection)? == FORMAT {
-        return Ok(());
+        return Ok(false);
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have done it in between.
-    if format_of(&transaction)? == OLDEST_FORMAT {
+    let format = format_of(&transaction)?;
+    if format == 1 {
         transaction.execute_batch(SECRET_TABLES)?;
+    }
+    if format < FORMAT {
+        to_format_3(&transaction, root, now, format)?;
         transaction.pragma_update(None, "user_version", FORMAT)?;
     }
     transaction.commit()?;
+    Ok(format < FORMAT)
+}
+
+/// Instance keys get rows, each tenant's key becomes its first epoch, the audit trail begins.
+fn to_format_3(transaction: &Transaction<'_>, root: &Key, now: i64, from: i64) -> Result<()> {
+    transaction.execute_batch(KEY_TABLES)?;
+    let vault = Vault::of_an_older_format(root);
+    {
+        let roots = vault.roots.read();
+        roots.store(transaction)?;
+        vault.instance.store(transaction, &roots)?;
+    }
+    let wrapping = root.derive("control tenant-key wrapping 1", &[]);
+    let mut tenants = transaction.prepare("SELECT id, wrapped_key FROM tenants")?;
+    let mut rows = tenants.query([])?;
+    while let Some(row) = rows.next()? {
+        let (tenant, wrapped): (TenantId, Vec<u8>) = (TenantId(row.get(0)?), row.get(1)?);
+        let key = unwrap_key(&wrapping, &Aad::new("tenant-key").tenant(tenant).finish(), &wrapped)
+            .map_err(|error| ControlError::Corrupt { what: KEY_WHAT, why: error.to_string() })?;
+        let secret = Zeroizing::new(key.expose().to_vec());
+        let new = NewKey { epoch: 1, own: false, secret, key: &key, now };
+        tenant_keys::insert(transaction, &vault, tenant, &new)?;
+    }
+    drop(rows);
+    drop(tenants);
+    transaction.execute_batch(TENANT_KEY_LEAVES)?;
+    transaction.execute("DELETE FROM meta WHERE name = 'canary'", [])?;
+    let event = NewAuditEvent::new(AuditAction::FormatChanged, "control.db")
+        .with(json!({ "from": from, "to": FORMAT }));
+    append(transaction, &vault, now, event)?;
     Ok(())
 }
 
-/// Whether the file is ours, of a format we read, and made under this root key. Reads only.
-pub(crate) fn check(connection: &Connection, path: &Path, vault: &Vault) -> Result<()> {
+/// Whether the file is ours and of a format we read. Reads only.
+pub(crate) fn check_format(connection: &Connection, path: &Path) -> Result<i64> {
     let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let format = format_of(connection)?;
     if application != APPLICATION_ID || !(OLDEST_FORMAT..=FORMAT).contains(&format) {
         let format = if application == APPLICATION_ID { format } else { 0 };
         return Err(ControlError::UnsupportedFormat { database: path.to_owned(), format, expected: FORMAT });
     }
+    Ok(format)
+}
+
+/// The same, and whether it is under this root key now. Reads only.
+pub(crate) fn check(connection: &Connection, path: &Path, root: &Key) -> Result<()> {
+    let format = check_format(connection, path)?;
+    let fits = if format == FORMAT {
+        InstanceKeys::are_under(connection, root)?
+    } else {
+        canary_opens(connection, root)?
+    };
+    if fits { Ok(()) } else { Err(ControlError::WrongRootKey { database: path.to_owned() }) }
+}
+
+/// How formats 1 and 2 told.
+fn canary_opens(connection: &Connection, root: &Key) -> Result<bool> {
     let canary: Option<Vec<u8>> = connection
         .query_row("SELECT value FROM meta WHERE name = 'canary'", [], |row| row.get(0))
         .optional()?;
-    let canary = canary.unwrap_or_default();
-    match vault.open_bytes("the boot canary", canary_aad(), &canary) {
-        Ok(plain) if plain.as_slice() == CANARY => Ok(()),
-        _ => Err(ControlError::WrongRootKey { database: path.to_owned() }),
-    }
-}
-
-fn canary_aad() -> Aad {
-    Aad::new("control-canary").u64(CANARY_VERSION)
+    let aad = Aad::new("control-canary").u64(CANARY_VERSION);
+    let opened =
+        Vault::of_an_older_format(root).open_bytes("the boot canary", aad, &canary.unwrap_or_default());
+    Ok(opened.is_ok_and(|plain| plain.as_slice() == CANARY))
 }
 
 fn format_of(connection: &Connection) -> Result<i64> {
     Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
 }
 
-const _: () = assert!(OLDEST_FORMAT == 1 && FORMAT == 2, "a third format needs its own step in `migrate`");
+const _: () = assert!(OLDEST_FORMAT == 1 && FORMAT == 3, "a fourth format needs its own step in `migrate`");
 
 #[cfg(test)]
 mod tests;

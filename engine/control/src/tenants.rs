@@ -1,12 +1,17 @@
-//! Tenants and their environments: rows, names and wrapped keys.
+//! Tenants and their environments: rows and names. Their keys are in `keys::tenant_keys`, dropping one is in `audit`.
 
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use sepal_crypto::{Aad, Key, random_bytes};
 use sepal_types::{LogEnd, TenantId};
 use serde::{Deserialize, Serialize};
 
+use zeroize::Zeroizing;
+
 use crate::{
-    Control, ControlError, DEFAULT_ENVIRONMENT, EnvironmentName, TenantName, control_error::Result,
+    AuditAction, Control, ControlError, DEFAULT_ENVIRONMENT, EnvironmentName, Provider, TenantName,
+    audit::{NewAuditEvent, append},
+    control_error::Result,
+    keys::tenant_keys::{self, NewKey},
     vault::Vault,
 };
 
@@ -43,6 +48,9 @@ pub(crate) struct TenantBody {
     /// Bytes that its files may have; 0: no limit. `None`: what the server's setting says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) disk_quota: Option<u64>,
+    /// Who wraps its keys besides the root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) own_provider: Option<Provider>,
 }
 
 /// The sealed part of an environment's row.
@@ -60,7 +68,7 @@ impl Control {
             name: name.clone(),
             created_at: self.clock.unix_seconds(),
         };
-        let wrapped = self.vault.wrap_tenant_key(tenant.id, &Key::random());
+        let key = Key::random();
         let mac = self.vault.tenant_mac(name);
         let body = seal_tenant(&self.vault, tenant.id, &mac, name, tenant.created_at);
 
@@ -70,11 +78,16 @@ impl Control {
             return Err(ControlError::AlreadyExists { what: "tenant", name: name.to_string() });
         }
         transaction.execute(
-            "INSERT INTO tenants (id, name_mac, wrapped_key, body) VALUES (?1, ?2, ?3, ?4)",
-            params![tenant.id.as_bytes(), mac, wrapped, body],
+            "INSERT INTO tenants (id, name_mac, body) VALUES (?1, ?2, ?3)",
+            params![tenant.id.as_bytes(), mac, body],
         )?;
+        let secret = Zeroizing::new(key.expose().to_vec());
+        let first = NewKey { epoch: 1, own: false, secret, key: &key, now: tenant.created_at };
+        tenant_keys::insert(&transaction, &self.vault, tenant.id, &first)?;
         let environment = EnvironmentName::parse(DEFAULT_ENVIRONMENT)?;
         insert_environment(&transaction, &self.vault, tenant.id, &environment, tenant.created_at)?;
+        let event = NewAuditEvent::new(AuditAction::TenantCreated, name).of(tenant.id);
+        append(&transaction, &self.vault, tenant.created_at, event)?;
         transaction.commit()?;
         Ok(tenant)
     }
@@ -92,25 +105,6 @@ impl Control {
     /// The tenant of that name; any text may be asked for.
     pub fn tenant_by_name(&self, name: &str) -> Result<Option<Tenant>> {
         find_tenant(&self.database.lock(), &self.vault, name)
-    }
-
-    /// Destroys a tenant's key, API keys and environments, and gives the id whose directory is to be removed:
-    /// its files cannot be opened any more. Copies of control.db (backups) still hold the wrapped key until
-    /// they expire.
-    pub fn drop_tenant(&self, name: &str) -> Result<TenantId> {
-        let mut database = self.database.lock();
-        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let tenant = find_tenant(&transaction, &self.vault, name)?
-            .ok_or_else(|| ControlError::NotFound { what: "tenant", name: name.to_owned() })?;
-        transaction.execute("DELETE FROM tenants WHERE id = ?1", params![tenant.id.as_bytes()])?;
-        transaction.commit()?;
-        self.revoke_trust();
-        Ok(tenant.id)
-    }
-
-    /// The key under which all of a tenant's files are sealed.
-    pub fn tenant_key(&self, tenant: TenantId) -> Result<Key> {
-        read_tenant_key(&self.database.lock(), &self.vault, tenant)
     }
 
     /// What [`Self::note_log_end`] wrote last; `None` for a tenant that has no store yet. A store that was made and is
@@ -163,12 +157,7 @@ impl Control {
     fn change_body(&self, tenant: TenantId, change: impl FnOnce(&mut TenantBody)) -> Result<()> {
         let mut database = self.database.lock();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let (mac, mut body) = read_body(&transaction, &self.vault, tenant)?;
-        change(&mut body);
-        transaction.execute(
-            "UPDATE tenants SET body = ?2 WHERE id = ?1",
-            params![tenant.as_bytes(), self.vault.seal_json(tenant_aad(tenant, &mac), &body)],
-        )?;
+        change_body(&transaction, &self.vault, tenant, change)?;
         transaction.commit()?;
         Ok(())
     }
@@ -183,6 +172,8 @@ impl Control {
             return Err(ControlError::AlreadyExists { what: "environment", name: name.to_string() });
         }
         insert_environment(&transaction, &self.vault, tenant, name, created_at)?;
+        let event = NewAuditEvent::new(AuditAction::EnvironmentCreated, name).of(tenant);
+        append(&transaction, &self.vault, created_at, event)?;
         transaction.commit()?;
         Ok(Environment { name: name.clone(), created_at })
     }
@@ -191,15 +182,11 @@ impl Control {
     pub fn list_environments(&self, tenant: TenantId) -> Result<Vec<Environment>> {
         let database = self.database.lock();
         require_tenant(&database, tenant)?;
-        let mut statement =
-            database.prepare_cached("SELECT name_mac, body FROM environments WHERE tenant = ?1")?;
-        let rows = statement.query_and_then(params![tenant.as_bytes()], |row| -> Result<Environment> {
-            let (mac, sealed): ([u8; 32], Vec<u8>) = (row.get(0)?, row.get(1)?);
-            let body: EnvironmentBody =
-                self.vault.open_json("an environment", environment_aad(tenant, &mac), &sealed)?;
+        let bodies = environment_bodies(&database, &self.vault, tenant)?.into_iter();
+        let environments = bodies.map(|body| {
             Ok(Environment { name: EnvironmentName::parse(&body.name)?, created_at: body.created_at })
-        })?;
-        let mut environments = rows.collect::<Result<Vec<_>>>()?;
+        });
+        let mut environments = environments.collect::<Result<Vec<_>>>()?;
         environments.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(environments)
     }
@@ -218,21 +205,20 @@ pub(crate) fn seal_tenant(
     name: &str,
     created_at: i64,
 ) -> Vec<u8> {
-    let body =
-        TenantBody { name: name.to_owned(), created_at, log_end: None, pipelines: false, disk_quota: None };
+    let body = TenantBody {
+        name: name.to_owned(),
+        created_at,
+        log_end: None,
+        pipelines: false,
+        disk_quota: None,
+        own_provider: None,
+    };
     vault.seal_json(tenant_aad(id, mac), &body)
 }
 
 pub(crate) fn open_tenant(vault: &Vault, id: TenantId, mac: &[u8; 32], sealed: &[u8]) -> Result<Tenant> {
     let body: TenantBody = vault.open_json("a tenant", tenant_aad(id, mac), sealed)?;
     Ok(Tenant { id, name: TenantName::parse(&body.name)?, created_at: body.created_at })
-}
-
-pub(crate) fn read_tenant_key(database: &Connection, vault: &Vault, tenant: TenantId) -> Result<Key> {
-    let mut statement = database.prepare_cached("SELECT wrapped_key FROM tenants WHERE id = ?1")?;
-    let wrapped: Option<Vec<u8>> =
-        statement.query_row(params![tenant.as_bytes()], |row| row.get(0)).optional()?;
-    vault.unwrap_tenant_key(tenant, &wrapped.ok_or_else(|| no_tenant(tenant))?)
 }
 
 pub(crate) fn require_tenant(database: &Connection, tenant: TenantId) -> Result<()> {
@@ -251,7 +237,7 @@ pub(crate) fn environment_exists(
     Ok(statement.exists(params![tenant.as_bytes(), vault.environment_mac(tenant, name)])?)
 }
 
-fn find_tenant(database: &Connection, vault: &Vault, name: &str) -> Result<Option<Tenant>> {
+pub(crate) fn find_tenant(database: &Connection, vault: &Vault, name: &str) -> Result<Option<Tenant>> {
     let mut statement =
         database.prepare_cached("SELECT id, name_mac, body FROM tenants WHERE name_mac = ?1")?;
     let mut rows =
@@ -264,13 +250,56 @@ fn read_tenant(row: &Row<'_>, vault: &Vault) -> Result<Tenant> {
     open_tenant(vault, TenantId(id), &mac, &sealed)
 }
 
+/// Changes a tenant's body inside the caller's transaction.
+pub(crate) fn change_body(
+    database: &Connection,
+    vault: &Vault,
+    tenant: TenantId,
+    change: impl FnOnce(&mut TenantBody),
+) -> Result<()> {
+    let (mac, mut body) = read_body(database, vault, tenant)?;
+    change(&mut body);
+    database.execute(
+        "UPDATE tenants SET body = ?2 WHERE id = ?1",
+        params![tenant.as_bytes(), vault.seal_json(tenant_aad(tenant, &mac), &body)],
+    )?;
+    Ok(())
+}
+
 /// The HMAC that a tenant's body is bound to, and the body.
-fn read_body(database: &Connection, vault: &Vault, tenant: TenantId) -> Result<([u8; 32], TenantBody)> {
+pub(crate) fn read_body(
+    database: &Connection,
+    vault: &Vault,
+    tenant: TenantId,
+) -> Result<([u8; 32], TenantBody)> {
     let mut statement = database.prepare_cached("SELECT name_mac, body FROM tenants WHERE id = ?1")?;
     let row: Option<([u8; 32], Vec<u8>)> =
         statement.query_row(params![tenant.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     let (mac, sealed) = row.ok_or_else(|| no_tenant(tenant))?;
     Ok((mac, vault.open_json("a tenant", tenant_aad(tenant, &mac), &sealed)?))
+}
+
+/// In no order.
+pub(crate) fn environment_names(
+    database: &Connection,
+    vault: &Vault,
+    tenant: TenantId,
+) -> Result<Vec<String>> {
+    Ok(environment_bodies(database, vault, tenant)?.into_iter().map(|body| body.name).collect())
+}
+
+fn environment_bodies(
+    database: &Connection,
+    vault: &Vault,
+    tenant: TenantId,
+) -> Result<Vec<EnvironmentBody>> {
+    let mut statement =
+        database.prepare_cached("SELECT name_mac, body FROM environments WHERE tenant = ?1")?;
+    let rows = statement.query_and_then(params![tenant.as_bytes()], |row| -> Result<EnvironmentBody> {
+        let (mac, sealed): ([u8; 32], Vec<u8>) = (row.get(0)?, row.get(1)?);
+        vault.open_json("an environment", environment_aad(tenant, &mac), &sealed)
+    })?;
+    rows.collect()
 }
 
 fn insert_environment(

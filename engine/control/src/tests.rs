@@ -89,7 +89,7 @@ fn no_plaintext_reaches_a_file() {
         .unwrap();
     fixture.control.authenticate_token(token.expose()).unwrap();
     fixture.control.flush_last_used().unwrap();
-    let tenant_key = fixture.control.tenant_key(tenant.id).unwrap();
+    let tenant_keys = fixture.control.tenant_keys(tenant.id).unwrap();
     fixture.control.revoke_key(&key.id).unwrap();
 
     let secret = token.expose().split('_').nth(4).unwrap();
@@ -108,7 +108,7 @@ fn no_plaintext_reaches_a_file() {
         &unkeyed_hash,
         &xxh3_le,
         &xxh3_be,
-        tenant_key.expose(),
+        tenant_keys.current().expose(),
         fixture.root.expose(),
     ];
     let mut files = 0;
@@ -197,13 +197,14 @@ fn tenants_come_and_go() {
     let twice = control.create_tenant(&beta.name).unwrap_err();
     assert_eq!(sepal_types::Error::from(twice).state().code(), "42710");
 
-    let keys = [control.tenant_key(alpha.id).unwrap(), control.tenant_key(beta.id).unwrap()];
+    let key = |tenant: &Tenant| control.tenant_keys(tenant.id).unwrap().current().clone();
+    let keys = [key(&alpha), key(&beta)];
     assert_ne!(keys[0].expose(), keys[1].expose());
-    assert_eq!(control.tenant_key(beta.id).unwrap().expose(), keys[1].expose());
+    assert_eq!(key(&beta).expose(), keys[1].expose());
 
     let (api_key, token) = fixture.key(&beta);
-    assert_eq!(control.drop_tenant("beta").unwrap(), beta.id);
-    assert!(control.tenant_key(beta.id).is_err());
+    assert_eq!(control.drop_tenant("beta").unwrap().tenant, beta.id);
+    assert!(control.tenant_keys(beta.id).is_err());
     assert!(control.list_keys(beta.id).is_err());
     assert!(control.list_environments(beta.id).is_err());
     assert!(control.authenticate_token(token.expose()).is_err());
@@ -212,7 +213,7 @@ fn tenants_come_and_go() {
 
     let reborn = fixture.tenant("beta");
     assert_ne!(reborn.id, beta.id, "a name may return, an id never");
-    assert_ne!(control.tenant_key(reborn.id).unwrap().expose(), keys[1].expose());
+    assert_ne!(key(&reborn).expose(), keys[1].expose());
 }
 
 /// Bodies of older files lack the field.
@@ -286,7 +287,9 @@ fn dropping_a_tenant_erases_its_wrapped_key() {
         .control
         .database
         .lock()
-        .query_row("SELECT wrapped_key FROM tenants WHERE id = ?1", [tenant.id.as_bytes()], |row| row.get(0))
+        .query_row("SELECT wrapped_key FROM tenant_keys WHERE tenant = ?1", [tenant.id.as_bytes()], |row| {
+            row.get(0)
+        })
         .unwrap();
     let holds = || fs::read(fixture.path()).unwrap().windows(wrapped.len()).any(|window| window == wrapped);
     assert!(holds());
@@ -398,9 +401,10 @@ fn values_moved_to_another_row_do_not_open() {
     corrupt(control.authenticate_token(token_one.expose()));
 
     let exchanged = control.database.lock().execute(
-        "UPDATE tenants SET wrapped_key = (SELECT wrapped_key FROM tenants WHERE id = ?1) WHERE id = ?2",
+        "UPDATE tenant_keys SET wrapped_key = (SELECT wrapped_key FROM tenant_keys WHERE tenant = ?1) \
+         WHERE tenant = ?2",
         [one.id.as_bytes(), two.id.as_bytes()],
     );
     assert_eq!(exchanged.unwrap(), 1);
-    assert!(matches!(control.tenant_key(two.id).unwrap_err(), ControlError::Corrupt { .. }));
+    assert!(matches!(control.tenant_keys(two.id).unwrap_err(), ControlError::Corrupt { .. }));
 }

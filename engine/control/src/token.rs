@@ -20,8 +20,8 @@ const PREFIX: &str = "sepal_live_";
 const MAX_ENVIRONMENT_BYTES: usize = 16;
 const ID_BYTES: usize = 12;
 const SECRET_BYTES: usize = 43;
-const CRC_BYTES: usize = 6;
-const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+pub(crate) const CRC_BYTES: usize = 6;
+pub(crate) const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// A whole API token: well-formed, which says nothing about its being valid. Wiped on drop.
 #[derive(Clone)]
@@ -80,7 +80,7 @@ impl fmt::Debug for Token {
 }
 
 /// CRC-32 in six base62 digits, as in GitHub's tokens: 62^6 exceeds 2^32, so each value has one spelling.
-fn checksum(text: &str) -> String {
+pub(crate) fn checksum(text: &str) -> String {
     let mut number = crc32fast::hash(text.as_bytes());
     let mut digits = [b'0'; CRC_BYTES];
     for digit in digits.iter_mut().rev() {

@@ -3,30 +3,30 @@
 //! `control` gives it, `storage` wraps and unwraps file keys with it. A wrapped key says by its check value which key of
 //! the ring it was wrapped under, so a rotation need not touch every file at once. Never stored.
 
-use crate::{Key, OpenError, unwrap_key, wrap_key};
+use crate::{Key, OpenError, ResidentKey, unwrap_key, wrap_key};
 
 /// One key, and its predecessors until nothing is sealed under them any more.
 #[derive(Clone, Debug)]
 pub struct KeyRing {
-    current: Key,
+    current: ResidentKey,
     /// Newest first.
-    older: Vec<Key>,
+    older: Vec<ResidentKey>,
 }
 
 impl KeyRing {
     /// `older`: newest first.
     pub fn new(current: Key, older: Vec<Key>) -> Self {
-        Self { current, older }
+        Self { current: current.into(), older: older.into_iter().map(ResidentKey::from).collect() }
     }
 
     /// What new things are sealed under.
-    pub const fn current(&self) -> &Key {
+    pub fn current(&self) -> &Key {
         &self.current
     }
 
     /// Every key, newest first.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
-        std::iter::once(&self.current).chain(&self.older)
+        std::iter::once(&self.current).chain(&self.older).map(|key| &**key)
     }
 
     /// Seals `key` under the current key. See [`wrap_key`].

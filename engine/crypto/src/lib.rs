@@ -2,7 +2,7 @@
 //!
 //! Storage seals WAL frames, manifests and index blobs with it, control seals the values of its database, runs
 //! SCRAM and asks [`CertificateFacts`] whether a certificate and a key belong together. Nothing here reads a
-//! file, knows a tenant's policy, or keeps a key longer than its caller does.
+//! file, knows a tenant's policy, or keeps a key longer than its caller does; long-lived ones lie in [`ResidentKey`]s.
 //!
 //! | what | construction | nonce |
 //! |---|---|---|
@@ -12,7 +12,9 @@
 //! | [`wrap_key`], [`unwrap_key`]: key hierarchy | key-check value + XAES-256-GCM | random 192-bit |
 //! | [`Key::derive`] | HKDF-SHA-256 | – |
 //! | [`scram`] | SCRAM-SHA-256, -PLUS (RFC 5802, 7677) | – |
-//! | [`ed25519`]: signatures of plugin packages | Ed25519 (RFC 8032), AWS-LC | – |
+//! | [`ed25519`]: signatures of plugin packages, of the audit trail | Ed25519 (RFC 8032), AWS-LC | – |
+//! | [`passphrase_key`]: the root key's passphrase | Argon2id (RFC 9106) | – |
+//! | [`split_key`], [`combine_shares`]: the recovery key | Shamir 1979, GF(256) | – |
 //!
 //! Sealing always takes *what and where*: the associated data comes from [`Aad`], whose fields are prefixed
 //! with their kind and length, so that bytes moved to another tenant, file or position do not open.
@@ -25,11 +27,14 @@ mod key;
 mod key_ring;
 mod mac;
 mod open_error;
+mod passphrase;
 #[cfg(debug_assertions)]
 pub mod planted;
 mod random;
+mod resident;
 pub mod scram;
 mod scratch;
+mod shamir;
 pub mod stream;
 mod wrap;
 mod xaes;
@@ -40,7 +45,10 @@ pub use key::Key;
 pub use key_ring::KeyRing;
 pub use mac::{constant_time_eq, hmac_sha256, sha256};
 pub use open_error::OpenError;
+pub use passphrase::{BadCost, PassphraseCost, SALT_BYTES, passphrase_key};
 pub use random::random_bytes;
+pub use resident::{LockedMemory, ResidentKey, locked_memory};
 pub use scratch::{SCRATCH_OVERHEAD_BYTES, ScratchOpener, ScratchSealer, scratch};
-pub use wrap::{WRAPPED_KEY_BYTES, unwrap_key, wrap_key};
+pub use shamir::{Share, combine_shares, split_key};
+pub use wrap::{WRAPPED_KEY_BYTES, unwrap_key, unwrap_secret, wrap_key, wrap_secret};
 pub use xaes::{SEAL_OVERHEAD_BYTES, open, seal};

@@ -20,10 +20,11 @@ use crate::{
     backend_pids::BackendPids,
     delivery::{Delivery, objects::Objects, pipelines::sweep},
     directory_lock::DirectoryLock,
+    keys::RootRotation,
     maintain,
     options::{DatabaseOptions, SecretSources},
     session::Session,
-    tenant::{OpenTenant, Shared, directory},
+    tenant::{OpenTenant, Shared},
     tenants::{Seat, Tenants},
     write_memory::WriteMemory,
 };
@@ -32,7 +33,7 @@ use crate::{
 /// revoked key is out within a second wherever it was revoked.
 const CONTROL_PATROL: Duration = Duration::from_millis(250);
 
-/// How many patrols pass between two writes of keys' last use: a minute.
+/// How many patrols pass between two writes of keys' last use, and signatures of the audit trail: a minute.
 const LAST_USED_PATROLS: u32 = 240;
 
 /// How many patrols pass between two looks at who needs which tenant: five seconds.
@@ -43,10 +44,11 @@ const WORTH_FLUSHING: u64 = 1 << 20;
 
 /// An open data directory.
 pub struct Database {
-    options: DatabaseOptions,
-    control: Arc<Control>,
-    shared: Shared,
-    tenants: Tenants,
+    pub(crate) options: DatabaseOptions,
+    pub(crate) control: Arc<Control>,
+    pub(crate) shared: Shared,
+    pub(crate) root_rotation: RootRotation,
+    pub(crate) tenants: Tenants,
     /// Held by whoever closes tenants that nobody needs: one at a time is enough.
     closing_unneeded: tokio::sync::Mutex<()>,
     pids: Arc<BackendPids>,
@@ -110,16 +112,19 @@ impl Database {
     /// Opens a directory. Tenants are opened when they are first used. Blocking.
     ///
     /// Errors: 55006 another process has it; a root key that is not this directory's; a damaged control file.
-    pub fn open(options: DatabaseOptions) -> Result<Arc<Self>> {
+    pub fn open(mut options: DatabaseOptions) -> Result<Arc<Self>> {
         let mut lock = DirectoryLock::take(&options.data_dir)?;
         let control = Control::open(
             &options.data_dir.join("control.db"),
             &options.root_key,
             ControlOptions {
                 secret_env_names: options.secret_sources.names.clone(),
+                wrappers: Arc::clone(&options.wrappers),
                 ..ControlOptions::default()
             },
         )?;
+        // Control keeps it, in memory that is locked; this copy is wiped.
+        options.root_key = Key::from_bytes([0; 32]);
         let workers = Builder::new_multi_thread()
             .worker_threads(options.threads.max(1))
             .thread_name("sepal-query")
@@ -132,6 +137,7 @@ impl Database {
         Ok(Arc::new(Self {
             shared: Shared::new(&options)?,
             control: Arc::new(control),
+            root_rotation: RootRotation::default(),
             tenants: Tenants::default(),
             closing_unneeded: tokio::sync::Mutex::default(),
             pids: Arc::default(),
@@ -172,6 +178,7 @@ impl Database {
                 if write_last_used {
                     database.control.flush_last_used()?;
                     database.control.flush_secret_uses()?;
+                    database.control.checkpoint_audit()?;
                 }
                 Ok::<_, ControlError>(())
             });
@@ -270,11 +277,11 @@ impl Database {
         let workers = workers.ok_or_else(|| Error::bug("the query workers are gone"))?;
         let owner = Arc::clone(self);
         let opened = tokio::task::spawn_blocking(move || {
-            let (key, end) = (owner.control.tenant_key(id)?, owner.control.log_end(id)?);
+            let (keys, end) = (owner.control.tenant_keys(id)?, owner.control.log_end(id)?);
             let quota = owner.control.tenant_quota(id)?;
             let lock = Arc::clone(&owner.lock);
             let delivery = Delivery::new(id, Arc::clone(&owner.control), &owner.options);
-            let tenant = OpenTenant::open(delivery, key, end, &owner.options, &owner.shared, workers, lock)?;
+            let tenant = OpenTenant::open(delivery, keys, end, &owner.options, &owner.shared, workers, lock)?;
             tenant.room.set_quota(quota.unwrap_or(owner.options.tenant_disk_bytes));
             // Before the first write: from now on the store and its new log file must be there.
             owner.control.note_log_end(id, tenant.store.log_end())?;
@@ -312,6 +319,7 @@ impl Database {
             held.take();
             tracing::debug!(tenant = %id, "closed: nobody has needed it for a while");
             self.close_and_note(tenant).await;
+            self.control.forget_tenant_keys(id);
         }
     }
 
@@ -386,40 +394,6 @@ impl Database {
         Ok(())
     }
 
-    /// Drops a tenant: its wrapped key, its API keys, then its files. Its sessions end.
-    pub async fn drop_tenant(self: &Arc<Self>, name: &str) -> Result<TenantId> {
-        let database = Arc::clone(self);
-        let name = name.to_owned();
-        let id = tokio::task::spawn_blocking(move || database.control.drop_tenant(&name))
-            .await
-            .map_err(|problem| Error::bug(format!("dropping a tenant panicked: {problem}")))??;
-        if let Some(slot) = self.tenants.remove(id) {
-            // Waits for one that is being opened or closed. Nobody opens it afterwards, for want of its key.
-            let opened = self.tenants.hold(&slot).await.take();
-            // A checkpoint that went on would write beside the removal. How the log closed does not matter now.
-            if let Some(tenant) = opened
-                && let Err(error) = tenant.close().await
-            {
-                tracing::debug!(tenant = %id, %error, "the dropped tenant's log");
-            }
-        }
-        self.shared.forget_tenant(id);
-        if let Some(connectors) = &self.options.connectors {
-            connectors.forget_tenant(id);
-        }
-        let path = directory(&self.options.data_dir, id);
-        let removed = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&path) {
-            Err(problem) if problem.kind() != std::io::ErrorKind::NotFound => Err(Error::new(
-                SqlState::IoError,
-                format!("the key is destroyed, but {} remains: {problem}", path.display()),
-            )
-            .with_hint("Remove the directory by hand; nothing in it can be opened any more.")),
-            _ => Ok(()),
-        });
-        removed.await.map_err(|problem| Error::bug(format!("removing files panicked: {problem}")))??;
-        Ok(id)
-    }
-
     pub fn metrics(&self) -> DatabaseMetrics {
         let columns = &self.shared.columns;
         let (hits, misses) = columns.hits_and_misses();
@@ -459,6 +433,9 @@ impl Database {
         }
         if let Err(error) = self.control.flush_secret_uses() {
             tracing::warn!(%error, "the secrets' last uses were not written");
+        }
+        if let Err(error) = self.control.checkpoint_audit() {
+            tracing::warn!(%error, "the end of the audit trail was not signed");
         }
     }
 }

@@ -5,8 +5,9 @@
 //!    bound to one [`Principal`]: one tenant, one environment.
 //! 2. [`Session::prepare`] plans; [`Session::execute`] runs against the transaction's view and collects
 //!    `sepal_storage::Op`s.
-//! 3. At the end of the transaction `TenantStore::commit` makes them durable as one log record and visible.
-//! 4. `maintain` flushes to sealed segments, builds their vector indexes and trims the log, in the background.
+//! 3. What it replaces, and the keys it adds, are locked (`locks`) until the transaction ends.
+//! 4. At the end of the transaction `TenantStore::commit` makes them durable as one log record and visible.
+//! 5. `maintain` flushes to sealed segments, builds their vector indexes and trims the log, in the background.
 //!
 //! # A query's way
 //! 1. [`Session::prepare`] plans once; [`Session::execute`] points the plan at the transaction's snapshot.
@@ -26,6 +27,8 @@ mod delivery;
 mod directory_lock;
 #[cfg(test)]
 mod fixtures;
+pub mod keys;
+mod locks;
 mod maintain;
 mod options;
 mod pipeline;
@@ -47,12 +50,15 @@ pub use session::{
 };
 
 pub use sepal_control::{
-    ApiKey, Certificate, Control, ControlError, EnvNames, Environment, EnvironmentName, Grantable,
-    KeyCacheStats, MAX_SECRET_BYTES, NewCertificate, NewSecret, OPERATOR, PUBLIC, Principal, RootKeyError,
-    Scope, Scopes, Secret, SecretChange, SecretName, SecretOrigin, SecretUse, Tenant, TenantName, Token,
-    is_sensitive_name, root_key,
+    ApiKey, AuditAction, AuditCheckpoint, AuditEntry, AuditEvent, AuditReport, Certificate, Control,
+    ControlError, ControlOptions, Destroyed, DestructionCertificate, EnvNames, Environment, EnvironmentName,
+    Grantable, KeyCacheStats, KeyFiles, KeyWrapper, MAX_SECRET_BYTES, NewAuditEvent, NewCertificate,
+    NewSecret, OPERATOR, PUBLIC, Passphrase, Principal, Provider, RecoveryKey, RecoveryShare, RecoveryStatus,
+    Removal, RootKeyError, RootStatus, RootStore, Scope, Scopes, Secret, SecretChange, SecretName,
+    SecretOrigin, SecretUse, Tenant, TenantKeyStatus, TenantName, Token, WrapperError, Wrappers,
+    check_passphrase, is_sensitive_name, open_recovery_package, root_key,
 };
-pub use sepal_crypto::{Key, ed25519, scram};
+pub use sepal_crypto::{Key, KeyRing, LockedMemory, PassphraseCost, ed25519, locked_memory, scram};
 pub use sepal_query::{
     CopyFormat, CopyHeader, CopyKind,
     output::OutputColumn,

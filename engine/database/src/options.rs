@@ -2,15 +2,21 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use sepal_control::EnvNames;
+use sepal_control::{EnvNames, KeyFiles, RootStore, Wrappers};
 use sepal_crypto::Key;
 
-use crate::connector::Connectors;
+use crate::{connector::Connectors, keys::KeyCopies};
 
 /// Everything has a default but where and with which key.
 pub struct DatabaseOptions {
     pub data_dir: PathBuf,
     pub root_key: Key,
+    /// Where the root key is kept, so that it can be replaced. `None`: it cannot.
+    pub root_store: Option<Arc<RootStore>>,
+    /// Reaches the providers that tenants brought for their keys.
+    pub wrappers: Arc<dyn Wrappers>,
+    /// Where tenants' keys are besides control.db: what a dropped tenant's are removed from.
+    pub key_copies: Option<Arc<dyn KeyCopies>>,
     /// Bytes that decoded columns and opened indexes of all tenants may hold in memory, together.
     pub cache_bytes: usize,
     /// Bytes of those caches that one tenant may hold; 0: all of them, while nobody else needs its part.
@@ -72,6 +78,9 @@ impl DatabaseOptions {
         Self {
             data_dir,
             root_key,
+            root_store: None,
+            wrappers: Arc::new(KeyFiles),
+            key_copies: None,
             cache_bytes,
             tenant_cache_bytes: 0,
             query_memory_bytes: 1 << 30,

@@ -1,7 +1,6 @@
 //! A tenant that is open: its store, its planner, its opened indexes.
 
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -10,14 +9,14 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sepal_crypto::Key;
+use sepal_crypto::KeyRing;
 use sepal_query::{
     budget::{QueryMemory, TenantMemory},
     planner::{Engine, Planning},
     vector::{IndexCache, IndexMemory},
 };
 use sepal_storage::{ColumnCache, Op, SpillFiles, SpillSpace, StoreOptions, TenantStore};
-use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TableId, TenantId};
+use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TenantId};
 use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
@@ -30,6 +29,7 @@ use crate::{
     builds::BuildBoard,
     delivery::{Delivery, objects::Objects},
     directory_lock::DirectoryLock,
+    locks::{LockTable, Updates},
     options::DatabaseOptions,
     pipeline::Pipelines,
     room::{Room, Unflushed},
@@ -76,7 +76,10 @@ pub struct OpenTenant {
     /// The same, to be waited for.
     end: CancellationToken,
     maintenance: Mutex<Option<JoinHandle<()>>>,
-    table_locks: Mutex<HashMap<TableId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Who must wait for whom.
+    pub locks: Arc<LockTable>,
+    /// What became of rows that statements wait for.
+    pub updates: Arc<Updates>,
     pub threads: usize,
     /// Held by whatever still may write files: nobody else opens the directory before that is gone.
     _lock: Arc<DirectoryLock>,
@@ -135,7 +138,7 @@ impl OpenTenant {
     /// a store that was made and is not there, or whose log does not reach as far any more.
     pub fn open(
         delivery: Arc<Delivery>,
-        key: Key,
+        keys: KeyRing,
         log_end: Option<LogEnd>,
         options: &DatabaseOptions,
         shared: &Shared,
@@ -151,12 +154,12 @@ impl OpenTenant {
             ..StoreOptions::new(Arc::clone(&shared.columns))
         };
         let store = if TenantStore::is_made(&directory)? {
-            TenantStore::open(&directory, id, key, store_options)?
+            TenantStore::open(&directory, id, keys, store_options)?
         } else if log_end.is_some() {
             return Err(lost(id, &directory));
         } else {
             // Makes the directories above it too, and their names durable.
-            TenantStore::create(&directory, id, key, store_options)?
+            TenantStore::create(&directory, id, keys, store_options)?
         };
         drop_unfinished_indexes(id, &store)?;
         let (changes, _) = watch::channel(store.snapshot().lsn());
@@ -185,7 +188,8 @@ impl OpenTenant {
             closed: AtomicBool::new(false),
             end: CancellationToken::new(),
             maintenance: Mutex::default(),
-            table_locks: Mutex::default(),
+            locks: Arc::default(),
+            updates: Arc::default(),
             threads: options.threads,
             _lock: lock,
         });
@@ -230,12 +234,6 @@ impl OpenTenant {
             tracing::error!(tenant = %self.id, %problem, "the maintenance panicked");
         }
         closed.map_err(Into::into)
-    }
-
-    /// Serialises autocommitted UPDATEs and DELETEs of one table, so that they wait as they would for a row
-    /// lock instead of failing at commit.
-    pub fn table_lock(&self, table: TableId) -> Arc<tokio::sync::Mutex<()>> {
-        Arc::clone(self.table_locks.lock().entry(table).or_default())
     }
 
     /// Notes what a commit changed. `lsn`: the last one that the head holds.

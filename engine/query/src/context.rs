@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use sepal_storage::Snapshot;
 use sepal_types::{Result, SqlType, TableDef};
 
-use crate::{catalog::CatalogContext, vector::IndexCache};
+use crate::{catalog::CatalogContext, locking::NestedLock, vector::IndexCache};
 
 /// Numbers for serial and identity columns.
 pub trait SequenceSource: Debug + Send + Sync {
@@ -26,12 +26,30 @@ pub trait SequenceSource: Debug + Send + Sync {
     fn set(&self, sequence: &str, value: i64, called: bool) -> Result<()>;
 }
 
-/// The session's settings, as `set_config` changes them; also whom `pg_sleep` tells.
+/// What an advisory lock function does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AdvisoryCall {
+    Lock { shared: bool, transaction: bool, wait: bool },
+    Unlock { shared: bool },
+    UnlockAll,
+}
+
+/// A number to lock: the two halves of a `bigint`, or two `integer`s, which are other numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AdvisoryNumber {
+    One(i64),
+    Two(i32, i32),
+}
+
+/// The session's settings, as `set_config` changes them; also whom `pg_sleep` tells, and who locks numbers.
 pub trait SettingSink: Debug + Send + Sync {
     /// Returns the value as it stands afterwards.
     fn set(&self, name: &str, value: &str, local: bool) -> Result<String>;
     /// Makes the statement sleep, in its session and not here: this thread is a query worker's. Returns at once.
     fn sleep(&self, duration: Duration);
+    /// Locks or unlocks a number; whether that was done. Returns at once: where it would have to wait, it fails, and
+    /// the session waits and runs the statement again. Never called by plans whose rows are sent before they end.
+    fn advisory(&self, call: AdvisoryCall, number: AdvisoryNumber) -> Result<bool>;
 }
 
 /// What a function may ask of the session's pipelines.
@@ -88,6 +106,8 @@ pub struct StatementContext {
     pub search: Arc<RwLock<SearchSettings>>,
     pub sequences: Arc<dyn SequenceSource>,
     pub settings: Arc<dyn SettingSink>,
+    /// Locking queries within the statement, which run before it: inner ones first.
+    pub nested: Arc<[NestedLock]>,
 }
 
 impl StatementContext {

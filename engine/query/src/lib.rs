@@ -15,8 +15,9 @@
 //! 5. Batches stream; [`output::conform`] casts them to the described columns.
 //!
 //! # The journey of a write
-//! [`dml::Dml::prepare`] plans a query for the rows and their ids; [`dml::Dml::run`] assigns, defaults, checks
-//! NOT NULL and gives operations. [`ddl::plan_ddl`] does the same for definitions.
+//! [`dml::Dml::prepare`] plans a query for the rows and their ids, [`dml::Dml::draft`] runs it, and once those rows are
+//! locked [`dml::Dml::write`] assigns, defaults, checks NOT NULL and gives operations. [`ddl::plan_ddl`] does the same
+//! for definitions. [`locking::LockingQuery`] is a query that locks what it reads.
 
 pub mod budget;
 pub mod catalog;
@@ -28,6 +29,7 @@ pub mod dml;
 mod error;
 pub mod explain;
 mod functions;
+pub mod locking;
 mod lookup;
 pub mod output;
 pub mod planner;
@@ -37,9 +39,10 @@ pub mod values;
 pub mod vector;
 
 pub use context::{
-    DeliveryControl, SearchSettings, SequenceSource, SettingSink, SnapshotSlot, StatementContext,
+    AdvisoryCall, AdvisoryNumber, DeliveryControl, SearchSettings, SequenceSource, SettingSink, SnapshotSlot,
+    StatementContext,
 };
 pub use copy_format::{CopyFormat, CopyHeader, CopyKind};
 pub use error::{arrow as arrow_error, translate as datafusion_error};
-pub use functions::distance_call;
+pub use functions::{calls_advisory, distance_call};
 pub use lookup::FastLookup;

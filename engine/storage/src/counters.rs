@@ -132,7 +132,8 @@ impl Counters {
                     state.sequences.insert((*table, *column), Sequence { next: *next, logged: *next });
                 }
                 Op::DropTable(gone) => {
-                    state.next_rows.remove(gone);
+                    // Its row ids count on until the store is opened again: a transaction that still sees the table may
+                    // write to its own view of it, where no id may come twice.
                     state.sequences.retain(|(table, _), _| table != gone);
                 }
                 Op::Truncate(_) | Op::Delete { .. } => {}

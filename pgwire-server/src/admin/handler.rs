@@ -8,7 +8,7 @@ use sepal_database::{ApiKey, Database, EnvironmentName, Error, Result, Scopes, S
 use zeroize::Zeroizing;
 
 use super::{
-    Answer, Key, NewKey, Request, Status, Tenant,
+    Answer, EncryptionAnswer, Key, NewKey, Request, Status, Tenant, encryption,
     secrets::{self, Answered},
 };
 
@@ -18,8 +18,8 @@ const MIB: u64 = 1 << 20;
 /// Does what was asked; the error is worded for the person who asked.
 pub async fn handle(request: Request, database: &Arc<Database>, status: &Status) -> Result<Answer> {
     if let Request::TenantDrop { name } = request {
-        database.drop_tenant(&name).await?;
-        return Ok(Answer::Done);
+        let (_, certificate) = database.drop_tenant(&name).await?;
+        return Ok(Answer::Encryption(EncryptionAnswer::Certificate(Some(certificate))));
     }
     if let Request::TenantQuota { name, disk_mib } = request {
         database.set_tenant_quota(&name, disk_mib.map(|mib| mib.saturating_mul(MIB))).await?;
@@ -31,7 +31,7 @@ pub async fn handle(request: Request, database: &Arc<Database>, status: &Status)
         .map_err(|error| Error::bug(format!("an admin request ended early: {error}")))?
 }
 
-fn blocking(request: Request, database: &Database, status: Status) -> Result<Answer> {
+fn blocking(request: Request, database: &Arc<Database>, status: Status) -> Result<Answer> {
     let control = database.control();
     Ok(match request {
         Request::Status => Answer::Status(status),
@@ -78,10 +78,11 @@ fn blocking(request: Request, database: &Database, status: Status) -> Result<Ans
                 Answered::Done => Answer::Done,
             }
         }
+        Request::Encryption { action } => encryption::answer(database, action)?,
     })
 }
 
-fn tenant_named(database: &Database, name: &str) -> Result<sepal_database::Tenant> {
+pub(super) fn tenant_named(database: &Database, name: &str) -> Result<sepal_database::Tenant> {
     database.control().tenant_by_name(name)?.ok_or_else(|| {
         Error::new(SqlState::UndefinedObject, format!("tenant \"{name}\" does not exist"))
             .with_hint("`sepal tenant list` prints those that do, `sepal tenant create` makes one.")

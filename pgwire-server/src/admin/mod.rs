@@ -11,6 +11,7 @@
 //! the server only.
 
 pub mod client;
+mod encryption;
 mod handler;
 mod secrets;
 pub mod server;
@@ -19,6 +20,10 @@ mod socket;
 use std::path::PathBuf;
 
 pub use self::{
+    encryption::{
+        AUDIT_PAGE, AuditLine, EncryptionAction, EncryptionAnswer, Rotation, SecretText, TenantKeys,
+        recovery_key,
+    },
     handler::handle,
     secrets::{Collision, Expiring, SecretAction, SecretBytes, SecretFacts, SecretLint, SecretSource},
 };
@@ -68,6 +73,10 @@ pub enum Request {
         environment: String,
         action: SecretAction,
     },
+    /// Root key, recovery key, tenants' keys, audit trail.
+    Encryption {
+        action: EncryptionAction,
+    },
 }
 
 /// An answer; which one follows from the request.
@@ -82,6 +91,7 @@ pub enum Answer {
     Secret(SecretFacts),
     Secrets(Vec<SecretFacts>),
     SecretLint(SecretLint),
+    Encryption(EncryptionAnswer),
     /// Done; nothing to tell.
     Done,
 }

@@ -11,6 +11,7 @@ use clap::Args;
 use crate::{
     config::Config,
     demo::{self, Story},
+    root_key::NewRoot,
 };
 
 use super::{dev::LOOPBACK, failure::Failure, flags::ServerFlags, init, logging, runtime};
@@ -46,7 +47,7 @@ impl Demo {
             )));
         }
         let _removed = (config.data == temporary).then(|| RemovedAtEnd(temporary));
-        init::make(&config)?;
+        init::make(&config, &NewRoot::File)?;
         let level = match self.story {
             Story::Search => "warn",
             // What goes wrong there is meant to, and told.

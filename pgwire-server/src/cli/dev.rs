@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use crate::{
     admin::{Answer, Key, Request},
     config::{Config, files},
+    root_key::NewRoot,
 };
 
 use super::{
@@ -64,7 +65,7 @@ impl Dev {
         };
         let config = self.server.load(&defaults)?.config;
         if !init::is_made(&config.data) {
-            init::make(&config)?;
+            init::make(&config, &NewRoot::File)?;
         }
         logging::start(&config, "warn")?;
         runtime()?.block_on(async {

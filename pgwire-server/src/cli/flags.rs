@@ -47,6 +47,11 @@ pub struct ServerFlags {
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root_key_file: Option<PathBuf>,
+    /// File with the passphrase, PIN or token that opens the root key, mode 0600; - for standard input [default:
+    /// systemd's credential sepal-root-secret]
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_secret_file: Option<PathBuf>,
     /// PEM certificate chain of your own [default: the one that init made]
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     #[serde(skip_serializing_if = "Option::is_none")]

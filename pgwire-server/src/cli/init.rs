@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! DIR          0700
-//! DIR/root.key 0600  unless --root-key-file names another place
+//! DIR/root.key 0600  unless --root-key-file names another place; or
+//! DIR/root.seal 0600 with --root-key passphrase, pkcs11 or transit
 //! DIR/tls/           the server's certificate and key, and the authority that clients check it by
 //! DIR/lock     0600  held by the process that has the directory open
 //! DIR/control.db     tenants and keys, values sealed; written last, so its presence means "made"
@@ -13,19 +14,22 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use clap::Args;
-use sepal_database::{Database, root_key};
+use sepal_database::Database;
 
 use crate::{
     certificates::{self, CertificateFiles},
     config::{Config, files},
+    root_key::{self, NewRoot},
 };
 
-use super::{failure::Failure, flags::ServerFlags, output};
+use super::{failure::Failure, flags::ServerFlags, output, process::cannot_open, root_flags::RootFlags};
 
 #[derive(Args)]
 pub struct Init {
     #[command(flatten)]
     server: ServerFlags,
+    #[command(flatten)]
+    root: RootFlags,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -41,15 +45,17 @@ impl Init {
                 config.data.display()
             )));
         }
-        make(&config)?;
+        let root = self.root.new_root()?;
+        make(&config, &root)?;
         let authority = config.certificate_files().authority;
         if self.json {
             return output::json(&serde_json::json!({
-                "data": config.data, "root_key_file": config.root_key_path(), "authority": authority,
+                "data": config.data, "authority": authority,
+                "root_key_file": (root == NewRoot::File).then(|| config.root_key_path()),
             }));
         }
         output::data(&config.data.display().to_string())?;
-        output::talk(&advice(&config));
+        output::talk(&advice(&config, &root));
         Ok(())
     }
 }
@@ -60,7 +66,7 @@ pub fn is_made(data: &Path) -> bool {
 }
 
 /// Makes everything that a server needs to start.
-pub fn make(config: &Config) -> Result<(), Failure> {
+pub fn make(config: &Config, root: &NewRoot) -> Result<(), Failure> {
     let data = &config.data;
     check_ours(data)?;
     files::create_private_dir(data)?;
@@ -68,8 +74,8 @@ pub fn make(config: &Config) -> Result<(), Failure> {
     if config.tls_cert.is_none() && !complete(&CertificateFiles::made_in(data)) {
         certificates::create(data, &config.certificate_addresses())?;
     }
-    let key_path = config.root_key_path();
-    let key = if key_path.exists() { root_key::read(&key_path) } else { root_key::create(&key_path) };
+    let store = root_key::new_store(config, root).map_err(cannot_open)?;
+    let key = if store.path().exists() { store.read() } else { store.create() };
     Database::init(data, key.map_err(|error| Failure::configuration(error.to_string()))?)?;
     Ok(())
 }
@@ -80,7 +86,10 @@ fn check_ours(data: &Path) -> Result<(), Failure> {
     let Ok(entries) = fs::read_dir(data) else { return Ok(()) };
     for entry in entries {
         let name = entry?.file_name();
-        if !["root.key", "tls", "sepal.toml", "lock", "lost+found"].iter().any(|ours| name == *ours) {
+        if !["root.key", "root.seal", "tls", "sepal.toml", "lock", "lost+found"]
+            .iter()
+            .any(|ours| name == *ours)
+        {
             return Err(Failure::failed(format!(
                 "{} is not empty (it holds {}): name a new or empty directory with --data",
                 data.display(),
@@ -97,8 +106,18 @@ fn complete(files: &CertificateFiles) -> bool {
         && files.authority.as_ref().is_none_or(|path| path.exists())
 }
 
-fn advice(config: &Config) -> String {
+fn advice(config: &Config, root: &NewRoot) -> String {
     let data = config.data.display();
+    let next = format!(
+        "Next:\n  sepal serve --data {data}\n  sepal recovery create --data {data}\n  \
+         sepal tenant create acme --data {data}\n  sepal key create --tenant acme --data {data}"
+    );
+    if *root != NewRoot::File {
+        return format!(
+            "Made. The root key is in root.seal, and whoever wrapped it there is needed to open it. A recovery key \
+             opens it as well: make one before it is needed.\n{next}"
+        );
+    }
     let key = config.root_key_path();
     let beside = if key.starts_with(&config.data) {
         format!(
@@ -109,9 +128,8 @@ fn advice(config: &Config) -> String {
         String::new()
     };
     format!(
-        "Made. The root key is {}: without it the data cannot be read, by anyone. Keep a copy elsewhere.{beside}\n\
-         Next:\n  sepal serve --data {data}\n  sepal tenant create acme --data {data}\n  \
-         sepal key create --tenant acme --data {data}",
+        "Made. The root key is {}: without it, or a recovery key, the data cannot be read, by anyone. Keep a copy \
+         elsewhere.{beside}\n{next}",
         key.display()
     )
 }

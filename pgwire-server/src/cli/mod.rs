@@ -4,12 +4,15 @@
 //! machines; exit 0 done, 1 failed, 2 wrong usage, 78 wrong configuration ([`failure::Exit`]). No secret is
 //! ever an argument. Called by `main.rs`; knows nothing about how data is stored.
 
+mod audit;
+mod byok;
 mod config;
 mod demo;
 mod descriptors;
 mod dev;
 pub mod failure;
 mod flags;
+mod hardened;
 pub mod init;
 mod key;
 mod logging;
@@ -17,6 +20,9 @@ mod output;
 mod plugin;
 pub mod process;
 mod psql;
+mod recovery;
+mod root;
+mod root_flags;
 mod secret;
 mod serve;
 mod tenant;
@@ -45,7 +51,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Make a data directory: root key, control database, TLS certificate
-    Init(init::Init),
+    Init(Box<init::Init>),
     /// Serve a data directory until SIGINT or SIGTERM
     Serve(serve::Serve),
     /// For development: init if needed, serve, and make one tenant with a key
@@ -60,6 +66,17 @@ enum Command {
     /// Make, list and revoke API keys of a running server
     #[command(subcommand)]
     Key(key::Key),
+    /// Replace the root key, or keep it elsewhere
+    #[command(subcommand)]
+    Root(root::Root),
+    /// Make and verify the recovery key, which opens a directory whose root key is lost
+    #[command(subcommand)]
+    Recovery(recovery::Recovery),
+    /// Have the root key of a directory back, from the recovery key or its shares
+    Recover(Box<recovery::Recover>),
+    /// List, verify and export the audit trail
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Set, list, remove, grant and check secrets of a running server
     #[command(subcommand)]
     Secret(secret::Secret),
@@ -81,6 +98,10 @@ pub fn run() -> ExitCode {
         Command::Demo(command) => command.run(),
         Command::Tenant(command) => command.run(),
         Command::Key(command) => command.run(),
+        Command::Root(command) => command.run(),
+        Command::Recovery(command) => command.run(),
+        Command::Recover(command) => command.run(),
+        Command::Audit(command) => command.run(),
         Command::Secret(command) => command.run(),
         Command::Plugin(command) => command.run(),
         Command::Config(command) => command.run(),

@@ -7,7 +7,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus::Registry;
-use sepal_database::{Database, DatabaseOptions, Error, SqlState, root_key};
+use sepal_database::{Database, DatabaseOptions, Error, Key, RootStore, SqlState};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -21,11 +21,12 @@ use crate::{
     http,
     metrics::WireMetrics,
     plugins,
+    root_key::{self, ServerWrappers},
     server::{self, Limits, ServeOptions},
     tls::TlsConfig,
 };
 
-use super::{descriptors, failure::Failure, output, version::VERSION};
+use super::{descriptors, failure::Failure, hardened, output, version::VERSION};
 
 /// Files that are open besides those of connections, queries and tenants: segments being read and written,
 /// the control database, sockets.
@@ -52,18 +53,14 @@ pub struct Running {
 impl Running {
     /// Starts serving. Everything is ready when this returns.
     pub async fn start(config: Config) -> Result<Self, Failure> {
-        let root_key = root_key::read(&config.root_key_path())
-            .map_err(|error| Failure::configuration(error.to_string()))?;
+        let (root_key, root_store) = open_root(&config).await?;
         let tls = tls(&config)?;
         let (limits, spill_files) = limits(&config)?;
         let connectors = plugins::connectors(&config, &root_key).map_err(Failure::configuration)?;
-        let mut options = DatabaseOptions::new(config.data.clone(), root_key, in_memory(config.cache_mib));
-        set_budgets(&mut options, &config);
+        let mut options = database_options(&config, root_key);
         options.spill_files = spill_files;
-        options.secret_sources = config.secret_sources();
+        options.root_store = Some(Arc::new(root_store));
         options.connectors = Some(connectors);
-        options.allow_unsigned_plugins = config.allow_unsigned_plugins;
-        options.allow_reveal = config.allow_reveal;
         let database = tokio::task::spawn_blocking(move || Database::open(options))
             .await
             .map_err(|error| Failure::failed(format!("opening the database: {error}")))?
@@ -103,9 +100,18 @@ impl Running {
                 () = ended.cancelled() => {}
             }
         });
+        let rotating = Arc::clone(&database);
+        tasks.spawn(async move {
+            // Blocks until the batch under way is done, no longer.
+            let resumed = tokio::task::spawn_blocking(move || rotating.resume_root_rotation()).await;
+            if let Err(error) = resumed {
+                tracing::error!(%error, "the replacement of the root key does not go on");
+            }
+        });
         let pipelines = Arc::clone(&database);
         tasks.spawn(async move { pipelines.start_pipelines().await });
         tasks.spawn(admin.serve(Arc::clone(&database), status.clone(), stop.clone()));
+        hardened::warn_of_unlocked_keys();
         tracing::info!(%pg, %http, data = %config.data.display(), version = VERSION, "serving");
         Ok(Self { config, database, pg, http, status, stop, tasks })
     }
@@ -153,8 +159,32 @@ pub async fn interrupted() -> io::Result<()> {
     Ok(())
 }
 
+/// The root key and where it is kept. A provider is asked over the network, or a passphrase stretched: off the
+/// runtime's threads.
+async fn open_root(config: &Config) -> Result<(Key, RootStore), Failure> {
+    let settings = config.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let store = root_key::open_store(&settings)?;
+        Ok::<_, Error>((root_key::unlock(&settings, &store)?, store))
+    });
+    opened
+        .await
+        .map_err(|error| Failure::failed(format!("opening the root key: {error}")))?
+        .map_err(cannot_open)
+}
+
+fn database_options(config: &Config, root_key: Key) -> DatabaseOptions {
+    let mut options = DatabaseOptions::new(config.data.clone(), root_key, in_memory(config.cache_mib));
+    set_budgets(&mut options, config);
+    options.wrappers = Arc::new(ServerWrappers);
+    options.secret_sources = config.secret_sources();
+    options.allow_unsigned_plugins = config.allow_unsigned_plugins;
+    options.allow_reveal = config.allow_reveal;
+    options
+}
+
 /// A root key that does not fit is the operator's configuration; all else is a failure.
-fn cannot_open(error: Error) -> Failure {
+pub(super) fn cannot_open(error: Error) -> Failure {
     match error.state() {
         SqlState::InvalidAuthorization => Failure::configuration(error.message()),
         _ => error.into(),

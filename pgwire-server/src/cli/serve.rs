@@ -7,7 +7,7 @@ use crate::config::{Config, PluginIsolation};
 use super::{
     failure::Failure,
     flags::ServerFlags,
-    init, logging, output,
+    hardened, init, logging, output,
     process::{self, Running},
     runtime,
 };
@@ -33,6 +33,7 @@ impl Serve {
             ));
         }
         logging::start(&config, "info")?;
+        hardened::keep_memory_private();
         runtime()?.block_on(async {
             let running = Running::start(config).await?;
             output::data(&format!("pg_listen = \"{}\"\nhttp_listen = \"{}\"", running.pg, running.http))?;

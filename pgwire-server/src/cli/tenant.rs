@@ -1,12 +1,16 @@
-//! `sepal tenant create|list|quota|drop`, answered by the running server.
+//! `sepal tenant create|list|quota|drop|byok`, answered by the running server.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::{
+    io::{self, BufRead, IsTerminal},
+    path::PathBuf,
+};
 
 use clap::{Args, Subcommand};
 
-use crate::admin::{Answer, Request, client};
+use crate::admin::{Answer, EncryptionAnswer, Request, client};
 
 use super::{
+    audit, byok,
     failure::Failure,
     flags::{DataFlags, JsonFlag},
     key::unexpected,
@@ -23,6 +27,9 @@ pub enum Tenant {
     Quota(Quota),
     /// Drop a tenant: its encryption key is destroyed, its data is gone for good
     Drop(DropTenant),
+    /// Let a tenant bring a key of its own (BYOK)
+    #[command(subcommand)]
+    Byok(byok::Byok),
 }
 
 #[derive(Args)]
@@ -66,6 +73,9 @@ pub struct DropTenant {
     /// Do not ask for the name again; needed where there is no terminal
     #[arg(long)]
     yes: bool,
+    /// Save the certificate of destruction to a file
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
     #[command(flatten)]
     data: DataFlags,
     #[command(flatten)]
@@ -79,6 +89,7 @@ impl Tenant {
             Self::List(list) => list.run(),
             Self::Quota(quota) => quota.run(),
             Self::Drop(drop) => drop.run(),
+            Self::Byok(byok) => byok.run(),
         }
     }
 }
@@ -142,14 +153,14 @@ impl DropTenant {
         if !self.yes {
             confirm(&self.name)?;
         }
-        let Answer::Done = client::ask(&data, &Request::TenantDrop { name: self.name.clone() })? else {
+        let answer = client::ask(&data, &Request::TenantDrop { name: self.name.clone() })?;
+        let Answer::Encryption(EncryptionAnswer::Certificate(Some(certificate))) = answer else {
             return Err(unexpected());
         };
-        if self.json.json {
-            return output::json(&serde_json::json!({ "dropped": self.name }));
+        if !self.json.json {
+            output::talk(&format!("Dropped {}. Its key is destroyed. The certificate:", self.name));
         }
-        output::talk(&format!("Dropped {}. Its key is destroyed.", self.name));
-        Ok(())
+        audit::show(&certificate, self.certificate.as_deref(), self.json.json)
     }
 }
 

@@ -67,6 +67,42 @@ fn documented_lines_parse() {
 }
 
 #[test]
+fn documented_lines_about_keys_parse() {
+    for line in [
+        "sepal init --data d --root-key passphrase --root-secret-file f",
+        "sepal init --root-key pkcs11 --pkcs11-module m --pkcs11-token t --pkcs11-key k --root-secret-file -",
+        "sepal init --root-key transit --transit-url https://v --transit-key k --transit-ca-file c",
+        "sepal root status --data d --json",
+        "sepal root rotate --data d",
+        "sepal root move --root-key passphrase --new-secret-file f --data d",
+        "sepal recovery create --shares 5 --threshold 3",
+        "sepal recovery create --replace --json",
+        "sepal recovery verify --from a --from b",
+        "sepal recovery status",
+        "sepal recover --data d --from shares --root-key file",
+        "sepal audit list --limit 5",
+        "sepal audit verify --expect 7:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+        "sepal audit export --after 9",
+        "sepal audit certificate acme --certificate f",
+        "sepal tenant drop acme --yes --certificate f",
+        "sepal tenant byok set acme --provider file --key-file k",
+        "sepal tenant byok set acme --provider transit --transit-url https://v --secret-file t",
+        "sepal tenant byok remove acme",
+        "sepal tenant byok status acme --json",
+    ] {
+        assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+    }
+    for line in [
+        "sepal init --root-key other",
+        "sepal recovery create --shares 5",
+        "sepal audit verify --expect 7",
+        "sepal tenant byok set acme",
+    ] {
+        assert_eq!(Cli::try_parse_from(line.split(' ')).err().unwrap().exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
 fn a_shell_reads_the_env_file_back() {
     let endpoint = Endpoint {
         host: "localhost".into(),

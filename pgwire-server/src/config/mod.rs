@@ -36,6 +36,9 @@ pub struct Config {
     /// The file with the root key; `None`: `root.key` in the data directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root_key_file: Option<PathBuf>,
+    /// The file with the passphrase, PIN or token that the root key's provider asks for; `-`: standard input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_secret_file: Option<PathBuf>,
     /// PEM certificate chain; `None`: the one that `sepal init` made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_cert: Option<PathBuf>,
@@ -158,6 +161,7 @@ impl Default for Config {
             pg_listen: SocketAddr::from(([127, 0, 0, 1], 5433)),
             http_listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             root_key_file: None,
+            root_secret_file: None,
             tls_cert: None,
             tls_key: None,
             insecure_plaintext: false,
@@ -338,8 +342,9 @@ pub fn load(defaults: &Config, flags: &impl Serialize, file: Option<&Path>) -> R
 }
 
 /// Names without a default value, so that `defaults` does not list them.
-const OPTIONAL: [&str; 8] = [
+const OPTIONAL: [&str; 9] = [
     "root_key_file",
+    "root_secret_file",
     "tls_cert",
     "tls_key",
     "secret_env_source",
@@ -383,6 +388,7 @@ impl Sourced {
 fn meaning_of_unset(name: &str) -> &'static str {
     match name {
         "root_key_file" => " (root.key in the data directory)",
+        "root_secret_file" => " (systemd's credential sepal-root-secret, where one is asked for)",
         "tls_cert" => " (tls/server.crt in the data directory)",
         "tls_key" => " (tls/server.key in the data directory)",
         "secret_env_source" => " (no variable may be named)",

@@ -62,6 +62,13 @@ pub fn shutting_down() -> Error {
         .with_hint("The server is shutting down. Reconnect.")
 }
 
+pub fn idle_in_transaction() -> Error {
+    Error::new(
+        SqlState::IdleInTransactionSessionTimeout,
+        "terminating connection due to idle-in-transaction timeout",
+    )
+}
+
 pub fn statement_timeout() -> Error {
     Error::new(SqlState::QueryCanceled, "canceling statement due to statement timeout")
 }

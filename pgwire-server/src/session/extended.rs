@@ -175,7 +175,7 @@ impl Connection {
         loop {
             match self.wire.next_kind() {
                 Some(kind) => return Ok(kind == b'S'),
-                None => self.watch.input(&mut self.wire).await?,
+                None => self.watch.input(&mut self.wire, None).await?,
             }
         }
     }

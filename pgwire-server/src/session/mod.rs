@@ -128,6 +128,7 @@ async fn converse(shared: &Arc<Shared>, wire: Wire, login: Login) {
         skipping: false,
         implicit: false,
         failed: false,
+        idle_until: None,
         simple_statements: shared.metrics.statements.with_label_values(&["simple"]),
         extended_statements: shared.metrics.statements.with_label_values(&["extended"]),
         shared: shared.clone(),
@@ -168,6 +169,8 @@ struct Connection {
     implicit: bool,
     /// Something failed in it.
     failed: bool,
+    /// When a client that is in a transaction and sends nothing is sent away.
+    idle_until: Option<Instant>,
     simple_statements: IntCounter,
     extended_statements: IntCounter,
     shared: Arc<Shared>,
@@ -177,7 +180,10 @@ impl Connection {
     async fn serve(&mut self) -> End {
         loop {
             let handled = match self.next_frame().await {
-                Ok(frame) => self.handle(&frame).await,
+                Ok(frame) => {
+                    self.idle_until = None;
+                    self.handle(&frame).await
+                }
                 Err(end) => Err(end),
             };
             if let Err(end) = handled {
@@ -190,7 +196,7 @@ impl Connection {
         loop {
             match self.wire.take_frame() {
                 Ok(Some(frame)) => return Ok(frame),
-                Ok(None) => self.watch.input(&mut self.wire).await?,
+                Ok(None) => self.watch.input(&mut self.wire, self.idle_until).await?,
                 Err(rejection) => return Err(self.violated(&rejection)),
             }
         }
@@ -311,7 +317,9 @@ impl Connection {
             TransactionStatus::Failed => b'E',
         };
         write::ready_for_query(&mut self.wire.out, status);
-        self.watch.flush(&mut self.wire).await
+        self.watch.flush(&mut self.wire).await?;
+        self.idle_until = self.session.idle_in_transaction_timeout().map(|limit| Instant::now() + limit);
+        Ok(())
     }
 
     fn send_notices(&mut self) {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    errors::{End, Failure, shutting_down, statement_timeout, user_request},
+    errors::{End, Failure, idle_in_transaction, shutting_down, statement_timeout, user_request},
     timer::Timer,
     wire::Wire,
 };
@@ -81,8 +81,8 @@ impl Watch {
         self.check_key()
     }
 
-    /// Waits for more input between messages.
-    pub async fn input(&mut self, wire: &mut Wire) -> Result<(), End> {
+    /// Waits for more input between messages, until `idle_until` if that is given.
+    pub async fn input(&mut self, wire: &mut Wire, idle_until: Option<Instant>) -> Result<(), End> {
         loop {
             tokio::select! {
                 biased;
@@ -90,6 +90,9 @@ impl Watch {
                     0 => Err(End::Gone),
                     _ => Ok(()),
                 },
+                () = sleep_until(idle_until.unwrap_or_else(Instant::now)), if idle_until.is_some() => {
+                    return Err(End::Fatal(idle_in_transaction()));
+                }
                 _ = self.tick.tick() => self.check_alive()?,
             }
         }

@@ -1,4 +1,4 @@
-//! Files of format 1, and what is refused.
+//! Files of formats 1 and 2, and what is refused.
 //!
 //! The sealed bytes were made with Python's `cryptography` from docs/format/control.md, under the root key 07…07.
 
@@ -9,7 +9,7 @@ use sepal_types::TenantId;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Control, ControlOptions, Scope, SecretOrigin};
+use crate::{Control, ControlOptions, RecoveryKey, Scope, SecretOrigin};
 
 const ROOT: Key = Key::from_bytes([7; 32]);
 const ACME: TenantId = TenantId([0xaa; 16]);
@@ -102,14 +102,16 @@ fn open(path: &Path) -> Control {
 }
 
 #[test]
-fn a_file_of_format_1_becomes_one_of_format_2() {
+fn a_file_of_format_1_becomes_one_of_today() {
     let (_directory, path) = old_file();
     for opening in ["the first", "the second"] {
         let control = open(&path);
-        assert_eq!(format_of(&control.database.lock()).unwrap(), 2, "{opening}");
+        assert_eq!(format_of(&control.database.lock()).unwrap(), 3, "{opening}");
         let tenants = control.list_tenants().unwrap();
         assert_eq!((tenants.len(), tenants[0].id, tenants[0].name.as_str()), (1, ACME, "acme"));
-        assert_eq!(control.tenant_key(ACME).unwrap().expose(), &[0xbb; 32]);
+        assert_eq!(control.tenant_keys(ACME).unwrap().current().expose(), &[0xbb; 32]);
+        assert_eq!(control.tenant_key_epoch(ACME).unwrap(), 1);
+        assert_eq!(control.audit_events(0, 9).unwrap()[0].event.action, "control.format");
         assert!(control.list_secrets(&Scope { tenant: ACME, environment: "default" }).unwrap().is_empty());
     }
     // As a file of today, down to the words of its tables.
@@ -124,6 +126,20 @@ fn a_file_of_format_1_becomes_one_of_format_2() {
     assert_eq!(tables(&open(&path)), tables(&fresh));
 }
 
+/// The old wrapped key is nowhere in the file any more: under the next root key it would be a second way in.
+#[test]
+fn migrating_erases_the_key_from_its_old_place() {
+    let (_directory, path) = old_file();
+    let old: Vec<u8> = Connection::open(&path)
+        .unwrap()
+        .query_row("SELECT wrapped_key FROM tenants", [], |row| row.get(0))
+        .unwrap();
+    let holds = || fs::read(&path).unwrap().windows(old.len()).any(|window| window == old);
+    assert!(holds());
+    drop(open(&path));
+    assert!(!holds());
+}
+
 #[test]
 fn the_wrong_root_key_changes_nothing_in_an_old_file() {
     let (_directory, path) = old_file();
@@ -134,10 +150,15 @@ fn the_wrong_root_key_changes_nothing_in_an_old_file() {
 }
 
 #[test]
-fn a_stored_secret_is_golden() {
+fn a_stored_secret_of_format_2_is_golden() {
     let (_directory, path) = old_file();
+    {
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch(SECRET_TABLES).unwrap();
+        connection.execute_batch(SECRET_ROWS).unwrap();
+        connection.pragma_update(None, "user_version", 2).unwrap();
+    }
     let control = open(&path);
-    control.database.lock().execute_batch(SECRET_ROWS).unwrap();
     let scope = Scope { tenant: ACME, environment: "default" };
     let secret = control.secret(&scope, "DB_PASSWORD").unwrap().unwrap();
     assert_eq!((secret.version, secret.owner.as_str(), secret.created_at), (1, "operator", 7));
@@ -159,11 +180,40 @@ fn a_stored_secret_is_golden() {
     assert!(matches!(refused, ControlError::SecretCollision { first, .. } if first == "DB_PASSWORD"));
 }
 
+/// Rows of format 3 under the root key 07…07: two epochs of `acme`'s key, a recovery package for 09…09, one entry of the
+/// audit trail. Made as those above.
+const ROWS_OF_FORMAT_3: &str = include_str!("golden/format_3.sql");
+
+#[test]
+fn a_file_of_format_3_is_golden() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("control.db");
+    let mut connection = Connection::open(&path).unwrap();
+    create_tables(&mut connection).unwrap();
+    connection.execute_batch(ROWS_OF_FORMAT_3).unwrap();
+    connection.close().unwrap();
+
+    let control = open(&path);
+    assert_eq!(control.list_tenants().unwrap()[0].name.as_str(), "acme");
+    let keys = control.tenant_keys(ACME).unwrap();
+    assert!(keys.keys().map(Key::expose).eq([&[0xcc; 32], &[0xbb; 32]]));
+    let status = control.tenant_key_status(ACME).unwrap();
+    assert_eq!((status[0].epoch, status[0].check.as_str()), (2, "bea19574bad0bdfa601d4a3902b60733"));
+    let root = control.root_status().unwrap();
+    assert_eq!((root.generation, root.keys, root.under_old, root.rotating), (2, 2, 0, false));
+    assert_eq!(control.verify_audit(None).unwrap().wrong, Vec::<String>::new());
+    assert_eq!(control.audit_events(0, 9).unwrap()[0].event.object, "acme");
+    let package = control.recovery_package().unwrap().unwrap();
+    let recovery = RecoveryKey::from_key(Key::from_bytes([9; 32]));
+    assert_eq!(crate::open_recovery_package(&package, &recovery).unwrap().expose(), ROOT.expose());
+    assert_eq!(RecoveryKey::parse(&recovery.expose()).unwrap().id(), recovery.id());
+}
+
 #[test]
 fn a_newer_format_is_refused() {
     let (_directory, path) = old_file();
     drop(open(&path));
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 4).unwrap();
     let refused = Control::open(&path, &ROOT, ControlOptions::default()).unwrap_err();
-    assert!(matches!(refused, ControlError::UnsupportedFormat { format: 3, expected: 2, .. }));
+    assert!(matches!(refused, ControlError::UnsupportedFormat { format: 4, expected: 3, .. }));
 }

@@ -61,8 +61,8 @@ pub struct CertificatePem {
 /// The sealed part of a certificate's row. Fields are only ever added, with a default.
 #[derive(Serialize, Deserialize)]
 pub(super) struct CertificateBody {
-    name: String,
-    version: u64,
+    pub(super) name: String,
+    pub(super) version: u64,
     subject: String,
     not_before: i64,
     not_after: i64,
@@ -97,6 +97,7 @@ impl Control {
             updated_at: now,
             ..CertificateBody::read(new.name, new.chain_pem, new.key_pem, now)?
         };
+        self.hold_keys(scope.tenant)?;
         let mut database = self.database.lock();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let safe = Safe::open(&transaction, &self.vault, scope)?;
@@ -119,6 +120,7 @@ impl Control {
         key_pem: &str,
     ) -> Result<Certificate> {
         let now = self.clock.unix_seconds();
+        self.hold_keys(scope.tenant)?;
         let mut database = self.database.lock();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let safe = Safe::open(&transaction, &self.vault, scope)?;
@@ -136,6 +138,7 @@ impl Control {
 
     /// Removes a certificate, its key and what was granted on it. Errors: 42704 there is none.
     pub fn drop_certificate(&self, scope: &Scope<'_>, name: &str) -> Result<()> {
+        self.hold_keys(scope.tenant)?;
         let mut database = self.database.lock();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let safe = Safe::open(&transaction, &self.vault, scope)?;
@@ -154,6 +157,7 @@ impl Control {
 
     /// The certificate of that name; any text may be asked for.
     pub fn certificate(&self, scope: &Scope<'_>, name: &str) -> Result<Option<Certificate>> {
+        self.hold_keys(scope.tenant)?;
         let database = self.database.lock();
         let safe = Safe::open(&database, &self.vault, scope)?;
         let found = find(&database, &safe, name)?;
@@ -162,6 +166,7 @@ impl Control {
 
     /// An environment's certificates, by name. Those that have expired are among them.
     pub fn list_certificates(&self, scope: &Scope<'_>) -> Result<Vec<Certificate>> {
+        self.hold_keys(scope.tenant)?;
         let database = self.database.lock();
         let safe = Safe::open(&database, &self.vault, scope)?;
         let mut statement = database.prepare_cached(
@@ -183,6 +188,7 @@ impl Control {
     /// [`Control::record_secret_use`].
     pub fn certificate_pem(&self, scope: &Scope<'_>, name: &str) -> Result<Option<CertificatePem>> {
         const WHAT: &str = "a certificate's key";
+        self.hold_keys(scope.tenant)?;
         let database = self.database.lock();
         let safe = Safe::open(&database, &self.vault, scope)?;
         let Some(Found { body, pem }) = find(&database, &safe, name)? else { return Ok(None) };

@@ -40,6 +40,7 @@ impl Control {
     ///
     /// Errors: 42704 the secret, the certificate or the key does not exist.
     pub fn grant_usage(&self, scope: &Scope<'_>, kind: Grantable, name: &str, grantee: &str) -> Result<()> {
+        self.hold_keys(scope.tenant)?;
         let mut database = self.database.lock();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let safe = Safe::open(&transaction, &self.vault, scope)?;
@@ -73,6 +74,7 @@ impl Control {
     ///
     /// Errors: 42704 the secret or certificate does not exist.
     pub fn revoke_usage(&self, scope: &Scope<'_>, kind: Grantable, name: &str, grantee: &str) -> Result<()> {
+        self.hold_keys(scope.tenant)?;
         let mut database = self.database.lock();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let safe = Safe::open(&transaction, &self.vault, scope)?;
@@ -93,6 +95,7 @@ impl Control {
     /// Whether an API key owns the secret or certificate or was granted its use, and still counts
     /// ([`Self::is_live_key`]). What does not exist nobody may use.
     pub fn may_use(&self, scope: &Scope<'_>, kind: Grantable, name: &str, key_id: &str) -> Result<bool> {
+        self.hold_keys(scope.tenant)?;
         let database = self.database.lock();
         let safe = Safe::open(&database, &self.vault, scope)?;
         let Some(owner) = owner(&database, &safe, kind, name)? else { return Ok(false) };
@@ -122,6 +125,7 @@ impl Control {
 
     /// Whom a secret or certificate was granted to, in order.
     pub fn grantees(&self, scope: &Scope<'_>, kind: Grantable, name: &str) -> Result<Vec<String>> {
+        self.hold_keys(scope.tenant)?;
         let database = self.database.lock();
         let safe = Safe::open(&database, &self.vault, scope)?;
         let name_mac = kind.mac(&safe, name);

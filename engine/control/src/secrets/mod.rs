@@ -22,6 +22,7 @@ mod certificates;
 mod env_names;
 mod grants;
 mod names;
+pub(crate) mod reseal;
 mod safe;
 mod secret;
 mod sensitive;

@@ -8,9 +8,7 @@ use sepal_crypto::{Aad, Key};
 use sepal_types::TenantId;
 
 use crate::{
-    ControlError, Scope,
-    control_error::Result,
-    tenants::{environment_exists, read_tenant_key},
+    ControlError, Scope, control_error::Result, keys::tenant_keys::current_key, tenants::environment_exists,
     vault::Vault,
 };
 
@@ -31,11 +29,16 @@ pub(crate) struct Safe<'a> {
 impl<'a> Safe<'a> {
     /// Errors: the tenant or the environment does not exist.
     pub(crate) fn open(database: &Connection, vault: &'a Vault, scope: &Scope<'a>) -> Result<Self> {
-        let key = read_tenant_key(database, vault, scope.tenant)?;
+        let key = current_key(database, vault, scope.tenant)?;
         if !environment_exists(database, vault, scope.tenant, scope.environment)? {
             return Err(ControlError::NotFound { what: "environment", name: scope.environment.to_owned() });
         }
-        Ok(Self {
+        Ok(Self::under(&key, vault, scope))
+    }
+
+    /// The safe that an environment has under a given key of its tenant.
+    pub(crate) fn under(key: &Key, vault: &'a Vault, scope: &Scope<'a>) -> Self {
+        Self {
             vault,
             tenant: scope.tenant,
             environment: scope.environment,
@@ -43,7 +46,7 @@ impl<'a> Safe<'a> {
             secrets: key.derive("secrets 1", &[]),
             certificates: key.derive("certificates 1", &[]),
             records: key.derive("secret records 1", &[]),
-        })
+        }
     }
 
     pub(crate) fn secret_mac(&self, name: &str) -> [u8; 32] {

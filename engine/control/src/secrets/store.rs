@@ -20,6 +20,7 @@ impl Control {
     /// the latter is allowed ([`super::EnvNames::is_compatible`]), [`Secret::collides_with`] tells and the log warns.
     pub fn create_secret(&self, scope: &Scope<'_>, new: NewSecret<'_>) -> Result<Secret> {
         let body = SecretBody::new(&new, self.clock.unix_seconds())?;
+        self.hold_keys(scope.tenant)?;
         let mut database = self.database.lock();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let safe = Safe::open(&transaction, &self.vault, scope)?;
@@ -58,6 +59,7 @@ impl Control {
 
     /// Changes a secret: a new value is a new version, and so is another origin. Errors: 42704 there is none.
     pub fn set_secret(&self, scope: &Scope<'_>, name: &str, change: SecretChange<'_>) -> Result<Secret> {
+        self.hold_keys(scope.tenant)?;
         let mut database = self.database.lock();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let safe = Safe::open(&transaction, &self.vault, scope)?;
@@ -86,6 +88,7 @@ impl Control {
 
     /// Removes a secret, all its versions and what was granted on it. Errors: 42704 there is none.
     pub fn drop_secret(&self, scope: &Scope<'_>, name: &str) -> Result<()> {
+        self.hold_keys(scope.tenant)?;
         let mut database = self.database.lock();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let safe = Safe::open(&transaction, &self.vault, scope)?;
@@ -104,6 +107,7 @@ impl Control {
 
     /// The secret of that name; any text may be asked for.
     pub fn secret(&self, scope: &Scope<'_>, name: &str) -> Result<Option<Secret>> {
+        self.hold_keys(scope.tenant)?;
         let database = self.database.lock();
         let safe = Safe::open(&database, &self.vault, scope)?;
         let Some(body) = find(&database, &safe, name)? else { return Ok(None) };
@@ -113,6 +117,7 @@ impl Control {
 
     /// An environment's secrets, by name.
     pub fn list_secrets(&self, scope: &Scope<'_>) -> Result<Vec<Secret>> {
+        self.hold_keys(scope.tenant)?;
         let database = self.database.lock();
         let safe = Safe::open(&database, &self.vault, scope)?;
         let mut bodies = select(&database, &safe, "", None)?;

@@ -110,6 +110,7 @@ impl Control {
     /// An environment's uses, the newest first, `limit` at most. Those that wait to be written are among them.
     pub fn secret_uses(&self, scope: &Scope<'_>, limit: usize) -> Result<Vec<SecretUse>> {
         let mut uses = self.secret_uses.0.lock().waiting_in(scope);
+        self.hold_keys(scope.tenant)?;
         let database = self.database.lock();
         let safe = Safe::open(&database, &self.vault, scope)?;
         let mut statement = database.prepare_cached(
@@ -139,8 +140,9 @@ impl Control {
             let scope = Scope { tenant: *tenant, environment };
             let safe = match Safe::open(&transaction, &self.vault, &scope) {
                 Ok(safe) => safe,
-                // Dropped in the meantime, and its secrets with it.
-                Err(ControlError::NotFound { .. }) => continue,
+                // Dropped in the meantime, and its secrets with it; or closed, and its own provider does not give its
+                // key.
+                Err(ControlError::NotFound { .. } | ControlError::OwnKey { .. }) => continue,
                 Err(error) => return Err(error),
             };
             let number = match last_numbers.get(tenant) {

@@ -28,6 +28,7 @@ impl Control {
         name: &str,
         version: Option<u64>,
     ) -> Result<Option<(u64, Zeroizing<Vec<u8>>)>> {
+        self.hold_keys(scope.tenant)?;
         let database = self.database.lock();
         let safe = Safe::open(&database, &self.vault, scope)?;
         let Some(body) = find(&database, &safe, name)? else { return Ok(None) };

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 use sepal_query::{
-    SearchSettings, SequenceSource, SettingSink, SnapshotSlot, StatementContext,
+    AdvisoryCall, AdvisoryNumber, SearchSettings, SequenceSource, SettingSink, SnapshotSlot,
+    StatementContext,
     catalog::CatalogContext,
     change::ChangeQuery,
     sql::{StatementKind, ast, parse_statements},
@@ -51,6 +52,7 @@ fn context(tenant: &OpenTenant, snapshot: &Snapshot, environment: &str) -> State
         search: Arc::new(RwLock::new(SearchSettings::default())),
         sequences: Arc::new(Nobody),
         settings: Arc::new(Nobody),
+        nested: Arc::default(),
     }
 }
 
@@ -86,4 +88,8 @@ impl SettingSink for Nobody {
     }
 
     fn sleep(&self, _: Duration) {}
+
+    fn advisory(&self, _: AdvisoryCall, _: AdvisoryNumber) -> Result<bool> {
+        Err(refused())
+    }
 }

@@ -18,6 +18,7 @@ use super::{RowStream, Session, prepare::Planned, prepared::PlanKind};
 use crate::{
     background::{Posted, TaskKind},
     delivery::now_us,
+    locks::TableMode,
     write_memory::Charge,
 };
 
@@ -205,17 +206,26 @@ fn one_byte(what: &str, c: char) -> Result<u8> {
 }
 
 impl Session {
-    pub(super) fn begin_copy_in(
+    pub(super) async fn begin_copy_in(
         &mut self,
         table: &str,
         columns: Vec<OutputColumn>,
         format: CopyFormat,
     ) -> Result<CopyIn> {
-        let view = self.current_view()?;
-        let version = view.find(&self.environment, table).ok_or_else(|| {
-            Error::new(SqlState::UndefinedTable, format!("relation \"{table}\" does not exist"))
-        })?;
-        let def = Arc::clone(&version.def);
+        let mut locked = None;
+        // Whoever altered it while the lock was waited for may have put another table in its place.
+        let def = loop {
+            let view = self.pinned_view()?;
+            let version = view.find(&self.environment, table).ok_or_else(|| {
+                Error::new(SqlState::UndefinedTable, format!("relation \"{table}\" does not exist"))
+            })?;
+            if locked == Some(version.def.id) {
+                break Arc::clone(&version.def);
+            }
+            locked = Some(version.def.id);
+            let id = version.def.id;
+            self.lock_table(id, TableMode::RowExclusive).await?;
+        };
         let position =
             |column: &OutputColumn| def.columns.iter().position(|candidate| candidate.name == column.name);
         let targets = columns.iter().filter_map(position).collect::<Vec<_>>();
@@ -281,23 +291,35 @@ impl Session {
     ///
     /// Errors: 23505, 40001, 53100, … as for INSERT.
     pub async fn copy_finish(&mut self, copy: CopyIn, last: bool) -> Result<String> {
-        let (ops, rows) = (self.copy_ops(&copy)?, copy.rows);
+        let (ops, rows, table) = (self.copy_ops(&copy)?, copy.rows, Arc::clone(&copy.def));
         // The operations are charged to the transaction: the rows must not be counted twice.
         drop(copy);
         let alone = self.open.is_none();
         if alone {
             self.start(false);
         }
-        match &mut self.open {
-            Some(open) if alone || (last && !open.explicit) => {
-                // The commit judges the rows; applying them to a view that nobody reads would do it twice.
-                open.extend_unseen(ops)?;
-                self.commit().await?;
-            }
-            Some(open) => open.apply(ops)?,
-            None => {}
+        let last = alone || (last && self.open.as_ref().is_some_and(|open| !open.explicit));
+        let taken = self.take_copied_into(table, ops, last).await;
+        if alone && taken.is_err() {
+            self.roll_back();
+        }
+        taken?;
+        if last {
+            // The commit judges the rows; applying them to a view that nobody reads would do it twice.
+            self.commit().await?;
         }
         Ok(format!("COPY {rows}"))
+    }
+
+    /// The table was locked when the COPY began, but for one that is a transaction of its own.
+    async fn take_copied_into(&mut self, def: Arc<TableDef>, ops: Vec<Op>, last: bool) -> Result<()> {
+        self.lock_table(def.id, TableMode::RowExclusive).await?;
+        let view = self.current_view()?;
+        if view.table(def.id).is_none_or(|version| version.def.columns != def.columns) {
+            return Err(Error::unsupported("cached plan must not change result type")
+                .with_hint("The table was altered during the COPY: repeat it."));
+        }
+        self.take_copied(ops, last).await
     }
 
     fn copy_ops(&self, copy: &CopyIn) -> Result<Vec<Op>> {

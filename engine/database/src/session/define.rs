@@ -1,6 +1,9 @@
 //! Running definitions: DDL and CREATE TABLE AS. Vector indexes are built by `index_builds`, after the commit.
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use sepal_query::{
@@ -11,18 +14,19 @@ use sepal_query::{
     sql::{ParameterTypes, Statement, StatementKind, prepare_query},
 };
 use sepal_storage::Op;
-use sepal_types::{Error, Result, SqlState, TableId, UniqueDef};
+use sepal_types::{Error, Result, SqlState, TableDef, TableId, UniqueDef};
 
 use super::{
     Outcome, Session,
     index_builds::Build,
     prepared::{PlanKind, Prepared},
 };
+use crate::locks::{NAMES, TableMode, Want};
 
 impl Session {
-    pub(super) fn plan_ddl(&mut self, prepared: &Prepared) -> Result<Ddl> {
+    fn plan_ddl(&mut self, prepared: &Prepared) -> Result<Ddl> {
         self.check_writable("this statement")?;
-        let view = self.current_view()?;
+        let view = self.pinned_view()?;
         let store = Arc::clone(&self.tenant.store);
         let new_id = || store.next_object_id();
         let scope = Scope { snapshot: &view, environment: &self.environment, new_id: &new_id };
@@ -37,7 +41,59 @@ impl Session {
         }
     }
 
-    pub(super) async fn run_ddl(&mut self, mut ddl: Ddl, statement: &Statement) -> Result<Outcome> {
+    /// Plans and runs a definition. Its tables and names are locked first; if definitions changed while that was waited
+    /// for, it is planned again.
+    pub(super) async fn run_ddl(&mut self, prepared: &Prepared) -> Result<Outcome> {
+        loop {
+            let ddl = self.plan_ddl(prepared)?;
+            let planned = self.definitions();
+            self.lock_definitions(&ddl.ops).await?;
+            if planned == self.definitions() {
+                return self.apply_ddl(ddl, &prepared.statement).await;
+            }
+        }
+    }
+
+    /// Errors: 40001 when a REPEATABLE READ transaction's snapshot has other definitions than there are.
+    async fn lock_definitions(&mut self, ops: &[Op]) -> Result<()> {
+        let Some(view) = self.open.as_ref().map(|open| open.view.clone()) else { return Ok(()) };
+        for op in ops {
+            let old = view.table(op.table()).map(|version| Arc::clone(&version.def));
+            match (op, &old) {
+                (Op::CreateTable(new), _) => self.lock_names(new, None).await?,
+                (Op::AlterTable(new), Some(old)) => {
+                    self.lock_table(new.id, alter_mode(old, new)).await?;
+                    self.lock_names(new, Some(old.as_ref())).await?;
+                }
+                (Op::DropTable(table) | Op::Truncate(table), Some(_)) => {
+                    self.lock_table(*table, TableMode::AccessExclusive).await?;
+                }
+                _ => {}
+            }
+        }
+        let head = self.tenant.store.snapshot();
+        match self.open.as_ref().filter(|open| open.repeatable) {
+            Some(open) => Ok(ops.iter().try_for_each(|op| head.check_base(&open.base, op))?),
+            None => Ok(()),
+        }
+    }
+
+    /// Locks the names that a definition brings: a second one of a name waits for the first one's end, as if for a row
+    /// of Postgres' catalog.
+    async fn lock_names(&mut self, new: &TableDef, old: Option<&TableDef>) -> Result<()> {
+        let known: Vec<&str> = old.map(|old| names(old).collect()).unwrap_or_default();
+        let hashes: Vec<u64> = names(new)
+            .filter(|name| !known.contains(name))
+            .map(|name| {
+                let mut hasher = DefaultHasher::new();
+                (new.environment.as_str(), name).hash(&mut hasher);
+                hasher.finish()
+            })
+            .collect();
+        self.lock(Want::keys(NAMES, hashes)).await.map(drop)
+    }
+
+    async fn apply_ddl(&mut self, mut ddl: Ddl, statement: &Statement) -> Result<Outcome> {
         for (table, unique) in &ddl.verify {
             self.verify_unique(*table, unique).await?;
         }
@@ -60,17 +116,23 @@ impl Session {
         parameters: &[ArrayRef],
     ) -> Result<Outcome> {
         self.check_writable("CREATE TABLE AS")?;
-        let view = self.current_view()?;
+        let view = self.pinned_view()?;
         if let Some(exists) = create.exists(&view, &self.environment)? {
             self.notice("NOTICE", exists);
             return Ok(Outcome::Done { tag: "CREATE TABLE AS".to_owned() });
         }
         let (columns, batches) = self.all_rows(source, parameters).await?;
-        let store = &self.tenant.store;
-        let def = create.definition(&columns, &self.environment, store.next_object_id())?;
+        let def = create.definition(&columns, &self.environment, self.tenant.store.next_object_id())?;
+        self.lock_names(&def, None).await?;
+        // Somebody may have made it while its rows were read.
+        let view = self.current_view()?;
+        if let Some(exists) = create.exists(&view, &self.environment)? {
+            self.notice("NOTICE", exists);
+            return Ok(Outcome::Done { tag: "CREATE TABLE AS".to_owned() });
+        }
         let rows = rows_as(&def, &batches)?;
         let tag = format!("SELECT {}", rows.rows);
-        let inserted = write_rows(&def, &rows, store)?;
+        let inserted = write_rows(&def, &rows, &self.tenant.store)?;
         if let Some(open) = &mut self.open {
             open.apply(std::iter::once(Op::CreateTable(def)).chain(inserted).collect())?;
         }
@@ -142,6 +204,20 @@ impl Session {
             values.join(", ")
         )))
     }
+}
+
+/// CREATE INDEX lets others read and keeps them from writing, as in Postgres; unlike there two of a table come one after
+/// the other, since each writes the table's whole definition. Everything else has the table to itself.
+fn alter_mode(old: &TableDef, new: &TableDef) -> TableMode {
+    let same = TableDef { indexes: old.indexes.clone(), uniques: old.uniques.clone(), ..new.clone() } == *old;
+    let kept = old.indexes.iter().all(|index| new.indexes.contains(index))
+        && old.uniques.iter().all(|unique| new.uniques.contains(unique));
+    if same && kept { TableMode::ShareRowExclusive } else { TableMode::AccessExclusive }
+}
+
+/// The names that a table takes up.
+fn names(def: &TableDef) -> impl Iterator<Item = &str> {
+    std::iter::once(def.name.as_str()).chain(def.indexes.iter().map(|index| index.name.as_str()))
 }
 
 /// The first value of a column as text, for a DETAIL.

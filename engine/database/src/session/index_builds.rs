@@ -11,7 +11,7 @@ use sepal_storage::{Op, Snapshot, StoreError, TableVersion, TenantStore};
 use sepal_types::{Error, IndexDef, IndexMethod, Result, SqlState, TableDef, TableId};
 
 use super::{Outcome, Session};
-use crate::maintain;
+use crate::{locks::TableMode, maintain};
 
 /// An index to build.
 #[derive(Clone, Copy, Debug)]
@@ -67,10 +67,10 @@ impl Session {
     }
 
     /// Builds indexes anew beside those that serve, which go when it is done. CONCURRENTLY makes no difference.
-    pub(super) fn reindex(&mut self, what: &Reindexed) -> Result<Outcome> {
+    pub(super) async fn reindex(&mut self, what: &Reindexed) -> Result<Outcome> {
         self.check_writable("REINDEX")?;
-        let view = self.current_view()?;
-        for owner in self.reindexed(&view, what)? {
+        let (view, owners) = self.indexed_tables(what).await?;
+        for owner in owners {
             let mut def = owner.def.as_ref().clone();
             let mut builds = Vec::new();
             for old in &owner.def.indexes {
@@ -97,7 +97,20 @@ impl Session {
         Ok(Outcome::Done { tag: "REINDEX".to_owned() })
     }
 
-    /// The tables with the indexes that are meant.
+    /// The tables with the indexes that are meant, locked against others that define.
+    async fn indexed_tables(&mut self, what: &Reindexed) -> Result<(Snapshot, Vec<Arc<TableVersion>>)> {
+        let mut locked: Vec<TableId> = Vec::new();
+        loop {
+            let view = self.pinned_view()?;
+            let owners = self.reindexed(&view, what)?;
+            let next = owners.iter().map(|owner| owner.def.id).find(|table| !locked.contains(table));
+            let Some(next) = next else { return Ok((view, owners)) };
+            locked.push(next);
+            self.lock_table(next, TableMode::ShareRowExclusive).await?;
+        }
+    }
+
+    /// The same, not locked.
     ///
     /// Errors: 42P01, 42809 for a table in place of an index and the other way round, 3F000, 0A000.
     fn reindexed(&self, view: &Snapshot, what: &Reindexed) -> Result<Vec<Arc<TableVersion>>> {

@@ -52,7 +52,7 @@ impl Session {
                 } else if *concurrently {
                     self.refuse_block("REINDEX CONCURRENTLY")?;
                 }
-                return self.reindex(what);
+                return self.reindex(what).await;
             }
             Maintenance::Checkpoint => {
                 self.blocking("a checkpoint", |tenant| maintain::checkpoint(&tenant)).await?;

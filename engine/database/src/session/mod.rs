@@ -7,6 +7,8 @@
 //! A query string of the simple protocol, and a pipeline up to Sync, is one transaction unless BEGIN says
 //! otherwise. The protocol layer brackets it with [`Session::begin_implicit`] and [`Session::end_implicit`].
 
+mod advisory;
+mod boundary;
 mod cancel;
 mod copy;
 mod define;
@@ -14,14 +16,17 @@ mod delivery;
 mod execute;
 mod explain;
 mod index_builds;
+mod locking;
 mod maintenance;
 mod prepare;
 mod prepared;
 mod rows;
+mod select_for;
 mod sequences;
 mod settings;
 mod transaction;
 mod utility;
+mod write;
 
 use std::{
     collections::BTreeMap,
@@ -32,9 +37,10 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use sepal_control::Principal;
 use sepal_query::{
-    SearchSettings, SequenceSource, SettingSink, SnapshotSlot, StatementContext,
+    AdvisoryCall, AdvisoryNumber, SearchSettings, SequenceSource, SettingSink, SnapshotSlot,
+    StatementContext,
     catalog::{
-        CatalogContext,
+        CatalogContext, LockRow, LockedObject,
         work::{StorageRow, WorkRows},
     },
     sql::{Statement, parse_statements},
@@ -46,6 +52,7 @@ use crate::{
     backend_pids::BackendPid,
     database::Database,
     delivery::{Replay, rows as delivery_rows},
+    locks::{LockObject, LockTable, SessionLocks},
     statistics,
     tenant::OpenTenant,
     tenants::Seat,
@@ -60,6 +67,7 @@ pub use prepared::Prepared;
 pub use rows::RowStream;
 pub use transaction::TransactionStatus;
 
+use advisory::Advisory;
 use sequences::Sequences;
 use settings::Settings;
 use transaction::Open;
@@ -88,6 +96,9 @@ pub struct Session {
     /// The view that sequences look names up in.
     view: SnapshotSlot,
     sequences: Arc<Sequences>,
+    /// Its place among those who wait for each other.
+    locks: SessionLocks,
+    advisory: Arc<Advisory>,
     setting_sink: Arc<dyn SettingSink>,
     cancel: CancelToken,
     notices: Vec<Notice>,
@@ -121,7 +132,10 @@ impl Session {
             Arc::clone(&settings),
             principal.scopes.write,
         );
-        let sink = Sink { settings: Arc::clone(&settings), cancel: cancel.clone() };
+        let locks = tenant.locks.enlist(pid.number());
+        let advisory = Arc::new(Advisory::new(Arc::clone(&environment), locks.advisory()));
+        let sink =
+            Sink { settings: Arc::clone(&settings), cancel: cancel.clone(), advisory: Arc::clone(&advisory) };
         Ok(Self {
             database,
             tenant,
@@ -134,6 +148,8 @@ impl Session {
             search: Arc::default(),
             view,
             sequences: Arc::new(sequences),
+            locks,
+            advisory,
             setting_sink: Arc::new(sink),
             cancel,
             notices: Vec::new(),
@@ -213,6 +229,14 @@ impl Session {
         self.settings.lock().timeout("statement_timeout")
     }
 
+    /// How long the client may leave its transaction open without a statement; `None` without a transaction or limit.
+    pub fn idle_in_transaction_timeout(&self) -> Option<Duration> {
+        match self.transaction_status() {
+            TransactionStatus::Idle => None,
+            _ => self.settings.lock().timeout("idle_in_transaction_session_timeout"),
+        }
+    }
+
     /// Stops the running statement, from any task.
     pub fn cancel_token(&self) -> CancelToken {
         self.cancel.clone()
@@ -245,7 +269,8 @@ impl Session {
 
     fn start(&mut self, explicit: bool) {
         let (snapshot, charge) = (self.tenant.store.snapshot(), Charge::none(&self.memory));
-        self.open = Some(Open::new(explicit, snapshot, self.sequences.own(), charge));
+        let locks = self.locks.begin();
+        self.open = Some(Open::new(explicit, snapshot, self.sequences.own(), charge, locks));
         self.settings.lock().begin();
     }
 
@@ -259,6 +284,15 @@ impl Session {
             }
             None => Ok(head),
         }
+    }
+
+    /// The same, for running and not only for planning: a REPEATABLE READ transaction stays with it.
+    fn pinned_view(&mut self) -> Result<Snapshot> {
+        let view = self.current_view()?;
+        if let Some(open) = &mut self.open {
+            open.queried = true;
+        }
+        Ok(view)
     }
 
     fn notice(&mut self, severity: &'static str, error: Error) {
@@ -278,6 +312,7 @@ impl Session {
             search: Arc::clone(&self.search),
             sequences: Arc::clone(&self.sequences) as Arc<dyn SequenceSource>,
             settings: Arc::clone(&self.setting_sink),
+            nested: Arc::default(),
         })
     }
 
@@ -299,6 +334,14 @@ impl Session {
             settings: LazyLock::new(Box::new(move || settings.lock().rows())),
             builds: self.tenant.builds.rows(),
             usage: LazyLock::new(Box::new(move || usage::rows(&used, &memory))),
+            locks: {
+                let (locks, environment) = (Arc::clone(&self.tenant.locks), Arc::clone(&self.environment));
+                LazyLock::new(Box::new(move || lock_rows(&locks, &environment)))
+            },
+            blocking: {
+                let locks = Arc::clone(&self.tenant.locks);
+                Arc::new(move |pid| locks.blocking(pid))
+            },
             work: {
                 let (tenant, snapshot) = (Arc::clone(&self.tenant), stored.clone());
                 LazyLock::new(Box::new(move || work(&tenant, &snapshot)))
@@ -362,6 +405,22 @@ fn work(tenant: &OpenTenant, snapshot: &Snapshot) -> WorkRows {
     WorkRows { tasks, copies: tenant.tasks.copies(), statistics, storage }
 }
 
+/// The locks of a tenant, those on numbers only of this environment.
+fn lock_rows(locks: &LockTable, environment: &str) -> Vec<LockRow> {
+    let row = |lock: crate::locks::LockRow| {
+        let object = match lock.object {
+            LockObject::Advisory(key) if *key.environment == *environment => {
+                LockedObject::Advisory { class: key.class, object: key.object, kind: key.kind }
+            }
+            LockObject::Advisory(_) => return None,
+            LockObject::Table(table) => LockedObject::Table(table),
+            LockObject::Row(table) => LockedObject::Row(table),
+        };
+        Some(LockRow { pid: lock.pid, object, mode: lock.mode, granted: lock.granted })
+    };
+    locks.rows().into_iter().filter_map(row).collect()
+}
+
 /// Bytes of a table without its indexes, or of an index; counted only when a query asks.
 fn stored_bytes(snapshot: &Snapshot, id: TableId) -> u64 {
     match snapshot.table(id) {
@@ -370,11 +429,12 @@ fn stored_bytes(snapshot: &Snapshot, id: TableId) -> u64 {
     }
 }
 
-/// `set_config` and `pg_sleep`.
+/// `set_config`, `pg_sleep` and the functions of advisory locks.
 #[derive(Debug)]
 struct Sink {
     settings: Arc<Mutex<Settings>>,
     cancel: CancelToken,
+    advisory: Arc<Advisory>,
 }
 
 impl SettingSink for Sink {
@@ -384,5 +444,9 @@ impl SettingSink for Sink {
 
     fn sleep(&self, duration: Duration) {
         self.cancel.owe(duration);
+    }
+
+    fn advisory(&self, call: AdvisoryCall, number: AdvisoryNumber) -> Result<bool> {
+        self.advisory.call(call, number)
     }
 }

@@ -7,9 +7,10 @@ use std::{
 
 use parking_lot::RwLock;
 use sepal_query::{
-    FastLookup, StatementContext, catalog,
+    FastLookup, StatementContext, calls_advisory, catalog,
     ddl::CreateAs,
     dml::{Dml, DmlContext},
+    locking::{LockingQuery, nested},
     output::OutputColumn,
     planner::{SingleRow, TemporaryTables},
     sql::{
@@ -142,7 +143,7 @@ impl Session {
     }
 
     pub(super) fn plan_query(&mut self, statement: &ast::Statement, declared: &[u32]) -> Result<Planned> {
-        let context = self.statement_context()?;
+        let mut context = self.statement_context()?;
         let types = declared_types(declared);
         if let Some(query) =
             reads_catalogs(statement).then(|| catalog::prepare(statement, &types, &context.catalog)).flatten()
@@ -157,13 +158,18 @@ impl Session {
             return Err(write_only_key());
         }
         let mut statement = statement.clone();
+        let mut parameters = ParameterTypes::declared(declared);
+        nested(&mut statement, &mut parameters, &self.tenant.engine, &mut context)?;
         let original = statement.to_string();
         catalog::rewrite(&mut statement, &context.catalog)?;
         let reads_catalog = statement.to_string() != original || calls_session_functions(&original);
         let ast::Statement::Query(mut query) = statement else {
             return Err(Error::bug("a query was rewritten into another statement"));
         };
-        let mut parameters = ParameterTypes::declared(declared);
+        let advisory = calls_advisory(&original);
+        if !query.locks.is_empty() {
+            return self.plan_locking(&query, parameters, context, reads_catalog);
+        }
         expand_wildcards(&mut query, &context.table_columns());
         let column_types = context.column_types(&query);
         prepare_query(&mut query, &mut parameters, &[], &column_types);
@@ -176,7 +182,46 @@ impl Session {
         let columns = self.described_columns(&plan, &context);
         let row = if reads_catalog { None } else { SingleRow::compile(&self.tenant.engine, &plan) };
         let lookup = FastLookup::compile(&query, &context, &parameters);
-        let query = Query { plan, fast, lookup, row, context, columns: Arc::clone(&columns), reads_catalog };
+        let query = Query {
+            plan,
+            fast,
+            lookup,
+            row,
+            locking: None,
+            advisory,
+            context,
+            columns: Arc::clone(&columns),
+            reads_catalog,
+        };
+        Ok(Planned {
+            kind: PlanKind::Query(Box::new(query)),
+            parameters: parameters.resolved(),
+            columns: Some(columns),
+        })
+    }
+
+    /// A query whose own rows are locked. It takes none of the ways around planning.
+    fn plan_locking(
+        &self,
+        query: &ast::Query,
+        mut parameters: ParameterTypes,
+        context: StatementContext,
+        reads_catalog: bool,
+    ) -> Result<Planned> {
+        let engine = &self.tenant.engine;
+        let locking = LockingQuery::compile(query, &query.locks, &mut parameters, engine, &context)?;
+        let columns: Arc<[OutputColumn]> = locking.columns().into();
+        let query = Query {
+            plan: locking.plan().clone(),
+            fast: None,
+            lookup: None,
+            row: None,
+            locking: Some(locking),
+            advisory: false,
+            context,
+            columns: Arc::clone(&columns),
+            reads_catalog,
+        };
         Ok(Planned {
             kind: PlanKind::Query(Box::new(query)),
             parameters: parameters.resolved(),
@@ -214,11 +259,13 @@ impl Session {
         if !self.principal.scopes.read && reads_rows(statement) {
             return Err(write_only_key());
         }
-        let context = self.statement_context()?;
+        let mut context = self.statement_context()?;
         let mut parameters = ParameterTypes::declared(declared);
+        let mut statement = statement.clone();
+        nested(&mut statement, &mut parameters, &self.tenant.engine, &mut context)?;
         let dml_context =
             DmlContext { engine: &self.tenant.engine, statement: &context, store: &self.tenant.store };
-        let Some(dml) = Dml::prepare(statement, &mut parameters, &dml_context)? else {
+        let Some(dml) = Dml::prepare(&statement, &mut parameters, &dml_context)? else {
             return Err(Error::bug("a write that is no INSERT, UPDATE or DELETE"));
         };
         let columns = dml.columns().map(Into::into);

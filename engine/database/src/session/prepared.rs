@@ -8,6 +8,7 @@ use sepal_query::{
     catalog::CatalogQuery,
     ddl::CreateAs,
     dml::Dml,
+    locking::LockingQuery,
     output::OutputColumn,
     planner::{LogicalPlan, SingleRow},
     sql::Statement,
@@ -79,6 +80,10 @@ pub(super) struct Query {
     pub lookup: Option<FastLookup>,
     /// The plan again, when it reads no table.
     pub row: Option<SingleRow>,
+    /// The plan with row ids, when the query has a locking clause.
+    pub locking: Option<LockingQuery>,
+    /// It may call a function of advisory locks.
+    pub advisory: bool,
     pub context: StatementContext,
     pub columns: Arc<[OutputColumn]>,
     /// Reads the catalogs: what it shows is made when it is planned, so each execution plans anew.

@@ -2,16 +2,18 @@
 //!
 //! A view is a snapshot with the transaction's own operations applied: snapshots are immutable and share their
 //! chunks, so a private one costs what was changed. COMMIT hands the operations to storage, which judges them
-//! again against the head: the first committer wins.
+//! again against the head; what the transaction has locked passes.
 
 use std::collections::HashMap;
 
-use sepal_storage::{Op, Snapshot};
-use sepal_types::{ColumnId, Error, Result, SqlState, TableId};
-use tokio::sync::OwnedMutexGuard;
+use sepal_storage::{Op, Snapshot, StoreError};
+use sepal_types::{ColumnId, Error, Result, RowId, SqlState, TableId};
 
 use super::{delivery::AfterCommit, index_builds::Build, sequences::OwnSequences};
-use crate::write_memory::{Charge, op_bytes};
+use crate::{
+    locks::TransactionLocks,
+    write_memory::{Charge, op_bytes},
+};
 
 /// What ReadyForQuery tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +29,11 @@ struct Savepoint {
     name: String,
     base: Snapshot,
     view: Snapshot,
+    queried: bool,
     ops: usize,
+    replaced: usize,
     builds: usize,
+    locks: usize,
     sequences: HashMap<(TableId, ColumnId), i64>,
 }
 
@@ -40,6 +45,8 @@ pub struct Open {
     pub base: Snapshot,
     pub view: Snapshot,
     pub ops: Vec<Op>,
+    /// Which rows took the places of which, in `ops`.
+    pub replaced: Vec<(TableId, Vec<(RowId, RowId)>)>,
     /// What `ops` hold of the tenant's memory for writes.
     pub charge: Charge,
     /// Vector indexes to build after the commit.
@@ -49,50 +56,57 @@ pub struct Open {
     /// Sequences that it restarted, as far as it has counted: nobody else sees that before the commit.
     sequences: OwnSequences,
     pub repeatable: bool,
+    /// A statement has looked at the view: a REPEATABLE READ transaction stays with it.
+    pub queried: bool,
     pub read_only: bool,
     pub failed: bool,
     savepoints: Vec<Savepoint>,
-    /// Held to the end: see `OpenTenant::table_lock`.
-    pub locks: Vec<(TableId, OwnedMutexGuard<()>)>,
+    pub locks: TransactionLocks,
 }
 
 impl Open {
     /// `sequences` is the session's; what an earlier transaction left in it is forgotten.
-    pub fn new(explicit: bool, snapshot: Snapshot, sequences: OwnSequences, charge: Charge) -> Self {
+    pub fn new(
+        explicit: bool,
+        snapshot: Snapshot,
+        sequences: OwnSequences,
+        charge: Charge,
+        locks: TransactionLocks,
+    ) -> Self {
         sequences.restore(HashMap::new());
         Self {
             explicit,
             base: snapshot.clone(),
             view: snapshot,
             ops: Vec::new(),
+            replaced: Vec::new(),
             charge,
             builds: Vec::new(),
             after: AfterCommit::default(),
             sequences,
             repeatable: false,
+            queried: false,
             read_only: false,
             failed: false,
             savepoints: Vec::new(),
-            locks: Vec::new(),
+            locks,
         }
     }
 
     /// READ COMMITTED: each statement sees what is committed when it begins, with the transaction's own
-    /// operations on top.
+    /// operations on top. REPEATABLE READ: what its first statement saw.
     ///
     /// Errors: 40001 when they no longer apply, or would undo an ALTER TABLE of somebody else.
     pub fn refresh(&mut self, head: Snapshot) -> Result<()> {
-        if self.repeatable || head.lsn() == self.base.lsn() {
+        if (self.repeatable && self.queried) || head.lsn() == self.base.lsn() {
             return Ok(());
         }
-        let mut view = head.clone();
-        for op in &self.ops {
-            // The commit asks the same, but of the base that is set below: it could not tell any more.
-            head.check_base(&self.base, op)?;
-            view = view.apply(op)?;
-        }
+        self.view = match self.ops.as_slice() {
+            [] => head.clone(),
+            // The commit asks whether they still apply, but of the base that is set below: it could not tell.
+            ops => head.rebase(&self.base, &self.view, ops)?,
+        };
         self.base = head;
-        self.view = view;
         Ok(())
     }
 
@@ -119,17 +133,19 @@ impl Open {
     ///
     /// Errors: 53200 when the tenant's unfinished writes hold too much already; those of storage.
     pub fn apply(&mut self, ops: Vec<Op>) -> Result<()> {
-        self.check_writable(&ops)?;
-        let bytes = op_bytes(&ops);
-        self.charge.grow(bytes)?;
-        self.apply_charged(ops).inspect_err(|_| self.charge.shrink(bytes))
+        let view = self.with(&ops)?;
+        self.accept(ops, view)
     }
 
-    fn apply_charged(&mut self, ops: Vec<Op>) -> Result<()> {
-        let mut view = self.view.clone();
-        for op in &ops {
-            view = view.apply(op)?;
-        }
+    /// The view with a statement's operations. Errors: those of storage.
+    pub fn with(&self, ops: &[Op]) -> Result<Snapshot, StoreError> {
+        ops.iter().try_fold(self.view.clone(), |view, op| view.apply(op))
+    }
+
+    /// Takes a statement's operations and the view that they made. Errors: 25006, 53200.
+    pub fn accept(&mut self, ops: Vec<Op>, view: Snapshot) -> Result<()> {
+        self.check_writable(&ops)?;
+        self.charge.grow(op_bytes(&ops))?;
         self.view = view;
         for op in &ops {
             if let Op::SetSequence { table, column, next } = op {
@@ -166,8 +182,11 @@ impl Open {
             name,
             base: self.base.clone(),
             view: self.view.clone(),
+            queried: self.queried,
             ops: self.ops.len(),
+            replaced: self.replaced.len(),
             builds: self.builds.len(),
+            locks: self.locks.savepoint(),
             sequences: self.sequences.counted(),
         });
     }
@@ -185,13 +204,18 @@ impl Open {
         if let Some(savepoint) = self.savepoints.last() {
             let undone = self.ops.split_off(savepoint.ops.min(self.ops.len()));
             self.charge.shrink(op_bytes(&undone));
+            self.replaced.truncate(savepoint.replaced);
+            self.locks.roll_back_to(savepoint.locks);
             self.builds.truncate(savepoint.builds);
-            // With its base: a view that is older than the base would not be brought up to date, and an ALTER
-            // TABLE made from it would undo what others altered since.
-            if !self.repeatable {
+            if self.repeatable && self.queried && !savepoint.queried {
+                // The snapshot that was taken since is the transaction's; nothing was written before it.
+                self.view = self.base.clone();
+            } else {
+                // With its base: a view that is older than the base would not be brought up to date, and an ALTER
+                // TABLE made from it would undo what others altered since.
                 self.base = savepoint.base.clone();
+                self.view = savepoint.view.clone();
             }
-            self.view = savepoint.view.clone();
             self.sequences.restore(savepoint.sequences.clone());
         }
         self.failed = false;

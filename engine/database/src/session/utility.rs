@@ -2,6 +2,7 @@
 //! that Postgres users send and Sepal only has to accept.
 
 use sepal_query::{
+    ddl::object_name,
     output::OutputColumn,
     sql::{
         Maintenance, StatementKind,
@@ -9,6 +10,8 @@ use sepal_query::{
     },
 };
 use sepal_types::{Error, Result, SqlState, SqlType};
+
+use crate::locks::TableMode;
 
 /// A recognised utility statement.
 #[derive(Clone, Debug)]
@@ -24,6 +27,11 @@ pub enum Utility {
     },
     Deallocate,
     DiscardAll,
+    LockTables {
+        names: Vec<String>,
+        mode: TableMode,
+        nowait: bool,
+    },
     /// VACUUM, ANALYZE, REINDEX, CHECKPOINT
     Maintenance(Box<Maintenance>),
     Release {
@@ -109,7 +117,11 @@ fn from_ast(statement: &ast::Statement) -> Result<Option<Utility>> {
         S::Discard { .. } => Utility::DiscardAll,
         S::Deallocate { .. } => Utility::Deallocate,
         S::Close { .. } => Utility::Accepted("CLOSE CURSOR"),
-        S::LockTables { .. } | S::Lock(_) => Utility::Accepted("LOCK TABLE"),
+        S::Lock(lock) => Utility::LockTables {
+            names: lock.tables.iter().map(|table| object_name(&table.name)).collect::<Result<_>>()?,
+            mode: lock.lock_mode.as_ref().map_or(TableMode::AccessExclusive, table_mode),
+            nowait: lock.nowait,
+        },
         S::Declare { .. } | S::Fetch { .. } => {
             return Err(Error::unsupported("SQL cursors are not supported").with_hint(
                 "Fetch in portions through the driver (a portal with a row limit), or add LIMIT and OFFSET.",
@@ -121,6 +133,20 @@ fn from_ast(statement: &ast::Statement) -> Result<Option<Utility>> {
         }
         _ => return Ok(None),
     }))
+}
+
+fn table_mode(mode: &ast::LockTableMode) -> TableMode {
+    use ast::LockTableMode as M;
+    match mode {
+        M::AccessShare => TableMode::AccessShare,
+        M::RowShare => TableMode::RowShare,
+        M::RowExclusive => TableMode::RowExclusive,
+        M::ShareUpdateExclusive => TableMode::ShareUpdateExclusive,
+        M::Share => TableMode::Share,
+        M::ShareRowExclusive => TableMode::ShareRowExclusive,
+        M::Exclusive => TableMode::Exclusive,
+        M::AccessExclusive => TableMode::AccessExclusive,
+    }
 }
 
 fn fold(ident: &ast::Ident) -> String {

@@ -59,6 +59,10 @@ pub struct CatalogContext {
     pub builds: Vec<BuildProgress>,
     /// What the tenant holds, and what it may: `sepal_usage`.
     pub usage: Lazily<Vec<UsageRow>>,
+    /// What `pg_locks` shows.
+    pub locks: Lazily<Vec<LockRow>>,
+    /// The sessions that one waits for, by their numbers.
+    pub blocking: Arc<dyn Fn(i32) -> Vec<i32> + Send + Sync>,
     /// What is done to the tenant's tables, and what is known of them.
     pub work: Lazily<work::WorkRows>,
     /// What the views of secrets, sinks and pipelines show.
@@ -89,6 +93,8 @@ impl CatalogContext {
             settings: LazyLock::new(Box::new(Vec::new)),
             builds: Vec::new(),
             usage: LazyLock::new(Box::new(Vec::new)),
+            locks: LazyLock::new(Box::new(Vec::new)),
+            blocking: Arc::new(|_| Vec::new()),
             work: LazyLock::new(Box::new(work::WorkRows::default)),
             delivery: LazyLock::new(Box::new(delivery::DeliveryRows::default)),
             control: Arc::new(delivery::NoDelivery),
@@ -153,6 +159,29 @@ pub struct BuildProgress {
     pub blocks_done: u64,
     pub tuples_total: u64,
     pub tuples_done: u64,
+}
+
+/// A lock that a session has, or waits for.
+#[derive(Clone, Debug)]
+pub struct LockRow {
+    pub pid: i32,
+    pub object: LockedObject,
+    /// `ExclusiveLock`, …
+    pub mode: &'static str,
+    pub granted: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum LockedObject {
+    /// The halves of a bigint and 1, or two integers and 2.
+    Advisory {
+        class: u32,
+        object: u32,
+        kind: i16,
+    },
+    Table(TableId),
+    /// A row or key of the table; only waits for such are shown.
+    Row(TableId),
 }
 
 /// The columns of a catalog relation; `None` when there is no such relation. `schema` is `pg_catalog` or

@@ -151,6 +151,16 @@ fn context() -> Arc<CatalogContext> {
                 UsageRow { resource: "disk", used_bytes: 7, limit_bytes: None, setting: "tenant_disk_mib" };
             vec![disk]
         })),
+        locks: LazyLock::new(Box::new(|| {
+            let row = |object, granted| LockRow { pid: 7, object, mode: "ExclusiveLock", granted };
+            vec![
+                row(LockedObject::Table(TableId(ITEMS)), true),
+                row(LockedObject::Row(TableId(ITEMS)), false),
+                row(LockedObject::Table(TableId(9)), true),
+                row(LockedObject::Advisory { class: 1, object: 2, kind: 1 }, true),
+            ]
+        })),
+        blocking: Arc::new(|pid| if pid == 7 { vec![4_242] } else { Vec::new() }),
         work: LazyLock::new(Box::new(work)),
         delivery: LazyLock::new(Box::new(delivery)),
         control: Arc::new(Replays),

@@ -44,6 +44,10 @@ impl SettingSink for Nothing {
     }
 
     fn sleep(&self, _: std::time::Duration) {}
+
+    fn advisory(&self, _: crate::AdvisoryCall, _: crate::AdvisoryNumber) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 fn column(id: u32, name: &str, ty: SqlType, not_null: bool) -> ColumnDef {
@@ -115,6 +119,7 @@ fn world(def: TableDef) -> World {
         search: Arc::default(),
         sequences: Arc::new(Nothing),
         settings: Arc::new(Nothing),
+        nested: Arc::default(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let memory = TenantMemory::new(1 << 24, QueryMemory::new(1 << 24));

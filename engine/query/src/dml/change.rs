@@ -4,8 +4,8 @@ use std::{collections::HashSet, sync::Arc};
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array},
-        compute::{concat_batches, take},
+        array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Array},
+        compute::{concat_batches, filter_record_batch, take},
         datatypes::{Field, Schema, UInt64Type},
     },
     logical_expr::LogicalPlan,
@@ -16,8 +16,9 @@ use datafusion::{
         WildcardAdditionalOptions,
     },
 };
+use roaring::RoaringTreemap;
 use sepal_storage::Op;
-use sepal_types::{Error, Generated, Result, RowId, SqlState, TableDef, TableId};
+use sepal_types::{ColumnId, Error, Generated, Result, RowId, SqlState, TableDef, TableId, UniqueDef};
 
 use super::{
     DmlContext, Written,
@@ -41,7 +42,29 @@ pub struct Change {
     /// returned, the columns of FROM's relations follow.
     plan: LogicalPlan,
     update: bool,
+    /// The columns that SET names.
+    assigned: Vec<ColumnId>,
     returning: Option<Returning>,
+}
+
+/// The rows that a statement is to change: their ids, ascending, and what the plan gave for each.
+#[derive(Debug)]
+pub struct Matched {
+    pub ids: Vec<RowId>,
+    batch: RecordBatch,
+}
+
+impl Matched {
+    /// Only those with these ids.
+    pub fn restricted(self, to: &RoaringTreemap) -> Result<Self> {
+        if self.ids.iter().all(|row| to.contains(row.0)) {
+            return Ok(self);
+        }
+        let keep: BooleanArray = self.ids.iter().map(|row| Some(to.contains(row.0))).collect();
+        let batch = filter_record_batch(&self.batch, &keep).map_err(crate::error::arrow)?;
+        let ids = self.ids.into_iter().filter(|row| to.contains(row.0)).collect();
+        Ok(Self { ids, batch })
+    }
 }
 
 /// The target of a statement, found.
@@ -70,13 +93,17 @@ impl Change {
         };
         let mut items = vec![row_id_item(&target)];
         items.extend(new_values(&target, &update.assignments, parameters)?);
+        let assigned = assigned_columns(&target.def, &update.assignments)?;
+        let assigned =
+            assigned.iter().filter_map(|(name, _)| target.def.column(name)).map(|column| column.id);
+        let assigned = Some(assigned.collect());
         Self::prepare(
             target,
             &update.table,
             more,
             update.selection.clone(),
             items,
-            true,
+            assigned,
             update.returning.as_deref(),
             parameters,
             context,
@@ -108,7 +135,7 @@ impl Change {
             more,
             delete.selection.clone(),
             items,
-            false,
+            None,
             delete.returning.as_deref(),
             parameters,
             context,
@@ -122,7 +149,7 @@ impl Change {
         more: Vec<TableWithJoins>,
         selection: Option<Expr>,
         mut items: Vec<SelectItem>,
-        update: bool,
+        assigned: Option<Vec<ColumnId>>,
         returning: Option<&[SelectItem]>,
         parameters: &mut ParameterTypes,
         context: &DmlContext,
@@ -153,7 +180,8 @@ impl Change {
             )?),
             None => None,
         };
-        Ok(Self { def: target.def, plan, update, returning })
+        let (update, assigned) = (assigned.is_some(), assigned.unwrap_or_default());
+        Ok(Self { def: target.def, plan, update, assigned, returning })
     }
 
     pub fn target(&self) -> TableId {
@@ -176,7 +204,18 @@ impl Change {
         self.returning.as_ref().map(Returning::columns)
     }
 
-    pub async fn run(&self, values: &[ScalarValue], context: &DmlContext<'_>) -> Result<Written> {
+    /// Whether it gives columns of a unique constraint other values: others then may not even rely on the row's key.
+    pub fn changes_keys(&self) -> bool {
+        !self.update || self.def.uniques.iter().any(|unique| self.assigns(unique))
+    }
+
+    /// Whether it may put new keys into the constraint.
+    pub fn assigns(&self, unique: &UniqueDef) -> bool {
+        unique.columns.iter().any(|column| self.assigned.contains(column))
+    }
+
+    /// Runs the query for the rows.
+    pub async fn find(&self, values: &[ScalarValue], context: &DmlContext<'_>) -> Result<Matched> {
         let batches = context.engine.collect(&self.plan, values.to_vec()).await?;
         let schema = match batches.first() {
             Some(batch) => batch.schema(),
@@ -184,14 +223,30 @@ impl Change {
         };
         let batch = concat_batches(&schema, &batches).map_err(crate::error::arrow)?;
         let (ids, batch) = once_per_row(&batch)?;
+        Ok(Matched { ids, batch })
+    }
+
+    /// The operations on the rows found, and what RETURNING shows of them.
+    pub async fn write(
+        &self,
+        matched: &Matched,
+        values: &[ScalarValue],
+        context: &DmlContext<'_>,
+    ) -> Result<Written> {
+        let Matched { ids, batch } = matched;
         let mut written =
             Written { rows: u64::try_from(ids.len()).unwrap_or(u64::MAX), ..Written::default() };
-        let rows = self.target_rows(&batch)?;
+        let rows = self.target_rows(batch)?;
         if !ids.is_empty() {
-            written.ops.push(Op::Delete { table: self.def.id, rows: ids });
+            written.ops.push(Op::Delete { table: self.def.id, rows: ids.clone() });
         }
-        if self.update {
-            written.ops.extend(write_rows(&self.def, &rows, context.store)?);
+        if self.update
+            && let Some(insert) = write_rows(&self.def, &rows, context.store)?
+        {
+            if let Op::Insert { first_row, .. } = &insert {
+                written.replaced = ids.iter().copied().zip((first_row.0..).map(RowId)).collect();
+            }
+            written.ops.push(insert);
         }
         if let Some(returning) = &self.returning {
             let beside = batch.columns().get(1 + self.def.columns.len()..).unwrap_or_default();

@@ -13,12 +13,12 @@ use datafusion::{
     scalar::ScalarValue,
     sql::sqlparser::ast::{self, ConflictTarget, Expr, Ident, OnConflictAction, SelectItem, SetExpr},
 };
-use sepal_storage::{Op, TableVersion};
+use sepal_storage::TableVersion;
 use sepal_types::{ColumnId, Error, Result, RowId, SqlState, TableDef, UniqueDef};
 
 use super::{
     DmlContext,
-    assign::{TargetRows, assign, row_schema, write_rows},
+    assign::{TargetRows, assign, row_schema},
     change::assigned_columns,
     defaults::{default_expression, is_default},
     returning::parse_query,
@@ -49,15 +49,31 @@ pub struct Conflict {
 struct Update {
     /// Row id, then every column's new value.
     plan: LogicalPlan,
+    assigned: Vec<ColumnId>,
     existing: RowsTable,
     excluded: RowsTable,
 }
 
-/// What became of the proposed rows.
+/// What is to become of the proposed rows.
+#[derive(Debug)]
 pub struct Resolved {
-    pub ops: Vec<Op>,
-    /// Rows inserted and rows updated, in the order in which they were proposed.
+    /// Rows inserted and new versions of rows updated, in the order in which they were proposed.
     pub rows: TargetRows,
+    /// The rows that are updated, ascending.
+    pub replaced: Vec<RowId>,
+    /// Each of them, and the place in `rows` of what replaces it.
+    pub places: Vec<(RowId, u64)>,
+    /// The rows in the way of DO UPDATE, ascending: also those that its WHERE leaves as they are.
+    pub locked: Vec<RowId>,
+    /// The rows because of which DO NOTHING skips a proposed one, ascending.
+    pub standing: Vec<RowId>,
+}
+
+impl Resolved {
+    fn inserted(rows: TargetRows) -> Self {
+        let none = Vec::new;
+        Self { rows, replaced: none(), places: Vec::new(), locked: none(), standing: none() }
+    }
 }
 
 impl Conflict {
@@ -91,6 +107,17 @@ impl Conflict {
         self.update.is_some()
     }
 
+    pub fn is_about(&self, unique: &UniqueDef) -> bool {
+        self.uniques.iter().any(|known| known.id == unique.id)
+    }
+
+    /// Whether DO UPDATE gives a column of a unique constraint another value.
+    pub fn changes_keys(&self, def: &TableDef) -> bool {
+        let assigned = self.update.iter().flat_map(|update| &update.assigned);
+        let keyed = |column: &ColumnId| def.uniques.iter().any(|unique| unique.columns.contains(column));
+        assigned.into_iter().any(keyed)
+    }
+
     pub fn explain_lines(&self) -> Vec<String> {
         let mut lines =
             vec![format!("  Conflict Resolution: {}", if self.updates() { "UPDATE" } else { "NOTHING" })];
@@ -114,24 +141,27 @@ impl Conflict {
         let found = self.probe(def, version, proposed)?;
         let fresh: Vec<u64> = positions(&found, |fate| *fate == Fate::Insert);
         let inserted = take_rows(proposed, &fresh)?;
-        let mut ops: Vec<Op> = Vec::new();
-        let updated = match &self.update {
-            Some(update) if found.iter().any(|fate| matches!(fate, Fate::Conflict(_))) => {
-                Some(update.run(def, version, proposed, &found, values, context).await?)
-            }
-            _ => None,
+        let mut in_the_way: Vec<RowId> = found.iter().filter_map(Fate::row).collect();
+        in_the_way.sort_unstable();
+        in_the_way.dedup();
+        let Some(update) = &self.update else {
+            return Ok(Resolved { standing: in_the_way, ..Resolved::inserted(inserted) });
         };
-        let mut rows = inserted;
-        if let Some((mut ids, changed)) = updated {
-            let order = proposed_order(&found, &ids, rows.rows);
-            rows = take_rows(&append(def, &rows, &changed)?, &order)?;
-            if !ids.is_empty() {
-                ids.sort_unstable();
-                ops.push(Op::Delete { table: def.id, rows: ids });
-            }
+        if in_the_way.is_empty() {
+            return Ok(Resolved::inserted(inserted));
         }
-        ops.extend(write_rows(def, &rows, context.store)?);
-        Ok(Resolved { ops, rows })
+        let (ids, changed) = update.run(def, version, proposed, &found, values, context).await?;
+        let order = proposed_order(&found, &ids, inserted.rows);
+        let offset = u64::try_from(inserted.rows).unwrap_or(u64::MAX);
+        let replaced_at = |(place, from): (u64, &u64)| {
+            let changed = usize::try_from(from.checked_sub(offset)?).ok()?;
+            Some((*ids.get(changed)?, place))
+        };
+        let places: Vec<(RowId, u64)> = (0u64..).zip(&order).filter_map(replaced_at).collect();
+        let rows = take_rows(&append(def, &inserted, &changed)?, &order)?;
+        let mut replaced = ids;
+        replaced.sort_unstable();
+        Ok(Resolved { rows, replaced, places, locked: in_the_way, standing: Vec::new() })
     }
 
     fn probe(&self, def: &TableDef, version: &TableVersion, proposed: &TargetRows) -> Result<Vec<Fate>> {
@@ -180,6 +210,15 @@ enum Fate {
     Insert,
     Conflict(RowId),
     Skip,
+}
+
+impl Fate {
+    fn row(&self) -> Option<RowId> {
+        match self {
+            Self::Conflict(row) => Some(*row),
+            Self::Insert | Self::Skip => None,
+        }
+    }
 }
 
 fn positions(fates: &[Fate], wanted: impl Fn(&Fate) -> bool) -> Vec<u64> {
@@ -311,7 +350,8 @@ impl Update {
             .with(&def.name, Arc::new(existing.clone()))
             .with("excluded", Arc::new(excluded.clone()));
         let plan = context.engine.plan(context.statement, &temporary, &query, parameters)?;
-        Ok(Self { plan, existing, excluded })
+        let named = assigned.iter().filter_map(|(name, _)| def.column(name)).map(|column| column.id);
+        Ok(Self { plan, assigned: named.collect(), existing, excluded })
     }
 
     /// The ids of the rows replaced and the rows that replace them, one beside the other.

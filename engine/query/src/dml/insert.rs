@@ -12,12 +12,15 @@ use datafusion::{
     scalar::ScalarValue,
     sql::sqlparser::ast::{self, SetExpr, TableObject},
 };
-use sepal_types::{ColumnDef, Error, Generated, Result, SqlState, SqlType, TableDef, TableId};
+use sepal_storage::Op;
+use sepal_types::{
+    ColumnDef, Error, Generated, Result, RowId, SqlState, SqlType, TableDef, TableId, UniqueDef,
+};
 
 use super::{
     DmlContext, Written,
     assign::{TargetRows, assign, write_rows},
-    conflict::Conflict,
+    conflict::{Conflict, Resolved},
     defaults::{default_expression, default_values, is_default},
     returning::Returning,
 };
@@ -27,6 +30,25 @@ use crate::{
     planner::{TemporaryTables, ValueRows, undefined_table},
     sql::{ParameterTypes, expand_wildcards, prepare_query},
 };
+
+/// The rows to insert, and with ON CONFLICT what becomes of them.
+#[derive(Debug)]
+pub struct Proposal {
+    proposed: TargetRows,
+    resolved: Option<Resolved>,
+}
+
+impl Proposal {
+    /// The rows that DO UPDATE finds in its way.
+    pub fn locked(&self) -> &[RowId] {
+        self.resolved.as_ref().map(|resolved| resolved.locked.as_slice()).unwrap_or_default()
+    }
+
+    /// The rows for whose sake DO NOTHING leaves others out.
+    pub fn standing(&self) -> &[RowId] {
+        self.resolved.as_ref().map(|resolved| resolved.standing.as_slice()).unwrap_or_default()
+    }
+}
 
 /// A prepared INSERT.
 #[derive(Debug)]
@@ -119,8 +141,9 @@ impl Insert {
         self.def.id
     }
 
-    pub fn may_update(&self) -> bool {
-        self.conflict.as_ref().is_some_and(Conflict::updates)
+    /// Whether ON CONFLICT is about this constraint.
+    pub fn gives_way(&self, unique: &UniqueDef) -> bool {
+        self.conflict.as_ref().is_some_and(|conflict| conflict.is_about(unique))
     }
 
     pub fn source(&self) -> Option<&LogicalPlan> {
@@ -137,23 +160,68 @@ impl Insert {
         self.returning.as_ref().map(Returning::columns)
     }
 
-    pub async fn run(&self, values: &[ScalarValue], context: &DmlContext<'_>) -> Result<Written> {
+    /// Whether a row that it replaces may get another key.
+    pub fn changes_keys(&self) -> bool {
+        self.conflict.as_ref().is_some_and(|conflict| conflict.changes_keys(&self.def))
+    }
+
+    /// Runs the query for the rows, and finds those that are in their way.
+    pub async fn find(&self, values: &[ScalarValue], context: &DmlContext<'_>) -> Result<Proposal> {
         let proposed = self.proposed(values, context).await?;
-        let mut written = Written::default();
-        let shown = match &self.conflict {
-            None => {
-                written.ops.extend(write_rows(&self.def, &proposed, context.store)?);
-                proposed
-            }
-            Some(conflict) => {
-                let resolved = conflict.resolve(&self.def, &proposed, values, context).await?;
-                written.ops.extend(resolved.ops);
-                resolved.rows
-            }
+        self.resolve(proposed, values, context).await
+    }
+
+    /// Looks again for what is in the way of the same rows.
+    pub async fn find_again(
+        &self,
+        proposal: Proposal,
+        values: &[ScalarValue],
+        context: &DmlContext<'_>,
+    ) -> Result<Proposal> {
+        self.resolve(proposal.proposed, values, context).await
+    }
+
+    async fn resolve(
+        &self,
+        proposed: TargetRows,
+        values: &[ScalarValue],
+        context: &DmlContext<'_>,
+    ) -> Result<Proposal> {
+        let resolved = match &self.conflict {
+            None => None,
+            Some(conflict) => Some(conflict.resolve(&self.def, &proposed, values, context).await?),
         };
+        Ok(Proposal { proposed, resolved })
+    }
+
+    /// The operations, and what RETURNING shows.
+    pub async fn write(
+        &self,
+        proposal: &Proposal,
+        values: &[ScalarValue],
+        context: &DmlContext<'_>,
+    ) -> Result<Written> {
+        let mut written = Written::default();
+        let shown = match &proposal.resolved {
+            None => &proposal.proposed,
+            Some(resolved) => &resolved.rows,
+        };
+        if let Some(resolved) = &proposal.resolved
+            && !resolved.replaced.is_empty()
+        {
+            written.ops.push(Op::Delete { table: self.def.id, rows: resolved.replaced.clone() });
+        }
+        if let Some(insert) = write_rows(&self.def, shown, context.store)? {
+            if let (Op::Insert { first_row, .. }, Some(resolved)) = (&insert, &proposal.resolved) {
+                let replaced = resolved.places.iter();
+                written.replaced =
+                    replaced.map(|(row, place)| (*row, RowId(first_row.0.saturating_add(*place)))).collect();
+            }
+            written.ops.push(insert);
+        }
         written.rows = u64::try_from(shown.rows).unwrap_or(u64::MAX);
         if let Some(returning) = &self.returning {
-            written.returned = Some(returning.run(&self.def, &shown, values, context).await?);
+            written.returned = Some(returning.run(&self.def, shown, values, context).await?);
         }
         Ok(written)
     }

@@ -2,7 +2,8 @@
 //!
 //! DataFusion's own DML is not used: UPDATE and DELETE can reach a provider without their filters there
 //! (apache/datafusion#24654), and ON CONFLICT and RETURNING do not exist. Each statement is prepared into
-//! logical plans once and may run many times; running it gives [`Op`]s for the transaction, never a write.
+//! logical plans once and may run many times. Running it has two steps, between which its caller locks rows:
+//! [`Dml::draft`] finds them, [`Dml::write`] gives [`Op`]s for the transaction, never a write.
 
 mod assign;
 mod change;
@@ -17,18 +18,22 @@ use std::sync::Arc;
 use datafusion::{
     arrow::array::RecordBatch, logical_expr::LogicalPlan, scalar::ScalarValue, sql::sqlparser::ast,
 };
+use roaring::RoaringTreemap;
 use sepal_storage::{Op, TenantStore};
-use sepal_types::{Error, Result, TableId};
+use sepal_types::{Error, Result, RowId, TableId, UniqueDef};
 
-use crate::{context::StatementContext, output::OutputColumn, planner::Engine, sql::ParameterTypes};
+use crate::{
+    context::StatementContext, locking::RowMode, output::OutputColumn, planner::Engine, sql::ParameterTypes,
+};
 
 pub use assign::{TargetRows, assign, rows_as, write_rows};
 pub use defaults::{default_values, sequence_name};
+pub use rows_table::RowsTable;
 
 pub use returning::parse_query;
 
-use change::Change;
-use insert::Insert;
+use change::{Change, Matched};
+use insert::{Insert, Proposal};
 
 /// What a statement plans and runs with.
 pub struct DmlContext<'a> {
@@ -48,10 +53,37 @@ pub enum Dml {
 #[derive(Debug, Default)]
 pub struct Written {
     pub ops: Vec<Op>,
+    /// Ids of rows that were replaced, and of what replaces them.
+    pub replaced: Vec<(RowId, RowId)>,
     /// For the command tag.
     pub rows: u64,
     /// RETURNING.
     pub returned: Option<Vec<RecordBatch>>,
+}
+
+/// The rows that a statement is about to write, for locks to be taken on.
+#[derive(Debug)]
+pub enum Draft {
+    Insert(Box<Proposal>),
+    Change(Matched),
+}
+
+impl Draft {
+    /// The rows that it replaces or removes, and those that ON CONFLICT DO UPDATE only looks at; ascending.
+    pub fn rows(&self) -> &[RowId] {
+        match self {
+            Draft::Insert(proposal) => proposal.locked(),
+            Draft::Change(matched) => &matched.ids,
+        }
+    }
+
+    /// The rows for whose sake ON CONFLICT DO NOTHING leaves others out, ascending.
+    pub fn standing(&self) -> &[RowId] {
+        match self {
+            Draft::Insert(proposal) => proposal.standing(),
+            Draft::Change(_) => &[],
+        }
+    }
 }
 
 impl Dml {
@@ -87,12 +119,69 @@ impl Dml {
         }
     }
 
-    /// Runs against the statement's snapshot.
-    pub async fn run(&self, values: &[ScalarValue], context: &DmlContext<'_>) -> Result<Written> {
-        match self {
-            Dml::Insert(insert) => insert.run(values, context).await,
-            Dml::Change(change) => change.run(values, context).await,
+    /// Finds the rows, in the statement's snapshot. Nothing is written, and no row id taken.
+    pub async fn draft(&self, values: &[ScalarValue], context: &DmlContext<'_>) -> Result<Draft> {
+        Ok(match self {
+            Dml::Insert(insert) => Draft::Insert(Box::new(insert.find(values, context).await?)),
+            Dml::Change(change) => Draft::Change(change.find(values, context).await?),
+        })
+    }
+
+    /// Finds them again, in a newer snapshot. Of an UPDATE or DELETE only rows of `still` count: those that it had
+    /// found and that are there yet, and what others have put in the place of the rest. An INSERT keeps its rows and
+    /// looks anew for what is in their way.
+    pub async fn draft_again(
+        &self,
+        draft: Draft,
+        still: &RoaringTreemap,
+        values: &[ScalarValue],
+        context: &DmlContext<'_>,
+    ) -> Result<Draft> {
+        Ok(match (self, draft) {
+            (Dml::Insert(insert), Draft::Insert(proposal)) => {
+                Draft::Insert(Box::new(insert.find_again(*proposal, values, context).await?))
+            }
+            (Dml::Change(change), Draft::Change(_)) => {
+                Draft::Change(change.find(values, context).await?.restricted(still)?)
+            }
+            _ => return Err(Error::bug("a draft of another statement")),
+        })
+    }
+
+    /// The operations. May be asked more than once; each time rows get new ids.
+    pub async fn write(
+        &self,
+        draft: &Draft,
+        values: &[ScalarValue],
+        context: &DmlContext<'_>,
+    ) -> Result<Written> {
+        match (self, draft) {
+            (Dml::Insert(insert), Draft::Insert(proposal)) => insert.write(proposal, values, context).await,
+            (Dml::Change(change), Draft::Change(matched)) => change.write(matched, values, context).await,
+            _ => Err(Error::bug("a draft of another statement")),
         }
+    }
+
+    /// How the rows that it replaces or removes are locked.
+    pub fn row_mode(&self) -> RowMode {
+        let keys = match self {
+            Dml::Insert(insert) => insert.changes_keys(),
+            Dml::Change(change) => change.changes_keys(),
+        };
+        if keys { RowMode::Update } else { RowMode::NoKeyUpdate }
+    }
+
+    /// Whether it may put keys into a constraint that were not in it.
+    pub fn adds_keys(&self, unique: &UniqueDef) -> bool {
+        match self {
+            Dml::Insert(_) => true,
+            Dml::Change(change) => change.assigns(unique),
+        }
+    }
+
+    /// Whether ON CONFLICT says what to do about a key that is in the constraint already.
+    pub fn gives_way(&self, unique: &UniqueDef) -> bool {
+        matches!(self, Dml::Insert(insert) if insert.gives_way(unique))
     }
 
     /// The table it writes.
@@ -100,14 +189,6 @@ impl Dml {
         match self {
             Dml::Insert(insert) => insert.target(),
             Dml::Change(change) => change.target(),
-        }
-    }
-
-    /// Whether it replaces or removes rows, so that it must wait for others that do.
-    pub fn changes_rows(&self) -> bool {
-        match self {
-            Dml::Insert(insert) => insert.may_update(),
-            Dml::Change(_) => true,
         }
     }
 

@@ -3,6 +3,7 @@
 //!
 //! Registered by `planner` for every statement. The catalog's functions (`format_type`, …) live in `catalog`.
 
+mod advisory;
 mod aggregate;
 mod arithmetic;
 mod cast;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use datafusion::logical_expr::ScalarUDF;
 
+pub use advisory::{advisory_functions, calls_advisory};
 pub use aggregate::number_aggregates;
 pub use arithmetic::{Arithmetic, arithmetic_call};
 pub use cast::{convert, fix_dimensions, to_vector_array};

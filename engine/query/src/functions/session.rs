@@ -1,5 +1,4 @@
-//! Functions that touch the session: `set_config`, `pg_sleep`, and `pg_advisory_unlock_all`, which asyncpg sends
-//! and which does nothing.
+//! Functions that touch the session: `set_config` and `pg_sleep`. Those of advisory locks are in `advisory`.
 //!
 //! `current_setting` and the other readers are the catalog's.
 
@@ -19,7 +18,6 @@ use crate::{context::SettingSink, error::carry};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Call {
-    AdvisoryLock,
     SetConfig,
     Sleep,
 }
@@ -48,21 +46,21 @@ impl std::hash::Hash for SessionFunction {
 
 /// The functions over a session's settings.
 pub fn session_functions(settings: &Arc<dyn SettingSink>) -> Vec<Arc<ScalarUDF>> {
-    [
-        ("set_config", Call::SetConfig),
-        ("pg_sleep", Call::Sleep),
-        ("pg_advisory_unlock_all", Call::AdvisoryLock),
-    ]
-    .into_iter()
-    .map(|(name, call)| {
-        let signature = match call {
-            Call::AdvisoryLock => Signature::nullary(Volatility::Volatile),
-            Call::SetConfig => Signature::any(3, Volatility::Volatile),
-            Call::Sleep => Signature::any(1, Volatility::Volatile),
-        };
-        Arc::new(ScalarUDF::from(SessionFunction { name, call, settings: Arc::clone(settings), signature }))
-    })
-    .collect()
+    [("set_config", Call::SetConfig), ("pg_sleep", Call::Sleep)]
+        .into_iter()
+        .map(|(name, call)| {
+            let signature = match call {
+                Call::SetConfig => Signature::any(3, Volatility::Volatile),
+                Call::Sleep => Signature::any(1, Volatility::Volatile),
+            };
+            Arc::new(ScalarUDF::from(SessionFunction {
+                name,
+                call,
+                settings: Arc::clone(settings),
+                signature,
+            }))
+        })
+        .collect()
 }
 
 impl ScalarUDFImpl for SessionFunction {
@@ -77,14 +75,12 @@ impl ScalarUDFImpl for SessionFunction {
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
         Ok(match self.call {
             Call::SetConfig => DataType::Utf8,
-            Call::Sleep | Call::AdvisoryLock => DataType::Null,
+            Call::Sleep => DataType::Null,
         })
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         match self.call {
-            // No session holds an advisory lock, so there is nothing to release.
-            Call::AdvisoryLock => {}
             Call::SetConfig => return self.set_config(&args),
             Call::Sleep => self.sleep(&args)?,
         }

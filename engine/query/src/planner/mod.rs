@@ -41,7 +41,6 @@ use datafusion::{
     logical_expr::{AggregateUDF, Expr, ScalarUDF, WindowUDF, execution_props::ExecutionProps},
     physical_plan::{ExecutionPlan, execute_stream},
     physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
-    scalar::ScalarValue,
     sql::{
         planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel},
         sqlparser::ast::{self, visit_expressions},
@@ -63,7 +62,7 @@ use crate::{
     vector::{TopKPlanner, TopKRule},
 };
 
-pub use datafusion::logical_expr::LogicalPlan;
+pub use datafusion::{logical_expr::LogicalPlan, scalar::ScalarValue};
 pub use provider::{TemporaryTables, undefined_table};
 pub use relation::constant as fold_constant;
 pub use single_row::SingleRow;

@@ -73,9 +73,11 @@ impl<'a> Provider<'a> {
             let catalog = catalog::functions(&self.context.catalog).into_iter().map(Arc::new);
             let sequences = functions::sequence_functions(&self.context.sequences);
             let session = functions::session_functions(&self.context.settings);
+            let advisory = functions::advisory_functions(&self.context.settings);
             catalog
                 .chain(sequences)
                 .chain(session)
+                .chain(advisory)
                 .flat_map(|function| {
                     let names =
                         std::iter::once(function.name().to_owned()).chain(function.aliases().iter().cloned());
@@ -115,6 +117,11 @@ impl ContextProvider for Provider<'_> {
             self.temporary.0.get(table).filter(|_| name.schema().is_none_or(|schema| schema == "public"))
         {
             return Ok(provider_as_source(Arc::clone(provider)));
+        }
+        if name.schema().is_none()
+            && let Some(nested) = self.context.nested.iter().find(|nested| nested.name == table)
+        {
+            return Ok(provider_as_source(Arc::new(nested.rows.clone())));
         }
         match name.schema() {
             Some(schema @ ("pg_catalog" | "information_schema")) => {

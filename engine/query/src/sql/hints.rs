@@ -205,8 +205,11 @@ fn result(name: &str) -> Option<SqlType> {
 
 /// The types that a function wants, in order; fewer than it has arguments where there is no telling.
 fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
-    use SqlType::{Float8, Int4, Numeric, Text, Timestamptz, Vector};
+    use SqlType::{Float8, Int4, Int8, Numeric, Text, Timestamptz, Vector};
     match name {
+        name if name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_") => {
+            if arguments == 2 { vec![Int4, Int4] } else { vec![Int8] }
+        }
         "round" | "trunc" if arguments == 2 => vec![Numeric(None), Int4],
         "abs" | "acos" | "asin" | "atan" | "cbrt" | "ceil" | "ceiling" | "cos" | "degrees" | "exp"
         | "floor" | "ln" | "log" | "radians" | "round" | "sign" | "sin" | "sqrt" | "tan" | "trunc" => {

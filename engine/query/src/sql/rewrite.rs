@@ -62,7 +62,7 @@ impl VisitorMut for Pass<'_> {
         if let Some(ast::OrderBy { kind: ast::OrderByKind::Expressions(keys), .. }) = &mut query.order_by {
             literals::type_integers_beside_ordinals(keys.iter_mut().map(|key| &mut key.expr));
         }
-        // Row locks are a promise about later writes; a conflict is found at commit instead.
+        // `locking` has read them.
         query.locks.clear();
         ControlFlow::Continue(())
     }

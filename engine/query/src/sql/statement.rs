@@ -16,7 +16,7 @@ use super::{
     delivery::{self, Delivery},
     depth::check_depth,
     maintenance::{self, Maintenance},
-    tokens,
+    row_locks, tokens,
 };
 
 /// One statement of a query string.
@@ -137,10 +137,10 @@ fn parse_sql(sql: &str, words: &[String], tokens: &mut Vec<TokenWithSpan>) -> Re
             tokens.push(TokenWithSpan::wrap(Token::SemiColon));
             spell_flags(tokens);
         }
-        Some("SELECT" | "WITH") => plain_locks(tokens),
         Some("BEGIN" | "SET" | "START") => remove_deferrable(tokens),
         _ => {}
     }
+    row_locks::mark(tokens);
     let overriding = first == Some("INSERT") && remove_overriding(tokens);
     if let Some(token) = tokens.iter_mut().find(|token| tokens::is_significant(token))
         && first == Some("ABORT")
@@ -232,28 +232,6 @@ fn contains_words(tokens: &[TokenWithSpan], words: &[&str]) -> bool {
             matches!(&token.token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
         })
     })
-}
-
-/// `FOR NO KEY UPDATE` and `FOR KEY SHARE` do not parse; no lock is taken in any case, so the plain ones do.
-fn plain_locks(tokens: &mut Vec<TokenWithSpan>) {
-    let places: Vec<usize> = (0..tokens.len()).filter(|at| tokens::is_significant(&tokens[*at])).collect();
-    let is = |place: usize, text: &str| {
-        places.get(place).is_some_and(|at| match &tokens[*at].token {
-            Token::Word(word) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case(text),
-            _ => false,
-        })
-    };
-    let mut gone = Vec::new();
-    for place in (0..places.len()).filter(|place| is(*place, "FOR")) {
-        if is(place + 1, "KEY") && is(place + 2, "SHARE") {
-            gone.push(places[place + 1]);
-        } else if is(place + 1, "NO") && is(place + 2, "KEY") && is(place + 3, "UPDATE") {
-            gone.extend([places[place + 1], places[place + 2]]);
-        }
-    }
-    for at in gone.into_iter().rev() {
-        tokens.remove(at);
-    }
 }
 
 /// `[NOT] DEFERRABLE` among the modes of a transaction does not parse. It promises nothing here: a snapshot never

@@ -11,4 +11,4 @@ mod user_table;
 pub use catalog_table::CatalogTable;
 pub use hold::prepare as prepare_to_hold;
 pub(crate) use scan::TableScan;
-pub use user_table::{ROW_ID, UserTable, as_user_table};
+pub use user_table::{ROW_ID, RowFilter, ShownRows, UserTable, as_user_table};

@@ -34,6 +34,8 @@ use futures::{StreamExt, stream};
 use sepal_storage::{Chunk, ChunkRef, TableVersion, arrow_field};
 use sepal_types::{ColumnDef, Error};
 
+use super::user_table::ShownRows;
+
 use crate::error::{carry, carry_store};
 
 /// Rows of one unit of work: small enough that a LIMIT stops early, large enough to amortise the loop.
@@ -63,6 +65,8 @@ pub struct TableScan {
     limit: Option<usize>,
     /// Batches are kept: they are copies of their own, and no larger than the task says.
     copied: AtomicBool,
+    /// Rows that are left out although they are there.
+    shown: Option<Arc<ShownRows>>,
     properties: Arc<PlanProperties>,
 }
 
@@ -89,7 +93,16 @@ impl TableScan {
         );
         let copied = AtomicBool::new(false);
         let columns = columns.into();
-        Self { version, columns, schema, partitions, limit, copied, properties: Arc::new(properties) }
+        Self {
+            version,
+            columns,
+            schema,
+            partitions,
+            limit,
+            copied,
+            shown: None,
+            properties: Arc::new(properties),
+        }
     }
 
     /// Makes batches that can be kept without keeping what they were cut from.
@@ -107,6 +120,10 @@ impl TableScan {
     /// All stored columns.
     pub(super) fn stored_schema(&self) -> Schema {
         Schema::new(self.version.def.columns.iter().map(arrow_field).collect::<Vec<_>>())
+    }
+
+    pub fn showing(self, shown: Option<Arc<ShownRows>>) -> Self {
+        Self { shown, ..self }
     }
 }
 
@@ -175,8 +192,11 @@ impl ExecutionPlan for TableScan {
         let morsels = if copied { smaller(dealt, task.session_config().batch_size()) } else { dealt.clone() };
         let (version, columns, schema) =
             (Arc::clone(&self.version), Arc::clone(&self.columns), Arc::clone(&self.schema));
+        let shown = self.shown.clone();
         let batches = stream::iter(morsels)
-            .then(move |morsel| read(Arc::clone(&version), Arc::clone(&columns), Arc::clone(&schema), morsel))
+            .then(move |morsel| {
+                read(Arc::clone(&version), Arc::clone(&columns), Arc::clone(&schema), shown.clone(), morsel)
+            })
             .map(move |batch| if copied { batch.and_then(|batch| own(&batch)) } else { batch })
             .filter(|batch| {
                 let keep = batch.as_ref().map_or(true, |batch| batch.num_rows() > 0);
@@ -214,21 +234,25 @@ async fn read(
     version: Arc<TableVersion>,
     columns: Arc<[ScanColumn]>,
     schema: SchemaRef,
+    shown: Option<Arc<ShownRows>>,
     morsel: Morsel,
 ) -> Result<RecordBatch> {
     // Decoding a segment's column takes milliseconds; a memory chunk's column is a pointer.
     if version.chunks[morsel.chunk].chunk.segment().is_some() && morsel.start == 0 {
-        return tokio::task::spawn_blocking(move || read_now(&version, &columns, &schema, morsel))
-            .await
-            .map_err(|problem| DataFusionError::External(Box::new(problem)))?;
+        return tokio::task::spawn_blocking(move || {
+            read_now(&version, &columns, &schema, shown.as_deref(), morsel)
+        })
+        .await
+        .map_err(|problem| DataFusionError::External(Box::new(problem)))?;
     }
-    read_now(&version, &columns, &schema, morsel)
+    read_now(&version, &columns, &schema, shown.as_deref(), morsel)
 }
 
 fn read_now(
     version: &TableVersion,
     columns: &[ScanColumn],
     schema: &SchemaRef,
+    shown: Option<&ShownRows>,
     morsel: Morsel,
 ) -> Result<RecordBatch> {
     let reference = &version.chunks[morsel.chunk];
@@ -245,8 +269,18 @@ fn read_now(
         .collect::<Result<_>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     let batch = RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)?;
-    match live(reference, morsel) {
-        Some(live) => Ok(filter_record_batch(&batch, &live)?),
+    let live = live(reference, morsel);
+    let kept = match shown {
+        None => live,
+        Some(shown) => {
+            let ids = reference.chunk.row_ids().map_err(carry_store)?;
+            let is_live = |row: usize| live.as_ref().is_none_or(|live| live.value(row));
+            let kept = (0..rows).map(|row| Some(is_live(row) && shown.shows(ids.value(start + row))));
+            Some(kept.collect::<BooleanArray>())
+        }
+    };
+    match kept {
+        Some(kept) => Ok(filter_record_batch(&batch, &kept)?),
         None => Ok(batch),
     }
 }

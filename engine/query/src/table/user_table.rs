@@ -10,6 +10,8 @@ use datafusion::{
     logical_expr::{Expr, TableType},
     physical_plan::ExecutionPlan,
 };
+use parking_lot::RwLock;
+use roaring::RoaringTreemap;
 use sepal_storage::{TableVersion, arrow_field};
 use sepal_types::{ColumnDef, Error, SqlState, TableDef};
 
@@ -30,24 +32,73 @@ pub struct UserTable {
     slot: SnapshotSlot,
     schema: SchemaRef,
     runtime: Runtime,
+    filter: Option<RowFilter>,
+}
+
+/// Which of a table's rows a plan sees, set before each execution: those whose locks can be had.
+#[derive(Clone, Debug, Default)]
+pub struct RowFilter(Arc<RwLock<Arc<ShownRows>>>);
+
+/// By their ids.
+#[derive(Debug, Default)]
+pub struct ShownRows {
+    /// None but these, if any are named.
+    pub only: Option<RoaringTreemap>,
+    /// Not these.
+    pub hidden: RoaringTreemap,
+}
+
+impl RowFilter {
+    pub fn set(&self, shown: ShownRows) {
+        *self.0.write() = Arc::new(shown);
+    }
+
+    fn get(&self) -> Arc<ShownRows> {
+        Arc::clone(&self.0.read())
+    }
+}
+
+impl ShownRows {
+    pub fn shows(&self, row: u64) -> bool {
+        !self.hidden.contains(row) && self.only.as_ref().is_none_or(|only| only.contains(row))
+    }
+
+    pub fn shows_all(&self) -> bool {
+        self.hidden.is_empty() && self.only.is_none()
+    }
 }
 
 impl UserTable {
     pub fn new(def: Arc<TableDef>, context: &StatementContext) -> Self {
         let schema = Arc::new(Schema::new(def.columns.iter().map(arrow_field).collect::<Vec<_>>()));
-        Self { def, slot: context.snapshot.clone(), schema, runtime: Runtime::of(context) }
+        Self { def, slot: context.snapshot.clone(), schema, runtime: Runtime::of(context), filter: None }
     }
 
     /// The same table with the column [`ROW_ID`] after its own.
     pub fn with_row_ids(def: Arc<TableDef>, context: &StatementContext) -> Self {
+        Self::with_ids_as(ROW_ID, def, context)
+    }
+
+    /// The same with the ids under another name, and without the rows that `filter` hides.
+    pub fn filtered(name: &str, def: Arc<TableDef>, filter: RowFilter, context: &StatementContext) -> Self {
+        Self { filter: Some(filter), ..Self::with_ids_as(name, def, context) }
+    }
+
+    fn with_ids_as(name: &str, def: Arc<TableDef>, context: &StatementContext) -> Self {
         let mut fields: Vec<Field> = def.columns.iter().map(arrow_field).collect();
-        fields.push(Field::new(ROW_ID, DataType::UInt64, false));
+        fields.push(Field::new(name, DataType::UInt64, false));
         Self {
             def,
             slot: context.snapshot.clone(),
             schema: Arc::new(Schema::new(fields)),
             runtime: Runtime::of(context),
+            filter: None,
         }
+    }
+
+    /// Whether some of its rows may be hidden: then it is scanned, and not searched.
+    pub fn is_filtered(&self) -> bool {
+        self.filter.is_some()
     }
 
     pub fn def(&self) -> &Arc<TableDef> {
@@ -125,7 +176,9 @@ impl TableProvider for UserTable {
             .collect();
         let schema = Arc::new(self.schema.project(&positions)?);
         let partitions = state.config().target_partitions();
-        Ok(Arc::new(TableScan::new(version, columns, schema, partitions, limit)))
+        let scan = TableScan::new(version, columns, schema, partitions, limit);
+        let shown = self.filter.as_ref().map(RowFilter::get).filter(|shown| !shown.shows_all());
+        Ok(Arc::new(scan.showing(shown)))
     }
 }
 

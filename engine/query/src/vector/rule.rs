@@ -142,7 +142,7 @@ fn match_scan(scan: &TableScan, key: &Expr, mut filters: Vec<Expr>) -> Option<Fo
     let provider = source_as_provider(&scan.source).ok()?;
     let table = as_user_table(provider.as_ref())?;
     let definition = table.def().column(&column.name)?;
-    if !matches!(definition.ty, SqlType::Vector(Some(_))) || scan.fetch.is_some() {
+    if !matches!(definition.ty, SqlType::Vector(Some(_))) || scan.fetch.is_some() || table.is_filtered() {
         return None;
     }
     filters.extend(scan.filters.iter().cloned());

@@ -65,10 +65,23 @@ enum Keys {
 impl KeyMap {
     /// `arrays`: one per key column, of equal length.
     pub(crate) fn build(arrays: &[ArrayRef]) -> Result<Self, StoreError> {
+        let mut map = Self::without_slots(arrays)?;
+        map.slots = vec![0; (map.len() * 2).next_power_of_two().max(4)];
+        map.present().collect::<Vec<_>>().into_iter().for_each(|row| map.insert(row));
+        Ok(map)
+    }
+
+    /// A hash of every key without NULLs. Equal keys have equal hashes for as long as the process lives.
+    pub(crate) fn hashes(arrays: &[ArrayRef]) -> Result<Vec<u64>, StoreError> {
+        let map = Self::without_slots(arrays)?;
+        Ok(map.present().map(|row| map.hash(row) as u64).collect())
+    }
+
+    fn without_slots(arrays: &[ArrayRef]) -> Result<Self, StoreError> {
         let length = arrays.first().map_or(0, |array| array.len());
-        let Ok(rows) = u32::try_from(length) else {
+        if u32::try_from(length).is_err() {
             return Err(StoreError::Bug(format!("{length} keys in one chunk: at most 4,294,967,295 fit")));
-        };
+        }
         let nulls = NullBuffer::union_many(
             arrays.iter().map(|array| array.logical_nulls()).collect::<Vec<_>>().iter().map(Option::as_ref),
         );
@@ -79,14 +92,7 @@ impl KeyMap {
             },
             _ => Keys::Bytes(bytes(arrays)?),
         };
-        let slots = vec![0; (length * 2).next_power_of_two().max(4)];
-        let mut map = Self { keys, nulls, slots, earlier: HashMap::new() };
-        (0..rows)
-            .filter(|row| map.is_present(*row))
-            .collect::<Vec<_>>()
-            .into_iter()
-            .for_each(|row| map.insert(row));
-        Ok(map)
+        Ok(Self { keys, nulls, slots: Vec::new(), earlier: HashMap::new() })
     }
 
     /// Keys, NULL ones included.

@@ -123,16 +123,25 @@ impl World {
 
     /// Reads all in spite of the damage. Whether it was noticed.
     pub(super) fn endure(&self, image: &Image, damage: &Damage) -> Verdict<bool> {
-        match catch_unwind(AssertUnwindSafe(|| self.read_all())) {
+        let mut opened = false;
+        match catch_unwind(AssertUnwindSafe(|| self.read_noting(&mut opened))) {
             Err(panic) => Err(format!("a panic on damage: {}", words(&*panic))),
             Ok(Ok(())) => Ok(false),
             Ok(Err(Trouble::Wrong(why))) => Err(format!("damage gave a wrong answer: {why}")),
-            Ok(Err(Trouble::Store(error))) => self.check_blame(image, damage, &error).map(|()| true),
+            Ok(Err(Trouble::Store(error))) => {
+                self.check_blame(damage, &error)?;
+                if opened { Ok(true) } else { self.check_untouched(image, damage, &error).map(|()| true) }
+            }
         }
     }
 
     pub(super) fn read_all(&self) -> Result<(), Trouble> {
+        self.read_noting(&mut false)
+    }
+
+    fn read_noting(&self, opened: &mut bool) -> Result<(), Trouble> {
         let store = TenantStore::open(&root(), TENANT, keys(), self.options())?;
+        *opened = true;
         let snapshot = store.snapshot();
         if snapshot.lsn().0 != self.head {
             let why = format!("commit {} is the last, {} was acknowledged", snapshot.lsn(), self.head);
@@ -141,8 +150,8 @@ impl World {
         compare(&snapshot, &self.states[&self.head])
     }
 
-    /// The error says which file, and an opening that fails has changed none.
-    fn check_blame(&self, image: &Image, damage: &Damage, error: &StoreError) -> Verdict {
+    /// The error says which file.
+    fn check_blame(&self, damage: &Damage, error: &StoreError) -> Verdict {
         let StoreError::Corrupt { file, .. } = error else {
             return Err(format!("damage of {} is called {error}", damage.file.display()));
         };
@@ -151,6 +160,11 @@ impl World {
         if *file != show(&damage.file) && *file != above {
             return Err(format!("damage of {} is blamed on {file}", damage.file.display()));
         }
+        Ok(())
+    }
+
+    /// An opening that fails has changed no file.
+    fn check_untouched(&self, image: &Image, damage: &Damage, error: &StoreError) -> Verdict {
         let now = self.machine.image();
         let untouched =
             image.0.keys().all(|path| *path == damage.file || now.0.get(path) == image.0.get(path));

@@ -11,7 +11,7 @@ use super::{
     session::Session,
     world::{Verdict, World},
 };
-use crate::{BlobBuilder, Freely, Rewrite};
+use crate::{AsOf, BlobBuilder, Freely, Rewrite, StoreError};
 
 /// Transactions that are open at once, at most.
 const SESSIONS: usize = 4;
@@ -36,6 +36,7 @@ impl World {
             28 => self.restart(End::PowerCut)?,
             29 if self.taste.deleting => self.erode()?,
             30 => self.compact()?,
+            _ if self.dice.once_in(2) => self.look_back()?,
             _ => self.check_head()?,
         }
         self.misdeeds()?;
@@ -237,6 +238,23 @@ impl World {
             self.judged(before, compare(&snapshot, &self.states[&lsn]), "a reader that goes")?;
         }
         Ok(())
+    }
+
+    /// What an earlier commit left, as far back as the store goes.
+    fn look_back(&mut self) -> Verdict {
+        let lsn = self.dice.below(self.head + 1);
+        let Some(then) = self.states.get(&lsn).cloned() else { return Ok(()) };
+        let before = self.before();
+        match self.store()?.snapshot_as_of(&AsOf::Commit(Lsn(lsn))) {
+            Ok(snapshot) => {
+                self.note(format!("look back at commit {lsn} of {}", self.head));
+                self.judged(before, compare(&snapshot, &then), "the past")
+            }
+            Err(StoreError::NoSuchPast { .. }) => Ok(()),
+            // Of a manifest that the drive refused when the store was opened: it is known ever since.
+            Err(StoreError::Io { action: "read", .. }) => Ok(()),
+            Err(error) => self.excused(before, &error),
+        }
     }
 
     fn hold(&mut self) -> Verdict {

@@ -67,6 +67,7 @@ fn seeds_meet_every_kind_of_trouble() {
         "Input/output error",
         "attach index",
         "hold the log",
+        "look back",
         "flipped",
         "commit: 3 from",
     ] {

@@ -15,10 +15,14 @@ use super::{
     rows::{Trouble, compare},
     session::{Session, Taste},
 };
-use crate::{Clock, ColumnCache, LogHold, Snapshot, StoreError, StoreOptions, TenantStore};
+use crate::{Clock, ColumnCache, HistoryPolicy, LogHold, Snapshot, StoreError, StoreOptions, TenantStore};
 
 /// `Err`: what the store did wrong.
 pub(super) type Verdict<T = ()> = Result<T, String>;
+
+/// Short enough to end within a run.
+const SHORT_HISTORY: HistoryPolicy =
+    HistoryPolicy { keep_us: 5_000_000, keep_versions: 3, max_bytes: 1 << 30 };
 
 pub(super) struct World {
     pub dice: Dice,
@@ -26,6 +30,8 @@ pub(super) struct World {
     pub taste: Taste,
     /// Openings go as they should.
     pub calm: bool,
+    /// How much of the past the store keeps.
+    history: HistoryPolicy,
     names: Arc<Names>,
     clock: Arc<Wobbling>,
     pub store: Option<Arc<TenantStore>>,
@@ -88,6 +94,7 @@ impl World {
             machine,
             taste,
             calm: false,
+            history: if seed.is_multiple_of(3) { HistoryPolicy::NONE } else { SHORT_HISTORY },
             names,
             clock,
             store: None,
@@ -111,7 +118,7 @@ impl World {
     /// One that meets no trouble, and ends with a bit of everything on its disk.
     pub(super) fn calm(seed: u64) -> Self {
         let taste = Taste { large: false, deleting: true };
-        Self { taste, calm: true, faults: Faults::default(), ..Self::new(seed) }
+        Self { taste, calm: true, history: HistoryPolicy::NONE, faults: Faults::default(), ..Self::new(seed) }
     }
 
     pub(super) fn options(&self) -> StoreOptions {
@@ -120,6 +127,7 @@ impl World {
         options.random = Arc::<Names>::clone(&self.names);
         options.clock = Arc::<Wobbling>::clone(&self.clock);
         options.log_end = self.known;
+        options.history = self.history;
         options
     }
 

@@ -88,7 +88,7 @@ impl State {
 }
 
 /// Marks rows as deleted; each must be live.
-fn delete(version: &mut TableVersion, rows: &[RowId]) -> Result<(), StoreError> {
+pub(super) fn delete(version: &mut TableVersion, rows: &[RowId]) -> Result<(), StoreError> {
     let mut found = 0;
     let mut deleted: HashMap<usize, RoaringBitmap> = HashMap::new();
     version.find_rows(rows, |_, chunk, position| {

@@ -8,6 +8,7 @@ mod apply;
 mod insert;
 mod merge;
 mod names;
+mod rebase;
 mod table;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
-use sepal_types::{RowId, TableDef, TableId, UniqueDef};
+use arrow::{array::ArrayRef, record_batch::RecordBatch};
+use sepal_types::{ColumnId, RowId, TableDef, TableId, UniqueDef};
 
-use crate::{ChunkRef, StoreError, chunk::KeyMap};
+use crate::{ChunkRef, StoreError, arrow_types::stored_name, chunk::KeyMap};
 
 /// A table in a snapshot.
 #[derive(Clone, Debug)]
@@ -52,6 +52,39 @@ impl TableVersion {
             true
         })?;
         Ok(found)
+    }
+
+    /// The live row that has the key of each of `rows`, which are as an insert has them.
+    pub fn rows_with_keys_of(
+        &self,
+        unique: &UniqueDef,
+        rows: &RecordBatch,
+    ) -> Result<Vec<Option<RowId>>, StoreError> {
+        self.lookup_unique(unique, &self.key_arrays(unique, rows)?)
+    }
+
+    /// A hash of each key that `rows`, which are as an insert has them, would put into a constraint; none of a key
+    /// with a NULL. Equal keys have equal hashes until the process ends.
+    pub fn key_hashes(&self, unique: &UniqueDef, rows: &RecordBatch) -> Result<Vec<u64>, StoreError> {
+        KeyMap::hashes(&self.key_arrays(unique, rows)?)
+    }
+
+    fn key_arrays(&self, unique: &UniqueDef, rows: &RecordBatch) -> Result<Vec<ArrayRef>, StoreError> {
+        let array = |id: &ColumnId| {
+            let missing =
+                || StoreError::Bug(format!("rows for table \"{}\" lack column {id}", self.def.name));
+            rows.column_by_name(&stored_name(*id)).cloned().ok_or_else(missing)
+        };
+        unique.columns.iter().map(array).collect()
+    }
+
+    /// Those of `rows`, which ascend, that are not live here.
+    pub fn absent(&self, rows: &[RowId]) -> Result<Vec<RowId>, StoreError> {
+        let mut live = vec![false; rows.len()];
+        self.find_rows(rows, |row, chunk, position| {
+            live[row] = !self.chunks[chunk].deleted.contains(position);
+        })?;
+        Ok(rows.iter().zip(live).filter(|(_, live)| !live).map(|(row, _)| *row).collect())
     }
 
     /// Chunk and position of a live row.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array};
 use sepal_types::{ColumnDef, ColumnId, RowId, SqlType, TableId, UniqueDef};
 
-use super::{Snapshot, State};
+use super::{Rules, Snapshot, State};
 use crate::{
     Op, StoreError,
     fixtures::{batch, batch_of, items, scan},
@@ -168,4 +168,56 @@ fn not_null_added_later_checks_the_rows_that_are_there() {
     assert_eq!(error, StoreError::NullValues { table: "items".into(), column: "note".into() });
     // Deleted rows do not count.
     apply(&snapshot, &[delete(&[1, 2]), strict]).unwrap();
+}
+
+/// As a commit applies them: committed chunks are merged with each other, never with a transaction's.
+fn commit(snapshot: &Snapshot, ops: &[Op]) -> Snapshot {
+    let mut state = snapshot.state().clone();
+    ops.iter().for_each(|op| state.apply(op, Rules { generation: 1, trusted: false }).unwrap());
+    Snapshot::new(state)
+}
+
+fn ids(snapshot: &Snapshot) -> Vec<i64> {
+    scan(snapshot.table(ITEMS).unwrap()).into_keys().collect()
+}
+
+#[test]
+fn a_view_moves_to_a_newer_head_with_what_the_transaction_did() {
+    let base = commit(&with_items(), &[insert(1, &[1, 2, 3]), insert(4, &[4]), insert(5, &[5])]);
+    let own = [delete(&[2, 5]), insert(20, &[20, 21]), delete(&[21]), insert(22, &[22])];
+    let view = apply(&base, &own).unwrap();
+    // The fourth of a size merges the chunks that rows were deleted from.
+    let head = commit(&base, &[delete(&[1]), insert(6, &[6]), insert(7, &[7]), insert(8, &[8])]);
+    let moved = head.rebase(&base, &view, &own).unwrap();
+    assert_eq!(ids(&moved), [3, 4, 6, 7, 8, 20, 22]);
+    assert_eq!(ids(&moved), ids(&apply(&head, &own).unwrap()), "as if done again");
+    // And on from there.
+    let more = [own.as_slice(), &[delete(&[6, 20])]].concat();
+    let view = moved.apply(&delete(&[6, 20])).unwrap();
+    let later = commit(&head, &[insert(9, &[9])]);
+    assert_eq!(ids(&later.rebase(&head, &view, &more).unwrap()), [3, 4, 7, 8, 9, 22]);
+    for taken in [2, 5] {
+        let taken = commit(&base, &[delete(&[taken])]);
+        let view = apply(&base, &own).unwrap();
+        assert!(matches!(taken.rebase(&base, &view, &own), Err(StoreError::WriteConflict { .. })));
+    }
+}
+
+#[test]
+fn tables_that_nobody_else_touched_are_carried_over_whole() {
+    let base = commit(&with_items(), &[insert(1, &[1])]);
+    let own =
+        [Op::AlterTable(items(20_000, "goods")), insert(2, &[2]), Op::CreateTable(items(20_010, "items"))];
+    let view = apply(&base, &own).unwrap();
+    let mut elsewhere = items(20_020, "items");
+    elsewhere.environment = "staging".into();
+    let head = commit(&base, &[Op::CreateTable(elsewhere)]);
+    let moved = head.rebase(&base, &view, &own).unwrap();
+    assert!(Arc::ptr_eq(moved.table(ITEMS).unwrap(), view.table(ITEMS).unwrap()));
+    assert_eq!(moved.find("default", "goods").unwrap().def.id, ITEMS);
+    assert_eq!(moved.find("default", "items").unwrap().def.id, TableId(20_010));
+    assert!(moved.find("staging", "items").is_some());
+    let dropped = [Op::DropTable(ITEMS)];
+    let view = apply(&base, &dropped).unwrap();
+    assert!(head.rebase(&base, &view, &dropped).unwrap().table(ITEMS).is_none());
 }

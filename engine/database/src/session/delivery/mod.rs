@@ -43,6 +43,7 @@ use crate::delivery::{
     pipelines::sweep,
     system_tables::{SystemTable, ensure},
 };
+use crate::locks::TableMode;
 
 use values::Bound;
 
@@ -180,7 +181,10 @@ impl Session {
         let Some(table) = SystemTable::Objects.id(&made) else {
             return Err(Error::bug("the table of definitions was not made"));
         };
-        self.lock_table(table).await?;
+        // In a transaction block it does not wait: there the first committer wins.
+        if self.open.as_ref().is_some_and(|open| !open.explicit) {
+            self.lock_table(table, TableMode::ShareRowExclusive).await?;
+        }
         let (view, objects) = self.objects().await?;
         if SystemTable::ALL.iter().any(|table| table.find(&view).is_none()) {
             let message = "could not serialize access due to concurrent definition";

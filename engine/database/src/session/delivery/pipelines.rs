@@ -22,6 +22,7 @@ use crate::{
         objects::{self, Objects, OnExhausted, OnRejected, PipelineDef, SinkDef},
         sinks::{self, Wanted},
     },
+    locks::TableMode,
     pipeline::{check_position, position::Position},
     sealing::hex,
 };
@@ -71,6 +72,8 @@ impl Session {
         // Written again as they are: see the module's step 3.
         ops.extend(objects::put(&self.tenant.store, &view, sink)?);
         ops.push(Op::AlterTable(TableDef { captured: true, ..compiled.def }));
+        // Whoever is deleting rows does so without the log's knowing of them: they are waited for.
+        self.lock_table(def.table, TableMode::ShareRowExclusive).await?;
         self.begin_pipeline(&def.id, view.lsn()).await?;
         self.define(ops)?;
         Ok(done("CREATE PIPELINE"))

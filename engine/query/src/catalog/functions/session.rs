@@ -39,7 +39,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function::new("pg_my_temp_schema", "", "oid", |_, _| Ok(0.into())),
     Function::new("pg_postmaster_start_time", "", "timestamp with time zone", started),
     Function::new("pg_conf_load_time", "", "timestamp with time zone", started),
-    Function::new("pg_blocking_pids", "integer", "integer[]", |_, _| Ok(Value::list(Vec::<i32>::new()))),
+    Function::new("pg_blocking_pids", "integer", "integer[]", |context, arguments| {
+        let pid = int_argument(arguments, 0)?;
+        Ok(Value::list(i32::try_from(pid).map(|pid| (context.blocking)(pid)).unwrap_or_default()))
+    }),
     Function::new("inet_server_addr", "", "text", null),
     Function::new("inet_server_port", "", "integer", null),
     Function::new("inet_client_addr", "", "text", null),

@@ -4,11 +4,11 @@
 
 use sepal_types::TableId;
 
-use super::super::CatalogContext;
 use super::super::names::name_list;
 use super::super::objects::{OWNER_OID, environment_oid, indexes};
 use super::super::shape::{Relation, Rows, no_rows};
 use super::super::value::Value;
+use super::super::{CatalogContext, LockedObject};
 
 pub(super) const RELATIONS: &[Relation] = &[
     Relation::catalog(
@@ -134,7 +134,7 @@ pub(super) const RELATIONS: &[Relation] = &[
          transactionid bigint, classid oid, objid oid, objsubid smallint, virtualtransaction text, \
          pid integer, mode text, granted boolean, fastpath boolean, waitstart timestamp with time \
          zone",
-        no_rows,
+        locks,
     ),
 ];
 
@@ -230,6 +230,35 @@ fn table_blocks(context: &CatalogContext, rows: &mut Rows) {
             ("relid", table.def.id.0.into()),
             ("schemaname", table.def.schema.as_str().into()),
             ("relname", table.def.name.as_str().into()),
+        ]);
+    }
+}
+
+/// Tables of other environments are left out.
+fn locks(context: &CatalogContext, rows: &mut Rows) {
+    for lock in context.locks.iter() {
+        let visible = |table: TableId| context.table(i64::from(table.0)).is_some();
+        let (kind, relation, number) = match lock.object {
+            LockedObject::Table(table) if visible(table) => ("relation", Some(table), None),
+            LockedObject::Row(table) if visible(table) => ("tuple", Some(table), None),
+            LockedObject::Table(_) | LockedObject::Row(_) => continue,
+            LockedObject::Advisory { class, object, kind } => ("advisory", None, Some((class, object, kind))),
+        };
+        let oid = |oid: Option<u32>| oid.map_or(Value::Null, Value::from);
+        rows.push([
+            ("locktype", kind.into()),
+            ("database", environment_oid(&context.environment).into()),
+            ("relation", oid(relation.map(|table| table.0))),
+            ("page", Value::Null),
+            ("tuple", Value::Null),
+            ("transactionid", Value::Null),
+            ("classid", oid(number.map(|(class, ..)| class))),
+            ("objid", oid(number.map(|(_, object, _)| object))),
+            ("objsubid", number.map_or(Value::Null, |(.., kind)| i32::from(kind).into())),
+            ("virtualtransaction", format!("{}/1", lock.pid).as_str().into()),
+            ("pid", lock.pid.into()),
+            ("mode", lock.mode.into()),
+            ("granted", lock.granted.into()),
         ]);
     }
 }

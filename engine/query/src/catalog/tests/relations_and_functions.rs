@@ -146,6 +146,23 @@ fn statistics_look_as_in_postgres() {
 }
 
 #[test]
+fn locks_of_the_environment_are_shown() {
+    let context = context();
+    assert_eq!(
+        lines(
+            &context,
+            "SELECT locktype, relation, classid, objid, objsubid, pid, mode, granted FROM pg_locks"
+        ),
+        [
+            "relation|20001||||7|ExclusiveLock|true",
+            "tuple|20001||||7|ExclusiveLock|false",
+            "advisory||1|2|1|7|ExclusiveLock|true"
+        ]
+    );
+    assert_eq!(lines(&context, "SELECT pg_blocking_pids(7), pg_blocking_pids(8)"), ["[4242]|[]"]);
+}
+
+#[test]
 fn outer_joins_groups_and_sets_follow_sql() {
     let context = context();
     let left = "SELECT c.relname, count(i.indexrelid) FROM pg_class c LEFT JOIN pg_index i ON i.indrelid = c.oid \

@@ -1,8 +1,8 @@
-//! The root key's file: 64 hexadecimal digits and a newline, readable by its owner alone.
+//! A key's file: 64 hexadecimal digits and a newline, readable by its owner alone.
 //!
-//! The process reads it once at start and `init` makes it, in the data directory unless told otherwise. It
-//! belongs outside that directory and its backups: who holds both can read everything; who loses it can read
-//! nothing.
+//! The root key's is read once at start and `init` makes it, in the data directory unless told otherwise. It
+//! belongs outside that directory and its backups: who holds both can read everything; who loses it, and has no
+//! recovery key, can read nothing.
 
 use std::{
     fs::{File, OpenOptions},
@@ -14,13 +14,37 @@ use std::{
 use sepal_crypto::Key;
 use zeroize::Zeroizing;
 
-use crate::RootKeyError;
+use crate::{
+    RootKeyError,
+    hex::{hex, unhex},
+};
 
 const MODE: u32 = 0o600;
 const DIGITS: usize = 64;
 
-/// Reads the root key. Refuses a file that others may use, before looking at its content.
+/// Reads a key. Refuses a file that others may use, before looking at its content.
 pub fn read(path: &Path) -> Result<Key, RootKeyError> {
+    let text = read_private(path, DIGITS + 1)?;
+    decode(&text).ok_or_else(|| RootKeyError::Malformed { path: path.to_owned() })
+}
+
+/// Makes a new key and its file (mode 0600), durably. Never overwrites.
+pub fn create(path: &Path) -> Result<Key, RootKeyError> {
+    let key = Key::random();
+    write(path, &key)?;
+    Ok(key)
+}
+
+/// Writes a key to a file (mode 0600), durably. Never overwrites.
+pub(crate) fn write(path: &Path, key: &Key) -> Result<(), RootKeyError> {
+    let mut text = Zeroizing::new(hex(key.expose()));
+    text.push('\n');
+    write_private(path, text.as_bytes())
+}
+
+/// The content of a file that only this process' user may read. One that is longer than `most` bytes comes with one
+/// byte more than that.
+pub(crate) fn read_private(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>>, RootKeyError> {
     let unreadable = |source| RootKeyError::Unreadable { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(unreadable)?;
     // The open file is judged, not the path: nobody can exchange it in between.
@@ -36,28 +60,29 @@ pub fn read(path: &Path) -> Result<Key, RootKeyError> {
     if metadata.uid() != user {
         return Err(RootKeyError::WrongOwner { path: path.to_owned(), owner: metadata.uid(), user });
     }
-    let mut text = Zeroizing::new([0; DIGITS + 2]);
-    let length = read_up_to(&mut file, text.as_mut_slice()).map_err(unreadable)?;
-    decode(&text[..length]).ok_or_else(|| RootKeyError::Malformed { path: path.to_owned() })
+    let mut content = Zeroizing::new(vec![0; most + 1]);
+    let length = read_up_to(&mut file, &mut content).map_err(unreadable)?;
+    content.truncate(length);
+    Ok(content)
 }
 
-/// Makes a new root key and its file (mode 0600), durably. Never overwrites.
-pub fn create(path: &Path) -> Result<Key, RootKeyError> {
+/// A new file of mode 0600, durable with its name. Never overwrites.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), RootKeyError> {
     let unwritable = |source| RootKeyError::Unwritable { path: path.to_owned(), source };
     let opened = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path);
     let mut file = opened.map_err(|source| match source.kind() {
         ErrorKind::AlreadyExists => RootKeyError::Exists { path: path.to_owned() },
         _ => unwritable(source),
     })?;
-    let key = Key::random();
-    let mut text = Zeroizing::new(String::with_capacity(DIGITS + 1));
-    for byte in key.expose() {
-        text.extend([byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])));
-    }
-    text.push('\n');
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(unwritable)?;
-    File::open(parent(path)).and_then(|directory| directory.sync_all()).map_err(unwritable)?;
-    Ok(key)
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(unwritable)?;
+    sync_parent(path)
+}
+
+/// Makes what happened to names in the directory of `path` durable.
+pub(crate) fn sync_parent(path: &Path) -> Result<(), RootKeyError> {
+    File::open(parent(path))
+        .and_then(|directory| directory.sync_all())
+        .map_err(|source| RootKeyError::Unwritable { path: path.to_owned(), source })
 }
 
 fn decode(text: &[u8]) -> Option<Key> {
@@ -65,12 +90,7 @@ fn decode(text: &[u8]) -> Option<Key> {
     if digits.len() != DIGITS {
         return None;
     }
-    let mut bytes = Zeroizing::new([0u8; 32]);
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let high = char::from(pair[0]).to_digit(16)?;
-        let low = char::from(pair[1]).to_digit(16)?;
-        *byte = u8::try_from(high * 16 + low).ok()?;
-    }
+    let bytes: Zeroizing<[u8; 32]> = Zeroizing::new(unhex(digits)?.as_slice().try_into().ok()?);
     Some(Key::from_bytes(*bytes))
 }
 

@@ -1,0 +1,134 @@
+//! The chain as it is verified, and every way to disturb it.
+
+use sepal_crypto::Key;
+
+use super::*;
+use crate::{AuditAction, tests::Fixture};
+
+fn filled() -> Fixture {
+    let fixture = Fixture::new();
+    let acme = fixture.tenant("acme");
+    let (key, _) = fixture.key(&acme);
+    fixture.control.revoke_key(&key.id).unwrap();
+    fixture.control.checkpoint_audit().unwrap().expect("something was appended");
+    fixture.tenant("other");
+    fixture
+}
+
+fn run(fixture: &Fixture, sql: &str) {
+    fixture.control.database.lock().execute_batch(sql).unwrap();
+}
+
+fn wrong(fixture: &Fixture) -> Vec<String> {
+    fixture.control.verify_audit(None).unwrap().wrong
+}
+
+#[test]
+fn what_was_done_is_there_in_order() {
+    let fixture = filled();
+    let control = &fixture.control;
+    let entries = control.audit_events(0, 100).unwrap();
+    let actions: Vec<&str> = entries.iter().map(|entry| entry.event.action.as_str()).collect();
+    assert_eq!(actions, ["tenant.create", "api_key.create", "api_key.revoke", "tenant.create"]);
+    assert_eq!(entries.iter().map(|entry| entry.number).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert_eq!((entries[0].event.object.as_str(), entries[0].event.actor.as_str()), ("acme", "operator"));
+    assert_eq!(control.audit_events(2, 1).unwrap(), entries[2..3]);
+    assert_eq!(control.newest_audit_events(2).unwrap(), entries[2..]);
+
+    let report = control.verify_audit(None).unwrap();
+    assert_eq!((report.entries, report.checkpoints), (4, 1));
+    assert_eq!((report.wrong, report.head.as_str()), (vec![], entries[3].hash.as_str()));
+    assert!(control.verify_audit(Some((3, &entries[2].hash))).unwrap().wrong.is_empty());
+    assert_eq!(control.verify_audit(Some((3, &entries[1].hash))).unwrap().wrong.len(), 1);
+    assert_eq!(control.verify_audit(Some((9, &entries[1].hash))).unwrap().wrong.len(), 1);
+
+    // Nothing new: nothing to sign.
+    control.checkpoint_audit().unwrap().unwrap();
+    assert_eq!(control.checkpoint_audit().unwrap(), None);
+}
+
+#[test]
+fn an_exported_entry_can_be_checked_without_keys() {
+    let fixture = filled();
+    let entries = fixture.control.audit_events(0, 100).unwrap();
+    let mut before = vec![0; 32];
+    for entry in entries {
+        let hash = hash_of(&before, entry.number, entry.text.as_bytes());
+        assert_eq!(hex(&hash), entry.hash);
+        before = hash.to_vec();
+    }
+}
+
+#[test]
+fn each_disturbance_is_named() {
+    for (sql, said) in [
+        (
+            "UPDATE audit SET body = (SELECT body FROM audit WHERE number = 1) WHERE number = 2",
+            "entry 2 was changed",
+        ),
+        ("UPDATE audit SET hash = zeroblob(32) WHERE number = 2", "entry 2 does not follow"),
+        ("DELETE FROM audit WHERE number = 2", "entry 2 is missing"),
+        ("DELETE FROM audit WHERE number = 4", "the last entry is 3, and 4 was written"),
+        ("DELETE FROM audit WHERE number >= 3", "entry 3 is not the one that its checkpoint signed"),
+        ("UPDATE audit_checkpoints SET time = time + 1", "checkpoint 3 is not signed"),
+        ("DELETE FROM meta WHERE name = 'audit'", "the last entry is 4, and 0 was written"),
+        ("UPDATE meta SET value = zeroblob(80) WHERE name = 'audit'", "the end of the trail is not known"),
+    ] {
+        let fixture = filled();
+        assert!(wrong(&fixture).is_empty());
+        run(&fixture, sql);
+        let found = wrong(&fixture);
+        assert!(found.iter().any(|line| line.contains(said)), "{sql}: {found:?}");
+    }
+}
+
+#[test]
+fn a_change_that_fails_leaves_no_entry() {
+    let fixture = filled();
+    let before = fixture.control.verify_audit(None).unwrap();
+    let name = crate::TenantName::parse("acme").unwrap();
+    assert!(fixture.control.create_tenant(&name).is_err());
+    assert!(fixture.control.drop_tenant("nobody").is_err());
+    assert_eq!(fixture.control.verify_audit(None).unwrap(), before);
+}
+
+#[test]
+fn a_dropped_tenants_certificate_is_signed_and_kept() {
+    let fixture = filled();
+    let control = &fixture.control;
+    let tenant = control.tenant_by_name("acme").unwrap().unwrap();
+    let check = hex(&control.tenant_keys(tenant.id).unwrap().current().check_value());
+    let destroyed = control.drop_tenant("acme").unwrap();
+    assert_eq!((destroyed.tenant, destroyed.keys.clone()), (tenant.id, vec![(1, check.clone())]));
+    assert_eq!(control.destruction_certificate("acme").unwrap(), None, "not before the files are gone");
+    let removal =
+        crate::Removal { files: 3, bytes: 99, backups: vec!["s3://b".into()], ..Default::default() };
+    let certificate = control.certify_destruction(&destroyed, &removal).unwrap();
+    assert!(certificate.is_signed());
+    assert_eq!(certificate.signer, control.verify_audit(None).unwrap().signer);
+    for part in [check.as_str(), "\"bytes\":99", "s3://b", &tenant.id.to_string()] {
+        assert!(certificate.certificate.contains(part), "{}", certificate.certificate);
+    }
+    assert!(!certificate.certificate.contains("acme"), "a certificate does not keep the name");
+    for asked in ["acme", &tenant.id.to_string()] {
+        assert_eq!(control.destruction_certificate(asked).unwrap().as_ref(), Some(&certificate), "{asked}");
+    }
+    let mut forged = certificate.clone();
+    forged.certificate = forged.certificate.replace("99", "98");
+    assert!(!forged.is_signed());
+    let actions: Vec<String> =
+        control.newest_audit_events(2).unwrap().into_iter().map(|entry| entry.event.action).collect();
+    assert_eq!(actions, [AuditAction::TenantDropped.as_str(), AuditAction::TenantDestroyed.as_str()]);
+    assert!(wrong(&fixture).is_empty());
+}
+
+#[test]
+fn entries_survive_a_new_root_key() {
+    let fixture = filled();
+    let before = fixture.control.audit_events(0, 100).unwrap();
+    let signer = fixture.control.verify_audit(None).unwrap().signer;
+    fixture.control.rotate_root(&Key::random(), &mut |_| {}).unwrap();
+    assert_eq!(fixture.control.audit_events(0, before.len()).unwrap(), before);
+    let report = fixture.control.verify_audit(None).unwrap();
+    assert_eq!((report.wrong, report.signer), (vec![], signer));
+}

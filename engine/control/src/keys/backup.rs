@@ -1,0 +1,156 @@
+//! What leaves the directory with a backup, and how it comes back.
+//!
+//! The copy of control.db has no tenant's key in it: those are one sealed object per tenant, so that dropping a tenant
+//! can reach them (docs/decisions/0007-keys.md).
+//!
+//! ```text
+//! object  := "SEPLTKEY" 8 | sealed JSON, under the instance key `backup`: epochs with their keys in hexadecimal
+//! ```
+//! The instance key does not change when the root does, so older objects open beside newer copies of control.db. A key
+//! that the tenant's own provider wrapped stays wrapped by it.
+
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior, params};
+use sepal_crypto::Aad;
+use sepal_types::TenantId;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use zeroize::Zeroize;
+
+use crate::{
+    AuditAction, Control, ControlError,
+    audit::{NewAuditEvent, append},
+    control_error::Result,
+    hex::{hex, unhex},
+    schema,
+    tenants::require_tenant,
+    vault,
+};
+
+use super::{
+    key_file,
+    tenant_keys::{self, KEY_WHAT, KeyBody, unwrap_rows},
+};
+
+const MAGIC: &[u8; 8] = b"SEPLTKEY";
+
+/// Parents before those that refer to them.
+const COPIED: [&str; 11] = [
+    "meta",
+    "tenants",
+    "environments",
+    "api_keys",
+    "secrets",
+    "secret_versions",
+    "certificates",
+    "secret_grants",
+    "secret_uses",
+    "audit",
+    "audit_checkpoints",
+];
+
+#[derive(Serialize, Deserialize)]
+struct Epoch {
+    epoch: u64,
+    own: bool,
+    created_at: i64,
+    check: String,
+    /// Hexadecimal.
+    secret: String,
+}
+
+impl Drop for Epoch {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
+}
+
+impl Control {
+    /// Writes a copy of control.db to `to`, which must not exist: one moment of it, without tenants' keys. Durable on
+    /// return. It opens with the root key of that moment; tenants open when their keys are back.
+    pub fn backup_copy(&self, to: &Path) -> Result<()> {
+        key_file::write_private(to, &[])?;
+        let mut copy = schema::connect(to)?;
+        schema::settle(&copy)?;
+        schema::create_tables(&mut copy)?;
+        copy.close().map_err(|(_, error)| error)?;
+        let path = to.to_str().ok_or_else(|| {
+            ControlError::InvalidArgument(format!("\"{}\" is no path in UTF-8", to.display()))
+        })?;
+        let database = self.database.lock();
+        database.execute("ATTACH DATABASE ?1 AS copy", params![path])?;
+        let copied = copy_tables(&database);
+        database.execute_batch("DETACH DATABASE copy")?;
+        copied?;
+        Ok(key_file::sync_parent(to)?)
+    }
+
+    /// A tenant's keys, sealed for a backup. They open only beside a control.db of this directory.
+    ///
+    /// Errors: 42704 no such tenant.
+    pub fn sealed_tenant_keys(&self, tenant: TenantId) -> Result<Vec<u8>> {
+        let rows = unwrap_rows(&self.database.lock(), &self.vault, tenant)?;
+        let epochs: Vec<Epoch> = rows
+            .into_iter()
+            .map(|row| Epoch {
+                epoch: row.epoch,
+                own: row.own,
+                created_at: row.body.created_at,
+                check: row.body.check.clone(),
+                secret: hex(&row.secret),
+            })
+            .collect();
+        let sealed = vault::seal_json(&self.vault.instance.backup, aad(tenant), &epochs);
+        Ok([MAGIC.as_slice(), &sealed].concat())
+    }
+
+    /// Puts keys back that [`Self::sealed_tenant_keys`] gave, into a control.db that [`Self::backup_copy`] wrote.
+    ///
+    /// Errors: 42704 no such tenant; 42710 it has keys; XX001 they are another tenant's or directory's, or damaged.
+    pub fn restore_tenant_keys(&self, tenant: TenantId, sealed: &[u8]) -> Result<()> {
+        let damaged = |why: &str| ControlError::Corrupt { what: KEY_WHAT, why: why.into() };
+        let body = sealed
+            .strip_prefix(MAGIC.as_slice())
+            .ok_or_else(|| damaged("it does not begin with SEPLTKEY"))?;
+        let epochs: Vec<Epoch> = vault::open_json(&self.vault.instance.backup, KEY_WHAT, aad(tenant), body)?;
+        let mut database = self.database.lock();
+        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        require_tenant(&transaction, tenant)?;
+        if transaction
+            .prepare_cached("SELECT 1 FROM tenant_keys WHERE tenant = ?1")?
+            .exists(params![tenant.as_bytes()])?
+        {
+            return Err(ControlError::AlreadyExists { what: "keys of tenant", name: tenant.to_string() });
+        }
+        for epoch in &epochs {
+            let secret = unhex(epoch.secret.as_bytes()).ok_or_else(|| damaged("a key is not hexadecimal"))?;
+            let body = KeyBody { created_at: epoch.created_at, check: epoch.check.clone() };
+            let which = (epoch.epoch, epoch.own);
+            tenant_keys::insert_row(&transaction, &self.vault, tenant, which, &secret, &body)?;
+        }
+        let event = NewAuditEvent::new(AuditAction::TenantKeysRestored, "tenant key")
+            .of(tenant)
+            .with(json!({ "epochs": epochs.len() }));
+        append(&transaction, &self.vault, self.now(), event)?;
+        transaction.commit()?;
+        if epochs.iter().any(|epoch| epoch.own) {
+            self.vault.own.add(tenant);
+        }
+        Ok(())
+    }
+}
+
+/// In one transaction, so that the copy is of one moment.
+fn copy_tables(database: &Connection) -> Result<()> {
+    let inserts = COPIED.map(|table| format!("INSERT INTO copy.{table} SELECT * FROM main.{table};"));
+    let copied = database.execute_batch(&format!("BEGIN; {} COMMIT;", inserts.concat()));
+    if copied.is_err() && !database.is_autocommit() {
+        database.execute_batch("ROLLBACK")?;
+    }
+    Ok(copied?)
+}
+
+fn aad(tenant: TenantId) -> Aad {
+    Aad::new("backup-tenant-keys 1").tenant(tenant)
+}

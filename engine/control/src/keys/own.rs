@@ -1,0 +1,182 @@
+//! Tenants that bring a provider of their own (BYOK): their keys are wrapped by it first, then under the root, and both
+//! are needed.
+//!
+//! The provider is asked when the tenant is opened, and when its key is rotated; what it gave is held while the tenant
+//! is open. One that does not answer, or refuses, closes this tenant and no other. Taking the right away takes effect
+//! at the next opening.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, TransactionBehavior, params};
+use sepal_crypto::{Key, KeyRing};
+use sepal_types::TenantId;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::{
+    AuditAction, Control, ControlError,
+    audit::{NewAuditEvent, append},
+    control_error::Result,
+    tenants::{change_body, read_body},
+    vault::Vault,
+};
+
+use super::{
+    KeyWrapper, Provider, WrapperError,
+    tenant_keys::{self, own_context, unwrap_rows},
+};
+
+/// Which tenants have a provider, and the keys it gave for those that are in use.
+#[derive(Default)]
+pub(crate) struct OwnKeys(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    tenants: HashSet<TenantId>,
+    held: HashMap<TenantId, KeyRing>,
+}
+
+impl OwnKeys {
+    /// Reads which tenants have one.
+    pub(crate) fn load(database: &Connection) -> Result<Self> {
+        let mut statement = database.prepare("SELECT DISTINCT tenant FROM tenant_keys WHERE own")?;
+        let rows = statement.query_map([], |row| Ok(TenantId(row.get(0)?)))?;
+        let tenants = rows.collect::<rusqlite::Result<HashSet<_>>>()?;
+        Ok(Self(Mutex::new(Known { tenants, held: HashMap::new() })))
+    }
+
+    pub(super) fn hold(&self, tenant: TenantId, keys: KeyRing) {
+        let mut known = self.0.lock();
+        known.tenants.insert(tenant);
+        known.held.insert(tenant, keys);
+    }
+
+    /// A tenant whose keys came back with a backup.
+    pub(super) fn add(&self, tenant: TenantId) {
+        self.0.lock().tenants.insert(tenant);
+    }
+
+    pub(super) fn forget(&self, tenant: TenantId) {
+        self.0.lock().held.remove(&tenant);
+    }
+
+    fn remove(&self, tenant: TenantId) {
+        let mut known = self.0.lock();
+        known.tenants.remove(&tenant);
+        known.held.remove(&tenant);
+    }
+
+    pub(super) fn held(&self, tenant: TenantId) -> Option<Key> {
+        self.0.lock().held.get(&tenant).map(|keys| keys.current().clone())
+    }
+
+    pub(super) fn must_ask(&self, tenant: TenantId) -> bool {
+        let known = self.0.lock();
+        known.tenants.contains(&tenant) && !known.held.contains_key(&tenant)
+    }
+}
+
+/// What a key of an epoch becomes before the root wraps it.
+type Secret<'a> = &'a dyn Fn(u64, &Key) -> Result<Zeroizing<Vec<u8>>>;
+
+impl Control {
+    /// The provider that a tenant brought, if it has one.
+    pub fn tenant_provider(&self, tenant: TenantId) -> Result<Option<Provider>> {
+        self.own_provider(&self.database.lock(), tenant)
+    }
+
+    /// Puts the tenant's keys under a provider of its own, or under another one. Both the present provider and the new
+    /// one are asked; what the new one wrapped is unwrapped again before anything is written. Durable on return.
+    ///
+    /// Errors: 57P03 and 58000 a provider does not answer, or refuses; 22023 its description is wrong.
+    pub fn set_tenant_provider(&self, tenant: TenantId, provider: &Provider) -> Result<()> {
+        let wrapper = self.own_wrapper(tenant, provider)?;
+        let wrap = |epoch: u64, key: &Key| -> Result<Option<Vec<u8>>, WrapperError> {
+            let context = own_context(tenant, epoch);
+            let wrapped = wrapper.wrap(&context, key.expose())?;
+            let again = wrapper.unwrap(&context, &wrapped)?;
+            Ok((again.as_slice() == key.expose().as_slice()).then_some(wrapped))
+        };
+        let wrapped = |epoch, key: &Key| -> Result<Zeroizing<Vec<u8>>> {
+            let wrapped = wrap(epoch, key).map_err(|why| ControlError::own_key(tenant, why))?;
+            let wrapped = wrapped.ok_or_else(|| {
+                ControlError::InvalidArgument(format!("{provider} gave back another key than it was given"))
+            })?;
+            Ok(Zeroizing::new(wrapped))
+        };
+        let keys = self.rewrite_keys(tenant, Some(provider), &wrapped)?;
+        self.vault.own.hold(tenant, keys);
+        Ok(())
+    }
+
+    /// Puts the tenant's keys under the root alone again. Asks the provider once more. Durable on return.
+    ///
+    /// Errors: 55000 it has none; 57P03 and 58000 it does not answer, or refuses.
+    pub fn remove_tenant_provider(&self, tenant: TenantId) -> Result<()> {
+        if self.tenant_provider(tenant)?.is_none() {
+            return Err(ControlError::NotInState(format!("tenant {tenant} has no provider of its own")));
+        }
+        self.rewrite_keys(tenant, None, &|_, key| Ok(Zeroizing::new(key.expose().to_vec())))?;
+        self.vault.own.remove(tenant);
+        Ok(())
+    }
+
+    pub(super) fn own_provider(&self, database: &Connection, tenant: TenantId) -> Result<Option<Provider>> {
+        Ok(read_body(database, &self.vault, tenant)?.1.own_provider)
+    }
+
+    pub(super) fn own_wrapper(&self, tenant: TenantId, provider: &Provider) -> Result<Arc<dyn KeyWrapper>> {
+        self.wrappers.open(provider).map_err(|why| ControlError::own_key(tenant, why))
+    }
+
+    /// Writes all rows of a tenant's keys anew, with what `secret` makes of each, and gives the keys.
+    fn rewrite_keys(
+        &self,
+        tenant: TenantId,
+        provider: Option<&Provider>,
+        secret: Secret<'_>,
+    ) -> Result<KeyRing> {
+        let keys = self.tenant_keys(tenant)?;
+        let before = unwrap_rows(&self.database.lock(), &self.vault, tenant)?;
+        let mut secrets = Vec::with_capacity(before.len());
+        for (row, key) in before.iter().zip(keys.keys()) {
+            secrets.push(secret(row.epoch, key)?);
+        }
+        let mut database = self.database.lock();
+        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let present = unwrap_rows(&transaction, &self.vault, tenant)?;
+        let same = |(one, other): (&tenant_keys::Unwrapped, &tenant_keys::Unwrapped)| {
+            one.secret.as_slice() == other.secret.as_slice()
+        };
+        if present.len() != before.len() || !present.iter().zip(&before).all(same) {
+            return Err(ControlError::Busy(
+                "the tenant's key was changed by somebody else: try again".into(),
+            ));
+        }
+        transaction.execute("DELETE FROM tenant_keys WHERE tenant = ?1", params![tenant.as_bytes()])?;
+        for (row, secret) in present.iter().zip(&secrets) {
+            let which = (row.epoch, provider.is_some());
+            tenant_keys::insert_row(&transaction, &self.vault, tenant, which, secret, &row.body)?;
+        }
+        change_body(&transaction, &self.vault, tenant, |body| body.own_provider = provider.cloned())?;
+        let action =
+            if provider.is_some() { AuditAction::OwnProviderSet } else { AuditAction::OwnProviderRemoved };
+        let event = NewAuditEvent::new(action, "tenant key")
+            .of(tenant)
+            .with(json!({ "provider": provider.map(ToString::to_string) }));
+        append(&transaction, &self.vault, self.now(), event)?;
+        transaction.commit()?;
+        Ok(keys)
+    }
+}
+
+impl Vault {
+    /// What a dropped tenant leaves in memory.
+    pub(crate) fn forget_tenant(&self, tenant: TenantId) {
+        self.own.remove(tenant);
+    }
+}

@@ -1,0 +1,284 @@
+//! Epochs, tenants' own providers, recovery, and what goes into a backup.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+
+use sepal_crypto::Key;
+use tempfile::TempDir;
+
+use crate::{
+    Control, ControlError, ControlOptions, NewSecret, Provider, RecoveryKey, RecoveryShare, RootStatus,
+    Scope, SecretName, SecretOrigin, Tenant, TenantName, open_recovery_package, root_key, tests::Fixture,
+};
+
+use super::rotation::BATCH;
+
+fn add_secret(control: &Control, tenant: &Tenant, value: &[u8]) {
+    let new = NewSecret {
+        name: &SecretName::parse("DB").unwrap(),
+        owner: "operator",
+        origin: SecretOrigin::Stored,
+        value: Some(value),
+        allowed_hosts: None,
+        refresh_seconds: None,
+        max_stale_seconds: None,
+    };
+    control.create_secret(&scope(tenant), new).unwrap();
+}
+
+fn scope(tenant: &Tenant) -> Scope<'static> {
+    Scope { tenant: tenant.id, environment: "default" }
+}
+
+fn secret(control: &Control, tenant: &Tenant) -> Vec<u8> {
+    control.secret_value(&scope(tenant), "DB", None).unwrap().unwrap().1.to_vec()
+}
+
+fn code(error: ControlError) -> &'static str {
+    sepal_types::Error::from(error).state().code()
+}
+
+#[test]
+fn a_new_epoch_seals_and_the_old_one_opens_until_it_is_retired() {
+    let fixture = Fixture::new();
+    let control = &fixture.control;
+    let tenant = fixture.tenant("acme");
+    add_secret(control, &tenant, b"hunter2");
+    control.grant_usage(&scope(&tenant), crate::Grantable::Secret, "DB", crate::PUBLIC).unwrap();
+    let first = control.tenant_keys(tenant.id).unwrap();
+    let wrapped = first.wrap(b"a file", &Key::from_bytes([5; 32]));
+
+    assert_eq!(control.rotate_tenant_key(tenant.id).unwrap(), 2);
+    let ring = control.tenant_keys(tenant.id).unwrap();
+    assert_eq!(ring.keys().count(), 2);
+    assert_ne!(ring.current().expose(), first.current().expose());
+    assert_eq!(ring.unwrap(b"a file", &wrapped).unwrap().expose(), &[5; 32]);
+    assert!(!ring.is_current(b"a file", &wrapped));
+    assert_eq!(control.tenant_key_epoch(tenant.id).unwrap(), 2);
+    let status = control.tenant_key_status(tenant.id).unwrap();
+    assert_eq!(
+        status.iter().map(|key| (key.epoch, key.current)).collect::<Vec<_>>(),
+        [(2, true), (1, false)]
+    );
+
+    assert_eq!(code(control.retire_tenant_keys(tenant.id, 3).unwrap_err()), "22023");
+    assert_eq!(control.retire_tenant_keys(tenant.id, 2).unwrap(), 1);
+    assert_eq!(control.retire_tenant_keys(tenant.id, 2).unwrap(), 0);
+    let ring = control.tenant_keys(tenant.id).unwrap();
+    assert!(ring.unwrap(b"a file", &wrapped).is_err());
+    // What control.db holds itself moved with the epoch.
+    assert_eq!(secret(control, &tenant), b"hunter2");
+    let (key, _) = fixture.key(&tenant);
+    assert!(control.may_use(&scope(&tenant), crate::Grantable::Secret, "DB", &key.id).unwrap());
+}
+
+#[test]
+fn a_thousand_tenants_follow_the_root_in_batches() {
+    let fixture = Fixture::new();
+    let control = &fixture.control;
+    let tenants: Vec<Tenant> = (0..BATCH + 3).map(|number| fixture.tenant(&format!("t{number}"))).collect();
+    let before: Vec<[u8; 32]> =
+        tenants.iter().map(|tenant| *control.tenant_keys(tenant.id).unwrap().current().expose()).collect();
+    let root = Key::random();
+    let mut heard: Vec<RootStatus> = Vec::new();
+    let done = control.rotate_root(&root, &mut |status| heard.push(status)).unwrap();
+    let left: Vec<u64> = heard.iter().map(|status| status.under_old).collect();
+    assert_eq!(left, [3, 0, 0]);
+    assert_eq!((done.keys, done.under_old, done.rotating), (tenants.len() as u64, 0, false));
+    assert_eq!(code(control.rotate_root(&root, &mut |_| {}).unwrap_err()), "22023");
+
+    let (path, options) = (fixture.path(), fixture.options());
+    drop(fixture.control);
+    let control = Control::open(&path, &root, options).unwrap();
+    for (tenant, key) in tenants.iter().zip(before) {
+        assert_eq!(control.tenant_keys(tenant.id).unwrap().current().expose(), &key);
+    }
+}
+
+#[test]
+fn tenants_made_while_the_root_is_replaced_are_under_the_new_one() {
+    let fixture = Fixture::new();
+    let control = &fixture.control;
+    fixture.tenant("old");
+    let root = Key::random();
+    control.begin_root_rotation(&root).unwrap();
+    assert_eq!(code(control.begin_root_rotation(&Key::random()).unwrap_err()), "55006");
+    let new = fixture.tenant("new");
+    assert_eq!(control.root_status().unwrap().under_old, 1);
+    let key = *control.tenant_keys(new.id).unwrap().current().expose();
+    control.resume_root_rotation(&mut |_| {}).unwrap();
+    assert_eq!(control.tenant_keys(new.id).unwrap().current().expose(), &key);
+}
+
+/// A second process that opened the file before must not write under a root key that is gone.
+#[test]
+fn a_process_with_the_old_root_writes_no_keys() {
+    let fixture = Fixture::new();
+    let other = Control::open(&fixture.path(), &fixture.root, fixture.options()).unwrap();
+    fixture.control.rotate_root(&Key::random(), &mut |_| {}).unwrap();
+    let refused = other.create_tenant(&TenantName::parse("late").unwrap()).unwrap_err();
+    assert_eq!(code(refused), "55006");
+    assert!(fixture.control.list_tenants().unwrap().is_empty());
+}
+
+#[test]
+fn recovery_gives_the_root_before_and_after_a_rotation() {
+    let fixture = Fixture::new();
+    let control = &fixture.control;
+    assert_eq!(control.recovery_status().unwrap(), None);
+    assert_eq!(control.recovery_package().unwrap(), None);
+    let key = control.create_recovery(Some((2, 3)), false).unwrap();
+    assert_eq!(code(control.create_recovery(None, false).unwrap_err()), "42710");
+    let package = control.recovery_package().unwrap().unwrap();
+    assert_eq!(open_recovery_package(&package, &key).unwrap().expose(), fixture.root.expose());
+    let status = control.recovery_status().unwrap().unwrap();
+    assert_eq!((status.id, status.shares, status.verified_at), (key.id(), Some((2, 3)), None));
+    assert!(control.verify_recovery(&key).unwrap().verified_at.is_some());
+
+    let root = Key::random();
+    control.rotate_root(&root, &mut |_| {}).unwrap();
+    // From shares, from the file alone.
+    let written: Vec<String> =
+        key.split(2, 3).unwrap().iter().map(|share| share.expose().to_string()).collect();
+    let read: Vec<RecoveryShare> = written.iter().map(|text| RecoveryShare::parse(text).unwrap()).collect();
+    let combined = RecoveryKey::combine(&read[1..]).unwrap();
+    let package = Control::recovery_package_of(&fixture.path()).unwrap().unwrap();
+    assert_eq!(open_recovery_package(&package, &combined).unwrap().expose(), root.expose());
+    control.verify_recovery(&combined).unwrap();
+
+    let replaced = control.create_recovery(None, true).unwrap();
+    assert_eq!(code(control.verify_recovery(&key).unwrap_err()), "22023");
+    control.verify_recovery(&replaced).unwrap();
+    let package = control.recovery_package().unwrap().unwrap();
+    assert_eq!(code(open_recovery_package(&package, &key).unwrap_err()), "22023");
+    for position in [0, 8, package.len() - 1] {
+        let mut damaged = package.clone();
+        damaged[position] ^= 1;
+        assert!(open_recovery_package(&damaged, &replaced).is_err());
+    }
+    assert!(open_recovery_package(&package[..20], &replaced).is_err());
+}
+
+#[test]
+fn a_backup_opens_with_the_recovery_key_and_only_the_keys_that_are_put_back() {
+    let fixture = Fixture::new();
+    let control = &fixture.control;
+    let (kept, dropped) = (fixture.tenant("kept"), fixture.tenant("dropped"));
+    add_secret(control, &kept, b"hunter2");
+    control.rotate_tenant_key(kept.id).unwrap();
+    let recovery = control.create_recovery(None, false).unwrap();
+    let place = TempDir::new().unwrap();
+    let copy = place.path().join("control.db");
+    control.backup_copy(&copy).unwrap();
+    assert!(control.backup_copy(&copy).is_err(), "never overwritten");
+    let keys = control.sealed_tenant_keys(kept.id).unwrap();
+    let ring = control.tenant_keys(kept.id).unwrap();
+    // The root is replaced afterwards: the copy stays as it was.
+    control.rotate_root(&Key::random(), &mut |_| {}).unwrap();
+    let later = control.sealed_tenant_keys(kept.id).unwrap();
+
+    let package = Control::recovery_package_of(&copy).unwrap().unwrap();
+    let root = open_recovery_package(&package, &recovery).unwrap();
+    let restored = Control::open(&copy, &root, ControlOptions::default()).unwrap();
+    assert_eq!(restored.list_tenants().unwrap(), [dropped.clone(), kept.clone()]);
+    assert_eq!(code(restored.tenant_keys(kept.id).unwrap_err()), "55000");
+    assert!(restored.restore_tenant_keys(dropped.id, &keys).is_err(), "another tenant's");
+    assert!(restored.restore_tenant_keys(kept.id, &keys[..keys.len() - 1]).is_err());
+    for sealed in [&keys, &later] {
+        restored.restore_tenant_keys(kept.id, sealed).unwrap();
+        let again = restored.tenant_keys(kept.id).unwrap();
+        assert!(again.keys().map(Key::expose).eq(ring.keys().map(Key::expose)));
+        assert_eq!(secret(&restored, &kept), b"hunter2");
+        assert_eq!(code(restored.restore_tenant_keys(kept.id, sealed).unwrap_err()), "42710");
+        restored
+            .database
+            .lock()
+            .execute("DELETE FROM tenant_keys WHERE tenant = ?1", [kept.id.as_bytes()])
+            .unwrap();
+    }
+    assert_eq!(code(restored.tenant_keys(dropped.id).unwrap_err()), "55000");
+    assert!(restored.verify_audit(None).unwrap().wrong.is_empty());
+    let bytes = fs::read(&copy).unwrap();
+    let wrapped: Vec<u8> = control
+        .database
+        .lock()
+        .query_row("SELECT wrapped_key FROM tenant_keys WHERE tenant = ?1", [dropped.id.as_bytes()], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    assert!(!bytes.windows(wrapped.len()).any(|window| window == wrapped));
+}
+
+fn own_key(directory: &TempDir) -> PathBuf {
+    let path = directory.path().join("acme.key");
+    root_key::create(&path).unwrap();
+    path
+}
+
+#[test]
+fn with_a_provider_of_its_own_both_keys_are_needed() {
+    let fixture = Fixture::new();
+    let control = &fixture.control;
+    let (acme, other) = (fixture.tenant("acme"), fixture.tenant("other"));
+    add_secret(control, &acme, b"hunter2");
+    let before = *control.tenant_keys(acme.id).unwrap().current().expose();
+    let place = TempDir::new().unwrap();
+    let path = own_key(&place);
+    let provider = Provider::KeyFile { path: path.clone() };
+    control.set_tenant_provider(acme.id, &provider).unwrap();
+    assert_eq!(control.tenant_provider(acme.id).unwrap(), Some(provider));
+    assert_eq!(control.tenant_keys(acme.id).unwrap().current().expose(), &before);
+    assert_eq!(control.rotate_tenant_key(acme.id).unwrap(), 2);
+    assert_eq!(secret(control, &acme), b"hunter2");
+    control.rotate_root(&Key::random(), &mut |_| {}).unwrap();
+    let sealed = control.sealed_tenant_keys(acme.id).unwrap();
+    assert!(control.tenant_key_status(acme.id).unwrap().iter().all(|key| key.own));
+
+    // The key goes away: what is held still serves, the next opening does not.
+    let hidden = place.path().join("hidden");
+    fs::rename(&path, &hidden).unwrap();
+    assert_eq!(secret(control, &acme), b"hunter2");
+    control.forget_tenant_keys(acme.id);
+    for error in [
+        control.tenant_keys(acme.id).map(drop).unwrap_err(),
+        control.secret_value(&scope(&acme), "DB", None).map(drop).unwrap_err(),
+        control.rotate_tenant_key(acme.id).map(drop).unwrap_err(),
+        control.remove_tenant_provider(acme.id).unwrap_err(),
+    ] {
+        let error = sepal_types::Error::from(error);
+        assert_eq!(error.state().code(), "57P03", "{error}");
+        assert!(error.hint().unwrap().contains("Other tenants are not affected"));
+    }
+    assert!(control.tenant_keys(other.id).is_ok());
+    // A wrong key is refused, not waited for.
+    fs::write(&path, "ab".repeat(32)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(code(control.tenant_keys(acme.id).unwrap_err()), "58000");
+
+    fs::rename(&hidden, &path).unwrap();
+    assert_eq!(control.tenant_keys(acme.id).unwrap().keys().count(), 2);
+    control.remove_tenant_provider(acme.id).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert_eq!(secret(control, &acme), b"hunter2");
+    assert_eq!(code(control.remove_tenant_provider(acme.id).unwrap_err()), "55000");
+    // Its backup object is still under both.
+    assert!(!sealed.is_empty());
+    control.drop_tenant("acme").unwrap();
+    assert_eq!(code(control.tenant_keys(acme.id).unwrap_err()), "42704");
+}
+
+#[test]
+fn a_provider_that_cannot_be_used_changes_nothing() {
+    let fixture = Fixture::new();
+    let acme = fixture.tenant("acme");
+    let missing = Provider::KeyFile { path: "/nonexistent/key".into() };
+    assert_eq!(code(fixture.control.set_tenant_provider(acme.id, &missing).unwrap_err()), "57P03");
+    let unknown = Provider::Pkcs11 {
+        module: "/usr/lib/none.so".into(),
+        token: "t".into(),
+        key: "k".into(),
+        pin_file: None,
+    };
+    assert_eq!(code(fixture.control.set_tenant_provider(acme.id, &unknown).unwrap_err()), "58000");
+    assert_eq!(fixture.control.tenant_provider(acme.id).unwrap(), None);
+    assert!(fixture.control.tenant_keys(acme.id).is_ok());
+}

@@ -1,0 +1,202 @@
+//! Keys as the whole database sees them: replacing the root while tenants are open, and dropping a tenant so that
+//! nothing of it can be opened anywhere.
+//!
+//! The keys themselves are control's (`sepal_control`); what has to be told besides control.db is here.
+
+use std::{path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use sepal_control::{Destroyed, DestructionCertificate, Removal, RootStatus};
+use sepal_types::{Error, Result, SqlState, TenantId};
+
+use crate::{Database, directory_lock::DirectoryLock, tenant::directory};
+
+/// Where tenants' keys are besides control.db: the backups.
+#[async_trait]
+pub trait KeyCopies: Send + Sync {
+    /// Removes a dropped tenant's keys from all places. First those that were reached, then those that were not, with
+    /// the reason.
+    async fn forget_tenant(&self, tenant: TenantId) -> (Vec<String>, Vec<String>);
+}
+
+/// The replacement of the root key that goes on in the background.
+#[derive(Default)]
+pub(crate) struct RootRotation(Mutex<Progress>);
+
+#[derive(Default)]
+struct Progress {
+    running: bool,
+    failed: Option<String>,
+}
+
+/// How far the replacement of the root key is, and whether somebody works on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RotationProgress {
+    pub status: RootStatus,
+    pub running: bool,
+    /// Why the last one stopped.
+    pub failed: Option<String>,
+    /// Where the root key is kept; `None`: the embedder knows.
+    pub kept_in: Option<String>,
+}
+
+/// Does something to a data directory that no process has open.
+///
+/// Errors: 55006 one has.
+pub fn while_closed<T>(data: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let _lock = DirectoryLock::take(data)?;
+    work()
+}
+
+impl Database {
+    /// Begins to replace the root key, or goes on with a replacement that was cut short; returns when the new key is in
+    /// force, tenants' keys follow in the background ([`Self::root_rotation`]). Blocking.
+    ///
+    /// Errors: 55000 nobody said where the root key is kept; 55006 it is being replaced; the file or the provider.
+    pub fn rotate_root(self: &Arc<Self>) -> Result<RotationProgress> {
+        let Some(store) = self.options.root_store.clone() else {
+            return Err(Error::new(
+                SqlState::ObjectNotInPrerequisiteState,
+                "this process was not told where its root key is kept",
+            ));
+        };
+        {
+            let mut progress = self.root_rotation.0.lock();
+            if progress.running {
+                return Err(Error::new(SqlState::ObjectInUse, "the root key is being replaced already")
+                    .with_hint("`sepal root status` shows how far it is."));
+            }
+            *progress = Progress { running: true, failed: None };
+        }
+        let database = Arc::clone(self);
+        let (begun, in_force) = std::sync::mpsc::channel();
+        // A thread of its own: it outlives the request, and tenants by the ten thousand take seconds.
+        let work = move || {
+            let done = store.rotate(&database.control, &mut |status| {
+                tracing::info!(generation = status.generation, under_old = status.under_old, "root key");
+                let _ = begun.send(());
+            });
+            let mut progress = database.root_rotation.0.lock();
+            progress.running = false;
+            if let Err(error) = done {
+                tracing::error!(%error, "the root key is not wholly replaced");
+                progress.failed = Some(error.to_string());
+            }
+        };
+        let started = std::thread::Builder::new().name("sepal-root-key".into()).spawn(work);
+        if let Err(problem) = started {
+            self.root_rotation.0.lock().running = false;
+            return Err(Error::bug(format!(
+                "the thread that replaces the root key does not start: {problem}"
+            )));
+        }
+        // Ends also when the thread does, with or without success.
+        let _ = in_force.recv();
+        let progress = self.root_rotation()?;
+        match &progress.failed {
+            Some(why) => Err(Error::new(SqlState::SystemError, why.clone())
+                .with_hint("The server goes on with the key it has. Try again when the cause is mended.")),
+            None => Ok(progress),
+        }
+    }
+
+    /// Goes on in the background with a replacement that a crash cut short. The server calls it once it is up.
+    pub fn resume_root_rotation(self: &Arc<Self>) {
+        let unfinished = self.control.root_status().is_ok_and(|status| status.rotating);
+        if unfinished && let Err(error) = self.rotate_root() {
+            tracing::error!(%error, "the replacement of the root key does not go on");
+        }
+    }
+
+    /// How far the replacement of the root key is. Blocking.
+    pub fn root_rotation(&self) -> Result<RotationProgress> {
+        let status = self.control.root_status()?;
+        let progress = self.root_rotation.0.lock();
+        Ok(RotationProgress {
+            status,
+            running: progress.running,
+            failed: progress.failed.clone(),
+            kept_in: self.options.root_store.as_ref().map(|store| store.describe()),
+        })
+    }
+
+    /// Drops a tenant: its keys, here and in the backups, its API keys, then its files. Its sessions end. What is gone
+    /// is signed, and kept in the audit trail.
+    pub async fn drop_tenant(self: &Arc<Self>, name: &str) -> Result<(TenantId, DestructionCertificate)> {
+        let (database, name) = (Arc::clone(self), name.to_owned());
+        let destroyed = blocking(move || Ok(database.control.drop_tenant(&name)?)).await?;
+        let id = destroyed.tenant;
+        self.close_dropped(id).await;
+        let (backups, not_reached) = match &self.options.key_copies {
+            Some(copies) => copies.forget_tenant(id).await,
+            None => (Vec::new(), Vec::new()),
+        };
+        let database = Arc::clone(self);
+        let certificate = blocking(move || {
+            let (files, bytes) = remove_files(&directory(&database.options.data_dir, id))?;
+            let removal = Removal { files, bytes, backups, not_reached };
+            certified(&database, &destroyed, &removal)
+        });
+        Ok((id, certificate.await?))
+    }
+
+    async fn close_dropped(&self, id: TenantId) {
+        if let Some(slot) = self.tenants.remove(id) {
+            // Waits for one that is being opened or closed. Nobody opens it afterwards, for want of its key.
+            let opened = self.tenants.hold(&slot).await.take();
+            // A checkpoint that went on would write beside the removal. How the log closed does not matter now.
+            if let Some(tenant) = opened
+                && let Err(error) = tenant.close().await
+            {
+                tracing::debug!(tenant = %id, %error, "the dropped tenant's log");
+            }
+        }
+        self.shared.forget_tenant(id);
+        if let Some(connectors) = &self.options.connectors {
+            connectors.forget_tenant(id);
+        }
+    }
+}
+
+fn certified(
+    database: &Database,
+    destroyed: &Destroyed,
+    removal: &Removal,
+) -> Result<DestructionCertificate> {
+    let certificate = database.control.certify_destruction(destroyed, removal)?;
+    database.control.checkpoint_audit()?;
+    Ok(certificate)
+}
+
+/// Removes a tenant's directory, and gives how many files it had and how many bytes they were.
+fn remove_files(path: &Path) -> Result<(u64, u64)> {
+    let counted = count(path);
+    match std::fs::remove_dir_all(path) {
+        Err(problem) if problem.kind() != std::io::ErrorKind::NotFound => Err(Error::new(
+            SqlState::IoError,
+            format!("the key is destroyed, but {} remains: {problem}", path.display()),
+        )
+        .with_hint("Remove the directory by hand; nothing in it can be opened any more.")),
+        _ => Ok(counted),
+    }
+}
+
+/// What cannot be looked at counts nothing.
+fn count(path: &Path) -> (u64, u64) {
+    let Ok(entries) = std::fs::read_dir(path) else { return (0, 0) };
+    entries.flatten().fold((0, 0), |(files, bytes), entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => {
+            let (more, their) = count(&entry.path());
+            (files + more, bytes + their)
+        }
+        Ok(found) => (files + 1, bytes + found.len()),
+        Err(_) => (files, bytes),
+    })
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|problem| Error::bug(format!("work on keys panicked: {problem}")))?
+}

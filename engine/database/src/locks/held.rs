@@ -1,0 +1,454 @@
+//! Who holds what: granted locks by object, and what each owner has to give back.
+//!
+//! Rows are sets of ids in compressed bitmaps, one per strength: a million rows of an UPDATE take some kilobytes.
+//! Keys are hashes. While a savepoint is open every grant is also noted in order, so that ROLLBACK TO can undo
+//! those since; otherwise nothing is kept twice.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{BuildHasherDefault, Hasher},
+};
+
+use roaring::RoaringTreemap;
+use sepal_types::TableId;
+
+use super::{
+    modes::{ROW_MODES, RowMode, TableMode, rows_conflict},
+    want::{AdvisoryKey, Constraint, Span, Want, common},
+};
+
+/// A session, as its locks know it.
+pub type OwnerId = u64;
+
+/// What is granted.
+#[derive(Debug, Default)]
+pub struct Holdings {
+    tables: HashMap<TableId, HashMap<OwnerId, u8>>,
+    rows: HashMap<TableId, HashMap<OwnerId, RowSets>>,
+    keys: HashMap<Constraint, HashMap<OwnerId, KeySet>>,
+    advisory: HashMap<AdvisoryKey, HashMap<OwnerId, Counts>>,
+    owners: HashMap<OwnerId, Owned>,
+}
+
+/// Hashes are random already.
+type KeySet = HashSet<u64, BuildHasherDefault<Already>>;
+
+#[derive(Debug, Default)]
+struct Already(u64);
+
+impl Hasher for Already {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Only ever given numbers; right for anything else too, if slow.
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+/// One owner's rows of one table, by mode.
+#[derive(Debug, Default)]
+struct RowSets {
+    modes: [RoaringTreemap; 4],
+    /// Being replaced or removed.
+    written: RoaringTreemap,
+}
+
+/// How often one owner took an advisory lock: by [`Span`], exclusive and shared.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts([[u32; 2]; 2]);
+
+impl Counts {
+    fn of(&mut self, span: Span, shared: bool) -> &mut u32 {
+        &mut self.0[usize::from(span == Span::Transaction)][usize::from(shared)]
+    }
+
+    fn held(self, shared: bool) -> bool {
+        self.0.iter().any(|span| span[usize::from(shared)] > 0)
+    }
+
+    fn is_empty(self) -> bool {
+        self.0.iter().flatten().all(|count| *count == 0)
+    }
+}
+
+#[derive(Debug)]
+struct Owned {
+    pid: i32,
+    tables: Vec<TableId>,
+    rows: Vec<TableId>,
+    keys: Vec<Constraint>,
+    advisory: Vec<AdvisoryKey>,
+    /// A savepoint is open.
+    journaling: bool,
+    journal: Vec<Want>,
+}
+
+/// What became free, for those who wait.
+#[derive(Debug, Default)]
+pub struct Freed {
+    tables: Vec<TableId>,
+    advisory: bool,
+}
+
+impl Freed {
+    pub fn of(want: &Want) -> Self {
+        let mut freed = Self::default();
+        freed.note(want);
+        freed
+    }
+
+    /// Whether somebody who waits for `want` may have got nearer.
+    pub fn concerns(&self, want: &Want) -> bool {
+        want.table().map_or(self.advisory, |table| self.tables.contains(&table))
+    }
+
+    fn note(&mut self, want: &Want) {
+        match want.table() {
+            None => self.advisory = true,
+            Some(table) if !self.tables.contains(&table) => self.tables.push(table),
+            Some(_) => {}
+        }
+    }
+}
+
+/// A granted lock, for `pg_locks`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shown {
+    Advisory { key: AdvisoryKey, shared: bool },
+    Table { table: TableId, mode: TableMode },
+}
+
+impl Holdings {
+    pub fn enlist(&mut self, owner: OwnerId, pid: i32) {
+        let owned = Owned {
+            pid,
+            tables: Vec::new(),
+            rows: Vec::new(),
+            keys: Vec::new(),
+            advisory: Vec::new(),
+            journaling: false,
+            journal: Vec::new(),
+        };
+        self.owners.insert(owner, owned);
+    }
+
+    pub fn dismiss(&mut self, owner: OwnerId) {
+        self.owners.remove(&owner);
+    }
+
+    pub fn pid(&self, owner: OwnerId) -> i32 {
+        self.owners.get(&owner).map_or(0, |owned| owned.pid)
+    }
+
+    pub fn owner_of(&self, pid: i32) -> Option<OwnerId> {
+        self.owners.iter().find(|(_, owned)| owned.pid == pid).map(|(owner, _)| *owner)
+    }
+
+    /// The part of `want` that what `holder` has stands in the way of.
+    pub fn clash(&self, holder: OwnerId, want: &Want) -> Option<Want> {
+        match want {
+            Want::Table { table, mode } => {
+                let modes = self.tables.get(table)?.get(&holder)?;
+                (modes & mode.conflicts() != 0).then(|| want.clone())
+            }
+            Want::Rows { table, mode, rows, write } => {
+                let sets = self.rows.get(table)?.get(&holder)?;
+                let rows = sets.conflicting(*mode, rows)?;
+                Some(Want::Rows { table: *table, mode: *mode, rows, write: *write })
+            }
+            Want::Unwritten { table, rows } => {
+                let sets = self.rows.get(table)?.get(&holder)?;
+                Some(Want::Unwritten { table: *table, rows: common(rows, &sets.written)? })
+            }
+            Want::Keys { of, hashes } => {
+                let held = self.keys.get(of)?.get(&holder)?;
+                let hashes: Vec<u64> = hashes.iter().copied().filter(|hash| held.contains(hash)).collect();
+                (!hashes.is_empty()).then_some(Want::Keys { of: *of, hashes })
+            }
+            Want::Advisory { key, shared, .. } => {
+                let counts = self.advisory.get(key)?.get(&holder)?;
+                (counts.held(false) || (!shared && counts.held(true))).then(|| want.clone())
+            }
+        }
+    }
+
+    /// Everybody who holds something on the objects of `want`'s table or number.
+    pub fn holders(&self, want: &Want) -> Vec<OwnerId> {
+        match want {
+            Want::Table { table, .. } => ids(self.tables.get(table)),
+            Want::Rows { table, .. } | Want::Unwritten { table, .. } => ids(self.rows.get(table)),
+            Want::Keys { of, .. } => ids(self.keys.get(of)),
+            Want::Advisory { key, .. } => ids(self.advisory.get(key)),
+        }
+    }
+
+    /// Gives `want` to `owner`; nothing may clash with it.
+    pub fn grant(&mut self, owner: OwnerId, want: &Want) {
+        let Some(owned) = self.owners.get_mut(&owner) else { return };
+        let new = match want {
+            Want::Table { table, mode } => {
+                remember(&mut owned.tables, table);
+                let modes = self.tables.entry(*table).or_default().entry(owner).or_default();
+                let new = *modes & mode.bit() == 0;
+                *modes |= mode.bit();
+                if new { vec![want.clone()] } else { Vec::new() }
+            }
+            Want::Rows { table, mode, rows, write } => {
+                remember(&mut owned.rows, table);
+                let sets = self.rows.entry(*table).or_default().entry(owner).or_default();
+                sets.add(*table, *mode, rows, *write, owned.journaling)
+            }
+            Want::Keys { of, hashes } => {
+                remember(&mut owned.keys, of);
+                let held = self.keys.entry(*of).or_default().entry(owner).or_default();
+                held.reserve(hashes.len());
+                let journaling = owned.journaling;
+                let mut new = Vec::new();
+                for hash in hashes {
+                    if held.insert(*hash) && journaling {
+                        new.push(*hash);
+                    }
+                }
+                if new.is_empty() { Vec::new() } else { vec![Want::Keys { of: *of, hashes: new }] }
+            }
+            Want::Advisory { key, shared, span } => {
+                remember(&mut owned.advisory, key);
+                let counts = self.advisory.entry(key.clone()).or_default().entry(owner).or_default();
+                *counts.of(*span, *shared) += 1;
+                if *span == Span::Transaction { vec![want.clone()] } else { Vec::new() }
+            }
+            Want::Unwritten { .. } => Vec::new(),
+        };
+        if owned.journaling {
+            owned.journal.extend(new);
+        }
+    }
+
+    /// From now on grants are noted. Where the notes end now.
+    pub fn savepoint(&mut self, owner: OwnerId) -> usize {
+        let Some(owned) = self.owners.get_mut(&owner) else { return 0 };
+        owned.journaling = true;
+        owned.journal.len()
+    }
+
+    /// Takes back what was granted since a savepoint.
+    pub fn undo(&mut self, owner: OwnerId, mark: usize) -> Freed {
+        let mut freed = Freed::default();
+        let Some(owned) = self.owners.get_mut(&owner) else { return freed };
+        let undone = owned.journal.split_off(mark.min(owned.journal.len()));
+        for want in undone.into_iter().rev() {
+            freed.note(&want);
+            self.take_back(owner, &want);
+        }
+        freed
+    }
+
+    fn take_back(&mut self, owner: OwnerId, want: &Want) {
+        match want {
+            Want::Table { table, mode } => {
+                if let Some(modes) = self.tables.get_mut(table).and_then(|held| held.get_mut(&owner)) {
+                    *modes &= !mode.bit();
+                }
+            }
+            Want::Rows { table, mode, rows, .. } => {
+                if let Some(sets) = self.rows.get_mut(table).and_then(|held| held.get_mut(&owner)) {
+                    sets.modes[*mode as usize] -= rows;
+                }
+            }
+            // The mark of a write, which `RowSets::add` notes by itself.
+            Want::Unwritten { table, rows } => {
+                if let Some(sets) = self.rows.get_mut(table).and_then(|held| held.get_mut(&owner)) {
+                    sets.written -= rows;
+                }
+            }
+            Want::Keys { of, hashes } => {
+                if let Some(held) = self.keys.get_mut(of).and_then(|held| held.get_mut(&owner)) {
+                    hashes.iter().for_each(|hash| {
+                        held.remove(hash);
+                    });
+                }
+            }
+            Want::Advisory { key, shared, span } => {
+                if let Some(counts) = self.advisory.get_mut(key).and_then(|held| held.get_mut(&owner)) {
+                    let count = counts.of(*span, *shared);
+                    *count = count.saturating_sub(1);
+                }
+            }
+        }
+    }
+
+    /// The owner's transaction is over: all but what its session locked for itself.
+    pub fn release_transaction(&mut self, owner: OwnerId) -> Freed {
+        let mut freed = Freed::default();
+        let Some(owned) = self.owners.get_mut(&owner) else { return freed };
+        owned.journaling = false;
+        owned.journal = Vec::new();
+        for table in std::mem::take(&mut owned.tables) {
+            forget(&mut self.tables, &table, owner);
+            freed.tables.push(table);
+        }
+        for table in std::mem::take(&mut owned.rows) {
+            forget(&mut self.rows, &table, owner);
+            freed.tables.push(table);
+        }
+        for of in std::mem::take(&mut owned.keys) {
+            forget(&mut self.keys, &of, owner);
+            freed.tables.push(of.0);
+        }
+        self.clear_advisory(owner, Span::Transaction, &mut freed);
+        freed
+    }
+
+    /// `pg_advisory_unlock_all`, or the end of the session.
+    pub fn release_session(&mut self, owner: OwnerId) -> Freed {
+        let mut freed = Freed::default();
+        self.clear_advisory(owner, Span::Session, &mut freed);
+        freed
+    }
+
+    fn clear_advisory(&mut self, owner: OwnerId, span: Span, freed: &mut Freed) {
+        let Some(owned) = self.owners.get_mut(&owner) else { return };
+        let advisory = &mut self.advisory;
+        owned.advisory.retain(|key| {
+            let Some(held) = advisory.get_mut(key) else { return false };
+            let Some(counts) = held.get_mut(&owner) else { return false };
+            for shared in [false, true] {
+                *counts.of(span, shared) = 0;
+            }
+            freed.advisory = true;
+            let keep = !counts.is_empty();
+            if !keep {
+                held.remove(&owner);
+                if held.is_empty() {
+                    advisory.remove(key);
+                }
+            }
+            keep
+        });
+    }
+
+    /// `pg_advisory_unlock`: one of the session's own. `false` when it has none.
+    pub fn unlock(&mut self, owner: OwnerId, key: &AdvisoryKey, shared: bool) -> bool {
+        let Some(counts) = self.advisory.get_mut(key).and_then(|held| held.get_mut(&owner)) else {
+            return false;
+        };
+        let count = counts.of(Span::Session, shared);
+        if *count == 0 {
+            return false;
+        }
+        *count -= 1;
+        if counts.is_empty() {
+            forget(&mut self.advisory, key, owner);
+            if let Some(owned) = self.owners.get_mut(&owner) {
+                owned.advisory.retain(|held| held != key);
+            }
+        }
+        true
+    }
+
+    /// Rows of a table that others than `owner` hold so that nobody may have them in `mode`.
+    pub fn taken_rows(&self, owner: OwnerId, table: TableId, mode: RowMode) -> RoaringTreemap {
+        let mut taken = RoaringTreemap::new();
+        for (_, sets) in self.rows.get(&table).into_iter().flatten().filter(|(holder, _)| **holder != owner) {
+            for held in ROW_MODES.into_iter().filter(|held| rows_conflict(mode, *held)) {
+                taken |= &sets.modes[held as usize];
+            }
+        }
+        taken
+    }
+
+    /// Whether anybody else is replacing or removing rows of the table.
+    pub fn others_write(&self, owner: OwnerId, table: TableId) -> bool {
+        let mut held = self.rows.get(&table).into_iter().flatten();
+        held.any(|(holder, sets)| *holder != owner && !sets.written.is_empty())
+    }
+
+    /// Locks of tables and numbers, with their owners' numbers. Row locks are too many to be shown, as in Postgres.
+    pub fn shown(&self) -> Vec<(i32, Shown)> {
+        let mut rows = Vec::new();
+        for (table, held) in &self.tables {
+            for (owner, modes) in held {
+                let modes = TableMode::ALL.into_iter().filter(|mode| modes & mode.bit() != 0);
+                rows.extend(modes.map(|mode| (self.pid(*owner), Shown::Table { table: *table, mode })));
+            }
+        }
+        for (key, held) in &self.advisory {
+            for (owner, counts) in held {
+                for shared in [false, true].into_iter().filter(|shared| counts.held(*shared)) {
+                    rows.push((self.pid(*owner), Shown::Advisory { key: key.clone(), shared }));
+                }
+            }
+        }
+        rows
+    }
+
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty() && self.rows.is_empty() && self.keys.is_empty() && self.advisory.is_empty()
+    }
+}
+
+impl RowSets {
+    /// Those of `rows` that are held so that `mode` is refused.
+    fn conflicting(&self, mode: RowMode, rows: &RoaringTreemap) -> Option<RoaringTreemap> {
+        let held = ROW_MODES.into_iter().filter(|held| rows_conflict(mode, *held));
+        let parts = held.filter_map(|held| common(rows, &self.modes[held as usize]));
+        parts.reduce(|all, part| all | part)
+    }
+
+    /// Adds rows; what was new, if that is to be noted.
+    fn add(
+        &mut self,
+        table: TableId,
+        mode: RowMode,
+        rows: &RoaringTreemap,
+        write: bool,
+        journaling: bool,
+    ) -> Vec<Want> {
+        let mut notes = Vec::new();
+        let held = &mut self.modes[mode as usize];
+        if journaling {
+            let new = rows - &*held;
+            notes.push(Want::Rows { table, mode, rows: new, write });
+            if write {
+                notes.push(Want::Unwritten { table, rows: rows - &self.written });
+            }
+        }
+        *held |= rows;
+        if write {
+            self.written |= rows;
+        }
+        notes
+    }
+}
+
+fn ids<T>(held: Option<&HashMap<OwnerId, T>>) -> Vec<OwnerId> {
+    held.map(|held| held.keys().copied().collect()).unwrap_or_default()
+}
+
+fn remember<T: Clone + PartialEq>(known: &mut Vec<T>, object: &T) {
+    if !known.contains(object) {
+        known.push(object.clone());
+    }
+}
+
+fn forget<K: std::hash::Hash + Eq, T>(
+    held: &mut HashMap<K, HashMap<OwnerId, T>>,
+    object: &K,
+    owner: OwnerId,
+) {
+    if let Some(owners) = held.get_mut(object) {
+        owners.remove(&owner);
+        if owners.is_empty() {
+            held.remove(object);
+        }
+    }
+}

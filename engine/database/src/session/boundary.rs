@@ -1,0 +1,226 @@
+//! The ends of a transaction: BEGIN with its modes, COMMIT, ROLLBACK, and what a commit does.
+
+use std::sync::Arc;
+
+use sepal_storage::{Op, Snapshot, StoreError, TenantStore};
+use sepal_types::{Error, Result, SqlState};
+use tokio::sync::oneshot;
+
+use super::{Open, Outcome, Session};
+use crate::{tenant::changes_definitions, write_memory::op_bytes};
+
+/// Commits up to this size are encoded on the thread that serves the connection: a hop to another costs more.
+const INLINE_COMMIT_BYTES: usize = 64 << 10;
+
+impl Session {
+    pub(super) fn begin(&mut self, isolation: Option<&str>, read_only: Option<bool>) -> Result<String> {
+        if self.open.as_ref().is_some_and(|open| open.explicit) {
+            self.notice(
+                "WARNING",
+                Error::new(SqlState::ActiveSqlTransaction, "there is already a transaction in progress"),
+            );
+            return Ok("BEGIN".to_owned());
+        }
+        if self.open.is_none() {
+            self.start(true);
+        }
+        let level = match isolation {
+            Some(level) => Some(level.to_owned()),
+            None => self.settings.lock().get("default_transaction_isolation"),
+        };
+        if let Some(open) = &mut self.open {
+            open.explicit = true;
+            open.repeatable = level.as_deref().is_some_and(is_repeatable);
+            open.read_only = read_only.unwrap_or(false);
+        }
+        let mut settings = self.settings.lock();
+        if let Some(level) = level {
+            settings.set("transaction_isolation", &level, true)?;
+        }
+        if let Some(read_only) = read_only {
+            settings.set("transaction_read_only", if read_only { "on" } else { "off" }, true)?;
+        }
+        Ok("BEGIN".to_owned())
+    }
+
+    pub(super) fn set_transaction(
+        &mut self,
+        isolation: Option<&str>,
+        read_only: Option<bool>,
+        session: bool,
+    ) -> Result<String> {
+        if let (Some(level), false) = (isolation, session) {
+            self.set_isolation(level)?;
+        }
+        let mut settings = self.settings.lock();
+        if let (Some(level), true) = (isolation, session) {
+            settings.set("default_transaction_isolation", level, false)?;
+        }
+        if let Some(read_only) = read_only {
+            let name = if session { "default_transaction_read_only" } else { "transaction_read_only" };
+            settings.set(name, if read_only { "on" } else { "off" }, !session)?;
+        }
+        drop(settings);
+        if let Some(open) = self.open.as_mut().filter(|open| open.explicit && !session) {
+            open.read_only = read_only.unwrap_or(open.read_only);
+        }
+        Ok("SET".to_owned())
+    }
+
+    /// The isolation of the open transaction: `SET TRANSACTION`, or `SET transaction_isolation`.
+    ///
+    /// Errors: 25001 once a statement has looked at a snapshot; 22023.
+    pub(super) fn set_isolation(&mut self, level: &str) -> Result<()> {
+        let repeatable = is_repeatable(level);
+        if let Some(open) = self.open.as_mut().filter(|open| open.explicit) {
+            if open.queried && open.repeatable != repeatable {
+                return Err(Error::new(
+                    SqlState::ActiveSqlTransaction,
+                    "SET TRANSACTION ISOLATION LEVEL must be called before any query",
+                ));
+            }
+            self.settings.lock().set("transaction_isolation", level, true)?;
+            open.repeatable = repeatable;
+            return Ok(());
+        }
+        self.settings.lock().set("transaction_isolation", level, true).map(drop)
+    }
+
+    pub(super) async fn commit_statement(&mut self, chain: bool) -> Result<Outcome> {
+        let Some(open) = self.open.as_ref().filter(|open| open.explicit) else {
+            self.notice(
+                "WARNING",
+                Error::new(SqlState::NoActiveSqlTransaction, "there is no transaction in progress"),
+            );
+            return Ok(Outcome::Done { tag: "COMMIT".to_owned() });
+        };
+        let failed = open.failed;
+        let tag = if failed {
+            // COMMIT of a failed transaction is a ROLLBACK, and says so.
+            self.roll_back();
+            "ROLLBACK"
+        } else {
+            self.commit().await?;
+            "COMMIT"
+        };
+        if chain {
+            self.start(true);
+        }
+        Ok(Outcome::Done { tag: tag.to_owned() })
+    }
+
+    pub(super) fn rollback_statement(&mut self, chain: bool) -> String {
+        if !self.open.as_ref().is_some_and(|open| open.explicit) {
+            self.notice(
+                "WARNING",
+                Error::new(SqlState::NoActiveSqlTransaction, "there is no transaction in progress"),
+            );
+        }
+        self.roll_back();
+        if chain {
+            self.start(true);
+        }
+        "ROLLBACK".to_owned()
+    }
+
+    pub(super) fn roll_back(&mut self) {
+        self.open = None;
+        self.settings.lock().end(false);
+    }
+
+    /// Makes the transaction durable, then builds its vector indexes.
+    ///
+    /// Errors: 40001, 23505, 53100, …: nothing of the transaction is kept.
+    pub(super) async fn commit(&mut self) -> Result<()> {
+        let Some(mut open) = self.open.take() else {
+            return Ok(());
+        };
+        let ops = open.take_ops();
+        if ops.is_empty() {
+            self.settings.lock().end(true);
+            return Ok(());
+        }
+        if let Err(error) = self.check_room(&ops, !open.builds.is_empty()).await {
+            self.settings.lock().end(false);
+            return Err(error);
+        }
+        let definitions = changes_definitions(&ops);
+        let Open { base, locks, charge, replaced, builds, after, .. } = open;
+        let tenant = Arc::clone(&self.tenant);
+        let settled = move |committed: &std::result::Result<Snapshot, StoreError>| {
+            if let Ok(snapshot) = committed {
+                // Before the locks go: whoever waited for one looks for what became of its rows, and at definitions.
+                tenant.updates.record(replaced);
+                tenant.committed(definitions, snapshot.lsn());
+            }
+            // Here, not in the session: it may be gone by now, and the commit goes on.
+            drop((locks, charge));
+        };
+        let result = commit_ops(Arc::clone(&self.tenant.store), base, ops, settled).await;
+        self.settings.lock().end(result.is_ok());
+        let snapshot = result?;
+        self.follow(after, snapshot).await;
+        self.build_all(builds).await
+    }
+
+    /// Waits for a flush where too much is not flushed yet. What adds no rows passes any quota.
+    ///
+    /// Errors: 53100 over the tenant's disk quota, or when it cannot be flushed; 57014 when cancelled meanwhile.
+    async fn check_room(&mut self, ops: &[Op], builds: bool) -> Result<()> {
+        if builds || ops.iter().any(|op| matches!(op, Op::Insert { .. })) {
+            let more = op_bytes(ops) as u64;
+            if self.tenant.check_quota(more).is_err() {
+                // What was deleted and dropped is given back by a flush.
+                self.cancel.guard(self.tenant.flush()).await?;
+                self.tenant.check_quota(more)?;
+            }
+        }
+        if self.tenant.is_short_of_room() {
+            self.cancel.guard(self.tenant.until_flushed()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits for a group commit without a thread of its own, unless there is much to encode or something to read before.
+/// `settled` runs as soon as it is over, on the leader's thread, whether or not anybody still waits.
+async fn commit_ops(
+    store: Arc<TenantStore>,
+    base: Snapshot,
+    ops: Vec<Op>,
+    settled: impl FnOnce(&std::result::Result<Snapshot, StoreError>) + Send + 'static,
+) -> Result<Snapshot> {
+    let (sender, outcome) = oneshot::channel();
+    let told = Box::new(move |committed| {
+        settled(&committed);
+        // Nobody waits any more when the connection is gone; what was committed stays.
+        let _ = sender.send(committed);
+    });
+    let reads = |op: &Op| {
+        matches!(op, Op::Delete { .. }) && base.table(op.table()).is_some_and(|version| version.def.captured)
+    };
+    let here = op_bytes(&ops) <= INLINE_COMMIT_BYTES && !ops.iter().any(reads);
+    let panicked = |problem| Error::bug(format!("a commit panicked: {problem}"));
+    if here {
+        if store.submit(&base, ops, told)? {
+            tokio::task::spawn_blocking(move || store.lead_submitted());
+        }
+    } else {
+        let submit = move || {
+            if store.submit(&base, ops, told)? {
+                store.lead_submitted();
+            }
+            Ok::<_, StoreError>(())
+        };
+        tokio::task::spawn_blocking(submit).await.map_err(panicked)??;
+    }
+    match outcome.await {
+        Ok(committed) => committed.map_err(Into::into),
+        Err(_) => Err(Error::bug("a commit's leader left it without an outcome")),
+    }
+}
+
+/// SERIALIZABLE is a snapshot too: write skew is not detected.
+fn is_repeatable(level: &str) -> bool {
+    matches!(level.to_ascii_lowercase().as_str(), "repeatable read" | "serializable")
+}

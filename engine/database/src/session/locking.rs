@@ -1,0 +1,253 @@
+//! A statement's locks: asking, waiting, and what of its rows has changed meanwhile.
+//!
+//! Used by `write` for what a statement replaces, by `select_for` for what a query locks, by `define` for tables. The
+//! lock table itself is `crate::locks`; here are the settings, the cancelling, and the isolation level.
+
+use std::{sync::Arc, time::Duration};
+
+use arrow::array::{Array, ArrayRef};
+use roaring::RoaringTreemap;
+use sepal_query::{
+    locking::{LockedRelation, RowMode, WaitPolicy},
+    planner::undefined_table,
+};
+use sepal_storage::{StoreError, TableVersion};
+use sepal_types::{Error, Result, RowId, SqlState, TableId};
+
+use super::{Session, prepare::read_only_key, prepared::PlanKind, write::serialization_failure};
+use crate::locks::{Asked, TableMode, Waiting, Want};
+
+/// How rows are claimed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    pub table: TableId,
+    pub mode: RowMode,
+    /// To replace or remove them.
+    pub write: bool,
+    pub wait: WaitPolicy,
+}
+
+/// What became of rows that were to be locked.
+#[derive(Debug)]
+pub(super) enum Claimed {
+    /// They are locked and are as the statement saw them.
+    Current,
+    /// Some were replaced or removed meanwhile. Locked are those that were not, and what took the places of the
+    /// others: these.
+    Moved(RoaringTreemap),
+    /// Somebody else has these, and they are not to be waited for.
+    Taken(RoaringTreemap),
+}
+
+impl Session {
+    /// Takes a lock for the transaction, waiting if need be. Whether it had to.
+    ///
+    /// Errors: 40P01, 55P03 after `lock_timeout`, 57014 once cancelled.
+    pub(super) async fn lock(&mut self, want: Want) -> Result<bool> {
+        let Some(open) = &self.open else { return Err(Error::bug("a lock outside of a transaction")) };
+        match open.locks.ask(want, true)? {
+            Asked::Granted => Ok(false),
+            Asked::Waits(waiting) => self.wait_for(waiting).await.map(|()| true),
+            Asked::Refused(_) => Err(Error::bug("a lock that was to be waited for was refused")),
+        }
+    }
+
+    /// Takes a lock if that needs no waiting; else the part of it that is somebody else's.
+    pub(super) fn try_lock(&self, want: Want) -> Result<Option<Want>> {
+        let Some(open) = &self.open else { return Err(Error::bug("a lock outside of a transaction")) };
+        match open.locks.ask(want, false)? {
+            Asked::Refused(part) => Ok(Some(part)),
+            Asked::Granted | Asked::Waits(_) => Ok(None),
+        }
+    }
+
+    pub(super) async fn wait_for(&mut self, waiting: Waiting) -> Result<()> {
+        let (limit, patrol) = {
+            let settings = self.settings.lock();
+            (settings.timeout("lock_timeout"), settings.timeout("deadlock_timeout"))
+        };
+        let patrol = patrol.unwrap_or(Duration::from_secs(1));
+        let granted = waiting.granted(patrol);
+        let cancel = self.cancel.clone();
+        let Some(limit) = limit else { return cancel.guard(granted).await };
+        let timed = async {
+            tokio::time::timeout(limit, granted).await.unwrap_or_else(|_| {
+                Err(Error::new(SqlState::LockNotAvailable, "canceling statement due to lock timeout"))
+            })
+        };
+        cancel.guard(timed).await
+    }
+
+    pub(super) async fn lock_table(&mut self, table: TableId, mode: TableMode) -> Result<bool> {
+        self.lock(Want::Table { table, mode }).await
+    }
+
+    /// LOCK TABLE. The command tag.
+    pub(super) async fn lock_tables(
+        &mut self,
+        names: &[String],
+        mode: TableMode,
+        nowait: bool,
+    ) -> Result<String> {
+        self.in_block("LOCK TABLE")?;
+        if !self.principal.scopes.write && mode != TableMode::AccessShare {
+            return Err(read_only_key());
+        }
+        for name in names {
+            let mut locked = None;
+            loop {
+                // The snapshot of a REPEATABLE READ transaction is not taken by this.
+                let view = self.current_view()?;
+                let Some(version) = view.find(&self.environment, name) else {
+                    return Err(undefined_table(name));
+                };
+                let table = version.def.id;
+                if locked == Some(table) {
+                    break;
+                }
+                locked = Some(table);
+                if !nowait {
+                    self.lock_table(table, mode).await?;
+                } else if self.try_lock(Want::Table { table, mode })?.is_some() {
+                    let message = format!("could not obtain lock on relation \"{name}\"");
+                    return Err(Error::new(SqlState::LockNotAvailable, message));
+                }
+            }
+        }
+        Ok("LOCK TABLE".to_owned())
+    }
+
+    /// The tables that a plan writes, or locks rows of, are locked before it takes its snapshot. Whoever altered one of
+    /// them is done then: the caller plans anew if definitions changed.
+    pub(super) async fn lock_plan(&mut self, kind: &PlanKind) -> Result<()> {
+        for (table, mode) in plan_locks(kind) {
+            self.lock_table(table, mode).await?;
+        }
+        Ok(())
+    }
+
+    /// Locks rows that the statement found in its snapshot.
+    ///
+    /// Errors: 40001 under REPEATABLE READ when one of them was changed since, 55P03 for NOWAIT.
+    pub(super) async fn claim(&mut self, claim: Claim, rows: RoaringTreemap) -> Result<Claimed> {
+        let mut current = rows.clone();
+        let mut next = rows;
+        let mut moved = false;
+        loop {
+            let asked: Vec<RowId> = next.iter().map(RowId).collect();
+            if let Some(taken) = self.lock_rows(claim, next).await? {
+                return Ok(Claimed::Taken(taken));
+            }
+            let gone = self.gone(claim.table, &asked)?;
+            if gone.is_empty() {
+                return Ok(if moved { Claimed::Moved(current) } else { Claimed::Current });
+            }
+            moved = true;
+            next = RoaringTreemap::new();
+            for row in gone {
+                current.remove(row.0);
+                if let Some(newest) = self.tenant.updates.newest(claim.table, row) {
+                    next.insert(newest.0);
+                }
+            }
+            current |= &next;
+        }
+    }
+
+    /// The part of the rows that somebody else has, if there is one and it is to be passed over.
+    async fn lock_rows(&mut self, claim: Claim, rows: RoaringTreemap) -> Result<Option<RoaringTreemap>> {
+        let want = Want::Rows { table: claim.table, mode: claim.mode, rows, write: claim.write };
+        if claim.wait == WaitPolicy::Wait {
+            self.lock(want).await?;
+            return Ok(None);
+        }
+        let Some(Want::Rows { rows: taken, .. }) = self.try_lock(want)? else { return Ok(None) };
+        if claim.wait == WaitPolicy::Skip {
+            return Ok(Some(taken));
+        }
+        let name = self.tenant.store.snapshot().table(claim.table).map(|version| version.def.name.clone());
+        let message = format!("could not obtain lock on row in relation \"{}\"", name.unwrap_or_default());
+        Err(Error::new(SqlState::LockNotAvailable, message))
+    }
+
+    /// Those of the locked rows, ascending, that others have replaced or removed since the transaction's base. Nobody
+    /// can any more, so the newest head is asked once.
+    fn gone(&self, table: TableId, rows: &[RowId]) -> Result<Vec<RowId>> {
+        let head = self.tenant.store.snapshot();
+        let Some(open) = &self.open else { return Ok(Vec::new()) };
+        // A table of the transaction's own is in neither.
+        let Some(base) = open.base.table(table) else { return Ok(Vec::new()) };
+        let Some(now) = head.table(table) else { return Ok(Vec::new()) };
+        if Arc::ptr_eq(base, now) {
+            return Ok(Vec::new());
+        }
+        let absent = now.absent(rows)?;
+        // What the view has and the base has not is the transaction's own.
+        let ids = |rows: Vec<RowId>| rows.into_iter().map(|row| row.0).collect::<RoaringTreemap>();
+        let mut own = ids(base.absent(&absent)?);
+        if let Some(view) = open.view.table(table) {
+            own -= ids(view.absent(&absent)?);
+        }
+        let gone: Vec<RowId> = absent.into_iter().filter(|row| !own.contains(row.0)).collect();
+        match gone.first() {
+            Some(first) if open.repeatable => Err(changed_meanwhile(base, now, *first)),
+            _ => Ok(gone),
+        }
+    }
+
+    /// Waits until nobody is replacing or removing these rows. Whether somebody was, or they are gone by now.
+    pub(super) async fn await_writers(&mut self, table: TableId, rows: &[RowId]) -> Result<bool> {
+        if rows.is_empty() {
+            return Ok(false);
+        }
+        let want = Want::Unwritten { table, rows: rows.iter().map(|row| row.0).collect() };
+        if self.lock(want).await? {
+            return Ok(true);
+        }
+        // One who was may have committed a moment before he was asked about.
+        let head = self.tenant.store.snapshot();
+        Ok(match head.table(table) {
+            Some(version) => !version.absent(rows)?.is_empty(),
+            None => true,
+        })
+    }
+}
+
+/// What a statement locks before it runs.
+fn plan_locks(kind: &PlanKind) -> Vec<(TableId, TableMode)> {
+    let context = match kind {
+        PlanKind::Dml { context, .. } | PlanKind::ExplainWrite { context, .. } => context,
+        PlanKind::Query(query) | PlanKind::CopyOut { query, .. } => &query.context,
+        PlanKind::CreateAs { source, .. } => return plan_locks(source),
+        _ => return Vec::new(),
+    };
+    let shared = |relation: &LockedRelation| (relation.table, TableMode::RowShare);
+    let nested = context.nested.iter().flat_map(|nested| nested.query.relations());
+    let mut locks: Vec<(TableId, TableMode)> = nested.map(shared).collect();
+    match kind {
+        PlanKind::Dml { dml, .. } | PlanKind::ExplainWrite { dml, analyze: true, .. } => {
+            locks.push((dml.target(), TableMode::RowExclusive));
+        }
+        PlanKind::Query(query) | PlanKind::CopyOut { query, .. } => {
+            locks.extend(query.locking.iter().flat_map(|locking| locking.relations()).map(shared));
+        }
+        _ => {}
+    }
+    locks
+}
+
+/// 40001. Whether a row was updated or deleted its primary key tells; without one it counts as updated.
+fn changed_meanwhile(base: &TableVersion, now: &TableVersion, row: RowId) -> Error {
+    let survives = survives(base, now, row).unwrap_or(true);
+    serialization_failure(if survives { "update" } else { "delete" })
+}
+
+fn survives(base: &TableVersion, now: &TableVersion, row: RowId) -> Result<bool, StoreError> {
+    let Some(key) = base.def.uniques.iter().find(|unique| unique.primary) else { return Ok(true) };
+    let Some((chunk, position)) = base.locate(row)? else { return Ok(true) };
+    let mut arrays: Vec<ArrayRef> = Vec::new();
+    for column in key.columns.iter().filter_map(|id| base.def.column_by_id(*id)) {
+        arrays.push(base.chunks[chunk].chunk.column(column)?.slice(position as usize, 1));
+    }
+    Ok(now.lookup_unique(key, &arrays)?.iter().any(Option::is_some))
+}

@@ -1,0 +1,305 @@
+//! INSERT, UPDATE, DELETE and COPY: their rows and keys are locked, then they become operations of the transaction.
+//!
+//! 1. The plan runs on the statement's snapshot and names the rows to replace or remove.
+//! 2. They are locked. Where one was replaced or removed meanwhile, the plan runs again on a newer snapshot, and of its
+//!    rows those count that it had named before, or what became of them: Postgres' EvalPlanQual, but for the whole
+//!    plan. Rows that only now match are not touched.
+//! 3. New keys of unique constraints are locked. So a second insertion of a key waits for the first one's end, and is
+//!    then refused, or goes through.
+//! 4. The operations are applied to the transaction's view of the newest head, which tells of duplicates at once. A key
+//!    whose row somebody is removing is waited for.
+//!
+//! What ON CONFLICT finds in its way is looked for again whenever a wait may have changed it.
+
+use std::sync::Arc;
+
+use arrow::{array::ArrayRef, record_batch::RecordBatch};
+use roaring::RoaringTreemap;
+use sepal_query::{
+    StatementContext,
+    dml::{Dml, DmlContext, Draft, Written},
+    locking::WaitPolicy,
+    planner::parameter_values,
+};
+use sepal_storage::{Op, Snapshot, StoreError};
+use sepal_types::{Error, Result, RowId, SqlState, TableId, UniqueDef};
+
+use super::{
+    Open, Session,
+    locking::{Claim, Claimed},
+};
+use crate::locks::Want;
+
+/// What applying operations came to.
+enum Applied {
+    Done,
+    /// A key is somebody else's by now, and ON CONFLICT says what to do then.
+    InTheWay,
+}
+
+/// What a statement may do with the keys of unique constraints.
+struct Keys<'a> {
+    /// Whether it may put new ones into a constraint.
+    adds: &'a (dyn Fn(&UniqueDef) -> bool + Sync),
+    /// Whether ON CONFLICT takes care of one that is there.
+    gives_way: &'a (dyn Fn(&UniqueDef) -> bool + Sync),
+    /// New versions of rows: of them ON CONFLICT says nothing.
+    updated: RoaringTreemap,
+}
+
+/// Rows of a table.
+type TableRows = (TableId, Vec<RowId>);
+
+impl Session {
+    /// Runs a write and makes it part of the transaction. Its table is locked already.
+    ///
+    /// Errors: 23505, 40001 (REPEATABLE READ), 40P01, 55P03, …; the transaction's view is as before then.
+    pub(super) async fn write(
+        &mut self,
+        dml: &Dml,
+        context: &StatementContext,
+        parameters: &[ArrayRef],
+    ) -> Result<Written> {
+        self.check_writable(dml.verb())?;
+        let values = parameter_values(parameters, parameters.len())?;
+        self.run_nested(context, &values).await?;
+        // Before the snapshot: whatever is replaced from now on can be followed.
+        let _watch = self.tenant.updates.watch();
+        self.bind(context)?;
+        let tenant = Arc::clone(&self.tenant);
+        let cancel = self.cancel.clone();
+        let dml_context = DmlContext { engine: &tenant.engine, statement: context, store: &tenant.store };
+        let mut draft = cancel.guard(dml.draft(&values, &dml_context)).await?;
+        loop {
+            if let Some(still) = self.lock_draft(dml, &draft).await? {
+                self.bind(context)?;
+                draft = cancel.guard(dml.draft_again(draft, &still, &values, &dml_context)).await?;
+                continue;
+            }
+            let mut written = cancel.guard(dml.write(&draft, &values, &dml_context)).await?;
+            let keys = Keys {
+                adds: &|unique: &UniqueDef| dml.adds_keys(unique),
+                gives_way: &|unique: &UniqueDef| dml.gives_way(unique),
+                updated: written.replaced.iter().map(|(_, new)| new.0).collect(),
+            };
+            match self.take(&mut written, &keys).await? {
+                Applied::Done => return Ok(written),
+                Applied::InTheWay => {
+                    self.bind(context)?;
+                    let still = RoaringTreemap::new();
+                    draft = cancel.guard(dml.draft_again(draft, &still, &values, &dml_context)).await?;
+                }
+            }
+        }
+    }
+
+    /// Locks the rows of a draft. If they are not as it saw them, those that count when it is made again.
+    async fn lock_draft(&mut self, dml: &Dml, draft: &Draft) -> Result<Option<RoaringTreemap>> {
+        let table = dml.target();
+        if !draft.rows().is_empty() {
+            let claim = Claim { table, mode: dml.row_mode(), write: true, wait: WaitPolicy::Wait };
+            let rows = draft.rows().iter().map(|row| row.0).collect();
+            match self.claim(claim, rows).await? {
+                Claimed::Current => {}
+                Claimed::Moved(still) => return Ok(Some(still)),
+                Claimed::Taken(_) => return Err(Error::bug("rows to be waited for were passed over")),
+            }
+        }
+        if self.await_writers(table, draft.standing()).await? {
+            self.refuse_if_repeatable(table, draft.standing())?;
+            return Ok(Some(RoaringTreemap::new()));
+        }
+        Ok(None)
+    }
+
+    /// Under REPEATABLE READ a row that is gone cannot be left out of account: the snapshot still has it.
+    fn refuse_if_repeatable(&self, table: TableId, rows: &[RowId]) -> Result<()> {
+        let head = self.tenant.store.snapshot();
+        let repeatable = self.open.as_ref().is_some_and(|open| open.repeatable);
+        let Some(version) = head.table(table).filter(|_| repeatable) else { return Ok(()) };
+        if version.absent(rows)?.is_empty() { Ok(()) } else { Err(serialization_failure("delete")) }
+    }
+
+    async fn take(&mut self, written: &mut Written, keys: &Keys<'_>) -> Result<Applied> {
+        let ops = std::mem::take(&mut written.ops);
+        let table = ops.last().map(Op::table);
+        if let Applied::InTheWay = self.take_ops(ops, keys).await? {
+            return Ok(Applied::InTheWay);
+        }
+        let replaced = std::mem::take(&mut written.replaced);
+        if let (Some(open), Some(table), false) = (&mut self.open, table, replaced.is_empty()) {
+            open.replaced.push((table, replaced));
+        }
+        Ok(Applied::Done)
+    }
+
+    /// Makes operations part of the transaction.
+    async fn take_ops(&mut self, ops: Vec<Op>, keys: &Keys<'_>) -> Result<Applied> {
+        let keyed = self.lock_keys(&ops, keys).await?;
+        loop {
+            let head = self.tenant.store.snapshot();
+            let open = self.open_mut()?;
+            if keyed {
+                open.refresh(head.clone())?;
+            }
+            let repeatable = open.repeatable;
+            let refusal = match open.with(&ops) {
+                Ok(view) => {
+                    // A row that an older snapshot does not show may have the key.
+                    if !(keyed && repeatable) || self.key_holders(&head, &ops)?.is_empty() {
+                        self.open_mut()?.accept(ops, view)?;
+                        return Ok(Applied::Done);
+                    }
+                    None
+                }
+                Err(refusal @ StoreError::UniqueViolation { .. }) => Some(refusal),
+                Err(other) => return Err(other.into()),
+            };
+            let rows = self.key_holders(&head, &ops)?;
+            if self.await_each_writer(rows).await? {
+                continue;
+            }
+            if self.gives_way(&head, &ops, keys)? {
+                return if repeatable { Err(serialization_failure("update")) } else { Ok(Applied::InTheWay) };
+            }
+            return Err(match refusal {
+                Some(refusal) if !repeatable => refusal.into(),
+                _ => self.duplicate(&head, &ops)?.into(),
+            });
+        }
+    }
+
+    fn open_mut(&mut self) -> Result<&mut Open> {
+        self.open.as_mut().ok_or_else(|| Error::bug("a write outside of a transaction"))
+    }
+
+    /// Locks the keys that operations add. Whether they add any.
+    async fn lock_keys(&mut self, ops: &[Op], keys: &Keys<'_>) -> Result<bool> {
+        let view = self.open_mut()?.view.clone();
+        let mut wants = Vec::new();
+        for (table, rows) in ops.iter().filter_map(inserted) {
+            let Some(version) = view.table(table) else { continue };
+            for unique in version.def.uniques.iter().filter(|unique| (keys.adds)(unique)) {
+                wants.push(Want::keys((table, unique.id), version.key_hashes(unique, rows)?));
+            }
+        }
+        let keyed = !wants.is_empty();
+        for want in wants {
+            self.lock(want).await?;
+        }
+        Ok(keyed)
+    }
+
+    /// The rows of `head` that have a key of `ops` and are not removed by this transaction.
+    fn key_holders(&self, head: &Snapshot, ops: &[Op]) -> Result<Vec<TableRows>> {
+        let mut found = Vec::new();
+        for (table, rows) in ops.iter().filter_map(inserted) {
+            let Some(version) = head.table(table) else { continue };
+            let removed = self.removed(table, ops);
+            let mut holders = Vec::new();
+            for unique in &version.def.uniques {
+                holders.extend(version.rows_with_keys_of(unique, rows)?.into_iter().flatten());
+            }
+            holders.retain(|row| !removed.contains(row.0));
+            holders.sort_unstable();
+            holders.dedup();
+            if !holders.is_empty() {
+                found.push((table, holders));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether a row to be inserted meets one of `head` under a constraint of which ON CONFLICT speaks.
+    fn gives_way(&self, head: &Snapshot, ops: &[Op], keys: &Keys<'_>) -> Result<bool> {
+        for op in ops {
+            let Op::Insert { table, first_row, rows } = op else { continue };
+            let Some(version) = head.table(*table) else { continue };
+            let removed = self.removed(*table, ops);
+            for unique in version.def.uniques.iter().filter(|unique| (keys.gives_way)(unique)) {
+                let found = version.rows_with_keys_of(unique, rows)?;
+                let meets = |(new, held): (u64, &Option<RowId>)| {
+                    held.is_some_and(|held| !removed.contains(held.0)) && !keys.updated.contains(new)
+                };
+                if (first_row.0..).zip(&found).any(meets) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// The rows of a table that this transaction deletes, with `ops`.
+    fn removed(&self, table: TableId, ops: &[Op]) -> RoaringTreemap {
+        let own = self.open.iter().flat_map(|open| &open.ops).chain(ops);
+        let deleted = own.filter_map(|op| match op {
+            Op::Delete { table: of, rows } if *of == table => Some(rows),
+            _ => None,
+        });
+        deleted.flatten().map(|row| row.0).collect()
+    }
+
+    /// The violation of a key by this transaction's rows, as the head sees it. A key that is free there, and taken in
+    /// an older snapshot only, is no violation: that row was deleted meanwhile.
+    fn duplicate(&self, head: &Snapshot, ops: &[Op]) -> Result<StoreError> {
+        let mut view = head.clone();
+        for op in self.open.iter().flat_map(|open| &open.ops).chain(ops) {
+            match view.apply(op) {
+                Ok(next) => view = next,
+                Err(refusal @ StoreError::UniqueViolation { .. }) => return Ok(refusal),
+                Err(_) => return Err(serialization_failure("update")),
+            }
+        }
+        Err(serialization_failure("delete"))
+    }
+
+    async fn await_each_writer(&mut self, rows: Vec<TableRows>) -> Result<bool> {
+        for (table, rows) in rows {
+            if self.await_writers(table, &rows).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Makes COPY's rows part of the transaction. `last`: it is committed next, which judges them.
+    ///
+    /// Errors: those of [`Self::write`].
+    pub(super) async fn take_copied(&mut self, ops: Vec<Op>, last: bool) -> Result<()> {
+        let keys = Keys {
+            adds: &|_: &UniqueDef| true,
+            gives_way: &|_: &UniqueDef| false,
+            updated: RoaringTreemap::new(),
+        };
+        if !last {
+            return self.take_ops(ops, &keys).await.map(|_| ());
+        }
+        self.lock_keys(&ops, &keys).await?;
+        // Looking keys up costs as much as the commit's own look: only if somebody may be removing one of the rows.
+        let locks = &self.open_mut()?.locks;
+        if ops.iter().any(|op| locks.others_write(op.table())) {
+            loop {
+                let rows = self.key_holders(&self.tenant.store.snapshot(), &ops)?;
+                if !self.await_each_writer(rows).await? {
+                    break;
+                }
+            }
+        }
+        let head = self.tenant.store.snapshot();
+        let open = self.open_mut()?;
+        open.refresh(head)?;
+        open.extend_unseen(ops)
+    }
+}
+
+fn inserted(op: &Op) -> Option<(TableId, &RecordBatch)> {
+    match op {
+        Op::Insert { table, rows, .. } => Some((*table, rows)),
+        _ => None,
+    }
+}
+
+pub(super) fn serialization_failure(what: &str) -> Error {
+    let message = format!("could not serialize access due to concurrent {what}");
+    Error::new(SqlState::SerializationFailure, message).with_hint("Retry the transaction.")
+}
