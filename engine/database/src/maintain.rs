@@ -9,6 +9,8 @@
 //! 2. CREATE INDEX and REINDEX ([`build_index`]), over the segments that are there;
 //! 3. [`build_missing`], over those that a checkpoint wrote while 2 was at work, or could not index.
 
+mod compaction;
+
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use arrow::array::{Array, ArrayRef};
@@ -21,8 +23,6 @@ use sepal_types::{
 use crate::{
     background::TaskKind, builds::Posted, delivery::now_us, session::CancelToken, tenant::OpenTenant,
 };
-
-mod compaction;
 
 pub use compaction::{Vacuumed, vacuum};
 

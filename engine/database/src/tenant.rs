@@ -1,6 +1,7 @@
 //! A tenant that is open: its store, its planner, its opened indexes.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -16,7 +17,7 @@ use sepal_query::{
     vector::{IndexCache, IndexMemory},
 };
 use sepal_storage::{ColumnCache, Op, SpillFiles, SpillSpace, StoreOptions, TenantStore};
-use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TenantId};
+use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TableId, TenantId};
 use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
