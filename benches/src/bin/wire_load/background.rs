@@ -50,9 +50,7 @@ pub fn run(target: &Target, flags: &Flags) -> Result<Value, Failure> {
         busy.and_then(|busy| Ok((busy, streamed?)))
     });
     let ((knn, lookup), streamed) = busy?;
-    let ratio = |busy: f64, idle: f64| {
-        json!({ "idle_us": idle, "busy_us": busy, "ratio": busy / idle, "bar": MOST_RATIO })
-    };
+    let ratio = |busy: f64, idle: f64| json!({ "idle_us": idle, "busy_us": busy, "ratio": busy / idle, "bar": MOST_RATIO });
     Ok(json!({
         "knn_p99": ratio(knn, idle.0),
         "lookup_p99": ratio(lookup, idle.1),
