@@ -57,6 +57,7 @@ files! {
         sepal_indexes "indexes.slt",
         sepal_knn "knn.slt",
         sepal_lookup "lookup.slt",
+        sepal_maintenance "maintenance.slt",
         sepal_time_travel "time_travel.slt",
     }
     "vector" {

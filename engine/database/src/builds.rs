@@ -6,8 +6,10 @@ use std::sync::{
 };
 
 use parking_lot::Mutex;
-use sepal_query::catalog::BuildProgress;
+use sepal_query::catalog::{BuildProgress, work::TaskRow};
 use sepal_types::TableId;
+
+use crate::delivery::now_us;
 
 /// The builds of one tenant.
 #[derive(Debug, Default)]
@@ -19,6 +21,7 @@ pub struct Build {
     pub pid: i32,
     pub table: TableId,
     pub index: TableId,
+    begun_us: i64,
     done: AtomicU64,
     total: AtomicU64,
 }
@@ -32,10 +35,31 @@ pub struct Posted {
 
 impl BuildBoard {
     pub fn post(self: &Arc<Self>, pid: i32, table: TableId, index: TableId, total: u64) -> Posted {
-        let build = Build { pid, table, index, done: AtomicU64::new(0), total: AtomicU64::new(total) };
+        let (begun_us, done, total) = (now_us(), AtomicU64::new(0), AtomicU64::new(total));
+        let build = Build { pid, table, index, begun_us, done, total };
         let build = Arc::new(build);
         self.0.lock().push(Arc::clone(&build));
         Posted { board: Arc::clone(self), build }
+    }
+
+    /// As `sepal_maintenance` shows them.
+    pub fn tasks(&self) -> Vec<TaskRow> {
+        let row = |build: &Arc<Build>| {
+            let done = build.done.load(Ordering::Relaxed);
+            let millis = u64::try_from(now_us().saturating_sub(build.begun_us) / 1_000).unwrap_or(0);
+            TaskRow {
+                pid: build.pid,
+                task: "index build",
+                table: Some(build.table),
+                phase: "building index: loading tuples",
+                unit: "rows",
+                done,
+                total: build.total.load(Ordering::Relaxed),
+                started_us: build.begun_us,
+                per_second: done.saturating_mul(1_000) / millis.max(1),
+            }
+        };
+        self.0.lock().iter().map(row).collect()
     }
 
     /// As the catalog shows them. Blocks are rows here: the relation has no pages.

@@ -89,6 +89,11 @@ pub struct DatabaseMetrics {
     pub column_cache_hits: u64,
     pub column_cache_misses: u64,
     pub index_bytes: usize,
+    /// Bytes of rows, uncompressed, since the start: those that left memory, and those that flushes and
+    /// compactions wrote.
+    pub ingested_bytes: u64,
+    pub flushed_bytes: u64,
+    pub compacted_bytes: u64,
     pub key_cache: KeyCacheStats,
 }
 
@@ -397,6 +402,7 @@ impl Database {
     pub fn metrics(&self) -> DatabaseMetrics {
         let columns = &self.shared.columns;
         let (hits, misses) = columns.hits_and_misses();
+        let written = self.shared.background.rows_written();
         DatabaseMetrics {
             open_tenants: self.tenants.open(),
             unflushed_bytes: self.shared.unflushed.bytes(),
@@ -408,6 +414,9 @@ impl Database {
             column_cache_hits: hits,
             column_cache_misses: misses,
             index_bytes: self.shared.indexes.bytes(),
+            ingested_bytes: written.ingested,
+            flushed_bytes: written.flushed,
+            compacted_bytes: written.compacted,
             key_cache: self.control.key_cache_stats(),
         }
     }

@@ -19,6 +19,7 @@
 //! Nothing here knows a socket. No function takes two tenants.
 
 mod backend_pids;
+mod background;
 mod builds;
 pub mod connector;
 mod database;
@@ -34,6 +35,7 @@ mod pipeline;
 mod room;
 pub mod sealing;
 mod session;
+mod statistics;
 mod tenant;
 mod tenants;
 #[cfg(test)]

@@ -1,12 +1,15 @@
-//! Background work of one tenant: flush and compaction when the log has grown, and index builds.
+//! Background work of one tenant: flushes when the log has grown, compaction, and index builds.
 //!
-//! One task per open tenant. A build never blocks readers or writers: it reads a pinned segment and attaches the
-//! finished blob, or throws it away when the segment is gone meanwhile.
+//! One task per open tenant; its work runs on the threads of [`crate::background`]. A build never blocks readers or
+//! writers: it reads a pinned segment and attaches the finished blob, or throws it away when the segment is gone
+//! meanwhile.
 //!
 //! An index is built over a segment by whoever comes first:
 //! 1. the checkpoint that writes the segment, if the table's index is valid by then;
 //! 2. CREATE INDEX and REINDEX ([`build_index`]), over the segments that are there;
 //! 3. [`build_missing`], over those that a checkpoint wrote while 2 was at work, or could not index.
+
+mod compaction;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -17,7 +20,11 @@ use sepal_types::{
     ColumnDef, Error, FileId, IndexDef, IndexMethod, Result, SqlState, TableDef, TableId, VectorIndexOptions,
 };
 
-use crate::{builds::Posted, session::CancelToken, tenant::OpenTenant};
+use crate::{
+    background::TaskKind, builds::Posted, delivery::now_us, session::CancelToken, tenant::OpenTenant,
+};
+
+pub use compaction::{Vacuumed, vacuum};
 
 /// How often the log's size is looked at without being told, and how long after a failure comes another try.
 const PATROL: Duration = Duration::from_secs(5);
@@ -34,11 +41,12 @@ type Gap = (FileId, TableId);
 
 /// Runs until the tenant is closed.
 pub async fn maintain(tenant: Arc<OpenTenant>) {
-    // Side by side: a long build must not keep the log from being flushed.
-    tokio::join!(flush(&tenant), index(&tenant));
+    // Side by side: a long build or merge must not keep the log from being flushed.
+    tokio::join!(flush(&tenant), index(&tenant), compaction::compact(&tenant));
 }
 
 async fn flush(tenant: &Arc<OpenTenant>) {
+    let mut looked_at = None;
     loop {
         tokio::select! {
             () = tenant.until_closed() => return,
@@ -47,28 +55,39 @@ async fn flush(tenant: &Arc<OpenTenant>) {
             () = tokio::time::sleep(PATROL) => {}
         }
         let full = tenant.room.flush.take() || tenant.store.wants_checkpoint();
-        if !full && !tenant.store.has_expired_history() {
-            continue;
-        }
-        let worker = Arc::clone(tenant);
-        let work = move || if full { checkpoint(&worker) } else { trim_history(&worker) };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(())) => tenant.room.flushed(None),
-            // Broken off by the closing: the log has everything.
-            Ok(Err(_)) if tenant.is_closed() => return,
-            Ok(Err(error)) => {
-                tracing::error!(tenant = %tenant.id, %error, "checkpoint failed; it will be tried again");
-                tenant.room.flushed(Some(error));
-                tokio::select! {
-                    () = tenant.until_closed() => return,
-                    () = tokio::time::sleep(PATROL) => {}
-                }
-            }
-            Err(problem) => {
-                tracing::error!(tenant = %tenant.id, %problem, "checkpoint panicked");
-                tenant.room.flushed(Some(Error::bug("the tenant's rows could not be flushed")));
+        if full || tenant.store.has_expired_history() {
+            let worker = Arc::clone(tenant);
+            let work = move || if full { checkpoint(&worker) } else { trim_history(&worker) };
+            let Some(done) = tenant.background.flushes.run(tenant.until_closed(), work).await else { return };
+            if !flushed(tenant, done.flatten()).await {
+                return;
             }
         }
+        // Deletions make a compaction pay before there is anything to flush.
+        let head = tenant.store.snapshot().lsn();
+        let changed = looked_at.replace(head) != Some(head);
+        if changed && tenant.store.wants_compaction() {
+            tenant.compaction.notify_one();
+        }
+    }
+}
+
+/// Tells those who wait how it went. Gives whether to go on.
+async fn flushed(tenant: &OpenTenant, done: Result<()>) -> bool {
+    let error = match done {
+        Ok(()) => {
+            tenant.room.flushed(None);
+            return true;
+        }
+        // Broken off by the closing: the log has everything.
+        Err(_) if tenant.is_closed() => return false,
+        Err(error) => error,
+    };
+    tracing::error!(tenant = %tenant.id, %error, "checkpoint failed; it will be tried again");
+    tenant.room.flushed(Some(error));
+    tokio::select! {
+        () = tenant.until_closed() => false,
+        () = tokio::time::sleep(PATROL) => true,
     }
 }
 
@@ -77,11 +96,12 @@ async fn index(tenant: &Arc<OpenTenant>) {
     let mut unbuildable: HashSet<Gap> = HashSet::new();
     loop {
         let (worker, mut known) = (Arc::clone(tenant), std::mem::take(&mut unbuildable));
-        let pass = tokio::task::spawn_blocking(move || {
+        let pass = move || {
             let built = build_missing(&worker, &mut known);
             (built, known)
-        });
-        let again = match pass.await {
+        };
+        let Some(pass) = tenant.background.builds.run(tenant.until_closed(), pass).await else { return };
+        let again = match pass {
             Ok((built, known)) => {
                 unbuildable = known;
                 match built {
@@ -106,13 +126,21 @@ async fn index(tenant: &Arc<OpenTenant>) {
     }
 }
 
-/// Flushes, compacts and trims now. Blocking.
+/// Flushes and trims now. Blocking.
 pub fn checkpoint(tenant: &OpenTenant) -> Result<()> {
-    let report = tenant.store.checkpoint(&SegmentIndexer { tenant })?;
+    let task = tenant.tasks.post(0, TaskKind::Flush, None, now_us());
+    task.phase("writing segments");
+    task.total(tenant.store.unflushed_bytes());
+    let report = tenant.store.checkpoint(&SegmentIndexer { tenant, stop: &|| tenant.is_closed() })?;
+    drop(task);
     tracing::debug!(tenant = %tenant.id, ?report, "checkpoint");
+    tenant.background.count_flush(&report);
     tenant.count_files();
     if report.segments_written > 0 {
         tenant.missing.notify_one();
+    }
+    if tenant.store.wants_compaction() {
+        tenant.compaction.notify_one();
     }
     Ok(())
 }
@@ -135,7 +163,13 @@ pub fn create_snapshot(
     by: &str,
     comment: Option<&str>,
 ) -> Result<()> {
-    let made = tenant.store.create_snapshot(&SegmentIndexer { tenant }, environment, name, by, comment)?;
+    let made = tenant.store.create_snapshot(
+        &SegmentIndexer { tenant, stop: &|| tenant.is_closed() },
+        environment,
+        name,
+        by,
+        comment,
+    )?;
     tracing::debug!(tenant = %tenant.id, lsn = %made.lsn, "snapshot");
     tenant.count_files();
     tenant.missing.notify_one();
@@ -156,9 +190,11 @@ fn trim_history(tenant: &OpenTenant) -> Result<()> {
     Ok(())
 }
 
-/// Builds the indexes of the segments that a checkpoint writes.
+/// Builds the indexes of the segments that a checkpoint or a compaction writes.
 struct SegmentIndexer<'a> {
     tenant: &'a OpenTenant,
+    /// Whether to give up: the caller is about to, too.
+    stop: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl BlobBuilder for SegmentIndexer<'_> {
@@ -170,14 +206,35 @@ impl BlobBuilder for SegmentIndexer<'_> {
             return None;
         }
         let posted = self.tenant.builds.post(0, def.id, index.id, column.len() as u64);
-        match build(options, column, self.tenant.threads, &posted, &|| self.tenant.is_closed()) {
+        match build(options, column, self.tenant.threads, &posted, self.stop) {
             Ok(built) => Some(built.serialize()),
-            // The checkpoint is about to stop, too.
-            Err(_) if self.tenant.is_closed() => None,
+            Err(_) if (self.stop)() => None,
             Err(error) => {
                 // The segment is searched exactly meanwhile: no row is lost to a search.
                 tracing::error!(index = %index.name, table = %def.name, %error, "an index could not be built");
                 None
+            }
+        }
+    }
+
+    /// Opens the indexes that queries have had open of the segments before.
+    fn ready(&self, def: &TableDef, segment: &Chunk, replaced: &[&Chunk]) {
+        let Some(file) = segment.segment() else { return };
+        for column in &def.columns {
+            for (index, _) in def.vector_indexes(column.id) {
+                let mut before = replaced.iter().filter_map(|chunk| chunk.segment());
+                if !segment.has_index(index.id)
+                    || !before.any(|file| self.tenant.indexes.holds(file, index.id))
+                {
+                    continue;
+                }
+                let opened = segment.column(column).map_err(Error::from).and_then(|vectors| {
+                    let (_, dim) = sepal_query::vector::elements(&vectors)?;
+                    self.tenant.indexes.get(segment, index.id, dim)
+                });
+                if let Err(error) = opened {
+                    tracing::error!(index = %index.name, segment = %file, %error, "a new index does not open");
+                }
             }
         }
     }

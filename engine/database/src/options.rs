@@ -44,6 +44,11 @@ pub struct DatabaseOptions {
     pub idle_tenant: Duration,
     /// Log bytes of one tenant after which its rows are flushed to segments.
     pub wal_segment_bytes: u64,
+    /// Bytes that compactions of all tenants may read and write in a second; 0: no limit. A quarter while statements
+    /// run.
+    pub compaction_bytes_per_second: u64,
+    /// Compactions that run at once, and as many builds of indexes that segments lack, of all tenants.
+    pub maintenance_threads: usize,
     /// Threads for index builds and for one query's scans.
     pub threads: usize,
     /// Log bytes that a tenant's pipelines may keep from being trimmed; one that falls further behind stops.
@@ -74,6 +79,7 @@ pub struct SecretSources {
 
 impl DatabaseOptions {
     pub fn new(data_dir: PathBuf, root_key: Key, cache_bytes: usize) -> Self {
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
             data_dir,
             root_key,
@@ -93,7 +99,9 @@ impl DatabaseOptions {
             max_open_tenants: 1024,
             idle_tenant: Duration::from_mins(5),
             wal_segment_bytes: 64 << 20,
-            threads: std::thread::available_parallelism().map_or(2, usize::from),
+            compaction_bytes_per_second: 64 << 20,
+            maintenance_threads: (threads / 4).clamp(1, 4),
+            threads,
             log_retention_bytes: 1 << 30,
             history: HistoryPolicy::default(),
             max_snapshot_age: Some(Duration::from_hours(24)),

@@ -1,6 +1,7 @@
 //! A tenant that is open: its store, its planner, its opened indexes.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -16,7 +17,7 @@ use sepal_query::{
     vector::{IndexCache, IndexMemory},
 };
 use sepal_storage::{ColumnCache, Op, SpillFiles, SpillSpace, StoreOptions, TenantStore};
-use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TenantId};
+use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TableId, TenantId};
 use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
@@ -25,6 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    background::{Background, TaskBoard},
     builds::BuildBoard,
     delivery::{Delivery, objects::Objects},
     directory_lock::DirectoryLock,
@@ -47,10 +49,18 @@ pub struct OpenTenant {
     pub engine: Engine,
     pub indexes: Arc<IndexCache>,
     pub builds: Arc<BuildBoard>,
+    /// What else is done to its tables.
+    pub tasks: Arc<TaskBoard>,
+    /// Threads and rate of what is done in the background, shared by all tenants.
+    pub background: Arc<Background>,
+    /// When each table was compacted last, and how often, since the tenant was opened.
+    pub compacted: Mutex<HashMap<TableId, (i64, u64)>>,
     /// Counts committed changes of definitions: a prepared statement planned under an older count plans anew.
     pub definitions: AtomicU64,
     /// Wakes the maintenance: the log has grown.
     pub work: Notify,
+    /// Wakes the maintenance: segments may have become too many, or too much of them deleted.
+    pub compaction: Notify,
     /// Wakes the maintenance: a segment may lack an index that its table has.
     pub missing: Notify,
     /// What sessions have committed last: wakes pipelines.
@@ -85,6 +95,7 @@ pub struct Shared {
     pub queries: Arc<QueryMemory>,
     pub spill: Arc<SpillFiles>,
     pub unflushed: Arc<Unflushed>,
+    pub background: Arc<Background>,
 }
 
 impl Shared {
@@ -98,6 +109,7 @@ impl Shared {
             queries: QueryMemory::new(options.total_query_memory_bytes),
             spill: SpillFiles::new(options.spill_files),
             unflushed: Unflushed::new(options.total_unflushed_bytes),
+            background: Background::new(options)?,
         })
     }
 
@@ -167,6 +179,10 @@ impl OpenTenant {
             engine: shared.engine(options, &directory, workers)?,
             indexes: Arc::new(IndexCache::new(id, Arc::clone(&shared.indexes))),
             builds: Arc::default(),
+            tasks: Arc::default(),
+            background: Arc::clone(&shared.background),
+            compacted: Mutex::default(),
+            compaction: Notify::new(),
             definitions: AtomicU64::new(0),
             work: Notify::new(),
             missing: Notify::new(),
@@ -290,11 +306,11 @@ impl OpenTenant {
         Some(self.cache_limit).filter(|bytes| *bytes > 0)
     }
 
-    /// Whether something besides sessions needs the tenant open: pipelines, or an index that is being built.
+    /// Whether something besides sessions needs the tenant open: pipelines, an index that is being built, a compaction.
     pub fn works_by_itself(&self) -> bool {
         let pipelines = || Ok::<_, Error>(Objects::of(&self.store.snapshot())?.pipelines().next().is_some());
         // One whose definitions cannot be read stays: its error is for who asks for them.
-        !self.builds.rows().is_empty() || pipelines().unwrap_or(true)
+        !self.builds.rows().is_empty() || !self.tasks.is_empty() || pipelines().unwrap_or(true)
     }
 
     /// 57P01 once the tenant is closed.

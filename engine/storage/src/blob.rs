@@ -48,7 +48,19 @@ impl Blob {
         kind: DataKind,
         plain: &[u8],
     ) -> Result<Self, StoreError> {
-        let file = disk.file_id();
+        Self::write_as(disk.file_id(), disk, paths, keys, owner, kind, plain)
+    }
+
+    /// The same under an id that was chosen, and announced, before.
+    pub(crate) fn write_as(
+        file: FileId,
+        disk: &Disk,
+        paths: &Paths,
+        keys: &KeyRing,
+        owner: Owner,
+        kind: DataKind,
+        plain: &[u8],
+    ) -> Result<Self, StoreError> {
         let key = Key::random();
         let context = context(kind, owner, file);
         let sealed = stream::seal_blob(&key, &context, plain);

@@ -281,6 +281,12 @@ impl NewFile {
         self.finish_open().map(|(_, length)| length)
     }
 
+    /// Makes what was written so far durable. Not to be tried again when it fails.
+    pub(crate) fn sync_so_far(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.disk.sync(self.what, &self.file)
+    }
+
     fn finish_open(mut self) -> Result<(File, u64), StoreError> {
         self.flush()
             .and_then(|()| self.disk.sync(self.what, &self.file))

@@ -25,8 +25,8 @@
 //! 4. What passed is sealed into frames (`wal::frame`), written with one write and made durable with one
 //!    fdatasync (`wal::writer`). Only then does the head move and does `commit` return.
 //! 5. Each `Insert` became one immutable memory chunk; like-sized neighbours are merged (`snapshot::merge`).
-//! 6. A checkpoint freezes the head, starts a new log file, writes the frozen memory chunks (and small or
-//!    much-deleted segments) as Parquet under Parquet's own encryption (`segment`), builds their index blobs,
+//! 6. A checkpoint freezes the head, starts a new log file, writes the frozen memory chunks (and tiny
+//!    segments) as Parquet under Parquet's own encryption (`segment`), builds their index blobs,
 //!    commits a manifest, swaps the chunks in the head (carrying over what was deleted meanwhile), and removes
 //!    manifests, segments and log files that nothing needs (`checkpoint`).
 //!
@@ -77,7 +77,9 @@ mod store;
 mod wal;
 
 pub use arrow_types::{TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, sql_type, stored_name};
-pub use checkpoint::{BlobBuilder, CheckpointReport, NoBlobs};
+pub use checkpoint::{
+    BlobBuilder, CheckpointReport, CompactionLimits, CompactionReport, Freely, NoBlobs, Pace, Phase, Rewrite,
+};
 pub use chunk::{Chunk, ChunkRef, ColumnCache, FairCache};
 pub use clock::{Clock, SystemClock};
 pub use disk::{Fault, FaultInjector};

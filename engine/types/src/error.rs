@@ -118,6 +118,7 @@ sqlstates! {
     SnapshotTooOld "72000" Cancelled,
     StatementTooComplex "54001" Invalid,
     StringDataRightTruncation "22001" Invalid,
+    SuccessfulCompletion "00000" Invalid,
     SyntaxError "42601" Invalid,
     SystemError "58000" Unavailable,
     TooManyColumns "54011" Invalid,

@@ -178,6 +178,14 @@ pub struct BudgetFlags {
     #[arg(long, value_name = "MIB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant_disk_mib: Option<u64>,
+    /// What compactions may read and write in a second, in MiB, a quarter under load; 0: no limit [default: 64]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compaction_mib_per_second: Option<u64>,
+    /// Compactions at once, and index builds in the background; 0: a quarter of the cores [default: 0]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maintenance_threads: Option<u32>,
     /// Open tenants above which those that nobody needs are closed at once [default: 1024]
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]

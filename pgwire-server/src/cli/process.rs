@@ -235,6 +235,10 @@ fn set_budgets(options: &mut DatabaseOptions, config: &Config) {
     options.total_unflushed_bytes = on_disk(config.memtable_mib);
     options.tenant_disk_bytes = on_disk(config.tenant_disk_mib);
     options.log_retention_bytes = on_disk(config.pipeline_retention_mib);
+    options.compaction_bytes_per_second = on_disk(config.compaction_mib_per_second);
+    if config.maintenance_threads > 0 {
+        options.maintenance_threads = config.maintenance_threads as usize;
+    }
     options.max_open_tenants = config.max_open_tenants as usize;
     options.idle_tenant = Duration::from_secs(config.idle_tenant_seconds);
 }

@@ -72,6 +72,11 @@ pub struct Config {
     pub memtable_mib: u64,
     /// Disk that a tenant without a quota of its own may take, in MiB; 0: as much as there is.
     pub tenant_disk_mib: u64,
+    /// What compactions of all tenants may read and write in a second, in MiB, a quarter of it while statements run;
+    /// 0: no limit.
+    pub compaction_mib_per_second: u64,
+    /// Compactions that run at once, and as many index builds in the background; 0: a quarter of the cores.
+    pub maintenance_threads: u32,
     /// Open tenants above which those that nobody needs are closed at once.
     pub max_open_tenants: u32,
     /// How long a tenant without sessions and pipelines stays open, in seconds.
@@ -179,6 +184,8 @@ impl Default for Config {
             query_mib: 4096,
             tenant_spill_mib: 4096,
             tenant_memtable_mib: 512,
+            compaction_mib_per_second: 64,
+            maintenance_threads: 0,
             memtable_mib: 2048,
             tenant_disk_mib: 0,
             max_open_tenants: 1024,

@@ -13,6 +13,7 @@ pub struct DatabaseGauges {
     cache_used_bytes: IntGauge,
     cache_budget_bytes: IntGauge,
     index_bytes: IntGauge,
+    rows_written: IntGaugeVec,
     column_cache_reads: IntGaugeVec,
     key_cache_lookups: IntGaugeVec,
     key_cache_evictions: IntGauge,
@@ -47,6 +48,12 @@ impl DatabaseGauges {
                 "Most bytes of opened columns held",
             )?,
             index_bytes: gauge("sepal_index_bytes", "Bytes of opened vector indexes held in memory")?,
+            rows_written: labelled(
+                "sepal_rows_written_bytes",
+                "Bytes of rows, uncompressed, since the start: that left memory (ingested), that flushes and compactions wrote \
+                 (flushed, compacted)",
+                "by",
+            )?,
             column_cache_reads: labelled(
                 "sepal_column_cache_reads",
                 "Column reads since the start, by result (hit, miss)",
@@ -78,6 +85,9 @@ impl DatabaseGauges {
         let keys = &now.key_cache;
         self.key_cache_evictions.set(count(keys.evictions));
         for (gauges, label, value) in [
+            (&self.rows_written, "ingested", count(now.ingested_bytes)),
+            (&self.rows_written, "flushed", count(now.flushed_bytes)),
+            (&self.rows_written, "compacted", count(now.compacted_bytes)),
             (&self.column_cache_reads, "hit", count(now.column_cache_hits)),
             (&self.column_cache_reads, "miss", count(now.column_cache_misses)),
             (&self.key_cache_lookups, "hit", count(keys.hits)),

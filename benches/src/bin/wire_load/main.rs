@@ -1,4 +1,4 @@
-//! A load generator that measures the server and not the client: `wire_load ping | knn | copy | run`.
+//! A load generator that measures the server and not the client: `wire_load ping | knn | copy | run | background`.
 //!
 //! Used by `benches/compare/run.py` against Sepal and PostgreSQL alike: same bytes, same transport, same loop. A
 //! client is a thread with a blocking socket; a query is one write of a message built beforehand and as few
@@ -12,10 +12,12 @@
 //!                --queries q.f32 --truth t.i64 --seconds 5 --clients 1 --set 'SET hnsw.ef_search = 40'
 //! wire_load copy --sql 'COPY items FROM STDIN (FORMAT binary)' --file rows.pgcopy
 //! wire_load run  --sql 'CREATE INDEX …'
+//! wire_load background --seconds 20 --clients 1          Sepal only: see background.rs
 //! ```
 //!
 //! `q.f32`: n × dim little-endian f32, row-major. `t.i64`: n × k little-endian i64, the ids of the exact answer.
 
+mod background;
 mod knn;
 
 use std::{fs::File, io::Read, process::ExitCode, time::Instant};
@@ -30,7 +32,8 @@ use serde_json::{Value, json};
 
 use crate::knn::Workload;
 
-const USAGE: &str = "usage: wire_load ping|knn|copy|run [--name value]…  (see the top of its source)";
+const USAGE: &str =
+    "usage: wire_load ping|knn|copy|run|background [--name value]…  (see the top of its source)";
 /// Bytes of one CopyData message.
 const COPY_CHUNK: usize = 256 * 1024;
 
@@ -56,6 +59,7 @@ fn run() -> Result<Value, Failure> {
         "ping" => ping(&target, &flags),
         "knn" => knn(&target, &flags),
         "copy" => copy(&target, &flags),
+        "background" => background::run(&target, &flags),
         "run" => {
             let mut connection = connect(&target, &flags)?;
             let start = Instant::now();

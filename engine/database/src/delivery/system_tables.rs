@@ -11,6 +11,7 @@
 //! components      sha256 → bytes                                 WASM by its hash, lower-case hex
 //! pipeline_state  id → body                                      a pipeline's position, as JSON (`pipeline`)
 //! plugin_state    pipeline, key → value                          what a sink asked to be kept
+//! statistics      id → body                                      what ANALYZE found of a table, as JSON (`statistics`)
 //! dead_letters    id → pipeline, environment, at, code, message, op, key, row, batch_id, position, replay
 //! ```
 //! `id` of `pipeline_state`, and `pipeline` of the last two, is [`super::objects::PipelineDef::id`]: a pipeline that
@@ -66,6 +67,9 @@ const PLUGIN_STATE: Layout = Layout {
     columns: &[("pipeline", SqlType::Text), ("key", SqlType::Text), ("value", SqlType::Bytea)],
 };
 
+const STATISTICS: Layout =
+    Layout { name: "statistics", key: 1, columns: &[("id", SqlType::Int8), ("body", SqlType::Text)] };
+
 const DEAD_LETTERS: Layout = Layout {
     name: "dead_letters",
     key: 1,
@@ -93,6 +97,7 @@ pub enum SystemTable {
     PipelineState,
     PluginState,
     DeadLetters,
+    Statistics,
 }
 
 /// A value on its way into a row, or a key to look for.
@@ -126,8 +131,14 @@ pub struct Rows {
 }
 
 impl SystemTable {
-    pub const ALL: [Self; 5] =
-        [Self::Objects, Self::Components, Self::PipelineState, Self::PluginState, Self::DeadLetters];
+    pub const ALL: [Self; 6] = [
+        Self::Objects,
+        Self::Components,
+        Self::PipelineState,
+        Self::PluginState,
+        Self::DeadLetters,
+        Self::Statistics,
+    ];
 
     const fn layout(self) -> &'static Layout {
         match self {
@@ -136,6 +147,7 @@ impl SystemTable {
             Self::PipelineState => &PIPELINE_STATE,
             Self::PluginState => &PLUGIN_STATE,
             Self::DeadLetters => &DEAD_LETTERS,
+            Self::Statistics => &STATISTICS,
         }
     }
 

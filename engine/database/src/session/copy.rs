@@ -15,7 +15,12 @@ use sepal_storage::Op;
 use sepal_types::{Error, Result, SqlState, TableDef};
 
 use super::{RowStream, Session, prepare::Planned, prepared::PlanKind};
-use crate::{locks::TableMode, write_memory::Charge};
+use crate::{
+    background::{Posted, TaskKind},
+    delivery::now_us,
+    locks::TableMode,
+    write_memory::Charge,
+};
 
 /// Rows of one memory chunk: batches are joined up to this.
 const CHUNK_BYTES: usize = 256 << 20;
@@ -34,6 +39,8 @@ pub struct CopyIn {
     rows: u64,
     /// What `batches` hold of the tenant's memory for writes.
     charge: Charge,
+    /// In `pg_stat_progress_copy`.
+    posted: Posted,
 }
 
 /// A COPY TO STDOUT.
@@ -225,6 +232,7 @@ impl Session {
         if targets.len() != columns.len() {
             return Err(Error::unsupported("cached plan must not change result type"));
         }
+        let posted = self.tenant.tasks.post(self.pid.number(), TaskKind::Copy, Some(def.id), now_us());
         Ok(CopyIn {
             columns,
             format,
@@ -234,6 +242,7 @@ impl Session {
             batches: Vec::new(),
             rows: 0,
             charge: Charge::none(&self.memory),
+            posted,
         })
     }
 
@@ -242,8 +251,10 @@ impl Session {
     /// Errors: 53200 when the tenant's unfinished writes hold too much; 57014; a default's own.
     pub async fn copy_rows(&mut self, copy: &mut CopyIn, batch: RecordBatch) -> Result<()> {
         self.cancel.check()?;
-        copy.charge.grow(batch.get_array_memory_size())?;
-        let rows = batch.num_rows();
+        let (bytes, rows) = (batch.get_array_memory_size(), batch.num_rows());
+        copy.charge.grow(bytes)?;
+        copy.posted.advance(bytes as u64);
+        copy.posted.advance_rows(rows as u64);
         let mut arrays: Vec<Option<ArrayRef>> = vec![None; copy.def.columns.len()];
         for (target, array) in copy.targets.iter().zip(batch.columns()) {
             arrays[*target] = Some(Arc::clone(array));

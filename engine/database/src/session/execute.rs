@@ -33,6 +33,7 @@ impl Session {
     pub async fn execute(&mut self, prepared: &Arc<Prepared>, parameters: Vec<ArrayRef>) -> Result<Outcome> {
         self.cancel.arm();
         self.tenant.check_open()?;
+        let _busy = self.tenant.background.throttle.busy();
         let alone = self.open.is_none();
         if alone {
             self.start(false);
@@ -254,8 +255,8 @@ impl Session {
                 "DISCARD ALL".to_owned()
             }
             Utility::Deallocate => "DEALLOCATE".to_owned(),
+            Utility::Maintenance(statement) => return self.run_maintenance(statement).await,
             Utility::LockTables { names, mode, nowait } => self.lock_tables(names, *mode, *nowait).await?,
-            Utility::Reindex { name } => return self.reindex(name).await,
             Utility::Show { name } => return self.show(name),
         };
         Ok(Outcome::Done { tag })

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use sepal_query::sql::Reindexed;
 use sepal_storage::{Op, Snapshot, StoreError, TableVersion, TenantStore};
 use sepal_types::{Error, IndexDef, IndexMethod, Result, SqlState, TableDef, TableId};
 
@@ -65,54 +66,84 @@ impl Session {
         settled
     }
 
-    pub(super) async fn reindex(&mut self, name: &str) -> Result<Outcome> {
+    /// Builds indexes anew beside those that serve, which go when it is done. CONCURRENTLY makes no difference.
+    pub(super) async fn reindex(&mut self, what: &Reindexed) -> Result<Outcome> {
         self.check_writable("REINDEX")?;
-        let (view, owner) = self.indexed_table(name).await?;
-        let mut def = owner.def.as_ref().clone();
-        let mut builds = Vec::new();
-        for old in &owner.def.indexes {
-            let wanted = def.name == name || old.name == name;
-            if !wanted || !old.valid || !matches!(old.method, IndexMethod::Vector(_)) {
-                continue;
+        let (view, owners) = self.indexed_tables(what).await?;
+        for owner in owners {
+            let mut def = owner.def.as_ref().clone();
+            let mut builds = Vec::new();
+            for old in &owner.def.indexes {
+                let other = matches!(what, Reindexed::Index(name) if *name != old.name);
+                if other || !old.valid || !matches!(old.method, IndexMethod::Vector(_)) {
+                    continue;
+                }
+                let new = IndexDef {
+                    id: self.tenant.store.next_object_id(),
+                    name: spare_name(&view, &self.environment, &old.name),
+                    valid: false,
+                    ..old.clone()
+                };
+                builds.push(Build { table: def.id, index: new.id, replaces: Some(old.id) });
+                def.indexes.push(new);
             }
-            let new = IndexDef {
-                id: self.tenant.store.next_object_id(),
-                name: spare_name(&view, &self.environment, &old.name),
-                valid: false,
-                ..old.clone()
-            };
-            builds.push(Build { table: def.id, index: new.id, replaces: Some(old.id) });
-            def.indexes.push(new);
-        }
-        if let Some(open) = &mut self.open
-            && !builds.is_empty()
-        {
-            open.apply(vec![Op::AlterTable(def)])?;
-            open.builds.extend(builds);
+            if let Some(open) = &mut self.open
+                && !builds.is_empty()
+            {
+                open.apply(vec![Op::AlterTable(def)])?;
+                open.builds.extend(builds);
+            }
         }
         Ok(Outcome::Done { tag: "REINDEX".to_owned() })
     }
-}
 
-impl Session {
-    /// The table of this name, or with an index of this name, locked against others that define.
-    async fn indexed_table(&mut self, name: &str) -> Result<(Snapshot, Arc<TableVersion>)> {
-        let mut locked = None;
+    /// The tables with the indexes that are meant, locked against others that define.
+    async fn indexed_tables(&mut self, what: &Reindexed) -> Result<(Snapshot, Vec<Arc<TableVersion>>)> {
+        let mut locked: Vec<TableId> = Vec::new();
         loop {
             let view = self.pinned_view()?;
-            let owner = view.tables().find(|version| {
-                version.def.environment == *self.environment
-                    && (version.def.name == name || version.def.index(name).is_some())
-            });
-            let Some(owner) = owner.cloned() else {
-                let message = format!("relation \"{name}\" does not exist");
-                return Err(Error::new(SqlState::UndefinedTable, message));
-            };
-            if locked == Some(owner.def.id) {
-                return Ok((view, owner));
+            let owners = self.reindexed(&view, what)?;
+            let next = owners.iter().map(|owner| owner.def.id).find(|table| !locked.contains(table));
+            let Some(next) = next else { return Ok((view, owners)) };
+            locked.push(next);
+            self.lock_table(next, TableMode::ShareRowExclusive).await?;
+        }
+    }
+
+    /// The same, not locked.
+    ///
+    /// Errors: 42P01, 42809 for a table in place of an index and the other way round, 3F000, 0A000.
+    fn reindexed(&self, view: &Snapshot, what: &Reindexed) -> Result<Vec<Arc<TableVersion>>> {
+        let own = || view.tables().filter(|version| version.def.environment == *self.environment);
+        let owner = |name: &str| {
+            own().find(|version| {
+                let uniques = &version.def.uniques;
+                version.def.index(name).is_some() || uniques.iter().any(|unique| unique.name == name)
+            })
+        };
+        let table = |name: &str| own().find(|version| version.def.name == name);
+        let missing =
+            |name: &str| Error::new(SqlState::UndefinedTable, format!("relation \"{name}\" does not exist"));
+        let wrong =
+            |name: &str, kind| Error::new(SqlState::WrongObjectType, format!("\"{name}\" is not {kind}"));
+        match what {
+            Reindexed::Index(name) => match owner(name) {
+                Some(owner) => Ok(vec![Arc::clone(owner)]),
+                None if table(name).is_some() => Err(wrong(name, "an index")),
+                None => Err(missing(name)),
+            },
+            Reindexed::Table(name) => match table(name) {
+                Some(table) => Ok(vec![Arc::clone(table)]),
+                None if owner(name).is_some() => Err(wrong(name, "a table or materialized view")),
+                None => Err(missing(name)),
+            },
+            Reindexed::Schema(name) if name != "public" => {
+                Err(Error::new(SqlState::InvalidSchemaName, format!("schema \"{name}\" does not exist")))
             }
-            locked = Some(owner.def.id);
-            self.lock_table(owner.def.id, TableMode::ShareRowExclusive).await?;
+            Reindexed::Database(Some(name)) if **name != *self.environment => {
+                Err(Error::unsupported("can only reindex the currently open database"))
+            }
+            Reindexed::Database(_) | Reindexed::Schema(_) => Ok(own().cloned().collect()),
         }
     }
 }

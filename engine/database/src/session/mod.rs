@@ -18,6 +18,7 @@ mod explain;
 mod history;
 mod index_builds;
 mod locking;
+mod maintenance;
 mod past;
 mod prepare;
 mod prepared;
@@ -31,6 +32,7 @@ mod utility;
 mod write;
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -40,7 +42,10 @@ use sepal_control::Principal;
 use sepal_query::{
     AdvisoryCall, AdvisoryNumber, SearchSettings, SequenceSource, SettingSink, SnapshotSlot,
     StatementContext,
-    catalog::{CatalogContext, LockRow, LockedObject},
+    catalog::{
+        CatalogContext, LockRow, LockedObject,
+        work::{StorageRow, WorkRows},
+    },
     sql::{Statement, parse_statements},
 };
 use sepal_storage::Snapshot;
@@ -51,6 +56,7 @@ use crate::{
     database::Database,
     delivery::{Replay, rows as delivery_rows},
     locks::{LockObject, LockTable, SessionLocks},
+    statistics,
     tenant::OpenTenant,
     tenants::Seat,
     usage,
@@ -349,6 +355,10 @@ impl Session {
                 let locks = Arc::clone(&self.tenant.locks);
                 Arc::new(move |pid| locks.blocking(pid))
             },
+            work: {
+                let (tenant, snapshot) = (Arc::clone(&self.tenant), stored.clone());
+                LazyLock::new(Box::new(move || work(&tenant, &snapshot)))
+            },
             delivery: LazyLock::new(Box::new(move || {
                 delivery_rows(&tenant, &shown, &environment, scopes.read)
             })),
@@ -382,6 +392,34 @@ fn environments(database: &Database, principal: &Principal) -> Vec<String> {
             Vec::new()
         }
     }
+}
+
+/// What the catalogs show of the work on the tenant's tables. Statistics that cannot be read are not shown; the log
+/// says so.
+fn work(tenant: &OpenTenant, snapshot: &Snapshot) -> WorkRows {
+    let statistics = statistics::rows(snapshot, &tenant.compacted.lock()).unwrap_or_else(|error| {
+        tracing::error!(tenant = %tenant.id, %error, "the tables' statistics cannot be read");
+        BTreeMap::new()
+    });
+    let stats = tenant.store.stats();
+    let storage = StorageRow {
+        live_rows: stats.live_rows,
+        deleted_rows: stats.deleted_rows,
+        segments: stats.segments as u64,
+        segment_bytes: stats.segment_bytes,
+        index_bytes: stats.index_bytes,
+        memory_bytes: stats.memory_bytes,
+        log_bytes: stats.wal_bytes + stats.held_wal_bytes,
+        history_bytes: stats.history_bytes,
+        ingested_bytes: stats.ingested_bytes,
+        flushed_bytes: stats.flushed_bytes,
+        compacted_bytes: stats.compacted_bytes,
+        write_amplification: stats.write_amplification(),
+        compaction_due: tenant.store.wants_compaction(),
+    };
+    let mut tasks = tenant.tasks.rows();
+    tasks.extend(tenant.builds.tasks());
+    WorkRows { tasks, copies: tenant.tasks.copies(), statistics, storage }
 }
 
 /// The locks of a tenant, those on numbers only of this environment.

@@ -5,7 +5,7 @@ use sepal_query::{
     ddl::object_name,
     output::OutputColumn,
     sql::{
-        StatementKind,
+        Maintenance, StatementKind,
         ast::{self, Expr, Set, TransactionMode, Value},
     },
 };
@@ -32,9 +32,8 @@ pub enum Utility {
         mode: TableMode,
         nowait: bool,
     },
-    Reindex {
-        name: String,
-    },
+    /// VACUUM, ANALYZE, REINDEX, CHECKPOINT
+    Maintenance(Box<Maintenance>),
     Release {
         name: String,
     },
@@ -71,7 +70,7 @@ impl Utility {
         match kind {
             StatementKind::Accepted(tag) => Ok(Some(Utility::Accepted(tag))),
             StatementKind::Refused(message) => Err(Error::unsupported(*message)),
-            StatementKind::Reindex { name } => Ok(Some(Utility::Reindex { name: name.clone() })),
+            StatementKind::Maintenance(statement) => Ok(Some(Utility::Maintenance(statement.clone()))),
             StatementKind::DropIndexes { .. } | StatementKind::Delivery(_) | StatementKind::History(_) => {
                 Ok(None)
             }
@@ -125,8 +124,6 @@ fn from_ast(statement: &ast::Statement) -> Result<Option<Utility>> {
             mode: lock.lock_mode.as_ref().map_or(TableMode::AccessExclusive, table_mode),
             nowait: lock.nowait,
         },
-        S::Analyze(_) => Utility::Accepted("ANALYZE"),
-        S::Vacuum(_) => Utility::Accepted("VACUUM"),
         S::Declare { .. } | S::Fetch { .. } => {
             return Err(Error::unsupported("SQL cursors are not supported").with_hint(
                 "Fetch in portions through the driver (a portal with a row limit), or add LIMIT and OFFSET.",

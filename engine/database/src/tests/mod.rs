@@ -3,6 +3,7 @@
 mod budgets;
 mod flips;
 mod indexes;
+mod maintenance;
 mod opening;
 mod scopes;
 mod sequences;

@@ -23,6 +23,7 @@ mod relations;
 mod rewrite;
 mod shape;
 mod value;
+pub mod work;
 
 #[cfg(test)]
 mod tests;
@@ -63,6 +64,8 @@ pub struct CatalogContext {
     pub locks: Lazily<Vec<LockRow>>,
     /// The sessions that one waits for, by their numbers.
     pub blocking: Arc<dyn Fn(i32) -> Vec<i32> + Send + Sync>,
+    /// What is done to the tenant's tables, and what is known of them.
+    pub work: Lazily<work::WorkRows>,
     /// What the views of secrets, sinks and pipelines show.
     pub delivery: Lazily<DeliveryRows>,
     /// What the views of snapshots and history show.
@@ -95,6 +98,7 @@ impl CatalogContext {
             usage: LazyLock::new(Box::new(Vec::new)),
             locks: LazyLock::new(Box::new(Vec::new)),
             blocking: Arc::new(|_| Vec::new()),
+            work: LazyLock::new(Box::new(work::WorkRows::default)),
             delivery: LazyLock::new(Box::new(delivery::DeliveryRows::default)),
             history: LazyLock::new(Box::new(HistoryRows::default)),
             control: Arc::new(delivery::NoDelivery),

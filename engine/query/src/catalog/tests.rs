@@ -20,6 +20,7 @@ use super::delivery::{DeadLetterRow, SecretRow};
 use super::history::{HistoryRow, SnapshotRow};
 use super::relations::{ALL, procedures};
 use super::value::{Value, column, parse_list};
+use super::work::{ColumnStatistics, CopyRow, StorageRow, TableStatistics, TaskRow, WorkRows};
 use super::*;
 
 mod client_queries;
@@ -161,6 +162,7 @@ fn context() -> Arc<CatalogContext> {
             ]
         })),
         blocking: Arc::new(|pid| if pid == 7 { vec![4_242] } else { Vec::new() }),
+        work: LazyLock::new(Box::new(work)),
         delivery: LazyLock::new(Box::new(delivery)),
         history: LazyLock::new(Box::new(history)),
         control: Arc::new(Replays),
@@ -168,6 +170,45 @@ fn context() -> Arc<CatalogContext> {
         start_time_us: 1_700_000_000_250_000,
         interrupted: Arc::new(|| false),
     })
+}
+
+fn work() -> WorkRows {
+    let task = |task, table| TaskRow {
+        pid: 7,
+        task,
+        table,
+        phase: "scanning heap",
+        unit: "bytes",
+        done: 8_192,
+        total: 16_385,
+        started_us: 1_700_000_000_000_000,
+        per_second: 4_096,
+    };
+    let name = ColumnStatistics {
+        column: ColumnId(2),
+        null_frac: 0.25,
+        avg_width: 6,
+        n_distinct: -0.5,
+        common: vec![("a b".into(), 0.125), ("c".into(), 0.0625)],
+        histogram: vec!["d".into(), "e,f".into()],
+    };
+    let known = TableStatistics {
+        vacuumed_us: Some(1_700_000_000_000_000),
+        vacuums: 2,
+        columns: vec![name],
+        ..TableStatistics::default()
+    };
+    WorkRows {
+        // Of another environment is the third.
+        tasks: vec![
+            task("vacuum", Some(TableId(ITEMS))),
+            task("flush", None),
+            task("compaction", Some(TableId(20_020))),
+        ],
+        copies: vec![CopyRow { pid: 7, table: TableId(ITEMS), bytes: 100, rows: 3 }],
+        statistics: [(TableId(ITEMS), known)].into(),
+        storage: StorageRow { live_rows: 5, write_amplification: Some(2.5), ..StorageRow::default() },
+    }
 }
 
 fn delivery() -> DeliveryRows {

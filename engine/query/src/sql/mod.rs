@@ -9,6 +9,7 @@ mod exists;
 mod hints;
 pub mod history;
 mod literals;
+mod maintenance;
 mod names;
 mod params;
 mod past;
@@ -23,6 +24,7 @@ mod vectors;
 mod wildcard;
 
 pub use datafusion::sql::sqlparser::ast;
+pub use maintenance::{Maintenance, NamedTable, Reindexed};
 pub use names::{output_names, strip_marker};
 pub use params::ParameterTypes;
 pub use past::{Moment, moments, past_tables, reference};

@@ -16,6 +16,7 @@ use super::{
     delivery::{self, Delivery},
     depth::check_depth,
     history::{self, History},
+    maintenance::{self, Maintenance},
     past, row_locks, tokens,
 };
 
@@ -46,10 +47,8 @@ pub enum StatementKind {
     Delivery(Box<Delivery>),
     /// Understood, has no effect in Sepal; answers with this command tag.
     Accepted(&'static str),
-    /// `REINDEX INDEX | TABLE name`
-    Reindex {
-        name: String,
-    },
+    /// `VACUUM`, `ANALYZE`, `REINDEX`, `CHECKPOINT`
+    Maintenance(Box<Maintenance>),
     /// `DROP INDEX CONCURRENTLY [IF EXISTS] names`
     DropIndexes {
         names: Vec<String>,
@@ -107,6 +106,10 @@ fn parse_one(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
         return Ok((StatementKind::History(Box::new(statement)), tokens));
     }
     let mut tokens = tokens::repair(tokens);
+    if maintenance::is_one(&words) {
+        let statement = maintenance::parse(sql, &tokens)?;
+        return Ok((StatementKind::Maintenance(Box::new(statement)), tokens));
+    }
     let kind = match recognise(&words, &tokens) {
         Some(kind) => kind,
         None => StatementKind::Sql(Box::new(parse_sql(sql, &words, &mut tokens)?)),
@@ -183,7 +186,6 @@ fn leading_words(tokens: &[TokenWithSpan]) -> Vec<String> {
 fn recognise(words: &[String], tokens: &[TokenWithSpan]) -> Option<StatementKind> {
     let all: Vec<&str> = words.iter().map(String::as_str).collect();
     match all.as_slice() {
-        ["REINDEX", ..] => Some(StatementKind::Reindex { name: last_name(tokens)? }),
         ["DROP", "INDEX", "CONCURRENTLY", rest @ ..] => {
             let if_exists = rest.starts_with(&["IF", "EXISTS"]);
             Some(StatementKind::DropIndexes {
@@ -195,9 +197,6 @@ fn recognise(words: &[String], tokens: &[TokenWithSpan]) -> Option<StatementKind
             Some(StatementKind::Accepted("ALTER TABLE"))
         }
         ["ALTER", "USER" | "ROLE", ..] => Some(StatementKind::Accepted("ALTER ROLE")),
-        ["VACUUM", ..] => Some(StatementKind::Accepted("VACUUM")),
-        ["ANALYZE" | "ANALYSE", ..] => Some(StatementKind::Accepted("ANALYZE")),
-        ["CHECKPOINT", ..] => Some(StatementKind::Accepted("CHECKPOINT")),
         ["UNLISTEN", ..] => Some(StatementKind::Accepted("UNLISTEN")),
         ["CLOSE", "ALL"] => Some(StatementKind::Accepted("CLOSE CURSOR ALL")),
         ["LISTEN", ..] => {
@@ -223,10 +222,6 @@ fn identifier(token: &TokenWithSpan) -> Option<String> {
         Token::Word(word) => Some(word.value.to_lowercase()),
         _ => None,
     }
-}
-
-fn last_name(tokens: &[TokenWithSpan]) -> Option<String> {
-    significant(tokens).next_back().and_then(identifier)
 }
 
 /// Comma-separated names after `skip` tokens; of a qualified name the last part.

@@ -106,6 +106,11 @@ impl IndexCache {
         Ok(Some(opened))
     }
 
+    /// Whether the index is open.
+    pub fn holds(&self, segment: FileId, index: TableId) -> bool {
+        self.look(segment, index).is_some()
+    }
+
     fn look(&self, segment: FileId, index: TableId) -> Option<Arc<dyn VectorIndex>> {
         self.memory.held.lock().get(self.tenant, &(segment, index))
     }

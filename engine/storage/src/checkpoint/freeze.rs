@@ -26,7 +26,8 @@ impl TenantStore {
         let snapshot = self.snapshot();
         let settled = snapshot.lsn() == maintenance.manifest.lsn
             && writer.wal.number() == maintenance.manifest.wal_from;
-        if settled && snapshot.tables().all(|table| plan::plan(table).rewrite.is_empty()) {
+        let busy = self.underway.lock().inputs.clone();
+        if settled && snapshot.tables().all(|table| plan::flush(table, &busy).rewrite.is_empty()) {
             return Ok(None);
         }
         let start = WalStart {

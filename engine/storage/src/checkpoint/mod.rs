@@ -1,9 +1,11 @@
 //! From log to segments: flush, compaction, manifest, trimming.
 //!
-//! `database` calls [`TenantStore::checkpoint`] in the background when [`TenantStore::wants_checkpoint`] says so,
-//! and [`TenantStore::attach_index`] when it has built an index for a segment. One runs at a time; commits and
-//! readers go on meanwhile.
+//! `database` calls [`TenantStore::checkpoint`], which is the flush, in the background when
+//! [`TenantStore::wants_checkpoint`] says so, and [`TenantStore::attach_index`] when it has built an index for a
+//! segment. One of them runs at a time; commits and readers go on meanwhile. Large segments are merged beside them
+//! (`compact`): a flush does not wait for that. `plan` says what is rewritten when, and what that costs.
 //!
+//! A flush:
 //! 1. `freeze`: under the writer's lock, start a new log file and take the head. Its memory chunks are never
 //!    merged with later ones.
 //! 2. `plan`: what each table rewrites.
@@ -15,8 +17,10 @@
 //!
 //! Until step 4 a failure leaves everything as it was. A manifest whose fate is unknown stops the store.
 
+mod compact;
 mod freeze;
 mod gc;
+mod pace;
 mod plan;
 mod produce;
 mod swap;
@@ -27,7 +31,7 @@ use arrow::array::ArrayRef;
 use sepal_types::{FileId, IndexDef, Lsn, TableDef, TableId};
 
 use crate::{
-    StoreError, TenantStore,
+    Chunk, StoreError, TenantStore,
     blob::{Blob, Owner},
     disk::PublishError,
     manifest::{self, IndexEntry, Manifest, NamedFile},
@@ -35,12 +39,20 @@ use crate::{
     planted::{self, Bug},
 };
 
+pub use compact::{CompactionLimits, CompactionReport, Rewrite};
+pub(crate) use compact::{Underway, Written};
+pub use pace::{Freely, Pace, Phase};
+
 /// Builds a vector index over a new segment's column. Storage keeps the bytes without knowing what they are.
 pub trait BlobBuilder: Send + Sync {
     /// `column`: the whole vector column of the new segment, as [`crate::arrow_type`] says, NULLs included.
     /// `None` leaves the segment without this index: it is searched exactly, until
     /// [`TenantStore::attach_index`] brings the index.
     fn build(&self, def: &TableDef, index: &IndexDef, column: &ArrayRef) -> Option<Vec<u8>>;
+
+    /// A segment is about to take the place of others: what is kept in memory of those is wanted of it. Nobody sees
+    /// it yet.
+    fn ready(&self, _def: &TableDef, _segment: &Chunk, _replaced: &[&Chunk]) {}
 }
 
 /// Builds nothing.
@@ -62,6 +74,9 @@ pub struct CheckpointReport {
     pub segments_removed: usize,
     pub rows_written: u64,
     pub bytes_written: u64,
+    /// Of rows, uncompressed: those that left memory, and all that were written.
+    pub ingested_bytes: u64,
+    pub rows_bytes_written: u64,
     pub indexes_built: usize,
     pub wal_files_removed: usize,
 }
@@ -82,7 +97,8 @@ impl Maintenance {
 }
 
 impl TenantStore {
-    /// Writes what only the log holds into segments, merges and rewrites segments, and trims history and log.
+    /// Flushes: writes what only the log holds into segments, with those that are cheap to merge or rewrite, and
+    /// trims history and log.
     pub fn checkpoint(&self, builder: &dyn BlobBuilder) -> Result<CheckpointReport, StoreError> {
         let mut maintenance = self.maintenance.lock();
         self.poison.check()?;
@@ -118,6 +134,11 @@ impl TenantStore {
         };
         let mut report = produced.report();
         report.manifest = next.number;
+        let segments = produced.tables.values().flat_map(|table| &table.segments);
+        let again =
+            segments.flat_map(|segment| &segment.inputs).filter(|input| input.chunk.segment().is_some());
+        let again: u64 = again.map(|input| plan::Size::of(input).live_bytes()).sum();
+        report.ingested_bytes = report.rows_bytes_written.saturating_sub(again);
         if planted::is(Bug::EarlyGc) {
             self.sweep_as_if(&next)?;
         }
@@ -129,6 +150,7 @@ impl TenantStore {
             }
             Err(PublishError::Unknown(error)) => return Err(error),
         }
+        self.written.flush(report.ingested_bytes, report.rows_bytes_written);
         self.cloned.lock().retain(|(lsn, _)| *lsn > frozen.snapshot.lsn());
         // The manifest is ahead of the head until the swap is done: a store that cannot swap must not go on.
         self.swap(&frozen, &produced).inspect_err(|error| self.poison.set(error.to_string()))?;

@@ -5,10 +5,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use roaring::RoaringBitmap;
 use sepal_crypto::Key;
 use sepal_types::{FileId, RowId, TableDef, TableId};
 
-use super::{BlobBuilder, CheckpointReport, freeze::Frozen, plan};
+use super::{BlobBuilder, CheckpointReport, Freely, Pace, freeze::Frozen, pace::Phase, plan};
 use crate::{
     ChunkRef, StoreError, TableVersion, TenantStore,
     blob::{Blob, Owner},
@@ -28,7 +29,16 @@ pub(super) struct Produced {
     files: Vec<(DataKind, FileId)>,
     rows: u64,
     bytes: u64,
+    plain_bytes: u64,
     indexes: usize,
+}
+
+/// With what segments are made.
+pub(super) struct Making<'a> {
+    pub builder: &'a dyn BlobBuilder,
+    pub pace: &'a dyn Pace,
+    /// Told of each file before it is there.
+    pub announce: &'a dyn Fn(DataKind, FileId),
 }
 
 #[derive(Default)]
@@ -54,13 +64,7 @@ impl Produced {
                 .into_iter()
                 .flat_map(|table| &table.segments)
                 .filter_map(|segment| segment.chunk.as_ref());
-            let new = new.filter_map(|chunk| chunk.as_sealed()).map(|sealed| {
-                let blobs = sealed
-                    .index_files()
-                    .into_iter()
-                    .map(|file| IndexEntry { index: file.index, blob: file.blob });
-                SegmentEntry { indexes: blobs.collect(), ..sealed.entry().clone() }
-            });
+            let new = new.filter_map(|chunk| chunk.as_sealed()).map(new_entry);
             let mut segments: Vec<SegmentEntry> = new.collect();
             segments.extend(produced.into_iter().flat_map(|table| table.kept.iter().cloned()));
             segments.sort_by_key(|segment| segment.first_row);
@@ -76,6 +80,7 @@ impl Produced {
             segments_written: segments,
             rows_written: self.rows,
             bytes_written: self.bytes,
+            rows_bytes_written: self.plain_bytes,
             indexes_built: self.indexes,
             ..CheckpointReport::default()
         }
@@ -95,12 +100,17 @@ impl TenantStore {
         builder: &dyn BlobBuilder,
     ) -> Result<Produced, StoreError> {
         let mut produced = Produced::default();
+        let busy = self.underway.lock().inputs.clone();
+        let making = Making { builder, pace: &Freely, announce: &|_, _| {} };
         let mut write = || -> Result<(), StoreError> {
             for version in frozen.snapshot.tables() {
-                let plan = plan::plan(version);
+                let plan = plan::flush(version, &busy);
                 let mut table = ProducedTable::default();
                 for inputs in plan.rewrite {
-                    let chunk = self.write_segment(&version.def, &inputs, builder, &mut produced)?;
+                    let chunk = self.write_segment(&version.def, &inputs, &making, &mut produced)?;
+                    if let Some(chunk) = &chunk {
+                        self.build_indexes(&version.def, chunk, &making, &mut produced)?;
+                    }
                     table.segments.push(NewSegment { inputs, chunk });
                 }
                 for chunk in &plan.keep {
@@ -119,11 +129,12 @@ impl TenantStore {
         }
     }
 
-    fn write_segment(
+    /// Without indexes yet.
+    pub(super) fn write_segment(
         &self,
         def: &TableDef,
         inputs: &[ChunkRef],
-        builder: &dyn BlobBuilder,
+        making: &Making<'_>,
         produced: &mut Produced,
     ) -> Result<Option<Arc<Chunk>>, StoreError> {
         // Nobody waits for a checkpoint of a store that takes no more writes, but for its end.
@@ -131,12 +142,13 @@ impl TenantStore {
         let file = self.disk.file_id();
         let identity = Identity { tenant: self.tenant, table: def.id, file, key: Key::random() };
         let path = self.paths.data(DataKind::Segment, file);
-        let Some(written) = segment::write(&self.disk, &path, &identity, def, inputs)? else {
-            return Ok(None);
-        };
+        (making.announce)(DataKind::Segment, file);
+        let written = segment::write(&self.disk, &path, &identity, def, inputs, making.pace)?;
+        let Some(written) = written else { return Ok(None) };
         produced.files.push((DataKind::Segment, file));
         produced.rows += u64::from(written.rows);
         produced.bytes += written.bytes;
+        produced.plain_bytes += written.plain_bytes;
         let aad = file_key_aad(DataKind::Segment, self.tenant, def.id, file);
         let entry = SegmentEntry {
             file,
@@ -163,24 +175,26 @@ impl TenantStore {
         self.register(&chunk);
         // Reading the ids back proves that the file opens before the log that held its rows is trimmed.
         chunk.row_ids()?;
-        self.build_indexes(def, &chunk, builder, produced)?;
         Ok(Some(chunk))
     }
 
-    fn build_indexes(
+    pub(super) fn build_indexes(
         &self,
         def: &TableDef,
         chunk: &Chunk,
-        builder: &dyn BlobBuilder,
+        making: &Making<'_>,
         produced: &mut Produced,
     ) -> Result<(), StoreError> {
         let Some(sealed) = chunk.as_sealed() else { return Ok(()) };
+        making.pace.phase(Phase::BuildingIndexes);
         for column in &def.columns {
             for (index, _) in def.vector_indexes(column.id) {
-                let Some(bytes) = builder.build(def, index, &chunk.column(column)?) else { continue };
+                let Some(bytes) = making.builder.build(def, index, &chunk.column(column)?) else { continue };
                 let owner = Owner { tenant: self.tenant, table: def.id, segment: sealed.file() };
-                let blob =
-                    Blob::write(&self.disk, &self.paths, &self.keys(), owner, DataKind::Index, &bytes)?;
+                let (file, kind, keys) = (self.disk.file_id(), DataKind::Index, self.keys());
+                (making.announce)(kind, file);
+                let blob = Blob::write_as(file, &self.disk, &self.paths, &keys, owner, kind, &bytes)?;
+                making.pace.spend(blob.entry().bytes);
                 produced.files.push((blob.kind(), blob.entry().file));
                 produced.bytes += blob.entry().bytes;
                 produced.indexes += 1;
@@ -208,23 +222,41 @@ impl TenantStore {
         entry.indexes.retain(|entry| def.indexes.iter().any(|index| index.id == entry.index));
         let rows = if planted::is(Bug::TombstoneDropped) { 0 } else { chunk.deleted.len() };
         if rows > 0 && entry.deleted.as_ref().is_none_or(|deleted| deleted.rows != rows) {
-            let mut bytes = Vec::with_capacity(chunk.deleted.serialized_size());
-            chunk.deleted.serialize_into(&mut bytes).map_err(|error| StoreError::Bug(error.to_string()))?;
-            let owner = Owner { tenant: self.tenant, table: sealed.sealed_for(), segment: sealed.file() };
-            let blob = Blob::write(&self.disk, &self.paths, &self.keys(), owner, DataKind::Deleted, &bytes)?;
-            produced.files.push((blob.kind(), blob.entry().file));
-            produced.bytes += blob.entry().bytes;
-            entry.deleted = Some(DeletedEntry { rows, blob: blob.entry().clone() });
+            entry.deleted = Some(self.write_deleted(sealed, &chunk.deleted, &|_, _| {}, produced)?);
         }
         Ok(entry)
     }
+
+    /// A deletion vector of a segment.
+    pub(super) fn write_deleted(
+        &self,
+        sealed: &SealedChunk,
+        deleted: &RoaringBitmap,
+        announce: &dyn Fn(DataKind, FileId),
+        produced: &mut Produced,
+    ) -> Result<DeletedEntry, StoreError> {
+        let mut bytes = Vec::with_capacity(deleted.serialized_size());
+        deleted.serialize_into(&mut bytes).map_err(|error| StoreError::Bug(error.to_string()))?;
+        let owner = Owner { tenant: self.tenant, table: sealed.sealed_for(), segment: sealed.file() };
+        let (file, kind, keys) = (self.disk.file_id(), DataKind::Deleted, self.keys());
+        announce(kind, file);
+        let blob = Blob::write_as(file, &self.disk, &self.paths, &keys, owner, kind, &bytes)?;
+        produced.files.push((blob.kind(), blob.entry().file));
+        produced.bytes += blob.entry().bytes;
+        Ok(DeletedEntry { rows: deleted.len(), blob: blob.entry().clone() })
+    }
+}
+
+/// The entry of a segment that was just written.
+pub(super) fn new_entry(sealed: &SealedChunk) -> SegmentEntry {
+    let blobs = sealed.index_files().into_iter();
+    let indexes = blobs.map(|file| IndexEntry { index: file.index, blob: file.blob }).collect();
+    SegmentEntry { indexes, ..sealed.entry().clone() }
 }
 
 /// The first entry of a segment that a clone shares: with the blobs that are under its own indexes' ids. `None` for one
 /// that the table itself wrote.
 fn shared(sealed: &SealedChunk, def: &TableDef) -> Option<SegmentEntry> {
     let sealed_for = Some(sealed.sealed_for()).filter(|table| *table != def.id)?;
-    let blobs = sealed.index_files().into_iter();
-    let indexes = blobs.map(|file| IndexEntry { index: file.index, blob: file.blob }).collect();
-    Some(SegmentEntry { sealed_for: Some(sealed_for), indexes, ..sealed.entry().clone() })
+    Some(SegmentEntry { sealed_for: Some(sealed_for), ..new_entry(sealed) })
 }

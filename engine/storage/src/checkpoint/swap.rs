@@ -9,7 +9,7 @@ use sepal_types::RowId;
 
 use super::{
     freeze::Frozen,
-    produce::{NewSegment, Produced, ProducedTable},
+    produce::{Produced, ProducedTable},
 };
 use crate::{
     ChunkRef, Snapshot, StoreError, TableVersion, TenantStore,
@@ -54,7 +54,7 @@ fn swapped(
         if segment.inputs.iter().any(|input| is_one_of(input, &before))
             && let Some(chunk) = &segment.chunk
         {
-            let deleted = Arc::new(deleted_since(&before, segment, chunk)?);
+            let deleted = Arc::new(deleted_since(&before, &segment.inputs, chunk)?);
             chunks.push(ChunkRef { chunk: Arc::clone(chunk), deleted });
         }
     }
@@ -63,18 +63,19 @@ fn swapped(
     Ok(chunks)
 }
 
-/// Positions in the new segment of the rows that the head deleted after the freeze.
-fn deleted_since(
-    head: &[ChunkRef],
-    segment: &NewSegment,
+/// Positions in the new segment of the rows of its inputs that were deleted since. `later`: the inputs as they are now;
+/// of one that is gone, all are deleted.
+pub(super) fn deleted_since(
+    later: &[ChunkRef],
+    inputs: &[ChunkRef],
     chunk: &Chunk,
 ) -> Result<RoaringBitmap, StoreError> {
     let mut deleted = RoaringBitmap::new();
     if planted::is(Bug::TombstoneLostInSwap) {
         return Ok(deleted);
     }
-    for input in &segment.inputs {
-        let now = head.iter().find(|chunk| Arc::ptr_eq(&chunk.chunk, &input.chunk));
+    for input in inputs {
+        let now = later.iter().find(|chunk| Arc::ptr_eq(&chunk.chunk, &input.chunk));
         let gone = match now {
             Some(now) if Arc::ptr_eq(&now.deleted, &input.deleted) => continue,
             Some(now) => &*now.deleted - &*input.deleted,

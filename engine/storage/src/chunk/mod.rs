@@ -108,6 +108,27 @@ impl Chunk {
             Kind::Memory(chunk) => chunk.column(column.id),
             Kind::Sealed(chunk) => chunk.column(column.id, &arrow_type(&column.ty))?,
         };
+        self.complete(column, stored)
+    }
+
+    /// [`Self::column`] for one who needs it once: what is not in the cache does not get there.
+    pub fn column_once(&self, column: &ColumnDef) -> Result<ArrayRef, StoreError> {
+        let stored = match &self.kind {
+            Kind::Memory(chunk) => chunk.column(column.id),
+            Kind::Sealed(chunk) => chunk.column_once(column.id, &arrow_type(&column.ty))?,
+        };
+        self.complete(column, stored)
+    }
+
+    /// Whether the column is in memory.
+    pub(crate) fn is_decoded(&self, column: ColumnId) -> bool {
+        match &self.kind {
+            Kind::Memory(_) => true,
+            Kind::Sealed(chunk) => chunk.is_decoded(column),
+        }
+    }
+
+    fn complete(&self, column: &ColumnDef, stored: Option<ArrayRef>) -> Result<ArrayRef, StoreError> {
         match stored {
             Some(array) => fit(array, &arrow_type(&column.ty)),
             None => missing::constant(column, self.rows() as usize),

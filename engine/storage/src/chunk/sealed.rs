@@ -114,6 +114,22 @@ impl SealedChunk {
         self.cached(Some(column), |footer| footer.column(&self.parts.disk, &self.parts.path, column, wanted))
     }
 
+    /// The same, past the cache.
+    pub(crate) fn column_once(
+        &self,
+        column: ColumnId,
+        wanted: &DataType,
+    ) -> Result<Option<ArrayRef>, StoreError> {
+        match self.parts.cache.peek(&self.cache_key(Some(column))) {
+            Some(array) => Ok(Some(array)),
+            None => self.footer()?.column(&self.parts.disk, &self.parts.path, column, wanted),
+        }
+    }
+
+    pub(crate) fn is_decoded(&self, column: ColumnId) -> bool {
+        self.parts.cache.peek(&self.cache_key(Some(column))).is_some()
+    }
+
     pub(crate) fn has_index(&self, index: TableId) -> bool {
         self.indexes.read().contains_key(&index)
     }
@@ -167,12 +183,16 @@ impl SealedChunk {
         self.obsolete.store(false, Ordering::Release);
     }
 
+    fn cache_key(&self, column: Option<ColumnId>) -> CacheKey {
+        CacheKey { tenant: self.parts.identity.tenant, file: self.file(), column }
+    }
+
     fn cached(
         &self,
         column: Option<ColumnId>,
         load: impl FnOnce(&Footer) -> Result<Option<ArrayRef>, StoreError>,
     ) -> Result<Option<ArrayRef>, StoreError> {
-        let key = CacheKey { tenant: self.parts.identity.tenant, file: self.file(), column };
+        let key = self.cache_key(column);
         if let Some(array) = self.parts.cache.get(&key) {
             return Ok(Some(array));
         }

@@ -61,6 +61,9 @@ pub enum StoreError {
     /// An earlier write or fsync failed, so what is on disk is unknown: the store must be opened again.
     #[error("the store takes no more writes: {why}")]
     Poisoned { why: String },
+    /// Background work was told to end. It left nothing behind.
+    #[error("canceling statement due to user request")]
+    Stopped,
     /// The caller broke this crate's contract (a batch that does not match its table, say).
     #[error("{0}")]
     Bug(String),
@@ -133,6 +136,7 @@ impl From<StoreError> for Error {
                 .with_hint("Restore the named file from a backup. Nothing was changed."),
             StoreError::Poisoned { .. } => Error::new(SqlState::IoError, text)
                 .with_hint("Restart the server: it recovers every acknowledged write from the log."),
+            StoreError::Stopped => Error::new(SqlState::QueryCanceled, text),
             StoreError::Bug(_) => Error::bug(text),
         }
     }

@@ -41,6 +41,7 @@ fn every_error_has_its_state() {
         (StoreError::io("write", "wal/1.wal", &io::Error::from_raw_os_error(libc::EIO)), "58030"),
         (StoreError::corrupt("wal/1.wal", "bad"), "XX001"),
         (StoreError::Poisoned { why: "fsync failed".into() }, "58030"),
+        (StoreError::Stopped, "57014"),
         (StoreError::Bug("wrong".into()), "XX000"),
     ];
     for (error, code) in cases {

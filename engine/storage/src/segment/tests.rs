@@ -20,7 +20,7 @@ use sepal_types::{ColumnDef, ColumnId, FileId, RowId, SqlType, TableDef, TableId
 
 use super::{Footer, Identity, write};
 use crate::{
-    ChunkRef, StoreError, arrow_type,
+    ChunkRef, Freely, StoreError, arrow_type,
     chunk::{Chunk, MemoryChunk},
     disk::Disk,
     fixtures::{TENANT, batch, column, items},
@@ -117,7 +117,7 @@ fn every_type_survives() {
     let path = dir.path().join("segment");
     // Sliced, so that offsets that do not start at zero are stored right too.
     let inputs = [memory(1, &rows.slice(0, 1)), memory(2, &rows.slice(1, 2)), memory(9, &rows)];
-    let written = write(&Disk::default(), &path, &identity(), &def, &inputs).unwrap().unwrap();
+    let written = write(&Disk::default(), &path, &identity(), &def, &inputs, &Freely).unwrap().unwrap();
     assert_eq!((written.rows, written.first_row, written.last_row), (6, RowId(1), RowId(11)));
     let footer = Footer::open(&Disk::default(), &path, &identity(), written.rows, written.bytes).unwrap();
     for (column, (ty, array)) in def.columns.iter().zip(&typed) {
@@ -134,8 +134,9 @@ fn vectors_are_not_copied_on_the_way_out_of_parquet() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("segment");
     let def = items(20_000, "items");
-    let written =
-        write(&Disk::default(), &path, &identity(), &def, &[memory(1, &batch(&ids))]).unwrap().unwrap();
+    let written = write(&Disk::default(), &path, &identity(), &def, &[memory(1, &batch(&ids))], &Freely)
+        .unwrap()
+        .unwrap();
     let footer = Footer::open(&Disk::default(), &path, &identity(), written.rows, written.bytes).unwrap();
     let vectors = footer
         .column(&Disk::default(), &path, ColumnId(3), &arrow_type(&def.columns[2].ty))
@@ -156,7 +157,7 @@ fn deleted_rows_stay_behind_and_interleaved_ids_are_ordered() {
         crate::chunk::merge(&def, &[memory(5, &batch(&[5])), memory(8, &batch(&[8]))], 1).unwrap().unwrap();
     let inputs = [ChunkRef::new(Chunk::memory(spread)), memory(6, &batch(&[6, 7])), first];
     let path = dir.path().join("segment");
-    let written = write(&Disk::default(), &path, &identity(), &def, &inputs).unwrap().unwrap();
+    let written = write(&Disk::default(), &path, &identity(), &def, &inputs, &Freely).unwrap().unwrap();
     assert_eq!((written.rows, written.first_row, written.last_row), (5, RowId(2), RowId(8)));
     let footer = Footer::open(&Disk::default(), &path, &identity(), written.rows, written.bytes).unwrap();
     let ids = footer.row_ids(&Disk::default(), &path).unwrap();
@@ -167,7 +168,7 @@ fn deleted_rows_stay_behind_and_interleaved_ids_are_ordered() {
     let mut gone = memory(1, &batch(&[1]));
     gone.deleted = Arc::new([0].into_iter().collect());
     let path = dir.path().join("empty");
-    assert!(write(&Disk::default(), &path, &identity(), &def, &[gone]).unwrap().is_none());
+    assert!(write(&Disk::default(), &path, &identity(), &def, &[gone], &Freely).unwrap().is_none());
     assert!(!path.exists());
 }
 
@@ -177,7 +178,8 @@ fn a_segment_opens_only_where_it_belongs_and_shows_nothing() {
     let path = dir.path().join("segment");
     let def = items(20_000, "items");
     let rows = crate::fixtures::batch_of(&[1, 2], &["canary-label".into(), "other".into()]);
-    let written = write(&Disk::default(), &path, &identity(), &def, &[memory(1, &rows)]).unwrap().unwrap();
+    let written =
+        write(&Disk::default(), &path, &identity(), &def, &[memory(1, &rows)], &Freely).unwrap().unwrap();
     let open = |identity: &Identity| {
         Footer::open(&Disk::default(), &path, identity, written.rows, written.bytes).map(drop)
     };

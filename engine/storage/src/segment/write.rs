@@ -2,7 +2,11 @@
 //!
 //! Called by checkpoints with the chunks to gather. Rows come out in row-id order, deleted ones left behind.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    io::{self, Write},
+    path::Path,
+    sync::Arc,
+};
 
 use arrow::{
     array::{Array, ArrayRef},
@@ -17,8 +21,9 @@ use super::{Identity, ROW_ID, layout};
 use crate::{
     ChunkRef, StoreError,
     arrow_types::stored_name,
+    checkpoint::{Pace, Phase},
     chunk,
-    disk::{Disk, io_error},
+    disk::{Disk, NewFile, io_error},
     paths::show,
 };
 
@@ -34,17 +39,27 @@ pub(crate) struct Written {
     pub plain_bytes: u64,
 }
 
-/// Writes the live rows of `inputs`; `None`, and no file, when none lives. The file's bytes are durable on
-/// return, its name is not.
+/// Rows between two looks at the pace: some megabytes of vectors.
+const ROWS_AT_ONCE: usize = 1024;
+/// A paced file is synced so often: the log's next sync does not wait for a gigabyte of it.
+const UNSYNCED_BYTES: u64 = 16 << 20;
+
+/// Writes the live rows of `inputs`, no faster than `pace` lets it; `None`, and no file, when none lives. The file's
+/// bytes are durable on return, its name is not.
+///
+/// Errors: [`StoreError::Stopped`] when the pace says so.
 pub(crate) fn write(
     disk: &Disk,
     path: &Path,
     identity: &Identity,
     def: &TableDef,
     inputs: &[ChunkRef],
+    pace: &dyn Pace,
 ) -> Result<Option<Written>, StoreError> {
-    let Some(gathered) = gather(def, inputs)? else { return Ok(None) };
-    let written = write_file(disk, path, identity, &gathered);
+    pace.phase(Phase::Reading);
+    let Some(gathered) = gather(def, inputs, pace)? else { return Ok(None) };
+    pace.phase(Phase::Writing);
+    let written = write_file(disk, path, identity, &gathered, pace);
     if written.is_err() {
         disk.discard("segment", path);
     }
@@ -60,7 +75,7 @@ struct Gathered {
     last_row: RowId,
 }
 
-fn gather(def: &TableDef, inputs: &[ChunkRef]) -> Result<Option<Gathered>, StoreError> {
+fn gather(def: &TableDef, inputs: &[ChunkRef], pace: &dyn Pace) -> Result<Option<Gathered>, StoreError> {
     let mut inputs: Vec<ChunkRef> = inputs.iter().filter(|input| input.live_rows() > 0).cloned().collect();
     inputs.sort_by_key(|input| input.chunk.first_row());
     let overlapping = inputs.windows(2).any(|pair| pair[0].chunk.last_row() >= pair[1].chunk.first_row());
@@ -73,7 +88,7 @@ fn gather(def: &TableDef, inputs: &[ChunkRef]) -> Result<Option<Gathered>, Store
     let (first_row, last_row) = (live_edge(first, false)?, live_edge(last, true)?);
     let rows: u64 = inputs.iter().map(|input| u64::from(input.live_rows())).sum();
     let rows = u32::try_from(rows).map_err(|_| StoreError::Bug(format!("{rows} rows for one segment")))?;
-    let columns = inputs.iter().map(|input| columns(def, input)).collect::<Result<Vec<_>, _>>()?;
+    let columns = inputs.iter().map(|input| columns(def, input, pace)).collect::<Result<Vec<_>, _>>()?;
     let schema = schema(def, &columns);
     let parts = columns
         .into_iter()
@@ -90,8 +105,8 @@ fn live_edge(input: &ChunkRef, last: bool) -> Result<RowId, StoreError> {
     input.chunk.row_at(position.ok_or_else(|| StoreError::Bug("a chunk without live rows".to_owned()))?)
 }
 
-/// Row ids and columns of one chunk's live rows, as Parquet stores them.
-fn columns(def: &TableDef, input: &ChunkRef) -> Result<Vec<ArrayRef>, StoreError> {
+/// Row ids and columns of one chunk's live rows, as Parquet stores them. The cache stays with what queries ask for.
+fn columns(def: &TableDef, input: &ChunkRef, pace: &dyn Pace) -> Result<Vec<ArrayRef>, StoreError> {
     let mask =
         (!input.deleted.is_empty()).then(|| chunk::live_mask(&input.deleted, 0, input.chunk.rows() as usize));
     let live = |array: ArrayRef| -> Result<ArrayRef, StoreError> {
@@ -102,7 +117,11 @@ fn columns(def: &TableDef, input: &ChunkRef) -> Result<Vec<ArrayRef>, StoreError
     };
     let mut arrays = vec![live(input.chunk.row_ids()?)?];
     for column in &def.columns {
-        let array = live(input.chunk.column(column)?)?;
+        check(pace)?;
+        let array = live(input.chunk.column_once(column)?)?;
+        if input.chunk.segment().is_some() {
+            pace.spend(array.get_buffer_memory_size() as u64);
+        }
         arrays.push(layout::to_stored(&array).map_err(StoreError::Bug)?);
     }
     Ok(arrays)
@@ -125,11 +144,12 @@ fn write_file(
     path: &Path,
     identity: &Identity,
     gathered: &Gathered,
+    pace: &dyn Pace,
 ) -> Result<Written, StoreError> {
     // Parquet's errors wrap the file's; the file's own, kept aside, tells a full device from a bug.
     let failed = |error: parquet::errors::ParquetError| parquet_error(path, error);
     let properties = layout::writer_properties(&gathered.schema, identity).map_err(failed)?;
-    let file = disk.stream("segment", path)?;
+    let file = PacedFile { file: disk.stream("segment", path)?, pace, unsynced: 0 };
     let mut writer =
         ArrowWriter::try_new(file, Arc::clone(&gathered.schema), Some(properties)).map_err(failed)?;
     let mut plain_bytes = 0;
@@ -139,12 +159,44 @@ fn write_file(
             .iter()
             .map(|array| array.to_data().get_slice_memory_size().unwrap_or(0) as u64)
             .sum::<u64>();
-        writer.write(part).map_err(failed)?;
+        for first in (0..part.num_rows()).step_by(ROWS_AT_ONCE) {
+            check(pace)?;
+            let rows = ROWS_AT_ONCE.min(part.num_rows() - first);
+            writer.write(&part.slice(first, rows)).map_err(failed)?;
+        }
     }
     let file = writer.into_inner().map_err(failed)?;
-    let bytes = file.finish()?;
+    let bytes = file.file.finish()?;
     let Gathered { rows, first_row, last_row, .. } = *gathered;
     Ok(Written { rows, first_row, last_row, bytes, plain_bytes })
+}
+
+fn check(pace: &dyn Pace) -> Result<(), StoreError> {
+    if pace.is_stopped() { Err(StoreError::Stopped) } else { Ok(()) }
+}
+
+/// A file that is written no faster than its pace.
+struct PacedFile<'a> {
+    file: NewFile,
+    pace: &'a dyn Pace,
+    unsynced: u64,
+}
+
+impl Write for PacedFile<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.unsynced += written as u64;
+        if self.unsynced >= UNSYNCED_BYTES {
+            self.unsynced = 0;
+            self.file.sync_so_far()?;
+        }
+        self.pace.spend(written as u64);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 fn parquet_error(path: &Path, error: parquet::errors::ParquetError) -> StoreError {

@@ -1,7 +1,7 @@
 //! What happens next: one step of a run, drawn by the dice.
 
 use parking_lot::Mutex;
-use sepal_types::{IndexDef, Lsn, TableDef};
+use sepal_types::{IndexDef, Lsn, TableDef, TableId};
 
 use super::{
     feed::compare_commit,
@@ -11,7 +11,7 @@ use super::{
     session::Session,
     world::{Verdict, World},
 };
-use crate::{AsOf, BlobBuilder, StoreError};
+use crate::{AsOf, BlobBuilder, Freely, Rewrite, StoreError};
 
 /// Transactions that are open at once, at most.
 const SESSIONS: usize = 4;
@@ -35,6 +35,7 @@ impl World {
             27 => self.restart(End::Killed)?,
             28 => self.restart(End::PowerCut)?,
             29 if self.taste.deleting => self.erode()?,
+            30 => self.compact()?,
             _ if self.dice.once_in(2) => self.look_back()?,
             _ => self.check_head()?,
         }
@@ -114,7 +115,7 @@ impl World {
         let store = self.store()?;
         let before = self.before();
         let (outcome, verdict) = {
-            let meanwhile = Meanwhile { world: Mutex::new(&mut *self), verdict: Mutex::new(Ok(())) };
+            let meanwhile = Meanwhile::new(self, false);
             let outcome = store.checkpoint(&meanwhile);
             (outcome, meanwhile.verdict.into_inner())
         };
@@ -136,6 +137,40 @@ impl World {
                 self.excused(before, &error).map_err(|why| format!("a checkpoint failed {why}"))
             }
         }
+    }
+
+    /// Merges a table's segments, while sessions and flushes go on.
+    fn compact(&mut self) -> Verdict {
+        let store = self.store()?;
+        let tables: Vec<TableId> = store.snapshot().tables().map(|version| version.def.id).collect();
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let table = tables[self.dice.index(tables.len())];
+        let which = if self.dice.once_in(2) { Rewrite::All } else { Rewrite::Deleted };
+        for files in store.segments_to_merge(table, which) {
+            let before = self.before();
+            let (outcome, verdict) = {
+                let meanwhile = Meanwhile::new(self, true);
+                let outcome = store.merge(table, &files, &meanwhile, &Freely);
+                (outcome, meanwhile.verdict.into_inner())
+            };
+            verdict?;
+            match outcome {
+                Ok(report) => {
+                    self.note(format!("compaction: {report:?}"));
+                    if report.is_some() {
+                        self.check_manifest()?;
+                        self.remember_indexes(&store);
+                    }
+                }
+                Err(error) => {
+                    self.note(format!("compaction: {error}"));
+                    return self.excused(before, &error).map_err(|why| format!("a compaction failed {why}"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Deletes a little and checkpoints: the segment stays and gets a deletion vector.
@@ -270,10 +305,19 @@ impl World {
     }
 }
 
-/// What sessions do while a checkpoint writes: it asks for an index, and gets one when they have had their turn.
+/// What sessions do while a checkpoint or a compaction writes: it asks for an index, and gets one when they have had
+/// their turn.
 struct Meanwhile<'a> {
     world: Mutex<&'a mut World>,
     verdict: Mutex<Verdict>,
+    /// Whether a checkpoint may be made, too.
+    flushes: bool,
+}
+
+impl<'a> Meanwhile<'a> {
+    fn new(world: &'a mut World, flushes: bool) -> Self {
+        Self { world: Mutex::new(world), verdict: Mutex::new(Ok(())), flushes }
+    }
 }
 
 impl BlobBuilder for Meanwhile<'_> {
@@ -286,6 +330,9 @@ impl BlobBuilder for Meanwhile<'_> {
                 let ends = world.dice.once_in(2);
                 *verdict = world.act(ends);
             }
+        }
+        if self.flushes && verdict.is_ok() && !world.machine.is_down() && world.dice.once_in(3) {
+            *verdict = world.checkpoint();
         }
         let left_out = world.dice.once_in(4);
         (!left_out).then(|| blob(index.id, column.len()))

@@ -83,7 +83,7 @@ impl Opener<'_> {
         Ok(TableVersion { def: Arc::new(table.def.clone()), chunks })
     }
 
-    fn deleted(&self, table: TableId, entry: &SegmentEntry) -> Result<RoaringBitmap, StoreError> {
+    pub(crate) fn deleted(&self, table: TableId, entry: &SegmentEntry) -> Result<RoaringBitmap, StoreError> {
         let Some(deleted) = &entry.deleted else { return Ok(RoaringBitmap::new()) };
         let kind = DataKind::Deleted;
         let blob =

@@ -15,7 +15,7 @@ use sepal_types::{ColumnId, LogEnd, Lsn, RowId, TableId, TenantId};
 use crate::{
     AsOf, Clock, ColumnCache, FaultInjector, Files, HistoryPolicy, LocalFiles, Random, Snapshot, StoreError,
     SystemClock, SystemRandom,
-    checkpoint::Maintenance,
+    checkpoint::{Maintenance, Underway, Written},
     counters::Counters,
     disk::Disk,
     feed::LogFiles,
@@ -95,6 +95,10 @@ pub struct TenantStore {
     pub(crate) queue: Mutex<Queue>,
     pub(crate) writer: Mutex<Writer>,
     pub(crate) maintenance: Mutex<Maintenance>,
+    /// Held by the one compaction at a time, before `maintenance`.
+    pub(crate) compaction: Mutex<()>,
+    pub(crate) underway: Mutex<Underway>,
+    pub(crate) written: Written,
     /// Segments, as long as somebody reads them.
     pub(crate) registry: Registry,
 }
@@ -148,8 +152,25 @@ pub struct StoreStats {
     pub held_wal_bytes: u64,
     /// Bytes of files of all kinds that only the past needs, named snapshots among it.
     pub history_bytes: u64,
+    /// Rows of segments that are deleted and still there.
+    pub deleted_rows: u64,
+    /// Bytes of rows, uncompressed, since the store was opened: those that left memory,
+    pub ingested_bytes: u64,
+    /// those that flushes wrote, small segments that were merged into them included,
+    pub flushed_bytes: u64,
+    /// and those that compactions wrote.
+    pub compacted_bytes: u64,
     /// A write or fsync failed, or the store was closed: reads go on, writes do not.
     pub poisoned: bool,
+}
+
+impl StoreStats {
+    /// How often a row has been written since the store was opened, in the mean; `None` before the first flush.
+    pub fn write_amplification(&self) -> Option<f64> {
+        let ratio = |written: u64, rows: u64| written as f64 / rows as f64;
+        let written = self.flushed_bytes.saturating_add(self.compacted_bytes);
+        (self.ingested_bytes > 0).then(|| ratio(written, self.ingested_bytes))
+    }
 }
 
 impl TenantStore {
@@ -247,6 +268,7 @@ impl TenantStore {
                     stats.segments += 1;
                     stats.segment_bytes += bytes;
                     stats.index_bytes += chunk.chunk.all_index_bytes();
+                    stats.deleted_rows += chunk.deleted.len();
                 } else {
                     stats.memory_chunks += 1;
                     stats.memory_bytes += bytes;
@@ -256,6 +278,7 @@ impl TenantStore {
         (stats.wal_files, stats.wal_bytes) = self.log.needed();
         stats.held_wal_bytes = self.log.held_bytes();
         stats.history_bytes = self.history.bytes();
+        self.written.add_to(&mut stats);
         stats
     }
 
@@ -271,6 +294,7 @@ impl TenantStore {
     /// under way stops before its manifest: on return no file changes any more.
     pub fn close(&self) -> Result<(), StoreError> {
         let closed = self.close_log();
+        drop(self.compaction.lock());
         drop(self.maintenance.lock());
         closed
     }

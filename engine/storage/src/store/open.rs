@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Snapshot, StoreError,
-    checkpoint::Maintenance,
+    checkpoint::{Maintenance, Written},
     disk::{self, Disk},
     feed::{Kept, LogFiles},
     group::Writer,
@@ -254,6 +254,9 @@ impl Context {
             queue: Mutex::default(),
             writer: Mutex::new(parts.writer),
             maintenance: Mutex::new(parts.maintenance),
+            compaction: Mutex::default(),
+            underway: Mutex::default(),
+            written: Written::default(),
             registry: self.registry,
         }
     }

@@ -105,21 +105,6 @@ pub(super) const RELATIONS: &[Relation] = &[
         usage,
     ),
     Relation::catalog(
-        "pg_stat_progress_vacuum",
-        12_049,
-        "pid integer, datid oid, datname name, relid oid, phase text, heap_blks_total bigint, \
-         heap_blks_scanned bigint, heap_blks_vacuumed bigint, index_vacuum_count bigint, \
-         max_dead_tuples bigint, num_dead_tuples bigint",
-        no_rows,
-    ),
-    Relation::catalog(
-        "pg_stat_progress_copy",
-        12_050,
-        "pid integer, datid oid, datname name, relid oid, command text, type text, bytes_processed \
-         bigint, bytes_total bigint, tuples_processed bigint, tuples_excluded bigint",
-        no_rows,
-    ),
-    Relation::catalog(
         "pg_stat_replication",
         12_051,
         "pid integer, usesysid oid, usename name, application_name text, client_addr text, \
@@ -206,12 +191,21 @@ fn databases(context: &CatalogContext, rows: &mut Rows) {
 }
 
 fn tables(context: &CatalogContext, rows: &mut Rows) {
+    let time = |time: Option<i64>| time.map_or(Value::Null, Value::Time);
     for table in context.tables() {
+        let known = context.work.statistics.get(&table.def.id);
         rows.push([
             ("relid", table.def.id.0.into()),
             ("schemaname", table.def.schema.as_str().into()),
             ("relname", table.def.name.as_str().into()),
             ("n_live_tup", table.live_rows().into()),
+            ("n_dead_tup", table.chunks.iter().map(|chunk| chunk.deleted.len()).sum::<u64>().into()),
+            ("last_vacuum", time(known.and_then(|known| known.vacuumed_us))),
+            ("last_autovacuum", time(known.and_then(|known| known.compacted_us))),
+            ("last_analyze", time(known.and_then(|known| known.analyzed_us))),
+            ("vacuum_count", known.map_or(0, |known| known.vacuums).into()),
+            ("autovacuum_count", known.map_or(0, |known| known.compactions).into()),
+            ("analyze_count", known.map_or(0, |known| known.analyses).into()),
         ]);
     }
 }

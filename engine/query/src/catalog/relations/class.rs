@@ -52,7 +52,7 @@ pub(super) const RELATIONS: &[Relation] = &[
 ];
 
 /// Bytes that Postgres counts as one page: sizes in pages are sizes in these.
-const PAGE_BYTES: u64 = 8_192;
+pub(super) const PAGE_BYTES: u64 = 8_192;
 /// `heap`, in `pg_am`.
 const HEAP_OID: u32 = 2;
 

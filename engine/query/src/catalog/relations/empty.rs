@@ -213,15 +213,6 @@ pub(super) const RELATIONS: &[Relation] = &[
         no_rows,
     ),
     Relation::catalog(
-        "pg_stats",
-        12_104,
-        "schemaname name, tablename name, attname name, inherited boolean, null_frac real, avg_width \
-         integer, n_distinct real, most_common_vals text, most_common_freqs real[], histogram_bounds \
-         text, correlation real, most_common_elems text, most_common_elem_freqs real[], \
-         elem_count_histogram real[]",
-        no_rows,
-    ),
-    Relation::catalog(
         "pg_cursors",
         12_105,
         "name text, statement text, is_holdable boolean, is_binary boolean, is_scrollable boolean, \

@@ -16,6 +16,7 @@ mod information_columns;
 mod routine;
 mod sequence;
 mod types;
+mod work;
 
 use super::shape::Relation;
 
@@ -25,7 +26,7 @@ pub(super) use routine::procedures;
 pub(super) use routine::{operator, procedure, procedure_named};
 
 /// Every family.
-pub(super) const ALL: [&[Relation]; 13] = [
+pub(super) const ALL: [&[Relation]; 14] = [
     activity::RELATIONS,
     attribute::RELATIONS,
     class::RELATIONS,
@@ -39,4 +40,5 @@ pub(super) const ALL: [&[Relation]; 13] = [
     routine::RELATIONS,
     sequence::RELATIONS,
     types::RELATIONS,
+    work::RELATIONS,
 ];

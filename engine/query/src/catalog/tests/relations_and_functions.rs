@@ -118,6 +118,34 @@ fn progress_is_a_fraction() {
 }
 
 #[test]
+fn work_of_other_environments_is_not_shown() {
+    let context = context();
+    let tasks = "SELECT task, relname, done, total, started::text FROM sepal_maintenance ORDER BY task";
+    assert_eq!(
+        lines(&context, tasks),
+        ["flush||8192|16385|2023-11-14 22:13:20+00", "vacuum|items|8192|16385|2023-11-14 22:13:20+00"]
+    );
+    let vacuums =
+        "SELECT pid, relid::regclass::text, heap_blks_total, heap_blks_scanned FROM pg_stat_progress_vacuum";
+    assert_eq!(lines(&context, vacuums), ["7|items|3|1"]);
+    let copies = "SELECT relid::regclass::text, command, tuples_processed FROM pg_stat_progress_copy";
+    assert_eq!(lines(&context, copies), ["items|COPY FROM|3"]);
+}
+
+#[test]
+fn statistics_look_as_in_postgres() {
+    let context = context();
+    let found = "SELECT attname, null_frac, avg_width, n_distinct, most_common_vals, most_common_freqs::text, \
+                 histogram_bounds FROM pg_stats WHERE tablename = 'items'";
+    assert_eq!(lines(&context, found), ["name|0.25|6|-0.5|{\"a b\",c}|{0.125,0.0625}|{d,\"e,f\"}"]);
+    let tables = "SELECT relname, last_vacuum::text, vacuum_count, last_analyze IS NULL, n_dead_tup \
+                  FROM pg_stat_user_tables ORDER BY relname DESC";
+    assert_eq!(lines(&context, tables), ["items|2023-11-14 22:13:20+00|2|true|0", "Notes||0|true|0"]);
+    let storage = "SELECT live_rows, write_amplification, compaction_due FROM sepal_storage";
+    assert_eq!(lines(&context, storage), ["5|2.5|false"]);
+}
+
+#[test]
 fn locks_of_the_environment_are_shown() {
     let context = context();
     assert_eq!(

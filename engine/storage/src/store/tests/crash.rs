@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use sepal_types::TableId;
 
 use crate::{
-    BlobBuilder, Fault, FaultInjector, Op, StoreError, StoreOptions, TenantStore,
+    BlobBuilder, Fault, FaultInjector, Freely, Op, Rewrite, StoreError, StoreOptions, TenantStore,
     fixtures::{TENANT, commit, copy, create, delete, ids, insert, items, open, options, tenant_key},
 };
 
@@ -68,6 +68,10 @@ fn history(store: &TenantStore, acknowledged: &AtomicI64, blobs: &dyn BlobBuilde
         acknowledged.store(n, Ordering::SeqCst);
         if n % 4 == 0 {
             store.checkpoint(blobs).unwrap();
+            // The last two rows are live, so there is one segment, and deletions in it after the first round.
+            for files in store.segments_to_merge(ITEMS, Rewrite::All) {
+                store.merge(ITEMS, &files, blobs, &Freely).unwrap().unwrap();
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use sepal_types::{RowId, TableId};
 
 use crate::{
-    NoBlobs, Op, StoreError,
+    Freely, NoBlobs, Op, Rewrite, StoreError,
     fixtures::{batch_of, create, items, open, scan},
 };
 
@@ -21,6 +21,8 @@ enum Step {
     Delete(Vec<i64>),
     Truncate,
     Checkpoint,
+    /// VACUUM FULL.
+    Merge,
     Restart,
 }
 
@@ -33,6 +35,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => keys().prop_map(Step::Delete),
         1 => Just(Step::Truncate),
         3 => Just(Step::Checkpoint),
+        2 => Just(Step::Merge),
         2 => Just(Step::Restart),
     ];
     prop::collection::vec(step, 1..40)
@@ -94,6 +97,11 @@ proptest! {
                     model.clear();
                 }
                 Step::Checkpoint => drop(store.checkpoint(&NoBlobs).unwrap()),
+                Step::Merge => {
+                    for files in store.segments_to_merge(ITEMS, Rewrite::All) {
+                        store.merge(ITEMS, &files, &NoBlobs, &Freely).unwrap();
+                    }
+                }
                 Step::Restart => {
                     drop(base);
                     drop(store);

@@ -1,0 +1,190 @@
+//! Merging segments: by itself when it pays, at the rate that all tenants share, and for VACUUM as fast as it goes.
+
+use std::{sync::Arc, time::Duration};
+
+use sepal_storage::{CompactionLimits, CompactionReport, Pace, Phase, Rewrite};
+use sepal_types::{Error, FileId, Result, SqlState, TableId};
+
+use super::{SegmentIndexer, checkpoint};
+use crate::{
+    background::{Posted, TaskKind, Throttle},
+    delivery::now_us,
+    session::CancelToken,
+    tenant::OpenTenant,
+};
+
+/// How long after a failure comes another try.
+const AGAIN: Duration = Duration::from_mins(1);
+
+/// Merges whenever it is told that it may pay, one merge after the other. Other tenants have their turn between.
+pub(super) async fn compact(tenant: &Arc<OpenTenant>) {
+    // What was left when the tenant was closed.
+    tenant.compaction.notify_one();
+    loop {
+        tokio::select! {
+            () = tenant.until_closed() => return,
+            () = tenant.compaction.notified() => {}
+        }
+        while tenant.store.wants_compaction() {
+            let worker = Arc::clone(tenant);
+            let work = move || merge_one(&worker);
+            let Some(done) = tenant.background.compactions.run(tenant.until_closed(), work).await else {
+                return;
+            };
+            match done.flatten() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(_) if tenant.is_closed() => return,
+                Err(error) => {
+                    tracing::error!(tenant = %tenant.id, %error, "compaction failed; it will be tried again");
+                    tokio::select! {
+                        () = tenant.until_closed() => return,
+                        () = tokio::time::sleep(AGAIN) => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The merge that pays most. Gives whether there was one.
+fn merge_one(tenant: &OpenTenant) -> Result<bool> {
+    let stop = || tenant.is_closed();
+    let task = tenant.tasks.post(0, TaskKind::Compaction, None, now_us());
+    let pace = Paced { task: &task, throttle: Some(&tenant.background.throttle), stop: &stop };
+    let limits = CompactionLimits { pace: &pace, ..CompactionLimits::default() };
+    let done = tenant.store.compact(&SegmentIndexer { tenant, stop: &stop }, limits)?;
+    drop(task);
+    let Some(report) = done else { return Ok(false) };
+    note(tenant, &report);
+    let mut compacted = tenant.compacted.lock();
+    let (_, before) = compacted.get(&report.table).copied().unwrap_or_default();
+    compacted.insert(report.table, (now_us(), before + 1));
+    Ok(true)
+}
+
+/// After every merge.
+fn note(tenant: &OpenTenant, report: &CompactionReport) {
+    tracing::debug!(tenant = %tenant.id, ?report, "compaction");
+    tenant.background.count_compaction(report);
+    tenant.count_files();
+    if report.segments_written > 0 {
+        tenant.missing.notify_one();
+    }
+}
+
+/// What VACUUM did to a table.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Vacuumed {
+    pub segments_before: usize,
+    pub segments_after: usize,
+    /// Of segments, without their indexes.
+    pub bytes_before: u64,
+    pub bytes_after: u64,
+    pub rows_removed: u64,
+    pub rows_left: u64,
+    pub indexes_built: usize,
+}
+
+/// Flushes, then rewrites a table's segments: those that have deleted rows, with `full` all. Readers and writers go on.
+/// Blocking.
+///
+/// Errors: 57014 when cancelled; 42P01 when the table is gone.
+pub fn vacuum(
+    tenant: &OpenTenant,
+    table: TableId,
+    full: bool,
+    pid: i32,
+    cancel: &CancelToken,
+) -> Result<Vacuumed> {
+    let stop = || cancel.is_cancelled() || tenant.is_closed();
+    let kind = if full { TaskKind::VacuumFull } else { TaskKind::Vacuum };
+    let task = tenant.tasks.post(pid, kind, Some(table), now_us());
+    checkpoint(tenant)?;
+    let mut done = Vacuumed::default();
+    (done.segments_before, done.bytes_before, _) = sizes(tenant, table)?;
+    let which = if full { Rewrite::All } else { Rewrite::Deleted };
+    let groups = tenant.store.segments_to_merge(table, which);
+    task.total(plain_bytes(tenant, table, &groups));
+    for group in &groups {
+        if stop() {
+            return Err(cancelled());
+        }
+        let pace = Paced { task: &task, throttle: None, stop: &stop };
+        let builder = SegmentIndexer { tenant, stop: &stop };
+        let Some(report) = tenant.store.merge(table, group, &builder, &pace)? else { continue };
+        note(tenant, &report);
+        done.rows_removed += report.rows_removed;
+        done.indexes_built += report.indexes_built;
+    }
+    (done.segments_after, done.bytes_after, done.rows_left) = sizes(tenant, table)?;
+    Ok(done)
+}
+
+fn cancelled() -> Error {
+    Error::new(SqlState::QueryCanceled, "canceling statement due to user request")
+}
+
+/// Segments, their bytes, live rows.
+fn sizes(tenant: &OpenTenant, table: TableId) -> Result<(usize, u64, u64)> {
+    let head = tenant.store.snapshot();
+    let version = head.table(table).ok_or_else(|| {
+        Error::new(SqlState::UndefinedTable, "the table was dropped while it was being vacuumed")
+    })?;
+    let sealed = || version.chunks.iter().filter(|held| held.chunk.segment().is_some());
+    let bytes = sealed().map(|held| held.chunk.bytes()).sum();
+    Ok((sealed().count(), bytes, version.live_rows()))
+}
+
+fn plain_bytes(tenant: &OpenTenant, table: TableId, groups: &[Vec<FileId>]) -> u64 {
+    let head = tenant.store.snapshot();
+    let chunks = head.table(table).map(|version| version.chunks.as_slice()).unwrap_or_default();
+    let wanted = |file: FileId| groups.iter().any(|group| group.contains(&file));
+    chunks
+        .iter()
+        .filter(|held| held.chunk.segment().is_some_and(wanted))
+        .map(|held| held.chunk.plain_bytes())
+        .sum()
+}
+
+/// Posts what a merge is at, and slows it down.
+struct Paced<'a> {
+    task: &'a Posted,
+    throttle: Option<&'a Throttle>,
+    stop: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// As `pg_stat_progress_vacuum` calls them.
+const SCANNING: &str = "scanning heap";
+
+impl Pace for Paced<'_> {
+    fn begin(&self, table: TableId, bytes: u64) {
+        self.task.table(table);
+        if self.throttle.is_some() {
+            self.task.total(bytes);
+        }
+    }
+
+    fn phase(&self, phase: Phase) {
+        self.task.phase(match phase {
+            Phase::Reading => SCANNING,
+            Phase::Writing => "vacuuming heap",
+            Phase::BuildingIndexes => "vacuuming indexes",
+            Phase::Committing => "performing final cleanup",
+        });
+    }
+
+    /// The rows that are read are what is counted: they are known before.
+    fn spend(&self, bytes: u64) {
+        if self.task.phase_now() == SCANNING {
+            self.task.advance(bytes);
+        }
+        if let Some(throttle) = self.throttle {
+            throttle.spend(bytes, &|| (self.stop)());
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        (self.stop)()
+    }
+}

@@ -1,0 +1,371 @@
+//! That a compaction keeps every row, whatever happens meanwhile, and leaves nothing of what was deleted.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arrow::array::{Array, ArrayRef};
+use parking_lot::Mutex;
+use proptest::prelude::*;
+use sepal_types::{IndexDef, RowId, TableDef, TableId};
+
+use super::{CompactionLimits, Rewrite};
+use crate::{
+    BlobBuilder, Freely, NoBlobs, Op, Pace, StoreError, TenantStore,
+    fixtures::{batch_of, commit, create, delete, files, ids, insert, items, open, scan},
+};
+
+const ITEMS: TableId = TableId(20_000);
+/// Three of these make a segment that a flush leaves alone.
+const LABEL_BYTES: usize = 400 << 10;
+
+fn with_table(dir: &Path) -> Arc<TenantStore> {
+    let store = create(dir);
+    let mut def = items(20_000, "items");
+    def.indexes[0].valid = true;
+    commit(&store, vec![Op::CreateTable(def)]);
+    store
+}
+
+/// Rows in a segment of their own.
+fn segment(store: &TenantStore, ids: &[i64]) {
+    let labels: Vec<String> = ids.iter().map(|id| format!("{id} {}", "x".repeat(LABEL_BYTES))).collect();
+    let first_row = store.reserve_rows(ITEMS, ids.len() as u64);
+    commit(store, vec![Op::Insert { table: ITEMS, first_row, rows: batch_of(ids, &labels) }]);
+    store.checkpoint(&NoBlobs).unwrap();
+}
+
+/// Five segments of the rows 0..15.
+fn with_segments(dir: &Path) -> Arc<TenantStore> {
+    let store = with_table(dir);
+    (0..5).for_each(|part| segment(&store, &[part * 3, part * 3 + 1, part * 3 + 2]));
+    assert_eq!(segments(&store), 5);
+    store
+}
+
+fn segments(store: &TenantStore) -> usize {
+    store
+        .snapshot()
+        .table(ITEMS)
+        .map_or(0, |version| version.chunks.iter().filter(|chunk| chunk.chunk.segment().is_some()).count())
+}
+
+fn count(dir: &Path, extension: &str) -> usize {
+    files(dir).keys().filter(|path| path.extension().is_some_and(|found| found == extension)).count()
+}
+
+fn live(store: &TenantStore) -> Vec<i64> {
+    // From the files, not from memory.
+    store.cache.forget_tenant(store.tenant());
+    ids(store, 20_000)
+}
+
+type Deed<'a> = Box<dyn FnOnce(&TenantStore) + Send + 'a>;
+
+/// Acts when the new segment is written and its index is built.
+struct Meddler<'a> {
+    store: &'a TenantStore,
+    with: Mutex<Option<Deed<'a>>>,
+}
+
+impl BlobBuilder for Meddler<'_> {
+    fn build(&self, _: &TableDef, _: &IndexDef, column: &ArrayRef) -> Option<Vec<u8>> {
+        if let Some(act) = self.with.lock().take() {
+            act(self.store);
+        }
+        Some(vec![7; column.len()])
+    }
+}
+
+/// Merges all segments into one, and does something else meanwhile. Gives whether the merge came about.
+fn merge_while(store: &TenantStore, act: impl FnOnce(&TenantStore) + Send) -> bool {
+    let meddler = Meddler { store, with: Mutex::new(Some(Box::new(act))) };
+    let groups = store.segments_to_merge(ITEMS, Rewrite::All);
+    assert_eq!(groups.len(), 1);
+    let merged = store.merge(ITEMS, &groups[0], &meddler, &Freely).unwrap();
+    assert!(meddler.with.lock().is_none(), "the builder was called");
+    merged.is_some()
+}
+
+#[test]
+fn too_many_segments_become_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_segments(dir.path());
+    assert!(store.wants_compaction());
+    let done = store.compact(&NoBlobs, CompactionLimits::default()).unwrap().unwrap();
+    assert_eq!((done.segments_read, done.segments_written, done.segments_removed), (5, 1, 5));
+    assert_eq!((done.rows_read, done.rows_written, done.rows_removed), (15, 15, 0));
+    assert!(!store.wants_compaction());
+    assert_eq!(store.compact(&NoBlobs, CompactionLimits::default()).unwrap(), None);
+    assert_eq!((segments(&store), count(dir.path(), "parquet")), (1, 1));
+    assert_eq!(live(&store), (0..15).collect::<Vec<_>>());
+    let stats = store.stats();
+    assert_eq!(stats.flushed_bytes, stats.ingested_bytes);
+    let amplification = stats.write_amplification().unwrap();
+    assert!((1.9..2.1).contains(&amplification), "{amplification}");
+    drop(store);
+    assert_eq!(live(&open(dir.path())), (0..15).collect::<Vec<_>>());
+}
+
+#[test]
+fn deletions_during_a_compaction_are_carried_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_segments(dir.path());
+    let before = delete(&store, 20_000, &[0]);
+    commit(&store, vec![before]);
+    store.checkpoint(&NoBlobs).unwrap();
+    let unflushed = delete(&store, 20_000, &[1]);
+    commit(&store, vec![unflushed]);
+    let merged = merge_while(&store, |store| {
+        let flushed = delete(store, 20_000, &[2, 14]);
+        commit(store, vec![flushed]);
+        let new = insert(store, 20_000, &[2, 100]);
+        commit(store, vec![new]);
+        // Collects garbage, too: not what the compaction has written by now.
+        store.checkpoint(&NoBlobs).unwrap();
+        let later = delete(store, 20_000, &[5, 100]);
+        commit(store, vec![later]);
+    });
+    assert!(merged);
+    let left: Vec<i64> = [2, 3, 4].into_iter().chain(6..14).collect();
+    assert_eq!(live(&store), left);
+    let version = store.snapshot().table(ITEMS).unwrap().clone();
+    let sizes: Vec<(u32, u64)> =
+        version.chunks.iter().map(|held| (held.chunk.rows(), held.deleted.len())).collect();
+    assert_eq!(sizes, [(14, 4), (2, 1)], "what the manifest knew is gone, what came later is marked");
+    drop((store, version));
+    let store = open(dir.path());
+    assert_eq!(live(&store), left, "the manifest's deletions and the log's");
+    store.checkpoint(&NoBlobs).unwrap();
+    assert_eq!(live(&store), left);
+}
+
+#[test]
+fn a_table_truncated_or_dropped_during_a_compaction_stays_so() {
+    for (drop_it, flush) in [(false, false), (false, true), (true, false), (true, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = with_segments(dir.path());
+        let merged = merge_while(&store, |store| {
+            commit(store, vec![if drop_it { Op::DropTable(ITEMS) } else { Op::Truncate(ITEMS) }]);
+            if flush {
+                store.checkpoint(&NoBlobs).unwrap();
+            }
+        });
+        assert_eq!(merged, !drop_it && !flush, "the inputs are in the manifest still");
+        let check = |store: &TenantStore| match store.snapshot().table(ITEMS) {
+            Some(version) => assert!(!drop_it && version.live_rows() == 0),
+            None => assert!(drop_it),
+        };
+        check(&store);
+        drop(store);
+        let store = open(dir.path());
+        check(&store);
+        store.checkpoint(&NoBlobs).unwrap();
+        check(&store);
+        assert_eq!((count(dir.path(), "parquet"), count(dir.path(), "index")), (0, 0));
+    }
+}
+
+#[test]
+fn a_flush_leaves_alone_what_is_being_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_table(dir.path());
+    let first = insert(&store, 20_000, &[1, 2]);
+    commit(&store, vec![first]);
+    store.checkpoint(&NoBlobs).unwrap();
+    let merged = merge_while(&store, |store| {
+        let more = insert(store, 20_000, &[3]);
+        commit(store, vec![more]);
+        store.checkpoint(&NoBlobs).unwrap();
+    });
+    assert!(merged, "the flush did not take the small segment along");
+    assert_eq!((live(&store), segments(&store)), (vec![1, 2, 3], 2));
+    store.checkpoint(&NoBlobs).unwrap();
+    assert_eq!((live(&store), segments(&store)), (vec![1, 2, 3], 1), "the next one does");
+}
+
+#[test]
+fn rows_that_are_deleted_are_gone_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_table(dir.path());
+    // Too large for a flush to rewrite.
+    let rows: Vec<i64> = (0..60).collect();
+    segment(&store, &rows);
+    let gone = delete(&store, 20_000, &(0..13).collect::<Vec<_>>());
+    commit(&store, vec![gone]);
+    assert!(store.wants_compaction());
+    let done = store.compact(&NoBlobs, CompactionLimits::default()).unwrap().unwrap();
+    assert_eq!((done.rows_removed, done.rows_written), (13, 47), "after a flush, by itself");
+    assert_eq!((count(dir.path(), "parquet"), count(dir.path(), "deleted")), (1, 0));
+    assert_eq!(store.stats().deleted_rows, 0);
+    assert_eq!(live(&store), (13..60).collect::<Vec<_>>());
+
+    // A few are left to VACUUM.
+    let few = delete(&store, 20_000, &[13]);
+    commit(&store, vec![few]);
+    assert!(!store.wants_compaction());
+    assert!(store.segments_to_merge(ITEMS, Rewrite::Deleted).is_empty(), "no manifest knows of it yet");
+    store.checkpoint(&NoBlobs).unwrap();
+    assert_eq!(store.stats().deleted_rows, 1);
+    let groups = store.segments_to_merge(ITEMS, Rewrite::Deleted);
+    store.merge(ITEMS, &groups[0], &NoBlobs, &Freely).unwrap().unwrap();
+    assert!(store.segments_to_merge(ITEMS, Rewrite::Deleted).is_empty());
+    assert_eq!((store.stats().deleted_rows, count(dir.path(), "deleted")), (0, 0));
+
+    // And a segment whose last row went.
+    let all = delete(&store, 20_000, &(14..60).collect::<Vec<_>>());
+    commit(&store, vec![all]);
+    let done = store.compact(&NoBlobs, CompactionLimits::default()).unwrap().unwrap();
+    assert_eq!((done.segments_written, done.rows_removed), (0, 46));
+    assert_eq!(count(dir.path(), "parquet"), 0);
+    drop(store);
+    assert!(live(&open(dir.path())).is_empty());
+}
+
+/// Stops after so many bytes.
+struct Tired {
+    left: AtomicU64,
+}
+
+impl Pace for Tired {
+    fn spend(&self, bytes: u64) {
+        let _ = self
+            .left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(bytes)));
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == 0
+    }
+}
+
+#[test]
+fn a_stopped_compaction_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_segments(dir.path());
+    let before = files(dir.path());
+    for bytes in [0, 1 << 20, 5 << 20] {
+        let pace = Tired { left: AtomicU64::new(bytes) };
+        let limits = CompactionLimits { pace: &pace, ..CompactionLimits::default() };
+        assert_eq!(store.compact(&NoBlobs, limits).unwrap_err(), StoreError::Stopped);
+        assert_eq!(files(dir.path()), before);
+    }
+    assert_eq!(live(&store), (0..15).collect::<Vec<_>>());
+    store.compact(&NoBlobs, CompactionLimits::default()).unwrap().unwrap();
+}
+
+#[test]
+fn closing_the_store_ends_a_compaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_segments(dir.path());
+    let closer = Meddler {
+        store: &store,
+        with: Mutex::new(Some(Box::new(|store: &TenantStore| {
+            // As `close` does first; the rest of it waits for this compaction.
+            store.poison.set("closed".to_owned());
+        }))),
+    };
+    let error = store.compact(&closer, CompactionLimits::default()).unwrap_err();
+    assert!(matches!(error, StoreError::Poisoned { .. }), "{error}");
+    drop(closer);
+    drop(store);
+    assert_eq!(live(&open(dir.path())), (0..15).collect::<Vec<_>>());
+    assert_eq!(count(dir.path(), "parquet"), 5);
+}
+
+/// What happens while segments are merged.
+#[derive(Clone, Debug)]
+enum Step {
+    Insert(i64),
+    Delete(i64),
+    Update(i64),
+    Truncate,
+    Flush,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let key = || 0..20_i64;
+    let step = prop_oneof![
+        3 => key().prop_map(Step::Insert),
+        6 => key().prop_map(Step::Delete),
+        4 => key().prop_map(Step::Update),
+        1 => Just(Step::Truncate),
+        3 => Just(Step::Flush),
+    ];
+    prop::collection::vec(step, 0..12)
+}
+
+/// A row by its key, with the number of the step that wrote it.
+type Model = BTreeMap<i64, String>;
+
+fn act(store: &TenantStore, model: &mut Model, steps: &[Step]) {
+    let write = |key: i64, label: &str| {
+        let first_row = store.reserve_rows(ITEMS, 1);
+        Op::Insert { table: ITEMS, first_row, rows: batch_of(&[key], &[label.to_owned()]) }
+    };
+    for (number, step) in steps.iter().enumerate() {
+        let label = format!("step {number}");
+        match step {
+            Step::Insert(key) if !model.contains_key(key) => {
+                commit(store, vec![write(*key, &label)]);
+                model.insert(*key, label);
+            }
+            Step::Delete(key) if model.contains_key(key) => {
+                let op = delete(store, 20_000, &[*key]);
+                commit(store, vec![op]);
+                model.remove(key);
+            }
+            Step::Update(key) if model.contains_key(key) => {
+                let op = delete(store, 20_000, &[*key]);
+                commit(store, vec![op, write(*key, &label)]);
+                model.insert(*key, label);
+            }
+            Step::Truncate => {
+                commit(store, vec![Op::Truncate(ITEMS)]);
+                model.clear();
+            }
+            Step::Flush => drop(store.checkpoint(&NoBlobs).unwrap()),
+            Step::Insert(_) | Step::Delete(_) | Step::Update(_) => {}
+        }
+    }
+}
+
+fn found(store: &TenantStore) -> Model {
+    store.cache.forget_tenant(store.tenant());
+    let rows = scan(store.snapshot().table(ITEMS).unwrap());
+    rows.into_iter().map(|(key, (label, _))| (key, label)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn whatever_happens_meanwhile(before in steps(), during in steps(), after in steps()) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = with_table(dir.path());
+        let mut model = Model::new();
+        let first: Vec<Step> = (0..12).map(Step::Insert).chain([Step::Flush]).collect();
+        act(&store, &mut model, &first);
+        act(&store, &mut model, &before);
+        let held = Mutex::new(&mut model);
+        let deed: Deed<'_> = Box::new(|store: &TenantStore| act(store, &mut held.lock(), &during));
+        let meddler = Meddler { store: &store, with: Mutex::new(Some(deed)) };
+        for group in store.segments_to_merge(ITEMS, Rewrite::All) {
+            store.merge(ITEMS, &group, &meddler, &Freely).unwrap();
+        }
+        drop(meddler);
+        prop_assert_eq!(&found(&store), &model);
+        act(&store, &mut model, &after);
+        prop_assert_eq!(&found(&store), &model);
+        drop(store);
+        let store = open(dir.path());
+        prop_assert_eq!(&found(&store), &model);
+        let next = store.reserve_rows(ITEMS, 1);
+        prop_assert!(next > RowId(0));
+    }
+}
