@@ -4,6 +4,8 @@
 //! that is queued. Those who waited find their outcome when they get the lock. While a leader waits for the disk,
 //! the next group gathers.
 
+mod mark;
+
 use std::sync::Arc;
 
 use parking_lot::Mutex;

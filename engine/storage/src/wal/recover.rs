@@ -17,6 +17,7 @@ use super::{
     FileSpan,
     frame::{FRAME_HEADER_BYTES, FrameHeader},
     header::HEADER_BYTES,
+    progress::Progress,
     read::{Cursor, Log, LogFile, Next},
 };
 use crate::{StoreError, paths::number};
@@ -48,6 +49,8 @@ pub(crate) fn recover(
     mut apply: impl FnMut(&str, Lsn, Buffer) -> Result<(), StoreError>,
 ) -> Result<Recovered, StoreError> {
     let files = open_all(replay)?;
+    let lengths = files.iter().map(|file| file.length - HEADER_BYTES as u64);
+    let mut progress = Progress::start(replay.log.tenant, lengths.sum());
     let mut recovered =
         Recovered { last_number: replay.from, last_length: 0, lsn: replay.lsn, files: Vec::new() };
     for (index, file) in files.iter().enumerate() {
@@ -62,13 +65,17 @@ pub(crate) fn recover(
             end: files.get(index + 1).map(|next| next.header.previous_length),
             least: replay.end.filter(|end| end.file == file.header.number).map_or(0, |end| end.bytes),
         };
-        let (length, lsn) = file.read(extent, &mut |lsn, payload| apply(&file.name, lsn, payload))?;
+        let (length, lsn) = file.read(extent, &mut |lsn, payload| {
+            progress.commit(payload.len());
+            apply(&file.name, lsn, payload)
+        })?;
         let span = FileSpan { number: file.header.number, base_lsn: file.header.base_lsn, bytes: length };
         recovered.files.push(span);
         recovered.last_number = file.header.number;
         recovered.last_length = length;
         recovered.lsn = lsn;
     }
+    progress.end(recovered.lsn);
     Ok(recovered)
 }
 
@@ -152,7 +159,7 @@ impl LogFile {
 
     /// Nothing opens at `offset` of the last file. Looks at every later place where a frame could begin; one that
     /// was made when the file was durable beyond `offset` proves that `offset` was acknowledged.
-    fn check_tail(&self, offset: u64) -> Result<(), StoreError> {
+    pub(super) fn check_tail(&self, offset: u64) -> Result<(), StoreError> {
         let rest =
             usize::try_from(self.length - offset).map_err(|_| self.corrupt("a tail longer than memory"))?;
         let mut tail = vec![0; rest];
