@@ -38,12 +38,18 @@
 //!    ever appended to.
 //! 4. Files that no manifest names are removed. Older log files wait for [`TenantStore::release_unheld_log`].
 //!
+//! # When something is wrong
+//! [`TenantStore::check`] reads every byte of a directory and says what does not open, does not fit, or is not named.
+//! [`TenantStore::plan_repair`] says what a repair would give up, and [`RepairPlan::apply`] moves it aside and makes
+//! the store open without it (`check`, `repair`).
+//!
 //! # A change, on its way out
 //! A table whose definition says `captured` is read by a pipeline. [`TenantStore::hold_log`] keeps the log from a
 //! commit on, [`TenantStore::changes`] reads it along behind the writer, and [`LogHold::advance`] lets it go (`feed`).
 
 mod arrow_types;
 mod blob;
+mod check;
 mod checkpoint;
 mod chunk;
 mod clock;
@@ -58,12 +64,14 @@ mod group;
 mod manifest;
 mod ops;
 mod paths;
+mod repair;
 mod segment;
 mod snapshot;
 mod store;
 mod wal;
 
 pub use arrow_types::{TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, sql_type, stored_name};
+pub use check::{BlobChecker, CheckObserver, CheckOptions, Checked, Finding, Severity};
 pub use checkpoint::{BlobBuilder, CheckpointReport, NoBlobs};
 pub use chunk::{Chunk, ChunkRef, ColumnCache};
 pub use clock::{Clock, SystemClock};
@@ -72,5 +80,6 @@ pub use error::StoreError;
 pub use feed::{Change, ChangeReader, Commit, LogHold};
 pub use files::{FileHandle, Files, LocalFiles};
 pub use ops::Op;
+pub use repair::{Loss, RepairOptions, RepairPlan, RepairRefused};
 pub use snapshot::{Snapshot, TableVersion};
 pub use store::{StoreOptions, StoreStats, TenantStore};

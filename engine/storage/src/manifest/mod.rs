@@ -14,6 +14,7 @@
 
 mod commit;
 mod encode;
+mod read;
 
 use std::collections::BTreeSet;
 
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::paths::DataKind;
 
 pub(crate) use commit::{commit, newest, remove_older};
+pub(crate) use read::read;
 
 /// Everything that recovery needs besides the log files from `wal_from` on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,8 @@
 //! `database` opens one per tenant and shares it between sessions. Commits are in `group`, checkpoints in
 //! `checkpoint`. A store is bound to one tenant, its directory and its key; no call takes a tenant.
 
-mod open;
+pub(crate) mod lost;
+pub(crate) mod open;
 
 use std::{
     collections::HashMap,

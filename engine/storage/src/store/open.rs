@@ -14,7 +14,7 @@ use roaring::RoaringBitmap;
 use sepal_crypto::KeyRing;
 use sepal_types::{Lsn, TableId, TenantId, limits::FIRST_OBJECT_ID};
 
-use super::{Poison, StoreOptions, TenantStore};
+use super::{Poison, StoreOptions, TenantStore, lost::Lost};
 use crate::{
     ChunkRef, Snapshot, StoreError, TableVersion,
     blob::{Blob, Owner, check_length},
@@ -59,6 +59,7 @@ pub(super) fn create(
         state: State::default(),
         counters: Counters::new(&CounterValues::default()),
         registered: Vec::new(),
+        lost: Lost::default(),
     };
     let context = Context { paths, disk, tenant, keys, options };
     let files =
@@ -134,24 +135,26 @@ fn either(error: PublishError) -> StoreError {
     }
 }
 
-/// Who opens what where.
-struct Context {
-    paths: Paths,
-    disk: Disk,
-    tenant: TenantId,
-    keys: KeyRing,
-    options: StoreOptions,
+/// Who opens what where. `check` and `repair` open with it, too.
+pub(crate) struct Context {
+    pub paths: Paths,
+    pub disk: Disk,
+    pub tenant: TenantId,
+    pub keys: KeyRing,
+    pub options: StoreOptions,
 }
 
 /// The state as far as it has been read.
-struct Opened {
-    state: State,
-    counters: Counters,
+pub(crate) struct Opened {
+    pub state: State,
+    pub counters: Counters,
     registered: Vec<Arc<Chunk>>,
+    /// Rows that are known to be gone: a replay passes over their deletion.
+    pub lost: Lost,
 }
 
 impl Context {
-    fn read_manifest(&self, manifest: &Manifest) -> Result<Opened, StoreError> {
+    pub(crate) fn read_manifest(&self, manifest: &Manifest) -> Result<Opened, StoreError> {
         let next_rows: HashMap<_, _> =
             manifest.tables.iter().map(|table| (table.def.id, table.next_row)).collect();
         let values = CounterValues {
@@ -166,10 +169,10 @@ impl Context {
             Arc::make_mut(&mut state.names).insert(&table.def)?;
             state.tables.insert(table.def.id, Arc::new(version));
         }
-        Ok(Opened { state, counters: Counters::new(&values), registered })
+        Ok(Opened { state, counters: Counters::new(&values), registered, lost: Lost::default() })
     }
 
-    fn read_table(
+    pub(crate) fn read_table(
         &self,
         table: &TableEntry,
         registered: &mut Vec<Arc<Chunk>>,
@@ -226,7 +229,13 @@ impl Context {
         }))
     }
 
-    fn store(self, opened: Opened, writer: Writer, files: Kept, maintenance: Maintenance) -> TenantStore {
+    pub(crate) fn store(
+        self,
+        opened: Opened,
+        writer: Writer,
+        files: Kept,
+        maintenance: Maintenance,
+    ) -> TenantStore {
         let store = TenantStore {
             tenant: self.tenant,
             keys: RwLock::new(Arc::new(self.keys)),
@@ -250,11 +259,17 @@ impl Context {
 
 impl Opened {
     /// Applies a commit of the log. It was checked when it was written, so what does not apply is damage.
-    fn replay(&mut self, file: &str, lsn: Lsn, payload: &arrow::buffer::Buffer) -> Result<(), StoreError> {
+    pub(crate) fn replay(
+        &mut self,
+        file: &str,
+        lsn: Lsn,
+        payload: &arrow::buffer::Buffer,
+    ) -> Result<(), StoreError> {
         let (marks, ops) =
             ops::decode(payload).map_err(|why| StoreError::corrupt(file, format!("commit {lsn}: {why}")))?;
         for op in &ops {
-            self.state.apply(op, REPLAY).map_err(|error| match error {
+            let op = self.lost.without(&self.state, op)?;
+            self.state.apply(&op, REPLAY).map_err(|error| match error {
                 StoreError::Corrupt { .. } | StoreError::Io { .. } => error,
                 other => StoreError::corrupt(file, format!("commit {lsn} does not apply: {other}")),
             })?;

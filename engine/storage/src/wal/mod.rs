@@ -44,7 +44,7 @@ use sepal_types::Lsn;
 
 pub(crate) use read::{Cursor, Log, LogFile, Next};
 pub(crate) use recover::{Replay, kept_before, recover};
-pub(crate) use survey::{Break, Survey, Tail, survey};
+pub(crate) use survey::{Break, survey, survey_old};
 pub(crate) use writer::{WalFile, WalStart};
 
 /// A log file without its content.

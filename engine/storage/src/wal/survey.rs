@@ -9,7 +9,7 @@ use sepal_types::Lsn;
 use super::{
     frame::{FRAME_HEADER_BYTES, FrameHeader},
     header::HEADER_BYTES,
-    read::{Cursor, LogFile, Next},
+    read::{Cursor, Log, LogFile, Next},
     recover::Replay,
 };
 use crate::{StoreError, paths::number};
@@ -25,6 +25,8 @@ pub(crate) struct Survey {
     pub files: u64,
     /// The highest number that a file has or should have.
     pub last_number: u64,
+    /// How far the last file that was read is sound.
+    pub last_length: u64,
     pub broken: Option<Break>,
     /// What a crash tore off.
     pub tail: Option<Tail>,
@@ -61,8 +63,7 @@ pub(crate) fn survey(
     let names = replay.log.disk.list(&replay.log.paths.wal())?;
     let known = replay.end.map_or(replay.from, |end| end.file.max(replay.from));
     let last_number = names.iter().filter_map(|name| number(name, "wal")).fold(known, u64::max);
-    let mut survey =
-        Survey { lsn: replay.lsn, commits: 0, bytes: 0, files: 0, last_number, broken: None, tail: None };
+    let mut survey = Survey::new(replay.lsn, last_number);
     let mut files = (replay.from..=last_number).map(|number| (number, LogFile::open(&replay.log, number)));
     let mut current = files.next();
     while let Some((number, opened)) = current.take() {
@@ -86,7 +87,20 @@ pub(crate) fn survey(
     Ok(survey)
 }
 
+/// Reads a file that no recovery needs any more, to its end. Returns its length.
+pub(crate) fn survey_old(log: &Log<'_>, number: u64) -> Result<u64, StoreError> {
+    let file = LogFile::open(log, number)?;
+    let end = LogFile::open(log, number + 1).ok().map(|next| next.previous_length());
+    let mut survey = Survey::new(file.base_lsn(), number);
+    survey.read(&file, end, 0, false, &mut |_, _, _| Ok(())).map_err(|(_, error)| error)?;
+    Ok(file.length)
+}
+
 impl Survey {
+    fn new(lsn: Lsn, last_number: u64) -> Self {
+        Self { lsn, commits: 0, bytes: 0, files: 0, last_number, last_length: 0, broken: None, tail: None }
+    }
+
     /// Follows one file. `Err`: where it breaks, and why.
     fn read(
         &mut self,
@@ -130,6 +144,7 @@ impl Survey {
             }
         }
         let whole = cursor.whole().0;
+        self.last_length = whole;
         if cut {
             return Err((whole, file.corrupt(format!("{} bytes, its successor says {stop}", file.length))));
         }
