@@ -11,13 +11,13 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use arrow::array::{Array, ArrayRef};
-use sepal_index::{Bits, BuildParams, VectorIndex};
+use sepal_index::{BuildParams, VectorIndex};
 use sepal_storage::{BlobBuilder, Chunk, Snapshot};
 use sepal_types::{
     ColumnDef, Error, FileId, IndexDef, IndexMethod, Result, SqlState, TableDef, TableId, VectorIndexOptions,
 };
 
-use crate::{builds::Posted, session::CancelToken, tenant::OpenTenant};
+use crate::{builds::Posted, check::present, session::CancelToken, tenant::OpenTenant};
 
 /// How often the log's size is looked at without being told, and how long after a failure comes another try.
 const PATROL: Duration = Duration::from_secs(5);
@@ -272,13 +272,7 @@ fn build(
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Box<dyn VectorIndex>> {
     let (vectors, dim) = sepal_query::vector::elements(column)?;
-    let valid = (column.null_count() > 0).then(|| {
-        let mut bits = Bits::full(column.len());
-        for position in (0..column.len()).filter(|position| column.is_null(*position)) {
-            bits.clear(position);
-        }
-        bits
-    });
+    let valid = present(column);
     let params = BuildParams {
         metric: options.metric(),
         dim,
