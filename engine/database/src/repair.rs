@@ -35,7 +35,7 @@ const REPORT: &str = "repair-report.json";
 pub struct RepairRequest {
     pub data_dir: PathBuf,
     pub root_key: Key,
-    /// The tenant's name.
+    /// The tenant's name or id.
     pub tenant: String,
     /// Serve the rows of a segment of which it is not known any more which were deleted.
     pub resurrect_deleted: bool,

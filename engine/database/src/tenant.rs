@@ -40,6 +40,8 @@ pub struct OpenTenant {
     pub definitions: AtomicU64,
     /// Wakes the maintenance: the log has grown.
     pub work: Notify,
+    /// Wakes the maintenance: something was committed, and the log's end has no marker.
+    pub logged: Notify,
     /// Wakes the maintenance: a segment may lack an index that its table has.
     pub missing: Notify,
     /// What sessions have committed last: wakes pipelines.
@@ -131,6 +133,7 @@ impl OpenTenant {
             builds: Arc::default(),
             definitions: AtomicU64::new(0),
             work: Notify::new(),
+            logged: Notify::new(),
             missing: Notify::new(),
             pipelines: Pipelines::new(options.log_retention_bytes),
             closed: AtomicBool::new(false),
@@ -198,6 +201,7 @@ impl OpenTenant {
             *last = lsn.max(*last);
             later
         });
+        self.logged.notify_one();
         if self.store.wants_checkpoint() {
             self.work.notify_one();
         }

@@ -29,7 +29,7 @@ pub(crate) use tenants::store_options;
 pub struct CheckRequest {
     pub data_dir: PathBuf,
     pub root_key: Key,
-    /// One tenant by name; `None`: all, and what belongs to none.
+    /// One tenant by name or id; `None`: all, and what belongs to none.
     pub tenant: Option<String>,
     /// Leave out the content of columns and indexes.
     pub fast: bool,
@@ -191,9 +191,11 @@ impl<'a> Check<'a> {
     }
 }
 
-/// The tenant of that name.
+/// The tenant of that name, or of that id, which the server's log and the directories tell.
 pub(crate) fn find(tenants: Vec<Tenant>, name: &str) -> Result<Tenant> {
-    tenants.into_iter().find(|tenant| tenant.name.as_str() == name).ok_or_else(|| {
+    let id = TenantId::parse(name);
+    let wanted = |tenant: &Tenant| tenant.name.as_str() == name || Some(tenant.id) == id;
+    tenants.into_iter().find(wanted).ok_or_else(|| {
         Error::new(
             SqlState::UndefinedObject,
             format!("tenant \"{name}\" does not exist, or its row does not open"),
