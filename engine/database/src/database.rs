@@ -367,10 +367,10 @@ fn unopened(tenant: TenantId, error: Error) -> Error {
     if error.state() != SqlState::DataCorrupted {
         return error;
     }
+    let restore = error.hint().unwrap_or("Restore the tenant from a backup.").to_owned();
     error.with_hint(format!(
-        "Only this tenant is affected, and nothing was changed. Its operator finds out what is damaged with the server \
-         stopped: sepal check --tenant {tenant}. Then restore it from a backup, or give up what is damaged: sepal \
-         repair --tenant {tenant}"
+        "{restore} Other tenants are not affected. With the server stopped, `sepal check --tenant {tenant}` tells all \
+         that is damaged, and `sepal repair --tenant {tenant}` gives it up where there is no backup."
     ))
 }
 

@@ -1,7 +1,7 @@
 //! `sepal repair`: makes a damaged tenant open again, and writes down what is gone.
 //!
-//! [`plan_repair`] checks the tenant and says what would be given up; [`RepairProposal::apply`] does it. The directory's
-//! lock is held from the one to the other, so what was shown is what happens. What is moved aside lies in
+//! [`plan_repair`] checks the tenant and says what would be given up; [`RepairProposal::apply`] does it. The
+//! directory's lock is held from the one to the other, so what was shown is what happens. What is moved aside lies in
 //! `<data>/quarantine/<time>/<tenant>/`, with `repair-report.json` beside it. control.db is not touched: where it is
 //! damaged, only a backup has what was in it.
 

@@ -22,7 +22,8 @@ const LEAST_SHARE: f64 = 0.5;
 /// built from.
 ///
 /// # Errors
-/// [`IndexError::Disagrees`]: drop the bytes and build the index anew. [`IndexError::Shape`]: `rows` do not fit together.
+/// [`IndexError::Disagrees`]: drop the bytes and build the index anew. [`IndexError::Shape`]: `rows` do not fit
+/// together.
 pub fn verify(index: &dyn VectorIndex, rows: &BuildParams) -> Result<(), IndexError> {
     rows.check()?;
     let (expected, found) = ((rows.rows(), rows.dim), index.shape());

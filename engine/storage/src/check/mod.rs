@@ -1,7 +1,7 @@
 //! Reading every byte of a tenant's directory, to say what is wrong with it.
 //!
-//! [`TenantStore::check`] is asked by `database` when nobody has the store open, and by `repair`, which does what can be
-//! done about it. It changes nothing and ends with no error: what cannot be read is a [`Finding`]. It opens files as
+//! [`TenantStore::check`] is asked by `database` when nobody has the store open, and by `repair`, which does what can
+//! be done about it. It changes nothing and ends with no error: what cannot be read is a [`Finding`]. It opens files as
 //! `store::open` does, so that it means by sound what an opening store means, and goes on where that one stops.
 //!
 //! 1. `manifests`: each opens, follows the one before, and the newest is there.

@@ -1,9 +1,6 @@
 //! Every kind of damage in every kind of file is found, and is told by the file's name.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use arrow::array::ArrayRef;
 use sepal_types::{ColumnId, IndexDef, LogEnd, TableDef, TableId, TenantId, UniqueDef};
@@ -83,13 +80,6 @@ pub(crate) fn errors(dir: &Path, end: LogEnd) -> Vec<Finding> {
     let mut findings = check_with(dir, end, &Known).1.findings;
     findings.retain(|finding| finding.severity == Severity::Error);
     findings
-}
-
-pub(crate) fn restore(dir: &Path, content: &BTreeMap<PathBuf, Vec<u8>>) {
-    for path in files(dir).into_keys().filter(|path| !content.contains_key(path)) {
-        std::fs::remove_file(path).unwrap();
-    }
-    content.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
 }
 
 fn name_of(path: &Path) -> String {

@@ -144,8 +144,8 @@ impl WalFile {
         self.synced.0 > self.marked
     }
 
-    /// Seals a marker behind everything that is durable; [`Self::flush`] and [`Self::sync`] make it count. Whatever does
-    /// not open before it is damage from then on, and cannot be taken for a torn write. Call it when all is synced.
+    /// Seals a marker behind everything that is durable; [`Self::flush`] and [`Self::sync`] make it count. Whatever
+    /// does not open before it is damage from then on, and cannot be taken for a torn write. Call it when all is synced.
     pub(crate) fn append_marker(&mut self, lsn: Lsn) {
         let place = Place::marker(lsn, self.synced.0);
         let offset = self.length + self.out.len() as u64;
