@@ -23,6 +23,7 @@
 
 mod api_keys;
 mod authentication;
+mod check;
 mod clock;
 mod control;
 mod control_error;
@@ -37,6 +38,7 @@ mod token;
 mod vault;
 
 pub use api_keys::ApiKey;
+pub use check::{ControlCopy, ControlFinding};
 pub use clock::{Clock, SystemClock};
 pub use control::{Control, ControlOptions};
 pub use control_error::{ControlError, RootKeyError};

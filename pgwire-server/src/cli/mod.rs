@@ -4,6 +4,7 @@
 //! machines; exit 0 done, 1 failed, 2 wrong usage, 78 wrong configuration ([`failure::Exit`]). No secret is
 //! ever an argument. Called by `main.rs`; knows nothing about how data is stored.
 
+mod check;
 mod config;
 mod demo;
 mod descriptors;
@@ -13,10 +14,12 @@ mod flags;
 pub mod init;
 mod key;
 mod logging;
+mod offline;
 mod output;
 mod plugin;
 pub mod process;
 mod psql;
+mod repair;
 mod secret;
 mod serve;
 mod tenant;
@@ -66,6 +69,14 @@ enum Command {
     /// Write plugins: make, build, test, pack and sign sinks and secret resolvers
     #[command(subcommand)]
     Plugin(plugin::Plugin),
+    /// Read every byte of a data directory that no server has open, and say what is wrong; changes nothing
+    ///
+    /// Exits with 0 when nothing is lost, though there may be warnings, and with 1 when something is.
+    Check(check::Check),
+    /// Give up what is damaged, so that a tenant opens again; says exactly what is gone
+    ///
+    /// What is damaged is moved to DIR/quarantine, never deleted. A backup is the better way where there is one.
+    Repair(repair::Repair),
     /// Print every setting, its value and where the value comes from
     Config(config::Config),
     /// Print the version
@@ -83,6 +94,8 @@ pub fn run() -> ExitCode {
         Command::Key(command) => command.run(),
         Command::Secret(command) => command.run(),
         Command::Plugin(command) => command.run(),
+        Command::Check(command) => command.run(),
+        Command::Repair(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Version(command) => command.run(),
     };

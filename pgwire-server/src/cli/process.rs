@@ -154,7 +154,7 @@ pub async fn interrupted() -> io::Result<()> {
 }
 
 /// A root key that does not fit is the operator's configuration; all else is a failure.
-fn cannot_open(error: Error) -> Failure {
+pub fn cannot_open(error: Error) -> Failure {
     match error.state() {
         SqlState::InvalidAuthorization => Failure::configuration(error.message()),
         _ => error.into(),

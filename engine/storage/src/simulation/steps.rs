@@ -35,6 +35,7 @@ impl World {
             27 => self.restart(End::Killed)?,
             28 => self.restart(End::PowerCut)?,
             29 if self.taste.deleting => self.erode()?,
+            30 => self.mark()?,
             _ if self.dice.once_in(2) => self.look_back()?,
             _ => self.check_head()?,
         }
@@ -134,6 +135,22 @@ impl World {
             Err(error) => {
                 self.note(format!("checkpoint: {error}"));
                 self.excused(before, &error).map_err(|why| format!("a checkpoint failed {why}"))
+            }
+        }
+    }
+
+    /// What the owner asks for when nothing was committed for a moment.
+    fn mark(&mut self) -> Verdict {
+        let store = self.store()?;
+        let before = self.before();
+        match store.mark_log() {
+            Ok(marked) => {
+                self.note(format!("mark the log: {marked}"));
+                Ok(())
+            }
+            Err(error) => {
+                self.note(format!("mark the log: {error}"));
+                self.excused(before, &error).map_err(|why| format!("the log was not marked {why}"))
             }
         }
     }
