@@ -25,6 +25,7 @@
 //! | `pipelines` | does every committed change arrive, and does a secret stay one? |
 //! | `shutdown` | does a server end in peace? |
 //! | `bad_input` | what do damaged files and wrong keys do? |
+//! | `check_repair` | what do check and repair say of damage, and what do they leave? |
 //! | `disk_full` | what does a full disk do? |
 //! | `connections` | do many, idle and slow clients disturb the others? |
 //! | `tutorial` | does the tutorial of plugin authors work as it is written? |
@@ -33,6 +34,7 @@
 mod auth;
 mod bad_input;
 mod canary;
+mod check_repair;
 mod clients;
 mod connections;
 mod crash;

@@ -191,7 +191,7 @@ impl Drop for Control {
 }
 
 /// SQLite's rollback journal. One left beside a new file would be rolled back into it.
-fn journal_of(database: &Path) -> PathBuf {
+pub(crate) fn journal_of(database: &Path) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push("-journal");
     name.into()

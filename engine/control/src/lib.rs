@@ -27,6 +27,7 @@
 mod api_keys;
 mod audit;
 mod authentication;
+mod check;
 mod clock;
 mod control;
 mod control_error;
@@ -51,6 +52,7 @@ pub use audit::{
     AuditAction, AuditCheckpoint, AuditEntry, AuditEvent, AuditReport, Destroyed, DestructionCertificate,
     NewAuditEvent, Removal,
 };
+pub use check::{ControlCopy, ControlFinding};
 pub use clock::{Clock, SystemClock};
 pub use control::{Control, ControlOptions};
 pub use control_error::{ControlError, RootKeyError};

@@ -102,6 +102,14 @@ impl Control {
         Ok(tenants)
     }
 
+    /// The ids of all tenants, whether their rows open or not.
+    pub fn tenant_ids(&self) -> Result<Vec<TenantId>> {
+        let database = self.database.lock();
+        let mut statement = database.prepare_cached("SELECT id FROM tenants")?;
+        let rows = statement.query_map([], |row| row.get(0).map(TenantId))?;
+        rows.map(|row| Ok(row?)).collect()
+    }
+
     /// The tenant of that name; any text may be asked for.
     pub fn tenant_by_name(&self, name: &str) -> Result<Option<Tenant>> {
         find_tenant(&self.database.lock(), &self.vault, name)

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use futures::StreamExt;
 use parking_lot::Mutex;
 use sepal_control::{Control, ControlError, ControlOptions, DEFAULT_ENVIRONMENT, KeyCacheStats, Principal};
 use sepal_crypto::Key;
@@ -24,7 +25,7 @@ use crate::{
     maintain,
     options::{DatabaseOptions, SecretSources},
     session::Session,
-    tenant::{OpenTenant, Shared},
+    tenant::{OpenTenant, Shared, unopened},
     tenants::{Seat, Tenants},
     write_memory::WriteMemory,
 };
@@ -96,6 +97,12 @@ pub struct DatabaseMetrics {
     pub compacted_bytes: u64,
     pub key_cache: KeyCacheStats,
 }
+
+/// How long a client waits for its tenant's log to be replayed: less than the time that a server gives a login.
+const OPENING_PATIENCE: Duration = Duration::from_secs(8);
+
+/// How many tenants the start of pipelines opens side by side: most of the time each waits for its disk.
+const OPENED_AT_ONCE: usize = 8;
 
 /// Bytes of stack for threads that parse, plan or run statements: trees of statements are walked by recursion, as
 /// deep as `sepal_query` lets them be. Address space until it is used.
@@ -217,10 +224,21 @@ impl Database {
                 format!("database \"{environment}\" does not exist"),
             ));
         }
-        let seated = self.seated(principal.tenant).await?;
+        let seated = self.seated_in_time(principal.tenant).await?;
         seated.0.check_open()?;
         let (pid, memory) = (self.pids.take(), self.write_memory(seated.0.id));
         Session::new(Arc::clone(self), seated, principal, environment, pid, memory, startup_parameters)
+    }
+
+    /// The open tenant for a client that waits. A long replay goes on without it, and the next client finds it further.
+    ///
+    /// Errors: 57P03 the replay takes longer than a client should wait.
+    async fn seated_in_time(self: &Arc<Self>, id: TenantId) -> Result<(Arc<OpenTenant>, Seat)> {
+        tokio::time::timeout(OPENING_PATIENCE, self.seated(id)).await.unwrap_or_else(|_| {
+            Err(Error::new(SqlState::CannotConnectNow, "the database system is starting up")
+                .with_detail("The tenant's log is being replayed.")
+                .with_hint("Try again in a moment. The server's log tells how far the replay is."))
+        })
     }
 
     /// What all sessions of a tenant share.
@@ -293,8 +311,10 @@ impl Database {
             settle_pipelines(&tenant);
             Ok::<_, Error>(tenant)
         });
-        let tenant =
-            opened.await.map_err(|problem| Error::bug(format!("opening a tenant panicked: {problem}")))??;
+        let tenant = opened
+            .await
+            .map_err(|problem| Error::bug(format!("opening a tenant panicked: {problem}")))?
+            .map_err(|error| unopened(id, error))?;
         tenant.maintained_by(tokio::spawn(maintain::maintain(Arc::clone(&tenant))));
         tenant.pipelines.start(&tenant);
         Ok(tenant)
@@ -385,11 +405,12 @@ impl Database {
             tracing::error!(%error, "no pipeline is started: the tenants that have some cannot be listed");
             Vec::new()
         });
-        for id in tenants {
+        let opened = futures::stream::iter(tenants).for_each_concurrent(OPENED_AT_ONCE, |id| async move {
             if let Err(error) = self.tenant(id).await {
                 tracing::error!(tenant = %id, %error, "the pipelines of a tenant are not started");
             }
-        }
+        });
+        opened.await;
     }
 
     fn check_open(&self) -> Result<()> {

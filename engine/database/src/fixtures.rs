@@ -41,6 +41,17 @@ impl Fixture {
         Self::open_with(directory, root, |_| {})
     }
 
+    /// The directory and its root key, once the database is gone. It must have been shut down.
+    pub fn close(self) -> (TempDir, Key) {
+        let Self { directory, root, database } = self;
+        drop(database);
+        (directory, root)
+    }
+
+    pub fn reopen(directory: TempDir, root: Key) -> Self {
+        Self::open(directory, root)
+    }
+
     fn open_with(directory: TempDir, root: Key, adjust: impl FnOnce(&mut DatabaseOptions)) -> Self {
         let mut options = DatabaseOptions::new(directory.path().to_owned(), root.clone(), 64 << 20);
         adjust(&mut options);

@@ -21,6 +21,7 @@
 mod backend_pids;
 mod background;
 mod builds;
+mod check;
 pub mod connector;
 mod database;
 mod delivery;
@@ -32,6 +33,7 @@ mod locks;
 mod maintain;
 mod options;
 mod pipeline;
+mod repair;
 mod room;
 pub mod sealing;
 mod session;
@@ -43,8 +45,10 @@ mod tests;
 mod usage;
 mod write_memory;
 
+pub use check::{CheckListener, CheckProgress, CheckRequest, CheckSummary, Problem, Severity, check};
 pub use database::{Database, DatabaseMetrics, PLANNING_STACK};
 pub use options::{DatabaseOptions, SecretSources};
+pub use repair::{RepairProposal, RepairRequest, Repaired, plan_repair};
 pub use session::{
     CancelToken, CopyIn, CopyOut, Notice, Outcome, Prepared, RowStream, Session, TransactionStatus,
     snapshot_too_old,
@@ -66,7 +70,7 @@ pub use sepal_query::{
     sql::{Statement, delivery::redact},
     values,
 };
-pub use sepal_storage::{HistoryPolicy, arrow_type};
+pub use sepal_storage::{HistoryPolicy, Loss, arrow_type};
 pub use sepal_types::{
     Error, ErrorKind, Metric, Result, SqlState, SqlType, TenantId, check_finite, format_float4,
     format_float8, format_vector, limits, parse_vector,

@@ -14,20 +14,24 @@ mod compaction;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use arrow::array::{Array, ArrayRef};
-use sepal_index::{Bits, BuildParams, VectorIndex};
+use sepal_index::{BuildParams, VectorIndex};
 use sepal_storage::{BlobBuilder, Chunk, Snapshot, TableVersion};
 use sepal_types::{
     ColumnDef, Error, FileId, IndexDef, IndexMethod, Result, SqlState, TableDef, TableId, VectorIndexOptions,
 };
 
 use crate::{
-    background::TaskKind, builds::Posted, delivery::now_us, session::CancelToken, tenant::OpenTenant,
+    background::TaskKind, builds::Posted, check::present, delivery::now_us, session::CancelToken,
+    tenant::OpenTenant,
 };
 
 pub use compaction::{Vacuumed, vacuum};
 
 /// How often the log's size is looked at without being told, and how long after a failure comes another try.
 const PATROL: Duration = Duration::from_secs(5);
+
+/// How long a log is idle before its end is marked.
+const QUIET: Duration = Duration::from_millis(200);
 
 /// Segments with fewer rows are searched exactly: the scan is faster than a graph is worth.
 const LEAST_INDEXED_ROWS: usize = 1_000;
@@ -42,7 +46,40 @@ type Gap = (FileId, TableId);
 /// Runs until the tenant is closed.
 pub async fn maintain(tenant: Arc<OpenTenant>) {
     // Side by side: a long build or merge must not keep the log from being flushed.
-    tokio::join!(flush(&tenant), index(&tenant), compaction::compact(&tenant));
+    tokio::join!(flush(&tenant), index(&tenant), compaction::compact(&tenant), mark(&tenant));
+}
+
+/// Marks the log's end once nothing was committed for a moment, so that damage to the last commits cannot be taken for
+/// a write that a crash tore. While commits follow each other each proves the one before.
+async fn mark(tenant: &Arc<OpenTenant>) {
+    // Opening may have committed something.
+    tenant.logged.notify_one();
+    loop {
+        tokio::select! {
+            () = tenant.until_closed() => return,
+            () = tenant.logged.notified() => {}
+        }
+        let mut last = tenant.store.snapshot().lsn();
+        loop {
+            tokio::select! {
+                () = tenant.until_closed() => return,
+                () = tokio::time::sleep(QUIET) => {}
+            }
+            let now = tenant.store.snapshot().lsn();
+            if now == last {
+                break;
+            }
+            last = now;
+        }
+        let worker = Arc::clone(tenant);
+        match tokio::task::spawn_blocking(move || worker.store.mark_log()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) if tenant.is_closed() => return,
+            // The commits are durable without it; the next one brings another try.
+            Ok(Err(error)) => tracing::warn!(tenant = %tenant.id, %error, "the log's end was not marked"),
+            Err(problem) => tracing::error!(tenant = %tenant.id, %problem, "marking the log's end panicked"),
+        }
+    }
 }
 
 async fn flush(tenant: &Arc<OpenTenant>) {
@@ -377,13 +414,7 @@ fn build(
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Box<dyn VectorIndex>> {
     let (vectors, dim) = sepal_query::vector::elements(column)?;
-    let valid = (column.null_count() > 0).then(|| {
-        let mut bits = Bits::full(column.len());
-        for position in (0..column.len()).filter(|position| column.is_null(*position)) {
-            bits.clear(position);
-        }
-        bits
-    });
+    let valid = present(column);
     let params = BuildParams {
         metric: options.metric(),
         dim,

@@ -61,6 +61,8 @@ pub struct OpenTenant {
     pub work: Notify,
     /// Wakes the maintenance: segments may have become too many, or too much of them deleted.
     pub compaction: Notify,
+    /// Wakes the maintenance: something was committed, and the log's end has no marker.
+    pub logged: Notify,
     /// Wakes the maintenance: a segment may lack an index that its table has.
     pub missing: Notify,
     /// What sessions have committed last: wakes pipelines.
@@ -126,6 +128,19 @@ impl Shared {
     }
 }
 
+/// A tenant that does not open, told to its clients and to the operator. Others are served as before.
+pub fn unopened(tenant: TenantId, error: Error) -> Error {
+    tracing::error!(%tenant, %error, "the tenant does not open");
+    if error.state() != SqlState::DataCorrupted {
+        return error;
+    }
+    let restore = error.hint().unwrap_or("Restore the tenant from a backup.").to_owned();
+    error.with_hint(format!(
+        "{restore} Other tenants are not affected. With the server stopped, `sepal check --tenant {tenant}` tells all \
+         that is damaged, and `sepal repair --tenant {tenant}` gives it up where there is no backup."
+    ))
+}
+
 /// Where a tenant's files are.
 pub fn directory(data: &Path, tenant: TenantId) -> PathBuf {
     data.join("tenants").join(tenant.to_string())
@@ -185,6 +200,7 @@ impl OpenTenant {
             compaction: Notify::new(),
             definitions: AtomicU64::new(0),
             work: Notify::new(),
+            logged: Notify::new(),
             missing: Notify::new(),
             pipelines: Pipelines::new(options.log_retention_bytes),
             closed: AtomicBool::new(false),
@@ -251,6 +267,7 @@ impl OpenTenant {
             *last = lsn.max(*last);
             later
         });
+        self.logged.notify_one();
         if self.store.wants_checkpoint() {
             self.work.notify_one();
         }

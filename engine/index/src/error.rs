@@ -17,6 +17,9 @@ pub enum IndexError {
     /// Stored bytes that are not an index. Build it anew.
     #[error("index bytes are damaged at byte {offset}: {why}; rebuild the index")]
     Corrupt { offset: usize, why: String },
+    /// Sound bytes that are not an index over the rows beside them. Build it anew.
+    #[error("the index does not belong to its rows: {0}; rebuild the index")]
+    Disagrees(String),
     /// Written by a later Sepal.
     #[error("index bytes have version {found}, this Sepal reads {supported}; upgrade, or rebuild the index")]
     Version { found: u16, supported: u16 },

@@ -26,6 +26,7 @@
 //! - Distances are pgvector's: `f32` sums, the last step in `f64`, NaN (a cosine with length zero) last.
 
 mod bits;
+mod check;
 mod distance;
 mod error;
 mod faiss;
@@ -38,6 +39,7 @@ mod quantize;
 use sepal_types::{Metric, VectorIndexOptions};
 
 pub use bits::Bits;
+pub use check::verify;
 pub use distance::{KernelLevel, distance, distances, kernel_level};
 pub use error::IndexError;
 pub use flat::search_exact;
@@ -102,6 +104,13 @@ pub trait VectorIndex: Send + Sync {
 
     /// `(n, dim)` of the vectors it was built from.
     fn shape(&self) -> (usize, usize);
+
+    /// Whether what it holds is an index over these rows, which have its [`VectorIndex::shape`]. [`verify`] asks, and
+    /// searches it besides.
+    ///
+    /// # Errors
+    /// [`IndexError::Disagrees`]
+    fn check(&self, rows: &BuildParams) -> Result<(), IndexError>;
 }
 
 /// Builds what `USING` names.
@@ -172,7 +181,7 @@ impl BuildParams<'_> {
         Ok(())
     }
 
-    fn check(&self) -> Result<(), IndexError> {
+    pub(crate) fn check(&self) -> Result<(), IndexError> {
         if self.dim == 0 || self.dim > sepal_types::limits::MAX_DIMENSIONS {
             return Err(IndexError::Shape(format!(
                 "dim is {}; pass 1 to {}",

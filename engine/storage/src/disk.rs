@@ -87,6 +87,11 @@ impl Disk {
         Self { files, random, fault }
     }
 
+    /// Files as they are, for whoever makes none of a store's.
+    pub(crate) fn on(files: &Arc<dyn Files>) -> Self {
+        Self::new(Arc::clone(files), Arc::new(SystemRandom), None)
+    }
+
     /// A name for a new data file.
     pub(crate) fn file_id(&self) -> FileId {
         FileId(self.random.bytes())
@@ -219,6 +224,36 @@ impl Disk {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path, &error)),
             _ => Ok(()),
         }
+    }
+
+    /// Moves a file to another directory, durably. A crash leaves it in one of the two, or in both.
+    pub(crate) fn relocate(&self, what: &str, from: &Path, to: &Path) -> Result<(), StoreError> {
+        let [source, target] =
+            [from, to].map(|path| self.open_directory(what, path.parent().unwrap_or(path)));
+        let (source, target) = (source?, target?);
+        self.reach(&format!("{what}.rename"), 0)
+            .and_then(|()| self.files.rename(from, to))
+            .map_err(|error| io_error("rename", from, &error))?;
+        self.sync_directory(what, &target)?;
+        self.sync_directory(what, &source)
+    }
+
+    /// Copies a file durably, in pieces.
+    pub(crate) fn copy(&self, what: &'static str, from: &Path, to: &Path) -> Result<(), StoreError> {
+        let (source, mut target) = (self.open(from)?, self.stream(what, to)?);
+        let length = source.length().map_err(|error| io_error("read", from, &error))?;
+        let mut piece = vec![0; BUFFER_BYTES];
+        let mut offset = 0;
+        while offset < length {
+            let bytes = usize::try_from(length - offset).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
+            source
+                .read_exact_at(&mut piece[..bytes], offset)
+                .map_err(|error| io_error("read", from, &error))?;
+            target.write_all(&piece[..bytes]).map_err(|error| io_error("write", to, &error))?;
+            offset += bytes as u64;
+        }
+        target.finish()?;
+        self.sync_directory(what, &self.open_directory(what, to.parent().unwrap_or(to))?)
     }
 
     /// Writes a new file and makes its bytes durable. Its name is durable only after [`Self::sync_directory`].

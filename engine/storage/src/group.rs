@@ -5,6 +5,8 @@
 //! the next group gathers. [`TenantStore::submit`] queues too, but does not wait: one thread, which its callers provide,
 //! leads group after group as long as there are any ([`TenantStore::lead_submitted`]), and tells each of its end.
 
+mod mark;
+
 use std::sync::Arc;
 
 use parking_lot::Mutex;

@@ -45,12 +45,18 @@
 //! [`TenantStore::create_snapshot`] names one; [`TenantStore::clone_ops`] makes a table that shares another one's
 //! segments (`history`).
 //!
+//! # When something is wrong
+//! [`TenantStore::check`] reads every byte of a directory and says what does not open, does not fit, or is not named.
+//! [`TenantStore::plan_repair`] says what a repair would give up, and [`RepairPlan::apply`] moves it aside and makes
+//! the store open without it (`check`, `repair`).
+//!
 //! # A change, on its way out
 //! A table whose definition says `captured` is read by a pipeline. [`TenantStore::hold_log`] keeps the log from a
 //! commit on, [`TenantStore::changes`] reads it along behind the writer, and [`LogHold::advance`] lets it go (`feed`).
 
 mod arrow_types;
 mod blob;
+mod check;
 mod checkpoint;
 mod chunk;
 mod clock;
@@ -68,6 +74,7 @@ mod ops;
 mod paths;
 mod planted;
 mod random;
+mod repair;
 mod segment;
 #[cfg(test)]
 mod simulation;
@@ -77,6 +84,7 @@ mod store;
 mod wal;
 
 pub use arrow_types::{TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, sql_type, stored_name};
+pub use check::{BlobChecker, CheckObserver, CheckOptions, Checked, Finding, Severity};
 pub use checkpoint::{
     BlobBuilder, CheckpointReport, CompactionLimits, CompactionReport, Freely, NoBlobs, Pace, Phase, Rewrite,
 };
@@ -90,6 +98,7 @@ pub use group::Told;
 pub use history::{AsOf, HistoryPolicy, HistorySpan, ManifestPin, NamedSnapshot, PinnedFile};
 pub use ops::{CloneSource, Op};
 pub use random::{Random, SystemRandom};
+pub use repair::{Loss, RepairOptions, RepairPlan, RepairRefused};
 pub use snapshot::{Snapshot, TableVersion};
 pub use spill::{SpillError, SpillFile, SpillFiles, SpillSink, SpillSpace};
 pub use store::{StoreOptions, StoreStats, TenantStore};

@@ -6,6 +6,7 @@
 
 mod audit;
 mod byok;
+mod check;
 mod config;
 mod demo;
 mod descriptors;
@@ -16,11 +17,13 @@ mod hardened;
 pub mod init;
 mod key;
 mod logging;
+mod offline;
 mod output;
 mod plugin;
 pub mod process;
 mod psql;
 mod recovery;
+mod repair;
 mod root;
 mod root_flags;
 mod secret;
@@ -83,6 +86,14 @@ enum Command {
     /// Write plugins: make, build, test, pack and sign sinks and secret resolvers
     #[command(subcommand)]
     Plugin(plugin::Plugin),
+    /// Read every byte of a data directory that no server has open, and say what is wrong; changes nothing
+    ///
+    /// Exits with 0 when nothing is lost, though there may be warnings, and with 1 when something is.
+    Check(check::Check),
+    /// Give up what is damaged, so that a tenant opens again; says exactly what is gone
+    ///
+    /// What is damaged is moved to DIR/quarantine, never deleted. A backup is the better way where there is one.
+    Repair(repair::Repair),
     /// Print every setting, its value and where the value comes from
     Config(config::Config),
     /// Print the version
@@ -104,6 +115,8 @@ pub fn run() -> ExitCode {
         Command::Audit(command) => command.run(),
         Command::Secret(command) => command.run(),
         Command::Plugin(command) => command.run(),
+        Command::Check(command) => command.run(),
+        Command::Repair(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Version(command) => command.run(),
     };

@@ -186,7 +186,7 @@ fn database_options(config: &Config, root_key: Key) -> DatabaseOptions {
 }
 
 /// A root key that does not fit is the operator's configuration; all else is a failure.
-pub(super) fn cannot_open(error: Error) -> Failure {
+pub fn cannot_open(error: Error) -> Failure {
     match error.state() {
         SqlState::InvalidAuthorization => Failure::configuration(error.message()),
         _ => error.into(),

@@ -46,6 +46,10 @@ fn documented_lines_parse() {
         "sepal plugin pack",
         "sepal plugin keygen key",
         "sepal plugin sign hook-0.1.0.wasm --key key",
+        "sepal check --data d --root-key-file k",
+        "sepal check --tenant acme --fast --json",
+        "sepal repair --tenant acme --dry-run --json",
+        "sepal repair --tenant acme --yes --resurrect-deleted --data d",
         "sepal config --data d",
         "sepal version",
     ] {
@@ -60,6 +64,7 @@ fn documented_lines_parse() {
         "sepal secret set DB_PASSWORD hunter2 --tenant a",
         "sepal secret set DB_PASSWORD --tenant a --from-env A --from-file b",
         "sepal secret list",
+        "sepal repair --yes",
         "sepal serve --secret-names other",
     ] {
         assert_eq!(Cli::try_parse_from(line.split(' ')).err().unwrap().exit_code(), 2, "{line}");

@@ -146,6 +146,7 @@ impl Journal {
             match self.tenant.store.commit(&snapshot, ops) {
                 Ok(_) => {
                     // Not `committed`: that wakes pipelines, which find nothing of theirs here.
+                    self.tenant.logged.notify_one();
                     if self.tenant.store.wants_checkpoint() {
                         self.tenant.work.notify_one();
                     }

@@ -181,6 +181,7 @@ impl SequenceSource for Sequences {
         } else {
             // Called inside a plan, on a worker thread: the runtime moves its other tasks elsewhere meanwhile.
             tokio::task::block_in_place(|| self.tenant.store.set_sequence(key.0, key.1, next))?;
+            self.tenant.logged.notify_one();
         }
         if called {
             self.remembered.lock().0.insert(key, value);

@@ -18,13 +18,14 @@
 //! length one) and inner product, which are FAISS's own choices. L1 has none, here as in pgvector.
 
 mod build;
+mod check;
 mod layout;
 mod search;
 mod sys;
 
 use sepal_types::Metric;
 
-use crate::{Bits, Neighbor, SearchParams, VectorIndex};
+use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex};
 
 /// `USING ivfflat`.
 #[derive(Debug, PartialEq)]
@@ -98,6 +99,10 @@ impl VectorIndex for IvfFlat {
 
     fn shape(&self) -> (usize, usize) {
         (self.rows, self.dim)
+    }
+
+    fn check(&self, rows: &BuildParams) -> Result<(), IndexError> {
+        self.check_cells(rows)
     }
 }
 

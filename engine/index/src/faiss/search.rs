@@ -69,7 +69,7 @@ impl IvfFlat {
     }
 
     /// All cells with their distance from the query, in the order of the lists.
-    fn cells(&self, query: &[f32]) -> Vec<Neighbor> {
+    pub(super) fn cells(&self, query: &[f32]) -> Vec<Neighbor> {
         let scorer = Scorer::new(cell_metric(self.metric), query);
         let centroids = self.centroids.chunks_exact(self.dim).enumerate();
         centroids

@@ -9,7 +9,7 @@ mod search;
 
 use sepal_types::Metric;
 
-use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex};
+use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, check};
 
 pub use search::search_exact;
 pub(crate) use search::{finish, scan_positions};
@@ -70,6 +70,11 @@ impl VectorIndex for Flat {
 
     fn shape(&self) -> (usize, usize) {
         (self.rows, self.dim)
+    }
+
+    fn check(&self, rows: &BuildParams) -> Result<(), IndexError> {
+        check::same_metric(self.metric, rows)?;
+        check::same_rows(self.held.as_ref(), rows)
     }
 }
 

@@ -11,12 +11,13 @@
 //! The files, in the order of a build: `nodes`, `space` (how far apart are two nodes), `fit`, `build`
 //! (insertion), `select` (which neighbours to link), `repair` (nobody unreachable); of a query: `search`
 //! (scan or walk, then exact distances), `beam` (the walk), `scratch` (its reused memory). `layout` has the
-//! bytes.
+//! bytes, `check` asks whether they belong to their rows.
 //!
 //! It never holds the vectors, and never returns an estimated distance.
 
 mod beam;
 mod build;
+mod check;
 mod fit;
 mod layout;
 mod links;
@@ -100,6 +101,10 @@ impl VectorIndex for Graph {
 
     fn shape(&self) -> (usize, usize) {
         (self.nodes.rows(), self.dim)
+    }
+
+    fn check(&self, rows: &BuildParams) -> Result<(), IndexError> {
+        check::check(self, rows)
     }
 }
 

@@ -217,6 +217,20 @@ impl Codes {
         }
     }
 
+    /// Whether a node's code is this vector's. The processor that made it may have rounded some levels otherwise, by
+    /// one; another vector's are different in nearly all.
+    pub(crate) fn are_of(&self, node: u32, vector: &[f32]) -> bool {
+        let (stride, padded) = (self.codec.stride(), self.codec.padded());
+        let (mut code, mut values, mut unit) = (vec![0; stride], vec![0; padded], vec![0.0; padded]);
+        self.codec.encode_row(vector, &mut code, &mut values, &mut unit);
+        let stored = &self.bytes[node as usize * stride..][..stride];
+        let near = |a: u8, b: u8| a.abs_diff(b) <= 1;
+        let levels = stored.iter().zip(&code).flat_map(|(a, b)| [(a & 15, b & 15), (a >> 4, b >> 4)]);
+        let alike = levels.filter(|(a, b)| near(*a, *b)).count();
+        // 7 of 8 of all levels, two to a byte.
+        alike * 8 >= stride * 2 * 7
+    }
+
     /// Starts loading a node's code and correction.
     #[inline(always)]
     pub(crate) fn prefetch(&self, node: u32) {

@@ -130,6 +130,16 @@ impl SealedChunk {
         self.parts.cache.peek(&self.cache_key(Some(column))).is_some()
     }
 
+    /// The names of all columns that the file has, those that the table has dropped included. Opens the footer.
+    pub(crate) fn stored_columns(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.footer()?.names())
+    }
+
+    /// Reads and decodes a column as it lies there, to see whether it can be.
+    pub(crate) fn check_stored(&self, name: &str) -> Result<(), StoreError> {
+        self.footer()?.check(&self.parts.disk, &self.parts.path, name)
+    }
+
     pub(crate) fn has_index(&self, index: TableId) -> bool {
         self.indexes.read().contains_key(&index)
     }

@@ -112,6 +112,16 @@ impl Footer {
         Ok(Some(restored))
     }
 
+    /// Every column that the file has, the row ids included.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.metadata.schema().fields().iter().map(|field| field.name().clone()).collect()
+    }
+
+    /// Whether a column can be read, whatever it means.
+    pub(crate) fn check(&self, disk: &Disk, path: &Path, name: &str) -> Result<(), StoreError> {
+        self.read(disk, path, name).map(drop)
+    }
+
     fn read(&self, disk: &Disk, path: &Path, name: &str) -> Result<Option<ArrayRef>, StoreError> {
         let schema: &Schema = self.metadata.schema();
         let Ok(root) = schema.index_of(name) else { return Ok(None) };

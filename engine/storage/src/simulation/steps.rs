@@ -22,7 +22,7 @@ impl World {
     /// Does one thing, and restarts the store where it stopped.
     pub(super) fn step(&mut self) -> Verdict {
         self.disturb_machine();
-        match self.dice.below(32) {
+        match self.dice.below(33) {
             0..=9 => self.act(false)?,
             10..=17 => self.act(true)?,
             18..=20 => self.checkpoint()?,
@@ -36,6 +36,7 @@ impl World {
             28 => self.restart(End::PowerCut)?,
             29 if self.taste.deleting => self.erode()?,
             30 => self.compact()?,
+            31 => self.mark()?,
             _ if self.dice.once_in(2) => self.look_back()?,
             _ => self.check_head()?,
         }
@@ -171,6 +172,22 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// What the owner asks for when nothing was committed for a moment.
+    fn mark(&mut self) -> Verdict {
+        let store = self.store()?;
+        let before = self.before();
+        match store.mark_log() {
+            Ok(marked) => {
+                self.note(format!("mark the log: {marked}"));
+                Ok(())
+            }
+            Err(error) => {
+                self.note(format!("mark the log: {error}"));
+                self.excused(before, &error).map_err(|why| format!("the log was not marked {why}"))
+            }
+        }
     }
 
     /// Deletes a little and checkpoints: the segment stays and gets a deletion vector.

@@ -68,6 +68,7 @@ fn seeds_meet_every_kind_of_trouble() {
         "attach index",
         "hold the log",
         "look back",
+        "mark the log: true",
         "flipped",
         "commit: 3 from",
     ] {

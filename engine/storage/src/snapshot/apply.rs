@@ -108,7 +108,7 @@ pub(super) fn delete(version: &mut TableVersion, rows: &[RowId]) -> Result<(), S
 }
 
 /// NOT NULL added to a column that had it not.
-fn check_not_null(version: &TableVersion, column: &ColumnDef) -> Result<(), StoreError> {
+pub(crate) fn check_not_null(version: &TableVersion, column: &ColumnDef) -> Result<(), StoreError> {
     for reference in version.chunks.iter().filter(|reference| reference.live_rows() > 0) {
         let values = reference.chunk.column(column)?;
         let lacks =
@@ -122,7 +122,10 @@ fn check_not_null(version: &TableVersion, column: &ColumnDef) -> Result<(), Stor
 }
 
 /// A constraint added to a table that has rows.
-fn check_unique(version: &TableVersion, unique: &sepal_types::UniqueDef) -> Result<(), StoreError> {
+pub(crate) fn check_unique(
+    version: &TableVersion,
+    unique: &sepal_types::UniqueDef,
+) -> Result<(), StoreError> {
     for (index, chunk) in version.chunks.iter().enumerate() {
         if chunk.live_rows() == 0 {
             continue;

@@ -18,7 +18,7 @@ use sepal_types::{ColumnId, Lsn, TableId};
 use crate::{Op, StoreError};
 use names::Names;
 
-pub(crate) use apply::Rules;
+pub(crate) use apply::{Rules, check_not_null, check_unique};
 pub use table::TableVersion;
 
 /// All tables at one commit.

@@ -1,6 +1,6 @@
 //! From manifests and log payloads to a state: segments opened, commits applied.
 //!
-//! Used when a store opens, and by `history` for its past. Reads only. A segment is one [`Chunk`], whoever names it:
+//! Used when a store opens, by `history` for its past, and by `check` and `repair`. Reads only. A segment is one [`Chunk`], whoever names it:
 //! the registry knows those that are open.
 
 use std::{
@@ -15,6 +15,7 @@ use roaring::RoaringBitmap;
 use sepal_crypto::KeyRing;
 use sepal_types::{FileId, Lsn, TableId, TenantId};
 
+use super::lost::Lost;
 use crate::{
     ChunkRef, ColumnCache, Op, StoreError, TableVersion,
     blob::{Blob, Owner, check_length},
@@ -54,6 +55,8 @@ pub(crate) struct Opened {
     pub cloned: Vec<(Lsn, FileSizes)>,
     /// When the commit was made that ended the reading.
     pub ended_by_us: Option<i64>,
+    /// What is known to be gone: a replay does without it.
+    pub lost: Lost,
 }
 
 impl Opener<'_> {
@@ -71,10 +74,16 @@ impl Opener<'_> {
             Arc::make_mut(&mut state.names).insert(&table.def)?;
             state.tables.insert(table.def.id, Arc::new(version));
         }
-        Ok(Opened { state, counters: Counters::new(&values), cloned: Vec::new(), ended_by_us: None })
+        Ok(Opened {
+            state,
+            counters: Counters::new(&values),
+            cloned: Vec::new(),
+            ended_by_us: None,
+            lost: Lost::default(),
+        })
     }
 
-    fn table(&self, table: &TableEntry) -> Result<TableVersion, StoreError> {
+    pub(crate) fn table(&self, table: &TableEntry) -> Result<TableVersion, StoreError> {
         let mut chunks = Vec::with_capacity(table.segments.len());
         for entry in &table.segments {
             let deleted = Arc::new(self.deleted(table.def.id, entry)?);
@@ -170,8 +179,18 @@ impl Opened {
         (file, lsn): (&str, Lsn),
         payload: &Buffer,
     ) -> Result<ControlFlow<()>, StoreError> {
-        let Decoded { time_us, sequences, mut ops } =
-            ops::decode(payload).map_err(|why| StoreError::corrupt(file, format!("commit {lsn}: {why}")))?;
+        self.apply(opener, until, (file, lsn), decoded((file, lsn), payload)?)
+    }
+
+    /// [`Self::replay`] of a commit that the caller has looked into.
+    pub(crate) fn apply(
+        &mut self,
+        opener: Opener<'_>,
+        until: Option<Until>,
+        (file, lsn): (&str, Lsn),
+        commit: Decoded,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let Decoded { time_us, sequences, mut ops } = commit;
         let time_us = time_us.unwrap_or(self.state.time_us);
         if until.is_some_and(|until| until.is_before(lsn, time_us)) {
             self.ended_by_us = Some(time_us);
@@ -179,10 +198,12 @@ impl Opened {
         }
         for op in &mut ops {
             if let Op::Clone { def, source } = op {
+                self.lost.leave_out(def.id, source);
                 opener.open_clone(def.id, source)?;
                 self.cloned.push((lsn, source.files()));
             }
-            self.state.apply(op, REPLAY).map_err(|error| match error {
+            let op = self.lost.without(&self.state, op)?;
+            self.state.apply(&op, REPLAY).map_err(|error| match error {
                 StoreError::Corrupt { .. } | StoreError::Io { .. } => error,
                 other => StoreError::corrupt(file, format!("commit {lsn} does not apply: {other}")),
             })?;
@@ -191,4 +212,9 @@ impl Opened {
         self.counters.committed(&sequences, &ops);
         Ok(ControlFlow::Continue(()))
     }
+}
+
+/// What is in a commit's payload.
+pub(crate) fn decoded((file, lsn): (&str, Lsn), payload: &Buffer) -> Result<Decoded, StoreError> {
+    ops::decode(payload).map_err(|why| StoreError::corrupt(file, format!("commit {lsn}: {why}")))
 }

@@ -4,7 +4,8 @@
 //! `checkpoint`. A store is bound to one tenant, its directory and its key; no call takes a tenant.
 
 pub(crate) mod load;
-mod open;
+pub(crate) mod lost;
+pub(crate) mod open;
 
 use std::{path::Path, sync::Arc};
 
@@ -303,8 +304,14 @@ impl TenantStore {
         let mut writer = self.writer.lock();
         self.poison.check()?;
         let synced = writer.wal.flush().and_then(|()| writer.wal.sync());
+        let synced = synced.map_err(|error| StoreError::io("sync", &show(writer.wal.path()), &error));
+        let marked = synced.and_then(|()| match self.mark(&mut writer) {
+            // The commits are durable without it.
+            Err(StoreError::DiskFull { .. }) => Ok(false),
+            marked => marked,
+        });
         self.poison.close();
-        synced.map_err(|error| StoreError::io("sync", &show(writer.wal.path()), &error))
+        marked.map(drop)
     }
 
     pub(crate) fn set_head(&self, snapshot: Snapshot) {

@@ -4,7 +4,7 @@
 //! what was read is made durable, in case the last process was killed before it was. Log files from before the manifest
 //! stay: pipelines may read them, and so may whoever asks for the past.
 
-use std::{path::Path, sync::Arc};
+use std::{ops::Range, path::Path, sync::Arc};
 
 use parking_lot::{Mutex, RwLock};
 use sepal_crypto::KeyRing;
@@ -72,7 +72,7 @@ pub(super) fn open(
     if let Some(error) = &damage {
         tracing::warn!(%error, "a log file that only pipelines and the past could still need cannot be read");
     }
-    settle(&context, &recovered)?;
+    settle(&context, recovered.last_number, recovered.proven..recovered.last_length)?;
     older.extend(recovered.files);
     let history = context.history(&manifest)?;
     let start = WalStart {
@@ -93,10 +93,10 @@ pub(super) fn open(
 }
 
 /// What a killed process wrote, and renamed, is in the page cache; from here on files are made that only make sense
-/// with it, and files are removed that would make up for it.
-fn settle(context: &Context, recovered: &Recovered) -> Result<(), StoreError> {
+/// with it, and files are removed that would make up for it. `tail`: of the last log file, what may not be durable.
+pub(crate) fn settle(context: &Context, last_number: u64, tail: Range<u64>) -> Result<(), StoreError> {
     if !planted::is(Bug::TailNotSettled) {
-        wal::settle(&context.disk, &context.paths, recovered)?;
+        wal::settle(&context.disk, &context.paths, last_number, tail)?;
     }
     if planted::is(Bug::NamesNotSettled) {
         return Ok(());
@@ -144,32 +144,32 @@ fn clear_unfinished(disk: &Disk, paths: &Paths) -> Result<(), StoreError> {
     logs.iter().try_for_each(|name| disk.remove("wal", &paths.wal().join(name)))
 }
 
-/// Whose directory it is.
-struct Context {
-    paths: Paths,
-    disk: Disk,
-    tenant: TenantId,
-    keys: KeyRing,
-    options: StoreOptions,
+/// Whose directory it is. `repair` makes a store with it, too; `check` reads with it.
+pub(crate) struct Context {
+    pub paths: Paths,
+    pub disk: Disk,
+    pub tenant: TenantId,
+    pub keys: KeyRing,
+    pub options: StoreOptions,
     registry: Registry,
 }
 
 /// What a store consists of besides its [`Context`].
-struct Parts {
-    opened: Opened,
-    writer: Writer,
-    files: Kept,
-    maintenance: Maintenance,
-    history: History,
+pub(crate) struct Parts {
+    pub opened: Opened,
+    pub writer: Writer,
+    pub files: Kept,
+    pub maintenance: Maintenance,
+    pub history: History,
 }
 
 impl Context {
-    fn new(dir: &Path, tenant: TenantId, keys: KeyRing, options: StoreOptions) -> Self {
+    pub(crate) fn new(dir: &Path, tenant: TenantId, keys: KeyRing, options: StoreOptions) -> Self {
         let disk = Disk::new(Arc::clone(&options.files), Arc::clone(&options.random), options.fault.clone());
         Self { paths: Paths::new(dir), disk, tenant, keys, options, registry: Registry::default() }
     }
 
-    fn opener(&self) -> Opener<'_> {
+    pub(crate) fn opener(&self) -> Opener<'_> {
         Opener {
             paths: &self.paths,
             disk: &self.disk,
@@ -180,7 +180,7 @@ impl Context {
         }
     }
 
-    fn log(&self) -> Log<'_> {
+    pub(crate) fn log(&self) -> Log<'_> {
         Log { disk: &self.disk, paths: &self.paths, tenant: self.tenant, keys: &self.keys }
     }
 
@@ -218,7 +218,7 @@ impl Context {
     }
 
     /// What the older manifests keep. One that does not open is no reason not to open the store.
-    fn history(&self, newest: &Manifest) -> Result<History, StoreError> {
+    pub(crate) fn history(&self, newest: &Manifest) -> Result<History, StoreError> {
         let history = History::new(self.options.history, newest);
         let mut wanted = manifest::numbers(&self.disk, &self.paths)?;
         wanted.extend(newest.snapshots.iter().map(|named| named.manifest));
@@ -235,7 +235,7 @@ impl Context {
         Ok(history)
     }
 
-    fn store(self, parts: Parts) -> TenantStore {
+    pub(crate) fn store(self, parts: Parts) -> TenantStore {
         TenantStore {
             tenant: self.tenant,
             keys: RwLock::new(Arc::new(self.keys)),

@@ -8,6 +8,8 @@ use sepal_types::{FileId, Lsn, TenantId};
 pub(crate) const FRAME_HEADER_BYTES: usize = 48;
 /// Payload bytes per frame: small enough that plaintext and ciphertext stay in the L2 cache.
 pub(super) const MAX_PAYLOAD_BYTES: usize = 1 << 20;
+/// The index of a marker, which no frame of a commit reaches: a commit of that many frames would have 4 PiB.
+const MARKER: u32 = u32::MAX;
 const MARK_AT: usize = 32;
 const TAG_BYTES: usize = 16;
 const MAX_SEALED_BYTES: usize = MAX_PAYLOAD_BYTES + SEAL_OVERHEAD_BYTES;
@@ -24,6 +26,17 @@ pub(super) struct Place {
     pub last: bool,
     /// The file's length that was durable when the frame was made.
     pub synced: u64,
+}
+
+impl Place {
+    /// Of a marker behind commit `lsn`, when all before it was durable.
+    pub(super) const fn marker(lsn: Lsn, synced: u64) -> Self {
+        Self { lsn, index: MARKER, last: false, synced }
+    }
+
+    pub(super) const fn is_marker(&self) -> bool {
+        self.index == MARKER
+    }
 }
 
 /// What a frame's first bytes say. Not a proof: only [`FrameKey::is_marked`] and [`FrameKey::open`] are.

@@ -6,13 +6,16 @@ use sepal_crypto::{Aad, Key, KeyRing, WRAPPED_KEY_BYTES};
 use sepal_types::{FileId, Lsn, TenantId};
 
 const MAGIC: [u8; 8] = *b"sepalwal";
-const VERSION: u16 = 1;
+/// 1 had no markers. Files of either are read; new ones are of the newer.
+const OLDEST_VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 const FIXED_BYTES: usize = 72;
 pub(crate) const HEADER_BYTES: usize = FIXED_BYTES + WRAPPED_KEY_BYTES;
 
-/// The fields after magic and version.
+/// The fields after the magic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
+    pub version: u16,
     pub tenant: TenantId,
     pub file: FileId,
     pub number: u64,
@@ -21,6 +24,11 @@ pub(super) struct Header {
 }
 
 impl Header {
+    /// Whether its file may hold markers.
+    pub(super) const fn has_markers(&self) -> bool {
+        self.version > OLDEST_VERSION
+    }
+
     pub(super) fn encode(&self, keys: &KeyRing, key: &Key) -> Vec<u8> {
         let mut bytes = self.fixed().to_vec();
         let wrapped = keys.wrap(&aad(&bytes), key);
@@ -42,10 +50,11 @@ impl Header {
             return Err("it is not a log file".to_owned());
         }
         let version = u16::from_be_bytes([fixed[8], fixed[9]]);
-        if version != VERSION {
-            return Err(format!("log version {version}, this program reads {VERSION}"));
+        if !(OLDEST_VERSION..=VERSION).contains(&version) {
+            return Err(format!("log version {version}, this program reads {OLDEST_VERSION} to {VERSION}"));
         }
         let header = Self {
+            version,
             tenant: TenantId(field(fixed, 16)),
             file: FileId(field(fixed, 32)),
             number: u64::from_be_bytes(field(fixed, 48)),
@@ -62,7 +71,7 @@ impl Header {
     fn fixed(&self) -> [u8; FIXED_BYTES] {
         let mut fixed = [0; FIXED_BYTES];
         fixed[..8].copy_from_slice(&MAGIC);
-        fixed[8..10].copy_from_slice(&VERSION.to_be_bytes());
+        fixed[8..10].copy_from_slice(&self.version.to_be_bytes());
         fixed[16..32].copy_from_slice(self.tenant.as_bytes());
         fixed[32..48].copy_from_slice(self.file.as_bytes());
         fixed[48..56].copy_from_slice(&self.number.to_be_bytes());

@@ -7,8 +7,8 @@
 //! Numbers are big-endian.
 //!
 //! ```text
-//! <number>.wal := header frame*
-//! header := magic "sepalwal" 8 | version u16 = 1 | zero 6 | tenant 16 | file id 16 | number u64
+//! <number>.wal := header (frame | marker)*
+//! header := magic "sepalwal" 8 | version u16 = 2 | zero 6 | tenant 16 | file id 16 | number u64
 //!           | base lsn u64                  the last commit before this file
 //!           | previous length u64           how far the previous file is valid (0: none)
 //!           | wrapped key 88                under the tenant's key; associated data = {"wal-key 1", the 72 before}
@@ -20,6 +20,7 @@
 //!                                           32 bytes before} under a key derived from the file's, first half
 //! sealed := XAES-256-GCM (nonce 24 | up to 1 MiB | tag 16)
 //!           associated data = {"wal-frame 1", tenant, file, frame header, previous tag}
+//! marker := a frame between two commits: index ff ff ff ff, the lsn of the commit before it, last = 0, no payload
 //! ```
 //! A commit is one or more frames with one lsn; lsns count up by one. The previous tag is the 16 bytes before the
 //! frame header: the last frame's tag, or the wrapped key's.
@@ -27,12 +28,17 @@
 //! `synced` tells a torn tail from damage. What follows a bad frame at offset *o* was acknowledged only if some
 //! later frame was made when the file was durable beyond *o*. That frame itself may not open any more, because it
 //! is bound to the damaged one's tag; its mark still proves what its header says.
+//!
+//! A marker is that later frame for the last group of a burst: it is written when nothing was committed for a moment,
+//! and when the log is closed. Files of version 1 have none.
 
 mod frame;
 mod header;
+mod progress;
 mod read;
 mod recover;
 mod settle;
+mod survey;
 mod writer;
 
 use sepal_types::Lsn;
@@ -44,6 +50,7 @@ pub(crate) use header::HEADER_BYTES;
 pub(crate) use read::{Cursor, Log, LogFile, Next};
 pub(crate) use recover::{Recovered, Replay, kept_before, recover};
 pub(crate) use settle::settle;
+pub(crate) use survey::{Break, Survey, survey, survey_old};
 pub(crate) use writer::{WalFile, WalStart};
 
 /// A log file without its content.

@@ -10,7 +10,7 @@ use sepal_crypto::KeyRing;
 use sepal_types::{Lsn, TenantId};
 
 use super::{
-    frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKey, Tag, tag},
+    frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKey, Place, Tag, tag},
     header::{HEADER_BYTES, Header},
 };
 use crate::{
@@ -45,7 +45,7 @@ pub(crate) struct LogFile {
 pub(crate) struct Cursor {
     offset: u64,
     previous: Tag,
-    /// Where the last whole commit ends, and which it is.
+    /// Where the last whole commit ends, or the marker behind it, and which commit it is.
     whole: (u64, Lsn),
     /// How far the file was durable when the last frame was made.
     proven: u64,
@@ -162,7 +162,7 @@ impl Cursor {
         self.offset
     }
 
-    /// Where the last whole commit ends, and which it is.
+    /// Where the last whole commit ends, or the marker behind it, and which commit it is.
     pub(crate) const fn whole(&self) -> (u64, Lsn) {
         self.whole
     }
@@ -187,6 +187,12 @@ impl Cursor {
                 Step::End => return Ok(Next::End),
                 Step::Bad => return Ok(Next::Bad),
             };
+            if header.place.is_marker() {
+                self.pass_marker(file, &header, &payload)?;
+                (self.offset, self.previous) = (next, tag);
+                (self.whole.0, self.proven) = (next, header.place.synced);
+                continue;
+            }
             // Authentic but out of order can only be a bug or a replayed file: never guess.
             if header.place.lsn.0 != self.whole.1.0 + 1 || header.place.index != self.frames {
                 return Err(file.corrupt(format!(
@@ -204,5 +210,15 @@ impl Cursor {
                 return Ok(Next::Commit(header.place.lsn, std::mem::take(&mut self.commit).into()));
             }
         }
+    }
+
+    /// A marker stands between commits, says which was the last one, and is empty.
+    fn pass_marker(&self, file: &LogFile, header: &FrameHeader, payload: &[u8]) -> Result<(), StoreError> {
+        let Place { lsn, last, .. } = header.place;
+        let in_place = file.header.has_markers() && self.frames == 0 && lsn == self.whole.1;
+        if in_place && !last && payload.is_empty() {
+            return Ok(());
+        }
+        Err(file.corrupt(format!("a marker after commit {lsn} is out of order")))
     }
 }

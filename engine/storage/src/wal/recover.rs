@@ -22,6 +22,7 @@ use super::{
     FileSpan,
     frame::{FRAME_HEADER_BYTES, FrameHeader},
     header::HEADER_BYTES,
+    progress::Progress,
     read::{Cursor, Log, LogFile, Next},
 };
 use crate::{
@@ -62,6 +63,8 @@ pub(crate) fn recover(
     mut apply: impl FnMut(&str, Lsn, Buffer) -> Result<ControlFlow<()>, StoreError>,
 ) -> Result<Recovered, StoreError> {
     let files = open_all(replay)?;
+    let lengths = files.iter().map(|file| file.length - HEADER_BYTES as u64);
+    let mut progress = Progress::start(replay.log.tenant, lengths.sum());
     let mut recovered =
         Recovered { last_number: replay.from, last_length: 0, proven: 0, lsn: replay.lsn, files: Vec::new() };
     for (index, file) in files.iter().enumerate() {
@@ -82,7 +85,10 @@ pub(crate) fn recover(
             end: end.filter(|end| !(replay.limited && file.is_empty() && *end > file.length)),
             least: replay.end.filter(|end| end.file == file.header.number).map_or(0, |end| end.bytes),
         };
-        let read = file.read(extent, &mut |lsn, payload| apply(&file.name, lsn, payload))?;
+        let read = file.read(extent, &mut |lsn, payload| {
+            progress.commit(payload.len());
+            apply(&file.name, lsn, payload)
+        })?;
         let (length, lsn) = read.whole;
         let span = FileSpan { number: file.header.number, base_lsn: file.header.base_lsn, bytes: length };
         recovered.files.push(span);
@@ -94,6 +100,7 @@ pub(crate) fn recover(
             break;
         }
     }
+    progress.end(recovered.lsn);
     Ok(recovered)
 }
 
@@ -206,7 +213,7 @@ impl LogFile {
 
     /// Nothing opens at `offset` of the last file. Looks at every later place where a frame could begin; one that
     /// was made when the file was durable beyond `offset` proves that `offset` was acknowledged.
-    fn check_tail(&self, offset: u64) -> Result<(), StoreError> {
+    pub(super) fn check_tail(&self, offset: u64) -> Result<(), StoreError> {
         let rest =
             usize::try_from(self.length - offset).map_err(|_| self.corrupt("a tail longer than memory"))?;
         let mut tail = vec![0; rest];

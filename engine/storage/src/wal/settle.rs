@@ -1,14 +1,13 @@
 //! Makes what was replayed durable, before anything is built on it.
 //!
-//! Called once by `store::open`, before a new file's header says how far the last one is valid. A process that was
+//! Called once by `store::open`, and by a repair, before a new file's header says how far the last one is valid. A process that was
 //! killed may have left its last group in the page cache only: recovery reads it, sessions see it, and a power cut
 //! would take it away again, from under a successor that vouches for it. After an fdatasync that failed it is worse:
 //! the kernel calls the pages clean and a second one would write nothing. So the bytes are written again, as they
 //! are, and then synced. What a crash tears meanwhile was never acknowledged.
 
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
-use super::Recovered;
 use crate::{
     StoreError,
     disk::{Disk, File, io_error},
@@ -17,12 +16,13 @@ use crate::{
 
 const STEP_BYTES: u64 = 8 << 20;
 
-pub(crate) fn settle(disk: &Disk, paths: &Paths, recovered: &Recovered) -> Result<(), StoreError> {
-    let (from, to) = (recovered.proven, recovered.last_length);
-    if from >= to {
+/// `tail`: of the log file `number`, the bytes of which it is not known that they are durable.
+pub(crate) fn settle(disk: &Disk, paths: &Paths, number: u64, tail: Range<u64>) -> Result<(), StoreError> {
+    if tail.is_empty() {
         return Ok(());
     }
-    let path = paths.wal_file(recovered.last_number);
+    let Range { start: from, end: to } = tail;
+    let path = paths.wal_file(number);
     let file = disk.open_writable(&path)?;
     let mut offset = from;
     while offset < to {

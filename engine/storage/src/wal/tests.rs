@@ -7,10 +7,11 @@ use sepal_types::{FileId, LogEnd, Lsn};
 
 use super::{
     Replay, WalFile, WalStart,
-    frame::{FrameHeader, Place},
+    frame::{FrameHeader, FrameKey, Place, tag},
     header::{HEADER_BYTES, Header},
     recover,
     recover::Recovered,
+    survey::{Survey, survey},
 };
 use crate::{
     StoreError,
@@ -40,23 +41,56 @@ fn frame_header_is_golden() {
 }
 
 #[test]
-fn file_header_is_golden() {
-    let header =
-        Header { tenant: TENANT, file: FileId([3; 16]), number: 2, base_lsn: Lsn(9), previous_length: 4096 };
-    let bytes = header.encode(&keys(), &sepal_crypto::Key::random());
-    assert_eq!(bytes.len(), 160);
+fn marker_header_is_golden() {
+    let header = FrameHeader { sealed_bytes: 40, place: Place::marker(Lsn(258), 4096) };
+    let bytes = header.encode();
     assert_eq!(
-        hex(&bytes[..72]),
+        hex(&bytes),
         concat!(
-            "736570616c77616c",
-            "0001000000000000",
-            "07070707070707070707070707070707",
-            "03030303030303030303030303030303",
-            "0000000000000002",
-            "0000000000000009",
+            "00000028",
+            "ffffffff",
+            "0000000000000102",
             "0000000000001000",
+            "00",
+            "00000000000000",
+            "00000000000000000000000000000000",
         )
     );
+    assert_eq!(FrameHeader::decode(&bytes), Some(header));
+}
+
+fn header(version: u16) -> Header {
+    Header {
+        version,
+        tenant: TENANT,
+        file: FileId([3; 16]),
+        number: 2,
+        base_lsn: Lsn(9),
+        previous_length: 4096,
+    }
+}
+
+/// Version 1, which had no markers, and version 2.
+#[test]
+fn file_header_is_golden() {
+    for version in [1, 2] {
+        let bytes = header(version).encode(&keys(), &sepal_crypto::Key::random());
+        assert_eq!(bytes.len(), 160);
+        let words = [
+            "736570616c77616c".to_owned(),
+            format!("000{version}000000000000"),
+            "07070707070707070707070707070707".to_owned(),
+            "03030303030303030303030303030303".to_owned(),
+            "0000000000000002".to_owned(),
+            "0000000000000009".to_owned(),
+            "0000000000001000".to_owned(),
+        ];
+        assert_eq!(hex(&bytes[..72]), words.concat());
+        let (decoded, _) = Header::decode(TENANT, &keys(), 2, &bytes).unwrap();
+        assert_eq!(decoded, header(version));
+    }
+    let header = header(2);
+    let bytes = header.encode(&keys(), &sepal_crypto::Key::random());
     let (decoded, _) = Header::decode(TENANT, &keys(), 2, &bytes).unwrap();
     assert_eq!(decoded, header);
     for position in 0..bytes.len() {
@@ -101,6 +135,26 @@ impl Log {
             Ok(std::ops::ControlFlow::Continue(()))
         })?;
         Ok((recovered, commits))
+    }
+
+    fn survey(&self) -> Survey {
+        let (disk, paths, keys) = (&Disk::default(), &self.paths, &keys());
+        let log = super::Log { disk, paths, tenant: TENANT, keys };
+        survey(&Replay { log, from: 1, lsn: Lsn(0), end: None, limited: false }, |_, _, _| Ok(())).unwrap()
+    }
+
+    /// Writes a file of version 1: two commits, no marker.
+    fn start_as_before(&self, key: &sepal_crypto::Key) {
+        let header = Header { number: 1, base_lsn: Lsn(0), previous_length: 0, ..header(1) };
+        let mut bytes = header.encode(&keys(), key);
+        let frames = FrameKey::new(TENANT, header.file, key.clone());
+        let mut last = tag(&bytes);
+        for lsn in 1..3 {
+            let place = Place { lsn: Lsn(lsn), index: 0, last: true, synced: bytes.len() as u64 };
+            let (at, previous) = (bytes.len() as u64, last);
+            last = frames.append(place, at, &previous, &payload(lsn), &mut bytes);
+        }
+        std::fs::write(self.file(1), bytes).unwrap();
     }
 
     fn commits(&self) -> Vec<u64> {
@@ -308,4 +362,124 @@ fn a_rolled_back_group_leaves_no_trace() {
     group(&mut wal, 2..3);
     let (_, commits) = log.recover().unwrap();
     assert_eq!(commits, [(1, payload(1)), (2, payload(2))]);
+}
+
+fn mark(wal: &mut WalFile, lsn: u64) {
+    assert!(wal.wants_marker());
+    wal.append_marker(Lsn(lsn));
+    wal.flush().unwrap();
+    wal.sync().unwrap();
+    assert!(!wal.wants_marker());
+}
+
+#[test]
+fn behind_a_marker_no_group_can_be_taken_for_torn() {
+    let log = Log::new();
+    let mut wal = log.start(1, 0, 0);
+    assert!(!wal.wants_marker(), "there is nothing to protect");
+    group(&mut wal, 1..2);
+    group(&mut wal, 2..4);
+    let acknowledged = usize::try_from(wal.synced_length()).unwrap();
+    mark(&mut wal, 3);
+    let length = usize::try_from(wal.synced_length()).unwrap();
+    assert_eq!(length - acknowledged, 48 + 40);
+    for position in 0..length {
+        flip(&log.file(1), position);
+        if position < acknowledged {
+            let error = log.recover().unwrap_err();
+            assert!(error.to_string().contains("0000000000000001.wal"), "byte {position}: {error}");
+        } else {
+            assert_eq!(log.commits(), [1, 2, 3], "byte {position} of the marker itself");
+        }
+        flip(&log.file(1), position);
+    }
+    // The log goes on behind it, over a new file too.
+    group(&mut wal, 4..5);
+    mark(&mut wal, 4);
+    let mut next = log.start(2, 4, wal.synced_length());
+    group(&mut next, 5..6);
+    assert_eq!(log.commits(), [1, 2, 3, 4, 5]);
+    flip(&log.file(1), length - 1);
+    assert!(log.recover().is_err(), "a marker that others follow is part of the log");
+}
+
+#[test]
+fn a_marker_that_was_torn_or_taken_back_costs_nothing() {
+    let log = Log::new();
+    let mut wal = log.start(1, 0, 0);
+    group(&mut wal, 1..3);
+    let whole = wal.synced_length();
+    wal.append_marker(Lsn(2));
+    wal.flush().unwrap();
+    wal.roll_back().unwrap();
+    assert!(wal.wants_marker());
+    mark(&mut wal, 2);
+    let bytes = std::fs::read(log.file(1)).unwrap();
+    for length in usize::try_from(whole).unwrap()..=bytes.len() {
+        std::fs::write(log.file(1), &bytes[..length]).unwrap();
+        let (recovered, commits) = log.recover().unwrap();
+        assert_eq!((recovered.lsn, commits.len()), (Lsn(2), 2));
+        assert_eq!(recovered.last_length, if length == bytes.len() { length as u64 } else { whole });
+    }
+}
+
+#[test]
+fn files_of_version_1_are_read_and_have_no_markers() {
+    let (log, key) = (Log::new(), sepal_crypto::Key::random());
+    log.start_as_before(&key);
+    assert_eq!(log.commits(), [1, 2]);
+    let mut bytes = std::fs::read(log.file(1)).unwrap();
+    let (at, previous) = (bytes.len() as u64, tag(&bytes));
+    let frames = FrameKey::new(TENANT, header(1).file, key);
+    frames.append(Place::marker(Lsn(2), at), at, &previous, &[], &mut bytes);
+    std::fs::write(log.file(1), bytes).unwrap();
+    assert!(log.recover().unwrap_err().to_string().contains("out of order"));
+}
+
+/// The same judgement at every byte, and no commit counted that is not there.
+#[test]
+fn a_survey_judges_as_a_recovery_does() {
+    let log = Log::new();
+    let mut first = log.start(1, 0, 0);
+    group(&mut first, 1..2);
+    group(&mut first, 2..4);
+    let mut second = log.start(2, 3, first.synced_length());
+    group(&mut second, 4..5);
+    mark(&mut second, 4);
+    let whole = log.survey();
+    assert!(whole.broken.is_none() && whole.tail.is_none());
+    assert_eq!((whole.lsn, whole.commits, whole.files, whole.last_number), (Lsn(4), 4, 2, 2));
+    for number in [1, 2] {
+        let bytes = std::fs::read(log.file(number)).unwrap();
+        for position in 0..bytes.len() {
+            flip(&log.file(number), position);
+            let survey = log.survey();
+            match log.recover() {
+                Ok((recovered, commits)) => {
+                    assert!(survey.broken.is_none(), "file {number} byte {position}");
+                    assert_eq!((survey.lsn, survey.commits), (recovered.lsn, commits.len() as u64));
+                }
+                Err(error) => {
+                    let broken = survey.broken.expect("damage");
+                    assert_eq!(broken.error, error, "file {number} byte {position}");
+                    assert_eq!(broken.number, number);
+                    assert_eq!(broken.after, survey.lsn);
+                    assert!(broken.offset <= position as u64);
+                    // Every commit but the one whose header may be spoilt; without a key none of its file.
+                    let least = match (position < HEADER_BYTES, number) {
+                        (true, 1) => 1,
+                        (true, _) => 0,
+                        (false, _) => 4 - broken.after.0 - 1,
+                    };
+                    assert!(broken.later >= least, "file {number} byte {position}");
+                    assert!(broken.last_later.is_none_or(|last| last <= Lsn(4)));
+                }
+            }
+            flip(&log.file(number), position);
+        }
+    }
+    std::fs::remove_file(log.file(1)).unwrap();
+    let broken = log.survey().broken.expect("a file is missing");
+    assert_eq!((broken.number, broken.offset, broken.after), (1, 0, Lsn(0)));
+    assert_eq!((broken.later, broken.last_later), (1, Some(Lsn(4))));
 }

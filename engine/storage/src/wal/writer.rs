@@ -12,7 +12,7 @@ use sepal_types::{FileId, Lsn, TenantId};
 use super::{
     FileSpan,
     frame::{FrameKey, MAX_PAYLOAD_BYTES, Place, Tag, tag},
-    header::{HEADER_BYTES, Header},
+    header::{HEADER_BYTES, Header, VERSION},
 };
 use crate::{
     disk::{Disk, File, PublishError},
@@ -50,6 +50,8 @@ pub(crate) struct WalFile {
     tag: Tag,
     /// What the last sync made durable: where a failed group is rolled back to.
     synced: (u64, Tag),
+    /// Where the last marker ends; the header's end before the first.
+    marked: u64,
     out: Vec<u8>,
     scratch: Vec<u8>,
 }
@@ -67,6 +69,7 @@ impl WalFile {
     ) -> Result<Self, PublishError> {
         let path = paths.wal_file(start.number);
         let header = Header {
+            version: VERSION,
             tenant,
             file: FileId(random_bytes()),
             number: start.number,
@@ -87,6 +90,7 @@ impl WalFile {
             length,
             tag,
             synced: (length, tag),
+            marked: length,
             out: Vec::new(),
             scratch: Vec::new(),
         })
@@ -136,6 +140,20 @@ impl WalFile {
         Ok(())
     }
 
+    /// Whether something durable has no marker behind it.
+    pub(crate) const fn wants_marker(&self) -> bool {
+        self.synced.0 > self.marked
+    }
+
+    /// Seals a marker behind everything that is durable; [`Self::flush`] and [`Self::sync`] make it count. Whatever
+    /// does not open before it is damage from then on, and cannot be taken for a torn write. Call it when all is synced.
+    pub(crate) fn append_marker(&mut self, lsn: Lsn) {
+        let place = Place::marker(lsn, self.synced.0);
+        let offset = self.length + self.out.len() as u64;
+        self.tag = self.key.append(place, offset, &self.tag, &[], &mut self.out);
+        self.marked = self.length + self.out.len() as u64;
+    }
+
     /// Writes what is still in memory.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         if !self.out.is_empty() {
@@ -162,6 +180,10 @@ impl WalFile {
         self.out.clear();
         self.scratch.clear();
         (self.length, self.tag) = self.synced;
+        if self.marked > self.length {
+            // The marker is gone, too: the next one is due.
+            self.marked = HEADER_BYTES as u64;
+        }
         if planted::is(Bug::FailedGroupKept) {
             return Ok(());
         }

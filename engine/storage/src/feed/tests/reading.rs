@@ -99,3 +99,19 @@ fn a_reader_follows_many_writers() {
     assert_eq!(found, ids(&store, 20_000));
     assert_eq!(reader.next().unwrap(), None);
 }
+
+#[test]
+fn markers_are_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_captured(dir.path());
+    let (_hold, mut reader) = follow(&store, 1);
+    put(&store, &[1]);
+    assert!(store.mark_log().unwrap());
+    assert_eq!(lsns(&drain(&mut reader)), [2]);
+    assert_eq!(reader.next().unwrap(), None);
+    put(&store, &[2]);
+    assert!(store.mark_log().unwrap());
+    store.checkpoint(&NoBlobs).unwrap();
+    put(&store, &[3]);
+    assert_eq!(lsns(&drain(&mut reader)), [3, 4]);
+}

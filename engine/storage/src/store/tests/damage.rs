@@ -274,3 +274,32 @@ fn no_plaintext_reaches_a_file() {
         }
     }
 }
+
+/// Without its marker the last group could have been torn; see `a_flipped_byte_is_an_error_that_names_the_file`.
+#[test]
+fn damage_to_the_last_group_is_noticed_once_the_log_was_marked() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    commit(&store, vec![Op::CreateTable(items(20_000, "items"))]);
+    assert!(store.mark_log().unwrap());
+    assert!(!store.mark_log().unwrap(), "a marker stands there already");
+    let op = insert(&store, 20_000, &[1]);
+    commit(&store, vec![op]);
+    let before = store.log_end();
+    assert!(store.mark_log().unwrap());
+    drop(store);
+    let (path, bytes) =
+        files(dir.path()).into_iter().find(|(path, _)| path.extension().unwrap() == "wal").unwrap();
+    for position in [160, 200, usize::try_from(before.bytes).unwrap() - 1] {
+        let mut flipped = bytes.clone();
+        flipped[position] ^= 1;
+        std::fs::write(&path, flipped).unwrap();
+        let error = TenantStore::open(dir.path(), TENANT, tenant_key(), options()).unwrap_err();
+        assert!(error.to_string().contains(".wal"), "byte {position}: {error}");
+    }
+    std::fs::write(&path, bytes).unwrap();
+    let store = open(dir.path());
+    assert_eq!(scan(store.snapshot().table(ITEMS).unwrap()).len(), 1);
+    store.close().unwrap();
+    assert!(store.mark_log().is_err(), "a closed store writes nothing");
+}

@@ -1,0 +1,110 @@
+//! What a check of control.db finds, and that it finds nothing where nothing is wrong.
+
+use std::fs;
+
+use rusqlite::params;
+use sepal_types::TenantId;
+
+use super::{ControlCopy, ControlFinding};
+use crate::{
+    ControlError, EnvironmentName, Grantable, NewSecret, OPERATOR, PUBLIC, Scope, SecretName, SecretOrigin,
+    SecretUse, Tenant, tests::Fixture,
+};
+
+/// Two tenants with everything that there is to have.
+fn furnished(fixture: &Fixture) -> [Tenant; 2] {
+    ["acme", "rival"].map(|name| {
+        let (control, tenant) = (&fixture.control, fixture.tenant(name));
+        fixture.key(&tenant);
+        control.create_environment(tenant.id, &EnvironmentName::parse("prod").unwrap()).unwrap();
+        let scope = Scope { tenant: tenant.id, environment: "default" };
+        let secret = SecretName::parse("hook").unwrap();
+        let new = NewSecret {
+            name: &secret,
+            owner: OPERATOR,
+            origin: SecretOrigin::Stored,
+            value: Some(b"value"),
+            allowed_hosts: None,
+            refresh_seconds: None,
+            max_stale_seconds: None,
+        };
+        control.create_secret(&scope, new).unwrap();
+        control.grant_usage(&scope, Grantable::Secret, "hook", PUBLIC).unwrap();
+        let (name, version) = ("hook".to_owned(), "1".to_owned());
+        let use_ = SecretUse { at: 7, name, version, who: "sink s".into(), why: "check".into() };
+        control.record_secret_use(&scope, use_).unwrap();
+        tenant
+    })
+}
+
+fn check(fixture: &Fixture) -> (Vec<TenantId>, Vec<ControlFinding>) {
+    let copy = ControlCopy::open(&fixture.path(), &fixture.root, fixture.options()).unwrap();
+    let mut found = Vec::new();
+    let whole = copy.check(&mut |finding| found.push(finding)).unwrap();
+    (whole.into_iter().map(|tenant| tenant.id).collect(), found)
+}
+
+#[test]
+fn a_sound_file_is_found_so_and_left_alone() {
+    let fixture = Fixture::new();
+    let tenants = furnished(&fixture);
+    let before = fs::read(fixture.path()).unwrap();
+    let (whole, found) = check(&fixture);
+    assert!(found.is_empty(), "{found:?}");
+    assert!(tenants.iter().all(|tenant| whole.contains(&tenant.id)) && whole.len() == 2);
+    assert_eq!(fs::read(fixture.path()).unwrap(), before);
+    let other = sepal_crypto::Key::random();
+    let refused = ControlCopy::open(&fixture.path(), &other, fixture.options()).err();
+    assert!(matches!(refused, Some(ControlError::WrongRootKey { database }) if database == fixture.path()));
+}
+
+#[test]
+fn each_damaged_value_is_told_with_its_tenant() {
+    for (table, column) in [
+        ("environments", "body"),
+        ("api_keys", "body"),
+        ("api_keys", "verifier"),
+        ("secrets", "body"),
+        ("secret_versions", "value"),
+        ("secret_grants", "body"),
+        ("secret_uses", "body"),
+    ] {
+        let fixture = Fixture::new();
+        let [acme, _] = furnished(&fixture);
+        let sql = format!("UPDATE {table} SET {column} = zeroblob(length({column})) WHERE tenant = ?1");
+        let changed = fixture.control.database.lock().execute(&sql, params![acme.id.as_bytes()]).unwrap();
+        assert!(changed > 0, "{table}");
+        let (whole, found) = check(&fixture);
+        assert_eq!(whole.len(), 2, "{table}.{column}: its files can still be checked");
+        assert!(!found.is_empty(), "{table}.{column}");
+        assert!(found.iter().all(|finding| finding.tenant == Some(acme.id)), "{table}.{column}: {found:?}");
+    }
+}
+
+#[test]
+fn a_tenant_whose_own_row_is_damaged_hides_no_other() {
+    for column in ["body", "wrapped_key"] {
+        let fixture = Fixture::new();
+        let [acme, rival] = furnished(&fixture);
+        let sql = format!("UPDATE tenants SET {column} = zeroblob(length({column})) WHERE id = ?1");
+        fixture.control.database.lock().execute(&sql, params![acme.id.as_bytes()]).unwrap();
+        let (whole, found) = check(&fixture);
+        assert_eq!(whole, [rival.id], "{column}");
+        assert!(
+            found.iter().all(|finding| finding.tenant == Some(acme.id)) && !found.is_empty(),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn rows_that_belong_to_nothing_are_told() {
+    let fixture = Fixture::new();
+    let [acme, _] = furnished(&fixture);
+    let database = fixture.control.database.lock();
+    database.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+    database.execute("DELETE FROM environments WHERE tenant = ?1", params![acme.id.as_bytes()]).unwrap();
+    drop(database);
+    let (_, found) = check(&fixture);
+    assert!(found.iter().any(|finding| finding.what.contains("secrets")), "{found:?}");
+}

@@ -1,0 +1,55 @@
+//! Files that others than their owner may use.
+//!
+//! What they hold is sealed, so this is a second wall; but whoever may write there may damage, and what is not to be
+//! read is not to be read in a backup either.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use super::{Problem, Severity};
+
+/// Others may read, write or search.
+const OTHERS: u32 = 0o077;
+/// Others may write. Directories below the data directory may be searched by those who cannot reach them.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// The directory and the files of control.db and the tenants.
+pub(super) fn too_wide(data: &Path) -> Vec<Problem> {
+    let mut found = Vec::new();
+    judge(data, data, OTHERS, &mut found);
+    judge(data, &data.join("control.db"), OTHERS, &mut found);
+    let tenants = data.join("tenants");
+    let mut waiting: Vec<PathBuf> = if tenants.is_dir() { vec![tenants] } else { Vec::new() };
+    while let Some(directory) = waiting.pop() {
+        judge(data, &directory, OTHERS_WRITE, &mut found);
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => waiting.push(path),
+                Ok(_) => judge(data, &path, OTHERS, &mut found),
+                Err(_) => {}
+            }
+        }
+    }
+    found
+}
+
+fn judge(data: &Path, path: &Path, forbidden: u32, found: &mut Vec<Problem>) {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & forbidden == 0 {
+        return;
+    }
+    let right = if metadata.is_dir() { "700" } else { "600" };
+    let shown = path.strip_prefix(data).unwrap_or(path).display().to_string();
+    found.push(Problem {
+        severity: Severity::Warning,
+        tenant: None,
+        file: if shown.is_empty() { ".".to_owned() } else { shown },
+        what: format!("it has mode {mode:03o}, so others than its owner may use it"),
+        consequence: format!("run: chmod {right} {}", path.display()),
+    });
+}

@@ -1,0 +1,208 @@
+//! What do `sepal check` and `sepal repair` say of a damaged directory, and what do they leave of it?
+//!
+//! On the built binary, as an operator runs them: a server is stopped, a file is damaged, the commands are asked, and
+//! the server serves what is left.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::server::{Key, Server, binary};
+
+const ROWS: i64 = 3_000;
+
+/// A stopped server with two tenants: a table in a segment with its index, one row in the log besides.
+struct Stopped {
+    server: Server,
+    acme: Key,
+    rival: Key,
+}
+
+impl Stopped {
+    async fn new() -> Stopped {
+        let mut server = Server::start();
+        let (acme, rival) = (server.tenant("acme"), server.tenant("rival"));
+        for key in [&acme, &rival] {
+            let client = server.login_with(key).connect().await.expect("connect");
+            client
+                .batch_execute(&format!(
+                    "CREATE TABLE t (id int PRIMARY KEY, v vector(8) NOT NULL);
+                     INSERT INTO t SELECT x, ('[' || repeat('1,', 7) || x || ']')::vector
+                       FROM generate_series(1, {ROWS}) AS g(x);
+                     CREATE INDEX t_v ON t USING hnsw (v vector_l2_ops);
+                     INSERT INTO t VALUES (9000, '[9,9,9,9,9,9,9,9]')"
+                ))
+                .await
+                .expect("set up");
+        }
+        assert!(server.stop().success());
+        Stopped { server, acme, rival }
+    }
+
+    /// Runs `sepal <arguments> --data … --json`.
+    fn run(&self, arguments: &[&str]) -> (Output, Value) {
+        let output = Command::new(binary())
+            .args(arguments)
+            .arg("--data")
+            .arg(self.server.data())
+            .arg("--json")
+            .stdin(Stdio::null())
+            .output()
+            .expect("run sepal");
+        let json = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+        (output, json)
+    }
+
+    /// The id of the tenant, from a check of it that names its files.
+    fn files_of(&self, tenant: &str, extension: &str) -> Vec<PathBuf> {
+        let (_, planned) = self.run(&["repair", "--tenant", tenant, "--dry-run"]);
+        let id = planned["tenant"].as_str().expect("a plan names the tenant").to_owned();
+        let store = self.server.data().join("tenants").join(id);
+        let mut found = Vec::new();
+        for folder in ["manifest", "wal", "segments"] {
+            for entry in fs::read_dir(store.join(folder)).expect("a store's folder") {
+                let path = entry.expect("an entry").path();
+                if path.extension().is_some_and(|is| is == extension) {
+                    found.push(path);
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    async fn count(&self, key: &Key) -> Result<i64, tokio_postgres::Error> {
+        let client = self.server.login_with(key).connect().await?;
+        Ok(client.query_one("SELECT count(*) FROM t", &[]).await?.get(0))
+    }
+}
+
+fn flip(path: &Path, position: usize) {
+    let mut bytes = fs::read(path).expect("read");
+    let position = position.min(bytes.len() - 1);
+    bytes[position] ^= 0x10;
+    fs::write(path, bytes).expect("write");
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().expect("a name").to_string_lossy().into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn a_sound_directory_passes_and_a_served_one_is_refused() {
+    let mut stopped = Stopped::new().await;
+    let (output, report) = stopped.run(&["check"]);
+    assert!(output.status.success(), "{report} {}", stderr(&output));
+    assert_eq!(report["summary"]["errors"], 0, "{report}");
+    // The tenant of `sepal dev` is never used, so it has no store yet.
+    assert!(report["summary"]["rows"].as_i64().expect("rows") >= 2 * (ROWS + 1), "{report}");
+    let (output, planned) = stopped.run(&["repair", "--tenant", "acme", "--dry-run"]);
+    assert!(output.status.success() && planned["losses"] == serde_json::json!([]), "{planned}");
+    let (output, _) = stopped.run(&["check", "--tenant", "nobody"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    stopped.server.start_again();
+    let (output, _) = stopped.run(&["check"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("Stop the server first"), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn a_damaged_segment_is_told_refused_by_its_tenant_alone_and_given_up() {
+    let mut stopped = Stopped::new().await;
+    let segments = stopped.files_of("acme", "parquet");
+    let largest =
+        segments.iter().max_by_key(|path| fs::metadata(path).expect("a file").len()).expect("a segment");
+    fs::remove_file(largest).expect("remove");
+
+    stopped.server.start_again();
+    let refused = stopped.count(&stopped.acme).await.expect_err("a store without a segment does not open");
+    let told = refused.as_db_error().expect("an answer of the server");
+    assert_eq!(told.code().code(), "XX001");
+    assert!(told.message().contains(&name(largest)), "{told:?}");
+    assert!(told.hint().is_some_and(|hint| hint.contains("sepal check --tenant")), "{told:?}");
+    assert_eq!(stopped.count(&stopped.rival).await.expect("the other tenant"), ROWS + 1);
+    stopped.server.stop();
+
+    let (output, report) = stopped.run(&["check"]);
+    assert_eq!(output.status.code(), Some(1));
+    let problems = report["problems"].as_array().expect("problems");
+    let of_file =
+        |problem: &&Value| problem["file"].as_str().is_some_and(|file| file.ends_with(&name(largest)));
+    let problem = problems.iter().find(of_file).expect("the file is named");
+    let consequence = problem["consequence"].as_str().expect("a consequence");
+    assert!(consequence.contains(&format!("{ROWS} rows of table \"t\"")), "{consequence}");
+    assert_eq!(report["summary"]["errors"], 1, "{report}");
+
+    let (output, _) = stopped.run(&["repair", "--tenant", "acme"]);
+    assert_eq!(output.status.code(), Some(2), "without a terminal it does not ask: {}", stderr(&output));
+    let (output, repaired) = stopped.run(&["repair", "--tenant", "acme", "--yes"]);
+    assert!(output.status.success(), "{repaired} {}", stderr(&output));
+    let [loss] = &repaired["losses"].as_array().expect("losses")[..] else { panic!("{repaired}") };
+    assert_eq!((&loss["lost"], &loss["rows"]), (&"rows".into(), &ROWS.into()));
+    let written = fs::read(repaired["report"].as_str().expect("a report")).expect("the report");
+    let written: Value = serde_json::from_slice(&written).expect("JSON");
+    assert_eq!((&written["state"], &written["losses"]), (&"done".into(), &repaired["losses"]));
+
+    let (output, report) = stopped.run(&["check"]);
+    assert!(output.status.success(), "{report}");
+    stopped.server.start_again();
+    assert_eq!(
+        stopped.count(&stopped.acme).await.expect("the tenant opens"),
+        1,
+        "what only the log had is kept"
+    );
+    assert_eq!(stopped.count(&stopped.rival).await.expect("the other tenant"), ROWS + 1);
+}
+
+#[tokio::test]
+async fn a_log_that_is_broken_is_cut_and_its_evidence_kept() {
+    let mut stopped = Stopped::new().await;
+    let log = stopped.files_of("acme", "wal").pop().expect("a log file");
+    let damaged = fs::read(&log).expect("read");
+    flip(&log, damaged.len() / 2);
+    let damaged = fs::read(&log).expect("read");
+    let (output, _) = stopped.run(&["check", "--tenant", "acme"]);
+    assert_eq!(output.status.code(), Some(1));
+    let (output, repaired) = stopped.run(&["repair", "--tenant", "acme", "--yes"]);
+    assert!(output.status.success(), "{repaired} {}", stderr(&output));
+    let quarantine = PathBuf::from(repaired["quarantine"].as_str().expect("a quarantine"));
+    assert_eq!(fs::read(quarantine.join("wal").join(name(&log))).expect("the evidence"), damaged);
+    let (output, report) = stopped.run(&["check"]);
+    assert!(output.status.success(), "{report}");
+    stopped.server.start_again();
+    let rows = stopped.count(&stopped.acme).await.expect("the tenant opens");
+    assert!((ROWS..=ROWS + 1).contains(&rows), "{rows} rows");
+}
+
+/// Every file of a small directory, cut and removed: the check names it, and nothing is changed.
+#[tokio::test]
+async fn whatever_is_cut_or_missing_is_named() {
+    let stopped = Stopped::new().await;
+    for extension in ["manifest", "wal", "parquet", "index"] {
+        for path in stopped.files_of("rival", extension) {
+            let whole = fs::read(&path).expect("read");
+            for cut in [0, whole.len() / 2, whole.len() - 1] {
+                fs::write(&path, &whole[..cut]).expect("write");
+                let (output, report) = stopped.run(&["check", "--tenant", "rival"]);
+                assert_eq!(output.status.code(), Some(1), "{path:?} cut to {cut}: {report}");
+                let named = report["problems"].as_array().expect("problems").iter().any(|problem| {
+                    problem["severity"] == "error"
+                        && problem["file"].as_str().is_some_and(|file| file.ends_with(&name(&path)))
+                });
+                assert!(named, "{path:?} cut to {cut}: {report}");
+                assert_eq!(fs::read(&path).expect("read").len(), cut, "it was changed");
+            }
+            fs::write(&path, &whole).expect("write");
+        }
+    }
+    let (output, report) = stopped.run(&["check"]);
+    assert!(output.status.success(), "{report}");
+}
