@@ -125,6 +125,11 @@ impl Control {
         self.clock.unix_seconds()
     }
 
+    /// What authenticates the entries of a backup repository, under today's root key.
+    pub fn backup_key(&self) -> Key {
+        self.vault.backup_key().clone()
+    }
+
     /// Counters of the key cache since the start.
     pub fn key_cache_stats(&self) -> KeyCacheStats {
         self.cache.stats()

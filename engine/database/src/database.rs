@@ -130,6 +130,21 @@ impl Database {
         &self.control
     }
 
+    /// The data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.options.data_dir
+    }
+
+    /// The tenants that are open now.
+    pub(crate) fn open_tenants(&self) -> Vec<Arc<OpenTenant>> {
+        self.tenants.lock().values().filter_map(|cell| cell.get().cloned()).collect()
+    }
+
+    /// The tenant, if it is open.
+    pub(crate) fn tenant_if_open(&self, id: TenantId) -> Option<Arc<OpenTenant>> {
+        self.tenants.lock().get(&id).and_then(|cell| cell.get().cloned())
+    }
+
     /// Where the operator lets secrets come from besides the control database.
     pub fn secret_sources(&self) -> &SecretSources {
         &self.options.secret_sources

@@ -23,6 +23,8 @@ pub struct DatabaseOptions {
     pub threads: usize,
     /// Log bytes that a tenant's pipelines may keep from being trimmed; one that falls further behind stops.
     pub log_retention_bytes: u64,
+    /// Somebody copies tenants' logs away (`backup::OpenLog`): from a tenant's opening on, its log is kept for that.
+    pub archive_logs: bool,
     /// What runs plugins and reaches destinations. `None`: statements about plugins and sinks answer 0A000.
     pub connectors: Option<Arc<dyn Connectors>>,
     pub secret_sources: SecretSources,
@@ -54,6 +56,7 @@ impl DatabaseOptions {
             wal_segment_bytes: 64 << 20,
             threads: std::thread::available_parallelism().map_or(2, usize::from),
             log_retention_bytes: 1 << 30,
+            archive_logs: false,
             connectors: None,
             secret_sources: SecretSources::default(),
             allow_unsigned_plugins: false,

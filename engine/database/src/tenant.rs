@@ -15,7 +15,7 @@ use sepal_query::{
     planner::Engine,
     vector::{IndexCache, IndexMemory},
 };
-use sepal_storage::{ColumnCache, Op, StoreOptions, TenantStore};
+use sepal_storage::{ColumnCache, LogHold, Op, StoreOptions, TenantStore};
 use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TableId, TenantId};
 use tokio::{
     runtime::Handle,
@@ -51,6 +51,8 @@ pub struct OpenTenant {
     pub delivery: Arc<Delivery>,
     /// What carries its changes to sinks.
     pub pipelines: Pipelines,
+    /// Keeps the log for whoever archives it, if somebody does.
+    pub archive: Mutex<Option<LogHold>>,
     /// The tenant was dropped or the server stops: maintenance ends, no new statement begins.
     closed: AtomicBool,
     /// The same, to be waited for.
@@ -118,6 +120,7 @@ impl OpenTenant {
             // Makes the directories above it too, and their names durable.
             TenantStore::create(&directory, id, key, store_options)?
         };
+        let archive = if options.archive_logs { hold_all(&store)? } else { None };
         drop_unfinished_indexes(id, &store)?;
         let (changes, _) = watch::channel(store.snapshot().lsn());
         Ok(Arc::new(Self {
@@ -133,6 +136,7 @@ impl OpenTenant {
             work: Notify::new(),
             missing: Notify::new(),
             pipelines: Pipelines::new(options.log_retention_bytes),
+            archive: Mutex::new(archive),
             closed: AtomicBool::new(false),
             end: CancellationToken::new(),
             maintenance: Mutex::default(),
@@ -213,6 +217,13 @@ impl OpenTenant {
         }
         Ok(())
     }
+}
+
+/// Holds every log file that is there: which of them are archived, the archive will say. Older ones that do not open
+/// any more are no reason not to open the tenant.
+fn hold_all(store: &TenantStore) -> Result<Option<LogHold>> {
+    let oldest = store.log_files(0).ok().and_then(|files| files.first().map(|file| file.base_lsn));
+    Ok(Some(store.hold_log(oldest.unwrap_or_else(|| store.snapshot().lsn()))?))
 }
 
 /// A store that is gone. Making it anew would hide that: the tenant would look as if it had never had a row. The

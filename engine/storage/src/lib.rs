@@ -66,7 +66,7 @@ pub use checkpoint::{BlobBuilder, CheckpointReport, NoBlobs};
 pub use chunk::{Chunk, ChunkRef, ColumnCache};
 pub use disk::{Fault, FaultInjector};
 pub use error::StoreError;
-pub use feed::{Change, ChangeReader, Commit, LogHold};
+pub use feed::{Change, ChangeReader, Commit, LogFileInfo, LogHold, closed_log_files};
 pub use ops::Op;
 pub use snapshot::{Snapshot, TableVersion};
 pub use store::{StoreOptions, StoreStats, TenantStore};

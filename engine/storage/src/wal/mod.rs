@@ -54,5 +54,18 @@ pub(crate) fn is_empty(path: &std::path::Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.len() <= header::HEADER_BYTES as u64)
 }
 
+/// What a log file's header says in the clear: its id, and the last commit before it. `None` for what is no log file.
+/// Nothing vouches for it but where it stands.
+pub(crate) fn peek(path: &std::path::Path) -> std::io::Result<Option<(sepal_types::FileId, Lsn)>> {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::open(path)?;
+    let mut bytes = [0; header::HEADER_BYTES];
+    if file.metadata()?.len() < bytes.len() as u64 {
+        return Ok(None);
+    }
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(header::peek(&bytes))
+}
+
 #[cfg(test)]
 mod tests;

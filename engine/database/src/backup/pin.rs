@@ -1,0 +1,120 @@
+//! One tenant's files at one commit, kept as long as somebody copies them.
+//!
+//! The manifest is pinned first, the log held from it on, and the snapshot taken last: what is copied then is the
+//! manifest, its files, and the log up to the snapshot's commit. Writers go on meanwhile; what they add comes after.
+
+use std::{path::PathBuf, sync::Arc};
+
+use sepal_storage::{LogFileInfo, LogHold, ManifestPin, Snapshot};
+use sepal_types::{FileId, Lsn, Result, TenantId};
+
+use super::TableFacts;
+use crate::{
+    Database,
+    tenant::{OpenTenant, directory},
+};
+
+/// A file to copy, whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopiedFile {
+    /// Within the tenant's directory, with `/`: `segments/<id>.parquet`.
+    pub name: String,
+    pub path: PathBuf,
+    pub bytes: u64,
+}
+
+/// A log file to copy, up to a length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPiece {
+    pub number: u64,
+    pub file: FileId,
+    pub path: PathBuf,
+    /// Up to here it will not change.
+    pub bytes: u64,
+    /// The last commit before it.
+    pub base_lsn: Lsn,
+    pub finished: bool,
+}
+
+/// See the module. Dropping it lets the files go.
+pub struct TenantPin {
+    pub tenant: TenantId,
+    /// The commit that a restore ends with.
+    pub lsn: Lsn,
+    /// When that was, in microseconds since 1970.
+    pub time_us: i64,
+    pub manifest_number: u64,
+    pub manifest: CopiedFile,
+    /// Segments, deletion vectors, indexes.
+    pub files: Vec<CopiedFile>,
+    pub log: Vec<LogPiece>,
+    snapshot: Snapshot,
+    _opened: Arc<OpenTenant>,
+    _manifest: ManifestPin,
+    _log: LogHold,
+}
+
+impl TenantPin {
+    /// Blocks.
+    pub(super) fn take(database: &Database, opened: Arc<OpenTenant>) -> Result<Self> {
+        let store = &opened.store;
+        let pinned = store.pin_manifest()?;
+        let hold = store.hold_log(pinned.lsn)?;
+        let snapshot = store.snapshot();
+        // Waits for the commit that the snapshot ends with to be known as durable.
+        store.log_end();
+        let root = directory(database.data_dir(), opened.id);
+        let log = store.log_files(pinned.wal_from)?;
+        let file = |name: String, bytes: u64| CopiedFile { path: root.join(&name), name, bytes };
+        let manifest = format!("manifest/{:016x}.manifest", pinned.number);
+        let manifest_bytes = std::fs::metadata(root.join(&manifest)).map(|facts| facts.len()).unwrap_or(0);
+        let files = pinned
+            .files
+            .iter()
+            .map(|pinned| (pinned.path.display().to_string(), pinned.bytes))
+            .filter(|(name, _)| name.starts_with("segments/"))
+            .map(|(name, bytes)| file(name, bytes))
+            .collect();
+        Ok(Self {
+            tenant: opened.id,
+            lsn: snapshot.lsn(),
+            time_us: snapshot.time_us(),
+            manifest_number: pinned.number,
+            manifest: file(manifest, manifest_bytes),
+            files,
+            log: log.iter().map(|info| LogPiece::new(&root, info)).collect(),
+            snapshot,
+            _opened: Arc::clone(&opened),
+            _manifest: pinned,
+            _log: hold,
+        })
+    }
+
+    /// Reads every row of every table. Blocks.
+    pub fn facts(&self) -> Result<Vec<TableFacts>> {
+        self.snapshot.tables().map(|version| TableFacts::of(self.tenant, version)).collect()
+    }
+}
+
+impl LogPiece {
+    pub(super) fn new(root: &std::path::Path, info: &LogFileInfo) -> Self {
+        Self {
+            number: info.number,
+            file: info.file,
+            path: root.join("wal").join(format!("{:016x}.wal", info.number)),
+            bytes: info.bytes,
+            base_lsn: info.base_lsn,
+            finished: info.finished,
+        }
+    }
+}
+
+impl std::fmt::Debug for TenantPin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TenantPin")
+            .field("tenant", &self.tenant)
+            .field("lsn", &self.lsn)
+            .field("manifest", &self.manifest_number)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,126 @@
+//! A database as a backup sees it while it serves.
+
+use std::{path::Path, sync::Arc};
+
+use sepal_storage::closed_log_files;
+use sepal_types::{Error, Lsn, Result, TenantId};
+use tokio::task::spawn_blocking;
+
+use super::{LogPiece, TableFacts, TenantPin};
+use crate::{
+    Control, Database,
+    tenant::{OpenTenant, directory},
+};
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct Source(Arc<Database>);
+
+impl Source {
+    pub fn new(database: Arc<Database>) -> Self {
+        Self(database)
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        self.0.data_dir()
+    }
+
+    pub fn control(&self) -> &Control {
+        self.0.control()
+    }
+
+    /// Ids, in no order. Blocks.
+    pub fn tenants(&self) -> Result<Vec<TenantId>> {
+        Ok(self.control().list_tenants()?.into_iter().map(|tenant| tenant.id).collect())
+    }
+
+    /// A copy of control.db without the tenants' wrapped keys. Blocks.
+    pub fn copy_control(&self, to: &Path) -> Result<()> {
+        Ok(self.control().backup_copy(to)?)
+    }
+
+    /// A tenant's keys as control.db holds them, wrapped under the root key. Blocks.
+    pub fn sealed_keys(&self, tenant: TenantId) -> Result<Vec<u8>> {
+        Ok(self.control().sealed_tenant_keys(tenant)?)
+    }
+
+    /// The root key, wrapped under the recovery key; `None` where none was made. Blocks.
+    pub fn recovery_package(&self) -> Result<Option<Vec<u8>>> {
+        Ok(self.control().recovery_package()?)
+    }
+
+    /// The tenant's files, at the commit that is the last now. Opens the tenant if need be.
+    pub async fn pin(&self, tenant: TenantId) -> Result<TenantPin> {
+        let opened = self.0.tenant(tenant).await?;
+        let database = Arc::clone(&self.0);
+        spawn_blocking(move || TenantPin::take(&database, opened))
+            .await
+            .map_err(|problem| Error::bug(format!("pinning a tenant panicked: {problem}")))?
+    }
+
+    /// The facts of a pin, and the pin.
+    pub async fn facts(&self, pin: TenantPin) -> Result<(TenantPin, Vec<TableFacts>)> {
+        spawn_blocking(move || {
+            let facts = pin.facts()?;
+            Ok((pin, facts))
+        })
+        .await
+        .map_err(|problem| Error::bug(format!("reading a tenant's rows panicked: {problem}")))?
+    }
+
+    /// The log of a tenant that is not open, by what lies on the disk: nothing is opened. `None` when it is open.
+    /// Blocks.
+    pub fn closed_log(&self, tenant: TenantId) -> Result<Option<Vec<LogPiece>>> {
+        if self.0.tenant_if_open(tenant).is_some() {
+            return Ok(None);
+        }
+        let root = directory(self.data_dir(), tenant);
+        let files = closed_log_files(&root)?;
+        Ok(Some(files.iter().map(|info| LogPiece::new(&root, info)).collect()))
+    }
+
+    /// The logs of the tenants that are open now.
+    pub fn open_logs(&self) -> Vec<OpenLog> {
+        let open = self.0.open_tenants().into_iter().filter(|tenant| !tenant.is_closed());
+        open.map(|opened| OpenLog { database: Arc::clone(&self.0), opened }).collect()
+    }
+}
+
+/// The log of an open tenant, which is kept as far as it is not archived
+/// ([`crate::DatabaseOptions::archive_logs`]).
+pub struct OpenLog {
+    database: Arc<Database>,
+    opened: Arc<OpenTenant>,
+}
+
+impl OpenLog {
+    pub fn tenant(&self) -> TenantId {
+        self.opened.id
+    }
+
+    /// Every log file that is there, oldest first. Blocks.
+    pub fn pieces(&self) -> Result<Vec<LogPiece>> {
+        self.opened.store.log_end();
+        let root = directory(self.database.data_dir(), self.opened.id);
+        Ok(self.opened.store.log_files(0)?.iter().map(|info| LogPiece::new(&root, info)).collect())
+    }
+
+    /// Everything up to this commit is archived: its files may go.
+    pub fn archived(&self, lsn: Lsn) {
+        if let Some(hold) = &*self.opened.archive.lock() {
+            hold.advance(lsn);
+        }
+    }
+
+    /// Whether so much was waiting to be archived that the log was let go. The next call says no: the log is kept
+    /// again from here on, and what lies between is in no archive.
+    pub fn has_gap(&self) -> Result<bool> {
+        let mut slot = self.opened.archive.lock();
+        if slot.as_ref().is_some_and(|hold| !hold.is_broken()) {
+            return Ok(false);
+        }
+        let was_held = slot.is_some();
+        *slot = Some(self.opened.store.hold_log(self.opened.store.snapshot().lsn())?);
+        Ok(was_held)
+    }
+}
