@@ -65,7 +65,8 @@ impl Upload for FileUpload {
     }
 
     async fn finish(mut self: Box<Self>) -> Result<()> {
-        let wrong = |error: io::Error| failed("write", &self.name, &error);
+        let name = self.name.clone();
+        let wrong = |error: io::Error| failed("write", &name, &error);
         self.file.flush().await.map_err(wrong)?;
         self.file.sync_all().await.map_err(wrong)?;
         let Some(unfinished) = self.unfinished.clone() else { return Ok(()) };

@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     backend_pids::BackendPids,
+    backup::check_finished,
     delivery::{Delivery, objects::Objects, pipelines::sweep},
     directory_lock::DirectoryLock,
     maintain,
@@ -94,6 +95,7 @@ impl Database {
     /// Errors: 55006 another process has it; a root key that is not this directory's; a damaged control file.
     pub fn open(options: DatabaseOptions) -> Result<Arc<Self>> {
         let mut lock = DirectoryLock::take(&options.data_dir)?;
+        check_finished(&options.data_dir)?;
         let control = Control::open(
             &options.data_dir.join("control.db"),
             &options.root_key,

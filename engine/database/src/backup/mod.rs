@@ -29,6 +29,19 @@ pub use source::{OpenLog, Source};
 
 use crate::{Control, TenantId};
 
+/// Stands in a data directory as long as a restore into it is not done: such a directory is not opened.
+pub const UNFINISHED: &str = "restore.unfinished";
+
+/// Refuses a directory that is half restored.
+pub(crate) fn check_finished(data: &std::path::Path) -> Result<()> {
+    if !data.join(UNFINISHED).exists() {
+        return Ok(());
+    }
+    let why = format!("{} holds a restore that did not end ({UNFINISHED} is there)", data.display());
+    Err(Error::new(SqlState::ObjectNotInPrerequisiteState, why)
+        .with_hint("Remove the directory and run `sepal backup restore` again."))
+}
+
 /// The authentication of an entry of a repository, by the instance that made it.
 pub fn entry_mac(control: &Control, entry: &[u8]) -> [u8; 32] {
     hmac_sha256(&control.backup_key(), &Aad::new("backup-entry 1").bytes(entry).finish())

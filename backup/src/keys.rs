@@ -1,0 +1,116 @@
+//! The keys that a repository holds, all of them wrapped: apart from what they open, so that a drop reaches backups.
+//!
+//! ```text
+//! keys/tenants/<tenant>          {"version":1,"sets":[{"id":"…","sealed":"<base64>"}]}
+//! keys/recovery/<fingerprint>    the recovery package as control gives it
+//! ```
+//! A set is what control.db held for the tenant at one time; a rotation of the root key or of the tenant's makes
+//! another. All sets of a tenant are in one object: removing that one leaves nothing of its backups to be opened.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use sepal_database::{Error, Result, SqlState, TenantId, sealing::{hex, sha256}};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    entry::{FORMAT, check_version},
+    names,
+    repository::{Repository, damaged},
+};
+
+/// All sets of wrapped keys of one tenant.
+#[derive(Debug, Serialize, Deserialize)]
+struct TenantKeys {
+    version: u32,
+    sets: Vec<Set>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Set {
+    id: String,
+    sealed: String,
+}
+
+/// A name for wrapped bytes.
+pub(crate) fn fingerprint(bytes: &[u8]) -> String {
+    hex(&sha256(bytes)[..8])
+}
+
+/// Stores a tenant's wrapped keys, beside those of earlier backups, and gives the set's id.
+pub(crate) async fn store(repository: &Repository, tenant: TenantId, sealed: &[u8]) -> Result<String> {
+    let id = fingerprint(sealed);
+    let mut keys = read(repository, tenant).await?.unwrap_or(TenantKeys { version: FORMAT, sets: Vec::new() });
+    if !keys.sets.iter().any(|set| set.id == id) {
+        keys.sets.push(Set { id: id.clone(), sealed: STANDARD.encode(sealed) });
+        write(repository, tenant, &keys).await?;
+    }
+    Ok(id)
+}
+
+/// A set. `None`: the tenant's keys are gone, it was dropped.
+pub(crate) async fn load(repository: &Repository, tenant: TenantId, id: &str) -> Result<Option<Vec<u8>>> {
+    let Some(keys) = read(repository, tenant).await? else { return Ok(None) };
+    let name = names::tenant_keys(tenant);
+    let set = keys.sets.iter().find(|set| set.id == id);
+    let set = set.ok_or_else(|| damaged(&name, format!("the set {id} is not in it")))?;
+    let sealed = STANDARD.decode(&set.sealed).map_err(|error| damaged(&name, error))?;
+    if fingerprint(&sealed) != id {
+        return Err(damaged(&name, format!("the set {id} is another")));
+    }
+    Ok(Some(sealed))
+}
+
+/// Leaves only the sets that are still needed; none at all removes the object. Gives whether anything changed.
+pub(crate) async fn keep(repository: &Repository, tenant: TenantId, needed: &[String]) -> Result<bool> {
+    let Some(mut keys) = read(repository, tenant).await? else { return Ok(false) };
+    let before = keys.sets.len();
+    keys.sets.retain(|set| needed.contains(&set.id));
+    if keys.sets.len() == before {
+        return Ok(false);
+    }
+    if keys.sets.is_empty() {
+        destroy(repository, tenant).await?;
+    } else {
+        write(repository, tenant, &keys).await?;
+    }
+    Ok(true)
+}
+
+/// Removes a tenant's keys: none of its backups opens any more.
+pub(crate) async fn destroy(repository: &Repository, tenant: TenantId) -> Result<()> {
+    repository.remove(&names::tenant_keys(tenant)).await
+}
+
+async fn read(repository: &Repository, tenant: TenantId) -> Result<Option<TenantKeys>> {
+    let name = names::tenant_keys(tenant);
+    let Some(bytes) = repository.get(&name).await? else { return Ok(None) };
+    let keys: TenantKeys = serde_json::from_slice(&bytes).map_err(|error| damaged(&name, error))?;
+    check_version(&name, keys.version)?;
+    Ok(Some(keys))
+}
+
+async fn write(repository: &Repository, tenant: TenantId, keys: &TenantKeys) -> Result<()> {
+    let bytes = serde_json::to_vec(keys).map_err(|error| Error::bug(format!("keys as JSON: {error}")))?;
+    repository.put(&names::tenant_keys(tenant), bytes).await.map(drop)
+}
+
+/// Stores the recovery package under its fingerprint.
+pub(crate) async fn store_recovery(repository: &Repository, package: &[u8]) -> Result<String> {
+    let id = fingerprint(package);
+    let name = names::recovery(&id);
+    if repository.get(&name).await?.as_deref() != Some(package) {
+        repository.put(&name, package.to_vec()).await?;
+    }
+    Ok(id)
+}
+
+pub(crate) async fn load_recovery(repository: &Repository, id: &str) -> Result<Vec<u8>> {
+    let name = names::recovery(id);
+    let package = repository.get(&name).await?.ok_or_else(|| damaged(&name, "it is missing"))?;
+    if fingerprint(&package) == id { Ok(package) } else { Err(damaged(&name, "its content is another")) }
+}
+
+/// No backup is made that nobody could open.
+pub(crate) fn no_recovery() -> Error {
+    Error::new(SqlState::ObjectNotInPrerequisiteState, "this instance has no recovery key: nobody could open its backups")
+        .with_hint("Make one with `sepal key recovery create`, and keep it where the server is not.")
+}
