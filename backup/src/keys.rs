@@ -1,11 +1,10 @@
 //! The keys that a repository holds, all of them wrapped: apart from what they open, so that a drop reaches backups.
 //!
 //! ```text
-//! keys/tenants/<tenant>          {"version":1,"sets":[{"id":"…","sealed":"<base64>"}]}
+//! keys/tenants/<tenant>          {"version":1,"sets":[{"id":"…","tag":"…","sealed":"<base64>"}]}
 //! keys/recovery/<fingerprint>    the recovery package as control gives it
 //! ```
-//! A set is what control.db held for the tenant at one time; a rotation of the root key or of the tenant's makes
-//! another. All sets of a tenant are in one object: removing that one leaves nothing of its backups to be opened.
+//! A set is what control.db held for the tenant at one time; a rotation of the tenant's key makes another. All sets of a tenant are in one object: removing that one leaves nothing of its backups to be opened.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sepal_database::{Error, Result, SqlState, TenantId, sealing::{hex, sha256}};
@@ -27,6 +26,8 @@ struct TenantKeys {
 #[derive(Debug, Serialize, Deserialize)]
 struct Set {
     id: String,
+    /// Tells which keys these are, without telling them.
+    tag: String,
     sealed: String,
 }
 
@@ -35,14 +36,21 @@ pub(crate) fn fingerprint(bytes: &[u8]) -> String {
     hex(&sha256(bytes)[..8])
 }
 
-/// Stores a tenant's wrapped keys, beside those of earlier backups, and gives the set's id.
-pub(crate) async fn store(repository: &Repository, tenant: TenantId, sealed: &[u8]) -> Result<String> {
-    let id = fingerprint(sealed);
+/// Stores a tenant's wrapped keys, beside those of earlier backups, unless the same keys (`tag`) are there, and gives
+/// the set's id.
+pub(crate) async fn store(
+    repository: &Repository,
+    tenant: TenantId,
+    tag: &str,
+    sealed: &[u8],
+) -> Result<String> {
     let mut keys = read(repository, tenant).await?.unwrap_or(TenantKeys { version: FORMAT, sets: Vec::new() });
-    if !keys.sets.iter().any(|set| set.id == id) {
-        keys.sets.push(Set { id: id.clone(), sealed: STANDARD.encode(sealed) });
-        write(repository, tenant, &keys).await?;
+    if let Some(set) = keys.sets.iter().find(|set| set.tag == tag) {
+        return Ok(set.id.clone());
     }
+    let id = fingerprint(sealed);
+    keys.sets.push(Set { id: id.clone(), tag: tag.to_owned(), sealed: STANDARD.encode(sealed) });
+    write(repository, tenant, &keys).await?;
     Ok(id)
 }
 
@@ -112,5 +120,5 @@ pub(crate) async fn load_recovery(repository: &Repository, id: &str) -> Result<V
 /// No backup is made that nobody could open.
 pub(crate) fn no_recovery() -> Error {
     Error::new(SqlState::ObjectNotInPrerequisiteState, "this instance has no recovery key: nobody could open its backups")
-        .with_hint("Make one with `sepal key recovery create`, and keep it where the server is not.")
+        .with_hint("Make one with `sepal recovery create`, and keep it where the server is not.")
 }

@@ -47,7 +47,6 @@ pub struct CreateOptions {
 pub(crate) struct Run<'a> {
     pub source: &'a Source,
     pub repository: &'a Repository,
-    pub options: &'a CreateOptions,
     pub pace: &'a Pace,
     pub watch: &'a Watch,
     pub id: String,
@@ -99,7 +98,7 @@ async fn locked(
     let id = format!("{}-{}", compact(started_us), hex(&random_bytes::<4>()));
     let known = if options.full { Known::default() } else { Known::read(repository, &line).await? };
     let recovery = keys::store_recovery(repository, package).await?;
-    let mut run = Run { source, repository, options, pace, watch, id, line, known };
+    let mut run = Run { source, repository, pace, watch, id, line, known };
     let (control, tenants) = run.copy_control().await?;
     watch.stage("copying tenants", tenants.len());
     let mut entry = Entry {
@@ -120,6 +119,7 @@ async fn locked(
         run.add(id, &mut entry).await?;
         watch.tenant_done();
     }
+    run.leave_out_dropped(&mut entry).await?;
     entry.finished_us = now_us();
     watch.stage("writing the entry", 0);
     let bytes = entry.encode(source.control())?;
@@ -197,24 +197,38 @@ impl Run<'_> {
 
     /// Adds a tenant, or notes why it could not be. Errors: the repository's.
     async fn add(&mut self, id: TenantId, entry: &mut Entry) -> Result<()> {
-        match self.tenant(id).await {
+        let error = match self.tenant(id).await {
             Ok((tenant, stored)) => {
                 entry.new_bytes += stored;
                 entry.tenants.push(tenant);
-                Ok(())
+                return Ok(());
             }
-            Err(error) if self.is_gone(id).await? => {
-                tracing::info!(tenant = %id, %error, "a tenant was dropped while it was backed up");
-                Ok(())
-            }
-            // Its own damage: the others' backup must not wait for that.
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
-                tracing::error!(tenant = %id, %error, "a tenant is not in the backup");
-                entry.failed.push(FailedTenant { tenant: id.to_string(), why: error.to_string() });
-                Ok(())
-            }
-            Err(error) => Err(error),
+            Err(error) => error,
+        };
+        if self.is_gone(id).await? {
+            tracing::info!(tenant = %id, %error, "a tenant was dropped while it was backed up");
+            // Its keys may have been stored again after the drop removed them.
+            return keys::destroy(self.repository, id).await;
         }
+        // Its own damage: the others' backup must not wait for that.
+        if error.kind() == ErrorKind::Corrupt {
+            tracing::error!(tenant = %id, %error, "a tenant is not in the backup");
+            entry.failed.push(FailedTenant { tenant: id.to_string(), why: error.to_string() });
+            return Ok(());
+        }
+        Err(error)
+    }
+
+    /// Tenants that were dropped meanwhile. A drop that came between the reading and the storing of the keys may have
+    /// found nothing to remove.
+    async fn leave_out_dropped(&self, entry: &mut Entry) -> Result<()> {
+        let left = blocking(self.source, |source| source.tenants()).await?;
+        let left: HashSet<String> = left.iter().map(ToString::to_string).collect();
+        for tenant in entry.tenants.iter().filter(|tenant| !left.contains(&tenant.tenant)) {
+            keys::destroy(self.repository, tenant.id()?).await?;
+        }
+        entry.tenants.retain(|tenant| left.contains(&tenant.tenant));
+        Ok(())
     }
 
     async fn is_gone(&self, id: TenantId) -> Result<bool> {

@@ -16,8 +16,9 @@ use crate::{
 impl Run<'_> {
     /// What belongs to a tenant now, and how many bytes had to be stored for it.
     pub(super) async fn tenant(&mut self, id: TenantId) -> Result<(TenantEntry, u64)> {
-        let sealed = blocking(self.source, move |source| source.sealed_keys(id)).await?;
-        let keys = keys::store(self.repository, id, &sealed).await?;
+        let (tag, sealed) =
+            blocking(self.source, move |source| Ok((source.keys_tag(id)?, source.sealed_keys(id)?))).await?;
+        let keys = keys::store(self.repository, id, &tag, &sealed).await?;
         if let Some(unchanged) = self.unchanged(id).await? {
             return Ok((TenantEntry { keys, ..unchanged }, 0));
         }

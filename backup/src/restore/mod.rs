@@ -6,7 +6,7 @@
 //! The directory carries a marker from the first step to the last: a server does not open it before. Every object is
 //! compared with the hash that the entry tells; the log's parts, with the one in their names.
 
-mod fetch;
+pub(crate) mod fetch;
 mod plan;
 
 use std::{
@@ -18,8 +18,7 @@ use std::{
 
 use sepal_database::{
     Error, Key, Result, SqlState, Tenant, TenantId,
-    backup::{RecoveryKey, Restoring, UNFINISHED, Until, open_recovery_package},
-    root_key,
+    backup::{Noted, RecoveryKey, Restoring, UNFINISHED, Until, keep_root, note, open_recovery_package},
 };
 
 use self::fetch::Fetch;
@@ -48,6 +47,13 @@ pub enum Target {
     Moment(i64),
     /// One backup as it was made.
     Backup(String),
+}
+
+impl Target {
+    /// `latest`, or a backup's id.
+    pub fn named(id: &str) -> Self {
+        if id == "latest" { Self::Latest } else { Self::Backup(id.to_owned()) }
+    }
 }
 
 /// How a restore is done.
@@ -91,7 +97,7 @@ pub async fn restore(
     let read = choose(repository, &options.target).await?;
     make_directory(to)?;
     let root = open_root(repository, &read.entry, opener).await?;
-    root_key::write(&to.join("root.key"), &root)?;
+    keep_root(&to.join("root.key"), &root)?;
     let restoring = lay_control(repository, &read, &root, to, pace).await?;
     let fetch = Fetch { repository, pace, watch, data: to };
     let restored = tenants(&fetch, &read.entry, restoring, options).await?;
@@ -181,6 +187,8 @@ async fn tenants(
         restored.tenants.push(RestoredFacts { name: tenant.name.to_string(), ..facts });
         fetch.watch.tenant_done();
     }
+    let facts = serde_json::json!({ "tenants": restored.tenants.len(), "dropped": restored.dropped.len() });
+    note(restoring.control(), Noted::Restored, &entry.id, facts)?;
     Ok(restored)
 }
 

@@ -125,9 +125,9 @@ impl Control {
         self.clock.unix_seconds()
     }
 
-    /// What authenticates the entries of a backup repository, under today's root key.
+    /// What authenticates the entries of a backup repository. It outlives the root key.
     pub fn backup_key(&self) -> Key {
-        self.vault.backup_key().clone()
+        self.vault.instance.backup.derive("backup entries 1", &[])
     }
 
     /// Counters of the key cache since the start.

@@ -43,26 +43,21 @@ pub fn read(path: &Path) -> Result<Key, RootKeyError> {
 
 /// Makes a new root key and its file (mode 0600), durably. Never overwrites.
 pub fn create(path: &Path) -> Result<Key, RootKeyError> {
-    let key = Key::random();
-    write(path, &key)?;
-    Ok(key)
-}
-
-/// Makes the file of a root key that is there already: one that a recovery key gave back. Never overwrites.
-pub fn write(path: &Path, key: &Key) -> Result<(), RootKeyError> {
     let unwritable = |source| RootKeyError::Unwritable { path: path.to_owned(), source };
     let opened = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path);
     let mut file = opened.map_err(|source| match source.kind() {
         ErrorKind::AlreadyExists => RootKeyError::Exists { path: path.to_owned() },
         _ => unwritable(source),
     })?;
+    let key = Key::random();
     let mut text = Zeroizing::new(String::with_capacity(DIGITS + 1));
     for byte in key.expose() {
         text.extend([byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])));
     }
     text.push('\n');
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(unwritable)?;
-    File::open(parent(path)).and_then(|directory| directory.sync_all()).map_err(unwritable)
+    File::open(parent(path)).and_then(|directory| directory.sync_all()).map_err(unwritable)?;
+    Ok(key)
 }
 
 fn decode(text: &[u8]) -> Option<Key> {

@@ -18,7 +18,6 @@ pub(crate) struct Vault {
     pepper: Key,
     verifiers: Key,
     mock: Key,
-    backups: Key,
 }
 
 impl Vault {
@@ -31,13 +30,7 @@ impl Vault {
             pepper: derived("control token pepper 1"),
             verifiers: derived("control scram verifiers 1"),
             mock: derived("control scram mock 1"),
-            backups: derived("control backups 1"),
         }
-    }
-
-    /// What authenticates the entries of a backup repository.
-    pub(crate) const fn backup_key(&self) -> &Key {
-        &self.backups
     }
 
     /// What finds a tenant by its name without the name being stored.

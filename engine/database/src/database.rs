@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     path::Path,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     backend_pids::BackendPids,
-    backup::check_finished,
+    backup::{KeyCopies, Reached, check_finished},
     delivery::{Delivery, objects::Objects, pipelines::sweep},
     directory_lock::DirectoryLock,
     maintain,
@@ -50,6 +50,8 @@ pub struct Database {
     started_us: i64,
     /// Where queries compute: apart from the threads that serve connections.
     workers: Option<Runtime>,
+    /// Who holds copies of tenants' keys elsewhere.
+    key_copies: OnceLock<Arc<dyn KeyCopies>>,
     /// No tenant is opened any more.
     closing: AtomicBool,
     lock: Arc<DirectoryLock>,
@@ -122,6 +124,7 @@ impl Database {
             started_us: i64::try_from(started.as_micros()).unwrap_or(0),
             workers: Some(workers),
             options,
+            key_copies: OnceLock::new(),
             closing: AtomicBool::new(false),
             lock: Arc::new(lock),
         }))
@@ -283,8 +286,35 @@ impl Database {
         Ok(())
     }
 
+    /// From now on a dropped tenant's keys are removed there, too. The first one stays.
+    pub fn set_key_copies(&self, copies: Arc<dyn KeyCopies>) {
+        let _already_set = self.key_copies.set(copies);
+    }
+
+    /// Before a tenant is dropped.
+    async fn intend_drop(self: &Arc<Self>, name: &str) -> Result<()> {
+        let Some(copies) = self.key_copies.get() else { return Ok(()) };
+        let (database, name) = (Arc::clone(self), name.to_owned());
+        let found = tokio::task::spawn_blocking(move || database.control.tenant_by_name(&name))
+            .await
+            .map_err(|problem| Error::bug(format!("looking a tenant up panicked: {problem}")))??;
+        match found {
+            Some(tenant) => copies.intend(tenant.id).await,
+            None => Ok(()),
+        }
+    }
+
+    /// After its keys are destroyed here.
+    async fn destroy_key_copies(&self, id: TenantId) -> Reached {
+        match self.key_copies.get() {
+            Some(copies) => copies.destroy(id).await,
+            None => Reached::default(),
+        }
+    }
+
     /// Drops a tenant: its wrapped key, its API keys, then its files. Its sessions end.
     pub async fn drop_tenant(self: &Arc<Self>, name: &str) -> Result<TenantId> {
+        self.intend_drop(name).await?;
         let database = Arc::clone(self);
         let name = name.to_owned();
         let id = tokio::task::spawn_blocking(move || database.control.drop_tenant(&name))
@@ -298,6 +328,10 @@ impl Database {
             if let Err(error) = Arc::clone(tenant).close().await {
                 tracing::debug!(tenant = %id, %error, "the dropped tenant's log");
             }
+        }
+        let reached = self.destroy_key_copies(id).await;
+        if let Some(why) = reached.not_reached.first() {
+            tracing::error!(tenant = %id, why, "the dropped tenant's keys are still in a backup repository");
         }
         self.caches.forget_tenant(id);
         if let Some(connectors) = &self.options.connectors {

@@ -17,23 +17,27 @@ mod pin;
 mod restoring;
 mod source;
 
+use std::path::Path;
+
+use async_trait::async_trait;
+use sepal_control::{AuditAction, NewAuditEvent, RootStore};
 use sepal_crypto::{Aad, hmac_sha256, open, seal};
 use sepal_types::{Error, Result, SqlState};
 
 pub use facts::{Difference, Golden, TableFacts};
 pub use pin::{CopiedFile, LogPiece, TenantPin};
 pub use restoring::{RestoredTenant, Restoring, Until};
-pub use sepal_control::{RecoveryKey, open_recovery_package};
+pub use sepal_control::{RecoveryKey, RecoveryShare, open_recovery_package};
 pub use sepal_types::{FileId, Lsn};
 pub use source::{OpenLog, Source};
 
-use crate::{Control, TenantId};
+use crate::{Control, Key, TenantId};
 
 /// Stands in a data directory as long as a restore into it is not done: such a directory is not opened.
 pub const UNFINISHED: &str = "restore.unfinished";
 
 /// Refuses a directory that is half restored.
-pub(crate) fn check_finished(data: &std::path::Path) -> Result<()> {
+pub(crate) fn check_finished(data: &Path) -> Result<()> {
     if !data.join(UNFINISHED).exists() {
         return Ok(());
     }
@@ -67,4 +71,47 @@ pub fn open_facts(control: &Control, tenant: TenantId, what: &str, sealed: &[u8]
 
 fn facts_aad(tenant: TenantId, what: &str) -> Vec<u8> {
     Aad::new("backup-facts 1").tenant(tenant).text(what).finish()
+}
+
+/// What the audit trail is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noted {
+    Made,
+    Verified,
+    Restored,
+    Removed,
+}
+
+/// Appends to the audit trail what happened to a backup. `facts`: numbers and ids, as JSON. Blocks.
+pub fn note(control: &Control, what: Noted, backup: &str, facts: serde_json::Value) -> Result<()> {
+    let action = match what {
+        Noted::Made => AuditAction::BackupMade,
+        Noted::Verified => AuditAction::BackupVerified,
+        Noted::Restored => AuditAction::BackupRestored,
+        Noted::Removed => AuditAction::BackupRemoved,
+    };
+    control.audit(NewAuditEvent::new(action, backup).with(facts))?;
+    Ok(())
+}
+
+/// Keeps a root key that a recovery key gave back, in a file of its own, 0600. Never overwrites.
+pub fn keep_root(path: &Path, root: &Key) -> Result<()> {
+    Ok(RootStore::file(path).save(root)?)
+}
+
+/// Whoever holds copies of tenants' wrapped keys elsewhere: a dropped tenant's must go there, too.
+#[async_trait]
+pub trait KeyCopies: Send + Sync {
+    /// Before a tenant is dropped: remembers it durably, so that a crash in between is made good for.
+    async fn intend(&self, tenant: TenantId) -> Result<()>;
+    /// The tenant's keys are gone here: removes the copies, now or as soon as their place can be reached.
+    async fn destroy(&self, tenant: TenantId) -> Reached;
+}
+
+/// From where copies of a tenant's keys were removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    pub places: Vec<String>,
+    /// Places that did not answer, with the reason: until they do, what they hold can still be opened.
+    pub not_reached: Vec<String>,
 }

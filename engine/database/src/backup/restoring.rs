@@ -10,7 +10,7 @@ use std::{
 
 use sepal_control::{ControlOptions, Tenant};
 use sepal_storage::{AsOf, ColumnCache, StoreOptions, TenantStore};
-use sepal_types::{Lsn, Result, TenantId};
+use sepal_types::{Error, Lsn, Result, SqlState, TenantId};
 
 use super::{Difference, TableFacts};
 use crate::{Control, Key, directory_lock::DirectoryLock, tenant::directory};
@@ -71,7 +71,11 @@ impl Restoring {
 
     /// How many events the audit trail has. Errors: its chain is broken.
     pub fn check_audit(&self) -> Result<u64> {
-        Ok(self.control.verify_audit()?)
+        let report = self.control.verify_audit(None)?;
+        match report.wrong.first() {
+            None => Ok(report.entries),
+            Some(wrong) => Err(Error::new(SqlState::DataCorrupted, format!("the audit trail: {wrong}"))),
+        }
     }
 
     /// Replays the tenant's log.

@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 use super::{LogPiece, TableFacts, TenantPin};
 use crate::{
     Control, Database,
+    sealing::{hex, sha256},
     tenant::{OpenTenant, directory},
 };
 
@@ -42,6 +43,21 @@ impl Source {
     /// A tenant's keys as control.db holds them, wrapped under the root key. Blocks.
     pub fn sealed_keys(&self, tenant: TenantId) -> Result<Vec<u8>> {
         Ok(self.control().sealed_tenant_keys(tenant)?)
+    }
+
+    /// Tells the tenant's set of keys from another one: sealing the same keys twice gives different bytes. Blocks.
+    pub fn keys_tag(&self, tenant: TenantId) -> Result<String> {
+        let keys = self.control().tenant_key_status(tenant)?;
+        let text: Vec<String> = keys
+            .iter()
+            .map(|key| format!("{} {} {} {}", key.epoch, key.check, key.own, key.created_at))
+            .collect();
+        Ok(hex(&sha256(text.join("\n").as_bytes())[..8]))
+    }
+
+    /// The epoch of the tenant's current key. Blocks.
+    pub fn key_epoch(&self, tenant: TenantId) -> Result<u64> {
+        Ok(self.control().tenant_key_epoch(tenant)?)
     }
 
     /// The root key, wrapped under the recovery key; `None` where none was made. Blocks.
