@@ -47,9 +47,11 @@ impl Archive {
         for log in self.source.open_logs() {
             let tenant = log.tenant();
             open.insert(tenant);
-            let looked = tokio::task::spawn_blocking(move || Ok::<_, Error>((log.has_gap()?, log.pieces()?, log)));
             let looked =
-                looked.await.map_err(|problem| Error::bug(format!("looking at a log panicked: {problem}")))?;
+                tokio::task::spawn_blocking(move || Ok::<_, Error>((log.has_gap()?, log.pieces()?, log)));
+            let looked = looked
+                .await
+                .map_err(|problem| Error::bug(format!("looking at a log panicked: {problem}")))?;
             let carried = match looked {
                 Ok((gap, pieces, log)) => {
                     if gap {

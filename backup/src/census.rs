@@ -87,7 +87,8 @@ fn encode(source: &Source, day: &str, of: &Entry) -> Result<Vec<u8>> {
             bytes: tenant.bytes(),
             key_epoch: source.key_epoch(id)?,
         };
-        let plain = serde_json::to_vec(&inventory).map_err(|error| Error::bug(format!("as JSON: {error}")))?;
+        let plain =
+            serde_json::to_vec(&inventory).map_err(|error| Error::bug(format!("as JSON: {error}")))?;
         let facts = STANDARD.encode(seal_facts(control, id, &what(day), &plain)?);
         tenants.push(Sealed { tenant: tenant.tenant.clone(), facts });
     }
@@ -106,7 +107,10 @@ pub async fn read(source: &Source, repository: &Repository, day: &str) -> Result
         let control = source.control();
         let (line, mac) = entry::lines(&name, &bytes)?;
         if hex(&entry_mac(control, line.as_bytes())) != mac {
-            return Err(damaged(&name, "its authentication does not fit: it was changed, or is another instance's"));
+            return Err(damaged(
+                &name,
+                "its authentication does not fit: it was changed, or is another instance's",
+            ));
         }
         let census: Census = serde_json::from_str(&line).map_err(|error| damaged(&name, error))?;
         entry::check_version(&name, census.version)?;

@@ -145,7 +145,8 @@ impl TenantEntry {
 
     /// What was noted of its tables.
     pub(crate) fn open_facts(&self, control: &Control) -> Result<Vec<TableFacts>> {
-        let broken = |why: String| damaged("a catalogue entry", format!("facts of tenant {}: {why}", self.tenant));
+        let broken =
+            |why: String| damaged("a catalogue entry", format!("facts of tenant {}: {why}", self.tenant));
         let sealed = STANDARD.decode(&self.facts).map_err(|error| broken(error.to_string()))?;
         let plain = open_facts(control, self.id()?, &self.facts_of, &sealed)?;
         serde_json::from_slice(&plain).map_err(|error| broken(error.to_string()))
@@ -160,7 +161,12 @@ impl LogFile {
 }
 
 /// Facts as an entry keeps them.
-pub(crate) fn seal(control: &Control, tenant: TenantId, backup: &str, facts: &[TableFacts]) -> Result<String> {
+pub(crate) fn seal(
+    control: &Control,
+    tenant: TenantId,
+    backup: &str,
+    facts: &[TableFacts],
+) -> Result<String> {
     let plain = serde_json::to_vec(facts).map_err(|error| Error::bug(format!("facts as JSON: {error}")))?;
     Ok(STANDARD.encode(seal_facts(control, tenant, backup, &plain)?))
 }

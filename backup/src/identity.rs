@@ -12,7 +12,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sepal_database::{Error, Result, SqlState, sealing::{hex, random_bytes}};
+use sepal_database::{
+    Error, Result, SqlState,
+    sealing::{hex, random_bytes},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -56,8 +59,11 @@ pub(crate) async fn must_be_made(repository: &Repository) -> Result<()> {
         return Ok(());
     }
     let place = repository.location();
-    Err(Error::new(SqlState::UndefinedObject, format!("{place} holds no backups (there is no {})", names::REPOSITORY))
-        .with_hint("Check the address given with --repository."))
+    Err(Error::new(
+        SqlState::UndefinedObject,
+        format!("{place} holds no backups (there is no {})", names::REPOSITORY),
+    )
+    .with_hint("Check the address given with --repository."))
 }
 
 /// The directory's line. Blocks.

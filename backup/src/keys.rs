@@ -7,7 +7,10 @@
 //! A set is what control.db held for the tenant at one time; a rotation of the tenant's key makes another. All sets of a tenant are in one object: removing that one leaves nothing of its backups to be opened.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use sepal_database::{Error, Result, SqlState, TenantId, sealing::{hex, sha256}};
+use sepal_database::{
+    Error, Result, SqlState, TenantId,
+    sealing::{hex, sha256},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -44,7 +47,8 @@ pub(crate) async fn store(
     tag: &str,
     sealed: &[u8],
 ) -> Result<String> {
-    let mut keys = read(repository, tenant).await?.unwrap_or(TenantKeys { version: FORMAT, sets: Vec::new() });
+    let mut keys =
+        read(repository, tenant).await?.unwrap_or(TenantKeys { version: FORMAT, sets: Vec::new() });
     if let Some(set) = keys.sets.iter().find(|set| set.tag == tag) {
         return Ok(set.id.clone());
     }
@@ -119,6 +123,9 @@ pub(crate) async fn load_recovery(repository: &Repository, id: &str) -> Result<V
 
 /// No backup is made that nobody could open.
 pub(crate) fn no_recovery() -> Error {
-    Error::new(SqlState::ObjectNotInPrerequisiteState, "this instance has no recovery key: nobody could open its backups")
-        .with_hint("Make one with `sepal recovery create`, and keep it where the server is not.")
+    Error::new(
+        SqlState::ObjectNotInPrerequisiteState,
+        "this instance has no recovery key: nobody could open its backups",
+    )
+    .with_hint("Make one with `sepal recovery create`, and keep it where the server is not.")
 }

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use sepal_database::{Error, Result, SqlState, sealing::{hex, random_bytes}};
+use sepal_database::{
+    Error, Result, SqlState,
+    sealing::{hex, random_bytes},
+};
 use tokio::task::JoinHandle;
 
 use crate::{

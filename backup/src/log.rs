@@ -5,7 +5,11 @@
 
 use std::collections::HashMap;
 
-use sepal_database::{Error, Result, TenantId, backup::{FileId, LogPiece}, sealing::{hex, sha256}};
+use sepal_database::{
+    Error, Result, TenantId,
+    backup::{FileId, LogPiece},
+    sealing::{hex, sha256},
+};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use crate::{
@@ -78,7 +82,8 @@ impl Archived {
             file.seek(std::io::SeekFrom::Start(at)).await.map_err(unread)?;
             while at < piece.bytes {
                 let take = (piece.bytes - at).min(PART_BYTES);
-                let mut bytes = vec![0; usize::try_from(take).map_err(|_| Error::bug("a part beyond memory"))?];
+                let mut bytes =
+                    vec![0; usize::try_from(take).map_err(|_| Error::bug("a part beyond memory"))?];
                 file.read_exact(&mut bytes).await.map_err(unread)?;
                 let part = Part {
                     tenant,

@@ -21,8 +21,7 @@ fn civil(us: i64) -> ((i64, i64, i64), (i64, i64, i64)) {
     // Howard Hinnant's civil_from_days: years begin in March.
     let z = days + 719_468;
     let (era, day_of_era) = (z.div_euclid(146_097), z.rem_euclid(146_097));
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
@@ -61,8 +60,9 @@ pub fn show(us: i64) -> String {
 /// Reads `2026-11-22`, `2026-11-22 03:00`, `2026-11-22T03:00:00.25+01:00`. Without a zone it is UTC.
 pub fn parse(text: &str) -> Result<i64> {
     read(text.trim()).ok_or_else(|| {
-        Error::new(SqlState::InvalidDatetimeFormat, format!("\"{text}\" is no moment"))
-            .with_hint("Write it as 2026-11-22T03:00:00Z, with Z or +01:00 for the zone; without one it is UTC.")
+        Error::new(SqlState::InvalidDatetimeFormat, format!("\"{text}\" is no moment")).with_hint(
+            "Write it as 2026-11-22T03:00:00Z, with Z or +01:00 for the zone; without one it is UTC.",
+        )
     })
 }
 
@@ -86,7 +86,8 @@ fn read(text: &str) -> Option<i64> {
             (field(second, 2)?, field(&padded, 6)?)
         }
     };
-    let in_range = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second < 60;
+    let in_range =
+        (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second < 60;
     let days = days_from_civil(year, month, day);
     let ((_, _, real_day), _) = civil(days * DAY * SECOND);
     if !in_range || real_day != day {
@@ -129,7 +130,9 @@ mod tests {
         assert_eq!(parse("2000-02-29 12:00").unwrap(), 951_825_600 * SECOND);
         assert_eq!(parse("2026-11-22T04:00:00.25+01:00").unwrap(), parse("2026-11-22 03:00:00.25").unwrap());
         assert_eq!(parse("2026-11-22T04:00:00+0100").unwrap(), parse("2026-11-22 03:00:00Z").unwrap());
-        for wrong in ["", "yesterday", "2026-02-30", "2026-13-01", "2026-01-01T25:00", "2026-01-01T00:00:00Zx"] {
+        for wrong in
+            ["", "yesterday", "2026-02-30", "2026-13-01", "2026-01-01T25:00", "2026-01-01T00:00:00Zx"]
+        {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
         assert_eq!(compact(951_825_600 * SECOND), "20000229T120000Z");

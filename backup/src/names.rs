@@ -100,7 +100,9 @@ impl Part {
         let mut range = parts.next()?.splitn(3, '-');
         let (from, to, hash) = (hex16(range.next()?)?, hex16(range.next()?)?, range.next()?.to_owned());
         let whole = parts.next().is_none() && hash.len() == 32 && from < to;
-        whole.then(|| Some(Self { tenant, line, number: hex16(number)?, file: FileId::parse(file)?, from, to, hash }))?
+        whole.then(|| {
+            Some(Self { tenant, line, number: hex16(number)?, file: FileId::parse(file)?, from, to, hash })
+        })?
     }
 }
 

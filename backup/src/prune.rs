@@ -13,8 +13,7 @@ use serde::Serialize;
 
 use crate::{
     entry::{self, Entry},
-    identity,
-    keys,
+    identity, keys,
     lock::{Job, Lock},
     moment::{SECOND, now_us},
     names::{self, Part},
@@ -169,3 +168,6 @@ async fn prune_keys(repository: &Repository, needed: &Needed, before: i64) -> Re
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

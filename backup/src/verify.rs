@@ -192,7 +192,8 @@ impl Verification<'_> {
         }
         let facts = noted.open_facts(self.restoring.control())?;
         let (restoring, lsn) = (Arc::clone(self.restoring), noted.lsn());
-        let (tables, questions) = (facts.len() as u64, facts.iter().map(|facts| facts.golden.len() as u64).sum());
+        let (tables, questions) =
+            (facts.len() as u64, facts.iter().map(|facts| facts.golden.len() as u64).sum());
         let (rows, differences) = blocking(move || {
             let restored = restoring.open_tenant(id, Until::Commit(lsn))?;
             let compared = (restored.rows(), restored.compare(&facts)?);
@@ -220,4 +221,3 @@ pub(crate) async fn remembered(repository: &Repository, backup: &str) -> Result<
     let read = serde_json::from_str(&line);
     read.map(Some).map_err(|error| crate::repository::damaged(&name, error))
 }
-

@@ -22,8 +22,7 @@ use sepal_database::{
 
 use crate::{
     entry::{self, Entry, FORMAT, FailedTenant, Object, ReadEntry, TenantEntry},
-    identity,
-    keys,
+    identity, keys,
     lock::{Job, Lock},
     log::Archived,
     moment::{compact, now_us},
@@ -177,8 +176,11 @@ impl Run<'_> {
                     return Ok((place, after));
                 }
             }
-            Err(Error::new(SqlState::ObjectInUse, "tenants are made and dropped all the time: no copy of control.db fits")
-                .with_hint("Try again when fewer tenants come and go."))
+            Err(Error::new(
+                SqlState::ObjectInUse,
+                "tenants are made and dropped all the time: no copy of control.db fits",
+            )
+            .with_hint("Try again when fewer tenants come and go."))
         })
         .await?;
         let (place, tenants) = copied;

@@ -54,7 +54,9 @@ impl Run<'_> {
 
     /// The last backup's entry, if the tenant is not open and its log is what it was then, to the byte.
     async fn unchanged(&self, id: TenantId) -> Result<Option<TenantEntry>> {
-        let Some(last) = self.known.last.get(&id).filter(|last| self.known.has_all(last)) else { return Ok(None) };
+        let Some(last) = self.known.last.get(&id).filter(|last| self.known.has_all(last)) else {
+            return Ok(None);
+        };
         let now = blocking(self.source, move |source: &Source| source.closed_log(id)).await?;
         let end = now.as_ref().and_then(|pieces| pieces.last());
         let same = match (end, last.log.last()) {

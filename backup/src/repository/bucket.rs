@@ -15,14 +15,14 @@ use object_store::{
     client::{HttpClient, HttpConnector},
     path::Path,
 };
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::{CertificateDer, pem::PemObject}};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 use sepal_database::{Error, Result, SqlState};
 
-use super::{
-    Listed, Shelf, Upload, credentials,
-    failed,
-    location::BucketLocation,
-};
+use super::{Listed, Shelf, Upload, credentials, failed, location::BucketLocation};
 
 /// Parts of a large object. S3 takes 10,000 of them, and none but the last below 5 MiB.
 const PART_BYTES: usize = 8 << 20;
@@ -92,7 +92,8 @@ impl BucketUpload {
             let take = self.gathered.len().min(self.part_bytes);
             let part = self.gathered.split_to(take).freeze();
             if self.parts.is_none() {
-                self.parts = Some(self.store.put_multipart(&self.path).await.map_err(|error| self.wrong(&error))?);
+                self.parts =
+                    Some(self.store.put_multipart(&self.path).await.map_err(|error| self.wrong(&error))?);
             }
             if let Some(parts) = &mut self.parts {
                 parts.put_part(part.into()).await.map_err(|error| wrong("write", &self.path, &error))?;
@@ -117,11 +118,18 @@ impl Upload for BucketUpload {
     async fn finish(mut self: Box<Self>) -> Result<()> {
         if self.parts.is_none() && self.gathered.len() <= self.part_bytes {
             let bytes = self.gathered.split().freeze();
-            return self.store.put(&self.path, bytes.into()).await.map(drop).map_err(|error| self.wrong(&error));
+            return self
+                .store
+                .put(&self.path, bytes.into())
+                .await
+                .map(drop)
+                .map_err(|error| self.wrong(&error));
         }
         self.send_parts(true).await?;
         match &mut self.parts {
-            Some(parts) => parts.complete().await.map(drop).map_err(|error| wrong("write", &self.path, &error)),
+            Some(parts) => {
+                parts.complete().await.map(drop).map_err(|error| wrong("write", &self.path, &error))
+            }
             None => Ok(()),
         }
     }
@@ -212,7 +220,8 @@ fn client() -> Result<reqwest::Client> {
         let read = CertificateDer::pem_file_iter(&path);
         let certificates = read.map_err(|error| unusable(format!("AWS_CA_BUNDLE {show}: {error}")))?;
         for certificate in certificates {
-            let certificate = certificate.map_err(|error| unusable(format!("AWS_CA_BUNDLE {show}: {error}")))?;
+            let certificate =
+                certificate.map_err(|error| unusable(format!("AWS_CA_BUNDLE {show}: {error}")))?;
             roots.add(certificate).map_err(|error| unusable(format!("AWS_CA_BUNDLE {show}: {error}")))?;
         }
     }

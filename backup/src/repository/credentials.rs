@@ -45,7 +45,8 @@ impl Profile {
         if let Some(token) = value("aws_session_token") {
             builder = builder.with_token(token);
         }
-        let region_is_set = ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().any(|name| std::env::var_os(name).is_some());
+        let region_is_set =
+            ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().any(|name| std::env::var_os(name).is_some());
         match value("region") {
             Some(region) if !region_is_set => builder.with_region(region),
             _ => builder,

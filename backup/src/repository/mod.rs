@@ -134,12 +134,7 @@ impl Repository {
 
     /// Appends an object to a file and tells what it was. Errors: 58P01-like IoError naming the object when it is
     /// not there.
-    pub(crate) async fn fetch(
-        &self,
-        name: &str,
-        into: &mut tokio::fs::File,
-        pace: &Pace,
-    ) -> Result<Content> {
+    pub(crate) async fn fetch(&self, name: &str, into: &mut tokio::fs::File, pace: &Pace) -> Result<Content> {
         let missing = || damaged(name, "it is missing");
         let mut stream = self.shelf.open(name).await?.ok_or_else(missing)?;
         let (mut hash, mut bytes) = (Sha256::new(), 0);
@@ -147,7 +142,9 @@ impl Repository {
             let chunk = chunk?;
             hash.update(&chunk);
             bytes += chunk.len() as u64;
-            into.write_all(&chunk).await.map_err(|error| failed("write what was fetched of", name, &error))?;
+            into.write_all(&chunk)
+                .await
+                .map_err(|error| failed("write what was fetched of", name, &error))?;
             pace.spend(chunk.len()).await;
         }
         into.flush().await.map_err(|error| failed("write what was fetched of", name, &error))?;
@@ -163,12 +160,7 @@ impl Repository {
     }
 }
 
-async fn send(
-    upload: &mut dyn Upload,
-    path: &Path,
-    (from, to): (u64, u64),
-    pace: &Pace,
-) -> Result<Content> {
+async fn send(upload: &mut dyn Upload, path: &Path, (from, to): (u64, u64), pace: &Pace) -> Result<Content> {
     let show = path.display().to_string();
     let read_error = |error: std::io::Error| failed("read", &show, &error);
     let mut file = tokio::fs::File::open(path).await.map_err(read_error)?;

@@ -48,7 +48,9 @@ impl Fetch<'_> {
             let within = file.name.strip_prefix(&prefix).filter(|name| is_plain(name));
             let path = within.map(|name| root.join(name));
             async move {
-                let path = path.ok_or_else(|| damaged("a catalogue entry", format!("{} is no tenant's file", file.name)))?;
+                let path = path.ok_or_else(|| {
+                    damaged("a catalogue entry", format!("{} is no tenant's file", file.name))
+                })?;
                 self.object(file, &path).await
             }
         });
@@ -74,7 +76,8 @@ impl Fetch<'_> {
         let mut at = 0;
         for name in parts {
             let part = Part::parse(name).filter(|part| part.from == at);
-            let part = part.ok_or_else(|| damaged(name, "it is no part of this log file, or not the next"))?;
+            let part =
+                part.ok_or_else(|| damaged(name, "it is no part of this log file, or not the next"))?;
             let content = self.repository.get(name).await?.ok_or_else(|| damaged(name, "it is missing"))?;
             if content.len() as u64 != part.to - part.from || hash(&content) != part.hash {
                 return Err(damaged(name, "its bytes are not those that were stored"));

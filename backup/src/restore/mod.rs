@@ -123,7 +123,8 @@ pub(crate) async fn choose(repository: &Repository, target: &Target) -> Result<R
         Some(at) => format!("the oldest backup is of {}, after that moment", moment::show(at)),
         None => "there is no backup in this repository".to_owned(),
     };
-    Err(Error::new(SqlState::UndefinedObject, why).with_hint("`sepal backup list` prints those that there are."))
+    Err(Error::new(SqlState::UndefinedObject, why)
+        .with_hint("`sepal backup list` prints those that there are."))
 }
 
 /// The root key that an entry was made under.
@@ -241,7 +242,8 @@ pub(crate) fn make_directory(path: &Path) -> Result<()> {
 /// Takes the mark off, when everything is durable.
 fn finish(data: &Path) -> Result<()> {
     let mark: PathBuf = data.join(UNFINISHED);
-    let done = sync_tree(data).and_then(|()| fs::remove_file(&mark)).and_then(|()| fs::File::open(data)?.sync_all());
+    let done =
+        sync_tree(data).and_then(|()| fs::remove_file(&mark)).and_then(|()| fs::File::open(data)?.sync_all());
     done.map_err(|error| failed("finish", &data.display().to_string(), &error))
 }
 

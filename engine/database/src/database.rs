@@ -140,6 +140,11 @@ impl Database {
         &self.options.data_dir
     }
 
+    /// What the directory was opened with.
+    pub(crate) fn root_key(&self) -> Key {
+        self.options.root_key.clone()
+    }
+
     /// The tenants that are open now.
     pub(crate) fn open_tenants(&self) -> Vec<Arc<OpenTenant>> {
         self.tenants.lock().values().filter_map(|cell| cell.get().cloned()).collect()

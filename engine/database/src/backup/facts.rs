@@ -72,10 +72,8 @@ impl TableFacts {
         let def = &version.def;
         let mut golden = Vec::new();
         for column in def.columns.iter().filter(|column| is_searchable(column)) {
-            let metric = def
-                .vector_indexes(column.id)
-                .next()
-                .map_or(Metric::L2, |(_, options)| options.metric());
+            let metric =
+                def.vector_indexes(column.id).next().map_or(Metric::L2, |(_, options)| options.metric());
             for row in samples(version, column)? {
                 golden.extend(ask(tenant, version, column, metric, row)?);
             }
@@ -147,12 +145,7 @@ fn content(version: &TableVersion) -> Result<String> {
     Ok(sum.hex())
 }
 
-fn add_column(
-    sum: &mut Sum,
-    column: &ColumnDef,
-    chunk: &Chunk,
-    deleted: &dyn Fn(u32) -> bool,
-) -> Result<()> {
+fn add_column(sum: &mut Sum, column: &ColumnDef, chunk: &Chunk, deleted: &dyn Fn(u32) -> bool) -> Result<()> {
     let (values, ids) = (chunk.column(column)?, chunk.row_ids()?);
     let fields = vec![SortField::new(values.data_type().clone())];
     let converter = RowConverter::new(fields).map_err(arrow_error)?;
@@ -195,8 +188,9 @@ impl Sum {
 /// Rows to ask about, spread over the table; the same for the same rows in the same chunks.
 fn samples(version: &TableVersion, column: &ColumnDef) -> Result<Vec<RowId>> {
     let live = version.live_rows();
-    let mut wanted: Vec<u64> =
-        (0..QUESTIONS.min(live)).map(|question| spread(u64::from(column.id.0) << 32 | question) % live).collect();
+    let mut wanted: Vec<u64> = (0..QUESTIONS.min(live))
+        .map(|question| spread(u64::from(column.id.0) << 32 | question) % live)
+        .collect();
     wanted.sort_unstable();
     wanted.dedup();
     let mut found = Vec::new();

@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 
 use super::{LogPiece, TableFacts, TenantPin};
 use crate::{
-    Control, Database,
+    Control, Database, Key,
     sealing::{hex, sha256},
     tenant::{OpenTenant, directory},
 };
@@ -63,6 +63,11 @@ impl Source {
     /// The root key, wrapped under the recovery key; `None` where none was made. Blocks.
     pub fn recovery_package(&self) -> Result<Option<Vec<u8>>> {
         Ok(self.control().recovery_package()?)
+    }
+
+    /// The root key that this directory was opened with. Blocks.
+    pub fn root_key(&self) -> Key {
+        self.0.root_key()
     }
 
     /// The tenant's files, at the commit that is the last now. Opens the tenant if need be.
