@@ -36,7 +36,7 @@ struct Sealed {
 }
 
 /// What is known of a tenant.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     pub name: String,
     pub tables: Vec<TableCount>,
@@ -45,7 +45,7 @@ pub struct Inventory {
     pub key_epoch: u64,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableCount {
     pub environment: String,
     pub name: String,
@@ -54,7 +54,7 @@ pub struct TableCount {
 }
 
 /// A line of a census; `None` for a tenant whose keys are gone.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
     pub tenant: String,
     pub inventory: Option<Inventory>,

@@ -63,6 +63,19 @@ pub enum Request {
         environment: String,
         action: SecretAction,
     },
+    /// Begins a backup; how it goes is in the answers to `backup-status`.
+    BackupCreate {
+        /// `None`: the one that the server is set up with.
+        repository: Option<String>,
+        full: bool,
+    },
+    BackupStatus,
+    BackupCensus {
+        /// `2026-11-22`
+        day: String,
+        /// `None`: all.
+        tenant: Option<String>,
+    },
 }
 
 /// An answer; which one follows from the request.
@@ -77,6 +90,10 @@ pub enum Answer {
     Secret(SecretFacts),
     Secrets(Vec<SecretFacts>),
     SecretLint(SecretLint),
+    /// The number of the job that was begun.
+    BackupJob(u64),
+    BackupStatus(Box<sepal_backup::Status>),
+    BackupCensus(Vec<sepal_backup::Counted>),
     /// Done; nothing to tell.
     Done,
 }

@@ -4,6 +4,7 @@
 //! machines; exit 0 done, 1 failed, 2 wrong usage, 78 wrong configuration ([`failure::Exit`]). No secret is
 //! ever an argument. Called by `main.rs`; knows nothing about how data is stored.
 
+mod backup;
 mod config;
 mod demo;
 mod descriptors;
@@ -63,6 +64,9 @@ enum Command {
     /// Set, list, remove, grant and check secrets of a running server
     #[command(subcommand)]
     Secret(secret::Secret),
+    /// Back up, list, verify, restore and prune
+    #[command(subcommand)]
+    Backup(backup::Backup),
     /// Write plugins: make, build, test, pack and sign sinks and secret resolvers
     #[command(subcommand)]
     Plugin(plugin::Plugin),
@@ -82,6 +86,7 @@ pub fn run() -> ExitCode {
         Command::Tenant(command) => command.run(),
         Command::Key(command) => command.run(),
         Command::Secret(command) => command.run(),
+        Command::Backup(command) => command.run(),
         Command::Plugin(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Version(command) => command.run(),
