@@ -18,6 +18,7 @@
 //! | `canary` | does plaintext reach the disk? |
 //! | `crash` | what does kill -9 lose? |
 //! | `pipelines` | does every committed change arrive, and does a secret stay one? |
+//! | `backups` | does a backup bring everything back, elsewhere, with the recovery key alone? |
 //! | `shutdown` | does a server end in peace? |
 //! | `bad_input` | what do damaged files and wrong keys do? |
 //! | `disk_full` | what does a full disk do? |
@@ -26,6 +27,7 @@
 //! | `tidy` | does the code keep the rules a machine can judge? |
 
 mod auth;
+mod backups;
 mod bad_input;
 mod canary;
 mod clients;

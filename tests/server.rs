@@ -35,6 +35,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Server {
     directory: TempDir,
     flags: Vec<String>,
+    /// Variables for the process, beside those of the test's own.
+    environment: Vec<(String, String)>,
     process: Option<Child>,
     login: Login,
 }
@@ -85,9 +87,19 @@ impl Server {
 
     /// A private server whose directory is already there.
     pub fn start_in(directory: TempDir, flags: &[&str]) -> Server {
+        Server::start_with_environment(directory, flags, &[])
+    }
+
+    /// A private server with more variables in its environment.
+    pub fn start_with_environment(
+        directory: TempDir,
+        flags: &[&str],
+        environment: &[(String, String)],
+    ) -> Server {
         let mut server = Server {
             directory,
             flags: flags.iter().map(ToString::to_string).collect(),
+            environment: environment.to_vec(),
             process: None,
             login: Login {
                 port: 0,
@@ -151,6 +163,7 @@ impl Server {
             .arg(&env_file)
             .args(["--pg-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"])
             .args(&self.flags)
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

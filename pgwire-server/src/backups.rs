@@ -40,7 +40,6 @@ impl Backups {
         database: Arc<Database>,
         settings: Option<Settings>,
         registry: &Registry,
-        stop: CancellationToken,
     ) -> Result<Arc<Self>> {
         let gauges = Gauges::register(registry)
             .map_err(|error| Error::bug(format!("the figures of backups: {error}")))?;
@@ -48,7 +47,7 @@ impl Backups {
             database,
             keeper: OnceLock::new(),
             gauges,
-            stop,
+            stop: CancellationToken::new(),
             tasks: parking_lot::Mutex::default(),
         });
         if let Some(settings) = settings {
@@ -102,8 +101,9 @@ impl Backups {
         Ok(counted)
     }
 
-    /// Waits for what runs, after the server was told to stop.
+    /// Ends what runs, after the last client: what they committed is archived before.
     pub async fn finish(&self) {
+        self.stop.cancel();
         let tasks = std::mem::take(&mut *self.tasks.lock());
         for task in tasks {
             if let Err(problem) = task.await {

@@ -79,7 +79,7 @@ impl Running {
         let registry = Registry::new();
         let metrics = WireMetrics::register(&registry).map_err(|error| Failure::failed(error.to_string()))?;
         let stop = CancellationToken::new();
-        let backups = Backups::start(Arc::clone(&database), backup_settings, &registry, stop.clone())?;
+        let backups = Backups::start(Arc::clone(&database), backup_settings, &registry)?;
         let status = Status {
             version: VERSION.into(),
             http_listen: http.to_string(),
