@@ -80,8 +80,9 @@ async fn a_bucket_serves_as_well_as_a_directory() {
     client
         .batch_execute(
             "CREATE TABLE wide (id int8, v vector(1024));
-             INSERT INTO wide SELECT x, (SELECT array_agg((x * 31 + i * 7) % 1009)::float4[] FROM generate_series(1, 1024) AS s(i))::vector
-                 FROM generate_series(1, 4000) AS g(x)",
+             INSERT INTO wide SELECT x, ('[' || repeat(x || ',', 1023) || x || ']')::vector
+                 FROM generate_series(1, 3000) AS g(x);
+             CREATE INDEX wide_v ON wide USING hnsw (v vector_l2_ops)",
         )
         .await
         .expect("wide rows");

@@ -74,7 +74,10 @@ async fn half_a_restore_is_not_served() {
     let client = scene.client().await;
     fill(&client).await;
     client
-        .batch_execute("CREATE TABLE big AS SELECT x, repeat(md5(x::text), 100) AS filler FROM generate_series(1, 2000) AS g(x)")
+        .batch_execute(
+            "CREATE TABLE big (x int8, filler text);
+             INSERT INTO big SELECT x, repeat(md5(x::text), 100) FROM generate_series(1, 2000) AS g(x)",
+        )
         .await
         .expect("more bytes");
     scene.backup();
@@ -123,7 +126,10 @@ async fn a_backup_that_was_killed_is_none() {
     let client = scene.client().await;
     fill(&client).await;
     client
-        .batch_execute("CREATE TABLE big AS SELECT x, repeat(md5(x::text), 100) AS filler FROM generate_series(1, 20000) AS g(x)")
+        .batch_execute(
+            "CREATE TABLE big (x int8, filler text);
+             INSERT INTO big SELECT x, repeat(md5(x::text), 100) FROM generate_series(1, 20000) AS g(x)",
+        )
         .await
         .expect("more bytes");
     let expected = answers(&client).await;
