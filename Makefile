@@ -29,10 +29,10 @@ bench: ## Run the micro-benchmarks (ARGS=wal for those named so)
 	@./setup
 	cargo bench --workspace --bench micro $(ARGS)
 
-soak: ## Run the product tests on the release build, with 100 rounds of kill -9 under load instead of 8
+soak: ## Run the product tests on the release build, with 100 rounds of kill -9 instead of 8 and a backup of 1 GiB
 	@./setup test
 	cargo build --release --workspace
-	SEPAL_CRASH_ROUNDS=$${SEPAL_CRASH_ROUNDS:-100} cargo nextest run --release --package sepal-tests $(ARGS)
+	SEPAL_CRASH_ROUNDS=$${SEPAL_CRASH_ROUNDS:-100} SEPAL_BACKUP_MIB=$${SEPAL_BACKUP_MIB:-1024} cargo nextest run --release --package sepal-tests $(ARGS)
 
 # Property tests that write a store at each case say themselves how many they run.
 fuzz: ## Run all tests on the release build, property tests with 50,000 cases each

@@ -115,7 +115,7 @@ pub async fn read(source: &Source, repository: &Repository, day: &str) -> Result
         let census: Census = serde_json::from_str(&line).map_err(|error| damaged(&name, error))?;
         entry::check_version(&name, census.version)?;
         let known = source.tenants()?;
-        let open = |sealed: Sealed| {
+        let open = |sealed: Sealed| -> Result<Counted> {
             let id = sepal_database::TenantId::parse(&sealed.tenant).filter(|id| known.contains(id));
             let Some(id) = id else { return Ok(Counted { tenant: sealed.tenant, inventory: None }) };
             let facts = STANDARD.decode(&sealed.facts).map_err(|error| damaged(&name, error))?;

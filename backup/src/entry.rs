@@ -71,8 +71,8 @@ pub struct TenantEntry {
     pub keys: String,
     pub lsn: u64,
     pub time_us: i64,
-    pub manifest_number: u64,
-    pub manifest: Object,
+    /// The newest, and those of named snapshots.
+    pub manifests: Vec<Object>,
     pub files: Vec<Object>,
     pub log: Vec<LogFile>,
     /// The backup that `facts` is sealed for: an earlier one where nothing has changed since.
@@ -120,7 +120,7 @@ impl Entry {
     /// Names of everything that it needs, except keys.
     pub(crate) fn objects(&self) -> impl Iterator<Item = &str> {
         let tenants = self.tenants.iter().flat_map(|tenant| {
-            let files = tenant.files.iter().chain([&tenant.manifest]).map(|object| object.name.as_str());
+            let files = tenant.files.iter().chain(&tenant.manifests).map(|object| object.name.as_str());
             files.chain(tenant.log.iter().flat_map(|file| file.parts.iter().map(String::as_str)))
         });
         tenants.chain([self.control.name.as_str()])
@@ -138,9 +138,9 @@ impl TenantEntry {
     }
 
     pub fn bytes(&self) -> u64 {
-        let files: u64 = self.files.iter().map(|object| object.bytes).sum();
+        let files: u64 = self.files.iter().chain(&self.manifests).map(|object| object.bytes).sum();
         let log: u64 = self.log.iter().map(|file| file.bytes).sum();
-        files + log + self.manifest.bytes
+        files + log
     }
 
     /// What was noted of its tables.

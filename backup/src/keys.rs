@@ -4,7 +4,8 @@
 //! keys/tenants/<tenant>          {"version":1,"sets":[{"id":"…","tag":"…","sealed":"<base64>"}]}
 //! keys/recovery/<fingerprint>    the recovery package as control gives it
 //! ```
-//! A set is what control.db held for the tenant at one time; a rotation of the tenant's key makes another. All sets of a tenant are in one object: removing that one leaves nothing of its backups to be opened.
+//! A set is what control.db held for the tenant at one time; a rotation of the tenant's key makes another. All sets of
+//! a tenant are in one object: removing that one leaves nothing of its backups to be opened.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sepal_database::{

@@ -60,8 +60,23 @@ pub(crate) fn tenant_file(tenant: TenantId, name: &str) -> String {
     format!("{TENANTS}/{tenant}/{name}")
 }
 
-pub(crate) fn manifest(tenant: TenantId, number: u64, sha256: &str) -> String {
-    format!("{TENANTS}/{tenant}/manifest/{number:016x}-{}", &sha256[..16])
+/// `manifest/<number>.manifest` of a tenant's directory, with the beginning of its hash.
+pub(crate) fn manifest(tenant: TenantId, name: &str, sha256: &str) -> String {
+    format!("{TENANTS}/{tenant}/{}-{}", name.trim_end_matches(".manifest"), &sha256[..16])
+}
+
+/// Where an object of a tenant goes in its directory, and nowhere else: a folder that is ours, and a plain name.
+pub(crate) fn local(tenant: TenantId, name: &str) -> Option<String> {
+    let (folder, file) = name.strip_prefix(&tenant_file(tenant, ""))?.split_once('/')?;
+    let plain = !file.is_empty() && !file.starts_with('.') && !file.contains('/');
+    match folder {
+        "segments" if plain => Some(format!("segments/{file}")),
+        "manifest" if plain => {
+            let (number, _) = file.split_once('-')?;
+            hex16(number).map(|number| format!("manifest/{number:016x}.manifest"))
+        }
+        _ => None,
+    }
 }
 
 /// The folder of a tenant's log on a line.
@@ -138,6 +153,15 @@ mod tests {
                 hash: "0123456789abcdef".repeat(2),
             };
             prop_assert_eq!(Part::parse(&part.name()), Some(part));
+        }
+
+        #[test]
+        fn nothing_leads_out_of_a_tenants_directory(name in "(segments|manifest|wal|\\.\\.)/[a-f0-9./-]{0,40}") {
+            let tenant = TenantId([7; 16]);
+            if let Some(local) = local(tenant, &tenant_file(tenant, &name)) {
+                prop_assert!(!local.contains("..") || local.matches('/').count() == 1, "{}", local);
+                prop_assert_eq!(local.matches('/').count(), 1);
+            }
         }
 
         #[test]

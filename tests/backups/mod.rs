@@ -7,6 +7,7 @@
 mod bucket;
 mod damage;
 mod drops;
+mod large;
 mod moments;
 
 use std::{
@@ -55,7 +56,7 @@ impl Scene {
         let acme = server.tenant("acme");
         let scene = Scene { server, acme, place, environment, repository };
         let made = scene.server.admin(&["recovery", "create"]);
-        let key = made["recovery_key"].as_str().or(made["key"].as_str()).expect("a recovery key");
+        let key = made["secrets"][0].as_str().expect("a recovery key");
         fs::write(scene.recovery_key(), key).expect("the recovery key");
         scene
     }
@@ -310,7 +311,10 @@ async fn no_plaintext_reaches_the_repository() {
     let scene = Scene::start(&[]);
     let client = scene.client().await;
     client
-        .batch_execute("CREATE TABLE canary_table (canary_column text); INSERT INTO canary_table VALUES ('canary value 3f')")
+        .batch_execute(
+            "CREATE TABLE canary_table (canary_column text);
+             INSERT INTO canary_table VALUES ('canary value 3f')",
+        )
         .await
         .expect("a table");
     scene.backup();

@@ -135,7 +135,7 @@ impl Known {
         for ReadEntry { entry, .. } in entry::all(repository).await? {
             let ours = entry.line == line;
             for tenant in entry.tenants {
-                let files = tenant.files.iter().chain([&tenant.manifest]);
+                let files = tenant.files.iter().chain(&tenant.manifests);
                 known.objects.extend(files.map(|object| (object.name.clone(), object.clone())));
                 if ours {
                     known.last.insert(tenant.id()?, tenant);
@@ -153,7 +153,7 @@ impl Known {
 
     /// Whether everything that a tenant's entry names is still there.
     pub(crate) fn has_all(&self, entry: &TenantEntry) -> bool {
-        let files = entry.files.iter().chain([&entry.manifest]);
+        let files = entry.files.iter().chain(&entry.manifests);
         let parts = entry.log.iter().flat_map(|file| &file.parts);
         files.map(|object| &object.name).chain(parts).all(|name| self.stored.contains_key(name))
     }

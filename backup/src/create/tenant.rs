@@ -2,7 +2,7 @@
 
 use sepal_database::{
     Result, TenantId,
-    backup::{CopiedFile, LogPiece, Source, TenantPin},
+    backup::{CopiedFile, LogPiece, Source},
     sealing::{hex, sha256},
 };
 
@@ -24,7 +24,10 @@ impl Run<'_> {
         }
         let pin = self.source.pin(id).await?;
         let mut stored = 0;
-        let manifest = self.manifest(&pin, &mut stored).await?;
+        let mut manifests = Vec::with_capacity(pin.manifests.len());
+        for file in &pin.manifests {
+            manifests.push(self.manifest(id, file, &mut stored).await?);
+        }
         let mut files = Vec::with_capacity(pin.files.len());
         for file in &pin.files {
             self.watch.check()?;
@@ -42,8 +45,7 @@ impl Run<'_> {
             keys,
             lsn: pin.lsn.0,
             time_us: pin.time_us,
-            manifest_number: pin.manifest_number,
-            manifest,
+            manifests,
             files,
             log,
             facts_of: self.id.clone(),
@@ -68,13 +70,13 @@ impl Run<'_> {
         Ok(same.then(|| last.clone()))
     }
 
-    async fn manifest(&self, pin: &TenantPin, stored: &mut u64) -> Result<Object> {
-        let path = &pin.manifest.path;
+    async fn manifest(&self, id: TenantId, file: &CopiedFile, stored: &mut u64) -> Result<Object> {
+        let path = &file.path;
         let bytes = tokio::fs::read(path)
             .await
             .map_err(|error| failed("read", &path.display().to_string(), &error))?;
         let hash = hex(&sha256(&bytes));
-        let name = names::manifest(pin.tenant, pin.manifest_number, &hash);
+        let name = names::manifest(id, &file.name, &hash);
         let object = Object { name, bytes: bytes.len() as u64, sha256: hash };
         if self.known.stored.get(&object.name) != Some(&object.bytes) {
             self.repository.put(&object.name, bytes).await?;

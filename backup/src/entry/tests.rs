@@ -10,7 +10,7 @@ const GOLDEN: &str = concat!(
     r#""finished_us":1795316401000000,"program":"0.1.0","recovery":"aabbccddeeff0011","#,
     r#""control":{"name":"control/20261122T030000Z-0a1b2c3d","bytes":4096,"sha256":"00"},"tenants":["#,
     r#"{"tenant":"07070707070707070707070707070707","keys":"1122334455667788","lsn":9,"time_us":1795316400500000,"#,
-    r#""manifest_number":3,"manifest":{"name":"m","bytes":5,"sha256":"01"},"files":[{"name":"f","bytes":7,"#,
+    r#""manifests":[{"name":"m","bytes":5,"sha256":"01"}],"files":[{"name":"f","bytes":7,"#,
     r#""sha256":"02"}],"log":[{"number":4,"file":"08080808080808080808080808080808","bytes":200,"parts":["p"]}],"#,
     r#""facts_of":"20261122T030000Z-0a1b2c3d","facts":""}],"new_bytes":4308}"#,
     "\n",

@@ -40,7 +40,7 @@ impl KeyCopies for Keeper {
         match self.destroy_one(tenant).await {
             Ok(()) => Reached { places: vec![place], not_reached: Vec::new() },
             Err(error) => {
-                tracing::error!(%tenant, %error, "a dropped tenant's keys are still in the repository; it is tried again");
+                tracing::error!(%tenant, %error, "a dropped tenant's keys are still in the repository");
                 self.state.lock().status.keys_to_destroy += 1;
                 Reached { places: Vec::new(), not_reached: vec![format!("{place}: {error}")] }
             }

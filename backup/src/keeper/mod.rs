@@ -179,7 +179,7 @@ impl Keeper {
         match done {
             Ok(round) => {
                 if !round.gaps.is_empty() {
-                    tracing::error!(tenants = ?round.gaps, "the log was let go before it was archived: a backup follows");
+                    tracing::error!(tenants = ?round.gaps, "a log was let go unarchived: a backup follows");
                     state.status.archive.gaps += round.gaps.len() as u64;
                     // A new backup makes the moments after it restorable again.
                     state.retry_at = 0;

@@ -44,6 +44,10 @@ impl FromStr for Location {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(wrong("s3://…", "credentials do not belong into it"));
         }
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
+        if !url.path().chars().all(plain) {
+            return Err(wrong(text, "its prefix may have letters, digits, '/', '.', '_' and '-'"));
+        }
         let mut location =
             BucketLocation { bucket, prefix: trimmed(url.path()), endpoint: None, region: None };
         for (name, value) in url.query_pairs() {

@@ -2,8 +2,8 @@
 
 use std::{path::Path, sync::Arc};
 
-use futures::{StreamExt, TryStreamExt, stream};
-use sepal_database::{Error, Result, backup::Restoring};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
+use sepal_database::{Error, Result, TenantId, backup::Restoring};
 use tokio::fs::{File, OpenOptions};
 
 use super::TenantPlan;
@@ -41,19 +41,10 @@ impl Fetch<'_> {
         for folder in ["manifest", "segments", "wal"] {
             make_folder(&root.join(folder)).await?;
         }
-        let manifest = root.join("manifest").join(format!("{:016x}.manifest", plan.manifest_number));
-        self.object(&plan.manifest, &manifest).await?;
-        let prefix = names::tenant_file(plan.id, "");
-        let files = plan.files.iter().map(|file| {
-            let within = file.name.strip_prefix(&prefix).filter(|name| is_plain(name));
-            let path = within.map(|name| root.join(name));
-            async move {
-                let path = path.ok_or_else(|| {
-                    damaged("a catalogue entry", format!("{} is no tenant's file", file.name))
-                })?;
-                self.object(file, &path).await
-            }
-        });
+        let mut files: Vec<BoxFuture<'_, Result<()>>> = Vec::with_capacity(plan.files.len());
+        for file in &plan.files {
+            files.push(self.file(plan.id, &root, file).boxed());
+        }
         stream::iter(files).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         for (number, parts, bytes) in &plan.log {
             self.watch.check()?;
@@ -61,6 +52,12 @@ impl Fetch<'_> {
             self.log_file(&path, parts, *bytes).await?;
         }
         Ok(true)
+    }
+
+    async fn file(&self, tenant: TenantId, root: &Path, file: &Object) -> Result<()> {
+        let within = names::local(tenant, &file.name)
+            .ok_or_else(|| damaged("a catalogue entry", format!("{} is no tenant's file", file.name)))?;
+        self.object(file, &root.join(within)).await
     }
 
     async fn object(&self, wanted: &Object, path: &Path) -> Result<()> {
@@ -109,12 +106,6 @@ pub(crate) async fn object(repository: &Repository, wanted: &Object, path: &Path
         return Err(damaged(&wanted.name, "its bytes are not those that were stored"));
     }
     sync(&file, path).await
-}
-
-/// `folder/file`, and nothing that leads elsewhere: the entry's authentication says who wrote it, not that it is sane.
-fn is_plain(name: &str) -> bool {
-    let parts: Vec<&str> = name.split('/').collect();
-    parts.len() == 2 && parts.iter().all(|part| !part.is_empty() && !part.starts_with('.'))
 }
 
 async fn make_folder(path: &Path) -> Result<()> {

@@ -26,8 +26,7 @@ pub(crate) struct TenantPlan {
     pub id: TenantId,
     /// Which set of wrapped keys.
     pub keys: String,
-    pub manifest_number: u64,
-    pub manifest: Object,
+    /// Manifests, segments, deletion vectors, indexes.
     pub files: Vec<Object>,
     /// By number: the names of the parts, in order, and the length that must be reached.
     pub log: Vec<(u64, Vec<String>, u64)>,
@@ -64,9 +63,7 @@ impl TenantPlan {
         Ok(Self {
             id: tenant.id()?,
             keys: tenant.keys.clone(),
-            manifest_number: tenant.manifest_number,
-            manifest: tenant.manifest.clone(),
-            files: tenant.files.clone(),
+            files: tenant.manifests.iter().chain(&tenant.files).cloned().collect(),
             log: tenant.log.iter().map(|file| (file.number, file.parts.clone(), file.bytes)).collect(),
         })
     }

@@ -297,7 +297,7 @@ impl Database {
     }
 
     /// Before a tenant is dropped.
-    async fn intend_drop(self: &Arc<Self>, name: &str) -> Result<()> {
+    pub(crate) async fn intend_drop(self: &Arc<Self>, name: &str) -> Result<()> {
         let Some(copies) = self.key_copies.get() else { return Ok(()) };
         let (database, name) = (Arc::clone(self), name.to_owned());
         let found = tokio::task::spawn_blocking(move || database.control.tenant_by_name(&name))
@@ -310,7 +310,7 @@ impl Database {
     }
 
     /// After its keys are destroyed here.
-    async fn destroy_key_copies(&self, id: TenantId) -> Reached {
+    pub(crate) async fn destroy_key_copies(&self, id: TenantId) -> Reached {
         match self.key_copies.get() {
             Some(copies) => copies.destroy(id).await,
             None => Reached::default(),

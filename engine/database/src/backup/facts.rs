@@ -189,7 +189,7 @@ impl Sum {
 fn samples(version: &TableVersion, column: &ColumnDef) -> Result<Vec<RowId>> {
     let live = version.live_rows();
     let mut wanted: Vec<u64> = (0..QUESTIONS.min(live))
-        .map(|question| spread(u64::from(column.id.0) << 32 | question) % live)
+        .map(|question| spread((u64::from(column.id.0) << 32) | question) % live)
         .collect();
     wanted.sort_unstable();
     wanted.dedup();

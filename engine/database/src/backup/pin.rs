@@ -43,8 +43,8 @@ pub struct TenantPin {
     pub lsn: Lsn,
     /// When that was, in microseconds since 1970.
     pub time_us: i64,
-    pub manifest_number: u64,
-    pub manifest: CopiedFile,
+    /// The newest manifest, and those of named snapshots.
+    pub manifests: Vec<CopiedFile>,
     /// Segments, deletion vectors, indexes.
     pub files: Vec<CopiedFile>,
     pub log: Vec<LogPiece>,
@@ -65,22 +65,20 @@ impl TenantPin {
         store.log_end();
         let root = directory(database.data_dir(), opened.id);
         let log = store.log_files(pinned.wal_from)?;
-        let file = |name: String, bytes: u64| CopiedFile { path: root.join(&name), name, bytes };
-        let manifest = format!("manifest/{:016x}.manifest", pinned.number);
-        let manifest_bytes = std::fs::metadata(root.join(&manifest)).map(|facts| facts.len()).unwrap_or(0);
-        let files = pinned
+        let (manifests, files) = pinned
             .files
             .iter()
-            .map(|pinned| (pinned.path.display().to_string(), pinned.bytes))
-            .filter(|(name, _)| name.starts_with("segments/"))
-            .map(|(name, bytes)| file(name, bytes))
-            .collect();
+            .map(|file| CopiedFile {
+                name: file.path.display().to_string(),
+                path: root.join(&file.path),
+                bytes: file.bytes,
+            })
+            .partition(|file: &CopiedFile| file.name.starts_with("manifest/"));
         Ok(Self {
             tenant: opened.id,
             lsn: snapshot.lsn(),
             time_us: snapshot.time_us(),
-            manifest_number: pinned.number,
-            manifest: file(manifest, manifest_bytes),
+            manifests,
             files,
             log: log.iter().map(|info| LogPiece::new(&root, info)).collect(),
             snapshot,
@@ -114,7 +112,7 @@ impl std::fmt::Debug for TenantPin {
         f.debug_struct("TenantPin")
             .field("tenant", &self.tenant)
             .field("lsn", &self.lsn)
-            .field("manifest", &self.manifest_number)
+            .field("manifest", &self._manifest.number)
             .finish_non_exhaustive()
     }
 }

@@ -83,7 +83,7 @@ impl Source {
     pub async fn facts(&self, pin: TenantPin) -> Result<(TenantPin, Vec<TableFacts>)> {
         spawn_blocking(move || {
             let facts = pin.facts()?;
-            Ok((pin, facts))
+            Ok::<_, Error>((pin, facts))
         })
         .await
         .map_err(|problem| Error::bug(format!("reading a tenant's rows panicked: {problem}")))?
