@@ -19,7 +19,10 @@ use sepal_database::{
 };
 
 use super::Keeper;
-use crate::{create::blocking, identity, keys, repository::failed};
+use crate::{create::blocking, identity, keys, moment::now_us, repository::failed};
+
+/// From one look at what is to be destroyed to the next.
+const AGAIN_US: i64 = 5_000_000;
 
 fn folder(data: &Path) -> PathBuf {
     identity::folder(data).join("destroy")
@@ -65,6 +68,13 @@ impl Keeper {
 
     /// What earlier drops could not do.
     pub(super) async fn destroy_pending(&self) {
+        {
+            let mut state = self.state.lock();
+            if now_us() < state.destroy_at {
+                return;
+            }
+            state.destroy_at = now_us() + AGAIN_US;
+        }
         let pending = match blocking(&self.source, pending).await {
             Ok(pending) => pending,
             Err(error) => {
@@ -92,10 +102,13 @@ fn pending(source: &Source) -> Result<Vec<TenantId>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(unread)?,
     };
+    let entries: Vec<fs::DirEntry> = entries.collect::<std::io::Result<_>>().map_err(unread)?;
+    if entries.is_empty() {
+        return Ok(Vec::new());
+    }
     let known = source.tenants()?;
     let mut found = Vec::new();
     for entry in entries {
-        let entry = entry.map_err(unread)?;
         let Some(tenant) = TenantId::parse(&entry.file_name().to_string_lossy()) else { continue };
         if !known.contains(&tenant) {
             found.push(tenant);

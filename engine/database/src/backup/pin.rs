@@ -1,11 +1,11 @@
 //! One tenant's files at one commit, kept as long as somebody copies them.
 //!
-//! The manifest is pinned first, the log held from it on, and the snapshot taken last: what is copied then is the
+//! The manifest is pinned first, and the log from it on with it; the snapshot is taken last: what is copied then is the
 //! manifest, its files, and the log up to the snapshot's commit. Writers go on meanwhile; what they add comes after.
 
 use std::{path::PathBuf, sync::Arc};
 
-use sepal_storage::{LogFileInfo, LogHold, ManifestPin, Snapshot};
+use sepal_storage::{LogFileInfo, ManifestPin, Snapshot};
 use sepal_types::{FileId, Lsn, Result, TenantId};
 
 use super::TableFacts;
@@ -51,7 +51,6 @@ pub struct TenantPin {
     snapshot: Snapshot,
     _opened: Arc<OpenTenant>,
     _manifest: ManifestPin,
-    _log: LogHold,
 }
 
 impl TenantPin {
@@ -59,7 +58,6 @@ impl TenantPin {
     pub(super) fn take(database: &Database, opened: Arc<OpenTenant>) -> Result<Self> {
         let store = &opened.store;
         let pinned = store.pin_manifest()?;
-        let hold = store.hold_log(pinned.lsn)?;
         let snapshot = store.snapshot();
         // Waits for the commit that the snapshot ends with to be known as durable.
         store.log_end();
@@ -84,7 +82,6 @@ impl TenantPin {
             snapshot,
             _opened: Arc::clone(&opened),
             _manifest: pinned,
-            _log: hold,
         })
     }
 
