@@ -54,6 +54,10 @@ impl KeyCopies for Keeper {
 impl Keeper {
     async fn destroy_one(&self, tenant: TenantId) -> Result<()> {
         keys::destroy(&self.repository, tenant).await?;
+        if self.state.lock().watch.is_some() {
+            // A backup under way may have read the keys before and store them after: they are removed again then.
+            return Ok(());
+        }
         blocking(&self.source, move |source| {
             let path = folder(source.data_dir()).join(tenant.to_string());
             match fs::remove_file(&path) {
