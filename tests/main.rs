@@ -23,6 +23,7 @@
 //! | `power_cut` | what does a power cut lose? |
 //! | `injected` | what do a death and an error at a write or a sync lose? |
 //! | `pipelines` | does every committed change arrive, and does a secret stay one? |
+//! | `backups` | does a backup bring everything back, elsewhere, with the recovery key alone? |
 //! | `shutdown` | does a server end in peace? |
 //! | `bad_input` | what do damaged files and wrong keys do? |
 //! | `disk_full` | what does a full disk do? |
@@ -31,6 +32,7 @@
 //! | `tidy` | does the code keep the rules a machine can judge? |
 
 mod auth;
+mod backups;
 mod bad_input;
 mod canary;
 mod clients;

@@ -19,6 +19,7 @@
 //! Nothing here knows a socket. No function takes two tenants.
 
 mod backend_pids;
+pub mod backup;
 mod builds;
 pub mod connector;
 mod database;

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use sepal_control::{EnvNames, KeyFiles, RootStore, Wrappers};
 use sepal_crypto::Key;
 
-use crate::{connector::Connectors, keys::KeyCopies};
+use crate::connector::Connectors;
 
 /// Everything has a default but where and with which key.
 pub struct DatabaseOptions {
@@ -15,8 +15,6 @@ pub struct DatabaseOptions {
     pub root_store: Option<Arc<RootStore>>,
     /// Reaches the providers that tenants brought for their keys.
     pub wrappers: Arc<dyn Wrappers>,
-    /// Where tenants' keys are besides control.db: what a dropped tenant's are removed from.
-    pub key_copies: Option<Arc<dyn KeyCopies>>,
     /// Bytes that decoded columns and opened indexes of all tenants may hold in memory, together.
     pub cache_bytes: usize,
     /// Bytes of those caches that one tenant may hold; 0: all of them, while nobody else needs its part.
@@ -47,6 +45,8 @@ pub struct DatabaseOptions {
     pub threads: usize,
     /// Log bytes that a tenant's pipelines may keep from being trimmed; one that falls further behind stops.
     pub log_retention_bytes: u64,
+    /// Somebody copies tenants' logs away (`backup::OpenLog`): from a tenant's opening on, its log is kept for that.
+    pub archive_logs: bool,
     /// What runs plugins and reaches destinations. `None`: statements about plugins and sinks answer 0A000.
     pub connectors: Option<Arc<dyn Connectors>>,
     pub secret_sources: SecretSources,
@@ -74,7 +74,6 @@ impl DatabaseOptions {
             root_key,
             root_store: None,
             wrappers: Arc::new(KeyFiles),
-            key_copies: None,
             cache_bytes,
             tenant_cache_bytes: 0,
             query_memory_bytes: 1 << 30,
@@ -90,6 +89,7 @@ impl DatabaseOptions {
             wal_segment_bytes: 64 << 20,
             threads: std::thread::available_parallelism().map_or(2, usize::from),
             log_retention_bytes: 1 << 30,
+            archive_logs: false,
             connectors: None,
             secret_sources: SecretSources::default(),
             allow_unsigned_plugins: false,
