@@ -30,13 +30,13 @@ bench: ## Run the micro-benchmarks (ARGS=wal for those named so)
 	cargo bench --workspace --bench micro $(ARGS)
 
 # docs/reliability.md says what each of these numbers is, and how to repeat what one of them found.
-soak: ## Run what must never lose a row at length, on the release build: simulation, flips, kill -9, power cuts
+soak: ## Run what must never lose a row at length, on the release build: simulation, flips, kill -9, power cuts, 1 GiB of backup
 	@./setup test
 	cargo build --release --workspace
 	SEPAL_SIM_SEEDS=$${SEPAL_SIM_SEEDS:-10000} SEPAL_FLIPS=$${SEPAL_FLIPS:-all} \
 		cargo nextest run --release --workspace --no-capture -E 'test(simulation::) | test(flips::)'
 	SEPAL_CRASH_ROUNDS=$${SEPAL_CRASH_ROUNDS:-100} SEPAL_POWER_CUTS=$${SEPAL_POWER_CUTS:-200} \
-		SEPAL_INJECTIONS=$${SEPAL_INJECTIONS:-40} \
+		SEPAL_BACKUP_MIB=$${SEPAL_BACKUP_MIB:-1024} SEPAL_INJECTIONS=$${SEPAL_INJECTIONS:-40} \
 		SEPAL_HISTORY_TRANSACTIONS=$${SEPAL_HISTORY_TRANSACTIONS:-20000} \
 		cargo nextest run --release --package sepal-tests $(ARGS)
 

@@ -23,6 +23,7 @@
 //! | `power_cut` | what does a power cut lose? |
 //! | `injected` | what do a death and an error at a write or a sync lose? |
 //! | `pipelines` | does every committed change arrive, and does a secret stay one? |
+//! | `backups` | does a backup bring everything back, elsewhere, with the recovery key alone? |
 //! | `shutdown` | does a server end in peace? |
 //! | `bad_input` | what do damaged files and wrong keys do? |
 //! | `check_repair` | what do check and repair say of damage, and what do they leave? |
@@ -32,6 +33,7 @@
 //! | `tidy` | does the code keep the rules a machine can judge? |
 
 mod auth;
+mod backups;
 mod bad_input;
 mod canary;
 mod check_repair;

@@ -14,6 +14,7 @@
 //! Nothing here knows how data is stored or planned; that is behind `sepal_database`.
 
 pub mod admin;
+pub mod backups;
 pub mod certificates;
 pub mod cli;
 pub mod config;

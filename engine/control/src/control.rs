@@ -144,6 +144,17 @@ impl Control {
         self.clock.unix_seconds()
     }
 
+    /// What authenticates the entries of a backup repository. It outlives the root key.
+    pub fn backup_key(&self) -> Key {
+        self.vault.instance.backup.derive("backup entries 1", &[])
+    }
+
+    /// The root key that this was opened with, or that replaced it since: what a backup is tried with. Its caller keeps
+    /// it no longer than that takes.
+    pub fn root_key(&self) -> Key {
+        Key::clone(&self.vault.roots.read().key)
+    }
+
     /// Counters of the key cache since the start.
     pub fn key_cache_stats(&self) -> KeyCacheStats {
         self.cache.stats()

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     path::Path,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -19,6 +19,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     backend_pids::BackendPids,
+    backup::{KeyCopies, Reached, check_finished},
     delivery::{Delivery, objects::Objects, pipelines::sweep},
     directory_lock::DirectoryLock,
     keys::RootRotation,
@@ -58,6 +59,8 @@ pub struct Database {
     started_us: i64,
     /// Where queries compute: apart from the threads that serve connections.
     workers: Option<Runtime>,
+    /// Who holds copies of tenants' keys elsewhere.
+    key_copies: OnceLock<Arc<dyn KeyCopies>>,
     /// No tenant is opened any more.
     closing: AtomicBool,
     lock: Arc<DirectoryLock>,
@@ -121,6 +124,7 @@ impl Database {
     /// Errors: 55006 another process has it; a root key that is not this directory's; a damaged control file.
     pub fn open(mut options: DatabaseOptions) -> Result<Arc<Self>> {
         let mut lock = DirectoryLock::take(&options.data_dir)?;
+        check_finished(&options.data_dir)?;
         let control = Control::open(
             &options.data_dir.join("control.db"),
             &options.root_key,
@@ -152,6 +156,7 @@ impl Database {
             started_us: i64::try_from(started.as_micros()).unwrap_or(0),
             workers: Some(workers),
             options,
+            key_copies: OnceLock::new(),
             closing: AtomicBool::new(false),
             lock: Arc::new(lock),
         }))
@@ -160,6 +165,11 @@ impl Database {
     /// Tenants, environments, API keys, secrets.
     pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.options.data_dir
     }
 
     /// Where the operator lets secrets come from besides the control database.
@@ -418,6 +428,32 @@ impl Database {
             return Err(Error::new(SqlState::CannotConnectNow, "the database system is shutting down"));
         }
         Ok(())
+    }
+
+    /// From now on a dropped tenant's keys are removed there, too. The first one stays.
+    pub fn set_key_copies(&self, copies: Arc<dyn KeyCopies>) {
+        let _already_set = self.key_copies.set(copies);
+    }
+
+    /// Before a tenant is dropped.
+    pub(crate) async fn intend_drop(self: &Arc<Self>, name: &str) -> Result<()> {
+        let Some(copies) = self.key_copies.get() else { return Ok(()) };
+        let (database, name) = (Arc::clone(self), name.to_owned());
+        let found = tokio::task::spawn_blocking(move || database.control.tenant_by_name(&name))
+            .await
+            .map_err(|problem| Error::bug(format!("looking a tenant up panicked: {problem}")))??;
+        match found {
+            Some(tenant) => copies.intend(tenant.id).await,
+            None => Ok(()),
+        }
+    }
+
+    /// After its keys are destroyed here.
+    pub(crate) async fn destroy_key_copies(&self, id: TenantId) -> Reached {
+        match self.key_copies.get() {
+            Some(copies) => copies.destroy(id).await,
+            None => Reached::default(),
+        }
     }
 
     pub fn metrics(&self) -> DatabaseMetrics {

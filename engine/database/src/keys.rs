@@ -5,20 +5,11 @@
 
 use std::{path::Path, sync::Arc};
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
 use sepal_control::{Destroyed, DestructionCertificate, Removal, RootStatus};
 use sepal_types::{Error, Result, SqlState, TenantId};
 
-use crate::{Database, directory_lock::DirectoryLock, tenant::directory};
-
-/// Where tenants' keys are besides control.db: the backups.
-#[async_trait]
-pub trait KeyCopies: Send + Sync {
-    /// Removes a dropped tenant's keys from all places. First those that were reached, then those that were not, with
-    /// the reason.
-    async fn forget_tenant(&self, tenant: TenantId) -> (Vec<String>, Vec<String>);
-}
+use crate::{Database, backup::Reached, directory_lock::DirectoryLock, tenant::directory};
 
 /// The replacement of the root key that goes on in the background.
 #[derive(Default)]
@@ -124,14 +115,12 @@ impl Database {
     /// Drops a tenant: its keys, here and in the backups, its API keys, then its files. Its sessions end. What is gone
     /// is signed, and kept in the audit trail.
     pub async fn drop_tenant(self: &Arc<Self>, name: &str) -> Result<(TenantId, DestructionCertificate)> {
+        self.intend_drop(name).await?;
         let (database, name) = (Arc::clone(self), name.to_owned());
         let destroyed = blocking(move || Ok(database.control.drop_tenant(&name)?)).await?;
         let id = destroyed.tenant;
         self.close_dropped(id).await;
-        let (backups, not_reached) = match &self.options.key_copies {
-            Some(copies) => copies.forget_tenant(id).await,
-            None => (Vec::new(), Vec::new()),
-        };
+        let Reached { places: backups, not_reached } = self.destroy_key_copies(id).await;
         let database = Arc::clone(self);
         let certificate = blocking(move || {
             let (files, bytes) = remove_files(&directory(&database.options.data_dir, id))?;

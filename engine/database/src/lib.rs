@@ -20,6 +20,7 @@
 
 mod backend_pids;
 mod background;
+pub mod backup;
 mod builds;
 mod check;
 pub mod connector;

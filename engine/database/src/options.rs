@@ -6,7 +6,7 @@ use sepal_control::{EnvNames, KeyFiles, RootStore, Wrappers};
 use sepal_crypto::Key;
 use sepal_storage::HistoryPolicy;
 
-use crate::{connector::Connectors, keys::KeyCopies};
+use crate::connector::Connectors;
 
 /// Everything has a default but where and with which key.
 pub struct DatabaseOptions {
@@ -16,8 +16,6 @@ pub struct DatabaseOptions {
     pub root_store: Option<Arc<RootStore>>,
     /// Reaches the providers that tenants brought for their keys.
     pub wrappers: Arc<dyn Wrappers>,
-    /// Where tenants' keys are besides control.db: what a dropped tenant's are removed from.
-    pub key_copies: Option<Arc<dyn KeyCopies>>,
     /// Bytes that decoded columns and opened indexes of all tenants may hold in memory, together.
     pub cache_bytes: usize,
     /// Bytes of those caches that one tenant may hold; 0: all of them, while nobody else needs its part.
@@ -57,6 +55,8 @@ pub struct DatabaseOptions {
     pub history: HistoryPolicy,
     /// How long a transaction may hold a snapshot, and a result that is being sent what it reads; `None`: for ever.
     pub max_snapshot_age: Option<Duration>,
+    /// Somebody copies tenants' logs away (`backup::OpenLog`): from a tenant's opening on, its log is kept for that.
+    pub archive_logs: bool,
     /// What runs plugins and reaches destinations. `None`: statements about plugins and sinks answer 0A000.
     pub connectors: Option<Arc<dyn Connectors>>,
     pub secret_sources: SecretSources,
@@ -85,7 +85,6 @@ impl DatabaseOptions {
             root_key,
             root_store: None,
             wrappers: Arc::new(KeyFiles),
-            key_copies: None,
             cache_bytes,
             tenant_cache_bytes: 0,
             query_memory_bytes: 1 << 30,
@@ -105,6 +104,7 @@ impl DatabaseOptions {
             log_retention_bytes: 1 << 30,
             history: HistoryPolicy::default(),
             max_snapshot_age: Some(Duration::from_hours(24)),
+            archive_logs: false,
             connectors: None,
             secret_sources: SecretSources::default(),
             allow_unsigned_plugins: false,

@@ -1,7 +1,7 @@
 //! A tenant that is open: its store, its planner, its opened indexes.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -16,7 +16,9 @@ use sepal_query::{
     planner::{Engine, Planning},
     vector::{IndexCache, IndexMemory},
 };
-use sepal_storage::{ColumnCache, Op, SpillFiles, SpillSpace, StoreOptions, TenantStore};
+use sepal_storage::{
+    ColumnCache, LogHold, Op, PinnedFile, SpillFiles, SpillSpace, StoreOptions, TenantStore,
+};
 use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TableId, TenantId};
 use tokio::{
     runtime::Handle,
@@ -74,6 +76,10 @@ pub struct OpenTenant {
     pub delivery: Arc<Delivery>,
     /// What carries its changes to sinks.
     pub pipelines: Pipelines,
+    /// Keeps the log for whoever archives it, if somebody does.
+    pub archive: Mutex<Option<LogHold>>,
+    /// Files that clones in the log name and that are archived already, by path within the tenant's directory.
+    pub archived_clones: Mutex<HashSet<PathBuf>>,
     /// The tenant was dropped or the server stops: maintenance ends, no new statement begins.
     closed: AtomicBool,
     /// The same, to be waited for.
@@ -178,6 +184,7 @@ impl OpenTenant {
             // Makes the directories above it too, and their names durable.
             TenantStore::create(&directory, id, keys, store_options)?
         };
+        let archive = if options.archive_logs { hold_all(&store)? } else { None };
         drop_unfinished_indexes(id, &store)?;
         let (changes, _) = watch::channel(store.snapshot().lsn());
         let (limit, unflushed) = (options.unflushed_bytes, Arc::clone(&shared.unflushed));
@@ -203,6 +210,8 @@ impl OpenTenant {
             logged: Notify::new(),
             missing: Notify::new(),
             pipelines: Pipelines::new(options.log_retention_bytes),
+            archive: Mutex::new(archive),
+            archived_clones: Mutex::default(),
             closed: AtomicBool::new(false),
             end: CancellationToken::new(),
             maintenance: Mutex::default(),
@@ -323,11 +332,22 @@ impl OpenTenant {
         Some(self.cache_limit).filter(|bytes| *bytes > 0)
     }
 
-    /// Whether something besides sessions needs the tenant open: pipelines, an index that is being built, a compaction.
+    /// What clones in the log name and whoever archives the log has not seen yet.
+    pub fn unarchived_clones(&self) -> Vec<PinnedFile> {
+        let archived = self.archived_clones.lock();
+        self.store.cloned_files().into_iter().filter(|file| !archived.contains(&file.path)).collect()
+    }
+
+    /// Whether something besides sessions needs the tenant open: pipelines, an index that is being built, a compaction,
+    /// or clones whose files are to be archived, which only an open tenant knows.
     pub fn works_by_itself(&self) -> bool {
         let pipelines = || Ok::<_, Error>(Objects::of(&self.store.snapshot())?.pipelines().next().is_some());
+        let is_archived = self.archive.lock().is_some();
         // One whose definitions cannot be read stays: its error is for who asks for them.
-        !self.builds.rows().is_empty() || !self.tasks.is_empty() || pipelines().unwrap_or(true)
+        !self.builds.rows().is_empty()
+            || !self.tasks.is_empty()
+            || (is_archived && !self.unarchived_clones().is_empty())
+            || pipelines().unwrap_or(true)
     }
 
     /// 57P01 once the tenant is closed.
@@ -340,6 +360,13 @@ impl OpenTenant {
         }
         Ok(())
     }
+}
+
+/// Holds every log file that is there: which of them are archived, the archive will say. Older ones that do not open
+/// any more are no reason not to open the tenant.
+fn hold_all(store: &TenantStore) -> Result<Option<LogHold>> {
+    let oldest = store.log_files(0).ok().and_then(|files| files.first().map(|file| file.base_lsn));
+    Ok(Some(store.hold_log(oldest.unwrap_or_else(|| store.snapshot().lsn()))?))
 }
 
 /// A store that is gone. Making it anew would hide that: the tenant would look as if it had never had a row. The

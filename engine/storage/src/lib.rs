@@ -92,7 +92,7 @@ pub use chunk::{Chunk, ChunkRef, ColumnCache, FairCache};
 pub use clock::{Clock, SystemClock};
 pub use disk::{Fault, FaultInjector};
 pub use error::StoreError;
-pub use feed::{Change, ChangeReader, Commit, LogHold};
+pub use feed::{Change, ChangeReader, Commit, LogFileInfo, LogHold, closed_log_files};
 pub use files::{FileHandle, Files, LocalFiles};
 pub use group::Told;
 pub use history::{AsOf, HistoryPolicy, HistorySpan, ManifestPin, NamedSnapshot, PinnedFile};

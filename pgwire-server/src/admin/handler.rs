@@ -7,6 +7,8 @@ use std::sync::Arc;
 use sepal_database::{ApiKey, Database, EnvironmentName, Error, Result, Scopes, SqlState, TenantName};
 use zeroize::Zeroizing;
 
+use crate::backups::Backups;
+
 use super::{
     Answer, EncryptionAnswer, Key, NewKey, Request, Status, Tenant, encryption,
     secrets::{self, Answered},
@@ -16,15 +18,30 @@ use super::{
 const MIB: u64 = 1 << 20;
 
 /// Does what was asked; the error is worded for the person who asked.
-pub async fn handle(request: Request, database: &Arc<Database>, status: &Status) -> Result<Answer> {
-    if let Request::TenantDrop { name } = request {
-        let (_, certificate) = database.drop_tenant(&name).await?;
-        return Ok(Answer::Encryption(EncryptionAnswer::Certificate(Some(certificate))));
-    }
-    if let Request::TenantQuota { name, disk_mib } = request {
-        database.set_tenant_quota(&name, disk_mib.map(|mib| mib.saturating_mul(MIB))).await?;
-        return Ok(Answer::Done);
-    }
+pub async fn handle(
+    request: Request,
+    database: &Arc<Database>,
+    backups: &Backups,
+    status: &Status,
+) -> Result<Answer> {
+    let request = match request {
+        Request::TenantDrop { name } => {
+            let (_, certificate) = database.drop_tenant(&name).await?;
+            return Ok(Answer::Encryption(EncryptionAnswer::Certificate(Some(certificate))));
+        }
+        Request::TenantQuota { name, disk_mib } => {
+            database.set_tenant_quota(&name, disk_mib.map(|mib| mib.saturating_mul(MIB))).await?;
+            return Ok(Answer::Done);
+        }
+        Request::BackupCreate { repository, full } => {
+            return Ok(Answer::BackupJob(backups.create(repository.as_deref(), full)?));
+        }
+        Request::BackupStatus => return Ok(Answer::BackupStatus(Box::new(backups.keeper()?.status()))),
+        Request::BackupCensus { day, tenant } => {
+            return Ok(Answer::BackupCensus(backups.census(&day, tenant.as_deref()).await?));
+        }
+        other => other,
+    };
     let (database, status) = (Arc::clone(database), status.clone());
     tokio::task::spawn_blocking(move || blocking(request, &database, status))
         .await
@@ -39,8 +56,12 @@ fn blocking(request: Request, database: &Arc<Database>, status: Status) -> Resul
             Answer::Tenant(describe_tenant(&control.create_tenant(&TenantName::parse(&name)?)?))
         }
         Request::TenantList => Answer::Tenants(control.list_tenants()?.iter().map(describe_tenant).collect()),
-        Request::TenantDrop { name } | Request::TenantQuota { name, .. } => {
-            return Err(Error::bug(format!("tenant {name} is changed elsewhere")));
+        Request::TenantDrop { .. }
+        | Request::TenantQuota { .. }
+        | Request::BackupCreate { .. }
+        | Request::BackupStatus
+        | Request::BackupCensus { .. } => {
+            return Err(Error::bug("a request was answered at the wrong place"));
         }
         Request::KeyCreate { tenant, environment, write, label, expires_at } => {
             let owner = tenant_named(database, &tenant)?;

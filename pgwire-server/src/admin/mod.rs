@@ -77,6 +77,19 @@ pub enum Request {
     Encryption {
         action: EncryptionAction,
     },
+    /// Begins a backup; how it goes is in the answers to `backup-status`.
+    BackupCreate {
+        /// `None`: the one that the server is set up with.
+        repository: Option<String>,
+        full: bool,
+    },
+    BackupStatus,
+    BackupCensus {
+        /// `2026-11-22`
+        day: String,
+        /// `None`: all.
+        tenant: Option<String>,
+    },
 }
 
 /// An answer; which one follows from the request.
@@ -92,6 +105,10 @@ pub enum Answer {
     Secrets(Vec<SecretFacts>),
     SecretLint(SecretLint),
     Encryption(EncryptionAnswer),
+    /// The number of the job that was begun.
+    BackupJob(u64),
+    BackupStatus(Box<sepal_backup::Status>),
+    BackupCensus(Vec<sepal_backup::Counted>),
     /// Done; nothing to tell.
     Done,
 }

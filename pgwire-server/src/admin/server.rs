@@ -18,6 +18,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::backups::Backups;
+
 use super::{MAX_LINE_BYTES, Refusal, Reply, Request, Status, handler, socket};
 
 /// The open socket; [`AdminSocket::serve`] answers on it, dropping it removes the file.
@@ -44,7 +46,13 @@ impl AdminSocket {
     }
 
     /// Answers until `stop`; requests being answered then are finished.
-    pub async fn serve(self, database: Arc<Database>, status: Status, stop: CancellationToken) {
+    pub async fn serve(
+        self,
+        database: Arc<Database>,
+        backups: Arc<Backups>,
+        status: Status,
+        stop: CancellationToken,
+    ) {
         let status = Arc::new(status);
         loop {
             let accepted = tokio::select! {
@@ -53,7 +61,8 @@ impl AdminSocket {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    tokio::spawn(converse(stream, Arc::clone(&database), Arc::clone(&status)));
+                    let backups = Arc::clone(&backups);
+                    tokio::spawn(converse(stream, Arc::clone(&database), backups, Arc::clone(&status)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "admin socket: accept failed");
@@ -72,7 +81,7 @@ impl Drop for AdminSocket {
     }
 }
 
-async fn converse(stream: UnixStream, database: Arc<Database>, status: Arc<Status>) {
+async fn converse(stream: UnixStream, database: Arc<Database>, backups: Arc<Backups>, status: Arc<Status>) {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     // A secret's value may be in it.
@@ -82,7 +91,7 @@ async fn converse(stream: UnixStream, database: Arc<Database>, status: Arc<Statu
         let limit = MAX_LINE_BYTES as u64;
         let reply = match (&mut read).take(limit).read_until(b'\n', &mut line).await {
             Ok(0) | Err(_) => return,
-            Ok(_) if line.last() == Some(&b'\n') => answer(&line, &database, &status).await,
+            Ok(_) if line.last() == Some(&b'\n') => answer(&line, &database, &backups, &status).await,
             Ok(_) => Reply::Error(malformed(format!("a request must be one line of at most {limit} bytes"))),
         };
         // A new key's token is in it.
@@ -94,12 +103,12 @@ async fn converse(stream: UnixStream, database: Arc<Database>, status: Arc<Statu
     }
 }
 
-async fn answer(line: &[u8], database: &Arc<Database>, status: &Status) -> Reply {
+async fn answer(line: &[u8], database: &Arc<Database>, backups: &Backups, status: &Status) -> Reply {
     let request: Request = match serde_json::from_slice(line) {
         Ok(request) => request,
         Err(error) => return Reply::Error(malformed(format!("request not understood: {error}"))),
     };
-    match handler::handle(request, database, status).await {
+    match handler::handle(request, database, backups, status).await {
         Ok(answer) => Reply::Ok(answer),
         Err(error) => Reply::Error(Refusal {
             message: error.message().to_owned(),

@@ -136,6 +136,38 @@ pub struct ServerFlags {
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sink_file_root: Option<PathBuf>,
+    /// Where backups go: a directory, or s3://bucket/prefix [default: none are made]
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_repository: Option<String>,
+    /// When backups are made: "daily 03:00" (UTC), hourly, "every 6h", off [default: daily 03:00]
+    #[arg(long, value_name = "WHEN")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_schedule: Option<String>,
+    /// How often the log is carried to the backups: what a lost machine loses at most [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_archive_seconds: Option<u64>,
+    /// So many of the newest backups are kept [default: 7]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_keep_last: Option<u64>,
+    /// Backups of so many days are kept [default: 30]
+    #[arg(long, value_name = "DAYS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_keep_days: Option<u64>,
+    /// Try the newest backup by restoring it to the side every so many days [default: 0, never]
+    #[arg(long, value_name = "DAYS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_verify_days: Option<u64>,
+    /// Warn when no backup was verified for so many days, 0 for never [default: 7]
+    #[arg(long, value_name = "DAYS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_alert_days: Option<u64>,
+    /// MiB per second that backups may move [default: 0, as it goes]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_rate_mib: Option<u64>,
     /// Which events are logged, as RUST_LOG writes it [default: RUST_LOG, else info; of dev and demo: warn] [env:
     /// SEPAL_LOG]
     #[arg(long, value_name = "FILTER")]

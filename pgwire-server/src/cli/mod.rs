@@ -5,6 +5,7 @@
 //! ever an argument. Called by `main.rs`; knows nothing about how data is stored.
 
 mod audit;
+mod backup;
 mod byok;
 mod check;
 mod config;
@@ -83,6 +84,9 @@ enum Command {
     /// Set, list, remove, grant and check secrets of a running server
     #[command(subcommand)]
     Secret(secret::Secret),
+    /// Back up, list, verify, restore and prune
+    #[command(subcommand)]
+    Backup(backup::Backup),
     /// Write plugins: make, build, test, pack and sign sinks and secret resolvers
     #[command(subcommand)]
     Plugin(plugin::Plugin),
@@ -114,6 +118,7 @@ pub fn run() -> ExitCode {
         Command::Recover(command) => command.run(),
         Command::Audit(command) => command.run(),
         Command::Secret(command) => command.run(),
+        Command::Backup(command) => command.run(),
         Command::Plugin(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Repair(command) => command.run(),

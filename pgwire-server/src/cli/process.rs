@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{self, Answer, Endpoint, Request, Status, server::AdminSocket},
+    backups::Backups,
     config::Config,
     http,
     metrics::WireMetrics,
@@ -45,6 +46,7 @@ pub struct Running {
     /// Where Postgres clients connect: with the real port where 0 was asked for.
     pub pg: SocketAddr,
     pub http: SocketAddr,
+    backups: Arc<Backups>,
     status: Status,
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -61,6 +63,8 @@ impl Running {
         options.spill_files = spill_files;
         options.root_store = Some(Arc::new(root_store));
         options.connectors = Some(connectors);
+        let backup_settings = config.backup_settings()?;
+        options.archive_logs = backup_settings.is_some();
         let database = tokio::task::spawn_blocking(move || Database::open(options))
             .await
             .map_err(|error| Failure::failed(format!("opening the database: {error}")))?
@@ -74,6 +78,7 @@ impl Running {
         let registry = Registry::new();
         let metrics = WireMetrics::register(&registry).map_err(|error| Failure::failed(error.to_string()))?;
         let stop = CancellationToken::new();
+        let backups = Backups::start(Arc::clone(&database), backup_settings, &registry)?;
         let status = Status {
             version: VERSION.into(),
             http_listen: http.to_string(),
@@ -110,10 +115,10 @@ impl Running {
         });
         let pipelines = Arc::clone(&database);
         tasks.spawn(async move { pipelines.start_pipelines().await });
-        tasks.spawn(admin.serve(Arc::clone(&database), status.clone(), stop.clone()));
+        tasks.spawn(admin.serve(Arc::clone(&database), Arc::clone(&backups), status.clone(), stop.clone()));
         hardened::warn_of_unlocked_keys();
         tracing::info!(%pg, %http, data = %config.data.display(), version = VERSION, "serving");
-        Ok(Self { config, database, pg, http, status, stop, tasks })
+        Ok(Self { config, database, pg, http, backups, status, stop, tasks })
     }
 
     /// How clients reach it.
@@ -123,7 +128,7 @@ impl Running {
 
     /// Asks what the admin socket would be asked.
     pub async fn ask(&self, request: Request) -> Result<Answer, Failure> {
-        Ok(admin::handle(request, &self.database, &self.status).await?)
+        Ok(admin::handle(request, &self.database, &self.backups, &self.status).await?)
     }
 
     /// Ends the listeners, drains the clients, closes the database.
@@ -135,6 +140,7 @@ impl Running {
                 tracing::error!(%error, "a listener's task failed");
             }
         }
+        self.backups.finish().await;
         self.database.shutdown().await;
         tracing::info!("stopped");
     }

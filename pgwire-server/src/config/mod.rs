@@ -115,6 +115,22 @@ pub struct Config {
     /// The sink `file` writes below this directory; `None`: there is no such sink.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sink_file_root: Option<PathBuf>,
+    /// Where backups go: a directory or `s3://bucket/prefix`; `None`: the server makes none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_repository: Option<String>,
+    /// When: `daily 03:00` (UTC), `hourly`, `every 6h`, or `off`.
+    pub backup_schedule: String,
+    /// From one carrying over of the log to the next, in seconds: what a lost machine loses at most.
+    pub backup_archive_seconds: u64,
+    /// So many backups are kept, and those of so many days.
+    pub backup_keep_last: u64,
+    pub backup_keep_days: u64,
+    /// Restore the newest backup to the side when that was not done for so many days; 0: never.
+    pub backup_verify_days: u64,
+    /// Warn when no backup was verified for so many days; 0: never.
+    pub backup_alert_days: u64,
+    /// MiB per second that backups may move; 0: as it goes.
+    pub backup_rate_mib: u64,
     /// Which events are logged, as `RUST_LOG` writes it; `None`: `RUST_LOG`, else `info`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
@@ -205,6 +221,14 @@ impl Default for Config {
             allow_reveal: false,
             pipeline_retention_mib: 1024,
             sink_file_root: None,
+            backup_repository: None,
+            backup_schedule: "daily 03:00".into(),
+            backup_archive_seconds: 60,
+            backup_keep_last: 7,
+            backup_keep_days: 30,
+            backup_verify_days: 0,
+            backup_alert_days: 7,
+            backup_rate_mib: 0,
             log: None,
             log_format: LogFormat::Auto,
         }
@@ -256,6 +280,7 @@ impl Config {
         sepal_plugins::egress::parse_networks(&self.private_networks)
             .map_err(|why| ConfigError(format!("private_networks: {why}")))?;
         self.check_budgets()?;
+        self.backup_settings()?;
         self.check_secret_sources()
     }
 
@@ -274,6 +299,33 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// What backups of a server are made by; `None` without a repository.
+    pub fn backup_settings(&self) -> Result<Option<sepal_backup::Settings>, ConfigError> {
+        let refused = |name: &str, error: sepal_database::Error| {
+            let hint = error.hint().map(|hint| format!(". {hint}")).unwrap_or_default();
+            ConfigError(format!("{name}: {}{hint}", error.message()))
+        };
+        let schedule = sepal_backup::Schedule::parse_or_off(&self.backup_schedule)
+            .map_err(|error| refused("backup_schedule", error))?;
+        if self.backup_archive_seconds == 0 {
+            return Err(ConfigError("backup_archive_seconds must be at least 1".into()));
+        }
+        let Some(repository) = &self.backup_repository else { return Ok(None) };
+        Ok(Some(sepal_backup::Settings {
+            location: repository.parse().map_err(|error| refused("backup_repository", error))?,
+            archive: std::time::Duration::from_secs(self.backup_archive_seconds),
+            schedule,
+            retention: sepal_backup::Retention {
+                keep_last: self.backup_keep_last,
+                keep_days: self.backup_keep_days,
+                ..sepal_backup::Retention::default()
+            },
+            verify_days: self.backup_verify_days,
+            alert_days: self.backup_alert_days,
+            bytes_per_second: Some(self.backup_rate_mib.saturating_mul(1 << 20)),
+        }))
     }
 
     fn check_secret_sources(&self) -> Result<(), ConfigError> {
@@ -371,7 +423,7 @@ pub fn load(defaults: &Config, flags: &impl Serialize, file: Option<&Path>) -> R
 }
 
 /// Names without a default value, so that `defaults` does not list them.
-const OPTIONAL: [&str; 9] = [
+const OPTIONAL: [&str; 10] = [
     "root_key_file",
     "root_secret_file",
     "tls_cert",
@@ -380,6 +432,7 @@ const OPTIONAL: [&str; 9] = [
     "secret_file_root",
     "plugin_ca_file",
     "sink_file_root",
+    "backup_repository",
     "log",
 ];
 
@@ -424,6 +477,7 @@ fn meaning_of_unset(name: &str) -> &'static str {
         "secret_file_root" => " (no file may be named)",
         "plugin_ca_file" => " (public authorities only)",
         "sink_file_root" => " (no sink writes files)",
+        "backup_repository" => " (no backups are made)",
         "log" => " (RUST_LOG, else info)",
         _ => "",
     }

@@ -24,6 +24,7 @@ use crate::{
     control_error::Result,
     hex::{hex, unhex},
     schema,
+    secrets::reseal,
     tenants::require_tenant,
     vault,
 };
@@ -109,11 +110,7 @@ impl Control {
     ///
     /// Errors: 42704 no such tenant; 42710 it has keys; XX001 they are another tenant's or directory's, or damaged.
     pub fn restore_tenant_keys(&self, tenant: TenantId, sealed: &[u8]) -> Result<()> {
-        let damaged = |why: &str| ControlError::Corrupt { what: KEY_WHAT, why: why.into() };
-        let body = sealed
-            .strip_prefix(MAGIC.as_slice())
-            .ok_or_else(|| damaged("it does not begin with SEPLTKEY"))?;
-        let epochs: Vec<Epoch> = vault::open_json(&self.vault.instance.backup, KEY_WHAT, aad(tenant), body)?;
+        let epochs = self.open_epochs(tenant, sealed)?;
         let mut database = self.database.lock();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         require_tenant(&transaction, tenant)?;
@@ -123,22 +120,79 @@ impl Control {
         {
             return Err(ControlError::AlreadyExists { what: "keys of tenant", name: tenant.to_string() });
         }
-        for epoch in &epochs {
-            let secret = unhex(epoch.secret.as_bytes()).ok_or_else(|| damaged("a key is not hexadecimal"))?;
-            let body = KeyBody { created_at: epoch.created_at, check: epoch.check.clone() };
-            let which = (epoch.epoch, epoch.own);
-            tenant_keys::insert_row(&transaction, &self.vault, tenant, which, &secret, &body)?;
-        }
-        let event = NewAuditEvent::new(AuditAction::TenantKeysRestored, "tenant key")
-            .of(tenant)
-            .with(json!({ "epochs": epochs.len() }));
-        append(&transaction, &self.vault, self.now(), event)?;
+        let epochs: Vec<&Epoch> = epochs.iter().collect();
+        self.put_back(&transaction, tenant, &epochs)?;
         transaction.commit()?;
         if epochs.iter().any(|epoch| epoch.own) {
             self.vault.own.add(tenant);
         }
         Ok(())
     }
+
+    /// Puts keys back besides those that are there: of epochs that began after the copy of control.db, for files that
+    /// were written since. [`Self::settle_restored_keys`] comes after.
+    ///
+    /// Errors: as of [`Self::restore_tenant_keys`]; 55000 none are there.
+    pub fn restore_later_tenant_keys(&self, tenant: TenantId, sealed: &[u8]) -> Result<()> {
+        let epochs = self.open_epochs(tenant, sealed)?;
+        let mut database = self.database.lock();
+        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let known = unwrap_rows(&transaction, &self.vault, tenant)?;
+        let is_new = |epoch: &&Epoch| known.iter().all(|row| row.epoch != epoch.epoch);
+        let missing: Vec<&Epoch> = epochs.iter().filter(is_new).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.put_back(&transaction, tenant, &missing)?;
+        transaction.commit()?;
+        if missing.iter().any(|epoch| epoch.own) {
+            self.vault.own.add(tenant);
+        }
+        Ok(())
+    }
+
+    /// Seals what control.db holds of a tenant under its newest key, from whichever of the others it is under: a copy
+    /// of control.db may be older than the keys that were put back.
+    ///
+    /// Errors: as of [`Self::tenant_keys`]; XX001 none of the keys opens it.
+    pub fn settle_restored_keys(&self, tenant: TenantId) -> Result<()> {
+        let ring = self.tenant_keys(tenant)?;
+        let mut refused = None;
+        for key in ring.keys() {
+            let mut database = self.database.lock();
+            let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            match reseal::tenant(&transaction, &self.vault, tenant, key, ring.current()) {
+                Ok(()) => return Ok(transaction.commit()?),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn open_epochs(&self, tenant: TenantId, sealed: &[u8]) -> Result<Vec<Epoch>> {
+        let body = sealed
+            .strip_prefix(MAGIC.as_slice())
+            .ok_or_else(|| damaged("it does not begin with SEPLTKEY"))?;
+        vault::open_json(&self.vault.instance.backup, KEY_WHAT, aad(tenant), body)
+    }
+
+    /// The caller's transaction.
+    fn put_back(&self, database: &Connection, tenant: TenantId, epochs: &[&Epoch]) -> Result<()> {
+        for epoch in epochs {
+            let secret = unhex(epoch.secret.as_bytes()).ok_or_else(|| damaged("a key is not hexadecimal"))?;
+            let body = KeyBody { created_at: epoch.created_at, check: epoch.check.clone() };
+            let which = (epoch.epoch, epoch.own);
+            tenant_keys::insert_row(database, &self.vault, tenant, which, &secret, &body)?;
+        }
+        let event = NewAuditEvent::new(AuditAction::TenantKeysRestored, "tenant key")
+            .of(tenant)
+            .with(json!({ "epochs": epochs.len() }));
+        append(database, &self.vault, self.now(), event).map(drop)
+    }
+}
+
+fn damaged(why: &str) -> ControlError {
+    ControlError::Corrupt { what: KEY_WHAT, why: why.into() }
 }
 
 /// In one transaction, so that the copy is of one moment.

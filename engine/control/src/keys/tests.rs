@@ -208,6 +208,35 @@ fn a_backup_opens_with_the_recovery_key_and_only_the_keys_that_are_put_back() {
     assert!(!bytes.windows(wrapped.len()).any(|window| window == wrapped));
 }
 
+#[test]
+fn keys_of_later_epochs_come_back_beside_an_older_control_db() {
+    let fixture = Fixture::new();
+    let control = &fixture.control;
+    let acme = fixture.tenant("acme");
+    add_secret(control, &acme, b"hunter2");
+    let recovery = control.create_recovery(None, false).unwrap();
+    let place = TempDir::new().unwrap();
+    let copy = place.path().join("control.db");
+    control.backup_copy(&copy).unwrap();
+    let keys = control.sealed_tenant_keys(acme.id).unwrap();
+    control.rotate_tenant_key(acme.id).unwrap();
+    let later = control.sealed_tenant_keys(acme.id).unwrap();
+    let ring = control.tenant_keys(acme.id).unwrap();
+
+    let package = Control::recovery_package_of(&copy).unwrap().unwrap();
+    let root = open_recovery_package(&package, &recovery).unwrap();
+    let restored = Control::open(&copy, &root, ControlOptions::default()).unwrap();
+    assert_eq!(code(restored.restore_later_tenant_keys(acme.id, &later).unwrap_err()), "55000");
+    restored.restore_tenant_keys(acme.id, &keys).unwrap();
+    for _ in 0..2 {
+        restored.restore_later_tenant_keys(acme.id, &later).unwrap();
+        restored.settle_restored_keys(acme.id).unwrap();
+        let again = restored.tenant_keys(acme.id).unwrap();
+        assert!(again.keys().map(Key::expose).eq(ring.keys().map(Key::expose)));
+        assert_eq!(secret(&restored, &acme), b"hunter2");
+    }
+}
+
 fn own_key(directory: &TempDir) -> PathBuf {
     let path = directory.path().join("acme.key");
     root_key::create(&path).unwrap();

@@ -15,6 +15,7 @@
 //!
 //! Never writes. Never gives a commit that a crash could take back, and never one that no snapshot shows yet.
 
+mod archive;
 mod before;
 mod net;
 mod reader;
@@ -30,6 +31,7 @@ use sepal_types::{Lsn, RowId, TableDef, TableId};
 
 use crate::{StoreError, TenantStore};
 
+pub use archive::{LogFileInfo, closed_log_files};
 pub(crate) use before::{MAX_BEFORE_BYTES, before_images};
 pub use reader::ChangeReader;
 pub use retention::LogHold;

@@ -85,6 +85,13 @@ impl LogFiles {
         LogEnd { file: state.files.current.number, bytes: state.files.current.bytes }
     }
 
+    /// The files with this number and above, oldest first, and the newest one's number.
+    pub(super) fn spans(&self, from: u64) -> (Vec<FileSpan>, u64) {
+        let state = self.state.lock();
+        let older = state.files.older.iter().filter(|file| file.number >= from);
+        (older.chain([&state.files.current]).copied().collect(), state.files.current.number)
+    }
+
     /// Files that a recovery would read, and their bytes.
     pub(crate) fn needed(&self) -> (u64, u64) {
         let state = self.state.lock();

@@ -19,7 +19,6 @@ mod tests;
 mod versions;
 
 use std::{
-    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
 };
@@ -27,7 +26,7 @@ use std::{
 use arrow::temporal_conversions::timestamp_us_to_datetime;
 use sepal_types::Lsn;
 
-use crate::{StoreError, TenantStore, paths::Paths};
+use crate::{StoreError, TenantStore, manifest::FileSizes, paths::Paths};
 
 pub use named::NamedSnapshot;
 pub(crate) use past::Past;
@@ -143,17 +142,14 @@ impl TenantStore {
     pub fn pin_manifest(&self) -> Result<ManifestPin, StoreError> {
         let maintenance = self.maintenance.lock();
         let (versions, hold) = self.history.to_copy();
-        let mut named = BTreeMap::new();
+        let mut named = FileSizes::new();
         // What clones name in the log since, too: that log is copied with the manifest.
         let cloned: Vec<_> = self.cloned.lock().iter().map(|(_, files)| files.clone()).collect();
         for files in versions.iter().map(|version| &*version.files).chain(&cloned) {
             named.extend(files.iter().map(|(file, bytes)| (*file, *bytes)));
         }
         let within = Paths::new(Path::new(""));
-        let data = named
-            .into_iter()
-            .map(|((kind, file), bytes)| PinnedFile { path: within.data(kind, file), bytes });
-        let mut files: Vec<PinnedFile> = data.collect();
+        let mut files = pinned(named);
         for version in &versions {
             let bytes = self.disk.length(&self.paths.manifest(version.number))?;
             files.push(PinnedFile { path: within.manifest(version.number), bytes });
@@ -162,6 +158,26 @@ impl TenantStore {
         let (number, lsn, time_us) = (manifest.number, manifest.lsn, manifest.time_us);
         Ok(ManifestPin { number, lsn, time_us, wal_from: manifest.wal_from, files, _hold: hold })
     }
+
+    /// The files that clones name in the log, as far back as the past is kept: whoever copies the log away copies them
+    /// as well. None of them is held.
+    pub fn cloned_files(&self) -> Vec<PinnedFile> {
+        // First what no manifest has: a checkpoint in between writes its own down before it takes it from here.
+        let mut named = FileSizes::new();
+        for (_, files) in self.cloned.lock().iter() {
+            named.extend(files.iter().map(|(file, bytes)| (*file, *bytes)));
+        }
+        named.extend(self.history.cloned());
+        pinned(named)
+    }
+}
+
+fn pinned(named: FileSizes) -> Vec<PinnedFile> {
+    let within = Paths::new(Path::new(""));
+    named
+        .into_iter()
+        .map(|((kind, file), bytes)| PinnedFile { path: within.data(kind, file), bytes })
+        .collect()
 }
 
 /// A moment that has a place in the log.

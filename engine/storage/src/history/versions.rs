@@ -178,6 +178,14 @@ impl History {
         state.unreadable.is_empty().then(|| files().collect())
     }
 
+    /// What the log names that later versions than the first one kept come after.
+    pub(crate) fn cloned(&self) -> FileSizes {
+        let state = self.state.lock();
+        let from = state.read_from();
+        let later = state.versions.values().filter(|version| version.number > from);
+        later.flat_map(|version| version.cloned.iter()).map(|(file, bytes)| (*file, *bytes)).collect()
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.state.lock().bytes
     }

@@ -198,7 +198,7 @@ fn a_broken_log_is_cut_and_the_commits_behind_it_are_told() {
     let (after, known, last) = (after.0, *known, last_known.unwrap().0);
     assert!(file.ends_with(&name(&log)));
     assert_eq!(after + known, last, "each commit behind the cut is still marked");
-    assert_eq!(plan.files(), [file.clone()]);
+    assert_eq!(plan.files(), std::slice::from_ref(file));
     let rows = damaged.repaired(plan);
     let everything = whole();
     assert_eq!(

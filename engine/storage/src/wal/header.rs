@@ -23,6 +23,13 @@ pub(super) struct Header {
     pub previous_length: u64,
 }
 
+/// File id and base lsn, which are not sealed, and stand where they do in every version.
+pub(super) fn peek(bytes: &[u8; HEADER_BYTES]) -> Option<(FileId, Lsn)> {
+    let fixed = bytes.first_chunk::<FIXED_BYTES>()?;
+    let ours = fixed[..8] == MAGIC;
+    ours.then(|| (FileId(field(fixed, 32)), Lsn(u64::from_be_bytes(field(fixed, 56)))))
+}
+
 impl Header {
     /// Whether its file may hold markers.
     pub(super) const fn has_markers(&self) -> bool {

@@ -7,7 +7,7 @@ use std::{io, path::PathBuf};
 
 use arrow::buffer::{Buffer, MutableBuffer};
 use sepal_crypto::KeyRing;
-use sepal_types::{Lsn, TenantId};
+use sepal_types::{FileId, Lsn, TenantId};
 
 use super::{
     frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKey, Place, Tag, tag},
@@ -89,6 +89,11 @@ impl LogFile {
 
     pub(crate) const fn number(&self) -> u64 {
         self.header.number
+    }
+
+    /// The random id that tells it from every other file.
+    pub(crate) const fn id(&self) -> FileId {
+        self.header.file
     }
 
     /// The last commit before this file.

@@ -1,5 +1,6 @@
 //! The feed as its readers see it: what it gives, how long the log is kept for it, and what damage looks like.
 
+mod archive;
 mod content;
 mod damage;
 mod keeping;

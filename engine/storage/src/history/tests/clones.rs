@@ -25,6 +25,30 @@ fn valid(mut def: TableDef) -> TableDef {
     def
 }
 
+/// Whoever copies the log away copies them as well.
+#[test]
+fn the_files_that_the_log_names_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Hands::new();
+    let mut store = made(dir.path(), with(&clock, POLICY));
+    put(&store, ITEMS, &[1, 2]);
+    store.checkpoint(&NoBlobs).unwrap();
+    assert!(store.cloned_files().is_empty());
+    clone_from(&store, &store.snapshot(), copy_def("copy"));
+    let told = store.cloned_files();
+    let [file] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(std::fs::metadata(dir.path().join(&file.path)).unwrap().len(), file.bytes);
+    for round in 0..3 {
+        clock.minutes(1);
+        put(&store, ITEMS, &[10 + round]);
+        store.checkpoint(&NoBlobs).unwrap();
+        assert_eq!(store.cloned_files(), told, "round {round}");
+        drop(store);
+        store = reopened(dir.path(), with(&clock, POLICY));
+        assert_eq!(store.cloned_files(), told, "round {round}");
+    }
+}
+
 #[test]
 fn a_clone_goes_its_own_way() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,0 +1,230 @@
+//! The log, carried into the repository as it grows: what a restore to any moment needs beside a backup.
+//!
+//! The server calls [`Archive::round`] every minute. A tenant's log is kept until it was carried over
+//! (`DatabaseOptions::archive_logs`); a repository that is away for long costs disk first, up to the limit that
+//! pipelines have too, and then a gap. A gap is said aloud, and the next backup ends it.
+//!
+//! Before the log goes what opens it: files that clones in it share (`clones`), and keys that came since the last
+//! backup (`keys`). Nothing here keeps a tenant open.
+
+use std::collections::{HashMap, HashSet};
+
+use sepal_database::{
+    Error, Result, SqlState, TenantId,
+    backup::{CopiedFile, LogPiece, OpenLog, Source},
+};
+
+use crate::{
+    clones,
+    create::blocking,
+    identity, keys,
+    lock::{Job, Lock},
+    log::Archived,
+    names,
+    pace::Pace,
+    repository::Repository,
+};
+
+/// What one process has carried over.
+pub struct Archive {
+    source: Source,
+    repository: Repository,
+    line: String,
+    known: HashMap<TenantId, Known>,
+    /// Those that were open in the last round: their last bytes are still to come when they are not any more.
+    open: HashSet<TenantId>,
+}
+
+/// What the repository has of a tenant.
+struct Known {
+    log: Archived,
+    /// Files that the log names, by their objects.
+    named: HashSet<String>,
+    /// Which keys were seen last.
+    keys: Option<String>,
+}
+
+/// What a round did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    pub bytes: u64,
+    pub tenants: u64,
+    /// Tenants whose log was let go before it was carried over, or what it names.
+    pub gaps: Vec<TenantId>,
+    /// Tenants whose keys are others than in the last backup.
+    pub renewed: Vec<TenantId>,
+}
+
+impl Archive {
+    pub async fn new(source: Source, repository: Repository) -> Result<Self> {
+        let line = blocking(&source, |source| identity::line(source.data_dir())).await?;
+        Ok(Self { source, repository, line, known: HashMap::new(), open: HashSet::new() })
+    }
+
+    /// Carries over what is durable by now. One tenant's failure does not keep the others' back; the first is given.
+    pub async fn round(&mut self, pace: &Pace) -> Result<Round> {
+        identity::settle(&self.repository).await?;
+        let mut round = Round::default();
+        let mut first_error = None;
+        let mut open = HashSet::new();
+        for log in self.source.open_logs() {
+            open.insert(log.tenant());
+            if let Err(error) = self.of_open(log, pace, &mut round).await {
+                first_error.get_or_insert(error);
+            }
+        }
+        for tenant in std::mem::replace(&mut self.open, open) {
+            if self.open.contains(&tenant) {
+                continue;
+            }
+            match self.of_closed(tenant, pace, &mut round).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.open.insert(tenant);
+                }
+                Err(error) => {
+                    self.open.insert(tenant);
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        first_error.map_or(Ok(round), Err)
+    }
+
+    async fn of_open(&mut self, log: OpenLog, pace: &Pace, round: &mut Round) -> Result<()> {
+        let tenant = log.tenant();
+        let looked = tokio::task::spawn_blocking(move || {
+            // The files after the log: what it names by then is among them.
+            Ok::<_, Error>((log.has_gap()?, log.pieces()?, log.clones(), log))
+        });
+        let (gap, pieces, clones, log) =
+            looked.await.map_err(|problem| Error::bug(format!("looking at a log panicked: {problem}")))??;
+        if gap {
+            round.gaps.push(tenant);
+        }
+        if !self.renew_keys(tenant, round).await? {
+            return Ok(());
+        }
+        let number = pieces.last().map_or(0, |piece| piece.number);
+        for file in &clones {
+            self.carry_named(tenant, number, file, pace, round).await?;
+            log.clone_archived(file);
+        }
+        self.carry(tenant, &pieces, pace, round).await?;
+        if let Some(newest) = pieces.last() {
+            log.archived(newest.base_lsn);
+        }
+        Ok(())
+    }
+
+    /// `false`: it is being opened or closed, and to be looked at again.
+    async fn of_closed(&mut self, tenant: TenantId, pace: &Pace, round: &mut Round) -> Result<bool> {
+        let closed = blocking(&self.source, move |source: &Source| source.closed_log(tenant)).await?;
+        let Some(pieces) = closed else { return Ok(false) };
+        if self.renew_keys(tenant, round).await? {
+            self.carry(tenant, &pieces, pace, round).await?;
+        } else {
+            self.known.remove(&tenant);
+        }
+        Ok(true)
+    }
+
+    /// Stores the tenant's keys if backups have others: the log that is carried next may be written under them.
+    /// `false`: there is no such tenant any more.
+    async fn renew_keys(&mut self, tenant: TenantId, round: &mut Round) -> Result<bool> {
+        let Some(tag) = self.keys_tag(tenant).await? else { return Ok(false) };
+        if self.known(tenant).await?.keys.as_ref() == Some(&tag) {
+            return Ok(true);
+        }
+        if keys::lacks(&self.repository, tenant, &tag).await? {
+            // Not beside a prune, which changes the same object.
+            let lock = Lock::take(&self.repository, Job::Backup).await?;
+            let stored = self.store_keys(tenant, &tag).await;
+            lock.release().await;
+            if !stored? {
+                return Ok(false);
+            }
+            round.renewed.push(tenant);
+        }
+        self.known(tenant).await?.keys = Some(tag);
+        Ok(true)
+    }
+
+    /// `false`: the tenant was dropped meanwhile.
+    async fn store_keys(&self, tenant: TenantId, tag: &str) -> Result<bool> {
+        let sealed = blocking(&self.source, move |source: &Source| source.sealed_keys(tenant)).await;
+        match sealed {
+            Ok(sealed) => {
+                keys::store(&self.repository, (tenant, &self.line), tag, &sealed).await?;
+            }
+            Err(error) if error.state() != SqlState::UndefinedObject => return Err(error),
+            Err(_) => {}
+        }
+        if self.keys_tag(tenant).await?.is_some() {
+            return Ok(true);
+        }
+        // The drop may have removed them before they were stored.
+        keys::destroy(&self.repository, tenant).await?;
+        Ok(false)
+    }
+
+    /// `None`: no such tenant.
+    async fn keys_tag(&self, tenant: TenantId) -> Result<Option<String>> {
+        match blocking(&self.source, move |source: &Source| source.keys_tag(tenant)).await {
+            Err(error) if error.state() == SqlState::UndefinedObject => Ok(None),
+            tag => tag.map(Some),
+        }
+    }
+
+    async fn carry_named(
+        &mut self,
+        tenant: TenantId,
+        number: u64,
+        file: &CopiedFile,
+        pace: &Pace,
+        round: &mut Round,
+    ) -> Result<()> {
+        let name = names::tenant_file(tenant, &file.name);
+        if self.known(tenant).await?.named.contains(&name) {
+            return Ok(());
+        }
+        let stored = clones::bring(&self.repository, (tenant, &self.line), number, file, pace).await?;
+        match stored {
+            Some(mark) => round.bytes += mark.object.bytes,
+            None => round.gaps.push(tenant),
+        }
+        self.known(tenant).await?.named.insert(name);
+        Ok(())
+    }
+
+    async fn carry(
+        &mut self,
+        tenant: TenantId,
+        pieces: &[LogPiece],
+        pace: &Pace,
+        round: &mut Round,
+    ) -> Result<()> {
+        let (repository, line) = (self.repository.clone(), self.line.clone());
+        let known = self.known(tenant).await?;
+        let mut carried = 0;
+        for piece in pieces {
+            let (_, bytes) = known.log.bring(&repository, (tenant, &line), piece, pace).await?;
+            carried += bytes;
+        }
+        round.bytes += carried;
+        round.tenants += u64::from(carried > 0);
+        Ok(())
+    }
+
+    async fn known(&mut self, tenant: TenantId) -> Result<&mut Known> {
+        if !self.known.contains_key(&tenant) {
+            let log = Archived::load(&self.repository, tenant, &self.line).await?;
+            let marks = clones::load(&self.repository, tenant, &self.line).await?;
+            let named = marks.into_iter().map(|mark| mark.object.name).collect();
+            self.known.insert(tenant, Known { log, named, keys: None });
+        }
+        self.known
+            .get_mut(&tenant)
+            .ok_or_else(|| Error::bug("what is archived of a tenant is not remembered"))
+    }
+}

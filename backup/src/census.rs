@@ -1,0 +1,139 @@
+//! An inventory of the instance, once a day: per tenant its tables with rows and bytes, and its key's epoch.
+//!
+//! ```text
+//! census/2026-11-22.json := inventory, one line of JSON | '\n' | {"mac":"<hex>"} | '\n'
+//! ```
+//! The first line has ids; a tenant's part is sealed under a key derived from the tenant's and ends with it. It is made
+//! of what the day's backup noted: nothing is read twice.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use sepal_database::{
+    Error, Result, SqlState,
+    backup::{Source, TableFacts, entry_mac, open_facts, seal_facts},
+    sealing::hex,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    create::blocking,
+    entry::{self, Entry, FORMAT},
+    names,
+    repository::{Repository, damaged},
+};
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Census {
+    version: u32,
+    day: String,
+    backup: String,
+    tenants: Vec<Sealed>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Sealed {
+    tenant: String,
+    facts: String,
+}
+
+/// What is known of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    pub name: String,
+    pub tables: Vec<TableCount>,
+    /// Of its files in the backup.
+    pub bytes: u64,
+    pub key_epoch: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableCount {
+    pub environment: String,
+    pub name: String,
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+/// A line of a census; `None` for a tenant whose keys are gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    pub tenant: String,
+    pub inventory: Option<Inventory>,
+}
+
+/// Writes the census of a day from a backup.
+pub(crate) async fn write(source: &Source, repository: &Repository, day: &str, of: &Entry) -> Result<()> {
+    let (day_, of_) = (day.to_owned(), of.clone());
+    let bytes = blocking(source, move |source| encode(source, &day_, &of_)).await?;
+    repository.put(&names::census(day), bytes).await.map(drop)
+}
+
+fn encode(source: &Source, day: &str, of: &Entry) -> Result<Vec<u8>> {
+    let control = source.control();
+    let known = control.list_tenants()?;
+    let mut tenants = Vec::with_capacity(of.tenants.len());
+    for tenant in &of.tenants {
+        let id = tenant.id()?;
+        // Dropped since.
+        let Some(named) = known.iter().find(|known| known.id == id) else { continue };
+        let count = |facts: TableFacts| TableCount {
+            environment: facts.environment,
+            name: facts.name,
+            rows: facts.rows,
+            bytes: facts.bytes,
+        };
+        let inventory = Inventory {
+            name: named.name.to_string(),
+            tables: tenant.open_facts(control)?.into_iter().map(count).collect(),
+            bytes: tenant.bytes(),
+            key_epoch: source.key_epoch(id)?,
+        };
+        let plain =
+            serde_json::to_vec(&inventory).map_err(|error| Error::bug(format!("as JSON: {error}")))?;
+        let facts = STANDARD.encode(seal_facts(control, id, &what(day), &plain)?);
+        tenants.push(Sealed { tenant: tenant.tenant.clone(), facts });
+    }
+    entry::signed(control, &Census { version: FORMAT, day: day.to_owned(), backup: of.id.clone(), tenants })
+}
+
+/// Reads the census of a day. Errors: 42704 there is none; XX001 it was changed.
+pub async fn read(source: &Source, repository: &Repository, day: &str) -> Result<Vec<Counted>> {
+    let name = names::census(day);
+    let Some(bytes) = repository.get(&name).await? else {
+        return Err(Error::new(SqlState::UndefinedObject, format!("there is no census of {day}"))
+            .with_hint("One is made with the first backup of a day; days are UTC."));
+    };
+    let day = day.to_owned();
+    blocking(source, move |source| {
+        let control = source.control();
+        let (line, mac) = entry::lines(&name, &bytes)?;
+        if hex(&entry_mac(control, line.as_bytes())) != mac {
+            return Err(damaged(
+                &name,
+                "its authentication does not fit: it was changed, or is another instance's",
+            ));
+        }
+        let census: Census = serde_json::from_str(&line).map_err(|error| damaged(&name, error))?;
+        entry::check_version(&name, census.version)?;
+        let known = source.tenants()?;
+        let open = |sealed: Sealed| -> Result<Counted> {
+            let id = sepal_database::TenantId::parse(&sealed.tenant).filter(|id| known.contains(id));
+            let Some(id) = id else { return Ok(Counted { tenant: sealed.tenant, inventory: None }) };
+            let facts = STANDARD.decode(&sealed.facts).map_err(|error| damaged(&name, error))?;
+            let plain = open_facts(control, id, &what(&day), &facts)?;
+            let inventory = serde_json::from_slice(&plain).map_err(|error| damaged(&name, error))?;
+            Ok(Counted { tenant: sealed.tenant, inventory: Some(inventory) })
+        };
+        census.tenants.into_iter().map(open).collect()
+    })
+    .await
+}
+
+/// What facts are bound to: a census is no backup.
+fn what(day: &str) -> String {
+    format!("census {day}")
+}
+
+/// Whether a day has its census.
+pub(crate) async fn is_made(repository: &Repository, day: &str) -> Result<bool> {
+    Ok(repository.get(&names::census(day)).await?.is_some())
+}

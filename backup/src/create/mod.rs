@@ -1,0 +1,255 @@
+//! Makes a backup of a database that is being served.
+//!
+//! 1. The recovery package must be there: a backup that nobody could open is none.
+//! 2. control.db is copied before the tenants, so that each tenant's log reaches at least as far as control remembers
+//!    (docs/format/wal.md). The list of tenants is read before and after, and both must be the same.
+//! 3. Each tenant is pinned at a commit, and what the repository lacks of its files is stored (`tenant`). One that was
+//!    not open and whose log has not grown since the last backup is taken over from there, unread.
+//! 4. The entry is written last. A run that was killed leaves objects without one: the next run finds and uses them.
+
+mod tenant;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use sepal_database::{
+    Error, ErrorKind, Result, SqlState, TenantId,
+    backup::Source,
+    sealing::{hex, random_bytes},
+};
+
+use crate::{
+    entry::{self, Entry, FORMAT, FailedTenant, Object, ReadEntry, TenantEntry},
+    identity, keys,
+    lock::{Job, Lock},
+    log::Archived,
+    moment::{compact, now_us},
+    names,
+    pace::Pace,
+    repository::{Listed, Repository, failed},
+    watch::Watch,
+};
+
+/// How often the list of tenants may change while control.db is copied.
+const COPIES: usize = 10;
+
+/// How a backup is made.
+#[derive(Clone, Debug, Default)]
+pub struct CreateOptions {
+    /// Store everything again, whatever the repository has.
+    pub full: bool,
+}
+
+/// What a run works with.
+pub(crate) struct Run<'a> {
+    pub source: &'a Source,
+    pub repository: &'a Repository,
+    pub pace: &'a Pace,
+    pub watch: &'a Watch,
+    pub id: String,
+    pub line: String,
+    pub known: Known,
+}
+
+/// What the repository has.
+#[derive(Default)]
+pub(crate) struct Known {
+    /// Bytes of every object of tenants.
+    pub stored: HashMap<String, u64>,
+    /// Hashes that entries tell.
+    pub objects: HashMap<String, Object>,
+    /// This line's last backup of each tenant.
+    pub last: HashMap<TenantId, TenantEntry>,
+    pub logs: HashMap<TenantId, Archived>,
+}
+
+/// Makes a backup and gives its entry.
+///
+/// Errors: 55000 without a recovery key; 55006 while a prune is under way; whatever reading or storing met. A tenant
+/// that does not open is noted in the entry, and the others are backed up.
+pub async fn create(
+    source: &Source,
+    repository: &Repository,
+    options: &CreateOptions,
+    pace: &Pace,
+    watch: &Watch,
+) -> Result<Entry> {
+    let package = blocking(source, Source::recovery_package).await?.ok_or_else(keys::no_recovery)?;
+    identity::settle(repository).await?;
+    let lock = Lock::take(repository, Job::Backup).await?;
+    let made = locked(source, repository, options, (pace, watch), &package).await;
+    lock.release().await;
+    made
+}
+
+async fn locked(
+    source: &Source,
+    repository: &Repository,
+    options: &CreateOptions,
+    (pace, watch): (&Pace, &Watch),
+    package: &[u8],
+) -> Result<Entry> {
+    watch.stage("reading the catalogue", 0);
+    let line = blocking(source, |source| identity::line(source.data_dir())).await?;
+    let started_us = now_us();
+    let id = format!("{}-{}", compact(started_us), hex(&random_bytes::<4>()));
+    let known = if options.full { Known::default() } else { Known::read(repository, &line).await? };
+    let recovery = keys::store_recovery(repository, package).await?;
+    let mut run = Run { source, repository, pace, watch, id, line, known };
+    let (control, tenants) = run.copy_control().await?;
+    watch.stage("copying tenants", tenants.len());
+    let mut entry = Entry {
+        version: FORMAT,
+        id: run.id.clone(),
+        line: run.line.clone(),
+        started_us,
+        finished_us: 0,
+        program: env!("CARGO_PKG_VERSION").into(),
+        recovery,
+        new_bytes: control.bytes,
+        control,
+        tenants: Vec::new(),
+        failed: Vec::new(),
+    };
+    for id in tenants {
+        watch.check()?;
+        run.add(id, &mut entry).await?;
+        watch.tenant_done();
+    }
+    run.leave_out_dropped(&mut entry).await?;
+    entry.finished_us = now_us();
+    watch.stage("writing the entry", 0);
+    let bytes = entry.encode(source.control())?;
+    repository.put(&names::entry(&entry.id), bytes).await?;
+    Ok(entry)
+}
+
+impl Known {
+    async fn read(repository: &Repository, line: &str) -> Result<Self> {
+        let listed = repository.list(names::TENANTS).await?;
+        let logs = Archived::of(listed.iter().map(|object| object.name.as_str()), line);
+        let stored = listed.into_iter().map(|Listed { name, bytes, .. }| (name, bytes)).collect();
+        let mut known = Self { stored, logs, ..Self::default() };
+        for ReadEntry { entry, .. } in entry::all(repository).await? {
+            let ours = entry.line == line;
+            for tenant in entry.tenants {
+                let files = tenant.files.iter().chain(&tenant.manifests);
+                known.objects.extend(files.map(|object| (object.name.clone(), object.clone())));
+                if ours {
+                    known.last.insert(tenant.id()?, tenant);
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    /// An object that is there and need not be stored again: it has a hash, and the length that it should have.
+    pub(crate) fn object(&self, name: &str, bytes: u64) -> Option<Object> {
+        let there = self.stored.get(name) == Some(&bytes);
+        self.objects.get(name).filter(|object| there && object.bytes == bytes).cloned()
+    }
+
+    /// Whether everything that a tenant's entry names is still there.
+    pub(crate) fn has_all(&self, entry: &TenantEntry) -> bool {
+        let files = entry.files.iter().chain(&entry.manifests);
+        let parts = entry.log.iter().flat_map(|file| &file.parts);
+        files.map(|object| &object.name).chain(parts).all(|name| self.stored.contains_key(name))
+    }
+}
+
+impl Run<'_> {
+    /// Stores a copy of control.db, and gives it with the tenants that it has.
+    async fn copy_control(&self) -> Result<(Object, Vec<TenantId>)> {
+        let folder = identity::folder(self.source.data_dir());
+        let copied = blocking(self.source, move |source| {
+            std::fs::create_dir_all(&folder)
+                .map_err(|error| failed("make", &folder.display().to_string(), &error))?;
+            for _ in 0..COPIES {
+                let place = tempfile::tempdir_in(&folder)
+                    .map_err(|error| failed("make a directory in", &folder.display().to_string(), &error))?;
+                let before: HashSet<TenantId> = source.tenants()?.into_iter().collect();
+                source.copy_control(&place.path().join("control.db"))?;
+                let after: HashSet<TenantId> = source.tenants()?.into_iter().collect();
+                if before == after {
+                    return Ok((place, after));
+                }
+            }
+            Err(Error::new(
+                SqlState::ObjectInUse,
+                "tenants are made and dropped all the time: no copy of control.db fits",
+            )
+            .with_hint("Try again when fewer tenants come and go."))
+        })
+        .await?;
+        let (place, tenants) = copied;
+        let path = place.path().join("control.db");
+        let bytes = tokio::fs::metadata(&path)
+            .await
+            .map_err(|error| failed("read", &path.display().to_string(), &error))?
+            .len();
+        let name = names::control(&self.id);
+        let content = self.repository.put_file(&name, &path, (0, bytes), self.pace).await?;
+        self.watch.moved(content.bytes);
+        let mut tenants: Vec<TenantId> = tenants.into_iter().collect();
+        tenants.sort_unstable();
+        Ok((Object { name, bytes: content.bytes, sha256: content.sha256 }, tenants))
+    }
+
+    /// Adds a tenant, or notes why it could not be. Errors: the repository's.
+    async fn add(&mut self, id: TenantId, entry: &mut Entry) -> Result<()> {
+        let error = match self.tenant(id).await {
+            Ok((tenant, stored)) => {
+                entry.new_bytes += stored;
+                entry.tenants.push(tenant);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        if self.is_gone(id).await? {
+            tracing::info!(tenant = %id, %error, "a tenant was dropped while it was backed up");
+            // Its keys may have been stored again after the drop removed them.
+            return keys::destroy(self.repository, id).await;
+        }
+        // Its own damage: the others' backup must not wait for that.
+        if error.kind() == ErrorKind::Corrupt {
+            tracing::error!(tenant = %id, %error, "a tenant is not in the backup");
+            entry.failed.push(FailedTenant { tenant: id.to_string(), why: error.to_string() });
+            return Ok(());
+        }
+        Err(error)
+    }
+
+    /// Tenants that were dropped meanwhile. A drop that came between the reading and the storing of the keys may have
+    /// found nothing to remove.
+    async fn leave_out_dropped(&self, entry: &mut Entry) -> Result<()> {
+        let left = blocking(self.source, |source| source.tenants()).await?;
+        let left: HashSet<String> = left.iter().map(ToString::to_string).collect();
+        for tenant in entry.tenants.iter().filter(|tenant| !left.contains(&tenant.tenant)) {
+            keys::destroy(self.repository, tenant.id()?).await?;
+        }
+        entry.tenants.retain(|tenant| left.contains(&tenant.tenant));
+        Ok(())
+    }
+
+    async fn is_gone(&self, id: TenantId) -> Result<bool> {
+        blocking(self.source, move |source| Ok(!source.tenants()?.contains(&id))).await
+    }
+}
+
+/// Runs what blocks on a thread for that.
+pub(crate) async fn blocking<T: Send + 'static>(
+    source: &Source,
+    work: impl FnOnce(&Source) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let source = source.clone();
+    tokio::task::spawn_blocking(move || work(&source))
+        .await
+        .map_err(|problem| Error::bug(format!("a step of a backup panicked: {problem}")))?
+}
+
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<Arc<Watch>>();
+};

@@ -1,0 +1,110 @@
+//! One tenant's part of a backup.
+
+use sepal_database::{
+    Result, TenantId,
+    backup::{CopiedFile, LogPiece, Source},
+    sealing::{hex, sha256},
+};
+
+use super::{Run, blocking};
+use crate::{
+    entry::{self, LogFile, Object, TenantEntry},
+    keys, names,
+    repository::failed,
+};
+
+impl Run<'_> {
+    /// What belongs to a tenant now, and how many bytes had to be stored for it.
+    pub(super) async fn tenant(&mut self, id: TenantId) -> Result<(TenantEntry, u64)> {
+        let (tag, sealed) =
+            blocking(self.source, move |source| Ok((source.keys_tag(id)?, source.sealed_keys(id)?))).await?;
+        let keys = keys::store(self.repository, (id, &self.line), &tag, &sealed).await?;
+        if let Some(unchanged) = self.unchanged(id).await? {
+            return Ok((TenantEntry { keys, ..unchanged }, 0));
+        }
+        let pin = self.source.pin(id).await?;
+        let mut stored = 0;
+        let mut manifests = Vec::with_capacity(pin.manifests.len());
+        for file in &pin.manifests {
+            manifests.push(self.manifest(id, file, &mut stored).await?);
+        }
+        let mut files = Vec::with_capacity(pin.files.len());
+        for file in &pin.files {
+            self.watch.check()?;
+            files.push(self.file(id, file, &mut stored).await?);
+        }
+        let mut log = Vec::with_capacity(pin.log.len());
+        for piece in &pin.log {
+            self.watch.check()?;
+            log.push(self.log_file(id, piece, &mut stored).await?);
+        }
+        let (pin, facts) = self.source.facts(pin).await?;
+        let facts = entry::seal(self.source.control(), id, &self.id, &facts)?;
+        let tenant = TenantEntry {
+            tenant: id.to_string(),
+            keys,
+            lsn: pin.lsn.0,
+            time_us: pin.time_us,
+            manifests,
+            files,
+            log,
+            facts_of: self.id.clone(),
+            facts,
+        };
+        Ok((tenant, stored))
+    }
+
+    /// The last backup's entry, if the tenant is not open and its log is what it was then, to the byte.
+    async fn unchanged(&self, id: TenantId) -> Result<Option<TenantEntry>> {
+        let Some(last) = self.known.last.get(&id).filter(|last| self.known.has_all(last)) else {
+            return Ok(None);
+        };
+        let now = blocking(self.source, move |source: &Source| source.closed_log(id)).await?;
+        let end = now.as_ref().and_then(|pieces| pieces.last());
+        let same = match (end, last.log.last()) {
+            (Some(now), Some(then)) => {
+                (now.number, now.bytes) == (then.number, then.bytes) && now.file.to_string() == then.file
+            }
+            _ => false,
+        };
+        Ok(same.then(|| last.clone()))
+    }
+
+    async fn manifest(&self, id: TenantId, file: &CopiedFile, stored: &mut u64) -> Result<Object> {
+        let path = &file.path;
+        let bytes = tokio::fs::read(path)
+            .await
+            .map_err(|error| failed("read", &path.display().to_string(), &error))?;
+        let hash = hex(&sha256(&bytes));
+        let name = names::manifest(id, &file.name, &hash);
+        let object = Object { name, bytes: bytes.len() as u64, sha256: hash };
+        if self.known.stored.get(&object.name) != Some(&object.bytes) {
+            self.repository.put(&object.name, bytes).await?;
+            self.watch.moved(object.bytes);
+            *stored += object.bytes;
+        }
+        Ok(object)
+    }
+
+    async fn file(&self, id: TenantId, file: &CopiedFile, stored: &mut u64) -> Result<Object> {
+        let name = names::tenant_file(id, &file.name);
+        if let Some(known) = self.known.object(&name, file.bytes) {
+            return Ok(known);
+        }
+        // One that a killed run stored has no hash that anybody knows: it is stored again, in its place.
+        let content = self.repository.put_file(&name, &file.path, (0, file.bytes), self.pace).await?;
+        self.watch.moved(content.bytes);
+        *stored += content.bytes;
+        Ok(Object { name, bytes: content.bytes, sha256: content.sha256 })
+    }
+
+    async fn log_file(&mut self, id: TenantId, piece: &LogPiece, stored: &mut u64) -> Result<LogFile> {
+        let archived = self.known.logs.entry(id).or_default();
+        let (parts, bytes) = archived.bring(self.repository, (id, &self.line), piece, self.pace).await?;
+        if bytes > 0 {
+            self.watch.moved(bytes);
+            *stored += bytes;
+        }
+        Ok(LogFile { number: piece.number, file: piece.file.to_string(), bytes: piece.bytes, parts })
+    }
+}

@@ -1,0 +1,55 @@
+//! Entries as bytes: what is read is what was written, and nothing that was changed passes for one.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Format 1, as it stays readable: made by hand from docs/format/backup.md.
+const GOLDEN: &str = concat!(
+    r#"{"version":1,"id":"20261122T030000Z-0a1b2c3d","line":"00112233","started_us":1795316400000000,"#,
+    r#""finished_us":1795316401000000,"program":"0.1.0","recovery":"aabbccddeeff0011","#,
+    r#""control":{"name":"control/20261122T030000Z-0a1b2c3d","bytes":4096,"sha256":"00"},"tenants":["#,
+    r#"{"tenant":"07070707070707070707070707070707","keys":"1122334455667788","lsn":9,"time_us":1795316400500000,"#,
+    r#""manifests":[{"name":"m","bytes":5,"sha256":"01"}],"files":[{"name":"f","bytes":7,"#,
+    r#""sha256":"02"}],"log":[{"number":4,"file":"08080808080808080808080808080808","bytes":200,"parts":["p"]}],"#,
+    r#""facts_of":"20261122T030000Z-0a1b2c3d","facts":""}],"new_bytes":4308}"#,
+    "\n",
+    r#"{"mac":"ffff"}"#,
+    "\n",
+);
+
+#[test]
+fn format_1_is_read() {
+    let read = ReadEntry::decode("backups/x.json", GOLDEN.as_bytes()).unwrap();
+    let entry = read.entry;
+    assert_eq!((entry.version, entry.tenants.len(), entry.failed.len()), (1, 1, 0));
+    assert_eq!(entry.bytes(), 4096 + 5 + 7 + 200);
+    assert_eq!(entry.objects().collect::<Vec<_>>(), ["f", "m", "p", "control/20261122T030000Z-0a1b2c3d"]);
+    assert_eq!(entry.tenants[0].id().unwrap(), TenantId([7; 16]));
+    assert_eq!(read.mac, "ffff");
+    let line = GOLDEN.lines().next().unwrap();
+    assert_eq!(serde_json::to_string(&entry).unwrap().replace(r#""failed":[],"#, ""), line);
+}
+
+#[test]
+fn a_newer_format_says_so() {
+    let newer = GOLDEN.replacen(r#""version":1"#, r#""version":2"#, 1);
+    let error = ReadEntry::decode("backups/x.json", newer.as_bytes()).unwrap_err();
+    assert_eq!(error.state(), SqlState::FeatureNotSupported);
+    assert!(error.message().contains("backups/x.json has format 2"), "{error}");
+}
+
+#[test]
+fn an_entry_that_was_cut_is_damaged() {
+    for length in 0..GOLDEN.len() - 1 {
+        let error = ReadEntry::decode("backups/x.json", &GOLDEN.as_bytes()[..length]).unwrap_err();
+        assert_eq!(error.state(), SqlState::DataCorrupted, "{length} bytes");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_are_too_strange(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = ReadEntry::decode("backups/x.json", &bytes);
+    }
+}

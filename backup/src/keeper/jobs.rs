@@ -1,0 +1,215 @@
+//! What a keeper does when something is due.
+
+use std::{path::PathBuf, sync::Arc};
+
+use sepal_database::{
+    Error, Result,
+    backup::{Noted, note},
+};
+
+use super::{JobStatus, Keeper, RETRY_US};
+use crate::{
+    census,
+    create::{CreateOptions, blocking, create},
+    entry::Entry,
+    list::list,
+    moment::{SECOND, day, now_us},
+    prune::prune,
+    restore::{Opener, Target},
+    verify::{VerifyOptions, note_verified, verify},
+    watch::Watch,
+};
+
+const DAY_US: i64 = 86_400 * SECOND;
+
+impl Keeper {
+    /// One look at what is due. Never fails: what goes wrong is noted.
+    pub(super) async fn work(&self) {
+        self.destroy_pending().await;
+        if !self.state.lock().known {
+            self.read_catalogue().await;
+        }
+        let Some(full) = self.due() else { return self.alert() };
+        self.backup(full).await;
+        self.alert();
+    }
+
+    /// Whether a backup is to be made now, and whether a full one.
+    fn due(&self) -> Option<bool> {
+        let mut state = self.state.lock();
+        let now = now_us();
+        let next = self
+            .settings
+            .schedule
+            .filter(|_| state.known)
+            .map(|schedule| schedule.due(state.status.last_backup_us, now).max(state.retry_at));
+        state.status.next_us = next;
+        let asked = state.asked.take();
+        asked.or_else(|| next.filter(|next| *next <= now).map(|_| false))
+    }
+
+    /// What the repository already has, so that a restart of the server is no reason for a backup.
+    async fn read_catalogue(&self) {
+        let missing = |error: &Error| error.state() == sepal_database::SqlState::UndefinedObject;
+        let read = match list(&self.repository).await {
+            Err(error) if missing(&error) => Ok(Vec::new()),
+            read => read,
+        };
+        let mut state = self.state.lock();
+        match read {
+            Ok(backups) => {
+                state.known = true;
+                let status = &mut state.status;
+                status.backups = backups.len() as u64;
+                status.last_backup = backups.last().map(|backup| backup.id.clone());
+                status.last_backup_us = backups.last().map(|backup| backup.started_us);
+                let verified = backups.iter().rev().filter_map(|backup| backup.verified.as_ref());
+                status.last_verified_us =
+                    verified.filter(|verified| verified.good).map(|verified| verified.verified_us).max();
+            }
+            Err(error) => {
+                let told = error.to_string();
+                if state.status.last_error.as_deref() != Some(&told) {
+                    tracing::error!(%error, "the backup repository cannot be read; it is tried again");
+                }
+                state.status.last_error = Some(told);
+            }
+        }
+    }
+
+    async fn backup(&self, full: bool) {
+        let watch = Arc::new(Watch::default());
+        {
+            let mut state = self.state.lock();
+            if state.status.job.state != "waiting" {
+                state.status.last_job += 1;
+            }
+            let number = state.status.last_job;
+            state.status.job = JobStatus { state: "running".into(), ..JobStatus::waiting(number) };
+            state.watch = Some(Arc::clone(&watch));
+        }
+        let made = create(&self.source, &self.repository, &CreateOptions { full }, &self.pace, &watch).await;
+        let made = self.note_backup(made, &watch);
+        let Some(entry) = made else { return };
+        if let Err(error) = self.after(&entry).await {
+            tracing::error!(%error, "what follows a backup did not work; the backup is made");
+            self.state.lock().status.last_error = Some(error.to_string());
+        }
+    }
+
+    fn note_backup(&self, made: Result<Entry>, watch: &Watch) -> Option<Entry> {
+        let mut state = self.state.lock();
+        state.watch = None;
+        state.status.job.progress = watch.now();
+        match made {
+            Ok(entry) => {
+                tracing::info!(
+                    backup = entry.id,
+                    tenants = entry.tenants.len(),
+                    bytes = entry.new_bytes,
+                    "backed up"
+                );
+                let failed = entry.failed.len() as u64;
+                let status = &mut state.status;
+                status.backups += 1;
+                status.last_backup = Some(entry.id.clone());
+                status.last_backup_us = Some(entry.started_us);
+                status.last_error = entry
+                    .failed
+                    .first()
+                    .map(|first| format!("{failed} tenants are not in the backup: {}", first.why));
+                status.job.backup = Some(entry.id.clone());
+                status.job.new_bytes = entry.new_bytes;
+                status.job.failed_tenants = failed;
+                status.job.error.clone_from(&status.last_error);
+                status.job.state = if failed == 0 { "done" } else { "failed" }.into();
+                state.retry_at = 0;
+                Some(entry)
+            }
+            Err(error) => {
+                tracing::error!(%error, "no backup was made; it is tried again");
+                state.status.last_error = Some(error.to_string());
+                state.status.job.state = "failed".into();
+                state.status.job.error = Some(error.to_string());
+                state.retry_at = now_us() + RETRY_US;
+                None
+            }
+        }
+    }
+
+    /// The census, the audit trail, what is too old, and now and then a verification.
+    async fn after(&self, entry: &Entry) -> Result<()> {
+        let facts = serde_json::json!({ "tenants": entry.tenants.len(), "failed": entry.failed.len() });
+        let id = entry.id.clone();
+        blocking(&self.source, move |source| note(source.control(), Noted::Made, &id, facts)).await?;
+        let today = day(entry.started_us);
+        if !census::is_made(&self.repository, &today).await? {
+            census::write(&self.source, &self.repository, &today, entry).await?;
+        }
+        if self.settings.schedule.is_some() {
+            let pruned = prune(&self.repository, &self.settings.retention, &Watch::default()).await?;
+            self.state.lock().status.backups = pruned.kept.len() as u64;
+            for removed in pruned.removed {
+                tracing::info!(backup = removed, "removed a backup that is no longer kept");
+                let nothing = serde_json::Value::Null;
+                blocking(&self.source, move |source| {
+                    note(source.control(), Noted::Removed, &removed, nothing)
+                })
+                .await?;
+            }
+        }
+        self.verify_if_due().await
+    }
+
+    async fn verify_if_due(&self) -> Result<()> {
+        let days = i64::try_from(self.settings.verify_days).unwrap_or(i64::MAX);
+        let last = self.state.lock().status.last_verified_us.unwrap_or(i64::MIN);
+        if days == 0 || now_us().saturating_sub(last) < days.saturating_mul(DAY_US) {
+            return Ok(());
+        }
+        let root = self.source.root_key();
+        let work = self.work_directory().await?;
+        let wrappers = self.source.wrappers();
+        let options = VerifyOptions { target: Target::Latest, tenant: None, work, wrappers };
+        let watch = Watch::default();
+        let report = verify(&self.repository, &Opener::Root(root), &options, (&self.pace, &watch)).await?;
+        note_verified(&self.source, &report).await?;
+        let mut state = self.state.lock();
+        if report.is_good() {
+            tracing::info!(
+                backup = report.backup,
+                objects = report.objects,
+                "a backup was restored to the side and is good"
+            );
+            state.status.last_verified_us = Some(report.verified_us);
+        } else {
+            let wrong = report.tenants.iter().flat_map(|tenant| &tenant.wrong).next();
+            tracing::error!(backup = report.backup, wrong, "a backup is damaged");
+            state.status.last_error = Some(format!("backup {} is damaged", report.backup));
+        }
+        Ok(())
+    }
+
+    /// Beside the data, where there is room for it.
+    async fn work_directory(&self) -> Result<PathBuf> {
+        let folder = crate::identity::folder(self.source.data_dir());
+        tokio::fs::create_dir_all(&folder)
+            .await
+            .map_err(|error| crate::repository::failed("make", &folder.display().to_string(), &error))?;
+        Ok(folder)
+    }
+
+    /// Says once a day that no backup was verified for too long.
+    fn alert(&self) {
+        let days = i64::try_from(self.settings.alert_days).unwrap_or(i64::MAX);
+        let mut state = self.state.lock();
+        let (now, last) = (now_us(), state.status.last_verified_us);
+        let first = state.status.last_backup_us.unwrap_or(now);
+        let late = days > 0 && now.saturating_sub(last.unwrap_or(first)) > days.saturating_mul(DAY_US);
+        state.status.verification_is_late = late;
+        if late && now.saturating_sub(state.alerted) > DAY_US {
+            state.alerted = now;
+            tracing::warn!(days, "no backup was verified within these days: run `sepal backup verify`");
+        }
+    }
+}

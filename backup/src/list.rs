@@ -1,0 +1,62 @@
+//! What backups there are. Needs no key: names and rows are not in what it reads.
+
+use sepal_database::Result;
+use serde::Serialize;
+
+use crate::{
+    entry::{self, Entry},
+    identity,
+    repository::Repository,
+    verify::{self, Verified},
+};
+
+/// A backup in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    pub id: String,
+    /// Microseconds since 1970.
+    pub started_us: i64,
+    pub finished_us: i64,
+    pub tenants: u64,
+    /// Tenants that are not in it although they should be.
+    pub failed: u64,
+    /// All that belongs to it, and what it stored itself.
+    pub bytes: u64,
+    pub new_bytes: u64,
+    pub verified: Option<Verified>,
+}
+
+impl Summary {
+    pub fn of(entry: &Entry) -> Self {
+        Self {
+            id: entry.id.clone(),
+            started_us: entry.started_us,
+            finished_us: entry.finished_us,
+            tenants: entry.tenants.len() as u64,
+            failed: entry.failed.len() as u64,
+            bytes: entry.bytes(),
+            new_bytes: entry.new_bytes,
+            verified: None,
+        }
+    }
+}
+
+/// All backups, oldest first.
+pub async fn list(repository: &Repository) -> Result<Vec<Summary>> {
+    identity::must_be_made(repository).await?;
+    let mut found = Vec::new();
+    for read in entry::all(repository).await? {
+        let verified = verify::remembered(repository, &read.entry.id).await?;
+        found.push(Summary { verified, ..Summary::of(&read.entry) });
+    }
+    Ok(found)
+}
+
+/// One backup's entry; `latest` for the newest.
+pub async fn show(repository: &Repository, id: &str) -> Result<(Entry, Option<Verified>)> {
+    identity::must_be_made(repository).await?;
+    let target = crate::restore::Target::named(id);
+    let entry = crate::restore::choose(repository, &target).await?.entry;
+    let verified = verify::remembered(repository, &entry.id).await?;
+    Ok((entry, verified))
+}

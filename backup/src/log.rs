@@ -1,0 +1,138 @@
+//! Log files in the repository: in parts, because they grow, and a bucket's objects do not.
+//!
+//! A part is named by the bytes that it holds and by their hash, so the names alone tell how far a file is archived,
+//! after a crash of the archiver as before. Parts of one file may overlap; a reader takes those that continue.
+
+use std::collections::HashMap;
+
+use sepal_database::{
+    Error, Result, TenantId,
+    backup::{FileId, LogPiece},
+    sealing::{hex, sha256},
+};
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+
+use crate::{
+    names::{self, Part},
+    pace::Pace,
+    repository::{Repository, failed},
+};
+
+/// Bytes that a part holds at most: it is hashed before it is named, so it is in memory.
+const PART_BYTES: u64 = 16 << 20;
+
+/// What is archived of a tenant's log.
+#[derive(Debug, Default)]
+pub(crate) struct Archived {
+    parts: HashMap<(u64, FileId), Vec<Part>>,
+}
+
+impl Archived {
+    /// By the names in the repository.
+    pub(crate) fn of<'a>(names: impl Iterator<Item = &'a str>, line: &str) -> HashMap<TenantId, Self> {
+        let mut tenants: HashMap<TenantId, Self> = HashMap::new();
+        for part in names.filter_map(Part::parse).filter(|part| part.line == line) {
+            tenants.entry(part.tenant).or_default().add(part);
+        }
+        tenants
+    }
+
+    pub(crate) async fn load(repository: &Repository, tenant: TenantId, line: &str) -> Result<Self> {
+        let listed = repository.list(&names::log(tenant, line)).await?;
+        let mut all = Self::of(listed.iter().map(|object| object.name.as_str()), line);
+        Ok(all.remove(&tenant).unwrap_or_default())
+    }
+
+    fn add(&mut self, part: Part) {
+        self.parts.entry((part.number, part.file)).or_default().push(part);
+    }
+
+    /// Parts that cover a file from its beginning, up to `until` or as far as they go, and how far that is.
+    pub(crate) fn chain(&self, number: u64, file: FileId, until: u64) -> (Vec<&Part>, u64) {
+        let parts = self.parts.get(&(number, file)).map_or(&[][..], Vec::as_slice);
+        let (mut chain, mut at) = (Vec::new(), 0);
+        while at < until {
+            let next = parts.iter().filter(|part| part.from == at).max_by_key(|part| part.to);
+            let Some(next) = next else { break };
+            at = next.to;
+            chain.push(next);
+        }
+        (chain, at)
+    }
+
+    /// The files of a number: more than one where two directories went on from the same log under one line.
+    pub(crate) fn files(&self, number: u64) -> Vec<FileId> {
+        self.parts.keys().filter(|(found, _)| *found == number).map(|(_, file)| *file).collect()
+    }
+
+    /// Stores what is missing of a file up to its length. Gives the parts that cover it, and the bytes stored.
+    pub(crate) async fn bring(
+        &mut self,
+        repository: &Repository,
+        (tenant, line): (TenantId, &str),
+        piece: &LogPiece,
+        pace: &Pace,
+    ) -> Result<(Vec<String>, u64)> {
+        let (_, mut at) = self.chain(piece.number, piece.file, piece.bytes);
+        let mut stored = 0;
+        if at < piece.bytes {
+            let show = piece.path.display().to_string();
+            let unread = |error: std::io::Error| failed("read", &show, &error);
+            let mut file = tokio::fs::File::open(&piece.path).await.map_err(unread)?;
+            file.seek(std::io::SeekFrom::Start(at)).await.map_err(unread)?;
+            while at < piece.bytes {
+                let take = (piece.bytes - at).min(PART_BYTES);
+                let mut bytes =
+                    vec![0; usize::try_from(take).map_err(|_| Error::bug("a part beyond memory"))?];
+                file.read_exact(&mut bytes).await.map_err(unread)?;
+                let part = Part {
+                    tenant,
+                    line: line.to_owned(),
+                    number: piece.number,
+                    file: piece.file,
+                    from: at,
+                    to: at + take,
+                    hash: hash(&bytes),
+                };
+                pace.spend(bytes.len()).await;
+                repository.put(&part.name(), bytes).await?;
+                self.add(part);
+                (at, stored) = (at + take, stored + take);
+            }
+        }
+        let (chain, _) = self.chain(piece.number, piece.file, piece.bytes);
+        Ok((chain.into_iter().map(Part::name).collect(), stored))
+    }
+}
+
+/// What a part's name says of its bytes.
+pub(crate) fn hash(bytes: &[u8]) -> String {
+    hex(&sha256(bytes)[..16])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(number: u64, from: u64, to: u64) -> Part {
+        let (tenant, file) = (TenantId([1; 16]), FileId([2; 16]));
+        Part { tenant, line: "l".into(), number, file, from, to, hash: "0".repeat(32) }
+    }
+
+    #[test]
+    fn a_chain_ends_where_a_part_is_missing() {
+        let mut archived = Archived::default();
+        for part in [part(1, 0, 10), part(1, 0, 25), part(1, 10, 20), part(1, 25, 30), part(1, 40, 50)] {
+            archived.add(part);
+        }
+        let ends = |until| {
+            let (chain, end) = archived.chain(1, FileId([2; 16]), until);
+            (chain.iter().map(|part| part.to).collect::<Vec<_>>(), end)
+        };
+        assert_eq!(ends(u64::MAX), (vec![25, 30], 30));
+        assert_eq!(ends(12), (vec![25], 25));
+        assert_eq!(ends(0), (vec![], 0));
+        assert_eq!(archived.chain(2, FileId([2; 16]), 5).1, 0);
+        assert_eq!(archived.files(1), [FileId([2; 16])]);
+    }
+}

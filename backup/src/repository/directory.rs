@@ -1,0 +1,199 @@
+//! Objects as files below a directory, durable before anybody counts on them.
+//!
+//! object_store's own writer for directories never calls fsync, and a backup that a power cut takes back is none. So:
+//! written beside under a name that begins with a dot, fsynced, renamed, and the directory fsynced. Each new folder's
+//! name is made durable in the one above it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use sepal_database::{Error, Result};
+use tokio::{
+    fs::{self, File, OpenOptions},
+    io::{AsyncReadExt, AsyncWriteExt},
+};
+
+use super::{CHUNK_BYTES, Listed, Shelf, Upload, failed};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct DirectoryShelf {
+    root: PathBuf,
+}
+
+impl DirectoryShelf {
+    pub(super) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+}
+
+/// Tells apart the unfinished files of one process.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+struct FileUpload {
+    name: String,
+    /// Taken when it is finished.
+    unfinished: Option<PathBuf>,
+    path: PathBuf,
+    file: File,
+}
+
+impl Drop for FileUpload {
+    fn drop(&mut self) {
+        if let Some(path) = self.unfinished.take() {
+            // Nobody counts on it; `prune` removes what stays.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+#[async_trait]
+impl Upload for FileUpload {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.file.write_all(&bytes).await.map_err(|error| failed("write", &self.name, &error))
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<()> {
+        let name = self.name.clone();
+        let wrong = |error: io::Error| failed("write", &name, &error);
+        self.file.flush().await.map_err(wrong)?;
+        self.file.sync_all().await.map_err(wrong)?;
+        let Some(unfinished) = self.unfinished.clone() else { return Ok(()) };
+        fs::rename(&unfinished, &self.path).await.map_err(wrong)?;
+        sync_directory(self.path.parent().unwrap_or(Path::new("/"))).await.map_err(wrong)?;
+        self.unfinished = None;
+        Ok(())
+    }
+
+    async fn abandon(self: Box<Self>) {
+        drop(self);
+    }
+}
+
+#[async_trait]
+impl Shelf for DirectoryShelf {
+    async fn begin(&self, name: &str, _: u64) -> Result<Box<dyn Upload>> {
+        let wrong = |error: io::Error| failed("write", name, &error);
+        let path = self.path(name);
+        let folder = path.parent().unwrap_or(&self.root);
+        make_folder(folder).await.map_err(wrong)?;
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let unfinished = folder.join(format!(".{file_name}.{}-{number}", std::process::id()));
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&unfinished)
+            .await
+            .map_err(wrong)?;
+        Ok(Box::new(FileUpload { name: name.to_owned(), unfinished: Some(unfinished), path, file }))
+    }
+
+    async fn open(&self, name: &str) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
+        let file = match File::open(self.path(name)).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(|error| failed("read", name, &error))?,
+        };
+        let name = name.to_owned();
+        let chunks = stream::try_unfold((file, name), |(mut file, name)| async move {
+            let mut bytes = Vec::new();
+            let read = (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut bytes).await;
+            read.map_err(|error| failed("read", &name, &error))?;
+            let next = (!bytes.is_empty()).then(|| (Bytes::from(bytes), (file, name)));
+            Ok::<_, Error>(next)
+        });
+        Ok(Some(Box::pin(chunks)))
+    }
+
+    async fn list(&self, folder: &str) -> Result<Vec<Listed>> {
+        let (root, start) = (self.root.clone(), self.path(folder));
+        let folder = folder.to_owned();
+        let listed = tokio::task::spawn_blocking(move || {
+            let mut found = Vec::new();
+            walk(&root, &start, &mut found).map(|()| found)
+        });
+        listed
+            .await
+            .map_err(|problem| Error::bug(format!("listing {folder} panicked: {problem}")))?
+            .map_err(|error| failed("list", &self.root.join(folder).display().to_string(), &error))
+    }
+
+    async fn remove(&self, name: &str) -> Result<()> {
+        let path = self.path(name);
+        match fs::remove_file(&path).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            removed => removed.map_err(|error| failed("remove", name, &error))?,
+        }
+        // A key that was destroyed must not come back with the power.
+        let folder = path.parent().unwrap_or(&self.root);
+        sync_directory(folder).await.map_err(|error| failed("remove", name, &error))
+    }
+}
+
+async fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path).await?.sync_all().await
+}
+
+/// Makes the folder and those above it, durably, for its owner alone.
+async fn make_folder(path: &Path) -> io::Result<()> {
+    let mut missing = Vec::new();
+    let mut at = Some(path);
+    while let Some(folder) = at
+        && !fs::try_exists(folder).await?
+    {
+        missing.push(folder.to_owned());
+        at = folder.parent();
+    }
+    for folder in missing.iter().rev() {
+        match fs::DirBuilder::new().mode(0o700).create(folder).await {
+            // Somebody else made it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+        if let Some(parent) = folder.parent() {
+            sync_directory(parent).await?;
+        }
+    }
+    Ok(())
+}
+
+fn walk(root: &Path, folder: &Path, found: &mut Vec<Listed>) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let (path, entry) = entry.map(|entry| (entry.path(), entry))?;
+        if entry.file_type()?.is_dir() {
+            walk(root, &path, found)?;
+            continue;
+        }
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let Some(name) = path.strip_prefix(root).ok().and_then(Path::to_str).filter(|_| !hidden) else {
+            continue;
+        };
+        let facts = match entry.metadata() {
+            // Removed since the directory was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            facts => facts?,
+        };
+        let modified = facts.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        let modified = modified.duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
+        let modified = i64::try_from(modified).unwrap_or(i64::MAX);
+        found.push(Listed { name: name.to_owned(), bytes: facts.len(), modified });
+    }
+    Ok(())
+}

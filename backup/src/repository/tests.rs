@@ -1,0 +1,86 @@
+//! A directory as a repository: objects appear whole, and what an interrupted upload leaves is no object.
+
+use std::path::PathBuf;
+
+use super::*;
+
+fn repository(path: &Path) -> Repository {
+    Repository::open(&Location::Directory(path.to_owned())).unwrap()
+}
+
+async fn names(repository: &Repository, folder: &str) -> Vec<String> {
+    let mut names: Vec<String> =
+        repository.list(folder).await.unwrap().into_iter().map(|object| object.name).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn objects_come_back_as_they_were_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = repository(&dir.path().join("new").join("place"));
+    assert_eq!(repository.get("a/b").await.unwrap(), None);
+    assert!(names(&repository, "").await.is_empty(), "a place that is not there yet is empty");
+    repository.put("a/b", b"first".to_vec()).await.unwrap();
+    let content = repository.put("a/b", b"second".to_vec()).await.unwrap();
+    assert_eq!((content.bytes, content.sha256.len()), (6, 64));
+    repository.put("a/c/d", Vec::new()).await.unwrap();
+    repository.put("other", b"x".to_vec()).await.unwrap();
+    assert_eq!(repository.get("a/b").await.unwrap().unwrap(), b"second");
+    assert_eq!(repository.get("a/c/d").await.unwrap().unwrap(), b"");
+    assert_eq!(names(&repository, "a").await, ["a/b", "a/c/d"]);
+    assert_eq!(names(&repository, "").await, ["a/b", "a/c/d", "other"]);
+    repository.remove("a/b").await.unwrap();
+    repository.remove("a/b").await.unwrap();
+    assert_eq!(repository.get("a/b").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_file_goes_up_from_one_byte_to_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = repository(&dir.path().join("repository"));
+    let source: PathBuf = dir.path().join("source");
+    let bytes: Vec<u8> = (0..CHUNK_BYTES * 2 + 77).map(|at| (at % 251) as u8).collect();
+    std::fs::write(&source, &bytes).unwrap();
+    let pace = Pace::default();
+    let range = (5, bytes.len() as u64 - 3);
+    let stored = repository.put_file("big", &source, range, &pace).await.unwrap();
+    assert_eq!(repository.get("big").await.unwrap().unwrap(), bytes[5..bytes.len() - 3]);
+    let mut back = tokio::fs::File::create(dir.path().join("back")).await.unwrap();
+    assert_eq!(repository.fetch("big", &mut back, &pace).await.unwrap(), stored);
+    assert_eq!(std::fs::read(dir.path().join("back")).unwrap(), bytes[5..bytes.len() - 3]);
+    let beyond = (0, bytes.len() as u64 + 1);
+    repository.put_file("short", &source, beyond, &pace).await.unwrap_err();
+    assert_eq!(names(&repository, "").await, ["big"], "what could not be read whole is no object");
+}
+
+#[tokio::test]
+async fn an_upload_that_is_dropped_leaves_the_old_object() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = repository(dir.path());
+    repository.put("a", b"old".to_vec()).await.unwrap();
+    let mut upload = repository.shelf.begin("a", 3).await.unwrap();
+    upload.write(Bytes::from_static(b"ne")).await.unwrap();
+    assert_eq!(names(&repository, "").await, ["a"], "unfinished files are not listed");
+    drop(upload);
+    assert_eq!(repository.get("a").await.unwrap().unwrap(), b"old");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn addresses_are_read_and_refused() {
+    let bucket: Location =
+        "s3://backups/a//b/?region=eu-central-1&endpoint=http://127.0.0.1:9000".parse().unwrap();
+    let Location::Bucket(found) = &bucket else { panic!("{bucket:?}") };
+    assert_eq!((found.bucket.as_str(), found.prefix.as_str()), ("backups", "a/b"));
+    assert_eq!(found.region.as_deref(), Some("eu-central-1"));
+    assert_eq!(bucket.to_string(), "s3://backups/a/b");
+    let directory: Location = "file:///var/backups".parse().unwrap();
+    assert_eq!(directory, Location::Directory("/var/backups".into()));
+    for wrong in
+        ["", "ftp://x/y", "s3://", "s3://id:key@bucket/x", "s3://b?endpoint=ftp://x", "s3://b?secret=1"]
+    {
+        let error = wrong.parse::<Location>().unwrap_err();
+        assert!(!error.to_string().contains("id:key"), "{error}");
+    }
+}

@@ -1,0 +1,264 @@
+//! From a repository to a data directory, with nothing but the recovery key.
+//!
+//! ```text
+//! entry → recovery package → root key → control.db → each tenant: keys, files, log → replay → done
+//! ```
+//! The directory carries a marker from the first step to the last: a server does not open it before. Every object is
+//! compared with the hash that the entry tells; the log's parts, with the one in their names.
+
+pub(crate) mod fetch;
+mod plan;
+
+use std::{
+    fs,
+    io::ErrorKind,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sepal_database::{
+    Error, Key, Result, SqlState, Tenant, TenantId,
+    backup::{
+        Noted, RecoveryKey, Restoring, UNFINISHED, Until, Wrappers, keep_root, note, open_recovery_package,
+    },
+};
+
+use self::fetch::Fetch;
+pub(crate) use self::plan::{Plan, TenantPlan};
+use crate::{
+    entry::{self, Entry, ReadEntry},
+    identity, keys, moment,
+    pace::Pace,
+    repository::{Repository, failed},
+    watch::Watch,
+};
+
+/// What opens a repository.
+pub enum Opener {
+    Recovery(RecoveryKey),
+    /// The root key of the instance itself, where it is at hand.
+    Root(Key),
+}
+
+/// Which moment is restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The newest backup, and all of the log that was archived since.
+    Latest,
+    /// The last backup before a moment (microseconds since 1970), and the log up to it.
+    Moment(i64),
+    /// One backup as it was made.
+    Backup(String),
+}
+
+impl Target {
+    /// `latest`, or a backup's id.
+    pub fn named(id: &str) -> Self {
+        if id == "latest" { Self::Latest } else { Self::Backup(id.to_owned()) }
+    }
+}
+
+/// How a restore is done.
+pub struct RestoreOptions {
+    pub target: Target,
+    /// `None`: all.
+    pub tenant: Option<String>,
+    /// Reaches the providers of tenants that brought one.
+    pub wrappers: Arc<dyn Wrappers>,
+}
+
+/// What a restore made.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Restored {
+    pub backup: String,
+    pub tenants: Vec<RestoredFacts>,
+    /// Tenants that were dropped since: their keys are gone.
+    pub dropped: Vec<String>,
+}
+
+/// One tenant, as it came back.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct RestoredFacts {
+    pub name: String,
+    pub rows: u64,
+    /// Its last commit, and when that was.
+    pub lsn: u64,
+    pub time_us: i64,
+}
+
+/// Makes a data directory. Nothing may be in it; it need not be there.
+///
+/// Errors: 55000 a directory that is not empty; XX001 an object that is damaged or missing, by its name; 28000 a
+/// recovery key that opens nothing.
+pub async fn restore(
+    repository: &Repository,
+    opener: &Opener,
+    to: &Path,
+    options: &RestoreOptions,
+    (pace, watch): (&Pace, &Watch),
+) -> Result<Restored> {
+    identity::must_be_made(repository).await?;
+    let read = choose(repository, &options.target).await?;
+    make_directory(to)?;
+    let root = open_root(repository, &read.entry, opener).await?;
+    keep_root(&to.join("root.key"), &root)?;
+    let restoring = lay_control(repository, &read, (&root, &options.wrappers), to, pace).await?;
+    let fetch = Fetch { repository, pace, watch, data: to };
+    let restored = tenants(&fetch, &read.entry, restoring, options).await?;
+    finish(to)?;
+    Ok(restored)
+}
+
+/// The backup to begin with.
+pub(crate) async fn choose(repository: &Repository, target: &Target) -> Result<ReadEntry> {
+    if let Target::Backup(id) = target {
+        return entry::read(repository, id).await;
+    }
+    let ids = entry::ids(repository).await?;
+    let mut oldest = None;
+    for id in ids.iter().rev() {
+        let read = entry::read(repository, id).await?;
+        match target {
+            Target::Moment(at) if read.entry.finished_us > *at => oldest = Some(read.entry.finished_us),
+            _ => return Ok(read),
+        }
+    }
+    let why = match oldest {
+        Some(at) => format!("the oldest backup is of {}, after that moment", moment::show(at)),
+        None => "there is no backup in this repository".to_owned(),
+    };
+    Err(Error::new(SqlState::UndefinedObject, why)
+        .with_hint("`sepal backup list` prints those that there are."))
+}
+
+/// The root key that an entry was made under.
+pub(crate) async fn open_root(repository: &Repository, entry: &Entry, opener: &Opener) -> Result<Key> {
+    match opener {
+        Opener::Root(key) => Ok(key.clone()),
+        Opener::Recovery(key) => {
+            let package = keys::load_recovery(repository, &entry.recovery).await?;
+            Ok(open_recovery_package(&package, key)?)
+        }
+    }
+}
+
+/// Puts control.db into a directory and opens it; the entry must be what this instance wrote.
+pub(crate) async fn lay_control(
+    repository: &Repository,
+    read: &ReadEntry,
+    (root, wrappers): (&Key, &Arc<dyn Wrappers>),
+    data: &Path,
+    pace: &Pace,
+) -> Result<Restoring> {
+    fetch::object(repository, &read.entry.control, &data.join("control.db"), pace).await?;
+    let (data, root, wrappers) = (data.to_owned(), root.clone(), Arc::clone(wrappers));
+    let restoring = tokio::task::spawn_blocking(move || Restoring::open(&data, &root, wrappers))
+        .await
+        .map_err(|problem| Error::bug(format!("opening control.db panicked: {problem}")))??;
+    read.check(restoring.control())?;
+    Ok(restoring)
+}
+
+async fn tenants(
+    fetch: &Fetch<'_>,
+    entry: &Entry,
+    restoring: Restoring,
+    options: &RestoreOptions,
+) -> Result<Restored> {
+    let known = restoring.tenants()?;
+    let wanted = wanted(&known, options.tenant.as_deref())?;
+    let plan = Plan::of(fetch.repository, entry, &options.target).await?;
+    fetch.watch.stage("restoring tenants", plan.tenants.len());
+    let mut restored = Restored { backup: entry.id.clone(), tenants: Vec::new(), dropped: Vec::new() };
+    let restoring = Arc::new(restoring);
+    for tenant in known {
+        fetch.watch.check()?;
+        let planned = plan.tenants.iter().find(|planned| planned.id == tenant.id);
+        let back = match planned.filter(|_| wanted.is_none_or(|only| only == tenant.id)) {
+            Some(planned) => fetch.tenant(&restoring, planned).await?,
+            None => false,
+        };
+        if !back {
+            if wanted.is_none() {
+                restored.dropped.push(tenant.name.to_string());
+            }
+            restoring.forget(&tenant)?;
+            continue;
+        }
+        let (restoring, id, until) = (Arc::clone(&restoring), tenant.id, plan.until(tenant.id));
+        let facts = tokio::task::spawn_blocking(move || replay(&restoring, id, until))
+            .await
+            .map_err(|problem| Error::bug(format!("replaying a log panicked: {problem}")))??;
+        restored.tenants.push(RestoredFacts { name: tenant.name.to_string(), ..facts });
+        fetch.watch.tenant_done();
+    }
+    let facts = serde_json::json!({ "tenants": restored.tenants.len(), "dropped": restored.dropped.len() });
+    note(restoring.control(), Noted::Restored, &entry.id, facts)?;
+    Ok(restored)
+}
+
+fn replay(restoring: &Restoring, id: TenantId, until: Until) -> Result<RestoredFacts> {
+    let opened = restoring.open_tenant(id, until)?;
+    let facts = RestoredFacts {
+        name: String::new(),
+        rows: opened.rows(),
+        lsn: opened.lsn().0,
+        time_us: opened.time_us(),
+    };
+    restoring.finish(opened)?;
+    Ok(facts)
+}
+
+/// The one tenant that is to be restored; `None`: all.
+pub(crate) fn wanted(known: &[Tenant], name: Option<&str>) -> Result<Option<TenantId>> {
+    let Some(name) = name else { return Ok(None) };
+    let found = known.iter().find(|tenant| tenant.name.as_str() == name).map(|tenant| tenant.id);
+    found.map(Some).ok_or_else(|| {
+        Error::new(SqlState::UndefinedObject, format!("tenant \"{name}\" is not in this backup"))
+            .with_hint("Tenants are called as they were when the backup was made.")
+    })
+}
+
+/// Makes the directory, or takes an empty one, and marks it.
+pub(crate) fn make_directory(path: &Path) -> Result<()> {
+    let show = path.display().to_string();
+    match fs::read_dir(path) {
+        Ok(mut entries) => {
+            if let Some(entry) = entries.next() {
+                let name = entry.map(|entry| entry.file_name().display().to_string()).unwrap_or_default();
+                return Err(Error::new(
+                    SqlState::ObjectNotInPrerequisiteState,
+                    format!("{show} is not empty (it holds {name}): nothing was restored"),
+                )
+                .with_hint("Name a new or empty directory with --to."));
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+            made.map_err(|error| failed("make", &show, &error))?;
+        }
+        Err(error) => return Err(failed("read", &show, &error)),
+    }
+    let marked = identity::write(&path.join(UNFINISHED), b"This restore has not ended.\n");
+    marked.map_err(|error| failed("write in", &show, &error))
+}
+
+/// Takes the mark off, when everything is durable.
+fn finish(data: &Path) -> Result<()> {
+    let mark: PathBuf = data.join(UNFINISHED);
+    let done =
+        sync_tree(data).and_then(|()| fs::remove_file(&mark)).and_then(|()| fs::File::open(data)?.sync_all());
+    done.map_err(|error| failed("finish", &data.display().to_string(), &error))
+}
+
+/// Makes the names in a directory and below it durable; files are already.
+fn sync_tree(folder: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_tree(&entry.path())?;
+        }
+    }
+    fs::File::open(folder)?.sync_all()
+}

@@ -1,0 +1,226 @@
+//! Tries a backup by restoring it: every object fetched and compared, every store opened and replayed to the backup's
+//! commit, every row read, and every golden question asked again. What was noted when the backup was made, sealed in
+//! its entry, must be found.
+//!
+//! One tenant at a time lies in the temporary directory. What is wrong with one does not end the verification: it is
+//! reported, and the others are tried.
+
+use std::sync::Arc;
+
+use sepal_database::{
+    Error, ErrorKind, Result, Tenant, TenantId,
+    backup::{Difference, Noted, Restoring, Source, Until, Wrappers, note},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    entry::{self, ReadEntry, TenantEntry},
+    identity,
+    moment::now_us,
+    names,
+    pace::Pace,
+    repository::{Repository, failed},
+    restore::{Opener, Target, TenantPlan, choose, fetch::Fetch, lay_control, open_root, wanted},
+    watch::Watch,
+};
+
+/// How a backup is tried.
+#[derive(Clone)]
+pub struct VerifyOptions {
+    /// An id, or the newest.
+    pub target: Target,
+    /// `None`: all.
+    pub tenant: Option<String>,
+    /// Where the temporary directory is made: room for the largest tenant is needed.
+    pub work: std::path::PathBuf,
+    /// Reaches the providers of tenants that brought one.
+    pub wrappers: Arc<dyn Wrappers>,
+}
+
+/// What was tried, and what was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    pub backup: String,
+    /// Microseconds since 1970.
+    pub made_us: i64,
+    pub verified_us: i64,
+    pub tenants: Vec<TenantReport>,
+    /// Tenants that were dropped since: their keys are gone, as they should be.
+    pub dropped: Vec<String>,
+    /// Tenants that were left out when the backup was made, because they could not be read.
+    pub missing: Vec<String>,
+    pub audit_entries: u64,
+    pub objects: u64,
+    pub bytes: u64,
+}
+
+/// One tenant's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantReport {
+    pub name: String,
+    pub tables: u64,
+    pub rows: u64,
+    /// Golden questions that were asked again.
+    pub questions: u64,
+    /// What is not as it was; empty when all is well.
+    pub wrong: Vec<String>,
+}
+
+impl Report {
+    /// Whether everything that should be there came back as it was.
+    pub fn is_good(&self) -> bool {
+        self.missing.is_empty() && self.tenants.iter().all(|tenant| tenant.wrong.is_empty())
+    }
+}
+
+/// A verification, as the repository remembers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    pub backup: String,
+    pub verified_us: i64,
+    pub good: bool,
+    pub rows: u64,
+}
+
+/// Restores a backup to the side and compares. A good or bad outcome is noted in the repository, unless only one
+/// tenant was tried.
+///
+/// Errors: what keeps the whole from being tried: no such backup, a wrong key, a damaged entry or control.db.
+pub async fn verify(
+    repository: &Repository,
+    opener: &Opener,
+    options: &VerifyOptions,
+    (pace, watch): (&Pace, &Watch),
+) -> Result<Report> {
+    identity::must_be_made(repository).await?;
+    let read = choose(repository, &options.target).await?;
+    let work = options.work.display().to_string();
+    let place = tempfile::Builder::new()
+        .prefix("sepal-verify-")
+        .tempdir_in(&options.work)
+        .map_err(|error| failed("make a directory in", &work, &error))?;
+    let root = open_root(repository, &read.entry, opener).await?;
+    let restoring =
+        Arc::new(lay_control(repository, &read, (&root, &options.wrappers), place.path(), pace).await?);
+    let fetch = Fetch { repository, pace, watch, data: place.path() };
+    let report = Verification { fetch, read: &read, restoring: &restoring }.run(options).await?;
+    if options.tenant.is_none() {
+        let outcome = Verified {
+            backup: report.backup.clone(),
+            verified_us: report.verified_us,
+            good: report.is_good(),
+            rows: report.tenants.iter().map(|tenant| tenant.rows).sum(),
+        };
+        let bytes = entry::signed(restoring.control(), &outcome)?;
+        repository.put(&names::verified(&report.backup), bytes).await?;
+    }
+    Ok(report)
+}
+
+/// Notes a verification in the audit trail of the instance whose backup it is.
+pub async fn note_verified(source: &Source, report: &Report) -> Result<()> {
+    let facts = serde_json::json!({ "good": report.is_good(), "tenants": report.tenants.len() });
+    let (source, backup) = (source.clone(), report.backup.clone());
+    tokio::task::spawn_blocking(move || note(source.control(), Noted::Verified, &backup, facts))
+        .await
+        .map_err(|problem| Error::bug(format!("writing to the audit trail panicked: {problem}")))?
+}
+
+/// One run.
+struct Verification<'a> {
+    fetch: Fetch<'a>,
+    read: &'a ReadEntry,
+    restoring: &'a Arc<Restoring>,
+}
+
+impl Verification<'_> {
+    async fn run(&self, options: &VerifyOptions) -> Result<Report> {
+        let entry = &self.read.entry;
+        let restoring = Arc::clone(self.restoring);
+        let audit_entries = blocking(move || restoring.check_audit()).await?;
+        let known = self.restoring.tenants()?;
+        let wanted = wanted(&known, options.tenant.as_deref())?;
+        let chosen: Vec<&Tenant> =
+            known.iter().filter(|tenant| wanted.is_none_or(|only| only == tenant.id)).collect();
+        self.fetch.watch.stage("verifying tenants", chosen.len());
+        let mut report = Report {
+            backup: entry.id.clone(),
+            made_us: entry.finished_us,
+            audit_entries,
+            ..Report::default()
+        };
+        for tenant in chosen {
+            self.fetch.watch.check()?;
+            let name = tenant.name.to_string();
+            match entry.tenants.iter().find(|found| found.tenant == tenant.id.to_string()) {
+                Some(found) => match self.tenant(tenant.id, found).await? {
+                    Some(tried) => report.tenants.push(TenantReport { name, ..tried }),
+                    None => report.dropped.push(name),
+                },
+                None if entry.failed.iter().any(|failed| failed.tenant == tenant.id.to_string()) => {
+                    report.missing.push(name);
+                }
+                None => report.dropped.push(name),
+            }
+            self.fetch.watch.tenant_done();
+        }
+        let progress = self.fetch.watch.now();
+        (report.objects, report.bytes) = (progress.objects, progress.bytes);
+        report.verified_us = now_us();
+        Ok(report)
+    }
+
+    /// `None`: its keys are gone.
+    async fn tenant(&self, id: TenantId, noted: &TenantEntry) -> Result<Option<TenantReport>> {
+        let tried = self.try_tenant(id, noted).await;
+        let root = self.fetch.data.join("tenants").join(id.to_string());
+        if let Err(error) = tokio::fs::remove_dir_all(&root).await
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "a verified tenant's files stay until the verification ends");
+        }
+        match tried {
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Bug) => {
+                let wrong = vec![error.message().to_owned()];
+                Ok(Some(TenantReport { wrong, ..TenantReport::default() }))
+            }
+            tried => tried,
+        }
+    }
+
+    async fn try_tenant(&self, id: TenantId, noted: &TenantEntry) -> Result<Option<TenantReport>> {
+        let plan = TenantPlan::of(noted)?;
+        if !self.fetch.tenant(self.restoring, &plan).await? {
+            return Ok(None);
+        }
+        let facts = noted.open_facts(self.restoring.control())?;
+        let (restoring, lsn) = (Arc::clone(self.restoring), noted.lsn());
+        let (tables, questions) =
+            (facts.len() as u64, facts.iter().map(|facts| facts.golden.len() as u64).sum());
+        let (rows, differences) = blocking(move || {
+            let restored = restoring.open_tenant(id, Until::Commit(lsn))?;
+            let compared = (restored.rows(), restored.compare(&facts)?);
+            restoring.finish(restored)?;
+            Ok(compared)
+        })
+        .await?;
+        let say = |Difference { table, what }: Difference| format!("{table}: {what}");
+        let wrong = differences.into_iter().map(say).collect();
+        Ok(Some(TenantReport { name: String::new(), tables, rows, questions, wrong }))
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|problem| Error::bug(format!("a step of the verification panicked: {problem}")))?
+}
+
+/// What is remembered of a backup's verification. Its authentication is not checked.
+pub(crate) async fn remembered(repository: &Repository, backup: &str) -> Result<Option<Verified>> {
+    let name = names::verified(backup);
+    let Some(bytes) = repository.get(&name).await? else { return Ok(None) };
+    let (line, _) = entry::lines(&name, &bytes)?;
+    let read = serde_json::from_str(&line);
+    read.map(Some).map_err(|error| crate::repository::damaged(&name, error))
+}

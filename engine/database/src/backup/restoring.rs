@@ -1,0 +1,144 @@
+//! A data directory that is being put together from a backup: not served, and locked meanwhile.
+//!
+//! `sepal-backup` has laid down control.db and the tenants' files; here they become stores again. The log is replayed
+//! up to a commit or a moment, and what comes after is removed, so that a server finds a directory like any other.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sepal_control::{ControlOptions, Tenant, Wrappers};
+use sepal_storage::{AsOf, ColumnCache, StoreOptions, TenantStore};
+use sepal_types::{Error, Lsn, Result, SqlState, TenantId};
+
+use super::{Difference, TableFacts};
+use crate::{Control, Key, directory_lock::DirectoryLock, tenant::directory};
+
+/// Decoded columns of the tenant that is being looked at.
+const CACHE_BYTES: usize = 512 << 20;
+
+/// See the module.
+pub struct Restoring {
+    data: PathBuf,
+    control: Control,
+    cache: Arc<ColumnCache>,
+    _lock: DirectoryLock,
+}
+
+/// How far the log is replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    Commit(Lsn),
+    /// Microseconds since 1970; what was committed at that moment is in.
+    Time(i64),
+    /// As far as it goes.
+    End,
+}
+
+/// A tenant's store, made of copied files.
+pub struct RestoredTenant {
+    tenant: TenantId,
+    store: Arc<TenantStore>,
+}
+
+impl Restoring {
+    /// Opens the control database that was copied there. Blocks, as does everything here. `wrappers` reaches the
+    /// providers of tenants that brought one.
+    pub fn open(data: &Path, root: &Key, wrappers: Arc<dyn Wrappers>) -> Result<Self> {
+        let lock = DirectoryLock::take(data)?;
+        let options = ControlOptions { wrappers, ..ControlOptions::default() };
+        let control = Control::open(&data.join("control.db"), root, options)?;
+        Ok(Self { data: data.to_owned(), control, cache: ColumnCache::new(CACHE_BYTES), _lock: lock })
+    }
+
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    pub fn tenants(&self) -> Result<Vec<Tenant>> {
+        Ok(self.control.list_tenants()?)
+    }
+
+    /// Gives a tenant its wrapped keys back, which its copy of control.db lacks. `later`: sets of keys that came after
+    /// the copy, for log that was written under them.
+    pub fn put_keys(&self, tenant: TenantId, sealed: &[u8], later: &[Vec<u8>]) -> Result<()> {
+        self.control.restore_tenant_keys(tenant, sealed)?;
+        for sealed in later {
+            self.control.restore_later_tenant_keys(tenant, sealed)?;
+        }
+        Ok(self.control.settle_restored_keys(tenant)?)
+    }
+
+    /// Takes a tenant out that was dropped since: nothing can give its keys back.
+    pub fn forget(&self, tenant: &Tenant) -> Result<()> {
+        self.control.drop_tenant(tenant.name.as_str())?;
+        Ok(())
+    }
+
+    /// How many events the audit trail has. Errors: its chain is broken.
+    pub fn check_audit(&self) -> Result<u64> {
+        let report = self.control.verify_audit(None)?;
+        match report.wrong.first() {
+            None => Ok(report.entries),
+            Some(wrong) => Err(Error::new(SqlState::DataCorrupted, format!("the audit trail: {wrong}"))),
+        }
+    }
+
+    /// Replays the tenant's log.
+    pub fn open_tenant(&self, tenant: TenantId, until: Until) -> Result<RestoredTenant> {
+        let options = StoreOptions {
+            log_end: self.control.log_end(tenant)?,
+            replay_until: match until {
+                Until::Commit(lsn) => Some(AsOf::Commit(lsn)),
+                Until::Time(us) => Some(AsOf::Time(us)),
+                Until::End => None,
+            },
+            ..StoreOptions::new(Arc::clone(&self.cache))
+        };
+        let keys = self.control.tenant_keys(tenant)?;
+        let store = TenantStore::open(&directory(&self.data, tenant), tenant, keys, options)?;
+        Ok(RestoredTenant { tenant, store })
+    }
+
+    /// Ends with a tenant: its files change no more, and the control database knows how far they reach.
+    pub fn finish(&self, restored: RestoredTenant) -> Result<()> {
+        restored.store.close()?;
+        self.control.note_log_end(restored.tenant, restored.store.log_end())?;
+        self.cache.forget_tenant(restored.tenant);
+        Ok(())
+    }
+}
+
+impl RestoredTenant {
+    /// The last commit that is there.
+    pub fn lsn(&self) -> Lsn {
+        self.store.snapshot().lsn()
+    }
+
+    /// When that was, in microseconds since 1970.
+    pub fn time_us(&self) -> i64 {
+        self.store.snapshot().time_us()
+    }
+
+    /// Rows in all tables.
+    pub fn rows(&self) -> u64 {
+        self.store.stats().live_rows
+    }
+
+    /// What is not as it was noted. Reads every row.
+    pub fn compare(&self, noted: &[TableFacts]) -> Result<Vec<Difference>> {
+        let snapshot = self.store.snapshot();
+        let mut found = Vec::new();
+        for facts in noted {
+            found.extend(facts.differences(self.tenant, &snapshot)?);
+        }
+        for version in snapshot.tables() {
+            if !noted.iter().any(|facts| facts.id == version.def.id.0) {
+                let table = format!("{}.{}", version.def.environment, version.def.name);
+                found.push(Difference { table, what: "the table was not backed up".into() });
+            }
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,172 @@
+//! A database as a backup sees it while it serves.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sepal_storage::closed_log_files;
+use sepal_types::{Error, Lsn, Result, TenantId};
+use tokio::task::spawn_blocking;
+
+use super::{CopiedFile, LogPiece, TableFacts, TenantPin};
+use crate::{
+    Control, Database, Key, Wrappers,
+    sealing::{hex, sha256},
+    tenant::{OpenTenant, directory},
+};
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct Source(Arc<Database>);
+
+impl Source {
+    pub fn new(database: Arc<Database>) -> Self {
+        Self(database)
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        self.0.data_dir()
+    }
+
+    pub fn control(&self) -> &Control {
+        self.0.control()
+    }
+
+    /// Ids, in no order. Blocks.
+    pub fn tenants(&self) -> Result<Vec<TenantId>> {
+        Ok(self.control().list_tenants()?.into_iter().map(|tenant| tenant.id).collect())
+    }
+
+    /// A copy of control.db without the tenants' wrapped keys. Blocks.
+    pub fn copy_control(&self, to: &Path) -> Result<()> {
+        Ok(self.control().backup_copy(to)?)
+    }
+
+    /// A tenant's keys as control.db holds them, wrapped under the root key. Blocks.
+    pub fn sealed_keys(&self, tenant: TenantId) -> Result<Vec<u8>> {
+        Ok(self.control().sealed_tenant_keys(tenant)?)
+    }
+
+    /// Tells the tenant's set of keys from another one: sealing the same keys twice gives different bytes. Blocks.
+    ///
+    /// Errors: 42704 no such tenant.
+    pub fn keys_tag(&self, tenant: TenantId) -> Result<String> {
+        let keys = self.control().tenant_key_status(tenant)?;
+        let text: Vec<String> = keys
+            .iter()
+            .map(|key| format!("{} {} {} {}", key.epoch, key.check, key.own, key.created_at))
+            .collect();
+        Ok(hex(&sha256(text.join("\n").as_bytes())[..8]))
+    }
+
+    /// The epoch of the tenant's current key. Blocks.
+    pub fn key_epoch(&self, tenant: TenantId) -> Result<u64> {
+        Ok(self.control().tenant_key_epoch(tenant)?)
+    }
+
+    /// The root key, wrapped under the recovery key; `None` where none was made. Blocks.
+    pub fn recovery_package(&self) -> Result<Option<Vec<u8>>> {
+        Ok(self.control().recovery_package()?)
+    }
+
+    /// The root key that this directory is under now. Blocks.
+    pub fn root_key(&self) -> Key {
+        self.control().root_key()
+    }
+
+    /// What reaches the providers that tenants brought.
+    pub fn wrappers(&self) -> Arc<dyn Wrappers> {
+        Arc::clone(&self.0.options.wrappers)
+    }
+
+    /// The tenant's files, at the commit that is the last now. Opens the tenant if need be.
+    pub async fn pin(&self, tenant: TenantId) -> Result<TenantPin> {
+        let seated = self.0.seated(tenant).await?;
+        let database = Arc::clone(&self.0);
+        spawn_blocking(move || TenantPin::take(&database, seated))
+            .await
+            .map_err(|problem| Error::bug(format!("pinning a tenant panicked: {problem}")))?
+    }
+
+    /// The facts of a pin, and the pin.
+    pub async fn facts(&self, pin: TenantPin) -> Result<(TenantPin, Vec<TableFacts>)> {
+        spawn_blocking(move || {
+            let facts = pin.facts()?;
+            Ok::<_, Error>((pin, facts))
+        })
+        .await
+        .map_err(|problem| Error::bug(format!("reading a tenant's rows panicked: {problem}")))?
+    }
+
+    /// The log of a tenant that is not open, by what lies on the disk: nothing is opened. `None` when it is open, or
+    /// being opened or closed. Blocks.
+    pub fn closed_log(&self, tenant: TenantId) -> Result<Option<Vec<LogPiece>>> {
+        let slot = self.0.tenants.slot(tenant);
+        // Nobody opens it meanwhile: what it wrote then might not be durable.
+        let Some(held) = self.0.tenants.try_hold(&slot) else { return Ok(None) };
+        if held.tenant().is_some() {
+            return Ok(None);
+        }
+        let root = directory(self.data_dir(), tenant);
+        let files = closed_log_files(&root)?;
+        Ok(Some(files.iter().map(|info| LogPiece::new(&root, info)).collect()))
+    }
+
+    /// The logs of the tenants that are open now. They take no seat: a tenant that nobody else needs is closed, and its
+    /// log then is a [`Self::closed_log`].
+    pub fn open_logs(&self) -> Vec<OpenLog> {
+        let open = self.0.tenants.settled().into_iter().filter(|tenant| !tenant.is_closed());
+        open.map(|opened| OpenLog { database: Arc::clone(&self.0), opened }).collect()
+    }
+}
+
+/// The log of an open tenant, which is kept as far as it is not archived
+/// ([`crate::DatabaseOptions::archive_logs`]).
+pub struct OpenLog {
+    database: Arc<Database>,
+    opened: Arc<OpenTenant>,
+}
+
+impl OpenLog {
+    pub fn tenant(&self) -> TenantId {
+        self.opened.id
+    }
+
+    /// Every log file that is there, oldest first. Blocks.
+    pub fn pieces(&self) -> Result<Vec<LogPiece>> {
+        self.opened.store.log_end();
+        let root = directory(self.database.data_dir(), self.opened.id);
+        Ok(self.opened.store.log_files(0)?.iter().map(|info| LogPiece::new(&root, info)).collect())
+    }
+
+    /// Files that clones in the log name and that were not said to be archived. What replays the log needs them.
+    pub fn clones(&self) -> Vec<CopiedFile> {
+        let root = directory(self.database.data_dir(), self.opened.id);
+        self.opened.unarchived_clones().iter().map(|file| CopiedFile::new(&root, file)).collect()
+    }
+
+    /// Such a file is archived.
+    pub fn clone_archived(&self, file: &CopiedFile) {
+        self.opened.archived_clones.lock().insert(PathBuf::from(&file.name));
+    }
+
+    /// Everything up to this commit is archived: its files may go.
+    pub fn archived(&self, lsn: Lsn) {
+        if let Some(hold) = &*self.opened.archive.lock() {
+            hold.advance(lsn);
+        }
+    }
+
+    /// Whether so much was waiting to be archived that the log was let go. The next call says no: the log is kept
+    /// again from here on, and what lies between is in no archive.
+    pub fn has_gap(&self) -> Result<bool> {
+        let mut slot = self.opened.archive.lock();
+        if slot.as_ref().is_some_and(|hold| !hold.is_broken()) {
+            return Ok(false);
+        }
+        let was_held = slot.is_some();
+        *slot = Some(self.opened.store.hold_log(self.opened.store.snapshot().lsn())?);
+        Ok(was_held)
+    }
+}

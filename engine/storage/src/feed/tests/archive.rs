@@ -1,0 +1,28 @@
+//! Log files as whoever copies them is told of them.
+
+use super::{put, with_captured};
+use crate::{NoBlobs, closed_log_files};
+
+#[test]
+fn an_open_store_and_its_directory_tell_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_captured(dir.path());
+    let hold = store.hold_log(store.snapshot().lsn()).unwrap();
+    put(&store, &[1]);
+    store.checkpoint(&NoBlobs).unwrap();
+    put(&store, &[2]);
+    let open = store.log_files(0).unwrap();
+    assert!(open.len() >= 2, "{open:?}");
+    let (last, older) = open.split_last().unwrap();
+    assert!(!last.finished && older.iter().all(|file| file.finished));
+    assert_eq!(last.bytes, store.log_end().bytes);
+    assert_eq!(store.log_files(last.number).unwrap(), [*last]);
+    store.close().unwrap();
+    let closed = closed_log_files(dir.path()).unwrap();
+    let facts = |files: &[crate::LogFileInfo]| -> Vec<_> {
+        files.iter().map(|file| (file.number, file.file, file.base_lsn, file.bytes)).collect()
+    };
+    assert_eq!(facts(&closed), facts(&open));
+    assert!(closed_log_files(&dir.path().join("nobody")).unwrap().is_empty());
+    drop(hold);
+}

@@ -1,0 +1,99 @@
+//! `sepal backup restore`: a data directory from a repository, with the recovery key alone.
+
+use std::{path::PathBuf, sync::Arc};
+
+use clap::Args;
+use sepal_backup::{RestoreOptions, Restored, Target, Watch, parse_moment, show_moment};
+
+use crate::{certificates, config::Config, root_key::ServerWrappers};
+
+use super::{
+    super::{failure::Failure, flags::JsonFlag, output, runtime},
+    RateFlag, RepositoryFlags,
+    opener::OpenerFlags,
+    progress::watched,
+};
+
+#[derive(Args)]
+#[command(
+    after_help = "Without --until and --backup everything comes back that reached the repository: the newest \
+    backup, and the log that was archived after it. Tenants, API keys and secrets come back as of the backup."
+)]
+pub struct Restore {
+    /// Where the data directory is made; must not be there, or be empty
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// The moment to come back to, as 2026-11-22T03:00:00Z, or latest
+    #[arg(long, value_name = "TIME", default_value = "latest", conflicts_with = "backup")]
+    until: String,
+    /// A backup as it was made, without the log after it
+    #[arg(long, value_name = "ID")]
+    backup: Option<String>,
+    /// Only this tenant
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+    #[command(flatten)]
+    opener: OpenerFlags,
+    #[command(flatten)]
+    repository: RepositoryFlags,
+    #[command(flatten)]
+    rate: RateFlag,
+    #[command(flatten)]
+    json: JsonFlag,
+}
+
+impl Restore {
+    pub fn run(self) -> Result<(), Failure> {
+        let opener = self.opener.recovery()?.ok_or_else(|| {
+            Failure::usage(
+                "a restore needs the recovery key: name it with --recovery-key-file or --shares-file",
+            )
+        })?;
+        let repository = self.repository.open()?;
+        let options = RestoreOptions {
+            target: self.target()?,
+            tenant: self.tenant.clone(),
+            wrappers: Arc::new(ServerWrappers),
+        };
+        let (pace, watch) = (self.rate.pace(), Watch::default());
+        let job = sepal_backup::restore(&repository, &opener, &self.to, &options, (&pace, &watch));
+        let restored = runtime()?.block_on(watched(&watch, job))?;
+        certificates::create(&self.to, &Config::default().certificate_addresses())?;
+        self.tell(&restored)
+    }
+
+    fn target(&self) -> Result<Target, Failure> {
+        Ok(match (&self.backup, self.until.as_str()) {
+            (Some(id), _) => Target::Backup(id.clone()),
+            (None, "latest") => Target::Latest,
+            (None, moment) => Target::Moment(parse_moment(moment)?),
+        })
+    }
+
+    fn tell(&self, restored: &Restored) -> Result<(), Failure> {
+        if self.json.json {
+            return output::json(restored);
+        }
+        let rows: Vec<Vec<String>> = restored
+            .tenants
+            .iter()
+            .map(|tenant| {
+                let as_of = if tenant.lsn == 0 { "empty".into() } else { show_moment(tenant.time_us) };
+                vec![tenant.name.clone(), as_of, tenant.rows.to_string()]
+            })
+            .collect();
+        output::rows(&["tenant", "as of", "rows"], &rows, "No tenant was restored.")?;
+        for tenant in &restored.dropped {
+            output::talk(&format!(
+                "{tenant} was dropped since: its keys are destroyed, nothing of it came back."
+            ));
+        }
+        let to = self.to.display();
+        output::talk(&format!(
+            "Restored from {}. The root key is in {to}/root.key: keep a copy elsewhere, as of the one before.\n\
+             Next:\n  sepal serve --data {to}",
+            restored.backup
+        ));
+        Ok(())
+    }
+}

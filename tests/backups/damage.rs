@@ -1,0 +1,152 @@
+//! Damage and interruption: a verification names what is wrong, and nothing half done passes for whole.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use super::{PATIENCE, Scene, answers, fill, text};
+use crate::server::{Server, binary, spawn};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_object_is_named() {
+    let scene = Scene::start(&[]);
+    let client = scene.client().await;
+    fill(&client).await;
+    scene.backup();
+    assert!(scene.verify().status.success());
+    let objects = scene.objects();
+    let wanted = |name: &str| name.starts_with("tenants/") || name.starts_with("control/");
+    let mut tried = 0;
+    for (name, path) in objects.iter().filter(|(name, _)| wanted(name)) {
+        let whole = fs::read(path).expect("an object");
+        let mut damaged = whole.clone();
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 1;
+        fs::write(path, &damaged).expect("damage");
+        let flipped = scene.verify();
+        assert_eq!(flipped.status.code(), Some(1), "{name} with a flipped bit is good");
+        let told = text(&flipped.stdout) + &text(&flipped.stderr);
+        assert!(told.contains(name.as_str()), "{name} is not named: {told}");
+        fs::remove_file(path).expect("remove");
+        let missing = scene.verify();
+        assert_eq!(missing.status.code(), Some(1), "a backup without {name} is good");
+        fs::write(path, &whole).expect("mend");
+        tried += 1;
+    }
+    assert!(tried >= 5, "{objects:?}");
+    assert!(scene.verify().status.success(), "mended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_entry_is_refused() {
+    let scene = Scene::start(&[]);
+    fill(&scene.client().await).await;
+    scene.backup();
+    let (_, path) =
+        scene.objects().into_iter().find(|(name, _)| name.starts_with("backups/")).expect("an entry");
+    let entry = fs::read_to_string(&path).expect("an entry");
+    fs::write(&path, entry.replacen("\"lsn\":", "\"lsn\":1", 1)).expect("change");
+    let refused = scene.verify();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("it was changed"), "{}", text(&refused.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_recovery_key_opens_nothing() {
+    let scene = Scene::start(&[]);
+    scene.backup();
+    let other = Scene::start(&[]);
+    fs::copy(other.recovery_key(), scene.recovery_key()).expect("another key");
+    let refused = scene.verify();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("recovery key"), "{}", text(&refused.stderr));
+}
+
+/// A restore that was killed leaves no directory that looks like a database.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_restore_is_not_served() {
+    let scene = Scene::start(&[]);
+    let client = scene.client().await;
+    fill(&client).await;
+    client
+        .batch_execute(
+            "CREATE TABLE big (x int8, filler text);
+             INSERT INTO big SELECT x, repeat(md5(x::text), 100) FROM generate_series(1, 2000) AS g(x)",
+        )
+        .await
+        .expect("more bytes");
+    scene.backup();
+    let place = TempDir::new().expect("a temporary directory");
+    let to = place.path().join("data");
+    let mut command = Command::new(binary());
+    command
+        .args(["backup", "restore", "--repository", &scene.repository, "--rate-mib", "1", "--to"])
+        .arg(&to)
+        .arg("--recovery-key-file")
+        .arg(scene.recovery_key())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut restore = spawn(command);
+    let deadline = Instant::now() + PATIENCE;
+    while !to.join("control.db").exists() || !to.join("tenants").exists() {
+        assert!(Instant::now() < deadline, "the restore does not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    restore.kill().expect("kill");
+    restore.wait().expect("wait");
+    assert!(to.join("restore.unfinished").exists(), "it was killed too late to be half done");
+    let served = Command::new(binary())
+        .args(["serve", "--pg-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--data"])
+        .arg(&to)
+        .stdin(Stdio::null())
+        .output()
+        .expect("run sepal");
+    assert!(!served.status.success());
+    let again = scene.run(&[
+        "restore",
+        "--to",
+        &to.display().to_string(),
+        "--recovery-key-file",
+        &scene.recovery_key().display().to_string(),
+    ]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("is not empty"), "{}", text(&again.stderr));
+}
+
+/// A server that is killed while it backs up leaves objects and no entry; the next backup is whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_was_killed_is_none() {
+    let mut scene = Scene::start(&["--backup-rate-mib", "1"]);
+    let client = scene.client().await;
+    fill(&client).await;
+    client
+        .batch_execute(
+            "CREATE TABLE big (x int8, filler text);
+             INSERT INTO big SELECT x, repeat(md5(x::text), 100) FROM generate_series(1, 20000) AS g(x)",
+        )
+        .await
+        .expect("more bytes");
+    let expected = answers(&client).await;
+    assert!(scene.server.try_admin(&["backup", "create", "--no-wait"]).status.success());
+    let deadline = Instant::now() + PATIENCE;
+    let tenants = Path::new(&scene.repository).join("tenants");
+    while !tenants.exists() {
+        assert!(Instant::now() < deadline, "the backup does not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    scene.server.kill();
+    assert!(!Path::new(&scene.repository).join("backups").exists(), "it was killed too late");
+    scene.server.start_again();
+    scene.backup();
+    assert_eq!(scene.json(&["list"]).as_array().expect("backups").len(), 1);
+    assert!(scene.verify().status.success());
+    let restored: Server = scene.serve(scene.restore(&[]).0);
+    let client = restored.login_with(&scene.acme).connect().await.expect("connect");
+    assert_eq!(answers(&client).await, expected);
+}

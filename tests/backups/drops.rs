@@ -1,0 +1,61 @@
+//! A dropped tenant: its backups open no more.
+
+use std::path::Path;
+
+use super::{Scene, fill, text};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_tenant_cannot_be_restored() {
+    let scene = Scene::start(&[]);
+    let client = scene.client().await;
+    fill(&client).await;
+    drop(client);
+    let rival = scene.server.tenant("rival");
+    let other = scene.server.login_with(&rival).connect().await.expect("connect");
+    other.batch_execute("CREATE TABLE kept (n int8); INSERT INTO kept VALUES (7)").await.expect("a table");
+    scene.backup();
+    let listed = scene.server.admin(&["tenant", "list"]);
+    let acme =
+        listed.as_array().expect("tenants").iter().find(|tenant| tenant["name"] == "acme").expect("acme");
+    let keys = Path::new(&scene.repository).join("keys/tenants").join(acme["id"].as_str().expect("an id"));
+    assert!(keys.exists());
+    scene.server.admin(&["tenant", "drop", "acme", "--yes"]);
+    assert!(!keys.exists(), "the drop reaches the repository");
+
+    let (place, told) = scene.restore(&[]);
+    assert_eq!(told["dropped"], serde_json::json!(["acme"]), "{told}");
+    let restored = scene.serve(place);
+    let client = restored.login_with(&rival).connect().await.expect("the other tenant is there");
+    let kept: i64 = client.query_one("SELECT n FROM kept", &[]).await.expect("a row").get(0);
+    assert_eq!(kept, 7);
+    let gone = restored.login_with(&scene.acme).connect().await;
+    assert!(gone.is_err(), "its API key opens nothing");
+    let verified = scene.verify();
+    assert!(verified.status.success(), "that is as it should be: {}", text(&verified.stdout));
+}
+
+/// The repository is away when the tenant is dropped: its keys go when it is back, after a crash, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_destroyed_when_the_repository_is_back() {
+    let mut scene = Scene::start(&[]);
+    let client = scene.client().await;
+    fill(&client).await;
+    drop(client);
+    scene.backup();
+    let away = format!("{}.away", scene.repository);
+    std::fs::rename(&scene.repository, &away).expect("rename");
+    // A file in its place: nothing can be removed below it.
+    std::fs::write(&scene.repository, "").expect("a file");
+    scene.server.admin(&["tenant", "drop", "acme", "--yes"]);
+    scene.wait_for(|status| status["keys_to_destroy"] == 1);
+    scene.server.kill();
+    std::fs::remove_file(&scene.repository).expect("remove");
+    std::fs::rename(&away, &scene.repository).expect("rename");
+    scene.server.start_again();
+    scene.wait_for(|status| status["keys_to_destroy"] == 0);
+    let acme_is_gone = || {
+        let keys = std::fs::read_dir(Path::new(&scene.repository).join("keys/tenants")).expect("keys");
+        keys.count() == 1
+    };
+    assert!(acme_is_gone(), "dev's keys are left alone");
+}

@@ -1,0 +1,67 @@
+//! Points in time: the log that was archived after a backup.
+
+use super::{Scene, fill, numbers, text};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_moment_since_a_backup_can_be_restored() {
+    let mut scene = Scene::start(&["--backup-archive-seconds", "1"]);
+    let client = scene.client().await;
+    fill(&client).await;
+    client.execute("INSERT INTO log VALUES (1)", &[]).await.expect("insert");
+    scene.backup();
+    client.execute("INSERT INTO log VALUES (2)", &[]).await.expect("insert");
+    tokio::time::sleep(std::time::Duration::from_millis(1_200)).await;
+    let moment: String = client.query_one("SELECT now()::text", &[]).await.expect("now").get(0);
+    tokio::time::sleep(std::time::Duration::from_millis(1_200)).await;
+    client.batch_execute("INSERT INTO log VALUES (3); DELETE FROM items").await.expect("the mistake");
+    scene.wait_for_archive();
+    // Killed: what was archived is all that there is.
+    scene.server.kill();
+
+    let (place, told) = scene.restore(&["--until", &moment]);
+    assert_eq!(told["tenants"].as_array().expect("tenants").len(), 2, "{told}");
+    let restored = scene.serve(place);
+    let client = restored.login_with(&scene.acme).connect().await.expect("connect");
+    assert_eq!(numbers(&client).await, [1, 2], "as of {moment}");
+    let left: i64 = client.query_one("SELECT count(*) FROM items", &[]).await.expect("a count").get(0);
+    assert_eq!(left, super::ROWS - super::ROWS / 10);
+
+    let (place, _) = scene.restore(&[]);
+    let latest = scene.serve(place);
+    let client = latest.login_with(&scene.acme).connect().await.expect("connect");
+    assert_eq!(numbers(&client).await, [1, 2, 3], "the newest that was archived");
+
+    let key = scene.recovery_key().display().to_string();
+    let to = scene.place.path().join("never").display().to_string();
+    let refused =
+        scene.run(&["restore", "--to", &to, "--recovery-key-file", &key, "--until", "2020-01-01T00:00:00Z"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("the oldest backup is of"), "{}", text(&refused.stderr));
+}
+
+/// Two servers that went on from the same backup, into the same repository: neither spoils the other's log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_server_begins_a_line_of_its_own() {
+    let mut scene = Scene::start(&["--backup-archive-seconds", "1"]);
+    let client = scene.client().await;
+    fill(&client).await;
+    scene.backup();
+    client.execute("INSERT INTO log VALUES (1)", &[]).await.expect("insert");
+    scene.wait_for_archive();
+    scene.server.stop();
+    let first = scene.json(&["list"])[0]["id"].as_str().expect("an id").to_owned();
+    let (place, _) = scene.restore(&["--backup", &first]);
+    let flags = ["--backup-repository", &scene.repository, "--backup-schedule", "off"];
+    let second = crate::server::Server::start_in(place, &flags);
+    let client = second.login_with(&scene.acme).connect().await.expect("connect");
+    client.execute("INSERT INTO log VALUES (22)", &[]).await.expect("insert");
+    second.admin(&["backup", "create"]);
+    client.execute("INSERT INTO log VALUES (23)", &[]).await.expect("insert");
+    drop(second);
+
+    let newest = scene.serve(scene.restore(&[]).0);
+    let client = newest.login_with(&scene.acme).connect().await.expect("connect");
+    assert_eq!(numbers(&client).await, [22], "the restored server's line, as far as it was archived");
+    let verified = scene.verify();
+    assert!(verified.status.success(), "{}", text(&verified.stdout));
+}
