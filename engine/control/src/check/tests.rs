@@ -83,10 +83,10 @@ fn each_damaged_value_is_told_with_its_tenant() {
 
 #[test]
 fn a_tenant_whose_own_row_is_damaged_hides_no_other() {
-    for column in ["body", "wrapped_key"] {
+    for (table, id, column) in [("tenants", "id", "body"), ("tenant_keys", "tenant", "wrapped_key")] {
         let fixture = Fixture::new();
         let [acme, rival] = furnished(&fixture);
-        let sql = format!("UPDATE tenants SET {column} = zeroblob(length({column})) WHERE id = ?1");
+        let sql = format!("UPDATE {table} SET {column} = zeroblob(length({column})) WHERE {id} = ?1");
         fixture.control.database.lock().execute(&sql, params![acme.id.as_bytes()]).unwrap();
         let (whole, found) = check(&fixture);
         assert_eq!(whole, [rival.id], "{column}");

@@ -119,8 +119,8 @@ mod tests {
         assert_eq!(bucket.take(1_125, at(3_600_500), 1_000.0), Duration::from_secs(1));
         assert_eq!(
             bucket.take(0, at(3_601_000), 500.0),
-            Duration::from_secs(1),
-            "half the rate, twice the time"
+            Duration::from_millis(1_500),
+            "half the rate: 250 bytes are paid for by now, 750 are left"
         );
     }
 

@@ -154,7 +154,7 @@ async fn segments_are_merged_by_themselves() {
     assert!(run(&mut session, seen).await[0] > 0);
     let ratio = "SELECT count(*) FROM sepal_storage WHERE write_amplification > 1";
     assert_eq!(run(&mut session, ratio).await, [1]);
-    drop(session);
+    drop((session, tenant));
     let fixture = fixture.restart().await;
     let mut session = fixture.session().await;
     assert_eq!(run(&mut session, "SELECT count(*) FROM t").await, [18_000]);
