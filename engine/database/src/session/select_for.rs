@@ -3,8 +3,9 @@
 //!
 //! Under READ COMMITTED a row that was replaced meanwhile is looked at again in its newest version, as by a write. SKIP
 //! LOCKED leaves out what others have: what they have already is hidden from the query before it looks, so that LIMIT
-//! counts rows that can be had; what somebody takes in between is hidden from the next look. That looks at the newest
-//! snapshot, where Postgres goes on in its first: a queue's worker would find there, one by one, what is done by now.
+//! counts rows that can be had; what somebody takes in between is hidden from the next look. That, and a look for
+//! another row within a LIMIT, is at the newest snapshot, where Postgres goes on in its first: a queue's worker would find
+//! there, one by one, what is done by now.
 
 use std::sync::Arc;
 
@@ -72,6 +73,8 @@ impl Session {
         self.bind(context)?;
         let mut seen = Seen::of(context);
         let skips = query.relations().iter().any(|relation| relation.wait == WaitPolicy::Skip);
+        // Of what it saw at first only rows that it has locked are known to be there yet.
+        let stays = !skips && !query.is_limited();
         let mut shown = self.first_look(query)?;
         let (tenant, cancel) = (Arc::clone(&self.tenant), self.cancel.clone());
         loop {
@@ -107,7 +110,7 @@ impl Session {
                 return Ok(found);
             }
             self.bind(context)?;
-            if !skips {
+            if stays {
                 seen.show(context)?;
             }
         }
