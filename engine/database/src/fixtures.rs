@@ -107,7 +107,7 @@ pub async fn try_run(session: &mut Session, sql: &str) -> Result<Vec<i64>> {
     let mut numbers = Vec::new();
     for statement in session.split(sql)? {
         numbers.clear();
-        let prepared = session.prepare(statement, &[]).await?;
+        let prepared = session.prepare_now(statement).await?;
         let Outcome::Rows(mut rows) = session.execute(&prepared, Vec::new()).await? else { continue };
         while let Some(batch) = rows.next().await {
             let column = cast(batch?.column(0), &DataType::Int64).unwrap();

@@ -3,13 +3,13 @@
 //! `database::Session` builds one per statement. It names exactly one tenant's snapshot; nothing in this crate
 //! can reach another tenant's.
 
-use std::{fmt::Debug, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt::Debug, ops::ControlFlow, sync::Arc, time::Duration};
 
 use datafusion::sql::sqlparser::ast;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use sepal_storage::Snapshot;
-use sepal_types::{Result, SqlType, TableDef};
+use sepal_types::{Result, SqlType, TableDef, TableId};
 
 use crate::{catalog::CatalogContext, locking::NestedLock, sql::past_tables, vector::IndexCache};
 
@@ -101,6 +101,22 @@ impl SnapshotSlot {
     }
 }
 
+/// The tables that plans read in the present, but for those that the statement writes or whose rows it locks. Filled by
+/// planning; the session locks them, weakly, before it runs the statement.
+#[derive(Clone, Debug, Default)]
+pub struct TablesRead(Arc<Mutex<BTreeSet<TableId>>>);
+
+impl TablesRead {
+    pub(crate) fn note(&self, table: TableId) {
+        self.0.lock().insert(table);
+    }
+
+    /// Ascending.
+    pub fn ids(&self) -> Vec<TableId> {
+        self.0.lock().iter().copied().collect()
+    }
+}
+
 /// Everything that planning and running one statement needs.
 #[derive(Clone, Debug)]
 pub struct StatementContext {
@@ -115,15 +131,18 @@ pub struct StatementContext {
     pub nested: Arc<[NestedLock]>,
     /// What the statement's clauses AS OF show, by number; `None` for a moment that is a parameter without its value.
     pub past: Arc<[Option<Snapshot>]>,
+    pub reads: TablesRead,
 }
 
 impl StatementContext {
     /// The same statement as its clause AS OF of that number sees it. Before its moment is known it sees the present:
     /// that is as good as anything for a description.
     pub fn at_moment(&self, number: usize) -> Self {
+        // Whatever becomes of a table, its past stays.
+        let context = Self { reads: TablesRead::default(), ..self.clone() };
         match self.past.get(number).cloned().flatten() {
-            Some(snapshot) => Self { snapshot: SnapshotSlot::new(snapshot), ..self.clone() },
-            None => self.clone(),
+            Some(snapshot) => Self { snapshot: SnapshotSlot::new(snapshot), ..context },
+            None => context,
         }
     }
 

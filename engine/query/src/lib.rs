@@ -40,7 +40,7 @@ pub mod vector;
 
 pub use context::{
     AdvisoryCall, AdvisoryNumber, DeliveryControl, SearchSettings, SequenceSource, SettingSink, SnapshotSlot,
-    StatementContext,
+    StatementContext, TablesRead,
 };
 pub use copy_format::{CopyFormat, CopyHeader, CopyKind};
 pub use error::{arrow as arrow_error, translate as datafusion_error};

@@ -64,7 +64,7 @@ impl Connection {
     ) -> Result<(), Failure> {
         let started = Instant::now();
         self.start_clock();
-        let prepared = self.watch.run(&mut self.wire, self.session.prepare(statement, &[])).await?;
+        let prepared = self.watch.run(&mut self.wire, self.session.prepare_now(statement)).await?;
         if !prepared.parameters().is_empty() {
             return Err(Error::new(SqlState::UndefinedParameter, "there is no parameter $1")
                 .with_hint("A simple query has no parameters; use the extended protocol to bind them.")

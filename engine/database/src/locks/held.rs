@@ -10,9 +10,10 @@ use std::{
 };
 
 use roaring::RoaringTreemap;
-use sepal_types::TableId;
+use sepal_types::{RowId, TableId};
 
 use super::{
+    exclusive::Exclusive,
     modes::{ROW_MODES, RowMode, TableMode, rows_conflict},
     want::{AdvisoryKey, Constraint, Span, Want, common},
 };
@@ -28,6 +29,8 @@ pub struct Holdings {
     keys: HashMap<Constraint, HashMap<OwnerId, KeySet>>,
     advisory: HashMap<AdvisoryKey, HashMap<OwnerId, Counts>>,
     owners: HashMap<OwnerId, Owned>,
+    /// Counts also those who wait.
+    pub exclusive: Exclusive,
 }
 
 /// Hashes are random already.
@@ -89,6 +92,23 @@ struct Owned {
     /// A savepoint is open.
     journaling: bool,
     journal: Vec<Want>,
+}
+
+impl Owned {
+    /// Where the lock of the old row was noted since a savepoint, its successor's goes with it.
+    fn note_successor(&mut self, table: TableId, old: RowId, new: RowId) {
+        let noted = self.journal.iter_mut().find_map(|want| match want {
+            Want::Rows { table: of, mode: RowMode::KeyShare, rows, .. }
+                if *of == table && rows.contains(old.0) =>
+            {
+                Some(rows)
+            }
+            _ => None,
+        });
+        if let Some(rows) = noted {
+            rows.insert(new.0);
+        }
+    }
 }
 
 /// What became free, for those who wait.
@@ -199,7 +219,12 @@ impl Holdings {
                 let modes = self.tables.entry(*table).or_default().entry(owner).or_default();
                 let new = *modes & mode.bit() == 0;
                 *modes |= mode.bit();
-                if new { vec![want.clone()] } else { Vec::new() }
+                if new {
+                    self.exclusive.more(want);
+                    vec![want.clone()]
+                } else {
+                    Vec::new()
+                }
             }
             Want::Rows { table, mode, rows, write } => {
                 remember(&mut owned.rows, table);
@@ -254,8 +279,11 @@ impl Holdings {
     fn take_back(&mut self, owner: OwnerId, want: &Want) {
         match want {
             Want::Table { table, mode } => {
-                if let Some(modes) = self.tables.get_mut(table).and_then(|held| held.get_mut(&owner)) {
+                if let Some(modes) = self.tables.get_mut(table).and_then(|held| held.get_mut(&owner))
+                    && *modes & mode.bit() != 0
+                {
                     *modes &= !mode.bit();
+                    self.exclusive.less(want);
                 }
             }
             Want::Rows { table, mode, rows, .. } => {
@@ -292,6 +320,10 @@ impl Holdings {
         owned.journaling = false;
         owned.journal = Vec::new();
         for table in std::mem::take(&mut owned.tables) {
+            let modes = self.tables.get(&table).and_then(|held| held.get(&owner)).copied().unwrap_or(0);
+            for mode in TableMode::ALL.into_iter().filter(|mode| modes & mode.bit() != 0) {
+                self.exclusive.less(&Want::Table { table, mode });
+            }
             forget(&mut self.tables, &table, owner);
             freed.tables.push(table);
         }
@@ -352,6 +384,25 @@ impl Holdings {
             }
         }
         true
+    }
+
+    /// `owner` replaces rows: whoever relies on the key of one, which is all that others may do beside him, relies on
+    /// that of its successor, too.
+    pub fn follow(&mut self, owner: OwnerId, table: TableId, replaced: &[(RowId, RowId)]) {
+        for (holder, sets) in self.rows.get_mut(&table).into_iter().flatten() {
+            let keys = &mut sets.modes[RowMode::KeyShare as usize];
+            if *holder == owner || keys.is_empty() {
+                continue;
+            }
+            for (old, new) in replaced {
+                if keys.contains(old.0)
+                    && keys.insert(new.0)
+                    && let Some(owned) = self.owners.get_mut(holder)
+                {
+                    owned.note_successor(table, *old, *new);
+                }
+            }
+        }
     }
 
     /// Rows of a table that others than `owner` hold so that nobody may have them in `mode`.

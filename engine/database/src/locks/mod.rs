@@ -1,13 +1,15 @@
 //! Locks: who must wait for whom. One [`LockTable`] per open tenant, in memory only.
 //!
 //! Asked by `session` before it writes: rows, keys of unique constraints, tables, and the numbers of
-//! `pg_advisory_lock`. Readers see snapshots and ask for nothing. What is locked cannot be refused at COMMIT any more;
-//! storage's own judgement stays behind it as a check.
+//! `pg_advisory_lock`. Readers see snapshots; they ask for their tables, so that nobody takes those away from an open
+//! transaction, and a statement by itself asks only while somebody wants a table to himself. What is locked cannot be
+//! refused at COMMIT any more; storage's own judgement stays behind it as a check.
 //!
 //! ```text
 //! want     what is asked for                      modes     which strengths exclude each other
 //! held     who has what, and gives it back        queue     who waits, in which order
 //! deadlock circles of waits                       updates   what became of rows that were replaced
+//! exclusive how many want a table to themselves
 //! ```
 //!
 //! One short mutex for all: a request of one row costs about a microsecond, a commit's fdatasync a thousand. Waiting
@@ -17,6 +19,7 @@
 //! Nothing here is durable and nothing needs to be: after a crash no transaction is open.
 
 mod deadlock;
+mod exclusive;
 mod held;
 mod modes;
 mod queue;
@@ -36,9 +39,10 @@ use std::{
 
 use parking_lot::Mutex;
 use roaring::RoaringTreemap;
-use sepal_types::{Error, Result, TableId};
+use sepal_types::{Error, Result, RowId, TableId};
 use tokio::sync::oneshot;
 
+use exclusive::Exclusive;
 use held::{Freed, OwnerId, Shown};
 use queue::State;
 
@@ -47,8 +51,16 @@ pub use updates::Updates;
 pub use want::{AdvisoryKey, NAMES, Span, Want};
 
 /// The locks of one tenant.
-#[derive(Debug, Default)]
-pub struct LockTable(Mutex<State>);
+#[derive(Debug)]
+pub struct LockTable(Mutex<State>, Exclusive);
+
+impl Default for LockTable {
+    fn default() -> Self {
+        let state = State::default();
+        let exclusive = state.held.exclusive.clone();
+        Self(Mutex::new(state), exclusive)
+    }
+}
 
 /// A row of `pg_locks`.
 #[derive(Clone, Debug)]
@@ -116,6 +128,11 @@ impl LockTable {
         let id = self.0.lock().enlist(pid);
         let owner = Owner { id, table: Arc::clone(self), used: AtomicBool::new(false) };
         SessionLocks(Arc::new(owner))
+    }
+
+    /// Whether anybody has a table to himself, or waits for that. Costs nothing.
+    pub fn has_exclusive(&self) -> bool {
+        self.1.any()
     }
 
     /// What is held and waited for.
@@ -247,6 +264,21 @@ impl TransactionLocks {
         state.wake(&freed);
     }
 
+    /// Gives everything back before the transaction ends: it has failed.
+    pub fn release(&self) {
+        if !self.0.used.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let mut state = self.0.table.0.lock();
+        let freed = state.held.release_transaction(self.0.id);
+        state.wake(&freed);
+    }
+
+    /// The transaction replaces rows, old ids and new: what others hold on the old ones follows.
+    pub fn follow(&self, table: TableId, replaced: &[(RowId, RowId)]) {
+        self.0.table.0.lock().held.follow(self.0.id, table, replaced);
+    }
+
     /// Rows that others hold so that this transaction would wait for them.
     pub fn taken_rows(&self, table: TableId, mode: RowMode) -> RoaringTreemap {
         self.0.table.0.lock().held.taken_rows(self.0.id, table, mode)
@@ -260,12 +292,7 @@ impl TransactionLocks {
 
 impl Drop for TransactionLocks {
     fn drop(&mut self) {
-        if !self.0.used.swap(false, Ordering::AcqRel) {
-            return;
-        }
-        let mut state = self.0.table.0.lock();
-        let freed = state.held.release_transaction(self.0.id);
-        state.wake(&freed);
+        self.release();
     }
 }
 

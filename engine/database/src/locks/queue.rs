@@ -46,6 +46,7 @@ impl State {
     pub fn stand(&mut self, owner: OwnerId, want: Want) -> (u64, oneshot::Receiver<()>) {
         let (granted, told) = oneshot::channel();
         self.next_ticket += 1;
+        self.held.exclusive.more(&want);
         self.waiters.push(Waiter { ticket: self.next_ticket, owner, want, granted });
         (self.next_ticket, told)
     }
@@ -58,6 +59,7 @@ impl State {
     pub fn leave(&mut self, ticket: u64) {
         if let Some(place) = self.place(ticket) {
             let gone = self.waiters.remove(place);
+            self.held.exclusive.less(&gone.want);
             self.wake(&Freed::of(&gone.want));
         }
     }
@@ -79,6 +81,7 @@ impl State {
                 }
                 None => {
                     let done = self.waiters.remove(place);
+                    self.held.exclusive.less(&done.want);
                     // Nobody listens any more: what it has got goes with its transaction.
                     let _ = done.granted.send(());
                 }

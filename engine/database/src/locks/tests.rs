@@ -260,3 +260,48 @@ async fn numbers_are_counted_and_outlive_the_transaction_if_the_session_took_the
     drop(holder);
     assert!(locks.0.lock().held.is_empty());
 }
+
+#[tokio::test]
+async fn a_table_for_oneself_is_seen_from_afar_while_it_is_held_or_waited_for() {
+    let locks = Arc::<LockTable>::default();
+    let [one, other] = parties(&locks);
+    one.gets(table(TableMode::AccessShare));
+    one.gets(table(TableMode::Exclusive));
+    assert!(!locks.has_exclusive());
+    let mut wait = other.waits(table(TableMode::AccessExclusive));
+    assert!(locks.has_exclusive(), "waited for");
+    drop(one);
+    assert!(done(&mut wait) && locks.has_exclusive(), "held");
+    other.gets(table(TableMode::AccessExclusive));
+    other.locks.release();
+    assert!(!locks.has_exclusive(), "counted once");
+    let mark = other.locks.savepoint();
+    other.gets(table(TableMode::AccessExclusive));
+    other.locks.roll_back_to(mark);
+    other.locks.roll_back_to(mark);
+    assert!(!locks.has_exclusive());
+    let [third] = parties(&locks);
+    third.gets(table(TableMode::Share));
+    drop(other.waits(table(TableMode::AccessExclusive)));
+    assert!(!locks.has_exclusive(), "given up");
+}
+
+#[tokio::test]
+async fn whoever_relies_on_a_rows_key_relies_on_its_successors() {
+    let locks = Arc::<LockTable>::default();
+    let [reader, writer, other] = parties(&locks);
+    reader.gets(rows(T, RowMode::KeyShare, &[1]));
+    let mark = reader.locks.savepoint();
+    reader.gets(rows(T, RowMode::KeyShare, &[2]));
+    writer.gets(written(&[1, 2, 3]));
+    writer.locks.follow(T, &[(RowId(1), RowId(11)), (RowId(2), RowId(12)), (RowId(3), RowId(13))]);
+    writer.locks.follow(T, &[(RowId(11), RowId(21))]);
+    drop(writer);
+    other.gets(rows(T, RowMode::NoKeyUpdate, &[11, 12, 21]));
+    other.gets(rows(T, RowMode::Update, &[13]));
+    other.is_refused(rows(T, RowMode::Update, &[12]));
+    other.is_refused(rows(T, RowMode::Update, &[21]));
+    reader.locks.roll_back_to(mark);
+    other.gets(rows(T, RowMode::Update, &[12]));
+    other.is_refused(rows(T, RowMode::Update, &[21]));
+}

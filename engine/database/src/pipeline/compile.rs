@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::RwLock;
 use sepal_query::{
     AdvisoryCall, AdvisoryNumber, SearchSettings, SequenceSource, SettingSink, SnapshotSlot,
-    StatementContext,
+    StatementContext, TablesRead,
     catalog::CatalogContext,
     change::ChangeQuery,
     sql::{StatementKind, ast, parse_statements},
@@ -54,6 +54,7 @@ fn context(tenant: &OpenTenant, snapshot: &Snapshot, environment: &str) -> State
         settings: Arc::new(Nobody),
         nested: Arc::default(),
         past: Arc::default(),
+        reads: TablesRead::default(),
     }
 }
 

@@ -31,16 +31,27 @@ impl Session {
         if let Some(open) = &mut self.open {
             open.explicit = true;
             open.repeatable = level.as_deref().is_some_and(is_repeatable);
-            open.read_only = read_only.unwrap_or(false);
         }
-        let mut settings = self.settings.lock();
         if let Some(level) = level {
-            settings.set("transaction_isolation", &level, true)?;
+            self.settings.lock().set("transaction_isolation", &level, true)?;
         }
         if let Some(read_only) = read_only {
-            settings.set("transaction_read_only", if read_only { "on" } else { "off" }, true)?;
+            self.set_read_only(read_only)?;
         }
         Ok("BEGIN".to_owned())
+    }
+
+    /// Whether the open transaction may write.
+    ///
+    /// Errors: 25001 when one that may not has looked at something already.
+    pub(super) fn set_read_only(&mut self, read_only: bool) -> Result<()> {
+        if let Some(open) = &mut self.open {
+            if !read_only {
+                open.check_may_write()?;
+            }
+            open.read_only = read_only;
+        }
+        self.settings.lock().set("transaction_read_only", on_off(read_only), true).map(drop)
     }
 
     pub(super) fn set_transaction(
@@ -49,20 +60,21 @@ impl Session {
         read_only: Option<bool>,
         session: bool,
     ) -> Result<String> {
-        if let (Some(level), false) = (isolation, session) {
+        if session {
+            let mut settings = self.settings.lock();
+            if let Some(level) = isolation {
+                settings.set("default_transaction_isolation", level, false)?;
+            }
+            if let Some(read_only) = read_only {
+                settings.set("default_transaction_read_only", on_off(read_only), false)?;
+            }
+            return Ok("SET".to_owned());
+        }
+        if let Some(level) = isolation {
             self.set_isolation(level)?;
         }
-        let mut settings = self.settings.lock();
-        if let (Some(level), true) = (isolation, session) {
-            settings.set("default_transaction_isolation", level, false)?;
-        }
         if let Some(read_only) = read_only {
-            let name = if session { "default_transaction_read_only" } else { "transaction_read_only" };
-            settings.set(name, if read_only { "on" } else { "off" }, !session)?;
-        }
-        drop(settings);
-        if let Some(open) = self.open.as_mut().filter(|open| open.explicit && !session) {
-            open.read_only = read_only.unwrap_or(open.read_only);
+            self.set_read_only(read_only)?;
         }
         Ok("SET".to_owned())
     }
@@ -86,7 +98,17 @@ impl Session {
         self.settings.lock().set("transaction_isolation", level, true).map(drop)
     }
 
+    /// The modes of the open transaction, which AND CHAIN hands on: its isolation, and whether it may only read.
+    fn modes(&self) -> (Option<String>, bool) {
+        let isolation = self.settings.lock().get("transaction_isolation");
+        (isolation, self.open.as_ref().is_some_and(|open| open.read_only))
+    }
+
     pub(super) async fn commit_statement(&mut self, chain: bool) -> Result<Outcome> {
+        if chain {
+            self.in_block("COMMIT AND CHAIN")?;
+        }
+        let (isolation, read_only) = self.modes();
         let Some(open) = self.open.as_ref().filter(|open| open.explicit) else {
             self.notice(
                 "WARNING",
@@ -104,12 +126,16 @@ impl Session {
             "COMMIT"
         };
         if chain {
-            self.start(true);
+            self.begin(isolation.as_deref(), Some(read_only))?;
         }
         Ok(Outcome::Done { tag: tag.to_owned() })
     }
 
-    pub(super) fn rollback_statement(&mut self, chain: bool) -> String {
+    pub(super) fn rollback_statement(&mut self, chain: bool) -> Result<String> {
+        if chain {
+            self.in_block("ROLLBACK AND CHAIN")?;
+        }
+        let (isolation, read_only) = self.modes();
         if !self.open.as_ref().is_some_and(|open| open.explicit) {
             self.notice(
                 "WARNING",
@@ -118,9 +144,9 @@ impl Session {
         }
         self.roll_back();
         if chain {
-            self.start(true);
+            self.begin(isolation.as_deref(), Some(read_only))?;
         }
-        "ROLLBACK".to_owned()
+        Ok("ROLLBACK".to_owned())
     }
 
     pub(super) fn roll_back(&mut self) {
@@ -150,6 +176,10 @@ impl Session {
         let settled = move |committed: &std::result::Result<Snapshot, StoreError>| {
             if let Ok(snapshot) = committed {
                 // Before the locks go: whoever waited for one looks for what became of its rows, and at definitions.
+                // Keys that others rely on, also those who began to after the statement, are those of new rows now.
+                for (table, pairs) in &replaced {
+                    locks.follow(*table, pairs);
+                }
                 tenant.updates.record(replaced);
                 tenant.committed(definitions, snapshot.lsn());
             }
@@ -218,6 +248,10 @@ async fn commit_ops(
         Ok(committed) => committed.map_err(Into::into),
         Err(_) => Err(Error::bug("a commit's leader left it without an outcome")),
     }
+}
+
+fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
 }
 
 /// SERIALIZABLE is a snapshot too: write skew is not detected.

@@ -20,12 +20,13 @@ use super::{
     Outcome, Session,
     index_builds::Build,
     prepared::{PlanKind, Prepared},
+    utility::command,
 };
 use crate::locks::{NAMES, TableMode, Want};
 
 impl Session {
     fn plan_ddl(&mut self, prepared: &Prepared) -> Result<Ddl> {
-        self.check_writable("this statement")?;
+        self.check_writable(&command(&prepared.statement.kind))?;
         let view = self.pinned_view()?;
         let store = Arc::clone(&self.tenant.store);
         let new_id = || store.next_object_id();

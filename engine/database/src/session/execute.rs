@@ -61,14 +61,24 @@ impl Session {
         }
     }
 
-    /// The statement's plan, with the tables locked that it writes. Whoever altered one of them meanwhile is waited
-    /// for, and then it is planned anew.
+    /// The statement's plan, with its tables locked. Whoever altered one of them meanwhile is waited for, and then it is
+    /// planned anew.
     async fn locked_plan(&mut self, prepared: &Prepared) -> Result<Arc<Plan>> {
         loop {
-            let plan = self.current_plan(prepared)?;
-            self.lock_plan(&plan.kind).await?;
-            if plan.definitions == self.definitions() {
-                return Ok(plan);
+            let definitions = self.definitions();
+            match self.current_plan(prepared) {
+                Ok(plan) => {
+                    self.lock_plan(&plan.locks).await?;
+                    if plan.definitions == self.definitions() {
+                        return Ok(plan);
+                    }
+                }
+                Err(error) => {
+                    self.await_definitions(&prepared.statement, &error).await?;
+                    if definitions == self.definitions() {
+                        return Err(error);
+                    }
+                }
             }
         }
     }
@@ -82,7 +92,7 @@ impl Session {
             }
             PlanKind::Catalog(_) => {
                 let batch = self.run_catalog(Arc::clone(&plan), parameters).await?;
-                let columns = prepared.columns.clone().unwrap_or_else(|| Arc::from(Vec::new()));
+                let columns = plan.columns.clone().unwrap_or_else(|| Arc::from(Vec::new()));
                 Ok(Outcome::Rows(RowStream::selected(columns, batch, self.cancel.clone())))
             }
             PlanKind::Query(query) => Ok(Outcome::Rows(self.run_query(query, &parameters).await?)),
@@ -202,10 +212,8 @@ impl Session {
             return Err(read_only_key());
         }
         let settings = self.settings.lock();
-        let read_only = self.open.as_ref().is_some_and(|open| open.read_only)
-            || settings.is_on("transaction_read_only")
-            || settings.is_on("default_transaction_read_only");
-        if read_only {
+        let read_only = self.open.as_ref().is_some_and(|open| open.read_only);
+        if read_only || settings.is_on("transaction_read_only") {
             return Err(Error::new(
                 SqlState::ReadOnlySqlTransaction,
                 format!("cannot execute {verb} in a read-only transaction"),
@@ -224,7 +232,7 @@ impl Session {
             Utility::Accepted(tag) => (*tag).to_owned(),
             Utility::Begin { isolation, read_only } => self.begin(isolation.as_deref(), *read_only)?,
             Utility::Commit { chain } => return self.commit_statement(*chain).await,
-            Utility::Rollback { chain } => self.rollback_statement(*chain),
+            Utility::Rollback { chain } => self.rollback_statement(*chain)?,
             Utility::Savepoint { name } => {
                 self.in_block("SAVEPOINT")?.savepoint(name.clone());
                 "SAVEPOINT".to_owned()
@@ -283,6 +291,11 @@ impl Session {
         }
         if let (Some(value), true) = (value, name.eq_ignore_ascii_case("transaction_isolation")) {
             self.set_isolation(value)?;
+            return Ok("SET".to_owned());
+        }
+        if let (Some(value), true) = (value, name.eq_ignore_ascii_case("transaction_read_only")) {
+            let read_only = self.settings.lock().set(name, value, true)? == "on";
+            self.set_read_only(read_only)?;
             return Ok("SET".to_owned());
         }
         let mut settings = self.settings.lock();

@@ -3,18 +3,20 @@
 //! Used by `write` for what a statement replaces, by `select_for` for what a query locks, by `define` for tables. The
 //! lock table itself is `crate::locks`; here are the settings, the cancelling, and the isolation level.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use arrow::array::{Array, ArrayRef};
 use roaring::RoaringTreemap;
 use sepal_query::{
+    ddl::object_name,
     locking::{LockedRelation, RowMode, WaitPolicy},
     planner::undefined_table,
+    sql::{Statement, StatementKind, ast},
 };
 use sepal_storage::{StoreError, TableVersion};
 use sepal_types::{Error, Result, RowId, SqlState, TableId};
 
-use super::{Session, prepare::read_only_key, prepared::PlanKind, write::serialization_failure};
+use super::{Session, prepare::read_only_key, prepared::PlanKind, seen::Moved, write::serialization_failure};
 use crate::locks::{Asked, TableMode, Waiting, Want};
 
 /// How rows are claimed.
@@ -32,9 +34,8 @@ pub(super) struct Claim {
 pub(super) enum Claimed {
     /// They are locked and are as the statement saw them.
     Current,
-    /// Some were replaced or removed meanwhile. Locked are those that were not, and what took the places of the
-    /// others: these.
-    Moved(RoaringTreemap),
+    /// Some were replaced or removed meanwhile.
+    Moved(Moved),
     /// Somebody else has these, and they are not to be waited for.
     Taken(RoaringTreemap),
 }
@@ -117,11 +118,42 @@ impl Session {
         Ok("LOCK TABLE".to_owned())
     }
 
-    /// The tables that a plan writes, or locks rows of, are locked before it takes its snapshot. Whoever altered one of
-    /// them is done then: the caller plans anew if definitions changed.
-    pub(super) async fn lock_plan(&mut self, kind: &PlanKind) -> Result<()> {
-        for (table, mode) in plan_locks(kind) {
-            self.lock_table(table, mode).await?;
+    /// A plan's tables are locked before it takes its snapshot. Whoever altered one of them is done then: the caller
+    /// plans anew if definitions changed.
+    ///
+    /// A statement by itself has its snapshot to the end, whatever becomes of a table that it only reads. It waits for
+    /// whoever has or wants the table to himself, and while nobody does it asks for nothing.
+    pub(super) async fn lock_plan(&mut self, locks: &[(TableId, TableMode)]) -> Result<()> {
+        if self.moments.whole().is_some() {
+            return Ok(());
+        }
+        let block = self.open.as_ref().is_some_and(|open| open.explicit);
+        for (table, mode) in locks {
+            if *mode == TableMode::AccessShare && !block && !self.tenant.locks.has_exclusive() {
+                continue;
+            }
+            self.lock_table(*table, *mode).await?;
+        }
+        Ok(())
+    }
+
+    /// A statement could not be planned for want of a table or column. Waits for whoever has one of its tables to
+    /// himself: he may be bringing just that.
+    pub(super) async fn await_definitions(&mut self, statement: &Statement, error: &Error) -> Result<()> {
+        let wanting = matches!(error.state(), SqlState::UndefinedColumn | SqlState::UndefinedTable);
+        let StatementKind::Sql(parsed) = &statement.kind else { return Ok(()) };
+        if !wanting || self.moments.whole().is_some() || !self.tenant.locks.has_exclusive() {
+            return Ok(());
+        }
+        let view = self.current_view()?;
+        let mut tables = Vec::new();
+        let _ = ast::visit_relations(parsed.as_ref(), |name| {
+            let found = object_name(name).ok().and_then(|name| view.find(&self.environment, &name));
+            tables.extend(found.map(|version| version.def.id));
+            ControlFlow::<()>::Continue(())
+        });
+        for table in tables {
+            self.lock_table(table, TableMode::AccessShare).await?;
         }
         Ok(())
     }
@@ -130,9 +162,8 @@ impl Session {
     ///
     /// Errors: 40001 under REPEATABLE READ when one of them was changed since, 55P03 for NOWAIT.
     pub(super) async fn claim(&mut self, claim: Claim, rows: RoaringTreemap) -> Result<Claimed> {
-        let mut current = rows.clone();
+        let mut moved = Moved { still: rows.clone(), ..Moved::default() };
         let mut next = rows;
-        let mut moved = false;
         loop {
             let asked: Vec<RowId> = next.iter().map(RowId).collect();
             if let Some(taken) = self.lock_rows(claim, next).await? {
@@ -140,17 +171,19 @@ impl Session {
             }
             let gone = self.gone(claim.table, &asked)?;
             if gone.is_empty() {
-                return Ok(if moved { Claimed::Moved(current) } else { Claimed::Current });
+                return Ok(if moved.gone.is_empty() { Claimed::Current } else { Claimed::Moved(moved) });
             }
-            moved = true;
             next = RoaringTreemap::new();
             for row in gone {
-                current.remove(row.0);
+                moved.still.remove(row.0);
+                moved.newer.remove(row.0);
+                moved.gone.insert(row.0);
                 if let Some(newest) = self.tenant.updates.newest(claim.table, row) {
                     next.insert(newest.0);
                 }
             }
-            current |= &next;
+            moved.still |= &next;
+            moved.newer |= &next;
         }
     }
 
@@ -213,11 +246,13 @@ impl Session {
     }
 }
 
-/// What a statement locks before it runs.
-fn plan_locks(kind: &PlanKind) -> Vec<(TableId, TableMode)> {
+/// What a statement locks before it runs, each table once. Catalogs are not locked, nor is the past.
+pub(super) fn plan_locks(kind: &PlanKind) -> Vec<(TableId, TableMode)> {
     let context = match kind {
         PlanKind::Dml { context, .. } | PlanKind::ExplainWrite { context, .. } => context,
-        PlanKind::Query(query) | PlanKind::CopyOut { query, .. } => &query.context,
+        PlanKind::Query(query) | PlanKind::CopyOut { query, .. } | PlanKind::Explain { query, .. } => {
+            &query.context
+        }
         PlanKind::CreateAs { source, .. } => return plan_locks(source),
         _ => return Vec::new(),
     };
@@ -228,10 +263,15 @@ fn plan_locks(kind: &PlanKind) -> Vec<(TableId, TableMode)> {
         PlanKind::Dml { dml, .. } | PlanKind::ExplainWrite { dml, analyze: true, .. } => {
             locks.push((dml.target(), TableMode::RowExclusive));
         }
-        PlanKind::Query(query) | PlanKind::CopyOut { query, .. } => {
+        PlanKind::Query(query) | PlanKind::CopyOut { query, .. } | PlanKind::Explain { query, .. } => {
             locks.extend(query.locking.iter().flat_map(|locking| locking.relations()).map(shared));
         }
         _ => {}
+    }
+    for table in context.reads.ids() {
+        if !locks.iter().any(|(locked, _)| *locked == table) {
+            locks.push((table, TableMode::AccessShare));
+        }
     }
     locks
 }

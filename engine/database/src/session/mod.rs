@@ -23,6 +23,7 @@ mod past;
 mod prepare;
 mod prepared;
 mod rows;
+mod seen;
 mod select_for;
 mod sequences;
 mod settings;
@@ -41,7 +42,7 @@ use parking_lot::{Mutex, RwLock};
 use sepal_control::Principal;
 use sepal_query::{
     AdvisoryCall, AdvisoryNumber, SearchSettings, SequenceSource, SettingSink, SnapshotSlot,
-    StatementContext,
+    StatementContext, TablesRead,
     catalog::{
         CatalogContext, LockRow, LockedObject,
         work::{StorageRow, WorkRows},
@@ -190,10 +191,10 @@ impl Session {
         }
     }
 
-    /// The protocol layer reported an error: an explicit transaction can only be rolled back now.
+    /// The protocol layer reported an error: the transaction can only be rolled back now, and its locks are given back.
     pub fn fail_transaction(&mut self) {
         if let Some(open) = &mut self.open {
-            open.failed = true;
+            open.fail();
         }
     }
 
@@ -278,8 +279,9 @@ impl Session {
     fn start(&mut self, explicit: bool) {
         let (snapshot, charge) = (self.tenant.store.snapshot(), Charge::none(&self.memory));
         let locks = self.locks.begin();
-        self.open = Some(Open::new(explicit, snapshot, self.sequences.own(), charge, locks));
-        self.settings.lock().begin();
+        let mut open = Open::new(explicit, snapshot, self.sequences.own(), charge, locks);
+        open.read_only = self.settings.lock().begin();
+        self.open = Some(open);
     }
 
     /// The snapshot that the next statement sees.
@@ -326,6 +328,7 @@ impl Session {
             settings: Arc::clone(&self.setting_sink),
             nested: Arc::default(),
             past: Arc::clone(self.moments.tables()),
+            reads: TablesRead::default(),
         })
     }
 

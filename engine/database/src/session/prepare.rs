@@ -25,6 +25,7 @@ use sepal_types::{Error, Result, SqlState, SqlType};
 use super::{
     Session,
     copy::plan_copy,
+    locking::plan_locks,
     prepared::{Plan, PlanKind, Prepared, Query},
     transaction::in_failed_transaction,
     utility::Utility,
@@ -43,28 +44,83 @@ impl Planned {
     }
 }
 
+impl Plan {
+    fn new(planned: Planned, definitions: (u64, usize)) -> Self {
+        let locks = plan_locks(&planned.kind);
+        Self { kind: planned.kind, columns: planned.columns, locks, definitions }
+    }
+}
+
 impl Session {
-    /// Plans a statement. `declared` are the parameter oids of the Parse message, 0 where not declared.
+    /// Plans a statement. `declared` are the parameter oids of the Parse message, 0 where not declared. As in Postgres
+    /// its tables are locked by this already: what is described is what there is once they are.
     ///
     /// Errors carry the position of the name they complain about.
     pub async fn prepare(&mut self, statement: Statement, declared: &[u32]) -> Result<Arc<Prepared>> {
+        self.prepare_as(statement, declared, true).await
+    }
+
+    /// Plans a statement without parameters that is executed next, before anybody is told of its columns: should they
+    /// have become others by then, the rows have those.
+    pub async fn prepare_now(&mut self, statement: Statement) -> Result<Arc<Prepared>> {
+        self.prepare_as(statement, &[], false).await
+    }
+
+    async fn prepare_as(
+        &mut self,
+        statement: Statement,
+        declared: &[u32],
+        told: bool,
+    ) -> Result<Arc<Prepared>> {
         self.cancel.arm();
         self.tenant.check_open()?;
+        let alone = self.open.is_none();
+        if alone {
+            self.start(false);
+        }
         let planned = match self.look_back(&statement, None).await {
-            Ok(()) => self.plan(&statement, declared),
+            Ok(()) => self.plan_and_lock(&statement, declared).await,
             Err(error) => Err(error),
         };
         let moments = std::mem::take(&mut self.moments);
-        let planned = planned.map_err(|error| locate(error, &statement))?;
-        let kind = if moments.is_empty() { planned.kind } else { PlanKind::Unplanned };
-        let definitions = self.definitions();
+        if alone {
+            self.roll_back();
+        }
+        let (planned, definitions) = planned.map_err(|error| locate(error, &statement))?;
+        let (parameters, columns) = (planned.parameters.clone(), planned.columns.clone());
+        let mut plan = Plan::new(planned, definitions);
+        if !moments.is_empty() {
+            plan.kind = PlanKind::Unplanned;
+            plan.locks.clear();
+        }
         Ok(Arc::new(Prepared {
             statement,
             declared: declared.to_vec(),
-            parameters: planned.parameters,
-            columns: planned.columns,
-            plan: RwLock::new(Arc::new(Plan { kind, definitions })),
+            parameters,
+            columns,
+            told,
+            plan: RwLock::new(Arc::new(plan)),
         }))
+    }
+
+    /// Plans a statement and locks its tables. Whoever altered one of them meanwhile is waited for, and then it is
+    /// planned anew. The plan, and the definitions that it is made of.
+    async fn plan_and_lock(
+        &mut self,
+        statement: &Statement,
+        declared: &[u32],
+    ) -> Result<(Planned, (u64, usize))> {
+        loop {
+            let definitions = self.definitions();
+            let planned = self.plan(statement, declared);
+            match &planned {
+                Ok(planned) => self.lock_plan(&plan_locks(&planned.kind)).await?,
+                Err(error) => self.await_definitions(statement, error).await?,
+            }
+            if definitions == self.definitions() {
+                return planned.map(|planned| (planned, definitions));
+            }
+        }
     }
 
     /// What a plan made now depends on.
@@ -100,11 +156,12 @@ impl Session {
         let planned = self
             .plan(&prepared.statement, &prepared.declared)
             .map_err(|error| locate(error, &prepared.statement))?;
-        if described(planned.columns.as_deref()) != described(prepared.columns.as_deref()) {
+        let same = described(planned.columns.as_deref()) == described(prepared.columns.as_deref());
+        if prepared.told && !same {
             return Err(Error::unsupported("cached plan must not change result type")
                 .with_hint("The table was altered after the statement was prepared: prepare it again."));
         }
-        let plan = Arc::new(Plan { kind: planned.kind, definitions });
+        let plan = Arc::new(Plan::new(planned, definitions));
         if self.moments.is_empty() {
             *prepared.plan.write() = Arc::clone(&plan);
         }

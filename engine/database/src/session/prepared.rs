@@ -14,9 +14,10 @@ use sepal_query::{
     sql::Statement,
     vector::FastKnn,
 };
-use sepal_types::SqlType;
+use sepal_types::{SqlType, TableId};
 
 use super::utility::Utility;
+use crate::locks::TableMode;
 
 /// A planned statement of one session.
 pub struct Prepared {
@@ -24,6 +25,8 @@ pub struct Prepared {
     pub(super) declared: Vec<u32>,
     pub(super) parameters: Vec<SqlType>,
     pub(super) columns: Option<Arc<[OutputColumn]>>,
+    /// Somebody may have been told of `columns`: they must not become others.
+    pub(super) told: bool,
     /// Replaced when definitions changed since it was planned.
     pub(super) plan: RwLock<Arc<Plan>>,
 }
@@ -31,6 +34,10 @@ pub struct Prepared {
 /// What runs.
 pub(super) struct Plan {
     pub kind: PlanKind,
+    /// The columns of its rows.
+    pub columns: Option<Arc<[OutputColumn]>>,
+    /// What is locked before it runs.
+    pub locks: Vec<(TableId, TableMode)>,
     /// The tenant's and the transaction's counts of changed definitions when this was planned.
     pub definitions: (u64, usize),
 }

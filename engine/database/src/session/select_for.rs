@@ -3,7 +3,9 @@
 //!
 //! Under READ COMMITTED a row that was replaced meanwhile is looked at again in its newest version, as by a write. SKIP
 //! LOCKED leaves out what others have: what they have already is hidden from the query before it looks, so that LIMIT
-//! counts rows that can be had; what somebody takes in between is hidden from the next look.
+//! counts rows that can be had; what somebody takes in between is hidden from the next look. That, and a look for
+//! another row within a LIMIT, is at the newest snapshot, where Postgres goes on in its first: a queue's worker would find
+//! there, one by one, what is done by now.
 
 use std::sync::Arc;
 
@@ -19,6 +21,7 @@ use sepal_types::{Error, Result};
 use super::{
     Session,
     locking::{Claim, Claimed},
+    seen::Seen,
 };
 
 /// What a run may see of one relation.
@@ -68,6 +71,10 @@ impl Session {
         }
         let _watch = self.tenant.updates.watch();
         self.bind(context)?;
+        let mut seen = Seen::of(context);
+        let skips = query.relations().iter().any(|relation| relation.wait == WaitPolicy::Skip);
+        // Of what it saw at first only rows that it has locked are known to be there yet.
+        let stays = !skips && !query.is_limited();
         let mut shown = self.first_look(query)?;
         let (tenant, cancel) = (Arc::clone(&self.tenant), self.cancel.clone());
         loop {
@@ -91,9 +98,10 @@ impl Session {
                         shown[place].hidden |= taken;
                         again = true;
                     }
-                    Claimed::Moved(still) => {
+                    Claimed::Moved(moved) => {
+                        seen.note(relation.table, &moved);
                         // With LIMIT another row may take the place of one that matches no more.
-                        shown[place].only = (!query.is_limited()).then_some(still);
+                        shown[place].only = (!query.is_limited()).then_some(moved.still);
                         again = true;
                     }
                 }
@@ -102,6 +110,9 @@ impl Session {
                 return Ok(found);
             }
             self.bind(context)?;
+            if stays {
+                seen.show(context)?;
+            }
         }
     }
 

@@ -104,9 +104,7 @@ impl Sequences {
                 .with_hint("Use a key with the write scope: sepal key create --scope read-write."));
         }
         let settings = self.settings.lock();
-        let read_only =
-            settings.is_on("transaction_read_only") || settings.is_on("default_transaction_read_only");
-        if read_only || settings.as_of().is_some() {
+        if settings.is_on("transaction_read_only") || settings.as_of().is_some() {
             let message = format!("cannot execute {function}() in a read-only transaction");
             return Err(Error::new(SqlState::ReadOnlySqlTransaction, message));
         }

@@ -257,6 +257,8 @@ impl Settings {
 
     fn store(&mut self, key: String, value: Option<String>, local: bool) {
         let old = self.values.get(&key).cloned();
+        // These are the transaction's, however they are set.
+        let local = local || matches!(key.as_str(), "transaction_isolation" | "transaction_read_only");
         if self.in_transaction {
             if local { self.hidden.push((key.clone(), old)) } else { self.undo.push((key.clone(), old)) }
         } else if local {
@@ -276,8 +278,14 @@ impl Settings {
         };
     }
 
-    pub fn begin(&mut self) {
+    /// A transaction begins. Whether it may only read.
+    pub fn begin(&mut self) -> bool {
         self.in_transaction = true;
+        let read_only = self.values.get("default_transaction_read_only").is_some_and(|value| value == "on");
+        if read_only {
+            self.store("transaction_read_only".to_owned(), Some("on".to_owned()), true);
+        }
+        read_only
     }
 
     /// The transaction ended: local values go, and with a rollback the others too.
@@ -544,5 +552,12 @@ mod tests {
         settings.set("application_name", "b", false).unwrap();
         settings.end(false);
         assert_eq!(settings.get("application_name").unwrap(), "a");
+        settings.set("default_transaction_read_only", "on", false).unwrap();
+        assert!(settings.begin());
+        settings.set("transaction_read_only", "off", false).unwrap();
+        settings.end(true);
+        assert!(settings.begin() && settings.is_on("transaction_read_only"), "each transaction anew");
+        settings.end(true);
+        assert!(!settings.is_on("transaction_read_only"));
     }
 }

@@ -118,6 +118,31 @@ impl Open {
         Ok(())
     }
 
+    /// From now on it can only be rolled back, to its last savepoint or wholly. What it has locked since then it gives
+    /// back at once, as Postgres does: others need not wait for a client to notice.
+    pub fn fail(&mut self) {
+        self.failed = true;
+        match self.savepoints.last() {
+            Some(savepoint) => self.locks.roll_back_to(savepoint.locks),
+            None => self.locks.release(),
+        }
+    }
+
+    /// Errors: 25001 where a transaction that may only read cannot be allowed to write any more.
+    pub fn check_may_write(&self) -> Result<()> {
+        let refused = |message: &str| Err(Error::new(SqlState::ActiveSqlTransaction, message));
+        if !self.read_only {
+            return Ok(());
+        }
+        if !self.savepoints.is_empty() {
+            return refused("cannot set transaction read-write mode inside a read-only transaction");
+        }
+        if self.queried {
+            return refused("transaction read-write mode must be set before any query");
+        }
+        Ok(())
+    }
+
     /// Whether it stays with the snapshot that it has.
     pub fn stays(&self) -> bool {
         self.repeatable && self.queried
@@ -128,9 +153,9 @@ impl Open {
         // A savepoint holds what was seen when it was made.
         let renewed = !self.stays() && self.savepoints.is_empty() && self.refresh(head.clone()).is_ok();
         if !renewed {
-            self.failed = true;
             self.too_old = true;
             self.savepoints.clear();
+            self.fail();
             self.builds.clear();
             self.charge.shrink(op_bytes(&self.ops));
             self.ops.clear();

@@ -137,6 +137,28 @@ fn from_ast(statement: &ast::Statement) -> Result<Option<Utility>> {
     }))
 }
 
+/// A definition as messages name it, which is not by its first two words throughout.
+pub(super) fn command(kind: &StatementKind) -> String {
+    use ast::Statement as S;
+    let statement = match kind {
+        StatementKind::Sql(statement) => statement.as_ref(),
+        _ => return "DROP INDEX".to_owned(),
+    };
+    let named = match statement {
+        S::CreateTable(_) => "CREATE TABLE",
+        S::CreateIndex(_) => "CREATE INDEX",
+        S::CreateView { .. } => "CREATE VIEW",
+        S::CreateFunction { .. } => "CREATE FUNCTION",
+        S::Truncate(_) => "TRUNCATE TABLE",
+        S::Comment { .. } => "COMMENT",
+        S::Grant { .. } => "GRANT",
+        S::Revoke { .. } => "REVOKE",
+        S::Drop { object_type, .. } => return format!("DROP {object_type}"),
+        other => return other.to_string().split_whitespace().take(2).collect::<Vec<_>>().join(" "),
+    };
+    named.to_owned()
+}
+
 fn table_mode(mode: &ast::LockTableMode) -> TableMode {
     use ast::LockTableMode as M;
     match mode {

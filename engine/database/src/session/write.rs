@@ -1,15 +1,15 @@
 //! INSERT, UPDATE, DELETE and COPY: their rows and keys are locked, then they become operations of the transaction.
 //!
 //! 1. The plan runs on the statement's snapshot and names the rows to replace or remove.
-//! 2. They are locked. Where one was replaced or removed meanwhile, the plan runs again on a newer snapshot, and of its
-//!    rows those count that it had named before, or what became of them: Postgres' EvalPlanQual, but for the whole
-//!    plan. Rows that only now match are not touched.
+//! 2. They are locked. Where one was replaced or removed meanwhile, the plan runs again on the same snapshot with the
+//!    newest versions of just these (`seen`), and of its rows those count that it had named before, or what became of
+//!    them: Postgres' EvalPlanQual, but for the whole plan. Rows that only now match are not touched.
 //! 3. New keys of unique constraints are locked. So a second insertion of a key waits for the first one's end, and is
 //!    then refused, or goes through.
 //! 4. The operations are applied to the transaction's view of the newest head, which tells of duplicates at once. A key
 //!    whose row somebody is removing is waited for.
 //!
-//! What ON CONFLICT finds in its way is looked for again whenever a wait may have changed it.
+//! What ON CONFLICT finds in its way is looked for again, on the newest snapshot, whenever a wait may have changed it.
 
 use std::sync::Arc;
 
@@ -27,6 +27,7 @@ use sepal_types::{Error, Result, RowId, SqlState, TableId, UniqueDef};
 use super::{
     Open, Session,
     locking::{Claim, Claimed},
+    seen::{Moved, Seen},
 };
 use crate::locks::Want;
 
@@ -66,14 +67,19 @@ impl Session {
         // Before the snapshot: whatever is replaced from now on can be followed.
         let _watch = self.tenant.updates.watch();
         self.bind(context)?;
+        let mut seen = Seen::of(context);
         let tenant = Arc::clone(&self.tenant);
         let cancel = self.cancel.clone();
         let dml_context = DmlContext { engine: &tenant.engine, statement: context, store: &tenant.store };
         let mut draft = cancel.guard(dml.draft(&values, &dml_context)).await?;
         loop {
-            if let Some(still) = self.lock_draft(dml, &draft).await? {
+            if let Some(moved) = self.lock_draft(dml, &draft).await? {
                 self.bind(context)?;
-                draft = cancel.guard(dml.draft_again(draft, &still, &values, &dml_context)).await?;
+                if let Draft::Change(_) = draft {
+                    seen.note(dml.target(), &moved);
+                    seen.show(context)?;
+                }
+                draft = cancel.guard(dml.draft_again(draft, &moved.still, &values, &dml_context)).await?;
                 continue;
             }
             let mut written = cancel.guard(dml.write(&draft, &values, &dml_context)).await?;
@@ -93,21 +99,21 @@ impl Session {
         }
     }
 
-    /// Locks the rows of a draft. If they are not as it saw them, those that count when it is made again.
-    async fn lock_draft(&mut self, dml: &Dml, draft: &Draft) -> Result<Option<RoaringTreemap>> {
+    /// Locks the rows of a draft. If they are not as it saw them, what became of them: it is to be made again.
+    async fn lock_draft(&mut self, dml: &Dml, draft: &Draft) -> Result<Option<Moved>> {
         let table = dml.target();
         if !draft.rows().is_empty() {
             let claim = Claim { table, mode: dml.row_mode(), write: true, wait: WaitPolicy::Wait };
             let rows = draft.rows().iter().map(|row| row.0).collect();
             match self.claim(claim, rows).await? {
                 Claimed::Current => {}
-                Claimed::Moved(still) => return Ok(Some(still)),
+                Claimed::Moved(moved) => return Ok(Some(moved)),
                 Claimed::Taken(_) => return Err(Error::bug("rows to be waited for were passed over")),
             }
         }
         if self.await_writers(table, draft.standing()).await? {
             self.refuse_if_repeatable(table, draft.standing())?;
-            return Ok(Some(RoaringTreemap::new()));
+            return Ok(Some(Moved::default()));
         }
         Ok(None)
     }
@@ -128,6 +134,7 @@ impl Session {
         }
         let replaced = std::mem::take(&mut written.replaced);
         if let (Some(open), Some(table), false) = (&mut self.open, table, replaced.is_empty()) {
+            open.locks.follow(table, &replaced);
             open.replaced.push((table, replaced));
         }
         Ok(Applied::Done)

@@ -95,6 +95,112 @@ async fn a_definition_waits_for_those_who_write_and_they_for_it() {
     assert_eq!(waiting.refused().await.1, "42P01");
 }
 
+/// Whichever way a statement takes to its rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_wait_for_whoever_has_the_table_to_himself() {
+    let fixture = Fixture::new();
+    let (mut one, mut other) = (fixture.session().await, fixture.session().await);
+    run(&mut one, "CREATE TABLE t (id int PRIMARY KEY, v vector(2)); INSERT INTO t VALUES (1, '[1,0]')")
+        .await;
+    run(&mut one, "CREATE TABLE u (id int); INSERT INTO u VALUES (1); CREATE SNAPSHOT s").await;
+    for sql in [
+        "SELECT id FROM t",
+        "SELECT id FROM t WHERE id = 1",
+        "SELECT id FROM t ORDER BY v <-> '[0,0]' LIMIT 1",
+        "SELECT id FROM knn(t, v, '[0,0]', 1)",
+        "SELECT id FROM u WHERE EXISTS (SELECT 1 FROM t WHERE t.id = u.id)",
+        "UPDATE u SET id = (SELECT max(id) FROM t) RETURNING id",
+        "WITH c AS (SELECT id FROM t) SELECT id FROM c",
+    ] {
+        run(&mut one, "BEGIN; LOCK TABLE t").await;
+        let waiting = Waiting::begin(&fixture, other, sql).await;
+        run(&mut one, "COMMIT").await;
+        let (session, rows) = waiting.ok().await;
+        assert_eq!(rows, [1], "{sql}");
+        other = session;
+    }
+    run(&mut one, "BEGIN; LOCK TABLE t").await;
+    for sql in [
+        "SELECT id FROM u",
+        "WITH t AS (SELECT 1 AS id) SELECT id FROM t",
+        "SELECT id FROM t AS OF SNAPSHOT 's'",
+    ] {
+        assert_eq!(run(&mut other, sql).await, [1], "{sql}");
+    }
+    run(&mut one, "COMMIT").await;
+    // A statement by itself keeps nobody from it, a transaction block does.
+    let held = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessShareLock' AND relation = 't'::regclass";
+    run(&mut other, "SELECT id FROM t").await;
+    assert_eq!(run(&mut one, held).await, [0]);
+    run(&mut other, "BEGIN; SELECT id FROM t WHERE id = 1").await;
+    assert_eq!(run(&mut one, held).await, [1]);
+    let waiting = Waiting::begin(&fixture, one, "ALTER TABLE t ADD COLUMN w int DEFAULT 7").await;
+    let reader = Waiting::begin(&fixture, fixture.session().await, "SELECT w FROM t").await;
+    run(&mut other, "SELECT id FROM t; COMMIT").await;
+    waiting.ok().await;
+    assert_eq!(reader.ok().await.1, [7], "what the definition brings that it waited for is there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_transaction_gives_back_its_locks() {
+    let fixture = Fixture::new();
+    let (mut one, other) = (fixture.session().await, fixture.session().await);
+    run(&mut one, ACCOUNTS).await;
+    run(&mut one, "BEGIN; UPDATE t SET v = 11 WHERE id = 1; SAVEPOINT s; UPDATE t SET v = 21 WHERE id = 2")
+        .await;
+    let waiting = Waiting::begin(&fixture, other, "UPDATE t SET v = v + 5 WHERE id = 2 RETURNING v").await;
+    assert_eq!(refused(&mut one, "INSERT INTO t VALUES (1, 0)").await, "23505");
+    let (other, rows) = waiting.ok().await;
+    assert_eq!(rows, [25], "those since the savepoint");
+    let waiting = Waiting::begin(&fixture, other, "UPDATE t SET v = v + 5 WHERE id = 1 RETURNING v").await;
+    run(&mut one, "ROLLBACK TO s; COMMIT").await;
+    let (other, rows) = waiting.ok().await;
+    assert_eq!(rows, [16], "the others at its end");
+    run(&mut one, "BEGIN; UPDATE t SET v = 0").await;
+    let waiting = Waiting::begin(&fixture, other, "SELECT v FROM t WHERE id = 1 FOR UPDATE").await;
+    assert_eq!(refused(&mut one, "SELECT 1 / 0").await, "22012");
+    assert_eq!(waiting.ok().await.1, [16]);
+    assert_eq!(refused(&mut one, "SELECT 1").await, "25P02");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_relied_on_stays_with_its_row() {
+    let fixture = Fixture::new();
+    let (mut one, mut other) = (fixture.session().await, fixture.session().await);
+    run(&mut one, ACCOUNTS).await;
+    run(&mut one, "BEGIN; SELECT v FROM t WHERE id = 1 FOR KEY SHARE").await;
+    run(&mut other, "UPDATE t SET v = 11 WHERE id = 1; BEGIN; UPDATE t SET v = 12 WHERE id = 1").await;
+    let waiting = Waiting::begin(&fixture, other, "UPDATE t SET id = 9 WHERE id = 1 RETURNING v").await;
+    run(&mut one, "COMMIT").await;
+    let (mut other, rows) = waiting.ok().await;
+    assert_eq!(rows, [12], "also within the transaction that has replaced it");
+    run(&mut other, "ROLLBACK").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_statement_did_not_wait_for_is_what_it_saw_at_first() {
+    let fixture = Fixture::new();
+    let (mut one, other) = (fixture.session().await, fixture.session().await);
+    let mut third = fixture.session().await;
+    run(&mut one, ACCOUNTS).await;
+    run(&mut one, "CREATE TABLE u (n int); INSERT INTO u VALUES (100)").await;
+    let sums = [
+        "UPDATE t SET v = v + (SELECT v FROM t WHERE id = 2) + (SELECT n FROM u) WHERE id = 1 RETURNING v",
+        "SELECT v + (SELECT n FROM u) FROM t WHERE id = 1 FOR UPDATE",
+    ];
+    let mut waiter = other;
+    for (sql, sum) in sums.into_iter().zip([11 + 20 + 100, 11 + 100]) {
+        run(&mut one, "BEGIN; UPDATE t SET v = 11 WHERE id = 1").await;
+        let waiting = Waiting::begin(&fixture, waiter, sql).await;
+        run(&mut third, "UPDATE t SET v = 1000 WHERE id = 2; UPDATE u SET n = 5000").await;
+        run(&mut one, "COMMIT").await;
+        let (session, rows) = waiting.ok().await;
+        assert_eq!(rows, [sum], "{sql}");
+        waiter = session;
+        run(&mut one, "UPDATE t SET v = 20 WHERE id = 2; UPDATE u SET n = 100").await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn names_are_made_once() {
     let fixture = Fixture::new();

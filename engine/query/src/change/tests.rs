@@ -121,6 +121,7 @@ fn world(def: TableDef) -> World {
         settings: Arc::new(Nothing),
         nested: Arc::default(),
         past: Arc::default(),
+        reads: crate::TablesRead::default(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let memory = TenantMemory::new(1 << 24, QueryMemory::new(1 << 24));

@@ -127,9 +127,9 @@ impl Dml {
         })
     }
 
-    /// Finds them again, in a newer snapshot. Of an UPDATE or DELETE only rows of `still` count: those that it had
-    /// found and that are there yet, and what others have put in the place of the rest. An INSERT keeps its rows and
-    /// looks anew for what is in their way.
+    /// Finds them again, in what the context shows now. Of an UPDATE or DELETE only rows of `still` count: those that it
+    /// had found and that are there yet, and what others have put in the place of the rest. An INSERT keeps its rows
+    /// and looks anew for what is in their way.
     pub async fn draft_again(
         &self,
         draft: Draft,

@@ -130,6 +130,7 @@ impl ContextProvider for Provider<'_> {
             Some("public") | None => {
                 let snapshot = self.context.snapshot.get();
                 if let Some(version) = snapshot.find(&self.context.environment, table) {
+                    self.context.reads.note(version.def.id);
                     let provider = UserTable::new(Arc::clone(&version.def), self.context);
                     return Ok(provider_as_source(Arc::new(provider)));
                 }

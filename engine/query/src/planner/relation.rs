@@ -161,6 +161,7 @@ impl Relations {
             .find(&self.context.environment, &table_name)
             .ok_or_else(|| carry(undefined_table(&call.table)))?;
         let def = &version.def;
+        self.context.reads.note(def.id);
         let column = vector_column(def, &call.column)?;
         let table = UserTable::new(std::sync::Arc::clone(def), &self.context);
         let filter = match &call.filter {

@@ -8,6 +8,7 @@ mod apply;
 mod insert;
 mod merge;
 mod names;
+mod newer;
 mod rebase;
 mod table;
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};
+use roaring::RoaringTreemap;
 use sepal_types::{ColumnDef, ColumnId, RowId, SqlType, TableId, UniqueDef};
 
 use super::{Rules, Snapshot, State};
@@ -56,6 +57,31 @@ fn rows_are_deleted_once() {
     let table = after.table(ITEMS).unwrap();
     assert_eq!(table.locate(RowId(2)).unwrap(), Some((0, 1)));
     assert_eq!(table.locate(RowId(3)).unwrap(), None);
+}
+
+#[test]
+fn newer_versions_of_some_rows_are_seen_and_nothing_else_of_theirs() {
+    let seen = with_items().apply(&insert(1, &[1, 2, 3])).unwrap();
+    let newest = apply(&seen, &[delete(&[1, 2]), insert(4, &[10, 20, 30])]).unwrap();
+    let rows = |ids: &[u64]| ids.iter().copied().collect::<RoaringTreemap>();
+    let ids = |snapshot: &Snapshot| scan(snapshot.table(ITEMS).unwrap()).into_keys().collect::<Vec<_>>();
+    let mixed = seen.with_newer(&newest, ITEMS, &rows(&[1]), &rows(&[4])).unwrap();
+    assert_eq!(ids(&mixed), [2, 3, 10], "2 is as it was, 20 and 30 are not there yet");
+    let table = mixed.table(ITEMS).unwrap();
+    assert_eq!(table.live_rows(), 3);
+    assert_eq!(table.locate(RowId(1)).unwrap(), None);
+    assert!(table.locate(RowId(4)).unwrap().is_some());
+    let key = |id: i64| {
+        let keys: ArrayRef = Arc::new(Int64Array::from(vec![id]));
+        table.lookup_unique(&table.def.uniques[0], &[keys]).unwrap()[0]
+    };
+    assert_eq!([key(1), key(10), key(20)], [None, Some(RowId(4)), None]);
+    // A row that was removed has no successor; a successor that is replaced in its turn stays as it was locked.
+    let gone = seen.with_newer(&newest, ITEMS, &rows(&[1, 2]), &rows(&[])).unwrap();
+    assert_eq!(ids(&gone), [3]);
+    let later = newest.apply(&delete(&[4])).unwrap();
+    assert_eq!(ids(&seen.with_newer(&later, ITEMS, &rows(&[1]), &rows(&[4])).unwrap()), [2, 3, 10]);
+    assert_eq!(ids(&seen), [1, 2, 3]);
 }
 
 #[test]

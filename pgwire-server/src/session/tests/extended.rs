@@ -255,20 +255,21 @@ async fn begin_and_commit_travel_in_pipelines() {
     assert_eq!(other.run("select count(*) from t").await[1].row(), [Some("1".into())]);
 }
 
-/// Two clients insert the same key; the one that commits second learns it in place of its tag.
+/// A quota that is set while a pipeline is open is judged when it commits: the client learns it in place of its tag.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_commit_is_told_before_the_tag() {
     let served = Served::start().await;
-    let (mut client, mut other) = (served.client().await, served.client().await);
-    client.run("create table t (a int primary key)").await;
-    let insert = [parse("", "insert into t values (1)", &[]), bind("", "", &[]), execute("", 0)].concat();
+    let mut client = served.client().await;
+    client.run("create table t (a int primary key, b text); insert into t values (1, 'small')").await;
+    let sql = "insert into t values (2, repeat('x', 2000000))";
+    let insert = [parse("", sql, &[]), bind("", "", &[]), execute("", 0)].concat();
     // The statement has run, and its pipeline is still open.
     client.raw(&insert).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    other.run("insert into t values (1)").await;
+    served.database.set_tenant_quota(TENANT, Some(1 << 20)).await.unwrap();
     client.raw(&sync()).await;
     let messages = client.until_ready().await;
-    assert_eq!((kinds(&messages).as_str(), first_error(&messages)), ("12EZ", error("23505")));
+    assert_eq!((kinds(&messages).as_str(), first_error(&messages)), ("12EZ", error("53100")));
     assert_eq!(client.run("select count(*) from t").await[1].row(), [Some("1".into())]);
 }
 

@@ -95,7 +95,7 @@ impl Session {
         let StatementKind::Delivery(statement) = &statement.kind else {
             return Err(Error::bug("a plan for another statement"));
         };
-        self.check_writable("this statement")?;
+        self.check_writable(&statement.command())?;
         if carries_rows(statement) && !self.principal.scopes.read {
             return Err(write_only_key());
         }

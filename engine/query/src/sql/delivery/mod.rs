@@ -166,6 +166,30 @@ impl Delivery {
         self.values().into_iter().filter_map(number).max().unwrap_or(0)
     }
 
+    /// As messages name it: `CREATE SINK`.
+    pub fn command(&self) -> String {
+        let (verb, kind) = match self {
+            Self::CreateSecret { .. } => ("CREATE", ObjectKind::Secret),
+            Self::AlterSecret { .. } => ("ALTER", ObjectKind::Secret),
+            Self::CreateCertificate { .. } => ("CREATE", ObjectKind::Certificate),
+            Self::AlterCertificate { .. } => ("ALTER", ObjectKind::Certificate),
+            Self::CreateResolver { .. } => ("CREATE", ObjectKind::Resolver),
+            Self::CreateTrustKey { .. } => ("CREATE", ObjectKind::TrustKey),
+            Self::CreatePlugin { .. } => ("CREATE", ObjectKind::Plugin),
+            Self::UpdatePlugin { .. } => ("ALTER", ObjectKind::Plugin),
+            Self::CreateSink { .. } => ("CREATE", ObjectKind::Sink),
+            Self::AlterSink { .. } => ("ALTER", ObjectKind::Sink),
+            Self::ValidateSink { .. } => ("VALIDATE", ObjectKind::Sink),
+            Self::CreatePipeline(_) => ("CREATE", ObjectKind::Pipeline),
+            Self::AlterPipeline { .. } => ("ALTER", ObjectKind::Pipeline),
+            Self::Drop { kind, .. } => ("DROP", *kind),
+            Self::Grant { .. } => return "GRANT".to_owned(),
+            Self::Revoke { .. } => return "REVOKE".to_owned(),
+            Self::Show(_) => return "SHOW".to_owned(),
+        };
+        format!("{verb} {}", kind.keyword())
+    }
+
     /// What Bind may give.
     fn values(&self) -> Vec<&Value> {
         match self {
