@@ -138,7 +138,10 @@ async fn a_damaged_segment_is_told_refused_by_its_tenant_alone_and_given_up() {
         |problem: &&Value| problem["file"].as_str().is_some_and(|file| file.ends_with(&name(largest)));
     let problem = problems.iter().find(of_file).expect("the file is named");
     let consequence = problem["consequence"].as_str().expect("a consequence");
-    assert!(consequence.contains(&format!("{ROWS} rows of table \"t\"")), "{consequence}");
+    assert!(consequence.contains("rows of table \"t\""), "{consequence}");
+    let lost: i64 = consequence.split(' ').next().and_then(|word| word.parse().ok()).expect("how many");
+    // A flush may have taken the last row along.
+    assert!((ROWS..=ROWS + 1).contains(&lost), "{consequence}");
     assert_eq!(report["summary"]["errors"], 1, "{report}");
 
     let (output, _) = stopped.run(&["repair", "--tenant", "acme"]);
@@ -146,7 +149,7 @@ async fn a_damaged_segment_is_told_refused_by_its_tenant_alone_and_given_up() {
     let (output, repaired) = stopped.run(&["repair", "--tenant", "acme", "--yes"]);
     assert!(output.status.success(), "{repaired} {}", stderr(&output));
     let [loss] = &repaired["losses"].as_array().expect("losses")[..] else { panic!("{repaired}") };
-    assert_eq!((&loss["lost"], &loss["rows"]), (&"rows".into(), &ROWS.into()));
+    assert_eq!((&loss["lost"], &loss["rows"]), (&"rows".into(), &lost.into()));
     let written = fs::read(repaired["report"].as_str().expect("a report")).expect("the report");
     let written: Value = serde_json::from_slice(&written).expect("JSON");
     assert_eq!((&written["state"], &written["losses"]), (&"done".into(), &repaired["losses"]));
@@ -156,7 +159,7 @@ async fn a_damaged_segment_is_told_refused_by_its_tenant_alone_and_given_up() {
     stopped.server.start_again();
     assert_eq!(
         stopped.count(&stopped.acme).await.expect("the tenant opens"),
-        1,
+        ROWS + 1 - lost,
         "what only the log had is kept"
     );
     assert_eq!(stopped.count(&stopped.rival).await.expect("the other tenant"), ROWS + 1);

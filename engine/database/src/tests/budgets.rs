@@ -221,7 +221,10 @@ async fn a_tenant_over_its_quota_takes_no_rows_and_can_make_room() {
     let fixture = fixture.restart().await;
     let mut session = fixture.session().await;
     assert_eq!(refused(&mut session, "INSERT INTO t VALUES (3, 3)").await, "53100");
-    run(&mut session, "DELETE FROM t WHERE a > 2; TRUNCATE t; VACUUM").await;
+    run(&mut session, "DELETE FROM t WHERE a > 2; TRUNCATE t").await;
+    // The past takes room until it is over, or is let go.
+    assert_eq!(refused(&mut session, "INSERT INTO t VALUES (3, 3)").await, "53100");
+    run(&mut session, "VACUUM FULL").await;
     run(&mut session, "INSERT INTO t VALUES (3, 3)").await;
     assert_eq!(run(&mut session, "SELECT a FROM t").await, [3]);
     assert!(fixture.database.set_tenant_quota("nobody", None).await.is_err());
