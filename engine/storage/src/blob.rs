@@ -48,7 +48,19 @@ impl Blob {
         kind: DataKind,
         plain: &[u8],
     ) -> Result<Self, StoreError> {
-        let file = disk.file_id();
+        Self::write_as(disk.file_id(), disk, paths, keys, owner, kind, plain)
+    }
+
+    /// The same under an id that was chosen, and announced, before.
+    pub(crate) fn write_as(
+        file: FileId,
+        disk: &Disk,
+        paths: &Paths,
+        keys: &KeyRing,
+        owner: Owner,
+        kind: DataKind,
+        plain: &[u8],
+    ) -> Result<Self, StoreError> {
         let key = Key::random();
         let context = context(kind, owner, file);
         let sealed = stream::seal_blob(&key, &context, plain);
@@ -89,6 +101,14 @@ impl Blob {
 
     pub(crate) const fn entry(&self) -> &BlobEntry {
         &self.entry
+    }
+
+    /// Its key, wrapped under the ring's current one. `owner` is the blob's.
+    pub(crate) fn wrapped(&self, keys: &KeyRing, owner: Owner) -> Vec<u8> {
+        if keys.is_current(&self.entry.key) {
+            return self.entry.key.clone();
+        }
+        keys.wrap(&file_key_aad(self.kind, owner.tenant, owner.table, self.entry.file), &self.key)
     }
 
     pub(crate) const fn kind(&self) -> DataKind {

@@ -68,6 +68,7 @@ mod ops;
 mod paths;
 mod planted;
 mod random;
+mod rotation;
 mod segment;
 #[cfg(test)]
 mod simulation;
@@ -88,6 +89,7 @@ pub use group::Told;
 pub use history::{AsOf, HistoryPolicy, HistorySpan, ManifestPin, NamedSnapshot, PinnedFile};
 pub use ops::{CloneSource, Op};
 pub use random::{Random, SystemRandom};
+pub use rotation::{FileRotation, KeyUse, RekeyStep};
 pub use snapshot::{Snapshot, TableVersion};
 pub use spill::{SpillError, SpillFile, SpillFiles, SpillSink, SpillSpace};
 pub use store::{StoreOptions, StoreStats, TenantStore};

@@ -93,6 +93,7 @@ impl TenantStore {
         let cloned = self.cloned.lock();
         let Some(mut needed) = self.history.needed() else { return Ok(collected) };
         needed.extend(cloned.iter().flat_map(|(_, files)| files.keys().copied()));
+        needed.extend(self.rotation.making());
         let files = names.iter().filter_map(|name| data_file(name));
         let mut gone: BTreeSet<_> = files.filter(|file| !needed.contains(file)).collect();
         let open = self.open_chunks();

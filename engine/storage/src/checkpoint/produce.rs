@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sepal_crypto::Key;
+use sepal_crypto::{Key, KeyRing};
 use sepal_types::{FileId, RowId, TableDef, TableId};
 
 use super::{BlobBuilder, CheckpointReport, freeze::Frozen, plan};
@@ -203,7 +203,7 @@ impl TenantStore {
         let sealed = chunk.chunk.as_sealed().ok_or_else(bug)?;
         let mut entry = match manifest.segment(def.id, sealed.file()) {
             Some(entry) => entry.clone(),
-            None => shared(sealed, def).ok_or_else(bug)?,
+            None => shared(sealed, def, &self.keys()).ok_or_else(bug)?,
         };
         entry.indexes.retain(|entry| def.indexes.iter().any(|index| index.id == entry.index));
         let rows = if planted::is(Bug::TombstoneDropped) { 0 } else { chunk.deleted.len() };
@@ -222,9 +222,11 @@ impl TenantStore {
 
 /// The first entry of a segment that a clone shares: with the blobs that are under its own indexes' ids. `None` for one
 /// that the table itself wrote.
-fn shared(sealed: &SealedChunk, def: &TableDef) -> Option<SegmentEntry> {
+fn shared(sealed: &SealedChunk, def: &TableDef, keys: &KeyRing) -> Option<SegmentEntry> {
     let sealed_for = Some(sealed.sealed_for()).filter(|table| *table != def.id)?;
     let blobs = sealed.index_files().into_iter();
     let indexes = blobs.map(|file| IndexEntry { index: file.index, blob: file.blob }).collect();
-    Some(SegmentEntry { sealed_for: Some(sealed_for), indexes, ..sealed.entry().clone() })
+    let mut entry = SegmentEntry { sealed_for: Some(sealed_for), indexes, ..sealed.entry().clone() };
+    sealed.rewrap(&mut entry, keys);
+    Some(entry)
 }

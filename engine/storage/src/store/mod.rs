@@ -23,6 +23,7 @@ use crate::{
     history::{History, Past},
     manifest::FileSizes,
     paths::{Paths, show},
+    rotation::Rotation,
     wal,
 };
 use load::{Opener, Registry};
@@ -97,6 +98,8 @@ pub struct TenantStore {
     pub(crate) maintenance: Mutex<Maintenance>,
     /// Segments, as long as somebody reads them.
     pub(crate) registry: Registry,
+    /// What is known of the keys' replacement.
+    pub(crate) rotation: Rotation,
 }
 
 /// Why a store takes no more writes, once it does not.
@@ -290,6 +293,11 @@ impl TenantStore {
     /// What file keys are wrapped under now.
     pub(crate) fn keys(&self) -> Arc<KeyRing> {
         Arc::clone(&self.keys.read())
+    }
+
+    /// From now on everything new is wrapped under these.
+    pub(crate) fn set_keys(&self, keys: KeyRing) {
+        *self.keys.write() = Arc::new(keys);
     }
 
     /// Opens segments under `keys`.
