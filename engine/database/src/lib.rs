@@ -32,6 +32,7 @@ mod maintain;
 mod options;
 mod pipeline;
 mod room;
+pub mod rotation;
 pub mod sealing;
 mod session;
 mod tenant;
@@ -63,7 +64,7 @@ pub use sepal_query::{
     sql::{Statement, delivery::redact},
     values,
 };
-pub use sepal_storage::arrow_type;
+pub use sepal_storage::{FileRotation, arrow_type};
 pub use sepal_types::{
     Error, ErrorKind, Metric, Result, SqlState, SqlType, TenantId, check_finite, format_float4,
     format_float8, format_vector, limits, parse_vector,

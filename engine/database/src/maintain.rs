@@ -1,4 +1,4 @@
-//! Background work of one tenant: flush and compaction when the log has grown, and index builds.
+//! Background work of one tenant: flush and compaction when the log has grown, index builds, and the replacement of keys.
 //!
 //! One task per open tenant. A build never blocks readers or writers: it reads a pinned segment and attaches the
 //! finished blob, or throws it away when the segment is gone meanwhile.
@@ -19,6 +19,10 @@ use sepal_types::{
 
 use crate::{builds::Posted, session::CancelToken, tenant::OpenTenant};
 
+mod rotation;
+
+pub use rotation::begin_files;
+
 /// How often the log's size is looked at without being told, and how long after a failure comes another try.
 const PATROL: Duration = Duration::from_secs(5);
 
@@ -35,7 +39,7 @@ type Gap = (FileId, TableId);
 /// Runs until the tenant is closed.
 pub async fn maintain(tenant: Arc<OpenTenant>) {
     // Side by side: a long build must not keep the log from being flushed.
-    tokio::join!(flush(&tenant), index(&tenant));
+    tokio::join!(flush(&tenant), index(&tenant), rotation::rotate(&tenant));
 }
 
 async fn flush(tenant: &Arc<OpenTenant>) {

@@ -32,6 +32,7 @@ use crate::{
     options::DatabaseOptions,
     pipeline::Pipelines,
     room::{Room, Unflushed},
+    rotation::Rotation,
 };
 
 /// Shared by the tenant's sessions and its maintenance. Bound to one tenant for life.
@@ -53,6 +54,8 @@ pub struct OpenTenant {
     pub work: Notify,
     /// Wakes the maintenance: a segment may lack an index that its table has.
     pub missing: Notify,
+    /// The replacement of its keys.
+    pub rotation: Rotation,
     /// What sessions have committed last: wakes pipelines.
     pub changes: watch::Sender<Lsn>,
     /// Wakes whoever runs the pipelines: definitions of sinks or pipelines were committed, or dead letters are to be
@@ -169,6 +172,7 @@ impl OpenTenant {
             definitions: AtomicU64::new(0),
             work: Notify::new(),
             missing: Notify::new(),
+            rotation: Rotation::default(),
             pipelines: Pipelines::new(options.log_retention_bytes),
             closed: AtomicBool::new(false),
             end: CancellationToken::new(),
@@ -289,11 +293,12 @@ impl OpenTenant {
         Some(self.cache_limit).filter(|bytes| *bytes > 0)
     }
 
-    /// Whether something besides sessions needs the tenant open: pipelines, or an index that is being built.
+    /// Whether something besides sessions needs the tenant open: pipelines, an index that is being built, keys that are
+    /// being replaced.
     pub fn works_by_itself(&self) -> bool {
         let pipelines = || Ok::<_, Error>(Objects::of(&self.store.snapshot())?.pipelines().next().is_some());
         // One whose definitions cannot be read stays: its error is for who asks for them.
-        !self.builds.rows().is_empty() || pipelines().unwrap_or(true)
+        !self.builds.rows().is_empty() || self.rotation.is_running() || pipelines().unwrap_or(true)
     }
 
     /// 57P01 once the tenant is closed.

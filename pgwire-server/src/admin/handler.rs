@@ -21,6 +21,11 @@ pub async fn handle(request: Request, database: &Arc<Database>, status: &Status)
         let (_, certificate) = database.drop_tenant(&name).await?;
         return Ok(Answer::Encryption(EncryptionAnswer::Certificate(Some(certificate))));
     }
+    if let Request::Encryption { action } = &request
+        && let Some(answer) = encryption::rotation(database, action).await?
+    {
+        return Ok(answer);
+    }
     if let Request::TenantQuota { name, disk_mib } = request {
         database.set_tenant_quota(&name, disk_mib.map(|mib| mib.saturating_mul(MIB))).await?;
         return Ok(Answer::Done);

@@ -23,6 +23,7 @@ mod psql;
 mod recovery;
 mod root;
 mod root_flags;
+mod rotate;
 mod secret;
 mod serve;
 mod tenant;

@@ -4,6 +4,7 @@ mod budgets;
 mod flips;
 mod indexes;
 mod opening;
+mod rotation;
 mod scopes;
 mod sequences;
 mod sleeping;

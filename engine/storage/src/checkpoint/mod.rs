@@ -203,8 +203,8 @@ impl TenantStore {
         files
     }
 
-    /// Makes `next` the newest manifest, with every key in it under the tenant's present one. Stops the store when its fate is unknown. A store that was closed or stopped
-    /// meanwhile keeps the manifest it has.
+    /// Makes `next` the newest manifest, with every key in it under the tenant's present one. Stops the store when its
+    /// fate is unknown. A store that was closed or stopped meanwhile keeps the manifest it has.
     pub(crate) fn commit_manifest(
         &self,
         maintenance: &mut Maintenance,
