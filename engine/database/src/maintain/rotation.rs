@@ -28,14 +28,14 @@ enum Pass {
 /// Runs until the tenant is closed.
 pub(super) async fn rotate(tenant: &Arc<OpenTenant>) {
     loop {
-        let again = if tenant.rotation.is_due(&tenant.store) { again(tenant).await } else { None };
+        let pause = if tenant.rotation.is_due(&tenant.store) { again(tenant).await } else { None };
         if tenant.is_closed() {
             return;
         }
         tokio::select! {
             () = tenant.until_closed() => return,
             () = tenant.rotation.asked() => {}
-            () = tokio::time::sleep(again.unwrap_or(AGAIN)), if again.is_some() => {}
+            () = tokio::time::sleep(pause.unwrap_or(AGAIN)), if pause.is_some() => {}
         }
     }
 }
