@@ -4,6 +4,7 @@
 //! (`transit`). `sepal dev` serves whatever directory `sepal init` made.
 
 mod providers;
+mod rotation;
 mod transit;
 
 use std::{

@@ -9,6 +9,8 @@ use crate::{Key, OpenError, ResidentKey, unwrap_key, wrap_key};
 #[derive(Clone, Debug)]
 pub struct KeyRing {
     current: ResidentKey,
+    /// The current key's check value, with which everything that it wrapped begins.
+    check: [u8; 16],
     /// Newest first.
     older: Vec<ResidentKey>,
 }
@@ -16,7 +18,8 @@ pub struct KeyRing {
 impl KeyRing {
     /// `older`: newest first.
     pub fn new(current: Key, older: Vec<Key>) -> Self {
-        Self { current: current.into(), older: older.into_iter().map(ResidentKey::from).collect() }
+        let check = current.check_value();
+        Self { current: current.into(), check, older: older.into_iter().map(ResidentKey::from).collect() }
     }
 
     /// What new things are sealed under.
@@ -27,6 +30,23 @@ impl KeyRing {
     /// Every key, newest first.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         std::iter::once(&self.current).chain(&self.older).map(|key| &**key)
+    }
+
+    /// Whether there are keys besides the current one.
+    pub fn has_older(&self) -> bool {
+        !self.older.is_empty()
+    }
+
+    /// Whether `key` is one of them.
+    pub fn holds(&self, key: &Key) -> bool {
+        let check = key.check_value();
+        self.keys().any(|known| known.check_value() == check)
+    }
+
+    /// The current key alone.
+    #[must_use]
+    pub fn without_older(&self) -> Self {
+        Self { current: self.current.clone(), check: self.check, older: Vec::new() }
     }
 
     /// Seals `key` under the current key. See [`wrap_key`].
@@ -48,9 +68,9 @@ impl KeyRing {
         outcome
     }
 
-    /// Whether something was wrapped under the current key, and needs no rotation.
-    pub fn is_current(&self, aad: &[u8], wrapped: &[u8]) -> bool {
-        !matches!(unwrap_key(&self.current, aad, wrapped), Err(OpenError::WrongKey))
+    /// Whether something says that it was wrapped under the current key, and so needs no rotation. Opens nothing.
+    pub fn is_current(&self, wrapped: &[u8]) -> bool {
+        wrapped.starts_with(&self.check)
     }
 }
 
@@ -71,9 +91,14 @@ mod tests {
         let wrapped = before.wrap(b"file", &file);
         let ring = KeyRing::new(new, vec![old]);
         assert_eq!(ring.unwrap(b"file", &wrapped).unwrap().expose(), file.expose());
-        assert!(!ring.is_current(b"file", &wrapped));
+        assert!(!ring.is_current(&wrapped));
         let again = ring.wrap(b"file", &file);
-        assert!(ring.is_current(b"file", &again));
+        assert!(ring.is_current(&again));
+        assert!(ring.holds(before.current()) && !before.holds(ring.current()));
+        let alone = ring.without_older();
+        assert!(ring.has_older() && !alone.has_older());
+        assert_eq!(alone.unwrap(b"file", &wrapped).unwrap_err(), OpenError::WrongKey);
+        assert!(alone.is_current(&again));
         assert_eq!(before.unwrap(b"file", &again).unwrap_err(), OpenError::WrongKey);
         assert_eq!(ring.unwrap(b"other", &wrapped).unwrap_err(), OpenError::NotAuthentic);
     }

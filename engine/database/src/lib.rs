@@ -36,6 +36,7 @@ mod options;
 mod pipeline;
 mod repair;
 mod room;
+pub mod rotation;
 pub mod sealing;
 mod session;
 mod statistics;
@@ -71,7 +72,7 @@ pub use sepal_query::{
     sql::{Statement, delivery::redact},
     values,
 };
-pub use sepal_storage::{HistoryPolicy, Loss, arrow_type};
+pub use sepal_storage::{FileRotation, HistoryPolicy, Loss, arrow_type};
 pub use sepal_types::{
     Error, ErrorKind, Metric, Result, SqlState, SqlType, TenantId, check_finite, format_float4,
     format_float8, format_vector, limits, parse_vector,

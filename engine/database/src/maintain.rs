@@ -1,4 +1,5 @@
-//! Background work of one tenant: flushes when the log has grown, compaction, and index builds.
+//! Background work of one tenant: flushes when the log has grown, compaction, index builds, and the replacement of
+//! keys.
 //!
 //! One task per open tenant; its work runs on the threads of [`crate::background`]. A build never blocks readers or
 //! writers: it reads a pinned segment and attaches the finished blob, or throws it away when the segment is gone
@@ -10,6 +11,7 @@
 //! 3. [`build_missing`], over those that a checkpoint wrote while 2 was at work, or could not index.
 
 mod compaction;
+mod rotation;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -26,6 +28,7 @@ use crate::{
 };
 
 pub use compaction::{Vacuumed, vacuum};
+pub use rotation::begin_files;
 
 /// How often the log's size is looked at without being told, and how long after a failure comes another try.
 const PATROL: Duration = Duration::from_secs(5);
@@ -46,7 +49,13 @@ type Gap = (FileId, TableId);
 /// Runs until the tenant is closed.
 pub async fn maintain(tenant: Arc<OpenTenant>) {
     // Side by side: a long build or merge must not keep the log from being flushed.
-    tokio::join!(flush(&tenant), index(&tenant), compaction::compact(&tenant), mark(&tenant));
+    tokio::join!(
+        flush(&tenant),
+        index(&tenant),
+        compaction::compact(&tenant),
+        mark(&tenant),
+        rotation::rotate(&tenant)
+    );
 }
 
 /// Marks the log's end once nothing was committed for a moment, so that damage to the last commits cannot be taken for

@@ -36,6 +36,7 @@ use crate::{
     options::DatabaseOptions,
     pipeline::Pipelines,
     room::{Room, Unflushed},
+    rotation::Rotation,
 };
 
 /// Shared by the tenant's sessions and its maintenance. Bound to one tenant for life.
@@ -67,6 +68,8 @@ pub struct OpenTenant {
     pub logged: Notify,
     /// Wakes the maintenance: a segment may lack an index that its table has.
     pub missing: Notify,
+    /// The replacement of its keys.
+    pub rotation: Rotation,
     /// What sessions have committed last: wakes pipelines.
     pub changes: watch::Sender<Lsn>,
     /// Wakes whoever runs the pipelines: definitions of sinks or pipelines were committed, or dead letters are to be
@@ -209,6 +212,7 @@ impl OpenTenant {
             work: Notify::new(),
             logged: Notify::new(),
             missing: Notify::new(),
+            rotation: Rotation::default(),
             pipelines: Pipelines::new(options.log_retention_bytes),
             archive: Mutex::new(archive),
             archived_clones: Mutex::default(),
@@ -339,13 +343,14 @@ impl OpenTenant {
     }
 
     /// Whether something besides sessions needs the tenant open: pipelines, an index that is being built, a compaction,
-    /// or clones whose files are to be archived, which only an open tenant knows.
+    /// keys that are being replaced, or clones whose files are to be archived, which only an open tenant knows.
     pub fn works_by_itself(&self) -> bool {
         let pipelines = || Ok::<_, Error>(Objects::of(&self.store.snapshot())?.pipelines().next().is_some());
         let is_archived = self.archive.lock().is_some();
         // One whose definitions cannot be read stays: its error is for who asks for them.
         !self.builds.rows().is_empty()
             || !self.tasks.is_empty()
+            || self.rotation.is_running()
             || (is_archived && !self.unarchived_clones().is_empty())
             || pipelines().unwrap_or(true)
     }

@@ -103,6 +103,14 @@ impl Blob {
         &self.entry
     }
 
+    /// Its key, wrapped under the ring's current one. `owner` is the blob's.
+    pub(crate) fn wrapped(&self, keys: &KeyRing, owner: Owner) -> Vec<u8> {
+        if keys.is_current(&self.entry.key) {
+            return self.entry.key.clone();
+        }
+        keys.wrap(&file_key_aad(self.kind, owner.tenant, owner.table, self.entry.file), &self.key)
+    }
+
     pub(crate) const fn kind(&self) -> DataKind {
         self.kind
     }

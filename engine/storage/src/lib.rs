@@ -75,6 +75,7 @@ mod paths;
 mod planted;
 mod random;
 mod repair;
+mod rotation;
 mod segment;
 #[cfg(test)]
 mod simulation;
@@ -99,6 +100,7 @@ pub use history::{AsOf, HistoryPolicy, HistorySpan, ManifestPin, NamedSnapshot, 
 pub use ops::{CloneSource, Op};
 pub use random::{Random, SystemRandom};
 pub use repair::{Loss, RepairOptions, RepairPlan, RepairRefused};
+pub use rotation::{FileRotation, KeyUse, RekeyStep};
 pub use snapshot::{Snapshot, TableVersion};
 pub use spill::{SpillError, SpillFile, SpillFiles, SpillSink, SpillSpace};
 pub use store::{StoreOptions, StoreStats, TenantStore};

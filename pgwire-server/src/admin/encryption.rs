@@ -8,6 +8,7 @@ use std::{fmt, sync::Arc};
 use sepal_database::{
     AuditCheckpoint, AuditEntry, AuditReport, Database, DestructionCertificate, Error, Provider, RecoveryKey,
     RecoveryShare, RecoveryStatus, Result, SqlState, TenantKeyStatus, keys::RotationProgress,
+    rotation::TenantKeyProgress,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
@@ -35,6 +36,14 @@ pub enum EncryptionAction {
     },
     RecoveryStatus,
     TenantKeys {
+        tenant: String,
+    },
+    /// Makes a new key for a tenant; with `files`, its files get other keys as well.
+    TenantKeyRotate {
+        tenant: String,
+        files: bool,
+    },
+    TenantKeyStatus {
         tenant: String,
     },
     ByokSet {
@@ -72,6 +81,7 @@ pub enum EncryptionAnswer {
     },
     RecoveryStatus(Option<RecoveryStatus>),
     TenantKeys(TenantKeys),
+    TenantKeyRotation(TenantKeyRotation),
     Audit(Vec<AuditLine>),
     AuditCheckpoints(Vec<AuditCheckpoint>),
     AuditReport(AuditReport),
@@ -97,6 +107,29 @@ pub struct TenantKeys {
     pub keys: Vec<TenantKeyStatus>,
     /// The tenant's own provider.
     pub provider: Option<Provider>,
+}
+
+/// How far the replacement of a tenant's key is, and that of its files' keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantKeyRotation {
+    pub tenant: String,
+    /// The newest first.
+    pub keys: Vec<TenantKeyStatus>,
+    /// Manifests and log files under older keys; `None`: not counted yet.
+    pub under_older: Option<usize>,
+    /// How often the files' keys were replaced, or began to be.
+    pub file_generation: u64,
+    pub files_running: bool,
+    /// Of the files that get other keys; 0 where none do now.
+    pub files: usize,
+    pub files_left: usize,
+    pub bytes: u64,
+    pub bytes_left: u64,
+    pub log_files_left: usize,
+    /// One of the two is under way.
+    pub running: bool,
+    /// Why it did not go on when it was tried last.
+    pub failed: Option<String>,
 }
 
 /// An entry of the audit trail.
@@ -144,6 +177,9 @@ pub(super) fn answer(database: &Arc<Database>, action: EncryptionAction) -> Resu
         }
         EncryptionAction::RecoveryStatus => A::RecoveryStatus(control.recovery_status()?),
         EncryptionAction::TenantKeys { tenant } => tenant_keys(database, tenant)?,
+        EncryptionAction::TenantKeyRotate { tenant, .. } | EncryptionAction::TenantKeyStatus { tenant } => {
+            return Err(Error::bug(format!("the key of tenant {tenant} is looked after elsewhere")));
+        }
         EncryptionAction::ByokSet { tenant, provider } => {
             control.set_tenant_provider(tenant_named(database, &tenant)?.id, &provider)?;
             tenant_keys(database, tenant)?
@@ -171,6 +207,33 @@ pub(super) fn answer(database: &Arc<Database>, action: EncryptionAction) -> Resu
         EncryptionAction::Certificate { tenant } => A::Certificate(control.destruction_certificate(&tenant)?),
     };
     Ok(Answer::Encryption(answer))
+}
+
+/// What opens the tenant first. `None`: another action.
+pub(super) async fn rotation(database: &Arc<Database>, action: &EncryptionAction) -> Result<Option<Answer>> {
+    let (tenant, progress) = match action {
+        EncryptionAction::TenantKeyRotate { tenant, files } => {
+            let rotated = database.rotate_tenant_key(tenant).await?;
+            (tenant, if *files { database.rotate_tenant_files(tenant).await? } else { rotated })
+        }
+        EncryptionAction::TenantKeyStatus { tenant } => (tenant, database.tenant_key_progress(tenant).await?),
+        _ => return Ok(None),
+    };
+    let TenantKeyProgress { keys, under_older, files, running, failed } = progress;
+    Ok(Some(Answer::Encryption(EncryptionAnswer::TenantKeyRotation(TenantKeyRotation {
+        tenant: tenant.clone(),
+        keys,
+        under_older,
+        file_generation: files.generation,
+        files_running: files.running,
+        files: files.files,
+        files_left: files.files_left,
+        bytes: files.bytes,
+        bytes_left: files.bytes_left,
+        log_files_left: files.log_files_left,
+        running,
+        failed,
+    }))))
 }
 
 /// Puts together what people kept. Also for `sepal recover`, which has no server to ask.

@@ -24,6 +24,11 @@ pub async fn handle(
     backups: &Backups,
     status: &Status,
 ) -> Result<Answer> {
+    if let Request::Encryption { action } = &request
+        && let Some(answer) = encryption::rotation(database, action).await?
+    {
+        return Ok(answer);
+    }
     let request = match request {
         Request::TenantDrop { name } => {
             let (_, certificate) = database.drop_tenant(&name).await?;

@@ -21,8 +21,8 @@ use std::path::PathBuf;
 
 pub use self::{
     encryption::{
-        AUDIT_PAGE, AuditLine, EncryptionAction, EncryptionAnswer, Rotation, SecretText, TenantKeys,
-        recovery_key,
+        AUDIT_PAGE, AuditLine, EncryptionAction, EncryptionAnswer, Rotation, SecretText, TenantKeyRotation,
+        TenantKeys, recovery_key,
     },
     handler::handle,
     secrets::{Collision, Expiring, SecretAction, SecretBytes, SecretFacts, SecretLint, SecretSource},

@@ -27,6 +27,7 @@ mod recovery;
 mod repair;
 mod root;
 mod root_flags;
+mod rotate;
 mod secret;
 mod serve;
 mod tenant;

@@ -1,4 +1,4 @@
-//! `sepal tenant create|list|quota|drop|byok`, answered by the running server.
+//! `sepal tenant create|list|quota|drop|rotate-key|key-status|byok`, answered by the running server.
 
 use std::{
     io::{self, BufRead, IsTerminal},
@@ -14,7 +14,7 @@ use super::{
     failure::Failure,
     flags::{DataFlags, JsonFlag},
     key::unexpected,
-    output,
+    output, rotate,
 };
 
 #[derive(Subcommand)]
@@ -27,6 +27,10 @@ pub enum Tenant {
     Quota(Quota),
     /// Drop a tenant: its encryption key is destroyed, its data is gone for good
     Drop(DropTenant),
+    /// Replace a tenant's encryption key while the server runs
+    RotateKey(rotate::RotateKey),
+    /// Show a tenant's encryption keys, and how far their replacement is
+    KeyStatus(rotate::KeyStatus),
     /// Let a tenant bring a key of its own (BYOK)
     #[command(subcommand)]
     Byok(byok::Byok),
@@ -89,6 +93,8 @@ impl Tenant {
             Self::List(list) => list.run(),
             Self::Quota(quota) => quota.run(),
             Self::Drop(drop) => drop.run(),
+            Self::RotateKey(rotate) => rotate.run(),
+            Self::KeyStatus(status) => status.run(),
             Self::Byok(byok) => byok.run(),
         }
     }

@@ -23,6 +23,8 @@ fn documented_lines_parse() {
         "sepal demo search --data d",
         "sepal tenant create acme --json",
         "sepal tenant drop acme --yes --data d",
+        "sepal tenant rotate-key acme --files --wait --data d",
+        "sepal tenant key-status acme --wait --json",
         "sepal key create --tenant acme --environment staging --scope read --label app --expires 90d",
         "sepal key list --tenant acme",
         "sepal key revoke abcdef012345",

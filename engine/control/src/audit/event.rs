@@ -34,6 +34,8 @@ actions! {
     TenantKeyRotated "tenant_key.rotate",
     TenantKeysRetired "tenant_key.retire",
     TenantKeysRestored "tenant_key.restore",
+    FileKeysRotationBegun "file_keys.rotate.begin",
+    FileKeysRotated "file_keys.rotate.end",
     OwnProviderSet "tenant_key.own.set",
     OwnProviderRemoved "tenant_key.own.remove",
     RecoveryCreated "recovery.create",

@@ -22,6 +22,7 @@ pub enum TaskKind {
     VacuumFull,
     Analyze,
     Copy,
+    FileKeys,
 }
 
 impl TaskKind {
@@ -33,6 +34,7 @@ impl TaskKind {
             Self::VacuumFull => "vacuum full",
             Self::Analyze => "analyze",
             Self::Copy => "copy",
+            Self::FileKeys => "file keys",
         }
     }
 }

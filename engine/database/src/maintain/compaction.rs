@@ -148,10 +148,10 @@ fn plain_bytes(tenant: &OpenTenant, table: TableId, groups: &[Vec<FileId>]) -> u
 }
 
 /// Posts what a merge is at, and slows it down.
-struct Paced<'a> {
-    task: &'a Posted,
-    throttle: Option<&'a Throttle>,
-    stop: &'a (dyn Fn() -> bool + Sync),
+pub(super) struct Paced<'a> {
+    pub task: &'a Posted,
+    pub throttle: Option<&'a Throttle>,
+    pub stop: &'a (dyn Fn() -> bool + Sync),
 }
 
 /// As `pg_stat_progress_vacuum` calls them.

@@ -57,7 +57,7 @@ use crate::{
     database::Database,
     delivery::{Replay, rows as delivery_rows},
     locks::{LockObject, LockTable, SessionLocks},
-    statistics,
+    rotation, statistics,
     tenant::OpenTenant,
     tenants::Seat,
     usage,
@@ -340,6 +340,7 @@ impl Session {
         let environment = Arc::clone(&self.environment);
         let settings = Arc::clone(&self.settings);
         let (used, memory) = (Arc::clone(&self.tenant), Arc::clone(&self.memory));
+        let sealed = Arc::clone(&self.tenant);
         CatalogContext {
             snapshot,
             environment: self.environment.to_string(),
@@ -350,6 +351,7 @@ impl Session {
             settings: LazyLock::new(Box::new(move || settings.lock().rows())),
             builds: self.tenant.builds.rows(),
             usage: LazyLock::new(Box::new(move || usage::rows(&used, &memory))),
+            keys: LazyLock::new(Box::new(move || rotation::row(&sealed))),
             locks: {
                 let (locks, environment) = (Arc::clone(&self.tenant.locks), Arc::clone(&self.environment));
                 LazyLock::new(Box::new(move || lock_rows(&locks, &environment)))

@@ -5,6 +5,7 @@ mod flips;
 mod indexes;
 mod maintenance;
 mod opening;
+mod rotation;
 mod scopes;
 mod sequences;
 mod sleeping;

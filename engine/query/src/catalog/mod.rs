@@ -60,6 +60,8 @@ pub struct CatalogContext {
     pub builds: Vec<BuildProgress>,
     /// What the tenant holds, and what it may: `sepal_usage`.
     pub usage: Lazily<Vec<UsageRow>>,
+    /// What the tenant's data is sealed under: `sepal_keys`. `None` where nobody knows.
+    pub keys: Lazily<Option<KeyRow>>,
     /// What `pg_locks` shows.
     pub locks: Lazily<Vec<LockRow>>,
     /// The sessions that one waits for, by their numbers.
@@ -96,6 +98,7 @@ impl CatalogContext {
             settings: LazyLock::new(Box::new(Vec::new)),
             builds: Vec::new(),
             usage: LazyLock::new(Box::new(Vec::new)),
+            keys: LazyLock::new(Box::new(|| None)),
             locks: LazyLock::new(Box::new(Vec::new)),
             blocking: Arc::new(|_| Vec::new()),
             work: LazyLock::new(Box::new(work::WorkRows::default)),
@@ -150,6 +153,26 @@ pub struct UsageRow {
     pub limit_bytes: Option<u64>,
     /// The server's setting that bounds it.
     pub setting: &'static str,
+}
+
+/// The row of `sepal_keys`: the tenant's encryption key, and how far the replacement of it and of its files' keys is.
+#[derive(Clone, Debug, Default)]
+pub struct KeyRow {
+    /// Of the key that everything new is sealed under, from 1.
+    pub epoch: u64,
+    /// When that was made, in microseconds since 1970.
+    pub created_us: i64,
+    /// Keys before it that something still needs.
+    pub older_keys: u64,
+    /// How often the files' keys were replaced, or began to be.
+    pub file_generation: u64,
+    /// Either is being replaced.
+    pub rotating: bool,
+    /// Of the files that get other keys; 0 where none do now.
+    pub files_total: u64,
+    pub files_done: u64,
+    pub bytes_total: u64,
+    pub bytes_done: u64,
 }
 
 /// One running index build. Phases carry Postgres' names, `building index: loading tuples` among them.

@@ -152,6 +152,9 @@ fn context() -> Arc<CatalogContext> {
                 UsageRow { resource: "disk", used_bytes: 7, limit_bytes: None, setting: "tenant_disk_mib" };
             vec![disk]
         })),
+        keys: LazyLock::new(Box::new(|| {
+            Some(KeyRow { epoch: 2, created_us: 1_700_000_000_000_000, files_total: 9, ..KeyRow::default() })
+        })),
         locks: LazyLock::new(Box::new(|| {
             let row = |object, granted| LockRow { pid: 7, object, mode: "ExclusiveLock", granted };
             vec![

@@ -81,7 +81,7 @@ impl Examination<'_> {
                 let consequence = "one of the two is from another copy of this directory";
                 self.found(Finding::new(Severity::Error, file, what, consequence));
             }
-            before = Some((number, hash));
+            before = Some((number, manifest.committed_as(&hash).to_owned()));
             if number == highest {
                 found.newest = Some(manifest);
             } else {

@@ -87,7 +87,7 @@ pub enum Rewrite {
     All,
 }
 
-/// The files of the compaction that is at work.
+/// The files of the compaction that is at work, or of the copy of a segment under another key.
 #[derive(Default)]
 pub(crate) struct Underway {
     /// Segments that it reads: a flush leaves them alone.
@@ -141,7 +141,15 @@ impl Job {
 }
 
 /// Takes the files off [`Underway`] again.
-struct Claim<'a>(&'a TenantStore);
+pub(crate) struct Claim<'a>(&'a TenantStore);
+
+impl<'a> Claim<'a> {
+    /// Flushes leave the segment alone from here on. The locks of compactions and of maintenance are held.
+    pub(crate) fn on(store: &'a TenantStore, segment: Option<FileId>) -> Self {
+        store.underway.lock().inputs = segment.into_iter().collect();
+        Self(store)
+    }
+}
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
@@ -150,9 +158,9 @@ impl Drop for Claim<'_> {
 }
 
 /// The caller's pace, and the end of the store.
-struct Watched<'a> {
-    pace: &'a dyn Pace,
-    poison: &'a Poison,
+pub(crate) struct Watched<'a> {
+    pub pace: &'a dyn Pace,
+    pub poison: &'a Poison,
 }
 
 impl Pace for Watched<'_> {
@@ -404,6 +412,8 @@ impl TenantStore {
             && let Some(sealed) = chunk.as_sealed()
         {
             let mut entry = new_entry(sealed);
+            // The tenant's key may have been replaced since it was written.
+            sealed.rewrap(&mut entry, &self.keys());
             entry.indexes.retain(|entry| version.def.indexes.iter().any(|index| index.id == entry.index));
             let deleted = deleted_since(&later, &job.inputs, chunk)?;
             if !deleted.is_empty() {

@@ -24,8 +24,12 @@ impl TenantStore {
         let mut writer = self.writer.lock();
         self.poison.check()?;
         let snapshot = self.snapshot();
+        let oldest = maintenance.manifest.rekey.as_ref().map_or(0, |rekey| rekey.wal_from);
         let settled = snapshot.lsn() == maintenance.manifest.lsn
-            && writer.wal.number() == maintenance.manifest.wal_from;
+            && writer.wal.number() == maintenance.manifest.wal_from
+            // A rotation of keys wants another log file.
+            && writer.wal.is_under(&self.keys())
+            && writer.wal.number() >= oldest;
         let busy = self.underway.lock().inputs.clone();
         if settled && snapshot.tables().all(|table| plan::flush(table, &busy).rewrite.is_empty()) {
             return Ok(None);

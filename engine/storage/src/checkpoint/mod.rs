@@ -39,8 +39,8 @@ use crate::{
     planted::{self, Bug},
 };
 
+pub(crate) use compact::{Claim, Underway, Watched, Written};
 pub use compact::{CompactionLimits, CompactionReport, Rewrite};
-pub(crate) use compact::{Underway, Written};
 pub use pace::{Freely, Pace, Phase};
 
 /// Builds a vector index over a new segment's column. Storage keeps the bytes without knowing what they are.
@@ -92,7 +92,8 @@ impl Maintenance {
     /// The next manifest, if nothing else changes.
     pub(crate) fn successor(&self) -> Manifest {
         let number = self.manifest.number + 1;
-        Manifest { number, previous: self.hash.clone(), ..self.manifest.clone() }
+        let (previous, committed) = (self.hash.clone(), String::new());
+        Manifest { number, previous, committed, ..self.manifest.clone() }
     }
 }
 
@@ -121,16 +122,14 @@ impl TenantStore {
         };
         let produced = self.produce(&maintenance.manifest, &frozen, builder)?;
         let next = Manifest {
-            number: maintenance.manifest.number + 1,
-            previous: maintenance.hash.clone(),
             lsn: frozen.snapshot.lsn(),
             wal_from: frozen.wal_from,
             next_object: frozen.counters.next_object,
             tables: produced.entries(&frozen),
             sequences: frozen.counters.sequences.clone(),
             time_us: frozen.snapshot.time_us(),
-            snapshots: maintenance.manifest.snapshots.clone(),
             cloned: self.cloned_until(&maintenance.manifest, frozen.snapshot.lsn()),
+            ..maintenance.successor()
         };
         let mut report = produced.report();
         report.manifest = next.number;
@@ -211,7 +210,7 @@ impl TenantStore {
 
     /// Makes the names of new data files durable. Never retried: a directory that failed to sync once may have
     /// lost names for good.
-    fn sync_segments(&self) -> Result<(), StoreError> {
+    pub(crate) fn sync_segments(&self) -> Result<(), StoreError> {
         let directory = self.disk.open_directory("segment", &self.paths.segments())?;
         let synced = self.disk.sync_directory("segment", &directory);
         synced.inspect_err(|error| self.poison.set(error.to_string()))
@@ -226,17 +225,20 @@ impl TenantStore {
         files
     }
 
-    /// Makes `next` the newest manifest. Stops the store when its fate is unknown. A store that was closed or stopped
-    /// meanwhile keeps the manifest it has.
+    /// Makes `next` the newest manifest, with every key in it under the tenant's present one. Stops the store when its
+    /// fate is unknown. A store that was closed or stopped meanwhile keeps the manifest it has.
     pub(crate) fn commit_manifest(
         &self,
         maintenance: &mut Maintenance,
-        next: Manifest,
+        mut next: Manifest,
     ) -> Result<(), PublishError> {
         self.poison.check().map_err(PublishError::Before)?;
-        match manifest::commit(&self.disk, &self.paths, self.tenant, &self.keys(), &next) {
+        let keys = self.keys();
+        next.rewrap(self.tenant, &keys).map_err(PublishError::Before)?;
+        match manifest::commit(&self.disk, &self.paths, self.tenant, &keys, &next) {
             Ok(hash) => {
                 self.history.push(&next);
+                self.rotation.note(&next);
                 *maintenance = Maintenance { manifest: next, hash };
                 Ok(())
             }

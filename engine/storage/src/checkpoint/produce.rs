@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use roaring::RoaringBitmap;
-use sepal_crypto::Key;
+use sepal_crypto::{Key, KeyRing};
 use sepal_types::{FileId, RowId, TableDef, TableId};
 
 use super::{BlobBuilder, CheckpointReport, Freely, Pace, freeze::Frozen, pace::Phase, plan};
@@ -217,7 +217,7 @@ impl TenantStore {
         let sealed = chunk.chunk.as_sealed().ok_or_else(bug)?;
         let mut entry = match manifest.segment(def.id, sealed.file()) {
             Some(entry) => entry.clone(),
-            None => shared(sealed, def).ok_or_else(bug)?,
+            None => shared(sealed, def, &self.keys()).ok_or_else(bug)?,
         };
         entry.indexes.retain(|entry| def.indexes.iter().any(|index| index.id == entry.index));
         let rows = if planted::is(Bug::TombstoneDropped) { 0 } else { chunk.deleted.len() };
@@ -256,7 +256,9 @@ pub(super) fn new_entry(sealed: &SealedChunk) -> SegmentEntry {
 
 /// The first entry of a segment that a clone shares: with the blobs that are under its own indexes' ids. `None` for one
 /// that the table itself wrote.
-fn shared(sealed: &SealedChunk, def: &TableDef) -> Option<SegmentEntry> {
+fn shared(sealed: &SealedChunk, def: &TableDef, keys: &KeyRing) -> Option<SegmentEntry> {
     let sealed_for = Some(sealed.sealed_for()).filter(|table| *table != def.id)?;
-    Some(SegmentEntry { sealed_for: Some(sealed_for), ..new_entry(sealed) })
+    let mut entry = SegmentEntry { sealed_for: Some(sealed_for), ..new_entry(sealed) };
+    sealed.rewrap(&mut entry, keys);
+    Some(entry)
 }

@@ -241,6 +241,12 @@ impl Chunk {
         Ok(map)
     }
 
+    /// Takes over the maps of a chunk that has the same rows at the same positions.
+    pub(crate) fn inherit_keys(&self, from: &Self) {
+        let maps = from.key_maps.lock().clone();
+        *self.key_maps.lock() = maps;
+    }
+
     /// Keeps a map that the uniqueness check of an insert has built anyway.
     pub(crate) fn remember_keys(&self, name: KeyColumns, map: &Arc<KeyMap>) {
         let mut maps = self.key_maps.lock();

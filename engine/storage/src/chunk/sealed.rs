@@ -1,6 +1,8 @@
 //! A segment as a chunk: columns decoded on demand, index blobs beside it, files removed with the last reader.
 //!
-//! Made when a store opens and by checkpoints; read through [`super::Chunk`]. Never writes.
+//! Made when a store opens and by checkpoints; read through [`super::Chunk`]. Never writes, but for `reseal`.
+
+mod reseal;
 
 use std::{
     collections::BTreeMap,

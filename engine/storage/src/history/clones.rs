@@ -15,6 +15,7 @@ use arrow::{
     datatypes::{Field, Schema},
     record_batch::RecordBatch,
 };
+use sepal_crypto::KeyRing;
 use sepal_types::{IndexDef, RowId, TableDef, TableId};
 
 use crate::{
@@ -44,7 +45,7 @@ impl TenantStore {
         let mut inserts = Vec::new();
         for chunk in version.chunks.iter().filter(|chunk| chunk.live_rows() > 0) {
             if let Some(sealed) = chunk.chunk.as_sealed() {
-                let entry = shared_entry(sealed, &version.def, &def);
+                let entry = shared_entry(sealed, &version.def, &def, &self.keys());
                 source.segments.push(ClonedSegment::new(entry, &chunk.deleted)?);
                 source.chunks.push(chunk.clone());
             } else {
@@ -71,7 +72,7 @@ impl TenantStore {
 
     /// Before a commit with clones reaches the log: from here on their files stay. Under the writer's lock.
     ///
-    /// Errors: [`StoreError::WriteConflict`] when a file has gone since the ops were made.
+    /// Errors: [`StoreError::WriteConflict`] when a file has gone since the ops were made, or the tenant's key has.
     pub(crate) fn name_cloned(&self, state: State, ops: &[Op]) -> Result<State, StoreError> {
         let mut clones = ops
             .iter()
@@ -83,13 +84,14 @@ impl TenantStore {
         if clones.peek().is_none() {
             return Ok(state);
         }
-        let mut cloned = self.cloned.lock();
+        let (mut cloned, keys) = (self.cloned.lock(), self.keys());
         for (def, source) in clones {
             for (segment, chunk) in source.segments.iter().zip(&source.chunks) {
                 let Some(sealed) = chunk.chunk.as_sealed() else { continue };
                 let files = sealed.index_files();
                 let there = |index: &IndexEntry| files.iter().any(|file| file.blob.file == index.blob.file);
-                if !segment.entry.indexes.iter().all(there) {
+                // A clone that was made before the tenant's key was replaced names keys under the older one.
+                if !segment.entry.is_under(&keys) || !segment.entry.indexes.iter().all(there) {
                     return Err(StoreError::WriteConflict { table: def.name.clone() });
                 }
                 // The snapshot that it was made from may have been the last that had it.
@@ -103,7 +105,7 @@ impl TenantStore {
 }
 
 /// A segment as the clone names it: sealed for whoever wrote it, with the blobs of its indexes under the clone's ids.
-fn shared_entry(sealed: &SealedChunk, from: &TableDef, to: &TableDef) -> SegmentEntry {
+fn shared_entry(sealed: &SealedChunk, from: &TableDef, to: &TableDef, keys: &KeyRing) -> SegmentEntry {
     let mut entry = sealed.entry().clone();
     entry.sealed_for = Some(sealed.sealed_for());
     for (index, own) in index_pairs(from, to) {
@@ -111,6 +113,7 @@ fn shared_entry(sealed: &SealedChunk, from: &TableDef, to: &TableDef) -> Segment
             entry.indexes.push(IndexEntry { index: own.id, blob });
         }
     }
+    sealed.rewrap(&mut entry, keys);
     entry
 }
 

@@ -10,6 +10,8 @@
 //!   later ones, up to the policy's count and bytes;
 //! - a snapshot's name, a [`Hold`] on it, or somebody who is reading on from an earlier one asks for it.
 
+mod rotate;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,

@@ -15,6 +15,7 @@
 
 mod commit;
 mod encode;
+mod keys;
 
 use std::collections::BTreeMap;
 
@@ -58,6 +59,25 @@ pub(crate) struct Manifest {
     /// that log needs them.
     #[serde(default)]
     pub cloned: Vec<NamedFile>,
+    /// SHA-256, in hex, of the file that this manifest was committed as, where it was sealed anew since: that is what its
+    /// successor calls `previous`. Empty otherwise.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub committed: String,
+    /// How often it was begun to give all files new keys.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub key_generation: u64,
+    /// As long as that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rekey: Option<Rekey>,
+}
+
+/// What the rotation of file keys has to do away with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rekey {
+    /// Every file under `segments/` that was there when it began.
+    pub files: Vec<NamedFile>,
+    /// The log files before this one.
+    pub wal_from: u64,
 }
 
 /// A named snapshot: a manifest that stays.
@@ -150,6 +170,11 @@ impl Manifest {
         files
     }
 
+    /// The hash that the manifest after it has in `previous`; `hash` is its file's.
+    pub(crate) fn committed_as<'a>(&'a self, hash: &'a str) -> &'a str {
+        if self.committed.is_empty() { hash } else { &self.committed }
+    }
+
     /// Tables may share a segment, each with a deletion vector and indexes of its own.
     pub(crate) fn segment(&self, table: TableId, file: FileId) -> Option<&SegmentEntry> {
         let table = self.tables.iter().find(|entry| entry.def.id == table)?;
@@ -186,6 +211,10 @@ impl SegmentEntry {
         );
         files.extend(self.indexes.iter().map(|index| ((DataKind::Index, index.blob.file), index.blob.bytes)));
     }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// In the form of a manifest.

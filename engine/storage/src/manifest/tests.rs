@@ -3,8 +3,8 @@
 use sepal_types::{ColumnId, FileId, Lsn, RowId, TableId, TenantId};
 
 use super::{
-    BlobEntry, DeletedEntry, IndexEntry, Manifest, NamedEntry, NamedFile, SegmentEntry, TableEntry, commit,
-    encode, newest,
+    BlobEntry, DeletedEntry, IndexEntry, Manifest, NamedEntry, NamedFile, Rekey, SegmentEntry, TableEntry,
+    commit, encode, newest,
 };
 use crate::{
     StoreError,
@@ -51,6 +51,7 @@ fn manifest() -> Manifest {
             rows: 2,
         }],
         cloned: vec![NamedFile { kind: DataKind::Segment, file: FileId([4; 16]), bytes: 90 }],
+        ..Manifest::default()
     }
 }
 
@@ -96,6 +97,31 @@ fn content_is_golden() {
     let expected = golden(r#","sealed_for":20007"#) + &own;
     assert_eq!(serde_json::to_string(&manifest()).unwrap(), expected);
     assert_eq!(serde_json::from_str::<Manifest>(&expected).unwrap(), manifest());
+}
+
+/// What a rotation of keys adds.
+#[test]
+fn content_of_a_rotation_is_golden() {
+    let files = vec![NamedFile { kind: DataKind::Index, file: FileId([5; 16]), bytes: 70 }];
+    let rotated = Manifest {
+        committed: "ab".into(),
+        key_generation: 2,
+        rekey: Some(Rekey { files, wal_from: 6 }),
+        ..manifest()
+    };
+    let text = serde_json::to_string(&rotated).unwrap();
+    let before = serde_json::to_string(&manifest()).unwrap();
+    let expected = format!(
+        concat!(
+            r#"{},"committed":"ab","key_generation":2,"#,
+            r#""rekey":{{"files":[{{"kind":"index","file":"{}","bytes":70}}],"wal_from":6}}}}"#
+        ),
+        before.strip_suffix('}').unwrap(),
+        "05".repeat(16)
+    );
+    assert_eq!(text, expected);
+    assert_eq!(serde_json::from_str::<Manifest>(&expected).unwrap(), rotated);
+    assert_eq!((manifest().committed_as("cd"), rotated.committed_as("cd")), ("cd", "ab"));
 }
 
 #[test]

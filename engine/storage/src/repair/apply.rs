@@ -114,8 +114,12 @@ impl Steps {
         if only_log {
             return Ok(());
         }
-        let next =
-            Manifest { number: self.highest + 1, previous: self.hash.clone(), ..self.base.manifest.clone() };
+        let next = Manifest {
+            number: self.highest + 1,
+            previous: self.hash.clone(),
+            committed: String::new(),
+            ..self.base.manifest.clone()
+        };
         manifest::commit(disk, paths, self.tenant, &self.keys, &next)?;
         Ok(())
     }

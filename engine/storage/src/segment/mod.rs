@@ -10,6 +10,7 @@
 //! row groups of at most 1,048,576 rows and 256 MiB
 //! ```
 
+mod copy;
 mod layout;
 mod read;
 mod write;
@@ -17,6 +18,7 @@ mod write;
 use sepal_crypto::{Aad, Key};
 use sepal_types::{FileId, TableId, TenantId};
 
+pub(crate) use copy::copy;
 pub(crate) use read::Footer;
 pub(crate) use write::write;
 

@@ -14,11 +14,13 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    sync::Arc,
 };
 
 use arrow::{
     array::{Array, ArrayRef},
     datatypes::{DataType, Schema},
+    record_batch::RecordBatch,
 };
 use bytes::{Buf, Bytes};
 use parquet::{
@@ -120,6 +122,17 @@ impl Footer {
     /// Whether a column can be read, whatever it means.
     pub(crate) fn check(&self, disk: &Disk, path: &Path, name: &str) -> Result<(), StoreError> {
         self.read(disk, path, name).map(drop)
+    }
+
+    /// Every column as it is stored, the row ids first.
+    pub(super) fn stored(&self, disk: &Disk, path: &Path) -> Result<RecordBatch, StoreError> {
+        let fields = self.metadata.schema().fields().clone();
+        let mut columns = Vec::with_capacity(fields.len());
+        for field in &fields {
+            let column = self.read(disk, path, field.name())?;
+            columns.push(column.ok_or_else(|| StoreError::corrupt(&show(path), "a column has no name"))?);
+        }
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
     }
 
     fn read(&self, disk: &Disk, path: &Path, name: &str) -> Result<Option<ArrayRef>, StoreError> {

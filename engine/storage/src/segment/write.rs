@@ -9,9 +9,9 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef},
+    array::{Array, ArrayRef, AsArray},
     compute,
-    datatypes::{DataType, Field, Schema},
+    datatypes::{DataType, Field, Schema, UInt64Type},
     record_batch::RecordBatch,
 };
 use parquet::arrow::ArrowWriter;
@@ -67,7 +67,7 @@ pub(crate) fn write(
 }
 
 /// A table's rows, in parts that share memory with the chunks wherever nothing is deleted.
-struct Gathered {
+pub(super) struct Gathered {
     schema: Arc<Schema>,
     parts: Vec<RecordBatch>,
     rows: u32,
@@ -139,7 +139,24 @@ fn schema(def: &TableDef, parts: &[Vec<ArrayRef>]) -> Arc<Schema> {
     Arc::new(Schema::new(fields))
 }
 
-fn write_file(
+impl Gathered {
+    /// What a segment has stored, as it is.
+    pub(super) fn stored(rows: RecordBatch) -> Result<Self, StoreError> {
+        let bug = || StoreError::Bug("a segment does not begin with its row ids".to_owned());
+        let ids =
+            rows.columns().first().and_then(|ids| ids.as_primitive_opt::<UInt64Type>()).ok_or_else(bug)?;
+        let (first, last) = ids.values().first().zip(ids.values().last()).ok_or_else(bug)?;
+        Ok(Self {
+            schema: rows.schema(),
+            rows: u32::try_from(rows.num_rows()).map_err(|_| bug())?,
+            first_row: RowId(*first),
+            last_row: RowId(*last),
+            parts: vec![rows],
+        })
+    }
+}
+
+pub(super) fn write_file(
     disk: &Disk,
     path: &Path,
     identity: &Identity,

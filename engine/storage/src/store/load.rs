@@ -103,7 +103,7 @@ impl Opener<'_> {
     }
 
     /// The segment's one chunk, with at least the indexes that the entry names.
-    fn chunk(&self, table: TableId, entry: &SegmentEntry) -> Result<Arc<Chunk>, StoreError> {
+    pub(crate) fn chunk(&self, table: TableId, entry: &SegmentEntry) -> Result<Arc<Chunk>, StoreError> {
         let open = self.registry.lock().get(&entry.file).and_then(Weak::upgrade);
         let chunk = match open {
             Some(chunk) => chunk,

@@ -24,6 +24,7 @@ use crate::{
     history::{History, Past},
     manifest::FileSizes,
     paths::{Paths, show},
+    rotation::Rotation,
     wal,
 };
 use load::{Opener, Registry};
@@ -96,12 +97,14 @@ pub struct TenantStore {
     pub(crate) queue: Mutex<Queue>,
     pub(crate) writer: Mutex<Writer>,
     pub(crate) maintenance: Mutex<Maintenance>,
-    /// Held by the one compaction at a time, before `maintenance`.
+    /// Held by the one compaction, or copy of a segment under another key, at a time, before `maintenance`.
     pub(crate) compaction: Mutex<()>,
     pub(crate) underway: Mutex<Underway>,
     pub(crate) written: Written,
     /// Segments, as long as somebody reads them.
     pub(crate) registry: Registry,
+    /// What is known of the keys' replacement.
+    pub(crate) rotation: Rotation,
 }
 
 /// Why a store takes no more writes, once it does not.
@@ -321,6 +324,11 @@ impl TenantStore {
     /// What file keys are wrapped under now.
     pub(crate) fn keys(&self) -> Arc<KeyRing> {
         Arc::clone(&self.keys.read())
+    }
+
+    /// From now on everything new is wrapped under these.
+    pub(crate) fn set_keys(&self, keys: KeyRing) {
+        *self.keys.write() = Arc::new(keys);
     }
 
     /// Opens segments under `keys`.

@@ -24,6 +24,7 @@ use crate::{
     manifest::{self, Manifest},
     paths::{Paths, number, show},
     planted::{self, Bug},
+    rotation::Rotation,
     wal::{self, Log, Recovered, Replay, WalFile, WalStart, kept_before, recover},
 };
 
@@ -253,6 +254,7 @@ impl Context {
             cloned: Mutex::new(parts.opened.cloned),
             queue: Mutex::default(),
             writer: Mutex::new(parts.writer),
+            rotation: Rotation::new(&parts.maintenance.manifest),
             maintenance: Mutex::new(parts.maintenance),
             compaction: Mutex::default(),
             underway: Mutex::default(),

@@ -34,6 +34,7 @@
 
 mod frame;
 mod header;
+mod key;
 mod progress;
 mod read;
 mod recover;
@@ -47,6 +48,7 @@ use sepal_types::Lsn;
 pub(crate) use frame::FRAME_HEADER_BYTES;
 #[cfg(test)]
 pub(crate) use header::HEADER_BYTES;
+pub(crate) use key::is_under_current;
 pub(crate) use read::{Cursor, Log, LogFile, Next};
 pub(crate) use recover::{Recovered, Replay, kept_before, recover};
 pub(crate) use settle::settle;

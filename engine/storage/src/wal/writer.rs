@@ -6,7 +6,7 @@
 use std::{io, path::PathBuf};
 
 use arrow::buffer::Buffer;
-use sepal_crypto::{Key, KeyRing, random_bytes};
+use sepal_crypto::{Key, KeyRing, WRAPPED_KEY_BYTES, random_bytes};
 use sepal_types::{FileId, Lsn, TenantId};
 
 use super::{
@@ -45,6 +45,8 @@ pub(crate) struct WalFile {
     path: PathBuf,
     number: u64,
     key: FrameKey,
+    /// The file's key as the header has it.
+    wrapped: Vec<u8>,
     /// Bytes written, and the tag they end with.
     length: u64,
     tag: Tag,
@@ -87,6 +89,7 @@ impl WalFile {
             path,
             number: start.number,
             key: FrameKey::new(tenant, header.file, key),
+            wrapped: bytes[HEADER_BYTES - WRAPPED_KEY_BYTES..].to_vec(),
             length,
             tag,
             synced: (length, tag),
@@ -98,6 +101,11 @@ impl WalFile {
 
     pub(crate) const fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Whether its key is wrapped under the ring's current one.
+    pub(crate) fn is_under(&self, keys: &KeyRing) -> bool {
+        keys.is_current(&self.wrapped)
     }
 
     /// Bytes written and durable, header included.

@@ -105,6 +105,13 @@ pub(super) const RELATIONS: &[Relation] = &[
         usage,
     ),
     Relation::catalog(
+        "sepal_keys",
+        12_249,
+        "epoch bigint, created timestamp with time zone, older_keys bigint, file_generation bigint, \
+         rotating boolean, files_total bigint, files_done bigint, bytes_total bigint, bytes_done bigint",
+        keys,
+    ),
+    Relation::catalog(
         "pg_stat_replication",
         12_051,
         "pid integer, usesysid oid, usename name, application_name text, client_addr text, \
@@ -278,6 +285,23 @@ fn index_builds(context: &CatalogContext, rows: &mut Rows) {
             ("blocks_done", build.blocks_done.into()),
             ("tuples_total", build.tuples_total.into()),
             ("tuples_done", build.tuples_done.into()),
+        ]);
+    }
+}
+
+fn keys(context: &CatalogContext, rows: &mut Rows) {
+    let count = |count: u64| Value::Int(i64::try_from(count).unwrap_or(i64::MAX));
+    if let Some(row) = &*context.keys {
+        rows.push([
+            ("epoch", count(row.epoch)),
+            ("created", Value::Time(row.created_us)),
+            ("older_keys", count(row.older_keys)),
+            ("file_generation", count(row.file_generation)),
+            ("rotating", row.rotating.into()),
+            ("files_total", count(row.files_total)),
+            ("files_done", count(row.files_done)),
+            ("bytes_total", count(row.bytes_total)),
+            ("bytes_done", count(row.bytes_done)),
         ]);
     }
 }
