@@ -5,7 +5,17 @@
 //! image, and what was not synced is gone. The server is killed, the image mounted again, and everything that was
 //! acknowledged must be there. Needs root and a loop device. `SEPAL_POWER_CUTS` rounds, 3 without it.
 
-use std::{fs, io, os::fd::AsRawFd, path::Path, path::PathBuf, process::Command, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
@@ -26,6 +36,8 @@ const NO_LOG_FLUSH: u32 = 2;
 struct Disk {
     image: PathBuf,
     mount: PathBuf,
+    /// How often it was mounted.
+    mounted: AtomicU32,
     /// Both lie in it.
     _directory: TempDir,
 }
@@ -37,6 +49,7 @@ impl Disk {
         let disk = Disk {
             image: directory.path().join("image"),
             mount: directory.path().join("mount"),
+            mounted: AtomicU32::new(0),
             _directory: directory,
         };
         fs::create_dir(&disk.mount).expect("a mount point");
@@ -46,9 +59,25 @@ impl Disk {
         (made && disk.try_mount()).then_some(disk)
     }
 
+    /// A copy each time: the kernel keeps what was cut off for as long as some other process has it in its mounts, and
+    /// would give the same dead file system for the same file again.
     fn try_mount(&self) -> bool {
-        let mounted = Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.mount).output();
+        let number = self.mounted.fetch_add(1, Ordering::Relaxed);
+        let (before, now) = (self.copy(number), self.copy(number + 1));
+        let from = if number == 0 { &self.image } else { &before };
+        let copied = Command::new("cp").arg("--sparse=always").arg(from).arg(&now).output();
+        if !copied.is_ok_and(|output| output.status.success()) {
+            return false;
+        }
+        if number > 0 {
+            let _ = fs::remove_file(before);
+        }
+        let mounted = Command::new("mount").args(["-o", "loop"]).arg(&now).arg(&self.mount).output();
         mounted.is_ok_and(|output| output.status.success())
+    }
+
+    fn copy(&self, number: u32) -> PathBuf {
+        self.image.with_extension(number.to_string())
     }
 
     /// From here on nothing reaches the image.

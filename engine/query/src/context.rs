@@ -111,6 +111,11 @@ impl TablesRead {
         self.0.lock().insert(table);
     }
 
+    /// Forgets those that a plan turned out not to read: names that a CTE has taken.
+    pub(crate) fn keep(&self, read: &BTreeSet<TableId>) {
+        self.0.lock().retain(|table| read.contains(table));
+    }
+
     /// Ascending.
     pub fn ids(&self) -> Vec<TableId> {
         self.0.lock().iter().copied().collect()

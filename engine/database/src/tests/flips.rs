@@ -7,11 +7,12 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use sepal_control::Scopes;
 use sepal_crypto::Key;
-use sepal_types::{Error, Result};
+use sepal_types::{Error, Result, SqlState};
 
 use crate::{
     Database, DatabaseOptions,
@@ -49,7 +50,18 @@ async fn furnished() -> (tempfile::TempDir, Key, String) {
 
 /// The ids of the rows that are as they were written.
 async fn ask(data: &Path, root: &Key, token: &str) -> Result<Vec<i64>> {
-    let database = Database::open(DatabaseOptions::new(data.to_owned(), root.clone(), 16 << 20))?;
+    let options = || DatabaseOptions::new(data.to_owned(), root.clone(), 16 << 20);
+    let mut database = Database::open(options());
+    // Background work of the last one may be about to end.
+    for _ in 0..500 {
+        let Err(error) = &database else { break };
+        if error.state() != SqlState::ObjectInUse {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        database = Database::open(options());
+    }
+    let database = database?;
     let answer = answers(&database, token).await;
     database.shutdown().await;
     answer

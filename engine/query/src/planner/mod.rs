@@ -19,7 +19,7 @@ mod untyped;
 mod value_rows;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     ops::ControlFlow,
     pin::Pin,
     sync::Arc,
@@ -30,8 +30,8 @@ use async_trait::async_trait;
 use datafusion::{
     arrow::array::RecordBatch,
     catalog::Session,
-    common::DFSchema,
-    common::ParamValues,
+    common::{DFSchema, ParamValues, tree_node::TreeNodeRecursion},
+    datasource::source_as_provider,
     execution::{
         SessionState, SessionStateBuilder, TaskContext,
         context::{QueryPlanner, SessionConfig},
@@ -49,7 +49,7 @@ use datafusion::{
 };
 use futures::{Stream, StreamExt, TryStreamExt};
 use sepal_storage::SpillSpace;
-use sepal_types::{Error, Result, SqlType};
+use sepal_types::{Error, Result, SqlType, TableId};
 use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 
 use crate::{
@@ -59,7 +59,7 @@ use crate::{
     functions,
     output::sql_type,
     sql::ParameterTypes,
-    table::prepare_to_hold,
+    table::{as_user_table, prepare_to_hold},
     vector::{TopKPlanner, TopKRule},
 };
 
@@ -200,9 +200,15 @@ impl Engine {
         parameters: &mut ParameterTypes,
     ) -> Result<LogicalPlan> {
         let statement = ast::Statement::Query(Box::new(query.clone()));
+        // Of other plans of the statement.
+        let known = context.reads.ids();
         match self.plan_once(context, temporary, statement.clone(), parameters) {
             Ok(plan) => {
                 infer(&plan, parameters)?;
+                if let Some(mut read) = tables_of(&plan) {
+                    read.extend(known);
+                    context.reads.keep(&read);
+                }
                 Ok(plan)
             }
             // A parameter that nothing types is text, as in Postgres; DataFusion wants to be told.
@@ -321,6 +327,23 @@ impl Engine {
         state.mark_start_execution();
         state
     }
+}
+
+/// The tables that a plan scans; `None` when it has nodes of our own, which know their tables themselves.
+fn tables_of(plan: &LogicalPlan) -> Option<BTreeSet<TableId>> {
+    let (mut tables, mut known) = (BTreeSet::new(), true);
+    let walked = plan.apply_with_subqueries(|node| {
+        match node {
+            LogicalPlan::Extension(_) => known = false,
+            LogicalPlan::TableScan(scan) => {
+                let provider = source_as_provider(&scan.source)?;
+                tables.extend(as_user_table(provider.as_ref()).map(|table| table.def().id));
+            }
+            _ => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    (walked.is_ok() && known).then_some(tables)
 }
 
 /// The batches of a running plan.
