@@ -128,7 +128,7 @@ async fn a_backup_that_was_killed_is_none() {
     client
         .batch_execute(
             "CREATE TABLE big (x int8, filler text);
-             INSERT INTO big SELECT x, repeat(gen_random_uuid()::text, 100) FROM generate_series(1, 20000) AS g(x)",
+             INSERT INTO big SELECT x, repeat(gen_random_uuid()::text, 100) FROM generate_series(1, 3000) AS g(x)",
         )
         .await
         .expect("more bytes");
