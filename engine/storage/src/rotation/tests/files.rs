@@ -1,4 +1,4 @@
-//! The files' keys.
+//! The files' keys: what is copied, what is left alone, and when it is over.
 
 use std::{
     path::Path,

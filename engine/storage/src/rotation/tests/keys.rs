@@ -1,4 +1,4 @@
-//! The tenant's key.
+//! The tenant's key: what it opens afterwards, and what it waits for.
 
 use std::sync::{
     Arc,
