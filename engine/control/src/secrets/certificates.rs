@@ -6,7 +6,7 @@
 //! pem := length of the chain u32 big-endian | chain, PEM | private key, PEM
 //! ```
 
-use std::fmt::{self, Write};
+use std::fmt;
 
 use rusqlite::{Connection, Row, TransactionBehavior, params};
 use sepal_crypto::CertificateFacts;
@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::{
     Control, ControlError, Scope, SecretName,
     control_error::Result,
+    hex::hex,
     vault::{open_bytes, open_json, seal_bytes, seal_json},
 };
 
@@ -305,13 +306,6 @@ fn unpack(packed: &[u8]) -> Option<(String, Zeroizing<String>)> {
     let (chain, key) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
     let key = Zeroizing::new(std::str::from_utf8(key).ok()?.to_owned());
     Some((std::str::from_utf8(chain).ok()?.to_owned(), key))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn no_certificate(name: &str) -> ControlError {
