@@ -274,7 +274,8 @@ impl History {
 }
 
 impl State {
-    /// The versions that the policy keeps, the newest last. Of several at one commit the last says most.
+    /// The versions that the policy keeps, the newest last. Of several at one commit the last says most. It never
+    /// reaches further back than it did: that log may be gone.
     fn chain(&self, now_us: i64, policy: HistoryPolicy, log_bytes: &dyn Fn(u64) -> u64) -> Vec<u64> {
         let horizon = now_us.saturating_sub(policy.keep_us);
         let mut chain: Vec<(u64, i64)> = Vec::new();
@@ -282,7 +283,7 @@ impl State {
         while let Some(version) = versions.next() {
             let superseded = versions.peek().is_some_and(|next| next.lsn == version.lsn);
             let newest = versions.peek().is_none();
-            if newest || (!superseded && version.time_us > 0) {
+            if newest || (!superseded && version.time_us > 0 && version.number >= self.reach_from) {
                 chain.push((version.number, version.time_us));
             }
         }

@@ -47,6 +47,11 @@ impl Snapshot {
         &self.0
     }
 
+    /// Before any commit.
+    pub fn empty() -> Self {
+        Self(Arc::default())
+    }
+
     /// The last commit that this snapshot holds.
     pub fn lsn(&self) -> Lsn {
         self.0.lsn

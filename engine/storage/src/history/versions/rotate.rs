@@ -7,7 +7,7 @@ use sepal_types::FileId;
 
 use super::{History, State, Version};
 use crate::{
-    manifest::{Manifest, NamedFile},
+    manifest::{FileSizes, Manifest, NamedFile},
     paths::DataKind,
 };
 
@@ -50,18 +50,21 @@ impl History {
         Ok(true)
     }
 
-    /// Whether a version that only the policy keeps needs a log file before `wal_from`, or one of the files.
+    /// Whether a log file before `wal_from`, or one of the files, is there only because the policy keeps the past: then
+    /// a trim without any history lets it go. A name keeps its version's files, but no log.
     pub(crate) fn is_passing(&self, wal_from: u64, files: &[NamedFile]) -> bool {
         let state = self.state.lock();
-        let newest = state.newest();
-        let passes = |version: &&Version| {
-            version.number != newest && !state.is_named(version.number) && !state.is_busy(version.number)
+        let (newest, from) = (state.newest(), state.read_from());
+        let listed =
+            |sizes: &FileSizes| files.iter().any(|named| sizes.contains_key(&(named.kind, named.file)));
+        let passes = |version: &Version| {
+            let (older, reached) = (version.number != newest, version.number > from);
+            let replayed = older && version.number >= from && version.wal_from < wal_from;
+            let free = older && !state.is_named(version.number);
+            let needed = replayed || (free && listed(&version.files)) || (reached && listed(&version.cloned));
+            needed && !state.is_busy(version.number)
         };
-        let needs = |version: &Version| {
-            version.wal_from < wal_from
-                || files.iter().any(|named| version.files.contains_key(&(named.kind, named.file)))
-        };
-        state.versions.values().filter(passes).any(needs)
+        state.versions.values().any(passes)
     }
 }
 

@@ -32,7 +32,6 @@ impl FaultInjector for Camera {
 }
 
 #[test]
-#[ignore = "a log file, or a segment, is not let go: docs/keys.md says where rotation stands"]
 fn a_crash_before_any_step_loses_nothing_and_both_rotations_end() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("tenant");

@@ -142,7 +142,6 @@ fn readers_and_backups_keep_what_they_have() {
 }
 
 #[test]
-#[ignore = "a log file, or a segment, is not let go: docs/keys.md says where rotation stands"]
 fn a_clone_of_what_is_not_copied_yet_is_copied_as_well() {
     let dir = tempfile::tempdir().unwrap();
     let store = made(dir.path());

@@ -17,7 +17,6 @@ use crate::{
 };
 
 #[test]
-#[ignore = "a log file, or a segment, is not let go: docs/keys.md says where rotation stands"]
 fn after_it_the_new_key_alone_opens_everything() {
     let dir = tempfile::tempdir().unwrap();
     let store = made(dir.path());
@@ -66,7 +65,6 @@ fn a_ring_without_the_present_key_is_refused() {
 }
 
 #[test]
-#[ignore = "a log file, or a segment, is not let go: docs/keys.md says where rotation stands"]
 fn what_somebody_needs_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let store = made(dir.path());
