@@ -3,13 +3,22 @@
 //! `database::Session` builds one per statement. It names exactly one tenant's snapshot; nothing in this crate
 //! can reach another tenant's.
 
-use std::{collections::BTreeSet, fmt::Debug, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt::Debug,
+    ops::ControlFlow,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use datafusion::sql::sqlparser::ast;
 
 use parking_lot::{Mutex, RwLock};
 use sepal_storage::Snapshot;
-use sepal_types::{Result, SqlType, TableDef, TableId};
+use sepal_types::{Error, Result, SqlType, TableDef, TableId};
 
 use crate::{catalog::CatalogContext, locking::NestedLock, sql::past_tables, vector::IndexCache};
 
@@ -78,27 +87,133 @@ impl Default for SearchSettings {
     }
 }
 
-/// The snapshot that a plan's tables read: set anew before each execution of a prepared plan.
+/// The snapshot that a plan's tables read: set anew before each execution of a prepared plan. Empty between
+/// transactions ([`Shown`]): a snapshot keeps files of the past.
 #[derive(Clone, Debug)]
-pub struct SnapshotSlot(Arc<RwLock<Snapshot>>);
+pub struct SnapshotSlot(Arc<RwLock<Option<Snapshot>>>);
 
 impl SnapshotSlot {
     pub fn new(snapshot: Snapshot) -> Self {
-        Self(Arc::new(RwLock::new(snapshot)))
+        Self(Arc::new(RwLock::new(Some(snapshot))))
     }
 
+    /// One without any table when the slot is empty.
     pub fn get(&self) -> Snapshot {
-        self.0.read().clone()
+        self.0.read().clone().unwrap_or_else(Snapshot::empty)
     }
 
     pub fn set(&self, snapshot: Snapshot) {
-        *self.0.write() = snapshot;
+        *self.0.write() = Some(snapshot);
+    }
+
+    pub fn clear(&self) {
+        *self.0.write() = None;
     }
 
     /// Tells slots apart: plans over two of them are not the same.
     pub(crate) fn identity(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
     }
+}
+
+/// What a plan's catalog tables and functions show, in the same way.
+#[derive(Clone, Debug)]
+pub struct CatalogSlot(Arc<CatalogCell>);
+
+#[derive(Debug)]
+struct CatalogCell {
+    shown: RwLock<Option<Arc<CatalogContext>>>,
+    /// Whether a plan has it.
+    kept: AtomicBool,
+}
+
+impl CatalogSlot {
+    pub fn new(context: CatalogContext) -> Self {
+        let shown = RwLock::new(Some(Arc::new(context)));
+        Self(Arc::new(CatalogCell { shown, kept: AtomicBool::new(false) }))
+    }
+
+    /// Errors: a bug where the slot is empty.
+    pub fn get(&self) -> Result<Arc<CatalogContext>> {
+        let shown = self.0.shown.read().clone();
+        shown.ok_or_else(|| Error::bug("a plan runs with the catalogs of a transaction that is over"))
+    }
+
+    /// For a plan, which will ask for it when it runs.
+    pub(crate) fn keep(&self) -> Self {
+        self.0.kept.store(true, Ordering::Release);
+        self.clone()
+    }
+
+    /// Whether a plan asks for it when it runs.
+    pub fn is_kept(&self) -> bool {
+        self.0.kept.load(Ordering::Acquire)
+    }
+
+    pub fn clear(&self) {
+        *self.0.shown.write() = None;
+    }
+}
+
+impl PartialEq for CatalogSlot {
+    /// The same slot.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// The slots of one session that have something: emptied together when its transaction ends, so that an idle session
+/// with prepared statements keeps nothing of the past.
+#[derive(Debug, Default)]
+pub struct Shown {
+    snapshots: Vec<Weak<RwLock<Option<Snapshot>>>>,
+    catalogs: Vec<Weak<CatalogCell>>,
+}
+
+impl Shown {
+    pub fn show(&mut self, slot: &SnapshotSlot, snapshot: Snapshot) {
+        // One that had something is among them.
+        if slot.0.write().replace(snapshot).is_none() {
+            note(&mut self.snapshots, &slot.0);
+        }
+    }
+
+    /// A new slot.
+    pub fn snapshot(&mut self, snapshot: Snapshot) -> SnapshotSlot {
+        let slot = SnapshotSlot(Arc::default());
+        self.show(&slot, snapshot);
+        slot
+    }
+
+    /// A new slot.
+    pub fn catalog(&mut self, context: CatalogContext) -> CatalogSlot {
+        let slot = CatalogSlot::new(context);
+        note(&mut self.catalogs, &slot.0);
+        slot
+    }
+
+    pub fn show_catalog(&mut self, slot: &CatalogSlot, context: CatalogContext) {
+        if slot.0.shown.write().replace(Arc::new(context)).is_none() {
+            note(&mut self.catalogs, &slot.0);
+        }
+    }
+
+    pub fn clear(&mut self) {
+        for slot in self.snapshots.drain(..).filter_map(|slot| slot.upgrade()) {
+            *slot.write() = None;
+        }
+        for cell in self.catalogs.drain(..).filter_map(|cell| cell.upgrade()) {
+            *cell.shown.write() = None;
+        }
+    }
+}
+
+/// Adds one to a list that the dead ones leave when it is full.
+fn note<T>(list: &mut Vec<Weak<T>>, one: &Arc<T>) {
+    if list.len() == list.capacity() {
+        list.retain(|other| other.strong_count() > 0);
+    }
+    list.push(Arc::downgrade(one));
 }
 
 /// The tables that plans read in the present, but for those that the statement writes or whose rows it locks. Filled by
@@ -125,7 +240,7 @@ impl TablesRead {
 /// Everything that planning and running one statement needs.
 #[derive(Clone, Debug)]
 pub struct StatementContext {
-    pub catalog: Arc<CatalogContext>,
+    pub catalog: CatalogSlot,
     pub snapshot: SnapshotSlot,
     pub environment: Arc<str>,
     pub indexes: Arc<IndexCache>,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 use sepal_query::{
-    AdvisoryCall, AdvisoryNumber, SearchSettings, SequenceSource, SettingSink, SnapshotSlot,
+    AdvisoryCall, AdvisoryNumber, CatalogSlot, SearchSettings, SequenceSource, SettingSink, SnapshotSlot,
     StatementContext, TablesRead,
     catalog::CatalogContext,
     change::ChangeQuery,
@@ -30,6 +30,9 @@ pub fn compile(tenant: &OpenTenant, snapshot: &Snapshot, def: &PipelineDef) -> R
     let ast::Statement::Query(query) = parsed.as_ref() else { return Err(unreadable()) };
     let context = context(tenant, snapshot, &def.environment);
     let query = ChangeQuery::compile(&tenant.engine, &context, query, &def.key)?;
+    // It ran on nothing yet, and will on batches: the segments of now are not its own to keep.
+    context.snapshot.clear();
+    context.catalog.clear();
     let version = snapshot.table(query.table()).ok_or_else(unreadable)?;
     if query.table() != def.table {
         let message = format!("the table of pipeline \"{}\" is another one by now", def.name);
@@ -45,7 +48,7 @@ fn context(tenant: &OpenTenant, snapshot: &Snapshot, environment: &str) -> State
     let tenant_name = tenant.id.to_string();
     let catalog = CatalogContext::bare(snapshot.clone(), environment, &tenant_name, "pipeline");
     StatementContext {
-        catalog: Arc::new(catalog),
+        catalog: CatalogSlot::new(catalog),
         snapshot: SnapshotSlot::new(snapshot.clone()),
         environment: Arc::from(environment),
         indexes: Arc::clone(&tenant.indexes),

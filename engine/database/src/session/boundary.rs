@@ -151,6 +151,7 @@ impl Session {
 
     pub(super) fn roll_back(&mut self) {
         self.open = None;
+        self.shown.clear();
         self.settings.lock().end(false);
     }
 
@@ -161,6 +162,7 @@ impl Session {
         let Some(mut open) = self.open.take() else {
             return Ok(());
         };
+        self.shown.clear();
         let ops = open.take_ops();
         if ops.is_empty() {
             self.settings.lock().end(true);

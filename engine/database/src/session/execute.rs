@@ -131,8 +131,12 @@ impl Session {
     /// Points a plan at what this statement sees.
     pub(super) fn bind(&mut self, context: &StatementContext) -> Result<()> {
         let view = self.pinned_view()?;
-        self.view.set(view.clone());
-        context.snapshot.set(view);
+        self.shown.show(&self.view, view.clone());
+        self.shown.show(&context.snapshot, view.clone());
+        if context.catalog.is_kept() {
+            let catalog = self.catalog_context(view);
+            self.shown.show_catalog(&context.catalog, catalog);
+        }
         *self.search.write() = self.settings.lock().search();
         Ok(())
     }

@@ -137,8 +137,8 @@ impl Session {
             let detail = format!("It held {} MiB.", freed / MIB);
             self.notice("NOTICE", Error::new(SqlState::SuccessfulCompletion, message).with_detail(detail));
         }
-        // What the session looks names up in would keep the segments that were replaced.
-        self.view.set(self.tenant.store.snapshot());
+        // What the session looked names up in would keep the segments that were replaced.
+        self.shown.clear();
         Ok(())
     }
 

@@ -41,7 +41,7 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use sepal_control::Principal;
 use sepal_query::{
-    AdvisoryCall, AdvisoryNumber, SearchSettings, SequenceSource, SettingSink, SnapshotSlot,
+    AdvisoryCall, AdvisoryNumber, SearchSettings, SequenceSource, SettingSink, Shown, SnapshotSlot,
     StatementContext, TablesRead,
     catalog::{
         CatalogContext, LockRow, LockedObject,
@@ -103,6 +103,8 @@ pub struct Session {
     moments: Moments,
     /// The view that sequences look names up in.
     view: SnapshotSlot,
+    /// What has a snapshot until the transaction ends.
+    shown: Shown,
     sequences: Arc<Sequences>,
     /// Its place among those who wait for each other.
     locks: SessionLocks,
@@ -131,7 +133,8 @@ impl Session {
         }
         settings.take_changes();
         let settings = Arc::new(Mutex::new(settings));
-        let view = SnapshotSlot::new(tenant.store.snapshot());
+        let view = SnapshotSlot::new(Snapshot::empty());
+        view.clear();
         let cancel = CancelToken::default();
         let sequences = Sequences::new(
             Arc::clone(&tenant),
@@ -156,6 +159,7 @@ impl Session {
             search: Arc::default(),
             moments: Moments::default(),
             view,
+            shown: Shown::default(),
             sequences: Arc::new(sequences),
             locks,
             advisory,
@@ -316,11 +320,12 @@ impl Session {
     /// What a statement planned now may touch.
     fn statement_context(&mut self) -> Result<StatementContext> {
         let snapshot = self.current_view()?;
-        self.view.set(snapshot.clone());
+        self.shown.show(&self.view, snapshot.clone());
         *self.search.write() = self.settings.lock().search();
+        let catalog = self.catalog_context(snapshot.clone());
         Ok(StatementContext {
-            catalog: Arc::new(self.catalog_context(snapshot.clone())),
-            snapshot: SnapshotSlot::new(snapshot),
+            catalog: self.shown.catalog(catalog),
+            snapshot: self.shown.snapshot(snapshot),
             environment: Arc::clone(&self.environment),
             indexes: Arc::clone(&self.tenant.indexes),
             search: Arc::clone(&self.search),

@@ -217,11 +217,10 @@ impl Session {
 
     pub(super) fn plan_query(&mut self, statement: &ast::Statement, declared: &[u32]) -> Result<Planned> {
         let mut context = self.statement_context()?;
+        let catalog = context.catalog.get()?;
         let types = declared_types(declared);
         let may_be_catalog = self.moments.tables().is_empty() && reads_catalogs(statement);
-        if let Some(query) =
-            may_be_catalog.then(|| catalog::prepare(statement, &types, &context.catalog)).flatten()
-        {
+        if let Some(query) = may_be_catalog.then(|| catalog::prepare(statement, &types, &catalog)).flatten() {
             let query = query?;
             let columns: Arc<[OutputColumn]> =
                 query.schema().fields().iter().map(|field| OutputColumn::from_field(field)).collect();
@@ -235,7 +234,7 @@ impl Session {
         let mut parameters = ParameterTypes::declared(declared);
         nested(&mut statement, &mut parameters, &self.tenant.engine, &mut context)?;
         let original = statement.to_string();
-        catalog::rewrite(&mut statement, &context.catalog)?;
+        catalog::rewrite(&mut statement, &catalog)?;
         let reads_catalog = statement.to_string() != original || calls_session_functions(&original);
         let ast::Statement::Query(mut query) = statement else {
             return Err(Error::bug("a query was rewritten into another statement"));

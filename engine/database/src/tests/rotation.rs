@@ -69,7 +69,6 @@ async fn what_a_crash_cut_short_goes_on_when_the_tenant_is_opened() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a log file, or a segment, is not let go: docs/keys.md says where rotation stands"]
 async fn every_file_gets_another_key() {
     let fixture = Fixture::new();
     let mut session = fixture.session().await;

@@ -39,7 +39,7 @@ use sepal_storage::Snapshot;
 use sepal_types::{Error, Result, TableId};
 
 use self::{delivery::DeliveryRows, history::HistoryRows};
-use crate::context::DeliveryControl;
+use crate::context::{CatalogSlot, DeliveryControl};
 
 pub use evaluator::{CatalogQuery, prepare};
 pub use rewrite::rewrite;
@@ -235,7 +235,7 @@ pub fn rows(schema: &str, name: &str, context: &CatalogContext) -> Result<Record
 
 /// The catalog functions for DataFusion, bound to one context: `format_type`, `to_regtype`, `pg_get_indexdef`,
 /// `current_setting`, `quote_ident`, … and the `sepal_reg_*` functions that [`rewrite`] puts for reg* casts.
-pub fn functions(context: &Arc<CatalogContext>) -> Vec<ScalarUDF> {
+pub fn functions(context: &CatalogSlot) -> Vec<ScalarUDF> {
     functions::udfs(context)
 }
 

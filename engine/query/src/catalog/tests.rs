@@ -108,7 +108,7 @@ fn index(id: u32, name: &str, column: u32, method: IndexMethod) -> IndexDef {
     IndexDef { id: TableId(id), name: name.into(), columns: vec![ColumnId(column)], method, valid: true }
 }
 
-fn context() -> Arc<CatalogContext> {
+fn context() -> CatalogContext {
     let dir = tempfile::tempdir().unwrap();
     let options = StoreOptions::new(ColumnCache::new(1 << 20));
     let store =
@@ -123,7 +123,7 @@ fn context() -> Arc<CatalogContext> {
         vartype: "string".into(),
         ..SettingRow::default()
     };
-    Arc::new(CatalogContext {
+    CatalogContext {
         snapshot,
         environment: "default".into(),
         environments: LazyLock::new(Box::new(|| vec!["default".into(), "staging".into()])),
@@ -172,7 +172,7 @@ fn context() -> Arc<CatalogContext> {
         table_bytes: Arc::new(|id| u64::from(id.0) * 1_000),
         start_time_us: 1_700_000_000_250_000,
         interrupted: Arc::new(|| false),
-    })
+    }
 }
 
 fn work() -> WorkRows {

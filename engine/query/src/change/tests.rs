@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    SequenceSource, SettingSink, SnapshotSlot, StatementContext,
+    CatalogSlot, SequenceSource, SettingSink, SnapshotSlot, StatementContext,
     budget::{QueryMemory, TenantMemory},
     catalog::CatalogContext,
     planner::{Engine, Planning},
@@ -112,7 +112,7 @@ fn world(def: TableDef) -> World {
     let snapshot = store.commit(&store.snapshot(), vec![Op::CreateTable(def)]).unwrap();
     let catalog = CatalogContext::bare(snapshot.clone(), "default", "acme", "acme");
     let context = StatementContext {
-        catalog: Arc::new(catalog),
+        catalog: CatalogSlot::new(catalog),
         snapshot: SnapshotSlot::new(snapshot),
         environment: "default".into(),
         indexes: Arc::new(IndexCache::new(tenant, Arc::new(IndexMemory::new(1 << 20)))),

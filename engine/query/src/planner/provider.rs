@@ -70,7 +70,7 @@ impl<'a> Provider<'a> {
 
     fn session_function(&self, name: &str) -> Option<Arc<ScalarUDF>> {
         let all = self.session_functions.get_or_init(|| {
-            let catalog = catalog::functions(&self.context.catalog).into_iter().map(Arc::new);
+            let catalog = catalog::functions(&self.context.catalog.keep()).into_iter().map(Arc::new);
             let sequences = functions::sequence_functions(&self.context.sequences);
             let session = functions::session_functions(&self.context.settings);
             let advisory = functions::advisory_functions(&self.context.settings);
@@ -90,7 +90,7 @@ impl<'a> Provider<'a> {
 
     fn catalog_table(&self, schema: &str, name: &str) -> Option<Arc<dyn TableProvider>> {
         let shape: SchemaRef = catalog::relation(schema, name)?;
-        Some(Arc::new(CatalogTable::new(schema, name, shape, Arc::clone(&self.context.catalog))))
+        Some(Arc::new(CatalogTable::new(schema, name, shape, self.context.catalog.keep())))
     }
 }
 

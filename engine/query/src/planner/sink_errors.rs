@@ -17,12 +17,7 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{Error, SqlState, SqlType};
 
-use crate::{
-    catalog::{self, CatalogContext},
-    error::carry,
-    output::typed_field,
-    table::CatalogTable,
-};
+use crate::{catalog, context::CatalogSlot, error::carry, output::typed_field, table::CatalogTable};
 
 pub(super) const NAME: &str = "sepal_sink_errors";
 const SCHEMA: &str = "pg_catalog";
@@ -31,7 +26,7 @@ const TABLE: &str = "sepal_dead_letters";
 /// Errors: 42883 unless the one argument is a text.
 pub(super) fn plan(
     args: &[FunctionArg],
-    catalog: &Arc<CatalogContext>,
+    catalog: &CatalogSlot,
     context: &mut dyn RelationPlannerContext,
 ) -> Result<LogicalPlan> {
     let [FunctionArg::Unnamed(FunctionArgExpr::Expr(pipeline))] = args else {
@@ -51,7 +46,7 @@ pub(super) fn plan(
     };
     let shape = catalog::relation(SCHEMA, TABLE)
         .ok_or_else(|| carry(Error::bug(format!("there is no relation {TABLE}"))))?;
-    let table = CatalogTable::new(SCHEMA, TABLE, shape, Arc::clone(catalog));
+    let table = CatalogTable::new(SCHEMA, TABLE, shape, catalog.keep());
     LogicalPlanBuilder::scan(NAME, provider_as_source(Arc::new(table)), None)?
         .filter(ident("pipeline").eq(pipeline))?
         .build()

@@ -12,19 +12,19 @@ use datafusion::{
     physical_plan::ExecutionPlan,
 };
 
-use crate::catalog::{self, CatalogContext};
+use crate::{catalog, context::CatalogSlot, error::carry};
 
-/// Holds the statement's catalog context: what it shows is one environment of one tenant.
+/// Holds the statement's catalog slot: what it shows is one environment of one tenant.
 #[derive(Debug)]
 pub struct CatalogTable {
     schema_name: String,
     name: String,
     schema: SchemaRef,
-    context: Arc<CatalogContext>,
+    context: CatalogSlot,
 }
 
 impl CatalogTable {
-    pub fn new(schema_name: &str, name: &str, schema: SchemaRef, context: Arc<CatalogContext>) -> Self {
+    pub fn new(schema_name: &str, name: &str, schema: SchemaRef, context: CatalogSlot) -> Self {
         Self { schema_name: schema_name.to_owned(), name: name.to_owned(), schema, context }
     }
 }
@@ -46,7 +46,8 @@ impl TableProvider for CatalogTable {
         _filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let rows = catalog::rows(&self.schema_name, &self.name, &self.context)?;
+        let context = self.context.get().map_err(carry)?;
+        let rows = catalog::rows(&self.schema_name, &self.name, &context)?;
         let schema = Arc::clone(&self.schema);
         Ok(MemorySourceConfig::try_new_exec(&[vec![rows]], schema, projection.cloned())?)
     }

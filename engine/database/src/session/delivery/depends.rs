@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use sepal_query::{
-    SnapshotSlot, StatementContext,
+    CatalogSlot, SnapshotSlot, StatementContext,
     change::ChangeQuery,
     ddl::Ddl,
     dml::parse_query,
@@ -105,7 +105,7 @@ impl Session {
         // Of the definition alone: whether the rows fit it is asked where it is applied.
         let next = view.apply(&Op::AlterTable(def.clone()))?;
         let context = StatementContext {
-            catalog: Arc::new(self.catalog_context(next.clone())),
+            catalog: CatalogSlot::new(self.catalog_context(next.clone())),
             snapshot: SnapshotSlot::new(next),
             ..context
         };

@@ -18,14 +18,14 @@ use datafusion::logical_expr::{
 };
 use sepal_types::{Error, SqlType};
 
-use super::super::CatalogContext;
 use super::super::value::{Value, column, field};
 use super::{Function, Returns, catalog_functions};
+use crate::context::CatalogSlot;
 
 /// Every catalog function, bound to the context.
-pub(in crate::catalog) fn udfs(context: &Arc<CatalogContext>) -> Vec<ScalarUDF> {
+pub(in crate::catalog) fn udfs(context: &CatalogSlot) -> Vec<ScalarUDF> {
     let bound = catalog_functions().map(|function| {
-        ScalarUDF::from(Bound { function, context: Arc::clone(context), signature: signature(function) })
+        ScalarUDF::from(Bound { function, context: context.clone(), signature: signature(function) })
     });
     let random = GenRandomUuid { signature: Signature::nullary(Volatility::Volatile) };
     let type_of = TypeOf { signature: Signature::any(1, Volatility::Stable) };
@@ -44,7 +44,7 @@ fn signature(function: &Function) -> Signature {
 /// One catalog function and what it looks at.
 struct Bound {
     function: &'static Function,
-    context: Arc<CatalogContext>,
+    context: CatalogSlot,
     signature: Signature,
 }
 
@@ -56,7 +56,7 @@ impl std::fmt::Debug for Bound {
 
 impl PartialEq for Bound {
     fn eq(&self, other: &Self) -> bool {
-        self.function.name == other.function.name && Arc::ptr_eq(&self.context, &other.context)
+        self.function.name == other.function.name && self.context == other.context
     }
 }
 
@@ -111,10 +111,11 @@ impl ScalarUDFImpl for Bound {
         let rows = if constant { 1 } else { arguments.number_rows };
         let columns = ColumnarValue::values_to_arrays(&arguments.args)?;
         let columns: Vec<Vec<Value>> = columns.iter().map(values).collect::<Result<_>>()?;
+        let context = self.context.get().map_err(carry)?;
         let mut results = Vec::with_capacity(rows);
         for row in 0..rows {
             let arguments: Vec<Value> = columns.iter().map(|column| column[row].clone()).collect();
-            results.push(self.function.call(&self.context, &arguments).map_err(carry)?);
+            results.push(self.function.call(&context, &arguments).map_err(carry)?);
         }
         let array = column(&self.outward_type(), &results).map_err(carry)?;
         Ok(if constant {

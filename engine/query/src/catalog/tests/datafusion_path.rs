@@ -1,8 +1,10 @@
 //! What the evaluator leaves to DataFusion: catalogs beside a user's table.
 
 use super::*;
+use crate::CatalogSlot;
 
-async fn plan_and_run(context: &Arc<CatalogContext>, sql: &str) -> Vec<String> {
+async fn plan_and_run(slot: &CatalogSlot, sql: &str) -> Vec<String> {
+    let context = &*slot.get().unwrap();
     let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     let catalog = session.catalog("datafusion").unwrap();
     for schema in ["pg_catalog", "information_schema"] {
@@ -14,7 +16,7 @@ async fn plan_and_run(context: &Arc<CatalogContext>, sql: &str) -> Vec<String> {
         }
         catalog.register_schema(schema, provider).unwrap();
     }
-    for function in functions(context) {
+    for function in functions(&slot) {
         session.register_udf(function);
     }
     session.sql("CREATE TABLE items (id BIGINT, name TEXT) AS VALUES (1, 'a'), (2, 'b')").await.unwrap();
@@ -29,7 +31,7 @@ async fn plan_and_run(context: &Arc<CatalogContext>, sql: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn catalogs_beside_a_user_table_plan_and_run() {
-    let context = context();
+    let context = CatalogSlot::new(context());
     let cases: [(&str, &[&str]); 8] = [
         (
             "SELECT i.id, c.relname FROM items i, pg_class c WHERE c.oid = '20001' ORDER BY i.id",
@@ -65,7 +67,7 @@ async fn catalogs_beside_a_user_table_plan_and_run() {
 
 #[test]
 fn statements_without_catalogs_are_not_touched() {
-    let context = context();
+    let context = CatalogSlot::new(context());
     for sql in [
         "SELECT name COLLATE \"C\", a::text FROM items WHERE oid = '5' ORDER BY embedding <-> '[1,2]' LIMIT 3",
         "WITH pg_class AS (SELECT 1) SELECT * FROM pg_class",
@@ -73,7 +75,7 @@ fn statements_without_catalogs_are_not_touched() {
     ] {
         let mut statement = parse(sql);
         let before = statement.clone();
-        rewrite(&mut statement, &context).unwrap();
+        rewrite(&mut statement, &context.get().unwrap()).unwrap();
         assert_eq!(statement, before);
     }
 }
