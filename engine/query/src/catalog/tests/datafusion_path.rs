@@ -16,7 +16,7 @@ async fn plan_and_run(slot: &CatalogSlot, sql: &str) -> Vec<String> {
         }
         catalog.register_schema(schema, provider).unwrap();
     }
-    for function in functions(&slot) {
+    for function in functions(slot) {
         session.register_udf(function);
     }
     session.sql("CREATE TABLE items (id BIGINT, name TEXT) AS VALUES (1, 'a'), (2, 'b')").await.unwrap();
