@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sepal_crypto::{Key, random_bytes};
+use sepal_crypto::{Key, hex, random_bytes};
 use sepal_types::TenantId;
 
 use crate::{
@@ -181,8 +181,7 @@ impl Control {
 
 impl Scratch {
     fn new() -> Result<Self> {
-        let digits: String = random_bytes::<8>().iter().map(|byte| format!("{byte:02x}")).collect();
-        let path = std::env::temp_dir().join(format!("sepal-check-{digits}"));
+        let path = std::env::temp_dir().join(format!("sepal-check-{}", hex(&random_bytes::<8>())));
         let made = DirBuilder::new().mode(0o700).create(&path);
         made.map_err(|source| ControlError::Io { path: path.clone(), source })?;
         Ok(Self(path))
