@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 
 use sepal_database::{
     Error, Result, SqlState, TenantId,
-    backup::{CopiedFile, LogPiece, OpenLog, Source},
+    backup::{self, CopiedFile, LogPiece, OpenLog, Source},
 };
 
 use crate::{
@@ -93,12 +93,11 @@ impl Archive {
 
     async fn of_open(&mut self, log: OpenLog, pace: &Pace, round: &mut Round) -> Result<()> {
         let tenant = log.tenant();
-        let looked = tokio::task::spawn_blocking(move || {
+        let looked = backup::blocking("looking at a log", move || {
             // The files after the log: what it names by then is among them.
-            Ok::<_, Error>((log.has_gap()?, log.pieces()?, log.clones(), log))
+            Ok((log.has_gap()?, log.pieces()?, log.clones(), log))
         });
-        let (gap, pieces, clones, log) =
-            looked.await.map_err(|problem| Error::bug(format!("looking at a log panicked: {problem}")))??;
+        let (gap, pieces, clones, log) = looked.await?;
         if gap {
             round.gaps.push(tenant);
         }

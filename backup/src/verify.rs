@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use sepal_database::{
-    Error, ErrorKind, Result, Tenant, TenantId,
-    backup::{Difference, Noted, Restoring, Source, Until, Wrappers, note},
+    ErrorKind, Result, Tenant, TenantId,
+    backup::{Difference, Noted, Restoring, Source, Until, Wrappers, blocking, note},
 };
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,9 @@ use crate::{
     restore::{Opener, Target, TenantPlan, choose, fetch::Fetch, lay_control, open_root, wanted},
     watch::Watch,
 };
+
+/// As an error calls what panicked.
+const STEP: &str = "a step of the verification";
 
 /// How a backup is tried.
 #[derive(Clone)]
@@ -121,9 +124,7 @@ pub async fn verify(
 pub async fn note_verified(source: &Source, report: &Report) -> Result<()> {
     let facts = serde_json::json!({ "good": report.is_good(), "tenants": report.tenants.len() });
     let (source, backup) = (source.clone(), report.backup.clone());
-    tokio::task::spawn_blocking(move || note(source.control(), Noted::Verified, &backup, facts))
-        .await
-        .map_err(|problem| Error::bug(format!("writing to the audit trail panicked: {problem}")))?
+    blocking(STEP, move || note(source.control(), Noted::Verified, &backup, facts)).await
 }
 
 /// One run.
@@ -137,7 +138,7 @@ impl Verification<'_> {
     async fn run(&self, options: &VerifyOptions) -> Result<Report> {
         let entry = &self.read.entry;
         let restoring = Arc::clone(self.restoring);
-        let audit_entries = blocking(move || restoring.check_audit()).await?;
+        let audit_entries = blocking(STEP, move || restoring.check_audit()).await?;
         let known = self.restoring.tenants()?;
         let wanted = wanted(&known, options.tenant.as_deref())?;
         let chosen: Vec<&Tenant> =
@@ -197,7 +198,7 @@ impl Verification<'_> {
         let (restoring, lsn) = (Arc::clone(self.restoring), noted.lsn());
         let (tables, questions) =
             (facts.len() as u64, facts.iter().map(|facts| facts.golden.len() as u64).sum());
-        let (rows, differences) = blocking(move || {
+        let (rows, differences) = blocking(STEP, move || {
             let restored = restoring.open_tenant(id, Until::Commit(lsn))?;
             let compared = (restored.rows(), restored.compare(&facts)?);
             restoring.finish(restored)?;
@@ -208,12 +209,6 @@ impl Verification<'_> {
         let wrong = differences.into_iter().map(say).collect();
         Ok(Some(TenantReport { name: String::new(), tables, rows, questions, wrong }))
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|problem| Error::bug(format!("a step of the verification panicked: {problem}")))?
 }
 
 /// What is remembered of a backup's verification. Its authentication is not checked.

@@ -267,4 +267,26 @@ async fn a_tenants_transit_engine_that_refuses_closes_that_tenant_alone() {
     assert_eq!(rows(&server, &other).await, [8]);
     transit.set_revoked(false);
     assert_eq!(rows(&server, &acme).await, [7]);
+
+    server.stop();
+    assert_checked_and_repaired(&server, &transit);
+}
+
+/// `check` and `repair` ask a tenant's provider as a server does, and tell one that refuses from damage.
+fn assert_checked_and_repaired(server: &Server, transit: &Transit) {
+    let repair = ["repair", "--tenant", "acme", "--dry-run"];
+    let checked = server.admin(&["check"]);
+    assert!(checked["summary"]["rows"].as_i64().is_some_and(|rows| rows >= 2), "{checked}");
+    assert_eq!(server.admin(&repair)["losses"], serde_json::json!([]));
+    transit.set_revoked(true);
+    let refused = server.try_admin(&["check"]);
+    let report: Value = serde_json::from_slice(&refused.stdout).expect("JSON on stdout");
+    assert_eq!((refused.status.code(), &report["summary"]["errors"]), (Some(1), &Value::from(1)), "{report}");
+    let told = report["problems"].as_array().expect("problems").iter().find(|one| one["severity"] == "error");
+    let text = |name: &str| told.and_then(|problem| problem[name].as_str()).unwrap_or_default();
+    assert!(text("what").contains("permission denied"), "{report}");
+    assert!(text("consequence").contains("nothing of the tenant was checked"), "{report}");
+    let refused = server.try_admin(&repair);
+    assert!(!refused.status.success() && said(&refused).contains("permission denied"), "{}", said(&refused));
+    transit.set_revoked(false);
 }

@@ -16,7 +16,7 @@ use std::{
 
 use sepal_database::{
     Error, ErrorKind, Result, SqlState, TenantId,
-    backup::Source,
+    backup::{self, Source},
     sealing::{hex, random_bytes},
 };
 
@@ -244,9 +244,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Source) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let source = source.clone();
-    tokio::task::spawn_blocking(move || work(&source))
-        .await
-        .map_err(|problem| Error::bug(format!("a step of a backup panicked: {problem}")))?
+    backup::blocking("a step of a backup", move || work(&source)).await
 }
 
 const _: fn() = || {

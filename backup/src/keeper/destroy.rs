@@ -97,6 +97,12 @@ impl Keeper {
     }
 }
 
+/// How many drops before the server's start could not do all, so that no status says there are none. What cannot be
+/// listed is logged by the first round.
+pub(super) fn waiting(source: &Source) -> u64 {
+    pending(source).map_or(0, |tenants| tenants.len() as u64)
+}
+
 /// Intents of drops that happened; those of others are removed, unless the drop may be under way.
 fn pending(source: &Source) -> Result<Vec<TenantId>> {
     const UNDER_WAY: std::time::Duration = std::time::Duration::from_secs(300);

@@ -79,10 +79,14 @@ struct State {
 }
 
 impl Keeper {
+    /// Looks once at what drops left to be destroyed, which blocks for a moment.
+    ///
     /// Errors: an address that cannot be used. Whether anything answers there shows later.
     pub fn new(source: Source, settings: Settings) -> Result<Arc<Self>> {
         let repository = Repository::open(&settings.location)?;
-        let state = State { status: Status::new(&settings), ..State::default() };
+        let keys_to_destroy = destroy::waiting(&source);
+        let status = Status { keys_to_destroy, ..Status::new(&settings) };
+        let state = State { status, ..State::default() };
         Ok(Arc::new(Self {
             pace: Pace::new(settings.bytes_per_second),
             repository,

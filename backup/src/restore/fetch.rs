@@ -3,7 +3,10 @@
 use std::{path::Path, sync::Arc};
 
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
-use sepal_database::{Error, Result, TenantId, backup::Restoring};
+use sepal_database::{
+    Result, TenantId,
+    backup::{Restoring, blocking},
+};
 use tokio::fs::{File, OpenOptions};
 
 use super::TenantPlan;
@@ -35,9 +38,7 @@ impl Fetch<'_> {
         let loaded = keys::load(self.repository, plan.id, &plan.keys, plan.line.as_deref()).await?;
         let Some((sealed, later)) = loaded else { return Ok(false) };
         let (restoring, id) = (Arc::clone(restoring), plan.id);
-        tokio::task::spawn_blocking(move || restoring.put_keys(id, &sealed, &later))
-            .await
-            .map_err(|problem| Error::bug(format!("restoring keys panicked: {problem}")))??;
+        blocking("restoring keys", move || restoring.put_keys(id, &sealed, &later)).await?;
         let root = self.data.join("tenants").join(plan.id.to_string());
         for folder in ["manifest", "segments", "wal"] {
             make_folder(&root.join(folder)).await?;

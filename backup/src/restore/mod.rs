@@ -20,7 +20,8 @@ use std::{
 use sepal_database::{
     Error, Key, Result, SqlState, Tenant, TenantId,
     backup::{
-        Noted, RecoveryKey, Restoring, UNFINISHED, Until, Wrappers, keep_root, note, open_recovery_package,
+        Noted, RecoveryKey, Restoring, UNFINISHED, Until, Wrappers, blocking, keep_root, note,
+        open_recovery_package,
     },
 };
 
@@ -153,9 +154,7 @@ pub(crate) async fn lay_control(
 ) -> Result<Restoring> {
     fetch::object(repository, &read.entry.control, &data.join("control.db"), pace).await?;
     let (data, root, wrappers) = (data.to_owned(), root.clone(), Arc::clone(wrappers));
-    let restoring = tokio::task::spawn_blocking(move || Restoring::open(&data, &root, wrappers))
-        .await
-        .map_err(|problem| Error::bug(format!("opening control.db panicked: {problem}")))??;
+    let restoring = blocking("opening control.db", move || Restoring::open(&data, &root, wrappers)).await?;
     read.check(restoring.control())?;
     Ok(restoring)
 }
@@ -187,9 +186,7 @@ async fn tenants(
             continue;
         }
         let (restoring, id, until) = (Arc::clone(&restoring), tenant.id, plan.until(tenant.id));
-        let facts = tokio::task::spawn_blocking(move || replay(&restoring, id, until))
-            .await
-            .map_err(|problem| Error::bug(format!("replaying a log panicked: {problem}")))??;
+        let facts = blocking("replaying a log", move || replay(&restoring, id, until)).await?;
         restored.tenants.push(RestoredFacts { name: tenant.name.to_string(), ..facts });
         fetch.watch.tenant_done();
     }

@@ -31,7 +31,6 @@ mod check;
 mod clock;
 mod control;
 mod control_error;
-mod hex;
 mod key_cache;
 mod keys;
 mod names;

@@ -85,7 +85,7 @@ impl Aad {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mac::tests::hex;
+    use crate::hex;
 
     #[test]
     fn encoding_is_golden() {

@@ -15,7 +15,7 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::random_bytes;
+use crate::{hex, random_bytes, unhex};
 
 /// Bytes of a signature.
 pub const SIGNATURE_BYTES: usize = 64;
@@ -64,17 +64,9 @@ impl SigningKey {
 
     /// Reads what [`Self::to_hex`] wrote; white space around it does not matter.
     pub fn from_hex(text: &str) -> Result<Self, KeyError> {
-        let digits = text.trim().as_bytes();
-        if digits.len() != 2 * KEY_BYTES {
-            return Err(KeyError::Seed);
-        }
-        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|value| u8::try_from(value).ok());
-        let mut key = Self([0; KEY_BYTES]);
-        for (byte, pair) in key.0.iter_mut().zip(digits.chunks_exact(2)) {
-            let (high, low) = digit(pair[0]).zip(digit(pair[1])).ok_or(KeyError::Seed)?;
-            *byte = (high << 4) | low;
-        }
-        Ok(key)
+        let bytes = unhex(text.trim().as_bytes()).ok_or(KeyError::Seed)?;
+        let seed: &[u8; KEY_BYTES] = bytes.as_slice().try_into().map_err(|_| KeyError::Seed)?;
+        Ok(Self(*seed))
     }
 
     /// Reads PKCS#8 in DER, version 1 (what OpenSSL writes) or 2.
@@ -91,13 +83,7 @@ impl SigningKey {
 
     /// The whole private key, for a file of mode 0600.
     pub fn to_hex(&self) -> Zeroizing<String> {
-        let mut text = Zeroizing::new(String::with_capacity(2 * KEY_BYTES));
-        for byte in &self.0 {
-            text.extend(
-                [byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])),
-            );
-        }
-        text
+        Zeroizing::new(hex(&self.0))
     }
 
     /// PKCS#8 version 1 in DER, which OpenSSL reads.

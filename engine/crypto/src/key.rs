@@ -63,7 +63,7 @@ impl fmt::Debug for Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mac::tests::hex;
+    use crate::hex;
 
     /// Made with Python's `cryptography` (HKDF), so a change of salt or framing shows.
     #[test]

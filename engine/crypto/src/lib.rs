@@ -23,6 +23,7 @@ mod aad;
 mod certificate;
 pub mod ed25519;
 mod gcm;
+mod hex;
 mod key;
 mod key_ring;
 mod mac;
@@ -41,6 +42,7 @@ mod xaes;
 
 pub use aad::Aad;
 pub use certificate::{CertificateError, CertificateFacts};
+pub use hex::{hex, unhex};
 pub use key::Key;
 pub use key_ring::KeyRing;
 pub use mac::{constant_time_eq, hmac_sha256, sha256};

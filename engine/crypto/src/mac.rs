@@ -36,12 +36,9 @@ pub(crate) fn keyed(key: &[u8]) -> Hmac<Sha256> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    pub(crate) fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
+    use crate::hex;
 
     /// RFC 4231, test case 2 (key shorter than a block) and the SHA-256 of "abc" (FIPS 180-4).
     #[test]

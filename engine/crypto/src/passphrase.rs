@@ -69,7 +69,7 @@ pub fn passphrase_key(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mac::tests::hex;
+    use crate::hex;
 
     const CHEAP: PassphraseCost = PassphraseCost { memory_kib: 64, passes: 1, lanes: 1 };
 

@@ -67,7 +67,7 @@ fn bound(check: &[u8; CHECK_BYTES], aad: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mac::tests::hex;
+    use crate::hex;
 
     /// Made with Python's `cryptography`: XAES from the specification's text, HKDF for the check value.
     #[test]

@@ -20,6 +20,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::{
     backend_pids::BackendPids,
     backup::{KeyCopies, Reached, check_finished},
+    blocking::blocking,
     delivery::{Delivery, objects::Objects, pipelines::sweep},
     directory_lock::DirectoryLock,
     keys::RootRotation,
@@ -391,9 +392,8 @@ impl Database {
     /// setting says. From now on, and durable.
     pub async fn set_tenant_quota(self: &Arc<Self>, name: &str, bytes: Option<u64>) -> Result<()> {
         let (database, name) = (Arc::clone(self), name.to_owned());
-        let id = tokio::task::spawn_blocking(move || database.control.set_tenant_quota(&name, bytes))
-            .await
-            .map_err(|problem| Error::bug(format!("setting a quota panicked: {problem}")))??;
+        let id =
+            blocking("setting a quota", move || Ok(database.control.set_tenant_quota(&name, bytes)?)).await?;
         if let Some(slot) = self.tenants.find(id) {
             // One that is being opened may have read the quota before.
             if let Some(tenant) = self.tenants.hold(&slot).await.tenant() {
@@ -408,9 +408,7 @@ impl Database {
     pub async fn start_pipelines(self: &Arc<Self>) {
         let database = Arc::clone(self);
         let listed =
-            tokio::task::spawn_blocking(move || Ok(database.control.tenants_with_pipelines()?)).await;
-        let listed: Result<Vec<TenantId>> =
-            listed.unwrap_or_else(|problem| Err(Error::bug(format!("listing tenants panicked: {problem}"))));
+            blocking("listing tenants", move || Ok(database.control.tenants_with_pipelines()?)).await;
         let tenants = listed.unwrap_or_else(|error| {
             tracing::error!(%error, "no pipeline is started: the tenants that have some cannot be listed");
             Vec::new()
@@ -439,9 +437,8 @@ impl Database {
     pub(crate) async fn intend_drop(self: &Arc<Self>, name: &str) -> Result<()> {
         let Some(copies) = self.key_copies.get() else { return Ok(()) };
         let (database, name) = (Arc::clone(self), name.to_owned());
-        let found = tokio::task::spawn_blocking(move || database.control.tenant_by_name(&name))
-            .await
-            .map_err(|problem| Error::bug(format!("looking a tenant up panicked: {problem}")))??;
+        let found =
+            blocking("looking a tenant up", move || Ok(database.control.tenant_by_name(&name)?)).await?;
         match found {
             Some(tenant) => copies.intend(tenant.id).await,
             None => Ok(()),

@@ -9,7 +9,12 @@ use parking_lot::Mutex;
 use sepal_control::{Destroyed, DestructionCertificate, Removal, RootStatus};
 use sepal_types::{Error, Result, SqlState, TenantId};
 
-use crate::{Database, backup::Reached, directory_lock::DirectoryLock, tenant::directory};
+use crate::{
+    Database, backup::Reached, blocking::blocking, directory_lock::DirectoryLock, tenant::directory,
+};
+
+/// As an error calls what panicked.
+const WORK: &str = "work on keys";
 
 /// The replacement of the root key that goes on in the background.
 #[derive(Default)]
@@ -117,12 +122,12 @@ impl Database {
     pub async fn drop_tenant(self: &Arc<Self>, name: &str) -> Result<(TenantId, DestructionCertificate)> {
         self.intend_drop(name).await?;
         let (database, name) = (Arc::clone(self), name.to_owned());
-        let destroyed = blocking(move || Ok(database.control.drop_tenant(&name)?)).await?;
+        let destroyed = blocking(WORK, move || Ok(database.control.drop_tenant(&name)?)).await?;
         let id = destroyed.tenant;
         self.close_dropped(id).await;
         let Reached { places: backups, not_reached } = self.destroy_key_copies(id).await;
         let database = Arc::clone(self);
-        let certificate = blocking(move || {
+        let certificate = blocking(WORK, move || {
             let (files, bytes) = remove_files(&directory(&database.options.data_dir, id))?;
             let removal = Removal { files, bytes, backups, not_reached };
             certified(&database, &destroyed, &removal)
@@ -182,12 +187,4 @@ fn count(path: &Path) -> (u64, u64) {
         Ok(found) => (files + 1, bytes + found.len()),
         Err(_) => (files, bytes),
     })
-}
-
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|problem| Error::bug(format!("work on keys panicked: {problem}")))?
 }

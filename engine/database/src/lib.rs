@@ -21,6 +21,7 @@
 mod backend_pids;
 mod background;
 pub mod backup;
+mod blocking;
 mod builds;
 mod check;
 pub mod connector;

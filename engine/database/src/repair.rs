@@ -10,11 +10,12 @@ use std::{
     io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use sepal_control::ControlCopy;
-use sepal_crypto::Key;
+use sepal_control::{ControlCopy, Wrappers};
+use sepal_crypto::{Key, KeyRing};
 use sepal_storage::{Loss, RepairOptions, RepairPlan, TenantStore};
 use sepal_types::{Error, Result, SqlState, TenantId};
 use serde::Serialize;
@@ -35,6 +36,8 @@ const REPORT: &str = "repair-report.json";
 pub struct RepairRequest {
     pub data_dir: PathBuf,
     pub root_key: Key,
+    /// Reaches the provider that the tenant brought for its key.
+    pub wrappers: Arc<dyn Wrappers>,
     /// The tenant's name or id.
     pub tenant: String,
     /// Serve the rows of a segment of which it is not known any more which were deleted.
@@ -54,6 +57,8 @@ pub struct RepairProposal {
     pub quarantine: PathBuf,
     request: RepairRequest,
     control: ControlCopy,
+    /// Those that the plan was made with: between it and its execution no provider is asked.
+    keys: KeyRing,
     plan: RepairPlan,
     _lock: DirectoryLock,
 }
@@ -86,10 +91,11 @@ struct Report<'a> {
 
 /// Checks a tenant and says what a repair would do. Changes nothing. Blocking.
 ///
-/// Errors: 55006 a server runs; 42704 there is no such tenant; XX001 the damage is not one that can be left out.
+/// Errors: 55006 a server runs; 42704 there is no such tenant; XX001 the damage is not one that can be left out;
+/// 57P03 and 58000 the tenant's own provider does not answer, or refuses.
 pub fn plan_repair(request: RepairRequest, listener: &mut dyn CheckListener) -> Result<RepairProposal> {
     let lock = take_lock(&request.data_dir)?;
-    let control = open_control(&request.data_dir, &request.root_key)?;
+    let control = open_control(&request.data_dir, &request.root_key, &request.wrappers)?;
     let tenant = find(control.check(&mut |_| {})?, &request.tenant)?.id;
     let options = options(&request, &control, tenant)?;
     let path = directory(&request.data_dir, tenant);
@@ -99,12 +105,12 @@ pub fn plan_repair(request: RepairRequest, listener: &mut dyn CheckListener) -> 
     let mut check = Check::new(listener);
     let mut observer = Tenants::new(&mut check, tenant);
     let keys = control.tenant_keys(tenant)?;
-    let plan = TenantStore::plan_repair(&path, tenant, keys, &options, &Indexes, &mut observer)
+    let plan = TenantStore::plan_repair(&path, tenant, keys.clone(), &options, &Indexes, &mut observer)
         .map_err(|why| refused(why.to_string()))?;
     let left = plan.left.iter().map(|finding| problem(tenant, finding.clone())).collect();
     let quarantine = request.data_dir.join("quarantine").join(now_text()).join(tenant.to_string());
     let (losses, files) = (plan.losses.clone(), plan.files());
-    Ok(RepairProposal { tenant, losses, left, files, quarantine, request, control, plan, _lock: lock })
+    Ok(RepairProposal { tenant, losses, left, files, quarantine, request, control, keys, plan, _lock: lock })
 }
 
 impl RepairProposal {
@@ -112,7 +118,7 @@ impl RepairProposal {
     ///
     /// Errors: 53100 and 58030, what the device says; the same repair can then be begun again.
     pub fn apply(self, listener: &mut dyn CheckListener) -> Result<Repaired> {
-        let Self { tenant, losses, left, files, quarantine, request, control, plan, _lock } = self;
+        let Self { tenant, losses, left, files, quarantine, request, control, keys, plan, _lock } = self;
         let left = left.iter().map(|problem| format!("{}: {}", problem.file, problem.what)).collect();
         let mut report = Report {
             version: 1,
@@ -133,7 +139,6 @@ impl RepairProposal {
         let options = options(&request, &control, tenant)?;
         let directory = directory(&request.data_dir, tenant);
         let mut observer = Tenants::new(&mut check, tenant);
-        let keys = control.tenant_keys(tenant)?;
         let checked = TenantStore::check(&directory, tenant, keys, &options.check, &Indexes, &mut observer);
         let mut summary = check.summary;
         summary.tenants = 1;

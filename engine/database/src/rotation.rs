@@ -10,7 +10,10 @@ use sepal_storage::{FileRotation, KeyUse, TenantStore};
 use sepal_types::{Error, Result, TenantId};
 use tokio::sync::Notify;
 
-use crate::{Database, keys::blocking, maintain, tenant::OpenTenant};
+use crate::{Database, blocking::blocking, maintain, tenant::OpenTenant};
+
+/// As an error calls what panicked.
+const WORK: &str = "work on a tenant's keys";
 
 /// An open tenant's part of it.
 #[derive(Default)]
@@ -100,7 +103,7 @@ impl Database {
     /// Errors: 42704; 57P03 and 58000 the tenant's own provider.
     pub async fn rotate_tenant_key(self: &Arc<Self>, name: &str) -> Result<TenantKeyProgress> {
         let (tenant, _seat) = self.seated(self.tenant_named(name).await?).await?;
-        blocking(move || {
+        blocking(WORK, move || {
             let control = &tenant.delivery.control;
             control.rotate_tenant_key(tenant.id)?;
             tenant.rotation.ask();
@@ -115,7 +118,7 @@ impl Database {
     /// Errors: 42704, and what a checkpoint may fail with.
     pub async fn rotate_tenant_files(self: &Arc<Self>, name: &str) -> Result<TenantKeyProgress> {
         let (tenant, _seat) = self.seated(self.tenant_named(name).await?).await?;
-        blocking(move || {
+        blocking(WORK, move || {
             maintain::begin_files(&tenant)?;
             tenant.rotation.ask();
             progress(&tenant.delivery.control, &tenant)
@@ -128,12 +131,12 @@ impl Database {
     /// Errors: 42704.
     pub async fn tenant_key_progress(self: &Arc<Self>, name: &str) -> Result<TenantKeyProgress> {
         let (tenant, _seat) = self.seated(self.tenant_named(name).await?).await?;
-        blocking(move || progress(&tenant.delivery.control, &tenant)).await
+        blocking(WORK, move || progress(&tenant.delivery.control, &tenant)).await
     }
 
     async fn tenant_named(self: &Arc<Self>, name: &str) -> Result<TenantId> {
         let (database, name) = (Arc::clone(self), name.to_owned());
-        blocking(move || {
+        blocking(WORK, move || {
             let found = database.control.tenant_by_name(&name)?;
             let tenant = found.ok_or(ControlError::NotFound { what: "tenant", name })?;
             Ok(tenant.id)

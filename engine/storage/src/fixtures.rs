@@ -8,6 +8,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use parking_lot::Mutex;
+pub(crate) use sepal_crypto::hex;
 use sepal_crypto::{Key, KeyRing};
 use sepal_types::{
     ColumnDef, ColumnId, IndexDef, IndexMethod, Metric, RowId, SqlType, TableDef, TableId, TenantId,
@@ -173,10 +174,6 @@ pub(crate) fn scan(version: &TableVersion) -> BTreeMap<i64, (String, f32)> {
 
 pub(crate) fn ids(store: &TenantStore, table: u32) -> Vec<i64> {
     scan(store.snapshot().table(TableId(table)).unwrap()).into_keys().collect()
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What this thread logs at WARN or ERROR while `work` runs.

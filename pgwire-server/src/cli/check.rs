@@ -1,7 +1,11 @@
 //! `sepal check`: reads every byte of a data directory that no server has open, and changes nothing.
 
+use std::sync::Arc;
+
 use clap::Args;
 use sepal_database::{CheckRequest, CheckSummary, check};
+
+use crate::root_key::ServerWrappers;
 
 use super::{
     failure::Failure,
@@ -29,7 +33,13 @@ impl Check {
     pub fn run(self) -> Result<(), Failure> {
         let (data_dir, root_key) = self.offline.open()?;
         let shown = data_dir.display().to_string();
-        let request = CheckRequest { data_dir, root_key, tenant: self.tenant, fast: self.fast };
+        let request = CheckRequest {
+            data_dir,
+            root_key,
+            wrappers: Arc::new(ServerWrappers),
+            tenant: self.tenant,
+            fast: self.fast,
+        };
         let mut teller = Teller::new(self.json.json, false);
         let checked = check(&request, &mut teller);
         let problems = teller.finish()?;

@@ -93,11 +93,13 @@ enum Command {
     Plugin(plugin::Plugin),
     /// Read every byte of a data directory that no server has open, and say what is wrong; changes nothing
     ///
-    /// Exits with 0 when nothing is lost, though there may be warnings, and with 1 when something is.
+    /// Exits with 0 when nothing is lost, though there may be warnings, and with 1 when something is, or when a tenant
+    /// was not read because the provider that it brought for its key (`sepal tenant byok`) did not give it.
     Check(check::Check),
     /// Give up what is damaged, so that a tenant opens again; says exactly what is gone
     ///
-    /// What is damaged is moved to DIR/quarantine, never deleted. A backup is the better way where there is one.
+    /// What is damaged is moved to DIR/quarantine, never deleted. A backup is the better way where there is one. A
+    /// provider that the tenant brought for its key (`sepal tenant byok`) is asked for it.
     Repair(repair::Repair),
     /// Print every setting, its value and where the value comes from
     Config(config::Config),

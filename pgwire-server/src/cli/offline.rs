@@ -31,6 +31,11 @@ pub struct OfflineFlags {
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     root_key_file: Option<PathBuf>,
+    /// File with the passphrase, PIN or token that opens the root key, mode 0600; - for standard input [default:
+    /// systemd's credential sepal-root-secret]
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root_secret_file: Option<PathBuf>,
 }
 
 impl OfflineFlags {

@@ -1,9 +1,14 @@
 //! `sepal repair`: moves what is damaged aside, makes the tenant open without it, and says what is gone.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::{
+    io::{self, BufRead, IsTerminal},
+    sync::Arc,
+};
 
 use clap::Args;
 use sepal_database::{Loss, RepairProposal, RepairRequest, plan_repair};
+
+use crate::root_key::ServerWrappers;
 
 use super::{
     check::count,
@@ -39,8 +44,9 @@ impl Repair {
         let (data_dir, root_key) = self.offline.open()?;
         let (tenant, resurrect_deleted) = (self.tenant.clone(), self.resurrect_deleted);
         let mut teller = Teller::new(self.json.json, false);
-        let planned =
-            plan_repair(RepairRequest { data_dir, root_key, tenant, resurrect_deleted }, &mut teller);
+        let wrappers = Arc::new(ServerWrappers);
+        let request = RepairRequest { data_dir, root_key, wrappers, tenant, resurrect_deleted };
+        let planned = plan_repair(request, &mut teller);
         teller.finish()?;
         let proposal = planned.map_err(cannot_open)?;
         if !self.json.json {

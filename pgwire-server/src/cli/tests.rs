@@ -106,6 +106,8 @@ fn documented_lines_about_keys_parse() {
         "sepal tenant byok set acme --provider transit --transit-url https://v --secret-file t",
         "sepal tenant byok remove acme",
         "sepal tenant byok status acme --json",
+        "sepal check --data d --root-secret-file f",
+        "sepal repair --tenant acme --dry-run --root-secret-file -",
     ] {
         assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
     }

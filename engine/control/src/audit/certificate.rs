@@ -5,18 +5,12 @@
 //! cannot be opened and no certificate; whoever removes the rest may certify later.
 
 use rusqlite::{TransactionBehavior, params};
-use sepal_crypto::ed25519::VerifyingKey;
+use sepal_crypto::{ed25519::VerifyingKey, hex, unhex};
 use sepal_types::TenantId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::{
-    Control, ControlError,
-    control_error::Result,
-    hex::{hex, unhex},
-    keys::tenant_keys,
-    tenants::find_tenant,
-};
+use crate::{Control, ControlError, control_error::Result, keys::tenant_keys, tenants::find_tenant};
 
 use super::{AuditAction, NewAuditEvent, append};
 

@@ -4,14 +4,13 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use sepal_crypto::{
     Aad,
     ed25519::{SigningKey, VerifyingKey},
-    sha256,
+    hex, sha256, unhex,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Control, ControlError,
     control_error::Result,
-    hex::{hex, unhex},
     keys::root::{meta, put_meta},
     vault::Vault,
 };

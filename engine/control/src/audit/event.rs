@@ -1,11 +1,11 @@
 //! What an entry says.
 
-use sepal_crypto::random_bytes;
+use sepal_crypto::{hex, random_bytes};
 use sepal_types::TenantId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{OPERATOR, hex::hex};
+use crate::OPERATOR;
 
 macro_rules! actions {
     ($($name:ident $text:literal),+ $(,)?) => {

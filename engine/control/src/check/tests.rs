@@ -7,8 +7,8 @@ use sepal_types::TenantId;
 
 use super::{ControlCopy, ControlFinding};
 use crate::{
-    ControlError, EnvironmentName, Grantable, NewSecret, OPERATOR, PUBLIC, Scope, SecretName, SecretOrigin,
-    SecretUse, Tenant, tests::Fixture,
+    ControlError, EnvironmentName, Grantable, NewSecret, OPERATOR, PUBLIC, Provider, Scope, SecretName,
+    SecretOrigin, SecretUse, Tenant, root_key, tests::Fixture,
 };
 
 /// Two tenants with everything that there is to have.
@@ -95,6 +95,26 @@ fn a_tenant_whose_own_row_is_damaged_hides_no_other() {
             "{found:?}"
         );
     }
+}
+
+#[test]
+fn a_provider_that_does_not_give_the_key_is_no_damage() {
+    let fixture = Fixture::new();
+    let [acme, rival] = furnished(&fixture);
+    let path = fixture.directory.path().join("acme.key");
+    root_key::create(&path).unwrap();
+    fixture.control.set_tenant_provider(acme.id, &Provider::KeyFile { path: path.clone() }).unwrap();
+    let (whole, found) = check(&fixture);
+    assert!(found.is_empty() && whole.len() == 2, "{found:?}");
+    fs::remove_file(&path).unwrap();
+    let (whole, found) = check(&fixture);
+    assert!(found.is_empty(), "{found:?}");
+    assert!(whole.contains(&acme.id) && whole.contains(&rival.id));
+    // What the root wraps around it is ours, and told.
+    let sql = "UPDATE tenant_keys SET wrapped_key = zeroblob(length(wrapped_key)) WHERE tenant = ?1";
+    fixture.control.database.lock().execute(sql, params![acme.id.as_bytes()]).unwrap();
+    let (whole, found) = check(&fixture);
+    assert_eq!((whole, found.len()), (vec![rival.id], 1));
 }
 
 #[test]

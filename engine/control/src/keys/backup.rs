@@ -12,7 +12,7 @@
 use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior, params};
-use sepal_crypto::Aad;
+use sepal_crypto::{Aad, hex, unhex};
 use sepal_types::TenantId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -22,7 +22,6 @@ use crate::{
     AuditAction, Control, ControlError,
     audit::{NewAuditEvent, append},
     control_error::Result,
-    hex::{hex, unhex},
     schema,
     secrets::reseal,
     tenants::require_tenant,

@@ -11,13 +11,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sepal_crypto::Key;
+use sepal_crypto::{Key, hex, unhex};
 use zeroize::Zeroizing;
 
-use crate::{
-    RootKeyError,
-    hex::{hex, unhex},
-};
+use crate::RootKeyError;
 
 const MODE: u32 = 0o600;
 const DIGITS: usize = 64;

@@ -74,7 +74,7 @@ impl OwnKeys {
         self.0.lock().held.get(&tenant).map(|keys| keys.current().clone())
     }
 
-    pub(super) fn must_ask(&self, tenant: TenantId) -> bool {
+    pub(crate) fn must_ask(&self, tenant: TenantId) -> bool {
         let known = self.0.lock();
         known.tenants.contains(&tenant) && !known.held.contains_key(&tenant)
     }

@@ -1,12 +1,10 @@
 //! A passphrase as a [`KeyWrapper`]: Argon2id makes a key of it, once, when the process starts.
 
 use sepal_crypto::{
-    BadCost, PassphraseCost, ResidentKey, SALT_BYTES, passphrase_key, random_bytes, unwrap_secret,
-    wrap_secret,
+    BadCost, PassphraseCost, ResidentKey, SALT_BYTES, hex, passphrase_key, random_bytes, unhex,
+    unwrap_secret, wrap_secret,
 };
 use zeroize::Zeroizing;
-
-use crate::hex::{hex, unhex};
 
 use super::{KeyWrapper, Provider, WrapperError};
 

@@ -10,13 +10,10 @@
 
 use std::path::Path;
 
-use sepal_crypto::{Aad, Key, constant_time_eq};
+use sepal_crypto::{Aad, Key, constant_time_eq, hex, unhex};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    RootKeyError,
-    hex::{hex, unhex},
-};
+use crate::RootKeyError;
 
 use super::{KeyWrapper, Provider, key_file};
 

@@ -12,7 +12,7 @@
 //! Files follow in storage; when none is left under an older epoch, [`Control::retire_tenant_keys`] destroys that.
 
 use rusqlite::{Connection, TransactionBehavior, params};
-use sepal_crypto::{Aad, Key, KeyRing};
+use sepal_crypto::{Aad, Key, KeyRing, hex};
 use sepal_types::TenantId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -22,7 +22,6 @@ use crate::{
     AuditAction, Control, ControlError,
     audit::{NewAuditEvent, append},
     control_error::Result,
-    hex::hex,
     secrets::reseal,
     tenants::require_tenant,
     vault::Vault,

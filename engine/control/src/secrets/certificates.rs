@@ -9,14 +9,13 @@
 use std::fmt;
 
 use rusqlite::{Connection, Row, TransactionBehavior, params};
-use sepal_crypto::CertificateFacts;
+use sepal_crypto::{CertificateFacts, hex};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::{
     Control, ControlError, Scope, SecretName,
     control_error::Result,
-    hex::hex,
     vault::{open_bytes, open_json, seal_bytes, seal_json},
 };
 

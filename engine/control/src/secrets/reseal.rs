@@ -2,22 +2,34 @@
 //!
 //! Called when a tenant's key is rotated: afterwards nothing here needs the older one.
 
-use rusqlite::{Connection, params};
+use std::collections::HashMap;
+
+use rusqlite::{Connection, Row, params, params_from_iter, types::Value};
 use sepal_crypto::{Aad, Key};
 use sepal_types::TenantId;
 
 use crate::{
-    Scope,
+    ControlError, Scope,
     control_error::Result,
     tenants::environment_names,
     vault::{Vault, open_bytes, open_json, seal_bytes},
 };
 
-use super::{
-    certificates::CertificateBody,
-    safe::{Safe, integer},
-    secret::SecretBody,
-};
+use super::{certificates::CertificateBody, safe::Safe, secret::SecretBody};
+
+/// A table whose rows belong to an environment.
+struct Table {
+    name: &'static str,
+    /// What tells a row from others of the environment.
+    key: &'static [&'static str],
+    sealed: &'static [&'static str],
+}
+
+const SECRETS: Table = Table { name: "secrets", key: &["name_mac"], sealed: &["body"] };
+const VERSIONS: Table = Table { name: "secret_versions", key: &["name_mac", "version"], sealed: &["value"] };
+const CERTIFICATES: Table = Table { name: "certificates", key: &["name_mac"], sealed: &["body", "pem"] };
+const GRANTS: Table = Table { name: "secret_grants", key: &["name_mac", "grantee"], sealed: &["body"] };
+const USES: Table = Table { name: "secret_uses", key: &["number"], sealed: &["body"] };
 
 /// From `old` to `new`. The caller's transaction.
 pub(crate) fn tenant(
@@ -47,120 +59,85 @@ struct Move<'a> {
 }
 
 impl Move<'_> {
+    /// With every kept version, whose place needs the secret's name.
     fn secrets(&self) -> Result<()> {
-        let mut statement = self.database.prepare_cached(
-            "SELECT name_mac, variable_mac, body FROM secrets WHERE tenant = ?1 AND environment = ?2",
-        )?;
-        let rows = statement
-            .query_map(params![self.old.tenant.as_bytes(), self.old.environment_mac], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })?;
-        let rows = rows.collect::<rusqlite::Result<Vec<([u8; 32], [u8; 32], Vec<u8>)>>>()?;
-        for (name_mac, variable_mac, sealed) in rows {
+        let keys = (&self.old.secrets, &self.new.secrets);
+        let mut names: HashMap<[u8; 32], String> = HashMap::new();
+        self.renew(&SECRETS, |row| {
+            let (name_mac, variable_mac): ([u8; 32], [u8; 32]) =
+                (row.get("name_mac")?, row.get("variable_mac")?);
             let aad = || self.old.secret_aad(&name_mac, &variable_mac);
-            let body: SecretBody = open_json(&self.old.secrets, "a secret", aad(), &sealed)?;
-            let sealed = again((&self.old.secrets, &self.new.secrets), "a secret", &aad, &sealed)?;
-            self.database.execute(
-                "UPDATE secrets SET body = ?4 WHERE tenant = ?1 AND environment = ?2 AND name_mac = ?3",
-                params![self.old.tenant.as_bytes(), self.old.environment_mac, name_mac, sealed],
-            )?;
-            self.versions(&name_mac, &body.name)?;
-        }
-        Ok(())
-    }
-
-    fn versions(&self, name_mac: &[u8; 32], name: &str) -> Result<()> {
-        let mut statement = self.database.prepare_cached(
-            "SELECT version, value FROM secret_versions \
-             WHERE tenant = ?1 AND environment = ?2 AND name_mac = ?3",
-        )?;
-        let rows = statement
-            .query_map(params![self.old.tenant.as_bytes(), self.old.environment_mac, name_mac], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?;
-        let rows = rows.collect::<rusqlite::Result<Vec<(i64, Vec<u8>)>>>()?;
-        for (version, sealed) in rows {
-            let version = version.unsigned_abs();
-            let aad = || self.old.value_aad(name, version);
-            let sealed = again((&self.old.secrets, &self.new.secrets), "a secret's value", &aad, &sealed)?;
-            self.database.execute(
-                "UPDATE secret_versions SET value = ?5 \
-                 WHERE tenant = ?1 AND environment = ?2 AND name_mac = ?3 AND version = ?4",
-                params![
-                    self.old.tenant.as_bytes(),
-                    self.old.environment_mac,
-                    name_mac,
-                    integer(version),
-                    sealed
-                ],
-            )?;
-        }
-        Ok(())
+            let sealed: Vec<u8> = row.get("body")?;
+            let body: SecretBody = open_json(keys.0, "a secret", aad(), &sealed)?;
+            names.insert(name_mac, body.name);
+            Ok(vec![again(keys, "a secret", &aad, &sealed)?])
+        })?;
+        self.renew(&VERSIONS, |row| {
+            const WHAT: &str = "a secret's value";
+            let (name_mac, version): ([u8; 32], i64) = (row.get("name_mac")?, row.get("version")?);
+            let name = names
+                .get(&name_mac)
+                .ok_or_else(|| ControlError::Corrupt { what: WHAT, why: "its secret is not there".into() })?;
+            let aad = || self.old.value_aad(name, version.unsigned_abs());
+            Ok(vec![again(keys, WHAT, &aad, &row.get::<_, Vec<u8>>("value")?)?])
+        })
     }
 
     fn certificates(&self) -> Result<()> {
-        let mut statement = self.database.prepare_cached(
-            "SELECT name_mac, body, pem FROM certificates WHERE tenant = ?1 AND environment = ?2",
-        )?;
-        let rows = statement
-            .query_map(params![self.old.tenant.as_bytes(), self.old.environment_mac], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })?;
-        let rows = rows.collect::<rusqlite::Result<Vec<([u8; 32], Vec<u8>, Vec<u8>)>>>()?;
         let keys = (&self.old.certificates, &self.new.certificates);
-        for (name_mac, body, pem) in rows {
+        self.renew(&CERTIFICATES, |row| {
+            let name_mac: [u8; 32] = row.get("name_mac")?;
+            let (body, pem): (Vec<u8>, Vec<u8>) = (row.get("body")?, row.get("pem")?);
             let body_aad = || self.old.certificate_aad(&name_mac);
             let known: CertificateBody = open_json(keys.0, "a certificate", body_aad(), &body)?;
             let pem_aad = || self.old.pem_aad(&known.name, known.version);
             let body = again(keys, "a certificate", &body_aad, &body)?;
-            let pem = again(keys, "a certificate's key", &pem_aad, &pem)?;
-            self.database.execute(
-                "UPDATE certificates SET body = ?4, pem = ?5 \
-                 WHERE tenant = ?1 AND environment = ?2 AND name_mac = ?3",
-                params![self.old.tenant.as_bytes(), self.old.environment_mac, name_mac, body, pem],
-            )?;
-        }
-        Ok(())
+            Ok(vec![body, again(keys, "a certificate's key", &pem_aad, &pem)?])
+        })
     }
 
     fn grants(&self) -> Result<()> {
-        let mut statement = self.database.prepare_cached(
-            "SELECT name_mac, grantee, body FROM secret_grants WHERE tenant = ?1 AND environment = ?2",
-        )?;
-        let rows = statement
-            .query_map(params![self.old.tenant.as_bytes(), self.old.environment_mac], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })?;
-        let rows = rows.collect::<rusqlite::Result<Vec<([u8; 32], [u8; 32], Vec<u8>)>>>()?;
-        for (name_mac, grantee, sealed) in rows {
+        let keys = (&self.old.records, &self.new.records);
+        self.renew(&GRANTS, |row| {
+            let (name_mac, grantee): ([u8; 32], [u8; 32]) = (row.get("name_mac")?, row.get("grantee")?);
             let aad = || self.old.grant_aad(&name_mac, &grantee);
-            let sealed = again((&self.old.records, &self.new.records), "a grant", &aad, &sealed)?;
-            self.database.execute(
-                "UPDATE secret_grants SET body = ?5 \
-                 WHERE tenant = ?1 AND environment = ?2 AND name_mac = ?3 AND grantee = ?4",
-                params![self.old.tenant.as_bytes(), self.old.environment_mac, name_mac, grantee, sealed],
-            )?;
-        }
-        Ok(())
+            Ok(vec![again(keys, "a grant", &aad, &row.get::<_, Vec<u8>>("body")?)?])
+        })
     }
 
     fn uses(&self) -> Result<()> {
-        let mut statement = self
-            .database
-            .prepare_cached("SELECT number, body FROM secret_uses WHERE tenant = ?1 AND environment = ?2")?;
-        let rows = statement
-            .query_map(params![self.old.tenant.as_bytes(), self.old.environment_mac], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?;
-        let rows = rows.collect::<rusqlite::Result<Vec<(i64, Vec<u8>)>>>()?;
-        let mut update = self
-            .database
-            .prepare_cached("UPDATE secret_uses SET body = ?3 WHERE tenant = ?1 AND number = ?2")?;
-        for (number, sealed) in rows {
+        let keys = (&self.old.records, &self.new.records);
+        self.renew(&USES, |row| {
+            let number: i64 = row.get("number")?;
             let aad = || self.old.use_aad(number);
-            let keys = (&self.old.records, &self.new.records);
-            let sealed = again(keys, "a use of a secret", &aad, &sealed)?;
-            update.execute(params![self.old.tenant.as_bytes(), number, sealed])?;
+            Ok(vec![again(keys, "a use of a secret", &aad, &row.get::<_, Vec<u8>>("body")?)?])
+        })
+    }
+
+    /// Writes the environment's rows of a table anew. `seal` gives what a row's sealed columns are to be.
+    fn renew(&self, table: &Table, mut seal: impl FnMut(&Row<'_>) -> Result<Vec<Vec<u8>>>) -> Result<()> {
+        let Table { name, key, sealed } = table;
+        let select = format!("SELECT * FROM {name} WHERE tenant = ?1 AND environment = ?2");
+        let mut select = self.database.prepare_cached(&select)?;
+        let here = [self.old.tenant.as_bytes().to_vec(), self.old.environment_mac.to_vec()];
+        let rows = select.query_and_then(params![here[0], here[1]], |row| -> Result<Vec<Value>> {
+            let renewed = seal(row)?;
+            let mut values: Vec<Value> = renewed.into_iter().chain(here.clone()).map(Value::Blob).collect();
+            for column in *key {
+                values.push(row.get(*column)?);
+            }
+            Ok(values)
+        })?;
+        // A table is not written while it is read.
+        let rows = rows.collect::<Result<Vec<_>>>()?;
+        let update = format!(
+            "UPDATE {name} SET {} = ? WHERE tenant = ? AND environment = ? AND {} = ?",
+            sealed.join(" = ?, "),
+            key.join(" = ? AND ")
+        );
+        let mut update = self.database.prepare_cached(&update)?;
+        for row in rows {
+            update.execute(params_from_iter(row))?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The vectors of RFC 8032, the documents that OpenSSL writes, and what is refused.
 
 use super::*;
-use crate::mac::tests::hex;
+use crate::hex;
 
 /// RFC 8032, section 7.1, tests 1 to 3: seed, public key, message, signature.
 const VECTORS: [(&str, &str, &[u8], &str); 3] = [

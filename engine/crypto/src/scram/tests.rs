@@ -3,11 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::*;
-use crate::{
-    Key,
-    mac::{hmac_parts, tests::hex},
-    sha256,
-};
+use crate::{Key, hex, mac::hmac_parts, sha256};
 
 const SALT: &str = "W22ZaJ0SNY7soEsUEjb6gQ==";
 const SERVER_NONCE: &str = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";

@@ -1,7 +1,7 @@
 //! The blob format as golden bytes, and what a damaged, cut, reordered or moved blob does.
 
 use super::*;
-use crate::mac::tests::hex;
+use crate::hex;
 use crate::sha256;
 
 fn pattern(length: usize) -> Vec<u8> {

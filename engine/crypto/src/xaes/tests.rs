@@ -1,7 +1,7 @@
 //! The vectors published with the specification, and every way in which sealed bytes can be wrong.
 
 use super::*;
-use crate::mac::tests::hex;
+use crate::hex;
 
 const NONCE: &[u8; 24] = b"ABCDEFGHIJKLMNOPQRSTUVWX";
 

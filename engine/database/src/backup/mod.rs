@@ -31,6 +31,7 @@ pub use sepal_control::{RecoveryKey, RecoveryShare, Wrappers, open_recovery_pack
 pub use sepal_types::{FileId, Lsn};
 pub use source::{OpenLog, Source};
 
+pub use crate::blocking::blocking;
 use crate::{Control, Key, TenantId};
 
 /// Stands in a data directory as long as a restore into it is not done: such a directory is not opened.

@@ -6,12 +6,12 @@ use std::{
 };
 
 use sepal_storage::closed_log_files;
-use sepal_types::{Error, Lsn, Result, TenantId};
-use tokio::task::spawn_blocking;
+use sepal_types::{Lsn, Result, TenantId};
 
 use super::{CopiedFile, LogPiece, TableFacts, TenantPin};
 use crate::{
     Control, Database, Key, Wrappers,
+    blocking::blocking,
     sealing::{hex, sha256},
     tenant::{OpenTenant, directory},
 };
@@ -84,19 +84,16 @@ impl Source {
     pub async fn pin(&self, tenant: TenantId) -> Result<TenantPin> {
         let seated = self.0.seated(tenant).await?;
         let database = Arc::clone(&self.0);
-        spawn_blocking(move || TenantPin::take(&database, seated))
-            .await
-            .map_err(|problem| Error::bug(format!("pinning a tenant panicked: {problem}")))?
+        blocking("pinning a tenant", move || TenantPin::take(&database, seated)).await
     }
 
     /// The facts of a pin, and the pin.
     pub async fn facts(&self, pin: TenantPin) -> Result<(TenantPin, Vec<TableFacts>)> {
-        spawn_blocking(move || {
+        blocking("reading a tenant's rows", move || {
             let facts = pin.facts()?;
-            Ok::<_, Error>((pin, facts))
+            Ok((pin, facts))
         })
         .await
-        .map_err(|problem| Error::bug(format!("reading a tenant's rows panicked: {problem}")))?
     }
 
     /// The log of a tenant that is not open, by what lies on the disk: nothing is opened. `None` when it is open, or

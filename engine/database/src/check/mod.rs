@@ -11,9 +11,12 @@ mod tenants;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use sepal_control::{ControlCopy, ControlError, ControlOptions, Tenant};
+use sepal_control::{ControlCopy, ControlError, ControlOptions, Tenant, Wrappers};
 use sepal_crypto::Key;
 use sepal_storage::{CheckObserver, Finding};
 use sepal_types::{Error, Result, SqlState, TenantId};
@@ -29,6 +32,8 @@ pub(crate) use tenants::store_options;
 pub struct CheckRequest {
     pub data_dir: PathBuf,
     pub root_key: Key,
+    /// Reaches the providers that tenants brought for their keys.
+    pub wrappers: Arc<dyn Wrappers>,
     /// One tenant by name or id; `None`: all, and what belongs to none.
     pub tenant: Option<String>,
     /// Leave out the content of columns and indexes.
@@ -100,8 +105,13 @@ pub(crate) fn take_lock(data: &Path) -> Result<DirectoryLock> {
 }
 
 /// The copy of control.db. An error that is not the operator's configuration is told as a problem.
-pub(crate) fn open_control(data: &Path, root_key: &Key) -> std::result::Result<ControlCopy, ControlError> {
-    ControlCopy::open(&data.join("control.db"), root_key, ControlOptions::default())
+pub(crate) fn open_control(
+    data: &Path,
+    root_key: &Key,
+    wrappers: &Arc<dyn Wrappers>,
+) -> std::result::Result<ControlCopy, ControlError> {
+    let options = ControlOptions { wrappers: Arc::clone(wrappers), ..ControlOptions::default() };
+    ControlCopy::open(&data.join("control.db"), root_key, options)
 }
 
 /// One check under way.
@@ -117,7 +127,7 @@ impl<'a> Check<'a> {
     }
 
     fn run(mut self, request: &CheckRequest) -> Result<CheckSummary> {
-        let control = match open_control(&request.data_dir, &request.root_key) {
+        let control = match open_control(&request.data_dir, &request.root_key, &request.wrappers) {
             Ok(control) => control,
             Err(error) if is_the_operators(&error) => return Err(error.into()),
             Err(error) => {

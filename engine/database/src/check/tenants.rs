@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use sepal_control::{ControlCopy, Tenant};
+use sepal_control::{ControlCopy, ControlError, Tenant};
 use sepal_storage::{CheckOptions, TenantStore};
 use sepal_types::{Result, TenantId};
 
@@ -32,11 +32,21 @@ impl Check<'_> {
             what,
             consequence: consequence.to_owned(),
         };
-        let opened = store_options(control, tenant.id, request.fast)
-            .and_then(|options| Ok((options, control.tenant_keys(tenant.id)?)));
-        let (options, key) = match opened {
-            Ok(opened) => opened,
+        let options = match store_options(control, tenant.id, request.fast) {
+            Ok(options) => options,
             Err(error) => return self.found(tell(error.to_string(), "the tenant cannot be opened")),
+        };
+        let key = match control.tenant_keys(tenant.id) {
+            Ok(key) => key,
+            Err(error) => {
+                let consequence = match &error {
+                    ControlError::OwnKey { .. } => {
+                        "nothing of the tenant was checked: check it again when its provider gives the key"
+                    }
+                    _ => "the tenant cannot be opened",
+                };
+                return self.found(tell(error.to_string(), consequence));
+            }
         };
         match TenantStore::is_made(&path) {
             Ok(true) => {}

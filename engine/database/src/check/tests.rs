@@ -1,6 +1,8 @@
 //! A data directory checked and repaired as the command line does it.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
+
+use sepal_control::KeyFiles;
 
 use super::{CheckListener, CheckProgress, CheckRequest, CheckSummary, Problem, Severity, check};
 use crate::{
@@ -42,10 +44,19 @@ async fn closed() -> (Fixture, PathBuf) {
     (fixture, store)
 }
 
+fn request(data: &std::path::Path, root: &sepal_crypto::Key) -> CheckRequest {
+    CheckRequest {
+        data_dir: data.to_owned(),
+        root_key: root.clone(),
+        wrappers: Arc::new(KeyFiles),
+        tenant: None,
+        fast: false,
+    }
+}
+
 fn checked(data: &tempfile::TempDir, root: &sepal_crypto::Key) -> (CheckSummary, Vec<Problem>) {
     let mut heard = Heard::default();
-    let request =
-        CheckRequest { data_dir: data.path().to_owned(), root_key: root.clone(), tenant: None, fast: false };
+    let request = request(data.path(), root);
     let summary = check(&request, &mut heard).unwrap();
     assert_eq!(heard.last.tenants_done, heard.last.tenants);
     // Modes depend on who runs the tests.
@@ -67,8 +78,7 @@ fn flip(path: &std::path::Path, position: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_directory_is_sound_and_an_open_one_is_not_read() {
     let (fixture, _) = closed().await;
-    let request =
-        CheckRequest { data_dir: fixture.data(), root_key: fixture.root.clone(), tenant: None, fast: false };
+    let request = request(&fixture.data(), &fixture.root);
     let refused = check(&request, &mut Heard::default()).unwrap_err();
     assert_eq!(refused.state().code(), "55006");
     let (data, root) = fixture.close();
@@ -92,6 +102,7 @@ async fn a_damaged_index_is_found_and_given_up() {
     let request = RepairRequest {
         data_dir: data.path().to_owned(),
         root_key: root.clone(),
+        wrappers: Arc::new(KeyFiles),
         tenant: "acme".to_owned(),
         resurrect_deleted: false,
     };
@@ -114,7 +125,7 @@ async fn a_tenant_without_its_directory_and_a_directory_without_its_tenant_are_t
     let (data, root) = fixture.close();
     fs::rename(&store, store.with_file_name("ab".repeat(16))).unwrap();
     let mut heard = Heard::default();
-    let request = CheckRequest { data_dir: data.path().to_owned(), root_key: root, tenant: None, fast: true };
+    let request = CheckRequest { fast: true, ..request(data.path(), &root) };
     let summary = check(&request, &mut heard).unwrap();
     assert_eq!(summary.errors, 1, "{:?}", heard.problems);
     let told = |severity, word: &str| {

@@ -11,7 +11,7 @@ use sepal_types::Result;
 use serde_json::json;
 
 use super::{SegmentIndexer, compaction::Paced};
-use crate::{background::TaskKind, delivery::now_us, keys::blocking, tenant::OpenTenant};
+use crate::{background::TaskKind, blocking::blocking, delivery::now_us, tenant::OpenTenant};
 
 /// How long to wait for whoever needs what is under older keys, and after a failure.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -60,7 +60,7 @@ async fn again(tenant: &Arc<OpenTenant>) -> Option<Duration> {
 /// The tenant's key first: that takes a flush at most. Copies are as slow as compactions, and have their threads.
 async fn pass(tenant: &Arc<OpenTenant>) -> Result<Pass> {
     let worker = Arc::clone(tenant);
-    let (left, copying) = blocking(move || {
+    let (left, copying) = blocking("the rotation of a tenant's keys", move || {
         let left = renew_key(&worker)?;
         Ok((left, worker.store.file_rotation()?.running))
     })

@@ -56,6 +56,7 @@ use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    blocking::blocking,
     delivery::{
         objects::{Objects, PipelineDef, SinkConnector},
         system_tables::SystemTable,
@@ -67,7 +68,7 @@ use crate::{
 use hold::HoldSlot;
 use journal::Journal;
 use position::Position;
-use run::{Run, blocking};
+use run::{READING, Run};
 use state::PipelineState;
 use status::Post;
 use surroundings::{Surroundings, World};
@@ -246,7 +247,7 @@ pub fn check_position(tenant: &Arc<OpenTenant>, def: &Arc<PipelineDef>, position
 /// Keeps the runs in step with the definitions.
 async fn supervise(tenant: Arc<OpenTenant>) {
     let opener = Arc::clone(&tenant);
-    if let Err(error) = blocking(move || take_holds(&opener)).await {
+    if let Err(error) = blocking(READING, move || take_holds(&opener)).await {
         tracing::error!(tenant = %tenant.id, %error, "the pipelines' part of the log is not held");
     }
     let mut changes = tenant.changes.subscribe();
@@ -280,7 +281,7 @@ async fn supervise(tenant: Arc<OpenTenant>) {
 
 async fn reconcile(tenant: &Arc<OpenTenant>) -> Result<()> {
     let reader = Arc::clone(tenant);
-    let wanted = blocking(move || wanted(&reader.store.snapshot())).await?;
+    let wanted = blocking(READING, move || wanted(&reader.store.snapshot())).await?;
     wait_for(tenant.pipelines.stop_stale(&wanted)).await;
     tenant.pipelines.start_missing(tenant, wanted);
     Ok(())

@@ -14,6 +14,7 @@ use super::{
     prepared::{Plan, PlanKind, Prepared, Query},
     utility::Utility,
 };
+use crate::blocking::blocking;
 
 /// What a statement gave.
 pub enum Outcome {
@@ -124,8 +125,7 @@ impl Session {
             PlanKind::Catalog(query) => query.run(&parameters, &context),
             _ => Err(Error::bug("not a catalog query")),
         };
-        let ran = tokio::task::spawn_blocking(run).await;
-        ran.map_err(|problem| Error::bug(format!("a catalog query panicked: {problem}")))?
+        blocking("a catalog query", run).await
     }
 
     /// Points a plan at what this statement sees.

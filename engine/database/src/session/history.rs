@@ -19,7 +19,7 @@ use sepal_storage::{Snapshot, TenantStore};
 use sepal_types::{Error, Result, SqlState};
 
 use super::{Outcome, Session, prepare::write_only_key};
-use crate::maintain;
+use crate::{blocking::blocking, maintain};
 
 const MINUTE_US: i64 = 60_000_000;
 
@@ -49,7 +49,7 @@ impl Session {
         let (name, comment) = (name.to_owned(), comment.map(str::to_owned));
         let by = self.principal.key_id.to_string();
         let create = move || maintain::create_snapshot(&tenant, &environment, &name, &by, comment.as_deref());
-        match blocking(create).await {
+        match blocking("CREATE SNAPSHOT", create).await {
             Err(error) if if_not_exists && error.state() == SqlState::DuplicateObject => {
                 let message = format!("{}, skipping", error.message());
                 self.notice("NOTICE", Error::new(SqlState::DuplicateObject, message));
@@ -64,7 +64,7 @@ impl Session {
         self.check_alone("DROP SNAPSHOT")?;
         let (store, environment) = (Arc::clone(&self.tenant.store), Arc::clone(&self.environment));
         let name = name.to_owned();
-        match blocking(move || Ok(store.drop_snapshot(&environment, &name)?)).await {
+        match blocking("DROP SNAPSHOT", move || Ok(store.drop_snapshot(&environment, &name)?)).await {
             Err(error) if if_exists && error.state() == SqlState::UndefinedObject => {
                 let message = format!("{}, skipping", error.message());
                 self.notice("NOTICE", Error::new(SqlState::UndefinedObject, message));
@@ -122,7 +122,7 @@ impl Session {
             return Ok(done());
         }
         let (store, table) = (Arc::clone(&store), source.def.id);
-        let ops = blocking(move || Ok(store.clone_ops(&from, table, def)?)).await?;
+        let ops = blocking("a clone", move || Ok(store.clone_ops(&from, table, def)?)).await?;
         if let Some(open) = &mut self.open {
             open.apply(ops)?;
             open.after.note_clone(maintain::lacks_indexes(&source));
@@ -153,14 +153,9 @@ impl Session {
             return Ok(view);
         }
         let tenant = Arc::clone(&self.tenant);
-        blocking(move || maintain::checkpoint(&tenant)).await?;
+        blocking("a checkpoint", move || maintain::checkpoint(&tenant)).await?;
         Ok(self.tenant.store.snapshot())
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|problem| Error::bug(format!("the work of a statement panicked: {problem}")))?
 }
 
 /// What the views show to a session of the environment.

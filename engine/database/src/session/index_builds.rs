@@ -11,7 +11,7 @@ use sepal_storage::{Op, Snapshot, StoreError, TableVersion, TenantStore};
 use sepal_types::{Error, IndexDef, IndexMethod, Result, SqlState, TableDef, TableId};
 
 use super::{Outcome, Session};
-use crate::{locks::TableMode, maintain};
+use crate::{blocking::blocking, locks::TableMode, maintain};
 
 /// An index to build.
 #[derive(Clone, Copy, Debug)]
@@ -46,10 +46,7 @@ impl Session {
     async fn build(&mut self, build: Build) -> Result<()> {
         let (tenant, cancel, pid) = (Arc::clone(&self.tenant), self.cancel.clone(), self.pid.number());
         let work = move || maintain::build_index(&tenant, build.table, build.index, pid, &cancel);
-        let built = tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|problem| Error::bug(format!("an index build panicked: {problem}")))
-            .flatten();
+        let built = blocking("an index build", work).await;
         let settled = self.settle(build, built.is_ok()).await;
         // What was flushed while it was built has no part of it yet.
         self.tenant.missing.notify_one();
@@ -58,10 +55,8 @@ impl Session {
 
     async fn settle(&mut self, build: Build, usable: bool) -> Result<()> {
         let tenant = Arc::clone(&self.tenant);
-        let settled = tokio::task::spawn_blocking(move || settle_index(&tenant.store, build, usable))
-            .await
-            .map_err(|problem| Error::bug(format!("marking an index panicked: {problem}")))
-            .flatten();
+        let mark = move || settle_index(&tenant.store, build, usable);
+        let settled = blocking("marking an index", mark).await;
         self.tenant.committed(true, self.tenant.store.snapshot().lsn());
         settled
     }

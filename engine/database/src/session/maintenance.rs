@@ -12,6 +12,7 @@ use sepal_types::{ColumnDef, ColumnId, Error, Result, SqlState, TableDef, TableI
 use super::{Outcome, Session, prepare::read_only_key};
 use crate::{
     background::TaskKind,
+    blocking::blocking,
     delivery::{now_us, system_tables::SYSTEM_ENVIRONMENT},
     maintain::{self, Vacuumed},
     statistics::{self, KnownColumn},
@@ -187,10 +188,7 @@ impl Session {
         work: impl FnOnce(Arc<OpenTenant>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let tenant = Arc::clone(&self.tenant);
-        tokio::task::spawn_blocking(move || work(tenant))
-            .await
-            .map_err(|problem| Error::bug(format!("{what} panicked: {problem}")))
-            .flatten()
+        blocking(what, move || work(tenant)).await
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
     prepared::{PlanKind, Prepared},
     utility::Utility,
 };
+use crate::blocking::blocking;
 
 /// The snapshots of the statement that is being planned or run.
 #[derive(Debug, Default)]
@@ -125,9 +126,7 @@ impl Session {
             Asked::Snapshot(name) => AsOf::Named { environment: self.environment.to_string(), name },
         };
         let store = Arc::clone(&self.tenant.store);
-        let found = tokio::task::spawn_blocking(move || store.snapshot_as_of(&at)).await;
-        let found = found.map_err(|problem| Error::bug(format!("reading the past panicked: {problem}")))?;
-        Ok(found?)
+        blocking("reading the past", move || Ok(store.snapshot_as_of(&at)?)).await
     }
 }
 

@@ -25,6 +25,7 @@ use super::*;
 
 mod client_queries;
 mod datafusion_path;
+mod documented;
 mod relations_and_functions;
 
 const ITEMS: u32 = 20_001;

@@ -21,7 +21,7 @@ pub struct WorkRows {
 pub struct TaskRow {
     /// Of the session whose statement it is; 0: it runs by itself.
     pub pid: i32,
-    /// `flush`, `compaction`, `vacuum`, `vacuum full`, `analyze`, `index build`.
+    /// `flush`, `compaction`, `vacuum`, `vacuum full`, `analyze`, `index build`, `file keys`.
     pub task: &'static str,
     /// `None`: of all tables, or not known yet.
     pub table: Option<TableId>,

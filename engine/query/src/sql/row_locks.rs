@@ -3,7 +3,8 @@
 //! It knows `FOR UPDATE` and `FOR SHARE` with one name after OF, last in a query. Postgres has four strengths, several
 //! names, and lets LIMIT follow. On the tokens each clause becomes one per name, moved behind LIMIT, with its strength
 //! as the first part of the name: `FOR KEY SHARE OF a, b` is
-//! `FOR UPDATE OF "strength"."a" FOR UPDATE OF "strength"."b"`. [`marked_lock`] reads that again.
+//! `FOR UPDATE OF "strength"."a" FOR UPDATE OF "strength"."b"`. [`marked_lock`] reads that again. Right after a SELECT's
+//! list the parser would take FOR as a column's name, so `WHERE TRUE` is put between.
 
 use datafusion::sql::sqlparser::{
     ast::ObjectName,
@@ -26,6 +27,10 @@ const STRENGTHS: [(RowMode, &[&str]); 4] = [
 
 /// Words that end what may follow a locking clause.
 const AFTER: [&str; 8] = ["EXCEPT", "FOR", "INTERSECT", "ON", "ORDER", "RETURNING", "UNION", "WHERE"];
+
+/// Words that end a SELECT's list.
+const AFTER_LIST: [&str; 10] =
+    ["FETCH", "FROM", "GROUP", "HAVING", "LIMIT", "OFFSET", "ORDER", "VALUES", "WHERE", "WINDOW"];
 
 /// A clause, by its places among the significant tokens.
 struct Clause {
@@ -51,12 +56,14 @@ pub fn mark(tokens: &mut Vec<TokenWithSpan>) {
             continue;
         };
         let written = write(tokens, &clause);
+        let between =
+            if ends_list(&tokens[..clause.start]) { always(&tokens[clause.start]) } else { Vec::new() };
         let end = end_of_query(tokens, clause.end);
         let moved: Vec<TokenWithSpan> = tokens[clause.end..end].to_vec();
         // What was between is read on from here: another clause may be in it.
-        at = clause.start;
+        at = clause.start + between.len();
         let next = at + moved.len() + written.len();
-        let rest = moved.into_iter().chain(written);
+        let rest = between.into_iter().chain(moved).chain(written);
         tokens.splice(clause.start..end, rest);
         if end == clause.end {
             at = next;
@@ -149,6 +156,31 @@ fn write(tokens: &[TokenWithSpan], clause: &Clause) -> Vec<TokenWithSpan> {
     written
 }
 
+/// Whether these tokens end with the list of a SELECT that has nothing after it, not even FROM.
+fn ends_list(tokens: &[TokenWithSpan]) -> bool {
+    let mut depth = 0_usize;
+    for (at, token) in tokens.iter().enumerate().rev() {
+        match &token.token {
+            Token::RParen => depth += 1,
+            Token::LParen if depth == 0 => return false,
+            Token::LParen => depth -= 1,
+            Token::SemiColon => return false,
+            _ if depth > 0 => {}
+            _ if is_word(token, "SELECT") => return true,
+            // `a IS DISTINCT FROM b`
+            _ if is_word(token, "FROM") && at > 0 && is_word(&tokens[at - 1], "DISTINCT") => {}
+            _ if AFTER_LIST.iter().any(|word| is_word(token, word)) => return false,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// A condition that every row meets, at the place of a token.
+fn always(place: &TokenWithSpan) -> Vec<TokenWithSpan> {
+    ["WHERE", "TRUE"].map(|word| TokenWithSpan::new(Token::make_keyword(word), place.span)).into()
+}
+
 /// Where LIMIT, OFFSET or FETCH after a clause ends; right there if none of them follows.
 fn end_of_query(tokens: &[TokenWithSpan], from: usize) -> usize {
     if !["LIMIT", "OFFSET", "FETCH"].iter().any(|word| words_at(tokens, from, &[word])) {
@@ -175,7 +207,9 @@ mod tests {
     use super::*;
     use crate::sql::{StatementKind, parse_statements};
 
-    fn locks(sql: &str) -> Vec<(RowMode, Option<String>, Option<ast::NonBlock>)> {
+    type Lock = (RowMode, Option<String>, Option<ast::NonBlock>);
+
+    fn locks(sql: &str) -> Vec<Lock> {
         let kind = parse_statements(sql).unwrap().pop().unwrap().kind;
         let StatementKind::Sql(statement) = kind else { panic!("{sql}") };
         let ast::Statement::Query(query) = *statement else { panic!("{sql}") };
@@ -204,6 +238,21 @@ mod tests {
             ]
         );
         assert_eq!(locks("SELECT substring('abc' FROM 1 FOR 2) FROM t"), []);
+    }
+
+    #[test]
+    fn a_clause_may_follow_the_list() {
+        let update: Lock = (RowMode::Update, None, None);
+        for sql in [
+            "SELECT 1 FOR UPDATE",
+            "SELECT 1, (SELECT max(id) FROM t) FOR UPDATE",
+            "SELECT 1 IS DISTINCT FROM 2 FOR UPDATE",
+            "SELECT 1 AS one FOR UPDATE LIMIT 1",
+        ] {
+            assert_eq!(locks(sql), [update.clone()], "{sql}");
+        }
+        let share: Lock = (RowMode::Share, Some("t".into()), None);
+        assert_eq!(locks("SELECT 1 FOR UPDATE FOR SHARE OF t"), [update, share]);
     }
 
     #[test]

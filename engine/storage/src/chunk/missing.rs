@@ -14,6 +14,7 @@ use arrow::{
     compute::{self, CastOptions},
     datatypes::{DataType, Field, TimeUnit, TimestampMicrosecondType},
 };
+use sepal_crypto::unhex;
 use sepal_types::{ColumnDef, SqlType, parse_vector};
 
 use crate::{
@@ -37,13 +38,13 @@ fn parse(ty: &SqlType, texts: &[Option<String>]) -> Result<ArrayRef, String> {
     match ty {
         SqlType::Uuid => {
             let values = each(texts, |text| {
-                hex(&text.replace(['-', '{', '}'], "")).filter(|bytes| bytes.len() == 16)
+                bytes(&text.replace(['-', '{', '}'], "")).filter(|bytes| bytes.len() == 16)
             })?;
             let array = FixedSizeBinaryArray::try_from_sparse_iter_with_size(values.into_iter(), 16);
             Ok(Arc::new(array.map_err(|error| error.to_string())?))
         }
         SqlType::Bytea => {
-            let values = each(texts, |text| text.strip_prefix("\\x").and_then(hex))?;
+            let values = each(texts, |text| text.strip_prefix("\\x").and_then(bytes))?;
             Ok(Arc::new(BinaryArray::from_iter(values)))
         }
         SqlType::Vector(dimensions) => vectors(*dimensions, texts),
@@ -129,11 +130,6 @@ fn each<T>(texts: &[Option<String>], read: impl Fn(&str) -> Option<T>) -> Result
     texts.iter().map(|text| text.as_ref().map(read_one).transpose()).collect()
 }
 
-fn hex(digits: &str) -> Option<Vec<u8>> {
-    let digits = digits.as_bytes();
-    if !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-    digits.chunks_exact(2).map(|pair| Some(nibble(pair[0])? * 16 + nibble(pair[1])?)).collect()
+fn bytes(digits: &str) -> Option<Vec<u8>> {
+    unhex(digits.as_bytes()).map(|bytes| bytes.to_vec())
 }

@@ -5,13 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use sepal_crypto::{KeyRing, sha256};
+use sepal_crypto::{KeyRing, hex, sha256};
 use sepal_types::TenantId;
 
-use super::{
-    Manifest,
-    encode::{self, hex::digits},
-};
+use super::{Manifest, encode};
 use crate::{
     StoreError,
     disk::{Disk, PublishError},
@@ -30,7 +27,7 @@ pub(crate) fn commit(
         PublishError::Before(StoreError::Bug(format!("a manifest does not serialise: {why}")))
     })?;
     disk.publish("manifest", &paths.manifest(manifest.number), &bytes)?;
-    Ok(digits(&sha256(&bytes)))
+    Ok(hex(&sha256(&bytes)))
 }
 
 /// The manifest with the highest number, and its file's hash. It must open: an older one would lose commits.
@@ -64,7 +61,7 @@ pub(crate) fn read(
     let bytes = disk.read(&path)?;
     let manifest =
         encode::decode(tenant, keys, number, &bytes).map_err(|why| StoreError::corrupt(&show(&path), why))?;
-    Ok((manifest, digits(&sha256(&bytes))))
+    Ok((manifest, hex(&sha256(&bytes))))
 }
 
 /// Every data file that any manifest in the directory names: what may be under `segments/`.

@@ -91,26 +91,16 @@ fn aad(header: &[u8; HEADER_BYTES]) -> Vec<u8> {
 
 /// Bytes as hex digits in JSON.
 pub(crate) mod hex {
+    use sepal_crypto::{hex, unhex};
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     pub(crate) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&digits(bytes))
+        to.serialize_str(&hex(bytes))
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        let text = String::deserialize(from)?;
-        let digits = text.as_bytes();
-        if !digits.len().is_multiple_of(2) {
-            return Err(D::Error::custom("an odd number of hex digits"));
-        }
-        let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-        let byte = |pair: &[u8]| Some(nibble(pair[0])? * 16 + nibble(pair[1])?);
-        let bytes: Option<Vec<u8>> = digits.chunks_exact(2).map(byte).collect();
-        bytes.ok_or_else(|| D::Error::custom("not hex digits"))
-    }
-
-    pub(crate) fn digits(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        let bytes = unhex(String::deserialize(from)?.as_bytes());
+        bytes.map(|bytes| bytes.to_vec()).ok_or_else(|| D::Error::custom("not pairs of hex digits"))
     }
 }
 

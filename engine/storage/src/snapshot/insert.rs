@@ -10,6 +10,7 @@ use arrow::{
     record_batch::RecordBatch,
     util::display::{ArrayFormatter, FormatOptions},
 };
+use sepal_crypto::hex;
 use sepal_types::{ColumnDef, RowId, TableDef, UniqueDef};
 
 use super::{Rules, TableVersion, merge};
@@ -114,7 +115,6 @@ pub(super) fn violation(
 
 /// A value as Postgres' DETAIL shows it.
 fn value_text(array: &ArrayRef, position: usize) -> String {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     match array.data_type() {
         DataType::FixedSizeBinary(16) => {
             let digits = hex(array.as_fixed_size_binary().value(position));

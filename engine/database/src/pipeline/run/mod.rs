@@ -41,11 +41,14 @@ use super::{
     words,
 };
 use crate::{
+    blocking::blocking,
     connector::{Connectors, Secrets, SinkSpec, Tier},
     delivery::objects::PipelineDef,
     tenant::OpenTenant,
 };
 
+/// As an error calls what panicked.
+pub const READING: &str = "a pipeline's reading";
 /// How often a pipeline that has nothing to do looks whether its log is kept.
 const IDLE: Duration = Duration::from_mins(1);
 /// The same until the snapshot is behind it.
@@ -342,7 +345,7 @@ impl Run {
         while !self.stop.is_cancelled() {
             let journal = courier.journal.clone();
             let store = Arc::clone(&self.tenant.store);
-            let letters = blocking(move || journal.replays(&store.snapshot(), rows, bytes)).await?;
+            let letters = blocking(READING, move || journal.replays(&store.snapshot(), rows, bytes)).await?;
             if letters.is_empty() {
                 break;
             }
@@ -359,7 +362,7 @@ impl Run {
     async fn must_rest(&self) -> Result<Option<PipelineState>, Stop> {
         let journal = Journal::new(Arc::clone(&self.tenant), Arc::clone(&self.def));
         let store = Arc::clone(&self.tenant.store);
-        let state = blocking(move || journal.state(&store.snapshot())).await?;
+        let state = blocking(READING, move || journal.state(&store.snapshot())).await?;
         let state = state.unwrap_or_else(|| PipelineState::new(&self.def));
         let rests = self.def.paused || !state.may_run(&self.def, &self.revision);
         Ok(rests.then_some(state))
@@ -413,11 +416,4 @@ pub fn gone() -> Error {
     Error::new(SqlState::ObjectNotInPrerequisiteState, message).with_hint(
         "ALTER PIPELINE … RESET begins anew. The setting pipeline_retention_mib says how much is kept.",
     )
-}
-
-/// Runs what reads files off the async threads.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|problem| Error::bug(format!("a pipeline's reading panicked: {problem}")))?
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use sepal_storage::{Snapshot, StoreError};
 use sepal_types::{Error, Lsn, Result};
 
-use super::{Prepared, Run, blocking};
+use super::{Prepared, READING, Run};
 use crate::{
+    blocking::blocking,
     connector::{Fault, FaultKind, SinkSpec},
     delivery::{
         objects::{Objects, SinkDef},
@@ -49,7 +50,7 @@ impl Run {
         let connectors = Arc::clone(self.tenant.delivery.connectors()?);
         let journal = Journal::new(Arc::clone(&self.tenant), Arc::clone(&self.def));
         let (tenant, def, reader) = (Arc::clone(&self.tenant), Arc::clone(&self.def), journal.clone());
-        let found = blocking(move || {
+        let found = blocking(READING, move || {
             let snapshot = tenant.store.snapshot();
             let objects = Objects::of(&snapshot)?;
             let spec = sink_spec(&tenant, &objects, &def)?;
@@ -71,7 +72,7 @@ impl Run {
         }
         self.post.committed(&state, state.in_snapshot(&self.def));
         let store = Arc::clone(&self.tenant.store);
-        let sink_state = blocking(move || journal.sink_state(&store.snapshot())).await?;
+        let sink_state = blocking(READING, move || journal.sink_state(&store.snapshot())).await?;
         let secrets =
             SecretService::of_sink(&self.tenant.delivery, &self.tenant.store, &found.sink, &self.def.name);
         Ok(Prepared { view: Arc::new(found.view), spec: found.spec, connectors, secrets, state, sink_state })
@@ -168,7 +169,7 @@ impl Run {
     pub(super) async fn source(&self, view: Arc<View>, begin: Begin) -> Result<Source> {
         let store = Arc::clone(&self.tenant.store);
         let hold = self.hold.get().ok_or_else(|| Error::bug("a pipeline runs without its log"))?;
-        blocking(move || Source::open(view, store, hold, &begin)).await
+        blocking(READING, move || Source::open(view, store, hold, &begin)).await
     }
 
     /// How many events are before the pipeline. The counter is handed in again for the next time.
@@ -181,7 +182,7 @@ impl Run {
         let (tenant, def) = (Arc::clone(&self.tenant), Arc::clone(&self.def));
         let begin = self.beginning(state, &snapshot);
         let hold = self.hold.take(&tenant.store, state.released().unwrap_or_default())?;
-        blocking(move || {
+        blocking(READING, move || {
             let mut counter = match counter {
                 Some(counter) => counter,
                 None => {
@@ -213,7 +214,7 @@ impl Run {
     async fn note_halt(&self, message: String, code: String, lost: bool) -> Result<(), Refused> {
         let journal = Journal::new(Arc::clone(&self.tenant), Arc::clone(&self.def));
         let (store, reader) = (Arc::clone(&self.tenant.store), journal.clone());
-        let state = blocking(move || reader.state(&store.snapshot())).await?;
+        let state = blocking(READING, move || reader.state(&store.snapshot())).await?;
         let mut state = state.unwrap_or_else(|| PipelineState::new(&self.def));
         let at = self.world.now_us();
         if lost {

@@ -38,13 +38,14 @@ use super::{
     prepare::{Planned, write_only_key},
     prepared::PlanKind,
 };
-use crate::locks::TableMode;
 use crate::{
+    blocking::blocking,
     delivery::{
         objects::Objects,
         pipelines::sweep,
         system_tables::{SystemTable, ensure},
     },
+    locks::TableMode,
     maintain,
 };
 
@@ -157,16 +158,13 @@ impl Session {
         question: impl FnOnce(&Control, &Scope<'_>) -> Result<T, ControlError> + Send + 'static,
     ) -> Result<T> {
         let (delivery, environment) = (Arc::clone(&self.tenant.delivery), Arc::clone(&self.environment));
-        let asked = tokio::task::spawn_blocking(move || {
+        blocking("asking the control database", move || {
             let scope = Scope { tenant: delivery.tenant, environment: &environment };
             let answer = question(&delivery.control, &scope);
             delivery.resolved.outdate();
-            answer
-        });
-        let answer = asked
-            .await
-            .map_err(|problem| Error::bug(format!("asking the control database panicked: {problem}")))?;
-        Ok(answer?)
+            Ok(answer?)
+        })
+        .await
     }
 
     /// Runs what decodes or compiles off the async threads.
@@ -174,8 +172,7 @@ impl Session {
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let done = tokio::task::spawn_blocking(work).await;
-        done.map_err(|problem| Error::bug(format!("the work of a statement panicked: {problem}")))?
+        blocking("the work of a statement", work).await
     }
 
     /// The definitions that the next statement sees.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
+use sepal_crypto::unhex;
 use sepal_query::sql::delivery::{Delivery, SecretSource, Value};
 use sepal_types::{Error, Result, SqlState, SqlType};
 use zeroize::Zeroizing;
@@ -97,7 +98,7 @@ impl<'a> Bound<'a> {
         let bytes = self.bytes(value, "the plugin's component")?;
         match bytes.strip_prefix(b"\\x") {
             None => Ok(Arc::from(bytes.as_slice())),
-            Some(digits) => from_hex(digits).map(Arc::from).ok_or_else(|| {
+            Some(digits) => unhex(digits).map(|bytes| Arc::from(bytes.as_slice())).ok_or_else(|| {
                 Error::new(SqlState::InvalidTextRepresentation, "the plugin's component is not hexadecimal")
                     .with_hint("Bind the file's bytes as bytea: CREATE PLUGIN name FROM $1.")
             }),
@@ -107,16 +108,7 @@ impl<'a> Bound<'a> {
     /// The same for a signature, which is also taken as base64.
     pub fn signature(&self, value: &Value) -> Result<Zeroizing<Vec<u8>>> {
         let bytes = self.bytes(value, "the plugin's signature")?;
-        let digits = bytes.strip_prefix(b"\\x").and_then(from_hex);
-        Ok(digits.map_or(bytes, Zeroizing::new))
+        let digits = bytes.strip_prefix(b"\\x").and_then(unhex);
+        Ok(digits.unwrap_or(bytes))
     }
-}
-
-fn from_hex(digits: &[u8]) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|value| u8::try_from(value).ok());
-    let (pairs, rest) = digits.as_chunks::<2>();
-    if !rest.is_empty() {
-        return None;
-    }
-    pairs.iter().map(|[high, low]| Some((digit(*high)? << 4) | digit(*low)?)).collect()
 }
