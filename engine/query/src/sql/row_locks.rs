@@ -249,7 +249,7 @@ mod tests {
             "SELECT 1 IS DISTINCT FROM 2 FOR UPDATE",
             "SELECT 1 AS one FOR UPDATE LIMIT 1",
         ] {
-            assert_eq!(locks(sql), [update.clone()], "{sql}");
+            assert_eq!(locks(sql), std::slice::from_ref(&update), "{sql}");
         }
         let share: Lock = (RowMode::Share, Some("t".into()), None);
         assert_eq!(locks("SELECT 1 FOR UPDATE FOR SHARE OF t"), [update, share]);
