@@ -81,7 +81,7 @@ impl World {
                 store.rotate_file_keys(meanwhile, meanwhile)
             })?;
             let Some(step) = step else { return Ok(()) };
-            self.note_file_keys(step.rotation)?;
+            self.note_copy(step.rotation)?;
             self.note_manifest()?;
             if !step.rotation.running {
                 break;
@@ -123,7 +123,17 @@ impl World {
         }
         (self.file_keys.generation, self.file_keys.running) = (found.generation, found.running);
         self.file_keys.asked = false;
-        if ended && let Some(file) = self.data_files().intersection(&self.file_keys.files).next() {
+        Ok(())
+    }
+
+    /// After a copy. When it is over, nothing is left of what was there when it began.
+    fn note_copy(&mut self, found: FileRotation) -> Verdict {
+        let before = self.file_keys.running;
+        self.note_file_keys(found)?;
+        if before
+            && !found.running
+            && let Some(file) = self.data_files().intersection(&self.file_keys.files).next()
+        {
             return Err(format!("every file has another key, but segments/{file} is still there"));
         }
         Ok(())
@@ -155,7 +165,7 @@ impl World {
         for _ in 0..MOST_COPIES {
             self.file_keys.asked = true;
             let step = store.rotate_file_keys(&NoBlobs, &Freely).map_err(told)?;
-            self.note_file_keys(step.rotation)?;
+            self.note_copy(step.rotation)?;
             if !step.rotation.running {
                 self.note(format!("nothing is left of the files' older keys: {step:?}"));
                 return self.check_manifest();

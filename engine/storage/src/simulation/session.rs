@@ -66,7 +66,7 @@ impl Session {
         for change in self.invent(store, dice, taste)? {
             self.apply(change)?;
         }
-        Ok(self.told())
+        Ok(self.changes.last().map_or_else(|| "nothing".to_owned(), told))
     }
 
     /// Makes a table of another one's rows: of one that it sees itself, or as `from` has it.
@@ -89,12 +89,14 @@ impl Session {
             check_serial(&ops, store.peek_sequence(source.def.id, ColumnId(1)))?;
         }
         self.cloned_at = self.cloned_at.or(Some(upkeep));
-        for (change, op) in clone_changes(source, def, ops)? {
+        let changes = clone_changes(source, def, ops)?;
+        let what = changes.first().map(|(change, _)| told(change)).unwrap_or_default();
+        for (change, op) in changes {
             if !self.apply_op(change, op)? {
-                break;
+                return Ok(format!("not to {what}"));
             }
         }
-        Ok(self.told())
+        Ok(what)
     }
 
     /// Whether a conflict of this table's clone may be the store's upkeep since: a file that it was to share is gone, or
@@ -106,10 +108,6 @@ impl Session {
 
     pub(super) fn tables(&self) -> usize {
         self.view_state.tables.len()
-    }
-
-    fn told(&self) -> String {
-        self.changes.last().map_or_else(|| "nothing".to_owned(), told)
     }
 
     /// One row less, where a table has one.
