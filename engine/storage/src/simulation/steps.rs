@@ -167,6 +167,7 @@ impl World {
         if report.manifest <= self.manifest {
             return Err(format!("manifest {} follows {}", report.manifest, self.manifest));
         }
+        self.manifest = report.manifest;
         self.note_manifest()
     }
 
