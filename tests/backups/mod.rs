@@ -5,10 +5,12 @@
 //! what was acknowledged.
 
 mod bucket;
+mod clones;
 mod damage;
 mod drops;
 mod large;
 mod moments;
+mod rotated;
 
 use std::{
     fs,
@@ -102,6 +104,20 @@ impl Scene {
         self.run(&["verify", "latest", "--recovery-key-file", &self.recovery_key().display().to_string()])
     }
 
+    /// The same with one backup, which has to be good.
+    fn verified(&self, backup: &str) {
+        let key = self.recovery_key().display().to_string();
+        let tried = self.run(&["verify", backup, "--recovery-key-file", &key]);
+        assert!(tried.status.success(), "{backup}: {}{}", text(&tried.stdout), text(&tried.stderr));
+    }
+
+    /// A server on what a restore with these flags brings back, and the tenant's client.
+    async fn restored(&self, flags: &[&str]) -> (Server, Client) {
+        let server = self.serve(self.restore(flags).0);
+        let client = server.login_with(&self.acme).connect().await.expect("the same API key opens it");
+        (server, client)
+    }
+
     /// Restores into a new directory and gives it; `more` are flags of the restore.
     fn restore(&self, more: &[&str]) -> (TempDir, Value) {
         let place = TempDir::new().expect("a temporary directory");
@@ -183,18 +199,26 @@ async fn fill(client: &Client) {
     client.batch_execute(&sql).await.expect("tables");
 }
 
-/// Everything that the table `items` answers: rows in order, and nearest neighbours.
-async fn answers(client: &Client) -> Vec<String> {
-    let mut found = Vec::new();
-    let rows = client
-        .query("SELECT id, label, price::text, at::text, v::text FROM items ORDER BY id", &[])
-        .await
-        .expect("rows");
-    for row in rows {
+/// The id of a backup that the command has made.
+fn id(made: &Value) -> String {
+    made["backup"].as_str().expect("an id").to_owned()
+}
+
+/// The rows of `items`, or of a clone of it, in order.
+async fn rows(client: &Client, table: &str) -> Vec<String> {
+    let query = format!("SELECT id, label, price::text, at::text, v::text FROM {table} ORDER BY id");
+    let rows = client.query(&query, &[]).await.expect("rows");
+    let told = rows.iter().map(|row| {
         let (label, rest): (Option<String>, Vec<String>) =
             (row.get(1), (2..5).map(|at| row.get(at)).collect());
-        found.push(format!("{} {label:?} {rest:?}", row.get::<_, i64>(0)));
-    }
+        format!("{} {label:?} {rest:?}", row.get::<_, i64>(0))
+    });
+    told.collect()
+}
+
+/// Everything that the table `items` answers: rows in order, and nearest neighbours.
+async fn answers(client: &Client) -> Vec<String> {
+    let mut found = rows(client, "items").await;
     for seed in [1, 500, 2_999] {
         let nearest = format!(
             "SELECT id FROM items ORDER BY v <-> '[{},{},{},1,2,3,4,{seed}]' LIMIT 10",

@@ -72,6 +72,14 @@ impl Counters {
         RowId(first)
     }
 
+    /// The table's row ids go on from `next` at least. A clone's: its transaction inserts into it before the commit says
+    /// which rows it has.
+    pub(crate) fn skip_rows(&self, table: TableId, next: RowId) {
+        let mut state = self.state.lock();
+        let counted = state.next_rows.entry(table).or_insert(FIRST_ROW);
+        *counted = (*counted).max(next.0);
+    }
+
     /// The first of `n` values.
     pub(crate) fn next_sequence(&self, table: TableId, column: ColumnId, n: u64) -> i64 {
         let mut state = self.state.lock();

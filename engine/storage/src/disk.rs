@@ -354,10 +354,13 @@ impl Write for NewFile {
     }
 }
 
+/// Why a file is damaged that is not there.
+pub(crate) const MISSING: &str = "the file is missing";
+
 /// A file that should be there and is not is damage, not a failed read.
 pub(crate) fn read_error(path: &Path, error: &io::Error) -> StoreError {
     match error.kind() {
-        io::ErrorKind::NotFound => StoreError::corrupt(&show(path), "the file is missing"),
+        io::ErrorKind::NotFound => StoreError::corrupt(&show(path), MISSING),
         _ => io_error("read", path, error),
     }
 }

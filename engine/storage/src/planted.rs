@@ -28,6 +28,14 @@ pub(crate) enum Bug {
     TailNotSettled,
     /// A manifest that a killed process renamed is built upon without its name being made durable.
     NamesNotSettled,
+    /// A segment's copy under another key is named before its own name is durable.
+    CopyNotSynced,
+    /// Nobody counts what still needs the tenant's older key, so it is destroyed at once.
+    OlderKeyNotCounted,
+    /// The log does not say which rows of its segments a clone does not have.
+    CloneTombstoneNotLogged,
+    /// History lets go of versions that have a name.
+    NameNotKept,
 }
 
 #[cfg(not(test))]

@@ -32,6 +32,8 @@ impl TenantStore {
             && writer.wal.number() >= oldest;
         let busy = self.underway.lock().inputs.clone();
         if settled && snapshot.tables().all(|table| plan::flush(table, &busy).rewrite.is_empty()) {
+            // The log has no commit yet: what is noted of clones is of commits that came to nothing.
+            self.cloned.lock().clear();
             return Ok(None);
         }
         let start = WalStart {

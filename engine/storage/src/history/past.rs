@@ -7,9 +7,11 @@ use std::{collections::VecDeque, sync::Arc};
 
 use sepal_types::LogEnd;
 
-use super::{AsOf, Until};
+use super::{AsOf, Until, Version};
 use crate::{
-    Snapshot, StoreError, TenantStore, manifest,
+    Snapshot, StoreError, TenantStore,
+    disk::MISSING,
+    manifest,
     store::load::{Opened, Opener},
     wal::{Cursor, LogFile, Next},
 };
@@ -100,7 +102,8 @@ impl TenantStore {
         let opener = self.opener(&keys);
         let mut opened = self.open_version(opener, base.number)?;
         if !until.is_at(&base) {
-            self.replay_until(opener, &mut opened, until, base.wal_from, durable)?;
+            let read = self.replay_until(opener, &mut opened, until, base.wal_from, durable);
+            read.map_err(|error| self.unkept(&base, until, error))?;
         }
         if let Until::Commit(lsn) = until
             && opened.state.lsn != lsn
@@ -124,6 +127,18 @@ impl TenantStore {
         let next_us = snapshot.time_us().saturating_add(1);
         self.past.lock().put(&snapshot, next_us);
         Ok(snapshot)
+    }
+
+    /// A name promises nothing of what came after it. Where somebody else still keeps that log, a file that a clone
+    /// names in it may be gone with the past.
+    fn unkept(&self, base: &Version, until: Until, error: StoreError) -> StoreError {
+        let is_gone = matches!(&error, StoreError::Corrupt { why, .. } if why == MISSING);
+        match self.history.after_named(base.number) {
+            Some(next) if is_gone => {
+                StoreError::NoSuchPast { asked: until.to_string(), oldest: until.moment(next) }
+            }
+            _ => error,
+        }
     }
 
     fn open_version(&self, opener: Opener<'_>, number: u64) -> Result<Opened, StoreError> {

@@ -25,6 +25,7 @@ use crate::{
     StoreError,
     manifest::{FileSizes, Manifest, NamedEntry},
     paths::DataKind,
+    planted::{self, Bug},
 };
 
 /// A manifest without its tables.
@@ -142,11 +143,14 @@ impl History {
         let mut state = self.state.lock();
         let chain = state.chain(now_us, policy.unwrap_or(self.policy), log_bytes);
         let reader = state.readers.keys().next().copied().unwrap_or(u64::MAX);
+        let is_named = |number: &u64| {
+            !planted::is(Bug::NameNotKept) && state.named.iter().any(|named| named.manifest == *number)
+        };
         let stays = |number: &u64| {
             chain.contains(number)
                 || *number >= reader
                 || state.holds.contains_key(number)
-                || state.named.iter().any(|named| named.manifest == *number)
+                || is_named(number)
         };
         let numbers = state.versions.keys().chain(state.unreadable.keys());
         let keep: BTreeSet<u64> = numbers.copied().filter(stays).collect();
@@ -219,6 +223,15 @@ impl History {
         };
         let hold = state.hold(self, vec![version.number], Why::Read);
         Ok((version, hold))
+    }
+
+    /// The first moment that a later version than this one has. `None` for the newest, and for one that no name keeps:
+    /// what was logged after it is kept with it.
+    pub(crate) fn after_named(&self, number: u64) -> Option<(Lsn, i64)> {
+        let state = self.state.lock();
+        let named = state.named.iter().any(|named| named.manifest == number);
+        let later = state.versions.range(number + 1..).next().filter(|_| named);
+        later.map(|(_, version)| (version.lsn, version.time_us))
     }
 
     /// A named snapshot's version, held for reading.

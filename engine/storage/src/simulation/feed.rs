@@ -63,6 +63,7 @@ fn net(made: &[Made]) -> (Rows, Rows) {
                 }
             }
             Made::Create(_)
+            | Made::Clone(_)
             | Made::Alter(_)
             | Made::Drop(_)
             | Made::Truncate(_)

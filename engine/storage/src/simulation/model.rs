@@ -27,6 +27,8 @@ pub(super) struct Table {
     pub rows: BTreeMap<u64, Row>,
     /// Every row id that was ever committed.
     pub used: BTreeSet<u64>,
+    /// By index, others whose bytes it may have: a clone's index begins as its source's.
+    pub kin: BTreeMap<TableId, BTreeSet<TableId>>,
 }
 
 /// All tables at one commit.
@@ -35,9 +37,11 @@ pub(super) struct State {
     pub tables: BTreeMap<TableId, Arc<Table>>,
 }
 
+/// A clone has the rows that it shares; those that it copies are inserted next.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
     Create(TableDef),
+    Clone(Arc<Table>),
     Alter(TableDef),
     Drop(TableId),
     Truncate(TableId),
@@ -56,9 +60,10 @@ pub(super) enum Refusal {
 }
 
 impl Change {
-    pub(super) const fn table(&self) -> TableId {
+    pub(super) fn table(&self) -> TableId {
         match self {
             Self::Create(def) | Self::Alter(def) => def.id,
+            Self::Clone(table) => table.def.id,
             Self::Drop(table)
             | Self::Truncate(table)
             | Self::Insert { table, .. }
@@ -99,8 +104,11 @@ impl State {
         match change {
             Change::Create(def) => {
                 self.check_names(def)?;
-                let table = Table { def: def.clone(), rows: BTreeMap::new(), used: BTreeSet::new() };
-                self.tables.insert(def.id, Arc::new(table));
+                self.tables.insert(def.id, Arc::new(Table::new(def.clone())));
+            }
+            Change::Clone(table) => {
+                self.check_names(&table.def)?;
+                self.tables.insert(table.def.id, Arc::clone(table));
             }
             Change::Alter(def) => {
                 self.table_mut(def.id)?;
@@ -153,6 +161,10 @@ impl State {
 }
 
 impl Table {
+    pub(super) const fn new(def: TableDef) -> Self {
+        Self { def, rows: BTreeMap::new(), used: BTreeSet::new(), kin: BTreeMap::new() }
+    }
+
     fn insert(&mut self, first_row: u64, rows: &[Row]) -> Result<(), Refusal> {
         let mut keys: BTreeSet<i64> = self.rows.values().map(|row| row.id).collect();
         if !rows.iter().all(|row| keys.insert(row.id)) {

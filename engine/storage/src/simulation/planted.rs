@@ -89,6 +89,26 @@ fn a_name_that_is_built_upon() {
     finds(Bug::NamesNotSettled);
 }
 
+#[test]
+fn a_copy_whose_name_is_not_synced() {
+    finds(Bug::CopyNotSynced);
+}
+
+#[test]
+fn an_older_key_that_is_destroyed_too_early() {
+    finds(Bug::OlderKeyNotCounted);
+}
+
+#[test]
+fn a_clone_whose_deleted_rows_are_not_logged() {
+    finds(Bug::CloneTombstoneNotLogged);
+}
+
+#[test]
+fn a_name_that_keeps_nothing() {
+    finds(Bug::NameNotKept);
+}
+
 /// A release build has no such nonce to plant.
 #[cfg(debug_assertions)]
 #[test]

@@ -1,6 +1,10 @@
 //! From one life of the store to the next: how it ends, how it opens, and what must be there.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use sepal_types::{ColumnId, Lsn};
 
@@ -11,7 +15,7 @@ use super::{
 use crate::{
     StoreError, TenantStore,
     disk::Disk,
-    fixtures::{TENANT, keys},
+    fixtures::TENANT,
     manifest,
     paths::{Paths, data_file, number},
 };
@@ -101,9 +105,9 @@ impl World {
             .list(&manifests)
             .is_ok_and(|names| names.iter().any(|name| number(name, "manifest").is_some()));
         if made {
-            TenantStore::open(&root(), TENANT, keys(), options)
+            TenantStore::open(&root(), TENANT, self.keys.ring(), options)
         } else {
-            TenantStore::create(&root(), TENANT, keys(), options)
+            TenantStore::create(&root(), TENANT, self.keys.ring(), options)
         }
     }
 
@@ -132,9 +136,11 @@ impl World {
         }
         self.check_manifest()?;
         self.check_indexes(&store)?;
+        self.check_names(&store)?;
+        self.check_file_keys(&store)?;
         self.hold_again(&store, clean)?;
         if clean {
-            self.check_orphans()?;
+            self.check_orphans(&store)?;
         }
         let before = self.before();
         if let Err(error) = store.release_unheld_log() {
@@ -167,6 +173,14 @@ impl World {
         Ok(())
     }
 
+    /// A manifest was made, or another one instead of an older one.
+    pub(super) fn note_manifest(&mut self) -> Verdict {
+        self.check_manifest()?;
+        let store = self.store()?;
+        self.remember_indexes(&store);
+        Ok(())
+    }
+
     /// An index that a durable manifest named is there as long as its segment is.
     fn check_indexes(&mut self, store: &TenantStore) -> Verdict {
         for version in store.snapshot().tables() {
@@ -185,7 +199,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn remember_indexes(&mut self, store: &TenantStore) {
+    fn remember_indexes(&mut self, store: &TenantStore) {
         self.blobs.clear();
         for version in store.snapshot().tables() {
             for chunk in version.chunks.iter().map(|reference| &reference.chunk) {
@@ -210,13 +224,16 @@ impl World {
         Ok(())
     }
 
-    /// What no manifest names goes with an opening, and so does what was being made.
-    pub(super) fn check_orphans(&self) -> Verdict {
-        let (disk, paths) = (self.disk(), Paths::new(&root()));
-        let named = manifest::all_named(&disk, &paths, TENANT, &keys()).map_err(|error| error.to_string())?;
+    /// What no manifest and no clone in the log names goes with an opening, and so does what was being made.
+    pub(super) fn check_orphans(&self, store: &TenantStore) -> Verdict {
+        let (disk, paths, ring) = (self.disk(), Paths::new(&root()), self.keys.ring());
+        let named = manifest::all_named(&disk, &paths, TENANT, &ring).map_err(|error| error.to_string())?;
+        let cloned: BTreeSet<PathBuf> =
+            store.cloned_files().into_iter().map(|file| root().join(file.path)).collect();
         let list = |path: &Path| disk.list(path).map_err(|error| error.to_string());
         for name in list(&paths.segments())? {
-            if !data_file(&name).is_some_and(|file| named.contains(&file)) {
+            let in_manifest = data_file(&name).is_some_and(|file| named.contains(&file));
+            if !in_manifest && !cloned.contains(&paths.segments().join(&name)) {
                 return Err(format!("segments/{name} belongs to nothing"));
             }
         }

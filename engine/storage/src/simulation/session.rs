@@ -1,13 +1,17 @@
 //! A transaction: what it read from, what it did, and how it sees that itself.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use sepal_types::{ColumnId, TableId};
+use arrow::{array::AsArray, datatypes::Int64Type};
+use sepal_types::{ColumnId, IndexDef, TableDef, TableId};
 
 use super::{
     dice::Dice,
-    model::{Change, Refusal, Row, State},
-    rows::{Trouble, added, compare, definition, op, with_column},
+    model::{Change, Refusal, Row, State, Table},
+    rows::{Trouble, added, clone_definition, compare, definition, op, with_column},
 };
 use crate::{Op, Snapshot, TenantStore};
 
@@ -26,6 +30,8 @@ pub(super) struct Session {
     view_state: State,
     pub changes: Vec<Change>,
     pub ops: Vec<Op>,
+    /// How much upkeep the store had seen when the session first cloned a table.
+    cloned_at: Option<u64>,
 }
 
 /// What changes a run is made of.
@@ -37,10 +43,17 @@ pub(super) struct Taste {
     pub deleting: bool,
 }
 
+impl Taste {
+    /// Room for clones, too.
+    pub(super) const fn most_tables(self) -> usize {
+        if self.deleting { 2 } else { 4 }
+    }
+}
+
 impl Session {
     pub(super) fn begin(base: Snapshot, base_state: Arc<State>) -> Self {
         let (view, view_state) = (base.clone(), (*base_state).clone());
-        Self { base, base_state, view, view_state, changes: Vec::new(), ops: Vec::new() }
+        Self { base, base_state, view, view_state, changes: Vec::new(), ops: Vec::new(), cloned_at: None }
     }
 
     /// Does one more thing. `Err` is a violation.
@@ -54,6 +67,47 @@ impl Session {
             self.apply(change)?;
         }
         Ok(self.changes.last().map_or_else(|| "nothing".to_owned(), told))
+    }
+
+    /// Makes a table of another one's rows: of one that it sees itself, or as `from` has it.
+    pub(super) fn clone_table(
+        &mut self,
+        store: &TenantStore,
+        from: Option<(Snapshot, Arc<State>)>,
+        upkeep: u64,
+        dice: &mut Dice,
+    ) -> Result<String, Trouble> {
+        let counted_now = from.is_none();
+        let (snapshot, state) =
+            from.unwrap_or_else(|| (self.view.clone(), Arc::new(self.view_state.clone())));
+        let tables: Vec<&Arc<Table>> = state.tables.values().collect();
+        let Some(source) = tables.get(dice.index(tables.len())) else { return Ok("no table".to_owned()) };
+        let name = NAMES[dice.index(NAMES.len())];
+        let def = clone_definition(self.new_table(store)?, name, &source.def);
+        let ops = store.clone_ops(&snapshot, source.def.id, def.clone())?;
+        if counted_now {
+            check_serial(&ops, store.peek_sequence(source.def.id, ColumnId(1)))?;
+        }
+        self.cloned_at = self.cloned_at.or(Some(upkeep));
+        let changes = clone_changes(source, def, ops)?;
+        let what = changes.first().map(|(change, _)| told(change)).unwrap_or_default();
+        for (change, op) in changes {
+            if !self.apply_op(change, op)? {
+                return Ok(format!("not to {what}"));
+            }
+        }
+        Ok(what)
+    }
+
+    /// Whether a conflict of this table's clone may be the store's upkeep since: a file that it was to share is gone, or
+    /// the key that it names that under.
+    pub(super) fn may_lose_clone(&self, table: &str, upkeep: u64) -> bool {
+        let is_it = |change: &Change| matches!(change, Change::Clone(made) if made.def.name == table);
+        self.cloned_at.is_some_and(|at| at < upkeep) && self.changes.iter().any(is_it)
+    }
+
+    pub(super) fn tables(&self) -> usize {
+        self.view_state.tables.len()
     }
 
     /// One row less, where a table has one.
@@ -79,19 +133,24 @@ impl Session {
         compare(&self.view, &self.view_state)
     }
 
-    /// In the transaction's own view: what the model refuses the store refuses too, and such a change is dropped.
     fn apply(&mut self, change: Change) -> Result<(), Trouble> {
         let def = self.view_state.tables.get(&change.table()).map(|table| table.def.clone());
         let op = op(&change, def.as_ref());
+        self.apply_op(change, op).map(drop)
+    }
+
+    /// In the transaction's own view: what the model refuses the store refuses too, and such a change is dropped.
+    /// Whether it was not.
+    fn apply_op(&mut self, change: Change, op: Op) -> Result<bool, Trouble> {
         let mut next = self.view_state.clone();
         match (next.apply(&change), self.view.apply(&op)) {
             (Ok(()), Ok(view)) => {
                 (self.view, self.view_state) = (view, next);
                 self.changes.push(change);
                 self.ops.push(op);
-                Ok(())
+                Ok(true)
             }
-            (Err(expected), Err(found)) if Refusal::of(&found) == Some(expected) => Ok(()),
+            (Err(expected), Err(found)) if Refusal::of(&found) == Some(expected) => Ok(false),
             (_, Err(found)) if Refusal::of(&found).is_none() => Err(Trouble::Store(found)),
             (expected, found) => {
                 let found = found.map(|_| ());
@@ -128,14 +187,19 @@ impl Session {
     }
 
     fn create(&self, store: &TenantStore, dice: &mut Dice) -> Result<Vec<Change>, Trouble> {
+        let id = self.new_table(store)?;
+        let name = NAMES[dice.index(NAMES.len())];
+        Ok(vec![Change::Create(definition(id, name, dice.once_in(4)))])
+    }
+
+    fn new_table(&self, store: &TenantStore) -> Result<TableId, Trouble> {
         let id = store.next_object_id();
         // For its constraint and its index: one after the other, nobody else draws meanwhile.
         let _ = (store.next_object_id(), store.next_object_id());
         if self.view_state.tables.contains_key(&id) {
             return Err(Trouble::Wrong(format!("table id {id} was given a second time")));
         }
-        let name = NAMES[dice.index(NAMES.len())];
-        Ok(vec![Change::Create(definition(id, name, dice.once_in(4)))])
+        Ok(id)
     }
 
     fn alter(&self, store: &TenantStore, table: TableId, dice: &mut Dice) -> Change {
@@ -210,11 +274,67 @@ impl Session {
     }
 }
 
+/// A clone's serial goes on from where its source's is.
+fn check_serial(ops: &[Op], source: i64) -> Result<(), Trouble> {
+    let set = ops.iter().find_map(|op| match op {
+        Op::SetSequence { next, .. } => Some(*next),
+        _ => None,
+    });
+    // Where nobody has counted there is nothing to be set.
+    if set.unwrap_or(1) == source {
+        return Ok(());
+    }
+    Err(Trouble::Wrong(format!("a clone's serial begins at {set:?}, its source's is at {source}")))
+}
+
+/// A clone's ops as changes: the rows that it copies are told by their keys, all others it shares.
+fn clone_changes(source: &Table, def: TableDef, ops: Vec<Op>) -> Result<Vec<(Change, Op)>, Trouble> {
+    let wrong = |what: &str| Trouble::Wrong(format!("a clone of table {} {what}", source.def.id));
+    let by_key: BTreeMap<i64, &Row> = source.rows.values().map(|row| (row.id, row)).collect();
+    let id = def.id;
+    let mut made = Table { rows: source.rows.clone(), kin: kin(source, &def), ..Table::new(def) };
+    let mut ops = ops.into_iter();
+    let Some(first @ Op::Clone { .. }) = ops.next() else { return Err(wrong("does not begin with itself")) };
+    let mut changes = Vec::new();
+    for op in ops {
+        let change = match &op {
+            Op::Insert { first_row, rows, .. } => {
+                let keys = rows.column(0).as_primitive::<Int64Type>().values().to_vec();
+                let copied: Option<Vec<Row>> =
+                    keys.iter().map(|key| by_key.get(key).copied().cloned()).collect();
+                made.rows.retain(|_, row| !keys.contains(&row.id));
+                let rows = copied.ok_or_else(|| wrong("copies rows that are not there"))?;
+                Change::Insert { table: id, first_row: first_row.0, rows }
+            }
+            Op::SetSequence { next, .. } => Change::SetSequence { table: id, next: *next },
+            other => return Err(wrong(&format!("consists of {other:?}"))),
+        };
+        changes.push((change, op));
+    }
+    made.used = made.rows.keys().copied().collect();
+    changes.insert(0, (Change::Clone(Arc::new(made)), first));
+    Ok(changes)
+}
+
+/// Whose bytes the clone's indexes begin with.
+fn kin(source: &Table, def: &TableDef) -> BTreeMap<TableId, BTreeSet<TableId>> {
+    let of = |own: &IndexDef| {
+        let from = source.def.indexes.iter().find(|index| index.columns == own.columns)?;
+        let older = source.kin.get(&from.id).into_iter().flatten();
+        let kin: BTreeSet<TableId> = std::iter::once(&from.id).chain(older).copied().collect();
+        Some((own.id, kin))
+    };
+    def.indexes.iter().filter_map(of).collect()
+}
+
 /// A change in a few words.
 pub(super) fn told(change: &Change) -> String {
     let table = change.table();
     match change {
         Change::Create(def) => format!("create {table} \"{}\"", def.name),
+        Change::Clone(made) => {
+            format!("clone into {table} \"{}\" sharing {} rows", made.def.name, made.rows.len())
+        }
         Change::Alter(def) => {
             format!(
                 "alter {table} \"{}\" {} columns {} indexes",

@@ -1,17 +1,19 @@
 //! What happens next: one step of a run, drawn by the dice.
 
-use parking_lot::Mutex;
-use sepal_types::{IndexDef, Lsn, TableDef, TableId};
+use std::fmt::Debug;
+
+use sepal_types::{Lsn, TableId};
 
 use super::{
     feed::compare_commit,
     machine::Faults,
+    meanwhile::{Alone, Meanwhile},
     restart::End,
     rows::{blob, compare},
     session::Session,
     world::{Verdict, World},
 };
-use crate::{AsOf, BlobBuilder, Freely, Rewrite, StoreError};
+use crate::{Freely, Rewrite, StoreError, TenantStore};
 
 /// Transactions that are open at once, at most.
 const SESSIONS: usize = 4;
@@ -22,7 +24,7 @@ impl World {
     /// Does one thing, and restarts the store where it stopped.
     pub(super) fn step(&mut self) -> Verdict {
         self.disturb_machine();
-        match self.dice.below(33) {
+        match self.dice.below(38) {
             0..=9 => self.act(false)?,
             10..=17 => self.act(true)?,
             18..=20 => self.checkpoint()?,
@@ -37,7 +39,10 @@ impl World {
             29 if self.taste.deleting => self.erode()?,
             30 => self.compact()?,
             31 => self.mark()?,
-            _ if self.dice.once_in(2) => self.look_back()?,
+            32 => self.name_snapshot()?,
+            33 => self.look_back()?,
+            34 => self.replace_key()?,
+            35 | 36 => self.replace_file_keys()?,
             _ => self.check_head()?,
         }
         self.misdeeds()?;
@@ -85,12 +90,7 @@ impl World {
         }
         let at = self.dice.index(self.sessions.len());
         for _ in 0..1 + self.dice.below(2) {
-            let before = self.before();
-            let session = &mut self.sessions[at];
-            match session.act(&store, &mut self.dice, self.taste) {
-                Ok(what) => self.note(format!("session {at}: {what}")),
-                Err(trouble) => self.judged(before, Err(trouble), "a change in a transaction")?,
-            }
+            self.change(&store, at)?;
         }
         if self.dice.once_in(8) {
             let before = self.before();
@@ -112,32 +112,63 @@ impl World {
         if self.dice.once_in(3) { self.check_head() } else { Ok(()) }
     }
 
-    pub(super) fn checkpoint(&mut self) -> Verdict {
-        let store = self.store()?;
+    /// One thing more in a transaction.
+    fn change(&mut self, store: &TenantStore, at: usize) -> Verdict {
+        let tables = self.sessions[at].tables();
+        let clones = (1..self.taste.most_tables()).contains(&tables) && self.dice.once_in(12);
+        let from = if clones { self.clone_source()? } else { None };
         let before = self.before();
+        let session = &mut self.sessions[at];
+        let done = if clones {
+            session.clone_table(store, from, self.upkeep, &mut self.dice)
+        } else {
+            session.act(store, &mut self.dice, self.taste)
+        };
+        match done {
+            Ok(what) => self.note(format!("session {at}: {what}")),
+            Err(trouble) => self.judged(before, Err(trouble), "a change in a transaction")?,
+        }
+        Ok(())
+    }
+
+    /// What the owner does beside the sessions, who go on meanwhile. `None`: it failed, and had a cause.
+    pub(super) fn keep_up<T: Debug>(
+        &mut self,
+        what: &str,
+        alone: Alone,
+        call: impl FnOnce(&TenantStore, &Meanwhile<'_>) -> Result<T, StoreError>,
+    ) -> Verdict<Option<T>> {
+        let (store, before) = (self.store()?, self.before());
+        self.upkeep += 1;
         let (outcome, verdict) = {
-            let meanwhile = Meanwhile::new(self, false);
-            let outcome = store.checkpoint(&meanwhile);
+            let meanwhile = Meanwhile::new(self, alone);
+            let outcome = call(&store, &meanwhile);
             (outcome, meanwhile.verdict.into_inner())
         };
+        self.upkeep += 1;
         verdict?;
         match outcome {
-            Ok(report) => {
-                self.note(format!("checkpoint: {report:?}"));
-                if report.manifest > 0 {
-                    if report.manifest <= self.manifest {
-                        return Err(format!("manifest {} follows {}", report.manifest, self.manifest));
-                    }
-                    self.manifest = report.manifest;
-                    self.remember_indexes(&store);
-                }
-                Ok(())
+            Ok(done) => {
+                self.note(format!("{what}: {done:?}"));
+                Ok(Some(done))
             }
             Err(error) => {
-                self.note(format!("checkpoint: {error}"));
-                self.excused(before, &error).map_err(|why| format!("a checkpoint failed {why}"))
+                self.note(format!("{what}: {error}"));
+                self.excused(before, &error).map_err(|why| format!("{what} failed {why}"))?;
+                Ok(None)
             }
         }
+    }
+
+    pub(super) fn checkpoint(&mut self) -> Verdict {
+        let made =
+            self.keep_up("checkpoint", Alone::Upkeep, |store, meanwhile| store.checkpoint(meanwhile))?;
+        let Some(report) = made.filter(|report| report.manifest > 0) else { return Ok(()) };
+        if report.manifest <= self.manifest {
+            return Err(format!("manifest {} follows {}", report.manifest, self.manifest));
+        }
+        self.manifest = report.manifest;
+        self.note_manifest()
     }
 
     /// Merges a table's segments, while sessions and flushes go on.
@@ -150,25 +181,13 @@ impl World {
         let table = tables[self.dice.index(tables.len())];
         let which = if self.dice.once_in(2) { Rewrite::All } else { Rewrite::Deleted };
         for files in store.segments_to_merge(table, which) {
-            let before = self.before();
-            let (outcome, verdict) = {
-                let meanwhile = Meanwhile::new(self, true);
-                let outcome = store.merge(table, &files, &meanwhile, &Freely);
-                (outcome, meanwhile.verdict.into_inner())
-            };
-            verdict?;
-            match outcome {
-                Ok(report) => {
-                    self.note(format!("compaction: {report:?}"));
-                    if report.is_some() {
-                        self.check_manifest()?;
-                        self.remember_indexes(&store);
-                    }
-                }
-                Err(error) => {
-                    self.note(format!("compaction: {error}"));
-                    return self.excused(before, &error).map_err(|why| format!("a compaction failed {why}"));
-                }
+            let merged = self.keep_up("compaction", Alone::Compaction, |store, meanwhile| {
+                store.merge(table, &files, meanwhile, &Freely)
+            })?;
+            match merged {
+                None => break,
+                Some(None) => {}
+                Some(Some(_)) => self.note_manifest()?,
             }
         }
         Ok(())
@@ -176,18 +195,7 @@ impl World {
 
     /// What the owner asks for when nothing was committed for a moment.
     fn mark(&mut self) -> Verdict {
-        let store = self.store()?;
-        let before = self.before();
-        match store.mark_log() {
-            Ok(marked) => {
-                self.note(format!("mark the log: {marked}"));
-                Ok(())
-            }
-            Err(error) => {
-                self.note(format!("mark the log: {error}"));
-                self.excused(before, &error).map_err(|why| format!("the log was not marked {why}"))
-            }
-        }
+        self.keep_up("mark the log", Alone::Upkeep, |store, _| store.mark_log()).map(drop)
     }
 
     /// Deletes a little and checkpoints: the segment stays and gets a deletion vector.
@@ -226,21 +234,10 @@ impl World {
             return Ok(());
         }
         let (table, file, index, rows) = places[self.dice.index(places.len())];
-        let before = self.before();
-        match store.attach_index(table, file, index, &blob(index, rows as usize)) {
-            Ok(attached) => {
-                self.note(format!("attach index {index}: {attached}"));
-                if attached {
-                    self.check_manifest()?;
-                    self.remember_indexes(&store);
-                }
-                Ok(())
-            }
-            Err(error) => {
-                self.note(format!("attach index {index}: {error}"));
-                self.excused(before, &error).map_err(|why| format!("an index was not attached {why}"))
-            }
-        }
+        let attached = self.keep_up(&format!("attach index {index}"), Alone::Upkeep, |store, _| {
+            store.attach_index(table, file, index, &blob(index, rows as usize))
+        })?;
+        if attached == Some(true) { self.note_manifest() } else { Ok(()) }
     }
 
     /// A reader comes and stays, and one that stayed may go.
@@ -255,23 +252,6 @@ impl World {
             self.judged(before, compare(&snapshot, &self.states[&lsn]), "a reader that goes")?;
         }
         Ok(())
-    }
-
-    /// What an earlier commit left, as far back as the store goes.
-    fn look_back(&mut self) -> Verdict {
-        let lsn = self.dice.below(self.head + 1);
-        let Some(then) = self.states.get(&lsn).cloned() else { return Ok(()) };
-        let before = self.before();
-        match self.store()?.snapshot_as_of(&AsOf::Commit(Lsn(lsn))) {
-            Ok(snapshot) => {
-                self.note(format!("look back at commit {lsn} of {}", self.head));
-                self.judged(before, compare(&snapshot, &then), "the past")
-            }
-            Err(StoreError::NoSuchPast { .. }) => Ok(()),
-            // Of a manifest that the drive refused when the store was opened: it is known ever since.
-            Err(StoreError::Io { action: "read", .. }) => Ok(()),
-            Err(error) => self.excused(before, &error),
-        }
     }
 
     fn hold(&mut self) -> Verdict {
@@ -319,39 +299,5 @@ impl World {
             }
         }
         Ok(())
-    }
-}
-
-/// What sessions do while a checkpoint or a compaction writes: it asks for an index, and gets one when they have had
-/// their turn.
-struct Meanwhile<'a> {
-    world: Mutex<&'a mut World>,
-    verdict: Mutex<Verdict>,
-    /// Whether a checkpoint may be made, too.
-    flushes: bool,
-}
-
-impl<'a> Meanwhile<'a> {
-    fn new(world: &'a mut World, flushes: bool) -> Self {
-        Self { world: Mutex::new(world), verdict: Mutex::new(Ok(())), flushes }
-    }
-}
-
-impl BlobBuilder for Meanwhile<'_> {
-    fn build(&self, _: &TableDef, index: &IndexDef, column: &arrow::array::ArrayRef) -> Option<Vec<u8>> {
-        let mut world = self.world.lock();
-        let mut verdict = self.verdict.lock();
-        for _ in 0..world.dice.below(4) {
-            if verdict.is_ok() && !world.machine.is_down() {
-                world.note("meanwhile");
-                let ends = world.dice.once_in(2);
-                *verdict = world.act(ends);
-            }
-        }
-        if self.flushes && verdict.is_ok() && !world.machine.is_down() && world.dice.once_in(3) {
-            *verdict = world.checkpoint();
-        }
-        let left_out = world.dice.once_in(4);
-        (!left_out).then(|| blob(index.id, column.len()))
     }
 }

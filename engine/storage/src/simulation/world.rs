@@ -10,8 +10,10 @@ use sepal_types::{FileId, LogEnd, Lsn, TableId};
 
 use super::{
     dice::{Dice, Names},
+    keys::{FileKeys, TenantKeys},
     machine::{Faults, Machine},
     model::{Change, Refusal, State},
+    past::NamedSnapshots,
     rows::{Trouble, compare},
     session::{Session, Taste},
 };
@@ -53,6 +55,11 @@ pub(super) struct World {
     pub blobs: BTreeSet<(FileId, TableId)>,
     /// What a serial has counted to at least.
     pub serials: BTreeMap<TableId, i64>,
+    pub named: NamedSnapshots,
+    pub keys: TenantKeys,
+    pub file_keys: FileKeys,
+    /// Counts what may have let go of files, at its beginning and at its end.
+    pub upkeep: u64,
     /// Rates for the whole run; which of them are on changes.
     pub faults: Faults,
     /// Steps until the faults that are on end.
@@ -109,6 +116,10 @@ impl World {
             manifest: 0,
             blobs: BTreeSet::new(),
             serials: BTreeMap::new(),
+            named: NamedSnapshots::default(),
+            keys: TenantKeys::first(),
+            file_keys: FileKeys::default(),
+            upkeep: 0,
             faults,
             faulty: 0,
             trace: Vec::new(),
@@ -144,6 +155,11 @@ impl World {
         let (struck, flipped) = self.machine.struck();
         let poisoned = self.store.as_ref().is_some_and(|store| store.stats().poisoned);
         Before { struck, flipped, poisoned }
+    }
+
+    /// Whether it does nothing more until it is opened again.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.machine.is_down() || self.machine.is_read_only() || self.before().poisoned
     }
 
     /// An error must have a cause, and say no more than it: wrong bytes may be called damage, and a refused call may
@@ -210,7 +226,7 @@ impl World {
             if let Err(error) = &outcome {
                 self.note(format!("a commit: {error}"));
             }
-            match self.settle(before, expected, outcome)? {
+            match self.settle(before, &session, expected, outcome)? {
                 Outcome::Committed(next, snapshot) => {
                     accepted += 1;
                     self.check_new_rows(&current, &session.changes)?;
@@ -246,11 +262,17 @@ impl World {
     fn settle(
         &self,
         before: Before,
+        session: &Session,
         expected: Result<State, Refusal>,
         outcome: Result<Snapshot, StoreError>,
     ) -> Verdict<Outcome> {
         match (expected, outcome) {
             (Ok(next), Ok(snapshot)) => Ok(Outcome::Committed(next, snapshot)),
+            (Ok(_), Err(StoreError::WriteConflict { table }))
+                if session.may_lose_clone(&table, self.upkeep) =>
+            {
+                Ok(Outcome::Refused)
+            }
             (Err(refusal), Err(error)) if Refusal::of(&error) == Some(refusal) => Ok(Outcome::Refused),
             (expected, Err(error)) => {
                 self.excused(before, &error).map_err(|why| format!("a commit failed {why}"))?;

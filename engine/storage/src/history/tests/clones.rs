@@ -218,6 +218,57 @@ fn the_past_of_a_clone_can_be_read() {
     assert_eq!(count(dir.path(), "parquet"), 1, "the copy's own");
 }
 
+/// A transaction goes on with its clone: the rows that it adds get ids that no row of the clone has.
+#[test]
+fn a_clones_transaction_may_insert_into_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Hands::new();
+    let options = with(&clock, HistoryPolicy::NONE);
+    let store = made(dir.path(), options.clone());
+    put(&store, ITEMS, &[1, 2, 3]);
+    store.checkpoint(&NoBlobs).unwrap();
+    put(&store, ITEMS, &[4]);
+    let base = store.snapshot();
+    let mut ops = store.clone_ops(&base, ITEMS, copy_def("copy")).unwrap();
+    ops.push(crate::fixtures::insert(&store, COPY.0, &[5]));
+    let view = ops.iter().fold(base.clone(), |view, op| view.apply(op).unwrap());
+    assert_eq!(keys(&view, COPY), [1, 2, 3, 4, 5]);
+    store.commit(&base, ops).unwrap();
+    drop((base, view));
+    take(&store, COPY, &[1]);
+    put(&store, COPY, &[6]);
+    store.checkpoint(&NoBlobs).unwrap();
+    assert_eq!(keys(&store.snapshot(), COPY), [2, 3, 4, 5, 6]);
+    drop(store);
+    let store = reopened(dir.path(), options);
+    assert_eq!(keys(&store.snapshot(), COPY), [2, 3, 4, 5, 6]);
+    assert_eq!(keys(&store.snapshot(), ITEMS), [1, 2, 3, 4]);
+}
+
+/// A pipeline keeps the log after a named snapshot, but no file of a clone that came and went in it.
+#[test]
+fn a_name_promises_nothing_of_what_came_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Hands::new();
+    let store = made(dir.path(), with(&clock, POLICY));
+    put(&store, ITEMS, &[1]);
+    let hold = store.hold_log(store.snapshot().lsn()).unwrap();
+    store.create_snapshot(&NoBlobs, "default", "before", "ada", None).unwrap();
+    put(&store, ITEMS, &[2]);
+    store.checkpoint(&NoBlobs).unwrap();
+    let lsn = clone_from(&store, &store.snapshot(), copy_def("copy")).lsn();
+    commit(&store, vec![Op::DropTable(COPY)]);
+    put(&store, ITEMS, &[3]);
+    store.checkpoint(&NoBlobs).unwrap();
+    let then = store.snapshot_as_of(&super::AsOf::Commit(lsn)).unwrap();
+    assert_eq!(keys(&then, COPY), [1, 2], "history has it");
+    drop(then);
+    store.forget_history().unwrap();
+    let gone = store.snapshot_as_of(&super::AsOf::Commit(lsn)).unwrap_err();
+    assert!(matches!(gone, StoreError::NoSuchPast { .. }), "{gone}");
+    drop(hold);
+}
+
 #[test]
 fn a_clone_must_have_the_same_columns_and_keys() {
     let dir = tempfile::tempdir().unwrap();

@@ -12,7 +12,8 @@ use arrow::array::ArrayRef;
 use sepal_types::{IndexDef, LogEnd, TableDef, TableId};
 
 use super::{
-    Blobs, COPY, ITEMS, before, check_indexes, data_files, made, put, rekeyed, reopen, shown, take, valid,
+    Blobs, COPY, ITEMS, before, both, check_indexes, data_files, made, put, rekeyed, reopen, shown, take,
+    valid,
 };
 use crate::{
     BlobChecker, CheckOptions, Freely, Op, Pace, Phase, Rewrite, StoreError, TenantStore,
@@ -165,6 +166,21 @@ fn a_clone_of_what_is_not_copied_yet_is_copied_as_well() {
     assert_eq!(shown(&again.snapshot()), rows);
     assert!(!rekeyed(&again).running);
     assert_eq!(shown(&again.snapshot()), rows);
+}
+
+/// What it shares is noted before its commit is judged, and it came to nothing.
+#[test]
+fn a_clone_that_was_refused_holds_up_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = made(dir.path());
+    let late = store.clone_ops(&store.snapshot(), COPY, valid(items(20_300, "fourth"))).unwrap();
+    store.rewrap(both(), &Blobs).unwrap();
+    let mut ops = store.clone_ops(&store.snapshot(), ITEMS, valid(items(20_200, "third"))).unwrap();
+    ops.extend(late);
+    let refused = store.commit(&store.snapshot(), ops).unwrap_err();
+    assert_eq!(refused, StoreError::WriteConflict { table: "fourth".into() });
+    store.begin_file_rotation(&Blobs).unwrap();
+    assert!(!rekeyed(&store).running);
 }
 
 #[test]
