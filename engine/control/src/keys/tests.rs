@@ -1,13 +1,17 @@
 //! Epochs, tenants' own providers, recovery, and what goes into a backup.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
 
+use parking_lot::Mutex;
 use sepal_crypto::Key;
+use sepal_types::TenantId;
 use tempfile::TempDir;
+use zeroize::Zeroizing;
 
 use crate::{
-    Control, ControlError, ControlOptions, NewSecret, Provider, RecoveryKey, RecoveryShare, RootStatus,
-    Scope, SecretName, SecretOrigin, Tenant, TenantName, open_recovery_package, root_key, tests::Fixture,
+    Control, ControlError, ControlOptions, KeyFiles, KeyWrapper, NewSecret, Provider, RecoveryKey,
+    RecoveryShare, RootStatus, Scope, SecretName, SecretOrigin, Tenant, TenantName, WrapperError, Wrappers,
+    open_recovery_package, root_key, tests::Fixture,
 };
 
 use super::rotation::BATCH;
@@ -310,4 +314,80 @@ fn a_provider_that_cannot_be_used_changes_nothing() {
     assert_eq!(code(fixture.control.set_tenant_provider(acme.id, &unknown).unwrap_err()), "58000");
     assert_eq!(fixture.control.tenant_provider(acme.id).unwrap(), None);
     assert!(fixture.control.tenant_keys(acme.id).is_ok());
+}
+
+/// Key files that replace the tenant's key while they are asked for it, once.
+#[derive(Clone, Default)]
+struct Meddling(Arc<Mutex<Option<(Arc<Control>, TenantId)>>>);
+
+struct Meddler {
+    inner: Arc<dyn KeyWrapper>,
+    meddling: Meddling,
+}
+
+impl Wrappers for Meddling {
+    fn open(&self, provider: &Provider) -> Result<Arc<dyn KeyWrapper>, WrapperError> {
+        Ok(Arc::new(Meddler { inner: KeyFiles.open(provider)?, meddling: self.clone() }))
+    }
+}
+
+impl KeyWrapper for Meddler {
+    fn provider(&self) -> Provider {
+        self.inner.provider()
+    }
+
+    fn wrap(&self, context: &[u8], secret: &[u8]) -> Result<Vec<u8>, WrapperError> {
+        self.inner.wrap(context, secret)
+    }
+
+    fn unwrap(&self, context: &[u8], wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, WrapperError> {
+        let armed = self.meddling.0.lock().take();
+        if let Some((control, tenant)) = armed {
+            control.rotate_tenant_key(tenant).unwrap();
+        }
+        self.inner.unwrap(context, wrapped)
+    }
+}
+
+/// A provider may take seconds, in which somebody else replaces the key: it must neither be lost nor forgotten.
+#[test]
+fn a_key_that_is_made_while_a_provider_is_asked_stays() {
+    let (directory, root) = (TempDir::new().unwrap(), Key::random());
+    let meddling = Meddling::default();
+    let options = ControlOptions { wrappers: Arc::new(meddling.clone()), ..ControlOptions::default() };
+    let control = Arc::new(Control::create(&directory.path().join("control.db"), &root, options).unwrap());
+    let acme = control.create_tenant(&TenantName::parse("acme").unwrap()).unwrap();
+    add_secret(&control, &acme, b"hunter2");
+    let (first, second) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let provider = |place: &TempDir| Provider::KeyFile { path: place.path().join("acme.key") };
+    own_key(&first);
+    own_key(&second);
+    control.set_tenant_provider(acme.id, &provider(&first)).unwrap();
+    let arm = || *meddling.0.lock() = Some((Arc::clone(&control), acme.id));
+
+    for attempt in ["set", "remove", "rotate", "read"] {
+        let before = control.tenant_key_epoch(acme.id).unwrap();
+        arm();
+        match attempt {
+            "set" => {
+                let refused = control.set_tenant_provider(acme.id, &provider(&second)).unwrap_err();
+                assert_eq!(code(refused), "55006");
+            }
+            "remove" => assert_eq!(code(control.remove_tenant_provider(acme.id).unwrap_err()), "55006"),
+            "rotate" => assert_eq!(code(control.rotate_tenant_key(acme.id).unwrap_err()), "55006"),
+            _ => drop(control.tenant_keys(acme.id).unwrap()),
+        }
+        let status = control.tenant_key_status(acme.id).unwrap();
+        assert_eq!((status[0].epoch, status.len() as u64), (before + 1, before + 1), "{attempt}");
+        // What is held is the newest key, not what the provider was asked for.
+        let held = control.vault.own.held(acme.id).unwrap();
+        assert_eq!(sepal_crypto::hex(&held.check_value()), status[0].check, "{attempt}");
+        assert_eq!(secret(&control, &acme), b"hunter2", "{attempt}");
+        control.forget_tenant_keys(acme.id);
+        let ring = control.tenant_keys(acme.id).unwrap();
+        let checks = ring.keys().map(|key| sepal_crypto::hex(&key.check_value()));
+        assert!(checks.eq(status.into_iter().map(|key| key.check)), "{attempt}");
+    }
+    assert_eq!(control.tenant_provider(acme.id).unwrap(), Some(provider(&first)));
+    *meddling.0.lock() = None;
 }
