@@ -272,6 +272,7 @@ async fn a_tenants_own_key_file_is_needed_and_others_go_on() {
     let file = private_file(&path, &format!("{}\n", "5a".repeat(32)));
     let set = server.admin(&["tenant", "byok", "set", "acme", "--provider", "file", "--key-file", &file]);
     assert_eq!(set["keys"][0]["own"], Value::Bool(true), "{set}");
+    assert_eq!(set["keys"][0]["epoch"], Value::from(2), "a key that no older copy has: {set}");
     server.restart();
     assert_eq!(rows(&server, &acme).await, [7]);
     server.admin(&["root", "rotate"]);

@@ -14,7 +14,6 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, Transactio
 use sepal_crypto::{Aad, Key, unwrap_key};
 use sepal_types::TenantId;
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use crate::{
     AuditAction, ControlError,
@@ -222,8 +221,7 @@ fn to_format_3(transaction: &Transaction<'_>, root: &Key, now: i64, from: i64) -
         let (tenant, wrapped): (TenantId, Vec<u8>) = (TenantId(row.get(0)?), row.get(1)?);
         let key = unwrap_key(&wrapping, &Aad::new("tenant-key").tenant(tenant).finish(), &wrapped)
             .map_err(|error| ControlError::Corrupt { what: KEY_WHAT, why: error.to_string() })?;
-        let secret = Zeroizing::new(key.expose().to_vec());
-        let new = NewKey { epoch: 1, own: false, secret, key: &key, now };
+        let new = NewKey { epoch: 1, own: false, secret: key.expose(), key: &key, now };
         tenant_keys::insert(transaction, &vault, tenant, &new)?;
     }
     drop(rows);

@@ -1,5 +1,6 @@
 //! Tenants that bring a provider of their own (BYOK): their keys are wrapped by it first, then under the root, and both
-//! are needed.
+//! are needed. For the keys from before that is only true here, not of their copies in backups: so a provider comes with
+//! a new key, and what was sealed before is put under it.
 //!
 //! The provider is asked when the tenant is opened, and when its key is rotated; what it gave is held while the tenant
 //! is open. One that does not answer, or refuses, closes this tenant and no other. Taking the right away takes effect
@@ -27,7 +28,7 @@ use crate::{
 
 use super::{
     KeyWrapper, Provider, WrapperError,
-    tenant_keys::{self, KEY_WHAT, Unwrapped, own_context},
+    tenant_keys::{self, KEY_WHAT, NewKey, Unwrapped, own_context},
 };
 
 /// Which tenants have a provider, and the keys it gave for those that are in use.
@@ -89,10 +90,13 @@ impl Control {
         self.own_provider(&self.database.lock(), tenant)
     }
 
-    /// Puts the tenant's keys under a provider of its own, or under another one. Both the present provider and the new
-    /// one are asked; what the new one wrapped is unwrapped again before anything is written. Durable on return.
+    /// Puts the tenant's keys under a provider of its own, or under another one, and makes a new epoch: the keys so far
+    /// stand in older backups and copies of control.db without this provider. They are retired as after
+    /// [`Self::rotate_tenant_key`]. Both the present provider and the new one are asked; what the new one wrapped is
+    /// unwrapped again before anything is written. Durable on return.
     ///
-    /// Errors: 57P03 and 58000 a provider does not answer, or refuses; 22023 its description is wrong.
+    /// Errors: 57P03 and 58000 a provider does not answer, or refuses; 22023 its description is wrong; 55006 somebody
+    /// else changed the keys meanwhile.
     pub fn set_tenant_provider(&self, tenant: TenantId, provider: &Provider) -> Result<()> {
         let wrapper = self.own_wrapper(tenant, provider)?;
         let wrap = |epoch: u64, key: &Key| -> Result<Option<Vec<u8>>, WrapperError> {
@@ -129,7 +133,7 @@ impl Control {
         self.wrappers.open(provider).map_err(|why| ControlError::own_key(tenant, why))
     }
 
-    /// Writes all rows of a tenant's keys anew, with what `secret` makes of each.
+    /// Writes all rows of a tenant's keys anew, with what `secret` makes of each. Under a provider, a new epoch begins.
     fn rewrite_keys(&self, tenant: TenantId, provider: Option<&Provider>, secret: Secret<'_>) -> Result<()> {
         // Rows and keys of one moment: a key that went into another key's row would be lost with it.
         let read = self.read_keys(tenant)?;
@@ -138,7 +142,14 @@ impl Control {
             check_value(row, key)?;
             secrets.push(secret(row.epoch, key)?);
         }
-        let ring = read.ring()?;
+        let (now, epoch) = (self.now(), read.newest() + 1);
+        let next = match provider {
+            Some(_) => {
+                let key = Key::random();
+                Some((secret(epoch, &key)?, key))
+            }
+            None => None,
+        };
         let mut database = self.database.lock();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         read.check_present(&transaction, &self.vault, tenant)?;
@@ -153,11 +164,15 @@ impl Control {
         let event = NewAuditEvent::new(action, "tenant key")
             .of(tenant)
             .with(json!({ "provider": provider.map(ToString::to_string) }));
-        append(&transaction, &self.vault, self.now(), event)?;
+        append(&transaction, &self.vault, now, event)?;
+        if let Some((secret, key)) = &next {
+            let new = NewKey { epoch, own: true, secret, key, now };
+            tenant_keys::begin_epoch(&transaction, &self.vault, tenant, read.current()?, &new)?;
+        }
         transaction.commit()?;
         // Control is locked still: whoever changes the keys next holds them next.
-        match provider {
-            Some(_) => self.vault.own.hold(tenant, ring),
+        match next {
+            Some((_, key)) => self.vault.own.hold(tenant, KeyRing::new(key, read.keys)),
             None => self.vault.own.remove(tenant),
         }
         Ok(())

@@ -112,17 +112,8 @@ impl Control {
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         old.check_present(&transaction, &self.vault, tenant)?;
         let now = self.clock.unix_seconds();
-        insert(
-            &transaction,
-            &self.vault,
-            tenant,
-            &NewKey { epoch, own: provider.is_some(), secret, key: &key, now },
-        )?;
-        reseal::tenant(&transaction, &self.vault, tenant, old.current()?, &key)?;
-        let event = NewAuditEvent::new(AuditAction::TenantKeyRotated, "tenant key")
-            .of(tenant)
-            .with(json!({ "epoch": epoch }));
-        append(&transaction, &self.vault, now, event)?;
+        let new = NewKey { epoch, own: provider.is_some(), secret: &secret, key: &key, now };
+        begin_epoch(&transaction, &self.vault, tenant, old.current()?, &new)?;
         transaction.commit()?;
         // Control is locked still: whoever changes the keys next holds them next.
         if provider.is_some() {
@@ -257,14 +248,30 @@ pub(crate) struct NewKey<'a> {
     pub(crate) epoch: u64,
     pub(crate) own: bool,
     /// As [`Unwrapped::secret`].
-    pub(crate) secret: Zeroizing<Vec<u8>>,
+    pub(crate) secret: &'a [u8],
     pub(crate) key: &'a Key,
     pub(crate) now: i64,
 }
 
 pub(crate) fn insert(database: &Connection, vault: &Vault, tenant: TenantId, new: &NewKey<'_>) -> Result<()> {
     let body = KeyBody { created_at: new.now, check: hex(&new.key.check_value()) };
-    insert_row(database, vault, tenant, (new.epoch, new.own), &new.secret, &body)
+    insert_row(database, vault, tenant, (new.epoch, new.own), new.secret, &body)
+}
+
+/// The caller's transaction: `new` becomes the key that all of a tenant's is sealed under.
+pub(super) fn begin_epoch(
+    database: &Connection,
+    vault: &Vault,
+    tenant: TenantId,
+    old: &Key,
+    new: &NewKey<'_>,
+) -> Result<()> {
+    insert(database, vault, tenant, new)?;
+    reseal::tenant(database, vault, tenant, old, new.key)?;
+    let event = NewAuditEvent::new(AuditAction::TenantKeyRotated, "tenant key")
+        .of(tenant)
+        .with(json!({ "epoch": new.epoch }));
+    append(database, vault, new.now, event).map(drop)
 }
 
 /// `which`: epoch and `own`.

@@ -259,8 +259,12 @@ fn with_a_provider_of_its_own_both_keys_are_needed() {
     let provider = Provider::KeyFile { path: path.clone() };
     control.set_tenant_provider(acme.id, &provider).unwrap();
     assert_eq!(control.tenant_provider(acme.id).unwrap(), Some(provider));
-    assert_eq!(control.tenant_keys(acme.id).unwrap().current().expose(), &before);
-    assert_eq!(control.rotate_tenant_key(acme.id).unwrap(), 2);
+    // A new key: the one before stands elsewhere without the provider.
+    let ring = control.tenant_keys(acme.id).unwrap();
+    assert!(ring.current().expose() != &before && ring.keys().nth(1).unwrap().expose() == &before);
+    assert_eq!(secret(control, &acme), b"hunter2");
+    assert_eq!(control.retire_tenant_keys(acme.id, 2).unwrap(), 1);
+    assert_eq!(control.rotate_tenant_key(acme.id).unwrap(), 3);
     assert_eq!(secret(control, &acme), b"hunter2");
     control.rotate_root(&Key::random(), &mut |_| {}).unwrap();
     let sealed = control.sealed_tenant_keys(acme.id).unwrap();
