@@ -58,6 +58,8 @@ impl Default for ControlOptions {
 /// The control database of one data directory. Shared by all connections; calls block on SQLite except
 /// [`Control::authenticate_token`] on a cache hit and [`Control::still_valid`] while nothing was revoked.
 pub struct Control {
+    /// Where `database` is.
+    pub(crate) path: PathBuf,
     pub(crate) database: Mutex<Connection>,
     pub(crate) vault: Vault,
     pub(crate) clock: Arc<dyn Clock>,
@@ -113,6 +115,7 @@ impl Control {
         let vault = Vault::load(&connection, root)?;
         let version = data_version(&connection)?;
         Ok(Self {
+            path: path.to_owned(),
             decoy: KeyRow::decoy(&vault),
             database: Mutex::new(connection),
             vault,

@@ -8,7 +8,7 @@
 //! The journal mode is TRUNCATE with synchronous=FULL: a commit is durable when it returns, without a WAL
 //! whose checkpoints happen later, and the truncated journal is synced too, which DELETE mode leaves to luck.
 
-use std::{path::Path, time::Duration};
+use std::{fs::File, io::ErrorKind, path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use sepal_crypto::{Aad, Key, unwrap_key};
@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::{
     AuditAction, ControlError,
     audit::{NewAuditEvent, append},
+    control::journal_of,
     control_error::Result,
     keys::{
         InstanceKeys,
@@ -159,6 +160,16 @@ pub(crate) fn settle(connection: &Connection) -> Result<()> {
          PRAGMA cell_size_check = ON;",
     )?;
     Ok(())
+}
+
+/// Makes the end of a transaction durable whose commit did not say so: a journal that came back after a power cut would
+/// undo it.
+pub(crate) fn sync_journal(database: &Path) -> Result<()> {
+    let path = journal_of(database);
+    match File::open(&path).and_then(|journal| journal.sync_all()) {
+        Err(source) if source.kind() != ErrorKind::NotFound => Err(ControlError::Io { path, source }),
+        _ => Ok(()),
+    }
 }
 
 /// Fills an empty file.

@@ -92,7 +92,9 @@ impl Database {
         let progress = self.root_rotation()?;
         match &progress.failed {
             Some(why) => Err(Error::new(SqlState::SystemError, why.clone())
-                .with_hint("The server goes on with the key it has. Try again when the cause is mended.")),
+                .with_hint(
+                    "Keep all files of the root key, one that ends in .new among them. Try again when the cause is mended.",
+                )),
             None => Ok(progress),
         }
     }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 use super::{
-    RecoveryKey, RootKeys,
+    InstanceKeys, RecoveryKey, RootKeys,
     root::{key_from, meta, put_meta},
 };
 
@@ -176,6 +176,11 @@ fn no_recovery() -> ControlError {
 }
 
 impl Control {
+    /// Whether control.db is under `key` now, whatever this process was opened with.
+    pub(crate) fn is_under(&self, key: &Key) -> Result<bool> {
+        InstanceKeys::are_under(&self.database.lock(), key)
+    }
+
     /// Whether `key` is the root key that this was opened with, or that replaced it.
     pub(crate) fn is_root(&self, key: &Key) -> bool {
         constant_time_eq(&self.vault.roots.read().key.check_value(), &key.check_value())
