@@ -5,10 +5,17 @@
 //! are sealed, `wrapped_key` is wrapped; ids are random. So the file holds no plaintext of a user. The bytes are drawn
 //! in docs/format/control.md.
 //!
-//! The journal mode is TRUNCATE with synchronous=FULL: a commit is durable when it returns, without a WAL
-//! whose checkpoints happen later, and the truncated journal is synced too, which DELETE mode leaves to luck.
+//! The journal mode is PERSIST with synchronous=FULL: a commit is durable when it returns, without a WAL whose
+//! checkpoints happen later, and the journal's end is synced too, which DELETE mode leaves to luck. The journal holds
+//! pages as they were, wrapped keys among them. Its blocks are never given back, so that [`wipe_journal`] reaches them
+//! when a key is destroyed.
 
-use std::{fs::File, io::ErrorKind, path::Path, time::Duration};
+use std::{
+    fs::{File, OpenOptions},
+    io::{ErrorKind, Write},
+    path::Path,
+    time::Duration,
+};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use sepal_crypto::{Aad, Key, unwrap_key};
@@ -151,7 +158,7 @@ pub(crate) fn connect(path: &Path) -> Result<Connection> {
 /// wrapped key); temporary data stays in memory.
 pub(crate) fn settle(connection: &Connection) -> Result<()> {
     connection.execute_batch(
-        "PRAGMA journal_mode = TRUNCATE;
+        "PRAGMA journal_mode = PERSIST;
          PRAGMA synchronous = FULL;
          PRAGMA secure_delete = ON;
          PRAGMA foreign_keys = ON;
@@ -167,6 +174,24 @@ pub(crate) fn settle(connection: &Connection) -> Result<()> {
 pub(crate) fn sync_journal(database: &Path) -> Result<()> {
     let path = journal_of(database);
     match File::open(&path).and_then(|journal| journal.sync_all()) {
+        Err(source) if source.kind() != ErrorKind::NotFound => Err(ControlError::Io { path, source }),
+        _ => Ok(()),
+    }
+}
+
+/// Overwrites the journal, when no transaction needs it: a key that is gone from its row is there still, in the page
+/// that the row was on. Durable on return.
+pub(crate) fn wipe_journal(connection: &mut Connection, database: &Path) -> Result<()> {
+    // While this is held nobody else writes, and so no journal counts.
+    let held = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let path = journal_of(database);
+    let wiped = OpenOptions::new().write(true).open(&path).and_then(|mut journal| {
+        let zeros = vec![0; usize::try_from(journal.metadata()?.len()).unwrap_or(0)];
+        journal.write_all(&zeros)?;
+        journal.sync_data()
+    });
+    held.rollback()?;
+    match wiped {
         Err(source) if source.kind() != ErrorKind::NotFound => Err(ControlError::Io { path, source }),
         _ => Ok(()),
     }

@@ -78,6 +78,7 @@ impl Control {
             .with(json!({ "keys": keys }));
         let entry = append(&transaction, &self.vault, now, event)?;
         transaction.commit()?;
+        self.clear_journal(&mut database);
         self.vault.forget_tenant(tenant.id);
         self.revoke_trust();
         Ok(Destroyed { tenant: tenant.id, entry, destroyed_at: now, name_hmac, keys })

@@ -170,6 +170,7 @@ impl Control {
             tenant_keys::begin_epoch(&transaction, &self.vault, tenant, read.current()?, &new)?;
         }
         transaction.commit()?;
+        self.clear_journal(&mut database);
         // Control is locked still: whoever changes the keys next holds them next.
         match next {
             Some((_, key)) => self.vault.own.hold(tenant, KeyRing::new(key, read.keys)),

@@ -109,6 +109,7 @@ impl Control {
             let settled = RootKeys::new(roots.generation, &roots.key);
             settled.store(&transaction)?;
             transaction.commit()?;
+            self.clear_journal(&mut database);
             *roots = settled;
             now.rotating = false;
             return Ok((now, true));

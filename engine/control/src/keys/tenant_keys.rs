@@ -147,6 +147,9 @@ impl Control {
             append(&transaction, &self.vault, self.now(), event)?;
         }
         transaction.commit()?;
+        if retired > 0 {
+            self.clear_journal(&mut database);
+        }
         self.vault.own.forget(tenant);
         Ok(retired)
     }
