@@ -24,7 +24,7 @@ use serde_json::json;
 
 use crate::{
     AuditAction, ControlError,
-    audit::{NewAuditEvent, append},
+    audit::{self, NewAuditEvent, append},
     control::journal_of,
     control_error::Result,
     keys::{
@@ -37,7 +37,9 @@ use crate::{
 /// Written to the file's header; told by `file control.db`.
 const APPLICATION_ID: i64 = 0x5345_504c;
 /// Rises with every change of the tables or of what is sealed in them, but not with a field that has a default.
-const FORMAT: i64 = 3;
+const FORMAT: i64 = 4;
+/// From this format on the instance keys are rows, wrapped under the root.
+const FIRST_WITH_KEYS: i64 = 3;
 /// The first format that can be brought to [`FORMAT`].
 const OLDEST_FORMAT: i64 = 1;
 /// In the associated data of the canary that formats 1 and 2 had.
@@ -205,6 +207,7 @@ pub(crate) fn create(connection: &mut Connection, root: &Key) -> Result<()> {
     let roots = vault.roots.read();
     roots.store(&transaction)?;
     vault.instance.store(&transaction, &roots)?;
+    audit::begin(&transaction, &vault)?;
     transaction.commit()?;
     Ok(())
 }
@@ -234,15 +237,22 @@ pub(crate) fn migrate(connection: &mut Connection, root: &Key, now: i64) -> Resu
         transaction.execute_batch(SECRET_TABLES)?;
     }
     if format < FORMAT {
-        to_format_3(&transaction, root, now, format)?;
+        let vault = if format < FIRST_WITH_KEYS {
+            with_keys(&transaction, root, now)?
+        } else {
+            with_head(&transaction, root, now)?
+        };
+        let event = NewAuditEvent::new(AuditAction::FormatChanged, "control.db")
+            .with(json!({ "from": format, "to": FORMAT }));
+        append(&transaction, &vault, now, event)?;
         transaction.pragma_update(None, "user_version", FORMAT)?;
     }
     transaction.commit()?;
     Ok(format < FORMAT)
 }
 
-/// Instance keys get rows, each tenant's key becomes its first epoch, the audit trail begins.
-fn to_format_3(transaction: &Transaction<'_>, root: &Key, now: i64, from: i64) -> Result<()> {
+/// From formats 1 and 2: instance keys get rows, each tenant's key becomes its first epoch, the audit trail begins.
+fn with_keys(transaction: &Transaction<'_>, root: &Key, now: i64) -> Result<Vault> {
     transaction.execute_batch(KEY_TABLES)?;
     let vault = Vault::of_an_older_format(root);
     {
@@ -264,10 +274,16 @@ fn to_format_3(transaction: &Transaction<'_>, root: &Key, now: i64, from: i64) -
     drop(tenants);
     transaction.execute_batch(TENANT_KEY_LEAVES)?;
     transaction.execute("DELETE FROM meta WHERE name = 'canary'", [])?;
-    let event = NewAuditEvent::new(AuditAction::FormatChanged, "control.db")
-        .with(json!({ "from": from, "to": FORMAT }));
-    append(transaction, &vault, now, event)?;
-    Ok(())
+    audit::begin(transaction, &vault)?;
+    Ok(vault)
+}
+
+/// From format 3: instance keys are bound anew, the audit trail has an end from its beginning.
+fn with_head(transaction: &Transaction<'_>, root: &Key, now: i64) -> Result<Vault> {
+    let vault = Vault::of_format_3(transaction, root)?;
+    vault.instance.store(transaction, &vault.roots.read())?;
+    audit::resume(transaction, &vault, now)?;
+    Ok(vault)
 }
 
 /// Whether the file is ours and of a format we read. Reads only.
@@ -284,7 +300,7 @@ pub(crate) fn check_format(connection: &Connection, path: &Path) -> Result<i64> 
 /// The same, and whether it is under this root key now. Reads only.
 pub(crate) fn check(connection: &Connection, path: &Path, root: &Key) -> Result<()> {
     let format = check_format(connection, path)?;
-    let fits = if format == FORMAT {
+    let fits = if format >= FIRST_WITH_KEYS {
         InstanceKeys::are_under(connection, root)?
     } else {
         canary_opens(connection, root)?
@@ -307,7 +323,7 @@ fn format_of(connection: &Connection) -> Result<i64> {
     Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
 }
 
-const _: () = assert!(OLDEST_FORMAT == 1 && FORMAT == 3, "a fourth format needs its own step in `migrate`");
+const _: () = assert!(OLDEST_FORMAT == 1 && FORMAT == 4, "a fifth format needs its own step in `migrate`");
 
 #[cfg(test)]
 mod tests;

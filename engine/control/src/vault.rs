@@ -39,6 +39,13 @@ impl Vault {
         Self { instance: InstanceKeys::of_an_older_format(root), ..Self::fresh(root) }
     }
 
+    /// For a file of format 3, which is being brought to today's.
+    pub(crate) fn of_format_3(database: &Connection, root: &Key) -> Result<Self> {
+        let roots = RootKeys::load(database, root)?;
+        let instance = InstanceKeys::load_of_format_3(database, &roots)?;
+        Ok(Self { instance, roots: RwLock::new(roots), own: OwnKeys::default() })
+    }
+
     /// What a file of today's format says.
     pub(crate) fn load(database: &Connection, root: &Key) -> Result<Self> {
         let roots = RootKeys::load(database, root)?;

@@ -22,6 +22,7 @@ use crate::{
     AuditAction, Control, ControlError, Provider,
     audit::{NewAuditEvent, append},
     control_error::Result,
+    integer::{from_column, to_column},
     secrets::reseal,
     tenants::{read_body, require_tenant},
     vault::Vault,
@@ -138,7 +139,7 @@ impl Control {
         }
         let retired = transaction.execute(
             "DELETE FROM tenant_keys WHERE tenant = ?1 AND epoch < ?2",
-            params![tenant.as_bytes(), number(epoch)],
+            params![tenant.as_bytes(), to_column(epoch)],
         )?;
         if retired > 0 {
             let event = NewAuditEvent::new(AuditAction::TenantKeysRetired, "tenant key")
@@ -295,8 +296,8 @@ pub(super) fn insert_row(
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         params![
             tenant.as_bytes(),
-            number(epoch),
-            number(roots.generation),
+            to_column(epoch),
+            to_column(roots.generation),
             own,
             wrapped,
             vault.seal_json(body_aad(tenant, epoch), body),
@@ -315,7 +316,7 @@ pub(super) fn unwrap_rows(database: &Connection, vault: &Vault, tenant: TenantId
     )?;
     let rows = statement.query_and_then(params![tenant.as_bytes()], |row| -> Result<Unwrapped> {
         let (epoch, generation): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let (epoch, generation) = (epoch.unsigned_abs(), generation.unsigned_abs());
+        let (epoch, generation) = (from_column(KEY_WHAT, epoch)?, from_column(KEY_WHAT, generation)?);
         let (own, wrapped, sealed): (bool, Vec<u8>, Vec<u8>) = (row.get(2)?, row.get(3)?, row.get(4)?);
         let secret = roots.unwrap(KEY_WHAT, generation, aad(tenant, epoch, generation, own), &wrapped)?;
         let body = vault.open_json("what is known of a tenant's key", body_aad(tenant, epoch), &sealed)?;
@@ -338,9 +339,12 @@ pub(crate) fn current_key(database: &Connection, vault: &Vault, tenant: TenantId
 }
 
 fn newest_epoch(database: &Connection, tenant: TenantId) -> Result<u64> {
-    let mut statement = database.prepare_cached("SELECT max(epoch) FROM tenant_keys WHERE tenant = ?1")?;
-    let newest: Option<i64> = statement.query_row(params![tenant.as_bytes()], |row| row.get(0))?;
-    newest.map(i64::unsigned_abs).ok_or(ControlError::NoTenantKeys(tenant))
+    let mut statement =
+        database.prepare_cached("SELECT min(epoch), max(epoch) FROM tenant_keys WHERE tenant = ?1")?;
+    let ends: (Option<i64>, Option<i64>) =
+        statement.query_row(params![tenant.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (Some(oldest), Some(newest)) = ends else { return Err(ControlError::NoTenantKeys(tenant)) };
+    from_column(KEY_WHAT, oldest).and_then(|_| from_column(KEY_WHAT, newest))
 }
 
 /// What a wrapped key is bound to.
@@ -357,10 +361,6 @@ fn body_aad(tenant: TenantId, epoch: u64) -> Aad {
     Aad::new("tenant-key-body 1").tenant(tenant).u64(epoch)
 }
 
-fn number(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
 /// Epochs with their keys' check values, the newest first, for a certificate. None at all is no error here.
 pub(crate) fn check_values(
     database: &Connection,
@@ -371,7 +371,7 @@ pub(crate) fn check_values(
         .prepare_cached("SELECT epoch, body FROM tenant_keys WHERE tenant = ?1 ORDER BY epoch DESC")?;
     let rows = statement.query_and_then(params![tenant.as_bytes()], |row| -> Result<(u64, String)> {
         let (epoch, sealed): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
-        let epoch = epoch.unsigned_abs();
+        let epoch = from_column(KEY_WHAT, epoch)?;
         let body: KeyBody =
             vault.open_json("what is known of a tenant's key", body_aad(tenant, epoch), &sealed)?;
         Ok((epoch, body.check))

@@ -75,6 +75,23 @@ fn a_new_epoch_seals_and_the_old_one_opens_until_it_is_retired() {
     assert!(control.may_use(&scope(&tenant), crate::Grantable::Secret, "DB", &key.id).unwrap());
 }
 
+/// Without a key, a row can be given a number below zero; its associated data has the number without a sign.
+#[test]
+fn a_number_below_zero_is_damage() {
+    let fixture = Fixture::new();
+    let (control, acme) = (&fixture.control, fixture.tenant("acme"));
+    control.rotate_tenant_key(acme.id).unwrap();
+    control.database.lock().execute("UPDATE tenant_keys SET epoch = -2 WHERE epoch = 2", []).unwrap();
+    for error in [
+        control.tenant_keys(acme.id).map(drop).unwrap_err(),
+        control.tenant_key_epoch(acme.id).map(drop).unwrap_err(),
+        control.rotate_root(&Key::random(), &mut |_| {}).map(drop).unwrap_err(),
+        control.drop_tenant("acme").map(drop).unwrap_err(),
+    ] {
+        assert_eq!(code(error), "XX001");
+    }
+}
+
 #[test]
 fn a_thousand_tenants_follow_the_root_in_batches() {
     let fixture = Fixture::new();
