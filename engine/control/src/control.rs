@@ -177,7 +177,8 @@ impl Control {
         Ok(changed)
     }
 
-    /// Once a key is destroyed: SQLite's journal has the page that it was on. Under the lock that it was destroyed under.
+    /// Once a key is destroyed: SQLite's journal has the page that it was on. Under the lock that it was destroyed
+    /// under.
     pub(crate) fn clear_journal(&self, database: &mut Connection) {
         clear_journal(database, &self.path);
     }

@@ -125,8 +125,8 @@ pub enum RootKeyError {
     NotInPlace { path: PathBuf, staged: PathBuf, source: std::io::Error },
     /// Nobody knows yet which of two files counts.
     #[error(
-        "whether the root key was replaced is not known: {why}. One key is in {path}, the other in {staged}: keep both, \
-         and start the server again, which takes the one that opens control.db",
+        "whether the root key was replaced is not known: {why}. One key is in {path}, the other in {staged}: keep \
+         both, and start the server again, which takes the one that opens control.db",
         staged = .staged.display(), path = .path.display()
     )]
     Unsettled { path: PathBuf, staged: PathBuf, why: String },

@@ -1,7 +1,7 @@
 //! SQLite's integers are signed, ours count: epochs, generations, numbers of entries.
 //!
-//! Their associated data has the unsigned number. A negative one in a row was written by somebody without a key, and must
-//! not pass for its positive: it would sort before all others.
+//! Their associated data has the unsigned number. A negative one in a row was written by somebody without a key, and
+//! must not pass for its positive: it would sort before all others.
 
 use crate::{ControlError, control_error::Result};
 

@@ -278,8 +278,8 @@ fn the_end_of_a_log_is_remembered() {
     assert!(again.log_end(TenantId([1; 16])).is_err());
 }
 
-/// Crypto-shred: the wrapped key's bytes are gone from every file, not only its row. SQLite's journal keeps pages as they
-/// were, also those of neighbours.
+/// Crypto-shred: the wrapped key's bytes are gone from every file, not only its row. SQLite's journal keeps pages as
+/// they were, also those of neighbours.
 #[test]
 fn a_destroyed_key_is_in_no_file() {
     for way in ["drop", "retire", "rewrite"] {

@@ -77,8 +77,8 @@ pub(crate) fn begin(database: &Connection, vault: &Vault) -> Result<()> {
     put_head(database, vault, &Head::start())
 }
 
-/// Format 3 had no head before the first entry. One that is missing although there was something to tell was taken away:
-/// the trail goes on after what is there, and says so. The caller's transaction.
+/// Format 3 had no head before the first entry. One that is missing although there was something to tell was taken
+/// away: the trail goes on after what is there, and says so. The caller's transaction.
 pub(crate) fn resume(database: &Connection, vault: &Vault, now: i64) -> Result<()> {
     if meta(database, HEAD_ROW)?.is_some() {
         return Ok(());
@@ -163,8 +163,8 @@ impl Control {
         Ok(signed)
     }
 
-    /// Whether the trail has what was last kept in `audit.head` of it; else what to make of that. The server asks when it
-    /// starts.
+    /// Whether the trail has what was last kept in `audit.head` of it; else what to make of that. The server asks when
+    /// it starts.
     pub fn check_audit_head(&self) -> Result<Option<String>> {
         self.compare_outside(&self.database.lock())
     }
@@ -230,8 +230,8 @@ impl Control {
             None => format!("entry {number}, which audit.head has, is not there"),
         };
         Ok(Some(format!(
-            "{what}: control.db is an older one than it was, or was changed. If you put it back yourself, from a backup, \
-             remove audit.head"
+            "{what}: control.db is an older one than it was, or was changed. If you put it back yourself, from a \
+             backup, remove audit.head"
         )))
     }
 

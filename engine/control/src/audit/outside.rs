@@ -3,9 +3,9 @@
 //! ```text
 //! {"number":812,"time":1900000000,"hash":"…","signature":"…"}    one line, mode 0600; as in `audit_checkpoints`
 //! ```
-//! Chain and head are inside of control.db and fit an older control.db as well. This file shows that one was put back, to
-//! whoever left it in its place: it is compared at each start and by `sepal audit verify`. It is replaced by a newer
-//! checkpoint only as long as the chain has the one that is in it.
+//! Chain and head are inside of control.db and fit an older control.db as well. This file shows that one was put back,
+//! to whoever left it in its place: it is compared at each start and by `sepal audit verify`. It is replaced by a
+//! newer checkpoint only as long as the chain has the one that is in it.
 
 use std::{
     fs::{self, File, OpenOptions},

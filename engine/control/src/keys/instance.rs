@@ -32,8 +32,8 @@ pub(crate) struct InstanceKeys {
 }
 
 const WHAT: &str = "an instance key";
-/// What a wrapped key is bound to. That it rose with format 4 keeps a file of today from being passed off as one of format
-/// 3, in which the audit trail may have no end.
+/// What a wrapped key is bound to. That it rose with format 4 keeps a file of today from being passed off as one of
+/// format 3, in which the audit trail may have no end.
 const BINDING: &str = "instance-key 2";
 const BINDING_OF_FORMAT_3: &str = "instance-key 1";
 /// The row by which a root key is judged.
@@ -101,8 +101,8 @@ impl InstanceKeys {
         })
     }
 
-    /// Whether `root` is the key that wraps them now, in a file of format 3 as well: the wrapped key says by which root it
-    /// is. Reads only.
+    /// Whether `root` is the key that wraps them now, in a file of format 3 as well: the wrapped key says by which
+    /// root it is. Reads only.
     pub(crate) fn are_under(database: &Connection, root: &Key) -> Result<bool> {
         let wrapped = meta(database, &row(JUDGE))?.ok_or_else(|| missing(JUDGE))?;
         Ok(RootKeys::fits(root, aad(BINDING, JUDGE, generation_of(database)?), &wrapped))

@@ -1,6 +1,6 @@
-//! Tenants that bring a provider of their own (BYOK): their keys are wrapped by it first, then under the root, and both
-//! are needed. For the keys from before that is only true here, not of their copies in backups: so a provider comes with
-//! a new key, and what was sealed before is put under it.
+//! Tenants that bring a provider of their own (BYOK): their keys are wrapped by it first, then under the root, and
+//! both are needed. For the keys from before that is only true here, not of their copies in backups: so a provider
+//! comes with a new key, and what was sealed before is put under it.
 //!
 //! The provider is asked when the tenant is opened, and when its key is rotated; what it gave is held while the tenant
 //! is open. One that does not answer, or refuses, closes this tenant and no other. Taking the right away takes effect

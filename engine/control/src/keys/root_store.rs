@@ -167,8 +167,8 @@ impl RootStore {
         control.resume_root_rotation(progress)
     }
 
-    /// Sees to what an earlier replacement left in `.new`: what control.db is under takes its place, what never came into
-    /// force goes. Nothing is touched that cannot be read.
+    /// Sees to what an earlier replacement left in `.new`: what control.db is under takes its place, what never came
+    /// into force goes. Nothing is touched that cannot be read.
     fn settle(&self, control: &Control) -> Result<()> {
         let staged = self.staged();
         if !staged.try_exists().map_err(|source| ControlError::Io { path: staged.clone(), source })? {

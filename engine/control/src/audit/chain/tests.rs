@@ -176,6 +176,23 @@ fn a_dropped_tenants_certificate_is_signed_and_kept() {
 }
 
 #[test]
+fn a_destruction_is_owed_until_it_is_certified() {
+    let fixture = filled();
+    fixture.control.drop_tenant("other").unwrap();
+    assert!(fixture.control.unfinished_destructions().unwrap().is_empty());
+    let begun = fixture.control.begin_destruction("acme").unwrap();
+    let (path, root, options) = (fixture.path(), fixture.root.clone(), fixture.options());
+    drop(fixture.control);
+    let control = Control::open(&path, &root, options).unwrap();
+    assert_eq!(control.unfinished_destructions().unwrap(), [begun.clone()]);
+    let removal = crate::Removal { files_left: Some("a: busy".into()), ..Default::default() };
+    let certificate = control.certify_destruction(&begun, &removal).unwrap();
+    assert!(certificate.is_signed() && certificate.certificate.contains("\"files_left\":\"a: busy\""));
+    assert!(control.unfinished_destructions().unwrap().is_empty());
+    assert_eq!(control.destruction_certificate("acme").unwrap(), Some(certificate));
+}
+
+#[test]
 fn entries_survive_a_new_root_key() {
     let fixture = filled();
     let before = fixture.control.audit_events(0, 100).unwrap();
