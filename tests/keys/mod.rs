@@ -165,6 +165,8 @@ async fn a_lost_root_key_is_had_back_from_shares() {
     assert_eq!(fs::metadata(root_file(&server)).expect("the root key").permissions().mode() & 0o777, 0o600);
     server.start_again();
     assert_eq!(rows(&server, &key).await, [7]);
+    let told = sepal(&["audit", "list", "--data", &data], &[]).stdout;
+    assert!(String::from_utf8_lossy(&told).contains("root.recover"), "the use of the recovery key");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,8 +46,8 @@ pub struct RecoveryStatus {
 }
 
 impl Control {
-    /// Makes a recovery key; it is given here and nowhere else. One that was made before opens nothing from then on,
-    /// except in copies of the directory.
+    /// Makes a recovery key; it is given here and nowhere else. One that was made before opens nothing here from then
+    /// on; in copies of the directory it gives the present root key until that is replaced, too.
     ///
     /// `shares`: how many are needed, and how many the caller will split it into. Errors: 42710 there is one, and
     /// `replace` is false.

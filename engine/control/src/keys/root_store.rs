@@ -89,14 +89,7 @@ impl RootStore {
 
     /// Keeps the key that control.db is under in this store's way, in place of the file: with another passphrase.
     pub fn overwrite(&self, key: &Key) -> Result<(), RootKeyError> {
-        let same = self.beside(".same");
-        key_file::remove(&same)?;
-        self.write(&same, key)?;
-        if let Err(source) = key_file::replace(&same, &self.path) {
-            key_file::remove(&same)?;
-            return Err(RootKeyError::NotReplaceable { path: self.path.clone(), source });
-        }
-        key_file::sync_parent(&self.path)?;
+        self.take_place(|same| self.write(same, key))?;
         key_file::remove(&self.staged())
     }
 
@@ -160,7 +153,7 @@ impl RootStore {
         if !control.is_under(&present)? {
             return Err(ControlError::WrongRootKey { database: control.path.clone() });
         }
-        self.overwrite(&present)?;
+        self.rehearse()?;
         let next = self.stage()?;
         control.begin_root_rotation(&next).map_err(|error| self.unsettled(error))?;
         self.promote()?;
@@ -194,6 +187,24 @@ impl RootStore {
             "control.db is under the root key in {}, which this process has not: start it again",
             self.path.display()
         )))
+    }
+
+    /// Step 1. No provider is asked: the content stays what it is.
+    fn rehearse(&self) -> Result<(), RootKeyError> {
+        let content = key_file::read_private(&self.path, seal_file::MAX_BYTES)?;
+        self.take_place(|same| key_file::write_private(same, &content))
+    }
+
+    /// Replaces the file by what `write` writes, of the same key.
+    fn take_place(&self, write: impl FnOnce(&Path) -> Result<(), RootKeyError>) -> Result<(), RootKeyError> {
+        let same = self.beside(".same");
+        key_file::remove(&same)?;
+        write(&same)?;
+        if let Err(source) = key_file::replace(&same, &self.path) {
+            key_file::remove(&same)?;
+            return Err(RootKeyError::NotReplaceable { path: self.path.clone(), source });
+        }
+        key_file::sync_parent(&self.path)
     }
 
     /// A commit that failed may have happened.

@@ -166,11 +166,17 @@ fn recovery_gives_the_root_before_and_after_a_rotation() {
     assert_eq!(open_recovery_package(&package, &combined).unwrap().expose(), root.expose());
     control.verify_recovery(&combined).unwrap();
 
+    let older = control.recovery_package().unwrap().unwrap();
     let replaced = control.create_recovery(None, true).unwrap();
     assert_eq!(code(control.verify_recovery(&key).unwrap_err()), "22023");
     control.verify_recovery(&replaced).unwrap();
     let package = control.recovery_package().unwrap().unwrap();
     assert_eq!(code(open_recovery_package(&package, &key).unwrap_err()), "22023");
+    // Where a copy is, the one before gives the root still: that is to be replaced as well.
+    let known = open_recovery_package(&older, &key).unwrap();
+    assert!(control.is_root(&known));
+    control.rotate_root(&Key::random(), &mut |_| {}).unwrap();
+    assert!(!control.is_root(&known) && !Control::opens_with(&fixture.path(), &known).unwrap());
     for position in [0, 8, package.len() - 1] {
         let mut damaged = package.clone();
         damaged[position] ^= 1;
