@@ -111,8 +111,8 @@ fn check_same(provider: &Provider, root: &NewRoot, data: &Path) -> Result<(), Fa
         return Ok(());
     }
     Err(Failure::configuration(format!(
-        "{} holds a root.seal of an `init` that was interrupted, for {provider}: repeat it with the same flags, or remove \
-         that file",
+        "{} holds a root.seal of an `init` that was interrupted, for {provider}: repeat it with the same flags, or \
+         remove that file",
         data.display()
     )))
 }
