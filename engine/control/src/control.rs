@@ -58,6 +58,8 @@ impl Default for ControlOptions {
 /// The control database of one data directory. Shared by all connections; calls block on SQLite except
 /// [`Control::authenticate_token`] on a cache hit and [`Control::still_valid`] while nothing was revoked.
 pub struct Control {
+    /// Where `database` is.
+    pub(crate) path: PathBuf,
     pub(crate) database: Mutex<Connection>,
     pub(crate) vault: Vault,
     pub(crate) clock: Arc<dyn Clock>,
@@ -110,9 +112,12 @@ impl Control {
         if schema::migrate(&mut connection, root, options.clock.unix_seconds())? {
             tracing::info!(database = %path.display(), "brought to today's format");
         }
+        // A crash between the destruction of a key and this.
+        clear_journal(&mut connection, path);
         let vault = Vault::load(&connection, root)?;
         let version = data_version(&connection)?;
         Ok(Self {
+            path: path.to_owned(),
             decoy: KeyRow::decoy(&vault),
             database: Mutex::new(connection),
             vault,
@@ -172,6 +177,12 @@ impl Control {
         Ok(changed)
     }
 
+    /// Once a key is destroyed: SQLite's journal has the page that it was on. Under the lock that it was destroyed
+    /// under.
+    pub(crate) fn clear_journal(&self, database: &mut Connection) {
+        clear_journal(database, &self.path);
+    }
+
     /// Makes every principal and cache entry be checked again. Call it after the change is durable, never
     /// before: a check in between would renew the old answer.
     pub(crate) fn revoke_trust(&self) {
@@ -208,7 +219,14 @@ pub(crate) fn journal_of(database: &Path) -> PathBuf {
     name.into()
 }
 
-fn remove_if_there(path: &Path) -> std::io::Result<()> {
+/// What was committed stands, so a failure is told and not returned; the next one does it, and the next opening.
+fn clear_journal(connection: &mut Connection, database: &Path) {
+    if let Err(error) = schema::wipe_journal(connection, database) {
+        tracing::error!(%error, "destroyed keys may be in {} still", journal_of(database).display());
+    }
+}
+
+pub(crate) fn remove_if_there(path: &Path) -> std::io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),

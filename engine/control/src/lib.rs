@@ -31,6 +31,7 @@ mod check;
 mod clock;
 mod control;
 mod control_error;
+mod integer;
 mod key_cache;
 mod keys;
 mod names;

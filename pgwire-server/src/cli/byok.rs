@@ -19,7 +19,9 @@ use super::{
 pub enum Byok {
     /// Wrap a tenant's key by a provider of the tenant's own, besides the root key: both are needed from then on
     ///
-    /// The provider is asked each time the tenant is opened. Files are the server's, read as the user that it runs as.
+    /// The tenant gets a new key with it, as by `rotate-key`: the one before stands in older backups without the
+    /// provider. The provider is asked each time the tenant is opened. Files are the server's, read as the user that it
+    /// runs as.
     Set(Box<Set>),
     /// Wrap a tenant's key by the root key alone again; its provider is asked once more
     Remove(Remove),
@@ -85,7 +87,11 @@ impl Byok {
             Self::Set(set) => {
                 let (provider, tenant) = (set.provider()?, set.tenant.clone());
                 let action = EncryptionAction::ByokSet { tenant, provider };
-                tell(&set.data.data()?, action, &set.json)
+                tell(&set.data.data()?, action, &set.json)?;
+                if !set.json.json {
+                    output::talk(&advice(&set.tenant));
+                }
+                Ok(())
             }
             Self::Remove(remove) => {
                 let action = EncryptionAction::ByokRemove { tenant: remove.tenant };
@@ -126,6 +132,14 @@ fn tell(data: &Path, action: EncryptionAction, json: &JsonFlag) -> Result<(), Fa
         return output::json(&keys);
     }
     describe(&keys)
+}
+
+fn advice(tenant: &str) -> String {
+    format!(
+        "Older backups, and older copies of control.db, open without the provider what was written before. The keys in \
+         them are being replaced (sepal tenant key-status {tenant}).\nTo give every file another key as well:\n  sepal \
+         tenant rotate-key {tenant} --files"
+    )
 }
 
 fn describe(keys: &TenantKeys) -> Result<(), Failure> {

@@ -21,6 +21,7 @@ use zeroize::Zeroize;
 use crate::{
     AuditAction, Control, ControlError,
     audit::{NewAuditEvent, append},
+    control::{journal_of, remove_if_there},
     control_error::Result,
     schema,
     secrets::reseal,
@@ -75,6 +76,8 @@ impl Control {
         schema::settle(&copy)?;
         schema::create_tables(&mut copy)?;
         copy.close().map_err(|(_, error)| error)?;
+        let io = |source| ControlError::Io { path: journal_of(to), source };
+        remove_if_there(&journal_of(to)).map_err(io)?;
         let path = to.to_str().ok_or_else(|| {
             ControlError::InvalidArgument(format!("\"{}\" is no path in UTF-8", to.display()))
         })?;
@@ -83,6 +86,7 @@ impl Control {
         let copied = copy_tables(&database);
         database.execute_batch("DETACH DATABASE copy")?;
         copied?;
+        remove_if_there(&journal_of(to)).map_err(io)?;
         Ok(key_file::sync_parent(to)?)
     }
 

@@ -22,7 +22,7 @@ use crate::{
 };
 
 use super::{
-    RecoveryKey, RootKeys,
+    InstanceKeys, RecoveryKey, RootKeys,
     root::{key_from, meta, put_meta},
 };
 
@@ -46,8 +46,8 @@ pub struct RecoveryStatus {
 }
 
 impl Control {
-    /// Makes a recovery key; it is given here and nowhere else. One that was made before opens nothing from then on,
-    /// except in copies of the directory.
+    /// Makes a recovery key; it is given here and nowhere else. One that was made before opens nothing here from then
+    /// on; in copies of the directory it gives the present root key until that is replaced, too.
     ///
     /// `shares`: how many are needed, and how many the caller will split it into. Errors: 42710 there is one, and
     /// `replace` is false.
@@ -176,6 +176,11 @@ fn no_recovery() -> ControlError {
 }
 
 impl Control {
+    /// Whether control.db is under `key` now, whatever this process was opened with.
+    pub(crate) fn is_under(&self, key: &Key) -> Result<bool> {
+        InstanceKeys::are_under(&self.database.lock(), key)
+    }
+
     /// Whether `key` is the root key that this was opened with, or that replaced it.
     pub(crate) fn is_root(&self, key: &Key) -> bool {
         constant_time_eq(&self.vault.roots.read().key.check_value(), &key.check_value())
