@@ -35,6 +35,9 @@ pub struct Search<'a> {
     pub predicate: Option<&'a Predicate<'a>>,
 }
 
+/// Hits that room is made for beforehand.
+const MOST_RESERVED: usize = 4_096;
+
 /// The index that a search for this metric uses: a usable one, of the same metric.
 pub fn usable_index(version: &TableVersion, column: &ColumnDef, metric: Metric) -> Option<(TableId, String)> {
     version
@@ -54,7 +57,9 @@ pub fn search(search: &Search, indexes: &IndexCache) -> Result<Vec<Hit>> {
         .then(|| usable_index(search.version, search.column, search.metric))
         .flatten()
         .map(|(id, _)| id);
-    let mut hits = Vec::with_capacity(search.k * search.version.chunks.len().max(1));
+    // LIMIT may be any number.
+    let chunks = search.version.chunks.len().max(1);
+    let mut hits = Vec::with_capacity(search.k.saturating_mul(chunks).min(MOST_RESERVED));
     let mut nulls = Vec::new();
     for (chunk, reference) in search.version.chunks.iter().enumerate() {
         search_chunk(search, indexes, index, (chunk, reference), &mut hits, &mut nulls)?;
