@@ -195,7 +195,17 @@ impl ReadEntry {
         let (line, mac) = lines(name, bytes)?;
         let version: Version = serde_json::from_str(&line).map_err(|error| damaged(name, error))?;
         check_version(name, version.version)?;
-        let entry = serde_json::from_str(&line).map_err(|error| damaged(name, error))?;
+        let entry: Entry = serde_json::from_str(&line).map_err(|error| damaged(name, error))?;
+        // Both become names of other objects, before anybody can check the authentication.
+        if names::backup_of(name) != Some(entry.id.as_str()) {
+            return Err(damaged(name, format!("it says that it is backup {:?}", entry.id)));
+        }
+        if entry.control.name != names::control(&entry.id) {
+            return Err(damaged(
+                name,
+                format!("its control.db is not where it should be: {:?}", entry.control.name),
+            ));
+        }
         Ok(Self { entry, line, mac })
     }
 
@@ -237,7 +247,8 @@ pub(crate) async fn ids(repository: &Repository) -> Result<Vec<String>> {
 /// One entry. Its MAC is not checked.
 pub(crate) async fn read(repository: &Repository, id: &str) -> Result<ReadEntry> {
     let name = names::entry(id);
-    match repository.get(&name).await? {
+    let found = if names::is_backup(id) { repository.get(&name).await? } else { None };
+    match found {
         Some(bytes) => ReadEntry::decode(&name, &bytes),
         None => Err(Error::new(SqlState::UndefinedObject, format!("there is no backup \"{id}\""))
             .with_hint("`sepal backup list` prints those that there are.")),

@@ -67,6 +67,23 @@ async fn an_upload_that_is_dropped_leaves_the_old_object() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
+#[tokio::test]
+async fn no_name_leads_out_of_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = dir.path().join("outside.json");
+    std::fs::write(&outside, "kept").unwrap();
+    let repository = repository(&dir.path().join("repository"));
+    repository.put("a/b", b"x".to_vec()).await.unwrap();
+    let absolute = outside.display().to_string();
+    for name in ["../outside.json", "a/../../outside.json", "a/./b", "a//b", "a/", "", absolute.as_str()] {
+        repository.get(name).await.unwrap_err();
+        repository.remove(name).await.unwrap_err();
+        repository.put(name, b"y".to_vec()).await.unwrap_err();
+    }
+    repository.list("../").await.unwrap_err();
+    assert_eq!(std::fs::read(&outside).unwrap(), b"kept");
+}
+
 #[test]
 fn addresses_are_read_and_refused() {
     let bucket: Location =
