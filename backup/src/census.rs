@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     create::blocking,
     entry::{self, Entry, FORMAT},
-    names,
+    limits, names,
     repository::{Repository, damaged},
 };
 
@@ -64,7 +64,9 @@ pub struct Counted {
 pub(crate) async fn write(source: &Source, repository: &Repository, day: &str, of: &Entry) -> Result<()> {
     let (day_, of_) = (day.to_owned(), of.clone());
     let bytes = blocking(source, move |source| encode(source, &day_, &of_)).await?;
-    repository.put(&names::census(day), bytes).await.map(drop)
+    let name = names::census(day);
+    limits::check(&name, &bytes, limits::ENTRY_BYTES)?;
+    repository.put(&name, bytes).await.map(drop)
 }
 
 fn encode(source: &Source, day: &str, of: &Entry) -> Result<Vec<u8>> {
@@ -98,7 +100,7 @@ fn encode(source: &Source, day: &str, of: &Entry) -> Result<Vec<u8>> {
 /// Reads the census of a day. Errors: 42704 there is none; XX001 it was changed.
 pub async fn read(source: &Source, repository: &Repository, day: &str) -> Result<Vec<Counted>> {
     let name = names::census(day);
-    let Some(bytes) = repository.get(&name).await? else {
+    let Some(bytes) = repository.get(&name, limits::ENTRY_BYTES).await? else {
         return Err(Error::new(SqlState::UndefinedObject, format!("there is no census of {day}"))
             .with_hint("One is made with the first backup of a day; days are UTC."));
     };
@@ -135,5 +137,5 @@ fn what(day: &str) -> String {
 
 /// Whether a day has its census.
 pub(crate) async fn is_made(repository: &Repository, day: &str) -> Result<bool> {
-    Ok(repository.get(&names::census(day)).await?.is_some())
+    Ok(repository.get(&names::census(day), limits::ENTRY_BYTES).await?.is_some())
 }

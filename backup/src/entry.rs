@@ -17,7 +17,7 @@ use sepal_database::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    names,
+    limits, names,
     repository::{Repository, damaged},
 };
 
@@ -106,9 +106,11 @@ pub struct ReadEntry {
 }
 
 impl Entry {
-    /// The object's bytes.
+    /// The object's bytes. Errors: 54000 there are too many tenants.
     pub(crate) fn encode(&self, control: &Control) -> Result<Vec<u8>> {
-        signed(control, self)
+        let bytes = signed(control, self)?;
+        limits::check(&names::entry(&self.id), &bytes, limits::ENTRY_BYTES)?;
+        Ok(bytes)
     }
 
     /// Stored bytes that belong to it, whether it stored them itself or not.
@@ -247,7 +249,7 @@ pub(crate) async fn ids(repository: &Repository) -> Result<Vec<String>> {
 /// One entry. Its MAC is not checked.
 pub(crate) async fn read(repository: &Repository, id: &str) -> Result<ReadEntry> {
     let name = names::entry(id);
-    let found = if names::is_backup(id) { repository.get(&name).await? } else { None };
+    let found = if names::is_backup(id) { repository.get(&name, limits::ENTRY_BYTES).await? } else { None };
     match found {
         Some(bytes) => ReadEntry::decode(&name, &bytes),
         None => Err(Error::new(SqlState::UndefinedObject, format!("there is no backup \"{id}\""))

@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     entry::{FORMAT, check_version},
-    names,
+    limits, names,
     repository::{Repository, damaged},
 };
 
@@ -131,7 +131,7 @@ pub(crate) async fn destroy(repository: &Repository, tenant: TenantId) -> Result
 
 async fn read(repository: &Repository, tenant: TenantId) -> Result<Option<TenantKeys>> {
     let name = names::tenant_keys(tenant);
-    let Some(bytes) = repository.get(&name).await? else { return Ok(None) };
+    let Some(bytes) = repository.get(&name, limits::KEYS_BYTES).await? else { return Ok(None) };
     let keys: TenantKeys = serde_json::from_slice(&bytes).map_err(|error| damaged(&name, error))?;
     check_version(&name, keys.version)?;
     Ok(Some(keys))
@@ -139,14 +139,16 @@ async fn read(repository: &Repository, tenant: TenantId) -> Result<Option<Tenant
 
 async fn write(repository: &Repository, tenant: TenantId, keys: &TenantKeys) -> Result<()> {
     let bytes = serde_json::to_vec(keys).map_err(|error| Error::bug(format!("keys as JSON: {error}")))?;
-    repository.put(&names::tenant_keys(tenant), bytes).await.map(drop)
+    let name = names::tenant_keys(tenant);
+    limits::check(&name, &bytes, limits::KEYS_BYTES)?;
+    repository.put(&name, bytes).await.map(drop)
 }
 
 /// Stores the recovery package under its fingerprint.
 pub(crate) async fn store_recovery(repository: &Repository, package: &[u8]) -> Result<String> {
     let id = fingerprint(package);
     let name = names::recovery(&id);
-    if repository.get(&name).await?.as_deref() != Some(package) {
+    if repository.get(&name, limits::SMALL_BYTES).await?.as_deref() != Some(package) {
         repository.put(&name, package.to_vec()).await?;
     }
     Ok(id)
@@ -154,7 +156,8 @@ pub(crate) async fn store_recovery(repository: &Repository, package: &[u8]) -> R
 
 pub(crate) async fn load_recovery(repository: &Repository, id: &str) -> Result<Vec<u8>> {
     let name = names::recovery(id);
-    let package = repository.get(&name).await?.ok_or_else(|| damaged(&name, "it is missing"))?;
+    let package = repository.get(&name, limits::SMALL_BYTES).await?;
+    let package = package.ok_or_else(|| damaged(&name, "it is missing"))?;
     if fingerprint(&package) == id { Ok(package) } else { Err(damaged(&name, "its content is another")) }
 }
 

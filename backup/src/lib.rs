@@ -23,6 +23,7 @@ mod entry;
 mod identity;
 mod keeper;
 mod keys;
+mod limits;
 mod list;
 mod lock;
 mod log;

@@ -13,13 +13,11 @@ use sepal_database::{
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use crate::{
+    limits::LOG_PART_BYTES,
     names::{self, Part},
     pace::Pace,
     repository::{Repository, failed},
 };
-
-/// Bytes that a part holds at most: it is hashed before it is named, so it is in memory.
-const PART_BYTES: u64 = 16 << 20;
 
 /// What is archived of a tenant's log.
 #[derive(Debug, Default)]
@@ -81,7 +79,7 @@ impl Archived {
             let mut file = tokio::fs::File::open(&piece.path).await.map_err(unread)?;
             file.seek(std::io::SeekFrom::Start(at)).await.map_err(unread)?;
             while at < piece.bytes {
-                let take = (piece.bytes - at).min(PART_BYTES);
+                let take = (piece.bytes - at).min(LOG_PART_BYTES);
                 let mut bytes =
                     vec![0; usize::try_from(take).map_err(|_| Error::bug("a part beyond memory"))?];
                 file.read_exact(&mut bytes).await.map_err(unread)?;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     entry::{self, ReadEntry, TenantEntry},
-    identity,
+    identity, limits,
     moment::now_us,
     names,
     pace::Pace,
@@ -214,7 +214,7 @@ impl Verification<'_> {
 /// What is remembered of a backup's verification. Its authentication is not checked.
 pub(crate) async fn remembered(repository: &Repository, backup: &str) -> Result<Option<Verified>> {
     let name = names::verified(backup);
-    let Some(bytes) = repository.get(&name).await? else { return Ok(None) };
+    let Some(bytes) = repository.get(&name, limits::SMALL_BYTES).await? else { return Ok(None) };
     let (line, _) = entry::lines(&name, &bytes)?;
     let read = serde_json::from_str(&line);
     read.map(Some).map_err(|error| crate::repository::damaged(&name, error))

@@ -13,6 +13,7 @@ use super::TenantPlan;
 use crate::{
     entry::Object,
     keys,
+    limits::LOG_PART_BYTES,
     log::hash,
     names::{self, Part},
     pace::Pace,
@@ -77,7 +78,9 @@ impl Fetch<'_> {
             let part = Part::parse(name).filter(|part| part.from == at);
             let part =
                 part.ok_or_else(|| damaged(name, "it is no part of this log file, or not the next"))?;
-            let content = self.repository.get(name).await?.ok_or_else(|| damaged(name, "it is missing"))?;
+            let most = (part.to - part.from).min(LOG_PART_BYTES);
+            let content = self.repository.get(name, most).await?;
+            let content = content.ok_or_else(|| damaged(name, "it is missing"))?;
             if content.len() as u64 != part.to - part.from || hash(&content) != part.hash {
                 return Err(damaged(name, "its bytes are not those that were stored"));
             }
@@ -99,7 +102,7 @@ impl Fetch<'_> {
 /// Fetches one object into a new file, durably.
 pub(crate) async fn object(repository: &Repository, wanted: &Object, path: &Path, pace: &Pace) -> Result<()> {
     let mut file = create(path).await?;
-    let content = repository.fetch(&wanted.name, &mut file, pace).await?;
+    let content = repository.fetch(&wanted.name, &mut file, wanted.bytes, pace).await?;
     if content.bytes != wanted.bytes {
         let why = format!("{} bytes, {} were stored", content.bytes, wanted.bytes);
         return Err(damaged(&wanted.name, why));
