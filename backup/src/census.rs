@@ -9,8 +9,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sepal_database::{
     Error, Result, SqlState,
-    backup::{Source, TableFacts, entry_mac, open_facts, seal_facts},
-    sealing::hex,
+    backup::{Source, TableFacts, open_facts, seal_facts},
 };
 use serde::{Deserialize, Serialize};
 
@@ -108,12 +107,7 @@ pub async fn read(source: &Source, repository: &Repository, day: &str) -> Result
     blocking(source, move |source| {
         let control = source.control();
         let (line, mac) = entry::lines(&name, &bytes)?;
-        if hex(&entry_mac(control, line.as_bytes())) != mac {
-            return Err(damaged(
-                &name,
-                "its authentication does not fit: it was changed, or is another instance's",
-            ));
-        }
+        entry::check_mac(control, &name, (&line, &mac))?;
         let census: Census = serde_json::from_str(&line).map_err(|error| damaged(&name, error))?;
         entry::check_version(&name, census.version)?;
         let known = source.tenants()?;

@@ -33,7 +33,9 @@ pub(crate) async fn bring(
     let name = names::tenant_file(tenant, &file.name);
     let stored = repository.put_file(&name, &file.path, (0, file.bytes), pace).await;
     let content = match stored {
-        Err(TransferError::File(_)) if !tokio::fs::try_exists(&file.path).await.unwrap_or(true) => return Ok(None),
+        Err(TransferError::File(_)) if !tokio::fs::try_exists(&file.path).await.unwrap_or(true) => {
+            return Ok(None);
+        }
         stored => stored?,
     };
     let mark = Mark {

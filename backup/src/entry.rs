@@ -10,7 +10,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sepal_database::{
-    Control, Error, Result, SqlState, TenantId,
+    Control, Error, ErrorKind, Result, SqlState, TenantId,
     backup::{FileId, Lsn, TableFacts, entry_mac, open_facts, seal_facts},
     sealing::hex,
 };
@@ -192,6 +192,14 @@ pub(crate) fn lines(name: &str, bytes: &[u8]) -> Result<(String, String)> {
     Ok((line.to_owned(), seal.mac))
 }
 
+/// Whether the second line fits the first: this instance wrote it, and nobody changed it since.
+pub(crate) fn check_mac(control: &Control, name: &str, (line, mac): (&str, &str)) -> Result<()> {
+    if hex(&entry_mac(control, line.as_bytes())) == mac {
+        return Ok(());
+    }
+    Err(damaged(name, "its authentication does not fit: it was changed, or is another instance's"))
+}
+
 impl ReadEntry {
     pub(crate) fn decode(name: &str, bytes: &[u8]) -> Result<Self> {
         let (line, mac) = lines(name, bytes)?;
@@ -213,10 +221,7 @@ impl ReadEntry {
 
     /// Whether this instance made it, and nobody changed it since.
     pub(crate) fn check(&self, control: &Control) -> Result<()> {
-        if hex(&entry_mac(control, self.line.as_bytes())) == self.mac {
-            return Ok(());
-        }
-        Err(damaged(&names::entry(&self.entry.id), "its authentication does not fit: it was changed"))
+        check_mac(control, &names::entry(&self.entry.id), (&self.line, &self.mac))
     }
 }
 
@@ -255,6 +260,28 @@ pub(crate) async fn read(repository: &Repository, id: &str) -> Result<ReadEntry>
         None => Err(Error::new(SqlState::UndefinedObject, format!("there is no backup \"{id}\""))
             .with_hint("`sepal backup list` prints those that there are.")),
     }
+}
+
+/// All entries that this instance wrote, oldest first: what a server believes. Others are named in its log and passed
+/// over, since what they say would otherwise be signed with the next backup.
+pub(crate) async fn own(repository: &Repository, control: &Control) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for id in ids(repository).await? {
+        let read = read(repository, &id).await.and_then(|read| {
+            read.check(control)?;
+            Ok(read.entry)
+        });
+        match read {
+            Ok(entry) => entries.push(entry),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::warn!(backup = id, %error, "an entry of the backup repository is passed over");
+            }
+            // Another process prunes.
+            Err(error) if error.state() == SqlState::UndefinedObject => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(entries)
 }
 
 /// All entries, oldest first. Their MACs are not checked.

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use sepal_database::{
-    ErrorKind, Result, Tenant, TenantId,
+    Control, ErrorKind, Result, Tenant, TenantId,
     backup::{Difference, Noted, Restoring, Source, Until, Wrappers, blocking, note},
 };
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use crate::{
     moment::now_us,
     names,
     pace::Pace,
-    repository::{Repository, failed},
+    repository::{Repository, damaged, failed},
     restore::{Opener, Target, TenantPlan, choose, fetch::Fetch, lay_control, open_root, wanted},
     watch::Watch,
 };
@@ -83,6 +83,20 @@ pub struct Verified {
     pub verified_us: i64,
     pub good: bool,
     pub rows: u64,
+}
+
+impl Verified {
+    fn decode(name: &str, bytes: &[u8], backup: &str, control: Option<&Control>) -> Result<Self> {
+        let (line, mac) = entry::lines(name, bytes)?;
+        if let Some(control) = control {
+            entry::check_mac(control, name, (&line, &mac))?;
+        }
+        let verified: Self = serde_json::from_str(&line).map_err(|error| damaged(name, error))?;
+        if verified.backup != backup {
+            return Err(damaged(name, format!("it is of backup {:?}", verified.backup)));
+        }
+        Ok(verified)
+    }
 }
 
 /// Restores a backup to the side and compares. A good or bad outcome is noted in the repository, unless only one
@@ -211,11 +225,19 @@ impl Verification<'_> {
     }
 }
 
-/// What is remembered of a backup's verification. Its authentication is not checked.
-pub(crate) async fn remembered(repository: &Repository, backup: &str) -> Result<Option<Verified>> {
+/// What is remembered of a backup's verification. With `control` only what this instance wrote counts.
+pub(crate) async fn remembered(
+    repository: &Repository,
+    backup: &str,
+    control: Option<&Control>,
+) -> Result<Option<Verified>> {
     let name = names::verified(backup);
     let Some(bytes) = repository.get(&name, limits::SMALL_BYTES).await? else { return Ok(None) };
-    let (line, _) = entry::lines(&name, &bytes)?;
-    let read = serde_json::from_str(&line);
-    read.map(Some).map_err(|error| crate::repository::damaged(&name, error))
+    match (Verified::decode(&name, &bytes, backup, control), control) {
+        (Err(error), Some(_)) => {
+            tracing::warn!(backup, %error, "a verification that the backup repository tells of does not count");
+            Ok(None)
+        }
+        (decoded, _) => decoded.map(Some),
+    }
 }

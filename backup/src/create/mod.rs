@@ -15,13 +15,13 @@ use std::{
 };
 
 use sepal_database::{
-    Error, ErrorKind, Result, SqlState, TenantId,
+    Control, Error, ErrorKind, Result, SqlState, TenantId,
     backup::{self, Source},
     sealing::{hex, random_bytes},
 };
 
 use crate::{
-    entry::{self, Entry, FORMAT, FailedTenant, Object, ReadEntry, TenantEntry},
+    entry::{self, Entry, FORMAT, FailedTenant, Object, TenantEntry},
     identity, keys,
     lock::{Job, Lock},
     log::Archived,
@@ -95,7 +95,11 @@ async fn locked(
     let line = blocking(source, |source| identity::line(source.data_dir())).await?;
     let started_us = now_us();
     let id = format!("{}-{}", compact(started_us), hex(&random_bytes::<4>()));
-    let known = if options.full { Known::default() } else { Known::read(repository, &line).await? };
+    let known = if options.full {
+        Known::default()
+    } else {
+        Known::read(repository, &line, source.control()).await?
+    };
     let recovery = keys::store_recovery(repository, package).await?;
     let mut run = Run { source, repository, pace, watch, id, line, known };
     let (control, tenants) = run.copy_control().await?;
@@ -127,12 +131,12 @@ async fn locked(
 }
 
 impl Known {
-    async fn read(repository: &Repository, line: &str) -> Result<Self> {
+    async fn read(repository: &Repository, line: &str, control: &Control) -> Result<Self> {
         let listed = repository.list(names::TENANTS).await?;
         let logs = Archived::of(listed.iter().map(|object| object.name.as_str()), line);
         let stored = listed.into_iter().map(|Listed { name, bytes, .. }| (name, bytes)).collect();
         let mut known = Self { stored, logs, ..Self::default() };
-        for ReadEntry { entry, .. } in entry::all(repository).await? {
+        for entry in entry::own(repository, control).await? {
             let ours = entry.line == line;
             for tenant in entry.tenants {
                 let files = tenant.files.iter().chain(&tenant.manifests);

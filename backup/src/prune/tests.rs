@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use sepal_database::{ControlOptions, Key};
+
 use super::*;
 use crate::{
     entry::{LogFile, Object, TenantEntry},
@@ -112,6 +114,34 @@ async fn what_a_kept_backup_needs_stays() {
     assert!(left.contains(&part(4)) && left.contains(&unfinished));
     assert!(!left.contains(&part(1)) && !left.contains(&names::entry(&entries[0].id)));
     assert!(repository.list(names::LOCKS).await.unwrap().is_empty());
+}
+
+/// Who can write to the repository adds an entry: it pushes none out, and what it names stays.
+#[tokio::test]
+async fn a_server_prunes_what_it_wrote_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::create(&dir.path().join("control.db"), &Key::random(), ControlOptions::default());
+    let control = control.unwrap();
+    let entries = [entry(1, "first", 1), entry(2, "second", 2), entry(NOW_DAYS, "strange", 3)];
+    let repository = stored(&dir.path().join("repository"), &entries).await;
+    for own in &entries[..2] {
+        repository.put(&names::entry(&own.id), own.encode(&control).unwrap()).await.unwrap();
+    }
+    let believed = entry::own(&repository, &control).await.unwrap();
+    assert_eq!(believed, entries[..2]);
+    let retention = Retention { keep_last: 1, keep_days: 0, ..Retention::default() };
+    let pruned = prune_own(&repository, &control, &retention, &Watch::default()).await.unwrap();
+    assert_eq!(pruned.kept, [entries[1].id.clone()]);
+    assert_eq!(pruned.removed, [entries[0].id.clone()]);
+    let left: HashSet<String> =
+        repository.list("").await.unwrap().into_iter().map(|object| object.name).collect();
+    for entry in &entries[1..] {
+        entry.objects().for_each(|name| assert!(left.contains(name), "{name} is needed"));
+    }
+    // An entry that does not open at all may be one of ours: nothing goes then.
+    repository.put(&names::entry("damaged"), b"{".to_vec()).await.unwrap();
+    prune_own(&repository, &control, &retention, &Watch::default()).await.unwrap_err();
+    assert_eq!(entry::own(&repository, &control).await.unwrap(), entries[1..2]);
 }
 
 #[tokio::test]
