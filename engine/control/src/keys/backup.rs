@@ -12,7 +12,7 @@
 use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior, params};
-use sepal_crypto::{Aad, hex, unhex};
+use sepal_crypto::{Aad, hex, sha256, unhex};
 use sepal_types::TenantId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -103,6 +103,22 @@ impl Control {
             .collect();
         let sealed = vault::seal_json(&self.vault.instance.backup, aad(tenant), &epochs);
         Ok([MAGIC.as_slice(), &sealed].concat())
+    }
+
+    /// Tells what [`Self::sealed_tenant_keys`] gives from what it gave before, without telling the keys: sealing the same
+    /// ones twice gives different bytes. The same keys under another provider of the tenant's are another set: that
+    /// provider cannot open the one before. Asks no provider.
+    ///
+    /// Errors: 42704 no such tenant.
+    pub fn tenant_keys_tag(&self, tenant: TenantId) -> Result<String> {
+        let rows = unwrap_rows(&self.database.lock(), &self.vault, tenant)?;
+        let told = rows.iter().map(|row| {
+            let KeyBody { created_at, check } = &row.body;
+            let key = format!("{} {check} {} {created_at}", row.epoch, row.own);
+            // What the provider made of it: only its ciphertext tells which one it was.
+            if row.own { format!("{key} {}", hex(&sha256(&row.secret))) } else { key }
+        });
+        Ok(hex(&sha256(told.collect::<Vec<_>>().join("\n").as_bytes())[..8]))
     }
 
     /// Puts keys back that [`Self::sealed_tenant_keys`] gave, into a control.db that [`Self::backup_copy`] wrote.
