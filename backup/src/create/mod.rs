@@ -2,7 +2,8 @@
 //!
 //! 1. The recovery package must be there: a backup that nobody could open is none.
 //! 2. control.db is copied before the tenants, so that each tenant's log reaches at least as far as control remembers
-//!    (docs/format/wal.md). The list of tenants is read before and after, and both must be the same.
+//!    (docs/format/wal.md). The list of tenants is read before and after, and both must be the same. The recovery
+//!    package that is stored is the copy's: the root key may be replaced at any moment, and the copy is under one.
 //! 3. Each tenant is pinned at a commit, and what the repository lacks of its files is stored (`tenant`). One that was
 //!    not open and whose log has not grown since the last backup is taken over from there, unread.
 //! 4. The entry is written last. A run that was killed leaves objects without one: the next run finds and uses them.
@@ -53,6 +54,14 @@ pub(crate) struct Run<'a> {
     pub known: Known,
 }
 
+/// control.db as it was copied.
+struct Copied {
+    control: Object,
+    /// Which package gives the root key that it is under.
+    recovery: String,
+    tenants: Vec<TenantId>,
+}
+
 /// What the repository has.
 #[derive(Default)]
 pub(crate) struct Known {
@@ -76,10 +85,11 @@ pub async fn create(
     pace: &Pace,
     watch: &Watch,
 ) -> Result<Entry> {
-    let package = blocking(source, Source::recovery_package).await?.ok_or_else(keys::no_recovery)?;
+    // Before anything is stored.
+    blocking(source, Source::recovery_package).await?.ok_or_else(keys::no_recovery)?;
     identity::settle(repository).await?;
     let lock = Lock::take(repository, Job::Backup).await?;
-    let made = locked(source, repository, options, (pace, watch), &package).await;
+    let made = locked(source, repository, options, (pace, watch)).await;
     lock.release().await;
     made
 }
@@ -89,7 +99,6 @@ async fn locked(
     repository: &Repository,
     options: &CreateOptions,
     (pace, watch): (&Pace, &Watch),
-    package: &[u8],
 ) -> Result<Entry> {
     watch.stage("reading the catalogue", 0);
     let line = blocking(source, |source| identity::line(source.data_dir())).await?;
@@ -100,9 +109,8 @@ async fn locked(
     } else {
         Known::read(repository, &line, source.control()).await?
     };
-    let recovery = keys::store_recovery(repository, package).await?;
     let mut run = Run { source, repository, pace, watch, id, line, known };
-    let (control, tenants) = run.copy_control().await?;
+    let Copied { control, recovery, tenants } = run.copy_control().await?;
     watch.stage("copying tenants", tenants.len());
     let mut entry = Entry {
         version: FORMAT,
@@ -164,8 +172,8 @@ impl Known {
 }
 
 impl Run<'_> {
-    /// Stores a copy of control.db, and gives it with the tenants that it has.
-    async fn copy_control(&self) -> Result<(Object, Vec<TenantId>)> {
+    /// Stores a copy of control.db, and the recovery package that stood in it.
+    async fn copy_control(&self) -> Result<Copied> {
         let folder = identity::folder(self.source.data_dir());
         let copied = blocking(self.source, move |source| {
             std::fs::create_dir_all(&folder)
@@ -177,7 +185,8 @@ impl Run<'_> {
                 source.copy_control(&place.path().join("control.db"))?;
                 let after: HashSet<TenantId> = source.tenants()?.into_iter().collect();
                 if before == after {
-                    return Ok((place, after));
+                    let package = Source::recovery_package_of(&place.path().join("control.db"))?;
+                    return Ok((place, after, package.ok_or_else(keys::no_recovery)?));
                 }
             }
             Err(Error::new(
@@ -187,7 +196,8 @@ impl Run<'_> {
             .with_hint("Try again when fewer tenants come and go."))
         })
         .await?;
-        let (place, tenants) = copied;
+        let (place, tenants, package) = copied;
+        let recovery = keys::store_recovery(self.repository, &package).await?;
         let path = place.path().join("control.db");
         let bytes = tokio::fs::metadata(&path)
             .await
@@ -198,7 +208,8 @@ impl Run<'_> {
         self.watch.moved(content.bytes);
         let mut tenants: Vec<TenantId> = tenants.into_iter().collect();
         tenants.sort_unstable();
-        Ok((Object { name, bytes: content.bytes, sha256: content.sha256 }, tenants))
+        let control = Object { name, bytes: content.bytes, sha256: content.sha256 };
+        Ok(Copied { control, recovery, tenants })
     }
 
     /// Adds a tenant, or notes why it could not be. Errors: the repository's.
