@@ -138,9 +138,7 @@ impl Archive {
         if keys::lacks(&self.repository, tenant, &tag).await? {
             // Not beside a prune, which changes the same object.
             let lock = Lock::take(&self.repository, Job::Backup).await?;
-            let stored = self.store_keys(tenant, &tag).await;
-            lock.release().await;
-            if !stored? {
+            if !lock.hold(self.store_keys(tenant, &tag)).await? {
                 return Ok(false);
             }
             round.renewed.push(tenant);

@@ -74,9 +74,7 @@ async fn alone(
 ) -> Result<Pruned> {
     identity::must_be_made(repository).await?;
     let lock = Lock::take(repository, Job::Prune).await?;
-    let pruned = locked(repository, control, retention, watch).await;
-    lock.release().await;
-    pruned
+    lock.hold(locked(repository, control, retention, watch)).await
 }
 
 async fn locked(

@@ -89,9 +89,7 @@ pub async fn create(
     blocking(source, Source::recovery_package).await?.ok_or_else(keys::no_recovery)?;
     identity::settle(repository).await?;
     let lock = Lock::take(repository, Job::Backup).await?;
-    let made = locked(source, repository, options, (pace, watch)).await;
-    lock.release().await;
-    made
+    lock.hold(locked(source, repository, options, (pace, watch))).await
 }
 
 async fn locked(

@@ -152,8 +152,8 @@ async fn a_prune_and_a_backup_keep_apart() {
     let error = prune(&repository, &Retention::default(), &Watch::default()).await.unwrap_err();
     assert_eq!(error.state(), sepal_database::SqlState::ObjectInUse);
     let second = Lock::take(&repository, Job::Backup).await.unwrap();
-    second.release().await;
-    backup.release().await;
+    second.hold(async { Ok(()) }).await.unwrap();
+    backup.hold(async { Ok(()) }).await.unwrap();
     prune(&repository, &Retention::default(), &Watch::default()).await.unwrap();
 }
 
