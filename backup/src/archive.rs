@@ -152,7 +152,8 @@ impl Archive {
         let sealed = blocking(&self.source, move |source: &Source| source.sealed_keys(tenant)).await;
         match sealed {
             Ok(sealed) => {
-                keys::store(&self.repository, (tenant, &self.line), tag, &sealed).await?;
+                let whose = (tenant, self.line.as_str());
+                keys::store(&self.repository, self.source.control(), whose, tag, &sealed).await?;
             }
             Err(error) if error.state() != SqlState::UndefinedObject => return Err(error),
             Err(_) => {}
@@ -161,7 +162,7 @@ impl Archive {
             return Ok(true);
         }
         // The drop may have removed them before they were stored.
-        keys::destroy(&self.repository, tenant).await?;
+        keys::destroy(&self.repository, self.source.control(), tenant).await?;
         Ok(false)
     }
 

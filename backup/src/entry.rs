@@ -22,7 +22,9 @@ use crate::{
 };
 
 /// What this program writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// From this format on a drop leaves a tombstone (`keys`), so keys that are not there were lost.
+pub(crate) const TELLS_DROPS: u32 = 2;
 
 /// One backup.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,18 +43,35 @@ pub struct Entry {
     pub recovery: String,
     pub control: Object,
     pub tenants: Vec<TenantEntry>,
-    /// Tenants that could not be read: their data is not in this backup.
+    /// Tenants that could not be read. They are in this backup as of an earlier one, or not at all.
     #[serde(default)]
     pub failed: Vec<FailedTenant>,
     /// What it stored itself; the rest was there.
     pub new_bytes: u64,
 }
 
-/// A tenant that is not in a backup although it should be.
+/// A tenant that is not in a backup as it should be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FailedTenant {
     pub tenant: String,
+    /// What kind of error it was: anybody who has the repository reads it.
     pub why: String,
+    /// The error, for whoever made the backup. It may name what others must not know, and is not stored.
+    #[serde(skip)]
+    pub error: String,
+}
+
+impl FailedTenant {
+    pub(crate) fn new(tenant: TenantId, error: &Error) -> Self {
+        let why = match error.kind() {
+            ErrorKind::Corrupt => "its files, or what the repository has of it, were damaged",
+            ErrorKind::Unavailable => "its own key provider did not answer, or refused",
+            ErrorKind::Exhausted => "its files could not be read",
+            _ => "it could not be read",
+        };
+        let why = format!("{why} (SQLSTATE {})", error.state().code());
+        Self { tenant: tenant.to_string(), why, error: error.to_string() }
+    }
 }
 
 /// An object that is stored once and belongs to every backup that names it.
@@ -111,6 +130,11 @@ impl Entry {
         let bytes = signed(control, self)?;
         limits::check(&names::entry(&self.id), &bytes, limits::ENTRY_BYTES)?;
         Ok(bytes)
+    }
+
+    /// Why a tenant could not be read when it was made.
+    pub(crate) fn failure_of(&self, tenant: TenantId) -> Option<&FailedTenant> {
+        self.failed.iter().find(|failed| failed.tenant == tenant.to_string())
     }
 
     /// Stored bytes that belong to it, whether it stored them itself or not.

@@ -5,7 +5,8 @@
 //!    (docs/format/wal.md). The list of tenants is read before and after, and both must be the same. The recovery
 //!    package that is stored is the copy's: the root key may be replaced at any moment, and the copy is under one.
 //! 3. Each tenant is pinned at a commit, and what the repository lacks of its files is stored (`tenant`). One that was
-//!    not open and whose log has not grown since the last backup is taken over from there, unread.
+//!    not open and whose log has not grown since the last backup is taken over from there, unread. One that cannot be
+//!    read is noted, and taken over as it was: it may never open again, and the older backups will be pruned.
 //! 4. The entry is written last. A run that was killed leaves objects without one: the next run finds and uses them.
 
 mod tenant;
@@ -16,17 +17,18 @@ use std::{
 };
 
 use sepal_database::{
-    Control, Error, ErrorKind, Result, SqlState, TenantId,
+    Control, Error, Result, SqlState, TenantId,
     backup::{self, Source},
     sealing::{hex, random_bytes},
 };
 
 use crate::{
     entry::{self, Entry, FORMAT, FailedTenant, Object, TenantEntry},
+    failure::Failure,
     identity, keys,
     lock::{Job, Lock},
     log::Archived,
-    moment::{compact, now_us},
+    moment::{compact, now_us, show},
     names,
     pace::Pace,
     repository::{Listed, Repository, failed},
@@ -76,8 +78,8 @@ pub(crate) struct Known {
 
 /// Makes a backup and gives its entry.
 ///
-/// Errors: 55000 without a recovery key; 55006 while a prune is under way; whatever reading or storing met. A tenant
-/// that does not open is noted in the entry, and the others are backed up.
+/// Errors: 55000 without a recovery key, or if no tenant at all can be read; 55006 while a prune is under way; whatever
+/// the repository met. A tenant that cannot be read is noted in the entry, and the others are backed up.
 pub async fn create(
     source: &Source,
     repository: &Repository,
@@ -129,11 +131,23 @@ async fn locked(
         watch.tenant_done();
     }
     run.leave_out_dropped(&mut entry).await?;
+    refuse_empty(&entry)?;
     entry.finished_us = now_us();
     watch.stage("writing the entry", 0);
     let bytes = entry.encode(source.control())?;
     repository.put(&names::entry(&entry.id), bytes).await?;
     Ok(entry)
+}
+
+/// A backup of nothing would push out those that hold something.
+fn refuse_empty(entry: &Entry) -> Result<()> {
+    match entry.failed.first() {
+        Some(first) if entry.tenants.is_empty() => Err(Error::new(
+            SqlState::ObjectNotInPrerequisiteState,
+            format!("none of {} tenants can be backed up: {}", entry.failed.len(), first.error),
+        )),
+        _ => Ok(()),
+    }
 }
 
 impl Known {
@@ -210,28 +224,37 @@ impl Run<'_> {
         Ok(Copied { control, recovery, tenants })
     }
 
-    /// Adds a tenant, or notes why it could not be. Errors: the repository's.
+    /// Adds a tenant; or notes why it could not be, and takes the last backup's part of it. Errors: not the tenant's
+    /// own.
     async fn add(&mut self, id: TenantId, entry: &mut Entry) -> Result<()> {
-        let error = match self.tenant(id).await {
+        let (keys, made) = match self.keys(id).await {
+            Ok(keys) => {
+                let made = self.tenant(id, &keys).await;
+                (Some(keys), made)
+            }
+            Err(failure) => (None, Err(failure)),
+        };
+        let error = match made {
             Ok((tenant, stored)) => {
                 entry.new_bytes += stored;
                 entry.tenants.push(tenant);
                 return Ok(());
             }
-            Err(error) => error,
+            Err(Failure::Tenant(error)) => error,
+            Err(Failure::All(error)) => return Err(error),
         };
         if self.is_gone(id).await? {
             tracing::info!(tenant = %id, %error, "a tenant was dropped while it was backed up");
             // Its keys may have been stored again after the drop removed them.
-            return keys::destroy(self.repository, id).await;
+            return keys::destroy(self.repository, self.source.control(), id).await;
         }
-        // Its own damage: the others' backup must not wait for that.
-        if error.kind() == ErrorKind::Corrupt {
-            tracing::error!(tenant = %id, %error, "a tenant is not in the backup");
-            entry.failed.push(FailedTenant { tenant: id.to_string(), why: error.to_string() });
-            return Ok(());
-        }
-        Err(error)
+        // A tenant's own provider may refuse for ever: the others' backup must not wait for that.
+        let older = self.older(id, keys.as_deref());
+        let as_of = older.as_ref().map(|older| show(older.time_us));
+        tracing::error!(tenant = %id, %error, as_of, "a tenant cannot be backed up as it is now");
+        entry.failed.push(FailedTenant::new(id, &error));
+        entry.tenants.extend(older);
+        Ok(())
     }
 
     /// Tenants that were dropped meanwhile. A drop that came between the reading and the storing of the keys may have
@@ -240,7 +263,7 @@ impl Run<'_> {
         let left = blocking(self.source, |source| source.tenants()).await?;
         let left: HashSet<String> = left.iter().map(ToString::to_string).collect();
         for tenant in entry.tenants.iter().filter(|tenant| !left.contains(&tenant.tenant)) {
-            keys::destroy(self.repository, tenant.id()?).await?;
+            keys::destroy(self.repository, self.source.control(), tenant.id()?).await?;
         }
         entry.tenants.retain(|tenant| left.contains(&tenant.tenant));
         Ok(())

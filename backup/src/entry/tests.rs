@@ -33,12 +33,36 @@ fn format_1_is_read() {
     assert_eq!(serde_json::to_string(&entry).unwrap().replace(r#""failed":[],"#, ""), line);
 }
 
+/// Format 2: the same fields. A tenant that could not be read may be in it as it was before.
+#[test]
+fn format_2_is_read() {
+    let failed =
+        r#""failed":[{"tenant":"07070707070707070707070707070707","why":"(SQLSTATE 57P03)"}],"new_bytes""#;
+    let golden = GOLDEN.replacen(r#""version":1"#, r#""version":2"#, 1).replacen(r#""new_bytes""#, failed, 1);
+    let mut entry = ReadEntry::decode(NAME, golden.as_bytes()).unwrap().entry;
+    let tenant = TenantId([7; 16]);
+    assert_eq!((entry.version, entry.tenants[0].id().unwrap()), (2, tenant));
+    assert_eq!(entry.failure_of(tenant).unwrap().why, "(SQLSTATE 57P03)");
+    assert!(entry.failure_of(TenantId([8; 16])).is_none());
+    // What an error says stays where the backup was made.
+    entry.failed[0].error = "cannot read /mnt/acme/key".into();
+    assert_eq!(serde_json::to_string(&entry).unwrap(), golden.lines().next().unwrap());
+}
+
+#[test]
+fn what_went_wrong_with_a_tenant_is_told_by_its_kind() {
+    let error = Error::new(SqlState::CannotConnectNow, "transit key \"sepal\" at https://vault.acme.example");
+    let failed = FailedTenant::new(TenantId([7; 16]), &error);
+    assert!(failed.why.contains("57P03") && !failed.why.contains("acme"), "{}", failed.why);
+    assert!(failed.error.contains("vault.acme.example"), "{}", failed.error);
+}
+
 #[test]
 fn a_newer_format_says_so() {
-    let newer = GOLDEN.replacen(r#""version":1"#, r#""version":2"#, 1);
+    let newer = GOLDEN.replacen(r#""version":1"#, r#""version":3"#, 1);
     let error = ReadEntry::decode(NAME, newer.as_bytes()).unwrap_err();
     assert_eq!(error.state(), SqlState::FeatureNotSupported);
-    assert!(error.message().contains("0a1b2c3d.json has format 2"), "{error}");
+    assert!(error.message().contains("0a1b2c3d.json has format 3"), "{error}");
 }
 
 #[test]

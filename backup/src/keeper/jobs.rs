@@ -117,7 +117,7 @@ impl Keeper {
                 status.last_error = entry
                     .failed
                     .first()
-                    .map(|first| format!("{failed} tenants are not in the backup: {}", first.why));
+                    .map(|first| format!("{failed} tenants could not be backed up: {}", first.error));
                 status.job.backup = Some(entry.id.clone());
                 status.job.new_bytes = entry.new_bytes;
                 status.job.failed_tenants = failed;
@@ -184,9 +184,15 @@ impl Keeper {
             );
             state.status.last_verified_us = Some(report.verified_us);
         } else {
-            let wrong = report.tenants.iter().flat_map(|tenant| &tenant.wrong).next();
-            tracing::error!(backup = report.backup, wrong, "a backup is damaged");
-            state.status.last_error = Some(format!("backup {} is damaged", report.backup));
+            let left_out = report.missing.len();
+            let wrong = report.problems().next().unwrap_or("it lacks tenants");
+            tracing::error!(
+                backup = report.backup,
+                wrong,
+                left_out,
+                "a backup could not be restored as it was"
+            );
+            state.status.last_error = Some(format!("backup {} is not good: {wrong}", report.backup));
         }
         Ok(())
     }
