@@ -117,4 +117,17 @@ fn addresses_are_read_and_refused() {
         let error = wrong.parse::<Location>().unwrap_err();
         assert!(!error.to_string().contains("id:key"), "{error}");
     }
+    // In clear on this machine only.
+    let endpoint = |url: &str| format!("s3://b?endpoint={url}").parse::<Location>();
+    for right in ["https://s3.example:9000", "http://localhost:9000", "http://127.0.0.2", "http://[::1]:9000"]
+    {
+        endpoint(right).unwrap();
+    }
+    for wrong in
+        ["http://s3.example", "http://10.0.0.1:9000", "http://localhost.example", "https://", "data:x"]
+    {
+        endpoint(wrong).unwrap_err();
+    }
+    let error = endpoint("https://id:key@s3.example").unwrap_err();
+    assert!(!error.to_string().contains("id:key"), "{error}");
 }
