@@ -253,7 +253,12 @@ impl Run<'_> {
     /// Nothing half made stays.
     async fn give_up(&self, id: TenantId) -> Result<()> {
         let root = self.fetch.data.join("tenants").join(id.to_string());
-        match tokio::fs::remove_dir_all(&root).await {
+        let mut removed = tokio::fs::remove_dir_all(&root).await;
+        // Another object's file may have been made while the directory was gone through.
+        if removed.as_ref().is_err_and(|error| error.kind() == ErrorKind::DirectoryNotEmpty) {
+            removed = tokio::fs::remove_dir_all(&root).await;
+        }
+        match removed {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(failed("remove", &root.display().to_string(), &error));
             }
