@@ -42,6 +42,72 @@ async fn a_damaged_object_is_named() {
     assert!(scene.verify().status.success(), "mended");
 }
 
+/// What a restore on another machine needs besides: with the server's own root key, too, nothing passes without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_were_lost_are_no_drop() {
+    let scene = Scene::start(&[]);
+    fill(&scene.client().await).await;
+    scene.backup();
+    let data = scene.server.data().display().to_string();
+    let with_root = || scene.run(&["verify", "latest", "--data", &data]);
+    let judged = with_root();
+    assert!(judged.status.success(), "{}{}", text(&judged.stdout), text(&judged.stderr));
+    let objects = scene.objects();
+    let keys: Vec<_> = objects.iter().filter(|(name, _)| name.starts_with("keys/")).collect();
+    assert_eq!(keys.len(), 3, "acme's, dev's, the recovery package: {keys:?}");
+    for (name, path) in keys {
+        let whole = fs::read(path).expect("an object");
+        fs::remove_file(path).expect("remove");
+        for judged in [with_root(), scene.verify()] {
+            assert_eq!(judged.status.code(), Some(1), "a backup without {name} is good");
+            let told = text(&judged.stdout) + &text(&judged.stderr);
+            assert!(told.contains(name.as_str()), "{name} is not named: {told}");
+        }
+        fs::write(path, b"{}").expect("damage");
+        assert_eq!(with_root().status.code(), Some(1), "a backup with another {name} is good");
+        fs::write(path, whole).expect("mend");
+    }
+    assert!(with_root().status.success(), "mended");
+    assert_eq!(scene.json(&["list"])[0]["verified"]["good"], true);
+}
+
+/// One tenant's damage does not keep the others from coming back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_tenant_is_left_behind() {
+    let scene = Scene::start(&[]);
+    let client = scene.client().await;
+    fill(&client).await;
+    let rival = scene.server.tenant("rival");
+    let other = scene.server.login_with(&rival).connect().await.expect("connect");
+    other.batch_execute("CREATE TABLE kept (n int8); INSERT INTO kept VALUES (7)").await.expect("a table");
+    scene.backup();
+    let listed = scene.server.admin(&["tenant", "list"]);
+    let acme =
+        listed.as_array().expect("tenants").iter().find(|tenant| tenant["name"] == "acme").expect("acme");
+    let segments = format!("tenants/{}/segments/", acme["id"].as_str().expect("an id"));
+    let objects = scene.objects();
+    let (name, path) = objects.iter().find(|(name, _)| name.starts_with(&segments)).expect("a segment");
+    fs::remove_file(path).expect("remove");
+
+    let (place, output) = scene.try_restore(&[]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON on stdout");
+    assert_eq!(told["failed"][0]["name"], "acme", "{told}");
+    assert!(told["failed"][0]["why"].as_str().is_some_and(|why| why.contains(name.as_str())), "{told}");
+    let restored = scene.serve(place);
+    let client = restored.login_with(&rival).connect().await.expect("the other tenant is there");
+    let kept: i64 = client.query_one("SELECT n FROM kept", &[]).await.expect("a row").get(0);
+    assert_eq!(kept, 7);
+    let lost = restored.login_with(&scene.acme).connect().await.map(drop).expect_err("an empty acme");
+    assert_eq!(lost.as_db_error().expect("the server's words").code().code(), "XX001", "{lost}");
+
+    // Alone it is an error, and the directory is no database.
+    let (place, output) = scene.try_restore(&["--tenant", "acme"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains(name.as_str()), "{}", text(&output.stderr));
+    assert!(place.path().join("data/restore.unfinished").exists());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_entry_is_refused() {
     let scene = Scene::start(&[]);

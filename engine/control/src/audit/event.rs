@@ -48,6 +48,7 @@ actions! {
     BackupVerified "backup.verified",
     BackupRestored "backup.restored",
     BackupRemoved "backup.removed",
+    TenantLeftOut "tenant.left_out",
 }
 
 /// An entry to be made. Nothing in it may be secret.

@@ -12,7 +12,7 @@
 use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior, params};
-use sepal_crypto::{Aad, hex, unhex};
+use sepal_crypto::{Aad, hex, sha256, unhex};
 use sepal_types::TenantId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -109,6 +109,22 @@ impl Control {
         Ok([MAGIC.as_slice(), &sealed].concat())
     }
 
+    /// Tells what [`Self::sealed_tenant_keys`] gives from what it gave before, without telling the keys: sealing the
+    /// same ones twice gives different bytes. The same keys under another provider of the tenant's are another set:
+    /// that provider cannot open the one before. Asks no provider.
+    ///
+    /// Errors: 42704 no such tenant.
+    pub fn tenant_keys_tag(&self, tenant: TenantId) -> Result<String> {
+        let rows = unwrap_rows(&self.database.lock(), &self.vault, tenant)?;
+        let told = rows.iter().map(|row| {
+            let KeyBody { created_at, check } = &row.body;
+            let key = format!("{} {check} {} {created_at}", row.epoch, row.own);
+            // What the provider made of it: only its ciphertext tells which one it was.
+            if row.own { format!("{key} {}", hex(&sha256(&row.secret))) } else { key }
+        });
+        Ok(hex(&sha256(told.collect::<Vec<_>>().join("\n").as_bytes())[..8]))
+    }
+
     /// Puts keys back that [`Self::sealed_tenant_keys`] gave, into a control.db that [`Self::backup_copy`] wrote.
     ///
     /// Errors: 42704 no such tenant; 42710 it has keys; XX001 they are another tenant's or directory's, or damaged.
@@ -170,6 +186,23 @@ impl Control {
             }
         }
         refused.map_or(Ok(()), Err)
+    }
+
+    /// Takes a tenant out of a copy that others of its tenants are restored to: its keys, API keys and environments. It
+    /// was not dropped, and the audit trail does not say so. Durable on return.
+    ///
+    /// Errors: 42704 no such tenant.
+    pub fn leave_out_tenant(&self, tenant: TenantId) -> Result<()> {
+        let mut database = self.database.lock();
+        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        require_tenant(&transaction, tenant)?;
+        transaction.execute("DELETE FROM tenants WHERE id = ?1", params![tenant.as_bytes()])?;
+        let event = NewAuditEvent::new(AuditAction::TenantLeftOut, "tenant").of(tenant);
+        append(&transaction, &self.vault, self.now(), event)?;
+        transaction.commit()?;
+        self.vault.forget_tenant(tenant);
+        self.revoke_trust();
+        Ok(())
     }
 
     fn open_epochs(&self, tenant: TenantId, sealed: &[u8]) -> Result<Vec<Epoch>> {

@@ -327,6 +327,47 @@ fn with_a_provider_of_its_own_both_keys_are_needed() {
 }
 
 #[test]
+fn the_same_keys_under_another_provider_are_another_set() {
+    let fixture = Fixture::new();
+    let control = &fixture.control;
+    let acme = fixture.tenant("acme");
+    let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let tag = || control.tenant_keys_tag(acme.id).unwrap();
+    let plain = tag();
+    assert_eq!(plain, tag());
+    control.set_tenant_provider(acme.id, &Provider::KeyFile { path: own_key(&one) }).unwrap();
+    let first = tag();
+    assert_eq!(first, tag());
+    control.rotate_root(&Key::random(), &mut |_| {}).unwrap();
+    assert_eq!(first, tag(), "the root wraps around it");
+    control.set_tenant_provider(acme.id, &Provider::KeyFile { path: own_key(&two) }).unwrap();
+    let second = tag();
+    control.remove_tenant_provider(acme.id).unwrap();
+    assert_eq!(plain, tag());
+    control.rotate_tenant_key(acme.id).unwrap();
+    let tags = [plain, first, second, tag()];
+    assert!((1..tags.len()).all(|at| !tags[..at].contains(&tags[at])), "{tags:?}");
+}
+
+#[test]
+fn a_package_that_does_not_give_the_root_key_is_found_without_the_recovery_key() {
+    let fixture = Fixture::new();
+    let control = &fixture.control;
+    control.create_recovery(None, false).unwrap();
+    let first = control.recovery_package().unwrap().unwrap();
+    control.check_recovery_package(&first).unwrap();
+    control.rotate_root(&Key::random(), &mut |_| {}).unwrap();
+    assert_eq!(code(control.check_recovery_package(&first).unwrap_err()), "XX001", "the old root's");
+    let second = control.recovery_package().unwrap().unwrap();
+    control.check_recovery_package(&second).unwrap();
+    control.create_recovery(None, true).unwrap();
+    assert_eq!(code(control.check_recovery_package(&second).unwrap_err()), "XX001", "the old recovery key's");
+    let third = control.recovery_package().unwrap().unwrap();
+    control.check_recovery_package(&third).unwrap();
+    assert_eq!(code(control.check_recovery_package(&third[1..]).unwrap_err()), "XX001");
+}
+
+#[test]
 fn a_provider_that_cannot_be_used_changes_nothing() {
     let fixture = Fixture::new();
     let acme = fixture.tenant("acme");

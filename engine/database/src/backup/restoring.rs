@@ -8,9 +8,9 @@ use std::{
     sync::Arc,
 };
 
-use sepal_control::{ControlOptions, Tenant, Wrappers};
+use sepal_control::{ControlError, ControlOptions, Tenant, Wrappers};
 use sepal_storage::{AsOf, ColumnCache, StoreOptions, TenantStore};
-use sepal_types::{Error, Lsn, Result, SqlState, TenantId};
+use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TenantId};
 
 use super::{Difference, TableFacts};
 use crate::{Control, Key, directory_lock::DirectoryLock, tenant::directory};
@@ -76,6 +76,35 @@ impl Restoring {
         Ok(())
     }
 
+    /// Takes a tenant out that is not wanted here. It lives on elsewhere: the trail says so, and not that it was
+    /// dropped.
+    pub fn leave_out(&self, tenant: TenantId) -> Result<()> {
+        Ok(self.control.leave_out_tenant(tenant)?)
+    }
+
+    /// A tenant whose files did not come back keeps its name and its keys, and its store counts as lost: a server says
+    /// so, and makes no empty one in its place.
+    pub fn give_up(&self, tenant: TenantId) -> Result<()> {
+        self.cache.forget_tenant(tenant);
+        if self.control.log_end(tenant)?.is_none() {
+            self.control.note_log_end(tenant, LogEnd { file: 1, bytes: 0 })?;
+        }
+        Ok(())
+    }
+
+    /// Whether the package that came with the copy gives its root key with the recovery key: nothing else is there to
+    /// restore it elsewhere. Errors: XX001 it does not; 55000 the copy knows of no recovery key.
+    pub fn check_recovery_package(&self, package: &[u8]) -> Result<()> {
+        match self.control.check_recovery_package(package) {
+            Err(ControlError::Corrupt { why, .. }) => {
+                let why = format!("the recovery package does not open this backup: {why}");
+                Err(Error::new(SqlState::DataCorrupted, why)
+                    .with_hint("Make another backup while the server is there."))
+            }
+            checked => Ok(checked?),
+        }
+    }
+
     /// How many events the audit trail has. Errors: its chain is broken.
     pub fn check_audit(&self) -> Result<u64> {
         let report = self.control.verify_audit(None)?;
@@ -88,7 +117,12 @@ impl Restoring {
     /// Replays the tenant's log.
     pub fn open_tenant(&self, tenant: TenantId, until: Until) -> Result<RestoredTenant> {
         let options = StoreOptions {
-            log_end: self.control.log_end(tenant)?,
+            // A commit shows by itself whether the log reaches it. A part of a backup that was taken over from an
+            // earlier one ends before what control.db knows.
+            log_end: match until {
+                Until::Commit(_) => None,
+                Until::Time(_) | Until::End => self.control.log_end(tenant)?,
+            },
             replay_until: match until {
                 Until::Commit(lsn) => Some(AsOf::Commit(lsn)),
                 Until::Time(us) => Some(AsOf::Time(us)),

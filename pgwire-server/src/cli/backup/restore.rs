@@ -59,7 +59,15 @@ impl Restore {
         let job = sepal_backup::restore(&repository, &opener, &self.to, &options, (&pace, &watch));
         let restored = runtime()?.block_on(watched(&watch, job))?;
         certificates::create(&self.to, &Config::default().certificate_addresses())?;
-        self.tell(&restored)
+        self.tell(&restored)?;
+        let Some(first) = restored.failed.first() else { return Ok(()) };
+        Err(Failure::failed(format!(
+            "{} of the tenants did not come back, the others did. When the cause is mended, restore each into a \
+             directory of its own: sepal backup restore --tenant {}. Do not drop it in this one: that destroys its \
+             keys in the repository",
+            restored.failed.len(),
+            first.name
+        )))
     }
 
     fn target(&self) -> Result<Target, Failure> {
@@ -87,6 +95,9 @@ impl Restore {
             output::talk(&format!(
                 "{tenant} was dropped since: its keys are destroyed, nothing of it came back."
             ));
+        }
+        for tenant in &restored.failed {
+            output::talk(&format!("{} did not come back: {}", tenant.name, tenant.why));
         }
         let to = self.to.display();
         output::talk(&format!(
