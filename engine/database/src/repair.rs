@@ -14,7 +14,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use sepal_control::{ControlCopy, Wrappers};
+use sepal_control::{Control, Wrappers};
 use sepal_crypto::{Key, KeyRing};
 use sepal_storage::{Loss, RepairOptions, RepairPlan, TenantStore};
 use sepal_types::{Error, Result, SqlState, TenantId};
@@ -56,7 +56,7 @@ pub struct RepairProposal {
     /// Where to.
     pub quarantine: PathBuf,
     request: RepairRequest,
-    control: ControlCopy,
+    control: Control,
     /// Those that the plan was made with: between it and its execution no provider is asked.
     keys: KeyRing,
     plan: RepairPlan,
@@ -151,7 +151,7 @@ impl RepairProposal {
     }
 }
 
-fn options(request: &RepairRequest, control: &ControlCopy, tenant: TenantId) -> Result<RepairOptions> {
+fn options(request: &RepairRequest, control: &Control, tenant: TenantId) -> Result<RepairOptions> {
     let check = store_options(control, tenant, false)?;
     Ok(RepairOptions { check, resurrect_deleted: request.resurrect_deleted })
 }
