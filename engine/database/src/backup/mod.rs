@@ -7,7 +7,7 @@
 //!
 //! | going out | coming back |
 //! |---|---|
-//! | [`Source::tenants`], [`Source::copy_control`] | [`Restoring::open`] |
+//! | [`Source::tenants`], [`Source::copy_control`] | [`Restoring::open`], [`Restoring::on_trial`] |
 //! | [`Source::pin`]: manifest, segments, log up to a commit | [`Restoring::open_tenant`]: replays up to it |
 //! | [`TenantPin::facts`]: rows, content, golden answers | [`RestoredTenant::compare`] |
 //! | [`Source::open_logs`], [`Source::closed_log`]: the log, as it grows | [`Until::Time`] |
