@@ -66,8 +66,10 @@ fn what_a_crash_left_half_done_is_not_in_the_copy() {
     let journal = journal_of(&fixture.path());
     let (during, left) = {
         let database = fixture.control.database.lock();
-        // So small that pages are written before the end.
-        database.execute_batch("PRAGMA cache_size = 1; BEGIN IMMEDIATE; DELETE FROM tenants").unwrap();
+        // The cache is so small that pages are written before the end.
+        let half = "PRAGMA cache_size = 1; BEGIN IMMEDIATE; DELETE FROM tenants;
+                    INSERT INTO meta VALUES ('filler', zeroblob(100000))";
+        database.execute_batch(half).unwrap();
         let files = (fs::read(fixture.path()).unwrap(), fs::read(&journal).unwrap());
         database.execute_batch("ROLLBACK").unwrap();
         files
