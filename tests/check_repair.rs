@@ -192,7 +192,7 @@ async fn a_log_that_is_broken_is_cut_and_its_evidence_kept() {
     assert!((ROWS..=ROWS + 1).contains(&rows), "{rows} rows");
 }
 
-/// A report stays in the data directory, also when the tenant is dropped: what the tenant has called things is not in it.
+/// A report stays in the data directory, also when the tenant is dropped: what the tenant called things is not in it.
 #[tokio::test]
 async fn a_report_has_no_names() {
     const NAMES: [&str; 5] = [

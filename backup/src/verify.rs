@@ -3,8 +3,8 @@
 //! its entry, must be found.
 //!
 //! One tenant at a time lies in the temporary directory, and no key ever does: they are in memory only, so that nothing
-//! opens there when a verification is cut short. The next one removes what such a one left. What is wrong with one tenant
-//! does not end the verification: it is reported, and the others are tried.
+//! opens there when a verification is cut short. The next one removes what such a one left. What is wrong with one
+//! tenant does not end the verification: it is reported, and the others are tried.
 
 use std::{
     fs,

@@ -2,9 +2,9 @@
 //!
 //! [`plan_repair`] checks the tenant and says what would be given up; [`RepairProposal::apply`] does it. The
 //! directory's lock is held from the one to the other, so what was shown is what happens. What is moved aside lies in
-//! `<data>/quarantine/<time>/<tenant>/`, with `repair-report.json` beside it. The report has ids and numbers only: names,
-//! and what was found, which may quote names, are shown to the operator and reach no file. control.db is not touched:
-//! where it is damaged, only a backup has what was in it.
+//! `<data>/quarantine/<time>/<tenant>/`, with `repair-report.json` beside it. The report has ids and numbers only:
+//! names, and what was found, which may quote names, are shown to the operator and reach no file. control.db is not
+//! touched: where it is damaged, only a backup has what was in it.
 
 use std::{
     fs::{self, File, OpenOptions},
