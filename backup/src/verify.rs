@@ -16,7 +16,7 @@ use std::{
 };
 
 use sepal_database::{
-    ErrorKind, Result, Tenant, TenantId,
+    Error, ErrorKind, Result, SqlState, Tenant, TenantId,
     backup::{Difference, Noted, Restoring, Source, Until, Wrappers, blocking, note},
 };
 use serde::{Deserialize, Serialize};
@@ -119,7 +119,11 @@ pub async fn verify(
     let control = place.path().join("control.db");
     fetch::object(repository, &read.entry.control, &control, pace).await?;
     let (data, wrappers) = (place.path().to_owned(), Arc::clone(&options.wrappers));
-    let opened = blocking("opening control.db", move || Restoring::on_trial(&data, &root, wrappers)).await?;
+    let opened = blocking("opening control.db", move || Restoring::on_trial(&data, &root, wrappers)).await;
+    let opened = opened.map_err(|error| match (error.state(), opener) {
+        (SqlState::InvalidAuthorization, Opener::Root(_)) => under_another_root(&read.entry.id),
+        _ => error,
+    })?;
     read.check(opened.control())?;
     let restoring = Arc::new(opened);
     let fetch = Fetch { repository, pace, watch, data: place.path() };
@@ -156,6 +160,13 @@ async fn make_place(work: &Path) -> Result<tempfile::TempDir> {
         Ok(place)
     })
     .await
+}
+
+fn under_another_root(backup: &str) -> Error {
+    let why =
+        format!("the root key does not open backup {backup}: it was made before the root key was replaced");
+    Error::new(SqlState::InvalidAuthorization, why)
+        .with_hint("Try it with the recovery key: --recovery-key-file or --shares-file.")
 }
 
 /// Our own user's alone: the system's temporary directory has others', too.
