@@ -40,8 +40,8 @@ pub(super) fn too_wide(data: &Path) -> Vec<Problem> {
 
 /// Certificates are there to be read, and an operator's settings have no secret among them.
 fn forbidden(file: &Path) -> u32 {
-    let may_be_read = |extension| extension == "crt" || extension == "toml";
-    if file.extension().is_some_and(may_be_read) { OTHERS_WRITE } else { OTHERS }
+    let may_be_read = file.extension().is_some_and(|extension| extension == "crt" || extension == "toml");
+    if may_be_read { OTHERS_WRITE } else { OTHERS }
 }
 
 fn judge(data: &Path, path: &Path, forbidden: u32, found: &mut Vec<Problem>) {
