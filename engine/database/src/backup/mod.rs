@@ -66,7 +66,10 @@ pub fn open_facts(control: &Control, tenant: TenantId, what: &str, sealed: &[u8]
     found.ok_or_else(|| {
         let why = format!("what {what} says of tenant {tenant} does not open");
         Error::new(SqlState::DataCorrupted, why)
-            .with_hint("It was changed, or it belongs to another backup or tenant.")
+            .with_hint(
+                "It was changed, it belongs to another backup or tenant, or the tenant's key that it is under was \
+                 replaced and destroyed since (sepal tenant rotate-key).",
+            )
     })
 }
 

@@ -82,7 +82,7 @@ impl RepositoryFlags {
 
     /// Where the running server's backups go, which may be told in its own flags or environment alone.
     ///
-    /// Errors: there is none; it is not to be had by that name here, as a bucket, whose endpoint a status does not tell.
+    /// Errors: there is none; it is not to be had by that name here, as a bucket, whose endpoint no status tells.
     fn of_the_server(&self) -> Result<String, Failure> {
         let missing = "which repository? Name it with --repository, or set backup_repository \
                        (SEPAL_BACKUP_REPOSITORY, or a line of sepal.toml)";
