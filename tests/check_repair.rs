@@ -223,7 +223,10 @@ async fn a_report_has_no_names() {
     let mut lost = Vec::new();
     let mut damage_and_repair = |files: Vec<PathBuf>| {
         assert!(!files.is_empty());
-        files.iter().for_each(|path| flip(path, 3_000));
+        for path in files {
+            let whole = fs::read(&path).expect("read");
+            fs::write(&path, &whole[..whole.len() / 2]).expect("cut");
+        }
         let (_, repaired) = stopped.run(&["repair", "--tenant", tenant, "--yes"]);
         let losses = repaired["losses"].as_array().expect("losses").clone();
         assert!(losses.iter().any(|loss| NAMES.iter().any(|name| loss.to_string().contains(name))));
