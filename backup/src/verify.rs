@@ -2,14 +2,22 @@
 //! commit, every row read, and every golden question asked again. What was noted when the backup was made, sealed in
 //! its entry, must be found.
 //!
-//! One tenant at a time lies in the temporary directory. What is wrong with one does not end the verification: it is
-//! reported, and the others are tried. With the root key the recovery package is tried as well: who restores elsewhere
-//! has nothing else.
+//! One tenant at a time lies in the temporary directory, and no key ever does: they are in memory only, so that nothing
+//! opens there when a verification is cut short. The next one removes what such a one left. What is wrong with one
+//! tenant does not end the verification: it is reported, and the others are tried. With the root key the recovery
+//! package is tried as well: who restores elsewhere has nothing else.
 
-use std::sync::Arc;
+use std::{
+    fs,
+    io::ErrorKind as IoErrorKind,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use sepal_database::{
-    Control, ErrorKind, Result, Tenant, TenantId,
+    Control, Error, ErrorKind, Result, SqlState, Tenant, TenantId,
     backup::{Difference, Noted, Restoring, Source, Until, Wrappers, blocking, note},
 };
 use serde::{Deserialize, Serialize};
@@ -24,11 +32,16 @@ use crate::{
     repository::{Repository, damaged, failed},
     restore::{
         Opener, Target, TenantPlan, choose,
-        fetch::{Fetch, Fetched},
-        lay_control, open_root, wanted,
+        fetch::{self, Fetch, Fetched},
+        open_root, wanted,
     },
     watch::Watch,
 };
+
+/// How temporary directories begin.
+const PREFIX: &str = "sepal-verify-";
+/// One of this age that nobody has locked belongs to nobody: between making it and locking it lie moments.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// As an error calls what panicked.
 const STEP: &str = "a step of the verification";
@@ -41,7 +54,7 @@ pub struct VerifyOptions {
     /// `None`: all.
     pub tenant: Option<String>,
     /// Where the temporary directory is made: room for the largest tenant is needed.
-    pub work: std::path::PathBuf,
+    pub work: PathBuf,
     /// Reaches the providers of tenants that brought one.
     pub wrappers: Arc<dyn Wrappers>,
 }
@@ -130,14 +143,18 @@ pub async fn verify(
 ) -> Result<Report> {
     identity::must_be_made(repository).await?;
     let read = choose(repository, &options.target).await?;
-    let work = options.work.display().to_string();
-    let place = tempfile::Builder::new()
-        .prefix("sepal-verify-")
-        .tempdir_in(&options.work)
-        .map_err(|error| failed("make a directory in", &work, &error))?;
     let root = open_root(repository, &read.entry, opener).await?;
-    let restoring =
-        Arc::new(lay_control(repository, &read, (&root, &options.wrappers), place.path(), pace).await?);
+    let place = make_place(&options.work).await?;
+    let control = place.path().join("control.db");
+    fetch::object(repository, &read.entry.control, &control, pace).await?;
+    let (data, wrappers) = (place.path().to_owned(), Arc::clone(&options.wrappers));
+    let opened = blocking("opening control.db", move || Restoring::on_trial(&data, &root, wrappers)).await;
+    let opened = opened.map_err(|error| match (error.state(), opener) {
+        (SqlState::InvalidAuthorization, Opener::Root(_)) => under_another_root(&read.entry.id),
+        _ => error,
+    })?;
+    read.check(opened.control())?;
+    let restoring = Arc::new(opened);
     let fetch = Fetch { repository, pace, watch, data: place.path(), format: read.entry.version };
     let verification = Verification { fetch, read: &read, restoring: &restoring };
     let mut report = verification.run(options).await?;
@@ -155,6 +172,53 @@ pub async fn verify(
         repository.put(&names::verified(&report.backup), bytes).await?;
     }
     Ok(report)
+}
+
+/// Makes the temporary directory, and removes those of verifications that were cut short.
+async fn make_place(work: &Path) -> Result<tempfile::TempDir> {
+    let work = work.to_owned();
+    blocking(STEP, move || {
+        let show = work.display().to_string();
+        let made = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&work);
+        let place = made.map_err(|error| failed("make a directory in", &show, &error))?;
+        for left in abandoned(&work, place.path()) {
+            match fs::remove_dir_all(&left) {
+                Ok(()) => tracing::info!(path = %left.display(), "removed what a verification had left"),
+                Err(error) if error.kind() == IoErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(%error, path = %left.display(), "what a verification left stays: remove it");
+                }
+            }
+        }
+        Ok(place)
+    })
+    .await
+}
+
+fn under_another_root(backup: &str) -> Error {
+    let why =
+        format!("the root key does not open backup {backup}: it was made before the root key was replaced");
+    Error::new(SqlState::InvalidAuthorization, why)
+        .with_hint("Try it with the recovery key: --recovery-key-file or --shares-file.")
+}
+
+/// Our own user's alone: the system's temporary directory has others', too.
+fn abandoned(work: &Path, ours: &Path) -> Vec<PathBuf> {
+    let Ok(user) = fs::metadata(ours).map(|metadata| metadata.uid()) else { return Vec::new() };
+    let is_abandoned = |path: &PathBuf| {
+        let named =
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()));
+        let Ok(metadata) = fs::symlink_metadata(path) else { return false };
+        let age = metadata.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
+        named && metadata.is_dir() && metadata.uid() == user && age > ABANDONED && !is_locked(path)
+    };
+    let entries = fs::read_dir(work).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path != ours).filter(is_abandoned).collect()
+}
+
+/// As [`Restoring`] locks it.
+fn is_locked(place: &Path) -> bool {
+    fs::File::open(place.join("lock")).is_ok_and(|lock| lock.try_lock().is_err())
 }
 
 /// Notes a verification in the audit trail of the instance whose backup it is.

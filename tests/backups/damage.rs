@@ -4,7 +4,7 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tempfile::TempDir;
@@ -183,6 +183,52 @@ async fn half_a_restore_is_not_served() {
     ]);
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stderr).contains("is not empty"), "{}", text(&again.stderr));
+}
+
+/// A verification that was killed leaves nothing that opens, and the next one removes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_verification_leaves_no_keys() {
+    let scene = Scene::start(&[]);
+    let client = scene.client().await;
+    fill(&client).await;
+    client
+        .batch_execute(
+            "CREATE TABLE big (x int8, filler text);
+             INSERT INTO big SELECT x, repeat(gen_random_uuid()::text, 100) FROM generate_series(1, 2000) AS g(x)",
+        )
+        .await
+        .expect("more bytes");
+    scene.backup();
+    let place = TempDir::new().expect("a temporary directory");
+    let work = place.path().display().to_string();
+    let key = scene.recovery_key().display().to_string();
+    let verify = |more: &[&str]| {
+        let mut command = Command::new(binary());
+        command
+            .args(["backup", "verify", "--repository", &scene.repository, "--work", &work])
+            .args(["--recovery-key-file", &key])
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        spawn(command)
+    };
+    let left =
+        || fs::read_dir(place.path()).expect("the directory").flatten().map(|entry| entry.path()).next();
+    let mut killed = verify(&["--rate-mib", "1"]);
+    let deadline = Instant::now() + PATIENCE;
+    while !left().is_some_and(|path| path.join("tenants").exists()) {
+        assert!(Instant::now() < deadline, "the verification does not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    killed.kill().expect("kill");
+    killed.wait().expect("wait");
+    let abandoned = left().expect("it was killed too late to leave anything");
+    assert!(!abandoned.join("control.db").exists(), "tenants' keys lie in a file");
+    let hours_ago = SystemTime::now() - Duration::from_secs(2 * 3600);
+    fs::File::open(&abandoned).expect("open").set_modified(hours_ago).expect("its age");
+    assert!(verify(&[]).wait().expect("wait").success());
+    assert_eq!(left(), None);
 }
 
 /// A server that is killed while it backs up leaves objects and no entry; the next backup is whole.

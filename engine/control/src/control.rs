@@ -106,17 +106,28 @@ impl Control {
         if !path.try_exists().map_err(|source| ControlError::Io { path: path.to_owned(), source })? {
             return Err(ControlError::NoDatabase(path.to_owned()));
         }
-        let mut connection = schema::connect(path)?;
-        schema::check(&connection, path, root)?;
-        schema::settle(&connection)?;
-        if schema::migrate(&mut connection, root, options.clock.unix_seconds())? {
+        let (control, migrated) = Self::over(schema::connect(path)?, path, root, options)?;
+        if migrated {
             tracing::info!(database = %path.display(), "brought to today's format");
         }
         // A crash between the destruction of a key and this.
-        clear_journal(&mut connection, path);
+        control.clear_journal(&mut control.database.lock());
+        Ok(control)
+    }
+
+    /// What `connection` leads to: the file at `path`, or a copy of it. Also whether it was brought to today's format.
+    pub(crate) fn over(
+        mut connection: Connection,
+        path: &Path,
+        root: &Key,
+        options: ControlOptions,
+    ) -> Result<(Self, bool)> {
+        schema::check(&connection, path, root)?;
+        schema::settle(&connection)?;
+        let migrated = schema::migrate(&mut connection, root, options.clock.unix_seconds())?;
         let vault = Vault::load(&connection, root)?;
         let version = data_version(&connection)?;
-        Ok(Self {
+        let control = Self {
             path: path.to_owned(),
             decoy: KeyRow::decoy(&vault),
             database: Mutex::new(connection),
@@ -129,7 +140,8 @@ impl Control {
             wrappers: options.wrappers,
             secret_uses: UseBuffer::default(),
             seen_version: AtomicI64::new(version),
-        })
+        };
+        Ok((control, migrated))
     }
 
     /// Whether `root` is the key that the file is under now. Reads only.

@@ -52,7 +52,7 @@ pub use audit::{
     AuditAction, AuditCheckpoint, AuditEntry, AuditEvent, AuditReport, Destroyed, DestructionCertificate,
     NewAuditEvent, Removal,
 };
-pub use check::{ControlCopy, ControlFinding};
+pub use check::ControlFinding;
 pub use clock::{Clock, SystemClock};
 pub use control::{Control, ControlOptions};
 pub use control_error::{ControlError, RootKeyError};

@@ -271,7 +271,12 @@ fn create_recovery(database: &Database, shares: Option<(u8, u8)>, replace: bool)
         ));
     }
     let control = database.control();
-    let key = control.create_recovery(shares, replace)?;
+    let key = control.create_recovery(shares, replace).map_err(|error| match Error::from(error) {
+        error if error.state() == SqlState::DuplicateObject => error.with_hint(
+            "`sepal recovery verify` shows that it can be found; `sepal recovery create --replace` makes another.",
+        ),
+        error => error,
+    })?;
     let status = control.recovery_status()?.ok_or_else(|| Error::bug("the recovery key was just made"))?;
     let secrets = match shares {
         None => vec![SecretText(key.expose())],

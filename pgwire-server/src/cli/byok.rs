@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
+use sepal_backup::show_moment;
 use sepal_database::Provider;
 
 use crate::admin::{Answer, EncryptionAction, EncryptionAnswer, Request, TenantKeys, client};
@@ -148,7 +149,8 @@ fn describe(keys: &TenantKeys) -> Result<(), Failure> {
         .iter()
         .map(|key| {
             let state = if key.current { "current" } else { "retiring" };
-            vec![key.epoch.to_string(), state.into(), key.created_at.to_string(), key.check.clone()]
+            let made = show_moment(key.created_at.saturating_mul(1_000_000));
+            vec![key.epoch.to_string(), state.into(), made, key.check.clone()]
         })
         .collect();
     output::rows(&["epoch", "state", "made", "check"], &rows, "")?;

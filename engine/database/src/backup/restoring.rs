@@ -4,6 +4,7 @@
 //! up to a commit or a moment, and what comes after is removed, so that a server finds a directory like any other.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -49,7 +50,24 @@ impl Restoring {
         let lock = DirectoryLock::take(data)?;
         let options = ControlOptions { wrappers, ..ControlOptions::default() };
         let control = Control::open(&data.join("control.db"), root, options)?;
-        Ok(Self { data: data.to_owned(), control, cache: ColumnCache::new(CACHE_BYTES), _lock: lock })
+        Ok(Self::of(data, control, lock))
+    }
+
+    /// The same for a directory that is only tried. The control database comes into memory and its file goes: keys that
+    /// [`Self::put_keys`] adds never reach a disk, so that a trial which is cut short leaves nothing that opens.
+    pub fn on_trial(data: &Path, root: &Key, wrappers: Arc<dyn Wrappers>) -> Result<Self> {
+        let lock = DirectoryLock::take(data)?;
+        let options = ControlOptions { wrappers, ..ControlOptions::default() };
+        let path = data.join("control.db");
+        let control = Control::open_copy(&path, root, options)?;
+        fs::remove_file(&path).map_err(|problem| {
+            Error::new(SqlState::IoError, format!("cannot remove {}: {problem}", path.display()))
+        })?;
+        Ok(Self::of(data, control, lock))
+    }
+
+    fn of(data: &Path, control: Control, lock: DirectoryLock) -> Self {
+        Self { data: data.to_owned(), control, cache: ColumnCache::new(CACHE_BYTES), _lock: lock }
     }
 
     pub fn control(&self) -> &Control {
