@@ -1,7 +1,7 @@
 //! Asking: which rows, what their neighbours truly are, and how many of those a search finds.
 //!
-//! Called once a build. All of it takes a few hundredths of the build's time: the truth is one pass over the rows for
-//! all questions together, a question that has found everything climbs no further, and few ask for many neighbours.
+//! Called once a build, and small beside it: the truth is one pass over the rows for all questions together, a question
+//! that has found everything climbs no further, and few ask for many neighbours.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
