@@ -8,7 +8,7 @@ use sepal_types::TenantId;
 use super::ControlFinding;
 use crate::{
     Control, ControlError, EnvironmentName, Grantable, NewSecret, OPERATOR, PUBLIC, Provider, Scope,
-    SecretName, SecretOrigin, SecretUse, Tenant, root_key, tests::Fixture,
+    SecretName, SecretOrigin, SecretUse, Tenant, control::journal_of, root_key, tests::Fixture,
 };
 
 /// Two tenants with everything that there is to have.

@@ -386,7 +386,9 @@ fn a_provider_that_cannot_be_used_changes_nothing() {
 
 /// Key files that replace the tenant's key while they are asked for it, once.
 #[derive(Clone, Default)]
-struct Meddling(Arc<Mutex<Option<(Arc<Control>, TenantId)>>>);
+struct Meddling(Arc<Mutex<Victim>>);
+
+type Victim = Option<(Arc<Control>, TenantId)>;
 
 struct Meddler {
     inner: Arc<dyn KeyWrapper>,

@@ -184,7 +184,7 @@ fn a_destruction_is_owed_until_it_is_certified() {
     let (path, root, options) = (fixture.path(), fixture.root.clone(), fixture.options());
     drop(fixture.control);
     let control = Control::open(&path, &root, options).unwrap();
-    assert_eq!(control.unfinished_destructions().unwrap(), [begun.clone()]);
+    assert_eq!(control.unfinished_destructions().unwrap(), std::slice::from_ref(&begun));
     let removal = crate::Removal { files_left: Some("a: busy".into()), ..Default::default() };
     let certificate = control.certify_destruction(&begun, &removal).unwrap();
     assert!(certificate.is_signed() && certificate.certificate.contains("\"files_left\":\"a: busy\""));
