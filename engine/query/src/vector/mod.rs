@@ -16,11 +16,12 @@ mod filter;
 mod node;
 mod rule;
 mod search;
+mod unranked;
 
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::array::{Array, FixedSizeListArray, Float32Array},
+    arrow::array::{FixedSizeListArray, Float32Array},
     arrow::datatypes::DataType,
     common::ScalarValue,
 };
@@ -45,14 +46,4 @@ pub fn vector_scalar(values: &[f32]) -> ScalarValue {
         }
         _ => ScalarValue::Null,
     }
-}
-
-/// The elements of a constant vector; `None` for NULL and for what is no vector.
-pub fn scalar_elements(value: &ScalarValue) -> Option<Vec<f32>> {
-    let array = value.to_array().ok()?;
-    let vectors = crate::functions::to_vector_array(&array).ok()?;
-    if vectors.is_empty() {
-        return None;
-    }
-    crate::functions::vector_elements(&vectors, 0).map(|vector| vector.values().to_vec())
 }
