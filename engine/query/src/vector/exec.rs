@@ -9,7 +9,7 @@ use datafusion::{
         datatypes::{DataType, Schema, SchemaRef},
     },
     catalog::Session,
-    common::{DFSchema, ScalarValue, tree_node::TreeNodeRecursion},
+    common::{DFSchema, ScalarValue, TableReference, tree_node::TreeNodeRecursion},
     error::{DataFusionError, Result},
     execution::{SendableRecordBatchStream, TaskContext},
     logical_expr::{
@@ -64,7 +64,7 @@ impl ExtensionPlanner for TopKPlanner {
         let query = match known(&node.query)? {
             Some(value) => {
                 let vectors = crate::functions::to_vector_array(&value.to_array()?)?;
-                Query::Known(elements(&vectors, 0, &column)?)
+                Query::Known(query_elements(&vectors, 0, &column)?)
             }
             None => Query::Later {
                 value: planner.create_physical_expr(&node.query, &DFSchema::empty(), session, planning)?,
@@ -74,10 +74,7 @@ impl ExtensionPlanner for TopKPlanner {
         let schema = node.table.arrow_schema();
         let filter = match &node.filter {
             Some(filter) => {
-                let qualified = DFSchema::try_from_qualified_schema(node.table_name.clone(), &schema)?;
-                let filter = coerce(filter.clone(), &qualified)?;
-                let predicate = planner.create_physical_expr(&filter, &qualified, session, planning)?;
-                Some(Filter::new(predicate, &schema))
+                Some(plan_filter(filter, node.table_name.clone(), &schema, (planner, session, planning))?)
             }
             None => None,
         };
@@ -97,6 +94,19 @@ impl ExtensionPlanner for TopKPlanner {
         };
         Ok(Some(Arc::new(KnnExec::new(plan, Arc::new(node.schema.as_arrow().clone())))))
     }
+}
+
+/// A predicate over a table's columns, executable.
+pub(super) fn plan_filter(
+    filter: &Expr,
+    table_name: TableReference,
+    table: &Schema,
+    (planner, session, planning): (&dyn PhysicalPlanner, &dyn Session, &PhysicalPlanningContext),
+) -> Result<Filter> {
+    let qualified = DFSchema::try_from_qualified_schema(table_name, table)?;
+    let filter = coerce(filter.clone(), &qualified)?;
+    let predicate = planner.create_physical_expr(&filter, &qualified, session, planning)?;
+    Ok(Filter::new(predicate, table))
 }
 
 /// Types a filter as DataFusion's analyzer would have, had it been part of the plan. One with subqueries was part of it,
@@ -127,7 +137,7 @@ fn known(expr: &Expr) -> Result<Option<ScalarValue>> {
 /// A row of vectors to search a column for; `None` for NULL.
 ///
 /// Errors: pgvector's for other dimensions than the column's.
-pub(super) fn elements(vectors: &ArrayRef, row: usize, column: &ColumnDef) -> Result<Option<Vec<f32>>> {
+pub(super) fn query_elements(vectors: &ArrayRef, row: usize, column: &ColumnDef) -> Result<Option<Vec<f32>>> {
     let elements = crate::functions::vector_elements(vectors, row).map(|vector| vector.values().to_vec());
     if let (Some(elements), sepal_types::SqlType::Vector(Some(dimensions))) = (&elements, &column.ty)
         && elements.len() != usize::from(*dimensions)
@@ -328,7 +338,7 @@ impl Knn {
         let options = RecordBatchOptions::new().with_row_count(Some(1));
         let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)?;
         let vectors = crate::functions::to_vector_array(&value.evaluate(&row)?.into_array(1)?)?;
-        elements(&vectors, 0, &self.column)
+        query_elements(&vectors, 0, &self.column)
     }
 
     fn passing(&self, reference: &ChunkRef) -> sepal_types::Result<Option<Bits>> {

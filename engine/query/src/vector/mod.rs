@@ -1,7 +1,8 @@
 //! k nearest neighbours: how a search over a table's chunks is planned and run.
 //!
 //! `rule` recognises `ORDER BY distance LIMIT k` and puts a [`TopK`] where the scan was; `knn()` plans one
-//! directly; `fast` runs the plainest shape without a DataFusion plan. All end in [`search`], which asks each
+//! directly; `lateral` searches for each row of another table; `fast` runs the plainest shape without a DataFusion plan.
+//! All end in [`search`], which asks each
 //! chunk's index, or scans the chunk exactly where there is none, and merges.
 //!
 //! An approximate index never changes which rows qualify (docs/architecture.md, invariant 9): filters,
@@ -13,6 +14,7 @@ mod exec;
 mod fast;
 mod fetch;
 mod filter;
+mod lateral;
 mod node;
 mod rule;
 mod search;
@@ -32,6 +34,7 @@ pub use cache::{IndexCache, IndexMemory};
 pub use exec::{KnnExec, TopKPlanner};
 pub use fast::FastKnn;
 pub use fetch::{described, distances, fetch};
+pub use lateral::{LateralExec, LateralPlanner, LateralRule};
 pub use node::{Runtime, TopK};
 pub use rule::TopKRule;
 pub use search::{Hit, Search, elements, search, usable_index};

@@ -174,25 +174,29 @@ pub(super) fn vector_column(scan: &TableScan, column: &Column) -> Option<ColumnI
     (searched && scan.fetch.is_none() && !table.is_filtered()).then_some(definition.id)
 }
 
-pub(super) fn names_column(expr: &Expr) -> bool {
+fn names_column(expr: &Expr) -> bool {
     expr.exists(|expr| Ok(matches!(expr, Expr::Column(_)))).unwrap_or(true)
 }
 
 /// Whether an expression has one value for the whole statement.
-fn is_settled(expr: &Expr) -> bool {
+pub(super) fn is_settled(expr: &Expr) -> bool {
     is_evaluable(expr) && !names_column(expr)
 }
 
 /// Whether an expression's value depends on columns alone, once the subqueries have been run that can be run by
 /// themselves.
-fn is_evaluable(expr: &Expr) -> bool {
+pub(super) fn is_evaluable(expr: &Expr) -> bool {
+    is_evaluable_beside(expr) && !expr.contains_outer()
+}
+
+/// The same, of the columns of a query around this one too.
+pub(super) fn is_evaluable_beside(expr: &Expr) -> bool {
     let not = expr.exists(|expr| {
         Ok(match expr {
             Expr::ScalarSubquery(subquery) => !subquery.outer_ref_columns.is_empty(),
             Expr::InSubquery(_)
             | Expr::Exists(_)
             | Expr::SetComparison(_)
-            | Expr::OuterReferenceColumn(..)
             | Expr::AggregateFunction(_)
             | Expr::WindowFunction(_)
             | Expr::Unnest(_) => true,
@@ -200,33 +204,4 @@ fn is_evaluable(expr: &Expr) -> bool {
         })
     });
     !not.unwrap_or(true)
-}
-
-impl Found {
-    fn into_node(self, k: usize) -> Result<TopK> {
-        let provider = source_as_provider(&self.scan.source)?;
-        let table = as_user_table(provider.as_ref())
-            .cloned()
-            .ok_or_else(|| crate::error::carry(sepal_types::Error::bug("the scan changed its table")))?;
-        let projection = match &self.scan.projection {
-            Some(projection) => projection.clone(),
-            None => (0..table.arrow_schema().fields().len()).collect(),
-        };
-        let runtime: Runtime = table.runtime().clone();
-        let k = i64::try_from(k).unwrap_or(i64::MAX);
-        Ok(TopK {
-            table_name: self.scan.table_name,
-            table,
-            column: self.column,
-            metric: self.metric,
-            query: self.query,
-            k: lit(k),
-            filter: conjunction(self.filters),
-            ef_search: None,
-            projection,
-            with_distance: false,
-            schema: self.scan.projected_schema,
-            runtime,
-        })
-    }
 }
