@@ -1,6 +1,6 @@
 //! `knn(table, column, query, k [, filter => '…'] [, ef_search => n])` as a relation. `generate_series` and
-//! `sepal_sink_errors` in FROM come by here too, on their way to `series` and `sink_errors`, and `unnest` with numbers on
-//! its to `unnested`.
+//! `sepal_sink_errors` in FROM come by here too, on their way to `series` and `sink_errors`, and `unnest` with numbers
+//! on its to `unnested`.
 //!
 //! Returns the table's columns and `distance`, nearest first, by the metric of the column's first vector index (L2
 //! without one). The filter is applied before the search: only qualifying rows compete. It is planned here rather

@@ -1,4 +1,4 @@
-//! `unnest(…) WITH ORDINALITY` in FROM: the elements of arrays, numbered from 1. DataFusion has `unnest` without numbers.
+//! `unnest(…) WITH ORDINALITY` in FROM: the elements of arrays, numbered from 1. DataFusion has it without numbers.
 //!
 //! Called by `relation`.
 

@@ -242,8 +242,8 @@ fn hint_targets(body: &SetExpr, parameters: &mut ParameterTypes, targets: &[SqlT
     }
 }
 
-/// `FROM generate_series(1, 3) AS g`: a function that returns one column names it after its alias. The numbers beside it
-/// are called `ordinality`.
+/// `FROM generate_series(1, 3) AS g`: a function that returns one column names it after its alias. The numbers beside
+/// it are called `ordinality`.
 fn name_series(factor: &mut ast::TableFactor) {
     let (name, alias, numbered) = match factor {
         ast::TableFactor::Table { name, args: Some(_), alias, .. }

@@ -109,8 +109,8 @@ pub(super) fn plan_filter(
     Ok(Filter::new(predicate, table))
 }
 
-/// Types a filter as DataFusion's analyzer would have, had it been part of the plan. One with subqueries was part of it,
-/// and stays as it is: they are known by what they look like.
+/// Types a filter as DataFusion's analyzer would have, had it been part of the plan. One with subqueries was part of
+/// it, and stays as it is: they are known by what they look like.
 fn coerce(filter: Expr, schema: &DFSchema) -> Result<Expr> {
     use datafusion::{
         logical_expr::simplify::SimplifyContext, optimizer::simplify_expressions::ExprSimplifier,

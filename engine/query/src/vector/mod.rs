@@ -1,9 +1,9 @@
 //! k nearest neighbours: how a search over a table's chunks is planned and run.
 //!
 //! `rule` recognises `ORDER BY distance LIMIT k` and puts a [`TopK`] where the scan was; `knn()` plans one
-//! directly; `lateral` searches for each row of another table; `fast` runs the plainest shape without a DataFusion plan.
-//! All end in [`search`], which asks each
-//! chunk's index, or scans the chunk exactly where there is none, and merges.
+//! directly; `lateral` searches for each row of another table; `fast` runs the plainest shape without a DataFusion
+//! plan. All end in [`search`], which asks each chunk's index, or scans the chunk exactly where there is none, and
+//! merges.
 //!
 //! An approximate index never changes which rows qualify (docs/architecture.md, invariant 9): filters,
 //! deletions and snapshots are applied before a row may compete, and LIMIT is filled whenever enough rows

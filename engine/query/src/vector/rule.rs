@@ -1,5 +1,5 @@
-//! `ORDER BY column <op> query LIMIT k` becomes a [`TopK`] in place of the table scan, whatever the query is as long as it
-//! is one vector for the whole statement: a constant, `(SELECT …)`, an expression of these.
+//! `ORDER BY column <op> query LIMIT k` becomes a [`TopK`] in place of the table scan, whatever the query is as long as
+//! it is one vector for the whole statement: a constant, `(SELECT …)`, an expression of these.
 //!
 //! Runs last among the optimizer's rules: LIMIT has moved into the sort, constants are folded, parameters are
 //! values. The sort, the limit, the projections and the filters stay where they are: they re-rank `k` rows

@@ -1,4 +1,4 @@
-//! What a lateral subquery asks for, if it is a search: `SELECT … FROM table [WHERE …] ORDER BY distance [, …] LIMIT n`.
+//! What a lateral subquery asks for, if it is a search: `SELECT … FROM t [WHERE …] ORDER BY distance [, …] LIMIT n`.
 //!
 //! Followed down through projections and aliases, so that all of it ends up over the columns of the one table.
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array},
+        array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array},
         compute::{SortColumn, SortOptions, lexsort_to_indices, take},
         datatypes::SchemaRef,
     },
@@ -141,12 +141,7 @@ impl Searches {
             .evaluate(
                 rows,
                 |position| ScalarValue::try_from_array(piece.column(position), row)?.to_array_of_size(rows),
-                |position| {
-                    reference
-                        .chunk
-                        .column(&self.version.def.columns[position])
-                        .map_err(|error| carry(error.into()))
-                },
+                |position| reference.chunk.column(self.stored(position)?).map_err(carry_store),
             )
             .map_err(translate)?;
         let mut passing = match passes.first() {
@@ -254,8 +249,8 @@ fn repeated(column: &ArrayRef, rows: &UInt32Array) -> Result<ArrayRef> {
     Ok(take(column, rows, None)?)
 }
 
-/// The rows of a LEFT JOIN: of each pair the row of the piece, and the position of what was found for it. `found` has the
-/// rows of the piece for which something was, ascending, one for each thing found.
+/// The rows of a LEFT JOIN: of each pair the row of the piece, and the position of what was found for it. `found` has
+/// the rows of the piece for which something was, ascending, one for each thing found.
 fn with_unmatched(found: &[u32], rows: usize) -> (Vec<u32>, UInt32Array) {
     let mut joined = Vec::with_capacity(found.len());
     let mut picks: Vec<Option<u32>> = Vec::with_capacity(found.len());
