@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn pieces_hold_every_row_once_and_feed_every_thread() {
         for (rows, threads, most, expected) in
-            [(0, 4, 64, 0), (1, 4, 64, 1), (8, 4, 64, 4), (9, 4, 64, 3), (1000, 4, 64, 16), (3, 1, 1, 3)]
+            [(0_i32, 4, 64, 0), (1, 4, 64, 1), (8, 4, 64, 4), (9, 4, 64, 3), (1000, 4, 64, 16), (3, 1, 1, 3)]
         {
             let numbers: ArrayRef = Arc::new((0..rows).collect::<Int32Array>());
             let batch = RecordBatch::try_from_iter([("n", Arc::clone(&numbers))]).unwrap();
