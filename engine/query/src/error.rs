@@ -36,12 +36,24 @@ pub fn translate(error: DataFusionError) -> Error {
         DataFusionError::IoError(inner) => io(inner),
         DataFusionError::SchemaError(inner, _) => schema(&inner),
         DataFusionError::SQL(inner, _) => Error::new(SqlState::SyntaxError, inner.to_string()),
-        DataFusionError::NotImplemented(message) => Error::unsupported(message),
+        DataFusionError::NotImplemented(message) => unsupported(message),
         DataFusionError::ResourcesExhausted(message) => out_of_memory(message),
         DataFusionError::Plan(message) => wording(&message, SqlState::SyntaxError),
         DataFusionError::Execution(message) => wording(&message, SqlState::DataException),
         other => wording(&other.strip_backtrace(), SqlState::InternalError),
     }
+}
+
+/// DataFusion prints whole expressions where it means that a subquery cannot be taken out of its place.
+fn unsupported(message: String) -> Error {
+    let correlated = ["undecorrelated Subquery", "OuterReferenceColumn", "expression ScalarSubquery"];
+    if !correlated.iter().any(|words| message.contains(words)) {
+        return Error::unsupported(message);
+    }
+    Error::unsupported("this subquery depends on the rows beside it in a way that is not supported").with_hint(
+        "LATERAL takes SELECT … FROM one table WHERE … ORDER BY a distance LIMIT n. Write others as joins or with \
+         aggregates.",
+    )
 }
 
 fn external(inner: Box<dyn std::error::Error + Send + Sync>) -> Error {

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan};
+use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, scalar_subquery::ScalarSubqueryExec};
 
-use crate::vector::KnnExec;
+use crate::vector::{KnnExec, LateralExec};
 
 /// The lines of `QUERY PLAN`.
 pub fn explain_lines(plan: &Arc<dyn ExecutionPlan>, with_metrics: bool) -> Vec<String> {
@@ -33,13 +33,26 @@ fn walk(plan: &Arc<dyn ExecutionPlan>, depth: usize, with_metrics: bool, lines: 
         plan.children().into_iter().for_each(|child| walk(child, depth, with_metrics, lines));
         return;
     }
+    // As Postgres has them: the plan, and below it what runs before.
+    if plan.is::<ScalarSubqueryExec>() {
+        for (position, child) in plan.children().into_iter().enumerate() {
+            if position > 0 {
+                lines.push(format!("{}InitPlan {position}", " ".repeat(6 * depth + 2)));
+            }
+            walk(child, depth + usize::from(position > 0), with_metrics, lines);
+        }
+        return;
+    }
     let (first, rest) = match depth {
         0 => (String::new(), "  ".to_owned()),
         depth => (format!("{}->  ", " ".repeat(6 * (depth - 1) + 2)), " ".repeat(6 * depth + 2)),
     };
     let mut own = match plan.downcast_ref::<KnnExec>() {
         Some(knn) => knn.explain_lines().into_iter().map(|line| line.trim().to_owned()).collect(),
-        None => vec![describe(plan)],
+        None => match plan.downcast_ref::<LateralExec>() {
+            Some(lateral) => lateral.explain_lines(),
+            None => vec![describe(plan)],
+        },
     };
     if with_metrics && let Some(rows) = plan.metrics().and_then(|metrics| metrics.output_rows()) {
         own[0].push_str(&format!(" (actual rows={rows})"));

@@ -15,6 +15,7 @@ mod single_row;
 mod sink_errors;
 mod types;
 mod typing;
+mod unnested;
 mod untyped;
 mod value_rows;
 
@@ -40,6 +41,7 @@ use datafusion::{
         runtime_env::RuntimeEnv,
     },
     logical_expr::{AggregateUDF, Expr, ScalarUDF, WindowUDF, execution_props::ExecutionProps},
+    optimizer::{Optimizer, OptimizerRule},
     physical_plan::{ExecutionPlan, execute_stream},
     physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
     sql::{
@@ -60,7 +62,7 @@ use crate::{
     output::sql_type,
     sql::ParameterTypes,
     table::{as_user_table, prepare_to_hold},
-    vector::{TopKPlanner, TopKRule},
+    vector::{LateralPlanner, LateralRule, TopKPlanner, TopKRule},
 };
 
 pub use datafusion::{logical_expr::LogicalPlan, scalar::ScalarValue};
@@ -129,7 +131,7 @@ impl Planning {
             }))
             .with_default_features()
             .with_query_planner(Arc::new(Planner))
-            .with_optimizer_rule(Arc::new(TopKRule))
+            .with_optimizer_rules(rules())
             .build();
         let mut scalars = state.scalar_functions().clone();
         scalars.extend(
@@ -141,6 +143,15 @@ impl Planning {
         let windows = state.window_functions().clone();
         Ok(Arc::new(Self { state, scalars, aggregates, windows }))
     }
+}
+
+/// DataFusion's rules between ours: lateral searches are recognised while they are as they were written, others once
+/// everything is in its place.
+fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(LateralRule)];
+    rules.extend(Optimizer::new().rules);
+    rules.push(Arc::new(TopKRule));
+    rules
 }
 
 fn disk_manager(mode: DiskManagerMode) -> Result<Arc<DiskManager>> {
@@ -441,7 +452,7 @@ impl QueryPlanner for Planner {
         plan: &LogicalPlan,
         session: &dyn Session,
     ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
-        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(TopKPlanner)])
+        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(TopKPlanner), Arc::new(LateralPlanner)])
             .create_physical_plan(plan, session)
             .await
     }

@@ -1,5 +1,6 @@
 //! `knn(table, column, query, k [, filter => '…'] [, ef_search => n])` as a relation. `generate_series` and
-//! `sepal_sink_errors` in FROM come by here too, on their way to `series` and `sink_errors`.
+//! `sepal_sink_errors` in FROM come by here too, on their way to `series` and `sink_errors`, and `unnest` with numbers
+//! on its to `unnested`.
 //!
 //! Returns the table's columns and `distance`, nearest first, by the metric of the column's first vector index (L2
 //! without one). The filter is applied before the search: only qualifying rows compete. It is planned here rather
@@ -24,7 +25,7 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{ColumnDef, Error, Metric, SqlState, SqlType, TableDef, parse_vector};
 
-use super::{past, provider::undefined_table, series, sink_errors};
+use super::{past, provider::undefined_table, series, sink_errors, unnested};
 use crate::{
     context::StatementContext,
     error::carry,
@@ -46,6 +47,10 @@ impl RelationPlanner for Relations {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
+        if let TableFactor::UNNEST { alias, array_exprs, with_ordinality: true, .. } = relation {
+            let plan = unnested::plan(array_exprs, context)?;
+            return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))));
+        }
         let TableFactor::Table { name, args: Some(args), alias, .. } = &relation else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };

@@ -242,21 +242,33 @@ fn hint_targets(body: &SetExpr, parameters: &mut ParameterTypes, targets: &[SqlT
     }
 }
 
-/// `FROM generate_series(1, 3) AS g`: a function that returns one column names it after its alias.
+/// `FROM generate_series(1, 3) AS g`: a function that returns one column names it after its alias. The numbers beside
+/// it are called `ordinality`.
 fn name_series(factor: &mut ast::TableFactor) {
-    let (name, alias) = match factor {
+    let (name, alias, numbered) = match factor {
         ast::TableFactor::Table { name, args: Some(_), alias, .. }
             if name.to_string().eq_ignore_ascii_case("generate_series") =>
         {
-            ("generate_series", alias)
+            ("generate_series", alias, false)
         }
-        ast::TableFactor::UNNEST { array_exprs, alias, .. } if array_exprs.len() == 1 => ("unnest", alias),
+        ast::TableFactor::UNNEST { array_exprs, alias, with_ordinality, .. } if array_exprs.len() == 1 => {
+            ("unnest", alias, *with_ordinality)
+        }
         _ => return,
     };
     let ident = alias.as_ref().map_or_else(|| Ident::new(name), |alias| alias.name.clone());
-    if alias.as_ref().is_none_or(|alias| alias.columns.is_empty()) {
-        let columns = vec![ast::TableAliasColumnDef { name: ident.clone(), data_type: None }];
-        *alias = Some(ast::TableAlias { explicit: true, name: ident, columns, at: None });
+    let column = |name: Ident| ast::TableAliasColumnDef { name, data_type: None };
+    let alias = alias.get_or_insert_with(|| ast::TableAlias {
+        explicit: true,
+        name: ident.clone(),
+        columns: Vec::new(),
+        at: None,
+    });
+    if alias.columns.is_empty() {
+        alias.columns.push(column(ident));
+    }
+    if numbered && alias.columns.len() == 1 {
+        alias.columns.push(column(Ident::new("ordinality")));
     }
 }
 

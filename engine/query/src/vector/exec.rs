@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use datafusion::{
     arrow::{
         array::{ArrayRef, RecordBatch, RecordBatchOptions},
-        datatypes::{DataType, SchemaRef},
+        datatypes::{DataType, Schema, SchemaRef},
     },
     catalog::Session,
-    common::{DFSchema, ScalarValue, tree_node::TreeNodeRecursion},
+    common::{DFSchema, ScalarValue, TableReference, tree_node::TreeNodeRecursion},
     error::{DataFusionError, Result},
     execution::{SendableRecordBatchStream, TaskContext},
     logical_expr::{
@@ -32,9 +32,9 @@ use super::{
     Hit, Search,
     fetch::{distances, fetch},
     filter::Filter,
-    node::{Runtime, TopK},
-    scalar_elements,
-    search::{effort, search, usable_index},
+    node::{Runtime, TopK, subqueries},
+    search::{Predicate, effort, search, usable_index},
+    unranked::unranked,
 };
 use crate::{context::SearchSettings, error::carry};
 
@@ -61,14 +61,20 @@ impl ExtensionPlanner for TopKPlanner {
             .column_by_id(node.column)
             .cloned()
             .ok_or_else(|| carry(Error::bug("the searched column is gone")))?;
-        let query = query_vector(&node.query, &column)?;
+        let query = match known(&node.query)? {
+            Some(value) => {
+                let vectors = crate::functions::to_vector_array(&value.to_array()?)?;
+                Query::Known(query_elements(&vectors, 0, &column)?)
+            }
+            None => Query::Later {
+                value: planner.create_physical_expr(&node.query, &DFSchema::empty(), session, planning)?,
+                text: node.query.to_string(),
+            },
+        };
         let schema = node.table.arrow_schema();
         let filter = match &node.filter {
             Some(filter) => {
-                let qualified = DFSchema::try_from_qualified_schema(node.table_name.clone(), &schema)?;
-                let filter = coerce(filter.clone(), &qualified)?;
-                let predicate = planner.create_physical_expr(&filter, &qualified, session, planning)?;
-                Some(Filter::new(predicate, &schema))
+                Some(plan_filter(filter, node.table_name.clone(), &schema, (planner, session, planning))?)
             }
             None => None,
         };
@@ -90,33 +96,49 @@ impl ExtensionPlanner for TopKPlanner {
     }
 }
 
-/// Types a filter as DataFusion's analyzer would have, had it been part of the plan.
+/// A predicate over a table's columns, executable.
+pub(super) fn plan_filter(
+    filter: &Expr,
+    table_name: TableReference,
+    table: &Schema,
+    (planner, session, planning): (&dyn PhysicalPlanner, &dyn Session, &PhysicalPlanningContext),
+) -> Result<Filter> {
+    let qualified = DFSchema::try_from_qualified_schema(table_name, table)?;
+    let filter = coerce(filter.clone(), &qualified)?;
+    let predicate = planner.create_physical_expr(&filter, &qualified, session, planning)?;
+    Ok(Filter::new(predicate, table))
+}
+
+/// Types a filter as DataFusion's analyzer would have, had it been part of the plan. One with subqueries was part of
+/// it, and stays as it is: they are known by what they look like.
 fn coerce(filter: Expr, schema: &DFSchema) -> Result<Expr> {
     use datafusion::{
         logical_expr::simplify::SimplifyContext, optimizer::simplify_expressions::ExprSimplifier,
     };
+    if !subqueries(&filter).is_empty() {
+        return Ok(filter);
+    }
     let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
     let simplifier = ExprSimplifier::new(context);
     simplifier.simplify(simplifier.coerce(filter, schema)?)
 }
 
-fn constant(expr: &Expr) -> Result<ScalarValue> {
+/// The value of an expression, where planning can tell it.
+fn known(expr: &Expr) -> Result<Option<ScalarValue>> {
+    if !subqueries(expr).is_empty() {
+        return Ok(None);
+    }
     match crate::planner::fold_constant(expr.clone())? {
-        Expr::Literal(value, _) => Ok(value),
-        other => Err(carry(Error::new(
-            SqlState::FeatureNotSupported,
-            format!("the query vector and k of knn() must be constants or parameters, not {other}"),
-        ))),
+        Expr::Literal(value, _) => Ok(Some(value)),
+        _ => Ok(None),
     }
 }
 
-fn query_vector(expr: &Expr, column: &ColumnDef) -> Result<Option<Vec<f32>>> {
-    let value = constant(expr)?;
-    if value.is_null() {
-        return Ok(None);
-    }
-    let vectors = crate::functions::to_vector_array(&value.to_array()?)?;
-    let elements = scalar_elements(&ScalarValue::try_from_array(&vectors, 0)?);
+/// A row of vectors to search a column for; `None` for NULL.
+///
+/// Errors: pgvector's for other dimensions than the column's.
+pub(super) fn query_elements(vectors: &ArrayRef, row: usize, column: &ColumnDef) -> Result<Option<Vec<f32>>> {
+    let elements = crate::functions::vector_elements(vectors, row).map(|vector| vector.values().to_vec());
     if let (Some(elements), sepal_types::SqlType::Vector(Some(dimensions))) = (&elements, &column.ty)
         && elements.len() != usize::from(*dimensions)
     {
@@ -127,8 +149,11 @@ fn query_vector(expr: &Expr, column: &ColumnDef) -> Result<Option<Vec<f32>>> {
 }
 
 fn count(expr: &Expr) -> Result<usize> {
-    let value = constant(expr)?.cast_to(&DataType::Int64)?;
-    match value {
+    let value = known(expr)?.ok_or_else(|| {
+        let message = format!("k of knn() must be a constant or a parameter, not {expr}");
+        carry(Error::unsupported(message))
+    })?;
+    match value.cast_to(&DataType::Int64)? {
         ScalarValue::Int64(Some(count)) => usize::try_from(count).map_err(|_| {
             carry(Error::new(SqlState::InvalidRowCountInLimitClause, "LIMIT must not be negative"))
         }),
@@ -136,13 +161,20 @@ fn count(expr: &Expr) -> Result<usize> {
     }
 }
 
+/// What is searched for.
+enum Query {
+    /// `None`: it is NULL, every distance is NULL.
+    Known(Option<Vec<f32>>),
+    /// Known once the statement's subqueries have run.
+    Later { value: Arc<dyn PhysicalExpr>, text: String },
+}
+
 /// One search, resolved.
 struct Knn {
     version: Arc<TableVersion>,
     column: ColumnDef,
     metric: Metric,
-    /// `None`: the query is NULL, every distance is NULL.
-    query: Option<Vec<f32>>,
+    query: Query,
     k: usize,
     ef_search: Option<usize>,
     filter: Option<Filter>,
@@ -184,16 +216,15 @@ impl KnnExec {
         let table = &knn.version.def.name;
         let index =
             settings.use_indexes.then(|| usable_index(&knn.version, &knn.column, knn.metric)).flatten();
-        let dimensions = knn.query.as_ref().map_or(0, Vec::len);
+        let query = match &knn.query {
+            Query::Known(query) => format!("'…'::vector({})", query.as_ref().map_or(0, Vec::len)),
+            Query::Later { text, .. } => text.clone(),
+        };
         let mut lines = vec![match &index {
             Some((_, name)) => format!("Index Scan using {name} on {table}"),
             None => format!("Exact Vector Scan on {table}"),
         }];
-        lines.push(format!(
-            "  Order By: ({} {} '…'::vector({dimensions}))",
-            knn.column.name,
-            knn.metric.operator()
-        ));
+        lines.push(format!("  Order By: ({} {} {query})", knn.column.name, knn.metric.operator()));
         lines.push(format!("  Limit: {}", knn.k));
         lines.extend(index.and_then(|(index, _)| knn.recall_line(index)));
         if let Some(filter) = &knn.filter_text {
@@ -227,9 +258,13 @@ impl ExecutionPlan for KnnExec {
         &self,
         f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
     ) -> Result<TreeNodeRecursion> {
+        let mut next = TreeNodeRecursion::Continue;
+        if let Query::Later { value, .. } = &self.knn.query {
+            next = f(value)?;
+        }
         match &self.knn.filter {
-            Some(filter) => f(filter.predicate()),
-            None => Ok(TreeNodeRecursion::Continue),
+            Some(filter) if next != TreeNodeRecursion::Stop => f(filter.predicate()),
+            _ => Ok(next),
         }
     }
 
@@ -283,7 +318,9 @@ impl Knn {
     /// What EXPLAIN says of a recall that was asked for: the efforts that it takes, from the segment with the least to
     /// the one with the most. Opens indexes that no search has opened yet.
     fn recall_line(&self, index: TableId) -> Option<String> {
-        let (settings, dim) = (self.settings(), self.query.as_ref()?.len());
+        let settings = self.settings();
+        let sepal_types::SqlType::Vector(Some(dim)) = self.column.ty else { return None };
+        let dim = usize::from(dim);
         let recall = settings.target_recall?.share();
         let (_, options) =
             self.version.def.vector_indexes(self.column.id).find(|(found, _)| found.id == index)?;
@@ -311,41 +348,34 @@ impl Knn {
 
     fn hits(&self) -> Result<Vec<Hit>> {
         let predicate = |_: usize, reference: &ChunkRef| self.passing(reference);
-        let Some(query) = &self.query else {
-            return self.any_rows();
+        let predicate: Option<&Predicate<'_>> = if self.filter.is_some() { Some(&predicate) } else { None };
+        let Some(query) = self.query()? else {
+            return unranked(&self.version, self.k, predicate).map_err(carry);
         };
         search(
             &Search {
                 version: &self.version,
                 column: &self.column,
                 metric: self.metric,
-                query,
+                query: &query,
                 k: self.k,
                 settings: self.settings(),
-                predicate: self.filter.is_some().then_some(&predicate),
+                predicate,
             },
             &self.runtime.indexes,
         )
         .map_err(carry)
     }
 
-    /// A NULL query gives every row a NULL distance: any `k` qualifying rows are the answer.
-    fn any_rows(&self) -> Result<Vec<Hit>> {
-        let mut hits = Vec::new();
-        for (chunk, reference) in self.version.chunks.iter().enumerate() {
-            let passing = self.passing(reference).map_err(carry)?;
-            let qualifies = |position: u32| {
-                !reference.deleted.contains(position)
-                    && passing.as_ref().is_none_or(|bits| bits.get(position as usize))
-            };
-            let positions = (0..reference.chunk.rows()).filter(|position| qualifies(*position));
-            hits.extend(positions.take(self.k - hits.len()).map(|position| Hit {
-                chunk,
-                position,
-                distance: None,
-            }));
-        }
-        Ok(hits)
+    fn query(&self) -> Result<Option<Vec<f32>>> {
+        let value = match &self.query {
+            Query::Known(query) => return Ok(query.clone()),
+            Query::Later { value, .. } => value,
+        };
+        let options = RecordBatchOptions::new().with_row_count(Some(1));
+        let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)?;
+        let vectors = crate::functions::to_vector_array(&value.evaluate(&row)?.into_array(1)?)?;
+        query_elements(&vectors, 0, &self.column)
     }
 
     fn passing(&self, reference: &ChunkRef) -> sepal_types::Result<Option<Bits>> {

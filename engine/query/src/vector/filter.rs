@@ -76,7 +76,8 @@ impl Filter {
     }
 }
 
-fn bits(passes: &BooleanArray) -> Bits {
+/// The rows that are true; NULL is not.
+pub(super) fn bits(passes: &BooleanArray) -> Bits {
     let set = match passes.nulls() {
         Some(valid) => passes.values() & valid.inner(),
         None => passes.values().clone(),

@@ -1,8 +1,9 @@
 //! k nearest neighbours: how a search over a table's chunks is planned and run.
 //!
 //! `rule` recognises `ORDER BY distance LIMIT k` and puts a [`TopK`] where the scan was; `knn()` plans one
-//! directly; `fast` runs the plainest shape without a DataFusion plan. All end in [`search`], which asks each
-//! chunk's index, or scans the chunk exactly where there is none, and merges.
+//! directly; `lateral` searches for each row of another table; `fast` runs the plainest shape without a DataFusion
+//! plan. All end in [`search`], which asks each chunk's index, or scans the chunk exactly where there is none, and
+//! merges.
 //!
 //! An approximate index never changes which rows qualify (docs/architecture.md, invariant 9): filters,
 //! deletions and snapshots are applied before a row may compete, and LIMIT is filled whenever enough rows
@@ -13,15 +14,17 @@ mod exec;
 mod fast;
 mod fetch;
 mod filter;
+mod lateral;
 mod node;
 mod recall;
 mod rule;
 mod search;
+mod unranked;
 
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::array::{Array, FixedSizeListArray, Float32Array},
+    arrow::array::{FixedSizeListArray, Float32Array},
     arrow::datatypes::DataType,
     common::ScalarValue,
 };
@@ -32,6 +35,7 @@ pub use cache::{IndexCache, IndexMemory};
 pub use exec::{KnnExec, TopKPlanner};
 pub use fast::FastKnn;
 pub use fetch::{described, distances, fetch};
+pub use lateral::{LateralExec, LateralPlanner, LateralRule};
 pub use node::{Runtime, TopK};
 pub use recall::Measurement;
 pub use rule::TopKRule;
@@ -47,14 +51,4 @@ pub fn vector_scalar(values: &[f32]) -> ScalarValue {
         }
         _ => ScalarValue::Null,
     }
-}
-
-/// The elements of a constant vector; `None` for NULL and for what is no vector.
-pub fn scalar_elements(value: &ScalarValue) -> Option<Vec<f32>> {
-    let array = value.to_array().ok()?;
-    let vectors = crate::functions::to_vector_array(&array).ok()?;
-    if vectors.is_empty() {
-        return None;
-    }
-    crate::functions::vector_elements(&vectors, 0).map(|vector| vector.values().to_vec())
 }

@@ -1,4 +1,7 @@
 //! `VectorTopK` in a logical plan: a leaf that stands where a table scan stood.
+//!
+//! The query vector is any expression that has one value for the whole statement, `(SELECT v FROM t WHERE id = 7)`
+//! included: it stands among the node's expressions, where DataFusion finds the subqueries that it has to run first.
 
 use std::{
     cmp::Ordering,
@@ -9,7 +12,10 @@ use std::{
 
 use datafusion::{
     arrow::datatypes::{DataType, Field},
-    common::{DFSchema, DFSchemaRef, TableReference},
+    common::{
+        DFSchema, DFSchemaRef, TableReference,
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    },
     error::Result,
     logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore},
 };
@@ -43,12 +49,12 @@ pub struct TopK {
     pub table: UserTable,
     pub column: ColumnId,
     pub metric: Metric,
-    /// A constant or a parameter.
+    /// Without columns.
     pub query: Expr,
     /// A constant or a parameter.
     pub k: Expr,
-    /// Over the table's columns, typed already. Not among `expressions()`: a leaf has no input schema that
-    /// DataFusion could resolve its columns against.
+    /// Over the table's columns, typed already. Not among `expressions()`, but for its subqueries: a leaf has no input
+    /// schema that DataFusion could resolve its columns against.
     pub filter: Option<Expr>,
     pub ef_search: Option<usize>,
     /// Columns of the table's schema, then perhaps `distance`.
@@ -147,7 +153,9 @@ impl UserDefinedLogicalNodeCore for TopK {
     }
 
     fn expressions(&self) -> Vec<Expr> {
-        vec![self.query.clone(), self.k.clone()]
+        let mut exprs = vec![self.query.clone(), self.k.clone()];
+        exprs.extend(self.filter.as_ref().map(subqueries).unwrap_or_default());
+        exprs
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,6 +173,31 @@ impl UserDefinedLogicalNodeCore for TopK {
             node.query = query;
             node.k = k;
         }
+        node.filter = node.filter.map(|filter| with_subqueries(filter, &mut exprs)).transpose()?;
         Ok(node)
     }
+}
+
+/// The scalar subqueries of an expression, in order.
+pub(super) fn subqueries(expr: &Expr) -> Vec<Expr> {
+    let mut found = Vec::new();
+    let walked = expr.apply(|expr| {
+        if matches!(expr, Expr::ScalarSubquery(_)) {
+            found.push(expr.clone());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.map_or_else(|_| Vec::new(), |_| found)
+}
+
+/// The same expression with others in place of its scalar subqueries, in the order of [`subqueries`].
+pub(super) fn with_subqueries(expr: Expr, others: &mut impl Iterator<Item = Expr>) -> Result<Expr> {
+    expr.transform_down(|expr| match expr {
+        Expr::ScalarSubquery(_) => match others.next() {
+            Some(other) => Ok(Transformed::new(other, true, TreeNodeRecursion::Jump)),
+            None => Ok(Transformed::no(expr)),
+        },
+        expr => Ok(Transformed::no(expr)),
+    })
+    .map(|replaced| replaced.data)
 }

@@ -1,4 +1,5 @@
-//! `ORDER BY column <op> constant LIMIT k` becomes a [`TopK`] in place of the table scan.
+//! `ORDER BY column <op> query LIMIT k` becomes a [`TopK`] in place of the table scan, whatever the query is as long as
+//! it is one vector for the whole statement: a constant, `(SELECT …)`, an expression of these.
 //!
 //! Runs last among the optimizer's rules: LIMIT has moved into the sort, constants are folded, parameters are
 //! values. The sort, the limit, the projections and the filters stay where they are: they re-rank `k` rows
@@ -22,10 +23,10 @@ use super::node::{Runtime, TopK};
 use crate::{functions::metric_of_function, table::as_user_table};
 
 /// More sort keys break ties among equal distances: a few rows more are fetched for them.
-const TIE_MARGIN: usize = 16;
+pub(super) const TIE_MARGIN: usize = 16;
 
 /// Past this a sorted scan is as good: pgvector's own `ef_search` ends at 1,000.
-const MOST_NEIGHBOURS: usize = 100_000;
+pub(super) const MOST_NEIGHBOURS: usize = 100_000;
 
 /// The optimizer rule.
 #[derive(Debug)]
@@ -116,7 +117,7 @@ fn find(input: &LogicalPlan, sort: &SortExpr) -> Result<Option<Found>> {
 }
 
 /// Replaces each column of a node's output by the expression that computes it.
-fn substitute(expr: Expr, schema: &DFSchema, outputs: &[Expr]) -> Result<Expr> {
+pub(super) fn substitute(expr: Expr, schema: &DFSchema, outputs: &[Expr]) -> Result<Expr> {
     expr.transform(|expr| {
         if let Expr::Column(column) = &expr
             && let Some(output) =
@@ -130,39 +131,79 @@ fn substitute(expr: Expr, schema: &DFSchema, outputs: &[Expr]) -> Result<Expr> {
 }
 
 fn match_scan(scan: &TableScan, key: &Expr, mut filters: Vec<Expr>) -> Option<Found> {
+    let Distance { column, metric, query } = distance(key)?;
+    if !is_settled(query) {
+        return None;
+    }
+    let definition = vector_column(scan, column)?;
+    filters.extend(scan.filters.iter().cloned());
+    if !filters.iter().all(is_evaluable) {
+        return None;
+    }
+    Some(Found { scan: scan.clone(), column: definition, metric, query: query.clone(), filters })
+}
+
+/// A distance between a column and something else.
+pub(super) struct Distance<'a> {
+    pub column: &'a Column,
+    pub metric: Metric,
+    pub query: &'a Expr,
+}
+
+/// A sort key taken apart, where only one side names a column of the level it stands on.
+pub(super) fn distance(key: &Expr) -> Option<Distance<'_>> {
     let Expr::ScalarFunction(call) = key else {
         return None;
     };
     let metric = metric_of_function(&call.func)?;
     let (column, query) = match call.args.as_slice() {
-        [Expr::Column(column), query @ Expr::Literal(..)]
-        | [query @ Expr::Literal(..), Expr::Column(column)] => (column, query),
+        [Expr::Column(column), query] | [query, Expr::Column(column)] if !names_column(query) => {
+            (column, query)
+        }
         _ => return None,
     };
+    Some(Distance { column, metric, query })
+}
+
+/// The column of a scanned table that can be searched.
+pub(super) fn vector_column(scan: &TableScan, column: &Column) -> Option<ColumnId> {
     let provider = source_as_provider(&scan.source).ok()?;
     let table = as_user_table(provider.as_ref())?;
     let definition = table.def().column(&column.name)?;
-    if !matches!(definition.ty, SqlType::Vector(Some(_))) || scan.fetch.is_some() || table.is_filtered() {
-        return None;
-    }
-    filters.extend(scan.filters.iter().cloned());
-    let has_subquery = filters.iter().any(|filter| {
-        filter
-            .exists(|expr| {
-                Ok(matches!(
-                    expr,
-                    Expr::ScalarSubquery(_)
-                        | Expr::InSubquery(_)
-                        | Expr::Exists(_)
-                        | Expr::OuterReferenceColumn(..)
-                ) || expr.is_volatile_node())
-            })
-            .unwrap_or(true)
+    let searched = matches!(definition.ty, SqlType::Vector(Some(_)));
+    (searched && scan.fetch.is_none() && !table.is_filtered()).then_some(definition.id)
+}
+
+fn names_column(expr: &Expr) -> bool {
+    expr.exists(|expr| Ok(matches!(expr, Expr::Column(_)))).unwrap_or(true)
+}
+
+/// Whether an expression has one value for the whole statement.
+pub(super) fn is_settled(expr: &Expr) -> bool {
+    is_evaluable(expr) && !names_column(expr)
+}
+
+/// Whether an expression's value depends on columns alone, once the subqueries have been run that can be run by
+/// themselves.
+pub(super) fn is_evaluable(expr: &Expr) -> bool {
+    is_evaluable_beside(expr) && !expr.contains_outer()
+}
+
+/// The same, of the columns of a query around this one too.
+pub(super) fn is_evaluable_beside(expr: &Expr) -> bool {
+    let not = expr.exists(|expr| {
+        Ok(match expr {
+            Expr::ScalarSubquery(subquery) => !subquery.outer_ref_columns.is_empty(),
+            Expr::InSubquery(_)
+            | Expr::Exists(_)
+            | Expr::SetComparison(_)
+            | Expr::AggregateFunction(_)
+            | Expr::WindowFunction(_)
+            | Expr::Unnest(_) => true,
+            _ => expr.is_volatile_node(),
+        })
     });
-    if has_subquery {
-        return None;
-    }
-    Some(Found { scan: scan.clone(), column: definition.id, metric, query: query.clone(), filters })
+    !not.unwrap_or(true)
 }
 
 impl Found {

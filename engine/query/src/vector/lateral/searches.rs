@@ -1,0 +1,285 @@
+//! The answer to one piece of the input: a search for each row, then the columns of all rows found at once.
+
+use std::sync::{Arc, OnceLock};
+
+use datafusion::{
+    arrow::{
+        array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array},
+        compute::{SortColumn, SortOptions, lexsort_to_indices, take},
+        datatypes::SchemaRef,
+    },
+    common::{ScalarValue, tree_node::TreeNodeRecursion},
+    error::Result,
+    physical_expr::PhysicalExpr,
+};
+use sepal_index::Bits;
+use sepal_storage::{ChunkRef, TableVersion};
+use sepal_types::{ColumnDef, Error, Metric};
+
+use super::pairs::Pairs;
+use crate::{
+    error::{carry, carry_store, translate},
+    functions::to_vector_array,
+    vector::{
+        Hit, Search,
+        exec::query_elements,
+        fetch::{distances, fetch},
+        filter::{Filter, bits},
+        node::Runtime,
+        rule::TIE_MARGIN,
+        search::{Predicate, search},
+        unranked::unranked,
+    },
+};
+
+/// The searches of one statement, and what they share.
+#[derive(Debug)]
+pub(super) struct Searches {
+    pub version: Arc<TableVersion>,
+    pub column: ColumnDef,
+    pub metric: Metric,
+    pub runtime: Runtime,
+    /// Over the input's columns.
+    pub query: Arc<dyn PhysicalExpr>,
+    pub skip: usize,
+    pub fetch: usize,
+    pub filter: Option<Filter>,
+    /// The rows of each chunk that pass the filter.
+    pub passing: OnceLock<sepal_types::Result<Vec<Bits>>>,
+    /// At most one: what must hold between a row of the input and one of the table.
+    pub conditions: Pairs,
+    pub ties: Pairs,
+    /// Of each tie: ascending, NULLs first.
+    pub directions: Vec<(bool, bool)>,
+    pub outputs: Pairs,
+    pub keeps_unmatched: bool,
+    pub schema: SchemaRef,
+}
+
+/// The rows found for a piece: of each the row of the piece that it belongs to.
+#[derive(Default)]
+struct Found {
+    hits: Vec<Hit>,
+    rows: Vec<u32>,
+}
+
+impl Searches {
+    pub fn apply_expressions(
+        &self,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        let filter = self.filter.iter().map(Filter::predicate);
+        let pairs = [&self.conditions, &self.ties, &self.outputs];
+        for expr in std::iter::once(&self.query).chain(filter).chain(pairs.into_iter().flat_map(Pairs::exprs))
+        {
+            if f(expr)? == TreeNodeRecursion::Stop {
+                return Ok(TreeNodeRecursion::Stop);
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    /// The rows of the join for some rows of the input.
+    ///
+    /// Errors: 22000 for a query of other dimensions than the column, those of the expressions and of reading.
+    pub fn answer(&self, piece: &RecordBatch) -> Result<RecordBatch> {
+        let queries = self.query.evaluate(piece)?.into_array(piece.num_rows())?;
+        let queries = to_vector_array(&queries)?;
+        let mut found = Found::default();
+        for row in 0..piece.num_rows() {
+            let hits = self.nearest(piece, row, query_elements(&queries, row, &self.column)?)?;
+            found.rows.extend(std::iter::repeat_n(u32::try_from(row).unwrap_or(u32::MAX), hits.len()));
+            found.hits.extend(hits);
+        }
+        let found = self.chosen(piece, found)?;
+        self.joined(piece, &found)
+    }
+
+    /// The candidates for one row: with further sort keys some more than are asked for, to break ties among the last.
+    fn nearest(&self, piece: &RecordBatch, row: usize, query: Option<Vec<f32>>) -> Result<Vec<Hit>> {
+        let stored: usize = self.version.chunks.iter().map(|held| held.chunk.rows() as usize).sum();
+        let margin = if self.ties.is_empty() { 0 } else { TIE_MARGIN };
+        let k = (self.skip + self.fetch + margin).min(stored);
+        if self.fetch == 0 || k == 0 {
+            return Ok(Vec::new());
+        }
+        let qualifies = |chunk: usize, reference: &ChunkRef| self.qualifying(piece, row, (chunk, reference));
+        let unfiltered = self.filter.is_none() && self.conditions.is_empty();
+        let predicate: Option<&Predicate<'_>> = if unfiltered { None } else { Some(&qualifies) };
+        let Some(query) = query else {
+            return unranked(&self.version, k, predicate).map_err(carry);
+        };
+        search(
+            &Search {
+                version: &self.version,
+                column: &self.column,
+                metric: self.metric,
+                query: &query,
+                k,
+                settings: *self.runtime.settings.read(),
+                predicate,
+            },
+            &self.runtime.indexes,
+        )
+        .map_err(carry)
+    }
+
+    /// The rows of a chunk that pass WHERE for a row of the input.
+    fn qualifying(
+        &self,
+        piece: &RecordBatch,
+        row: usize,
+        (chunk, reference): (usize, &ChunkRef),
+    ) -> sepal_types::Result<Option<Bits>> {
+        let filtered = self.filtered()?.and_then(|chunks| chunks.get(chunk).cloned());
+        if self.conditions.is_empty() {
+            return Ok(filtered);
+        }
+        let rows = reference.chunk.rows() as usize;
+        let passes = self
+            .conditions
+            .evaluate(
+                rows,
+                |position| ScalarValue::try_from_array(piece.column(position), row)?.to_array_of_size(rows),
+                |position| reference.chunk.column(self.stored(position)?).map_err(carry_store),
+            )
+            .map_err(translate)?;
+        let mut passing = match passes.first() {
+            Some(passes) => bits(passes.as_boolean()),
+            None => Bits::full(rows),
+        };
+        if let Some(filtered) = filtered {
+            passing.and(&filtered);
+        }
+        Ok(Some(passing))
+    }
+
+    /// The rows of all chunks that pass the filter: made by the first search that asks.
+    fn filtered(&self) -> sepal_types::Result<Option<&Vec<Bits>>> {
+        let Some(filter) = &self.filter else {
+            return Ok(None);
+        };
+        let made = self.passing.get_or_init(|| {
+            self.version.chunks.iter().map(|reference| filter.passing(&self.version, reference)).collect()
+        });
+        made.as_ref().map(Some).map_err(Clone::clone)
+    }
+
+    /// Of the candidates those that are asked for, in their order.
+    fn chosen(&self, piece: &RecordBatch, found: Found) -> Result<Found> {
+        if self.skip == 0 && self.ties.is_empty() {
+            return Ok(found);
+        }
+        let keys = self.sort_columns(piece, &found)?;
+        let mut chosen = Found::default();
+        let mut start = 0;
+        for group in found.rows.chunk_by(|left, right| left == right) {
+            let order: Vec<usize> = if self.ties.is_empty() {
+                (start..start + group.len()).collect()
+            } else {
+                let keys: Vec<SortColumn> = keys
+                    .iter()
+                    .map(|key| SortColumn {
+                        values: key.values.slice(start, group.len()),
+                        options: key.options,
+                    })
+                    .collect();
+                let order = lexsort_to_indices(&keys, None)?;
+                order.values().iter().map(|position| start + *position as usize).collect()
+            };
+            for position in order.into_iter().skip(self.skip).take(self.fetch) {
+                chosen.hits.push(found.hits[position]);
+                chosen.rows.push(found.rows[position]);
+            }
+            start += group.len();
+        }
+        Ok(chosen)
+    }
+
+    /// The distance and the ties.
+    fn sort_columns(&self, piece: &RecordBatch, found: &Found) -> Result<Vec<SortColumn>> {
+        if self.ties.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ascending = SortOptions { descending: false, nulls_first: false };
+        let mut keys = vec![SortColumn { values: distances(&found.hits), options: Some(ascending) }];
+        for (values, (asc, nulls_first)) in
+            self.evaluate(&self.ties, piece, found)?.into_iter().zip(&self.directions)
+        {
+            let options = SortOptions { descending: !asc, nulls_first: *nulls_first };
+            keys.push(SortColumn { values, options: Some(options) });
+        }
+        Ok(keys)
+    }
+
+    fn evaluate(&self, pairs: &Pairs, piece: &RecordBatch, found: &Found) -> Result<Vec<ArrayRef>> {
+        let rows = UInt32Array::from(found.rows.clone());
+        pairs.evaluate(
+            found.hits.len(),
+            |position| repeated(piece.column(position), &rows),
+            |position| fetch(&self.version, self.stored(position)?, &found.hits).map_err(carry),
+        )
+    }
+
+    fn stored(&self, position: usize) -> Result<&ColumnDef> {
+        let column = self.version.def.columns.get(position);
+        column.ok_or_else(|| carry(Error::bug(format!("the searched table has no column {position}"))))
+    }
+
+    /// The input's rows beside what was selected of the rows found for them.
+    fn joined(&self, piece: &RecordBatch, found: &Found) -> Result<RecordBatch> {
+        let outputs = self.evaluate(&self.outputs, piece, found)?;
+        let unmatched = self.keeps_unmatched.then(|| with_unmatched(&found.rows, piece.num_rows()));
+        let (rows, outputs) = match unmatched {
+            Some((rows, picks)) => {
+                let picked = outputs.iter().map(|output| repeated(output, &picks));
+                (UInt32Array::from(rows), picked.collect::<Result<Vec<_>>>()?)
+            }
+            None => (UInt32Array::from(found.rows.clone()), outputs),
+        };
+        let of_input = piece.columns().iter().map(|column| repeated(column, &rows));
+        let mut columns: Vec<ArrayRef> = of_input.collect::<Result<_>>()?;
+        columns.extend(outputs);
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
+    }
+}
+
+fn repeated(column: &ArrayRef, rows: &UInt32Array) -> Result<ArrayRef> {
+    Ok(take(column, rows, None)?)
+}
+
+/// The rows of a LEFT JOIN: of each pair the row of the piece, and the position of what was found for it. `found` has
+/// the rows of the piece for which something was, ascending, one for each thing found.
+fn with_unmatched(found: &[u32], rows: usize) -> (Vec<u32>, UInt32Array) {
+    let mut joined = Vec::with_capacity(found.len());
+    let mut picks: Vec<Option<u32>> = Vec::with_capacity(found.len());
+    let mut found = (0_u32..).zip(found).peekable();
+    for row in 0..u32::try_from(rows).unwrap_or(u32::MAX) {
+        let before = joined.len();
+        while let Some((position, _)) = found.next_if(|(_, of)| **of == row) {
+            joined.push(row);
+            picks.push(Some(position));
+        }
+        if joined.len() == before {
+            joined.push(row);
+            picks.push(None);
+        }
+    }
+    (joined, UInt32Array::from(picks))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_without_anything_found_stay() {
+        let (rows, picks) = with_unmatched(&[1, 1, 3], 5);
+        assert_eq!(rows, [0, 1, 1, 2, 3, 4]);
+        let picks: Vec<Option<u32>> = picks.iter().collect();
+        assert_eq!(picks, [None, Some(0), Some(1), None, Some(2), None]);
+        let (rows, picks) = with_unmatched(&[], 0);
+        assert!(rows.is_empty() && picks.is_empty());
+    }
+}
