@@ -58,6 +58,7 @@ files! {
         sepal_knn "knn.slt",
         sepal_lookup "lookup.slt",
         sepal_maintenance "maintenance.slt",
+        sepal_recall "recall.slt",
         sepal_time_travel "time_travel.slt",
     }
     "vector" {

@@ -138,9 +138,7 @@ impl Archive {
         if keys::lacks(&self.repository, tenant, &tag).await? {
             // Not beside a prune, which changes the same object.
             let lock = Lock::take(&self.repository, Job::Backup).await?;
-            let stored = self.store_keys(tenant, &tag).await;
-            lock.release().await;
-            if !stored? {
+            if !lock.hold(self.store_keys(tenant, &tag)).await? {
                 return Ok(false);
             }
             round.renewed.push(tenant);
@@ -154,7 +152,8 @@ impl Archive {
         let sealed = blocking(&self.source, move |source: &Source| source.sealed_keys(tenant)).await;
         match sealed {
             Ok(sealed) => {
-                keys::store(&self.repository, (tenant, &self.line), tag, &sealed).await?;
+                let whose = (tenant, self.line.as_str());
+                keys::store(&self.repository, self.source.control(), whose, tag, &sealed).await?;
             }
             Err(error) if error.state() != SqlState::UndefinedObject => return Err(error),
             Err(_) => {}
@@ -163,7 +162,7 @@ impl Archive {
             return Ok(true);
         }
         // The drop may have removed them before they were stored.
-        keys::destroy(&self.repository, tenant).await?;
+        keys::destroy(&self.repository, self.source.control(), tenant).await?;
         Ok(false)
     }
 

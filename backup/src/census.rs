@@ -8,16 +8,15 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sepal_database::{
-    Error, Result, SqlState,
-    backup::{Source, TableFacts, entry_mac, open_facts, seal_facts},
-    sealing::hex,
+    Control, Error, Result, SqlState, Tenant, TenantId,
+    backup::{Source, TableFacts, open_facts, seal_facts},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     create::blocking,
-    entry::{self, Entry, FORMAT},
-    names,
+    entry::{self, Entry, FORMAT, TenantEntry},
+    limits, names,
     repository::{Repository, damaged},
 };
 
@@ -32,7 +31,9 @@ struct Census {
 #[derive(Debug, Serialize, Deserialize)]
 struct Sealed {
     tenant: String,
-    facts: String,
+    /// `None`: its key was not to be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    facts: Option<String>,
 }
 
 /// What is known of a tenant.
@@ -53,7 +54,8 @@ pub struct TableCount {
     pub bytes: u64,
 }
 
-/// A line of a census; `None` for a tenant whose keys are gone.
+/// A line of a census; `None` for a tenant whose part does not open: it was dropped, its own provider does not give its
+/// key, or the key of then was replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
     pub tenant: String,
@@ -64,41 +66,52 @@ pub struct Counted {
 pub(crate) async fn write(source: &Source, repository: &Repository, day: &str, of: &Entry) -> Result<()> {
     let (day_, of_) = (day.to_owned(), of.clone());
     let bytes = blocking(source, move |source| encode(source, &day_, &of_)).await?;
-    repository.put(&names::census(day), bytes).await.map(drop)
+    let name = names::census(day);
+    limits::check(&name, &bytes, limits::ENTRY_BYTES)?;
+    repository.put(&name, bytes).await.map(drop)
 }
 
 fn encode(source: &Source, day: &str, of: &Entry) -> Result<Vec<u8>> {
-    let control = source.control();
-    let known = control.list_tenants()?;
+    let known = source.control().list_tenants()?;
     let mut tenants = Vec::with_capacity(of.tenants.len());
     for tenant in &of.tenants {
         let id = tenant.id()?;
         // Dropped since.
         let Some(named) = known.iter().find(|known| known.id == id) else { continue };
-        let count = |facts: TableFacts| TableCount {
-            environment: facts.environment,
-            name: facts.name,
-            rows: facts.rows,
-            bytes: facts.bytes,
-        };
-        let inventory = Inventory {
-            name: named.name.to_string(),
-            tables: tenant.open_facts(control)?.into_iter().map(count).collect(),
-            bytes: tenant.bytes(),
-            key_epoch: source.key_epoch(id)?,
-        };
-        let plain =
-            serde_json::to_vec(&inventory).map_err(|error| Error::bug(format!("as JSON: {error}")))?;
-        let facts = STANDARD.encode(seal_facts(control, id, &what(day), &plain)?);
-        tenants.push(Sealed { tenant: tenant.tenant.clone(), facts });
+        // Its own provider may be away, or refuse: that takes this tenant's part and no more.
+        let facts = sealed(source, day, named, tenant);
+        if let Err(error) = &facts {
+            tracing::warn!(tenant = %id, %error, "a tenant is without its part in the census");
+        }
+        tenants.push(Sealed { tenant: tenant.tenant.clone(), facts: facts.ok() });
     }
-    entry::signed(control, &Census { version: FORMAT, day: day.to_owned(), backup: of.id.clone(), tenants })
+    let census = Census { version: FORMAT, day: day.to_owned(), backup: of.id.clone(), tenants };
+    entry::signed(source.control(), &census)
+}
+
+/// A tenant's part.
+fn sealed(source: &Source, day: &str, named: &Tenant, tenant: &TenantEntry) -> Result<String> {
+    let control = source.control();
+    let count = |facts: TableFacts| TableCount {
+        environment: facts.environment,
+        name: facts.name,
+        rows: facts.rows,
+        bytes: facts.bytes,
+    };
+    let inventory = Inventory {
+        name: named.name.to_string(),
+        tables: tenant.open_facts(control)?.into_iter().map(count).collect(),
+        bytes: tenant.bytes(),
+        key_epoch: source.key_epoch(named.id)?,
+    };
+    let plain = serde_json::to_vec(&inventory).map_err(|error| Error::bug(format!("as JSON: {error}")))?;
+    Ok(STANDARD.encode(seal_facts(control, named.id, &what(day), &plain)?))
 }
 
 /// Reads the census of a day. Errors: 42704 there is none; XX001 it was changed.
 pub async fn read(source: &Source, repository: &Repository, day: &str) -> Result<Vec<Counted>> {
     let name = names::census(day);
-    let Some(bytes) = repository.get(&name).await? else {
+    let Some(bytes) = repository.get(&name, limits::ENTRY_BYTES).await? else {
         return Err(Error::new(SqlState::UndefinedObject, format!("there is no census of {day}"))
             .with_hint("One is made with the first backup of a day; days are UTC."));
     };
@@ -106,26 +119,36 @@ pub async fn read(source: &Source, repository: &Repository, day: &str) -> Result
     blocking(source, move |source| {
         let control = source.control();
         let (line, mac) = entry::lines(&name, &bytes)?;
-        if hex(&entry_mac(control, line.as_bytes())) != mac {
-            return Err(damaged(
-                &name,
-                "its authentication does not fit: it was changed, or is another instance's",
-            ));
-        }
+        entry::check_mac(control, &name, (&line, &mac))?;
         let census: Census = serde_json::from_str(&line).map_err(|error| damaged(&name, error))?;
         entry::check_version(&name, census.version)?;
         let known = source.tenants()?;
-        let open = |sealed: Sealed| -> Result<Counted> {
-            let id = sepal_database::TenantId::parse(&sealed.tenant).filter(|id| known.contains(id));
-            let Some(id) = id else { return Ok(Counted { tenant: sealed.tenant, inventory: None }) };
-            let facts = STANDARD.decode(&sealed.facts).map_err(|error| damaged(&name, error))?;
-            let plain = open_facts(control, id, &what(&day), &facts)?;
-            let inventory = serde_json::from_slice(&plain).map_err(|error| damaged(&name, error))?;
-            Ok(Counted { tenant: sealed.tenant, inventory: Some(inventory) })
+        let open = |sealed: Sealed| {
+            let id = TenantId::parse(&sealed.tenant).filter(|id| known.contains(id));
+            let inventory = match (id, sealed.facts) {
+                (Some(id), Some(facts)) => opened(control, id, &day, &facts),
+                _ => None,
+            };
+            Counted { tenant: sealed.tenant, inventory }
         };
-        census.tenants.into_iter().map(open).collect()
+        Ok(census.tenants.into_iter().map(open).collect())
     })
     .await
+}
+
+/// A tenant's part. `None`: its key is not to be had, or the one of then was replaced.
+fn opened(control: &Control, id: TenantId, day: &str, facts: &str) -> Option<Inventory> {
+    let open = || -> Result<Inventory> {
+        let name = names::census(day);
+        let facts = STANDARD.decode(facts).map_err(|error| damaged(&name, error))?;
+        let plain = open_facts(control, id, &what(day), &facts)?;
+        serde_json::from_slice(&plain).map_err(|error| damaged(&name, error))
+    };
+    let inventory = open();
+    if let Err(error) = &inventory {
+        tracing::warn!(tenant = %id, %error, "a tenant's part of a census does not open");
+    }
+    inventory.ok()
 }
 
 /// What facts are bound to: a census is no backup.
@@ -135,5 +158,5 @@ fn what(day: &str) -> String {
 
 /// Whether a day has its census.
 pub(crate) async fn is_made(repository: &Repository, day: &str) -> Result<bool> {
-    Ok(repository.get(&names::census(day)).await?.is_some())
+    Ok(repository.get(&names::census(day), limits::ENTRY_BYTES).await?.is_some())
 }

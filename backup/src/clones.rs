@@ -13,7 +13,7 @@ use crate::{
     entry::Object,
     names::{self, Mark},
     pace::Pace,
-    repository::Repository,
+    repository::{Repository, TransferError},
 };
 
 /// What the archived log of a line names, by mark.
@@ -33,7 +33,9 @@ pub(crate) async fn bring(
     let name = names::tenant_file(tenant, &file.name);
     let stored = repository.put_file(&name, &file.path, (0, file.bytes), pace).await;
     let content = match stored {
-        Err(_) if !tokio::fs::try_exists(&file.path).await.unwrap_or(true) => return Ok(None),
+        Err(TransferError::File(_)) if !tokio::fs::try_exists(&file.path).await.unwrap_or(true) => {
+            return Ok(None);
+        }
         stored => stored?,
     };
     let mark = Mark {

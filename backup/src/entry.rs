@@ -10,19 +10,21 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sepal_database::{
-    Control, Error, Result, SqlState, TenantId,
+    Control, Error, ErrorKind, Result, SqlState, TenantId,
     backup::{FileId, Lsn, TableFacts, entry_mac, open_facts, seal_facts},
     sealing::hex,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    names,
+    limits, names,
     repository::{Repository, damaged},
 };
 
 /// What this program writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// From this format on a drop leaves a tombstone (`keys`), so keys that are not there were lost.
+pub(crate) const TELLS_DROPS: u32 = 2;
 
 /// One backup.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,18 +43,35 @@ pub struct Entry {
     pub recovery: String,
     pub control: Object,
     pub tenants: Vec<TenantEntry>,
-    /// Tenants that could not be read: their data is not in this backup.
+    /// Tenants that could not be read. They are in this backup as of an earlier one, or not at all.
     #[serde(default)]
     pub failed: Vec<FailedTenant>,
     /// What it stored itself; the rest was there.
     pub new_bytes: u64,
 }
 
-/// A tenant that is not in a backup although it should be.
+/// A tenant that is not in a backup as it should be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FailedTenant {
     pub tenant: String,
+    /// What kind of error it was: anybody who has the repository reads it.
     pub why: String,
+    /// The error, for whoever made the backup. It may name what others must not know, and is not stored.
+    #[serde(skip)]
+    pub error: String,
+}
+
+impl FailedTenant {
+    pub(crate) fn new(tenant: TenantId, error: &Error) -> Self {
+        let why = match error.kind() {
+            ErrorKind::Corrupt => "its files, or what the repository has of it, were damaged",
+            ErrorKind::Unavailable => "its own key provider did not answer, or refused",
+            ErrorKind::Exhausted => "its files could not be read",
+            _ => "it could not be read",
+        };
+        let why = format!("{why} (SQLSTATE {})", error.state().code());
+        Self { tenant: tenant.to_string(), why, error: error.to_string() }
+    }
 }
 
 /// An object that is stored once and belongs to every backup that names it.
@@ -106,9 +125,16 @@ pub struct ReadEntry {
 }
 
 impl Entry {
-    /// The object's bytes.
+    /// The object's bytes. Errors: 54000 there are too many tenants.
     pub(crate) fn encode(&self, control: &Control) -> Result<Vec<u8>> {
-        signed(control, self)
+        let bytes = signed(control, self)?;
+        limits::check(&names::entry(&self.id), &bytes, limits::ENTRY_BYTES)?;
+        Ok(bytes)
+    }
+
+    /// Why a tenant could not be read when it was made.
+    pub(crate) fn failure_of(&self, tenant: TenantId) -> Option<&FailedTenant> {
+        self.failed.iter().find(|failed| failed.tenant == tenant.to_string())
     }
 
     /// Stored bytes that belong to it, whether it stored them itself or not.
@@ -190,21 +216,36 @@ pub(crate) fn lines(name: &str, bytes: &[u8]) -> Result<(String, String)> {
     Ok((line.to_owned(), seal.mac))
 }
 
+/// Whether the second line fits the first: this instance wrote it, and nobody changed it since.
+pub(crate) fn check_mac(control: &Control, name: &str, (line, mac): (&str, &str)) -> Result<()> {
+    if hex(&entry_mac(control, line.as_bytes())) == mac {
+        return Ok(());
+    }
+    Err(damaged(name, "its authentication does not fit: it was changed, or is another instance's"))
+}
+
 impl ReadEntry {
     pub(crate) fn decode(name: &str, bytes: &[u8]) -> Result<Self> {
         let (line, mac) = lines(name, bytes)?;
         let version: Version = serde_json::from_str(&line).map_err(|error| damaged(name, error))?;
         check_version(name, version.version)?;
-        let entry = serde_json::from_str(&line).map_err(|error| damaged(name, error))?;
+        let entry: Entry = serde_json::from_str(&line).map_err(|error| damaged(name, error))?;
+        // Both become names of other objects, before anybody can check the authentication.
+        if names::backup_of(name) != Some(entry.id.as_str()) {
+            return Err(damaged(name, format!("it says that it is backup {:?}", entry.id)));
+        }
+        if entry.control.name != names::control(&entry.id) {
+            return Err(damaged(
+                name,
+                format!("its control.db is not where it should be: {:?}", entry.control.name),
+            ));
+        }
         Ok(Self { entry, line, mac })
     }
 
     /// Whether this instance made it, and nobody changed it since.
     pub(crate) fn check(&self, control: &Control) -> Result<()> {
-        if hex(&entry_mac(control, self.line.as_bytes())) == self.mac {
-            return Ok(());
-        }
-        Err(damaged(&names::entry(&self.entry.id), "its authentication does not fit: it was changed"))
+        check_mac(control, &names::entry(&self.entry.id), (&self.line, &self.mac))
     }
 }
 
@@ -237,11 +278,34 @@ pub(crate) async fn ids(repository: &Repository) -> Result<Vec<String>> {
 /// One entry. Its MAC is not checked.
 pub(crate) async fn read(repository: &Repository, id: &str) -> Result<ReadEntry> {
     let name = names::entry(id);
-    match repository.get(&name).await? {
+    let found = if names::is_backup(id) { repository.get(&name, limits::ENTRY_BYTES).await? } else { None };
+    match found {
         Some(bytes) => ReadEntry::decode(&name, &bytes),
         None => Err(Error::new(SqlState::UndefinedObject, format!("there is no backup \"{id}\""))
             .with_hint("`sepal backup list` prints those that there are.")),
     }
+}
+
+/// All entries that this instance wrote, oldest first: what a server believes. Others are named in its log and passed
+/// over, since what they say would otherwise be signed with the next backup.
+pub(crate) async fn own(repository: &Repository, control: &Control) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for id in ids(repository).await? {
+        let read = read(repository, &id).await.and_then(|read| {
+            read.check(control)?;
+            Ok(read.entry)
+        });
+        match read {
+            Ok(entry) => entries.push(entry),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::warn!(backup = id, %error, "an entry of the backup repository is passed over");
+            }
+            // Another process prunes.
+            Err(error) if error.state() == SqlState::UndefinedObject => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(entries)
 }
 
 /// All entries, oldest first. Their MACs are not checked.

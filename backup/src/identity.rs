@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     entry::{FORMAT, check_version},
-    names,
+    limits, names,
     repository::{Repository, damaged, failed},
 };
 
@@ -45,8 +45,9 @@ pub(crate) async fn settle(repository: &Repository) -> Result<()> {
     repository.put(names::REPOSITORY, bytes).await.map(drop)
 }
 
-async fn is_made(repository: &Repository) -> Result<bool> {
-    let Some(bytes) = repository.get(names::REPOSITORY).await? else { return Ok(false) };
+/// Whether anybody ever backed up to here.
+pub(crate) async fn is_made(repository: &Repository) -> Result<bool> {
+    let Some(bytes) = repository.get(names::REPOSITORY, limits::SMALL_BYTES).await? else { return Ok(false) };
     let identity: Identity =
         serde_json::from_slice(&bytes).map_err(|error| damaged(names::REPOSITORY, error))?;
     check_version(names::REPOSITORY, identity.version)?;

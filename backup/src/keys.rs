@@ -1,23 +1,28 @@
 //! The keys that a repository holds, all of them wrapped: apart from what they open, so that a drop reaches backups.
 //!
 //! ```text
-//! keys/tenants/<tenant>          {"version":1,"sets":[{"id":"…","tag":"…","line":"…","sealed":"<base64>"}]}
+//! keys/tenants/<tenant>          {"version":2,"sets":[{"id":"…","tag":"…","line":"…","sealed":"<base64>"}]}
+//!   of a dropped tenant          {"version":2,"tenant":"…","dropped_us":…} | '\n' | {"mac":"…"} | '\n'
 //! keys/recovery/<fingerprint>    the recovery package as control gives it
 //! ```
 //! A set is what control.db held for the tenant at one time; a rotation of the tenant's key makes another. It is stored
 //! before the log that is written under the new key: a restore of that log takes a backup's set and the later ones of
-//! its line. All sets of a tenant are in one object: removing that one leaves nothing of its backups to be opened.
+//! its line. All sets of a tenant are in one object: a tombstone in its place leaves nothing of its backups to be
+//! opened, and tells a drop from a loss. Nothing but a prune that finds no backup of the tenant takes it away again.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sepal_database::{
-    Error, Result, SqlState, TenantId,
+    Control, Error, ErrorKind, Result, SqlState, TenantId,
     sealing::{hex, sha256},
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use crate::{
-    entry::{FORMAT, check_version},
+    entry::{self, FORMAT, Version, check_version},
+    failure::Failure,
+    identity, limits,
+    moment::now_us,
     names,
     repository::{Repository, damaged},
 };
@@ -39,8 +44,34 @@ struct Set {
     sealed: String,
 }
 
+/// What a drop leaves.
+#[derive(Debug, Serialize, Deserialize)]
+struct Tombstone {
+    version: u32,
+    tenant: String,
+    dropped_us: i64,
+}
+
+/// What stands where a tenant's keys do.
+enum Stored {
+    Nothing,
+    Keys(TenantKeys),
+    Dropped,
+}
+
+/// A tenant's keys as a restore finds them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Loaded {
+    /// A set, and those that came after it.
+    Keys(Vec<u8>, Vec<Vec<u8>>),
+    /// The tenant was dropped.
+    Dropped,
+    /// There is no object. Before format 2 that was what a drop left.
+    Missing,
+}
+
 /// An object of keys is read, changed and written: one after the other in this process. Other processes take a lock in
-/// the repository.
+/// the repository, and a drop, which waits for nobody, is repeated (`keeper`).
 static CHANGING: Mutex<()> = Mutex::const_new(());
 
 /// A name for wrapped bytes.
@@ -50,46 +81,58 @@ pub(crate) fn fingerprint(bytes: &[u8]) -> String {
 
 /// Stores a tenant's wrapped keys, beside those of earlier backups, unless the same keys (`tag`) are there, and gives
 /// the set's id.
+///
+/// Errors: the tenant's own: 42704 the repository says that it was dropped; XX001 what is there is damaged.
 pub(crate) async fn store(
     repository: &Repository,
+    control: &Control,
     (tenant, line): (TenantId, &str),
     tag: &str,
     sealed: &[u8],
-) -> Result<String> {
+) -> Result<String, Failure> {
     let _alone = CHANGING.lock().await;
-    let mut keys =
-        read(repository, tenant).await?.unwrap_or(TenantKeys { version: FORMAT, sets: Vec::new() });
+    let mut keys = match read(repository, Some(control), tenant).await.map_err(Failure::of_object)? {
+        Stored::Keys(keys) => keys,
+        Stored::Nothing => TenantKeys { version: FORMAT, sets: Vec::new() },
+        Stored::Dropped => return Err(Failure::Tenant(was_dropped(tenant))),
+    };
     if let Some(set) = keys.sets.iter().find(|set| set.tag == tag) {
         return Ok(set.id.clone());
     }
     let id = fingerprint(sealed);
     let (tag, line) = (tag.to_owned(), line.to_owned());
     keys.sets.push(Set { id: id.clone(), tag, line, sealed: STANDARD.encode(sealed) });
-    write(repository, tenant, &keys).await?;
+    write(repository, tenant, &keys).await.map_err(Failure::All)?;
     Ok(id)
 }
 
 /// Whether backups have keys of the tenant, but not these.
 pub(crate) async fn lacks(repository: &Repository, tenant: TenantId, tag: &str) -> Result<bool> {
-    let keys = read(repository, tenant).await?;
-    Ok(keys.is_some_and(|keys| keys.sets.iter().all(|set| set.tag != tag)))
+    match read(repository, None, tenant).await? {
+        Stored::Keys(keys) => Ok(keys.sets.iter().all(|set| set.tag != tag)),
+        Stored::Nothing | Stored::Dropped => Ok(false),
+    }
 }
 
-/// A set; and those that came after it on a line, if log of that line is to be read. `None`: the tenant's keys are
-/// gone, it was dropped.
+/// A set; and those that came after it on a line, if log of that line is to be read.
 pub(crate) async fn load(
     repository: &Repository,
+    control: &Control,
     tenant: TenantId,
     id: &str,
     line: Option<&str>,
-) -> Result<Option<(Vec<u8>, Vec<Vec<u8>>)>> {
-    let Some(keys) = read(repository, tenant).await? else { return Ok(None) };
+) -> Result<Loaded> {
+    let keys = match read(repository, Some(control), tenant).await? {
+        Stored::Keys(keys) => keys,
+        Stored::Nothing => return Ok(Loaded::Missing),
+        Stored::Dropped => return Ok(Loaded::Dropped),
+    };
     let name = names::tenant_keys(tenant);
     let at = keys.sets.iter().position(|set| set.id == id);
     let at = at.ok_or_else(|| damaged(&name, format!("the set {id} is not in it")))?;
     let later = keys.sets[at + 1..].iter().filter(|set| line.is_some_and(|line| set.line == line));
     let later = later.map(|set| set.open(&name)).collect::<Result<_>>()?;
-    Ok(Some((keys.sets[at].open(&name)?, later)))
+    Ok(Loaded::Keys(keys.sets[at].open(&name)?, later))
 }
 
 impl Set {
@@ -103,10 +146,18 @@ impl Set {
 }
 
 /// Leaves only the sets that are still needed, and those after them, which the log since may need; none at all removes
-/// the object. Gives whether anything changed.
+/// the object, or the tombstone. Gives whether anything changed.
 pub(crate) async fn keep(repository: &Repository, tenant: TenantId, needed: &[String]) -> Result<bool> {
     let _alone = CHANGING.lock().await;
-    let Some(mut keys) = read(repository, tenant).await? else { return Ok(false) };
+    let name = names::tenant_keys(tenant);
+    let mut keys = match read(repository, None, tenant).await? {
+        Stored::Keys(keys) => keys,
+        Stored::Dropped if needed.is_empty() => {
+            repository.remove(&name).await?;
+            return Ok(true);
+        }
+        Stored::Nothing | Stored::Dropped => return Ok(false),
+    };
     let before = keys.sets.len();
     let is_needed = |set: &Set| needed.contains(&set.id);
     let last = keys.sets.iter().rposition(is_needed);
@@ -117,36 +168,67 @@ pub(crate) async fn keep(repository: &Repository, tenant: TenantId, needed: &[St
         return Ok(false);
     }
     if keys.sets.is_empty() {
-        destroy(repository, tenant).await?;
+        repository.remove(&name).await?;
     } else {
         write(repository, tenant, &keys).await?;
     }
     Ok(true)
 }
 
-/// Removes a tenant's keys: none of its backups opens any more.
-pub(crate) async fn destroy(repository: &Repository, tenant: TenantId) -> Result<()> {
-    repository.remove(&names::tenant_keys(tenant)).await
+/// Puts a tombstone in the place of a tenant's keys: none of its backups opens any more. Doing it again is fine.
+pub(crate) async fn destroy(repository: &Repository, control: &Control, tenant: TenantId) -> Result<()> {
+    let _alone = CHANGING.lock().await;
+    let name = names::tenant_keys(tenant);
+    if !identity::is_made(repository).await? {
+        // No backup was made there: nobody will ask what became of the keys.
+        return repository.remove(&name).await;
+    }
+    if let Ok(Stored::Dropped) = read(repository, Some(control), tenant).await {
+        return Ok(());
+    }
+    let tombstone = Tombstone { version: FORMAT, tenant: tenant.to_string(), dropped_us: now_us() };
+    repository.put(&name, entry::signed(control, &tombstone)?).await.map(drop)
 }
 
-async fn read(repository: &Repository, tenant: TenantId) -> Result<Option<TenantKeys>> {
+/// Without `control` a tombstone's authentication is not checked.
+async fn read(repository: &Repository, control: Option<&Control>, tenant: TenantId) -> Result<Stored> {
     let name = names::tenant_keys(tenant);
-    let Some(bytes) = repository.get(&name).await? else { return Ok(None) };
-    let keys: TenantKeys = serde_json::from_slice(&bytes).map_err(|error| damaged(&name, error))?;
-    check_version(&name, keys.version)?;
-    Ok(Some(keys))
+    let Some(bytes) = repository.get(&name, limits::KEYS_BYTES).await? else { return Ok(Stored::Nothing) };
+    // Keys are one line and have no end of line.
+    if !bytes.contains(&b'\n') {
+        let keys: TenantKeys = serde_json::from_slice(&bytes).map_err(|error| damaged(&name, error))?;
+        check_version(&name, keys.version)?;
+        return Ok(Stored::Keys(keys));
+    }
+    let (line, mac) = entry::lines(&name, &bytes)?;
+    let Version { version } = serde_json::from_str(&line).map_err(|error| damaged(&name, error))?;
+    check_version(&name, version)?;
+    if let Some(control) = control {
+        entry::check_mac(control, &name, (&line, &mac))?;
+    }
+    let tombstone: Tombstone = serde_json::from_str(&line).map_err(|error| damaged(&name, error))?;
+    if tombstone.tenant != tenant.to_string() {
+        return Err(damaged(&name, format!("it is of tenant {:?}", tombstone.tenant)));
+    }
+    Ok(Stored::Dropped)
 }
 
 async fn write(repository: &Repository, tenant: TenantId, keys: &TenantKeys) -> Result<()> {
     let bytes = serde_json::to_vec(keys).map_err(|error| Error::bug(format!("keys as JSON: {error}")))?;
-    repository.put(&names::tenant_keys(tenant), bytes).await.map(drop)
+    let name = names::tenant_keys(tenant);
+    limits::check(&name, &bytes, limits::KEYS_BYTES)?;
+    repository.put(&name, bytes).await.map(drop)
 }
 
 /// Stores the recovery package under its fingerprint.
 pub(crate) async fn store_recovery(repository: &Repository, package: &[u8]) -> Result<String> {
     let id = fingerprint(package);
     let name = names::recovery(&id);
-    if repository.get(&name).await?.as_deref() != Some(package) {
+    let there = match repository.get(&name, limits::SMALL_BYTES).await {
+        Err(error) if error.kind() == ErrorKind::Corrupt => None,
+        found => found?,
+    };
+    if there.as_deref() != Some(package) {
         repository.put(&name, package.to_vec()).await?;
     }
     Ok(id)
@@ -154,8 +236,18 @@ pub(crate) async fn store_recovery(repository: &Repository, package: &[u8]) -> R
 
 pub(crate) async fn load_recovery(repository: &Repository, id: &str) -> Result<Vec<u8>> {
     let name = names::recovery(id);
-    let package = repository.get(&name).await?.ok_or_else(|| damaged(&name, "it is missing"))?;
+    let package = repository.get(&name, limits::SMALL_BYTES).await?;
+    let package = package.ok_or_else(|| damaged(&name, "it is missing"))?;
     if fingerprint(&package) == id { Ok(package) } else { Err(damaged(&name, "its content is another")) }
+}
+
+fn was_dropped(tenant: TenantId) -> Error {
+    let name = names::tenant_keys(tenant);
+    Error::new(SqlState::UndefinedObject, format!("the backup repository says that tenant {tenant} was dropped"))
+        .with_hint(format!(
+            "Another server with this repository dropped it, or this directory is an older copy. If the tenant is \
+             meant to live, remove {name} from the repository, and back up again."
+        ))
 }
 
 /// No backup is made that nobody could open.

@@ -1,6 +1,6 @@
 //! What backups there are. Needs no key: names and rows are not in what it reads.
 
-use sepal_database::Result;
+use sepal_database::{Control, Result};
 use serde::Serialize;
 
 use crate::{
@@ -41,12 +41,23 @@ impl Summary {
     }
 }
 
-/// All backups, oldest first.
+/// The same as a server sees it: only what it wrote itself.
+pub(crate) async fn own(repository: &Repository, control: &Control) -> Result<Vec<Summary>> {
+    identity::must_be_made(repository).await?;
+    let mut found = Vec::new();
+    for entry in entry::own(repository, control).await? {
+        let verified = verify::remembered(repository, &entry.id, Some(control)).await?;
+        found.push(Summary { verified, ..Summary::of(&entry) });
+    }
+    Ok(found)
+}
+
+/// All backups, oldest first. Nothing is authenticated: that takes a key.
 pub async fn list(repository: &Repository) -> Result<Vec<Summary>> {
     identity::must_be_made(repository).await?;
     let mut found = Vec::new();
     for read in entry::all(repository).await? {
-        let verified = verify::remembered(repository, &read.entry.id).await?;
+        let verified = verify::remembered(repository, &read.entry.id, None).await?;
         found.push(Summary { verified, ..Summary::of(&read.entry) });
     }
     Ok(found)
@@ -57,6 +68,6 @@ pub async fn show(repository: &Repository, id: &str) -> Result<(Entry, Option<Ve
     identity::must_be_made(repository).await?;
     let target = crate::restore::Target::named(id);
     let entry = crate::restore::choose(repository, &target).await?.entry;
-    let verified = verify::remembered(repository, &entry.id).await?;
+    let verified = verify::remembered(repository, &entry.id, None).await?;
     Ok((entry, verified))
 }

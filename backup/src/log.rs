@@ -13,13 +13,11 @@ use sepal_database::{
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use crate::{
+    limits::LOG_PART_BYTES,
     names::{self, Part},
     pace::Pace,
-    repository::{Repository, failed},
+    repository::{Repository, TransferError, failed},
 };
-
-/// Bytes that a part holds at most: it is hashed before it is named, so it is in memory.
-const PART_BYTES: u64 = 16 << 20;
 
 /// What is archived of a tenant's log.
 #[derive(Debug, Default)]
@@ -66,24 +64,27 @@ impl Archived {
     }
 
     /// Stores what is missing of a file up to its length. Gives the parts that cover it, and the bytes stored.
+    ///
+    /// Errors: on which side it did not work.
     pub(crate) async fn bring(
         &mut self,
         repository: &Repository,
         (tenant, line): (TenantId, &str),
         piece: &LogPiece,
         pace: &Pace,
-    ) -> Result<(Vec<String>, u64)> {
+    ) -> Result<(Vec<String>, u64), TransferError> {
         let (_, mut at) = self.chain(piece.number, piece.file, piece.bytes);
         let mut stored = 0;
         if at < piece.bytes {
             let show = piece.path.display().to_string();
-            let unread = |error: std::io::Error| failed("read", &show, &error);
+            let unread = |error: std::io::Error| TransferError::File(failed("read", &show, &error));
             let mut file = tokio::fs::File::open(&piece.path).await.map_err(unread)?;
             file.seek(std::io::SeekFrom::Start(at)).await.map_err(unread)?;
             while at < piece.bytes {
-                let take = (piece.bytes - at).min(PART_BYTES);
-                let mut bytes =
-                    vec![0; usize::try_from(take).map_err(|_| Error::bug("a part beyond memory"))?];
+                let take = (piece.bytes - at).min(LOG_PART_BYTES);
+                let length = usize::try_from(take);
+                let length = length.map_err(|_| TransferError::File(Error::bug("a part beyond memory")))?;
+                let mut bytes = vec![0; length];
                 file.read_exact(&mut bytes).await.map_err(unread)?;
                 let part = Part {
                     tenant,
@@ -95,7 +96,7 @@ impl Archived {
                     hash: hash(&bytes),
                 };
                 pace.spend(bytes.len()).await;
-                repository.put(&part.name(), bytes).await?;
+                repository.put(&part.name(), bytes).await.map_err(TransferError::Object)?;
                 self.add(part);
                 (at, stored) = (at + take, stored + take);
             }

@@ -36,7 +36,13 @@ pub(crate) fn entry(backup: &str) -> String {
 
 /// The backup in `backups/<backup>.json`.
 pub(crate) fn backup_of(name: &str) -> Option<&str> {
-    name.strip_prefix("backups/")?.strip_suffix(".json").filter(|id| !id.is_empty() && !id.contains('/'))
+    name.strip_prefix("backups/")?.strip_suffix(".json").filter(|id| is_backup(id))
+}
+
+/// Whether a text can be a backup's id. Ids become names, so nothing that leads elsewhere is one.
+pub(crate) fn is_backup(id: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    (1..=64).contains(&id.len()) && id.bytes().all(plain)
 }
 
 pub(crate) fn verified(backup: &str) -> String {
@@ -223,6 +229,13 @@ mod tests {
                 prop_assert!(!local.contains("..") || local.matches('/').count() == 1, "{}", local);
                 prop_assert_eq!(local.matches('/').count(), 1);
             }
+        }
+
+        #[test]
+        fn no_backups_name_leads_elsewhere(id in "[0-9A-Za-z./\\\\-]{0,20}") {
+            let name = entry(&id);
+            prop_assert_eq!(backup_of(&name).is_some(), is_backup(&id));
+            prop_assert!(!is_backup(&id) || !id.contains(['.', '/', '\\']));
         }
 
         #[test]

@@ -1,6 +1,7 @@
 //! Removes backups that are no longer wanted, and what only they needed.
 //!
-//! 1. Which entries stay is decided: the newest ones, and the young ones. At least one always stays.
+//! 1. Which entries stay is decided: the newest ones, and the young ones. At least one always stays. A server leaves
+//!    entries alone that it did not write.
 //! 2. The entries of the others are removed. From here on they do not exist, and what follows can be repeated.
 //! 3. Objects that no entry names are removed, but only if they are older than a day: a backup under way stores objects
 //!    before its entry. The archived log stays from the oldest backup's on, with the files that it names, so that every
@@ -9,11 +10,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sepal_database::{Result, TenantId};
+use sepal_database::{Control, Result, TenantId};
 use serde::Serialize;
 
 use crate::{
-    entry::{self, Entry},
+    entry::{self, Entry, ReadEntry},
     identity, keys,
     lock::{Job, Lock},
     moment::{SECOND, now_us},
@@ -50,20 +51,46 @@ pub struct Pruned {
     pub bytes: u64,
 }
 
-/// Errors: 55006 while a backup is under way.
+/// Without a key: every entry counts. Errors: 55006 while a backup is under way.
 pub async fn prune(repository: &Repository, retention: &Retention, watch: &Watch) -> Result<Pruned> {
-    identity::must_be_made(repository).await?;
-    let lock = Lock::take(repository, Job::Prune).await?;
-    let pruned = locked(repository, retention, watch).await;
-    lock.release().await;
-    pruned
+    alone(repository, None, retention, watch).await
 }
 
-async fn locked(repository: &Repository, retention: &Retention, watch: &Watch) -> Result<Pruned> {
+/// As a server does it: an entry that it did not write counts as no backup, and what that names stays.
+pub(crate) async fn prune_own(
+    repository: &Repository,
+    control: &Control,
+    retention: &Retention,
+    watch: &Watch,
+) -> Result<Pruned> {
+    alone(repository, Some(control), retention, watch).await
+}
+
+async fn alone(
+    repository: &Repository,
+    control: Option<&Control>,
+    retention: &Retention,
+    watch: &Watch,
+) -> Result<Pruned> {
+    identity::must_be_made(repository).await?;
+    let lock = Lock::take(repository, Job::Prune).await?;
+    lock.hold(locked(repository, control, retention, watch)).await
+}
+
+async fn locked(
+    repository: &Repository,
+    control: Option<&Control>,
+    retention: &Retention,
+    watch: &Watch,
+) -> Result<Pruned> {
     watch.stage("reading the catalogue", 0);
     let now = now_us();
-    let entries: Vec<Entry> = entry::all(repository).await?.into_iter().map(|read| read.entry).collect();
-    let (kept, removed) = split(entries, retention, now);
+    let (own, others): (Vec<ReadEntry>, Vec<ReadEntry>) = entry::all(repository)
+        .await?
+        .into_iter()
+        .partition(|read| control.is_none_or(|control| read.check(control).is_ok()));
+    let others: Vec<Entry> = others.into_iter().map(|read| read.entry).collect();
+    let (kept, removed) = split(own.into_iter().map(|read| read.entry).collect(), retention, now);
     let mut pruned = Pruned {
         kept: kept.iter().map(|entry| entry.id.clone()).collect(),
         removed: removed.iter().map(|entry| entry.id.clone()).collect(),
@@ -76,7 +103,7 @@ async fn locked(repository: &Repository, retention: &Retention, watch: &Watch) -
             repository.remove(&names::verified(&entry.id)).await?;
         }
     }
-    let mut needed = Needed::of(&kept)?;
+    let mut needed = Needed::of(kept.iter().chain(&others))?;
     let stored = repository.list(names::TENANTS).await?;
     needed.add_named(&stored);
     let gone: HashSet<&str> = removed.iter().flat_map(Entry::objects).collect();
@@ -122,7 +149,7 @@ struct Needed {
 }
 
 impl Needed {
-    fn of(entries: &[Entry]) -> Result<Self> {
+    fn of<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<Self> {
         let mut needed = Self {
             objects: HashSet::new(),
             logs: HashMap::new(),

@@ -7,3 +7,7 @@ fn main() -> std::process::ExitCode {
     }
     sepal_pgwire_server::cli::run()
 }
+
+// With `--all-features` it would store everything in plain text, and nothing would tell.
+const _: () =
+    assert!(sepal_database::sealing::SEALS, "built with the feature null-cipher, sepal would seal nothing");

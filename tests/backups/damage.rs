@@ -4,7 +4,7 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tempfile::TempDir;
@@ -40,6 +40,72 @@ async fn a_damaged_object_is_named() {
     }
     assert!(tried >= 5, "{objects:?}");
     assert!(scene.verify().status.success(), "mended");
+}
+
+/// What a restore on another machine needs besides: with the server's own root key, too, nothing passes without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_were_lost_are_no_drop() {
+    let scene = Scene::start(&[]);
+    fill(&scene.client().await).await;
+    scene.backup();
+    let data = scene.server.data().display().to_string();
+    let with_root = || scene.run(&["verify", "latest", "--data", &data]);
+    let judged = with_root();
+    assert!(judged.status.success(), "{}{}", text(&judged.stdout), text(&judged.stderr));
+    let objects = scene.objects();
+    let keys: Vec<_> = objects.iter().filter(|(name, _)| name.starts_with("keys/")).collect();
+    assert_eq!(keys.len(), 3, "acme's, dev's, the recovery package: {keys:?}");
+    for (name, path) in keys {
+        let whole = fs::read(path).expect("an object");
+        fs::remove_file(path).expect("remove");
+        for judged in [with_root(), scene.verify()] {
+            assert_eq!(judged.status.code(), Some(1), "a backup without {name} is good");
+            let told = text(&judged.stdout) + &text(&judged.stderr);
+            assert!(told.contains(name.as_str()), "{name} is not named: {told}");
+        }
+        fs::write(path, b"{}").expect("damage");
+        assert_eq!(with_root().status.code(), Some(1), "a backup with another {name} is good");
+        fs::write(path, whole).expect("mend");
+    }
+    assert!(with_root().status.success(), "mended");
+    assert_eq!(scene.json(&["list"])[0]["verified"]["good"], true);
+}
+
+/// One tenant's damage does not keep the others from coming back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_tenant_is_left_behind() {
+    let scene = Scene::start(&[]);
+    let client = scene.client().await;
+    fill(&client).await;
+    let rival = scene.server.tenant("rival");
+    let other = scene.server.login_with(&rival).connect().await.expect("connect");
+    other.batch_execute("CREATE TABLE kept (n int8); INSERT INTO kept VALUES (7)").await.expect("a table");
+    scene.backup();
+    let listed = scene.server.admin(&["tenant", "list"]);
+    let acme =
+        listed.as_array().expect("tenants").iter().find(|tenant| tenant["name"] == "acme").expect("acme");
+    let segments = format!("tenants/{}/segments/", acme["id"].as_str().expect("an id"));
+    let objects = scene.objects();
+    let (name, path) = objects.iter().find(|(name, _)| name.starts_with(&segments)).expect("a segment");
+    fs::remove_file(path).expect("remove");
+
+    let (place, output) = scene.try_restore(&[]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON on stdout");
+    assert_eq!(told["failed"][0]["name"], "acme", "{told}");
+    assert!(told["failed"][0]["why"].as_str().is_some_and(|why| why.contains(name.as_str())), "{told}");
+    let restored = scene.serve(place);
+    let client = restored.login_with(&rival).connect().await.expect("the other tenant is there");
+    let kept: i64 = client.query_one("SELECT n FROM kept", &[]).await.expect("a row").get(0);
+    assert_eq!(kept, 7);
+    let lost = restored.login_with(&scene.acme).connect().await.map(drop).expect_err("an empty acme");
+    assert_eq!(lost.as_db_error().expect("the server's words").code().code(), "XX001", "{lost}");
+
+    // Alone it is an error, and the directory is no database.
+    let (place, output) = scene.try_restore(&["--tenant", "acme"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains(name.as_str()), "{}", text(&output.stderr));
+    assert!(place.path().join("data/restore.unfinished").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,6 +183,52 @@ async fn half_a_restore_is_not_served() {
     ]);
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stderr).contains("is not empty"), "{}", text(&again.stderr));
+}
+
+/// A verification that was killed leaves nothing that opens, and the next one removes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_verification_leaves_no_keys() {
+    let scene = Scene::start(&[]);
+    let client = scene.client().await;
+    fill(&client).await;
+    client
+        .batch_execute(
+            "CREATE TABLE big (x int8, filler text);
+             INSERT INTO big SELECT x, repeat(gen_random_uuid()::text, 100) FROM generate_series(1, 2000) AS g(x)",
+        )
+        .await
+        .expect("more bytes");
+    scene.backup();
+    let place = TempDir::new().expect("a temporary directory");
+    let work = place.path().display().to_string();
+    let key = scene.recovery_key().display().to_string();
+    let verify = |more: &[&str]| {
+        let mut command = Command::new(binary());
+        command
+            .args(["backup", "verify", "--repository", &scene.repository, "--work", &work])
+            .args(["--recovery-key-file", &key])
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        spawn(command)
+    };
+    let left =
+        || fs::read_dir(place.path()).expect("the directory").flatten().map(|entry| entry.path()).next();
+    let mut killed = verify(&["--rate-mib", "1"]);
+    let deadline = Instant::now() + PATIENCE;
+    while !left().is_some_and(|path| path.join("tenants").exists()) {
+        assert!(Instant::now() < deadline, "the verification does not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    killed.kill().expect("kill");
+    killed.wait().expect("wait");
+    let abandoned = left().expect("it was killed too late to leave anything");
+    assert!(!abandoned.join("control.db").exists(), "tenants' keys lie in a file");
+    let hours_ago = SystemTime::now() - Duration::from_secs(2 * 3600);
+    fs::File::open(&abandoned).expect("open").set_modified(hours_ago).expect("its age");
+    assert!(verify(&[]).wait().expect("wait").success());
+    assert_eq!(left(), None);
 }
 
 /// A server that is killed while it backs up leaves objects and no entry; the next backup is whole.

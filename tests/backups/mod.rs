@@ -1,8 +1,8 @@
 //! Does a backup bring everything back, elsewhere, with the recovery key alone?
 //!
-//! As an operator has it: a server that serves, a repository in a directory or in a real S3 server's bucket, the command
-//! line, and a second directory that has never seen the first. What came back is asked over the wire and compared with
-//! what was acknowledged.
+//! As an operator has it: a server that serves, a repository in a directory or in a real S3 server's bucket, the
+//! command line, and a second directory that has never seen the first. What came back is asked over the wire and
+//! compared with what was acknowledged.
 
 mod bucket;
 mod clones;
@@ -10,6 +10,7 @@ mod damage;
 mod drops;
 mod large;
 mod moments;
+mod own_keys;
 mod rotated;
 
 use std::{
@@ -120,13 +121,20 @@ impl Scene {
 
     /// Restores into a new directory and gives it; `more` are flags of the restore.
     fn restore(&self, more: &[&str]) -> (TempDir, Value) {
+        let (place, output) = self.try_restore(more);
+        assert!(output.status.success(), "{more:?}: {}", text(&output.stderr));
+        (place, serde_json::from_slice(&output.stdout).expect("JSON on stdout"))
+    }
+
+    /// The same, whatever comes of it.
+    fn try_restore(&self, more: &[&str]) -> (TempDir, Output) {
         let place = TempDir::new().expect("a temporary directory");
         let (to, key) = (place.path().join("data"), self.recovery_key());
         let (to, key) = (to.display().to_string(), key.display().to_string());
         let mut arguments = vec!["restore", "--to", &to, "--recovery-key-file", &key];
         arguments.extend_from_slice(more);
-        let told = self.json(&arguments);
-        (place, told)
+        let output = self.run(&arguments);
+        (place, output)
     }
 
     /// A server on a restored directory.

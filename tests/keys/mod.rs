@@ -165,6 +165,8 @@ async fn a_lost_root_key_is_had_back_from_shares() {
     assert_eq!(fs::metadata(root_file(&server)).expect("the root key").permissions().mode() & 0o777, 0o600);
     server.start_again();
     assert_eq!(rows(&server, &key).await, [7]);
+    let told = sepal(&["audit", "list", "--data", &data], &[]).stdout;
+    assert!(String::from_utf8_lossy(&told).contains("root.recover"), "the use of the recovery key");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,6 +274,7 @@ async fn a_tenants_own_key_file_is_needed_and_others_go_on() {
     let file = private_file(&path, &format!("{}\n", "5a".repeat(32)));
     let set = server.admin(&["tenant", "byok", "set", "acme", "--provider", "file", "--key-file", &file]);
     assert_eq!(set["keys"][0]["own"], Value::Bool(true), "{set}");
+    assert_eq!(set["keys"][0]["epoch"], Value::from(2), "a key that no older copy has: {set}");
     server.restart();
     assert_eq!(rows(&server, &acme).await, [7]);
     server.admin(&["root", "rotate"]);

@@ -76,9 +76,34 @@ async fn a_passphrase_opens_the_directory_and_can_be_changed() {
     assert!(server.data().join("root.key").exists() && !server.data().join("root.seal").exists());
     server.start_again();
     assert_eq!(rows(&server, &key).await, [7]);
+    let told = sepal(&["audit", "list", "--data", &data], &[]).stdout;
+    assert_eq!(String::from_utf8_lossy(&told).matches("root.move").count(), 2);
     let running =
         run(&format!("root move --data {data} --root-key passphrase --new-secret-file {file}"), &[]);
     assert_eq!(running.status.code(), Some(1), "a directory that is served is not moved: {}", said(&running));
+}
+
+/// Killed between the making of root.seal and of control.db, with half of the latter left.
+#[test]
+fn an_init_that_was_interrupted_is_repeated() {
+    let place = TempDir::new().expect("a temporary directory");
+    let data = place.path().join("data");
+    let text = data.display().to_string();
+    let file = private_file(&place.path().join("passphrase"), WORDS);
+    let init = ["init", "--data", &text, "--root-key", "passphrase", "--root-secret-file", &file];
+    assert!(sepal(&init, &[]).status.success());
+    let seal = fs::read(data.join("root.seal")).expect("root.seal");
+    for left in ["control.db", "control.db-journal"] {
+        let _ = fs::remove_file(data.join(left));
+    }
+    fs::write(data.join("control.unfinished"), "half").expect("write");
+    let other = sepal(&["init", "--data", &text], &[]);
+    assert_eq!(other.status.code(), Some(CONFIGURATION), "{}", said(&other));
+    assert!(said(&other).contains("for passphrase: repeat it with the same flags"), "{}", said(&other));
+    let again = sepal(&init, &[]);
+    assert!(again.status.success(), "{}", said(&again));
+    assert!(data.join("control.db").exists());
+    assert_eq!(fs::read(data.join("root.seal")).expect("root.seal"), seal, "the root key is the same");
 }
 
 /// SoftHSM with a token of its own.

@@ -2,9 +2,11 @@
 //!
 //! 1. The recovery package must be there: a backup that nobody could open is none.
 //! 2. control.db is copied before the tenants, so that each tenant's log reaches at least as far as control remembers
-//!    (docs/format/wal.md). The list of tenants is read before and after, and both must be the same.
+//!    (docs/format/wal.md). The list of tenants is read before and after, and both must be the same. The recovery
+//!    package that is stored is the copy's: the root key may be replaced at any moment, and the copy is under one.
 //! 3. Each tenant is pinned at a commit, and what the repository lacks of its files is stored (`tenant`). One that was
-//!    not open and whose log has not grown since the last backup is taken over from there, unread.
+//!    not open and whose log has not grown since the last backup is taken over from there, unread. One that cannot be
+//!    read is noted, and taken over as it was: it may never open again, and the older backups will be pruned.
 //! 4. The entry is written last. A run that was killed leaves objects without one: the next run finds and uses them.
 
 mod tenant;
@@ -15,17 +17,18 @@ use std::{
 };
 
 use sepal_database::{
-    Error, ErrorKind, Result, SqlState, TenantId,
+    Control, Error, Result, SqlState, TenantId,
     backup::{self, Source},
     sealing::{hex, random_bytes},
 };
 
 use crate::{
-    entry::{self, Entry, FORMAT, FailedTenant, Object, ReadEntry, TenantEntry},
+    entry::{self, Entry, FORMAT, FailedTenant, Object, TenantEntry},
+    failure::Failure,
     identity, keys,
     lock::{Job, Lock},
     log::Archived,
-    moment::{compact, now_us},
+    moment::{compact, now_us, show},
     names,
     pace::Pace,
     repository::{Listed, Repository, failed},
@@ -53,6 +56,14 @@ pub(crate) struct Run<'a> {
     pub known: Known,
 }
 
+/// control.db as it was copied.
+struct Copied {
+    control: Object,
+    /// Which package gives the root key that it is under.
+    recovery: String,
+    tenants: Vec<TenantId>,
+}
+
 /// What the repository has.
 #[derive(Default)]
 pub(crate) struct Known {
@@ -67,8 +78,8 @@ pub(crate) struct Known {
 
 /// Makes a backup and gives its entry.
 ///
-/// Errors: 55000 without a recovery key; 55006 while a prune is under way; whatever reading or storing met. A tenant
-/// that does not open is noted in the entry, and the others are backed up.
+/// Errors: 55000 without a recovery key, or if no tenant at all can be read; 55006 while a prune is under way; whatever
+/// the repository met. A tenant that cannot be read is noted in the entry, and the others are backed up.
 pub async fn create(
     source: &Source,
     repository: &Repository,
@@ -76,12 +87,11 @@ pub async fn create(
     pace: &Pace,
     watch: &Watch,
 ) -> Result<Entry> {
-    let package = blocking(source, Source::recovery_package).await?.ok_or_else(keys::no_recovery)?;
+    // Before anything is stored.
+    blocking(source, Source::recovery_package).await?.ok_or_else(keys::no_recovery)?;
     identity::settle(repository).await?;
     let lock = Lock::take(repository, Job::Backup).await?;
-    let made = locked(source, repository, options, (pace, watch), &package).await;
-    lock.release().await;
-    made
+    lock.hold(locked(source, repository, options, (pace, watch))).await
 }
 
 async fn locked(
@@ -89,16 +99,18 @@ async fn locked(
     repository: &Repository,
     options: &CreateOptions,
     (pace, watch): (&Pace, &Watch),
-    package: &[u8],
 ) -> Result<Entry> {
     watch.stage("reading the catalogue", 0);
     let line = blocking(source, |source| identity::line(source.data_dir())).await?;
     let started_us = now_us();
     let id = format!("{}-{}", compact(started_us), hex(&random_bytes::<4>()));
-    let known = if options.full { Known::default() } else { Known::read(repository, &line).await? };
-    let recovery = keys::store_recovery(repository, package).await?;
+    let known = if options.full {
+        Known::default()
+    } else {
+        Known::read(repository, &line, source.control()).await?
+    };
     let mut run = Run { source, repository, pace, watch, id, line, known };
-    let (control, tenants) = run.copy_control().await?;
+    let Copied { control, recovery, tenants } = run.copy_control().await?;
     watch.stage("copying tenants", tenants.len());
     let mut entry = Entry {
         version: FORMAT,
@@ -119,6 +131,7 @@ async fn locked(
         watch.tenant_done();
     }
     run.leave_out_dropped(&mut entry).await?;
+    refuse_empty(&entry)?;
     entry.finished_us = now_us();
     watch.stage("writing the entry", 0);
     let bytes = entry.encode(source.control())?;
@@ -126,13 +139,24 @@ async fn locked(
     Ok(entry)
 }
 
+/// A backup of nothing would push out those that hold something.
+fn refuse_empty(entry: &Entry) -> Result<()> {
+    match entry.failed.first() {
+        Some(first) if entry.tenants.is_empty() => Err(Error::new(
+            SqlState::ObjectNotInPrerequisiteState,
+            format!("none of {} tenants can be backed up: {}", entry.failed.len(), first.error),
+        )),
+        _ => Ok(()),
+    }
+}
+
 impl Known {
-    async fn read(repository: &Repository, line: &str) -> Result<Self> {
+    async fn read(repository: &Repository, line: &str, control: &Control) -> Result<Self> {
         let listed = repository.list(names::TENANTS).await?;
         let logs = Archived::of(listed.iter().map(|object| object.name.as_str()), line);
         let stored = listed.into_iter().map(|Listed { name, bytes, .. }| (name, bytes)).collect();
         let mut known = Self { stored, logs, ..Self::default() };
-        for ReadEntry { entry, .. } in entry::all(repository).await? {
+        for entry in entry::own(repository, control).await? {
             let ours = entry.line == line;
             for tenant in entry.tenants {
                 let files = tenant.files.iter().chain(&tenant.manifests);
@@ -160,8 +184,8 @@ impl Known {
 }
 
 impl Run<'_> {
-    /// Stores a copy of control.db, and gives it with the tenants that it has.
-    async fn copy_control(&self) -> Result<(Object, Vec<TenantId>)> {
+    /// Stores a copy of control.db, and the recovery package that stood in it.
+    async fn copy_control(&self) -> Result<Copied> {
         let folder = identity::folder(self.source.data_dir());
         let copied = blocking(self.source, move |source| {
             std::fs::create_dir_all(&folder)
@@ -173,7 +197,8 @@ impl Run<'_> {
                 source.copy_control(&place.path().join("control.db"))?;
                 let after: HashSet<TenantId> = source.tenants()?.into_iter().collect();
                 if before == after {
-                    return Ok((place, after));
+                    let package = Source::recovery_package_of(&place.path().join("control.db"))?;
+                    return Ok((place, after, package.ok_or_else(keys::no_recovery)?));
                 }
             }
             Err(Error::new(
@@ -183,7 +208,8 @@ impl Run<'_> {
             .with_hint("Try again when fewer tenants come and go."))
         })
         .await?;
-        let (place, tenants) = copied;
+        let (place, tenants, package) = copied;
+        let recovery = keys::store_recovery(self.repository, &package).await?;
         let path = place.path().join("control.db");
         let bytes = tokio::fs::metadata(&path)
             .await
@@ -194,31 +220,41 @@ impl Run<'_> {
         self.watch.moved(content.bytes);
         let mut tenants: Vec<TenantId> = tenants.into_iter().collect();
         tenants.sort_unstable();
-        Ok((Object { name, bytes: content.bytes, sha256: content.sha256 }, tenants))
+        let control = Object { name, bytes: content.bytes, sha256: content.sha256 };
+        Ok(Copied { control, recovery, tenants })
     }
 
-    /// Adds a tenant, or notes why it could not be. Errors: the repository's.
+    /// Adds a tenant; or notes why it could not be, and takes the last backup's part of it. Errors: not the tenant's
+    /// own.
     async fn add(&mut self, id: TenantId, entry: &mut Entry) -> Result<()> {
-        let error = match self.tenant(id).await {
+        let (keys, made) = match self.keys(id).await {
+            Ok(keys) => {
+                let made = self.tenant(id, &keys).await;
+                (Some(keys), made)
+            }
+            Err(failure) => (None, Err(failure)),
+        };
+        let error = match made {
             Ok((tenant, stored)) => {
                 entry.new_bytes += stored;
                 entry.tenants.push(tenant);
                 return Ok(());
             }
-            Err(error) => error,
+            Err(Failure::Tenant(error)) => error,
+            Err(Failure::All(error)) => return Err(error),
         };
         if self.is_gone(id).await? {
             tracing::info!(tenant = %id, %error, "a tenant was dropped while it was backed up");
             // Its keys may have been stored again after the drop removed them.
-            return keys::destroy(self.repository, id).await;
+            return keys::destroy(self.repository, self.source.control(), id).await;
         }
-        // Its own damage: the others' backup must not wait for that.
-        if error.kind() == ErrorKind::Corrupt {
-            tracing::error!(tenant = %id, %error, "a tenant is not in the backup");
-            entry.failed.push(FailedTenant { tenant: id.to_string(), why: error.to_string() });
-            return Ok(());
-        }
-        Err(error)
+        // A tenant's own provider may refuse for ever: the others' backup must not wait for that.
+        let older = self.older(id, keys.as_deref());
+        let as_of = older.as_ref().map(|older| show(older.time_us));
+        tracing::error!(tenant = %id, %error, as_of, "a tenant cannot be backed up as it is now");
+        entry.failed.push(FailedTenant::new(id, &error));
+        entry.tenants.extend(older);
+        Ok(())
     }
 
     /// Tenants that were dropped meanwhile. A drop that came between the reading and the storing of the keys may have
@@ -227,7 +263,7 @@ impl Run<'_> {
         let left = blocking(self.source, |source| source.tenants()).await?;
         let left: HashSet<String> = left.iter().map(ToString::to_string).collect();
         for tenant in entry.tenants.iter().filter(|tenant| !left.contains(&tenant.tenant)) {
-            keys::destroy(self.repository, tenant.id()?).await?;
+            keys::destroy(self.repository, self.source.control(), tenant.id()?).await?;
         }
         entry.tenants.retain(|tenant| left.contains(&tenant.tenant));
         Ok(())

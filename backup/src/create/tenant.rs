@@ -9,20 +9,27 @@ use sepal_database::{
 use super::{Run, blocking};
 use crate::{
     entry::{self, LogFile, Object, TenantEntry},
+    failure::Failure,
     keys, names,
-    repository::failed,
+    repository::{TransferError, failed},
 };
 
 impl Run<'_> {
+    /// Stores the keys that the tenant has now, and gives their set's id.
+    pub(super) async fn keys(&self, id: TenantId) -> Result<String, Failure> {
+        let read = blocking(self.source, move |source| Ok((source.keys_tag(id)?, source.sealed_keys(id)?)));
+        let (tag, sealed) = read.await.map_err(Failure::Tenant)?;
+        let whose = (id, self.line.as_str());
+        keys::store(self.repository, self.source.control(), whose, &tag, &sealed).await
+    }
+
     /// What belongs to a tenant now, and how many bytes had to be stored for it.
-    pub(super) async fn tenant(&mut self, id: TenantId) -> Result<(TenantEntry, u64)> {
-        let (tag, sealed) =
-            blocking(self.source, move |source| Ok((source.keys_tag(id)?, source.sealed_keys(id)?))).await?;
-        let keys = keys::store(self.repository, (id, &self.line), &tag, &sealed).await?;
+    pub(super) async fn tenant(&mut self, id: TenantId, keys: &str) -> Result<(TenantEntry, u64), Failure> {
+        let keys = keys.to_owned();
         if let Some(unchanged) = self.unchanged(id).await? {
             return Ok((TenantEntry { keys, ..unchanged }, 0));
         }
-        let pin = self.source.pin(id).await?;
+        let pin = self.source.pin(id).await.map_err(Failure::Tenant)?;
         let mut stored = 0;
         let mut manifests = Vec::with_capacity(pin.manifests.len());
         for file in &pin.manifests {
@@ -30,16 +37,19 @@ impl Run<'_> {
         }
         let mut files = Vec::with_capacity(pin.files.len());
         for file in &pin.files {
-            self.watch.check()?;
+            self.watch.check().map_err(Failure::All)?;
             files.push(self.file(id, file, &mut stored).await?);
         }
         let mut log = Vec::with_capacity(pin.log.len());
         for piece in &pin.log {
-            self.watch.check()?;
+            self.watch.check().map_err(Failure::All)?;
             log.push(self.log_file(id, piece, &mut stored).await?);
         }
-        let (pin, facts) = self.source.facts(pin).await?;
-        let facts = entry::seal(self.source.control(), id, &self.id, &facts)?;
+        let (pin, facts) = self.source.facts(pin).await.map_err(Failure::Tenant)?;
+        let facts_of = self.id.clone();
+        let sealed =
+            blocking(self.source, move |source| entry::seal(source.control(), id, &facts_of, &facts));
+        let facts = sealed.await.map_err(Failure::Tenant)?;
         let tenant = TenantEntry {
             tenant: id.to_string(),
             keys,
@@ -54,12 +64,20 @@ impl Run<'_> {
         Ok((tenant, stored))
     }
 
+    /// The last backup's entry, for a tenant that cannot be read now: better than none. Not under other keys: those of
+    /// then are retired, and control.db is under the new ones.
+    pub(super) fn older(&self, id: TenantId, keys: Option<&str>) -> Option<TenantEntry> {
+        let last = self.known.last.get(&id).filter(|last| self.known.has_all(last))?;
+        keys.is_none_or(|keys| keys == last.keys).then(|| last.clone())
+    }
+
     /// The last backup's entry, if the tenant is not open and its log is what it was then, to the byte.
-    async fn unchanged(&self, id: TenantId) -> Result<Option<TenantEntry>> {
+    async fn unchanged(&self, id: TenantId) -> Result<Option<TenantEntry>, Failure> {
         let Some(last) = self.known.last.get(&id).filter(|last| self.known.has_all(last)) else {
             return Ok(None);
         };
-        let now = blocking(self.source, move |source: &Source| source.closed_log(id)).await?;
+        let now = blocking(self.source, move |source: &Source| source.closed_log(id)).await;
+        let now = now.map_err(Failure::Tenant)?;
         let end = now.as_ref().and_then(|pieces| pieces.last());
         let same = match (end, last.log.last()) {
             (Some(now), Some(then)) => {
@@ -70,41 +88,56 @@ impl Run<'_> {
         Ok(same.then(|| last.clone()))
     }
 
-    async fn manifest(&self, id: TenantId, file: &CopiedFile, stored: &mut u64) -> Result<Object> {
+    async fn manifest(&self, id: TenantId, file: &CopiedFile, stored: &mut u64) -> Result<Object, Failure> {
         let path = &file.path;
         let bytes = tokio::fs::read(path)
             .await
-            .map_err(|error| failed("read", &path.display().to_string(), &error))?;
+            .map_err(|error| Failure::Tenant(failed("read", &path.display().to_string(), &error)))?;
         let hash = hex(&sha256(&bytes));
         let name = names::manifest(id, &file.name, &hash);
         let object = Object { name, bytes: bytes.len() as u64, sha256: hash };
         if self.known.stored.get(&object.name) != Some(&object.bytes) {
-            self.repository.put(&object.name, bytes).await?;
+            self.repository.put(&object.name, bytes).await.map_err(Failure::All)?;
             self.watch.moved(object.bytes);
             *stored += object.bytes;
         }
         Ok(object)
     }
 
-    async fn file(&self, id: TenantId, file: &CopiedFile, stored: &mut u64) -> Result<Object> {
+    async fn file(&self, id: TenantId, file: &CopiedFile, stored: &mut u64) -> Result<Object, Failure> {
         let name = names::tenant_file(id, &file.name);
         if let Some(known) = self.known.object(&name, file.bytes) {
             return Ok(known);
         }
         // One that a killed run stored has no hash that anybody knows: it is stored again, in its place.
-        let content = self.repository.put_file(&name, &file.path, (0, file.bytes), self.pace).await?;
+        let content = self.repository.put_file(&name, &file.path, (0, file.bytes), self.pace).await;
+        let content = content.map_err(of_storing)?;
         self.watch.moved(content.bytes);
         *stored += content.bytes;
         Ok(Object { name, bytes: content.bytes, sha256: content.sha256 })
     }
 
-    async fn log_file(&mut self, id: TenantId, piece: &LogPiece, stored: &mut u64) -> Result<LogFile> {
+    async fn log_file(
+        &mut self,
+        id: TenantId,
+        piece: &LogPiece,
+        stored: &mut u64,
+    ) -> Result<LogFile, Failure> {
         let archived = self.known.logs.entry(id).or_default();
-        let (parts, bytes) = archived.bring(self.repository, (id, &self.line), piece, self.pace).await?;
+        let brought = archived.bring(self.repository, (id, &self.line), piece, self.pace).await;
+        let (parts, bytes) = brought.map_err(of_storing)?;
         if bytes > 0 {
             self.watch.moved(bytes);
             *stored += bytes;
         }
         Ok(LogFile { number: piece.number, file: piece.file.to_string(), bytes: piece.bytes, parts })
+    }
+}
+
+/// A tenant's file that cannot be read is its own; the repository is everybody's.
+fn of_storing(error: TransferError) -> Failure {
+    match error {
+        TransferError::File(error) => Failure::Tenant(error),
+        TransferError::Object(error) => Failure::All(error),
     }
 }

@@ -1,10 +1,15 @@
 //! A dropped tenant's keys, in the repository: gone with the tenant, or as soon as the repository answers.
 //!
 //! ```text
-//! <data>/backup/destroy/<tenant>      empty; there from before the drop until the repository has no keys of it
+//! <data>/backup/destroy/<tenant>      there from before the drop until nobody can bring the keys back
+//!   empty                             the repository was not reached yet
+//!   a number                          when it first was, in microseconds since 1970
 //! ```
 //! Made before the drop, so that a crash at any moment leaves either a tenant or the intent. An intent whose tenant
 //! is still there is of a drop that did not happen.
+//!
+//! A drop waits for nobody, so a prune or a backup that runs elsewhere may have read the keys before and write them
+//! after. So the intent stays for a while and as long as anybody is at work there, and is carried out again until then.
 
 use std::{
     fs,
@@ -19,10 +24,22 @@ use sepal_database::{
 };
 
 use super::Keeper;
-use crate::{create::blocking, identity, keys, moment::now_us, repository::failed};
+use crate::{create::blocking, identity, keys, lock, moment::now_us, repository::failed};
 
 /// From one look at what is to be destroyed to the next.
 const AGAIN_US: i64 = 5_000_000;
+/// The same for what was destroyed already.
+const RECHECK_US: i64 = 60_000_000;
+/// How long what was destroyed is looked at again: twice as long as a lock counts without being renewed.
+const SETTLED_US: i64 = 1_800_000_000;
+
+/// A drop, as far as it has come in the repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Intent {
+    tenant: TenantId,
+    /// When the keys were first destroyed there, in microseconds since 1970.
+    reached_us: Option<i64>,
+}
 
 fn folder(data: &Path) -> PathBuf {
     identity::folder(data).join("destroy")
@@ -40,7 +57,7 @@ impl KeyCopies for Keeper {
 
     async fn destroy(&self, tenant: TenantId) -> Reached {
         let place = self.repository.location().to_string();
-        match self.destroy_one(tenant).await {
+        match self.destroy_one(Intent { tenant, reached_us: None }).await {
             Ok(()) => Reached { places: vec![place], not_reached: Vec::new() },
             Err(error) => {
                 tracing::error!(%tenant, %error, "a dropped tenant's keys are still in the repository");
@@ -52,14 +69,21 @@ impl KeyCopies for Keeper {
 }
 
 impl Keeper {
-    async fn destroy_one(&self, tenant: TenantId) -> Result<()> {
-        keys::destroy(&self.repository, tenant).await?;
-        if self.state.lock().watch.is_some() {
-            // A backup under way may have read the keys before and store them after: they are removed again then.
+    async fn destroy_one(&self, Intent { tenant, reached_us }: Intent) -> Result<()> {
+        keys::destroy(&self.repository, self.source.control(), tenant).await?;
+        let over = match reached_us {
+            Some(at) => is_over(at, now_us()) && !lock::is_taken(&self.repository).await?,
+            None => false,
+        };
+        if reached_us.is_some() && !over {
             return Ok(());
         }
         blocking(&self.source, move |source| {
             let path = folder(source.data_dir()).join(tenant.to_string());
+            if !over {
+                let noted = identity::write(&path, now_us().to_string().as_bytes());
+                return noted.map_err(|error| failed("write", &path.display().to_string(), &error));
+            }
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     Err(failed("remove", &path.display().to_string(), &error))
@@ -70,15 +94,21 @@ impl Keeper {
         .await
     }
 
-    /// What earlier drops could not do.
+    /// What earlier drops could not do, and what they did not long ago.
     pub(super) async fn destroy_pending(&self) {
-        {
+        let recheck = {
             let mut state = self.state.lock();
-            if now_us() < state.destroy_at {
+            let now = now_us();
+            if now < state.destroy_at {
                 return;
             }
-            state.destroy_at = now_us() + AGAIN_US;
-        }
+            state.destroy_at = now + AGAIN_US;
+            let recheck = now >= state.recheck_at;
+            if recheck {
+                state.recheck_at = now + RECHECK_US;
+            }
+            recheck
+        };
         let pending = match blocking(&self.source, pending).await {
             Ok(pending) => pending,
             Err(error) => {
@@ -87,24 +117,31 @@ impl Keeper {
             }
         };
         let mut left = 0;
-        for tenant in pending {
-            if let Err(error) = self.destroy_one(tenant).await {
-                tracing::debug!(%tenant, %error, "a dropped tenant's keys are still in the repository");
-                left += 1;
+        for intent in pending.into_iter().filter(|intent| recheck || intent.reached_us.is_none()) {
+            if let Err(error) = self.destroy_one(intent).await {
+                tracing::debug!(tenant = %intent.tenant, %error, "a dropped tenant's keys cannot be destroyed now");
+                left += u64::from(intent.reached_us.is_none());
             }
         }
         self.state.lock().status.keys_to_destroy = left;
     }
 }
 
+/// Whether nobody who read the keys before they were destroyed can be about to write them. A clock that was put back
+/// does not keep an intent for ever.
+fn is_over(reached_us: i64, now: i64) -> bool {
+    now.abs_diff(reached_us) >= SETTLED_US.unsigned_abs()
+}
+
 /// How many drops before the server's start could not do all, so that no status says there are none. What cannot be
 /// listed is logged by the first round.
 pub(super) fn waiting(source: &Source) -> u64 {
-    pending(source).map_or(0, |tenants| tenants.len() as u64)
+    let waiting = |intents: Vec<Intent>| intents.iter().filter(|intent| intent.reached_us.is_none()).count();
+    pending(source).map_or(0, |intents| waiting(intents) as u64)
 }
 
 /// Intents of drops that happened; those of others are removed, unless the drop may be under way.
-fn pending(source: &Source) -> Result<Vec<TenantId>> {
+fn pending(source: &Source) -> Result<Vec<Intent>> {
     const UNDER_WAY: std::time::Duration = std::time::Duration::from_secs(300);
     let folder = folder(source.data_dir());
     let unread = |error: std::io::Error| failed("read", &folder.display().to_string(), &error);
@@ -121,7 +158,12 @@ fn pending(source: &Source) -> Result<Vec<TenantId>> {
     for entry in entries {
         let Some(tenant) = TenantId::parse(&entry.file_name().to_string_lossy()) else { continue };
         if !known.contains(&tenant) {
-            found.push(tenant);
+            let content = match fs::read_to_string(entry.path()) {
+                // It was carried out meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                content => content.map_err(unread)?,
+            };
+            found.push(Intent { tenant, reached_us: content.trim().parse().ok() });
             continue;
         }
         let age =
@@ -131,4 +173,18 @@ fn pending(source: &Source) -> Result<Vec<TenantId>> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_intent_outlives_whoever_may_have_read_the_keys() {
+        let begun = 1_795_316_400_000_000;
+        assert!(!is_over(begun, begun));
+        assert!(!is_over(begun, begun + SETTLED_US - 1));
+        assert!(is_over(begun, begun + SETTLED_US));
+        assert!(is_over(begun, begun - SETTLED_US), "a clock that was put back");
+    }
 }

@@ -12,9 +12,9 @@ use crate::{
     census,
     create::{CreateOptions, blocking, create},
     entry::Entry,
-    list::list,
+    list,
     moment::{SECOND, day, now_us},
-    prune::prune,
+    prune::prune_own,
     restore::{Opener, Target},
     verify::{VerifyOptions, note_verified, verify},
     watch::Watch,
@@ -51,7 +51,7 @@ impl Keeper {
     /// What the repository already has, so that a restart of the server is no reason for a backup.
     async fn read_catalogue(&self) {
         let missing = |error: &Error| error.state() == sepal_database::SqlState::UndefinedObject;
-        let read = match list(&self.repository).await {
+        let read = match list::own(&self.repository, self.source.control()).await {
             Err(error) if missing(&error) => Ok(Vec::new()),
             read => read,
         };
@@ -117,7 +117,7 @@ impl Keeper {
                 status.last_error = entry
                     .failed
                     .first()
-                    .map(|first| format!("{failed} tenants are not in the backup: {}", first.why));
+                    .map(|first| format!("{failed} tenants could not be backed up: {}", first.error));
                 status.job.backup = Some(entry.id.clone());
                 status.job.new_bytes = entry.new_bytes;
                 status.job.failed_tenants = failed;
@@ -147,7 +147,8 @@ impl Keeper {
             census::write(&self.source, &self.repository, &today, entry).await?;
         }
         if self.settings.schedule.is_some() {
-            let pruned = prune(&self.repository, &self.settings.retention, &Watch::default()).await?;
+            let (retention, watch) = (&self.settings.retention, Watch::default());
+            let pruned = prune_own(&self.repository, self.source.control(), retention, &watch).await?;
             self.state.lock().status.backups = pruned.kept.len() as u64;
             for removed in pruned.removed {
                 tracing::info!(backup = removed, "removed a backup that is no longer kept");
@@ -183,9 +184,15 @@ impl Keeper {
             );
             state.status.last_verified_us = Some(report.verified_us);
         } else {
-            let wrong = report.tenants.iter().flat_map(|tenant| &tenant.wrong).next();
-            tracing::error!(backup = report.backup, wrong, "a backup is damaged");
-            state.status.last_error = Some(format!("backup {} is damaged", report.backup));
+            let left_out = report.missing.len();
+            let wrong = report.problems().next().unwrap_or("it lacks tenants");
+            tracing::error!(
+                backup = report.backup,
+                wrong,
+                left_out,
+                "a backup could not be restored as it was"
+            );
+            state.status.last_error = Some(format!("backup {} is not good: {wrong}", report.backup));
         }
         Ok(())
     }

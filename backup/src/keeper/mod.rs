@@ -70,8 +70,9 @@ struct State {
     watch: Option<Arc<Watch>>,
     /// Not before this moment.
     retry_at: i64,
-    /// When dropped tenants' keys are looked at again.
+    /// When dropped tenants' keys are looked at again, and when those that are gone are.
     destroy_at: i64,
+    recheck_at: i64,
     /// The catalogue was read.
     known: bool,
     /// When it was last said that no backup was verified for long.

@@ -40,7 +40,7 @@ pub struct JobStatus {
     /// The backup that it made.
     pub backup: Option<String>,
     pub new_bytes: u64,
-    /// Tenants that are not in it.
+    /// Tenants that could not be read: they are in it as of an earlier backup, or not at all.
     pub failed_tenants: u64,
     pub error: Option<String>,
 }

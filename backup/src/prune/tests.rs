@@ -2,9 +2,13 @@
 
 use std::path::Path;
 
+use sepal_database::{ControlOptions, Key};
+
 use super::*;
 use crate::{
     entry::{LogFile, Object, TenantEntry},
+    failure::Failure,
+    keys::Loaded,
     moment::compact,
     repository::Location,
 };
@@ -62,6 +66,12 @@ fn entry(day: i64, segment: &str, log: u64) -> Entry {
     }
 }
 
+/// An instance that has written nothing yet.
+fn control(dir: &Path) -> Control {
+    let path = dir.join("control.db");
+    Control::create(&path, &Key::random(), ControlOptions::default()).unwrap()
+}
+
 async fn stored(dir: &Path, entries: &[Entry]) -> Repository {
     let repository = Repository::open(&Location::Directory(dir.to_owned())).unwrap();
     identity::settle(&repository).await.unwrap();
@@ -114,6 +124,33 @@ async fn what_a_kept_backup_needs_stays() {
     assert!(repository.list(names::LOCKS).await.unwrap().is_empty());
 }
 
+/// Who can write to the repository adds an entry: it pushes none out, and what it names stays.
+#[tokio::test]
+async fn a_server_prunes_what_it_wrote_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = control(dir.path());
+    let entries = [entry(1, "first", 1), entry(2, "second", 2), entry(NOW_DAYS, "strange", 3)];
+    let repository = stored(&dir.path().join("repository"), &entries).await;
+    for own in &entries[..2] {
+        repository.put(&names::entry(&own.id), own.encode(&control).unwrap()).await.unwrap();
+    }
+    let believed = entry::own(&repository, &control).await.unwrap();
+    assert_eq!(believed, entries[..2]);
+    let retention = Retention { keep_last: 1, keep_days: 0, ..Retention::default() };
+    let pruned = prune_own(&repository, &control, &retention, &Watch::default()).await.unwrap();
+    assert_eq!(pruned.kept, [entries[1].id.clone()]);
+    assert_eq!(pruned.removed, [entries[0].id.clone()]);
+    let left: HashSet<String> =
+        repository.list("").await.unwrap().into_iter().map(|object| object.name).collect();
+    for entry in &entries[1..] {
+        entry.objects().for_each(|name| assert!(left.contains(name), "{name} is needed"));
+    }
+    // An entry that does not open at all may be one of ours: nothing goes then.
+    repository.put(&names::entry("damaged"), b"{".to_vec()).await.unwrap();
+    prune_own(&repository, &control, &retention, &Watch::default()).await.unwrap_err();
+    assert_eq!(entry::own(&repository, &control).await.unwrap(), entries[1..2]);
+}
+
 #[tokio::test]
 async fn a_prune_and_a_backup_keep_apart() {
     let dir = tempfile::tempdir().unwrap();
@@ -122,44 +159,116 @@ async fn a_prune_and_a_backup_keep_apart() {
     let error = prune(&repository, &Retention::default(), &Watch::default()).await.unwrap_err();
     assert_eq!(error.state(), sepal_database::SqlState::ObjectInUse);
     let second = Lock::take(&repository, Job::Backup).await.unwrap();
-    second.release().await;
-    backup.release().await;
+    second.hold(async { Ok(()) }).await.unwrap();
+    backup.hold(async { Ok(()) }).await.unwrap();
     prune(&repository, &Retention::default(), &Watch::default()).await.unwrap();
+}
+
+/// What `load` finds, without the sets that came later.
+async fn loaded(repository: &Repository, control: &Control, set: &str) -> Loaded {
+    match keys::load(repository, control, TENANT, set, None).await.unwrap() {
+        Loaded::Keys(sealed, later) if later.is_empty() => Loaded::Keys(sealed, later),
+        Loaded::Keys(..) => panic!("no line was named"),
+        gone => gone,
+    }
+}
+
+fn only(sealed: &[u8]) -> Loaded {
+    Loaded::Keys(sealed.to_vec(), Vec::new())
 }
 
 #[tokio::test]
 async fn sets_of_keys_go_with_the_last_backup_that_names_them() {
     let dir = tempfile::tempdir().unwrap();
-    let repository = stored(dir.path(), &[]).await;
-    let first = keys::store(&repository, (TENANT, "aaaaaaaa"), "epoch 1", b"sealed once").await.unwrap();
-    let again = keys::store(&repository, (TENANT, "aaaaaaaa"), "epoch 1", b"sealed twice").await.unwrap();
+    let (repository, control) = (stored(&dir.path().join("repository"), &[]).await, control(dir.path()));
+    let store = async |tag: &'static str, sealed: &'static [u8]| {
+        keys::store(&repository, &control, (TENANT, "aaaaaaaa"), tag, sealed).await.unwrap()
+    };
+    let first = store("epoch 1", b"sealed once").await;
+    let again = store("epoch 1", b"sealed twice").await;
     assert_eq!(first, again, "the same keys are one set, however they are sealed");
-    let second = keys::store(&repository, (TENANT, "aaaaaaaa"), "epoch 2", b"other keys").await.unwrap();
-    assert_eq!(keys::load(&repository, TENANT, &first, None).await.unwrap().unwrap().0, b"sealed once");
+    let second = store("epoch 2", b"other keys").await;
+    assert_eq!(loaded(&repository, &control, &first).await, only(b"sealed once"));
     assert!(keys::keep(&repository, TENANT, std::slice::from_ref(&second)).await.unwrap());
-    keys::load(&repository, TENANT, &first, None).await.unwrap_err();
-    assert_eq!(keys::load(&repository, TENANT, &second, None).await.unwrap().unwrap().0, b"other keys");
-    keys::destroy(&repository, TENANT).await.unwrap();
-    assert_eq!(keys::load(&repository, TENANT, &second, None).await.unwrap(), None, "a dropped tenant");
+    keys::load(&repository, &control, TENANT, &first, None).await.unwrap_err();
+    assert_eq!(loaded(&repository, &control, &second).await, only(b"other keys"));
+    assert!(keys::keep(&repository, TENANT, &[]).await.unwrap());
+    assert_eq!(loaded(&repository, &control, &second).await, Loaded::Missing);
+}
+
+/// A drop can be told from a loss, and what was read before it is not written after it.
+#[tokio::test]
+async fn a_tombstone_stands_until_no_backup_names_the_tenant() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, control) = (stored(&dir.path().join("repository"), &[]).await, control(dir.path()));
+    let store = async || keys::store(&repository, &control, (TENANT, "aaaaaaaa"), "epoch 1", b"keys").await;
+    let set = store().await.unwrap();
+    keys::destroy(&repository, &control, TENANT).await.unwrap();
+    assert_eq!(loaded(&repository, &control, &set).await, Loaded::Dropped);
+    let name = names::tenant_keys(TENANT);
+    let tombstone = repository.get(&name, 1 << 20).await.unwrap().unwrap();
+    assert!(!String::from_utf8_lossy(&tombstone).contains(&set), "nothing is left of the keys");
+    keys::destroy(&repository, &control, TENANT).await.unwrap();
+    assert_eq!(repository.get(&name, 1 << 20).await.unwrap().unwrap(), tombstone, "once is enough");
+
+    assert!(matches!(store().await.unwrap_err(), Failure::Tenant(_)));
+    assert!(!keys::lacks(&repository, TENANT, "epoch 2").await.unwrap());
+    assert!(!keys::keep(&repository, TENANT, std::slice::from_ref(&set)).await.unwrap());
+    assert_eq!(loaded(&repository, &control, &set).await, Loaded::Dropped);
+
+    // Who can write to the repository declares nobody dropped: not with a tombstone of another tenant, or of his own.
+    let strange = String::from_utf8(tombstone.clone()).unwrap().replace("dropped_us\":1", "dropped_us\":2");
+    repository.put(&name, strange.into_bytes()).await.unwrap();
+    let error = keys::load(&repository, &control, TENANT, &set, None).await.unwrap_err();
+    assert!(error.message().contains("it was changed"), "{error}");
+    let other = TenantId([8; 16]);
+    repository.put(&names::tenant_keys(other), tombstone).await.unwrap();
+    let error = keys::load(&repository, &control, other, &set, None).await.unwrap_err();
+    assert!(error.message().contains("it is of tenant"), "{error}");
+
+    // A prune without a backup of the tenant takes it away.
+    assert!(keys::keep(&repository, TENANT, &[]).await.unwrap());
+    assert_eq!(loaded(&repository, &control, &set).await, Loaded::Missing);
+}
+
+/// As a drop leaves it in format 1, and as keys were written then.
+#[tokio::test]
+async fn keys_of_format_1_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, control) = (stored(&dir.path().join("repository"), &[]).await, control(dir.path()));
+    let golden = concat!(
+        r#"{"version":1,"sets":[{"id":"48a53f0774c8ceff","tag":"1122334455667788","line":"aaaaaaaa","#,
+        r#""sealed":"a2V5cw=="}]}"#
+    );
+    repository.put(&names::tenant_keys(TENANT), golden.into()).await.unwrap();
+    assert_eq!(loaded(&repository, &control, "48a53f0774c8ceff").await, only(b"keys"));
+    let again = keys::store(&repository, &control, (TENANT, "aaaaaaaa"), "1122334455667788", b"x").await;
+    assert_eq!(again.unwrap(), "48a53f0774c8ceff");
 }
 
 /// Keys that came after the last backup are those of the log since.
 #[tokio::test]
 async fn keys_of_the_log_stay_with_the_backup_that_it_goes_on_from() {
     let dir = tempfile::tempdir().unwrap();
-    let repository = stored(dir.path(), &[]).await;
+    let (repository, control) = (stored(&dir.path().join("repository"), &[]).await, control(dir.path()));
     assert!(!keys::lacks(&repository, TENANT, "epoch 1").await.unwrap(), "no backup has any");
     let mut sets = Vec::new();
     for (line, tag) in [("aaaaaaaa", "1"), ("aaaaaaaa", "2"), ("bbbbbbbb", "3"), ("aaaaaaaa", "4")] {
-        sets.push(keys::store(&repository, (TENANT, line), tag, tag.as_bytes()).await.unwrap());
+        let set = keys::store(&repository, &control, (TENANT, line), tag, tag.as_bytes()).await;
+        sets.push(set.unwrap());
     }
     assert!(keys::lacks(&repository, TENANT, "5").await.unwrap());
     assert!(!keys::lacks(&repository, TENANT, "4").await.unwrap());
     assert!(keys::keep(&repository, TENANT, &sets[1..2]).await.unwrap());
-    keys::load(&repository, TENANT, &sets[0], None).await.unwrap_err();
-    let later = async |line: Option<&'static str>| {
-        keys::load(&repository, TENANT, &sets[1], line).await.unwrap().unwrap().1
-    };
+    keys::load(&repository, &control, TENANT, &sets[0], None).await.unwrap_err();
+    let later =
+        async |line: Option<&'static str>| match keys::load(&repository, &control, TENANT, &sets[1], line)
+            .await
+            .unwrap()
+        {
+            Loaded::Keys(_, later) => later,
+            gone => panic!("{gone:?}"),
+        };
     assert_eq!(later(Some("aaaaaaaa")).await, [b"4".to_vec()]);
     assert_eq!(later(Some("bbbbbbbb")).await, [b"3".to_vec()]);
     assert!(later(None).await.is_empty());

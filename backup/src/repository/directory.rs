@@ -20,7 +20,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
 };
 
-use super::{CHUNK_BYTES, Listed, Shelf, Upload, failed};
+use super::{CHUNK_BYTES, Listed, Shelf, Upload, damaged, failed};
 
 /// See the module.
 #[derive(Debug)]
@@ -33,8 +33,17 @@ impl DirectoryShelf {
         Self { root: root.to_owned() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.root.join(name)
+    /// Names come from objects, too, which others may have written: none leads out of the repository.
+    fn path(&self, name: &str) -> Result<PathBuf> {
+        if name.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(damaged("the catalogue", format!("{name:?} is no name of an object")));
+        }
+        Ok(self.root.join(name))
+    }
+
+    /// `""` is the whole repository.
+    fn folder(&self, name: &str) -> Result<PathBuf> {
+        if name.is_empty() { Ok(self.root.clone()) } else { self.path(name) }
     }
 }
 
@@ -85,7 +94,7 @@ impl Upload for FileUpload {
 impl Shelf for DirectoryShelf {
     async fn begin(&self, name: &str, _: u64) -> Result<Box<dyn Upload>> {
         let wrong = |error: io::Error| failed("write", name, &error);
-        let path = self.path(name);
+        let path = self.path(name)?;
         let folder = path.parent().unwrap_or(&self.root);
         make_folder(folder).await.map_err(wrong)?;
         let file_name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -103,7 +112,7 @@ impl Shelf for DirectoryShelf {
     }
 
     async fn open(&self, name: &str) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
-        let file = match File::open(self.path(name)).await {
+        let file = match File::open(self.path(name)?).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(|error| failed("read", name, &error))?,
         };
@@ -119,7 +128,7 @@ impl Shelf for DirectoryShelf {
     }
 
     async fn list(&self, folder: &str) -> Result<Vec<Listed>> {
-        let (root, start) = (self.root.clone(), self.path(folder));
+        let (root, start) = (self.root.clone(), self.folder(folder)?);
         let folder = folder.to_owned();
         let listed = tokio::task::spawn_blocking(move || {
             let mut found = Vec::new();
@@ -132,7 +141,7 @@ impl Shelf for DirectoryShelf {
     }
 
     async fn remove(&self, name: &str) -> Result<()> {
-        let path = self.path(name);
+        let path = self.path(name)?;
         match fs::remove_file(&path).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             removed => removed.map_err(|error| failed("remove", name, &error))?,

@@ -84,14 +84,23 @@ fn trimmed(path: &str) -> String {
     path.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
 }
 
+/// Session tokens, ids and times may go over TLS, or stay on this machine.
 fn endpoint(text: &str, value: &str) -> Result<String, Error> {
-    let url = url::Url::parse(value).ok();
-    let plain = url.filter(|url| {
-        matches!(url.scheme(), "http" | "https") && url.host_str().is_some() && url.username().is_empty()
-    });
-    match plain {
-        Some(_) => Ok(value.to_owned()),
-        None => Err(wrong(text, &format!("endpoint={value} is no http:// or https:// address"))),
+    let unfit = || wrong(text, &format!("endpoint={value} is no https:// address"));
+    let url = url::Url::parse(value).map_err(|_| unfit())?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("s3://…", "credentials do not belong into its endpoint"));
+    }
+    let here = match url.host().ok_or_else(unfit)? {
+        url::Host::Domain(name) => name == "localhost",
+        url::Host::Ipv4(address) => address.is_loopback(),
+        url::Host::Ipv6(address) => address.is_loopback(),
+    };
+    match url.scheme() {
+        "https" => Ok(value.to_owned()),
+        "http" if here => Ok(value.to_owned()),
+        "http" => Err(wrong(text, "its endpoint needs https (http is taken for this machine only)")),
+        _ => Err(unfit()),
     }
 }
 

@@ -43,6 +43,22 @@ pub(crate) struct Content {
     pub sha256: String,
 }
 
+/// What kept bytes from going between a file here and an object there. Which side it was tells whose trouble it is.
+#[derive(Debug)]
+pub(crate) enum TransferError {
+    /// The file, or the disk that it is on.
+    File(Error),
+    Object(Error),
+}
+
+impl From<TransferError> for Error {
+    fn from(error: TransferError) -> Self {
+        match error {
+            TransferError::File(error) | TransferError::Object(error) => error,
+        }
+    }
+}
+
 /// An object being written.
 #[async_trait]
 pub(crate) trait Upload: Send {
@@ -108,11 +124,11 @@ impl Repository {
         path: &Path,
         (from, to): (u64, u64),
         pace: &Pace,
-    ) -> Result<Content> {
-        let mut upload = self.shelf.begin(name, to - from).await?;
+    ) -> Result<Content, TransferError> {
+        let mut upload = self.shelf.begin(name, to - from).await.map_err(TransferError::Object)?;
         match send(&mut *upload, path, (from, to), pace).await {
             Ok(content) => {
-                upload.finish().await?;
+                upload.finish().await.map_err(TransferError::Object)?;
                 Ok(content)
             }
             Err(error) => {
@@ -122,32 +138,45 @@ impl Repository {
         }
     }
 
-    /// A small object, whole.
-    pub(crate) async fn get(&self, name: &str) -> Result<Option<Vec<u8>>> {
+    /// A small object, whole. Errors: XX001 it has more than `most` bytes ([`crate::limits`]).
+    pub(crate) async fn get(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
         let Some(mut stream) = self.shelf.open(name).await? else { return Ok(None) };
         let mut bytes = Vec::new();
         while let Some(chunk) = stream.next().await {
-            bytes.extend_from_slice(&chunk?);
+            let chunk = chunk?;
+            if (bytes.len() + chunk.len()) as u64 > most {
+                return Err(too_long(name, most));
+            }
+            bytes.extend_from_slice(&chunk);
         }
         Ok(Some(bytes))
     }
 
-    /// Appends an object to a file and tells what it was. Errors: 58P01-like IoError naming the object when it is
-    /// not there.
-    pub(crate) async fn fetch(&self, name: &str, into: &mut tokio::fs::File, pace: &Pace) -> Result<Content> {
-        let missing = || damaged(name, "it is missing");
-        let mut stream = self.shelf.open(name).await?.ok_or_else(missing)?;
+    /// Appends an object to a file and tells what it was. Errors: XX001 it is missing, or has more than `most` bytes.
+    pub(crate) async fn fetch(
+        &self,
+        name: &str,
+        into: &mut tokio::fs::File,
+        most: u64,
+        pace: &Pace,
+    ) -> Result<Content, TransferError> {
+        let unwritten =
+            |error: std::io::Error| TransferError::File(failed("write what was fetched of", name, &error));
+        let missing = || TransferError::Object(damaged(name, "it is missing"));
+        let stream = self.shelf.open(name).await.map_err(TransferError::Object)?;
+        let mut stream = stream.ok_or_else(missing)?;
         let (mut hash, mut bytes) = (Sha256::new(), 0);
         while let Some(chunk) = stream.next().await {
-            let chunk = chunk?;
+            let chunk = chunk.map_err(TransferError::Object)?;
             hash.update(&chunk);
             bytes += chunk.len() as u64;
-            into.write_all(&chunk)
-                .await
-                .map_err(|error| failed("write what was fetched of", name, &error))?;
+            if bytes > most {
+                return Err(TransferError::Object(too_long(name, most)));
+            }
+            into.write_all(&chunk).await.map_err(unwritten)?;
             pace.spend(chunk.len()).await;
         }
-        into.flush().await.map_err(|error| failed("write what was fetched of", name, &error))?;
+        into.flush().await.map_err(unwritten)?;
         Ok(Content { bytes, sha256: hex(&hash.finalize()) })
     }
 
@@ -160,9 +189,14 @@ impl Repository {
     }
 }
 
-async fn send(upload: &mut dyn Upload, path: &Path, (from, to): (u64, u64), pace: &Pace) -> Result<Content> {
+async fn send(
+    upload: &mut dyn Upload,
+    path: &Path,
+    (from, to): (u64, u64),
+    pace: &Pace,
+) -> Result<Content, TransferError> {
     let show = path.display().to_string();
-    let read_error = |error: std::io::Error| failed("read", &show, &error);
+    let read_error = |error: std::io::Error| TransferError::File(failed("read", &show, &error));
     let mut file = tokio::fs::File::open(path).await.map_err(read_error)?;
     tokio::io::AsyncSeekExt::seek(&mut file, std::io::SeekFrom::Start(from)).await.map_err(read_error)?;
     let mut hash = Sha256::new();
@@ -177,9 +211,9 @@ async fn send(upload: &mut dyn Upload, path: &Path, (from, to): (u64, u64), pace
             (hash, chunk)
         })
         .await
-        .map_err(|problem| Error::bug(format!("hashing panicked: {problem}")))?;
+        .map_err(|problem| TransferError::File(Error::bug(format!("hashing panicked: {problem}"))))?;
         hash = hashed;
-        upload.write(chunk.into()).await?;
+        upload.write(chunk.into()).await.map_err(TransferError::Object)?;
         pace.spend(take).await;
         left -= take as u64;
     }
@@ -195,6 +229,10 @@ pub(crate) fn failed(action: &str, name: &str, error: &dyn fmt::Display) -> Erro
 pub(crate) fn damaged(name: &str, why: impl fmt::Display) -> Error {
     Error::new(SqlState::DataCorrupted, format!("{name} of the backup repository is damaged: {why}"))
         .with_hint("`sepal backup verify` tries the other backups; an older one may not need this object.")
+}
+
+fn too_long(name: &str, most: u64) -> Error {
+    damaged(name, format!("it has more than {most} bytes"))
 }
 
 #[cfg(test)]

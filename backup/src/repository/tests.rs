@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use super::*;
 
+/// No object of these tests is longer.
+const MOST: u64 = 1 << 30;
+
 fn repository(path: &Path) -> Repository {
     Repository::open(&Location::Directory(path.to_owned())).unwrap()
 }
@@ -19,20 +22,20 @@ async fn names(repository: &Repository, folder: &str) -> Vec<String> {
 async fn objects_come_back_as_they_were_stored() {
     let dir = tempfile::tempdir().unwrap();
     let repository = repository(&dir.path().join("new").join("place"));
-    assert_eq!(repository.get("a/b").await.unwrap(), None);
+    assert_eq!(repository.get("a/b", MOST).await.unwrap(), None);
     assert!(names(&repository, "").await.is_empty(), "a place that is not there yet is empty");
     repository.put("a/b", b"first".to_vec()).await.unwrap();
     let content = repository.put("a/b", b"second".to_vec()).await.unwrap();
     assert_eq!((content.bytes, content.sha256.len()), (6, 64));
     repository.put("a/c/d", Vec::new()).await.unwrap();
     repository.put("other", b"x".to_vec()).await.unwrap();
-    assert_eq!(repository.get("a/b").await.unwrap().unwrap(), b"second");
-    assert_eq!(repository.get("a/c/d").await.unwrap().unwrap(), b"");
+    assert_eq!(repository.get("a/b", MOST).await.unwrap().unwrap(), b"second");
+    assert_eq!(repository.get("a/c/d", MOST).await.unwrap().unwrap(), b"");
     assert_eq!(names(&repository, "a").await, ["a/b", "a/c/d"]);
     assert_eq!(names(&repository, "").await, ["a/b", "a/c/d", "other"]);
     repository.remove("a/b").await.unwrap();
     repository.remove("a/b").await.unwrap();
-    assert_eq!(repository.get("a/b").await.unwrap(), None);
+    assert_eq!(repository.get("a/b", MOST).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -45,13 +48,27 @@ async fn a_file_goes_up_from_one_byte_to_another() {
     let pace = Pace::default();
     let range = (5, bytes.len() as u64 - 3);
     let stored = repository.put_file("big", &source, range, &pace).await.unwrap();
-    assert_eq!(repository.get("big").await.unwrap().unwrap(), bytes[5..bytes.len() - 3]);
+    assert_eq!(repository.get("big", MOST).await.unwrap().unwrap(), bytes[5..bytes.len() - 3]);
     let mut back = tokio::fs::File::create(dir.path().join("back")).await.unwrap();
-    assert_eq!(repository.fetch("big", &mut back, &pace).await.unwrap(), stored);
+    assert_eq!(repository.fetch("big", &mut back, bytes.len() as u64, &pace).await.unwrap(), stored);
     assert_eq!(std::fs::read(dir.path().join("back")).unwrap(), bytes[5..bytes.len() - 3]);
     let beyond = (0, bytes.len() as u64 + 1);
     repository.put_file("short", &source, beyond, &pace).await.unwrap_err();
     assert_eq!(names(&repository, "").await, ["big"], "what could not be read whole is no object");
+}
+
+#[tokio::test]
+async fn what_is_longer_than_it_may_be_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = repository(&dir.path().join("repository"));
+    repository.put("a", b"12345".to_vec()).await.unwrap();
+    assert_eq!(repository.get("a", 5).await.unwrap().unwrap(), b"12345");
+    let error = repository.get("a", 4).await.unwrap_err();
+    assert_eq!(error.state(), SqlState::DataCorrupted, "{error}");
+    let mut back = tokio::fs::File::create(dir.path().join("back")).await.unwrap();
+    let error = repository.fetch("a", &mut back, 4, &Pace::default()).await.unwrap_err();
+    assert!(matches!(error, TransferError::Object(_)), "{error:?}");
+    assert_eq!(std::fs::read(dir.path().join("back")).unwrap(), b"");
 }
 
 #[tokio::test]
@@ -63,8 +80,25 @@ async fn an_upload_that_is_dropped_leaves_the_old_object() {
     upload.write(Bytes::from_static(b"ne")).await.unwrap();
     assert_eq!(names(&repository, "").await, ["a"], "unfinished files are not listed");
     drop(upload);
-    assert_eq!(repository.get("a").await.unwrap().unwrap(), b"old");
+    assert_eq!(repository.get("a", MOST).await.unwrap().unwrap(), b"old");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn no_name_leads_out_of_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = dir.path().join("outside.json");
+    std::fs::write(&outside, "kept").unwrap();
+    let repository = repository(&dir.path().join("repository"));
+    repository.put("a/b", b"x".to_vec()).await.unwrap();
+    let absolute = outside.display().to_string();
+    for name in ["../outside.json", "a/../../outside.json", "a/./b", "a//b", "a/", "", absolute.as_str()] {
+        repository.get(name, MOST).await.unwrap_err();
+        repository.remove(name).await.unwrap_err();
+        repository.put(name, b"y".to_vec()).await.unwrap_err();
+    }
+    repository.list("../").await.unwrap_err();
+    assert_eq!(std::fs::read(&outside).unwrap(), b"kept");
 }
 
 #[test]
@@ -83,4 +117,17 @@ fn addresses_are_read_and_refused() {
         let error = wrong.parse::<Location>().unwrap_err();
         assert!(!error.to_string().contains("id:key"), "{error}");
     }
+    // In clear on this machine only.
+    let endpoint = |url: &str| format!("s3://b?endpoint={url}").parse::<Location>();
+    for right in ["https://s3.example:9000", "http://localhost:9000", "http://127.0.0.2", "http://[::1]:9000"]
+    {
+        endpoint(right).unwrap();
+    }
+    for wrong in
+        ["http://s3.example", "http://10.0.0.1:9000", "http://localhost.example", "https://", "data:x"]
+    {
+        endpoint(wrong).unwrap_err();
+    }
+    let error = endpoint("https://id:key@s3.example").unwrap_err();
+    assert!(!error.to_string().contains("id:key"), "{error}");
 }

@@ -11,12 +11,14 @@ use tokio::fs::{File, OpenOptions};
 
 use super::TenantPlan;
 use crate::{
-    entry::Object,
-    keys,
+    entry::{Object, TELLS_DROPS},
+    failure::Failure,
+    keys::{self, Loaded},
+    limits::LOG_PART_BYTES,
     log::hash,
     names::{self, Part},
     pace::Pace,
-    repository::{Repository, damaged, failed},
+    repository::{Repository, TransferError, damaged, failed},
     watch::Watch,
 };
 
@@ -30,84 +32,129 @@ pub(crate) struct Fetch<'a> {
     pub watch: &'a Watch,
     /// The data directory.
     pub data: &'a Path,
+    /// The entry's format: an older one does not tell a drop from a loss.
+    pub format: u32,
+}
+
+/// What became of a tenant's keys and files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fetched {
+    Here,
+    /// Its keys are gone, as they should be.
+    Dropped,
 }
 
 impl Fetch<'_> {
-    /// Lays down a tenant's keys and files. `false`: its keys are gone.
-    pub(crate) async fn tenant(&self, restoring: &Arc<Restoring>, plan: &TenantPlan) -> Result<bool> {
-        let loaded = keys::load(self.repository, plan.id, &plan.keys, plan.line.as_deref()).await?;
-        let Some((sealed, later)) = loaded else { return Ok(false) };
+    /// Lays down a tenant's keys and files.
+    pub(crate) async fn tenant(
+        &self,
+        restoring: &Arc<Restoring>,
+        plan: &TenantPlan,
+    ) -> Result<Fetched, Failure> {
+        let control = restoring.control();
+        let loaded = keys::load(self.repository, control, plan.id, &plan.keys, plan.line.as_deref()).await;
+        let (sealed, later) = match self.remote(loaded).await? {
+            Loaded::Keys(sealed, later) => (sealed, later),
+            Loaded::Missing if self.format >= TELLS_DROPS => {
+                let why = "it is missing, and no drop of the tenant removed it";
+                return Err(Failure::Tenant(damaged(&names::tenant_keys(plan.id), why)));
+            }
+            Loaded::Dropped | Loaded::Missing => return Ok(Fetched::Dropped),
+        };
         let (restoring, id) = (Arc::clone(restoring), plan.id);
-        blocking("restoring keys", move || restoring.put_keys(id, &sealed, &later)).await?;
+        let put = blocking("restoring keys", move || restoring.put_keys(id, &sealed, &later)).await;
+        put.map_err(Failure::Tenant)?;
         let root = self.data.join("tenants").join(plan.id.to_string());
         for folder in ["manifest", "segments", "wal"] {
-            make_folder(&root.join(folder)).await?;
+            make_folder(&root.join(folder)).await.map_err(Failure::All)?;
         }
-        let mut files: Vec<BoxFuture<'_, Result<()>>> = Vec::with_capacity(plan.files.len());
+        let mut files: Vec<BoxFuture<'_, Result<(), Failure>>> = Vec::with_capacity(plan.files.len());
         for file in &plan.files {
             files.push(self.file(plan.id, &root, file).boxed());
         }
         stream::iter(files).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         for (number, parts, bytes) in &plan.log {
-            self.watch.check()?;
+            self.watch.check().map_err(Failure::All)?;
             let path = root.join("wal").join(format!("{number:016x}.wal"));
             self.log_file(&path, parts, *bytes).await?;
         }
-        Ok(true)
+        Ok(Fetched::Here)
     }
 
-    async fn file(&self, tenant: TenantId, root: &Path, file: &Object) -> Result<()> {
+    /// What one object of a tenant came to.
+    async fn remote<T>(&self, got: Result<T>) -> Result<T, Failure> {
+        match got {
+            Ok(got) => Ok(got),
+            Err(error) => Err(Failure::of_fetching(error, self.repository).await),
+        }
+    }
+
+    async fn file(&self, tenant: TenantId, root: &Path, file: &Object) -> Result<(), Failure> {
+        self.watch.check().map_err(Failure::All)?;
         let within = names::local(tenant, &file.name)
-            .ok_or_else(|| damaged("a catalogue entry", format!("{} is no tenant's file", file.name)))?;
-        self.object(file, &root.join(within)).await
-    }
-
-    async fn object(&self, wanted: &Object, path: &Path) -> Result<()> {
-        self.watch.check()?;
-        object(self.repository, wanted, path, self.pace).await?;
-        self.watch.moved(wanted.bytes);
+            .ok_or_else(|| damaged("a catalogue entry", format!("{} is no tenant's file", file.name)))
+            .map_err(Failure::Tenant)?;
+        match object(self.repository, file, &root.join(within), self.pace).await {
+            Ok(()) => self.watch.moved(file.bytes),
+            Err(TransferError::File(error)) => return Err(Failure::All(error)),
+            Err(TransferError::Object(error)) => self.remote(Err(error)).await?,
+        }
         Ok(())
     }
 
     /// The parts one after the other; one that begins before its predecessor's end is not among them.
-    async fn log_file(&self, path: &Path, parts: &[String], bytes: u64) -> Result<()> {
-        let mut file = create(path).await?;
+    async fn log_file(&self, path: &Path, parts: &[String], bytes: u64) -> Result<(), Failure> {
+        let mut file = create(path).await.map_err(Failure::All)?;
         let mut at = 0;
         for name in parts {
-            let part = Part::parse(name).filter(|part| part.from == at);
-            let part =
-                part.ok_or_else(|| damaged(name, "it is no part of this log file, or not the next"))?;
-            let content = self.repository.get(name).await?.ok_or_else(|| damaged(name, "it is missing"))?;
-            if content.len() as u64 != part.to - part.from || hash(&content) != part.hash {
-                return Err(damaged(name, "its bytes are not those that were stored"));
-            }
+            let content = self.part(name, &mut at).await;
+            let content = self.remote(content).await?;
             tokio::io::AsyncWriteExt::write_all(&mut file, &content)
                 .await
-                .map_err(|error| failed("write", &path.display().to_string(), &error))?;
+                .map_err(|error| Failure::All(failed("write", &path.display().to_string(), &error)))?;
             self.pace.spend(content.len()).await;
             self.watch.moved(content.len() as u64);
-            at = part.to;
         }
         if at < bytes {
             let name = parts.last().map_or("a log file", String::as_str);
-            return Err(damaged(name, format!("its file ends at byte {at}, but reached byte {bytes}")));
+            let why = format!("its file ends at byte {at}, but reached byte {bytes}");
+            return Err(Failure::Tenant(damaged(name, why)));
         }
-        sync(&file, path).await
+        sync(&file, path).await.map_err(Failure::All)
+    }
+
+    /// The part that begins at byte `at`, which is moved to its end.
+    async fn part(&self, name: &str, at: &mut u64) -> Result<Vec<u8>> {
+        let part = Part::parse(name).filter(|part| part.from == *at);
+        let part = part.ok_or_else(|| damaged(name, "it is no part of this log file, or not the next"))?;
+        let most = (part.to - part.from).min(LOG_PART_BYTES);
+        let content = self.repository.get(name, most).await?;
+        let content = content.ok_or_else(|| damaged(name, "it is missing"))?;
+        if content.len() as u64 != part.to - part.from || hash(&content) != part.hash {
+            return Err(damaged(name, "its bytes are not those that were stored"));
+        }
+        *at = part.to;
+        Ok(content)
     }
 }
 
 /// Fetches one object into a new file, durably.
-pub(crate) async fn object(repository: &Repository, wanted: &Object, path: &Path, pace: &Pace) -> Result<()> {
-    let mut file = create(path).await?;
-    let content = repository.fetch(&wanted.name, &mut file, pace).await?;
+pub(crate) async fn object(
+    repository: &Repository,
+    wanted: &Object,
+    path: &Path,
+    pace: &Pace,
+) -> Result<(), TransferError> {
+    let mut file = create(path).await.map_err(TransferError::File)?;
+    let content = repository.fetch(&wanted.name, &mut file, wanted.bytes, pace).await?;
+    let other = |why: &str| Err(TransferError::Object(damaged(&wanted.name, why)));
     if content.bytes != wanted.bytes {
-        let why = format!("{} bytes, {} were stored", content.bytes, wanted.bytes);
-        return Err(damaged(&wanted.name, why));
+        return other(&format!("{} bytes, {} were stored", content.bytes, wanted.bytes));
     }
     if content.sha256 != wanted.sha256 {
-        return Err(damaged(&wanted.name, "its bytes are not those that were stored"));
+        return other("its bytes are not those that were stored");
     }
-    sync(&file, path).await
+    sync(&file, path).await.map_err(TransferError::File)
 }
 
 async fn make_folder(path: &Path) -> Result<()> {

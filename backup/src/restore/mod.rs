@@ -4,7 +4,8 @@
 //! entry → recovery package → root key → control.db → each tenant: keys, files, log → replay → done
 //! ```
 //! The directory carries a marker from the first step to the last: a server does not open it before. Every object is
-//! compared with the hash that the entry tells; the log's parts, with the one in their names.
+//! compared with the hash that the entry tells; the log's parts, with the one in their names. A tenant that does not
+//! come back is told, and the others do.
 
 pub(crate) mod fetch;
 mod plan;
@@ -12,7 +13,7 @@ mod plan;
 use std::{
     fs,
     io::ErrorKind,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -25,10 +26,11 @@ use sepal_database::{
     },
 };
 
-use self::fetch::Fetch;
-pub(crate) use self::plan::{Plan, TenantPlan};
+use self::fetch::{Fetch, Fetched};
+pub(crate) use self::plan::TenantPlan;
 use crate::{
     entry::{self, Entry, ReadEntry},
+    failure::Failure,
     identity, keys, moment,
     pace::Pace,
     repository::{Repository, failed},
@@ -76,6 +78,15 @@ pub struct Restored {
     pub tenants: Vec<RestoredFacts>,
     /// Tenants that were dropped since: their keys are gone.
     pub dropped: Vec<String>,
+    /// Tenants that did not come back: their own provider is away, an object is damaged. The others can be served.
+    pub failed: Vec<NotRestored>,
+}
+
+/// A tenant that control.db of the restored directory knows, and that has no files there.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct NotRestored {
+    pub name: String,
+    pub why: String,
 }
 
 /// One tenant, as it came back.
@@ -90,7 +101,10 @@ pub struct RestoredFacts {
 
 /// Makes a data directory. Nothing may be in it; it need not be there.
 ///
-/// Errors: 55000 a directory that is not empty; XX001 an object that is damaged or missing, by its name; 28000 a
+/// What is wrong with one tenant does not keep the others back ([`Restored::failed`]), unless it is the only one
+/// wanted.
+///
+/// Errors: 55000 a directory that is not empty; XX001 an object that is damaged or missing, by its name; 22023 a
 /// recovery key that opens nothing.
 pub async fn restore(
     repository: &Repository,
@@ -105,8 +119,11 @@ pub async fn restore(
     let root = open_root(repository, &read.entry, opener).await?;
     keep_root(&to.join("root.key"), &root)?;
     let restoring = lay_control(repository, &read, (&root, &options.wrappers), to, pace).await?;
-    let fetch = Fetch { repository, pace, watch, data: to };
-    let restored = tenants(&fetch, &read.entry, restoring, options).await?;
+    let fetch = Fetch { repository, pace, watch, data: to, format: read.entry.version };
+    let (entry, target) = (&read.entry, &options.target);
+    let run = Run { fetch, entry, target, restoring: Arc::new(restoring) };
+    let restored = run.tenants(options.tenant.as_deref()).await?;
+    drop(run);
     finish(to)?;
     Ok(restored)
 }
@@ -159,40 +176,109 @@ pub(crate) async fn lay_control(
     Ok(restoring)
 }
 
-async fn tenants(
-    fetch: &Fetch<'_>,
-    entry: &Entry,
-    restoring: Restoring,
-    options: &RestoreOptions,
-) -> Result<Restored> {
-    let known = restoring.tenants()?;
-    let wanted = wanted(&known, options.tenant.as_deref())?;
-    let plan = Plan::of(fetch.repository, entry, &options.target).await?;
-    fetch.watch.stage("restoring tenants", plan.tenants.len());
-    let mut restored = Restored { backup: entry.id.clone(), tenants: Vec::new(), dropped: Vec::new() };
-    let restoring = Arc::new(restoring);
-    for tenant in known {
-        fetch.watch.check()?;
-        let planned = plan.tenants.iter().find(|planned| planned.id == tenant.id);
-        let back = match planned.filter(|_| wanted.is_none_or(|only| only == tenant.id)) {
-            Some(planned) => fetch.tenant(&restoring, planned).await?,
-            None => false,
-        };
-        if !back {
-            if wanted.is_none() {
-                restored.dropped.push(tenant.name.to_string());
+/// One run.
+struct Run<'a> {
+    fetch: Fetch<'a>,
+    entry: &'a Entry,
+    target: &'a Target,
+    restoring: Arc<Restoring>,
+}
+
+/// What became of a tenant.
+enum Came {
+    Back(RestoredFacts),
+    /// Its keys are gone, as they should be.
+    Dropped,
+}
+
+impl Run<'_> {
+    /// All tenants, or the one that is wanted. One that does not come back keeps its place in control.db, and counts as
+    /// lost there.
+    async fn tenants(&self, only: Option<&str>) -> Result<Restored> {
+        let known = self.restoring.tenants()?;
+        let wanted = wanted(&known, only)?;
+        self.fetch.watch.stage("restoring tenants", wanted.map_or(known.len(), |_| 1));
+        let mut restored = Restored::of(self.entry);
+        let mut first = None;
+        for tenant in known {
+            self.fetch.watch.check()?;
+            if wanted.is_some_and(|only| only != tenant.id) {
+                self.restoring.leave_out(tenant.id)?;
+                continue;
             }
-            restoring.forget(&tenant)?;
-            continue;
+            let name = tenant.name.to_string();
+            match self.tenant(tenant.id).await {
+                Ok(Came::Back(facts)) => restored.tenants.push(RestoredFacts { name, ..facts }),
+                Ok(Came::Dropped) => {
+                    self.restoring.forget(&tenant)?;
+                    restored.dropped.push(name);
+                }
+                Err(Failure::All(error)) => return Err(error),
+                Err(Failure::Tenant(error)) => {
+                    self.give_up(tenant.id).await?;
+                    restored.failed.push(NotRestored { name, why: error.to_string() });
+                    first.get_or_insert(error);
+                }
+            }
+            self.fetch.watch.tenant_done();
         }
-        let (restoring, id, until) = (Arc::clone(&restoring), tenant.id, plan.until(tenant.id));
-        let facts = blocking("replaying a log", move || replay(&restoring, id, until)).await?;
-        restored.tenants.push(RestoredFacts { name: tenant.name.to_string(), ..facts });
-        fetch.watch.tenant_done();
+        // Nothing that could be served.
+        if let Some(error) = first.filter(|_| restored.tenants.is_empty()) {
+            return Err(error);
+        }
+        let counts = [restored.tenants.len(), restored.dropped.len(), restored.failed.len()];
+        let facts = serde_json::json!({ "tenants": counts[0], "dropped": counts[1], "failed": counts[2] });
+        note(self.restoring.control(), Noted::Restored, &self.entry.id, facts)?;
+        Ok(restored)
     }
-    let facts = serde_json::json!({ "tenants": restored.tenants.len(), "dropped": restored.dropped.len() });
-    note(restoring.control(), Noted::Restored, &entry.id, facts)?;
-    Ok(restored)
+
+    async fn tenant(&self, id: TenantId) -> Result<Came, Failure> {
+        let part = self.entry.tenants.iter().find(|tenant| tenant.tenant == id.to_string());
+        let Some(part) = part else {
+            return match self.entry.failure_of(id) {
+                Some(failed) => Err(Failure::Tenant(not_in_it(self.entry, &failed.why))),
+                // While the backup was made.
+                None => Ok(Came::Dropped),
+            };
+        };
+        let plan = TenantPlan::up_to(self.target, self.fetch.repository, &self.entry.line, part).await?;
+        if self.fetch.tenant(&self.restoring, &plan).await? == Fetched::Dropped {
+            return Ok(Came::Dropped);
+        }
+        let (restoring, until) = (Arc::clone(&self.restoring), plan.until);
+        let facts = blocking("replaying a log", move || replay(&restoring, id, until)).await;
+        facts.map(Came::Back).map_err(Failure::Tenant)
+    }
+
+    /// Nothing half made stays.
+    async fn give_up(&self, id: TenantId) -> Result<()> {
+        let root = self.fetch.data.join("tenants").join(id.to_string());
+        let mut removed = tokio::fs::remove_dir_all(&root).await;
+        // Another object's file may have been made while the directory was gone through.
+        if removed.as_ref().is_err_and(|error| error.kind() == ErrorKind::DirectoryNotEmpty) {
+            removed = tokio::fs::remove_dir_all(&root).await;
+        }
+        match removed {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(failed("remove", &root.display().to_string(), &error));
+            }
+            _ => {}
+        }
+        let restoring = Arc::clone(&self.restoring);
+        blocking("noting a tenant that did not come back", move || restoring.give_up(id)).await
+    }
+}
+
+impl Restored {
+    fn of(entry: &Entry) -> Self {
+        let backup = entry.id.clone();
+        Self { backup, tenants: Vec::new(), dropped: Vec::new(), failed: Vec::new() }
+    }
+}
+
+fn not_in_it(entry: &Entry, why: &str) -> Error {
+    let why = format!("it is not in backup {}: when that was made, {why}", entry.id);
+    Error::new(SqlState::UndefinedObject, why).with_hint("An older backup may have it: --backup ID.")
 }
 
 fn replay(restoring: &Restoring, id: TenantId, until: Until) -> Result<RestoredFacts> {
@@ -230,6 +316,9 @@ pub(crate) fn make_directory(path: &Path) -> Result<()> {
                 )
                 .with_hint("Name a new or empty directory with --to."));
             }
+            // As of one that is made here: what comes into it is nobody else's.
+            let private = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+            private.map_err(|error| failed("change the mode of", &show, &error))?;
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);

@@ -1,26 +1,19 @@
 //! Which objects a restore needs: those of the backup, and the log that was archived after it.
 
-use std::collections::HashMap;
-
 use sepal_database::{
     Error, Result, SqlState, TenantId,
-    backup::{FileId, Lsn, Until},
+    backup::{FileId, Until},
 };
 
 use super::Target;
 use crate::{
     clones,
-    entry::{Entry, Object, TenantEntry},
+    entry::{Object, TenantEntry},
+    failure::Failure,
     log::Archived,
     names::{self, Mark},
     repository::Repository,
 };
-
-/// All tenants of a backup.
-pub(crate) struct Plan {
-    pub tenants: Vec<TenantPlan>,
-    untils: HashMap<TenantId, Until>,
-}
 
 /// One tenant's files, by where they go.
 pub(crate) struct TenantPlan {
@@ -33,37 +26,12 @@ pub(crate) struct TenantPlan {
     pub files: Vec<Object>,
     /// By number: the names of the parts, in order, and the length that must be reached.
     pub log: Vec<(u64, Vec<String>, u64)>,
-}
-
-impl Plan {
-    pub(crate) async fn of(repository: &Repository, entry: &Entry, target: &Target) -> Result<Self> {
-        let mut plan = Self { tenants: Vec::new(), untils: HashMap::new() };
-        for tenant in &entry.tenants {
-            let id = tenant.id()?;
-            let mut planned = TenantPlan::of(tenant)?;
-            let until = match target {
-                Target::Backup(_) => Until::Commit(tenant.lsn()),
-                Target::Moment(at) => Until::Time(*at),
-                Target::Latest => Until::End,
-            };
-            if !matches!(until, Until::Commit(Lsn(_))) {
-                let archived = Archived::load(repository, id, &entry.line).await?;
-                planned.extend(tenant, &archived)?;
-                planned.line = Some(entry.line.clone());
-                planned.add_named(tenant, clones::load(repository, id, &entry.line).await?);
-            }
-            plan.untils.insert(id, until);
-            plan.tenants.push(planned);
-        }
-        Ok(plan)
-    }
-
-    pub(crate) fn until(&self, tenant: TenantId) -> Until {
-        self.untils.get(&tenant).copied().unwrap_or(Until::End)
-    }
+    /// How far that is replayed.
+    pub until: Until,
 }
 
 impl TenantPlan {
+    /// The backup as it was made.
     pub(crate) fn of(tenant: &TenantEntry) -> Result<Self> {
         Ok(Self {
             id: tenant.id()?,
@@ -71,7 +39,28 @@ impl TenantPlan {
             line: None,
             files: tenant.manifests.iter().chain(&tenant.files).cloned().collect(),
             log: tenant.log.iter().map(|file| (file.number, file.parts.clone(), file.bytes)).collect(),
+            until: Until::Commit(tenant.lsn()),
         })
+    }
+
+    /// With the log of a line that was archived since, unless one backup is meant.
+    pub(crate) async fn up_to(
+        target: &Target,
+        repository: &Repository,
+        line: &str,
+        tenant: &TenantEntry,
+    ) -> Result<Self, Failure> {
+        let mut plan = Self::of(tenant).map_err(Failure::Tenant)?;
+        plan.until = match target {
+            Target::Backup(_) => return Ok(plan),
+            Target::Moment(at) => Until::Time(*at),
+            Target::Latest => Until::End,
+        };
+        let archived = Archived::load(repository, plan.id, line).await.map_err(Failure::All)?;
+        plan.extend(tenant, &archived).map_err(Failure::Tenant)?;
+        plan.line = Some(line.to_owned());
+        plan.add_named(tenant, clones::load(repository, plan.id, line).await.map_err(Failure::All)?);
+        Ok(plan)
     }
 
     /// Adds the files that the log since names.

@@ -1,18 +1,16 @@
 //! Whether everything in control.db opens and belongs where it lies.
 //!
-//! `sepal check` and `sepal repair` ask, when no server runs. They work on a copy ([`ControlCopy`]): opening the file
-//! itself would bring an older format to today's and roll back what a crash left in its journal, and neither is theirs
-//! to do. Never repairs: what SQLite can still read of a damaged file it cannot prove.
+//! `sepal check` and `sepal repair` ask, when no server runs. They work on a copy in memory ([`Control::open_copy`]):
+//! opening the file itself would bring an older format to today's and roll back what a crash left in its journal, and
+//! neither is theirs to do; a copy in a file would be one more place with tenants' wrapped keys, which a tenant's drop
+//! would not reach. Never repairs: what SQLite can still read of a damaged file it cannot prove.
 
-use std::{
-    fs::{self, DirBuilder, OpenOptions},
-    io::{ErrorKind, Write},
-    ops::Deref,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::{Path, PathBuf},
-};
+mod journal;
 
-use sepal_crypto::{Key, hex, random_bytes};
+use std::{fs, io::ErrorKind, path::Path};
+
+use rusqlite::{Connection, MAIN_DB};
+use sepal_crypto::Key;
 use sepal_types::TenantId;
 
 use crate::{
@@ -28,44 +26,24 @@ pub struct ControlFinding {
     pub what: String,
 }
 
-/// A copy of control.db, opened. It is overwritten and removed when this is dropped.
-pub struct ControlCopy {
-    control: Control,
-    _directory: Scratch,
-}
-
-/// A directory for this process alone.
-struct Scratch(PathBuf);
-
-impl ControlCopy {
-    /// Copies `path`, with the journal that a crash may have left, to the system's temporary directory.
+impl Control {
+    /// Opens a copy of `path` in memory, without what a crash left half done. Nothing of it, and nothing that is done
+    /// to it, reaches a file. It needs as much memory as the file has bytes.
     ///
     /// Errors: as [`Control::open`].
-    pub fn open(path: &Path, root: &Key, options: ControlOptions) -> Result<Self> {
-        if !path.try_exists().map_err(|source| ControlError::Io { path: path.to_owned(), source })? {
-            return Err(ControlError::NoDatabase(path.to_owned()));
+    pub fn open_copy(path: &Path, root: &Key, options: ControlOptions) -> Result<Self> {
+        let mut database = read_if_there(path)?.ok_or_else(|| ControlError::NoDatabase(path.to_owned()))?;
+        if let Some(journal) = read_if_there(&journal_of(path))? {
+            journal::roll_back(&mut database, &journal)?;
         }
-        let directory = Scratch::new()?;
-        let copy = directory.0.join("control.db");
-        copy_file(path, &copy)?;
-        let journal = journal_of(path);
-        if journal.exists() {
-            copy_file(&journal, &journal_of(&copy))?;
+        let mut connection = Connection::open_in_memory()?;
+        // SQLite has no buffer without bytes; an empty file is an empty database, as this one is.
+        if !database.is_empty() {
+            connection.deserialize_read_exact(MAIN_DB, database.as_slice(), database.len(), false)?;
         }
-        let control = Control::open(&copy, root, options).map_err(|error| renamed(error, path))?;
-        Ok(Self { control, _directory: directory })
+        Ok(Self::over(connection, path, root, options)?.0)
     }
-}
 
-impl Deref for ControlCopy {
-    type Target = Control;
-
-    fn deref(&self) -> &Control {
-        &self.control
-    }
-}
-
-impl Control {
     /// Reads every row, opens every sealed value and looks every name up by its HMAC. Gives the tenants whose own rows
     /// are whole; of the others nothing can be read. Asks tenants' own providers: one that does not give the key damages
     /// nothing, so nothing is found then, and [`Control::tenant_keys`] says why.
@@ -179,57 +157,11 @@ impl Control {
     }
 }
 
-impl Scratch {
-    fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("sepal-check-{}", hex(&random_bytes::<8>())));
-        let made = DirBuilder::new().mode(0o700).create(&path);
-        made.map_err(|source| ControlError::Io { path: path.clone(), source })?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Wrapped keys of tenants are among the bytes: a tenant that is dropped later must not live on in free blocks.
-        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
-            let length = entry.metadata().map_or(0, |metadata| metadata.len());
-            let zeros = vec![0; usize::try_from(length).unwrap_or(0)];
-            let opened = OpenOptions::new().write(true).open(entry.path());
-            let wiped = opened.and_then(|mut file| {
-                file.write_all(&zeros)?;
-                file.sync_data()
-            });
-            if let Err(error) = wiped {
-                tracing::warn!(%error, path = %entry.path().display(), "a copy was not overwritten");
-            }
-        }
-        if let Err(error) = fs::remove_dir_all(&self.0)
-            && error.kind() != ErrorKind::NotFound
-        {
-            tracing::warn!(%error, path = %self.0.display(), "a copy of control.db was not removed: remove it");
-        }
-    }
-}
-
-/// For its owner alone, whatever the source's mode and the process' mask are.
-fn copy_file(from: &Path, to: &Path) -> Result<()> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| ControlError::Io { path, source }
-    };
-    let bytes = fs::read(from).map_err(io(from))?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(io(to))?;
-    file.write_all(&bytes).map_err(io(to))
-}
-
-/// Errors speak of the file, not of its copy.
-fn renamed(error: ControlError, path: &Path) -> ControlError {
-    match error {
-        ControlError::WrongRootKey { .. } => ControlError::WrongRootKey { database: path.to_owned() },
-        ControlError::UnsupportedFormat { format, expected, .. } => {
-            ControlError::UnsupportedFormat { database: path.to_owned(), format, expected }
-        }
-        other => other,
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(ControlError::Io { path: path.to_owned(), source }),
     }
 }
 

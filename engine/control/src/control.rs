@@ -58,6 +58,8 @@ impl Default for ControlOptions {
 /// The control database of one data directory. Shared by all connections; calls block on SQLite except
 /// [`Control::authenticate_token`] on a cache hit and [`Control::still_valid`] while nothing was revoked.
 pub struct Control {
+    /// Where `database` is.
+    pub(crate) path: PathBuf,
     pub(crate) database: Mutex<Connection>,
     pub(crate) vault: Vault,
     pub(crate) clock: Arc<dyn Clock>,
@@ -104,15 +106,29 @@ impl Control {
         if !path.try_exists().map_err(|source| ControlError::Io { path: path.to_owned(), source })? {
             return Err(ControlError::NoDatabase(path.to_owned()));
         }
-        let mut connection = schema::connect(path)?;
-        schema::check(&connection, path, root)?;
-        schema::settle(&connection)?;
-        if schema::migrate(&mut connection, root, options.clock.unix_seconds())? {
+        let (control, migrated) = Self::over(schema::connect(path)?, path, root, options)?;
+        if migrated {
             tracing::info!(database = %path.display(), "brought to today's format");
         }
+        // A crash between the destruction of a key and this.
+        control.clear_journal(&mut control.database.lock());
+        Ok(control)
+    }
+
+    /// What `connection` leads to: the file at `path`, or a copy of it. Also whether it was brought to today's format.
+    pub(crate) fn over(
+        mut connection: Connection,
+        path: &Path,
+        root: &Key,
+        options: ControlOptions,
+    ) -> Result<(Self, bool)> {
+        schema::check(&connection, path, root)?;
+        schema::settle(&connection)?;
+        let migrated = schema::migrate(&mut connection, root, options.clock.unix_seconds())?;
         let vault = Vault::load(&connection, root)?;
         let version = data_version(&connection)?;
-        Ok(Self {
+        let control = Self {
+            path: path.to_owned(),
             decoy: KeyRow::decoy(&vault),
             database: Mutex::new(connection),
             vault,
@@ -124,7 +140,8 @@ impl Control {
             wrappers: options.wrappers,
             secret_uses: UseBuffer::default(),
             seen_version: AtomicI64::new(version),
-        })
+        };
+        Ok((control, migrated))
     }
 
     /// Whether `root` is the key that the file is under now. Reads only.
@@ -172,6 +189,12 @@ impl Control {
         Ok(changed)
     }
 
+    /// Once a key is destroyed: SQLite's journal has the page that it was on. Under the lock that it was destroyed
+    /// under.
+    pub(crate) fn clear_journal(&self, database: &mut Connection) {
+        clear_journal(database, &self.path);
+    }
+
     /// Makes every principal and cache entry be checked again. Call it after the change is durable, never
     /// before: a check in between would renew the old answer.
     pub(crate) fn revoke_trust(&self) {
@@ -208,7 +231,14 @@ pub(crate) fn journal_of(database: &Path) -> PathBuf {
     name.into()
 }
 
-fn remove_if_there(path: &Path) -> std::io::Result<()> {
+/// What was committed stands, so a failure is told and not returned; the next one does it, and the next opening.
+fn clear_journal(connection: &mut Connection, database: &Path) {
+    if let Err(error) = schema::wipe_journal(connection, database) {
+        tracing::error!(%error, "destroyed keys may be in {} still", journal_of(database).display());
+    }
+}
+
+pub(crate) fn remove_if_there(path: &Path) -> std::io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -111,6 +111,25 @@ pub enum RootKeyError {
     Exists { path: PathBuf },
     #[error("the root key file {} cannot be written: {source}", .path.display())]
     Unwritable { path: PathBuf, source: std::io::Error },
+    #[error(
+        "the root key file {} cannot be replaced: {source}. Nothing was changed. A file that is mounted by itself, as \
+         into a container, never can: mount its directory instead", .path.display()
+    )]
+    NotReplaceable { path: PathBuf, source: std::io::Error },
+    /// It is replaced, but the file with it has not taken its place.
+    #[error(
+        "the root key is replaced, but {staged}, which holds it, cannot take the place of {path}: {source}. Keep \
+         {staged}: without it nothing opens. The next start takes it, and so does `sepal root rotate`",
+        staged = .staged.display(), path = .path.display()
+    )]
+    NotInPlace { path: PathBuf, staged: PathBuf, source: std::io::Error },
+    /// Nobody knows yet which of two files counts.
+    #[error(
+        "whether the root key was replaced is not known: {why}. One key is in {path}, the other in {staged}: keep \
+         both, and start the server again, which takes the one that opens control.db",
+        staged = .staged.display(), path = .path.display()
+    )]
+    Unsettled { path: PathBuf, staged: PathBuf, why: String },
     /// The provider that wraps it.
     #[error("the root key cannot be had from {provider}: {why}")]
     Provider { provider: String, why: WrapperError },

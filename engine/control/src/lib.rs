@@ -31,6 +31,7 @@ mod check;
 mod clock;
 mod control;
 mod control_error;
+mod integer;
 mod key_cache;
 mod keys;
 mod names;
@@ -51,7 +52,7 @@ pub use audit::{
     AuditAction, AuditCheckpoint, AuditEntry, AuditEvent, AuditReport, Destroyed, DestructionCertificate,
     NewAuditEvent, Removal,
 };
-pub use check::{ControlCopy, ControlFinding};
+pub use check::ControlFinding;
 pub use clock::{Clock, SystemClock};
 pub use control::{Control, ControlOptions};
 pub use control_error::{ControlError, RootKeyError};

@@ -5,20 +5,27 @@
 //! are sealed, `wrapped_key` is wrapped; ids are random. So the file holds no plaintext of a user. The bytes are drawn
 //! in docs/format/control.md.
 //!
-//! The journal mode is TRUNCATE with synchronous=FULL: a commit is durable when it returns, without a WAL
-//! whose checkpoints happen later, and the truncated journal is synced too, which DELETE mode leaves to luck.
+//! The journal mode is PERSIST with synchronous=FULL: a commit is durable when it returns, without a WAL whose
+//! checkpoints happen later, and the journal's end is synced too, which DELETE mode leaves to luck. The journal holds
+//! pages as they were, wrapped keys among them. Its blocks are never given back, so that [`wipe_journal`] reaches them
+//! when a key is destroyed.
 
-use std::{path::Path, time::Duration};
+use std::{
+    fs::{File, OpenOptions},
+    io::{ErrorKind, Write},
+    path::Path,
+    time::Duration,
+};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use sepal_crypto::{Aad, Key, unwrap_key};
 use sepal_types::TenantId;
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use crate::{
     AuditAction, ControlError,
-    audit::{NewAuditEvent, append},
+    audit::{self, NewAuditEvent, append},
+    control::journal_of,
     control_error::Result,
     keys::{
         InstanceKeys,
@@ -30,7 +37,9 @@ use crate::{
 /// Written to the file's header; told by `file control.db`.
 const APPLICATION_ID: i64 = 0x5345_504c;
 /// Rises with every change of the tables or of what is sealed in them, but not with a field that has a default.
-const FORMAT: i64 = 3;
+const FORMAT: i64 = 4;
+/// From this format on the instance keys are rows, wrapped under the root.
+const FIRST_WITH_KEYS: i64 = 3;
 /// The first format that can be brought to [`FORMAT`].
 const OLDEST_FORMAT: i64 = 1;
 /// In the associated data of the canary that formats 1 and 2 had.
@@ -151,7 +160,7 @@ pub(crate) fn connect(path: &Path) -> Result<Connection> {
 /// wrapped key); temporary data stays in memory.
 pub(crate) fn settle(connection: &Connection) -> Result<()> {
     connection.execute_batch(
-        "PRAGMA journal_mode = TRUNCATE;
+        "PRAGMA journal_mode = PERSIST;
          PRAGMA synchronous = FULL;
          PRAGMA secure_delete = ON;
          PRAGMA foreign_keys = ON;
@@ -162,6 +171,34 @@ pub(crate) fn settle(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
+/// Makes the end of a transaction durable whose commit did not say so: a journal that came back after a power cut would
+/// undo it.
+pub(crate) fn sync_journal(database: &Path) -> Result<()> {
+    let path = journal_of(database);
+    match File::open(&path).and_then(|journal| journal.sync_all()) {
+        Err(source) if source.kind() != ErrorKind::NotFound => Err(ControlError::Io { path, source }),
+        _ => Ok(()),
+    }
+}
+
+/// Overwrites the journal, when no transaction needs it: a key that is gone from its row is there still, in the page
+/// that the row was on. Durable on return.
+pub(crate) fn wipe_journal(connection: &mut Connection, database: &Path) -> Result<()> {
+    // While this is held nobody else writes, and so no journal counts.
+    let held = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let path = journal_of(database);
+    let wiped = OpenOptions::new().write(true).open(&path).and_then(|mut journal| {
+        let zeros = vec![0; usize::try_from(journal.metadata()?.len()).unwrap_or(0)];
+        journal.write_all(&zeros)?;
+        journal.sync_data()
+    });
+    held.rollback()?;
+    match wiped {
+        Err(source) if source.kind() != ErrorKind::NotFound => Err(ControlError::Io { path, source }),
+        _ => Ok(()),
+    }
+}
+
 /// Fills an empty file.
 pub(crate) fn create(connection: &mut Connection, root: &Key) -> Result<()> {
     create_tables(connection)?;
@@ -170,6 +207,7 @@ pub(crate) fn create(connection: &mut Connection, root: &Key) -> Result<()> {
     let roots = vault.roots.read();
     roots.store(&transaction)?;
     vault.instance.store(&transaction, &roots)?;
+    audit::begin(&transaction, &vault)?;
     transaction.commit()?;
     Ok(())
 }
@@ -199,15 +237,22 @@ pub(crate) fn migrate(connection: &mut Connection, root: &Key, now: i64) -> Resu
         transaction.execute_batch(SECRET_TABLES)?;
     }
     if format < FORMAT {
-        to_format_3(&transaction, root, now, format)?;
+        let vault = if format < FIRST_WITH_KEYS {
+            with_keys(&transaction, root, now)?
+        } else {
+            with_head(&transaction, root, now)?
+        };
+        let event = NewAuditEvent::new(AuditAction::FormatChanged, "control.db")
+            .with(json!({ "from": format, "to": FORMAT }));
+        append(&transaction, &vault, now, event)?;
         transaction.pragma_update(None, "user_version", FORMAT)?;
     }
     transaction.commit()?;
     Ok(format < FORMAT)
 }
 
-/// Instance keys get rows, each tenant's key becomes its first epoch, the audit trail begins.
-fn to_format_3(transaction: &Transaction<'_>, root: &Key, now: i64, from: i64) -> Result<()> {
+/// From formats 1 and 2: instance keys get rows, each tenant's key becomes its first epoch, the audit trail begins.
+fn with_keys(transaction: &Transaction<'_>, root: &Key, now: i64) -> Result<Vault> {
     transaction.execute_batch(KEY_TABLES)?;
     let vault = Vault::of_an_older_format(root);
     {
@@ -222,18 +267,23 @@ fn to_format_3(transaction: &Transaction<'_>, root: &Key, now: i64, from: i64) -
         let (tenant, wrapped): (TenantId, Vec<u8>) = (TenantId(row.get(0)?), row.get(1)?);
         let key = unwrap_key(&wrapping, &Aad::new("tenant-key").tenant(tenant).finish(), &wrapped)
             .map_err(|error| ControlError::Corrupt { what: KEY_WHAT, why: error.to_string() })?;
-        let secret = Zeroizing::new(key.expose().to_vec());
-        let new = NewKey { epoch: 1, own: false, secret, key: &key, now };
+        let new = NewKey { epoch: 1, own: false, secret: key.expose(), key: &key, now };
         tenant_keys::insert(transaction, &vault, tenant, &new)?;
     }
     drop(rows);
     drop(tenants);
     transaction.execute_batch(TENANT_KEY_LEAVES)?;
     transaction.execute("DELETE FROM meta WHERE name = 'canary'", [])?;
-    let event = NewAuditEvent::new(AuditAction::FormatChanged, "control.db")
-        .with(json!({ "from": from, "to": FORMAT }));
-    append(transaction, &vault, now, event)?;
-    Ok(())
+    audit::begin(transaction, &vault)?;
+    Ok(vault)
+}
+
+/// From format 3: instance keys are bound anew, the audit trail has an end from its beginning.
+fn with_head(transaction: &Transaction<'_>, root: &Key, now: i64) -> Result<Vault> {
+    let vault = Vault::of_format_3(transaction, root)?;
+    vault.instance.store(transaction, &vault.roots.read())?;
+    audit::resume(transaction, &vault, now)?;
+    Ok(vault)
 }
 
 /// Whether the file is ours and of a format we read. Reads only.
@@ -250,7 +300,7 @@ pub(crate) fn check_format(connection: &Connection, path: &Path) -> Result<i64> 
 /// The same, and whether it is under this root key now. Reads only.
 pub(crate) fn check(connection: &Connection, path: &Path, root: &Key) -> Result<()> {
     let format = check_format(connection, path)?;
-    let fits = if format == FORMAT {
+    let fits = if format >= FIRST_WITH_KEYS {
         InstanceKeys::are_under(connection, root)?
     } else {
         canary_opens(connection, root)?
@@ -273,7 +323,7 @@ fn format_of(connection: &Connection) -> Result<i64> {
     Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
 }
 
-const _: () = assert!(OLDEST_FORMAT == 1 && FORMAT == 3, "a fourth format needs its own step in `migrate`");
+const _: () = assert!(OLDEST_FORMAT == 1 && FORMAT == 4, "a fifth format needs its own step in `migrate`");
 
 #[cfg(test)]
 mod tests;

@@ -5,8 +5,6 @@ use sepal_crypto::{Aad, Key, random_bytes};
 use sepal_types::{LogEnd, TenantId};
 use serde::{Deserialize, Serialize};
 
-use zeroize::Zeroizing;
-
 use crate::{
     AuditAction, Control, ControlError, DEFAULT_ENVIRONMENT, EnvironmentName, Provider, TenantName,
     audit::{NewAuditEvent, append},
@@ -81,8 +79,7 @@ impl Control {
             "INSERT INTO tenants (id, name_mac, body) VALUES (?1, ?2, ?3)",
             params![tenant.id.as_bytes(), mac, body],
         )?;
-        let secret = Zeroizing::new(key.expose().to_vec());
-        let first = NewKey { epoch: 1, own: false, secret, key: &key, now: tenant.created_at };
+        let first = NewKey { epoch: 1, own: false, secret: key.expose(), key: &key, now: tenant.created_at };
         tenant_keys::insert(&transaction, &self.vault, tenant.id, &first)?;
         let environment = EnvironmentName::parse(DEFAULT_ENVIRONMENT)?;
         insert_environment(&transaction, &self.vault, tenant.id, &environment, tenant.created_at)?;

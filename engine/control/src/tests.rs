@@ -278,23 +278,67 @@ fn the_end_of_a_log_is_remembered() {
     assert!(again.log_end(TenantId([1; 16])).is_err());
 }
 
-/// Crypto-shred: the wrapped key's bytes are gone from the file, not only its row.
+/// Crypto-shred: the wrapped key's bytes are gone from every file, not only its row. SQLite's journal keeps pages as
+/// they were, also those of neighbours.
 #[test]
-fn dropping_a_tenant_erases_its_wrapped_key() {
+fn a_destroyed_key_is_in_no_file() {
+    for way in ["drop", "retire", "rewrite"] {
+        let fixture = Fixture::new();
+        let (control, tenant) = (&fixture.control, fixture.tenant("doomed"));
+        let wrapped: Vec<u8> = control
+            .database
+            .lock()
+            .query_row(
+                "SELECT wrapped_key FROM tenant_keys WHERE tenant = ?1",
+                [tenant.id.as_bytes()],
+                |row| row.get(0),
+            )
+            .unwrap();
+        let holding = || {
+            let entries = fs::read_dir(fixture.directory.path()).unwrap();
+            let mut names: Vec<String> = entries
+                .map(|entry| entry.unwrap())
+                .filter(|entry| {
+                    fs::read(entry.path()).unwrap().windows(wrapped.len()).any(|at| at == wrapped)
+                })
+                .map(|entry| entry.file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        fixture.tenant("neighbour");
+        assert_eq!(holding(), ["control.db", "control.db-journal"]);
+        match way {
+            "drop" => drop(control.drop_tenant("doomed").unwrap()),
+            "retire" => {
+                control.rotate_tenant_key(tenant.id).unwrap();
+                control.retire_tenant_keys(tenant.id, 2).unwrap();
+            }
+            _ => {
+                let path = fixture.directory.path().join("own.key");
+                root_key::create(&path).unwrap();
+                control.set_tenant_provider(tenant.id, &Provider::KeyFile { path }).unwrap();
+            }
+        }
+        assert!(holding().is_empty(), "{way}: {:?}", holding());
+        assert_eq!(control.list_tenants().unwrap().len(), if way == "drop" { 1 } else { 2 });
+    }
+}
+
+/// Between the commit that destroys a key and the end of its journal.
+#[test]
+fn the_next_opening_clears_what_a_crash_left_in_the_journal() {
     let fixture = Fixture::new();
-    let tenant = fixture.tenant("doomed");
-    let wrapped: Vec<u8> = fixture
-        .control
-        .database
-        .lock()
-        .query_row("SELECT wrapped_key FROM tenant_keys WHERE tenant = ?1", [tenant.id.as_bytes()], |row| {
-            row.get(0)
-        })
-        .unwrap();
-    let holds = || fs::read(fixture.path()).unwrap().windows(wrapped.len()).any(|window| window == wrapped);
-    assert!(holds());
-    fixture.control.drop_tenant("doomed").unwrap();
-    assert!(!holds());
+    fixture.tenant("one");
+    let mut journal = fixture.path().into_os_string();
+    journal.push("-journal");
+    let left = || fs::read(&journal).unwrap().iter().any(|byte| *byte != 0);
+    assert!(left(), "pages as they were before the tenant was made");
+    let (path, root, options) = (fixture.path(), fixture.root.clone(), fixture.options());
+    drop(fixture.control);
+    let control = Control::open(&path, &root, options).unwrap();
+    assert!(!left());
+    assert_eq!(control.list_tenants().unwrap().len(), 1);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! Each sealed value is bound to its table, its row's ids and the HMAC it is found by, so a value copied to
 //! another row does not open.
 
+use std::io::{self, Write};
+
 use parking_lot::RwLock;
 use rusqlite::Connection;
 use sepal_crypto::{Aad, Key, hmac_sha256, open, scram::Verifier, seal};
@@ -37,6 +39,13 @@ impl Vault {
     /// For a file of format 1 or 2, which is being brought to today's.
     pub(crate) fn of_an_older_format(root: &Key) -> Self {
         Self { instance: InstanceKeys::of_an_older_format(root), ..Self::fresh(root) }
+    }
+
+    /// For a file of format 3, which is being brought to today's.
+    pub(crate) fn of_format_3(database: &Connection, root: &Key) -> Result<Self> {
+        let roots = RootKeys::load(database, root)?;
+        let instance = InstanceKeys::load_of_format_3(database, &roots)?;
+        Ok(Self { instance, roots: RwLock::new(roots), own: OwnKeys::default() })
     }
 
     /// What a file of today's format says.
@@ -134,8 +143,9 @@ pub(crate) fn open_bytes(
 }
 
 pub(crate) fn seal_json<T: Serialize>(key: &Key, aad: Aad, value: &T) -> Vec<u8> {
-    let json = serde_json::to_vec(value).expect("structs of strings and numbers always serialise");
-    seal_bytes(key, aad, &Zeroizing::new(json))
+    let mut draft = Draft::default();
+    serde_json::to_writer(&mut draft, value).expect("structs of strings and numbers always serialise");
+    seal_bytes(key, aad, &draft.0)
 }
 
 pub(crate) fn open_json<T: DeserializeOwned>(
@@ -146,4 +156,44 @@ pub(crate) fn open_json<T: DeserializeOwned>(
 ) -> Result<T> {
     let json = open_bytes(key, what, aad, sealed)?;
     serde_json::from_slice(&json).map_err(|error| ControlError::Corrupt { what, why: error.to_string() })
+}
+
+/// Text on its way into a seal: keys in hexadecimal among it. When it grows, what it leaves behind is wiped, which a
+/// `Vec` does not do.
+#[derive(Default)]
+struct Draft(Zeroizing<Vec<u8>>);
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        const LEAST: usize = 1024;
+        let length = self.0.len() + bytes.len();
+        if length > self.0.capacity() {
+            let mut roomier = Zeroizing::new(Vec::with_capacity(length.next_power_of_two().max(LEAST)));
+            roomier.extend_from_slice(&self.0);
+            self.0 = roomier;
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_draft_is_what_was_written_however_long() {
+        let mut draft = Draft::default();
+        let mut expected = Vec::new();
+        for length in [0, 1, 1023, 1, 0, 5000, 3] {
+            let piece: Vec<u8> = (0..=u8::MAX).cycle().take(length).collect();
+            draft.write_all(&piece).unwrap();
+            expected.extend(piece);
+            assert_eq!(*draft.0, expected);
+        }
+    }
 }

@@ -53,4 +53,8 @@ pub use resident::{LockedMemory, ResidentKey, locked_memory};
 pub use scratch::{SCRATCH_OVERHEAD_BYTES, ScratchOpener, ScratchSealer, scratch};
 pub use shamir::{Share, combine_shares, split_key};
 pub use wrap::{WRAPPED_KEY_BYTES, unwrap_key, unwrap_secret, wrap_key, wrap_secret};
+
+/// Whether anything is sealed. Only `benches/sealing` is built with the feature that ends it; a program asserts this, so
+/// that no other ever is, by `--all-features` for one.
+pub const SEALS: bool = !cfg!(feature = "null-cipher");
 pub use xaes::{SEAL_OVERHEAD_BYTES, open, seal};

@@ -16,8 +16,7 @@ use crate::{
     random_bytes,
 };
 
-/// Plaintext bytes per chunk: large enough that tags cost nothing, small enough to stay in the L2 cache
-/// between GCM's two passes.
+/// Plaintext bytes per chunk: large enough that tags cost nothing, small enough to stay in the L2 cache.
 pub const CHUNK_BYTES: usize = 1 << 20;
 
 const MAGIC: [u8; 8] = *b"sepalbl\x01";

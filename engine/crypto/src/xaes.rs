@@ -11,7 +11,7 @@
 //! ```
 //! It is not key-committing: where that matters, store [`Key::check_value`] beside it, as `wrap` does.
 
-use aes_gcm::aes::{
+use aes::{
     Aes256,
     cipher::{BlockCipherEncrypt, KeyInit},
 };

@@ -135,6 +135,9 @@ impl Database {
                 ..ControlOptions::default()
             },
         )?;
+        if let Some(wrong) = control.check_audit_head()? {
+            tracing::error!(wrong, "the audit trail is not as it was");
+        }
         // Control keeps it, in memory that is locked; this copy is wiped.
         options.root_key = Key::from_bytes([0; 32]);
         let workers = Builder::new_multi_thread()

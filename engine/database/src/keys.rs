@@ -3,7 +3,11 @@
 //!
 //! The keys themselves are control's (`sepal_control`); what has to be told besides control.db is here.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use sepal_control::{Destroyed, DestructionCertificate, Removal, RootStatus};
@@ -92,7 +96,10 @@ impl Database {
         let progress = self.root_rotation()?;
         match &progress.failed {
             Some(why) => Err(Error::new(SqlState::SystemError, why.clone())
-                .with_hint("The server goes on with the key it has. Try again when the cause is mended.")),
+                .with_hint(
+                    "Keep all files of the root key, one that ends in .new among them, and try again when the cause is \
+                     mended.",
+                )),
             None => Ok(progress),
         }
     }
@@ -122,17 +129,49 @@ impl Database {
     pub async fn drop_tenant(self: &Arc<Self>, name: &str) -> Result<(TenantId, DestructionCertificate)> {
         self.intend_drop(name).await?;
         let (database, name) = (Arc::clone(self), name.to_owned());
-        let destroyed = blocking(WORK, move || Ok(database.control.drop_tenant(&name)?)).await?;
+        let destroyed = blocking(WORK, move || Ok(database.control.begin_destruction(&name)?)).await?;
+        Ok((destroyed.tenant, self.finish_destruction(destroyed).await?))
+    }
+
+    /// Ends drops of tenants that a crash cut short when their keys were gone already. The server calls it once it is
+    /// up and knows its backups ([`Self::set_key_copies`]); what fails is in the log, and tried at the next start.
+    pub async fn finish_destructions(self: &Arc<Self>) {
+        let database = Arc::clone(self);
+        let begun = blocking(WORK, move || Ok(database.control.unfinished_destructions()?)).await;
+        let begun = begun.unwrap_or_else(|error| {
+            tracing::error!(%error, "drops of tenants that were cut short cannot be listed");
+            Vec::new()
+        });
+        for destroyed in begun {
+            let id = destroyed.tenant;
+            match self.finish_destruction(destroyed).await {
+                Ok(_) => {
+                    tracing::info!(tenant = %id, "the drop of a tenant that was cut short is done, and certified")
+                }
+                Err(error) => {
+                    tracing::error!(tenant = %id, %error, "the drop of a tenant is not certified yet")
+                }
+            }
+        }
+    }
+
+    /// Once the keys are gone here.
+    async fn finish_destruction(self: &Arc<Self>, destroyed: Destroyed) -> Result<DestructionCertificate> {
         let id = destroyed.tenant;
         self.close_dropped(id).await;
         let Reached { places: backups, not_reached } = self.destroy_key_copies(id).await;
         let database = Arc::clone(self);
-        let certificate = blocking(WORK, move || {
-            let (files, bytes) = remove_files(&directory(&database.options.data_dir, id))?;
-            let removal = Removal { files, bytes, backups, not_reached };
-            certified(&database, &destroyed, &removal)
-        });
-        Ok((id, certificate.await?))
+        blocking(WORK, move || {
+            let Removed { files, bytes, left } = remove_files(&database.options.data_dir, id);
+            if let Some(left) = &left {
+                tracing::error!(tenant = %id, left, "files of a dropped tenant are left: remove them");
+            }
+            let removal = Removal { files, bytes, backups, not_reached, files_left: left };
+            let certificate = database.control.certify_destruction(&destroyed, &removal)?;
+            database.control.checkpoint_audit()?;
+            Ok(certificate)
+        })
+        .await
     }
 
     async fn close_dropped(&self, id: TenantId) {
@@ -153,27 +192,38 @@ impl Database {
     }
 }
 
-fn certified(
-    database: &Database,
-    destroyed: &Destroyed,
-    removal: &Removal,
-) -> Result<DestructionCertificate> {
-    let certificate = database.control.certify_destruction(destroyed, removal)?;
-    database.control.checkpoint_audit()?;
-    Ok(certificate)
+/// What became of a tenant's files.
+#[derive(Default)]
+struct Removed {
+    files: u64,
+    bytes: u64,
+    /// What could not be removed, and why.
+    left: Option<String>,
 }
 
-/// Removes a tenant's directory, and gives how many files it had and how many bytes they were.
-fn remove_files(path: &Path) -> Result<(u64, u64)> {
-    let counted = count(path);
-    match std::fs::remove_dir_all(path) {
-        Err(problem) if problem.kind() != std::io::ErrorKind::NotFound => Err(Error::new(
-            SqlState::IoError,
-            format!("the key is destroyed, but {} remains: {problem}", path.display()),
-        )
-        .with_hint("Remove the directory by hand; nothing in it can be opened any more.")),
-        _ => Ok(counted),
+/// Removes a tenant's directory, and what a repair has put into quarantine of it. Nothing in them can be opened any
+/// more, so one that stays keeps nobody from going on.
+fn remove_files(data: &Path, id: TenantId) -> Removed {
+    let mut removed = Removed::default();
+    for path in std::iter::once(directory(data, id)).chain(quarantined(data, id)) {
+        let before = count(&path);
+        if let Err(problem) = std::fs::remove_dir_all(&path)
+            && problem.kind() != ErrorKind::NotFound
+        {
+            removed.left.get_or_insert_with(|| format!("{}: {problem}", path.display()));
+        }
+        let after = count(&path);
+        removed.files += before.0.saturating_sub(after.0);
+        removed.bytes += before.1.saturating_sub(after.1);
     }
+    removed
+}
+
+/// `quarantine/<time>/<tenant>`, for each repair.
+fn quarantined(data: &Path, id: TenantId) -> Vec<PathBuf> {
+    let Ok(times) = std::fs::read_dir(data.join("quarantine")) else { return Vec::new() };
+    let places = times.flatten().map(|time| time.path().join(id.to_string()));
+    places.filter(|path| path.symlink_metadata().is_ok()).collect()
 }
 
 /// What cannot be looked at counts nothing.

@@ -2,8 +2,9 @@
 //!
 //! [`plan_repair`] checks the tenant and says what would be given up; [`RepairProposal::apply`] does it. The
 //! directory's lock is held from the one to the other, so what was shown is what happens. What is moved aside lies in
-//! `<data>/quarantine/<time>/<tenant>/`, with `repair-report.json` beside it. control.db is not touched: where it is
-//! damaged, only a backup has what was in it.
+//! `<data>/quarantine/<time>/<tenant>/`, with `repair-report.json` beside it. The report has ids and numbers only:
+//! names, and what was found, which may quote names, are shown to the operator and reach no file. control.db is not
+//! touched: where it is damaged, only a backup has what was in it.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,10 +15,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use sepal_control::{ControlCopy, Wrappers};
+use sepal_control::{Control, Wrappers};
 use sepal_crypto::{Key, KeyRing};
 use sepal_storage::{Loss, RepairOptions, RepairPlan, TenantStore};
-use sepal_types::{Error, Result, SqlState, TenantId};
+use sepal_types::{Error, Lsn, Result, RowId, SqlState, TableId, TenantId};
 use serde::Serialize;
 
 use crate::{
@@ -56,7 +57,7 @@ pub struct RepairProposal {
     /// Where to.
     pub quarantine: PathBuf,
     request: RepairRequest,
-    control: ControlCopy,
+    control: Control,
     /// Those that the plan was made with: between it and its execution no provider is asked.
     keys: KeyRing,
     plan: RepairPlan,
@@ -78,15 +79,47 @@ struct Report<'a> {
     /// `begun`, then `done`. One that stayed `begun` was cut short: the command was run again, or is to be.
     state: &'static str,
     tenant: String,
-    name: &'a str,
     /// Unix seconds.
     at: u64,
-    losses: &'a [Loss],
+    losses: Vec<Written<'a>>,
     moved: &'a [String],
-    /// What was wrong and stays so.
-    left: Vec<String>,
+    /// Files in which something was wrong and stays so.
+    left: Vec<&'a str>,
     /// Errors that the check after the repair found.
     errors_after: Option<u64>,
+}
+
+/// A [`Loss`] without what the tenant has called things.
+#[derive(Serialize)]
+#[serde(tag = "lost", rename_all = "kebab-case")]
+enum Written<'a> {
+    Rows { table: TableId, file: &'a str, first_row: RowId, last_row: RowId, rows: u64 },
+    Index { table: TableId, index: TableId, file: &'a str },
+    Deletions { table: TableId, file: &'a str, rows: u64 },
+    Commits { after: Lsn, known: u64, last_known: Option<Lsn>, file: &'a str },
+    OldLog { file: &'a str },
+    Manifest { file: &'a str, instead: u64 },
+    Past { file: &'a str, snapshots: usize },
+}
+
+impl<'a> From<&'a Loss> for Written<'a> {
+    fn from(loss: &'a Loss) -> Self {
+        match *loss {
+            Loss::Rows { table, ref file, first_row, last_row, rows, environment: _, name: _, why: _ } => {
+                Self::Rows { table, file, first_row, last_row, rows }
+            }
+            Loss::Index { table, index, ref file, name: _, why: _ } => Self::Index { table, index, file },
+            Loss::Deletions { table, ref file, rows, name: _, why: _ } => {
+                Self::Deletions { table, file, rows }
+            }
+            Loss::Commits { after, known, last_known, ref file, why: _ } => {
+                Self::Commits { after, known, last_known, file }
+            }
+            Loss::OldLog { ref file, why: _ } => Self::OldLog { file },
+            Loss::Manifest { ref file, instead, why: _ } => Self::Manifest { file, instead },
+            Loss::Past { ref file, ref snapshots, why: _ } => Self::Past { file, snapshots: snapshots.len() },
+        }
+    }
 }
 
 /// Checks a tenant and says what a repair would do. Changes nothing. Blocking.
@@ -119,16 +152,14 @@ impl RepairProposal {
     /// Errors: 53100 and 58030, what the device says; the same repair can then be begun again.
     pub fn apply(self, listener: &mut dyn CheckListener) -> Result<Repaired> {
         let Self { tenant, losses, left, files, quarantine, request, control, keys, plan, _lock } = self;
-        let left = left.iter().map(|problem| format!("{}: {}", problem.file, problem.what)).collect();
         let mut report = Report {
-            version: 1,
+            version: 2,
             state: "begun",
             tenant: tenant.to_string(),
-            name: &request.tenant,
             at: unix_seconds(),
-            losses: &losses,
+            losses: losses.iter().map(Written::from).collect(),
             moved: &files,
-            left,
+            left: left.iter().map(|problem| problem.file.as_str()).collect(),
             errors_after: None,
         };
         let path = quarantine.join(REPORT);
@@ -151,7 +182,7 @@ impl RepairProposal {
     }
 }
 
-fn options(request: &RepairRequest, control: &ControlCopy, tenant: TenantId) -> Result<RepairOptions> {
+fn options(request: &RepairRequest, control: &Control, tenant: TenantId) -> Result<RepairOptions> {
     let check = store_options(control, tenant, false)?;
     Ok(RepairOptions { check, resurrect_deleted: request.resurrect_deleted })
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use sepal_control::{Control, ControlError, TenantKeyStatus};
+use sepal_control::{Control, ControlError, Provider, TenantKeyStatus};
 use sepal_query::catalog::KeyRow;
 use sepal_storage::{FileRotation, KeyUse, TenantStore};
 use sepal_types::{Error, Result, TenantId};
@@ -108,6 +108,20 @@ impl Database {
             control.rotate_tenant_key(tenant.id)?;
             tenant.rotation.ask();
             progress(control, &tenant)
+        })
+        .await
+    }
+
+    /// Puts the tenant's key under a provider of its own ([`Control::set_tenant_provider`]). A new key begins there;
+    /// files follow in the background, then the older keys are destroyed, as by [`Self::rotate_tenant_key`].
+    ///
+    /// Errors: 42704; 57P03 and 58000 a provider does not answer, or refuses.
+    pub async fn set_tenant_provider(self: &Arc<Self>, name: &str, provider: Provider) -> Result<()> {
+        let (tenant, _seat) = self.seated(self.tenant_named(name).await?).await?;
+        blocking(WORK, move || {
+            tenant.delivery.control.set_tenant_provider(tenant.id, &provider)?;
+            tenant.rotation.ask();
+            Ok(())
         })
         .await
     }

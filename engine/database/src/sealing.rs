@@ -3,4 +3,4 @@
 //! The ciphers are `sepal-crypto`'s; nothing here holds a key.
 
 pub use sepal_crypto::ed25519::{SigningKey, VerifyingKey};
-pub use sepal_crypto::{Aad, Key, hex, hmac_sha256, open, random_bytes, seal, sha256};
+pub use sepal_crypto::{Aad, Key, SEALS, hex, hmac_sha256, open, random_bytes, seal, sha256};

@@ -9,13 +9,13 @@
 //! ```text
 //! offset size
 //!      0    8  magic "SEPALIDX"
-//!      8    2  version, 1
+//!      8    2  version: 2 where a calibration follows the body, else 1
 //!     10    1  kind: 1 flat, 2 graph, 3 ivfflat
 //!     11    1  metric: 1 L2, 2 inner product, 3 cosine, 4 L1
 //!     12    4  n, rows of the segment
 //!     16    4  dim, elements of a vector, 1 to 16,000
-//!     20    4  zero
-//!     24       the kind's own body, to the end
+//!     20    4  bytes of the calibration at the end, which `crate::calibration` draws; 0 in version 1
+//!     24       the kind's own body, the same in both versions
 //! ```
 
 use sepal_types::{Metric, limits};
@@ -23,7 +23,8 @@ use sepal_types::{Metric, limits};
 use crate::IndexError;
 
 const MAGIC: [u8; 8] = *b"SEPALIDX";
-const VERSION: u16 = 1;
+const PLAIN: u16 = 1;
+const CALIBRATED: u16 = 2;
 pub(crate) const HEADER_BYTES: usize = 24;
 
 const _: () = assert!(HEADER_BYTES.is_multiple_of(8));
@@ -43,6 +44,8 @@ pub(crate) struct Header {
     pub(crate) metric: Metric,
     pub(crate) rows: u32,
     pub(crate) dim: u32,
+    /// Bytes of the calibration behind the body; 0 where there is none.
+    pub(crate) calibration: u32,
 }
 
 impl Header {
@@ -53,7 +56,7 @@ impl Header {
             dim <= limits::MAX_DIMENSIONS && rows <= u32::MAX as usize,
             "{rows} × {dim} passed build's check"
         );
-        Self { kind, metric, rows: rows as u32, dim: dim as u32 }
+        Self { kind, metric, rows: rows as u32, dim: dim as u32, calibration: 0 }
     }
 
     /// Reads the header of a whole blob.
@@ -67,8 +70,8 @@ impl Header {
             return Err(reader.corrupt("the magic is not SEPALIDX"));
         }
         let version = reader.u16()?;
-        if version != VERSION {
-            return Err(IndexError::Version { found: version, supported: VERSION });
+        if !matches!(version, PLAIN | CALIBRATED) {
+            return Err(IndexError::Version { found: version, supported: CALIBRATED });
         }
         let kind = match reader.u8()? {
             1 => Kind::Flat,
@@ -83,11 +86,13 @@ impl Header {
             4 => Metric::L1,
             other => return Err(reader.corrupt(format!("metric {other} is none of 1 to 4"))),
         };
-        let (rows, dim, zero) = (reader.u32()?, reader.u32()?, reader.u32()?);
-        if dim == 0 || dim as usize > limits::MAX_DIMENSIONS || zero != 0 {
-            return Err(reader.corrupt(format!("dim {dim} or reserved word {zero} is out of range")));
+        let (rows, dim, calibration) = (reader.u32()?, reader.u32()?, reader.u32()?);
+        let fits = (calibration > 0) == (version == CALIBRATED);
+        if dim == 0 || dim as usize > limits::MAX_DIMENSIONS || !fits {
+            let why = format!("dim {dim} or {calibration} bytes of calibration in version {version}");
+            return Err(reader.corrupt(why));
         }
-        Ok(Self { kind, metric, rows, dim })
+        Ok(Self { kind, metric, rows, dim, calibration })
     }
 
     /// [`Header::decode`] for a kind's own `decode`, which knows which kind it reads.
@@ -101,7 +106,7 @@ impl Header {
 
     pub(crate) fn encode(&self, writer: &mut Writer) {
         writer.bytes(&MAGIC);
-        writer.u16(VERSION);
+        writer.u16(if self.calibration > 0 { CALIBRATED } else { PLAIN });
         writer.u8(match self.kind {
             Kind::Flat => 1,
             Kind::Graph => 2,
@@ -115,7 +120,40 @@ impl Header {
         });
         writer.u32(self.rows);
         writer.u32(self.dim);
-        writer.u32(0);
+        writer.u32(self.calibration);
+    }
+}
+
+/// An index's bytes with a calibration's behind them.
+///
+/// # Panics
+/// When `blob` has no header, or a calibration already.
+pub(crate) fn join(mut blob: Vec<u8>, calibration: &[u8]) -> Vec<u8> {
+    let mut header = Header::peek(&blob).expect("an index writes a header");
+    assert!(header.calibration == 0, "a second calibration behind a first");
+    header.calibration = u32::try_from(calibration.len()).expect("a calibration is a few hundred bytes");
+    let mut writer = Writer::with_capacity(HEADER_BYTES);
+    header.encode(&mut writer);
+    blob[..HEADER_BYTES].copy_from_slice(&writer.into_bytes());
+    blob.extend_from_slice(calibration);
+    blob
+}
+
+/// The bytes of an index and those of its calibration, which are none in version 1. The header stays as it is: the
+/// kinds read over what it says of the calibration.
+///
+/// # Errors
+/// [`IndexError::Corrupt`], [`IndexError::Version`]
+pub(crate) fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), IndexError> {
+    let mut reader = Reader::new(bytes);
+    let header = Header::decode(&mut reader)?;
+    match reader.remaining().checked_sub(header.calibration as usize) {
+        Some(body) => Ok(bytes.split_at(HEADER_BYTES + body)),
+        None => Err(reader.corrupt(format!(
+            "{} bytes of calibration wanted, {} left",
+            header.calibration,
+            reader.remaining()
+        ))),
     }
 }
 
@@ -281,7 +319,7 @@ mod tests {
             (10, 0, "kind 0"),
             (11, 5, "metric 5"),
             (18, 1, "dim 65920"),
-            (20, 1, "reserved word 1"),
+            (20, 1, "1 bytes of calibration in version 1"),
         ];
         for (offset, value, word) in cases {
             let mut bytes = GOLDEN;
@@ -292,6 +330,25 @@ mod tests {
         for len in 0..HEADER_BYTES {
             assert!(Header::peek(&GOLDEN[..len]).is_err(), "{len} bytes");
         }
+    }
+
+    /// Version 2, for ever: the header says how many bytes follow the body.
+    #[test]
+    fn a_calibration_stands_behind_the_body() {
+        let body = b"the body";
+        let plain = [&GOLDEN[..], body].concat();
+        let joined = join(plain.clone(), b"measured");
+        let mut expected = plain.clone();
+        (expected[8], expected[20]) = (2, 8);
+        expected.extend(b"measured");
+        assert_eq!(joined, expected);
+        assert_eq!(split(&joined).unwrap(), (&expected[..plain.len()], &b"measured"[..]));
+        assert_eq!(split(&plain).unwrap(), (&plain[..], &b""[..]));
+        let mut cut = joined;
+        cut[20] = 17;
+        assert!(split(&cut).is_err(), "more than there is");
+        cut[20] = 0;
+        assert!(split(&cut).is_err(), "version 2 without any");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! 1. A segment is written. [`build`] reads `USING hnsw | ivfflat | flat` from `VectorIndexOptions`
 //!    and calls `graph`, `faiss` or `flat`. Rows that are NULL ([`BuildParams::valid`]) and, for cosine,
 //!    vectors of length zero have no place in an index and are left out, as in pgvector.
+//!    Then `calibration` measures how much of the truth it finds at which effort.
 //! 2. [`VectorIndex::serialize`] gives bytes (drawn in `layout` and in each kind's `layout`); storage seals
 //!    them beside the segment.
 //! 3. After a restart [`open`] reads them back. It checks every length and every position, so that bytes that
@@ -26,6 +27,7 @@
 //! - Distances are pgvector's: `f32` sums, the last step in `f64`, NaN (a cosine with length zero) last.
 
 mod bits;
+mod calibration;
 mod check;
 mod distance;
 mod error;
@@ -45,6 +47,7 @@ pub use error::IndexError;
 pub use flat::search_exact;
 pub use neighbor::Neighbor;
 
+use crate::calibration::{Calibrated, calibrated};
 use crate::faiss::IvfFlat;
 use crate::flat::Flat;
 use crate::graph::Graph;
@@ -89,6 +92,20 @@ pub trait VectorIndex: Send + Sync {
     /// else is a bug of the caller and panics. Compare [`VectorIndex::shape`] once, after [`open`].
     fn search(&self, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor>;
 
+    /// As [`VectorIndex::search`] with the vector of `row`, for a reader to whom that row and those equal to it are
+    /// not there: what a query finds that is like the rows but is none of them. For measuring recall.
+    fn search_unseen(&self, vectors: &[f32], row: usize, params: &SearchParams) -> Vec<Neighbor> {
+        let dim = self.shape().1;
+        calibration::without_equals(vectors, dim, row, params.k, |k| {
+            self.search(vectors, &vectors[row * dim..][..dim], &SearchParams { k, ..*params })
+        })
+    }
+
+    /// The least effort at which searches for `k` rows are expected to find the share `recall` of the nearest, as the
+    /// build measured it, or as a careful guess where it did not: `ef_search` of a graph, `probes` of cells. `None`
+    /// where only the exact scan will do, as for a recall of 1.
+    fn effort_for(&self, recall: f64, k: usize) -> Option<usize>;
+
     /// The bytes for [`open`].
     fn serialize(&self) -> Vec<u8>;
 
@@ -130,9 +147,9 @@ pub fn build(options: &VectorIndexOptions, params: &BuildParams) -> Result<Box<d
     Ok(match *options {
         VectorIndexOptions::Flat { .. } => Box::new(Flat::build(params)?),
         VectorIndexOptions::Hnsw { metric, m, ef_construction } => {
-            Box::new(Graph::build(metric, m, ef_construction, params)?)
+            calibrated(Graph::build(metric, m, ef_construction, params)?, params)?
         }
-        VectorIndexOptions::IvfFlat { lists, .. } => Box::new(IvfFlat::build(lists, params)?),
+        VectorIndexOptions::IvfFlat { lists, .. } => calibrated(IvfFlat::build(lists, params)?, params)?,
     })
 }
 
@@ -141,11 +158,16 @@ pub fn build(options: &VectorIndexOptions, params: &BuildParams) -> Result<Box<d
 /// # Errors
 /// [`IndexError::Corrupt`] or [`IndexError::Version`]: drop the bytes and build the index anew.
 pub fn open(bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError> {
-    Ok(match Header::peek(bytes)?.kind {
-        Kind::Flat => Box::new(Flat::decode(bytes)?),
-        Kind::Graph => Box::new(Graph::decode(bytes)?),
-        Kind::IvfFlat => Box::new(IvfFlat::decode(bytes)?),
-    })
+    let (blob, measured) = layout::split(bytes)?;
+    let index: Box<dyn VectorIndex> = match Header::peek(blob)?.kind {
+        Kind::Flat => Box::new(Flat::decode(blob)?),
+        Kind::Graph => Box::new(Graph::decode(blob)?),
+        Kind::IvfFlat => Box::new(IvfFlat::decode(blob)?),
+    };
+    if measured.is_empty() {
+        return Ok(index);
+    }
+    Ok(Box::new(Calibrated::decode(index, measured)?))
 }
 
 impl BuildParams<'_> {

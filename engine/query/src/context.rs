@@ -70,8 +70,23 @@ pub trait DeliveryControl: Debug + Send + Sync {
     fn replay(&self, pipeline: &str, since_us: Option<i64>) -> Result<i64>;
 }
 
+/// A share of the true neighbours: more than 0, at most 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recall(f64);
+
+impl Recall {
+    /// `None` for a number that is no such share.
+    pub fn new(share: f64) -> Option<Self> {
+        (share > 0.0 && share <= 1.0).then_some(Self(share))
+    }
+
+    pub fn share(self) -> f64 {
+        self.0
+    }
+}
+
 /// The settings that steer vector search, as the statement found them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SearchSettings {
     /// `hnsw.ef_search`
     pub ef_search: usize,
@@ -79,11 +94,14 @@ pub struct SearchSettings {
     pub probes: usize,
     /// `enable_indexscan`: off forces exact answers.
     pub use_indexes: bool,
+    /// `sepal.target_recall`: where set, each index is searched with the effort that its build measured for it, and the
+    /// two above do not count.
+    pub target_recall: Option<Recall>,
 }
 
 impl Default for SearchSettings {
     fn default() -> Self {
-        Self { ef_search: 40, probes: 1, use_indexes: true }
+        Self { ef_search: 40, probes: 1, use_indexes: true, target_recall: None }
     }
 }
 

@@ -39,8 +39,8 @@ pub mod values;
 pub mod vector;
 
 pub use context::{
-    AdvisoryCall, AdvisoryNumber, CatalogSlot, DeliveryControl, SearchSettings, SequenceSource, SettingSink,
-    Shown, SnapshotSlot, StatementContext, TablesRead,
+    AdvisoryCall, AdvisoryNumber, CatalogSlot, DeliveryControl, Recall, SearchSettings, SequenceSource,
+    SettingSink, Shown, SnapshotSlot, StatementContext, TablesRead,
 };
 pub use copy_format::{CopyFormat, CopyHeader, CopyKind};
 pub use error::{arrow as arrow_error, translate as datafusion_error};

@@ -177,12 +177,10 @@ pub(super) fn answer(database: &Arc<Database>, action: EncryptionAction) -> Resu
         }
         EncryptionAction::RecoveryStatus => A::RecoveryStatus(control.recovery_status()?),
         EncryptionAction::TenantKeys { tenant } => tenant_keys(database, tenant)?,
-        EncryptionAction::TenantKeyRotate { tenant, .. } | EncryptionAction::TenantKeyStatus { tenant } => {
+        EncryptionAction::TenantKeyRotate { tenant, .. }
+        | EncryptionAction::TenantKeyStatus { tenant }
+        | EncryptionAction::ByokSet { tenant, .. } => {
             return Err(Error::bug(format!("the key of tenant {tenant} is looked after elsewhere")));
-        }
-        EncryptionAction::ByokSet { tenant, provider } => {
-            control.set_tenant_provider(tenant_named(database, &tenant)?.id, &provider)?;
-            tenant_keys(database, tenant)?
         }
         EncryptionAction::ByokRemove { tenant } => {
             control.remove_tenant_provider(tenant_named(database, &tenant)?.id)?;
@@ -217,6 +215,13 @@ pub(super) async fn rotation(database: &Arc<Database>, action: &EncryptionAction
             (tenant, if *files { database.rotate_tenant_files(tenant).await? } else { rotated })
         }
         EncryptionAction::TenantKeyStatus { tenant } => (tenant, database.tenant_key_progress(tenant).await?),
+        EncryptionAction::ByokSet { tenant, provider } => {
+            database.set_tenant_provider(tenant, provider.clone()).await?;
+            let (database, tenant) = (Arc::clone(database), tenant.clone());
+            let keys = tokio::task::spawn_blocking(move || tenant_keys(&database, tenant)).await;
+            let keys = keys.map_err(|error| Error::bug(format!("an admin request ended early: {error}")))?;
+            return Ok(Some(Answer::Encryption(keys?)));
+        }
         _ => return Ok(None),
     };
     let TenantKeyProgress { keys, under_older, files, running, failed } = progress;
@@ -266,7 +271,12 @@ fn create_recovery(database: &Database, shares: Option<(u8, u8)>, replace: bool)
         ));
     }
     let control = database.control();
-    let key = control.create_recovery(shares, replace)?;
+    let key = control.create_recovery(shares, replace).map_err(|error| match Error::from(error) {
+        error if error.state() == SqlState::DuplicateObject => error.with_hint(
+            "`sepal recovery verify` shows that it can be found; `sepal recovery create --replace` makes another.",
+        ),
+        error => error,
+    })?;
     let status = control.recovery_status()?.ok_or_else(|| Error::bug("the recovery key was just made"))?;
     let secrets = match shares {
         None => vec![SecretText(key.expose())],

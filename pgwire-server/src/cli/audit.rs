@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use sepal_backup::show_moment;
 use sepal_database::{AuditEvent, DestructionCertificate};
 
 use crate::admin::{AUDIT_PAGE, Answer, AuditLine, EncryptionAction, EncryptionAnswer, Request, client};
@@ -172,7 +173,7 @@ fn row(entry: &AuditLine) -> Result<Vec<String>, Failure> {
     let details = if event.details.is_null() { String::new() } else { event.details.to_string() };
     Ok(vec![
         entry.number.to_string(),
-        event.time.to_string(),
+        show_moment(event.time.saturating_mul(1_000_000)),
         event.actor,
         event.action,
         event.object,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
+use sepal_backup::show_moment;
 use sepal_database::Provider;
 
 use crate::admin::{Answer, EncryptionAction, EncryptionAnswer, Request, TenantKeys, client};
@@ -19,7 +20,9 @@ use super::{
 pub enum Byok {
     /// Wrap a tenant's key by a provider of the tenant's own, besides the root key: both are needed from then on
     ///
-    /// The provider is asked each time the tenant is opened. Files are the server's, read as the user that it runs as.
+    /// The tenant gets a new key with it, as by `rotate-key`: the one before stands in older backups without the
+    /// provider. The provider is asked each time the tenant is opened. Files are the server's, read as the user that it
+    /// runs as.
     Set(Box<Set>),
     /// Wrap a tenant's key by the root key alone again; its provider is asked once more
     Remove(Remove),
@@ -85,7 +88,11 @@ impl Byok {
             Self::Set(set) => {
                 let (provider, tenant) = (set.provider()?, set.tenant.clone());
                 let action = EncryptionAction::ByokSet { tenant, provider };
-                tell(&set.data.data()?, action, &set.json)
+                tell(&set.data.data()?, action, &set.json)?;
+                if !set.json.json {
+                    output::talk(&advice(&set.tenant));
+                }
+                Ok(())
             }
             Self::Remove(remove) => {
                 let action = EncryptionAction::ByokRemove { tenant: remove.tenant };
@@ -128,13 +135,22 @@ fn tell(data: &Path, action: EncryptionAction, json: &JsonFlag) -> Result<(), Fa
     describe(&keys)
 }
 
+fn advice(tenant: &str) -> String {
+    format!(
+        "Older backups, and older copies of control.db, open without the provider what was written before. The keys in \
+         them are being replaced (sepal tenant key-status {tenant}).\nTo give every file another key as well:\n  sepal \
+         tenant rotate-key {tenant} --files"
+    )
+}
+
 fn describe(keys: &TenantKeys) -> Result<(), Failure> {
     let rows: Vec<Vec<String>> = keys
         .keys
         .iter()
         .map(|key| {
             let state = if key.current { "current" } else { "retiring" };
-            vec![key.epoch.to_string(), state.into(), key.created_at.to_string(), key.check.clone()]
+            let made = show_moment(key.created_at.saturating_mul(1_000_000));
+            vec![key.epoch.to_string(), state.into(), made, key.check.clone()]
         })
         .collect();
     output::rows(&["epoch", "state", "made", "check"], &rows, "")?;

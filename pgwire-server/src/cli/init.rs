@@ -14,7 +14,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use clap::Args;
-use sepal_database::Database;
+use sepal_database::{Database, Provider, RootStore};
 
 use crate::{
     certificates::{self, CertificateFiles},
@@ -23,6 +23,18 @@ use crate::{
 };
 
 use super::{failure::Failure, flags::ServerFlags, output, process::cannot_open, root_flags::RootFlags};
+
+/// What a run that was interrupted may have left, and what may be there before it.
+const OURS: [&str; 8] = [
+    "root.key",
+    "root.seal",
+    "tls",
+    "sepal.toml",
+    "lock",
+    "lost+found",
+    "control.unfinished",
+    "control.unfinished-journal",
+];
 
 #[derive(Args)]
 pub struct Init {
@@ -74,10 +86,35 @@ pub fn make(config: &Config, root: &NewRoot) -> Result<(), Failure> {
     if config.tls_cert.is_none() && !complete(&CertificateFiles::made_in(data)) {
         certificates::create(data, &config.certificate_addresses())?;
     }
-    let store = root_key::new_store(config, root).map_err(cannot_open)?;
+    let store = match RootStore::provider_of(data).map_err(|error| cannot_open(error.into()))? {
+        // Of a run that was interrupted: a passphrase has its salt in there.
+        Some(provider) => {
+            check_same(&provider, root, data)?;
+            root_key::open_store(config)
+        }
+        None => root_key::new_store(config, root),
+    };
+    let store = store.map_err(cannot_open)?;
     let key = if store.path().exists() { store.read() } else { store.create() };
     Database::init(data, key.map_err(|error| Failure::configuration(error.to_string()))?)?;
     Ok(())
+}
+
+/// The root key of an interrupted run is where that run was told to keep it, and a server would look there first.
+fn check_same(provider: &Provider, root: &NewRoot, data: &Path) -> Result<(), Failure> {
+    let same = match root {
+        NewRoot::File => false,
+        NewRoot::Passphrase => matches!(provider, Provider::Passphrase { .. }),
+        NewRoot::Provider(wanted) => provider == wanted,
+    };
+    if same {
+        return Ok(());
+    }
+    Err(Failure::configuration(format!(
+        "{} holds a root.seal of an `init` that was interrupted, for {provider}: repeat it with the same flags, or \
+         remove that file",
+        data.display()
+    )))
 }
 
 /// Refuses a directory with files that are not ours: a typing mistake must not scatter a database over a home
@@ -86,10 +123,7 @@ fn check_ours(data: &Path) -> Result<(), Failure> {
     let Ok(entries) = fs::read_dir(data) else { return Ok(()) };
     for entry in entries {
         let name = entry?.file_name();
-        if !["root.key", "root.seal", "tls", "sepal.toml", "lock", "lost+found"]
-            .iter()
-            .any(|ours| name == *ours)
-        {
+        if !OURS.iter().any(|ours| name == *ours) {
             return Err(Failure::failed(format!(
                 "{} is not empty (it holds {}): name a new or empty directory with --data",
                 data.display(),

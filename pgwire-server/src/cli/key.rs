@@ -198,7 +198,8 @@ pub fn duration(seconds: i64) -> String {
     let (count, unit) = match seconds {
         172_800.. => ((seconds + 43_200) / 86_400, "days"),
         7_200.. => ((seconds + 1_800) / 3_600, "hours"),
-        _ => ((seconds + 59) / 60, "minutes"),
+        61.. => ((seconds + 59) / 60, "minutes"),
+        _ => (1, "minute"),
     };
     format!("{count} {unit}")
 }
@@ -260,5 +261,6 @@ mod tests {
         assert_eq!(duration(7_776_000 - 1), "90 days");
         assert_eq!(duration(7_200), "2 hours");
         assert_eq!(duration(61), "2 minutes");
+        assert_eq!(duration(0), "1 minute");
     }
 }

@@ -114,7 +114,10 @@ impl Running {
             }
         });
         let pipelines = Arc::clone(&database);
-        tasks.spawn(async move { pipelines.start_pipelines().await });
+        // Backups are known by now, and the copies of keys that are there.
+        tasks.spawn(async move {
+            tokio::join!(pipelines.start_pipelines(), pipelines.finish_destructions());
+        });
         tasks.spawn(admin.serve(Arc::clone(&database), Arc::clone(&backups), status.clone(), stop.clone()));
         hardened::warn_of_unlocked_keys();
         tracing::info!(%pg, %http, data = %config.data.display(), version = VERSION, "serving");

@@ -8,7 +8,9 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use sepal_database::{Control, ControlError, Error, SqlState, keys::while_closed, open_recovery_package};
+use sepal_database::{
+    AuditAction, Control, ControlError, Error, SqlState, keys::while_closed, open_recovery_package,
+};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -23,12 +25,14 @@ use super::{
     key::{duration, now, unexpected},
     output,
     process::cannot_open,
-    root::kept_files,
+    root::{kept_files, note},
     root_flags::RootFlags,
 };
 
 /// Longest file of keys and shares: 255 shares of 100 bytes.
 const MAX_BYTES: u64 = 64 << 10;
+/// Room for that, and for reading on to its end.
+const MAX_ROOM: usize = (64 << 10) + 1024;
 
 #[derive(Subcommand)]
 pub enum Recovery {
@@ -48,7 +52,10 @@ pub struct Create {
     /// How many of the shares are needed
     #[arg(long, value_name = "N", requires = "shares")]
     threshold: Option<u8>,
-    /// Replace the recovery key that there is; it opens nothing any more then but older backups
+    /// Replace the recovery key that there is
+    ///
+    /// In backups and copies of control.db from before, the one that is replaced gives the present root key still:
+    /// replace that afterwards, with `sepal root rotate`.
     #[arg(long)]
     replace: bool,
     #[command(flatten)]
@@ -128,6 +135,12 @@ impl Create {
              sepal recovery verify --from FILE",
             status.id
         ));
+        if self.replace {
+            output::talk(
+                "With an older backup or copy of control.db, the recovery key before it gives the root key that is in \
+                 force now, and so everything. Next:\n  sepal root rotate",
+            );
+        }
         Ok(())
     }
 }
@@ -190,6 +203,8 @@ impl Recover {
             }
             let store = root_key::new_store(&config, &new_root)?;
             store.save(&root)?;
+            let details = serde_json::json!({ "recovery_key": key.id(), "kept_in": store.describe() });
+            note(&config, &root, AuditAction::RootRecovered, details);
             Ok(store.describe())
         });
         let kept_in = made.map_err(cannot_open)?;
@@ -223,7 +238,8 @@ fn ask(data: &Path, action: EncryptionAction) -> Result<EncryptionAnswer, Failur
 fn lines_of(files: &[PathBuf]) -> Result<Vec<Zeroizing<String>>, Failure> {
     let mut lines = Vec::new();
     for path in files {
-        let mut text = Zeroizing::new(String::new());
+        // With room for all: a text that grows leaves its bytes where it was.
+        let mut text = Zeroizing::new(String::with_capacity(MAX_ROOM));
         let named = |error: io::Error| Failure::failed(format!("{}: {error}", path.display()));
         if path.as_os_str() == "-" {
             if io::stdin().is_terminal() {

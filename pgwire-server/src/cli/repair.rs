@@ -85,7 +85,8 @@ fn left(errors: u64) -> Result<(), Failure> {
     match errors {
         0 => Ok(()),
         errors => Err(Failure::failed(format!(
-            "{} cannot be repaired: restore the tenant from a backup, or use it as it is",
+            "{} cannot be repaired: restore the tenant from a backup, or use it as it is. A damaged snapshot goes with \
+             DROP SNAPSHOT",
             count(errors, "error")
         ))),
     }
@@ -107,7 +108,10 @@ fn show(proposal: &RepairProposal) {
         }
     }
     for problem in &proposal.left {
-        output::talk(&format!("It does nothing about: {}: {}", problem.file, problem.what));
+        output::talk(&format!(
+            "It does nothing about: {}: {}: {}",
+            problem.file, problem.what, problem.consequence
+        ));
     }
 }
 

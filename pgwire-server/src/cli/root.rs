@@ -4,7 +4,7 @@ use std::{io::IsTerminal, path::PathBuf, thread, time::Duration};
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use sepal_database::keys::while_closed;
+use sepal_database::{AuditAction, Control, ControlOptions, Key, NewAuditEvent, keys::while_closed};
 
 use crate::{
     admin::{Answer, EncryptionAction, EncryptionAnswer, Request, Rotation, client},
@@ -130,6 +130,8 @@ impl Move {
                 new.save(&key)?;
                 old.remove()?;
             }
+            let details = serde_json::json!({ "from": old.describe(), "to": new.describe() });
+            note(&config, &key, AuditAction::RootMoved, details);
             Ok((old.describe(), new.describe()))
         });
         let (from, to) = moved.map_err(cannot_open)?;
@@ -145,6 +147,16 @@ impl Move {
 pub(super) fn kept_files(config: &Config) -> Vec<PathBuf> {
     let seal = config.data.join("root.seal");
     [config.root_key_path(), seal].into_iter().filter(|path| path.exists()).collect()
+}
+
+/// Tells the audit trail of a directory that no server has open. The root key is where it belongs by then, so what
+/// keeps the trail from taking it is told and stops nothing.
+pub(super) fn note(config: &Config, root: &Key, action: AuditAction, details: serde_json::Value) {
+    let noted = Control::open(&config.data.join("control.db"), root, ControlOptions::default())
+        .and_then(|control| control.audit(NewAuditEvent::new(action, "root key").with(details)));
+    if let Err(error) = noted {
+        output::talk(&format!("The audit trail does not have this: {error}"));
+    }
 }
 
 fn ask(data: &std::path::Path, action: EncryptionAction) -> Result<Rotation, Failure> {

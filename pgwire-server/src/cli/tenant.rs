@@ -166,7 +166,13 @@ impl DropTenant {
         if !self.json.json {
             output::talk(&format!("Dropped {}. Its key is destroyed. The certificate:", self.name));
         }
-        audit::show(&certificate, self.certificate.as_deref(), self.json.json)
+        audit::show(&certificate, self.certificate.as_deref(), self.json.json)?;
+        if !self.json.json && certificate.certificate.contains("\"files_left\":") {
+            output::talk(
+                "Not all files could be removed (files_left): nothing in them can be opened, remove them by hand.",
+            );
+        }
+        Ok(())
     }
 }
 

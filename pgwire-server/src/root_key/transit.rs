@@ -7,6 +7,7 @@
 use std::{net::IpAddr, sync::Arc, thread, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use reqwest::{
     Client, Url,
     header::{CONTENT_TYPE, HeaderMap, HeaderValue},
@@ -18,7 +19,8 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 use sepal_database::{KeyWrapper, Provider, WrapperError};
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::Secret;
@@ -26,6 +28,8 @@ use super::Secret;
 const CONNECT: Duration = Duration::from_secs(5);
 const WHOLE: Duration = Duration::from_secs(10);
 const MAX_RESPONSE_BYTES: usize = 64 << 10;
+/// What a request or an answer has room for: all of an answer, and far more than a request.
+const ROOM_BYTES: usize = MAX_RESPONSE_BYTES;
 
 pub(super) struct Transit {
     provider: Provider,
@@ -62,8 +66,8 @@ impl Transit {
         })
     }
 
-    /// Sends a request and gives one text out of the answer's `data`.
-    fn ask(&self, action: &str, body: &Value, field: &str) -> Result<Zeroizing<String>, WrapperError> {
+    /// Sends a request and gives the answer's `data`.
+    fn ask(&self, action: &str, request: &impl Serialize) -> Result<Data, WrapperError> {
         let token = self.token.read().map_err(WrapperError::Misconfigured)?;
         let wrong = |what: &str| WrapperError::Misconfigured(format!("the {what} is no value of a header"));
         let mut headers = HeaderMap::new();
@@ -76,7 +80,7 @@ impl Transit {
             headers.insert("x-vault-namespace", value);
         }
         let url = format!("{}/{action}/{}", self.base, self.key);
-        let (tls, body) = (Arc::clone(&self.tls), body.to_string());
+        let (tls, body) = (Arc::clone(&self.tls), body_of(request));
         let asked = thread::scope(|scope| {
             thread::Builder::new()
                 .name("sepal-transit".into())
@@ -85,11 +89,7 @@ impl Transit {
                 .join()
                 .map_err(|_| WrapperError::Unavailable("the request ended early".into()))?
         });
-        let answer = asked?;
-        match answer["data"][field].as_str() {
-            Some(text) => Ok(Zeroizing::new(text.to_owned())),
-            None => Err(WrapperError::Refused(format!("the answer to {action} has no data.{field}"))),
-        }
+        asked?.data.ok_or_else(|| lacks(action, "data"))
     }
 }
 
@@ -99,19 +99,63 @@ impl KeyWrapper for Transit {
     }
 
     fn wrap(&self, context: &[u8], secret: &[u8]) -> Result<Vec<u8>, WrapperError> {
-        let plaintext = Zeroizing::new(STANDARD.encode(secret));
-        let body = json!({ "plaintext": *plaintext, "associated_data": STANDARD.encode(context) });
-        Ok(self.ask("encrypt", &body, "ciphertext")?.as_bytes().to_vec())
+        let (plaintext, context) = (Zeroizing::new(STANDARD.encode(secret)), STANDARD.encode(context));
+        let request = Encrypt { plaintext: &plaintext, associated_data: &context };
+        let wrapped = self.ask("encrypt", &request)?.ciphertext;
+        Ok(wrapped.ok_or_else(|| lacks("encrypt", "data.ciphertext"))?.as_bytes().to_vec())
     }
 
     fn unwrap(&self, context: &[u8], wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, WrapperError> {
         let ciphertext = std::str::from_utf8(wrapped)
             .map_err(|_| WrapperError::Refused("what was wrapped is no text of a transit engine".into()))?;
-        let body = json!({ "ciphertext": ciphertext, "associated_data": STANDARD.encode(context) });
-        let plaintext = self.ask("decrypt", &body, "plaintext")?;
+        let request = Decrypt { ciphertext, associated_data: &STANDARD.encode(context) };
+        let plaintext = self.ask("decrypt", &request)?.plaintext;
+        let plaintext = plaintext.ok_or_else(|| lacks("decrypt", "data.plaintext"))?;
         let plain = STANDARD.decode(plaintext.as_bytes());
         plain.map(Zeroizing::new).map_err(|_| WrapperError::Refused("data.plaintext is not base64".into()))
     }
+}
+
+#[derive(Serialize)]
+struct Encrypt<'a> {
+    plaintext: &'a str,
+    associated_data: &'a str,
+}
+
+#[derive(Serialize)]
+struct Decrypt<'a> {
+    ciphertext: &'a str,
+    associated_data: &'a str,
+}
+
+/// What is looked at of an answer.
+#[derive(Default, Deserialize)]
+struct Answer {
+    data: Option<Data>,
+    errors: Option<Vec<Value>>,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    #[serde(default, deserialize_with = "wiped")]
+    ciphertext: Option<Zeroizing<String>>,
+    #[serde(default, deserialize_with = "wiped")]
+    plaintext: Option<Zeroizing<String>>,
+}
+
+fn wiped<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Zeroizing<String>>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.map(Zeroizing::new))
+}
+
+/// With room for all of it: a text that grows leaves its bytes where it was.
+fn body_of(request: &impl Serialize) -> Zeroizing<Vec<u8>> {
+    let mut text = Zeroizing::new(Vec::with_capacity(ROOM_BYTES));
+    serde_json::to_writer(&mut *text, request).expect("texts always serialise");
+    text
+}
+
+fn lacks(action: &str, what: &str) -> WrapperError {
+    WrapperError::Refused(format!("the answer to {action} has no {what}"))
 }
 
 /// A token may go over TLS, or stay on this machine.
@@ -149,7 +193,12 @@ fn tls(ca_file: Option<&std::path::Path>) -> Result<ClientConfig, WrapperError> 
 }
 
 /// One request on a connection of its own.
-fn exchange(tls: &ClientConfig, url: &str, headers: HeaderMap, body: String) -> Result<Value, WrapperError> {
+fn exchange(
+    tls: &ClientConfig,
+    url: &str,
+    headers: HeaderMap,
+    body: Zeroizing<Vec<u8>>,
+) -> Result<Answer, WrapperError> {
     let unavailable = |error: &dyn std::fmt::Display| {
         WrapperError::Unavailable(format!("the transit engine does not answer: {error}"))
     };
@@ -168,10 +217,12 @@ fn exchange(tls: &ClientConfig, url: &str, headers: HeaderMap, body: String) -> 
             .user_agent(concat!("sepal/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| unavailable(&error))?;
+        // Wiped when the request is done with it.
+        let body = Bytes::from_owner(body);
         let sent = client.post(url).headers(headers).body(body).send().await;
         let mut response = sent.map_err(|error| unavailable(&causes(&error)))?;
         let status = response.status().as_u16();
-        let mut text = Zeroizing::new(Vec::new());
+        let mut text = Zeroizing::new(Vec::with_capacity(ROOM_BYTES));
         while let Some(chunk) = response.chunk().await.map_err(|error| unavailable(&causes(&error)))? {
             if text.len() + chunk.len() > MAX_RESPONSE_BYTES {
                 return Err(WrapperError::Refused("the transit engine's answer is too long".into()));
@@ -182,10 +233,9 @@ fn exchange(tls: &ClientConfig, url: &str, headers: HeaderMap, body: String) -> 
     })
 }
 
-fn judge(status: u16, text: &[u8]) -> Result<Value, WrapperError> {
-    let answer: Value = serde_json::from_slice(text).unwrap_or_default();
-    let said: Vec<&str> =
-        answer["errors"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+fn judge(status: u16, text: &[u8]) -> Result<Answer, WrapperError> {
+    let answer: Answer = serde_json::from_slice(text).unwrap_or_default();
+    let said: Vec<&str> = answer.errors.iter().flatten().filter_map(Value::as_str).collect();
     let said = if said.is_empty() { "it does not say why".to_owned() } else { said.join("; ") };
     match status {
         200 => Ok(answer),

@@ -1,30 +1,40 @@
 //! Dropping a tenant, and the signed statement of what is gone.
 //!
-//! The keys go first, in one transaction with their entry; the caller removes files and tells the backups' places;
-//! then [`Control::certify_destruction`] signs what was done and appends it. A crash in between leaves a tenant that
-//! cannot be opened and no certificate; whoever removes the rest may certify later.
+//! [`Control::begin_destruction`] lets the keys go first, in one transaction with their entry; the caller removes
+//! files and tells the backups' places; then [`Control::certify_destruction`] signs what was done and appends it. What
+//! a crash in between leaves undone is in `meta` (`destroying.<tenant>`, sealed), and
+//! [`Control::unfinished_destructions`] gives it to whoever goes on.
 
-use rusqlite::{TransactionBehavior, params};
-use sepal_crypto::{ed25519::VerifyingKey, hex, unhex};
+use rusqlite::{Connection, TransactionBehavior, params};
+use sepal_crypto::{Aad, ed25519::VerifyingKey, hex, unhex};
 use sepal_types::TenantId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::{Control, ControlError, control_error::Result, keys::tenant_keys, tenants::find_tenant};
+use crate::{
+    Control, ControlError,
+    control_error::Result,
+    keys::{
+        root::{meta, put_meta},
+        tenant_keys,
+    },
+    tenants::find_tenant,
+};
 
 use super::{AuditAction, NewAuditEvent, append};
 
 const FORMAT: &str = "sepal certificate of destruction 1";
 
-/// A tenant whose keys are destroyed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A tenant whose keys are destroyed. Stored while its certificate is owed: fields are only ever added, with a default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Destroyed {
     pub tenant: TenantId,
     /// The number of the audit trail's entry.
     pub entry: u64,
     /// Unix seconds.
     pub destroyed_at: i64,
-    /// HMAC of the name, hexadecimal: the certificate outlives the right to keep the name.
+    /// HMAC of the name, hexadecimal: the certificate is shown to others, who are not to learn it. The audit trail
+    /// keeps the name in the entry of when the tenant was made.
     pub name_hmac: String,
     /// Epochs with the keys' check values, hexadecimal.
     pub keys: Vec<(u64, String)>,
@@ -39,6 +49,9 @@ pub struct Removal {
     pub backups: Vec<String>,
     /// Backups that could not be told, with the reason: what they hold can still be opened.
     pub not_reached: Vec<String>,
+    /// Files that could not be removed, with the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_left: Option<String>,
 }
 
 /// The statement and who signed it.
@@ -63,8 +76,27 @@ impl DestructionCertificate {
 
 impl Control {
     /// Destroys a tenant's keys, all epochs of them, its API keys and environments: its files cannot be opened any
-    /// more, wherever they are. Copies of its keys in backups the caller removes. Durable on return.
+    /// more, wherever they are. Copies of its keys in backups the caller removes. Durable on return. Nothing is owed
+    /// afterwards: a tenant that is not to be in a restored directory goes this way.
     pub fn drop_tenant(&self, name: &str) -> Result<Destroyed> {
+        self.destroy(name, false)
+    }
+
+    /// The same, and remembers that a certificate is owed until [`Self::certify_destruction`].
+    pub fn begin_destruction(&self, name: &str) -> Result<Destroyed> {
+        self.destroy(name, true)
+    }
+
+    /// What [`Self::begin_destruction`] began, and nobody certified.
+    pub fn unfinished_destructions(&self) -> Result<Vec<Destroyed>> {
+        let database = self.database.lock();
+        let mut statement = database.prepare("SELECT name FROM meta WHERE name LIKE 'destroying.%'")?;
+        let names = statement.query_map([], |row| row.get::<_, String>(0))?;
+        let names = names.collect::<rusqlite::Result<Vec<_>>>()?;
+        names.iter().map(|name| self.read_owed(&database, name)).collect()
+    }
+
+    fn destroy(&self, name: &str, owed: bool) -> Result<Destroyed> {
         let now = self.clock.unix_seconds();
         let mut database = self.database.lock();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -77,48 +109,52 @@ impl Control {
             .of(tenant.id)
             .with(json!({ "keys": keys }));
         let entry = append(&transaction, &self.vault, now, event)?;
+        let destroyed = Destroyed { tenant: tenant.id, entry, destroyed_at: now, name_hmac, keys };
+        if owed {
+            let row = owed_row(tenant.id);
+            put_meta(&transaction, &row, &self.vault.seal_json(owed_aad(&row), &destroyed))?;
+        }
         transaction.commit()?;
+        self.clear_journal(&mut database);
         self.vault.forget_tenant(tenant.id);
         self.revoke_trust();
-        Ok(Destroyed { tenant: tenant.id, entry, destroyed_at: now, name_hmac, keys })
+        Ok(destroyed)
     }
 
-    /// Signs what became of a tenant and keeps it in the audit trail. Durable on return.
+    fn read_owed(&self, database: &Connection, row: &str) -> Result<Destroyed> {
+        const WHAT: &str = "what is left to do for a dropped tenant";
+        let sealed = meta(database, row)?
+            .ok_or_else(|| ControlError::Corrupt { what: WHAT, why: "it is not there".into() })?;
+        self.vault.open_json(WHAT, owed_aad(row), &sealed)
+    }
+
+    /// Signs what became of a tenant and keeps it in the audit trail: nothing is owed any more. Durable on return.
     pub fn certify_destruction(
         &self,
         destroyed: &Destroyed,
         removal: &Removal,
     ) -> Result<DestructionCertificate> {
-        let statement = json!({
-            "format": FORMAT,
-            "tenant": destroyed.tenant.to_string(),
-            "name_hmac": destroyed.name_hmac,
-            "destroyed_at": destroyed.destroyed_at,
-            "certified_at": self.clock.unix_seconds(),
-            "keys": destroyed.keys.iter()
-                .map(|(epoch, check)| json!({ "epoch": epoch, "check": check }))
-                .collect::<Vec<_>>(),
-            "keys_destroyed_in": "control.db",
-            "files": removal.files,
-            "bytes": removal.bytes,
-            "backups": removal.backups,
-            "backups_not_reached": removal.not_reached,
-            "audit_entry": destroyed.entry,
-        });
-        let certificate = statement.to_string();
+        let now = self.clock.unix_seconds();
+        let signed = self.sign(statement(destroyed, removal, now));
+        let details = serde_json::to_value(&signed).expect("three strings always serialise");
+        let event = NewAuditEvent::new(AuditAction::TenantDestroyed, &destroyed.name_hmac)
+            .of(destroyed.tenant)
+            .with(details);
+        let mut database = self.database.lock();
+        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        append(&transaction, &self.vault, now, event)?;
+        transaction.execute("DELETE FROM meta WHERE name = ?1", params![owed_row(destroyed.tenant)])?;
+        transaction.commit()?;
+        Ok(signed)
+    }
+
+    fn sign(&self, certificate: String) -> DestructionCertificate {
         let signer = self.vault.audit_signer();
-        let signed = DestructionCertificate {
+        DestructionCertificate {
             signature: hex(&signer.sign(certificate.as_bytes())),
             signer: signer.verifying_key().to_string(),
             certificate,
-        };
-        let details = serde_json::to_value(&signed).expect("three strings always serialise");
-        self.audit(
-            NewAuditEvent::new(AuditAction::TenantDestroyed, &destroyed.name_hmac)
-                .of(destroyed.tenant)
-                .with(details),
-        )?;
-        Ok(signed)
+        }
     }
 
     /// The certificate of a dropped tenant, found by its id or by the name it had; the newest, where a name was dropped
@@ -135,4 +171,37 @@ impl Control {
             why: error.to_string(),
         })
     }
+}
+
+/// What a certificate says.
+fn statement(destroyed: &Destroyed, removal: &Removal, now: i64) -> String {
+    let keys: Vec<_> =
+        destroyed.keys.iter().map(|(epoch, check)| json!({ "epoch": epoch, "check": check })).collect();
+    let mut statement = json!({
+        "format": FORMAT,
+        "tenant": destroyed.tenant.to_string(),
+        "name_hmac": destroyed.name_hmac,
+        "destroyed_at": destroyed.destroyed_at,
+        "certified_at": now,
+        "keys": keys,
+        "keys_destroyed_in": "control.db",
+        "files": removal.files,
+        "bytes": removal.bytes,
+        "backups": removal.backups,
+        "backups_not_reached": removal.not_reached,
+        "audit_entry": destroyed.entry,
+    });
+    if let Some(left) = &removal.files_left {
+        statement["files_left"] = json!(left);
+    }
+    statement.to_string()
+}
+
+/// In `meta`. A tenant's id is random, and the name of its directory.
+fn owed_row(tenant: TenantId) -> String {
+    format!("destroying.{tenant}")
+}
+
+fn owed_aad(row: &str) -> Aad {
+    Aad::new("destruction owed 1").text(row)
 }

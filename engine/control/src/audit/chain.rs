@@ -1,21 +1,23 @@
 //! Appending to the chain, reading it, verifying it, signing its head.
 
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use sepal_crypto::{
     Aad,
     ed25519::{SigningKey, VerifyingKey},
     hex, sha256, unhex,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::{
     Control, ControlError,
     control_error::Result,
+    integer::{from_column, to_column},
     keys::root::{meta, put_meta},
     vault::Vault,
 };
 
-use super::{AuditEvent, NewAuditEvent};
+use super::{AuditAction, AuditEvent, NewAuditEvent, outside};
 
 const HEAD_ROW: &str = "audit";
 const WHAT: &str = "an entry of the audit trail";
@@ -64,6 +66,46 @@ struct Head {
     hash: String,
 }
 
+impl Head {
+    fn start() -> Self {
+        Self { number: 0, hash: hex(&[0; 32]) }
+    }
+}
+
+/// The trail of a new file, which has no entry yet. The caller's transaction.
+pub(crate) fn begin(database: &Connection, vault: &Vault) -> Result<()> {
+    put_head(database, vault, &Head::start())
+}
+
+/// Format 3 had no head before the first entry. One that is missing although there was something to tell was taken
+/// away: the trail goes on after what is there, and says so. The caller's transaction.
+pub(crate) fn resume(database: &Connection, vault: &Vault, now: i64) -> Result<()> {
+    if meta(database, HEAD_ROW)?.is_some() {
+        return Ok(());
+    }
+    let last: Option<(i64, Vec<u8>)> = database
+        .query_row("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    let head = match &last {
+        Some((number, hash)) => Head { number: from_column(WHAT, *number)?, hash: hex(hash) },
+        None => Head::start(),
+    };
+    put_head(database, vault, &head)?;
+    let tenants: i64 = database.query_row("SELECT count(*) FROM tenants", [], |row| row.get(0))?;
+    if last.is_none() && tenants == 0 {
+        return Ok(());
+    }
+    tracing::warn!(
+        after = head.number,
+        "the end of the audit trail is not known: entries may have been removed"
+    );
+    let event = NewAuditEvent::new(AuditAction::TrailResumed, "audit trail")
+        .with(json!({ "after": head.number, "why": "the end of the trail was not there" }));
+    append(database, vault, now, event).map(drop)
+}
+
 /// Appends an entry inside the caller's transaction, and gives its number.
 pub(crate) fn append(
     database: &Connection,
@@ -78,9 +120,8 @@ pub(crate) fn append(
     let hash = hash_of(&before, number, &text);
     database
         .prepare_cached("INSERT INTO audit (number, body, hash) VALUES (?1, ?2, ?3)")?
-        .execute(params![integer(number), vault.seal_bytes(entry_aad(number), &text), hash])?;
-    let head = Head { number, hash: hex(&hash) };
-    put_meta(database, HEAD_ROW, &vault.seal_json(head_aad(), &head))?;
+        .execute(params![to_column(number), vault.seal_bytes(entry_aad(number), &text), hash])?;
+    put_head(database, vault, &Head { number, hash: hex(&hash) })?;
     Ok(number)
 }
 
@@ -113,15 +154,29 @@ impl Control {
         checkpoints(&self.database.lock())
     }
 
-    /// Signs the head of the chain and logs it, unless nothing was appended since the last time.
+    /// Signs the head of the chain, logs it and keeps it in `audit.head`, unless nothing was appended since the last
+    /// time.
     pub fn checkpoint_audit(&self) -> Result<Option<AuditCheckpoint>> {
-        let time = self.clock.unix_seconds();
         let mut database = self.database.lock();
+        let signed = self.sign_head(&mut database)?;
+        self.keep_outside(&database)?;
+        Ok(signed)
+    }
+
+    /// Whether the trail has what was last kept in `audit.head` of it; else what to make of that. The server asks when
+    /// it starts.
+    pub fn check_audit_head(&self) -> Result<Option<String>> {
+        self.compare_outside(&self.database.lock())
+    }
+
+    fn sign_head(&self, database: &mut Connection) -> Result<Option<AuditCheckpoint>> {
+        let time = self.clock.unix_seconds();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let head = head(&transaction, &self.vault)?;
         let signed: Option<i64> =
             transaction.query_row("SELECT max(number) FROM audit_checkpoints", [], |row| row.get(0))?;
-        if head.number == 0 || signed.is_some_and(|signed| signed.unsigned_abs() >= head.number) {
+        let is_signed = |signed: i64| u64::try_from(signed).is_ok_and(|signed| signed >= head.number);
+        if head.number == 0 || signed.is_some_and(is_signed) {
             return Ok(None);
         }
         let hash =
@@ -129,7 +184,7 @@ impl Control {
         let signature = self.vault.audit_signer().sign(&checkpoint_bytes(head.number, time, &hash));
         transaction.execute(
             "INSERT INTO audit_checkpoints (number, time, hash, signature) VALUES (?1, ?2, ?3, ?4)",
-            params![integer(head.number), time, *hash, signature],
+            params![to_column(head.number), time, *hash, signature],
         )?;
         transaction.commit()?;
         let checkpoint =
@@ -142,6 +197,42 @@ impl Control {
             "audit checkpoint"
         );
         Ok(Some(checkpoint))
+    }
+
+    /// `audit.head` gets the newest checkpoint. One that the chain does not have stays: it is what shows that.
+    fn keep_outside(&self, database: &Connection) -> Result<()> {
+        let Some(newest) = newest_checkpoint(database)? else { return Ok(()) };
+        let kept = outside::read(&self.path);
+        let is_there = matches!(&kept, Ok(Some(kept)) if kept.number >= newest.number);
+        if is_there || self.compare_outside(database)?.is_some() {
+            return Ok(());
+        }
+        outside::write(&self.path, &newest)
+    }
+
+    fn compare_outside(&self, database: &Connection) -> Result<Option<String>> {
+        let kept = match outside::read(&self.path) {
+            Ok(Some(kept)) => kept,
+            Ok(None) => return Ok(None),
+            Err(why) => return Ok(Some(why)),
+        };
+        if !is_signed(&kept, &self.vault.audit_signer().verifying_key()) {
+            return Ok(Some("audit.head is not signed by this directory's key: it was changed".into()));
+        }
+        let number = kept.number;
+        let present: Option<Vec<u8>> = database
+            .prepare_cached("SELECT hash FROM audit WHERE number = ?1")?
+            .query_row(params![to_column(number)], |row| row.get(0))
+            .optional()?;
+        let what = match present {
+            Some(hash) if hex(&hash) == kept.hash => return Ok(None),
+            Some(_) => format!("entry {number} is not the one that audit.head has"),
+            None => format!("entry {number}, which audit.head has, is not there"),
+        };
+        Ok(Some(format!(
+            "{what}: control.db is an older one than it was, or was changed. If you put it back yourself, from a \
+             backup, remove audit.head"
+        )))
     }
 
     /// Reads all of the trail and says what is not as it was written. `expected`: a checkpoint kept elsewhere, its
@@ -161,6 +252,7 @@ impl Control {
         {
             wrong.push(format!("entry {number} has not the hash {hash} that was expected"));
         }
+        wrong.extend(self.compare_outside(&database)?);
         Ok(AuditReport {
             entries: hashes.len() as u64,
             checkpoints: checkpoints.len() as u64,
@@ -184,7 +276,10 @@ fn walk(
     let mut expected = 1;
     while let Some(row) = rows.next()? {
         let (number, sealed, stored): (i64, Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let number = number.unsigned_abs();
+        let Ok(number) = u64::try_from(number) else {
+            wrong.push(format!("an entry has the number {number}"));
+            continue;
+        };
         if number != expected {
             wrong.push(format!("entry {expected} is missing: the next one is {number}"));
         }
@@ -218,11 +313,8 @@ fn check_checkpoint(
     hashes: &[String],
     wrong: &mut Vec<String>,
 ) {
-    let AuditCheckpoint { number, time, hash, signature } = checkpoint;
-    let signed = unhex(hash.as_bytes())
-        .zip(unhex(signature.as_bytes()))
-        .is_some_and(|(hash, signature)| signer.verify(&checkpoint_bytes(*number, *time, &hash), &signature));
-    if !signed {
+    let AuditCheckpoint { number, hash, .. } = checkpoint;
+    if !is_signed(checkpoint, signer) {
         wrong.push(format!("checkpoint {number} is not signed by {signer}"));
     } else if hash_at(hashes, *number) != Some(hash.as_str()) {
         wrong.push(format!("entry {number} is not the one that its checkpoint signed"));
@@ -238,9 +330,9 @@ fn read(database: &Connection, vault: &Vault, after: u64, limit: usize) -> Resul
     let mut statement = database
         .prepare_cached("SELECT number, body, hash FROM audit WHERE number > ?1 ORDER BY number LIMIT ?2")?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = statement.query_and_then(params![integer(after), limit], |row| -> Result<AuditEntry> {
+    let rows = statement.query_and_then(params![to_column(after), limit], |row| -> Result<AuditEntry> {
         let (number, sealed, hash): (i64, Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let number = number.unsigned_abs();
+        let number = from_column(WHAT, number)?;
         let text = vault.open_bytes(WHAT, entry_aad(number), &sealed)?;
         let event = serde_json::from_slice(&text).map_err(|error| corrupt(&error.to_string()))?;
         let text = String::from_utf8_lossy(&text).into_owned();
@@ -252,24 +344,45 @@ fn read(database: &Connection, vault: &Vault, after: u64, limit: usize) -> Resul
 fn checkpoints(database: &Connection) -> Result<Vec<AuditCheckpoint>> {
     let mut statement = database
         .prepare_cached("SELECT number, time, hash, signature FROM audit_checkpoints ORDER BY number")?;
-    let rows = statement.query_map([], |row| {
-        let (number, time): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let (hash, signature): (Vec<u8>, Vec<u8>) = (row.get(2)?, row.get(3)?);
-        Ok(AuditCheckpoint {
-            number: number.unsigned_abs(),
-            time,
-            hash: hex(&hash),
-            signature: hex(&signature),
-        })
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    let rows = statement.query_and_then([], read_checkpoint)?;
+    rows.collect()
+}
+
+fn newest_checkpoint(database: &Connection) -> Result<Option<AuditCheckpoint>> {
+    let mut statement = database.prepare_cached(
+        "SELECT number, time, hash, signature FROM audit_checkpoints ORDER BY number DESC LIMIT 1",
+    )?;
+    let mut rows = statement.query_and_then([], read_checkpoint)?;
+    rows.next().transpose()
+}
+
+fn read_checkpoint(row: &Row<'_>) -> Result<AuditCheckpoint> {
+    let (number, time): (i64, i64) = (row.get(0)?, row.get(1)?);
+    let (hash, signature): (Vec<u8>, Vec<u8>) = (row.get(2)?, row.get(3)?);
+    Ok(AuditCheckpoint {
+        number: from_column("a checkpoint of the audit trail", number)?,
+        time,
+        hash: hex(&hash),
+        signature: hex(&signature),
+    })
 }
 
 fn head(database: &Connection, vault: &Vault) -> Result<Head> {
-    match meta(database, HEAD_ROW)? {
-        Some(sealed) => vault.open_json("the end of the audit trail", head_aad(), &sealed),
-        None => Ok(Head { number: 0, hash: hex(&[0; 32]) }),
-    }
+    const WHAT: &str = "the end of the audit trail";
+    let sealed = meta(database, HEAD_ROW)?
+        .ok_or_else(|| ControlError::Corrupt { what: WHAT, why: "it is not there".into() })?;
+    vault.open_json(WHAT, head_aad(), &sealed)
+}
+
+fn put_head(database: &Connection, vault: &Vault, head: &Head) -> Result<()> {
+    put_meta(database, HEAD_ROW, &vault.seal_json(head_aad(), head))
+}
+
+fn is_signed(checkpoint: &AuditCheckpoint, signer: &VerifyingKey) -> bool {
+    let AuditCheckpoint { number, time, hash, signature } = checkpoint;
+    unhex(hash.as_bytes())
+        .zip(unhex(signature.as_bytes()))
+        .is_some_and(|(hash, signature)| signer.verify(&checkpoint_bytes(*number, *time, &hash), &signature))
 }
 
 fn hash_of(before: &[u8], number: u64, text: &[u8]) -> [u8; 32] {
@@ -277,7 +390,7 @@ fn hash_of(before: &[u8], number: u64, text: &[u8]) -> [u8; 32] {
 }
 
 fn checkpoint_bytes(number: u64, time: i64, hash: &[u8]) -> Vec<u8> {
-    Aad::new("audit-checkpoint 1").u64(number).u64(time.unsigned_abs()).bytes(hash).finish()
+    Aad::new("audit-checkpoint 1").u64(number).u64(time.cast_unsigned()).bytes(hash).finish()
 }
 
 fn entry_aad(number: u64) -> Aad {
@@ -290,11 +403,6 @@ fn head_aad() -> Aad {
 
 fn corrupt(why: &str) -> ControlError {
     ControlError::Corrupt { what: WHAT, why: why.into() }
-}
-
-/// SQLite's integers are signed; numbers are far from their end.
-fn integer(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 impl Vault {

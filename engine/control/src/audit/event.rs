@@ -31,6 +31,8 @@ actions! {
     ApiKeyRevoked "api_key.revoke",
     RootRotationBegun "root.rotate.begin",
     RootRotated "root.rotate.end",
+    RootMoved "root.move",
+    RootRecovered "root.recover",
     TenantKeyRotated "tenant_key.rotate",
     TenantKeysRetired "tenant_key.retire",
     TenantKeysRestored "tenant_key.restore",
@@ -41,10 +43,12 @@ actions! {
     RecoveryCreated "recovery.create",
     RecoveryVerified "recovery.verify",
     FormatChanged "control.format",
+    TrailResumed "audit.resume",
     BackupMade "backup.made",
     BackupVerified "backup.verified",
     BackupRestored "backup.restored",
     BackupRemoved "backup.removed",
+    TenantLeftOut "tenant.left_out",
 }
 
 /// An entry to be made. Nothing in it may be secret.

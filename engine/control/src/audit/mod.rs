@@ -11,14 +11,18 @@
 //! audit_checkpoints   number, time, hash, Ed25519 signature over them
 //! ```
 //! The hash is over the text, so that exported entries can be checked by anybody; the salt keeps a hash from telling
-//! what the text is. Who can write to control.db but has no key cannot change, remove or add an entry unseen: chain
-//! and head show it. Who has the keys could write a whole new trail; the checkpoints in the server's log show that.
+//! what the text is. Who can write to control.db but has no key cannot change, remove or add an entry unseen: chain and
+//! head show it, and a head that is not there is damage, because every file has one from its beginning. What nothing
+//! inside of the file can show is an older state of all of it, as a backup has: `outside` shows that as long as it is
+//! left alone. Beyond that, and against whoever has the keys and writes a whole new trail, only a checkpoint tells that
+//! was kept elsewhere: the server logs each.
 
 mod certificate;
 mod chain;
 mod event;
+mod outside;
 
 pub use certificate::{Destroyed, DestructionCertificate, Removal};
-pub(crate) use chain::append;
 pub use chain::{AuditCheckpoint, AuditEntry, AuditReport};
+pub(crate) use chain::{append, begin, resume};
 pub use event::{AuditAction, AuditEvent, NewAuditEvent};

@@ -5,10 +5,10 @@ use std::fs;
 use rusqlite::params;
 use sepal_types::TenantId;
 
-use super::{ControlCopy, ControlFinding};
+use super::ControlFinding;
 use crate::{
-    ControlError, EnvironmentName, Grantable, NewSecret, OPERATOR, PUBLIC, Provider, Scope, SecretName,
-    SecretOrigin, SecretUse, Tenant, root_key, tests::Fixture,
+    Control, ControlError, EnvironmentName, Grantable, NewSecret, OPERATOR, PUBLIC, Provider, Scope,
+    SecretName, SecretOrigin, SecretUse, Tenant, control::journal_of, root_key, tests::Fixture,
 };
 
 /// Two tenants with everything that there is to have.
@@ -38,7 +38,7 @@ fn furnished(fixture: &Fixture) -> [Tenant; 2] {
 }
 
 fn check(fixture: &Fixture) -> (Vec<TenantId>, Vec<ControlFinding>) {
-    let copy = ControlCopy::open(&fixture.path(), &fixture.root, fixture.options()).unwrap();
+    let copy = Control::open_copy(&fixture.path(), &fixture.root, fixture.options()).unwrap();
     let mut found = Vec::new();
     let whole = copy.check(&mut |finding| found.push(finding)).unwrap();
     (whole.into_iter().map(|tenant| tenant.id).collect(), found)
@@ -54,8 +54,33 @@ fn a_sound_file_is_found_so_and_left_alone() {
     assert!(tenants.iter().all(|tenant| whole.contains(&tenant.id)) && whole.len() == 2);
     assert_eq!(fs::read(fixture.path()).unwrap(), before);
     let other = sepal_crypto::Key::random();
-    let refused = ControlCopy::open(&fixture.path(), &other, fixture.options()).err();
+    let refused = Control::open_copy(&fixture.path(), &other, fixture.options()).err();
     assert!(matches!(refused, Some(ControlError::WrongRootKey { database }) if database == fixture.path()));
+}
+
+/// A crash amid a commit: the file is half the new one, and the journal has the old pages.
+#[test]
+fn what_a_crash_left_half_done_is_not_in_the_copy() {
+    let fixture = Fixture::new();
+    furnished(&fixture);
+    let journal = journal_of(&fixture.path());
+    let (during, left) = {
+        let database = fixture.control.database.lock();
+        // The cache is so small that pages are written before the end.
+        let half = "PRAGMA cache_size = 1; BEGIN IMMEDIATE; DELETE FROM tenants;
+                    INSERT INTO meta VALUES ('filler', zeroblob(100000))";
+        database.execute_batch(half).unwrap();
+        let files = (fs::read(fixture.path()).unwrap(), fs::read(&journal).unwrap());
+        database.execute_batch("ROLLBACK").unwrap();
+        files
+    };
+    assert!(!left.is_empty() && during != fs::read(fixture.path()).unwrap(), "nothing was half done");
+    fs::write(fixture.path(), &during).unwrap();
+    fs::write(&journal, &left).unwrap();
+    let (whole, found) = check(&fixture);
+    assert!(found.is_empty() && whole.len() == 2, "{found:?}");
+    assert_eq!(fs::read(fixture.path()).unwrap(), during);
+    assert_eq!(fs::read(&journal).unwrap(), left);
 }
 
 #[test]

@@ -12,7 +12,7 @@
 use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior, params};
-use sepal_crypto::{Aad, hex, unhex};
+use sepal_crypto::{Aad, hex, sha256, unhex};
 use sepal_types::TenantId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -21,6 +21,7 @@ use zeroize::Zeroize;
 use crate::{
     AuditAction, Control, ControlError,
     audit::{NewAuditEvent, append},
+    control::{journal_of, remove_if_there},
     control_error::Result,
     schema,
     secrets::reseal,
@@ -75,6 +76,8 @@ impl Control {
         schema::settle(&copy)?;
         schema::create_tables(&mut copy)?;
         copy.close().map_err(|(_, error)| error)?;
+        let io = |source| ControlError::Io { path: journal_of(to), source };
+        remove_if_there(&journal_of(to)).map_err(io)?;
         let path = to.to_str().ok_or_else(|| {
             ControlError::InvalidArgument(format!("\"{}\" is no path in UTF-8", to.display()))
         })?;
@@ -83,6 +86,7 @@ impl Control {
         let copied = copy_tables(&database);
         database.execute_batch("DETACH DATABASE copy")?;
         copied?;
+        remove_if_there(&journal_of(to)).map_err(io)?;
         Ok(key_file::sync_parent(to)?)
     }
 
@@ -103,6 +107,22 @@ impl Control {
             .collect();
         let sealed = vault::seal_json(&self.vault.instance.backup, aad(tenant), &epochs);
         Ok([MAGIC.as_slice(), &sealed].concat())
+    }
+
+    /// Tells what [`Self::sealed_tenant_keys`] gives from what it gave before, without telling the keys: sealing the
+    /// same ones twice gives different bytes. The same keys under another provider of the tenant's are another set:
+    /// that provider cannot open the one before. Asks no provider.
+    ///
+    /// Errors: 42704 no such tenant.
+    pub fn tenant_keys_tag(&self, tenant: TenantId) -> Result<String> {
+        let rows = unwrap_rows(&self.database.lock(), &self.vault, tenant)?;
+        let told = rows.iter().map(|row| {
+            let KeyBody { created_at, check } = &row.body;
+            let key = format!("{} {check} {} {created_at}", row.epoch, row.own);
+            // What the provider made of it: only its ciphertext tells which one it was.
+            if row.own { format!("{key} {}", hex(&sha256(&row.secret))) } else { key }
+        });
+        Ok(hex(&sha256(told.collect::<Vec<_>>().join("\n").as_bytes())[..8]))
     }
 
     /// Puts keys back that [`Self::sealed_tenant_keys`] gave, into a control.db that [`Self::backup_copy`] wrote.
@@ -166,6 +186,23 @@ impl Control {
             }
         }
         refused.map_or(Ok(()), Err)
+    }
+
+    /// Takes a tenant out of a copy that others of its tenants are restored to: its keys, API keys and environments. It
+    /// was not dropped, and the audit trail does not say so. Durable on return.
+    ///
+    /// Errors: 42704 no such tenant.
+    pub fn leave_out_tenant(&self, tenant: TenantId) -> Result<()> {
+        let mut database = self.database.lock();
+        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        require_tenant(&transaction, tenant)?;
+        transaction.execute("DELETE FROM tenants WHERE id = ?1", params![tenant.as_bytes()])?;
+        let event = NewAuditEvent::new(AuditAction::TenantLeftOut, "tenant").of(tenant);
+        append(&transaction, &self.vault, self.now(), event)?;
+        transaction.commit()?;
+        self.vault.forget_tenant(tenant);
+        self.revoke_trust();
+        Ok(())
     }
 
     fn open_epochs(&self, tenant: TenantId, sealed: &[u8]) -> Result<Vec<Epoch>> {

@@ -32,6 +32,10 @@ pub(crate) struct InstanceKeys {
 }
 
 const WHAT: &str = "an instance key";
+/// What a wrapped key is bound to. That it rose with format 4 keeps a file of today from being passed off as one of
+/// format 3, in which the audit trail may have no end.
+const BINDING: &str = "instance-key 2";
+const BINDING_OF_FORMAT_3: &str = "instance-key 1";
 /// The row by which a root key is judged.
 const JUDGE: &str = "values";
 
@@ -65,15 +69,25 @@ impl InstanceKeys {
     /// Wraps all of them under `root`.
     pub(crate) fn store(&self, database: &Connection, root: &RootKeys) -> Result<()> {
         for (name, key) in self.named() {
-            put_meta(database, &row(name), &root.wrap(aad(name, root.generation), key.expose()))?;
+            let aad = aad(BINDING, name, root.generation);
+            put_meta(database, &row(name), &root.wrap(aad, key.expose()))?;
         }
         Ok(())
     }
 
     pub(crate) fn load(database: &Connection, root: &RootKeys) -> Result<Self> {
+        Self::load_bound(BINDING, database, root)
+    }
+
+    /// Of a file of format 3, which is being brought to today's.
+    pub(crate) fn load_of_format_3(database: &Connection, root: &RootKeys) -> Result<Self> {
+        Self::load_bound(BINDING_OF_FORMAT_3, database, root)
+    }
+
+    fn load_bound(binding: &str, database: &Connection, root: &RootKeys) -> Result<Self> {
         let key = |name: &str| -> Result<ResidentKey> {
             let wrapped = meta(database, &row(name))?.ok_or_else(|| missing(name))?;
-            let plain = root.unwrap(WHAT, root.generation, aad(name, root.generation), &wrapped)?;
+            let plain = root.unwrap(WHAT, root.generation, aad(binding, name, root.generation), &wrapped)?;
             Ok(key_from(WHAT, &plain)?.into())
         };
         Ok(Self {
@@ -87,10 +101,11 @@ impl InstanceKeys {
         })
     }
 
-    /// Whether `root` is the key that wraps them now. Reads only.
+    /// Whether `root` is the key that wraps them now, in a file of format 3 as well: the wrapped key says by which
+    /// root it is. Reads only.
     pub(crate) fn are_under(database: &Connection, root: &Key) -> Result<bool> {
         let wrapped = meta(database, &row(JUDGE))?.ok_or_else(|| missing(JUDGE))?;
-        Ok(RootKeys::fits(root, aad(JUDGE, generation_of(database)?), &wrapped))
+        Ok(RootKeys::fits(root, aad(BINDING, JUDGE, generation_of(database)?), &wrapped))
     }
 
     fn named(&self) -> [(&'static str, &Key); 7] {
@@ -110,8 +125,8 @@ fn row(name: &str) -> String {
     format!("key.{name}")
 }
 
-fn aad(name: &str, generation: u64) -> Aad {
-    Aad::new("instance-key 1").text(name).u64(generation)
+fn aad(binding: &str, name: &str, generation: u64) -> Aad {
+    Aad::new(binding).text(name).u64(generation)
 }
 
 fn missing(name: &str) -> ControlError {

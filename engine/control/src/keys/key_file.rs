@@ -5,7 +5,7 @@
 //! recovery key, can read nothing.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{ErrorKind, Read, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -34,7 +34,10 @@ pub fn create(path: &Path) -> Result<Key, RootKeyError> {
 
 /// Writes a key to a file (mode 0600), durably. Never overwrites.
 pub(crate) fn write(path: &Path, key: &Key) -> Result<(), RootKeyError> {
-    let mut text = Zeroizing::new(hex(key.expose()));
+    let digits = Zeroizing::new(hex(key.expose()));
+    // With room for all of it: a text that grows leaves its bytes where it was.
+    let mut text = Zeroizing::new(String::with_capacity(DIGITS + 1));
+    text.push_str(&digits);
     text.push('\n');
     write_private(path, text.as_bytes())
 }
@@ -80,6 +83,56 @@ pub(crate) fn sync_parent(path: &Path) -> Result<(), RootKeyError> {
     File::open(parent(path))
         .and_then(|directory| directory.sync_all())
         .map_err(|source| RootKeyError::Unwritable { path: path.to_owned(), source })
+}
+
+/// Removes a key's file, if it is there, and overwrites what it held.
+pub(crate) fn remove(path: &Path) -> Result<(), RootKeyError> {
+    let leaving = Leaving::of(path);
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            return Err(RootKeyError::Unwritable { path: path.to_owned(), source });
+        }
+        _ => {}
+    }
+    leaving.overwrite();
+    Ok(())
+}
+
+/// Puts `from` in the place of `path`, whose bytes are overwritten. The name is not durable yet.
+pub(crate) fn replace(from: &Path, path: &Path) -> std::io::Result<()> {
+    let leaving = Leaving::of(path);
+    fs::rename(from, path)?;
+    leaving.overwrite();
+    Ok(())
+}
+
+/// A key's file that is about to lose its name, and its bytes with it.
+struct Leaving {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Leaving {
+    fn of(path: &Path) -> Self {
+        Self { path: path.to_owned(), file: OpenOptions::new().write(true).open(path).ok() }
+    }
+
+    /// Once the name is gone. A file that has another name stays as it is: somebody keeps it on purpose. File systems
+    /// that write elsewhere, and flash, may have older blocks still.
+    fn overwrite(self) {
+        let Some(mut file) = self.file else { return };
+        let overwritten = file.metadata().and_then(|metadata| {
+            if metadata.nlink() > 0 {
+                return Ok(());
+            }
+            let zeros = vec![0; usize::try_from(metadata.len()).unwrap_or(0)];
+            file.write_all(&zeros)?;
+            file.sync_all()
+        });
+        if let Err(error) = overwritten {
+            tracing::warn!(%error, path = %self.path.display(), "what a key's file held was not overwritten");
+        }
+    }
 }
 
 fn decode(text: &[u8]) -> Option<Key> {

@@ -1,5 +1,6 @@
-//! Tenants that bring a provider of their own (BYOK): their keys are wrapped by it first, then under the root, and both
-//! are needed.
+//! Tenants that bring a provider of their own (BYOK): their keys are wrapped by it first, then under the root, and
+//! both are needed. For the keys from before that is only true here, not of their copies in backups: so a provider
+//! comes with a new key, and what was sealed before is put under it.
 //!
 //! The provider is asked when the tenant is opened, and when its key is rotated; what it gave is held while the tenant
 //! is open. One that does not answer, or refuses, closes this tenant and no other. Taking the right away takes effect
@@ -12,7 +13,7 @@ use std::{
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior, params};
-use sepal_crypto::{Key, KeyRing};
+use sepal_crypto::{Key, KeyRing, constant_time_eq, hex};
 use sepal_types::TenantId;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -27,7 +28,7 @@ use crate::{
 
 use super::{
     KeyWrapper, Provider, WrapperError,
-    tenant_keys::{self, own_context, unwrap_rows},
+    tenant_keys::{self, KEY_WHAT, NewKey, Unwrapped, own_context},
 };
 
 /// Which tenants have a provider, and the keys it gave for those that are in use.
@@ -89,10 +90,13 @@ impl Control {
         self.own_provider(&self.database.lock(), tenant)
     }
 
-    /// Puts the tenant's keys under a provider of its own, or under another one. Both the present provider and the new
-    /// one are asked; what the new one wrapped is unwrapped again before anything is written. Durable on return.
+    /// Puts the tenant's keys under a provider of its own, or under another one, and makes a new epoch: the keys so far
+    /// stand in older backups and copies of control.db without this provider. They are retired as after
+    /// [`Self::rotate_tenant_key`]. Both the present provider and the new one are asked; what the new one wrapped is
+    /// unwrapped again before anything is written. Durable on return.
     ///
-    /// Errors: 57P03 and 58000 a provider does not answer, or refuses; 22023 its description is wrong.
+    /// Errors: 57P03 and 58000 a provider does not answer, or refuses; 22023 its description is wrong; 55006 somebody
+    /// else changed the keys meanwhile.
     pub fn set_tenant_provider(&self, tenant: TenantId, provider: &Provider) -> Result<()> {
         let wrapper = self.own_wrapper(tenant, provider)?;
         let wrap = |epoch: u64, key: &Key| -> Result<Option<Vec<u8>>, WrapperError> {
@@ -108,9 +112,7 @@ impl Control {
             })?;
             Ok(Zeroizing::new(wrapped))
         };
-        let keys = self.rewrite_keys(tenant, Some(provider), &wrapped)?;
-        self.vault.own.hold(tenant, keys);
-        Ok(())
+        self.rewrite_keys(tenant, Some(provider), &wrapped)
     }
 
     /// Puts the tenant's keys under the root alone again. Asks the provider once more. Durable on return.
@@ -120,9 +122,7 @@ impl Control {
         if self.tenant_provider(tenant)?.is_none() {
             return Err(ControlError::NotInState(format!("tenant {tenant} has no provider of its own")));
         }
-        self.rewrite_keys(tenant, None, &|_, key| Ok(Zeroizing::new(key.expose().to_vec())))?;
-        self.vault.own.remove(tenant);
-        Ok(())
+        self.rewrite_keys(tenant, None, &|_, key| Ok(Zeroizing::new(key.expose().to_vec())))
     }
 
     pub(super) fn own_provider(&self, database: &Connection, tenant: TenantId) -> Result<Option<Provider>> {
@@ -133,32 +133,28 @@ impl Control {
         self.wrappers.open(provider).map_err(|why| ControlError::own_key(tenant, why))
     }
 
-    /// Writes all rows of a tenant's keys anew, with what `secret` makes of each, and gives the keys.
-    fn rewrite_keys(
-        &self,
-        tenant: TenantId,
-        provider: Option<&Provider>,
-        secret: Secret<'_>,
-    ) -> Result<KeyRing> {
-        let keys = self.tenant_keys(tenant)?;
-        let before = unwrap_rows(&self.database.lock(), &self.vault, tenant)?;
-        let mut secrets = Vec::with_capacity(before.len());
-        for (row, key) in before.iter().zip(keys.keys()) {
+    /// Writes all rows of a tenant's keys anew, with what `secret` makes of each. Under a provider, a new epoch begins.
+    fn rewrite_keys(&self, tenant: TenantId, provider: Option<&Provider>, secret: Secret<'_>) -> Result<()> {
+        // Rows and keys of one moment: a key that went into another key's row would be lost with it.
+        let read = self.read_keys(tenant)?;
+        let mut secrets = Vec::with_capacity(read.rows.len());
+        for (row, key) in read.rows.iter().zip(&read.keys) {
+            check_value(row, key)?;
             secrets.push(secret(row.epoch, key)?);
         }
+        let (now, epoch) = (self.now(), read.newest() + 1);
+        let next = match provider {
+            Some(_) => {
+                let key = Key::random();
+                Some((secret(epoch, &key)?, key))
+            }
+            None => None,
+        };
         let mut database = self.database.lock();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let present = unwrap_rows(&transaction, &self.vault, tenant)?;
-        let same = |(one, other): (&tenant_keys::Unwrapped, &tenant_keys::Unwrapped)| {
-            one.secret.as_slice() == other.secret.as_slice()
-        };
-        if present.len() != before.len() || !present.iter().zip(&before).all(same) {
-            return Err(ControlError::Busy(
-                "the tenant's key was changed by somebody else: try again".into(),
-            ));
-        }
+        read.check_present(&transaction, &self.vault, tenant)?;
         transaction.execute("DELETE FROM tenant_keys WHERE tenant = ?1", params![tenant.as_bytes()])?;
-        for (row, secret) in present.iter().zip(&secrets) {
+        for (row, secret) in read.rows.iter().zip(&secrets) {
             let which = (row.epoch, provider.is_some());
             tenant_keys::insert_row(&transaction, &self.vault, tenant, which, secret, &row.body)?;
         }
@@ -168,10 +164,29 @@ impl Control {
         let event = NewAuditEvent::new(action, "tenant key")
             .of(tenant)
             .with(json!({ "provider": provider.map(ToString::to_string) }));
-        append(&transaction, &self.vault, self.now(), event)?;
+        append(&transaction, &self.vault, now, event)?;
+        if let Some((secret, key)) = &next {
+            let new = NewKey { epoch, own: true, secret, key, now };
+            tenant_keys::begin_epoch(&transaction, &self.vault, tenant, read.current()?, &new)?;
+        }
         transaction.commit()?;
-        Ok(keys)
+        self.clear_journal(&mut database);
+        // Control is locked still: whoever changes the keys next holds them next.
+        match next {
+            Some((_, key)) => self.vault.own.hold(tenant, KeyRing::new(key, read.keys)),
+            None => self.vault.own.remove(tenant),
+        }
+        Ok(())
     }
+}
+
+/// Refuses to write a row anew with a key that is not its own: its provider gave back another one.
+fn check_value(row: &Unwrapped, key: &Key) -> Result<()> {
+    if constant_time_eq(hex(&key.check_value()).as_bytes(), row.body.check.as_bytes()) {
+        return Ok(());
+    }
+    let why = format!("what is in the row of epoch {} is another key", row.epoch);
+    Err(ControlError::Corrupt { what: KEY_WHAT, why })
 }
 
 impl Vault {

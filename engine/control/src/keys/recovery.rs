@@ -22,7 +22,7 @@ use crate::{
 };
 
 use super::{
-    RecoveryKey, RootKeys,
+    InstanceKeys, RecoveryKey, RootKeys,
     root::{key_from, meta, put_meta},
 };
 
@@ -46,8 +46,8 @@ pub struct RecoveryStatus {
 }
 
 impl Control {
-    /// Makes a recovery key; it is given here and nowhere else. One that was made before opens nothing from then on,
-    /// except in copies of the directory.
+    /// Makes a recovery key; it is given here and nowhere else. One that was made before opens nothing here from then
+    /// on; in copies of the directory it gives the present root key until that is replaced, too.
     ///
     /// `shares`: how many are needed, and how many the caller will split it into. Errors: 42710 there is one, and
     /// `replace` is false.
@@ -176,6 +176,32 @@ fn no_recovery() -> ControlError {
 }
 
 impl Control {
+    /// Whether control.db is under `key` now, whatever this process was opened with.
+    pub(crate) fn is_under(&self, key: &Key) -> Result<bool> {
+        InstanceKeys::are_under(&self.database.lock(), key)
+    }
+
+    /// Whether the package that a backup carries gives this root key with the recovery key of now, which nobody has to
+    /// bring for that: it lies here, wrapped under the root.
+    ///
+    /// Errors: 55000 there is none; XX001 the package gives another root key, or is another recovery key's, or damaged.
+    pub fn check_recovery_package(&self, package: &[u8]) -> Result<()> {
+        let database = self.database.lock();
+        let wrapped = meta(&database, KEY_ROW)?.ok_or_else(no_recovery)?;
+        let plain = {
+            let roots = self.vault.roots.read();
+            roots.unwrap(WHAT, roots.generation, key_aad(roots.generation), &wrapped)?
+        };
+        let key = RecoveryKey::from_key(key_from(WHAT, &plain)?);
+        let corrupt = |why: String| ControlError::Corrupt { what: "the recovery package", why };
+        match open_recovery_package(package, &key) {
+            Ok(root) if self.is_root(&root) => Ok(()),
+            Ok(_) => Err(corrupt("what it opens is not the root key".into())),
+            Err(ControlError::InvalidArgument(why)) => Err(corrupt(why)),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether `key` is the root key that this was opened with, or that replaced it.
     pub(crate) fn is_root(&self, key: &Key) -> bool {
         constant_time_eq(&self.vault.roots.read().key.check_value(), &key.check_value())

@@ -17,6 +17,7 @@ use crate::{
     AuditAction, Control, ControlError,
     audit::{NewAuditEvent, append},
     control_error::Result,
+    integer::{from_column, to_column},
 };
 
 use super::{
@@ -109,6 +110,7 @@ impl Control {
             let settled = RootKeys::new(roots.generation, &roots.key);
             settled.store(&transaction)?;
             transaction.commit()?;
+            self.clear_journal(&mut database);
             *roots = settled;
             now.rotating = false;
             return Ok((now, true));
@@ -124,7 +126,7 @@ fn wrap_anew(transaction: &Transaction<'_>, roots: &RootKeys) -> Result<usize> {
         "SELECT tenant, epoch, generation, own, wrapped_key FROM tenant_keys WHERE generation < ?1 LIMIT ?2",
     )?;
     let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
-    let rows = select.query_map(params![number(roots.generation), limit], |row| {
+    let rows = select.query_map(params![to_column(roots.generation), limit], |row| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
     })?;
     let rows = rows.collect::<rusqlite::Result<Vec<([u8; 16], i64, i64, bool, Vec<u8>)>>>()?;
@@ -132,11 +134,12 @@ fn wrap_anew(transaction: &Transaction<'_>, roots: &RootKeys) -> Result<usize> {
         "UPDATE tenant_keys SET wrapped_key = ?1, generation = ?2 WHERE tenant = ?3 AND epoch = ?4",
     )?;
     for (id, epoch, generation, own, wrapped) in &rows {
-        let (tenant, generation) = (TenantId(*id), generation.unsigned_abs());
-        let old = tenant_keys::aad(tenant, epoch.unsigned_abs(), generation, *own);
-        let new = tenant_keys::aad(tenant, epoch.unsigned_abs(), roots.generation, *own);
+        let (tenant, number) = (TenantId(*id), from_column(KEY_WHAT, *epoch)?);
+        let generation = from_column(KEY_WHAT, *generation)?;
+        let old = tenant_keys::aad(tenant, number, generation, *own);
+        let new = tenant_keys::aad(tenant, number, roots.generation, *own);
         let secret = roots.unwrap(KEY_WHAT, generation, old, wrapped)?;
-        update.execute(params![roots.wrap(new, &secret), number(roots.generation), id, epoch])?;
+        update.execute(params![roots.wrap(new, &secret), to_column(roots.generation), id, epoch])?;
     }
     Ok(rows.len())
 }
@@ -145,16 +148,11 @@ fn status(database: &Connection, roots: &RootKeys) -> Result<RootStatus> {
     let mut statement = database
         .prepare_cached("SELECT count(*), count(*) FILTER (WHERE generation < ?1) FROM tenant_keys")?;
     let (keys, under_old): (i64, i64) =
-        statement.query_row(params![number(roots.generation)], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        statement.query_row(params![to_column(roots.generation)], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(RootStatus {
         generation: roots.generation,
         keys: keys.unsigned_abs(),
         under_old: under_old.unsigned_abs(),
         rotating: roots.previous.is_some(),
     })
-}
-
-/// SQLite's integers are signed; generations and epochs are far from their end.
-fn number(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }

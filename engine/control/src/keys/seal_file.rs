@@ -6,7 +6,10 @@
 //!  "wrapped":"…",  hexadecimal, what the provider made of the 32 bytes
 //!  "check":"…"}    hexadecimal, 16 bytes: tells whether what it gave back is the key
 //! ```
-//! Mode 0600, one line. Whoever changes it can make the server ask another provider, which gets nothing but `wrapped`.
+//! Mode 0600, owned by our user, or it is not read; one line. It is not authenticated, because nothing is known yet
+//! that could do it: whoever can change it decides which provider is asked next, and that one gets what the operator
+//! gives for the present one, the passphrase, the PIN or the token. So it is to be protected like that secret, and
+//! `provider` in one that comes from elsewhere is to be looked at first (docs/keys.md).
 
 use std::path::Path;
 
@@ -18,7 +21,8 @@ use crate::RootKeyError;
 use super::{KeyWrapper, Provider, key_file};
 
 const FORMAT: u32 = 1;
-const MAX_BYTES: usize = 64 << 10;
+/// More than any seal has.
+pub(super) const MAX_BYTES: usize = 64 << 10;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

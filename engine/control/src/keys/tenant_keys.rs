@@ -19,11 +19,12 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::{
-    AuditAction, Control, ControlError,
+    AuditAction, Control, ControlError, Provider,
     audit::{NewAuditEvent, append},
     control_error::Result,
+    integer::{from_column, to_column},
     secrets::reseal,
-    tenants::require_tenant,
+    tenants::{read_body, require_tenant},
     vault::Vault,
 };
 
@@ -69,32 +70,14 @@ impl Control {
     /// Errors: 42704 no such tenant; 55000 its keys are not here (a restored control.db); 57P03 and 58000 its own
     /// provider does not answer, or refuses.
     pub fn tenant_keys(&self, tenant: TenantId) -> Result<KeyRing> {
-        let (rows, provider) = {
+        let read = self.read_keys(tenant)?;
+        let (newest, ring) = (read.newest(), read.ring()?);
+        if read.provider.is_some() {
             let database = self.database.lock();
-            (unwrap_rows(&database, &self.vault, tenant)?, self.own_provider(&database, tenant)?)
-        };
-        let wrapper = match &provider {
-            Some(provider) if rows.iter().any(|row| row.own) => Some(self.own_wrapper(tenant, provider)?),
-            _ => None,
-        };
-        let mut keys = Vec::with_capacity(rows.len());
-        for row in rows {
-            keys.push(match (&wrapper, row.own) {
-                (_, false) => key_from(KEY_WHAT, &row.secret)?,
-                (Some(wrapper), true) => {
-                    let plain = wrapper.unwrap(&own_context(tenant, row.epoch), &row.secret);
-                    key_from(KEY_WHAT, &plain.map_err(|why| ControlError::own_key(tenant, why))?)?
-                }
-                (None, true) => {
-                    let why = "the tenant's own provider is not recorded".into();
-                    return Err(ControlError::Corrupt { what: KEY_WHAT, why });
-                }
-            });
-        }
-        let current = keys.remove(0);
-        let ring = KeyRing::new(current, keys);
-        if provider.is_some() {
-            self.vault.own.hold(tenant, ring.clone());
+            // A rotation may have been faster than the provider: what it made current must stay so.
+            if newest_epoch(&database, tenant)? == newest {
+                self.vault.own.hold(tenant, ring.clone());
+            }
         }
         Ok(ring)
     }
@@ -115,14 +98,10 @@ impl Control {
     /// Makes a new epoch, seals what control.db holds of the tenant under it, and gives its number. The older ones stay
     /// until [`Self::retire_tenant_keys`]. Durable on return.
     pub fn rotate_tenant_key(&self, tenant: TenantId) -> Result<u64> {
-        let old = self.tenant_keys(tenant)?;
-        let key = Key::random();
-        let (provider, epoch) = {
-            let database = self.database.lock();
-            (self.own_provider(&database, tenant)?, newest_epoch(&database, tenant)? + 1)
-        };
+        let old = self.read_keys(tenant)?;
+        let (key, epoch, provider) = (Key::random(), old.newest() + 1, &old.provider);
         // Before the transaction: a provider may take its time.
-        let secret = match &provider {
+        let secret = match provider {
             Some(provider) => Zeroizing::new(
                 self.own_wrapper(tenant, provider)?
                     .wrap(&own_context(tenant, epoch), key.expose())
@@ -132,29 +111,14 @@ impl Control {
         };
         let mut database = self.database.lock();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let as_it_was = require_tenant(&transaction, tenant)
-            .and_then(|()| Ok(newest_epoch(&transaction, tenant)? + 1 == epoch))?;
-        if !as_it_was || self.own_provider(&transaction, tenant)? != provider {
-            return Err(ControlError::Busy(
-                "the tenant's key was changed by somebody else: try again".into(),
-            ));
-        }
+        old.check_present(&transaction, &self.vault, tenant)?;
         let now = self.clock.unix_seconds();
-        insert(
-            &transaction,
-            &self.vault,
-            tenant,
-            &NewKey { epoch, own: provider.is_some(), secret, key: &key, now },
-        )?;
-        reseal::tenant(&transaction, &self.vault, tenant, old.current(), &key)?;
-        let event = NewAuditEvent::new(AuditAction::TenantKeyRotated, "tenant key")
-            .of(tenant)
-            .with(json!({ "epoch": epoch }));
-        append(&transaction, &self.vault, now, event)?;
+        let new = NewKey { epoch, own: provider.is_some(), secret: &secret, key: &key, now };
+        begin_epoch(&transaction, &self.vault, tenant, old.current()?, &new)?;
         transaction.commit()?;
+        // Control is locked still: whoever changes the keys next holds them next.
         if provider.is_some() {
-            let older = old.keys().cloned().collect();
-            self.vault.own.hold(tenant, KeyRing::new(key, older));
+            self.vault.own.hold(tenant, KeyRing::new(key, old.keys));
         }
         Ok(epoch)
     }
@@ -175,7 +139,7 @@ impl Control {
         }
         let retired = transaction.execute(
             "DELETE FROM tenant_keys WHERE tenant = ?1 AND epoch < ?2",
-            params![tenant.as_bytes(), number(epoch)],
+            params![tenant.as_bytes(), to_column(epoch)],
         )?;
         if retired > 0 {
             let event = NewAuditEvent::new(AuditAction::TenantKeysRetired, "tenant key")
@@ -184,6 +148,9 @@ impl Control {
             append(&transaction, &self.vault, self.now(), event)?;
         }
         transaction.commit()?;
+        if retired > 0 {
+            self.clear_journal(&mut database);
+        }
         self.vault.own.forget(tenant);
         Ok(retired)
     }
@@ -194,9 +161,82 @@ impl Control {
         self.vault.own.forget(tenant);
     }
 
+    /// A tenant's rows and the keys in them, of one moment. Asks the tenant's own provider, while nothing is locked.
+    pub(super) fn read_keys(&self, tenant: TenantId) -> Result<ReadKeys> {
+        let (rows, provider) = {
+            let database = self.database.lock();
+            (unwrap_rows(&database, &self.vault, tenant)?, self.own_provider(&database, tenant)?)
+        };
+        let wrapper = match &provider {
+            Some(provider) if rows.iter().any(|row| row.own) => Some(self.own_wrapper(tenant, provider)?),
+            _ => None,
+        };
+        let mut keys = Vec::with_capacity(rows.len());
+        for row in &rows {
+            keys.push(match (&wrapper, row.own) {
+                (_, false) => key_from(KEY_WHAT, &row.secret)?,
+                (Some(wrapper), true) => {
+                    let plain = wrapper.unwrap(&own_context(tenant, row.epoch), &row.secret);
+                    key_from(KEY_WHAT, &plain.map_err(|why| ControlError::own_key(tenant, why))?)?
+                }
+                (None, true) => {
+                    let why = "the tenant's own provider is not recorded".into();
+                    return Err(ControlError::Corrupt { what: KEY_WHAT, why });
+                }
+            });
+        }
+        Ok(ReadKeys { rows, keys, provider })
+    }
+
     /// Before secrets of a tenant are touched: asks its own provider, if it has one, while nothing is locked.
     pub(crate) fn hold_keys(&self, tenant: TenantId) -> Result<()> {
         if self.vault.own.must_ask(tenant) { self.tenant_keys(tenant).map(drop) } else { Ok(()) }
+    }
+}
+
+/// A tenant's keys as one look at control.db found them.
+pub(super) struct ReadKeys {
+    /// The newest first; at least one.
+    pub(super) rows: Vec<Unwrapped>,
+    /// Those in `rows`, in the same order.
+    pub(super) keys: Vec<Key>,
+    pub(super) provider: Option<Provider>,
+}
+
+impl ReadKeys {
+    pub(super) fn newest(&self) -> u64 {
+        self.rows.first().map_or(0, |row| row.epoch)
+    }
+
+    pub(super) fn current(&self) -> Result<&Key> {
+        self.keys.first().ok_or_else(|| ControlError::Corrupt { what: KEY_WHAT, why: "there is none".into() })
+    }
+
+    pub(super) fn ring(&self) -> Result<KeyRing> {
+        Ok(KeyRing::new(self.current()?.clone(), self.keys[1..].to_vec()))
+    }
+
+    /// Refuses to change keys that somebody else has changed since: the caller's transaction sees other rows, or
+    /// another provider.
+    pub(super) fn check_present(
+        &self,
+        transaction: &Connection,
+        vault: &Vault,
+        tenant: TenantId,
+    ) -> Result<()> {
+        let present = unwrap_rows(transaction, vault, tenant)?;
+        let same = |(one, other): (&Unwrapped, &Unwrapped)| {
+            one.epoch == other.epoch
+                && one.own == other.own
+                && one.secret.as_slice() == other.secret.as_slice()
+        };
+        let unchanged = present.len() == self.rows.len()
+            && present.iter().zip(&self.rows).all(same)
+            && read_body(transaction, vault, tenant)?.1.own_provider == self.provider;
+        if unchanged {
+            return Ok(());
+        }
+        Err(ControlError::Busy("the tenant's key was changed by somebody else: try again".into()))
     }
 }
 
@@ -212,14 +252,30 @@ pub(crate) struct NewKey<'a> {
     pub(crate) epoch: u64,
     pub(crate) own: bool,
     /// As [`Unwrapped::secret`].
-    pub(crate) secret: Zeroizing<Vec<u8>>,
+    pub(crate) secret: &'a [u8],
     pub(crate) key: &'a Key,
     pub(crate) now: i64,
 }
 
 pub(crate) fn insert(database: &Connection, vault: &Vault, tenant: TenantId, new: &NewKey<'_>) -> Result<()> {
     let body = KeyBody { created_at: new.now, check: hex(&new.key.check_value()) };
-    insert_row(database, vault, tenant, (new.epoch, new.own), &new.secret, &body)
+    insert_row(database, vault, tenant, (new.epoch, new.own), new.secret, &body)
+}
+
+/// The caller's transaction: `new` becomes the key that all of a tenant's is sealed under.
+pub(super) fn begin_epoch(
+    database: &Connection,
+    vault: &Vault,
+    tenant: TenantId,
+    old: &Key,
+    new: &NewKey<'_>,
+) -> Result<()> {
+    insert(database, vault, tenant, new)?;
+    reseal::tenant(database, vault, tenant, old, new.key)?;
+    let event = NewAuditEvent::new(AuditAction::TenantKeyRotated, "tenant key")
+        .of(tenant)
+        .with(json!({ "epoch": new.epoch }));
+    append(database, vault, new.now, event).map(drop)
 }
 
 /// `which`: epoch and `own`.
@@ -240,8 +296,8 @@ pub(super) fn insert_row(
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         params![
             tenant.as_bytes(),
-            number(epoch),
-            number(roots.generation),
+            to_column(epoch),
+            to_column(roots.generation),
             own,
             wrapped,
             vault.seal_json(body_aad(tenant, epoch), body),
@@ -260,7 +316,7 @@ pub(super) fn unwrap_rows(database: &Connection, vault: &Vault, tenant: TenantId
     )?;
     let rows = statement.query_and_then(params![tenant.as_bytes()], |row| -> Result<Unwrapped> {
         let (epoch, generation): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let (epoch, generation) = (epoch.unsigned_abs(), generation.unsigned_abs());
+        let (epoch, generation) = (from_column(KEY_WHAT, epoch)?, from_column(KEY_WHAT, generation)?);
         let (own, wrapped, sealed): (bool, Vec<u8>, Vec<u8>) = (row.get(2)?, row.get(3)?, row.get(4)?);
         let secret = roots.unwrap(KEY_WHAT, generation, aad(tenant, epoch, generation, own), &wrapped)?;
         let body = vault.open_json("what is known of a tenant's key", body_aad(tenant, epoch), &sealed)?;
@@ -283,9 +339,12 @@ pub(crate) fn current_key(database: &Connection, vault: &Vault, tenant: TenantId
 }
 
 fn newest_epoch(database: &Connection, tenant: TenantId) -> Result<u64> {
-    let mut statement = database.prepare_cached("SELECT max(epoch) FROM tenant_keys WHERE tenant = ?1")?;
-    let newest: Option<i64> = statement.query_row(params![tenant.as_bytes()], |row| row.get(0))?;
-    newest.map(i64::unsigned_abs).ok_or(ControlError::NoTenantKeys(tenant))
+    let mut statement =
+        database.prepare_cached("SELECT min(epoch), max(epoch) FROM tenant_keys WHERE tenant = ?1")?;
+    let ends: (Option<i64>, Option<i64>) =
+        statement.query_row(params![tenant.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (Some(oldest), Some(newest)) = ends else { return Err(ControlError::NoTenantKeys(tenant)) };
+    from_column(KEY_WHAT, oldest).and_then(|_| from_column(KEY_WHAT, newest))
 }
 
 /// What a wrapped key is bound to.
@@ -302,10 +361,6 @@ fn body_aad(tenant: TenantId, epoch: u64) -> Aad {
     Aad::new("tenant-key-body 1").tenant(tenant).u64(epoch)
 }
 
-fn number(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
 /// Epochs with their keys' check values, the newest first, for a certificate. None at all is no error here.
 pub(crate) fn check_values(
     database: &Connection,
@@ -316,7 +371,7 @@ pub(crate) fn check_values(
         .prepare_cached("SELECT epoch, body FROM tenant_keys WHERE tenant = ?1 ORDER BY epoch DESC")?;
     let rows = statement.query_and_then(params![tenant.as_bytes()], |row| -> Result<(u64, String)> {
         let (epoch, sealed): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
-        let epoch = epoch.unsigned_abs();
+        let epoch = from_column(KEY_WHAT, epoch)?;
         let body: KeyBody =
             vault.open_json("what is known of a tenant's key", body_aad(tenant, epoch), &sealed)?;
         Ok((epoch, body.check))

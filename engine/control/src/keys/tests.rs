@@ -1,13 +1,17 @@
 //! Epochs, tenants' own providers, recovery, and what goes into a backup.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
 
+use parking_lot::Mutex;
 use sepal_crypto::Key;
+use sepal_types::TenantId;
 use tempfile::TempDir;
+use zeroize::Zeroizing;
 
 use crate::{
-    Control, ControlError, ControlOptions, NewSecret, Provider, RecoveryKey, RecoveryShare, RootStatus,
-    Scope, SecretName, SecretOrigin, Tenant, TenantName, open_recovery_package, root_key, tests::Fixture,
+    Control, ControlError, ControlOptions, KeyFiles, KeyWrapper, NewSecret, Provider, RecoveryKey,
+    RecoveryShare, RootStatus, Scope, SecretName, SecretOrigin, Tenant, TenantName, WrapperError, Wrappers,
+    open_recovery_package, root_key, tests::Fixture,
 };
 
 use super::rotation::BATCH;
@@ -69,6 +73,23 @@ fn a_new_epoch_seals_and_the_old_one_opens_until_it_is_retired() {
     assert_eq!(secret(control, &tenant), b"hunter2");
     let (key, _) = fixture.key(&tenant);
     assert!(control.may_use(&scope(&tenant), crate::Grantable::Secret, "DB", &key.id).unwrap());
+}
+
+/// Without a key, a row can be given a number below zero; its associated data has the number without a sign.
+#[test]
+fn a_number_below_zero_is_damage() {
+    let fixture = Fixture::new();
+    let (control, acme) = (&fixture.control, fixture.tenant("acme"));
+    control.rotate_tenant_key(acme.id).unwrap();
+    control.database.lock().execute("UPDATE tenant_keys SET epoch = -2 WHERE epoch = 2", []).unwrap();
+    for error in [
+        control.tenant_keys(acme.id).map(drop).unwrap_err(),
+        control.tenant_key_epoch(acme.id).map(drop).unwrap_err(),
+        control.rotate_root(&Key::random(), &mut |_| {}).map(drop).unwrap_err(),
+        control.drop_tenant("acme").map(drop).unwrap_err(),
+    ] {
+        assert_eq!(code(error), "XX001");
+    }
 }
 
 #[test]
@@ -145,11 +166,17 @@ fn recovery_gives_the_root_before_and_after_a_rotation() {
     assert_eq!(open_recovery_package(&package, &combined).unwrap().expose(), root.expose());
     control.verify_recovery(&combined).unwrap();
 
+    let older = control.recovery_package().unwrap().unwrap();
     let replaced = control.create_recovery(None, true).unwrap();
     assert_eq!(code(control.verify_recovery(&key).unwrap_err()), "22023");
     control.verify_recovery(&replaced).unwrap();
     let package = control.recovery_package().unwrap().unwrap();
     assert_eq!(code(open_recovery_package(&package, &key).unwrap_err()), "22023");
+    // Where a copy is, the one before gives the root still: that is to be replaced as well.
+    let known = open_recovery_package(&older, &key).unwrap();
+    assert!(control.is_root(&known));
+    control.rotate_root(&Key::random(), &mut |_| {}).unwrap();
+    assert!(!control.is_root(&known) && !Control::opens_with(&fixture.path(), &known).unwrap());
     for position in [0, 8, package.len() - 1] {
         let mut damaged = package.clone();
         damaged[position] ^= 1;
@@ -255,8 +282,12 @@ fn with_a_provider_of_its_own_both_keys_are_needed() {
     let provider = Provider::KeyFile { path: path.clone() };
     control.set_tenant_provider(acme.id, &provider).unwrap();
     assert_eq!(control.tenant_provider(acme.id).unwrap(), Some(provider));
-    assert_eq!(control.tenant_keys(acme.id).unwrap().current().expose(), &before);
-    assert_eq!(control.rotate_tenant_key(acme.id).unwrap(), 2);
+    // A new key: the one before stands elsewhere without the provider.
+    let ring = control.tenant_keys(acme.id).unwrap();
+    assert!(ring.current().expose() != &before && ring.keys().nth(1).unwrap().expose() == &before);
+    assert_eq!(secret(control, &acme), b"hunter2");
+    assert_eq!(control.retire_tenant_keys(acme.id, 2).unwrap(), 1);
+    assert_eq!(control.rotate_tenant_key(acme.id).unwrap(), 3);
     assert_eq!(secret(control, &acme), b"hunter2");
     control.rotate_root(&Key::random(), &mut |_| {}).unwrap();
     let sealed = control.sealed_tenant_keys(acme.id).unwrap();
@@ -296,6 +327,47 @@ fn with_a_provider_of_its_own_both_keys_are_needed() {
 }
 
 #[test]
+fn the_same_keys_under_another_provider_are_another_set() {
+    let fixture = Fixture::new();
+    let control = &fixture.control;
+    let acme = fixture.tenant("acme");
+    let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let tag = || control.tenant_keys_tag(acme.id).unwrap();
+    let plain = tag();
+    assert_eq!(plain, tag());
+    control.set_tenant_provider(acme.id, &Provider::KeyFile { path: own_key(&one) }).unwrap();
+    let first = tag();
+    assert_eq!(first, tag());
+    control.rotate_root(&Key::random(), &mut |_| {}).unwrap();
+    assert_eq!(first, tag(), "the root wraps around it");
+    control.set_tenant_provider(acme.id, &Provider::KeyFile { path: own_key(&two) }).unwrap();
+    let second = tag();
+    control.remove_tenant_provider(acme.id).unwrap();
+    assert_eq!(plain, tag());
+    control.rotate_tenant_key(acme.id).unwrap();
+    let tags = [plain, first, second, tag()];
+    assert!((1..tags.len()).all(|at| !tags[..at].contains(&tags[at])), "{tags:?}");
+}
+
+#[test]
+fn a_package_that_does_not_give_the_root_key_is_found_without_the_recovery_key() {
+    let fixture = Fixture::new();
+    let control = &fixture.control;
+    control.create_recovery(None, false).unwrap();
+    let first = control.recovery_package().unwrap().unwrap();
+    control.check_recovery_package(&first).unwrap();
+    control.rotate_root(&Key::random(), &mut |_| {}).unwrap();
+    assert_eq!(code(control.check_recovery_package(&first).unwrap_err()), "XX001", "the old root's");
+    let second = control.recovery_package().unwrap().unwrap();
+    control.check_recovery_package(&second).unwrap();
+    control.create_recovery(None, true).unwrap();
+    assert_eq!(code(control.check_recovery_package(&second).unwrap_err()), "XX001", "the old recovery key's");
+    let third = control.recovery_package().unwrap().unwrap();
+    control.check_recovery_package(&third).unwrap();
+    assert_eq!(code(control.check_recovery_package(&third[1..]).unwrap_err()), "XX001");
+}
+
+#[test]
 fn a_provider_that_cannot_be_used_changes_nothing() {
     let fixture = Fixture::new();
     let acme = fixture.tenant("acme");
@@ -310,4 +382,82 @@ fn a_provider_that_cannot_be_used_changes_nothing() {
     assert_eq!(code(fixture.control.set_tenant_provider(acme.id, &unknown).unwrap_err()), "58000");
     assert_eq!(fixture.control.tenant_provider(acme.id).unwrap(), None);
     assert!(fixture.control.tenant_keys(acme.id).is_ok());
+}
+
+/// Key files that replace the tenant's key while they are asked for it, once.
+#[derive(Clone, Default)]
+struct Meddling(Arc<Mutex<Victim>>);
+
+type Victim = Option<(Arc<Control>, TenantId)>;
+
+struct Meddler {
+    inner: Arc<dyn KeyWrapper>,
+    meddling: Meddling,
+}
+
+impl Wrappers for Meddling {
+    fn open(&self, provider: &Provider) -> Result<Arc<dyn KeyWrapper>, WrapperError> {
+        Ok(Arc::new(Meddler { inner: KeyFiles.open(provider)?, meddling: self.clone() }))
+    }
+}
+
+impl KeyWrapper for Meddler {
+    fn provider(&self) -> Provider {
+        self.inner.provider()
+    }
+
+    fn wrap(&self, context: &[u8], secret: &[u8]) -> Result<Vec<u8>, WrapperError> {
+        self.inner.wrap(context, secret)
+    }
+
+    fn unwrap(&self, context: &[u8], wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, WrapperError> {
+        let armed = self.meddling.0.lock().take();
+        if let Some((control, tenant)) = armed {
+            control.rotate_tenant_key(tenant).unwrap();
+        }
+        self.inner.unwrap(context, wrapped)
+    }
+}
+
+/// A provider may take seconds, in which somebody else replaces the key: it must neither be lost nor forgotten.
+#[test]
+fn a_key_that_is_made_while_a_provider_is_asked_stays() {
+    let (directory, root) = (TempDir::new().unwrap(), Key::random());
+    let meddling = Meddling::default();
+    let options = ControlOptions { wrappers: Arc::new(meddling.clone()), ..ControlOptions::default() };
+    let control = Arc::new(Control::create(&directory.path().join("control.db"), &root, options).unwrap());
+    let acme = control.create_tenant(&TenantName::parse("acme").unwrap()).unwrap();
+    add_secret(&control, &acme, b"hunter2");
+    let (first, second) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let provider = |place: &TempDir| Provider::KeyFile { path: place.path().join("acme.key") };
+    own_key(&first);
+    own_key(&second);
+    control.set_tenant_provider(acme.id, &provider(&first)).unwrap();
+    let arm = || *meddling.0.lock() = Some((Arc::clone(&control), acme.id));
+
+    for attempt in ["set", "remove", "rotate", "read"] {
+        let before = control.tenant_key_epoch(acme.id).unwrap();
+        arm();
+        match attempt {
+            "set" => {
+                let refused = control.set_tenant_provider(acme.id, &provider(&second)).unwrap_err();
+                assert_eq!(code(refused), "55006");
+            }
+            "remove" => assert_eq!(code(control.remove_tenant_provider(acme.id).unwrap_err()), "55006"),
+            "rotate" => assert_eq!(code(control.rotate_tenant_key(acme.id).unwrap_err()), "55006"),
+            _ => drop(control.tenant_keys(acme.id).unwrap()),
+        }
+        let status = control.tenant_key_status(acme.id).unwrap();
+        assert_eq!((status[0].epoch, status.len() as u64), (before + 1, before + 1), "{attempt}");
+        // What is held is the newest key, not what the provider was asked for.
+        let held = control.vault.own.held(acme.id).unwrap();
+        assert_eq!(sepal_crypto::hex(&held.check_value()), status[0].check, "{attempt}");
+        assert_eq!(secret(&control, &acme), b"hunter2", "{attempt}");
+        control.forget_tenant_keys(acme.id);
+        let ring = control.tenant_keys(acme.id).unwrap();
+        let checks = ring.keys().map(|key| sepal_crypto::hex(&key.check_value()));
+        assert!(checks.eq(status.into_iter().map(|key| key.check)), "{attempt}");
+    }
+    assert_eq!(control.tenant_provider(acme.id).unwrap(), Some(provider(&first)));
+    *meddling.0.lock() = None;
 }

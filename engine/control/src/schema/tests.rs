@@ -106,7 +106,7 @@ fn a_file_of_format_1_becomes_one_of_today() {
     let (_directory, path) = old_file();
     for opening in ["the first", "the second"] {
         let control = open(&path);
-        assert_eq!(format_of(&control.database.lock()).unwrap(), 3, "{opening}");
+        assert_eq!(format_of(&control.database.lock()).unwrap(), FORMAT, "{opening}");
         let tenants = control.list_tenants().unwrap();
         assert_eq!((tenants.len(), tenants[0].id, tenants[0].name.as_str()), (1, ACME, "acme"));
         assert_eq!(control.tenant_keys(ACME).unwrap().current().expose(), &[0xbb; 32]);
@@ -183,17 +183,40 @@ fn a_stored_secret_of_format_2_is_golden() {
 /// Rows of format 3 under the root key 07…07: two epochs of `acme`'s key, a recovery package for 09…09, one entry of the
 /// audit trail. Made as those above.
 const ROWS_OF_FORMAT_3: &str = include_str!("golden/format_3.sql");
+/// The same of format 4, which binds instance keys anew.
+const ROWS_OF_FORMAT_4: &str = include_str!("golden/format_4.sql");
 
-#[test]
-fn a_file_of_format_3_is_golden() {
+/// The tables are the same in formats 3 and 4.
+fn file_of(format: i64, rows: &str) -> (TempDir, PathBuf) {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("control.db");
     let mut connection = Connection::open(&path).unwrap();
     create_tables(&mut connection).unwrap();
-    connection.execute_batch(ROWS_OF_FORMAT_3).unwrap();
+    connection.execute_batch(rows).unwrap();
+    connection.pragma_update(None, "user_version", format).unwrap();
     connection.close().unwrap();
+    (directory, path)
+}
 
+fn actions(control: &Control) -> Vec<String> {
+    control.audit_events(0, 9).unwrap().into_iter().map(|entry| entry.event.action).collect()
+}
+
+#[test]
+fn files_of_formats_3_and_4_are_golden() {
+    let (_directory, path) = file_of(3, ROWS_OF_FORMAT_3);
+    for _ in 0..2 {
+        let control = open(&path);
+        assert_golden(&control);
+        assert_eq!(actions(&control), ["tenant.create", "control.format"]);
+    }
+    let (_directory, path) = file_of(4, ROWS_OF_FORMAT_4);
     let control = open(&path);
+    assert_golden(&control);
+    assert_eq!(actions(&control), ["tenant.create"]);
+}
+
+fn assert_golden(control: &Control) {
     assert_eq!(control.list_tenants().unwrap()[0].name.as_str(), "acme");
     let keys = control.tenant_keys(ACME).unwrap();
     assert!(keys.keys().map(Key::expose).eq([&[0xcc; 32], &[0xbb; 32]]));
@@ -209,11 +232,45 @@ fn a_file_of_format_3_is_golden() {
     assert_eq!(RecoveryKey::parse(&recovery.expose()).unwrap().id(), recovery.id());
 }
 
+/// A trail that format 3 left without its end goes on, says so, and is not called damaged for ever.
+#[test]
+fn a_trail_of_format_3_without_an_end_goes_on() {
+    let gone = "DELETE FROM audit; DELETE FROM meta WHERE name = 'audit';";
+    let cases = [
+        ("DELETE FROM meta WHERE name = 'audit';", vec!["tenant.create", "audit.resume", "control.format"]),
+        (gone, vec!["audit.resume", "control.format"]),
+        // Nothing was ever to be told.
+        (
+            "DELETE FROM audit; DELETE FROM meta WHERE name = 'audit'; DELETE FROM tenants",
+            vec!["control.format"],
+        ),
+    ];
+    for (sql, expected) in cases {
+        let (_directory, path) = file_of(3, ROWS_OF_FORMAT_3);
+        Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        let control = open(&path);
+        assert_eq!(actions(&control), expected, "{sql}");
+        assert_eq!(control.verify_audit(None).unwrap().wrong, Vec::<String>::new());
+    }
+}
+
+/// Else whoever can write to the file could have its trail begun anew.
+#[test]
+fn a_file_of_today_is_not_taken_for_one_of_format_3() {
+    let (_directory, path) = file_of(4, ROWS_OF_FORMAT_4);
+    let sql = "DELETE FROM audit; DELETE FROM meta WHERE name = 'audit'; PRAGMA user_version = 3";
+    Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    let before = fs::read(&path).unwrap();
+    let refused = Control::open(&path, &ROOT, ControlOptions::default()).unwrap_err();
+    assert!(matches!(refused, ControlError::Corrupt { what: "an instance key", .. }), "{refused}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
 #[test]
 fn a_newer_format_is_refused() {
     let (_directory, path) = old_file();
     drop(open(&path));
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 4).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 5).unwrap();
     let refused = Control::open(&path, &ROOT, ControlOptions::default()).unwrap_err();
-    assert!(matches!(refused, ControlError::UnsupportedFormat { format: 4, expected: 3, .. }));
+    assert!(matches!(refused, ControlError::UnsupportedFormat { format: 5, expected: 4, .. }));
 }

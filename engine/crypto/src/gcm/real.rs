@@ -1,31 +1,30 @@
-//! The cipher, from RustCrypto.
+//! The cipher, from AWS-LC: on processors with VAES several times as fast as others.
 
-use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit, aead::inout::InOutBuf};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use super::{NONCE_BYTES, TAG_BYTES};
 use crate::OpenError;
 
-/// A cipher with its key expanded.
-pub(crate) struct Gcm(Aes256Gcm);
+/// A cipher with its key expanded. AWS-LC wipes that when it is freed, as it does all of its memory.
+pub(crate) struct Gcm(LessSafeKey);
 
 impl Gcm {
     pub(crate) fn new(key: &[u8; 32]) -> Self {
-        Self(Aes256Gcm::new(key.into()))
+        let key = UnboundKey::new(&AES_256_GCM, key).expect("32 bytes are a key of AES-256");
+        Self(LessSafeKey::new(key))
     }
 
     /// Writes ciphertext and tag to `sealed`, which is [`TAG_BYTES`] longer than `plain`.
     pub(crate) fn seal(&self, nonce: &[u8; NONCE_BYTES], aad: &[u8], plain: &[u8], sealed: &mut [u8]) {
         let (ciphertext, tag) = sealed.split_at_mut(plain.len());
-        let buffer = InOutBuf::new(plain, ciphertext).expect("split at the plaintext's length");
-        let computed = self
-            .0
-            .encrypt_inout_detached(nonce.into(), aad, buffer)
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        self.0
+            .seal_out_of_place_scatter(nonce, Aad::from(aad), plain, ciphertext, &[], tag)
             .expect("messages stay below GCM's 64 GiB: callers seal frames, chunks and manifests");
-        tag.copy_from_slice(&computed);
     }
 
-    /// Writes the plaintext to `plain`, which is [`TAG_BYTES`] shorter than `sealed`. Writes nothing when the
-    /// tag does not match.
+    /// Writes the plaintext to `plain`, which is [`TAG_BYTES`] shorter than `sealed`. Leaves no byte of it there when
+    /// the tag does not match.
     pub(crate) fn open(
         &self,
         nonce: &[u8; NONCE_BYTES],
@@ -33,11 +32,15 @@ impl Gcm {
         sealed: &[u8],
         plain: &mut [u8],
     ) -> Result<(), OpenError> {
-        let (ciphertext, tag) = sealed.split_at(plain.len());
-        let tag: &[u8; TAG_BYTES] = tag.try_into().map_err(|_| OpenError::Malformed)?;
-        let buffer = InOutBuf::new(ciphertext, plain).map_err(|_| OpenError::Malformed)?;
-        self.0
-            .decrypt_inout_detached(nonce.into(), aad, buffer, tag.into())
-            .map_err(|_| OpenError::NotAuthentic)
+        let (ciphertext, tag) = sealed.split_at_checked(plain.len()).ok_or(OpenError::Malformed)?;
+        if tag.len() != TAG_BYTES {
+            return Err(OpenError::Malformed);
+        }
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        self.0.open_separate_gather(nonce, Aad::from(aad), ciphertext, tag, plain).map_err(|_| {
+            // AWS-LC wipes it as well, but does not promise to.
+            plain.fill(0);
+            OpenError::NotAuthentic
+        })
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! | going out | coming back |
 //! |---|---|
-//! | [`Source::tenants`], [`Source::copy_control`] | [`Restoring::open`] |
+//! | [`Source::tenants`], [`Source::copy_control`] | [`Restoring::open`], [`Restoring::on_trial`] |
 //! | [`Source::pin`]: manifest, segments, log up to a commit | [`Restoring::open_tenant`]: replays up to it |
 //! | [`TenantPin::facts`]: rows, content, golden answers | [`RestoredTenant::compare`] |
 //! | [`Source::open_logs`], [`Source::closed_log`]: the log, as it grows | [`Until::Time`] |
@@ -66,7 +66,10 @@ pub fn open_facts(control: &Control, tenant: TenantId, what: &str, sealed: &[u8]
     found.ok_or_else(|| {
         let why = format!("what {what} says of tenant {tenant} does not open");
         Error::new(SqlState::DataCorrupted, why)
-            .with_hint("It was changed, or it belongs to another backup or tenant.")
+            .with_hint(
+                "It was changed, it belongs to another backup or tenant, or the tenant's key that it is under was \
+                 replaced and destroyed since (sepal tenant rotate-key).",
+            )
     })
 }
 

@@ -4,13 +4,14 @@
 //! up to a commit or a moment, and what comes after is removed, so that a server finds a directory like any other.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use sepal_control::{ControlOptions, Tenant, Wrappers};
+use sepal_control::{ControlError, ControlOptions, Tenant, Wrappers};
 use sepal_storage::{AsOf, ColumnCache, StoreOptions, TenantStore};
-use sepal_types::{Error, Lsn, Result, SqlState, TenantId};
+use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TenantId};
 
 use super::{Difference, TableFacts};
 use crate::{Control, Key, directory_lock::DirectoryLock, tenant::directory};
@@ -49,7 +50,24 @@ impl Restoring {
         let lock = DirectoryLock::take(data)?;
         let options = ControlOptions { wrappers, ..ControlOptions::default() };
         let control = Control::open(&data.join("control.db"), root, options)?;
-        Ok(Self { data: data.to_owned(), control, cache: ColumnCache::new(CACHE_BYTES), _lock: lock })
+        Ok(Self::of(data, control, lock))
+    }
+
+    /// The same for a directory that is only tried. The control database comes into memory and its file goes: keys that
+    /// [`Self::put_keys`] adds never reach a disk, so that a trial which is cut short leaves nothing that opens.
+    pub fn on_trial(data: &Path, root: &Key, wrappers: Arc<dyn Wrappers>) -> Result<Self> {
+        let lock = DirectoryLock::take(data)?;
+        let options = ControlOptions { wrappers, ..ControlOptions::default() };
+        let path = data.join("control.db");
+        let control = Control::open_copy(&path, root, options)?;
+        fs::remove_file(&path).map_err(|problem| {
+            Error::new(SqlState::IoError, format!("cannot remove {}: {problem}", path.display()))
+        })?;
+        Ok(Self::of(data, control, lock))
+    }
+
+    fn of(data: &Path, control: Control, lock: DirectoryLock) -> Self {
+        Self { data: data.to_owned(), control, cache: ColumnCache::new(CACHE_BYTES), _lock: lock }
     }
 
     pub fn control(&self) -> &Control {
@@ -76,6 +94,35 @@ impl Restoring {
         Ok(())
     }
 
+    /// Takes a tenant out that is not wanted here. It lives on elsewhere: the trail says so, and not that it was
+    /// dropped.
+    pub fn leave_out(&self, tenant: TenantId) -> Result<()> {
+        Ok(self.control.leave_out_tenant(tenant)?)
+    }
+
+    /// A tenant whose files did not come back keeps its name and its keys, and its store counts as lost: a server says
+    /// so, and makes no empty one in its place.
+    pub fn give_up(&self, tenant: TenantId) -> Result<()> {
+        self.cache.forget_tenant(tenant);
+        if self.control.log_end(tenant)?.is_none() {
+            self.control.note_log_end(tenant, LogEnd { file: 1, bytes: 0 })?;
+        }
+        Ok(())
+    }
+
+    /// Whether the package that came with the copy gives its root key with the recovery key: nothing else is there to
+    /// restore it elsewhere. Errors: XX001 it does not; 55000 the copy knows of no recovery key.
+    pub fn check_recovery_package(&self, package: &[u8]) -> Result<()> {
+        match self.control.check_recovery_package(package) {
+            Err(ControlError::Corrupt { why, .. }) => {
+                let why = format!("the recovery package does not open this backup: {why}");
+                Err(Error::new(SqlState::DataCorrupted, why)
+                    .with_hint("Make another backup while the server is there."))
+            }
+            checked => Ok(checked?),
+        }
+    }
+
     /// How many events the audit trail has. Errors: its chain is broken.
     pub fn check_audit(&self) -> Result<u64> {
         let report = self.control.verify_audit(None)?;
@@ -88,7 +135,12 @@ impl Restoring {
     /// Replays the tenant's log.
     pub fn open_tenant(&self, tenant: TenantId, until: Until) -> Result<RestoredTenant> {
         let options = StoreOptions {
-            log_end: self.control.log_end(tenant)?,
+            // A commit shows by itself whether the log reaches it. A part of a backup that was taken over from an
+            // earlier one ends before what control.db knows.
+            log_end: match until {
+                Until::Commit(_) => None,
+                Until::Time(_) | Until::End => self.control.log_end(tenant)?,
+            },
             replay_until: match until {
                 Until::Commit(lsn) => Some(AsOf::Commit(lsn)),
                 Until::Time(us) => Some(AsOf::Time(us)),

@@ -12,7 +12,6 @@ use super::{CopiedFile, LogPiece, TableFacts, TenantPin};
 use crate::{
     Control, Database, Key, Wrappers,
     blocking::blocking,
-    sealing::{hex, sha256},
     tenant::{OpenTenant, directory},
 };
 
@@ -52,12 +51,7 @@ impl Source {
     ///
     /// Errors: 42704 no such tenant.
     pub fn keys_tag(&self, tenant: TenantId) -> Result<String> {
-        let keys = self.control().tenant_key_status(tenant)?;
-        let text: Vec<String> = keys
-            .iter()
-            .map(|key| format!("{} {} {} {}", key.epoch, key.check, key.own, key.created_at))
-            .collect();
-        Ok(hex(&sha256(text.join("\n").as_bytes())[..8]))
+        Ok(self.control().tenant_keys_tag(tenant)?)
     }
 
     /// The epoch of the tenant's current key. Blocks.
@@ -68,6 +62,11 @@ impl Source {
     /// The root key, wrapped under the recovery key; `None` where none was made. Blocks.
     pub fn recovery_package(&self) -> Result<Option<Vec<u8>>> {
         Ok(self.control().recovery_package()?)
+    }
+
+    /// The same of a copy that [`Self::copy_control`] made: it belongs to the root key that the copy is under. Blocks.
+    pub fn recovery_package_of(copy: &Path) -> Result<Option<Vec<u8>>> {
+        Ok(Control::recovery_package_of(copy)?)
     }
 
     /// The root key that this directory is under now. Blocks.

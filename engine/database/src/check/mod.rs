@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
 };
 
-use sepal_control::{ControlCopy, ControlError, ControlOptions, Tenant, Wrappers};
+use sepal_control::{Control, ControlError, ControlOptions, Tenant, Wrappers};
 use sepal_crypto::Key;
 use sepal_storage::{CheckObserver, Finding};
 use sepal_types::{Error, Result, SqlState, TenantId};
@@ -109,9 +109,9 @@ pub(crate) fn open_control(
     data: &Path,
     root_key: &Key,
     wrappers: &Arc<dyn Wrappers>,
-) -> std::result::Result<ControlCopy, ControlError> {
+) -> std::result::Result<Control, ControlError> {
     let options = ControlOptions { wrappers: Arc::clone(wrappers), ..ControlOptions::default() };
-    ControlCopy::open(&data.join("control.db"), root_key, options)
+    Control::open_copy(&data.join("control.db"), root_key, options)
 }
 
 /// One check under way.
@@ -171,11 +171,7 @@ impl<'a> Check<'a> {
     }
 
     /// The tenants whose rows are whole. What is wrong with control.db is told, or only looked for.
-    fn tenants(
-        &mut self,
-        control: &ControlCopy,
-        tell: bool,
-    ) -> std::result::Result<Vec<Tenant>, ControlError> {
+    fn tenants(&mut self, control: &Control, tell: bool) -> std::result::Result<Vec<Tenant>, ControlError> {
         let mut found = Vec::new();
         let tenants = control.check(&mut |finding| found.push(finding))?;
         for finding in found.into_iter().filter(|_| tell) {

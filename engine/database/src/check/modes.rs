@@ -1,7 +1,7 @@
 //! Files that others than their owner may use.
 //!
-//! What they hold is sealed, so this is a second wall; but whoever may write there may damage, and what is not to be
-//! read is not to be read in a backup either.
+//! What most of them hold is sealed, so this is a second wall; but whoever may write there may damage, what is not to be
+//! read is not to be read in a backup either, and root and TLS keys have no other wall.
 
 use std::{
     fs,
@@ -16,25 +16,32 @@ const OTHERS: u32 = 0o077;
 /// Others may write. Directories below the data directory may be searched by those who cannot reach them.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// The directory and the files of control.db and the tenants.
+/// The directory and everything in it, but for what a link leads to.
 pub(super) fn too_wide(data: &Path) -> Vec<Problem> {
     let mut found = Vec::new();
     judge(data, data, OTHERS, &mut found);
-    judge(data, &data.join("control.db"), OTHERS, &mut found);
-    let tenants = data.join("tenants");
-    let mut waiting: Vec<PathBuf> = if tenants.is_dir() { vec![tenants] } else { Vec::new() };
+    let mut waiting: Vec<PathBuf> = vec![data.to_owned()];
     while let Some(directory) = waiting.pop() {
-        judge(data, &directory, OTHERS_WRITE, &mut found);
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
             let path = entry.path();
             match entry.file_type() {
-                Ok(kind) if kind.is_dir() => waiting.push(path),
-                Ok(_) => judge(data, &path, OTHERS, &mut found),
+                Ok(kind) if kind.is_dir() => {
+                    judge(data, &path, OTHERS_WRITE, &mut found);
+                    waiting.push(path);
+                }
+                Ok(kind) if kind.is_symlink() => {}
+                Ok(_) => judge(data, &path, forbidden(&path), &mut found),
                 Err(_) => {}
             }
         }
     }
     found
+}
+
+/// Certificates are there to be read, and an operator's settings have no secret among them.
+fn forbidden(file: &Path) -> u32 {
+    let may_be_read = file.extension().is_some_and(|extension| extension == "crt" || extension == "toml");
+    if may_be_read { OTHERS_WRITE } else { OTHERS }
 }
 
 fn judge(data: &Path, path: &Path, forbidden: u32, found: &mut Vec<Problem>) {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use sepal_control::{ControlCopy, ControlError, Tenant};
+use sepal_control::{Control, ControlError, Tenant};
 use sepal_storage::{CheckOptions, TenantStore};
 use sepal_types::{Result, TenantId};
 
@@ -10,7 +10,7 @@ use super::{Check, CheckRequest, Indexes, Problem, Severity, Tenants};
 use crate::tenant::directory;
 
 /// What a store's own check has to know.
-pub(crate) fn store_options(control: &ControlCopy, tenant: TenantId, fast: bool) -> Result<CheckOptions> {
+pub(crate) fn store_options(control: &Control, tenant: TenantId, fast: bool) -> Result<CheckOptions> {
     Ok(CheckOptions { fast, log_end: control.log_end(tenant)?, ..CheckOptions::default() })
 }
 
@@ -22,7 +22,7 @@ pub(super) fn bytes(data: &Path, tenant: TenantId) -> u64 {
 }
 
 impl Check<'_> {
-    pub(super) fn tenant(&mut self, request: &CheckRequest, control: &ControlCopy, tenant: &Tenant) {
+    pub(super) fn tenant(&mut self, request: &CheckRequest, control: &Control, tenant: &Tenant) {
         self.summary.tenants += 1;
         let path = directory(&request.data_dir, tenant.id);
         let tell = |what: String, consequence: &str| Problem {
@@ -69,7 +69,7 @@ impl Check<'_> {
     }
 
     /// What lies among the tenants' directories and is no tenant's.
-    pub(super) fn strays(&mut self, data: &Path, control: &ControlCopy) {
+    pub(super) fn strays(&mut self, data: &Path, control: &Control) {
         // Those whose rows do not open are tenants, too: they were told already.
         let Ok(known) = control.tenant_ids() else { return };
         let known: BTreeSet<String> = known.iter().map(ToString::to_string).collect();

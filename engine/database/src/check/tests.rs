@@ -1,6 +1,6 @@
 //! A data directory checked and repaired as the command line does it.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
 
 use sepal_control::KeyFiles;
 
@@ -117,6 +117,36 @@ async fn a_damaged_index_is_found_and_given_up() {
     let mut session = again.session().await;
     assert_eq!(run(&mut session, "SELECT count(*) FROM t").await, [1_501]);
     assert_eq!(run(&mut session, "SELECT id FROM t ORDER BY v <-> '[7,1,2,3]' LIMIT 1").await, [7]);
+}
+
+/// Wherever it lies: keys, what a repair moved aside, what backups remember.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_may_use_is_told() {
+    let (fixture, _) = closed().await;
+    let (data, root) = fixture.close();
+    for folder in ["tls", "backup", "quarantine"] {
+        fs::create_dir(data.path().join(folder)).unwrap();
+    }
+    let open = ["root.key.new", "tls/server.key", "backup/line", "quarantine/repair-report.json"];
+    let to_be_read = ["tls/ca.crt", "sepal.toml"];
+    let modes = open.iter().chain(&to_be_read).map(|name| (*name, 0o644));
+    for (name, mode) in modes.chain([("root.key", 0o600), ("tls/server.crt", 0o664)]) {
+        let path = data.path().join(name);
+        fs::write(&path, "x").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    std::os::unix::fs::symlink(data.path().join("root.key"), data.path().join("link")).unwrap();
+    let mut heard = Heard::default();
+    check(&CheckRequest { fast: true, ..request(data.path(), &root) }, &mut heard).unwrap();
+    let told = |name: &str| heard.problems.iter().find(|problem| problem.file == name);
+    for name in open.into_iter().chain(["tls/server.crt"]) {
+        let problem = told(name).unwrap_or_else(|| panic!("{name}: {:?}", heard.problems));
+        assert_eq!(problem.severity, Severity::Warning);
+        assert!(problem.consequence.contains("chmod 600"), "{problem:?}");
+    }
+    for name in to_be_read.into_iter().chain(["root.key", "link"]) {
+        assert_eq!(told(name), None);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

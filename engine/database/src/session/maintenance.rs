@@ -19,8 +19,6 @@ use crate::{
     tenant::OpenTenant,
 };
 
-const MIB: u64 = 1 << 20;
-
 /// A table to work on, and its columns for ANALYZE; none: all.
 struct Target {
     def: Arc<TableDef>,
@@ -135,7 +133,7 @@ impl Session {
             };
             let freed = self.blocking("VACUUM", forget).await?;
             let message = "the history of all tables was let go of, but for named snapshots";
-            let detail = format!("It held {} MiB.", freed / MIB);
+            let detail = format!("It held {} KiB.", freed.div_ceil(1024));
             self.notice("NOTICE", Error::new(SqlState::SuccessfulCompletion, message).with_detail(detail));
         }
         // What the session looked names up in would keep the segments that were replaced.

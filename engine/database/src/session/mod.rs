@@ -44,7 +44,7 @@ use sepal_query::{
     AdvisoryCall, AdvisoryNumber, SearchSettings, SequenceSource, SettingSink, Shown, SnapshotSlot,
     StatementContext, TablesRead,
     catalog::{
-        CatalogContext, LockRow, LockedObject,
+        CatalogContext, LockRow, LockedObject, Searches,
         work::{StorageRow, WorkRows},
     },
     sql::{Statement, parse_statements},
@@ -376,6 +376,14 @@ impl Session {
                 let (store, environment) = (Arc::clone(&self.tenant.store), Arc::clone(&self.environment));
                 LazyLock::new(Box::new(move || history::rows(&store, &environment)))
             },
+            searches: Some(Searches {
+                indexes: Arc::clone(&self.tenant.indexes),
+                settings: {
+                    let settings = Arc::clone(&self.settings);
+                    LazyLock::new(Box::new(move || settings.lock().search()))
+                },
+                may_read: self.principal.scopes.read,
+            }),
             control: Replay::new(Arc::clone(&self.tenant), &self.environment, self.principal.scopes.write),
             table_bytes: Arc::new(move |id| stored_bytes(&stored, id)),
             start_time_us: self.database.started_us(),

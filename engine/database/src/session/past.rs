@@ -65,8 +65,10 @@ impl Session {
         }
         let as_of = self.settings.lock().as_of().map(parse_as_of);
         if let Some(as_of) = as_of {
-            let snapshot = self.snapshot_of(as_of?).await?;
-            self.moments.whole = Some(snapshot);
+            let snapshot = self.snapshot_of(as_of?).await;
+            self.moments.whole = Some(snapshot.map_err(|error| {
+                error.with_hint("sepal.as_of is set. RESET sepal.as_of goes back to the present.")
+            })?);
         }
         if let StatementKind::Sql(parsed) = &statement.kind {
             let moments = moments(parsed)?;

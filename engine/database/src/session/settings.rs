@@ -1,11 +1,11 @@
 //! Session settings (GUCs): what exists, what values are allowed, SET, SET LOCAL, RESET, SHOW.
 //!
 //! Unknown undotted names are an error, never a silent success; unknown dotted ones are custom settings, as in
-//! Postgres, except under `hnsw.` and `ivfflat.`, which pgvector reserves.
+//! Postgres, except under `hnsw.` and `ivfflat.`, which pgvector reserves, and under `sepal.`.
 
 use std::{collections::HashMap, time::Duration};
 
-use sepal_query::{SearchSettings, catalog::SettingRow};
+use sepal_query::{Recall, SearchSettings, catalog::SettingRow};
 use sepal_types::{Error, Result, SqlState};
 
 use super::past::parse_as_of;
@@ -18,6 +18,8 @@ enum Kind {
     Integer(i64, i64, Option<&'static str>),
     Enum(&'static [&'static str]),
     Real,
+    /// A real number from 0 to 1; 0 is off.
+    Share,
     Text,
     /// Cannot be set.
     Internal,
@@ -146,6 +148,13 @@ const KNOWN: &[Known] = &[
         Kind::Text,
         "The moment that the session sees, read-only: a time, or snapshot:name; empty for now.",
     ),
+    known(
+        TARGET_RECALL,
+        "0",
+        Kind::Share,
+        "The share of the nearest rows that vector searches are to find, by the effort that each index measured; 0 \
+         leaves the effort to hnsw.ef_search and ivfflat.probes.",
+    ),
     reported("server_encoding", "UTF8", Kind::Internal, "Always."),
     reported(
         "server_version",
@@ -181,6 +190,7 @@ const KNOWN: &[Known] = &[
 ];
 
 const AS_OF: &str = "sepal.as_of";
+const TARGET_RECALL: &str = "sepal.target_recall";
 
 const ISOLATION: &[&str] = &["read uncommitted", "read committed", "repeatable read", "serializable"];
 
@@ -316,6 +326,11 @@ impl Settings {
             ef_search: number("hnsw.ef_search", 40),
             probes: number("ivfflat.probes", 1),
             use_indexes: self.is_on("enable_indexscan"),
+            target_recall: self
+                .values
+                .get(TARGET_RECALL)
+                .and_then(|share| share.parse().ok())
+                .and_then(Recall::new),
         }
     }
 
@@ -363,7 +378,7 @@ impl Settings {
                     Kind::Bool => "bool",
                     Kind::Integer(..) => "integer",
                     Kind::Enum(_) => "enum",
-                    Kind::Real => "real",
+                    Kind::Real | Kind::Share => "real",
                     Kind::Text | Kind::Internal => "string",
                 }
                 .to_owned(),
@@ -371,10 +386,12 @@ impl Settings {
                     .to_owned(),
                 min_val: match known.kind {
                     Kind::Integer(least, ..) => Some(least.to_string()),
+                    Kind::Share => Some("0".to_owned()),
                     _ => None,
                 },
                 max_val: match known.kind {
                     Kind::Integer(_, most, _) => Some(most.to_string()),
+                    Kind::Share => Some("1".to_owned()),
                     _ => None,
                 },
                 enumvals: match known.kind {
@@ -406,7 +423,9 @@ fn check_custom(name: &str) -> Result<()> {
         || Error::new(SqlState::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""));
     match name.split_once('.') {
         None => Err(unknown()),
-        Some((class, _)) if matches!(class.to_ascii_lowercase().as_str(), "hnsw" | "ivfflat" | "vector") => {
+        Some((class, _))
+            if matches!(class.to_ascii_lowercase().as_str(), "hnsw" | "ivfflat" | "sepal" | "vector") =>
+        {
             Err(Error::new(SqlState::InvalidName, format!("invalid configuration parameter name \"{name}\""))
                 .with_detail(format!("\"{class}\" is a reserved prefix.")))
         }
@@ -434,6 +453,7 @@ fn validate(known: &Known, value: &str) -> Result<String> {
             )),
         },
         Kind::Real => value.parse::<f64>().map(|_| value.to_owned()).map_err(|_| invalid()),
+        Kind::Share => validate_share(name, value, invalid),
         Kind::Integer(least, most, unit) => {
             let number =
                 if unit == Some("ms") { parse_milliseconds(value) } else { value.trim().parse().ok() };
@@ -459,6 +479,21 @@ fn validate(known: &Known, value: &str) -> Result<String> {
         }
         Kind::Text => validate_text(name, value, invalid),
     }
+}
+
+/// `0.95`; `off` and nothing are 0.
+fn validate_share(name: &str, value: &str, invalid: impl Fn() -> Error) -> Result<String> {
+    let text = value.trim();
+    if text.is_empty() || text.eq_ignore_ascii_case("off") {
+        return Ok("0".to_owned());
+    }
+    let share: f64 = text.parse().map_err(|_| invalid())?;
+    if !(0.0..=1.0).contains(&share) {
+        let message = format!("{share} is outside the valid range for parameter \"{name}\" (0 .. 1)");
+        return Err(Error::new(SqlState::InvalidParameterValue, message));
+    }
+    // Not -0.
+    Ok(share.abs().to_string())
 }
 
 /// `0`, `+00`, `-00:00`.
@@ -516,48 +551,4 @@ fn show_milliseconds(number: i64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_are_judged_as_postgres_judges_them() {
-        let mut settings = Settings::new("key");
-        assert_eq!(settings.set("statement_timeout", "2000", false).unwrap(), "2s");
-        assert_eq!(settings.timeout("statement_timeout"), Some(Duration::from_secs(2)));
-        assert_eq!(settings.set("HNSW.ef_search", "100", false).unwrap(), "100");
-        assert_eq!(settings.search().ef_search, 100);
-        let refused = |settings: &mut Settings, name: &str, value: &str| {
-            settings.set(name, value, false).unwrap_err().state().code()
-        };
-        assert_eq!(refused(&mut settings, "hnsw.ef_search", "0"), "22023");
-        assert_eq!(refused(&mut settings, "hnsw.nonsense", "1"), "42602");
-        assert_eq!(refused(&mut settings, "nonsense", "1"), "42704");
-        assert_eq!(refused(&mut settings, "server_version", "1"), "22023");
-        assert_eq!(settings.set("myapp.user", "x", false).unwrap(), "x");
-    }
-
-    #[test]
-    fn a_rollback_undoes_and_local_ends_with_the_transaction() {
-        let mut settings = Settings::new("key");
-        settings.begin();
-        settings.set("application_name", "a", false).unwrap();
-        settings.set("hnsw.ef_search", "7", true).unwrap();
-        assert_eq!(settings.search().ef_search, 7);
-        settings.end(true);
-        assert_eq!(
-            (settings.get("application_name").unwrap().as_str(), settings.search().ef_search),
-            ("a", 40)
-        );
-        settings.begin();
-        settings.set("application_name", "b", false).unwrap();
-        settings.end(false);
-        assert_eq!(settings.get("application_name").unwrap(), "a");
-        settings.set("default_transaction_read_only", "on", false).unwrap();
-        assert!(settings.begin());
-        settings.set("transaction_read_only", "off", false).unwrap();
-        settings.end(true);
-        assert!(settings.begin() && settings.is_on("transaction_read_only"), "each transaction anew");
-        settings.end(true);
-        assert!(!settings.is_on("transaction_read_only"));
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use sepal_control::Provider;
 use sepal_storage::{ColumnCache, StoreOptions, TenantStore};
 
 use crate::{
@@ -53,6 +54,27 @@ async fn a_tenants_key_is_replaced_while_sessions_work() {
     let mut session = fixture.session().await;
     assert_eq!(run(&mut session, "SELECT count(*) FROM t").await, [501]);
     assert_eq!(run(&mut session, "SELECT count(*) FROM sepal_secrets WHERE name = 'token'").await, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_comes_with_a_key_that_no_older_copy_has() {
+    let fixture = Fixture::new();
+    let id = fixture.tenant_id();
+    let mut session = fixture.session().await;
+    run(&mut session, "CREATE TABLE t (a int); INSERT INTO t VALUES (7)").await;
+    let old = fixture.database.control().tenant_keys(id).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("acme.key");
+    sepal_control::root_key::create(&path).unwrap();
+    fixture.database.set_tenant_provider("acme", Provider::KeyFile { path }).await.unwrap();
+    let over = settled(&fixture).await;
+    assert_eq!((over.keys.len(), over.keys[0].epoch, over.keys[0].own), (1, 2, true));
+    assert_eq!(run(&mut session, "SELECT a FROM t").await, [7]);
+    drop(session);
+    fixture.database.shutdown().await;
+    let options = StoreOptions::new(ColumnCache::new(1 << 20));
+    let refused = TenantStore::open(&directory(&fixture.data(), id), id, old, options);
+    assert!(refused.is_err(), "what a backup from before has opens nothing that is there now");
 }
 
 #[tokio::test(flavor = "multi_thread")]

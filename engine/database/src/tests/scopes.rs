@@ -26,6 +26,8 @@ async fn a_key_that_may_only_write_reads_nothing() {
         "COPY (SELECT a FROM t) TO STDOUT",
         "CREATE TABLE u AS SELECT a FROM t",
         "EXPLAIN ANALYZE SELECT a FROM t",
+        "SELECT sepal_recall('t_pkey')",
+        "INSERT INTO t VALUES (3, sepal_recall('t_pkey')::int)",
         "INSERT INTO t SELECT a + 10, b FROM t",
         "INSERT INTO t VALUES (3, (SELECT max(b) FROM t))",
         "INSERT INTO t VALUES (3, 3) RETURNING b",

@@ -25,7 +25,11 @@ mod sys;
 
 use sepal_types::Metric;
 
+use crate::calibration::{self, Measured};
 use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex};
+
+/// The part of the cells that holds nine tenths of the ten nearest on all data at hand.
+const CAREFUL_SHARE: usize = 10;
 
 /// `USING ivfflat`.
 #[derive(Debug, PartialEq)]
@@ -81,6 +85,11 @@ impl VectorIndex for IvfFlat {
         self.probe(vectors, query, params)
     }
 
+    fn effort_for(&self, recall: f64, k: usize) -> Option<usize> {
+        let probes = calibration::guess(self.lists().div_ceil(CAREFUL_SHARE), recall, k)?;
+        (probes < self.lists()).then_some(probes)
+    }
+
     fn serialize(&self) -> Vec<u8> {
         self.encode()
     }
@@ -103,6 +112,34 @@ impl VectorIndex for IvfFlat {
 
     fn check(&self, rows: &BuildParams) -> Result<(), IndexError> {
         self.check_cells(rows)
+    }
+}
+
+impl Measured for IvfFlat {
+    /// 1, 2, 3, 4, 6, 8, 12, … and all: so many cells find everything.
+    fn efforts(&self, _k: usize) -> Vec<u32> {
+        let all = self.lists() as u32;
+        let powers = (0..u32::BITS - 1).map(|bit| 1u32 << bit).flat_map(|power| [power, power + power / 2]);
+        let mut efforts: Vec<u32> = powers.take_while(|effort| *effort < all).collect();
+        // 1 and a half of it are one.
+        efforts.dedup();
+        efforts.push(all);
+        efforts
+    }
+
+    /// Without a search: what lies in a cell is found when the cell is read.
+    fn hits(&self, params: &BuildParams, row: usize, truth: &[Neighbor], efforts: &[u32]) -> Vec<u32> {
+        let mut cells = self.cells(params.vector(row));
+        cells.sort_unstable();
+        let mut hits = vec![0; efforts.len()];
+        for neighbor in truth {
+            let holds =
+                |cell: &Neighbor| self.list(cell.position as usize).binary_search(&neighbor.position).is_ok();
+            let Some(rank) = cells.iter().position(holds) else { continue };
+            let reaching = efforts.iter().zip(&mut hits).filter(|(effort, _)| **effort as usize > rank);
+            reaching.for_each(|(_, hits)| *hits += 1);
+        }
+        hits
     }
 }
 

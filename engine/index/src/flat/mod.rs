@@ -56,6 +56,11 @@ impl VectorIndex for Flat {
         }
     }
 
+    /// It always finds all of them.
+    fn effort_for(&self, _recall: f64, _k: usize) -> Option<usize> {
+        Some(1)
+    }
+
     fn serialize(&self) -> Vec<u8> {
         self.encode()
     }

@@ -30,11 +30,17 @@ mod space;
 
 use sepal_types::Metric;
 
+use crate::calibration::{self, Measured};
 use crate::quantize::Codes;
 use crate::{BuildParams, IndexError, Neighbor, SearchParams, VectorIndex};
 use links::Layers;
 use nodes::Nodes;
 use scratch::ScratchPool;
+
+/// The efforts at which a build measures recall: each half as much again, up to pgvector's greatest `ef_search`.
+const EFFORTS: [u32; 14] = [10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640, 1000];
+/// An `ef_search` that finds nine tenths of the ten nearest on all data at hand.
+const CAREFUL: usize = 56;
 
 /// An HNSW graph over the rows of one segment.
 pub(crate) struct Graph {
@@ -83,6 +89,14 @@ impl VectorIndex for Graph {
         search::search(self, vectors, query, params)
     }
 
+    fn search_unseen(&self, vectors: &[f32], row: usize, params: &SearchParams) -> Vec<Neighbor> {
+        search::search_unseen(self, vectors, row, params)
+    }
+
+    fn effort_for(&self, recall: f64, k: usize) -> Option<usize> {
+        calibration::guess(CAREFUL, recall, k)
+    }
+
     fn serialize(&self) -> Vec<u8> {
         layout::encode(self)
     }
@@ -105,6 +119,30 @@ impl VectorIndex for Graph {
 
     fn check(&self, rows: &BuildParams) -> Result<(), IndexError> {
         check::check(self, rows)
+    }
+}
+
+impl Measured for Graph {
+    fn efforts(&self, k: usize) -> Vec<u32> {
+        EFFORTS.into_iter().filter(|effort| *effort as usize >= k).collect()
+    }
+
+    /// A question that has found all is not asked again: wider walks find no less, but for rare chance.
+    fn hits(&self, params: &BuildParams, row: usize, truth: &[Neighbor], efforts: &[u32]) -> Vec<u32> {
+        let mut hits = vec![truth.len() as u32; efforts.len()];
+        let Some(furthest) = truth.last() else { return hits };
+        for (effort, hits) in efforts.iter().zip(&mut hits) {
+            let wanted =
+                SearchParams { k: truth.len(), ef_search: *effort as usize, probes: 1, allowed: None };
+            let found = self.search_unseen(params.vectors, row, &wanted);
+            // By distance: of rows equally far any will do.
+            let near = found.iter().filter(|neighbor| neighbor.distance <= furthest.distance).count();
+            if near >= truth.len() {
+                break;
+            }
+            *hits = near as u32;
+        }
+        hits
     }
 }
 

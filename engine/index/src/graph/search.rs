@@ -16,7 +16,7 @@ use super::Graph;
 use super::beam::Walk;
 use super::nodes::NONE;
 use super::scratch::sortable;
-use super::space::{Estimate, Exact, Space};
+use super::space::{Estimate, Exact, Space, Without};
 use crate::distance::{Scorer, has_direction};
 use crate::flat::{finish, scan_positions};
 use crate::neighbor::TopK;
@@ -31,6 +31,28 @@ const SCAN_ADVANTAGE: usize = 2;
 const BATCH: usize = 64;
 
 pub(super) fn search(graph: &Graph, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+    search_without(graph, vectors, query, params, NONE)
+}
+
+/// The same for a query that equals a row, past the row's node: as if the row had never been indexed, but that its
+/// node's place in other nodes' links stays empty.
+pub(super) fn search_unseen(
+    graph: &Graph,
+    vectors: &[f32],
+    row: usize,
+    params: &SearchParams,
+) -> Vec<Neighbor> {
+    let query = &vectors[row * graph.dim..][..graph.dim];
+    search_without(graph, vectors, query, params, graph.nodes.node_of(row))
+}
+
+fn search_without(
+    graph: &Graph,
+    vectors: &[f32],
+    query: &[f32],
+    params: &SearchParams,
+    hidden: u32,
+) -> Vec<Neighbor> {
     assert!(
         vectors.len() == graph.nodes.rows() * graph.dim && query.len() == graph.dim,
         "a graph over {} × {} searched with {} floats and a query of {}",
@@ -44,7 +66,7 @@ pub(super) fn search(graph: &Graph, vectors: &[f32], query: &[f32], params: &Sea
         "a filter of more rows than the graph's {}: two segments were mixed up",
         graph.nodes.rows()
     );
-    Search::new(graph, vectors, query, params).run()
+    Search { hidden, ..Search::new(graph, vectors, query, params) }.run()
 }
 
 struct Search<'a> {
@@ -57,6 +79,8 @@ struct Search<'a> {
     filter: Option<Cow<'a, Bits>>,
     /// How many those are.
     count: usize,
+    /// A node that is not to be found; [`NONE`] but for measurements.
+    hidden: u32,
 }
 
 impl<'a> Search<'a> {
@@ -73,7 +97,7 @@ impl<'a> Search<'a> {
         let count = filter.as_ref().map_or(indexed, |filter| filter.count());
         let filter = filter.filter(|_| count < indexed);
         let k = params.k.min(count);
-        Self { graph, vectors, query, k, ef: params.ef_search.max(k), filter, count }
+        Self { graph, vectors, query, k, ef: params.ef_search.max(k), filter, count, hidden: NONE }
     }
 
     fn run(&self) -> Vec<Neighbor> {
@@ -107,8 +131,16 @@ impl<'a> Search<'a> {
 
     /// Every allowed row.
     fn exact(&self) -> Vec<Neighbor> {
-        let allowed = self.filter.as_deref().or(self.graph.nodes.indexed());
-        search_exact(self.graph.metric, self.graph.dim, self.vectors, self.query, self.k, allowed)
+        let Graph { metric, dim, nodes, .. } = self.graph;
+        let allowed = self.filter.as_deref().or(nodes.indexed());
+        let nearest = |k| search_exact(*metric, *dim, self.vectors, self.query, k, allowed);
+        if self.hidden == NONE {
+            return nearest(self.k);
+        }
+        let mut found = nearest(self.k + nodes.rows_of(self.hidden).len());
+        found.retain(|neighbor| nodes.node_of(neighbor.position as usize) != self.hidden);
+        found.truncate(self.k);
+        found
     }
 
     fn by_codes(&self, codes: &Codes, query: &QueryRef) -> Vec<Neighbor> {
@@ -143,6 +175,13 @@ impl<'a> Search<'a> {
 
     /// The allowed rows of the nearest `kept` nodes, by nodes nearest first; `None` when the walk gave up.
     fn walk<S: Space>(&self, space: &S, query: &S::Query, ef: usize, kept: usize) -> Option<Vec<usize>> {
+        match self.hidden {
+            NONE => self.walk_in(space, query, ef, kept),
+            node => self.walk_in(&Without { space, node }, query, ef, kept),
+        }
+    }
+
+    fn walk_in<S: Space>(&self, space: &S, query: &S::Query, ef: usize, kept: usize) -> Option<Vec<usize>> {
         let Graph { nodes, layers, scratch, .. } = self.graph;
         let walk = Walk { space, layers, query };
         scratch.with(|scratch| {
@@ -158,7 +197,8 @@ impl<'a> Search<'a> {
                 }
             }
             let mut rows = Vec::with_capacity(kept);
-            for candidate in scratch.best.iter().take(kept) {
+            let best = scratch.best.iter().filter(|candidate| candidate.node() != self.hidden);
+            for candidate in best.take(kept) {
                 let allowed = nodes.rows_of(candidate.node()).iter().map(|row| *row as usize);
                 let allowed =
                     allowed.filter(|row| self.filter.as_ref().is_none_or(|filter| filter.get(*row)));
@@ -182,7 +222,8 @@ impl<'a> Search<'a> {
     ) -> Vec<usize> {
         // Each is a sortable score above a position; the worst is on top.
         let mut best: BinaryHeap<u64> = BinaryHeap::with_capacity(kept.min(self.count) + 1);
-        let mut rows = rows.filter(|row| self.graph.nodes.node_of(*row) != NONE);
+        let node_of = |row: usize| self.graph.nodes.node_of(row);
+        let mut rows = rows.filter(|row| node_of(*row) != NONE && node_of(*row) != self.hidden);
         let (mut positions, mut nodes, mut scores) =
             (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
         loop {

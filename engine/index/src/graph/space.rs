@@ -37,6 +37,12 @@ pub(super) struct Estimate<'a> {
     pub(super) codes: &'a Codes,
 }
 
+/// A space in which one node is infinitely far from everything: a walk passes it by.
+pub(super) struct Without<'a, S> {
+    pub(super) space: &'a S,
+    pub(super) node: u32,
+}
+
 /// Estimates between nodes: one side by its code, the other rounded to 8 bits.
 #[derive(Clone, Copy)]
 pub(super) struct EstimateRows<'a> {
@@ -83,6 +89,23 @@ impl<'a> Space for Estimate<'a> {
     #[inline(always)]
     fn prefetch(&self, node: u32) {
         self.codes.prefetch(node);
+    }
+}
+
+impl<S: Space> Space for Without<'_, S> {
+    type Query = S::Query;
+
+    #[inline]
+    fn score(&self, query: &S::Query, nodes: &[u32], out: &mut Vec<f32>) {
+        self.space.score(query, nodes, out);
+        if let Some(place) = nodes.iter().position(|node| *node == self.node) {
+            out[place] = f32::INFINITY;
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, node: u32) {
+        self.space.prefetch(node);
     }
 }
 

@@ -39,7 +39,8 @@ use sepal_storage::Snapshot;
 use sepal_types::{Error, Result, TableId};
 
 use self::{delivery::DeliveryRows, history::HistoryRows};
-use crate::context::{CatalogSlot, DeliveryControl};
+use crate::context::{CatalogSlot, DeliveryControl, SearchSettings};
+use crate::vector::IndexCache;
 
 pub use evaluator::{CatalogQuery, prepare};
 pub use rewrite::rewrite;
@@ -72,6 +73,8 @@ pub struct CatalogContext {
     pub delivery: Lazily<DeliveryRows>,
     /// What the views of snapshots and history show.
     pub history: Lazily<HistoryRows>,
+    /// What `sepal_recall` searches with; `None` without a session.
+    pub searches: Option<Searches>,
     /// What `sepal_dlq_replay` asks.
     pub control: Arc<dyn DeliveryControl>,
     /// Bytes of a table without its indexes, or of an index; 0 for an unknown id.
@@ -80,6 +83,14 @@ pub struct CatalogContext {
     pub start_time_us: i64,
     /// Whether the running statement is to stop. Asked now and then.
     pub interrupted: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// How a session searches.
+pub struct Searches {
+    pub indexes: Arc<IndexCache>,
+    pub settings: Lazily<SearchSettings>,
+    /// Whether the session's key may read rows.
+    pub may_read: bool,
 }
 
 /// Asked for when a catalog is read: few statements do.
@@ -104,6 +115,7 @@ impl CatalogContext {
             work: LazyLock::new(Box::new(work::WorkRows::default)),
             delivery: LazyLock::new(Box::new(delivery::DeliveryRows::default)),
             history: LazyLock::new(Box::new(HistoryRows::default)),
+            searches: None,
             control: Arc::new(delivery::NoDelivery),
             table_bytes: Arc::new(|_| 0),
             start_time_us: 0,

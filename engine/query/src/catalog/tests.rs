@@ -169,6 +169,7 @@ fn context() -> CatalogContext {
         work: LazyLock::new(Box::new(work)),
         delivery: LazyLock::new(Box::new(delivery)),
         history: LazyLock::new(Box::new(history)),
+        searches: None,
         control: Arc::new(Replays),
         table_bytes: Arc::new(|id| u64::from(id.0) * 1_000),
         start_time_us: 1_700_000_000_250_000,

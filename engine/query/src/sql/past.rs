@@ -228,6 +228,10 @@ fn read(sql: &str, tokens: &[TokenWithSpan], start: usize) -> Result<Option<Clau
             return Err(at(moment, "AS OF SNAPSHOT is followed by the name of a snapshot".into())
                 .with_hint("Write it as a text: AS OF SNAPSHOT 'name'."));
         }
+        if tokens.get(moment + 1).is_some_and(|token| token.token == Token::Minus) {
+            return Err(at(moment + 1, "syntax error at or near \"-\"".into())
+                .with_hint("Write a name with - in it as a text: AS OF SNAPSHOT 'before-import'."));
+        }
         return Ok(Some(Clause { start, moment, end: moment + 1, call: SNAPSHOT }));
     }
     if !standard {

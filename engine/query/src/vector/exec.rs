@@ -26,7 +26,7 @@ use datafusion::{
 use futures::stream;
 use sepal_index::Bits;
 use sepal_storage::{ChunkRef, TableVersion};
-use sepal_types::{ColumnDef, Error, Metric, SqlState};
+use sepal_types::{ColumnDef, Error, Metric, SqlState, TableId, VectorIndexOptions};
 
 use super::{
     Hit, Search,
@@ -34,9 +34,9 @@ use super::{
     filter::Filter,
     node::{Runtime, TopK},
     scalar_elements,
-    search::{search, usable_index},
+    search::{effort, search, usable_index},
 };
-use crate::error::carry;
+use crate::{context::SearchSettings, error::carry};
 
 /// Turns [`TopK`] into [`KnnExec`].
 pub struct TopKPlanner;
@@ -195,6 +195,7 @@ impl KnnExec {
             knn.metric.operator()
         ));
         lines.push(format!("  Limit: {}", knn.k));
+        lines.extend(index.and_then(|(index, _)| knn.recall_line(index)));
         if let Some(filter) = &knn.filter_text {
             lines.push(format!("  Pre-filter: {filter}"));
         }
@@ -270,11 +271,45 @@ impl Knn {
         Ok(RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)?)
     }
 
-    fn hits(&self) -> Result<Vec<Hit>> {
-        let mut settings = *self.runtime.settings.read();
-        if let Some(ef_search) = self.ef_search {
-            settings.ef_search = ef_search;
+    /// The session's, but for what this call says itself.
+    fn settings(&self) -> SearchSettings {
+        let settings = *self.runtime.settings.read();
+        match self.ef_search {
+            Some(ef_search) => SearchSettings { ef_search, target_recall: None, ..settings },
+            None => settings,
         }
+    }
+
+    /// What EXPLAIN says of a recall that was asked for: the efforts that it takes, from the segment with the least to
+    /// the one with the most. Opens indexes that no search has opened yet.
+    fn recall_line(&self, index: TableId) -> Option<String> {
+        let (settings, dim) = (self.settings(), self.query.as_ref()?.len());
+        let recall = settings.target_recall?.share();
+        let (_, options) =
+            self.version.def.vector_indexes(self.column.id).find(|(found, _)| found.id == index)?;
+        let opened =
+            |reference: &ChunkRef| self.runtime.indexes.get(&reference.chunk, index, dim).ok().flatten();
+        // An index that cannot be opened is the search's to report.
+        let indexes = self.version.chunks.iter().filter_map(opened);
+        let efforts: Vec<_> = indexes.map(|index| effort(&*index, &settings, self.k)).collect();
+        let exact = efforts.iter().filter(|effort| effort.is_none()).count();
+        let most = efforts.iter().flatten().max().map(|effort| effort.shown(options));
+        let least = efforts.iter().flatten().min().map(|effort| effort.shown(options));
+        let text = match (least, most) {
+            _ if matches!(options, VectorIndexOptions::Flat { .. }) => "exact".to_owned(),
+            (Some((name, least)), Some((_, most))) if least == most => format!("{name} {least}"),
+            (Some((name, least)), Some((_, most))) => format!("{name} {least} to {most}"),
+            _ => "exact".to_owned(),
+        };
+        let besides = if exact > 0 && exact < efforts.len() {
+            format!(", exact in {exact} of {} segments", efforts.len())
+        } else {
+            String::new()
+        };
+        Some(format!("  Target Recall: {recall} ({text}{besides})"))
+    }
+
+    fn hits(&self) -> Result<Vec<Hit>> {
         let predicate = |_: usize, reference: &ChunkRef| self.passing(reference);
         let Some(query) = &self.query else {
             return self.any_rows();
@@ -286,7 +321,7 @@ impl Knn {
                 metric: self.metric,
                 query,
                 k: self.k,
-                settings,
+                settings: self.settings(),
                 predicate: self.filter.is_some().then_some(&predicate),
             },
             &self.runtime.indexes,

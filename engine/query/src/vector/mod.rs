@@ -14,6 +14,7 @@ mod fast;
 mod fetch;
 mod filter;
 mod node;
+mod recall;
 mod rule;
 mod search;
 
@@ -32,6 +33,7 @@ pub use exec::{KnnExec, TopKPlanner};
 pub use fast::FastKnn;
 pub use fetch::{described, distances, fetch};
 pub use node::{Runtime, TopK};
+pub use recall::Measurement;
 pub use rule::TopKRule;
 pub use search::{Hit, Search, elements, search, usable_index};
 

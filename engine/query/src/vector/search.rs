@@ -6,7 +6,7 @@ use datafusion::arrow::{
 };
 use sepal_index::{Bits, Neighbor, SearchParams, VectorIndex, search_exact};
 use sepal_storage::{ChunkRef, TableVersion};
-use sepal_types::{ColumnDef, Error, Metric, Result, SqlState, TableId};
+use sepal_types::{ColumnDef, Error, Metric, Result, SqlState, TableId, VectorIndexOptions};
 
 use super::IndexCache;
 use crate::context::SearchSettings;
@@ -35,6 +35,9 @@ pub struct Search<'a> {
     pub predicate: Option<&'a Predicate<'a>>,
 }
 
+/// Hits that room is made for beforehand.
+const MOST_RESERVED: usize = 4_096;
+
 /// The index that a search for this metric uses: a usable one, of the same metric.
 pub fn usable_index(version: &TableVersion, column: &ColumnDef, metric: Metric) -> Option<(TableId, String)> {
     version
@@ -42,6 +45,39 @@ pub fn usable_index(version: &TableVersion, column: &ColumnDef, metric: Metric) 
         .vector_indexes(column.id)
         .find(|(_, options)| options.metric() == metric)
         .map(|(index, _)| (index.id, index.name.clone()))
+}
+
+/// How hard an index tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Effort {
+    /// Of graphs.
+    ef_search: usize,
+    /// Of cells.
+    probes: usize,
+}
+
+impl Effort {
+    pub(super) fn params<'a>(&self, k: usize, allowed: Option<&'a Bits>) -> SearchParams<'a> {
+        SearchParams { k, ef_search: self.ef_search, probes: self.probes, allowed }
+    }
+
+    /// As EXPLAIN shows it.
+    pub(super) fn shown(&self, options: &VectorIndexOptions) -> (&'static str, usize) {
+        match options {
+            VectorIndexOptions::IvfFlat { .. } => ("probes", self.probes),
+            _ => ("ef_search", self.ef_search),
+        }
+    }
+}
+
+/// What the settings ask of this index; `None` where only the exact scan reaches the recall that they want.
+pub(super) fn effort(index: &dyn VectorIndex, settings: &SearchSettings, k: usize) -> Option<Effort> {
+    match settings.target_recall {
+        None => Some(Effort { ef_search: settings.ef_search, probes: settings.probes }),
+        Some(recall) => {
+            index.effort_for(recall.share(), k).map(|effort| Effort { ef_search: effort, probes: effort })
+        }
+    }
 }
 
 /// The `k` nearest rows, nearest first; NaN distances after all numbers, NULL vectors last.
@@ -54,7 +90,9 @@ pub fn search(search: &Search, indexes: &IndexCache) -> Result<Vec<Hit>> {
         .then(|| usable_index(search.version, search.column, search.metric))
         .flatten()
         .map(|(id, _)| id);
-    let mut hits = Vec::with_capacity(search.k * search.version.chunks.len().max(1));
+    // LIMIT may be any number.
+    let chunks = search.version.chunks.len().max(1);
+    let mut hits = Vec::with_capacity(search.k.saturating_mul(chunks).min(MOST_RESERVED));
     let mut nulls = Vec::new();
     for (chunk, reference) in search.version.chunks.iter().enumerate() {
         search_chunk(search, indexes, index, (chunk, reference), &mut hits, &mut nulls)?;
@@ -132,12 +170,10 @@ fn nearest(
     let Some(index) = index else {
         return exact();
     };
-    let params = SearchParams {
-        k: search.k,
-        ef_search: search.settings.ef_search,
-        probes: search.settings.probes,
-        allowed,
+    let Some(effort) = effort(index, &search.settings, search.k) else {
+        return exact();
     };
+    let params = effort.params(search.k, allowed);
     let found = index.search(vectors, search.query, &params);
     // An index leaves out what has no distance (a zero vector under cosine); LIMIT is filled with those too.
     if found.len() < search.k.min(competing) { exact() } else { found }
@@ -145,20 +181,25 @@ fn nearest(
 
 /// The rows that are not deleted and pass the predicate; `None` when all do.
 fn qualifying(search: &Search, number: usize, reference: &ChunkRef) -> Result<Option<Bits>> {
-    let mut bits = match search.predicate {
+    let passing = match search.predicate {
         Some(predicate) => predicate(number, reference)?,
         None => None,
     };
+    Ok(without_deleted(reference, passing))
+}
+
+/// The live ones among rows; `None` is all, before and after.
+pub(super) fn without_deleted(reference: &ChunkRef, mut bits: Option<Bits>) -> Option<Bits> {
     if !reference.deleted.is_empty() {
         let live = bits.get_or_insert_with(|| Bits::full(reference.chunk.rows() as usize));
         for position in reference.deleted.iter() {
             live.clear(position as usize);
         }
     }
-    Ok(bits)
+    bits
 }
 
-fn without_nulls(column: &ArrayRef, qualifying: Option<&Bits>) -> Option<Bits> {
+pub(super) fn without_nulls(column: &ArrayRef, qualifying: Option<&Bits>) -> Option<Bits> {
     if column.null_count() == 0 {
         return qualifying.cloned();
     }

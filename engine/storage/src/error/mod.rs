@@ -126,7 +126,8 @@ impl From<StoreError> for Error {
                  CREATE SNAPSHOT.",
             ),
             StoreError::NotYet { .. } => Error::new(SqlState::InvalidParameterValue, text),
-            StoreError::NoSuchSnapshot { .. } => Error::new(SqlState::UndefinedObject, text),
+            StoreError::NoSuchSnapshot { .. } => Error::new(SqlState::UndefinedObject, text)
+                .with_hint("SELECT name FROM sepal_snapshots shows those of this environment."),
             StoreError::DuplicateSnapshot { .. } => Error::new(SqlState::DuplicateObject, text),
             StoreError::DiskFull { .. } => Error::new(SqlState::DiskFull, text)
                 .with_hint("Make room on the device and repeat the statement."),

@@ -35,6 +35,7 @@ use parquet::{
         reader::{ChunkReader, Length},
     },
 };
+use sepal_crypto::OpenError;
 use sepal_types::ColumnId;
 
 use super::{Identity, ROW_ID, layout};
@@ -222,9 +223,15 @@ fn sealed_footer(disk: &Disk, path: &Path, bytes: u64) -> Result<Regions, StoreE
 fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, StoreError> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(StoreError::corrupt(&show(path), error.to_string())),
+        Ok(Err(error)) => Err(StoreError::corrupt(&show(path), why(&error))),
         Err(_) => Err(StoreError::corrupt(&show(path), "its structure is broken")),
     }
+}
+
+/// Parquet passes on that a tag does not match by the name of its library's type.
+fn why(error: &ParquetError) -> String {
+    let text = error.to_string();
+    if text.contains("ring::error::Unspecified") { OpenError::NotAuthentic.to_string() } else { text }
 }
 
 /// The parts of a file that were read, at their offsets.

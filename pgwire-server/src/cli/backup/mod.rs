@@ -8,10 +8,15 @@ mod restore;
 mod running;
 mod verify;
 
+use std::path::Path;
+
 use clap::{Args, Subcommand};
 use sepal_backup::{Location, Pace, Repository};
 
-use crate::config;
+use crate::{
+    admin::{Answer, Request, client},
+    config,
+};
 
 use super::{failure::Failure, flags::DataFlags};
 
@@ -54,7 +59,8 @@ impl Backup {
 #[derive(Args)]
 struct RepositoryFlags {
     /// A directory, or s3://bucket/prefix?region=R&endpoint=URL with credentials from AWS_ACCESS_KEY_ID and
-    /// AWS_SECRET_ACCESS_KEY or ~/.aws/credentials [default: the setting backup_repository]
+    /// AWS_SECRET_ACCESS_KEY or ~/.aws/credentials [default: the setting backup_repository, else a directory that the
+    /// running server uses]
     #[arg(long, value_name = "URL")]
     repository: Option<String>,
     #[command(flatten)]
@@ -64,14 +70,31 @@ struct RepositoryFlags {
 impl RepositoryFlags {
     fn open(&self) -> Result<Repository, Failure> {
         let named = match &self.repository {
-            Some(repository) => Some(repository.clone()),
-            None => self.config()?.backup_repository,
+            Some(repository) => repository.clone(),
+            None => match self.config()?.backup_repository {
+                Some(repository) => repository,
+                None => self.of_the_server()?,
+            },
         };
-        let named = named.ok_or_else(|| {
-            Failure::usage("which repository? Name it with --repository, or set backup_repository")
-        })?;
         let location: Location = named.parse()?;
         Ok(Repository::open(&location)?)
+    }
+
+    /// Where the running server's backups go, which may be told in its own flags or environment alone.
+    ///
+    /// Errors: there is none; it is not to be had by that name here, as a bucket, whose endpoint no status tells.
+    fn of_the_server(&self) -> Result<String, Failure> {
+        let missing = "which repository? Name it with --repository, or set backup_repository \
+                       (SEPAL_BACKUP_REPOSITORY, or a line of sepal.toml)";
+        match client::ask(&self.data.data()?, &Request::BackupStatus) {
+            Ok(Answer::BackupStatus(status)) if Path::new(&status.repository).is_absolute() => {
+                Ok(status.repository)
+            }
+            Ok(Answer::BackupStatus(status)) => {
+                Err(Failure::usage(format!("{missing}. The running server has {}", status.repository)))
+            }
+            _ => Err(Failure::usage(missing)),
+        }
     }
 
     fn config(&self) -> Result<config::Config, Failure> {

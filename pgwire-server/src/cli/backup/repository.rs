@@ -112,7 +112,10 @@ impl Show {
             bytes(entry.bytes())
         ));
         for failed in &entry.failed {
-            output::talk(&format!("NOT in it: tenant {}: {}", failed.tenant, failed.why));
+            output::talk(&format!(
+                "Could not be backed up as it was: tenant {}: {}",
+                failed.tenant, failed.why
+            ));
         }
         output::rows(&["tenant", "as of", "commit", "files", "size"], &rows, "No tenant is in it.")
     }

@@ -1,6 +1,9 @@
 //! `sepal backup restore`: a data directory from a repository, with the recovery key alone.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::Args;
 use sepal_backup::{RestoreOptions, Restored, Target, Watch, parse_moment, show_moment};
@@ -50,16 +53,25 @@ impl Restore {
             )
         })?;
         let repository = self.repository.open()?;
+        let to = std::path::absolute(&self.to)?;
         let options = RestoreOptions {
             target: self.target()?,
             tenant: self.tenant.clone(),
             wrappers: Arc::new(ServerWrappers),
         };
         let (pace, watch) = (self.rate.pace(), Watch::default());
-        let job = sepal_backup::restore(&repository, &opener, &self.to, &options, (&pace, &watch));
+        let job = sepal_backup::restore(&repository, &opener, &to, &options, (&pace, &watch));
         let restored = runtime()?.block_on(watched(&watch, job))?;
-        certificates::create(&self.to, &Config::default().certificate_addresses())?;
-        self.tell(&restored)
+        certificates::create(&to, &Config::default().certificate_addresses())?;
+        self.tell(&restored, &to)?;
+        let Some(first) = restored.failed.first() else { return Ok(()) };
+        Err(Failure::failed(format!(
+            "{} of the tenants did not come back, the others did. When the cause is mended, restore each into a \
+             directory of its own: sepal backup restore --tenant {}. Do not drop it in this one: that destroys its \
+             keys in the repository",
+            restored.failed.len(),
+            first.name
+        )))
     }
 
     fn target(&self) -> Result<Target, Failure> {
@@ -70,7 +82,7 @@ impl Restore {
         })
     }
 
-    fn tell(&self, restored: &Restored) -> Result<(), Failure> {
+    fn tell(&self, restored: &Restored, to: &Path) -> Result<(), Failure> {
         if self.json.json {
             return output::json(restored);
         }
@@ -88,7 +100,17 @@ impl Restore {
                 "{tenant} was dropped since: its keys are destroyed, nothing of it came back."
             ));
         }
-        let to = self.to.display();
+        for tenant in &restored.failed {
+            output::talk(&format!("{} did not come back: {}", tenant.name, tenant.why));
+        }
+        if let Target::Moment(until) = self.target()? {
+            output::talk(&format!(
+                "\"as of\" is a tenant's last commit up to {} that is in the repository. Later ones up to then are not \
+                 there if the log was not archived so far: `sepal backup status` of the server told how far it is.",
+                show_moment(until)
+            ));
+        }
+        let to = to.display();
         output::talk(&format!(
             "Restored from {}. The root key is in {to}/root.key: keep a copy elsewhere, as of the one before.\n\
              Next:\n  sepal serve --data {to}",

@@ -174,7 +174,7 @@ impl Census {
 
 fn tenant(counted: &Counted) -> Vec<String> {
     let Some(known) = &counted.inventory else {
-        return [counted.tenant.as_str(), "dropped", "", "", ""].map(str::to_owned).to_vec();
+        return [counted.tenant.as_str(), "does not open", "", "", ""].map(str::to_owned).to_vec();
     };
     let rows: u64 = known.tables.iter().map(|table| table.rows).sum();
     vec![

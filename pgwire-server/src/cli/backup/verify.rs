@@ -79,6 +79,14 @@ fn tell(report: &Report) -> Result<(), Failure> {
             output::data(&format!("\t\t{wrong}"))?;
         }
     }
+    for wrong in &report.wrong {
+        output::data(&format!("FAIL\tbackup\t{wrong}"))?;
+    }
+    for tenant in &report.older {
+        output::talk(&format!(
+            "{tenant} could not be read when the backup was made: it is in it as it was before."
+        ));
+    }
     for tenant in &report.missing {
         output::data(&format!(
             "FAIL\t{tenant}\tcould not be read when the backup was made: it is not in it"

@@ -71,7 +71,13 @@ fn each_disturbance_is_named() {
         ("DELETE FROM audit WHERE number = 4", "the last entry is 3, and 4 was written"),
         ("DELETE FROM audit WHERE number >= 3", "entry 3 is not the one that its checkpoint signed"),
         ("UPDATE audit_checkpoints SET time = time + 1", "checkpoint 3 is not signed"),
-        ("DELETE FROM meta WHERE name = 'audit'", "the last entry is 4, and 0 was written"),
+        ("DELETE FROM meta WHERE name = 'audit'", "the end of the trail is not known"),
+        (
+            "DELETE FROM audit; DELETE FROM audit_checkpoints; DELETE FROM meta WHERE name = 'audit'",
+            "the end of the trail is not known",
+        ),
+        ("UPDATE audit SET number = -1 WHERE number = 1", "an entry has the number -1"),
+        ("UPDATE audit_checkpoints SET time = -time", "checkpoint 3 is not signed"),
         ("UPDATE meta SET value = zeroblob(80) WHERE name = 'audit'", "the end of the trail is not known"),
     ] {
         let fixture = filled();
@@ -80,6 +86,53 @@ fn each_disturbance_is_named() {
         let found = wrong(&fixture);
         assert!(found.iter().any(|line| line.contains(said)), "{sql}: {found:?}");
     }
+}
+
+#[test]
+fn without_its_end_the_trail_takes_no_entry() {
+    let fixture = filled();
+    run(&fixture, "DELETE FROM audit; DELETE FROM audit_checkpoints; DELETE FROM meta WHERE name = 'audit'");
+    let name = crate::TenantName::parse("late").unwrap();
+    let refused = fixture.control.create_tenant(&name).unwrap_err();
+    assert_eq!(sepal_types::Error::from(refused).state().code(), "XX001");
+    assert_eq!(fixture.control.list_tenants().unwrap().len(), 2);
+}
+
+/// All of control.db as it was before: nothing inside of it can tell.
+#[test]
+fn an_older_trail_is_told_by_the_checkpoint_beside_it() {
+    let fixture = filled();
+    let control = &fixture.control;
+    let (older, head) = (fixture.directory.path().join("older"), fixture.directory.path().join("audit.head"));
+    std::fs::copy(fixture.path(), &older).unwrap();
+    assert_eq!(control.check_audit_head().unwrap(), None);
+    fixture.tenant("later");
+    let newest = control.checkpoint_audit().unwrap().unwrap();
+    let kept: AuditCheckpoint = serde_json::from_slice(&std::fs::read(&head).unwrap()).unwrap();
+    assert_eq!((kept.number, &kept), (5, &newest));
+    assert_eq!(control.check_audit_head().unwrap(), None);
+
+    let (path, root, options) = (fixture.path(), fixture.root.clone(), fixture.options());
+    drop(fixture.control);
+    std::fs::copy(&older, &path).unwrap();
+    let control = Control::open(&path, &root, options).unwrap();
+    let told = control.check_audit_head().unwrap().unwrap();
+    assert!(told.contains("entry 5, which audit.head has, is not there"), "{told}");
+    assert_eq!(control.verify_audit(None).unwrap().wrong, [told]);
+    // More entries do not hide it, and the checkpoint stays what it is.
+    for name in ["one", "two", "three"] {
+        control.create_tenant(&crate::TenantName::parse(name).unwrap()).unwrap();
+        control.checkpoint_audit().unwrap().unwrap();
+    }
+    let told = control.check_audit_head().unwrap().unwrap();
+    assert!(told.contains("entry 5 is not the one"), "{told}");
+    std::fs::write(&head, "{}").unwrap();
+    assert!(control.check_audit_head().unwrap().unwrap().contains("is no checkpoint"));
+    // Whoever put the file back on purpose goes on so.
+    std::fs::remove_file(&head).unwrap();
+    assert_eq!(control.check_audit_head().unwrap(), None);
+    assert_eq!(control.checkpoint_audit().unwrap(), None, "signed already");
+    assert!(head.exists() && control.verify_audit(None).unwrap().wrong.is_empty());
 }
 
 #[test]
@@ -120,6 +173,23 @@ fn a_dropped_tenants_certificate_is_signed_and_kept() {
         control.newest_audit_events(2).unwrap().into_iter().map(|entry| entry.event.action).collect();
     assert_eq!(actions, [AuditAction::TenantDropped.as_str(), AuditAction::TenantDestroyed.as_str()]);
     assert!(wrong(&fixture).is_empty());
+}
+
+#[test]
+fn a_destruction_is_owed_until_it_is_certified() {
+    let fixture = filled();
+    fixture.control.drop_tenant("other").unwrap();
+    assert!(fixture.control.unfinished_destructions().unwrap().is_empty());
+    let begun = fixture.control.begin_destruction("acme").unwrap();
+    let (path, root, options) = (fixture.path(), fixture.root.clone(), fixture.options());
+    drop(fixture.control);
+    let control = Control::open(&path, &root, options).unwrap();
+    assert_eq!(control.unfinished_destructions().unwrap(), std::slice::from_ref(&begun));
+    let removal = crate::Removal { files_left: Some("a: busy".into()), ..Default::default() };
+    let certificate = control.certify_destruction(&begun, &removal).unwrap();
+    assert!(certificate.is_signed() && certificate.certificate.contains("\"files_left\":\"a: busy\""));
+    assert!(control.unfinished_destructions().unwrap().is_empty());
+    assert_eq!(control.destruction_certificate("acme").unwrap(), Some(certificate));
 }
 
 #[test]

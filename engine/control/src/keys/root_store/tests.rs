@@ -1,12 +1,17 @@
 //! The files of a root key: what a crash after each step of its replacement leaves, and what a provider's refusal says.
 
-use std::os::unix::fs::PermissionsExt;
+use std::{
+    io::Read,
+    os::unix::fs::{PermissionsExt, symlink},
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use sepal_crypto::PassphraseCost;
 use tempfile::TempDir;
+use zeroize::Zeroizing;
 
 use super::*;
-use crate::{ControlOptions, Passphrase, TenantName};
+use crate::{ControlOptions, Passphrase, TenantName, WrapperError};
 
 const CHEAP: PassphraseCost = PassphraseCost { memory_kib: 64, passes: 1, lanes: 1 };
 const WORDS: &str = "correct horse battery staple";
@@ -62,7 +67,7 @@ fn keys(control: &Control) -> Vec<[u8; 32]> {
 
 #[test]
 fn each_crash_opens_and_goes_on() {
-    // 0: nothing done; 1: staged; 2: begun; 3: promoted.
+    // 0: nothing done; 1: staged; 2: begun; 3: promoted. The rehearsal before them is a file with the same key.
     for step in 0..=3 {
         for place in Place::all() {
             place.init();
@@ -124,6 +129,120 @@ fn a_key_that_control_is_under_is_not_taken_for_a_leftover() {
         drop(control);
         assert_eq!(keys(&place.open()).len(), 2);
         assert_eq!(place.files().len(), 1);
+    }
+}
+
+/// The commit happened and was reported as failed: the process remembers the old key, control.db is under the new one.
+#[test]
+fn what_a_process_remembers_decides_nothing() {
+    for place in Place::all() {
+        place.init();
+        let control = place.open();
+        let before = keys(&control);
+        let other = place.open();
+        other.begin_root_rotation(&place.store.stage().unwrap()).unwrap();
+        drop(other);
+        for _ in 0..2 {
+            let refused = place.store.rotate(&control, &mut |_| {}).unwrap_err();
+            assert_eq!(sepal_types::Error::from(refused).state().code(), "55006");
+        }
+        drop(control);
+        let control = place.open();
+        assert_eq!(keys(&control), before);
+        assert_eq!(place.store.rotate(&control, &mut |_| {}).unwrap().generation, 2);
+    }
+}
+
+/// A provider that can be asked so many times.
+struct Moody {
+    inner: Passphrase,
+    answers: AtomicUsize,
+}
+
+impl KeyWrapper for Moody {
+    fn provider(&self) -> Provider {
+        self.inner.provider()
+    }
+
+    fn wrap(&self, context: &[u8], secret: &[u8]) -> Result<Vec<u8>, WrapperError> {
+        self.inner.wrap(context, secret)
+    }
+
+    fn unwrap(&self, context: &[u8], wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, WrapperError> {
+        let less = |left: usize| left.checked_sub(1);
+        match self.answers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
+            Ok(_) => self.inner.unwrap(context, wrapped),
+            Err(_) => Err(WrapperError::Unavailable("it is away".into())),
+        }
+    }
+}
+
+#[test]
+fn a_next_key_that_cannot_be_read_now_is_kept() {
+    let data = TempDir::new().unwrap();
+    let inner = Passphrase::new(WORDS, CHEAP).unwrap();
+    let moody = Arc::new(Moody { inner, answers: AtomicUsize::new(usize::MAX) });
+    let place =
+        Place { store: RootStore::sealed(data.path(), Arc::clone(&moody) as Arc<dyn KeyWrapper>), data };
+    place.init();
+    let control = place.open();
+    control.begin_root_rotation(&place.store.stage().unwrap()).unwrap();
+    control.resume_root_rotation(&mut |_| {}).unwrap();
+    let staged = fs::read(place.store.staged()).unwrap();
+    // Never, and then for the first file alone.
+    for answers in [0, 1] {
+        moody.answers.store(answers, Ordering::SeqCst);
+        let refused = place.store.rotate(&control, &mut |_| {}).unwrap_err();
+        assert!(refused.to_string().contains("it is away"), "{refused}");
+        moody.answers.store(answers, Ordering::SeqCst);
+        let refused = place.store.unlock(&place.database()).unwrap_err();
+        assert!(refused.to_string().contains("it is away"), "{refused}");
+        assert_eq!(fs::read(place.store.staged()).unwrap(), staged);
+    }
+    moody.answers.store(usize::MAX, Ordering::SeqCst);
+    assert_eq!(place.store.rotate(&control, &mut |_| {}).unwrap().generation, 3);
+    drop(control);
+    assert_eq!(keys(&place.open()).len(), 2);
+}
+
+#[test]
+fn behind_a_symbolic_link_the_file_itself_is_replaced() {
+    let (data, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (link, real) = (data.path().join("root.key"), elsewhere.path().join("kept"));
+    let old = RootStore::file(&real).create().unwrap();
+    symlink(&real, &link).unwrap();
+    let place = Place { store: RootStore::file(&link), data };
+    drop(Control::create(&place.database(), &old, ControlOptions::default()).unwrap());
+    let control = place.open();
+    place.store.rotate(&control, &mut |_| {}).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    let new = RootStore::file(&real).read().unwrap();
+    assert!(control.is_root(&new) && new.expose() != old.expose());
+    assert_eq!(place.files(), ["root.key"]);
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_a_replaced_or_removed_file_held_is_overwritten() {
+    for place in Place::all() {
+        place.init();
+        let control = place.open();
+        let kept = place.data.path().join("kept");
+        for removed in [false, true] {
+            let mut old = fs::File::open(place.store.path()).unwrap();
+            if removed {
+                place.store.remove().unwrap();
+            } else {
+                place.store.rotate(&control, &mut |_| {}).unwrap();
+                fs::hard_link(place.store.path(), &kept).unwrap();
+                let content = fs::read(&kept).unwrap();
+                place.store.rotate(&control, &mut |_| {}).unwrap();
+                assert_eq!(fs::read(&kept).unwrap(), content, "another name keeps what it names");
+            }
+            let mut left = Vec::new();
+            old.read_to_end(&mut left).unwrap();
+            assert!(!left.is_empty() && left.iter().all(|byte| *byte == 0));
+        }
     }
 }
 

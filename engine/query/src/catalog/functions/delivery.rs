@@ -15,7 +15,8 @@ pub(super) const FUNCTIONS: &[Function] =
     &[Function::acting("sepal_dlq_replay", "text, timestamp with time zone?", "bigint", replay)];
 
 /// The functions that may be called with `name => value`, and the names of their arguments.
-const NAMED: [(&str, &[&str]); 1] = [("sepal_dlq_replay", &["pipeline", "since"])];
+const NAMED: [(&str, &[&str]); 2] =
+    [("sepal_dlq_replay", &["pipeline", "since"]), ("sepal_recall", &["index", "k", "sample"])];
 
 /// The arguments of a call by their places, when some are given by name. `None`: none is, or they do not fit; then
 /// the call stays as it is.
@@ -91,6 +92,7 @@ mod tests {
         assert_eq!(ordered("sepal_dlq_replay(since => 1, PIPELINE => 'p')").as_deref(), Some("'p', 1"));
         for call in [
             "sepal_dlq_replay('p')",
+            "sepal_recall('i', sample => 5)",
             "sepal_dlq_replay('p', until => 1)",
             "sepal_dlq_replay(since => 1)",
             "sepal_dlq_replay('p', pipeline => 'q')",

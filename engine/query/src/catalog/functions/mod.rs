@@ -2,13 +2,15 @@
 //!
 //! A function works on one row's values. Its declaration gives the argument types, which type parameters and
 //! count arguments, and its result. `text` and `arrays` are functions that DataFusion has itself; those are
-//! the evaluator's only. Nothing here writes or blocks.
+//! the evaluator's only. Nothing here writes or blocks; `recall` searches for as long as it takes, and
+//! asks now and then whether it is to stop.
 
 mod arrays;
 mod definition;
 mod delivery;
 mod json;
 mod privileges;
+mod recall;
 mod session;
 mod text;
 mod types;
@@ -38,7 +40,7 @@ pub(super) struct Function {
     pub returns: Returns,
     /// NULL for any NULL argument, without a call.
     pub strict: bool,
-    /// It does something: DataFusion must not call it while it plans.
+    /// It does something, or much: DataFusion must not call it while it plans.
     pub acts: bool,
     pub call: Call,
 }
@@ -115,8 +117,14 @@ impl Function {
 
 /// Functions that only a Postgres catalog has: DataFusion gets these as UDFs, and a query that calls one is a
 /// catalog query.
-const CATALOG: [&[Function]; 5] =
-    [definition::FUNCTIONS, delivery::FUNCTIONS, privileges::FUNCTIONS, session::FUNCTIONS, types::FUNCTIONS];
+const CATALOG: [&[Function]; 6] = [
+    definition::FUNCTIONS,
+    delivery::FUNCTIONS,
+    privileges::FUNCTIONS,
+    recall::FUNCTIONS,
+    session::FUNCTIONS,
+    types::FUNCTIONS,
+];
 /// Functions that DataFusion has too.
 const GENERAL: [&[Function]; 3] = [arrays::FUNCTIONS, json::FUNCTIONS, text::FUNCTIONS];
 

@@ -42,6 +42,14 @@ fn clauses_become_arguments() {
 }
 
 #[test]
+fn a_name_with_a_dash_is_a_text() {
+    let refused =
+        parse_statements("SELECT * FROM a AS OF SNAPSHOT before-import").expect_err("it is refused");
+    assert_eq!(refused.state().code(), "42601");
+    assert!(refused.hint().is_some_and(|hint| hint.contains("as a text")), "{refused:?}");
+}
+
+#[test]
 fn moments_are_found_by_number() {
     let statement = parsed(
         "INSERT INTO t SELECT * FROM a FOR SYSTEM_TIME AS OF $2 UNION SELECT * FROM b AS OF SNAPSHOT 's'",

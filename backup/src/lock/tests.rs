@@ -1,0 +1,40 @@
+//! Who counts as at work.
+
+use super::*;
+use crate::repository::Location;
+
+fn listed(name: &str, modified: i64) -> Listed {
+    Listed { name: name.to_owned(), bytes: 2, modified }
+}
+
+/// The place's clock may be hours away from ours.
+#[tokio::test]
+async fn locks_are_judged_by_the_clock_that_dates_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = Repository::open(&Location::Directory(dir.path().to_owned())).unwrap();
+    let lock = Lock::take(&repository, Job::Prune).await.unwrap();
+    for place in [-20_000, 0, 1_000_000_000_000] {
+        let met = |age: i64| {
+            let held = [listed(&lock.name, place), listed("locks/backup-0a", place - age)];
+            lock.meets(&held, Job::Backup)
+        };
+        assert_eq!(met(STALE_SECONDS - 1).as_deref(), Some("locks/backup-0a"));
+        assert_eq!(met(-5).as_deref(), Some("locks/backup-0a"));
+        assert_eq!(met(STALE_SECONDS), None);
+        assert_eq!(lock.meets(&[listed(&lock.name, place)], Job::Prune).as_deref(), Some(lock.name.as_str()));
+    }
+    assert!(is_taken(&repository).await.unwrap());
+    lock.hold(async { Ok(()) }).await.unwrap();
+    assert!(!is_taken(&repository).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_job_ends_with_its_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = Repository::open(&Location::Directory(dir.path().to_owned())).unwrap();
+    let lock = Lock::take(&repository, Job::Backup).await.unwrap();
+    lock.lost.cancel();
+    let error = lock.hold(std::future::pending::<Result<()>>()).await.unwrap_err();
+    assert_eq!(error.state(), SqlState::ObjectInUse);
+    assert!(repository.list(names::LOCKS).await.unwrap().is_empty(), "it is given back");
+}

@@ -1,0 +1,64 @@
+//! What SET takes, shows and undoes.
+
+use super::*;
+
+#[test]
+fn values_are_judged_as_postgres_judges_them() {
+    let mut settings = Settings::new("key");
+    assert_eq!(settings.set("statement_timeout", "2000", false).unwrap(), "2s");
+    assert_eq!(settings.timeout("statement_timeout"), Some(Duration::from_secs(2)));
+    assert_eq!(settings.set("HNSW.ef_search", "100", false).unwrap(), "100");
+    assert_eq!(settings.search().ef_search, 100);
+    let refused = |settings: &mut Settings, name: &str, value: &str| {
+        settings.set(name, value, false).unwrap_err().state().code()
+    };
+    assert_eq!(refused(&mut settings, "hnsw.ef_search", "0"), "22023");
+    assert_eq!(refused(&mut settings, "hnsw.nonsense", "1"), "42602");
+    assert_eq!(refused(&mut settings, "nonsense", "1"), "42704");
+    assert_eq!(refused(&mut settings, "server_version", "1"), "22023");
+    assert_eq!(settings.set("myapp.user", "x", false).unwrap(), "x");
+}
+
+#[test]
+fn a_recall_is_a_share() {
+    let mut settings = Settings::new("key");
+    assert_eq!((settings.get(TARGET_RECALL).as_deref(), settings.search().target_recall), (Some("0"), None));
+    for (value, shown) in [("0.950", "0.95"), ("1", "1"), (" 95e-2 ", "0.95"), ("1e-9", "0.000000001")] {
+        assert_eq!(settings.set("sepal.TARGET_recall", value, false).unwrap(), shown);
+        let share = settings.search().target_recall.map(Recall::share);
+        assert_eq!(share, shown.parse().ok());
+    }
+    for off in ["off", "", "0", "-0", "0.0", "OFF"] {
+        assert_eq!(settings.set(TARGET_RECALL, off, false).unwrap(), "0", "{off}");
+        assert_eq!(settings.search().target_recall, None);
+    }
+    for wrong in ["1.01", "-0.5", "95", "on", "95%", "NaN", "inf"] {
+        let error = settings.set(TARGET_RECALL, wrong, false).unwrap_err();
+        assert_eq!(error.state().code(), "22023", "{wrong}");
+    }
+    assert_eq!(settings.set("sepal.target_recal", "0.9", false).unwrap_err().state().code(), "42602");
+    let row = settings.rows().into_iter().find(|row| row.name == TARGET_RECALL).unwrap();
+    assert_eq!((row.vartype.as_str(), row.max_val.as_deref()), ("real", Some("1")));
+}
+
+#[test]
+fn a_rollback_undoes_and_local_ends_with_the_transaction() {
+    let mut settings = Settings::new("key");
+    settings.begin();
+    settings.set("application_name", "a", false).unwrap();
+    settings.set("hnsw.ef_search", "7", true).unwrap();
+    assert_eq!(settings.search().ef_search, 7);
+    settings.end(true);
+    assert_eq!((settings.get("application_name").unwrap().as_str(), settings.search().ef_search), ("a", 40));
+    settings.begin();
+    settings.set("application_name", "b", false).unwrap();
+    settings.end(false);
+    assert_eq!(settings.get("application_name").unwrap(), "a");
+    settings.set("default_transaction_read_only", "on", false).unwrap();
+    assert!(settings.begin());
+    settings.set("transaction_read_only", "off", false).unwrap();
+    settings.end(true);
+    assert!(settings.begin() && settings.is_on("transaction_read_only"), "each transaction anew");
+    settings.end(true);
+    assert!(!settings.is_on("transaction_read_only"));
+}
