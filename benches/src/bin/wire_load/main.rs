@@ -15,8 +15,8 @@
 //! wire_load background --seconds 20 --clients 1          Sepal only: see background.rs
 //! ```
 //!
-//! `q.f32`: n × dim little-endian f32, row-major. `t.i64`: n × k little-endian i64, the ids of the exact answer. An answer
-//! of fewer rows than `--k` is an error; with `--allow-short 1` such queries are counted (`short`) instead.
+//! `q.f32`: n × dim little-endian f32, row-major. `t.i64`: n × k little-endian i64, the ids of the exact answer.
+//! An answer of fewer rows than `--k` is an error; with `--allow-short 1` such queries are counted (`short`) instead.
 
 mod background;
 mod knn;
