@@ -133,7 +133,8 @@ class Arm:
             dim=self.dataset.dimensions, truth=truth, k=self.options.k, clients=clients, warm_up=warm_up, allow_short=1,
             seconds=seconds or self.options.seconds,
         )
-        return {"effort": effort, "queries": queries or len(self.dataset.queries), **report}
+        count = len(self.dataset.queries)
+        return {"effort": effort, "queries": min(queries or count, count), **report}
 
     def files(self, rows, queries):
         """The queries and the exact answers as files, of all or of the first few."""

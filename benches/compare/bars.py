@@ -44,7 +44,9 @@ def of(result):
 
 
 def speed(ours, rivals, clustered):
-    wanted = [("0.95", "1", 10)] if clustered else [("0.95", "1", 12), ("0.99", "1", 15), ("0.95", "2", 10), ("0.99", "2", 10)]
+    wanted = [("0.95", "1", 12), ("0.99", "1", 15), ("0.95", "2", 10), ("0.99", "2", 10)]
+    if clustered:
+        wanted = [("0.95", "1", 10)]
     out = []
     for bar, clients, need in wanted:
         what = f"wire QPS, recall {bar}, {clients} client{'s' if clients != '1' else ''} ÷ pgvector's"
@@ -80,13 +82,14 @@ def filters(ours, rivals):
             continue
         short = report.get("short")
         filled = all(point.get("short") == 0 for point in [report, *found["curve"]])
-        out.append(Bar(f"{what}: LIMIT filled", "always", "unknown" if short is None else "yes" if filled else "no", "", None,
-                       None if short is None else filled))
+        words = {True: "yes", False: "no"}[filled] if short is not None else "unknown"
+        out.append(Bar(f"{what}: LIMIT filled", "always", words, "", None, None if short is None else filled))
         out.append(Bar(f"{what}: recall", f"≥ {FILTER_BAR}", f"{report['recall']:.4f}", "", None,
                        report["recall"] >= FILTER_BAR))
         theirs = [rival["filters"][name] for rival in rivals if name in rival.get("filters", {})]
         if theirs and not any("at" in rival for rival in theirs):
-            out.append(Bar(f"{what}: QPS ÷ pgvector's", "≥ 10", number(report["per_second"]), "never that recall", None, True))
+            out.append(Bar(f"{what}: QPS ÷ pgvector's", "≥ 10", number(report["per_second"]), "never that recall", None,
+                           True))
         else:
             out.append(ratio(f"{what}: QPS ÷ pgvector's", report["per_second"],
                              [rival["at"]["per_second"] for rival in theirs if "at" in rival], at_least=10))

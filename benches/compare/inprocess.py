@@ -5,13 +5,13 @@ Each is a command that builds with all processors and writes its index, and one 
 
 import json
 import os
+import pathlib
 import statistics
 import subprocess
 import sys
 import tempfile
 
-import pathlib
-
+import data
 from arms import GRID
 from phases import BARS, talk
 
@@ -38,14 +38,15 @@ class Contestant:
 
     def command(self, mode):
         if self.name is None:
-            return [self.options.index_load, *(["--m", str(self.m)] if self.m else [])]
+            return [self.options.index_load]
         return [sys.executable, RIVALS, self.name, mode, "--m", str(self.m), "--ef-construction", str(self.ef_construction)]
 
     def run(self, mode, threads, *flags):
         common = ["--dim", str(self.dataset.dimensions), "--metric", self.options.metric, "--index", str(self.index),
                   "--vectors", str(self.dataset.vectors_path), "--threads", str(threads)]
         # What libraries' own pools of threads listen to.
-        environment = os.environ | {name: str(threads) for name in ("OMP_NUM_THREADS", "LANCE_CPU_THREADS", "RAYON_NUM_THREADS")}
+        pools = ("OMP_NUM_THREADS", "LANCE_CPU_THREADS", "RAYON_NUM_THREADS")
+        environment = os.environ | {name: str(threads) for name in pools}
         done = subprocess.run([*self.command(mode), *common, *flags], env=environment, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{self.title}: {done.stderr.strip()[-600:]}")
@@ -57,24 +58,19 @@ class Contestant:
         return self.run("build", os.cpu_count())
 
     def search(self, efforts, seconds):
-        truth = self.dataset.truths([self.everything()])["all"]
+        truth = self.dataset.truths([data.ALL])["all"]
         return self.run("search", 1, "--queries", str(self.dataset.queries_path), "--truth", str(truth), "--k",
                         str(self.options.k), "--ef", ",".join(map(str, efforts)), "--seconds", str(seconds),
                         "--until", str(max(BARS)))
 
-    @staticmethod
-    def everything():
-        import data
-
-        return data.ALL
-
 
 def contestants(options, dataset, folder):
     """Those that are here; what is missing is said."""
-    installed = json.loads(subprocess.run([sys.executable, RIVALS, "list"], capture_output=True, text=True, check=True).stdout)
+    listed = subprocess.run([sys.executable, RIVALS, "list"], capture_output=True, text=True, check=True)
+    installed = json.loads(listed.stdout)
     found = []
     for key, (title, name, *_) in CANDIDATES.items():
-        if options.rivals and key not in options.rivals and key != "sepal":
+        if options.rivals and key not in options.rivals:
             continue
         if name is None and not options.index_load.exists():
             talk(f"*** {options.index_load} does not exist: Sepal's index is not measured in-process; "

@@ -170,7 +170,7 @@ def filtered(options, arm, rows):
     queries = next((count for count in FILTER_QUERIES if count / first["per_second"] <= options.patience),
                    FILTER_QUERIES[-1])
     curve, reached = lowest(lambda effort: arm.knn(effort, rows, queries=queries, seconds=1, warm_up=0), (FILTER_BAR,))
-    return {"condition": rows.condition, "share": rows.share, "queries": queries, "curve": curve,
+    return {"condition": rows.condition, "share": rows.share, "queries": curve[0]["queries"], "curve": curve,
             "effort": reached.get(FILTER_BAR)}
 
 

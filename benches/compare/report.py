@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Tables (Markdown) and plots of runs, from their JSON: `report.py RESULT.json … [--markdown FILE] [--into PAGE] [--plot DIR]`.
+"""Tables (Markdown) and plots of runs, from their JSON: `report.py RESULT.json … [--into PAGE] [--plot DIR]`.
 
-Measures nothing and makes nothing up: what a run did not measure is a dash. `--into` writes between a page's lines
-`<!-- measured: begin -->` and `<!-- measured: end -->`.
+Measures nothing and makes nothing up: what a run did not measure is a dash, and a ratio never takes figures of two runs.
+`--into` writes between a page's lines `<!-- measured: begin -->` and `<!-- measured: end -->`.
 """
 
 import argparse
@@ -17,7 +17,9 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 def table(head, rows):
     out = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(out + ["| " + " | ".join("-" if cell is None else str(cell) for cell in row) + " |" for row in rows]) + "\n"
+    for row in rows:
+        out.append("| " + " | ".join("-" if cell is None else str(cell) for cell in row) + " |")
+    return "\n".join(out) + "\n"
 
 
 def figure(value, scale=1.0):
@@ -119,7 +121,8 @@ def churn_rows(result):
 
 def look(looks, when):
     report = looks[when]
-    return when.replace("_", " "), report["effort"], f"{report['recall']:.4f}", figure(report["per_second"]), figure(report["p99_us"])
+    return (when.replace("_", " "), report["effort"], f"{report['recall']:.4f}", figure(report["per_second"]),
+            figure(report["p99_us"]))
 
 
 def plot(result, folder):
@@ -162,17 +165,6 @@ def into(page, text):
     page.write_text(f"{head}{BEGIN}\n\n{text.strip()}\n\n{END}{rest.split(END)[1]}")
 
 
-def merged(results):
-    """Runs of one data set as one, a later one's figures over an earlier one's: phases and arms may have runs of their own."""
-    found = {}
-    for result in results:
-        whole = found.setdefault(result["data"]["name"], result)
-        for part in ("wire", "in_process", "sites"):
-            for key, figures in result.get(part, {}).items():
-                whole.setdefault(part, {}).setdefault(key, {}).update(figures)
-    return list(found.values())
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", nargs="+", type=pathlib.Path)
@@ -180,7 +172,7 @@ def main():
     parser.add_argument("--into", type=pathlib.Path, help="a page to put the tables in")
     parser.add_argument("--plot", type=pathlib.Path, help="a folder for plots of recall and speed")
     options = parser.parse_args()
-    results = merged([json.loads(path.read_text()) for path in options.results])
+    results = [json.loads(path.read_text()) for path in options.results]
     text = "\n".join(markdown(result) for result in results)
     if options.into:
         into(options.into, text)

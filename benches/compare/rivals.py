@@ -158,7 +158,8 @@ class Qdrant(Rival):
 
     def build(self, vectors, threads, path):
         edge = self.library
-        parameters = edge.EdgeVectorParams(size=vectors.shape[1], distance=getattr(edge.Distance, SPACES["qdrant"][self.metric]))
+        distance = getattr(edge.Distance, SPACES["qdrant"][self.metric])
+        parameters = edge.EdgeVectorParams(size=vectors.shape[1], distance=distance)
         kib = vectors.nbytes // 1024 * 4 + 1
         configuration = edge.EdgeConfig(
             vectors=parameters, wal_enabled=False, max_search_threads=1,
@@ -169,7 +170,8 @@ class Qdrant(Rival):
         path.mkdir()
         shard = edge.EdgeShard.create(str(path), configuration)
         for start in range(0, len(vectors), BATCH):
-            points = [edge.Point(start + number, vector.tolist()) for number, vector in enumerate(vectors[start : start + BATCH])]
+            block = vectors[start : start + BATCH].tolist()
+            points = [edge.Point(start + number, vector) for number, vector in enumerate(block)]
             shard.update(edge.UpdateOperation.upsert_points(points))
         # Without the upserts: through Python's lists they are not its speed.
         begun = time.perf_counter()

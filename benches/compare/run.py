@@ -17,6 +17,8 @@ import signal
 import sys
 import tempfile
 
+import numpy
+
 import arms
 import data
 import inprocess
@@ -103,8 +105,10 @@ def launched(options, dataset, work, stack):
         site = sites.get(definition.server)
         if reason is None and key == "pgvectorscale":
             version = site.server.extension("vectorscale")
-            site.server.setup = [*site.server.setup, "CREATE EXTENSION IF NOT EXISTS vectorscale"] if version else site.server.setup
             reason = None if version else "this PostgreSQL has no vectorscale"
+            if version:
+                site.server.setup = [*site.server.setup, "CREATE EXTENSION IF NOT EXISTS vectorscale"]
+                site.server.version = site.out["version"] = f"{site.server.version}, vectorscale {version}"
         if reason and options.arms:
             sys.exit(f"{definition.title}: {reason}")
         if reason:
@@ -140,11 +144,12 @@ def machine(load):
 
 
 def measure(options, dataset, work, save, result):
+    """Fills `result`; the phases that failed."""
     if "in-process" in options.phases:
         result["in_process"] = inprocess.measure(options, dataset, work)
         save()
     if options.phases == ["in-process"]:
-        return
+        return []
     if not options.wire_load.exists():
         sys.exit(f"{options.wire_load} does not exist: cargo build --release --bin wire_load")
     with contextlib.ExitStack() as stack:
@@ -155,16 +160,17 @@ def measure(options, dataset, work, save, result):
         sites, found = launched(options, dataset, folder, stack)
         result["sites"] = {site.server.name: site.out for site in sites.values()}
         result["wire"] = {arm.key: arm.out for arm in found}
-        over_the_wire(options, dataset, folder, found, save)
+        failed = over_the_wire(options, dataset, folder, found, save)
         for site in sites.values():
             site.out["memory_bytes"] = site.server.memory()
         save()
+        return failed
 
 
 def over_the_wire(options, dataset, folder, found, save):
     once = {"build", "curves", "bars", "ping", "target", "filters", "reinsert"} & set(options.phases)
     if once - {"ping"}:
-        files = pgcopy.write(folder, "all", dataset, range_of(dataset.rows))
+        files = pgcopy.write(folder, "all", dataset, numpy.arange(dataset.rows))
         # The others need a table, its index and, some of them, the efforts.
         phases.load_and_build(options, found, files)
         phases.remove(files)
@@ -174,17 +180,19 @@ def over_the_wire(options, dataset, folder, found, save):
         save()
     steps = {"bars": phases.at_the_bars, "ping": phases.round_trips, "target": phases.targets, "filters": phases.filters,
              "reinsert": phases.reinserted, "churn": phases.churned}
+    failed = []
     for name, step in steps.items():
-        if name in options.phases:
-            talk(f"{name}:")
+        if name not in options.phases:
+            continue
+        talk(f"{name}:")
+        try:
             step(options, found)
-            save()
-
-
-def range_of(rows):
-    import numpy
-
-    return numpy.arange(rows)
+        except RuntimeError as error:
+            # What hours have measured is not lost by what comes after it.
+            failed.append(name)
+            talk(f"*** {name}: {error}")
+        save()
+    return failed
 
 
 def main():
@@ -213,13 +221,15 @@ def main():
             if options.json:
                 options.json.write_text(json.dumps(result, indent=1) + "\n")
 
-        measure(options, dataset, work, save, result)
+        failed = measure(options, dataset, work, save, result)
         text = report.markdown(result)
         print(text)
         if options.markdown:
             options.markdown.write_text(text)
         for path in report.plot(result, options.plot) if options.plot else []:
             talk(path)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -292,10 +292,10 @@ def check_passable(folder):
 
 
 def maintenance_mib(vectors_bytes):
-    """For a build: with less than the vectors and a third more, pgvector's falls back to a graph on disk, many times
+    """For a build: with less than the vectors and half as much again, pgvector's falls back to a graph on disk, many times
     slower. A larger one than a set needs would only be memory to clear first."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    return max(share_mib(), min(machine // 3, vectors_bytes * 3 // 2 // 2**20))
+    return max(share_mib(), min(machine // 3, vectors_bytes * 7 // 4 // 2**20))
 
 
 def opponent_settings(vectors_bytes=0):
