@@ -1,4 +1,4 @@
-"""The two servers: each starts in a directory of its own, says how to connect, and is gone at the end.
+"""The servers: each starts in a directory of its own, says how to connect, and is gone at the end.
 
 Also what they take meanwhile: memory (`Server.memory`, `peak_memory`) and room on disk (`Server.disk`).
 """
@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -56,12 +57,12 @@ def family(process):
 
 
 @contextlib.contextmanager
-def peak_memory(server):
+def peak_memory(server, every=SAMPLE_SECONDS):
     """Samples a server's memory while the block runs; gives a list whose only element is the most seen, in bytes."""
     peak, done = [server.memory()], threading.Event()
 
     def sample():
-        while not done.wait(SAMPLE_SECONDS):
+        while not done.wait(every):
             peak[0] = max(peak[0], server.memory())
 
     sampler = threading.Thread(target=sample)
@@ -79,10 +80,19 @@ def share_mib():
 
 
 class Server:
-    """What both have: a process, variables for clients, memory, an end. Made first, launched then, so that whoever made it
+    """What all have: a process, variables for clients, memory, an end. Made first, launched then, so that whoever made it
     can see to its end before there is anything to end."""
 
     process = None
+    # Statements: before a table is made; after a load; after many rows were deleted and others inserted; of every
+    # session that searches; besides, of one that filters.
+    setup, settled, tidied, knn_settings = [], [], [], []
+
+    def filtered_settings(self, rows):
+        return []
+
+    def choose_index(self, name):
+        """The only index that queries may use from now on."""
 
     def start(self, command, log_path, ready, **options):
         with open(log_path, "wb") as log:
@@ -97,6 +107,44 @@ class Server:
     def memory(self):
         return pss(family(self.process.pid))
 
+    def value(self, sql):
+        """The first column of the first row as text, or None."""
+        return next(iter(self.values(sql)), None)
+
+    def values(self, sql):
+        """The first column of all rows as text. By hand: not every PostgreSQL comes with a psql that runs."""
+        found = self.variables
+        with socket.create_connection((found["PGHOST"], int(found["PGPORT"])), 60) as plain:
+            plain.settimeout(None)
+            connection = wrapped(plain, found)
+            words = ["user", found["PGUSER"], "database", found.get("PGDATABASE", found["PGUSER"])]
+            connection.sendall(message(b"", b"\0\x03\0\0" + b"".join(word.encode() + b"\0" for word in words) + b"\0"))
+            stream, rows = connection.makefile("rb"), []
+            # Once after the login, once after the query.
+            for turn in (None, sql):
+                if turn:
+                    connection.sendall(message(b"Q", turn.encode() + b"\0"))
+                while True:
+                    kind, length = struct.unpack("!ci", stream.read(5))
+                    body = stream.read(length - 4)
+                    if kind == b"R" and body[:4] == b"\0\0\0\x03":
+                        connection.sendall(message(b"p", found.get("PGPASSWORD", "").encode() + b"\0"))
+                    elif kind == b"E":
+                        raise RuntimeError(f"{sql}: {body.decode(errors='replace')}")
+                    elif kind == b"D":
+                        size, = struct.unpack_from("!i", body, 2)
+                        rows.append(body[6 : 6 + size].decode() if size >= 0 else None)
+                    elif kind == b"Z":
+                        break
+            return rows
+
+    def table_bytes(self):
+        """On disk, without indexes and log; PostgreSQL's with TOAST."""
+        return int(self.value("SELECT pg_table_size('items')"))
+
+    def index_bytes(self, name):
+        return int(self.value(f"SELECT pg_relation_size('{name}')"))
+
     def stop(self):
         if self.process is None or self.process.poll() is not None:
             return
@@ -110,7 +158,7 @@ class Server:
 
 class Sepal(Server):
     name = "Sepal"
-    setup, settled, knn_settings, filtered_settings = [], [], [], []
+    tidied = ["VACUUM items", "CHECKPOINT"]
 
     def launch(self, binary, work, transport):
         self.data, env_file = work / "sepal", work / "sepal.env"
@@ -118,7 +166,7 @@ class Sepal(Server):
         self.settings = {"cache-mib": share_mib()}
         command = [binary, "dev", "--data", self.data, "--env-file", env_file, "--pg-listen", "127.0.0.1:0",
                    "--http-listen", "127.0.0.1:0", "--cache-mib", str(share_mib()),
-                   # A whole data set is one COPY.
+                   # A whole data set comes at once.
                    "--tenant-write-mib", str(share_mib())]
         if transport == "plain":
             command.append("--insecure-plaintext")
@@ -133,29 +181,23 @@ class Sepal(Server):
             self.variables["PGSSLMODE"] = "disable"
         self.version = subprocess.run([binary, "version"], capture_output=True, text=True).stdout.strip()
 
-    def disk(self):
-        """Bytes of the table's and of the index's files, told apart by their names: there is one table, and what earlier
-        ones left was removed by the checkpoint with which a build begins."""
-        sizes = {".parquet": 0, ".deleted": 0, ".index": 0}
-        for path in self.data.rglob("segments/*"):
-            if path.suffix in sizes:
-                sizes[path.suffix] += path.stat().st_size
-        return {"table_bytes": sizes[".parquet"] + sizes[".deleted"], "index_bytes": sizes[".index"]}
-
 
 class PgVector(Server):
-    name = "pgvector"
+    name, home_name = "pgvector", "pgvector"
     setup = ["CREATE EXTENSION IF NOT EXISTS vector"]
+    # Libraries that it loads at its start.
+    preload = None
     # What an operator would do after a load, and autovacuum and the checkpointer would do in the middle of a measurement.
-    settled = ["VACUUM ANALYZE items", "CHECKPOINT"]
+    settled = tidied = ["VACUUM ANALYZE items", "CHECKPOINT"]
     # The planner may think a scan of a small table cheaper; the index is what is compared. With a limit that it does
     # not know it would also plan anew at every execution, which costs as much as a tenth of a query.
     knn_settings = ["SET enable_seqscan = off", "SET plan_cache_mode = force_generic_plan"]
-    # Without it, LIMIT would not be filled. Strict, because Sepal's rows are in order too.
-    filtered_settings = ["SET hnsw.iterative_scan = strict_order"]
+
+    def __init__(self, vectors_bytes=0):
+        self.vectors_bytes = vectors_bytes
 
     def launch(self, binaries, work, transport):
-        self.port, home = free_port(), work / "pgvector"
+        self.port, home = free_port(), work / self.home_name
         home.mkdir()
         data, prefix = home / "data", []
         # PostgreSQL refuses to run as root.
@@ -166,7 +208,9 @@ class PgVector(Server):
                 check_passable(folder)
         subprocess.run([*prefix, binaries / "initdb", "-D", data, "-U", "postgres", "--no-sync", "-E", "UTF8",
                         "--locale=C", "-A", "trust"], check=True, stdout=subprocess.DEVNULL, cwd=home)
-        self.settings = opponent_settings()
+        self.settings = opponent_settings(self.vectors_bytes)
+        if self.preload:
+            self.settings["shared_preload_libraries"] = self.preload
         self.variables = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": "postgres", "PGDATABASE": "postgres"}
         if transport == "tls":
             self.settings["ssl"] = "on"
@@ -174,32 +218,33 @@ class PgVector(Server):
         command = [*prefix, binaries / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(self.port), "-k", ""]
         for name, value in self.settings.items():
             command += ["-c", f"{name}={value}"]
-        self.start(command, work / "pgvector.log", lambda: answers(self.port), cwd=home)
-        available = "SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"
-        self.version = f"PostgreSQL {self.value('SHOW server_version')}, pgvector {self.value(available)}"
+        self.start(command, work / f"{self.home_name}.log", lambda: answers(self.port), cwd=home)
+        self.version = f"PostgreSQL {self.value('SHOW server_version')}, pgvector {self.extension('vector')}"
+        if self.preload:
+            self.version += f", {self.preload} {self.extension(self.preload)}"
 
-    def value(self, sql):
-        """The first column of the first row as text. By hand: not every PostgreSQL comes with a psql that runs."""
-        with socket.create_connection(("127.0.0.1", self.port), 60) as connection:
-            connection.sendall(STARTUP + message(b"Q", sql.encode() + b"\0"))
-            stream, found = connection.makefile("rb"), None
-            ready = 0
-            # Once after the login, once after the query.
-            while ready < 2:
-                kind, length = struct.unpack("!ci", stream.read(5))
-                body = stream.read(length - 4)
-                if kind == b"E":
-                    raise RuntimeError(f"{sql}: {body.decode(errors='replace')}")
-                if kind == b"D" and found is None:
-                    size, = struct.unpack_from("!i", body, 2)
-                    found = body[6 : 6 + size].decode()
-                ready += kind == b"Z"
-            return found
+    def extension(self, name):
+        """The version of an extension that could be created, or None."""
+        return self.value(f"SELECT default_version FROM pg_available_extensions WHERE name = '{name}'")
 
-    def disk(self):
-        """Bytes of the table with its TOAST, and of the index."""
-        return {"table_bytes": int(self.value("SELECT pg_table_size('items')")),
-                "index_bytes": int(self.value("SELECT pg_relation_size('items_embedding_idx')"))}
+    def filtered_settings(self, rows):
+        # Without it, LIMIT would not be filled. Strict, because Sepal's rows are in order too. It goes on as long as it
+        # takes: by default it gives up after 20,000 rows.
+        return ["SET hnsw.iterative_scan = strict_order", f"SET hnsw.max_scan_tuples = {max(rows, 20_000)}",
+                "SET hnsw.scan_mem_multiplier = 1000"]
+
+    def choose_index(self, name):
+        # One column may have several indexes; one that is not valid is kept up but not used.
+        self.values(f"UPDATE pg_index SET indisvalid = (indexrelid = '{name}'::regclass) WHERE indrelid = 'items'::regclass "
+                    "AND indexrelid::regclass::text LIKE 'items_embedding_%'")
+
+
+class ParadeDb(PgVector):
+    """ParadeDB searches vectors by pgvector: the same index in a server that has its pg_search loaded and created."""
+
+    name, home_name = "ParadeDB", "paradedb"
+    setup = [*PgVector.setup, "CREATE EXTENSION IF NOT EXISTS pg_search"]
+    preload = "pg_search"
 
 
 def free_port():
@@ -214,6 +259,18 @@ def message(kind, body):
 
 
 STARTUP = message(b"", b"\0\x03\0\0user\0postgres\0database\0postgres\0\0")
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+
+
+def wrapped(connection, variables):
+    """The connection itself, or TLS over it where the variables name a certificate to trust."""
+    if "PGSSLROOTCERT" not in variables:
+        return connection
+    connection.sendall(SSL_REQUEST)
+    if connection.recv(1) != b"S":
+        raise RuntimeError("the server refuses TLS")
+    trusted = ssl.create_default_context(cafile=variables["PGSSLROOTCERT"])
+    return trusted.wrap_socket(connection, server_hostname=variables["PGHOST"])
 
 
 def answers(port):
@@ -234,14 +291,21 @@ def check_passable(folder):
                      "not run as root")
 
 
-def opponent_settings():
+def maintenance_mib(vectors_bytes):
+    """For a build: with less than the vectors and half as much again, pgvector's falls back to a graph on disk, many times
+    slower. A larger one than a set needs would only be memory to clear first."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    return max(share_mib(), min(machine // 3, vectors_bytes * 7 // 4 // 2**20))
+
+
+def opponent_settings(vectors_bytes=0):
     """Memory in plenty, durable commits, no just-in-time compiler: what suits it best for this work."""
-    share = f"{share_mib()}MB"
+    share, build = f"{share_mib()}MB", maintenance_mib(vectors_bytes)
     shared = os.statvfs("/dev/shm")
     # A parallel build keeps its graph in shared memory. `posix` is the default but is limited by /dev/shm, which is
     # small in containers; `sysv` is as fast. Not `mmap`: that is a file, which the kernel writes back meanwhile.
-    room = shared.f_bavail * shared.f_frsize > (share_mib() + 64) * 2**20
-    return {"shared_buffers": share, "maintenance_work_mem": share, "max_wal_size": "4GB", "jit": "off", "fsync": "on",
+    room = shared.f_bavail * shared.f_frsize > (build + 64) * 2**20
+    return {"shared_buffers": share, "maintenance_work_mem": f"{build}MB", "max_wal_size": "4GB", "jit": "off", "fsync": "on",
             "dynamic_shared_memory_type": "posix" if room else "sysv"}
 
 

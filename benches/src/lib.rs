@@ -1,7 +1,8 @@
 //! What the benchmarks share: a client that costs next to nothing, a load made of such clients, a destination that
 //! costs next to nothing.
 //!
-//! Used by `wire_load`, `pipeline_load` and `micro`. Links nothing of the product: it speaks to PostgreSQL as well.
+//! Used by `wire_load`, `index_load`, `pipeline_load` and `micro`. Links nothing of the product: it speaks to PostgreSQL
+//! as well.
 
 pub mod connection;
 pub mod flags;

@@ -18,6 +18,14 @@ pub struct Workload {
     k: usize,
 }
 
+/// What one pass over the queries found.
+pub struct Answers {
+    /// recall@k over all queries, a row that did not come being a miss; `None` without truth.
+    pub recall: Option<f64>,
+    /// Queries whose LIMIT was not filled.
+    pub short: usize,
+}
+
 impl Workload {
     /// `queries`: n × dim f32; `truth`: n × anything ≥ k i64, nearest first. Both little-endian.
     pub fn read(queries: &str, truth: Option<&str>, dim: usize, k: usize) -> Result<Workload, Failure> {
@@ -37,10 +45,15 @@ impl Workload {
         Ok(Workload { messages, truth, k })
     }
 
-    /// Runs every query once; recall@k over all of them, `None` without truth. Fails when LIMIT is not filled.
-    pub fn recall(&self, connection: &mut Connection, sql: &str) -> Result<Option<f64>, Failure> {
+    /// Runs every query once. Fails when LIMIT is not filled, unless `allow_short`: then it is counted.
+    pub fn answers(
+        &self,
+        connection: &mut Connection,
+        sql: &str,
+        allow_short: bool,
+    ) -> Result<Answers, Failure> {
         connection.prepare(STATEMENT, sql)?;
-        let mut found = 0;
+        let (mut found, mut short) = (0, 0);
         let mut ids = Vec::new();
         for (number, message) in self.messages.iter().enumerate() {
             ids.clear();
@@ -49,13 +62,17 @@ impl Workload {
                 Ok(())
             })?;
             if ids.len() != self.k {
-                return Err(format!("query {number} returned {} rows of {}", ids.len(), self.k).into());
+                if !allow_short || ids.len() > self.k {
+                    return Err(format!("query {number} returned {} rows of {}", ids.len(), self.k).into());
+                }
+                short += 1;
             }
             if let Some(truth) = self.truth.get(number) {
                 found += ids.iter().filter(|id| truth.contains(id)).count();
             }
         }
-        Ok((!self.truth.is_empty()).then(|| found as f64 / (self.k * self.messages.len()) as f64))
+        let recall = (!self.truth.is_empty()).then(|| found as f64 / (self.k * self.messages.len()) as f64);
+        Ok(Answers { recall, short })
     }
 
     /// A client's turn for [`sepal_benches::load::Load::run`].

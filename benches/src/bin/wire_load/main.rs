@@ -16,6 +16,7 @@
 //! ```
 //!
 //! `q.f32`: n × dim little-endian f32, row-major. `t.i64`: n × k little-endian i64, the ids of the exact answer.
+//! An answer of fewer rows than `--k` is an error; with `--allow-short 1` such queries are counted (`short`) instead.
 
 mod background;
 mod knn;
@@ -97,10 +98,12 @@ fn knn(target: &Target, flags: &Flags) -> Result<Value, Failure> {
         flags.number("k", 10)?,
     )?;
     let sql = flags.text("sql")?;
-    let recall = workload.recall(&mut connect(target, flags)?, sql)?;
+    let allow_short = flags.number("allow-short", 0)? > 0;
+    let answers = workload.answers(&mut connect(target, flags)?, sql, allow_short)?;
     let timing = flags.load(1)?.run(target, |connection| workload.client(connection, sql))?;
     let mut out = report(&timing);
-    out["recall"] = json!(recall);
+    out["recall"] = json!(answers.recall);
+    out["short"] = json!(answers.short);
     Ok(out)
 }
 
