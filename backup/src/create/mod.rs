@@ -94,6 +94,14 @@ pub async fn create(
     lock.hold(locked(source, repository, options, (pace, watch))).await
 }
 
+/// After that of the newest backup, even if both were begun within a second: backups sort by their ids.
+fn next_id(newest: Option<&String>, started_us: i64) -> String {
+    let taken = |at: i64| newest.is_some_and(|newest| newest.as_str() >= compact(at).as_str());
+    // Where the clock was put back by more, its order is what it says.
+    let at = (0..5).map(|second| started_us + second * 1_000_000).find(|at| !taken(*at));
+    format!("{}-{}", compact(at.unwrap_or(started_us)), hex(&random_bytes::<4>()))
+}
+
 async fn locked(
     source: &Source,
     repository: &Repository,
@@ -103,7 +111,7 @@ async fn locked(
     watch.stage("reading the catalogue", 0);
     let line = blocking(source, |source| identity::line(source.data_dir())).await?;
     let started_us = now_us();
-    let id = format!("{}-{}", compact(started_us), hex(&random_bytes::<4>()));
+    let id = next_id(entry::ids(repository).await?.last(), started_us);
     let known = if options.full {
         Known::default()
     } else {

@@ -106,6 +106,11 @@ impl Control {
         if !path.try_exists().map_err(|source| ControlError::Io { path: path.to_owned(), source })? {
             return Err(ControlError::NoDatabase(path.to_owned()));
         }
+        // SQLite takes an empty file for a new database, and removes its journal.
+        if fs::metadata(path).is_ok_and(|file| file.len() == 0) {
+            let why = format!("{} is empty", path.display());
+            return Err(ControlError::Corrupt { what: "control.db", why });
+        }
         let (control, migrated) = Self::over(schema::connect(path)?, path, root, options)?;
         if migrated {
             tracing::info!(database = %path.display(), "brought to today's format");
