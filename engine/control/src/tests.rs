@@ -172,7 +172,7 @@ fn create_and_open_refuse_the_wrong_files() {
     let empty = fixture.directory.path().join("empty.db");
     fs::write(&empty, "").unwrap();
     let error = Control::open(&empty, &fixture.root, fixture.options()).unwrap_err();
-    assert!(matches!(error, ControlError::UnsupportedFormat { format: 0, .. }));
+    assert!(matches!(error, ControlError::Corrupt { what: "control.db", .. }));
 }
 
 /// A start of `init` that died half-way does not stop the next one.
