@@ -216,11 +216,23 @@ impl From<RootKeyError> for Error {
 }
 
 fn sqlite_state(error: &rusqlite::Error) -> SqlState {
+    if matches!(
+        error,
+        rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+    ) {
+        return SqlState::DataCorrupted;
+    }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => SqlState::DiskFull,
         Some(ErrorCode::OutOfMemory) => SqlState::OutOfMemory,
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => SqlState::LockNotAvailable,
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => SqlState::DataCorrupted,
+        // The last: what SQLite is asked is always the same, so a file that it does not fit has another schema than was
+        // made.
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
+            SqlState::DataCorrupted
+        }
         Some(
             ErrorCode::SystemIoFailure
             | ErrorCode::CannotOpen
