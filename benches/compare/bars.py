@@ -61,7 +61,8 @@ def speed(ours, rivals, clustered):
 
 
 def build(ours, rivals, clustered):
-    out = [ratio("index build [s] ÷ pgvector's", ours.get("build_s"), [rival.get("build_s") for rival in rivals], at_most=0.15)]
+    out = [ratio("index build [s] ÷ pgvector's", ours.get("build_s"), [rival.get("build_s") for rival in rivals],
+                 at_most=0.15)]
     if clustered:
         out.append(ratio("index memory [MiB] ÷ pgvector's", mib(ours.get("index_bytes")),
                          [mib(rival.get("index_bytes")) for rival in rivals], at_most=0.25))
