@@ -221,6 +221,7 @@ fn sqlite_state(error: &rusqlite::Error) -> SqlState {
         rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::FromSqlConversionFailure(..)
             | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::SqlInputError { .. }
     ) {
         return SqlState::DataCorrupted;
     }

@@ -93,6 +93,10 @@ impl World {
         for (name, lsn) in &self.named.known {
             let before = self.before();
             let found = self.store()?.snapshot_as_of(&at_name(name));
+            // Of a manifest that the drive refused when the store was opened: it is known ever since.
+            if matches!(found, Err(StoreError::Io { action: "read", .. })) {
+                continue;
+            }
             let reading = found.map_err(Trouble::from).and_then(|then| compare(&then, &self.states[lsn]));
             self.judged(before, reading, &format!("the snapshot {name}"))?;
         }
