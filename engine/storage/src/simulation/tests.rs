@@ -53,7 +53,7 @@ fn a_seed_is_a_history() {
 /// A simulation that never meets trouble proves little.
 #[test]
 fn seeds_meet_every_kind_of_trouble() {
-    let traces: Vec<String> = (1..=120).flat_map(|seed| run(seed).trace).collect();
+    let traces: Vec<String> = (1..=240).flat_map(|seed| run(seed).trace).collect();
     for wanted in [
         "PowerCut",
         "Killed",

@@ -102,6 +102,9 @@ pub(crate) fn settle(context: &Context, last_number: u64, tail: Range<u64>) -> R
     if planted::is(Bug::NamesNotSettled) {
         return Ok(());
     }
+    // The next log file must not be there without the ones before it.
+    let log = context.disk.open_directory("wal", &context.paths.wal())?;
+    context.disk.sync_directory("wal", &log)?;
     let manifests = context.disk.open_directory("manifest", &context.paths.manifests())?;
     context.disk.sync_directory("manifest", &manifests)
 }
