@@ -146,8 +146,10 @@ impl MemoryPool for TenantMemory {
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         let consumer = reservation.consumer();
         // A merge of what was put aside takes as many runs at a time as it gets memory for, so it can do with less:
-        // unbound, the first partition's would leave nothing to the second's.
-        let adapts = consumer.can_spill() || consumer.name().starts_with(MERGE);
+        // unbound, the first partition's would leave nothing to the second's. A merge of what is in memory, done to
+        // put it aside, has the same name and cannot do with less; it grows by small batches, not by runs.
+        let seats = consumer.name().starts_with(MERGE) && additional > self.limit / FLOOR;
+        let adapts = consumer.can_spill() || seats;
         let held = adapts.then(|| reservation.size());
         self.take(additional, held).map_err(|why| self.refusal(&why, additional, reservation))
     }
@@ -198,6 +200,19 @@ mod tests {
         first.free();
         assert_eq!(fill(&second), 600);
         assert!(pool.refused() > 0);
+    }
+
+    #[test]
+    fn a_merge_is_bound_for_runs_and_free_for_batches() {
+        let pool = TenantMemory::new(6_400, QueryMemory::new(100_000));
+        let merge = {
+            let pool = Arc::clone(&pool) as Arc<dyn MemoryPool>;
+            MemoryConsumer::new(format!("{MERGE}[0]")).register(&pool)
+        };
+        while merge.try_grow(101).is_ok() {}
+        assert!((4_000..=4_267).contains(&merge.size()), "two thirds: {}", merge.size());
+        while merge.try_grow(100).is_ok() {}
+        assert!(merge.size() > 6_300, "{}", merge.size());
     }
 
     #[test]
