@@ -81,7 +81,7 @@ impl Keeper {
         let watch = Arc::new(Watch::default());
         {
             let mut state = self.state.lock();
-            if state.status.job.state != "waiting" {
+            if state.status.job.state != JobStatus::WAITING {
                 state.status.last_job += 1;
             }
             let number = state.status.last_job;

@@ -106,19 +106,22 @@ impl Keeper {
         &self.repository
     }
 
-    /// Asks for a backup; it begins at once. Its progress is in [`Self::status`], under the number given.
+    /// Asks for a backup; it begins at once. Its progress is in [`Self::status`], under the number given. One that
+    /// was asked for already and has not begun is the same one.
     ///
     /// Errors: 55006 one is under way.
     pub fn ask(&self, full: bool) -> Result<u64> {
         let mut state = self.state.lock();
-        if state.asked.is_some() || state.watch.is_some() {
+        if state.watch.is_some() {
             return Err(Error::new(SqlState::ObjectInUse, "a backup is under way")
                 .with_hint("`sepal backup status` tells how far it is."));
         }
-        state.asked = Some(full);
-        state.status.last_job += 1;
+        state.asked = Some(full || state.asked == Some(true));
+        if state.status.job.state != JobStatus::WAITING {
+            state.status.last_job += 1;
+            state.status.job = JobStatus::waiting(state.status.last_job);
+        }
         let number = state.status.last_job;
-        state.status.job = JobStatus::waiting(number);
         drop(state);
         self.wake.notify_one();
         Ok(number)
