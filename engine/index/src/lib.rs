@@ -16,11 +16,12 @@
 //!
 //! # The journey of a query
 //! 1. The filter, the deletion vector and NULLs become one [`Bits`]: the allowed rows.
-//! 2. [`VectorIndex::search`] finds candidates: `graph` walks on `quantize`'s codes, `faiss` probes cells,
-//!    `flat` scans all. With no index, [`search_exact`] does what `flat` does.
+//! 2. [`search_parts`] searches all segments of a table (`parts`): graphs together, walking on `quantize`'s codes, of
+//!    the others one after the other ([`VectorIndex::search`]), where `faiss` probes cells and `flat` scans all. With
+//!    no index, [`search_exact`] does what `flat` does.
 //! 3. Distances are computed from the original vectors by `distance`'s kernels (AVX-512, AVX2 or scalar,
 //!    resolved once), so that a row's distance has the same bits whichever way the row was found.
-//! 4. The `k` nearest come back ascending as [`Neighbor`]s; the caller merges segments.
+//! 4. The `k` nearest of all segments come back ascending as [`Found`], with the [`Work`] that it took.
 //!
 //! # Invariants
 //! - A filter never costs rows: `k` are returned whenever that many allowed rows are indexed.
@@ -36,6 +37,7 @@ mod flat;
 mod graph;
 mod layout;
 mod neighbor;
+mod parts;
 mod quantize;
 
 use sepal_types::{Metric, VectorIndexOptions};
@@ -45,7 +47,8 @@ pub use check::verify;
 pub use distance::{KernelLevel, distance, distances, kernel_level};
 pub use error::IndexError;
 pub use flat::search_exact;
-pub use neighbor::Neighbor;
+pub use neighbor::{Found, Neighbor};
+pub use parts::{Allowed, Effort, Part, Query, Work, search_parts};
 
 use crate::calibration::{Calibrated, calibrated};
 use crate::faiss::IvfFlat;
@@ -99,6 +102,11 @@ pub trait VectorIndex: Send + Sync {
         calibration::without_equals(vectors, dim, row, params.k, |k| {
             self.search(vectors, &vectors[row * dim..][..dim], &SearchParams { k, ..*params })
         })
+    }
+
+    /// The graph, where it is one: those of several segments are searched together.
+    fn graph(&self) -> Option<&Graph> {
+        None
     }
 
     /// The least effort at which searches for `k` rows are expected to find the share `recall` of the nearest, as the

@@ -14,6 +14,7 @@
 mod layout;
 mod measure;
 
+use crate::graph::Graph;
 use crate::{BuildParams, IndexError, Neighbor, SearchParams, VectorIndex};
 
 /// The counts of neighbours that are asked for. How much wider a walk must be for more neighbours follows no rule:
@@ -69,6 +70,10 @@ impl VectorIndex for Calibrated {
 
     fn search_unseen(&self, vectors: &[f32], row: usize, params: &SearchParams) -> Vec<Neighbor> {
         self.index.search_unseen(vectors, row, params)
+    }
+
+    fn graph(&self) -> Option<&Graph> {
+        self.index.graph()
     }
 
     fn effort_for(&self, recall: f64, k: usize) -> Option<usize> {
