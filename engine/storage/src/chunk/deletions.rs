@@ -81,7 +81,7 @@ impl FromIterator<u32> for Deletions {
 
 impl std::fmt::Debug for Deletions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.positions.fmt(f)
+        std::fmt::Debug::fmt(&self.positions, f)
     }
 }
 

@@ -152,7 +152,8 @@ impl Filter {
     /// The same, from labels, and whether that was cheap. `None` where there are none that help.
     fn by_labels(&self, segment: Segment, cache: &FilterCache) -> Result<Option<(Selected, bool)>> {
         let mut lent: Vec<(usize, LentLabels)> = Vec::new();
-        let (mut told, mut rest) = (Vec::new(), Vec::new());
+        let mut told: Vec<&Condition> = Vec::new();
+        let mut rest: Vec<&Arc<dyn PhysicalExpr>> = Vec::new();
         for conjunct in &self.conjuncts {
             match &conjunct.condition {
                 Some(condition) if self.borrow_labels(condition, segment, cache, &mut lent)? => {
