@@ -206,7 +206,7 @@ impl Values {
 
 impl Condition {
     /// At most as many rows as this are right. `None` where a column has no labels.
-    pub fn estimate<'a>(&self, labels: &LabelsOf<'a>) -> Option<usize> {
+    pub fn estimate(&self, labels: &LabelsOf<'_>) -> Option<usize> {
         match self {
             Self::Within { column, spans } => labels(*column)?.count(spans),
             Self::All(all) => all.iter().map(|one| one.estimate(labels)).min().flatten(),
@@ -216,7 +216,7 @@ impl Condition {
 
     /// The rows for which it is true, and how many rows were touched one by one to find them. `None` where a column
     /// has no labels.
-    pub fn rows<'a>(&self, labels: &LabelsOf<'a>) -> Option<(Selected, usize)> {
+    pub fn rows(&self, labels: &LabelsOf<'_>) -> Option<(Selected, usize)> {
         let conditions = match self {
             Self::Within { column, spans } => return labels(*column)?.rows(spans),
             Self::All(conditions) | Self::Any(conditions) => conditions,
