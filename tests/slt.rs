@@ -66,6 +66,7 @@ files! {
         vector_index_ddl "index_ddl.slt",
         vector_index_search "index_search.slt",
         vector_jsonb_filter "jsonb_filter.slt",
+        vector_kept_filters "kept_filters.slt",
         vector_lateral "lateral.slt",
         vector_operators "operators.slt",
         vector_search_exact "search_exact.slt",

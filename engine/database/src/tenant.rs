@@ -326,7 +326,7 @@ impl OpenTenant {
         self.room.check_quota(self.store.log_bytes(), more)
     }
 
-    /// Bytes that its decoded columns and its opened indexes hold in the caches.
+    /// Bytes that its decoded columns hold in the caches, and its opened indexes with what its filters found out.
     pub fn cached_bytes(&self) -> (usize, usize) {
         (self.columns.tenant_bytes(self.id), self.index_memory.tenant_bytes(self.id))
     }

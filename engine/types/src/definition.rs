@@ -78,7 +78,8 @@ pub struct IndexDef {
 /// The access method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum IndexMethod {
-    /// `USING btree`, `hash` or `gin`: kept in the catalog; scans are columnar and do not need it.
+    /// `USING btree`, `hash` or `gin`: kept in the catalog; scans are columnar and do not need it. Of btree and hash,
+    /// vector searches take that the columns' values are worth sorting, in memory.
     Scalar { access_method: String },
     /// `USING hnsw | ivfflat | flat`.
     Vector(VectorIndexOptions),

@@ -24,14 +24,13 @@ use datafusion::{
     physical_planner::{ExtensionPlanner, PhysicalPlanner},
 };
 use futures::stream;
-use sepal_index::Bits;
 use sepal_storage::{ChunkRef, TableVersion};
 use sepal_types::{ColumnDef, Error, Metric, SqlState, TableId, VectorIndexOptions};
 
 use super::{
     Hit, Search,
     fetch::{distances, fetch},
-    filter::Filter,
+    filter::{Filter, Selected},
     node::{Runtime, TopK, subqueries},
     search::{Predicate, effort, search, usable_index},
     unranked::unranked,
@@ -378,7 +377,8 @@ impl Knn {
         query_elements(&vectors, 0, &self.column)
     }
 
-    fn passing(&self, reference: &ChunkRef) -> sepal_types::Result<Option<Bits>> {
-        self.filter.as_ref().map(|filter| filter.passing(&self.version, reference)).transpose()
+    fn passing(&self, reference: &ChunkRef) -> sepal_types::Result<Option<Selected>> {
+        let kept = self.runtime.indexes.filters();
+        self.filter.as_ref().map(|filter| filter.passing(&self.version, reference, kept)).transpose()
     }
 }

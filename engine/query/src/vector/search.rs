@@ -8,7 +8,7 @@ use sepal_index::{Bits, Neighbor, SearchParams, VectorIndex, search_exact};
 use sepal_storage::{ChunkRef, TableVersion};
 use sepal_types::{ColumnDef, Error, Metric, Result, SqlState, TableId, VectorIndexOptions};
 
-use super::IndexCache;
+use super::{IndexCache, filter::Selected};
 use crate::context::SearchSettings;
 
 /// A row found: which chunk, which position in it, how far.
@@ -21,7 +21,7 @@ pub struct Hit {
 }
 
 /// Rows of one chunk that a predicate lets through; `None` when all pass.
-pub type Predicate<'a> = dyn Fn(usize, &ChunkRef) -> Result<Option<Bits>> + 'a;
+pub type Predicate<'a> = dyn Fn(usize, &ChunkRef) -> Result<Option<Selected>> + 'a;
 
 /// One search.
 pub struct Search<'a> {
@@ -133,12 +133,12 @@ fn search_chunk(
     let qualifying = qualifying(search, number, reference)?;
     let allowed = without_nulls(&column, qualifying.as_ref());
     let rows = reference.chunk.rows() as usize;
-    let competing = allowed.as_ref().map_or(rows, Bits::count);
+    let competing = allowed.as_ref().map_or(rows, Selected::count);
     let opened = match index {
         Some(index) => indexes.get(&reference.chunk, index, dim)?,
         None => None,
     };
-    let found = nearest(search, opened.as_deref(), vectors, allowed.as_ref(), competing);
+    let found = nearest(search, opened.as_deref(), vectors, allowed.as_ref().map(Selected::bits), competing);
     let hit = |neighbour: Neighbor| Hit {
         chunk: number,
         position: neighbour.position,
@@ -147,7 +147,7 @@ fn search_chunk(
     hits.extend(found.into_iter().map(hit));
     if column.null_count() > 0 && nulls.len() < search.k {
         let is_null = |position: &usize| {
-            column.is_null(*position) && qualifying.as_ref().is_none_or(|bits| bits.get(*position))
+            column.is_null(*position) && qualifying.as_ref().is_none_or(|rows| rows.has(*position))
         };
         let null_hits = (0..rows).filter(is_null).take(search.k - nulls.len());
         nulls.extend(null_hits.map(|position| Hit {
@@ -180,34 +180,22 @@ fn nearest(
 }
 
 /// The rows that are not deleted and pass the predicate; `None` when all do.
-fn qualifying(search: &Search, number: usize, reference: &ChunkRef) -> Result<Option<Bits>> {
+fn qualifying(search: &Search, number: usize, reference: &ChunkRef) -> Result<Option<Selected>> {
     let passing = match search.predicate {
         Some(predicate) => predicate(number, reference)?,
         None => None,
     };
-    Ok(without_deleted(reference, passing))
+    Ok(without_deleted(reference, passing.and_then(Selected::unless_all)))
 }
 
 /// The live ones among rows; `None` is all, before and after.
-pub(super) fn without_deleted(reference: &ChunkRef, mut bits: Option<Bits>) -> Option<Bits> {
-    if !reference.deleted.is_empty() {
-        let live = bits.get_or_insert_with(|| Bits::full(reference.chunk.rows() as usize));
-        for position in reference.deleted.iter() {
-            live.clear(position as usize);
-        }
-    }
-    bits
+pub(super) fn without_deleted(reference: &ChunkRef, rows: Option<Selected>) -> Option<Selected> {
+    Selected::both(rows, Selected::live(reference))
 }
 
-pub(super) fn without_nulls(column: &ArrayRef, qualifying: Option<&Bits>) -> Option<Bits> {
-    if column.null_count() == 0 {
-        return qualifying.cloned();
-    }
-    let mut bits = qualifying.cloned().unwrap_or_else(|| Bits::full(column.len()));
-    for position in (0..column.len()).filter(|position| column.is_null(*position)) {
-        bits.clear(position);
-    }
-    Some(bits)
+/// Those among rows that have a vector; `None` is all, before and after.
+pub(super) fn without_nulls(column: &ArrayRef, qualifying: Option<&Selected>) -> Option<Selected> {
+    Selected::both(qualifying.cloned(), Selected::valued(column))
 }
 
 /// A fixed-size vector column as `n × dim` floats, row-major.

@@ -306,7 +306,7 @@ impl TenantStore {
         if held.deleted.len() == known {
             return Ok(held.clone());
         }
-        let deleted = Arc::new(self.opener(&self.keys()).deleted(table, entry)?);
+        let deleted = Arc::new(self.opener(&self.keys()).deleted(table, entry)?.into());
         Ok(ChunkRef { chunk: Arc::clone(&held.chunk), deleted })
     }
 
@@ -439,7 +439,7 @@ impl TenantStore {
         if let Some(chunk) = chunk
             && !inputs.is_empty()
         {
-            let deleted = Arc::new(deleted_since(&inputs, &job.inputs, chunk)?);
+            let deleted = Arc::new(deleted_since(&inputs, &job.inputs, chunk)?.into());
             chunks.push(ChunkRef { chunk: Arc::clone(chunk), deleted });
         }
         // Segments first, by their rows; what is in memory stays in its order.

@@ -4,6 +4,7 @@
 //! A chunk never changes. What is deleted stands beside it, in the [`ChunkRef`] of each snapshot.
 
 mod cache;
+mod deletions;
 mod fair;
 mod keys;
 mod memory;
@@ -17,13 +18,13 @@ use arrow::{
     datatypes::DataType,
 };
 use parking_lot::Mutex;
-use roaring::RoaringBitmap;
 use sepal_types::{ColumnDef, ColumnId, FileId, RowId, TableDef, TableId};
 
 use crate::{StoreError, arrow_types::arrow_type};
 
 pub(crate) use cache::CacheKey;
 pub use cache::ColumnCache;
+pub use deletions::{Deletions, Live};
 pub use fair::FairCache;
 pub(crate) use keys::{KeyColumns, KeyMap};
 pub(crate) use memory::{MemoryChunk, live_mask, merge};
@@ -34,7 +35,7 @@ pub(crate) use sealed::{SealedChunk, SealedParts};
 pub struct ChunkRef {
     pub chunk: Arc<Chunk>,
     /// Positions within the chunk that this snapshot no longer sees.
-    pub deleted: Arc<RoaringBitmap>,
+    pub deleted: Arc<Deletions>,
 }
 
 impl ChunkRef {
@@ -45,6 +46,11 @@ impl ChunkRef {
     /// Rows that the snapshot sees.
     pub fn live_rows(&self) -> u32 {
         self.chunk.rows() - u32::try_from(self.deleted.len()).unwrap_or(u32::MAX).min(self.chunk.rows())
+    }
+
+    /// Which rows those are; `None` when all are. Made once for all snapshots with the same deletions.
+    pub fn live(&self) -> Option<&Live> {
+        (!self.deleted.is_empty()).then(|| self.deleted.live(self.chunk.rows()))
     }
 }
 

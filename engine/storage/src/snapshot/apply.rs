@@ -92,7 +92,8 @@ pub(super) fn delete(version: &mut TableVersion, rows: &[RowId]) -> Result<(), S
     let mut found = 0;
     let mut deleted: HashMap<usize, RoaringBitmap> = HashMap::new();
     version.find_rows(rows, |_, chunk, position| {
-        let bitmap = deleted.entry(chunk).or_insert_with(|| (*version.chunks[chunk].deleted).clone());
+        let bitmap =
+            deleted.entry(chunk).or_insert_with(|| RoaringBitmap::clone(&version.chunks[chunk].deleted));
         // False for a row that was deleted before, or that is named twice.
         if bitmap.insert(position) {
             found += 1;
@@ -102,7 +103,7 @@ pub(super) fn delete(version: &mut TableVersion, rows: &[RowId]) -> Result<(), S
         return Err(StoreError::WriteConflict { table: version.def.name.clone() });
     }
     for (index, bitmap) in deleted {
-        version.chunks[index].deleted = Arc::new(bitmap);
+        version.chunks[index].deleted = Arc::new(bitmap.into());
     }
     Ok(())
 }

@@ -162,7 +162,8 @@ impl FastKnn {
             None => None,
         };
         let predicate = |_: usize, reference: &ChunkRef| {
-            filter.as_ref().map(|filter| filter.passing(version, reference)).transpose()
+            let kept = context.indexes.filters();
+            filter.as_ref().map(|filter| filter.passing(version, reference, kept)).transpose()
         };
         let hits = search(
             &Search {

@@ -12,7 +12,6 @@ use datafusion::{
     error::Result,
     physical_expr::PhysicalExpr,
 };
-use sepal_index::Bits;
 use sepal_storage::{ChunkRef, TableVersion};
 use sepal_types::{ColumnDef, Error, Metric};
 
@@ -24,7 +23,7 @@ use crate::{
         Hit, Search,
         exec::query_elements,
         fetch::{distances, fetch},
-        filter::{Filter, bits},
+        filter::{Filter, Selected},
         node::Runtime,
         rule::TIE_MARGIN,
         search::{Predicate, search},
@@ -45,7 +44,7 @@ pub(super) struct Searches {
     pub fetch: usize,
     pub filter: Option<Filter>,
     /// The rows of each chunk that pass the filter.
-    pub passing: OnceLock<sepal_types::Result<Vec<Bits>>>,
+    pub passing: OnceLock<sepal_types::Result<Vec<Selected>>>,
     /// At most one: what must hold between a row of the input and one of the table.
     pub conditions: Pairs,
     pub ties: Pairs,
@@ -130,7 +129,7 @@ impl Searches {
         piece: &RecordBatch,
         row: usize,
         (chunk, reference): (usize, &ChunkRef),
-    ) -> sepal_types::Result<Option<Bits>> {
+    ) -> sepal_types::Result<Option<Selected>> {
         let filtered = self.filtered()?.and_then(|chunks| chunks.get(chunk).cloned());
         if self.conditions.is_empty() {
             return Ok(filtered);
@@ -144,23 +143,19 @@ impl Searches {
                 |position| reference.chunk.column(self.stored(position)?).map_err(carry_store),
             )
             .map_err(translate)?;
-        let mut passing = match passes.first() {
-            Some(passes) => bits(passes.as_boolean()),
-            None => Bits::full(rows),
-        };
-        if let Some(filtered) = filtered {
-            passing.and(&filtered);
-        }
-        Ok(Some(passing))
+        let passing = passes.first().map(|passes| Selected::passing(passes.as_boolean()));
+        Ok(Selected::both(passing, filtered))
     }
 
     /// The rows of all chunks that pass the filter: made by the first search that asks.
-    fn filtered(&self) -> sepal_types::Result<Option<&Vec<Bits>>> {
+    fn filtered(&self) -> sepal_types::Result<Option<&Vec<Selected>>> {
         let Some(filter) = &self.filter else {
             return Ok(None);
         };
         let made = self.passing.get_or_init(|| {
-            self.version.chunks.iter().map(|reference| filter.passing(&self.version, reference)).collect()
+            let kept = self.runtime.indexes.filters();
+            let passing = |reference| filter.passing(&self.version, reference, kept);
+            self.version.chunks.iter().map(passing).collect()
         });
         made.as_ref().map(Some).map_err(Clone::clone)
     }
