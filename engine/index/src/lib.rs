@@ -16,9 +16,9 @@
 //!
 //! # The journey of a query
 //! 1. The filter, the deletion vector and NULLs become one [`Bits`]: the allowed rows.
-//! 2. [`search_parts`] searches all segments of a table (`parts`): graphs together, walking on `quantize`'s codes, of
-//!    the others one after the other ([`VectorIndex::search`]), where `faiss` probes cells and `flat` scans all. With
-//!    no index, [`search_exact`] does what `flat` does.
+//! 2. [`search_parts`] searches all segments of a table (`parts`): graphs by walks on `quantize`'s codes, whose
+//!    candidates then compete, the others one after the other ([`VectorIndex::search`]), where `faiss` probes cells and
+//!    `flat` scans all. With no index, [`search_exact`] does what `flat` does.
 //! 3. Distances are computed from the original vectors by `distance`'s kernels (AVX-512, AVX2 or scalar,
 //!    resolved once), so that a row's distance has the same bits whichever way the row was found.
 //! 4. The `k` nearest of all segments come back ascending as [`Found`], with the [`Work`] that it took.
@@ -104,7 +104,7 @@ pub trait VectorIndex: Send + Sync {
         })
     }
 
-    /// The graph, where it is one: those of several segments are searched together.
+    /// The graph, where it is one: the candidates of several segments' graphs compete.
     fn graph(&self) -> Option<&Graph> {
         None
     }

@@ -1,8 +1,8 @@
 //! One search over all segments of a table.
 //!
-//! Called by the query engine with every segment's vectors, the rows that qualify, and its index if it has one. Graphs
-//! are searched together (`graph::search_all`), so that three segments cost little more than one; everything else one
-//! after the other. Tells how much work it was ([`Work`]), for EXPLAIN, calibration and benchmarks.
+//! Called by the query engine with every segment's vectors, the rows that qualify, and its index if it has one. The
+//! candidates of all graphs are scored exactly in one go (`graph::search_all`); everything else is searched one after
+//! the other. Tells how much work it was ([`Work`]), for EXPLAIN, calibration and benchmarks.
 
 use sepal_types::Metric;
 
@@ -72,6 +72,19 @@ impl<'a> Allowed<'a> {
     }
 }
 
+impl Work {
+    /// Adds what another search did.
+    pub fn add(&mut self, other: &Self) {
+        self.walked += other.walked;
+        self.scanned += other.scanned;
+        self.asked += other.asked;
+        self.exact += other.exact;
+        self.hops += other.hops;
+        self.codes += other.codes;
+        self.distances += other.distances;
+    }
+}
+
 impl Part<'_> {
     fn count(&self, dim: usize) -> usize {
         self.allowed.map_or(self.vectors.len() / dim.max(1), |allowed| allowed.count)
@@ -101,7 +114,8 @@ pub fn search_parts(query: &Query, parts: &[Part], work: &mut Work) -> Vec<Found
     }
     let mut found = search_all(query.vector, query.k, &graphs, work);
     // What has no distance has no place in an index, but LIMIT is filled with it too.
-    let in_graphs: usize = graphs.iter().map(|graph| parts[graph.number as usize].count(query.vector.len())).sum();
+    let in_graphs: usize =
+        graphs.iter().map(|graph| parts[graph.number as usize].count(query.vector.len())).sum();
     if found.len() < query.k.min(in_graphs) {
         found.clear();
         for graph in &graphs {
@@ -123,11 +137,8 @@ fn search_other(query: &Query, parts: &[Part], number: usize, found: &mut Vec<Fo
     };
     work.asked += 1;
     let allowed = part.allowed.map(|allowed| allowed.bits);
-    let neighbors = index.search(
-        part.vectors,
-        query.vector,
-        &SearchParams { k: query.k, ef_search, probes, allowed },
-    );
+    let neighbors =
+        index.search(part.vectors, query.vector, &SearchParams { k: query.k, ef_search, probes, allowed });
     if neighbors.len() < query.k.min(part.count(query.vector.len())) {
         return exact(query, parts, number, found, work);
     }

@@ -143,7 +143,7 @@ impl<'a, S: RowSpace> Insertion<'a, S> {
 
     fn insert(&self, node: u32, room: &mut Room) {
         let query = self.space.row(node);
-        let walk = Walk { space: self.space, layers: self.layers, query: &query, base: 0 };
+        let walk = Walk { space: self.space, layers: self.layers, query: &query };
         let level = self.layers.top_of(node);
         let entry = walk.start(0, &mut room.scratch);
         let mut near = walk.descend(entry, level + 1..self.layers.len(), &mut room.scratch);

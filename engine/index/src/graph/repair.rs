@@ -44,7 +44,7 @@ pub(super) fn reach_all<S: RowSpace>(
                 return Err(IndexError::Cancelled);
             }
             let query = space.row(node);
-            let walk = Walk { space, layers, query: &query, base: 0 };
+            let walk = Walk { space, layers, query: &query };
             // From the entry and on the lowest layer: a descent might end among the unreachable.
             let entry = walk.start(0, &mut scratch);
             walk.beam(0, entry, ef, &mut scratch);

@@ -39,7 +39,7 @@ pub use lateral::{LateralExec, LateralPlanner, LateralRule};
 pub use node::{Runtime, TopK};
 pub use recall::Measurement;
 pub use rule::TopKRule;
-pub use search::{Hit, Search, elements, search, usable_index};
+pub use search::{Hit, Search, Searched, elements, search, usable_index};
 
 /// A vector as a constant of DataFusion.
 pub fn vector_scalar(values: &[f32]) -> ScalarValue {

@@ -6,7 +6,7 @@
 //! yet, every segment with its own effort.
 
 use datafusion::arrow::array::ArrayRef;
-use sepal_index::{Bits, Neighbor, VectorIndex, search_exact};
+use sepal_index::{Bits, Effort, Neighbor, SearchParams, VectorIndex, search_exact};
 use sepal_storage::{ChunkRef, TableVersion};
 use sepal_types::{ColumnDef, Error, Metric, Result, SqlState, TableId};
 
@@ -145,7 +145,8 @@ impl Measurement<'_> {
         let dim = question.vector.len();
         let exact = search_exact(self.metric, dim, rows.vectors, &question.vector, self.k, others.as_ref());
         let searched = rows.index.and_then(|index| {
-            let wanted = effort(index, &self.settings, self.k)?.params(self.k, rows.allowed.as_ref());
+            let Effort { ef_search, probes } = effort(index, &self.settings, self.k)?;
+            let wanted = SearchParams { k: self.k, ef_search, probes, allowed: rows.allowed.as_ref() };
             Some(match own {
                 Some(position) => index.search_unseen(rows.vectors, position, &wanted),
                 None => index.search(rows.vectors, &question.vector, &wanted),

@@ -20,7 +20,7 @@ use sepal_storage::ChunkRef;
 use sepal_types::{ColumnId, Error, Metric, Result, SqlState, SqlType, TableId};
 
 use super::{
-    Hit, Search,
+    Hit, Search, Searched,
     fetch::{described, distances, fetch},
     search::search,
 };
@@ -176,6 +176,7 @@ impl FastKnn {
                 predicate: filter.is_some().then_some(&predicate),
             },
             &context.indexes,
+            &mut Searched::default(),
         )?;
         self.rows(version, &hits)
     }

@@ -12,6 +12,7 @@ use datafusion::{
     error::Result,
     physical_expr::PhysicalExpr,
 };
+use parking_lot::Mutex;
 use sepal_storage::{ChunkRef, TableVersion};
 use sepal_types::{ColumnDef, Error, Metric};
 
@@ -20,7 +21,7 @@ use crate::{
     error::{carry, carry_store, translate},
     functions::to_vector_array,
     vector::{
-        Hit, Search,
+        Hit, Search, Searched,
         exec::query_elements,
         fetch::{distances, fetch},
         filter::{Filter, Selected},
@@ -53,6 +54,8 @@ pub(super) struct Searches {
     pub outputs: Pairs,
     pub keeps_unmatched: bool,
     pub schema: SchemaRef,
+    /// What all searches so far did.
+    pub searched: Mutex<Searched>,
 }
 
 /// The rows found for a piece: of each the row of the piece that it belongs to.
@@ -108,7 +111,8 @@ impl Searches {
         let Some(query) = query else {
             return unranked(&self.version, k, predicate).map_err(carry);
         };
-        search(
+        let mut searched = Searched::default();
+        let hits = search(
             &Search {
                 version: &self.version,
                 column: &self.column,
@@ -119,8 +123,15 @@ impl Searches {
                 predicate,
             },
             &self.runtime.indexes,
-        )
-        .map_err(carry)
+            &mut searched,
+        );
+        self.searched.lock().add(&searched);
+        hits.map_err(carry)
+    }
+
+    /// What the searches so far did, and whether there is a filter.
+    pub fn analyze_lines(&self) -> Vec<String> {
+        self.searched.lock().lines(self.filter.is_some() || !self.conditions.is_empty())
     }
 
     /// The rows of a chunk that pass WHERE for a row of the input.
