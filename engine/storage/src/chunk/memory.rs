@@ -38,11 +38,7 @@ impl MemoryChunk {
         batch: &RecordBatch,
         generation: u64,
     ) -> Result<Self, StoreError> {
-        let rows = u32::try_from(batch.num_rows())
-            .map_err(|_| StoreError::Bug(format!("{} rows in one insert", batch.num_rows())))?;
-        if rows == 0 || first_row.0.checked_add(u64::from(rows)).is_none() {
-            return Err(StoreError::Bug(format!("an insert of {rows} rows from row {first_row}")));
-        }
+        let rows = row_count(first_row, batch)?;
         let named = |(field, array): (&Arc<arrow::datatypes::Field>, &ArrayRef)| {
             let id = stored_column(field.name())
                 .ok_or_else(|| StoreError::Bug(format!("an inserted column named \"{}\"", field.name())))?;
@@ -105,6 +101,16 @@ impl MemoryChunk {
     pub(crate) fn column(&self, column: ColumnId) -> Option<ArrayRef> {
         self.columns.iter().find(|(id, _)| *id == column).map(|(_, array)| Arc::clone(array))
     }
+}
+
+/// The rows of an `Insert`, which are not none, and not more than there are ids.
+pub(crate) fn row_count(first_row: RowId, batch: &RecordBatch) -> Result<u32, StoreError> {
+    let rows = u32::try_from(batch.num_rows())
+        .map_err(|_| StoreError::Bug(format!("{} rows in one insert", batch.num_rows())))?;
+    if rows == 0 || first_row.0.checked_add(u64::from(rows)).is_none() {
+        return Err(StoreError::Bug(format!("an insert of {rows} rows from row {first_row}")));
+    }
+    Ok(rows)
 }
 
 fn bytes(columns: &[(ColumnId, ArrayRef)]) -> u64 {
