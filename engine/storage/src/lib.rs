@@ -76,6 +76,7 @@ mod planted;
 mod random;
 mod repair;
 mod rotation;
+mod row_bytes;
 mod segment;
 #[cfg(test)]
 mod simulation;
@@ -101,6 +102,7 @@ pub use ops::{CloneSource, Op};
 pub use random::{Random, SystemRandom};
 pub use repair::{Loss, RepairOptions, RepairPlan, RepairRefused};
 pub use rotation::{FileRotation, KeyUse, RekeyStep};
+pub use row_bytes::batch_bytes;
 pub use snapshot::{Snapshot, TableVersion};
 pub use spill::{SpillError, SpillFile, SpillFiles, SpillSink, SpillSpace};
 pub use store::{StoreOptions, StoreStats, TenantStore};
