@@ -18,9 +18,11 @@ use datafusion::sql::sqlparser::ast;
 
 use parking_lot::{Mutex, RwLock};
 use sepal_storage::Snapshot;
-use sepal_types::{Error, Result, SqlType, TableDef, TableId};
+use sepal_types::{ColumnDef, Error, Result, SqlType, TableDef, TableId};
 
-use crate::{catalog::CatalogContext, locking::NestedLock, sql::past_tables, vector::IndexCache};
+use crate::{
+    catalog::CatalogContext, dml::sequence_name, locking::NestedLock, sql::past_tables, vector::IndexCache,
+};
 
 /// Numbers for serial and identity columns.
 pub trait SequenceSource: Debug + Send + Sync {
@@ -29,6 +31,10 @@ pub trait SequenceSource: Debug + Send + Sync {
     }
     /// The first of `count` numbers that nobody else gets.
     fn reserve(&self, sequence: &str, count: u64) -> Result<i64>;
+    /// The same of a column's own sequence, for a statement that was asked already whether it may write.
+    fn reserve_for(&self, def: &TableDef, column: &ColumnDef, count: u64) -> Result<i64> {
+        self.reserve(&sequence_name(def, column), count)
+    }
     fn current(&self, sequence: &str) -> Result<i64>;
     fn last(&self) -> Result<i64>;
     /// `setval`: `called` tells whether `value` counts as handed out, so that the next one follows it.

@@ -298,7 +298,7 @@ impl Session {
         match &mut self.open {
             Some(open) => {
                 open.refresh(head)?;
-                Ok(open.view.clone())
+                Ok(open.view()?.clone())
             }
             None => Ok(head),
         }

@@ -30,6 +30,7 @@ struct Savepoint {
     name: String,
     base: Snapshot,
     view: Snapshot,
+    unseen: usize,
     queried: bool,
     ops: usize,
     replaced: usize,
@@ -38,13 +39,21 @@ struct Savepoint {
     sequences: HashMap<(TableId, ColumnId), i64>,
 }
 
+/// That the view takes operations, and the view with them where it had to be made to find out.
+#[derive(Debug)]
+pub struct Admitted(Option<Snapshot>);
+
 /// An open transaction.
 #[derive(Debug)]
 pub struct Open {
     /// BEGIN was said; else it ends with the statement, the query string or the pipeline.
     pub explicit: bool,
     pub base: Snapshot,
-    pub view: Snapshot,
+    /// `base` with all of `ops` but the last `unseen`.
+    view: Snapshot,
+    /// Operations that the view has admitted, and that nobody has looked at since. For most statements by themselves
+    /// nobody ever does: the commit makes a state of its own.
+    unseen: usize,
     /// When `base` became the transaction's.
     pub taken: Instant,
     /// It had to let go of its snapshot ([`Self::let_go`]).
@@ -83,6 +92,7 @@ impl Open {
             explicit,
             base: snapshot.clone(),
             view: snapshot,
+            unseen: 0,
             taken: Instant::now(),
             too_old: false,
             ops: Vec::new(),
@@ -100,6 +110,18 @@ impl Open {
         }
     }
 
+    /// What the transaction sees: its base with its own operations on top.
+    ///
+    /// Errors: those of storage.
+    pub fn view(&mut self) -> Result<&Snapshot, StoreError> {
+        if self.unseen > 0 {
+            let unseen = &self.ops[self.ops.len() - self.unseen..];
+            self.view = unseen.iter().try_fold(self.view.clone(), |view, op| view.apply_admitted(op))?;
+            self.unseen = 0;
+        }
+        Ok(&self.view)
+    }
+
     /// READ COMMITTED: each statement sees what is committed when it begins, with the transaction's own
     /// operations on top. REPEATABLE READ: what its first statement saw.
     ///
@@ -108,6 +130,7 @@ impl Open {
         if self.stays() || head.lsn() == self.base.lsn() {
             return Ok(());
         }
+        self.view()?;
         self.view = match self.ops.as_slice() {
             [] => head.clone(),
             // The commit asks whether they still apply, but of the base that is set below: it could not tell.
@@ -159,6 +182,7 @@ impl Open {
             self.builds.clear();
             self.charge.shrink(op_bytes(&self.ops));
             self.ops.clear();
+            self.unseen = 0;
             self.replaced.clear();
         }
         if self.ops.is_empty() {
@@ -172,6 +196,8 @@ impl Open {
     /// judges them, and nobody looks at the view before.
     pub fn extend_unseen(&mut self, ops: Vec<Op>) -> Result<()> {
         self.check_writable(&ops)?;
+        // Those that the view lacks and can take are the last ones.
+        self.view()?;
         self.charge.grow(op_bytes(&ops))?;
         self.ops.extend(ops);
         Ok(())
@@ -191,20 +217,31 @@ impl Open {
     ///
     /// Errors: 53200 when the tenant's unfinished writes hold too much already; those of storage.
     pub fn apply(&mut self, ops: Vec<Op>) -> Result<()> {
-        let view = self.with(&ops)?;
-        self.accept(ops, view)
+        let admitted = self.with(&ops)?;
+        self.accept(ops, admitted)
     }
 
-    /// The view with a statement's operations. Errors: those of storage.
-    pub fn with(&self, ops: &[Op]) -> Result<Snapshot, StoreError> {
-        ops.iter().try_fold(self.view.clone(), |view, op| view.apply(op))
+    /// Whether a statement's operations apply to the view, for [`Self::accept`]. Of rows that only come that is asked
+    /// without making the view that has them; other operations build on each other.
+    ///
+    /// Errors: those of storage.
+    pub fn with(&mut self, ops: &[Op]) -> Result<Admitted, StoreError> {
+        let view = self.view()?;
+        if let [insert @ Op::Insert { .. }] = ops {
+            return view.admits(insert).map(|()| Admitted(None));
+        }
+        let view = ops.iter().try_fold(view.clone(), |view, op| view.apply(op))?;
+        Ok(Admitted(Some(view)))
     }
 
-    /// Takes a statement's operations and the view that they made. Errors: 25006, 53200.
-    pub fn accept(&mut self, ops: Vec<Op>, view: Snapshot) -> Result<()> {
+    /// Takes a statement's operations that the view, which is the same still, has admitted. Errors: 25006, 53200.
+    pub fn accept(&mut self, ops: Vec<Op>, admitted: Admitted) -> Result<()> {
         self.check_writable(&ops)?;
         self.charge.grow(op_bytes(&ops))?;
-        self.view = view;
+        match admitted {
+            Admitted(Some(view)) => self.view = view,
+            Admitted(None) => self.unseen += ops.len(),
+        }
         for op in &ops {
             if let Op::SetSequence { table, column, next } = op {
                 self.sequences.set((*table, *column), *next);
@@ -218,6 +255,7 @@ impl Open {
     /// counted it; a new table's that was set by `setval` becomes durable with its table.
     pub fn take_ops(&mut self) -> Vec<Op> {
         let mut ops = std::mem::take(&mut self.ops);
+        self.unseen = 0;
         for ((table, column), counted) in self.sequences.counted() {
             let mut restarted = false;
             for op in &mut ops {
@@ -240,6 +278,7 @@ impl Open {
             name,
             base: self.base.clone(),
             view: self.view.clone(),
+            unseen: self.unseen,
             queried: self.queried,
             ops: self.ops.len(),
             replaced: self.replaced.len(),
@@ -274,6 +313,7 @@ impl Open {
                 self.base = savepoint.base.clone();
                 self.view = savepoint.view.clone();
             }
+            self.unseen = savepoint.unseen;
             self.sequences.restore(savepoint.sequences.clone());
         }
         self.failed = false;

@@ -4,6 +4,7 @@ mod budgets;
 mod dropping;
 mod flips;
 mod indexes;
+mod inserts;
 mod maintenance;
 mod opening;
 mod rotation;

@@ -27,7 +27,7 @@ pub use cache::ColumnCache;
 pub use deletions::{Deletions, Live};
 pub use fair::FairCache;
 pub(crate) use keys::{KeyColumns, KeyMap};
-pub(crate) use memory::{MemoryChunk, live_mask, merge};
+pub(crate) use memory::{MemoryChunk, live_mask, merge, row_count};
 pub(crate) use sealed::{SealedChunk, SealedParts};
 
 /// A chunk as one snapshot sees it.
@@ -234,16 +234,15 @@ impl Chunk {
     }
 
     /// The map from key to positions, built on first use.
-    pub(crate) fn keys(&self, def: &TableDef, columns: &[ColumnId]) -> Result<Arc<KeyMap>, StoreError> {
-        let name = KeyColumns::new(def, columns)?;
-        if let Some((_, map)) = self.key_maps.lock().iter().find(|(known, _)| *known == name) {
+    pub(crate) fn keys(&self, def: &TableDef, columns: &KeyColumns) -> Result<Arc<KeyMap>, StoreError> {
+        if let Some((_, map)) = self.key_maps.lock().iter().find(|(known, _)| known == columns) {
             return Ok(Arc::clone(map));
         }
         // Built outside the lock: two callers may build the same map, which is wasteful but never wrong.
         let arrays =
-            name.columns(def)?.iter().map(|column| self.column(column)).collect::<Result<Vec<_>, _>>()?;
+            columns.columns(def)?.iter().map(|column| self.column(column)).collect::<Result<Vec<_>, _>>()?;
         let map = Arc::new(KeyMap::build(&arrays)?);
-        self.remember_keys(name, &map);
+        self.remember_keys(columns.clone(), Arc::clone(&map));
         Ok(map)
     }
 
@@ -254,10 +253,10 @@ impl Chunk {
     }
 
     /// Keeps a map that the uniqueness check of an insert has built anyway.
-    pub(crate) fn remember_keys(&self, name: KeyColumns, map: &Arc<KeyMap>) {
+    pub(crate) fn remember_keys(&self, columns: KeyColumns, map: Arc<KeyMap>) {
         let mut maps = self.key_maps.lock();
-        maps.retain(|(known, _)| *known != name);
-        maps.push((name, Arc::clone(map)));
+        maps.retain(|(known, _)| *known != columns);
+        maps.push((columns, map));
     }
 }
 

@@ -10,7 +10,10 @@ use roaring::RoaringBitmap;
 use sepal_types::{ColumnDef, RowId, TableDef, TableId};
 
 use super::{State, TableVersion, insert};
-use crate::{ChunkRef, Op, StoreError, chunk::KeyMap};
+use crate::{
+    ChunkRef, Op, StoreError,
+    chunk::{KeyColumns, KeyMap},
+};
 
 /// How ops are applied.
 #[derive(Clone, Copy, Debug)]
@@ -127,17 +130,18 @@ pub(crate) fn check_unique(
     version: &TableVersion,
     unique: &sepal_types::UniqueDef,
 ) -> Result<(), StoreError> {
+    let columns = KeyColumns::new(&version.def, &unique.columns)?;
     for (index, chunk) in version.chunks.iter().enumerate() {
         if chunk.live_rows() == 0 {
             continue;
         }
-        let map: Arc<KeyMap> = chunk.chunk.keys(&version.def, &unique.columns)?;
+        let map: Arc<KeyMap> = chunk.chunk.keys(&version.def, &columns)?;
         for position in map.present().filter(|position| !chunk.deleted.contains(*position)) {
             let within =
                 map.find(&map, position).any(|other| other != position && !chunk.deleted.contains(other));
             let earlier = || -> Result<bool, StoreError> {
                 for other in &version.chunks[..index] {
-                    let keys = other.chunk.keys(&version.def, &unique.columns)?;
+                    let keys = other.chunk.keys(&version.def, &columns)?;
                     if keys.find(&map, position).any(|position| !other.deleted.contains(position)) {
                         return Ok(true);
                     }
@@ -145,7 +149,7 @@ pub(crate) fn check_unique(
                 Ok(false)
             };
             if within || earlier()? {
-                let columns = insert::key_columns(&version.def, unique)?;
+                let columns = columns.columns(&version.def)?;
                 let arrays =
                     columns.iter().map(|column| chunk.chunk.column(column)).collect::<Result<Vec<_>, _>>()?;
                 return Err(insert::violation(&version.def, unique, &arrays, position));
