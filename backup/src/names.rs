@@ -49,6 +49,11 @@ pub(crate) fn verified(backup: &str) -> String {
     format!("{VERIFIED}/{backup}.json")
 }
 
+/// The backup in `verified/<backup>.json`.
+pub(crate) fn verified_of(name: &str) -> Option<&str> {
+    name.strip_prefix("verified/")?.strip_suffix(".json").filter(|id| is_backup(id))
+}
+
 pub(crate) fn census(day: &str) -> String {
     format!("census/{day}.json")
 }
