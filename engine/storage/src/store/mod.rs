@@ -105,6 +105,8 @@ pub struct TenantStore {
     pub(crate) registry: Registry,
     /// What is known of the keys' replacement.
     pub(crate) rotation: Rotation,
+    /// When the first commit was made that an opening up to a moment left out.
+    left_out_us: Option<i64>,
 }
 
 /// Why a store takes no more writes, once it does not.
@@ -207,6 +209,12 @@ impl TenantStore {
 
     pub fn tenant(&self) -> TenantId {
         self.tenant
+    }
+
+    /// When the first commit was made that [`StoreOptions::replay_until`] left out, in microseconds since 1970: the log
+    /// reached that moment. `None`: it ended before, or nothing was left out.
+    pub fn left_out_us(&self) -> Option<i64> {
+        self.left_out_us
     }
 
     /// All tables as of the last durable commit.
