@@ -372,7 +372,13 @@ fn a_provider_that_cannot_be_used_changes_nothing() {
     let fixture = Fixture::new();
     let acme = fixture.tenant("acme");
     let missing = Provider::KeyFile { path: "/nonexistent/key".into() };
-    assert_eq!(code(fixture.control.set_tenant_provider(acme.id, &missing).unwrap_err()), "57P03");
+    let refused = fixture.control.set_tenant_provider(acme.id, &missing).unwrap_err();
+    let said = refused.to_string();
+    assert!(
+        said.contains("the key file /nonexistent/key cannot be opened") && !said.contains("root"),
+        "{said}"
+    );
+    assert_eq!(code(refused), "57P03");
     let unknown = Provider::Pkcs11 {
         module: "/usr/lib/none.so".into(),
         token: "t".into(),
