@@ -121,6 +121,14 @@ impl Poison {
         }
     }
 
+    /// What the caller of work that was broken off is told: where it stopped because the store did, why that was.
+    pub(crate) fn explain<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+        match outcome {
+            Err(StoreError::Stopped) => self.check().and(Err(StoreError::Stopped)),
+            other => other,
+        }
+    }
+
     /// Ends writing because the owner asked for it: nothing is wrong.
     fn close(&self) {
         let mut held = self.0.lock();
