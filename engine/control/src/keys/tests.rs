@@ -202,6 +202,9 @@ fn a_backup_opens_with_the_recovery_key_and_only_the_keys_that_are_put_back() {
     // The root is replaced afterwards: the copy stays as it was.
     control.rotate_root(&Key::random(), &mut |_| {}).unwrap();
     let later = control.sealed_tenant_keys(kept.id).unwrap();
+    let read = control.backed_up_keys(kept.id, &keys).unwrap();
+    assert!(read.iter().map(Key::expose).eq(ring.keys().map(Key::expose)));
+    assert_eq!(code(control.backed_up_keys(dropped.id, &keys).unwrap_err()), "XX001");
 
     let package = Control::recovery_package_of(&copy).unwrap().unwrap();
     let root = open_recovery_package(&package, &recovery).unwrap();
