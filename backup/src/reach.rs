@@ -3,8 +3,8 @@
 //! ```text
 //! archived/<line>.json := one line of JSON | '\n' | {"mac":"<hex>"} | '\n'      as an entry
 //! ```
-//! [`crate::Archive`] writes it after each round that carried over all there was; a restore to a moment reads it, and the
-//! entries of later backups.
+//! [`crate::Archive`] writes it after each round that carried over all there was; a restore to a moment reads it, and
+//! the entries of later backups.
 
 use sepal_database::{Control, ErrorKind, Result, TenantId};
 use serde::{Deserialize, Serialize};

@@ -208,8 +208,8 @@ impl Room {
         Err(Error::new(SqlState::DiskFull, message)
             .with_detail(format!("{used} bytes are in use, and the statement would add about {more}."))
             .with_hint(
-                "Drop or truncate tables or delete rows, drop snapshots that nobody needs, then VACUUM FULL: until then \
-                 the past keeps the files. Or ask the operator for more (sepal tenant quota).",
+                "Drop or truncate tables or delete rows, drop snapshots that nobody needs, then VACUUM FULL: until \
+                 then the past keeps the files. Or ask the operator for more (sepal tenant quota).",
             ))
     }
 }

@@ -290,7 +290,7 @@ impl OpenTenant {
         match self.store.data_bytes() {
             Ok(bytes) => self.room.note_settled(bytes),
             Err(error) => {
-                tracing::warn!(tenant = %self.id, %error, "the tenant's files cannot be counted; its quota goes by the last count");
+                tracing::warn!(tenant = %self.id, %error, "files cannot be counted: a quota uses the last count");
             }
         }
         self.room.note_unflushed(self.store.unflushed_bytes());

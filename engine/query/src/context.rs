@@ -105,8 +105,8 @@ impl Default for SearchSettings {
     }
 }
 
-/// The snapshot that a plan's tables read: [`Shown`] fills it anew before each execution of a prepared plan, and empties
-/// it between transactions: a snapshot keeps files of the past.
+/// The snapshot that a plan's tables read: [`Shown`] fills it anew before each execution of a prepared plan, and
+/// empties it between transactions: a snapshot keeps files of the past.
 #[derive(Clone, Debug)]
 pub struct SnapshotSlot(Arc<RwLock<Option<Snapshot>>>);
 

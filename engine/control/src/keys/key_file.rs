@@ -1,5 +1,5 @@
-//! A key's file: 64 hexadecimal digits and a newline, readable by its owner alone. The root key's, or one that a provider
-//! of somebody's own key reads.
+//! A key's file: 64 hexadecimal digits and a newline, readable by its owner alone. The root key's, or one that a
+//! provider of somebody's own key reads.
 //!
 //! The root key's is read once at start and `init` makes it, in the data directory unless told otherwise. It
 //! belongs outside that directory and its backups: who holds both can read everything; who loses it, and has no

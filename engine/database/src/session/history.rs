@@ -64,12 +64,12 @@ impl Session {
         self.check_alone("DROP SNAPSHOT")?;
         let (tenant, environment) = (Arc::clone(&self.tenant), Arc::clone(&self.environment));
         let name = name.to_owned();
-        let drop = move || {
+        let work = move || {
             tenant.store.drop_snapshot(&environment, &name)?;
             tenant.count_files();
             Ok(())
         };
-        match blocking("DROP SNAPSHOT", drop).await {
+        match blocking("DROP SNAPSHOT", work).await {
             Err(error) if if_exists && error.state() == SqlState::UndefinedObject => {
                 let message = format!("{}, skipping", error.message());
                 self.notice("NOTICE", Error::new(SqlState::UndefinedObject, message));

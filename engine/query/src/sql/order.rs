@@ -1,8 +1,8 @@
 //! `SELECT -n.d AS d FROM n ORDER BY n.d`: an output column that is called as a column which its rows are sorted by.
 //!
 //! PostgreSQL takes a lone name as a key for the output column, and a name with a table or within an expression for a
-//! column of FROM (`findTargetlistEntrySQL92`). DataFusion looks among both at once, and where it sorts by a column that
-//! is no output it puts that beside the outputs, where two of one name are ambiguous. So such an output gets the marker
+//! column of FROM (`findTargetlistEntrySQL92`). DataFusion looks among both at once, and where it sorts by a column
+//! that is no output it puts that beside the outputs, where two of one name are ambiguous. So such an output gets the marker
 //! of a repeated name (`names`), which is taken off where columns are described: then only keys that mean it find it.
 //!
 //! Called by the AST pass for the statement's own SELECT. The outputs of subqueries are named by what is around them,

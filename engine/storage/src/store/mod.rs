@@ -272,8 +272,8 @@ impl TenantStore {
         self.log.bytes()
     }
 
-    /// Bytes of all files under `segments/` and `manifest/`, each once: what today's tables need and what history, named
-    /// snapshots, clones, readers and copies keep. Lists directories and looks at every file's length.
+    /// Bytes of all files under `segments/` and `manifest/`, each once: what today's tables need and what history,
+    /// named snapshots, clones, readers and copies keep. Lists directories and looks at every file's length.
     pub fn data_bytes(&self) -> Result<u64, StoreError> {
         let mut bytes = 0;
         for directory in [self.paths.segments(), self.paths.manifests()] {

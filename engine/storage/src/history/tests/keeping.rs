@@ -211,7 +211,7 @@ fn a_part_that_cannot_be_read_is_told_and_stops_nothing_else() {
     }
 }
 
-/// A drive that refuses one reading keeps room, and the name from being asked for, no longer than to the next collection.
+/// A drive that refuses one reading keeps room, and a name from being asked for, until the next collection only.
 #[test]
 fn what_can_be_read_again_is_history_again() {
     let dir = tempfile::tempdir().unwrap();
