@@ -43,6 +43,7 @@ files! {
         postgres_locks "locks.slt",
         postgres_null_ordering "null_ordering.slt",
         postgres_on_conflict "on_conflict.slt",
+        postgres_order_by "order_by.slt",
         postgres_savepoints "savepoints.slt",
         postgres_serial_identity "serial_identity.slt",
         postgres_transactions "transactions.slt",

@@ -345,6 +345,11 @@ async fn the_next_backup_stores_what_is_new() {
     assert!(verified.status.success(), "{}", text(&verified.stdout));
     let listed = scene.json(&["list"]);
     assert_eq!(listed[0]["verified"]["good"], true, "{listed}");
+    let status = scene.server.admin(&["backup", "status"]);
+    assert_eq!(
+        status["last_verified_us"], listed[0]["verified"]["verified_us"],
+        "the server knows: {status}"
+    );
     let census = scene.server.admin(&["backup", "census", "--tenant", "acme"]);
     let tables = census[0]["inventory"]["tables"].as_array().expect("tables").clone();
     let items = tables.iter().find(|table| table["name"] == "items").expect("items");

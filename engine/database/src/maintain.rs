@@ -232,6 +232,7 @@ pub fn lacks_indexes(version: &TableVersion) -> bool {
 /// Removes what is too old to be history. A checkpoint does that as well, but nobody may write any more. Blocking.
 fn trim_history(tenant: &OpenTenant) -> Result<()> {
     let freed = tenant.store.trim_history()?;
+    tenant.count_files();
     tracing::debug!(tenant = %tenant.id, freed, "history");
     Ok(())
 }

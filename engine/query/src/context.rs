@@ -111,8 +111,8 @@ impl Default for SearchSettings {
     }
 }
 
-/// The snapshot that a plan's tables read: set anew before each execution of a prepared plan. Empty between
-/// transactions ([`Shown`]): a snapshot keeps files of the past.
+/// The snapshot that a plan's tables read: [`Shown`] fills it anew before each execution of a prepared plan, and
+/// empties it between transactions: a snapshot keeps files of the past.
 #[derive(Clone, Debug)]
 pub struct SnapshotSlot(Arc<RwLock<Option<Snapshot>>>);
 
@@ -124,10 +124,6 @@ impl SnapshotSlot {
     /// One without any table when the slot is empty.
     pub fn get(&self) -> Snapshot {
         self.0.read().clone().unwrap_or_else(Snapshot::empty)
-    }
-
-    pub fn set(&self, snapshot: Snapshot) {
-        *self.0.write() = Some(snapshot);
     }
 
     pub fn clear(&self) {
@@ -195,6 +191,7 @@ pub struct Shown {
 }
 
 impl Shown {
+    /// Fills a slot, whatever it has.
     pub fn show(&mut self, slot: &SnapshotSlot, snapshot: Snapshot) {
         // One that had something is among them.
         if slot.0.write().replace(snapshot).is_none() {

@@ -78,7 +78,7 @@ impl Session {
                 self.bind(context)?;
                 if let Draft::Change(_) = draft {
                     seen.note(dml.target(), &moved);
-                    seen.show(context)?;
+                    seen.show(&mut self.shown, context)?;
                 }
                 draft = cancel.guard(dml.draft_again(draft, &moved.still, &values, &dml_context)).await?;
                 continue;

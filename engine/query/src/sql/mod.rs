@@ -11,6 +11,7 @@ pub mod history;
 mod literals;
 mod maintenance;
 mod names;
+mod order;
 mod params;
 mod past;
 mod position;

@@ -334,9 +334,7 @@ impl TenantStore {
             Ok(Some(made)) => made,
             nothing => {
                 produced.discard(&self.disk, &self.paths);
-                // What a closing store breaks off was not stopped by the caller.
-                self.poison.check()?;
-                return nothing.map(|_| None);
+                return self.poison.explain(nothing.map(|_| None));
             }
         };
         match self.commit_manifest(&mut maintenance, next) {
