@@ -239,14 +239,14 @@ impl Session {
     }
 
     pub fn statement_timeout(&self) -> Option<Duration> {
-        self.settings.lock().timeout("statement_timeout")
+        self.settings.lock().statement_timeout()
     }
 
     /// How long the client may leave its transaction open without a statement; `None` without a transaction or limit.
     pub fn idle_in_transaction_timeout(&self) -> Option<Duration> {
         match self.transaction_status() {
             TransactionStatus::Idle => None,
-            _ => self.settings.lock().timeout("idle_in_transaction_session_timeout"),
+            _ => self.settings.lock().idle_in_transaction_timeout(),
         }
     }
 
