@@ -91,7 +91,7 @@ pub use check::{BlobChecker, CheckObserver, CheckOptions, Checked, Finding, Seve
 pub use checkpoint::{
     BlobBuilder, CheckpointReport, CompactionLimits, CompactionReport, Freely, NoBlobs, Pace, Phase, Rewrite,
 };
-pub use chunk::{Chunk, ChunkRef, ColumnCache, FairCache};
+pub use chunk::{Chunk, ChunkRef, ColumnCache, FairCache, Near};
 pub use clock::{Clock, SystemClock};
 pub use disk::{Fault, FaultInjector};
 pub use error::StoreError;
