@@ -34,7 +34,7 @@ mod write;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, atomic::Ordering},
     time::Duration,
 };
 
@@ -281,10 +281,13 @@ impl Session {
     }
 
     fn start(&mut self, explicit: bool) {
+        // Before the snapshot: it may be of newer definitions than that, never of older ones.
+        let definitions = self.tenant.definitions.load(Ordering::Acquire);
         let (snapshot, charge) = (self.tenant.store.snapshot(), Charge::none(&self.memory));
         let locks = self.locks.begin();
         let mut open = Open::new(explicit, snapshot, self.sequences.own(), charge, locks);
         open.read_only = self.settings.lock().begin();
+        open.definitions = definitions;
         self.open = Some(open);
     }
 
@@ -294,10 +297,14 @@ impl Session {
         if let Some(past) = self.moments.whole() {
             return Ok(past.clone());
         }
+        let definitions = self.tenant.definitions.load(Ordering::Acquire);
         let head = self.tenant.store.snapshot();
         match &mut self.open {
             Some(open) => {
                 open.refresh(head)?;
+                if !open.stays() {
+                    open.definitions = definitions;
+                }
                 Ok(open.view.clone())
             }
             None => Ok(head),

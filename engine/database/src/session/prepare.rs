@@ -23,10 +23,10 @@ use sepal_query::{
 use sepal_types::{Error, Result, SqlState, SqlType};
 
 use super::{
-    Session,
+    Open, Session,
     copy::plan_copy,
     locking::plan_locks,
-    prepared::{Plan, PlanKind, Prepared, Query},
+    prepared::{Definitions, Plan, PlanKind, Prepared, Query},
     transaction::in_failed_transaction,
     utility::Utility,
 };
@@ -45,7 +45,7 @@ impl Planned {
 }
 
 impl Plan {
-    fn new(planned: Planned, definitions: (u64, usize)) -> Self {
+    fn new(planned: Planned, definitions: Definitions) -> Self {
         let locks = plan_locks(&planned.kind);
         Self { kind: planned.kind, columns: planned.columns, locks, definitions }
     }
@@ -109,7 +109,7 @@ impl Session {
         &mut self,
         statement: &Statement,
         declared: &[u32],
-    ) -> Result<(Planned, (u64, usize))> {
+    ) -> Result<(Planned, Definitions)> {
         loop {
             let definitions = self.definitions();
             let planned = self.plan(statement, declared);
@@ -123,13 +123,15 @@ impl Session {
         }
     }
 
-    /// What a plan made now depends on.
-    pub(super) fn definitions(&self) -> (u64, usize) {
-        let own = self
-            .open
-            .as_ref()
-            .map_or(0, |open| if crate::tenant::changes_definitions(&open.ops) { open.ops.len() } else { 0 });
-        (self.tenant.definitions.load(Ordering::Acquire), own)
+    /// What a plan made now depends on: a transaction that stays with its snapshot stays with that one's definitions.
+    pub(super) fn definitions(&self) -> Definitions {
+        match &self.open {
+            Some(open) if open.stays() => Definitions { committed: open.definitions, own: open.edition() },
+            open => Definitions {
+                committed: self.tenant.definitions.load(Ordering::Acquire),
+                own: open.as_ref().map_or(0, Open::edition),
+            },
+        }
     }
 
     /// The plan of a prepared statement, made anew when definitions changed or the catalogs are read.

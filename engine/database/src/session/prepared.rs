@@ -38,8 +38,17 @@ pub(super) struct Plan {
     pub columns: Option<Arc<[OutputColumn]>>,
     /// What is locked before it runs.
     pub locks: Vec<(TableId, TableMode)>,
-    /// The tenant's and the transaction's counts of changed definitions when this was planned.
-    pub definitions: (u64, usize),
+    /// What it was planned from.
+    pub definitions: Definitions,
+}
+
+/// Names what tables there are and what they look like, to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Definitions {
+    /// The tenant's count of changes, as far as they are seen.
+    pub committed: u64,
+    /// Which ones the open transaction has made; 0 for none.
+    pub own: u64,
 }
 
 pub(super) enum PlanKind {
