@@ -32,6 +32,10 @@ pub enum Outcome {
 impl Session {
     /// Runs a prepared statement. `parameters` are arrays of length 1 of `arrow_type(prepared.parameters()[i])`.
     pub async fn execute(&mut self, prepared: &Arc<Prepared>, parameters: Vec<ArrayRef>) -> Result<Outcome> {
+        let parameters = match &prepared.given {
+            Some(given) => vec![Arc::clone(given)],
+            None => parameters,
+        };
         self.cancel.arm();
         self.tenant.check_open()?;
         let _busy = self.tenant.background.throttle.busy();
@@ -263,6 +267,7 @@ impl Session {
             }
             Utility::DiscardAll => {
                 self.settings.lock().reset_all();
+                self.statements.clear();
                 self.advisory.unlock_all();
                 "DISCARD ALL".to_owned()
             }

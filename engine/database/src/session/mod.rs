@@ -28,6 +28,7 @@ mod select_for;
 mod sequences;
 mod settings;
 mod snapshot_age;
+mod statements;
 mod transaction;
 mod utility;
 mod write;
@@ -76,6 +77,7 @@ use advisory::Advisory;
 use past::Moments;
 use sequences::Sequences;
 use settings::Settings;
+use statements::Statements;
 use transaction::Open;
 
 /// A message beside the result.
@@ -105,6 +107,8 @@ pub struct Session {
     view: SnapshotSlot,
     /// What has a snapshot until the transaction ends.
     shown: Shown,
+    /// What the client has sent before.
+    statements: Statements,
     sequences: Arc<Sequences>,
     /// Its place among those who wait for each other.
     locks: SessionLocks,
@@ -160,6 +164,7 @@ impl Session {
             moments: Moments::default(),
             view,
             shown: Shown::default(),
+            statements: Statements::new(),
             sequences: Arc::new(sequences),
             locks,
             advisory,

@@ -66,7 +66,7 @@ impl Session {
         self.prepare_as(statement, &[], false).await
     }
 
-    async fn prepare_as(
+    pub(super) async fn prepare_as(
         &mut self,
         statement: Statement,
         declared: &[u32],
@@ -93,14 +93,17 @@ impl Session {
             plan.kind = PlanKind::Unplanned;
             plan.locks.clear();
         }
-        Ok(Arc::new(Prepared {
-            statement,
+        let prepared = Arc::new(Prepared {
+            statement: Arc::new(statement),
             declared: declared.to_vec(),
             parameters,
+            given: None,
             columns,
             told,
-            plan: RwLock::new(Arc::new(plan)),
-        }))
+            plan: Arc::new(RwLock::new(Arc::new(plan))),
+        });
+        self.remember(&prepared);
+        Ok(prepared)
     }
 
     /// Plans a statement and locks its tables. Whoever altered one of them meanwhile is waited for, and then it is
@@ -171,7 +174,7 @@ impl Session {
     }
 
     /// Errors: 25P02 in a failed transaction, 72000 where that is why, unless the statement ends it.
-    fn check_not_failed(&self, utility: Option<&Utility>) -> Result<()> {
+    pub(super) fn check_not_failed(&self, utility: Option<&Utility>) -> Result<()> {
         if !utility.is_some_and(Utility::ends_transaction) {
             self.check_snapshot_age()?;
         }

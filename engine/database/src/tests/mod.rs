@@ -11,6 +11,7 @@ mod scopes;
 mod sequences;
 mod sleeping;
 mod snapshots;
+mod statements;
 mod time_travel;
 mod transactions;
 mod write_memory;

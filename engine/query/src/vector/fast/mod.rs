@@ -29,7 +29,7 @@ use crate::{
     context::StatementContext,
     error,
     functions::to_vector_array,
-    output::{Described, OutputColumn},
+    output::{Described, OutputColumn, is_vector},
     planner::{Engine, LogicalPlan, parameter_values},
     sql::{
         ParameterTypes,
@@ -127,6 +127,18 @@ impl FastKnn {
 
     pub fn columns(&self) -> &Arc<[OutputColumn]> {
         self.described.columns()
+    }
+
+    /// Whether the query's vector, as `$1`, is all that is left open: the WHERE clause may name it too.
+    pub fn takes_only_a_vector(&self) -> bool {
+        matches!((&self.query, self.limit), (Source::Parameter(0), Count::Constant(_)))
+    }
+
+    /// Whether an array's first value is a vector of the column's dimensions.
+    pub fn accepts(&self, array: &ArrayRef) -> bool {
+        is_vector(array.data_type())
+            && array.is_valid(0)
+            && first_vector(array).is_ok_and(|elements| elements.len() == usize::from(self.dimensions))
     }
 
     /// Gives the parameters the types that this shape implies.
