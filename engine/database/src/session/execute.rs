@@ -138,8 +138,7 @@ impl Session {
         self.shown.show(&self.view, view.clone());
         self.shown.show(&context.snapshot, view.clone());
         if context.catalog.is_kept() {
-            let catalog = self.catalog_context(view);
-            self.shown.show_catalog(&context.catalog, catalog);
+            self.shown.show_catalog(&context.catalog, self.catalogs.later(&view));
         }
         *self.search.write() = self.settings.lock().search();
         Ok(())

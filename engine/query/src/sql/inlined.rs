@@ -1,9 +1,9 @@
 //! A vector written into a statement's text, where a parameter could stand: `ORDER BY embedding <=> '[1,2,3]'`.
 //!
-//! Drivers that fill parameters in themselves send such texts, each another one. [`inlined_vector`] finds what they have
-//! in common, so that `database` can plan that once. It reads the text as far as it must to be sure where literals begin
-//! and end, and answers `None` for whatever is more: comments, escapes, parameters. Whether the statement is one that
-//! has a use for the vector is not decided here.
+//! Drivers that fill parameters in themselves send such texts, each another one. [`inlined_vector`] finds what they
+//! have in common, so that `database` can plan that once. It reads the text as far as it must to be sure where literals
+//! begin and end, and answers `None` for whatever is more: comments, escapes, parameters. Whether the statement is one
+//! that has a use for the vector is not decided here.
 
 /// A statement with `$1` in the place of a vector.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,10 +1,10 @@
-//! What was found in a cache that many share, kept beside it: found again without asking the cache, whose lock everybody
-//! wants.
+//! What was found in a cache that many share, kept beside it: found again without asking the cache, whose lock
+//! everybody wants.
 //!
-//! It holds nothing: what has left the cache is gone here too, once nobody reads it. And what is found here did not need
-//! the cache's notice: the cache tells time in what was put in ([`super::FairCache`]), an entry counts only as long as
-//! nothing was put in since the cache gave it, and so long a second question would change nothing but the order among a
-//! tenant's entries that were asked for in between.
+//! It holds nothing: what has left the cache is gone here too, once nobody reads it. And what is found here did not
+//! need the cache's notice: the cache tells time in what was put in ([`super::FairCache`]), an entry counts only as long
+//! as nothing was put in since the cache gave it, and so long a second question would change nothing but the order among
+//! a tenant's entries that were asked for in between.
 
 use std::{
     collections::HashMap,
