@@ -57,13 +57,17 @@ impl Session {
     ///
     /// Errors carry the position of the name they complain about.
     pub async fn prepare(&mut self, statement: Statement, declared: &[u32]) -> Result<Arc<Prepared>> {
-        self.prepare_as(statement, declared, true).await
+        let prepared = self.prepare_as(statement, declared, true).await?;
+        self.remember(&prepared);
+        Ok(prepared)
     }
 
     /// Plans a statement without parameters that is executed next, before anybody is told of its columns: should they
     /// have become others by then, the rows have those.
     pub async fn prepare_now(&mut self, statement: Statement) -> Result<Arc<Prepared>> {
-        self.prepare_as(statement, &[], false).await
+        let prepared = self.prepare_as(statement, &[], false).await?;
+        self.remember(&prepared);
+        Ok(prepared)
     }
 
     pub(super) async fn prepare_as(
@@ -93,7 +97,7 @@ impl Session {
             plan.kind = PlanKind::Unplanned;
             plan.locks.clear();
         }
-        let prepared = Arc::new(Prepared {
+        Ok(Arc::new(Prepared {
             statement: Arc::new(statement),
             declared: declared.to_vec(),
             parameters,
@@ -101,9 +105,7 @@ impl Session {
             columns,
             told,
             plan: Arc::new(RwLock::new(Arc::new(plan))),
-        });
-        self.remember(&prepared);
-        Ok(prepared)
+        }))
     }
 
     /// Plans a statement and locks its tables. Whoever altered one of them meanwhile is waited for, and then it is

@@ -43,6 +43,8 @@ pub(super) struct Statements {
     bytes: usize,
     /// Hashes of texts that came once, each in the place that its value gives it.
     seen: Vec<u64>,
+    /// The same of what was around vectors: texts with vectors in them are many, and each comes once.
+    seen_around: Vec<u64>,
     hasher: RandomState,
 }
 
@@ -70,7 +72,13 @@ struct Manner<'a> {
 
 impl Statements {
     pub fn new() -> Self {
-        Self { kept: LruCache::unbounded(), bytes: 0, seen: Vec::new(), hasher: RandomState::new() }
+        Self {
+            kept: LruCache::unbounded(),
+            bytes: 0,
+            seen: Vec::new(),
+            seen_around: Vec::new(),
+            hasher: RandomState::new(),
+        }
     }
 
     /// DISCARD ALL.
@@ -97,12 +105,11 @@ impl Statements {
     }
 
     /// Whether a text has come before. It has, from now on.
-    fn sight(&mut self, key: u64) -> bool {
-        if self.seen.is_empty() {
-            self.seen = vec![0; SIGHTS];
-        }
+    fn sight(&mut self, key: u64, manner: Manner<'_>) -> bool {
+        let seen = if manner.around { &mut self.seen_around } else { &mut self.seen };
+        seen.resize(SIGHTS, 0);
         let place = usize::try_from(key % SIGHTS as u64).unwrap_or(0);
-        std::mem::replace(&mut self.seen[place], key) == key
+        std::mem::replace(&mut seen[place], key) == key
     }
 
     fn keep(&mut self, key: u64, statement: Found, bytes: usize) {
@@ -162,7 +169,7 @@ impl Session {
         }
         let manner = Manner { declared: &prepared.declared, told: prepared.told, around: false };
         let key = self.statements.key(sql, manner);
-        if self.statements.sight(key) {
+        if self.statements.sight(key, manner) {
             self.statements.keep(key, Found::Prepared(Arc::clone(prepared)), sql.len());
         }
     }
@@ -212,7 +219,7 @@ impl Session {
             Some(Found::Prepared(prepared)) => return self.still_holds(key, prepared).await,
             Some(Found::Refused(by)) if by == self.definitions() => return Ok(None),
             Some(Found::Refused(_)) => {}
-            None if !self.statements.sight(key) => return Ok(None),
+            None if !self.statements.sight(key, manner) => return Ok(None),
             None => {}
         }
         let definitions = self.definitions();
@@ -281,4 +288,57 @@ fn may_be_kept(kind: &PlanKind) -> bool {
 /// Syntax, names, types, values: not a lock, a cancellation, a transaction.
 fn is_of_the_text(error: &Error) -> bool {
     matches!(error.state().code().get(..2), Some("0A" | "22" | "42" | "54"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BY: Definitions = Definitions { committed: 1, own: 0 };
+    const MANNER: Manner<'static> = Manner { declared: &[], told: true, around: true };
+
+    fn held(statements: &mut Statements, texts: std::ops::Range<usize>) -> usize {
+        let found = |text: usize| {
+            let text = text.to_string();
+            let key = statements.key(&text, MANNER);
+            statements.find(key, &text, MANNER)
+        };
+        texts.filter_map(found).count()
+    }
+
+    #[test]
+    fn a_session_keeps_so_many_statements_and_so_many_bytes() {
+        let mut statements = Statements::new();
+        for text in 0..1_000 {
+            let key = statements.key(&text.to_string(), MANNER);
+            statements.keep(key, Found::Refused(BY), 10);
+            statements.keep(key, Found::Refused(BY), 20);
+        }
+        assert_eq!((statements.kept.len(), statements.bytes), (MOST_STATEMENTS, 20 * MOST_STATEMENTS));
+        assert_eq!(held(&mut statements, 0..1_000 - MOST_STATEMENTS), 0, "the oldest have left");
+        assert_eq!(held(&mut statements, 1_000 - MOST_STATEMENTS..1_000), MOST_STATEMENTS);
+        let key = statements.key("large", MANNER);
+        statements.keep(key, Found::Refused(BY), MOST_BYTES - 40);
+        assert_eq!((statements.kept.len(), statements.bytes), (3, MOST_BYTES));
+        statements.forget(key);
+        assert_eq!((statements.kept.len(), statements.bytes), (2, 40));
+        statements.clear();
+        assert_eq!((statements.kept.len(), statements.bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_text_is_told_by_its_manner() {
+        let mut statements = Statements::new();
+        let key = statements.key("a", MANNER);
+        let others = [
+            Manner { told: false, ..MANNER },
+            Manner { around: false, ..MANNER },
+            Manner { declared: &[23], ..MANNER },
+            Manner { declared: &[0], ..MANNER },
+        ];
+        assert!(others.iter().all(|other| statements.key("a", *other) != key));
+        assert!(!statements.sight(key, MANNER));
+        assert!(!statements.sight(key, others[1]), "what is around vectors is seen for itself");
+        assert!(statements.sight(key, MANNER));
+    }
 }

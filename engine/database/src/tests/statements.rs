@@ -1,6 +1,6 @@
 //! Texts that come again: neither parsed nor planned, and answered as if they were.
 
-use arrow::util::display::array_value_to_string;
+use arrow::{array::ArrayRef, util::display::array_value_to_string};
 use sepal_control::{EnvironmentName, Principal, Scopes};
 use sepal_query::values::decode_text;
 use sepal_types::Error;
@@ -30,7 +30,7 @@ async fn send(session: &mut Session, sql: &str) -> Result<(bool, Vec<String>), E
     while let Some(batch) = rows.next().await {
         let batch = batch?;
         for row in 0..batch.num_rows() {
-            let value = |column| array_value_to_string(column, row).unwrap();
+            let value = |column: &ArrayRef| array_value_to_string(column, row).unwrap();
             lines.push(batch.columns().iter().map(value).collect::<Vec<_>>().join(", "));
         }
     }
