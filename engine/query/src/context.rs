@@ -8,7 +8,7 @@ use std::{
     fmt::Debug,
     ops::ControlFlow,
     sync::{
-        Arc, Weak,
+        Arc, LazyLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -21,7 +21,11 @@ use sepal_storage::Snapshot;
 use sepal_types::{ColumnDef, Error, Result, SqlType, TableDef, TableId};
 
 use crate::{
-    catalog::CatalogContext, dml::sequence_name, locking::NestedLock, sql::past_tables, vector::IndexCache,
+    catalog::{CatalogContext, Lazily},
+    dml::sequence_name,
+    locking::NestedLock,
+    sql::past_tables,
+    vector::IndexCache,
 };
 
 /// Numbers for serial and identity columns.
@@ -136,25 +140,35 @@ impl SnapshotSlot {
     }
 }
 
-/// What a plan's catalog tables and functions show, in the same way.
+/// What a plan's catalog tables and functions show, in the same way. Made when one of them asks for it: few do.
 #[derive(Clone, Debug)]
 pub struct CatalogSlot(Arc<CatalogCell>);
 
+type Shows = Arc<Lazily<CatalogContext>>;
+
+fn shows(make: impl FnOnce() -> CatalogContext + Send + 'static) -> Shows {
+    let make: Box<dyn FnOnce() -> CatalogContext + Send> = Box::new(make);
+    Arc::new(LazyLock::new(make))
+}
+
 #[derive(Debug)]
 struct CatalogCell {
-    shown: RwLock<Option<Arc<CatalogContext>>>,
+    shown: RwLock<Option<Shows>>,
     /// Whether a plan has it.
     kept: AtomicBool,
 }
 
 impl CatalogSlot {
     pub fn new(context: CatalogContext) -> Self {
-        let shown = RwLock::new(Some(Arc::new(context)));
-        Self(Arc::new(CatalogCell { shown, kept: AtomicBool::new(false) }))
+        Self::of(shows(move || context))
+    }
+
+    fn of(shows: Shows) -> Self {
+        Self(Arc::new(CatalogCell { shown: RwLock::new(Some(shows)), kept: AtomicBool::new(false) }))
     }
 
     /// Errors: a bug where the slot is empty.
-    pub fn get(&self) -> Result<Arc<CatalogContext>> {
+    pub fn get(&self) -> Result<Arc<Lazily<CatalogContext>>> {
         let shown = self.0.shown.read().clone();
         shown.ok_or_else(|| Error::bug("a plan runs with the catalogs of a transaction that is over"))
     }
@@ -207,14 +221,18 @@ impl Shown {
     }
 
     /// A new slot.
-    pub fn catalog(&mut self, context: CatalogContext) -> CatalogSlot {
-        let slot = CatalogSlot::new(context);
+    pub fn catalog(&mut self, make: impl FnOnce() -> CatalogContext + Send + 'static) -> CatalogSlot {
+        let slot = CatalogSlot::of(shows(make));
         note(&mut self.catalogs, &slot.0);
         slot
     }
 
-    pub fn show_catalog(&mut self, slot: &CatalogSlot, context: CatalogContext) {
-        if slot.0.shown.write().replace(Arc::new(context)).is_none() {
+    pub fn show_catalog(
+        &mut self,
+        slot: &CatalogSlot,
+        make: impl FnOnce() -> CatalogContext + Send + 'static,
+    ) {
+        if slot.0.shown.write().replace(shows(make)).is_none() {
             note(&mut self.catalogs, &slot.0);
         }
     }

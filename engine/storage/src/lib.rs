@@ -85,12 +85,14 @@ mod spill;
 mod store;
 mod wal;
 
-pub use arrow_types::{TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, sql_type, stored_name};
+pub use arrow_types::{
+    TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, has_arrow_type, sql_type, stored_name,
+};
 pub use check::{BlobChecker, CheckObserver, CheckOptions, Checked, Finding, Severity};
 pub use checkpoint::{
     BlobBuilder, CheckpointReport, CompactionLimits, CompactionReport, Freely, NoBlobs, Pace, Phase, Rewrite,
 };
-pub use chunk::{Chunk, ChunkRef, ColumnCache, Deletions, FairCache, Live};
+pub use chunk::{Chunk, ChunkRef, ColumnCache, Deletions, FairCache, Live, Near};
 pub use clock::{Clock, SystemClock};
 pub use disk::{Fault, FaultInjector};
 pub use error::StoreError;

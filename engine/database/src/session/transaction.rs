@@ -4,7 +4,10 @@
 //! chunks, so a private one costs what was changed. COMMIT hands the operations to storage, which judges them
 //! again against the head; what the transaction has locked passes.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use sepal_storage::{Op, Snapshot, StoreError};
 use sepal_types::{ColumnId, Error, Result, RowId, SqlState, TableId};
@@ -13,8 +16,12 @@ use tokio::time::Instant;
 use super::{delivery::AfterCommit, index_builds::Build, sequences::OwnSequences};
 use crate::{
     locks::TransactionLocks,
+    tenant::changes_definitions,
     write_memory::{Charge, op_bytes},
 };
+
+/// Numbers for [`Open::edition`]. None is given twice: plans made in one transaction do not pass for another's.
+static EDITIONS: AtomicU64 = AtomicU64::new(1);
 
 /// What ReadyForQuery tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +61,10 @@ pub struct Open {
     /// Operations that the view has admitted, and that nobody has looked at since. For most statements by themselves
     /// nobody ever does: the commit makes a state of its own.
     unseen: usize,
+    /// The tenant's count of changed definitions when the view was last brought up to date, or from before that.
+    pub definitions: u64,
+    /// Which definitions `ops` have made; 0: they change none.
+    edition: u64,
     /// When `base` became the transaction's.
     pub taken: Instant,
     /// It had to let go of its snapshot ([`Self::let_go`]).
@@ -93,6 +104,8 @@ impl Open {
             base: snapshot.clone(),
             view: snapshot,
             unseen: 0,
+            definitions: 0,
+            edition: 0,
             taken: Instant::now(),
             too_old: false,
             ops: Vec::new(),
@@ -166,6 +179,11 @@ impl Open {
         Ok(())
     }
 
+    /// Names the definitions that the transaction has made; 0: it has changed none.
+    pub fn edition(&self) -> u64 {
+        self.edition
+    }
+
     /// Whether it stays with the snapshot that it has.
     pub fn stays(&self) -> bool {
         self.repeatable && self.queried
@@ -183,6 +201,7 @@ impl Open {
             self.charge.shrink(op_bytes(&self.ops));
             self.ops.clear();
             self.unseen = 0;
+            self.edition = 0;
             self.replaced.clear();
         }
         if self.ops.is_empty() {
@@ -199,8 +218,15 @@ impl Open {
         // Those that the view lacks and can take are the last ones.
         self.view()?;
         self.charge.grow(op_bytes(&ops))?;
-        self.ops.extend(ops);
+        self.add(ops);
         Ok(())
+    }
+
+    fn add(&mut self, ops: Vec<Op>) {
+        if changes_definitions(&ops) {
+            self.edition = EDITIONS.fetch_add(1, Ordering::Relaxed);
+        }
+        self.ops.extend(ops);
     }
 
     fn check_writable(&self, ops: &[Op]) -> Result<()> {
@@ -247,7 +273,7 @@ impl Open {
                 self.sequences.set((*table, *column), *next);
             }
         }
-        self.ops.extend(ops);
+        self.add(ops);
         Ok(())
     }
 
@@ -301,6 +327,10 @@ impl Open {
         if let Some(savepoint) = self.savepoints.last() {
             let undone = self.ops.split_off(savepoint.ops.min(self.ops.len()));
             self.charge.shrink(op_bytes(&undone));
+            if changes_definitions(&undone) {
+                let left = changes_definitions(&self.ops);
+                self.edition = if left { EDITIONS.fetch_add(1, Ordering::Relaxed) } else { 0 };
+            }
             self.replaced.truncate(savepoint.replaced);
             self.locks.roll_back_to(savepoint.locks);
             self.builds.truncate(savepoint.builds);

@@ -12,6 +12,7 @@ mod scopes;
 mod sequences;
 mod sleeping;
 mod snapshots;
+mod statements;
 mod time_travel;
 mod transactions;
 mod write_memory;

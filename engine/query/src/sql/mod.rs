@@ -8,6 +8,7 @@ mod depth;
 mod exists;
 mod hints;
 pub mod history;
+mod inlined;
 mod literals;
 mod maintenance;
 mod names;
@@ -25,6 +26,7 @@ mod vectors;
 mod wildcard;
 
 pub use datafusion::sql::sqlparser::ast;
+pub use inlined::{Inlined, inlined_vector};
 pub use maintenance::{Maintenance, NamedTable, Reindexed};
 pub use names::{output_names, strip_marker};
 pub use params::ParameterTypes;

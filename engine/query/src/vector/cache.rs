@@ -3,11 +3,14 @@
 //! Opening unseals and decodes a blob; searching must not. Filled by searches on first use and by the builder
 //! when an index is made.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use parking_lot::Mutex;
 use sepal_index::VectorIndex;
-use sepal_storage::{Chunk, FairCache};
+use sepal_storage::{Chunk, FairCache, Near};
 use sepal_types::{Error, FileId, Result, SqlState, TableId, TenantId};
 
 use super::filter::{FilterCache, FilterMemory};
@@ -22,6 +25,8 @@ const FILTERS_PART: usize = 8;
 pub struct IndexMemory {
     held: Mutex<FairCache<Key, Arc<dyn VectorIndex>>>,
     filters: Arc<FilterMemory>,
+    /// How often something was put in or taken out, for [`Near`].
+    changes: AtomicU64,
 }
 
 /// One tenant's opened indexes. Bound to the tenant for life.
@@ -29,6 +34,8 @@ pub struct IndexCache {
     tenant: TenantId,
     memory: Arc<IndexMemory>,
     filters: FilterCache,
+    /// Indexes that the memory has given.
+    near: Near<Key, dyn VectorIndex>,
     /// Two searches that miss open an index once. Segments share locks, rarely the same one.
     opening: [Mutex<()>; 8],
 }
@@ -57,6 +64,7 @@ impl IndexMemory {
         Self {
             held: Mutex::new(FairCache::new(indexes, tenant_indexes)),
             filters: Arc::new(FilterMemory::new(filters, tenant_filters)),
+            changes: AtomicU64::new(0),
         }
     }
 
@@ -78,13 +86,18 @@ impl IndexMemory {
     pub fn forget_tenant(&self, tenant: TenantId) {
         self.held.lock().forget_tenant(tenant);
         self.filters.forget_tenant(tenant);
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
     }
 }
 
 impl IndexCache {
     pub fn new(tenant: TenantId, memory: Arc<IndexMemory>) -> Self {
         let filters = FilterCache::new(tenant, Arc::clone(&memory.filters));
-        Self { tenant, memory, filters, opening: Default::default() }
+        Self { tenant, memory, filters, near: Near::default(), opening: Default::default() }
     }
 
     /// What the tenant's filters have found out.
@@ -132,12 +145,19 @@ impl IndexCache {
     }
 
     fn look(&self, segment: FileId, index: TableId) -> Option<Arc<dyn VectorIndex>> {
-        self.memory.held.lock().get(self.tenant, &(segment, index))
+        let now = self.memory.changes.load(Ordering::Acquire);
+        if let Some(found) = self.near.get(&(segment, index), now) {
+            return Some(found);
+        }
+        let found = self.memory.held.lock().get(self.tenant, &(segment, index))?;
+        self.near.keep((segment, index), &found, now);
+        Some(found)
     }
 
     /// Keeps an index that was opened or built elsewhere.
     pub fn insert(&self, segment: FileId, index: TableId, opened: Arc<dyn VectorIndex>) {
         let bytes = opened.memory_bytes();
         self.memory.held.lock().put(self.tenant, (segment, index), opened, bytes);
+        self.memory.changed();
     }
 }

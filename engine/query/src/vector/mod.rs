@@ -34,7 +34,7 @@ use sepal_types::SqlType;
 pub use cache::{IndexCache, IndexMemory};
 pub use exec::{KnnExec, TopKPlanner};
 pub use fast::FastKnn;
-pub use fetch::{described, distances, fetch};
+pub use fetch::{distances, fetch};
 pub use lateral::{LateralExec, LateralPlanner, LateralRule};
 pub use node::{Runtime, TopK};
 pub use recall::Measurement;

@@ -79,12 +79,16 @@ impl Searched {
 }
 
 /// The index that a search for this metric uses: a usable one, of the same metric.
-pub fn usable_index(version: &TableVersion, column: &ColumnDef, metric: Metric) -> Option<(TableId, String)> {
+pub fn usable_index<'a>(
+    version: &'a TableVersion,
+    column: &ColumnDef,
+    metric: Metric,
+) -> Option<(TableId, &'a str)> {
     version
         .def
         .vector_indexes(column.id)
         .find(|(_, options)| options.metric() == metric)
-        .map(|(index, _)| (index.id, index.name.clone()))
+        .map(|(index, _)| (index.id, index.name.as_str()))
 }
 
 /// An effort as EXPLAIN shows it.

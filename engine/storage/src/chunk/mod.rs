@@ -9,18 +9,19 @@ mod fair;
 mod keys;
 mod memory;
 mod missing;
+mod near;
 mod sealed;
 
 use std::{fmt, sync::Arc};
 
-use arrow::{
-    array::{ArrayRef, UInt64Array},
-    datatypes::DataType,
-};
+use arrow::array::{ArrayRef, UInt64Array};
 use parking_lot::Mutex;
-use sepal_types::{ColumnDef, ColumnId, FileId, RowId, TableDef, TableId};
+use sepal_types::{ColumnDef, ColumnId, FileId, RowId, SqlType, TableDef, TableId};
 
-use crate::{StoreError, arrow_types::arrow_type};
+use crate::{
+    StoreError,
+    arrow_types::{arrow_type, has_arrow_type},
+};
 
 pub(crate) use cache::CacheKey;
 pub use cache::ColumnCache;
@@ -28,6 +29,7 @@ pub use deletions::{Deletions, Live};
 pub use fair::FairCache;
 pub(crate) use keys::{KeyColumns, KeyMap};
 pub(crate) use memory::{MemoryChunk, live_mask, merge, row_count};
+pub use near::Near;
 pub(crate) use sealed::{SealedChunk, SealedParts};
 
 /// A chunk as one snapshot sees it.
@@ -112,7 +114,7 @@ impl Chunk {
     pub fn column(&self, column: &ColumnDef) -> Result<ArrayRef, StoreError> {
         let stored = match &self.kind {
             Kind::Memory(chunk) => chunk.column(column.id),
-            Kind::Sealed(chunk) => chunk.column(column.id, &arrow_type(&column.ty))?,
+            Kind::Sealed(chunk) => chunk.column(column.id, &column.ty)?,
         };
         self.complete(column, stored)
     }
@@ -121,7 +123,7 @@ impl Chunk {
     pub fn column_once(&self, column: &ColumnDef) -> Result<ArrayRef, StoreError> {
         let stored = match &self.kind {
             Kind::Memory(chunk) => chunk.column(column.id),
-            Kind::Sealed(chunk) => chunk.column_once(column.id, &arrow_type(&column.ty))?,
+            Kind::Sealed(chunk) => chunk.column_once(column.id, &column.ty)?,
         };
         self.complete(column, stored)
     }
@@ -136,7 +138,7 @@ impl Chunk {
 
     fn complete(&self, column: &ColumnDef, stored: Option<ArrayRef>) -> Result<ArrayRef, StoreError> {
         match stored {
-            Some(array) => fit(array, &arrow_type(&column.ty)),
+            Some(array) => fit(array, &column.ty),
             None => missing::constant(column, self.rows() as usize),
         }
     }
@@ -272,11 +274,11 @@ impl fmt::Debug for Chunk {
 }
 
 /// A column whose declared type changed without a rewrite (`varchar(10)` to `text`, `vector` to `vector(3)`).
-fn fit(array: ArrayRef, wanted: &DataType) -> Result<ArrayRef, StoreError> {
-    if array.data_type() == wanted {
+fn fit(array: ArrayRef, ty: &SqlType) -> Result<ArrayRef, StoreError> {
+    if has_arrow_type(array.data_type(), ty) {
         return Ok(array);
     }
-    Ok(arrow::compute::cast(&array, wanted)?)
+    Ok(arrow::compute::cast(&array, &arrow_type(ty))?)
 }
 
 #[cfg(test)]
