@@ -65,6 +65,8 @@ impl Effort {
     pub(super) fn shown(&self, options: &VectorIndexOptions) -> (&'static str, usize) {
         match options {
             VectorIndexOptions::IvfFlat { .. } => ("probes", self.probes),
+            // Both are the same number then.
+            VectorIndexOptions::Faiss { .. } => ("effort", self.probes),
             _ => ("ef_search", self.ef_search),
         }
     }
