@@ -201,8 +201,9 @@ impl Search<'_> {
 
     fn exact(&self) -> Vec<Neighbor> {
         let index = self.index;
-        let exact =
-            |allowed| search_exact(index.metric, index.dim, self.vectors, self.query, self.k, allowed);
+        let exact = |allowed: Option<&Bits>| {
+            search_exact(index.metric, index.dim, self.vectors, self.query, self.k, allowed)
+        };
         match (&index.held, self.allowed) {
             (Some(held), Some(allowed)) => {
                 let mut both = held.bits.clone();
