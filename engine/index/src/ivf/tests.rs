@@ -351,7 +351,7 @@ fn golden_bytes_with_codes() {
     let numbers = |first: f32| -> Vec<f32> { (0..dim).map(|number| first + number as f32).collect() };
     let mut index = IvfFlat::new(Metric::L2, (3, dim), numbers(1.0), vec![0, 2], vec![0, 2]);
     let corrections = vec![Correction { factor: -2.0, bias: 1.0 }, Correction { factor: -0.5, bias: 0.25 }];
-    let mut codes = Aligned::zeroed(2 * 64).unwrap();
+    let mut codes: Aligned<u8> = Aligned::zeroed(2 * 64).unwrap();
     codes.iter_mut().enumerate().for_each(|(place, byte)| *byte = place as u8);
     index.codes = Codes::from_parts(Metric::L2, numbers(-3.0), corrections, codes);
     let mut bytes = b"SEPALIDX\x01\0\x05\x01\x03\0\0\0\x11\0\0\0\0\0\0\0".to_vec();
