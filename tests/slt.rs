@@ -55,6 +55,7 @@ files! {
         sepal_delivery "delivery.slt",
         sepal_escapes "escapes.slt",
         sepal_explain "explain.slt",
+        sepal_index_kinds "index_kinds.slt",
         sepal_indexes "indexes.slt",
         sepal_knn "knn.slt",
         sepal_lookup "lookup.slt",

@@ -103,6 +103,10 @@ impl VectorIndex for Calibrated {
     fn check(&self, rows: &BuildParams) -> Result<(), IndexError> {
         self.index.check(rows)
     }
+
+    fn least_recall(&self) -> f64 {
+        self.index.least_recall()
+    }
 }
 
 /// What was measured.
@@ -227,7 +231,7 @@ pub(crate) fn without_equals(
     }
 }
 
-fn same_bits(a: &[f32], b: &[f32]) -> bool {
+pub(crate) fn same_bits(a: &[f32], b: &[f32]) -> bool {
     a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 

@@ -1,4 +1,4 @@
-//! `USING hnsw`: a graph whose walk leads from anywhere to a query's neighbourhood in a few dozen hops.
+//! `USING hnsw` and `USING graph`: a graph whose walk leads from anywhere to a query's neighbourhood in a few dozen hops.
 //!
 //! [`Graph`] is built and opened by the crate's `build` and `open`, searched through [`VectorIndex`]. It is
 //! HNSW (Malkov and Yashunin 2018) with three changes:

@@ -95,6 +95,8 @@ pub fn usable_index<'a>(
 pub(super) fn shown(effort: &Effort, options: &VectorIndexOptions) -> (&'static str, usize) {
     match options {
         VectorIndexOptions::IvfFlat { .. } => ("probes", effort.probes),
+        // Both are the same number then.
+        VectorIndexOptions::Faiss { .. } => ("effort", effort.probes),
         _ => ("ef_search", effort.ef_search),
     }
 }
