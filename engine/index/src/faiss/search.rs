@@ -4,13 +4,13 @@ use super::{IvfFlat, cell_metric};
 use crate::distance::Scorer;
 use crate::flat::{finish, scan_positions};
 use crate::neighbor::TopK;
-use crate::{Bits, Neighbor, SearchParams};
+use crate::{Bits, Neighbor, SearchParams, Vectors};
 
 impl IvfFlat {
     /// The best of the `probes` nearest cells; while those have not given `k` rows, of the next nearest ones
     /// too. A filter that leaves fewer rows than the cells would have been read for is answered exactly
     /// instead.
-    pub(super) fn probe(&self, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+    pub(super) fn probe(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
         let k = params.k.min(self.positions.len());
         if k == 0 {
             return Vec::new();
@@ -31,7 +31,7 @@ impl IvfFlat {
 
     fn scan_cells(
         &self,
-        vectors: &[f32],
+        vectors: Vectors,
         query: &[f32],
         probes: usize,
         allowed: Option<&Bits>,

@@ -21,7 +21,7 @@ use crate::distance::{Scorer, has_direction};
 use crate::flat::{finish, scan_positions};
 use crate::neighbor::TopK;
 use crate::quantize::{Codes, QueryRef};
-use crate::{Bits, Neighbor, SearchParams, search_exact};
+use crate::{Bits, Neighbor, SearchParams, Vectors, search_exact};
 
 /// So few allowed rows are scored from their vectors: a walk costs more.
 const FEW_ROWS: usize = 128;
@@ -30,7 +30,7 @@ const SCAN_ADVANTAGE: usize = 2;
 /// Codes scored together by a scan.
 const BATCH: usize = 64;
 
-pub(super) fn search(graph: &Graph, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+pub(super) fn search(graph: &Graph, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
     search_without(graph, vectors, query, params, NONE)
 }
 
@@ -38,24 +38,24 @@ pub(super) fn search(graph: &Graph, vectors: &[f32], query: &[f32], params: &Sea
 /// node's place in other nodes' links stays empty.
 pub(super) fn search_unseen(
     graph: &Graph,
-    vectors: &[f32],
+    vectors: Vectors,
     row: usize,
     params: &SearchParams,
 ) -> Vec<Neighbor> {
-    let query = &vectors[row * graph.dim..][..graph.dim];
-    search_without(graph, vectors, query, params, graph.nodes.node_of(row))
+    let query = vectors.row(row, graph.dim).widened();
+    search_without(graph, vectors, &query, params, graph.nodes.node_of(row))
 }
 
 fn search_without(
     graph: &Graph,
-    vectors: &[f32],
+    vectors: Vectors,
     query: &[f32],
     params: &SearchParams,
     hidden: u32,
 ) -> Vec<Neighbor> {
     assert!(
         vectors.len() == graph.nodes.rows() * graph.dim && query.len() == graph.dim,
-        "a graph over {} × {} searched with {} floats and a query of {}",
+        "a graph over {} × {} searched with {} elements and a query of {}",
         graph.nodes.rows(),
         graph.dim,
         vectors.len(),
@@ -71,7 +71,7 @@ fn search_without(
 
 struct Search<'a> {
     graph: &'a Graph,
-    vectors: &'a [f32],
+    vectors: Vectors<'a>,
     query: &'a [f32],
     k: usize,
     ef: usize,
@@ -84,7 +84,7 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(graph: &'a Graph, vectors: &'a [f32], query: &'a [f32], params: &SearchParams<'a>) -> Self {
+    fn new(graph: &'a Graph, vectors: Vectors<'a>, query: &'a [f32], params: &SearchParams<'a>) -> Self {
         let indexed = graph.nodes.indexed_rows();
         let filter = params.allowed.map(|allowed| match graph.nodes.indexed() {
             None => Cow::Borrowed(allowed),
