@@ -84,7 +84,9 @@ mod spill;
 mod store;
 mod wal;
 
-pub use arrow_types::{TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, sql_type, stored_name};
+pub use arrow_types::{
+    TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, sql_type, stored_name, vector_kind,
+};
 pub use check::{BlobChecker, CheckObserver, CheckOptions, Checked, Finding, Severity};
 pub use checkpoint::{
     BlobBuilder, CheckpointReport, CompactionLimits, CompactionReport, Freely, NoBlobs, Pace, Phase, Rewrite,

@@ -18,4 +18,6 @@ pub use float::{format_float4, format_float8};
 pub use ids::{ColumnId, FileId, LogEnd, Lsn, RowId, TableId, TenantId};
 pub use metric::Metric;
 pub use sqltype::SqlType;
-pub use vector::{check_finite, format_vector, parse_vector};
+pub use vector::{
+    VectorElement, VectorKind, check_finite, format_vector, parse_elements, parse_vector, round_to_half,
+};

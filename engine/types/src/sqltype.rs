@@ -7,7 +7,10 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{VECTOR_ARRAY_OID, VECTOR_OID};
+use crate::{
+    VectorKind,
+    limits::{HALFVEC_ARRAY_OID, HALFVEC_OID, VECTOR_ARRAY_OID, VECTOR_OID},
+};
 
 /// A Postgres type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -22,6 +25,8 @@ pub enum SqlType {
     Date,
     Float4,
     Float8,
+    /// Dimensions, of two bytes each; `None` accepts any.
+    HalfVec(Option<u16>),
     Int2,
     Int2Vector,
     Int4,
@@ -58,6 +63,23 @@ impl SqlType {
         matches!(self, Self::Int2 | Self::Int4 | Self::Int8 | Self::Float4 | Self::Float8 | Self::Numeric(_))
     }
 
+    /// Which vectors its values are; `None` for a type of other values.
+    pub const fn vector_kind(&self) -> Option<VectorKind> {
+        match self {
+            Self::HalfVec(_) => Some(VectorKind::Half),
+            Self::Vector(_) => Some(VectorKind::Single),
+            _ => None,
+        }
+    }
+
+    /// The dimensions that a type of vectors was declared with.
+    pub const fn dimensions(&self) -> Option<u16> {
+        match self {
+            Self::HalfVec(dimensions) | Self::Vector(dimensions) => *dimensions,
+            _ => None,
+        }
+    }
+
     /// The type's oid, as in Postgres' `pg_type.dat`; ours are fixed numbers.
     pub fn oid(&self) -> u32 {
         match self {
@@ -91,6 +113,7 @@ impl SqlType {
             Self::Void => 2278,
             Self::Uuid => 2950,
             Self::Jsonb => 3802,
+            Self::HalfVec(_) => HALFVEC_OID,
             Self::Vector(_) => VECTOR_OID,
         }
     }
@@ -126,6 +149,7 @@ impl SqlType {
             Self::Regtype => 2211,
             Self::Uuid => 2951,
             Self::Jsonb => 3807,
+            Self::HalfVec(_) => HALFVEC_ARRAY_OID,
             Self::Vector(_) => VECTOR_ARRAY_OID,
             Self::Void => 0,
         }
@@ -150,6 +174,7 @@ impl SqlType {
             Self::Date,
             Self::Float4,
             Self::Float8,
+            Self::HalfVec(None),
             Self::Int2,
             Self::Int2Vector,
             Self::Int4,
@@ -206,7 +231,7 @@ impl SqlType {
                 ((i32::from(*precision) << 16) | i32::from(*scale)) + 4
             }
             Self::Varchar(Some(length)) => i32::try_from(*length).map_or(-1, |length| length + 4),
-            Self::Vector(Some(dimensions)) => i32::from(*dimensions),
+            Self::HalfVec(Some(dimensions)) | Self::Vector(Some(dimensions)) => i32::from(*dimensions),
             _ => -1,
         }
     }
@@ -221,6 +246,7 @@ impl SqlType {
                 Self::Numeric(Some((precision, i8::try_from(bits & 0xffff).unwrap_or(0))))
             }
             Self::Varchar(_) if typmod >= 4 => Self::Varchar(u32::try_from(typmod - 4).ok()),
+            Self::HalfVec(_) if typmod > 0 => Self::HalfVec(u16::try_from(typmod).ok()),
             Self::Vector(_) if typmod > 0 => Self::Vector(u16::try_from(typmod).ok()),
             other => other,
         }
@@ -237,6 +263,7 @@ impl SqlType {
             Self::Date => "date",
             Self::Float4 => "float4",
             Self::Float8 => "float8",
+            Self::HalfVec(_) => VectorKind::Half.name(),
             Self::Int2 => "int2",
             Self::Int2Vector => "int2vector",
             Self::Int4 => "int4",
@@ -258,7 +285,7 @@ impl SqlType {
             Self::Unknown => "unknown",
             Self::Uuid => "uuid",
             Self::Varchar(_) => "varchar",
-            Self::Vector(_) => "vector",
+            Self::Vector(_) => VectorKind::Single.name(),
             Self::Void => "void",
         })
     }
@@ -280,7 +307,9 @@ impl SqlType {
             Self::Timestamptz => "timestamp with time zone".into(),
             Self::Varchar(None) => "character varying".into(),
             Self::Varchar(Some(length)) => format!("character varying({length})"),
-            Self::Vector(Some(dimensions)) => format!("vector({dimensions})"),
+            Self::HalfVec(Some(dimensions)) | Self::Vector(Some(dimensions)) => {
+                format!("{}({dimensions})", self.internal_name())
+            }
             other => other.internal_name().into_owned(),
         }
     }
@@ -307,6 +336,9 @@ impl SqlType {
         match (ty, modifiers) {
             (ty, None) => Some(ty),
             (Self::Varchar(_), Some(length)) => Some(Self::Varchar(Some(length.trim().parse().ok()?))),
+            (Self::HalfVec(_), Some(dimensions)) => {
+                Some(Self::HalfVec(Some(dimensions.trim().parse().ok()?)))
+            }
             (Self::Vector(_), Some(dimensions)) => Some(Self::Vector(Some(dimensions.trim().parse().ok()?))),
             (Self::Numeric(_), Some(modifiers)) => {
                 let (precision, scale) = modifiers.split_once(',').unwrap_or((&modifiers, "0"));
@@ -338,9 +370,14 @@ mod tests {
             assert_eq!(SqlType::from_name(&ty.internal_name()), Some(ty.clone()));
             assert_eq!(SqlType::from_name(&ty.display_name()), Some(ty));
         }
-        for text in
-            ["vector(384)", "numeric(10,2)", "character varying(64)", "text[]", "timestamp with time zone"]
-        {
+        for text in [
+            "vector(384)",
+            "halfvec(3)",
+            "numeric(10,2)",
+            "character varying(64)",
+            "text[]",
+            "timestamp with time zone",
+        ] {
             let ty = SqlType::from_name(text).unwrap();
             assert_eq!(ty.display_name(), text);
             assert_eq!(SqlType::from_oid(ty.oid()).unwrap().with_typmod(ty.typmod()), ty);

@@ -3,16 +3,17 @@
 //! `query` builds its schemas with it, storage checks inserted batches against it. It never converts a value.
 //!
 //! Where several SQL types share one Arrow type, the field's metadata `sepal.type` says which one it is, as
-//! `SqlType::display_name` prints it. A list whose item is named `vector_element` is a `vector`.
+//! `SqlType::display_name` prints it. A list whose item is named `vector_element` is a `vector`, or a `halfvec` where
+//! the item is a `Float16`.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
-use sepal_types::{ColumnDef, ColumnId, SqlType};
+use sepal_types::{ColumnDef, ColumnId, SqlType, VectorKind};
 
 /// The metadata key of a field that tells its SQL type.
 pub const TYPE_METADATA_KEY: &str = "sepal.type";
-/// The item name that marks a list of `Float32` as a `vector`.
+/// The item name that marks a list of `Float32` as a `vector` and one of `Float16` as a `halfvec`.
 pub const VECTOR_ITEM: &str = "vector_element";
 
 /// Digits and scale that a `numeric` without modifier keeps.
@@ -51,8 +52,8 @@ pub fn arrow_type(ty: &SqlType) -> DataType {
         SqlType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
         SqlType::Timestamptz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         SqlType::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
-        SqlType::Vector(Some(dimensions)) => DataType::FixedSizeList(vector_item(), i32::from(*dimensions)),
-        SqlType::Vector(None) => DataType::List(vector_item()),
+        SqlType::HalfVec(dimensions) => vectors(VectorKind::Half, *dimensions),
+        SqlType::Vector(dimensions) => vectors(VectorKind::Single, *dimensions),
         SqlType::Array(element) => DataType::List(Arc::new(Field::new("item", arrow_type(element), true))),
         SqlType::Void => DataType::Null,
     }
@@ -86,8 +87,16 @@ pub(crate) fn stored_column(name: &str) -> Option<ColumnId> {
     name.strip_prefix('c')?.parse().ok().map(ColumnId)
 }
 
-fn vector_item() -> Arc<Field> {
-    Arc::new(Field::new(VECTOR_ITEM, DataType::Float32, false))
+fn vectors(kind: VectorKind, dimensions: Option<u16>) -> DataType {
+    let element = match kind {
+        VectorKind::Half => DataType::Float16,
+        VectorKind::Single => DataType::Float32,
+    };
+    let item = Arc::new(Field::new(VECTOR_ITEM, element, false));
+    match dimensions {
+        Some(dimensions) => DataType::FixedSizeList(item, i32::from(dimensions)),
+        None => DataType::List(item),
+    }
 }
 
 /// The SQL type that an Arrow type stands for when no metadata says otherwise.
@@ -108,18 +117,26 @@ fn implied(data_type: &DataType) -> Option<SqlType> {
         DataType::Timestamp(TimeUnit::Microsecond, None) => SqlType::Timestamp,
         DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => SqlType::Timestamptz,
         DataType::Interval(IntervalUnit::MonthDayNano) => SqlType::Interval,
-        DataType::FixedSizeList(item, dimensions) if is_vector_item(item) => {
-            SqlType::Vector(Some(u16::try_from(*dimensions).ok()?))
+        DataType::FixedSizeList(item, dimensions) => {
+            vector_kind(item)?.sql_type(Some(u16::try_from(*dimensions).ok()?))
         }
-        DataType::List(item) if is_vector_item(item) => SqlType::Vector(None),
-        DataType::List(item) => SqlType::Array(Box::new(implied(item.data_type())?)),
+        DataType::List(item) => match vector_kind(item) {
+            Some(kind) => kind.sql_type(None),
+            None => SqlType::Array(Box::new(implied(item.data_type())?)),
+        },
         DataType::Null => SqlType::Void,
         _ => return None,
     })
 }
 
-pub(crate) fn is_vector_item(item: &Field) -> bool {
-    item.name() == VECTOR_ITEM && *item.data_type() == DataType::Float32
+/// Which vectors the lists with this item are; `None` for lists that are arrays.
+pub fn vector_kind(item: &Field) -> Option<VectorKind> {
+    match item.data_type() {
+        _ if item.name() != VECTOR_ITEM => None,
+        DataType::Float16 => Some(VectorKind::Half),
+        DataType::Float32 => Some(VectorKind::Single),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

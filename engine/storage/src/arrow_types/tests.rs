@@ -22,9 +22,11 @@ fn fields_tell_their_sql_type() {
         SqlType::Numeric(Some((10, 2))),
         SqlType::Varchar(Some(20)),
         SqlType::Vector(Some(384)),
+        SqlType::HalfVec(Some(384)),
         SqlType::Array(Box::new(SqlType::Text)),
         SqlType::Array(Box::new(SqlType::Jsonb)),
         SqlType::Array(Box::new(SqlType::Vector(None))),
+        SqlType::Array(Box::new(SqlType::HalfVec(None))),
     ];
     for ty in SqlType::simple_types().chain(special) {
         let field = arrow_field(&column(ty.clone()));
@@ -36,6 +38,7 @@ fn fields_tell_their_sql_type() {
 fn metadata_appears_only_where_the_arrow_type_is_ambiguous() {
     assert!(arrow_field(&column(SqlType::Int8)).metadata().is_empty());
     assert!(arrow_field(&column(SqlType::Vector(Some(3)))).metadata().is_empty());
+    assert!(arrow_field(&column(SqlType::HalfVec(Some(3)))).metadata().is_empty());
     assert_eq!(arrow_field(&column(SqlType::Oid)).metadata()["sepal.type"], "oid");
     assert_eq!(arrow_field(&column(SqlType::Numeric(None))).metadata()["sepal.type"], "numeric");
 }

@@ -41,6 +41,11 @@ fn lists(ty: &SqlType, lengths: &[usize], values: ArrayRef, nulls: &[bool]) -> A
     Arc::new(ListArray::new(item, offsets, values, Some(nulls.to_vec().into())))
 }
 
+/// Vectors as halfvecs.
+fn halved(vectors: &ArrayRef, ty: &SqlType) -> ArrayRef {
+    arrow::compute::cast(vectors, &arrow_type(ty)).unwrap()
+}
+
 /// Three rows of every type, the second NULL.
 fn every_type() -> Vec<(SqlType, ArrayRef)> {
     let valid = [true, false, true];
@@ -80,7 +85,12 @@ fn every_type() -> Vec<(SqlType, ArrayRef)> {
         ),
         (SqlType::Interval, Arc::new(intervals())),
         (SqlType::Vector(Some(3)), vector(3)),
-        (SqlType::Vector(None), lists(&SqlType::Vector(None), &[2, 0, 1], floats, &valid)),
+        (SqlType::Vector(None), lists(&SqlType::Vector(None), &[2, 0, 1], Arc::clone(&floats), &valid)),
+        (SqlType::HalfVec(Some(3)), halved(&vector(3), &SqlType::HalfVec(Some(3)))),
+        (
+            SqlType::HalfVec(None),
+            halved(&lists(&SqlType::Vector(None), &[2, 0, 1], floats, &valid), &SqlType::HalfVec(None)),
+        ),
         (
             SqlType::Array(Box::new(SqlType::Text)),
             lists(
