@@ -2,7 +2,8 @@
 //!
 //! Callers are `query` (search, distances for SQL) and `database/maintain` (build). An index belongs to one
 //! immutable segment: `n` vectors of `dim` `f32` (or `f16`: [`Vectors`]) each, row-major, which the caller keeps and
-//! hands to every search. It is built from `f32`. No index holds a second copy of them; what it holds is how to find the near ones quickly.
+//! hands to every search. It is built from `f32`. No index holds a second copy of them; what it holds is how to find
+//! the near ones quickly.
 //!
 //! # The journey of an index
 //! 1. A segment is written. [`build`] reads `USING hnsw | ivfflat | flat` from `VectorIndexOptions`
@@ -91,7 +92,8 @@ pub trait VectorIndex: Send + Sync {
     /// by position), all of them different. Fewer than `k` only when fewer allowed rows are indexed.
     ///
     /// `vectors` are the very `n × dim` the index was built from, or the `f16` that those were widened from, and
-    /// `query` has `dim` elements: anything else is a bug of the caller and panics. Compare [`VectorIndex::shape`] once, after [`open`].
+    /// `query` has `dim` elements: anything else is a bug of the caller and panics. Compare [`VectorIndex::shape`]
+    /// once, after [`open`].
     fn search(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor>;
 
     /// As [`VectorIndex::search`] with the vector of `row`, for a reader to whom that row and those equal to it are

@@ -35,9 +35,18 @@ impl<'a> Vectors<'a> {
     /// When there is no such row: positions are checked when an index is opened.
     #[inline]
     pub fn row(self, position: usize, dim: usize) -> Self {
+        self.slice(position * dim, dim)
+    }
+
+    /// `count` elements from `start` on: a row, where rows have different lengths.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[inline]
+    pub fn slice(self, start: usize, count: usize) -> Self {
         match self {
-            Self::F32(elements) => Self::F32(&elements[position * dim..][..dim]),
-            Self::F16(elements) => Self::F16(&elements[position * dim..][..dim]),
+            Self::F32(elements) => Self::F32(&elements[start..][..count]),
+            Self::F16(elements) => Self::F16(&elements[start..][..count]),
         }
     }
 

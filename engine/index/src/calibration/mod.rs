@@ -199,8 +199,9 @@ pub(crate) fn guess(least: usize, recall: f64, k: usize) -> Option<usize> {
     Some(effort.round() as usize)
 }
 
-/// [`VectorIndex::search_unseen`] for a row like `question` by `search`, which takes a count and nothing else: more are asked for until enough of
-/// them are not the row itself or its equals. For indexes whose searches pass through no row on their way.
+/// [`VectorIndex::search_unseen`] for a row like `question` by `search`, which takes a count and nothing else: more are
+/// asked for until enough of them are not the row itself or its equals. For indexes whose searches pass through no row
+/// on their way.
 pub(crate) fn without_equals(
     vectors: Vectors,
     question: &[f32],

@@ -1,4 +1,5 @@
-//! Kernels for AVX2 with FMA and F16C, which come together: eight elements an instruction, four running sums, the tail by a masked load.
+//! Kernels for AVX2 with FMA and F16C, which come together: eight elements an instruction, four running sums, the tail
+//! by a masked load.
 
 use std::arch::x86_64::{
     __m256, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128, _mm_movehdup_ps, _mm_movehl_ps,

@@ -30,9 +30,16 @@ use crate::Vectors;
 ///
 /// # Panics
 /// When the lengths differ; SQL has refused that before (`different vector dimensions 3 and 4`).
-pub fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+pub fn distance<'b>(metric: Metric, a: &[f32], b: impl Into<Vectors<'b>>) -> f64 {
+    let b = b.into();
     assert_eq!(a.len(), b.len(), "distance between vectors of different dimensions");
-    kernels().distance(metric, a, b)
+    match b {
+        Vectors::F32(b) => kernels().distance(metric, a, b),
+        Vectors::F16(_) => {
+            let scorer = Scorer::new(metric, a);
+            scorer.finish(scorer.score(b))
+        }
+    }
 }
 
 /// The distances from `query` to each of the `out.len() × query.len()` elements' rows.

@@ -117,8 +117,10 @@ proptest! {
             let (mut of_half, mut of_widened) = (vec![0.0; rows], vec![0.0; rows]);
             distances(metric, &query, half.as_slice(), &mut of_half);
             distances(metric, &query, &widened, &mut of_widened);
-            for (half, widened) in of_half.iter().zip(&of_widened) {
-                prop_assert_eq!(half.to_bits(), widened.to_bits());
+            for (position, (of_half, of_widened)) in of_half.iter().zip(&of_widened).enumerate() {
+                prop_assert_eq!(of_half.to_bits(), of_widened.to_bits());
+                let single = distance(metric, &query, &half[position * dim..][..dim]);
+                prop_assert_eq!(single.to_bits(), of_widened.to_bits());
             }
             for (row, batch) in vectors.chunks_exact(dim).zip(out) {
                 let single = distance(metric, &query, row);

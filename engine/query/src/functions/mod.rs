@@ -18,6 +18,7 @@ mod undefined;
 mod vector;
 mod vector_aggregate;
 mod vector_array;
+mod vector_cast;
 mod vector_compare;
 
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use datafusion::logical_expr::ScalarUDF;
 pub use advisory::{advisory_functions, calls_advisory};
 pub use aggregate::number_aggregates;
 pub use arithmetic::{Arithmetic, arithmetic_call};
-pub use cast::{convert, fix_dimensions, to_vector_array};
+pub use cast::convert;
 pub use datetime::{DateTimeOperation, datetime_call, interval_span};
 pub use distance::elements as vector_elements;
 pub use distance::{distance_call, metric_of_function};
@@ -38,6 +39,7 @@ pub use session::session_functions;
 pub use undefined::undefined;
 pub use vector_aggregate::add_vector_aggregates;
 pub use vector_array::vector_array_call;
+pub use vector_cast::{fix_dimensions, operand};
 pub use vector_compare::vector_comparison;
 
 /// The functions that need no session.

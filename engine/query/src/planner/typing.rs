@@ -83,13 +83,17 @@ fn plan_comparison(
         _ => return original(left, right),
     };
     match both {
-        (SqlType::Vector(_), SqlType::Vector(_)) => {
+        (left_type, right_type)
+            if left_type.vector_kind().is_some() && right_type.vector_kind().is_some() =>
+        {
             match vector_comparison(operator, left.clone(), right.clone()) {
                 Some(call) => Ok(PlannerResult::Planned(call)),
                 None => original(left, right),
             }
         }
-        (left_type @ SqlType::Vector(_), right_type) | (left_type, right_type @ SqlType::Vector(_)) => {
+        (left_type, right_type)
+            if left_type.vector_kind().is_some() || right_type.vector_kind().is_some() =>
+        {
             let symbol = if operator == Operator::NotEq { "<>".to_owned() } else { operator.to_string() };
             Err(carry(undefined_operator(Some(&left_type), &symbol, &right_type)))
         }

@@ -11,7 +11,8 @@ use datafusion::sql::sqlparser::ast::{
     FunctionArguments, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TypedString, UnaryOperator,
     Value, VisitMut, VisitorMut,
 };
-use sepal_types::{SqlType, parse_vector};
+use half::f16;
+use sepal_types::{SqlType, VectorKind, parse_elements, parse_vector};
 
 use super::{
     exists,
@@ -191,9 +192,16 @@ fn rewrite_minus(expr: &mut Expr) {
 /// A vector literal without declared dimensions has those it is written with. They become its modifier, so
 /// that the type does not depend on whether the operand is a constant.
 fn written_dimensions(ty: &SqlType, operand: &Expr) -> Option<i32> {
-    match (ty, operand) {
-        (SqlType::Vector(None), Expr::Value(value)) => match &value.value {
-            Value::SingleQuotedString(text) => i32::try_from(parse_vector(text).ok()?.len()).ok(),
+    let kind = ty.vector_kind().filter(|_| ty.dimensions().is_none())?;
+    match operand {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) => {
+                let dimensions = match kind {
+                    VectorKind::Half => parse_elements::<f16>(text).ok()?.len(),
+                    VectorKind::Single => parse_vector(text).ok()?.len(),
+                };
+                i32::try_from(dimensions).ok()
+            }
             _ => None,
         },
         _ => None,
@@ -299,6 +307,7 @@ pub(super) fn cast_target(data_type: &DataType) -> Option<SqlType> {
 pub(super) fn wrapper_name(ty: &SqlType) -> Option<String> {
     match ty {
         SqlType::Vector(_)
+        | SqlType::HalfVec(_)
         | SqlType::Uuid
         | SqlType::Bytea
         | SqlType::Json

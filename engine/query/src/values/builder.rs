@@ -14,6 +14,7 @@ use arrow::{
     },
     datatypes::DataType,
 };
+use half::f16;
 use sepal_storage::arrow_type;
 use sepal_types::{Error, Result, SqlState, SqlType};
 
@@ -43,6 +44,7 @@ enum Values {
     Date(Date32Builder),
     Float4(Float32Builder),
     Float8(Float64Builder),
+    HalfVec(VectorBuilder<f16>),
     Int2(Int16Builder),
     Int4(Int32Builder),
     Int8(Int64Builder),
@@ -55,7 +57,7 @@ enum Values {
     Timestamp(TimestampMicrosecondBuilder),
     Timestamptz(TimestampMicrosecondBuilder),
     Uuid(FixedSizeBinaryBuilder),
-    Vector(VectorBuilder),
+    Vector(VectorBuilder<f32>),
     Void,
 }
 
@@ -76,6 +78,7 @@ impl Builder {
     /// Memory that a NULL takes, in bytes. A vector's is as large as any value.
     pub fn null_bytes(&self) -> usize {
         match &self.values {
+            Values::HalfVec(vectors) => vectors.null_bytes(),
             Values::Vector(vectors) => vectors.null_bytes(),
             _ => 16,
         }
@@ -90,6 +93,7 @@ impl Builder {
             Values::Date(values) => values.append_null(),
             Values::Float4(values) => values.append_null(),
             Values::Float8(values) => values.append_null(),
+            Values::HalfVec(values) => values.append_null(),
             Values::Int2(values) => values.append_null(),
             Values::Int4(values) => values.append_null(),
             Values::Int8(values) | Values::Oid(values) => values.append_null(),
@@ -117,6 +121,7 @@ impl Builder {
             Values::Date(values) => values.append_value(datetime::parse_date(text)?),
             Values::Float4(values) => values.append_value(text_in::float4(text)?),
             Values::Float8(values) => values.append_value(text_in::float8(text)?),
+            Values::HalfVec(values) => values.append_text(text)?,
             Values::Int2(values) => values.append_value(small_integer(text)?),
             Values::Int4(values) => values.append_value(plain_integer(text)?),
             Values::Int8(values) => {
@@ -151,6 +156,7 @@ impl Builder {
             }
             Values::Float4(values) => values.append_value(f32::from_be_bytes(fixed(bytes)?)),
             Values::Float8(values) => values.append_value(f64::from_be_bytes(fixed(bytes)?)),
+            Values::HalfVec(values) => values.append_binary(bytes)?,
             Values::Int2(values) => values.append_value(i16::from_be_bytes(fixed(bytes)?)),
             Values::Int4(values) => values.append_value(i32::from_be_bytes(fixed(bytes)?)),
             Values::Int8(values) => values.append_value(i64::from_be_bytes(fixed(bytes)?)),
@@ -184,6 +190,7 @@ impl Builder {
             Values::Date(values) => Arc::new(values.finish()),
             Values::Float4(values) => Arc::new(values.finish()),
             Values::Float8(values) => Arc::new(values.finish()),
+            Values::HalfVec(values) => values.finish()?,
             Values::Int2(values) => Arc::new(values.finish()),
             Values::Int4(values) => Arc::new(values.finish()),
             Values::Int8(values) | Values::Oid(values) => Arc::new(values.finish()),
@@ -209,6 +216,7 @@ impl Values {
             SqlType::Date => Self::Date(Date32Builder::with_capacity(capacity)),
             SqlType::Float4 => Self::Float4(Float32Builder::with_capacity(capacity)),
             SqlType::Float8 => Self::Float8(Float64Builder::with_capacity(capacity)),
+            SqlType::HalfVec(_) => Self::HalfVec(VectorBuilder::new(data_type, capacity)),
             SqlType::Int2 => Self::Int2(Int16Builder::with_capacity(capacity)),
             SqlType::Int4 => Self::Int4(Int32Builder::with_capacity(capacity)),
             SqlType::Int8 => Self::Int8(Int64Builder::with_capacity(capacity)),

@@ -8,15 +8,20 @@ use arrow::{
     array::{
         Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
         FixedSizeListArray, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array,
-        IntervalMonthDayNanoArray, ListArray, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+        IntervalMonthDayNanoArray, ListArray, PrimitiveArray, StringArray, Time64MicrosecondArray,
+        TimestampMicrosecondArray,
     },
     buffer::{NullBuffer, OffsetBuffer},
     datatypes::DataType,
 };
 use bytes::{BufMut, BytesMut};
+use half::f16;
 use sepal_types::{Error, Result, SqlState, SqlType};
 
-use super::{binary_out, text_out, vector::VectorColumn};
+use super::{
+    binary_out, text_out,
+    vector::{Element, VectorColumn},
+};
 
 /// A column of a batch with the SQL type that it is described as.
 #[derive(Debug)]
@@ -41,6 +46,7 @@ pub(super) enum Column {
     Date(Date32Array),
     Float4(Float32Array),
     Float8(Float64Array),
+    HalfVec(VectorColumn<f16>),
     Int2(Int16Array),
     Int4(Int32Array),
     Int8(Int64Array),
@@ -65,7 +71,7 @@ pub(super) enum Column {
         zone: bool,
     },
     Uuid(FixedSizeBinaryArray),
-    Vector(VectorColumn),
+    Vector(VectorColumn<f32>),
     /// An empty value, as a function that returns void gives.
     Void,
 }
@@ -154,6 +160,7 @@ impl Column {
             SqlType::Date => Self::Date(typed(array, ty)?),
             SqlType::Float4 => Self::Float4(typed(array, ty)?),
             SqlType::Float8 => Self::Float8(typed(array, ty)?),
+            SqlType::HalfVec(_) => Self::HalfVec(vectors(array, ty)?),
             SqlType::Int2 => Self::Int2(typed(array, ty)?),
             SqlType::Int2Vector => Self::Numbers { texts: typed(array, ty)?, element: SqlType::Int2 },
             SqlType::Int4 => Self::Int4(typed(array, ty)?),
@@ -197,15 +204,16 @@ fn uuids(array: &dyn Array, ty: &SqlType) -> Result<FixedSizeBinaryArray> {
     }
 }
 
-fn vectors(array: &dyn Array, ty: &SqlType) -> Result<VectorColumn> {
-    let floats =
-        |values: &ArrayRef| typed::<Float32Array>(values.as_ref(), ty).map(|floats| floats.values().clone());
+fn vectors<E: Element>(array: &dyn Array, ty: &SqlType) -> Result<VectorColumn<E>> {
+    let elements = |values: &ArrayRef| {
+        typed::<PrimitiveArray<E::Arrow>>(values.as_ref(), ty).map(|elements| elements.values().clone())
+    };
     if let Some(list) = array.as_any().downcast_ref::<FixedSizeListArray>() {
         let dimensions = usize::try_from(list.value_length()).map_err(|_| mismatch(array, ty))?;
-        return Ok(VectorColumn::fixed(floats(list.values())?, dimensions));
+        return Ok(VectorColumn::fixed(elements(list.values())?, dimensions));
     }
     let list: ListArray = typed(array, ty)?;
-    Ok(VectorColumn::varying(floats(list.values())?, list.offsets().clone()))
+    Ok(VectorColumn::varying(elements(list.values())?, list.offsets().clone()))
 }
 
 /// Appends one value's text form. `row` must not be NULL. For many rows, resolve a [`ColumnEncoder`] once.

@@ -18,7 +18,7 @@
 //! interval               | i64 µs | i32 days | i32 months
 //! array                  | dimensions i32 | has nulls i32 | element oid u32 | per dimension: length i32, lower bound i32 |
 //!                        | per element: length i32 (-1 NULL), bytes
-//! vector                 | dimensions u16 | 0 u16 | dimensions × f32
+//! vector, halfvec        | dimensions u16 | 0 u16 | dimensions × f32, × f16
 //! ```
 
 mod array;

@@ -63,7 +63,7 @@ fn push_column(context: &CatalogContext, table: &TableDef, column: &ColumnDef, r
 fn data_type(ty: &SqlType) -> String {
     match ty {
         SqlType::Array(_) => "ARRAY".to_owned(),
-        SqlType::Vector(_) => "USER-DEFINED".to_owned(),
+        SqlType::HalfVec(_) | SqlType::Vector(_) => "USER-DEFINED".to_owned(),
         SqlType::Numeric(_) => "numeric".to_owned(),
         SqlType::Varchar(_) => "character varying".to_owned(),
         other => other.display_name(),
@@ -73,7 +73,7 @@ fn data_type(ty: &SqlType) -> String {
 fn udt_schema(ty: &SqlType) -> &'static str {
     match ty {
         SqlType::Array(element) => udt_schema(element),
-        SqlType::Vector(_) => "public",
+        SqlType::HalfVec(_) | SqlType::Vector(_) => "public",
         _ => "pg_catalog",
     }
 }

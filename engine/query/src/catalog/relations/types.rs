@@ -99,7 +99,7 @@ fn function_oid(name: &str) -> Value {
 fn namespace(ty: &SqlType) -> u32 {
     match ty {
         SqlType::Array(element) => namespace(element),
-        SqlType::Vector(_) => PUBLIC_NAMESPACE_OID,
+        SqlType::HalfVec(_) | SqlType::Vector(_) => PUBLIC_NAMESPACE_OID,
         _ => CATALOG_NAMESPACE,
     }
 }
@@ -111,6 +111,7 @@ fn in_out_functions(ty: &SqlType) -> (String, String, String, String) {
         SqlType::Array(_)
             | SqlType::Bit
             | SqlType::Date
+            | SqlType::HalfVec(_)
             | SqlType::Interval
             | SqlType::Json
             | SqlType::Jsonb
@@ -144,6 +145,7 @@ fn modifier_functions(ty: &SqlType) -> (&'static str, &'static str) {
         SqlType::Timestamp => ("timestamptypmodin", "timestamptypmodout"),
         SqlType::Timestamptz => ("timestamptztypmodin", "timestamptztypmodout"),
         SqlType::Varchar(_) => ("varchartypmodin", "varchartypmodout"),
+        SqlType::HalfVec(_) => ("halfvec_typmod_in", "-"),
         SqlType::Vector(_) => ("vector_typmod_in", "-"),
         _ => ("-", "-"),
     }
@@ -173,7 +175,12 @@ const fn category(ty: &SqlType) -> &'static str {
         SqlType::Array(_) | SqlType::Int2Vector | SqlType::OidVector => "A",
         SqlType::Bit => "V",
         SqlType::Bool => "B",
-        SqlType::Bytea | SqlType::Json | SqlType::Jsonb | SqlType::Uuid | SqlType::Vector(_) => "U",
+        SqlType::Bytea
+        | SqlType::HalfVec(_)
+        | SqlType::Json
+        | SqlType::Jsonb
+        | SqlType::Uuid
+        | SqlType::Vector(_) => "U",
         SqlType::Char => "Z",
         SqlType::Date | SqlType::Time | SqlType::Timestamp | SqlType::Timestamptz => "D",
         SqlType::Interval => "T",
@@ -229,7 +236,7 @@ pub(super) fn storage(ty: &SqlType) -> &'static str {
     match ty {
         SqlType::Int2Vector | SqlType::OidVector => "p",
         SqlType::Numeric(_) => "m",
-        SqlType::Vector(_) => "e",
+        SqlType::HalfVec(_) | SqlType::Vector(_) => "e",
         _ if ty.length_bytes() == -1 => "x",
         _ => "p",
     }
@@ -246,7 +253,7 @@ pub(super) fn collation(ty: &SqlType) -> u32 {
 
 /// pgvector's casts. No function of `pg_proc` does them here, so none is named.
 fn casts(_: &CatalogContext, rows: &mut Rows) {
-    let vector = SqlType::Vector(None).oid();
+    let (vector, half) = (SqlType::Vector(None).oid(), SqlType::HalfVec(None).oid());
     let array = |element: SqlType| element.array_oid();
     let casts = [
         (vector, vector, "i"),
@@ -255,6 +262,14 @@ fn casts(_: &CatalogContext, rows: &mut Rows) {
         (array(SqlType::Float4), vector, "a"),
         (array(SqlType::Float8), vector, "a"),
         (array(SqlType::Numeric(None)), vector, "a"),
+        (half, half, "i"),
+        (half, vector, "a"),
+        (vector, half, "i"),
+        (half, array(SqlType::Float4), "a"),
+        (array(SqlType::Int4), half, "a"),
+        (array(SqlType::Float4), half, "a"),
+        (array(SqlType::Float8), half, "a"),
+        (array(SqlType::Numeric(None)), half, "a"),
     ];
     for (place, (source, target, context)) in (16_480_u32..).zip(casts) {
         rows.push([

@@ -17,7 +17,7 @@ use datafusion::{
     sql::sqlparser::ast::Query,
 };
 use sepal_storage::ChunkRef;
-use sepal_types::{ColumnId, Error, Metric, Result, SqlState, SqlType, TableId};
+use sepal_types::{ColumnId, Error, Metric, Result, SqlState, SqlType, TableId, VectorKind};
 
 use super::{
     Hit, Search,
@@ -27,7 +27,7 @@ use super::{
 use crate::{
     context::StatementContext,
     error,
-    functions::to_vector_array,
+    functions::operand,
     output::OutputColumn,
     planner::{Engine, LogicalPlan, parameter_values},
     sql::{
@@ -50,6 +50,7 @@ enum Output {
 pub struct FastKnn {
     table: TableId,
     column: ColumnId,
+    kind: VectorKind,
     dimensions: u16,
     metric: Metric,
     query: Source,
@@ -77,14 +78,13 @@ impl FastKnn {
         let order = plain_order(query)?;
         let distance = resolve_alias(order, select).unwrap_or(order);
         let (column, metric, source) = distance_of(distance, def, &names)?;
-        let SqlType::Vector(Some(dimensions)) = def.column_by_id(column)?.ty else {
-            return None;
-        };
+        let searched = &def.column_by_id(column)?.ty;
+        let (kind, dimensions) = (searched.vector_kind()?, searched.dimensions()?);
         let usable = match &source {
             Source::Constant(elements) => elements.len() == usize::from(dimensions),
-            Source::Parameter(position) => {
-                matches!(parameters.get(position + 1), None | Some(SqlType::Vector(_)))
-            }
+            Source::Parameter(position) => parameters
+                .get(position + 1)
+                .is_none_or(|given| given.vector_kind().is_some_and(|given| given.beside(kind) == kind)),
         };
         if !usable {
             return None;
@@ -105,6 +105,7 @@ impl FastKnn {
         Some(FastKnn {
             table: def.id,
             column,
+            kind,
             dimensions,
             metric,
             query: source,
@@ -131,7 +132,7 @@ impl FastKnn {
     /// Gives the parameters the types that this shape implies.
     pub fn type_parameters(&self, parameters: &mut ParameterTypes) {
         if let Source::Parameter(position) = self.query {
-            parameters.hint(position + 1, &SqlType::Vector(None));
+            parameters.hint(position + 1, &self.kind.sql_type(None));
         }
         if let Count::Parameter(position) = self.limit {
             parameters.hint(position + 1, &SqlType::Int8);
@@ -205,16 +206,13 @@ impl FastKnn {
         if array.is_empty() || array.is_null(0) || array.data_type() == &DataType::Null {
             return Ok(None);
         }
-        let vectors = to_vector_array(array).map_err(error::translate)?;
+        let vectors = operand(array, self.kind).map_err(error::translate)?;
         let values = match vectors.data_type() {
             DataType::FixedSizeList(..) => vectors.as_fixed_size_list().value(0),
             _ => vectors.as_list::<i32>().value(0),
         };
         let values: Arc<[f32]> = Arc::from(values.as_primitive::<Float32Type>().values().as_ref());
-        if values.len() != usize::from(self.dimensions) {
-            let message = format!("different vector dimensions {} and {}", self.dimensions, values.len());
-            return Err(Error::new(SqlState::DataException, message));
-        }
+        self.kind.check_same(usize::from(self.dimensions), values.len())?;
         Ok(Some(values))
     }
 
