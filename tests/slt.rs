@@ -63,6 +63,7 @@ files! {
     }
     "vector" {
         vector_functions "functions.slt",
+        vector_halfvec "halfvec.slt",
         vector_index_ddl "index_ddl.slt",
         vector_index_search "index_search.slt",
         vector_jsonb_filter "jsonb_filter.slt",
@@ -160,7 +161,7 @@ impl Letter {
             "timestamptz" => 'Z',
             "interval" => 'E',
             "json" | "jsonb" => 'J',
-            "vector" => 'V',
+            "halfvec" | "vector" => 'V',
             _ => 'X',
         })
     }
