@@ -58,7 +58,7 @@ impl Metric {
     }
 
     pub fn from_opclass(name: &str) -> Option<(VectorKind, Metric)> {
-        let classes = VectorKind::ALL.into_iter().flat_map(|kind| Self::ALL.map(|metric| (kind, metric)));
-        classes.into_iter().find(|(kind, metric)| metric.opclass_for(*kind) == name)
+        let mut classes = VectorKind::ALL.into_iter().flat_map(|kind| Self::ALL.map(|metric| (kind, metric)));
+        classes.find(|(kind, metric)| metric.opclass_for(*kind) == name)
     }
 }
