@@ -62,6 +62,7 @@ files! {
         sepal_time_travel "time_travel.slt",
     }
     "vector" {
+        vector_bit "bit.slt",
         vector_functions "functions.slt",
         vector_halfvec "halfvec.slt",
         vector_index_ddl "index_ddl.slt",

@@ -44,7 +44,7 @@ use sepal_types::{Metric, VectorIndexOptions};
 
 pub use bits::Bits;
 pub use check::verify;
-pub use distance::{KernelLevel, distance, distances, kernel_level};
+pub use distance::{KernelLevel, distance, distances, hamming, jaccard, kernel_level};
 pub use error::IndexError;
 pub use flat::search_exact;
 pub use neighbor::Neighbor;

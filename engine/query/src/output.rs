@@ -79,6 +79,9 @@ pub fn natural_type(data_type: &DataType) -> SqlType {
             _ => None,
         });
     }
+    if let Some(bits) = bit_type(data_type) {
+        return bits;
+    }
     match data_type {
         DataType::Boolean => SqlType::Bool,
         DataType::Int8 | DataType::UInt8 | DataType::Int16 => SqlType::Int2,
@@ -122,6 +125,18 @@ pub fn vector_kind(data_type: &DataType) -> Option<VectorKind> {
     }
 }
 
+fn bit_type(data_type: &DataType) -> Option<SqlType> {
+    match data_type {
+        DataType::FixedSizeList(item, _) | DataType::List(item) => sepal_storage::bit_type(item),
+        _ => None,
+    }
+}
+
+/// Whether an Arrow type is a bit string's.
+pub fn is_bits(data_type: &DataType) -> bool {
+    bit_type(data_type).is_some()
+}
+
 /// Whether an Arrow type is a vector's, of whichever kind.
 pub fn is_vector(data_type: &DataType) -> bool {
     vector_kind(data_type).is_some()
@@ -151,7 +166,8 @@ pub fn conform(batch: &RecordBatch, columns: &[OutputColumn]) -> Result<RecordBa
 pub fn conform_array(array: &ArrayRef, ty: &SqlType) -> Result<ArrayRef> {
     let wanted = arrow_type(ty);
     let same_vectors = is_vector(&wanted) && vector_kind(array.data_type()) == vector_kind(&wanted);
-    if array.data_type() == &wanted || same_vectors {
+    let both_bits = is_bits(&wanted) && is_bits(array.data_type());
+    if array.data_type() == &wanted || same_vectors || both_bits {
         return Ok(Arc::clone(array));
     }
     match array.data_type() {

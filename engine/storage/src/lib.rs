@@ -85,7 +85,7 @@ mod store;
 mod wal;
 
 pub use arrow_types::{
-    TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, sql_type, stored_name, vector_kind,
+    TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, bit_type, sql_type, stored_name, vector_kind,
 };
 pub use check::{BlobChecker, CheckObserver, CheckOptions, Checked, Finding, Severity};
 pub use checkpoint::{

@@ -2,6 +2,10 @@
 
 /// Most dimensions a `vector` or `halfvec` may have (pgvector `VECTOR_MAX_DIM`, `HALFVEC_MAX_DIM`).
 pub const MAX_DIMENSIONS: usize = 16_000;
+/// Most bits of a bit string (Postgres' `MaxAttrSize` in bits).
+pub const MAX_BITS: u32 = 83_886_080;
+/// Most bits of a column's: every row has room for all of them, a NULL too.
+pub const MAX_COLUMN_BITS: u32 = 1 << 20;
 /// Most columns of a table (Postgres' own limit is 1,600; Parquet's encrypted ordinals end at 32,767).
 pub const MAX_COLUMNS: usize = 1_600;
 /// Longest identifier in bytes; longer ones are truncated with a notice, as Postgres does (NAMEDATALEN - 1).

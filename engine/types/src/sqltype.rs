@@ -16,8 +16,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SqlType {
     Array(Box<SqlType>),
-    /// Known by name and oid, so that client libraries can register it; no column has it.
-    Bit,
+    /// Bits; `None` is a string of any length, which no column has.
+    Bit(Option<u32>),
     Bool,
     Bytea,
     /// Postgres' internal one-byte `"char"`.
@@ -84,7 +84,7 @@ impl SqlType {
     pub fn oid(&self) -> u32 {
         match self {
             Self::Array(element) => element.array_oid(),
-            Self::Bit => 1560,
+            Self::Bit(_) => 1560,
             Self::Bool => 16,
             Self::Bytea => 17,
             Self::Char => 18,
@@ -122,7 +122,7 @@ impl SqlType {
     pub fn array_oid(&self) -> u32 {
         match self {
             Self::Array(_) => self.oid(),
-            Self::Bit => 1561,
+            Self::Bit(_) => 1561,
             Self::Bool => 1000,
             Self::Bytea => 1001,
             Self::Char => 1002,
@@ -167,7 +167,7 @@ impl SqlType {
     /// Every type that is not an array, without modifiers, in alphabetical order.
     pub fn simple_types() -> impl Iterator<Item = SqlType> {
         [
-            Self::Bit,
+            Self::Bit(None),
             Self::Bool,
             Self::Bytea,
             Self::Char,
@@ -227,6 +227,7 @@ impl SqlType {
     pub fn typmod(&self) -> i32 {
         match self {
             Self::Array(element) => element.typmod(),
+            Self::Bit(Some(length)) => i32::try_from(*length).unwrap_or(-1),
             Self::Numeric(Some((precision, scale))) => {
                 ((i32::from(*precision) << 16) | i32::from(*scale)) + 4
             }
@@ -240,6 +241,7 @@ impl SqlType {
     #[must_use]
     pub fn with_typmod(self, typmod: i32) -> SqlType {
         match self {
+            Self::Bit(_) if typmod > 0 => Self::Bit(u32::try_from(typmod).ok()),
             Self::Numeric(_) if typmod >= 4 => {
                 let bits = typmod - 4;
                 let precision = u8::try_from(bits >> 16).unwrap_or(38);
@@ -256,7 +258,7 @@ impl SqlType {
     pub fn internal_name(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::Array(element) => return Cow::Owned(format!("_{}", element.internal_name())),
-            Self::Bit => "bit",
+            Self::Bit(_) => "bit",
             Self::Bool => "bool",
             Self::Bytea => "bytea",
             Self::Char => "char",
@@ -294,6 +296,7 @@ impl SqlType {
     pub fn display_name(&self) -> String {
         match self {
             Self::Array(element) => format!("{}[]", element.display_name()),
+            Self::Bit(Some(length)) => format!("bit({length})"),
             Self::Bool => "boolean".into(),
             Self::Char => "\"char\"".into(),
             Self::Float4 => "real".into(),
@@ -335,6 +338,7 @@ impl SqlType {
             .or_else(|| Self::alias(&base))?;
         match (ty, modifiers) {
             (ty, None) => Some(ty),
+            (Self::Bit(_), Some(length)) => Some(Self::Bit(Some(length.trim().parse().ok()?))),
             (Self::Varchar(_), Some(length)) => Some(Self::Varchar(Some(length.trim().parse().ok()?))),
             (Self::HalfVec(_), Some(dimensions)) => {
                 Some(Self::HalfVec(Some(dimensions.trim().parse().ok()?)))
@@ -372,6 +376,7 @@ mod tests {
         }
         for text in [
             "vector(384)",
+            "bit(1024)",
             "halfvec(3)",
             "numeric(10,2)",
             "character varying(64)",

@@ -15,6 +15,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod bits;
 mod scalar;
 
 use std::borrow::Cow;
@@ -24,6 +25,8 @@ use half::f16;
 use sepal_types::Metric;
 
 use crate::Vectors;
+
+pub use bits::{hamming, jaccard};
 
 /// The distance from `a` to `b`: Euclidean, negated inner product, taxicab, or one minus the cosine. The
 /// cosine is clamped to [-1, 1] and the distance is NaN when a vector has length zero.

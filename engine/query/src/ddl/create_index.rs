@@ -135,6 +135,12 @@ fn vector_options(
     };
     let column = def.column_by_id(*column).ok_or_else(|| Error::bug("the indexed column is gone"))?;
     let class = index_column.operator_class.as_ref();
+    if let (SqlType::Bit(_), Some("bit_hamming_ops" | "bit_jaccard_ops")) =
+        (&column.ty, class.map(super::table_name).as_deref())
+    {
+        return Err(Error::unsupported(format!("{method} indexes on bit strings are not supported"))
+            .with_hint("Searches of bit columns are exact: ORDER BY a distance LIMIT n needs no index."));
+    }
     let kind = match (column.ty.vector_kind(), column.ty.dimensions()) {
         (Some(kind), Some(_)) => kind,
         (Some(_), None) => {

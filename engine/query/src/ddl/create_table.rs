@@ -7,8 +7,9 @@ use datafusion::sql::sqlparser::ast::{
 };
 use sepal_storage::Op;
 use sepal_types::{
-    ColumnDef, ColumnId, Error, Generated, Result, SqlState, SqlType, TableDef, UniqueDef, VectorKind,
-    limits::MAX_COLUMNS,
+    BitString, ColumnDef, ColumnId, Error, Generated, Result, SqlState, SqlType, TableDef, UniqueDef,
+    VectorKind,
+    limits::{MAX_COLUMN_BITS, MAX_COLUMNS},
 };
 
 use super::{
@@ -212,6 +213,11 @@ pub fn column_type(data_type: &DataType) -> Result<(SqlType, Option<Generated>)>
     if let Some((kind, dimensions)) = vector_dimensions(&text) {
         return vector_type(kind, &dimensions).map(|ty| (ty, None));
     }
+    if let DataType::Bit(length) = data_type {
+        let length = BitString::declared(i64::try_from(length.unwrap_or(1)).unwrap_or(i64::MAX))?;
+        let ty = SqlType::Bit(Some(length));
+        return check_storable(&ty).map(|()| (ty, None));
+    }
     let ty = match data_type {
         DataType::Varchar(_)
         | DataType::CharacterVarying(_)
@@ -242,9 +248,13 @@ pub fn check_storable(ty: &SqlType) -> Result<()> {
     let storable = match ty {
         SqlType::Array(element) => {
             let stored = !matches!(**element, SqlType::Array(_) | SqlType::Unknown | SqlType::Void);
-            stored && element.vector_kind().is_none()
+            stored && element.vector_kind().is_none() && !matches!(**element, SqlType::Bit(_))
         }
-        SqlType::Bit
+        SqlType::Bit(Some(length)) if *length > MAX_COLUMN_BITS => {
+            let message = format!("columns of more than {MAX_COLUMN_BITS} bits are not supported");
+            return Err(Error::unsupported(message).with_hint("Use bytea for long strings of bits."));
+        }
+        SqlType::Bit(None)
         | SqlType::Unknown
         | SqlType::Void
         | SqlType::Int2Vector

@@ -17,12 +17,15 @@ use datafusion::{
     },
 };
 use sepal_storage::arrow_type;
-use sepal_types::{Error, SqlState, SqlType};
+use sepal_types::{BitString, Error, SqlState, SqlType};
 
-use super::vector_cast::{check_vector_dimensions, fix_dimensions, list_of_vectors, to_vectors};
+use super::{
+    bit::resize_bits,
+    vector_cast::{check_vector_dimensions, fix_dimensions, list_of_vectors, to_vectors},
+};
 use crate::{
     error::{self, carry},
-    output::{natural_type, sql_type, typed_field},
+    output::{is_vector, natural_type, sql_type, typed_field},
     values,
 };
 
@@ -84,7 +87,9 @@ impl ScalarUDFImpl for CastFunction {
         let convert = |array: &ArrayRef| -> Result<ArrayRef> {
             let converted = convert(array, &source, &target)?;
             match args.return_field.data_type() {
-                wanted @ DataType::FixedSizeList(..) if converted.data_type() != wanted => {
+                wanted @ DataType::FixedSizeList(..)
+                    if is_vector(wanted) && converted.data_type() != wanted =>
+                {
                     fix_dimensions(&converted, wanted)
                 }
                 _ => Ok(converted),
@@ -108,6 +113,9 @@ impl CastFunction {
         else {
             return Ok(self.target.clone());
         };
+        if matches!(self.target, SqlType::Bit(_)) {
+            BitString::declared(modifier.into()).map_err(carry)?;
+        }
         if let Some(kind) = self.target.vector_kind() {
             kind.declared(modifier.into()).map_err(carry)?;
         }
@@ -125,6 +133,9 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
         let vectors = to_vectors(array, kind)?;
         check_vector_dimensions(&vectors, target.dimensions())?;
         return Ok(vectors);
+    }
+    if let SqlType::Bit(length) = target {
+        return resize_bits(array, *length);
     }
     match (array.data_type(), target) {
         (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View, _) => {

@@ -6,6 +6,7 @@
 mod advisory;
 mod aggregate;
 mod arithmetic;
+mod bit;
 mod cast;
 mod datetime;
 mod distance;
@@ -28,6 +29,7 @@ use datafusion::logical_expr::ScalarUDF;
 pub use advisory::{advisory_functions, calls_advisory};
 pub use aggregate::number_aggregates;
 pub use arithmetic::{Arithmetic, arithmetic_call};
+pub use bit::{assign_bits, bit_comparison, bit_distance, is_bit_distance};
 pub use cast::convert;
 pub use datetime::{DateTimeOperation, datetime_call, interval_span};
 pub use distance::elements as vector_elements;
@@ -47,6 +49,7 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     let mut functions = distance::functions();
     functions.extend(vector::functions());
     functions.extend(vector_array::functions());
+    functions.extend(bit::functions());
     functions.extend(vector_compare::functions());
     functions.extend(arithmetic::functions());
     functions.extend(extract::functions());

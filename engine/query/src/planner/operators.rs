@@ -16,15 +16,17 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{Error, Metric, SqlState, SqlType, VectorKind};
 
-use super::{json_operators, typing};
+use super::{json_operators, typing, untyped};
 use crate::{
     error::carry,
-    functions::{distance_call, extract_call, scalar_functions, vector_array_call},
+    functions::{
+        bit_distance, distance_call, extract_call, is_bit_distance, scalar_functions, vector_array_call,
+    },
     output::{typed_field, vector_kind},
     vector::vector_scalar,
 };
 
-/// Owns `<->`, `<=>`, `<#>`, `<+>`, arithmetic and comparison, ARRAY of vectors, and extract.
+/// Owns `<->`, `<=>`, `<#>`, `<+>`, `<~>`, `<%>`, arithmetic and comparison, ARRAY of vectors, and extract.
 #[derive(Debug)]
 pub(super) struct Operators;
 
@@ -40,10 +42,8 @@ impl ExprPlanner for Operators {
             planned => return Ok(planned),
         };
         if let BinaryOperator::Custom(operator) = &expr.op {
-            return Err(carry(Error::new(
-                SqlState::UndefinedFunction,
-                format!("operator does not exist: {operator}"),
-            )));
+            let operator = operator.clone();
+            return plan_bit_distance(&operator, expr).map(PlannerResult::Planned);
         }
         let function = match expr.op {
             BinaryOperator::Plus => "vector_add",
@@ -73,6 +73,18 @@ impl ExprPlanner for Operators {
     fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
         Ok(PlannerResult::Planned(extract_call(args)))
     }
+}
+
+/// `<~>` and `<%>`. Errors: 42883 for an operator that nobody has.
+fn plan_bit_distance(operator: &str, expr: RawBinaryExpr) -> Result<Expr> {
+    if !is_bit_distance(operator) {
+        let message = format!("operator does not exist: {operator}");
+        return Err(carry(Error::new(SqlState::UndefinedFunction, message)));
+    }
+    let bits = SqlType::Bit(None);
+    let (left, right) = (untyped::typed(expr.left, &bits)?, untyped::typed(expr.right, &bits)?);
+    bit_distance(operator, left, right)
+        .ok_or_else(|| carry(Error::bug(format!("{operator} has no function"))))
 }
 
 fn metric(operator: &BinaryOperator) -> Option<Metric> {

@@ -92,9 +92,10 @@ fn literal_type(ty: &SqlType) -> Option<SqlType> {
         | SqlType::Timestamptz
         | SqlType::Uuid => Some(ty.clone()),
         SqlType::Array(element) => {
-            let known = element.vector_kind().is_none();
+            let known = element.vector_kind().is_none() && !matches!(**element, SqlType::Bit(_));
             known.then(|| ty.clone())
         }
+        SqlType::Bit(_) => Some(SqlType::Bit(None)),
         SqlType::Numeric(_) => Some(SqlType::Numeric(None)),
         _ => Some(ty.vector_kind()?.sql_type(None)),
     }

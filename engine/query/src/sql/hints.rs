@@ -133,6 +133,7 @@ impl Known<'_> {
         };
         Some(match ty {
             SqlType::Numeric(_) => SqlType::Numeric(None),
+            SqlType::Bit(_) => SqlType::Bit(None),
             SqlType::HalfVec(_) => SqlType::HalfVec(None),
             SqlType::Vector(_) => SqlType::Vector(None),
             SqlType::Varchar(_) | SqlType::Name | SqlType::Char => SqlType::Text,
@@ -209,7 +210,7 @@ fn result(name: &str) -> Option<SqlType> {
 
 /// The types that a function wants, in order; fewer than it has arguments where there is no telling.
 fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
-    use SqlType::{Float8, HalfVec, Int4, Int8, Numeric, Text, Timestamptz, Vector};
+    use SqlType::{Bit, Float8, HalfVec, Int4, Int8, Numeric, Text, Timestamptz, Vector};
     match name {
         name if name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_") => {
             if arguments == 2 { vec![Int4, Int4] } else { vec![Int8] }
@@ -231,8 +232,9 @@ fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
         "cosine_distance" | "inner_product" | "l1_distance" | "l2_distance" => {
             vec![Vector(None), Vector(None)]
         }
+        "hamming_distance" | "jaccard_distance" => vec![Bit(None), Bit(None)],
         "l2_norm" => vec![HalfVec(None)],
-        "l2_normalize" | "vector_dims" | "vector_norm" => vec![Vector(None)],
+        "binary_quantize" | "l2_normalize" | "vector_dims" | "vector_norm" => vec![Vector(None)],
         "subvector" => vec![Vector(None), Int4, Int4],
         "ascii" | "btrim" | "char_length" | "character_length" | "initcap" | "length" | "lower" | "ltrim"
         | "md5" | "octet_length" | "replace" | "reverse" | "rtrim" | "starts_with" | "strpos"

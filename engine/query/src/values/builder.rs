@@ -21,6 +21,7 @@ use sepal_types::{Error, Result, SqlState, SqlType};
 use super::{
     array::ArrayBuilder,
     binary_in::{self, fixed},
+    bit::BitBuilder,
     datetime, interval, numeric, text_in,
     vector::VectorBuilder,
 };
@@ -39,6 +40,7 @@ pub struct Builder {
 #[derive(Debug)]
 enum Values {
     Array(Box<ArrayBuilder>),
+    Bit(BitBuilder),
     Bool(BooleanBuilder),
     Bytea(BinaryBuilder),
     Date(Date32Builder),
@@ -78,6 +80,7 @@ impl Builder {
     /// Memory that a NULL takes, in bytes. A vector's is as large as any value.
     pub fn null_bytes(&self) -> usize {
         match &self.values {
+            Values::Bit(bits) => bits.null_bytes(),
             Values::HalfVec(vectors) => vectors.null_bytes(),
             Values::Vector(vectors) => vectors.null_bytes(),
             _ => 16,
@@ -88,6 +91,7 @@ impl Builder {
         self.rows += 1;
         match &mut self.values {
             Values::Array(values) => values.append_null(),
+            Values::Bit(values) => values.append_null(),
             Values::Bool(values) => values.append_null(),
             Values::Bytea(values) => values.append_null(),
             Values::Date(values) => values.append_null(),
@@ -116,6 +120,7 @@ impl Builder {
         let text = text_in::utf8(bytes)?;
         match &mut self.values {
             Values::Array(values) => values.append_text(text)?,
+            Values::Bit(values) => values.append_text(text)?,
             Values::Bool(values) => values.append_value(text_in::boolean(text)?),
             Values::Bytea(values) => append_bytea(values, &text_in::bytea(text)?)?,
             Values::Date(values) => values.append_value(datetime::parse_date(text)?),
@@ -149,6 +154,7 @@ impl Builder {
     pub fn append_binary(&mut self, bytes: &[u8]) -> Result<()> {
         match &mut self.values {
             Values::Array(values) => values.append_binary(bytes)?,
+            Values::Bit(values) => values.append_binary(bytes)?,
             Values::Bool(values) => values.append_value(fixed::<1>(bytes)? != [0]),
             Values::Bytea(values) => append_bytea(values, bytes)?,
             Values::Date(values) => {
@@ -185,6 +191,7 @@ impl Builder {
         let rows = std::mem::take(&mut self.rows);
         Ok(match &mut self.values {
             Values::Array(values) => values.finish()?,
+            Values::Bit(values) => values.finish()?,
             Values::Bool(values) => Arc::new(values.finish()),
             Values::Bytea(values) => Arc::new(values.finish()),
             Values::Date(values) => Arc::new(values.finish()),
@@ -211,6 +218,7 @@ impl Values {
         let data_type = arrow_type(ty);
         match ty {
             SqlType::Array(element) => Self::Array(Box::new(ArrayBuilder::new(element, data_type, capacity))),
+            SqlType::Bit(length) => Self::Bit(BitBuilder::new(data_type, *length, capacity)),
             SqlType::Bool => Self::Bool(BooleanBuilder::with_capacity(capacity)),
             SqlType::Bytea => Self::Bytea(BinaryBuilder::with_capacity(capacity, 0)),
             SqlType::Date => Self::Date(Date32Builder::with_capacity(capacity)),
@@ -231,8 +239,7 @@ impl Values {
             SqlType::Uuid => Self::Uuid(FixedSizeBinaryBuilder::with_capacity(capacity, 16)),
             SqlType::Vector(_) => Self::Vector(VectorBuilder::new(data_type, capacity)),
             SqlType::Void => Self::Void,
-            SqlType::Bit
-            | SqlType::Char
+            SqlType::Char
             | SqlType::Int2Vector
             | SqlType::Json
             | SqlType::Jsonb

@@ -9,7 +9,7 @@ use arrow::{
         Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
         FixedSizeListArray, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array,
         IntervalMonthDayNanoArray, ListArray, PrimitiveArray, StringArray, Time64MicrosecondArray,
-        TimestampMicrosecondArray,
+        TimestampMicrosecondArray, make_array,
     },
     buffer::{NullBuffer, OffsetBuffer},
     datatypes::DataType,
@@ -19,7 +19,9 @@ use half::f16;
 use sepal_types::{Error, Result, SqlState, SqlType};
 
 use super::{
-    binary_out, text_out,
+    binary_out,
+    bit::BitColumn,
+    text_out,
     vector::{Element, VectorColumn},
 };
 
@@ -40,6 +42,7 @@ pub(super) enum Column {
         elements: Box<ColumnEncoder>,
         element_oid: u32,
     },
+    Bit(BitColumn),
     Bool(BooleanArray),
     Bytea(BinaryArray),
     Char(StringArray),
@@ -154,6 +157,10 @@ impl Column {
                     element_oid: element.oid(),
                 }
             }
+            SqlType::Bit(_) => {
+                let bits = BitColumn::new(make_array(array.to_data()));
+                Self::Bit(bits.ok_or_else(|| mismatch(array, ty))?)
+            }
             SqlType::Bool => Self::Bool(typed(array, ty)?),
             SqlType::Bytea => Self::Bytea(typed(array, ty)?),
             SqlType::Char => Self::Char(typed(array, ty)?),
@@ -173,12 +180,9 @@ impl Column {
             SqlType::Oid => Self::Oid(typed(array, ty)?),
             SqlType::OidVector => Self::Numbers { texts: typed(array, ty)?, element: SqlType::Oid },
             SqlType::Regclass | SqlType::Regproc | SqlType::Regtype => Self::Reg(typed(array, ty)?),
-            SqlType::Bit
-            | SqlType::Json
-            | SqlType::Name
-            | SqlType::Text
-            | SqlType::Unknown
-            | SqlType::Varchar(_) => Self::Text(typed(array, ty)?),
+            SqlType::Json | SqlType::Name | SqlType::Text | SqlType::Unknown | SqlType::Varchar(_) => {
+                Self::Text(typed(array, ty)?)
+            }
             SqlType::Time => Self::Time(typed(array, ty)?),
             SqlType::Timestamp => Self::Timestamp { values: typed(array, ty)?, zone: false },
             SqlType::Timestamptz => Self::Timestamp { values: typed(array, ty)?, zone: true },

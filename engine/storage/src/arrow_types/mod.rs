@@ -4,7 +4,7 @@
 //!
 //! Where several SQL types share one Arrow type, the field's metadata `sepal.type` says which one it is, as
 //! `SqlType::display_name` prints it. A list whose item is named `vector_element` is a `vector`, or a `halfvec` where
-//! the item is a `Float16`.
+//! the item is a `Float16`; one whose item is named `bit` or `bit(n)` is a bit string.
 
 use std::sync::Arc;
 
@@ -41,10 +41,10 @@ pub fn arrow_type(ty: &SqlType) -> DataType {
         | SqlType::Regclass
         | SqlType::Regtype
         | SqlType::Regproc
-        | SqlType::Bit
         | SqlType::Char
         | SqlType::Int2Vector
         | SqlType::OidVector => DataType::Utf8,
+        SqlType::Bit(length) => bits(*length),
         SqlType::Bytea => DataType::Binary,
         SqlType::Uuid => DataType::FixedSizeBinary(16),
         SqlType::Date => DataType::Date32,
@@ -57,6 +57,25 @@ pub fn arrow_type(ty: &SqlType) -> DataType {
         SqlType::Array(element) => DataType::List(Arc::new(Field::new("item", arrow_type(element), true))),
         SqlType::Void => DataType::Null,
     }
+}
+
+/// The list of bytes that a bit string is. Its item's name has the length, so that the type tells it wherever it goes.
+/// One byte more stands behind a string of any length: how many bits of the byte before it are none of the string's.
+fn bits(length: Option<u32>) -> DataType {
+    let item = |name: String| Arc::new(Field::new(name, DataType::UInt8, false));
+    match length {
+        Some(length) => {
+            let bytes = i32::try_from(length.div_ceil(8)).unwrap_or(i32::MAX);
+            DataType::FixedSizeList(item(SqlType::Bit(Some(length)).display_name()), bytes)
+        }
+        None => DataType::List(item(SqlType::Bit(None).display_name())),
+    }
+}
+
+/// The type of the bit strings that the lists with this item are: [`SqlType::Bit`]. `None` for other lists.
+pub fn bit_type(item: &Field) -> Option<SqlType> {
+    let ty = (*item.data_type() == DataType::UInt8).then(|| SqlType::from_name(item.name())).flatten()?;
+    matches!(ty, SqlType::Bit(_)).then_some(ty)
 }
 
 /// A column as a field: its name, [`arrow_type`], nullability, and the metadata that [`sql_type`] reads back.
@@ -117,12 +136,16 @@ fn implied(data_type: &DataType) -> Option<SqlType> {
         DataType::Timestamp(TimeUnit::Microsecond, None) => SqlType::Timestamp,
         DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => SqlType::Timestamptz,
         DataType::Interval(IntervalUnit::MonthDayNano) => SqlType::Interval,
-        DataType::FixedSizeList(item, dimensions) => {
-            vector_kind(item)?.sql_type(Some(u16::try_from(*dimensions).ok()?))
-        }
+        DataType::FixedSizeList(item, dimensions) => match vector_kind(item) {
+            Some(kind) => kind.sql_type(Some(u16::try_from(*dimensions).ok()?)),
+            None => bit_type(item)?,
+        },
         DataType::List(item) => match vector_kind(item) {
             Some(kind) => kind.sql_type(None),
-            None => SqlType::Array(Box::new(implied(item.data_type())?)),
+            None => match bit_type(item) {
+                Some(bits) => bits,
+                None => SqlType::Array(Box::new(implied(item.data_type())?)),
+            },
         },
         DataType::Null => SqlType::Void,
         _ => return None,

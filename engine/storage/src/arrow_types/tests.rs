@@ -23,6 +23,8 @@ fn fields_tell_their_sql_type() {
         SqlType::Varchar(Some(20)),
         SqlType::Vector(Some(384)),
         SqlType::HalfVec(Some(384)),
+        SqlType::Bit(Some(1)),
+        SqlType::Bit(Some(13)),
         SqlType::Array(Box::new(SqlType::Text)),
         SqlType::Array(Box::new(SqlType::Jsonb)),
         SqlType::Array(Box::new(SqlType::Vector(None))),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::{
     array::{
         ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, FixedSizeListArray, ListArray, PrimitiveArray,
-        StringArray, UInt32Array, new_null_array,
+        StringArray, UInt8Array, UInt32Array, new_null_array,
     },
     buffer::OffsetBuffer,
     compute::{self, CastOptions},
@@ -17,7 +17,7 @@ use arrow::{
     },
 };
 use sepal_crypto::unhex;
-use sepal_types::{ColumnDef, SqlType, VectorElement, parse_elements};
+use sepal_types::{BitString, ColumnDef, SqlType, VectorElement, parse_elements};
 
 use crate::{StoreError, arrow_types::arrow_type};
 
@@ -46,6 +46,7 @@ fn parse(ty: &SqlType, texts: &[Option<String>]) -> Result<ArrayRef, String> {
             let values = each(texts, |text| text.strip_prefix("\\x").and_then(bytes))?;
             Ok(Arc::new(BinaryArray::from_iter(values)))
         }
+        SqlType::Bit(Some(length)) => bits(ty, *length, texts),
         SqlType::HalfVec(_) => vectors::<Float16Type>(ty, texts),
         SqlType::Vector(_) => vectors::<Float32Type>(ty, texts),
         SqlType::Array(element) => lists(element, texts),
@@ -88,6 +89,19 @@ where
         other => return Err(format!("vectors are stored as lists, not as {other}")),
     };
     array.map_err(|error| error.to_string())
+}
+
+fn bits(ty: &SqlType, length: u32, texts: &[Option<String>]) -> Result<ArrayRef, String> {
+    let DataType::FixedSizeList(item, size) = arrow_type(ty) else {
+        return Err(format!("{} has no fixed length", ty.display_name()));
+    };
+    let parsed = each(texts, |text| BitString::parse(text).ok())?;
+    let nulls = parsed.iter().map(Option::is_some).collect::<Vec<_>>().into();
+    let rows = parsed.into_iter().map(|row| BitString::resized(&row.unwrap_or_default().bytes, length));
+    let values = Arc::new(UInt8Array::from_iter_values(rows.flatten()));
+    let array =
+        FixedSizeListArray::try_new(item, size, values, Some(nulls)).map_err(|error| error.to_string())?;
+    Ok(Arc::new(array))
 }
 
 fn lists(element: &SqlType, texts: &[Option<String>]) -> Result<ArrayRef, String> {

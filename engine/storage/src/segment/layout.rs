@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `FixedSizeList<vector_element: f32, d>` | `FIXED_LEN_BYTE_ARRAY(4 d)`, PLAIN, uncompressed, no dictionary, no statistics |
 //! | `FixedSizeList<vector_element: f16, d>` | `FIXED_LEN_BYTE_ARRAY(2 d)`, the same |
+//! | `FixedSizeList<bit(n): u8, b>` | `FIXED_LEN_BYTE_ARRAY(b)`, the same |
 //! | `List<vector_element: f32>`, of `f16` | `BYTE_ARRAY`, 4 or 2 bytes per element |
 //! | `Interval(MonthDayNano)`, which Parquet lacks | `FIXED_LEN_BYTE_ARRAY(16)`: months i32, days i32, nanoseconds i64 |
 //! | everything else | itself, LZ4 |
@@ -18,13 +19,13 @@ use std::sync::Arc;
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, FixedSizeListArray, Float16Array,
-        Float32Array, IntervalMonthDayNanoArray, ListArray,
+        Float32Array, IntervalMonthDayNanoArray, ListArray, UInt8Array,
     },
     buffer::{Buffer, OffsetBuffer, ScalarBuffer},
     compute,
     datatypes::{
         ArrowNativeType, DataType, Field, FieldRef, Float16Type, Float32Type, IntervalMonthDayNanoType,
-        IntervalUnit, Schema,
+        IntervalUnit, Schema, UInt8Type,
     },
 };
 use parquet::{
@@ -38,7 +39,7 @@ use parquet::{
 use sepal_types::VectorKind;
 
 use super::Identity;
-use crate::arrow_types::vector_kind;
+use crate::arrow_types::{bit_type, vector_kind};
 
 const MAX_ROW_GROUP_ROWS: usize = 1 << 20;
 /// parquet-rs holds a row group in memory until it is complete.
@@ -101,6 +102,12 @@ pub(super) fn to_stored(array: &ArrayRef) -> Result<ArrayRef, String> {
         return vectors_to_stored(array, kind);
     }
     match array.data_type() {
+        DataType::FixedSizeList(item, bytes) if bit_type(item).is_some() => {
+            let list = array.as_fixed_size_list();
+            let values = list.values().as_primitive::<UInt8Type>().values().inner().clone();
+            let stored = FixedSizeBinaryArray::try_new(*bytes, values, list.nulls().cloned());
+            Ok(Arc::new(stored.map_err(text)?))
+        }
         DataType::Interval(IntervalUnit::MonthDayNano) => {
             let intervals = array.as_primitive::<IntervalMonthDayNanoType>();
             let bytes = intervals.values().inner().clone();
@@ -167,6 +174,13 @@ pub(super) fn from_stored(stored: &ArrayRef, wanted: &DataType) -> Result<ArrayR
         return vectors_from_stored(stored, wanted, item, kind);
     }
     match (stored.data_type(), wanted) {
+        (DataType::FixedSizeBinary(_), DataType::FixedSizeList(item, bytes)) if bit_type(item).is_some() => {
+            let stored = stored.as_fixed_size_binary();
+            let values = reinterpret(stored.values(), stored.len() * bytes.as_usize())?;
+            let values = Arc::new(UInt8Array::new(values, None));
+            let list = FixedSizeListArray::try_new(Arc::clone(item), *bytes, values, stored.nulls().cloned());
+            Ok(Arc::new(list.map_err(text)?))
+        }
         (DataType::FixedSizeBinary(INTERVAL_BYTES), DataType::Interval(IntervalUnit::MonthDayNano)) => {
             let bytes = stored.as_fixed_size_binary();
             let values = reinterpret(bytes.values(), bytes.len())?;

@@ -124,9 +124,12 @@ impl Values {
             }
             SqlType::HalfVec(_) | SqlType::Vector(_) => Self::vector(array, mismatch)?,
             SqlType::Timestamp | SqlType::Timestamptz => Self::Timestamp(encoder()?),
-            SqlType::Date | SqlType::Interval | SqlType::Numeric(_) | SqlType::Time | SqlType::Uuid => {
-                Self::Plain(encoder()?)
-            }
+            SqlType::Bit(_)
+            | SqlType::Date
+            | SqlType::Interval
+            | SqlType::Numeric(_)
+            | SqlType::Time
+            | SqlType::Uuid => Self::Plain(encoder()?),
             SqlType::Void => Self::AllNull,
             _ => Self::Text(array.as_string_opt::<i32>().ok_or_else(mismatch)?.clone()),
         })

@@ -21,7 +21,7 @@ use sepal_types::{Error, SqlType};
 use super::super::value::{Value, column, field};
 use super::{Function, Returns, catalog_functions};
 use crate::context::CatalogSlot;
-use crate::output::vector_kind;
+use crate::output::{is_bits, vector_kind};
 
 /// Every catalog function, bound to the context.
 pub(in crate::catalog) fn udfs(context: &CatalogSlot) -> Vec<ScalarUDF> {
@@ -239,6 +239,9 @@ fn sql_name(field: &Field) -> String {
     }
     if let Some(kind) = vector_kind(field.data_type()) {
         return kind.name().to_owned();
+    }
+    if is_bits(field.data_type()) {
+        return "bit".to_owned();
     }
     match field.data_type() {
         DataType::Null => "unknown".to_owned(),

@@ -87,6 +87,7 @@ pub(crate) struct Operator {
 const FIRST_OWN_OID: u32 = 16_000;
 const INTERNAL_LANGUAGE: u32 = 12;
 const C_LANGUAGE: u32 = 13;
+const BIT: u32 = 1560;
 const BOOL: u32 = 16;
 const FLOAT8: u32 = 701;
 
@@ -114,6 +115,10 @@ const OPERATORS: [(&str, Option<u32>, [&str; 2]); 14] = [
 /// The oids of the first operators over `vector` and `halfvec`.
 const FIRST_OPERATORS: [(u32, u32); 2] = [(16_500, VECTOR_OID), (16_520, HALFVEC_OID)];
 
+/// `(oid, name, function)` of those over bit strings.
+const BIT_OPERATORS: [(u32, &str, &str); 2] =
+    [(16_540, "<~>", "hamming_distance"), (16_541, "<%>", "jaccard_distance")];
+
 static ALL_OPERATORS: LazyLock<Vec<Operator>> = LazyLock::new(|| {
     let kinds = FIRST_OPERATORS.into_iter().enumerate();
     let of_kind = |(kind, (first, operand)): (usize, (u32, u32))| {
@@ -125,7 +130,8 @@ static ALL_OPERATORS: LazyLock<Vec<Operator>> = LazyLock::new(|| {
             function: functions[kind],
         })
     };
-    kinds.flat_map(of_kind).collect()
+    let of_bits = |(oid, name, function)| Operator { oid, name, operand: BIT, result: FLOAT8, function };
+    kinds.flat_map(of_kind).chain(BIT_OPERATORS.map(of_bits)).collect()
 });
 
 fn parse(line: &'static str) -> Option<Procedure> {

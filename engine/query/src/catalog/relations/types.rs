@@ -109,7 +109,7 @@ fn in_out_functions(ty: &SqlType) -> (String, String, String, String) {
     let underscored = matches!(
         ty,
         SqlType::Array(_)
-            | SqlType::Bit
+            | SqlType::Bit(_)
             | SqlType::Date
             | SqlType::HalfVec(_)
             | SqlType::Interval
@@ -139,6 +139,7 @@ fn in_out_functions(ty: &SqlType) -> (String, String, String, String) {
 fn modifier_functions(ty: &SqlType) -> (&'static str, &'static str) {
     match ty {
         SqlType::Array(element) => modifier_functions(element),
+        SqlType::Bit(_) => ("bittypmodin", "bittypmodout"),
         SqlType::Interval => ("intervaltypmodin", "intervaltypmodout"),
         SqlType::Numeric(_) => ("numerictypmodin", "numerictypmodout"),
         SqlType::Time => ("timetypmodin", "timetypmodout"),
@@ -173,7 +174,7 @@ fn element(ty: &SqlType) -> u32 {
 const fn category(ty: &SqlType) -> &'static str {
     match ty {
         SqlType::Array(_) | SqlType::Int2Vector | SqlType::OidVector => "A",
-        SqlType::Bit => "V",
+        SqlType::Bit(_) => "V",
         SqlType::Bool => "B",
         SqlType::Bytea
         | SqlType::HalfVec(_)
