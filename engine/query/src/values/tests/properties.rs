@@ -221,6 +221,8 @@ fn feed_every_type(bytes: &[u8]) {
         "numeric(5,2)",
         "varchar(2)",
         "vector(2)",
+        "halfvec(2)",
+        "bit(9)",
         "int4[]",
         "text[]",
         "vector(2)[]",
