@@ -6,8 +6,8 @@
 //! the near ones quickly.
 //!
 //! # The journey of an index
-//! 1. A segment is written. [`build`] reads `USING hnsw | ivfflat | flat` from `VectorIndexOptions`
-//!    and calls `graph`, `faiss` or `flat`. Rows that are NULL ([`BuildParams::valid`]) and, for cosine,
+//! 1. A segment is written. [`build`] reads `USING hnsw | graph | ivfflat | flat | faiss` from `VectorIndexOptions`
+//!    and calls `graph`, `ivf`, `flat` or `faiss`. Rows that are NULL ([`BuildParams::valid`]) and, for cosine,
 //!    vectors of length zero have no place in an index and are left out, as in pgvector.
 //!    Then `calibration` measures how much of the truth it finds at which effort.
 //! 2. [`VectorIndex::serialize`] gives bytes (drawn in `layout` and in each kind's `layout`); storage seals
@@ -17,11 +17,12 @@
 //!
 //! # The journey of a query
 //! 1. The filter, the deletion vector and NULLs become one [`Bits`]: the allowed rows.
-//! 2. [`VectorIndex::search`] finds candidates: `graph` walks on `quantize`'s codes, `faiss` probes cells,
-//!    `flat` scans all. With no index, [`search_exact`] does what `flat` does.
+//! 2. [`search_parts`] searches all segments of a table (`parts`): graphs by walks on `quantize`'s codes, whose
+//!    candidates then compete, the others one after the other ([`VectorIndex::search`]), where `ivf` scans the codes of
+//!    some cells, `faiss` asks FAISS, and `flat` scans all. With no index, [`search_exact`] does what `flat` does.
 //! 3. Distances are computed from the original vectors by `distance`'s kernels (AVX-512, AVX2 or scalar,
 //!    resolved once), so that a row's distance has the same bits whichever way the row was found.
-//! 4. The `k` nearest come back ascending as [`Neighbor`]s; the caller merges segments.
+//! 4. The `k` nearest of all segments come back ascending as [`Found`], with the [`Work`] that it took.
 //!
 //! # Invariants
 //! - A filter never costs rows: `k` are returned whenever that many allowed rows are indexed.
@@ -35,8 +36,10 @@ mod error;
 mod faiss;
 mod flat;
 mod graph;
+mod ivf;
 mod layout;
 mod neighbor;
+mod parts;
 mod quantize;
 mod vectors;
 
@@ -46,14 +49,17 @@ pub use bits::Bits;
 pub use check::verify;
 pub use distance::{KernelLevel, distance, distances, hamming, jaccard, kernel_level};
 pub use error::IndexError;
+pub use faiss::check_factory;
 pub use flat::search_exact;
-pub use neighbor::Neighbor;
+pub use neighbor::{Found, Neighbor};
+pub use parts::{Allowed, Effort, Part, Query, Work, search_parts};
 pub use vectors::Vectors;
 
 use crate::calibration::{Calibrated, calibrated};
-use crate::faiss::IvfFlat;
+use crate::faiss::Faiss;
 use crate::flat::Flat;
 use crate::graph::Graph;
+use crate::ivf::IvfFlat;
 use crate::layout::{Header, Kind};
 
 /// What an index is built from.
@@ -78,7 +84,7 @@ pub struct BuildParams<'a> {
 pub struct SearchParams<'a> {
     /// Most neighbours to return.
     pub k: usize,
-    /// `hnsw.ef_search`: candidates a graph search keeps; counts as at least `k`.
+    /// `hnsw.ef_search`: candidates that a graph search keeps, or that FAISS is asked for; counts as at least `k`.
     pub ef_search: usize,
     /// `ivfflat.probes`: cells an IVF search reads first; 0 counts as 1.
     pub probes: usize,
@@ -104,6 +110,11 @@ pub trait VectorIndex: Send + Sync {
         calibration::without_equals(vectors, &question, params.k, |k| {
             self.search(vectors, &question, &SearchParams { k, ..*params })
         })
+    }
+
+    /// The graph, where it is one: the candidates of several segments' graphs compete.
+    fn graph(&self) -> Option<&Graph> {
+        None
     }
 
     /// The least effort at which searches for `k` rows are expected to find the share `recall` of the nearest, as the
@@ -133,13 +144,20 @@ pub trait VectorIndex: Send + Sync {
     /// # Errors
     /// [`IndexError::Disagrees`]
     fn check(&self, rows: &BuildParams) -> Result<(), IndexError>;
+
+    /// The share of the nearest rows below which [`verify`] takes it for an index over other rows, which finds hardly
+    /// any. One over these rows finds nine of ten, except where the rows themselves defeat it.
+    fn least_recall(&self) -> f64 {
+        0.5
+    }
 }
 
 /// Builds what `USING` names.
 ///
 /// # Errors
-/// [`IndexError::UnsupportedMetric`] for `ivfflat` with L1, [`IndexError::Shape`] when the slices do not fit
-/// together, [`IndexError::Cancelled`], and [`IndexError::Faiss`] when FAISS gives up.
+/// [`IndexError::UnsupportedMetric`] for `ivfflat` and `faiss` with L1, [`IndexError::Factory`],
+/// [`IndexError::Shape`] when the slices do not fit together, [`IndexError::Cancelled`], and [`IndexError::Faiss`]
+/// when FAISS gives up.
 pub fn build(options: &VectorIndexOptions, params: &BuildParams) -> Result<Box<dyn VectorIndex>, IndexError> {
     params.check()?;
     if options.metric() != params.metric {
@@ -149,12 +167,14 @@ pub fn build(options: &VectorIndexOptions, params: &BuildParams) -> Result<Box<d
             params.metric.opclass()
         )));
     }
-    Ok(match *options {
+    Ok(match options {
         VectorIndexOptions::Flat { .. } => Box::new(Flat::build(params)?),
-        VectorIndexOptions::Hnsw { metric, m, ef_construction } => {
-            calibrated(Graph::build(metric, m, ef_construction, params)?, params)?
+        VectorIndexOptions::Hnsw { metric, m, ef_construction }
+        | VectorIndexOptions::Graph { metric, m, ef_construction } => {
+            calibrated(Graph::build(*metric, *m, *ef_construction, params)?, params)?
         }
-        VectorIndexOptions::IvfFlat { lists, .. } => calibrated(IvfFlat::build(lists, params)?, params)?,
+        VectorIndexOptions::IvfFlat { lists, .. } => calibrated(IvfFlat::build(*lists, params)?, params)?,
+        VectorIndexOptions::Faiss { factory, .. } => calibrated(Faiss::build(factory, params)?, params)?,
     })
 }
 
@@ -167,7 +187,8 @@ pub fn open(bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError> {
     let index: Box<dyn VectorIndex> = match Header::peek(blob)?.kind {
         Kind::Flat => Box::new(Flat::decode(blob)?),
         Kind::Graph => Box::new(Graph::decode(blob)?),
-        Kind::IvfFlat => Box::new(IvfFlat::decode(blob)?),
+        Kind::IvfFlat | Kind::IvfCodes => Box::new(IvfFlat::decode(blob)?),
+        Kind::Faiss => Box::new(Faiss::decode(blob)?),
     };
     if measured.is_empty() {
         return Ok(index);

@@ -30,9 +30,12 @@ fn kinds(metric: Metric) -> Vec<VectorIndexOptions> {
     let mut kinds = vec![
         VectorIndexOptions::Flat { metric },
         VectorIndexOptions::Hnsw { metric, m: 8, ef_construction: 60 },
+        VectorIndexOptions::Graph { metric, m: 8, ef_construction: 60 },
     ];
     if metric != Metric::L1 {
         kinds.push(VectorIndexOptions::IvfFlat { metric, lists: 8 });
+        kinds.push(VectorIndexOptions::Faiss { metric, factory: "HNSW16,SQ8,RFlat".into() });
+        kinds.push(VectorIndexOptions::Faiss { metric, factory: "IVF8,Flat".into() });
     }
     kinds
 }

@@ -207,21 +207,57 @@ pub struct Settings {
     undo: Vec<(String, Option<String>)>,
     in_transaction: bool,
     changed: Vec<String>,
+    ready: Ready,
 }
+
+/// What every statement asks for, as values: made anew when one of the settings in it changes, so that a statement
+/// looks nothing up by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Ready {
+    search: SearchSettings,
+    statement_timeout: Option<Duration>,
+    idle_in_transaction_timeout: Option<Duration>,
+    /// Whether new transactions may only read.
+    read_only: bool,
+    /// Whether `sepal.as_of` is set.
+    past: bool,
+}
+
+/// The settings that [`Ready`] is made of.
+const READY: &[&str] = &[
+    "default_transaction_read_only",
+    "enable_indexscan",
+    "hnsw.ef_search",
+    "idle_in_transaction_session_timeout",
+    "ivfflat.probes",
+    "statement_timeout",
+    AS_OF,
+    TARGET_RECALL,
+];
 
 impl Settings {
     pub fn new(user: &str) -> Self {
         let values = HashMap::from([("session_authorization".to_owned(), user.to_owned())]);
-        Self { values, hidden: Vec::new(), undo: Vec::new(), in_transaction: false, changed: Vec::new() }
+        let mut settings = Self {
+            values,
+            hidden: Vec::new(),
+            undo: Vec::new(),
+            in_transaction: false,
+            changed: Vec::new(),
+            ready: Ready::default(),
+        };
+        settings.ready = settings.read();
+        settings
     }
 
     /// The value as SHOW prints it; `None` for a name that is not known.
     pub fn get(&self, name: &str) -> Option<String> {
-        let key = key(name);
-        if let Some(value) = self.values.get(&key) {
-            return Some(value.clone());
-        }
-        find(&key).map(|known| known.default.to_owned())
+        self.value(&key(name)).map(str::to_owned)
+    }
+
+    fn value(&self, key: &str) -> Option<&str> {
+        let set = self.values.get(key).map(String::as_str);
+        set.or_else(|| find(key).map(|known| known.default))
     }
 
     /// SET and SET LOCAL. Returns the value as it stands.
@@ -282,20 +318,41 @@ impl Settings {
         if find(&key).is_some_and(|known| known.reported) && !self.changed.contains(&key) {
             self.changed.push(key.clone());
         }
+        let concerned = READY.contains(&key.as_str());
         match value {
             Some(value) => self.values.insert(key, value),
             None => self.values.remove(&key),
         };
+        if concerned {
+            self.ready = self.read();
+        }
+    }
+
+    fn read(&self) -> Ready {
+        let number =
+            |key: &str, otherwise| self.value(key).and_then(|value| value.parse().ok()).unwrap_or(otherwise);
+        let recall = self.values.get(TARGET_RECALL).and_then(|share| share.parse().ok());
+        Ready {
+            search: SearchSettings {
+                ef_search: number("hnsw.ef_search", 40),
+                probes: number("ivfflat.probes", 1),
+                use_indexes: self.is_on("enable_indexscan"),
+                target_recall: recall.and_then(Recall::new),
+            },
+            statement_timeout: self.timeout("statement_timeout"),
+            idle_in_transaction_timeout: self.timeout("idle_in_transaction_session_timeout"),
+            read_only: self.is_on("default_transaction_read_only"),
+            past: self.values.get(AS_OF).is_some_and(|value| !value.is_empty()),
+        }
     }
 
     /// A transaction begins. Whether it may only read.
     pub fn begin(&mut self) -> bool {
         self.in_transaction = true;
-        let read_only = self.values.get("default_transaction_read_only").is_some_and(|value| value == "on");
-        if read_only {
+        if self.ready.read_only {
             self.store("transaction_read_only".to_owned(), Some("on".to_owned()), true);
         }
-        read_only
+        self.ready.read_only
     }
 
     /// The transaction ended: local values go, and with a rollback the others too.
@@ -319,34 +376,37 @@ impl Settings {
         names.into_iter().filter_map(shown).collect()
     }
 
+    /// What steers vector search.
     pub fn search(&self) -> SearchSettings {
-        let number =
-            |name: &str, otherwise| self.get(name).and_then(|value| value.parse().ok()).unwrap_or(otherwise);
-        SearchSettings {
-            ef_search: number("hnsw.ef_search", 40),
-            probes: number("ivfflat.probes", 1),
-            use_indexes: self.is_on("enable_indexscan"),
-            target_recall: self
-                .values
-                .get(TARGET_RECALL)
-                .and_then(|share| share.parse().ok())
-                .and_then(Recall::new),
-        }
+        self.ready.search
     }
 
+    /// `None` for no limit.
+    pub fn statement_timeout(&self) -> Option<Duration> {
+        self.ready.statement_timeout
+    }
+
+    /// `None` for no limit.
+    pub fn idle_in_transaction_timeout(&self) -> Option<Duration> {
+        self.ready.idle_in_transaction_timeout
+    }
+
+    /// `name` in lower case.
     pub fn is_on(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|value| value == "on")
+        self.value(name) == Some("on")
     }
 
     /// The value of `sepal.as_of`, if it is set.
     pub fn as_of(&self) -> Option<&str> {
-        self.values.get(AS_OF).map(String::as_str).filter(|value| !value.is_empty())
+        if !self.ready.past {
+            return None;
+        }
+        self.values.get(AS_OF).map(String::as_str)
     }
 
-    /// A timeout in milliseconds as a duration; 0 means none.
+    /// A timeout in milliseconds as a duration; 0 means none. `name` in lower case.
     pub fn timeout(&self, name: &str) -> Option<Duration> {
-        let text = self.get(name)?;
-        let milliseconds = parse_milliseconds(&text)?;
+        let milliseconds = parse_milliseconds(self.value(name)?)?;
         u64::try_from(milliseconds).ok().filter(|milliseconds| *milliseconds > 0).map(Duration::from_millis)
     }
 

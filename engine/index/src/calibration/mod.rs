@@ -14,6 +14,7 @@
 mod layout;
 mod measure;
 
+use crate::graph::Graph;
 use crate::{BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors};
 
 /// The counts of neighbours that are asked for. How much wider a walk must be for more neighbours follows no rule:
@@ -71,6 +72,10 @@ impl VectorIndex for Calibrated {
         self.index.search_unseen(vectors, row, params)
     }
 
+    fn graph(&self) -> Option<&Graph> {
+        self.index.graph()
+    }
+
     fn effort_for(&self, recall: f64, k: usize) -> Option<usize> {
         self.calibration.effort_for(recall, k)
     }
@@ -97,6 +102,10 @@ impl VectorIndex for Calibrated {
 
     fn check(&self, rows: &BuildParams) -> Result<(), IndexError> {
         self.index.check(rows)
+    }
+
+    fn least_recall(&self) -> f64 {
+        self.index.least_recall()
     }
 }
 
@@ -221,7 +230,7 @@ pub(crate) fn without_equals(
     }
 }
 
-fn same_bits(a: &[f32], b: &[f32]) -> bool {
+pub(crate) fn same_bits(a: &[f32], b: &[f32]) -> bool {
     a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 

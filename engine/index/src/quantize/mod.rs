@@ -205,15 +205,19 @@ impl Codes {
     #[inline]
     pub(crate) fn score(&self, query: &QueryRef, nodes: &[u32], out: &mut Vec<f32>) {
         out.clear();
-        let mut dots = [0i32; BATCH];
-        for nodes in nodes.chunks(BATCH) {
+        out.resize(nodes.len(), 0.0);
+        let QueryHead { half_unit, sum15, constant } = query.head;
+        let (mut dots, mut corrections) = ([0i32; BATCH], [Correction::default(); BATCH]);
+        for (nodes, out) in nodes.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
             let dots = &mut dots[..nodes.len()];
             self.codec.kernel.dots(&self.bytes, query.values, nodes, dots);
-            out.extend(nodes.iter().zip(dots).map(|(node, dot)| {
-                let Correction { factor, bias } = self.corrections[*node as usize];
-                let levels = (2 * *dot - query.head.sum15) as f32 * query.head.half_unit;
-                query.head.constant + bias + factor * levels
-            }));
+            // Gathered first: what is then left is the same arithmetic on each, which the compiler makes wide.
+            for (correction, node) in corrections.iter_mut().zip(nodes) {
+                *correction = self.corrections[*node as usize];
+            }
+            for ((out, dot), Correction { factor, bias }) in out.iter_mut().zip(dots).zip(&corrections) {
+                *out = constant + bias + factor * ((2 * *dot - sum15) as f32 * half_unit);
+            }
         }
     }
 

@@ -19,6 +19,7 @@ use super::{
     hints::hint,
     literals::{self, fold_sign, quoted_number, spell_number},
     names::output_names,
+    order::keep_apart,
     params::{ParameterTypes, number},
     rows::{type_untyped, type_values},
     vectors,
@@ -33,6 +34,7 @@ pub fn prepare_query(
 ) {
     hint_targets(query.body.as_ref(), parameters, targets);
     type_values(query.body.as_mut(), targets, parameters);
+    keep_apart(query, columns);
     let _ = query.visit(&mut Pass { parameters, columns });
 }
 

@@ -211,7 +211,8 @@ fn split_trailing_signs(operator: String, token: TokenWithSpan, repaired: &mut V
     }
 }
 
-/// `vector '[1,2]'` and `halfvec '[1,2]'` are typed literals in Postgres; sqlparser reads a column with an alias. Written as a cast.
+/// `vector '[1,2]'` and `halfvec '[1,2]'` are typed literals in Postgres; sqlparser reads a column with an alias. Written
+/// as a cast.
 fn push_string(token: TokenWithSpan, repaired: &mut Vec<TokenWithSpan>) {
     let span = token.span;
     let before = repaired.iter().rposition(is_significant);

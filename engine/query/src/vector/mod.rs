@@ -35,12 +35,12 @@ use sepal_types::{Result, VectorKind, parse_elements, parse_vector};
 pub use cache::{IndexCache, IndexMemory};
 pub use exec::{KnnExec, TopKPlanner};
 pub use fast::FastKnn;
-pub use fetch::{described, distances, fetch};
+pub use fetch::{distances, fetch};
 pub use lateral::{LateralExec, LateralPlanner, LateralRule};
 pub use node::{Runtime, TopK};
 pub use recall::Measurement;
 pub use rule::TopKRule;
-pub use search::{Hit, Search, elements, search, usable_index};
+pub use search::{Hit, Search, Searched, elements, search, usable_index};
 
 /// A vector in its text form as a constant of DataFusion.
 ///

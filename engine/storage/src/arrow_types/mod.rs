@@ -65,17 +65,59 @@ fn bits(length: Option<u32>) -> DataType {
     let item = |name: String| Arc::new(Field::new(name, DataType::UInt8, false));
     match length {
         Some(length) => {
-            let bytes = i32::try_from(length.div_ceil(8)).unwrap_or(i32::MAX);
-            DataType::FixedSizeList(item(SqlType::Bit(Some(length)).display_name()), bytes)
+            DataType::FixedSizeList(item(SqlType::Bit(Some(length)).display_name()), bytes_of(length))
         }
         None => DataType::List(item(SqlType::Bit(None).display_name())),
     }
 }
 
+/// Bytes of so many bits.
+fn bytes_of(bits: u32) -> i32 {
+    i32::try_from(bits.div_ceil(8)).unwrap_or(i32::MAX)
+}
+
 /// The type of the bit strings that the lists with this item are: [`SqlType::Bit`]. `None` for other lists.
 pub fn bit_type(item: &Field) -> Option<SqlType> {
-    let ty = (*item.data_type() == DataType::UInt8).then(|| SqlType::from_name(item.name())).flatten()?;
-    matches!(ty, SqlType::Bit(_)).then_some(ty)
+    let length = match item.name().strip_prefix("bit")? {
+        "" => None,
+        modifier => Some(modifier.strip_prefix('(')?.strip_suffix(')')?.parse().ok()?),
+    };
+    (*item.data_type() == DataType::UInt8).then_some(SqlType::Bit(length))
+}
+
+/// Whether a type is [`arrow_type`]`(ty)`, which is not made for it: asked of each column that is read.
+pub fn has_arrow_type(data_type: &DataType, ty: &SqlType) -> bool {
+    let plain = |item: &Field| item.metadata().is_empty();
+    let vector = |item: &Field| vector_kind(item) == ty.vector_kind() && !item.is_nullable() && plain(item);
+    let bits = |item: &Field| bit_type(item).as_ref() == Some(ty) && !item.is_nullable() && plain(item);
+    match (ty, data_type) {
+        (
+            SqlType::HalfVec(Some(dimensions)) | SqlType::Vector(Some(dimensions)),
+            DataType::FixedSizeList(item, length),
+        ) => *length == i32::from(*dimensions) && vector(item),
+        (SqlType::HalfVec(None) | SqlType::Vector(None), DataType::List(item)) => vector(item),
+        (SqlType::Bit(Some(length)), DataType::FixedSizeList(item, bytes)) => {
+            *bytes == bytes_of(*length) && bits(item)
+        }
+        (SqlType::Bit(None), DataType::List(item)) => bits(item),
+        (SqlType::Timestamptz, DataType::Timestamp(TimeUnit::Microsecond, Some(zone))) => &**zone == "UTC",
+        (SqlType::Array(element), DataType::List(item)) => {
+            item.name() == "item"
+                && item.is_nullable()
+                && plain(item)
+                && has_arrow_type(item.data_type(), element)
+        }
+        (
+            SqlType::Bit(_)
+            | SqlType::HalfVec(_)
+            | SqlType::Vector(_)
+            | SqlType::Timestamptz
+            | SqlType::Array(_),
+            _,
+        ) => false,
+        // Made without an allocation.
+        (other, data_type) => *data_type == arrow_type(other),
+    }
 }
 
 /// A column as a field: its name, [`arrow_type`], nullability, and the metadata that [`sql_type`] reads back.

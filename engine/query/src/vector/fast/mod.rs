@@ -7,11 +7,12 @@
 mod filter;
 mod shape;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use datafusion::{
     arrow::{
         array::{Array, ArrayRef, AsArray, RecordBatch},
+        compute::cast,
         datatypes::{DataType, Float32Type, Int64Type},
     },
     sql::sqlparser::ast::Query,
@@ -20,15 +21,15 @@ use sepal_storage::ChunkRef;
 use sepal_types::{ColumnId, Error, Metric, Result, SqlState, SqlType, TableId, VectorKind};
 
 use super::{
-    Hit, Search,
-    fetch::{described, distances, fetch},
+    Hit, Search, Searched,
+    fetch::{distances, fetch},
     search::search,
 };
 use crate::{
     context::StatementContext,
     error,
     functions::operand,
-    output::OutputColumn,
+    output::{Described, OutputColumn, is_vector},
     planner::{Engine, LogicalPlan, parameter_values},
     sql::{
         ParameterTypes,
@@ -36,7 +37,7 @@ use crate::{
     },
 };
 use filter::FastFilter;
-use shape::{Count, Source, distance_of, plain_limit, plain_order, resolve_alias};
+use shape::{Count, Source, distance_of, only_beside, plain_limit, plain_order, resolve_alias};
 
 /// What one output column is.
 #[derive(Clone, Debug)]
@@ -56,8 +57,10 @@ pub struct FastKnn {
     query: Source,
     limit: Count,
     outputs: Vec<Output>,
-    columns: Arc<[OutputColumn]>,
+    described: Described,
     has_where: bool,
+    /// Whether a parameter of the WHERE clause means there what a literal in its place would.
+    like_literals: bool,
     /// The WHERE clause, once the statement was planned.
     filter: Option<Arc<FastFilter>>,
 }
@@ -111,8 +114,14 @@ impl FastKnn {
             query: source,
             limit: plain_limit(query)?,
             outputs,
-            columns: columns.into(),
+            described: Described::new(columns),
             has_where: select.selection.is_some(),
+            // Of one type in all places; a literal is what stands beside it asks for, and a vector is no halfvec there.
+            like_literals: kind == VectorKind::Single
+                || select
+                    .selection
+                    .as_ref()
+                    .is_none_or(|condition| only_beside(condition, kind, def, &names)),
             filter: None,
         })
     }
@@ -126,7 +135,20 @@ impl FastKnn {
     }
 
     pub fn columns(&self) -> &Arc<[OutputColumn]> {
-        &self.columns
+        self.described.columns()
+    }
+
+    /// Whether the query's vector, as `$1`, is all that is left open and could as well stand in the text: the WHERE
+    /// clause may name it too.
+    pub fn takes_only_a_vector(&self) -> bool {
+        self.like_literals && matches!((&self.query, self.limit), (Source::Parameter(0), Count::Constant(_)))
+    }
+
+    /// Whether an array's first value is a vector of the column's dimensions.
+    pub fn accepts(&self, array: &ArrayRef) -> bool {
+        is_vector(array.data_type())
+            && array.is_valid(0)
+            && first_elements(array).1.len() == usize::from(self.dimensions)
     }
 
     /// Gives the parameters the types that this shape implies.
@@ -155,27 +177,34 @@ impl FastKnn {
         let Some(column) = version.def.column_by_id(self.column) else {
             return Ok(None);
         };
-        let Some(query) = self.query_vector(parameters)? else {
-            return Ok(None);
+        let given = match self.query {
+            Source::Constant(_) => None,
+            Source::Parameter(position) => match query_array(parameters, position, self.kind)? {
+                Some(array) => Some(array),
+                None => return Ok(None),
+            },
         };
+        let query = self.elements(given.as_ref())?;
         let filter = match &self.filter {
             Some(filter) => Some(filter.compile(engine, &parameter_values(parameters, parameters.len())?)?),
             None => None,
         };
         let predicate = |_: usize, reference: &ChunkRef| {
-            filter.as_ref().map(|filter| filter.passing(version, reference)).transpose()
+            let kept = context.indexes.filters();
+            filter.as_ref().map(|filter| filter.passing(version, reference, kept)).transpose()
         };
         let hits = search(
             &Search {
                 version,
                 column,
                 metric: self.metric,
-                query: &query,
+                query,
                 k: self.count(parameters)?,
                 settings: *context.search.read(),
                 predicate: filter.is_some().then_some(&predicate),
             },
             &context.indexes,
+            &mut Searched::default(),
         )?;
         self.rows(version, &hits)
     }
@@ -191,29 +220,18 @@ impl FastKnn {
                 },
             }
         }
-        described(&self.columns, arrays, hits.len()).map(Some)
+        self.described.batch(arrays, hits.len()).map(Some)
     }
 
-    /// The query's elements; `None` for NULL, which the planned way answers.
-    fn query_vector(&self, parameters: &[ArrayRef]) -> Result<Option<Arc<[f32]>>> {
-        let position = match &self.query {
-            Source::Constant(elements) => return Ok(Some(Arc::clone(elements))),
-            Source::Parameter(position) => *position,
+    /// The query's elements, where they lie. Errors: 22000 for other dimensions than the column's.
+    fn elements<'a>(&'a self, given: Option<&'a ArrayRef>) -> Result<&'a [f32]> {
+        let elements = match (&self.query, given) {
+            (Source::Constant(elements), _) => &**elements,
+            (Source::Parameter(_), Some(array)) => first_vector(array)?,
+            (Source::Parameter(_), None) => return Err(Error::bug("a search without its vector")),
         };
-        let Some(array) = parameters.get(position) else {
-            return Err(Error::bug("the fast path was run without its parameter"));
-        };
-        if array.is_empty() || array.is_null(0) || array.data_type() == &DataType::Null {
-            return Ok(None);
-        }
-        let vectors = operand(array, self.kind).map_err(error::translate)?;
-        let values = match vectors.data_type() {
-            DataType::FixedSizeList(..) => vectors.as_fixed_size_list().value(0),
-            _ => vectors.as_list::<i32>().value(0),
-        };
-        let values: Arc<[f32]> = Arc::from(values.as_primitive::<Float32Type>().values().as_ref());
-        self.kind.check_same(usize::from(self.dimensions), values.len())?;
-        Ok(Some(values))
+        self.kind.check_same(usize::from(self.dimensions), elements.len())?;
+        Ok(elements)
     }
 
     fn count(&self, parameters: &[ArrayRef]) -> Result<usize> {
@@ -223,8 +241,10 @@ impl FastKnn {
             Count::Parameter(position) => {
                 let array =
                     parameters.get(position).ok_or_else(|| Error::bug("the LIMIT parameter is missing"))?;
-                let array =
-                    datafusion::arrow::compute::cast(array, &DataType::Int64).map_err(error::arrow)?;
+                let array = match array.data_type() {
+                    DataType::Int64 => Arc::clone(array),
+                    _ => cast(array, &DataType::Int64).map_err(error::arrow)?,
+                };
                 if array.is_null(0) {
                     return Err(Error::unsupported("LIMIT NULL is not supported for a vector search")
                         .with_hint("Give the number of neighbours wanted."));
@@ -233,4 +253,38 @@ impl FastKnn {
             }
         }
     }
+}
+
+/// The parameter that is the query, as a column of this kind takes it; `None` for NULL, which the planned way answers.
+fn query_array(parameters: &[ArrayRef], position: usize, kind: VectorKind) -> Result<Option<ArrayRef>> {
+    let Some(array) = parameters.get(position) else {
+        return Err(Error::bug("the fast path was run without its parameter"));
+    };
+    if array.is_empty() || array.is_null(0) || array.data_type() == &DataType::Null {
+        return Ok(None);
+    }
+    operand(array, kind).map(Some).map_err(error::translate)
+}
+
+/// The elements of all vectors of an array, and which of them are the first one's.
+fn first_elements(array: &ArrayRef) -> (&ArrayRef, Range<usize>) {
+    let (values, start, end) = match array.data_type() {
+        DataType::FixedSizeList(..) => {
+            let list = array.as_fixed_size_list();
+            (list.values(), list.value_offset(0), list.value_offset(0) + list.value_length())
+        }
+        _ => {
+            let list = array.as_list::<i32>();
+            let offsets = list.value_offsets();
+            (list.values(), offsets[0], offsets[1])
+        }
+    };
+    (values, usize::try_from(start).unwrap_or(0)..usize::try_from(end).unwrap_or(0))
+}
+
+/// The elements of the first vector of an array of `vector`.
+fn first_vector(array: &ArrayRef) -> Result<&[f32]> {
+    let (values, range) = first_elements(array);
+    let elements = values.as_primitive::<Float32Type>().values();
+    elements.get(range).ok_or_else(|| Error::bug("a vector's elements are not there"))
 }

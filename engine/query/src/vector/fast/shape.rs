@@ -2,11 +2,11 @@
 //!
 //! Looks at syntax alone and answers `None` for whatever is more than that.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, LimitClause, OrderByKind,
-    Query, SelectItem, Value,
+    Query, SelectItem, Value, visit_expressions,
 };
 use half::f16;
 use sepal_types::{ColumnId, Metric, TableDef, VectorKind, parse_elements, parse_vector, round_to_half};
@@ -108,6 +108,33 @@ fn constant(expr: &Expr, kind: VectorKind) -> Option<Arc<[f32]>> {
         }
         _ => None,
     }
+}
+
+/// Whether every parameter of a condition stands beside a column of this kind.
+pub(super) fn only_beside(
+    condition: &Expr,
+    kind: VectorKind,
+    def: &TableDef,
+    names: &[Option<&str>],
+) -> bool {
+    let of_kind = |expr: &Expr| {
+        let column = plain_column(expr, def, names).and_then(|column| def.column_by_id(column));
+        column.is_some_and(|column| column.ty.vector_kind() == Some(kind))
+    };
+    let (mut all, mut beside) = (0, 0);
+    let _ = visit_expressions(condition, |expr| {
+        match expr {
+            Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => all += 1,
+            Expr::BinaryOp { left, right, .. } => {
+                for (one, other) in [(left, right), (right, left)] {
+                    beside += usize::from(parameter(one).is_some() && of_kind(other));
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    all == beside
 }
 
 pub(super) fn plain_limit(query: &Query) -> Option<Count> {

@@ -1,0 +1,97 @@
+//! Bytes of [`IvfFlat`], after the header that `crate::layout` draws.
+//!
+//! ```text
+//! offset size
+//!     24    4  L, lists; 0 only when m is
+//!     28    4  m, indexed rows; at least L, at most n
+//!     32    4·L·dim  centroids, f32, row-major
+//!           4·(L+1)  offsets, u32: list i is positions[offset i .. offset i+1]; ascending from 0 to m
+//!           4·m      positions, u32: rows below n, each at most once
+//!                    and, where the header's kind is 5 and not 3, in the order of the positions:
+//!           4·dim    centre, f32
+//!           8·m      factor and bias of each row, f32
+//!           m·64 ⌈dim / 128⌉  codes, drawn in `quantize/encode`
+//! ```
+//!
+//! Kind 3 is also what builds wrote before there were codes. How codes are rotated and levels drawn is part of the
+//! format, as in `graph`.
+
+use super::IvfFlat;
+use crate::layout::{HEADER_BYTES, Header, Kind, Reader, Writer};
+use crate::quantize::{Aligned, Codes, Correction};
+use crate::{Bits, IndexError};
+
+impl IvfFlat {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let words = 2 + self.centroids.len() + self.offsets.len() + self.positions.len();
+        let codes = self.codes.as_ref();
+        let expected = HEADER_BYTES + 4 * words + codes.map_or(0, Codes::memory_bytes);
+        let kind = if codes.is_some() { Kind::IvfCodes } else { Kind::IvfFlat };
+        let mut writer = Writer::with_capacity(expected);
+        Header::new(kind, self.metric, self.rows, self.dim).encode(&mut writer);
+        // Both are counts of rows or less, which `Header::new` has just found to fit.
+        writer.u32(self.lists() as u32);
+        writer.u32(self.positions.len() as u32);
+        writer.f32s(&self.centroids);
+        writer.u32s(&self.offsets);
+        writer.u32s(&self.positions);
+        if let Some(codes) = codes {
+            writer.f32s(codes.centre());
+            codes.corrections().iter().for_each(|row| writer.f32s(&[row.factor, row.bias]));
+            writer.bytes(codes.bytes());
+        }
+        writer.into_bytes()
+    }
+
+    /// # Errors
+    /// [`IndexError::Corrupt`] for any bytes that a search could stumble over.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, IndexError> {
+        let mut reader = Reader::new(bytes);
+        let header = Header::decode(&mut reader)?;
+        if !matches!(header.kind, Kind::IvfFlat | Kind::IvfCodes) {
+            return Err(reader.corrupt(format!("kind {:?} where cells were expected", header.kind)));
+        }
+        let (rows, dim) = (header.rows as usize, header.dim as usize);
+        let (lists, len) = (reader.u32()? as usize, reader.u32()? as usize);
+        if len > rows || lists > len || (lists == 0) != (len == 0) {
+            return Err(reader.corrupt(format!("{lists} lists for {len} of {rows} rows")));
+        }
+        let centroids = reader.f32s(lists * dim)?;
+        let offsets = reader.u32s(lists + 1)?;
+        if offsets[0] != 0 || !offsets.is_sorted() || offsets[lists] as usize != len {
+            return Err(reader.corrupt(format!("offsets do not ascend from 0 to {len}")));
+        }
+        let positions = reader.u32s(len)?;
+        let mut seen = Bits::new(rows);
+        for position in &positions {
+            if *position as usize >= rows || seen.get(*position as usize) {
+                return Err(
+                    reader.corrupt(format!("position {position} is no row of {rows} or listed twice"))
+                );
+            }
+            seen.set(*position as usize);
+        }
+        let codes = match header.kind {
+            Kind::IvfCodes => Some(decode_codes(&mut reader, header, len)?),
+            _ => None,
+        };
+        reader.finish()?;
+        Ok(Self { metric: header.metric, rows, dim, centroids, offsets, positions, held: seen, codes })
+    }
+}
+
+fn decode_codes(reader: &mut Reader, header: Header, count: usize) -> Result<Codes, IndexError> {
+    let dim = header.dim as usize;
+    if !Codes::worthwhile(header.metric, dim) {
+        return Err(reader.corrupt(format!("codes for {:?} in {dim} dimensions", header.metric)));
+    }
+    let centre = reader.f32s(dim)?;
+    let corrections = reader.f32s(2 * count)?;
+    let corrections = corrections.as_chunks::<2>().0.iter();
+    let corrections = corrections.map(|[factor, bias]| Correction { factor: *factor, bias: *bias }).collect();
+    let stored = reader.take(count * Codes::stride(dim))?;
+    let mut bytes = Aligned::zeroed(stored.len())?;
+    bytes.copy_from_slice(stored);
+    Codes::from_parts(header.metric, centre, corrections, bytes)
+        .ok_or_else(|| reader.corrupt("a centre or correction is not a finite number"))
+}
