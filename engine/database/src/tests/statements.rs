@@ -11,7 +11,7 @@ use crate::{
 };
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v int, e vector(2));
-    INSERT INTO t VALUES (1, 10, '[0,0]'), (2, 20, '[1,0]'), (3, 30, '[0,2]')";
+    INSERT INTO t VALUES (1, 10, '[-0.5,0.1]'), (2, 20, '[1,0.2]'), (3, 30, '[0,2]')";
 
 /// Sends one statement as the server does: what is known is not parsed. Whether it was known, and its rows.
 async fn send(session: &mut Session, sql: &str) -> Result<(bool, Vec<String>), Error> {
@@ -286,7 +286,7 @@ async fn a_vector_in_the_text_is_like_a_parameter() {
     run(&mut session, TABLE).await;
     run(&mut session, "INSERT INTO t VALUES (4, 40, NULL)").await;
     let strangers = Strangers::new(&fixture);
-    let vectors = ["[0,1.5]", "[ 3, 1e-3 ]", "[-1,0]", "[0,0]", "[7,7]"];
+    let vectors = ["[0,1.5]", "[ 3, 1e-3 ]", "[-1,0]", "[0,0.5]", "[7,7]"];
     for shape in [
         "SELECT id FROM t ORDER BY e <-> '{}' LIMIT 2",
         "SELECT \"id\", e <=> '{}' AS d FROM \"t\" ORDER BY e <=> '{}' LIMIT 4",

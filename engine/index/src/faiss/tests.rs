@@ -1,3 +1,6 @@
+//! Every kind of FAISS index that a factory may name: built, stored, opened, searched with filters; damaged bytes and
+//! refused factories.
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
