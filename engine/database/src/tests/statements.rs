@@ -342,10 +342,11 @@ async fn a_halfvec_in_the_text_is_like_a_parameter_where_a_vector_is_none() {
     let fixture = Fixture::new();
     let mut session = fixture.session().await;
     let table = "CREATE TABLE h (id int PRIMARY KEY, e halfvec(2), v vector(2));
-        INSERT INTO h VALUES (1, '[0.1,0]', '[0.1,0]'), (2, '[1,0]', '[1,0]'), (3, '[0,2]', '[0,2]')";
+        INSERT INTO h VALUES
+            (1, '[-0.5,0.1]', '[-0.5,0.1]'), (2, '[1,0.2]', '[1,0.2]'), (3, '[0,2]', '[0,2]')";
     run(&mut session, table).await;
     let strangers = Strangers::new(&fixture);
-    let vectors = ["[0.1,0]", "[ 3, 1e-3 ]", "[-1,0.3]", "[0,0]", "[7,7.7]"];
+    let vectors = ["[0,1.5]", "[ 3, 1e-3 ]", "[-0.5,0.1]", "[0,0.5]", "[7,7.7]"];
     for shape in [
         "SELECT id FROM h ORDER BY e <-> '{}' LIMIT 2",
         "SELECT id, e <=> '{}' AS d FROM h WHERE id > 1 ORDER BY e <=> '{}' LIMIT 4",
