@@ -425,11 +425,13 @@ fn build(
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Box<dyn VectorIndex>> {
     let (vectors, dim) = sepal_query::vector::elements(column)?;
+    // Of a halfvec column this is a copy of twice its size, for as long as the build lasts.
+    let vectors = vectors.widened();
     let valid = present(column);
     let params = BuildParams {
         metric: options.metric(),
         dim,
-        vectors,
+        vectors: &vectors,
         valid: valid.as_ref(),
         threads,
         progress: &|done, total| posted.report(done, total),

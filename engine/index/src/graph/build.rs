@@ -49,7 +49,7 @@ pub(super) fn graph(
             Some(codes)
         }
         None => {
-            let space = Exact { metric, dim: params.dim, vectors: params.vectors, nodes: &nodes };
+            let space = Exact { metric, dim: params.dim, vectors: params.vectors.into(), nodes: &nodes };
             Insertion::new(&space, &layers, ef, params).run()?;
             None
         }

@@ -32,7 +32,7 @@ use sepal_types::Metric;
 
 use crate::calibration::{self, Measured};
 use crate::quantize::Codes;
-use crate::{BuildParams, IndexError, Neighbor, SearchParams, VectorIndex};
+use crate::{BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors};
 use links::Layers;
 use nodes::Nodes;
 pub(crate) use search::{GraphPart, search_all};
@@ -83,11 +83,11 @@ impl Graph {
 }
 
 impl VectorIndex for Graph {
-    fn search(&self, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+    fn search(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
         search::search(self, vectors, query, params)
     }
 
-    fn search_unseen(&self, vectors: &[f32], row: usize, params: &SearchParams) -> Vec<Neighbor> {
+    fn search_unseen(&self, vectors: Vectors, row: usize, params: &SearchParams) -> Vec<Neighbor> {
         search::search_unseen(self, vectors, row, params)
     }
 
@@ -135,7 +135,7 @@ impl Measured for Graph {
         for (effort, hits) in efforts.iter().zip(&mut hits) {
             let wanted =
                 SearchParams { k: truth.len(), ef_search: *effort as usize, probes: 1, allowed: None };
-            let found = self.search_unseen(params.vectors, row, &wanted);
+            let found = self.search_unseen(params.vectors.into(), row, &wanted);
             // By distance: of rows equally far any will do.
             let near = found.iter().filter(|neighbor| neighbor.distance <= furthest.distance).count();
             if near >= truth.len() {
