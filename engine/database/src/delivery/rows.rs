@@ -71,7 +71,12 @@ pub fn rows(
         plugin_capabilities: capabilities,
         sinks: objects.sinks_in(environment).map(|def| sink(&objects, def)).collect(),
         pipelines: objects.pipelines_in(environment).map(pipeline).collect(),
-        pipeline_status: tenant.pipelines.status(environment),
+        pipeline_status: {
+            // What runs may be one that was dropped a moment ago.
+            let mut status = tenant.pipelines.status(environment);
+            status.retain(|row| objects.pipelines_in(environment).any(|def| def.name == row.pipeline));
+            status
+        },
         secret_usage: {
             let (delivery, environment) = (Arc::clone(delivery), environment.to_owned());
             LazyLock::new(Box::new(move || shown("uses of secrets", uses(&delivery, &environment))))
