@@ -20,7 +20,7 @@ release: ## Build the program to deploy, fully optimised
 test: ## Build everything and run every test
 	@./setup test
 	cargo build --workspace
-	cargo nextest run --workspace $(ARGS)
+	cargo nextest run --workspace --no-fail-fast $(ARGS)
 	cargo test --quiet --manifest-path sdk/rust/Cargo.toml
 	cargo test --quiet --manifest-path plugins/guests/Cargo.toml --workspace
 
