@@ -256,4 +256,6 @@ impl BuildParams<'_> {
 }
 
 #[cfg(test)]
+mod fixtures;
+#[cfg(test)]
 mod tests;

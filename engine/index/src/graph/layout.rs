@@ -12,9 +12,7 @@
 //!            4 · (c₀ + 1)    flag 2: where each node's positions start, and i
 //!            4 · c₀ · 2m     links of the lowest layer; ff ff ff ff ends a list
 //!            4 · c · m       links of each further layer
-//!            4 · dim         flag 4: centre, f32
-//!            8 · c₀          flag 4: factor and bias of each node, f32
-//!            c₀ · 64 ⌈dim / 128⌉  flag 4: codes, drawn in `quantize/encode`
+//!            flag 4: c₀ codes, drawn in `quantize/layout`
 //! ```
 //!
 //! How codes are rotated and levels drawn is part of the format, though no byte says it: another rotation is
@@ -24,7 +22,7 @@ use super::Graph;
 use super::links::{Layers, slots};
 use super::nodes::{MOST_LAYERS, MOST_NODES, Nodes};
 use crate::layout::{HEADER_BYTES, Header, Kind, Reader, Writer};
-use crate::quantize::{Aligned, Codes, Correction};
+use crate::quantize::Codes;
 use crate::{Bits, IndexError};
 
 const MASK: u8 = 1;
@@ -53,12 +51,7 @@ pub(super) fn encode(graph: &Graph) -> Vec<u8> {
     let mut bytes = writer.into_bytes();
     (0..layers.len()).for_each(|layer| layers.write(layer, &mut bytes));
     if let Some(codes) = codes {
-        bytes.extend(codes.centre().iter().flat_map(|value| value.to_le_bytes()));
-        for Correction { factor, bias } in codes.corrections() {
-            bytes.extend_from_slice(&factor.to_le_bytes());
-            bytes.extend_from_slice(&bias.to_le_bytes());
-        }
-        bytes.extend_from_slice(codes.bytes());
+        codes.write(&mut bytes);
     }
     bytes
 }
@@ -83,7 +76,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Graph, IndexError> {
     let layers = decode_layers(&mut reader, m, &counts)?;
     let codes = match flags & CODES {
         0 => None,
-        _ => Some(decode_codes(&mut reader, header, counts[0] as usize)?),
+        _ => Some(Codes::read(&mut reader, header, counts[0] as usize)?),
     };
     reader.finish()?;
     Ok(Graph::new(header.metric, dim, nodes, layers, codes))
@@ -131,20 +124,4 @@ fn decode_layers(reader: &mut Reader, m: usize, counts: &[u32]) -> Result<Layers
         }
     }
     Ok(layers)
-}
-
-fn decode_codes(reader: &mut Reader, header: Header, count: usize) -> Result<Codes, IndexError> {
-    let dim = header.dim as usize;
-    if !Codes::worthwhile(header.metric, dim) {
-        return Err(reader.corrupt(format!("codes for {:?} in {dim} dimensions", header.metric)));
-    }
-    let centre = reader.f32s(dim)?;
-    let corrections = reader.f32s(2 * count)?;
-    let corrections = corrections.as_chunks::<2>().0.iter();
-    let corrections = corrections.map(|[factor, bias]| Correction { factor: *factor, bias: *bias }).collect();
-    let stored = reader.take(count * Codes::stride(dim))?;
-    let mut bytes = Aligned::zeroed(stored.len())?;
-    bytes.copy_from_slice(stored);
-    Codes::from_parts(header.metric, centre, corrections, bytes)
-        .ok_or_else(|| reader.corrupt("a centre or correction is not a finite number"))
 }

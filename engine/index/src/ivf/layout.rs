@@ -8,9 +8,7 @@
 //!           4·(L+1)  offsets, u32: list i is positions[offset i .. offset i+1]; ascending from 0 to m
 //!           4·m      positions, u32: rows below n, each at most once
 //!                    and, where the header's kind is 5 and not 3, in the order of the positions:
-//!           4·dim    centre, f32
-//!           8·m      factor and bias of each row, f32
-//!           m·64 ⌈dim / 128⌉  codes, drawn in `quantize/encode`
+//!           m codes, drawn in `quantize/layout`
 //! ```
 //!
 //! Kind 3 is also what builds wrote before there were codes. How codes are rotated and levels drawn is part of the
@@ -18,7 +16,7 @@
 
 use super::IvfFlat;
 use crate::layout::{HEADER_BYTES, Header, Kind, Reader, Writer};
-use crate::quantize::{Aligned, Codes, Correction};
+use crate::quantize::Codes;
 use crate::{Bits, IndexError};
 
 impl IvfFlat {
@@ -35,12 +33,11 @@ impl IvfFlat {
         writer.f32s(&self.centroids);
         writer.u32s(&self.offsets);
         writer.u32s(&self.positions);
+        let mut bytes = writer.into_bytes();
         if let Some(codes) = codes {
-            writer.f32s(codes.centre());
-            codes.corrections().iter().for_each(|row| writer.f32s(&[row.factor, row.bias]));
-            writer.bytes(codes.bytes());
+            codes.write(&mut bytes);
         }
-        writer.into_bytes()
+        bytes
     }
 
     /// # Errors
@@ -72,26 +69,10 @@ impl IvfFlat {
             seen.set(*position as usize);
         }
         let codes = match header.kind {
-            Kind::IvfCodes => Some(decode_codes(&mut reader, header, len)?),
+            Kind::IvfCodes => Some(Codes::read(&mut reader, header, len)?),
             _ => None,
         };
         reader.finish()?;
         Ok(Self { metric: header.metric, rows, dim, centroids, offsets, positions, held: seen, codes })
     }
-}
-
-fn decode_codes(reader: &mut Reader, header: Header, count: usize) -> Result<Codes, IndexError> {
-    let dim = header.dim as usize;
-    if !Codes::worthwhile(header.metric, dim) {
-        return Err(reader.corrupt(format!("codes for {:?} in {dim} dimensions", header.metric)));
-    }
-    let centre = reader.f32s(dim)?;
-    let corrections = reader.f32s(2 * count)?;
-    let corrections = corrections.as_chunks::<2>().0.iter();
-    let corrections = corrections.map(|[factor, bias]| Correction { factor: *factor, bias: *bias }).collect();
-    let stored = reader.take(count * Codes::stride(dim))?;
-    let mut bytes = Aligned::zeroed(stored.len())?;
-    bytes.copy_from_slice(stored);
-    Codes::from_parts(header.metric, centre, corrections, bytes)
-        .ok_or_else(|| reader.corrupt("a centre or correction is not a finite number"))
 }

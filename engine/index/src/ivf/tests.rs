@@ -9,6 +9,7 @@ use sepal_types::Metric;
 use super::{IvfFlat, cell_metric};
 use crate::distance::norm;
 use crate::faiss::sys;
+use crate::fixtures::{params, topics};
 use crate::quantize::{Aligned, Codes, Correction};
 use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, search_exact};
 
@@ -24,26 +25,6 @@ impl std::fmt::Debug for IvfFlat {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("IvfFlat").field("lists", &self.lists()).finish_non_exhaustive()
     }
-}
-
-/// `rows × dim` around a dozen centres, as embeddings of a dozen topics would lie.
-fn topics(rows: usize, dim: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed;
-    let mut uniform = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / 8_388_608.0 - 1.0
-    };
-    let centres: Vec<f32> = (0..12 * dim).map(|_| uniform()).collect();
-    let mut vectors = Vec::with_capacity(rows * dim);
-    for row in 0..rows {
-        let centre = &centres[row * 7 % 12 * dim..][..dim];
-        vectors.extend(centre.iter().map(|value| value + 0.4 * uniform()));
-    }
-    vectors
-}
-
-fn params<'a>(metric: Metric, dim: usize, vectors: &'a [f32], valid: Option<&'a Bits>) -> BuildParams<'a> {
-    BuildParams { metric, dim, vectors, valid, threads: 2, progress: &|_, _| (), cancelled: &|| false }
 }
 
 fn build(metric: Metric, dim: usize, vectors: &[f32], lists: u32) -> IvfFlat {

@@ -22,6 +22,7 @@ mod aligned;
 mod crew;
 mod encode;
 mod kernel;
+mod layout;
 mod rotate;
 
 use parking_lot::Mutex;

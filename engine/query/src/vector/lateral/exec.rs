@@ -150,6 +150,11 @@ impl LateralExec {
         Self { input, searches, words, schema, properties: Arc::new(properties) }
     }
 
+    /// What EXPLAIN ANALYZE adds: of all searches together.
+    pub fn analyze_lines(&self) -> Vec<String> {
+        self.searches.analyze_lines()
+    }
+
     /// The lines that EXPLAIN shows.
     pub fn explain_lines(&self) -> Vec<String> {
         let Searches { version, column, metric, skip, fetch, keeps_unmatched, .. } = self.searches.as_ref();
@@ -170,13 +175,6 @@ impl LateralExec {
         lines
             .extend(self.words.correlated.iter().map(|filter| format!("Pre-filter: {filter}, for each row")));
         lines
-    }
-}
-
-impl LateralExec {
-    /// What EXPLAIN ANALYZE adds: of all searches together.
-    pub fn analyze_lines(&self) -> Vec<String> {
-        self.searches.analyze_lines()
     }
 }
 
