@@ -136,7 +136,7 @@ impl TenantStore {
         let segments = produced.tables.values().flat_map(|table| &table.segments);
         let again =
             segments.flat_map(|segment| &segment.inputs).filter(|input| input.chunk.segment().is_some());
-        let again: u64 = again.map(|input| plan::Size::of(input).live_bytes()).sum();
+        let again: u64 = again.map(|input| plan::Size::of(input, self.segment_bytes).live_bytes()).sum();
         report.ingested_bytes = report.rows_bytes_written.saturating_sub(again);
         if planted::is(Bug::EarlyGc) {
             self.sweep_as_if(&next)?;

@@ -104,7 +104,7 @@ impl TenantStore {
         let making = Making { builder, pace: &Freely, announce: &|_, _| {} };
         let mut write = || -> Result<(), StoreError> {
             for version in frozen.snapshot.tables() {
-                let plan = plan::flush(version, &busy);
+                let plan = plan::flush(version, &busy, self.segment_bytes);
                 let mut table = ProducedTable::default();
                 for inputs in plan.rewrite {
                     let chunk = self.write_segment(&version.def, &inputs, &making, &mut produced)?;
@@ -157,6 +157,7 @@ impl TenantStore {
             last_row: written.last_row,
             bytes: written.bytes,
             plain_bytes: written.plain_bytes,
+            variable_bytes: Some(written.variable_bytes),
             key: self.keys().wrap(&aad, &identity.key),
             deleted: None,
             indexes: Vec::new(),

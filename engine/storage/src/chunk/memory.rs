@@ -5,9 +5,10 @@
 use std::sync::{Arc, OnceLock};
 
 use arrow::{
-    array::{Array, ArrayRef, BooleanArray, UInt64Array},
+    array::{Array, ArrayRef, AsArray, BooleanArray, UInt64Array},
     buffer::BooleanBuffer,
     compute,
+    datatypes::{ArrowNativeType, DataType},
     record_batch::RecordBatch,
 };
 use roaring::RoaringBitmap;
@@ -24,6 +25,8 @@ pub(crate) struct MemoryChunk {
     ids: Ids,
     columns: Vec<(ColumnId, ArrayRef)>,
     bytes: u64,
+    /// Of columns whose values vary in length.
+    variable_bytes: u64,
 }
 
 enum Ids {
@@ -56,11 +59,19 @@ impl MemoryChunk {
             .map(named)
             .collect::<Result<_, StoreError>>()?;
         let ids = Ids::Run { first: first_row.0, rows, array: OnceLock::new() };
-        Ok(Self { generation, ids, bytes: bytes(&columns), columns })
+        Ok(Self::new(generation, ids, columns))
     }
 
     fn merged(ids: UInt64Array, columns: Vec<(ColumnId, ArrayRef)>, generation: u64) -> Self {
-        Self { generation, ids: Ids::List(Arc::new(ids)), bytes: bytes(&columns), columns }
+        Self::new(generation, Ids::List(Arc::new(ids)), columns)
+    }
+
+    fn new(generation: u64, ids: Ids, columns: Vec<(ColumnId, ArrayRef)>) -> Self {
+        let sum = |wanted: &dyn Fn(&ArrayRef) -> bool| -> u64 {
+            columns.iter().map(|(_, array)| array).filter(|array| wanted(array)).map(slice_bytes).sum()
+        };
+        let (bytes, variable_bytes) = (sum(&|_| true), sum(&|array| varies(array.data_type())));
+        Self { generation, ids, columns, bytes, variable_bytes }
     }
 
     pub(crate) const fn generation(&self) -> u64 {
@@ -69,6 +80,10 @@ impl MemoryChunk {
 
     pub(crate) const fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    pub(crate) const fn variable_bytes(&self) -> u64 {
+        self.variable_bytes
     }
 
     pub(crate) fn rows(&self) -> u32 {
@@ -107,12 +122,26 @@ impl MemoryChunk {
     }
 }
 
-fn bytes(columns: &[(ColumnId, ArrayRef)]) -> u64 {
-    // A slice of a large batch counts its own part only.
-    let size = |array: &ArrayRef| {
-        array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
-    };
-    columns.iter().map(|(_, array)| size(array) as u64).sum()
+/// An array's size in memory. A slice of a large batch counts its own part only.
+pub(crate) fn slice_bytes(array: &ArrayRef) -> u64 {
+    // Arrow counts all elements of all lists for a slice of them.
+    if let (DataType::List(_), Some(list)) = (array.data_type(), array.as_list_opt::<i32>()) {
+        let offsets = list.value_offsets();
+        let ends = offsets.first().zip(offsets.last());
+        let (start, end) = ends.map_or((0, 0), |(start, end)| (start.as_usize(), end.as_usize()));
+        let nulls = list.nulls().map_or(0, |_| list.len().div_ceil(8));
+        return (size_of_val(offsets) + nulls) as u64 + slice_bytes(&list.values().slice(start, end - start));
+    }
+    array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()) as u64
+}
+
+/// Whether values of a type differ in length, so that an array of them has offsets.
+pub(crate) fn varies(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Boolean | DataType::Null | DataType::FixedSizeBinary(_) => false,
+        DataType::FixedSizeList(item, _) => varies(item.data_type()),
+        other => !other.is_primitive(),
+    }
 }
 
 /// The live rows of several chunks as one memory chunk in row-id order; `None` when no row lives.

@@ -26,7 +26,7 @@ pub(crate) use cache::CacheKey;
 pub use cache::ColumnCache;
 pub use fair::FairCache;
 pub(crate) use keys::{KeyColumns, KeyMap};
-pub(crate) use memory::{MemoryChunk, live_mask, merge};
+pub(crate) use memory::{MemoryChunk, live_mask, merge, slice_bytes, varies};
 pub(crate) use sealed::{SealedChunk, SealedParts};
 
 /// A chunk as one snapshot sees it.
@@ -188,6 +188,14 @@ impl Chunk {
         match &self.kind {
             Kind::Memory(chunk) => chunk.bytes(),
             Kind::Sealed(chunk) => chunk.plain_bytes(),
+        }
+    }
+
+    /// Of them, the most that columns whose values vary in length may have: their offsets end at 2 GiB.
+    pub(crate) fn variable_bytes(&self) -> u64 {
+        match &self.kind {
+            Kind::Memory(chunk) => chunk.variable_bytes(),
+            Kind::Sealed(chunk) => chunk.entry().variable_bytes(),
         }
     }
 
