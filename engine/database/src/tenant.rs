@@ -151,6 +151,10 @@ pub fn unopened(tenant: TenantId, error: Error) -> Error {
 }
 
 /// Where a tenant's files are.
+pub fn directory(data: &Path, tenant: TenantId) -> PathBuf {
+    data.join("tenants").join(tenant.to_string())
+}
+
 /// What a segment may hold: as much as the cache can keep decoded, from 1 GiB to 4 GiB. A larger one would be decoded
 /// anew by every search.
 fn segment_bytes(options: &DatabaseOptions) -> u64 {
@@ -160,10 +164,6 @@ fn segment_bytes(options: &DatabaseOptions) -> u64 {
     };
     // Columns have half of the cache.
     (of_tenant as u64 / 2).clamp(1 << 30, 4 << 30)
-}
-
-pub fn directory(data: &Path, tenant: TenantId) -> PathBuf {
-    data.join("tenants").join(tenant.to_string())
 }
 
 impl OpenTenant {

@@ -375,7 +375,7 @@ impl TenantStore {
             // An index may have become usable since the manifest.
             let head = self.snapshot();
             let def = head.table(job.table).map_or(&job.def, |version| &version.def);
-            self.build_indexes(def, chunk, making, produced)?;
+            self.build_indexes(def, chunk, &job.inputs, making, produced)?;
             if making.pace.is_stopped() {
                 return Err(StoreError::Stopped);
             }

@@ -97,11 +97,17 @@ struct Meddler<'a> {
 }
 
 impl BlobBuilder for Meddler<'_> {
-    fn build(&self, _: &TableDef, _: &IndexDef, column: &ArrayRef) -> Option<Vec<u8>> {
+    fn build(
+        &self,
+        _: &TableDef,
+        _: &IndexDef,
+        column: &ArrayRef,
+        _: &[crate::MergeInput<'_>],
+    ) -> Option<Box<dyn crate::BlobBytes>> {
         if let Some(act) = self.with.lock().take() {
             act(self.store);
         }
-        Some(vec![7; column.len()])
+        Some(Box::new(vec![7; column.len()]))
     }
 }
 

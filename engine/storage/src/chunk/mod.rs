@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 use sepal_types::{ColumnDef, ColumnId, FileId, RowId, TableDef, TableId};
 
-use crate::{StoreError, arrow_types::arrow_type};
+use crate::{StoreError, arrow_types::arrow_type, blob::BlobReader};
 
 pub(crate) use cache::CacheKey;
 pub use cache::ColumnCache;
@@ -167,11 +167,19 @@ impl Chunk {
         }
     }
 
-    /// Opens the vector index's sealed bytes: one read, one pass of decryption, not cached here.
+    /// Opens the vector index's sealed bytes: one pass over the file, not cached here.
     pub fn index_blob(&self, index: TableId) -> Option<Result<Vec<u8>, StoreError>> {
         match &self.kind {
             Kind::Memory(_) => None,
             Kind::Sealed(chunk) => chunk.index_blob(index),
+        }
+    }
+
+    /// The same to be read in pieces. The file is open: it stays readable when the index is dropped meanwhile.
+    pub fn index_reader(&self, index: TableId) -> Option<Result<BlobReader, StoreError>> {
+        match &self.kind {
+            Kind::Memory(_) => None,
+            Kind::Sealed(chunk) => chunk.index_reader(index),
         }
     }
 

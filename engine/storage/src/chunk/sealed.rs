@@ -23,7 +23,7 @@ use sepal_types::{ColumnId, FileId, RowId, TableId};
 use super::{CacheKey, ColumnCache};
 use crate::{
     StoreError,
-    blob::Blob,
+    blob::{Blob, BlobReader},
     disk::Disk,
     manifest::{BlobEntry, SegmentEntry},
     paths::show,
@@ -153,6 +153,11 @@ impl SealedChunk {
     /// The lock is held while the file is read, so that a dropped index's file is not removed meanwhile.
     pub(crate) fn index_blob(&self, index: TableId) -> Option<Result<Vec<u8>, StoreError>> {
         self.indexes.read().get(&index).map(|blob| blob.open(&self.parts.disk))
+    }
+
+    /// The file is opened while the lock is held, as it is read in [`Self::index_blob`].
+    pub(crate) fn index_reader(&self, index: TableId) -> Option<Result<BlobReader, StoreError>> {
+        self.indexes.read().get(&index).map(|blob| blob.reader(&self.parts.disk))
     }
 
     /// The indexes' files, for the manifest.

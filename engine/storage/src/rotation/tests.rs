@@ -29,8 +29,14 @@ type Shown = BTreeMap<String, BTreeMap<i64, String>>;
 struct Blobs;
 
 impl BlobBuilder for Blobs {
-    fn build(&self, _: &TableDef, _: &IndexDef, _: &ArrayRef) -> Option<Vec<u8>> {
-        Some(b"blob".to_vec())
+    fn build(
+        &self,
+        _: &TableDef,
+        _: &IndexDef,
+        _: &ArrayRef,
+        _: &[crate::MergeInput<'_>],
+    ) -> Option<Box<dyn crate::BlobBytes>> {
+        Some(Box::new(*b"blob"))
     }
 }
 
