@@ -9,9 +9,9 @@
 //!    and calls `graph`, `faiss` or `flat`. Rows that are NULL ([`BuildParams::valid`]) and, for cosine,
 //!    vectors of length zero have no place in an index and are left out, as in pgvector.
 //!    Then `calibration` measures how much of the truth it finds at which effort.
-//! 2. [`VectorIndex::serialize`] gives bytes (drawn in `layout` and in each kind's `layout`); storage seals
+//! 2. [`VectorIndex::serialize_into`] writes bytes (drawn in `layout` and in each kind's `layout`); storage seals
 //!    them beside the segment.
-//! 3. After a restart [`open`] reads them back. It checks every length and every position, so that bytes that
+//! 3. After a restart [`open_stored`] reads them back. It checks every length and every position, so that bytes that
 //!    are not an index are an [`IndexError`], never a panic or a wild allocation.
 //!
 //! # The journey of a query
@@ -38,6 +38,8 @@ mod layout;
 mod neighbor;
 mod quantize;
 
+use std::io;
+
 use sepal_types::{Metric, VectorIndexOptions};
 
 pub use bits::Bits;
@@ -45,13 +47,14 @@ pub use check::verify;
 pub use distance::{KernelLevel, distance, distances, kernel_level};
 pub use error::IndexError;
 pub use flat::search_exact;
+pub use layout::Stored;
 pub use neighbor::Neighbor;
 
 use crate::calibration::{Calibrated, calibrated};
 use crate::faiss::IvfFlat;
 use crate::flat::Flat;
 use crate::graph::Graph;
-use crate::layout::{Header, Kind};
+use crate::layout::{Kind, Source};
 
 /// What an index is built from.
 pub struct BuildParams<'a> {
@@ -109,6 +112,19 @@ pub trait VectorIndex: Send + Sync {
     /// The bytes for [`open`].
     fn serialize(&self) -> Vec<u8>;
 
+    /// How many those are.
+    fn serialized_bytes(&self) -> u64 {
+        self.serialize().len() as u64
+    }
+
+    /// Writes them as they are made.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    fn serialize_into(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        out.write_all(&self.serialize())
+    }
+
     /// Heap bytes held, for the memory budget.
     fn memory_bytes(&self) -> usize;
 
@@ -158,16 +174,28 @@ pub fn build(options: &VectorIndexOptions, params: &BuildParams) -> Result<Box<d
 /// # Errors
 /// [`IndexError::Corrupt`] or [`IndexError::Version`]: drop the bytes and build the index anew.
 pub fn open(bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError> {
-    let (blob, measured) = layout::split(bytes)?;
-    let index: Box<dyn VectorIndex> = match Header::peek(blob)?.kind {
-        Kind::Flat => Box::new(Flat::decode(blob)?),
-        Kind::Graph => Box::new(Graph::decode(blob)?),
-        Kind::IvfFlat => Box::new(IvfFlat::decode(blob)?),
+    opened(Source::Bytes(bytes))
+}
+
+/// The same bytes from wherever they are stored, with no copy of them in memory beside what a search reads.
+///
+/// # Errors
+/// Those of [`open`], and [`IndexError::Unreadable`].
+pub fn open_stored(stored: &dyn Stored) -> Result<Box<dyn VectorIndex>, IndexError> {
+    opened(Source::Stored(stored))
+}
+
+fn opened(source: Source) -> Result<Box<dyn VectorIndex>, IndexError> {
+    let (header, body, measured) = layout::split(source)?;
+    let index: Box<dyn VectorIndex> = match header.kind {
+        Kind::Flat => Box::new(Flat::decode(&body.rest()?)?),
+        Kind::Graph => Box::new(Graph::read(body)?),
+        Kind::IvfFlat => Box::new(IvfFlat::decode(&body.rest()?)?),
     };
-    if measured.is_empty() {
+    if measured.remaining() == 0 {
         return Ok(index);
     }
-    Ok(Box::new(Calibrated::decode(index, measured)?))
+    Ok(Box::new(Calibrated::decode(index, &measured.rest()?)?))
 }
 
 impl BuildParams<'_> {

@@ -1,8 +1,10 @@
 //! What holds for every kind of index, through the crate's own doors.
 
+use std::error::Error;
+
 use sepal_types::{Metric, VectorIndexOptions};
 
-use crate::{Bits, BuildParams, IndexError, SearchParams, build, open, search_exact};
+use crate::{Bits, BuildParams, IndexError, SearchParams, Stored, build, open, open_stored, search_exact};
 
 const ROWS: usize = 600;
 const DIM: usize = 12;
@@ -44,8 +46,10 @@ fn every_kind_builds_serialises_opens_and_answers() {
     for metric in Metric::ALL {
         for options in kinds(metric) {
             let index = build(&options, &params(metric, &vectors)).unwrap();
-            let opened = open(&index.serialize()).unwrap();
-            for index in [&index, &opened] {
+            let bytes = index.serialize();
+            let opened = open(&bytes).unwrap();
+            let piecemeal = open_stored(&Elsewhere { bytes, until: usize::MAX }).unwrap();
+            for index in [&index, &opened, &piecemeal] {
                 assert_eq!((index.len(), index.shape()), (ROWS, (ROWS, DIM)), "{options:?}");
                 for allowed in [None, Some(&allowed)] {
                     let query = &vectors[7 * DIM..8 * DIM];
@@ -57,6 +61,57 @@ fn every_kind_builds_serialises_opens_and_answers() {
                     assert!(hits >= 9, "{options:?} found {hits} of the 10 nearest");
                 }
             }
+        }
+    }
+}
+
+/// Bytes of which those from `until` on cannot be read.
+struct Elsewhere {
+    bytes: Vec<u8>,
+    until: usize,
+}
+
+impl Stored for Elsewhere {
+    fn length(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn read(&self, offset: usize, into: &mut [u8]) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let end = offset + into.len();
+        if end > self.until {
+            return Err(format!("nothing from {} on", self.until).into());
+        }
+        into.copy_from_slice(&self.bytes[offset..end]);
+        Ok(())
+    }
+}
+
+#[test]
+fn bytes_are_written_as_they_are_made() {
+    // More than are calibrated.
+    let vectors = scattered(2_500 * DIM);
+    for metric in Metric::ALL {
+        for options in kinds(metric) {
+            let index = build(&options, &params(metric, &vectors)).unwrap();
+            let (bytes, mut written) = (index.serialize(), Vec::new());
+            index.serialize_into(&mut written).unwrap();
+            assert_eq!(index.serialized_bytes(), bytes.len() as u64, "{options:?}");
+            assert!(written == bytes, "{options:?}");
+            let opened = open_stored(&Elsewhere { bytes, until: usize::MAX }).unwrap();
+            assert!(opened.serialize() == written, "{options:?}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_told() {
+    let vectors = scattered(ROWS * DIM);
+    for options in kinds(Metric::L2) {
+        let bytes = build(&options, &params(Metric::L2, &vectors)).unwrap().serialize();
+        for until in [0, 10, 30, bytes.len() / 2, bytes.len() - 1] {
+            let refused = open_stored(&Elsewhere { bytes: bytes.clone(), until });
+            let Err(IndexError::Unreadable(why)) = refused else { panic!("{options:?} up to {until}") };
+            assert_eq!(why.to_string(), format!("nothing from {until} on"));
         }
     }
 }

@@ -28,9 +28,12 @@ mod search;
 mod select;
 mod space;
 
+use std::io;
+
 use sepal_types::Metric;
 
 use crate::calibration::{self, Measured};
+use crate::layout::Reader;
 use crate::quantize::Codes;
 use crate::{BuildParams, IndexError, Neighbor, SearchParams, VectorIndex};
 use links::Layers;
@@ -74,8 +77,17 @@ impl Graph {
     ///
     /// # Errors
     /// [`IndexError::Corrupt`] for bytes that no build writes, [`IndexError::Resources`] without memory.
+    #[cfg(test)]
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, IndexError> {
-        layout::decode(bytes)
+        layout::decode(Reader::new(bytes))
+    }
+
+    /// The same from wherever they are stored; `reader` stands at the header and ends with the graph.
+    ///
+    /// # Errors
+    /// The same, and [`IndexError::Unreadable`].
+    pub(crate) fn read(reader: Reader) -> Result<Self, IndexError> {
+        layout::decode(reader)
     }
 
     fn new(metric: Metric, dim: usize, nodes: Nodes, layers: Layers, codes: Option<Codes>) -> Self {
@@ -98,7 +110,17 @@ impl VectorIndex for Graph {
     }
 
     fn serialize(&self) -> Vec<u8> {
-        layout::encode(self)
+        let mut bytes = Vec::with_capacity(usize::try_from(self.serialized_bytes()).unwrap_or(0));
+        layout::encode(self, &mut bytes).expect("a Vec takes every write");
+        bytes
+    }
+
+    fn serialized_bytes(&self) -> u64 {
+        layout::encoded_bytes(self)
+    }
+
+    fn serialize_into(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        layout::encode(self, out)
     }
 
     fn memory_bytes(&self) -> usize {
