@@ -35,9 +35,11 @@ mod faiss;
 mod flat;
 mod graph;
 mod layout;
+mod memory;
 mod neighbor;
 mod quantize;
 
+use std::any::Any;
 use std::io;
 
 use sepal_types::{Metric, VectorIndexOptions};
@@ -48,6 +50,7 @@ pub use distance::{KernelLevel, distance, distances, kernel_level};
 pub use error::IndexError;
 pub use flat::search_exact;
 pub use layout::Stored;
+pub use memory::{BuildMeans, BuildMemory, build_memory};
 pub use neighbor::Neighbor;
 
 use crate::calibration::{Calibrated, calibrated};
@@ -73,6 +76,15 @@ pub struct BuildParams<'a> {
     pub cancelled: &'a (dyn Fn() -> bool + Sync),
 }
 
+/// An index over rows of which some, or all, are among those of a build.
+#[derive(Clone, Copy)]
+pub struct Seed<'a> {
+    pub index: &'a (dyn VectorIndex + 'static),
+    /// Where each of its rows is now; `u32::MAX` for one that is gone. Not where two are said to be at one place, or a row
+    /// has other elements there: then the build takes longer, or finds its neighbours less well.
+    pub positions: &'a [u32],
+}
+
 /// What one search wants.
 #[derive(Clone, Copy)]
 pub struct SearchParams<'a> {
@@ -87,7 +99,7 @@ pub struct SearchParams<'a> {
 }
 
 /// An index over the vectors of one segment.
-pub trait VectorIndex: Send + Sync {
+pub trait VectorIndex: Any + Send + Sync {
     /// The `k` nearest of the allowed rows that the index found, ascending by exact distance (NaN last, then
     /// by position), all of them different. Fewer than `k` only when fewer allowed rows are indexed.
     ///
@@ -152,6 +164,18 @@ pub trait VectorIndex: Send + Sync {
 /// [`IndexError::UnsupportedMetric`] for `ivfflat` with L1, [`IndexError::Shape`] when the slices do not fit
 /// together, [`IndexError::Cancelled`], and [`IndexError::Faiss`] when FAISS gives up.
 pub fn build(options: &VectorIndexOptions, params: &BuildParams) -> Result<Box<dyn VectorIndex>, IndexError> {
+    build_with(options, params, &BuildMeans::default())
+}
+
+/// The same with what there is of memory, and of indexes over some of the rows.
+///
+/// # Errors
+/// The same.
+pub fn build_with(
+    options: &VectorIndexOptions,
+    params: &BuildParams,
+    means: &BuildMeans,
+) -> Result<Box<dyn VectorIndex>, IndexError> {
     params.check()?;
     if options.metric() != params.metric {
         return Err(IndexError::Shape(format!(
@@ -163,10 +187,39 @@ pub fn build(options: &VectorIndexOptions, params: &BuildParams) -> Result<Box<d
     Ok(match *options {
         VectorIndexOptions::Flat { .. } => Box::new(Flat::build(params)?),
         VectorIndexOptions::Hnsw { metric, m, ef_construction } => {
-            calibrated(Graph::build(metric, m, ef_construction, params)?, params)?
+            if let Some(merged) = merged(options, params, means)? {
+                return Ok(merged);
+            }
+            let memory = means.memory_bytes;
+            calibrated(Graph::build_within(metric, m, ef_construction, params, memory)?, params)?
         }
         VectorIndexOptions::IvfFlat { lists, .. } => calibrated(IvfFlat::build(lists, params)?, params)?,
     })
+}
+
+/// A graph that goes on from the largest seed's; `None` where a fresh one is the better choice, before or after.
+fn merged(
+    options: &VectorIndexOptions,
+    params: &BuildParams,
+    means: &BuildMeans,
+) -> Result<Option<Box<dyn VectorIndex>>, IndexError> {
+    let VectorIndexOptions::Hnsw { metric, m, ef_construction } = *options else { return Ok(None) };
+    let Some(merged) = Graph::merge(metric, m, ef_construction, params, means)? else { return Ok(None) };
+    let merged = calibrated(merged, params)?;
+    let largest = means.seeds.iter().max_by_key(|seed| seed.index.len());
+    let finds_less = largest.is_some_and(|seed| finds_less(&*merged, seed.index));
+    Ok((!finds_less).then_some(merged))
+}
+
+/// Whether an index has to try half as hard again as the one before, to find what a build measures both by: a cluster may
+/// have lost the last good way to it. Tells nothing of small ones, which are not measured.
+fn finds_less(index: &dyn VectorIndex, before: &dyn VectorIndex) -> bool {
+    const RECALL: f64 = 0.95;
+    const NEAREST: usize = 10;
+    match (before.effort_for(RECALL, NEAREST), index.effort_for(RECALL, NEAREST)) {
+        (Some(before), Some(now)) => 2 * now > 3 * before,
+        (before, now) => before.is_some() && now.is_none(),
+    }
 }
 
 /// Reads the bytes of [`VectorIndex::serialize`].

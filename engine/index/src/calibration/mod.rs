@@ -64,6 +64,13 @@ impl Calibrated {
     }
 }
 
+impl Calibrated {
+    /// The index itself.
+    pub(crate) fn inner(&self) -> &(dyn VectorIndex + 'static) {
+        &*self.index
+    }
+}
+
 impl VectorIndex for Calibrated {
     fn search(&self, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
         self.index.search(vectors, query, params)

@@ -45,6 +45,17 @@ impl IvfFlat {
     }
 }
 
+impl IvfFlat {
+    /// What a build takes: the sample, the centroids (FAISS's, ours and the next ones), and each row's cell and position.
+    pub(crate) fn build_bytes(lists: u32, rows: usize, dim: usize) -> u64 {
+        let vector = dim * size_of::<f32>();
+        let lists = (lists.max(1) as usize).min(rows);
+        let sample =
+            (lists * SAMPLE_PER_LIST).max(SAMPLE_LEAST).min((SAMPLE_BYTES / vector.max(1)).max(lists));
+        ((sample.min(rows) + 3 * lists) * vector + 16 * rows + BATCH_BYTES) as u64
+    }
+}
+
 /// The centroids, searchable and as `lists × dim` floats in the rows' own scale.
 fn train(rows: &Rows, lists: usize) -> Result<(sys::Quantizer, Vec<f32>), IndexError> {
     let (params, metric) = (rows.params, cell_metric(rows.params.metric));

@@ -19,6 +19,7 @@
 //! L1 is not here: a rotation does not keep it.
 
 mod aligned;
+mod alone;
 mod crew;
 mod encode;
 mod kernel;

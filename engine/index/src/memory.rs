@@ -1,0 +1,47 @@
+//! What a build takes beside the rows, told before it begins.
+//!
+//! `database` asks, to let builds wait for each other and to say when `maintenance_work_mem` is small. A careful count of
+//! what is allocated, not a promise.
+
+use sepal_types::VectorIndexOptions;
+
+use crate::Seed;
+use crate::faiss::IvfFlat;
+use crate::graph::Graph;
+
+/// Bytes of heap at the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BuildMemory {
+    /// For the quickest build.
+    pub usual: u64,
+    /// For one that makes do with less and takes longer; the same where there is none.
+    pub least: u64,
+}
+
+/// What a build has beside its rows.
+#[derive(Clone, Copy)]
+pub struct BuildMeans<'a> {
+    /// Memory to make do with where less than [`BuildMemory::usual`] is enough: at the price of time, never of the build.
+    pub memory_bytes: u64,
+    /// Indexes over some of the rows. A graph is made from the largest of them, where that is quicker.
+    pub seeds: &'a [Seed<'a>],
+}
+
+impl Default for BuildMeans<'_> {
+    fn default() -> Self {
+        Self { memory_bytes: u64::MAX, seeds: &[] }
+    }
+}
+
+/// What [`crate::build`] takes for so many rows, the index that comes out included.
+pub fn build_memory(options: &VectorIndexOptions, rows: usize, dim: usize) -> BuildMemory {
+    if let VectorIndexOptions::Hnsw { metric, m, .. } = options {
+        return Graph::build_memory(*metric, *m, rows, dim);
+    }
+    let bytes = if let VectorIndexOptions::IvfFlat { lists, .. } = options {
+        IvfFlat::build_bytes(*lists, rows, dim)
+    } else {
+        rows.div_ceil(8) as u64
+    };
+    BuildMemory { usual: bytes, least: bytes }
+}
