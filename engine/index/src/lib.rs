@@ -50,7 +50,7 @@ pub use distance::{KernelLevel, distance, distances, kernel_level};
 pub use error::IndexError;
 pub use flat::search_exact;
 pub use layout::Stored;
-pub use memory::{BuildMeans, BuildMemory, build_memory};
+pub use memory::{BuildMeans, BuildMemory, build_memory, is_worth_a_seed};
 pub use neighbor::Neighbor;
 
 use crate::calibration::{Calibrated, calibrated};

@@ -7,7 +7,7 @@ use sepal_types::VectorIndexOptions;
 
 use crate::Seed;
 use crate::faiss::IvfFlat;
-use crate::graph::Graph;
+use crate::graph::{Graph, carries};
 
 /// Bytes of heap at the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,18 @@ pub struct BuildMemory {
     pub usual: u64,
     /// For one that makes do with less and takes longer; the same where there is none.
     pub least: u64,
+}
+
+impl BuildMemory {
+    /// What a build takes that is allowed so much.
+    pub fn within(&self, allowed: u64) -> u64 {
+        if self.usual <= allowed { self.usual } else { self.least }
+    }
+}
+
+/// Whether an index that knows so many of a build's rows is worth being a [`Seed`] of it, where no other knows more.
+pub fn is_worth_a_seed(known: usize, rows: usize) -> bool {
+    carries(known, rows)
 }
 
 /// What a build has beside its rows.

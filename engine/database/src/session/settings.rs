@@ -3,6 +3,8 @@
 //! Unknown undotted names are an error, never a silent success; unknown dotted ones are custom settings, as in
 //! Postgres, except under `hnsw.` and `ivfflat.`, which pgvector reserves, and under `sepal.`.
 
+mod memory;
+
 use std::{collections::HashMap, time::Duration};
 
 use sepal_query::{Recall, SearchSettings, catalog::SettingRow};
@@ -20,6 +22,8 @@ enum Kind {
     Real,
     /// A real number from 0 to 1; 0 is off.
     Share,
+    /// With a unit, or in kB.
+    Memory,
     Text,
     /// Cannot be set.
     Internal,
@@ -127,7 +131,13 @@ const KNOWN: &[Known] = &[
         Kind::Integer(0, i32::MAX as i64, Some("ms")),
         "Longest wait for a lock; 0 for no limit.",
     ),
-    known("maintenance_work_mem", "64MB", Kind::Text, "Accepted; index builds use what they need."),
+    known(
+        MAINTENANCE_WORK_MEM,
+        "4GB",
+        Kind::Memory,
+        "Memory of an index build beside rows, at most what index_build_mib lends; a graph that needs more is built in \
+         less, which takes longer.",
+    ),
     known("max_connections", "100", Kind::Internal, "Connections of one tenant."),
     known("max_identifier_length", "63", Kind::Internal, "Bytes of a name."),
     known("max_index_keys", "32", Kind::Internal, "Columns of an index."),
@@ -191,6 +201,7 @@ const KNOWN: &[Known] = &[
 
 const AS_OF: &str = "sepal.as_of";
 const TARGET_RECALL: &str = "sepal.target_recall";
+const MAINTENANCE_WORK_MEM: &str = "maintenance_work_mem";
 
 const ISOLATION: &[&str] = &["read uncommitted", "read committed", "repeatable read", "serializable"];
 
@@ -343,6 +354,11 @@ impl Settings {
         self.values.get(AS_OF).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// What an index build of this session may take.
+    pub fn maintenance_bytes(&self) -> u64 {
+        self.get(MAINTENANCE_WORK_MEM).and_then(|value| memory::bytes(&value)).unwrap_or(u64::MAX)
+    }
+
     /// A timeout in milliseconds as a duration; 0 means none.
     pub fn timeout(&self, name: &str) -> Option<Duration> {
         let text = self.get(name)?;
@@ -369,6 +385,7 @@ impl Settings {
                 setting: self.get(known.name).unwrap_or_default(),
                 unit: match known.kind {
                     Kind::Integer(_, _, unit) => unit.map(str::to_owned),
+                    Kind::Memory => Some("kB".to_owned()),
                     _ => None,
                 },
                 category: "Sepal".to_owned(),
@@ -376,7 +393,7 @@ impl Settings {
                 context: if matches!(known.kind, Kind::Internal) { "internal" } else { "user" }.to_owned(),
                 vartype: match known.kind {
                     Kind::Bool => "bool",
-                    Kind::Integer(..) => "integer",
+                    Kind::Integer(..) | Kind::Memory => "integer",
                     Kind::Enum(_) => "enum",
                     Kind::Real | Kind::Share => "real",
                     Kind::Text | Kind::Internal => "string",
@@ -454,6 +471,7 @@ fn validate(known: &Known, value: &str) -> Result<String> {
         },
         Kind::Real => value.parse::<f64>().map(|_| value.to_owned()).map_err(|_| invalid()),
         Kind::Share => validate_share(name, value, invalid),
+        Kind::Memory => memory::validate(name, value, invalid),
         Kind::Integer(least, most, unit) => {
             let number =
                 if unit == Some("ms") { parse_milliseconds(value) } else { value.trim().parse().ok() };

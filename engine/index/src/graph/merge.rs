@@ -8,7 +8,7 @@
 //! - The nearest of all of them, in different directions, for the rest, and a quarter more than were lost.
 //!
 //! A node that is left without links is inserted anew. With a fifth of the rows replaced, that takes a quarter of a fresh
-//! build's distances and finds as much (docs/decisions/0003-vector-index.md has numbers). When half of the links have to
+//! build's distances and finds as much where rows have some structure (docs/decisions/0003-vector-index.md has numbers). When half of the links have to
 //! be made anyway, a fresh graph costs no more and is as good as it gets: see [`MOST_NEW`]. Codes are made anew in any
 //! case, because their centre has moved; that takes a few hundredths of the time.
 
@@ -30,6 +30,11 @@ use crate::{Bits, BuildParams, IndexError, Seed, VectorIndex};
 
 /// Percent of the rows that may be new to the largest graph.
 const MOST_NEW: usize = 40;
+
+/// Whether a graph that knows so many of the rows, and most of all graphs, is worth going on from.
+pub(crate) fn carries(survivors: usize, rows: usize) -> bool {
+    survivors > 0 && survivors * 100 >= rows * (100 - MOST_NEW)
+}
 /// Nodes that a thread takes at a time.
 const CHUNK: usize = 256;
 /// Lost nodes through whose links a node looks for others: past them, it is inserted anew.
@@ -50,7 +55,7 @@ pub(super) fn graph(
 ) -> Result<Option<Graph>, IndexError> {
     let bases = seeds.iter().filter_map(|seed| Base::of(seed, m, params));
     let Some(base) = bases.max_by_key(|base| base.survivors) else { return Ok(None) };
-    if base.survivors == 0 || base.survivors * 100 < params.rows() * (100 - MOST_NEW) {
+    if !carries(base.survivors, params.rows()) {
         return Ok(None);
     }
     let (nodes, counts) = Nodes::merge(params, m, &base.levels(params.rows()))?;

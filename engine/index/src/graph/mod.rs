@@ -38,6 +38,8 @@ use crate::calibration::{self, Measured};
 use crate::layout::Reader;
 use crate::quantize::Codes;
 use crate::{BuildMeans, BuildMemory, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex};
+pub(crate) use merge::carries;
+
 use links::Layers;
 use nodes::Nodes;
 use scratch::ScratchPool;
