@@ -186,7 +186,7 @@ impl Write for Renamed<'_> {
 ///
 /// # Errors
 /// [`IndexError::Corrupt`], [`IndexError::Version`], [`IndexError::Unreadable`]
-pub(crate) fn split<'a>(source: Source<'a>) -> Result<(Header, Reader<'a>, Reader<'a>), IndexError> {
+pub(crate) fn split(source: Source<'_>) -> Result<(Header, Reader<'_>, Reader<'_>), IndexError> {
     let mut reader = Reader::of(source);
     let header = Header::decode(&mut reader)?;
     let end = reader.end;

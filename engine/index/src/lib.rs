@@ -80,8 +80,8 @@ pub struct BuildParams<'a> {
 #[derive(Clone, Copy)]
 pub struct Seed<'a> {
     pub index: &'a (dyn VectorIndex + 'static),
-    /// Where each of its rows is now; `u32::MAX` for one that is gone. Not where two are said to be at one place, or a row
-    /// has other elements there: then the build takes longer, or finds its neighbours less well.
+    /// Where each of its rows is now; `u32::MAX` for one that is gone. Where that is wrong (two rows at one place, other
+    /// elements there), the graph finds less or the build takes longer, and nothing worse.
     pub positions: &'a [u32],
 }
 
@@ -211,8 +211,8 @@ fn merged(
     Ok((!finds_less).then_some(merged))
 }
 
-/// Whether an index has to try half as hard again as the one before, to find what a build measures both by: a cluster may
-/// have lost the last good way to it. Tells nothing of small ones, which are not measured.
+/// Whether an index has to try half as hard again as the one before, to find what a build measures both by: a cluster
+/// may have lost the last good way to it. Tells nothing of small ones, which are not measured.
 fn finds_less(index: &dyn VectorIndex, before: &dyn VectorIndex) -> bool {
     const RECALL: f64 = 0.95;
     const NEAREST: usize = 10;

@@ -1,7 +1,7 @@
 //! What a build takes beside the rows, told before it begins.
 //!
-//! `database` asks, to let builds wait for each other and to say when `maintenance_work_mem` is small. A careful count of
-//! what is allocated, not a promise.
+//! `database` asks, to let builds wait for each other and to say when `maintenance_work_mem` is small. A careful count
+//! of what is allocated, not a promise.
 
 use sepal_types::VectorIndexOptions;
 
@@ -33,7 +33,8 @@ pub fn is_worth_a_seed(known: usize, rows: usize) -> bool {
 /// What a build has beside its rows.
 #[derive(Clone, Copy)]
 pub struct BuildMeans<'a> {
-    /// Memory to make do with where less than [`BuildMemory::usual`] is enough: at the price of time, never of the build.
+    /// Memory to make do with where less than [`BuildMemory::usual`] is enough: at the price of time, never of the
+    /// build.
     pub memory_bytes: u64,
     /// Indexes over some of the rows. A graph is made from the largest of them, where that is quicker.
     pub seeds: &'a [Seed<'a>],

@@ -1,8 +1,8 @@
 //! Memory of index builds, of all tenants together.
 //!
-//! A build says what it needs before it begins (`sepal_index::build_memory`) and waits until others have given back enough,
-//! first come, first served. One alone always gets what it needs: a budget that is too small makes builds slow, not
-//! impossible. What a flush builds does not wait; its segment gets the index later.
+//! A build says what it needs before it begins (`sepal_index::build_memory`) and waits until others have given back
+//! enough, first come, first served. One alone always gets what it needs: a budget that is too small makes builds
+//! slow, not impossible. What a flush builds does not wait; its segment gets the index later.
 
 use std::{collections::BTreeSet, time::Duration};
 

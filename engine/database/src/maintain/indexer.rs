@@ -1,7 +1,7 @@
 //! One index over one segment: what it takes, what of other indexes it can go on from, and the build.
 //!
-//! Storage calls [`SegmentIndexer`] when a flush or a merge has written a segment. CREATE INDEX and whoever builds what is
-//! missing do a [`Work`] themselves. Nothing here commits anything.
+//! Storage calls [`SegmentIndexer`] when a flush or a merge has written a segment. CREATE INDEX and whoever builds
+//! what is missing do a [`Work`] themselves. Nothing here commits anything.
 
 use std::{
     io::{self, Write},

@@ -46,7 +46,8 @@ impl IvfFlat {
 }
 
 impl IvfFlat {
-    /// What a build takes: the sample, the centroids (FAISS's, ours and the next ones), and each row's cell and position.
+    /// What a build takes: the sample, the centroids (FAISS's, ours and the next ones), and each row's cell and
+    /// position.
     pub(crate) fn build_bytes(lists: u32, rows: usize, dim: usize) -> u64 {
         let vector = dim * size_of::<f32>();
         let lists = (lists.max(1) as usize).min(rows);

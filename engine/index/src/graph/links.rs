@@ -148,8 +148,8 @@ impl Layers {
 /// The slots' memory, in whose bytes any value is a link.
 fn bytes_mut(slots: &mut [AtomicU32]) -> &mut [u8] {
     let len = size_of_val(slots);
-    // SAFETY: an AtomicU32 is laid out as a u32, of which any four bytes are one; the slots are borrowed exclusively for
-    // as long as the bytes are, and these are no more than the slots have.
+    // SAFETY: an AtomicU32 is laid out as a u32, of which any four bytes are one; the slots are borrowed exclusively
+    // for as long as the bytes are, and these are no more than the slots have.
     unsafe { std::slice::from_raw_parts_mut(slots.as_mut_ptr().cast::<u8>(), len) }
 }
 

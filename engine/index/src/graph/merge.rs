@@ -1,16 +1,18 @@
 //! The graph of merged segments, made from the largest one's.
 //!
-//! Called by the crate's `build_with` where there are indexes over some of the rows ([`Seed`]). The rows that the largest
-//! graph knows keep their levels and links, under new numbers; all others, those of the smaller graphs too, are inserted
-//! as ever. Where links led to rows that are gone, a node gets others, to those that the lost ones linked to:
+//! Called by the crate's `build_with` where there are indexes over some of the rows ([`Seed`]). The rows that the
+//! largest graph knows keep their levels and links, under new numbers; all others, those of the smaller graphs too,
+//! are inserted as ever. Where links led to rows that are gone, a node gets others, to those that the lost ones linked
+//! to:
 //! - Of each lost node the first that is left, its heir, unless the walk gets there through another link already: so a
 //!   link that led far still does, and no cluster drifts away.
 //! - The nearest of all of them, in different directions, for the rest, and a quarter more than were lost.
 //!
-//! A node that is left without links is inserted anew. With a fifth of the rows replaced, that takes a quarter of a fresh
-//! build's distances and finds as much where rows have some structure (docs/decisions/0003-vector-index.md has numbers). When half of the links have to
-//! be made anyway, a fresh graph costs no more and is as good as it gets: see [`MOST_NEW`]. Codes are made anew in any
-//! case, because their centre has moved; that takes a few hundredths of the time.
+//! A node that is left without links is inserted anew. With a fifth of the rows replaced, all this takes a quarter of
+//! a fresh build's distances and finds as much where rows have some structure (docs/decisions/0003-vector-index.md has
+//! numbers). When half of the links have to be made anyway, a fresh graph costs no more and is as good as it gets: see
+//! [`MOST_NEW`]. Codes are made anew in any case, because their centre has moved; that takes a few hundredths of the
+//! time.
 
 use std::any::Any;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

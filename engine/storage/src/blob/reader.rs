@@ -1,8 +1,8 @@
 //! A sealed blob in pieces, straight to where they are wanted.
 //!
-//! Chunks hand it out; `query` opens vector indexes from it. Of a large piece every chunk is read and opened by one of two
-//! threads, so that half a gigabyte is there in the time that one of them takes for half of it, and nothing of it is in
-//! memory twice. What a caller gets is authentic; all of the blob is only once all of it was read.
+//! Chunks hand it out; `query` opens vector indexes from it. Of a large piece every chunk is read and opened by one of
+//! two threads, so that half a gigabyte is there in the time that one of them takes for half of it, and nothing of it
+//! is in memory twice. What a caller gets is authentic; all of the blob is only once all of it was read.
 
 use std::{
     path::{Path, PathBuf},

@@ -3,10 +3,10 @@
 //! A **flush** writes memory chunks, and with them what is cheap: segments below 1 MiB, and those of which more than a
 //! fifth is deleted if they are below 16 MiB. It never waits for a large merge, so the log is freed soon.
 //!
-//! A **compaction** is one merge at a time. A segment may hold 1 GiB of values of varying length, because the offsets of
-//! a text column end at 2 GiB, and 4 GiB in all (`StoreOptions::segment_bytes`): a million vectors of 768 dimensions are
-//! one segment with one index. What it has used up of the scarcer of the two is its weight, a whole segment being 1 GiB.
-//! By its weight a segment belongs to a tier:
+//! A **compaction** is one merge at a time. A segment may hold 1 GiB of values of varying length, because the offsets
+//! of a text column end at 2 GiB, and 4 GiB in all (`StoreOptions::segment_bytes`): a million vectors of 768
+//! dimensions are one segment with one index. What it has used up of the scarcer of the two is its weight, a whole
+//! segment being 1 GiB. By its weight a segment belongs to a tier:
 //!
 //! ```text
 //! tier             0         1          2           3            full
@@ -15,8 +15,8 @@
 //! vectors, at most   4 MiB    32 MiB     256 MiB        2 GiB    4 GiB
 //! ```
 //! As long as at most four segments are not full, nothing is merged. Beyond, the lowest tier that has two is merged
-//! into one, with everything below it: of five segments in four tiers two are in the same. Segments of which more than a
-//! fifth is deleted are rewritten first, each alone.
+//! into one, with everything below it: of five segments in four tiers two are in the same. Segments of which more than
+//! a fifth is deleted are rewritten first, each alone.
 //!
 //! # What that costs
 //! Every merge in a tier adds at least the tier's least weight to a segment, and the tiers grow by eight: after seven

@@ -202,11 +202,12 @@ impl Gathered {
 
     /// The rows, some at a time.
     fn batches(&self) -> Box<dyn Iterator<Item = Result<RecordBatch, StoreError>> + '_> {
+        let schema = &self.schema;
         match &self.order {
-            Some(order) => Box::new(order.chunks(ROWS_AT_ONCE).map(|rows| self.interleaved(rows))),
-            None => Box::new(self.parts.iter().flat_map(|part| {
+            Some(order) => Box::new(order.chunks(ROWS_AT_ONCE).map(move |rows| self.interleaved(rows))),
+            None => Box::new(self.parts.iter().flat_map(move |part| {
                 let firsts = (0..part.rows()).step_by(ROWS_AT_ONCE);
-                firsts.map(move |first| part.some(&self.schema, first, ROWS_AT_ONCE.min(part.rows() - first)))
+                firsts.map(move |first| part.some(schema, first, ROWS_AT_ONCE.min(part.rows() - first)))
             })),
         }
     }

@@ -39,8 +39,8 @@ pub struct StoreOptions {
     pub cache: Arc<ColumnCache>,
     /// Log size at which [`TenantStore::wants_checkpoint`] says yes.
     pub wal_segment_bytes: u64,
-    /// Of rows, uncompressed, that a segment may hold; of values that vary in length at most 1 GiB, whatever this is. Its
-    /// columns are decoded whole: a reader wants room for them in `cache`.
+    /// Of rows, uncompressed, that a segment may hold; of values that vary in length at most 1 GiB, whatever this is.
+    /// Its columns are decoded whole: a reader wants room for them in `cache`.
     pub segment_bytes: u64,
     /// Finished log files that one [`crate::LogHold`] may keep, in bytes. A checkpoint breaks those that keep more.
     pub log_retention_bytes: u64,
