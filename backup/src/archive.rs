@@ -20,8 +20,10 @@ use crate::{
     identity, keys,
     lock::{Job, Lock},
     log::Archived,
+    moment::now_us,
     names,
     pace::Pace,
+    reach,
     repository::Repository,
 };
 
@@ -31,7 +33,8 @@ pub struct Archive {
     repository: Repository,
     line: String,
     known: HashMap<TenantId, Known>,
-    /// Those that were open in the last round: their last bytes are still to come when they are not any more.
+    /// Those that were open in the last round, or were opened since: their last bytes are still to come when they are
+    /// not open any more.
     open: HashSet<TenantId>,
 }
 
@@ -64,6 +67,11 @@ impl Archive {
     /// Carries over what is durable by now. One tenant's failure does not keep the others' back; the first is given.
     pub async fn round(&mut self, pace: &Pace) -> Result<Round> {
         identity::settle(&self.repository).await?;
+        // What is committed from here on the next round may find.
+        let since = now_us();
+        // One that was opened and closed since the last round has closed as well.
+        self.open.extend(self.source.opened());
+        let mut complete = true;
         let mut round = Round::default();
         let mut first_error = None;
         let mut open = HashSet::new();
@@ -80,6 +88,7 @@ impl Archive {
             match self.of_closed(tenant, pace, &mut round).await {
                 Ok(true) => {}
                 Ok(false) => {
+                    complete = false;
                     self.open.insert(tenant);
                 }
                 Err(error) => {
@@ -88,7 +97,13 @@ impl Archive {
                 }
             }
         }
-        first_error.map_or(Ok(round), Err)
+        if let Some(error) = first_error {
+            return Err(error);
+        }
+        if complete && round.gaps.is_empty() {
+            reach::note(&self.repository, self.source.control(), &self.line, since).await?;
+        }
+        Ok(round)
     }
 
     async fn of_open(&mut self, log: OpenLog, pace: &Pace, round: &mut Round) -> Result<()> {

@@ -8,15 +8,15 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sepal_database::{
-    Control, Error, Result, SqlState, Tenant, TenantId,
-    backup::{Source, TableFacts, open_facts, seal_facts},
+    Error, Result, SqlState, Tenant, TenantId,
+    backup::{Source, TableFacts, open_facts, open_older_facts, seal_facts},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     create::blocking,
     entry::{self, Entry, FORMAT, TenantEntry},
-    limits, names,
+    keys, limits, names,
     repository::{Repository, damaged},
 };
 
@@ -54,12 +54,18 @@ pub struct TableCount {
     pub bytes: u64,
 }
 
-/// A line of a census; `None` for a tenant whose part does not open: it was dropped, its own provider does not give its
-/// key, or the key of then was replaced.
+/// A line of a census.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
     pub tenant: String,
+    /// As it is called now; `None` for one that was dropped since.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// `None` where the tenant's part does not open.
     pub inventory: Option<Inventory>,
+    /// Why it does not.
+    #[serde(default)]
+    pub why: Option<String>,
 }
 
 /// Writes the census of a day from a backup.
@@ -108,47 +114,96 @@ fn sealed(source: &Source, day: &str, named: &Tenant, tenant: &TenantEntry) -> R
     Ok(STANDARD.encode(seal_facts(control, named.id, &what(day), &plain)?))
 }
 
-/// Reads the census of a day. Errors: 42704 there is none; XX001 it was changed.
+/// Reads the census of a day. A tenant's part that does not open keeps no other back: it says why. One that is under a
+/// key which was retired since opens as long as a backup has that key.
+///
+/// Errors: 42704 there is none; XX001 it was changed.
 pub async fn read(source: &Source, repository: &Repository, day: &str) -> Result<Vec<Counted>> {
     let name = names::census(day);
     let Some(bytes) = repository.get(&name, limits::ENTRY_BYTES).await? else {
         return Err(Error::new(SqlState::UndefinedObject, format!("there is no census of {day}"))
             .with_hint("One is made with the first backup of a day; days are UTC."));
     };
-    let day = day.to_owned();
-    blocking(source, move |source| {
+    let (census, known) = blocking(source, move |source| {
         let control = source.control();
         let (line, mac) = entry::lines(&name, &bytes)?;
         entry::check_mac(control, &name, (&line, &mac))?;
         let census: Census = serde_json::from_str(&line).map_err(|error| damaged(&name, error))?;
         entry::check_version(&name, census.version)?;
-        let known = source.tenants()?;
-        let open = |sealed: Sealed| {
-            let id = TenantId::parse(&sealed.tenant).filter(|id| known.contains(id));
-            let inventory = match (id, sealed.facts) {
-                (Some(id), Some(facts)) => opened(control, id, &day, &facts),
-                _ => None,
-            };
-            Counted { tenant: sealed.tenant, inventory }
+        Ok((census, control.list_tenants()?))
+    })
+    .await?;
+    let mut counted = Vec::with_capacity(census.tenants.len());
+    for Sealed { tenant, facts } in census.tenants {
+        let named = TenantId::parse(&tenant).and_then(|id| known.iter().find(|known| known.id == id));
+        let inventory = match (named, facts) {
+            (Some(named), Some(facts)) => part(source, repository, named.id, day, facts).await,
+            (None, _) => Err("the tenant was dropped since".to_owned()),
+            (Some(_), None) => Err("its key was not to be had when the census was made".to_owned()),
         };
-        Ok(census.tenants.into_iter().map(open).collect())
+        let name = named.map(|named| named.name.to_string());
+        let (inventory, why) = match inventory {
+            Ok(inventory) => (Some(inventory), None),
+            Err(why) => (None, Some(why)),
+        };
+        counted.push(Counted { tenant, name, inventory, why });
+    }
+    Ok(counted)
+}
+
+/// A tenant's part. Errors: why it does not open.
+async fn part(
+    source: &Source,
+    repository: &Repository,
+    id: TenantId,
+    day: &str,
+    facts: String,
+) -> Result<Inventory, String> {
+    let day_ = day.to_owned();
+    let opened = blocking(source, move |source| {
+        let sealed = decoded(&day_, &facts)?;
+        let opened = open_facts(source.control(), id, &what(&day_), &sealed);
+        Ok((opened, sealed))
+    });
+    let told = |error: Error| error.message().to_owned();
+    let (opened, sealed) = opened.await.map_err(told)?;
+    let plain = match opened {
+        Ok(plain) => plain,
+        // Its provider is away.
+        Err(error) if error.state() != SqlState::DataCorrupted => return Err(told(error)),
+        Err(error) => {
+            let older = open_retired(source, repository, id, day, sealed).await.map_err(told)?;
+            older.ok_or_else(|| {
+                format!("{}: no backup that is kept has the key that it is under", error.message())
+            })?
+        }
+    };
+    serde_json::from_slice(&plain).map_err(|error| told(damaged(&names::census(day), error)))
+}
+
+/// Under a key that backups of that time have, and control.db has no more.
+async fn open_retired(
+    source: &Source,
+    repository: &Repository,
+    id: TenantId,
+    day: &str,
+    sealed: Vec<u8>,
+) -> Result<Option<Vec<u8>>> {
+    let sets = keys::load_all(repository, source.control(), id).await?;
+    let day = day.to_owned();
+    blocking(source, move |source| {
+        for keys in sets {
+            if let Some(plain) = open_older_facts(source.control(), id, &keys, (&what(&day), &sealed))? {
+                return Ok(Some(plain));
+            }
+        }
+        Ok(None)
     })
     .await
 }
 
-/// A tenant's part. `None`: its key is not to be had, or the one of then was replaced.
-fn opened(control: &Control, id: TenantId, day: &str, facts: &str) -> Option<Inventory> {
-    let open = || -> Result<Inventory> {
-        let name = names::census(day);
-        let facts = STANDARD.decode(facts).map_err(|error| damaged(&name, error))?;
-        let plain = open_facts(control, id, &what(day), &facts)?;
-        serde_json::from_slice(&plain).map_err(|error| damaged(&name, error))
-    };
-    let inventory = open();
-    if let Err(error) = &inventory {
-        tracing::warn!(tenant = %id, %error, "a tenant's part of a census does not open");
-    }
-    inventory.ok()
+fn decoded(day: &str, facts: &str) -> Result<Vec<u8>> {
+    STANDARD.decode(facts).map_err(|error| damaged(&names::census(day), error))
 }
 
 /// What facts are bound to: a census is no backup.

@@ -135,6 +135,20 @@ pub(crate) async fn load(
     Ok(Loaded::Keys(keys.sets[at].open(&name)?, later))
 }
 
+/// All sets that backups have of a tenant, the newest first. Those that are damaged are left out: whoever restores is
+/// told.
+pub(crate) async fn load_all(
+    repository: &Repository,
+    control: &Control,
+    tenant: TenantId,
+) -> Result<Vec<Vec<u8>>> {
+    let name = names::tenant_keys(tenant);
+    Ok(match read(repository, Some(control), tenant).await? {
+        Stored::Keys(keys) => keys.sets.iter().rev().filter_map(|set| set.open(&name).ok()).collect(),
+        Stored::Nothing | Stored::Dropped => Vec::new(),
+    })
+}
+
 impl Set {
     fn open(&self, name: &str) -> Result<Vec<u8>> {
         let sealed = STANDARD.decode(&self.sealed).map_err(|error| damaged(name, error))?;

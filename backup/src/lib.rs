@@ -32,6 +32,7 @@ mod moment;
 mod names;
 mod pace;
 mod prune;
+mod reach;
 mod repository;
 mod restore;
 mod schedule;

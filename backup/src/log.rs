@@ -63,6 +63,11 @@ impl Archived {
         self.parts.keys().filter(|(found, _)| *found == number).map(|(_, file)| *file).collect()
     }
 
+    /// Whether there is a file of a greater number.
+    pub(crate) fn goes_beyond(&self, number: u64) -> bool {
+        self.parts.keys().any(|(found, _)| *found > number)
+    }
+
     /// Stores what is missing of a file up to its length. Gives the parts that cover it, and the bytes stored.
     ///
     /// Errors: on which side it did not work.
@@ -135,5 +140,7 @@ mod tests {
         assert_eq!(ends(0), (vec![], 0));
         assert_eq!(archived.chain(2, FileId([2; 16]), 5).1, 0);
         assert_eq!(archived.files(1), [FileId([2; 16])]);
+        archived.add(part(4, 0, 10));
+        assert!(archived.goes_beyond(1) && archived.goes_beyond(3) && !archived.goes_beyond(4));
     }
 }

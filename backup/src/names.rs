@@ -12,6 +12,7 @@
 //! tenants/<tenant>/wal/<line>/<number>-<file id>/<from>-<to>-<hash>
 //!                                                 bytes of a log file; the first 16 bytes of their SHA-256
 //! backups/<backup>.json, verified/<backup>.json, census/<day>.json
+//! archived/<line>.json                            how far that line's logs are here
 //! locks/<kind>-<random>
 //! ```
 //! A line is one data directory's life: one that was restored begins another, so that the two logs which both go on
@@ -47,6 +48,16 @@ pub(crate) fn is_backup(id: &str) -> bool {
 
 pub(crate) fn verified(backup: &str) -> String {
     format!("{VERIFIED}/{backup}.json")
+}
+
+/// The backup in `verified/<backup>.json`.
+pub(crate) fn verified_of(name: &str) -> Option<&str> {
+    name.strip_prefix("verified/")?.strip_suffix(".json").filter(|id| is_backup(id))
+}
+
+/// A line is in our own entries, and is no path.
+pub(crate) fn archived(line: &str) -> String {
+    format!("archived/{line}.json")
 }
 
 pub(crate) fn census(day: &str) -> String {

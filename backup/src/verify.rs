@@ -355,3 +355,14 @@ pub(crate) async fn remembered(
         (decoded, _) => decoded.map(Some),
     }
 }
+
+/// When a backup was last tried and found good, of what this instance signed, whoever tried it.
+pub(crate) async fn last_good(repository: &Repository, control: &Control) -> Result<Option<i64>> {
+    let mut last = None;
+    for listed in repository.list(names::VERIFIED).await? {
+        let Some(backup) = names::verified_of(&listed.name) else { continue };
+        let verified = remembered(repository, backup, Some(control)).await?;
+        last = last.max(verified.filter(|verified| verified.good).map(|verified| verified.verified_us));
+    }
+    Ok(last)
+}

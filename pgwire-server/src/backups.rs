@@ -96,7 +96,11 @@ impl Backups {
         let keeper = self.keeper()?;
         let mut counted = sepal_backup::read_census(keeper.source(), keeper.repository(), day).await?;
         if let Some(tenant) = tenant {
-            counted.retain(|counted| counted.inventory.as_ref().is_some_and(|known| known.name == tenant));
+            let is_it = |counted: &Counted| {
+                let then = counted.inventory.as_ref().is_some_and(|known| known.name == tenant);
+                then || counted.name.as_deref() == Some(tenant)
+            };
+            counted.retain(is_it);
         }
         Ok(counted)
     }

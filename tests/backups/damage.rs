@@ -8,9 +8,19 @@ use std::{
 };
 
 use tempfile::TempDir;
+use tokio_postgres::Client;
 
 use super::{PATIENCE, Scene, answers, fill, text};
 use crate::server::{Server, binary, spawn};
+
+/// So many bytes that what goes at 1 MiB/s can be caught in the middle.
+async fn fill_more(client: &Client, rows: u32) {
+    let sql = format!(
+        "CREATE TABLE big (x int8, filler text);
+         INSERT INTO big SELECT x, repeat(gen_random_uuid()::text, 100) FROM generate_series(1, {rows}) AS g(x)"
+    );
+    client.batch_execute(&sql).await.expect("more bytes");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_object_is_named() {
@@ -139,13 +149,7 @@ async fn half_a_restore_is_not_served() {
     let scene = Scene::start(&[]);
     let client = scene.client().await;
     fill(&client).await;
-    client
-        .batch_execute(
-            "CREATE TABLE big (x int8, filler text);
-             INSERT INTO big SELECT x, repeat(gen_random_uuid()::text, 100) FROM generate_series(1, 2000) AS g(x)",
-        )
-        .await
-        .expect("more bytes");
+    fill_more(&client, 2000).await;
     scene.backup();
     let place = TempDir::new().expect("a temporary directory");
     let to = place.path().join("data");
@@ -191,13 +195,7 @@ async fn half_a_verification_leaves_no_keys() {
     let scene = Scene::start(&[]);
     let client = scene.client().await;
     fill(&client).await;
-    client
-        .batch_execute(
-            "CREATE TABLE big (x int8, filler text);
-             INSERT INTO big SELECT x, repeat(gen_random_uuid()::text, 100) FROM generate_series(1, 2000) AS g(x)",
-        )
-        .await
-        .expect("more bytes");
+    fill_more(&client, 2000).await;
     scene.backup();
     let place = TempDir::new().expect("a temporary directory");
     let work = place.path().display().to_string();
@@ -237,13 +235,7 @@ async fn a_backup_that_was_killed_is_none() {
     let mut scene = Scene::start(&["--backup-rate-mib", "1"]);
     let client = scene.client().await;
     fill(&client).await;
-    client
-        .batch_execute(
-            "CREATE TABLE big (x int8, filler text);
-             INSERT INTO big SELECT x, repeat(gen_random_uuid()::text, 100) FROM generate_series(1, 3000) AS g(x)",
-        )
-        .await
-        .expect("more bytes");
+    fill_more(&client, 3000).await;
     let expected = answers(&client).await;
     assert!(scene.server.try_admin(&["backup", "create", "--no-wait"]).status.success());
     let deadline = Instant::now() + PATIENCE;

@@ -19,7 +19,9 @@ async fn every_moment_since_a_backup_can_be_restored() {
     scene.server.kill();
 
     let (place, told) = scene.restore(&["--until", &moment]);
-    assert_eq!(told["tenants"].as_array().expect("tenants").len(), 2, "{told}");
+    let tenants = told["tenants"].as_array().expect("tenants");
+    assert_eq!(tenants.len(), 2, "{told}");
+    assert!(tenants.iter().all(|tenant| tenant["reached"] == true), "also who wrote nothing since: {told}");
     let restored = scene.serve(place);
     let client = restored.login_with(&scene.acme).connect().await.expect("connect");
     assert_eq!(numbers(&client).await, [1, 2], "as of {moment}");
@@ -37,6 +39,33 @@ async fn every_moment_since_a_backup_can_be_restored() {
         scene.run(&["restore", "--to", &to, "--recovery-key-file", &key, "--until", "2020-01-01T00:00:00Z"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("the oldest backup is of"), "{}", text(&refused.stderr));
+}
+
+/// What the archive does not reach is told, and is no success unless that is asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moment_after_the_archives_end_is_not_reached() {
+    let mut scene = Scene::start(&["--backup-archive-seconds", "1"]);
+    let client = scene.client().await;
+    fill(&client).await;
+    scene.backup();
+    client.execute("INSERT INTO log VALUES (1)", &[]).await.expect("insert");
+    scene.wait_for_archive();
+    scene.server.kill();
+    let later = "2100-01-01T00:00:00Z";
+    let (place, output) = scene.try_restore(&["--until", later]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr);
+    assert!(told.contains("recovery ended before") && told.contains(later), "{told}");
+    let restored: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let tenants = restored["tenants"].as_array().expect("tenants");
+    assert!(tenants.len() == 2 && tenants.iter().all(|tenant| tenant["reached"] == false), "{restored}");
+    // What there is can be served nevertheless.
+    let server = scene.serve(place);
+    let client = server.login_with(&scene.acme).connect().await.expect("connect");
+    assert_eq!(numbers(&client).await, [1]);
+    drop(server);
+    let (_place, accepted) = scene.restore(&["--until", later, "--accept-earlier"]);
+    assert_eq!(accepted["tenants"][0]["reached"], false, "{accepted}");
 }
 
 /// Two servers that went on from the same backup, into the same repository: neither spoils the other's log.

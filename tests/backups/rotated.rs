@@ -39,6 +39,10 @@ async fn backups_from_before_and_after_new_keys_come_back() {
     scene.verified(&first);
     scene.verified(&second);
     assert_eq!(verified_in_list(&scene), json!([[first, true], [second, true]]));
+    // Made with the first backup, under the key that was destroyed since: that backup has it.
+    let census = scene.server.admin(&["backup", "census", "--tenant", "acme"]);
+    assert_eq!(census[0]["inventory"]["key_epoch"], 1, "{census}");
+    assert_eq!(census[0]["why"], Value::Null, "{census}");
 
     // Nothing of the first directory is left, its keys included.
     scene.server.stop();

@@ -7,7 +7,7 @@ use sepal_database::{
     backup::{Noted, note},
 };
 
-use super::{JobStatus, Keeper, RETRY_US};
+use super::{JobStatus, Keeper, LOOK_US, RETRY_US};
 use crate::{
     census,
     create::{CreateOptions, blocking, create},
@@ -16,7 +16,7 @@ use crate::{
     moment::{SECOND, day, now_us},
     prune::prune_own,
     restore::{Opener, Target},
-    verify::{VerifyOptions, note_verified, verify},
+    verify::{self, VerifyOptions, note_verified, verify},
     watch::Watch,
 };
 
@@ -26,8 +26,14 @@ impl Keeper {
     /// One look at what is due. Never fails: what goes wrong is noted.
     pub(super) async fn work(&self) {
         self.destroy_pending().await;
-        if !self.state.lock().known {
+        let (known, look_at) = {
+            let state = self.state.lock();
+            (state.known, state.look_at)
+        };
+        if !known {
             self.read_catalogue().await;
+        } else if look_at <= now_us() {
+            self.read_verifications().await;
         }
         let Some(full) = self.due() else { return self.alert() };
         self.backup(full).await;
@@ -77,11 +83,25 @@ impl Keeper {
         }
     }
 
+    /// What others have verified since. One that has gone with its backup was made nevertheless. A repository that does
+    /// not answer is told of by whoever has to write to it.
+    pub(super) async fn read_verifications(&self) {
+        self.state.lock().look_at = now_us() + LOOK_US;
+        match verify::last_good(&self.repository, self.source.control()).await {
+            Ok(found) => {
+                let mut state = self.state.lock();
+                state.status.last_verified_us = state.status.last_verified_us.max(found);
+            }
+            Err(error) => tracing::debug!(%error, "the verifications of backups cannot be read"),
+        }
+        self.alert();
+    }
+
     async fn backup(&self, full: bool) {
         let watch = Arc::new(Watch::default());
         {
             let mut state = self.state.lock();
-            if state.status.job.state != "waiting" {
+            if state.status.job.state != JobStatus::WAITING {
                 state.status.last_job += 1;
             }
             let number = state.status.last_job;

@@ -31,6 +31,10 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// After a failed backup.
 const RETRY_US: i64 = 300 * 1_000_000;
+/// How often the repository is asked for verifications that others have made.
+const LOOK_US: i64 = 60 * 1_000_000;
+/// How long somebody who asks how things stand waits for that.
+const GLANCE: Duration = Duration::from_secs(2);
 /// How long the last round of the archive may take when the server stops.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -75,6 +79,8 @@ struct State {
     recheck_at: i64,
     /// The catalogue was read.
     known: bool,
+    /// When the repository is asked for verifications again.
+    look_at: i64,
     /// When it was last said that no backup was verified for long.
     alerted: i64,
 }
@@ -106,19 +112,22 @@ impl Keeper {
         &self.repository
     }
 
-    /// Asks for a backup; it begins at once. Its progress is in [`Self::status`], under the number given.
+    /// Asks for a backup; it begins at once. Its progress is in [`Self::status`], under the number given. One that
+    /// was asked for already and has not begun is the same one.
     ///
     /// Errors: 55006 one is under way.
     pub fn ask(&self, full: bool) -> Result<u64> {
         let mut state = self.state.lock();
-        if state.asked.is_some() || state.watch.is_some() {
+        if state.watch.is_some() {
             return Err(Error::new(SqlState::ObjectInUse, "a backup is under way")
                 .with_hint("`sepal backup status` tells how far it is."));
         }
-        state.asked = Some(full);
-        state.status.last_job += 1;
+        state.asked = Some(full || state.asked == Some(true));
+        if state.status.job.state != JobStatus::WAITING {
+            state.status.last_job += 1;
+            state.status.job = JobStatus::waiting(state.status.last_job);
+        }
         let number = state.status.last_job;
-        state.status.job = JobStatus::waiting(number);
         drop(state);
         self.wake.notify_one();
         Ok(number)
@@ -133,6 +142,19 @@ impl Keeper {
         }
         status.now_us = now_us();
         status
+    }
+
+    /// Asks the repository what was verified since the keeper last looked, so that [`Self::status`] knows of it: `sepal
+    /// backup verify` runs anywhere, and leaves its word there only. Where that takes long, or a backup is under way,
+    /// what is known stays.
+    pub async fn look_again(&self) {
+        let idle = {
+            let state = self.state.lock();
+            state.known && state.watch.is_none() && state.asked.is_none()
+        };
+        if idle && tokio::time::timeout(GLANCE, self.read_verifications()).await.is_err() {
+            tracing::debug!("the backup repository is slow: verifications made elsewhere are not known yet");
+        }
     }
 
     /// Works until `stop`. A backup under way is given up then: the next one goes on from what it stored.

@@ -67,8 +67,11 @@ impl Status {
 }
 
 impl JobStatus {
+    /// The state of one that was asked for and has not begun.
+    pub(super) const WAITING: &str = "waiting";
+
     pub(super) fn waiting(number: u64) -> Self {
-        Self { number, state: "waiting".into(), ..Self::default() }
+        Self { number, state: Self::WAITING.into(), ..Self::default() }
     }
 
     /// Whether it will not change any more.

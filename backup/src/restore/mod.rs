@@ -33,6 +33,7 @@ use crate::{
     failure::Failure,
     identity, keys, moment,
     pace::Pace,
+    reach::Reach,
     repository::{Repository, failed},
     watch::Watch,
 };
@@ -97,12 +98,21 @@ pub struct RestoredFacts {
     /// Its last commit, and when that was.
     pub lsn: u64,
     pub time_us: i64,
+    /// Nothing that it committed up to the moment asked for is missing. Where no moment was asked for, always so.
+    pub reached: bool,
+}
+
+impl Restored {
+    /// Tenants whose log in the repository ends before the moment that was asked for.
+    pub fn unreached(&self) -> impl Iterator<Item = &RestoredFacts> {
+        self.tenants.iter().filter(|tenant| !tenant.reached)
+    }
 }
 
 /// Makes a data directory. Nothing may be in it; it need not be there.
 ///
 /// What is wrong with one tenant does not keep the others back ([`Restored::failed`]), unless it is the only one
-/// wanted.
+/// wanted. A moment that the archived log does not reach brings back what there is ([`Restored::unreached`]).
 ///
 /// Errors: 55000 a directory that is not empty; XX001 an object that is damaged or missing, by its name; 22023 a
 /// recovery key that opens nothing.
@@ -121,7 +131,11 @@ pub async fn restore(
     let restoring = lay_control(repository, &read, (&root, &options.wrappers), to, pace).await?;
     let fetch = Fetch { repository, pace, watch, data: to, format: read.entry.version };
     let (entry, target) = (&read.entry, &options.target);
-    let run = Run { fetch, entry, target, restoring: Arc::new(restoring) };
+    let reach = match target {
+        Target::Moment(_) => Reach::load(repository, restoring.control(), entry).await?,
+        Target::Latest | Target::Backup(_) => Reach::default(),
+    };
+    let run = Run { fetch, entry, target, reach, restoring: Arc::new(restoring) };
     let restored = run.tenants(options.tenant.as_deref()).await?;
     drop(run);
     finish(to)?;
@@ -181,6 +195,7 @@ struct Run<'a> {
     fetch: Fetch<'a>,
     entry: &'a Entry,
     target: &'a Target,
+    reach: Reach,
     restoring: Arc<Restoring>,
 }
 
@@ -247,7 +262,12 @@ impl Run<'_> {
         }
         let (restoring, until) = (Arc::clone(&self.restoring), plan.until);
         let facts = blocking("replaying a log", move || replay(&restoring, id, until)).await;
-        facts.map(Came::Back).map_err(Failure::Tenant)
+        let facts = facts.map_err(Failure::Tenant)?;
+        let reached = match self.target {
+            Target::Moment(at) => facts.reached || (!plan.has_gap && self.reach.covers(id, *at)),
+            Target::Latest | Target::Backup(_) => true,
+        };
+        Ok(Came::Back(RestoredFacts { reached, ..facts }))
     }
 
     /// Nothing half made stays.
@@ -288,6 +308,7 @@ fn replay(restoring: &Restoring, id: TenantId, until: Until) -> Result<RestoredF
         rows: opened.rows(),
         lsn: opened.lsn().0,
         time_us: opened.time_us(),
+        reached: opened.is_cut_off(),
     };
     restoring.finish(opened)?;
     Ok(facts)

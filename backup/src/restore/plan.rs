@@ -26,6 +26,8 @@ pub(crate) struct TenantPlan {
     pub files: Vec<Object>,
     /// By number: the names of the parts, in order, and the length that must be reached.
     pub log: Vec<(u64, Vec<String>, u64)>,
+    /// The repository has later log that does not follow: what lies between was never archived.
+    pub has_gap: bool,
     /// How far that is replayed.
     pub until: Until,
 }
@@ -39,6 +41,7 @@ impl TenantPlan {
             line: None,
             files: tenant.manifests.iter().chain(&tenant.files).cloned().collect(),
             log: tenant.log.iter().map(|file| (file.number, file.parts.clone(), file.bytes)).collect(),
+            has_gap: false,
             until: Until::Commit(tenant.lsn()),
         })
     }
@@ -85,11 +88,15 @@ impl TenantPlan {
             let own = (number == last.number && bytes < last.bytes).then(|| (last.parts.clone(), last.bytes));
             let (parts, bytes) = own.unwrap_or((parts, bytes));
             if bytes == 0 {
+                self.has_gap = archived.goes_beyond(number.saturating_sub(1));
                 return Ok(());
             }
             self.log.push((number, parts, bytes));
             let next = one(self.id, number + 1, archived.files(number + 1))?;
-            let Some(next) = next else { return Ok(()) };
+            let Some(next) = next else {
+                self.has_gap = archived.goes_beyond(number);
+                return Ok(());
+            };
             (number, file) = (number + 1, next);
         }
     }

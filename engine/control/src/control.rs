@@ -195,9 +195,13 @@ impl Control {
     }
 
     /// Once a key is destroyed: SQLite's journal has the page that it was on. Under the lock that it was destroyed
-    /// under.
+    /// under. What was committed stands, so a failure is told and not returned; the next one does it, and the next
+    /// opening.
     pub(crate) fn clear_journal(&self, database: &mut Connection) {
-        clear_journal(database, &self.path);
+        if let Err(error) = schema::wipe_journal(database, &self.path) {
+            let journal = journal_of(&self.path);
+            tracing::error!(%error, "destroyed keys may be in {} still", journal.display());
+        }
     }
 
     /// Makes every principal and cache entry be checked again. Call it after the change is durable, never
@@ -234,13 +238,6 @@ pub(crate) fn journal_of(database: &Path) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push("-journal");
     name.into()
-}
-
-/// What was committed stands, so a failure is told and not returned; the next one does it, and the next opening.
-fn clear_journal(connection: &mut Connection, database: &Path) {
-    if let Err(error) = schema::wipe_journal(connection, database) {
-        tracing::error!(%error, "destroyed keys may be in {} still", journal_of(database).display());
-    }
 }
 
 pub(crate) fn remove_if_there(path: &Path) -> std::io::Result<()> {

@@ -80,25 +80,34 @@ pub enum ControlError {
     Io { path: PathBuf, source: std::io::Error },
 }
 
-/// Why the root key was not read or made.
+/// Why a key's file was not read. Which key's, whoever asked for it says before.
 #[derive(Debug, ThisError)]
-pub enum RootKeyError {
-    #[error("the root key file {} cannot be opened: {source}", .path.display())]
+pub enum KeyFileError {
+    #[error("key file {} cannot be opened: {source}", .path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
-    #[error("the root key file {} is not a regular file", .path.display())]
+    #[error("key file {} is not a regular file", .path.display())]
     NotAFile { path: PathBuf },
     #[error(
-        "the root key file {path} has mode {mode:04o}, so others than its owner may use it. \
-         Run: chmod 600 {path}",
+        "key file {path} has mode {mode:04o}, so others than its owner may use it. Run: chmod 600 {path}",
         path = .path.display()
     )]
     ModeTooWide { path: PathBuf, mode: u32 },
     #[error(
-        "the root key file {path} belongs to user {owner}, but this process runs as user {user}. \
-         Run: chown {user} {path}",
+        "key file {path} belongs to user {owner}, but this process runs as user {user}. Run: chown {user} {path}",
         path = .path.display()
     )]
     WrongOwner { path: PathBuf, owner: u32, user: u32 },
+    #[error(
+        "key file {} does not hold 64 hexadecimal digits and a newline. Restore it from its backup", .path.display()
+    )]
+    Malformed { path: PathBuf },
+}
+
+/// Why the root key was not read or made.
+#[derive(Debug, ThisError)]
+pub enum RootKeyError {
+    #[error("the root {0}")]
+    File(KeyFileError),
     #[error(
         "the root key file {} does not hold 64 hexadecimal digits and a newline. Restore it from its backup, or use \
          the recovery key (sepal recover): without one of them the data cannot be opened", .path.display()
@@ -138,6 +147,16 @@ pub enum RootKeyError {
         .path.display()
     )]
     BadSeal { path: PathBuf, why: String },
+}
+
+impl From<KeyFileError> for RootKeyError {
+    fn from(error: KeyFileError) -> Self {
+        match error {
+            // There is another way to the root key.
+            KeyFileError::Malformed { path } => Self::Malformed { path },
+            other => Self::File(other),
+        }
+    }
 }
 
 impl ControlError {

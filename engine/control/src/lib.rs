@@ -55,7 +55,7 @@ pub use audit::{
 pub use check::ControlFinding;
 pub use clock::{Clock, SystemClock};
 pub use control::{Control, ControlOptions};
-pub use control_error::{ControlError, RootKeyError};
+pub use control_error::{ControlError, KeyFileError, RootKeyError};
 pub use key_cache::KeyCacheStats;
 pub use keys::{
     KeyFiles, KeyWrapper, Passphrase, Provider, RecoveryKey, RecoveryShare, RecoveryStatus, RootStatus,

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use arrow::{array::AsArray, compute::cast, datatypes::DataType, datatypes::Int64Type};
@@ -44,7 +45,7 @@ impl Fixture {
     /// The directory and its root key, once the database is gone. It must have been shut down.
     pub fn close(self) -> (TempDir, Key) {
         let Self { directory, root, database } = self;
-        drop(database);
+        let_go(database);
         (directory, root)
     }
 
@@ -67,7 +68,7 @@ impl Fixture {
     pub async fn restart(self) -> Self {
         let Self { directory, root, database } = self;
         database.shutdown().await;
-        drop(database);
+        let_go(database);
         Self::open(directory, root)
     }
 
@@ -99,6 +100,15 @@ impl Fixture {
 
     pub async fn session(&self) -> Session {
         self.database.connect(self.principal(Scopes::READ_WRITE), "", &[]).await.unwrap()
+    }
+}
+
+/// Returns once nobody has the database any more, and so its directory: tasks that end may hold it a moment longer.
+fn let_go(database: Arc<Database>) {
+    let held = Arc::downgrade(&database);
+    drop(database);
+    while held.strong_count() > 0 {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -60,10 +60,10 @@ pub use session::{
 pub use sepal_control::{
     ApiKey, AuditAction, AuditCheckpoint, AuditEntry, AuditEvent, AuditReport, Certificate, Control,
     ControlError, ControlOptions, Destroyed, DestructionCertificate, EnvNames, Environment, EnvironmentName,
-    Grantable, KeyCacheStats, KeyFiles, KeyWrapper, MAX_SECRET_BYTES, NewAuditEvent, NewCertificate,
-    NewSecret, OPERATOR, PUBLIC, Passphrase, Principal, Provider, RecoveryKey, RecoveryShare, RecoveryStatus,
-    Removal, RootKeyError, RootStatus, RootStore, Scope, Scopes, Secret, SecretChange, SecretName,
-    SecretOrigin, SecretUse, Tenant, TenantKeyStatus, TenantName, Token, WrapperError, Wrappers,
+    Grantable, KeyCacheStats, KeyFileError, KeyFiles, KeyWrapper, MAX_SECRET_BYTES, NewAuditEvent,
+    NewCertificate, NewSecret, OPERATOR, PUBLIC, Passphrase, Principal, Provider, RecoveryKey, RecoveryShare,
+    RecoveryStatus, Removal, RootKeyError, RootStatus, RootStore, Scope, Scopes, Secret, SecretChange,
+    SecretName, SecretOrigin, SecretUse, Tenant, TenantKeyStatus, TenantName, Token, WrapperError, Wrappers,
     check_passphrase, is_sensitive_name, open_recovery_package, root_key,
 };
 pub use sepal_crypto::{Key, KeyRing, LockedMemory, PassphraseCost, ed25519, locked_memory, scram};

@@ -231,6 +231,7 @@ pub fn lacks_indexes(version: &TableVersion) -> bool {
 /// Removes what is too old to be history. A checkpoint does that as well, but nobody may write any more. Blocking.
 fn trim_history(tenant: &OpenTenant) -> Result<()> {
     let freed = tenant.store.trim_history()?;
+    tenant.count_files();
     tracing::debug!(tenant = %tenant.id, freed, "history");
     Ok(())
 }
@@ -254,14 +255,14 @@ pub fn build_index(
         let snapshot = tenant.store.snapshot();
         let version = snapshot.table(table).ok_or_else(gone)?;
         let definition = version.def.indexes.iter().find(|known| known.id == index).ok_or_else(gone)?;
-        let IndexMethod::Vector(options) = definition.method else {
+        let IndexMethod::Vector(options) = &definition.method else {
             return Ok(None);
         };
         let column =
             definition.columns.first().and_then(|id| version.def.column_by_id(*id)).ok_or_else(gone)?;
         let total: u64 = version.chunks.iter().map(|reference| u64::from(reference.chunk.rows())).sum();
         let posted = tenant.builds.post(pid, table, index, total);
-        let target = Target { table, index, options, column: column.clone() };
+        let target = Target { table, index, options: options.clone(), column: column.clone() };
         let mut built = 0;
         for reference in version.chunks.iter().filter(|reference| lacks(&reference.chunk, index)) {
             let short = target.build(tenant, &reference.chunk, memory_bytes, &posted, &stop)?;
@@ -326,7 +327,8 @@ fn find_missing(head: &Snapshot, unbuildable: &HashSet<Gap>) -> Option<Missing> 
                 });
                 if let Some((gap, chunk)) = found {
                     let (table, index_id) = (version.def.id, index.id);
-                    let target = Target { table, index: index_id, options: *options, column: column.clone() };
+                    let (options, column) = (options.clone(), column.clone());
+                    let target = Target { table, index: index_id, options, column };
                     return Some(Missing { gap, target, name: index.name.clone(), chunk });
                 }
             }

@@ -16,7 +16,7 @@ pub struct DatabaseOptions {
     pub root_store: Option<Arc<RootStore>>,
     /// Reaches the providers that tenants brought for their keys.
     pub wrappers: Arc<dyn Wrappers>,
-    /// Bytes that decoded columns and opened indexes of all tenants may hold in memory, together.
+    /// Bytes that decoded columns, opened indexes and what filters keep may hold in memory, of all tenants together.
     pub cache_bytes: usize,
     /// Bytes of those caches that one tenant may hold; 0: all of them, while nobody else needs its part.
     pub tenant_cache_bytes: usize,

@@ -106,7 +106,7 @@ pub struct Room {
     problem: Mutex<Option<Error>>,
     /// 0: none.
     quota_bytes: AtomicU64,
-    /// Segments and their indexes, as they were last counted.
+    /// All files but the log, as they were last counted.
     settled_bytes: AtomicU64,
 }
 
@@ -134,7 +134,7 @@ impl Room {
         self.unflushed.note(self.tenant, bytes, &self.flush);
     }
 
-    /// Takes note of what segments and indexes hold.
+    /// Takes note of what all files but the log hold.
     pub fn note_settled(&self, bytes: u64) {
         self.settled_bytes.store(bytes, Ordering::Relaxed);
     }
@@ -208,8 +208,8 @@ impl Room {
         Err(Error::new(SqlState::DiskFull, message)
             .with_detail(format!("{used} bytes are in use, and the statement would add about {more}."))
             .with_hint(
-                "Delete rows and VACUUM FULL, drop or truncate tables, or ask the operator for more \
-                 (sepal tenant quota).",
+                "Drop or truncate tables or delete rows, drop snapshots that nobody needs, then VACUUM FULL: until \
+                 then the past keeps the files. Or ask the operator for more (sepal tenant quota).",
             ))
     }
 }

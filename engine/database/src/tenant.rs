@@ -283,7 +283,6 @@ impl OpenTenant {
     pub fn committed(&self, changed_definitions: bool, lsn: Lsn) {
         if changed_definitions {
             self.definitions.fetch_add(1, Ordering::Release);
-            self.count_files();
         }
         self.room.note_unflushed(self.store.unflushed_bytes());
         // Two that commit at once may come here in either order: the later one counts.
@@ -298,10 +297,14 @@ impl OpenTenant {
         }
     }
 
-    /// Takes note of what files the head consists of. After what changes them.
+    /// Takes note of what the store's files take, whoever keeps them. After what makes or removes some. Blocking.
     pub fn count_files(&self) {
-        let stats = self.store.stats();
-        self.room.note_settled(stats.segment_bytes.saturating_add(stats.index_bytes));
+        match self.store.data_bytes() {
+            Ok(bytes) => self.room.note_settled(bytes),
+            Err(error) => {
+                tracing::warn!(tenant = %self.id, %error, "files cannot be counted: a quota uses the last count");
+            }
+        }
         self.room.note_unflushed(self.store.unflushed_bytes());
     }
 
@@ -338,7 +341,7 @@ impl OpenTenant {
         self.room.check_quota(self.store.log_bytes(), more)
     }
 
-    /// Bytes that its decoded columns and its opened indexes hold in the caches.
+    /// Bytes that its decoded columns hold in the caches, and its opened indexes with what its filters found out.
     pub fn cached_bytes(&self) -> (usize, usize) {
         (self.columns.tenant_bytes(self.id), self.index_memory.tenant_bytes(self.id))
     }

@@ -6,7 +6,7 @@
 //! and opens it again.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -24,6 +24,8 @@ use crate::tenant::OpenTenant;
 pub struct Tenants {
     slots: Mutex<HashMap<TenantId, Arc<Slot>>>,
     open: AtomicUsize,
+    /// Those that were opened since somebody asked.
+    opened: Mutex<HashSet<TenantId>>,
 }
 
 /// A tenant that is open, or was, or will be.
@@ -43,6 +45,7 @@ pub struct Held<'a> {
     tenant: tokio::sync::MutexGuard<'a, Option<Arc<OpenTenant>>>,
     slot: &'a Arc<Slot>,
     open: &'a AtomicUsize,
+    opened: &'a Mutex<HashSet<TenantId>>,
 }
 
 impl Tenants {
@@ -78,6 +81,11 @@ impl Tenants {
         slots.values().filter_map(|slot| slot.tenant.try_lock().ok()?.clone()).collect()
     }
 
+    /// Those that were opened since this was last asked, whether or not they still are.
+    pub fn take_opened(&self) -> HashSet<TenantId> {
+        std::mem::take(&mut *self.opened.lock())
+    }
+
     /// The slot of a tenant that somebody has asked for.
     pub fn find(&self, id: TenantId) -> Option<Arc<Slot>> {
         self.slots.lock().get(&id).cloned()
@@ -85,12 +93,13 @@ impl Tenants {
 
     /// Waits for whoever opens or closes it.
     pub async fn hold<'a>(&'a self, slot: &'a Arc<Slot>) -> Held<'a> {
-        Held { tenant: slot.tenant.lock().await, slot, open: &self.open }
+        Held { tenant: slot.tenant.lock().await, slot, open: &self.open, opened: &self.opened }
     }
 
     /// `None` while somebody opens or closes it.
     pub fn try_hold<'a>(&'a self, slot: &'a Arc<Slot>) -> Option<Held<'a>> {
-        Some(Held { tenant: slot.tenant.try_lock().ok()?, slot, open: &self.open })
+        let tenant = slot.tenant.try_lock().ok()?;
+        Some(Held { tenant, slot, open: &self.open, opened: &self.opened })
     }
 
     /// Who nobody needs, and for how long: the longest first. Slots that are empty and that nobody waits for are
@@ -123,6 +132,7 @@ impl Held<'_> {
 
     /// Keeps what was opened.
     pub fn put(&mut self, tenant: Arc<OpenTenant>) {
+        self.opened.lock().insert(tenant.id);
         if self.tenant.replace(tenant).is_none() {
             self.open.fetch_add(1, Ordering::Relaxed);
         }

@@ -4,7 +4,7 @@ use sepal_query::catalog::UsageRow;
 
 use crate::{tenant::OpenTenant, write_memory::WriteMemory};
 
-/// Counted now. A limit of 0 is none, but where it says so.
+/// Counted now; files but the log as of when one was last made or removed. A limit of 0 is none, but where it says so.
 pub fn rows(tenant: &OpenTenant, writes: &WriteMemory) -> Vec<UsageRow> {
     let (memory, spill, room) = (tenant.engine.memory(), tenant.engine.spill(), &tenant.room);
     let (columns, indexes) = tenant.cached_bytes();

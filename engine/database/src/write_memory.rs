@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use sepal_storage::Op;
+use sepal_storage::{Op, batch_bytes};
 use sepal_types::{Error, Result, SqlState};
 
 /// Counted per operation besides its rows: a transaction of many small ones is not free.
@@ -46,6 +46,10 @@ impl WriteMemory {
 impl Charge {
     pub fn none(memory: &Arc<WriteMemory>) -> Self {
         Self { memory: Arc::clone(memory), bytes: 0 }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Errors: 53200 when the tenant's limit would be passed; the charge is as before then.
@@ -88,13 +92,7 @@ pub fn op_bytes(ops: &[Op]) -> usize {
 fn row_bytes(op: &Op) -> usize {
     match op {
         // Of the slice: batches cut out of one another share their buffers.
-        Op::Insert { rows, .. } => rows
-            .columns()
-            .iter()
-            .map(|array| {
-                array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
-            })
-            .sum(),
+        Op::Insert { rows, .. } => batch_bytes(rows),
         Op::Delete { rows, .. } => size_of_val(rows.as_slice()),
         Op::CreateTable(_)
         | Op::AlterTable(_)

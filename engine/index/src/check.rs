@@ -14,9 +14,6 @@ const NEAREST: usize = 10;
 /// Wide, so that an index that belongs finds nearly all whatever its own settings are.
 const EF_SEARCH: usize = 200;
 const PROBES: usize = 64;
-/// The least share of the true neighbours. An index over other rows finds hardly any; one over these rows finds nine of
-/// ten, except where the rows themselves defeat it.
-const LEAST_SHARE: f64 = 0.5;
 
 /// Looks at every row that the index holds, then searches it for a sample of them. `rows` are what it should have been
 /// built from.
@@ -84,7 +81,7 @@ fn search(index: &dyn VectorIndex, rows: &BuildParams) -> Result<(), IndexError>
         expected += exact.len();
         hits += found.iter().filter(|found| found.distance <= furthest).count().min(exact.len());
     }
-    if (hits as f64) < LEAST_SHARE * expected as f64 {
+    if (hits as f64) < index.least_recall() * expected as f64 {
         return Err(disagrees(format!("it finds {hits} of the {expected} nearest rows of a sample")));
     }
     Ok(())
@@ -119,9 +116,12 @@ mod tests {
         let mut kinds = vec![
             VectorIndexOptions::Flat { metric },
             VectorIndexOptions::Hnsw { metric, m: 8, ef_construction: 60 },
+            VectorIndexOptions::Graph { metric, m: 8, ef_construction: 60 },
         ];
         if metric != Metric::L1 {
             kinds.push(VectorIndexOptions::IvfFlat { metric, lists: 16 });
+            kinds.push(VectorIndexOptions::Faiss { metric, factory: "HNSW16".into() });
+            kinds.push(VectorIndexOptions::Faiss { metric, factory: "IVF8,SQ8".into() });
         }
         kinds
     }
@@ -148,7 +148,7 @@ mod tests {
                 refused(&params(metric, &own[DIM..], None), "a row less");
                 let another = if metric == Metric::L2 { Metric::Cosine } else { Metric::L2 };
                 refused(&params(another, &own, Some(&valid)), "another metric");
-                if matches!(options, VectorIndexOptions::IvfFlat { .. }) {
+                if matches!(options, VectorIndexOptions::IvfFlat { .. } | VectorIndexOptions::Faiss { .. }) {
                     refused(&params(metric, &other, Some(&valid)), "other rows");
                 }
             }

@@ -26,6 +26,9 @@ pub enum IndexError {
     /// Written by a later Sepal.
     #[error("index bytes have version {found}, this Sepal reads {supported}; upgrade, or rebuild the index")]
     Version { found: u16, supported: u16 },
+    /// A factory string of which FAISS makes no index, or that it must not see (SQLSTATE 22023 at the edge).
+    #[error("invalid FAISS factory \"{factory}\": {why}")]
+    Factory { factory: String, why: String },
     /// FAISS returned an error code; `message` is its own.
     #[error("FAISS failed to {operation} (code {code}): {message}")]
     Faiss { operation: &'static str, code: i32, message: String },

@@ -10,7 +10,7 @@
 //! offset size
 //!      0    8  magic "SEPALIDX"
 //!      8    2  version: 2 where a calibration follows the body, else 1
-//!     10    1  kind: 1 flat, 2 graph, 3 ivfflat
+//!     10    1  kind: 1 flat, 2 graph, 3 ivfflat without codes, 5 ivfflat with codes, 6 faiss
 //!     11    1  metric: 1 L2, 2 inner product, 3 cosine, 4 L1
 //!     12    4  n, rows of the segment
 //!     16    4  dim, elements of a vector, 1 to 16,000
@@ -39,6 +39,8 @@ pub(crate) enum Kind {
     Flat,
     Graph,
     IvfFlat,
+    IvfCodes,
+    Faiss,
 }
 
 /// The first 24 bytes.
@@ -82,7 +84,9 @@ impl Header {
             1 => Kind::Flat,
             2 => Kind::Graph,
             3 => Kind::IvfFlat,
-            other => return Err(reader.corrupt(format!("kind {other} is none of 1 to 3"))),
+            5 => Kind::IvfCodes,
+            6 => Kind::Faiss,
+            other => return Err(reader.corrupt(format!("kind {other} is none of 1, 2, 3, 5 and 6"))),
         };
         let metric = match reader.u8()? {
             1 => Metric::L2,
@@ -116,6 +120,8 @@ impl Header {
             Kind::Flat => 1,
             Kind::Graph => 2,
             Kind::IvfFlat => 3,
+            Kind::IvfCodes => 5,
+            Kind::Faiss => 6,
         });
         writer.u8(match self.metric {
             Metric::L2 => 1,
@@ -402,7 +408,7 @@ mod tests {
 
     #[test]
     fn each_kind_and_metric_round_trips() {
-        for kind in [Kind::Flat, Kind::Graph, Kind::IvfFlat] {
+        for kind in [Kind::Flat, Kind::Graph, Kind::IvfFlat, Kind::IvfCodes, Kind::Faiss] {
             for metric in Metric::ALL {
                 let header = Header::new(kind, metric, 7, 3);
                 let mut writer = Writer::with_capacity(HEADER_BYTES);
@@ -416,10 +422,11 @@ mod tests {
 
     #[test]
     fn damage_is_named() {
-        let cases: [(usize, u8, &str); 6] = [
+        let cases: [(usize, u8, &str); 7] = [
             (0, b'X', "magic"),
             (8, 9, "version 9"),
             (10, 0, "kind 0"),
+            (10, 4, "kind 4"),
             (11, 5, "metric 5"),
             (18, 1, "dim 65920"),
             (20, 1, "1 bytes of calibration in version 1"),

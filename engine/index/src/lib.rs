@@ -5,8 +5,8 @@
 //! search. No index holds a second copy of them; what it holds is how to find the near ones quickly.
 //!
 //! # The journey of an index
-//! 1. A segment is written. [`build`] reads `USING hnsw | ivfflat | flat` from `VectorIndexOptions`
-//!    and calls `graph`, `faiss` or `flat`. Rows that are NULL ([`BuildParams::valid`]) and, for cosine,
+//! 1. A segment is written. [`build`] reads `USING hnsw | graph | ivfflat | flat | faiss` from `VectorIndexOptions`
+//!    and calls `graph`, `ivf`, `flat` or `faiss`. Rows that are NULL ([`BuildParams::valid`]) and, for cosine,
 //!    vectors of length zero have no place in an index and are left out, as in pgvector.
 //!    Then `calibration` measures how much of the truth it finds at which effort.
 //! 2. [`VectorIndex::serialize_into`] writes bytes (drawn in `layout` and in each kind's `layout`); storage seals
@@ -16,11 +16,12 @@
 //!
 //! # The journey of a query
 //! 1. The filter, the deletion vector and NULLs become one [`Bits`]: the allowed rows.
-//! 2. [`VectorIndex::search`] finds candidates: `graph` walks on `quantize`'s codes, `faiss` probes cells,
-//!    `flat` scans all. With no index, [`search_exact`] does what `flat` does.
+//! 2. [`search_parts`] searches all segments of a table (`parts`): graphs by walks on `quantize`'s codes, whose
+//!    candidates then compete, the others one after the other ([`VectorIndex::search`]), where `ivf` scans the codes of
+//!    some cells, `faiss` asks FAISS, and `flat` scans all. With no index, [`search_exact`] does what `flat` does.
 //! 3. Distances are computed from the original vectors by `distance`'s kernels (AVX-512, AVX2 or scalar,
 //!    resolved once), so that a row's distance has the same bits whichever way the row was found.
-//! 4. The `k` nearest come back ascending as [`Neighbor`]s; the caller merges segments.
+//! 4. The `k` nearest of all segments come back ascending as [`Found`], with the [`Work`] that it took.
 //!
 //! # Invariants
 //! - A filter never costs rows: `k` are returned whenever that many allowed rows are indexed.
@@ -34,12 +35,13 @@ mod error;
 mod faiss;
 mod flat;
 mod graph;
+mod ivf;
 mod layout;
 mod memory;
 mod neighbor;
+mod parts;
 mod quantize;
 
-use std::any::Any;
 use std::io;
 
 use sepal_types::{Metric, VectorIndexOptions};
@@ -48,15 +50,18 @@ pub use bits::Bits;
 pub use check::verify;
 pub use distance::{KernelLevel, distance, distances, kernel_level};
 pub use error::IndexError;
+pub use faiss::check_factory;
 pub use flat::search_exact;
 pub use layout::Stored;
 pub use memory::{BuildMeans, BuildMemory, build_memory, is_worth_a_seed};
-pub use neighbor::Neighbor;
+pub use neighbor::{Found, Neighbor};
+pub use parts::{Allowed, Effort, Part, Query, Work, search_parts};
 
 use crate::calibration::{Calibrated, calibrated};
-use crate::faiss::IvfFlat;
+use crate::faiss::Faiss;
 use crate::flat::Flat;
 use crate::graph::Graph;
+use crate::ivf::IvfFlat;
 use crate::layout::{Kind, Source};
 
 /// What an index is built from.
@@ -79,7 +84,7 @@ pub struct BuildParams<'a> {
 /// An index over rows of which some, or all, are among those of a build.
 #[derive(Clone, Copy)]
 pub struct Seed<'a> {
-    pub index: &'a (dyn VectorIndex + 'static),
+    pub index: &'a dyn VectorIndex,
     /// Where each of its rows is now; `u32::MAX` for one that is gone. Where that is wrong (two rows at one place, other
     /// elements there), the graph finds less or the build takes longer, and nothing worse.
     pub positions: &'a [u32],
@@ -90,7 +95,7 @@ pub struct Seed<'a> {
 pub struct SearchParams<'a> {
     /// Most neighbours to return.
     pub k: usize,
-    /// `hnsw.ef_search`: candidates a graph search keeps; counts as at least `k`.
+    /// `hnsw.ef_search`: candidates that a graph search keeps, or that FAISS is asked for; counts as at least `k`.
     pub ef_search: usize,
     /// `ivfflat.probes`: cells an IVF search reads first; 0 counts as 1.
     pub probes: usize,
@@ -99,7 +104,7 @@ pub struct SearchParams<'a> {
 }
 
 /// An index over the vectors of one segment.
-pub trait VectorIndex: Any + Send + Sync {
+pub trait VectorIndex: Send + Sync {
     /// The `k` nearest of the allowed rows that the index found, ascending by exact distance (NaN last, then
     /// by position), all of them different. Fewer than `k` only when fewer allowed rows are indexed.
     ///
@@ -114,6 +119,11 @@ pub trait VectorIndex: Any + Send + Sync {
         calibration::without_equals(vectors, dim, row, params.k, |k| {
             self.search(vectors, &vectors[row * dim..][..dim], &SearchParams { k, ..*params })
         })
+    }
+
+    /// The graph, where it is one: the candidates of several segments' graphs compete.
+    fn graph(&self) -> Option<&Graph> {
+        None
     }
 
     /// The least effort at which searches for `k` rows are expected to find the share `recall` of the nearest, as the
@@ -156,13 +166,20 @@ pub trait VectorIndex: Any + Send + Sync {
     /// # Errors
     /// [`IndexError::Disagrees`]
     fn check(&self, rows: &BuildParams) -> Result<(), IndexError>;
+
+    /// The share of the nearest rows below which [`verify`] takes it for an index over other rows, which finds hardly
+    /// any. One over these rows finds nine of ten, except where the rows themselves defeat it.
+    fn least_recall(&self) -> f64 {
+        0.5
+    }
 }
 
 /// Builds what `USING` names.
 ///
 /// # Errors
-/// [`IndexError::UnsupportedMetric`] for `ivfflat` with L1, [`IndexError::Shape`] when the slices do not fit
-/// together, [`IndexError::Cancelled`], and [`IndexError::Faiss`] when FAISS gives up.
+/// [`IndexError::UnsupportedMetric`] for `ivfflat` and `faiss` with L1, [`IndexError::Factory`],
+/// [`IndexError::Shape`] when the slices do not fit together, [`IndexError::Cancelled`], and [`IndexError::Faiss`]
+/// when FAISS gives up.
 pub fn build(options: &VectorIndexOptions, params: &BuildParams) -> Result<Box<dyn VectorIndex>, IndexError> {
     build_with(options, params, &BuildMeans::default())
 }
@@ -184,26 +201,28 @@ pub fn build_with(
             params.metric.opclass()
         )));
     }
-    Ok(match *options {
+    Ok(match options {
         VectorIndexOptions::Flat { .. } => Box::new(Flat::build(params)?),
-        VectorIndexOptions::Hnsw { metric, m, ef_construction } => {
-            if let Some(merged) = merged(options, params, means)? {
-                return Ok(merged);
+        VectorIndexOptions::Hnsw { metric, m, ef_construction }
+        | VectorIndexOptions::Graph { metric, m, ef_construction } => {
+            let (metric, m, ef) = (*metric, *m, *ef_construction);
+            match merged(metric, (m, ef), params, means)? {
+                Some(merged) => merged,
+                None => calibrated(Graph::build_within(metric, m, ef, params, means.memory_bytes)?, params)?,
             }
-            let memory = means.memory_bytes;
-            calibrated(Graph::build_within(metric, m, ef_construction, params, memory)?, params)?
         }
-        VectorIndexOptions::IvfFlat { lists, .. } => calibrated(IvfFlat::build(lists, params)?, params)?,
+        VectorIndexOptions::IvfFlat { lists, .. } => calibrated(IvfFlat::build(*lists, params)?, params)?,
+        VectorIndexOptions::Faiss { factory, .. } => calibrated(Faiss::build(factory, params)?, params)?,
     })
 }
 
 /// A graph that goes on from the largest seed's; `None` where a fresh one is the better choice, before or after.
 fn merged(
-    options: &VectorIndexOptions,
+    metric: Metric,
+    (m, ef_construction): (u16, u16),
     params: &BuildParams,
     means: &BuildMeans,
 ) -> Result<Option<Box<dyn VectorIndex>>, IndexError> {
-    let VectorIndexOptions::Hnsw { metric, m, ef_construction } = *options else { return Ok(None) };
     let Some(merged) = Graph::merge(metric, m, ef_construction, params, means)? else { return Ok(None) };
     let merged = calibrated(merged, params)?;
     let largest = means.seeds.iter().max_by_key(|seed| seed.index.len());
@@ -243,7 +262,8 @@ fn opened(source: Source) -> Result<Box<dyn VectorIndex>, IndexError> {
     let index: Box<dyn VectorIndex> = match header.kind {
         Kind::Flat => Box::new(Flat::decode(&body.rest()?)?),
         Kind::Graph => Box::new(Graph::read(body)?),
-        Kind::IvfFlat => Box::new(IvfFlat::decode(&body.rest()?)?),
+        Kind::IvfFlat | Kind::IvfCodes => Box::new(IvfFlat::read(body)?),
+        Kind::Faiss => Box::new(Faiss::read(body)?),
     };
     if measured.remaining() == 0 {
         return Ok(index);

@@ -6,8 +6,9 @@
 use sepal_types::VectorIndexOptions;
 
 use crate::Seed;
-use crate::faiss::IvfFlat;
+use crate::faiss::Faiss;
 use crate::graph::{Graph, carries};
+use crate::ivf::IvfFlat;
 
 /// Bytes of heap at the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +49,13 @@ impl Default for BuildMeans<'_> {
 
 /// What [`crate::build`] takes for so many rows, the index that comes out included.
 pub fn build_memory(options: &VectorIndexOptions, rows: usize, dim: usize) -> BuildMemory {
-    if let VectorIndexOptions::Hnsw { metric, m, .. } = options {
-        return Graph::build_memory(*metric, *m, rows, dim);
-    }
-    let bytes = if let VectorIndexOptions::IvfFlat { lists, .. } = options {
-        IvfFlat::build_bytes(*lists, rows, dim)
-    } else {
-        rows.div_ceil(8) as u64
+    let bytes = match options {
+        VectorIndexOptions::Hnsw { metric, m, .. } | VectorIndexOptions::Graph { metric, m, .. } => {
+            return Graph::build_memory(*metric, *m, rows, dim);
+        }
+        VectorIndexOptions::Flat { .. } => rows.div_ceil(8) as u64,
+        VectorIndexOptions::IvfFlat { metric, lists } => IvfFlat::build_bytes(*metric, *lists, rows, dim),
+        VectorIndexOptions::Faiss { factory, .. } => Faiss::build_bytes(factory, rows, dim),
     };
     BuildMemory { usual: bytes, least: bytes }
 }

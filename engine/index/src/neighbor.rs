@@ -1,4 +1,4 @@
-//! What a search returns, and the heap that keeps the best `k` while it looks.
+//! What a search returns, of one segment and of several, and the heap that keeps the best `k` while it looks.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -37,20 +37,45 @@ impl Ord for Neighbor {
     }
 }
 
+/// A row of one of several segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub neighbor: Neighbor,
+    /// Which of the parts searched.
+    pub part: u32,
+}
+
+impl PartialOrd for Found {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Nearest first, equal distances by part, then by position.
+impl Ord for Found {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let Self { neighbor: Neighbor { position, .. }, part } = *other;
+        let here = Neighbor { position, ..self.neighbor };
+        here.cmp(&other.neighbor)
+            .then(self.part.cmp(&part))
+            .then(self.neighbor.position.cmp(&other.neighbor.position))
+    }
+}
+
 /// The `k` smallest of what was offered: a max-heap whose top is the worst one kept.
-pub(crate) struct TopK {
-    heap: BinaryHeap<Neighbor>,
+pub(crate) struct TopK<T: Ord = Neighbor> {
+    heap: BinaryHeap<T>,
     k: usize,
 }
 
-impl TopK {
+impl<T: Ord> TopK<T> {
     /// `candidates` bounds how many will be offered: a huge `LIMIT` reserves no more than there are rows.
     pub(crate) fn new(k: usize, candidates: usize) -> Self {
         Self { heap: BinaryHeap::with_capacity(k.min(candidates)), k }
     }
 
     #[inline]
-    pub(crate) fn offer(&mut self, candidate: Neighbor) {
+    pub(crate) fn offer(&mut self, candidate: T) {
         if self.heap.len() < self.k {
             self.heap.push(candidate);
         } else if let Some(mut worst) = self.heap.peek_mut()
@@ -60,12 +85,17 @@ impl TopK {
         }
     }
 
+    /// The greatest of `k` kept ones; `None` while fewer are kept.
+    pub(crate) fn worst(&self) -> Option<&T> {
+        if self.is_full() { self.heap.peek() } else { None }
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.heap.len() >= self.k
     }
 
     /// Ascending.
-    pub(crate) fn into_sorted(self) -> Vec<Neighbor> {
+    pub(crate) fn into_sorted(self) -> Vec<T> {
         self.heap.into_sorted_vec()
     }
 }

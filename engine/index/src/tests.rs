@@ -4,7 +4,9 @@ use std::error::Error;
 
 use sepal_types::{Metric, VectorIndexOptions};
 
-use crate::{Bits, BuildParams, IndexError, SearchParams, Stored, build, open, open_stored, search_exact};
+use crate::{
+    Bits, BuildParams, IndexError, SearchParams, Stored, build, build_memory, open, open_stored, search_exact,
+};
 
 const ROWS: usize = 600;
 const DIM: usize = 12;
@@ -31,9 +33,12 @@ fn kinds(metric: Metric) -> Vec<VectorIndexOptions> {
     let mut kinds = vec![
         VectorIndexOptions::Flat { metric },
         VectorIndexOptions::Hnsw { metric, m: 8, ef_construction: 60 },
+        VectorIndexOptions::Graph { metric, m: 8, ef_construction: 60 },
     ];
     if metric != Metric::L1 {
         kinds.push(VectorIndexOptions::IvfFlat { metric, lists: 8 });
+        kinds.push(VectorIndexOptions::Faiss { metric, factory: "HNSW16,SQ8,RFlat".into() });
+        kinds.push(VectorIndexOptions::Faiss { metric, factory: "IVF8,Flat".into() });
     }
     kinds
 }
@@ -84,6 +89,30 @@ impl Stored for Elsewhere {
         into.copy_from_slice(&self.bytes[offset..end]);
         Ok(())
     }
+}
+
+#[test]
+fn what_a_build_takes_is_told_before() {
+    let vectors = scattered(ROWS * DIM);
+    for metric in Metric::ALL {
+        for options in kinds(metric) {
+            let needed = build_memory(&options, ROWS, DIM);
+            assert!(needed.least <= needed.usual, "{options:?}: {needed:?}");
+            // `flat` holds next to nothing.
+            let index = build(&options, &params(metric, &vectors)).unwrap();
+            assert!(index.memory_bytes() as u64 <= needed.least + 100, "{options:?}: {needed:?}");
+        }
+    }
+    let of = |options: VectorIndexOptions| build_memory(&options, 1_000_000, 768);
+    let metric = Metric::L2;
+    let hnsw = of(VectorIndexOptions::Hnsw { metric, m: 16, ef_construction: 64 });
+    assert_eq!(hnsw, of(VectorIndexOptions::Graph { metric, m: 16, ef_construction: 64 }));
+    assert!(hnsw.least < hnsw.usual);
+    // Codes need less than the vectors, and FAISS' copy of the vectors more.
+    let faiss = |factory: &str| of(VectorIndexOptions::Faiss { metric, factory: factory.into() }).usual;
+    let all = 4 * 768 * 1_000_000;
+    assert!(faiss("IVF1024,PQ96x4fs") < all && faiss("HNSW16,Flat") > all);
+    assert!(of(VectorIndexOptions::IvfFlat { metric, lists: 1000 }).usual < all);
 }
 
 #[test]

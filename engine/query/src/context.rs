@@ -8,7 +8,7 @@ use std::{
     fmt::Debug,
     ops::ControlFlow,
     sync::{
-        Arc, Weak,
+        Arc, LazyLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -18,9 +18,15 @@ use datafusion::sql::sqlparser::ast;
 
 use parking_lot::{Mutex, RwLock};
 use sepal_storage::Snapshot;
-use sepal_types::{Error, Result, SqlType, TableDef, TableId};
+use sepal_types::{ColumnDef, Error, Result, SqlType, TableDef, TableId};
 
-use crate::{catalog::CatalogContext, locking::NestedLock, sql::past_tables, vector::IndexCache};
+use crate::{
+    catalog::{CatalogContext, Lazily},
+    dml::sequence_name,
+    locking::NestedLock,
+    sql::past_tables,
+    vector::IndexCache,
+};
 
 /// Numbers for serial and identity columns.
 pub trait SequenceSource: Debug + Send + Sync {
@@ -29,6 +35,10 @@ pub trait SequenceSource: Debug + Send + Sync {
     }
     /// The first of `count` numbers that nobody else gets.
     fn reserve(&self, sequence: &str, count: u64) -> Result<i64>;
+    /// The same of a column's own sequence, for a statement that was asked already whether it may write.
+    fn reserve_for(&self, def: &TableDef, column: &ColumnDef, count: u64) -> Result<i64> {
+        self.reserve(&sequence_name(def, column), count)
+    }
     fn current(&self, sequence: &str) -> Result<i64>;
     fn last(&self) -> Result<i64>;
     /// `setval`: `called` tells whether `value` counts as handed out, so that the next one follows it.
@@ -105,8 +115,8 @@ impl Default for SearchSettings {
     }
 }
 
-/// The snapshot that a plan's tables read: set anew before each execution of a prepared plan. Empty between
-/// transactions ([`Shown`]): a snapshot keeps files of the past.
+/// The snapshot that a plan's tables read: [`Shown`] fills it anew before each execution of a prepared plan, and
+/// empties it between transactions: a snapshot keeps files of the past.
 #[derive(Clone, Debug)]
 pub struct SnapshotSlot(Arc<RwLock<Option<Snapshot>>>);
 
@@ -120,10 +130,6 @@ impl SnapshotSlot {
         self.0.read().clone().unwrap_or_else(Snapshot::empty)
     }
 
-    pub fn set(&self, snapshot: Snapshot) {
-        *self.0.write() = Some(snapshot);
-    }
-
     pub fn clear(&self) {
         *self.0.write() = None;
     }
@@ -134,25 +140,35 @@ impl SnapshotSlot {
     }
 }
 
-/// What a plan's catalog tables and functions show, in the same way.
+/// What a plan's catalog tables and functions show, in the same way. Made when one of them asks for it: few do.
 #[derive(Clone, Debug)]
 pub struct CatalogSlot(Arc<CatalogCell>);
 
+type Shows = Arc<Lazily<CatalogContext>>;
+
+fn shows(make: impl FnOnce() -> CatalogContext + Send + 'static) -> Shows {
+    let make: Box<dyn FnOnce() -> CatalogContext + Send> = Box::new(make);
+    Arc::new(LazyLock::new(make))
+}
+
 #[derive(Debug)]
 struct CatalogCell {
-    shown: RwLock<Option<Arc<CatalogContext>>>,
+    shown: RwLock<Option<Shows>>,
     /// Whether a plan has it.
     kept: AtomicBool,
 }
 
 impl CatalogSlot {
     pub fn new(context: CatalogContext) -> Self {
-        let shown = RwLock::new(Some(Arc::new(context)));
-        Self(Arc::new(CatalogCell { shown, kept: AtomicBool::new(false) }))
+        Self::of(shows(move || context))
+    }
+
+    fn of(shows: Shows) -> Self {
+        Self(Arc::new(CatalogCell { shown: RwLock::new(Some(shows)), kept: AtomicBool::new(false) }))
     }
 
     /// Errors: a bug where the slot is empty.
-    pub fn get(&self) -> Result<Arc<CatalogContext>> {
+    pub fn get(&self) -> Result<Arc<Lazily<CatalogContext>>> {
         let shown = self.0.shown.read().clone();
         shown.ok_or_else(|| Error::bug("a plan runs with the catalogs of a transaction that is over"))
     }
@@ -189,6 +205,7 @@ pub struct Shown {
 }
 
 impl Shown {
+    /// Fills a slot, whatever it has.
     pub fn show(&mut self, slot: &SnapshotSlot, snapshot: Snapshot) {
         // One that had something is among them.
         if slot.0.write().replace(snapshot).is_none() {
@@ -204,14 +221,18 @@ impl Shown {
     }
 
     /// A new slot.
-    pub fn catalog(&mut self, context: CatalogContext) -> CatalogSlot {
-        let slot = CatalogSlot::new(context);
+    pub fn catalog(&mut self, make: impl FnOnce() -> CatalogContext + Send + 'static) -> CatalogSlot {
+        let slot = CatalogSlot::of(shows(make));
         note(&mut self.catalogs, &slot.0);
         slot
     }
 
-    pub fn show_catalog(&mut self, slot: &CatalogSlot, context: CatalogContext) {
-        if slot.0.shown.write().replace(Arc::new(context)).is_none() {
+    pub fn show_catalog(
+        &mut self,
+        slot: &CatalogSlot,
+        make: impl FnOnce() -> CatalogContext + Send + 'static,
+    ) {
+        if slot.0.shown.write().replace(shows(make)).is_none() {
             note(&mut self.catalogs, &slot.0);
         }
     }

@@ -27,6 +27,19 @@ pub fn execution_time(elapsed: Duration, rows: u64) -> Vec<String> {
     vec![format!("Rows: {rows}"), format!("Execution Time: {:.3} ms", elapsed.as_secs_f64() * 1000.0)]
 }
 
+/// The lines of a vector search; `None` for any other node.
+fn of_search(plan: &Arc<dyn ExecutionPlan>, with_metrics: bool) -> Option<Vec<String>> {
+    let (mut lines, done) = if let Some(knn) = plan.downcast_ref::<KnnExec>() {
+        let lines = knn.explain_lines().into_iter().map(|line| line.trim().to_owned()).collect();
+        (lines, with_metrics.then(|| knn.analyze_lines()))
+    } else {
+        let lateral = plan.downcast_ref::<LateralExec>()?;
+        (lateral.explain_lines(), with_metrics.then(|| lateral.analyze_lines()))
+    };
+    lines.extend(done.into_iter().flatten());
+    Some(lines)
+}
+
 fn walk(plan: &Arc<dyn ExecutionPlan>, depth: usize, with_metrics: bool, lines: &mut Vec<String>) {
     // Exchanges and cooperation are DataFusion's plumbing, not steps of the query.
     if matches!(plan.name(), "RepartitionExec" | "CooperativeExec" | "CoalescePartitionsExec") {
@@ -47,13 +60,7 @@ fn walk(plan: &Arc<dyn ExecutionPlan>, depth: usize, with_metrics: bool, lines: 
         0 => (String::new(), "  ".to_owned()),
         depth => (format!("{}->  ", " ".repeat(6 * (depth - 1) + 2)), " ".repeat(6 * depth + 2)),
     };
-    let mut own = match plan.downcast_ref::<KnnExec>() {
-        Some(knn) => knn.explain_lines().into_iter().map(|line| line.trim().to_owned()).collect(),
-        None => match plan.downcast_ref::<LateralExec>() {
-            Some(lateral) => lateral.explain_lines(),
-            None => vec![describe(plan)],
-        },
-    };
+    let mut own = of_search(plan, with_metrics).unwrap_or_else(|| vec![describe(plan)]);
     if with_metrics && let Some(rows) = plan.metrics().and_then(|metrics| metrics.output_rows()) {
         own[0].push_str(&format!(" (actual rows={rows})"));
     }

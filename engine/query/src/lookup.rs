@@ -9,18 +9,18 @@ use datafusion::{
     arrow::array::{Array, ArrayRef, RecordBatch},
     sql::sqlparser::ast::{BinaryOperator, Expr, LimitClause, Query, Value},
 };
-use sepal_storage::{TableVersion, arrow_type};
+use sepal_storage::{TableVersion, arrow_type, has_arrow_type};
 use sepal_types::{ColumnId, Result, SqlType, TableDef, TableId};
 
 use crate::{
     context::StatementContext,
-    output::OutputColumn,
+    output::{Described, OutputColumn},
     sql::{
         ParameterTypes,
         shape::{parameter, plain_column, plain_item, plain_select, plain_table},
     },
     values::decode_text,
-    vector::{Hit, described, fetch},
+    vector::{Hit, fetch},
 };
 
 /// Where one column of the key comes from.
@@ -38,8 +38,8 @@ pub struct FastLookup {
     unique: TableId,
     /// In the order of the constraint's columns.
     keys: Vec<Key>,
-    columns: Arc<[OutputColumn]>,
     outputs: Vec<ColumnId>,
+    described: Described,
 }
 
 impl FastLookup {
@@ -76,7 +76,8 @@ impl FastLookup {
             outputs.push(definition.id);
             columns.push(OutputColumn::of(definition, def, name));
         }
-        Some(Self { table: def.id, unique: unique.id, keys, columns: columns.into(), outputs })
+        let described = Described::new(columns);
+        Some(Self { table: def.id, unique: unique.id, keys, outputs, described })
     }
 
     /// Looks the row up. `None` when the table changed so that the statement must be planned anew.
@@ -96,7 +97,7 @@ impl FastLookup {
             };
             let column = version.def.column_by_id(*id);
             match (array, column) {
-                (Some(array), Some(column)) if array.data_type() == &arrow_type(&column.ty) => {
+                (Some(array), Some(column)) if has_arrow_type(array.data_type(), &column.ty) => {
                     keys.push(Arc::clone(array));
                 }
                 _ => return Ok(None),
@@ -118,7 +119,7 @@ impl FastLookup {
                 None => return Ok(None),
             }
         }
-        described(&self.columns, arrays, hits.len()).map(Some)
+        self.described.batch(arrays, hits.len()).map(Some)
     }
 
     /// As Postgres words it in EXPLAIN.

@@ -8,9 +8,9 @@ use std::{collections::HashMap, sync::Arc};
 use datafusion::arrow::{
     array::{ArrayRef, RecordBatch, RecordBatchOptions},
     compute::cast,
-    datatypes::{DataType, Field, Schema, TimeUnit},
+    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
 };
-use sepal_storage::arrow_type;
+use sepal_storage::{arrow_type, has_arrow_type};
 use sepal_types::{ColumnDef, Error, Result, SqlType, TableDef};
 
 use crate::{error, sql::strip_marker};
@@ -48,6 +48,49 @@ impl OutputColumn {
     pub fn from_field(field: &Field) -> Self {
         Self::new(strip_marker(field.name()), sql_type(field))
     }
+}
+
+/// The columns that a statement's answers have, and their schema: made when it is compiled.
+#[derive(Clone, Debug)]
+pub struct Described {
+    columns: Arc<[OutputColumn]>,
+    schema: SchemaRef,
+}
+
+impl Described {
+    pub fn new(columns: Vec<OutputColumn>) -> Self {
+        let field = |column: &OutputColumn| typed_field(&column.name, arrow_type(&column.ty), &column.ty);
+        let fields: Vec<Field> = columns.iter().map(field).collect();
+        Self { columns: columns.into(), schema: Arc::new(Schema::new(fields)) }
+    }
+
+    pub fn columns(&self) -> &Arc<[OutputColumn]> {
+        &self.columns
+    }
+
+    /// One answer. Arrays of other types than were described, as there may be in the moment in which a column's type
+    /// is altered, get a schema of their own.
+    pub fn batch(&self, arrays: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+        let fields = self.schema.fields();
+        let fits = arrays.len() == fields.len()
+            && arrays.iter().zip(fields).all(|(array, field)| array.data_type() == field.data_type());
+        if !fits {
+            return described(&self.columns, arrays, rows);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options).map_err(error::arrow)
+    }
+}
+
+/// Arrays as a batch with the names of the columns, and their SQL types where that cannot be told otherwise.
+pub fn described(columns: &[OutputColumn], arrays: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+    let fields: Vec<Field> = arrays
+        .iter()
+        .zip(columns)
+        .map(|(array, column)| typed_field(&column.name, array.data_type().clone(), &column.ty))
+        .collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options).map_err(error::arrow)
 }
 
 /// A field whose SQL type can be told: by its Arrow type where that is enough, else by metadata. DataFusion
@@ -122,10 +165,15 @@ pub fn is_vector(data_type: &DataType) -> bool {
     matches!(data_type, DataType::FixedSizeList(item, _) | DataType::List(item) if is_vector_item(item))
 }
 
-/// Casts a batch to the described columns. Cheap where the types agree already.
+/// Casts a batch to the described columns; one that is as described is given back.
 ///
 /// Errors: a value does not fit the described type.
-pub fn conform(batch: &RecordBatch, columns: &[OutputColumn]) -> Result<RecordBatch> {
+pub fn conform(batch: RecordBatch, columns: &[OutputColumn]) -> Result<RecordBatch> {
+    let fields = batch.schema_ref().fields();
+    if fields.len() == columns.len() && fields.iter().zip(columns).all(|(field, column)| is_of(field, column))
+    {
+        return Ok(batch);
+    }
     let arrays: Vec<ArrayRef> = batch
         .columns()
         .iter()
@@ -142,10 +190,25 @@ pub fn conform(batch: &RecordBatch, columns: &[OutputColumn]) -> Result<RecordBa
         .map_err(|problem| Error::bug(format!("a result does not fit its description: {problem}")))
 }
 
+/// Whether a field is the one that [`typed_field`] makes for a column.
+fn is_of(field: &Field, column: &OutputColumn) -> bool {
+    let told = || match field.metadata().get(TYPE_KEY) {
+        None => natural_type(field.data_type()) == column.ty,
+        Some(name) => *name == column.ty.display_name(),
+    };
+    *field.name() == column.name
+        && field.is_nullable()
+        && has_arrow_type(field.data_type(), &column.ty)
+        && told()
+}
+
 /// Casts one array to the Arrow type of a SQL type.
 pub fn conform_array(array: &ArrayRef, ty: &SqlType) -> Result<ArrayRef> {
+    if has_arrow_type(array.data_type(), ty) {
+        return Ok(Arc::clone(array));
+    }
     let wanted = arrow_type(ty);
-    if array.data_type() == &wanted || is_vector(array.data_type()) && is_vector(&wanted) {
+    if is_vector(array.data_type()) && is_vector(&wanted) {
         return Ok(Arc::clone(array));
     }
     match array.data_type() {
@@ -158,3 +221,6 @@ pub fn conform_array(array: &ArrayRef, ty: &SqlType) -> Result<ArrayRef> {
         _ => cast(array, &wanted).map_err(error::arrow),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,10 @@
 //! again in the ops that carry them, a serial's value is logged with the next commit. What was handed out but
 //! never committed may be handed out again after a crash; nobody can have seen it in a committed row.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::RangeInclusive,
+};
 
 use parking_lot::Mutex;
 use sepal_types::{ColumnId, RowId, TableDef, TableId, limits::FIRST_OBJECT_ID};
@@ -28,7 +31,7 @@ pub(crate) struct CounterValues {
 struct State {
     next_object: u32,
     next_rows: HashMap<TableId, u64>,
-    sequences: HashMap<(TableId, ColumnId), Sequence>,
+    sequences: BTreeMap<(TableId, ColumnId), Sequence>,
 }
 
 /// `next` is handed out next; `logged` is what the log would give after a crash.
@@ -98,11 +101,13 @@ impl Counters {
     pub(crate) fn take_unlogged(&self, ops: &[Op]) -> Vec<SequenceMark> {
         let mut state = self.state.lock();
         let mut marks: Vec<SequenceMark> = Vec::new();
-        for ((table, column), sequence) in &mut state.sequences {
-            let inserted = ops.iter().any(|op| matches!(op, Op::Insert { table: into, .. } if into == table));
-            if inserted && sequence.next > sequence.logged {
-                sequence.logged = sequence.next;
-                marks.push(SequenceMark { table: *table, column: *column, next: sequence.next });
+        for op in ops {
+            let Op::Insert { table, .. } = op else { continue };
+            for ((table, column), sequence) in state.sequences.range_mut(of_table(*table)) {
+                if sequence.next > sequence.logged {
+                    sequence.logged = sequence.next;
+                    marks.push(SequenceMark { table: *table, column: *column, next: sequence.next });
+                }
             }
         }
         marks.sort_by_key(|mark| (mark.table, mark.column));
@@ -152,26 +157,28 @@ impl Counters {
     /// The serials of a table that have counted, with their next values.
     pub(crate) fn sequences_of(&self, table: TableId) -> Vec<(ColumnId, i64)> {
         let state = self.state.lock();
-        let own = state.sequences.iter().filter(|((of, _), _)| *of == table);
-        let mut sequences: Vec<_> = own.map(|((_, column), sequence)| (*column, sequence.next)).collect();
-        sequences.sort_unstable();
-        sequences
+        let own = state.sequences.range(of_table(table));
+        own.map(|((_, column), sequence)| (*column, sequence.next)).collect()
     }
 
     pub(crate) fn values(&self) -> CounterValues {
         let state = self.state.lock();
-        let mut sequences: Vec<_> = state
+        let sequences = state
             .sequences
             .iter()
             .map(|((table, column), sequence)| (*table, *column, sequence.next))
             .collect();
-        sequences.sort_unstable();
         CounterValues {
             next_object: state.next_object,
             next_rows: state.next_rows.iter().map(|(table, row)| (*table, RowId(*row))).collect(),
             sequences,
         }
     }
+}
+
+/// The places of a table's serials.
+fn of_table(table: TableId) -> RangeInclusive<(TableId, ColumnId)> {
+    (table, ColumnId(0))..=(table, ColumnId(u32::MAX))
 }
 
 fn ids(def: &TableDef) -> impl Iterator<Item = TableId> {

@@ -145,6 +145,29 @@ pub(crate) fn delete(store: &TenantStore, table: u32, ids: &[i64]) -> Op {
     Op::Delete { table: TableId(table), rows }
 }
 
+/// Commits rows with these ids.
+pub(crate) fn put(store: &TenantStore, table: TableId, ids: &[i64]) -> Snapshot {
+    let op = insert(store, table.0, ids);
+    commit(store, vec![op])
+}
+
+/// Commits the deletion of these rows.
+pub(crate) fn take(store: &TenantStore, table: TableId, ids: &[i64]) -> Snapshot {
+    let op = delete(store, table.0, ids);
+    commit(store, vec![op])
+}
+
+/// What a snapshot shows: labels by key of every table, by the table's name.
+pub(crate) type Shown = BTreeMap<String, BTreeMap<i64, String>>;
+
+pub(crate) fn shown(snapshot: &Snapshot) -> Shown {
+    let rows = |version: &Arc<TableVersion>| {
+        let rows = scan(version).into_iter().map(|(key, (label, _))| (key, label)).collect();
+        (version.def.name.clone(), rows)
+    };
+    snapshot.tables().map(rows).collect()
+}
+
 /// Every live row of [`items`]: id to label and first vector element. Checks on the way that all columns agree.
 pub(crate) fn scan(version: &TableVersion) -> BTreeMap<i64, (String, f32)> {
     let mut found = BTreeMap::new();

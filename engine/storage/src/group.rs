@@ -274,7 +274,8 @@ impl TenantStore {
         pending: &Pending,
         marks: &[SequenceMark],
     ) -> Result<(), StoreError> {
-        let mut parts = vec![encode_head(&pending.encoded, marks, snapshot.time_us())];
+        let mut parts = Vec::with_capacity(1 + pending.encoded.parts.len());
+        parts.push(encode_head(&pending.encoded, marks, snapshot.time_us()));
         parts.extend(pending.encoded.parts.iter().cloned());
         writer.wal.append(snapshot.lsn(), &parts).map_err(|error| self.write_failed(writer, &error))
     }

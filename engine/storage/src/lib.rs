@@ -15,8 +15,8 @@
 //! ```
 //!
 //! # A write
-//! 1. A session applies its ops to a private view as it goes ([`Snapshot::apply`]), so that it sees them and
-//!    learns of duplicate keys at once.
+//! 1. A session asks its private view whether it takes the ops ([`Snapshot::admits`]), and so learns of duplicate
+//!    keys at once; what a later statement is to see it applies to the view ([`Snapshot::apply`]).
 //! 2. [`TenantStore::commit`] encodes the ops (`ops`) and queues them. What they delete from captured tables goes
 //!    with them (`feed::before`). Whoever gets the writer's lock first leads: it takes everything queued
 //!    ([`commit`](TenantStore::commit), module `group`).
@@ -76,6 +76,7 @@ mod planted;
 mod random;
 mod repair;
 mod rotation;
+mod row_bytes;
 mod segment;
 #[cfg(test)]
 mod simulation;
@@ -84,14 +85,16 @@ mod spill;
 mod store;
 mod wal;
 
-pub use arrow_types::{TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, sql_type, stored_name};
+pub use arrow_types::{
+    TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, has_arrow_type, sql_type, stored_name,
+};
 pub use blob::{BlobBytes, BlobReader};
 pub use check::{BlobChecker, CheckObserver, CheckOptions, Checked, Finding, Severity};
 pub use checkpoint::{
     BlobBuilder, CheckpointReport, CompactionLimits, CompactionReport, Freely, MergeInput, NoBlobs, Pace,
     Phase, Rewrite,
 };
-pub use chunk::{Chunk, ChunkRef, ColumnCache, FairCache};
+pub use chunk::{Chunk, ChunkRef, ColumnCache, Deletions, FairCache, Live, Near};
 pub use clock::{Clock, SystemClock};
 pub use disk::{Fault, FaultInjector};
 pub use error::StoreError;
@@ -103,6 +106,7 @@ pub use ops::{CloneSource, Op};
 pub use random::{Random, SystemRandom};
 pub use repair::{Loss, RepairOptions, RepairPlan, RepairRefused};
 pub use rotation::{FileRotation, KeyUse, RekeyStep};
+pub use row_bytes::batch_bytes;
 pub use snapshot::{Snapshot, TableVersion};
 pub use spill::{SpillError, SpillFile, SpillFiles, SpillSink, SpillSpace};
 pub use store::{StoreOptions, StoreStats, TenantStore};

@@ -78,24 +78,50 @@ pub struct IndexDef {
 /// The access method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum IndexMethod {
-    /// `USING btree`, `hash` or `gin`: kept in the catalog; scans are columnar and do not need it.
+    /// `USING btree`, `hash` or `gin`: kept in the catalog; scans are columnar and do not need it. Of btree and hash,
+    /// vector searches take that the columns' values are worth sorting, in memory.
     Scalar { access_method: String },
-    /// `USING hnsw | ivfflat | flat`.
+    /// `USING hnsw | graph | ivfflat | flat | faiss`.
     Vector(VectorIndexOptions),
 }
 
-/// A vector index: one column, one metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A vector index: one column, one metric. Variants are only ever added: a program that does not know one refuses the
+/// table's file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VectorIndexOptions {
-    Flat { metric: Metric },
-    Hnsw { metric: Metric, m: u16, ef_construction: u16 },
-    IvfFlat { metric: Metric, lists: u32 },
+    Flat {
+        metric: Metric,
+    },
+    Hnsw {
+        metric: Metric,
+        m: u16,
+        ef_construction: u16,
+    },
+    IvfFlat {
+        metric: Metric,
+        lists: u32,
+    },
+    /// What `Hnsw` is, under the name that does not promise a kind of graph.
+    Graph {
+        metric: Metric,
+        m: u16,
+        ef_construction: u16,
+    },
+    /// `factory` as the user wrote it; `sepal_index::check_factory` has read it.
+    Faiss {
+        metric: Metric,
+        factory: Box<str>,
+    },
 }
 
 impl VectorIndexOptions {
     pub const fn metric(&self) -> Metric {
         match self {
-            Self::Flat { metric } | Self::Hnsw { metric, .. } | Self::IvfFlat { metric, .. } => *metric,
+            Self::Flat { metric }
+            | Self::Hnsw { metric, .. }
+            | Self::IvfFlat { metric, .. }
+            | Self::Graph { metric, .. }
+            | Self::Faiss { metric, .. } => *metric,
         }
     }
 
@@ -105,6 +131,8 @@ impl VectorIndexOptions {
             Self::Flat { .. } => "flat",
             Self::Hnsw { .. } => "hnsw",
             Self::IvfFlat { .. } => "ivfflat",
+            Self::Graph { .. } => "graph",
+            Self::Faiss { .. } => "faiss",
         }
     }
 }

@@ -41,7 +41,11 @@ pub async fn handle(
         Request::BackupCreate { repository, full } => {
             return Ok(Answer::BackupJob(backups.create(repository.as_deref(), full)?));
         }
-        Request::BackupStatus => return Ok(Answer::BackupStatus(Box::new(backups.keeper()?.status()))),
+        Request::BackupStatus => {
+            let keeper = backups.keeper()?;
+            keeper.look_again().await;
+            return Ok(Answer::BackupStatus(Box::new(keeper.status())));
+        }
         Request::BackupCensus { day, tenant } => {
             return Ok(Answer::BackupCensus(backups.census(&day, tenant.as_deref()).await?));
         }

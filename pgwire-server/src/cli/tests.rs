@@ -45,6 +45,7 @@ fn documented_lines_parse() {
         "sepal backup show latest --repository /r",
         "sepal backup verify latest --repository /r --recovery-key-file k --tenant acme --work /tmp",
         "sepal backup restore --repository /r --to d --shares-file a --shares-file b --until 2026-11-22T03:00:00Z",
+        "sepal backup restore --repository /r --to d --recovery-key-file k --until 2026-11-22 --accept-earlier",
         "sepal backup restore --repository /r --to d --recovery-key-file k --backup x --tenant acme",
         "sepal backup prune --repository /r --keep-last 3 --keep-days 10 --dry-run",
         "sepal backup census 2026-11-22 --tenant acme",

@@ -47,7 +47,10 @@ impl DatabaseGauges {
                 "sepal_column_cache_budget_bytes",
                 "Most bytes of opened columns held",
             )?,
-            index_bytes: gauge("sepal_index_bytes", "Bytes of opened vector indexes held in memory")?,
+            index_bytes: gauge(
+                "sepal_index_bytes",
+                "Bytes of opened vector indexes, and of what filters keep, held in memory",
+            )?,
             rows_written: labelled(
                 "sepal_rows_written_bytes",
                 "Bytes of rows, uncompressed, since the start: that left memory (ingested), that flushes and compactions wrote \

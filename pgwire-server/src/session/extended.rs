@@ -24,14 +24,19 @@ impl Connection {
         self.watch.check_alive()?;
         self.begin_implicit();
         self.held.check_statement(parse.name, parse.sql.len())?;
-        let prepared = match self.session.parse_one(parse.sql)? {
-            None => None,
-            Some(statement) => {
-                let declared: Vec<u32> = parse.types.iter().collect();
-                declared.iter().try_for_each(|oid| check_declared(*oid))?;
-                self.start_clock();
-                Some(self.watch.run(&mut self.wire, self.session.prepare(statement, &declared)).await?)
-            }
+        let declared: Vec<u32> = parse.types.iter().collect();
+        self.start_clock();
+        let recall = self.session.recall(parse.sql, &declared);
+        let prepared = match self.watch.run(&mut self.wire, recall).await? {
+            Some(prepared) => Some(prepared),
+            None => match self.session.parse_one(parse.sql)? {
+                None => None,
+                Some(statement) => {
+                    declared.iter().try_for_each(|oid| check_declared(*oid))?;
+                    self.start_clock();
+                    Some(self.watch.run(&mut self.wire, self.session.prepare(statement, &declared)).await?)
+                }
+            },
         };
         let deallocate = Deallocate::recognise(parse.sql);
         let statement = Statement { prepared, deallocate, bytes: parse.sql.len() };

@@ -4,9 +4,9 @@
 //! All statements of one message are one transaction, unless they say otherwise themselves. The first
 //! error ends the message: results that were sent stay sent, changes are rolled back.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
-use sepal_database::{Error, Outcome, SqlState, Statement};
+use sepal_database::{Error, Outcome, Prepared, SqlState, Statement};
 
 use super::{
     Connection,
@@ -40,6 +40,12 @@ impl Connection {
     }
 
     async fn run_query(&mut self, sql: &str) -> Result<(), Failure> {
+        self.begin_implicit();
+        let started = Instant::now();
+        self.start_clock();
+        if let Some(prepared) = self.watch.run(&mut self.wire, self.session.recall_now(sql)).await? {
+            return self.run_prepared(&prepared, started, None, true).await;
+        }
         let statements = self.session.split(sql)?;
         if statements.is_empty() {
             write::empty_query_response(&mut self.wire.out);
@@ -65,12 +71,23 @@ impl Connection {
         let started = Instant::now();
         self.start_clock();
         let prepared = self.watch.run(&mut self.wire, self.session.prepare_now(statement)).await?;
+        self.run_prepared(&prepared, started, deallocate, last).await
+    }
+
+    /// Runs a statement that is the last of its message or not, and sends what it gives.
+    async fn run_prepared(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        started: Instant,
+        deallocate: Option<&Deallocate>,
+        last: bool,
+    ) -> Result<(), Failure> {
         if !prepared.parameters().is_empty() {
             return Err(Error::new(SqlState::UndefinedParameter, "there is no parameter $1")
                 .with_hint("A simple query has no parameters; use the extended protocol to bind them.")
                 .into());
         }
-        let outcome = self.watch.run(&mut self.wire, self.session.execute(&prepared, Vec::new())).await?;
+        let outcome = self.watch.run(&mut self.wire, self.session.execute(prepared, Vec::new())).await?;
         let tag = match outcome {
             Outcome::Rows(stream) => {
                 let mut rows = Rows::new(stream, self.session.max_snapshot_age());

@@ -12,11 +12,11 @@
 use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior, params};
-use sepal_crypto::{Aad, hex, sha256, unhex};
+use sepal_crypto::{Aad, Key, hex, sha256, unhex};
 use sepal_types::TenantId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     AuditAction, Control, ControlError,
@@ -123,6 +123,24 @@ impl Control {
             if row.own { format!("{key} {}", hex(&sha256(&row.secret))) } else { key }
         });
         Ok(hex(&sha256(told.collect::<Vec<_>>().join("\n").as_bytes())[..8]))
+    }
+
+    /// The keys in what [`Self::sealed_tenant_keys`] gave, to read what was sealed under them while they were in force.
+    /// Nothing is put back. Those that the tenant's own provider wrapped are not among them.
+    ///
+    /// Errors: XX001 they are another tenant's or directory's, or damaged.
+    pub fn backed_up_keys(&self, tenant: TenantId, sealed: &[u8]) -> Result<Vec<Key>> {
+        let epochs = self.open_epochs(tenant, sealed)?;
+        let plain = epochs.iter().filter(|epoch| !epoch.own);
+        plain
+            .map(|epoch| {
+                let secret = unhex(epoch.secret.as_bytes());
+                let secret = secret.ok_or_else(|| damaged("a key is not hexadecimal"))?;
+                let bytes: [u8; 32] =
+                    secret.as_slice().try_into().map_err(|_| damaged("a key has not 32 bytes"))?;
+                Ok(Key::from_bytes(*Zeroizing::new(bytes)))
+            })
+            .collect()
     }
 
     /// Puts keys back that [`Self::sealed_tenant_keys`] gave, into a control.db that [`Self::backup_copy`] wrote.

@@ -1,4 +1,5 @@
-//! A key's file: 64 hexadecimal digits and a newline, readable by its owner alone.
+//! A key's file: 64 hexadecimal digits and a newline, readable by its owner alone. The root key's, or one that a
+//! provider of somebody's own key reads.
 //!
 //! The root key's is read once at start and `init` makes it, in the data directory unless told otherwise. It
 //! belongs outside that directory and its backups: who holds both can read everything; who loses it, and has no
@@ -14,15 +15,15 @@ use std::{
 use sepal_crypto::{Key, hex, unhex};
 use zeroize::Zeroizing;
 
-use crate::RootKeyError;
+use crate::{KeyFileError, RootKeyError};
 
 const MODE: u32 = 0o600;
 const DIGITS: usize = 64;
 
 /// Reads a key. Refuses a file that others may use, before looking at its content.
-pub fn read(path: &Path) -> Result<Key, RootKeyError> {
+pub fn read(path: &Path) -> Result<Key, KeyFileError> {
     let text = read_private(path, DIGITS + 1)?;
-    decode(&text).ok_or_else(|| RootKeyError::Malformed { path: path.to_owned() })
+    decode(&text).ok_or_else(|| KeyFileError::Malformed { path: path.to_owned() })
 }
 
 /// Makes a new key and its file (mode 0600), durably. Never overwrites.
@@ -44,21 +45,21 @@ pub(crate) fn write(path: &Path, key: &Key) -> Result<(), RootKeyError> {
 
 /// The content of a file that only this process' user may read. One that is longer than `most` bytes comes with one
 /// byte more than that.
-pub(crate) fn read_private(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>>, RootKeyError> {
-    let unreadable = |source| RootKeyError::Unreadable { path: path.to_owned(), source };
+pub(crate) fn read_private(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
+    let unreadable = |source| KeyFileError::Unreadable { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(unreadable)?;
     // The open file is judged, not the path: nobody can exchange it in between.
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
-        return Err(RootKeyError::NotAFile { path: path.to_owned() });
+        return Err(KeyFileError::NotAFile { path: path.to_owned() });
     }
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & !MODE != 0 {
-        return Err(RootKeyError::ModeTooWide { path: path.to_owned(), mode });
+        return Err(KeyFileError::ModeTooWide { path: path.to_owned(), mode });
     }
     let user = effective_user();
     if metadata.uid() != user {
-        return Err(RootKeyError::WrongOwner { path: path.to_owned(), owner: metadata.uid(), user });
+        return Err(KeyFileError::WrongOwner { path: path.to_owned(), owner: metadata.uid(), user });
     }
     let mut content = Zeroizing::new(vec![0; most + 1]);
     let length = read_up_to(&mut file, &mut content).map_err(unreadable)?;

@@ -11,6 +11,7 @@ use thiserror::Error as ThisError;
 use zeroize::Zeroizing;
 
 use super::key_file;
+use crate::KeyFileError;
 
 /// A provider and all that is needed to find its key again. Nothing here is secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +120,8 @@ struct KeyFile {
 
 impl KeyFile {
     fn key(&self) -> Result<sepal_crypto::Key, WrapperError> {
-        let key = key_file::read(&self.path).map_err(|error| WrapperError::Unavailable(error.to_string()))?;
+        let unavailable = |error: KeyFileError| WrapperError::Unavailable(format!("the {error}"));
+        let key = key_file::read(&self.path).map_err(unavailable)?;
         Ok(key.derive("own key file 1", &[]))
     }
 }

@@ -26,7 +26,7 @@ use std::{
 
 use sepal_crypto::Key;
 
-use crate::{Control, ControlError, RootKeyError, control_error::Result, schema};
+use crate::{Control, ControlError, KeyFileError, RootKeyError, control_error::Result, schema};
 
 use super::{KeyWrapper, Provider, RootStatus, key_file, seal_file};
 
@@ -58,7 +58,7 @@ impl RootStore {
         match path.try_exists() {
             Ok(true) => seal_file::provider(&path).map(Some),
             Ok(false) => Ok(None),
-            Err(source) => Err(RootKeyError::Unreadable { path, source }),
+            Err(source) => Err(KeyFileError::Unreadable { path, source }.into()),
         }
     }
 
@@ -248,7 +248,7 @@ impl RootStore {
     fn read_from(&self, path: &Path) -> Result<Key, RootKeyError> {
         match &self.wrapper {
             Some(wrapper) => seal_file::read(path, &**wrapper),
-            None => key_file::read(path),
+            None => Ok(key_file::read(path)?),
         }
     }
 

@@ -202,6 +202,9 @@ fn a_backup_opens_with_the_recovery_key_and_only_the_keys_that_are_put_back() {
     // The root is replaced afterwards: the copy stays as it was.
     control.rotate_root(&Key::random(), &mut |_| {}).unwrap();
     let later = control.sealed_tenant_keys(kept.id).unwrap();
+    let read = control.backed_up_keys(kept.id, &keys).unwrap();
+    assert!(read.iter().map(Key::expose).eq(ring.keys().map(Key::expose)));
+    assert_eq!(code(control.backed_up_keys(dropped.id, &keys).unwrap_err()), "XX001");
 
     let package = Control::recovery_package_of(&copy).unwrap().unwrap();
     let root = open_recovery_package(&package, &recovery).unwrap();
@@ -372,7 +375,13 @@ fn a_provider_that_cannot_be_used_changes_nothing() {
     let fixture = Fixture::new();
     let acme = fixture.tenant("acme");
     let missing = Provider::KeyFile { path: "/nonexistent/key".into() };
-    assert_eq!(code(fixture.control.set_tenant_provider(acme.id, &missing).unwrap_err()), "57P03");
+    let refused = fixture.control.set_tenant_provider(acme.id, &missing).unwrap_err();
+    let said = refused.to_string();
+    assert!(
+        said.contains("the key file /nonexistent/key cannot be opened") && !said.contains("root"),
+        "{said}"
+    );
+    assert_eq!(code(refused), "57P03");
     let unknown = Provider::Pkcs11 {
         module: "/usr/lib/none.so".into(),
         token: "t".into(),

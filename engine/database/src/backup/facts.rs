@@ -14,7 +14,7 @@ use arrow::{
     array::Array,
     row::{RowConverter, SortField},
 };
-use sepal_query::vector::{IndexCache, IndexMemory, Search, elements, search, usable_index};
+use sepal_query::vector::{IndexCache, IndexMemory, Search, Searched, elements, search, usable_index};
 use sepal_query::{SearchSettings, arrow_error};
 use sepal_storage::{Chunk, Snapshot, TableVersion};
 use sepal_types::{ColumnDef, ColumnId, Error, Metric, Result, RowId, SqlType, TableId, TenantId};
@@ -249,10 +249,10 @@ fn ask(
         settings: SearchSettings { use_indexes: false, ..SearchSettings::default() },
         predicate: None,
     };
-    let hits = search(&question, &indexes)?;
+    let hits = search(&question, &indexes, &mut Searched::default())?;
     if usable_index(version, column, metric).is_some() {
         question.settings.use_indexes = true;
-        let indexed = search(&question, &indexes)?;
+        let indexed = search(&question, &indexes, &mut Searched::default())?;
         if indexed.len() != hits.len() {
             let (indexed, exact) = (indexed.len(), hits.len());
             return Err(Error::bug(format!("an index finds {indexed} rows where there are {exact}")));

@@ -61,9 +61,7 @@ pub fn seal_facts(control: &Control, tenant: TenantId, what: &str, facts: &[u8])
 /// Opens what [`seal_facts`] gave, under whichever of the tenant's keys it was.
 pub fn open_facts(control: &Control, tenant: TenantId, what: &str, sealed: &[u8]) -> Result<Vec<u8>> {
     let ring = control.tenant_keys(tenant)?;
-    let aad = facts_aad(tenant, what);
-    let found = ring.keys().find_map(|key| open(&key.derive("backup facts 1", &[]), &aad, sealed).ok());
-    found.ok_or_else(|| {
+    opened(ring.keys(), tenant, what, sealed).ok_or_else(|| {
         let why = format!("what {what} says of tenant {tenant} does not open");
         Error::new(SqlState::DataCorrupted, why)
             .with_hint(
@@ -71,6 +69,28 @@ pub fn open_facts(control: &Control, tenant: TenantId, what: &str, sealed: &[u8]
                  replaced and destroyed since (sepal tenant rotate-key).",
             )
     })
+}
+
+/// The same under keys that a backup has ([`Source::sealed_keys`]), which may be retired here. `None`: under none of
+/// them.
+pub fn open_older_facts(
+    control: &Control,
+    tenant: TenantId,
+    keys: &[u8],
+    (what, sealed): (&str, &[u8]),
+) -> Result<Option<Vec<u8>>> {
+    let keys = control.backed_up_keys(tenant, keys)?;
+    Ok(opened(keys.iter(), tenant, what, sealed))
+}
+
+fn opened<'a>(
+    mut keys: impl Iterator<Item = &'a Key>,
+    tenant: TenantId,
+    what: &str,
+    sealed: &[u8],
+) -> Option<Vec<u8>> {
+    let aad = facts_aad(tenant, what);
+    keys.find_map(|key| open(&key.derive("backup facts 1", &[]), &aad, sealed).ok())
 }
 
 fn facts_aad(tenant: TenantId, what: &str) -> Vec<u8> {

@@ -173,6 +173,11 @@ impl RestoredTenant {
         self.store.snapshot().time_us()
     }
 
+    /// Whether the log went on past the moment that it was replayed up to: then nothing before that is missing.
+    pub fn is_cut_off(&self) -> bool {
+        self.store.left_out_us().is_some()
+    }
+
     /// Rows in all tables.
     pub fn rows(&self) -> u64 {
         self.store.stats().live_rows

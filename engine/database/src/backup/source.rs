@@ -1,6 +1,7 @@
 //! A database as a backup sees it while it serves.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -107,6 +108,12 @@ impl Source {
         let root = directory(self.data_dir(), tenant);
         let files = closed_log_files(&root)?;
         Ok(Some(files.iter().map(|info| LogPiece::new(&root, info)).collect()))
+    }
+
+    /// Tenants that were opened since this was last asked, whether or not they still are: what they have written is in
+    /// an open or in a closed log. One archiver asks.
+    pub fn opened(&self) -> HashSet<TenantId> {
+        self.0.tenants.take_opened()
     }
 
     /// The logs of the tenants that are open now. They take no seat: a tenant that nobody else needs is closed, and its

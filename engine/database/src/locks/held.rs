@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    hash::{BuildHasherDefault, Hasher},
+    hash::{BuildHasher, BuildHasherDefault, Hash, Hasher},
 };
 
 use roaring::RoaringTreemap;
@@ -24,13 +24,40 @@ pub type OwnerId = u64;
 /// What is granted.
 #[derive(Debug, Default)]
 pub struct Holdings {
-    tables: HashMap<TableId, HashMap<OwnerId, u8>>,
-    rows: HashMap<TableId, HashMap<OwnerId, RowSets>>,
-    keys: HashMap<Constraint, HashMap<OwnerId, KeySet>>,
-    advisory: HashMap<AdvisoryKey, HashMap<OwnerId, Counts>>,
-    owners: HashMap<OwnerId, Owned>,
+    tables: ByNumber<TableId, ByOwner<u8>>,
+    rows: ByNumber<TableId, ByOwner<RowSets>>,
+    keys: ByNumber<Constraint, ByOwner<KeySet>>,
+    advisory: HashMap<AdvisoryKey, ByOwner<Counts>>,
+    owners: ByOwner<Owned>,
     /// Counts also those who wait.
     pub exclusive: Exclusive,
+}
+
+type ByNumber<K, V> = HashMap<K, V, BuildHasherDefault<Number>>;
+type ByOwner<V> = ByNumber<OwnerId, V>;
+
+/// Of numbers that we count up ourselves: nobody can choose them so that they meet, and each lock is looked up by
+/// several of them.
+#[derive(Debug, Default)]
+struct Number(u64);
+
+impl Hasher for Number {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // An odd factor keeps the low bits of different numbers different and fills the high ones.
+        self.0 = (self.0.rotate_left(32) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
 }
 
 /// Hashes are random already.
@@ -172,12 +199,34 @@ impl Holdings {
         self.owners.iter().find(|(_, owned)| owned.pid == pid).map(|(owner, _)| *owner)
     }
 
+    /// The part of `want` that what others than `owner` have stands in the way of. With many sessions at one table this
+    /// looks at each of them, under the lock that all wait for: the two requests of every INSERT are answered from one
+    /// pass over the holders.
+    pub fn blocked(&self, owner: OwnerId, want: &Want) -> Option<Want> {
+        match want {
+            Want::Table { table, mode } => {
+                let mut held = self.tables.get(table)?.iter();
+                let stands = |(holder, modes): (&OwnerId, &u8)| *holder != owner && in_the_way(*modes, *mode);
+                held.any(stands).then(|| want.clone())
+            }
+            Want::Keys { of, hashes } => {
+                let others = self.keys.get(of)?.iter().filter(|(holder, _)| **holder != owner);
+                let taken = others.filter_map(|(_, held)| common_keys(*of, hashes, held));
+                taken.fold(None, |whole, part| Want::join(whole, Some(part)))
+            }
+            _ => {
+                let others = self.holders(want).into_iter().filter(|holder| *holder != owner);
+                others.fold(None, |whole, holder| Want::join(whole, self.clash(holder, want)))
+            }
+        }
+    }
+
     /// The part of `want` that what `holder` has stands in the way of.
     pub fn clash(&self, holder: OwnerId, want: &Want) -> Option<Want> {
         match want {
             Want::Table { table, mode } => {
                 let modes = self.tables.get(table)?.get(&holder)?;
-                (modes & mode.conflicts() != 0).then(|| want.clone())
+                in_the_way(*modes, *mode).then(|| want.clone())
             }
             Want::Rows { table, mode, rows, write } => {
                 let sets = self.rows.get(table)?.get(&holder)?;
@@ -188,11 +237,7 @@ impl Holdings {
                 let sets = self.rows.get(table)?.get(&holder)?;
                 Some(Want::Unwritten { table: *table, rows: common(rows, &sets.written)? })
             }
-            Want::Keys { of, hashes } => {
-                let held = self.keys.get(of)?.get(&holder)?;
-                let hashes: Vec<u64> = hashes.iter().copied().filter(|hash| held.contains(hash)).collect();
-                (!hashes.is_empty()).then_some(Want::Keys { of: *of, hashes })
-            }
+            Want::Keys { of, hashes } => common_keys(*of, hashes, self.keys.get(of)?.get(&holder)?),
             Want::Advisory { key, shared, .. } => {
                 let counts = self.advisory.get(key)?.get(&holder)?;
                 (counts.held(false) || (!shared && counts.held(true))).then(|| want.clone())
@@ -481,7 +526,17 @@ impl RowSets {
     }
 }
 
-fn ids<T>(held: Option<&HashMap<OwnerId, T>>) -> Vec<OwnerId> {
+fn in_the_way(held: u8, wanted: TableMode) -> bool {
+    held & wanted.conflicts() != 0
+}
+
+/// Those of the keys that are held, if any are.
+fn common_keys(of: Constraint, hashes: &[u64], held: &KeySet) -> Option<Want> {
+    let hashes: Vec<u64> = hashes.iter().copied().filter(|hash| held.contains(hash)).collect();
+    (!hashes.is_empty()).then_some(Want::Keys { of, hashes })
+}
+
+fn ids<T>(held: Option<&ByOwner<T>>) -> Vec<OwnerId> {
     held.map(|held| held.keys().copied().collect()).unwrap_or_default()
 }
 
@@ -491,11 +546,7 @@ fn remember<T: Clone + PartialEq>(known: &mut Vec<T>, object: &T) {
     }
 }
 
-fn forget<K: std::hash::Hash + Eq, T>(
-    held: &mut HashMap<K, HashMap<OwnerId, T>>,
-    object: &K,
-    owner: OwnerId,
-) {
+fn forget<K: Hash + Eq, T, S: BuildHasher>(held: &mut HashMap<K, ByOwner<T>, S>, object: &K, owner: OwnerId) {
     if let Some(owners) = held.get_mut(object) {
         owners.remove(&owner);
         if owners.is_empty() {

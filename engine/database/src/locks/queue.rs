@@ -108,12 +108,7 @@ impl State {
 }
 
 fn take(held: &mut Holdings, ahead: &[Waiter], owner: OwnerId, want: Want) -> Option<Want> {
-    let mut blocked = None;
-    for holder in held.holders(&want) {
-        if holder != owner {
-            blocked = Want::join(blocked, held.clash(holder, &want));
-        }
-    }
+    let mut blocked = held.blocked(owner, &want);
     for waiter in ahead {
         blocked = Want::join(blocked, queued_behind(held, owner, &want, waiter));
     }

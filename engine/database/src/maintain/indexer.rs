@@ -99,7 +99,7 @@ pub struct Shortage {
 
 impl Shortage {
     pub(super) fn of(options: &VectorIndexOptions, need: BuildMemory, allowed: u64) -> Option<Self> {
-        let slower = matches!(options, VectorIndexOptions::Hnsw { .. }) && need.least < need.usual;
+        let slower = is_graph(options) && need.least < need.usual;
         (need.usual > allowed).then_some(Self { needed: need.usual, allowed, slower })
     }
 
@@ -186,9 +186,13 @@ impl<'a> SegmentIndexer<'a> {
     }
 }
 
+fn is_graph(options: &VectorIndexOptions) -> bool {
+    matches!(options, VectorIndexOptions::Hnsw { .. } | VectorIndexOptions::Graph { .. })
+}
+
 /// The input whose graph the new one can go on from, if there is one.
 fn base<'a, 'b>(work: &Work<'_>, inputs: &'a [MergeInput<'b>]) -> Option<&'a MergeInput<'b>> {
-    if !matches!(work.options, VectorIndexOptions::Hnsw { .. }) {
+    if !is_graph(work.options) {
         return None;
     }
     let known = |input: &MergeInput<'_>| input.positions.iter().filter(|place| **place != u32::MAX).count();

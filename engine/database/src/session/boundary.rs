@@ -7,7 +7,7 @@ use sepal_types::{Error, Result, SqlState};
 use tokio::sync::oneshot;
 
 use super::{Open, Outcome, Session};
-use crate::{tenant::changes_definitions, write_memory::op_bytes};
+use crate::tenant::changes_definitions;
 
 /// Commits up to this size are encoded on the thread that serves the connection: a hop to another costs more.
 const INLINE_COMMIT_BYTES: usize = 64 << 10;
@@ -168,7 +168,9 @@ impl Session {
             self.settings.lock().end(true);
             return Ok(());
         }
-        if let Err(error) = self.check_room(&ops, !open.builds.is_empty()).await {
+        // What its operations were charged with as they came is what they take.
+        let bytes = open.charge.bytes();
+        if let Err(error) = self.check_room(&ops, bytes, !open.builds.is_empty()).await {
             self.settings.lock().end(false);
             return Err(error);
         }
@@ -188,7 +190,7 @@ impl Session {
             // Here, not in the session: it may be gone by now, and the commit goes on.
             drop((locks, charge));
         };
-        let result = commit_ops(Arc::clone(&self.tenant.store), base, ops, settled).await;
+        let result = commit_ops(Arc::clone(&self.tenant.store), base, (ops, bytes), settled).await;
         self.settings.lock().end(result.is_ok());
         let snapshot = result?;
         self.follow(after, snapshot).await;
@@ -198,9 +200,9 @@ impl Session {
     /// Waits for a flush where too much is not flushed yet. What adds no rows passes any quota.
     ///
     /// Errors: 53100 over the tenant's disk quota, or when it cannot be flushed; 57014 when cancelled meanwhile.
-    async fn check_room(&mut self, ops: &[Op], builds: bool) -> Result<()> {
+    async fn check_room(&mut self, ops: &[Op], bytes: usize, builds: bool) -> Result<()> {
         if builds || ops.iter().any(|op| matches!(op, Op::Insert { .. })) {
-            let more = op_bytes(ops) as u64;
+            let more = bytes as u64;
             if self.tenant.check_quota(more).is_err() {
                 // What was deleted and dropped is given back by a flush.
                 self.cancel.guard(self.tenant.flush()).await?;
@@ -219,7 +221,7 @@ impl Session {
 async fn commit_ops(
     store: Arc<TenantStore>,
     base: Snapshot,
-    ops: Vec<Op>,
+    (ops, bytes): (Vec<Op>, usize),
     settled: impl FnOnce(&std::result::Result<Snapshot, StoreError>) + Send + 'static,
 ) -> Result<Snapshot> {
     let (sender, outcome) = oneshot::channel();
@@ -231,7 +233,7 @@ async fn commit_ops(
     let reads = |op: &Op| {
         matches!(op, Op::Delete { .. }) && base.table(op.table()).is_some_and(|version| version.def.captured)
     };
-    let here = op_bytes(&ops) <= INLINE_COMMIT_BYTES && !ops.iter().any(reads);
+    let here = bytes <= INLINE_COMMIT_BYTES && !ops.iter().any(reads);
     let panicked = |problem| Error::bug(format!("a commit panicked: {problem}"));
     if here {
         if store.submit(&base, ops, told)? {

@@ -46,6 +46,12 @@ impl CancelToken {
         if self.is_cancelled() { Err(cancelled()) } else { Ok(()) }
     }
 
+    /// Whether the statement has to sleep before it goes on. Errors: 57014 once cancelled.
+    pub(super) fn owes(&self) -> Result<bool> {
+        let running = self.0.lock();
+        if running.token.is_cancelled() { Err(cancelled()) } else { Ok(!running.owed.is_zero()) }
+    }
+
     /// Makes the statement sleep at its next [`Self::guard`]. Returns at once, on any thread.
     pub(super) fn owe(&self, sleep: Duration) {
         let mut running = self.0.lock();

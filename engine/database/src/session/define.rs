@@ -57,7 +57,8 @@ impl Session {
 
     /// Errors: 40001 when a REPEATABLE READ transaction's snapshot has other definitions than there are.
     async fn lock_definitions(&mut self, ops: &[Op]) -> Result<()> {
-        let Some(view) = self.open.as_ref().map(|open| open.view.clone()) else { return Ok(()) };
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let view = open.view()?.clone();
         for op in ops {
             let old = view.table(op.table()).map(|version| Arc::clone(&version.def));
             match (op, &old) {

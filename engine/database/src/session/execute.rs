@@ -32,6 +32,10 @@ pub enum Outcome {
 impl Session {
     /// Runs a prepared statement. `parameters` are arrays of length 1 of `arrow_type(prepared.parameters()[i])`.
     pub async fn execute(&mut self, prepared: &Arc<Prepared>, parameters: Vec<ArrayRef>) -> Result<Outcome> {
+        let parameters = match &prepared.given {
+            Some(given) => vec![Arc::clone(given)],
+            None => parameters,
+        };
         self.cancel.arm();
         self.tenant.check_open()?;
         let _busy = self.tenant.background.throttle.busy();
@@ -53,7 +57,7 @@ impl Session {
     async fn run(&mut self, prepared: &Arc<Prepared>, parameters: Vec<ArrayRef>) -> Result<Outcome> {
         self.begin_advisory();
         loop {
-            let outcome = self.run_once(prepared, parameters.clone()).await;
+            let outcome = self.run_once(prepared, &parameters).await;
             if outcome.is_err() && self.await_advisory().await? {
                 continue;
             }
@@ -84,7 +88,7 @@ impl Session {
         }
     }
 
-    async fn run_once(&mut self, prepared: &Arc<Prepared>, parameters: Vec<ArrayRef>) -> Result<Outcome> {
+    async fn run_once(&mut self, prepared: &Arc<Prepared>, parameters: &[ArrayRef]) -> Result<Outcome> {
         let plan = self.locked_plan(prepared).await?;
         match &plan.kind {
             PlanKind::Utility(utility) => {
@@ -92,26 +96,26 @@ impl Session {
                 self.run_utility(&utility).await
             }
             PlanKind::Catalog(_) => {
-                let batch = self.run_catalog(Arc::clone(&plan), parameters).await?;
+                let batch = self.run_catalog(Arc::clone(&plan), parameters.to_vec()).await?;
                 let columns = plan.columns.clone().unwrap_or_else(|| Arc::from(Vec::new()));
                 Ok(Outcome::Rows(RowStream::selected(columns, batch, self.cancel.clone())))
             }
-            PlanKind::Query(query) => Ok(Outcome::Rows(self.run_query(query, &parameters).await?)),
-            PlanKind::CreateAs { create, source } => self.run_create_as(create, source, &parameters).await,
-            PlanKind::Explain { query, analyze } => self.run_explain(query, *analyze, &parameters).await,
+            PlanKind::Query(query) => Ok(Outcome::Rows(self.run_query(query, parameters).await?)),
+            PlanKind::CreateAs { create, source } => self.run_create_as(create, source, parameters).await,
+            PlanKind::Explain { query, analyze } => self.run_explain(query, *analyze, parameters).await,
             PlanKind::ExplainWrite { dml, context, analyze } => {
-                self.run_explain_write(dml, context, *analyze, &parameters).await
+                self.run_explain_write(dml, context, *analyze, parameters).await
             }
-            PlanKind::Dml { dml, context } => self.run_dml(dml, context, &parameters).await,
+            PlanKind::Dml { dml, context } => self.run_dml(dml, context, parameters).await,
             PlanKind::Ddl => self.run_ddl(prepared).await,
             PlanKind::History => self.run_history(&prepared.statement).await,
             PlanKind::Unplanned => Err(Error::bug("a statement of the past was not planned")),
-            PlanKind::Delivery => self.run_delivery(&prepared.statement, &parameters).await,
+            PlanKind::Delivery => self.run_delivery(&prepared.statement, parameters).await,
             PlanKind::CopyIn { table, columns, format } => {
                 Ok(Outcome::CopyIn(self.begin_copy_in(table, columns.clone(), format.clone()).await?))
             }
             PlanKind::CopyOut { query, format } => {
-                let rows = self.run_query(query, &parameters).await?;
+                let rows = self.run_query(query, parameters).await?;
                 Ok(Outcome::CopyOut(CopyOut { rows, format: format.clone() }))
             }
         }
@@ -134,8 +138,7 @@ impl Session {
         self.shown.show(&self.view, view.clone());
         self.shown.show(&context.snapshot, view.clone());
         if context.catalog.is_kept() {
-            let catalog = self.catalog_context(view);
-            self.shown.show_catalog(&context.catalog, catalog);
+            self.shown.show_catalog(&context.catalog, self.catalogs.later(&view));
         }
         *self.search.write() = self.settings.lock().search();
         Ok(())
@@ -263,6 +266,7 @@ impl Session {
             }
             Utility::DiscardAll => {
                 self.settings.lock().reset_all();
+                self.statements.clear();
                 self.advisory.unlock_all();
                 "DISCARD ALL".to_owned()
             }

@@ -62,9 +62,14 @@ impl Session {
     async fn drop_snapshot(&mut self, name: &str, if_exists: bool) -> Result<Outcome> {
         self.check_writable("DROP SNAPSHOT")?;
         self.check_alone("DROP SNAPSHOT")?;
-        let (store, environment) = (Arc::clone(&self.tenant.store), Arc::clone(&self.environment));
+        let (tenant, environment) = (Arc::clone(&self.tenant), Arc::clone(&self.environment));
         let name = name.to_owned();
-        match blocking("DROP SNAPSHOT", move || Ok(store.drop_snapshot(&environment, &name)?)).await {
+        let work = move || {
+            tenant.store.drop_snapshot(&environment, &name)?;
+            tenant.count_files();
+            Ok(())
+        };
+        match blocking("DROP SNAPSHOT", work).await {
             Err(error) if if_exists && error.state() == SqlState::UndefinedObject => {
                 let message = format!("{}, skipping", error.message());
                 self.notice("NOTICE", Error::new(SqlState::UndefinedObject, message));

@@ -205,9 +205,10 @@ impl Session {
 
     /// Those of the locked rows, ascending, that others have replaced or removed since the transaction's base. Nobody
     /// can any more, so the newest head is asked once.
-    fn gone(&self, table: TableId, rows: &[RowId]) -> Result<Vec<RowId>> {
+    fn gone(&mut self, table: TableId, rows: &[RowId]) -> Result<Vec<RowId>> {
         let head = self.tenant.store.snapshot();
-        let Some(open) = &self.open else { return Ok(Vec::new()) };
+        let Some(open) = &mut self.open else { return Ok(Vec::new()) };
+        let view = open.view()?.clone();
         // A table of the transaction's own is in neither.
         let Some(base) = open.base.table(table) else { return Ok(Vec::new()) };
         let Some(now) = head.table(table) else { return Ok(Vec::new()) };
@@ -218,7 +219,7 @@ impl Session {
         // What the view has and the base has not is the transaction's own.
         let ids = |rows: Vec<RowId>| rows.into_iter().map(|row| row.0).collect::<RoaringTreemap>();
         let mut own = ids(base.absent(&absent)?);
-        if let Some(view) = open.view.table(table) {
+        if let Some(view) = view.table(table) {
             own -= ids(view.absent(&absent)?);
         }
         let gone: Vec<RowId> = absent.into_iter().filter(|row| !own.contains(row.0)).collect();

@@ -125,19 +125,23 @@ impl Session {
                 self.tell(&target.def, &done);
             }
         }
+        // What the session looked names up in would keep the segments that were replaced.
+        self.shown.clear();
         if full {
             let forget = move |tenant: Arc<OpenTenant>| {
+                // Of tables that were dropped, and where no table is left nothing has flushed that.
+                maintain::checkpoint(&tenant)?;
                 // What was known of deleted rows is in the statistics' own segments.
                 vacuum_statistics(&tenant, pid, &cancel)?;
-                Ok(tenant.store.forget_history()?)
+                let freed = tenant.store.forget_history()?;
+                tenant.count_files();
+                Ok(freed)
             };
             let freed = self.blocking("VACUUM", forget).await?;
             let message = "the history of all tables was let go of, but for named snapshots";
             let detail = format!("It held {} KiB.", freed.div_ceil(1024));
             self.notice("NOTICE", Error::new(SqlState::SuccessfulCompletion, message).with_detail(detail));
         }
-        // What the session looked names up in would keep the segments that were replaced.
-        self.shown.clear();
         Ok(())
     }
 

@@ -10,6 +10,7 @@
 mod advisory;
 mod boundary;
 mod cancel;
+mod catalogs;
 mod copy;
 mod define;
 mod delivery;
@@ -28,13 +29,13 @@ mod select_for;
 mod sequences;
 mod settings;
 mod snapshot_age;
+mod statements;
 mod transaction;
 mod utility;
 mod write;
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, LazyLock},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -43,24 +44,18 @@ use sepal_control::Principal;
 use sepal_query::{
     AdvisoryCall, AdvisoryNumber, SearchSettings, SequenceSource, SettingSink, Shown, SnapshotSlot,
     StatementContext, TablesRead,
-    catalog::{
-        CatalogContext, LockRow, LockedObject, Searches,
-        work::{StorageRow, WorkRows},
-    },
+    catalog::CatalogContext,
     sql::{Statement, parse_statements},
 };
 use sepal_storage::Snapshot;
-use sepal_types::{Error, Result, SqlState, TableId};
+use sepal_types::{Error, Result, SqlState};
 
 use crate::{
     backend_pids::BackendPid,
     database::Database,
-    delivery::{Replay, rows as delivery_rows},
-    locks::{LockObject, LockTable, SessionLocks},
-    rotation, statistics,
+    locks::SessionLocks,
     tenant::OpenTenant,
     tenants::Seat,
-    usage,
     write_memory::{Charge, WriteMemory},
 };
 
@@ -73,9 +68,11 @@ pub use snapshot_age::snapshot_too_old;
 pub use transaction::TransactionStatus;
 
 use advisory::Advisory;
+use catalogs::Catalogs;
 use past::Moments;
 use sequences::Sequences;
 use settings::Settings;
+use statements::Statements;
 use transaction::Open;
 
 /// A message beside the result.
@@ -105,6 +102,9 @@ pub struct Session {
     view: SnapshotSlot,
     /// What has a snapshot until the transaction ends.
     shown: Shown,
+    /// What the client has sent before.
+    statements: Statements,
+    catalogs: Arc<Catalogs>,
     sequences: Arc<Sequences>,
     /// Its place among those who wait for each other.
     locks: SessionLocks,
@@ -147,6 +147,16 @@ impl Session {
         let advisory = Arc::new(Advisory::new(Arc::clone(&environment), locks.advisory()));
         let sink =
             Sink { settings: Arc::clone(&settings), cancel: cancel.clone(), advisory: Arc::clone(&advisory) };
+        let catalogs = Catalogs {
+            database: Arc::clone(&database),
+            tenant: Arc::clone(&tenant),
+            principal: principal.clone(),
+            environment: Arc::clone(&environment),
+            pid: pid.number(),
+            memory: Arc::clone(&memory),
+            settings: Arc::clone(&settings),
+            cancel: cancel.clone(),
+        };
         Ok(Self {
             database,
             tenant,
@@ -160,6 +170,8 @@ impl Session {
             moments: Moments::default(),
             view,
             shown: Shown::default(),
+            statements: Statements::new(),
+            catalogs: Arc::new(catalogs),
             sequences: Arc::new(sequences),
             locks,
             advisory,
@@ -239,14 +251,14 @@ impl Session {
     }
 
     pub fn statement_timeout(&self) -> Option<Duration> {
-        self.settings.lock().timeout("statement_timeout")
+        self.settings.lock().statement_timeout()
     }
 
     /// How long the client may leave its transaction open without a statement; `None` without a transaction or limit.
     pub fn idle_in_transaction_timeout(&self) -> Option<Duration> {
         match self.transaction_status() {
             TransactionStatus::Idle => None,
-            _ => self.settings.lock().timeout("idle_in_transaction_session_timeout"),
+            _ => self.settings.lock().idle_in_transaction_timeout(),
         }
     }
 
@@ -281,10 +293,13 @@ impl Session {
     }
 
     fn start(&mut self, explicit: bool) {
+        // Before the snapshot: it may be of newer definitions than that, never of older ones.
+        let definitions = self.tenant.definitions.load(Ordering::Acquire);
         let (snapshot, charge) = (self.tenant.store.snapshot(), Charge::none(&self.memory));
         let locks = self.locks.begin();
         let mut open = Open::new(explicit, snapshot, self.sequences.own(), charge, locks);
         open.read_only = self.settings.lock().begin();
+        open.definitions = definitions;
         self.open = Some(open);
     }
 
@@ -294,11 +309,15 @@ impl Session {
         if let Some(past) = self.moments.whole() {
             return Ok(past.clone());
         }
+        let definitions = self.tenant.definitions.load(Ordering::Acquire);
         let head = self.tenant.store.snapshot();
         match &mut self.open {
             Some(open) => {
                 open.refresh(head)?;
-                Ok(open.view.clone())
+                if !open.stays() {
+                    open.definitions = definitions;
+                }
+                Ok(open.view()?.clone())
             }
             None => Ok(head),
         }
@@ -322,9 +341,8 @@ impl Session {
         let snapshot = self.current_view()?;
         self.shown.show(&self.view, snapshot.clone());
         *self.search.write() = self.settings.lock().search();
-        let catalog = self.catalog_context(snapshot.clone());
         Ok(StatementContext {
-            catalog: self.shown.catalog(catalog),
+            catalog: self.shown.catalog(self.catalogs.later(&snapshot)),
             snapshot: self.shown.snapshot(snapshot),
             environment: Arc::clone(&self.environment),
             indexes: Arc::clone(&self.tenant.indexes),
@@ -337,130 +355,9 @@ impl Session {
         })
     }
 
-    /// What the catalogs show to this session. Made per statement, so what costs is made when it is asked for.
+    /// What the catalogs show to this session.
     fn catalog_context(&self, snapshot: Snapshot) -> CatalogContext {
-        let stored = snapshot.clone();
-        let (database, principal) = (Arc::clone(&self.database), self.principal.clone());
-        let (tenant, shown, scopes) = (Arc::clone(&self.tenant), snapshot.clone(), self.principal.scopes);
-        let environment = Arc::clone(&self.environment);
-        let settings = Arc::clone(&self.settings);
-        let (used, memory) = (Arc::clone(&self.tenant), Arc::clone(&self.memory));
-        let sealed = Arc::clone(&self.tenant);
-        CatalogContext {
-            snapshot,
-            environment: self.environment.to_string(),
-            environments: LazyLock::new(Box::new(move || environments(&database, &principal))),
-            tenant: self.principal.tenant_name.to_string(),
-            user: self.principal.key_id.to_string(),
-            backend_pid: self.pid.number(),
-            settings: LazyLock::new(Box::new(move || settings.lock().rows())),
-            builds: self.tenant.builds.rows(),
-            usage: LazyLock::new(Box::new(move || usage::rows(&used, &memory))),
-            keys: LazyLock::new(Box::new(move || rotation::row(&sealed))),
-            locks: {
-                let (locks, environment) = (Arc::clone(&self.tenant.locks), Arc::clone(&self.environment));
-                LazyLock::new(Box::new(move || lock_rows(&locks, &environment)))
-            },
-            blocking: {
-                let locks = Arc::clone(&self.tenant.locks);
-                Arc::new(move |pid| locks.blocking(pid))
-            },
-            work: {
-                let (tenant, snapshot) = (Arc::clone(&self.tenant), stored.clone());
-                LazyLock::new(Box::new(move || work(&tenant, &snapshot)))
-            },
-            delivery: LazyLock::new(Box::new(move || {
-                delivery_rows(&tenant, &shown, &environment, scopes.read)
-            })),
-            history: {
-                let (store, environment) = (Arc::clone(&self.tenant.store), Arc::clone(&self.environment));
-                LazyLock::new(Box::new(move || history::rows(&store, &environment)))
-            },
-            searches: Some(Searches {
-                indexes: Arc::clone(&self.tenant.indexes),
-                settings: {
-                    let settings = Arc::clone(&self.settings);
-                    LazyLock::new(Box::new(move || settings.lock().search()))
-                },
-                may_read: self.principal.scopes.read,
-            }),
-            control: Replay::new(Arc::clone(&self.tenant), &self.environment, self.principal.scopes.write),
-            table_bytes: Arc::new(move |id| stored_bytes(&stored, id)),
-            start_time_us: self.database.started_us(),
-            interrupted: {
-                let cancel = self.cancel.clone();
-                Arc::new(move || cancel.is_cancelled())
-            },
-        }
-    }
-}
-
-/// The environments that a principal may use. When the control database cannot be read, the log says so and
-/// only the session's own is listed.
-fn environments(database: &Database, principal: &Principal) -> Vec<String> {
-    if let Some(own) = principal.environment.as_deref() {
-        return vec![own.to_owned()];
-    }
-    match database.control().list_environments(principal.tenant) {
-        Ok(environments) => {
-            environments.into_iter().map(|environment| environment.name.to_string()).collect()
-        }
-        Err(error) => {
-            tracing::error!(%error, "the environments cannot be listed");
-            Vec::new()
-        }
-    }
-}
-
-/// What the catalogs show of the work on the tenant's tables. Statistics that cannot be read are not shown; the log
-/// says so.
-fn work(tenant: &OpenTenant, snapshot: &Snapshot) -> WorkRows {
-    let statistics = statistics::rows(snapshot, &tenant.compacted.lock()).unwrap_or_else(|error| {
-        tracing::error!(tenant = %tenant.id, %error, "the tables' statistics cannot be read");
-        BTreeMap::new()
-    });
-    let stats = tenant.store.stats();
-    let storage = StorageRow {
-        live_rows: stats.live_rows,
-        deleted_rows: stats.deleted_rows,
-        segments: stats.segments as u64,
-        segment_bytes: stats.segment_bytes,
-        index_bytes: stats.index_bytes,
-        memory_bytes: stats.memory_bytes,
-        log_bytes: stats.wal_bytes + stats.held_wal_bytes,
-        history_bytes: stats.history_bytes,
-        ingested_bytes: stats.ingested_bytes,
-        flushed_bytes: stats.flushed_bytes,
-        compacted_bytes: stats.compacted_bytes,
-        write_amplification: stats.write_amplification(),
-        compaction_due: tenant.store.wants_compaction(),
-    };
-    let mut tasks = tenant.tasks.rows();
-    tasks.extend(tenant.builds.tasks());
-    WorkRows { tasks, copies: tenant.tasks.copies(), statistics, storage }
-}
-
-/// The locks of a tenant, those on numbers only of this environment.
-fn lock_rows(locks: &LockTable, environment: &str) -> Vec<LockRow> {
-    let row = |lock: crate::locks::LockRow| {
-        let object = match lock.object {
-            LockObject::Advisory(key) if *key.environment == *environment => {
-                LockedObject::Advisory { class: key.class, object: key.object, kind: key.kind }
-            }
-            LockObject::Advisory(_) => return None,
-            LockObject::Table(table) => LockedObject::Table(table),
-            LockObject::Row(table) => LockedObject::Row(table),
-        };
-        Some(LockRow { pid: lock.pid, object, mode: lock.mode, granted: lock.granted })
-    };
-    locks.rows().into_iter().filter_map(row).collect()
-}
-
-/// Bytes of a table without its indexes, or of an index; counted only when a query asks.
-fn stored_bytes(snapshot: &Snapshot, id: TableId) -> u64 {
-    match snapshot.table(id) {
-        Some(table) => table.bytes(),
-        None => snapshot.tables().find_map(|table| table.index_bytes(id)).unwrap_or(0),
+        self.catalogs.context(snapshot)
     }
 }
 

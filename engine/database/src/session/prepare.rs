@@ -23,10 +23,10 @@ use sepal_query::{
 use sepal_types::{Error, Result, SqlState, SqlType};
 
 use super::{
-    Session,
+    Open, Session,
     copy::plan_copy,
     locking::plan_locks,
-    prepared::{Plan, PlanKind, Prepared, Query},
+    prepared::{Definitions, Plan, PlanKind, Prepared, Query},
     transaction::in_failed_transaction,
     utility::Utility,
 };
@@ -45,7 +45,7 @@ impl Planned {
 }
 
 impl Plan {
-    fn new(planned: Planned, definitions: (u64, usize)) -> Self {
+    fn new(planned: Planned, definitions: Definitions) -> Self {
         let locks = plan_locks(&planned.kind);
         Self { kind: planned.kind, columns: planned.columns, locks, definitions }
     }
@@ -57,16 +57,20 @@ impl Session {
     ///
     /// Errors carry the position of the name they complain about.
     pub async fn prepare(&mut self, statement: Statement, declared: &[u32]) -> Result<Arc<Prepared>> {
-        self.prepare_as(statement, declared, true).await
+        let prepared = self.prepare_as(statement, declared, true).await?;
+        self.remember(&prepared);
+        Ok(prepared)
     }
 
     /// Plans a statement without parameters that is executed next, before anybody is told of its columns: should they
     /// have become others by then, the rows have those.
     pub async fn prepare_now(&mut self, statement: Statement) -> Result<Arc<Prepared>> {
-        self.prepare_as(statement, &[], false).await
+        let prepared = self.prepare_as(statement, &[], false).await?;
+        self.remember(&prepared);
+        Ok(prepared)
     }
 
-    async fn prepare_as(
+    pub(super) async fn prepare_as(
         &mut self,
         statement: Statement,
         declared: &[u32],
@@ -94,12 +98,13 @@ impl Session {
             plan.locks.clear();
         }
         Ok(Arc::new(Prepared {
-            statement,
+            statement: Arc::new(statement),
             declared: declared.to_vec(),
             parameters,
+            given: None,
             columns,
             told,
-            plan: RwLock::new(Arc::new(plan)),
+            plan: Arc::new(RwLock::new(Arc::new(plan))),
         }))
     }
 
@@ -109,7 +114,7 @@ impl Session {
         &mut self,
         statement: &Statement,
         declared: &[u32],
-    ) -> Result<(Planned, (u64, usize))> {
+    ) -> Result<(Planned, Definitions)> {
         loop {
             let definitions = self.definitions();
             let planned = self.plan(statement, declared);
@@ -123,13 +128,15 @@ impl Session {
         }
     }
 
-    /// What a plan made now depends on.
-    pub(super) fn definitions(&self) -> (u64, usize) {
-        let own = self
-            .open
-            .as_ref()
-            .map_or(0, |open| if crate::tenant::changes_definitions(&open.ops) { open.ops.len() } else { 0 });
-        (self.tenant.definitions.load(Ordering::Acquire), own)
+    /// What a plan made now depends on: a transaction that stays with its snapshot stays with that one's definitions.
+    pub(super) fn definitions(&self) -> Definitions {
+        match &self.open {
+            Some(open) if open.stays() => Definitions { committed: open.definitions, own: open.edition() },
+            open => Definitions {
+                committed: self.tenant.definitions.load(Ordering::Acquire),
+                own: open.as_ref().map_or(0, Open::edition),
+            },
+        }
     }
 
     /// The plan of a prepared statement, made anew when definitions changed or the catalogs are read.
@@ -169,7 +176,7 @@ impl Session {
     }
 
     /// Errors: 25P02 in a failed transaction, 72000 where that is why, unless the statement ends it.
-    fn check_not_failed(&self, utility: Option<&Utility>) -> Result<()> {
+    pub(super) fn check_not_failed(&self, utility: Option<&Utility>) -> Result<()> {
         if !utility.is_some_and(Utility::ends_transaction) {
             self.check_snapshot_age()?;
         }

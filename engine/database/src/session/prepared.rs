@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::ArrayRef;
 use parking_lot::RwLock;
 use sepal_query::{
     CopyFormat, FastLookup, StatementContext,
@@ -21,14 +22,16 @@ use crate::locks::TableMode;
 
 /// A planned statement of one session.
 pub struct Prepared {
-    pub(super) statement: Statement,
+    pub(super) statement: Arc<Statement>,
     pub(super) declared: Vec<u32>,
     pub(super) parameters: Vec<SqlType>,
+    /// The plan's one parameter, where its value was written into the text: the client is told of none.
+    pub(super) given: Option<ArrayRef>,
     pub(super) columns: Option<Arc<[OutputColumn]>>,
     /// Somebody may have been told of `columns`: they must not become others.
     pub(super) told: bool,
     /// Replaced when definitions changed since it was planned.
-    pub(super) plan: RwLock<Arc<Plan>>,
+    pub(super) plan: Arc<RwLock<Arc<Plan>>>,
 }
 
 /// What runs.
@@ -38,8 +41,17 @@ pub(super) struct Plan {
     pub columns: Option<Arc<[OutputColumn]>>,
     /// What is locked before it runs.
     pub locks: Vec<(TableId, TableMode)>,
-    /// The tenant's and the transaction's counts of changed definitions when this was planned.
-    pub definitions: (u64, usize),
+    /// What it was planned from.
+    pub definitions: Definitions,
+}
+
+/// Names what tables there are and what they look like, to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Definitions {
+    /// The tenant's count of changes, as far as they are seen.
+    pub committed: u64,
+    /// Which ones the open transaction has made; 0 for none.
+    pub own: u64,
 }
 
 pub(super) enum PlanKind {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use roaring::RoaringTreemap;
-use sepal_query::StatementContext;
+use sepal_query::{Shown, StatementContext};
 use sepal_storage::Snapshot;
 use sepal_types::{Result, TableId};
 
@@ -48,14 +48,15 @@ impl Seen {
         rows.newer |= &moved.newer;
     }
 
-    /// Shows that to the plans of `context`, which is bound to a newer snapshot that has the rows.
-    pub fn show(&self, context: &StatementContext) -> Result<()> {
+    /// Shows that to the plans of `context`, which is bound to a newer snapshot that has the rows. `slots` are the
+    /// session's.
+    pub fn show(&self, slots: &mut Shown, context: &StatementContext) -> Result<()> {
         let newest = context.snapshot.get();
         let mut shown = self.first.clone();
         for (table, rows) in &self.moved {
             shown = shown.with_newer(&newest, *table, &rows.gone, &rows.newer)?;
         }
-        context.snapshot.set(shown);
+        slots.show(&context.snapshot, shown);
         Ok(())
     }
 }

@@ -111,7 +111,7 @@ impl Session {
             }
             self.bind(context)?;
             if stays {
-                seen.show(context)?;
+                seen.show(&mut self.shown, context)?;
             }
         }
     }

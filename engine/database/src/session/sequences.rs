@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use sepal_query::{SequenceSource, SnapshotSlot};
-use sepal_types::{ColumnId, Error, Result, SqlState, SqlType, TableId};
+use sepal_types::{ColumnDef, ColumnId, Error, Result, SqlState, SqlType, TableDef, TableId};
 
 use super::settings::Settings;
 use crate::tenant::OpenTenant;
@@ -96,6 +96,20 @@ impl Sequences {
             })
     }
 
+    /// The first of `count` numbers, which `currval` and `lastval` remember the last of.
+    fn take(&self, key: Key, count: u64) -> i64 {
+        let counted = i64::try_from(count).unwrap_or(i64::MAX);
+        let first = match self.own.take(key, counted) {
+            Some(first) => first,
+            None => self.tenant.store.next_sequence(key.0, key.1, count),
+        };
+        let last = first.saturating_add(counted).saturating_sub(1);
+        let mut remembered = self.remembered.lock();
+        remembered.0.insert(key, last);
+        remembered.1 = Some(last);
+        first
+    }
+
     /// `nextval` and `setval` write, although they stand in a SELECT.
     fn check_writable(&self, function: &str, sequence: &str) -> Result<()> {
         if !self.writes {
@@ -135,16 +149,12 @@ impl SequenceSource for Sequences {
     fn reserve(&self, sequence: &str, count: u64) -> Result<i64> {
         let Found { key, .. } = self.find(sequence)?;
         self.check_writable("nextval", sequence)?;
-        let counted = i64::try_from(count).unwrap_or(i64::MAX);
-        let first = match self.own.take(key, counted) {
-            Some(first) => first,
-            None => self.tenant.store.next_sequence(key.0, key.1, count),
-        };
-        let last = first.saturating_add(counted).saturating_sub(1);
-        let mut remembered = self.remembered.lock();
-        remembered.0.insert(key, last);
-        remembered.1 = Some(last);
-        Ok(first)
+        Ok(self.take(key, count))
+    }
+
+    /// Without a look at the names of all tables' columns.
+    fn reserve_for(&self, def: &TableDef, column: &ColumnDef, count: u64) -> Result<i64> {
+        Ok(self.take((def.id, column.id), count))
     }
 
     fn current(&self, sequence: &str) -> Result<i64> {

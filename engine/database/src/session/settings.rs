@@ -4,13 +4,14 @@
 //! Postgres, except under `hnsw.` and `ivfflat.`, which pgvector reserves, and under `sepal.`.
 
 mod memory;
+mod validate;
 
 use std::{collections::HashMap, time::Duration};
 
 use sepal_query::{Recall, SearchSettings, catalog::SettingRow};
 use sepal_types::{Error, Result, SqlState};
 
-use super::past::parse_as_of;
+use self::validate::{parse_milliseconds, validate};
 
 /// What values a setting takes.
 #[derive(Clone, Copy, Debug)]
@@ -205,9 +206,6 @@ const MAINTENANCE_WORK_MEM: &str = "maintenance_work_mem";
 
 const ISOLATION: &[&str] = &["read uncommitted", "read committed", "repeatable read", "serializable"];
 
-const UTC_NAMES: &[&str] =
-    &["utc", "etc/utc", "gmt", "z", "zulu", "uct", "universal", "etc/gmt", "default", "local"];
-
 /// The values of one session.
 #[derive(Debug)]
 pub struct Settings {
@@ -218,21 +216,57 @@ pub struct Settings {
     undo: Vec<(String, Option<String>)>,
     in_transaction: bool,
     changed: Vec<String>,
+    ready: Ready,
 }
+
+/// What every statement asks for, as values: made anew when one of the settings in it changes, so that a statement
+/// looks nothing up by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Ready {
+    search: SearchSettings,
+    statement_timeout: Option<Duration>,
+    idle_in_transaction_timeout: Option<Duration>,
+    /// Whether new transactions may only read.
+    read_only: bool,
+    /// Whether `sepal.as_of` is set.
+    past: bool,
+}
+
+/// The settings that [`Ready`] is made of.
+const READY: &[&str] = &[
+    "default_transaction_read_only",
+    "enable_indexscan",
+    "hnsw.ef_search",
+    "idle_in_transaction_session_timeout",
+    "ivfflat.probes",
+    "statement_timeout",
+    AS_OF,
+    TARGET_RECALL,
+];
 
 impl Settings {
     pub fn new(user: &str) -> Self {
         let values = HashMap::from([("session_authorization".to_owned(), user.to_owned())]);
-        Self { values, hidden: Vec::new(), undo: Vec::new(), in_transaction: false, changed: Vec::new() }
+        let mut settings = Self {
+            values,
+            hidden: Vec::new(),
+            undo: Vec::new(),
+            in_transaction: false,
+            changed: Vec::new(),
+            ready: Ready::default(),
+        };
+        settings.ready = settings.read();
+        settings
     }
 
     /// The value as SHOW prints it; `None` for a name that is not known.
     pub fn get(&self, name: &str) -> Option<String> {
-        let key = key(name);
-        if let Some(value) = self.values.get(&key) {
-            return Some(value.clone());
-        }
-        find(&key).map(|known| known.default.to_owned())
+        self.value(&key(name)).map(str::to_owned)
+    }
+
+    fn value(&self, key: &str) -> Option<&str> {
+        let set = self.values.get(key).map(String::as_str);
+        set.or_else(|| find(key).map(|known| known.default))
     }
 
     /// SET and SET LOCAL. Returns the value as it stands.
@@ -293,20 +327,41 @@ impl Settings {
         if find(&key).is_some_and(|known| known.reported) && !self.changed.contains(&key) {
             self.changed.push(key.clone());
         }
+        let concerned = READY.contains(&key.as_str());
         match value {
             Some(value) => self.values.insert(key, value),
             None => self.values.remove(&key),
         };
+        if concerned {
+            self.ready = self.read();
+        }
+    }
+
+    fn read(&self) -> Ready {
+        let number =
+            |key: &str, otherwise| self.value(key).and_then(|value| value.parse().ok()).unwrap_or(otherwise);
+        let recall = self.values.get(TARGET_RECALL).and_then(|share| share.parse().ok());
+        Ready {
+            search: SearchSettings {
+                ef_search: number("hnsw.ef_search", 40),
+                probes: number("ivfflat.probes", 1),
+                use_indexes: self.is_on("enable_indexscan"),
+                target_recall: recall.and_then(Recall::new),
+            },
+            statement_timeout: self.timeout("statement_timeout"),
+            idle_in_transaction_timeout: self.timeout("idle_in_transaction_session_timeout"),
+            read_only: self.is_on("default_transaction_read_only"),
+            past: self.values.get(AS_OF).is_some_and(|value| !value.is_empty()),
+        }
     }
 
     /// A transaction begins. Whether it may only read.
     pub fn begin(&mut self) -> bool {
         self.in_transaction = true;
-        let read_only = self.values.get("default_transaction_read_only").is_some_and(|value| value == "on");
-        if read_only {
+        if self.ready.read_only {
             self.store("transaction_read_only".to_owned(), Some("on".to_owned()), true);
         }
-        read_only
+        self.ready.read_only
     }
 
     /// The transaction ended: local values go, and with a rollback the others too.
@@ -330,39 +385,42 @@ impl Settings {
         names.into_iter().filter_map(shown).collect()
     }
 
+    /// What steers vector search.
     pub fn search(&self) -> SearchSettings {
-        let number =
-            |name: &str, otherwise| self.get(name).and_then(|value| value.parse().ok()).unwrap_or(otherwise);
-        SearchSettings {
-            ef_search: number("hnsw.ef_search", 40),
-            probes: number("ivfflat.probes", 1),
-            use_indexes: self.is_on("enable_indexscan"),
-            target_recall: self
-                .values
-                .get(TARGET_RECALL)
-                .and_then(|share| share.parse().ok())
-                .and_then(Recall::new),
-        }
+        self.ready.search
     }
 
+    /// `None` for no limit.
+    pub fn statement_timeout(&self) -> Option<Duration> {
+        self.ready.statement_timeout
+    }
+
+    /// `None` for no limit.
+    pub fn idle_in_transaction_timeout(&self) -> Option<Duration> {
+        self.ready.idle_in_transaction_timeout
+    }
+
+    /// `name` in lower case.
     pub fn is_on(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|value| value == "on")
+        self.value(name) == Some("on")
     }
 
     /// The value of `sepal.as_of`, if it is set.
     pub fn as_of(&self) -> Option<&str> {
-        self.values.get(AS_OF).map(String::as_str).filter(|value| !value.is_empty())
+        if !self.ready.past {
+            return None;
+        }
+        self.values.get(AS_OF).map(String::as_str)
     }
 
     /// What an index build of this session may take.
     pub fn maintenance_bytes(&self) -> u64 {
-        self.get(MAINTENANCE_WORK_MEM).and_then(|value| memory::bytes(&value)).unwrap_or(u64::MAX)
+        self.value(MAINTENANCE_WORK_MEM).and_then(memory::bytes).unwrap_or(u64::MAX)
     }
 
-    /// A timeout in milliseconds as a duration; 0 means none.
+    /// A timeout in milliseconds as a duration; 0 means none. `name` in lower case.
     pub fn timeout(&self, name: &str) -> Option<Duration> {
-        let text = self.get(name)?;
-        let milliseconds = parse_milliseconds(&text)?;
+        let milliseconds = parse_milliseconds(self.value(name)?)?;
         u64::try_from(milliseconds).ok().filter(|milliseconds| *milliseconds > 0).map(Duration::from_millis)
     }
 
@@ -448,124 +506,6 @@ fn check_custom(name: &str) -> Result<()> {
         }
         Some(_) => Ok(()),
     }
-}
-
-/// Checks a value and gives it in the form that SHOW prints.
-fn validate(known: &Known, value: &str) -> Result<String> {
-    let name = known.name;
-    let invalid = || {
-        Error::new(
-            SqlState::InvalidParameterValue,
-            format!("invalid value for parameter \"{name}\": \"{value}\""),
-        )
-    };
-    match known.kind {
-        Kind::Internal => Err(fixed(name)),
-        Kind::Bool => match value.to_ascii_lowercase().as_str() {
-            "on" | "true" | "yes" | "1" | "t" | "y" => Ok("on".to_owned()),
-            "off" | "false" | "no" | "0" | "f" | "n" => Ok("off".to_owned()),
-            _ => Err(Error::new(
-                SqlState::InvalidParameterValue,
-                format!("parameter \"{name}\" requires a Boolean value"),
-            )),
-        },
-        Kind::Real => value.parse::<f64>().map(|_| value.to_owned()).map_err(|_| invalid()),
-        Kind::Share => validate_share(name, value, invalid),
-        Kind::Memory => memory::validate(name, value, invalid),
-        Kind::Integer(least, most, unit) => {
-            let number =
-                if unit == Some("ms") { parse_milliseconds(value) } else { value.trim().parse().ok() };
-            let number: i64 = number.ok_or_else(invalid)?;
-            if !(least..=most).contains(&number) {
-                return Err(Error::new(
-                    SqlState::InvalidParameterValue,
-                    format!(
-                        "{number} is outside the valid range for parameter \"{name}\" ({least} .. {most})"
-                    ),
-                ));
-            }
-            Ok(if unit == Some("ms") { show_milliseconds(number) } else { number.to_string() })
-        }
-        Kind::Enum(values) => {
-            let lower = value.to_ascii_lowercase();
-            let found = values.iter().find(|allowed| allowed.eq_ignore_ascii_case(&lower));
-            match found {
-                Some(_) if name == "client_encoding" => Ok("UTF8".to_owned()),
-                Some(value) => Ok((*value).to_owned()),
-                None => Err(invalid().with_hint(format!("Available values: {}.", values.join(", ")))),
-            }
-        }
-        Kind::Text => validate_text(name, value, invalid),
-    }
-}
-
-/// `0.95`; `off` and nothing are 0.
-fn validate_share(name: &str, value: &str, invalid: impl Fn() -> Error) -> Result<String> {
-    let text = value.trim();
-    if text.is_empty() || text.eq_ignore_ascii_case("off") {
-        return Ok("0".to_owned());
-    }
-    let share: f64 = text.parse().map_err(|_| invalid())?;
-    if !(0.0..=1.0).contains(&share) {
-        let message = format!("{share} is outside the valid range for parameter \"{name}\" (0 .. 1)");
-        return Err(Error::new(SqlState::InvalidParameterValue, message));
-    }
-    // Not -0.
-    Ok(share.abs().to_string())
-}
-
-/// `0`, `+00`, `-00:00`.
-fn is_zero_offset(zone: &str) -> bool {
-    zone.contains('0')
-        && zone.trim_start_matches(['+', '-']).chars().all(|character| matches!(character, '0' | ':'))
-}
-
-fn validate_text(name: &str, value: &str, invalid: impl Fn() -> Error) -> Result<String> {
-    match name {
-        "TimeZone" => {
-            let zone = value.trim().trim_matches('\'').to_ascii_lowercase();
-            if UTC_NAMES.contains(&zone.as_str()) || is_zero_offset(&zone) {
-                return Ok("UTC".to_owned());
-            }
-            Err(invalid().with_hint("Sepal keeps and prints times in UTC only; convert in the client."))
-        }
-        AS_OF if value.trim().is_empty() => Ok(String::new()),
-        AS_OF => match parse_as_of(value.trim()) {
-            Ok(_) => Ok(value.trim().to_owned()),
-            Err(error) => Err(invalid()
-                .with_detail(error.message().to_owned())
-                .with_hint("Give a time, or snapshot:name. DEFAULT is the present.")),
-        },
-        "DateStyle" if value.to_ascii_lowercase().contains("iso") => Ok("ISO, MDY".to_owned()),
-        "DateStyle" => Err(invalid().with_hint("Sepal prints dates in the ISO style only.")),
-        _ => Ok(value.to_owned()),
-    }
-}
-
-/// `250`, `250ms`, `2s`, `1min`, `1h`, `1d`.
-fn parse_milliseconds(text: &str) -> Option<i64> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '-').unwrap_or(text.len());
-    let number: i64 = text[..digits].parse().ok()?;
-    let factor = match text[digits..].trim() {
-        "" | "ms" => 1,
-        "s" => 1_000,
-        "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    number.checked_mul(factor)
-}
-
-/// The largest unit that divides, as Postgres shows it.
-fn show_milliseconds(number: i64) -> String {
-    for (factor, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")] {
-        if number != 0 && number % factor == 0 {
-            return format!("{}{unit}", number / factor);
-        }
-    }
-    if number == 0 { "0".to_owned() } else { format!("{number}ms") }
 }
 
 #[cfg(test)]

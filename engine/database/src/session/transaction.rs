@@ -4,7 +4,10 @@
 //! chunks, so a private one costs what was changed. COMMIT hands the operations to storage, which judges them
 //! again against the head; what the transaction has locked passes.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use sepal_storage::{Op, Snapshot, StoreError};
 use sepal_types::{ColumnId, Error, Result, RowId, SqlState, TableId};
@@ -13,8 +16,12 @@ use tokio::time::Instant;
 use super::{delivery::AfterCommit, index_builds::Build, sequences::OwnSequences};
 use crate::{
     locks::TransactionLocks,
+    tenant::changes_definitions,
     write_memory::{Charge, op_bytes},
 };
+
+/// Numbers for [`Open::edition`]. None is given twice: plans made in one transaction do not pass for another's.
+static EDITIONS: AtomicU64 = AtomicU64::new(1);
 
 /// What ReadyForQuery tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +37,7 @@ struct Savepoint {
     name: String,
     base: Snapshot,
     view: Snapshot,
+    unseen: usize,
     queried: bool,
     ops: usize,
     replaced: usize,
@@ -38,13 +46,25 @@ struct Savepoint {
     sequences: HashMap<(TableId, ColumnId), i64>,
 }
 
+/// That the view takes operations, and the view with them where it had to be made to find out.
+#[derive(Debug)]
+pub struct Admitted(Option<Snapshot>);
+
 /// An open transaction.
 #[derive(Debug)]
 pub struct Open {
     /// BEGIN was said; else it ends with the statement, the query string or the pipeline.
     pub explicit: bool,
     pub base: Snapshot,
-    pub view: Snapshot,
+    /// `base` with all of `ops` but the last `unseen`.
+    view: Snapshot,
+    /// Operations that the view has admitted, and that nobody has looked at since. For most statements by themselves
+    /// nobody ever does: the commit makes a state of its own.
+    unseen: usize,
+    /// The tenant's count of changed definitions when the view was last brought up to date, or from before that.
+    pub definitions: u64,
+    /// Which definitions `ops` have made; 0: they change none.
+    edition: u64,
     /// When `base` became the transaction's.
     pub taken: Instant,
     /// It had to let go of its snapshot ([`Self::let_go`]).
@@ -83,6 +103,9 @@ impl Open {
             explicit,
             base: snapshot.clone(),
             view: snapshot,
+            unseen: 0,
+            definitions: 0,
+            edition: 0,
             taken: Instant::now(),
             too_old: false,
             ops: Vec::new(),
@@ -100,6 +123,18 @@ impl Open {
         }
     }
 
+    /// What the transaction sees: its base with its own operations on top.
+    ///
+    /// Errors: those of storage.
+    pub fn view(&mut self) -> Result<&Snapshot, StoreError> {
+        if self.unseen > 0 {
+            let unseen = &self.ops[self.ops.len() - self.unseen..];
+            self.view = unseen.iter().try_fold(self.view.clone(), |view, op| view.apply_admitted(op))?;
+            self.unseen = 0;
+        }
+        Ok(&self.view)
+    }
+
     /// READ COMMITTED: each statement sees what is committed when it begins, with the transaction's own
     /// operations on top. REPEATABLE READ: what its first statement saw.
     ///
@@ -108,6 +143,7 @@ impl Open {
         if self.stays() || head.lsn() == self.base.lsn() {
             return Ok(());
         }
+        self.view()?;
         self.view = match self.ops.as_slice() {
             [] => head.clone(),
             // The commit asks whether they still apply, but of the base that is set below: it could not tell.
@@ -143,6 +179,11 @@ impl Open {
         Ok(())
     }
 
+    /// Names the definitions that the transaction has made; 0: it has changed none.
+    pub fn edition(&self) -> u64 {
+        self.edition
+    }
+
     /// Whether it stays with the snapshot that it has.
     pub fn stays(&self) -> bool {
         self.repeatable && self.queried
@@ -159,6 +200,8 @@ impl Open {
             self.builds.clear();
             self.charge.shrink(op_bytes(&self.ops));
             self.ops.clear();
+            self.unseen = 0;
+            self.edition = 0;
             self.replaced.clear();
         }
         if self.ops.is_empty() {
@@ -172,9 +215,18 @@ impl Open {
     /// judges them, and nobody looks at the view before.
     pub fn extend_unseen(&mut self, ops: Vec<Op>) -> Result<()> {
         self.check_writable(&ops)?;
+        // Those that the view lacks and can take are the last ones.
+        self.view()?;
         self.charge.grow(op_bytes(&ops))?;
-        self.ops.extend(ops);
+        self.add(ops);
         Ok(())
+    }
+
+    fn add(&mut self, ops: Vec<Op>) {
+        if changes_definitions(&ops) {
+            self.edition = EDITIONS.fetch_add(1, Ordering::Relaxed);
+        }
+        self.ops.extend(ops);
     }
 
     fn check_writable(&self, ops: &[Op]) -> Result<()> {
@@ -191,26 +243,37 @@ impl Open {
     ///
     /// Errors: 53200 when the tenant's unfinished writes hold too much already; those of storage.
     pub fn apply(&mut self, ops: Vec<Op>) -> Result<()> {
-        let view = self.with(&ops)?;
-        self.accept(ops, view)
+        let admitted = self.with(&ops)?;
+        self.accept(ops, admitted)
     }
 
-    /// The view with a statement's operations. Errors: those of storage.
-    pub fn with(&self, ops: &[Op]) -> Result<Snapshot, StoreError> {
-        ops.iter().try_fold(self.view.clone(), |view, op| view.apply(op))
+    /// Whether a statement's operations apply to the view, for [`Self::accept`]. Of rows that only come that is asked
+    /// without making the view that has them; other operations build on each other.
+    ///
+    /// Errors: those of storage.
+    pub fn with(&mut self, ops: &[Op]) -> Result<Admitted, StoreError> {
+        let view = self.view()?;
+        if let [insert @ Op::Insert { .. }] = ops {
+            return view.admits(insert).map(|()| Admitted(None));
+        }
+        let view = ops.iter().try_fold(view.clone(), |view, op| view.apply(op))?;
+        Ok(Admitted(Some(view)))
     }
 
-    /// Takes a statement's operations and the view that they made. Errors: 25006, 53200.
-    pub fn accept(&mut self, ops: Vec<Op>, view: Snapshot) -> Result<()> {
+    /// Takes a statement's operations that the view, which is the same still, has admitted. Errors: 25006, 53200.
+    pub fn accept(&mut self, ops: Vec<Op>, admitted: Admitted) -> Result<()> {
         self.check_writable(&ops)?;
         self.charge.grow(op_bytes(&ops))?;
-        self.view = view;
+        match admitted {
+            Admitted(Some(view)) => self.view = view,
+            Admitted(None) => self.unseen += ops.len(),
+        }
         for op in &ops {
             if let Op::SetSequence { table, column, next } = op {
                 self.sequences.set((*table, *column), *next);
             }
         }
-        self.ops.extend(ops);
+        self.add(ops);
         Ok(())
     }
 
@@ -218,6 +281,7 @@ impl Open {
     /// counted it; a new table's that was set by `setval` becomes durable with its table.
     pub fn take_ops(&mut self) -> Vec<Op> {
         let mut ops = std::mem::take(&mut self.ops);
+        self.unseen = 0;
         for ((table, column), counted) in self.sequences.counted() {
             let mut restarted = false;
             for op in &mut ops {
@@ -240,6 +304,7 @@ impl Open {
             name,
             base: self.base.clone(),
             view: self.view.clone(),
+            unseen: self.unseen,
             queried: self.queried,
             ops: self.ops.len(),
             replaced: self.replaced.len(),
@@ -262,6 +327,10 @@ impl Open {
         if let Some(savepoint) = self.savepoints.last() {
             let undone = self.ops.split_off(savepoint.ops.min(self.ops.len()));
             self.charge.shrink(op_bytes(&undone));
+            if changes_definitions(&undone) {
+                let left = changes_definitions(&self.ops);
+                self.edition = if left { EDITIONS.fetch_add(1, Ordering::Relaxed) } else { 0 };
+            }
             self.replaced.truncate(savepoint.replaced);
             self.locks.roll_back_to(savepoint.locks);
             self.builds.truncate(savepoint.builds);
@@ -274,6 +343,7 @@ impl Open {
                 self.base = savepoint.base.clone();
                 self.view = savepoint.view.clone();
             }
+            self.unseen = savepoint.unseen;
             self.sequences.restore(savepoint.sequences.clone());
         }
         self.failed = false;

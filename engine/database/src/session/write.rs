@@ -6,8 +6,9 @@
 //!    them: Postgres' EvalPlanQual, but for the whole plan. Rows that only now match are not touched.
 //! 3. New keys of unique constraints are locked. So a second insertion of a key waits for the first one's end, and is
 //!    then refused, or goes through.
-//! 4. The operations are applied to the transaction's view of the newest head, which tells of duplicates at once. A key
-//!    whose row somebody is removing is waited for.
+//! 4. The transaction's view of the newest head is asked whether it takes the operations, which tells of duplicates at
+//!    once. A key whose row somebody is removing is waited for. Rows that only come are put into the view when somebody
+//!    looks at it: after a statement by itself nobody does.
 //!
 //! What ON CONFLICT finds in its way is looked for again, on the newest snapshot, whenever a wait may have changed it.
 
@@ -77,7 +78,7 @@ impl Session {
                 self.bind(context)?;
                 if let Draft::Change(_) = draft {
                     seen.note(dml.target(), &moved);
-                    seen.show(context)?;
+                    seen.show(&mut self.shown, context)?;
                 }
                 draft = cancel.guard(dml.draft_again(draft, &moved.still, &values, &dml_context)).await?;
                 continue;
@@ -151,10 +152,10 @@ impl Session {
             }
             let repeatable = open.repeatable;
             let refusal = match open.with(&ops) {
-                Ok(view) => {
+                Ok(admitted) => {
                     // A row that an older snapshot does not show may have the key.
                     if !(keyed && repeatable) || self.key_holders(&head, &ops)?.is_empty() {
-                        self.open_mut()?.accept(ops, view)?;
+                        self.open_mut()?.accept(ops, admitted)?;
                         return Ok(Applied::Done);
                     }
                     None
@@ -182,7 +183,7 @@ impl Session {
 
     /// Locks the keys that operations add. Whether they add any.
     async fn lock_keys(&mut self, ops: &[Op], keys: &Keys<'_>) -> Result<bool> {
-        let view = self.open_mut()?.view.clone();
+        let view = self.open_mut()?.view()?.clone();
         let mut wants = Vec::new();
         for (table, rows) in ops.iter().filter_map(inserted) {
             let Some(version) = view.table(table) else { continue };

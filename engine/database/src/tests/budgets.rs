@@ -260,3 +260,38 @@ async fn a_tenant_sees_what_it_holds() {
     assert_eq!(run(&mut session, limit).await, [1 << 30]);
     assert_eq!(run(&mut session, "SELECT count(*) FROM sepal_usage").await, [7]);
 }
+
+/// What only a name keeps takes room, what two tables share takes it once, and all of it is given back.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_past_and_clones_keep_counts_once() {
+    const ROWS: i64 = 1 << 20;
+    let fixture = Fixture::new();
+    let mut session = fixture.session().await;
+    let used = "SELECT used_bytes FROM sepal_usage WHERE resource = 'disk'";
+    // What does not compress.
+    let fill = "CREATE TABLE t (a int, b bigint); \
+                INSERT INTO t SELECT n, ((n::bigint * 2862933555) % 1000000007) * 1000003 \
+                FROM generate_series(1, 300000) AS s(n)";
+    run(&mut session, fill).await;
+    run(&mut session, "CHECKPOINT").await;
+    run(&mut session, "VACUUM FULL").await;
+    let alone = run(&mut session, used).await[0];
+    assert!(alone > ROWS, "{alone}");
+    run(&mut session, "CREATE TABLE copy CLONE t").await;
+    run(&mut session, "CREATE SNAPSHOT before").await;
+    let shared = run(&mut session, used).await[0];
+    assert!(shared < alone + ROWS / 2, "a table, its clone and a name share the rows: {shared}");
+    run(&mut session, "DROP TABLE t").await;
+    run(&mut session, "DROP TABLE copy").await;
+    run(&mut session, "VACUUM FULL").await;
+    let named = run(&mut session, used).await[0];
+    assert!(named > ROWS, "the name keeps the rows: {named} of {alone}");
+    fixture.database.set_tenant_quota("acme", Some(1 << 20)).await.unwrap();
+    run(&mut session, "CREATE TABLE u (a int)").await;
+    assert_eq!(refused(&mut session, "INSERT INTO u VALUES (1)").await, "53100");
+    run(&mut session, "DROP SNAPSHOT before").await;
+    run(&mut session, "VACUUM FULL").await;
+    let left = run(&mut session, used).await[0];
+    assert!(left < ROWS / 2, "{left}");
+    run(&mut session, "INSERT INTO u VALUES (1)").await;
+}

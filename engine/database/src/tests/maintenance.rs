@@ -150,7 +150,12 @@ async fn segments_are_merged_by_themselves() {
     assert!(tenant.store.stats().segments <= 4);
     assert_eq!(run(&mut session, "SELECT count(*) FROM t").await, [18_000]);
     assert!(fixture.database.metrics().compacted_bytes > 0);
+    // Told right after the files are there.
     let seen = "SELECT autovacuum_count FROM pg_stat_user_tables WHERE relname = 't' AND last_autovacuum IS NOT NULL";
+    while run(&mut session, seen).await.is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no view tells of it");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     assert!(run(&mut session, seen).await[0] > 0);
     let ratio = "SELECT count(*) FROM sepal_storage WHERE write_amplification > 1";
     assert_eq!(run(&mut session, ratio).await, [1]);

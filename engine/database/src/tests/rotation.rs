@@ -24,6 +24,16 @@ async fn settled(fixture: &Fixture) -> TenantKeyProgress {
     }
 }
 
+/// An end is written down right after it is there to be seen.
+async fn told_in_the_trail(fixture: &Fixture, action: &str) {
+    let begun = Instant::now();
+    let control = fixture.database.control();
+    while !control.audit_events(0, 100).unwrap().iter().any(|entry| entry.text.contains(action)) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{action}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenants_key_is_replaced_while_sessions_work() {
     let fixture = Fixture::new();
@@ -40,9 +50,8 @@ async fn a_tenants_key_is_replaced_while_sessions_work() {
     assert_eq!((over.keys.len(), over.keys[0].epoch, over.under_older), (1, 2, Some(0)));
     let shown = "SELECT epoch FROM sepal_keys WHERE older_keys = 0 AND NOT rotating";
     assert_eq!(run(&mut session, shown).await, [2]);
-    let trail = fixture.database.control().audit_events(0, 100).unwrap();
     for action in ["tenant_key.rotate", "tenant_key.retire"] {
-        assert!(trail.iter().any(|entry| entry.text.contains(action)), "{action}");
+        told_in_the_trail(&fixture, action).await;
     }
     run(&mut session, "ALTER SECRET token AS 'again'").await;
     drop(session);
@@ -112,9 +121,8 @@ async fn every_file_gets_another_key() {
     assert_eq!(run(&mut session, "SELECT count(*) FROM t").await, [1_999]);
     let nearest = "SELECT a FROM t WHERE a < 3 ORDER BY v <-> '[1,2,3,4]' LIMIT 2";
     assert_eq!(run(&mut session, nearest).await.len(), 2);
-    let trail = fixture.database.control().audit_events(0, 100).unwrap();
     for action in ["file_keys.rotate.begin", "file_keys.rotate.end"] {
-        assert!(trail.iter().any(|entry| entry.text.contains(action)), "{action}");
+        told_in_the_trail(&fixture, action).await;
     }
     let unknown = fixture.database.rotate_tenant_files("nobody").await.unwrap_err();
     assert_eq!(unknown.state().code(), "42704");

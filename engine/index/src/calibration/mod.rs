@@ -16,6 +16,7 @@ mod measure;
 
 use std::io;
 
+use crate::graph::Graph;
 use crate::{BuildParams, IndexError, Neighbor, SearchParams, VectorIndex};
 
 /// The counts of neighbours that are asked for. How much wider a walk must be for more neighbours follows no rule:
@@ -64,13 +65,6 @@ impl Calibrated {
     }
 }
 
-impl Calibrated {
-    /// The index itself.
-    pub(crate) fn inner(&self) -> &(dyn VectorIndex + 'static) {
-        &*self.index
-    }
-}
-
 impl VectorIndex for Calibrated {
     fn search(&self, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
         self.index.search(vectors, query, params)
@@ -78,6 +72,10 @@ impl VectorIndex for Calibrated {
 
     fn search_unseen(&self, vectors: &[f32], row: usize, params: &SearchParams) -> Vec<Neighbor> {
         self.index.search_unseen(vectors, row, params)
+    }
+
+    fn graph(&self) -> Option<&Graph> {
+        self.index.graph()
     }
 
     fn effort_for(&self, recall: f64, k: usize) -> Option<usize> {
@@ -117,6 +115,10 @@ impl VectorIndex for Calibrated {
 
     fn check(&self, rows: &BuildParams) -> Result<(), IndexError> {
         self.index.check(rows)
+    }
+
+    fn least_recall(&self) -> f64 {
+        self.index.least_recall()
     }
 }
 
@@ -242,7 +244,7 @@ pub(crate) fn without_equals(
     }
 }
 
-fn same_bits(a: &[f32], b: &[f32]) -> bool {
+pub(crate) fn same_bits(a: &[f32], b: &[f32]) -> bool {
     a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 

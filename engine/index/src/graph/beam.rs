@@ -61,10 +61,8 @@ impl<S: Space> Walk<'_, S> {
 
     /// Leaves the nearest `ef` nodes that the walk met in `scratch.best`.
     pub(super) fn beam(&self, layer: usize, start: Candidate, ef: usize, scratch: &mut Scratch) {
-        let Scratch { visited, best, fresh, scores, .. } = scratch;
-        visited.begin();
-        visited.insert([start.node()].into_iter(), fresh);
-        best.clear();
+        scratch.begin(start);
+        let Scratch { visited, best, fresh, scores, hops, .. } = scratch;
         best.push(start);
         // All before `next` have been followed.
         let mut next = 0;
@@ -72,16 +70,17 @@ impl<S: Space> Walk<'_, S> {
             candidate.set_followed();
             let node = candidate.node();
             next += 1;
+            *hops += 1;
             // Likely the next to follow: its links load while this one's neighbours are scored.
             if let Some(candidate) = best.get(next) {
                 self.layers.prefetch(layer, candidate.node());
             }
             self.hop(layer, node, visited, fresh, scores);
-            for (node, score) in fresh.iter().zip(scores.iter()) {
-                if let Some(place) = keep(best, Candidate::new(*score, *node), ef)
+            for candidate in nearer(limit(best, ef), fresh, scores) {
+                if let Some(place) = keep(best, candidate, ef)
                     && place <= next
                 {
-                    self.layers.prefetch(layer, *node);
+                    self.layers.prefetch(layer, candidate.node());
                     next = place;
                 }
             }
@@ -92,7 +91,7 @@ impl<S: Space> Walk<'_, S> {
     }
 
     /// Leaves the nearest `ef` admitted nodes that the walk met on the lowest layer in `scratch.best`. Gives
-    /// up and returns false after scoring more than `budget` nodes.
+    /// up and returns false after meeting more than `budget` nodes.
     pub(super) fn beam_admitted(
         &self,
         start: Candidate,
@@ -101,16 +100,12 @@ impl<S: Space> Walk<'_, S> {
         admit: impl Fn(u32) -> bool,
         scratch: &mut Scratch,
     ) -> bool {
-        let Scratch { visited, best, frontier, fresh, scores } = scratch;
-        visited.begin();
-        visited.insert([start.node()].into_iter(), fresh);
-        best.clear();
-        frontier.clear();
+        scratch.begin(start);
+        let Scratch { visited, best, frontier, fresh, scores, hops } = scratch;
         frontier.push(Reverse(start));
         if admit(start.node()) {
             best.push(start);
         }
-        let mut scored = 0;
         while let Some(Reverse(candidate)) = frontier.pop() {
             if best.len() >= ef && best.last().is_some_and(|worst| candidate > *worst) {
                 break;
@@ -118,18 +113,14 @@ impl<S: Space> Walk<'_, S> {
             if let Some(Reverse(candidate)) = frontier.peek() {
                 self.layers.prefetch(0, candidate.node());
             }
+            *hops += 1;
             self.hop(0, candidate.node(), visited, fresh, scores);
-            scored += fresh.len();
-            if scored > budget {
+            if visited.met() > budget {
                 return false;
             }
-            for (node, score) in fresh.iter().zip(scores.iter()) {
-                let candidate = Candidate::new(*score, *node);
-                if best.len() >= ef && best.last().is_some_and(|worst| candidate > *worst) {
-                    continue;
-                }
+            for candidate in nearer(limit(best, ef), fresh, scores) {
                 frontier.push(Reverse(candidate));
-                if admit(*node) {
+                if admit(candidate.node()) {
                     keep(best, candidate, ef);
                 }
             }
@@ -157,6 +148,29 @@ impl<S: Space> Walk<'_, S> {
         }
         self.space.score(self.query, fresh, scores);
     }
+}
+
+/// Only what is nearer than this can still be among the nearest `ef`.
+#[inline(always)]
+fn limit(best: &[Candidate], ef: usize) -> f32 {
+    match best.last() {
+        Some(worst) if best.len() >= ef => worst.score(),
+        _ => f32::INFINITY,
+    }
+}
+
+/// The candidates among nodes just scored that are nearer than `limit`.
+///
+/// Sorted out without a branch: whether a neighbour is near enough is hard to guess.
+#[inline(always)]
+fn nearer(limit: f32, fresh: &mut [u32], scores: &mut [f32]) -> impl Iterator<Item = Candidate> {
+    let mut count = 0;
+    for index in 0..fresh.len().min(scores.len()) {
+        let (node, score) = (fresh[index], scores[index]);
+        (fresh[count], scores[count]) = (node, score);
+        count += usize::from(score < limit);
+    }
+    fresh[..count].iter().zip(&scores[..count]).map(|(node, score)| Candidate::new(*score, *node))
 }
 
 /// Puts a candidate in its place among the nearest `ef`; `None` when it is not one of them.

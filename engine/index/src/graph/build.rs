@@ -28,8 +28,7 @@ const HEAD: usize = 1024;
 const GROUPING_BYTES: u64 = 96;
 /// Bytes a node beside its code and links: its rows, its row's node, its lock.
 const NODE_BYTES: u64 = 13;
-/// Bytes of a code's correction, and of what a row as a query has beside its values.
-const CORRECTION_BYTES: u64 = 8;
+/// Bytes that a row as a query has beside its values.
 const QUERY_HEAD_BYTES: u64 = 12;
 /// Nodes that a thread takes at a time.
 const CHUNK: usize = 32;
@@ -69,7 +68,7 @@ pub(super) fn memory(metric: Metric, m: usize, rows: usize, dim: usize) -> Build
     let (codes, queries) = match Codes::worthwhile(metric, dim) {
         true => {
             let stride = Codes::stride(dim) as u64;
-            (rows * (stride + CORRECTION_BYTES), rows * (2 * stride + QUERY_HEAD_BYTES))
+            (rows * Codes::bytes_per_code(dim) as u64, rows * (2 * stride + QUERY_HEAD_BYTES))
         }
         false => (0, 0),
     };

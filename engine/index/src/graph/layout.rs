@@ -12,13 +12,8 @@
 //!            4 · (c₀ + 1)    flag 2: where each node's positions start, and i
 //!            4 · c₀ · 2m     links of the lowest layer; ff ff ff ff ends a list
 //!            4 · c · m       links of each further layer
-//!            4 · dim         flag 4: centre, f32
-//!            8 · c₀          flag 4: factor and bias of each node, f32
-//!            c₀ · 64 ⌈dim / 128⌉  flag 4: codes, drawn in `quantize/encode`
+//!                            flag 4: c₀ codes, drawn in `quantize/layout`
 //! ```
-//!
-//! How codes are rotated and levels drawn is part of the format, though no byte says it: another rotation is
-//! another version of the header.
 
 use std::io::{self, Write};
 
@@ -26,15 +21,12 @@ use super::Graph;
 use super::links::{Layers, slots};
 use super::nodes::{MOST_LAYERS, MOST_NODES, Nodes};
 use crate::layout::{HEADER_BYTES, Header, Kind, Reader, Writer};
-use crate::quantize::{Aligned, Codes, Correction};
+use crate::quantize::Codes;
 use crate::{Bits, IndexError};
 
 const MASK: u8 = 1;
 const SHARED: u8 = 2;
 const CODES: u8 = 4;
-
-/// Corrections written at a time.
-const BATCH: usize = 8_192;
 
 /// How many bytes [`encode`] writes.
 pub(super) fn encoded_bytes(graph: &Graph) -> u64 {
@@ -43,9 +35,7 @@ pub(super) fn encoded_bytes(graph: &Graph) -> u64 {
     let starts = nodes.starts().map_or(0, size_of_val);
     let links: usize =
         (0..layers.len()).map(|layer| 4 * layers.count(layer) * slots(layer, layers.m())).sum();
-    let codes = codes.as_ref().map_or(0, |codes| {
-        size_of_val(codes.centre()) + size_of_val(codes.corrections()) + codes.bytes().len()
-    });
+    let codes = codes.as_ref().map_or(0, Codes::written_bytes);
     let head = HEADER_BYTES + 8 + 4 * layers.len();
     (head + mask + size_of_val(nodes.positions()) + starts + links + codes) as u64
 }
@@ -72,16 +62,7 @@ pub(super) fn encode(graph: &Graph, out: &mut dyn Write) -> io::Result<()> {
     }
     out.write_all(&writer.into_bytes())?;
     (0..layers.len()).try_for_each(|layer| layers.write(layer, out))?;
-    let Some(codes) = codes else { return Ok(()) };
-    let mut writer = Writer::with_capacity(size_of_val(codes.centre()));
-    writer.f32s(codes.centre());
-    out.write_all(&writer.into_bytes())?;
-    for corrections in codes.corrections().chunks(BATCH) {
-        let mut writer = Writer::with_capacity(size_of_val(corrections));
-        corrections.iter().for_each(|Correction { factor, bias }| writer.f32s(&[*factor, *bias]));
-        out.write_all(&writer.into_bytes())?;
-    }
-    out.write_all(codes.bytes())
+    codes.as_ref().map_or(Ok(()), |codes| codes.write(out))
 }
 
 pub(super) fn decode(mut reader: Reader) -> Result<Graph, IndexError> {
@@ -103,7 +84,7 @@ pub(super) fn decode(mut reader: Reader) -> Result<Graph, IndexError> {
     let layers = decode_layers(&mut reader, m, &counts)?;
     let codes = match flags & CODES {
         0 => None,
-        _ => Some(decode_codes(&mut reader, header, counts[0] as usize)?),
+        _ => Some(Codes::read(&mut reader, header, counts[0] as usize)?),
     };
     reader.finish()?;
     Ok(Graph::new(header.metric, dim, nodes, layers, codes))
@@ -150,23 +131,4 @@ fn decode_layers(reader: &mut Reader, m: usize, counts: &[u32]) -> Result<Layers
         }
     }
     Ok(layers)
-}
-
-fn decode_codes(reader: &mut Reader, header: Header, count: usize) -> Result<Codes, IndexError> {
-    let dim = header.dim as usize;
-    if !Codes::worthwhile(header.metric, dim) {
-        return Err(reader.corrupt(format!("codes for {:?} in {dim} dimensions", header.metric)));
-    }
-    let centre = reader.f32s(dim)?;
-    let corrections = reader.f32s(2 * count)?;
-    let corrections = corrections.as_chunks::<2>().0.iter();
-    let corrections = corrections.map(|[factor, bias]| Correction { factor: *factor, bias: *bias }).collect();
-    let len = count * Codes::stride(dim);
-    if len > reader.remaining() {
-        return Err(reader.corrupt(format!("{len} bytes of codes wanted, {} left", reader.remaining())));
-    }
-    let mut bytes = Aligned::zeroed(len)?;
-    reader.fill(&mut bytes)?;
-    Codes::from_parts(header.metric, centre, corrections, bytes)
-        .ok_or_else(|| reader.corrupt("a centre or correction is not a finite number"))
 }

@@ -14,7 +14,6 @@
 //! [`MOST_NEW`]. Codes are made anew in any case, because their centre has moved; that takes a few hundredths of the
 //! time.
 
-use std::any::Any;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
@@ -26,9 +25,8 @@ use super::nodes::{NONE, Nodes};
 use super::scratch::Candidate;
 use super::select::Selection;
 use super::space::RowSpace;
-use crate::calibration::Calibrated;
 use crate::quantize::on_threads;
-use crate::{Bits, BuildParams, IndexError, Seed, VectorIndex};
+use crate::{Bits, BuildParams, IndexError, Seed};
 
 /// Percent of the rows that may be new to the largest graph.
 const MOST_NEW: usize = 40;
@@ -91,7 +89,7 @@ struct Base<'a> {
 impl<'a> Base<'a> {
     /// `None` for an index of another kind or with other options.
     fn of(seed: &Seed<'a>, m: usize, params: &BuildParams) -> Option<Self> {
-        let graph = graph_of(seed.index)?;
+        let graph = seed.index.graph()?;
         let positions = seed.positions;
         let alike = graph.metric == params.metric && graph.dim == params.dim && graph.layers.m() == m;
         if !alike || graph.nodes.rows() != positions.len() {
@@ -116,14 +114,6 @@ impl<'a> Base<'a> {
             self.rows_of(node, rows).for_each(|row| levels[row] = level);
         }
         levels
-    }
-}
-
-fn graph_of(index: &(dyn VectorIndex + 'static)) -> Option<&Graph> {
-    let any: &dyn Any = index;
-    match any.downcast_ref::<Calibrated>() {
-        Some(calibrated) => graph_of(calibrated.inner()),
-        None => any.downcast_ref::<Graph>(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `USING hnsw`: a graph whose walk leads from anywhere to a query's neighbourhood in a few dozen hops.
+//! `USING hnsw` and `USING graph`: a graph whose walk leads from anywhere to a query's neighbourhood in a few dozen hops.
 //!
 //! [`Graph`] is built and opened by the crate's `build` and `open`, searched through [`VectorIndex`]. It is
 //! HNSW (Malkov and Yashunin 2018) with three changes:
@@ -10,8 +10,9 @@
 //!
 //! The files, in the order of a build: `nodes`, `space` (how far apart are two nodes), `fit`, `build` (insertion),
 //! `select` (which neighbours to link), `repair` (nobody unreachable), and where segments are merged `merge` (the
-//! largest one's graph goes on); of a query: `search` (scan or walk, then exact distances), `beam` (the walk),
-//! `scratch` (its reused memory). `layout` has the bytes, `check` asks whether they belong to their rows.
+//! largest one's graph goes on); of a query: `search` (scan or walk, then exact distances, over one graph or several),
+//! `beam` (the walk), `scratch` (its reused memory). `layout` has the bytes, `check` asks whether they belong to their
+//! rows.
 //!
 //! It never holds the vectors, and never returns an estimated distance.
 
@@ -41,7 +42,7 @@ pub(crate) use merge::carries;
 
 use links::Layers;
 use nodes::Nodes;
-use scratch::ScratchPool;
+pub(crate) use search::{GraphPart, search_all};
 
 /// The efforts at which a build measures recall: each half as much again, up to pgvector's greatest `ef_search`.
 const EFFORTS: [u32; 14] = [10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640, 1000];
@@ -49,14 +50,13 @@ const EFFORTS: [u32; 14] = [10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448,
 const CAREFUL: usize = 56;
 
 /// An HNSW graph over the rows of one segment.
-pub(crate) struct Graph {
+pub struct Graph {
     metric: Metric,
     dim: usize,
     nodes: Nodes,
     layers: Layers,
     /// `None`: the walk uses exact distances.
     codes: Option<Codes>,
-    scratch: ScratchPool,
 }
 
 impl Graph {
@@ -129,8 +129,7 @@ impl Graph {
     }
 
     fn new(metric: Metric, dim: usize, nodes: Nodes, layers: Layers, codes: Option<Codes>) -> Self {
-        let scratch = ScratchPool::new(nodes.count());
-        Self { metric, dim, nodes, layers, codes, scratch }
+        Self { metric, dim, nodes, layers, codes }
     }
 }
 
@@ -147,6 +146,10 @@ impl VectorIndex for Graph {
 
     fn search_unseen(&self, vectors: &[f32], row: usize, params: &SearchParams) -> Vec<Neighbor> {
         search::search_unseen(self, vectors, row, params)
+    }
+
+    fn graph(&self) -> Option<&Graph> {
+        Some(self)
     }
 
     fn effort_for(&self, recall: f64, k: usize) -> Option<usize> {
@@ -172,7 +175,6 @@ impl VectorIndex for Graph {
             + self.nodes.memory_bytes()
             + self.layers.memory_bytes()
             + self.codes.as_ref().map_or(0, Codes::memory_bytes)
-            + self.scratch.memory_bytes()
     }
 
     fn len(&self) -> usize {

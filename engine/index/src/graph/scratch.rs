@@ -1,18 +1,14 @@
-//! The memory of one walk, kept from query to query.
+//! The memory of one walk, kept by each thread from query to query.
 //!
 //! Clearing a mark for each node before each query would cost as much as a short query; so a walk lists the
 //! nodes it met and takes their marks back. A mark is one bit: those of a million nodes fit into L2, where
 //! one number each (the usual "epoch" stamps) would not.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use parking_lot::Mutex;
-
 use super::nodes::NONE;
-
-/// Scratches kept for later; more queries at once than this allocate their own.
-const KEPT: usize = 64;
 
 /// A node and how far it is, in one integer that sorts by distance, then by node.
 ///
@@ -38,8 +34,7 @@ impl Candidate {
 
     #[inline(always)]
     pub(super) fn score(self) -> f32 {
-        let bits = (self.0 >> 32) as u32;
-        f32::from_bits(if bits >> 31 == 1 { bits ^ 1 << 31 } else { !bits })
+        of_sortable((self.0 >> 32) as u32)
     }
 
     #[inline(always)]
@@ -60,6 +55,12 @@ pub(super) fn sortable(score: f32) -> u32 {
     if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
 }
 
+/// The float of [`sortable`]'s integer.
+#[inline(always)]
+pub(super) fn of_sortable(bits: u32) -> f32 {
+    f32::from_bits(if bits >> 31 == 1 { bits ^ 1 << 31 } else { !bits })
+}
+
 /// What one walk writes to. One walk at a time.
 pub(super) struct Scratch {
     pub(super) visited: Visited,
@@ -71,6 +72,8 @@ pub(super) struct Scratch {
     pub(super) fresh: Vec<u32>,
     /// Their distances.
     pub(super) scores: Vec<f32>,
+    /// Nodes whose links the last walk followed.
+    pub(super) hops: usize,
 }
 
 /// Which nodes this walk has met.
@@ -89,6 +92,24 @@ impl Scratch {
             frontier: BinaryHeap::new(),
             fresh: Vec::new(),
             scores: Vec::new(),
+            hops: 0,
+        }
+    }
+
+    /// Forgets the last walk; `start` is the first node that the next one meets.
+    pub(super) fn begin(&mut self, start: Candidate) {
+        self.visited.begin();
+        self.visited.mark(start.node());
+        self.best.clear();
+        self.frontier.clear();
+        self.hops = 0;
+    }
+
+    /// Room for marks of so many nodes.
+    fn fit(&mut self, nodes: usize) {
+        let words = nodes.div_ceil(64);
+        if self.visited.marks.len() < words {
+            self.visited.marks.resize(words, 0);
         }
     }
 }
@@ -99,6 +120,17 @@ impl Visited {
         for node in self.met.drain(..) {
             self.marks[node as usize / 64] = 0;
         }
+    }
+
+    /// How many nodes this walk has met, its starts included.
+    pub(super) fn met(&self) -> usize {
+        self.met.len()
+    }
+
+    /// Marks one node.
+    pub(super) fn mark(&mut self, node: u32) {
+        self.marks[node as usize / 64] |= 1 << (node % 64);
+        self.met.push(node);
     }
 
     /// Marks `nodes` and adds those that were not marked to `fresh`.
@@ -123,34 +155,18 @@ impl Visited {
     }
 }
 
-/// The scratches of one graph.
-pub(super) struct ScratchPool {
-    nodes: usize,
-    idle: Mutex<Vec<Scratch>>,
+thread_local! {
+    /// One bit for each node of the largest graphs that this thread has walked over, and little else.
+    static IDLE: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
-impl ScratchPool {
-    pub(super) fn new(nodes: usize) -> Self {
-        Self { nodes, idle: Mutex::new(Vec::new()) }
-    }
-
-    /// Lends a scratch to `work`.
-    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Scratch) -> T) -> T {
-        // Its own statement, so that the lock is not held while allocating.
-        let idle = self.idle.lock().pop();
-        let mut scratch = idle.unwrap_or_else(|| Scratch::new(self.nodes));
-        let result = work(&mut scratch);
-        let mut idle = self.idle.lock();
-        if idle.len() < KEPT {
-            idle.push(scratch);
-        }
-        result
-    }
-
-    /// What the idle ones hold, about.
-    pub(super) fn memory_bytes(&self) -> usize {
-        self.idle.lock().len() * self.nodes.div_ceil(8)
-    }
+/// Lends this thread's scratch to `work`, with room for so many nodes.
+pub(super) fn with_scratch<T>(nodes: usize, work: impl FnOnce(&mut Scratch) -> T) -> T {
+    let mut scratch = IDLE.take().unwrap_or_else(|| Box::new(Scratch::new(nodes)));
+    scratch.fit(nodes);
+    let result = work(&mut scratch);
+    IDLE.set(Some(scratch));
+    result
 }
 
 #[cfg(test)]
@@ -180,9 +196,10 @@ mod tests {
         let mut fresh = Vec::new();
         for _ in 0..3 {
             visited.begin();
+            visited.mark(3);
             visited.insert([1, 129, 1, 64, NONE, 5].into_iter(), &mut fresh);
-            visited.insert([5, 64, 1].into_iter(), &mut fresh);
-            assert_eq!(fresh, [1, 129, 64, 5]);
+            visited.insert([5, 64, 1, 3].into_iter(), &mut fresh);
+            assert_eq!((fresh.as_slice(), visited.met()), (&[1, 129, 64, 5][..], 5));
             fresh.clear();
         }
     }

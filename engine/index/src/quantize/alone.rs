@@ -1,6 +1,8 @@
-//! Codes without the rows as queries, for a build that has not the memory for both.
+//! Codes without the rows as queries, for a build that has not the memory for both, or no use for them.
 //!
-//! Called by `graph`'s builder when it is told how little it may take. What comes out is the same codes.
+//! Called by `graph`'s builder when it is told how little it may take, and by `ivf`'s. What comes out is the same codes.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -21,7 +23,7 @@ impl Codes {
             .chunks_mut(CHUNK_ROWS * stride)
             .zip(corrections.chunks_mut(CHUNK_ROWS))
             .zip(positions.chunks(CHUNK_ROWS));
-        let chunks = Mutex::new(chunks);
+        let (chunks, usable) = (Mutex::new(chunks), AtomicBool::new(true));
         on_threads(params.threads, || {
             let (mut unit, mut values) = (vec![0f32; padded], vec![0i8; padded]);
             loop {
@@ -34,14 +36,17 @@ impl Codes {
                 for (index, position) in positions.iter().enumerate() {
                     let row = params.vector(*position as usize);
                     let code = &mut bytes[index * stride..][..stride];
-                    (corrections[index], _) = codec.encode_row(row, code, &mut values, &mut unit);
+                    let (correction, head) = codec.encode_row(row, code, &mut values, &mut unit);
+                    corrections[index] = correction;
+                    if !(correction.is_finite() && head.is_finite()) {
+                        usable.store(false, Relaxed);
+                    }
                 }
             }
         });
         if (params.cancelled)() {
             return Err(IndexError::Cancelled);
         }
-        let usable = corrections.iter().all(Correction::is_finite);
-        Ok(usable.then_some(Codes { codec, bytes, corrections }))
+        Ok(usable.into_inner().then_some(Codes { codec, bytes, corrections }))
     }
 }

@@ -56,6 +56,8 @@ const fn is_default_class(options: &VectorIndexOptions) -> bool {
         options,
         VectorIndexOptions::IvfFlat { metric: Metric::L2, .. }
             | VectorIndexOptions::Flat { metric: Metric::L2 }
+            | VectorIndexOptions::Graph { metric: Metric::L2, .. }
+            | VectorIndexOptions::Faiss { metric: Metric::L2, .. }
     )
 }
 
@@ -63,7 +65,10 @@ const fn is_default_class(options: &VectorIndexOptions) -> bool {
 pub(crate) fn index_options(index: Index<'_>) -> Vec<(&'static str, String)> {
     let Index::Secondary(def) = index else { return Vec::new() };
     match &def.method {
-        IndexMethod::Vector(VectorIndexOptions::Hnsw { m, ef_construction, .. }) => {
+        IndexMethod::Vector(
+            VectorIndexOptions::Hnsw { m, ef_construction, .. }
+            | VectorIndexOptions::Graph { m, ef_construction, .. },
+        ) => {
             let mut options = Vec::new();
             if *m != DEFAULT_M {
                 options.push(("m", m.to_string()));
@@ -76,6 +81,9 @@ pub(crate) fn index_options(index: Index<'_>) -> Vec<(&'static str, String)> {
         IndexMethod::Vector(VectorIndexOptions::IvfFlat { lists, .. }) if *lists != DEFAULT_LISTS => {
             vec![("lists", lists.to_string())]
         }
+        IndexMethod::Vector(VectorIndexOptions::Faiss { factory, .. }) => {
+            vec![("factory", factory.to_string())]
+        }
         IndexMethod::Vector(_) | IndexMethod::Scalar { .. } => Vec::new(),
     }
 }
@@ -85,7 +93,9 @@ fn options_clause(index: Index<'_>) -> String {
     if options.is_empty() {
         return String::new();
     }
-    let options: Vec<String> = options.iter().map(|(name, value)| format!("{name}='{value}'")).collect();
+    let quoted = |value: &str| value.replace('\'', "''");
+    let options: Vec<String> =
+        options.iter().map(|(name, value)| format!("{name}='{}'", quoted(value))).collect();
     format!(" WITH ({})", options.join(", "))
 }
 

@@ -27,9 +27,8 @@ use sepal_types::{ColumnDef, ColumnId, Result, TableDef, TableId};
 
 use crate::{
     error::{arrow, translate},
-    output::{OutputColumn, conform_array},
+    output::{OutputColumn, conform_array, described},
     values::decode_text,
-    vector::described,
 };
 
 /// A compiled query over one table.

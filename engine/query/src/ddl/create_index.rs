@@ -13,13 +13,18 @@ use super::{
     names::{find_table, generated, identifier, object_name, taken},
 };
 
+/// The access methods for vectors.
+const VECTOR_METHODS: [&str; 5] = ["hnsw", "graph", "ivfflat", "flat", "faiss"];
+const FACTORY_HINT: &str = "Say, for example, WITH (factory = 'IVF4096,PQ64x4fs,RFlat'), 'HNSW32,SQ8', \
+    or 'OPQ32,IVF1024,PQ32'.";
+
 /// Plans CREATE INDEX. A vector index is added as not valid; the session builds it after the commit.
 ///
 /// Errors: pgvector's and Postgres' own.
 pub fn create_index(create: &CreateIndex, scope: &Scope) -> Result<Ddl> {
     let mut def = find_table(scope.snapshot, scope.environment, &create.table_name)?;
     let method = method_name(create.using.as_ref());
-    if create.unique && matches!(method.as_str(), "hnsw" | "ivfflat" | "flat") {
+    if create.unique && VECTOR_METHODS.contains(&method.as_str()) {
         let message = format!("access method \"{method}\" does not support unique indexes");
         return Err(Error::unsupported(message));
     }
@@ -47,7 +52,7 @@ pub fn create_index(create: &CreateIndex, scope: &Scope) -> Result<Ddl> {
     }
     let id = (scope.new_id)();
     let (method, valid) = match method.as_str() {
-        "hnsw" | "ivfflat" | "flat" => {
+        vector if VECTOR_METHODS.contains(&vector) => {
             (IndexMethod::Vector(vector_options(&method, &def, &columns, create)?), false)
         }
         "btree" | "hash" | "gin" | "gist" | "brin" => (IndexMethod::Scalar { access_method: method }, true),
@@ -56,7 +61,7 @@ pub fn create_index(create: &CreateIndex, scope: &Scope) -> Result<Ddl> {
                 SqlState::UndefinedObject,
                 format!("access method \"{other}\" does not exist"),
             )
-            .with_hint("Use hnsw, ivfflat or flat for vectors, btree for other columns."));
+            .with_hint("Use hnsw, graph, ivfflat, flat or faiss for vectors, btree for other columns."));
         }
     };
     if !valid {
@@ -133,18 +138,18 @@ fn vector_options(
         )));
     };
     let column = def.column_by_id(*column).ok_or_else(|| Error::bug("the indexed column is gone"))?;
-    match &column.ty {
-        SqlType::Vector(Some(_)) => {}
+    let dim = match &column.ty {
+        SqlType::Vector(Some(dim)) => usize::from(*dim),
         SqlType::Vector(None) => {
             return Err(Error::new(SqlState::InvalidParameterValue, "column does not have dimensions"));
         }
         other => return Err(wrong_type(other, index_column.operator_class.as_ref(), method)),
-    }
+    };
     let metric = match &index_column.operator_class {
         Some(name) => {
             let name = super::table_name(name);
-            let metric =
-                Metric::from_opclass(&name).filter(|metric| method != "ivfflat" || *metric != Metric::L1);
+            let has_taxicab = !matches!(method, "ivfflat" | "faiss");
+            let metric = Metric::from_opclass(&name).filter(|metric| has_taxicab || *metric != Metric::L1);
             metric.ok_or_else(|| {
                 let message =
                     format!("operator class \"{name}\" does not exist for access method \"{method}\"");
@@ -154,12 +159,25 @@ fn vector_options(
         None if method == "hnsw" => return Err(no_opclass("vector", method)),
         None => Metric::L2,
     };
-    let options = Options::read(method, &create.with)?;
+    let Options { m, ef_construction, lists, factory } = Options::read(method, &create.with)?;
     Ok(match method {
-        "hnsw" => VectorIndexOptions::Hnsw { metric, m: options.m, ef_construction: options.ef_construction },
-        "ivfflat" => VectorIndexOptions::IvfFlat { metric, lists: options.lists },
+        "hnsw" => VectorIndexOptions::Hnsw { metric, m, ef_construction },
+        "graph" => VectorIndexOptions::Graph { metric, m, ef_construction },
+        "ivfflat" => VectorIndexOptions::IvfFlat { metric, lists },
+        "faiss" => VectorIndexOptions::Faiss { metric, factory: checked_factory(factory, metric, dim)? },
         _ => VectorIndexOptions::Flat { metric },
     })
+}
+
+/// A factory string that FAISS has made an empty index of.
+fn checked_factory(factory: Option<String>, metric: Metric, dim: usize) -> Result<Box<str>> {
+    let refused =
+        |message: String| Error::new(SqlState::InvalidParameterValue, message).with_hint(FACTORY_HINT);
+    let Some(factory) = factory else {
+        return Err(refused("access method \"faiss\" needs the parameter \"factory\"".to_owned()));
+    };
+    sepal_index::check_factory(&factory, metric, dim).map_err(|problem| refused(problem.to_string()))?;
+    Ok(factory.into_boxed_str())
 }
 
 /// A column that no vector index takes, with a named operator class or without one.
@@ -195,19 +213,22 @@ struct Options {
     m: u16,
     ef_construction: u16,
     lists: u32,
+    /// FAISS' own language.
+    factory: Option<String>,
 }
 
 impl Options {
     fn read(method: &str, with: &[Expr]) -> Result<Self> {
-        let mut options = Self { m: 16, ef_construction: 64, lists: 100 };
+        let mut options = Self { m: 16, ef_construction: 64, lists: 100, factory: None };
         for option in with {
             let (name, value) = option_value(option)?;
             match (method, name.as_str()) {
-                ("hnsw", "m") => options.m = narrow(bounded(&name, &value, 2, 100)?),
-                ("hnsw", "ef_construction") => {
+                ("hnsw" | "graph", "m") => options.m = narrow(bounded(&name, &value, 2, 100)?),
+                ("hnsw" | "graph", "ef_construction") => {
                     options.ef_construction = narrow(bounded(&name, &value, 4, 1000)?)
                 }
                 ("ivfflat", "lists") => options.lists = bounded(&name, &value, 1, 32_768)?,
+                ("faiss", "factory") => options.factory = Some(value),
                 _ => {
                     return Err(Error::new(
                         SqlState::InvalidParameterValue,
@@ -216,7 +237,7 @@ impl Options {
                 }
             }
         }
-        if method == "hnsw" && options.ef_construction < 2 * options.m {
+        if matches!(method, "hnsw" | "graph") && options.ef_construction < 2 * options.m {
             let message = "ef_construction must be greater than or equal to 2 * m";
             return Err(Error::new(SqlState::InvalidParameterValue, message));
         }

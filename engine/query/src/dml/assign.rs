@@ -9,7 +9,7 @@ use datafusion::arrow::{
     compute::{cast, concat_batches},
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
-use sepal_storage::{Op, TenantStore, arrow_field, arrow_type};
+use sepal_storage::{Op, TenantStore, arrow_field, arrow_type, stored_name};
 use sepal_types::{ColumnDef, Error, Result, SqlState, SqlType, TableDef};
 
 use crate::{
@@ -59,18 +59,29 @@ pub fn row_schema(def: &TableDef) -> SchemaRef {
     ))
 }
 
+/// The schema of the rows that storage takes.
+pub fn stored_schema(def: &TableDef) -> SchemaRef {
+    let field = |column: &ColumnDef| Field::new(stored_name(column.id), arrow_type(&column.ty), true);
+    Arc::new(Schema::new(def.columns.iter().map(field).collect::<Vec<_>>()))
+}
+
 /// The operation that inserts rows under fresh row ids. Errors: 23502.
 pub fn write_rows(def: &TableDef, rows: &TargetRows, store: &TenantStore) -> Result<Option<Op>> {
+    write_rows_as(def, stored_schema(def), rows, store)
+}
+
+/// The same for one who has the table's [`stored_schema`] at hand.
+pub fn write_rows_as(
+    def: &TableDef,
+    schema: SchemaRef,
+    rows: &TargetRows,
+    store: &TenantStore,
+) -> Result<Option<Op>> {
     if rows.rows == 0 {
         return Ok(None);
     }
     check_not_null(def, rows)?;
-    let fields: Vec<Field> = def
-        .columns
-        .iter()
-        .map(|column| Field::new(format!("c{}", column.id), arrow_type(&column.ty), true))
-        .collect();
-    let batch = rows.batch_as(Arc::new(Schema::new(fields)))?;
+    let batch = rows.batch_as(schema)?;
     let count = u64::try_from(rows.rows).unwrap_or(u64::MAX);
     Ok(Some(Op::Insert { table: def.id, first_row: store.reserve_rows(def.id, count), rows: batch }))
 }

@@ -63,7 +63,7 @@ pub fn default_values(
 
 fn serial_values(def: &TableDef, column: &ColumnDef, rows: usize, context: &DmlContext) -> Result<ArrayRef> {
     let count = u64::try_from(rows).unwrap_or(u64::MAX);
-    let first = context.statement.sequences.reserve(&sequence_name(def, column), count)?;
+    let first = context.statement.sequences.reserve_for(def, column, count)?;
     let numbers: ArrayRef =
         Arc::new(Int64Array::from_iter_values((0i64..).take(rows).map(|step| first + step)));
     let field = typed_field("default", numbers.data_type().clone(), &SqlType::Int8);

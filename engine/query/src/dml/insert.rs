@@ -6,7 +6,7 @@ use datafusion::{
     arrow::{
         array::{ArrayRef, RecordBatch},
         compute::concat_batches,
-        datatypes::Schema,
+        datatypes::{Schema, SchemaRef},
     },
     logical_expr::LogicalPlan,
     scalar::ScalarValue,
@@ -19,7 +19,7 @@ use sepal_types::{
 
 use super::{
     DmlContext, Written,
-    assign::{TargetRows, assign, write_rows},
+    assign::{TargetRows, assign, stored_schema, write_rows_as},
     conflict::{Conflict, Resolved},
     defaults::{default_expression, default_values, is_default},
     returning::Returning,
@@ -54,6 +54,8 @@ impl Proposal {
 #[derive(Debug)]
 pub struct Insert {
     def: Arc<TableDef>,
+    /// Of the rows as storage takes them.
+    stored: SchemaRef,
     /// Positions in the table of the columns that the source gives, in the source's order.
     targets: Vec<usize>,
     /// `None`: DEFAULT VALUES, or VALUES of nothing but DEFAULT.
@@ -134,7 +136,8 @@ impl Insert {
             None => None,
         };
         let constant = source.as_ref().and_then(|plan| ValueRows::compile(context.engine, plan));
-        Ok(Self { def, targets, source, constant, bare_rows, conflict, returning })
+        let stored = stored_schema(&def);
+        Ok(Self { def, stored, targets, source, constant, bare_rows, conflict, returning })
     }
 
     pub fn target(&self) -> TableId {
@@ -211,7 +214,7 @@ impl Insert {
         {
             written.ops.push(Op::Delete { table: self.def.id, rows: resolved.replaced.clone() });
         }
-        if let Some(insert) = write_rows(&self.def, shown, context.store)? {
+        if let Some(insert) = write_rows_as(&self.def, Arc::clone(&self.stored), shown, context.store)? {
             if let (Op::Insert { first_row, .. }, Some(resolved)) = (&insert, &proposal.resolved) {
                 let replaced = resolved.places.iter();
                 written.replaced =

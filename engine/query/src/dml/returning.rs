@@ -139,7 +139,7 @@ impl Returning {
         let batches = context.engine.collect(&self.plan, values.to_vec()).await?;
         self.rows.set(Vec::new());
         self.beside.iter().for_each(|table| table.set(Vec::new()));
-        batches.iter().map(|batch| conform(batch, &self.columns)).collect()
+        batches.into_iter().map(|batch| conform(batch, &self.columns)).collect()
     }
 }
 

@@ -45,7 +45,7 @@ impl LockingQuery {
 
     /// What the client sees.
     pub fn rows(&self, found: &Found) -> Result<Vec<RecordBatch>> {
-        found.0.iter().map(|batch| conform(batch, &self.columns)).collect()
+        found.0.iter().map(|batch| conform(batch.clone(), &self.columns)).collect()
     }
 
     /// The same for a table with this schema.

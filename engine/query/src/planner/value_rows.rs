@@ -10,7 +10,7 @@ use datafusion::{
     arrow::{
         array::{ArrayRef, RecordBatch, RecordBatchOptions, new_empty_array},
         compute::{cast, concat},
-        datatypes::{DataType, Schema},
+        datatypes::{DataType, Schema, SchemaRef},
     },
     common::{DFSchema, DFSchemaRef, ParamValues},
     logical_expr::{Expr, LogicalPlan, expr::Placeholder},
@@ -28,9 +28,11 @@ use crate::error::translate;
 pub struct ValueRows {
     rows: Vec<Vec<Cell>>,
     /// Over the rows' columns; `None`: as they are.
-    projection: Option<Vec<Expr>>,
+    projection: Option<Vec<Shown>>,
     columns: DFSchemaRef,
-    schema: DFSchemaRef,
+    /// Of the rows' columns, and of what the projection makes of them.
+    given: SchemaRef,
+    shown: SchemaRef,
     has_parameters: bool,
     /// The rows, once computed, of a source without parameters.
     batch: OnceLock<RecordBatch>,
@@ -41,6 +43,14 @@ enum Cell {
     Constant(ScalarValue),
     /// The placeholder's name, `$1`.
     Parameter(String),
+    Computed(Expr),
+}
+
+/// A column of the projection.
+#[derive(Debug)]
+enum Shown {
+    /// One of the rows', by its place.
+    Given(usize),
     Computed(Expr),
 }
 
@@ -62,11 +72,13 @@ impl ValueRows {
         let has_parameters = values.values.iter().flatten().any(names_parameter)
             || projection.iter().flatten().any(names_parameter);
         let rows = values.values.iter().map(|row| row.iter().cloned().map(cell).collect()).collect();
+        let shown = |expr: Expr| shown(expr, &values.schema);
         Some(Self {
             rows,
-            projection,
+            projection: projection.map(|exprs| exprs.into_iter().map(shown).collect()),
             columns: Arc::clone(&values.schema),
-            schema: Arc::clone(optimized.schema()),
+            given: nullable(&values.schema),
+            shown: nullable(optimized.schema()),
             has_parameters,
             batch: OnceLock::new(),
         })
@@ -91,16 +103,16 @@ impl ValueRows {
             arrays.push(self.column(engine, position, field.data_type(), &parameters)?);
         }
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows.len()));
-        let nullable = |schema: &DFSchema| {
-            let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
-            Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-        };
-        let given = RecordBatch::try_new_with_options(nullable(&self.columns), arrays, &options)?;
+        let given = RecordBatch::try_new_with_options(Arc::clone(&self.given), arrays, &options)?;
         let Some(projection) = &self.projection else { return Ok(given) };
         let arrays = projection
             .iter()
-            .zip(self.schema.fields())
-            .map(|(expr, field)| {
+            .zip(self.shown.fields())
+            .map(|(shown, field)| {
+                let expr = match shown {
+                    Shown::Given(place) => return fit(Arc::clone(given.column(*place)), field.data_type()),
+                    Shown::Computed(expr) => expr,
+                };
                 let filled = fill_parameters(expr.clone(), &parameters)?;
                 let physical = create_physical_expr(
                     &filled,
@@ -112,7 +124,7 @@ impl ValueRows {
                 fit(array, field.data_type())
             })
             .collect::<datafusion::error::Result<Vec<ArrayRef>>>()?;
-        Ok(RecordBatch::try_new_with_options(nullable(&self.schema), arrays, &options)?)
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.shown), arrays, &options)?)
     }
 
     fn column(
@@ -158,6 +170,25 @@ fn fit(array: ArrayRef, wanted: &DataType) -> datafusion::error::Result<ArrayRef
         return Ok(array);
     }
     Ok(cast(&array, wanted)?)
+}
+
+/// Every column may have a NULL: what is not to have one is asked where the rows are assigned.
+fn nullable(schema: &DFSchema) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// Most projections of an INSERT only name the rows' columns anew.
+fn shown(expr: Expr, columns: &DFSchema) -> Shown {
+    let named = match &expr {
+        Expr::Alias(alias) => alias.expr.as_ref(),
+        other => other,
+    };
+    let place = match named {
+        Expr::Column(column) => columns.maybe_index_of_column(column),
+        _ => None,
+    };
+    place.map_or(Shown::Computed(expr), Shown::Given)
 }
 
 fn cell(expr: Expr) -> Cell {

@@ -18,6 +18,11 @@ pub fn strip_marker(name: &str) -> &str {
     name.split(MARKER).next().unwrap_or(name)
 }
 
+/// The name of the output at a position, told apart from all others.
+pub(super) fn marked(name: &str, position: usize) -> String {
+    format!("{name}{MARKER}{position}")
+}
+
 /// Gives every item of a SELECT list the name that Postgres would.
 pub fn output_names(select: &mut ast::Select) {
     let mut taken = HashSet::new();
@@ -34,7 +39,7 @@ pub fn output_names(select: &mut ast::Select) {
         if named && !repeated {
             continue;
         }
-        let alias = if repeated { format!("{name}{MARKER}{position}") } else { name };
+        let alias = if repeated { marked(&name, position) } else { name };
         *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', alias) };
     }
 }

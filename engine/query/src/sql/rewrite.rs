@@ -18,6 +18,7 @@ use super::{
     hints::hint,
     literals::{self, fold_sign, quoted_number, spell_number},
     names::output_names,
+    order::keep_apart,
     params::{ParameterTypes, number},
     rows::{type_untyped, type_values},
     vectors,
@@ -32,6 +33,7 @@ pub fn prepare_query(
 ) {
     hint_targets(query.body.as_ref(), parameters, targets);
     type_values(query.body.as_mut(), targets, parameters);
+    keep_apart(query, columns);
     let _ = query.visit(&mut Pass { parameters, columns });
 }
 

@@ -27,6 +27,8 @@ pub struct Statement {
     /// The whole query string: error positions count in it. Where a statement of it may hold a secret, stars stand
     /// in place of the characters of that.
     pub sql: Arc<str>,
+    /// The query string has no other statement.
+    pub alone: bool,
     tokens: Arc<[TokenWithSpan]>,
 }
 
@@ -86,8 +88,9 @@ pub fn parse_statements(sql: &str) -> Result<Vec<Statement>> {
         true => delivery::mask(sql).into(),
         false => sql.into(),
     };
+    let alone = parsed.len() == 1;
     let statement =
-        |(kind, tokens): Parsed| Statement { kind, sql: Arc::clone(&text), tokens: tokens.into() };
+        |(kind, tokens): Parsed| Statement { kind, sql: Arc::clone(&text), alone, tokens: tokens.into() };
     Ok(parsed.into_iter().map(statement).collect())
 }
 

@@ -3,24 +3,39 @@
 //! Opening unseals and decodes a blob; searching must not. Filled by searches on first use and by the builder
 //! when an index is made.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use parking_lot::Mutex;
 use sepal_index::{IndexError, Stored, VectorIndex};
-use sepal_storage::{BlobReader, Chunk, FairCache, StoreError};
+use sepal_storage::{BlobReader, Chunk, FairCache, Near, StoreError};
 use sepal_types::{Error, FileId, Result, SqlState, TableId, TenantId};
+
+use super::filter::{FilterCache, FilterMemory};
 
 type Key = (FileId, TableId);
 
-/// The opened indexes of a process. Byte-bounded; one entry always fits, so that a search can run.
+/// What filters keep of segments gets this part of the budget.
+const FILTERS_PART: usize = 8;
+
+/// The opened indexes of a process, and what its filters have found out. Byte-bounded; one index always fits, so that a
+/// search can run.
 pub struct IndexMemory {
     held: Mutex<FairCache<Key, Arc<dyn VectorIndex>>>,
+    filters: Arc<FilterMemory>,
+    /// How often something was put in or taken out, for [`Near`].
+    changes: AtomicU64,
 }
 
 /// One tenant's opened indexes. Bound to the tenant for life.
 pub struct IndexCache {
     tenant: TenantId,
     memory: Arc<IndexMemory>,
+    filters: FilterCache,
+    /// Indexes that the memory has given.
+    near: Near<Key, dyn VectorIndex>,
     /// Two searches that miss open an index once. Segments share locks, rarely the same one.
     opening: [Mutex<()>; 8],
 }
@@ -44,32 +59,50 @@ impl IndexMemory {
 
     /// `tenant_bytes`: what one tenant may hold of it at most, 0 for all of it.
     pub fn with_tenant_limit(budget_bytes: usize, tenant_bytes: usize) -> Self {
-        Self { held: Mutex::new(FairCache::new(budget_bytes, tenant_bytes)) }
+        let (filters, tenant_filters) = (budget_bytes / FILTERS_PART, tenant_bytes / FILTERS_PART);
+        let (indexes, tenant_indexes) = (budget_bytes - filters, tenant_bytes - tenant_filters);
+        Self {
+            held: Mutex::new(FairCache::new(indexes, tenant_indexes)),
+            filters: Arc::new(FilterMemory::new(filters, tenant_filters)),
+            changes: AtomicU64::new(0),
+        }
     }
 
     /// Bytes held now.
     pub fn bytes(&self) -> usize {
-        self.held.lock().used_bytes()
+        self.held.lock().used_bytes() + self.filters.bytes()
     }
 
     pub fn budget_bytes(&self) -> usize {
-        self.held.lock().budget_bytes()
+        self.held.lock().budget_bytes() + self.filters.budget_bytes()
     }
 
     /// Of the bytes held, a tenant's.
     pub fn tenant_bytes(&self, tenant: TenantId) -> usize {
-        self.held.lock().tenant_bytes(tenant)
+        self.held.lock().tenant_bytes(tenant) + self.filters.tenant_bytes(tenant)
     }
 
     /// The tenant is gone.
     pub fn forget_tenant(&self, tenant: TenantId) {
         self.held.lock().forget_tenant(tenant);
+        self.filters.forget_tenant(tenant);
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
     }
 }
 
 impl IndexCache {
     pub fn new(tenant: TenantId, memory: Arc<IndexMemory>) -> Self {
-        Self { tenant, memory, opening: Default::default() }
+        let filters = FilterCache::new(tenant, Arc::clone(&memory.filters));
+        Self { tenant, memory, filters, near: Near::default(), opening: Default::default() }
+    }
+
+    /// What the tenant's filters have found out.
+    pub(super) fn filters(&self) -> &FilterCache {
+        &self.filters
     }
 
     /// The index of a chunk, opened if need be; `None` when the chunk has none.
@@ -116,13 +149,20 @@ impl IndexCache {
     }
 
     fn look(&self, segment: FileId, index: TableId) -> Option<Arc<dyn VectorIndex>> {
-        self.memory.held.lock().get(self.tenant, &(segment, index))
+        let now = self.memory.changes.load(Ordering::Acquire);
+        if let Some(found) = self.near.get(&(segment, index), now) {
+            return Some(found);
+        }
+        let found = self.memory.held.lock().get(self.tenant, &(segment, index))?;
+        self.near.keep((segment, index), &found, now);
+        Some(found)
     }
 
     /// Keeps an index that was opened or built elsewhere.
     pub fn insert(&self, segment: FileId, index: TableId, opened: Arc<dyn VectorIndex>) {
         let bytes = opened.memory_bytes();
         self.memory.held.lock().put(self.tenant, (segment, index), opened, bytes);
+        self.memory.changed();
     }
 }
 

@@ -24,16 +24,16 @@ use datafusion::{
     physical_planner::{ExtensionPlanner, PhysicalPlanner},
 };
 use futures::stream;
-use sepal_index::Bits;
+use parking_lot::Mutex;
 use sepal_storage::{ChunkRef, TableVersion};
 use sepal_types::{ColumnDef, Error, Metric, SqlState, TableId, VectorIndexOptions};
 
 use super::{
-    Hit, Search,
+    Hit, Search, Searched,
     fetch::{distances, fetch},
-    filter::Filter,
+    filter::{Filter, Selected},
     node::{Runtime, TopK, subqueries},
-    search::{Predicate, effort, search, usable_index},
+    search::{Predicate, effort, search, shown, usable_index},
     unranked::unranked,
 };
 use crate::{context::SearchSettings, error::carry};
@@ -196,6 +196,8 @@ pub struct KnnExec {
     knn: Arc<Knn>,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
+    /// What the search did, once it has run.
+    searched: Arc<Mutex<Option<Searched>>>,
 }
 
 impl KnnExec {
@@ -206,7 +208,13 @@ impl KnnExec {
             EmissionType::Final,
             Boundedness::Bounded,
         );
-        Self { knn: Arc::new(knn), schema, properties: Arc::new(properties) }
+        Self { knn: Arc::new(knn), schema, properties: Arc::new(properties), searched: Arc::default() }
+    }
+
+    /// What EXPLAIN ANALYZE adds to [`Self::explain_lines`]: nothing before it ran.
+    pub fn analyze_lines(&self) -> Vec<String> {
+        let searched = *self.searched.lock();
+        searched.map_or_else(Vec::new, |searched| searched.lines(self.knn.filter.is_some()))
     }
 
     /// The lines that EXPLAIN shows: as Postgres words an index scan.
@@ -282,18 +290,24 @@ impl ExecutionPlan for KnnExec {
 
     fn execute(&self, _partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (knn, schema) = (Arc::clone(&self.knn), Arc::clone(&self.schema));
+        let told = Arc::clone(&self.searched);
         let rows = stream::once(async move {
-            tokio::task::spawn_blocking(move || knn.run(&schema))
-                .await
-                .map_err(|problem| DataFusionError::External(Box::new(problem)))?
+            tokio::task::spawn_blocking(move || {
+                let mut searched = Searched::default();
+                let rows = knn.run(&schema, &mut searched);
+                *told.lock() = Some(searched);
+                rows
+            })
+            .await
+            .map_err(|problem| DataFusionError::External(Box::new(problem)))?
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows)))
     }
 }
 
 impl Knn {
-    fn run(&self, schema: &SchemaRef) -> Result<RecordBatch> {
-        let hits = self.hits()?;
+    fn run(&self, schema: &SchemaRef, searched: &mut Searched) -> Result<RecordBatch> {
+        let hits = self.hits(searched)?;
         let mut arrays: Vec<ArrayRef> = self
             .columns
             .iter()
@@ -330,8 +344,8 @@ impl Knn {
         let indexes = self.version.chunks.iter().filter_map(opened);
         let efforts: Vec<_> = indexes.map(|index| effort(&*index, &settings, self.k)).collect();
         let exact = efforts.iter().filter(|effort| effort.is_none()).count();
-        let most = efforts.iter().flatten().max().map(|effort| effort.shown(options));
-        let least = efforts.iter().flatten().min().map(|effort| effort.shown(options));
+        let most = efforts.iter().flatten().max().map(|effort| shown(effort, options));
+        let least = efforts.iter().flatten().min().map(|effort| shown(effort, options));
         let text = match (least, most) {
             _ if matches!(options, VectorIndexOptions::Flat { .. }) => "exact".to_owned(),
             (Some((name, least)), Some((_, most))) if least == most => format!("{name} {least}"),
@@ -346,7 +360,7 @@ impl Knn {
         Some(format!("  Target Recall: {recall} ({text}{besides})"))
     }
 
-    fn hits(&self) -> Result<Vec<Hit>> {
+    fn hits(&self, searched: &mut Searched) -> Result<Vec<Hit>> {
         let predicate = |_: usize, reference: &ChunkRef| self.passing(reference);
         let predicate: Option<&Predicate<'_>> = if self.filter.is_some() { Some(&predicate) } else { None };
         let Some(query) = self.query()? else {
@@ -363,6 +377,7 @@ impl Knn {
                 predicate,
             },
             &self.runtime.indexes,
+            searched,
         )
         .map_err(carry)
     }
@@ -378,7 +393,8 @@ impl Knn {
         query_elements(&vectors, 0, &self.column)
     }
 
-    fn passing(&self, reference: &ChunkRef) -> sepal_types::Result<Option<Bits>> {
-        self.filter.as_ref().map(|filter| filter.passing(&self.version, reference)).transpose()
+    fn passing(&self, reference: &ChunkRef) -> sepal_types::Result<Option<Selected>> {
+        let kept = self.runtime.indexes.filters();
+        self.filter.as_ref().map(|filter| filter.passing(&self.version, reference, kept)).transpose()
     }
 }

@@ -34,12 +34,12 @@ use sepal_types::SqlType;
 pub use cache::{IndexCache, IndexMemory};
 pub use exec::{KnnExec, TopKPlanner};
 pub use fast::FastKnn;
-pub use fetch::{described, distances, fetch};
+pub use fetch::{distances, fetch};
 pub use lateral::{LateralExec, LateralPlanner, LateralRule};
 pub use node::{Runtime, TopK};
 pub use recall::Measurement;
 pub use rule::TopKRule;
-pub use search::{Hit, Search, elements, search, usable_index};
+pub use search::{Hit, Search, Searched, elements, search, usable_index};
 
 /// A vector as a constant of DataFusion.
 pub fn vector_scalar(values: &[f32]) -> ScalarValue {

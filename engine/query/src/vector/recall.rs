@@ -5,12 +5,14 @@
 //! measured is what a stranger would find. All else is as in [`super::search`]: deleted rows, rows that no index covers
 //! yet, every segment with its own effort.
 
-use sepal_index::{Bits, Neighbor, VectorIndex, search_exact};
+use datafusion::arrow::array::ArrayRef;
+use sepal_index::{Bits, Effort, Neighbor, SearchParams, VectorIndex, search_exact};
 use sepal_storage::{ChunkRef, TableVersion};
 use sepal_types::{ColumnDef, Error, Metric, Result, SqlState, TableId};
 
 use super::{
     IndexCache,
+    filter::Selected,
     search::{effort, elements, without_deleted, without_nulls},
 };
 use crate::context::SearchSettings;
@@ -67,7 +69,7 @@ impl Measurement<'_> {
                 true => self.indexes.get(&reference.chunk, self.index, dim)?,
                 false => None,
             };
-            let allowed = without_nulls(&column, without_deleted(reference, None).as_ref());
+            let allowed = live(&column, reference);
             let rows = Rows { number, vectors, allowed, index: index.as_deref() };
             for question in &mut questions {
                 if (self.interrupted)() {
@@ -125,7 +127,7 @@ impl Measurement<'_> {
     ) -> Result<()> {
         let column = reference.chunk.column(self.column)?;
         let (vectors, dim) = elements(&column)?;
-        let allowed = without_nulls(&column, without_deleted(reference, None).as_ref());
+        let allowed = live(&column, reference);
         let there = |position: &usize| allowed.as_ref().is_none_or(|allowed| allowed.get(*position));
         for position in stretches.into_iter().filter_map(|mut stretch| stretch.find(there)) {
             let vector = vectors[position * dim..][..dim].to_vec();
@@ -143,7 +145,8 @@ impl Measurement<'_> {
         let dim = question.vector.len();
         let exact = search_exact(self.metric, dim, rows.vectors, &question.vector, self.k, others.as_ref());
         let searched = rows.index.and_then(|index| {
-            let wanted = effort(index, &self.settings, self.k)?.params(self.k, rows.allowed.as_ref());
+            let Effort { ef_search, probes } = effort(index, &self.settings, self.k)?;
+            let wanted = SearchParams { k: self.k, ef_search, probes, allowed: rows.allowed.as_ref() };
             Some(match own {
                 Some(position) => index.search_unseen(rows.vectors, position, &wanted),
                 None => index.search(rows.vectors, &question.vector, &wanted),
@@ -168,6 +171,11 @@ impl Rows<'_> {
         }
         bits
     }
+}
+
+/// The rows of a chunk that have a vector and are not deleted; `None` when all are.
+fn live(column: &ArrayRef, reference: &ChunkRef) -> Option<Bits> {
+    without_nulls(column, without_deleted(reference, None).as_ref()).map(Selected::into_bits)
 }
 
 /// Keeps the `k` least distances.

@@ -1,14 +1,16 @@
 //! The search itself: every chunk of a table version, best `k` of all.
 
+use std::sync::Arc;
+
 use datafusion::arrow::{
     array::{Array, ArrayRef, AsArray},
     datatypes::{DataType, Float32Type},
 };
-use sepal_index::{Bits, Neighbor, SearchParams, VectorIndex, search_exact};
+use sepal_index::{Allowed, Effort, Found, Part, Query, VectorIndex, Work, search_parts};
 use sepal_storage::{ChunkRef, TableVersion};
 use sepal_types::{ColumnDef, Error, Metric, Result, SqlState, TableId, VectorIndexOptions};
 
-use super::IndexCache;
+use super::{IndexCache, filter::Selected};
 use crate::context::SearchSettings;
 
 /// A row found: which chunk, which position in it, how far.
@@ -21,7 +23,7 @@ pub struct Hit {
 }
 
 /// Rows of one chunk that a predicate lets through; `None` when all pass.
-pub type Predicate<'a> = dyn Fn(usize, &ChunkRef) -> Result<Option<Bits>> + 'a;
+pub type Predicate<'a> = dyn Fn(usize, &ChunkRef) -> Result<Option<Selected>> + 'a;
 
 /// One search.
 pub struct Search<'a> {
@@ -35,38 +37,67 @@ pub struct Search<'a> {
     pub predicate: Option<&'a Predicate<'a>>,
 }
 
-/// Hits that room is made for beforehand.
-const MOST_RESERVED: usize = 4_096;
+/// What searches did, as EXPLAIN ANALYZE tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Searched {
+    pub work: Work,
+    /// Rows of the chunks, deleted ones included,
+    pub rows: u64,
+    /// and of them those that qualified: not deleted, let through by the filter, with a vector.
+    pub qualifying: u64,
+}
+
+impl Searched {
+    /// Adds what another search did.
+    pub fn add(&mut self, other: &Self) {
+        self.work.add(&other.work);
+        self.rows += other.rows;
+        self.qualifying += other.qualifying;
+    }
+
+    /// Lines below the node.
+    pub fn lines(&self, filtered: bool) -> Vec<String> {
+        let Work { walked, scanned, asked, exact, hops, codes, distances } = self.work;
+        let ways =
+            [(walked, "walked"), (scanned, "scanned by codes"), (asked, "probed"), (exact, "scored exactly")];
+        let ways = ways.iter().filter(|(count, _)| *count > 0);
+        let ways: Vec<String> = ways.map(|(count, way)| format!("{count} {way}")).collect();
+        let segments = if ways.is_empty() { "none".to_owned() } else { ways.join(", ") };
+        let mut lines = vec![format!("Segments: {segments}")];
+        if filtered {
+            lines.push(format!("Rows Qualifying: {} of {}", self.qualifying, self.rows));
+        }
+        if walked > 0 {
+            lines.push(format!("Nodes Visited: {hops}"));
+        }
+        if walked + scanned > 0 {
+            lines.push(format!("Codes Scored: {codes}"));
+        }
+        lines.push(format!("Distances Computed: {distances}"));
+        lines
+    }
+}
 
 /// The index that a search for this metric uses: a usable one, of the same metric.
-pub fn usable_index(version: &TableVersion, column: &ColumnDef, metric: Metric) -> Option<(TableId, String)> {
+pub fn usable_index<'a>(
+    version: &'a TableVersion,
+    column: &ColumnDef,
+    metric: Metric,
+) -> Option<(TableId, &'a str)> {
     version
         .def
         .vector_indexes(column.id)
         .find(|(_, options)| options.metric() == metric)
-        .map(|(index, _)| (index.id, index.name.clone()))
+        .map(|(index, _)| (index.id, index.name.as_str()))
 }
 
-/// How hard an index tries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Effort {
-    /// Of graphs.
-    ef_search: usize,
-    /// Of cells.
-    probes: usize,
-}
-
-impl Effort {
-    pub(super) fn params<'a>(&self, k: usize, allowed: Option<&'a Bits>) -> SearchParams<'a> {
-        SearchParams { k, ef_search: self.ef_search, probes: self.probes, allowed }
-    }
-
-    /// As EXPLAIN shows it.
-    pub(super) fn shown(&self, options: &VectorIndexOptions) -> (&'static str, usize) {
-        match options {
-            VectorIndexOptions::IvfFlat { .. } => ("probes", self.probes),
-            _ => ("ef_search", self.ef_search),
-        }
+/// An effort as EXPLAIN shows it.
+pub(super) fn shown(effort: &Effort, options: &VectorIndexOptions) -> (&'static str, usize) {
+    match options {
+        VectorIndexOptions::IvfFlat { .. } => ("probes", effort.probes),
+        // Both are the same number then.
+        VectorIndexOptions::Faiss { .. } => ("effort", effort.probes),
+        _ => ("ef_search", effort.ef_search),
     }
 }
 
@@ -80,134 +111,113 @@ pub(super) fn effort(index: &dyn VectorIndex, settings: &SearchSettings, k: usiz
     }
 }
 
-/// The `k` nearest rows, nearest first; NaN distances after all numbers, NULL vectors last.
+/// The `k` nearest rows, nearest first; NaN distances after all numbers, NULL vectors last. Adds to `searched`.
 ///
 /// Errors: 22000 when the query has other dimensions than the column, XX001 for a blob that does not open.
-pub fn search(search: &Search, indexes: &IndexCache) -> Result<Vec<Hit>> {
+pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) -> Result<Vec<Hit>> {
     let index = search
         .settings
         .use_indexes
         .then(|| usable_index(search.version, search.column, search.metric))
         .flatten()
         .map(|(id, _)| id);
-    // LIMIT may be any number.
-    let chunks = search.version.chunks.len().max(1);
-    let mut hits = Vec::with_capacity(search.k.saturating_mul(chunks).min(MOST_RESERVED));
-    let mut nulls = Vec::new();
-    for (chunk, reference) in search.version.chunks.iter().enumerate() {
-        search_chunk(search, indexes, index, (chunk, reference), &mut hits, &mut nulls)?;
+    let chunks = search.version.chunks.iter().enumerate();
+    let segments: Vec<Segment> = chunks
+        .map(|(number, reference)| Segment::of(search, indexes, index, (number, reference)))
+        .collect::<Result<_>>()?;
+    let parts: Vec<Part> = segments.iter().map(|segment| segment.part(search)).collect::<Result<_>>()?;
+    let query = Query { metric: search.metric, vector: search.query, k: search.k };
+    for segment in &segments {
+        let rows = segment.column.len();
+        searched.rows += rows as u64;
+        searched.qualifying += segment.allowed.as_ref().map_or(rows, Selected::count) as u64;
     }
-    hits.sort_by(|a: &Hit, b: &Hit| {
-        compare(a.distance, b.distance).then(a.chunk.cmp(&b.chunk)).then(a.position.cmp(&b.position))
-    });
-    hits.truncate(search.k);
-    let missing = search.k - hits.len();
-    hits.extend(nulls.into_iter().take(missing));
+    let found = search_parts(&query, &parts, &mut searched.work);
+    let mut hits: Vec<Hit> = found
+        .into_iter()
+        .map(|Found { neighbor, part }| Hit {
+            chunk: part as usize,
+            position: neighbor.position,
+            distance: Some(neighbor.distance),
+        })
+        .collect();
+    for (number, segment) in segments.iter().enumerate() {
+        hits.extend(segment.nulls(number).take(search.k - hits.len()));
+    }
     Ok(hits)
 }
 
-/// Ascending, NaN greater than every number: Postgres' order of `float8`.
-fn compare(left: Option<f64>, right: Option<f64>) -> std::cmp::Ordering {
-    let key = |value: Option<f64>| value.unwrap_or(f64::NAN);
-    let (left, right) = (key(left), key(right));
-    match (left.is_nan(), right.is_nan()) {
-        (false, false) => left.total_cmp(&right),
-        (left, right) => left.cmp(&right),
-    }
+/// One chunk of a search.
+struct Segment {
+    column: ArrayRef,
+    /// Rows that are not deleted and pass the predicate; `None` when all do.
+    qualifying: Option<Selected>,
+    /// Those of them that have a vector.
+    allowed: Option<Selected>,
+    index: Option<Arc<dyn VectorIndex>>,
 }
 
-fn search_chunk(
-    search: &Search,
-    indexes: &IndexCache,
-    index: Option<TableId>,
-    (number, reference): (usize, &ChunkRef),
-    hits: &mut Vec<Hit>,
-    nulls: &mut Vec<Hit>,
-) -> Result<()> {
-    let column = reference.chunk.column(search.column)?;
-    let (vectors, dim) = elements(&column)?;
-    if dim != search.query.len() {
-        let message = format!("different vector dimensions {dim} and {}", search.query.len());
-        return Err(Error::new(SqlState::DataException, message));
-    }
-    let qualifying = qualifying(search, number, reference)?;
-    let allowed = without_nulls(&column, qualifying.as_ref());
-    let rows = reference.chunk.rows() as usize;
-    let competing = allowed.as_ref().map_or(rows, Bits::count);
-    let opened = match index {
-        Some(index) => indexes.get(&reference.chunk, index, dim)?,
-        None => None,
-    };
-    let found = nearest(search, opened.as_deref(), vectors, allowed.as_ref(), competing);
-    let hit = |neighbour: Neighbor| Hit {
-        chunk: number,
-        position: neighbour.position,
-        distance: Some(neighbour.distance),
-    };
-    hits.extend(found.into_iter().map(hit));
-    if column.null_count() > 0 && nulls.len() < search.k {
-        let is_null = |position: &usize| {
-            column.is_null(*position) && qualifying.as_ref().is_none_or(|bits| bits.get(*position))
+impl Segment {
+    fn of(
+        search: &Search,
+        indexes: &IndexCache,
+        index: Option<TableId>,
+        (number, reference): (usize, &ChunkRef),
+    ) -> Result<Self> {
+        let column = reference.chunk.column(search.column)?;
+        let (_, dim) = elements(&column)?;
+        if dim != search.query.len() {
+            let message = format!("different vector dimensions {dim} and {}", search.query.len());
+            return Err(Error::new(SqlState::DataException, message));
+        }
+        let qualifying = qualifying(search, number, reference)?;
+        let allowed = without_nulls(&column, qualifying.as_ref());
+        let index = match index {
+            Some(index) => indexes.get(&reference.chunk, index, dim)?,
+            None => None,
         };
-        let null_hits = (0..rows).filter(is_null).take(search.k - nulls.len());
-        nulls.extend(null_hits.map(|position| Hit {
-            chunk: number,
+        Ok(Self { column, qualifying, allowed, index })
+    }
+
+    fn part(&self, search: &Search) -> Result<Part<'_>> {
+        let (vectors, _) = elements(&self.column)?;
+        let allowed = self.allowed.as_ref().map(|rows| Allowed { bits: rows.bits(), count: rows.count() });
+        let index = self.index.as_deref();
+        let index = index.and_then(|index| Some((index, effort(index, &search.settings, search.k)?)));
+        Ok(Part { index, vectors, allowed })
+    }
+
+    /// Qualifying rows without a vector.
+    fn nulls(&self, chunk: usize) -> impl Iterator<Item = Hit> + '_ {
+        let qualifies = |position: usize| self.qualifying.as_ref().is_none_or(|rows| rows.has(position));
+        let rows = if self.column.null_count() > 0 { self.column.len() } else { 0 };
+        let positions =
+            (0..rows).filter(move |position| self.column.is_null(*position) && qualifies(*position));
+        positions.map(move |position| Hit {
+            chunk,
             position: u32::try_from(position).unwrap_or(u32::MAX),
             distance: None,
-        }));
+        })
     }
-    Ok(())
-}
-
-fn nearest(
-    search: &Search,
-    index: Option<&dyn VectorIndex>,
-    vectors: &[f32],
-    allowed: Option<&Bits>,
-    competing: usize,
-) -> Vec<Neighbor> {
-    let exact = || search_exact(search.metric, search.query.len(), vectors, search.query, search.k, allowed);
-    let Some(index) = index else {
-        return exact();
-    };
-    let Some(effort) = effort(index, &search.settings, search.k) else {
-        return exact();
-    };
-    let params = effort.params(search.k, allowed);
-    let found = index.search(vectors, search.query, &params);
-    // An index leaves out what has no distance (a zero vector under cosine); LIMIT is filled with those too.
-    if found.len() < search.k.min(competing) { exact() } else { found }
 }
 
 /// The rows that are not deleted and pass the predicate; `None` when all do.
-fn qualifying(search: &Search, number: usize, reference: &ChunkRef) -> Result<Option<Bits>> {
+fn qualifying(search: &Search, number: usize, reference: &ChunkRef) -> Result<Option<Selected>> {
     let passing = match search.predicate {
         Some(predicate) => predicate(number, reference)?,
         None => None,
     };
-    Ok(without_deleted(reference, passing))
+    Ok(without_deleted(reference, passing.and_then(Selected::unless_all)))
 }
 
 /// The live ones among rows; `None` is all, before and after.
-pub(super) fn without_deleted(reference: &ChunkRef, mut bits: Option<Bits>) -> Option<Bits> {
-    if !reference.deleted.is_empty() {
-        let live = bits.get_or_insert_with(|| Bits::full(reference.chunk.rows() as usize));
-        for position in reference.deleted.iter() {
-            live.clear(position as usize);
-        }
-    }
-    bits
+pub(super) fn without_deleted(reference: &ChunkRef, rows: Option<Selected>) -> Option<Selected> {
+    Selected::both(rows, Selected::live(reference))
 }
 
-pub(super) fn without_nulls(column: &ArrayRef, qualifying: Option<&Bits>) -> Option<Bits> {
-    if column.null_count() == 0 {
-        return qualifying.cloned();
-    }
-    let mut bits = qualifying.cloned().unwrap_or_else(|| Bits::full(column.len()));
-    for position in (0..column.len()).filter(|position| column.is_null(*position)) {
-        bits.clear(position);
-    }
-    Some(bits)
+/// Those among rows that have a vector; `None` is all, before and after.
+pub(super) fn without_nulls(column: &ArrayRef, qualifying: Option<&Selected>) -> Option<Selected> {
+    Selected::both(qualifying.cloned(), Selected::valued(column))
 }
 
 /// A fixed-size vector column as `n × dim` floats, row-major.

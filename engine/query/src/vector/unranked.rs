@@ -23,7 +23,7 @@ pub(super) fn unranked(
         };
         let qualifies = |position: u32| {
             !reference.deleted.contains(position)
-                && passing.as_ref().is_none_or(|bits| bits.get(position as usize))
+                && passing.as_ref().is_none_or(|rows| rows.has(position as usize))
         };
         let positions = (0..reference.chunk.rows()).filter(|position| qualifies(*position));
         hits.extend(positions.take(missing).map(|position| Hit { chunk, position, distance: None }));

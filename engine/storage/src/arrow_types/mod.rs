@@ -58,6 +58,28 @@ pub fn arrow_type(ty: &SqlType) -> DataType {
     }
 }
 
+/// Whether a type is [`arrow_type`]`(ty)`, which is not made for it: asked of each column that is read.
+pub fn has_arrow_type(data_type: &DataType, ty: &SqlType) -> bool {
+    let plain = |item: &Field| item.metadata().is_empty();
+    let vector = |item: &Field| is_vector_item(item) && !item.is_nullable() && plain(item);
+    match (ty, data_type) {
+        (SqlType::Vector(Some(dimensions)), DataType::FixedSizeList(item, length)) => {
+            *length == i32::from(*dimensions) && vector(item)
+        }
+        (SqlType::Vector(None), DataType::List(item)) => vector(item),
+        (SqlType::Timestamptz, DataType::Timestamp(TimeUnit::Microsecond, Some(zone))) => &**zone == "UTC",
+        (SqlType::Array(element), DataType::List(item)) => {
+            item.name() == "item"
+                && item.is_nullable()
+                && plain(item)
+                && has_arrow_type(item.data_type(), element)
+        }
+        (SqlType::Vector(_) | SqlType::Timestamptz | SqlType::Array(_), _) => false,
+        // Made without an allocation.
+        (other, data_type) => *data_type == arrow_type(other),
+    }
+}
+
 /// A column as a field: its name, [`arrow_type`], nullability, and the metadata that [`sql_type`] reads back.
 pub fn arrow_field(column: &ColumnDef) -> Field {
     let field = Field::new(&column.name, arrow_type(&column.ty), !column.not_null);

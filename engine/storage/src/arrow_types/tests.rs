@@ -1,8 +1,11 @@
 //! Every SQL type survives the way to an Arrow field and back.
 
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use sepal_types::{ColumnDef, ColumnId, SqlType};
 
-use super::{arrow_field, sql_type, stored_column, stored_name};
+use super::{arrow_field, arrow_type, has_arrow_type, sql_type, stored_column, stored_name};
 
 fn column(ty: SqlType) -> ColumnDef {
     ColumnDef {
@@ -30,6 +33,30 @@ fn fields_tell_their_sql_type() {
         let field = arrow_field(&column(ty.clone()));
         assert_eq!(sql_type(&field), Some(ty.clone()), "{}", ty.display_name());
     }
+}
+
+#[test]
+fn a_type_is_known_without_being_made() {
+    let special = [
+        SqlType::Numeric(Some((10, 2))),
+        SqlType::Vector(Some(3)),
+        SqlType::Vector(Some(384)),
+        SqlType::Array(Box::new(SqlType::Text)),
+        SqlType::Array(Box::new(SqlType::Timestamptz)),
+        SqlType::Array(Box::new(SqlType::Vector(None))),
+    ];
+    let all: Vec<SqlType> = SqlType::simple_types().chain(special).collect();
+    for one in &all {
+        for other in &all {
+            let (held, wanted) = (arrow_type(one), arrow_type(other));
+            assert_eq!(has_arrow_type(&held, other), held == wanted, "{held} as {}", other.display_name());
+        }
+    }
+    let zone = DataType::Timestamp(TimeUnit::Microsecond, Some("+01:00".into()));
+    assert!(!has_arrow_type(&zone, &SqlType::Timestamptz));
+    let nullable = Field::new("vector_element", DataType::Float32, true);
+    let nullable = DataType::FixedSizeList(Arc::new(nullable), 3);
+    assert!(!has_arrow_type(&nullable, &SqlType::Vector(Some(3))));
 }
 
 #[test]

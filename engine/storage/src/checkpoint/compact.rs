@@ -312,7 +312,7 @@ impl TenantStore {
         if held.deleted.len() == known {
             return Ok(held.clone());
         }
-        let deleted = Arc::new(self.opener(&self.keys()).deleted(table, entry)?);
+        let deleted = Arc::new(self.opener(&self.keys()).deleted(table, entry)?.into());
         Ok(ChunkRef { chunk: Arc::clone(&held.chunk), deleted })
     }
 
@@ -340,9 +340,7 @@ impl TenantStore {
             Ok(Some(made)) => made,
             nothing => {
                 produced.discard(&self.disk, &self.paths);
-                // What a closing store breaks off was not stopped by the caller.
-                self.poison.check()?;
-                return nothing.map(|_| None);
+                return self.poison.explain(nothing.map(|_| None));
             }
         };
         match self.commit_manifest(&mut maintenance, next) {
@@ -445,7 +443,7 @@ impl TenantStore {
         if let Some(chunk) = chunk
             && !inputs.is_empty()
         {
-            let deleted = Arc::new(deleted_since(&inputs, &job.inputs, chunk)?);
+            let deleted = Arc::new(deleted_since(&inputs, &job.inputs, chunk)?.into());
             chunks.push(ChunkRef { chunk: Arc::clone(chunk), deleted });
         }
         // Segments first, by their rows; what is in memory stays in its order.

@@ -43,6 +43,7 @@ impl TenantStore {
         policy: Option<HistoryPolicy>,
     ) -> Result<Collected, StoreError> {
         let wal_from = maintenance.manifest.wal_from;
+        self.read_unreadable();
         let manifests = self.trim_versions(wal_from, policy)?;
         let mut collected = self.sweep()?;
         let (wal_files, log) = self.trim_log(wal_from)?;
@@ -55,6 +56,20 @@ impl TenantStore {
     pub(crate) fn collect_later(&self, maintenance: &Maintenance) {
         if let Err(error) = self.collect(maintenance, None) {
             tracing::warn!(tenant = %self.tenant, %error, "files that nothing needs stay until the next checkpoint");
+        }
+    }
+
+    /// Tries the manifests again that did not open when the store did: a drive that refused once may have meant it only
+    /// once, and as long as one of them is unknown, nobody knows which files are needed and none is removed. One that
+    /// does not open now either stays what it is, with the error that it had first.
+    fn read_unreadable(&self) {
+        for number in self.history.unreadable() {
+            if let Ok((manifest, _)) =
+                manifest::read(&self.disk, &self.paths, self.tenant, &self.keys(), number)
+            {
+                tracing::info!(tenant = %self.tenant, number, "a part of the past can be read again");
+                self.history.add_older(&manifest);
+            }
         }
     }
 

@@ -54,7 +54,7 @@ fn swapped(
         if segment.inputs.iter().any(|input| is_one_of(input, &before))
             && let Some(chunk) = &segment.chunk
         {
-            let deleted = Arc::new(deleted_since(&before, &segment.inputs, chunk)?);
+            let deleted = Arc::new(deleted_since(&before, &segment.inputs, chunk)?.into());
             chunks.push(ChunkRef { chunk: Arc::clone(chunk), deleted });
         }
     }
@@ -78,11 +78,11 @@ pub(super) fn deleted_since(
         let now = later.iter().find(|chunk| Arc::ptr_eq(&chunk.chunk, &input.chunk));
         let gone = match now {
             Some(now) if Arc::ptr_eq(&now.deleted, &input.deleted) => continue,
-            Some(now) => &*now.deleted - &*input.deleted,
+            Some(now) => &**now.deleted - &**input.deleted,
             None => {
                 let mut all = RoaringBitmap::new();
                 all.insert_range(0..input.chunk.rows());
-                all - &*input.deleted
+                all - &**input.deleted
             }
         };
         for position in &gone {

@@ -266,6 +266,31 @@ fn a_plan_leaves_large_segments_alone() {
     assert_eq!(version.live_rows(), 7 * 17);
 }
 
+/// Asked again, a column comes without the cache's lock: it counts as found all the same, and when the cache has to
+/// forget it, it is gone.
+#[test]
+fn a_column_that_was_found_is_found_again_and_held_by_the_cache_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_segment(dir.path(), 100);
+    let version = store.snapshot().table(ITEMS).unwrap().clone();
+    let cache = Arc::clone(&store.cache);
+    cache.forget_tenant(crate::fixtures::TENANT);
+    let (hits, misses) = cache.hits_and_misses();
+    let read = || version.chunks[0].chunk.column(&version.def.columns[0]).unwrap();
+    let first = read();
+    for _ in 0..5 {
+        assert!(Arc::ptr_eq(&first, &read()));
+    }
+    assert_eq!(cache.hits_and_misses(), (hits + 5, misses + 1));
+    let gone = Arc::downgrade(&first);
+    drop(first);
+    assert_eq!(gone.strong_count(), 1, "the cache's");
+    cache.forget_tenant(crate::fixtures::TENANT);
+    assert_eq!(gone.strong_count(), 0);
+    read();
+    assert_eq!(cache.hits_and_misses(), (hits + 5, misses + 2));
+}
+
 #[test]
 fn altered_tables_read_their_old_segments() {
     let dir = tempfile::tempdir().unwrap();

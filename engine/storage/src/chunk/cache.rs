@@ -26,6 +26,8 @@ pub(crate) struct CacheKey {
 /// Who leaves first: [`FairCache`].
 pub struct ColumnCache {
     held: Mutex<FairCache<(FileId, Option<ColumnId>), ArrayRef>>,
+    /// How often something was put in or taken out, for [`super::Near`].
+    changes: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -45,6 +47,7 @@ impl ColumnCache {
     pub fn with_tenant_limit(budget_bytes: usize, tenant_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
             held: Mutex::new(FairCache::new(budget_bytes, tenant_bytes)),
+            changes: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
         })
@@ -72,10 +75,26 @@ impl ColumnCache {
     /// Drops everything of a tenant: its key was revoked, or its store closed.
     pub fn forget_tenant(&self, tenant: TenantId) {
         self.held.lock().forget_tenant(tenant);
+        self.changed();
     }
 
     pub(crate) fn forget_file(&self, tenant: TenantId, file: FileId) {
         self.held.lock().forget(tenant, |(held, _)| *held == file);
+        self.changed();
+    }
+
+    /// Grows with every change of what is held.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A column was found without asking.
+    pub(crate) fn note_hit(&self) {
+        self.hits.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self, key: &CacheKey) -> Option<ArrayRef> {
@@ -96,6 +115,7 @@ impl ColumnCache {
         let mut held = self.held.lock();
         if bytes <= held.budget_bytes() {
             held.put(key.tenant, key.within(), Arc::clone(array), bytes);
+            self.changed();
         }
     }
 }

@@ -3,7 +3,8 @@
 //! When it is full, a column must leave. It leaves from a tenant that has not asked since the cache could have been
 //! filled anew, if there is one, else from the tenant that holds most: whoever is above its fair share (the budget by
 //! the tenants that are at work) gives, and one tenant's scan of everything pushes out that tenant's own columns only
-//! once it has its share. Within a tenant the least recently used leaves first.
+//! once it has its share. Within a tenant the least recently used leaves first: of those that were used since the last
+//! one was put in, the one that was first, as [`super::Near`] does not ask again before the next is.
 //!
 //! [`super::ColumnCache`] keeps decoded columns in one, `query` opened indexes. It neither locks nor reads a clock:
 //! time is counted in bytes that were put in.

@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
+    ops::RangeInclusive,
     sync::{Arc, OnceLock},
 };
 
@@ -49,6 +50,9 @@ fn find(def: &TableDef, id: ColumnId) -> Result<&ColumnDef, StoreError> {
 /// Keys with their positions: an open-addressing table of positions, compared through the keys themselves.
 pub(crate) struct KeyMap {
     keys: Keys,
+    /// The least and the greatest of the words: numbers that count up are in no older chunk, and that is seen without a
+    /// look at its slots.
+    range: RangeInclusive<u64>,
     nulls: Option<NullBuffer>,
     /// Position + 1, 0 for empty. A power of two long, at most half full.
     slots: Vec<u32>,
@@ -67,7 +71,11 @@ impl KeyMap {
     pub(crate) fn build(arrays: &[ArrayRef]) -> Result<Self, StoreError> {
         let mut map = Self::without_slots(arrays)?;
         map.slots = vec![0; (map.len() * 2).next_power_of_two().max(4)];
-        map.present().collect::<Vec<_>>().into_iter().for_each(|row| map.insert(row));
+        for row in 0..map.rows() {
+            if map.is_present(row) {
+                map.insert(row);
+            }
+        }
         Ok(map)
     }
 
@@ -92,7 +100,16 @@ impl KeyMap {
             },
             _ => Keys::Bytes(bytes(arrays)?),
         };
-        Ok(Self { keys, nulls, slots: Vec::new(), earlier: HashMap::new() })
+        let range = match &keys {
+            Keys::Words(words) => {
+                let ends =
+                    |(least, greatest): (u64, u64), word: &u64| (least.min(*word), greatest.max(*word));
+                let (least, greatest) = words.iter().fold((u64::MAX, 0), ends);
+                least..=greatest
+            }
+            Keys::Bytes(_) => 0..=u64::MAX,
+        };
+        Ok(Self { keys, range, nulls, slots: Vec::new(), earlier: HashMap::new() })
     }
 
     /// Keys, NULL ones included.
@@ -103,10 +120,13 @@ impl KeyMap {
         }
     }
 
+    fn rows(&self) -> u32 {
+        u32::try_from(self.len()).unwrap_or(u32::MAX)
+    }
+
     /// The positions whose key has no NULL.
     pub(crate) fn present(&self) -> impl Iterator<Item = u32> {
-        let rows = u32::try_from(self.len()).unwrap_or(u32::MAX);
-        (0..rows).filter(|row| self.is_present(*row))
+        (0..self.rows()).filter(|row| self.is_present(*row))
     }
 
     /// A position whose key stands at another position too.
@@ -116,8 +136,9 @@ impl KeyMap {
 
     /// The positions here that have the key at `position` of `other`, which was built from the same types.
     pub(crate) fn find<'a>(&'a self, other: &KeyMap, position: u32) -> impl Iterator<Item = u32> + 'a {
-        let slot = self.slot_of(other, position);
-        let first = self.slots[slot].checked_sub(1);
+        let far =
+            matches!(&other.keys, Keys::Words(words) if !self.range.contains(&words[position as usize]));
+        let first = if far { None } else { self.slots[self.slot_of(other, position)].checked_sub(1) };
         std::iter::successors(first, |position| self.earlier.get(position).copied())
     }
 

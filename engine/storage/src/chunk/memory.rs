@@ -5,17 +5,17 @@
 use std::sync::{Arc, OnceLock};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, UInt64Array},
+    array::{Array, ArrayRef, BooleanArray, UInt64Array},
     buffer::BooleanBuffer,
     compute,
-    datatypes::{ArrowNativeType, DataType},
+    datatypes::DataType,
     record_batch::RecordBatch,
 };
 use roaring::RoaringBitmap;
 use sepal_types::{ColumnId, RowId, TableDef};
 
 use super::ChunkRef;
-use crate::{StoreError, arrow_types::stored_column};
+use crate::{StoreError, arrow_types::stored_column, row_bytes::array_bytes};
 
 /// A run of rows with the arrays as they were inserted.
 pub(crate) struct MemoryChunk {
@@ -41,11 +41,7 @@ impl MemoryChunk {
         batch: &RecordBatch,
         generation: u64,
     ) -> Result<Self, StoreError> {
-        let rows = u32::try_from(batch.num_rows())
-            .map_err(|_| StoreError::Bug(format!("{} rows in one insert", batch.num_rows())))?;
-        if rows == 0 || first_row.0.checked_add(u64::from(rows)).is_none() {
-            return Err(StoreError::Bug(format!("an insert of {rows} rows from row {first_row}")));
-        }
+        let rows = row_count(first_row, batch)?;
         let named = |(field, array): (&Arc<arrow::datatypes::Field>, &ArrayRef)| {
             let id = stored_column(field.name())
                 .ok_or_else(|| StoreError::Bug(format!("an inserted column named \"{}\"", field.name())))?;
@@ -67,10 +63,12 @@ impl MemoryChunk {
     }
 
     fn new(generation: u64, ids: Ids, columns: Vec<(ColumnId, ArrayRef)>) -> Self {
-        let sum = |wanted: &dyn Fn(&ArrayRef) -> bool| -> u64 {
-            columns.iter().map(|(_, array)| array).filter(|array| wanted(array)).map(slice_bytes).sum()
-        };
-        let (bytes, variable_bytes) = (sum(&|_| true), sum(&|array| varies(array.data_type())));
+        let (mut bytes, mut variable_bytes) = (0, 0);
+        for (_, array) in &columns {
+            let size = array_bytes(array.as_ref()) as u64;
+            bytes += size;
+            variable_bytes += if varies(array.data_type()) { size } else { 0 };
+        }
         Self { generation, ids, columns, bytes, variable_bytes }
     }
 
@@ -122,17 +120,14 @@ impl MemoryChunk {
     }
 }
 
-/// An array's size in memory. A slice of a large batch counts its own part only.
-pub(crate) fn slice_bytes(array: &ArrayRef) -> u64 {
-    // Arrow counts all elements of all lists for a slice of them.
-    if let (DataType::List(_), Some(list)) = (array.data_type(), array.as_list_opt::<i32>()) {
-        let offsets = list.value_offsets();
-        let ends = offsets.first().zip(offsets.last());
-        let (start, end) = ends.map_or((0, 0), |(start, end)| (start.as_usize(), end.as_usize()));
-        let nulls = list.nulls().map_or(0, |_| list.len().div_ceil(8));
-        return (size_of_val(offsets) + nulls) as u64 + slice_bytes(&list.values().slice(start, end - start));
+/// The rows of an `Insert`, which are not none, and not more than there are ids.
+pub(crate) fn row_count(first_row: RowId, batch: &RecordBatch) -> Result<u32, StoreError> {
+    let rows = u32::try_from(batch.num_rows())
+        .map_err(|_| StoreError::Bug(format!("{} rows in one insert", batch.num_rows())))?;
+    if rows == 0 || first_row.0.checked_add(u64::from(rows)).is_none() {
+        return Err(StoreError::Bug(format!("an insert of {rows} rows from row {first_row}")));
     }
-    array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()) as u64
+    Ok(rows)
 }
 
 /// Whether values of a type differ in length, so that an array of them has offsets.
@@ -154,12 +149,10 @@ pub(crate) fn merge(
     if live.is_empty() {
         return Ok(None);
     }
-    let ids = live
-        .iter()
-        .map(|part| live_rows(part, &(part.chunk.row_ids()? as ArrayRef)))
-        .collect::<Result<Vec<_>, _>>()?;
-    let ids = concat(&ids)?;
-    let ascending = ids.as_any().downcast_ref::<UInt64Array>().is_some_and(|ids| ids.values().is_sorted());
+    let mut ids: Vec<u64> = Vec::new();
+    live.iter().try_for_each(|part| live_ids(part, &mut ids))?;
+    let ascending = ids.is_sorted();
+    let ids: ArrayRef = Arc::new(UInt64Array::from(ids));
     let order = if ascending { None } else { Some(compute::sort_to_indices(&ids, None, None)?) };
     let arrange = |array: ArrayRef| -> Result<ArrayRef, StoreError> {
         match &order {
@@ -179,6 +172,21 @@ pub(crate) fn merge(
     let ids = ids.as_any().downcast_ref::<UInt64Array>();
     let ids = ids.ok_or_else(|| StoreError::Bug("row ids of another type than u64".to_owned()))?.clone();
     Ok(Some(MemoryChunk::merged(ids, columns, generation)))
+}
+
+/// Appends the ids of the part's live rows, in their order.
+fn live_ids(part: &ChunkRef, out: &mut Vec<u64>) -> Result<(), StoreError> {
+    if let Some(Ids::Run { first, rows, .. }) = part.chunk.as_memory().map(|memory| &memory.ids) {
+        let live = (0..*rows).filter(|row| part.deleted.is_empty() || !part.deleted.contains(*row));
+        out.extend(live.map(|row| first + u64::from(row)));
+        return Ok(());
+    }
+    let ids = part.chunk.row_ids()?;
+    let live = (0..)
+        .zip(ids.values().iter())
+        .filter(|(row, _)| part.deleted.is_empty() || !part.deleted.contains(*row));
+    out.extend(live.map(|(_, id)| *id));
+    Ok(())
 }
 
 fn concat(arrays: &[ArrayRef]) -> Result<ArrayRef, StoreError> {

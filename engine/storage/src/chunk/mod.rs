@@ -4,29 +4,33 @@
 //! A chunk never changes. What is deleted stands beside it, in the [`ChunkRef`] of each snapshot.
 
 mod cache;
+mod deletions;
 mod fair;
 mod keys;
 mod memory;
 mod missing;
+mod near;
 mod sealed;
 
 use std::{fmt, sync::Arc};
 
-use arrow::{
-    array::{ArrayRef, UInt64Array},
-    datatypes::DataType,
-};
+use arrow::array::{ArrayRef, UInt64Array};
 use parking_lot::Mutex;
-use roaring::RoaringBitmap;
-use sepal_types::{ColumnDef, ColumnId, FileId, RowId, TableDef, TableId};
+use sepal_types::{ColumnDef, ColumnId, FileId, RowId, SqlType, TableDef, TableId};
 
-use crate::{StoreError, arrow_types::arrow_type, blob::BlobReader};
+use crate::{
+    StoreError,
+    arrow_types::{arrow_type, has_arrow_type},
+    blob::BlobReader,
+};
 
 pub(crate) use cache::CacheKey;
 pub use cache::ColumnCache;
+pub use deletions::{Deletions, Live};
 pub use fair::FairCache;
 pub(crate) use keys::{KeyColumns, KeyMap};
-pub(crate) use memory::{MemoryChunk, live_mask, merge, slice_bytes, varies};
+pub(crate) use memory::{MemoryChunk, live_mask, merge, row_count, varies};
+pub use near::Near;
 pub(crate) use sealed::{SealedChunk, SealedParts};
 
 /// A chunk as one snapshot sees it.
@@ -34,7 +38,7 @@ pub(crate) use sealed::{SealedChunk, SealedParts};
 pub struct ChunkRef {
     pub chunk: Arc<Chunk>,
     /// Positions within the chunk that this snapshot no longer sees.
-    pub deleted: Arc<RoaringBitmap>,
+    pub deleted: Arc<Deletions>,
 }
 
 impl ChunkRef {
@@ -45,6 +49,11 @@ impl ChunkRef {
     /// Rows that the snapshot sees.
     pub fn live_rows(&self) -> u32 {
         self.chunk.rows() - u32::try_from(self.deleted.len()).unwrap_or(u32::MAX).min(self.chunk.rows())
+    }
+
+    /// Which rows those are; `None` when all are. Made once for all snapshots with the same deletions.
+    pub fn live(&self) -> Option<&Live> {
+        (!self.deleted.is_empty()).then(|| self.deleted.live(self.chunk.rows()))
     }
 }
 
@@ -106,7 +115,7 @@ impl Chunk {
     pub fn column(&self, column: &ColumnDef) -> Result<ArrayRef, StoreError> {
         let stored = match &self.kind {
             Kind::Memory(chunk) => chunk.column(column.id),
-            Kind::Sealed(chunk) => chunk.column(column.id, &arrow_type(&column.ty))?,
+            Kind::Sealed(chunk) => chunk.column(column.id, &column.ty)?,
         };
         self.complete(column, stored)
     }
@@ -115,7 +124,7 @@ impl Chunk {
     pub fn column_once(&self, column: &ColumnDef) -> Result<ArrayRef, StoreError> {
         let stored = match &self.kind {
             Kind::Memory(chunk) => chunk.column(column.id),
-            Kind::Sealed(chunk) => chunk.column_once(column.id, &arrow_type(&column.ty))?,
+            Kind::Sealed(chunk) => chunk.column_once(column.id, &column.ty)?,
         };
         self.complete(column, stored)
     }
@@ -130,7 +139,7 @@ impl Chunk {
 
     fn complete(&self, column: &ColumnDef, stored: Option<ArrayRef>) -> Result<ArrayRef, StoreError> {
         match stored {
-            Some(array) => fit(array, &arrow_type(&column.ty)),
+            Some(array) => fit(array, &column.ty),
             None => missing::constant(column, self.rows() as usize),
         }
     }
@@ -244,16 +253,15 @@ impl Chunk {
     }
 
     /// The map from key to positions, built on first use.
-    pub(crate) fn keys(&self, def: &TableDef, columns: &[ColumnId]) -> Result<Arc<KeyMap>, StoreError> {
-        let name = KeyColumns::new(def, columns)?;
-        if let Some((_, map)) = self.key_maps.lock().iter().find(|(known, _)| *known == name) {
+    pub(crate) fn keys(&self, def: &TableDef, columns: &KeyColumns) -> Result<Arc<KeyMap>, StoreError> {
+        if let Some((_, map)) = self.key_maps.lock().iter().find(|(known, _)| known == columns) {
             return Ok(Arc::clone(map));
         }
         // Built outside the lock: two callers may build the same map, which is wasteful but never wrong.
         let arrays =
-            name.columns(def)?.iter().map(|column| self.column(column)).collect::<Result<Vec<_>, _>>()?;
+            columns.columns(def)?.iter().map(|column| self.column(column)).collect::<Result<Vec<_>, _>>()?;
         let map = Arc::new(KeyMap::build(&arrays)?);
-        self.remember_keys(name, &map);
+        self.remember_keys(columns.clone(), Arc::clone(&map));
         Ok(map)
     }
 
@@ -264,10 +272,10 @@ impl Chunk {
     }
 
     /// Keeps a map that the uniqueness check of an insert has built anyway.
-    pub(crate) fn remember_keys(&self, name: KeyColumns, map: &Arc<KeyMap>) {
+    pub(crate) fn remember_keys(&self, columns: KeyColumns, map: Arc<KeyMap>) {
         let mut maps = self.key_maps.lock();
-        maps.retain(|(known, _)| *known != name);
-        maps.push((name, Arc::clone(map)));
+        maps.retain(|(known, _)| *known != columns);
+        maps.push((columns, map));
     }
 }
 
@@ -283,11 +291,11 @@ impl fmt::Debug for Chunk {
 }
 
 /// A column whose declared type changed without a rewrite (`varchar(10)` to `text`, `vector` to `vector(3)`).
-fn fit(array: ArrayRef, wanted: &DataType) -> Result<ArrayRef, StoreError> {
-    if array.data_type() == wanted {
+fn fit(array: ArrayRef, ty: &SqlType) -> Result<ArrayRef, StoreError> {
+    if has_arrow_type(array.data_type(), ty) {
         return Ok(array);
     }
-    Ok(arrow::compute::cast(&array, wanted)?)
+    Ok(arrow::compute::cast(&array, &arrow_type(ty))?)
 }
 
 #[cfg(test)]

@@ -14,15 +14,16 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, AsArray, UInt64Array},
-    datatypes::{DataType, UInt64Type},
+    array::{Array, ArrayRef, AsArray, UInt64Array},
+    datatypes::UInt64Type,
 };
 use parking_lot::{Mutex, RwLock};
-use sepal_types::{ColumnId, FileId, RowId, TableId};
+use sepal_types::{ColumnId, FileId, RowId, SqlType, TableId};
 
-use super::{CacheKey, ColumnCache};
+use super::{CacheKey, ColumnCache, Near};
 use crate::{
     StoreError,
+    arrow_types::arrow_type,
     blob::{Blob, BlobReader},
     disk::Disk,
     manifest::{BlobEntry, SegmentEntry},
@@ -46,6 +47,8 @@ pub(crate) struct SealedChunk {
     footer: OnceLock<Footer>,
     /// Two readers that miss the cache decode a column once. Columns share locks by id, rarely the same one.
     loading: [Mutex<()>; 8],
+    /// Columns that the cache has given.
+    near: Near<Option<ColumnId>, dyn Array>,
     indexes: RwLock<BTreeMap<TableId, Blob>>,
     /// Nothing names the files any more: the last reader removes them.
     obsolete: AtomicBool,
@@ -64,6 +67,7 @@ impl SealedChunk {
             parts,
             footer: OnceLock::new(),
             loading: Default::default(),
+            near: Near::default(),
             indexes,
             obsolete: AtomicBool::new(false),
         }
@@ -112,19 +116,17 @@ impl SealedChunk {
     }
 
     /// `None` when the segment is older than the column.
-    pub(crate) fn column(&self, column: ColumnId, wanted: &DataType) -> Result<Option<ArrayRef>, StoreError> {
-        self.cached(Some(column), |footer| footer.column(&self.parts.disk, &self.parts.path, column, wanted))
+    pub(crate) fn column(&self, column: ColumnId, ty: &SqlType) -> Result<Option<ArrayRef>, StoreError> {
+        let load =
+            |footer: &Footer| footer.column(&self.parts.disk, &self.parts.path, column, &arrow_type(ty));
+        self.cached(Some(column), load)
     }
 
     /// The same, past the cache.
-    pub(crate) fn column_once(
-        &self,
-        column: ColumnId,
-        wanted: &DataType,
-    ) -> Result<Option<ArrayRef>, StoreError> {
+    pub(crate) fn column_once(&self, column: ColumnId, ty: &SqlType) -> Result<Option<ArrayRef>, StoreError> {
         match self.parts.cache.peek(&self.cache_key(Some(column))) {
             Some(array) => Ok(Some(array)),
-            None => self.footer()?.column(&self.parts.disk, &self.parts.path, column, wanted),
+            None => self.footer()?.column(&self.parts.disk, &self.parts.path, column, &arrow_type(ty)),
         }
     }
 
@@ -209,8 +211,14 @@ impl SealedChunk {
         column: Option<ColumnId>,
         load: impl FnOnce(&Footer) -> Result<Option<ArrayRef>, StoreError>,
     ) -> Result<Option<ArrayRef>, StoreError> {
+        let now = self.parts.cache.changes();
+        if let Some(array) = self.near.get(&column, now) {
+            self.parts.cache.note_hit();
+            return Ok(Some(array));
+        }
         let key = self.cache_key(column);
         if let Some(array) = self.parts.cache.get(&key) {
+            self.near.keep(column, &array, now);
             return Ok(Some(array));
         }
         let slot = column.map_or(0, |column| column.0 as usize) % self.loading.len();

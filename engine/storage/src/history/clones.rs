@@ -49,7 +49,7 @@ impl TenantStore {
             if let Some(sealed) = chunk.chunk.as_sealed() {
                 let entry = shared_entry(sealed, &version.def, &def, &self.keys());
                 let none = RoaringBitmap::new();
-                let logged = if planted::is(Bug::CloneTombstoneNotLogged) { &none } else { &*chunk.deleted };
+                let logged = if planted::is(Bug::CloneTombstoneNotLogged) { &none } else { &**chunk.deleted };
                 source.segments.push(ClonedSegment::new(entry, logged)?);
                 source.chunks.push(chunk.clone());
             } else {

@@ -9,7 +9,8 @@
 //! segments (`clones`).
 //!
 //! History never breaks a recovery: that needs the newest manifest only. An old one that does not open is told when it
-//! is asked for, and as long as it is there, no data file is removed: nobody knows what it names.
+//! is asked for, and as long as it is there, no data file is removed: nobody knows what it names. Each collection of
+//! garbage tries it again.
 
 mod clones;
 mod named;

@@ -120,16 +120,23 @@ impl History {
         state.versions.insert(manifest.number, Version::of(manifest));
     }
 
-    /// A manifest that was found when the store opened. One without a time was left behind by a program that kept no
-    /// history, and had removed files by then.
+    /// A manifest that was found when the store opened, or opens since. One without a time was left behind by a program
+    /// that kept no history, and had removed files by then.
     pub(crate) fn add_older(&self, manifest: &Manifest) {
+        let mut state = self.state.lock();
+        state.unreadable.remove(&manifest.number);
         if manifest.time_us > 0 {
-            self.state.lock().versions.insert(manifest.number, Version::of(manifest));
+            state.versions.insert(manifest.number, Version::of(manifest));
         }
     }
 
     pub(crate) fn add_unreadable(&self, number: u64, error: StoreError) {
         self.state.lock().unreadable.insert(number, error);
+    }
+
+    /// The manifests that are there and did not open.
+    pub(crate) fn unreadable(&self) -> Vec<u64> {
+        self.state.lock().unreadable.keys().copied().collect()
     }
 
     /// Lets go of the versions that nothing keeps at `now_us`. Returns the numbers of the manifests that stay.

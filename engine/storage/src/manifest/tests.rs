@@ -189,3 +189,32 @@ fn the_highest_number_counts_and_must_open() {
     let error = newest(&disk, &paths, TENANT, &keys()).unwrap_err();
     assert!(error.to_string().contains("0000000000000011.manifest"), "{error}");
 }
+
+/// For ever: a definition in a manifest or log that says it otherwise would not be read.
+#[test]
+fn vector_indexes_are_written_so() {
+    use sepal_types::{IndexMethod, Metric, VectorIndexOptions};
+    let (metric, m, ef_construction) = (Metric::Cosine, 16, 64);
+    let cases = [
+        (VectorIndexOptions::Flat { metric }, r#"{"Flat":{"metric":"Cosine"}}"#),
+        (
+            VectorIndexOptions::Hnsw { metric, m, ef_construction },
+            r#"{"Hnsw":{"metric":"Cosine","m":16,"ef_construction":64}}"#,
+        ),
+        (VectorIndexOptions::IvfFlat { metric, lists: 7 }, r#"{"IvfFlat":{"metric":"Cosine","lists":7}}"#),
+        (
+            VectorIndexOptions::Graph { metric, m, ef_construction },
+            r#"{"Graph":{"metric":"Cosine","m":16,"ef_construction":64}}"#,
+        ),
+        (
+            VectorIndexOptions::Faiss { metric, factory: "IVF16,Flat".into() },
+            r#"{"Faiss":{"metric":"Cosine","factory":"IVF16,Flat"}}"#,
+        ),
+    ];
+    for (options, text) in cases {
+        let method = IndexMethod::Vector(options);
+        let text = format!(r#"{{"Vector":{text}}}"#);
+        assert_eq!(serde_json::to_string(&method).unwrap(), text);
+        assert_eq!(serde_json::from_str::<IndexMethod>(&text).unwrap(), method);
+    }
+}

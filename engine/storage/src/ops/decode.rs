@@ -1,4 +1,4 @@
-//! Payload bytes to ops. Inserted batches borrow the payload's memory.
+//! Payload bytes to ops. The columns of an Arrow stream borrow the payload's memory.
 //!
 //! Called by recovery and by the feed, with bytes that authenticated, so an error here means a format this version
 //! does not know (or a bug), never an attacker. Still nothing is indexed unchecked.
@@ -7,8 +7,8 @@ use arrow::{buffer::Buffer, ipc::reader::StreamDecoder, record_batch::RecordBatc
 use sepal_types::{ColumnId, RowId, TableId};
 
 use super::{
-    ALIGNMENT, HAS_BEFORE, Kind, OP_HEADER_BYTES, Op, PLAIN, SEQUENCE_BYTES, SequenceMark, TIMED,
-    WITH_BEFORE, clone,
+    ALIGNMENT, COMPACT, HAS_BEFORE, Kind, OP_HEADER_BYTES, Op, PLAIN, SEQUENCE_BYTES, SequenceMark, TIMED,
+    WITH_BEFORE, clone, rows,
 };
 
 /// What a recovery needs of a payload.
@@ -87,21 +87,22 @@ fn split(payload: &Buffer) -> Result<(Head, Vec<Raw>), String> {
 
 fn head(reader: &mut Reader<'_>) -> Result<Head, String> {
     let version = reader.u8()?;
-    if ![PLAIN, WITH_BEFORE, TIMED].contains(&version) {
-        return Err(format!("payload version {version}, this program reads {PLAIN} to {TIMED}"));
+    if !(PLAIN..=COMPACT).contains(&version) {
+        return Err(format!("payload version {version}, this program reads {PLAIN} to {COMPACT}"));
     }
+    let timed = version >= TIMED;
     let flags = reader.u8()?;
-    if version == TIMED && flags & !HAS_BEFORE != 0 {
+    if timed && flags & !HAS_BEFORE != 0 {
         return Err(format!("payload flags {flags:#x}, this program knows {HAS_BEFORE:#x}"));
     }
     reader.skip(2)?;
     let ops = reader.u32()?;
     let marks = reader.u32()?;
     reader.skip(4)?;
-    let time_us = if version == TIMED { Some(reader.u64()?.cast_signed()) } else { None };
+    let time_us = if timed { Some(reader.u64()?.cast_signed()) } else { None };
     let sequences = (0..marks).map(|_| sequence(reader)).collect::<Result<_, _>>()?;
     reader.align()?;
-    let has_before = version == WITH_BEFORE || (version == TIMED && flags & HAS_BEFORE != 0);
+    let has_before = version == WITH_BEFORE || (timed && flags & HAS_BEFORE != 0);
     Ok(Head { version, has_before, time_us, ops, sequences })
 }
 
@@ -124,6 +125,7 @@ fn raw(reader: &mut Reader<'_>, head: &Head) -> Result<Raw, String> {
     let known = parse_kind(kind).filter(|kind| match kind {
         Kind::Before => head.has_before,
         Kind::Clone => head.version >= TIMED,
+        Kind::SmallInsert => head.version >= COMPACT,
         _ => true,
     });
     let kind =
@@ -141,6 +143,7 @@ impl Raw {
             Kind::DropTable => Op::DropTable(table),
             Kind::Truncate => Op::Truncate(table),
             Kind::Insert => Op::Insert { table, first_row: RowId(number), rows: batch(body)? },
+            Kind::SmallInsert => Op::Insert { table, first_row: RowId(number), rows: rows::decode(&body)? },
             Kind::Delete => {
                 let rows = body.as_chunks::<8>().0.iter().map(|id| RowId(u64::from_be_bytes(*id))).collect();
                 Op::Delete { table, rows }
@@ -168,8 +171,10 @@ impl Raw {
 }
 
 fn parse_kind(kind: u8) -> Option<Kind> {
-    use Kind::{AlterTable, Before, Clone, CreateTable, Delete, DropTable, Insert, SetSequence, Truncate};
-    [CreateTable, AlterTable, DropTable, Truncate, Insert, Delete, SetSequence, Before, Clone]
+    use Kind::{
+        AlterTable, Before, Clone, CreateTable, Delete, DropTable, Insert, SetSequence, SmallInsert, Truncate,
+    };
+    [CreateTable, AlterTable, DropTable, Truncate, Insert, Delete, SetSequence, Before, Clone, SmallInsert]
         .into_iter()
         .find(|k| *k as u8 == kind)
 }

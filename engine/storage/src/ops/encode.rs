@@ -1,4 +1,4 @@
-//! Ops to payload bytes, without copying a column: an insert's Arrow buffers become parts as they are.
+//! Ops to payload bytes. A large insert's Arrow buffers become parts as they are, a small one's rows are copied.
 //!
 //! Called by `group`, once per commit, outside the writer's lock. Never touches a file.
 
@@ -11,9 +11,13 @@ use arrow::{
 use serde::Serialize;
 
 use super::{
-    ALIGNMENT, BeforeImage, HAS_BEFORE, Kind, OP_HEADER_BYTES, Op, SEQUENCE_BYTES, SequenceMark, TIMED, clone,
+    ALIGNMENT, BeforeImage, COMPACT, HAS_BEFORE, Kind, OP_HEADER_BYTES, Op, SEQUENCE_BYTES, SequenceMark,
+    clone, rows,
 };
 use crate::StoreError;
+
+/// Room for most rows that an application inserts, header included: more is made where it is needed.
+const SMALL_INSERT_BYTES: usize = 1 << 10;
 
 /// A payload without its head.
 pub(crate) struct EncodedOps {
@@ -30,7 +34,7 @@ pub(crate) struct EncodedOps {
 pub(crate) fn encode_head(ops: &EncodedOps, sequences: &[SequenceMark], time_us: i64) -> Buffer {
     let marks = u32::try_from(sequences.len()).unwrap_or(u32::MAX);
     let mut head = Vec::with_capacity(24 + sequences.len() * SEQUENCE_BYTES + ALIGNMENT);
-    head.extend_from_slice(&[TIMED, ops.flags, 0, 0]);
+    head.extend_from_slice(&[COMPACT, ops.flags, 0, 0]);
     head.extend_from_slice(&ops.count.to_be_bytes());
     head.extend_from_slice(&marks.to_be_bytes());
     head.extend_from_slice(&[0; 4]);
@@ -47,6 +51,15 @@ pub(crate) fn encode_head(ops: &EncodedOps, sequences: &[SequenceMark], time_us:
 /// The payload's ops, each before-image directly before the delete that it belongs to. `before` is in the order of
 /// the ops.
 pub(crate) fn encode_ops(ops: &[Op], before: &[BeforeImage]) -> Result<EncodedOps, StoreError> {
+    encode_with(ops, before, rows::MAX_BYTES)
+}
+
+/// The same with inserts of up to `small_bytes` as small ones. With 0 there are none, as in older logs.
+pub(super) fn encode_with(
+    ops: &[Op],
+    before: &[BeforeImage],
+    small_bytes: usize,
+) -> Result<EncodedOps, StoreError> {
     let count = ops.len() + before.len();
     let count = u32::try_from(count)
         .map_err(|_| StoreError::Bug(format!("{count} ops in one commit: at most 4,294,967,295 fit")))?;
@@ -55,6 +68,10 @@ pub(crate) fn encode_ops(ops: &[Op], before: &[BeforeImage]) -> Result<EncodedOp
     for (at, op) in ops.iter().enumerate() {
         if let Some(image) = images.next_if(|image| image.op == at) {
             record(Kind::Before, op, image.rows.num_rows() as u64, stream(&image.rows)?, &mut parts);
+        }
+        if let Some(insert) = small_insert(op, small_bytes) {
+            parts.push(insert);
+            continue;
         }
         let (kind, number, body) = body(op)?;
         record(kind, op, number, body, &mut parts);
@@ -81,19 +98,38 @@ fn body(op: &Op) -> Result<(Kind, u64, Vec<Buffer>), StoreError> {
     })
 }
 
+/// An insert of few bytes, whole: header, rows and what fills them up. `None` for any other op.
+fn small_insert(op: &Op, limit: usize) -> Option<Buffer> {
+    let Op::Insert { first_row, rows, .. } = op else { return None };
+    let mut bytes = Vec::with_capacity(SMALL_INSERT_BYTES);
+    header(Kind::SmallInsert, op, first_row.0, &mut bytes);
+    rows::encode(rows, ALIGNMENT + limit, &mut bytes)?;
+    let length = (bytes.len() - ALIGNMENT) as u64;
+    bytes[ALIGNMENT - 8..ALIGNMENT].copy_from_slice(&length.to_be_bytes());
+    bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+    Some(Buffer::from_vec(bytes))
+}
+
 fn record(kind: Kind, op: &Op, number: u64, body: Vec<Buffer>, parts: &mut Vec<Buffer>) {
     let length: usize = body.iter().map(Buffer::len).sum();
-    let mut header = vec![0; ALIGNMENT - OP_HEADER_BYTES];
-    header.extend_from_slice(&[kind as u8, 0, 0, 0]);
-    header.extend_from_slice(&op.table().0.to_be_bytes());
-    header.extend_from_slice(&number.to_be_bytes());
-    header.extend_from_slice(&(length as u64).to_be_bytes());
-    parts.push(Buffer::from_vec(header));
+    let mut bytes = Vec::with_capacity(ALIGNMENT);
+    header(kind, op, number, &mut bytes);
+    bytes[ALIGNMENT - 8..].copy_from_slice(&(length as u64).to_be_bytes());
+    parts.push(Buffer::from_vec(bytes));
     parts.extend(body);
     let padding = length.next_multiple_of(ALIGNMENT) - length;
     if padding > 0 {
         parts.push(Buffer::from_vec(vec![0u8; padding]));
     }
+}
+
+/// An op's header; the last 8 bytes are for the length of its body.
+fn header(kind: Kind, op: &Op, number: u64, bytes: &mut Vec<u8>) {
+    bytes.resize(ALIGNMENT - OP_HEADER_BYTES, 0);
+    bytes.extend_from_slice(&[kind as u8, 0, 0, 0]);
+    bytes.extend_from_slice(&op.table().0.to_be_bytes());
+    bytes.extend_from_slice(&number.to_be_bytes());
+    bytes.extend_from_slice(&[0; 8]);
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<Buffer>, StoreError> {

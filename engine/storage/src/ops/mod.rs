@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! payload  := head op*
-//! head     := version u8 = 3 | flags u8 | zero 2 | ops u32 | sequences u32 | zero 4 | time i64 | sequence*
+//! head     := version u8 = 4 | flags u8 | zero 2 | ops u32 | sequences u32 | zero 4 | time i64 | sequence*
 //!             | zero to 64
 //! flags    := 1: has before-images; the other bits are zero
 //! time     := when it was committed, in microseconds since 1970-01-01 00:00 UTC; later than the commit before
@@ -24,15 +24,19 @@
 //!             7 set sequence      column          next i64
 //!             8 before            rows            Arrow IPC stream of the rows that the next op deletes
 //!             9 clone             0               definition and the segments that it shares as JSON
+//!             10 small insert     first row id    rows, as `rows` draws them
 //! ```
-//! Before-images are those of tables whose changes a pipeline reads. A recovery does not look at them.
+//! Before-images are those of tables whose changes a pipeline reads. A recovery does not look at them. An insert of few
+//! bytes is op 10, any other op 5.
 //!
-//! Older logs have heads of two other versions, without flags and time: `version u8 | zero 3 | ops u32 | sequences u32
-//! | zero 4 | sequence* | zero to 64`, version 2 with before-images and version 1 without. Neither has clones.
+//! Older logs have heads of three other versions. Version 3 differs in having no op 10. Versions 2 and 1 have no flags
+//! and no time: `version u8 | zero 3 | ops u32 | sequences u32 | zero 4 | sequence* | zero to 64`; version 2 has
+//! before-images, version 1 has none, and neither has clones.
 
 mod clone;
 mod decode;
 mod encode;
+mod rows;
 
 use arrow::record_batch::RecordBatch;
 use sepal_types::{ColumnId, RowId, TableDef, TableId};
@@ -45,9 +49,11 @@ pub(crate) use encode::{EncodedOps, encode_head, encode_ops};
 /// What every payload was before there were before-images.
 const PLAIN: u8 = 1;
 const WITH_BEFORE: u8 = 2;
-/// With the commit's time: what is written today.
+/// With flags and the commit's time.
 const TIMED: u8 = 3;
-/// Of [`TIMED`]'s flags.
+/// With small inserts: what is written today.
+const COMPACT: u8 = 4;
+/// A flag, since [`TIMED`].
 const HAS_BEFORE: u8 = 1;
 const ALIGNMENT: usize = 64;
 const OP_HEADER_BYTES: usize = 24;
@@ -129,6 +135,7 @@ enum Kind {
     SetSequence = 7,
     Before = 8,
     Clone = 9,
+    SmallInsert = 10,
 }
 
 #[cfg(test)]

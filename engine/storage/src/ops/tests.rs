@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use sepal_types::{ColumnId, FileId, RowId, TableId};
 
 use super::{
-    BeforeImage, CloneSource, ClonedSegment, Decoded, Op, Record, SequenceMark, decode, decode_wanted,
-    encode_head, encode_ops,
+    BeforeImage, CloneSource, ClonedSegment, Decoded, EncodedOps, Op, Record, SequenceMark, decode,
+    decode_wanted, encode::encode_with, encode_head, encode_ops,
 };
 use crate::{
     fixtures::{batch, hex, items},
@@ -21,18 +21,31 @@ fn payload(marks: &[SequenceMark], ops: &[Op]) -> Buffer {
 }
 
 fn payload_with(marks: &[SequenceMark], ops: &[Op], before: &[BeforeImage]) -> Buffer {
-    let encoded = encode_ops(ops, before).unwrap();
+    put_together(marks, &encode_ops(ops, before).unwrap())
+}
+
+/// As a program before version 4 wrote it, but for the head: without small inserts.
+fn arrow_payload(ops: &[Op], before: &[BeforeImage]) -> Buffer {
+    put_together(&[], &encode_with(ops, before, 0).unwrap())
+}
+
+fn put_together(marks: &[SequenceMark], encoded: &EncodedOps) -> Buffer {
     let mut bytes = MutableBuffer::new(0);
-    bytes.extend_from_slice(encode_head(&encoded, marks, TIME_US).as_slice());
+    bytes.extend_from_slice(encode_head(encoded, marks, TIME_US).as_slice());
     encoded.parts.iter().for_each(|part| bytes.extend_from_slice(part.as_slice()));
     bytes.into()
 }
 
-/// As a program before version 3 wrote it, of a payload with at most one mark: the time is missing.
+/// With the head of an older program, of a payload with at most one mark: before version 3 the time is missing.
 fn aged(bytes: &Buffer, version: u8) -> Buffer {
     let mut bytes = bytes.to_vec();
     let flags = bytes[1];
-    assert_eq!((bytes[0], flags, version), (3, version - 1, flags + 1), "only version 2 has before-images");
+    assert_eq!(bytes[0], 4);
+    if version == 3 {
+        bytes[0] = 3;
+        return Buffer::from_vec(bytes);
+    }
+    assert_eq!((flags, version), (version - 1, flags + 1), "of these only version 2 has before-images");
     bytes[..2].copy_from_slice(&[version, 0]);
     bytes.copy_within(24..40, 16);
     bytes[32..40].fill(0);
@@ -88,12 +101,12 @@ fn unhex(digits: &str) -> Buffer {
     Buffer::from_vec((0..digits.len()).step_by(2).map(byte).collect::<Vec<u8>>())
 }
 
-/// Version 3. These bytes are in files: a change here is a change of format.
+/// Version 4, and version 3, which older logs hold. These bytes are in files: a change here is a change of format.
 #[test]
 fn bytes_are_golden() {
     let (marks, ops) = plain_ops();
     let head = concat!(
-        "03000000",
+        "04000000",
         "00000004",
         "00000001",
         "00000000",
@@ -104,8 +117,60 @@ fn bytes_are_golden() {
     );
     let bytes = payload(&marks, &ops);
     assert_eq!(hex(bytes.as_slice()), [head, &"00".repeat(24), &golden_ops()].concat());
-    let decoded = decode(&bytes).unwrap();
-    assert_eq!(decoded, Decoded { time_us: Some(TIME_US), sequences: marks.to_vec(), ops: ops.to_vec() });
+    let decoded = Decoded { time_us: Some(TIME_US), sequences: marks.to_vec(), ops: ops.to_vec() };
+    assert_eq!(decode(&bytes).unwrap(), decoded);
+    let older = unhex(&["03", &head[2..], &"00".repeat(24), &golden_ops()].concat());
+    assert_eq!(decode(&older).unwrap(), decoded);
+}
+
+/// Op 10, since version 4.
+#[test]
+fn a_small_insert_is_golden() {
+    let ops = [Op::Insert { table: TableId(20_000), first_row: RowId(9), rows: batch(&[1]) }];
+    let zeros = |bytes: usize| "00".repeat(bytes);
+    let expected = [
+        &*zeros(40),
+        "0a000000",
+        "00004e20",
+        "0000000000000009",
+        "000000000000004f",
+        "00000001",
+        "0003",
+        // c1: int64 without NULLs
+        "00000001",
+        "04",
+        "00",
+        "0100000000000000",
+        // c2: text
+        "00000002",
+        "09",
+        "00",
+        "00000005",
+        "726f772031",
+        // c3: four times "vector_element", a float32 that is not NULL
+        "00000003",
+        "12",
+        "00000004",
+        "00",
+        "0e",
+        "766563746f725f656c656d656e74",
+        "06",
+        "00",
+        "00",
+        &"0000803f".repeat(4),
+        &zeros(49),
+    ]
+    .concat();
+    let bytes = payload(&[], &ops);
+    assert_eq!(hex(&bytes[64..]), expected);
+    assert_eq!(decode(&bytes).unwrap().ops, ops);
+    let error = decode(&aged(&bytes, 3)).unwrap_err();
+    assert!(error.contains("unknown op kind 10 in a payload of version 3"), "{error}");
+    // What older programs have written in its place.
+    for version in [1, 3] {
+        let older = aged(&arrow_payload(&ops, &[]), version);
+        assert_eq!(decode(&older).unwrap().ops, ops, "version {version}");
+    }
 }
 
 /// Versions 1 and 2, which older logs hold.
@@ -180,10 +245,12 @@ fn before_images_stand_before_their_deletes() {
         Op::Delete { table: TableId(20_001), rows: vec![RowId(3)] },
     ];
     let rows = batch(&[1, 2]);
-    let bytes = payload_with(&[], &ops, &[BeforeImage { op: 1, rows: rows.clone() }]);
+    let image = [BeforeImage { op: 1, rows: rows.clone() }];
+    let bytes = payload_with(&[], &ops, &image);
+    let old = aged(&arrow_payload(&ops, &image), 2);
     let plain = payload(&[], &ops);
-    assert_eq!(hex(&bytes[..8]), concat!("03010000", "00000004"));
-    assert_eq!(hex(&plain[..8]), concat!("03000000", "00000003"));
+    assert_eq!(hex(&bytes[..8]), concat!("04010000", "00000004"));
+    assert_eq!(hex(&plain[..8]), concat!("04000000", "00000003"));
     let insert = payload(&[], &ops[..1]).len();
     let image = bytes.len() - plain.len();
     assert_eq!(bytes[8..insert], plain[8..insert]);
@@ -193,7 +260,6 @@ fn before_images_stand_before_their_deletes() {
 
     // A recovery does not see it, the feed does, each only what it wants.
     assert_eq!(decode(&bytes).unwrap().ops, ops);
-    let old = aged(&bytes, 2);
     assert_eq!(decode(&old).unwrap(), Decoded { time_us: None, sequences: vec![], ops: ops.to_vec() });
     let [first, second, third] = ops.map(Record::Op);
     let before = Record::Before { table, rows };
@@ -252,8 +318,8 @@ fn cut_or_foreign_bytes_are_refused() {
         assert!(decode(&bytes.slice_with_length(0, length)).is_err(), "{length} bytes");
     }
     let mut other = bytes.to_vec();
-    other[0] = 4;
-    assert!(decode(&Buffer::from_vec(other)).unwrap_err().contains("version 4"));
+    other[0] = 5;
+    assert!(decode(&Buffer::from_vec(other)).unwrap_err().contains("version 5"));
     let mut flagged = bytes.to_vec();
     flagged[1] = 2;
     assert!(decode(&Buffer::from_vec(flagged)).unwrap_err().contains("flags 0x2"));

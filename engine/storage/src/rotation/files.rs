@@ -224,16 +224,11 @@ impl TenantStore {
         let outcome = self.copy_and_commit(chunk, builder, &Watched { pace, poison: &self.poison });
         drop(claim);
         let maintenance = self.maintenance.lock();
-        match (outcome, self.poison.check()) {
-            // It stopped because the store did.
-            (Err(StoreError::Stopped), Err(why)) => Err(why),
-            (outcome, Err(_)) => outcome,
-            (outcome, Ok(())) => {
-                // The old files, or what came to nothing of the new ones.
-                self.collect_later(&maintenance);
-                outcome
-            }
+        if self.poison.check().is_ok() {
+            // The old files, or what came to nothing of the new ones.
+            self.collect_later(&maintenance);
         }
+        self.poison.explain(outcome)
     }
 
     fn copy_and_commit(

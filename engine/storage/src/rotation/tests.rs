@@ -5,9 +5,13 @@ mod files;
 mod keys;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
 };
 
 use arrow::array::ArrayRef;
@@ -17,14 +21,11 @@ use sepal_types::{IndexDef, TableDef, TableId};
 use super::{FileRotation, KeyUse};
 use crate::{
     AsOf, BlobBuilder, Freely, HistoryPolicy, Op, Snapshot, StoreError, StoreOptions, TenantStore,
-    fixtures::{TENANT, commit, delete, insert, items, options, scan, tenant_key},
+    fixtures::{Shown, TENANT, commit, items, options, put, shown, take, tenant_key},
 };
 
 const ITEMS: TableId = TableId(20_000);
 const COPY: TableId = TableId(20_100);
-
-/// Rows of a snapshot by table.
-type Shown = BTreeMap<String, BTreeMap<i64, String>>;
 
 struct Blobs;
 
@@ -82,24 +83,6 @@ fn made(dir: &Path) -> Arc<TenantStore> {
     store
 }
 
-fn put(store: &TenantStore, table: TableId, ids: &[i64]) -> Snapshot {
-    let op = insert(store, table.0, ids);
-    commit(store, vec![op])
-}
-
-fn take(store: &TenantStore, table: TableId, ids: &[i64]) -> Snapshot {
-    let op = delete(store, table.0, ids);
-    commit(store, vec![op])
-}
-
-fn shown(snapshot: &Snapshot) -> Shown {
-    let rows = |version: &Arc<crate::TableVersion>| {
-        let rows = scan(version).into_iter().map(|(key, (label, _))| (key, label)).collect();
-        (version.def.name.clone(), rows)
-    };
-    snapshot.tables().map(rows).collect()
-}
-
 fn before(store: &TenantStore) -> Shown {
     let at = AsOf::Named { environment: "default".into(), name: "before".into() };
     shown(&store.snapshot_as_of(&at).unwrap())
@@ -131,6 +114,40 @@ fn rekeyed(store: &TenantStore) -> FileRotation {
         }
     }
     panic!("it does not end: {:?}", store.file_rotation());
+}
+
+/// Somebody who inserts a row after the other into [`ITEMS`], and now and then deletes one of the first.
+struct Writer {
+    over: Arc<AtomicBool>,
+    thread: JoinHandle<i64>,
+}
+
+impl Writer {
+    /// `besides`: what it does after each row, by the row's key.
+    fn start(store: &Arc<TenantStore>, besides: impl Fn(&TenantStore, i64) + Send + 'static) -> Self {
+        const FIRST: i64 = 5_000;
+        let over = Arc::new(AtomicBool::new(false));
+        let (writing, store) = (Arc::clone(&over), Arc::clone(store));
+        let thread = std::thread::spawn(move || {
+            let mut next = FIRST;
+            while !writing.load(Ordering::Acquire) || next < FIRST + 20 {
+                put(&store, ITEMS, &[next]);
+                if next % 3 == 0 && next < FIRST + 170 {
+                    take(&store, ITEMS, &[next - FIRST + 20]);
+                }
+                besides(&store, next);
+                next += 1;
+            }
+            next - 1
+        });
+        Self { over, thread }
+    }
+
+    /// The key of its last row.
+    fn end(self) -> i64 {
+        self.over.store(true, Ordering::Release);
+        self.thread.join().unwrap()
+    }
 }
 
 fn none() -> KeyUse {

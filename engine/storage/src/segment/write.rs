@@ -25,6 +25,7 @@ use crate::{
     chunk,
     disk::{Disk, NewFile, io_error},
     paths::show,
+    row_bytes::array_bytes,
 };
 
 /// What was written.
@@ -242,7 +243,7 @@ pub(super) fn write_file(
         check(pace)?;
         let batch = batch?;
         for array in batch.columns() {
-            let bytes = chunk::slice_bytes(array);
+            let bytes = array_bytes(array.as_ref()) as u64;
             plain_bytes += bytes;
             variable_bytes += if chunk::varies(array.data_type()) { bytes } else { 0 };
         }

@@ -93,8 +93,7 @@ impl World {
         for (name, lsn) in &self.named.known {
             let before = self.before();
             let found = self.store()?.snapshot_as_of(&at_name(name));
-            // Of a manifest that the drive refused when the store was opened: it is known ever since.
-            if matches!(found, Err(StoreError::Io { action: "read", .. })) {
+            if !self.calm && found.as_ref().is_err_and(was_refused) {
                 continue;
             }
             let reading = found.map_err(Trouble::from).and_then(|then| compare(&then, &self.states[lsn]));
@@ -121,8 +120,7 @@ impl World {
                 self.judged(before, compare(&snapshot, &then), "the past")
             }
             Err(StoreError::NoSuchPast { .. }) if named.is_none() => Ok(()),
-            // Of a manifest that the drive refused when the store was opened: it is known ever since.
-            Err(StoreError::Io { action: "read", .. }) => Ok(()),
+            Err(error) if was_refused(&error) => Ok(()),
             Err(error) => {
                 self.excused(before, &error).map_err(|why| format!("looking back at {at:?}: {why}"))
             }
@@ -137,7 +135,7 @@ impl World {
             let before = self.before();
             match self.store()?.snapshot_as_of(&at_name(name)) {
                 Ok(snapshot) => return Ok(Some((snapshot, Arc::clone(&self.states[&lsn])))),
-                Err(StoreError::Io { action: "read", .. }) => {}
+                Err(error) if was_refused(&error) => {}
                 Err(error) => self.excused(before, &error)?,
             }
         }
@@ -157,4 +155,9 @@ impl World {
 
 fn at_name(name: &str) -> AsOf {
     AsOf::Named { environment: ENVIRONMENT.to_owned(), name: name.to_owned() }
+}
+
+/// Of a manifest that the drive refused when the store was opened: it is known until a collection of garbage reads it.
+fn was_refused(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { action: "read", .. })
 }

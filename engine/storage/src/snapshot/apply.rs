@@ -10,7 +10,10 @@ use roaring::RoaringBitmap;
 use sepal_types::{ColumnDef, RowId, TableDef, TableId};
 
 use super::{State, TableVersion, insert};
-use crate::{ChunkRef, Op, StoreError, chunk::KeyMap};
+use crate::{
+    ChunkRef, Op, StoreError,
+    chunk::{KeyColumns, KeyMap},
+};
 
 /// How ops are applied.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +95,8 @@ pub(super) fn delete(version: &mut TableVersion, rows: &[RowId]) -> Result<(), S
     let mut found = 0;
     let mut deleted: HashMap<usize, RoaringBitmap> = HashMap::new();
     version.find_rows(rows, |_, chunk, position| {
-        let bitmap = deleted.entry(chunk).or_insert_with(|| (*version.chunks[chunk].deleted).clone());
+        let bitmap =
+            deleted.entry(chunk).or_insert_with(|| RoaringBitmap::clone(&version.chunks[chunk].deleted));
         // False for a row that was deleted before, or that is named twice.
         if bitmap.insert(position) {
             found += 1;
@@ -102,7 +106,7 @@ pub(super) fn delete(version: &mut TableVersion, rows: &[RowId]) -> Result<(), S
         return Err(StoreError::WriteConflict { table: version.def.name.clone() });
     }
     for (index, bitmap) in deleted {
-        version.chunks[index].deleted = Arc::new(bitmap);
+        version.chunks[index].deleted = Arc::new(bitmap.into());
     }
     Ok(())
 }
@@ -126,17 +130,18 @@ pub(crate) fn check_unique(
     version: &TableVersion,
     unique: &sepal_types::UniqueDef,
 ) -> Result<(), StoreError> {
+    let columns = KeyColumns::new(&version.def, &unique.columns)?;
     for (index, chunk) in version.chunks.iter().enumerate() {
         if chunk.live_rows() == 0 {
             continue;
         }
-        let map: Arc<KeyMap> = chunk.chunk.keys(&version.def, &unique.columns)?;
+        let map: Arc<KeyMap> = chunk.chunk.keys(&version.def, &columns)?;
         for position in map.present().filter(|position| !chunk.deleted.contains(*position)) {
             let within =
                 map.find(&map, position).any(|other| other != position && !chunk.deleted.contains(other));
             let earlier = || -> Result<bool, StoreError> {
                 for other in &version.chunks[..index] {
-                    let keys = other.chunk.keys(&version.def, &unique.columns)?;
+                    let keys = other.chunk.keys(&version.def, &columns)?;
                     if keys.find(&map, position).any(|position| !other.deleted.contains(position)) {
                         return Ok(true);
                     }
@@ -144,7 +149,7 @@ pub(crate) fn check_unique(
                 Ok(false)
             };
             if within || earlier()? {
-                let columns = insert::key_columns(&version.def, unique)?;
+                let columns = columns.columns(&version.def)?;
                 let arrays =
                     columns.iter().map(|column| chunk.chunk.column(column)).collect::<Result<Vec<_>, _>>()?;
                 return Err(insert::violation(&version.def, unique, &arrays, position));

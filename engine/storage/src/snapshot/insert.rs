@@ -11,13 +11,13 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use sepal_crypto::hex;
-use sepal_types::{ColumnDef, RowId, TableDef, UniqueDef};
+use sepal_types::{RowId, TableDef, UniqueDef};
 
 use super::{Rules, TableVersion, merge};
 use crate::{
     ChunkRef, StoreError,
-    arrow_types::{arrow_type, stored_name},
-    chunk::{Chunk, KeyColumns, KeyMap, MemoryChunk},
+    arrow_types::{arrow_type, stored_column, stored_name},
+    chunk::{Chunk, KeyColumns, KeyMap, MemoryChunk, row_count},
 };
 
 pub(super) fn insert(
@@ -29,13 +29,28 @@ pub(super) fn insert(
     if rows.num_rows() == 0 {
         return Ok(());
     }
+    let keys = if rules.trusted { Vec::new() } else { check(version, first_row, rows)? };
     let chunk = Chunk::memory(MemoryChunk::inserted(first_row, rows, rules.generation)?);
-    if !rules.trusted {
-        check_batch(&version.def, rows)?;
-        check_keys(version, &chunk)?;
+    for (columns, map) in keys {
+        chunk.remember_keys(columns, map);
     }
     version.chunks.push(ChunkRef::new(chunk));
     merge::merge_tail(version, rules.generation)
+}
+
+/// Everything that an insert asks before the rows come: that they are the table's, and that no key of theirs is taken,
+/// be it by a live row or by another of them. Their keys.
+pub(super) fn check(
+    version: &TableVersion,
+    first_row: RowId,
+    rows: &RecordBatch,
+) -> Result<Vec<(KeyColumns, Arc<KeyMap>)>, StoreError> {
+    if rows.num_rows() == 0 {
+        return Ok(Vec::new());
+    }
+    row_count(first_row, rows)?;
+    check_batch(&version.def, rows)?;
+    version.def.uniques.iter().map(|unique| free_keys(version, unique, rows)).collect()
 }
 
 /// The batch's columns are the definition's, in order. Checked before the log has it: afterwards it would be
@@ -52,7 +67,7 @@ fn check_batch(def: &TableDef, rows: &RecordBatch) -> Result<(), StoreError> {
         return Err(StoreError::Bug(why));
     }
     for (field, column) in fields.iter().zip(&def.columns) {
-        if *field.name() != stored_name(column.id) || *field.data_type() != arrow_type(&column.ty) {
+        if stored_column(field.name()) != Some(column.id) || *field.data_type() != arrow_type(&column.ty) {
             let why = format!(
                 "column \"{}\" of table \"{}\" is stored as {} {}, not as {} {}",
                 column.name,
@@ -68,31 +83,25 @@ fn check_batch(def: &TableDef, rows: &RecordBatch) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn check_keys(version: &TableVersion, chunk: &Chunk) -> Result<(), StoreError> {
-    for unique in &version.def.uniques {
-        let columns = key_columns(&version.def, unique)?;
-        let arrays = columns.iter().map(|column| chunk.column(column)).collect::<Result<Vec<_>, _>>()?;
-        let keys = Arc::new(KeyMap::build(&arrays)?);
-        let mut taken = keys.duplicate();
-        if taken.is_none() {
-            version.probe(unique, &keys, |key, _| {
-                taken = Some(key);
-                false
-            })?;
-        }
-        if let Some(position) = taken {
-            return Err(violation(&version.def, unique, &arrays, position));
-        }
-        chunk.remember_keys(KeyColumns::new(&version.def, &unique.columns)?, &keys);
-    }
-    Ok(())
-}
-
-pub(super) fn key_columns<'a>(
-    def: &'a TableDef,
+fn free_keys(
+    version: &TableVersion,
     unique: &UniqueDef,
-) -> Result<Vec<&'a ColumnDef>, StoreError> {
-    KeyColumns::new(def, &unique.columns)?.columns(def)
+    rows: &RecordBatch,
+) -> Result<(KeyColumns, Arc<KeyMap>), StoreError> {
+    let columns = KeyColumns::new(&version.def, &unique.columns)?;
+    let arrays = version.key_arrays(unique, rows)?;
+    let keys = KeyMap::build(&arrays)?;
+    let mut taken = keys.duplicate();
+    if taken.is_none() {
+        version.probe(&columns, &keys, |key, _| {
+            taken = Some(key);
+            false
+        })?;
+    }
+    match taken {
+        Some(position) => Err(violation(&version.def, unique, &arrays, position)),
+        None => Ok((columns, Arc::new(keys))),
+    }
 }
 
 /// The error that names the key at `position` of `arrays`.

@@ -100,6 +100,27 @@ impl Snapshot {
         if same { Ok(()) } else { Err(StoreError::WriteConflict { table: now.def.name.clone() }) }
     }
 
+    /// Whether [`Self::apply`] would take the op: it asks the same of an insert's rows and makes no snapshot of them,
+    /// which a statement by itself has no use for.
+    ///
+    /// Errors: those of [`Self::apply`].
+    pub fn admits(&self, op: &Op) -> Result<(), StoreError> {
+        match op {
+            Op::Insert { table, first_row, rows } => {
+                let version = self.table(*table).ok_or(StoreError::NoSuchTable(*table))?;
+                insert::check(version, *first_row, rows).map(drop)
+            }
+            other => self.apply(other).map(drop),
+        }
+    }
+
+    /// [`Self::apply`] of what this very snapshot has admitted: nothing is asked a second time.
+    pub fn apply_admitted(&self, op: &Op) -> Result<Snapshot, StoreError> {
+        let mut state = (*self.0).clone();
+        state.apply(op, Rules { trusted: true, ..Rules::PRIVATE })?;
+        Ok(Self::new(state))
+    }
+
     /// This snapshot with one op more: a transaction's private view. Checks what a commit checks (tables exist,
     /// names are free, rows are live, keys are unique), changes nothing durable.
     pub fn apply(&self, op: &Op) -> Result<Snapshot, StoreError> {

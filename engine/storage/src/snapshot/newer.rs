@@ -28,14 +28,14 @@ impl Snapshot {
         let mut version = TableVersion::clone(seen);
         for (chunk, positions) in positions(seen, gone)? {
             let reference = &mut version.chunks[chunk];
-            reference.deleted = Arc::new(&*reference.deleted | &positions);
+            reference.deleted = Arc::new((&**reference.deleted | &positions).into());
         }
         for (chunk, positions) in positions(now, newer)? {
             let chunk = Arc::clone(&now.chunks[chunk].chunk);
             let mut deleted = RoaringBitmap::new();
             deleted.insert_range(0..chunk.rows());
             deleted -= positions;
-            version.chunks.push(ChunkRef { chunk, deleted: Arc::new(deleted) });
+            version.chunks.push(ChunkRef { chunk, deleted: Arc::new(deleted.into()) });
         }
         let mut state = self.state().clone();
         state.tables.insert(table, Arc::new(version));

@@ -128,14 +128,14 @@ fn carry(
         if Arc::ptr_eq(&reference.deleted, &old.deleted) {
             continue;
         }
-        let deleted: RoaringBitmap = &*reference.deleted - &*old.deleted;
+        let deleted: RoaringBitmap = &**reference.deleted - &**old.deleted;
         match places.get(&chunk) {
             Some(at) => {
                 let held = &mut next.chunks[*at];
                 if !held.deleted.is_disjoint(&deleted) {
                     return Err(conflict());
                 }
-                held.deleted = Arc::new(&*held.deleted | &deleted);
+                held.deleted = Arc::new((&**held.deleted | &deleted).into());
             }
             None => {
                 for position in &deleted {

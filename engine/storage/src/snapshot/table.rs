@@ -7,7 +7,11 @@ use std::sync::Arc;
 use arrow::{array::ArrayRef, record_batch::RecordBatch};
 use sepal_types::{ColumnId, RowId, TableDef, TableId, UniqueDef};
 
-use crate::{ChunkRef, StoreError, arrow_types::stored_name, chunk::KeyMap};
+use crate::{
+    ChunkRef, StoreError,
+    arrow_types::stored_column,
+    chunk::{KeyColumns, KeyMap},
+};
 
 /// A table in a snapshot.
 #[derive(Clone, Debug)]
@@ -47,7 +51,7 @@ impl TableVersion {
     ) -> Result<Vec<Option<RowId>>, StoreError> {
         let wanted = KeyMap::build(keys)?;
         let mut found = vec![None; wanted.len()];
-        self.probe(unique, &wanted, |key, row| {
+        self.probe(&KeyColumns::new(&self.def, &unique.columns)?, &wanted, |key, row| {
             found[key as usize] = Some(row);
             true
         })?;
@@ -69,11 +73,18 @@ impl TableVersion {
         KeyMap::hashes(&self.key_arrays(unique, rows)?)
     }
 
-    fn key_arrays(&self, unique: &UniqueDef, rows: &RecordBatch) -> Result<Vec<ArrayRef>, StoreError> {
+    /// The columns of a constraint, of rows that are as an insert has them.
+    pub(super) fn key_arrays(
+        &self,
+        unique: &UniqueDef,
+        rows: &RecordBatch,
+    ) -> Result<Vec<ArrayRef>, StoreError> {
+        let fields = rows.schema_ref().fields();
         let array = |id: &ColumnId| {
+            let place = fields.iter().position(|field| stored_column(field.name()) == Some(*id));
             let missing =
                 || StoreError::Bug(format!("rows for table \"{}\" lack column {id}", self.def.name));
-            rows.column_by_name(&stored_name(*id)).cloned().ok_or_else(missing)
+            place.map(|place| Arc::clone(rows.column(place))).ok_or_else(missing)
         };
         unique.columns.iter().map(array).collect()
     }
@@ -124,13 +135,13 @@ impl TableVersion {
     /// Calls `hit` with each wanted key (by its position) that a live row has; `hit` returns whether to go on.
     pub(crate) fn probe(
         &self,
-        unique: &UniqueDef,
+        columns: &KeyColumns,
         wanted: &KeyMap,
         mut hit: impl FnMut(u32, RowId) -> bool,
     ) -> Result<(), StoreError> {
         // Newest first: a key that is being replaced was most likely written a moment ago.
         for chunk in self.chunks.iter().rev().filter(|chunk| chunk.live_rows() > 0) {
-            let map = chunk.chunk.keys(&self.def, &unique.columns)?;
+            let map = chunk.chunk.keys(&self.def, columns)?;
             for key in wanted.present() {
                 for position in map.find(wanted, key) {
                     if !chunk.deleted.contains(position) && !hit(key, chunk.chunk.row_at(position)?) {

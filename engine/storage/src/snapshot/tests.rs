@@ -44,6 +44,44 @@ fn a_taken_key_is_named_as_postgres_names_it() {
     assert_eq!(scan(snapshot.table(ITEMS).unwrap()).into_keys().collect::<Vec<_>>(), [1, 2]);
 }
 
+/// Whoever only asks is told what whoever applies is told.
+#[test]
+fn what_is_admitted_applies() {
+    let snapshot = apply(&with_items(), &[insert(1, &[1, 2, -3]), insert(4, &[9]), delete(&[2])]).unwrap();
+    let other = Op::Insert { table: TableId(7), first_row: RowId(5), rows: batch(&[5]) };
+    let narrow =
+        Op::Insert { table: ITEMS, first_row: RowId(5), rows: batch(&[5]).project(&[0, 1]).unwrap() };
+    let ops = [
+        insert(5, &[5]),
+        insert(5, &[]),
+        insert(5, &[2]),
+        insert(5, &[i64::MIN, 0, i64::MAX]),
+        insert(5, &[1]),
+        insert(5, &[6, -3]),
+        insert(5, &[6, 6]),
+        insert(u64::MAX, &[6]),
+        delete(&[1]),
+        delete(&[2]),
+        other,
+        narrow,
+    ];
+    let mut refused = 0;
+    for op in &ops {
+        let applied = snapshot.apply(op);
+        assert_eq!(snapshot.admits(op), applied.as_ref().map(|_| ()).map_err(StoreError::clone), "{op:?}");
+        let Ok(applied) = applied else {
+            refused += 1;
+            continue;
+        };
+        let admitted = snapshot.apply_admitted(op).unwrap();
+        assert_eq!(scan(admitted.table(ITEMS).unwrap()), scan(applied.table(ITEMS).unwrap()));
+        // It knows its keys, too.
+        let again = Op::Insert { table: ITEMS, first_row: RowId(50), rows: batch(&[5]) };
+        assert_eq!(admitted.admits(&again), applied.admits(&again));
+    }
+    assert_eq!(refused, 7);
+}
+
 #[test]
 fn rows_are_deleted_once() {
     let snapshot = with_items().apply(&insert(1, &[1, 2, 3])).unwrap();

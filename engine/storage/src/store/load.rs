@@ -86,7 +86,7 @@ impl Opener<'_> {
     pub(crate) fn table(&self, table: &TableEntry) -> Result<TableVersion, StoreError> {
         let mut chunks = Vec::with_capacity(table.segments.len());
         for entry in &table.segments {
-            let deleted = Arc::new(self.deleted(table.def.id, entry)?);
+            let deleted = Arc::new(self.deleted(table.def.id, entry)?.into());
             chunks.push(ChunkRef { chunk: self.chunk(table.def.id, entry)?, deleted });
         }
         Ok(TableVersion { def: Arc::new(table.def.clone()), chunks })
@@ -162,7 +162,10 @@ impl Opener<'_> {
                 let path = self.paths.data(DataKind::Segment, segment.entry.file);
                 StoreError::corrupt(&show(&path), format!("a clone's deletion vector: {why}"))
             })?;
-            chunks.push(ChunkRef { chunk: self.chunk(table, &segment.entry)?, deleted: Arc::new(deleted) });
+            chunks.push(ChunkRef {
+                chunk: self.chunk(table, &segment.entry)?,
+                deleted: Arc::new(deleted.into()),
+            });
         }
         source.chunks = chunks;
         Ok(())

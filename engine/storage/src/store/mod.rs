@@ -110,6 +110,8 @@ pub struct TenantStore {
     pub(crate) registry: Registry,
     /// What is known of the keys' replacement.
     pub(crate) rotation: Rotation,
+    /// When the first commit was made that an opening up to a moment left out.
+    left_out_us: Option<i64>,
 }
 
 /// Why a store takes no more writes, once it does not.
@@ -121,6 +123,14 @@ impl Poison {
         match &*self.0.lock() {
             None => Ok(()),
             Some(why) => Err(StoreError::Poisoned { why: why.clone() }),
+        }
+    }
+
+    /// What the caller of work that was broken off is told: where it stopped because the store did, why that was.
+    pub(crate) fn explain<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+        match outcome {
+            Err(StoreError::Stopped) => self.check().and(Err(StoreError::Stopped)),
+            other => other,
         }
     }
 
@@ -214,6 +224,12 @@ impl TenantStore {
         self.tenant
     }
 
+    /// When the first commit was made that [`StoreOptions::replay_until`] left out, in microseconds since 1970: the log
+    /// reached that moment. `None`: it ended before, or nothing was left out.
+    pub fn left_out_us(&self) -> Option<i64> {
+        self.left_out_us
+    }
+
     /// All tables as of the last durable commit.
     pub fn snapshot(&self) -> Snapshot {
         self.head.read().clone()
@@ -259,6 +275,19 @@ impl TenantStore {
     /// Bytes of all log files that are there.
     pub fn log_bytes(&self) -> u64 {
         self.log.bytes()
+    }
+
+    /// Bytes of all files under `segments/` and `manifest/`, each once: what today's tables need and what history,
+    /// named snapshots, clones, readers and copies keep. Lists directories and looks at every file's length.
+    pub fn data_bytes(&self) -> Result<u64, StoreError> {
+        let mut bytes = 0;
+        for directory in [self.paths.segments(), self.paths.manifests()] {
+            for name in self.disk.list(&directory)? {
+                // One that is gone by now was removed meanwhile.
+                bytes += self.disk.length(&directory.join(name)).unwrap_or(0);
+            }
+        }
+        Ok(bytes)
     }
 
     pub fn stats(&self) -> StoreStats {

@@ -264,6 +264,7 @@ impl Context {
             underway: Mutex::default(),
             written: Written::default(),
             registry: self.registry,
+            left_out_us: parts.opened.ended_by_us,
         }
     }
 }

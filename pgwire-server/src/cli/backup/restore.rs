@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use sepal_backup::{RestoreOptions, Restored, Target, Watch, parse_moment, show_moment};
+use sepal_backup::{RestoreOptions, Restored, RestoredFacts, Target, Watch, parse_moment, show_moment};
 
 use crate::{certificates, config::Config, root_key::ServerWrappers};
 
@@ -20,7 +20,8 @@ use super::{
 #[derive(Args)]
 #[command(
     after_help = "Without --until and --backup everything comes back that reached the repository: the newest \
-    backup, and the log that was archived after it. Tenants, API keys and secrets come back as of the backup."
+    backup, and the log that was archived after it. Tenants, API keys and secrets come back as of the backup. Exit \
+    code 1 if a tenant did not come back, or if the log of one ends before --until."
 )]
 pub struct Restore {
     /// Where the data directory is made; must not be there, or be empty
@@ -29,6 +30,9 @@ pub struct Restore {
     /// The moment to come back to, as 2026-11-22T03:00:00Z, or latest
     #[arg(long, value_name = "TIME", default_value = "latest", conflicts_with = "backup")]
     until: String,
+    /// Where the log in the repository ends before --until, take what there is as good: exit with 0
+    #[arg(long, conflicts_with = "backup")]
+    accept_earlier: bool,
     /// A backup as it was made, without the log after it
     #[arg(long, value_name = "ID")]
     backup: Option<String>,
@@ -64,13 +68,28 @@ impl Restore {
         let restored = runtime()?.block_on(watched(&watch, job))?;
         certificates::create(&to, &Config::default().certificate_addresses())?;
         self.tell(&restored, &to)?;
-        let Some(first) = restored.failed.first() else { return Ok(()) };
+        if let Some(first) = restored.failed.first() {
+            return Err(Failure::failed(format!(
+                "{} of the tenants did not come back, the others did. When the cause is mended, restore each into a \
+                 directory of its own: sepal backup restore --tenant {}. Do not drop it in this one: that destroys its \
+                 keys in the repository",
+                restored.failed.len(),
+                first.name
+            )));
+        }
+        let unreached = restored.unreached().count();
+        if unreached == 0 || self.accept_earlier {
+            return Ok(());
+        }
+        // As PostgreSQL calls it.
         Err(Failure::failed(format!(
-            "{} of the tenants did not come back, the others did. When the cause is mended, restore each into a \
-             directory of its own: sepal backup restore --tenant {}. Do not drop it in this one: that destroys its \
-             keys in the repository",
-            restored.failed.len(),
-            first.name
+            "recovery ended before the target {} was reached: the log of {unreached} of {} tenants ends earlier in the \
+             repository. {} holds what there is, each tenant as of its last commit above, and can be served if that is \
+             enough (--accept-earlier says so beforehand). If the server lives, wait until `sepal backup status` says \
+             that the log is archived past that moment, and restore again",
+            self.until,
+            restored.tenants.len(),
+            to.display()
         )))
     }
 
@@ -89,10 +108,7 @@ impl Restore {
         let rows: Vec<Vec<String>> = restored
             .tenants
             .iter()
-            .map(|tenant| {
-                let as_of = if tenant.lsn == 0 { "empty".into() } else { show_moment(tenant.time_us) };
-                vec![tenant.name.clone(), as_of, tenant.rows.to_string()]
-            })
+            .map(|tenant| vec![tenant.name.clone(), as_of(tenant), tenant.rows.to_string()])
             .collect();
         output::rows(&["tenant", "as of", "rows"], &rows, "No tenant was restored.")?;
         for tenant in &restored.dropped {
@@ -103,11 +119,12 @@ impl Restore {
         for tenant in &restored.failed {
             output::talk(&format!("{} did not come back: {}", tenant.name, tenant.why));
         }
-        if let Target::Moment(until) = self.target()? {
+        for tenant in restored.unreached() {
             output::talk(&format!(
-                "\"as of\" is a tenant's last commit up to {} that is in the repository. Later ones up to then are not \
-                 there if the log was not archived so far: `sepal backup status` of the server told how far it is.",
-                show_moment(until)
+                "{} is as of {}: its log in the repository ends there, before {}.",
+                tenant.name,
+                as_of(tenant),
+                self.until
             ));
         }
         let to = to.display();
@@ -118,4 +135,9 @@ impl Restore {
         ));
         Ok(())
     }
+}
+
+/// A tenant's last commit.
+fn as_of(tenant: &RestoredFacts) -> String {
+    if tenant.lsn == 0 { "empty".into() } else { show_moment(tenant.time_us) }
 }

@@ -160,7 +160,12 @@ impl Census {
         if self.json.json {
             return output::json(&counted);
         }
-        if self.tenant.is_some() {
+        for counted in &counted {
+            if let Some(why) = &counted.why {
+                output::talk(&format!("{}: {why}.", called(counted)));
+            }
+        }
+        if self.tenant.is_some() && counted.iter().all(|counted| counted.inventory.is_some()) {
             return output::rows(
                 &["environment", "table", "rows", "size"],
                 &tables(&counted),
@@ -172,9 +177,14 @@ impl Census {
     }
 }
 
+/// A tenant by the name that it has now, or by its id.
+fn called(counted: &Counted) -> &str {
+    counted.name.as_deref().unwrap_or(&counted.tenant)
+}
+
 fn tenant(counted: &Counted) -> Vec<String> {
     let Some(known) = &counted.inventory else {
-        return [counted.tenant.as_str(), "does not open", "", "", ""].map(str::to_owned).to_vec();
+        return [called(counted), "does not open", "", "", ""].map(str::to_owned).to_vec();
     };
     let rows: u64 = known.tables.iter().map(|table| table.rows).sum();
     vec![

@@ -1,4 +1,4 @@
-//! Which files are taken for a root key, and what the refusals tell the operator.
+//! Which files are taken for a key's, and what the refusals tell the operator.
 
 use std::fs;
 
@@ -35,11 +35,12 @@ fn wide_modes_are_refused_with_the_command_that_mends_them() {
     for mode in [0o644, 0o640, 0o620, 0o601, 0o700, 0o4600] {
         let path = write(&directory, &digits, mode);
         let error = read(&path).unwrap_err();
-        assert!(matches!(error, RootKeyError::ModeTooWide { mode: found, .. } if found == mode), "{mode:o}");
+        assert!(matches!(error, KeyFileError::ModeTooWide { mode: found, .. } if found == mode), "{mode:o}");
         let message = error.to_string();
         assert!(message.contains(&format!("{mode:04o}")), "{message}");
         assert!(message.ends_with(&format!("chmod 600 {}", path.display())), "{message}");
-        let error = ControlError::from(error);
+        let error = ControlError::from(RootKeyError::from(error));
+        assert!(error.to_string().starts_with("the root key file /"), "{error}");
         assert!(error.is_configuration());
         assert_eq!(sepal_types::Error::from(error).state().code(), "28000");
     }
@@ -58,7 +59,7 @@ fn content_must_be_64_digits() {
     for content in ["", "\n", &digits[1..], &format!("{digits}0"), &format!("{digits}\n\n"), &"g".repeat(64)]
     {
         let error = read(&write(&directory, content, 0o600)).unwrap_err();
-        assert!(matches!(error, RootKeyError::Malformed { .. }), "{content:?}");
+        assert!(matches!(error, KeyFileError::Malformed { .. }), "{content:?}");
         assert!(content.len() < 8 || !error.to_string().contains(&content[..8]), "the content is not shown");
     }
 }
@@ -66,6 +67,6 @@ fn content_must_be_64_digits() {
 #[test]
 fn missing_files_and_directories() {
     let directory = TempDir::new().unwrap();
-    assert!(matches!(read(&directory.path().join("none")), Err(RootKeyError::Unreadable { .. })));
-    assert!(matches!(read(directory.path()), Err(RootKeyError::NotAFile { .. })));
+    assert!(matches!(read(&directory.path().join("none")), Err(KeyFileError::Unreadable { .. })));
+    assert!(matches!(read(directory.path()), Err(KeyFileError::NotAFile { .. })));
 }

@@ -91,3 +91,51 @@ fn a_rollback_undoes_and_local_ends_with_the_transaction() {
     settings.end(true);
     assert!(!settings.is_on("transaction_read_only"));
 }
+
+/// What statements read without a look-up is what a look-up would find, after whatever changed it.
+#[test]
+fn what_is_ready_follows_each_change() {
+    let check = |settings: &Settings, at: &str| assert_eq!(settings.ready, settings.read(), "{at}");
+    let mut settings = Settings::new("key");
+    check(&settings, "new");
+    assert_eq!(settings.search(), SearchSettings::default());
+    let minutes = |number: u64| Some(Duration::from_secs(60 * number));
+    for (name, value) in [
+        ("Statement_Timeout", "1min"),
+        ("idle_in_transaction_session_timeout", "2min"),
+        ("ivfflat.probes", "9"),
+        ("sepal.target_recall", "0.9"),
+        ("enable_indexscan", "off"),
+    ] {
+        settings.set(name, value, false).unwrap();
+        check(&settings, name);
+    }
+    let timeouts =
+        |settings: &Settings| (settings.statement_timeout(), settings.idle_in_transaction_timeout());
+    assert_eq!(timeouts(&settings), (minutes(1), minutes(2)));
+    assert_eq!((settings.search().probes, settings.search().use_indexes), (9, false));
+
+    settings.begin();
+    settings.set("statement_timeout", "3min", true).unwrap();
+    settings.set("hnsw.ef_search", "77", false).unwrap();
+    settings.reset("ivfflat.probes").unwrap();
+    check(&settings, "inside");
+    assert_eq!((settings.search().ef_search, settings.search().probes), (77, 1));
+    assert_eq!(settings.statement_timeout(), minutes(3));
+    settings.end(false);
+    check(&settings, "rolled back");
+    assert_eq!((settings.search().ef_search, settings.search().probes), (40, 9));
+    assert_eq!(settings.statement_timeout(), minutes(1));
+
+    settings.begin();
+    settings.set("sepal.as_of", "2024-01-01", true).unwrap();
+    assert_eq!(settings.as_of(), Some("2024-01-01"));
+    settings.end(true);
+    check(&settings, "local values are gone");
+    assert_eq!(settings.as_of(), None);
+    settings.set("sepal.as_of", "", false).unwrap();
+    assert_eq!(settings.as_of(), None, "nothing is the present");
+    settings.reset_all();
+    check(&settings, "reset");
+    assert_eq!((settings.search(), timeouts(&settings)), (SearchSettings::default(), (None, None)));
+}

@@ -72,7 +72,7 @@ fn vector_index<'a>(
 ) -> Result<(&'a TableVersion, &'a IndexDef, &'a VectorIndexOptions)> {
     let wrong = |message: String| {
         Error::new(SqlState::WrongObjectType, message)
-            .with_hint("Name an index USING hnsw, ivfflat or flat: pg_indexes lists them.")
+            .with_hint("Name an index USING hnsw, graph, ivfflat, flat or faiss: pg_indexes lists them.")
     };
     let object = context.object(require_oid(context, Reg::Class, name)?);
     let Some(Object::Index(version, index)) = object else {

@@ -37,7 +37,7 @@ pub(super) const RELATIONS: &[Relation] = &[
 ];
 
 /// `(oid, name, handler's oid, type)`; ours have fixed oids beside the vector type's.
-const ACCESS_METHODS: [(u32, &str, u32, &str); 7] = [
+const ACCESS_METHODS: [(u32, &str, u32, &str); 9] = [
     (2, "heap", 3, "t"),
     (403, "btree", 330, "i"),
     (405, "hash", 331, "i"),
@@ -45,6 +45,8 @@ const ACCESS_METHODS: [(u32, &str, u32, &str); 7] = [
     (16_390, "hnsw", 16_435, "i"),
     (16_391, "ivfflat", 16_436, "i"),
     (16_392, "flat", 16_437, "i"),
+    (16_393, "graph", 16_438, "i"),
+    (16_394, "faiss", 16_439, "i"),
 ];
 
 /// `(oid, access method, name, input type, default)` of the built-in operator classes for our types.
@@ -104,7 +106,12 @@ const FIRST_VECTOR_CLASS: u32 = 16_600;
 const VECTOR_BTREE_CLASS: u32 = 16_620;
 /// Each class has a family of its own, this far above it.
 const FAMILY_DISTANCE: u32 = 40;
-pub(super) const VECTOR_METHODS: [u32; 3] = [16_390, 16_391, 16_392];
+pub(super) const VECTOR_METHODS: [u32; 5] = [16_390, 16_391, 16_392, 16_393, 16_394];
+
+/// Of these, ivfflat and faiss, which have no taxicab distance.
+const CELLS: [u32; 2] = [16_391, 16_394];
+
+const _: () = assert!(FIRST_VECTOR_CLASS + 4 * VECTOR_METHODS.len() as u32 <= VECTOR_BTREE_CLASS);
 
 /// The oid in `pg_am`; 0 for an unknown name.
 pub(super) fn access_method_oid(name: &str) -> u32 {
@@ -181,8 +188,9 @@ fn access_methods(_: &CatalogContext, rows: &mut Rows) {
 /// `(oid, access method, name, namespace, input type, default)` of every operator class.
 fn all_classes() -> impl Iterator<Item = (u32, u32, &'static str, u32, u32, bool)> {
     let ours = VECTOR_METHODS.into_iter().flat_map(|method| {
-        Metric::ALL.into_iter().map(move |metric| {
-            // As in pgvector: L2 is what ivfflat takes when no class is named.
+        let takes = move |metric: &Metric| !CELLS.contains(&method) || *metric != Metric::L1;
+        Metric::ALL.into_iter().filter(takes).map(move |metric| {
+            // As in pgvector: L2 is what every method but hnsw takes when no class is named.
             let default = method != VECTOR_METHODS[0] && metric == Metric::L2;
             (
                 vector_class(method, metric),

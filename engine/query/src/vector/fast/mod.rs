@@ -12,6 +12,7 @@ use std::sync::Arc;
 use datafusion::{
     arrow::{
         array::{Array, ArrayRef, AsArray, RecordBatch},
+        compute::cast,
         datatypes::{DataType, Float32Type, Int64Type},
     },
     sql::sqlparser::ast::Query,
@@ -20,15 +21,15 @@ use sepal_storage::ChunkRef;
 use sepal_types::{ColumnId, Error, Metric, Result, SqlState, SqlType, TableId};
 
 use super::{
-    Hit, Search,
-    fetch::{described, distances, fetch},
+    Hit, Search, Searched,
+    fetch::{distances, fetch},
     search::search,
 };
 use crate::{
     context::StatementContext,
     error,
     functions::to_vector_array,
-    output::OutputColumn,
+    output::{Described, OutputColumn, is_vector},
     planner::{Engine, LogicalPlan, parameter_values},
     sql::{
         ParameterTypes,
@@ -55,7 +56,7 @@ pub struct FastKnn {
     query: Source,
     limit: Count,
     outputs: Vec<Output>,
-    columns: Arc<[OutputColumn]>,
+    described: Described,
     has_where: bool,
     /// The WHERE clause, once the statement was planned.
     filter: Option<Arc<FastFilter>>,
@@ -110,7 +111,7 @@ impl FastKnn {
             query: source,
             limit: plain_limit(query)?,
             outputs,
-            columns: columns.into(),
+            described: Described::new(columns),
             has_where: select.selection.is_some(),
             filter: None,
         })
@@ -125,7 +126,19 @@ impl FastKnn {
     }
 
     pub fn columns(&self) -> &Arc<[OutputColumn]> {
-        &self.columns
+        self.described.columns()
+    }
+
+    /// Whether the query's vector, as `$1`, is all that is left open: the WHERE clause may name it too.
+    pub fn takes_only_a_vector(&self) -> bool {
+        matches!((&self.query, self.limit), (Source::Parameter(0), Count::Constant(_)))
+    }
+
+    /// Whether an array's first value is a vector of the column's dimensions.
+    pub fn accepts(&self, array: &ArrayRef) -> bool {
+        is_vector(array.data_type())
+            && array.is_valid(0)
+            && first_vector(array).is_ok_and(|elements| elements.len() == usize::from(self.dimensions))
     }
 
     /// Gives the parameters the types that this shape implies.
@@ -154,27 +167,34 @@ impl FastKnn {
         let Some(column) = version.def.column_by_id(self.column) else {
             return Ok(None);
         };
-        let Some(query) = self.query_vector(parameters)? else {
-            return Ok(None);
+        let given = match self.query {
+            Source::Constant(_) => None,
+            Source::Parameter(position) => match query_array(parameters, position)? {
+                Some(array) => Some(array),
+                None => return Ok(None),
+            },
         };
+        let query = self.elements(given.as_ref())?;
         let filter = match &self.filter {
             Some(filter) => Some(filter.compile(engine, &parameter_values(parameters, parameters.len())?)?),
             None => None,
         };
         let predicate = |_: usize, reference: &ChunkRef| {
-            filter.as_ref().map(|filter| filter.passing(version, reference)).transpose()
+            let kept = context.indexes.filters();
+            filter.as_ref().map(|filter| filter.passing(version, reference, kept)).transpose()
         };
         let hits = search(
             &Search {
                 version,
                 column,
                 metric: self.metric,
-                query: &query,
+                query,
                 k: self.count(parameters)?,
                 settings: *context.search.read(),
                 predicate: filter.is_some().then_some(&predicate),
             },
             &context.indexes,
+            &mut Searched::default(),
         )?;
         self.rows(version, &hits)
     }
@@ -190,32 +210,21 @@ impl FastKnn {
                 },
             }
         }
-        described(&self.columns, arrays, hits.len()).map(Some)
+        self.described.batch(arrays, hits.len()).map(Some)
     }
 
-    /// The query's elements; `None` for NULL, which the planned way answers.
-    fn query_vector(&self, parameters: &[ArrayRef]) -> Result<Option<Arc<[f32]>>> {
-        let position = match &self.query {
-            Source::Constant(elements) => return Ok(Some(Arc::clone(elements))),
-            Source::Parameter(position) => *position,
+    /// The query's elements, where they lie. Errors: 22000 for other dimensions than the column's.
+    fn elements<'a>(&'a self, given: Option<&'a ArrayRef>) -> Result<&'a [f32]> {
+        let elements = match (&self.query, given) {
+            (Source::Constant(elements), _) => &**elements,
+            (Source::Parameter(_), Some(array)) => first_vector(array)?,
+            (Source::Parameter(_), None) => return Err(Error::bug("a search without its vector")),
         };
-        let Some(array) = parameters.get(position) else {
-            return Err(Error::bug("the fast path was run without its parameter"));
-        };
-        if array.is_empty() || array.is_null(0) || array.data_type() == &DataType::Null {
-            return Ok(None);
-        }
-        let vectors = to_vector_array(array).map_err(error::translate)?;
-        let values = match vectors.data_type() {
-            DataType::FixedSizeList(..) => vectors.as_fixed_size_list().value(0),
-            _ => vectors.as_list::<i32>().value(0),
-        };
-        let values: Arc<[f32]> = Arc::from(values.as_primitive::<Float32Type>().values().as_ref());
-        if values.len() != usize::from(self.dimensions) {
-            let message = format!("different vector dimensions {} and {}", self.dimensions, values.len());
+        if elements.len() != usize::from(self.dimensions) {
+            let message = format!("different vector dimensions {} and {}", self.dimensions, elements.len());
             return Err(Error::new(SqlState::DataException, message));
         }
-        Ok(Some(values))
+        Ok(elements)
     }
 
     fn count(&self, parameters: &[ArrayRef]) -> Result<usize> {
@@ -225,8 +234,10 @@ impl FastKnn {
             Count::Parameter(position) => {
                 let array =
                     parameters.get(position).ok_or_else(|| Error::bug("the LIMIT parameter is missing"))?;
-                let array =
-                    datafusion::arrow::compute::cast(array, &DataType::Int64).map_err(error::arrow)?;
+                let array = match array.data_type() {
+                    DataType::Int64 => Arc::clone(array),
+                    _ => cast(array, &DataType::Int64).map_err(error::arrow)?,
+                };
                 if array.is_null(0) {
                     return Err(Error::unsupported("LIMIT NULL is not supported for a vector search")
                         .with_hint("Give the number of neighbours wanted."));
@@ -235,4 +246,33 @@ impl FastKnn {
             }
         }
     }
+}
+
+/// The parameter that is the query, as a vector; `None` for NULL, which the planned way answers.
+fn query_array(parameters: &[ArrayRef], position: usize) -> Result<Option<ArrayRef>> {
+    let Some(array) = parameters.get(position) else {
+        return Err(Error::bug("the fast path was run without its parameter"));
+    };
+    if array.is_empty() || array.is_null(0) || array.data_type() == &DataType::Null {
+        return Ok(None);
+    }
+    to_vector_array(array).map(Some).map_err(error::translate)
+}
+
+/// The elements of the first vector of an array.
+fn first_vector(array: &ArrayRef) -> Result<&[f32]> {
+    let (values, start, end) = match array.data_type() {
+        DataType::FixedSizeList(..) => {
+            let list = array.as_fixed_size_list();
+            (list.values(), list.value_offset(0), list.value_offset(0) + list.value_length())
+        }
+        _ => {
+            let list = array.as_list::<i32>();
+            let offsets = list.value_offsets();
+            (list.values(), offsets[0], offsets[1])
+        }
+    };
+    let range = usize::try_from(start).unwrap_or(0)..usize::try_from(end).unwrap_or(0);
+    let elements = values.as_primitive::<Float32Type>().values();
+    elements.get(range).ok_or_else(|| Error::bug("a vector's elements are not there"))
 }

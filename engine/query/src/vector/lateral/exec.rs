@@ -26,6 +26,7 @@ use datafusion::{
     physical_planner::{ExtensionPlanner, PhysicalPlanner},
 };
 use futures::{StreamExt, TryStreamExt, future::ready, stream};
+use parking_lot::Mutex;
 use sepal_types::Error;
 
 use super::{
@@ -111,6 +112,7 @@ fn resolve(
         column,
         filter,
         schema,
+        searched: Mutex::default(),
     })
 }
 
@@ -168,6 +170,13 @@ impl LateralExec {
         lines
             .extend(self.words.correlated.iter().map(|filter| format!("Pre-filter: {filter}, for each row")));
         lines
+    }
+}
+
+impl LateralExec {
+    /// What EXPLAIN ANALYZE adds: of all searches together.
+    pub fn analyze_lines(&self) -> Vec<String> {
+        self.searches.analyze_lines()
     }
 }
 

@@ -12,7 +12,7 @@ use datafusion::{
     error::Result,
     physical_expr::PhysicalExpr,
 };
-use sepal_index::Bits;
+use parking_lot::Mutex;
 use sepal_storage::{ChunkRef, TableVersion};
 use sepal_types::{ColumnDef, Error, Metric};
 
@@ -21,10 +21,10 @@ use crate::{
     error::{carry, carry_store, translate},
     functions::to_vector_array,
     vector::{
-        Hit, Search,
+        Hit, Search, Searched,
         exec::query_elements,
         fetch::{distances, fetch},
-        filter::{Filter, bits},
+        filter::{Filter, Selected},
         node::Runtime,
         rule::TIE_MARGIN,
         search::{Predicate, search},
@@ -45,7 +45,7 @@ pub(super) struct Searches {
     pub fetch: usize,
     pub filter: Option<Filter>,
     /// The rows of each chunk that pass the filter.
-    pub passing: OnceLock<sepal_types::Result<Vec<Bits>>>,
+    pub passing: OnceLock<sepal_types::Result<Vec<Selected>>>,
     /// At most one: what must hold between a row of the input and one of the table.
     pub conditions: Pairs,
     pub ties: Pairs,
@@ -54,6 +54,8 @@ pub(super) struct Searches {
     pub outputs: Pairs,
     pub keeps_unmatched: bool,
     pub schema: SchemaRef,
+    /// What all searches so far did.
+    pub searched: Mutex<Searched>,
 }
 
 /// The rows found for a piece: of each the row of the piece that it belongs to.
@@ -109,7 +111,8 @@ impl Searches {
         let Some(query) = query else {
             return unranked(&self.version, k, predicate).map_err(carry);
         };
-        search(
+        let mut searched = Searched::default();
+        let hits = search(
             &Search {
                 version: &self.version,
                 column: &self.column,
@@ -120,8 +123,15 @@ impl Searches {
                 predicate,
             },
             &self.runtime.indexes,
-        )
-        .map_err(carry)
+            &mut searched,
+        );
+        self.searched.lock().add(&searched);
+        hits.map_err(carry)
+    }
+
+    /// What the searches so far did, and whether there is a filter.
+    pub fn analyze_lines(&self) -> Vec<String> {
+        self.searched.lock().lines(self.filter.is_some() || !self.conditions.is_empty())
     }
 
     /// The rows of a chunk that pass WHERE for a row of the input.
@@ -130,7 +140,7 @@ impl Searches {
         piece: &RecordBatch,
         row: usize,
         (chunk, reference): (usize, &ChunkRef),
-    ) -> sepal_types::Result<Option<Bits>> {
+    ) -> sepal_types::Result<Option<Selected>> {
         let filtered = self.filtered()?.and_then(|chunks| chunks.get(chunk).cloned());
         if self.conditions.is_empty() {
             return Ok(filtered);
@@ -144,23 +154,19 @@ impl Searches {
                 |position| reference.chunk.column(self.stored(position)?).map_err(carry_store),
             )
             .map_err(translate)?;
-        let mut passing = match passes.first() {
-            Some(passes) => bits(passes.as_boolean()),
-            None => Bits::full(rows),
-        };
-        if let Some(filtered) = filtered {
-            passing.and(&filtered);
-        }
-        Ok(Some(passing))
+        let passing = passes.first().map(|passes| Selected::passing(passes.as_boolean()));
+        Ok(Selected::both(passing, filtered))
     }
 
     /// The rows of all chunks that pass the filter: made by the first search that asks.
-    fn filtered(&self) -> sepal_types::Result<Option<&Vec<Bits>>> {
+    fn filtered(&self) -> sepal_types::Result<Option<&Vec<Selected>>> {
         let Some(filter) = &self.filter else {
             return Ok(None);
         };
         let made = self.passing.get_or_init(|| {
-            self.version.chunks.iter().map(|reference| filter.passing(&self.version, reference)).collect()
+            let kept = self.runtime.indexes.filters();
+            let passing = |reference| filter.passing(&self.version, reference, kept);
+            self.version.chunks.iter().map(passing).collect()
         });
         made.as_ref().map(Some).map_err(Clone::clone)
     }

@@ -2,10 +2,11 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -16,8 +17,11 @@ use sepal_types::{IndexDef, RowId, TableDef, TableId};
 
 use super::{CompactionLimits, Rewrite};
 use crate::{
-    BlobBuilder, Freely, NoBlobs, Op, Pace, StoreError, TenantStore,
-    fixtures::{batch_of, commit, create, delete, files, ids, insert, items, open, scan},
+    BlobBuilder, FaultInjector, Freely, NoBlobs, Op, Pace, StoreError, StoreOptions, TenantStore,
+    disk::Fault,
+    fixtures::{
+        TENANT, batch_of, commit, create, delete, files, ids, insert, items, open, options, scan, tenant_key,
+    },
 };
 
 const ITEMS: TableId = TableId(20_000);
@@ -356,6 +360,35 @@ fn closing_the_store_ends_a_compaction() {
     drop(store);
     assert_eq!(live(&open(dir.path())), (0..15).collect::<Vec<_>>());
     assert_eq!(count(dir.path(), "parquet"), 5);
+}
+
+/// The drive, once it is broken, syncs no directory of segments.
+#[derive(Default)]
+struct Broken(AtomicBool);
+
+impl FaultInjector for Broken {
+    fn before(&self, point: &str, _: usize) -> Result<(), Fault> {
+        if self.0.load(Ordering::SeqCst) && point == "segment.sync_directory" {
+            return Err(Fault { error: io::Error::from_raw_os_error(5), written: 0 });
+        }
+        Ok(())
+    }
+}
+
+/// The first is told what went wrong, not that the store has stopped for it; the next one why it stopped.
+#[test]
+fn a_compaction_that_stops_the_store_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(with_segments(dir.path()));
+    let drive = Arc::new(Broken::default());
+    let fault: Arc<dyn FaultInjector> = Arc::clone(&drive) as _;
+    let options = StoreOptions { fault: Some(fault), ..options() };
+    let store = TenantStore::open(dir.path(), TENANT, tenant_key(), options).unwrap();
+    drive.0.store(true, Ordering::SeqCst);
+    let error = store.compact(&NoBlobs, CompactionLimits::default()).unwrap_err();
+    let StoreError::Io { action: "sync", why, .. } = &error else { panic!("{error}") };
+    let next = store.compact(&NoBlobs, CompactionLimits::default()).unwrap_err();
+    assert!(matches!(&next, StoreError::Poisoned { why: told } if told.contains(why)), "{next}");
 }
 
 /// What happens while segments are merged.

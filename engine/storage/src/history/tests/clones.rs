@@ -1,5 +1,7 @@
 //! Clones: the same rows, no file copied, and from then on two tables.
 
+use std::{path::Path, sync::Arc};
+
 use sepal_types::{ColumnId, IndexDef, RowId, TableDef, TableId};
 
 use super::{
@@ -7,7 +9,7 @@ use super::{
     take, with,
 };
 use crate::{
-    BlobBuilder, NoBlobs, Op, StoreError,
+    BlobBuilder, NoBlobs, Op, StoreError, StoreOptions, TenantStore,
     feed::Change,
     fixtures::{commit, items},
 };
@@ -29,6 +31,15 @@ impl BlobBuilder for Blobs {
 fn valid(mut def: TableDef) -> TableDef {
     def.indexes[0].valid = true;
     def
+}
+
+/// Rows 1 to 3 in a segment, and no history.
+fn with_segment(dir: &Path) -> (Arc<TenantStore>, StoreOptions) {
+    let options = with(&Hands::new(), HistoryPolicy::NONE);
+    let store = made(dir, options.clone());
+    put(&store, ITEMS, &[1, 2, 3]);
+    store.checkpoint(&NoBlobs).unwrap();
+    (store, options)
 }
 
 /// Whoever copies the log away copies them as well.
@@ -68,7 +79,7 @@ fn a_clone_goes_its_own_way() {
     store.checkpoint(&Blobs).unwrap();
     take(&store, ITEMS, &[3]);
     clone_from(&store, &store.snapshot(), valid(copy_def("copy")));
-    let blob = |store: &crate::TenantStore| {
+    let blob = |store: &TenantStore| {
         let snapshot = store.snapshot();
         let version = snapshot.table(COPY).unwrap();
         version.chunks[0].chunk.index_blob(version.def.indexes[0].id).unwrap().unwrap()
@@ -160,11 +171,7 @@ fn shared_segments_stay_as_long_as_either_table() {
 #[test]
 fn what_the_log_names_stays_while_the_log_does() {
     let dir = tempfile::tempdir().unwrap();
-    let clock = Hands::new();
-    let options = with(&clock, HistoryPolicy::NONE);
-    let store = made(dir.path(), options.clone());
-    put(&store, ITEMS, &[1, 2, 3]);
-    store.checkpoint(&NoBlobs).unwrap();
+    let (store, options) = with_segment(dir.path());
     let then = store.snapshot();
     commit(&store, vec![Op::DropTable(ITEMS)]);
     store.checkpoint(&NoBlobs).unwrap();
@@ -228,11 +235,7 @@ fn the_past_of_a_clone_can_be_read() {
 #[test]
 fn a_clones_transaction_may_insert_into_it() {
     let dir = tempfile::tempdir().unwrap();
-    let clock = Hands::new();
-    let options = with(&clock, HistoryPolicy::NONE);
-    let store = made(dir.path(), options.clone());
-    put(&store, ITEMS, &[1, 2, 3]);
-    store.checkpoint(&NoBlobs).unwrap();
+    let (store, options) = with_segment(dir.path());
     put(&store, ITEMS, &[4]);
     let base = store.snapshot();
     let mut ops = store.clone_ops(&base, ITEMS, copy_def("copy")).unwrap();

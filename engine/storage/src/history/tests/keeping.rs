@@ -210,3 +210,40 @@ fn a_part_that_cannot_be_read_is_told_and_stops_nothing_else() {
         clock.minutes(-200);
     }
 }
+
+/// A drive that refuses one reading keeps room, and a name from being asked for, until the next collection only.
+#[test]
+fn what_can_be_read_again_is_history_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Hands::new();
+    let store = made(dir.path(), with(&clock, HistoryPolicy::NONE));
+    put(&store, ITEMS, &(0..100).collect::<Vec<_>>());
+    let named = store.create_snapshot(&NoBlobs, "default", "before", "ada", None).unwrap();
+    take(&store, ITEMS, &(0..50).collect::<Vec<_>>());
+    store.checkpoint(&NoBlobs).unwrap();
+    drop(store);
+    let manifests: Vec<_> = files(&dir.path().join("manifest")).into_keys().collect();
+    let [named_manifest, _] = &manifests[..] else { panic!("{manifests:?}") };
+    let whole = std::fs::read(named_manifest).unwrap();
+    std::fs::write(named_manifest, b"nothing that opens").unwrap();
+    // What a crash left: nobody names it.
+    let segments = dir.path().join("segments");
+    let orphan = segments.join(format!("{}.index", "a".repeat(32)));
+    std::fs::write(&orphan, b"an index of nothing").unwrap();
+
+    let store = reopened(dir.path(), with(&clock, HistoryPolicy::NONE));
+    let before = AsOf::Named { environment: "default".into(), name: "before".into() };
+    put(&store, ITEMS, &[200]);
+    store.checkpoint(&NoBlobs).unwrap();
+    assert!(orphan.exists(), "it may be of the manifest that nobody can read");
+    assert!(matches!(store.snapshot_as_of(&before), Err(StoreError::Corrupt { .. })));
+    std::fs::write(named_manifest, whole).unwrap();
+    put(&store, ITEMS, &[201]);
+    store.checkpoint(&NoBlobs).unwrap();
+    assert!(!orphan.exists());
+    let then = store.snapshot_as_of(&before).unwrap();
+    assert_eq!((keys(&then, ITEMS), then.lsn()), ((0..100).collect::<Vec<_>>(), named.lsn));
+    drop(then);
+    store.drop_snapshot("default", "before").unwrap();
+    assert_eq!(count(dir.path(), "manifest"), 1, "and it goes as others do");
+}

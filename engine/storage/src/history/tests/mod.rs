@@ -9,7 +9,6 @@ mod named;
 mod restore;
 
 use std::{
-    collections::BTreeMap,
     path::Path,
     sync::{
         Arc,
@@ -22,7 +21,7 @@ use sepal_types::{Lsn, TableDef, TableId};
 use super::{AsOf, HistoryPolicy};
 use crate::{
     Clock, Op, Snapshot, StoreOptions, TenantStore,
-    fixtures::{TENANT, commit, delete, files, insert, options, scan, tenant_key},
+    fixtures::{TENANT, commit, files, options, put, scan, shown, take, tenant_key},
 };
 
 const ITEMS: TableId = TableId(20_000);
@@ -70,25 +69,6 @@ fn reopened(dir: &Path, options: StoreOptions) -> Arc<TenantStore> {
     let store = TenantStore::open(dir, TENANT, tenant_key(), options).unwrap();
     store.release_unheld_log().unwrap();
     store
-}
-
-fn put(store: &TenantStore, table: TableId, ids: &[i64]) -> Snapshot {
-    let op = insert(store, table.0, ids);
-    commit(store, vec![op])
-}
-
-fn take(store: &TenantStore, table: TableId, ids: &[i64]) -> Snapshot {
-    let op = delete(store, table.0, ids);
-    commit(store, vec![op])
-}
-
-/// Every row of every table by the table's name: what a snapshot shows.
-fn shown(snapshot: &Snapshot) -> BTreeMap<String, BTreeMap<i64, String>> {
-    let rows = |version: &Arc<crate::TableVersion>| {
-        let rows = scan(version).into_iter().map(|(key, (label, _))| (key, label)).collect();
-        (version.def.name.clone(), rows)
-    };
-    snapshot.tables().map(rows).collect()
 }
 
 fn keys(snapshot: &Snapshot, table: TableId) -> Vec<i64> {

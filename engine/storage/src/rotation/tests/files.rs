@@ -2,18 +2,15 @@
 
 use std::{
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use arrow::array::ArrayRef;
 use sepal_types::{IndexDef, LogEnd, TableDef, TableId};
 
 use super::{
-    Blobs, COPY, ITEMS, before, both, check_indexes, data_files, made, put, rekeyed, reopen, shown, take,
-    valid,
+    Blobs, COPY, ITEMS, Writer, before, both, check_indexes, data_files, made, put, rekeyed, reopen, shown,
+    take, valid,
 };
 use crate::{
     BlobChecker, CheckOptions, Freely, Op, Pace, Phase, Rewrite, StoreError, TenantStore,
@@ -222,28 +219,16 @@ fn a_damaged_segment_holds_up_no_other() {
 fn writers_checkpoints_and_compactions_go_on_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
     let store = made(dir.path());
-    let over = Arc::new(AtomicBool::new(false));
-    let writer = {
-        let (store, over) = (Arc::clone(&store), Arc::clone(&over));
-        std::thread::spawn(move || {
-            let mut next = 5_000;
-            while !over.load(Ordering::Acquire) || next < 5_020 {
-                put(&store, ITEMS, &[next]);
-                if next % 3 == 0 && next < 5_170 {
-                    take(&store, ITEMS, &[next - 4_980]);
-                }
-                if next % 5 == 0 {
-                    store.checkpoint(&Blobs).unwrap();
-                }
-                if next % 7 == 0 {
-                    for group in store.segments_to_merge(ITEMS, Rewrite::All) {
-                        store.merge(ITEMS, &group, &Blobs, &Freely).unwrap();
-                    }
-                }
-                next += 1;
+    let writer = Writer::start(&store, |store, next| {
+        if next % 5 == 0 {
+            store.checkpoint(&Blobs).unwrap();
+        }
+        if next % 7 == 0 {
+            for group in store.segments_to_merge(ITEMS, Rewrite::All) {
+                store.merge(ITEMS, &group, &Blobs, &Freely).unwrap();
             }
-        })
-    };
+        }
+    });
     for round in 1..=3 {
         store.begin_file_rotation(&Blobs).unwrap();
         while store.rotate_file_keys(&Blobs, &Freely).unwrap().rotation.running {
@@ -251,8 +236,7 @@ fn writers_checkpoints_and_compactions_go_on_meanwhile() {
         }
         assert_eq!(store.file_rotation().unwrap().generation, round);
     }
-    over.store(true, Ordering::Release);
-    writer.join().unwrap();
+    writer.end();
     let expected = shown(&store.snapshot());
     check_indexes(&store.snapshot());
     drop(store);

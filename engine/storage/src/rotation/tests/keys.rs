@@ -1,15 +1,10 @@
 //! The tenant's key: what it opens afterwards, and what it waits for.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
-
 use sepal_crypto::{Key, KeyRing};
 
 use super::{
-    Blobs, COPY, ITEMS, before, both, check_indexes, data_files, made, new_key, none, put, reopen, shown,
-    take, valid,
+    Blobs, COPY, ITEMS, Writer, before, both, check_indexes, data_files, made, new_key, none, put, reopen,
+    shown, valid,
 };
 use crate::{
     StoreError,
@@ -110,21 +105,7 @@ fn a_clone_from_before_is_made_again() {
 fn writers_go_on_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
     let store = made(dir.path());
-    let over = Arc::new(AtomicBool::new(false));
-    let writer = {
-        let (store, over) = (Arc::clone(&store), Arc::clone(&over));
-        std::thread::spawn(move || {
-            let mut next = 5_000;
-            while !over.load(Ordering::Acquire) || next < 5_020 {
-                put(&store, ITEMS, &[next]);
-                if next % 3 == 0 && next < 5_170 {
-                    take(&store, ITEMS, &[next - 4_990]);
-                }
-                next += 1;
-            }
-            next
-        })
-    };
+    let writer = Writer::start(&store, |_, _| {});
     let mut keys = vec![tenant_key()];
     for round in 0..4 {
         let new = Key::from_bytes([20 + round; 32]);
@@ -132,10 +113,9 @@ fn writers_go_on_meanwhile() {
         assert_eq!(store.rewrap(ring, &Blobs).unwrap(), none(), "round {round}");
         keys = vec![new];
     }
-    over.store(true, Ordering::Release);
-    let next = writer.join().unwrap();
+    let last = writer.end();
     let expected = shown(&store.snapshot());
-    assert!(expected["items"].contains_key(&(next - 1)));
+    assert!(expected["items"].contains_key(&last));
     drop(store);
     assert_eq!(shown(&reopen(dir.path(), keys.remove(0)).unwrap().snapshot()), expected);
 }

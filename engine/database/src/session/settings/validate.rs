@@ -1,0 +1,129 @@
+//! Whether a setting takes a value, and the form in which SHOW prints it.
+//!
+//! Called by [`super::Settings`] when something is SET. Knows no session.
+
+use sepal_types::{Error, Result, SqlState};
+
+use super::{AS_OF, Kind, Known, fixed, memory};
+use crate::session::past::parse_as_of;
+
+const UTC_NAMES: &[&str] =
+    &["utc", "etc/utc", "gmt", "z", "zulu", "uct", "universal", "etc/gmt", "default", "local"];
+
+/// Checks a value and gives it in the form that SHOW prints.
+pub(super) fn validate(known: &Known, value: &str) -> Result<String> {
+    let name = known.name;
+    let invalid = || {
+        Error::new(
+            SqlState::InvalidParameterValue,
+            format!("invalid value for parameter \"{name}\": \"{value}\""),
+        )
+    };
+    match known.kind {
+        Kind::Internal => Err(fixed(name)),
+        Kind::Bool => match value.to_ascii_lowercase().as_str() {
+            "on" | "true" | "yes" | "1" | "t" | "y" => Ok("on".to_owned()),
+            "off" | "false" | "no" | "0" | "f" | "n" => Ok("off".to_owned()),
+            _ => Err(Error::new(
+                SqlState::InvalidParameterValue,
+                format!("parameter \"{name}\" requires a Boolean value"),
+            )),
+        },
+        Kind::Real => value.parse::<f64>().map(|_| value.to_owned()).map_err(|_| invalid()),
+        Kind::Share => validate_share(name, value, invalid),
+        Kind::Memory => memory::validate(name, value, invalid),
+        Kind::Integer(least, most, unit) => {
+            let number =
+                if unit == Some("ms") { parse_milliseconds(value) } else { value.trim().parse().ok() };
+            let number: i64 = number.ok_or_else(invalid)?;
+            if !(least..=most).contains(&number) {
+                return Err(Error::new(
+                    SqlState::InvalidParameterValue,
+                    format!(
+                        "{number} is outside the valid range for parameter \"{name}\" ({least} .. {most})"
+                    ),
+                ));
+            }
+            Ok(if unit == Some("ms") { show_milliseconds(number) } else { number.to_string() })
+        }
+        Kind::Enum(values) => {
+            let lower = value.to_ascii_lowercase();
+            let found = values.iter().find(|allowed| allowed.eq_ignore_ascii_case(&lower));
+            match found {
+                Some(_) if name == "client_encoding" => Ok("UTF8".to_owned()),
+                Some(value) => Ok((*value).to_owned()),
+                None => Err(invalid().with_hint(format!("Available values: {}.", values.join(", ")))),
+            }
+        }
+        Kind::Text => validate_text(name, value, invalid),
+    }
+}
+
+/// `0.95`; `off` and nothing are 0.
+fn validate_share(name: &str, value: &str, invalid: impl Fn() -> Error) -> Result<String> {
+    let text = value.trim();
+    if text.is_empty() || text.eq_ignore_ascii_case("off") {
+        return Ok("0".to_owned());
+    }
+    let share: f64 = text.parse().map_err(|_| invalid())?;
+    if !(0.0..=1.0).contains(&share) {
+        let message = format!("{share} is outside the valid range for parameter \"{name}\" (0 .. 1)");
+        return Err(Error::new(SqlState::InvalidParameterValue, message));
+    }
+    // Not -0.
+    Ok(share.abs().to_string())
+}
+
+/// `0`, `+00`, `-00:00`.
+fn is_zero_offset(zone: &str) -> bool {
+    zone.contains('0')
+        && zone.trim_start_matches(['+', '-']).chars().all(|character| matches!(character, '0' | ':'))
+}
+
+fn validate_text(name: &str, value: &str, invalid: impl Fn() -> Error) -> Result<String> {
+    match name {
+        "TimeZone" => {
+            let zone = value.trim().trim_matches('\'').to_ascii_lowercase();
+            if UTC_NAMES.contains(&zone.as_str()) || is_zero_offset(&zone) {
+                return Ok("UTC".to_owned());
+            }
+            Err(invalid().with_hint("Sepal keeps and prints times in UTC only; convert in the client."))
+        }
+        AS_OF if value.trim().is_empty() => Ok(String::new()),
+        AS_OF => match parse_as_of(value.trim()) {
+            Ok(_) => Ok(value.trim().to_owned()),
+            Err(error) => Err(invalid()
+                .with_detail(error.message().to_owned())
+                .with_hint("Give a time, or snapshot:name. DEFAULT is the present.")),
+        },
+        "DateStyle" if value.to_ascii_lowercase().contains("iso") => Ok("ISO, MDY".to_owned()),
+        "DateStyle" => Err(invalid().with_hint("Sepal prints dates in the ISO style only.")),
+        _ => Ok(value.to_owned()),
+    }
+}
+
+/// `250`, `250ms`, `2s`, `1min`, `1h`, `1d`.
+pub(super) fn parse_milliseconds(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '-').unwrap_or(text.len());
+    let number: i64 = text[..digits].parse().ok()?;
+    let factor = match text[digits..].trim() {
+        "" | "ms" => 1,
+        "s" => 1_000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(factor)
+}
+
+/// The largest unit that divides, as Postgres shows it.
+fn show_milliseconds(number: i64) -> String {
+    for (factor, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")] {
+        if number != 0 && number % factor == 0 {
+            return format!("{}{unit}", number / factor);
+        }
+    }
+    if number == 0 { "0".to_owned() } else { format!("{number}ms") }
+}

@@ -1,0 +1,83 @@
+//! How many bytes rows take in memory: their own part of the buffers that they share with others.
+//!
+//! Asked by `chunk` for every insert, by `segment` for what it writes, and by `database` for what unfinished
+//! transactions hold. Allocates nothing but for lists: `ArrayData`, which knows the same, is built anew for each array
+//! that is asked.
+
+use arrow::{
+    array::{Array, AsArray},
+    datatypes::DataType,
+    record_batch::RecordBatch,
+};
+
+/// Bytes of all columns of a batch.
+pub fn batch_bytes(rows: &RecordBatch) -> usize {
+    rows.columns().iter().map(|array| array_bytes(array.as_ref())).sum()
+}
+
+/// Bytes of an array: values, offsets and the bits that tell NULLs.
+pub(crate) fn array_bytes(array: &dyn Array) -> usize {
+    let length = array.len();
+    let nulls = array.nulls().map_or(0, |nulls| nulls.len().div_ceil(8));
+    let values = match array.data_type() {
+        DataType::Boolean => length.div_ceil(8),
+        DataType::Utf8 => spanned(array.as_string::<i32>().value_offsets()),
+        DataType::Binary => spanned(array.as_binary::<i32>().value_offsets()),
+        DataType::FixedSizeBinary(_) => array.as_fixed_size_binary().value_data().len(),
+        DataType::FixedSizeList(..) => array_bytes(array.as_fixed_size_list().values().as_ref()),
+        DataType::List(_) => {
+            let lists = array.as_list::<i32>();
+            let offsets = lists.value_offsets();
+            let (from, items) = span(offsets);
+            size_of_val(offsets) + array_bytes(lists.values().slice(from, items).as_ref())
+        }
+        other => match other.primitive_width() {
+            Some(width) => length * width,
+            None => array.get_array_memory_size(),
+        },
+    };
+    nulls + values
+}
+
+/// Offsets, and what lies between the first and the last.
+fn spanned(offsets: &[i32]) -> usize {
+    size_of_val(offsets) + span(offsets).1
+}
+
+/// Where the first value begins, and how much there is from there to the last one's end.
+fn span(offsets: &[i32]) -> (usize, usize) {
+    let at = |offset: Option<&i32>| offset.and_then(|offset| usize::try_from(*offset).ok()).unwrap_or(0);
+    let first = at(offsets.first());
+    (first, at(offsets.last()).saturating_sub(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, ListArray, StringArray};
+    use arrow::datatypes::Int32Type;
+
+    use super::*;
+    use crate::fixtures::batch;
+
+    #[test]
+    fn a_slice_counts_its_own_part() {
+        let cases: [(ArrayRef, usize); 5] = [
+            (Arc::new(Int64Array::from(vec![1, 2, 3, 4])), 16),
+            (Arc::new(Int32Array::from(vec![Some(1), None, None, Some(4)])), 8 + 1),
+            (Arc::new(BooleanArray::from(vec![true; 4])), 1),
+            (Arc::new(StringArray::from(vec!["abc", "d", "efgh", "i"])), 12 + 5),
+            (batch(&[1, 2, 3, 4]).column(2).clone(), 2 * 16),
+        ];
+        for (array, expected) in cases {
+            let slice = array.slice(1, 2);
+            assert_eq!(array_bytes(slice.as_ref()), expected, "{slice:?}");
+            assert_eq!(expected, slice.to_data().get_slice_memory_size().unwrap(), "{slice:?}");
+        }
+        // Of these Arrow counts the items of all.
+        let lists = [vec![1; 9], vec![2], vec![], vec![3; 9]].map(|list| Some(list.into_iter().map(Some)));
+        let lists = ListArray::from_iter_primitive::<Int32Type, _, _>(lists);
+        assert_eq!(array_bytes(&lists.slice(1, 2)), 12 + 4);
+    }
+}
