@@ -64,7 +64,9 @@ files! {
         sepal_time_travel "time_travel.slt",
     }
     "vector" {
+        vector_bit "bit.slt",
         vector_functions "functions.slt",
+        vector_halfvec "halfvec.slt",
         vector_index_ddl "index_ddl.slt",
         vector_index_search "index_search.slt",
         vector_jsonb_filter "jsonb_filter.slt",
@@ -163,7 +165,7 @@ impl Letter {
             "timestamptz" => 'Z',
             "interval" => 'E',
             "json" | "jsonb" => 'J',
-            "vector" => 'V',
+            "halfvec" | "vector" => 'V',
             _ => 'X',
         })
     }

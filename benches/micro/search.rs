@@ -61,7 +61,7 @@ fn graph_ef(bencher: Bencher, ef_search: usize) {
     let Indexed { vectors, graph, .. } = indexed();
     let params = SearchParams { k: K, ef_search, probes: 1, allowed: None };
     each_query(bencher, |query| {
-        black_box(graph.search(vectors, query, &params));
+        black_box(graph.search(vectors.into(), query, &params));
     });
 }
 

@@ -6,7 +6,7 @@ import uuid
 
 import numpy
 import psycopg
-from pgvector import Vector
+from pgvector import HalfVector, Vector
 from pgvector.psycopg import register_vector
 from psycopg.rows import dict_row, namedtuple_row
 from psycopg.types.json import Jsonb
@@ -81,6 +81,15 @@ def vectors(connection):
         rows = connection.execute(f"SELECT id FROM py_items ORDER BY embedding {operator} '[3,1,2]' LIMIT 5").fetchall()
         assert len(rows) == 3, rows
     ok("an index per metric")
+    connection.execute("CREATE TABLE py_halves (id int PRIMARY KEY, h halfvec(3))")
+    for number, embedding in enumerate(embeddings):
+        connection.execute("INSERT INTO py_halves VALUES (%s, %s)", (number, HalfVector(embedding)))
+    for binary in (False, True):
+        rows = connection.cursor(binary=binary).execute(
+            "SELECT id, h FROM py_halves ORDER BY h <-> %s LIMIT 1", (HalfVector([2, 2, 1.9]),)
+        ).fetchall()
+        assert rows == [(1, HalfVector([2, 2, 2]))], rows
+    ok("halfvec")
 
 
 def prepared(connection):

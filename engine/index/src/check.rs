@@ -74,7 +74,7 @@ fn search(index: &dyn VectorIndex, rows: &BuildParams) -> Result<(), IndexError>
         let Some(furthest) = exact.last().map(|last| last.distance).filter(|last| last.is_finite()) else {
             continue;
         };
-        let found = index.search(rows.vectors, query, &wanted);
+        let found = index.search(rows.vectors.into(), query, &wanted);
         if let Some(stray) = found.iter().find(|found| !indexable.get(found.position as usize)) {
             return Err(disagrees(format!("it finds row {}, which cannot be indexed", stray.position)));
         }

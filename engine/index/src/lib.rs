@@ -1,8 +1,9 @@
 //! Vector search over slices: nothing here does I/O, holds a key, or knows Arrow.
 //!
 //! Callers are `query` (search, distances for SQL) and `database/maintain` (build). An index belongs to one
-//! immutable segment: `n` vectors of `dim` `f32` each, row-major, which the caller keeps and hands to every
-//! search. No index holds a second copy of them; what it holds is how to find the near ones quickly.
+//! immutable segment: `n` vectors of `dim` `f32` (or `f16`: [`Vectors`]) each, row-major, which the caller keeps and
+//! hands to every search. It is built from `f32`. No index holds a second copy of them; what it holds is how to find
+//! the near ones quickly.
 //!
 //! # The journey of an index
 //! 1. A segment is written. [`build`] reads `USING hnsw | graph | ivfflat | flat | faiss` from `VectorIndexOptions`
@@ -41,6 +42,7 @@ mod memory;
 mod neighbor;
 mod parts;
 mod quantize;
+mod vectors;
 
 use std::io;
 
@@ -48,7 +50,7 @@ use sepal_types::{Metric, VectorIndexOptions};
 
 pub use bits::Bits;
 pub use check::verify;
-pub use distance::{KernelLevel, distance, distances, kernel_level};
+pub use distance::{KernelLevel, distance, distances, hamming, jaccard, kernel_level};
 pub use error::IndexError;
 pub use faiss::check_factory;
 pub use flat::search_exact;
@@ -56,6 +58,7 @@ pub use layout::Stored;
 pub use memory::{BuildMeans, BuildMemory, build_memory, is_worth_a_seed};
 pub use neighbor::{Found, Neighbor};
 pub use parts::{Allowed, Effort, Part, Query, Work, search_parts};
+pub use vectors::Vectors;
 
 use crate::calibration::{Calibrated, calibrated};
 use crate::faiss::Faiss;
@@ -108,16 +111,18 @@ pub trait VectorIndex: Send + Sync {
     /// The `k` nearest of the allowed rows that the index found, ascending by exact distance (NaN last, then
     /// by position), all of them different. Fewer than `k` only when fewer allowed rows are indexed.
     ///
-    /// `vectors` are the very `n × dim` the index was built from and `query` has `dim` elements: anything
-    /// else is a bug of the caller and panics. Compare [`VectorIndex::shape`] once, after [`open`].
-    fn search(&self, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor>;
+    /// `vectors` are the very `n × dim` the index was built from, or the `f16` that those were widened from, and
+    /// `query` has `dim` elements: anything else is a bug of the caller and panics. Compare [`VectorIndex::shape`]
+    /// once, after [`open`].
+    fn search(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor>;
 
     /// As [`VectorIndex::search`] with the vector of `row`, for a reader to whom that row and those equal to it are
     /// not there: what a query finds that is like the rows but is none of them. For measuring recall.
-    fn search_unseen(&self, vectors: &[f32], row: usize, params: &SearchParams) -> Vec<Neighbor> {
+    fn search_unseen(&self, vectors: Vectors, row: usize, params: &SearchParams) -> Vec<Neighbor> {
         let dim = self.shape().1;
-        calibration::without_equals(vectors, dim, row, params.k, |k| {
-            self.search(vectors, &vectors[row * dim..][..dim], &SearchParams { k, ..*params })
+        let question = vectors.row(row, dim).widened();
+        calibration::without_equals(vectors, &question, params.k, |k| {
+            self.search(vectors, &question, &SearchParams { k, ..*params })
         })
     }
 

@@ -7,7 +7,7 @@
 use sepal_types::Metric;
 
 use crate::graph::{GraphPart, search_all};
-use crate::{Bits, Found, Neighbor, SearchParams, VectorIndex, search_exact};
+use crate::{Bits, Found, Neighbor, SearchParams, VectorIndex, Vectors, search_exact};
 
 /// What is searched for.
 #[derive(Clone, Copy)]
@@ -24,8 +24,8 @@ pub struct Query<'a> {
 pub struct Part<'a> {
     /// With how hard it tries. `None`: every row is scored.
     pub index: Option<(&'a dyn VectorIndex, Effort)>,
-    /// `n × dim`, row-major: what the index was built from.
-    pub vectors: &'a [f32],
+    /// `n × dim`, row-major: what the index was built from, or the `f16` that those were widened from.
+    pub vectors: Vectors<'a>,
     /// Rows that may be returned; `None` means all.
     pub allowed: Option<Allowed<'a>>,
 }

@@ -2,10 +2,12 @@
 
 use std::error::Error;
 
+use half::f16;
 use sepal_types::{Metric, VectorIndexOptions};
 
 use crate::{
-    Bits, BuildParams, IndexError, SearchParams, Stored, build, build_memory, open, open_stored, search_exact,
+    Bits, BuildParams, IndexError, SearchParams, Stored, Vectors, build, build_memory, open, open_stored,
+    search_exact,
 };
 
 const ROWS: usize = 600;
@@ -59,7 +61,7 @@ fn every_kind_builds_serialises_opens_and_answers() {
                 for allowed in [None, Some(&allowed)] {
                     let query = &vectors[7 * DIM..8 * DIM];
                     let wanted = SearchParams { k: 10, ef_search: 200, probes: 8, allowed };
-                    let found = index.search(&vectors, query, &wanted);
+                    let found = index.search((&vectors).into(), query, &wanted);
                     let exact = search_exact(metric, DIM, &vectors, query, 10, allowed);
                     let hits = found.iter().filter(|neighbor| exact.contains(neighbor)).count();
                     assert!(found.len() == 10 && found.is_sorted_by(|a, b| a < b), "{options:?}: {found:?}");
@@ -145,6 +147,34 @@ fn what_cannot_be_read_is_told() {
     }
 }
 
+/// Kept as `f16` or as the `f32` that those are: the same rows, and the same distances to the bit.
+#[test]
+fn half_precision_rows_are_found_as_the_rows_they_are() {
+    let half: Vec<f16> = scattered(ROWS * DIM).into_iter().map(f16::from_f32).collect();
+    let rows = Vectors::from(half.as_slice());
+    let widened = rows.widened();
+    let mut allowed = Bits::full(ROWS);
+    (0..ROWS).filter(|position| position % 3 == 0).for_each(|position| allowed.clear(position));
+    for metric in Metric::ALL {
+        let query = &scattered((ROWS + 1) * DIM)[ROWS * DIM..];
+        assert_eq!(
+            search_exact(metric, DIM, rows, query, 20, Some(&allowed)),
+            search_exact(metric, DIM, &*widened, query, 20, Some(&allowed))
+        );
+        for options in kinds(metric) {
+            let index = build(&options, &params(metric, &widened)).unwrap();
+            for allowed in [None, Some(&allowed)] {
+                let wanted = SearchParams { k: 10, ef_search: 40, probes: 2, allowed };
+                let found = index.search(rows, query, &wanted);
+                assert_eq!(found, index.search((&*widened).into(), query, &wanted), "{options:?}");
+                let unseen = index.search_unseen(rows, 31, &wanted);
+                assert!(!unseen.is_empty() && unseen.iter().all(|neighbor| neighbor.position != 31));
+                assert_eq!(unseen, index.search_unseen((&*widened).into(), 31, &wanted), "{options:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn slices_that_do_not_fit_are_refused() {
     let vectors = scattered(ROWS * DIM);
@@ -172,7 +202,10 @@ fn an_empty_segment_has_an_empty_index() {
             let index = build(&options, &params(metric, &[])).unwrap();
             let opened = open(&index.serialize()).unwrap();
             let wanted = SearchParams { k: 3, ef_search: 40, probes: 1, allowed: None };
-            assert!(opened.is_empty() && opened.search(&[], &[0.0; DIM], &wanted).is_empty(), "{options:?}");
+            assert!(
+                opened.is_empty() && opened.search((&[] as &[f32]).into(), &[0.0; DIM], &wanted).is_empty(),
+                "{options:?}"
+            );
         }
     }
 }

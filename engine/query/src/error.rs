@@ -336,7 +336,7 @@ pub fn type_name(ty: &SqlType) -> String {
         SqlType::Array(element) => format!("{}[]", type_name(element)),
         SqlType::Numeric(_) => "numeric".to_owned(),
         SqlType::Varchar(_) => "character varying".to_owned(),
-        SqlType::Vector(_) => "vector".to_owned(),
+        SqlType::Bit(_) | SqlType::HalfVec(_) | SqlType::Vector(_) => ty.internal_name().into_owned(),
         other => other.display_name(),
     }
 }

@@ -11,7 +11,7 @@ use datafusion::arrow::{
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
 };
 use sepal_storage::{arrow_type, has_arrow_type};
-use sepal_types::{ColumnDef, Error, Result, SqlType, TableDef};
+use sepal_types::{ColumnDef, Error, Result, SqlType, TableDef, VectorKind};
 
 use crate::{error, sql::strip_marker};
 
@@ -116,6 +116,15 @@ pub fn sql_type(field: &Field) -> SqlType {
 
 /// The SQL type that an Arrow type means when nothing else is said.
 pub fn natural_type(data_type: &DataType) -> SqlType {
+    if let Some(kind) = vector_kind(data_type) {
+        return kind.sql_type(match data_type {
+            DataType::FixedSizeList(_, length) => u16::try_from(*length).ok(),
+            _ => None,
+        });
+    }
+    if let Some(bits) = bit_type(data_type) {
+        return bits;
+    }
     match data_type {
         DataType::Boolean => SqlType::Bool,
         DataType::Int8 | DataType::UInt8 | DataType::Int16 => SqlType::Int2,
@@ -135,10 +144,6 @@ pub fn natural_type(data_type: &DataType) -> SqlType {
         DataType::Timestamp(_, None) => SqlType::Timestamp,
         DataType::Timestamp(_, Some(_)) => SqlType::Timestamptz,
         DataType::Interval(_) | DataType::Duration(_) => SqlType::Interval,
-        DataType::FixedSizeList(item, length) if is_vector_item(item) => {
-            SqlType::Vector(u16::try_from(*length).ok())
-        }
-        DataType::List(item) if is_vector_item(item) => SqlType::Vector(None),
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
             SqlType::Array(Box::new(sql_type(item)))
         }
@@ -155,14 +160,29 @@ fn numeric(precision: u8, scale: i8) -> SqlType {
     }
 }
 
-/// Whether a list's item marks the list as a vector.
-pub fn is_vector_item(item: &Field) -> bool {
-    item.name() == "vector_element"
+/// Which vectors an Arrow type holds; `None` for types of other values.
+pub fn vector_kind(data_type: &DataType) -> Option<VectorKind> {
+    match data_type {
+        DataType::FixedSizeList(item, _) | DataType::List(item) => sepal_storage::vector_kind(item),
+        _ => None,
+    }
 }
 
-/// Whether an Arrow type is a vector's.
+fn bit_type(data_type: &DataType) -> Option<SqlType> {
+    match data_type {
+        DataType::FixedSizeList(item, _) | DataType::List(item) => sepal_storage::bit_type(item),
+        _ => None,
+    }
+}
+
+/// Whether an Arrow type is a bit string's.
+pub fn is_bits(data_type: &DataType) -> bool {
+    bit_type(data_type).is_some()
+}
+
+/// Whether an Arrow type is a vector's, of whichever kind.
 pub fn is_vector(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::FixedSizeList(item, _) | DataType::List(item) if is_vector_item(item))
+    vector_kind(data_type).is_some()
 }
 
 /// Casts a batch to the described columns; one that is as described is given back.
@@ -208,7 +228,9 @@ pub fn conform_array(array: &ArrayRef, ty: &SqlType) -> Result<ArrayRef> {
         return Ok(Arc::clone(array));
     }
     let wanted = arrow_type(ty);
-    if is_vector(array.data_type()) && is_vector(&wanted) {
+    let same_vectors = is_vector(&wanted) && vector_kind(array.data_type()) == vector_kind(&wanted);
+    let both_bits = is_bits(&wanted) && is_bits(array.data_type());
+    if same_vectors || both_bits {
         return Ok(Arc::clone(array));
     }
     match array.data_type() {

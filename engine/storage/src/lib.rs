@@ -86,7 +86,8 @@ mod store;
 mod wal;
 
 pub use arrow_types::{
-    TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, has_arrow_type, sql_type, stored_name,
+    TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, bit_type, has_arrow_type, sql_type, stored_name,
+    vector_kind,
 };
 pub use blob::{BlobBytes, BlobReader};
 pub use check::{BlobChecker, CheckObserver, CheckOptions, Checked, Finding, Severity};

@@ -117,6 +117,7 @@ sqlstates! {
     SerializationFailure "40001" Conflict,
     SnapshotTooOld "72000" Cancelled,
     StatementTooComplex "54001" Invalid,
+    StringDataLengthMismatch "22026" Invalid,
     StringDataRightTruncation "22001" Invalid,
     SuccessfulCompletion "00000" Invalid,
     SyntaxError "42601" Invalid,

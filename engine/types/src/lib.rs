@@ -3,6 +3,7 @@
 //! Every other crate speaks these words. Nothing here does I/O, is async, or knows a cipher, and nothing
 //! here imports another crate of ours, nor Arrow.
 
+mod bit;
 mod definition;
 mod error;
 mod float;
@@ -12,10 +13,13 @@ mod metric;
 mod sqltype;
 mod vector;
 
+pub use bit::BitString;
 pub use definition::{ColumnDef, Generated, IndexDef, IndexMethod, TableDef, UniqueDef, VectorIndexOptions};
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use float::{format_float4, format_float8};
 pub use ids::{ColumnId, FileId, LogEnd, Lsn, RowId, TableId, TenantId};
 pub use metric::Metric;
 pub use sqltype::SqlType;
-pub use vector::{check_finite, format_vector, parse_vector};
+pub use vector::{
+    VectorElement, VectorKind, check_finite, format_vector, parse_elements, parse_vector, round_to_half,
+};

@@ -1,7 +1,11 @@
 //! The limits that users can meet, in one place. Crates add their private ones beside their own code.
 
-/// Most dimensions a `vector` may have (pgvector `VECTOR_MAX_DIM`).
+/// Most dimensions a `vector` or `halfvec` may have (pgvector `VECTOR_MAX_DIM`, `HALFVEC_MAX_DIM`).
 pub const MAX_DIMENSIONS: usize = 16_000;
+/// Most bits of a bit string (Postgres' `MaxAttrSize` in bits).
+pub const MAX_BITS: u32 = 83_886_080;
+/// Most bits of a column's: every row has room for all of them, a NULL too.
+pub const MAX_COLUMN_BITS: u32 = 1 << 20;
 /// Most columns of a table (Postgres' own limit is 1,600; Parquet's encrypted ordinals end at 32,767).
 pub const MAX_COLUMNS: usize = 1_600;
 /// Longest identifier in bytes; longer ones are truncated with a notice, as Postgres does (NAMEDATALEN - 1).
@@ -12,6 +16,10 @@ pub const FIRST_OBJECT_ID: u32 = 20_000;
 pub const VECTOR_OID: u32 = 16_385;
 /// Fixed oid of `vector[]`.
 pub const VECTOR_ARRAY_OID: u32 = 16_386;
+/// Fixed oid of `halfvec`.
+pub const HALFVEC_OID: u32 = 16_387;
+/// Fixed oid of `halfvec[]`.
+pub const HALFVEC_ARRAY_OID: u32 = 16_388;
 /// Oid of the schema `public` (Postgres' own fixed number).
 pub const PUBLIC_NAMESPACE_OID: u32 = 2_200;
 /// Most pipelines that a tenant may define, in all its environments together (54000), as the next four: each runs all
@@ -31,7 +39,7 @@ pub const MAX_BATCH_BYTES: u32 = 64 << 20;
 /// once, the one that is sent and those that are made meanwhile.
 pub const MAX_TENANT_BATCH_BYTES: u64 = 256 << 20;
 
-const _: () = assert!(VECTOR_ARRAY_OID < FIRST_OBJECT_ID);
+const _: () = assert!(HALFVEC_ARRAY_OID < FIRST_OBJECT_ID);
 const _: () = assert!(MAX_DIMENSIONS <= u16::MAX as usize);
 // Every pipeline that a tenant may have can have batches of a useful size.
 const _: () = assert!(MAX_TENANT_BATCH_BYTES / MAX_PIPELINES as u64 >= 1 << 20);

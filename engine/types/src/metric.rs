@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::VectorKind;
+
 /// How far two vectors are apart. Smaller is nearer for every metric, as in pgvector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Metric {
@@ -30,7 +32,18 @@ impl Metric {
         }
     }
 
-    /// The operator class that `CREATE INDEX` names.
+    /// The operator class that `CREATE INDEX` names for a column of this kind.
+    pub const fn opclass_for(self, kind: VectorKind) -> &'static str {
+        match (kind, self) {
+            (VectorKind::Half, Metric::Cosine) => "halfvec_cosine_ops",
+            (VectorKind::Half, Metric::InnerProduct) => "halfvec_ip_ops",
+            (VectorKind::Half, Metric::L1) => "halfvec_l1_ops",
+            (VectorKind::Half, Metric::L2) => "halfvec_l2_ops",
+            (VectorKind::Single, metric) => metric.opclass(),
+        }
+    }
+
+    /// The operator class of `vector`.
     pub const fn opclass(self) -> &'static str {
         match self {
             Metric::Cosine => "vector_cosine_ops",
@@ -44,7 +57,8 @@ impl Metric {
         Self::ALL.into_iter().find(|metric| metric.operator() == operator)
     }
 
-    pub fn from_opclass(name: &str) -> Option<Metric> {
-        Self::ALL.into_iter().find(|metric| metric.opclass() == name)
+    pub fn from_opclass(name: &str) -> Option<(VectorKind, Metric)> {
+        let mut classes = VectorKind::ALL.into_iter().flat_map(|kind| Self::ALL.map(|metric| (kind, metric)));
+        classes.find(|(kind, metric)| metric.opclass_for(*kind) == name)
     }
 }

@@ -7,14 +7,17 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{VECTOR_ARRAY_OID, VECTOR_OID};
+use crate::{
+    VectorKind,
+    limits::{HALFVEC_ARRAY_OID, HALFVEC_OID, VECTOR_ARRAY_OID, VECTOR_OID},
+};
 
 /// A Postgres type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SqlType {
     Array(Box<SqlType>),
-    /// Known by name and oid, so that client libraries can register it; no column has it.
-    Bit,
+    /// Bits; `None` is a string of any length, which no column has.
+    Bit(Option<u32>),
     Bool,
     Bytea,
     /// Postgres' internal one-byte `"char"`.
@@ -22,6 +25,8 @@ pub enum SqlType {
     Date,
     Float4,
     Float8,
+    /// Dimensions, of two bytes each; `None` accepts any.
+    HalfVec(Option<u16>),
     Int2,
     Int2Vector,
     Int4,
@@ -58,11 +63,28 @@ impl SqlType {
         matches!(self, Self::Int2 | Self::Int4 | Self::Int8 | Self::Float4 | Self::Float8 | Self::Numeric(_))
     }
 
+    /// Which vectors its values are; `None` for a type of other values.
+    pub const fn vector_kind(&self) -> Option<VectorKind> {
+        match self {
+            Self::HalfVec(_) => Some(VectorKind::Half),
+            Self::Vector(_) => Some(VectorKind::Single),
+            _ => None,
+        }
+    }
+
+    /// The dimensions that a type of vectors was declared with.
+    pub const fn dimensions(&self) -> Option<u16> {
+        match self {
+            Self::HalfVec(dimensions) | Self::Vector(dimensions) => *dimensions,
+            _ => None,
+        }
+    }
+
     /// The type's oid, as in Postgres' `pg_type.dat`; ours are fixed numbers.
     pub fn oid(&self) -> u32 {
         match self {
             Self::Array(element) => element.array_oid(),
-            Self::Bit => 1560,
+            Self::Bit(_) => 1560,
             Self::Bool => 16,
             Self::Bytea => 17,
             Self::Char => 18,
@@ -91,6 +113,7 @@ impl SqlType {
             Self::Void => 2278,
             Self::Uuid => 2950,
             Self::Jsonb => 3802,
+            Self::HalfVec(_) => HALFVEC_OID,
             Self::Vector(_) => VECTOR_OID,
         }
     }
@@ -99,7 +122,7 @@ impl SqlType {
     pub fn array_oid(&self) -> u32 {
         match self {
             Self::Array(_) => self.oid(),
-            Self::Bit => 1561,
+            Self::Bit(_) => 1561,
             Self::Bool => 1000,
             Self::Bytea => 1001,
             Self::Char => 1002,
@@ -126,6 +149,7 @@ impl SqlType {
             Self::Regtype => 2211,
             Self::Uuid => 2951,
             Self::Jsonb => 3807,
+            Self::HalfVec(_) => HALFVEC_ARRAY_OID,
             Self::Vector(_) => VECTOR_ARRAY_OID,
             Self::Void => 0,
         }
@@ -143,13 +167,14 @@ impl SqlType {
     /// Every type that is not an array, without modifiers, in alphabetical order.
     pub fn simple_types() -> impl Iterator<Item = SqlType> {
         [
-            Self::Bit,
+            Self::Bit(None),
             Self::Bool,
             Self::Bytea,
             Self::Char,
             Self::Date,
             Self::Float4,
             Self::Float8,
+            Self::HalfVec(None),
             Self::Int2,
             Self::Int2Vector,
             Self::Int4,
@@ -202,11 +227,12 @@ impl SqlType {
     pub fn typmod(&self) -> i32 {
         match self {
             Self::Array(element) => element.typmod(),
+            Self::Bit(Some(length)) => i32::try_from(*length).unwrap_or(-1),
             Self::Numeric(Some((precision, scale))) => {
                 ((i32::from(*precision) << 16) | i32::from(*scale)) + 4
             }
             Self::Varchar(Some(length)) => i32::try_from(*length).map_or(-1, |length| length + 4),
-            Self::Vector(Some(dimensions)) => i32::from(*dimensions),
+            Self::HalfVec(Some(dimensions)) | Self::Vector(Some(dimensions)) => i32::from(*dimensions),
             _ => -1,
         }
     }
@@ -215,12 +241,14 @@ impl SqlType {
     #[must_use]
     pub fn with_typmod(self, typmod: i32) -> SqlType {
         match self {
+            Self::Bit(_) if typmod > 0 => Self::Bit(u32::try_from(typmod).ok()),
             Self::Numeric(_) if typmod >= 4 => {
                 let bits = typmod - 4;
                 let precision = u8::try_from(bits >> 16).unwrap_or(38);
                 Self::Numeric(Some((precision, i8::try_from(bits & 0xffff).unwrap_or(0))))
             }
             Self::Varchar(_) if typmod >= 4 => Self::Varchar(u32::try_from(typmod - 4).ok()),
+            Self::HalfVec(_) if typmod > 0 => Self::HalfVec(u16::try_from(typmod).ok()),
             Self::Vector(_) if typmod > 0 => Self::Vector(u16::try_from(typmod).ok()),
             other => other,
         }
@@ -230,13 +258,14 @@ impl SqlType {
     pub fn internal_name(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::Array(element) => return Cow::Owned(format!("_{}", element.internal_name())),
-            Self::Bit => "bit",
+            Self::Bit(_) => "bit",
             Self::Bool => "bool",
             Self::Bytea => "bytea",
             Self::Char => "char",
             Self::Date => "date",
             Self::Float4 => "float4",
             Self::Float8 => "float8",
+            Self::HalfVec(_) => VectorKind::Half.name(),
             Self::Int2 => "int2",
             Self::Int2Vector => "int2vector",
             Self::Int4 => "int4",
@@ -258,7 +287,7 @@ impl SqlType {
             Self::Unknown => "unknown",
             Self::Uuid => "uuid",
             Self::Varchar(_) => "varchar",
-            Self::Vector(_) => "vector",
+            Self::Vector(_) => VectorKind::Single.name(),
             Self::Void => "void",
         })
     }
@@ -267,6 +296,7 @@ impl SqlType {
     pub fn display_name(&self) -> String {
         match self {
             Self::Array(element) => format!("{}[]", element.display_name()),
+            Self::Bit(Some(length)) => format!("bit({length})"),
             Self::Bool => "boolean".into(),
             Self::Char => "\"char\"".into(),
             Self::Float4 => "real".into(),
@@ -280,7 +310,9 @@ impl SqlType {
             Self::Timestamptz => "timestamp with time zone".into(),
             Self::Varchar(None) => "character varying".into(),
             Self::Varchar(Some(length)) => format!("character varying({length})"),
-            Self::Vector(Some(dimensions)) => format!("vector({dimensions})"),
+            Self::HalfVec(Some(dimensions)) | Self::Vector(Some(dimensions)) => {
+                format!("{}({dimensions})", self.internal_name())
+            }
             other => other.internal_name().into_owned(),
         }
     }
@@ -306,7 +338,11 @@ impl SqlType {
             .or_else(|| Self::alias(&base))?;
         match (ty, modifiers) {
             (ty, None) => Some(ty),
+            (Self::Bit(_), Some(length)) => Some(Self::Bit(Some(length.trim().parse().ok()?))),
             (Self::Varchar(_), Some(length)) => Some(Self::Varchar(Some(length.trim().parse().ok()?))),
+            (Self::HalfVec(_), Some(dimensions)) => {
+                Some(Self::HalfVec(Some(dimensions.trim().parse().ok()?)))
+            }
             (Self::Vector(_), Some(dimensions)) => Some(Self::Vector(Some(dimensions.trim().parse().ok()?))),
             (Self::Numeric(_), Some(modifiers)) => {
                 let (precision, scale) = modifiers.split_once(',').unwrap_or((&modifiers, "0"));
@@ -338,9 +374,15 @@ mod tests {
             assert_eq!(SqlType::from_name(&ty.internal_name()), Some(ty.clone()));
             assert_eq!(SqlType::from_name(&ty.display_name()), Some(ty));
         }
-        for text in
-            ["vector(384)", "numeric(10,2)", "character varying(64)", "text[]", "timestamp with time zone"]
-        {
+        for text in [
+            "vector(384)",
+            "bit(1024)",
+            "halfvec(3)",
+            "numeric(10,2)",
+            "character varying(64)",
+            "text[]",
+            "timestamp with time zone",
+        ] {
             let ty = SqlType::from_name(text).unwrap();
             assert_eq!(ty.display_name(), text);
             assert_eq!(SqlType::from_oid(ty.oid()).unwrap().with_typmod(ty.typmod()), ty);

@@ -1,19 +1,154 @@
-//! The text form of a `vector`, with pgvector's checks and wording (`src/vector.c`, version 0.8).
+//! `vector` and `halfvec`: their text form, with pgvector's checks and wording (`src/vector.c`, `src/halfvec.c`,
+//! version 0.8).
 //!
 //! Used by the planner for literals and by the wire for text parameters, COPY and results.
 
-use crate::{Error, Result, SqlState, format_float4, limits::MAX_DIMENSIONS};
+use half::f16;
+
+use crate::{Error, Result, SqlState, SqlType, format_float4, limits::MAX_DIMENSIONS};
+
+/// The types whose values are vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VectorKind {
+    /// `halfvec`: elements of IEEE 754's half precision.
+    Half,
+    /// `vector`: elements of single precision.
+    Single,
+}
+
+impl VectorKind {
+    pub const ALL: [VectorKind; 2] = [VectorKind::Half, VectorKind::Single];
+
+    /// The type's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Half => "halfvec",
+            Self::Single => "vector",
+        }
+    }
+
+    pub const fn sql_type(self, dimensions: Option<u16>) -> SqlType {
+        match self {
+            Self::Half => SqlType::HalfVec(dimensions),
+            Self::Single => SqlType::Vector(dimensions),
+        }
+    }
+
+    /// What both are where an operator takes two of one type: pgvector casts `vector` to `halfvec` by itself, but not
+    /// the other way.
+    #[must_use]
+    pub const fn beside(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Single, Self::Single) => Self::Single,
+            _ => Self::Half,
+        }
+    }
+
+    /// The modifier in `vector(3)`. Errors: 22023 as pgvector's `vector_typmod_in`.
+    pub fn declared(self, dimensions: i64) -> Result<u16> {
+        let refuse = |what: String| Err(Error::new(SqlState::InvalidParameterValue, what));
+        if dimensions < 1 {
+            return refuse(format!("dimensions for type {} must be at least 1", self.name()));
+        }
+        match u16::try_from(dimensions) {
+            Ok(dimensions) if usize::from(dimensions) <= MAX_DIMENSIONS => Ok(dimensions),
+            _ => refuse(format!("dimensions for type {} cannot exceed {MAX_DIMENSIONS}", self.name())),
+        }
+    }
+
+    /// pgvector's `CheckDim`. Errors: 22000 without a dimension, 54000 with more than 16,000.
+    pub fn check_count(self, dimensions: usize) -> Result<()> {
+        if dimensions == 0 {
+            let message = format!("{} must have at least 1 dimension", self.name());
+            return Err(Error::new(SqlState::DataException, message));
+        }
+        if dimensions > MAX_DIMENSIONS {
+            let message = format!("{} cannot have more than {MAX_DIMENSIONS} dimensions", self.name());
+            return Err(Error::new(SqlState::ProgramLimitExceeded, message));
+        }
+        Ok(())
+    }
+
+    /// pgvector's `CheckDims`: an operator's two vectors have as many elements. Errors: 22000.
+    pub fn check_same(self, left: usize, right: usize) -> Result<()> {
+        if left == right {
+            return Ok(());
+        }
+        let message = format!("different {} dimensions {left} and {right}", self.name());
+        Err(Error::new(SqlState::DataException, message))
+    }
+}
+
+/// An element of a vector.
+pub trait VectorElement: Copy {
+    const KIND: VectorKind;
+
+    /// The nearest, ties to even; infinite past the type's range.
+    fn nearest(value: f32) -> Self;
+
+    /// The same number.
+    fn widened(self) -> f32;
+
+    /// NaN or infinite: the values whose exponent bits are all set.
+    fn is_special(self) -> bool;
+}
+
+impl VectorElement for f32 {
+    const KIND: VectorKind = VectorKind::Single;
+
+    #[inline]
+    fn nearest(value: f32) -> Self {
+        value
+    }
+
+    #[inline]
+    fn widened(self) -> f32 {
+        self
+    }
+
+    #[inline]
+    fn is_special(self) -> bool {
+        const EXPONENT: u32 = 0x7f80_0000;
+        self.to_bits() & EXPONENT == EXPONENT
+    }
+}
+
+impl VectorElement for f16 {
+    const KIND: VectorKind = VectorKind::Half;
+
+    #[inline]
+    fn nearest(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+
+    #[inline]
+    fn widened(self) -> f32 {
+        self.to_f32()
+    }
+
+    #[inline]
+    fn is_special(self) -> bool {
+        const EXPONENT: u16 = 0x7c00;
+        self.to_bits() & EXPONENT == EXPONENT
+    }
+}
+
+/// [`parse_elements`] of a `vector`.
+pub fn parse_vector(text: &str) -> Result<Vec<f32>> {
+    parse_elements(text)
+}
 
 /// Parses `[1,2,3]`. Spaces are allowed around numbers and outside the brackets.
 ///
-/// Errors: 22P02 malformed, 22003 a number out of `float4`'s range, 22000 NaN, infinity or no dimension,
+/// Errors: 22P02 malformed, 22003 a number out of the elements' range, 22000 NaN, infinity or no dimension,
 /// 54000 more than 16,000 dimensions.
-pub fn parse_vector(text: &str) -> Result<Vec<f32>> {
+pub fn parse_elements<E: VectorElement>(text: &str) -> Result<Vec<E>> {
+    let name = E::KIND.name();
     let body = text.trim_matches(is_space);
     let malformed = || {
         Error::new(
             SqlState::InvalidTextRepresentation,
-            format!("invalid input syntax for type vector: \"{text}\""),
+            format!("invalid input syntax for type {name}: \"{text}\""),
         )
     };
     let Some(inner) = body.strip_prefix('[') else {
@@ -27,20 +162,15 @@ pub fn parse_vector(text: &str) -> Result<Vec<f32>> {
     }
     let inner = inner[..end].trim_matches(is_space);
     if inner.is_empty() {
-        return Err(Error::new(SqlState::DataException, "vector must have at least 1 dimension"));
+        E::KIND.check_count(0)?;
     }
     let mut values = Vec::with_capacity(inner.len() / 8 + 1);
     for part in inner.split(',') {
-        if values.len() == MAX_DIMENSIONS {
-            return Err(too_many_dimensions());
-        }
+        E::KIND.check_count(values.len() + 1)?;
         let number = part.trim_matches(is_space);
-        let value: f32 = parse_number(number).ok_or_else(malformed)?;
-        if value.is_infinite() && !number.to_ascii_lowercase().contains("inf") {
-            return Err(Error::new(
-                SqlState::NumericValueOutOfRange,
-                format!("\"{number}\" is out of range for type vector"),
-            ));
+        let value = E::nearest(parse_number(number).ok_or_else(malformed)?);
+        if value.widened().is_infinite() && !number.to_ascii_lowercase().contains("inf") {
+            return Err(out_of_range(number, E::KIND));
         }
         values.push(value);
     }
@@ -49,36 +179,42 @@ pub fn parse_vector(text: &str) -> Result<Vec<f32>> {
 }
 
 /// Refuses NaN and infinity with pgvector's words (22000).
-pub fn check_finite(values: &[f32]) -> Result<()> {
-    // One pass that vectorises: NaN and infinity are the values whose exponent bits are all set.
-    const EXPONENT: u32 = 0x7f80_0000;
-    if values.iter().fold(0, |any, value| any | u32::from(value.to_bits() & EXPONENT == EXPONENT)) == 0 {
+pub fn check_finite<E: VectorElement>(values: &[E]) -> Result<()> {
+    // One pass that vectorises.
+    if !values.iter().fold(false, |any, value| any | value.is_special()) {
         return Ok(());
     }
-    let message = if values.iter().any(|value| value.is_nan()) {
-        "NaN not allowed in vector"
-    } else {
-        "infinite value not allowed in vector"
-    };
-    Err(Error::new(SqlState::DataException, message))
+    let what = if values.iter().any(|value| value.widened().is_nan()) { "NaN" } else { "infinite value" };
+    Err(Error::new(SqlState::DataException, format!("{what} not allowed in {}", E::KIND.name())))
 }
 
-/// Appends `[1,2,3]` with each element's shortest digits.
-pub fn format_vector(values: &[f32], out: &mut String) {
+/// Appends `[1,2,3]` with each element's shortest digits; those of a half are its digits as `float4`.
+pub fn format_vector<E: VectorElement>(values: &[E], out: &mut String) {
     out.push('[');
     for (position, value) in values.iter().enumerate() {
         if position > 0 {
             out.push(',');
         }
-        format_float4(*value, out);
+        format_float4(value.widened(), out);
     }
     out.push(']');
 }
 
-fn too_many_dimensions() -> Error {
+/// pgvector's `Float4ToHalf`. Errors: 22003 for a number that is past the range of half precision.
+pub fn round_to_half(value: f32) -> Result<f16> {
+    let half = f16::from_f32(value);
+    if half.is_infinite() && !value.is_infinite() {
+        let mut digits = String::new();
+        format_float4(value, &mut digits);
+        return Err(out_of_range(&digits, VectorKind::Half));
+    }
+    Ok(half)
+}
+
+fn out_of_range(number: &str, kind: VectorKind) -> Error {
     Error::new(
-        SqlState::ProgramLimitExceeded,
-        format!("vector cannot have more than {MAX_DIMENSIONS} dimensions"),
+        SqlState::NumericValueOutOfRange,
+        format!("\"{number}\" is out of range for type {}", kind.name()),
     )
 }
 
@@ -100,7 +236,7 @@ mod tests {
     fn reads_what_pgvector_reads() {
         assert_eq!(parse_vector(" [1, 2.5 ,-3e-2] ").unwrap(), vec![1.0, 2.5, -0.03]);
         let mut out = String::new();
-        format_vector(&[1.0, 2.5, -0.03, 1e-7], &mut out);
+        format_vector(&[1.0_f32, 2.5, -0.03, 1e-7], &mut out);
         assert_eq!(out, "[1,2.5,-0.03,1e-07]");
     }
 
@@ -120,5 +256,33 @@ mod tests {
             let error = parse_vector(text).unwrap_err();
             assert_eq!((error.state().code(), error.message()), (code, message), "{text}");
         }
+    }
+
+    #[test]
+    fn halves_are_read_rounded_and_printed_as_pgvector_does() {
+        let halves: Vec<f16> = parse_elements(" [1, 2.5 ,-0.1, 1e-8, 65519] ").unwrap();
+        assert_eq!(
+            halves.iter().map(|half| half.to_bits()).collect::<Vec<_>>(),
+            [0x3c00, 0x4100, 0xae66, 0, 0x7bff]
+        );
+        let mut out = String::new();
+        format_vector(&halves, &mut out);
+        assert_eq!(out, "[1,2.5,-0.099975586,0,65504]");
+        let cases = [
+            ("1,2", "22P02", "invalid input syntax for type halfvec: \"1,2\""),
+            ("[]", "22000", "halfvec must have at least 1 dimension"),
+            ("[NaN]", "22000", "NaN not allowed in halfvec"),
+            ("[-inf]", "22000", "infinite value not allowed in halfvec"),
+            ("[65520]", "22003", "\"65520\" is out of range for type halfvec"),
+        ];
+        for (text, code, message) in cases {
+            let error = parse_elements::<f16>(text).unwrap_err();
+            assert_eq!((error.state().code(), error.message()), (code, message), "{text}");
+        }
+        assert_eq!(
+            round_to_half(-70000.0).unwrap_err().message(),
+            "\"-70000\" is out of range for type halfvec"
+        );
+        assert_eq!(round_to_half(65519.0).unwrap(), f16::MAX);
     }
 }

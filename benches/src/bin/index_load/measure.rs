@@ -69,7 +69,7 @@ impl Workload {
     fn recall(&self, index: &dyn VectorIndex, vectors: &[f32], params: &SearchParams) -> f64 {
         let mut found = 0;
         for (query, truth) in self.queries.chunks_exact(self.dim).zip(&self.truth) {
-            let nearest = index.search(vectors, query, params);
+            let nearest = index.search(vectors.into(), query, params);
             found += nearest.iter().filter(|row| truth.contains(&i64::from(row.position))).count();
         }
         found as f64 / (self.k * self.truth.len()) as f64
@@ -87,7 +87,7 @@ impl Workload {
         let begun = Instant::now();
         let mut now = begun;
         for query in self.queries.chunks_exact(self.dim).cycle() {
-            black_box(index.search(vectors, query, params));
+            black_box(index.search(vectors.into(), query, params));
             let done = Instant::now();
             times.push(done - now);
             now = done;

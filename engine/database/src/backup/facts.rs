@@ -17,7 +17,7 @@ use arrow::{
 use sepal_query::vector::{IndexCache, IndexMemory, Search, Searched, elements, search, usable_index};
 use sepal_query::{SearchSettings, arrow_error};
 use sepal_storage::{Chunk, Snapshot, TableVersion};
-use sepal_types::{ColumnDef, ColumnId, Error, Metric, Result, RowId, SqlType, TableId, TenantId};
+use sepal_types::{ColumnDef, ColumnId, Error, Metric, Result, RowId, TableId, TenantId};
 use serde::{Deserialize, Serialize};
 
 use crate::sealing::{hex, sha256};
@@ -132,7 +132,7 @@ impl Golden {
 
 /// A vector of one length; others cannot be searched.
 fn is_searchable(column: &ColumnDef) -> bool {
-    matches!(column.ty, SqlType::Vector(Some(_)))
+    column.ty.dimensions().is_some()
 }
 
 fn content(version: &TableVersion) -> Result<String> {
@@ -238,7 +238,7 @@ fn ask(
         return Ok(None);
     }
     let (vectors, dimensions) = elements(&values)?;
-    let query = vectors[position * dimensions..(position + 1) * dimensions].to_vec();
+    let query = vectors.row(position, dimensions).widened();
     let indexes = IndexCache::new(tenant, Arc::new(IndexMemory::new(INDEX_BYTES)));
     let mut question = Search {
         version,

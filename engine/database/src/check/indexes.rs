@@ -13,11 +13,12 @@ impl BlobChecker for Indexes {
         let IndexMethod::Vector(options) = &index.method else { return Ok(()) };
         let opened = sepal_index::open(bytes).map_err(|error| error.to_string())?;
         let (vectors, dim) = sepal_query::vector::elements(column).map_err(|error| error.to_string())?;
+        let vectors = vectors.widened();
         let valid = present(column);
         let rows = BuildParams {
             metric: options.metric(),
             dim,
-            vectors,
+            vectors: &vectors,
             valid: valid.as_ref(),
             threads: 1,
             progress: &|_, _| {},

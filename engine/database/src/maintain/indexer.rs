@@ -12,7 +12,7 @@ use std::{
 };
 
 use arrow::array::{Array, ArrayRef};
-use sepal_index::{BuildMeans, BuildMemory, BuildParams, IndexError, Seed, VectorIndex};
+use sepal_index::{BuildMeans, BuildMemory, BuildParams, IndexError, Seed, VectorIndex, Vectors};
 use sepal_storage::{BlobBuilder, BlobBytes, Chunk, MergeInput};
 use sepal_types::{Error, IndexDef, IndexMethod, Result, SqlState, TableDef, TableId, VectorIndexOptions};
 
@@ -34,28 +34,41 @@ pub(super) struct Work<'a> {
 impl Work<'_> {
     /// What it takes beside the rows.
     pub(super) fn need(&self) -> Result<BuildMemory> {
-        let (_, dim) = sepal_query::vector::elements(self.column)?;
-        Ok(sepal_index::build_memory(self.options, self.column.len(), dim))
+        let (vectors, dim) = sepal_query::vector::elements(self.column)?;
+        let BuildMemory { usual, least } = sepal_index::build_memory(self.options, self.column.len(), dim);
+        let copied = copied_bytes(vectors);
+        Ok(BuildMemory { usual: usual + copied, least: least + copied })
     }
 
     /// Errors: 57014 when it was to give up, 0A000 for a metric the method has not.
     pub(super) fn run(&self, threads: usize, means: &BuildMeans<'_>) -> Result<Box<dyn VectorIndex>> {
         let (vectors, dim) = sepal_query::vector::elements(self.column)?;
+        let memory_bytes = means.memory_bytes.saturating_sub(copied_bytes(vectors));
+        let vectors = vectors.widened();
         let valid = present(self.column);
         let params = BuildParams {
             metric: self.options.metric(),
             dim,
-            vectors,
+            vectors: &vectors,
             valid: valid.as_ref(),
             threads,
             progress: &|done, total| self.posted.report(done, total),
             cancelled: self.stop,
         };
-        sepal_index::build_with(self.options, &params, means).map_err(|problem| match problem {
+        let means = BuildMeans { memory_bytes, ..*means };
+        sepal_index::build_with(self.options, &params, &means).map_err(|problem| match problem {
             IndexError::Cancelled => cancelled(),
             IndexError::UnsupportedMetric { .. } => Error::unsupported(problem.to_string()),
             other => Error::new(SqlState::InternalError, format!("the index could not be built: {other}")),
         })
+    }
+}
+
+/// Of a `halfvec` column a build has a copy of twice its size, for as long as it lasts.
+fn copied_bytes(vectors: Vectors<'_>) -> u64 {
+    match vectors {
+        Vectors::F32(_) => 0,
+        Vectors::F16(elements) => (elements.len() * size_of::<f32>()) as u64,
     }
 }
 

@@ -17,7 +17,7 @@ use std::{
 use arrow::array::ArrayRef;
 use lru::LruCache;
 use sepal_query::{sql::inlined_vector, values::decode_text, vector::FastKnn};
-use sepal_types::{Error, Result, SqlType};
+use sepal_types::{Error, Result};
 
 use super::{
     Session,
@@ -245,7 +245,8 @@ impl Session {
 impl Prepared {
     /// This statement with its one parameter given; `None` for what is no vector of the column's dimensions.
     fn with_vector(&self, text: &str) -> Option<Self> {
-        let [ty @ SqlType::Vector(_)] = self.parameters.as_slice() else { return None };
+        let [ty] = self.parameters.as_slice() else { return None };
+        ty.vector_kind()?;
         let vector: ArrayRef = decode_text(ty, Some(text.as_bytes())).ok()?;
         if !search_of(&self.plan.read())?.accepts(&vector) {
             return None;

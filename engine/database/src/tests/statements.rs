@@ -336,6 +336,49 @@ async fn a_vector_in_the_text_is_like_a_parameter() {
     assert!(send(&mut session, nothing).await.unwrap().0, "the table came, and the text is known");
 }
 
+/// A literal is what stands beside it asks for; the parameter in its place has one type everywhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_halfvec_in_the_text_is_like_a_parameter_where_a_vector_is_none() {
+    let fixture = Fixture::new();
+    let mut session = fixture.session().await;
+    let table = "CREATE TABLE h (id int PRIMARY KEY, e halfvec(2), v vector(2));
+        INSERT INTO h VALUES
+            (1, '[-0.5,0.1]', '[-0.5,0.1]'), (2, '[1,0.2]', '[1,0.2]'), (3, '[0,2]', '[0,2]')";
+    run(&mut session, table).await;
+    let strangers = Strangers::new(&fixture);
+    let vectors = ["[0,1.5]", "[ 3, 1e-3 ]", "[-0.5,0.1]", "[0,0.5]", "[7,7.7]"];
+    for shape in [
+        "SELECT id FROM h ORDER BY e <-> '{}' LIMIT 2",
+        "SELECT id, e <=> '{}' AS d FROM h WHERE id > 1 ORDER BY e <=> '{}' LIMIT 4",
+        "SELECT id, e <#> '{}'::halfvec AS d FROM h ORDER BY d LIMIT 3",
+        "SELECT id, e <-> '{}'::vector AS d FROM h ORDER BY d LIMIT 3",
+        "SELECT id FROM h WHERE h.e <-> ('{}') < 3 AND id > 0 ORDER BY e <-> '{}' LIMIT 3",
+        "SELECT id FROM h WHERE e <-> '{}' < 3 ORDER BY v <-> '{}' LIMIT 3",
+    ] {
+        for (time, vector) in vectors.iter().enumerate() {
+            let sql = shape.replace("{}", vector);
+            let known = strangers.agree(&mut session, &sql, "nothing").await;
+            assert_eq!(known, Some(time > 0), "{sql}");
+        }
+    }
+    // Rounded to a halfvec these would be other distances.
+    for shape in [
+        "SELECT id FROM h WHERE v <-> '{}' <= 0 ORDER BY e <-> '{}' LIMIT 3",
+        "SELECT id FROM h WHERE e::vector <-> '{}' < 0.00001 ORDER BY e <-> '{}' LIMIT 3",
+    ] {
+        for vector in vectors {
+            let sql = shape.replace("{}", vector);
+            assert_eq!(strangers.agree(&mut session, &sql, "nothing").await, Some(false), "{sql}");
+        }
+    }
+    for wrong in ["[1,2,3]", "[1]", "[1,x]", "[70000,1]", "[1e39,1]", "[]"] {
+        for cast in ["", "::vector", "::halfvec"] {
+            let sql = format!("SELECT id FROM h ORDER BY e <-> '{wrong}'{cast} LIMIT 2");
+            assert_ne!(strangers.agree(&mut session, &sql, "nothing").await, Some(true), "{sql}");
+        }
+    }
+}
+
 /// As a driver binds: described, and run with no parameter.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_prepared_again_tells_the_same_and_keeps_its_word() {

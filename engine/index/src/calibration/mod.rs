@@ -17,7 +17,7 @@ mod measure;
 use std::io;
 
 use crate::graph::Graph;
-use crate::{BuildParams, IndexError, Neighbor, SearchParams, VectorIndex};
+use crate::{BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors};
 
 /// The counts of neighbours that are asked for. How much wider a walk must be for more neighbours follows no rule:
 /// three times as wide for ten times as many on those embeddings, and ten times where the hundredth lies in another
@@ -66,11 +66,11 @@ impl Calibrated {
 }
 
 impl VectorIndex for Calibrated {
-    fn search(&self, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+    fn search(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
         self.index.search(vectors, query, params)
     }
 
-    fn search_unseen(&self, vectors: &[f32], row: usize, params: &SearchParams) -> Vec<Neighbor> {
+    fn search_unseen(&self, vectors: Vectors, row: usize, params: &SearchParams) -> Vec<Neighbor> {
         self.index.search_unseen(vectors, row, params)
     }
 
@@ -221,21 +221,20 @@ pub(crate) fn guess(least: usize, recall: f64, k: usize) -> Option<usize> {
     Some(effort.round() as usize)
 }
 
-/// [`VectorIndex::search_unseen`] by `search`, which takes a count and nothing else: more are asked for until enough of
-/// them are not the row itself or its equals. For indexes whose searches pass through no row on their way.
+/// [`VectorIndex::search_unseen`] for a row like `question` by `search`, which takes a count and nothing else: more are
+/// asked for until enough of them are not the row itself or its equals. For indexes whose searches pass through no row
+/// on their way.
 pub(crate) fn without_equals(
-    vectors: &[f32],
-    dim: usize,
-    row: usize,
+    vectors: Vectors,
+    question: &[f32],
     k: usize,
     search: impl Fn(usize) -> Vec<Neighbor>,
 ) -> Vec<Neighbor> {
-    let question = &vectors[row * dim..][..dim];
     let mut wanted = k.saturating_add(1);
     loop {
         let mut found = search(wanted);
         let all = found.len() < wanted;
-        found.retain(|other| !same_bits(question, &vectors[other.position as usize * dim..][..dim]));
+        found.retain(|other| !vectors.row(other.position as usize, question.len()).equals(question));
         if all || found.len() >= k {
             found.truncate(k);
             return found;

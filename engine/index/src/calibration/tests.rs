@@ -50,7 +50,7 @@ fn reached(index: &dyn VectorIndex, metric: Metric, vectors: &[f32], target: f64
         all += truth.len();
         found += match effort {
             Some(effort) => {
-                let result = index.search(vectors, query, &at(k, effort));
+                let result = index.search(vectors.into(), query, &at(k, effort));
                 truth.iter().filter(|neighbor| result.contains(neighbor)).count()
             }
             None => truth.len(),
@@ -109,7 +109,10 @@ fn the_same_build_measures_the_same_and_its_bytes_keep_it() {
         plain[20..24].fill(0);
         let guessing = open(&plain).unwrap();
         let query = &vectors[..20];
-        assert_eq!(guessing.search(&vectors, query, &at(9, 64)), opened.search(&vectors, query, &at(9, 64)));
+        assert_eq!(
+            guessing.search((&vectors).into(), query, &at(9, 64)),
+            opened.search((&vectors).into(), query, &at(9, 64))
+        );
         assert!(guessing.effort_for(0.9, 10) >= opened.effort_for(0.9, 10), "a guess is careful");
         assert_eq!(guessing.serialize(), plain);
     }
@@ -151,9 +154,9 @@ fn copies_among_others_are_no_neighbours() {
                     .filter(|other| same_bits(question, &vectors[other * dim..][..dim]))
                     .for_each(|equal| others.clear(equal));
                 let truth = search_exact(metric, dim, &vectors, question, 30, Some(&others));
-                let found = index.search_unseen(&vectors, row, &at(30, 4000));
+                let found = index.search_unseen((&vectors).into(), row, &at(30, 4000));
                 assert_eq!(found, truth, "{options:?} {row}: with all effort it is the exact answer");
-                let narrow = index.search_unseen(&vectors, row, &at(30, 1));
+                let narrow = index.search_unseen((&vectors).into(), row, &at(30, 1));
                 assert!(narrow.len() == 30 && narrow.iter().all(|other| others.get(other.position as usize)));
             }
         }

@@ -1,7 +1,9 @@
 //! Distances between vectors, with pgvector's meaning and at the speed of the machine.
 //!
 //! Called by every search, by the builders, and by SQL for `<->`, `<#>`, `<=>` and `<+>`. The kernels sum in
-//! `f32` as pgvector does (`src/vector.c`); the last step (root, sign, quotient) is in `f64`.
+//! `f32` as pgvector does (`src/vector.c`); the last step (root, sign, quotient) is in `f64`. Rows of `f16` are
+//! widened in registers and summed in the same order, so that their distances are those of the widened rows to the
+//! bit.
 //!
 //! Which kernels run is decided once, at the first call: AVX-512, else AVX2 with FMA, else plain Rust. All
 //! ways to the same distance ([`distance`], [`distances`], [`Scorer`]) use the same kernels with the same
@@ -13,35 +15,50 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod bits;
 mod scalar;
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
+use half::f16;
 use sepal_types::Metric;
+
+use crate::Vectors;
+
+pub use bits::{hamming, jaccard};
 
 /// The distance from `a` to `b`: Euclidean, negated inner product, taxicab, or one minus the cosine. The
 /// cosine is clamped to [-1, 1] and the distance is NaN when a vector has length zero.
 ///
 /// # Panics
 /// When the lengths differ; SQL has refused that before (`different vector dimensions 3 and 4`).
-pub fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+pub fn distance<'b>(metric: Metric, a: &[f32], b: impl Into<Vectors<'b>>) -> f64 {
+    let b = b.into();
     assert_eq!(a.len(), b.len(), "distance between vectors of different dimensions");
-    kernels().distance(metric, a, b)
+    match b {
+        Vectors::F32(b) => kernels().distance(metric, a, b),
+        Vectors::F16(_) => {
+            let scorer = Scorer::new(metric, a);
+            scorer.finish(scorer.score(b))
+        }
+    }
 }
 
 /// The distances from `query` to each of the `out.len() × query.len()` elements' rows.
 ///
 /// # Panics
 /// When `vectors` is not `out.len()` rows of the query's length.
-pub fn distances(metric: Metric, query: &[f32], vectors: &[f32], out: &mut [f64]) {
+pub fn distances<'v>(metric: Metric, query: &[f32], vectors: impl Into<Vectors<'v>>, out: &mut [f64]) {
+    let vectors = vectors.into();
     assert_eq!(vectors.len(), query.len() * out.len(), "one distance a row");
     if query.is_empty() {
         out.fill(distance(metric, query, query));
         return;
     }
     let scorer = Scorer::new(metric, query);
-    for (row, out) in vectors.chunks_exact(query.len()).zip(out) {
-        *out = scorer.finish(scorer.score(row));
+    for (position, out) in out.iter_mut().enumerate() {
+        *out = scorer.finish(scorer.score(vectors.row(position, query.len())));
     }
 }
 
@@ -76,32 +93,44 @@ impl KernelLevel {
     }
 }
 
+/// What the CPU loads at once.
+#[cfg(target_arch = "x86_64")]
+const LINE_BYTES: usize = 64;
+
 /// One query against many rows. A score orders rows as the distance does but leaves the last monotone step
 /// (the root) for those that are kept.
 pub(crate) struct Scorer<'q> {
     metric: Metric,
-    query: &'q [f32],
+    query: Cow<'q, [f32]>,
     /// The query's squared length, for cosine.
     norm: f32,
     kernels: &'static Kernels,
 }
 
 impl<'q> Scorer<'q> {
-    pub(crate) fn new(metric: Metric, query: &'q [f32]) -> Self {
-        let kernels = kernels();
-        let norm = if metric == Metric::Cosine { kernels.dot(query, query) } else { 0.0 };
+    pub(crate) fn new(metric: Metric, query: impl Into<Cow<'q, [f32]>>) -> Self {
+        let (query, kernels) = (query.into(), kernels());
+        let norm = if metric == Metric::Cosine { kernels.single.dot(&query, &query) } else { 0.0 };
         Self { metric, query, norm, kernels }
     }
 
     /// `row` has the query's length; smaller is nearer.
     #[inline]
-    pub(crate) fn score(&self, row: &[f32]) -> f64 {
+    pub(crate) fn score<'r>(&self, row: impl Into<Vectors<'r>>) -> f64 {
+        match row.into() {
+            Vectors::F32(row) => self.score_by(&self.kernels.single, row),
+            Vectors::F16(row) => self.score_by(&self.kernels.half, row),
+        }
+    }
+
+    #[inline]
+    fn score_by<E>(&self, kernels: &RowKernels<E>, row: &[E]) -> f64 {
         match self.metric {
-            Metric::L2 => f64::from(self.kernels.l2_squared(self.query, row)),
-            Metric::InnerProduct => plain_nan(-f64::from(self.kernels.dot(self.query, row))),
-            Metric::L1 => f64::from(self.kernels.l1(self.query, row)),
+            Metric::L2 => f64::from(kernels.l2_squared(&self.query, row)),
+            Metric::InnerProduct => plain_nan(-f64::from(kernels.dot(&self.query, row))),
+            Metric::L1 => f64::from(kernels.l1(&self.query, row)),
             Metric::Cosine => {
-                let (dot, norm) = self.kernels.dot_norm(self.query, row);
+                let (dot, norm) = kernels.dot_norm(&self.query, row);
                 cosine_distance(dot, self.norm, norm)
             }
         }
@@ -116,12 +145,12 @@ impl<'q> Scorer<'q> {
 
 /// Whether a cosine with this vector is a number: its squared length is not zero in `f32`.
 pub(crate) fn has_direction(vector: &[f32]) -> bool {
-    kernels().dot(vector, vector) > 0.0
+    kernels().single.dot(vector, vector) > 0.0
 }
 
 /// Euclidean length. In `f64` where the squares leave `f32`, so that 1e30 and 1e-30 have one too.
 pub(crate) fn norm(vector: &[f32]) -> f64 {
-    let squared = kernels().dot(vector, vector);
+    let squared = kernels().single.dot(vector, vector);
     if squared.is_normal() {
         return f64::from(squared).sqrt();
     }
@@ -131,9 +160,17 @@ pub(crate) fn norm(vector: &[f32]) -> f64 {
 /// Asks for a row that will be read soon. Rows of a filtered or listed scan lie far apart, where the hardware
 /// does not guess them.
 #[inline]
-pub(crate) fn prefetch(row: &[f32]) {
+pub(crate) fn prefetch<'r>(row: impl Into<Vectors<'r>>) {
+    match row.into() {
+        Vectors::F32(row) => prefetch_lines(row),
+        Vectors::F16(row) => prefetch_lines(row),
+    }
+}
+
+#[inline]
+fn prefetch_lines<E>(row: &[E]) {
     #[cfg(target_arch = "x86_64")]
-    for line in row.chunks(16) {
+    for line in row.chunks(LINE_BYTES / size_of::<E>()) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: a prefetch reads nothing architecturally and SSE is part of x86-64.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
@@ -155,8 +192,8 @@ fn plain_nan(distance: f64) -> f64 {
     if distance.is_nan() { f64::NAN } else { distance }
 }
 
-type Sum = unsafe fn(&[f32], &[f32]) -> f32;
-type Sums2 = unsafe fn(&[f32], &[f32]) -> (f32, f32);
+type Sum<E> = unsafe fn(&[f32], &[E]) -> f32;
+type Sums2<E> = unsafe fn(&[f32], &[E]) -> (f32, f32);
 type Sums3 = unsafe fn(&[f32], &[f32]) -> (f32, f32, f32);
 
 /// One instruction set's kernels. All read `min(a.len(), b.len())` elements.
@@ -165,25 +202,33 @@ type Sums3 = unsafe fn(&[f32], &[f32]) -> (f32, f32, f32);
 /// once the CPU was asked: holding a `&Kernels` means the machine has what its functions need.
 struct Kernels {
     name: &'static str,
-    /// Σ (a-b)²
-    l2_squared: Sum,
-    /// Σ ab
-    dot: Sum,
-    /// Σ |a-b|
-    l1: Sum,
-    /// Σ ab, Σ b²: the cosine of a query whose length is known.
-    dot_norm: Sums2,
+    /// For rows of `f32`.
+    single: RowKernels<f32>,
+    /// For rows of `f16`.
+    half: RowKernels<f16>,
     /// Σ ab, Σ a², Σ b²
     cosine: Sums3,
+}
+
+/// Those for rows of one type; lives in a [`Kernels`] only.
+struct RowKernels<E> {
+    /// Σ (a-b)²
+    l2_squared: Sum<E>,
+    /// Σ ab
+    dot: Sum<E>,
+    /// Σ |a-b|
+    l1: Sum<E>,
+    /// Σ ab, Σ b²: the cosine of a query whose length is known.
+    dot_norm: Sums2<E>,
 }
 
 impl Kernels {
     #[inline]
     fn distance(&self, metric: Metric, a: &[f32], b: &[f32]) -> f64 {
         match metric {
-            Metric::L2 => f64::from(self.l2_squared(a, b)).sqrt(),
-            Metric::InnerProduct => plain_nan(-f64::from(self.dot(a, b))),
-            Metric::L1 => f64::from(self.l1(a, b)),
+            Metric::L2 => f64::from(self.single.l2_squared(a, b)).sqrt(),
+            Metric::InnerProduct => plain_nan(-f64::from(self.single.dot(a, b))),
+            Metric::L1 => f64::from(self.single.l1(a, b)),
             Metric::Cosine => {
                 let (dot, norm_a, norm_b) = self.cosine(a, b);
                 cosine_distance(dot, norm_a, norm_b)
@@ -192,33 +237,35 @@ impl Kernels {
     }
 
     #[inline]
-    fn l2_squared(&self, a: &[f32], b: &[f32]) -> f32 {
+    fn cosine(&self, a: &[f32], b: &[f32]) -> (f32, f32, f32) {
         // SAFETY: the type's invariant: the CPU has this table's features.
+        unsafe { (self.cosine)(a, b) }
+    }
+}
+
+impl<E> RowKernels<E> {
+    #[inline]
+    fn l2_squared(&self, a: &[f32], b: &[E]) -> f32 {
+        // SAFETY: the invariant of `Kernels`, which this is a part of: the CPU has the table's features.
         unsafe { (self.l2_squared)(a, b) }
     }
 
     #[inline]
-    fn dot(&self, a: &[f32], b: &[f32]) -> f32 {
-        // SAFETY: the type's invariant.
+    fn dot(&self, a: &[f32], b: &[E]) -> f32 {
+        // SAFETY: the invariant of `Kernels`.
         unsafe { (self.dot)(a, b) }
     }
 
     #[inline]
-    fn l1(&self, a: &[f32], b: &[f32]) -> f32 {
-        // SAFETY: the type's invariant.
+    fn l1(&self, a: &[f32], b: &[E]) -> f32 {
+        // SAFETY: the invariant of `Kernels`.
         unsafe { (self.l1)(a, b) }
     }
 
     #[inline]
-    fn dot_norm(&self, a: &[f32], b: &[f32]) -> (f32, f32) {
-        // SAFETY: the type's invariant.
+    fn dot_norm(&self, a: &[f32], b: &[E]) -> (f32, f32) {
+        // SAFETY: the invariant of `Kernels`.
         unsafe { (self.dot_norm)(a, b) }
-    }
-
-    #[inline]
-    fn cosine(&self, a: &[f32], b: &[f32]) -> (f32, f32, f32) {
-        // SAFETY: the type's invariant.
-        unsafe { (self.cosine)(a, b) }
     }
 }
 
@@ -233,7 +280,10 @@ fn available() -> impl Iterator<Item = &'static Kernels> {
     #[cfg(target_arch = "x86_64")]
     let wide = [
         is_x86_feature_detected!("avx512f").then_some(&avx512::KERNELS),
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(&avx2::KERNELS),
+        (is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c"))
+        .then_some(&avx2::KERNELS),
     ];
     #[cfg(not(target_arch = "x86_64"))]
     let wide: [Option<&'static Kernels>; 0] = [];

@@ -1,5 +1,6 @@
 //! Every kernel of this machine against `f64` sums, and all ways to a distance against each other.
 
+use half::f16;
 use proptest::prelude::*;
 use sepal_types::Metric;
 
@@ -19,18 +20,38 @@ fn check(kernels: &Kernels, a: &[f32], b: &[f32]) {
         let name = kernels.name;
         assert!(error <= 1e-4 * size, "{name} {what} of {} elements: {found}, not {wanted}", a.len());
     };
-    close("l2", kernels.l2_squared(a, b), exactly(a, b, |x, y| (x - y) * (x - y)));
-    close("dot", kernels.dot(a, b), exactly(a, b, |x, y| x * y));
-    close("l1", kernels.l1(a, b), exactly(a, b, |x, y| (x - y).abs()));
+    close("l2", kernels.single.l2_squared(a, b), exactly(a, b, |x, y| (x - y) * (x - y)));
+    close("dot", kernels.single.dot(a, b), exactly(a, b, |x, y| x * y));
+    close("l1", kernels.single.l1(a, b), exactly(a, b, |x, y| (x - y).abs()));
     // The fused kernels must add in the same order as `dot`: a row has one distance.
     let bits = |values: &[f32]| -> Vec<u32> { values.iter().map(|value| value.to_bits()).collect() };
-    let (dot, norm) = kernels.dot_norm(a, b);
-    assert_eq!(bits(&[dot, norm]), bits(&[kernels.dot(a, b), kernels.dot(b, b)]));
+    let (dot, norm) = kernels.single.dot_norm(a, b);
+    assert_eq!(bits(&[dot, norm]), bits(&[kernels.single.dot(a, b), kernels.single.dot(b, b)]));
+    let (half, widened) = halved(b);
+    assert_eq!(
+        bits(&[kernels.half.l2_squared(a, &half), kernels.half.dot(a, &half), kernels.half.l1(a, &half)]),
+        bits(&[
+            kernels.single.l2_squared(a, &widened),
+            kernels.single.dot(a, &widened),
+            kernels.single.l1(a, &widened)
+        ])
+    );
+    let ((dot_half, norm_half), (dot_wide, norm_wide)) =
+        (kernels.half.dot_norm(a, &half), kernels.single.dot_norm(a, &widened));
+    assert_eq!(bits(&[dot_half, norm_half]), bits(&[dot_wide, norm_wide]));
     let (dot, norm_a, norm_b) = kernels.cosine(a, b);
     assert_eq!(
         bits(&[dot, norm_a, norm_b]),
-        bits(&[kernels.dot(a, b), kernels.dot(a, a), kernels.dot(b, b)])
+        bits(&[kernels.single.dot(a, b), kernels.single.dot(a, a), kernels.single.dot(b, b)])
     );
+}
+
+/// The nearest `f16`s, and what they are as `f32`. Numbers past its range become its greatest.
+fn halved(values: &[f32]) -> (Vec<f16>, Vec<f32>) {
+    let half: Vec<f16> =
+        values.iter().map(|value| f16::from_f32(value.clamp(f16::MIN.to_f32(), f16::MAX.to_f32()))).collect();
+    let widened = half.iter().map(|value| value.to_f32()).collect();
+    (half, widened)
 }
 
 /// Numbers that repeat with no period a lane count could hide.
@@ -57,11 +78,17 @@ fn every_length_to_2000() {
 fn kernels_read_the_shorter_length_only() {
     let (long, short) = (wave(100, 3), wave(37, 4));
     for kernels in available() {
-        assert_eq!(kernels.dot(&long, &short).to_bits(), kernels.dot(&long[..37], &short).to_bits());
-        assert_eq!(kernels.l1(&short, &long).to_bits(), kernels.l1(&short, &long[..37]).to_bits());
-        assert_eq!(kernels.dot_norm(&short, &long), kernels.dot_norm(&short, &long[..37]));
+        assert_eq!(
+            kernels.single.dot(&long, &short).to_bits(),
+            kernels.single.dot(&long[..37], &short).to_bits()
+        );
+        assert_eq!(
+            kernels.single.l1(&short, &long).to_bits(),
+            kernels.single.l1(&short, &long[..37]).to_bits()
+        );
+        assert_eq!(kernels.single.dot_norm(&short, &long), kernels.single.dot_norm(&short, &long[..37]));
         assert_eq!(kernels.cosine(&long, &short), kernels.cosine(&long[..37], &short));
-        assert_eq!(kernels.l2_squared(&[], &[]), 0.0);
+        assert_eq!(kernels.single.l2_squared(&[], &[]), 0.0);
     }
 }
 
@@ -86,6 +113,15 @@ proptest! {
             let mut out = vec![0.0; rows];
             distances(metric, &query, &vectors, &mut out);
             let scorer = Scorer::new(metric, &query);
+            let (half, widened) = halved(&vectors);
+            let (mut of_half, mut of_widened) = (vec![0.0; rows], vec![0.0; rows]);
+            distances(metric, &query, half.as_slice(), &mut of_half);
+            distances(metric, &query, &widened, &mut of_widened);
+            for (position, (of_half, of_widened)) in of_half.iter().zip(&of_widened).enumerate() {
+                prop_assert_eq!(of_half.to_bits(), of_widened.to_bits());
+                let single = distance(metric, &query, &half[position * dim..][..dim]);
+                prop_assert_eq!(single.to_bits(), of_widened.to_bits());
+            }
             for (row, batch) in vectors.chunks_exact(dim).zip(out) {
                 let single = distance(metric, &query, row);
                 prop_assert_eq!(single.to_bits(), batch.to_bits());
@@ -130,6 +166,25 @@ fn lengths_outside_f32_squares() {
         assert!((norm(&[3.0 * size, 4.0 * size]) / wanted - 1.0).abs() < 1e-6);
     }
     assert!(has_direction(&[0.0, 1e-3]) && !has_direction(&[0.0, -0.0]) && !has_direction(&[]));
+}
+
+/// Every `f16` that is a number, on every way, at every place of a register.
+#[test]
+fn every_half_is_widened_exactly() {
+    let all: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).filter(|half| half.is_finite()).collect();
+    let zeros = vec![0.0; 3];
+    for kernels in available() {
+        for half in &all {
+            let row = [f16::ZERO, *half, f16::ZERO];
+            assert_eq!(kernels.half.l1(&zeros, &row), half.to_f32().abs(), "{} {half:?}", kernels.name);
+        }
+        for (position, row) in all.chunks(37).enumerate() {
+            let mut picks = vec![0.0; row.len()];
+            let at = position % row.len();
+            picks[at] = 1.0;
+            assert_eq!(kernels.half.dot(&picks, row), row[at].to_f32(), "{} {at}", kernels.name);
+        }
+    }
 }
 
 #[test]

@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn every_byte_and_the_length_count() {
-        let bytes: Vec<u8> = (0..61).map(|number| number * 7).collect();
+        let bytes: Vec<u8> = (0..61_u8).map(|number| number.wrapping_mul(7)).collect();
         let sum = check_sum(&bytes);
         for place in 0..bytes.len() {
             for bit in 0..8 {

@@ -30,7 +30,7 @@ use parking_lot::RwLock;
 use sepal_types::Metric;
 
 use crate::calibration::{self, Measured};
-use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex};
+use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors};
 use factory::Factory;
 
 pub(crate) use rows::{Rows, sample_rows, stratified};
@@ -148,7 +148,7 @@ fn with_table(factory: &Factory) -> bool {
 }
 
 impl VectorIndex for Faiss {
-    fn search(&self, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+    fn search(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
         assert_eq!(vectors.len(), self.rows * self.dim, "search in another segment's vectors");
         assert_eq!(query.len(), self.dim, "a query of other dimensions than the index");
         self.find(vectors, query, params)
@@ -224,7 +224,7 @@ impl Measured for Faiss {
         for (effort, hits) in efforts.iter().zip(&mut hits) {
             let effort = *effort as usize;
             let wanted = SearchParams { k: truth.len(), ef_search: effort, probes: effort, allowed: None };
-            let found = self.search_unseen(params.vectors, row, &wanted);
+            let found = self.search_unseen(params.vectors.into(), row, &wanted);
             // By distance: of rows equally far any will do.
             let near = found.iter().filter(|neighbor| neighbor.distance <= furthest.distance).count();
             if near >= truth.len() {

@@ -16,7 +16,7 @@ use crate::calibration::same_bits;
 use crate::distance::{Scorer, has_direction};
 use crate::flat::{finish, scan_positions};
 use crate::neighbor::TopK;
-use crate::{Bits, BuildParams, Neighbor, SearchParams, search_exact};
+use crate::{Bits, BuildParams, Neighbor, SearchParams, Vectors, search_exact};
 
 /// So few qualifying rows are scored from their vectors: FAISS would look at more.
 const FEW_ROWS: usize = 128;
@@ -31,7 +31,7 @@ const MOST_EQUALS: usize = 16;
 /// What one search is after.
 struct Search<'a> {
     index: &'a Faiss,
-    vectors: &'a [f32],
+    vectors: Vectors<'a>,
     query: &'a [f32],
     k: usize,
     probes: usize,
@@ -43,7 +43,7 @@ struct Search<'a> {
 }
 
 impl Faiss {
-    pub(super) fn find(&self, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+    pub(super) fn find(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
         let count = match (params.allowed, &self.held) {
             (None, _) => self.rows_held(),
             (Some(allowed), None) => allowed.count(),

@@ -44,7 +44,7 @@ fn recall(index: &dyn VectorIndex, metric: Metric, vectors: &[f32], queries: &[f
     let (mut found, mut asked) = (0, 0);
     for query in queries.chunks_exact(dim) {
         let exact = search_exact(metric, dim, vectors, query, 10, None);
-        let near = index.search(vectors, query, &wanted(10, effort, None));
+        let near = index.search(vectors.into(), query, &wanted(10, effort, None));
         assert!(near.len() == 10 && near.is_sorted_by(|a, b| a < b));
         found += near.iter().filter(|neighbor| exact.contains(neighbor)).count();
         asked += 10;
@@ -101,7 +101,10 @@ fn every_kind_of_factory_finds_and_comes_back_from_its_bytes() {
             assert!(opened.memory_bytes() + 4_096 >= bytes.len(), "{factory}");
             for query in queries.chunks_exact(dim).take(5) {
                 let wanted = wanted(20, 32, None);
-                assert_eq!(opened.search(vectors, query, &wanted), index.search(vectors, query, &wanted));
+                assert_eq!(
+                    opened.search(vectors.into(), query, &wanted),
+                    index.search(vectors.into(), query, &wanted)
+                );
             }
         }
     }
@@ -123,7 +126,8 @@ fn a_filter_never_costs_rows() {
                 (0..rows).step_by(step).for_each(|position| allowed.set(position));
                 let qualifying = valid.map_or(allowed.count(), |valid| valid.count_and(&allowed));
                 for k in [1, 10, 300] {
-                    let found = index.search(&vectors, &vectors[..dim], &wanted(k, 1, Some(&allowed)));
+                    let found =
+                        index.search((&vectors).into(), &vectors[..dim], &wanted(k, 1, Some(&allowed)));
                     assert_eq!(found.len(), k.min(qualifying), "{factory}: k {k}, every {step}th row");
                     let fits = |neighbor: &Neighbor| {
                         let position = neighbor.position as usize;
@@ -134,9 +138,14 @@ fn a_filter_never_costs_rows() {
                 }
             }
             assert!(
-                index.search(&vectors, &vectors[..dim], &wanted(5, 9, Some(&Bits::new(rows)))).is_empty()
+                index
+                    .search((&vectors).into(), &vectors[..dim], &wanted(5, 9, Some(&Bits::new(rows))))
+                    .is_empty()
             );
-            assert_eq!(index.search(&vectors, &vectors[..dim], &wanted(9999, 9, None)).len(), index.len());
+            assert_eq!(
+                index.search((&vectors).into(), &vectors[..dim], &wanted(9999, 9, None)).len(),
+                index.len()
+            );
         }
     }
 }
@@ -153,7 +162,7 @@ fn a_filtered_search_is_as_good_as_another() {
         let mut found = 0;
         for query in queries.chunks_exact(dim) {
             let exact = search_exact(Metric::Cosine, dim, vectors, query, 10, Some(&allowed));
-            let near = index.search(vectors, query, &wanted(10, 48, Some(&allowed)));
+            let near = index.search(vectors.into(), query, &wanted(10, 48, Some(&allowed)));
             found += near.iter().filter(|neighbor| exact.contains(neighbor)).count();
         }
         assert!(found >= 340, "{factory}: {found} of 400");
@@ -168,7 +177,7 @@ fn searches_of_many_threads_have_their_own_effort() {
     let index = build("HNSW8", Metric::L2, dim, &vectors);
     let alone = |effort: usize| -> Vec<Vec<Neighbor>> {
         let queries = vectors.chunks_exact(dim).step_by(300);
-        queries.map(|query| index.search(&vectors, query, &wanted(10, effort, None))).collect()
+        queries.map(|query| index.search((&vectors).into(), query, &wanted(10, effort, None))).collect()
     };
     let efforts = [10, 40, 200];
     let expected = efforts.map(alone);
@@ -195,11 +204,13 @@ fn too_few_rows_for_a_factory_are_scanned() {
         let opened = open(&index.serialize()).unwrap();
         let query = &vectors[..dim];
         let exact = search_exact(Metric::L2, dim, &vectors, query, 20, None);
-        assert_eq!(opened.search(&vectors, query, &wanted(20, 1, None)), exact);
+        assert_eq!(opened.search((&vectors).into(), query, &wanted(20, 1, None)), exact);
         assert_eq!((opened.len(), opened.effort_for(0.9, 10)), (rows, Some(1)));
     }
     let none = Faiss::build("Flat", &params(Metric::L2, dim, &vectors, Some(&Bits::new(rows)))).unwrap();
-    assert!(none.is_empty() && none.search(&vectors, &vectors[..dim], &wanted(5, 9, None)).is_empty());
+    assert!(
+        none.is_empty() && none.search((&vectors).into(), &vectors[..dim], &wanted(5, 9, None)).is_empty()
+    );
     assert_eq!(open(&none.serialize()).unwrap().len(), 0);
 }
 
@@ -214,7 +225,7 @@ fn awkward_numbers_stay_away_from_faiss() {
                 let index = build(factory, metric, dim, &vectors);
                 let opened = open(&index.serialize()).unwrap();
                 for query in [&vectors[..dim], &[3e38; 8], &[0.0; 8]] {
-                    let found = opened.search(&vectors, query, &wanted(5, 20, None));
+                    let found = opened.search((&vectors).into(), query, &wanted(5, 20, None));
                     assert_eq!(found.len(), 5, "{metric:?}, {factory}, times {scale}");
                 }
             }
@@ -224,7 +235,7 @@ fn awkward_numbers_stay_away_from_faiss() {
     vectors[8..16].fill(0.0);
     let index = build("HNSW8", Metric::Cosine, dim, &vectors);
     assert_eq!(index.len(), rows - 1, "a vector without direction has no place");
-    assert_eq!(index.search(&vectors, &[0.0; 8], &wanted(5, 9, None)).len(), 5);
+    assert_eq!(index.search((&vectors).into(), &[0.0; 8], &wanted(5, 9, None)).len(), 5);
     vectors[17] = f32::NAN;
     let refused = Faiss::build("HNSW8", &params(Metric::L2, dim, &vectors, None)).unwrap_err();
     assert!(refused.to_string().contains("row 2 holds NaN"), "{refused}");
@@ -300,7 +311,7 @@ fn damaged_bytes_are_an_error_and_never_reach_faiss() {
                 && index.shape() == (200, 4)
             {
                 assert!(offset < 56, "byte {offset}");
-                assert_eq!(index.search(&vectors, &vectors[..4], &wanted(40, 4, None)).len(), 40);
+                assert_eq!(index.search((&vectors).into(), &vectors[..4], &wanted(40, 4, None)).len(), 40);
             }
         }
     }

@@ -9,7 +9,7 @@ mod search;
 
 use sepal_types::Metric;
 
-use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, check};
+use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors, check};
 
 pub use search::search_exact;
 pub(crate) use search::{finish, scan_positions};
@@ -43,7 +43,7 @@ impl Flat {
 }
 
 impl VectorIndex for Flat {
-    fn search(&self, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+    fn search(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
         assert_eq!(vectors.len(), self.rows * self.dim, "search in another segment's vectors");
         let (metric, dim, k) = (self.metric, self.dim, params.k);
         match (&self.held, params.allowed) {

@@ -4,7 +4,7 @@ use sepal_types::Metric;
 
 use crate::distance::{Scorer, prefetch};
 use crate::neighbor::TopK;
-use crate::{Bits, Neighbor};
+use crate::{Bits, Neighbor, Vectors};
 
 /// Rows asked for ahead of the one being scored, where the next row is not the next address. Four rows are 6
 /// KB at 384 dimensions: enough to cover a miss, little enough to stay in L1 until used.
@@ -16,16 +16,17 @@ const AHEAD: usize = 4;
 ///
 /// # Panics
 /// When `query` has not `dim` elements or `vectors` is not whole rows: SQL has checked dimensions before.
-pub fn search_exact(
+pub fn search_exact<'v>(
     metric: Metric,
     dim: usize,
-    vectors: &[f32],
+    vectors: impl Into<Vectors<'v>>,
     query: &[f32],
     k: usize,
     allowed: Option<&Bits>,
 ) -> Vec<Neighbor> {
+    let vectors = vectors.into();
     assert!(query.len() == dim && dim > 0, "a query of {} dimensions for vectors of {dim}", query.len());
-    assert!(vectors.len().is_multiple_of(dim), "{} floats are not rows of {dim}", vectors.len());
+    assert!(vectors.len().is_multiple_of(dim), "{} elements are not rows of {dim}", vectors.len());
     let rows = vectors.len() / dim;
     if k == 0 {
         return Vec::new();
@@ -43,9 +44,10 @@ pub fn search_exact(
 }
 
 /// Offers every row, in order: the hardware reads ahead by itself.
-fn scan_all(scorer: &Scorer, dim: usize, vectors: &[f32], top: &mut TopK) {
-    for (position, row) in vectors.chunks_exact(dim).enumerate() {
-        top.offer(Neighbor { position: position as u32, distance: scorer.score(row) });
+fn scan_all(scorer: &Scorer, dim: usize, vectors: Vectors, top: &mut TopK) {
+    for position in 0..vectors.len() / dim {
+        let distance = scorer.score(vectors.row(position, dim));
+        top.offer(Neighbor { position: position as u32, distance });
     }
 }
 
@@ -53,11 +55,11 @@ fn scan_all(scorer: &Scorer, dim: usize, vectors: &[f32], top: &mut TopK) {
 pub(crate) fn scan_positions(
     scorer: &Scorer,
     dim: usize,
-    vectors: &[f32],
+    vectors: Vectors,
     mut positions: impl Iterator<Item = usize>,
     top: &mut TopK,
 ) {
-    let row = |position: usize| &vectors[position * dim..][..dim];
+    let row = |position: usize| vectors.row(position, dim);
     // A ring of the rows asked for and not yet scored: `waiting` of them, the oldest at `oldest`.
     let mut ring = [0; AHEAD];
     let mut waiting = 0;

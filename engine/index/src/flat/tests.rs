@@ -110,7 +110,11 @@ fn null_rows_and_zero_directions_are_never_found() {
     let find = |metric, allowed: Option<&Bits>| -> Vec<u32> {
         let index = build(metric, 2, &vectors, Some(&valid));
         let params = SearchParams { k: 9, ef_search: 1, probes: 1, allowed };
-        index.search(&vectors, &[1.0, 0.1], &params).iter().map(|neighbor| neighbor.position).collect()
+        index
+            .search((&vectors).into(), &[1.0, 0.1], &params)
+            .iter()
+            .map(|neighbor| neighbor.position)
+            .collect()
     };
     assert_eq!(find(Metric::L2, None), [0, 1, 2]);
     assert_eq!(find(Metric::Cosine, None), [0, 2]);

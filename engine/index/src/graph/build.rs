@@ -110,7 +110,7 @@ impl Coded {
 }
 
 pub(super) fn exact<'a>(params: &BuildParams<'a>, nodes: &'a Nodes) -> Exact<'a> {
-    Exact { metric: params.metric, dim: params.dim, vectors: params.vectors, nodes }
+    Exact { metric: params.metric, dim: params.dim, vectors: params.vectors.into(), nodes }
 }
 
 /// Which nodes are inserted.

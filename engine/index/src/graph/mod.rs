@@ -37,7 +37,7 @@ use sepal_types::Metric;
 use crate::calibration::{self, Measured};
 use crate::layout::Reader;
 use crate::quantize::Codes;
-use crate::{BuildMeans, BuildMemory, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex};
+use crate::{BuildMeans, BuildMemory, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors};
 pub(crate) use merge::carries;
 
 use links::Layers;
@@ -140,11 +140,11 @@ fn options(m: u16, ef_construction: u16) -> (usize, usize) {
 }
 
 impl VectorIndex for Graph {
-    fn search(&self, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+    fn search(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
         search::search(self, vectors, query, params)
     }
 
-    fn search_unseen(&self, vectors: &[f32], row: usize, params: &SearchParams) -> Vec<Neighbor> {
+    fn search_unseen(&self, vectors: Vectors, row: usize, params: &SearchParams) -> Vec<Neighbor> {
         search::search_unseen(self, vectors, row, params)
     }
 
@@ -202,7 +202,7 @@ impl Measured for Graph {
         for (effort, hits) in efforts.iter().zip(&mut hits) {
             let wanted =
                 SearchParams { k: truth.len(), ef_search: *effort as usize, probes: 1, allowed: None };
-            let found = self.search_unseen(params.vectors, row, &wanted);
+            let found = self.search_unseen(params.vectors.into(), row, &wanted);
             // By distance: of rows equally far any will do.
             let near = found.iter().filter(|neighbor| neighbor.distance <= furthest.distance).count();
             if near >= truth.len() {

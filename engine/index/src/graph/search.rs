@@ -27,7 +27,7 @@ use super::space::{Estimate, Exact, Space, Without};
 use crate::distance::{Scorer, has_direction, prefetch};
 use crate::neighbor::{Found, TopK};
 use crate::quantize::{Codes, Query, QueryRef};
-use crate::{Allowed, Bits, Neighbor, SearchParams, Work, search_exact};
+use crate::{Allowed, Bits, Neighbor, SearchParams, Vectors, Work, search_exact};
 
 /// So few allowed rows are scored from their vectors: a walk costs more.
 const FEW_ROWS: usize = 128;
@@ -48,13 +48,13 @@ pub(crate) struct GraphPart<'a> {
     pub(crate) number: u32,
     pub(crate) graph: &'a Graph,
     /// The vectors it was built from.
-    pub(crate) vectors: &'a [f32],
+    pub(crate) vectors: Vectors<'a>,
     pub(crate) allowed: Option<Allowed<'a>>,
     /// Candidates that a walk keeps; counts as at least `k`.
     pub(crate) ef: usize,
 }
 
-pub(super) fn search(graph: &Graph, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+pub(super) fn search(graph: &Graph, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
     search_without(graph, vectors, query, params, NONE)
 }
 
@@ -62,17 +62,17 @@ pub(super) fn search(graph: &Graph, vectors: &[f32], query: &[f32], params: &Sea
 /// node's place in other nodes' links stays empty.
 pub(super) fn search_unseen(
     graph: &Graph,
-    vectors: &[f32],
+    vectors: Vectors,
     row: usize,
     params: &SearchParams,
 ) -> Vec<Neighbor> {
-    let query = &vectors[row * graph.dim..][..graph.dim];
-    search_without(graph, vectors, query, params, graph.nodes.node_of(row))
+    let query = vectors.row(row, graph.dim).widened();
+    search_without(graph, vectors, &query, params, graph.nodes.node_of(row))
 }
 
 fn search_without(
     graph: &Graph,
-    vectors: &[f32],
+    vectors: Vectors,
     query: &[f32],
     params: &SearchParams,
     hidden: u32,
@@ -101,7 +101,7 @@ struct Search<'a> {
 struct Side<'a> {
     number: u32,
     graph: &'a Graph,
-    vectors: &'a [f32],
+    vectors: Vectors<'a>,
     /// Indexed rows that may be returned; `None` means all indexed ones.
     filter: Option<Cow<'a, Bits>>,
     /// How many those are.
@@ -137,7 +137,7 @@ impl<'a> Side<'a> {
         let GraphPart { number, graph, vectors, allowed, ef } = *part;
         assert!(
             vectors.len() == graph.nodes.rows() * graph.dim && query.len() == graph.dim,
-            "a graph over {} × {} searched with {} floats and a query of {}",
+            "a graph over {} × {} searched with {} elements and a query of {}",
             graph.nodes.rows(),
             graph.dim,
             vectors.len(),
@@ -417,7 +417,7 @@ impl Search<'_> {
         choices.sort_by(|a, b| a.estimate.total_cmp(&b.estimate));
         let row = |choice: &Choice| {
             let Side { graph, vectors, .. } = self.sides[choice.side as usize];
-            &vectors[choice.row as usize * graph.dim..][..graph.dim]
+            vectors.row(choice.row as usize, graph.dim)
         };
         choices.iter().take(AHEAD).for_each(|choice| prefetch(row(choice)));
         let at_least = self.k.saturating_add((self.k / 2).max(5));

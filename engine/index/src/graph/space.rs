@@ -3,6 +3,7 @@
 use sepal_types::Metric;
 
 use super::nodes::Nodes;
+use crate::Vectors;
 use crate::distance::{Scorer, prefetch};
 use crate::quantize::{Codes, QueryRef, RowQueries};
 
@@ -27,7 +28,7 @@ pub(super) trait RowSpace: Space {
 pub(super) struct Exact<'a> {
     pub(super) metric: Metric,
     pub(super) dim: usize,
-    pub(super) vectors: &'a [f32],
+    pub(super) vectors: Vectors<'a>,
     pub(super) nodes: &'a Nodes,
 }
 
@@ -52,8 +53,8 @@ pub(super) struct EstimateRows<'a> {
 
 impl<'a> Exact<'a> {
     #[inline(always)]
-    fn vector(&self, node: u32) -> &'a [f32] {
-        &self.vectors[self.nodes.first_row(node) * self.dim..][..self.dim]
+    fn vector(&self, node: u32) -> Vectors<'a> {
+        self.vectors.row(self.nodes.first_row(node), self.dim)
     }
 }
 
@@ -74,7 +75,7 @@ impl<'a> Space for Exact<'a> {
 
 impl RowSpace for Exact<'_> {
     fn row(&self, node: u32) -> Self::Query {
-        Scorer::new(self.metric, self.vector(node))
+        Scorer::new(self.metric, self.vector(node).widened())
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) fn recall(graph: &Graph, vectors: &[f32], queries: &[f32], search: &S
     let (mut found, mut all) = (0, 0);
     for query in queries.chunks(dim) {
         let truth = search_exact(metric, dim, vectors, query, search.k, search.allowed);
-        let result = graph.search(vectors, query, search);
+        let result = graph.search(vectors.into(), query, search);
         assert_eq!(result.len(), truth.len(), "{} allowed", search.allowed.map_or(0, Bits::count));
         assert!(result.windows(2).all(|pair| pair[0] < pair[1]), "ascending and distinct");
         for neighbor in &result {
@@ -165,7 +165,7 @@ fn copies_share_a_node_and_are_all_found() {
     for metric in Metric::ALL {
         let graph = graph(metric, dim, &vectors);
         assert_eq!((graph.nodes.count(), graph.len()), (500, 1500));
-        let twins = graph.search(&vectors, &vectors[..dim], &wanted(400, 40, None));
+        let twins = graph.search((&vectors).into(), &vectors[..dim], &wanted(400, 40, None));
         assert_eq!(twins.len(), 400);
         if metric != Metric::InnerProduct {
             assert!(twins.iter().all(|twin| twin.distance == twins[0].distance), "{metric:?}");
@@ -175,7 +175,7 @@ fn copies_share_a_node_and_are_all_found() {
         let recall = recall(&graph, &vectors, &vectors[..30 * dim], &wanted(50, 50, Some(&allowed)));
         assert!(recall > 0.95, "{metric:?}: {recall}");
         let again = Graph::decode(&graph.serialize()).unwrap();
-        assert_eq!(again.search(&vectors, &vectors[..dim], &wanted(400, 40, None)), twins);
+        assert_eq!(again.search((&vectors).into(), &vectors[..dim], &wanted(400, 40, None)), twins);
     }
 }
 
@@ -191,13 +191,13 @@ fn null_rows_and_rows_without_direction_are_left_out() {
         let graph = Graph::build(metric, 16, 64, &given).unwrap();
         assert_eq!((graph.len(), graph.shape()), (indexed, (1000, dim)));
         for k in [5, 850, 2000] {
-            let result = graph.search(&vectors, &vectors[500 * dim..][..dim], &wanted(k, 40, None));
+            let result = graph.search((&vectors).into(), &vectors[500 * dim..][..dim], &wanted(k, 40, None));
             assert_eq!(result.len(), k.min(indexed));
             assert!(result.iter().all(|neighbor| valid.get(neighbor.position as usize)));
             assert_eq!(result[0].position, 500);
             let full = Bits::full(1000);
             assert_eq!(
-                graph.search(&vectors, &vectors[500 * dim..][..dim], &wanted(k, 40, Some(&full))),
+                graph.search((&vectors).into(), &vectors[500 * dim..][..dim], &wanted(k, 40, Some(&full))),
                 result
             );
         }
@@ -210,7 +210,7 @@ fn null_rows_and_rows_without_direction_are_left_out() {
 fn a_query_without_direction_gets_rows_with_nan() {
     let vectors = Mixture { dim: 40, clusters: 5, spread: 0.5 }.rows(1000, 8);
     let graph = graph(Metric::Cosine, 40, &vectors);
-    let result = graph.search(&vectors, &[0.0; 40], &wanted(7, 40, None));
+    let result = graph.search((&vectors).into(), &[0.0; 40], &wanted(7, 40, None));
     assert!(result.len() == 7 && result.iter().all(|neighbor| neighbor.distance.is_nan()));
 }
 
@@ -223,7 +223,7 @@ fn tiny_segments_are_exact() {
                 let graph = graph(metric, dim, &vectors);
                 let query: Vec<f32> = (0..dim).map(|axis| normal(10, axis)).collect();
                 for k in [0, 1, 5, 200] {
-                    let result = graph.search(&vectors, &query, &wanted(k, 40, None));
+                    let result = graph.search((&vectors).into(), &query, &wanted(k, 40, None));
                     assert_eq!(
                         result,
                         search_exact(metric, dim, &vectors, &query, k, None),
@@ -261,7 +261,7 @@ fn numbers_past_the_range_of_estimates_are_walked_exactly() {
     assert!(recall >= 0.9, "{recall}");
     let coded = Mixture { dim: 32, clusters: 1, spread: 0.0 }.rows(3000, 8);
     let graph = super::tests::graph(Metric::L2, 32, &coded);
-    assert_eq!(graph.search(&coded, &[1e30; 32], &wanted(3, 40, None)).len(), 3);
+    assert_eq!(graph.search((&coded).into(), &[1e30; 32], &wanted(3, 40, None)).len(), 3);
 }
 
 #[test]
@@ -279,7 +279,10 @@ fn bytes_give_back_the_same_graph() {
         assert!(opened.memory_bytes() >= bytes.len());
         for query in queries.chunks(40) {
             let search = wanted(10, 40, None);
-            assert_eq!(opened.search(&vectors, query, &search), built.search(&vectors, query, &search));
+            assert_eq!(
+                opened.search((&vectors).into(), query, &search),
+                built.search((&vectors).into(), query, &search)
+            );
         }
     }
 }
@@ -304,7 +307,7 @@ fn bytes_are_these_for_ever() {
     expected.extend(words.concat().iter().flat_map(|word| word.to_le_bytes()));
     assert_eq!(Graph::build(Metric::L1, 2, 2, &one).unwrap().serialize(), expected);
     let opened = open(&expected).unwrap();
-    let nearest = opened.search(&vectors, &[2.2], &wanted(2, 2, None));
+    let nearest = opened.search((&vectors).into(), &[2.2], &wanted(2, 2, None));
     assert_eq!(nearest.iter().map(|neighbor| neighbor.position).collect::<Vec<_>>(), [2, 3]);
 }
 
@@ -359,7 +362,8 @@ fn progress_is_told_and_cancelling_is_heard() {
 fn many_queries_at_once_get_their_own_answers() {
     let vectors = Mixture { dim: 32, clusters: 20, spread: 0.5 }.rows(4000, 13);
     let graph = graph(Metric::L2, 32, &vectors);
-    let answer = |row: usize| graph.search(&vectors, &vectors[row * 32..][..32], &wanted(5, 40, None));
+    let answer =
+        |row: usize| graph.search((&vectors).into(), &vectors[row * 32..][..32], &wanted(5, 40, None));
     let alone: Vec<_> = (0..200).map(answer).collect();
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -404,7 +408,7 @@ fn open_and_search(bytes: &[u8], vectors: &[f32], dim: usize) {
         return;
     }
     for ef in [2, 40] {
-        index.search(vectors, &vectors[..dim], &wanted(2, ef, None));
+        index.search(vectors.into(), &vectors[..dim], &wanted(2, ef, None));
     }
 }
 

@@ -50,7 +50,7 @@ impl IvfFlat {
         let questions: Vec<&[f32]> =
             questions.map(|place| params.vector(self.positions[place] as usize)).collect();
         let ask = |index: &Self| -> Vec<Vec<Neighbor>> {
-            questions.iter().map(|question| index.probe(params.vectors, question, &wanted)).collect()
+            questions.iter().map(|question| index.probe(params.vectors.into(), question, &wanted)).collect()
         };
         let by_code = ask(self);
         let codes = self.codes.take();

@@ -33,7 +33,7 @@ use sepal_types::Metric;
 
 use crate::calibration::{self, Measured};
 use crate::quantize::Codes;
-use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex};
+use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors};
 
 /// The part of the cells that holds nine tenths of the ten nearest on all data at hand.
 const CAREFUL_SHARE: usize = 10;
@@ -92,7 +92,7 @@ fn cell_metric(metric: Metric) -> Metric {
 }
 
 impl VectorIndex for IvfFlat {
-    fn search(&self, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+    fn search(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
         assert_eq!(vectors.len(), self.rows * self.dim, "search in another segment's vectors");
         assert_eq!(query.len(), self.dim, "a query of other dimensions than the index");
         self.probe(vectors, query, params)

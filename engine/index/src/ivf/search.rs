@@ -7,7 +7,7 @@ use crate::distance::Scorer;
 use crate::flat::{finish, scan_positions};
 use crate::neighbor::TopK;
 use crate::quantize::{Codes, QueryRef};
-use crate::{Bits, Neighbor, SearchParams};
+use crate::{Bits, Neighbor, SearchParams, Vectors};
 
 /// Codes scored together.
 const BATCH: usize = 64;
@@ -38,7 +38,7 @@ pub(super) struct Nearest {
 /// One query over the cells.
 struct Probe<'a> {
     index: &'a IvfFlat,
-    vectors: &'a [f32],
+    vectors: Vectors<'a>,
     query: &'a [f32],
     scorer: Scorer<'a>,
     k: usize,
@@ -50,7 +50,7 @@ impl IvfFlat {
     /// The best of the `probes` nearest cells; while those have not given `k` rows, of the next nearest ones
     /// too. A filter that leaves fewer rows than the cells would have been read for is answered exactly
     /// instead.
-    pub(super) fn probe(&self, vectors: &[f32], query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+    pub(super) fn probe(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
         let k = params.k.min(self.positions.len());
         if k == 0 {
             return Vec::new();

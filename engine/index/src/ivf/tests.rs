@@ -69,14 +69,14 @@ fn all_cells_are_the_exact_answer_and_a_few_are_close() {
         let mut found = 0;
         for query in queries.chunks_exact(dim) {
             let exact = search_exact(metric, dim, vectors, query, 10, None);
-            assert_eq!(index.search(vectors, query, &wanted(10, 40, None)), exact);
-            let near = index.search(vectors, query, &wanted(10, 8, None));
+            assert_eq!(index.search(vectors.into(), query, &wanted(10, 40, None)), exact);
+            let near = index.search(vectors.into(), query, &wanted(10, 8, None));
             assert!(near.is_sorted() && near.len() == 10);
             found += near.iter().filter(|neighbor| exact.contains(neighbor)).count();
         }
         let recall = found as f64 / 500.0;
         assert!(recall > 0.9, "{metric:?}: recall@10 of 8 probes is {recall}");
-        assert!(index.search(vectors, &queries[..dim], &wanted(0, 1, None)).is_empty());
+        assert!(index.search(vectors.into(), &queries[..dim], &wanted(0, 1, None)).is_empty());
     }
 }
 
@@ -91,14 +91,14 @@ fn a_filter_never_costs_rows() {
             let mut allowed = Bits::new(rows);
             (0..rows).step_by(step).for_each(|position| allowed.set(position));
             for k in [1, 10, 300] {
-                let found = index.search(&vectors, query, &wanted(k, 1, Some(&allowed)));
+                let found = index.search((&vectors).into(), query, &wanted(k, 1, Some(&allowed)));
                 assert_eq!(found.len(), k.min(allowed.count()), "{metric:?}: k {k}, every {step}th row");
                 assert!(found.iter().all(|neighbor| allowed.get(neighbor.position as usize)));
                 assert!(found.is_sorted_by(|a, b| a < b));
             }
         }
-        assert!(index.search(&vectors, query, &wanted(5, 1, Some(&Bits::new(rows)))).is_empty());
-        assert_eq!(index.search(&vectors, query, &wanted(9999, 0, None)).len(), rows);
+        assert!(index.search((&vectors).into(), query, &wanted(5, 1, Some(&Bits::new(rows)))).is_empty());
+        assert_eq!(index.search((&vectors).into(), query, &wanted(9999, 0, None)).len(), rows);
     }
 }
 
@@ -115,7 +115,7 @@ fn faiss_gives_the_same_rows_for_the_same_cells() {
         for query in queries.chunks_exact(dim) {
             for probes in [1, 4, lists] {
                 for allowed in [None, Some(&allowed)] {
-                    let ours = index.search(vectors, query, &wanted(10, probes, allowed));
+                    let ours = index.search(vectors.into(), query, &wanted(10, probes, allowed));
                     let faiss = oracle.search(query, 10, probes, allowed);
                     // FAISS stops at `probes`, we go on until `k` rows are there.
                     if faiss.len() == 10 {
@@ -139,16 +139,16 @@ fn null_rows_and_zero_directions_are_left_out() {
     vectors[dim..2 * dim].fill(0.0);
     for (metric, held) in [(Metric::L2, 270), (Metric::InnerProduct, 270), (Metric::Cosine, 269)] {
         let index = IvfFlat::build(7, &params(metric, dim, &vectors, Some(&valid))).unwrap();
-        let found = index.search(&vectors, &[0.5, 0.1, -0.2, 0.9], &wanted(rows, 1, None));
+        let found = index.search((&vectors).into(), &[0.5, 0.1, -0.2, 0.9], &wanted(rows, 1, None));
         assert_eq!((index.len(), found.len()), (held, held));
         assert!(
             found.iter().all(|neighbor| valid.get(neighbor.position as usize) && !neighbor.distance.is_nan())
         );
         // A query of length zero has no cosine with anything, and still gets its rows.
-        assert_eq!(index.search(&vectors, &[0.0; 4], &wanted(5, 2, None)).len(), 5);
+        assert_eq!(index.search((&vectors).into(), &[0.0; 4], &wanted(5, 2, None)).len(), 5);
     }
     let none = IvfFlat::build(7, &params(Metric::L2, dim, &vectors, Some(&Bits::new(rows)))).unwrap();
-    assert!(none.is_empty() && none.search(&vectors, &[0.0; 4], &wanted(5, 2, None)).is_empty());
+    assert!(none.is_empty() && none.search((&vectors).into(), &[0.0; 4], &wanted(5, 2, None)).is_empty());
     let none = IvfFlat::decode(&none.serialize()).unwrap();
     assert_eq!((none.len(), none.shape()), (0, (rows, dim)));
 }
@@ -160,7 +160,7 @@ fn awkward_rows_build_too() {
     let more_lists = topics(5, 2, 5);
     let index = build(Metric::Cosine, 2, &more_lists, 1000);
     assert_eq!(index.lists(), 5);
-    assert_eq!(index.search(&more_lists, &[1.0, 1.0], &wanted(5, 1, None)).len(), 5);
+    assert_eq!(index.search((&more_lists).into(), &[1.0, 1.0], &wanted(5, 1, None)).len(), 5);
     let same = vec![0.25; 500 * 3];
     let zero = vec![0.0; 500 * 3];
     let huge: Vec<f32> = topics(500, 3, 6).iter().map(|value| value * 2e38).collect();
@@ -168,7 +168,11 @@ fn awkward_rows_build_too() {
     for vectors in [same, zero, huge, tiny] {
         for metric in [Metric::L2, Metric::InnerProduct] {
             let index = build(metric, 3, &vectors, 20);
-            assert_eq!(index.search(&vectors, &vectors[..3], &wanted(500, 1, None)).len(), 500, "{metric:?}");
+            assert_eq!(
+                index.search((&vectors).into(), &vectors[..3], &wanted(500, 1, None)).len(),
+                500,
+                "{metric:?}"
+            );
         }
     }
     assert_eq!(build(Metric::L2, 2, &topics(9, 2, 1), 0).lists(), 1);
@@ -226,7 +230,10 @@ fn the_same_rows_give_the_same_index_and_its_bytes_open_to_it() {
         let opened = crate::open(&bytes).unwrap();
         let query = &vectors[15..20];
         let params = wanted(20, 3, None);
-        assert_eq!(opened.search(&vectors, query, &params), index.search(&vectors, query, &params));
+        assert_eq!(
+            opened.search((&vectors).into(), query, &params),
+            index.search((&vectors).into(), query, &params)
+        );
     }
 }
 
@@ -259,7 +266,7 @@ fn damaged_bytes_are_an_error_or_a_harmless_index() {
             if let Ok(index) = IvfFlat::decode(&damaged)
                 && index.shape() == (40, 3)
             {
-                assert_eq!(index.search(&vectors, &vectors[..3], &wanted(40, 1, None)).len(), 40);
+                assert_eq!(index.search((&vectors).into(), &vectors[..3], &wanted(40, 1, None)).len(), 40);
             }
         }
     }
@@ -293,14 +300,14 @@ fn cells_are_read_by_codes_and_the_best_rows_by_their_vectors() {
         for allowed in [None, Some(&odd)] {
             let mut found = 0;
             for query in queries.chunks_exact(dim) {
-                let by_vectors = without.search(vectors, query, &wanted(k, 6, allowed));
-                let by_codes = index.search(vectors, query, &wanted(k, 6, allowed));
+                let by_vectors = without.search(vectors.into(), query, &wanted(k, 6, allowed));
+                let by_codes = index.search(vectors.into(), query, &wanted(k, 6, allowed));
                 assert!(by_codes.len() == k && by_codes.is_sorted_by(|a, b| a < b));
                 // Distances are the rows' own, whichever way they were found.
                 let exact = search_exact(metric, dim, vectors, query, rows, allowed);
                 assert!(by_codes.iter().all(|neighbor| exact.contains(neighbor)));
                 found += by_codes.iter().filter(|neighbor| by_vectors.contains(neighbor)).count();
-                let all = index.search(vectors, query, &wanted(k, 20, allowed));
+                let all = index.search(vectors.into(), query, &wanted(k, 20, allowed));
                 assert_eq!(all, search_exact(metric, dim, vectors, query, k, allowed), "all cells");
             }
             assert!(found >= 384, "{metric:?}: {found} of 400 by codes as by vectors");
@@ -317,13 +324,13 @@ fn codes_fill_what_a_filter_and_few_cells_leave() {
         let mut allowed = Bits::new(rows);
         (0..rows).step_by(step).for_each(|position| allowed.set(position));
         for k in [1, 10, 300] {
-            let found = index.search(&vectors, &vectors[..dim], &wanted(k, 1, Some(&allowed)));
+            let found = index.search((&vectors).into(), &vectors[..dim], &wanted(k, 1, Some(&allowed)));
             assert_eq!(found.len(), k.min(allowed.count()), "k {k}, every {step}th row");
             assert!(found.iter().all(|neighbor| allowed.get(neighbor.position as usize)));
             assert!(found.is_sorted_by(|a, b| a < b));
         }
     }
-    assert_eq!(index.search(&vectors, &vectors[..dim], &wanted(9999, 3, None)).len(), rows);
+    assert_eq!(index.search((&vectors).into(), &vectors[..dim], &wanted(9999, 3, None)).len(), rows);
 }
 
 #[test]
@@ -341,7 +348,7 @@ fn rows_that_look_alike_have_no_codes() {
     let index = build(Metric::L2, dim, &vectors, 10);
     assert!(index.codes.is_none());
     let exact = search_exact(Metric::L2, dim, &vectors, &vectors[..dim], 5, None);
-    assert_eq!(index.search(&vectors, &vectors[..dim], &wanted(5, 1, None)), exact);
+    assert_eq!(index.search((&vectors).into(), &vectors[..dim], &wanted(5, 1, None)), exact);
 }
 
 /// Kind 5, for ever: a change here is a new version.

@@ -1,5 +1,6 @@
 //! Several segments searched as one: what is found, and how much work it is.
 
+use half::f16;
 use sepal_types::VectorIndexOptions;
 
 use super::*;
@@ -42,7 +43,7 @@ fn hnsw(vectors: &[f32]) -> Box<dyn VectorIndex> {
 const EFFORT: Effort = Effort { ef_search: 60, probes: 2 };
 
 fn part<'a>(index: Option<&'a dyn VectorIndex>, vectors: &'a [f32]) -> Part<'a> {
-    Part { index: index.map(|index| (index, EFFORT)), vectors, allowed: None }
+    Part { index: index.map(|index| (index, EFFORT)), vectors: vectors.into(), allowed: None }
 }
 
 fn query(vector: &[f32], k: usize) -> Query<'_> {
@@ -158,6 +159,37 @@ fn parts_of_all_kinds_are_searched_together() {
     parts.iter_mut().for_each(|part| part.allowed = Some(Allowed::new(&nothing)));
     assert!(search_parts(&query(&vectors[..DIM], 10), &parts, &mut Work::default()).is_empty());
     assert!(search_parts(&query(&vectors[..DIM], 10), &[], &mut Work::default()).is_empty());
+}
+
+/// Kept as `f16` or as the `f32` that those are: the same rows, the same distances, the same work.
+#[test]
+fn rows_of_half_precision_are_found_as_the_rows_they_are() {
+    let half: Vec<f16> = rows(9_000, 6).into_iter().map(f16::from_f32).collect();
+    let pieces: Vec<Vectors> = half.chunks(3_000 * DIM).map(Vectors::from).collect();
+    let wide: Vec<_> = pieces.iter().map(|piece| piece.widened()).collect();
+    let cells = index(VectorIndexOptions::IvfFlat { metric: Metric::L2, lists: 20 }, &wide[1]);
+    let indexes = [Some(hnsw(&wide[0])), Some(cells), None];
+    let mut few = Bits::new(3_000);
+    (0..3_000).step_by(20).for_each(|row| few.set(row));
+    for allowed in [None, Some(Allowed::new(&few))] {
+        let of_singles: Vec<Part> = indexes
+            .iter()
+            .zip(&wide)
+            .map(|(index, wide)| Part { allowed, ..part(index.as_deref(), wide) })
+            .collect();
+        let of_halves: Vec<Part> = of_singles
+            .iter()
+            .zip(&pieces)
+            .map(|(single, piece)| Part { vectors: *piece, ..*single })
+            .collect();
+        for vector in rows(20, 98).chunks(DIM) {
+            let (mut of_single, mut of_half) = (Work::default(), Work::default());
+            let found = search_parts(&query(vector, 10), &of_singles, &mut of_single);
+            assert_eq!(found.len(), 10);
+            assert_eq!(search_parts(&query(vector, 10), &of_halves, &mut of_half), found);
+            assert_eq!(of_half, of_single);
+        }
+    }
 }
 
 /// LIMIT counts rows without a distance, whichever part they are in.

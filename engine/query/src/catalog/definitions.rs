@@ -4,6 +4,7 @@
 
 use sepal_types::{
     ColumnDef, ColumnId, Generated, IndexMethod, Metric, SqlType, TableDef, UniqueDef, VectorIndexOptions,
+    VectorKind,
 };
 
 use super::names::{quote_ident, type_name};
@@ -38,11 +39,13 @@ pub(crate) fn index_column(
     with_opclass: bool,
 ) -> Option<String> {
     let column = index.columns().get(place.checked_sub(1)?)?;
-    let name = quote_ident(&table.column_by_id(*column)?.name);
+    let column = table.column_by_id(*column)?;
+    let name = quote_ident(&column.name);
     match index {
         Index::Secondary(def) if with_opclass => Some(match &def.method {
             IndexMethod::Vector(options) if !is_default_class(options) => {
-                format!("{name} {}", options.metric().opclass())
+                let kind = column.ty.vector_kind().unwrap_or(VectorKind::Single);
+                format!("{name} {}", options.metric().opclass_for(kind))
             }
             IndexMethod::Vector(_) | IndexMethod::Scalar { .. } => name,
         }),

@@ -5,6 +5,7 @@ use datafusion::sql::sqlparser::ast::{self, BinaryOperator, CreateIndex, Expr, I
 use sepal_storage::Op;
 use sepal_types::{
     ColumnId, Error, IndexDef, IndexMethod, Metric, Result, SqlState, SqlType, TableDef, VectorIndexOptions,
+    VectorKind,
 };
 
 use super::{
@@ -138,25 +139,28 @@ fn vector_options(
         )));
     };
     let column = def.column_by_id(*column).ok_or_else(|| Error::bug("the indexed column is gone"))?;
-    let dim = match &column.ty {
-        SqlType::Vector(Some(dim)) => usize::from(*dim),
-        SqlType::Vector(None) => {
+    let class = index_column.operator_class.as_ref();
+    if let (SqlType::Bit(_), Some("bit_hamming_ops" | "bit_jaccard_ops")) =
+        (&column.ty, class.map(super::table_name).as_deref())
+    {
+        return Err(Error::unsupported(format!("{method} indexes on bit strings are not supported"))
+            .with_hint("Searches of bit columns are exact: ORDER BY a distance LIMIT n needs no index."));
+    }
+    let (kind, dim) = match (column.ty.vector_kind(), column.ty.dimensions()) {
+        (Some(kind), Some(dim)) => (kind, usize::from(dim)),
+        (Some(_), None) => {
             return Err(Error::new(SqlState::InvalidParameterValue, "column does not have dimensions"));
         }
-        other => return Err(wrong_type(other, index_column.operator_class.as_ref(), method)),
+        (None, _) => return Err(wrong_type(&column.ty, class, method)),
     };
-    let metric = match &index_column.operator_class {
-        Some(name) => {
-            let name = super::table_name(name);
-            let has_taxicab = !matches!(method, "ivfflat" | "faiss");
-            let metric = Metric::from_opclass(&name).filter(|metric| has_taxicab || *metric != Metric::L1);
-            metric.ok_or_else(|| {
-                let message =
-                    format!("operator class \"{name}\" does not exist for access method \"{method}\"");
-                Error::new(SqlState::UndefinedObject, message)
-            })?
-        }
-        None if method == "hnsw" => return Err(no_opclass("vector", method)),
+    let has_taxicab = !matches!(method, "ivfflat" | "faiss");
+    let metric = match class.map(super::table_name) {
+        Some(name) => match Metric::from_opclass(&name) {
+            Some((found, metric)) if found == kind && (has_taxicab || metric != Metric::L1) => metric,
+            Some((found, _)) if found != kind => return Err(wrong_type(&column.ty, class, method)),
+            _ => return Err(unknown_class(&name, method)),
+        },
+        None if method == "hnsw" => return Err(no_opclass(&column.ty, method)),
         None => Metric::L2,
     };
     let Options { m, ef_construction, lists, factory } = Options::read(method, &create.with)?;
@@ -187,12 +191,14 @@ fn wrong_type(ty: &SqlType, class: Option<&ast::ObjectName>, method: &str) -> Er
             SqlState::DatatypeMismatch,
             format!("operator class \"{class}\" does not accept data type {}", bare_name(ty)),
         ),
-        Some(class) => Error::new(
-            SqlState::UndefinedObject,
-            format!("operator class \"{class}\" does not exist for access method \"{method}\""),
-        ),
-        None => no_opclass(&bare_name(ty), method),
+        Some(class) => unknown_class(&class, method),
+        None => no_opclass(ty, method),
     }
+}
+
+fn unknown_class(class: &str, method: &str) -> Error {
+    let message = format!("operator class \"{class}\" does not exist for access method \"{method}\"");
+    Error::new(SqlState::UndefinedObject, message)
 }
 
 /// Without length or precision: `character varying`.
@@ -201,11 +207,15 @@ fn bare_name(ty: &SqlType) -> String {
     name.split('(').next().unwrap_or(&name).to_owned()
 }
 
-fn no_opclass(ty: &str, method: &str) -> Error {
-    let message = format!("data type {ty} has no default operator class for access method \"{method}\"");
-    Error::new(SqlState::UndefinedObject, message).with_hint(
-        "You must specify an operator class for the index: vector_l2_ops, vector_cosine_ops, vector_ip_ops or vector_l1_ops.",
-    )
+fn no_opclass(ty: &SqlType, method: &str) -> Error {
+    let name = bare_name(ty);
+    let message = format!("data type {name} has no default operator class for access method \"{method}\"");
+    let kind = ty.vector_kind().unwrap_or(VectorKind::Single);
+    let [l2, cosine, ip, l1] =
+        [Metric::L2, Metric::Cosine, Metric::InnerProduct, Metric::L1].map(|metric| metric.opclass_for(kind));
+    Error::new(SqlState::UndefinedObject, message).with_hint(format!(
+        "You must specify an operator class for the index: {l2}, {cosine}, {ip} or {l1}.",
+    ))
 }
 
 /// WITH (…), with pgvector's defaults and bounds.

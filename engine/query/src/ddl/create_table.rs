@@ -7,8 +7,9 @@ use datafusion::sql::sqlparser::ast::{
 };
 use sepal_storage::Op;
 use sepal_types::{
-    ColumnDef, ColumnId, Error, Generated, Result, SqlState, SqlType, TableDef, UniqueDef,
-    limits::{MAX_COLUMNS, MAX_DIMENSIONS},
+    BitString, ColumnDef, ColumnId, Error, Generated, Result, SqlState, SqlType, TableDef, UniqueDef,
+    VectorKind,
+    limits::{MAX_COLUMN_BITS, MAX_COLUMNS},
 };
 
 use super::{
@@ -209,8 +210,13 @@ pub fn column_type(data_type: &DataType) -> Result<(SqlType, Option<Generated>)>
     if let Some(ty) = serial {
         return Ok((ty, Some(Generated::Serial)));
     }
-    if let Some(dimensions) = vector_dimensions(&text) {
-        return vector_type(&dimensions).map(|ty| (ty, None));
+    if let Some((kind, dimensions)) = vector_dimensions(&text) {
+        return vector_type(kind, &dimensions).map(|ty| (ty, None));
+    }
+    if let DataType::Bit(length) = data_type {
+        let length = BitString::declared(i64::try_from(length.unwrap_or(1)).unwrap_or(i64::MAX))?;
+        let ty = SqlType::Bit(Some(length));
+        return check_storable(&ty).map(|()| (ty, None));
     }
     let ty = match data_type {
         DataType::Varchar(_)
@@ -241,9 +247,14 @@ pub fn column_type(data_type: &DataType) -> Result<(SqlType, Option<Generated>)>
 pub fn check_storable(ty: &SqlType) -> Result<()> {
     let storable = match ty {
         SqlType::Array(element) => {
-            !matches!(**element, SqlType::Array(_) | SqlType::Vector(_) | SqlType::Unknown | SqlType::Void)
+            let stored = !matches!(**element, SqlType::Array(_) | SqlType::Unknown | SqlType::Void);
+            stored && element.vector_kind().is_none() && !matches!(**element, SqlType::Bit(_))
         }
-        SqlType::Bit
+        SqlType::Bit(Some(length)) if *length > MAX_COLUMN_BITS => {
+            let message = format!("columns of more than {MAX_COLUMN_BITS} bits are not supported");
+            return Err(Error::unsupported(message).with_hint("Use bytea for long strings of bits."));
+        }
+        SqlType::Bit(None)
         | SqlType::Unknown
         | SqlType::Void
         | SqlType::Int2Vector
@@ -276,28 +287,26 @@ fn check_numeric(precision: u8, scale: i8) -> Result<()> {
     Ok(())
 }
 
-/// What stands in `vector(…)`, empty for a bare `vector`.
-fn vector_dimensions(text: &str) -> Option<String> {
+/// What stands in `vector(…)` or `halfvec(…)`, empty for a bare name.
+fn vector_dimensions(text: &str) -> Option<(VectorKind, String)> {
     let lower = text.to_ascii_lowercase();
-    let rest = lower.strip_prefix("public.").unwrap_or(&lower).strip_prefix("vector")?;
-    if rest.trim().is_empty() {
-        return Some(String::new());
-    }
-    Some(rest.trim().strip_prefix('(')?.strip_suffix(')')?.trim().to_owned())
+    let bare = lower.strip_prefix("public.").unwrap_or(&lower);
+    VectorKind::ALL.into_iter().find_map(|kind| {
+        let rest = bare.strip_prefix(kind.name())?.trim();
+        if rest.is_empty() {
+            return Some((kind, String::new()));
+        }
+        Some((kind, rest.strip_prefix('(')?.strip_suffix(')')?.trim().to_owned()))
+    })
 }
 
-fn vector_type(dimensions: &str) -> Result<SqlType> {
+fn vector_type(kind: VectorKind, dimensions: &str) -> Result<SqlType> {
     if dimensions.is_empty() {
-        return Ok(SqlType::Vector(None));
+        return Ok(kind.sql_type(None));
     }
-    let invalid = |message: String| Err(Error::new(SqlState::InvalidParameterValue, message));
     match dimensions.parse::<i64>() {
-        Err(_) => invalid("invalid type modifier".to_owned()),
-        Ok(number) if number < 1 => invalid("dimensions for type vector must be at least 1".to_owned()),
-        Ok(number) => match u16::try_from(number) {
-            Ok(number) if usize::from(number) <= MAX_DIMENSIONS => Ok(SqlType::Vector(Some(number))),
-            _ => invalid(format!("dimensions for type vector cannot exceed {MAX_DIMENSIONS}")),
-        },
+        Err(_) => Err(Error::new(SqlState::InvalidParameterValue, "invalid type modifier")),
+        Ok(number) => Ok(kind.sql_type(Some(kind.declared(number)?))),
     }
 }
 

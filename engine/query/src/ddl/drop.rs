@@ -2,7 +2,7 @@
 
 use datafusion::sql::sqlparser::ast::{ObjectName, ObjectType, Truncate, TruncateIdentityOption};
 use sepal_storage::Op;
-use sepal_types::{Error, Result, SqlState};
+use sepal_types::{Error, Result, SqlState, TableDef};
 
 use super::{
     Ddl, Scope,
@@ -64,12 +64,20 @@ fn drop_tables(if_exists: bool, names: &[ObjectName], scope: &Scope) -> Result<D
 /// Plans DROP INDEX, also CONCURRENTLY.
 pub fn drop_indexes(names: &[String], if_exists: bool, scope: &Scope) -> Result<Ddl> {
     let mut ddl = Ddl::tagged("DROP INDEX");
+    // As they are without the indexes named before: one table may have several of them.
+    let mut altered: Vec<TableDef> = Vec::new();
     for name in names {
-        let owner = scope.snapshot.tables().find(|version| {
-            version.def.environment == scope.environment
-                && (version.def.indexes.iter().any(|index| index.name == *name)
-                    || version.def.uniques.iter().any(|unique| unique.name == *name))
-        });
+        let has = |def: &TableDef| {
+            def.indexes.iter().any(|index| index.name == *name)
+                || def.uniques.iter().any(|unique| unique.name == *name)
+        };
+        let owner = scope
+            .snapshot
+            .tables()
+            .map(|version| version.def.as_ref())
+            .filter(|def| def.environment == scope.environment)
+            .map(|def| altered.iter().find(|other| other.id == def.id).unwrap_or(def))
+            .find(|def| has(def));
         let Some(owner) = owner else {
             if if_exists {
                 ddl.notices.push(Error::new(
@@ -80,7 +88,7 @@ pub fn drop_indexes(names: &[String], if_exists: bool, scope: &Scope) -> Result<
             }
             return Err(Error::new(SqlState::UndefinedObject, format!("index \"{name}\" does not exist")));
         };
-        let mut def = owner.def.as_ref().clone();
+        let mut def = owner.clone();
         if def.uniques.iter().any(|unique| unique.name == *name && unique.primary) {
             let message = format!(
                 "cannot drop index {name} because constraint {name} on table {} requires it",
@@ -91,8 +99,10 @@ pub fn drop_indexes(names: &[String], if_exists: bool, scope: &Scope) -> Result<
         }
         def.indexes.retain(|index| index.name != *name);
         def.uniques.retain(|unique| unique.name != *name);
-        ddl.ops.push(Op::AlterTable(def));
+        altered.retain(|other| other.id != def.id);
+        altered.push(def);
     }
+    ddl.ops.extend(altered.into_iter().map(Op::AlterTable));
     Ok(ddl)
 }
 

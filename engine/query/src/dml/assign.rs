@@ -14,7 +14,7 @@ use sepal_types::{ColumnDef, Error, Result, SqlState, SqlType, TableDef};
 
 use crate::{
     error::{self, translate},
-    functions::{convert, fix_dimensions},
+    functions::{assign_bits, convert, fix_dimensions},
     output::sql_type,
 };
 
@@ -146,6 +146,13 @@ pub fn assign(array: &ArrayRef, source: &Field, column: &ColumnDef) -> Result<Ar
     );
     if array.data_type() != &DataType::Null && structured && column.ty.is_number() {
         return Err(mismatch(column, &source_type));
+    }
+    if let SqlType::Bit(Some(length)) = column.ty {
+        return assign_bits(array, length).map_err(|problem| {
+            let error = translate(problem);
+            let impossible = error.state() == SqlState::CannotCoerce;
+            if impossible { mismatch(column, &source_type) } else { error }
+        });
     }
     if let SqlType::Varchar(Some(length)) = column.ty {
         check_length(&convert(array, &source_type, &SqlType::Text).map_err(translate)?, length)?;

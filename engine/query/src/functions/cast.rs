@@ -7,12 +7,9 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{
-            Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, ListArray, StringArray,
-            StringBuilder, new_null_array,
-        },
+        array::{Array, ArrayRef, AsArray, StringArray, StringBuilder, new_null_array},
         compute::{CastOptions, cast, cast_with_options},
-        datatypes::{DataType, Field, FieldRef, Float32Type},
+        datatypes::{DataType, FieldRef},
     },
     common::{Result, ScalarValue},
     logical_expr::{
@@ -20,8 +17,12 @@ use datafusion::{
     },
 };
 use sepal_storage::arrow_type;
-use sepal_types::{Error, SqlState, SqlType, limits::MAX_DIMENSIONS};
+use sepal_types::{BitString, Error, SqlState, SqlType};
 
+use super::{
+    bit::resize_bits,
+    vector_cast::{check_vector_dimensions, fix_dimensions, list_of_vectors, to_vectors},
+};
 use crate::{
     error::{self, carry},
     output::{is_vector, natural_type, sql_type, typed_field},
@@ -66,13 +67,14 @@ impl ScalarUDFImpl for CastFunction {
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         let target = self.target_with(args.scalar_arguments.get(1).copied().flatten())?;
-        let data_type = match (&target, args.arg_fields.first()) {
-            (SqlType::Vector(None), Some(field)) if is_vector(field.data_type()) => field.data_type().clone(),
-            _ => arrow_type(&target),
-        };
         // A vector's dimensions are part of its Arrow type: they say more than the cast's target did.
-        let shown = if is_vector(&data_type) { natural_type(&data_type) } else { target };
-        Ok(Arc::new(typed_field(&self.name, data_type, &shown)))
+        let shown = match (target.vector_kind(), args.arg_fields.first()) {
+            (Some(kind), Some(field)) if target.dimensions().is_none() => {
+                kind.sql_type(natural_type(field.data_type()).dimensions())
+            }
+            _ => target,
+        };
+        Ok(Arc::new(typed_field(&self.name, arrow_type(&shown), &shown)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -85,7 +87,9 @@ impl ScalarUDFImpl for CastFunction {
         let convert = |array: &ArrayRef| -> Result<ArrayRef> {
             let converted = convert(array, &source, &target)?;
             match args.return_field.data_type() {
-                wanted @ DataType::FixedSizeList(..) if converted.data_type() != wanted => {
+                wanted @ DataType::FixedSizeList(..)
+                    if is_vector(wanted) && converted.data_type() != wanted =>
+                {
                     fix_dimensions(&converted, wanted)
                 }
                 _ => Ok(converted),
@@ -109,23 +113,14 @@ impl CastFunction {
         else {
             return Ok(self.target.clone());
         };
-        if matches!(self.target, SqlType::Vector(_)) {
-            check_modifier(modifier).map_err(carry)?;
+        if matches!(self.target, SqlType::Bit(_)) {
+            BitString::declared(modifier.into()).map_err(carry)?;
+        }
+        if let Some(kind) = self.target.vector_kind() {
+            kind.declared(modifier.into()).map_err(carry)?;
         }
         Ok(self.target.clone().with_typmod(modifier))
     }
-}
-
-/// pgvector's `vector_typmod_in`.
-fn check_modifier(dimensions: i32) -> Result<(), Error> {
-    let refuse = |message: String| Err(Error::new(SqlState::InvalidParameterValue, message));
-    if dimensions < 1 {
-        return refuse("dimensions for type vector must be at least 1".to_owned());
-    }
-    if usize::try_from(dimensions).is_ok_and(|dimensions| dimensions > MAX_DIMENSIONS) {
-        return refuse(format!("dimensions for type vector cannot exceed {MAX_DIMENSIONS}"));
-    }
-    Ok(())
 }
 
 /// Converts an array to a SQL type with Postgres' rules. Errors: Postgres' SQLSTATE and wording.
@@ -134,12 +129,15 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
     if array.data_type() == &DataType::Null {
         return Ok(new_null_array(&wanted, array.len()));
     }
+    if let Some(kind) = target.vector_kind() {
+        let vectors = to_vectors(array, kind)?;
+        check_vector_dimensions(&vectors, target.dimensions())?;
+        return Ok(vectors);
+    }
+    if let SqlType::Bit(length) = target {
+        return resize_bits(array, *length);
+    }
     match (array.data_type(), target) {
-        (_, SqlType::Vector(dimensions)) => {
-            let vectors = to_vector_array(array)?;
-            check_vector_dimensions(&vectors, *dimensions)?;
-            Ok(vectors)
-        }
         (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View, _) => {
             let text = cast(array, &DataType::Utf8).map_err(|problem| carry(error::arrow(problem)))?;
             from_text(&text, target)
@@ -159,7 +157,7 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
             | SqlType::Json
             | SqlType::Jsonb,
         ) => from_text(&to_text(array, source)?, target),
-        (DataType::List(_), SqlType::Array(element)) if matches!(**element, SqlType::Vector(_)) => {
+        (DataType::List(_), SqlType::Array(element)) if element.vector_kind().is_some() => {
             list_of_vectors(array, source, element)
         }
         (DataType::Float32 | DataType::Float64, SqlType::Int2 | SqlType::Int4 | SqlType::Int8) => {
@@ -219,7 +217,7 @@ fn out_of_range(
 }
 
 /// Parses text with the wire's parser of the type.
-fn from_text(text: &ArrayRef, target: &SqlType) -> Result<ArrayRef> {
+pub(super) fn from_text(text: &ArrayRef, target: &SqlType) -> Result<ArrayRef> {
     let strings = text.as_string::<i32>();
     let truncate = match target {
         // An explicit cast truncates silently; only assignment refuses (SQL:1992, as Postgres).
@@ -260,104 +258,4 @@ fn to_text(array: &ArrayRef, source: &SqlType) -> Result<ArrayRef> {
         text.append_value(String::from_utf8_lossy(&out));
     }
     Ok(Arc::new(text.finish()))
-}
-
-/// Any array that can be a vector, as one: vectors unchanged, lists of numbers converted, text parsed.
-pub fn to_vector_array(array: &ArrayRef) -> Result<ArrayRef> {
-    match array.data_type() {
-        ty if is_vector(ty) => Ok(Arc::clone(array)),
-        DataType::Null => Ok(new_null_array(&arrow_type(&SqlType::Vector(None)), array.len())),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
-            let text = cast(array, &DataType::Utf8).map_err(|problem| carry(error::arrow(problem)))?;
-            from_text(&text, &SqlType::Vector(None))
-        }
-        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => list_to_vector(array),
-        other => Err(carry(Error::new(
-            SqlState::CannotCoerce,
-            format!("cannot cast type {} to vector", natural_type(other).display_name()),
-        ))),
-    }
-}
-
-/// `ARRAY[1,2,3]::vector`: NULL elements are refused with pgvector's words.
-fn list_to_vector(array: &ArrayRef) -> Result<ArrayRef> {
-    let floats = DataType::List(Arc::new(Field::new("item", DataType::Float32, true)));
-    let lists = cast(array, &floats).map_err(|problem| carry(error::arrow(problem)))?;
-    let lists = lists.as_list::<i32>();
-    for row in (0..lists.len()).filter(|row| lists.is_valid(*row)) {
-        let value = lists.value(row);
-        if value.null_count() > 0 {
-            return Err(carry(Error::new(SqlState::NullValueNotAllowed, "array must not contain nulls")));
-        }
-        if value.is_empty() {
-            return Err(carry(Error::new(SqlState::DataException, "vector must have at least 1 dimension")));
-        }
-        sepal_types::check_finite(value.as_primitive::<Float32Type>().values()).map_err(carry)?;
-    }
-    let item = match arrow_type(&SqlType::Vector(None)) {
-        DataType::List(item) => item,
-        other => return Err(carry(Error::bug(format!("a vector without dimensions is stored as {other}")))),
-    };
-    let values = lists.values().as_primitive::<Float32Type>();
-    let values = Float32Array::new(values.values().clone(), None);
-    Ok(Arc::new(ListArray::new(item, lists.offsets().clone(), Arc::new(values), lists.nulls().cloned())))
-}
-
-/// `ARRAY['[1]', '[2]']::vector[]`: element by element, as Arrow has no cast from text to a list.
-fn list_of_vectors(array: &ArrayRef, source: &SqlType, element: &SqlType) -> Result<ArrayRef> {
-    let lists = array.as_list::<i32>();
-    let item = match source {
-        SqlType::Array(item) => item.as_ref().clone(),
-        _ => natural_type(lists.values().data_type()),
-    };
-    let vectors = convert(lists.values(), &item, element)?;
-    let item = Arc::new(Field::new_list_field(vectors.data_type().clone(), true));
-    Ok(Arc::new(ListArray::try_new(item, lists.offsets().clone(), vectors, lists.nulls().cloned())?))
-}
-
-/// pgvector's typmod check.
-pub fn check_vector_dimensions(array: &ArrayRef, dimensions: Option<u16>) -> Result<()> {
-    let Some(expected) = dimensions.map(usize::from) else {
-        return Ok(());
-    };
-    let refuse = |found: usize| {
-        Err(carry(Error::new(
-            SqlState::DataException,
-            format!("expected {expected} dimensions, not {found}"),
-        )))
-    };
-    match array.data_type() {
-        DataType::FixedSizeList(_, found) => {
-            let found = usize::try_from(*found).unwrap_or(0);
-            if found == expected || array.null_count() == array.len() { Ok(()) } else { refuse(found) }
-        }
-        _ => {
-            let lists = array.as_list::<i32>();
-            let mut lengths = (0..lists.len())
-                .filter(|row| lists.is_valid(*row))
-                .map(|row| usize::try_from(lists.value_length(row)).unwrap_or(0));
-            match lengths.find(|found| *found != expected) {
-                Some(found) => refuse(found),
-                None => Ok(()),
-            }
-        }
-    }
-}
-
-/// A vector array as one of fixed dimensions; every non-NULL row has them already.
-pub fn fix_dimensions(array: &ArrayRef, wanted: &DataType) -> Result<ArrayRef> {
-    let DataType::FixedSizeList(item, dimensions) = wanted else {
-        return Ok(Arc::clone(array));
-    };
-    check_vector_dimensions(array, u16::try_from(*dimensions).ok())?;
-    let width = usize::try_from(*dimensions).unwrap_or(0);
-    let mut values = Vec::with_capacity(array.len() * width);
-    for row in 0..array.len() {
-        match super::distance::elements(array, row) {
-            Some(vector) => values.extend_from_slice(vector.values()),
-            None => values.resize(values.len() + width, 0.0),
-        }
-    }
-    let values = Arc::new(Float32Array::from(values));
-    Ok(Arc::new(FixedSizeListArray::new(Arc::clone(item), *dimensions, values, array.logical_nulls())))
 }

@@ -1,14 +1,15 @@
 //! The distance functions and, through the planner, the operators `<->`, `<=>`, `<#>` and `<+>`.
 //!
-//! Every metric is one function over two vectors with a `float8` result, as in pgvector. The arithmetic is
-//! `sepal_index`'s; DataFusion's own `array_distance` family is not used (it allocates a list per row).
+//! Every metric is one function over two vectors with a `float8` result, as in pgvector. A `vector` beside a `halfvec`
+//! is rounded to one. The arithmetic is `sepal_index`'s; DataFusion's own `array_distance` family is not used (it
+//! allocates a list per row).
 
 use std::{any::Any, sync::Arc};
 
 use datafusion::{
     arrow::{
         array::{Array, ArrayRef, AsArray, Float64Builder},
-        datatypes::{DataType, Float32Type},
+        datatypes::{DataType, Float16Type, Float32Type},
     },
     common::{Result, ScalarValue},
     logical_expr::{
@@ -16,12 +17,13 @@ use datafusion::{
         expr::ScalarFunction,
     },
 };
-use sepal_types::{Error, Metric, SqlState, SqlType};
+use sepal_index::Vectors;
+use sepal_types::{Error, Metric, SqlType, VectorKind};
 
+use super::vector_cast::{common_kind, operand, to_vectors};
 use crate::{
     error::{carry, undefined_function_call, undefined_operator},
-    functions::cast::to_vector_array,
-    output::{is_vector, natural_type},
+    output::{is_vector, natural_type, vector_kind},
 };
 
 /// What a distance function computes from the metric.
@@ -108,17 +110,17 @@ impl ScalarUDFImpl for DistanceFunction {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let rows = args.number_rows;
+        let types: Vec<DataType> = args.args.iter().map(ColumnarValue::data_type).collect();
+        let kind = common_kind(&types);
         match &args.args[..] {
             [ColumnarValue::Array(column), ColumnarValue::Scalar(query)]
             | [ColumnarValue::Scalar(query), ColumnarValue::Array(column)] => {
-                Ok(ColumnarValue::Array(self.against_one(column, query)?))
+                Ok(ColumnarValue::Array(self.against_one(column, query, kind)?))
             }
             [left, right] => {
                 let scalar = matches!((left, right), (ColumnarValue::Scalar(_), ColumnarValue::Scalar(_)));
                 let rows = if scalar { 1 } else { rows };
-                let left = to_vector_array(&left.to_array(rows)?)?;
-                let right = to_vector_array(&right.to_array(rows)?)?;
-                let distances = self.pairwise(&left, &right)?;
+                let distances = self.pairwise(&left.to_array(rows)?, &right.to_array(rows)?, kind)?;
                 if scalar {
                     return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&distances, 0)?));
                 }
@@ -130,15 +132,16 @@ impl ScalarUDFImpl for DistanceFunction {
 }
 
 impl DistanceFunction {
-    fn against_one(&self, column: &ArrayRef, query: &ScalarValue) -> Result<ArrayRef> {
-        let column = to_vector_array(column)?;
-        let query = to_vector_array(&query.to_array()?)?;
+    fn against_one(&self, column: &ArrayRef, query: &ScalarValue, kind: VectorKind) -> Result<ArrayRef> {
+        let column = to_vectors(column, kind)?;
+        let query = operand(&query.to_array()?, kind)?;
+        let (rows, query) = (Rows::of(&column)?, elements(&query, 0));
         let mut distances = Float64Builder::with_capacity(column.len());
-        let query = elements(&query, 0);
         for row in 0..column.len() {
-            match (elements(&column, row), &query) {
+            match (rows.get(row), &query) {
                 (Some(vector), Some(query)) => {
-                    distances.append_value(self.compute(vector.values(), query.values())?)
+                    kind.check_same(vector.len(), query.len()).map_err(carry)?;
+                    distances.append_value(self.compute(query.values(), vector));
                 }
                 _ => distances.append_null(),
             }
@@ -146,12 +149,15 @@ impl DistanceFunction {
         Ok(Arc::new(distances.finish()))
     }
 
-    fn pairwise(&self, left: &ArrayRef, right: &ArrayRef) -> Result<ArrayRef> {
+    fn pairwise(&self, left: &ArrayRef, right: &ArrayRef, kind: VectorKind) -> Result<ArrayRef> {
+        let (left, right) = (operand(left, kind)?, to_vectors(right, kind)?);
+        let rows = Rows::of(&right)?;
         let mut distances = Float64Builder::with_capacity(left.len());
         for row in 0..left.len() {
-            match (elements(left, row), elements(right, row)) {
+            match (elements(&left, row), rows.get(row)) {
                 (Some(left), Some(right)) => {
-                    distances.append_value(self.compute(left.values(), right.values())?)
+                    kind.check_same(left.len(), right.len()).map_err(carry)?;
+                    distances.append_value(self.compute(left.values(), right));
                 }
                 _ => distances.append_null(),
             }
@@ -159,26 +165,54 @@ impl DistanceFunction {
         Ok(Arc::new(distances.finish()))
     }
 
-    fn compute(&self, left: &[f32], right: &[f32]) -> Result<f64> {
-        check_dimensions(left.len(), right.len())?;
+    fn compute(&self, left: &[f32], right: Vectors) -> f64 {
         let distance = sepal_index::distance(self.metric, left, right);
-        Ok(match self.variant {
+        match self.variant {
             Variant::Plain => distance,
             Variant::Negated => -distance,
             Variant::Squared => distance * distance,
-        })
+        }
     }
 }
 
-/// pgvector's check (`CheckDims`).
-pub(super) fn check_dimensions(left: usize, right: usize) -> Result<()> {
-    if left == right {
-        return Ok(());
-    }
-    Err(carry(Error::new(SqlState::DataException, format!("different vector dimensions {left} and {right}"))))
+/// The vectors of an array as the kernels take them, without an array for each.
+struct Rows<'a> {
+    array: &'a ArrayRef,
+    elements: Vectors<'a>,
 }
 
-/// One row of a vector array; `None` for NULL.
+impl<'a> Rows<'a> {
+    fn of(array: &'a ArrayRef) -> Result<Self> {
+        let values = match array.as_fixed_size_list_opt() {
+            Some(list) => list.values(),
+            None => array.as_list::<i32>().values(),
+        };
+        let elements = match vector_kind(array.data_type()) {
+            Some(VectorKind::Half) => Vectors::F16(values.as_primitive::<Float16Type>().values()),
+            Some(VectorKind::Single) => Vectors::F32(values.as_primitive::<Float32Type>().values()),
+            None => return Err(carry(Error::bug(format!("a distance between {}", array.data_type())))),
+        };
+        Ok(Self { array, elements })
+    }
+
+    /// `None` for NULL.
+    fn get(&self, row: usize) -> Option<Vectors<'a>> {
+        if self.array.is_null(row) {
+            return None;
+        }
+        let (start, length) = match self.array.as_fixed_size_list_opt() {
+            Some(list) => (list.value_offset(row), list.value_length()),
+            None => {
+                let list = self.array.as_list::<i32>();
+                (list.value_offsets()[row], list.value_length(row))
+            }
+        };
+        let (start, length) = (usize::try_from(start).ok()?, usize::try_from(length).ok()?);
+        Some(self.elements.slice(start, length))
+    }
+}
+
+/// One row of an array of `vector`; `None` for NULL.
 pub fn elements(
     array: &ArrayRef,
     row: usize,

@@ -6,6 +6,7 @@
 mod advisory;
 mod aggregate;
 mod arithmetic;
+mod bit;
 mod cast;
 mod datetime;
 mod distance;
@@ -18,6 +19,7 @@ mod undefined;
 mod vector;
 mod vector_aggregate;
 mod vector_array;
+mod vector_cast;
 mod vector_compare;
 
 use std::sync::Arc;
@@ -27,7 +29,8 @@ use datafusion::logical_expr::ScalarUDF;
 pub use advisory::{advisory_functions, calls_advisory};
 pub use aggregate::number_aggregates;
 pub use arithmetic::{Arithmetic, arithmetic_call};
-pub use cast::{convert, fix_dimensions, to_vector_array};
+pub use bit::{assign_bits, bit_comparison, bit_distance, is_bit_distance};
+pub use cast::convert;
 pub use datetime::{DateTimeOperation, datetime_call, interval_span};
 pub use distance::elements as vector_elements;
 pub use distance::{distance_call, metric_of_function};
@@ -38,6 +41,7 @@ pub use session::session_functions;
 pub use undefined::undefined;
 pub use vector_aggregate::add_vector_aggregates;
 pub use vector_array::vector_array_call;
+pub use vector_cast::{fix_dimensions, operand};
 pub use vector_compare::vector_comparison;
 
 /// The functions that need no session.
@@ -45,6 +49,7 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     let mut functions = distance::functions();
     functions.extend(vector::functions());
     functions.extend(vector_array::functions());
+    functions.extend(bit::functions());
     functions.extend(vector_compare::functions());
     functions.extend(arithmetic::functions());
     functions.extend(extract::functions());

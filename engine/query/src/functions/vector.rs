@@ -1,4 +1,4 @@
-//! pgvector's vector functions: dimensions, norms, arithmetic, parts.
+//! pgvector's vector functions: dimensions, norms, arithmetic, parts; of `vector` and of `halfvec`.
 //!
 //! The operators `+`, `-`, `*` and `||` over vectors reach the same functions through the planner.
 
@@ -12,14 +12,15 @@ use datafusion::{
     common::Result,
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
-use sepal_storage::arrow_type;
-use sepal_types::{Error, SqlState, SqlType, check_finite};
+use half::f16;
+use sepal_storage::{VECTOR_ITEM, arrow_type};
+use sepal_types::{Error, SqlState, VectorKind, check_finite};
 
 use super::{
-    cast::to_vector_array,
-    distance::{check_dimensions, elements},
+    distance::elements,
+    vector_cast::{common_kind, operand, to_vectors},
 };
-use crate::error::carry;
+use crate::error::{carry, undefined_function_call};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Operation {
@@ -43,6 +44,7 @@ struct VectorFunction {
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
     [
         ("vector_dims", Operation::Dimensions),
+        ("l2_norm", Operation::Norm),
         ("vector_norm", Operation::Norm),
         ("l2_normalize", Operation::Normalize),
         ("subvector", Operation::Subvector),
@@ -73,11 +75,16 @@ impl ScalarUDFImpl for VectorFunction {
         &self.signature
     }
 
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        let kind = common_kind(arguments);
+        // As in pgvector, where a halfvec does not become a vector by itself.
+        if self.name == "vector_norm" && kind == VectorKind::Half {
+            return Err(carry(undefined_function_call(self.name, &[kind.sql_type(None)])));
+        }
         Ok(match self.operation {
             Operation::Dimensions => DataType::Int32,
             Operation::Norm => DataType::Float64,
-            _ => arrow_type(&SqlType::Vector(None)),
+            _ => arrow_type(&kind.sql_type(None)),
         })
     }
 
@@ -86,7 +93,9 @@ impl ScalarUDFImpl for VectorFunction {
         let Some(first) = arrays.first() else {
             return Err(carry(Error::bug(format!("{} without arguments", self.name))));
         };
-        let vectors = to_vector_array(first)?;
+        let types: Vec<DataType> = arrays.iter().map(|array| array.data_type().clone()).collect();
+        let kind = common_kind(&types);
+        let vectors = operand(first, kind)?;
         let result: ArrayRef = match self.operation {
             Operation::Dimensions => Arc::new(
                 (0..vectors.len())
@@ -100,16 +109,16 @@ impl ScalarUDFImpl for VectorFunction {
                     .map(|row| elements(&vectors, row).map(|vector| norm(vector.values())))
                     .collect::<Float64Array>(),
             ),
-            Operation::Normalize => map(&vectors, |_, vector| Ok(normalize(vector)))?,
-            Operation::Subvector => self.subvectors(&vectors, &arrays)?,
-            _ => self.combine(&vectors, &to_vector_array(&arrays[1])?)?,
+            Operation::Normalize => to_vectors(&map(&vectors, |_, vector| Ok(normalize(vector)))?, kind)?,
+            Operation::Subvector => to_vectors(&self.subvectors(&vectors, &arrays, kind)?, kind)?,
+            _ => to_vectors(&self.combine(&vectors, &operand(&arrays[1], kind)?, kind)?, kind)?,
         };
         Ok(ColumnarValue::Array(result))
     }
 }
 
 impl VectorFunction {
-    fn combine(&self, left: &ArrayRef, right: &ArrayRef) -> Result<ArrayRef> {
+    fn combine(&self, left: &ArrayRef, right: &ArrayRef, kind: VectorKind) -> Result<ArrayRef> {
         let mut builder = vector_builder(left.len());
         for row in 0..left.len() {
             let (Some(left), Some(right)) = (elements(left, row), elements(right, row)) else {
@@ -118,10 +127,13 @@ impl VectorFunction {
             };
             let (left, right) = (left.values(), right.values());
             let pairs = || left.iter().zip(right.iter());
-            let combined: Vec<f32> = match self.operation {
-                Operation::Concatenate => left.iter().chain(right.iter()).copied().collect(),
+            let mut combined: Vec<f32> = match self.operation {
+                Operation::Concatenate => {
+                    kind.check_count(left.len() + right.len()).map_err(carry)?;
+                    left.iter().chain(right.iter()).copied().collect()
+                }
                 operation => {
-                    check_dimensions(left.len(), right.len())?;
+                    kind.check_same(left.len(), right.len()).map_err(carry)?;
                     match operation {
                         Operation::Add => pairs().map(|(a, b)| a + b).collect(),
                         Operation::Subtract => pairs().map(|(a, b)| a - b).collect(),
@@ -129,6 +141,9 @@ impl VectorFunction {
                     }
                 }
             };
+            if kind == VectorKind::Half {
+                combined.iter_mut().for_each(|value| *value = f16::from_f32(*value).to_f32());
+            }
             let out_of_range = |what: &str| {
                 let message = format!("value out of range: {what}");
                 Err(carry(Error::new(SqlState::NumericValueOutOfRange, message)))
@@ -148,26 +163,20 @@ impl VectorFunction {
     }
 
     /// `subvector(v, start, count)`, counted from 1, cut at the ends as pgvector does.
-    fn subvectors(&self, vectors: &ArrayRef, arrays: &[ArrayRef]) -> Result<ArrayRef> {
+    fn subvectors(&self, vectors: &ArrayRef, arrays: &[ArrayRef], kind: VectorKind) -> Result<ArrayRef> {
         let number = |array: &ArrayRef| datafusion::arrow::compute::cast(array, &DataType::Int32);
         let (starts, counts) = (number(&arrays[1])?, number(&arrays[2])?);
         let starts = datafusion::common::cast::as_int32_array(&starts)?;
         let counts = datafusion::common::cast::as_int32_array(&counts)?;
         map(vectors, |row, vector| {
             if counts.value(row) < 1 {
-                return Err(carry(Error::new(
-                    SqlState::DataException,
-                    "vector must have at least 1 dimension",
-                )));
+                kind.check_count(0).map_err(carry)?;
             }
             let length = i64::try_from(vector.len()).unwrap_or(i64::MAX);
             let first = i64::from(starts.value(row)).max(1);
             let last = (i64::from(starts.value(row)) + i64::from(counts.value(row)) - 1).min(length);
             if first > last {
-                return Err(carry(Error::new(
-                    SqlState::DataException,
-                    "vector must have at least 1 dimension",
-                )));
+                kind.check_count(0).map_err(carry)?;
             }
             let range = usize::try_from(first - 1).unwrap_or(0)..usize::try_from(last).unwrap_or(0);
             Ok(vector[range].to_vec())
@@ -191,7 +200,7 @@ fn normalize(vector: &[f32]) -> Vec<f32> {
 
 pub(super) fn vector_builder(rows: usize) -> ListBuilder<Float32Builder> {
     ListBuilder::with_capacity(Float32Builder::new(), rows).with_field(Field::new(
-        "vector_element",
+        VECTOR_ITEM,
         DataType::Float32,
         false,
     ))

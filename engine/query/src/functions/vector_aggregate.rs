@@ -1,8 +1,9 @@
-//! `avg(vector)` and `sum(vector)`.
+//! `avg` and `sum` of `vector` and `halfvec`.
 //!
 //! They share their names with the aggregates over numbers, so that each is a wrapper which passes everything but
 //! vectors on to the function it wraps. Sums are those of pgvector (`vector_accum`, `vector_combine`,
-//! `vector_avg`; `vector_add` for `sum`): an average adds in `float8`, a sum in `float4`.
+//! `vector_avg`; `vector_add` for `sum`): an average adds in `float8`, a sum in the type of
+//! the vectors' elements.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -21,15 +22,16 @@ use datafusion::{
         utils::{AggregateOrderSensitivity, format_state_name},
     },
 };
+use half::f16;
 use sepal_storage::arrow_type;
-use sepal_types::{Error, SqlState, SqlType, check_finite};
+use sepal_types::{Error, SqlState, VectorKind, check_finite};
 
 use super::{
-    cast::to_vector_array,
-    distance::{check_dimensions, elements},
+    distance::elements,
     vector::{append, vector_builder},
+    vector_cast::{operand, to_vectors},
 };
-use crate::{error::carry, output::is_vector};
+use crate::{error::carry, output::vector_kind};
 
 /// Puts the aggregates over vectors before those of the same names.
 pub fn add_vector_aggregates(aggregates: &mut HashMap<String, Arc<AggregateUDF>>) {
@@ -56,8 +58,11 @@ struct VectorAggregate {
     signature: Signature,
 }
 
-fn over_vectors(fields: &[FieldRef]) -> bool {
-    matches!(fields, [field] if is_vector(field.data_type()))
+fn over_vectors(fields: &[FieldRef]) -> Option<VectorKind> {
+    match fields {
+        [field] => vector_kind(field.data_type()),
+        _ => None,
+    }
 }
 
 /// An average's running sums: `float8` as pgvector keeps them.
@@ -65,8 +70,8 @@ fn sums_type() -> DataType {
     DataType::List(Arc::new(Field::new_list_field(DataType::Float64, true)))
 }
 
-fn vector_type() -> DataType {
-    arrow_type(&SqlType::Vector(None))
+fn vector_type(kind: VectorKind) -> DataType {
+    arrow_type(&kind.sql_type(None))
 }
 
 impl AggregateUDFImpl for VectorAggregate {
@@ -83,7 +88,7 @@ impl AggregateUDFImpl for VectorAggregate {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        if matches!(types, [ty] if is_vector(ty)) {
+        if matches!(types, [ty] if vector_kind(ty).is_some()) {
             return Ok(types.to_vec());
         }
         let fields: Vec<FieldRef> =
@@ -94,48 +99,52 @@ impl AggregateUDFImpl for VectorAggregate {
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         match types {
-            [ty] if is_vector(ty) => Ok(vector_type()),
+            [ty] => match vector_kind(ty) {
+                Some(kind) => Ok(vector_type(kind)),
+                None => self.numbers.return_type(types),
+            },
             _ => self.numbers.return_type(types),
         }
     }
 
     fn return_field(&self, fields: &[FieldRef]) -> Result<FieldRef> {
-        if over_vectors(fields) {
-            return Ok(Arc::new(Field::new(self.name(), vector_type(), true)));
+        if let Some(kind) = over_vectors(fields) {
+            return Ok(Arc::new(Field::new(self.name(), vector_type(kind), true)));
         }
         self.numbers.return_field(fields)
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        if !over_vectors(args.expr_fields) {
+        let Some(vectors) = over_vectors(args.expr_fields) else {
             return self.numbers.accumulator(args);
-        }
+        };
         if args.is_distinct {
-            let error = Error::unsupported(format!("{}(DISTINCT vector) is not supported here", self.name()));
+            let message = format!("{}(DISTINCT {}) is not supported here", self.name(), vectors.name());
+            let error = Error::unsupported(message);
             return Err(carry(error.with_hint("Use it over a subquery with SELECT DISTINCT.")));
         }
         let accumulator: Box<dyn Accumulator> = match self.kind {
-            Kind::Average => Box::<Average>::default(),
-            Kind::Sum => Box::<Sum>::default(),
+            Kind::Average => Box::new(Average { vectors, count: 0, sums: Vec::new() }),
+            Kind::Sum => Box::new(Sum { vectors, sums: None }),
         };
         Ok(accumulator)
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
-        if !over_vectors(args.input_fields) {
+        let Some(vectors) = over_vectors(args.input_fields) else {
             return self.numbers.state_fields(args);
-        }
+        };
         let field = |part: &str, data_type: DataType| -> FieldRef {
             Arc::new(Field::new(format_state_name(args.name, part), data_type, true))
         };
         Ok(match self.kind {
             Kind::Average => vec![field("count", DataType::UInt64), field("sums", sums_type())],
-            Kind::Sum => vec![field("sum", vector_type())],
+            Kind::Sum => vec![field("sum", vector_type(vectors))],
         })
     }
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
-        !over_vectors(args.expr_fields) && self.numbers.groups_accumulator_supported(args)
+        over_vectors(args.expr_fields).is_none() && self.numbers.groups_accumulator_supported(args)
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
@@ -143,7 +152,7 @@ impl AggregateUDFImpl for VectorAggregate {
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        if over_vectors(args.expr_fields) {
+        if over_vectors(args.expr_fields).is_some() {
             return self.accumulator(args);
         }
         self.numbers.create_sliding_accumulator(args)
@@ -189,18 +198,20 @@ fn overflow() -> Error {
     Error::new(SqlState::NumericValueOutOfRange, "value out of range: overflow")
 }
 
-/// A vector, or NULL, as one row.
-fn one_vector(vector: Option<&[f32]>) -> ScalarValue {
+/// A vector, or NULL, as one row. Errors: 22003 for an element that is none of a halfvec.
+fn one_vector(vector: Option<&[f32]>, kind: VectorKind) -> Result<ScalarValue> {
     let mut builder = vector_builder(1);
     match vector {
         Some(vector) => append(&mut builder, vector),
         None => builder.append(false),
     }
-    ScalarValue::List(Arc::new(builder.finish()))
+    let vector: ArrayRef = Arc::new(builder.finish());
+    Ok(ScalarValue::List(Arc::new(to_vectors(&vector, kind)?.as_list::<i32>().clone())))
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Average {
+    vectors: VectorKind,
     count: u64,
     sums: Vec<f64>,
 }
@@ -236,7 +247,7 @@ impl Average {
 
 impl Accumulator for Average {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let vectors = to_vector_array(&values[0])?;
+        let vectors = operand(&values[0], self.vectors)?;
         let mut wide: Vec<f64> = Vec::new();
         for vector in (0..vectors.len()).filter_map(|row| elements(&vectors, row)) {
             wide.clear();
@@ -261,13 +272,13 @@ impl Accumulator for Average {
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         if self.count == 0 {
-            return Ok(one_vector(None));
+            return one_vector(None, self.vectors);
         }
-        // Divided in float8 and kept as float4, as pgvector does.
+        // Divided in float8 and kept as the elements are, as pgvector does.
         let count = self.count as f64;
         let means: Vec<f32> = self.sums.iter().map(|sum| (sum / count) as f32).collect();
         check_finite(&means).map_err(carry)?;
-        Ok(one_vector(Some(&means)))
+        one_vector(Some(&means), self.vectors)
     }
 
     fn size(&self) -> usize {
@@ -275,20 +286,26 @@ impl Accumulator for Average {
     }
 }
 
-#[derive(Debug, Default)]
-struct Sum(Option<Vec<f32>>);
+#[derive(Debug)]
+struct Sum {
+    vectors: VectorKind,
+    sums: Option<Vec<f32>>,
+}
 
 impl Accumulator for Sum {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let vectors = to_vector_array(&values[0])?;
+        let vectors = operand(&values[0], self.vectors)?;
         for vector in (0..vectors.len()).filter_map(|row| elements(&vectors, row)) {
-            let Some(sums) = &mut self.0 else {
-                self.0 = Some(vector.values().to_vec());
+            let Some(sums) = &mut self.sums else {
+                self.sums = Some(vector.values().to_vec());
                 continue;
             };
-            check_dimensions(sums.len(), vector.len())?;
+            self.vectors.check_same(sums.len(), vector.len()).map_err(carry)?;
             for (sum, value) in sums.iter_mut().zip(vector.values()) {
-                *sum += value;
+                *sum = match self.vectors {
+                    VectorKind::Half => f16::from_f32(*sum + value).to_f32(),
+                    VectorKind::Single => *sum + value,
+                };
             }
             if sums.iter().any(|sum| sum.is_infinite()) {
                 return Err(carry(overflow()));
@@ -306,10 +323,10 @@ impl Accumulator for Sum {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        Ok(one_vector(self.0.as_deref()))
+        one_vector(self.sums.as_deref(), self.vectors)
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.0.as_ref().map_or(0, |sums| sums.capacity() * size_of::<f32>())
+        size_of_val(self) + self.sums.as_ref().map_or(0, |sums| sums.capacity() * size_of::<f32>())
     }
 }

@@ -1,4 +1,4 @@
-//! `ARRAY['[1,2]'::vector, …]` and, for VALUES, vectors without dimensions in their Arrow type.
+//! `ARRAY['[1,2]'::vector, …]` and, for VALUES, vectors without dimensions in their Arrow type; of `halfvec` too.
 //!
 //! The planner calls the first for an array literal that holds a vector, `sql/vectors.rs` the second. A vector's
 //! dimensions are part of its Arrow type; a column or an array of them may mix dimensions, so that both give lists
@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{ArrayRef, Float32Builder, ListBuilder},
-        datatypes::{DataType, FieldRef},
+        array::{Array, ArrayRef, Float32Builder, ListArray, ListBuilder},
+        buffer::OffsetBuffer,
+        datatypes::{DataType, Field, FieldRef},
     },
     common::{Result, ScalarValue},
     logical_expr::{
@@ -18,25 +19,25 @@ use datafusion::{
     },
 };
 use sepal_storage::arrow_type;
-use sepal_types::SqlType;
+use sepal_types::{SqlType, VectorKind};
 
 use super::{
-    cast::to_vector_array,
     distance::elements,
     vector::{append, vector_builder},
+    vector_cast::{common_kind, operand, to_vectors},
 };
 use crate::output::typed_field;
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct VectorArray {
-    /// One vector as it is, rather than an array of all arguments.
-    single: bool,
+    /// One vector as it is, of this kind, rather than an array of all arguments.
+    single: Option<VectorKind>,
     signature: Signature,
 }
 
 impl VectorArray {
-    fn new(single: bool) -> Self {
-        let signature = if single {
+    fn new(single: Option<VectorKind>) -> Self {
+        let signature = if single.is_some() {
             Signature::any(1, Volatility::Immutable)
         } else {
             Signature::variadic_any(Volatility::Immutable)
@@ -44,59 +45,75 @@ impl VectorArray {
         Self { single, signature }
     }
 
-    fn result_type(&self) -> SqlType {
-        let vector = SqlType::Vector(None);
-        if self.single { vector } else { SqlType::Array(Box::new(vector)) }
+    fn result_type(&self, arguments: &[DataType]) -> SqlType {
+        match self.single {
+            Some(kind) => kind.sql_type(None),
+            None => SqlType::Array(Box::new(common_kind(arguments).sql_type(None))),
+        }
     }
 }
 
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
-    [true, false].map(|single| Arc::new(ScalarUDF::from(VectorArray::new(single)))).into()
+    let single = VectorKind::ALL.map(Some);
+    single
+        .into_iter()
+        .chain([None])
+        .map(|single| Arc::new(ScalarUDF::from(VectorArray::new(single))))
+        .collect()
 }
 
 /// An array literal of vectors.
 pub fn vector_array_call(vectors: Vec<Expr>) -> Expr {
-    let function = Arc::new(ScalarUDF::from(VectorArray::new(false)));
+    let function = Arc::new(ScalarUDF::from(VectorArray::new(None)));
     Expr::ScalarFunction(ScalarFunction::new_udf(function, vectors))
 }
 
 impl ScalarUDFImpl for VectorArray {
     fn name(&self) -> &str {
-        if self.single { "sepal_vector" } else { "sepal_vector_array" }
+        match self.single {
+            Some(VectorKind::Half) => "sepal_halfvec",
+            Some(VectorKind::Single) => "sepal_vector",
+            None => "sepal_vector_array",
+        }
     }
 
     fn signature(&self) -> &Signature {
         &self.signature
     }
 
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(arrow_type(&self.result_type()))
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        Ok(arrow_type(&self.result_type(arguments)))
     }
 
-    fn return_field_from_args(&self, _: ReturnFieldArgs) -> Result<FieldRef> {
-        let ty = self.result_type();
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let types: Vec<DataType> = args.arg_fields.iter().map(|field| field.data_type().clone()).collect();
+        let ty = self.result_type(&types);
         Ok(Arc::new(typed_field(self.name(), arrow_type(&ty), &ty)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let constant = args.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { args.number_rows };
+        let types: Vec<DataType> = args.args.iter().map(ColumnarValue::data_type).collect();
+        let kind = self.single.unwrap_or_else(|| common_kind(&types));
         let columns = args
             .args
             .iter()
-            .map(|argument| to_vector_array(&argument.to_array(rows)?))
+            .map(|argument| operand(&argument.to_array(rows)?, kind))
             .collect::<Result<Vec<ArrayRef>>>()?;
-        let array: ArrayRef = if self.single {
-            let mut vectors = vector_builder(rows);
-            (0..rows).for_each(|row| push(&mut vectors, &columns[0], row));
-            Arc::new(vectors.finish())
-        } else {
-            let mut lists = ListBuilder::new(vector_builder(rows * columns.len()));
-            for row in 0..rows {
-                columns.iter().for_each(|column| push(lists.values(), column, row));
-                lists.append(true);
+        let mut vectors = vector_builder(rows * columns.len());
+        for row in 0..rows {
+            columns.iter().for_each(|column| push(&mut vectors, column, row));
+        }
+        let vectors: ArrayRef = Arc::new(vectors.finish());
+        let vectors = to_vectors(&vectors, kind)?;
+        let array = match self.single {
+            Some(_) => vectors,
+            None => {
+                let item = Arc::new(Field::new_list_field(vectors.data_type().clone(), true));
+                let offsets = OffsetBuffer::from_repeated_length(columns.len(), rows);
+                Arc::new(ListArray::try_new(item, offsets, vectors, None)?)
             }
-            Arc::new(lists.finish())
         };
         Ok(if constant {
             ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)

@@ -18,7 +18,10 @@ use datafusion::{
 };
 use sepal_types::Error;
 
-use super::{cast::to_vector_array, distance::elements};
+use super::{
+    distance::elements,
+    vector_cast::{common_kind, operand},
+};
 use crate::error::carry;
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -72,7 +75,8 @@ impl ScalarUDFImpl for VectorComparison {
         let [left, right] = arrays.as_slice() else {
             return Err(carry(Error::bug(format!("{} takes two arguments", self.name))));
         };
-        let (left, right) = (to_vector_array(left)?, to_vector_array(right)?);
+        let kind = common_kind([left.data_type(), right.data_type()]);
+        let (left, right) = (operand(left, kind)?, operand(right, kind)?);
         let answers: BooleanArray =
             (0..left.len()).map(|row| compare(&left, &right, row).map(|order| self.holds(order))).collect();
         if scalar {

@@ -14,17 +14,19 @@ use datafusion::{
     sql::sqlparser::ast::BinaryOperator,
 };
 use sepal_storage::arrow_type;
-use sepal_types::{Error, Metric, SqlState, SqlType, parse_vector};
+use sepal_types::{Error, Metric, SqlState, SqlType, VectorKind};
 
-use super::{json_operators, typing};
+use super::{json_operators, typing, untyped};
 use crate::{
     error::carry,
-    functions::{distance_call, extract_call, scalar_functions, vector_array_call},
-    output::{is_vector, typed_field},
+    functions::{
+        bit_distance, distance_call, extract_call, is_bit_distance, scalar_functions, vector_array_call,
+    },
+    output::{typed_field, vector_kind},
     vector::vector_scalar,
 };
 
-/// Owns `<->`, `<=>`, `<#>`, `<+>`, arithmetic and comparison, ARRAY of vectors, and extract.
+/// Owns `<->`, `<=>`, `<#>`, `<+>`, `<~>`, `<%>`, arithmetic and comparison, ARRAY of vectors, and extract.
 #[derive(Debug)]
 pub(super) struct Operators;
 
@@ -32,7 +34,7 @@ impl ExprPlanner for Operators {
     fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
         if let Some(metric) = metric(&expr.op) {
             let RawBinaryExpr { left, right, .. } = expr;
-            let (left, right) = typed_operands(left, right)?;
+            let (left, right) = typed_operands(left, right, schema)?;
             return Ok(PlannerResult::Planned(distance_call(metric, left, right)));
         }
         let expr = match json_operators::plan(expr, schema)? {
@@ -40,10 +42,8 @@ impl ExprPlanner for Operators {
             planned => return Ok(planned),
         };
         if let BinaryOperator::Custom(operator) = &expr.op {
-            return Err(carry(Error::new(
-                SqlState::UndefinedFunction,
-                format!("operator does not exist: {operator}"),
-            )));
+            let operator = operator.clone();
+            return plan_bit_distance(&operator, expr).map(PlannerResult::Planned);
         }
         let function = match expr.op {
             BinaryOperator::Plus => "vector_add",
@@ -52,10 +52,10 @@ impl ExprPlanner for Operators {
             BinaryOperator::StringConcat => "vector_concat",
             _ => return typing::plan(expr, schema),
         };
-        if !has_vector(&expr.left, schema) && !has_vector(&expr.right, schema) {
+        if kind(&expr.left, schema).is_none() && kind(&expr.right, schema).is_none() {
             return typing::plan(expr, schema);
         }
-        let (left, right) = typed_operands(expr.left, expr.right)?;
+        let (left, right) = typed_operands(expr.left, expr.right, schema)?;
         match scalar_functions().into_iter().find(|candidate| candidate.name() == function) {
             Some(function) => Ok(PlannerResult::Planned(function.call(vec![left, right]))),
             None => Err(carry(Error::bug(format!("{function} is not registered")))),
@@ -63,16 +63,28 @@ impl ExprPlanner for Operators {
     }
 
     fn plan_array_literal(&self, exprs: Vec<Expr>, schema: &DFSchema) -> Result<PlannerResult<Vec<Expr>>> {
-        if !exprs.iter().any(|expr| has_vector(expr, schema)) {
+        let Some(kind) = common_kind(&exprs, schema) else {
             return Ok(PlannerResult::Original(exprs));
-        }
-        let vectors = exprs.into_iter().map(as_vector).collect::<Result<_>>()?;
+        };
+        let vectors = exprs.into_iter().map(|expr| as_vector(expr, kind)).collect::<Result<_>>()?;
         Ok(PlannerResult::Planned(vector_array_call(vectors)))
     }
 
     fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
         Ok(PlannerResult::Planned(extract_call(args)))
     }
+}
+
+/// `<~>` and `<%>`. Errors: 42883 for an operator that nobody has.
+fn plan_bit_distance(operator: &str, expr: RawBinaryExpr) -> Result<Expr> {
+    if !is_bit_distance(operator) {
+        let message = format!("operator does not exist: {operator}");
+        return Err(carry(Error::new(SqlState::UndefinedFunction, message)));
+    }
+    let bits = SqlType::Bit(None);
+    let (left, right) = (untyped::typed(expr.left, &bits)?, untyped::typed(expr.right, &bits)?);
+    bit_distance(operator, left, right)
+        .ok_or_else(|| carry(Error::bug(format!("{operator} has no function"))))
 }
 
 fn metric(operator: &BinaryOperator) -> Option<Metric> {
@@ -85,20 +97,26 @@ fn metric(operator: &BinaryOperator) -> Option<Metric> {
     }
 }
 
-fn has_vector(expr: &Expr, schema: &DFSchema) -> bool {
-    expr.get_type(schema).is_ok_and(|data_type| is_vector(&data_type))
+fn kind(expr: &Expr, schema: &DFSchema) -> Option<VectorKind> {
+    vector_kind(&expr.get_type(schema).ok()?)
 }
 
-/// An untyped literal or parameter beside a vector is a vector.
-fn typed_operands(left: Expr, right: Expr) -> Result<(Expr, Expr)> {
-    Ok((as_vector(left)?, as_vector(right)?))
+/// What the vectors among expressions become together; `None` where there is none.
+fn common_kind<'a>(exprs: impl IntoIterator<Item = &'a Expr>, schema: &DFSchema) -> Option<VectorKind> {
+    exprs.into_iter().filter_map(|expr| kind(expr, schema)).reduce(VectorKind::beside)
 }
 
-fn as_vector(expr: Expr) -> Result<Expr> {
+/// An untyped literal or parameter beside a vector is a vector of its kind.
+fn typed_operands(left: Expr, right: Expr, schema: &DFSchema) -> Result<(Expr, Expr)> {
+    let kind = common_kind([&left, &right], schema).unwrap_or(VectorKind::Single);
+    Ok((as_vector(left, kind)?, as_vector(right, kind)?))
+}
+
+fn as_vector(expr: Expr, kind: VectorKind) -> Result<Expr> {
     match expr {
-        Expr::Placeholder(Placeholder { id, field: None }) => Ok(placeholder(id, &SqlType::Vector(None))),
+        Expr::Placeholder(Placeholder { id, field: None }) => Ok(placeholder(id, &kind.sql_type(None))),
         Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)), _) => {
-            Ok(Expr::Literal(vector_scalar(&parse_vector(&text).map_err(carry)?), None))
+            Ok(Expr::Literal(vector_scalar(&text, kind).map_err(carry)?, None))
         }
         other => Ok(other),
     }

@@ -23,7 +23,7 @@ use datafusion::{
     },
 };
 use sepal_storage::arrow_type;
-use sepal_types::{ColumnDef, Error, Metric, SqlState, SqlType, TableDef, parse_vector};
+use sepal_types::{ColumnDef, Error, Metric, SqlState, SqlType, TableDef, VectorKind};
 
 use super::{past, provider::undefined_table, series, sink_errors, unnested};
 use crate::{
@@ -179,7 +179,7 @@ impl Relations {
             table,
             column.id,
             metric,
-            query_operand(call.query)?,
+            query_operand(call.query, column.ty.vector_kind().unwrap_or(VectorKind::Single))?,
             count_operand(call.k),
             filter,
             call.ef_search,
@@ -195,14 +195,17 @@ fn vector_column<'a>(def: &'a TableDef, name: &str) -> Result<&'a ColumnDef> {
         let message = format!("column \"{name}\" of relation \"{}\" does not exist", def.name);
         carry(Error::new(SqlState::UndefinedColumn, message))
     })?;
-    match column.ty {
-        SqlType::Vector(Some(_)) => Ok(column),
-        SqlType::Vector(None) => Err(carry(
+    match (column.ty.vector_kind(), column.ty.dimensions()) {
+        (Some(_), Some(_)) => Ok(column),
+        (Some(kind), None) => Err(carry(
             Error::new(SqlState::InvalidParameterValue, "column does not have dimensions").with_hint(
-                format!("Declare it as vector(n): ALTER the column \"{name}\" or create the table anew."),
+                format!(
+                    "Declare it as {}(n): ALTER the column \"{name}\" or create the table anew.",
+                    kind.name()
+                ),
             ),
         )),
-        _ => Err(carry(Error::new(
+        (None, _) => Err(carry(Error::new(
             SqlState::DatatypeMismatch,
             format!("column \"{name}\" is of type {} but knn() searches a vector", column.ty.display_name()),
         ))),
@@ -235,15 +238,15 @@ fn plan_filter(
     context.sql_to_expr(expr, &schema)
 }
 
-fn query_operand(expr: Expr) -> Result<Expr> {
+fn query_operand(expr: Expr, kind: VectorKind) -> Result<Expr> {
     Ok(match expr {
         Expr::Placeholder(Placeholder { id, field: None }) => {
-            let ty = SqlType::Vector(None);
+            let ty = kind.sql_type(None);
             let field = typed_field(&id, arrow_type(&ty), &ty);
             Expr::Placeholder(Placeholder::new_with_field(id, Some(field.into())))
         }
         Expr::Literal(ScalarValue::Utf8(Some(text)), _) => {
-            Expr::Literal(vector_scalar(&parse_vector(&text).map_err(carry)?), None)
+            Expr::Literal(vector_scalar(&text, kind).map_err(carry)?, None)
         }
         other => other,
     })

@@ -7,7 +7,7 @@ use datafusion::{
     sql::sqlparser::ast::DataType,
 };
 use sepal_storage::arrow_type;
-use sepal_types::{Error, SqlState, SqlType, limits::MAX_DIMENSIONS};
+use sepal_types::{Error, SqlState, SqlType, VectorKind};
 
 use crate::{error::carry, output::typed_field};
 
@@ -20,31 +20,36 @@ impl TypePlanner for Types {
         let name = sql_type.to_string();
         match SqlType::from_name(&name) {
             Some(ty) => Ok(Some(Arc::new(typed_field("type", arrow_type(&ty), &ty)))),
-            None => vector_modifier(&name).map_or(Ok(None), |modifier| Err(carry(refuse(&modifier)))),
+            None => match vector_modifier(&name) {
+                Some((kind, modifier)) => Err(carry(refuse(kind, &modifier))),
+                None => Ok(None),
+            },
         }
     }
 }
 
-/// What stands in the parentheses of a `vector(…)` that names no type.
-fn vector_modifier(name: &str) -> Option<String> {
+/// What stands in the parentheses of a `vector(…)` or `halfvec(…)` that names no type.
+fn vector_modifier(name: &str) -> Option<(VectorKind, String)> {
     let lower = name.to_ascii_lowercase();
-    let rest = lower.strip_prefix("public.").unwrap_or(&lower).strip_prefix("vector")?;
-    Some(rest.trim().strip_prefix('(')?.strip_suffix(')')?.trim().to_owned())
+    let bare = lower.strip_prefix("public.").unwrap_or(&lower);
+    VectorKind::ALL.into_iter().find_map(|kind| {
+        let rest = bare.strip_prefix(kind.name())?.trim();
+        Some((kind, rest.strip_prefix('(')?.strip_suffix(')')?.trim().to_owned()))
+    })
 }
 
 /// pgvector's `vector_typmod_in`.
-fn refuse(modifier: &str) -> Error {
+fn refuse(kind: VectorKind, modifier: &str) -> Error {
     if modifier.contains(',') {
         return Error::new(SqlState::InvalidParameterValue, "invalid type modifier");
     }
-    let message = match modifier.parse::<i64>() {
-        Ok(number) if number < 1 => "dimensions for type vector must be at least 1".to_owned(),
-        Ok(_) => format!("dimensions for type vector cannot exceed {MAX_DIMENSIONS}"),
+    match modifier.parse::<i64>().map(|number| kind.declared(number)) {
+        Ok(Err(error)) => error,
+        Ok(Ok(_)) => Error::bug(format!("{}({modifier}) is a type", kind.name())),
         Err(_) => {
             let text = modifier.trim_matches('\'');
             let message = format!("invalid input syntax for type integer: \"{text}\"");
-            return Error::new(SqlState::InvalidTextRepresentation, message);
+            Error::new(SqlState::InvalidTextRepresentation, message)
         }
-    };
-    Error::new(SqlState::InvalidParameterValue, message)
+    }
 }

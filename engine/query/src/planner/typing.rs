@@ -23,7 +23,8 @@ use super::{
 use crate::{
     error::{carry, undefined_operator},
     functions::{
-        Arithmetic, DateTimeOperation, arithmetic_call, datetime_call, interval_span, vector_comparison,
+        Arithmetic, DateTimeOperation, arithmetic_call, bit_comparison, datetime_call, interval_span,
+        vector_comparison,
     },
 };
 
@@ -83,16 +84,24 @@ fn plan_comparison(
         _ => return original(left, right),
     };
     match both {
-        (SqlType::Vector(_), SqlType::Vector(_)) => {
+        (left_type, right_type)
+            if left_type.vector_kind().is_some() && right_type.vector_kind().is_some() =>
+        {
             match vector_comparison(operator, left.clone(), right.clone()) {
                 Some(call) => Ok(PlannerResult::Planned(call)),
                 None => original(left, right),
             }
         }
-        (left_type @ SqlType::Vector(_), right_type) | (left_type, right_type @ SqlType::Vector(_)) => {
+        (left_type, right_type)
+            if left_type.vector_kind().is_some() || right_type.vector_kind().is_some() =>
+        {
             let symbol = if operator == Operator::NotEq { "<>".to_owned() } else { operator.to_string() };
             Err(carry(undefined_operator(Some(&left_type), &symbol, &right_type)))
         }
+        (SqlType::Bit(_), SqlType::Bit(_)) => match bit_comparison(operator, left.clone(), right.clone()) {
+            Some(call) => Ok(PlannerResult::Planned(call)),
+            None => original(left, right),
+        },
         (SqlType::Interval, SqlType::Interval) => {
             let spans =
                 BinaryExpr::new(Box::new(interval_span(left)), operator, Box::new(interval_span(right)));

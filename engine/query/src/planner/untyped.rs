@@ -18,7 +18,7 @@ use datafusion::{
     },
 };
 use sepal_storage::arrow_type;
-use sepal_types::{SqlType, parse_vector};
+use sepal_types::SqlType;
 
 use super::floats;
 use crate::{
@@ -92,18 +92,18 @@ fn literal_type(ty: &SqlType) -> Option<SqlType> {
         | SqlType::Timestamptz
         | SqlType::Uuid => Some(ty.clone()),
         SqlType::Array(element) => {
-            let known = !matches!(element.as_ref(), SqlType::Vector(_));
+            let known = element.vector_kind().is_none() && !matches!(**element, SqlType::Bit(_));
             known.then(|| ty.clone())
         }
+        SqlType::Bit(_) => Some(SqlType::Bit(None)),
         SqlType::Numeric(_) => Some(SqlType::Numeric(None)),
-        SqlType::Vector(_) => Some(SqlType::Vector(None)),
-        _ => None,
+        _ => Some(ty.vector_kind()?.sql_type(None)),
     }
 }
 
 fn constant(text: &str, ty: &SqlType) -> Result<Expr> {
-    if matches!(ty, SqlType::Vector(_)) {
-        return Ok(Expr::Literal(vector_scalar(&parse_vector(text).map_err(carry)?), None));
+    if let Some(kind) = ty.vector_kind() {
+        return Ok(Expr::Literal(vector_scalar(text, kind).map_err(carry)?, None));
     }
     let array = values::decode_text(ty, Some(text.as_bytes())).map_err(carry)?;
     let field = typed_field("literal", array.data_type().clone(), ty);

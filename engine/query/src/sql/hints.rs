@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
     TypedString, UnaryOperator, Value,
 };
-use sepal_types::SqlType;
+use sepal_types::{SqlType, VectorKind};
 
 use super::{
     literals::number,
@@ -78,7 +78,10 @@ impl Known<'_> {
             self.give_common(&arguments);
             return;
         }
+        // Beside a halfvec an untyped vector is one, too.
+        let half = self.common(&arguments).filter(|ty| ty.vector_kind() == Some(VectorKind::Half));
         for (argument, ty) in arguments.iter().zip(wanted(&name, arguments.len())) {
+            let ty = if ty.vector_kind().is_some() { half.clone().unwrap_or(ty) } else { ty };
             self.give(argument, &ty);
         }
     }
@@ -130,6 +133,8 @@ impl Known<'_> {
         };
         Some(match ty {
             SqlType::Numeric(_) => SqlType::Numeric(None),
+            SqlType::Bit(_) => SqlType::Bit(None),
+            SqlType::HalfVec(_) => SqlType::HalfVec(None),
             SqlType::Vector(_) => SqlType::Vector(None),
             SqlType::Varchar(_) | SqlType::Name | SqlType::Char => SqlType::Text,
             other => other,
@@ -205,7 +210,7 @@ fn result(name: &str) -> Option<SqlType> {
 
 /// The types that a function wants, in order; fewer than it has arguments where there is no telling.
 fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
-    use SqlType::{Float8, Int4, Int8, Numeric, Text, Timestamptz, Vector};
+    use SqlType::{Bit, Float8, HalfVec, Int4, Int8, Numeric, Text, Timestamptz, Vector};
     match name {
         name if name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_") => {
             if arguments == 2 { vec![Int4, Int4] } else { vec![Int8] }
@@ -227,7 +232,9 @@ fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
         "cosine_distance" | "inner_product" | "l1_distance" | "l2_distance" => {
             vec![Vector(None), Vector(None)]
         }
-        "l2_normalize" | "vector_dims" | "vector_norm" => vec![Vector(None)],
+        "hamming_distance" | "jaccard_distance" => vec![Bit(None), Bit(None)],
+        "l2_norm" => vec![HalfVec(None)],
+        "binary_quantize" | "l2_normalize" | "vector_dims" | "vector_norm" => vec![Vector(None)],
         "subvector" => vec![Vector(None), Int4, Int4],
         "ascii" | "btrim" | "char_length" | "character_length" | "initcap" | "length" | "lower" | "ltrim"
         | "md5" | "octet_length" | "replace" | "reverse" | "rtrim" | "starts_with" | "strpos"
@@ -258,6 +265,8 @@ mod tests {
             ("length(t) = ANY($1)", SqlType::Array(Box::new(SqlType::Int4))),
             ("id % 2 = ANY($1)", SqlType::Array(Box::new(SqlType::Int8))),
             ("CASE WHEN true THEN $1 ELSE false END", SqlType::Bool),
+            ("l2_distance(v, $1)", SqlType::Vector(None)),
+            ("l2_distance('[1]'::halfvec, $1)", SqlType::HalfVec(None)),
         ];
         for (sql, expected) in cases {
             let parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(sql);

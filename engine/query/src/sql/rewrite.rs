@@ -11,7 +11,8 @@ use datafusion::sql::sqlparser::ast::{
     FunctionArguments, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TypedString, UnaryOperator,
     Value, VisitMut, VisitorMut,
 };
-use sepal_types::{SqlType, parse_vector};
+use half::f16;
+use sepal_types::{SqlType, VectorKind, parse_elements, parse_vector};
 
 use super::{
     exists,
@@ -109,6 +110,7 @@ impl VisitorMut for Pass<'_> {
             self.parameters.mention(position);
         }
         self.rewrite_cast(expr);
+        rewrite_bits(expr);
         rewrite_operator(expr);
         rewrite_minus(expr);
         spell_number(expr);
@@ -149,7 +151,9 @@ impl Pass<'_> {
             return;
         };
         if let Some(position) = placeholder(&operand) {
-            self.parameters.hint(position, &ty);
+            // A cast cuts bit strings and fills them up; their type has no length before it.
+            let hinted = if matches!(ty, SqlType::Bit(_)) { SqlType::Bit(None) } else { ty.clone() };
+            self.parameters.hint(position, &hinted);
             // A parameter that already has this type (dimensions aside) needs no cast around it.
             if self.parameters.get(position) == Some(&ty) && !matches!(ty, SqlType::Varchar(Some(_))) {
                 *expr = operand;
@@ -181,6 +185,20 @@ fn fetch_to_limit(query: &mut Query) {
     }
 }
 
+/// `B'101'` and `X'1F'` are bit strings.
+fn rewrite_bits(expr: &mut Expr) {
+    let Expr::Value(value) = &*expr else {
+        return;
+    };
+    let (text, bits) = match &value.value {
+        Value::SingleQuotedByteStringLiteral(digits) => (format!("b{digits}"), digits.len()),
+        Value::HexStringLiteral(digits) => (format!("x{digits}"), digits.len() * 4),
+        _ => return,
+    };
+    let length = i32::try_from(bits).ok().filter(|bits| *bits > 0);
+    *expr = call("sepal_cast_bit", Expr::Value(Value::SingleQuotedString(text).into()), length);
+}
+
 /// A minus before anything but a literal is a function of ours, which knows `integer out of range`.
 fn rewrite_minus(expr: &mut Expr) {
     if let Expr::UnaryOp { op: UnaryOperator::Minus, expr: operand } = &*expr
@@ -193,9 +211,16 @@ fn rewrite_minus(expr: &mut Expr) {
 /// A vector literal without declared dimensions has those it is written with. They become its modifier, so
 /// that the type does not depend on whether the operand is a constant.
 fn written_dimensions(ty: &SqlType, operand: &Expr) -> Option<i32> {
-    match (ty, operand) {
-        (SqlType::Vector(None), Expr::Value(value)) => match &value.value {
-            Value::SingleQuotedString(text) => i32::try_from(parse_vector(text).ok()?.len()).ok(),
+    let kind = ty.vector_kind().filter(|_| ty.dimensions().is_none())?;
+    match operand {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) => {
+                let dimensions = match kind {
+                    VectorKind::Half => parse_elements::<f16>(text).ok()?.len(),
+                    VectorKind::Single => parse_vector(text).ok()?.len(),
+                };
+                i32::try_from(dimensions).ok()
+            }
             _ => None,
         },
         _ => None,
@@ -294,13 +319,18 @@ fn name_outputs(body: &mut SetExpr) {
 }
 
 pub(super) fn cast_target(data_type: &DataType) -> Option<SqlType> {
-    SqlType::from_name(&data_type.to_string())
+    match data_type {
+        DataType::Bit(None) => Some(SqlType::Bit(Some(1))),
+        other => SqlType::from_name(&other.to_string()),
+    }
 }
 
 /// The types whose casts Arrow would do otherwise than Postgres, or not at all.
 pub(super) fn wrapper_name(ty: &SqlType) -> Option<String> {
     match ty {
-        SqlType::Vector(_)
+        SqlType::Bit(_)
+        | SqlType::Vector(_)
+        | SqlType::HalfVec(_)
         | SqlType::Uuid
         | SqlType::Bytea
         | SqlType::Json

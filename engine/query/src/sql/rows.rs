@@ -103,7 +103,9 @@ pub fn type_untyped(values: &mut ast::Values) {
                 if matches!(value.value, Value::SingleQuotedString(_) | Value::Null));
             // The dimensions of a vector are those of its own row: no row's literal may give them.
             let cast = match &row[column] {
-                Expr::Cast { expr, data_type, .. } if ty == SqlType::Vector(None) => {
+                Expr::Cast { expr, data_type, .. }
+                    if ty.vector_kind().is_some() && ty.dimensions().is_none() =>
+                {
                     (cast_target(data_type).as_ref() == Some(&ty)).then(|| expr.as_ref().clone())
                 }
                 // The cast of a parameter vanishes, and the type's name with it once the value is put in.

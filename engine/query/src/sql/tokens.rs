@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::{
     dialect::PostgreSqlDialect,
     tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Whitespace, Word},
 };
-use sepal_types::{Error, Result, SqlState};
+use sepal_types::{Error, Result, SqlState, VectorKind};
 
 use super::delivery::hides_secret;
 
@@ -211,18 +211,25 @@ fn split_trailing_signs(operator: String, token: TokenWithSpan, repaired: &mut V
     }
 }
 
-/// `vector '[1,2]'` is a typed literal in Postgres; sqlparser reads a column with an alias. Written as a cast.
+/// `vector '[1,2]'` and `halfvec '[1,2]'` are typed literals in Postgres; sqlparser reads a column with an alias. Written
+/// as a cast.
 fn push_string(token: TokenWithSpan, repaired: &mut Vec<TokenWithSpan>) {
     let span = token.span;
     let before = repaired.iter().rposition(is_significant);
     let typed = before.filter(|at| {
-        let is_vector = matches!(&repaired[*at].token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("vector"));
+        let is_vector = matches!(&repaired[*at].token, Token::Word(word) if word.quote_style.is_none()
+            && VectorKind::ALL.iter().any(|kind| word.value.eq_ignore_ascii_case(kind.name())));
         let opens = repaired[..*at].iter().rev().find(|token| is_significant(token)).is_none_or(|token| {
             matches!(&token.token, Token::Comma | Token::LParen | Token::LBracket)
                 || matches!(&token.token, Token::Word(word) if is_select_word(word))
                 || matches!(
                     &token.token,
-                    Token::CustomBinaryOperator(_) | Token::TwoWayArrow | Token::Eq | Token::Plus | Token::Minus | Token::Mul
+                    Token::CustomBinaryOperator(_)
+                        | Token::TwoWayArrow
+                        | Token::Eq
+                        | Token::Plus
+                        | Token::Minus
+                        | Token::Mul
                 )
         });
         is_vector && opens
@@ -267,6 +274,7 @@ mod tests {
             ("a->-1", "a -> -1"),
             ("a->>'b'<>c", "a ->> 'b' <> c"),
             ("vector '[1,2]' <=> b", "'[1,2]'::vector <=> b"),
+            ("HALFVEC '[1,2]' <=> b", "'[1,2]'::HALFVEC <=> b"),
             ("'con' -- a comment\n  'cate'\n\n'nated' || 'x'", "'concatenated' || 'x'"),
         ];
         for (input, output) in cases {

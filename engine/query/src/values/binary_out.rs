@@ -48,6 +48,8 @@ pub(super) fn write(column: &Column, row: usize, out: &mut BytesMut) -> Result<(
         Column::Time(values) => out.put_i64(values.value(row)),
         Column::Timestamp { values, .. } => out.put_i64(datetime::timestamp_to_wire(values.value(row))),
         Column::Uuid(values) => out.extend_from_slice(values.value(row)),
+        Column::Bit(values) => values.write_binary(row, out),
+        Column::HalfVec(values) => return values.write_binary(row, out),
         Column::Vector(values) => return values.write_binary(row, out),
     }
     Ok(())

@@ -14,12 +14,14 @@ use arrow::{
     },
     datatypes::DataType,
 };
+use half::f16;
 use sepal_storage::arrow_type;
 use sepal_types::{Error, Result, SqlState, SqlType};
 
 use super::{
     array::ArrayBuilder,
     binary_in::{self, fixed},
+    bit::BitBuilder,
     datetime, interval, numeric, text_in,
     vector::VectorBuilder,
 };
@@ -38,11 +40,13 @@ pub struct Builder {
 #[derive(Debug)]
 enum Values {
     Array(Box<ArrayBuilder>),
+    Bit(BitBuilder),
     Bool(BooleanBuilder),
     Bytea(BinaryBuilder),
     Date(Date32Builder),
     Float4(Float32Builder),
     Float8(Float64Builder),
+    HalfVec(VectorBuilder<f16>),
     Int2(Int16Builder),
     Int4(Int32Builder),
     Int8(Int64Builder),
@@ -55,7 +59,7 @@ enum Values {
     Timestamp(TimestampMicrosecondBuilder),
     Timestamptz(TimestampMicrosecondBuilder),
     Uuid(FixedSizeBinaryBuilder),
-    Vector(VectorBuilder),
+    Vector(VectorBuilder<f32>),
     Void,
 }
 
@@ -76,6 +80,8 @@ impl Builder {
     /// Memory that a NULL takes, in bytes. A vector's is as large as any value.
     pub fn null_bytes(&self) -> usize {
         match &self.values {
+            Values::Bit(bits) => bits.null_bytes(),
+            Values::HalfVec(vectors) => vectors.null_bytes(),
             Values::Vector(vectors) => vectors.null_bytes(),
             _ => 16,
         }
@@ -85,11 +91,13 @@ impl Builder {
         self.rows += 1;
         match &mut self.values {
             Values::Array(values) => values.append_null(),
+            Values::Bit(values) => values.append_null(),
             Values::Bool(values) => values.append_null(),
             Values::Bytea(values) => values.append_null(),
             Values::Date(values) => values.append_null(),
             Values::Float4(values) => values.append_null(),
             Values::Float8(values) => values.append_null(),
+            Values::HalfVec(values) => values.append_null(),
             Values::Int2(values) => values.append_null(),
             Values::Int4(values) => values.append_null(),
             Values::Int8(values) | Values::Oid(values) => values.append_null(),
@@ -112,11 +120,13 @@ impl Builder {
         let text = text_in::utf8(bytes)?;
         match &mut self.values {
             Values::Array(values) => values.append_text(text)?,
+            Values::Bit(values) => values.append_text(text)?,
             Values::Bool(values) => values.append_value(text_in::boolean(text)?),
             Values::Bytea(values) => append_bytea(values, &text_in::bytea(text)?)?,
             Values::Date(values) => values.append_value(datetime::parse_date(text)?),
             Values::Float4(values) => values.append_value(text_in::float4(text)?),
             Values::Float8(values) => values.append_value(text_in::float8(text)?),
+            Values::HalfVec(values) => values.append_text(text)?,
             Values::Int2(values) => values.append_value(small_integer(text)?),
             Values::Int4(values) => values.append_value(plain_integer(text)?),
             Values::Int8(values) => {
@@ -144,6 +154,7 @@ impl Builder {
     pub fn append_binary(&mut self, bytes: &[u8]) -> Result<()> {
         match &mut self.values {
             Values::Array(values) => values.append_binary(bytes)?,
+            Values::Bit(values) => values.append_binary(bytes)?,
             Values::Bool(values) => values.append_value(fixed::<1>(bytes)? != [0]),
             Values::Bytea(values) => append_bytea(values, bytes)?,
             Values::Date(values) => {
@@ -151,6 +162,7 @@ impl Builder {
             }
             Values::Float4(values) => values.append_value(f32::from_be_bytes(fixed(bytes)?)),
             Values::Float8(values) => values.append_value(f64::from_be_bytes(fixed(bytes)?)),
+            Values::HalfVec(values) => values.append_binary(bytes)?,
             Values::Int2(values) => values.append_value(i16::from_be_bytes(fixed(bytes)?)),
             Values::Int4(values) => values.append_value(i32::from_be_bytes(fixed(bytes)?)),
             Values::Int8(values) => values.append_value(i64::from_be_bytes(fixed(bytes)?)),
@@ -179,11 +191,13 @@ impl Builder {
         let rows = std::mem::take(&mut self.rows);
         Ok(match &mut self.values {
             Values::Array(values) => values.finish()?,
+            Values::Bit(values) => values.finish()?,
             Values::Bool(values) => Arc::new(values.finish()),
             Values::Bytea(values) => Arc::new(values.finish()),
             Values::Date(values) => Arc::new(values.finish()),
             Values::Float4(values) => Arc::new(values.finish()),
             Values::Float8(values) => Arc::new(values.finish()),
+            Values::HalfVec(values) => values.finish()?,
             Values::Int2(values) => Arc::new(values.finish()),
             Values::Int4(values) => Arc::new(values.finish()),
             Values::Int8(values) | Values::Oid(values) => Arc::new(values.finish()),
@@ -204,11 +218,13 @@ impl Values {
         let data_type = arrow_type(ty);
         match ty {
             SqlType::Array(element) => Self::Array(Box::new(ArrayBuilder::new(element, data_type, capacity))),
+            SqlType::Bit(length) => Self::Bit(BitBuilder::new(data_type, *length, capacity)),
             SqlType::Bool => Self::Bool(BooleanBuilder::with_capacity(capacity)),
             SqlType::Bytea => Self::Bytea(BinaryBuilder::with_capacity(capacity, 0)),
             SqlType::Date => Self::Date(Date32Builder::with_capacity(capacity)),
             SqlType::Float4 => Self::Float4(Float32Builder::with_capacity(capacity)),
             SqlType::Float8 => Self::Float8(Float64Builder::with_capacity(capacity)),
+            SqlType::HalfVec(_) => Self::HalfVec(VectorBuilder::new(data_type, capacity)),
             SqlType::Int2 => Self::Int2(Int16Builder::with_capacity(capacity)),
             SqlType::Int4 => Self::Int4(Int32Builder::with_capacity(capacity)),
             SqlType::Int8 => Self::Int8(Int64Builder::with_capacity(capacity)),
@@ -223,8 +239,7 @@ impl Values {
             SqlType::Uuid => Self::Uuid(FixedSizeBinaryBuilder::with_capacity(capacity, 16)),
             SqlType::Vector(_) => Self::Vector(VectorBuilder::new(data_type, capacity)),
             SqlType::Void => Self::Void,
-            SqlType::Bit
-            | SqlType::Char
+            SqlType::Char
             | SqlType::Int2Vector
             | SqlType::Json
             | SqlType::Jsonb

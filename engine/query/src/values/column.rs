@@ -8,15 +8,22 @@ use arrow::{
     array::{
         Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
         FixedSizeListArray, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array,
-        IntervalMonthDayNanoArray, ListArray, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+        IntervalMonthDayNanoArray, ListArray, PrimitiveArray, StringArray, Time64MicrosecondArray,
+        TimestampMicrosecondArray, make_array,
     },
     buffer::{NullBuffer, OffsetBuffer},
     datatypes::DataType,
 };
 use bytes::{BufMut, BytesMut};
+use half::f16;
 use sepal_types::{Error, Result, SqlState, SqlType};
 
-use super::{binary_out, text_out, vector::VectorColumn};
+use super::{
+    binary_out,
+    bit::BitColumn,
+    text_out,
+    vector::{Element, VectorColumn},
+};
 
 /// A column of a batch with the SQL type that it is described as.
 #[derive(Debug)]
@@ -35,12 +42,14 @@ pub(super) enum Column {
         elements: Box<ColumnEncoder>,
         element_oid: u32,
     },
+    Bit(BitColumn),
     Bool(BooleanArray),
     Bytea(BinaryArray),
     Char(StringArray),
     Date(Date32Array),
     Float4(Float32Array),
     Float8(Float64Array),
+    HalfVec(VectorColumn<f16>),
     Int2(Int16Array),
     Int4(Int32Array),
     Int8(Int64Array),
@@ -65,7 +74,7 @@ pub(super) enum Column {
         zone: bool,
     },
     Uuid(FixedSizeBinaryArray),
-    Vector(VectorColumn),
+    Vector(VectorColumn<f32>),
     /// An empty value, as a function that returns void gives.
     Void,
 }
@@ -148,12 +157,17 @@ impl Column {
                     element_oid: element.oid(),
                 }
             }
+            SqlType::Bit(_) => {
+                let bits = BitColumn::new(make_array(array.to_data()));
+                Self::Bit(bits.ok_or_else(|| mismatch(array, ty))?)
+            }
             SqlType::Bool => Self::Bool(typed(array, ty)?),
             SqlType::Bytea => Self::Bytea(typed(array, ty)?),
             SqlType::Char => Self::Char(typed(array, ty)?),
             SqlType::Date => Self::Date(typed(array, ty)?),
             SqlType::Float4 => Self::Float4(typed(array, ty)?),
             SqlType::Float8 => Self::Float8(typed(array, ty)?),
+            SqlType::HalfVec(_) => Self::HalfVec(vectors(array, ty)?),
             SqlType::Int2 => Self::Int2(typed(array, ty)?),
             SqlType::Int2Vector => Self::Numbers { texts: typed(array, ty)?, element: SqlType::Int2 },
             SqlType::Int4 => Self::Int4(typed(array, ty)?),
@@ -166,12 +180,9 @@ impl Column {
             SqlType::Oid => Self::Oid(typed(array, ty)?),
             SqlType::OidVector => Self::Numbers { texts: typed(array, ty)?, element: SqlType::Oid },
             SqlType::Regclass | SqlType::Regproc | SqlType::Regtype => Self::Reg(typed(array, ty)?),
-            SqlType::Bit
-            | SqlType::Json
-            | SqlType::Name
-            | SqlType::Text
-            | SqlType::Unknown
-            | SqlType::Varchar(_) => Self::Text(typed(array, ty)?),
+            SqlType::Json | SqlType::Name | SqlType::Text | SqlType::Unknown | SqlType::Varchar(_) => {
+                Self::Text(typed(array, ty)?)
+            }
             SqlType::Time => Self::Time(typed(array, ty)?),
             SqlType::Timestamp => Self::Timestamp { values: typed(array, ty)?, zone: false },
             SqlType::Timestamptz => Self::Timestamp { values: typed(array, ty)?, zone: true },
@@ -197,15 +208,16 @@ fn uuids(array: &dyn Array, ty: &SqlType) -> Result<FixedSizeBinaryArray> {
     }
 }
 
-fn vectors(array: &dyn Array, ty: &SqlType) -> Result<VectorColumn> {
-    let floats =
-        |values: &ArrayRef| typed::<Float32Array>(values.as_ref(), ty).map(|floats| floats.values().clone());
+fn vectors<E: Element>(array: &dyn Array, ty: &SqlType) -> Result<VectorColumn<E>> {
+    let elements = |values: &ArrayRef| {
+        typed::<PrimitiveArray<E::Arrow>>(values.as_ref(), ty).map(|elements| elements.values().clone())
+    };
     if let Some(list) = array.as_any().downcast_ref::<FixedSizeListArray>() {
         let dimensions = usize::try_from(list.value_length()).map_err(|_| mismatch(array, ty))?;
-        return Ok(VectorColumn::fixed(floats(list.values())?, dimensions));
+        return Ok(VectorColumn::fixed(elements(list.values())?, dimensions));
     }
     let list: ListArray = typed(array, ty)?;
-    Ok(VectorColumn::varying(floats(list.values())?, list.offsets().clone()))
+    Ok(VectorColumn::varying(elements(list.values())?, list.offsets().clone()))
 }
 
 /// Appends one value's text form. `row` must not be NULL. For many rows, resolve a [`ColumnEncoder`] once.

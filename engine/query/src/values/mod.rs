@@ -18,12 +18,14 @@
 //! interval               | i64 µs | i32 days | i32 months
 //! array                  | dimensions i32 | has nulls i32 | element oid u32 | per dimension: length i32, lower bound i32 |
 //!                        | per element: length i32 (-1 NULL), bytes
-//! vector                 | dimensions u16 | 0 u16 | dimensions × f32
+//! bit                    | bits i32 | ⌈bits/8⌉ bytes
+//! vector, halfvec        | dimensions u16 | 0 u16 | dimensions × f32, × f16
 //! ```
 
 mod array;
 mod binary_in;
 mod binary_out;
+mod bit;
 mod builder;
 mod column;
 mod datetime;
@@ -37,6 +39,7 @@ mod vector;
 #[cfg(test)]
 mod tests;
 
+pub use bit::{BitBuilder, BitColumn};
 pub use builder::{Builder, decode_binary, decode_text};
 pub use column::{ColumnEncoder, encode_binary, encode_text};
 pub(crate) use datetime::{civil_from_days, days_from_civil};

@@ -43,7 +43,7 @@ pub(super) fn type_name(ty: &SqlType) -> String {
     match ty {
         SqlType::Numeric(_) => "numeric".to_owned(),
         SqlType::Varchar(_) => "character varying".to_owned(),
-        SqlType::Vector(_) => "vector".to_owned(),
+        SqlType::Bit(_) | SqlType::HalfVec(_) | SqlType::Vector(_) => ty.internal_name().into_owned(),
         other => other.display_name(),
     }
 }

@@ -36,6 +36,8 @@ pub(super) fn write(column: &Column, row: usize, out: &mut BytesMut) -> Result<(
         Column::Time(values) => datetime::write_time(values.value(row), out),
         Column::Timestamp { values, zone } => datetime::write_timestamp(values.value(row), *zone, out),
         Column::Uuid(values) => write_uuid(values.value(row), out),
+        Column::Bit(values) => values.write_text(row, out),
+        Column::HalfVec(values) => values.write_text(row, out),
         Column::Vector(values) => values.write_text(row, out),
     }
     Ok(())

@@ -1,35 +1,78 @@
-//! Vectors in and out: blocks of `f32`, swapped between the machine's order and the wire's in whole slices.
+//! Vectors in and out: blocks of `f32` or `f16`, swapped between the machine's order and the wire's in whole slices.
 //!
 //! Called by `column` and `builder`. The loops over elements have no branch, so that they become byte shuffles:
 //! a bulk load of embeddings spends its time here.
 //!
 //! ```text
-//! dimensions u16 | 0 u16 | dimensions × f32, big-endian
+//! dimensions u16 | 0 u16 | dimensions × f32 (halfvec: f16), big-endian
 //! ```
 
 use std::{ops::Range, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, FixedSizeListArray, Float32Array, ListArray, NullBufferBuilder},
+    array::{ArrayRef, FixedSizeListArray, ListArray, NullBufferBuilder, PrimitiveArray},
     buffer::{OffsetBuffer, ScalarBuffer},
-    datatypes::{DataType, FieldRef},
+    datatypes::{ArrowPrimitiveType, DataType, FieldRef, Float16Type, Float32Type},
 };
 use bytes::{BufMut, BytesMut};
-use sepal_types::{
-    Error, Result, SqlState, check_finite, format_vector, limits::MAX_DIMENSIONS, parse_vector,
-};
+use half::f16;
+use sepal_types::{Error, Result, SqlState, VectorElement, check_finite, format_vector, parse_elements};
 
 use super::binary_in::{incorrect, insufficient};
 
-/// Most floats that one builder gathers (512 MiB), far below where offsets end.
+/// Most elements that one builder gathers (512 MiB), far below where offsets end.
 const MAX_VALUES: usize = 1 << 27;
 /// Columns of fewer floats than this are parameters or small batches, after which nothing more comes.
 const MIN_KEPT_VALUES: usize = 1 << 16;
 
+/// What the elements of a column's vectors are.
+pub(super) trait Element: VectorElement + arrow::datatypes::ArrowNativeType {
+    type Arrow: ArrowPrimitiveType<Native = Self>;
+    const BYTES: usize = size_of::<Self>();
+
+    /// Puts elements into `out` in the wire's order, `BYTES` each.
+    fn write(elements: &[Self], out: &mut [u8]);
+
+    /// Appends what [`Element::write`] wrote.
+    fn read(bytes: &[u8], elements: &mut Vec<Self>);
+}
+
+impl Element for f32 {
+    type Arrow = Float32Type;
+
+    fn write(elements: &[Self], out: &mut [u8]) {
+        let (chunks, _) = out.as_chunks_mut::<4>();
+        for (chunk, element) in chunks.iter_mut().zip(elements) {
+            *chunk = element.to_be_bytes();
+        }
+    }
+
+    fn read(bytes: &[u8], elements: &mut Vec<Self>) {
+        let (chunks, _) = bytes.as_chunks::<4>();
+        elements.extend(chunks.iter().map(|chunk| Self::from_be_bytes(*chunk)));
+    }
+}
+
+impl Element for f16 {
+    type Arrow = Float16Type;
+
+    fn write(elements: &[Self], out: &mut [u8]) {
+        let (chunks, _) = out.as_chunks_mut::<2>();
+        for (chunk, element) in chunks.iter_mut().zip(elements) {
+            *chunk = element.to_be_bytes();
+        }
+    }
+
+    fn read(bytes: &[u8], elements: &mut Vec<Self>) {
+        let (chunks, _) = bytes.as_chunks::<2>();
+        elements.extend(chunks.iter().map(|chunk| Self::from_be_bytes(*chunk)));
+    }
+}
+
 /// The vectors of a column, to be read.
 #[derive(Debug)]
-pub(super) struct VectorColumn {
-    values: ScalarBuffer<f32>,
+pub(super) struct VectorColumn<E: Element> {
+    values: ScalarBuffer<E>,
     bounds: Bounds,
 }
 
@@ -39,12 +82,12 @@ enum Bounds {
     Varying(OffsetBuffer<i32>),
 }
 
-impl VectorColumn {
-    pub(super) fn fixed(values: ScalarBuffer<f32>, dimensions: usize) -> Self {
+impl<E: Element> VectorColumn<E> {
+    pub(super) fn fixed(values: ScalarBuffer<E>, dimensions: usize) -> Self {
         Self { values, bounds: Bounds::Fixed(dimensions) }
     }
 
-    pub(super) fn varying(values: ScalarBuffer<f32>, offsets: OffsetBuffer<i32>) -> Self {
+    pub(super) fn varying(values: ScalarBuffer<E>, offsets: OffsetBuffer<i32>) -> Self {
         Self { values, bounds: Bounds::Varying(offsets) }
     }
 
@@ -62,15 +105,12 @@ impl VectorColumn {
         out.put_u16(dimensions);
         out.put_u16(0);
         let start = out.len();
-        out.resize(start + vector.len() * 4, 0);
-        let (chunks, _) = out[start..].as_chunks_mut::<4>();
-        for (chunk, value) in chunks.iter_mut().zip(vector) {
-            *chunk = value.to_be_bytes();
-        }
+        out.resize(start + vector.len() * E::BYTES, 0);
+        E::write(vector, &mut out[start..]);
         Ok(())
     }
 
-    fn get(&self, row: usize) -> &[f32] {
+    fn get(&self, row: usize) -> &[E] {
         let range: Range<usize> = match &self.bounds {
             Bounds::Fixed(dimensions) => row * dimensions..(row + 1) * dimensions,
             Bounds::Varying(offsets) => offsets[row] as usize..offsets[row + 1] as usize,
@@ -81,8 +121,8 @@ impl VectorColumn {
 
 /// Gathers the vectors of a column.
 #[derive(Debug)]
-pub(super) struct VectorBuilder {
-    values: Vec<f32>,
+pub(super) struct VectorBuilder<E: Element> {
+    values: Vec<E>,
     nulls: NullBufferBuilder,
     layout: Layout,
 }
@@ -93,7 +133,7 @@ enum Layout {
     Varying { item: FieldRef, offsets: Vec<i32> },
 }
 
-impl VectorBuilder {
+impl<E: Element> VectorBuilder<E> {
     /// `data_type` is the Arrow type of a vector, with or without dimensions.
     pub(super) fn new(data_type: DataType, capacity: usize) -> Self {
         let (layout, floats) = match data_type {
@@ -111,21 +151,23 @@ impl VectorBuilder {
     /// Bytes that a NULL takes.
     pub(super) fn null_bytes(&self) -> usize {
         match &self.layout {
-            Layout::Fixed { dimensions, .. } => dimensions * 4,
+            Layout::Fixed { dimensions, .. } => dimensions * E::BYTES,
             Layout::Varying { .. } => 4,
         }
     }
 
     pub(super) fn append_null(&mut self) {
         match &mut self.layout {
-            Layout::Fixed { dimensions, .. } => self.values.resize(self.values.len() + *dimensions, 0.0),
+            Layout::Fixed { dimensions, .. } => {
+                self.values.resize(self.values.len() + *dimensions, E::default())
+            }
             Layout::Varying { offsets, .. } => offsets.extend(offsets.last().copied()),
         }
         self.nulls.append_null();
     }
 
     pub(super) fn append_text(&mut self, text: &str) -> Result<()> {
-        let vector = parse_vector(text)?;
+        let vector = parse_elements(text)?;
         self.check_dimensions(vector.len())?;
         self.values.extend_from_slice(&vector);
         self.close_row()
@@ -136,13 +178,7 @@ impl VectorBuilder {
             return Err(insufficient());
         };
         let dimensions = usize::from(u16::from_be_bytes([high, low]));
-        if dimensions == 0 {
-            return Err(Error::new(SqlState::DataException, "vector must have at least 1 dimension"));
-        }
-        if dimensions > MAX_DIMENSIONS {
-            let message = format!("vector cannot have more than {MAX_DIMENSIONS} dimensions");
-            return Err(Error::new(SqlState::ProgramLimitExceeded, message));
-        }
+        E::KIND.check_count(dimensions)?;
         self.check_dimensions(dimensions)?;
         let unused = u16::from_be_bytes([unused_high, unused_low]);
         if unused != 0 {
@@ -151,23 +187,18 @@ impl VectorBuilder {
                 format!("expected unused to be 0, not {unused}"),
             ));
         }
-        let (chunks, rest) = body.as_chunks::<4>();
-        if chunks.len() < dimensions {
+        let wanted = dimensions * E::BYTES;
+        if body.len() < wanted {
             return Err(insufficient());
         }
-        if chunks.len() > dimensions || !rest.is_empty() {
+        if body.len() > wanted {
             return Err(incorrect());
         }
         let start = self.values.len();
-        self.values.extend(chunks.iter().map(|chunk| f32::from_be_bytes(*chunk)));
-        // All exponent bits set is NaN or infinity: an integer test, because a sum of floats would not vectorise.
-        let special = self.values[start..]
-            .iter()
-            .fold(false, |special, value| special | (value.to_bits() & 0x7f80_0000 == 0x7f80_0000));
-        if special {
-            let refused = check_finite(&self.values[start..]);
+        E::read(body, &mut self.values);
+        if let Err(refused) = check_finite(&self.values[start..]) {
             self.values.truncate(start);
-            return refused;
+            return Err(refused);
         }
         self.close_row()
     }
@@ -176,7 +207,7 @@ impl VectorBuilder {
         // The next batch of a bulk load will be as large: growing into it would copy it twice over.
         let next = if self.values.len() < MIN_KEPT_VALUES { 0 } else { self.values.len() };
         let values = std::mem::replace(&mut self.values, Vec::with_capacity(next));
-        let values = Arc::new(Float32Array::from(values));
+        let values = Arc::new(PrimitiveArray::<E::Arrow>::new(values.into(), None));
         let nulls = self.nulls.finish();
         Ok(match &mut self.layout {
             Layout::Fixed { item, dimensions } => {

@@ -26,7 +26,7 @@ use datafusion::{
 use futures::stream;
 use parking_lot::Mutex;
 use sepal_storage::{ChunkRef, TableVersion};
-use sepal_types::{ColumnDef, Error, Metric, SqlState, TableId, VectorIndexOptions};
+use sepal_types::{ColumnDef, Error, Metric, SqlState, TableId, VectorIndexOptions, VectorKind};
 
 use super::{
     Hit, Search, Searched,
@@ -36,7 +36,7 @@ use super::{
     search::{Predicate, effort, search, shown, usable_index},
     unranked::unranked,
 };
-use crate::{context::SearchSettings, error::carry};
+use crate::{context::SearchSettings, error::carry, functions::operand};
 
 /// Turns [`TopK`] into [`KnnExec`].
 pub struct TopKPlanner;
@@ -63,7 +63,7 @@ impl ExtensionPlanner for TopKPlanner {
             .ok_or_else(|| carry(Error::bug("the searched column is gone")))?;
         let query = match known(&node.query)? {
             Some(value) => {
-                let vectors = crate::functions::to_vector_array(&value.to_array()?)?;
+                let vectors = queries(&value.to_array()?, &column)?;
                 Query::Known(query_elements(&vectors, 0, &column)?)
             }
             None => Query::Later {
@@ -134,16 +134,20 @@ fn known(expr: &Expr) -> Result<Option<ScalarValue>> {
     }
 }
 
-/// A row of vectors to search a column for; `None` for NULL.
+/// What a column is searched for, as the operator takes it beside the column: for a `halfvec`, rounded to one.
+pub(super) fn queries(values: &ArrayRef, column: &ColumnDef) -> Result<ArrayRef> {
+    operand(values, column.ty.vector_kind().unwrap_or(VectorKind::Single))
+}
+
+/// A row of [`queries`]; `None` for NULL.
 ///
 /// Errors: pgvector's for other dimensions than the column's.
 pub(super) fn query_elements(vectors: &ArrayRef, row: usize, column: &ColumnDef) -> Result<Option<Vec<f32>>> {
     let elements = crate::functions::vector_elements(vectors, row).map(|vector| vector.values().to_vec());
-    if let (Some(elements), sepal_types::SqlType::Vector(Some(dimensions))) = (&elements, &column.ty)
-        && elements.len() != usize::from(*dimensions)
+    if let (Some(elements), Some(kind), Some(dimensions)) =
+        (&elements, column.ty.vector_kind(), column.ty.dimensions())
     {
-        let message = format!("different vector dimensions {dimensions} and {}", elements.len());
-        return Err(carry(Error::new(SqlState::DataException, message)));
+        kind.check_same(usize::from(dimensions), elements.len()).map_err(carry)?;
     }
     Ok(elements)
 }
@@ -225,7 +229,10 @@ impl KnnExec {
         let index =
             settings.use_indexes.then(|| usable_index(&knn.version, &knn.column, knn.metric)).flatten();
         let query = match &knn.query {
-            Query::Known(query) => format!("'…'::vector({})", query.as_ref().map_or(0, Vec::len)),
+            Query::Known(query) => {
+                let kind = knn.column.ty.vector_kind().unwrap_or(VectorKind::Single);
+                format!("'…'::{}({})", kind.name(), query.as_ref().map_or(0, Vec::len))
+            }
             Query::Later { text, .. } => text.clone(),
         };
         let mut lines = vec![match &index {
@@ -333,8 +340,7 @@ impl Knn {
     /// the one with the most. Opens indexes that no search has opened yet.
     fn recall_line(&self, index: TableId) -> Option<String> {
         let settings = self.settings();
-        let sepal_types::SqlType::Vector(Some(dim)) = self.column.ty else { return None };
-        let dim = usize::from(dim);
+        let dim = usize::from(self.column.ty.dimensions()?);
         let recall = settings.target_recall?.share();
         let (_, options) =
             self.version.def.vector_indexes(self.column.id).find(|(found, _)| found.id == index)?;
@@ -389,7 +395,7 @@ impl Knn {
         };
         let options = RecordBatchOptions::new().with_row_count(Some(1));
         let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)?;
-        let vectors = crate::functions::to_vector_array(&value.evaluate(&row)?.into_array(1)?)?;
+        let vectors = queries(&value.evaluate(&row)?.into_array(1)?, &self.column)?;
         query_elements(&vectors, 0, &self.column)
     }
 

@@ -24,12 +24,13 @@ mod unranked;
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::array::{FixedSizeListArray, Float32Array},
+    arrow::array::{Array, ArrayRef, FixedSizeListArray, Float16Array, Float32Array},
     arrow::datatypes::DataType,
     common::ScalarValue,
 };
+use half::f16;
 use sepal_storage::arrow_type;
-use sepal_types::SqlType;
+use sepal_types::{Result, VectorKind, parse_elements, parse_vector};
 
 pub use cache::{IndexCache, IndexMemory};
 pub use exec::{KnnExec, TopKPlanner};
@@ -41,14 +42,19 @@ pub use recall::Measurement;
 pub use rule::TopKRule;
 pub use search::{Hit, Search, Searched, elements, search, usable_index};
 
-/// A vector as a constant of DataFusion.
-pub fn vector_scalar(values: &[f32]) -> ScalarValue {
-    let dimensions = u16::try_from(values.len()).ok();
-    match arrow_type(&SqlType::Vector(dimensions)) {
+/// A vector in its text form as a constant of DataFusion.
+///
+/// Errors: those of the kind's input function.
+pub fn vector_scalar(text: &str, kind: VectorKind) -> Result<ScalarValue> {
+    let elements: ArrayRef = match kind {
+        VectorKind::Half => Arc::new(Float16Array::from(parse_elements::<f16>(text)?)),
+        VectorKind::Single => Arc::new(Float32Array::from(parse_vector(text)?)),
+    };
+    let dimensions = u16::try_from(elements.len()).ok();
+    Ok(match arrow_type(&kind.sql_type(dimensions)) {
         DataType::FixedSizeList(item, length) => {
-            let values = Arc::new(Float32Array::from(values.to_vec()));
-            ScalarValue::FixedSizeList(Arc::new(FixedSizeListArray::new(item, length, values, None)))
+            ScalarValue::FixedSizeList(Arc::new(FixedSizeListArray::new(item, length, elements, None)))
         }
         _ => ScalarValue::Null,
-    }
+    })
 }

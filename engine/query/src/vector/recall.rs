@@ -6,7 +6,7 @@
 //! yet, every segment with its own effort.
 
 use datafusion::arrow::array::ArrayRef;
-use sepal_index::{Bits, Effort, Neighbor, SearchParams, VectorIndex, search_exact};
+use sepal_index::{Bits, Effort, Neighbor, SearchParams, VectorIndex, Vectors, search_exact};
 use sepal_storage::{ChunkRef, TableVersion};
 use sepal_types::{ColumnDef, Error, Metric, Result, SqlState, TableId};
 
@@ -46,7 +46,7 @@ struct Question {
 /// The rows of one chunk.
 struct Rows<'a> {
     number: usize,
-    vectors: &'a [f32],
+    vectors: Vectors<'a>,
     /// Live rows with a vector; `None` means all.
     allowed: Option<Bits>,
     /// `None` where the chunk is scanned.
@@ -130,7 +130,7 @@ impl Measurement<'_> {
         let allowed = live(&column, reference);
         let there = |position: &usize| allowed.as_ref().is_none_or(|allowed| allowed.get(*position));
         for position in stretches.into_iter().filter_map(|mut stretch| stretch.find(there)) {
-            let vector = vectors[position * dim..][..dim].to_vec();
+            let vector = vectors.row(position, dim).widened().into_owned();
             questions.push(Question { chunk, position, vector, truth: Vec::new(), found: Vec::new() });
         }
         Ok(())
@@ -162,12 +162,11 @@ impl Measurement<'_> {
 impl Rows<'_> {
     /// The allowed rows that differ from a vector.
     fn without(&self, vector: &[f32]) -> Bits {
-        let rows = self.vectors.chunks_exact(vector.len());
-        let mut bits = self.allowed.clone().unwrap_or_else(|| Bits::full(rows.len()));
-        for (position, row) in rows.enumerate() {
-            if row.iter().zip(vector).all(|(left, right)| left.to_bits() == right.to_bits()) {
-                bits.clear(position);
-            }
+        let rows = self.vectors.len() / vector.len();
+        let mut bits = self.allowed.clone().unwrap_or_else(|| Bits::full(rows));
+        for position in (0..rows).filter(|position| self.vectors.row(*position, vector.len()).equals(vector))
+        {
+            bits.clear(position);
         }
         bits
     }

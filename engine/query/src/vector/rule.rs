@@ -14,13 +14,15 @@ use datafusion::{
     },
     datasource::source_as_provider,
     error::Result,
-    logical_expr::{Expr, Extension, LogicalPlan, SortExpr, TableScan, lit, utils::conjunction},
+    logical_expr::{
+        Expr, ExprSchemable, Extension, LogicalPlan, SortExpr, TableScan, lit, utils::conjunction,
+    },
     optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule},
 };
-use sepal_types::{ColumnId, Metric, SqlType};
+use sepal_types::{ColumnId, Metric};
 
 use super::node::{Runtime, TopK};
-use crate::{functions::metric_of_function, table::as_user_table};
+use crate::{functions::metric_of_function, output::vector_kind, table::as_user_table};
 
 /// More sort keys break ties among equal distances: a few rows more are fetched for them.
 pub(super) const TIE_MARGIN: usize = 16;
@@ -135,7 +137,7 @@ fn match_scan(scan: &TableScan, key: &Expr, mut filters: Vec<Expr>) -> Option<Fo
     if !is_settled(query) {
         return None;
     }
-    let definition = vector_column(scan, column)?;
+    let definition = vector_column(scan, column, query)?;
     filters.extend(scan.filters.iter().cloned());
     if !filters.iter().all(is_evaluable) {
         return None;
@@ -165,12 +167,16 @@ pub(super) fn distance(key: &Expr) -> Option<Distance<'_>> {
     Some(Distance { column, metric, query })
 }
 
-/// The column of a scanned table that can be searched.
-pub(super) fn vector_column(scan: &TableScan, column: &Column) -> Option<ColumnId> {
+/// The column of a scanned table that can be searched for `query`.
+pub(super) fn vector_column(scan: &TableScan, column: &Column, query: &Expr) -> Option<ColumnId> {
     let provider = source_as_provider(&scan.source).ok()?;
     let table = as_user_table(provider.as_ref())?;
     let definition = table.def().column(&column.name)?;
-    let searched = matches!(definition.ty, SqlType::Vector(Some(_)));
+    let kind = definition.ty.vector_kind()?;
+    definition.ty.dimensions()?;
+    // Beside a halfvec a vector is rounded to one, and the column's rows are not.
+    let asked = query.get_type(&DFSchema::empty()).ok().and_then(|ty| vector_kind(&ty));
+    let searched = asked.is_none_or(|asked| asked.beside(kind) == kind);
     (searched && scan.fetch.is_none() && !table.is_filtered()).then_some(definition.id)
 }
 

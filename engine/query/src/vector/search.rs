@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use datafusion::arrow::{
     array::{Array, ArrayRef, AsArray},
-    datatypes::{DataType, Float32Type},
+    datatypes::{DataType, Float16Type, Float32Type},
 };
-use sepal_index::{Allowed, Effort, Found, Part, Query, VectorIndex, Work, search_parts};
+use sepal_index::{Allowed, Effort, Found, Part, Query, VectorIndex, Vectors, Work, search_parts};
 use sepal_storage::{ChunkRef, TableVersion};
-use sepal_types::{ColumnDef, Error, Metric, Result, SqlState, TableId, VectorIndexOptions};
+use sepal_types::{ColumnDef, Error, Metric, Result, TableId, VectorIndexOptions, VectorKind};
 
 use super::{IndexCache, filter::Selected};
-use crate::context::SearchSettings;
+use crate::{context::SearchSettings, output::vector_kind};
 
 /// A row found: which chunk, which position in it, how far.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -167,8 +167,8 @@ impl Segment {
         let column = reference.chunk.column(search.column)?;
         let (_, dim) = elements(&column)?;
         if dim != search.query.len() {
-            let message = format!("different vector dimensions {dim} and {}", search.query.len());
-            return Err(Error::new(SqlState::DataException, message));
+            let kind = search.column.ty.vector_kind().unwrap_or(VectorKind::Single);
+            kind.check_same(dim, search.query.len())?;
         }
         let qualifying = qualifying(search, number, reference)?;
         let allowed = without_nulls(&column, qualifying.as_ref());
@@ -220,14 +220,17 @@ pub(super) fn without_nulls(column: &ArrayRef, qualifying: Option<&Selected>) ->
     Selected::both(qualifying.cloned(), Selected::valued(column))
 }
 
-/// A fixed-size vector column as `n × dim` floats, row-major.
-pub fn elements(column: &ArrayRef) -> Result<(&[f32], usize)> {
+/// A fixed-size vector column as `n × dim` elements, row-major.
+pub fn elements(column: &ArrayRef) -> Result<(Vectors<'_>, usize)> {
     let DataType::FixedSizeList(_, dim) = column.data_type() else {
         return Err(Error::bug(format!("a vector search over {}", column.data_type())));
     };
     let dim = usize::try_from(*dim).unwrap_or(0);
     let list = column.as_fixed_size_list();
-    let values = list.values().as_primitive::<Float32Type>().values();
+    let values = match vector_kind(column.data_type()) {
+        Some(VectorKind::Half) => Vectors::F16(list.values().as_primitive::<Float16Type>().values()),
+        _ => Vectors::F32(list.values().as_primitive::<Float32Type>().values()),
+    };
     let start = usize::try_from(list.value_offset(0)).unwrap_or(0);
-    Ok((&values[start..start + list.len() * dim], dim))
+    Ok((values.slice(start, list.len() * dim), dim))
 }

@@ -3,16 +3,17 @@
 //! `query` builds its schemas with it, storage checks inserted batches against it. It never converts a value.
 //!
 //! Where several SQL types share one Arrow type, the field's metadata `sepal.type` says which one it is, as
-//! `SqlType::display_name` prints it. A list whose item is named `vector_element` is a `vector`.
+//! `SqlType::display_name` prints it. A list whose item is named `vector_element` is a `vector`, or a `halfvec` where
+//! the item is a `Float16`; one whose item is named `bit` or `bit(n)` is a bit string.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
-use sepal_types::{ColumnDef, ColumnId, SqlType};
+use sepal_types::{ColumnDef, ColumnId, SqlType, VectorKind};
 
 /// The metadata key of a field that tells its SQL type.
 pub const TYPE_METADATA_KEY: &str = "sepal.type";
-/// The item name that marks a list of `Float32` as a `vector`.
+/// The item name that marks a list of `Float32` as a `vector` and one of `Float16` as a `halfvec`.
 pub const VECTOR_ITEM: &str = "vector_element";
 
 /// Digits and scale that a `numeric` without modifier keeps.
@@ -40,10 +41,10 @@ pub fn arrow_type(ty: &SqlType) -> DataType {
         | SqlType::Regclass
         | SqlType::Regtype
         | SqlType::Regproc
-        | SqlType::Bit
         | SqlType::Char
         | SqlType::Int2Vector
         | SqlType::OidVector => DataType::Utf8,
+        SqlType::Bit(length) => bits(*length),
         SqlType::Bytea => DataType::Binary,
         SqlType::Uuid => DataType::FixedSizeBinary(16),
         SqlType::Date => DataType::Date32,
@@ -51,22 +52,54 @@ pub fn arrow_type(ty: &SqlType) -> DataType {
         SqlType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
         SqlType::Timestamptz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         SqlType::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
-        SqlType::Vector(Some(dimensions)) => DataType::FixedSizeList(vector_item(), i32::from(*dimensions)),
-        SqlType::Vector(None) => DataType::List(vector_item()),
+        SqlType::HalfVec(dimensions) => vectors(VectorKind::Half, *dimensions),
+        SqlType::Vector(dimensions) => vectors(VectorKind::Single, *dimensions),
         SqlType::Array(element) => DataType::List(Arc::new(Field::new("item", arrow_type(element), true))),
         SqlType::Void => DataType::Null,
     }
 }
 
+/// The list of bytes that a bit string is. Its item's name has the length, so that the type tells it wherever it goes.
+/// One byte more stands behind a string of any length: how many bits of the byte before it are none of the string's.
+fn bits(length: Option<u32>) -> DataType {
+    let item = |name: String| Arc::new(Field::new(name, DataType::UInt8, false));
+    match length {
+        Some(length) => {
+            DataType::FixedSizeList(item(SqlType::Bit(Some(length)).display_name()), bytes_of(length))
+        }
+        None => DataType::List(item(SqlType::Bit(None).display_name())),
+    }
+}
+
+/// Bytes of so many bits.
+fn bytes_of(bits: u32) -> i32 {
+    i32::try_from(bits.div_ceil(8)).unwrap_or(i32::MAX)
+}
+
+/// The type of the bit strings that the lists with this item are: [`SqlType::Bit`]. `None` for other lists.
+pub fn bit_type(item: &Field) -> Option<SqlType> {
+    let length = match item.name().strip_prefix("bit")? {
+        "" => None,
+        modifier => Some(modifier.strip_prefix('(')?.strip_suffix(')')?.parse().ok()?),
+    };
+    (*item.data_type() == DataType::UInt8).then_some(SqlType::Bit(length))
+}
+
 /// Whether a type is [`arrow_type`]`(ty)`, which is not made for it: asked of each column that is read.
 pub fn has_arrow_type(data_type: &DataType, ty: &SqlType) -> bool {
     let plain = |item: &Field| item.metadata().is_empty();
-    let vector = |item: &Field| is_vector_item(item) && !item.is_nullable() && plain(item);
+    let vector = |item: &Field| vector_kind(item) == ty.vector_kind() && !item.is_nullable() && plain(item);
+    let bits = |item: &Field| bit_type(item).as_ref() == Some(ty) && !item.is_nullable() && plain(item);
     match (ty, data_type) {
-        (SqlType::Vector(Some(dimensions)), DataType::FixedSizeList(item, length)) => {
-            *length == i32::from(*dimensions) && vector(item)
+        (
+            SqlType::HalfVec(Some(dimensions)) | SqlType::Vector(Some(dimensions)),
+            DataType::FixedSizeList(item, length),
+        ) => *length == i32::from(*dimensions) && vector(item),
+        (SqlType::HalfVec(None) | SqlType::Vector(None), DataType::List(item)) => vector(item),
+        (SqlType::Bit(Some(length)), DataType::FixedSizeList(item, bytes)) => {
+            *bytes == bytes_of(*length) && bits(item)
         }
-        (SqlType::Vector(None), DataType::List(item)) => vector(item),
+        (SqlType::Bit(None), DataType::List(item)) => bits(item),
         (SqlType::Timestamptz, DataType::Timestamp(TimeUnit::Microsecond, Some(zone))) => &**zone == "UTC",
         (SqlType::Array(element), DataType::List(item)) => {
             item.name() == "item"
@@ -74,7 +107,14 @@ pub fn has_arrow_type(data_type: &DataType, ty: &SqlType) -> bool {
                 && plain(item)
                 && has_arrow_type(item.data_type(), element)
         }
-        (SqlType::Vector(_) | SqlType::Timestamptz | SqlType::Array(_), _) => false,
+        (
+            SqlType::Bit(_)
+            | SqlType::HalfVec(_)
+            | SqlType::Vector(_)
+            | SqlType::Timestamptz
+            | SqlType::Array(_),
+            _,
+        ) => false,
         // Made without an allocation.
         (other, data_type) => *data_type == arrow_type(other),
     }
@@ -108,8 +148,16 @@ pub(crate) fn stored_column(name: &str) -> Option<ColumnId> {
     name.strip_prefix('c')?.parse().ok().map(ColumnId)
 }
 
-fn vector_item() -> Arc<Field> {
-    Arc::new(Field::new(VECTOR_ITEM, DataType::Float32, false))
+fn vectors(kind: VectorKind, dimensions: Option<u16>) -> DataType {
+    let element = match kind {
+        VectorKind::Half => DataType::Float16,
+        VectorKind::Single => DataType::Float32,
+    };
+    let item = Arc::new(Field::new(VECTOR_ITEM, element, false));
+    match dimensions {
+        Some(dimensions) => DataType::FixedSizeList(item, i32::from(dimensions)),
+        None => DataType::List(item),
+    }
 }
 
 /// The SQL type that an Arrow type stands for when no metadata says otherwise.
@@ -130,18 +178,30 @@ fn implied(data_type: &DataType) -> Option<SqlType> {
         DataType::Timestamp(TimeUnit::Microsecond, None) => SqlType::Timestamp,
         DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => SqlType::Timestamptz,
         DataType::Interval(IntervalUnit::MonthDayNano) => SqlType::Interval,
-        DataType::FixedSizeList(item, dimensions) if is_vector_item(item) => {
-            SqlType::Vector(Some(u16::try_from(*dimensions).ok()?))
-        }
-        DataType::List(item) if is_vector_item(item) => SqlType::Vector(None),
-        DataType::List(item) => SqlType::Array(Box::new(implied(item.data_type())?)),
+        DataType::FixedSizeList(item, dimensions) => match vector_kind(item) {
+            Some(kind) => kind.sql_type(Some(u16::try_from(*dimensions).ok()?)),
+            None => bit_type(item)?,
+        },
+        DataType::List(item) => match vector_kind(item) {
+            Some(kind) => kind.sql_type(None),
+            None => match bit_type(item) {
+                Some(bits) => bits,
+                None => SqlType::Array(Box::new(implied(item.data_type())?)),
+            },
+        },
         DataType::Null => SqlType::Void,
         _ => return None,
     })
 }
 
-pub(crate) fn is_vector_item(item: &Field) -> bool {
-    item.name() == VECTOR_ITEM && *item.data_type() == DataType::Float32
+/// Which vectors the lists with this item are; `None` for lists that are arrays.
+pub fn vector_kind(item: &Field) -> Option<VectorKind> {
+    match item.data_type() {
+        _ if item.name() != VECTOR_ITEM => None,
+        DataType::Float16 => Some(VectorKind::Half),
+        DataType::Float32 => Some(VectorKind::Single),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -25,9 +25,13 @@ fn fields_tell_their_sql_type() {
         SqlType::Numeric(Some((10, 2))),
         SqlType::Varchar(Some(20)),
         SqlType::Vector(Some(384)),
+        SqlType::HalfVec(Some(384)),
+        SqlType::Bit(Some(1)),
+        SqlType::Bit(Some(13)),
         SqlType::Array(Box::new(SqlType::Text)),
         SqlType::Array(Box::new(SqlType::Jsonb)),
         SqlType::Array(Box::new(SqlType::Vector(None))),
+        SqlType::Array(Box::new(SqlType::HalfVec(None))),
     ];
     for ty in SqlType::simple_types().chain(special) {
         let field = arrow_field(&column(ty.clone()));
@@ -41,9 +45,16 @@ fn a_type_is_known_without_being_made() {
         SqlType::Numeric(Some((10, 2))),
         SqlType::Vector(Some(3)),
         SqlType::Vector(Some(384)),
+        SqlType::HalfVec(Some(3)),
+        SqlType::HalfVec(Some(384)),
+        SqlType::Bit(Some(3)),
+        SqlType::Bit(Some(13)),
+        SqlType::Bit(Some(14)),
         SqlType::Array(Box::new(SqlType::Text)),
         SqlType::Array(Box::new(SqlType::Timestamptz)),
         SqlType::Array(Box::new(SqlType::Vector(None))),
+        SqlType::Array(Box::new(SqlType::HalfVec(None))),
+        SqlType::Array(Box::new(SqlType::Bit(None))),
     ];
     let all: Vec<SqlType> = SqlType::simple_types().chain(special).collect();
     for one in &all {
@@ -63,6 +74,7 @@ fn a_type_is_known_without_being_made() {
 fn metadata_appears_only_where_the_arrow_type_is_ambiguous() {
     assert!(arrow_field(&column(SqlType::Int8)).metadata().is_empty());
     assert!(arrow_field(&column(SqlType::Vector(Some(3)))).metadata().is_empty());
+    assert!(arrow_field(&column(SqlType::HalfVec(Some(3)))).metadata().is_empty());
     assert_eq!(arrow_field(&column(SqlType::Oid)).metadata()["sepal.type"], "oid");
     assert_eq!(arrow_field(&column(SqlType::Numeric(None))).metadata()["sepal.type"], "numeric");
 }

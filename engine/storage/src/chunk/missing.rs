@@ -7,20 +7,19 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, FixedSizeListArray, Float32Array, ListArray,
-        StringArray, UInt32Array, new_null_array,
+        ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, FixedSizeListArray, ListArray, PrimitiveArray,
+        StringArray, UInt8Array, UInt32Array, new_null_array,
     },
     buffer::OffsetBuffer,
     compute::{self, CastOptions},
-    datatypes::{DataType, Field, TimeUnit, TimestampMicrosecondType},
+    datatypes::{
+        ArrowPrimitiveType, DataType, Field, Float16Type, Float32Type, TimeUnit, TimestampMicrosecondType,
+    },
 };
 use sepal_crypto::unhex;
-use sepal_types::{ColumnDef, SqlType, parse_vector};
+use sepal_types::{BitString, ColumnDef, SqlType, VectorElement, parse_elements};
 
-use crate::{
-    StoreError,
-    arrow_types::{VECTOR_ITEM, arrow_type},
-};
+use crate::{StoreError, arrow_types::arrow_type};
 
 /// The column for `rows` rows that do not have it.
 pub(super) fn constant(column: &ColumnDef, rows: usize) -> Result<ArrayRef, StoreError> {
@@ -47,7 +46,9 @@ fn parse(ty: &SqlType, texts: &[Option<String>]) -> Result<ArrayRef, String> {
             let values = each(texts, |text| text.strip_prefix("\\x").and_then(bytes))?;
             Ok(Arc::new(BinaryArray::from_iter(values)))
         }
-        SqlType::Vector(dimensions) => vectors(*dimensions, texts),
+        SqlType::Bit(Some(length)) => bits(ty, *length, texts),
+        SqlType::HalfVec(_) => vectors::<Float16Type>(ty, texts),
+        SqlType::Vector(_) => vectors::<Float32Type>(ty, texts),
         SqlType::Array(element) => lists(element, texts),
         SqlType::Timestamptz => {
             // Arrow parses offsets but not zone names; the instant is the same.
@@ -65,26 +66,42 @@ fn cast(texts: &[Option<String>], to: &DataType) -> Result<ArrayRef, String> {
     compute::cast_with_options(&strings, to, &options).map_err(|error| error.to_string())
 }
 
-fn vectors(dimensions: Option<u16>, texts: &[Option<String>]) -> Result<ArrayRef, String> {
-    let parsed = each(texts, |text| parse_vector(text).ok())?;
-    let item = Arc::new(Field::new(VECTOR_ITEM, DataType::Float32, false));
+fn vectors<E>(ty: &SqlType, texts: &[Option<String>]) -> Result<ArrayRef, String>
+where
+    E: ArrowPrimitiveType<Native: VectorElement>,
+{
+    let parsed = each(texts, |text| parse_elements::<E::Native>(text).ok())?;
     let nulls = parsed.iter().map(Option::is_some).collect::<Vec<_>>().into();
-    let array: Result<ArrayRef, _> = match dimensions {
-        Some(dimensions) => {
-            let width = usize::from(dimensions);
-            let rows = parsed.into_iter().map(|row| row.unwrap_or_else(|| vec![0.0; width]));
-            let values = Arc::new(Float32Array::from_iter_values(rows.flatten()));
-            FixedSizeListArray::try_new(item, i32::from(dimensions), values, Some(nulls))
+    let array: Result<ArrayRef, _> = match arrow_type(ty) {
+        DataType::FixedSizeList(item, dimensions) => {
+            let width = usize::try_from(dimensions).unwrap_or(0);
+            let rows = parsed.into_iter().map(|row| row.unwrap_or_else(|| vec![E::Native::default(); width]));
+            let values = Arc::new(PrimitiveArray::<E>::from_iter_values(rows.flatten()));
+            FixedSizeListArray::try_new(item, dimensions, values, Some(nulls))
                 .map(|array| Arc::new(array) as _)
         }
-        None => {
-            let rows: Vec<Vec<f32>> = parsed.into_iter().map(Option::unwrap_or_default).collect();
+        DataType::List(item) => {
+            let rows: Vec<Vec<E::Native>> = parsed.into_iter().map(Option::unwrap_or_default).collect();
             let offsets = OffsetBuffer::from_lengths(rows.iter().map(Vec::len));
-            let values = Arc::new(Float32Array::from_iter_values(rows.into_iter().flatten()));
+            let values = Arc::new(PrimitiveArray::<E>::from_iter_values(rows.into_iter().flatten()));
             ListArray::try_new(item, offsets, values, Some(nulls)).map(|array| Arc::new(array) as _)
         }
+        other => return Err(format!("vectors are stored as lists, not as {other}")),
     };
     array.map_err(|error| error.to_string())
+}
+
+fn bits(ty: &SqlType, length: u32, texts: &[Option<String>]) -> Result<ArrayRef, String> {
+    let DataType::FixedSizeList(item, size) = arrow_type(ty) else {
+        return Err(format!("{} has no fixed length", ty.display_name()));
+    };
+    let parsed = each(texts, |text| BitString::parse(text).ok())?;
+    let nulls = parsed.iter().map(Option::is_some).collect::<Vec<_>>().into();
+    let rows = parsed.into_iter().map(|row| BitString::resized(&row.unwrap_or_default().bytes, length));
+    let values = Arc::new(UInt8Array::from_iter_values(rows.flatten()));
+    let array =
+        FixedSizeListArray::try_new(item, size, values, Some(nulls)).map_err(|error| error.to_string())?;
+    Ok(Arc::new(array))
 }
 
 fn lists(element: &SqlType, texts: &[Option<String>]) -> Result<ArrayRef, String> {

@@ -7,7 +7,7 @@ use arrow::{
         Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, IntervalMonthDayNanoArray,
         StringArray,
     },
-    datatypes::{Float32Type, Int32Type, Int64Type, IntervalMonthDayNano},
+    datatypes::{Float16Type, Float32Type, Int32Type, Int64Type, IntervalMonthDayNano, UInt8Type},
 };
 use sepal_types::{ColumnId, FileId, RowId, SqlType, TenantId};
 
@@ -108,6 +108,12 @@ fn columns_added_later_have_their_missing_value() {
     assert_eq!(uuid.as_fixed_size_binary().value(1)[15], 255);
     let vector = with(SqlType::Vector(Some(2)), "[1,2.5]").as_fixed_size_list().value(1);
     assert_eq!(vector.as_primitive::<Float32Type>().values().to_vec(), [1.0, 2.5]);
+    let half = with(SqlType::HalfVec(Some(2)), "[1,2.5]").as_fixed_size_list().value(1);
+    let half: Vec<u16> =
+        half.as_primitive::<Float16Type>().values().iter().map(|half| half.to_bits()).collect();
+    assert_eq!(half, [0x3c00, 0x4100]);
+    let bits = with(SqlType::Bit(Some(9)), "101100011").as_fixed_size_list().value(1);
+    assert_eq!(bits.as_primitive::<UInt8Type>().values().to_vec(), [0b1011_0001, 0b1000_0000]);
     let any = with(SqlType::Vector(None), "[1,2,3]").as_list::<i32>().value(1);
     assert_eq!(any.len(), 3);
     let texts = with(SqlType::Array(Box::new(SqlType::Text)), "{a,NULL,\"NULL\",\"b \\\"c\\\"\"}");

@@ -6,7 +6,9 @@
 //! | Arrow | Parquet |
 //! |---|---|
 //! | `FixedSizeList<vector_element: f32, d>` | `FIXED_LEN_BYTE_ARRAY(4 d)`, PLAIN, uncompressed, no dictionary, no statistics |
-//! | `List<vector_element: f32>` | `BYTE_ARRAY`, 4 bytes per element |
+//! | `FixedSizeList<vector_element: f16, d>` | `FIXED_LEN_BYTE_ARRAY(2 d)`, the same |
+//! | `FixedSizeList<bit(n): u8, b>` | `FIXED_LEN_BYTE_ARRAY(b)`, the same |
+//! | `List<vector_element: f32>`, of `f16` | `BYTE_ARRAY`, 4 or 2 bytes per element |
 //! | `Interval(MonthDayNano)`, which Parquet lacks | `FIXED_LEN_BYTE_ARRAY(16)`: months i32, days i32, nanoseconds i64 |
 //! | everything else | itself, LZ4 |
 //!
@@ -16,13 +18,14 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, FixedSizeListArray, Float32Array,
-        IntervalMonthDayNanoArray, ListArray,
+        Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, FixedSizeListArray, Float16Array,
+        Float32Array, IntervalMonthDayNanoArray, ListArray, UInt8Array,
     },
     buffer::{Buffer, OffsetBuffer, ScalarBuffer},
     compute,
     datatypes::{
-        ArrowNativeType, DataType, Field, Float32Type, IntervalMonthDayNanoType, IntervalUnit, Schema,
+        ArrowNativeType, DataType, Field, FieldRef, Float16Type, Float32Type, IntervalMonthDayNanoType,
+        IntervalUnit, Schema, UInt8Type,
     },
 };
 use parquet::{
@@ -33,8 +36,10 @@ use parquet::{
     schema::types::ColumnPath,
 };
 
+use sepal_types::VectorKind;
+
 use super::Identity;
-use crate::arrow_types::is_vector_item;
+use crate::arrow_types::{bit_type, vector_kind};
 
 const MAX_ROW_GROUP_ROWS: usize = 1 << 20;
 /// parquet-rs holds a row group in memory until it is complete.
@@ -91,23 +96,16 @@ pub(super) fn writer_properties(
 
 /// An array as Parquet gets it. Vectors and intervals are reinterpreted, not copied.
 pub(super) fn to_stored(array: &ArrayRef) -> Result<ArrayRef, String> {
+    if let DataType::FixedSizeList(item, _) | DataType::List(item) = array.data_type()
+        && let Some(kind) = vector_kind(item)
+    {
+        return vectors_to_stored(array, kind);
+    }
     match array.data_type() {
-        DataType::FixedSizeList(item, dimensions) if is_vector_item(item) => {
+        DataType::FixedSizeList(item, bytes) if bit_type(item).is_some() => {
             let list = array.as_fixed_size_list();
-            let values = list.values().as_primitive::<Float32Type>().values().inner().clone();
-            let bytes = FixedSizeBinaryArray::try_new(dimensions * 4, values, list.nulls().cloned());
-            Ok(Arc::new(bytes.map_err(text)?))
-        }
-        DataType::List(item) if is_vector_item(item) => {
-            let list = array.as_list::<i32>();
-            let first = list.value_offsets().first().copied().unwrap_or(0);
-            let scale = |offset: &i32| (offset - first).checked_mul(4);
-            let offsets: Option<Vec<i32>> = list.value_offsets().iter().map(scale).collect();
-            let offsets = offsets.ok_or("more than 2 GiB of vectors in one column")?;
-            let values = list.values().as_primitive::<Float32Type>().values().inner();
-            let bytes = values.slice(first.as_usize() * 4);
-            let stored =
-                BinaryArray::try_new(OffsetBuffer::new(offsets.into()), bytes, list.nulls().cloned());
+            let values = list.values().as_primitive::<UInt8Type>().values().inner().clone();
+            let stored = FixedSizeBinaryArray::try_new(*bytes, values, list.nulls().cloned());
             Ok(Arc::new(stored.map_err(text)?))
         }
         DataType::Interval(IntervalUnit::MonthDayNano) => {
@@ -127,31 +125,60 @@ pub(super) fn to_stored(array: &ArrayRef) -> Result<ArrayRef, String> {
     }
 }
 
+fn vectors_to_stored(array: &ArrayRef, kind: VectorKind) -> Result<ArrayRef, String> {
+    let width = element_bytes(kind);
+    if let Some(list) = array.as_fixed_size_list_opt() {
+        let bytes = buffer(list.values(), kind).clone();
+        let stored = FixedSizeBinaryArray::try_new(list.value_length() * width, bytes, list.nulls().cloned());
+        return Ok(Arc::new(stored.map_err(text)?));
+    }
+    let list = array.as_list::<i32>();
+    let first = list.value_offsets().first().copied().unwrap_or(0);
+    let scale = |offset: &i32| (offset - first).checked_mul(width);
+    let offsets: Option<Vec<i32>> = list.value_offsets().iter().map(scale).collect();
+    let offsets = offsets.ok_or("more than 2 GiB of vectors in one column")?;
+    let bytes = buffer(list.values(), kind).slice((first * width).as_usize());
+    let stored = BinaryArray::try_new(OffsetBuffer::new(offsets.into()), bytes, list.nulls().cloned());
+    Ok(Arc::new(stored.map_err(text)?))
+}
+
+/// Of one element of a vector.
+const fn element_bytes(kind: VectorKind) -> i32 {
+    match kind {
+        VectorKind::Half => 2,
+        VectorKind::Single => 4,
+    }
+}
+
+/// The elements of vectors as bytes.
+fn buffer(elements: &ArrayRef, kind: VectorKind) -> &Buffer {
+    match kind {
+        VectorKind::Half => elements.as_primitive::<Float16Type>().values().inner(),
+        VectorKind::Single => elements.as_primitive::<Float32Type>().values().inner(),
+    }
+}
+
+/// The opposite of [`buffer`].
+fn elements(bytes: &Buffer, kind: VectorKind, count: usize) -> Result<ArrayRef, String> {
+    Ok(match kind {
+        VectorKind::Half => Arc::new(Float16Array::new(reinterpret(bytes, count)?, None)),
+        VectorKind::Single => Arc::new(Float32Array::new(reinterpret(bytes, count)?, None)),
+    })
+}
+
 /// The opposite of [`to_stored`], to the type that the table's definition asks for.
 pub(super) fn from_stored(stored: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, String> {
+    if let DataType::FixedSizeList(item, _) | DataType::List(item) = wanted
+        && let Some(kind) = vector_kind(item)
+    {
+        return vectors_from_stored(stored, wanted, item, kind);
+    }
     match (stored.data_type(), wanted) {
-        (DataType::FixedSizeBinary(width), DataType::FixedSizeList(item, dimensions))
-            if is_vector_item(item) && *width == dimensions * 4 =>
-        {
-            let bytes = stored.as_fixed_size_binary();
-            let values = Arc::new(Float32Array::new(
-                reinterpret(bytes.values(), bytes.len() * dimensions.as_usize())?,
-                None,
-            ));
-            let list =
-                FixedSizeListArray::try_new(Arc::clone(item), *dimensions, values, bytes.nulls().cloned());
-            Ok(Arc::new(list.map_err(text)?))
-        }
-        (DataType::Binary, DataType::List(item)) if is_vector_item(item) => {
-            let bytes = stored.as_binary::<i32>();
-            let first = bytes.value_offsets().first().copied().unwrap_or(0);
-            let offsets: Vec<i32> = bytes.value_offsets().iter().map(|offset| (offset - first) / 4).collect();
-            let count = offsets.last().copied().unwrap_or(0).as_usize();
-            let values =
-                Float32Array::new(reinterpret(&bytes.values().slice(first.as_usize()), count)?, None);
-            let offsets = OffsetBuffer::new(offsets.into());
-            let list =
-                ListArray::try_new(Arc::clone(item), offsets, Arc::new(values), bytes.nulls().cloned());
+        (DataType::FixedSizeBinary(_), DataType::FixedSizeList(item, bytes)) if bit_type(item).is_some() => {
+            let stored = stored.as_fixed_size_binary();
+            let values = reinterpret(stored.values(), stored.len() * bytes.as_usize())?;
+            let values = Arc::new(UInt8Array::new(values, None));
+            let list = FixedSizeListArray::try_new(Arc::clone(item), *bytes, values, stored.nulls().cloned());
             Ok(Arc::new(list.map_err(text)?))
         }
         (DataType::FixedSizeBinary(INTERVAL_BYTES), DataType::Interval(IntervalUnit::MonthDayNano)) => {
@@ -166,16 +193,49 @@ pub(super) fn from_stored(stored: &ArrayRef, wanted: &DataType) -> Result<ArrayR
                 ListArray::try_new(Arc::clone(item), list.offsets().clone(), values, list.nulls().cloned());
             Ok(Arc::new(restored.map_err(text)?))
         }
-        // A vector column whose dimensions were declared or dropped since: read as what it was, then cast.
-        (DataType::FixedSizeBinary(width), DataType::List(item)) if is_vector_item(item) => {
-            let was = DataType::FixedSizeList(Arc::clone(item), width / 4);
-            compute::cast(&from_stored(stored, &was)?, wanted).map_err(text)
-        }
-        (DataType::Binary, DataType::FixedSizeList(item, _)) if is_vector_item(item) => {
-            compute::cast(&from_stored(stored, &DataType::List(Arc::clone(item)))?, wanted).map_err(text)
-        }
         (found, wanted) if found == wanted => Ok(Arc::clone(stored)),
         (_, wanted) => compute::cast(stored, wanted).map_err(text),
+    }
+}
+
+fn vectors_from_stored(
+    stored: &ArrayRef,
+    wanted: &DataType,
+    item: &FieldRef,
+    kind: VectorKind,
+) -> Result<ArrayRef, String> {
+    match (stored.data_type(), wanted) {
+        (DataType::FixedSizeBinary(width), DataType::FixedSizeList(_, dimensions))
+            if *width == dimensions * element_bytes(kind) =>
+        {
+            let bytes = stored.as_fixed_size_binary();
+            let values = elements(bytes.values(), kind, bytes.len() * dimensions.as_usize())?;
+            let list =
+                FixedSizeListArray::try_new(Arc::clone(item), *dimensions, values, bytes.nulls().cloned());
+            Ok(Arc::new(list.map_err(text)?))
+        }
+        (DataType::Binary, DataType::List(_)) => {
+            let bytes = stored.as_binary::<i32>();
+            let first = bytes.value_offsets().first().copied().unwrap_or(0);
+            let scale = |offset: &i32| (offset - first) / element_bytes(kind);
+            let offsets: Vec<i32> = bytes.value_offsets().iter().map(scale).collect();
+            let count = offsets.last().copied().unwrap_or(0).as_usize();
+            let values = elements(&bytes.values().slice(first.as_usize()), kind, count)?;
+            let offsets = OffsetBuffer::new(offsets.into());
+            let list = ListArray::try_new(Arc::clone(item), offsets, values, bytes.nulls().cloned());
+            Ok(Arc::new(list.map_err(text)?))
+        }
+        // A column whose dimensions were declared or dropped since: read as what it was, then cast.
+        (DataType::FixedSizeBinary(width), DataType::List(_)) => {
+            let was = DataType::FixedSizeList(Arc::clone(item), width / element_bytes(kind));
+            compute::cast(&vectors_from_stored(stored, &was, item, kind)?, wanted).map_err(text)
+        }
+        (DataType::Binary, DataType::FixedSizeList(..)) => {
+            let was = DataType::List(Arc::clone(item));
+            compute::cast(&vectors_from_stored(stored, &was, item, kind)?, wanted).map_err(text)
+        }
+        (found, wanted) if found == wanted => Ok(Arc::clone(stored)),
+        _ => compute::cast(stored, wanted).map_err(text),
     }
 }
 

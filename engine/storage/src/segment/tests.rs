@@ -6,7 +6,7 @@ use arrow::{
     array::{
         Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
         FixedSizeListArray, Float32Array, Float64Array, Int16Array, IntervalMonthDayNanoArray, ListArray,
-        StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+        StringArray, Time64MicrosecondArray, TimestampMicrosecondArray, UInt8Array,
     },
     buffer::OffsetBuffer,
     datatypes::{DataType, Field, IntervalMonthDayNano, Schema},
@@ -39,6 +39,17 @@ fn lists(ty: &SqlType, lengths: &[usize], values: ArrayRef, nulls: &[bool]) -> A
     let DataType::List(item) = arrow_type(ty) else { panic!("{ty:?} is a list") };
     let offsets = OffsetBuffer::from_lengths(lengths.iter().copied());
     Arc::new(ListArray::new(item, offsets, values, Some(nulls.to_vec().into())))
+}
+
+fn bits(length: u32, bytes: &[u8], valid: &[bool]) -> ArrayRef {
+    let DataType::FixedSizeList(item, size) = arrow_type(&SqlType::Bit(Some(length))) else { unreachable!() };
+    let values = Arc::new(UInt8Array::from(bytes.to_vec()));
+    Arc::new(FixedSizeListArray::new(item, size, values, Some(valid.to_vec().into())))
+}
+
+/// Vectors as halfvecs.
+fn halved(vectors: &ArrayRef, ty: &SqlType) -> ArrayRef {
+    arrow::compute::cast(vectors, &arrow_type(ty)).unwrap()
 }
 
 /// Three rows of every type, the second NULL.
@@ -80,7 +91,13 @@ fn every_type() -> Vec<(SqlType, ArrayRef)> {
         ),
         (SqlType::Interval, Arc::new(intervals())),
         (SqlType::Vector(Some(3)), vector(3)),
-        (SqlType::Vector(None), lists(&SqlType::Vector(None), &[2, 0, 1], floats, &valid)),
+        (SqlType::Vector(None), lists(&SqlType::Vector(None), &[2, 0, 1], Arc::clone(&floats), &valid)),
+        (SqlType::Bit(Some(13)), bits(13, &[0xff, 0xf8, 0, 0, 1, 8], &valid)),
+        (SqlType::HalfVec(Some(3)), halved(&vector(3), &SqlType::HalfVec(Some(3)))),
+        (
+            SqlType::HalfVec(None),
+            halved(&lists(&SqlType::Vector(None), &[2, 0, 1], floats, &valid), &SqlType::HalfVec(None)),
+        ),
         (
             SqlType::Array(Box::new(SqlType::Text)),
             lists(

@@ -107,7 +107,7 @@ fn value_schema(ty: &SqlType) -> Value {
         SqlType::Json | SqlType::Jsonb => json!({}),
         SqlType::Timestamptz => json!({ "type": ["string", "null"], "format": "date-time" }),
         SqlType::Uuid => json!({ "type": ["string", "null"], "format": "uuid" }),
-        SqlType::Vector(dimensions) => {
+        SqlType::HalfVec(dimensions) | SqlType::Vector(dimensions) => {
             let mut schema = json!({ "type": ["array", "null"], "items": { "type": "number" } });
             if let (Some(dimensions), Some(members)) = (dimensions, schema.as_object_mut()) {
                 members.insert("minItems".to_owned(), json!(dimensions));

@@ -9,7 +9,7 @@ use std::fmt::{Display, LowerExp, Write as _};
 use arrow::{
     array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float32Array, Float64Array, StringArray},
     buffer::{NullBuffer, OffsetBuffer},
-    datatypes::{DataType, Float32Type, Float64Type},
+    datatypes::{DataType, Float16Type, Float32Type, Float64Type},
 };
 use bytes::{BufMut, BytesMut};
 use sepal_query::values::ColumnEncoder;
@@ -122,19 +122,25 @@ impl Values {
                 let elements = Box::new(JsonColumn::new(list.values(), element)?);
                 Self::List { offsets: list.offsets().clone(), elements }
             }
-            SqlType::Vector(_) => Self::vector(array, mismatch)?,
+            SqlType::HalfVec(_) | SqlType::Vector(_) => Self::vector(array, mismatch)?,
             SqlType::Timestamp | SqlType::Timestamptz => Self::Timestamp(encoder()?),
-            SqlType::Date | SqlType::Interval | SqlType::Numeric(_) | SqlType::Time | SqlType::Uuid => {
-                Self::Plain(encoder()?)
-            }
+            SqlType::Bit(_)
+            | SqlType::Date
+            | SqlType::Interval
+            | SqlType::Numeric(_)
+            | SqlType::Time
+            | SqlType::Uuid => Self::Plain(encoder()?),
             SqlType::Void => Self::AllNull,
             _ => Self::Text(array.as_string_opt::<i32>().ok_or_else(mismatch)?.clone()),
         })
     }
 
     fn vector(array: &ArrayRef, mismatch: impl Fn() -> Error) -> Result<Self> {
-        let floats =
-            |values: &ArrayRef| values.as_primitive_opt::<Float32Type>().cloned().ok_or_else(&mismatch);
+        // Half-precision elements are written as the numbers that they are.
+        let floats = |values: &ArrayRef| match values.as_primitive_opt::<Float16Type>() {
+            Some(halves) => Ok(halves.unary::<_, Float32Type>(|half| half.to_f32())),
+            None => values.as_primitive_opt::<Float32Type>().cloned().ok_or_else(&mismatch),
+        };
         if let Some(list) = array.as_fixed_size_list_opt() {
             let dimensions = usize::try_from(list.value_length()).map_err(|_| mismatch())?;
             return Ok(Self::Vector { elements: floats(list.values())?, dimensions });

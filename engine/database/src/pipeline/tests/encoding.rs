@@ -73,6 +73,9 @@ fn each_type_has_its_json() {
         (SqlType::Timestamptz, "2024-01-02 03:04:05+00", r#""2024-01-02T03:04:05Z""#),
         (SqlType::Vector(Some(3)), "[1,2.5,-0.25]", "[1,2.5,-0.25]"),
         (SqlType::Vector(None), "[1,2]", "[1,2]"),
+        (SqlType::HalfVec(Some(2)), "[0.1,2.5]", "[0.099975586,2.5]"),
+        (SqlType::HalfVec(None), "[1,2]", "[1,2]"),
+        (SqlType::Bit(Some(3)), "101", r#""101""#),
         (SqlType::Array(Box::new(SqlType::Text)), "{a,NULL,\"b c\"}", r#"["a",null,"b c"]"#),
     ];
     for (ty, text, expected) in cases {

@@ -5,7 +5,7 @@ use sepal_types::{Metric, VectorIndexOptions};
 use super::super::repair::reachable;
 use super::super::tests::{Mixture, params, recall, uniform, wanted};
 use super::*;
-use crate::{BuildMeans, build, build_with, finds_less};
+use crate::{BuildMeans, VectorIndex, build, build_with, finds_less};
 
 const DIM: usize = 32;
 const MIXTURE: Mixture = Mixture { dim: DIM, clusters: 40, spread: 1.0 };
@@ -52,7 +52,7 @@ fn left(vectors: &[f32], positions: &[u32]) -> Vec<f32> {
 fn finds_each(graph: &Graph, vectors: &[f32], rows: impl Iterator<Item = usize>) {
     let (mut asked, mut missed) = (0, Vec::new());
     for row in rows {
-        let found = graph.search(vectors, &vectors[row * DIM..][..DIM], &wanted(1, 100, None));
+        let found = graph.search(vectors.into(), &vectors[row * DIM..][..DIM], &wanted(1, 100, None));
         asked += 1;
         if found[0].distance != 0.0 {
             missed.push(row);
@@ -186,7 +186,7 @@ fn copies_join_the_node_that_is_there() {
         assert_eq!((merged.nodes.count(), merged.len()), (anew.nodes.count(), kept + 190));
         for (position, expected) in [(kept, 2), (kept + 100, 2), (kept + 101, 1), (kept + 102, 3)] {
             let query = &rows[position * DIM..][..DIM];
-            let found = merged.search(&rows, query, &wanted(5, 80, None));
+            let found = merged.search((&rows).into(), query, &wanted(5, 80, None));
             let copies = found.iter().filter(|found| found.distance < 1e-6).count();
             assert_eq!(copies, expected, "{metric:?} {position}: {found:?}");
         }
@@ -218,7 +218,7 @@ fn null_rows_and_rows_without_direction_stay_out() {
         let merged = merge(&given, &[(&base, &positions)]).unwrap();
         assert_eq!(merged.len(), given.indexable().count());
         assert_eq!(merged.shape(), (kept + 300, DIM));
-        let found = merged.search(&rows, &rows[500 * DIM..][..DIM], &wanted(3000, 80, None));
+        let found = merged.search((&rows).into(), &rows[500 * DIM..][..DIM], &wanted(3000, 80, None));
         assert_eq!(found.len(), merged.len());
         assert!(found.iter().all(|found| given.indexable().get(found.position as usize)));
     }
@@ -258,7 +258,7 @@ fn wrong_positions_cost_neighbours_only() {
         let seeds = [Seed { index: &base, positions: &positions }];
         let merged = graph(16, 64, &given, &seeds, false).unwrap().expect("most rows are said to be there");
         merged.check(&given).unwrap();
-        let found = merged.search(&vectors, &vectors[..DIM], &wanted(2000, 2000, None));
+        let found = merged.search((&vectors).into(), &vectors[..DIM], &wanted(2000, 2000, None));
         assert_eq!(found.len(), 2000);
     }
 }
@@ -275,7 +275,7 @@ fn a_merge_is_measured_and_one_that_finds_less_is_told() {
     let means = BuildMeans { seeds: &seeds, ..BuildMeans::default() };
     let merged = build_with(&options, &alone(Metric::L2, &rows), &means).unwrap();
     assert_eq!((merged.shape(), merged.serialize()[8]), ((3000, DIM), 2), "with a calibration");
-    let found = recall(graph_of(&*merged).unwrap(), &rows, &MIXTURE.rows(100, 2), &wanted(10, 80, None));
+    let found = recall(merged.graph().unwrap(), &rows, &MIXTURE.rows(100, 2), &wanted(10, 80, None));
     assert!(found >= 0.97, "{found}");
     let poor = VectorIndexOptions::Hnsw { metric: Metric::L2, m: 2, ef_construction: 2 };
     let poor = build(&poor, &alone(Metric::L2, &rows)).unwrap();

@@ -21,6 +21,7 @@ use sepal_types::{Error, SqlType};
 use super::super::value::{Value, column, field};
 use super::{Function, Returns, catalog_functions};
 use crate::context::CatalogSlot;
+use crate::output::{is_bits, vector_kind};
 
 /// Every catalog function, bound to the context.
 pub(in crate::catalog) fn udfs(context: &CatalogSlot) -> Vec<ScalarUDF> {
@@ -236,6 +237,12 @@ fn sql_name(field: &Field) -> String {
     if let Some(name) = field.metadata().get("sepal.type") {
         return name.split('(').next().unwrap_or(name).to_owned();
     }
+    if let Some(kind) = vector_kind(field.data_type()) {
+        return kind.name().to_owned();
+    }
+    if is_bits(field.data_type()) {
+        return "bit".to_owned();
+    }
     match field.data_type() {
         DataType::Null => "unknown".to_owned(),
         DataType::Boolean => "boolean".to_owned(),
@@ -252,10 +259,7 @@ fn sql_name(field: &Field) -> String {
         DataType::Timestamp(_, None) => "timestamp without time zone".to_owned(),
         DataType::Timestamp(_, Some(_)) => "timestamp with time zone".to_owned(),
         DataType::Interval(_) | DataType::Duration(_) => "interval".to_owned(),
-        DataType::List(item) | DataType::LargeList(item) if item.name() != "vector_element" => {
-            format!("{}[]", sql_name(item))
-        }
-        DataType::List(_) | DataType::FixedSizeList(..) => "vector".to_owned(),
+        DataType::List(item) | DataType::LargeList(item) => format!("{}[]", sql_name(item)),
         _ => "text".to_owned(),
     }
 }

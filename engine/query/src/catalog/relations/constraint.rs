@@ -1,5 +1,6 @@
 //! `pg_constraint` and `pg_depend`: primary keys, unique constraints, and which sequence a column owns.
 
+use sepal_types::VectorKind;
 use sepal_types::limits::PUBLIC_NAMESPACE_OID;
 
 use super::super::CatalogContext;
@@ -103,7 +104,9 @@ fn dependencies(context: &CatalogContext, rows: &mut Rows) {
 /// What `CREATE EXTENSION vector` brought.
 fn extension_members(rows: &mut Rows) {
     let extension = (EXTENSION, EXTENSION_OID, 0);
-    push(rows, (TYPE, sepal_types::limits::VECTOR_OID, 0), extension, "e");
+    for kind in [VectorKind::Single, VectorKind::Half] {
+        push(rows, (TYPE, kind.sql_type(None).oid(), 0), extension, "e");
+    }
     for procedure in procedures().iter().filter(|procedure| procedure.namespace == PUBLIC_NAMESPACE_OID) {
         push(rows, (PROC, procedure.oid, 0), extension, "e");
     }

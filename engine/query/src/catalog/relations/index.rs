@@ -1,7 +1,7 @@
 //! `pg_index`, `pg_am`, `pg_opclass`, `pg_opfamily`: indexes and what they are made with.
 
-use sepal_types::limits::{PUBLIC_NAMESPACE_OID, VECTOR_OID};
-use sepal_types::{ColumnDef, IndexMethod, Metric, SqlType};
+use sepal_types::limits::{HALFVEC_OID, PUBLIC_NAMESPACE_OID, VECTOR_OID};
+use sepal_types::{ColumnDef, IndexMethod, Metric, SqlType, VectorKind};
 
 use super::super::CatalogContext;
 use super::super::objects::{Index, OWNER_OID, attribute_number, indexes};
@@ -104,6 +104,9 @@ const ANY_ARRAY: u32 = 2277;
 const FIRST_VECTOR_CLASS: u32 = 16_600;
 /// `vector_ops`, with which a vector column can have a btree.
 const VECTOR_BTREE_CLASS: u32 = 16_620;
+/// The same of `halfvec`. Far enough above that no class meets another's family.
+const FIRST_HALFVEC_CLASS: u32 = 16_700;
+const HALFVEC_BTREE_CLASS: u32 = 16_720;
 /// Each class has a family of its own, this far above it.
 const FAMILY_DISTANCE: u32 = 40;
 pub(super) const VECTOR_METHODS: [u32; 5] = [16_390, 16_391, 16_392, 16_393, 16_394];
@@ -155,11 +158,12 @@ fn operator_class(index: Index<'_>, ty: &SqlType) -> u32 {
     if let Index::Secondary(def) = index
         && let IndexMethod::Vector(options) = &def.method
     {
-        return vector_class(method, options.metric());
+        return vector_class(method, options.metric(), ty.vector_kind().unwrap_or(VectorKind::Single));
     }
     let input = match ty {
         SqlType::Array(_) => ANY_ARRAY,
         SqlType::Varchar(_) => SqlType::Text.oid(),
+        SqlType::HalfVec(_) => return HALFVEC_BTREE_CLASS,
         SqlType::Vector(_) => return VECTOR_BTREE_CLASS,
         other => other.oid(),
     };
@@ -168,10 +172,14 @@ fn operator_class(index: Index<'_>, ty: &SqlType) -> u32 {
     class.map_or(0, |(oid, ..)| *oid)
 }
 
-fn vector_class(method: u32, metric: Metric) -> u32 {
+fn vector_class(method: u32, metric: Metric, kind: VectorKind) -> u32 {
     let place = |found: Option<usize>| found.and_then(|place| u32::try_from(place).ok()).unwrap_or(0);
     let method = place(VECTOR_METHODS.iter().position(|candidate| *candidate == method));
-    FIRST_VECTOR_CLASS + method * 4 + place(Metric::ALL.iter().position(|candidate| *candidate == metric))
+    let first = match kind {
+        VectorKind::Half => FIRST_HALFVEC_CLASS,
+        VectorKind::Single => FIRST_VECTOR_CLASS,
+    };
+    first + method * 4 + place(Metric::ALL.iter().position(|candidate| *candidate == metric))
 }
 
 fn access_methods(_: &CatalogContext, rows: &mut Rows) {
@@ -187,27 +195,31 @@ fn access_methods(_: &CatalogContext, rows: &mut Rows) {
 
 /// `(oid, access method, name, namespace, input type, default)` of every operator class.
 fn all_classes() -> impl Iterator<Item = (u32, u32, &'static str, u32, u32, bool)> {
-    let ours = VECTOR_METHODS.into_iter().flat_map(|method| {
+    let ours = VectorKind::ALL.into_iter().flat_map(|kind| VECTOR_METHODS.map(|method| (kind, method)));
+    let ours = ours.flat_map(|(kind, method)| {
         let takes = move |metric: &Metric| !CELLS.contains(&method) || *metric != Metric::L1;
         Metric::ALL.into_iter().filter(takes).map(move |metric| {
             // As in pgvector: L2 is what every method but hnsw takes when no class is named.
             let default = method != VECTOR_METHODS[0] && metric == Metric::L2;
             (
-                vector_class(method, metric),
+                vector_class(method, metric, kind),
                 method,
-                metric.opclass(),
+                metric.opclass_for(kind),
                 PUBLIC_NAMESPACE_OID,
-                VECTOR_OID,
+                kind.sql_type(None).oid(),
                 default,
             )
         })
     });
-    let btree = (VECTOR_BTREE_CLASS, 403, "vector_ops", PUBLIC_NAMESPACE_OID, VECTOR_OID, true);
+    let btree = [
+        (VECTOR_BTREE_CLASS, 403, "vector_ops", PUBLIC_NAMESPACE_OID, VECTOR_OID, true),
+        (HALFVEC_BTREE_CLASS, 403, "halfvec_ops", PUBLIC_NAMESPACE_OID, HALFVEC_OID, true),
+    ];
     OPERATOR_CLASSES
         .into_iter()
         .map(|(oid, method, name, input, default)| (oid, method, name, 11, input, default))
         .chain(ours)
-        .chain([btree])
+        .chain(btree)
 }
 
 fn operator_classes(_: &CatalogContext, rows: &mut Rows) {

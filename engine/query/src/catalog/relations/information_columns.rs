@@ -63,7 +63,8 @@ fn push_column(context: &CatalogContext, table: &TableDef, column: &ColumnDef, r
 fn data_type(ty: &SqlType) -> String {
     match ty {
         SqlType::Array(_) => "ARRAY".to_owned(),
-        SqlType::Vector(_) => "USER-DEFINED".to_owned(),
+        SqlType::Bit(_) => "bit".to_owned(),
+        SqlType::HalfVec(_) | SqlType::Vector(_) => "USER-DEFINED".to_owned(),
         SqlType::Numeric(_) => "numeric".to_owned(),
         SqlType::Varchar(_) => "character varying".to_owned(),
         other => other.display_name(),
@@ -73,7 +74,7 @@ fn data_type(ty: &SqlType) -> String {
 fn udt_schema(ty: &SqlType) -> &'static str {
     match ty {
         SqlType::Array(element) => udt_schema(element),
-        SqlType::Vector(_) => "public",
+        SqlType::HalfVec(_) | SqlType::Vector(_) => "public",
         _ => "pg_catalog",
     }
 }
@@ -109,6 +110,7 @@ impl Numbers {
                 scale: modifiers.map(|(_, scale)| i32::from(scale)),
                 ..Numbers::default()
             },
+            SqlType::Bit(length) => Numbers { characters: *length, ..Numbers::default() },
             SqlType::Varchar(length) => Numbers {
                 characters: *length,
                 // Four bytes for each UTF-8 character, at most Postgres' largest field.

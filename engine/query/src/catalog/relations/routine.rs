@@ -2,13 +2,13 @@
 //!
 //! The list is `procedures.txt`, one function a line:
 //! `oid|name|kind|returns a set|volatility|strict|parallel|result type|argument types|arguments as text`.
-//! Oids and signatures of built-in functions are Postgres' own, those above 16,000 are the vector type's.
+//! Oids and signatures of built-in functions are Postgres' own, those above 16,000 are the vector types'.
 //! Drivers find a type's input function here, `\df` its listing. Functions that Sepal cannot run are left out,
 //! except those that other catalogs point to: input and output, operators' functions, handlers.
 
 use std::sync::LazyLock;
 
-use sepal_types::limits::{PUBLIC_NAMESPACE_OID, VECTOR_OID};
+use sepal_types::limits::{HALFVEC_OID, PUBLIC_NAMESPACE_OID, VECTOR_OID};
 
 use super::super::CatalogContext;
 use super::super::objects::OWNER_OID;
@@ -77,6 +77,8 @@ pub(crate) struct Procedure {
 pub(crate) struct Operator {
     pub oid: u32,
     pub name: &'static str,
+    /// The type of both sides.
+    pub operand: u32,
     pub result: u32,
     /// The function behind it.
     pub function: &'static str,
@@ -85,34 +87,52 @@ pub(crate) struct Operator {
 const FIRST_OWN_OID: u32 = 16_000;
 const INTERNAL_LANGUAGE: u32 = 12;
 const C_LANGUAGE: u32 = 13;
+const BIT: u32 = 1560;
 const BOOL: u32 = 16;
 const FLOAT8: u32 = 701;
 
 static PROCEDURES: LazyLock<Vec<Procedure>> =
     LazyLock::new(|| include_str!("procedures.txt").lines().filter_map(parse).collect());
 
-const OPERATORS: [Operator; 14] = [
-    Operator::new(16_500, "<->", FLOAT8, "l2_distance"),
-    Operator::new(16_501, "<#>", FLOAT8, "vector_negative_inner_product"),
-    Operator::new(16_502, "<=>", FLOAT8, "cosine_distance"),
-    Operator::new(16_503, "<+>", FLOAT8, "l1_distance"),
-    Operator::new(16_504, "+", VECTOR_OID, "vector_add"),
-    Operator::new(16_505, "-", VECTOR_OID, "vector_sub"),
-    Operator::new(16_506, "*", VECTOR_OID, "vector_mul"),
-    Operator::new(16_507, "||", VECTOR_OID, "vector_concat"),
-    Operator::new(16_508, "<", BOOL, "vector_lt"),
-    Operator::new(16_509, "<=", BOOL, "vector_le"),
-    Operator::new(16_510, "=", BOOL, "vector_eq"),
-    Operator::new(16_511, "<>", BOOL, "vector_ne"),
-    Operator::new(16_512, ">=", BOOL, "vector_ge"),
-    Operator::new(16_513, ">", BOOL, "vector_gt"),
+/// `(name, result, function)` of what two vectors of a kind give; `None` is a vector of theirs.
+const OPERATORS: [(&str, Option<u32>, [&str; 2]); 14] = [
+    ("<->", Some(FLOAT8), ["l2_distance", "l2_distance"]),
+    ("<#>", Some(FLOAT8), ["vector_negative_inner_product", "halfvec_negative_inner_product"]),
+    ("<=>", Some(FLOAT8), ["cosine_distance", "cosine_distance"]),
+    ("<+>", Some(FLOAT8), ["l1_distance", "l1_distance"]),
+    ("+", None, ["vector_add", "halfvec_add"]),
+    ("-", None, ["vector_sub", "halfvec_sub"]),
+    ("*", None, ["vector_mul", "halfvec_mul"]),
+    ("||", None, ["vector_concat", "halfvec_concat"]),
+    ("<", Some(BOOL), ["vector_lt", "halfvec_lt"]),
+    ("<=", Some(BOOL), ["vector_le", "halfvec_le"]),
+    ("=", Some(BOOL), ["vector_eq", "halfvec_eq"]),
+    ("<>", Some(BOOL), ["vector_ne", "halfvec_ne"]),
+    (">=", Some(BOOL), ["vector_ge", "halfvec_ge"]),
+    (">", Some(BOOL), ["vector_gt", "halfvec_gt"]),
 ];
 
-impl Operator {
-    const fn new(oid: u32, name: &'static str, result: u32, function: &'static str) -> Self {
-        Self { oid, name, result, function }
-    }
-}
+/// The oids of the first operators over `vector` and `halfvec`.
+const FIRST_OPERATORS: [(u32, u32); 2] = [(16_500, VECTOR_OID), (16_520, HALFVEC_OID)];
+
+/// `(oid, name, function)` of those over bit strings.
+const BIT_OPERATORS: [(u32, &str, &str); 2] =
+    [(16_540, "<~>", "hamming_distance"), (16_541, "<%>", "jaccard_distance")];
+
+static ALL_OPERATORS: LazyLock<Vec<Operator>> = LazyLock::new(|| {
+    let kinds = FIRST_OPERATORS.into_iter().enumerate();
+    let of_kind = |(kind, (first, operand)): (usize, (u32, u32))| {
+        (first..).zip(OPERATORS).map(move |(oid, (name, result, functions))| Operator {
+            oid,
+            name,
+            operand,
+            result: result.unwrap_or(operand),
+            function: functions[kind],
+        })
+    };
+    let of_bits = |(oid, name, function)| Operator { oid, name, operand: BIT, result: FLOAT8, function };
+    kinds.flat_map(of_kind).chain(BIT_OPERATORS.map(of_bits)).collect()
+});
 
 fn parse(line: &'static str) -> Option<Procedure> {
     let mut parts = line.splitn(10, '|');
@@ -139,7 +159,7 @@ pub(crate) fn procedures() -> &'static [Procedure] {
 
 /// Every operator.
 pub(crate) fn operators() -> &'static [Operator] {
-    &OPERATORS
+    &ALL_OPERATORS
 }
 
 pub(crate) fn procedure(oid: i64) -> Option<&'static Procedure> {
@@ -190,15 +210,21 @@ fn pg_proc(_: &CatalogContext, rows: &mut Rows) {
 
 fn pg_operator(_: &CatalogContext, rows: &mut Rows) {
     for operator in operators() {
-        let function = procedure_named(Some("public"), operator.function).map_or(0, |found| found.oid);
+        let takes = [operator.operand; 2];
+        let found = procedures().iter().find(|procedure| {
+            procedure.name == operator.function
+                && procedure.namespace == PUBLIC_NAMESPACE_OID
+                && procedure.arguments == takes
+        });
+        let function = found.map_or(0, |found| found.oid);
         rows.push([
             ("oid", operator.oid.into()),
             ("oprname", operator.name.into()),
             ("oprnamespace", PUBLIC_NAMESPACE_OID.into()),
             ("oprowner", OWNER_OID.into()),
             ("oprkind", "b".into()),
-            ("oprleft", VECTOR_OID.into()),
-            ("oprright", VECTOR_OID.into()),
+            ("oprleft", operator.operand.into()),
+            ("oprright", operator.operand.into()),
             ("oprresult", operator.result.into()),
             ("oprcode", function.into()),
         ]);

@@ -99,7 +99,7 @@ fn function_oid(name: &str) -> Value {
 fn namespace(ty: &SqlType) -> u32 {
     match ty {
         SqlType::Array(element) => namespace(element),
-        SqlType::Vector(_) => PUBLIC_NAMESPACE_OID,
+        SqlType::HalfVec(_) | SqlType::Vector(_) => PUBLIC_NAMESPACE_OID,
         _ => CATALOG_NAMESPACE,
     }
 }
@@ -109,8 +109,9 @@ fn in_out_functions(ty: &SqlType) -> (String, String, String, String) {
     let underscored = matches!(
         ty,
         SqlType::Array(_)
-            | SqlType::Bit
+            | SqlType::Bit(_)
             | SqlType::Date
+            | SqlType::HalfVec(_)
             | SqlType::Interval
             | SqlType::Json
             | SqlType::Jsonb
@@ -138,12 +139,14 @@ fn in_out_functions(ty: &SqlType) -> (String, String, String, String) {
 fn modifier_functions(ty: &SqlType) -> (&'static str, &'static str) {
     match ty {
         SqlType::Array(element) => modifier_functions(element),
+        SqlType::Bit(_) => ("bittypmodin", "bittypmodout"),
         SqlType::Interval => ("intervaltypmodin", "intervaltypmodout"),
         SqlType::Numeric(_) => ("numerictypmodin", "numerictypmodout"),
         SqlType::Time => ("timetypmodin", "timetypmodout"),
         SqlType::Timestamp => ("timestamptypmodin", "timestamptypmodout"),
         SqlType::Timestamptz => ("timestamptztypmodin", "timestamptztypmodout"),
         SqlType::Varchar(_) => ("varchartypmodin", "varchartypmodout"),
+        SqlType::HalfVec(_) => ("halfvec_typmod_in", "-"),
         SqlType::Vector(_) => ("vector_typmod_in", "-"),
         _ => ("-", "-"),
     }
@@ -171,9 +174,14 @@ fn element(ty: &SqlType) -> u32 {
 const fn category(ty: &SqlType) -> &'static str {
     match ty {
         SqlType::Array(_) | SqlType::Int2Vector | SqlType::OidVector => "A",
-        SqlType::Bit => "V",
+        SqlType::Bit(_) => "V",
         SqlType::Bool => "B",
-        SqlType::Bytea | SqlType::Json | SqlType::Jsonb | SqlType::Uuid | SqlType::Vector(_) => "U",
+        SqlType::Bytea
+        | SqlType::HalfVec(_)
+        | SqlType::Json
+        | SqlType::Jsonb
+        | SqlType::Uuid
+        | SqlType::Vector(_) => "U",
         SqlType::Char => "Z",
         SqlType::Date | SqlType::Time | SqlType::Timestamp | SqlType::Timestamptz => "D",
         SqlType::Interval => "T",
@@ -229,7 +237,7 @@ pub(super) fn storage(ty: &SqlType) -> &'static str {
     match ty {
         SqlType::Int2Vector | SqlType::OidVector => "p",
         SqlType::Numeric(_) => "m",
-        SqlType::Vector(_) => "e",
+        SqlType::HalfVec(_) | SqlType::Vector(_) => "e",
         _ if ty.length_bytes() == -1 => "x",
         _ => "p",
     }
@@ -246,7 +254,7 @@ pub(super) fn collation(ty: &SqlType) -> u32 {
 
 /// pgvector's casts. No function of `pg_proc` does them here, so none is named.
 fn casts(_: &CatalogContext, rows: &mut Rows) {
-    let vector = SqlType::Vector(None).oid();
+    let (vector, half) = (SqlType::Vector(None).oid(), SqlType::HalfVec(None).oid());
     let array = |element: SqlType| element.array_oid();
     let casts = [
         (vector, vector, "i"),
@@ -255,6 +263,14 @@ fn casts(_: &CatalogContext, rows: &mut Rows) {
         (array(SqlType::Float4), vector, "a"),
         (array(SqlType::Float8), vector, "a"),
         (array(SqlType::Numeric(None)), vector, "a"),
+        (half, half, "i"),
+        (half, vector, "a"),
+        (vector, half, "i"),
+        (half, array(SqlType::Float4), "a"),
+        (array(SqlType::Int4), half, "a"),
+        (array(SqlType::Float4), half, "a"),
+        (array(SqlType::Float8), half, "a"),
+        (array(SqlType::Numeric(None)), half, "a"),
     ];
     for (place, (source, target, context)) in (16_480_u32..).zip(casts) {
         rows.push([

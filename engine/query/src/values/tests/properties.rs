@@ -126,6 +126,19 @@ proptest! {
     }
 
     #[test]
+    fn halfvecs_read_back(bits in prop::collection::vec(any::<u16>(), 1..50)) {
+        let halves: Vec<half::f16> = bits.into_iter().map(half::f16::from_bits).filter(|half| half.is_finite()).collect();
+        prop_assume!(!halves.is_empty());
+        let mut text = String::new();
+        sepal_types::format_vector(&halves, &mut text);
+        for ty in [SqlType::HalfVec(None), SqlType::HalfVec(u16::try_from(halves.len()).ok())] {
+            let array = decode_text(&ty, Some(text.as_bytes())).unwrap();
+            prop_assert_eq!(&decode_binary(&ty, Some(&sent(&ty, &array))).unwrap(), &array);
+            prop_assert_eq!(&printed(&ty, &array), &text);
+        }
+    }
+
+    #[test]
     fn jsonb_means_what_was_written_and_is_stable(value in json()) {
         let text = super::super::json::normalize(&value).unwrap();
         prop_assert_eq!(meaning(&text), meaning(&value));
@@ -208,6 +221,8 @@ fn feed_every_type(bytes: &[u8]) {
         "numeric(5,2)",
         "varchar(2)",
         "vector(2)",
+        "halfvec(2)",
+        "bit(9)",
         "int4[]",
         "text[]",
         "vector(2)[]",

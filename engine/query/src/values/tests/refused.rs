@@ -195,6 +195,12 @@ fn vectors() {
         ("vector(3)", "[1,2]", "22000", "expected 3 dimensions, not 2"),
         ("vector", "[NaN]", "22000", "NaN not allowed in vector"),
         ("vector", "[]", "22000", "vector must have at least 1 dimension"),
+        ("bit(3)", "10", "22026", "bit string length 2 does not match type bit(3)"),
+        ("bit(3)", "102", "22P02", "\"2\" is not a valid binary digit"),
+        ("halfvec(3)", "[1,2]", "22000", "expected 3 dimensions, not 2"),
+        ("halfvec", "[NaN]", "22000", "NaN not allowed in halfvec"),
+        ("halfvec", "[65520]", "22003", "\"65520\" is out of range for type halfvec"),
+        ("halfvec", "1", "22P02", "invalid input syntax for type halfvec: \"1\""),
     ]);
 }
 
@@ -223,6 +229,16 @@ fn binary() {
         ("vector", "000100003f80000000", "22P03", "incorrect binary data format"),
         ("vector", "000100007fc00000", "22000", "NaN not allowed in vector"),
         ("vector", "00010000ff800000", "22000", "infinite value not allowed in vector"),
+        ("bit", "ffffffff", "22P03", "invalid length in external bit string"),
+        ("bit", "0000000980", "22P03", "insufficient data left in message"),
+        ("bit", "000000018000", "22P03", "incorrect binary data format"),
+        ("bit(3)", "00000004b0", "22026", "bit string length 4 does not match type bit(3)"),
+        ("halfvec", "00000000", "22000", "halfvec must have at least 1 dimension"),
+        ("halfvec", "3e810000", "54000", "halfvec cannot have more than 16000 dimensions"),
+        ("halfvec", "000100003c", "22P03", "insufficient data left in message"),
+        ("halfvec", "000100003c0000", "22P03", "incorrect binary data format"),
+        ("halfvec", "000100007e00", "22000", "NaN not allowed in halfvec"),
+        ("halfvec", "00010000fc00", "22000", "infinite value not allowed in halfvec"),
         (
             "int4[]",
             "000000010000000000000019000000010000000100000001",

@@ -7,7 +7,7 @@
 mod filter;
 mod shape;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use datafusion::{
     arrow::{
@@ -18,7 +18,7 @@ use datafusion::{
     sql::sqlparser::ast::Query,
 };
 use sepal_storage::ChunkRef;
-use sepal_types::{ColumnId, Error, Metric, Result, SqlState, SqlType, TableId};
+use sepal_types::{ColumnId, Error, Metric, Result, SqlState, SqlType, TableId, VectorKind};
 
 use super::{
     Hit, Search, Searched,
@@ -28,7 +28,7 @@ use super::{
 use crate::{
     context::StatementContext,
     error,
-    functions::to_vector_array,
+    functions::operand,
     output::{Described, OutputColumn, is_vector},
     planner::{Engine, LogicalPlan, parameter_values},
     sql::{
@@ -37,7 +37,7 @@ use crate::{
     },
 };
 use filter::FastFilter;
-use shape::{Count, Source, distance_of, plain_limit, plain_order, resolve_alias};
+use shape::{Count, Source, distance_of, only_beside, plain_limit, plain_order, resolve_alias};
 
 /// What one output column is.
 #[derive(Clone, Debug)]
@@ -51,6 +51,7 @@ enum Output {
 pub struct FastKnn {
     table: TableId,
     column: ColumnId,
+    kind: VectorKind,
     dimensions: u16,
     metric: Metric,
     query: Source,
@@ -58,6 +59,8 @@ pub struct FastKnn {
     outputs: Vec<Output>,
     described: Described,
     has_where: bool,
+    /// Whether a parameter of the WHERE clause means there what a literal in its place would.
+    like_literals: bool,
     /// The WHERE clause, once the statement was planned.
     filter: Option<Arc<FastFilter>>,
 }
@@ -78,14 +81,13 @@ impl FastKnn {
         let order = plain_order(query)?;
         let distance = resolve_alias(order, select).unwrap_or(order);
         let (column, metric, source) = distance_of(distance, def, &names)?;
-        let SqlType::Vector(Some(dimensions)) = def.column_by_id(column)?.ty else {
-            return None;
-        };
+        let searched = &def.column_by_id(column)?.ty;
+        let (kind, dimensions) = (searched.vector_kind()?, searched.dimensions()?);
         let usable = match &source {
             Source::Constant(elements) => elements.len() == usize::from(dimensions),
-            Source::Parameter(position) => {
-                matches!(parameters.get(position + 1), None | Some(SqlType::Vector(_)))
-            }
+            Source::Parameter(position) => parameters
+                .get(position + 1)
+                .is_none_or(|given| given.vector_kind().is_some_and(|given| given.beside(kind) == kind)),
         };
         if !usable {
             return None;
@@ -106,6 +108,7 @@ impl FastKnn {
         Some(FastKnn {
             table: def.id,
             column,
+            kind,
             dimensions,
             metric,
             query: source,
@@ -113,6 +116,12 @@ impl FastKnn {
             outputs,
             described: Described::new(columns),
             has_where: select.selection.is_some(),
+            // Of one type in all places; a literal is what stands beside it asks for, and a vector is no halfvec there.
+            like_literals: kind == VectorKind::Single
+                || select
+                    .selection
+                    .as_ref()
+                    .is_none_or(|condition| only_beside(condition, kind, def, &names)),
             filter: None,
         })
     }
@@ -129,22 +138,23 @@ impl FastKnn {
         self.described.columns()
     }
 
-    /// Whether the query's vector, as `$1`, is all that is left open: the WHERE clause may name it too.
+    /// Whether the query's vector, as `$1`, is all that is left open and could as well stand in the text: the WHERE
+    /// clause may name it too.
     pub fn takes_only_a_vector(&self) -> bool {
-        matches!((&self.query, self.limit), (Source::Parameter(0), Count::Constant(_)))
+        self.like_literals && matches!((&self.query, self.limit), (Source::Parameter(0), Count::Constant(_)))
     }
 
     /// Whether an array's first value is a vector of the column's dimensions.
     pub fn accepts(&self, array: &ArrayRef) -> bool {
         is_vector(array.data_type())
             && array.is_valid(0)
-            && first_vector(array).is_ok_and(|elements| elements.len() == usize::from(self.dimensions))
+            && first_elements(array).1.len() == usize::from(self.dimensions)
     }
 
     /// Gives the parameters the types that this shape implies.
     pub fn type_parameters(&self, parameters: &mut ParameterTypes) {
         if let Source::Parameter(position) = self.query {
-            parameters.hint(position + 1, &SqlType::Vector(None));
+            parameters.hint(position + 1, &self.kind.sql_type(None));
         }
         if let Count::Parameter(position) = self.limit {
             parameters.hint(position + 1, &SqlType::Int8);
@@ -169,7 +179,7 @@ impl FastKnn {
         };
         let given = match self.query {
             Source::Constant(_) => None,
-            Source::Parameter(position) => match query_array(parameters, position)? {
+            Source::Parameter(position) => match query_array(parameters, position, self.kind)? {
                 Some(array) => Some(array),
                 None => return Ok(None),
             },
@@ -220,10 +230,7 @@ impl FastKnn {
             (Source::Parameter(_), Some(array)) => first_vector(array)?,
             (Source::Parameter(_), None) => return Err(Error::bug("a search without its vector")),
         };
-        if elements.len() != usize::from(self.dimensions) {
-            let message = format!("different vector dimensions {} and {}", self.dimensions, elements.len());
-            return Err(Error::new(SqlState::DataException, message));
-        }
+        self.kind.check_same(usize::from(self.dimensions), elements.len())?;
         Ok(elements)
     }
 
@@ -248,19 +255,19 @@ impl FastKnn {
     }
 }
 
-/// The parameter that is the query, as a vector; `None` for NULL, which the planned way answers.
-fn query_array(parameters: &[ArrayRef], position: usize) -> Result<Option<ArrayRef>> {
+/// The parameter that is the query, as a column of this kind takes it; `None` for NULL, which the planned way answers.
+fn query_array(parameters: &[ArrayRef], position: usize, kind: VectorKind) -> Result<Option<ArrayRef>> {
     let Some(array) = parameters.get(position) else {
         return Err(Error::bug("the fast path was run without its parameter"));
     };
     if array.is_empty() || array.is_null(0) || array.data_type() == &DataType::Null {
         return Ok(None);
     }
-    to_vector_array(array).map(Some).map_err(error::translate)
+    operand(array, kind).map(Some).map_err(error::translate)
 }
 
-/// The elements of the first vector of an array.
-fn first_vector(array: &ArrayRef) -> Result<&[f32]> {
+/// The elements of all vectors of an array, and which of them are the first one's.
+fn first_elements(array: &ArrayRef) -> (&ArrayRef, Range<usize>) {
     let (values, start, end) = match array.data_type() {
         DataType::FixedSizeList(..) => {
             let list = array.as_fixed_size_list();
@@ -272,7 +279,12 @@ fn first_vector(array: &ArrayRef) -> Result<&[f32]> {
             (list.values(), offsets[0], offsets[1])
         }
     };
-    let range = usize::try_from(start).unwrap_or(0)..usize::try_from(end).unwrap_or(0);
+    (values, usize::try_from(start).unwrap_or(0)..usize::try_from(end).unwrap_or(0))
+}
+
+/// The elements of the first vector of an array of `vector`.
+fn first_vector(array: &ArrayRef) -> Result<&[f32]> {
+    let (values, range) = first_elements(array);
     let elements = values.as_primitive::<Float32Type>().values();
     elements.get(range).ok_or_else(|| Error::bug("a vector's elements are not there"))
 }

@@ -2,13 +2,14 @@
 //!
 //! Looks at syntax alone and answers `None` for whatever is more than that.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, LimitClause, OrderByKind,
-    Query, SelectItem, Value,
+    Query, SelectItem, Value, visit_expressions,
 };
-use sepal_types::{ColumnId, Metric, TableDef, parse_vector};
+use half::f16;
+use sepal_types::{ColumnId, Metric, TableDef, VectorKind, parse_elements, parse_vector, round_to_half};
 
 use crate::sql::shape::{normalized, parameter, plain_column};
 
@@ -63,34 +64,77 @@ pub(super) fn distance_of(
         BinaryOperator::Custom(text) => Metric::from_operator(text)?,
         _ => return None,
     };
-    match (plain_column(left, def, names), plain_column(right, def, names)) {
-        (Some(column), None) => Some((column, metric, source(right)?)),
-        (None, Some(column)) => Some((column, metric, source(left)?)),
-        _ => None,
-    }
+    let (column, query) = match (plain_column(left, def, names), plain_column(right, def, names)) {
+        (Some(column), None) => (column, right),
+        (None, Some(column)) => (column, left),
+        _ => return None,
+    };
+    let kind = def.column_by_id(column)?.ty.vector_kind()?;
+    Some((column, metric, source(query, kind)?))
 }
 
-/// A parameter, or a literal: `'[1,2,3]'`, with a cast to vector around it or without.
-pub(super) fn source(expr: &Expr) -> Option<Source> {
-    parameter(expr).map(Source::Parameter).or_else(|| constant(expr).map(Source::Constant))
+/// A parameter, or a literal: `'[1,2,3]'`, with a cast around it or without, as a column of this kind takes it.
+fn source(expr: &Expr, kind: VectorKind) -> Option<Source> {
+    parameter(expr).map(Source::Parameter).or_else(|| constant(expr, kind).map(Source::Constant))
 }
 
-pub(super) fn constant(expr: &Expr) -> Option<Arc<[f32]>> {
+fn constant(expr: &Expr, kind: VectorKind) -> Option<Arc<[f32]>> {
     match expr {
-        Expr::Value(value) => match &value.value {
-            Value::SingleQuotedString(text) => parse_vector(text).ok().map(Arc::from),
+        Expr::Value(value) => match (&value.value, kind) {
+            (Value::SingleQuotedString(text), VectorKind::Half) => {
+                let halves = parse_elements::<f16>(text).ok()?;
+                Some(halves.into_iter().map(f16::to_f32).collect())
+            }
+            (Value::SingleQuotedString(text), VectorKind::Single) => parse_vector(text).ok().map(Arc::from),
             _ => None,
         },
-        Expr::Nested(inner) => constant(inner),
-        Expr::Function(call) if call.name.to_string() == "sepal_cast_vector" => match &call.args {
-            FunctionArguments::List(list) => match list.args.as_slice() {
-                [FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))] => constant(argument),
+        Expr::Nested(inner) => constant(inner, kind),
+        Expr::Function(call) => {
+            let FunctionArguments::List(list) = &call.args else {
+                return None;
+            };
+            let [FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))] = list.args.as_slice() else {
+                return None;
+            };
+            match (call.name.to_string().as_str(), kind) {
+                ("sepal_cast_halfvec", VectorKind::Half) => constant(argument, VectorKind::Half),
+                ("sepal_cast_vector", VectorKind::Single) => constant(argument, VectorKind::Single),
+                ("sepal_cast_vector", VectorKind::Half) => {
+                    let vector = constant(argument, VectorKind::Single)?;
+                    vector.iter().map(|value| round_to_half(*value).ok().map(f16::to_f32)).collect()
+                }
                 _ => None,
-            },
-            _ => None,
-        },
+            }
+        }
         _ => None,
     }
+}
+
+/// Whether every parameter of a condition stands beside a column of this kind.
+pub(super) fn only_beside(
+    condition: &Expr,
+    kind: VectorKind,
+    def: &TableDef,
+    names: &[Option<&str>],
+) -> bool {
+    let of_kind = |expr: &Expr| {
+        let column = plain_column(expr, def, names).and_then(|column| def.column_by_id(column));
+        column.is_some_and(|column| column.ty.vector_kind() == Some(kind))
+    };
+    let (mut all, mut beside) = (0, 0);
+    let _ = visit_expressions(condition, |expr| {
+        match expr {
+            Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => all += 1,
+            Expr::BinaryOp { left, right, .. } => {
+                for (one, other) in [(left, right), (right, left)] {
+                    beside += usize::from(parameter(one).is_some() && of_kind(other));
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    all == beside
 }
 
 pub(super) fn plain_limit(query: &Query) -> Option<Count> {

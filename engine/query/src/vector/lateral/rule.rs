@@ -108,7 +108,7 @@ fn lateral(
     let Some(found) = distance(&first.expr).filter(|_| first.asc && !first.nulls_first) else {
         return Ok(None);
     };
-    let Some(column) = vector_column(&scan, found.column) else {
+    let Some(column) = vector_column(&scan, found.column, found.query) else {
         return Ok(None);
     };
     let (filter, correlated): (Vec<Expr>, Vec<Expr>) =

@@ -19,10 +19,9 @@ use sepal_types::{ColumnDef, Error, Metric};
 use super::pairs::Pairs;
 use crate::{
     error::{carry, carry_store, translate},
-    functions::to_vector_array,
     vector::{
         Hit, Search, Searched,
-        exec::query_elements,
+        exec::{queries as as_queries, query_elements},
         fetch::{distances, fetch},
         filter::{Filter, Selected},
         node::Runtime,
@@ -86,7 +85,7 @@ impl Searches {
     /// Errors: 22000 for a query of other dimensions than the column, those of the expressions and of reading.
     pub fn answer(&self, piece: &RecordBatch) -> Result<RecordBatch> {
         let queries = self.query.evaluate(piece)?.into_array(piece.num_rows())?;
-        let queries = to_vector_array(&queries)?;
+        let queries = as_queries(&queries, &self.column)?;
         let mut found = Found::default();
         for row in 0..piece.num_rows() {
             let hits = self.nearest(piece, row, query_elements(&queries, row, &self.column)?)?;

@@ -16,6 +16,7 @@
 //!             12 date      13 time    14 timestamp        15 timestamp in UTC           16 interval
 //!             17 list       item
 //!             18 fixed list size u32 | item
+//!             19 byte
 //! item     := nullable u8 | name length u8 | name | type
 //! array    := nulls u8 | bits, where nulls = 1 | values             a bit is 1 where there is a value
 //! values   := boolean       bits
@@ -23,7 +24,7 @@
 //!             fixed bytes   width for each
 //!             list          end u32 for each | array of the items
 //!             fixed list    array of size items for each
-//!             others        for each what Arrow has in memory: 2 to 16 bytes, little-endian
+//!             others        for each what Arrow has in memory: 1 to 16 bytes, little-endian
 //! bits     := a byte for every 8, the first in the lowest bit; the last byte's rest is zero
 //! ```
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::{
     array::{
         Array, ArrayData, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, FixedSizeListArray,
-        Int64Array, ListArray, ListBuilder, StringArray, StringBuilder, make_array,
+        Int64Array, ListArray, ListBuilder, StringArray, StringBuilder, UInt8Array, make_array,
     },
     buffer::{Buffer, NullBuffer, OffsetBuffer},
     datatypes::{DataType, Field, IntervalUnit, Schema, TimeUnit},
@@ -60,13 +60,42 @@ fn bytes_are_golden() {
 }
 
 #[test]
+fn bytes_of_bit_strings_are_golden() {
+    let DataType::FixedSizeList(item, size) = arrow_type(&SqlType::Bit(Some(3))) else { panic!() };
+    let bits = Arc::new(UInt8Array::from(vec![0xa0, 0x40]));
+    let rows = named(vec![Arc::new(FixedSizeListArray::new(item, size, bits, None))]);
+    let bytes = concat!(
+        "00000002",
+        "0001",
+        "00000001", // lists of one byte, which is not null and called bit(3)
+        "12",
+        "00000001",
+        "00",
+        "06",
+        "626974283329",
+        "13",
+        "00",
+        "00",
+        "a040",
+    );
+    assert_eq!(hex(&encoded(&rows).unwrap()), bytes);
+    assert_eq!(decode(&encoded(&rows).unwrap()).unwrap(), rows);
+}
+
+#[test]
 fn each_sql_type_has_a_code() {
     let nested = [
         SqlType::Numeric(Some((10, 2))),
         SqlType::Vector(Some(384)),
         SqlType::Vector(None),
+        SqlType::HalfVec(Some(384)),
+        SqlType::HalfVec(None),
+        SqlType::Bit(Some(1)),
+        SqlType::Bit(Some(13)),
+        SqlType::Bit(None),
         SqlType::Array(Box::new(SqlType::Jsonb)),
         SqlType::Array(Box::new(SqlType::Vector(Some(3)))),
+        SqlType::Array(Box::new(SqlType::HalfVec(Some(3)))),
     ];
     for ty in SqlType::simple_types().chain(nested).filter(|ty| *ty != SqlType::Void) {
         let array = arrow::array::new_null_array(&arrow_type(&ty), 3);
@@ -133,6 +162,7 @@ fn cut_or_foreign_bytes_are_refused() {
 fn any_type() -> impl Strategy<Value = DataType> {
     let plain = prop::sample::select(vec![
         DataType::Boolean,
+        DataType::UInt8,
         DataType::Int16,
         DataType::Int32,
         DataType::Int64,

@@ -114,6 +114,7 @@ fn plain_code(ty: &DataType) -> Option<u8> {
         DataType::Timestamp(TimeUnit::Microsecond, None) => 14,
         DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) if **zone == *UTC => 15,
         DataType::Interval(IntervalUnit::MonthDayNano) => 16,
+        DataType::UInt8 => 19,
         _ => return None,
     })
 }
@@ -134,6 +135,7 @@ fn plain_type(code: u8) -> Option<DataType> {
         14 => DataType::Timestamp(TimeUnit::Microsecond, None),
         15 => DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())),
         16 => DataType::Interval(IntervalUnit::MonthDayNano),
+        19 => DataType::UInt8,
         _ => return None,
     })
 }

@@ -42,7 +42,7 @@ pub(super) fn type_named(data_type: &DataType) -> Bound<Ty> {
         "character_data" | "yes_or_no" | "cstring" | "bpchar" => Ty::TEXT,
         "cardinal_number" => Ty::INT4,
         // Values of these are not made here.
-        "date" | "interval" | "time" | "vector" | "bytea" => return Err(Stop::Decline),
+        "bit" | "date" | "halfvec" | "interval" | "time" | "vector" | "bytea" => return Err(Stop::Decline),
         _ => Ty::Sql(SqlType::from_name(&modified).ok_or_else(|| {
             Error::new(SqlState::UndefinedObject, format!("type \"{name}\" does not exist"))
         })?),
