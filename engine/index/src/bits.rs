@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(both, from(100, |position| position % 6 == 0 || position == 1));
         both.set_all(&[3, 99], true);
         both.set_all(&[1, 0], false);
-        let expected = |position: usize| [3, 99].contains(&position) || (position > 0 && position % 6 == 0);
+        let expected = |position: usize| [3, 99].contains(&position) || (position > 0 && position.is_multiple_of(6));
         assert_eq!(both, from(100, expected));
     }
 

@@ -36,8 +36,10 @@ struct BitKernels {
     /// |a xor b|
     differing: unsafe fn(&[u8], &[u8]) -> u64,
     /// |a and b|, |a|, |b|
-    common: unsafe fn(&[u8], &[u8]) -> (u64, u64, u64),
+    common: Counts3,
 }
+
+type Counts3 = unsafe fn(&[u8], &[u8]) -> (u64, u64, u64);
 
 static PLAIN: BitKernels = BitKernels {
     #[cfg(test)]

@@ -96,7 +96,7 @@ fn filters_of_every_share_cost_no_rows() {
         let bits: Vec<Bits> = (0..2)
             .map(|piece| {
                 let mut bits = Bits::new(3_000);
-                let allowed = |row: usize| (mix(row as u64) as usize % one_in == 0) != (piece == 0);
+                let allowed = |row: usize| (mix(row as u64) as usize).is_multiple_of(one_in) != (piece == 0);
                 (0..3_000).filter(|row| allowed(*row)).for_each(|row| bits.set(row));
                 bits
             })

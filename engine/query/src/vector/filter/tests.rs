@@ -358,7 +358,7 @@ fn leaf(kind: u8, operator: u8, a: i32, b: i32) -> Expr {
         6 => col("flag"),
         7 => compare(cast(col("n"), DataType::Int64), lit(i64::from(a))),
         8 => col("n").between(lit(a.min(b)), lit(a.max(b))),
-        9 => col("name").in_list(vec![text(a), text(b), lit(ScalarValue::Utf8(None))], operator % 2 == 0),
+        9 => col("name").in_list(vec![text(a), text(b), lit(ScalarValue::Utf8(None))], operator.is_multiple_of(2)),
         10 => compare(col("n"), lit(ScalarValue::Int32(None))),
         11 => compare(col("plain") + col("n"), lit(a)),
         12 => compare(col("plain"), lit(b)),
