@@ -11,23 +11,22 @@
 //! 3. [`build_missing`], over those that a checkpoint wrote while 2 was at work, or could not index.
 
 mod compaction;
+mod indexer;
 mod rotation;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use arrow::array::{Array, ArrayRef};
-use sepal_index::{BuildParams, VectorIndex};
-use sepal_storage::{BlobBuilder, Chunk, Snapshot, TableVersion};
-use sepal_types::{
-    ColumnDef, Error, FileId, IndexDef, IndexMethod, Result, SqlState, TableDef, TableId, VectorIndexOptions,
-};
+use sepal_index::BuildMeans;
+use sepal_storage::{Chunk, Snapshot, TableVersion};
+use sepal_types::{ColumnDef, Error, FileId, IndexMethod, Result, SqlState, TableId, VectorIndexOptions};
 
 use crate::{
-    background::TaskKind, builds::Posted, check::present, delivery::now_us, session::CancelToken,
-    tenant::OpenTenant,
+    background::TaskKind, builds::Posted, delivery::now_us, session::CancelToken, tenant::OpenTenant,
 };
 
 pub use compaction::{Vacuumed, vacuum};
+pub use indexer::Shortage;
+use indexer::{Built, SegmentIndexer, Work, cancelled};
 pub use rotation::begin_files;
 
 /// How often the log's size is looked at without being told, and how long after a failure comes another try.
@@ -177,7 +176,7 @@ pub fn checkpoint(tenant: &OpenTenant) -> Result<()> {
     let task = tenant.tasks.post(0, TaskKind::Flush, None, now_us());
     task.phase("writing segments");
     task.total(tenant.store.unflushed_bytes());
-    let report = tenant.store.checkpoint(&SegmentIndexer { tenant, stop: &|| tenant.is_closed() })?;
+    let report = tenant.store.checkpoint(&SegmentIndexer::of_flush(tenant, &|| tenant.is_closed()))?;
     drop(task);
     tracing::debug!(tenant = %tenant.id, ?report, "checkpoint");
     tenant.background.count_flush(&report);
@@ -210,7 +209,7 @@ pub fn create_snapshot(
     comment: Option<&str>,
 ) -> Result<()> {
     let made = tenant.store.create_snapshot(
-        &SegmentIndexer { tenant, stop: &|| tenant.is_closed() },
+        &SegmentIndexer::of_flush(tenant, &|| tenant.is_closed()),
         environment,
         name,
         by,
@@ -237,74 +236,27 @@ fn trim_history(tenant: &OpenTenant) -> Result<()> {
     Ok(())
 }
 
-/// Builds the indexes of the segments that a checkpoint or a compaction writes.
-struct SegmentIndexer<'a> {
-    tenant: &'a OpenTenant,
-    /// Whether to give up: the caller is about to, too.
-    stop: &'a (dyn Fn() -> bool + Sync),
-}
-
-impl BlobBuilder for SegmentIndexer<'_> {
-    fn build(&self, def: &TableDef, index: &IndexDef, column: &ArrayRef) -> Option<Vec<u8>> {
-        let IndexMethod::Vector(options) = &index.method else {
-            return None;
-        };
-        if !index.valid || column.len() < LEAST_INDEXED_ROWS {
-            return None;
-        }
-        let posted = self.tenant.builds.post(0, def.id, index.id, column.len() as u64);
-        match build(options, column, self.tenant.threads, &posted, self.stop) {
-            Ok(built) => Some(built.serialize()),
-            Err(_) if (self.stop)() => None,
-            Err(error) => {
-                // The segment is searched exactly meanwhile: no row is lost to a search.
-                tracing::error!(index = %index.name, table = %def.name, %error, "an index could not be built");
-                None
-            }
-        }
-    }
-
-    /// Opens the indexes that queries have had open of the segments before.
-    fn ready(&self, def: &TableDef, segment: &Chunk, replaced: &[&Chunk]) {
-        let Some(file) = segment.segment() else { return };
-        for column in &def.columns {
-            for (index, _) in def.vector_indexes(column.id) {
-                let mut before = replaced.iter().filter_map(|chunk| chunk.segment());
-                if !segment.has_index(index.id)
-                    || !before.any(|file| self.tenant.indexes.holds(file, index.id))
-                {
-                    continue;
-                }
-                let opened = segment.column(column).map_err(Error::from).and_then(|vectors| {
-                    let (_, dim) = sepal_query::vector::elements(&vectors)?;
-                    self.tenant.indexes.get(segment, index.id, dim)
-                });
-                if let Err(error) = opened {
-                    tracing::error!(index = %index.name, segment = %file, %error, "a new index does not open");
-                }
-            }
-        }
-    }
-}
-
 /// Builds an index over every segment of a table that lacks it. Blocking; marking it valid is the caller's.
 ///
-/// Rows still in memory are flushed first. Errors: 57014 when cancelled, 0A000 for a metric the method has not.
+/// Rows still in memory are flushed first. `memory_bytes`: what a build may take beside rows; gives by how much that
+/// was too little, if it was. Errors: 57014 when cancelled, 0A000 for a metric the method has not.
 pub fn build_index(
     tenant: &OpenTenant,
     table: TableId,
     index: TableId,
     pid: i32,
+    memory_bytes: u64,
     cancel: &CancelToken,
-) -> Result<()> {
+) -> Result<Option<Shortage>> {
     checkpoint(tenant)?;
     let stop = || cancel.is_cancelled() || tenant.is_closed();
+    let mut shortage: Option<Shortage> = None;
     for _ in 0..BUILD_ROUNDS {
         let snapshot = tenant.store.snapshot();
         let version = snapshot.table(table).ok_or_else(gone)?;
         let definition = version.def.indexes.iter().find(|known| known.id == index).ok_or_else(gone)?;
         let IndexMethod::Vector(options) = &definition.method else {
-            return Ok(());
+            return Ok(None);
         };
         let column =
             definition.columns.first().and_then(|id| version.def.column_by_id(*id)).ok_or_else(gone)?;
@@ -313,14 +265,15 @@ pub fn build_index(
         let target = Target { table, index, options: options.clone(), column: column.clone() };
         let mut built = 0;
         for reference in version.chunks.iter().filter(|reference| lacks(&reference.chunk, index)) {
-            target.build(tenant, &reference.chunk, &posted, &stop)?;
+            let short = target.build(tenant, &reference.chunk, memory_bytes, &posted, &stop)?;
+            shortage = shortage.max(short);
             built += 1;
         }
         if built == 0 {
             break;
         }
     }
-    Ok(())
+    Ok(shortage)
 }
 
 /// Builds what valid indexes lack, one segment after the other, each chosen from the newest head. Blocking.
@@ -331,8 +284,12 @@ pub fn build_missing(tenant: &OpenTenant, unbuildable: &mut HashSet<Gap>) -> Res
     while let Some(missing) = find_missing(&tenant.store.snapshot(), unbuildable) {
         let Missing { gap, target, name, chunk } = missing;
         let posted = tenant.builds.post(0, target.table, target.index, u64::from(chunk.rows()));
-        match target.build(tenant, &chunk, &posted, &|| tenant.is_closed()) {
-            Ok(()) => {}
+        match target.build(tenant, &chunk, u64::MAX, &posted, &|| tenant.is_closed()) {
+            Ok(None) => {}
+            Ok(Some(short)) => {
+                tracing::warn!(tenant = %tenant.id, index = %name, needed = short.needed, allowed = short.allowed,
+                    "an index build needs more memory than index_build_mib lends; it took longer");
+            }
             Err(error) if tenant.is_closed() || error.state() == SqlState::DiskFull => return Err(error),
             Err(error) => {
                 tracing::error!(tenant = %tenant.id, index = %name, %error, "an index could not be built");
@@ -389,22 +346,32 @@ struct Target {
 }
 
 impl Target {
-    /// Builds the index over one segment and attaches it. Thrown away when segment or index are gone meanwhile.
+    /// Builds the index over one segment and attaches it. Thrown away when segment or index are gone meanwhile. Waits
+    /// while other builds have the memory.
     fn build(
         &self,
         tenant: &OpenTenant,
         chunk: &Chunk,
+        memory_bytes: u64,
         posted: &Posted,
         stop: &(dyn Fn() -> bool + Sync),
-    ) -> Result<()> {
-        let Some(segment) = chunk.segment() else { return Ok(()) };
-        let vectors = chunk.column(&self.column)?;
-        let built = build(&self.options, &vectors, tenant.threads, posted, stop)?;
-        if tenant.store.attach_index(self.table, segment, self.index, &built.serialize())? {
-            tenant.indexes.insert(segment, self.index, Arc::from(built));
+    ) -> Result<Option<Shortage>> {
+        let Some(segment) = chunk.segment() else { return Ok(None) };
+        let budget = &tenant.background.build_budget;
+        let memory_bytes = memory_bytes.min(budget.bytes());
+        let column = chunk.column(&self.column)?;
+        let work = Work { options: &self.options, column: &column, posted, stop };
+        let need = work.need()?;
+        // Given back before the index is attached: who attaches waits for flushes, who flushes may wait for memory.
+        let share = budget.take(need.within(memory_bytes), stop).ok_or_else(cancelled)?;
+        let built = work.run(tenant.threads, &BuildMeans { memory_bytes, ..BuildMeans::default() })?;
+        drop(share);
+        let built = Built::from(built);
+        if tenant.store.attach_index(self.table, segment, self.index, &built)? {
+            tenant.indexes.insert(segment, self.index, built.into_index());
             tenant.count_files();
         }
-        Ok(())
+        Ok(Shortage::of(&self.options, need, memory_bytes))
     }
 }
 
@@ -415,35 +382,6 @@ fn lacks(chunk: &Chunk, index: TableId) -> bool {
 
 fn gone() -> Error {
     Error::new(SqlState::UndefinedObject, "the index or its table was dropped while it was being built")
-}
-
-fn build(
-    options: &VectorIndexOptions,
-    column: &ArrayRef,
-    threads: usize,
-    posted: &Posted,
-    stop: &(dyn Fn() -> bool + Sync),
-) -> Result<Box<dyn VectorIndex>> {
-    let (vectors, dim) = sepal_query::vector::elements(column)?;
-    // Of a halfvec column this is a copy of twice its size, for as long as the build lasts.
-    let vectors = vectors.widened();
-    let valid = present(column);
-    let params = BuildParams {
-        metric: options.metric(),
-        dim,
-        vectors: &vectors,
-        valid: valid.as_ref(),
-        threads,
-        progress: &|done, total| posted.report(done, total),
-        cancelled: stop,
-    };
-    sepal_index::build(options, &params).map_err(|problem| match problem {
-        sepal_index::IndexError::Cancelled => {
-            Error::new(SqlState::QueryCanceled, "canceling statement due to user request")
-        }
-        sepal_index::IndexError::UnsupportedMetric { .. } => Error::unsupported(problem.to_string()),
-        other => Error::new(SqlState::InternalError, format!("the index could not be built: {other}")),
-    })
 }
 
 #[cfg(test)]

@@ -47,6 +47,9 @@ pub struct DatabaseOptions {
     pub compaction_bytes_per_second: u64,
     /// Compactions that run at once, and as many builds of indexes that segments lack, of all tenants.
     pub maintenance_threads: usize,
+    /// Bytes that index builds of all tenants may take at once, beside rows; they wait for each other beyond. One alone
+    /// always runs.
+    pub index_build_bytes: u64,
     /// Threads for index builds and for one query's scans.
     pub threads: usize,
     /// Log bytes that a tenant's pipelines may keep from being trimmed; one that falls further behind stops.
@@ -100,6 +103,7 @@ impl DatabaseOptions {
             wal_segment_bytes: 64 << 20,
             compaction_bytes_per_second: 64 << 20,
             maintenance_threads: (threads / 4).clamp(1, 4),
+            index_build_bytes: 4 << 30,
             threads,
             log_retention_bytes: 1 << 30,
             history: HistoryPolicy::default(),

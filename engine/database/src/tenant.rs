@@ -155,6 +155,17 @@ pub fn directory(data: &Path, tenant: TenantId) -> PathBuf {
     data.join("tenants").join(tenant.to_string())
 }
 
+/// What a segment may hold: as much as the cache can keep decoded, from 1 GiB to 4 GiB. A larger one would be decoded
+/// anew by every search.
+fn segment_bytes(options: &DatabaseOptions) -> u64 {
+    let of_tenant = match options.tenant_cache_bytes {
+        0 => options.cache_bytes,
+        bytes => bytes.min(options.cache_bytes),
+    };
+    // Columns have half of the cache.
+    (of_tenant as u64 / 2).clamp(1 << 30, 4 << 30)
+}
+
 impl OpenTenant {
     /// Opens the store, replaying its log; makes it when the tenant has none yet, or one whose making a crash cut
     /// short. An index whose build a crash cut short is dropped.
@@ -174,6 +185,7 @@ impl OpenTenant {
         let directory = directory(&options.data_dir, id);
         let store_options = StoreOptions {
             wal_segment_bytes: options.wal_segment_bytes,
+            segment_bytes: segment_bytes(options),
             log_retention_bytes: options.log_retention_bytes,
             log_end,
             history: options.history,

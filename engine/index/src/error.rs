@@ -17,6 +17,9 @@ pub enum IndexError {
     /// Stored bytes that are not an index. Build it anew.
     #[error("index bytes are damaged at byte {offset}: {why}; rebuild the index")]
     Corrupt { offset: usize, why: String },
+    /// Whoever holds the stored bytes could not read them, and says why.
+    #[error("the index's bytes cannot be read: {0}")]
+    Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Sound bytes that are not an index over the rows beside them. Build it anew.
     #[error("the index does not belong to its rows: {0}; rebuild the index")]
     Disagrees(String),

@@ -18,6 +18,10 @@
 //!     24       the kind's own body, the same in both versions
 //! ```
 
+use std::borrow::Cow;
+use std::error::Error;
+use std::io::{self, Write};
+
 use sepal_types::{Metric, limits};
 
 use crate::IndexError;
@@ -62,13 +66,14 @@ impl Header {
     }
 
     /// Reads the header of a whole blob.
+    #[cfg(test)]
     pub(crate) fn peek(bytes: &[u8]) -> Result<Self, IndexError> {
         Self::decode(&mut Reader::new(bytes))
     }
 
     /// Reads the header and leaves the reader at the body.
     pub(crate) fn decode(reader: &mut Reader) -> Result<Self, IndexError> {
-        if reader.take(MAGIC.len())? != MAGIC {
+        if reader.array::<8>()? != MAGIC {
             return Err(reader.corrupt("the magic is not SEPALIDX"));
         }
         let version = reader.u16()?;
@@ -130,31 +135,73 @@ impl Header {
     }
 }
 
-/// An index's bytes with a calibration's behind them.
-///
-/// # Panics
-/// When `blob` has no header, or a calibration already.
-pub(crate) fn join(mut blob: Vec<u8>, calibration: &[u8]) -> Vec<u8> {
-    let mut header = Header::peek(&blob).expect("an index writes a header");
-    assert!(header.calibration == 0, "a second calibration behind a first");
-    header.calibration = u32::try_from(calibration.len()).expect("a calibration is a few hundred bytes");
-    let mut writer = Writer::with_capacity(HEADER_BYTES);
-    header.encode(&mut writer);
-    blob[..HEADER_BYTES].copy_from_slice(&writer.into_bytes());
-    blob.extend_from_slice(calibration);
-    blob
-}
-
-/// The bytes of an index and those of its calibration, which are none in version 1. The header stays as it is: the
-/// kinds read over what it says of the calibration.
+/// Writes an index's bytes, which `index` writes, with a calibration's behind them.
 ///
 /// # Errors
-/// [`IndexError::Corrupt`], [`IndexError::Version`]
-pub(crate) fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), IndexError> {
-    let mut reader = Reader::new(bytes);
+/// Those of `out`.
+///
+/// # Panics
+/// When `index` writes no header, or one that has a calibration already.
+pub(crate) fn join(
+    index: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    calibration: &[u8],
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let bytes = u32::try_from(calibration.len()).expect("a calibration is a few hundred bytes");
+    let mut renamed = Renamed { header: Vec::with_capacity(HEADER_BYTES), calibration: bytes, out };
+    index(&mut renamed)?;
+    assert!(renamed.header.len() == HEADER_BYTES, "an index writes a header");
+    renamed.out.write_all(calibration)
+}
+
+/// Passes an index's bytes on, with a header that says how many bytes of calibration follow.
+struct Renamed<'a> {
+    /// As much of it as has come.
+    header: Vec<u8>,
+    calibration: u32,
+    out: &'a mut dyn Write,
+}
+
+impl Write for Renamed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let missing = HEADER_BYTES - self.header.len();
+        if missing == 0 {
+            return self.out.write(bytes);
+        }
+        let taken = missing.min(bytes.len());
+        self.header.extend_from_slice(&bytes[..taken]);
+        if taken == missing {
+            let mut header =
+                Header::decode(&mut Reader::new(&self.header)).expect("an index writes a header");
+            assert!(header.calibration == 0, "a second calibration behind a first");
+            header.calibration = self.calibration;
+            let mut writer = Writer::with_capacity(HEADER_BYTES);
+            header.encode(&mut writer);
+            self.out.write_all(&writer.into_bytes())?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// The header, the bytes of an index and those of its calibration, which are none in version 1. The header stays in the
+/// index's as it is: the kinds read over what it says of the calibration.
+///
+/// # Errors
+/// [`IndexError::Corrupt`], [`IndexError::Version`], [`IndexError::Unreadable`]
+pub(crate) fn split(source: Source<'_>) -> Result<(Header, Reader<'_>, Reader<'_>), IndexError> {
+    let mut reader = Reader::of(source);
     let header = Header::decode(&mut reader)?;
+    let end = reader.end;
     match reader.remaining().checked_sub(header.calibration as usize) {
-        Some(body) => Ok(bytes.split_at(HEADER_BYTES + body)),
+        Some(body) => Ok((
+            header,
+            Reader { source, offset: 0, end: HEADER_BYTES + body },
+            Reader { source, offset: HEADER_BYTES + body, end },
+        )),
         None => Err(reader.corrupt(format!(
             "{} bytes of calibration wanted, {} left",
             header.calibration,
@@ -163,19 +210,48 @@ pub(crate) fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), IndexError> {
     }
 }
 
-/// Reads little-endian numbers off a slice; never reads past it, never allocates more than it holds.
+/// Where an index's bytes lie, for [`crate::open_stored`]: read from front to back in pieces, the largest straight into
+/// the memory that a search reads.
+pub trait Stored {
+    /// How many there are.
+    fn length(&self) -> usize;
+
+    /// Fills `into` from an offset on; nothing is asked for past [`Stored::length`].
+    ///
+    /// # Errors
+    /// What [`IndexError::Unreadable`] passes on.
+    fn read(&self, offset: usize, into: &mut [u8]) -> Result<(), Box<dyn Error + Send + Sync>>;
+}
+
+/// Bytes in memory, or elsewhere.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    Bytes(&'a [u8]),
+    Stored(&'a dyn Stored),
+}
+
+/// Reads little-endian numbers; never reads past the end, never allocates more than there is.
 pub(crate) struct Reader<'a> {
-    bytes: &'a [u8],
+    source: Source<'a>,
     offset: usize,
+    end: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, offset: 0 }
+        Self::of(Source::Bytes(bytes))
+    }
+
+    fn of(source: Source<'a>) -> Self {
+        let end = match source {
+            Source::Bytes(bytes) => bytes.len(),
+            Source::Stored(stored) => stored.length(),
+        };
+        Self { source, offset: 0, end }
     }
 
     pub(crate) fn remaining(&self) -> usize {
-        self.bytes.len() - self.offset
+        self.end - self.offset
     }
 
     /// An error that names where the reader stands.
@@ -183,18 +259,45 @@ impl<'a> Reader<'a> {
         IndexError::Corrupt { offset: self.offset, why: why.into() }
     }
 
-    pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], IndexError> {
+    fn check(&self, len: usize) -> Result<(), IndexError> {
         if len > self.remaining() {
             return Err(self.corrupt(format!("{len} bytes wanted, {} left", self.remaining())));
         }
-        let taken = &self.bytes[self.offset..][..len];
-        self.offset += len;
+        Ok(())
+    }
+
+    /// The next bytes, as many as `into` has room for.
+    pub(crate) fn fill(&mut self, into: &mut [u8]) -> Result<(), IndexError> {
+        self.check(into.len())?;
+        match self.source {
+            Source::Bytes(bytes) => into.copy_from_slice(&bytes[self.offset..][..into.len()]),
+            Source::Stored(stored) => {
+                stored.read(self.offset, into).map_err(IndexError::Unreadable)?;
+            }
+        }
+        self.offset += into.len();
+        Ok(())
+    }
+
+    pub(crate) fn take(&mut self, len: usize) -> Result<Vec<u8>, IndexError> {
+        // Before anything is allocated by it.
+        self.check(len)?;
+        let mut taken = vec![0; len];
+        self.fill(&mut taken)?;
         Ok(taken)
+    }
+
+    /// All that is left.
+    pub(crate) fn rest(mut self) -> Result<Cow<'a, [u8]>, IndexError> {
+        match self.source {
+            Source::Bytes(bytes) => Ok(Cow::Borrowed(&bytes[self.offset..self.end])),
+            Source::Stored(_) => self.take(self.remaining()).map(Cow::Owned),
+        }
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], IndexError> {
         let mut array = [0; N];
-        array.copy_from_slice(self.take(N)?);
+        self.fill(&mut array)?;
         Ok(array)
     }
 
@@ -237,8 +340,8 @@ impl<'a> Reader<'a> {
     ) -> Result<Vec<T>, IndexError> {
         let len =
             count.checked_mul(N).ok_or_else(|| self.corrupt(format!("{count} numbers are too many")))?;
-        // `take` has checked that the bytes are there before `collect` reserves for them.
-        let (chunks, _) = self.take(len)?.as_chunks::<N>();
+        let bytes = self.take(len)?;
+        let (chunks, _) = bytes.as_chunks::<N>();
         Ok(chunks.iter().map(|chunk| from(*chunk)).collect())
     }
 }
@@ -344,18 +447,25 @@ mod tests {
     fn a_calibration_stands_behind_the_body() {
         let body = b"the body";
         let plain = [&GOLDEN[..], body].concat();
-        let joined = join(plain.clone(), b"measured");
+        let mut joined = Vec::new();
+        // Its header comes in pieces.
+        let index = |out: &mut dyn Write| plain.chunks(7).try_for_each(|piece| out.write_all(piece));
+        join(index, b"measured", &mut joined).unwrap();
         let mut expected = plain.clone();
         (expected[8], expected[20]) = (2, 8);
         expected.extend(b"measured");
         assert_eq!(joined, expected);
-        assert_eq!(split(&joined).unwrap(), (&expected[..plain.len()], &b"measured"[..]));
-        assert_eq!(split(&plain).unwrap(), (&plain[..], &b""[..]));
+        let parts = |bytes: &[u8]| {
+            let (_, index, calibration) = split(Source::Bytes(bytes))?;
+            Ok::<_, IndexError>((index.rest()?.into_owned(), calibration.rest()?.into_owned()))
+        };
+        assert_eq!(parts(&joined).unwrap(), (expected[..plain.len()].to_vec(), b"measured".to_vec()));
+        assert_eq!(parts(&plain).unwrap(), (plain, Vec::new()));
         let mut cut = joined;
         cut[20] = 17;
-        assert!(split(&cut).is_err(), "more than there is");
+        assert!(parts(&cut).is_err(), "more than there is");
         cut[20] = 0;
-        assert!(split(&cut).is_err(), "version 2 without any");
+        assert!(parts(&cut).is_err(), "version 2 without any");
     }
 
     #[test]

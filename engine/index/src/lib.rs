@@ -10,9 +10,9 @@
 //!    and calls `graph`, `ivf`, `flat` or `faiss`. Rows that are NULL ([`BuildParams::valid`]) and, for cosine,
 //!    vectors of length zero have no place in an index and are left out, as in pgvector.
 //!    Then `calibration` measures how much of the truth it finds at which effort.
-//! 2. [`VectorIndex::serialize`] gives bytes (drawn in `layout` and in each kind's `layout`); storage seals
+//! 2. [`VectorIndex::serialize_into`] writes bytes (drawn in `layout` and in each kind's `layout`); storage seals
 //!    them beside the segment.
-//! 3. After a restart [`open`] reads them back. It checks every length and every position, so that bytes that
+//! 3. After a restart [`open_stored`] reads them back. It checks every length and every position, so that bytes that
 //!    are not an index are an [`IndexError`], never a panic or a wild allocation.
 //!
 //! # The journey of a query
@@ -38,10 +38,13 @@ mod flat;
 mod graph;
 mod ivf;
 mod layout;
+mod memory;
 mod neighbor;
 mod parts;
 mod quantize;
 mod vectors;
+
+use std::io;
 
 use sepal_types::{Metric, VectorIndexOptions};
 
@@ -51,6 +54,8 @@ pub use distance::{KernelLevel, distance, distances, hamming, jaccard, kernel_le
 pub use error::IndexError;
 pub use faiss::check_factory;
 pub use flat::search_exact;
+pub use layout::Stored;
+pub use memory::{BuildMeans, BuildMemory, build_memory, is_worth_a_seed};
 pub use neighbor::{Found, Neighbor};
 pub use parts::{Allowed, Effort, Part, Query, Work, search_parts};
 pub use vectors::Vectors;
@@ -60,7 +65,7 @@ use crate::faiss::Faiss;
 use crate::flat::Flat;
 use crate::graph::Graph;
 use crate::ivf::IvfFlat;
-use crate::layout::{Header, Kind};
+use crate::layout::{Kind, Source};
 
 /// What an index is built from.
 pub struct BuildParams<'a> {
@@ -77,6 +82,15 @@ pub struct BuildParams<'a> {
     pub progress: &'a (dyn Fn(u64, u64) + Sync),
     /// Asked now and then; once true, `build` ends with [`IndexError::Cancelled`].
     pub cancelled: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// An index over rows of which some, or all, are among those of a build.
+#[derive(Clone, Copy)]
+pub struct Seed<'a> {
+    pub index: &'a dyn VectorIndex,
+    /// Where each of its rows is now; `u32::MAX` for one that is gone. Where that is wrong (two rows at one place, other
+    /// elements there), the graph finds less or the build takes longer, and nothing worse.
+    pub positions: &'a [u32],
 }
 
 /// What one search wants.
@@ -125,6 +139,19 @@ pub trait VectorIndex: Send + Sync {
     /// The bytes for [`open`].
     fn serialize(&self) -> Vec<u8>;
 
+    /// How many those are.
+    fn serialized_bytes(&self) -> u64 {
+        self.serialize().len() as u64
+    }
+
+    /// Writes them as they are made.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    fn serialize_into(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        out.write_all(&self.serialize())
+    }
+
     /// Heap bytes held, for the memory budget.
     fn memory_bytes(&self) -> usize;
 
@@ -159,6 +186,18 @@ pub trait VectorIndex: Send + Sync {
 /// [`IndexError::Shape`] when the slices do not fit together, [`IndexError::Cancelled`], and [`IndexError::Faiss`]
 /// when FAISS gives up.
 pub fn build(options: &VectorIndexOptions, params: &BuildParams) -> Result<Box<dyn VectorIndex>, IndexError> {
+    build_with(options, params, &BuildMeans::default())
+}
+
+/// The same with what there is of memory, and of indexes over some of the rows.
+///
+/// # Errors
+/// The same.
+pub fn build_with(
+    options: &VectorIndexOptions,
+    params: &BuildParams,
+    means: &BuildMeans,
+) -> Result<Box<dyn VectorIndex>, IndexError> {
     params.check()?;
     if options.metric() != params.metric {
         return Err(IndexError::Shape(format!(
@@ -171,11 +210,40 @@ pub fn build(options: &VectorIndexOptions, params: &BuildParams) -> Result<Box<d
         VectorIndexOptions::Flat { .. } => Box::new(Flat::build(params)?),
         VectorIndexOptions::Hnsw { metric, m, ef_construction }
         | VectorIndexOptions::Graph { metric, m, ef_construction } => {
-            calibrated(Graph::build(*metric, *m, *ef_construction, params)?, params)?
+            let (metric, m, ef) = (*metric, *m, *ef_construction);
+            match merged(metric, (m, ef), params, means)? {
+                Some(merged) => merged,
+                None => calibrated(Graph::build_within(metric, m, ef, params, means.memory_bytes)?, params)?,
+            }
         }
         VectorIndexOptions::IvfFlat { lists, .. } => calibrated(IvfFlat::build(*lists, params)?, params)?,
         VectorIndexOptions::Faiss { factory, .. } => calibrated(Faiss::build(factory, params)?, params)?,
     })
+}
+
+/// A graph that goes on from the largest seed's; `None` where a fresh one is the better choice, before or after.
+fn merged(
+    metric: Metric,
+    (m, ef_construction): (u16, u16),
+    params: &BuildParams,
+    means: &BuildMeans,
+) -> Result<Option<Box<dyn VectorIndex>>, IndexError> {
+    let Some(merged) = Graph::merge(metric, m, ef_construction, params, means)? else { return Ok(None) };
+    let merged = calibrated(merged, params)?;
+    let largest = means.seeds.iter().max_by_key(|seed| seed.index.len());
+    let finds_less = largest.is_some_and(|seed| finds_less(&*merged, seed.index));
+    Ok((!finds_less).then_some(merged))
+}
+
+/// Whether an index has to try half as hard again as the one before, to find what a build measures both by: a cluster
+/// may have lost the last good way to it. Tells nothing of small ones, which are not measured.
+fn finds_less(index: &dyn VectorIndex, before: &dyn VectorIndex) -> bool {
+    const RECALL: f64 = 0.95;
+    const NEAREST: usize = 10;
+    match (before.effort_for(RECALL, NEAREST), index.effort_for(RECALL, NEAREST)) {
+        (Some(before), Some(now)) => 2 * now > 3 * before,
+        (before, now) => before.is_some() && now.is_none(),
+    }
 }
 
 /// Reads the bytes of [`VectorIndex::serialize`].
@@ -183,17 +251,29 @@ pub fn build(options: &VectorIndexOptions, params: &BuildParams) -> Result<Box<d
 /// # Errors
 /// [`IndexError::Corrupt`] or [`IndexError::Version`]: drop the bytes and build the index anew.
 pub fn open(bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError> {
-    let (blob, measured) = layout::split(bytes)?;
-    let index: Box<dyn VectorIndex> = match Header::peek(blob)?.kind {
-        Kind::Flat => Box::new(Flat::decode(blob)?),
-        Kind::Graph => Box::new(Graph::decode(blob)?),
-        Kind::IvfFlat | Kind::IvfCodes => Box::new(IvfFlat::decode(blob)?),
-        Kind::Faiss => Box::new(Faiss::decode(blob)?),
+    opened(Source::Bytes(bytes))
+}
+
+/// The same bytes from wherever they are stored, with no copy of them in memory beside what a search reads.
+///
+/// # Errors
+/// Those of [`open`], and [`IndexError::Unreadable`].
+pub fn open_stored(stored: &dyn Stored) -> Result<Box<dyn VectorIndex>, IndexError> {
+    opened(Source::Stored(stored))
+}
+
+fn opened(source: Source) -> Result<Box<dyn VectorIndex>, IndexError> {
+    let (header, body, measured) = layout::split(source)?;
+    let index: Box<dyn VectorIndex> = match header.kind {
+        Kind::Flat => Box::new(Flat::decode(&body.rest()?)?),
+        Kind::Graph => Box::new(Graph::read(body)?),
+        Kind::IvfFlat | Kind::IvfCodes => Box::new(IvfFlat::read(body)?),
+        Kind::Faiss => Box::new(Faiss::read(body)?),
     };
-    if measured.is_empty() {
+    if measured.remaining() == 0 {
         return Ok(index);
     }
-    Ok(Box::new(Calibrated::decode(index, measured)?))
+    Ok(Box::new(Calibrated::decode(index, &measured.rest()?)?))
 }
 
 impl BuildParams<'_> {

@@ -1,9 +1,14 @@
 //! What holds for every kind of index, through the crate's own doors.
 
+use std::error::Error;
+
 use half::f16;
 use sepal_types::{Metric, VectorIndexOptions};
 
-use crate::{Bits, BuildParams, IndexError, SearchParams, Vectors, build, open, search_exact};
+use crate::{
+    Bits, BuildParams, IndexError, SearchParams, Stored, Vectors, build, build_memory, open, open_stored,
+    search_exact,
+};
 
 const ROWS: usize = 600;
 const DIM: usize = 12;
@@ -48,8 +53,10 @@ fn every_kind_builds_serialises_opens_and_answers() {
     for metric in Metric::ALL {
         for options in kinds(metric) {
             let index = build(&options, &params(metric, &vectors)).unwrap();
-            let opened = open(&index.serialize()).unwrap();
-            for index in [&index, &opened] {
+            let bytes = index.serialize();
+            let opened = open(&bytes).unwrap();
+            let piecemeal = open_stored(&Elsewhere { bytes, until: usize::MAX }).unwrap();
+            for index in [&index, &opened, &piecemeal] {
                 assert_eq!((index.len(), index.shape()), (ROWS, (ROWS, DIM)), "{options:?}");
                 for allowed in [None, Some(&allowed)] {
                     let query = &vectors[7 * DIM..8 * DIM];
@@ -61,6 +68,81 @@ fn every_kind_builds_serialises_opens_and_answers() {
                     assert!(hits >= 9, "{options:?} found {hits} of the 10 nearest");
                 }
             }
+        }
+    }
+}
+
+/// Bytes of which those from `until` on cannot be read.
+struct Elsewhere {
+    bytes: Vec<u8>,
+    until: usize,
+}
+
+impl Stored for Elsewhere {
+    fn length(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn read(&self, offset: usize, into: &mut [u8]) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let end = offset + into.len();
+        if end > self.until {
+            return Err(format!("nothing from {} on", self.until).into());
+        }
+        into.copy_from_slice(&self.bytes[offset..end]);
+        Ok(())
+    }
+}
+
+#[test]
+fn what_a_build_takes_is_told_before() {
+    let vectors = scattered(ROWS * DIM);
+    for metric in Metric::ALL {
+        for options in kinds(metric) {
+            let needed = build_memory(&options, ROWS, DIM);
+            assert!(needed.least <= needed.usual, "{options:?}: {needed:?}");
+            // `flat` holds next to nothing.
+            let index = build(&options, &params(metric, &vectors)).unwrap();
+            assert!(index.memory_bytes() as u64 <= needed.least + 100, "{options:?}: {needed:?}");
+        }
+    }
+    let of = |options: VectorIndexOptions| build_memory(&options, 1_000_000, 768);
+    let metric = Metric::L2;
+    let hnsw = of(VectorIndexOptions::Hnsw { metric, m: 16, ef_construction: 64 });
+    assert_eq!(hnsw, of(VectorIndexOptions::Graph { metric, m: 16, ef_construction: 64 }));
+    assert!(hnsw.least < hnsw.usual);
+    // Codes need less than the vectors, and FAISS' copy of the vectors more.
+    let faiss = |factory: &str| of(VectorIndexOptions::Faiss { metric, factory: factory.into() }).usual;
+    let all = 4 * 768 * 1_000_000;
+    assert!(faiss("IVF1024,PQ96x4fs") < all && faiss("HNSW16,Flat") > all);
+    assert!(of(VectorIndexOptions::IvfFlat { metric, lists: 1000 }).usual < all);
+}
+
+#[test]
+fn bytes_are_written_as_they_are_made() {
+    // More than are calibrated.
+    let vectors = scattered(2_500 * DIM);
+    for metric in Metric::ALL {
+        for options in kinds(metric) {
+            let index = build(&options, &params(metric, &vectors)).unwrap();
+            let (bytes, mut written) = (index.serialize(), Vec::new());
+            index.serialize_into(&mut written).unwrap();
+            assert_eq!(index.serialized_bytes(), bytes.len() as u64, "{options:?}");
+            assert!(written == bytes, "{options:?}");
+            let opened = open_stored(&Elsewhere { bytes, until: usize::MAX }).unwrap();
+            assert!(opened.serialize() == written, "{options:?}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_told() {
+    let vectors = scattered(ROWS * DIM);
+    for options in kinds(Metric::L2) {
+        let bytes = build(&options, &params(Metric::L2, &vectors)).unwrap().serialize();
+        for until in [0, 10, 30, bytes.len() / 2, bytes.len() - 1] {
+            let refused = open_stored(&Elsewhere { bytes: bytes.clone(), until });
+            let Err(IndexError::Unreadable(why)) = refused else { panic!("{options:?} up to {until}") };
+            assert_eq!(why.to_string(), format!("nothing from {until} on"));
         }
     }
 }

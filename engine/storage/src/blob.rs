@@ -7,17 +7,53 @@
 //!         context = {format, tenant, table, owner (segment), file}
 //! ```
 
-use std::path::PathBuf;
+mod reader;
 
-use sepal_crypto::{Aad, Key, KeyRing, stream};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use sepal_crypto::{Aad, Key, KeyRing, stream::BlobSealer};
 use sepal_types::{FileId, TableId, TenantId};
 
 use crate::{
     StoreError,
-    disk::Disk,
+    disk::{Disk, io_error},
     manifest::BlobEntry,
     paths::{DataKind, Paths, file_key_aad, show},
 };
+
+pub use reader::BlobReader;
+
+/// Bytes to be sealed, which may be made as they are written: a large index need not be in memory twice.
+pub trait BlobBytes {
+    /// How many there are.
+    fn length(&self) -> u64;
+
+    /// Writes so many. Errors: those of `out`.
+    fn write_to(&self, out: &mut dyn Write) -> io::Result<()>;
+}
+
+impl BlobBytes for Vec<u8> {
+    fn length(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(self)
+    }
+}
+
+impl<const N: usize> BlobBytes for [u8; N] {
+    fn length(&self) -> u64 {
+        N as u64
+    }
+
+    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(self)
+    }
+}
 
 /// A sealed file with its key unwrapped.
 #[derive(Clone)]
@@ -46,7 +82,7 @@ impl Blob {
         keys: &KeyRing,
         owner: Owner,
         kind: DataKind,
-        plain: &[u8],
+        plain: &dyn BlobBytes,
     ) -> Result<Self, StoreError> {
         Self::write_as(disk.file_id(), disk, paths, keys, owner, kind, plain)
     }
@@ -59,14 +95,20 @@ impl Blob {
         keys: &KeyRing,
         owner: Owner,
         kind: DataKind,
-        plain: &[u8],
+        plain: &dyn BlobBytes,
     ) -> Result<Self, StoreError> {
         let key = Key::random();
         let context = context(kind, owner, file);
-        let sealed = stream::seal_blob(&key, &context, plain);
         let path = paths.data(kind, file);
-        disk.write_new("blob", &path, &sealed)?;
-        let bytes = sealed.len() as u64;
+        let mut stream = disk.stream("blob", &path)?;
+        let written = BlobSealer::new(&key, &context, plain.length(), &mut stream)
+            .and_then(|mut sealer| plain.write_to(&mut sealer).and_then(|()| sealer.finish().map(|_| ())))
+            .map_err(|error| io_error("write", &path, &error))
+            .and_then(|()| stream.finish());
+        if written.is_err() {
+            disk.discard("blob", &path);
+        }
+        let bytes = written?;
         let wrapped = keys.wrap(&file_key_aad(kind, owner.tenant, owner.table, file), &key);
         let entry = BlobEntry { file, bytes, key: wrapped };
         Ok(Self { kind, path, key, context, bytes, entry })
@@ -91,12 +133,15 @@ impl Blob {
 
     /// Reads and opens the whole file.
     pub(crate) fn open(&self, disk: &Disk) -> Result<Vec<u8>, StoreError> {
-        let sealed = disk.read(&self.path)?;
-        if sealed.len() as u64 != self.bytes {
-            return Err(wrong_length(&self.path, self.bytes, sealed.len() as u64));
-        }
-        stream::open_blob(&self.key, &self.context, &sealed)
-            .map_err(|error| StoreError::sealed(&show(&self.path), error))
+        let reader = self.reader(disk)?;
+        let mut plain = vec![0; reader.length()];
+        reader.read(0, &mut plain)?;
+        Ok(plain)
+    }
+
+    /// Opens the file to be read in pieces. It stays readable when it is removed meanwhile.
+    pub(crate) fn reader(&self, disk: &Disk) -> Result<BlobReader, StoreError> {
+        BlobReader::open(disk, &self.path, &self.key, &self.context, self.bytes)
     }
 
     pub(crate) const fn entry(&self) -> &BlobEntry {

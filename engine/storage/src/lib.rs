@@ -89,9 +89,11 @@ pub use arrow_types::{
     TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, bit_type, has_arrow_type, sql_type, stored_name,
     vector_kind,
 };
+pub use blob::{BlobBytes, BlobReader};
 pub use check::{BlobChecker, CheckObserver, CheckOptions, Checked, Finding, Severity};
 pub use checkpoint::{
-    BlobBuilder, CheckpointReport, CompactionLimits, CompactionReport, Freely, NoBlobs, Pace, Phase, Rewrite,
+    BlobBuilder, CheckpointReport, CompactionLimits, CompactionReport, Freely, MergeInput, NoBlobs, Pace,
+    Phase, Rewrite,
 };
 pub use chunk::{Chunk, ChunkRef, ColumnCache, Deletions, FairCache, Live, Near};
 pub use clock::{Clock, SystemClock};

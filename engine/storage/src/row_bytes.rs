@@ -1,7 +1,8 @@
 //! How many bytes rows take in memory: their own part of the buffers that they share with others.
 //!
-//! Asked by `chunk` for every insert, and by `database` for what unfinished transactions hold. Allocates nothing but
-//! for lists: `ArrayData`, which knows the same, is built anew for each array that is asked.
+//! Asked by `chunk` for every insert, by `segment` for what it writes, and by `database` for what unfinished
+//! transactions hold. Allocates nothing but for lists: `ArrayData`, which knows the same, is built anew for each array
+//! that is asked.
 
 use arrow::{
     array::{Array, AsArray},

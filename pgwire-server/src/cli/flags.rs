@@ -218,6 +218,10 @@ pub struct BudgetFlags {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub maintenance_threads: Option<u32>,
+    /// Memory that index builds of all tenants may take at once beside rows, in MiB [default: 4096]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index_build_mib: Option<u64>,
     /// Open tenants above which those that nobody needs are closed at once [default: 1024]
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -248,6 +248,7 @@ fn set_budgets(options: &mut DatabaseOptions, config: &Config) {
     if config.maintenance_threads > 0 {
         options.maintenance_threads = config.maintenance_threads as usize;
     }
+    options.index_build_bytes = on_disk(config.index_build_mib);
     options.max_open_tenants = config.max_open_tenants as usize;
     options.idle_tenant = Duration::from_secs(config.idle_tenant_seconds);
 }

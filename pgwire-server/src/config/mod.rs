@@ -77,6 +77,8 @@ pub struct Config {
     pub compaction_mib_per_second: u64,
     /// Compactions that run at once, and as many index builds in the background; 0: a quarter of the cores.
     pub maintenance_threads: u32,
+    /// Memory that index builds of all tenants may take at once beside rows, in MiB; they wait for each other beyond.
+    pub index_build_mib: u64,
     /// Open tenants above which those that nobody needs are closed at once.
     pub max_open_tenants: u32,
     /// How long a tenant without sessions and pipelines stays open, in seconds.
@@ -202,6 +204,7 @@ impl Default for Config {
             tenant_memtable_mib: 512,
             compaction_mib_per_second: 64,
             maintenance_threads: 0,
+            index_build_mib: 4096,
             memtable_mib: 2048,
             tenant_disk_mib: 0,
             max_open_tenants: 1024,
@@ -292,6 +295,7 @@ impl Config {
             ("query_mib", self.query_mib, "nothing could be sorted or joined"),
             ("tenant_memtable_mib", self.tenant_memtable_mib, "every write would wait"),
             ("memtable_mib", self.memtable_mib, "every commit would be flushed"),
+            ("index_build_mib", self.index_build_mib, "no two indexes could be built at once"),
             ("max_open_tenants", u64::from(self.max_open_tenants), "no tenant could stay open"),
         ] {
             if value == 0 {

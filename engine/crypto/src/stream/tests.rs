@@ -87,3 +87,38 @@ fn absurd_length_allocates_nothing() {
     sealed[LENGTH_AT..SALT_AT].copy_from_slice(&(1u64 << 60).to_be_bytes());
     assert!(matches!(open_blob(&key, b"", &sealed), Err(OpenError::TooShort { .. })));
 }
+
+/// Sealed in pieces of any size it is the same blob, and its chunks open one by one, in any order.
+#[test]
+fn pieces_make_the_same_blob() {
+    let key = Key::from_bytes([5; 32]);
+    for length in [0, 1, CHUNK_BYTES, 2 * CHUNK_BYTES + 77] {
+        let plain = pattern(length);
+        let whole = seal_with_salt(&key, &[6; 32], b"index", &plain);
+        for piece in [1_000, CHUNK_BYTES - 1, 3 * CHUNK_BYTES] {
+            let mut sealer =
+                BlobSealer::with_salt(&key, &[6; 32], b"index", length as u64, Vec::new()).unwrap();
+            plain.chunks(piece).for_each(|piece| sealer.write_all(piece).unwrap());
+            assert!(sealer.finish().unwrap() == whole, "{length} bytes by {piece}");
+        }
+        let opener = BlobOpener::new(&key, b"index", whole.first_chunk().unwrap(), whole.len()).unwrap();
+        assert_eq!((opener.length(), opener.chunks()), (length, length.div_ceil(CHUNK_BYTES).max(1)));
+        for index in (0..opener.chunks()).rev() {
+            let mut opened = vec![0; opener.chunk_bytes(index)];
+            opener.open(index, &whole[opener.place(index)], &mut opened).unwrap();
+            assert!(opened == plain[index * CHUNK_BYTES..][..opened.len()]);
+        }
+    }
+}
+
+#[test]
+fn another_length_than_announced_is_refused() {
+    let key = Key::random();
+    for announced in [0, 4, 6] {
+        let mut sealer = BlobSealer::new(&key, b"", announced, Vec::new()).unwrap();
+        let written = sealer.write_all(b"bytes");
+        assert_eq!(written.is_err(), announced < 5);
+        assert_eq!(sealer.finish().is_err(), announced > 0, "nothing came of what was refused");
+    }
+    assert!(BlobSealer::new(&key, b"", u64::MAX, Vec::new()).is_err());
+}

@@ -1,6 +1,12 @@
 //! Merging segments: by itself when it pays, at the rate that all tenants share, and for VACUUM as fast as it goes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use sepal_storage::{CompactionLimits, CompactionReport, Pace, Phase, Rewrite};
 use sepal_types::{Error, FileId, Result, SqlState, TableId};
@@ -51,9 +57,11 @@ pub(super) async fn compact(tenant: &Arc<OpenTenant>) {
 fn merge_one(tenant: &OpenTenant) -> Result<bool> {
     let stop = || tenant.is_closed();
     let task = tenant.tasks.post(0, TaskKind::Compaction, None, now_us());
-    let pace = Paced { task: &task, throttle: Some(&tenant.background.throttle), stop: &stop };
+    let merging = AtomicBool::new(false);
+    let throttle = Some(&*tenant.background.throttle);
+    let pace = Paced { task: &task, throttle, stop: &stop, merging: Some(&merging) };
     let limits = CompactionLimits { pace: &pace, ..CompactionLimits::default() };
-    let done = tenant.store.compact(&SegmentIndexer { tenant, stop: &stop }, limits)?;
+    let done = tenant.store.compact(&SegmentIndexer::of_merge(tenant, &stop, &merging), limits)?;
     drop(task);
     let Some(report) = done else { return Ok(false) };
     note(tenant, &report);
@@ -110,8 +118,9 @@ pub fn vacuum(
         if stop() {
             return Err(cancelled());
         }
-        let pace = Paced { task: &task, throttle: None, stop: &stop };
-        let builder = SegmentIndexer { tenant, stop: &stop };
+        let merging = AtomicBool::new(false);
+        let pace = Paced { task: &task, throttle: None, stop: &stop, merging: Some(&merging) };
+        let builder = SegmentIndexer::of_merge(tenant, &stop, &merging);
         let Some(report) = tenant.store.merge(table, group, &builder, &pace)? else { continue };
         note(tenant, &report);
         done.rows_removed += report.rows_removed;
@@ -152,6 +161,8 @@ pub(super) struct Paced<'a> {
     pub task: &'a Posted,
     pub throttle: Option<&'a Throttle>,
     pub stop: &'a (dyn Fn() -> bool + Sync),
+    /// Set when a merge begins: what a compaction flushes before is not its own yet.
+    pub merging: Option<&'a AtomicBool>,
 }
 
 /// As `pg_stat_progress_vacuum` calls them.
@@ -159,6 +170,9 @@ const SCANNING: &str = "scanning heap";
 
 impl Pace for Paced<'_> {
     fn begin(&self, table: TableId, bytes: u64) {
+        if let Some(merging) = self.merging {
+            merging.store(true, Ordering::Relaxed);
+        }
         self.task.table(table);
         if self.throttle.is_some() {
             self.task.total(bytes);

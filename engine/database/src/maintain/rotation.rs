@@ -80,8 +80,8 @@ async fn pass(tenant: &Arc<OpenTenant>) -> Result<Pass> {
 fn copy_one(tenant: &OpenTenant) -> Result<Pass> {
     let stop = || tenant.is_closed();
     let task = tenant.tasks.post(0, TaskKind::FileKeys, None, now_us());
-    let pace = Paced { task: &task, throttle: Some(&tenant.background.throttle), stop: &stop };
-    let step = tenant.store.rotate_file_keys(&SegmentIndexer { tenant, stop: &stop }, &pace)?;
+    let pace = Paced { task: &task, throttle: Some(&tenant.background.throttle), stop: &stop, merging: None };
+    let step = tenant.store.rotate_file_keys(&SegmentIndexer::of_flush(tenant, &stop), &pace)?;
     drop(task);
     tenant.count_files();
     if !step.rotation.running {
@@ -101,7 +101,7 @@ fn renew_key(tenant: &OpenTenant) -> Result<KeyUse> {
     // In this order: of the keys that are read now, none that is destroyed below is the newest.
     let epoch = control.tenant_key_epoch(tenant.id)?;
     let keys = control.tenant_keys(tenant.id)?;
-    let left = store.rewrap(keys, &SegmentIndexer { tenant, stop: &|| tenant.is_closed() })?;
+    let left = store.rewrap(keys, &SegmentIndexer::of_flush(tenant, &|| tenant.is_closed()))?;
     tenant.count_files();
     if left.files() == 0 {
         let retired = control.retire_tenant_keys(tenant.id, epoch)?;
@@ -114,7 +114,8 @@ fn renew_key(tenant: &OpenTenant) -> Result<KeyUse> {
 /// Begins to give the tenant's files other keys. Blocking.
 pub fn begin_files(tenant: &OpenTenant) -> Result<()> {
     let before = tenant.store.file_rotation()?;
-    let begun = tenant.store.begin_file_rotation(&SegmentIndexer { tenant, stop: &|| tenant.is_closed() })?;
+    let begun =
+        tenant.store.begin_file_rotation(&SegmentIndexer::of_flush(tenant, &|| tenant.is_closed()))?;
     tenant.count_files();
     if before.generation != begun.generation {
         audit(tenant, AuditAction::FileKeysRotationBegun, &begun)?;

@@ -74,6 +74,27 @@ async fn a_segment_flushed_during_a_build_gets_its_index() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn merged_segments_have_an_index_that_finds_all_of_them() {
+    let fixture = Fixture::new();
+    let tenant = fixture.tenant().await;
+    let mut session = fixture.session().await;
+    run(&mut session, ITEMS).await;
+    run(&mut session, &load(1)).await;
+    checkpoint(&tenant).unwrap();
+    run(&mut session, "DELETE FROM items WHERE id % 7 = 0").await;
+    run(&mut session, &load(2_001).replace("4000", "2400")).await;
+    run(&mut session, "VACUUM FULL items").await;
+    let snapshot = tenant.store.snapshot();
+    let version = snapshot.find("default", "items").unwrap();
+    let rows: Vec<u32> = version.chunks.iter().map(|reference| reference.chunk.rows()).collect();
+    assert_eq!((rows, gaps(&tenant)), (vec![2_115], 0));
+    for id in [1, 8, 999, 2_000, 2_001, 2_400] {
+        let nearest = format!("SELECT id FROM items ORDER BY v <-> '[{id},0,0,1]' LIMIT 1");
+        assert_eq!(run(&mut session, &nearest).await, [id]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_lacks_its_index_at_a_start_gets_it() {
     let fixture = Fixture::new();
     let mut session = fixture.session().await;

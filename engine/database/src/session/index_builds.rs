@@ -45,8 +45,12 @@ impl Session {
     /// Builds one index and makes it usable; on failure takes its definition back.
     async fn build(&mut self, build: Build) -> Result<()> {
         let (tenant, cancel, pid) = (Arc::clone(&self.tenant), self.cancel.clone(), self.pid.number());
-        let work = move || maintain::build_index(&tenant, build.table, build.index, pid, &cancel);
+        let memory = self.settings.lock().maintenance_bytes();
+        let work = move || maintain::build_index(&tenant, build.table, build.index, pid, memory, &cancel);
         let built = blocking("an index build", work).await;
+        if let Ok(Some(short)) = &built {
+            self.notice("NOTICE", short.notice());
+        }
         let settled = self.settle(build, built.is_ok()).await;
         // What was flushed while it was built has no part of it yet.
         self.tenant.missing.notify_one();

@@ -3,6 +3,7 @@
 //! Unknown undotted names are an error, never a silent success; unknown dotted ones are custom settings, as in
 //! Postgres, except under `hnsw.` and `ivfflat.`, which pgvector reserves, and under `sepal.`.
 
+mod memory;
 mod validate;
 
 use std::{collections::HashMap, time::Duration};
@@ -10,7 +11,7 @@ use std::{collections::HashMap, time::Duration};
 use sepal_query::{Recall, SearchSettings, catalog::SettingRow};
 use sepal_types::{Error, Result, SqlState};
 
-use validate::{parse_milliseconds, validate};
+use self::validate::{parse_milliseconds, validate};
 
 /// What values a setting takes.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +23,8 @@ enum Kind {
     Real,
     /// A real number from 0 to 1; 0 is off.
     Share,
+    /// With a unit, or in kB.
+    Memory,
     Text,
     /// Cannot be set.
     Internal,
@@ -129,7 +132,13 @@ const KNOWN: &[Known] = &[
         Kind::Integer(0, i32::MAX as i64, Some("ms")),
         "Longest wait for a lock; 0 for no limit.",
     ),
-    known("maintenance_work_mem", "64MB", Kind::Text, "Accepted; index builds use what they need."),
+    known(
+        MAINTENANCE_WORK_MEM,
+        "4GB",
+        Kind::Memory,
+        "Memory of an index build beside rows, at most what index_build_mib lends; a graph that needs more is built in \
+         less, which takes longer.",
+    ),
     known("max_connections", "100", Kind::Internal, "Connections of one tenant."),
     known("max_identifier_length", "63", Kind::Internal, "Bytes of a name."),
     known("max_index_keys", "32", Kind::Internal, "Columns of an index."),
@@ -193,11 +202,9 @@ const KNOWN: &[Known] = &[
 
 const AS_OF: &str = "sepal.as_of";
 const TARGET_RECALL: &str = "sepal.target_recall";
+const MAINTENANCE_WORK_MEM: &str = "maintenance_work_mem";
 
 const ISOLATION: &[&str] = &["read uncommitted", "read committed", "repeatable read", "serializable"];
-
-const UTC_NAMES: &[&str] =
-    &["utc", "etc/utc", "gmt", "z", "zulu", "uct", "universal", "etc/gmt", "default", "local"];
 
 /// The values of one session.
 #[derive(Debug)]
@@ -406,6 +413,11 @@ impl Settings {
         self.values.get(AS_OF).map(String::as_str)
     }
 
+    /// What an index build of this session may take.
+    pub fn maintenance_bytes(&self) -> u64 {
+        self.value(MAINTENANCE_WORK_MEM).and_then(memory::bytes).unwrap_or(u64::MAX)
+    }
+
     /// A timeout in milliseconds as a duration; 0 means none. `name` in lower case.
     pub fn timeout(&self, name: &str) -> Option<Duration> {
         let milliseconds = parse_milliseconds(self.value(name)?)?;
@@ -431,6 +443,7 @@ impl Settings {
                 setting: self.get(known.name).unwrap_or_default(),
                 unit: match known.kind {
                     Kind::Integer(_, _, unit) => unit.map(str::to_owned),
+                    Kind::Memory => Some("kB".to_owned()),
                     _ => None,
                 },
                 category: "Sepal".to_owned(),
@@ -438,7 +451,7 @@ impl Settings {
                 context: if matches!(known.kind, Kind::Internal) { "internal" } else { "user" }.to_owned(),
                 vartype: match known.kind {
                     Kind::Bool => "bool",
-                    Kind::Integer(..) => "integer",
+                    Kind::Integer(..) | Kind::Memory => "integer",
                     Kind::Enum(_) => "enum",
                     Kind::Real | Kind::Share => "real",
                     Kind::Text | Kind::Internal => "string",

@@ -14,6 +14,8 @@
 mod layout;
 mod measure;
 
+use std::io;
+
 use crate::graph::Graph;
 use crate::{BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors};
 
@@ -81,7 +83,18 @@ impl VectorIndex for Calibrated {
     }
 
     fn serialize(&self) -> Vec<u8> {
-        crate::layout::join(self.index.serialize(), &layout::encode(&self.calibration))
+        let mut bytes = Vec::with_capacity(usize::try_from(self.serialized_bytes()).unwrap_or(0));
+        self.serialize_into(&mut bytes).expect("a Vec takes every write");
+        bytes
+    }
+
+    fn serialized_bytes(&self) -> u64 {
+        self.index.serialized_bytes() + layout::encode(&self.calibration).len() as u64
+    }
+
+    fn serialize_into(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        let calibration = layout::encode(&self.calibration);
+        crate::layout::join(|out| self.index.serialize_into(out), &calibration, out)
     }
 
     fn memory_bytes(&self) -> usize {

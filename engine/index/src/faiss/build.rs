@@ -1,7 +1,8 @@
 //! Making an index: what FAISS has to learn from a sample of the rows, then the rows, batch after batch.
 
 use super::{
-    Engine, Factory, Faiss, Rows, cells, empty, engine_metric, known_metric, stream, sys, with_table,
+    Engine, Factory, Faiss, Rows, cells, empty, engine_metric, known_metric, sample_rows, stream, sys,
+    with_table,
 };
 use crate::{BuildParams, IndexError};
 
@@ -10,6 +11,8 @@ use crate::{BuildParams, IndexError};
 const SAMPLE_LEAST: usize = 65_536;
 /// Bytes of rows added in one call, between which a build can be cancelled.
 const BATCH_BYTES: usize = 16 << 20;
+/// Bytes of a row in FAISS' index beside its code: the row's number, and by what some codes are corrected.
+const ROW_BYTES: usize = 24;
 
 impl Faiss {
     /// FAISS trains in one long call that cannot be cancelled, but for the cells of rows as they are.
@@ -33,6 +36,21 @@ impl Faiss {
         let shape = (params.metric, params.rows(), params.dim);
         Ok(Self::new(shape, factory, scale, indexed, engine))
     }
+
+    /// What a build takes at most: the sample, and FAISS' copy of it where that is transformed; the centroids of the
+    /// cells; the index, the bytes that it is read back from, and what either is copied from while it grows.
+    pub(crate) fn build_bytes(factory: &str, rows: usize, dim: usize) -> u64 {
+        let positions = (rows * size_of::<u32>()) as u64;
+        // One that is not understood is refused by the build.
+        let Ok(factory) = Factory::parse(factory, dim) else { return positions };
+        if rows < factory.least_rows {
+            return positions;
+        }
+        let (vector, cells) = (dim * size_of::<f32>(), factory.cells.unwrap_or(0));
+        let training = 2 * sample_rows(cells, SAMPLE_LEAST, rows, dim) * vector + 3 * cells * vector;
+        let index = rows * (factory.row_bytes + ROW_BYTES) + factory.table_bytes;
+        positions + (training + 3 * index + 2 * BATCH_BYTES) as u64
+    }
 }
 
 fn engine(factory: &Factory, rows: &Rows) -> Result<Engine, IndexError> {
@@ -47,7 +65,7 @@ fn engine(factory: &Factory, rows: &Rows) -> Result<Engine, IndexError> {
     let written = stream::write(&index)?;
     drop(index);
     let index = stream::read(&written, with_table(factory))?;
-    Ok(Engine::new(index, &written, factory))
+    Ok(Engine::new(index, written.len(), factory))
 }
 
 fn train(index: &mut sys::Index, factory: &Factory, rows: &Rows) -> Result<(), IndexError> {

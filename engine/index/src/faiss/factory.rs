@@ -69,9 +69,17 @@ pub(super) struct Factory {
     pub(super) least_rows: usize,
     /// FAISS finds cells among the rows as they are, so that we can do it step by step.
     pub(super) plain_cells: bool,
+    /// Bytes of a row's code and links.
+    pub(super) row_bytes: usize,
     /// Bytes of the table that FAISS computes when it opens a product quantizer over residuals of cells.
     pub(super) table_bytes: usize,
 }
+
+/// Codes without training of their own, and their bits for an element.
+const CODES: [(&str, usize); 7] =
+    [("Flat", 32), ("SQ4", 4), ("SQ6", 6), ("SQ8", 8), ("SQfp16", 16), ("SQbf16", 16), ("RaBitQ", 1)];
+/// What a walk keeps of a row beside its links in the lowest layer: on average two more, its level and its place.
+const WALK_BITS: usize = 5 * 32;
 
 /// What is known of a factory while it is read.
 struct Parse<'a> {
@@ -94,6 +102,7 @@ impl Factory {
             select: Select::Never,
             least_rows: 1,
             plain_cells: false,
+            row_bytes: 0,
             table_bytes: 0,
         };
         let mut parse = Parse { given, dim, factory };
@@ -208,6 +217,7 @@ impl Parse<'_> {
             return Err(self.wrong(format!("HNSW has no codes \"{code}\"; it has Flat, SQ… and PQ…")));
         }
         self.write(format_args!("HNSW{links}"));
+        self.keeps(2 * 32 * links + WALK_BITS);
         self.code(code)?;
         (self.factory.walks, self.factory.select) = (true, Select::Plain);
         Ok(())
@@ -224,6 +234,7 @@ impl Parse<'_> {
         }
         let (rotates, trains) = (if rotates { "r" } else { "" }, if trains { "t" } else { "" });
         self.write(format_args!("LSH{bits}{rotates}{trains}"));
+        self.keeps(bits);
         self.ends(&token, text)
     }
 
@@ -231,11 +242,9 @@ impl Parse<'_> {
     fn code(&mut self, text: &str) -> Result<(), IndexError> {
         let has_cells = self.factory.cells.is_some();
         let plain = if has_cells { Select::Cells } else { Select::Plain };
-        if let Some(known) = ["Flat", "SQ4", "SQ6", "SQ8", "SQfp16", "SQbf16", "RaBitQ"]
-            .into_iter()
-            .find(|known| *known == text)
-        {
+        if let Some((known, bits)) = CODES.into_iter().find(|(known, _)| *known == text) {
             (self.factory.lossless, self.factory.select) = (known == "Flat", plain);
+            self.keeps(bits * self.dim);
             self.write(format_args!("{known}"));
             return Ok(());
         }
@@ -279,6 +288,7 @@ impl Parse<'_> {
             return Err(self.wrong(why));
         }
         self.needs_rows(ROWS_A_CENTROID * centroids);
+        self.keeps(parts * bits as usize);
         if let Some(cells) = self.factory.cells.filter(|_| residual) {
             self.factory.table_bytes = cells * parts * centroids * size_of::<f32>();
         }
@@ -315,6 +325,11 @@ impl Parse<'_> {
 
     fn ends(&self, token: &Token, text: &str) -> Result<(), IndexError> {
         if token.is_empty() { Ok(()) } else { Err(self.wrong(format!("\"{text}\" is not read by Sepal"))) }
+    }
+
+    /// Of each row.
+    fn keeps(&mut self, bits: usize) {
+        self.factory.row_bytes += bits.div_ceil(8);
     }
 
     fn needs_rows(&mut self, rows: usize) {
@@ -392,6 +407,18 @@ mod tests {
         assert!(read("IVF16,Flat").lossless && read("HNSW,Flat").lossless && !read("HNSW,SQ8").lossless);
         let walk = read("HNSW32,PQ16");
         assert_eq!((walk.select, walk.walks, walk.cells), (Select::Plain, true, None));
+        for (given, bytes) in [
+            ("Flat", 4 * 64),
+            ("IVF16,SQ6", 48),
+            ("IVF4096,PQ64x4fs,RFlat", 32),
+            ("OPQ16_32,PQ16", 16),
+            ("PCA32,SQ8", 32),
+            ("HNSW16,SQ8", 2 * 16 * 4 + 20 + 64),
+            ("LSH10", 2),
+            ("RaBitQ", 8),
+        ] {
+            assert_eq!(read(given).row_bytes, bytes, "{given}");
+        }
         for (given, select) in [
             ("PQ16", Select::Never),
             ("PQ16x4fs", Select::Never),

@@ -17,22 +17,32 @@
 //! FAISS checks little of what it reads. Storage's seal says that the bytes are ours, and the check sum that FAISS gets
 //! all of them; it is no defence against anybody. Another FAISS that writes otherwise is another kind.
 
+use std::io::{self, Write};
+
 use super::{Engine, Factory, Faiss, engine_metric, known_metric, stream, with_table};
 use crate::layout::{HEADER_BYTES, Header, Kind, Reader, Writer};
 use crate::{Bits, IndexError};
 
 impl Faiss {
-    /// # Panics
-    /// When memory runs out while FAISS writes, as everywhere that memory is asked for.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    /// How many bytes [`Faiss::encode`] writes.
+    pub(super) fn encoded_bytes(&self) -> usize {
+        self.encoded_head() + self.engine.as_ref().map_or(0, |engine| engine.written)
+    }
+
+    /// Those before FAISS'.
+    fn encoded_head(&self) -> usize {
+        let mask = self.held.as_ref().map_or(0, |held| size_of_val(held.bits.words()));
+        HEADER_BYTES + 24 + self.factory.given.len() + mask
+    }
+
+    /// # Errors
+    /// Those of `out`, and FAISS' when memory runs out while it writes.
+    pub(super) fn encode(&self, out: &mut dyn Write) -> io::Result<()> {
         let engine = self.engine.as_ref();
         let faiss = engine.map(|engine| stream::write(&engine.walk.read().index));
-        let faiss =
-            faiss.transpose().expect("memory for the bytes of an index that FAISS holds").unwrap_or_default();
+        let faiss = faiss.transpose().map_err(io::Error::other)?.unwrap_or_default();
         let mask = self.held.as_ref().map(|held| held.bits.words());
-        let expected =
-            HEADER_BYTES + 24 + self.factory.given.len() + mask.map_or(0, size_of_val) + faiss.len();
-        let mut writer = Writer::with_capacity(expected);
+        let mut writer = Writer::with_capacity(self.encoded_head());
         Header::new(Kind::Faiss, self.metric, self.rows, self.dim).encode(&mut writer);
         writer.u16(self.factory.given.len() as u16);
         writer.u8(u8::from(mask.is_some()));
@@ -41,14 +51,15 @@ impl Faiss {
         writer.u64s(&[faiss.len() as u64, check_sum(&faiss)]);
         writer.bytes(self.factory.given.as_bytes());
         writer.u64s(mask.unwrap_or_default());
-        writer.bytes(&faiss);
-        writer.into_bytes()
+        out.write_all(&writer.into_bytes())?;
+        out.write_all(&faiss)
     }
 
+    /// `reader` stands at the header and ends with the index.
+    ///
     /// # Errors
-    /// [`IndexError::Corrupt`] for any bytes that [`Faiss::encode`] does not write.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, IndexError> {
-        let mut reader = Reader::new(bytes);
+    /// [`IndexError::Corrupt`] for any bytes that [`Faiss::encode`] does not write, and [`IndexError::Unreadable`].
+    pub(crate) fn read(mut reader: Reader) -> Result<Self, IndexError> {
         let header = Header::expect(&mut reader, Kind::Faiss)?;
         let (rows, dim) = (header.rows as usize, header.dim as usize);
         let (len, masked, zero) = (reader.u16()?, reader.u8()?, reader.u8()?);
@@ -59,7 +70,8 @@ impl Faiss {
             let why = format!("flag {masked}, zero {zero}, scale {scale} or metric {:?}", header.metric);
             return Err(reader.corrupt(why));
         }
-        let given = String::from_utf8_lossy(reader.take(usize::from(len))?);
+        let given = reader.take(usize::from(len))?;
+        let given = String::from_utf8_lossy(&given);
         let factory = Factory::parse(&given, dim).map_err(|problem| reader.corrupt(problem.to_string()))?;
         let indexed = match masked {
             0 => Bits::full(rows),
@@ -69,13 +81,13 @@ impl Faiss {
             }
         };
         let faiss = reader.take(usize::try_from(numbers[0]).unwrap_or(usize::MAX))?;
-        if check_sum(faiss) != numbers[1] {
+        if check_sum(&faiss) != numbers[1] {
             return Err(reader.corrupt("the check sum of FAISS' bytes is another one"));
         }
         reader.finish()?;
-        let engine = match faiss {
+        let engine = match faiss.as_slice() {
             [] => None,
-            _ => Some(decode_engine(&reader, header, faiss, &factory, indexed.count())?),
+            faiss => Some(decode_engine(&reader, header, faiss, &factory, indexed.count())?),
         };
         Ok(Self::new((header.metric, rows, dim), factory, scale, indexed, engine))
     }
@@ -95,7 +107,7 @@ fn decode_engine(
         let why = format!("FAISS' index is over {found:?}, not {expected:?}, or for another metric");
         return Err(reader.corrupt(why));
     }
-    Ok(Engine::new(index, faiss, factory))
+    Ok(Engine::new(index, faiss.len(), factory))
 }
 
 /// Over words of 8 bytes, the last one filled up with zeros, and the length: FNV-1a's step, and a turn that brings high

@@ -24,7 +24,7 @@ mod stream;
 pub(crate) mod sys;
 mod token;
 
-use std::fmt;
+use std::{fmt, io};
 
 use parking_lot::RwLock;
 use sepal_types::Metric;
@@ -33,7 +33,7 @@ use crate::calibration::{self, Measured};
 use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors};
 use factory::Factory;
 
-pub(crate) use rows::{Rows, stratified};
+pub(crate) use rows::{Rows, sample_rows, stratified};
 
 /// Efforts at which a build measures recall; where there are more cells, up to all of them.
 const EFFORTS: [u32; 20] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1000];
@@ -68,8 +68,10 @@ struct Held {
 struct Engine {
     /// Locked for reading by searches, for writing by those that walk with another width than the last one.
     walk: RwLock<Walk>,
-    /// Of what FAISS has written, and about what it holds.
-    bytes: usize,
+    /// Bytes that FAISS writes of it, and about what it holds besides a table.
+    written: usize,
+    /// Bytes of its table for residuals.
+    table: usize,
 }
 
 struct Walk {
@@ -132,10 +134,10 @@ impl Faiss {
 }
 
 impl Engine {
-    /// `written` is what `index` was read from.
-    fn new(index: sys::Index, written: &[u8], factory: &Factory) -> Self {
+    /// `index` was read from so many bytes.
+    fn new(index: sys::Index, written: usize, factory: &Factory) -> Self {
         let table = if with_table(factory) { factory.table_bytes } else { 0 };
-        Self { walk: RwLock::new(Walk { index, width: 0 }), bytes: written.len() + table }
+        Self { walk: RwLock::new(Walk { index, width: 0 }), written, table }
     }
 }
 
@@ -162,14 +164,24 @@ impl VectorIndex for Faiss {
     }
 
     fn serialize(&self) -> Vec<u8> {
-        self.encode()
+        let mut bytes = Vec::with_capacity(self.encoded_bytes());
+        self.encode(&mut bytes).expect("memory for the bytes of an index that FAISS holds");
+        bytes
+    }
+
+    fn serialized_bytes(&self) -> u64 {
+        self.encoded_bytes() as u64
+    }
+
+    fn serialize_into(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        self.encode(out)
     }
 
     fn memory_bytes(&self) -> usize {
         let held = self.held.as_ref();
         size_of::<Self>()
             + held.map_or(0, |held| size_of_val(held.bits.words()) + size_of_val(&held.positions[..]))
-            + self.engine.as_ref().map_or(0, |engine| engine.bytes)
+            + self.engine.as_ref().map_or(0, |engine| engine.written + engine.table)
     }
 
     fn len(&self) -> usize {

@@ -50,12 +50,17 @@ impl<'a> Rows<'a> {
     /// What `lists` cells are trained on, and no fewer than `least` rows if there are so many: `size × dim`.
     pub(crate) fn sample(&self, lists: usize, least: usize) -> Vec<f32> {
         let (dim, rows) = (self.params.dim, self.positions.len());
-        let affordable = (SAMPLE_BYTES / (dim * size_of::<f32>())).max(lists);
-        let size = (lists * SAMPLE_PER_LIST).max(least).min(affordable).min(rows);
+        let size = sample_rows(lists, least, rows, dim);
         let mut sample = Vec::with_capacity(size * dim);
         self.gather(stratified(rows, size), &mut sample);
         sample
     }
+}
+
+/// How many rows a sample of so many has.
+pub(crate) fn sample_rows(lists: usize, least: usize, rows: usize, dim: usize) -> usize {
+    let affordable = (SAMPLE_BYTES / (dim.max(1) * size_of::<f32>())).max(lists);
+    (lists * SAMPLE_PER_LIST).max(least).min(affordable).min(rows)
 }
 
 /// Appends a row, or a query that has a direction, as FAISS may see it.

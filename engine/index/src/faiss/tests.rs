@@ -77,6 +77,8 @@ fn every_kind_of_factory_finds_and_comes_back_from_its_bytes() {
             let bytes = index.serialize();
             let opened = open(&bytes).unwrap();
             assert_eq!(opened.serialize(), bytes);
+            let announced = [index.serialized_bytes(), opened.serialized_bytes()];
+            assert_eq!(announced, [bytes.len() as u64; 2], "{metric:?}, {factory}");
             assert!(opened.memory_bytes() + 4_096 >= bytes.len(), "{factory}");
             for query in queries.chunks_exact(dim).take(5) {
                 let wanted = wanted(20, 32, None);

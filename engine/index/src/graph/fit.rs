@@ -4,13 +4,15 @@
 //! its neighbours: where rows sit in tight groups far apart, all of a group look alike. So the build asks a
 //! few rows for their nearest by code and by vector, and does without codes when the two disagree.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use sepal_types::Metric;
 
 use super::scratch::Candidate;
-use super::space::{EstimateRows, RowSpace, Space};
+use super::space::{Estimate, Space};
 use crate::BuildParams;
 use crate::distance::Scorer;
-use crate::quantize::{Codes, RowQueries, mix};
+use crate::quantize::{Codes, QueryRef, mix, on_threads};
 
 /// Rows asked; fewer when there are so many that asking would take longer than a second.
 const QUESTIONS: usize = 32;
@@ -26,35 +28,44 @@ const RESCORED: usize = 20;
 const SHARE: f64 = 0.96;
 
 /// `rows` are the rows of the nodes, at least [`RESCORED`] of them.
-pub(super) fn fits(codes: &Codes, row_queries: &RowQueries, params: &BuildParams, rows: &[u32]) -> bool {
-    let space = EstimateRows { codes, rows: row_queries };
-    let questions = QUESTIONS.min(MOST_ESTIMATES / rows.len()).max(4);
-    let mut found = 0;
-    for question in 0..questions {
-        let node = (mix(question as u64) % rows.len() as u64) as u32;
-        let by_code = nearest_by_code(&space, node, rows.len());
-        let scorer = Scorer::new(params.metric, params.vector(rows[node as usize] as usize));
-        let mut by_vector: Vec<(f64, usize)> = by_code
-            .iter()
-            .enumerate()
-            .map(|(rank, node)| (scorer.score(params.vector(rows[*node as usize] as usize)), rank))
-            .collect();
-        by_vector.sort_by(|a, b| a.0.total_cmp(&b.0));
-        found += by_vector.iter().take(NEAREST).filter(|(_, rank)| *rank < RESCORED).count();
-    }
+pub(super) fn fits(codes: &Codes, params: &BuildParams, rows: &[u32]) -> bool {
     debug_assert!(params.metric != Metric::L1, "L1 has no codes");
-    found as f64 >= SHARE * (questions * NEAREST) as f64
+    let questions = QUESTIONS.min(MOST_ESTIMATES / rows.len()).max(4);
+    let (next, found) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    on_threads(params.threads.min(questions), || {
+        loop {
+            let question = next.fetch_add(1, Relaxed);
+            if question >= questions {
+                break;
+            }
+            let node = (mix(question as u64) % rows.len() as u64) as u32;
+            found.fetch_add(found_of(codes, params, rows, node), Relaxed);
+        }
+    });
+    found.into_inner() as f64 >= SHARE * (questions * NEAREST) as f64
+}
+
+/// How many of the nearest to a node's row are among those that a search scores exactly.
+fn found_of(codes: &Codes, params: &BuildParams, rows: &[u32], node: u32) -> usize {
+    let vector = |node: u32| params.vector(rows[node as usize] as usize);
+    // A row whose estimates mean nothing is not told apart from others.
+    let Some(query) = codes.query(vector(node)) else { return 0 };
+    let by_code = nearest_by_code(&Estimate { codes }, &query.borrow(), node, rows.len());
+    let scorer = Scorer::new(params.metric, vector(node));
+    let mut by_vector: Vec<(f64, usize)> =
+        by_code.iter().enumerate().map(|(rank, node)| (scorer.score(vector(*node)), rank)).collect();
+    by_vector.sort_by(|a, b| a.0.total_cmp(&b.0));
+    by_vector.iter().take(NEAREST).filter(|(_, rank)| *rank < RESCORED).count()
 }
 
 /// The nearest nodes by code, nearest first, without the node itself.
-fn nearest_by_code(space: &EstimateRows, node: u32, nodes: usize) -> Vec<u32> {
-    let query = space.row(node);
+fn nearest_by_code<'a>(space: &Estimate<'a>, query: &QueryRef<'a>, node: u32, nodes: usize) -> Vec<u32> {
     let (mut batch, mut scores) = (Vec::with_capacity(1024), Vec::new());
     let mut best: Vec<Candidate> = Vec::with_capacity(LOOKED_AT + 1024);
     for first in (0..nodes as u32).step_by(1024) {
         batch.clear();
         batch.extend((first..(nodes as u32).min(first + 1024)).filter(|other| *other != node));
-        space.score(&query, &batch, &mut scores);
+        space.score(query, &batch, &mut scores);
         best.extend(batch.iter().zip(&scores).map(|(node, score)| Candidate::new(*score, *node)));
         if best.len() > LOOKED_AT {
             best.select_nth_unstable(LOOKED_AT - 1);

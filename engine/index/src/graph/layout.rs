@@ -12,11 +12,10 @@
 //!            4 · (c₀ + 1)    flag 2: where each node's positions start, and i
 //!            4 · c₀ · 2m     links of the lowest layer; ff ff ff ff ends a list
 //!            4 · c · m       links of each further layer
-//!            flag 4: c₀ codes, drawn in `quantize/layout`
+//!                            flag 4: c₀ codes, drawn in `quantize/layout`
 //! ```
-//!
-//! How codes are rotated and levels drawn is part of the format, though no byte says it: another rotation is
-//! another version of the header.
+
+use std::io::{self, Write};
 
 use super::Graph;
 use super::links::{Layers, slots};
@@ -29,10 +28,23 @@ const MASK: u8 = 1;
 const SHARED: u8 = 2;
 const CODES: u8 = 4;
 
-pub(super) fn encode(graph: &Graph) -> Vec<u8> {
+/// How many bytes [`encode`] writes.
+pub(super) fn encoded_bytes(graph: &Graph) -> u64 {
     let Graph { nodes, layers, codes, .. } = graph;
-    let expected = HEADER_BYTES + nodes.memory_bytes() + layers.memory_bytes();
-    let mut writer = Writer::with_capacity(expected + codes.as_ref().map_or(0, Codes::memory_bytes));
+    let mask = nodes.indexed().map_or(0, |indexed| size_of_val(indexed.words()));
+    let starts = nodes.starts().map_or(0, size_of_val);
+    let links: usize =
+        (0..layers.len()).map(|layer| 4 * layers.count(layer) * slots(layer, layers.m())).sum();
+    let codes = codes.as_ref().map_or(0, Codes::written_bytes);
+    let head = HEADER_BYTES + 8 + 4 * layers.len();
+    (head + mask + size_of_val(nodes.positions()) + starts + links + codes) as u64
+}
+
+/// # Errors
+/// Those of `out`.
+pub(super) fn encode(graph: &Graph, out: &mut dyn Write) -> io::Result<()> {
+    let Graph { nodes, layers, codes, .. } = graph;
+    let mut writer = Writer::with_capacity(HEADER_BYTES + nodes.memory_bytes());
     Header::new(Kind::Graph, graph.metric, nodes.rows(), graph.dim).encode(&mut writer);
     writer.u16(layers.m() as u16);
     writer.u8(layers.len() as u8);
@@ -48,16 +60,12 @@ pub(super) fn encode(graph: &Graph) -> Vec<u8> {
     if let Some(starts) = nodes.starts() {
         writer.u32s(starts);
     }
-    let mut bytes = writer.into_bytes();
-    (0..layers.len()).for_each(|layer| layers.write(layer, &mut bytes));
-    if let Some(codes) = codes {
-        codes.write(&mut bytes);
-    }
-    bytes
+    out.write_all(&writer.into_bytes())?;
+    (0..layers.len()).try_for_each(|layer| layers.write(layer, out))?;
+    codes.as_ref().map_or(Ok(()), |codes| codes.write(out))
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Graph, IndexError> {
-    let mut reader = Reader::new(bytes);
+pub(super) fn decode(mut reader: Reader) -> Result<Graph, IndexError> {
     let header = Header::expect(&mut reader, Kind::Graph)?;
     let (rows, dim) = (header.rows as usize, header.dim as usize);
     let m = usize::from(reader.u16()?);
@@ -116,11 +124,10 @@ fn decode_layers(reader: &mut Reader, m: usize, counts: &[u32]) -> Result<Layers
     if needed > reader.remaining() as u64 {
         return Err(reader.corrupt(format!("{needed} bytes of links wanted, {} left", reader.remaining())));
     }
-    let mut layers = Layers::empty(m, counts)?;
-    for layer in counts.iter().enumerate() {
-        let links = reader.take(bytes_of(layer) as usize)?;
-        if !layers.read(layer.0, links) {
-            return Err(reader.corrupt(format!("layer {} links to a node it does not have", layer.0)));
+    let mut layers = Layers::zeroed(m, counts)?;
+    for layer in 0..layers.len() {
+        if !layers.read(layer, reader)? {
+            return Err(reader.corrupt(format!("layer {layer} links to a node it does not have")));
         }
     }
     Ok(layers)

@@ -5,11 +5,16 @@
 //! half old, half new; every entry of it is a node all the same. Relaxed loads are plain loads on x86-64 and
 //! ARM.
 
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::nodes::NONE;
 use crate::IndexError;
+use crate::layout::Reader;
 use crate::quantize::{Aligned, prefetch};
+
+/// Links written at a time.
+const BATCH: usize = 16_384;
 
 /// All layers of a graph, the lowest first. There is always a lowest one.
 pub(super) struct Layers {
@@ -32,13 +37,24 @@ impl Layers {
     /// # Errors
     /// [`IndexError::Resources`] when there is not enough memory.
     pub(super) fn empty(m: usize, counts: &[u32]) -> Result<Self, IndexError> {
+        let mut layers = Self::zeroed(m, counts)?;
+        for layer in &mut layers.layers {
+            layer.links.iter_mut().for_each(|slot| *slot.get_mut() = NONE);
+        }
+        Ok(layers)
+    }
+
+    /// For [`Layers::read`] to fill: all links lead to node 0.
+    ///
+    /// # Errors
+    /// [`IndexError::Resources`] when there is not enough memory.
+    pub(super) fn zeroed(m: usize, counts: &[u32]) -> Result<Self, IndexError> {
         let layers = counts
             .iter()
             .enumerate()
             .map(|(layer, count)| {
                 let slots = slots(layer, m);
-                let mut links = Aligned::<AtomicU32>::zeroed(*count as usize * slots)?;
-                links.iter_mut().for_each(|slot| *slot.get_mut() = NONE);
+                let links = Aligned::<AtomicU32>::zeroed(*count as usize * slots)?;
                 Ok(Layer { count: *count, slots, links })
             })
             .collect::<Result<_, IndexError>>()?;
@@ -93,33 +109,48 @@ impl Layers {
         prefetch(links, node as usize * slots, *slots);
     }
 
-    /// All slots of a layer as little-endian bytes, appended.
-    pub(super) fn write(&self, layer: usize, out: &mut Vec<u8>) {
-        let links = &self.layers[layer].links;
-        out.reserve(links.len() * size_of::<u32>());
-        out.extend(links.iter().flat_map(|slot| slot.load(Relaxed).to_le_bytes()));
+    /// All slots of a layer as little-endian bytes.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub(super) fn write(&self, layer: usize, out: &mut dyn Write) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(BATCH * size_of::<u32>());
+        for slots in self.layers[layer].links.chunks(BATCH) {
+            bytes.clear();
+            bytes.extend(slots.iter().flat_map(|slot| slot.load(Relaxed).to_le_bytes()));
+            out.write_all(&bytes)?;
+        }
+        Ok(())
     }
 
-    /// Fills a layer from the bytes of [`Layers::write`]. False when their length is another, or one names a
-    /// node that is not in the layer.
-    pub(super) fn read(&mut self, layer: usize, bytes: &[u8]) -> bool {
+    /// Fills a layer from the bytes of [`Layers::write`], straight into its memory. False when one names a node that is
+    /// not in the layer.
+    ///
+    /// # Errors
+    /// [`IndexError::Corrupt`] when there are fewer bytes, [`IndexError::Unreadable`].
+    pub(super) fn read(&mut self, layer: usize, reader: &mut Reader) -> Result<bool, IndexError> {
         let Layer { count, links, .. } = &mut self.layers[layer];
-        let (chunks, rest) = bytes.as_chunks::<4>();
-        if chunks.len() != links.len() || !rest.is_empty() {
-            return false;
-        }
+        reader.fill(bytes_mut(links))?;
         let mut sound = true;
-        for (slot, chunk) in links.iter_mut().zip(chunks) {
-            let link = u32::from_le_bytes(*chunk);
+        for slot in links.iter_mut() {
+            let link = u32::from_le(*slot.get_mut());
             sound &= link < *count || link == NONE;
             *slot.get_mut() = link;
         }
-        sound
+        Ok(sound)
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
         self.layers.iter().map(|layer| layer.links.bytes()).sum()
     }
+}
+
+/// The slots' memory, in whose bytes any value is a link.
+fn bytes_mut(slots: &mut [AtomicU32]) -> &mut [u8] {
+    let len = size_of_val(slots);
+    // SAFETY: an AtomicU32 is laid out as a u32, of which any four bytes are one; the slots are borrowed exclusively
+    // for as long as the bytes are, and these are no more than the slots have.
+    unsafe { std::slice::from_raw_parts_mut(slots.as_mut_ptr().cast::<u8>(), len) }
 }
 
 /// Slots of a node: the lowest layer has twice as many, as in the paper (`Mmax0`).

@@ -8,10 +8,11 @@
 //! - Equal vectors are one node with several rows (`nodes`), so that a thousand copies are not an island.
 //! - Nodes are numbered by falling level, so node 0 is the entry and each layer is one flat array (`links`).
 //!
-//! The files, in the order of a build: `nodes`, `space` (how far apart are two nodes), `fit`, `build`
-//! (insertion), `select` (which neighbours to link), `repair` (nobody unreachable); of a query: `search`
-//! (scan or walk, then exact distances, over one graph or several), `beam` (the walk), `scratch` (its reused memory). `layout` has the
-//! bytes, `check` asks whether they belong to their rows.
+//! The files, in the order of a build: `nodes`, `space` (how far apart are two nodes), `fit`, `build` (insertion),
+//! `select` (which neighbours to link), `repair` (nobody unreachable), and where segments are merged `merge` (the
+//! largest one's graph goes on); of a query: `search` (scan or walk, then exact distances, over one graph or several),
+//! `beam` (the walk), `scratch` (its reused memory). `layout` has the bytes, `check` asks whether they belong to their
+//! rows.
 //!
 //! It never holds the vectors, and never returns an estimated distance.
 
@@ -21,6 +22,7 @@ mod check;
 mod fit;
 mod layout;
 mod links;
+mod merge;
 mod nodes;
 mod repair;
 mod scratch;
@@ -28,11 +30,16 @@ mod search;
 mod select;
 mod space;
 
+use std::io;
+
 use sepal_types::Metric;
 
 use crate::calibration::{self, Measured};
+use crate::layout::Reader;
 use crate::quantize::Codes;
-use crate::{BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors};
+use crate::{BuildMeans, BuildMemory, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors};
+pub(crate) use merge::carries;
+
 use links::Layers;
 use nodes::Nodes;
 pub(crate) use search::{GraphPart, search_all};
@@ -56,30 +63,80 @@ impl Graph {
     /// `m` links a node and layer (twice as many on the lowest), `ef_construction` candidates each. Both are
     /// raised to what makes a graph at all: 2 links, and as many candidates as links.
     ///
-    /// The same rows, options and one thread give the same graph; several threads insert in varying order.
+    /// The same rows, options and one thread give the same graph; several threads insert in varying order. With less
+    /// than `memory_bytes` for the quickest way it is built on exact distances.
     ///
     /// # Errors
     /// [`IndexError::Cancelled`], and [`IndexError::Resources`] when memory or node numbers run out.
+    pub(crate) fn build_within(
+        metric: Metric,
+        m: u16,
+        ef_construction: u16,
+        params: &BuildParams,
+        memory_bytes: u64,
+    ) -> Result<Self, IndexError> {
+        let thrifty = memory_bytes < Self::build_memory(metric, m, params.rows(), params.dim).usual;
+        let (m, ef) = options(m, ef_construction);
+        build::graph(metric, m, ef, params, thrifty)
+    }
+
+    #[cfg(test)]
     pub(crate) fn build(
         metric: Metric,
         m: u16,
         ef_construction: u16,
         params: &BuildParams,
     ) -> Result<Self, IndexError> {
-        build::graph(metric, m, ef_construction, params)
+        Self::build_within(metric, m, ef_construction, params, u64::MAX)
+    }
+
+    /// A graph made from the largest of the seeds; `None` where a fresh one is the better choice.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn merge(
+        metric: Metric,
+        m: u16,
+        ef_construction: u16,
+        params: &BuildParams,
+        means: &BuildMeans,
+    ) -> Result<Option<Self>, IndexError> {
+        let thrifty = means.memory_bytes < Self::build_memory(metric, m, params.rows(), params.dim).usual;
+        let (m, ef) = options(m, ef_construction);
+        merge::graph(m, ef, params, means.seeds, thrifty)
+    }
+
+    /// What a build takes.
+    pub(crate) fn build_memory(metric: Metric, m: u16, rows: usize, dim: usize) -> BuildMemory {
+        build::memory(metric, usize::from(m), rows, dim)
     }
 
     /// Reads what [`VectorIndex::serialize`] wrote.
     ///
     /// # Errors
     /// [`IndexError::Corrupt`] for bytes that no build writes, [`IndexError::Resources`] without memory.
+    #[cfg(test)]
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, IndexError> {
-        layout::decode(bytes)
+        layout::decode(Reader::new(bytes))
+    }
+
+    /// The same from wherever they are stored; `reader` stands at the header and ends with the graph.
+    ///
+    /// # Errors
+    /// The same, and [`IndexError::Unreadable`].
+    pub(crate) fn read(reader: Reader) -> Result<Self, IndexError> {
+        layout::decode(reader)
     }
 
     fn new(metric: Metric, dim: usize, nodes: Nodes, layers: Layers, codes: Option<Codes>) -> Self {
         Self { metric, dim, nodes, layers, codes }
     }
+}
+
+/// Links a node and candidates, raised to what makes a graph at all.
+fn options(m: u16, ef_construction: u16) -> (usize, usize) {
+    let m = usize::from(m).max(2);
+    (m, usize::from(ef_construction).max(m))
 }
 
 impl VectorIndex for Graph {
@@ -100,7 +157,17 @@ impl VectorIndex for Graph {
     }
 
     fn serialize(&self) -> Vec<u8> {
-        layout::encode(self)
+        let mut bytes = Vec::with_capacity(usize::try_from(self.serialized_bytes()).unwrap_or(0));
+        layout::encode(self, &mut bytes).expect("a Vec takes every write");
+        bytes
+    }
+
+    fn serialized_bytes(&self) -> u64 {
+        layout::encoded_bytes(self)
+    }
+
+    fn serialize_into(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        layout::encode(self, out)
     }
 
     fn memory_bytes(&self) -> usize {

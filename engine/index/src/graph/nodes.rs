@@ -1,8 +1,8 @@
 //! Which rows a node stands for, and in which layers it is.
 //!
 //! A node is one distinct vector: rows whose elements have the same bits share it. Nodes are numbered by
-//! falling level, within a level by their first row, so that node `i` is in layer `l` exactly when `i <
-//! counts[l]`, and node 0 is in all of them.
+//! falling level, within a level by their first row (those that a merge keeps first), so that node `i` is in layer `l`
+//! exactly when `i < counts[l]`, and node 0 is in all of them.
 
 use crate::quantize::mix;
 use crate::{Bits, BuildParams, IndexError};
@@ -35,6 +35,26 @@ pub(super) struct Nodes {
 impl Nodes {
     /// Groups the indexable rows and draws levels; also returns how many nodes each layer has, lowest first.
     pub(super) fn build(params: &BuildParams, m: usize) -> Result<(Self, Vec<u32>), IndexError> {
+        Self::arrange(params, |rows| (level(rows[0], m), false))
+    }
+
+    /// The same where some rows are nodes of a graph already and keep their levels: `kept` has a level and one of each
+    /// row, 0 for those that have none yet. No other node is higher than the highest of them, nor before it.
+    pub(super) fn merge(params: &BuildParams, m: usize, kept: &[u8]) -> Result<(Self, Vec<u32>), IndexError> {
+        let highest = usize::from(kept.iter().copied().max().unwrap_or(0)).saturating_sub(1);
+        Self::arrange(params, |rows| {
+            match rows.iter().map(|row| kept[*row as usize]).max().unwrap_or(0).checked_sub(1) {
+                Some(level) => (usize::from(level), false),
+                None => (level(rows[0], m).min(highest), true),
+            }
+        })
+    }
+
+    /// `place`: the level of a node with these rows, and whether it comes behind others of that level.
+    fn arrange(
+        params: &BuildParams,
+        place: impl Fn(&[u32]) -> (usize, bool),
+    ) -> Result<(Self, Vec<u32>), IndexError> {
         let indexed = params.indexable();
         let groups = group_equal(params, &indexed);
         if groups.len() >= MOST_NODES {
@@ -42,16 +62,17 @@ impl Nodes {
                 "fewer than {MOST_NODES} distinct vectors in a segment"
             )));
         }
-        let mut order: Vec<(usize, usize)> = groups
-            .iter()
-            .enumerate()
-            .map(|(group, (_, rows))| (MOST_LAYERS - level(rows[0], m), group))
-            .collect();
+        let depth = |rows: &[u32]| {
+            let (level, behind) = place(rows);
+            (MOST_LAYERS - level, behind)
+        };
+        let mut order: Vec<((usize, bool), usize)> =
+            groups.iter().enumerate().map(|(group, (_, rows))| (depth(rows), group)).collect();
         // By falling level; groups are in the order of their first row, and the sort is stable.
         order.sort_by_key(|(depth, _)| *depth);
         let mut counts = vec![groups.len() as u32];
         for layer in 1..MOST_LAYERS {
-            let count = order.partition_point(|(depth, _)| *depth <= MOST_LAYERS - layer);
+            let count = order.partition_point(|((depth, _), _)| *depth <= MOST_LAYERS - layer);
             if count == 0 {
                 break;
             }

@@ -11,7 +11,7 @@ use crate::quantize::mix;
 use crate::{Bits, build, distance, open, search_exact};
 
 /// Numbers from a seed, uniform in [0, 1).
-fn uniform(seed: u64, index: usize) -> f32 {
+pub(super) fn uniform(seed: u64, index: usize) -> f32 {
     (mix(seed ^ mix(index as u64)) >> 40) as f32 / (1u64 << 24) as f32
 }
 
@@ -23,14 +23,14 @@ fn normal(seed: u64, index: usize) -> f32 {
 
 /// `rows × dim` from a mixture of `clusters` normal distributions; `spread` is how far apart their centres
 /// are, in their own deviations. The queries of a test are rows of the same mixture with another `seed`.
-struct Mixture {
-    dim: usize,
-    clusters: usize,
-    spread: f32,
+pub(super) struct Mixture {
+    pub(super) dim: usize,
+    pub(super) clusters: usize,
+    pub(super) spread: f32,
 }
 
 impl Mixture {
-    fn rows(&self, rows: usize, seed: u64) -> Vec<f32> {
+    pub(super) fn rows(&self, rows: usize, seed: u64) -> Vec<f32> {
         (0..rows * self.dim)
             .map(|index| {
                 let (row, axis) = (index / self.dim, index % self.dim);
@@ -41,22 +41,22 @@ impl Mixture {
     }
 }
 
-fn params(metric: Metric, dim: usize, vectors: &[f32]) -> BuildParams<'_> {
+pub(super) fn params(metric: Metric, dim: usize, vectors: &[f32]) -> BuildParams<'_> {
     let (progress, cancelled) = (&|_, _| {}, &|| false);
     BuildParams { metric, dim, vectors, valid: None, threads: 2, progress, cancelled }
 }
 
-fn graph(metric: Metric, dim: usize, vectors: &[f32]) -> Graph {
+pub(super) fn graph(metric: Metric, dim: usize, vectors: &[f32]) -> Graph {
     Graph::build(metric, 16, 64, &params(metric, dim, vectors)).unwrap()
 }
 
-fn wanted(k: usize, ef_search: usize, allowed: Option<&Bits>) -> SearchParams<'_> {
+pub(super) fn wanted(k: usize, ef_search: usize, allowed: Option<&Bits>) -> SearchParams<'_> {
     SearchParams { k, ef_search, probes: 1, allowed }
 }
 
 /// The mean share of the true `k` nearest that the graph finds. Checks order, distances and the filter on the
 /// way.
-fn recall(graph: &Graph, vectors: &[f32], queries: &[f32], search: &SearchParams) -> f64 {
+pub(super) fn recall(graph: &Graph, vectors: &[f32], queries: &[f32], search: &SearchParams) -> f64 {
     let (metric, dim) = (graph.metric, graph.dim);
     let (mut found, mut all) = (0, 0);
     for query in queries.chunks(dim) {
@@ -319,6 +319,26 @@ fn one_thread_repeats_itself() {
         Graph::build(Metric::L2, 8, 40, &one).unwrap().serialize()
     };
     assert!(bytes() == bytes());
+}
+
+/// Built on exact distances, with the same codes to walk on.
+#[test]
+fn little_memory_makes_a_graph_all_the_same() {
+    let mixture = Mixture { dim: 200, clusters: 300, spread: 1.0 };
+    let vectors = mixture.rows(3000, 1);
+    for metric in [Metric::L2, Metric::InnerProduct, Metric::Cosine] {
+        let given = params(metric, 200, &vectors);
+        let usual = Graph::build(metric, 16, 64, &given).unwrap();
+        let thrifty = Graph::build_within(metric, 16, 64, &given, 1).unwrap();
+        let codes = |graph: &Graph| graph.codes.as_ref().unwrap().bytes().to_vec();
+        assert!(codes(&usual) == codes(&thrifty) && usual.nodes == thrifty.nodes, "{metric:?}");
+        let found = recall(&thrifty, &vectors, &mixture.rows(100, 2), &wanted(10, 64, None));
+        assert!(found >= 0.95, "{metric:?}: {found}");
+    }
+    let needed = |dim| Graph::build_memory(Metric::L2, 16, 1_000_000, dim);
+    assert!((1_200_000_000..1_500_000_000).contains(&needed(768).usual), "{:?}", needed(768));
+    assert!((400_000_000..700_000_000).contains(&needed(768).least), "{:?}", needed(768));
+    assert_eq!(needed(2).usual, needed(2).least, "without codes");
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use sepal_types::Metric;
 
 use super::{IvfFlat, cell_metric};
-use crate::faiss::{Rows, cells, sys};
+use crate::faiss::{Rows, cells, sample_rows, sys};
+use crate::quantize::Codes;
 use crate::{BuildParams, IndexError};
 
 /// Sampled rows at least, as in pgvector.
@@ -42,6 +43,16 @@ impl IvfFlat {
         index.make_codes(params)?;
         params.report(params.rows())?;
         Ok(index)
+    }
+
+    /// What a build takes at most: the sample or, after it, the codes; the centroids (FAISS's, ours and the next ones);
+    /// each row's cell and positions.
+    pub(crate) fn build_bytes(metric: Metric, lists: u32, rows: usize, dim: usize) -> u64 {
+        let vector = dim * size_of::<f32>();
+        let lists = (lists.max(1) as usize).min(rows);
+        let sample = sample_rows(lists, SAMPLE_LEAST, rows, dim) * vector;
+        let codes = if Codes::worthwhile(metric, dim) { rows * Codes::bytes_per_code(dim) } else { 0 };
+        (sample.max(codes) + 3 * lists * vector + 16 * rows + BATCH_BYTES) as u64
     }
 }
 

@@ -35,7 +35,7 @@ impl IvfFlat {
         if !useful || !Codes::worthwhile(self.metric, self.dim) {
             return Ok(());
         }
-        self.codes = Codes::build(params, &self.positions)?.map(|(codes, _)| codes);
+        self.codes = Codes::build_alone(params, &self.positions)?;
         if self.codes.is_some() && !self.tells_apart(params) {
             self.codes = None;
         }

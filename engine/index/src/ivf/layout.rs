@@ -8,11 +8,12 @@
 //!           4·(L+1)  offsets, u32: list i is positions[offset i .. offset i+1]; ascending from 0 to m
 //!           4·m      positions, u32: rows below n, each at most once
 //!                    and, where the header's kind is 5 and not 3, in the order of the positions:
-//!           m codes, drawn in `quantize/layout`
+//!                    m codes, drawn in `quantize/layout`
 //! ```
 //!
-//! Kind 3 is also what builds wrote before there were codes. How codes are rotated and levels drawn is part of the
-//! format, as in `graph`.
+//! Kind 3 is also what builds wrote before there were codes.
+
+use std::io::{self, Write};
 
 use super::IvfFlat;
 use crate::layout::{HEADER_BYTES, Header, Kind, Reader, Writer};
@@ -20,12 +21,22 @@ use crate::quantize::Codes;
 use crate::{Bits, IndexError};
 
 impl IvfFlat {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    /// How many bytes [`IvfFlat::encode`] writes.
+    pub(super) fn encoded_bytes(&self) -> usize {
+        self.encoded_cells() + self.codes.as_ref().map_or(0, Codes::written_bytes)
+    }
+
+    /// Those before the codes.
+    fn encoded_cells(&self) -> usize {
         let words = 2 + self.centroids.len() + self.offsets.len() + self.positions.len();
-        let codes = self.codes.as_ref();
-        let expected = HEADER_BYTES + 4 * words + codes.map_or(0, Codes::memory_bytes);
-        let kind = if codes.is_some() { Kind::IvfCodes } else { Kind::IvfFlat };
-        let mut writer = Writer::with_capacity(expected);
+        HEADER_BYTES + 4 * words
+    }
+
+    /// # Errors
+    /// Those of `out`.
+    pub(super) fn encode(&self, out: &mut dyn Write) -> io::Result<()> {
+        let kind = if self.codes.is_some() { Kind::IvfCodes } else { Kind::IvfFlat };
+        let mut writer = Writer::with_capacity(self.encoded_cells());
         Header::new(kind, self.metric, self.rows, self.dim).encode(&mut writer);
         // Both are counts of rows or less, which `Header::new` has just found to fit.
         writer.u32(self.lists() as u32);
@@ -33,17 +44,22 @@ impl IvfFlat {
         writer.f32s(&self.centroids);
         writer.u32s(&self.offsets);
         writer.u32s(&self.positions);
-        let mut bytes = writer.into_bytes();
-        if let Some(codes) = codes {
-            codes.write(&mut bytes);
-        }
-        bytes
+        out.write_all(&writer.into_bytes())?;
+        self.codes.as_ref().map_or(Ok(()), |codes| codes.write(out))
     }
 
     /// # Errors
     /// [`IndexError::Corrupt`] for any bytes that a search could stumble over.
+    #[cfg(test)]
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, IndexError> {
-        let mut reader = Reader::new(bytes);
+        Self::read(Reader::new(bytes))
+    }
+
+    /// The same from wherever they are stored; `reader` stands at the header and ends with the index.
+    ///
+    /// # Errors
+    /// The same, [`IndexError::Resources`] and [`IndexError::Unreadable`].
+    pub(crate) fn read(mut reader: Reader) -> Result<Self, IndexError> {
         let header = Header::decode(&mut reader)?;
         if !matches!(header.kind, Kind::IvfFlat | Kind::IvfCodes) {
             return Err(reader.corrupt(format!("kind {:?} where cells were expected", header.kind)));

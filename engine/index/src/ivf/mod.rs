@@ -26,6 +26,7 @@ mod codes;
 mod layout;
 mod search;
 
+use std::io;
 use std::ops::Range;
 
 use sepal_types::Metric;
@@ -103,7 +104,17 @@ impl VectorIndex for IvfFlat {
     }
 
     fn serialize(&self) -> Vec<u8> {
-        self.encode()
+        let mut bytes = Vec::with_capacity(self.encoded_bytes());
+        self.encode(&mut bytes).expect("a Vec takes every write");
+        bytes
+    }
+
+    fn serialized_bytes(&self) -> u64 {
+        self.encoded_bytes() as u64
+    }
+
+    fn serialize_into(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        self.encode(out)
     }
 
     fn memory_bytes(&self) -> usize {

@@ -17,7 +17,7 @@ const METRICS: [Metric; 3] = [Metric::L2, Metric::InnerProduct, Metric::Cosine];
 
 impl PartialEq for IvfFlat {
     fn eq(&self, other: &Self) -> bool {
-        self.encode() == other.encode()
+        self.serialize() == other.serialize()
     }
 }
 

@@ -1,29 +1,48 @@
-//! Bytes of [`Codes`], which stand at the end of an index that has them: for `graph` and `ivf`.
+//! Codes among an index's bytes, the same for `graph` and `ivf`.
 //!
 //! ```text
-//! 4·dim               centre, f32
-//! 8·n                 factor and bias of each code, f32
-//! n·64 ⌈dim / 128⌉    codes, drawn in `encode`
+//! size
+//! 4 · dim             centre, f32
+//! 8 · c               factor and bias of each of the c codes, f32
+//! c · 64 ⌈dim / 128⌉  codes, drawn in `encode`
 //! ```
+//!
+//! How codes are rotated and levels drawn is part of the format, though no byte says it: another rotation is
+//! another version of the header.
+
+use std::io::{self, Write};
 
 use super::{Aligned, Codes, Correction};
 use crate::IndexError;
-use crate::layout::{Header, Reader};
+use crate::layout::{Header, Reader, Writer};
+
+/// Corrections written at a time.
+const BATCH: usize = 8_192;
 
 impl Codes {
-    pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        out.extend(self.centre().iter().flat_map(|value| value.to_le_bytes()));
-        for Correction { factor, bias } in self.corrections() {
-            out.extend_from_slice(&factor.to_le_bytes());
-            out.extend_from_slice(&bias.to_le_bytes());
-        }
-        out.extend_from_slice(self.bytes());
+    /// How many bytes [`Codes::write`] writes.
+    pub(crate) fn written_bytes(&self) -> usize {
+        size_of_val(self.centre()) + size_of_val(self.corrections()) + self.bytes().len()
     }
 
-    /// Reads `count` codes of an index with this header.
+    /// # Errors
+    /// Those of `out`.
+    pub(crate) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut writer = Writer::with_capacity(size_of_val(self.centre()));
+        writer.f32s(self.centre());
+        out.write_all(&writer.into_bytes())?;
+        for corrections in self.corrections().chunks(BATCH) {
+            let mut writer = Writer::with_capacity(size_of_val(corrections));
+            corrections.iter().for_each(|Correction { factor, bias }| writer.f32s(&[*factor, *bias]));
+            out.write_all(&writer.into_bytes())?;
+        }
+        out.write_all(self.bytes())
+    }
+
+    /// `count` codes for vectors as the header says, the long part straight into the memory that a search reads.
     ///
     /// # Errors
-    /// [`IndexError::Corrupt`] for bytes that [`Codes::write`] does not write, [`IndexError::Resources`] without memory.
+    /// [`IndexError::Corrupt`] for what no build writes, [`IndexError::Resources`], [`IndexError::Unreadable`].
     pub(crate) fn read(reader: &mut Reader, header: Header, count: usize) -> Result<Self, IndexError> {
         let dim = header.dim as usize;
         if !Self::worthwhile(header.metric, dim) {
@@ -34,9 +53,12 @@ impl Codes {
         let corrections = corrections.as_chunks::<2>().0.iter();
         let corrections =
             corrections.map(|[factor, bias]| Correction { factor: *factor, bias: *bias }).collect();
-        let stored = reader.take(count * Self::stride(dim))?;
-        let mut bytes = Aligned::zeroed(stored.len())?;
-        bytes.copy_from_slice(stored);
+        let len = count * Self::stride(dim);
+        if len > reader.remaining() {
+            return Err(reader.corrupt(format!("{len} bytes of codes wanted, {} left", reader.remaining())));
+        }
+        let mut bytes = Aligned::zeroed(len)?;
+        reader.fill(&mut bytes)?;
         Self::from_parts(header.metric, centre, corrections, bytes)
             .ok_or_else(|| reader.corrupt("a centre or correction is not a finite number"))
     }

@@ -1,6 +1,6 @@
 //! Short codes for vectors, and distances estimated from them.
 //!
-//! Used by `graph` only: to walk, and to build. A row is centred, rotated (`rotate`) and rounded to 4 bits an
+//! Used by `graph` (to walk, and to build) and by `ivf`. A row is centred, rotated (`rotate`) and rounded to 4 bits an
 //! element (`encode`), an eighth of its `f32`s; a query is rounded to 8 bits. One integer dot product
 //! (`kernel`) and two stored numbers then estimate the distance. An estimate orders candidates; it is never
 //! returned to anybody: the caller computes exact distances of the best.
@@ -19,6 +19,7 @@
 //! L1 is not here: a rotation does not keep it.
 
 mod aligned;
+mod alone;
 mod crew;
 mod encode;
 mod kernel;
@@ -175,6 +176,11 @@ impl Codes {
     /// Bytes of a code for vectors of `dim` elements.
     pub(crate) fn stride(dim: usize) -> usize {
         padded(dim) / 2
+    }
+
+    /// The same with its correction.
+    pub(crate) fn bytes_per_code(dim: usize) -> usize {
+        Self::stride(dim) + size_of::<Correction>()
     }
 
     pub(crate) fn centre(&self) -> &[f32] {

@@ -9,8 +9,8 @@ use std::sync::{
 };
 
 use parking_lot::Mutex;
-use sepal_index::VectorIndex;
-use sepal_storage::{Chunk, FairCache, Near};
+use sepal_index::{IndexError, Stored, VectorIndex};
+use sepal_storage::{BlobReader, Chunk, FairCache, Near, StoreError};
 use sepal_types::{Error, FileId, Result, SqlState, TableId, TenantId};
 
 use super::filter::{FilterCache, FilterMemory};
@@ -120,23 +120,27 @@ impl IndexCache {
         if let Some(found) = self.look(segment, index) {
             return Ok(Some(found));
         }
-        let Some(blob) = chunk.index_blob(index) else {
+        let opened = open(chunk, segment, index, dim)?;
+        if let Some(opened) = &opened {
+            self.insert(segment, index, Arc::clone(opened));
+        }
+        Ok(opened)
+    }
+
+    /// [`Self::get`] for one who needs it once: what is not open is not kept.
+    pub fn get_once(
+        &self,
+        chunk: &Chunk,
+        index: TableId,
+        dim: usize,
+    ) -> Result<Option<Arc<dyn VectorIndex>>> {
+        let Some(segment) = chunk.segment() else {
             return Ok(None);
         };
-        let opened: Arc<dyn VectorIndex> = Arc::from(sepal_index::open(&blob?).map_err(|problem| {
-            Error::new(
-                SqlState::DataCorrupted,
-                format!("the index of segment {segment} cannot be read: {problem}"),
-            )
-            .with_hint("Run REINDEX INDEX to build it anew from the rows.")
-        })?);
-        if opened.shape() != (chunk.rows() as usize, dim) {
-            let message = format!("the index of segment {segment} is of another shape than the segment");
-            return Err(Error::new(SqlState::DataCorrupted, message)
-                .with_hint("Run REINDEX INDEX to build it anew from the rows."));
+        match self.look(segment, index) {
+            Some(found) => Ok(Some(found)),
+            None => open(chunk, segment, index, dim),
         }
-        self.insert(segment, index, Arc::clone(&opened));
-        Ok(Some(opened))
     }
 
     /// Whether the index is open.
@@ -160,4 +164,46 @@ impl IndexCache {
         self.memory.held.lock().put(self.tenant, (segment, index), opened, bytes);
         self.memory.changed();
     }
+}
+
+/// Unsealed piece by piece, the large ones where a search reads them.
+struct Sealed(BlobReader);
+
+impl Stored for Sealed {
+    fn length(&self) -> usize {
+        self.0.length()
+    }
+
+    fn read(
+        &self,
+        offset: usize,
+        into: &mut [u8],
+    ) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.0.read(offset, into).map_err(Into::into)
+    }
+}
+
+fn open(chunk: &Chunk, segment: FileId, index: TableId, dim: usize) -> Result<Option<Arc<dyn VectorIndex>>> {
+    let damaged = |message: String| {
+        Error::new(SqlState::DataCorrupted, message)
+            .with_hint("Run REINDEX INDEX to build it anew from the rows.")
+    };
+    let Some(reader) = chunk.index_reader(index) else {
+        return Ok(None);
+    };
+    let opened = sepal_index::open_stored(&Sealed(reader?)).map_err(|problem| {
+        let problem = match problem {
+            // Storage says which file it is, and whether it is damaged or could not be read.
+            IndexError::Unreadable(why) => match why.downcast::<StoreError>() {
+                Ok(error) => return Error::from(*error),
+                Err(why) => IndexError::Unreadable(why),
+            },
+            problem => problem,
+        };
+        damaged(format!("the index of segment {segment} cannot be read: {problem}"))
+    })?;
+    if opened.shape() != (chunk.rows() as usize, dim) {
+        return Err(damaged(format!("the index of segment {segment} is of another shape than the segment")));
+    }
+    Ok(Some(Arc::from(opened)))
 }

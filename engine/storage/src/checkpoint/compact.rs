@@ -50,7 +50,7 @@ pub struct CompactionLimits<'a> {
 
 impl Default for CompactionLimits<'_> {
     fn default() -> Self {
-        Self { max_bytes: plan::FULL_BYTES, pace: &Freely }
+        Self { max_bytes: u64::MAX, pace: &Freely }
     }
 }
 
@@ -186,8 +186,8 @@ impl TenantStore {
     pub fn wants_compaction(&self) -> bool {
         self.snapshot().tables().any(|table| {
             let sealed = table.chunks.iter().filter(|chunk| chunk.chunk.segment().is_some());
-            let sizes: Vec<Size> = sealed.map(Size::of).collect();
-            !plan::compaction(&sizes, plan::FULL_BYTES).is_empty()
+            let sizes: Vec<Size> = sealed.map(|chunk| Size::of(chunk, self.segment_bytes)).collect();
+            !plan::compaction(&sizes, u64::MAX).is_empty()
         })
     }
 
@@ -221,8 +221,8 @@ impl TenantStore {
         };
         let wanted = |entry: &&SegmentEntry| which == Rewrite::All || entry.deleted.is_some();
         let wanted: Vec<&SegmentEntry> = entry.segments.iter().filter(wanted).collect();
-        let sizes: Vec<Size> = wanted.iter().map(|entry| size(entry)).collect();
-        let packs = plan::packs(&sizes, plan::FULL_BYTES);
+        let sizes: Vec<Size> = wanted.iter().map(|entry| self.size(entry)).collect();
+        let packs = plan::packs(&sizes);
         packs.into_iter().map(|pack| pack.into_iter().map(|at| wanted[at].file).collect()).collect()
     }
 
@@ -254,8 +254,8 @@ impl TenantStore {
         let maintenance = self.maintenance.lock();
         self.poison.check()?;
         for table in &maintenance.manifest.tables {
-            let sizes: Vec<Size> = table.segments.iter().map(size).collect();
-            let chosen = plan::compaction(&sizes, max_bytes.min(plan::FULL_BYTES));
+            let sizes: Vec<Size> = table.segments.iter().map(|entry| self.size(entry)).collect();
+            let chosen = plan::compaction(&sizes, max_bytes);
             let files: HashSet<FileId> = chosen.iter().map(|at| table.segments[*at].file).collect();
             if files.is_empty() {
                 continue;
@@ -266,6 +266,12 @@ impl TenantStore {
             }
         }
         Ok(None)
+    }
+
+    /// A segment as a manifest knows it.
+    fn size(&self, entry: &SegmentEntry) -> Size {
+        let deleted = entry.deleted.as_ref().map_or(0, |deleted| deleted.rows);
+        Size::new(entry.rows, deleted, entry.plain_bytes, entry.variable_bytes(), self.segment_bytes)
     }
 
     /// Takes the wanted segments of a table, those that the head still has. The maintenance lock is held.
@@ -361,13 +367,13 @@ impl TenantStore {
         making: &Making<'_>,
         produced: &mut Produced,
     ) -> Result<Option<Arc<Chunk>>, StoreError> {
-        making.pace.begin(job.table, job.sum(|input| Size::of(input).live_bytes()));
+        making.pace.begin(job.table, job.sum(|input| input.chunk.plain_bytes()));
         let chunk = self.write_segment(&job.def, &job.inputs, making, produced)?;
         if let Some(chunk) = &chunk {
             // An index may have become usable since the manifest.
             let head = self.snapshot();
             let def = head.table(job.table).map_or(&job.def, |version| &version.def);
-            self.build_indexes(def, chunk, making, produced)?;
+            self.build_indexes(def, chunk, &job.inputs, making, produced)?;
             if making.pace.is_stopped() {
                 return Err(StoreError::Stopped);
             }
@@ -448,12 +454,6 @@ impl TenantStore {
         self.set_head(Snapshot::new(state));
         Ok(())
     }
-}
-
-/// A segment as a manifest knows it.
-fn size(entry: &SegmentEntry) -> Size {
-    let deleted = entry.deleted.as_ref().map_or(0, |deleted| deleted.rows);
-    Size { rows: entry.rows, deleted, bytes: entry.plain_bytes }
 }
 
 fn report(job: &Job, produced: &Produced, manifest: u64, segments_removed: usize) -> CompactionReport {

@@ -31,7 +31,9 @@ impl TenantStore {
             && writer.wal.is_under(&self.keys())
             && writer.wal.number() >= oldest;
         let busy = self.underway.lock().inputs.clone();
-        if settled && snapshot.tables().all(|table| plan::flush(table, &busy).rewrite.is_empty()) {
+        if settled
+            && snapshot.tables().all(|table| plan::flush(table, &busy, self.segment_bytes).rewrite.is_empty())
+        {
             // The log has no commit yet: what is noted of clones is of commits that came to nothing.
             self.cloned.lock().clear();
             return Ok(None);

@@ -20,6 +20,7 @@
 mod compact;
 mod freeze;
 mod gc;
+mod merged;
 mod pace;
 mod plan;
 mod produce;
@@ -32,7 +33,7 @@ use sepal_types::{FileId, IndexDef, Lsn, TableDef, TableId};
 
 use crate::{
     Chunk, StoreError, TenantStore,
-    blob::{Blob, Owner},
+    blob::{Blob, BlobBytes, Owner},
     disk::PublishError,
     manifest::{self, IndexEntry, Manifest, NamedFile},
     paths::DataKind,
@@ -41,6 +42,7 @@ use crate::{
 
 pub(crate) use compact::{Claim, Underway, Watched, Written};
 pub use compact::{CompactionLimits, CompactionReport, Rewrite};
+pub use merged::MergeInput;
 pub use pace::{Freely, Pace, Phase};
 
 /// Builds a vector index over a new segment's column. Storage keeps the bytes without knowing what they are.
@@ -48,7 +50,14 @@ pub trait BlobBuilder: Send + Sync {
     /// `column`: the whole vector column of the new segment, as [`crate::arrow_type`] says, NULLs included.
     /// `None` leaves the segment without this index: it is searched exactly, until
     /// [`TenantStore::attach_index`] brings the index.
-    fn build(&self, def: &TableDef, index: &IndexDef, column: &ArrayRef) -> Option<Vec<u8>>;
+    /// `inputs`: segments with this index whose rows the new one has.
+    fn build(
+        &self,
+        def: &TableDef,
+        index: &IndexDef,
+        column: &ArrayRef,
+        inputs: &[MergeInput<'_>],
+    ) -> Option<Box<dyn BlobBytes>>;
 
     /// A segment is about to take the place of others: what is kept in memory of those is wanted of it. Nobody sees
     /// it yet.
@@ -60,7 +69,13 @@ pub trait BlobBuilder: Send + Sync {
 pub struct NoBlobs;
 
 impl BlobBuilder for NoBlobs {
-    fn build(&self, _: &TableDef, _: &IndexDef, _: &ArrayRef) -> Option<Vec<u8>> {
+    fn build(
+        &self,
+        _: &TableDef,
+        _: &IndexDef,
+        _: &ArrayRef,
+        _: &[MergeInput<'_>],
+    ) -> Option<Box<dyn BlobBytes>> {
         None
     }
 }
@@ -136,7 +151,7 @@ impl TenantStore {
         let segments = produced.tables.values().flat_map(|table| &table.segments);
         let again =
             segments.flat_map(|segment| &segment.inputs).filter(|input| input.chunk.segment().is_some());
-        let again: u64 = again.map(|input| plan::Size::of(input).live_bytes()).sum();
+        let again: u64 = again.map(|input| plan::Size::of(input, self.segment_bytes).live_bytes()).sum();
         report.ingested_bytes = report.rows_bytes_written.saturating_sub(again);
         if planted::is(Bug::EarlyGc) {
             self.sweep_as_if(&next)?;
@@ -166,7 +181,7 @@ impl TenantStore {
         table: TableId,
         segment: FileId,
         index: TableId,
-        blob: &[u8],
+        blob: &dyn BlobBytes,
     ) -> Result<bool, StoreError> {
         let mut maintenance = self.maintenance.lock();
         self.poison.check()?;

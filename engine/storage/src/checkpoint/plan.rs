@@ -3,20 +3,25 @@
 //! A **flush** writes memory chunks, and with them what is cheap: segments below 1 MiB, and those of which more than a
 //! fifth is deleted if they are below 16 MiB. It never waits for a large merge, so the log is freed soon.
 //!
-//! A **compaction** is one merge at a time. By its rows' size in memory a segment belongs to a tier:
+//! A **compaction** is one merge at a time. A segment may hold 1 GiB of values of varying length, because the offsets
+//! of a text column end at 2 GiB, and 4 GiB in all (`StoreOptions::segment_bytes`): a million vectors of 768
+//! dimensions are one segment with one index. What it has used up of the scarcer of the two is its weight, a whole
+//! segment being 1 GiB. By its weight a segment belongs to a tier:
 //!
 //! ```text
-//! tier   0         1          2           3            full
-//! bytes  < 1 MiB   < 8 MiB    < 64 MiB    < 512 MiB    more
+//! tier             0         1          2           3            full
+//! weight           < 1 MiB   < 8 MiB    < 64 MiB    < 512 MiB    more
+//! text, at most      1 MiB     8 MiB      64 MiB      512 MiB    1 GiB
+//! vectors, at most   4 MiB    32 MiB     256 MiB        2 GiB    4 GiB
 //! ```
 //! As long as at most four segments are not full, nothing is merged. Beyond, the lowest tier that has two is merged
-//! into one, with everything below it: of five segments in four tiers two are in the same. A merged segment stays below
-//! 1 GiB. Segments of which more than a fifth is deleted are rewritten first, each alone.
+//! into one, with everything below it: of five segments in four tiers two are in the same. Segments of which more than
+//! a fifth is deleted are rewritten first, each alone.
 //!
 //! # What that costs
-//! Every merge in a tier adds at least the tier's least size to a segment, and the tiers grow by eight: after seven
+//! Every merge in a tier adds at least the tier's least weight to a segment, and the tiers grow by eight: after seven
 //! merges a segment has left its tier. So a row is written once by its flush and at most seven times for each tier from
-//! its flush's to the last ([`worst_amplification`]): eight times where flushes have 64 MiB, fifteen where they have
+//! its flush's to the last ([`worst_amplification`]): eight times where flushes weigh 64 MiB, fifteen where they weigh
 //! 8 MiB. In the mean it is far less (2.6 and 5.2), because tiers are merged only when there are too many segments.
 //! Besides, a flush rewrites up to 1 MiB of the lowest tier, and a byte that is deleted costs at most four.
 
@@ -26,14 +31,18 @@ use sepal_types::FileId;
 
 use crate::{ChunkRef, TableVersion};
 
-/// A merged segment stays below this size in memory: a text column's offsets end at 2 GiB.
-pub(super) const FULL_BYTES: u64 = 1 << 30;
+/// The weight that a merged segment stays below.
+pub(super) const FULL_WEIGHT: u64 = 1 << 30;
+/// What a row weighs at least: a column that was added with a default costs its text in every row before.
+const ROW_WEIGHT: u64 = 16;
 /// Much-deleted segments below this are rewritten by a flush.
 const CHEAP_BYTES: u64 = 16 << 20;
 /// Segments per table to aim for, full ones aside.
 pub(super) const MAX_SEGMENTS: usize = 4;
 /// Where the tiers end. What is above is full: two below can always be merged.
-const TIER_ENDS: [u64; MAX_SEGMENTS] = [1 << 20, 8 << 20, 64 << 20, FULL_BYTES / 2];
+const TIER_ENDS: [u64; MAX_SEGMENTS] = [1 << 20, 8 << 20, 64 << 20, FULL_WEIGHT / 2];
+/// Segments below this are rewritten by every flush.
+const TINY_BYTES: u64 = 1 << 20;
 /// By how much they grow, and so how often a segment is merged within one.
 #[cfg(test)]
 const GROWTH: u64 = 8;
@@ -47,29 +56,29 @@ pub(super) struct Plan {
     pub keep: Vec<ChunkRef>,
 }
 
-/// `busy`: segments that a compaction is reading. They stay.
-pub(super) fn flush(table: &TableVersion, busy: &HashSet<FileId>) -> Plan {
+/// `busy`: segments that a compaction is reading. They stay. `most`: bytes that a segment may hold.
+pub(super) fn flush(table: &TableVersion, busy: &HashSet<FileId>, most: u64) -> Plan {
     let is_busy = |chunk: &ChunkRef| chunk.chunk.segment().is_some_and(|file| busy.contains(&file));
     let must = |chunk: &ChunkRef| {
-        let size = Size::of(chunk);
+        let size = Size::of(chunk, most);
         let cheap = || size.bytes < CHEAP_BYTES && size.is_much_deleted() && !is_busy(chunk);
         chunk.chunk.segment().is_none() || cheap()
     };
     let (mut inputs, mut keep): (Vec<_>, Vec<_>) = table.chunks.iter().cloned().partition(must);
-    let tiny = |chunk: &ChunkRef| Size::of(chunk).live_bytes() < TIER_ENDS[0] && !is_busy(chunk);
+    let tiny = |chunk: &ChunkRef| Size::of(chunk, most).live_bytes() < TINY_BYTES && !is_busy(chunk);
     if !inputs.is_empty() || keep.iter().filter(|chunk| tiny(chunk)).count() > 1 {
         let (merged, stay): (Vec<_>, Vec<_>) = keep.into_iter().partition(tiny);
         inputs.extend(merged);
         keep = stay;
     }
-    Plan { rewrite: pack(inputs), keep }
+    Plan { rewrite: pack(inputs, most), keep }
 }
 
-/// In row-id order into as few segments as stay below [`FULL_BYTES`].
-fn pack(mut inputs: Vec<ChunkRef>) -> Vec<Vec<ChunkRef>> {
+/// In row-id order into as few segments as stay below [`FULL_WEIGHT`].
+fn pack(mut inputs: Vec<ChunkRef>, most: u64) -> Vec<Vec<ChunkRef>> {
     inputs.sort_by_key(|chunk| chunk.chunk.first_row());
-    let sizes: Vec<Size> = inputs.iter().map(Size::of).collect();
-    let packs = packs(&sizes, FULL_BYTES);
+    let sizes: Vec<Size> = inputs.iter().map(|chunk| Size::of(chunk, most)).collect();
+    let packs = packs(&sizes);
     packs.into_iter().map(|pack| pack.into_iter().map(|at| inputs[at].clone()).collect()).collect()
 }
 
@@ -80,17 +89,38 @@ pub(super) struct Size {
     pub deleted: u64,
     /// Of all rows, uncompressed.
     pub bytes: u64,
+    /// Of all rows; a whole segment weighs [`FULL_WEIGHT`].
+    pub weight: u64,
 }
 
 impl Size {
-    pub(super) fn of(chunk: &ChunkRef) -> Self {
-        Self { rows: chunk.chunk.rows(), deleted: chunk.deleted.len(), bytes: chunk.chunk.plain_bytes() }
+    /// `most`: bytes that a segment may hold.
+    pub(super) fn of(chunk: &ChunkRef, most: u64) -> Self {
+        let held = &chunk.chunk;
+        Self::new(held.rows(), chunk.deleted.len(), held.plain_bytes(), held.variable_bytes(), most)
+    }
+
+    /// `variable`: of `bytes`, those of values that vary in length.
+    pub(super) fn new(rows: u32, deleted: u64, bytes: u64, variable: u64, most: u64) -> Self {
+        let share = u128::from(bytes) * u128::from(FULL_WEIGHT) / u128::from(most.max(1));
+        let share = u64::try_from(share).unwrap_or(u64::MAX);
+        let weight = share.max(variable).max(u64::from(rows) * ROW_WEIGHT);
+        Self { rows, deleted, bytes, weight }
     }
 
     pub(super) fn live_bytes(self) -> u64 {
+        self.live(self.bytes)
+    }
+
+    fn live_weight(self) -> u64 {
+        self.live(self.weight)
+    }
+
+    /// What live rows have of it.
+    fn live(self, of_all: u64) -> u64 {
         let live = u64::from(self.rows).saturating_sub(self.deleted);
-        let bytes = u128::from(self.bytes) * u128::from(live) / u128::from(self.rows.max(1));
-        u64::try_from(bytes).unwrap_or(u64::MAX)
+        let share = u128::from(of_all) * u128::from(live) / u128::from(self.rows.max(1));
+        u64::try_from(share).unwrap_or(u64::MAX)
     }
 
     fn is_much_deleted(self) -> bool {
@@ -98,11 +128,11 @@ impl Size {
     }
 
     fn is_full(self) -> bool {
-        self.live_bytes() >= TIER_ENDS[MAX_SEGMENTS - 1]
+        self.live_weight() >= TIER_ENDS[MAX_SEGMENTS - 1]
     }
 
     fn tier(self) -> usize {
-        TIER_ENDS.iter().position(|end| self.live_bytes() < *end).unwrap_or(MAX_SEGMENTS)
+        TIER_ENDS.iter().position(|end| self.live_weight() < *end).unwrap_or(MAX_SEGMENTS)
     }
 }
 
@@ -117,33 +147,34 @@ pub(super) fn compaction(sizes: &[Size], max_bytes: u64) -> Vec<usize> {
     if open.len() <= MAX_SEGMENTS {
         return Vec::new();
     }
-    open.sort_by_key(|at| sizes[*at].live_bytes());
+    open.sort_by_key(|at| sizes[*at].live_weight());
     let crowded =
         (0..MAX_SEGMENTS).find(|tier| open.iter().filter(|at| sizes[**at].tier() == *tier).count() > 1);
     let Some(tier) = crowded else { return Vec::new() };
-    let mut bytes = 0;
+    let (mut bytes, mut weight) = (0, 0);
     let merged = open.into_iter().take_while(|at| {
         bytes += sizes[*at].live_bytes();
-        sizes[*at].tier() <= tier && bytes <= max_bytes.min(FULL_BYTES)
+        weight += sizes[*at].live_weight();
+        sizes[*at].tier() <= tier && bytes <= max_bytes && weight <= FULL_WEIGHT
     });
     let merged: Vec<usize> = merged.collect();
     // Where the limit allows no merge, one alone would be rewritten for nothing.
     if merged.len() > 1 { merged } else { Vec::new() }
 }
 
-/// In their order into as few lists as stay below `max_bytes`; a larger one stands alone.
-pub(super) fn packs(sizes: &[Size], max_bytes: u64) -> Vec<Vec<usize>> {
+/// In their order into as few lists as stay below [`FULL_WEIGHT`]; a larger one stands alone.
+pub(super) fn packs(sizes: &[Size]) -> Vec<Vec<usize>> {
     let mut packs: Vec<Vec<usize>> = Vec::new();
-    let mut bytes = 0;
+    let mut weight = 0;
     for (at, size) in sizes.iter().enumerate() {
-        let more = size.live_bytes();
+        let more = size.live_weight();
         match packs.last_mut() {
-            Some(pack) if bytes + more <= max_bytes => {
-                bytes += more;
+            Some(pack) if weight + more <= FULL_WEIGHT => {
+                weight += more;
                 pack.push(at);
             }
             _ => {
-                bytes = more;
+                weight = more;
                 packs.push(vec![at]);
             }
         }
@@ -151,11 +182,11 @@ pub(super) fn packs(sizes: &[Size], max_bytes: u64) -> Vec<Vec<usize>> {
     packs
 }
 
-/// How often a row is written at most, where each flush has so many bytes of rows and nothing is deleted. Below 1 MiB a
-/// flush, up to 1 MiB more for each flush.
+/// How often a row is written at most, where each flush weighs so much and nothing is deleted. Below 1 MiB a flush, up
+/// to 1 MiB more for each flush.
 #[cfg(test)]
-pub(super) fn worst_amplification(flush_bytes: u64) -> u64 {
-    let passed = TIER_ENDS.iter().skip(1).filter(|end| flush_bytes < **end).count() as u64;
+pub(super) fn worst_amplification(flush_weight: u64) -> u64 {
+    let passed = TIER_ENDS.iter().skip(1).filter(|end| flush_weight < **end).count() as u64;
     1 + (GROWTH - 1) * passed
 }
 
@@ -165,8 +196,14 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
+    /// Of texts.
     fn sized(bytes: u64) -> Size {
-        Size { rows: 1_000, deleted: 0, bytes }
+        Size::new(1_000, 0, bytes, bytes, 4 << 30)
+    }
+
+    /// Of vectors.
+    fn vectors(bytes: u64) -> Size {
+        Size::new(1_000, 0, bytes, 0, 4 << 30)
     }
 
     /// Flushes of that size until `total` is in, compacted after each; bytes written for each that came in.
@@ -174,25 +211,25 @@ mod tests {
         let (mut segments, mut written): (Vec<u64>, u64) = (Vec::new(), 0);
         for _ in 0..total / flush_bytes {
             let (tiny, stay): (Vec<u64>, Vec<u64>) =
-                segments.into_iter().partition(|bytes| *bytes < TIER_ENDS[0]);
+                segments.into_iter().partition(|bytes| *bytes < TINY_BYTES);
             let flushed = flush_bytes + tiny.iter().sum::<u64>();
             segments = stay;
             segments.push(flushed);
             written += flushed;
             loop {
                 let sizes: Vec<Size> = segments.iter().map(|bytes| sized(*bytes)).collect();
-                let chosen = compaction(&sizes, FULL_BYTES);
+                let chosen = compaction(&sizes, u64::MAX);
                 if chosen.is_empty() {
                     break;
                 }
                 let merged: u64 = chosen.iter().map(|at| segments[*at]).sum();
-                assert!(chosen.len() > 1 && merged <= FULL_BYTES);
+                assert!(chosen.len() > 1 && merged <= FULL_WEIGHT);
                 written += merged;
                 let stays = |(at, bytes): (usize, u64)| (!chosen.contains(&at)).then_some(bytes);
                 segments = segments.into_iter().enumerate().filter_map(stays).collect();
                 segments.push(merged);
             }
-            let open = segments.iter().filter(|bytes| **bytes < FULL_BYTES / 2).count();
+            let open = segments.iter().filter(|bytes| **bytes < FULL_WEIGHT / 2).count();
             assert!(open <= MAX_SEGMENTS, "{open} segments");
         }
         ratio(written, total / flush_bytes * flush_bytes)
@@ -224,23 +261,23 @@ mod tests {
     #[test]
     fn what_is_deleted_goes_first_and_alone() {
         let mut sizes = vec![sized(600 * MIB), sized(300 * MIB), sized(2 * MIB), sized(2 * MIB)];
-        assert!(compaction(&sizes, FULL_BYTES).is_empty(), "four at most are left alone");
+        assert!(compaction(&sizes, u64::MAX).is_empty(), "four at most are left alone");
         sizes[0].deleted = 200;
-        assert!(compaction(&sizes, FULL_BYTES).is_empty(), "a fifth is not more than a fifth");
+        assert!(compaction(&sizes, u64::MAX).is_empty(), "a fifth is not more than a fifth");
         sizes[0].deleted = 201;
         sizes[1].deleted = 900;
-        assert_eq!(compaction(&sizes, FULL_BYTES), [1], "who has most");
+        assert_eq!(compaction(&sizes, u64::MAX), [1], "who has most");
         sizes[1].deleted = 0;
-        assert_eq!(compaction(&sizes, FULL_BYTES), [0]);
+        assert_eq!(compaction(&sizes, u64::MAX), [0]);
         assert!(compaction(&sizes, 100 * MIB).is_empty(), "more than the limit allows");
     }
 
     #[test]
     fn a_crowded_tier_takes_what_is_below_it_along() {
         let sizes = [2, 100, 40, 90, 900, 3, 300].map(|mib| sized(mib * MIB));
-        assert_eq!(compaction(&sizes, FULL_BYTES), [0, 5], "the lowest tier that has two");
+        assert_eq!(compaction(&sizes, u64::MAX), [0, 5], "the lowest tier that has two");
         let sizes = [2, 100, 40, 90, 900, 80, 300].map(|mib| sized(mib * MIB));
-        assert_eq!(compaction(&sizes, FULL_BYTES), [0, 2, 5, 3, 1, 6], "2, 40, 80, 90, 100, 300");
+        assert_eq!(compaction(&sizes, u64::MAX), [0, 2, 5, 3, 1, 6], "2, 40, 80, 90, 100, 300");
         assert_eq!(compaction(&sizes, 130 * MIB), [0, 2, 5]);
         assert!(compaction(&sizes, 41 * MIB).is_empty());
     }
@@ -248,6 +285,36 @@ mod tests {
     #[test]
     fn packs_keep_the_order_and_the_limit() {
         let sizes = [400, 400, 300, 1_100, 10, 20].map(|mib| sized(mib * MIB));
-        assert_eq!(packs(&sizes, FULL_BYTES), [vec![0, 1], vec![2], vec![3], vec![4, 5]]);
+        assert_eq!(packs(&sizes), [vec![0, 1], vec![2], vec![3], vec![4, 5]]);
+    }
+
+    #[test]
+    fn vectors_fill_a_segment_later_than_texts() {
+        let million = Size::new(1_000_000, 0, 1_000_000 * 768 * 4, 0, 4 << 30);
+        assert_eq!(packs(&[million, vectors(900 * MIB), vectors(300 * MIB)]), [vec![0, 1], vec![2]]);
+        assert_eq!(packs(&[vectors(3_000 * MIB), sized(200 * MIB), sized(200 * MIB)]), [vec![0, 1], vec![2]]);
+        let half = |bytes| Size::new(1_000, 0, bytes, bytes / 2, 4 << 30);
+        assert_eq!(packs(&[half(1_000 * MIB), half(1_000 * MIB), half(50 * MIB)]), [vec![0, 1], vec![2]]);
+        let few = Size::new(40_000_000, 0, 640 * MIB, 0, 4 << 30);
+        assert_eq!(packs(&[few, few]), [vec![0], vec![1]], "by their rows");
+        assert_eq!(
+            packs(&[Size::new(9, 0, 300 * MIB, 0, 512 * MIB); 2]),
+            [vec![0], vec![1]],
+            "a smaller limit"
+        );
+    }
+
+    #[test]
+    fn two_segments_that_are_not_full_always_fit_together() {
+        for one in [vectors(2_047 * MIB), sized(511 * MIB), Size::new(1_000, 500, 3_000 * MIB, 0, 4 << 30)] {
+            assert!(!one.is_full());
+            for other in [vectors(2_047 * MIB), sized(511 * MIB)] {
+                assert_eq!(packs(&[one, other]).len(), 1, "{one:?} {other:?}");
+            }
+        }
+        assert!(vectors(2_048 * MIB).is_full() && sized(512 * MIB).is_full());
+        let sizes = [70, 900, 800, 300, 1_000].map(|mib| vectors(mib * MIB));
+        assert_eq!(compaction(&sizes, u64::MAX), [0, 3, 2, 1, 4], "3,070 MiB of vectors become one");
+        assert_eq!(compaction(&sizes, 1_200 * MIB), [0, 3, 2], "as much as the limit allows");
     }
 }

@@ -9,7 +9,7 @@ use roaring::RoaringBitmap;
 use sepal_crypto::{Key, KeyRing};
 use sepal_types::{FileId, RowId, TableDef, TableId};
 
-use super::{BlobBuilder, CheckpointReport, Freely, Pace, freeze::Frozen, pace::Phase, plan};
+use super::{BlobBuilder, CheckpointReport, Freely, Pace, freeze::Frozen, merged, pace::Phase, plan};
 use crate::{
     ChunkRef, StoreError, TableVersion, TenantStore,
     blob::{Blob, Owner},
@@ -104,12 +104,12 @@ impl TenantStore {
         let making = Making { builder, pace: &Freely, announce: &|_, _| {} };
         let mut write = || -> Result<(), StoreError> {
             for version in frozen.snapshot.tables() {
-                let plan = plan::flush(version, &busy);
+                let plan = plan::flush(version, &busy, self.segment_bytes);
                 let mut table = ProducedTable::default();
                 for inputs in plan.rewrite {
                     let chunk = self.write_segment(&version.def, &inputs, &making, &mut produced)?;
                     if let Some(chunk) = &chunk {
-                        self.build_indexes(&version.def, chunk, &making, &mut produced)?;
+                        self.build_indexes(&version.def, chunk, &inputs, &making, &mut produced)?;
                     }
                     table.segments.push(NewSegment { inputs, chunk });
                 }
@@ -157,6 +157,7 @@ impl TenantStore {
             last_row: written.last_row,
             bytes: written.bytes,
             plain_bytes: written.plain_bytes,
+            variable_bytes: Some(written.variable_bytes),
             key: self.keys().wrap(&aad, &identity.key),
             deleted: None,
             indexes: Vec::new(),
@@ -182,6 +183,7 @@ impl TenantStore {
         &self,
         def: &TableDef,
         chunk: &Chunk,
+        inputs: &[ChunkRef],
         making: &Making<'_>,
         produced: &mut Produced,
     ) -> Result<(), StoreError> {
@@ -189,11 +191,13 @@ impl TenantStore {
         making.pace.phase(Phase::BuildingIndexes);
         for column in &def.columns {
             for (index, _) in def.vector_indexes(column.id) {
-                let Some(bytes) = making.builder.build(def, index, &chunk.column(column)?) else { continue };
+                let indexed = merged::inputs(chunk, inputs, index.id)?;
+                let built = making.builder.build(def, index, &chunk.column(column)?, &indexed);
+                let Some(bytes) = built else { continue };
                 let owner = Owner { tenant: self.tenant, table: def.id, segment: sealed.file() };
                 let (file, kind, keys) = (self.disk.file_id(), DataKind::Index, self.keys());
                 (making.announce)(kind, file);
-                let blob = Blob::write_as(file, &self.disk, &self.paths, &keys, owner, kind, &bytes)?;
+                let blob = Blob::write_as(file, &self.disk, &self.paths, &keys, owner, kind, &*bytes)?;
                 making.pace.spend(blob.entry().bytes);
                 produced.files.push((blob.kind(), blob.entry().file));
                 produced.bytes += blob.entry().bytes;

@@ -97,11 +97,17 @@ struct Meddler<'a> {
 }
 
 impl BlobBuilder for Meddler<'_> {
-    fn build(&self, _: &TableDef, _: &IndexDef, column: &ArrayRef) -> Option<Vec<u8>> {
+    fn build(
+        &self,
+        _: &TableDef,
+        _: &IndexDef,
+        column: &ArrayRef,
+        _: &[crate::MergeInput<'_>],
+    ) -> Option<Box<dyn crate::BlobBytes>> {
         if let Some(act) = self.with.lock().take() {
             act(self.store);
         }
-        Some(vec![7; column.len()])
+        Some(Box::new(vec![7; column.len()]))
     }
 }
 
@@ -255,7 +261,7 @@ fn a_plan_leaves_large_segments_alone() {
         assert!(segments(&store.snapshot()) <= plan::MAX_SEGMENTS);
     }
     let version = store.snapshot().table(ITEMS).unwrap().clone();
-    assert!(plan::flush(&version, &std::collections::HashSet::new()).rewrite.is_empty());
+    assert!(plan::flush(&version, &std::collections::HashSet::new(), 4 << 30).rewrite.is_empty());
     assert!(segments(&store.snapshot()) > 1, "not everything is rewritten each time");
     assert_eq!(version.live_rows(), 7 * 17);
 }

@@ -8,6 +8,7 @@ use arrow::{
     array::{Array, ArrayRef, BooleanArray, UInt64Array},
     buffer::BooleanBuffer,
     compute,
+    datatypes::DataType,
     record_batch::RecordBatch,
 };
 use roaring::RoaringBitmap;
@@ -24,6 +25,8 @@ pub(crate) struct MemoryChunk {
     ids: Ids,
     columns: Vec<(ColumnId, ArrayRef)>,
     bytes: u64,
+    /// Of columns whose values vary in length.
+    variable_bytes: u64,
 }
 
 enum Ids {
@@ -52,11 +55,21 @@ impl MemoryChunk {
             .map(named)
             .collect::<Result<_, StoreError>>()?;
         let ids = Ids::Run { first: first_row.0, rows, array: OnceLock::new() };
-        Ok(Self { generation, ids, bytes: bytes(&columns), columns })
+        Ok(Self::new(generation, ids, columns))
     }
 
     fn merged(ids: UInt64Array, columns: Vec<(ColumnId, ArrayRef)>, generation: u64) -> Self {
-        Self { generation, ids: Ids::List(Arc::new(ids)), bytes: bytes(&columns), columns }
+        Self::new(generation, Ids::List(Arc::new(ids)), columns)
+    }
+
+    fn new(generation: u64, ids: Ids, columns: Vec<(ColumnId, ArrayRef)>) -> Self {
+        let (mut bytes, mut variable_bytes) = (0, 0);
+        for (_, array) in &columns {
+            let size = array_bytes(array.as_ref()) as u64;
+            bytes += size;
+            variable_bytes += if varies(array.data_type()) { size } else { 0 };
+        }
+        Self { generation, ids, columns, bytes, variable_bytes }
     }
 
     pub(crate) const fn generation(&self) -> u64 {
@@ -65,6 +78,10 @@ impl MemoryChunk {
 
     pub(crate) const fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    pub(crate) const fn variable_bytes(&self) -> u64 {
+        self.variable_bytes
     }
 
     pub(crate) fn rows(&self) -> u32 {
@@ -113,8 +130,13 @@ pub(crate) fn row_count(first_row: RowId, batch: &RecordBatch) -> Result<u32, St
     Ok(rows)
 }
 
-fn bytes(columns: &[(ColumnId, ArrayRef)]) -> u64 {
-    columns.iter().map(|(_, array)| array_bytes(array.as_ref()) as u64).sum()
+/// Whether values of a type differ in length, so that an array of them has offsets.
+pub(crate) fn varies(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Boolean | DataType::Null | DataType::FixedSizeBinary(_) => false,
+        DataType::FixedSizeList(item, _) => varies(item.data_type()),
+        other => !other.is_primitive(),
+    }
 }
 
 /// The live rows of several chunks as one memory chunk in row-id order; `None` when no row lives.

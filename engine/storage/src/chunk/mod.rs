@@ -21,6 +21,7 @@ use sepal_types::{ColumnDef, ColumnId, FileId, RowId, SqlType, TableDef, TableId
 use crate::{
     StoreError,
     arrow_types::{arrow_type, has_arrow_type},
+    blob::BlobReader,
 };
 
 pub(crate) use cache::CacheKey;
@@ -28,7 +29,7 @@ pub use cache::ColumnCache;
 pub use deletions::{Deletions, Live};
 pub use fair::FairCache;
 pub(crate) use keys::{KeyColumns, KeyMap};
-pub(crate) use memory::{MemoryChunk, live_mask, merge, row_count};
+pub(crate) use memory::{MemoryChunk, live_mask, merge, row_count, varies};
 pub use near::Near;
 pub(crate) use sealed::{SealedChunk, SealedParts};
 
@@ -175,11 +176,19 @@ impl Chunk {
         }
     }
 
-    /// Opens the vector index's sealed bytes: one read, one pass of decryption, not cached here.
+    /// Opens the vector index's sealed bytes: one pass over the file, not cached here.
     pub fn index_blob(&self, index: TableId) -> Option<Result<Vec<u8>, StoreError>> {
         match &self.kind {
             Kind::Memory(_) => None,
             Kind::Sealed(chunk) => chunk.index_blob(index),
+        }
+    }
+
+    /// The same to be read in pieces. The file is open: it stays readable when the index is dropped meanwhile.
+    pub fn index_reader(&self, index: TableId) -> Option<Result<BlobReader, StoreError>> {
+        match &self.kind {
+            Kind::Memory(_) => None,
+            Kind::Sealed(chunk) => chunk.index_reader(index),
         }
     }
 
@@ -196,6 +205,14 @@ impl Chunk {
         match &self.kind {
             Kind::Memory(chunk) => chunk.bytes(),
             Kind::Sealed(chunk) => chunk.plain_bytes(),
+        }
+    }
+
+    /// Of them, the most that columns whose values vary in length may have: their offsets end at 2 GiB.
+    pub(crate) fn variable_bytes(&self) -> u64 {
+        match &self.kind {
+            Kind::Memory(chunk) => chunk.variable_bytes(),
+            Kind::Sealed(chunk) => chunk.entry().variable_bytes(),
         }
     }
 

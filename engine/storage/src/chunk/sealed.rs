@@ -24,7 +24,7 @@ use super::{CacheKey, ColumnCache, Near};
 use crate::{
     StoreError,
     arrow_types::arrow_type,
-    blob::Blob,
+    blob::{Blob, BlobReader},
     disk::Disk,
     manifest::{BlobEntry, SegmentEntry},
     paths::show,
@@ -155,6 +155,11 @@ impl SealedChunk {
     /// The lock is held while the file is read, so that a dropped index's file is not removed meanwhile.
     pub(crate) fn index_blob(&self, index: TableId) -> Option<Result<Vec<u8>, StoreError>> {
         self.indexes.read().get(&index).map(|blob| blob.open(&self.parts.disk))
+    }
+
+    /// The file is opened while the lock is held, as it is read in [`Self::index_blob`].
+    pub(crate) fn index_reader(&self, index: TableId) -> Option<Result<BlobReader, StoreError>> {
+        self.indexes.read().get(&index).map(|blob| blob.reader(&self.parts.disk))
     }
 
     /// The indexes' files, for the manifest.

@@ -135,6 +135,9 @@ pub(crate) struct SegmentEntry {
     /// the entry is of. A clone's segments are sealed under the id of the table that wrote them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed_for: Option<TableId>,
+    /// Of `plain_bytes`, those of columns whose values vary in length; `None`: an earlier program wrote it, all may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variable_bytes: Option<u64>,
 }
 
 /// A segment's deletion vector.
@@ -201,6 +204,11 @@ impl SegmentEntry {
     /// The table under whose id everything of it is sealed, for an entry of `table`.
     pub(crate) fn sealed_for(&self, table: TableId) -> TableId {
         self.sealed_for.unwrap_or(table)
+    }
+
+    /// The most that columns whose values vary in length may take in memory.
+    pub(crate) fn variable_bytes(&self) -> u64 {
+        self.variable_bytes.unwrap_or(self.plain_bytes)
     }
 
     /// Its files.

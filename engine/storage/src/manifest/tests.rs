@@ -26,6 +26,7 @@ fn manifest() -> Manifest {
         deleted: Some(DeletedEntry { rows: 1, blob: blob(2) }),
         indexes: vec![IndexEntry { index: TableId(20_002), blob: blob(3) }],
         sealed_for: Some(TableId(20_007)),
+        variable_bytes: Some(300),
     };
     let mut def = items(20_000, "items");
     def.columns.truncate(1);
@@ -59,6 +60,7 @@ fn manifest() -> Manifest {
 fn first_manifest() -> Manifest {
     let mut manifest = Manifest { time_us: 0, snapshots: vec![], cloned: vec![], ..manifest() };
     manifest.tables[0].segments[0].sealed_for = None;
+    manifest.tables[0].segments[0].variable_bytes = None;
     manifest
 }
 
@@ -94,7 +96,7 @@ fn content_is_golden() {
         ),
         "04".repeat(16)
     );
-    let expected = golden(r#","sealed_for":20007"#) + &own;
+    let expected = golden(r#","sealed_for":20007,"variable_bytes":300"#) + &own;
     assert_eq!(serde_json::to_string(&manifest()).unwrap(), expected);
     assert_eq!(serde_json::from_str::<Manifest>(&expected).unwrap(), manifest());
 }

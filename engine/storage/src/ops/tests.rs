@@ -208,6 +208,7 @@ fn a_clone_survives_and_its_json_is_golden() {
         deleted: None,
         indexes: vec![IndexEntry { index: TableId(20_012), blob }],
         sealed_for: Some(TableId(20_000)),
+        variable_bytes: None,
     };
     let deleted = roaring::RoaringBitmap::from_iter([1_u32]);
     let segments = vec![ClonedSegment::new(entry, &deleted).unwrap()];

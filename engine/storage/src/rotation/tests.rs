@@ -30,8 +30,14 @@ const COPY: TableId = TableId(20_100);
 struct Blobs;
 
 impl BlobBuilder for Blobs {
-    fn build(&self, _: &TableDef, _: &IndexDef, _: &ArrayRef) -> Option<Vec<u8>> {
-        Some(b"blob".to_vec())
+    fn build(
+        &self,
+        _: &TableDef,
+        _: &IndexDef,
+        _: &ArrayRef,
+        _: &[crate::MergeInput<'_>],
+    ) -> Option<Box<dyn crate::BlobBytes>> {
+        Some(Box::new(*b"blob"))
     }
 }
 

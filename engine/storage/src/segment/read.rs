@@ -12,13 +12,15 @@
 //! - It only ever gets bytes that were read here: a read that fails is [`StoreError::Io`], not damage.
 
 use std::{
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
 };
 
 use arrow::{
-    array::{Array, ArrayRef},
+    array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, NullBufferBuilder},
+    buffer::MutableBuffer,
     datatypes::{DataType, Schema},
     record_batch::RecordBatch,
 };
@@ -139,20 +141,18 @@ impl Footer {
     fn read(&self, disk: &Disk, path: &Path, name: &str) -> Result<Option<ArrayRef>, StoreError> {
         let schema: &Schema = self.metadata.schema();
         let Ok(root) = schema.index_of(name) else { return Ok(None) };
-        let regions = self.regions(disk, path, root)?;
-        let array = guarded(path, || {
-            let mask = ProjectionMask::roots(self.metadata.parquet_schema(), [root]);
-            let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(regions, self.metadata.clone())
-                .with_projection(mask)
-                .with_batch_size(self.rows as usize)
-                .build()?;
-            let batches = reader.collect::<Result<Vec<_>, _>>()?;
-            let arrays: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(0).as_ref()).collect();
-            match batches.as_slice() {
-                [single] => Ok(single.column(0).clone()),
-                _ => Ok(arrow::compute::concat(&arrays)?),
+        let groups = self.metadata.metadata().num_row_groups();
+        let array = match schema.field(root).data_type() {
+            DataType::FixedSizeBinary(width) if groups > 1 => self.read_fixed(disk, path, root, *width)?,
+            _ => {
+                let batches = self.decode(disk, path, root, 0..groups)?;
+                let arrays: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(0).as_ref()).collect();
+                match batches.as_slice() {
+                    [single] => single.column(0).clone(),
+                    _ => guarded(path, || Ok(arrow::compute::concat(&arrays)?))?,
+                }
             }
-        })?;
+        };
         if array.len() != self.rows as usize {
             let why = format!("{} rows in column {name}, {} in the footer", array.len(), self.rows);
             return Err(StoreError::corrupt(&show(path), why));
@@ -160,13 +160,64 @@ impl Footer {
         Ok(Some(array))
     }
 
+    /// A column of values of one width, vectors for one: into one buffer, group after group, so that no second copy of
+    /// gigabytes is in memory meanwhile, sealed or not.
+    fn read_fixed(&self, disk: &Disk, path: &Path, root: usize, width: i32) -> Result<ArrayRef, StoreError> {
+        let rows = self.rows as usize;
+        let mut values = MutableBuffer::with_capacity(rows * usize::try_from(width).unwrap_or(0));
+        let mut nulls = NullBufferBuilder::new(rows);
+        for group in 0..self.metadata.metadata().num_row_groups() {
+            for batch in self.decode(disk, path, root, group..group + 1)? {
+                let part = batch.column(0).as_fixed_size_binary_opt();
+                let part = part.ok_or_else(|| StoreError::corrupt(&show(path), "a column of two types"))?;
+                values.extend_from_slice(part.value_data());
+                match part.nulls() {
+                    Some(found) => nulls.append_buffer(found),
+                    None => nulls.append_n_non_nulls(part.len()),
+                }
+            }
+        }
+        guarded(path, || {
+            let array = FixedSizeBinaryArray::try_new(width, values.into(), nulls.finish())?;
+            Ok(Arc::new(array) as ArrayRef)
+        })
+    }
+
+    /// A column of some row groups.
+    fn decode(
+        &self,
+        disk: &Disk,
+        path: &Path,
+        root: usize,
+        groups: Range<usize>,
+    ) -> Result<Vec<RecordBatch>, StoreError> {
+        let regions = self.regions(disk, path, root, groups.clone())?;
+        guarded(path, || {
+            let mask = ProjectionMask::roots(self.metadata.parquet_schema(), [root]);
+            let metadata = self.metadata.metadata();
+            let rows: i64 = groups.clone().map(|group| metadata.row_group(group).num_rows()).sum();
+            let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(regions, self.metadata.clone())
+                .with_projection(mask)
+                .with_row_groups(groups.collect())
+                .with_batch_size(usize::try_from(rows).unwrap_or(0))
+                .build()?;
+            Ok(reader.collect::<Result<Vec<_>, _>>()?)
+        })
+    }
+
     /// Reads the column's bytes, one read per row group: parquet-rs itself would read page by page.
-    fn regions(&self, disk: &Disk, path: &Path, root: usize) -> Result<Regions, StoreError> {
+    fn regions(
+        &self,
+        disk: &Disk,
+        path: &Path,
+        root: usize,
+        groups: Range<usize>,
+    ) -> Result<Regions, StoreError> {
         let file = disk.open(path)?;
         let length = file.length().map_err(|error| io_error("read", path, &error))?;
         let schema = self.metadata.parquet_schema();
         let mut parts = Vec::new();
-        for group in self.metadata.metadata().row_groups() {
+        for group in &self.metadata.metadata().row_groups()[groups] {
             for (leaf, column) in group.columns().iter().enumerate() {
                 if schema.get_column_root_idx(leaf) != root {
                     continue;

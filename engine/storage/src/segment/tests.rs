@@ -164,6 +164,37 @@ fn vectors_are_not_copied_on_the_way_out_of_parquet() {
     assert_eq!(vectors.nulls(), None);
 }
 
+/// As those of more than 256 MiB come.
+#[test]
+fn columns_of_several_row_groups_come_out_whole() {
+    let typed = every_type();
+    let ids: ArrayRef = Arc::new(arrow::array::UInt64Array::from_iter_values(1..=6));
+    let mut fields = vec![Field::new(super::ROW_ID, DataType::UInt64, false)];
+    let (mut stored, mut expected) = (vec![ids], Vec::new());
+    for ((ty, array), id) in typed.iter().zip(1..) {
+        let twice = arrow::compute::concat(&[array, array]).unwrap();
+        let column = super::layout::to_stored(&twice).unwrap();
+        fields.push(Field::new(stored_name(ColumnId(id)), column.data_type().clone(), true));
+        stored.push(column);
+        expected.push((ColumnId(id), arrow_type(ty), twice));
+    }
+    let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), stored).unwrap();
+    let properties = super::layout::writer_properties(rows.schema_ref(), &identity()).unwrap();
+    let properties = properties.into_builder().set_max_row_group_row_count(Some(2)).build();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    let file = std::fs::File::create(&path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, rows.schema(), Some(properties)).unwrap();
+    writer.write(&rows).unwrap();
+    assert_eq!(writer.close().unwrap().num_row_groups(), 3);
+    let bytes = std::fs::metadata(&path).unwrap().len();
+    let footer = Footer::open(&Disk::default(), &path, &identity(), 6, bytes).unwrap();
+    for (column, ty, expected) in expected {
+        let found = footer.column(&Disk::default(), &path, column, &ty).unwrap().unwrap();
+        assert_eq!(found.to_data(), expected.to_data(), "{ty}");
+    }
+}
+
 #[test]
 fn deleted_rows_stay_behind_and_interleaved_ids_are_ordered() {
     let dir = tempfile::tempdir().unwrap();

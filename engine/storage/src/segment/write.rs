@@ -9,7 +9,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray},
+    array::{Array, ArrayRef, AsArray, BooleanArray},
     compute,
     datatypes::{DataType, Field, Schema, UInt64Type},
     record_batch::RecordBatch,
@@ -25,6 +25,7 @@ use crate::{
     chunk,
     disk::{Disk, NewFile, io_error},
     paths::show,
+    row_bytes::array_bytes,
 };
 
 /// What was written.
@@ -37,6 +38,8 @@ pub(crate) struct Written {
     pub bytes: u64,
     /// The arrays' size in memory.
     pub plain_bytes: u64,
+    /// Of them, those of columns whose values vary in length.
+    pub variable_bytes: u64,
 }
 
 /// Rows between two looks at the pace: some megabytes of vectors.
@@ -66,35 +69,60 @@ pub(crate) fn write(
     written.map(Some)
 }
 
-/// A table's rows, in parts that share memory with the chunks wherever nothing is deleted.
+/// A table's rows, in parts that share memory with the chunks.
 pub(super) struct Gathered {
     schema: Arc<Schema>,
-    parts: Vec<RecordBatch>,
+    parts: Vec<Part>,
+    /// Part and position of each row, where the parts' row ids interleave; `None`: part after part.
+    order: Option<Vec<(u32, u32)>>,
     rows: u32,
     first_row: RowId,
     last_row: RowId,
+}
+
+/// The rows of one chunk. Deleted ones are left out as they are written, some at a time: a second copy of the others
+/// would take as much memory again.
+struct Part {
+    /// Row ids, then the columns.
+    arrays: Vec<ArrayRef>,
+    /// `None`: all.
+    live: Option<BooleanArray>,
 }
 
 fn gather(def: &TableDef, inputs: &[ChunkRef], pace: &dyn Pace) -> Result<Option<Gathered>, StoreError> {
     let mut inputs: Vec<ChunkRef> = inputs.iter().filter(|input| input.live_rows() > 0).cloned().collect();
     inputs.sort_by_key(|input| input.chunk.first_row());
     let overlapping = inputs.windows(2).any(|pair| pair[0].chunk.last_row() >= pair[1].chunk.first_row());
-    if overlapping {
-        // Concurrent transactions interleaved their row ids: put them in order in memory.
-        let merged = chunk::merge(def, &inputs, 0)?;
-        inputs = merged.map(|merged| ChunkRef::new(chunk::Chunk::memory(merged))).into_iter().collect();
-    }
-    let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else { return Ok(None) };
-    let (first_row, last_row) = (live_edge(first, false)?, live_edge(last, true)?);
+    // Concurrent transactions interleave their row ids.
+    let order = if overlapping { Some(order(&inputs)?) } else { None };
+    let Some((first_row, last_row)) = edges(&inputs, order.as_deref())? else { return Ok(None) };
     let rows: u64 = inputs.iter().map(|input| u64::from(input.live_rows())).sum();
     let rows = u32::try_from(rows).map_err(|_| StoreError::Bug(format!("{rows} rows for one segment")))?;
-    let columns = inputs.iter().map(|input| columns(def, input, pace)).collect::<Result<Vec<_>, _>>()?;
-    let schema = schema(def, &columns);
-    let parts = columns
-        .into_iter()
-        .map(|columns| RecordBatch::try_new(Arc::clone(&schema), columns))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(Some(Gathered { schema, parts, rows, first_row, last_row }))
+    let parts = inputs.iter().map(|input| columns(def, input, pace)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Some(Gathered { schema: schema(def, &parts), parts, order, rows, first_row, last_row }))
+}
+
+/// Input and position of every live row, by row id.
+fn order(inputs: &[ChunkRef]) -> Result<Vec<(u32, u32)>, StoreError> {
+    let mut rows: Vec<(u64, u32, u32)> = Vec::new();
+    for (input, number) in inputs.iter().zip(0..) {
+        let ids = input.chunk.row_ids()?;
+        let live = (0..input.chunk.rows()).filter(|position| !input.deleted.contains(*position));
+        rows.extend(live.map(|position| (ids.value(position as usize), number, position)));
+    }
+    rows.sort_unstable();
+    Ok(rows.into_iter().map(|(_, input, position)| (input, position)).collect())
+}
+
+/// The least and the greatest live row id; `None` without any.
+fn edges(inputs: &[ChunkRef], order: Option<&[(u32, u32)]>) -> Result<Option<(RowId, RowId)>, StoreError> {
+    let row_at = |(input, position): (u32, u32)| inputs[input as usize].chunk.row_at(position);
+    let Some(order) = order else {
+        let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else { return Ok(None) };
+        return Ok(Some((live_edge(first, false)?, live_edge(last, true)?)));
+    };
+    let (Some(first), Some(last)) = (order.first(), order.last()) else { return Ok(None) };
+    Ok(Some((row_at(*first)?, row_at(*last)?)))
 }
 
 /// The least or greatest live row id.
@@ -105,33 +133,53 @@ fn live_edge(input: &ChunkRef, last: bool) -> Result<RowId, StoreError> {
     input.chunk.row_at(position.ok_or_else(|| StoreError::Bug("a chunk without live rows".to_owned()))?)
 }
 
-/// Row ids and columns of one chunk's live rows, as Parquet stores them. The cache stays with what queries ask for.
-fn columns(def: &TableDef, input: &ChunkRef, pace: &dyn Pace) -> Result<Vec<ArrayRef>, StoreError> {
-    let mask =
+/// Row ids and columns of one chunk, as Parquet stores them. The cache stays with what queries ask for.
+fn columns(def: &TableDef, input: &ChunkRef, pace: &dyn Pace) -> Result<Part, StoreError> {
+    let live =
         (!input.deleted.is_empty()).then(|| chunk::live_mask(&input.deleted, 0, input.chunk.rows() as usize));
-    let live = |array: ArrayRef| -> Result<ArrayRef, StoreError> {
-        match &mask {
-            Some(mask) => Ok(compute::filter(&array, mask)?),
-            None => Ok(array),
-        }
-    };
-    let mut arrays = vec![live(input.chunk.row_ids()?)?];
+    let mut arrays: Vec<ArrayRef> = vec![input.chunk.row_ids()?];
     for column in &def.columns {
         check(pace)?;
-        let array = live(input.chunk.column_once(column)?)?;
+        let array = input.chunk.column_once(column)?;
         if input.chunk.segment().is_some() {
             pace.spend(array.get_buffer_memory_size() as u64);
         }
         arrays.push(layout::to_stored(&array).map_err(StoreError::Bug)?);
     }
-    Ok(arrays)
+    Ok(Part { arrays, live })
+}
+
+impl Part {
+    fn rows(&self) -> usize {
+        self.arrays.first().map_or(0, |ids| ids.len())
+    }
+
+    /// What lives of `count` rows from `first` on.
+    fn some(&self, schema: &Arc<Schema>, first: usize, count: usize) -> Result<RecordBatch, StoreError> {
+        let live = self.live.as_ref().map(|live| live.slice(first, count));
+        let piece = |array: &ArrayRef| match &live {
+            Some(live) => compute::filter(&array.slice(first, count), live),
+            None => Ok(array.slice(first, count)),
+        };
+        let arrays = self.arrays.iter().map(piece).collect::<Result<Vec<_>, _>>()?;
+        Ok(RecordBatch::try_new(Arc::clone(schema), arrays)?)
+    }
+
+    /// Whether a row that is written has a NULL there.
+    fn has_nulls(&self, index: usize) -> bool {
+        let Some(nulls) = self.arrays[index].nulls() else { return false };
+        match &self.live {
+            None => nulls.null_count() > 0,
+            Some(live) => (&!nulls.inner() & live.values()).count_set_bits() > 0,
+        }
+    }
 }
 
 /// A column is nullable in the file only if it has a NULL there: without levels it decodes several times faster.
-fn schema(def: &TableDef, parts: &[Vec<ArrayRef>]) -> Arc<Schema> {
-    let nullable = |index: usize| parts.iter().any(|columns| columns[index].null_count() > 0);
+fn schema(def: &TableDef, parts: &[Part]) -> Arc<Schema> {
     let data_type =
-        |index: usize| parts.first().map_or(DataType::Null, |columns| columns[index].data_type().clone());
+        |index: usize| parts.first().map_or(DataType::Null, |part| part.arrays[index].data_type().clone());
+    let nullable = |index: usize| parts.iter().any(|part| part.has_nulls(index));
     let mut fields = vec![Field::new(ROW_ID, DataType::UInt64, false)];
     for (index, column) in def.columns.iter().enumerate() {
         fields.push(Field::new(stored_name(column.id), data_type(index + 1), nullable(index + 1)));
@@ -146,13 +194,34 @@ impl Gathered {
         let ids =
             rows.columns().first().and_then(|ids| ids.as_primitive_opt::<UInt64Type>()).ok_or_else(bug)?;
         let (first, last) = ids.values().first().zip(ids.values().last()).ok_or_else(bug)?;
-        Ok(Self {
-            schema: rows.schema(),
-            rows: u32::try_from(rows.num_rows()).map_err(|_| bug())?,
-            first_row: RowId(*first),
-            last_row: RowId(*last),
-            parts: vec![rows],
-        })
+        let (first_row, last_row) = (RowId(*first), RowId(*last));
+        let (schema, arrays, rows) = rows.into_parts();
+        let parts = vec![Part { arrays, live: None }];
+        let rows = u32::try_from(rows).map_err(|_| bug())?;
+        Ok(Self { schema, parts, order: None, rows, first_row, last_row })
+    }
+
+    /// The rows, some at a time.
+    fn batches(&self) -> Box<dyn Iterator<Item = Result<RecordBatch, StoreError>> + '_> {
+        let schema = &self.schema;
+        match &self.order {
+            Some(order) => Box::new(order.chunks(ROWS_AT_ONCE).map(move |rows| self.interleaved(rows))),
+            None => Box::new(self.parts.iter().flat_map(move |part| {
+                let firsts = (0..part.rows()).step_by(ROWS_AT_ONCE);
+                firsts.map(move |first| part.some(schema, first, ROWS_AT_ONCE.min(part.rows() - first)))
+            })),
+        }
+    }
+
+    fn interleaved(&self, rows: &[(u32, u32)]) -> Result<RecordBatch, StoreError> {
+        let rows: Vec<(usize, usize)> =
+            rows.iter().map(|(part, position)| (*part as usize, *position as usize)).collect();
+        let column = |index: usize| {
+            let arrays: Vec<&dyn Array> = self.parts.iter().map(|part| part.arrays[index].as_ref()).collect();
+            compute::interleave(&arrays, &rows)
+        };
+        let arrays = (0..self.schema.fields().len()).map(column).collect::<Result<Vec<_>, _>>()?;
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), arrays)?)
     }
 }
 
@@ -169,23 +238,21 @@ pub(super) fn write_file(
     let file = PacedFile { file: disk.stream("segment", path)?, pace, unsynced: 0 };
     let mut writer =
         ArrowWriter::try_new(file, Arc::clone(&gathered.schema), Some(properties)).map_err(failed)?;
-    let mut plain_bytes = 0;
-    for part in &gathered.parts {
-        plain_bytes += part
-            .columns()
-            .iter()
-            .map(|array| array.to_data().get_slice_memory_size().unwrap_or(0) as u64)
-            .sum::<u64>();
-        for first in (0..part.num_rows()).step_by(ROWS_AT_ONCE) {
-            check(pace)?;
-            let rows = ROWS_AT_ONCE.min(part.num_rows() - first);
-            writer.write(&part.slice(first, rows)).map_err(failed)?;
+    let (mut plain_bytes, mut variable_bytes) = (0, 0);
+    for batch in gathered.batches() {
+        check(pace)?;
+        let batch = batch?;
+        for array in batch.columns() {
+            let bytes = array_bytes(array.as_ref()) as u64;
+            plain_bytes += bytes;
+            variable_bytes += if chunk::varies(array.data_type()) { bytes } else { 0 };
         }
+        writer.write(&batch).map_err(failed)?;
     }
     let file = writer.into_inner().map_err(failed)?;
     let bytes = file.file.finish()?;
     let Gathered { rows, first_row, last_row, .. } = *gathered;
-    Ok(Written { rows, first_row, last_row, bytes, plain_bytes })
+    Ok(Written { rows, first_row, last_row, bytes, plain_bytes, variable_bytes })
 }
 
 fn check(pace: &dyn Pace) -> Result<(), StoreError> {

@@ -51,7 +51,13 @@ impl<'a> Meanwhile<'a> {
 }
 
 impl BlobBuilder for Meanwhile<'_> {
-    fn build(&self, _: &TableDef, index: &IndexDef, column: &arrow::array::ArrayRef) -> Option<Vec<u8>> {
+    fn build(
+        &self,
+        _: &TableDef,
+        index: &IndexDef,
+        column: &arrow::array::ArrayRef,
+        _: &[crate::MergeInput<'_>],
+    ) -> Option<Box<dyn crate::BlobBytes>> {
         self.act();
         let mut world = self.world.lock();
         if self.alone == Alone::Compaction {
@@ -62,7 +68,7 @@ impl BlobBuilder for Meanwhile<'_> {
             }
         }
         let left_out = world.dice.once_in(4);
-        (!left_out).then(|| blob(index.id, column.len()))
+        (!left_out).then(|| Box::new(blob(index.id, column.len())) as Box<dyn crate::BlobBytes>)
     }
 }
 

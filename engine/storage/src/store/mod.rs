@@ -39,6 +39,9 @@ pub struct StoreOptions {
     pub cache: Arc<ColumnCache>,
     /// Log size at which [`TenantStore::wants_checkpoint`] says yes.
     pub wal_segment_bytes: u64,
+    /// Of rows, uncompressed, that a segment may hold; of values that vary in length at most 1 GiB, whatever this is.
+    /// Its columns are decoded whole: a reader wants room for them in `cache`.
+    pub segment_bytes: u64,
     /// Finished log files that one [`crate::LogHold`] may keep, in bytes. A checkpoint breaks those that keep more.
     pub log_retention_bytes: u64,
     /// What [`TenantStore::log_end`] gave last: a log that does not reach as far any more is damage. Without it, a
@@ -65,6 +68,7 @@ impl StoreOptions {
         Self {
             cache,
             wal_segment_bytes,
+            segment_bytes: 4 << 30,
             log_retention_bytes,
             log_end: None,
             history: HistoryPolicy::default(),
@@ -86,6 +90,7 @@ pub struct TenantStore {
     pub(crate) cache: Arc<ColumnCache>,
     pub(crate) clock: Arc<dyn Clock>,
     wal_segment_bytes: u64,
+    pub(crate) segment_bytes: u64,
     head: RwLock<Snapshot>,
     pub(crate) counters: Counters,
     pub(crate) poison: Poison,

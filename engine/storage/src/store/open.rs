@@ -248,6 +248,7 @@ impl Context {
             cache: self.options.cache,
             clock: self.options.clock,
             wal_segment_bytes: self.options.wal_segment_bytes,
+            segment_bytes: self.options.segment_bytes,
             head: RwLock::new(Snapshot::new(parts.opened.state)),
             counters: parts.opened.counters,
             poison: Poison::default(),

@@ -42,6 +42,35 @@ fn a_recall_is_a_share() {
 }
 
 #[test]
+fn memory_is_read_and_shown_as_postgres_does() {
+    let mut settings = Settings::new("key");
+    assert_eq!(settings.maintenance_bytes(), 4 << 30);
+    for (value, shown, bytes) in [
+        ("65536", "64MB", 64 << 20),
+        ("8GB", "8GB", 8 << 30),
+        (" 1.5 GB ", "1536MB", 3 << 29),
+        ("64kB", "64kB", 64 << 10),
+        ("1048577 kB", "1048577kB", 1_048_577 << 10),
+        ("134217728B", "128MB", 128 << 20),
+        ("1TB", "1TB", 1 << 40),
+    ] {
+        assert_eq!(settings.set("maintenance_work_MEM", value, false).unwrap(), shown);
+        assert_eq!(settings.maintenance_bytes(), bytes, "{value}");
+    }
+    for wrong in ["", "much", "-1", "64mb", "1 2", "12PB", "NaN", "1.2.3"] {
+        let error = settings.set("maintenance_work_mem", wrong, false).unwrap_err();
+        assert_eq!(error.state().code(), "22023", "{wrong}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("\"MB\"")), "{wrong}");
+    }
+    for outside in ["63", "0", "3000000MB", "9999999999999TB"] {
+        let error = settings.set("maintenance_work_mem", outside, false).unwrap_err();
+        assert!(error.message().contains("(64 kB .. 2147483647 kB)"), "{outside}: {}", error.message());
+    }
+    let row = settings.rows().into_iter().find(|row| row.name == "maintenance_work_mem").unwrap();
+    assert_eq!((row.vartype.as_str(), row.unit.as_deref()), ("integer", Some("kB")));
+}
+
+#[test]
 fn a_rollback_undoes_and_local_ends_with_the_transaction() {
     let mut settings = Settings::new("key");
     settings.begin();

@@ -2,7 +2,10 @@
 
 use sepal_types::{Error, Result, SqlState};
 
-use super::{super::past::parse_as_of, AS_OF, Kind, Known, UTC_NAMES, fixed};
+use super::{super::past::parse_as_of, AS_OF, Kind, Known, fixed, memory};
+
+const UTC_NAMES: &[&str] =
+    &["utc", "etc/utc", "gmt", "z", "zulu", "uct", "universal", "etc/gmt", "default", "local"];
 
 /// Checks a value and gives it in the form that SHOW prints.
 pub(super) fn validate(known: &Known, value: &str) -> Result<String> {
@@ -25,6 +28,7 @@ pub(super) fn validate(known: &Known, value: &str) -> Result<String> {
         },
         Kind::Real => value.parse::<f64>().map(|_| value.to_owned()).map_err(|_| invalid()),
         Kind::Share => validate_share(name, value, invalid),
+        Kind::Memory => memory::validate(name, value, invalid),
         Kind::Integer(least, most, unit) => {
             let number =
                 if unit == Some("ms") { parse_milliseconds(value) } else { value.trim().parse().ok() };

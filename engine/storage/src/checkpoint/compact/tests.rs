@@ -38,10 +38,13 @@ fn with_table(dir: &Path) -> Arc<TenantStore> {
 
 /// Rows in a segment of their own.
 fn segment(store: &TenantStore, ids: &[i64]) {
-    let labels: Vec<String> = ids.iter().map(|id| format!("{id} {}", "x".repeat(LABEL_BYTES))).collect();
-    let first_row = store.reserve_rows(ITEMS, ids.len() as u64);
-    commit(store, vec![Op::Insert { table: ITEMS, first_row, rows: batch_of(ids, &labels) }]);
+    insert_large(store, store.reserve_rows(ITEMS, ids.len() as u64), ids);
     store.checkpoint(&NoBlobs).unwrap();
+}
+
+fn insert_large(store: &TenantStore, first_row: RowId, ids: &[i64]) {
+    let labels: Vec<String> = ids.iter().map(|id| format!("{id} {}", "x".repeat(LABEL_BYTES))).collect();
+    commit(store, vec![Op::Insert { table: ITEMS, first_row, rows: batch_of(ids, &labels) }]);
 }
 
 /// Five segments of the rows 0..15.
@@ -78,11 +81,17 @@ struct Meddler<'a> {
 }
 
 impl BlobBuilder for Meddler<'_> {
-    fn build(&self, _: &TableDef, _: &IndexDef, column: &ArrayRef) -> Option<Vec<u8>> {
+    fn build(
+        &self,
+        _: &TableDef,
+        _: &IndexDef,
+        column: &ArrayRef,
+        _: &[crate::MergeInput<'_>],
+    ) -> Option<Box<dyn crate::BlobBytes>> {
         if let Some(act) = self.with.lock().take() {
             act(self.store);
         }
-        Some(vec![7; column.len()])
+        Some(Box::new(vec![7; column.len()]))
     }
 }
 
@@ -114,6 +123,77 @@ fn too_many_segments_become_one() {
     assert!((1.9..2.1).contains(&amplification), "{amplification}");
     drop(store);
     assert_eq!(live(&open(dir.path())), (0..15).collect::<Vec<_>>());
+}
+
+/// Notes where the rows of indexed inputs have gone, by input.
+#[derive(Default)]
+struct Recorder(Mutex<Vec<Vec<u32>>>);
+
+impl BlobBuilder for Recorder {
+    fn build(
+        &self,
+        _: &TableDef,
+        _: &IndexDef,
+        _: &ArrayRef,
+        inputs: &[crate::MergeInput<'_>],
+    ) -> Option<Box<dyn crate::BlobBytes>> {
+        *self.0.lock() = inputs.iter().map(|input| input.positions.clone()).collect();
+        Some(Box::new(*b"blob"))
+    }
+}
+
+impl Recorder {
+    /// Merges all segments.
+    fn merged(&self, store: &TenantStore) -> Vec<Vec<u32>> {
+        let groups = store.segments_to_merge(ITEMS, Rewrite::All);
+        store.merge(ITEMS, &groups[0], self, &Freely).unwrap().unwrap();
+        self.0.lock().clone()
+    }
+}
+
+#[test]
+fn a_builder_learns_where_indexed_rows_have_gone() {
+    const GONE: u32 = u32::MAX;
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_table(dir.path());
+    let recorder = Recorder::default();
+    let builders: [&dyn BlobBuilder; 3] = [&recorder, &recorder, &NoBlobs];
+    for (part, builder) in (0..).zip(builders) {
+        let ids: Vec<i64> = (part * 6..part * 6 + 6).collect();
+        insert_large(&store, store.reserve_rows(ITEMS, 6), &ids);
+        store.checkpoint(builder).unwrap();
+    }
+    assert!(recorder.0.lock().is_empty(), "nothing was merged");
+    let gone = delete(&store, 20_000, &[1, 9]);
+    commit(&store, vec![gone]);
+    store.checkpoint(&NoBlobs).unwrap();
+    assert_eq!(segments(&store), 3);
+    // The third has no index.
+    assert_eq!(recorder.merged(&store), [[0, GONE, 1, 2, 3, 4], [5, 6, 7, GONE, 8, 9]]);
+    assert_eq!(live(&store).len(), 16);
+}
+
+#[test]
+fn interleaved_rows_come_out_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_table(dir.path());
+    let recorder = Recorder::default();
+    let [first, second, third] = [2, 3, 2].map(|rows| store.reserve_rows(ITEMS, rows));
+    insert_large(&store, third, &[5, 6]);
+    insert_large(&store, first, &[0, 1]);
+    store.checkpoint(&recorder).unwrap();
+    insert_large(&store, second, &[2, 3, 4]);
+    store.checkpoint(&recorder).unwrap();
+    assert_eq!(segments(&store), 2);
+    let gone = delete(&store, 20_000, &[1]);
+    commit(&store, vec![gone]);
+    store.checkpoint(&recorder).unwrap();
+    // The flush has rewritten the first: a quarter of it was deleted.
+    assert_eq!(recorder.merged(&store), [[0, 4, 5], [1, 2, 3]]);
+    assert_eq!(segments(&store), 1);
+    assert_eq!(live(&store), [0, 2, 3, 4, 5, 6]);
+    let version = store.snapshot().table(ITEMS).unwrap().clone();
+    assert!(version.chunks[0].chunk.row_ids().unwrap().values().is_sorted());
 }
 
 #[test]

@@ -17,8 +17,14 @@ use crate::{
 struct Blobs;
 
 impl BlobBuilder for Blobs {
-    fn build(&self, _: &TableDef, _: &IndexDef, column: &arrow::array::ArrayRef) -> Option<Vec<u8>> {
-        Some(vec![7; column.len()])
+    fn build(
+        &self,
+        _: &TableDef,
+        _: &IndexDef,
+        column: &arrow::array::ArrayRef,
+        _: &[crate::MergeInput<'_>],
+    ) -> Option<Box<dyn crate::BlobBytes>> {
+        Some(Box::new(vec![7; column.len()]))
     }
 }
 

@@ -11,8 +11,14 @@ use crate::{
 struct Blobs;
 
 impl BlobBuilder for Blobs {
-    fn build(&self, _: &TableDef, _: &IndexDef, _: &arrow::array::ArrayRef) -> Option<Vec<u8>> {
-        Some(b"blob".to_vec())
+    fn build(
+        &self,
+        _: &TableDef,
+        _: &IndexDef,
+        _: &arrow::array::ArrayRef,
+        _: &[crate::MergeInput<'_>],
+    ) -> Option<Box<dyn crate::BlobBytes>> {
+        Some(Box::new(*b"blob"))
     }
 }
 

@@ -30,8 +30,9 @@ impl BlobBuilder for Blobs {
         _: &sepal_types::TableDef,
         _: &sepal_types::IndexDef,
         _: &arrow::array::ArrayRef,
-    ) -> Option<Vec<u8>> {
-        Some(b"blob".to_vec())
+        _: &[crate::MergeInput<'_>],
+    ) -> Option<Box<dyn crate::BlobBytes>> {
+        Some(Box::new(*b"blob"))
     }
 }
 

@@ -250,8 +250,9 @@ fn no_plaintext_reaches_a_file() {
             _: &sepal_types::TableDef,
             _: &sepal_types::IndexDef,
             _: &arrow::array::ArrayRef,
-        ) -> Option<Vec<u8>> {
-            Some(b"canary blob".repeat(10))
+            _: &[crate::MergeInput<'_>],
+        ) -> Option<Box<dyn crate::BlobBytes>> {
+            Some(Box::new(b"canary blob".repeat(10)))
         }
     }
     write(&store, 0);

@@ -176,7 +176,8 @@ impl crate::BlobBuilder for Closer<'_> {
         _: &sepal_types::TableDef,
         _: &sepal_types::IndexDef,
         _: &arrow::array::ArrayRef,
-    ) -> Option<Vec<u8>> {
+        _: &[crate::MergeInput<'_>],
+    ) -> Option<Box<dyn crate::BlobBytes>> {
         self.1.send(()).unwrap();
         while !self.0.stats().poisoned {
             std::thread::yield_now();
