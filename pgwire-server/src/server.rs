@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     metrics::WireMetrics,
-    session::{self, CancelRegistry, Seats},
+    session::{self, CancelRegistry, Pollers, Seats},
     tls::TlsConfig,
 };
 
@@ -59,6 +59,8 @@ pub struct Limits {
     /// SQL text and parameter values held by a connection's statements and portals (53000 beyond).
     pub max_held_bytes: usize,
     pub drain_timeout: Duration,
+    /// How long a session waits awake for a client that comes back as soon; zero: never.
+    pub busy_poll: Duration,
 }
 
 impl Default for Limits {
@@ -74,6 +76,7 @@ impl Default for Limits {
             max_portals: 1_000,
             max_held_bytes: 64 << 20,
             drain_timeout: Duration::from_secs(10),
+            busy_poll: Duration::from_micros(100),
         }
     }
 }
@@ -85,6 +88,7 @@ pub(crate) struct Shared {
     pub metrics: Arc<WireMetrics>,
     pub cancels: Arc<CancelRegistry>,
     pub seats: Arc<Seats>,
+    pub pollers: Arc<Pollers>,
     /// Cancelled when the drain has lasted too long: running statements are cancelled too.
     pub stop_now: CancellationToken,
 }
@@ -100,6 +104,7 @@ pub async fn serve(
         database,
         seats: Arc::new(Seats::new(&options.limits)),
         cancels: Arc::default(),
+        pollers: Arc::default(),
         stop_now: CancellationToken::new(),
         options,
         metrics,

@@ -290,6 +290,7 @@ fn limits(config: &Config) -> Result<(Limits, usize), Failure> {
         max_connections: wanted.min(fit),
         max_connections_per_tenant: config.max_connections_per_tenant as usize,
         drain_timeout: Duration::from_secs(config.shutdown_seconds),
+        busy_poll: Duration::from_micros(config.busy_poll_us),
         ..defaults
     };
     Ok((limits, spill_files))

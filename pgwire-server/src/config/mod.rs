@@ -54,6 +54,8 @@ pub struct Config {
     pub max_connections: u32,
     /// Connections of one tenant.
     pub max_connections_per_tenant: u32,
+    /// How long a session waits awake, using a core, for a client that comes back as soon, in microseconds; 0: never.
+    pub busy_poll_us: u64,
     /// Memory for opened columns, in MiB.
     pub cache_mib: u64,
     /// Memory that one tenant's COPYs under way and open transactions may hold, in MiB.
@@ -195,6 +197,7 @@ impl Default for Config {
             tls12: false,
             max_connections: 1_000,
             max_connections_per_tenant: 400,
+            busy_poll_us: 100,
             cache_mib: 1024,
             tenant_write_mib: 4096,
             tenant_cache_mib: 0,

@@ -13,6 +13,7 @@
 //! knows a tenant's data; statements go to `sepal_database::Session`.
 
 mod auth;
+mod busy_poll;
 mod cancel;
 mod copy_in;
 mod copy_out;
@@ -57,6 +58,7 @@ use crate::{
 };
 
 pub use self::{
+    busy_poll::Pollers,
     cancel::CancelRegistry,
     keep_alive::keep_alive,
     seats::{Arrival, Seats},

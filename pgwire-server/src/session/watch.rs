@@ -4,13 +4,14 @@
 //! `session` runs every wait through here. Work is never dropped half done: it is asked to stop through the
 //! session's cancel token and then awaited, so that a commit under way ends one way or the other.
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
 
 use sepal_database::{CancelToken, Error, Principal, SqlState};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    busy_poll::BusyPoll,
     errors::{End, Failure, idle_in_transaction, shutting_down, statement_timeout, user_request},
     timer::Timer,
     wire::Wire,
@@ -26,6 +27,7 @@ pub struct Watch {
     principal: Principal,
     pub cancel: CancelToken,
     tick: Interval,
+    busy: BusyPoll,
     /// Children of the server's tokens: asking them touches no memory that connections share.
     draining: CancellationToken,
     stopping: CancellationToken,
@@ -39,7 +41,8 @@ impl Watch {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let draining = shared.options.shutdown.child_token();
         let stopping = shared.stop_now.child_token();
-        Self { shared, principal, cancel, tick, draining, stopping, timer: None }
+        let busy = BusyPoll::new(shared.pollers.clone(), shared.options.limits.busy_poll);
+        Self { shared, principal, cancel, tick, busy, draining, stopping, timer: None }
     }
 
     /// Begins a statement that may take `timeout`.
@@ -83,13 +86,27 @@ impl Watch {
 
     /// Waits for more input between messages, until `idle_until` if that is given.
     pub async fn input(&mut self, wire: &mut Wire, idle_until: Option<Instant>) -> Result<(), End> {
+        let begun = Instant::now();
+        let read = match self.busy.input(wire).await {
+            Some(read) => read,
+            None => self.input_asleep(wire, idle_until).await?,
+        };
+        self.busy.came(begun.elapsed());
+        match read? {
+            0 => Err(End::Gone),
+            _ => Ok(()),
+        }
+    }
+
+    async fn input_asleep(
+        &mut self,
+        wire: &mut Wire,
+        idle_until: Option<Instant>,
+    ) -> Result<io::Result<usize>, End> {
         loop {
             tokio::select! {
                 biased;
-                read = wire.fill() => return match read? {
-                    0 => Err(End::Gone),
-                    _ => Ok(()),
-                },
+                read = wire.fill() => return Ok(read),
                 () = sleep_until(idle_until.unwrap_or_else(Instant::now)), if idle_until.is_some() => {
                     return Err(End::Fatal(idle_in_transaction()));
                 }

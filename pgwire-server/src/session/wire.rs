@@ -5,7 +5,7 @@
 //! read as it comes: nothing is allocated because a length says so.
 
 use std::{
-    io,
+    io::{self, Read},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -13,8 +13,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use prometheus::IntCounter;
 use sepal_database::Error;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
@@ -138,6 +140,31 @@ impl Wire {
         }
         self.input.reserve(READ_BYTES);
         self.read().await
+    }
+
+    /// Whether all that was read is used.
+    pub fn is_between_messages(&self) -> bool {
+        self.input.is_empty()
+    }
+
+    /// Reads what is there; `None` when nothing is. A plain socket is asked itself: the runtime may not know of it yet.
+    pub fn read_now(&mut self) -> Option<io::Result<usize>> {
+        let Socket::Plain(socket) = &self.socket else {
+            self.input.reserve(READ_BYTES);
+            return self.read().now_or_never();
+        };
+        let before = self.input.len();
+        self.input.resize(before + READ_BYTES, 0);
+        let read = SockRef::from(socket).read(&mut self.input[before..]);
+        self.input.truncate(before + read.as_ref().map_or(0, |read| *read));
+        match &read {
+            Ok(read) => self.received_bytes.inc_by(*read as u64),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return None;
+            }
+            Err(_) => {}
+        }
+        Some(read)
     }
 
     async fn read(&mut self) -> io::Result<usize> {

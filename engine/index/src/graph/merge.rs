@@ -111,7 +111,7 @@ impl<'a> Base<'a> {
         for node in 0..self.graph.nodes.count() as u32 {
             // At most 23.
             let level = self.graph.layers.top_of(node) as u8 + 1;
-            self.rows_of(node, rows).for_each(|row| levels[row] = level);
+            self.rows_of(node, rows).for_each(|row| levels[row] = level.max(levels[row]));
         }
         levels
     }

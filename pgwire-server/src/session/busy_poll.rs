@@ -1,0 +1,93 @@
+//! Busy polling: a session whose client comes back at once looks for the next message before it goes to sleep.
+//!
+//! Used by `watch` between messages. A core that has gone to sleep takes tens of microseconds to wake, on a virtual
+//! machine more than a whole search takes. So a session that was asked again within [`limit`](BusyPoll::new) of its
+//! last answer waits awake, for as long, and no longer than that after the last message of a burst. It yields to other
+//! tasks and other threads between two looks, and only as many sessions do this at once as leave half of the cores.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::wire::Wire;
+
+/// The sessions of a server that wait awake.
+#[derive(Debug)]
+pub struct Pollers {
+    now: AtomicUsize,
+    most: usize,
+}
+
+impl Default for Pollers {
+    fn default() -> Self {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        // With one core there is nobody to wait for.
+        Self { now: AtomicUsize::new(0), most: cores / 2 }
+    }
+}
+
+/// One session's habit.
+pub struct BusyPoll {
+    pollers: Arc<Pollers>,
+    limit: Duration,
+    /// The last message came within `limit` of the answer before it.
+    soon: bool,
+}
+
+impl BusyPoll {
+    /// `limit` zero: always asleep.
+    pub fn new(pollers: Arc<Pollers>, limit: Duration) -> Self {
+        Self { pollers, limit, soon: false }
+    }
+
+    /// Waits awake. `None`: nothing came for as long as that pays, wait asleep.
+    pub async fn input(&mut self, wire: &mut Wire) -> Option<io::Result<usize>> {
+        if !self.soon || !wire.is_between_messages() {
+            return None;
+        }
+        let _place = Place::take(&self.pollers)?;
+        let begun = Instant::now();
+        loop {
+            if let Some(read) = wire.read_now() {
+                return Some(read);
+            }
+            if begun.elapsed() >= self.limit {
+                self.soon = false;
+                return None;
+            }
+            // Whoever shares the core goes first.
+            thread::yield_now();
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A message came, so long after the wait began.
+    pub fn came(&mut self, after: Duration) {
+        self.soon = after < self.limit;
+    }
+}
+
+/// Counted among [`Pollers`] until dropped.
+struct Place<'a>(&'a Pollers);
+
+impl<'a> Place<'a> {
+    fn take(pollers: &'a Pollers) -> Option<Self> {
+        if pollers.now.fetch_add(1, Relaxed) >= pollers.most {
+            pollers.now.fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(Self(pollers))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Relaxed);
+    }
+}
