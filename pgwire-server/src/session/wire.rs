@@ -155,7 +155,7 @@ impl Wire {
         };
         let before = self.input.len();
         self.input.resize(before + READ_BYTES, 0);
-        let read = SockRef::from(socket).read(&mut self.input[before..]);
+        let read = (&*SockRef::from(socket)).read(&mut self.input[before..]);
         self.input.truncate(before + read.as_ref().map_or(0, |read| *read));
         match &read {
             Ok(read) => self.received_bytes.inc_by(*read as u64),
