@@ -2,8 +2,8 @@
 //!
 //! Where the next backup of the line has the tenant, the log leads up to its commit, and what that backup noted must be
 //! found there: then every moment between the two comes back. After the newest backup the log is replayed as far as it
-//! goes. Log that is missing before the next backup is told and no fault of this one (docs/backups.md); after the newest
-//! one it is, since only another backup ends that.
+//! goes. Log that is missing before the next backup is told and no fault of this one (docs/backups.md); after the
+//! newest one it is, since only another backup ends that.
 
 use std::sync::Arc;
 
