@@ -308,6 +308,13 @@ pub(crate) async fn own(repository: &Repository, control: &Control) -> Result<Ve
     Ok(entries)
 }
 
+/// The backups of the same line that came after one, oldest first. Only what their instance wrote counts.
+pub(crate) async fn later(repository: &Repository, control: &Control, backup: &Entry) -> Result<Vec<Entry>> {
+    let mut later = own(repository, control).await?;
+    later.retain(|entry| entry.line == backup.line && entry.id > backup.id);
+    Ok(later)
+}
+
 /// All entries, oldest first. Their MACs are not checked.
 pub(crate) async fn all(repository: &Repository) -> Result<Vec<ReadEntry>> {
     let mut entries = Vec::new();

@@ -13,7 +13,7 @@
 //! # The way back
 //! 1. [`restore()`] opens the root key with the recovery key, and control.db with that.
 //! 2. Each tenant's files are fetched and compared, and its log is replayed up to the moment asked for.
-//! 3. [`verify()`] does the same to the side and compares every row with what was noted.
+//! 3. [`verify()`] does the same to the side, compares every row with what was noted, and replays the log since.
 
 mod archive;
 mod census;
@@ -51,7 +51,7 @@ pub use prune::{Pruned, Retention, prune};
 pub use repository::{Location, Repository};
 pub use restore::{NotRestored, Opener, RestoreOptions, Restored, RestoredFacts, Target, restore};
 pub use schedule::Schedule;
-pub use verify::{Report, TenantReport, Verified, VerifyOptions, note_verified, verify};
+pub use verify::{Report, Since, TenantReport, Verified, VerifyOptions, note_verified, verify};
 pub use watch::{Progress, Watch};
 
 pub use sepal_database::backup::{RecoveryKey, RecoveryShare, Source, Wrappers};

@@ -63,6 +63,12 @@ impl Archived {
         self.parts.keys().filter(|(found, _)| *found == number).map(|(_, file)| *file).collect()
     }
 
+    /// Whether there are parts of a file from beyond a byte on: an archive goes from byte to byte, so what is before
+    /// them was there once.
+    pub(crate) fn goes_on_after(&self, number: u64, file: FileId, at: u64) -> bool {
+        self.parts.get(&(number, file)).is_some_and(|parts| parts.iter().any(|part| part.to > at))
+    }
+
     /// Whether there is a file of a greater number.
     pub(crate) fn goes_beyond(&self, number: u64) -> bool {
         self.parts.keys().any(|(found, _)| *found > number)
@@ -139,6 +145,8 @@ mod tests {
         assert_eq!(ends(12), (vec![25], 25));
         assert_eq!(ends(0), (vec![], 0));
         assert_eq!(archived.chain(2, FileId([2; 16]), 5).1, 0);
+        let goes_on = |number, at| archived.goes_on_after(number, FileId([2; 16]), at);
+        assert!(goes_on(1, 30) && !goes_on(1, 50) && !goes_on(2, 0));
         assert_eq!(archived.files(1), [FileId([2; 16])]);
         archived.add(part(4, 0, 10));
         assert!(archived.goes_beyond(1) && archived.goes_beyond(3) && !archived.goes_beyond(4));

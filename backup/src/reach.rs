@@ -45,10 +45,9 @@ pub(crate) async fn note(
 }
 
 impl Reach {
-    /// Of the line of a backup, from that one on. Only what its instance wrote counts.
+    /// Of the line of a backup, from that one on.
     pub(crate) async fn load(repository: &Repository, control: &Control, backup: &Entry) -> Result<Self> {
-        let mut later = entry::own(repository, control).await?;
-        later.retain(|entry| entry.line == backup.line && entry.id > backup.id);
+        let later = entry::later(repository, control, backup).await?;
         Ok(Self { until_us: until(repository, control, &backup.line).await?, later })
     }
 

@@ -1,11 +1,14 @@
 //! Tries a backup by restoring it: every object fetched and compared, every store opened and replayed to the backup's
 //! commit, every row read, and every golden question asked again. What was noted when the backup was made, sealed in
-//! its entry, must be found.
+//! its entry, must be found. Then the log that was archived since is tried as well, as a restore to a moment would use
+//! it (`archived`).
 //!
 //! One tenant at a time lies in the temporary directory, and no key ever does: they are in memory only, so that nothing
 //! opens there when a verification is cut short. The next one removes what such a one left. What is wrong with one
 //! tenant does not end the verification: it is reported, and the others are tried. With the root key the recovery
 //! package is tried as well: who restores elsewhere has nothing else.
+
+mod archived;
 
 use std::{
     fs,
@@ -22,8 +25,9 @@ use sepal_database::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use self::archived::Since;
 use crate::{
-    entry::{self, ReadEntry, TenantEntry},
+    entry::{self, Entry, ReadEntry, TenantEntry},
     failure::Failure,
     identity, keys, limits,
     moment::now_us,
@@ -91,6 +95,10 @@ pub struct TenantReport {
     pub rows: u64,
     /// Golden questions that were asked again.
     pub questions: u64,
+    /// What the log brings that was archived after the backup. `None`: it was not tried, because the tenant is in the
+    /// backup as of an earlier one, or does not come back at all.
+    #[serde(default)]
+    pub since: Option<Since>,
     /// What is not as it was; empty when all is well.
     pub wrong: Vec<String>,
 }
@@ -156,7 +164,8 @@ pub async fn verify(
     read.check(opened.control())?;
     let restoring = Arc::new(opened);
     let fetch = Fetch { repository, pace, watch, data: place.path(), format: read.entry.version };
-    let verification = Verification { fetch, read: &read, restoring: &restoring };
+    let later = entry::later(repository, restoring.control(), &read.entry).await?;
+    let verification = Verification { fetch, read: &read, later, restoring: &restoring };
     let mut report = verification.run(options).await?;
     if matches!(opener, Opener::Root(_)) {
         report.wrong.extend(verification.recovery_fails().await?);
@@ -232,6 +241,7 @@ pub async fn note_verified(source: &Source, report: &Report) -> Result<()> {
 struct Verification<'a> {
     fetch: Fetch<'a>,
     read: &'a ReadEntry,
+    later: Vec<Entry>,
     restoring: &'a Arc<Restoring>,
 }
 
@@ -279,7 +289,7 @@ impl Verification<'_> {
     /// `None`: its keys are gone.
     async fn tenant(&self, id: TenantId, noted: &TenantEntry) -> Result<Option<TenantReport>> {
         let tried = self.try_tenant(id, noted).await;
-        let root = self.fetch.data.join("tenants").join(id.to_string());
+        let root = self.fetch.root(id);
         if let Err(error) = tokio::fs::remove_dir_all(&root).await
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -328,15 +338,21 @@ impl Verification<'_> {
         let (rows, differences) = blocking(STEP, move || {
             let restored = restoring.open_tenant(id, Until::Commit(lsn))?;
             let compared = (restored.rows(), restored.compare(&facts)?);
-            restoring.finish(restored)?;
+            restoring.let_go(restored)?;
             Ok(compared)
         })
         .await
         .map_err(Failure::Tenant)?;
-        let say = |Difference { table, what }: Difference| format!("{table}: {what}");
-        let wrong = differences.into_iter().map(say).collect();
-        Ok(Some(TenantReport { name: String::new(), tables, rows, questions, wrong }))
+        let mut wrong: Vec<String> = differences.into_iter().map(say).collect();
+        // One that was taken over from an earlier backup ends before what this backup's control.db knows of it.
+        let taken_over = self.read.entry.failure_of(id).is_some();
+        let since = if taken_over { None } else { self.since(&plan, noted, &mut wrong).await? };
+        Ok(Some(TenantReport { name: String::new(), tables, rows, questions, since, wrong }))
     }
+}
+
+fn say(Difference { table, what }: Difference) -> String {
+    format!("{table}: {what}")
 }
 
 /// What is remembered of a backup's verification. With `control` only what this instance wrote counts.

@@ -1,6 +1,10 @@
 //! Points in time: the log that was archived after a backup.
 
-use super::{Scene, fill, numbers, text};
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::{Scene, fill, id, numbers, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_moment_since_a_backup_can_be_restored() {
@@ -93,4 +97,76 @@ async fn a_restored_server_begins_a_line_of_its_own() {
     assert_eq!(numbers(&client).await, [22], "the restored server's line, as far as it was archived");
     let verified = scene.verify();
     assert!(verified.status.success(), "{}", text(&verified.stdout));
+}
+
+/// The one tenant's part of what `verify` says of a backup, and whether that is good.
+fn tried(scene: &Scene, backup: &str) -> (Value, bool, String) {
+    let key = scene.recovery_key().display().to_string();
+    let output = scene.run(&["verify", backup, "--tenant", "acme", "--recovery-key-file", &key]);
+    let told = text(&output.stdout) + &text(&output.stderr);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{told}"));
+    (report["tenants"][0].clone(), output.status.success(), told)
+}
+
+/// A backup is tried with the log that was archived after it: without that no moment since comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_tries_the_moments_since_a_backup() {
+    let mut scene = Scene::start(&["--backup-archive-seconds", "1"]);
+    let client = scene.client().await;
+    fill(&client).await;
+    let first = id(&scene.backup());
+    let (acme, good, told) = tried(&scene, &first);
+    assert!(good && acme["since"]["next"] == Value::Null, "{told}");
+    let lsn = acme["since"]["lsn"].as_u64().expect("a commit");
+
+    client
+        .batch_execute("INSERT INTO log VALUES (1); DELETE FROM items WHERE id < 100")
+        .await
+        .expect("write");
+    scene.wait_for_archive();
+    let (acme, good, told) = tried(&scene, &first);
+    assert!(good && acme["since"]["lsn"].as_u64() >= Some(lsn + 1), "what was committed since: {told}");
+
+    let second = id(&scene.backup());
+    let (acme, good, told) = tried(&scene, &first);
+    assert!(good && acme["since"]["next"] == json!(second) && acme["since"]["gap"] == false, "{told}");
+    assert!(acme["since"]["lsn"].as_u64() >= Some(lsn + 1), "{told}");
+
+    // Two more parts, both after the newest backup.
+    let listed = scene.server.admin(&["tenant", "list"]);
+    let named = listed.as_array().expect("tenants").iter().find(|tenant| tenant["name"] == "acme");
+    let tenant = named.expect("acme")["id"].as_str().expect("an id").to_owned();
+    let known = parts(&scene, &tenant);
+    for n in 2..4_i64 {
+        client.execute("INSERT INTO log VALUES ($1)", &[&n]).await.expect("insert");
+        scene.wait_for_archive();
+    }
+    scene.server.kill();
+    let since: Vec<_> = parts(&scene, &tenant).into_iter().filter(|part| !known.contains(part)).collect();
+    assert!(since.len() >= 2, "{since:?}");
+    let (_, good, told) = tried(&scene, &second);
+    assert!(good, "{told}");
+    let (name, path) = &since[0];
+    let whole = fs::read(path).expect("a part");
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    fs::write(path, damaged).expect("damage");
+    let (acme, good, told) = tried(&scene, &second);
+    assert!(!good && told.contains(name.as_str()), "a flipped bit in {name}: {told}");
+    assert!(
+        acme["rows"].as_u64() > Some(0) && acme["since"] == Value::Null,
+        "the backup itself is there: {told}"
+    );
+    fs::remove_file(path).expect("remove");
+    let (_, good, told) = tried(&scene, &second);
+    assert!(!good && told.contains("the log archived since"), "without {name}: {told}");
+    fs::write(path, whole).expect("mend");
+    let (_, good, told) = tried(&scene, &second);
+    assert!(good, "mended: {told}");
+}
+
+/// Objects of a tenant's archived log.
+fn parts(scene: &Scene, tenant: &str) -> Vec<(String, std::path::PathBuf)> {
+    let folder = format!("tenants/{tenant}/wal/");
+    scene.objects().into_iter().filter(|(name, _)| name.starts_with(&folder)).collect()
 }

@@ -1,6 +1,9 @@
 //! Objects into files, each compared with what it should be.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use sepal_database::{
@@ -64,13 +67,55 @@ impl Fetch<'_> {
         let (restoring, id) = (Arc::clone(restoring), plan.id);
         let put = blocking("restoring keys", move || restoring.put_keys(id, &sealed, &later)).await;
         put.map_err(Failure::Tenant)?;
-        let root = self.data.join("tenants").join(plan.id.to_string());
+        self.lay_down(&self.root(plan.id), plan).await?;
+        Ok(Fetched::Here)
+    }
+
+    /// Lays down a plan that goes further than `before`, which [`Self::tenant`] laid down and a store has used since:
+    /// that changes manifests and log, and no file of another kind, but may have removed some.
+    pub(crate) async fn again(
+        &self,
+        restoring: &Arc<Restoring>,
+        before: &TenantPlan,
+        plan: &TenantPlan,
+    ) -> Result<Fetched, Failure> {
+        let control = restoring.control();
+        let loaded = keys::load(self.repository, control, plan.id, &plan.keys, plan.line.as_deref()).await;
+        let later = match self.remote(loaded).await? {
+            Loaded::Keys(_, later) => later,
+            // Since the first time.
+            Loaded::Dropped | Loaded::Missing => return Ok(Fetched::Dropped),
+        };
+        let (restoring, id) = (Arc::clone(restoring), plan.id);
+        let put = blocking("restoring keys", move || restoring.put_later_keys(id, &later)).await;
+        put.map_err(Failure::Tenant)?;
+        let root = self.root(plan.id);
+        for folder in ["manifest", "wal"] {
+            let folder = root.join(folder);
+            removed(&folder, tokio::fs::remove_dir_all(&folder).await).map_err(Failure::All)?;
+        }
+        // An attempt that was cut short may have left parts of these.
+        for file in plan.files.iter().filter(|file| !before.files.contains(*file)) {
+            let path = place(plan.id, &root, file)?;
+            removed(&path, tokio::fs::remove_file(&path).await).map_err(Failure::All)?;
+        }
+        self.lay_down(&root, plan).await?;
+        Ok(Fetched::Here)
+    }
+
+    /// A tenant's directory.
+    pub(crate) fn root(&self, tenant: TenantId) -> PathBuf {
+        self.data.join("tenants").join(tenant.to_string())
+    }
+
+    /// The log, and those of the files that are not there yet.
+    async fn lay_down(&self, root: &Path, plan: &TenantPlan) -> Result<(), Failure> {
         for folder in ["manifest", "segments", "wal"] {
             make_folder(&root.join(folder)).await.map_err(Failure::All)?;
         }
         let mut files: Vec<BoxFuture<'_, Result<(), Failure>>> = Vec::with_capacity(plan.files.len());
         for file in &plan.files {
-            files.push(self.file(plan.id, &root, file).boxed());
+            files.push(self.file(plan.id, root, file).boxed());
         }
         stream::iter(files).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         for (number, parts, bytes) in &plan.log {
@@ -78,7 +123,7 @@ impl Fetch<'_> {
             let path = root.join("wal").join(format!("{number:016x}.wal"));
             self.log_file(&path, parts, *bytes).await?;
         }
-        Ok(Fetched::Here)
+        Ok(())
     }
 
     /// What one object of a tenant came to.
@@ -91,10 +136,12 @@ impl Fetch<'_> {
 
     async fn file(&self, tenant: TenantId, root: &Path, file: &Object) -> Result<(), Failure> {
         self.watch.check().map_err(Failure::All)?;
-        let within = names::local(tenant, &file.name)
-            .ok_or_else(|| damaged("a catalogue entry", format!("{} is no tenant's file", file.name)))
-            .map_err(Failure::Tenant)?;
-        match object(self.repository, file, &root.join(within), self.pace).await {
+        let path = place(tenant, root, file)?;
+        // Only one that was compared is there.
+        if tokio::fs::try_exists(&path).await.unwrap_or(false) {
+            return Ok(());
+        }
+        match object(self.repository, file, &path, self.pace).await {
             Ok(()) => self.watch.moved(file.bytes),
             Err(TransferError::File(error)) => return Err(Failure::All(error)),
             Err(TransferError::Object(error)) => self.remote(Err(error)).await?,
@@ -160,6 +207,24 @@ pub(crate) async fn object(
 async fn make_folder(path: &Path) -> Result<()> {
     let made = tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).await;
     made.map_err(|error| failed("make", &path.display().to_string(), &error))
+}
+
+/// Where an object of a tenant goes.
+fn place(tenant: TenantId, root: &Path, file: &Object) -> Result<PathBuf, Failure> {
+    let within = names::local(tenant, &file.name);
+    within.map(|within| root.join(within)).ok_or_else(|| {
+        Failure::Tenant(damaged("a catalogue entry", format!("{} is no tenant's file", file.name)))
+    })
+}
+
+/// What was not there needs not be removed.
+fn removed(path: &Path, outcome: std::io::Result<()>) -> Result<()> {
+    match outcome {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(failed("remove", &path.display().to_string(), &error))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn create(path: &Path) -> Result<File> {

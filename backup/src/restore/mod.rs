@@ -272,7 +272,7 @@ impl Run<'_> {
 
     /// Nothing half made stays.
     async fn give_up(&self, id: TenantId) -> Result<()> {
-        let root = self.fetch.data.join("tenants").join(id.to_string());
+        let root = self.fetch.root(id);
         let mut removed = tokio::fs::remove_dir_all(&root).await;
         // Another object's file may have been made while the directory was gone through.
         if removed.as_ref().is_err_and(|error| error.kind() == ErrorKind::DirectoryNotEmpty) {

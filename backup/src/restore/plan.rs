@@ -26,7 +26,7 @@ pub(crate) struct TenantPlan {
     pub files: Vec<Object>,
     /// By number: the names of the parts, in order, and the length that must be reached.
     pub log: Vec<(u64, Vec<String>, u64)>,
-    /// The repository has later log that does not follow: what lies between was never archived.
+    /// The repository has later log that does not follow: what lies between was never archived, or is gone.
     pub has_gap: bool,
     /// How far that is replayed.
     pub until: Until,
@@ -59,11 +59,37 @@ impl TenantPlan {
             Target::Moment(at) => Until::Time(*at),
             Target::Latest => Until::End,
         };
-        let archived = Archived::load(repository, plan.id, line).await.map_err(Failure::All)?;
-        plan.extend(tenant, &archived).map_err(Failure::Tenant)?;
-        plan.line = Some(line.to_owned());
-        plan.add_named(tenant, clones::load(repository, plan.id, line).await.map_err(Failure::All)?);
+        plan.follow(repository, line, tenant, u64::MAX).await?;
         Ok(plan)
+    }
+
+    /// With the log of a line that was archived since: up to what a later backup of the line ends with, or all of it.
+    pub(crate) async fn since(
+        repository: &Repository,
+        line: &str,
+        tenant: &TenantEntry,
+        next: Option<&TenantEntry>,
+    ) -> Result<Self, Failure> {
+        let mut plan = Self::of(tenant).map_err(Failure::Tenant)?;
+        plan.until = next.map_or(Until::End, |next| Until::Commit(next.lsn()));
+        let last = next.and_then(|next| next.log.last()).map_or(u64::MAX, |file| file.number);
+        plan.follow(repository, line, tenant, last).await?;
+        Ok(plan)
+    }
+
+    /// Adds what the archive has of the log, up to its file `last`, and what that needs.
+    async fn follow(
+        &mut self,
+        repository: &Repository,
+        line: &str,
+        tenant: &TenantEntry,
+        last: u64,
+    ) -> Result<(), Failure> {
+        let archived = Archived::load(repository, self.id, line).await.map_err(Failure::All)?;
+        self.extend(tenant, &archived, last).map_err(Failure::Tenant)?;
+        self.line = Some(line.to_owned());
+        self.add_named(tenant, clones::load(repository, self.id, line).await.map_err(Failure::All)?);
+        Ok(())
     }
 
     /// Adds the files that the log since names.
@@ -76,8 +102,8 @@ impl TenantPlan {
         }
     }
 
-    /// Adds what was archived since: the rest of the last file, and those after it.
-    fn extend(&mut self, tenant: &TenantEntry, archived: &Archived) -> Result<()> {
+    /// Adds what was archived since: the rest of the last file, and those after it up to number `until`.
+    fn extend(&mut self, tenant: &TenantEntry, archived: &Archived, until: u64) -> Result<()> {
         let Some(last) = tenant.log.last() else { return Ok(()) };
         let (mut number, mut file) = (last.number, last.file_id()?);
         self.log.pop();
@@ -92,9 +118,14 @@ impl TenantPlan {
                 return Ok(());
             }
             self.log.push((number, parts, bytes));
+            let is_torn = archived.goes_on_after(number, file, bytes);
+            if number >= until {
+                self.has_gap = is_torn;
+                return Ok(());
+            }
             let next = one(self.id, number + 1, archived.files(number + 1))?;
             let Some(next) = next else {
-                self.has_gap = archived.goes_beyond(number);
+                self.has_gap = is_torn || archived.goes_beyond(number);
                 return Ok(());
             };
             (number, file) = (number + 1, next);

@@ -82,6 +82,11 @@ impl Restoring {
     /// the copy, for log that was written under them.
     pub fn put_keys(&self, tenant: TenantId, sealed: &[u8], later: &[Vec<u8>]) -> Result<()> {
         self.control.restore_tenant_keys(tenant, sealed)?;
+        self.put_later_keys(tenant, later)
+    }
+
+    /// Gives a tenant that has its keys back those that came later. Doing it again is fine.
+    pub fn put_later_keys(&self, tenant: TenantId, later: &[Vec<u8>]) -> Result<()> {
         for sealed in later {
             self.control.restore_later_tenant_keys(tenant, sealed)?;
         }
@@ -157,6 +162,14 @@ impl Restoring {
     pub fn finish(&self, restored: RestoredTenant) -> Result<()> {
         restored.store.close()?;
         self.control.note_log_end(restored.tenant, restored.store.log_end())?;
+        self.cache.forget_tenant(restored.tenant);
+        Ok(())
+    }
+
+    /// Ends with a tenant that is only tried: the control database goes on saying how far the log reached when it was
+    /// copied, which other log of the tenant must reach as well.
+    pub fn let_go(&self, restored: RestoredTenant) -> Result<()> {
+        restored.store.close()?;
         self.cache.forget_tenant(restored.tenant);
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! What clones in the log share: segments and indexes that no table of the manifest may name any more.
 //!
-//! Asked before a commit of the log is applied, so that what is damaged is left out of the clone.
+//! Asked before a commit of the log is applied, so that what is damaged is left out of the clone. What older log shares
+//! is asked in the end: no recovery needs it.
+
+use sepal_types::FileId;
 
 use super::{
     ClonedSegment, Damage, Examination,
@@ -17,6 +20,41 @@ impl Examination<'_> {
                 self.in_log.extend(source.files().into_keys());
             }
         }
+    }
+
+    /// What clones before the newest manifest share and no manifest names any more: moments between two manifests are
+    /// reached through it. A file that is gone is no damage: whether the past that needed it has ended since only the
+    /// server's settings say.
+    pub(super) fn old_clones(&mut self) {
+        for (lsn, def, source) in std::mem::take(&mut self.old_clones) {
+            let table = TableEntry { def, next_row: source.next_row, segments: Vec::new() };
+            for entry in source.segments.iter().map(|segment| &segment.entry) {
+                if self.is_unread(DataKind::Segment, entry.file)
+                    && let Some((error, _)) = self.segment_file(&table, entry)
+                {
+                    let what = format!("{} rows", entry.rows);
+                    self.failed(&error, consequence(&table, Some(lsn), &what), Some(Damage::Past));
+                }
+                // Without its segment an index is of no use.
+                if !matches!(self.seen.get(&(DataKind::Segment, entry.file)), Some(None)) {
+                    continue;
+                }
+                for index in &entry.indexes {
+                    if self.is_unread(DataKind::Index, index.blob.file)
+                        && let Some((error, _)) = self.index_file(&table, entry, index)
+                    {
+                        let consequence = format!("searches of the past as of commit {lsn} fail");
+                        self.failed(&error, consequence, Some(Damage::Past));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a file is there that nothing else has asked for.
+    fn is_unread(&self, kind: DataKind, file: FileId) -> bool {
+        let path = self.context.paths.data(kind, file);
+        !self.seen.contains_key(&(kind, file)) && self.context.disk.length(&path).is_ok()
     }
 
     fn shared(&mut self, table: &TableEntry, source: &CloneSource, lost: &mut Lost) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Damage, Examination, Finding, Severity, Sound};
 use crate::{
-    StoreError,
+    Op, StoreError,
     paths::number,
     store::load::{self, Opened},
     wal::{Break, Replay, Survey, survey, survey_old},
@@ -76,7 +76,17 @@ impl Examination<'_> {
         // A directory that cannot be listed is told when the log itself is read.
         let names = self.context.disk.list(&self.context.paths.wal()).unwrap_or_default();
         for number in names.iter().filter_map(|name| number(name, "wal")).filter(|number| *number < from) {
-            match survey_old(&self.context.log(), number) {
+            let mut clones = Vec::new();
+            let surveyed = survey_old(&self.context.log(), number, &mut |file, lsn, payload| {
+                for op in load::decoded((file, lsn), &payload)?.ops {
+                    if let Op::Clone { def, source } = op {
+                        clones.push((lsn, def, source));
+                    }
+                }
+                Ok(())
+            });
+            self.old_clones.append(&mut clones);
+            match surveyed {
                 Ok(bytes) => self.read(bytes),
                 Err(error) => {
                     let consequence =

@@ -37,8 +37,8 @@ use sepal_crypto::KeyRing;
 use sepal_types::{FileId, IndexDef, LogEnd, Lsn, TableDef, TenantId};
 
 use crate::{
-    ColumnCache, Files, LocalFiles, NoBlobs, StoreError, StoreOptions, TenantStore, paths::DataKind,
-    store::open::Context,
+    ColumnCache, Files, LocalFiles, NoBlobs, StoreError, StoreOptions, TenantStore, ops::CloneSource,
+    paths::DataKind, store::open::Context,
 };
 
 pub(crate) use data::Sound;
@@ -126,6 +126,8 @@ pub(crate) struct Examination<'a> {
     seen: BTreeMap<(DataKind, FileId), Option<StoreError>>,
     /// What clones name in the log.
     in_log: DataFiles,
+    /// Clones in the log before it.
+    old_clones: Vec<(Lsn, TableDef, CloneSource)>,
 }
 
 impl<'a> Examination<'a> {
@@ -144,7 +146,7 @@ impl<'a> Examination<'a> {
         };
         let context = Arc::new(Context::new(dir, tenant, keys, store));
         let (checked, seen, in_log) = (Checked::default(), BTreeMap::new(), BTreeSet::new());
-        Self { context, options, blobs, observer, checked, seen, in_log }
+        Self { context, options, blobs, observer, checked, seen, in_log, old_clones: Vec::new() }
     }
 
     /// Also what names which files: a repair moves away only what nothing that is sound names.
@@ -160,6 +162,7 @@ impl<'a> Examination<'a> {
             None => manifests.complete = false,
         }
         self.past(&manifests);
+        self.old_clones();
         self.names(&manifests);
         let named = manifests.named(std::mem::take(&mut self.in_log));
         (self.checked, named)

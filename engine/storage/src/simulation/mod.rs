@@ -11,7 +11,7 @@
 //! rows, feed  the store's answers against it  restart   from one life of the store to the next
 //! meanwhile   sessions while upkeep works     past        moments and names
 //! keys        the tenant's key and its files' run         a seed from start to end
-//! tests, planted, flips
+//! mend        what is checked and repaired    tests, planted, flips
 //! ```
 //! What must hold, whatever fails:
 //! - What was acknowledged is there, what was refused is not, and what nobody knows is there whole or not at all, in
@@ -21,6 +21,7 @@
 //! - A key that nothing is said to need opens nothing that is needed. A replacement of keys comes to its end.
 //! - No nonce serves twice under a key. No file outside the store's directories, and none that nothing names.
 //! - An error has a cause. Damage is called so, names the file, and changes nothing. Nothing panics.
+//! - A check finds what is damaged and nothing else; a repair costs what it says, and no row more.
 
 mod dice;
 mod feed;
@@ -28,6 +29,7 @@ mod flips;
 mod keys;
 mod machine;
 mod meanwhile;
+mod mend;
 mod model;
 mod past;
 mod planted;

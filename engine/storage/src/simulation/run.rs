@@ -87,7 +87,8 @@ impl World {
             self.act(true)?;
         }
         drop(store);
-        self.shut()
+        self.shut()?;
+        self.check_at_rest()
     }
 
     /// Closes the store for good.
@@ -109,7 +110,9 @@ impl World {
         for _ in 0..3 {
             let Some(damage) = self.machine.damage(&image, &mut self.dice) else { continue };
             self.note(format!("{}: {}", damage.file.display(), damage.what));
-            self.endure(&image, &damage)?;
+            let damaged = self.machine.image();
+            let noticed = self.endure(&image, &damage)?;
+            self.mend(&damaged, &damage, noticed)?;
         }
         self.machine.restore(&image);
         self.read_all().map_err(|trouble| format!("the damage is mended, but: {trouble:?}"))

@@ -76,6 +76,9 @@ fn seeds_meet_every_kind_of_trouble() {
         "generation: 1, running: false",
         "mark the log: true",
         "flipped",
+        "the repair gives up [\"rows\"",
+        "the repair gives up [\"commits\"",
+        "the repair is refused",
         "commit: 3 from",
     ] {
         let times = traces.iter().filter(|line| line.contains(wanted)).count();

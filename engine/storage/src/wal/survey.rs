@@ -87,12 +87,16 @@ pub(crate) fn survey(
     Ok(survey)
 }
 
-/// Reads a file that no recovery needs any more, to its end. Returns its length.
-pub(crate) fn survey_old(log: &Log<'_>, number: u64) -> Result<u64, StoreError> {
+/// Reads a file that no recovery needs any more, to its end, and hands its commits on. Returns its length.
+pub(crate) fn survey_old(
+    log: &Log<'_>,
+    number: u64,
+    apply: &mut dyn FnMut(&str, Lsn, Buffer) -> Result<(), StoreError>,
+) -> Result<u64, StoreError> {
     let file = LogFile::open(log, number)?;
     let end = LogFile::open(log, number + 1).ok().map(|next| next.previous_length());
     let mut survey = Survey::new(file.base_lsn(), number);
-    survey.read(&file, end, 0, false, &mut |_, _, _| Ok(())).map_err(|(_, error)| error)?;
+    survey.read(&file, end, 0, false, apply).map_err(|(_, error)| error)?;
     Ok(file.length)
 }
 

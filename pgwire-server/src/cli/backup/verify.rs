@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
-use sepal_backup::{Report, Target, VerifyOptions, Watch, show_moment};
+use sepal_backup::{Report, Since, Target, VerifyOptions, Watch, show_moment};
 
 use crate::root_key::ServerWrappers;
 
@@ -17,8 +17,9 @@ use super::{
 #[derive(Args)]
 #[command(
     after_help = "Every object is fetched and compared, every tenant's store opened, its rows counted and \
-    hashed, and the k-NN questions asked again that were asked when the backup was made. Exit code 1 if anything \
-    differs. Without a recovery key it uses the root key of --data."
+    hashed, and the k-NN questions asked again that were asked when the backup was made. Then the log that was \
+    archived since is replayed: up to the next backup, whose rows must be found, or to its end. Exit code 1 if \
+    anything differs. Without a recovery key it uses the root key of --data."
 )]
 pub struct Verify {
     /// The backup's id, as `sepal backup list` prints it, or latest
@@ -62,9 +63,24 @@ impl Verify {
             return Ok(());
         }
         Err(Failure::failed(format!(
-            "backup {} is not as it was made: make another one (sepal backup create --full) while the data is there",
+            "backup {} does not bring everything back: make another one (sepal backup create --full) while the data is \
+             there",
             report.backup
         )))
+    }
+}
+
+/// Which moments come back.
+fn moments(since: &Since, backup: &str) -> String {
+    let last = show_moment(since.time_us);
+    match &since.next {
+        Some(next) if since.gap => {
+            format!(
+                "GAP: log is missing between {backup} and {next}: some moments between them cannot be restored"
+            )
+        }
+        Some(next) => format!("the log up to backup {next}, and its rows: every moment until {last}"),
+        None => format!("the log archived since: every moment until {last}"),
     }
 }
 
@@ -75,6 +91,9 @@ fn tell(report: &Report) -> Result<(), Failure> {
             "{word}\t{}\t{} tables, {} rows and their content, {} k-NN answers",
             tenant.name, tenant.tables, tenant.rows, tenant.questions
         ))?;
+        if let Some(since) = &tenant.since {
+            output::data(&format!("\t\t{}", moments(since, &report.backup)))?;
+        }
         for wrong in &tenant.wrong {
             output::data(&format!("\t\t{wrong}"))?;
         }

@@ -10,8 +10,9 @@ use super::{
 };
 use crate::{
     BlobBuilder, NoBlobs, Op, StoreError, StoreOptions, TenantStore,
+    check::tests::check_with,
     feed::Change,
-    fixtures::{commit, items},
+    fixtures::{commit, files, items},
 };
 
 struct Blobs;
@@ -229,6 +230,49 @@ fn the_past_of_a_clone_can_be_read() {
     drop(then);
     store.forget_history().unwrap();
     assert_eq!(count(dir.path(), "parquet"), 1, "the copy's own");
+}
+
+/// Only the past comes to it, through the log: a check reads it, too, and says what damage of it costs.
+#[test]
+fn a_check_reads_what_only_a_clone_of_the_past_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Hands::new();
+    let store = made(dir.path(), with(&clock, POLICY));
+    put(&store, ITEMS, &[1, 2, 3]);
+    store.checkpoint(&NoBlobs).unwrap();
+    let past = store.snapshot();
+    commit(&store, vec![Op::Truncate(ITEMS)]);
+    store.checkpoint(&NoBlobs).unwrap();
+    let lsn = clone_from(&store, &past, copy_def("copy")).lsn();
+    drop(past);
+    store.forget_history().unwrap();
+    commit(&store, vec![Op::DropTable(COPY)]);
+    store.checkpoint(&NoBlobs).unwrap();
+    let then = store.snapshot_as_of(&super::AsOf::Commit(lsn)).unwrap();
+    assert_eq!(keys(&then, COPY), [1, 2, 3]);
+    drop(then);
+    store.close().unwrap();
+    let end = store.log_end();
+    drop(store);
+
+    let (checked, heard) = check_with(dir.path(), end, &NoBlobs);
+    assert!(heard.findings.is_empty(), "{:?}", heard.findings);
+    let content = files(dir.path());
+    let bytes: usize = content.values().map(Vec::len).sum();
+    assert_eq!(checked.bytes, bytes as u64, "{:?}", content.keys());
+    let segment = content.keys().find(|path| path.extension().is_some_and(|found| found == "parquet"));
+    let segment = dir.path().join(segment.unwrap());
+    let whole = std::fs::read(&segment).unwrap();
+    std::fs::write(&segment, &whole[..whole.len() / 2]).unwrap();
+    let found = check_with(dir.path(), end, &NoBlobs).1.findings;
+    let [finding] = &found[..] else { panic!("{found:?}") };
+    let name = segment.file_name().unwrap().to_string_lossy().into_owned();
+    assert!(finding.file.ends_with(&name), "{finding:?}");
+    assert!(finding.consequence.contains(&format!("\"copy\" ({COPY})")), "{finding:?}");
+    // History may have ended for it: that it is gone tells nothing.
+    std::fs::remove_file(&segment).unwrap();
+    let found = check_with(dir.path(), end, &NoBlobs).1.findings;
+    assert!(found.is_empty(), "{found:?}");
 }
 
 /// A transaction goes on with its clone: the rows that it adds get ids that no row of the clone has.

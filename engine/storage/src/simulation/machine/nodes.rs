@@ -95,13 +95,18 @@ impl Nodes {
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let inode = self.file(from)?;
         let ((directory, from), (other, to)) = (split(from)?, split(to)?);
-        if directory != other {
-            return Err(raw(libc::EXDEV));
+        self.directory(&other)?.now.insert(to.clone(), Entry::File(inode));
+        if directory == other {
+            let directory = self.directory(&directory)?;
+            directory.now.remove(&from);
+            directory.pending.push(Pending::Rename(from, to, inode));
+            return Ok(());
         }
+        // Each directory's own matter, which is less than ext4 promises.
+        self.directory(&other)?.pending.push(Pending::Bind(to, Entry::File(inode)));
         let directory = self.directory(&directory)?;
         directory.now.remove(&from);
-        directory.now.insert(to.clone(), Entry::File(inode));
-        directory.pending.push(Pending::Rename(from, to, inode));
+        directory.pending.push(Pending::Unbind(from, inode));
         Ok(())
     }
 
