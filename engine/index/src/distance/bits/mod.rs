@@ -1,8 +1,10 @@
 //! Distances between bit strings, eight bits a byte: how many bits differ, and how little of what is set is common.
 //!
-//! Called by SQL for `<~>` and `<%>`. Counts are exact, so all ways to them agree: AVX-512 with VPOPCNTDQ, `popcnt`, or
-//! plain Rust, decided once. Bits past the end of a string are zero.
+//! Called by SQL for `<~>` and `<%>`. Counts are exact, so all ways to them agree: AVX-512 with VPOPCNTDQ, AVX2,
+//! `popcnt`, NEON, or plain Rust, decided once. Bits past the end of a string are zero.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -60,11 +62,16 @@ fn kernels() -> &'static BitKernels {
 fn available() -> impl Iterator<Item = &'static BitKernels> {
     #[cfg(target_arch = "x86_64")]
     let wide = [
-        (is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vpopcntdq"))
-            .then_some(&x86::AVX512),
+        (is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vpopcntdq")
+            && is_x86_feature_detected!("popcnt"))
+        .then_some(&x86::AVX512),
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt")).then_some(&x86::AVX2),
         is_x86_feature_detected!("popcnt").then_some(&x86::POPCNT),
     ];
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    let wide = [std::arch::is_aarch64_feature_detected!("neon").then_some(&neon::KERNELS)];
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let wide: [Option<&'static BitKernels>; 0] = [];
     wide.into_iter().flatten().chain(std::iter::once(&PLAIN))
 }

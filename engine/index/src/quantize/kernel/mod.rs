@@ -4,6 +4,8 @@
 //! integers, so every kernel gives the same answer; the tests hold each one against `scalar`. The bytes of a
 //! code are drawn in `encode`.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -30,6 +32,12 @@ enum Instructions {
     /// `vpdpbusd` on 512 bits: servers since Ice Lake and Zen 4
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
+    /// `smlal`: every aarch64
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// `sdot`: servers since Neoverse N1 and Graviton2, Apple's since M1
+    #[cfg(target_arch = "aarch64")]
+    NeonDotProduct,
 }
 
 impl Kernel {
@@ -56,6 +64,13 @@ impl Kernel {
                 && is_x86_feature_detected!("avx512vnni")
             {
                 kernels.push(Kernel(Instructions::Avx512Vnni));
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            kernels.push(Kernel(Instructions::Neon));
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                kernels.push(Kernel(Instructions::NeonDotProduct));
             }
         }
         kernels
@@ -87,6 +102,12 @@ impl Kernel {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni => unsafe { x86::avx512_vnni(codes, query, nodes, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon => unsafe { neon::long_products(codes, query, nodes, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Instructions::NeonDotProduct => unsafe { neon::dot_products(codes, query, nodes, out) },
         }
     }
 }
