@@ -32,10 +32,10 @@ const LANES: usize = 16;
 /// estimates the query's dot product with `unit`, without bias over the choice of rotation. 0 for a vector of
 /// zeros.
 ///
-/// Where elements are normal, the levels lose 1.1 % of the row's square: the tangent of the angle between both is 0.104,
-/// and the estimate's error near normal with a deviation of that, times the lengths of row and query, `/ √elements`.
-/// Of no row at all do they lose more than `Σ max(step / 2, |element| - 7.5 step)²`, with that of the steps for which
-/// this is least.
+/// Where elements are normal, the levels lose 1.1 % of the row's square: the tangent of the angle between both is
+/// 0.104, and the estimate's error near normal with a deviation of that, times the lengths of row and query,
+/// `/ √elements`. Of no row at all do they lose more than `Σ max(step / 2, |element| - 7.5 step)²`, with that one of the steps for
+/// which this is least.
 pub(crate) fn encode(unit: &[f32], code: &mut [u8]) -> f32 {
     debug_assert_eq!(unit.len(), code.len() * 2);
     #[cfg(target_arch = "x86_64")]
