@@ -20,8 +20,8 @@
 //! 2. [`search_parts`] searches all segments of a table (`parts`): graphs by walks on `quantize`'s codes, whose
 //!    candidates then compete, the others one after the other ([`VectorIndex::search`]), where `ivf` scans the codes of
 //!    some cells, `faiss` asks FAISS, and `flat` scans all. With no index, [`search_exact`] does what `flat` does.
-//! 3. Distances are computed from the original vectors by `distance`'s kernels (AVX-512, AVX2 or scalar,
-//!    resolved once), so that a row's distance has the same bits whichever way the row was found.
+//! 3. Distances are computed from the original vectors by `distance`'s kernels (AVX-512, AVX2, NEON or
+//!    scalar, resolved once), so that a row's distance has the same bits whichever way the row was found.
 //! 4. The `k` nearest of all segments come back ascending as [`Found`], with the [`Work`] that it took.
 //!
 //! # Invariants
@@ -41,6 +41,7 @@ mod layout;
 mod memory;
 mod neighbor;
 mod parts;
+mod prefetch;
 mod quantize;
 mod vectors;
 

@@ -5,7 +5,7 @@
 //! widened in registers and summed in the same order, so that their distances are those of the widened rows to the
 //! bit.
 //!
-//! Which kernels run is decided once, at the first call: AVX-512, else AVX2 with FMA, else plain Rust. All
+//! Which kernels run is decided once, at the first call: AVX-512, else AVX2 with FMA, or NEON, else plain Rust. All
 //! ways to the same distance ([`distance`], [`distances`], [`Scorer`]) use the same kernels with the same
 //! order of additions, so a row has one distance, whichever way it was found.
 //!
@@ -16,6 +16,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod bits;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use std::borrow::Cow;
@@ -25,6 +27,7 @@ use half::f16;
 use sepal_types::Metric;
 
 use crate::Vectors;
+use crate::prefetch::prefetch_lines;
 
 pub use bits::{hamming, jaccard};
 
@@ -62,7 +65,7 @@ pub fn distances<'v>(metric: Metric, query: &[f32], vectors: impl Into<Vectors<'
     }
 }
 
-/// Which kernels this machine runs: `avx512f`, `avx2+fma` or `scalar`.
+/// Which kernels this machine runs: `avx512f`, `avx2+fma`, `neon` or `scalar`.
 pub fn kernel_level() -> &'static str {
     kernels().name
 }
@@ -92,10 +95,6 @@ impl KernelLevel {
         self.0.distance(metric, a, b)
     }
 }
-
-/// What the CPU loads at once.
-#[cfg(target_arch = "x86_64")]
-const LINE_BYTES: usize = 64;
 
 /// One query against many rows. A score orders rows as the distance does but leaves the last monotone step
 /// (the root) for those that are kept.
@@ -162,21 +161,9 @@ pub(crate) fn norm(vector: &[f32]) -> f64 {
 #[inline]
 pub(crate) fn prefetch<'r>(row: impl Into<Vectors<'r>>) {
     match row.into() {
-        Vectors::F32(row) => prefetch_lines(row),
-        Vectors::F16(row) => prefetch_lines(row),
+        Vectors::F32(row) => prefetch_lines(row, usize::MAX),
+        Vectors::F16(row) => prefetch_lines(row, usize::MAX),
     }
-}
-
-#[inline]
-fn prefetch_lines<E>(row: &[E]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in row.chunks(LINE_BYTES / size_of::<E>()) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing architecturally and SSE is part of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = row;
 }
 
 /// pgvector's `cosine_distance`: the product of the squared lengths and the quotient are in `f64`.
@@ -285,7 +272,9 @@ fn available() -> impl Iterator<Item = &'static Kernels> {
             && is_x86_feature_detected!("f16c"))
         .then_some(&avx2::KERNELS),
     ];
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    let wide = [std::arch::is_aarch64_feature_detected!("neon").then_some(&neon::KERNELS)];
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let wide: [Option<&'static Kernels>; 0] = [];
     wide.into_iter().flatten().chain(std::iter::once(&scalar::KERNELS))
 }

@@ -1,7 +1,7 @@
-//! Kernels in plain Rust: for machines without AVX2, and the measure that the others are tested against.
+//! Kernels in plain Rust: for machines without AVX2 or NEON, and the measure that the others are tested against.
 //!
 //! Sixteen running sums instead of one: the additions do not wait for each other, and the compiler turns them
-//! into whatever vectors the target's baseline has (SSE2, NEON).
+//! into whatever vectors the target's baseline has (SSE2).
 
 use half::f16;
 

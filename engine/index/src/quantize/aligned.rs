@@ -10,10 +10,12 @@ use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 
 use crate::IndexError;
+use crate::prefetch::prefetch_lines;
 
-/// Two cache lines: x86 fetches lines in pairs.
+/// Two cache lines: x86 fetches lines in pairs, and some cores for aarch64 have lines of this size.
 const LINE_PAIR: usize = 128;
-/// A huge page of x86-64. Smaller buffers are left on ordinary pages: they would waste most of one.
+/// A huge page of x86-64, and of aarch64 where pages are 4 KiB. Smaller buffers are left on ordinary pages: they would
+/// waste most of one.
 const HUGE_PAGE: usize = 2 << 20;
 
 /// Types for which all-zero bytes are a value and that need no drop.
@@ -108,20 +110,12 @@ fn advise(start: NonNull<u8>, bytes: usize) {
 #[cfg(not(target_os = "linux"))]
 fn advise(_start: NonNull<u8>, _bytes: usize) {}
 
-/// Starts loading the cache lines of `bytes` bytes at `start`, if the machine has a way to.
+/// Starts loading `count` elements from `start` on.
 #[inline(always)]
 pub(crate) fn prefetch<T>(slice: &[T], start: usize, count: usize) {
     /// More lines than this are left to the hardware, which has seen the pattern by then.
     const MOST_LINES: usize = 16;
-    const LINE: usize = 64;
-    let Some(part) = slice.get(start..start + count) else { return };
-    let bytes = size_of_val(part);
-    #[cfg(target_arch = "x86_64")]
-    for line in 0..bytes.div_ceil(LINE).min(MOST_LINES) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing into the program and cannot fault; the address is inside `part`.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(part.as_ptr().cast::<i8>().add(line * LINE)) };
+    if let Some(part) = slice.get(start..start + count) {
+        prefetch_lines(part, MOST_LINES);
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (bytes, MOST_LINES, LINE);
 }

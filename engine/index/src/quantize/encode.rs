@@ -10,6 +10,7 @@
 //! byte j of line i:   bits 0-3  element 128 i + j        bits 4-7  element 128 i + 64 + j
 //! ```
 
+#[cfg(target_arch = "x86_64")]
 use super::rotate::wide_registers;
 
 /// Elements that one line of a code holds.
@@ -17,8 +18,11 @@ pub(crate) const LINE_ELEMENTS: usize = 128;
 /// Bytes of a line: one cache line.
 pub(crate) const LINE_BYTES: usize = 64;
 
-/// Steps to try, in units of the elements' standard deviation. 0.335 is best for normal ones (Max 1960).
-const STEPS: [f32; 9] = [0.24, 0.27, 0.30, 0.32, 0.34, 0.36, 0.39, 0.43, 0.48];
+/// Steps to try, in units of the elements' standard deviation. 0.335 is best for normal ones (Max 1960). What lies past
+/// 3.84 deviations is past the last level of all of them, yet wider ones would not help: rotations leave few such
+/// elements, none past 5.2 deviations even where a row was an axis (128 to 1,536 dimensions, all axes), and of those
+/// rows, too, no levels would lose 6 % less.
+pub(super) const STEPS: [f32; 9] = [0.24, 0.27, 0.30, 0.32, 0.34, 0.36, 0.39, 0.43, 0.48];
 /// Sums run in this many lanes: without a fixed order the compiler could not use wide registers.
 const LANES: usize = 16;
 
@@ -27,6 +31,11 @@ const LANES: usize = 16;
 /// Returns `1 / <unit, levels>` with levels `u - 7.5`: times a query's dot product with the levels, it
 /// estimates the query's dot product with `unit`, without bias over the choice of rotation. 0 for a vector of
 /// zeros.
+///
+/// Where elements are normal, the levels lose 1.1 % of the row's square: the tangent of the angle between both is
+/// 0.104, and the estimate's error near normal with a deviation of that, times the lengths of row and query,
+/// `/ √elements`. Of no row at all do they lose more than `Σ max(step / 2, |element| - 7.5 step)²`, with that one of the steps for
+/// which this is least.
 pub(crate) fn encode(unit: &[f32], code: &mut [u8]) -> f32 {
     debug_assert_eq!(unit.len(), code.len() * 2);
     #[cfg(target_arch = "x86_64")]
@@ -61,7 +70,7 @@ fn encode_avx2(unit: &[f32], code: &mut [u8]) -> f32 {
 }
 
 #[inline(always)]
-fn encode_plain(unit: &[f32], code: &mut [u8]) -> f32 {
+pub(super) fn encode_plain(unit: &[f32], code: &mut [u8]) -> f32 {
     let deviations = (unit.len() as f32).sqrt();
     let mut best = (0f32, 0f32, 0f32);
     for step in STEPS {

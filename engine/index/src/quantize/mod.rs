@@ -3,7 +3,7 @@
 //! Used by `graph` (to walk, and to build) and by `ivf`. A row is centred, rotated (`rotate`) and rounded to 4 bits an
 //! element (`encode`), an eighth of its `f32`s; a query is rounded to 8 bits. One integer dot product
 //! (`kernel`) and two stored numbers then estimate the distance. An estimate orders candidates; it is never
-//! returned to anybody: the caller computes exact distances of the best.
+//! returned to anybody: the caller computes exact distances of the best. `encode` says how far off it is.
 //!
 //! With row `x`, query `q`, centre `c` (the mean of the rows; cosine: of the rows made unit length, as `x`
 //! and `q` are then) and `e` the estimate of `<q - c, x - c>`:

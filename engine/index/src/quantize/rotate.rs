@@ -21,7 +21,6 @@ pub(crate) struct Rotation {
     /// `ROUNDS × padded`, each 1 or -1, those inside the round's block already divided by the transform's
     /// norm.
     signs: Vec<f32>,
-    wide: bool,
 }
 
 impl Rotation {
@@ -38,14 +37,14 @@ impl Rotation {
                 signs.push(if (start..start + block).contains(&index) { sign * norm } else { sign });
             }
         }
-        Self { padded, block, signs, wide: wide_registers() }
+        Self { padded, block, signs }
     }
 
     /// Rotates in place. `values` has `padded` elements.
     pub(crate) fn apply(&self, values: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
-        if self.wide {
-            // SAFETY: `wide` says that this processor has AVX2.
+        if wide_registers() {
+            // SAFETY: this processor has AVX2.
             unsafe { apply_avx2(self, values) };
             return;
         }
@@ -65,12 +64,11 @@ pub(crate) fn mix(value: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Whether the compiler's 256-bit versions of the plain loops may run.
+/// Whether the compiler's 256-bit versions of the plain loops may run. Elsewhere the plain loops are all there is:
+/// on aarch64 the compiler makes NEON of them as they are.
+#[cfg(target_arch = "x86_64")]
 pub(super) fn wide_registers() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx2");
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
+    is_x86_feature_detected!("avx2")
 }
 
 fn block_start(padded: usize, block: usize, round: usize) -> usize {
@@ -112,6 +110,8 @@ fn hadamard(values: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Stored codes were rotated with these signs: another sequence is another version of the index bytes.
@@ -122,5 +122,20 @@ mod tests {
         assert_eq!(rotation.signs[..64].iter().enumerate().fold(0, negative), 0x4de4_c022_0a1f_71ec);
         assert_eq!((rotation.block, rotation.signs.len()), (128, 4 * 128));
         assert_eq!(Rotation::new(384).block, 256);
+    }
+
+    proptest! {
+        /// Queries and stored codes meet from different machines.
+        #[test]
+        fn wider_registers_rotate_to_the_same_bits(
+            lines in 1usize..13,
+            mut chosen in prop::collection::vec(-1e3f32..1e3, 12 * 128),
+        ) {
+            chosen.truncate(lines * 128);
+            let (rotation, mut plain) = (Rotation::new(chosen.len()), chosen.clone());
+            rotation.apply(&mut chosen);
+            apply(&rotation, &mut plain);
+            prop_assert!(chosen.iter().zip(&plain).all(|(a, b)| a.to_bits() == b.to_bits()));
+        }
     }
 }
