@@ -1,39 +1,48 @@
-//! Insertion, by several threads at once.
+//! Insertion, by several threads at once, and what follows it.
 //!
-//! Nodes go in by falling level, so that the upper layers stand before the many nodes of the lowest one look
-//! for their place, and the first node is the entry for good. A node first finds its neighbours in all its
-//! layers and only then is linked, lowest layer first: whoever can meet it in a layer can go on from it in
-//! every layer below.
+//! 1. Nodes above the lowest layer go in by falling level, so that the upper layers stand before the many nodes of the
+//!    lowest one look for their place, and the first node is the entry for good. A node first finds its neighbours in
+//!    all its layers and only then is linked, lowest layer first: whoever can meet it in a layer can go on from it in
+//!    every layer below.
+//! 2. The upper layers tell which region each node lies in (`regions`). All others go in region by region, so that
+//!    what one node's search loaded into the caches is what the next one's reads; in rounds of growing size, so that
+//!    nodes all the same find the graph about as they would in random order.
+//! 3. Nodes look around once more, now that all are there (`refine`), again region by region.
+//! 4. Whoever cannot be reached is linked to (`repair`).
+//!
+//! `linker` changes the links that several threads may want to change at once, `work` shares nodes out to threads.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+mod linker;
+mod refine;
+mod regions;
+mod work;
 
-use parking_lot::Mutex;
 use sepal_types::Metric;
 
 use super::beam::Walk;
 use super::links::Layers;
-use super::nodes::{NONE, Nodes};
+use super::nodes::Nodes;
 use super::repair;
-use super::scratch::{Candidate, Scratch};
-use super::select::Selection;
+use super::scratch::Scratch;
 use super::space::{EstimateRows, Exact, RowSpace};
 use super::{Graph, fit};
-use crate::quantize::{Codes, RowQueries, on_threads};
+use crate::quantize::{Codes, RowQueries};
 use crate::{BuildMemory, BuildParams, IndexError};
+use linker::{LinkRoom, Linker};
+use refine::{Refinement, Refining};
+use regions::Regions;
+use work::{Progress, in_chunks};
 
 /// Nodes that one thread inserts before the others join: nodes inserted at the same time do not see each
 /// other, which a small graph would notice.
 const HEAD: usize = 1024;
 /// Bytes a row while equal rows are grouped: hashes, groups and their order.
 const GROUPING_BYTES: u64 = 96;
-/// Bytes a node beside its code and links: its rows, its row's node, its lock.
-const NODE_BYTES: u64 = 13;
+/// Bytes a node beside its code and links: its rows, its row's node, its lock, its home, its place in the order, and
+/// what the order is sorted by.
+const NODE_BYTES: u64 = 37;
 /// Bytes that a row as a query has beside its values.
 const QUERY_HEAD_BYTES: u64 = 12;
-/// Nodes that a thread takes at a time.
-const CHUNK: usize = 32;
-/// Rows between two reports of progress.
-const REPORT: usize = 1000;
 /// With fewer nodes a search scans the vectors themselves.
 const FEWEST_CODES: usize = 256;
 
@@ -48,13 +57,24 @@ pub(super) fn graph(
     params: &BuildParams,
     thrifty: bool,
 ) -> Result<Graph, IndexError> {
+    graph_as(metric, m, ef, params, thrifty, Refinement::usual())
+}
+
+fn graph_as(
+    metric: Metric,
+    m: usize,
+    ef: usize,
+    params: &BuildParams,
+    thrifty: bool,
+    refinement: Refinement,
+) -> Result<Graph, IndexError> {
     let (nodes, counts) = Nodes::build(params, m)?;
     let layers = Layers::empty(m, &counts)?;
     let coded = Coded::new(params, &nodes.first_rows(), thrifty)?;
     let all = Order { nodes: None, stranded: &[] };
     match coded.space() {
-        Some(space) => Insertion::new(&space, &layers, ef, params, &all).run()?,
-        None => Insertion::new(&exact(params, &nodes), &layers, ef, params, &all).run()?,
+        Some(space) => Insertion::new(&space, &layers, ef, params, &all).with(refinement).run()?,
+        None => Insertion::new(&exact(params, &nodes), &layers, ef, params, &all).with(refinement).run()?,
     }
     (params.progress)(params.rows() as u64, params.rows() as u64);
     Ok(Graph::new(metric, params.dim, nodes, layers, coded.codes))
@@ -123,26 +143,19 @@ pub(super) struct Order<'a> {
 }
 
 pub(super) struct Insertion<'a, S> {
-    space: &'a S,
-    layers: &'a Layers,
+    linker: Linker<'a, S>,
     ef: usize,
     params: &'a BuildParams<'a>,
     order: &'a Order<'a>,
-    /// One a node: who holds it may change the node's links, in any layer.
-    locks: Vec<Mutex<()>>,
-    /// Nodes in the graph.
-    done: AtomicUsize,
+    refinement: Refinement,
 }
 
 /// What one thread works with.
 struct Room {
     scratch: Scratch,
-    selection: Selection,
+    linking: LinkRoom,
     /// The neighbours found for the node at hand, by layer.
     neighbours: Vec<Vec<u32>>,
-    links: Vec<u32>,
-    scores: Vec<f32>,
-    candidates: Vec<Candidate>,
 }
 
 impl<'a, S: RowSpace> Insertion<'a, S> {
@@ -153,105 +166,88 @@ impl<'a, S: RowSpace> Insertion<'a, S> {
         params: &'a BuildParams,
         order: &'a Order,
     ) -> Self {
-        let locks = (0..layers.count(0)).map(|_| Mutex::new(())).collect();
-        // The entry is there before the first.
-        let done = order.nodes.map_or(1, |nodes| layers.count(0) - nodes.len());
-        Self { space, layers, ef, params, order, locks, done: AtomicUsize::new(done) }
+        Self { linker: Linker::new(space, layers), ef, params, order, refinement: Refinement::usual() }
+    }
+
+    fn with(self, refinement: Refinement) -> Self {
+        Self { refinement, ..self }
     }
 
     /// # Errors
     /// [`IndexError::Cancelled`].
     pub(super) fn run(&self) -> Result<(), IndexError> {
-        let (first, end) = self.order.nodes.map_or((1, self.layers.count(0)), |nodes| (0, nodes.len()));
-        let there = self.done.load(Relaxed);
-        let head = end.min(first + HEAD.saturating_sub(there));
-        self.insert_range(&AtomicUsize::new(first), head);
-        let next = AtomicUsize::new(head.max(first));
-        on_threads(self.params.threads, || self.insert_range(&next, end));
-        if (self.params.cancelled)() {
-            return Err(IndexError::Cancelled);
-        }
-        repair::reach_all(self.space, self.layers, self.ef, self.params)
-    }
-
-    /// Takes places in the order off `next` up to `end`; stops early when cancelled.
-    fn insert_range(&self, next: &AtomicUsize, end: usize) {
-        let mut room = Room {
-            scratch: Scratch::new(self.layers.count(0)),
-            selection: Selection::default(),
-            neighbours: vec![Vec::new(); self.layers.len()],
-            links: Vec::new(),
-            scores: Vec::new(),
-            candidates: Vec::new(),
+        let Linker { space, layers, .. } = self.linker;
+        let count = layers.count(0);
+        // The entry is there before the first.
+        let (mut nodes, first) = match self.order.nodes {
+            Some(nodes) => (nodes.to_vec(), 0),
+            None => ((0..count as u32).collect(), count.min(1)),
         };
-        loop {
-            let first = next.fetch_add(CHUNK, Relaxed);
-            if first >= end || (self.params.cancelled)() {
-                return;
-            }
-            let last = end.min(first + CHUNK);
-            for place in first..last {
-                self.insert(self.order.nodes.map_or(place as u32, |nodes| nodes[place]), &mut room);
-            }
-            self.report(last - first);
-        }
+        let upper = nodes.partition_point(|node| (*node as usize) < layers.above_lowest()).max(first);
+        let there = count - nodes.len();
+        let refined = self.refinement.of(nodes.len(), count);
+        let progress = Progress::new(self.params, there + first, nodes.len() - first, refined);
+        self.insert_all(&nodes[first..upper], there + first, None, &progress)?;
+        let regions = Regions::find(space, layers, self.params, &nodes[upper..])?;
+        regions.sort(&mut nodes[upper..], self.refinement.rounds);
+        self.insert_all(&nodes[upper..], there + upper, Some(&regions), &progress)?;
+        // Of those that went in first, when there was least to find.
+        nodes.truncate(refined);
+        regions.sort(&mut nodes, 1);
+        Refining::new(&self.linker, &self.refinement, self.params, &progress).run(&nodes)?;
+        repair::reach_all(space, layers, self.ef, self.params)
     }
 
-    fn report(&self, inserted: usize) {
-        let before = self.done.fetch_add(inserted, Relaxed);
-        let after = before + inserted;
-        if before / REPORT != after / REPORT {
-            // In rows: some nodes stand for several, some rows have none.
-            let (rows, nodes) = (self.params.rows() as u64, self.layers.count(0) as u64);
-            (self.params.progress)(after as u64 * rows / nodes.max(1), rows);
-        }
+    /// Inserts `nodes` into a graph of so many.
+    fn insert_all(
+        &self,
+        nodes: &[u32],
+        there: usize,
+        regions: Option<&Regions>,
+        progress: &Progress,
+    ) -> Result<(), IndexError> {
+        let (head, rest) = nodes.split_at(nodes.len().min(HEAD.saturating_sub(there)));
+        let room = || Room {
+            scratch: Scratch::new(self.linker.layers.count(0)),
+            linking: LinkRoom::default(),
+            neighbours: vec![Vec::new(); self.linker.layers.len()],
+        };
+        let work = |nodes: &[u32], room: &mut Room| {
+            for node in nodes {
+                self.insert(*node, regions.map(|regions| regions.home(*node)), room);
+            }
+            progress.inserted(nodes.len());
+        };
+        in_chunks(self.params, 1, head, room, work)?;
+        in_chunks(self.params, self.params.threads, rest, room, work)
     }
 
-    fn insert(&self, node: u32, room: &mut Room) {
-        let query = self.space.row(node);
-        let walk = Walk { space: self.space, layers: self.layers, query: &query };
-        let level = self.layers.top_of(node);
-        let entry = walk.start(0, &mut room.scratch);
-        let mut near = match self.order.stranded.binary_search(&node) {
-            Ok(_) => entry,
-            Err(_) => walk.descend(entry, level + 1..self.layers.len(), &mut room.scratch),
+    /// `home`: where a descent ends, where that is known.
+    fn insert(&self, node: u32, home: Option<u32>, room: &mut Room) {
+        let Linker { space, layers, .. } = self.linker;
+        let Room { scratch, linking, neighbours } = room;
+        let query = space.row(node);
+        let walk = Walk { space, layers, query: &query };
+        let level = layers.top_of(node);
+        let is_stranded = self.order.stranded.binary_search(&node).is_ok();
+        let start = walk.start(home.filter(|_| !is_stranded).unwrap_or(0), scratch);
+        let mut near = match home {
+            None if !is_stranded => walk.descend(start, level + 1..layers.len(), scratch),
+            _ => start,
         };
         for layer in (0..=level).rev() {
-            walk.beam(layer, near, self.ef, &mut room.scratch);
+            walk.beam(layer, near, self.ef, scratch);
             // A stranded one meets itself.
-            room.scratch.best.retain(|candidate| candidate.node() != node);
-            near = room.scratch.best.first().copied().unwrap_or(near);
-            room.selection.choose(self.space, &room.scratch.best, self.layers.m());
-            room.neighbours[layer].clone_from(&room.selection.chosen);
+            scratch.best.retain(|candidate| candidate.node() != node);
+            near = scratch.best.first().copied().unwrap_or(near);
+            linking.selection.choose(space, &scratch.best, layers.m());
+            neighbours[layer].clone_from(&linking.selection.chosen);
         }
-        for layer in 0..=level {
-            let neighbours = std::mem::take(&mut room.neighbours[layer]);
-            self.layers.set(layer, node, &neighbours);
-            for neighbour in &neighbours {
-                self.link_back(layer, *neighbour, node, room);
+        for (layer, neighbours) in neighbours[..=level].iter().enumerate() {
+            layers.set(layer, node, neighbours);
+            for neighbour in neighbours {
+                self.linker.link_back(layer, *neighbour, node, linking);
             }
-            room.neighbours[layer] = neighbours;
         }
-    }
-
-    /// Links `from` to `to`, unless it is. When `from` has no slot left, its links are chosen anew.
-    fn link_back(&self, layer: usize, from: u32, to: u32, room: &mut Room) {
-        let Room { selection, links, scores, candidates, .. } = room;
-        let _guard = self.locks[from as usize].lock();
-        let slots = self.layers.slots(layer, from);
-        // Its own or a free one: free ones come last.
-        let is_for = |slot: &&AtomicU32| [to, NONE].contains(&slot.load(Relaxed));
-        if let Some(slot) = slots.iter().find(is_for) {
-            slot.store(to, Relaxed);
-            return;
-        }
-        links.clear();
-        links.extend(self.layers.links(layer, from).chain([to]));
-        self.space.score(&self.space.row(from), links, scores);
-        candidates.clear();
-        candidates.extend(links.iter().zip(scores.iter()).map(|(node, score)| Candidate::new(*score, *node)));
-        candidates.sort_unstable();
-        selection.choose(self.space, candidates, slots.len());
-        self.layers.set(layer, from, &selection.chosen);
     }
 }

@@ -75,6 +75,11 @@ impl Layers {
         self.layers[layer].count as usize
     }
 
+    /// Nodes above the lowest layer: the first so many.
+    pub(super) fn above_lowest(&self) -> usize {
+        self.layers.get(1).map_or(0, |layer| layer.count as usize)
+    }
+
     /// The highest layer that a node is in.
     pub(super) fn top_of(&self, node: u32) -> usize {
         self.layers.partition_point(|layer| node < layer.count) - 1

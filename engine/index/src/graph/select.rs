@@ -11,6 +11,9 @@ use super::space::RowSpace;
 pub(super) struct Selection {
     /// What was chosen last.
     pub(super) chosen: Vec<u32>,
+    /// How much farther from the node than from a chosen one a candidate has to be to be left out, as a share of the
+    /// latter: 0 in the paper, 0.2 as Vamana's usual α of 1.2. Without effect on negative distances.
+    pub(super) slack: f32,
     rest: Vec<u32>,
     /// How far each of `rest` is from the node.
     own: Vec<f32>,
@@ -26,6 +29,19 @@ impl Selection {
             self.chosen.extend(candidates.iter().map(|candidate| candidate.node()));
             return;
         }
+        self.thin(space, candidates, 0, most);
+    }
+
+    /// Chooses up to `most` of `candidates`, nearest first, however few there are: where fewer than `least` lie in
+    /// different directions, the nearest of the others, too.
+    pub(super) fn thin<S: RowSpace>(
+        &mut self,
+        space: &S,
+        candidates: &[Candidate],
+        least: usize,
+        most: usize,
+    ) {
+        self.chosen.clear();
         self.rest.clear();
         self.own.clear();
         self.rest.extend(candidates.iter().map(|candidate| candidate.node()));
@@ -41,10 +57,19 @@ impl Selection {
             for index in 1..self.rest.len() {
                 self.rest[kept] = self.rest[index];
                 self.own[kept] = self.own[index];
-                kept += usize::from(self.scores[index] >= self.own[index]);
+                let score = self.scores[index];
+                kept += usize::from(score.max(score * (1.0 + self.slack)) >= self.own[index]);
             }
             self.rest.truncate(kept);
             self.own.truncate(kept);
+        }
+        for candidate in candidates {
+            if self.chosen.len() >= least.min(most) {
+                break;
+            }
+            if !self.chosen.contains(&candidate.node()) {
+                self.chosen.push(candidate.node());
+            }
         }
     }
 }
