@@ -1,9 +1,9 @@
 //! VALUES of an INSERT: rows of constants and parameters, without a physical plan.
 //!
 //! An application's INSERT is one row of parameters, sent over and over. Planning it anew each time would cost more
-//! than writing it. Such a source is optimized once, when it is prepared; an execution puts the parameters in, and the time
-//! for `now()`, and evaluates what is left, on the caller's own thread. Whatever calls another function whose value may
-//! change is left to the general way.
+//! than writing it. Such a source is optimized once, when it is prepared; an execution puts the parameters in, and the
+//! time for `now()`, and evaluates what is left, on the caller's own thread. Whatever calls another function whose value
+//! may change is left to the general way.
 
 use std::sync::{Arc, OnceLock};
 
