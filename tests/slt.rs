@@ -33,6 +33,7 @@ macro_rules! files {
 files! {
     "postgres" {
         postgres_arithmetic "arithmetic.slt",
+        postgres_by_key "by_key.slt",
         postgres_constraints "constraints.slt",
         postgres_ddl "ddl.slt",
         postgres_insert_returning "insert_returning.slt",

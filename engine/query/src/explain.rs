@@ -22,6 +22,15 @@ pub fn explain_write(head: Vec<String>, plan: Option<&Arc<dyn ExecutionPlan>>) -
     lines
 }
 
+/// The same where the rows are those of a key: `below` says so.
+pub fn explain_write_by_key(head: Vec<String>, below: Vec<String>) -> Vec<String> {
+    let indented = below.into_iter().enumerate().map(|(place, line)| match place {
+        0 => format!("  ->  {line}"),
+        _ => format!("      {line}"),
+    });
+    head.into_iter().chain(indented).collect()
+}
+
 /// What EXPLAIN ANALYZE adds at the end.
 pub fn execution_time(elapsed: Duration, rows: u64) -> Vec<String> {
     vec![format!("Rows: {rows}"), format!("Execution Time: {:.3} ms", elapsed.as_secs_f64() * 1000.0)]

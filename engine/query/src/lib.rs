@@ -9,15 +9,17 @@
 //!    [`catalog::rewrite`] makes what concerns catalogs plannable; [`sql::prepare_query`] says in DataFusion's words
 //!    what Postgres means and types the parameters.
 //! 3. [`planner::Engine::plan`] plans. [`vector::FastKnn::compile`] takes the plainest k-NN shape and
-//!    [`planner::SingleRow::compile`] a query without a table: their executions need no step 4.
+//!    [`planner::SingleRow::compile`] a query without a table, [`FastLookup`] and [`PointRead`] those that ask for a
+//!    row by its key: their executions need no step 4.
 //! 4. [`planner::Engine::physical`] optimizes with the parameters filled in; `vector::rule` puts a
 //!    [`vector::TopK`] where an ORDER BY distance LIMIT k stands over a scan.
 //! 5. Batches stream; [`output::conform`] casts them to the described columns.
 //!
 //! # The journey of a write
-//! [`dml::Dml::prepare`] plans a query for the rows and their ids, [`dml::Dml::draft`] runs it, and once those rows are
-//! locked [`dml::Dml::write`] assigns, defaults, checks NOT NULL and gives operations. [`ddl::plan_ddl`] does the same
-//! for definitions. [`locking::LockingQuery`] is a query that locks what it reads.
+//! [`dml::Dml::prepare`] plans a query for the rows and their ids, [`dml::Dml::draft`] runs it, or looks the row up
+//! where the WHERE clause names a key ([`PointRead`]), and once those rows are locked [`dml::Dml::write`] assigns,
+//! defaults, checks NOT NULL and gives operations. [`ddl::plan_ddl`] does the same for definitions.
+//! [`locking::LockingQuery`] is a query that locks what it reads.
 
 pub mod budget;
 pub mod catalog;
@@ -33,6 +35,7 @@ pub mod locking;
 mod lookup;
 pub mod output;
 pub mod planner;
+mod point;
 pub mod sql;
 mod table;
 pub mod values;
@@ -46,3 +49,4 @@ pub use copy_format::{CopyFormat, CopyHeader, CopyKind};
 pub use error::{arrow as arrow_error, translate as datafusion_error};
 pub use functions::{calls_advisory, distance_call};
 pub use lookup::FastLookup;
+pub use point::PointRead;

@@ -1,7 +1,7 @@
 //! `SELECT columns FROM t WHERE key = $1`: one row by its primary key or a unique constraint, without DataFusion.
 //!
 //! The second query of nearly every application. Compiled at Parse like `vector::FastKnn`; an execution asks the
-//! maps that storage keeps for its uniqueness checks. Anything more in the WHERE clause takes the planned way.
+//! maps that storage keeps for its uniqueness checks. What is more than that is for `point`.
 
 use std::sync::Arc;
 
@@ -128,19 +128,24 @@ impl FastLookup {
         let Some(version) = snapshot.table(self.table) else {
             return Vec::new();
         };
-        let unique = version.def.uniques.iter().find(|unique| unique.id == self.unique);
-        let name = unique.map_or("?", |unique| unique.name.as_str());
-        let conditions: Vec<String> = unique
-            .iter()
-            .flat_map(|unique| &unique.columns)
-            .filter_map(|id| version.def.column_by_id(*id))
-            .map(|column| format!("({} = …)", column.name))
-            .collect();
-        vec![
-            format!("Index Scan using {name} on {}", version.def.name),
-            format!("  Index Cond: {}", conditions.join(" AND ")),
-        ]
+        index_scan(version, self.unique)
     }
+}
+
+/// A look-up by a constraint's key, as Postgres words it in EXPLAIN.
+pub(crate) fn index_scan(version: &TableVersion, unique: TableId) -> Vec<String> {
+    let unique = version.def.uniques.iter().find(|known| known.id == unique);
+    let name = unique.map_or("?", |unique| unique.name.as_str());
+    let conditions: Vec<String> = unique
+        .iter()
+        .flat_map(|unique| &unique.columns)
+        .filter_map(|id| version.def.column_by_id(*id))
+        .map(|column| format!("({} = …)", column.name))
+        .collect();
+    vec![
+        format!("Index Scan using {name} on {}", version.def.name),
+        format!("  Index Cond: {}", conditions.join(" AND ")),
+    ]
 }
 
 /// No LIMIT, or one that lets a row through.

@@ -108,6 +108,6 @@ pub use random::{Random, SystemRandom};
 pub use repair::{Loss, RepairOptions, RepairPlan, RepairRefused};
 pub use rotation::{FileRotation, KeyUse, RekeyStep};
 pub use row_bytes::batch_bytes;
-pub use snapshot::{Snapshot, TableVersion};
+pub use snapshot::{Located, Snapshot, TableVersion};
 pub use spill::{SpillError, SpillFile, SpillFiles, SpillSink, SpillSpace};
 pub use store::{StoreOptions, StoreStats, TenantStore};

@@ -59,6 +59,11 @@ impl State {
 
     /// The waits from this one back to its owner, if there are such.
     fn circle(&self, place: usize) -> Option<Vec<Step>> {
+        // No way leads back to one whom nobody waits for. Most who begin to wait are such, and to follow every way from
+        // there would take the square of the line's length, while everybody else waits for this table.
+        if !self.is_awaited(place) {
+            return None;
+        }
         let start = self.waiters[place].owner;
         let mut path = Vec::new();
         let mut seen = HashSet::from([start]);

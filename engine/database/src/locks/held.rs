@@ -142,6 +142,7 @@ impl Owned {
 #[derive(Debug, Default)]
 pub struct Freed {
     tables: Vec<TableId>,
+    rows: Vec<(TableId, RoaringTreemap)>,
     advisory: bool,
 }
 
@@ -152,12 +153,22 @@ impl Freed {
         freed
     }
 
-    /// Whether somebody who waits for `want` may have got nearer.
+    /// Whether somebody who waits for `want` may have got nearer. Who waits for one row has none of it yet: only that row
+    /// can bring him nearer. Where many wait for rows of one table, most commits free none of theirs.
     pub fn concerns(&self, want: &Want) -> bool {
-        want.table().map_or(self.advisory, |table| self.tables.contains(&table))
+        match want {
+            Want::Rows { table, rows, .. } | Want::Unwritten { table, rows } if rows.len() == 1 => {
+                let row = rows.min().unwrap_or_default();
+                self.rows.iter().any(|(of, freed)| of == table && freed.contains(row))
+            }
+            _ => want.table().map_or(self.advisory, |table| self.tables.contains(&table)),
+        }
     }
 
     fn note(&mut self, want: &Want) {
+        if let Want::Rows { table, rows, .. } | Want::Unwritten { table, rows } = want {
+            self.rows.push((*table, rows.clone()));
+        }
         match want.table() {
             None => self.advisory = true,
             Some(table) if !self.tables.contains(&table) => self.tables.push(table),
@@ -373,6 +384,8 @@ impl Holdings {
             freed.tables.push(table);
         }
         for table in std::mem::take(&mut owned.rows) {
+            let sets = self.rows.get_mut(&table).and_then(|held| held.remove(&owner));
+            freed.rows.extend(sets.map(|sets| (table, sets.all())));
             forget(&mut self.rows, &table, owner);
             freed.tables.push(table);
         }
@@ -493,6 +506,10 @@ impl Holdings {
 }
 
 impl RowSets {
+    fn all(self) -> RoaringTreemap {
+        self.modes.into_iter().fold(self.written, |all, rows| all | rows)
+    }
+
     /// Those of `rows` that are held so that `mode` is refused.
     fn conflicting(&self, mode: RowMode, rows: &RoaringTreemap) -> Option<RoaringTreemap> {
         let held = ROW_MODES.into_iter().filter(|held| rows_conflict(mode, *held));

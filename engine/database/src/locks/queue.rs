@@ -39,7 +39,7 @@ impl State {
 
     /// Grants what is free of `want`; the rest is returned.
     pub fn take(&mut self, owner: OwnerId, want: Want) -> Option<Want> {
-        take(&mut self.held, &self.waiters, owner, want)
+        take(&mut self.held, &self.waiters, owner, &want)
     }
 
     /// Stands in line for `want`, none of which is granted.
@@ -74,7 +74,7 @@ impl State {
                 place += 1;
                 continue;
             }
-            match take(&mut self.held, ahead, waiter.owner, waiter.want.clone()) {
+            match take(&mut self.held, ahead, waiter.owner, &waiter.want) {
                 Some(left) => {
                     waiter.want = left;
                     place += 1;
@@ -87,6 +87,17 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Whether anybody waits for the one at `place`: for what he has, or for his turn after him.
+    pub fn is_awaited(&self, place: usize) -> bool {
+        let awaited = &self.waiters[place];
+        self.waiters.iter().enumerate().filter(|(_, waiter)| waiter.owner != awaited.owner).any(
+            |(at, waiter)| {
+                let behind = || queued_behind(&self.held, waiter.owner, &waiter.want, awaited).is_some();
+                self.held.clash(awaited.owner, &waiter.want).is_some() || (at > place && behind())
+            },
+        )
     }
 
     /// Whom the one at `place` waits for: first those who hold, then those before it in line (with their place).
@@ -107,13 +118,17 @@ impl State {
     }
 }
 
-fn take(held: &mut Holdings, ahead: &[Waiter], owner: OwnerId, want: Want) -> Option<Want> {
-    let mut blocked = held.blocked(owner, &want);
+fn take(held: &mut Holdings, ahead: &[Waiter], owner: OwnerId, want: &Want) -> Option<Want> {
+    let mut blocked = held.blocked(owner, want);
     for waiter in ahead {
-        blocked = Want::join(blocked, queued_behind(held, owner, &want, waiter));
+        // Where many wait for one row, whoever has it decides for all of them.
+        if blocked.as_ref().is_some_and(|part| part.is_all_of(want)) {
+            break;
+        }
+        blocked = Want::join(blocked, queued_behind(held, owner, want, waiter));
     }
     match &blocked {
-        None => held.grant(owner, &want),
+        None => held.grant(owner, want),
         Some(part) => {
             if let Some(free) = want.without(part) {
                 held.grant(owner, &free);

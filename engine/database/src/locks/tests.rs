@@ -147,6 +147,33 @@ async fn nobody_is_overtaken_but_by_one_who_is_waited_for() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_row_goes_on_when_it_is_free_and_in_the_order_of_the_line() {
+    let locks = Arc::<LockTable>::default();
+    let [one, other, first, second, third, both] = parties(&locks);
+    one.gets(written(&[1, 2]));
+    let mark = one.locks.savepoint();
+    one.gets(written(&[3]));
+    other.gets(rows(T, RowMode::Update, &[4]));
+    let mut waits = [
+        first.waits(rows(T, RowMode::Update, &[1])),
+        second.waits(rows(T, RowMode::Update, &[1])),
+        third.waits(Want::Unwritten { table: T, rows: [3].into() }),
+        both.waits(rows(T, RowMode::Update, &[3, 4])),
+    ];
+    let mut ended = || waits.each_mut().map(done);
+    assert_eq!(ended(), [false; 4]);
+    one.locks.roll_back_to(mark);
+    assert_eq!(ended(), [false, false, true, false], "row 3 is free, row 4 is not");
+    drop(other);
+    let [a, b, _, d] = &mut waits;
+    assert_eq!([done(a), done(b), done(d)], [false, false, true]);
+    drop(one);
+    assert_eq!([done(a), done(b)], [true, false]);
+    drop(first);
+    assert!(done(b));
+}
+
+#[tokio::test]
 async fn who_gives_up_makes_room() {
     let locks = Arc::<LockTable>::default();
     let [reader, writer, late] = parties(&locks);

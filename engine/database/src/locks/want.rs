@@ -141,6 +141,16 @@ impl Want {
         (!rest.is_empty()).then_some(rest)
     }
 
+    /// Whether a part of a request is all of it.
+    pub(super) fn is_all_of(&self, whole: &Want) -> bool {
+        match (self, whole) {
+            (Self::Rows { rows, .. }, Self::Rows { rows: all, .. })
+            | (Self::Unwritten { rows, .. }, Self::Unwritten { rows: all, .. }) => rows.len() == all.len(),
+            (Self::Keys { hashes, .. }, Self::Keys { hashes: all, .. }) => hashes.len() == all.len(),
+            _ => true,
+        }
+    }
+
     /// Both parts of one request.
     pub(super) fn join(whole: Option<Want>, part: Option<Want>) -> Option<Want> {
         match (whole, part) {

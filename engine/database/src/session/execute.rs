@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use futures::{StreamExt, TryStreamExt};
-use sepal_query::{StatementContext, dml::Dml, output::OutputColumn, planner::parameter_values};
+use sepal_query::{
+    StatementContext,
+    dml::Dml,
+    output::{OutputColumn, conform},
+    planner::parameter_values,
+};
 use sepal_types::{Error, Result, SqlState, SqlType};
 
 use super::{
@@ -159,6 +164,12 @@ impl Session {
             && let Some(batch) = lookup.run(&query.context, parameters)?
         {
             return Ok(Some(batch));
+        }
+        if let Some(point) = &query.point {
+            let values = parameter_values(parameters, parameters.len())?;
+            if let Some(batch) = point.find(&self.tenant.engine, &values)? {
+                return conform(batch, &query.columns).map(Some);
+            }
         }
         match &query.fast {
             Some(fast) => fast.run(&self.tenant.engine, &query.context, parameters),

@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use sepal_query::{
     StatementContext,
     dml::Dml,
-    explain::{execution_time, explain_lines, explain_write},
+    explain::{execution_time, explain_lines, explain_write, explain_write_by_key},
     output::OutputColumn,
     planner::parameter_values,
 };
@@ -35,6 +35,16 @@ impl Session {
         }
         let values = parameter_values(parameters, parameters.len())?;
         let engine = &self.tenant.engine;
+        if let Some(point) = query.by_key() {
+            let started = Instant::now();
+            if let Some(found) = point.find(engine, &values)? {
+                let mut lines = point.explain_lines();
+                if analyze {
+                    lines.extend(execution_time(started.elapsed(), found.num_rows() as u64));
+                }
+                return self.query_plan(lines);
+            }
+        }
         let physical = self.cancel.guard(engine.physical(&query.plan, values)).await?;
         let mut totals = Vec::new();
         if analyze {
@@ -59,11 +69,14 @@ impl Session {
     ) -> Result<Outcome> {
         self.bind(context)?;
         let values = parameter_values(parameters, parameters.len())?;
-        let physical = match dml.source() {
-            Some(source) => Some(self.cancel.guard(self.tenant.engine.physical(source, values)).await?),
-            None => None,
+        let mut lines = match (dml.point(), dml.source()) {
+            (Some(point), _) => explain_write_by_key(dml.explain_lines(), point.explain_lines()),
+            (None, Some(source)) => {
+                let physical = self.cancel.guard(self.tenant.engine.physical(source, values)).await?;
+                explain_write(dml.explain_lines(), Some(&physical))
+            }
+            (None, None) => explain_write(dml.explain_lines(), None),
         };
-        let mut lines = explain_write(dml.explain_lines(), physical.as_ref());
         if analyze {
             let started = Instant::now();
             let written = self.write(dml, context, parameters).await?;

@@ -7,7 +7,7 @@ use std::{
 
 use parking_lot::RwLock;
 use sepal_query::{
-    FastLookup, StatementContext, calls_advisory, catalog,
+    FastLookup, PointRead, StatementContext, calls_advisory, catalog,
     ddl::CreateAs,
     dml::{Dml, DmlContext},
     locking::{LockingQuery, nested},
@@ -262,10 +262,13 @@ impl Session {
         let columns = self.described_columns(&plan, &context);
         let row = if reads_catalog { None } else { SingleRow::compile(&self.tenant.engine, &plan) };
         let lookup = FastLookup::compile(&query, &context, &parameters);
+        let plain = lookup.is_none() && fast.is_none() && row.is_none() && !reads_catalog;
+        let point = if plain { PointRead::compile(&self.tenant.engine, &plan) } else { None };
         let query = Query {
             plan,
             fast,
             lookup,
+            point,
             row,
             locking: None,
             advisory,
@@ -295,6 +298,7 @@ impl Session {
             plan: locking.plan().clone(),
             fast: None,
             lookup: None,
+            point: None,
             row: None,
             locking: Some(locking),
             advisory: false,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use parking_lot::RwLock;
 use sepal_query::{
-    CopyFormat, FastLookup, StatementContext,
+    CopyFormat, FastLookup, PointRead, StatementContext,
     catalog::CatalogQuery,
     ddl::CreateAs,
     dml::Dml,
@@ -101,6 +101,8 @@ pub(super) struct Query {
     pub fast: Option<FastKnn>,
     /// The plan again, when it asks for one row by its key.
     pub lookup: Option<FastLookup>,
+    /// The plan again, when it asks for one row by its key and for more than its columns.
+    pub point: Option<PointRead>,
     /// The plan again, when it reads no table.
     pub row: Option<SingleRow>,
     /// The plan with row ids, when the query has a locking clause.
@@ -111,6 +113,13 @@ pub(super) struct Query {
     pub columns: Arc<[OutputColumn]>,
     /// Reads the catalogs: what it shows is made when it is planned, so each execution plans anew.
     pub reads_catalog: bool,
+}
+
+impl Query {
+    /// The plan where it goes by a key, with locks or without.
+    pub fn by_key(&self) -> Option<&PointRead> {
+        self.point.as_ref().or_else(|| self.locking.as_ref().and_then(LockingQuery::point))
+    }
 }
 
 impl Prepared {

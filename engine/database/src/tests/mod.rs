@@ -1,6 +1,7 @@
 //! The engine as its callers see it: what survives a crash, and who may do what when.
 
 mod budgets;
+mod by_key;
 mod dropping;
 mod flips;
 mod indexes;

@@ -30,6 +30,7 @@ use crate::{
     ddl::{identifier, object_name},
     output::OutputColumn,
     planner::{TemporaryTables, undefined_table},
+    point::PointRead,
     sql::{ParameterTypes, prepare_expression, prepare_query},
     table::{ROW_ID, UserTable},
 };
@@ -41,6 +42,8 @@ pub struct Change {
     /// Row id, then every column: new values for an UPDATE, old ones for a DELETE that returns rows. Where rows are
     /// returned, the columns of FROM's relations follow.
     plan: LogicalPlan,
+    /// The plan again, where its WHERE clause names a key.
+    point: Option<PointRead>,
     update: bool,
     /// The columns that SET names.
     assigned: Vec<ColumnId>,
@@ -169,6 +172,7 @@ impl Change {
         let with_ids = UserTable::with_row_ids(Arc::clone(&target.def), context.statement);
         let temporary = TemporaryTables::default().with(&target.def.name, Arc::new(with_ids));
         let plan = context.engine.plan(context.statement, &temporary, &query, parameters)?;
+        let point = PointRead::compile(context.engine, &plan);
         let returning = match returning {
             Some(items) => Some(Returning::prepare_beside(
                 items,
@@ -181,7 +185,7 @@ impl Change {
             None => None,
         };
         let (update, assigned) = (assigned.is_some(), assigned.unwrap_or_default());
-        Ok(Self { def: target.def, plan, update, assigned, returning })
+        Ok(Self { def: target.def, plan, point, update, assigned, returning })
     }
 
     pub fn target(&self) -> TableId {
@@ -194,6 +198,10 @@ impl Change {
 
     pub fn source(&self) -> &LogicalPlan {
         &self.plan
+    }
+
+    pub fn point(&self) -> Option<&PointRead> {
+        self.point.as_ref()
     }
 
     pub fn explain_lines(&self) -> Vec<String> {
@@ -216,6 +224,12 @@ impl Change {
 
     /// Runs the query for the rows.
     pub async fn find(&self, values: &[ScalarValue], context: &DmlContext<'_>) -> Result<Matched> {
+        if let Some(point) = &self.point
+            && let Some(batch) = point.find(context.engine, values)?
+        {
+            let ids = batch.column(0).as_primitive::<UInt64Type>().values().iter().copied().map(RowId);
+            return Ok(Matched { ids: ids.collect(), batch });
+        }
         let batches = context.engine.collect(&self.plan, values.to_vec()).await?;
         let schema = match batches.first() {
             Some(batch) => batch.schema(),

@@ -8,8 +8,8 @@ use datafusion::{
         datatypes::Schema,
     },
     common::DFSchema,
-    logical_expr::simplify::SimplifyContext,
     optimizer::simplify_expressions::ExprSimplifier,
+    physical_expr::create_physical_expr,
     sql::sqlparser::{ast, dialect::PostgreSqlDialect, parser::Parser},
 };
 use sepal_storage::arrow_type;
@@ -39,17 +39,15 @@ pub fn default_values(
     prepare_expression(&mut expression, &mut ParameterTypes::default(), Some(&column.ty));
     let empty = DFSchema::empty();
     let planned = context.engine.plan_expression(context.statement, expression, &empty)?;
-    let state = context.engine.started_state();
-    let simplify = SimplifyContext::builder()
-        .with_config_options(Arc::clone(state.config_options()))
-        .with_query_execution_start_time(state.execution_props().query_execution_start_time)
-        .build();
+    let props = context.engine.started_props();
+    let simplify = context.engine.simplify_context();
+    let simplify = simplify.with_query_execution_start_time(props.query_execution_start_time).build();
     let simplifier = ExprSimplifier::new(simplify);
     let planned = simplifier
         .coerce(planned, &empty)
         .and_then(|planned| simplifier.simplify(planned))
         .map_err(translate)?;
-    let physical = state.create_physical_expr(planned, &empty).map_err(translate)?;
+    let physical = create_physical_expr(&planned, &empty, &props, &Default::default()).map_err(translate)?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     let batch = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options)
         .map_err(crate::error::arrow)?;

@@ -23,7 +23,8 @@ use sepal_storage::{Op, TenantStore};
 use sepal_types::{Error, Result, RowId, TableId, UniqueDef};
 
 use crate::{
-    context::StatementContext, locking::RowMode, output::OutputColumn, planner::Engine, sql::ParameterTypes,
+    context::StatementContext, locking::RowMode, output::OutputColumn, planner::Engine, point::PointRead,
+    sql::ParameterTypes,
 };
 
 pub use assign::{TargetRows, assign, rows_as, write_rows};
@@ -197,6 +198,14 @@ impl Dml {
         match self {
             Dml::Insert(insert) => insert.source(),
             Dml::Change(change) => Some(change.source()),
+        }
+    }
+
+    /// The same query where it goes by a key.
+    pub fn point(&self) -> Option<&PointRead> {
+        match self {
+            Dml::Insert(_) => None,
+            Dml::Change(change) => change.point(),
         }
     }
 

@@ -15,7 +15,7 @@ use datafusion::{
     scalar::ScalarValue,
     sql::sqlparser::ast::{self, Expr, Ident, SelectItem, SelectItemQualifiedWildcardKind},
 };
-use sepal_types::{Result, TableDef};
+use sepal_types::{Error, Result, TableDef};
 
 use super::{
     DmlContext,
@@ -24,20 +24,25 @@ use super::{
 };
 use crate::{
     ddl::identifier,
-    output::{OutputColumn, conform},
-    planner::TemporaryTables,
+    output::{Described, OutputColumn, conform, conform_array},
+    planner::{RowPlan, TemporaryTables},
     sql::{ParameterTypes, StatementKind, expand_wildcards, parse_statements, prepare_query},
     table::ROW_ID,
 };
 
 /// The number of a row, which joins the relations of one statement.
 const PAIR: &str = "__pair";
+/// Most rows for which the list is computed on the spot; the plan has threads of its own.
+const FEW_ROWS: usize = 256;
 
 /// A planned RETURNING list.
 #[derive(Debug)]
 pub struct Returning {
     plan: LogicalPlan,
+    /// The plan again, where it reads the rows alone.
+    list: Option<RowPlan>,
     columns: Vec<OutputColumn>,
+    described: Described,
     rows: RowsTable,
     beside: Vec<RowsTable>,
 }
@@ -91,8 +96,11 @@ impl Returning {
         let columns = context.statement.column_types(&query);
         prepare_query(&mut query, parameters, &[], &columns);
         let plan = context.engine.plan(context.statement, &temporary, &query, parameters)?;
-        let columns = plan.schema().fields().iter().map(|field| OutputColumn::from_field(field)).collect();
-        Ok(Self { plan, columns, rows, beside })
+        let columns: Vec<OutputColumn> =
+            plan.schema().fields().iter().map(|field| OutputColumn::from_field(field)).collect();
+        let list = if alone { RowPlan::compile(context.engine, &plan) } else { None };
+        let described = Described::new(columns.clone());
+        Ok(Self { plan, list, columns, described, rows, beside })
     }
 
     pub fn columns(&self) -> &[OutputColumn] {
@@ -107,8 +115,29 @@ impl Returning {
         values: &[ScalarValue],
         context: &DmlContext<'_>,
     ) -> Result<Vec<RecordBatch>> {
+        if let Some(shown) = self.on_the_spot(rows, values, context)? {
+            return Ok(shown);
+        }
         self.rows.set(vec![rows.batch(def)?]);
         self.evaluate(values, context).await
+    }
+
+    /// The same without a plan. `None` for many rows, and for a list that asks for more than its row.
+    fn on_the_spot(
+        &self,
+        rows: &TargetRows,
+        values: &[ScalarValue],
+        context: &DmlContext<'_>,
+    ) -> Result<Option<Vec<RecordBatch>>> {
+        let Some(list) = self.list.as_ref().filter(|_| rows.rows <= FEW_ROWS) else { return Ok(None) };
+        let column = |place: usize| {
+            let array = rows.arrays.get(place).cloned();
+            array.ok_or_else(|| Error::bug("RETURNING reads a column that the table has not"))
+        };
+        let Some(batch) = list.run(context.engine, values, rows.rows, column)? else { return Ok(None) };
+        let arrays = batch.columns().iter().zip(&self.columns);
+        let arrays = arrays.map(|(array, column)| conform_array(array, &column.ty)).collect::<Result<_>>()?;
+        Ok(Some(vec![self.described.batch(arrays, batch.num_rows())?]))
     }
 
     /// The list evaluated over `rows`; `beside` has the columns of FROM's relations, in order, a value per row.

@@ -26,6 +26,7 @@ use crate::{
     ddl::{identifier, object_name},
     output::OutputColumn,
     planner::{Engine, TemporaryTables},
+    point::PointRead,
     sql::{ParameterTypes, expand_wildcards, prepare_query},
     table::{RowFilter, UserTable},
 };
@@ -90,7 +91,8 @@ impl LockingQuery {
         let visible = plan.schema().fields().len() - relations.len();
         let columns = described(&plan, visible, &items);
         let limited = query.limit_clause.is_some() || query.fetch.is_some();
-        Ok(Self { plan, columns, relations, limited })
+        let point = PointRead::compile(engine, &plan).map(Arc::new);
+        Ok(Self { plan, point, columns, relations, limited })
     }
 }
 

@@ -9,7 +9,9 @@ mod compile;
 mod nested;
 mod run;
 
-use crate::{output::OutputColumn, planner::LogicalPlan, table::RowFilter};
+use std::sync::Arc;
+
+use crate::{output::OutputColumn, planner::LogicalPlan, point::PointRead, table::RowFilter};
 use sepal_types::TableId;
 
 pub use clause::WaitPolicy;
@@ -41,6 +43,8 @@ impl RowMode {
 #[derive(Clone, Debug)]
 pub struct LockingQuery {
     plan: LogicalPlan,
+    /// The plan again, where its WHERE clause names a key.
+    point: Option<Arc<PointRead>>,
     /// What the client sees: the plan's columns without the ids after them.
     columns: Vec<OutputColumn>,
     relations: Vec<LockedRelation>,
@@ -65,6 +69,10 @@ pub struct LockedRelation {
 impl LockingQuery {
     pub fn plan(&self) -> &LogicalPlan {
         &self.plan
+    }
+
+    pub fn point(&self) -> Option<&PointRead> {
+        self.point.as_deref()
     }
 
     pub fn columns(&self) -> &[OutputColumn] {

@@ -23,6 +23,11 @@ pub struct Found(Vec<RecordBatch>);
 impl LockingQuery {
     /// Runs the plan to its end, in the snapshot of its context.
     pub async fn run(&self, engine: &Engine, values: &[ScalarValue]) -> Result<Found> {
+        if let Some(point) = &self.point
+            && let Some(batch) = point.find(engine, values)?
+        {
+            return Ok(Found(vec![batch]));
+        }
         Ok(Found(engine.collect(&self.plan, values.to_vec()).await?))
     }
 

@@ -6,10 +6,12 @@
 
 mod floats;
 mod json_operators;
+mod moment;
 mod operators;
 mod past;
 mod provider;
 mod relation;
+mod row_plan;
 mod series;
 mod single_row;
 mod sink_errors;
@@ -40,7 +42,11 @@ use datafusion::{
         memory_pool::MemoryPool,
         runtime_env::RuntimeEnv,
     },
-    logical_expr::{AggregateUDF, Expr, ScalarUDF, WindowUDF, execution_props::ExecutionProps},
+    logical_expr::{
+        AggregateUDF, Expr, ScalarUDF, WindowUDF,
+        execution_props::ExecutionProps,
+        simplify::{SimplifyContext, SimplifyContextBuilder},
+    },
     optimizer::{Optimizer, OptimizerRule},
     physical_plan::{ExecutionPlan, execute_stream},
     physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
@@ -66,9 +72,11 @@ use crate::{
 };
 
 pub use datafusion::{logical_expr::LogicalPlan, scalar::ScalarValue};
+pub(crate) use moment::Moment;
 pub use past::{Asked, ask};
 pub use provider::{TemporaryTables, undefined_table};
 pub use relation::constant as fold_constant;
+pub(crate) use row_plan::{RowParts, RowPlan};
 pub use single_row::SingleRow;
 pub(crate) use single_row::{fill_parameters, is_pure, names_parameter};
 pub use value_rows::ValueRows;
@@ -332,8 +340,20 @@ impl Engine {
         self.planning.state.execution_props()
     }
 
+    /// The same as of now, without a copy of all functions.
+    pub(crate) fn started_props(&self) -> ExecutionProps {
+        let mut props = ExecutionProps::new();
+        props.mark_start_execution(Arc::clone(self.planning.state.config_options()));
+        props
+    }
+
+    /// To simplify lone expressions with. Without a time, calls of `now()` are left as they are.
+    pub(crate) fn simplify_context(&self) -> SimplifyContextBuilder {
+        SimplifyContext::builder().with_config_options(Arc::clone(self.planning.state.config_options()))
+    }
+
     /// DataFusion's own state as of now: `now()` is the time at which it was taken.
-    pub fn started_state(&self) -> SessionState {
+    fn started_state(&self) -> SessionState {
         let mut state = self.planning.state.clone();
         state.mark_start_execution();
         state

@@ -1,8 +1,9 @@
 //! VALUES of an INSERT: rows of constants and parameters, without a physical plan.
 //!
-//! An application's INSERT is one row of parameters, sent over and over. Planning it anew each time would cost more than
-//! writing it. Such a source is optimized once, when it is prepared; an execution puts the parameters in and evaluates
-//! what is left, on the caller's own thread. Whatever calls a function whose value may change is left to the general way.
+//! An application's INSERT is one row of parameters, sent over and over. Planning it anew each time would cost more
+//! than writing it. Such a source is optimized once, when it is prepared; an execution puts the parameters in, and the
+//! time for `now()`, and evaluates what is left, on the caller's own thread. Whatever calls another function whose value
+//! may change is left to the general way.
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,7 +21,11 @@ use datafusion::{
 };
 use sepal_types::Result;
 
-use super::{Engine, fill_parameters, is_pure, names_parameter};
+use super::{
+    Engine, fill_parameters, is_pure,
+    moment::{Moment, given},
+    names_parameter,
+};
 use crate::error::translate;
 
 /// Rows that depend on nothing but parameters.
@@ -34,6 +39,7 @@ pub struct ValueRows {
     given: SchemaRef,
     shown: SchemaRef,
     has_parameters: bool,
+    moment: Option<Moment>,
     /// The rows, once computed, of a source without parameters.
     batch: OnceLock<RecordBatch>,
 }
@@ -57,10 +63,14 @@ enum Shown {
 impl ValueRows {
     /// `None` for any other source, and for one that the optimizer refuses: running it tells why.
     pub fn compile(engine: &Engine, plan: &LogicalPlan) -> Option<Self> {
-        if !constant(plan) {
+        if !is_values(plan) {
             return None;
         }
-        let optimized = engine.optimize(plan).ok()?;
+        let (plan, moment) = Moment::name(plan).ok()?;
+        if !constant(&plan) {
+            return None;
+        }
+        let optimized = engine.optimize(&plan).ok()?;
         let (values, projection) = match &optimized {
             LogicalPlan::Values(values) => (values, None),
             LogicalPlan::Projection(projection) => match projection.input.as_ref() {
@@ -80,6 +90,7 @@ impl ValueRows {
             given: nullable(&values.schema),
             shown: nullable(optimized.schema()),
             has_parameters,
+            moment,
             batch: OnceLock::new(),
         })
     }
@@ -97,7 +108,7 @@ impl ValueRows {
     }
 
     fn evaluate(&self, engine: &Engine, values: &[ScalarValue]) -> datafusion::error::Result<RecordBatch> {
-        let parameters = ParamValues::from(values.to_vec());
+        let parameters = given(values, self.moment.as_ref().map(Moment::now).as_ref());
         let mut arrays = Vec::with_capacity(self.columns.fields().len());
         for (position, field) in self.columns.fields().iter().enumerate() {
             arrays.push(self.column(engine, position, field.data_type(), &parameters)?);
@@ -199,7 +210,16 @@ fn cell(expr: Expr) -> Cell {
     }
 }
 
-/// Whether a plan is VALUES, perhaps projected, of expressions whose value depends on their arguments alone.
+/// Whether a plan is VALUES, perhaps projected.
+fn is_values(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => is_values(&projection.input),
+        LogicalPlan::Values(_) => true,
+        _ => false,
+    }
+}
+
+/// Whether it is so of expressions whose value depends on their arguments alone.
 fn constant(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Projection(projection) => {

@@ -139,6 +139,11 @@ impl UserTable {
         Ok(Arc::clone(version))
     }
 
+    /// Which of its rows are seen now; `None` for all.
+    pub fn shown_rows(&self) -> Option<Arc<ShownRows>> {
+        self.filter.as_ref().map(RowFilter::get).filter(|shown| !shown.shows_all())
+    }
+
     /// The definition of column number `position` of the schema; `None` for the row id.
     pub fn column_at(&self, position: usize) -> Option<&ColumnDef> {
         self.def.columns.get(position)
@@ -182,8 +187,7 @@ impl TableProvider for UserTable {
         let schema = Arc::new(self.schema.project(&positions)?);
         let partitions = state.config().target_partitions();
         let scan = TableScan::new(version, columns, schema, partitions, limit);
-        let shown = self.filter.as_ref().map(RowFilter::get).filter(|shown| !shown.shows_all());
-        Ok(Arc::new(scan.showing(shown)))
+        Ok(Arc::new(scan.showing(self.shown_rows())))
     }
 }
 

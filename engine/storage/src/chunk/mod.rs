@@ -137,6 +137,14 @@ impl Chunk {
         }
     }
 
+    /// Whether [`Self::column`] reads nothing.
+    pub fn is_at_hand(&self, column: ColumnId) -> bool {
+        match &self.kind {
+            Kind::Memory(_) => true,
+            Kind::Sealed(chunk) => chunk.is_at_hand(column),
+        }
+    }
+
     fn complete(&self, column: &ColumnDef, stored: Option<ArrayRef>) -> Result<ArrayRef, StoreError> {
         match stored {
             Some(array) => fit(array, &column.ty),

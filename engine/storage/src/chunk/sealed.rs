@@ -134,6 +134,14 @@ impl SealedChunk {
         self.parts.cache.peek(&self.cache_key(Some(column))).is_some()
     }
 
+    /// Whether the column is in memory, or known to be newer than the file.
+    pub(crate) fn is_at_hand(&self, column: ColumnId) -> bool {
+        let near = self.near.get(&Some(column), self.parts.cache.changes());
+        near.is_some()
+            || self.is_decoded(column)
+            || self.footer.get().is_some_and(|footer| !footer.has_column(column))
+    }
+
     /// The names of all columns that the file has, those that the table has dropped included. Opens the footer.
     pub(crate) fn stored_columns(&self) -> Result<Vec<String>, StoreError> {
         Ok(self.footer()?.names())

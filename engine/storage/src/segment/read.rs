@@ -117,6 +117,11 @@ impl Footer {
         Ok(Some(restored))
     }
 
+    /// Whether the file has the column; it may be older.
+    pub(crate) fn has_column(&self, column: ColumnId) -> bool {
+        self.metadata.schema().column_with_name(&stored_name(column)).is_some()
+    }
+
     /// Every column that the file has, the row ids included.
     pub(crate) fn names(&self) -> Vec<String> {
         self.metadata.schema().fields().iter().map(|field| field.name().clone()).collect()

@@ -20,7 +20,7 @@ use crate::{Op, StoreError};
 use names::Names;
 
 pub(crate) use apply::{Rules, check_not_null, check_unique};
-pub use table::TableVersion;
+pub use table::{Located, TableVersion};
 
 /// All tables at one commit.
 #[derive(Clone, Debug)]

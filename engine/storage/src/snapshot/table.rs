@@ -21,6 +21,15 @@ pub struct TableVersion {
     pub chunks: Vec<ChunkRef>,
 }
 
+/// A live row, and where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Located {
+    pub row: RowId,
+    /// Among the version's chunks.
+    pub chunk: usize,
+    pub position: u32,
+}
+
 impl TableVersion {
     /// Rows that this version sees.
     pub fn live_rows(&self) -> u64 {
@@ -55,6 +64,24 @@ impl TableVersion {
             found[key as usize] = Some(row);
             true
         })?;
+        Ok(found)
+    }
+
+    /// The live rows that have one key: `keys` has one array of one value per column of the constraint, as in
+    /// [`Self::lookup_unique`]. At most one row of a commit's snapshot, but a statement that has waited sees a mixture
+    /// of two ([`crate::Snapshot::with_newer`]), between which a key may have gone from one row to another. Ascending.
+    pub fn find_key(&self, unique: &UniqueDef, keys: &[ArrayRef]) -> Result<Vec<Located>, StoreError> {
+        let wanted = KeyMap::build(keys)?;
+        if wanted.present().next().is_none() {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        self.probe_places(&KeyColumns::new(&self.def, &unique.columns)?, &wanted, |_, chunk, position| {
+            let row = self.chunks[chunk].chunk.row_at(position)?;
+            found.push(Located { row, chunk, position });
+            Ok(true)
+        })?;
+        found.sort_unstable_by_key(|located| located.row);
         Ok(found)
     }
 
@@ -139,12 +166,25 @@ impl TableVersion {
         wanted: &KeyMap,
         mut hit: impl FnMut(u32, RowId) -> bool,
     ) -> Result<(), StoreError> {
+        self.probe_places(columns, wanted, |key, chunk, position| {
+            Ok(hit(key, self.chunks[chunk].chunk.row_at(position)?))
+        })
+    }
+
+    /// The same with the chunk and the position in it.
+    fn probe_places(
+        &self,
+        columns: &KeyColumns,
+        wanted: &KeyMap,
+        mut hit: impl FnMut(u32, usize, u32) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
         // Newest first: a key that is being replaced was most likely written a moment ago.
-        for chunk in self.chunks.iter().rev().filter(|chunk| chunk.live_rows() > 0) {
+        let chunks = self.chunks.iter().enumerate().rev();
+        for (place, chunk) in chunks.filter(|(_, chunk)| chunk.live_rows() > 0) {
             let map = chunk.chunk.keys(&self.def, columns)?;
             for key in wanted.present() {
                 for position in map.find(wanted, key) {
-                    if !chunk.deleted.contains(position) && !hit(key, chunk.chunk.row_at(position)?) {
+                    if !chunk.deleted.contains(position) && !hit(key, place, position)? {
                         return Ok(());
                     }
                 }

@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, Int64Array};
 use roaring::RoaringTreemap;
 use sepal_types::{ColumnDef, ColumnId, RowId, SqlType, TableId, UniqueDef};
 
-use super::{Rules, Snapshot, State};
+use super::{Rules, Snapshot, State, TableVersion};
 use crate::{
     Op, StoreError,
     fixtures::{batch, batch_of, items, scan},
@@ -114,6 +114,21 @@ fn newer_versions_of_some_rows_are_seen_and_nothing_else_of_theirs() {
         table.lookup_unique(&table.def.uniques[0], &[keys]).unwrap()[0]
     };
     assert_eq!([key(1), key(10), key(20)], [None, Some(RowId(4)), None]);
+    // A key that has gone from one row to another meanwhile: to the statement both have it.
+    let moved = apply(&seen, &[delete(&[1, 2]), insert(4, &[2])]).unwrap();
+    let mixed = seen.with_newer(&moved, ITEMS, &rows(&[1]), &rows(&[4])).unwrap();
+    let holders = |table: &TableVersion, id: Option<i64>| {
+        let keys: ArrayRef = Arc::new(Int64Array::from(vec![id]));
+        let found = table.find_key(&table.def.uniques[0], &[keys]).unwrap();
+        for located in &found {
+            assert_eq!(table.locate(located.row).unwrap(), Some((located.chunk, located.position)));
+        }
+        found.into_iter().map(|located| located.row.0).collect::<Vec<_>>()
+    };
+    assert_eq!(holders(mixed.table(ITEMS).unwrap(), Some(2)), [2, 4]);
+    assert_eq!(holders(moved.table(ITEMS).unwrap(), Some(2)), [4]);
+    assert_eq!(holders(moved.table(ITEMS).unwrap(), Some(1)), [0_u64; 0]);
+    assert_eq!(holders(moved.table(ITEMS).unwrap(), None), [0_u64; 0]);
     // A row that was removed has no successor; a successor that is replaced in its turn stays as it was locked.
     let gone = seen.with_newer(&newest, ITEMS, &rows(&[1, 2]), &rows(&[])).unwrap();
     assert_eq!(ids(&gone), [3]);
