@@ -17,24 +17,12 @@ use sepal_types::TableId;
 
 use crate::{
     BlobBuilder, Fault, FaultInjector, Freely, Op, Rewrite, StoreError, StoreOptions, TenantStore,
-    fixtures::{TENANT, commit, copy, create, delete, ids, insert, items, open, options, tenant_key},
+    fixtures::{
+        Blobs, TENANT, commit, copy, create, delete, ids, insert, items, open, options, tenant_key, valid,
+    },
 };
 
 const ITEMS: TableId = TableId(20_000);
-
-struct Blobs;
-
-impl BlobBuilder for Blobs {
-    fn build(
-        &self,
-        _: &sepal_types::TableDef,
-        _: &sepal_types::IndexDef,
-        _: &arrow::array::ArrayRef,
-        _: &[crate::MergeInput<'_>],
-    ) -> Option<Box<dyn crate::BlobBytes>> {
-        Some(Box::new(*b"blob"))
-    }
-}
 
 /// Copies the directory before every step, with how many commits were acknowledged by then.
 struct Camera {
@@ -57,9 +45,7 @@ impl FaultInjector for Camera {
 /// Each commit inserts its number n and, from the third on, deletes n - 2: the live keys tell which commits are
 /// there, and a half commit shows.
 fn history(store: &TenantStore, acknowledged: &AtomicI64, blobs: &dyn BlobBuilder) {
-    let mut def = items(20_000, "items");
-    def.indexes[0].valid = true;
-    commit(store, vec![Op::CreateTable(def)]);
+    commit(store, vec![Op::CreateTable(valid(items(20_000, "items")))]);
     for n in 1..=12 {
         let mut ops = vec![insert(store, 20_000, &[n])];
         if n > 2 {
@@ -195,9 +181,7 @@ fn sabotaged(dir: &Path, saboteur: &Arc<Saboteur>) -> (i64, Option<String>) {
     let _ = store.release_unheld_log();
     let mut acknowledged = 0;
     if store.snapshot().table(ITEMS).is_none() {
-        let mut def = items(20_000, "items");
-        def.indexes[0].valid = true;
-        if retried(&store, vec![Op::CreateTable(def)]).is_err() {
+        if retried(&store, vec![Op::CreateTable(valid(items(20_000, "items")))]).is_err() {
             return (0, saboteur.hit.lock().clone());
         }
     }
