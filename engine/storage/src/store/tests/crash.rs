@@ -32,6 +32,20 @@ struct Camera {
     acknowledged: AtomicI64,
 }
 
+impl Camera {
+    /// And options with it, for a store in `dir`. What it takes lies below `root`.
+    fn of(dir: &Path, root: &Path) -> (Arc<Self>, StoreOptions) {
+        let camera = Arc::new(Self {
+            dir: dir.to_owned(),
+            images: root.join("images"),
+            taken: Mutex::default(),
+            acknowledged: AtomicI64::new(0),
+        });
+        let fault = Arc::clone(&camera) as Arc<dyn FaultInjector>;
+        (camera, StoreOptions { fault: Some(fault), ..options() })
+    }
+}
+
 impl FaultInjector for Camera {
     fn before(&self, point: &str, _: usize) -> Result<(), Fault> {
         let mut taken = self.taken.lock();
@@ -80,14 +94,7 @@ fn a_crash_before_any_step_keeps_every_acknowledged_commit() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("tenant");
     drop(create(&dir));
-    let camera = Arc::new(Camera {
-        dir: dir.clone(),
-        images: root.path().join("images"),
-        taken: Mutex::default(),
-        acknowledged: AtomicI64::new(0),
-    });
-    let with_camera =
-        StoreOptions { fault: Some(Arc::clone(&camera) as Arc<dyn FaultInjector>), ..options() };
+    let (camera, with_camera) = Camera::of(&dir, root.path());
     let store = TenantStore::open(&dir, TENANT, tenant_key(), with_camera).unwrap();
     store.release_unheld_log().unwrap();
     history(&store, &camera.acknowledged, &Blobs);
@@ -116,14 +123,7 @@ fn a_crash_during_creation_leaves_a_directory_that_can_be_used() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("tenant");
     std::fs::create_dir(&dir).unwrap();
-    let camera = Arc::new(Camera {
-        dir: dir.clone(),
-        images: root.path().join("images"),
-        taken: Mutex::default(),
-        acknowledged: AtomicI64::new(0),
-    });
-    let with_camera =
-        StoreOptions { fault: Some(Arc::clone(&camera) as Arc<dyn FaultInjector>), ..options() };
+    let (camera, with_camera) = Camera::of(&dir, root.path());
     drop(TenantStore::create(&dir, TENANT, tenant_key(), with_camera).unwrap());
     for (image, _, point) in std::mem::take(&mut *camera.taken.lock()) {
         let make =
