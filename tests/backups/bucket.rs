@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Scene, answers, fill, text};
+use super::{ARCHIVING, Scene, answers, fill, text};
 use crate::server::{Server, repository, skip, spawn};
 
 const BUCKET: &str = "sepal-backups";
@@ -73,7 +73,7 @@ async fn a_bucket_serves_as_well_as_a_directory() {
     let Some(s3) = S3::start() else { return };
     let place = TempDir::new().expect("a temporary directory");
     let environment = s3.environment(&s3.key);
-    let mut scene = Scene::start_at(place, s3.address(), &["--backup-archive-seconds", "1"], environment);
+    let mut scene = Scene::start_at(place, s3.address(), &ARCHIVING, environment);
     let client = scene.client().await;
     fill(&client).await;
     // More than a part of an upload.
