@@ -313,7 +313,7 @@ impl Database {
         let workers = self.workers.as_ref().map(|workers| workers.handle().clone());
         let workers = workers.ok_or_else(|| Error::bug("the query workers are gone"))?;
         let owner = Arc::clone(self);
-        let opened = tokio::task::spawn_blocking(move || {
+        let opened = blocking("opening a tenant", move || {
             let (keys, end) = (owner.control.tenant_keys(id)?, owner.control.log_end(id)?);
             let quota = owner.control.tenant_quota(id)?;
             let lock = Arc::clone(&owner.lock);
@@ -323,12 +323,9 @@ impl Database {
             // Before the first write: from now on the store and its new log file must be there.
             owner.control.note_log_end(id, tenant.store.log_end())?;
             settle_pipelines(&tenant);
-            Ok::<_, Error>(tenant)
+            Ok(tenant)
         });
-        let tenant = opened
-            .await
-            .map_err(|problem| Error::bug(format!("opening a tenant panicked: {problem}")))?
-            .map_err(|error| unopened(id, error))?;
+        let tenant = opened.await.map_err(|error| unopened(id, error))?;
         tenant.maintained_by(tokio::spawn(maintain::maintain(Arc::clone(&tenant))));
         tenant.pipelines.start(&tenant);
         Ok(tenant)
