@@ -2,7 +2,6 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
@@ -10,7 +9,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{ARCHIVING, Scene, answers, fill, text};
-use crate::server::{Server, repository, skip, spawn};
+use crate::{
+    clients::python_with,
+    server::{Server, repository, skip, spawn},
+};
 
 const BUCKET: &str = "sepal-backups";
 
@@ -24,7 +26,7 @@ struct S3 {
 impl S3 {
     /// `None` without a Python that has moto; that is said.
     fn start() -> Option<S3> {
-        let Some(python) = python() else {
+        let Some(python) = python_with("moto.server") else {
             skip("no Python with moto (./setup test installs it): backups to a bucket were not tried");
             return None;
         };
@@ -54,18 +56,6 @@ impl Drop for S3 {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-fn python() -> Option<PathBuf> {
-    let clients = std::env::var_os("SEPAL_CLIENTS").map(PathBuf::from).unwrap_or_else(|| {
-        PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/sepal/clients")
-    });
-    [clients.join("venv/bin/python"), PathBuf::from("python3")].into_iter().find(|python| {
-        let mut command = Command::new(python);
-        command.args(["-c", "import moto.server"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
