@@ -7,14 +7,14 @@ use std::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use futures::StreamExt;
 use parking_lot::Mutex;
 use sepal_control::{Control, ControlError, ControlOptions, DEFAULT_ENVIRONMENT, KeyCacheStats, Principal};
 use sepal_crypto::Key;
-use sepal_types::{Error, Result, SqlState, TenantId};
+use sepal_types::{Clock, Error, Result, SqlState, SystemClock, TenantId};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
@@ -148,7 +148,6 @@ impl Database {
             .build()
             .map_err(|problem| Error::bug(format!("the query workers do not start: {problem}")))?;
         lock.announce()?;
-        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Arc::new(Self {
             shared: Shared::new(&options)?,
             control: Arc::new(control),
@@ -157,7 +156,7 @@ impl Database {
             closing_unneeded: tokio::sync::Mutex::default(),
             pids: Arc::default(),
             write_memory: Mutex::default(),
-            started_us: i64::try_from(started.as_micros()).unwrap_or(0),
+            started_us: SystemClock.now_us(),
             workers: Some(workers),
             options,
             key_copies: OnceLock::new(),

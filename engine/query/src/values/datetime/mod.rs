@@ -6,10 +6,8 @@
 mod calendar;
 mod parse;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use bytes::{BufMut, BytesMut};
-use sepal_types::{Error, Result, SqlState};
+use sepal_types::{Clock, Error, Result, SqlState, SystemClock};
 
 pub(crate) use self::calendar::{civil_from_days, days_from_civil};
 use self::parse::{Parts, Problem, Special};
@@ -126,8 +124,7 @@ fn field_overflow(text: &str) -> Error {
 
 /// `now`, as a value's text may say. Statements that ask for the time do so in SQL; only input reads this clock.
 fn now_micros() -> i64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
+    SystemClock.now_us()
 }
 
 /// Days since 2000 to days since 1970. Errors: 22008.

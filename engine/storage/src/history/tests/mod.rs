@@ -16,11 +16,11 @@ use std::{
     },
 };
 
-use sepal_types::{Lsn, TableDef, TableId};
+use sepal_types::{Clock, Lsn, TableDef, TableId};
 
 use super::{AsOf, HistoryPolicy};
 use crate::{
-    Clock, Op, Snapshot, StoreOptions, TenantStore,
+    Op, Snapshot, StoreOptions, TenantStore,
     fixtures::{TENANT, commit, count, options, put, scan, shown, take, tenant_key},
 };
 
