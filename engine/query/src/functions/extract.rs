@@ -24,13 +24,12 @@ use datafusion::{
         Volatility, expr::ScalarFunction,
     },
 };
-use sepal_types::{Error, SqlState, SqlType};
+use sepal_types::{Error, SqlState, SqlType, civil_from_days, days_from_civil};
 
 use super::constants::answer;
 use crate::{
     error::{carry, undefined_function_call},
     output::natural_type,
-    values::{civil_from_days, days_from_civil},
 };
 
 const MICROS_PER_SECOND: i64 = 1_000_000;

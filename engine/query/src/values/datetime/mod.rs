@@ -3,13 +3,11 @@
 //! Called by `builder`, `text_out` and `binary_out`. Arrow counts from 1970, Postgres' wire from 2000. The
 //! session's time zone is UTC. The largest and smallest numbers of a type are `infinity` and `-infinity`.
 
-mod calendar;
 mod parse;
 
 use bytes::{BufMut, BytesMut};
-use sepal_types::{Clock, Error, Result, SqlState, SystemClock};
+use sepal_types::{Clock, Error, Result, SqlState, SystemClock, civil_from_days, days_from_civil};
 
-pub(crate) use self::calendar::{civil_from_days, days_from_civil};
 use self::parse::{Parts, Problem, Special};
 use super::text_in::is_space;
 
