@@ -2,8 +2,10 @@
 //!
 //! Requests are noted when they have come whole, before they are answered: a sender that dies between the two has
 //! delivered and does not know it. [`Destination::stop`] cuts every connection, as a crash does; what was noted stays,
-//! as on a disk. HTTP/1.1 over plain sockets, a thread for each connection, bodies with a length only: what the server's
-//! client sends. It never links what it judges.
+//! as on a disk.
+//!
+//! HTTP/1.1 over plain sockets, a thread for each connection, bodies with a length only: what the server's client
+//! sends. It never links what it judges.
 
 use std::{
     collections::HashMap,
