@@ -46,14 +46,14 @@ fn passes(server: &Server, mut command: Command) {
 }
 
 /// A Python that has these modules.
-fn python(modules: &str) -> Option<PathBuf> {
+pub fn python_with(modules: &str) -> Option<PathBuf> {
     [installed().join("venv/bin/python"), PathBuf::from("python3")]
         .into_iter()
         .find(|python| works(Command::new(python).arg("-c").arg(format!("import {modules}"))))
 }
 
 fn python_client(file: &str, modules: &str) {
-    let Some(python) = python(modules) else {
+    let Some(python) = python_with(modules) else {
         skip(&format!(
             "no Python with {modules} (pip install -r tests/clients/requirements.txt): {file} did not run"
         ));

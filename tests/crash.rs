@@ -119,16 +119,10 @@ async fn acknowledged_writes_survive_kill_9() {
         let client = connect(&server, &key).await;
         doom(&client, i64::try_from(round).expect("few rounds")).await;
         let moment = Duration::from_millis(random.random_range(20..2_500));
-        let mut writers =
-            start_writers(&server, &key, &known, i64::try_from(round).expect("few rounds")).await;
+        let writers = start_writers(&server, &key, &known, i64::try_from(round).expect("few rounds")).await;
         tokio::time::sleep(moment).await;
         server.kill();
-        known.stop();
-        while let Some(ended) = writers.join_next().await {
-            if let Err(error) = ended {
-                panic!("round {round}: a writer failed before the kill: {error}");
-            }
-        }
+        end_writers(writers, &known, &format!("round {round}")).await;
         known.go_on();
         server.start_again();
         let client = connect(&server, &key).await;
@@ -183,6 +177,16 @@ pub async fn start_writers(server: &Server, key: &Key, known: &Arc<Acknowledged>
     writers.spawn(delete(connect(server, key).await, Arc::clone(known), round));
     writers.spawn(index(connect(server, key).await, Arc::clone(known)));
     writers
+}
+
+/// Waits until all have noticed that the server is gone. One that failed before had a reason of its own.
+pub async fn end_writers(mut writers: JoinSet<()>, known: &Acknowledged, when: &str) {
+    known.stop();
+    while let Some(ended) = writers.join_next().await {
+        if let Err(error) = ended {
+            panic!("{when}: a writer failed before the server was gone: {error}");
+        }
+    }
 }
 
 /// Whether a writer should end; panics on an error that the kill does not explain.

@@ -18,7 +18,7 @@ use tokio_postgres::Client;
 
 use crate::{
     http::{Answer, Destination, Request},
-    pipeline_status::{run, until},
+    pipeline_status::{run, until_status},
     server::{Server, binary, repository, run_within, skip},
 };
 
@@ -120,7 +120,7 @@ async fn python_tells_slack() {
     run(&client, "UPDATE orders SET total = 300 WHERE id = 1").await;
     let requests = slack.wait_for(path, "its change", says("*changed* id: 1, total: 300")).await;
     assert!(requests.iter().all(|request| request.bearer() == Some(TOKEN)));
-    let now = until(&client, "there", "both", |now| now.rows_delivered == 2).await;
+    let now = until_status(&client, "there", "both", |now| now.rows_delivered == 2).await;
     assert_eq!((now.state.as_str(), now.rows_dead), ("running", 0), "{now:?}");
     assert!(!server.log().contains(TOKEN));
 }
@@ -149,7 +149,7 @@ async fn javascript_calls_a_hook() {
         requests.iter().any(|it| it.text().contains("{\"id\":2,"))
     })
     .await;
-    let now = until(&client, "there", "both", |now| now.rows_delivered == 2).await;
+    let now = until_status(&client, "there", "both", |now| now.rows_delivered == 2).await;
     assert_eq!((now.state.as_str(), now.rows_dead), ("running", 0), "{now:?}");
     assert!(!server.log().contains(TOKEN));
 }

@@ -1,6 +1,6 @@
-//! Pipelines as a client sees them: their status, their dead letters, and waiting for either.
+//! Pipelines as a client sees them: their status, waiting for it, and what statements about them say.
 //!
-//! Used by `plugins`, `resolvers` and `languages`.
+//! Used by `pipelines`, `plugins`, `resolvers` and `languages`.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +8,18 @@ use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow, error::DbError}
 
 use crate::http::PATIENCE;
 
-/// A row of `sepal_pipeline_status`.
+/// Some columns of a row of `sepal_pipeline_status`.
 #[derive(Clone, Debug)]
 pub struct Status {
     pub state: String,
-    pub last_error: String,
-    pub last_error_code: String,
-    pub rows_delivered: u64,
-    pub rows_dead: u64,
+    pub phase: String,
+    pub lag_rows: Option<i64>,
+    pub position: Option<String>,
+    pub attempts: i64,
+    pub last_error: Option<String>,
+    pub last_error_code: Option<String>,
+    pub rows_delivered: i64,
+    pub rows_dead: i64,
 }
 
 /// Rows of a simple query.
@@ -30,6 +34,7 @@ pub async fn rows(client: &Client, sql: &str) -> Vec<SimpleQueryRow> {
         .collect()
 }
 
+/// Runs statements that must succeed.
 pub async fn run(client: &Client, sql: &str) {
     client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
 }
@@ -46,33 +51,40 @@ pub fn words(error: &DbError) -> String {
     more.fold(format!("{} {}", error.code().code(), error.message()), |all, part| all + "\n" + part)
 }
 
-async fn status(client: &Client, pipeline: &str) -> Status {
+/// `None` for a pipeline that is not there.
+pub async fn status(client: &Client, pipeline: &str) -> Option<Status> {
     let sql = format!(
-        "SELECT state, last_error, last_error_code, rows_delivered, rows_dead
+        "SELECT state, phase, lag_rows, position, attempts, last_error, last_error_code, rows_delivered, rows_dead
          FROM sepal_pipeline_status WHERE pipeline = '{pipeline}'"
     );
-    let rows = rows(client, &sql).await;
-    let row = rows.first().unwrap_or_else(|| panic!("{pipeline} has no status"));
-    let text = |column: usize| row.get(column).unwrap_or_default().to_owned();
-    let number = |column: usize| text(column).parse().unwrap_or_else(|_| panic!("{:?}", text(column)));
-    Status {
-        state: text(0),
-        last_error: text(1),
-        last_error_code: text(2),
-        rows_delivered: number(3),
-        rows_dead: number(4),
-    }
+    let row = client.query_opt(&sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"))?;
+    Some(Status {
+        state: row.get(0),
+        phase: row.get(1),
+        lag_rows: row.get(2),
+        position: row.get(3),
+        attempts: row.get(4),
+        last_error: row.get(5),
+        last_error_code: row.get(6),
+        rows_delivered: row.get(7),
+        rows_dead: row.get(8),
+    })
 }
 
-/// Waits until a pipeline is as `enough` wants it.
-pub async fn until(client: &Client, pipeline: &str, what: &str, enough: impl Fn(&Status) -> bool) -> Status {
+/// Waits until the view says so.
+pub async fn until_status(
+    client: &Client,
+    pipeline: &str,
+    what: &str,
+    is: impl Fn(&Status) -> bool,
+) -> Status {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let now = status(client, pipeline).await;
-        if enough(&now) {
-            return now;
+        if let Some(status) = now.as_ref().filter(|status| is(status)) {
+            return status.clone();
         }
-        assert!(Instant::now() < deadline, "{pipeline}: {what} did not come within {PATIENCE:?}: {now:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(Instant::now() < deadline, "{pipeline} is not {what} after {PATIENCE:?}: {now:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

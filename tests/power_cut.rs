@@ -21,7 +21,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 
 use crate::{
-    crash::{Acknowledged, check, connect, doom, drop_old_batches, set_up, start_writers},
+    crash::{Acknowledged, check, connect, doom, drop_old_batches, end_writers, set_up, start_writers},
     server::{Server, skip},
 };
 
@@ -131,17 +131,12 @@ async fn acknowledged_writes_survive_power_cuts() {
     for round in 0..i64::try_from(rounds()).expect("few rounds") {
         doom(&connect(&server, &key).await, round).await;
         let moment = Duration::from_millis(random.random_range(20..2_500));
-        let mut writers = start_writers(&server, &key, &known, round).await;
+        let writers = start_writers(&server, &key, &known, round).await;
         tokio::time::sleep(moment).await;
         known.excuse();
         disk.cut();
         server.kill();
-        known.stop();
-        while let Some(ended) = writers.join_next().await {
-            if let Err(error) = ended {
-                panic!("round {round}: a writer failed before the cut: {error}");
-            }
-        }
+        end_writers(writers, &known, &format!("round {round}")).await;
         disk.restore();
         known.go_on();
         server.start_again();

@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 
 use crate::{
     http::{Answer, Destination, PATIENCE, Request},
-    pipeline_status::{refused, rows, run, until, words},
+    pipeline_status::{refused, rows, run, until_status, words},
     server::Server,
 };
 
@@ -139,8 +139,7 @@ async fn a_value_that_changes_in_vault_changes_in_the_sink() {
     assert_eq!(scene.arrival("pinned", next).await, "first-canary-Lx8");
 
     // Every row arrived; what was used is on record, by version.
-    let count = u64::try_from(next).expect("a few");
-    let now = until(&scene.client, "newest", "all rows", |now| now.rows_delivered == count).await;
+    let now = until_status(&scene.client, "newest", "all rows", |now| now.rows_delivered == next).await;
     assert_eq!(now.rows_dead, 0, "{now:?}");
     let used = rows(&scene.client, "SELECT version FROM sepal_secret_usage WHERE name = 'newest'").await;
     for version in ["1@2026", "2@2026"] {
@@ -172,19 +171,19 @@ async fn a_vault_that_is_down_is_outlived_for_as_long_as_was_said() {
     let waits = loop {
         assert_eq!(scene.token_of("long", id).await, "stale-canary-Hd2");
         id += 1;
-        let now = until(&scene.client, "short", "a status", |_| true).await;
+        let now = until_status(&scene.client, "short", "a status", |_| true).await;
         if now.state == "retrying" {
             break now;
         }
         assert!(std::time::Instant::now() < deadline, "short goes on: {now:?}");
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     };
-    assert!(waits.last_error.contains("secret \"short\" could not be resolved"), "{waits:?}");
+    let error = waits.last_error.as_deref().unwrap_or_default();
+    assert!(error.contains("secret \"short\" could not be resolved"), "{waits:?}");
     assert!(vault.http.connections() > asked, "vault was asked meanwhile");
 
     vault.set_down(false);
-    let rows = u64::try_from(id - 1).expect("a few");
-    let now = until(&scene.client, "short", "its rows", |now| now.rows_delivered == rows).await;
+    let now = until_status(&scene.client, "short", "its rows", |now| now.rows_delivered == id - 1).await;
     assert_eq!(now.rows_dead, 0, "{now:?}");
     scene.keeps(&["stale-canary-Hd2", vault::TOKEN]).await;
 }

@@ -2,15 +2,17 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Scene, answers, fill, text};
-use crate::server::{Server, repository, skip, spawn};
+use super::{ARCHIVING, Scene, answers, fill, text};
+use crate::{
+    clients::python_with,
+    server::{Server, repository, skip, spawn},
+};
 
 const BUCKET: &str = "sepal-backups";
 
@@ -24,7 +26,7 @@ struct S3 {
 impl S3 {
     /// `None` without a Python that has moto; that is said.
     fn start() -> Option<S3> {
-        let Some(python) = python() else {
+        let Some(python) = python_with("moto.server") else {
             skip("no Python with moto (./setup test installs it): backups to a bucket were not tried");
             return None;
         };
@@ -56,24 +58,12 @@ impl Drop for S3 {
     }
 }
 
-fn python() -> Option<PathBuf> {
-    let clients = std::env::var_os("SEPAL_CLIENTS").map(PathBuf::from).unwrap_or_else(|| {
-        PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/sepal/clients")
-    });
-    [clients.join("venv/bin/python"), PathBuf::from("python3")].into_iter().find(|python| {
-        let mut command = Command::new(python);
-        command.args(["-c", "import moto.server"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    })
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_serves_as_well_as_a_directory() {
     let Some(s3) = S3::start() else { return };
     let place = TempDir::new().expect("a temporary directory");
     let environment = s3.environment(&s3.key);
-    let mut scene = Scene::start_at(place, s3.address(), &["--backup-archive-seconds", "1"], environment);
+    let mut scene = Scene::start_at(place, s3.address(), &ARCHIVING, environment);
     let client = scene.client().await;
     fill(&client).await;
     // More than a part of an upload.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use super::{Scene, fill, id, rows};
+use super::{ARCHIVING, Scene, id, rows};
 
 const TABLES: [&str; 3] = ["items", "items_copy", "items_own"];
 
@@ -27,9 +27,7 @@ async fn all(client: &Client) -> Vec<Vec<String>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_since_a_backup_comes_back_with_its_source() {
-    let mut scene = Scene::start(&["--backup-archive-seconds", "1"]);
-    let client = scene.client().await;
-    fill(&client).await;
+    let (mut scene, client) = Scene::filled(&ARCHIVING).await;
     let first = id(&scene.backup());
     let run =
         async |sql: &str| client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));

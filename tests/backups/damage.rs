@@ -4,13 +4,13 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
-use super::{PATIENCE, Scene, answers, fill, text};
+use super::{Scene, answers, check_rival, text, until};
 use crate::server::{Server, binary, spawn};
 
 /// So many bytes that what goes at 1 MiB/s can be caught in the middle.
@@ -24,9 +24,7 @@ async fn fill_more(client: &Client, rows: u32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_object_is_named() {
-    let scene = Scene::start(&[]);
-    let client = scene.client().await;
-    fill(&client).await;
+    let (scene, _client) = Scene::filled(&[]).await;
     scene.backup();
     assert!(scene.verify().status.success());
     let objects = scene.objects();
@@ -55,8 +53,7 @@ async fn a_damaged_object_is_named() {
 /// What a restore on another machine needs besides: with the server's own root key, too, nothing passes without it.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_were_lost_are_no_drop() {
-    let scene = Scene::start(&[]);
-    fill(&scene.client().await).await;
+    let (scene, _) = Scene::filled(&[]).await;
     scene.backup();
     let data = scene.server.data().display().to_string();
     let with_root = || scene.run(&["verify", "latest", "--data", &data]);
@@ -84,17 +81,10 @@ async fn keys_that_were_lost_are_no_drop() {
 /// One tenant's damage does not keep the others from coming back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_tenant_is_left_behind() {
-    let scene = Scene::start(&[]);
-    let client = scene.client().await;
-    fill(&client).await;
-    let rival = scene.server.tenant("rival");
-    let other = scene.server.login_with(&rival).connect().await.expect("connect");
-    other.batch_execute("CREATE TABLE kept (n int8); INSERT INTO kept VALUES (7)").await.expect("a table");
+    let (scene, _client) = Scene::filled(&[]).await;
+    let rival = scene.rival().await;
     scene.backup();
-    let listed = scene.server.admin(&["tenant", "list"]);
-    let acme =
-        listed.as_array().expect("tenants").iter().find(|tenant| tenant["name"] == "acme").expect("acme");
-    let segments = format!("tenants/{}/segments/", acme["id"].as_str().expect("an id"));
+    let segments = format!("tenants/{}/segments/", scene.acme_id());
     let objects = scene.objects();
     let (name, path) = objects.iter().find(|(name, _)| name.starts_with(&segments)).expect("a segment");
     fs::remove_file(path).expect("remove");
@@ -105,9 +95,7 @@ async fn a_damaged_tenant_is_left_behind() {
     assert_eq!(told["failed"][0]["name"], "acme", "{told}");
     assert!(told["failed"][0]["why"].as_str().is_some_and(|why| why.contains(name.as_str())), "{told}");
     let restored = scene.serve(place);
-    let client = restored.login_with(&rival).connect().await.expect("the other tenant is there");
-    let kept: i64 = client.query_one("SELECT n FROM kept", &[]).await.expect("a row").get(0);
-    assert_eq!(kept, 7);
+    check_rival(&restored, &rival).await;
     let lost = restored.login_with(&scene.acme).connect().await.map(drop).expect_err("an empty acme");
     assert_eq!(lost.as_db_error().expect("the server's words").code().code(), "XX001", "{lost}");
 
@@ -120,8 +108,7 @@ async fn a_damaged_tenant_is_left_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_entry_is_refused() {
-    let scene = Scene::start(&[]);
-    fill(&scene.client().await).await;
+    let (scene, _) = Scene::filled(&[]).await;
     scene.backup();
     let (_, path) =
         scene.objects().into_iter().find(|(name, _)| name.starts_with("backups/")).expect("an entry");
@@ -146,9 +133,7 @@ async fn another_recovery_key_opens_nothing() {
 /// A restore that was killed leaves no directory that looks like a database.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_restore_is_not_served() {
-    let scene = Scene::start(&[]);
-    let client = scene.client().await;
-    fill(&client).await;
+    let (scene, client) = Scene::filled(&[]).await;
     fill_more(&client, 2000).await;
     scene.backup();
     let place = TempDir::new().expect("a temporary directory");
@@ -163,11 +148,7 @@ async fn half_a_restore_is_not_served() {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let mut restore = spawn(command);
-    let deadline = Instant::now() + PATIENCE;
-    while !to.join("control.db").exists() || !to.join("tenants").exists() {
-        assert!(Instant::now() < deadline, "the restore does not begin");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until("the restore begins", || to.join("control.db").exists() && to.join("tenants").exists());
     restore.kill().expect("kill");
     restore.wait().expect("wait");
     assert!(to.join("restore.unfinished").exists(), "it was killed too late to be half done");
@@ -192,9 +173,7 @@ async fn half_a_restore_is_not_served() {
 /// A verification that was killed leaves nothing that opens, and the next one removes it.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_verification_leaves_no_keys() {
-    let scene = Scene::start(&[]);
-    let client = scene.client().await;
-    fill(&client).await;
+    let (scene, client) = Scene::filled(&[]).await;
     fill_more(&client, 2000).await;
     scene.backup();
     let place = TempDir::new().expect("a temporary directory");
@@ -214,11 +193,7 @@ async fn half_a_verification_leaves_no_keys() {
     let left =
         || fs::read_dir(place.path()).expect("the directory").flatten().map(|entry| entry.path()).next();
     let mut killed = verify(&["--rate-mib", "1"]);
-    let deadline = Instant::now() + PATIENCE;
-    while !left().is_some_and(|path| path.join("tenants").exists()) {
-        assert!(Instant::now() < deadline, "the verification does not begin");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until("the verification begins", || left().is_some_and(|path| path.join("tenants").exists()));
     killed.kill().expect("kill");
     killed.wait().expect("wait");
     let abandoned = left().expect("it was killed too late to leave anything");
@@ -232,18 +207,12 @@ async fn half_a_verification_leaves_no_keys() {
 /// A server that is killed while it backs up leaves objects and no entry; the next backup is whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_that_was_killed_is_none() {
-    let mut scene = Scene::start(&["--backup-rate-mib", "1"]);
-    let client = scene.client().await;
-    fill(&client).await;
+    let (mut scene, client) = Scene::filled(&["--backup-rate-mib", "1"]).await;
     fill_more(&client, 3000).await;
     let expected = answers(&client).await;
     assert!(scene.server.try_admin(&["backup", "create", "--no-wait"]).status.success());
-    let deadline = Instant::now() + PATIENCE;
     let tenants = Path::new(&scene.repository).join("tenants");
-    while !tenants.exists() {
-        assert!(Instant::now() < deadline, "the backup does not begin");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until("the backup begins", || tenants.exists());
     scene.server.kill();
     assert!(!Path::new(&scene.repository).join("backups").exists(), "it was killed too late");
     scene.server.start_again();

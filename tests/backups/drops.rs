@@ -2,22 +2,15 @@
 
 use std::path::Path;
 
-use super::{Scene, fill, text};
+use super::{Scene, check_rival, text, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_tenant_cannot_be_restored() {
-    let scene = Scene::start(&[]);
-    let client = scene.client().await;
-    fill(&client).await;
+    let (scene, client) = Scene::filled(&[]).await;
     drop(client);
-    let rival = scene.server.tenant("rival");
-    let other = scene.server.login_with(&rival).connect().await.expect("connect");
-    other.batch_execute("CREATE TABLE kept (n int8); INSERT INTO kept VALUES (7)").await.expect("a table");
+    let rival = scene.rival().await;
     scene.backup();
-    let listed = scene.server.admin(&["tenant", "list"]);
-    let acme =
-        listed.as_array().expect("tenants").iter().find(|tenant| tenant["name"] == "acme").expect("acme");
-    let keys = Path::new(&scene.repository).join("keys/tenants").join(acme["id"].as_str().expect("an id"));
+    let keys = Path::new(&scene.repository).join("keys/tenants").join(scene.acme_id());
     assert!(!is_tombstone(&keys));
     scene.server.admin(&["tenant", "drop", "acme", "--yes"]);
     assert!(is_tombstone(&keys), "the drop reaches the repository");
@@ -25,9 +18,7 @@ async fn a_dropped_tenant_cannot_be_restored() {
     let (place, told) = scene.restore(&[]);
     assert_eq!(told["dropped"], serde_json::json!(["acme"]), "{told}");
     let restored = scene.serve(place);
-    let client = restored.login_with(&rival).connect().await.expect("the other tenant is there");
-    let kept: i64 = client.query_one("SELECT n FROM kept", &[]).await.expect("a row").get(0);
-    assert_eq!(kept, 7);
+    check_rival(&restored, &rival).await;
     let gone = restored.login_with(&scene.acme).connect().await;
     assert!(gone.is_err(), "its API key opens nothing");
     let verified = scene.verify();
@@ -43,9 +34,7 @@ fn is_tombstone(keys: &Path) -> bool {
 /// The repository is away when the tenant is dropped: its keys go when it is back, after a crash, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_destroyed_when_the_repository_is_back() {
-    let mut scene = Scene::start(&[]);
-    let client = scene.client().await;
-    fill(&client).await;
+    let (mut scene, client) = Scene::filled(&[]).await;
     drop(client);
     scene.backup();
     let away = format!("{}.away", scene.repository);
@@ -70,13 +59,6 @@ async fn keys_are_destroyed_when_the_repository_is_back() {
             keys.filter(|path| path.file_name().is_none_or(|name| name.as_encoded_bytes()[0] != b'.'));
         objects.filter(|path| is_tombstone(path)).count() == 1
     };
-    let begun = std::time::Instant::now();
-    while !acme_is_gone() {
-        assert!(
-            begun.elapsed() < super::PATIENCE,
-            "acme's keys are still in the repository, or dev's are gone too"
-        );
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    until("acme's keys have left the repository, and dev's are still there", acme_is_gone);
     scene.wait_for(|status| status["keys_to_destroy"] == 0);
 }

@@ -29,6 +29,8 @@ use crate::server::{Key, Server, binary};
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Rows of the table that does not change: enough for segments and an index over them.
 const ROWS: i64 = 3_000;
+/// Flags of a server that archives its log all the time.
+const ARCHIVING: [&str; 2] = ["--backup-archive-seconds", "1"];
 
 /// A server, a tenant, a repository, and the key that people keep.
 struct Scene {
@@ -44,6 +46,23 @@ impl Scene {
         let place = TempDir::new().expect("a temporary directory");
         let repository = place.path().join("repository").display().to_string();
         Scene::start_at(place, repository, flags, Vec::new())
+    }
+
+    /// With tables in it, and a client.
+    async fn filled(flags: &[&str]) -> (Scene, Client) {
+        let scene = Scene::start(flags);
+        let client = scene.client().await;
+        fill(&client).await;
+        (scene, client)
+    }
+
+    /// The same, backed up, and with a 1 in `log` that is archived only.
+    async fn archived() -> (Scene, Client) {
+        let (scene, client) = Scene::filled(&ARCHIVING).await;
+        scene.backup();
+        client.execute("INSERT INTO log VALUES (1)", &[]).await.expect("insert");
+        scene.wait_for_archive();
+        (scene, client)
     }
 
     fn start_at(
@@ -70,6 +89,22 @@ impl Scene {
 
     fn recovery_key(&self) -> PathBuf {
         self.place.path().join("recovery-key")
+    }
+
+    /// A tenant beside acme, with a row.
+    async fn rival(&self) -> Key {
+        let rival = self.server.tenant("rival");
+        let client = self.server.login_with(&rival).connect().await.expect("connect");
+        client.batch_execute("CREATE TABLE log (n int8); INSERT INTO log VALUES (7)").await.expect("a table");
+        rival
+    }
+
+    /// acme, as `tenant list` has it.
+    fn acme_id(&self) -> String {
+        let listed = self.server.admin(&["tenant", "list"]);
+        let mut tenants = listed.as_array().expect("tenants").iter();
+        let acme = tenants.find(|tenant| tenant["name"] == "acme").expect("acme");
+        acme["id"].as_str().expect("an id").to_owned()
     }
 
     async fn client(&self) -> Client {
@@ -202,6 +237,21 @@ fn now_us() -> i64 {
     i64::try_from(elapsed.as_micros()).expect("before 294,000")
 }
 
+/// That the other tenant came back.
+async fn check_rival(restored: &Server, rival: &Key) {
+    let client = restored.login_with(rival).connect().await.expect("the other tenant is there");
+    assert_eq!(numbers(&client).await, [7]);
+}
+
+/// Waits until it is so, looking often.
+fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is() {
+        assert!(Instant::now() < deadline, "not after {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Tables with vectors, an index, deleted rows, several types.
 async fn fill(client: &Client) {
     let sql = format!(
@@ -258,9 +308,7 @@ async fn numbers(client: &Client) -> Vec<i64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_made_while_writing_comes_back_elsewhere() {
-    let mut scene = Scene::start(&[]);
-    let client = scene.client().await;
-    fill(&client).await;
+    let (mut scene, client) = Scene::filled(&[]).await;
     let expected = answers(&client).await;
     for n in 0..50_i64 {
         client.execute("INSERT INTO log VALUES ($1)", &[&n]).await.expect("insert");
@@ -314,9 +362,7 @@ async fn without_a_recovery_key_there_is_no_backup() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_backup_stores_what_is_new() {
-    let mut scene = Scene::start(&[]);
-    let client = scene.client().await;
-    fill(&client).await;
+    let (mut scene, client) = Scene::filled(&[]).await;
     let first = scene.backup();
     let before = scene.objects();
     let segment = |name: &str| name.ends_with(".parquet");

@@ -4,13 +4,11 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{Scene, fill, id, numbers, text};
+use super::{ARCHIVING, Scene, fill, id, numbers, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_moment_since_a_backup_can_be_restored() {
-    let mut scene = Scene::start(&["--backup-archive-seconds", "1"]);
-    let client = scene.client().await;
-    fill(&client).await;
+    let (mut scene, client) = Scene::filled(&ARCHIVING).await;
     client.execute("INSERT INTO log VALUES (1)", &[]).await.expect("insert");
     scene.backup();
     client.execute("INSERT INTO log VALUES (2)", &[]).await.expect("insert");
@@ -48,12 +46,7 @@ async fn every_moment_since_a_backup_can_be_restored() {
 /// What the archive does not reach is told, and is no success unless that is asked for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_moment_after_the_archives_end_is_not_reached() {
-    let mut scene = Scene::start(&["--backup-archive-seconds", "1"]);
-    let client = scene.client().await;
-    fill(&client).await;
-    scene.backup();
-    client.execute("INSERT INTO log VALUES (1)", &[]).await.expect("insert");
-    scene.wait_for_archive();
+    let (mut scene, _client) = Scene::archived().await;
     scene.server.kill();
     let later = "2100-01-01T00:00:00Z";
     let (place, output) = scene.try_restore(&["--until", later]);
@@ -75,12 +68,7 @@ async fn a_moment_after_the_archives_end_is_not_reached() {
 /// Two servers that went on from the same backup, into the same repository: neither spoils the other's log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_server_begins_a_line_of_its_own() {
-    let mut scene = Scene::start(&["--backup-archive-seconds", "1"]);
-    let client = scene.client().await;
-    fill(&client).await;
-    scene.backup();
-    client.execute("INSERT INTO log VALUES (1)", &[]).await.expect("insert");
-    scene.wait_for_archive();
+    let (mut scene, _client) = Scene::archived().await;
     scene.server.stop();
     let first = scene.json(&["list"])[0]["id"].as_str().expect("an id").to_owned();
     let (place, _) = scene.restore(&["--backup", &first]);

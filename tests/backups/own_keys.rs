@@ -9,8 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Scene, fill, numbers, text};
-use crate::server::Key;
+use super::{Scene, check_rival, numbers, text};
 
 /// A key file that only we may read.
 fn key_file(scene: &Scene, name: &str, digits: &str) -> PathBuf {
@@ -25,20 +24,10 @@ fn bring(scene: &Scene, file: &Path) {
     scene.server.admin(&["tenant", "byok", "set", "acme", "--provider", "file", "--key-file", &file]);
 }
 
-/// A tenant beside acme, with a row.
-async fn rival(scene: &Scene) -> Key {
-    let rival = scene.server.tenant("rival");
-    let client = scene.server.login_with(&rival).connect().await.expect("connect");
-    client.batch_execute("CREATE TABLE log (n int8); INSERT INTO log VALUES (7)").await.expect("a table");
-    rival
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_taken_away_is_one_tenants_trouble() {
-    let mut scene = Scene::start(&[]);
-    let client = scene.client().await;
-    fill(&client).await;
-    let rival = rival(&scene).await;
+    let (mut scene, client) = Scene::filled(&[]).await;
+    let rival = scene.rival().await;
     let file = key_file(&scene, "acme.key", "5a");
     bring(&scene, &file);
     client.execute("INSERT INTO log VALUES (1)", &[]).await.expect("insert");
@@ -78,9 +67,8 @@ async fn a_key_that_is_taken_away_is_one_tenants_trouble() {
         told["failed"].as_array().expect("failed").iter().map(|one| &one["name"]).collect();
     assert_eq!(failed, ["acme"], "{told}");
     let restored = scene.serve(place);
-    let other = restored.login_with(&rival).connect().await.expect("the other tenant is there");
-    assert_eq!(numbers(&other).await, [7]);
-    drop((other, restored));
+    check_rival(&restored, &rival).await;
+    drop(restored);
 
     // When the key is back, acme comes back: as of the first backup, and with what was archived since.
     fs::rename(&hidden, &file).expect("give it back");
@@ -98,9 +86,7 @@ async fn a_key_that_is_taken_away_is_one_tenants_trouble() {
 /// After a move to another provider the one before may be switched off.
 #[tokio::test(flavor = "multi_thread")]
 async fn backups_follow_a_tenant_to_another_provider() {
-    let scene = Scene::start(&[]);
-    let client = scene.client().await;
-    fill(&client).await;
+    let (scene, client) = Scene::filled(&[]).await;
     let first = key_file(&scene, "first.key", "5a");
     bring(&scene, &first);
     scene.backup();

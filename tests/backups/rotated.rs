@@ -4,14 +4,12 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{Scene, answers, fill, id, numbers, rows};
+use super::{ARCHIVING, Scene, answers, id, numbers, rows};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn backups_from_before_and_after_new_keys_come_back() {
     // The older key waits for the log that is not archived yet.
-    let mut scene = Scene::start(&["--backup-archive-seconds", "1"]);
-    let client = scene.client().await;
-    fill(&client).await;
+    let (mut scene, client) = Scene::filled(&ARCHIVING).await;
     let before = answers(&client).await;
     let first = id(&scene.backup());
 

@@ -5,11 +5,8 @@
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use super::{
-    destination::{Destination, Reply},
-    refused, run, secret, status, webhook,
-};
-use crate::server::Server;
+use super::{destination::Destination, refused, run, secret, status, webhook};
+use crate::{http::Answer, server::Server};
 
 /// `orders`, a secret, a sink `hook` and a pipeline `out`.
 async fn start(destination: &Destination) -> (Server, Client) {
@@ -29,7 +26,7 @@ async fn start(destination: &Destination) -> (Server, Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_used_stays_and_what_is_there_is_not_made_again() {
-    let destination = Destination::start().await;
+    let destination = Destination::start();
     let (_server, client) = start(&destination).await;
     for (sql, state, names) in [
         ("DROP SECRET door", "2BP01", "sink hook"),
@@ -64,7 +61,7 @@ async fn what_is_used_stays_and_what_is_there_is_not_made_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn definitions_are_part_of_the_transaction() {
-    let destination = Destination::start().await;
+    let destination = Destination::start();
     let (_server, client) = start(&destination).await;
     run(&client, "BEGIN; DROP PIPELINE out; DROP SINK hook; ROLLBACK").await;
     assert!(status(&client, "out").await.is_some());
@@ -91,7 +88,7 @@ async fn definitions_are_part_of_the_transaction() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_no_pipeline_can_follow_is_refused() {
-    let destination = Destination::start().await;
+    let destination = Destination::start();
     let (_server, client) = start(&destination).await;
     for (query, more, state) in [
         ("SELECT id, now() FROM orders", "", "42P17"),
@@ -123,7 +120,7 @@ async fn a_query_that_no_pipeline_can_follow_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sink_is_tried_out_before_it_is_one() {
-    let mut destination = Destination::start().await;
+    let destination = Destination::start();
     let (server, client) = start(&destination).await;
     let (url, origin) = (destination.url(), destination.origin());
     let create = |options: &str, hosts: &str| {
@@ -148,15 +145,15 @@ async fn a_sink_is_tried_out_before_it_is_one() {
         assert!(text.contains(says), "{sql}: {text}");
     }
     assert_eq!(destination.taken().len(), before, "none of these was worth a request");
-    destination.now(|_| Reply::status(401));
+    destination.now(|_| Answer::status(401));
     let (code, text) = refused(&client, &create(&to_url, &granted)).await;
     assert!(code == "38000" && text.contains("http.401"), "{code}: {text}");
     assert_eq!(refused(&client, "VALIDATE SINK hook").await.0, "38000");
-    destination.stop().await;
+    destination.stop();
     let (code, text) = refused(&client, "VALIDATE SINK hook").await;
     assert!(code == "38000" && text.contains("(http."), "{code}: {text}");
-    destination.start_again().await;
-    destination.now(|_| Reply::status(200));
+    destination.start_again();
+    destination.now(|_| Answer::status(200));
     run(&client, "VALIDATE SINK hook").await;
     assert_eq!(destination.taken().last().map(|taken| taken.request.method.clone()).as_deref(), Some("HEAD"));
     let elsewhere = "ALTER SINK hook OPTIONS (url 'http://127.0.0.1:1/') ALLOW HOSTS ('http://127.0.0.1:1')";
@@ -172,7 +169,7 @@ async fn a_sink_is_tried_out_before_it_is_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn definitions_are_shown_as_they_are() {
-    let destination = Destination::start().await;
+    let destination = Destination::start();
     let (_server, client) = start(&destination).await;
     let sql = "SELECT name, connector, options, allow_hosts, pipelines FROM sepal_sinks";
     let row = client.query_one(sql, &[]).await.expect("a sink");

@@ -13,11 +13,8 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio_postgres::Client;
 
-use super::{
-    destination::{Destination, Request},
-    run, secret, status, until_status, webhook,
-};
-use crate::server::Server;
+use super::{destination::Destination, run, secret, status, until_status, webhook};
+use crate::{http::Request, server::Server};
 
 const TOKEN: &str = "bearer-of-orders-4711";
 const SIGNING_KEY: &str = "the key that both sides know";
@@ -78,7 +75,7 @@ fn commit(position: &str) -> &str {
 async fn every_committed_change_arrives_in_order() {
     let server = Server::start();
     let client = server.connect().await;
-    let destination = Destination::start().await;
+    let destination = Destination::start();
     run(
         &client,
         "CREATE TABLE orders (id int8 PRIMARY KEY, item text, total int4, v vector(3));
@@ -208,7 +205,7 @@ fn check_requests(requests: &[Request]) {
     for request in requests {
         let header =
             |name: &str| request.header(name).unwrap_or_else(|| panic!("no {name}: {:?}", request.headers));
-        assert_eq!(request.target, "/in");
+        assert_eq!(request.path, "/in");
         assert_eq!(header("content-type"), "application/x-ndjson");
         assert_eq!(header("authorization"), format!("Bearer {TOKEN}"));
         assert_eq!(header("x-source"), "orders");
@@ -235,7 +232,7 @@ fn signature(request: &Request, key: &str) -> String {
 async fn the_filter_decides_what_a_row_is_for_the_destination() {
     let server = Server::start();
     let client = server.connect().await;
-    let destination = Destination::start().await;
+    let destination = Destination::start();
     run(
         &client,
         "CREATE TABLE orders (id int8 PRIMARY KEY, item text, total int4, note text);
@@ -284,7 +281,7 @@ async fn the_filter_decides_what_a_row_is_for_the_destination() {
 async fn a_pipeline_pauses_goes_back_and_begins_anew() {
     let server = Server::start();
     let client = server.connect().await;
-    let destination = Destination::start().await;
+    let destination = Destination::start();
     run(
         &client,
         "CREATE TABLE orders (id int8 PRIMARY KEY, item text, total int4); INSERT INTO orders VALUES (1, 'a', 1)",

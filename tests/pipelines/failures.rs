@@ -5,11 +5,12 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio_postgres::Client;
 
 use super::{
-    dead_letters,
-    destination::{Destination, Reply, Request, Taken},
-    run, secret, status, until_dead_letters, until_status, webhook,
+    dead_letters, destination::Destination, run, secret, status, until_dead_letters, until_status, webhook,
 };
-use crate::server::Server;
+use crate::{
+    http::{Answer, Request, Taken},
+    server::Server,
+};
 
 /// A server with `items (id, note)`, empty, and a pipeline `p` to the destination.
 async fn piped(destination: &Destination, with: &str) -> (Server, Client) {
@@ -40,16 +41,16 @@ fn statuses(posts: &[Taken]) -> Vec<Option<u16>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_comes_again_as_it_was() {
-    let destination = Destination::start().await;
+    let destination = Destination::start();
     let (_server, client) = piped(&destination, "").await;
     let mut attempts = 0;
     destination.now(move |request| {
         attempts += usize::from(request.method == "POST");
         match attempts {
-            1 | 2 => Reply::text(503, "come back").at_once(),
-            3 => Reply::Close,
-            4 => Reply::After(Duration::from_millis(100), Box::new(Reply::status(204))),
-            _ => Reply::status(204),
+            1 | 2 => Answer::text(503, "come back").at_once(),
+            3 => Answer::hang_up(),
+            4 => Answer::status(204).after(Duration::from_millis(100)),
+            _ => Answer::status(204),
         }
     });
     run(&client, "INSERT INTO items VALUES (1, 'a'), (2, 'b'), (3, 'c')").await;
@@ -70,21 +71,21 @@ async fn a_batch_comes_again_as_it_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_cut_off_is_no_delivery() {
-    let mut destination = Destination::start().await;
+    let destination = Destination::start();
     let (_server, client) = piped(&destination, "").await;
     destination.cut_off(2);
     run(&client, "INSERT INTO items SELECT i, repeat('x', 1000) FROM generate_series(1, 100) AS s(i)").await;
     destination.until("delivered", |destination| destination.lines().len() >= 100).await;
     assert_eq!(keys(&destination), (1..=100_i64).collect::<Vec<_>>());
 
-    destination.stop().await;
+    destination.stop();
     run(&client, "INSERT INTO items VALUES (101, 'nobody is there')").await;
     let row = until_status(&client, "p", "waiting", |row| {
         row.last_error_code.as_deref() == Some("http.connect") && row.lag_rows == Some(1)
     })
     .await;
     assert!(row.state == "retrying" && row.attempts >= 1, "{row:?}");
-    destination.start_again().await;
+    destination.start_again();
     destination.until("delivered", |destination| destination.lines().len() > 100).await;
     assert_eq!(keys(&destination).last(), Some(&101));
     until_status(&client, "p", "well again", |row| row.state == "running" && row.last_error.is_none()).await;
@@ -92,7 +93,7 @@ async fn a_request_that_is_cut_off_is_no_delivery() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_credentials_pause_and_lose_nothing() {
-    let destination = Destination::start().await;
+    let destination = Destination::start();
     let server = Server::start();
     let client = server.connect().await;
     run(&client, "CREATE TABLE items (id int8 PRIMARY KEY, note text)").await;
@@ -104,8 +105,8 @@ async fn refused_credentials_pause_and_lose_nothing() {
     )
     .await;
     destination.now(|request| match request.header("x-api-key") {
-        Some("the-new-key") => Reply::status(200),
-        _ => Reply::text(401, "who are you?").at_once(),
+        Some("the-new-key") => Answer::status(200),
+        _ => Answer::text(401, "who are you?").at_once(),
     });
     run(&client, "INSERT INTO items VALUES (1, 'a'), (2, 'b')").await;
     let row = until_status(&client, "p", "paused", |row| row.state == "paused").await;
@@ -128,7 +129,7 @@ async fn refused_credentials_pause_and_lose_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_bad_row_is_set_aside_and_can_be_sent_again() {
-    let destination = Destination::with(refuse_poison).await;
+    let destination = Destination::with(refuse_poison);
     let (_server, client) = piped(&destination, "").await;
     run(
         &client,
@@ -154,7 +155,7 @@ async fn one_bad_row_is_set_aside_and_can_be_sent_again() {
     let is_replay = |taken: &Taken| id_of(&taken.request).starts_with("dlq-");
     destination.until("tried", |destination| destination.posts().iter().any(is_replay)).await;
     assert_eq!(keys(&destination).len(), 7);
-    destination.now(|_| Reply::status(200));
+    destination.now(|_| Answer::status(200));
     replay_until_sent(&client).await;
     let last = destination.lines().pop().expect("a line");
     assert_eq!((last["op"].as_str(), last["after"]["note"].as_str()), (Some("c"), Some("poison")));
@@ -178,8 +179,8 @@ async fn replay_until_sent(client: &Client) {
     panic!("dead letters stay: {:?}", dead_letters(client, "p").await);
 }
 
-fn refuse_poison(request: &Request) -> Reply {
-    if request.contains("poison") { Reply::text(400, "no poison, please") } else { Reply::status(200) }
+fn refuse_poison(request: &Request) -> Answer {
+    if request.contains("poison") { Answer::text(400, "no poison, please") } else { Answer::status(200) }
 }
 
 /// The whole and its halves have ids of their own, and an id has one body.
@@ -193,34 +194,34 @@ fn check_pieces(destination: &Destination) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pipeline_does_with_hopeless_rows_as_it_was_told() {
-    let destination = Destination::with(refuse_poison).await;
+    let destination = Destination::with(refuse_poison);
     let (_server, client) = piped(&destination, ", on_rejected = 'pause'").await;
     run(&client, "INSERT INTO items VALUES (1, 'a'), (2, 'poison')").await;
     let row = until_status(&client, "p", "paused", |row| row.state == "paused").await;
     assert_eq!((row.last_error_code.as_deref(), row.rows_dead), (Some("http.400"), 0));
     assert!(dead_letters(&client, "p").await.is_empty());
-    destination.now(|_| Reply::status(200));
+    destination.now(|_| Answer::status(200));
     run(&client, "ALTER PIPELINE p RESUME").await;
     destination.until("delivered", |destination| destination.lines().len() >= 2).await;
     assert_eq!(keys(&destination), [1, 2]);
 
-    destination.now(|_| Reply::status(503).at_once());
+    destination.now(|_| Answer::status(503).at_once());
     run(&client, "ALTER PIPELINE p SET (max_attempts = 2, on_exhausted = 'dlq')").await;
     run(&client, "INSERT INTO items VALUES (3, 'nobody wants it')").await;
     let letters = until_dead_letters(&client, "p", 1).await;
     assert_eq!(letters[0].0, "http.503");
-    destination.now(|_| Reply::status(200));
+    destination.now(|_| Answer::status(200));
     run(&client, "INSERT INTO items VALUES (4, 'd')").await;
     destination.until("the next", |destination| destination.lines().len() >= 3).await;
     assert_eq!(keys(&destination), [1, 2, 4]);
     assert_eq!(status(&client, "p").await.map(|row| row.state).as_deref(), Some("running"));
 
     // A wrong address is nobody's data's fault.
-    destination.now(|_| Reply::status(404));
+    destination.now(|_| Answer::status(404));
     run(&client, "INSERT INTO items VALUES (5, 'e')").await;
     until_status(&client, "p", "paused", |row| row.state == "paused").await;
     assert_eq!(dead_letters(&client, "p").await.len(), 1);
-    destination.now(|_| Reply::status(200));
+    destination.now(|_| Answer::status(200));
     run(&client, "ALTER PIPELINE p RESUME").await;
     destination.until("delivered", |destination| destination.lines().len() >= 4).await;
     assert_eq!(keys(&destination), [1, 2, 4, 5]);

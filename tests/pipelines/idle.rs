@@ -30,7 +30,7 @@ async fn used(server: &Server) -> u64 {
 async fn a_pipeline_without_work_does_nothing() {
     let server = Server::start();
     let client = server.connect().await;
-    let destination = Destination::start().await;
+    let destination = Destination::start();
     run(&client, "CREATE TABLE items (id int8 PRIMARY KEY, note text); INSERT INTO items VALUES (1, 'a')")
         .await;
     let without = used(&server).await;

@@ -24,42 +24,18 @@ use std::{
 use tokio_postgres::Client;
 
 use self::destination::Destination;
-use crate::server::Server;
+use crate::{
+    pipeline_status::{self, run, status, until_status},
+    server::Server,
+};
 
-/// How long a pipeline may take until its status is what a test waits for.
+/// How long a pipeline may take until it has the dead letters that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Some columns of a row of `sepal_pipeline_status`.
-#[derive(Clone, Debug)]
-struct Status {
-    state: String,
-    phase: String,
-    lag_rows: Option<i64>,
-    position: Option<String>,
-    attempts: i64,
-    last_error: Option<String>,
-    last_error_code: Option<String>,
-    rows_delivered: i64,
-    rows_dead: i64,
-}
-
-/// Runs statements that must succeed.
-async fn run(client: &Client, sql: &str) {
-    if let Err(error) = client.batch_execute(sql).await {
-        panic!("{sql}: {}", told(&error));
-    }
-}
 
 /// The SQLSTATE of a statement that must fail, and everything that the error says.
 async fn refused(client: &Client, sql: &str) -> (String, String) {
-    match client.batch_execute(sql).await {
-        Ok(()) => panic!("not refused: {sql}"),
-        Err(error) => {
-            let database =
-                error.as_db_error().unwrap_or_else(|| panic!("{sql}: the connection broke: {error}"));
-            (database.code().code().to_owned(), told(&error))
-        }
-    }
+    let error = pipeline_status::refused(client, sql).await;
+    (error.code().code().to_owned(), format!("{error:?}"))
 }
 
 fn told(error: &tokio_postgres::Error) -> String {
@@ -87,38 +63,6 @@ async fn sink(client: &Client, name: &str, plugin: &str, url: &str, options: &st
 /// Makes a sink of the plugin `webhook`.
 async fn webhook(client: &Client, name: &str, destination: &Destination, options: &str) {
     sink(client, name, "webhook", &destination.url(), options).await;
-}
-
-async fn status(client: &Client, pipeline: &str) -> Option<Status> {
-    let sql = format!(
-        "SELECT state, phase, lag_rows, position, attempts, last_error, last_error_code, rows_delivered, rows_dead
-         FROM sepal_pipeline_status WHERE pipeline = '{pipeline}'"
-    );
-    let row = client.query_opt(&sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {}", told(&error)))?;
-    Some(Status {
-        state: row.get(0),
-        phase: row.get(1),
-        lag_rows: row.get(2),
-        position: row.get(3),
-        attempts: row.get(4),
-        last_error: row.get(5),
-        last_error_code: row.get(6),
-        rows_delivered: row.get(7),
-        rows_dead: row.get(8),
-    })
-}
-
-/// Waits until the view says so.
-async fn until_status(client: &Client, pipeline: &str, what: &str, is: impl Fn(&Status) -> bool) -> Status {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let now = status(client, pipeline).await;
-        if let Some(status) = now.as_ref().filter(|status| is(status)) {
-            return status.clone();
-        }
-        assert!(Instant::now() < deadline, "{pipeline} is not {what} after {PATIENCE:?}: {now:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// A row of `sepal_sink_errors`: `code`, `message`, `op`, `key`, `row`.

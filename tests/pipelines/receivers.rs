@@ -10,11 +10,11 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use super::{
-    destination::{Destination, Reply, Request},
-    run, secret, sink, until_dead_letters, until_status,
+use super::{destination::Destination, run, secret, sink, until_dead_letters, until_status};
+use crate::{
+    http::{Answer, Request},
+    server::Server,
 };
-use crate::server::Server;
 
 async fn start() -> (Server, Client) {
     let server = Server::start();
@@ -35,7 +35,7 @@ fn basic(user: &str, password: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn vector_gets_events() {
-    let destination = Destination::start().await;
+    let destination = Destination::start();
     let (_server, client) = start().await;
     secret(&client, "door", "open sesame").await;
     sink(&client, "v", "vector", &destination.url(), ", user 'sepal', password SECRET[door]").await;
@@ -72,7 +72,7 @@ async fn vector_gets_events() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn loki_gets_streams() {
-    let destination = Destination::start().await;
+    let destination = Destination::start();
     let (_server, client) = start().await;
     secret(&client, "door", "loki-token-0815").await;
     let options =
@@ -105,7 +105,7 @@ async fn loki_gets_streams() {
         ])
     );
     for request in destination.accepted() {
-        assert_eq!(request.target, "/loki/api/v1/push");
+        assert_eq!(request.path, "/loki/api/v1/push");
         assert_eq!(request.header("x-scope-orgid"), Some("acme"));
         assert_eq!(request.header("authorization"), Some("Bearer loki-token-0815"));
     }
@@ -122,12 +122,12 @@ type Documents = Arc<Mutex<BTreeMap<String, Value>>>;
 
 /// Answers a bulk request as Elasticsearch does. Documents whose line says so are refused, for good (`malformed`), or
 /// the first time that they come (`busy`).
-fn bulk(documents: &Documents) -> impl FnMut(&Request) -> Reply + Send + use<> {
+fn bulk(documents: &Documents) -> impl FnMut(&Request) -> Answer + Send + use<> {
     let documents = Arc::clone(documents);
     let mut was_busy = false;
     move |request| {
         if request.method == "HEAD" {
-            return Reply::status(404);
+            return Answer::status(404);
         }
         let mut documents = documents.lock().expect("documents");
         let mut lines = request.lines().into_iter();
@@ -152,14 +152,14 @@ fn bulk(documents: &Documents) -> impl FnMut(&Request) -> Reply + Send + use<> {
             errors |= answer.get("error").is_some();
             items.push(json!({ kind.as_str(): answer }));
         }
-        Reply::text(200, json!({ "errors": errors, "items": items }).to_string())
+        Answer::text(200, json!({ "errors": errors, "items": items }).to_string())
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn elasticsearch_says_of_each_document_what_became_of_it() {
     let documents = Documents::default();
-    let destination = Destination::with(bulk(&documents)).await;
+    let destination = Destination::with(bulk(&documents));
     let (_server, client) = start().await;
     secret(&client, "door", "encoded-api-key").await;
     sink(&client, "e", "elasticsearch", &destination.origin(), ", index 'events', api_key SECRET[door]")
@@ -202,6 +202,6 @@ async fn elasticsearch_says_of_each_document_what_became_of_it() {
     assert_eq!(lines, [("2", "better"), ("3", "busy"), ("5", "good too")]);
     for request in destination.accepted() {
         assert_eq!(request.header("authorization"), Some("ApiKey encoded-api-key"));
-        assert!(request.target.starts_with("/_bulk"), "{}", request.target);
+        assert!(request.path.starts_with("/_bulk"), "{}", request.path);
     }
 }

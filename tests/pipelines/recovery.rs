@@ -103,7 +103,7 @@ impl Trial {
     async fn start() -> Trial {
         let server = Server::start();
         let key = server.tenant("acme");
-        let destination = Destination::start().await;
+        let destination = Destination::start();
         let trial = Trial { server, key, destination };
         let client = trial.connect().await;
         run(
@@ -142,9 +142,9 @@ impl Trial {
                 unsafe { libc::kill(worker, libc::SIGKILL) };
             }
             Victim::Destination => {
-                self.destination.stop().await;
+                self.destination.stop();
                 tokio::time::sleep(pause).await;
-                self.destination.start_again().await;
+                self.destination.start_again();
             }
         }
     }

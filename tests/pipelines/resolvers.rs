@@ -4,44 +4,44 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
-use super::{
-    destination::{Destination, Reply, Request},
-    refused, run, secret, until_status, webhook,
+use super::{destination::Destination, refused, run, secret, until_status, webhook};
+use crate::{
+    http::{Answer, Request},
+    server::Server,
 };
-use crate::server::Server;
 
 /// The value that a Vault of our own has, and its version.
 type Kept = Arc<Mutex<(String, u32)>>;
 
 /// Answers as Vault does, to whoever shows its token.
-fn vault(kept: &Kept) -> impl FnMut(&Request) -> Reply + Send + use<> {
+fn vault(kept: &Kept) -> impl FnMut(&Request) -> Answer + Send + use<> {
     let kept = Arc::clone(kept);
     move |request| {
         if request.header("x-vault-token") != Some("a-token-of-vault") {
-            return Reply::text(403, json!({ "errors": ["permission denied"] }).to_string());
+            return Answer::text(403, json!({ "errors": ["permission denied"] }).to_string());
         }
         let (value, version) = kept.lock().expect("the value").clone();
-        match request.target.as_str() {
-            "/v1/auth/token/lookup-self" => Reply::text(200, json!({ "data": { "id": "t" } }).to_string()),
+        match request.path.as_str() {
+            "/v1/auth/token/lookup-self" => Answer::text(200, json!({ "data": { "id": "t" } }).to_string()),
             "/v1/secret/data/hooks/orders" => {
                 let metadata = json!({ "version": version, "created_time": "2026-01-02T03:04:05Z" });
                 let data = json!({ "data": { "token": value, "other": "x" }, "metadata": metadata });
-                Reply::text(200, json!({ "data": data }).to_string())
+                Answer::text(200, json!({ "data": data }).to_string())
             }
-            _ => Reply::text(404, json!({ "errors": [] }).to_string()),
+            _ => Answer::text(404, json!({ "errors": [] }).to_string()),
         }
     }
 }
 
 fn asked(vault: &Destination) -> usize {
-    vault.taken().iter().filter(|taken| taken.request.target.starts_with("/v1/secret/data/")).count()
+    vault.taken().iter().filter(|taken| taken.request.path.starts_with("/v1/secret/data/")).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_comes_from_vault_and_is_fetched_anew_when_refused() {
     let kept: Kept = Arc::new(Mutex::new(("the-first-value".to_owned(), 1)));
-    let vault = Destination::with(vault(&kept)).await;
-    let destination = Destination::start().await;
+    let vault = Destination::with(vault(&kept));
+    let destination = Destination::start();
     let server = Server::start();
     let client = server.connect().await;
     let origin = vault.origin();
@@ -76,8 +76,8 @@ async fn a_secret_comes_from_vault_and_is_fetched_anew_when_refused() {
     // The value changes there, and the destination knows before Sepal does.
     *kept.lock().expect("the value") = ("the-second-value".to_owned(), 2);
     destination.now(|request| match request.header("authorization") {
-        Some("Bearer the-second-value") => Reply::status(200),
-        _ => Reply::text(401, "a stale token").at_once(),
+        Some("Bearer the-second-value") => Answer::status(200),
+        _ => Answer::text(401, "a stale token").at_once(),
     });
     run(&client, "INSERT INTO items VALUES (4, 'a')").await;
     destination.until("delivered", |destination| destination.lines().len() == 4).await;

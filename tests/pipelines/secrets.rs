@@ -11,11 +11,11 @@ use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use tokio_postgres::Client;
 
 use super::{
-    destination::{Destination, Reply, Request},
-    refused, run, secret, told, until_dead_letters, until_status, webhook,
+    destination::Destination, refused, run, secret, told, until_dead_letters, until_status, webhook,
 };
 use crate::{
     canary::{hex, search},
+    http::{Answer, Request},
     server::{Key, Server},
     tenancy::everything,
 };
@@ -83,7 +83,7 @@ async fn a_secret_is_nowhere_but_at_the_destination() {
     let mut server = Server::start_with(&["--log", "debug"]);
     let key = server.tenant("acme");
     let client = server.login_with(&key).connect().await.expect("connect");
-    let destination = Destination::start().await;
+    let destination = Destination::start();
     let (chain, key_pem) = certificate(2099);
     let needles = needles(&key_pem);
     let mut heard = Heard::default();
@@ -133,11 +133,11 @@ async fn deliveries(client: &Client, destination: &Destination, heard: &mut Hear
         "the sink uses the secret"
     );
 
-    destination.now(|request| Reply::text(400, echo(request)));
+    destination.now(|request| Answer::text(400, echo(request)));
     run(client, "INSERT INTO items VALUES (2, 'refused')").await;
     let letters = until_dead_letters(client, "p", 1).await;
     assert!(letters[0].1.contains("<redacted>"), "the echo came, without the secret: {}", letters[0].1);
-    destination.now(|request| Reply::text(503, echo(request)));
+    destination.now(|request| Answer::text(503, echo(request)));
     run(client, "INSERT INTO items VALUES (3, 'not now')").await;
     let is_told = |code: &str| code == "http.503";
     until_status(client, "p", "told", |row| row.last_error_code.as_deref().is_some_and(is_told)).await;
@@ -149,7 +149,7 @@ async fn deliveries(client: &Client, destination: &Destination, heard: &mut Hear
     }
 
     client.execute("ALTER SECRET bound AS $1", &[&ROTATED]).await.expect("another value");
-    destination.now(|_| Reply::status(200));
+    destination.now(|_| Answer::status(200));
     run(client, "INSERT INTO items VALUES (4, 'last')").await;
     let arrived = |destination: &Destination| destination.accepted().iter().any(|post| post.contains("last"));
     destination.until("delivered", arrived).await;
@@ -259,7 +259,7 @@ async fn views(client: &Client, heard: &mut Heard) {
 async fn a_secret_stands_where_a_secret_may() {
     let server = Server::start();
     let client = server.connect().await;
-    let destination = Destination::start().await;
+    let destination = Destination::start();
     secret(&client, "door", "let me in").await;
     run(&client, "CREATE TABLE items (id int8 PRIMARY KEY, note text)").await;
     let origin = destination.origin();
@@ -318,7 +318,7 @@ async fn a_secret_is_its_owners_to_give() {
     let server = Server::start();
     let (owners, others) = (server.tenant("acme"), server.key("acme", &[]));
     let (owner, other) = (connect(&server, &owners).await, connect(&server, &others).await);
-    let destination = Destination::start().await;
+    let destination = Destination::start();
     run(&owner, "CREATE TABLE items (id int8 PRIMARY KEY, note text)").await;
     secret(&owner, "door", "let me in").await;
     let (url, origin) = (destination.url(), destination.origin());

@@ -10,7 +10,7 @@ use std::{
 use super::{CANARY, HERE, KEY_CANARY, Scene};
 use crate::{
     http::{Answer, Request},
-    pipeline_status::{rows, until},
+    pipeline_status::{rows, until_status},
 };
 
 /// What each attempt has to come to: words that its outcome holds.
@@ -81,7 +81,7 @@ async fn a_plugin_reaches_what_it_was_granted_and_nothing_else() {
     let mut scene = Scene::start(move |request| answer(request, known.get())).await;
     location.set(scene.forbidden.url("/")).expect("it is set once");
     scene.pipeline("probe", "probe", "", "events").await;
-    until(&scene.client, "probe", "its findings", |now| now.rows_delivered == 1).await;
+    until_status(&scene.client, "probe", "its findings", |now| now.rows_delivered == 1).await;
     let reports = scene.destination.requests("/findings");
     let report = reports.last().expect("the guest has reported");
     let findings: BTreeMap<String, String> = serde_json::from_slice(&report.body).expect("JSON");

@@ -15,7 +15,7 @@ use std::{
 use super::{CANARY, Scene, guest};
 use crate::{
     http::{Answer, PATIENCE, Request},
-    pipeline_status::{run, until},
+    pipeline_status::{run, until_status},
     server::skip,
 };
 
@@ -95,7 +95,7 @@ async fn a_worker_holds_nothing_worth_stealing() {
         remembers_no_secret(worker);
     }
     gate.open();
-    until(&scene.client, "held", "the row", |now| now.rows_delivered == 1).await;
+    until_status(&scene.client, "held", "the row", |now| now.rows_delivered == 1).await;
 
     // With the server goes the worker.
     drop(scene);

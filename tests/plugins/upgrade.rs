@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 use super::{Scene, guest};
 use crate::{
     http::{Answer, Request},
-    pipeline_status::{rows, run, until},
+    pipeline_status::{rows, run, until_status},
 };
 
 const NEXT: &[u8; 16] = b"hostile-build-02";
@@ -69,7 +69,9 @@ async fn a_new_version_takes_over_while_rows_flow() {
     let first_new = builds.iter().position(|build| build.as_bytes() == NEXT).expect("the new one delivers");
     assert!(first_new > 0, "the old one has delivered before");
     assert!(builds[first_new..].iter().all(|build| build.as_bytes() == NEXT), "{builds:?}");
-    let now = until(&scene.client, "flow", "its end", |now| now.rows_delivered == last).await;
+    let now =
+        until_status(&scene.client, "flow", "its end", |now| u64::try_from(now.rows_delivered) == Ok(last))
+            .await;
     assert_eq!((now.state.as_str(), now.rows_dead), ("running", 0), "{now:?}");
     let shown = rows(&scene.client, "SELECT version FROM sepal_plugins WHERE name = 'hostile'").await;
     assert_eq!(shown[0].get(0), Some("1.1.0"));

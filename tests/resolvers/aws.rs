@@ -2,14 +2,16 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
 use serde_json::{Value, json};
 
 use super::{Scene, refused, run, words};
-use crate::server::{repository, skip, spawn};
+use crate::{
+    clients::python_with,
+    server::{repository, skip, spawn},
+};
 
 const KEY_ID: &str = "AKIDSEPALTEST";
 const SECRET_KEY: &str = "aws/canary+Rt6yB4uS8";
@@ -25,7 +27,7 @@ struct Aws {
 impl Aws {
     /// `None` without a Python that has botocore; that is said.
     fn start() -> Option<Aws> {
-        let Some(python) = python() else {
+        let Some(python) = python_with("botocore.auth") else {
             skip("no Python with botocore (./setup test installs it): aws-secrets was not tried");
             return None;
         };
@@ -76,18 +78,6 @@ impl Drop for Aws {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-fn python() -> Option<PathBuf> {
-    let clients = std::env::var_os("SEPAL_CLIENTS").map(PathBuf::from).unwrap_or_else(|| {
-        PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/sepal/clients")
-    });
-    [clients.join("venv/bin/python"), PathBuf::from("python3")].into_iter().find(|python| {
-        let mut command = Command::new(python);
-        command.args(["-c", "import botocore.auth"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    })
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,9 +16,10 @@ use std::{
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use sepal_crypto::Key;
+use sepal_types::{Clock, SystemClock};
 
 use crate::{
-    Clock, ControlError, EnvNames, KeyCacheStats, SystemClock,
+    ControlError, EnvNames, KeyCacheStats,
     api_keys::{KeyRow, LastUsed},
     control_error::Result,
     key_cache::KeyCache,

@@ -28,7 +28,6 @@ mod api_keys;
 mod audit;
 mod authentication;
 mod check;
-mod clock;
 mod control;
 mod control_error;
 mod integer;
@@ -53,7 +52,6 @@ pub use audit::{
     NewAuditEvent, Removal,
 };
 pub use check::ControlFinding;
-pub use clock::{Clock, SystemClock};
 pub use control::{Control, ControlOptions};
 pub use control_error::{ControlError, KeyFileError, RootKeyError};
 pub use key_cache::KeyCacheStats;

@@ -11,14 +11,14 @@ use std::{
 };
 
 use sepal_crypto::Key;
-use sepal_types::{LogEnd, TenantId};
+use sepal_types::{Clock, LogEnd, TenantId};
 use tempfile::TempDir;
 
 use crate::*;
 
 pub(crate) const START: i64 = 1_900_000_000;
 
-/// A clock that stands still until told.
+/// A clock that stands still until told, in seconds.
 pub(crate) struct TestClock(AtomicI64);
 
 impl TestClock {
@@ -28,8 +28,8 @@ impl TestClock {
 }
 
 impl Clock for TestClock {
-    fn unix_seconds(&self) -> i64 {
-        self.0.load(Ordering::SeqCst)
+    fn now_us(&self) -> i64 {
+        self.0.load(Ordering::SeqCst) * 1_000_000
     }
 }
 

@@ -7,14 +7,14 @@ use std::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use futures::StreamExt;
 use parking_lot::Mutex;
 use sepal_control::{Control, ControlError, ControlOptions, DEFAULT_ENVIRONMENT, KeyCacheStats, Principal};
 use sepal_crypto::Key;
-use sepal_types::{Error, Result, SqlState, TenantId};
+use sepal_types::{Clock, Error, Result, SqlState, SystemClock, TenantId};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
@@ -148,7 +148,6 @@ impl Database {
             .build()
             .map_err(|problem| Error::bug(format!("the query workers do not start: {problem}")))?;
         lock.announce()?;
-        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Arc::new(Self {
             shared: Shared::new(&options)?,
             control: Arc::new(control),
@@ -157,7 +156,7 @@ impl Database {
             closing_unneeded: tokio::sync::Mutex::default(),
             pids: Arc::default(),
             write_memory: Mutex::default(),
-            started_us: i64::try_from(started.as_micros()).unwrap_or(0),
+            started_us: SystemClock.now_us(),
             workers: Some(workers),
             options,
             key_copies: OnceLock::new(),
@@ -313,7 +312,7 @@ impl Database {
         let workers = self.workers.as_ref().map(|workers| workers.handle().clone());
         let workers = workers.ok_or_else(|| Error::bug("the query workers are gone"))?;
         let owner = Arc::clone(self);
-        let opened = tokio::task::spawn_blocking(move || {
+        let opened = blocking("opening a tenant", move || {
             let (keys, end) = (owner.control.tenant_keys(id)?, owner.control.log_end(id)?);
             let quota = owner.control.tenant_quota(id)?;
             let lock = Arc::clone(&owner.lock);
@@ -323,12 +322,9 @@ impl Database {
             // Before the first write: from now on the store and its new log file must be there.
             owner.control.note_log_end(id, tenant.store.log_end())?;
             settle_pipelines(&tenant);
-            Ok::<_, Error>(tenant)
+            Ok(tenant)
         });
-        let tenant = opened
-            .await
-            .map_err(|problem| Error::bug(format!("opening a tenant panicked: {problem}")))?
-            .map_err(|error| unopened(id, error))?;
+        let tenant = opened.await.map_err(|error| unopened(id, error))?;
         tenant.maintained_by(tokio::spawn(maintain::maintain(Arc::clone(&tenant))));
         tenant.pipelines.start(&tenant);
         Ok(tenant)

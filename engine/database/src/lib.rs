@@ -75,6 +75,6 @@ pub use sepal_query::{
 };
 pub use sepal_storage::{FileRotation, HistoryPolicy, Loss, arrow_type};
 pub use sepal_types::{
-    Error, ErrorKind, Metric, Result, SqlState, SqlType, TenantId, check_finite, format_float4,
-    format_float8, format_vector, limits, parse_vector,
+    Error, ErrorKind, Metric, Result, SqlState, SqlType, TenantId, check_finite, civil_from_days,
+    format_float4, format_float8, format_vector, limits, parse_vector,
 };

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     background::{Background, TaskBoard},
+    blocking::blocking,
     builds::BuildBoard,
     delivery::{Delivery, objects::Objects},
     directory_lock::DirectoryLock,
@@ -267,16 +268,14 @@ impl OpenTenant {
         // What sinks have taken meanwhile is still noted.
         self.pipelines.finish().await;
         let tenant = Arc::clone(&self);
-        let closed = tokio::task::spawn_blocking(move || tenant.store.close());
-        let closed =
-            closed.await.map_err(|problem| Error::bug(format!("closing a tenant panicked: {problem}")))?;
+        let closed = blocking("closing a tenant", move || Ok(tenant.store.close()?)).await;
         let maintenance = self.maintenance.lock().take();
         if let Some(task) = maintenance
             && let Err(problem) = task.await
         {
             tracing::error!(tenant = %self.id, %problem, "the maintenance panicked");
         }
-        closed.map_err(Into::into)
+        closed
     }
 
     /// Notes what a commit changed. `lsn`: the last one that the head holds.

@@ -59,7 +59,6 @@ mod blob;
 mod check;
 mod checkpoint;
 mod chunk;
-mod clock;
 mod counters;
 mod disk;
 mod error;
@@ -96,7 +95,6 @@ pub use checkpoint::{
     Phase, Rewrite,
 };
 pub use chunk::{Chunk, ChunkRef, ColumnCache, Deletions, FairCache, Live, Near};
-pub use clock::{Clock, SystemClock};
 pub use disk::{Fault, FaultInjector};
 pub use error::StoreError;
 pub use feed::{Change, ChangeReader, Commit, LogFileInfo, LogHold, closed_log_files};
@@ -108,6 +106,7 @@ pub use random::{Random, SystemRandom};
 pub use repair::{Loss, RepairOptions, RepairPlan, RepairRefused};
 pub use rotation::{FileRotation, KeyUse, RekeyStep};
 pub use row_bytes::batch_bytes;
+pub use sepal_types::Clock;
 pub use snapshot::{Located, Snapshot, TableVersion};
 pub use spill::{SpillError, SpillFile, SpillFiles, SpillSink, SpillSpace};
 pub use store::{StoreOptions, StoreStats, TenantStore};

@@ -1,9 +1,12 @@
-//! The vocabulary of Sepal: ids, SQL types, table definitions, errors and limits.
+//! The vocabulary of Sepal: ids, SQL types, table definitions, errors, limits,
+//! the clock and the calendar.
 //!
 //! Every other crate speaks these words. Nothing here does I/O, is async, or knows a cipher, and nothing
 //! here imports another crate of ours, nor Arrow.
 
 mod bit;
+mod calendar;
+mod clock;
 mod definition;
 mod error;
 mod float;
@@ -14,6 +17,8 @@ mod sqltype;
 mod vector;
 
 pub use bit::BitString;
+pub use calendar::{civil_from_days, days_from_civil, days_in_month};
+pub use clock::{Clock, SystemClock};
 pub use definition::{ColumnDef, Generated, IndexDef, IndexMethod, TableDef, UniqueDef, VectorIndexOptions};
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use float::{format_float4, format_float8};

@@ -20,6 +20,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
 };
+use sepal_database::civil_from_days;
 
 use crate::config::files::write_new;
 
@@ -116,21 +117,7 @@ fn issue(names: Vec<String>) -> Result<Issued, rcgen::Error> {
 /// Yesterday's date, UTC.
 fn yesterday() -> (i32, u8, u8) {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    civil_from_days(i64::try_from(seconds / 86_400).unwrap_or(0) - 1)
-}
-
-/// The Gregorian date of a day counted from 1970-01-01. Counts years from March, so that the leap day ends
-/// one, in eras of 400 years (146,097 days).
-fn civil_from_days(days: i64) -> (i32, u8, u8) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (year, month, day) = civil_from_days(i64::try_from(seconds / 86_400).unwrap_or(0) - 1);
     (
         i32::try_from(year).unwrap_or(i32::MAX),
         u8::try_from(month).unwrap_or(1),

@@ -7,7 +7,7 @@
 use sepal_database::{CopyFormat, Error, Result, SqlState};
 
 use super::{
-    lines::{Header, Line, LineEnd, Wording, match_header},
+    lines::{Header, Line, LineEnd, Wording, match_header, read_row},
     rows::Rows,
 };
 
@@ -143,21 +143,11 @@ impl Reader {
                     .map_err(|error| rows.at_line(error, Some(line)));
             }
         }
-        let mut rest = (!rows.columns.is_empty() || !line.is_empty()).then_some(line);
-        for position in 0..rows.columns.len() {
-            let Some(current) = rest else {
-                let message = format!("missing data for column \"{}\"", rows.columns[position].name);
-                return Err(rows.at_line(Error::new(SqlState::BadCopyFileFormat, message), Some(line)));
-            };
-            let field = self.split_field(current).map_err(|error| rows.at_line(error, Some(line)))?;
-            rest = field.rest;
+        read_row(line, rows, |front, position, rows| {
+            let field = self.split_field(front).map_err(|error| rows.at_line(error, Some(line)))?;
             self.append(&field, position, rows)?;
-        }
-        if rest.is_some() {
-            let error = Error::new(SqlState::BadCopyFileFormat, "extra data after last expected column");
-            return Err(rows.at_line(error, Some(line)));
-        }
-        rows.end_row(line.len()).map_err(|error| rows.at_line(error, None))
+            Ok(field.rest)
+        })
     }
 
     fn append(&self, field: &Field<'_>, position: usize, rows: &mut Rows) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Ends of lines and header lines, which text and csv share.
+//! Ends of lines, header lines and the fields of a row, which text and csv share.
 //!
 //! Called by the two readers. The first end of line decides what all of them must be, so that a file that mixes
 //! them is refused instead of getting stray carriage returns into its last column.
@@ -108,4 +108,27 @@ pub(super) fn match_header(fields: &[Option<Vec<u8>>], null: &[u8], rows: &Rows)
         ));
     }
     Ok(())
+}
+
+/// Reads a line as a row. `field` appends what stands at the front of the rest to a column, and gives what follows its
+/// delimiter; `None` where none does. Errors: 22P04 for more or fewer fields than columns.
+pub(super) fn read_row<'a>(
+    line: &'a [u8],
+    rows: &mut Rows,
+    mut field: impl FnMut(&'a [u8], usize, &mut Rows) -> Result<Option<&'a [u8]>>,
+) -> Result<()> {
+    let refuse = |message: String, rows: &Rows| {
+        Err(rows.at_line(Error::new(SqlState::BadCopyFileFormat, message), Some(line)))
+    };
+    let mut rest = (!rows.columns.is_empty() || !line.is_empty()).then_some(line);
+    for position in 0..rows.columns.len() {
+        let Some(front) = rest else {
+            return refuse(format!("missing data for column \"{}\"", rows.columns[position].name), rows);
+        };
+        rest = field(front, position, rows)?;
+    }
+    if rest.is_some() {
+        return refuse("extra data after last expected column".to_owned(), rows);
+    }
+    rows.end_row(line.len()).map_err(|error| rows.at_line(error, None))
 }

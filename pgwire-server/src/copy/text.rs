@@ -6,7 +6,7 @@
 use sepal_database::{CopyFormat, Error, Result, SqlState};
 
 use super::{
-    lines::{Header, Line, LineEnd, Wording, match_header},
+    lines::{Header, Line, LineEnd, Wording, match_header, read_row},
     rows::Rows,
 };
 
@@ -126,21 +126,11 @@ impl Reader {
                     .map_err(|error| rows.at_line(error, Some(line)));
             }
         }
-        let mut rest = (!rows.columns.is_empty() || !line.is_empty()).then_some(line);
-        for position in 0..rows.columns.len() {
-            let Some(current) = rest else {
-                let message = format!("missing data for column \"{}\"", rows.columns[position].name);
-                return Err(rows.at_line(Error::new(SqlState::BadCopyFileFormat, message), Some(line)));
-            };
-            let (raw, after, escaped) = self.split_field(current);
-            rest = after;
+        read_row(line, rows, |front, position, rows| {
+            let (raw, after, escaped) = self.split_field(front);
             self.append(raw, escaped, position, rows)?;
-        }
-        if rest.is_some() {
-            let error = Error::new(SqlState::BadCopyFileFormat, "extra data after last expected column");
-            return Err(rows.at_line(error, Some(line)));
-        }
-        rows.end_row(line.len()).map_err(|error| rows.at_line(error, None))
+            Ok(after)
+        })
     }
 
     fn append(&mut self, raw: &[u8], escaped: bool, position: usize, rows: &mut Rows) -> Result<()> {

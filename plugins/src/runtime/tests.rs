@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sepal_database::connector::{
-    BadRow, Batch, BatchSchema, CertificateValue, Delivered, Encoding, Envelope, PluginKind, SecretValue,
-    Setting, Tier,
+    BadRow, Batch, BatchSchema, Delivered, Encoding, Envelope, PluginKind, Setting, Tier,
 };
 
 use super::*;
@@ -14,27 +13,8 @@ use crate::{
     call::{CallError, Code, OpenArgs, Outside, Reply, ResolverAnswer, SessionId, Usage},
     egress::{EgressOptions, EgressSpec},
     manifest::Lifecycle,
-    sinks::Native,
+    sinks::{Native, tests::NoSecrets},
 };
-
-/// There are none.
-#[derive(Debug)]
-struct NoSecrets;
-
-#[async_trait]
-impl Secrets for NoSecrets {
-    async fn secret(&self, name: &str, _version: Option<u64>) -> Result<SecretValue, Fault> {
-        Err(Fault::new(FaultKind::Misconfigured, format!("secret {name} does not exist")))
-    }
-
-    async fn certificate(&self, name: &str) -> Result<CertificateValue, Fault> {
-        Err(Fault::new(FaultKind::Misconfigured, format!("certificate {name} does not exist")))
-    }
-
-    fn forget(&self, _name: &str) {}
-
-    fn note_reveal(&self, _name: &str) {}
-}
 
 type Answer = Result<(Outcome, Vec<(String, Option<Vec<u8>>)>), CallError>;
 

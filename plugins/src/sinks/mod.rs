@@ -117,4 +117,4 @@ fn misconfigured(message: impl Into<String>) -> Fault {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -35,8 +35,9 @@ impl Reach for Nowhere {
     }
 }
 
+/// There are none.
 #[derive(Debug)]
-struct NoSecrets;
+pub(crate) struct NoSecrets;
 
 #[async_trait]
 impl Secrets for NoSecrets {

@@ -38,16 +38,7 @@ const EFFORTS: &str = "10,20,40,80,160,320";
 const READ_BYTES: usize = 1 << 20;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(report) => {
-            println!("{report}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("index_load: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    sepal_benches::end("index_load", run())
 }
 
 fn run() -> Result<Value, Failure> {

@@ -39,16 +39,7 @@ const USAGE: &str =
     "usage: pipeline_load webhook|writers|idle|hostile|all [--name value]…  (see the top of its source)";
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(report) => {
-            println!("{report}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("pipeline_load: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    sepal_benches::end("pipeline_load", run())
 }
 
 fn run() -> Result<Report, Failure> {

@@ -32,16 +32,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 const PROGRESS: usize = 1_000;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(report) => {
-            println!("{report}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("tenant_load: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    sepal_benches::end("tenant_load", run())
 }
 
 fn run() -> Result<Value, Failure> {

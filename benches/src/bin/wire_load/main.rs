@@ -39,16 +39,7 @@ const USAGE: &str =
 const COPY_CHUNK: usize = 256 * 1024;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(report) => {
-            println!("{report}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("wire_load: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    sepal_benches::end("wire_load", run())
 }
 
 fn run() -> Result<Value, Failure> {

@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use rusqlite::{Connection, Row, TransactionBehavior, params};
+use rusqlite::{Connection, Row, params};
 use sepal_crypto::{CertificateFacts, hex};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -97,16 +97,13 @@ impl Control {
             updated_at: now,
             ..CertificateBody::read(new.name, new.chain_pem, new.key_pem, now)?
         };
-        self.hold_keys(scope.tenant)?;
-        let mut database = self.database.lock();
-        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let safe = Safe::open(&transaction, &self.vault, scope)?;
-        if find(&transaction, &safe, new.name)?.is_some() {
-            return Err(ControlError::AlreadyExists { what: "certificate", name: new.name.to_string() });
-        }
-        check_room(&transaction, &safe, "certificates")?;
-        write(&transaction, &safe, &body, new.chain_pem, new.key_pem)?;
-        transaction.commit()?;
+        self.in_safe(scope, |transaction, safe| {
+            if find(transaction, safe, new.name)?.is_some() {
+                return Err(ControlError::AlreadyExists { what: "certificate", name: new.name.to_string() });
+            }
+            check_room(transaction, safe, "certificates")?;
+            write(transaction, safe, &body, new.chain_pem, new.key_pem)
+        })?;
         body.into_certificate(scope.environment)
     }
 
@@ -120,39 +117,33 @@ impl Control {
         key_pem: &str,
     ) -> Result<Certificate> {
         let now = self.clock.unix_seconds();
-        self.hold_keys(scope.tenant)?;
-        let mut database = self.database.lock();
-        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let safe = Safe::open(&transaction, &self.vault, scope)?;
-        let old = find(&transaction, &safe, name)?.ok_or_else(|| no_certificate(name))?.body;
-        let body = CertificateBody {
-            version: old.version + 1,
-            owner: old.owner,
-            created_at: old.created_at,
-            ..CertificateBody::read(name, chain_pem, key_pem, now)?
-        };
-        write(&transaction, &safe, &body, chain_pem, key_pem)?;
-        transaction.commit()?;
+        let body = self.in_safe(scope, |transaction, safe| {
+            let old = find(transaction, safe, name)?.ok_or_else(|| no_certificate(name))?.body;
+            let body = CertificateBody {
+                version: old.version + 1,
+                owner: old.owner,
+                created_at: old.created_at,
+                ..CertificateBody::read(name, chain_pem, key_pem, now)?
+            };
+            write(transaction, safe, &body, chain_pem, key_pem)?;
+            Ok(body)
+        })?;
         body.into_certificate(scope.environment)
     }
 
     /// Removes a certificate, its key and what was granted on it. Errors: 42704 there is none.
     pub fn drop_certificate(&self, scope: &Scope<'_>, name: &str) -> Result<()> {
-        self.hold_keys(scope.tenant)?;
-        let mut database = self.database.lock();
-        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let safe = Safe::open(&transaction, &self.vault, scope)?;
-        let name_mac = safe.certificate_mac(name);
-        let removed = transaction.execute(
-            "DELETE FROM certificates WHERE tenant = ?1 AND environment = ?2 AND name_mac = ?3",
-            params![safe.tenant.as_bytes(), safe.environment_mac, name_mac],
-        )?;
-        if removed == 0 {
-            return Err(no_certificate(name));
-        }
-        grants::forget(&transaction, &safe, &name_mac)?;
-        transaction.commit()?;
-        Ok(())
+        self.in_safe(scope, |transaction, safe| {
+            let name_mac = safe.certificate_mac(name);
+            let removed = transaction.execute(
+                "DELETE FROM certificates WHERE tenant = ?1 AND environment = ?2 AND name_mac = ?3",
+                params![safe.tenant.as_bytes(), safe.environment_mac, name_mac],
+            )?;
+            if removed == 0 {
+                return Err(no_certificate(name));
+            }
+            grants::forget(transaction, safe, &name_mac)
+        })
     }
 
     /// The certificate of that name; any text may be asked for.

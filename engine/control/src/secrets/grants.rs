@@ -6,7 +6,7 @@
 //! A right ends with its key: what was defined under a key that was revoked or has expired gets no value any more, or
 //! whoever held the key would go on reading through the sinks that it left behind.
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -40,56 +40,50 @@ impl Control {
     ///
     /// Errors: 42704 the secret, the certificate or the key does not exist.
     pub fn grant_usage(&self, scope: &Scope<'_>, kind: Grantable, name: &str, grantee: &str) -> Result<()> {
-        self.hold_keys(scope.tenant)?;
-        let mut database = self.database.lock();
-        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let safe = Safe::open(&transaction, &self.vault, scope)?;
-        require(&transaction, &safe, kind, name)?;
-        if grantee != PUBLIC {
-            let mut key =
-                transaction.prepare_cached("SELECT 1 FROM api_keys WHERE id = ?1 AND tenant = ?2")?;
-            if !key.exists(params![grantee, safe.tenant.as_bytes()])? {
-                return Err(ControlError::NotFound { what: "API key", name: grantee.to_owned() });
+        self.in_safe(scope, |transaction, safe| {
+            require(transaction, safe, kind, name)?;
+            if grantee != PUBLIC {
+                let mut key =
+                    transaction.prepare_cached("SELECT 1 FROM api_keys WHERE id = ?1 AND tenant = ?2")?;
+                if !key.exists(params![grantee, safe.tenant.as_bytes()])? {
+                    return Err(ControlError::NotFound { what: "API key", name: grantee.to_owned() });
+                }
             }
-        }
-        let (name_mac, grantee_mac) = (kind.mac(&safe, name), safe.grantee_mac(grantee));
-        check_room(&transaction, &safe, &name_mac, name)?;
-        let body = GrantBody { grantee: grantee.to_owned(), granted_at: self.clock.unix_seconds() };
-        transaction.execute(
-            "INSERT OR IGNORE INTO secret_grants (tenant, environment, name_mac, grantee, body) \
-             VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![
-                safe.tenant.as_bytes(),
-                safe.environment_mac,
-                name_mac,
-                grantee_mac,
-                seal_json(&safe.records, safe.grant_aad(&name_mac, &grantee_mac), &body),
-            ],
-        )?;
-        transaction.commit()?;
-        Ok(())
+            let (name_mac, grantee_mac) = (kind.mac(safe, name), safe.grantee_mac(grantee));
+            check_room(transaction, safe, &name_mac, name)?;
+            let body = GrantBody { grantee: grantee.to_owned(), granted_at: self.clock.unix_seconds() };
+            transaction.execute(
+                "INSERT OR IGNORE INTO secret_grants (tenant, environment, name_mac, grantee, body) \
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    safe.tenant.as_bytes(),
+                    safe.environment_mac,
+                    name_mac,
+                    grantee_mac,
+                    seal_json(&safe.records, safe.grant_aad(&name_mac, &grantee_mac), &body),
+                ],
+            )?;
+            Ok(())
+        })
     }
 
     /// Takes a grant back. One that was not given is no error, as in Postgres.
     ///
     /// Errors: 42704 the secret or certificate does not exist.
     pub fn revoke_usage(&self, scope: &Scope<'_>, kind: Grantable, name: &str, grantee: &str) -> Result<()> {
-        self.hold_keys(scope.tenant)?;
-        let mut database = self.database.lock();
-        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let safe = Safe::open(&transaction, &self.vault, scope)?;
-        require(&transaction, &safe, kind, name)?;
-        transaction.execute(
-            "DELETE FROM secret_grants WHERE tenant = ?1 AND environment = ?2 AND name_mac = ?3 AND grantee = ?4",
-            params![
-                safe.tenant.as_bytes(),
-                safe.environment_mac,
-                kind.mac(&safe, name),
-                safe.grantee_mac(grantee),
-            ],
-        )?;
-        transaction.commit()?;
-        Ok(())
+        self.in_safe(scope, |transaction, safe| {
+            require(transaction, safe, kind, name)?;
+            transaction.execute(
+                "DELETE FROM secret_grants WHERE tenant = ?1 AND environment = ?2 AND name_mac = ?3 AND grantee = ?4",
+                params![
+                    safe.tenant.as_bytes(),
+                    safe.environment_mac,
+                    kind.mac(safe, name),
+                    safe.grantee_mac(grantee),
+                ],
+            )?;
+            Ok(())
+        })
     }
 
     /// Whether an API key owns the secret or certificate or was granted its use, and still counts

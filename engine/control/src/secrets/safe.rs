@@ -3,13 +3,13 @@
 //! Every operation opens it inside its transaction, so the environment exists and the keys are the tenant's. The keys
 //! are derived anew each time: secrets are read when something opens, not per row.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use sepal_crypto::{Aad, Key};
 use sepal_types::TenantId;
 
 use crate::{
-    ControlError, Scope, control_error::Result, keys::tenant_keys::current_key, tenants::environment_exists,
-    vault::Vault,
+    Control, ControlError, Scope, control_error::Result, keys::tenant_keys::current_key,
+    tenants::environment_exists, vault::Vault,
 };
 
 use super::env_names::normalised;
@@ -24,6 +24,23 @@ pub(crate) struct Safe<'a> {
     pub(crate) secrets: Key,
     pub(crate) certificates: Key,
     pub(crate) records: Key,
+}
+
+impl Control {
+    /// Changes what is in an environment's safe, in a transaction of its own.
+    pub(super) fn in_safe<T>(
+        &self,
+        scope: &Scope<'_>,
+        change: impl FnOnce(&Transaction<'_>, &Safe<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.hold_keys(scope.tenant)?;
+        let mut database = self.database.lock();
+        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let safe = Safe::open(&transaction, &self.vault, scope)?;
+        let changed = change(&transaction, &safe)?;
+        transaction.commit()?;
+        Ok(changed)
+    }
 }
 
 impl<'a> Safe<'a> {

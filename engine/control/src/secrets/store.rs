@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, Row, TransactionBehavior, params};
+use rusqlite::{Connection, Row, params};
 
 use crate::{
     Control, ControlError, Scope,
@@ -20,89 +20,81 @@ impl Control {
     /// the latter is allowed ([`super::EnvNames::is_compatible`]), [`Secret::collides_with`] tells and the log warns.
     pub fn create_secret(&self, scope: &Scope<'_>, new: NewSecret<'_>) -> Result<Secret> {
         let body = SecretBody::new(&new, self.clock.unix_seconds())?;
-        self.hold_keys(scope.tenant)?;
-        let mut database = self.database.lock();
-        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let safe = Safe::open(&transaction, &self.vault, scope)?;
-        if find(&transaction, &safe, new.name)?.is_some() {
-            return Err(ControlError::AlreadyExists { what: "secret", name: new.name.to_string() });
-        }
-        check_room(&transaction, &safe, "secrets")?;
-        let rival = rival(&transaction, &safe, new.name)?;
-        if let Some(first) = &rival {
-            let (name, variable) = (new.name.to_string(), self.env_names.of(new.name));
-            if !self.env_names.is_compatible() {
-                return Err(ControlError::SecretCollision { name, variable, first: first.clone() });
+        let rival = self.in_safe(scope, |transaction, safe| {
+            if find(transaction, safe, new.name)?.is_some() {
+                return Err(ControlError::AlreadyExists { what: "secret", name: new.name.to_string() });
             }
-            tracing::warn!(
-                tenant = %scope.tenant, environment = scope.environment, name, first, variable,
-                "two secrets are one environment variable: the last in alphabetical order counts"
-            );
-        }
-        let (name_mac, variable_mac) = (safe.secret_mac(new.name), safe.variable_mac(new.name));
-        transaction.execute(
-            "INSERT INTO secrets (tenant, environment, name_mac, variable_mac, body) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![
-                safe.tenant.as_bytes(),
-                safe.environment_mac,
-                name_mac,
-                variable_mac,
-                seal_json(&safe.secrets, safe.secret_aad(&name_mac, &variable_mac), &body),
-            ],
-        )?;
-        if let Some(value) = new.value {
-            versions::insert(&transaction, &safe, &name_mac, &body, value)?;
-        }
-        transaction.commit()?;
+            check_room(transaction, safe, "secrets")?;
+            let rival = rival(transaction, safe, new.name)?;
+            if let Some(first) = &rival {
+                let (name, variable) = (new.name.to_string(), self.env_names.of(new.name));
+                if !self.env_names.is_compatible() {
+                    return Err(ControlError::SecretCollision { name, variable, first: first.clone() });
+                }
+                tracing::warn!(
+                    tenant = %scope.tenant, environment = scope.environment, name, first, variable,
+                    "two secrets are one environment variable: the last in alphabetical order counts"
+                );
+            }
+            let (name_mac, variable_mac) = (safe.secret_mac(new.name), safe.variable_mac(new.name));
+            transaction.execute(
+                "INSERT INTO secrets (tenant, environment, name_mac, variable_mac, body) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    safe.tenant.as_bytes(),
+                    safe.environment_mac,
+                    name_mac,
+                    variable_mac,
+                    seal_json(&safe.secrets, safe.secret_aad(&name_mac, &variable_mac), &body),
+                ],
+            )?;
+            if let Some(value) = new.value {
+                versions::insert(transaction, safe, &name_mac, &body, value)?;
+            }
+            Ok(rival)
+        })?;
         body.into_secret(scope.environment, &self.env_names, rival)
     }
 
     /// Changes a secret: a new value is a new version, and so is another origin. Errors: 42704 there is none.
     pub fn set_secret(&self, scope: &Scope<'_>, name: &str, change: SecretChange<'_>) -> Result<Secret> {
-        self.hold_keys(scope.tenant)?;
-        let mut database = self.database.lock();
-        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let safe = Safe::open(&transaction, &self.vault, scope)?;
-        let mut body = find(&transaction, &safe, name)?.ok_or_else(|| no_secret(name))?;
-        let value = change.value;
-        body.change(change, self.clock.unix_seconds())?;
-        let (name_mac, variable_mac) = (safe.secret_mac(name), safe.variable_mac(name));
-        transaction.execute(
-            "UPDATE secrets SET body = ?4 WHERE tenant = ?1 AND environment = ?2 AND name_mac = ?3",
-            params![
-                safe.tenant.as_bytes(),
-                safe.environment_mac,
-                name_mac,
-                seal_json(&safe.secrets, safe.secret_aad(&name_mac, &variable_mac), &body),
-            ],
-        )?;
-        if let Some(value) = value {
-            versions::insert(&transaction, &safe, &name_mac, &body, value)?;
-        } else if body.origin != SecretOrigin::Stored {
-            versions::wipe(&transaction, &safe, &name_mac, body.version)?;
-        }
-        let rival = rival(&transaction, &safe, name)?;
-        transaction.commit()?;
+        let (body, rival) = self.in_safe(scope, |transaction, safe| {
+            let mut body = find(transaction, safe, name)?.ok_or_else(|| no_secret(name))?;
+            let value = change.value;
+            body.change(change, self.clock.unix_seconds())?;
+            let (name_mac, variable_mac) = (safe.secret_mac(name), safe.variable_mac(name));
+            transaction.execute(
+                "UPDATE secrets SET body = ?4 WHERE tenant = ?1 AND environment = ?2 AND name_mac = ?3",
+                params![
+                    safe.tenant.as_bytes(),
+                    safe.environment_mac,
+                    name_mac,
+                    seal_json(&safe.secrets, safe.secret_aad(&name_mac, &variable_mac), &body),
+                ],
+            )?;
+            if let Some(value) = value {
+                versions::insert(transaction, safe, &name_mac, &body, value)?;
+            } else if body.origin != SecretOrigin::Stored {
+                versions::wipe(transaction, safe, &name_mac, body.version)?;
+            }
+            let rival = rival(transaction, safe, name)?;
+            Ok((body, rival))
+        })?;
         body.into_secret(scope.environment, &self.env_names, rival)
     }
 
     /// Removes a secret, all its versions and what was granted on it. Errors: 42704 there is none.
     pub fn drop_secret(&self, scope: &Scope<'_>, name: &str) -> Result<()> {
-        self.hold_keys(scope.tenant)?;
-        let mut database = self.database.lock();
-        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let safe = Safe::open(&transaction, &self.vault, scope)?;
-        let name_mac = safe.secret_mac(name);
-        let removed = transaction.execute(
-            "DELETE FROM secrets WHERE tenant = ?1 AND environment = ?2 AND name_mac = ?3",
-            params![safe.tenant.as_bytes(), safe.environment_mac, name_mac],
-        )?;
-        if removed == 0 {
-            return Err(no_secret(name));
-        }
-        grants::forget(&transaction, &safe, &name_mac)?;
-        transaction.commit()?;
-        Ok(())
+        self.in_safe(scope, |transaction, safe| {
+            let name_mac = safe.secret_mac(name);
+            let removed = transaction.execute(
+                "DELETE FROM secrets WHERE tenant = ?1 AND environment = ?2 AND name_mac = ?3",
+                params![safe.tenant.as_bytes(), safe.environment_mac, name_mac],
+            )?;
+            if removed == 0 {
+                return Err(no_secret(name));
+            }
+            grants::forget(transaction, safe, &name_mac)
+        })
     }
 
     /// The secret of that name; any text may be asked for.

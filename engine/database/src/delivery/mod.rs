@@ -16,17 +16,12 @@ pub mod settings;
 pub mod sinks;
 pub mod system_tables;
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use parking_lot::Mutex;
 use sepal_control::Control;
 use sepal_storage::LogHold;
-use sepal_types::{Error, Result, SqlState, TenantId};
+use sepal_types::{Clock, Error, Result, SqlState, SystemClock, TenantId};
 
 use crate::{
     connector::{Connectors, Fault, FaultKind},
@@ -126,8 +121,7 @@ pub fn fault_error(what: &str, fault: &Fault) -> Error {
 
 /// Microseconds since 1970 UTC.
 pub fn now_us() -> i64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
+    SystemClock.now_us()
 }
 
 #[cfg(test)]

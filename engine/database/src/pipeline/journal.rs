@@ -13,6 +13,7 @@ use sepal_types::{Error, Lsn, Result, SqlState};
 
 use super::{dead_letters::DeadLetter, state::PipelineState};
 use crate::{
+    blocking::blocking,
     connector::StateChange,
     delivery::{
         objects::{Object, PipelineDef},
@@ -132,8 +133,7 @@ impl Journal {
     /// Makes an entry durable.
     pub async fn write(&self, entry: impl Into<Arc<Entry>>) -> Result<(), Refused> {
         let (journal, entry) = (self.clone(), entry.into());
-        let written = tokio::task::spawn_blocking(move || journal.write_now(&entry));
-        written.await.map_err(|problem| Error::bug(format!("a pipeline's commit panicked: {problem}")))?
+        blocking("a pipeline's commit", move || Ok(journal.write_now(&entry))).await?
     }
 
     fn write_now(&self, entry: &Entry) -> Result<(), Refused> {

@@ -17,6 +17,7 @@ use super::{
     source::{Filled, Source},
     surroundings::Surroundings,
 };
+use crate::blocking::blocking;
 
 /// How often the log is looked at without being told.
 const PATROL: Duration = Duration::from_mins(1);
@@ -247,12 +248,11 @@ impl Producer {
         work: impl FnOnce(&mut Source) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let mut source = self.source.take().ok_or_else(|| Error::bug("a pipeline's source is gone"))?;
-        let worked = tokio::task::spawn_blocking(move || {
+        let (source, outcome) = blocking("reading changes", move || {
             let outcome = work(&mut source);
-            (source, outcome)
-        });
-        let (source, outcome) =
-            worked.await.map_err(|problem| Error::bug(format!("reading changes panicked: {problem}")))?;
+            Ok((source, outcome))
+        })
+        .await?;
         self.source = Some(source);
         outcome
     }

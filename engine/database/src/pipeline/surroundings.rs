@@ -1,12 +1,9 @@
 //! Time and chance, as pipelines meet them: handed in, so that a test decides both.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
+use sepal_types::{Clock, SystemClock};
 
 /// What a pipeline knows of the world besides its tenant and its sink.
 pub trait Surroundings: fmt::Debug + Send + Sync {
@@ -31,8 +28,7 @@ impl World {
 
 impl Surroundings for World {
     fn now_us(&self) -> i64 {
-        let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
+        SystemClock.now_us()
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {

@@ -15,7 +15,7 @@ use arrow::array::{
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field};
 use sepal_storage::arrow_type;
-use sepal_types::{Error, Result, SqlType, format_float8};
+use sepal_types::{Error, Result, SqlType, civil_from_days, format_float8};
 
 /// A catalog value. `Int` serves every integer and every oid, `Text` everything that is written as text.
 #[derive(Clone, Debug)]
@@ -299,15 +299,7 @@ pub(crate) fn parse_list(text: &str) -> Option<Vec<Option<String>>> {
 /// `2026-11-22 04:00:00.25+00`: Postgres' ISO form in UTC.
 fn format_time(micros: i64) -> String {
     let (days, rest) = (micros.div_euclid(86_400_000_000), micros.rem_euclid(86_400_000_000));
-    // Civil date from a day number: eras of 400 years that begin on 1 March.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (year, month, day) = civil_from_days(days);
     let (seconds, fraction) = (rest / 1_000_000, rest % 1_000_000);
     let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
     let fraction = match fraction {

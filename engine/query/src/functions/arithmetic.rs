@@ -28,7 +28,7 @@ use datafusion::{
 };
 use sepal_types::{Error, SqlState};
 
-use super::numeric;
+use super::{constants::of_one, numeric};
 use crate::{
     error::{carry, undefined_operator},
     output::natural_type,
@@ -305,16 +305,10 @@ impl ScalarUDFImpl for Negate {
             return Ok(ColumnarValue::Scalar(ScalarValue::Null));
         };
         let value = value.cast_to(wanted, None)?;
-        let negated = |array: &ArrayRef| {
-            neg(array.as_ref()).map_err(|problem| crate::error::arrow(integer_overflow(problem, wanted)))
-        };
-        match value {
-            ColumnarValue::Array(array) => Ok(ColumnarValue::Array(negated(&array).map_err(carry)?)),
-            ColumnarValue::Scalar(scalar) => {
-                let array = negated(&scalar.to_array()?).map_err(carry)?;
-                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?))
-            }
-        }
+        of_one(&value, |array| {
+            neg(array.as_ref())
+                .map_err(|problem| carry(crate::error::arrow(integer_overflow(problem, wanted))))
+        })
     }
 }
 

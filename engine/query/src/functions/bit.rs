@@ -1,20 +1,19 @@
-//! Bit strings: `<~>` and `<%>`, their comparisons, casts between lengths, and `binary_quantize`.
+//! Bit strings: `<~>` and `<%>`, casts between lengths, and `binary_quantize`.
 //!
-//! The planner writes calls for the operators. The distances are pgvector's, computed by `sepal_index`; the comparisons
-//! have the names of Postgres' own functions. Strings compare bit by bit, then by length (`bit_cmp` in `varbit.c`).
+//! The planner writes calls for the operators. The distances are pgvector's, computed by `sepal_index`.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, BooleanArray, Float64Array, new_null_array},
+        array::{Array, ArrayRef, Float64Array, new_null_array},
         compute::cast,
         datatypes::{DataType, FieldRef},
     },
-    common::{Result, ScalarValue},
+    common::Result,
     logical_expr::{
-        ColumnarValue, Expr, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-        Signature, Volatility, expr::ScalarFunction,
+        ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+        Volatility, expr::ScalarFunction,
     },
 };
 use sepal_storage::arrow_type;
@@ -22,6 +21,7 @@ use sepal_types::{BitString, Error, SqlState, SqlType};
 
 use super::{
     cast::from_text,
+    constants::{all_constant, answer},
     distance::elements,
     vector_cast::{common_kind, operand},
 };
@@ -33,7 +33,6 @@ use crate::{
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Operation {
-    Compare(Operator),
     Hamming,
     Jaccard,
     Quantize,
@@ -46,14 +45,8 @@ struct BitFunction {
     signature: Signature,
 }
 
-const FUNCTIONS: [(&str, Operation); 9] = [
+const FUNCTIONS: [(&str, Operation); 3] = [
     ("binary_quantize", Operation::Quantize),
-    ("biteq", Operation::Compare(Operator::Eq)),
-    ("bitge", Operation::Compare(Operator::GtEq)),
-    ("bitgt", Operation::Compare(Operator::Gt)),
-    ("bitle", Operation::Compare(Operator::LtEq)),
-    ("bitlt", Operation::Compare(Operator::Lt)),
-    ("bitne", Operation::Compare(Operator::NotEq)),
     ("hamming_distance", Operation::Hamming),
     ("jaccard_distance", Operation::Jaccard),
 ];
@@ -71,11 +64,6 @@ fn function(name: &'static str, operation: Operation) -> Arc<ScalarUDF> {
 fn call(wanted: Operation, left: Expr, right: Expr) -> Option<Expr> {
     let (name, operation) = FUNCTIONS.into_iter().find(|(_, operation)| *operation == wanted)?;
     Some(Expr::ScalarFunction(ScalarFunction::new_udf(function(name, operation), vec![left, right])))
-}
-
-/// `left <operator> right` as a call; `None` for an operator that is no comparison.
-pub fn bit_comparison(operator: Operator, left: Expr, right: Expr) -> Option<Expr> {
-    call(Operation::Compare(operator), left, right)
 }
 
 /// Whether an operator is one of bit strings.
@@ -104,7 +92,6 @@ impl ScalarUDFImpl for BitFunction {
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
         self.check_arguments(arguments)?;
         Ok(match self.operation {
-            Operation::Compare(_) => DataType::Boolean,
             Operation::Hamming | Operation::Jaccard => DataType::Float64,
             Operation::Quantize => {
                 let dimensions = arguments.first().and_then(|ty| natural_type(ty).dimensions());
@@ -121,20 +108,16 @@ impl ScalarUDFImpl for BitFunction {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let scalar = args.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let result: ArrayRef = match (self.operation, arrays.as_slice()) {
             (Operation::Quantize, [vectors]) => quantize(vectors, args.return_field.data_type())?,
             (operation, [left, right]) => {
-                let (left, right) = (bit_column(left)?, bit_column(right)?);
-                compare_rows(operation, &left, &right, arrays[0].len())?
+                let rows = left.len();
+                distances(operation, &bit_column(left)?, &bit_column(right)?, rows)?
             }
             _ => return Err(carry(Error::bug(format!("{} with {} arguments", self.name, arrays.len())))),
         };
-        if scalar {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
-        }
-        Ok(ColumnarValue::Array(result))
+        answer(result, all_constant(&args.args))
     }
 }
 
@@ -143,7 +126,7 @@ impl BitFunction {
     fn check_arguments(&self, arguments: &[DataType]) -> Result<()> {
         let taken = |ty: &DataType| match self.operation {
             Operation::Quantize => is_vector(ty) || matches!(ty, DataType::Utf8 | DataType::Null),
-            _ => is_bits(ty) || matches!(ty, DataType::Utf8 | DataType::Null),
+            Operation::Hamming | Operation::Jaccard => takes_bits(ty),
         };
         if arguments.iter().all(taken) {
             return Ok(());
@@ -157,23 +140,15 @@ impl BitFunction {
     }
 }
 
-fn compare_rows(operation: Operation, left: &BitColumn, right: &BitColumn, rows: usize) -> Result<ArrayRef> {
+/// Whether a function of bit strings takes arguments of this type; text is read as one.
+pub(super) fn takes_bits(ty: &DataType) -> bool {
+    is_bits(ty) || matches!(ty, DataType::Utf8 | DataType::Null)
+}
+
+fn distances(operation: Operation, left: &BitColumn, right: &BitColumn, rows: usize) -> Result<ArrayRef> {
     let pairs = (0..rows).map(|row| left.get_opt(row).zip(right.get_opt(row)));
-    let Operation::Compare(operator) = operation else {
-        let distances =
-            pairs.map(|pair| pair.map(|(left, right)| distance(operation, left, right)).transpose());
-        return Ok(Arc::new(distances.collect::<Result<Float64Array>>()?));
-    };
-    let holds = |order: Ordering| match operator {
-        Operator::Eq => order.is_eq(),
-        Operator::Gt => order.is_gt(),
-        Operator::GtEq => order.is_ge(),
-        Operator::Lt => order.is_lt(),
-        Operator::LtEq => order.is_le(),
-        _ => order.is_ne(),
-    };
-    let answers = pairs.map(|pair| pair.map(|(left, right)| holds(order(left, right))));
-    Ok(Arc::new(answers.collect::<BooleanArray>()))
+    let distances = pairs.map(|pair| pair.map(|(left, right)| distance(operation, left, right)).transpose());
+    Ok(Arc::new(distances.collect::<Result<Float64Array>>()?))
 }
 
 /// Errors: 22000 for strings of different lengths.
@@ -186,11 +161,6 @@ fn distance(operation: Operation, (left, bits): (&[u8], u32), (right, others): (
         Operation::Jaccard => sepal_index::jaccard(left, right),
         _ => sepal_index::hamming(left, right),
     })
-}
-
-fn order((left, bits): (&[u8], u32), (right, others): (&[u8], u32)) -> Ordering {
-    let both = left.len().min(right.len());
-    left[..both].cmp(&right[..both]).then(bits.cmp(&others))
 }
 
 /// One bit a dimension: whether it is greater than zero.
@@ -277,7 +247,7 @@ fn convert_bits(
     bits.finish().map_err(carry)
 }
 
-fn bit_column(array: &ArrayRef) -> Result<BitColumn> {
+pub(super) fn bit_column(array: &ArrayRef) -> Result<BitColumn> {
     let bits = to_bits(array)?;
     BitColumn::new(bits).ok_or_else(|| carry(Error::bug("an array of bits that is none")))
 }

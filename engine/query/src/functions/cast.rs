@@ -21,6 +21,7 @@ use sepal_types::{BitString, Error, SqlState, SqlType};
 
 use super::{
     bit::resize_bits,
+    constants::of_one,
     vector_cast::{check_vector_dimensions, fix_dimensions, list_of_vectors, to_vectors},
 };
 use crate::{
@@ -96,10 +97,7 @@ impl ScalarUDFImpl for CastFunction {
             }
         };
         match args.args.first() {
-            Some(ColumnarValue::Scalar(value)) => {
-                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&convert(&value.to_array()?)?, 0)?))
-            }
-            Some(ColumnarValue::Array(array)) => Ok(ColumnarValue::Array(convert(array)?)),
+            Some(value) => of_one(value, convert),
             None => Err(carry(Error::bug("a cast without an operand"))),
         }
     }

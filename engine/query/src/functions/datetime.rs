@@ -19,7 +19,7 @@ use datafusion::{
         },
         error::ArrowError,
     },
-    common::{Result, ScalarValue},
+    common::Result,
     logical_expr::{
         ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
         expr::ScalarFunction,
@@ -27,6 +27,7 @@ use datafusion::{
 };
 use sepal_types::{Error, SqlState};
 
+use super::constants::{all_constant, answer, of_one};
 use crate::error::carry;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
@@ -117,16 +118,12 @@ impl ScalarUDFImpl for DateTimeFunction {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let scalar = args.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let [left, right] = arrays.as_slice() else {
             return Err(carry(Error::bug(format!("{} takes two arguments", self.name()))));
         };
         let result = self.operation.compute(left, right)?;
-        if scalar {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
-        }
-        Ok(ColumnarValue::Array(result))
+        answer(result, all_constant(&args.args))
     }
 }
 
@@ -304,11 +301,7 @@ impl ScalarUDFImpl for IntervalSpan {
             Ok(Arc::new(spans.with_precision_and_scale(38, 0)?))
         };
         match args.args.first() {
-            Some(ColumnarValue::Array(array)) => Ok(ColumnarValue::Array(nanos(array)?)),
-            Some(ColumnarValue::Scalar(scalar)) => {
-                let array = nanos(&scalar.to_array()?)?;
-                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?))
-            }
+            Some(span) => of_one(span, nanos),
             None => Err(carry(Error::bug("a span without an interval"))),
         }
     }

@@ -20,7 +20,10 @@ use datafusion::{
 use sepal_index::Vectors;
 use sepal_types::{Error, Metric, SqlType, VectorKind};
 
-use super::vector_cast::{common_kind, operand, to_vectors};
+use super::{
+    constants::answer,
+    vector_cast::{common_kind, operand, to_vectors},
+};
 use crate::{
     error::{carry, undefined_function_call, undefined_operator},
     output::{is_vector, natural_type, vector_kind},
@@ -121,10 +124,7 @@ impl ScalarUDFImpl for DistanceFunction {
                 let scalar = matches!((left, right), (ColumnarValue::Scalar(_), ColumnarValue::Scalar(_)));
                 let rows = if scalar { 1 } else { rows };
                 let distances = self.pairwise(&left.to_array(rows)?, &right.to_array(rows)?, kind)?;
-                if scalar {
-                    return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&distances, 0)?));
-                }
-                Ok(ColumnarValue::Array(distances))
+                answer(distances, scalar)
             }
             _ => Err(carry(Error::bug(format!("{} takes two arguments", self.name)))),
         }

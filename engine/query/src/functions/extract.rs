@@ -24,12 +24,12 @@ use datafusion::{
         Volatility, expr::ScalarFunction,
     },
 };
-use sepal_types::{Error, SqlState, SqlType};
+use sepal_types::{Error, SqlState, SqlType, civil_from_days, days_from_civil};
 
+use super::constants::answer;
 use crate::{
     error::{carry, undefined_function_call},
     output::natural_type,
-    values::{civil_from_days, days_from_civil},
 };
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
@@ -106,10 +106,7 @@ impl ScalarUDFImpl for Extract {
         let scalar = matches!(value, ColumnarValue::Scalar(_));
         let array = value.to_array(if scalar { 1 } else { args.number_rows })?;
         let result = self.compute((part, &unit), &array, args.return_field.data_type())?;
-        if scalar {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
-        }
-        Ok(ColumnarValue::Array(result))
+        answer(result, scalar)
     }
 }
 

@@ -8,6 +8,8 @@ mod aggregate;
 mod arithmetic;
 mod bit;
 mod cast;
+mod comparison;
+mod constants;
 mod datetime;
 mod distance;
 mod extract;
@@ -20,7 +22,6 @@ mod vector;
 mod vector_aggregate;
 mod vector_array;
 mod vector_cast;
-mod vector_compare;
 
 use std::sync::Arc;
 
@@ -29,8 +30,10 @@ use datafusion::logical_expr::ScalarUDF;
 pub use advisory::{advisory_functions, calls_advisory};
 pub use aggregate::number_aggregates;
 pub use arithmetic::{Arithmetic, arithmetic_call};
-pub use bit::{assign_bits, bit_comparison, bit_distance, is_bit_distance};
+pub use bit::{assign_bits, bit_distance, is_bit_distance};
 pub use cast::convert;
+pub use comparison::{Compared, comparison};
+pub use constants::{all_constant, answer};
 pub use datetime::{DateTimeOperation, datetime_call, interval_span};
 pub use distance::elements as vector_elements;
 pub use distance::{distance_call, metric_of_function};
@@ -42,7 +45,6 @@ pub use undefined::undefined;
 pub use vector_aggregate::add_vector_aggregates;
 pub use vector_array::vector_array_call;
 pub use vector_cast::{fix_dimensions, operand};
-pub use vector_compare::vector_comparison;
 
 /// The functions that need no session.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
@@ -50,7 +52,7 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(vector::functions());
     functions.extend(vector_array::functions());
     functions.extend(bit::functions());
-    functions.extend(vector_compare::functions());
+    functions.extend(comparison::functions());
     functions.extend(arithmetic::functions());
     functions.extend(extract::functions());
     functions.extend(cast::functions());

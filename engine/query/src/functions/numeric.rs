@@ -11,12 +11,12 @@ use datafusion::{
         datatypes::{DataType, Decimal128Type, i256},
         error::ArrowError,
     },
-    common::{Result, ScalarValue},
+    common::Result,
     logical_expr::ColumnarValue,
 };
 use sepal_types::{Error, SqlState};
 
-use super::arithmetic::Arithmetic;
+use super::{arithmetic::Arithmetic, constants::answer};
 
 /// Digits that an `i128` always holds.
 pub(super) const MAX_PRECISION: u8 = 38;
@@ -69,10 +69,7 @@ pub(super) fn compute(
             .ok_or_else(overflow)
     })?;
     let values: ArrayRef = std::sync::Arc::new(values.with_precision_and_scale(precision, scale)?);
-    if scalar {
-        return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&values, 0)?));
-    }
-    Ok(ColumnarValue::Array(values))
+    answer(values, scalar)
 }
 
 fn overflow() -> ArrowError {

@@ -12,7 +12,7 @@ use datafusion::{
         buffer::OffsetBuffer,
         datatypes::{DataType, Field, FieldRef},
     },
-    common::{Result, ScalarValue},
+    common::Result,
     logical_expr::{
         ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
         Volatility, expr::ScalarFunction,
@@ -22,6 +22,7 @@ use sepal_storage::arrow_type;
 use sepal_types::{SqlType, VectorKind};
 
 use super::{
+    constants::{all_constant, answer},
     distance::elements,
     vector::{append, vector_builder},
     vector_cast::{common_kind, operand, to_vectors},
@@ -92,7 +93,7 @@ impl ScalarUDFImpl for VectorArray {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let constant = args.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
+        let constant = all_constant(&args.args);
         let rows = if constant { 1 } else { args.number_rows };
         let types: Vec<DataType> = args.args.iter().map(ColumnarValue::data_type).collect();
         let kind = self.single.unwrap_or_else(|| common_kind(&types));
@@ -115,11 +116,7 @@ impl ScalarUDFImpl for VectorArray {
                 Arc::new(ListArray::try_new(item, offsets, vectors, None)?)
             }
         };
-        Ok(if constant {
-            ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)
-        } else {
-            ColumnarValue::Array(array)
-        })
+        answer(array, constant)
     }
 }
 

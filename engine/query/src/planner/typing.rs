@@ -23,14 +23,13 @@ use super::{
 use crate::{
     error::{carry, undefined_operator},
     functions::{
-        Arithmetic, DateTimeOperation, arithmetic_call, bit_comparison, datetime_call, interval_span,
-        vector_comparison,
+        Arithmetic, Compared, DateTimeOperation, arithmetic_call, comparison, datetime_call, interval_span,
     },
 };
 
 /// Plans one operator.
 pub(super) fn plan(expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
-    if let Some(operator) = comparison(&expr.op) {
+    if let Some(operator) = comparing(&expr.op) {
         return plan_comparison(expr, operator, schema);
     }
     if let Some(operator) = arithmetic(&expr.op) {
@@ -42,7 +41,7 @@ pub(super) fn plan(expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResu
     }))
 }
 
-const fn comparison(operator: &BinaryOperator) -> Option<Operator> {
+const fn comparing(operator: &BinaryOperator) -> Option<Operator> {
     Some(match operator {
         BinaryOperator::Eq => Operator::Eq,
         BinaryOperator::Gt => Operator::Gt,
@@ -87,7 +86,7 @@ fn plan_comparison(
         (left_type, right_type)
             if left_type.vector_kind().is_some() && right_type.vector_kind().is_some() =>
         {
-            match vector_comparison(operator, left.clone(), right.clone()) {
+            match comparison(Compared::Vectors, operator, left.clone(), right.clone()) {
                 Some(call) => Ok(PlannerResult::Planned(call)),
                 None => original(left, right),
             }
@@ -98,10 +97,12 @@ fn plan_comparison(
             let symbol = if operator == Operator::NotEq { "<>".to_owned() } else { operator.to_string() };
             Err(carry(undefined_operator(Some(&left_type), &symbol, &right_type)))
         }
-        (SqlType::Bit(_), SqlType::Bit(_)) => match bit_comparison(operator, left.clone(), right.clone()) {
-            Some(call) => Ok(PlannerResult::Planned(call)),
-            None => original(left, right),
-        },
+        (SqlType::Bit(_), SqlType::Bit(_)) => {
+            match comparison(Compared::Bits, operator, left.clone(), right.clone()) {
+                Some(call) => Ok(PlannerResult::Planned(call)),
+                None => original(left, right),
+            }
+        }
         (SqlType::Interval, SqlType::Interval) => {
             let spans =
                 BinaryExpr::new(Box::new(interval_span(left)), operator, Box::new(interval_span(right)));

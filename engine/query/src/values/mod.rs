@@ -42,5 +42,4 @@ mod tests;
 pub use bit::{BitBuilder, BitColumn};
 pub use builder::{Builder, decode_binary, decode_text};
 pub use column::{ColumnEncoder, encode_binary, encode_text};
-pub(crate) use datetime::{civil_from_days, days_from_civil};
 pub(crate) use json::{normalize as normalize_json, quote as quote_json};

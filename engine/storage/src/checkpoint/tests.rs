@@ -2,22 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef};
-use parking_lot::Mutex;
-use sepal_types::{IndexDef, TableDef, TableId};
+use sepal_types::TableId;
 
-use super::{BlobBuilder, CompactionLimits, NoBlobs, plan};
+use super::{CompactionLimits, NoBlobs, plan};
 use crate::{
     Op, Snapshot, StoreError, TenantStore,
-    fixtures::{batch, commit, create, delete, files, ids, insert, items, open, scan},
+    fixtures::{Meddler, batch, commit, count, create, delete, ids, insert, items, open, scan, valid},
 };
 
 const ITEMS: TableId = TableId(20_000);
-
-fn valid(mut def: TableDef) -> TableDef {
-    def.indexes[0].valid = true;
-    def
-}
 
 /// A store with rows 0..rows, checkpointed into one segment.
 fn with_segment(dir: &std::path::Path, rows: i64) -> Arc<TenantStore> {
@@ -32,10 +25,6 @@ fn with_segment(dir: &std::path::Path, rows: i64) -> Arc<TenantStore> {
 
 fn segments(snapshot: &Snapshot) -> usize {
     snapshot.table(ITEMS).unwrap().chunks.iter().filter(|chunk| chunk.chunk.segment().is_some()).count()
-}
-
-fn count(dir: &std::path::Path, extension: &str) -> usize {
-    files(dir).keys().filter(|path| path.extension().is_some_and(|found| found == extension)).count()
 }
 
 #[test]
@@ -88,33 +77,11 @@ fn deletes_reach_the_next_segment_or_a_deletion_vector() {
     assert_eq!(ids(&open(dir.path()), 20_000), left);
 }
 
-type Deed<'a> = Box<dyn FnOnce(&TenantStore) + Send + 'a>;
-
-/// Deletes and inserts while the checkpoint is building.
-struct Meddler<'a> {
-    store: &'a TenantStore,
-    with: Mutex<Option<Deed<'a>>>,
-}
-
-impl BlobBuilder for Meddler<'_> {
-    fn build(
-        &self,
-        _: &TableDef,
-        _: &IndexDef,
-        column: &ArrayRef,
-        _: &[crate::MergeInput<'_>],
-    ) -> Option<Box<dyn crate::BlobBytes>> {
-        if let Some(act) = self.with.lock().take() {
-            act(self.store);
-        }
-        Some(Box::new(vec![7; column.len()]))
-    }
-}
-
+/// Does something else while the checkpoint is building.
 fn checkpoint_while(store: &TenantStore, act: impl FnOnce(&TenantStore) + Send) {
-    let meddler = Meddler { store, with: Mutex::new(Some(Box::new(act))) };
+    let meddler = Meddler::new(store, act);
     store.checkpoint(&meddler).unwrap();
-    assert!(meddler.with.lock().is_none(), "the builder was called");
+    assert!(meddler.has_acted(), "the builder was called");
 }
 
 #[test]

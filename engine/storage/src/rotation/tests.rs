@@ -14,32 +14,17 @@ use std::{
     thread::JoinHandle,
 };
 
-use arrow::array::ArrayRef;
 use sepal_crypto::{Key, KeyRing};
-use sepal_types::{IndexDef, TableDef, TableId};
+use sepal_types::TableId;
 
 use super::{FileRotation, KeyUse};
 use crate::{
-    AsOf, BlobBuilder, Freely, HistoryPolicy, Op, Snapshot, StoreError, StoreOptions, TenantStore,
-    fixtures::{Shown, TENANT, commit, items, options, put, shown, take, tenant_key},
+    AsOf, Freely, HistoryPolicy, Op, Snapshot, StoreError, StoreOptions, TenantStore,
+    fixtures::{Blobs, Shown, TENANT, commit, items, options, put, shown, take, tenant_key, valid},
 };
 
 const ITEMS: TableId = TableId(20_000);
 const COPY: TableId = TableId(20_100);
-
-struct Blobs;
-
-impl BlobBuilder for Blobs {
-    fn build(
-        &self,
-        _: &TableDef,
-        _: &IndexDef,
-        _: &ArrayRef,
-        _: &[crate::MergeInput<'_>],
-    ) -> Option<Box<dyn crate::BlobBytes>> {
-        Some(Box::new(*b"blob"))
-    }
-}
 
 fn new_key() -> Key {
     Key::from_bytes([10; 32])
@@ -58,11 +43,6 @@ fn reopen(dir: &Path, keys: impl Into<KeyRing>) -> Result<Arc<TenantStore>, Stor
     let store = TenantStore::open(dir, TENANT, keys, with_history())?;
     store.release_unheld_log()?;
     Ok(store)
-}
-
-fn valid(mut def: TableDef) -> TableDef {
-    def.indexes[0].valid = true;
-    def
 }
 
 /// A segment with an index and a deletion vector, a snapshot named `before` of it, a clone, and rows in memory.
@@ -101,7 +81,7 @@ fn check_indexes(snapshot: &Snapshot) {
     for version in snapshot.tables() {
         for held in version.chunks.iter().filter(|held| held.chunk.segment().is_some()) {
             let blob = held.chunk.index_blob(version.def.indexes[0].id).expect("an index");
-            assert_eq!(blob.unwrap(), b"blob", "{}", version.def.name);
+            assert_eq!(blob.unwrap(), Blobs::BYTES, "{}", version.def.name);
         }
     }
 }

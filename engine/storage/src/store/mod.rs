@@ -11,11 +11,11 @@ use std::{path::Path, sync::Arc};
 
 use parking_lot::{Mutex, RwLock};
 use sepal_crypto::KeyRing;
-use sepal_types::{ColumnId, LogEnd, Lsn, RowId, TableId, TenantId};
+use sepal_types::{Clock, ColumnId, LogEnd, Lsn, RowId, SystemClock, TableId, TenantId};
 
 use crate::{
-    AsOf, Clock, ColumnCache, FaultInjector, Files, HistoryPolicy, LocalFiles, Random, Snapshot, StoreError,
-    SystemClock, SystemRandom,
+    AsOf, ColumnCache, FaultInjector, Files, HistoryPolicy, LocalFiles, Random, Snapshot, StoreError,
+    SystemRandom,
     checkpoint::{Maintenance, Underway, Written},
     counters::Counters,
     disk::Disk,

@@ -32,6 +32,7 @@ use super::{
     objects::{ResolverDef, SinkDef},
 };
 use crate::{
+    blocking::blocking,
     connector::{CertificateValue, Fault, FaultKind, SecretValue, Secrets},
     sealing::hex,
 };
@@ -124,13 +125,11 @@ impl SecretService {
         question: impl FnOnce(&Control, &Scope<'_>, &User) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
         let (delivery, user) = (Arc::clone(&self.delivery), Arc::clone(&self.user));
-        let asked = tokio::task::spawn_blocking(move || {
+        off_threads("a look for a secret", move || {
             let scope = Scope { tenant: delivery.tenant, environment: &user.environment };
             question(&delivery.control, &scope, &user)
-        });
-        asked.await.map_err(|problem| {
-            Fault::new(FaultKind::Internal, format!("a look for a secret panicked: {problem}"))
-        })?
+        })
+        .await
     }
 
     /// The value of a stored secret, recorded; where else it is if it is not stored. One look for all of it.
@@ -251,6 +250,15 @@ impl Secrets for SecretService {
             }
         });
     }
+}
+
+/// [`blocking`], for what ends with a fault.
+async fn off_threads<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let done = blocking(what, move || Ok(work())).await;
+    done.unwrap_or_else(|panicked| Err(Fault::new(FaultKind::Internal, panicked.message())))
 }
 
 impl Cache {

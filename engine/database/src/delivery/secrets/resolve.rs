@@ -12,6 +12,7 @@ use sepal_types::{Error, Result as EngineResult};
 use super::{
     SecretService, User,
     cache::{Answer, Entry, Lease, Standing},
+    off_threads,
 };
 use crate::{
     connector::{
@@ -178,7 +179,7 @@ impl SecretService {
     async fn resolver(&self, name: String) -> Result<(ResolverDef, ResolverSpec), Fault> {
         let (delivery, store, user) =
             (Arc::clone(&self.delivery), Arc::clone(&self.store), Arc::clone(&self.user));
-        let found = tokio::task::spawn_blocking(move || {
+        off_threads("looking for a resolver", move || {
             let snapshot = store.snapshot();
             let objects = Objects::of(&snapshot).map_err(|error| misconfigured(&error))?;
             let def = objects.resolver(&user.environment, &name).cloned().ok_or_else(|| {
@@ -187,10 +188,8 @@ impl SecretService {
             let spec =
                 resolver_spec(&delivery, &snapshot, &objects, &def).map_err(|error| misconfigured(&error))?;
             Ok((def, spec))
-        });
-        found.await.unwrap_or_else(|problem| {
-            Err(Fault::new(FaultKind::Internal, format!("looking for a resolver panicked: {problem}")))
         })
+        .await
     }
 
     async fn give_back(&self, lease: &Lease) -> Result<(), Fault> {

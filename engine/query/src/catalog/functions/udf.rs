@@ -21,6 +21,7 @@ use sepal_types::{Error, SqlType};
 use super::super::value::{Value, column, field};
 use super::{Function, Returns, catalog_functions};
 use crate::context::CatalogSlot;
+use crate::functions::{all_constant, answer};
 use crate::output::{is_bits, vector_kind};
 
 /// Every catalog function, bound to the context.
@@ -108,7 +109,7 @@ impl ScalarUDFImpl for Bound {
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let constant = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
+        let constant = all_constant(&arguments.args);
         let rows = if constant { 1 } else { arguments.number_rows };
         let columns = ColumnarValue::values_to_arrays(&arguments.args)?;
         let columns: Vec<Vec<Value>> = columns.iter().map(values).collect::<Result<_>>()?;
@@ -119,11 +120,7 @@ impl ScalarUDFImpl for Bound {
             results.push(self.function.call(&context, &arguments).map_err(carry)?);
         }
         let array = column(&self.outward_type(), &results).map_err(carry)?;
-        Ok(if constant {
-            ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)
-        } else {
-            ColumnarValue::Array(array)
-        })
+        answer(array, constant)
     }
 }
 

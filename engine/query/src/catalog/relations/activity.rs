@@ -10,6 +10,21 @@ use super::super::shape::{Relation, Rows, no_rows};
 use super::super::value::Value;
 use super::super::{CatalogContext, LockedObject};
 
+/// The columns of `pg_stat_all_tables`, of which `pg_stat_user_tables` is a part.
+const TABLE_STATISTICS: &str = "\
+    relid oid, schemaname name, relname name, seq_scan bigint, seq_tup_read bigint, idx_scan \
+    bigint, idx_tup_fetch bigint, n_tup_ins bigint, n_tup_upd bigint, n_tup_del bigint, \
+    n_tup_hot_upd bigint, n_live_tup bigint, n_dead_tup bigint, n_mod_since_analyze bigint, \
+    n_ins_since_vacuum bigint, last_vacuum timestamp with time zone, last_autovacuum timestamp \
+    with time zone, last_analyze timestamp with time zone, last_autoanalyze timestamp with time \
+    zone, vacuum_count bigint, autovacuum_count bigint, analyze_count bigint, autoanalyze_count \
+    bigint";
+
+/// The columns of `pg_stat_all_indexes`, of which `pg_stat_user_indexes` is a part.
+const INDEX_STATISTICS: &str = "\
+    relid oid, indexrelid oid, schemaname name, relname name, indexrelname name, idx_scan \
+    bigint, idx_tup_read bigint, idx_tup_fetch bigint";
+
 pub(super) const RELATIONS: &[Relation] = &[
     Relation::catalog(
         "pg_settings",
@@ -43,44 +58,10 @@ pub(super) const RELATIONS: &[Relation] = &[
          sessions_killed bigint, stats_reset timestamp with time zone",
         databases,
     ),
-    Relation::catalog(
-        "pg_stat_user_tables",
-        12_043,
-        "relid oid, schemaname name, relname name, seq_scan bigint, seq_tup_read bigint, idx_scan \
-         bigint, idx_tup_fetch bigint, n_tup_ins bigint, n_tup_upd bigint, n_tup_del bigint, \
-         n_tup_hot_upd bigint, n_live_tup bigint, n_dead_tup bigint, n_mod_since_analyze bigint, \
-         n_ins_since_vacuum bigint, last_vacuum timestamp with time zone, last_autovacuum timestamp \
-         with time zone, last_analyze timestamp with time zone, last_autoanalyze timestamp with time \
-         zone, vacuum_count bigint, autovacuum_count bigint, analyze_count bigint, autoanalyze_count \
-         bigint",
-        tables,
-    ),
-    Relation::catalog(
-        "pg_stat_all_tables",
-        12_044,
-        "relid oid, schemaname name, relname name, seq_scan bigint, seq_tup_read bigint, idx_scan \
-         bigint, idx_tup_fetch bigint, n_tup_ins bigint, n_tup_upd bigint, n_tup_del bigint, \
-         n_tup_hot_upd bigint, n_live_tup bigint, n_dead_tup bigint, n_mod_since_analyze bigint, \
-         n_ins_since_vacuum bigint, last_vacuum timestamp with time zone, last_autovacuum timestamp \
-         with time zone, last_analyze timestamp with time zone, last_autoanalyze timestamp with time \
-         zone, vacuum_count bigint, autovacuum_count bigint, analyze_count bigint, autoanalyze_count \
-         bigint",
-        tables,
-    ),
-    Relation::catalog(
-        "pg_stat_user_indexes",
-        12_045,
-        "relid oid, indexrelid oid, schemaname name, relname name, indexrelname name, idx_scan \
-         bigint, idx_tup_read bigint, idx_tup_fetch bigint",
-        user_indexes,
-    ),
-    Relation::catalog(
-        "pg_stat_all_indexes",
-        12_046,
-        "relid oid, indexrelid oid, schemaname name, relname name, indexrelname name, idx_scan \
-         bigint, idx_tup_read bigint, idx_tup_fetch bigint",
-        user_indexes,
-    ),
+    Relation::catalog("pg_stat_user_tables", 12_043, TABLE_STATISTICS, tables),
+    Relation::catalog("pg_stat_all_tables", 12_044, TABLE_STATISTICS, tables),
+    Relation::catalog("pg_stat_user_indexes", 12_045, INDEX_STATISTICS, user_indexes),
+    Relation::catalog("pg_stat_all_indexes", 12_046, INDEX_STATISTICS, user_indexes),
     Relation::catalog(
         "pg_statio_user_tables",
         12_047,

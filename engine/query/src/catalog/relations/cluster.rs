@@ -10,6 +10,10 @@ use super::super::objects::{DEFAULT_TABLESPACE_OID, OWNER_OID, environment_oid};
 use super::super::shape::{Relation, Rows, no_rows};
 use super::super::value::Value;
 
+/// The columns of `pg_shadow`, of which `pg_user` is a view.
+const USERS: &str = "usename name, usesysid oid, usecreatedb boolean, usesuper boolean, userepl boolean, \
+    usebypassrls boolean, passwd text, valuntil timestamp with time zone, useconfig text[]";
+
 pub(super) const RELATIONS: &[Relation] = &[
     Relation::catalog("pg_namespace", 2615, "oid oid, nspname name, nspowner oid, nspacl text[]", namespaces),
     Relation::catalog(
@@ -44,20 +48,8 @@ pub(super) const RELATIONS: &[Relation] = &[
          rolconnlimit integer, rolpassword text, rolvaliduntil timestamp with time zone",
         authids,
     ),
-    Relation::catalog(
-        "pg_user",
-        12_021,
-        "usename name, usesysid oid, usecreatedb boolean, usesuper boolean, userepl boolean, \
-         usebypassrls boolean, passwd text, valuntil timestamp with time zone, useconfig text[]",
-        users,
-    ),
-    Relation::catalog(
-        "pg_shadow",
-        12_022,
-        "usename name, usesysid oid, usecreatedb boolean, usesuper boolean, userepl boolean, \
-         usebypassrls boolean, passwd text, valuntil timestamp with time zone, useconfig text[]",
-        users,
-    ),
+    Relation::catalog("pg_user", 12_021, USERS, users),
+    Relation::catalog("pg_shadow", 12_022, USERS, users),
     Relation::catalog("pg_group", 12_023, "groname name, grosysid oid, grolist oid[]", no_rows),
     Relation::catalog(
         "pg_auth_members",

@@ -13,6 +13,10 @@ use super::super::value::Value;
 use super::information_columns::{Numbers, columns};
 use super::sequence::maximum;
 
+/// The columns of `table_privileges`, of which `role_table_grants` is a part.
+const TABLE_GRANTS: &str = "grantor name, grantee name, table_catalog name, table_schema name, table_name name, \
+    privilege_type varchar, is_grantable varchar(3), with_hierarchy varchar(3)";
+
 pub(super) const RELATIONS: &[Relation] = &[
     Relation::information(
         "tables",
@@ -173,20 +177,8 @@ pub(super) const RELATIONS: &[Relation] = &[
          column_name name, privilege_type varchar, is_grantable varchar(3)",
         column_privileges,
     ),
-    Relation::information(
-        "table_privileges",
-        13_416,
-        "grantor name, grantee name, table_catalog name, table_schema name, table_name name, \
-         privilege_type varchar, is_grantable varchar(3), with_hierarchy varchar(3)",
-        table_privileges,
-    ),
-    Relation::information(
-        "role_table_grants",
-        13_421,
-        "grantor name, grantee name, table_catalog name, table_schema name, table_name name, \
-         privilege_type varchar, is_grantable varchar(3), with_hierarchy varchar(3)",
-        table_privileges,
-    ),
+    Relation::information("table_privileges", 13_416, TABLE_GRANTS, table_privileges),
+    Relation::information("role_table_grants", 13_421, TABLE_GRANTS, table_privileges),
     Relation::information(
         "routines",
         13_377,

@@ -20,7 +20,7 @@ use std::{
 
 use datafusion::{
     arrow::datatypes::{DataType, FieldRef},
-    common::{Result, ScalarValue},
+    common::Result,
     logical_expr::{
         ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
         TypeSignature, Volatility, expr::ScalarFunction,
@@ -30,6 +30,7 @@ use sepal_storage::arrow_type;
 use sepal_types::{Error, SqlState, SqlType};
 
 use self::argument::{Argument, Output, Parameter, Value};
+use super::constants::{all_constant, answer};
 use crate::{
     error::carry,
     output::{sql_type, typed_field},
@@ -215,7 +216,7 @@ impl ScalarUDFImpl for JsonFunction {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let constant = args.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
+        let constant = all_constant(&args.args);
         let rows = if constant { 1 } else { args.number_rows };
         let mut output = Output::new(&self.result_type(), rows);
         match self.operation {
@@ -235,11 +236,7 @@ impl ScalarUDFImpl for JsonFunction {
             }
         }
         let array = output.finish();
-        Ok(if constant {
-            ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)
-        } else {
-            ColumnarValue::Array(array)
-        })
+        answer(array, constant)
     }
 }
 

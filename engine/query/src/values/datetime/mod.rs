@@ -3,15 +3,11 @@
 //! Called by `builder`, `text_out` and `binary_out`. Arrow counts from 1970, Postgres' wire from 2000. The
 //! session's time zone is UTC. The largest and smallest numbers of a type are `infinity` and `-infinity`.
 
-mod calendar;
 mod parse;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use bytes::{BufMut, BytesMut};
-use sepal_types::{Error, Result, SqlState};
+use sepal_types::{Clock, Error, Result, SqlState, SystemClock, civil_from_days, days_from_civil};
 
-pub(crate) use self::calendar::{civil_from_days, days_from_civil};
 use self::parse::{Parts, Problem, Special};
 use super::text_in::is_space;
 
@@ -126,8 +122,7 @@ fn field_overflow(text: &str) -> Error {
 
 /// `now`, as a value's text may say. Statements that ask for the time do so in SQL; only input reads this clock.
 fn now_micros() -> i64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
+    SystemClock.now_us()
 }
 
 /// Days since 2000 to days since 1970. Errors: 22008.

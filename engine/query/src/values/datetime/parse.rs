@@ -3,7 +3,7 @@
 //! Called by `datetime`. Reads the text once from left to right; what it means for a type is decided there.
 //! `DateStyle` is `ISO, MDY`: three numbers that do not start with a year are month, day, year.
 
-use super::calendar::{days_from_civil, days_in_month};
+use sepal_types::{days_from_civil, days_in_month};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;

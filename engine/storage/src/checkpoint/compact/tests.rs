@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use arrow::array::{Array, ArrayRef};
+use arrow::array::ArrayRef;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use sepal_types::{IndexDef, RowId, TableDef, TableId};
@@ -20,7 +20,8 @@ use crate::{
     BlobBuilder, FaultInjector, Freely, NoBlobs, Op, Pace, StoreError, StoreOptions, TenantStore,
     disk::Fault,
     fixtures::{
-        TENANT, batch_of, commit, create, delete, files, ids, insert, items, open, options, scan, tenant_key,
+        Meddler, TENANT, batch_of, commit, count, create, delete, files, ids, insert, items, open, options,
+        scan, tenant_key, valid,
     },
 };
 
@@ -30,9 +31,7 @@ const LABEL_BYTES: usize = 400 << 10;
 
 fn with_table(dir: &Path) -> Arc<TenantStore> {
     let store = create(dir);
-    let mut def = items(20_000, "items");
-    def.indexes[0].valid = true;
-    commit(&store, vec![Op::CreateTable(def)]);
+    commit(&store, vec![Op::CreateTable(valid(items(20_000, "items")))]);
     store
 }
 
@@ -62,46 +61,19 @@ fn segments(store: &TenantStore) -> usize {
         .map_or(0, |version| version.chunks.iter().filter(|chunk| chunk.chunk.segment().is_some()).count())
 }
 
-fn count(dir: &Path, extension: &str) -> usize {
-    files(dir).keys().filter(|path| path.extension().is_some_and(|found| found == extension)).count()
-}
-
 fn live(store: &TenantStore) -> Vec<i64> {
     // From the files, not from memory.
     store.cache.forget_tenant(store.tenant());
     ids(store, 20_000)
 }
 
-type Deed<'a> = Box<dyn FnOnce(&TenantStore) + Send + 'a>;
-
-/// Acts when the new segment is written and its index is built.
-struct Meddler<'a> {
-    store: &'a TenantStore,
-    with: Mutex<Option<Deed<'a>>>,
-}
-
-impl BlobBuilder for Meddler<'_> {
-    fn build(
-        &self,
-        _: &TableDef,
-        _: &IndexDef,
-        column: &ArrayRef,
-        _: &[crate::MergeInput<'_>],
-    ) -> Option<Box<dyn crate::BlobBytes>> {
-        if let Some(act) = self.with.lock().take() {
-            act(self.store);
-        }
-        Some(Box::new(vec![7; column.len()]))
-    }
-}
-
 /// Merges all segments into one, and does something else meanwhile. Gives whether the merge came about.
 fn merge_while(store: &TenantStore, act: impl FnOnce(&TenantStore) + Send) -> bool {
-    let meddler = Meddler { store, with: Mutex::new(Some(Box::new(act))) };
+    let meddler = Meddler::new(store, act);
     let groups = store.segments_to_merge(ITEMS, Rewrite::All);
     assert_eq!(groups.len(), 1);
     let merged = store.merge(ITEMS, &groups[0], &meddler, &Freely).unwrap();
-    assert!(meddler.with.lock().is_none(), "the builder was called");
+    assert!(meddler.has_acted(), "the builder was called");
     merged.is_some()
 }
 
@@ -347,13 +319,10 @@ fn a_stopped_compaction_leaves_nothing_behind() {
 fn closing_the_store_ends_a_compaction() {
     let dir = tempfile::tempdir().unwrap();
     let store = with_segments(dir.path());
-    let closer = Meddler {
-        store: &store,
-        with: Mutex::new(Some(Box::new(|store: &TenantStore| {
-            // As `close` does first; the rest of it waits for this compaction.
-            store.poison.set("closed".to_owned());
-        }))),
-    };
+    let closer = Meddler::new(&store, |store: &TenantStore| {
+        // As `close` does first; the rest of it waits for this compaction.
+        store.poison.set("closed".to_owned());
+    });
     let error = store.compact(&closer, CompactionLimits::default()).unwrap_err();
     assert!(matches!(error, StoreError::Poisoned { .. }), "{error}");
     drop(closer);
@@ -466,8 +435,7 @@ proptest! {
         act(&store, &mut model, &first);
         act(&store, &mut model, &before);
         let held = Mutex::new(&mut model);
-        let deed: Deed<'_> = Box::new(|store: &TenantStore| act(store, &mut held.lock(), &during));
-        let meddler = Meddler { store: &store, with: Mutex::new(Some(deed)) };
+        let meddler = Meddler::new(&store, |store: &TenantStore| act(store, &mut held.lock(), &during));
         for group in store.segments_to_merge(ITEMS, Rewrite::All) {
             store.merge(ITEMS, &group, &meddler, &Freely).unwrap();
         }

@@ -2,37 +2,18 @@
 
 use std::{path::Path, sync::Arc};
 
-use sepal_types::{ColumnId, IndexDef, RowId, TableDef, TableId};
+use sepal_types::{ColumnId, RowId, TableDef, TableId};
 
 use super::{
     COPY, Hands, HistoryPolicy, ITEMS, POLICY, at, clone_from, copy_def, count, keys, made, put, reopened,
     take, with,
 };
 use crate::{
-    BlobBuilder, NoBlobs, Op, StoreError, StoreOptions, TenantStore,
+    NoBlobs, Op, StoreError, StoreOptions, TenantStore,
     check::tests::check_with,
     feed::Change,
-    fixtures::{commit, files, items},
+    fixtures::{Blobs, commit, files, items, valid},
 };
-
-struct Blobs;
-
-impl BlobBuilder for Blobs {
-    fn build(
-        &self,
-        _: &TableDef,
-        _: &IndexDef,
-        column: &arrow::array::ArrayRef,
-        _: &[crate::MergeInput<'_>],
-    ) -> Option<Box<dyn crate::BlobBytes>> {
-        Some(Box::new(vec![7; column.len()]))
-    }
-}
-
-fn valid(mut def: TableDef) -> TableDef {
-    def.indexes[0].valid = true;
-    def
-}
 
 /// Rows 1 to 3 in a segment, and no history.
 fn with_segment(dir: &Path) -> (Arc<TenantStore>, StoreOptions) {
@@ -90,7 +71,7 @@ fn a_clone_goes_its_own_way() {
     for round in 0..3 {
         assert_eq!(keys(&store.snapshot(), ITEMS), then, "round {round}");
         assert_eq!(keys(&store.snapshot(), COPY), then, "round {round}");
-        assert_eq!(blob(&store), vec![7; 100], "the index came along");
+        assert_eq!(blob(&store), Blobs::BYTES, "the index came along");
         if round == 1 {
             store.checkpoint(&Blobs).unwrap();
             assert_eq!((count(dir.path(), "parquet"), count(dir.path(), "index")), (1, 1));

@@ -16,12 +16,12 @@ use std::{
     },
 };
 
-use sepal_types::{Lsn, TableDef, TableId};
+use sepal_types::{Clock, Lsn, TableDef, TableId};
 
 use super::{AsOf, HistoryPolicy};
 use crate::{
-    Clock, Op, Snapshot, StoreOptions, TenantStore,
-    fixtures::{TENANT, commit, files, options, put, scan, shown, take, tenant_key},
+    Op, Snapshot, StoreOptions, TenantStore,
+    fixtures::{TENANT, commit, count, options, put, scan, shown, take, tenant_key},
 };
 
 const ITEMS: TableId = TableId(20_000);
@@ -77,10 +77,6 @@ fn keys(snapshot: &Snapshot, table: TableId) -> Vec<i64> {
 
 fn at(lsn: u64) -> AsOf {
     AsOf::Commit(Lsn(lsn))
-}
-
-fn count(dir: &Path, extension: &str) -> usize {
-    files(dir).keys().filter(|path| path.extension().is_some_and(|found| found == extension)).count()
 }
 
 /// [`crate::fixtures::items`] under other ids.

@@ -1,26 +1,10 @@
 //! Named snapshots: they stay, and go with what only they kept.
 
-use sepal_types::{IndexDef, TableDef};
-
 use super::{AsOf, Hands, HistoryPolicy, ITEMS, count, keys, made, put, reopened, take, with};
 use crate::{
-    BlobBuilder, NoBlobs, Op, StoreError,
-    fixtures::{commit, files, items},
+    NoBlobs, Op, StoreError,
+    fixtures::{Blobs, commit, files, items, valid},
 };
-
-struct Blobs;
-
-impl BlobBuilder for Blobs {
-    fn build(
-        &self,
-        _: &TableDef,
-        _: &IndexDef,
-        _: &arrow::array::ArrayRef,
-        _: &[crate::MergeInput<'_>],
-    ) -> Option<Box<dyn crate::BlobBytes>> {
-        Some(Box::new(*b"blob"))
-    }
-}
 
 fn named(name: &str) -> AsOf {
     AsOf::Named { environment: "default".into(), name: name.into() }
@@ -32,9 +16,7 @@ fn a_name_keeps_a_table_that_is_gone() {
     let clock = Hands::new();
     let options = with(&clock, HistoryPolicy::NONE);
     let store = made(dir.path(), options.clone());
-    let mut def = items(20_000, "items");
-    def.indexes[0].valid = true;
-    commit(&store, vec![Op::AlterTable(def)]);
+    commit(&store, vec![Op::AlterTable(valid(items(20_000, "items")))]);
     put(&store, ITEMS, &(0..100).collect::<Vec<_>>());
     take(&store, ITEMS, &[7]);
     store.checkpoint(&Blobs).unwrap();
@@ -55,7 +37,7 @@ fn a_name_keeps_a_table_that_is_gone() {
         assert_eq!(keys(&then, ITEMS), expected);
         let version = then.table(ITEMS).unwrap();
         let blob = version.chunks[0].chunk.index_blob(version.def.indexes[0].id);
-        assert_eq!(blob.unwrap().unwrap(), b"blob", "its index is kept, too");
+        assert_eq!(blob.unwrap().unwrap(), Blobs::BYTES, "its index is kept, too");
         let listed = store.snapshots();
         assert_eq!(listed.len(), 1);
         let segments: u64 =

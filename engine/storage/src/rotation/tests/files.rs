@@ -66,7 +66,7 @@ struct AnyBlob;
 
 impl BlobChecker for AnyBlob {
     fn check(&self, _: &TableDef, _: &IndexDef, _: &ArrayRef, bytes: &[u8]) -> Result<(), String> {
-        if bytes == b"blob" { Ok(()) } else { Err("another index".to_owned()) }
+        if bytes == Blobs::BYTES { Ok(()) } else { Err("another index".to_owned()) }
     }
 }
 

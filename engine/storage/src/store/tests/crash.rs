@@ -17,24 +17,12 @@ use sepal_types::TableId;
 
 use crate::{
     BlobBuilder, Fault, FaultInjector, Freely, Op, Rewrite, StoreError, StoreOptions, TenantStore,
-    fixtures::{TENANT, commit, copy, create, delete, ids, insert, items, open, options, tenant_key},
+    fixtures::{
+        Blobs, TENANT, commit, copy, create, delete, ids, insert, items, open, options, tenant_key, valid,
+    },
 };
 
 const ITEMS: TableId = TableId(20_000);
-
-struct Blobs;
-
-impl BlobBuilder for Blobs {
-    fn build(
-        &self,
-        _: &sepal_types::TableDef,
-        _: &sepal_types::IndexDef,
-        _: &arrow::array::ArrayRef,
-        _: &[crate::MergeInput<'_>],
-    ) -> Option<Box<dyn crate::BlobBytes>> {
-        Some(Box::new(*b"blob"))
-    }
-}
 
 /// Copies the directory before every step, with how many commits were acknowledged by then.
 struct Camera {
@@ -42,6 +30,20 @@ struct Camera {
     images: PathBuf,
     taken: Mutex<Vec<(PathBuf, i64, String)>>,
     acknowledged: AtomicI64,
+}
+
+impl Camera {
+    /// And options with it, for a store in `dir`. What it takes lies below `root`.
+    fn of(dir: &Path, root: &Path) -> (Arc<Self>, StoreOptions) {
+        let camera = Arc::new(Self {
+            dir: dir.to_owned(),
+            images: root.join("images"),
+            taken: Mutex::default(),
+            acknowledged: AtomicI64::new(0),
+        });
+        let fault = Arc::clone(&camera) as Arc<dyn FaultInjector>;
+        (camera, StoreOptions { fault: Some(fault), ..options() })
+    }
 }
 
 impl FaultInjector for Camera {
@@ -57,9 +59,7 @@ impl FaultInjector for Camera {
 /// Each commit inserts its number n and, from the third on, deletes n - 2: the live keys tell which commits are
 /// there, and a half commit shows.
 fn history(store: &TenantStore, acknowledged: &AtomicI64, blobs: &dyn BlobBuilder) {
-    let mut def = items(20_000, "items");
-    def.indexes[0].valid = true;
-    commit(store, vec![Op::CreateTable(def)]);
+    commit(store, vec![Op::CreateTable(valid(items(20_000, "items")))]);
     for n in 1..=12 {
         let mut ops = vec![insert(store, 20_000, &[n])];
         if n > 2 {
@@ -94,14 +94,7 @@ fn a_crash_before_any_step_keeps_every_acknowledged_commit() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("tenant");
     drop(create(&dir));
-    let camera = Arc::new(Camera {
-        dir: dir.clone(),
-        images: root.path().join("images"),
-        taken: Mutex::default(),
-        acknowledged: AtomicI64::new(0),
-    });
-    let with_camera =
-        StoreOptions { fault: Some(Arc::clone(&camera) as Arc<dyn FaultInjector>), ..options() };
+    let (camera, with_camera) = Camera::of(&dir, root.path());
     let store = TenantStore::open(&dir, TENANT, tenant_key(), with_camera).unwrap();
     store.release_unheld_log().unwrap();
     history(&store, &camera.acknowledged, &Blobs);
@@ -130,14 +123,7 @@ fn a_crash_during_creation_leaves_a_directory_that_can_be_used() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("tenant");
     std::fs::create_dir(&dir).unwrap();
-    let camera = Arc::new(Camera {
-        dir: dir.clone(),
-        images: root.path().join("images"),
-        taken: Mutex::default(),
-        acknowledged: AtomicI64::new(0),
-    });
-    let with_camera =
-        StoreOptions { fault: Some(Arc::clone(&camera) as Arc<dyn FaultInjector>), ..options() };
+    let (camera, with_camera) = Camera::of(&dir, root.path());
     drop(TenantStore::create(&dir, TENANT, tenant_key(), with_camera).unwrap());
     for (image, _, point) in std::mem::take(&mut *camera.taken.lock()) {
         let make =
@@ -195,9 +181,7 @@ fn sabotaged(dir: &Path, saboteur: &Arc<Saboteur>) -> (i64, Option<String>) {
     let _ = store.release_unheld_log();
     let mut acknowledged = 0;
     if store.snapshot().table(ITEMS).is_none() {
-        let mut def = items(20_000, "items");
-        def.indexes[0].valid = true;
-        if retried(&store, vec![Op::CreateTable(def)]).is_err() {
+        if retried(&store, vec![Op::CreateTable(valid(items(20_000, "items")))]).is_err() {
             return (0, saboteur.hit.lock().clone());
         }
     }

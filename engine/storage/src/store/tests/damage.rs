@@ -13,6 +13,7 @@ use crate::{
     NoBlobs, Op, StoreError, TenantStore,
     fixtures::{
         TENANT, batch_of, commit, create, delete, files, insert, items, open, options, scan, tenant_key,
+        valid,
     },
 };
 
@@ -233,9 +234,7 @@ fn a_segment_moved_between_tables_does_not_open() {
 fn no_plaintext_reaches_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let store = create(dir.path());
-    let mut def = items(20_000, "canary_table");
-    def.indexes[0].valid = true;
-    commit(&store, vec![Op::CreateTable(def)]);
+    commit(&store, vec![Op::CreateTable(valid(items(20_000, "canary_table")))]);
     let labels: Vec<String> = (0..50).map(|n| format!("canary text {n}")).collect();
     let keys: Vec<i64> = (0..50).map(|n| 0x0123_4567_89ab_cdef + n).collect();
     let write = |store: &TenantStore, from: i64| {

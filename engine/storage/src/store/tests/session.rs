@@ -8,6 +8,7 @@ use crate::{
     Op, StoreError, TenantStore,
     fixtures::{
         TENANT, alarms, column, commit, create, delete, files, ids, insert, items, open, options, tenant_key,
+        valid,
     },
 };
 
@@ -190,9 +191,7 @@ impl crate::BlobBuilder for Closer<'_> {
 fn closing_waits_for_a_checkpoint_and_stops_it_before_its_manifest() {
     let dir = tempfile::tempdir().unwrap();
     let store = create(dir.path());
-    let mut def = items(20_000, "items");
-    def.indexes[0].valid = true;
-    commit(&store, vec![Op::CreateTable(def)]);
+    commit(&store, vec![Op::CreateTable(valid(items(20_000, "items")))]);
     let op = insert(&store, 20_000, &[1, 2, 3]);
     commit(&store, vec![op]);
     let (started, closing) = std::sync::mpsc::channel();
