@@ -61,7 +61,8 @@ pub fn show(us: i64) -> String {
 pub fn parse(text: &str) -> Result<i64> {
     read(text.trim()).ok_or_else(|| {
         Error::new(SqlState::InvalidDatetimeFormat, format!("\"{text}\" is no moment")).with_hint(
-            "Write it as 2026-11-22T03:00:00Z, with Z or +01:00 for the zone; without one it is UTC.",
+            "Write it as 2026-11-22T03:00:00Z, with Z or +01:00 for the zone; without one it is UTC. Seconds may \
+             have up to six digits after the point.",
         )
     })
 }

@@ -335,7 +335,10 @@ pub(crate) fn make_directory(path: &Path) -> Result<()> {
                     SqlState::ObjectNotInPrerequisiteState,
                     format!("{show} is not empty (it holds {name}): nothing was restored"),
                 )
-                .with_hint("Name a new or empty directory with --to."));
+                .with_hint(
+                    "Name a new or empty directory with --to. One with restore.unfinished in it is of a restore \
+                     that did not end: remove it first.",
+                ));
             }
             // As of one that is made here: what comes into it is nobody else's.
             let private = fs::set_permissions(path, fs::Permissions::from_mode(0o700));

@@ -22,10 +22,14 @@ pub enum ControlError {
     /// The boot canary did not open. Nothing was written. The process should exit with 78 (`EX_CONFIG`).
     #[error(
         "the root key does not open {}: the data directory is under another one. Nothing was written. Start with \
-         the key that `init` made for this directory, or that replaced it", .database.display()
+         the key that `init` made for this directory, or that replaced it; if it is lost, have it back from the \
+         recovery key (sepal recover)", .database.display()
     )]
     WrongRootKey { database: PathBuf },
-    #[error("{} does not exist: initialise the data directory first", .0.display())]
+    #[error(
+        "{} does not exist. If it did, restore it from a backup: nothing opens without it. Otherwise look at --data, \
+         or make a database with `sepal init`", .0.display()
+    )]
     NoDatabase(PathBuf),
     #[error("{} exists already and is not overwritten: open it, or initialise another directory", .0.display())]
     DatabaseExists(PathBuf),
@@ -188,7 +192,7 @@ impl ControlError {
     const fn hint(&self) -> Option<&'static str> {
         match self {
             Self::OwnKey { why: WrapperError::Unavailable(_), .. } => {
-                Some("Other tenants are not affected. Connect again when the provider answers.")
+                Some("Other tenants are not affected. Try again when the provider answers.")
             }
             Self::OwnKey { .. } => Some(
                 "Other tenants are not affected. `sepal tenant byok status` shows the provider; whoever runs it \

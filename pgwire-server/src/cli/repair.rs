@@ -142,7 +142,10 @@ fn sentence(loss: &Loss) -> String {
             format!("changes that pipelines may not have delivered yet, reset those that stop: {file}")
         }
         Loss::Manifest { file, instead, .. } => {
-            format!("no row; manifest {instead} and the log after it take the place of {file}")
+            format!(
+                "no row; manifest {instead:016x} and the log after it take the place of {file}. A snapshot that \
+                 was named with it is gone"
+            )
         }
         Loss::Past { file, snapshots, .. } if snapshots.is_empty() => {
             format!("a part of the past, which AS OF reads: {file}")

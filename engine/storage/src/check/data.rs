@@ -21,7 +21,7 @@ use crate::{
 };
 
 pub(super) const SEARCHED_EXACTLY: &str =
-    "no row is lost: the segment is searched exactly until the index is built again";
+    "no row is lost: what needs it fails until REINDEX builds the index again, or a repair gives it up";
 
 /// Bytes read at once where nobody looks at them.
 const PIECE_BYTES: usize = 1 << 20;

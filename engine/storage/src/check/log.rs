@@ -27,7 +27,7 @@ impl Examination<'_> {
         (self.checked.commits, self.checked.lsn) = (survey.commits, survey.lsn);
         if let Some(tail) = survey.tail {
             let what = format!("{} bytes from byte {} on were never acknowledged", tail.bytes, tail.offset);
-            let consequence = "none: a write was cut short by a crash, and is ignored";
+            let consequence = "nothing is lost: a write was cut short by a crash, and is ignored";
             self.found(Finding::new(Severity::Info, tail.name, what, consequence));
         }
         match survey.broken {

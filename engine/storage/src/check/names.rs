@@ -10,7 +10,7 @@ use crate::paths::{DataKind, data_file, number, show};
 /// Of a store, and of the temporary files of its queries.
 const DIRECTORIES: [&str; 4] = ["manifest", "wal", "segments", "spill"];
 
-const UNUSED: &str = "none: the next start removes it";
+const UNUSED: &str = "nothing is lost: the next start removes it";
 
 /// Files under `segments/`.
 pub(crate) type DataFiles = BTreeSet<(DataKind, FileId)>;
@@ -69,6 +69,6 @@ impl Examination<'_> {
 
     fn unknown(&mut self, path: &Path) {
         let what = "no file of a tenant is called so".to_owned();
-        self.found(Finding::new(Severity::Warning, show(path), what, "none: nobody reads it"));
+        self.found(Finding::new(Severity::Warning, show(path), what, "nothing is lost: nobody reads it"));
     }
 }

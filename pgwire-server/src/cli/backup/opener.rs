@@ -33,7 +33,8 @@ impl OpenerFlags {
             let text = read(path)?;
             let key = RecoveryKey::parse(text.trim()).ok_or_else(|| {
                 Failure::failed(format!(
-                    "{} does not hold a recovery key: one begins with sepal_rec_ and was shown when it was made",
+                    "{} does not hold a recovery key: one begins with sepal_rec_ and was shown when it was \
+                     made. Shares of one (sepal_share_) are named with --shares-file",
                     path.display()
                 ))
             })?;
