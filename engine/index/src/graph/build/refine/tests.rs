@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use sepal_types::Metric;
 
 use super::*;
-use crate::Work;
+use crate::{VectorIndex, Work};
 use crate::graph::build::graph_as;
 use crate::graph::repair::reachable;
 use crate::graph::tests::{Mixture, params, recall, wanted};
