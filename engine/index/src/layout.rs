@@ -211,7 +211,8 @@ pub(crate) fn split(source: Source<'_>) -> Result<(Header, Reader<'_>, Reader<'_
 }
 
 /// Where an index's bytes lie, for [`crate::open_stored`]: read from front to back in pieces, the largest straight into
-/// the memory that a search reads. And for searches of an index that left some of them there ([`crate::open_in_place`]).
+/// the memory that a search reads. And for searches of an index that left some of them there
+/// ([`crate::open_in_place`]).
 pub trait Stored {
     /// How many there are.
     fn length(&self) -> usize;

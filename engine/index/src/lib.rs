@@ -161,6 +161,11 @@ pub trait VectorIndex: Send + Sync {
         false
     }
 
+    /// Of [`VectorIndex::memory_bytes`] what [`open_in_place`] would leave where it is stored.
+    fn leavable_bytes(&self) -> usize {
+        0
+    }
+
     /// The graph, where it is one: the candidates of several segments' graphs compete.
     fn graph(&self) -> Option<&Graph> {
         None
@@ -297,8 +302,8 @@ pub fn open_stored(stored: &dyn Stored) -> Result<Box<dyn VectorIndex>, IndexErr
     opened(Source::Stored(stored), Left::Nothing)
 }
 
-/// The same without what a search can read from there: the codes of `ivfflat`, which are most of it. All other kinds are
-/// opened as ever. [`VectorIndex::is_in_place`] tells.
+/// The same without what a search can read from there: the codes of `ivfflat`, which are most of it. All other kinds
+/// are opened as ever. [`VectorIndex::is_in_place`] tells.
 ///
 /// # Errors
 /// Those of [`open_stored`].

@@ -87,6 +87,10 @@ impl VectorIndex for Calibrated {
         self.index.is_in_place()
     }
 
+    fn leavable_bytes(&self) -> usize {
+        self.index.leavable_bytes()
+    }
+
     fn graph(&self) -> Option<&Graph> {
         self.index.graph()
     }

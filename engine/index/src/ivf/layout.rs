@@ -56,7 +56,8 @@ impl IvfFlat {
         Self::read(Reader::new(bytes), Left::Nothing)
     }
 
-    /// The same from wherever they are stored, or all but the codes; `reader` stands at the header and ends with the index.
+    /// The same from wherever they are stored, or all but the codes; `reader` stands at the header and ends with the
+    /// index.
     ///
     /// # Errors
     /// The same, [`IndexError::Resources`] and [`IndexError::Unreadable`].

@@ -119,6 +119,10 @@ impl VectorIndex for IvfFlat {
         self.left_codes.is_some()
     }
 
+    fn leavable_bytes(&self) -> usize {
+        self.codes.as_ref().map_or(0, |codes| codes.bytes().len())
+    }
+
     fn effort_for(&self, recall: f64, k: usize) -> Option<usize> {
         let probes = calibration::guess(self.lists().div_ceil(CAREFUL_SHARE), recall, k)?;
         (probes < self.lists()).then_some(probes)

@@ -129,8 +129,8 @@ impl Chunk {
         self.complete(column, stored)
     }
 
-    /// Of [`Self::column`] the rows at `positions`, which ascend. A segment reads only the pages that they lie on, where
-    /// the column is not decoded already and they are few; nothing gets into the cache.
+    /// Of [`Self::column`] the rows at `positions`, which ascend. A segment reads only the pages that they lie on,
+    /// where the column is not decoded already and they are few; nothing gets into the cache.
     ///
     /// Errors: [`StoreError::Bug`] for positions that do not ascend, or past the end.
     pub fn column_rows(&self, column: &ColumnDef, positions: &[u32]) -> Result<ArrayRef, StoreError> {

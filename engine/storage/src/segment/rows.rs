@@ -42,7 +42,8 @@ struct Place {
 }
 
 impl Footer {
-    /// The rows of a column at `positions`, which ascend, as `wanted`; `None` when the segment is older than the column.
+    /// The rows of a column at `positions`, which ascend, as `wanted`; `None` when the segment is older than the
+    /// column.
     ///
     /// Errors: [`StoreError::Corrupt`] for a page that is damaged; those that nobody reads are not looked at.
     pub(crate) fn rows(

@@ -1,9 +1,9 @@
 //! Rows that are to be scored from their vectors, named without having those: by the codes in memory, or by codes that
 //! were left where the index is stored.
 //!
-//! Called for tables that are larger than memory (`VectorIndex::candidates`). A cell's codes are one range of the stored
-//! bytes; a cell without allowed rows is not read. Whoever asked fetches the rows named, of which a page each is read:
-//! so they are few, also where `search` would score more.
+//! Called for tables that are larger than memory (`VectorIndex::candidates`). A cell's codes are one range of the
+//! stored bytes; a cell without allowed rows is not read. Whoever asked fetches the rows named, of which a page each
+//! is read: so they are few, also where `search` would score more.
 
 use super::IvfFlat;
 use super::search::{Probe, ROOM, Room, rescored};

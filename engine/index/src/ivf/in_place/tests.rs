@@ -9,7 +9,7 @@ use sepal_types::{Metric, VectorIndexOptions};
 use super::*;
 use crate::fixtures::{params, scattered};
 use crate::quantize::Codes;
-use crate::{Effort, Found, Part, Query, VectorIndex, Work, build, open, open_in_place, search_parts};
+use crate::{Effort, Found, Part, Query, Work, build, open, open_in_place, search_parts};
 
 const ROWS: usize = 6_000;
 const DIM: usize = 48;
