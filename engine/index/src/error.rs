@@ -1,4 +1,5 @@
-//! What can go wrong while building or opening an index. Searching cannot fail.
+//! What can go wrong while building or opening an index, or reading what was left where it is stored. Searching what is
+//! in memory cannot fail.
 
 use sepal_types::Metric;
 use thiserror::Error;

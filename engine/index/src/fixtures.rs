@@ -20,6 +20,17 @@ pub(crate) fn topics(rows: usize, dim: usize, seed: u64) -> Vec<f32> {
     vectors
 }
 
+/// As `topics`, but that topics overlap: rows that 4 bits an element tell apart.
+pub(crate) fn scattered(rows: usize, dim: usize, seed: u64) -> Vec<f32> {
+    let (topics, noise) = (topics(rows, dim, seed), topics(rows, dim, seed + 1));
+    let mut state = seed;
+    let mut uniform = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / 8_388_608.0 - 1.0
+    };
+    topics.iter().zip(noise).map(|(topic, noise)| 0.3 * topic + 0.3 * noise + uniform()).collect()
+}
+
 pub(crate) fn params<'a>(
     metric: Metric,
     dim: usize,

@@ -211,7 +211,8 @@ pub(crate) fn split(source: Source<'_>) -> Result<(Header, Reader<'_>, Reader<'_
 }
 
 /// Where an index's bytes lie, for [`crate::open_stored`]: read from front to back in pieces, the largest straight into
-/// the memory that a search reads.
+/// the memory that a search reads. And for searches of an index that left some of them there
+/// ([`crate::open_in_place`]).
 pub trait Stored {
     /// How many there are.
     fn length(&self) -> usize;
@@ -252,6 +253,18 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn remaining(&self) -> usize {
         self.end - self.offset
+    }
+
+    /// Where it stands among all bytes.
+    pub(crate) fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// Passes over bytes that nobody looks at.
+    pub(crate) fn skip(&mut self, len: usize) -> Result<(), IndexError> {
+        self.check(len)?;
+        self.offset += len;
+        Ok(())
     }
 
     /// An error that names where the reader stands.

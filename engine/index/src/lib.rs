@@ -13,7 +13,8 @@
 //! 2. [`VectorIndex::serialize_into`] writes bytes (drawn in `layout` and in each kind's `layout`); storage seals
 //!    them beside the segment.
 //! 3. After a restart [`open_stored`] reads them back. It checks every length and every position, so that bytes that
-//!    are not an index are an [`IndexError`], never a panic or a wild allocation.
+//!    are not an index are an [`IndexError`], never a panic or a wild allocation. [`open_in_place`] leaves there what is
+//!    large and can be read by a search: the codes of `ivf`.
 //!
 //! # The journey of a query
 //! 1. The filter, the deletion vector and NULLs become one [`Bits`]: the allowed rows.
@@ -22,6 +23,8 @@
 //!    some cells, `faiss` asks FAISS, and `flat` scans all. With no index, [`search_exact`] does what `flat` does.
 //! 3. Distances are computed from the original vectors by `distance`'s kernels (AVX-512, AVX2, NEON or
 //!    scalar, resolved once), so that a row's distance has the same bits whichever way the row was found.
+//!    Where the vectors are not all at hand, an index names the rows to fetch ([`VectorIndex::candidates`]), and those
+//!    are the part that is searched ([`Part::rows`]).
 //! 4. The `k` nearest of all segments come back ascending as [`Found`], with the [`Work`] that it took.
 //!
 //! # Invariants
@@ -107,6 +110,15 @@ pub struct SearchParams<'a> {
     pub allowed: Option<&'a Bits>,
 }
 
+/// Rows that an index names, to be scored from their vectors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Candidates {
+    /// Ascending.
+    pub rows: Vec<u32>,
+    /// How many of the allowed rows the index holds: these, or more.
+    pub indexed: usize,
+}
+
 /// An index over the vectors of one segment.
 pub trait VectorIndex: Send + Sync {
     /// The `k` nearest of the allowed rows that the index found, ascending by exact distance (NaN last, then
@@ -125,6 +137,34 @@ pub trait VectorIndex: Send + Sync {
         calibration::without_equals(vectors, &question, params.k, |k| {
             self.search(vectors, &question, &SearchParams { k, ..*params })
         })
+    }
+
+    /// For a caller that has to fetch the vectors that are scored: rows among which are those that a search finds, at
+    /// least `k` where so many allowed ones are indexed. `None` where all rows are to be scored, or for an index that
+    /// reads vectors on its way.
+    ///
+    /// `stored`: what [`open_in_place`] was given, for an index that left something there. [`VectorIndex::search`] does
+    /// without that, and reads vectors instead.
+    ///
+    /// # Errors
+    /// [`IndexError::Unreadable`] with what `stored` says; [`IndexError::Shape`] where it is missing.
+    fn candidates(
+        &self,
+        _stored: Option<&dyn Stored>,
+        _query: &[f32],
+        _params: &SearchParams,
+    ) -> Result<Option<Candidates>, IndexError> {
+        Ok(None)
+    }
+
+    /// Whether it left something where it is stored.
+    fn is_in_place(&self) -> bool {
+        false
+    }
+
+    /// Of [`VectorIndex::memory_bytes`] what [`open_in_place`] would leave where it is stored.
+    fn leavable_bytes(&self) -> usize {
+        0
     }
 
     /// The graph, where it is one: the candidates of several segments' graphs compete.
@@ -252,7 +292,7 @@ fn finds_less(index: &dyn VectorIndex, before: &dyn VectorIndex) -> bool {
 /// # Errors
 /// [`IndexError::Corrupt`] or [`IndexError::Version`]: drop the bytes and build the index anew.
 pub fn open(bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError> {
-    opened(Source::Bytes(bytes))
+    opened(Source::Bytes(bytes), Left::Nothing)
 }
 
 /// The same bytes from wherever they are stored, with no copy of them in memory beside what a search reads.
@@ -260,15 +300,31 @@ pub fn open(bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError> {
 /// # Errors
 /// Those of [`open`], and [`IndexError::Unreadable`].
 pub fn open_stored(stored: &dyn Stored) -> Result<Box<dyn VectorIndex>, IndexError> {
-    opened(Source::Stored(stored))
+    opened(Source::Stored(stored), Left::Nothing)
 }
 
-fn opened(source: Source) -> Result<Box<dyn VectorIndex>, IndexError> {
+/// The same without what a search can read from there: the codes of `ivfflat`, which are most of it. All other kinds
+/// are opened as ever. [`VectorIndex::is_in_place`] tells.
+///
+/// # Errors
+/// Those of [`open_stored`].
+pub fn open_in_place(stored: &dyn Stored) -> Result<Box<dyn VectorIndex>, IndexError> {
+    opened(Source::Stored(stored), Left::Codes)
+}
+
+/// What stays where it is stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    Nothing,
+    Codes,
+}
+
+fn opened(source: Source, left: Left) -> Result<Box<dyn VectorIndex>, IndexError> {
     let (header, body, measured) = layout::split(source)?;
     let index: Box<dyn VectorIndex> = match header.kind {
         Kind::Flat => Box::new(Flat::decode(&body.rest()?)?),
         Kind::Graph => Box::new(Graph::read(body)?),
-        Kind::IvfFlat | Kind::IvfCodes => Box::new(IvfFlat::read(body)?),
+        Kind::IvfFlat | Kind::IvfCodes => Box::new(IvfFlat::read(body, left)?),
         Kind::Faiss => Box::new(Faiss::read(body)?),
     };
     if measured.remaining() == 0 {

@@ -28,6 +28,9 @@ pub struct Part<'a> {
     pub vectors: Vectors<'a>,
     /// Rows that may be returned; `None` means all.
     pub allowed: Option<Allowed<'a>>,
+    /// Where an index has named the rows ([`VectorIndex::candidates`]): which they are, one for each of `vectors`,
+    /// ascending. All are scored, and neither `index` nor `allowed` counts.
+    pub rows: Option<&'a [u32]>,
 }
 
 /// Rows that may be returned, and how many they are.
@@ -56,6 +59,8 @@ pub struct Work {
     pub scanned: u32,
     /// whose indexes of another kind were asked,
     pub asked: u32,
+    /// of which only the rows that their indexes named were read,
+    pub fetched: u32,
     /// whose allowed rows were all scored. A segment may be searched twice: when the first way found too few.
     pub exact: u32,
     /// Nodes whose links walks followed.
@@ -78,6 +83,7 @@ impl Work {
         self.walked += other.walked;
         self.scanned += other.scanned;
         self.asked += other.asked;
+        self.fetched += other.fetched;
         self.exact += other.exact;
         self.hops += other.hops;
         self.codes += other.codes;
@@ -98,8 +104,12 @@ impl Part<'_> {
 /// When a part is not of the query's dimensions, or its index not of its rows: callers compare
 /// [`VectorIndex::shape`] once.
 pub fn search_parts(query: &Query, parts: &[Part], work: &mut Work) -> Vec<Found> {
-    let (mut graphs, mut others) = (Vec::new(), Vec::new());
+    let (mut graphs, mut others, mut fetched) = (Vec::new(), Vec::new(), Vec::new());
     for (number, part) in parts.iter().enumerate() {
+        if let Some(rows) = part.rows {
+            score(query, part, (number, rows), &mut fetched, work);
+            continue;
+        }
         let graph = part.index.and_then(|(index, effort)| index.graph().map(|graph| (graph, effort)));
         match graph {
             Some((graph, effort)) => graphs.push(GraphPart {
@@ -125,9 +135,26 @@ pub fn search_parts(query: &Query, parts: &[Part], work: &mut Work) -> Vec<Found
     for number in others {
         search_other(query, parts, number, &mut found, work);
     }
+    found.append(&mut fetched);
     found.sort_unstable();
     found.truncate(query.k);
     found
+}
+
+/// All rows that an index has named.
+fn score(
+    query: &Query,
+    part: &Part,
+    (number, rows): (usize, &[u32]),
+    found: &mut Vec<Found>,
+    work: &mut Work,
+) {
+    work.fetched += 1;
+    work.distances += rows.len() as u64;
+    let Query { metric, vector, k } = *query;
+    let mut nearest = search_exact(metric, vector.len(), part.vectors, vector, k, None);
+    nearest.iter_mut().for_each(|neighbor| neighbor.position = rows[neighbor.position as usize]);
+    extend(found, number, nearest);
 }
 
 fn search_other(query: &Query, parts: &[Part], number: usize, found: &mut Vec<Found>, work: &mut Work) {

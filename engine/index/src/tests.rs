@@ -6,8 +6,8 @@ use half::f16;
 use sepal_types::{Metric, VectorIndexOptions};
 
 use crate::{
-    Bits, BuildParams, IndexError, SearchParams, Stored, Vectors, build, build_memory, open, open_stored,
-    search_exact,
+    Bits, BuildParams, IndexError, SearchParams, Stored, Vectors, build, build_memory, open, open_in_place,
+    open_stored, search_exact,
 };
 
 const ROWS: usize = 600;
@@ -55,8 +55,10 @@ fn every_kind_builds_serialises_opens_and_answers() {
             let index = build(&options, &params(metric, &vectors)).unwrap();
             let bytes = index.serialize();
             let opened = open(&bytes).unwrap();
-            let piecemeal = open_stored(&Elsewhere { bytes, until: usize::MAX }).unwrap();
-            for index in [&index, &opened, &piecemeal] {
+            let elsewhere = Elsewhere { bytes, until: usize::MAX };
+            let piecemeal = open_stored(&elsewhere).unwrap();
+            let in_place = open_in_place(&elsewhere).unwrap();
+            for index in [&index, &opened, &piecemeal, &in_place] {
                 assert_eq!((index.len(), index.shape()), (ROWS, (ROWS, DIM)), "{options:?}");
                 for allowed in [None, Some(&allowed)] {
                     let query = &vectors[7 * DIM..8 * DIM];

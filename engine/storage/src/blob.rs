@@ -141,7 +141,7 @@ impl Blob {
 
     /// Opens the file to be read in pieces. It stays readable when it is removed meanwhile.
     pub(crate) fn reader(&self, disk: &Disk) -> Result<BlobReader, StoreError> {
-        BlobReader::open(disk, &self.path, &self.key, &self.context, self.bytes)
+        BlobReader::open(disk, &self.path, self.entry.file, &self.key, &self.context, self.bytes)
     }
 
     pub(crate) const fn entry(&self) -> &BlobEntry {

@@ -239,7 +239,7 @@ fn ask(
     }
     let (vectors, dimensions) = elements(&values)?;
     let query = vectors.row(position, dimensions).widened();
-    let indexes = IndexCache::new(tenant, Arc::new(IndexMemory::new(INDEX_BYTES)));
+    let indexes = IndexCache::new(tenant, Arc::new(IndexMemory::of_whole_indexes(INDEX_BYTES)));
     let mut question = Search {
         version,
         column,

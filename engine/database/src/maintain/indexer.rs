@@ -255,10 +255,10 @@ impl BlobBuilder for SegmentIndexer<'_> {
                 {
                     continue;
                 }
-                let opened = segment.column(column).map_err(Error::from).and_then(|vectors| {
-                    let (_, dim) = sepal_query::vector::elements(&vectors)?;
-                    self.tenant.indexes.get(segment, index.id, dim)
-                });
+                let Some(dim) = column.ty.dimensions() else { continue };
+                // Of the table's other segments a merge knows nothing.
+                let all_bytes = || segment.index_bytes(index.id);
+                let opened = self.tenant.indexes.get(segment, index.id, usize::from(dim), all_bytes);
                 if let Err(error) = opened {
                     tracing::error!(index = %index.name, segment = %file, %error, "a new index does not open");
                 }

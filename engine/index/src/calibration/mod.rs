@@ -17,7 +17,7 @@ mod measure;
 use std::io;
 
 use crate::graph::Graph;
-use crate::{BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors};
+use crate::{BuildParams, Candidates, IndexError, Neighbor, SearchParams, Stored, VectorIndex, Vectors};
 
 /// The counts of neighbours that are asked for. How much wider a walk must be for more neighbours follows no rule:
 /// three times as wide for ten times as many on those embeddings, and ten times where the hundredth lies in another
@@ -72,6 +72,23 @@ impl VectorIndex for Calibrated {
 
     fn search_unseen(&self, vectors: Vectors, row: usize, params: &SearchParams) -> Vec<Neighbor> {
         self.index.search_unseen(vectors, row, params)
+    }
+
+    fn candidates(
+        &self,
+        stored: Option<&dyn Stored>,
+        query: &[f32],
+        params: &SearchParams,
+    ) -> Result<Option<Candidates>, IndexError> {
+        self.index.candidates(stored, query, params)
+    }
+
+    fn is_in_place(&self) -> bool {
+        self.index.is_in_place()
+    }
+
+    fn leavable_bytes(&self) -> usize {
+        self.index.leavable_bytes()
     }
 
     fn graph(&self) -> Option<&Graph> {

@@ -10,6 +10,7 @@
 //!                    and, where the header's kind is 5 and not 3, in the order of the positions:
 //!                    m codes, drawn in `quantize/layout`
 //! ```
+//! A list's codes are one range of bytes, which a search can read by itself.
 //!
 //! Kind 3 is also what builds wrote before there were codes.
 
@@ -17,8 +18,8 @@ use std::io::{self, Write};
 
 use super::IvfFlat;
 use crate::layout::{HEADER_BYTES, Header, Kind, Reader, Writer};
-use crate::quantize::Codes;
-use crate::{Bits, IndexError};
+use crate::quantize::{Codes, StoredCodes};
+use crate::{Bits, IndexError, Left};
 
 impl IvfFlat {
     /// How many bytes [`IvfFlat::encode`] writes.
@@ -52,14 +53,15 @@ impl IvfFlat {
     /// [`IndexError::Corrupt`] for any bytes that a search could stumble over.
     #[cfg(test)]
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, IndexError> {
-        Self::read(Reader::new(bytes))
+        Self::read(Reader::new(bytes), Left::Nothing)
     }
 
-    /// The same from wherever they are stored; `reader` stands at the header and ends with the index.
+    /// The same from wherever they are stored, or all but the codes; `reader` stands at the header and ends with the
+    /// index.
     ///
     /// # Errors
     /// The same, [`IndexError::Resources`] and [`IndexError::Unreadable`].
-    pub(crate) fn read(mut reader: Reader) -> Result<Self, IndexError> {
+    pub(crate) fn read(mut reader: Reader, left: Left) -> Result<Self, IndexError> {
         let header = Header::decode(&mut reader)?;
         if !matches!(header.kind, Kind::IvfFlat | Kind::IvfCodes) {
             return Err(reader.corrupt(format!("kind {:?} where cells were expected", header.kind)));
@@ -84,11 +86,14 @@ impl IvfFlat {
             }
             seen.set(*position as usize);
         }
-        let codes = match header.kind {
-            Kind::IvfCodes => Some(Codes::read(&mut reader, header, len)?),
-            _ => None,
-        };
+        let (mut codes, mut left_codes) = (None, None);
+        match (header.kind, left) {
+            (Kind::IvfCodes, Left::Nothing) => codes = Some(Codes::read(&mut reader, header, len)?),
+            (Kind::IvfCodes, Left::Codes) => left_codes = Some(StoredCodes::read(&mut reader, header, len)?),
+            _ => {}
+        }
         reader.finish()?;
-        Ok(Self { metric: header.metric, rows, dim, centroids, offsets, positions, held: seen, codes })
+        let metric = header.metric;
+        Ok(Self { metric, rows, dim, centroids, offsets, positions, held: seen, codes, left_codes })
     }
 }

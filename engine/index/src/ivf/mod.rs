@@ -9,6 +9,8 @@
 //!   There are none where codes are no shorter than vectors (up to 16 dimensions) or cannot tell the rows apart.
 //! - `search`: our kernels rank the cells and scan the codes in them, or without codes the rows; the best are scored
 //!   from the vectors. All cells are read exactly.
+//! - `in_place`: the same where the codes were left on disk, or the vectors have to be fetched: which rows are to be
+//!   scored from their vectors.
 //! - `layout`: the bytes.
 //!
 //! The lists hold row positions and codes. FAISS's own `IndexIVFFlat` holds a second copy of each vector in them, in
@@ -23,6 +25,7 @@
 mod build;
 mod check;
 mod codes;
+mod in_place;
 mod layout;
 mod search;
 
@@ -32,8 +35,10 @@ use std::ops::Range;
 use sepal_types::Metric;
 
 use crate::calibration::{self, Measured};
-use crate::quantize::Codes;
-use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors};
+use crate::quantize::{Codes, StoredCodes};
+use crate::{
+    Bits, BuildParams, Candidates, IndexError, Neighbor, SearchParams, Stored, VectorIndex, Vectors,
+};
 
 /// The part of the cells that holds nine tenths of the ten nearest on all data at hand.
 const CAREFUL_SHARE: usize = 10;
@@ -53,6 +58,8 @@ pub(crate) struct IvfFlat {
     held: Bits,
     /// By place in `positions`; `None`: a search reads the vectors.
     codes: Option<Codes>,
+    /// The same where they stayed on disk.
+    left_codes: Option<StoredCodes>,
 }
 
 impl IvfFlat {
@@ -66,7 +73,7 @@ impl IvfFlat {
     ) -> Self {
         let mut held = Bits::new(rows);
         positions.iter().for_each(|position| held.set(*position as usize));
-        Self { metric, rows, dim, centroids, offsets, positions, held, codes: None }
+        Self { metric, rows, dim, centroids, offsets, positions, held, codes: None, left_codes: None }
     }
 
     fn lists(&self) -> usize {
@@ -98,11 +105,30 @@ impl VectorIndex for IvfFlat {
         self.probe(vectors, query, params)
     }
 
+    fn candidates(
+        &self,
+        stored: Option<&dyn Stored>,
+        query: &[f32],
+        params: &SearchParams,
+    ) -> Result<Option<Candidates>, IndexError> {
+        assert_eq!(query.len(), self.dim, "a query of other dimensions than the index");
+        self.nominate(stored, query, params)
+    }
+
+    fn is_in_place(&self) -> bool {
+        self.left_codes.is_some()
+    }
+
+    fn leavable_bytes(&self) -> usize {
+        self.codes.as_ref().map_or(0, |codes| codes.bytes().len())
+    }
+
     fn effort_for(&self, recall: f64, k: usize) -> Option<usize> {
         let probes = calibration::guess(self.lists().div_ceil(CAREFUL_SHARE), recall, k)?;
         (probes < self.lists()).then_some(probes)
     }
 
+    /// Without the codes that were left elsewhere.
     fn serialize(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.encoded_bytes());
         self.encode(&mut bytes).expect("a Vec takes every write");
@@ -124,6 +150,7 @@ impl VectorIndex for IvfFlat {
             + size_of_val(&self.positions[..])
             + size_of_val(self.held.words())
             + self.codes.as_ref().map_or(0, Codes::memory_bytes)
+            + self.left_codes.as_ref().map_or(0, StoredCodes::memory_bytes)
     }
 
     fn len(&self) -> usize {

@@ -1,6 +1,7 @@
 //! Reading the nearest cells.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 
 use super::{IvfFlat, cell_metric};
 use crate::distance::Scorer;
@@ -14,15 +15,17 @@ const BATCH: usize = 64;
 
 /// What a search works with; kept by its thread, so that no query allocates it.
 #[derive(Default)]
-struct Room {
-    cells: Vec<Neighbor>,
-    nodes: Vec<u32>,
-    scores: Vec<f32>,
-    nearest: Nearest,
+pub(super) struct Room {
+    pub(super) cells: Vec<Neighbor>,
+    pub(super) nodes: Vec<u32>,
+    pub(super) scores: Vec<f32>,
+    pub(super) nearest: Nearest,
+    /// Codes that were read for this search.
+    pub(super) piece: Vec<u8>,
 }
 
 thread_local! {
-    static ROOM: RefCell<Room> = RefCell::default();
+    pub(super) static ROOM: RefCell<Room> = RefCell::default();
 }
 
 /// The least of many estimates, kept without order.
@@ -36,14 +39,14 @@ pub(super) struct Nearest {
 }
 
 /// One query over the cells.
-struct Probe<'a> {
-    index: &'a IvfFlat,
-    vectors: Vectors<'a>,
-    query: &'a [f32],
-    scorer: Scorer<'a>,
-    k: usize,
-    probes: usize,
-    allowed: Option<&'a Bits>,
+pub(super) struct Probe<'a> {
+    pub(super) index: &'a IvfFlat,
+    pub(super) query: &'a [f32],
+    pub(super) k: usize,
+    pub(super) probes: usize,
+    pub(super) allowed: Option<&'a Bits>,
+    /// Allowed rows to meet before it ends, in further cells if need be; at least `k`.
+    pub(super) least_met: usize,
 }
 
 impl IvfFlat {
@@ -64,15 +67,24 @@ impl IvfFlat {
             scan_positions(&scorer, self.dim, vectors, wanted, &mut top);
             return finish(&scorer, top);
         }
-        let probe = Probe { index: self, vectors, query, scorer, k, probes, allowed };
+        let probe = Probe { index: self, query, k, probes, allowed, least_met: k };
         ROOM.with_borrow_mut(|room| {
             // All cells are asked for by whoever wants the exact answer.
             let codes = self.codes.as_ref().filter(|_| probes < self.lists());
-            match codes.and_then(|codes| Some((codes, codes.query(query)?))) {
-                Some((codes, query)) => probe.by_codes(codes, &query.borrow(), room),
-                None => probe.by_vectors(room),
-            }
+            let Some((codes, query)) = codes.and_then(|codes| Some((codes, codes.query(query)?))) else {
+                return probe.by_vectors(vectors, &scorer, room);
+            };
+            probe.by_codes(codes, &query.borrow(), room);
+            let mut top = TopK::new(k, room.nearest.kept);
+            let positions = self.positions_of(&mut room.nearest).map(|position| position as usize);
+            scan_positions(&scorer, self.dim, vectors, positions, &mut top);
+            finish(&scorer, top)
         })
+    }
+
+    /// The rows found by their codes, in no order.
+    pub(super) fn positions_of(&self, nearest: &mut Nearest) -> impl Iterator<Item = u32> {
+        nearest.places().map(move |place| self.positions[place as usize])
     }
 
     /// All cells with their distance from the query, in the order of the lists.
@@ -87,23 +99,20 @@ impl IvfFlat {
     }
 
     /// How many rows `probes` cells of average size have.
-    fn rows_in(&self, probes: usize) -> usize {
+    pub(super) fn rows_in(&self, probes: usize) -> usize {
         (self.positions.len() as u64 * probes as u64 / self.lists() as u64) as usize
     }
 }
 
 impl Probe<'_> {
-    /// Every code of the cells is scored, the best of them exactly.
-    fn by_codes(&self, codes: &Codes, query: &QueryRef, room: &mut Room) -> Vec<Neighbor> {
-        let Room { cells, nodes, scores, nearest } = room;
-        let index = self.index;
+    /// Every code of the cells is scored; the best are in `room.nearest` then.
+    pub(super) fn by_codes(&self, codes: &Codes, query: &QueryRef, room: &mut Room) {
+        let Room { cells, nodes, scores, nearest, .. } = room;
         nearest.reset(rescored(self.k));
         let mut met = 0;
-        self.visit(cells, |list| {
-            let places = index.places(list);
-            let mut places = (places.start as u32..places.end as u32).filter(|place| {
-                self.allowed.is_none_or(|allowed| allowed.get(index.positions[*place as usize] as usize))
-            });
+        let Ok(()) = self.visit(cells, |list| {
+            let places = self.index.places(list);
+            let mut places = (places.start as u32..places.end as u32).filter(|place| self.is_allowed(*place));
             loop {
                 nodes.clear();
                 nodes.extend(places.by_ref().take(BATCH));
@@ -114,34 +123,40 @@ impl Probe<'_> {
                 nodes.iter().zip(scores.iter()).for_each(|(place, score)| nearest.offer(*score, *place));
                 met += nodes.len();
             }
-            met >= self.k
+            Ok::<bool, Infallible>(met >= self.least_met)
         });
-        let mut top = TopK::new(self.k, nearest.kept);
-        let positions = nearest.places().map(|place| index.positions[place as usize] as usize);
-        scan_positions(&self.scorer, index.dim, self.vectors, positions, &mut top);
-        finish(&self.scorer, top)
+    }
+
+    /// Whether the row at a place of the lists may be returned.
+    #[inline]
+    pub(super) fn is_allowed(&self, place: u32) -> bool {
+        self.allowed.is_none_or(|allowed| allowed.get(self.index.positions[place as usize] as usize))
     }
 
     /// Every row of the cells is scored.
-    fn by_vectors(&self, room: &mut Room) -> Vec<Neighbor> {
+    fn by_vectors(&self, vectors: Vectors, scorer: &Scorer, room: &mut Room) -> Vec<Neighbor> {
         let index = self.index;
         let mut top = TopK::new(self.k, index.positions.len());
-        self.visit(&mut room.cells, |list| {
+        let Ok(()) = self.visit(&mut room.cells, |list| {
             let positions = index.list(list).iter().map(|position| *position as usize);
             match self.allowed {
                 Some(allowed) => {
                     let positions = positions.filter(|position| allowed.get(*position));
-                    scan_positions(&self.scorer, index.dim, self.vectors, positions, &mut top);
+                    scan_positions(scorer, index.dim, vectors, positions, &mut top);
                 }
-                None => scan_positions(&self.scorer, index.dim, self.vectors, positions, &mut top),
+                None => scan_positions(scorer, index.dim, vectors, positions, &mut top),
             }
-            top.is_full()
+            Ok::<bool, Infallible>(top.is_full())
         });
-        finish(&self.scorer, top)
+        finish(scorer, top)
     }
 
     /// Calls `read` with each of the nearest cells, then with the next nearest ones until it says that it has enough.
-    fn visit(&self, cells: &mut Vec<Neighbor>, mut read: impl FnMut(usize) -> bool) {
+    pub(super) fn visit<E>(
+        &self,
+        cells: &mut Vec<Neighbor>,
+        mut read: impl FnMut(usize) -> Result<bool, E>,
+    ) -> Result<(), E> {
         self.index.rank(self.query, cells);
         // Only the cells that are read need their order.
         if self.probes < cells.len() {
@@ -151,17 +166,18 @@ impl Probe<'_> {
         near.sort_unstable();
         let mut enough = false;
         for cell in near {
-            enough = read(cell.position as usize);
+            enough = read(cell.position as usize)?;
         }
         if enough {
-            return;
+            return Ok(());
         }
         far.sort_unstable();
         for cell in far {
-            if read(cell.position as usize) {
-                return;
+            if read(cell.position as usize)? {
+                break;
             }
         }
+        Ok(())
     }
 }
 

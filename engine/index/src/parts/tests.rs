@@ -43,7 +43,7 @@ fn hnsw(vectors: &[f32]) -> Box<dyn VectorIndex> {
 const EFFORT: Effort = Effort { ef_search: 60, probes: 2 };
 
 fn part<'a>(index: Option<&'a dyn VectorIndex>, vectors: &'a [f32]) -> Part<'a> {
-    Part { index: index.map(|index| (index, EFFORT)), vectors: vectors.into(), allowed: None }
+    Part { index: index.map(|index| (index, EFFORT)), vectors: vectors.into(), allowed: None, rows: None }
 }
 
 fn query(vector: &[f32], k: usize) -> Query<'_> {

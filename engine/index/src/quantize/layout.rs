@@ -44,8 +44,27 @@ impl Codes {
     /// # Errors
     /// [`IndexError::Corrupt`] for what no build writes, [`IndexError::Resources`], [`IndexError::Unreadable`].
     pub(crate) fn read(reader: &mut Reader, header: Header, count: usize) -> Result<Self, IndexError> {
+        let Beginning { centre, corrections, len } = Beginning::read(reader, header, count)?;
+        let mut bytes = Aligned::zeroed(len)?;
+        reader.fill(&mut bytes)?;
+        Self::from_parts(header.metric, centre, corrections, bytes).ok_or_else(|| not_finite(reader))
+    }
+}
+
+/// What comes before the codes themselves.
+pub(super) struct Beginning {
+    pub(super) centre: Vec<f32>,
+    pub(super) corrections: Vec<Correction>,
+    /// Bytes of the codes, which are there.
+    pub(super) len: usize,
+}
+
+impl Beginning {
+    /// # Errors
+    /// As [`Codes::read`].
+    pub(super) fn read(reader: &mut Reader, header: Header, count: usize) -> Result<Self, IndexError> {
         let dim = header.dim as usize;
-        if !Self::worthwhile(header.metric, dim) {
+        if !Codes::worthwhile(header.metric, dim) {
             return Err(reader.corrupt(format!("codes for {:?} in {dim} dimensions", header.metric)));
         }
         let centre = reader.f32s(dim)?;
@@ -53,13 +72,14 @@ impl Codes {
         let corrections = corrections.as_chunks::<2>().0.iter();
         let corrections =
             corrections.map(|[factor, bias]| Correction { factor: *factor, bias: *bias }).collect();
-        let len = count * Self::stride(dim);
+        let len = count * Codes::stride(dim);
         if len > reader.remaining() {
             return Err(reader.corrupt(format!("{len} bytes of codes wanted, {} left", reader.remaining())));
         }
-        let mut bytes = Aligned::zeroed(len)?;
-        reader.fill(&mut bytes)?;
-        Self::from_parts(header.metric, centre, corrections, bytes)
-            .ok_or_else(|| reader.corrupt("a centre or correction is not a finite number"))
+        Ok(Self { centre, corrections, len })
     }
+}
+
+pub(super) fn not_finite(reader: &Reader) -> IndexError {
+    reader.corrupt("a centre or correction is not a finite number")
 }

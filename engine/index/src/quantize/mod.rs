@@ -25,6 +25,7 @@ mod encode;
 mod kernel;
 mod layout;
 mod rotate;
+mod stored;
 
 use parking_lot::Mutex;
 use sepal_types::Metric;
@@ -32,6 +33,7 @@ use sepal_types::Metric;
 pub(crate) use aligned::{Aligned, prefetch};
 pub(crate) use crew::on_threads;
 pub(crate) use rotate::mix;
+pub(crate) use stored::StoredCodes;
 
 use crate::distance::{distance, norm};
 use crate::{BuildParams, IndexError};
@@ -164,12 +166,8 @@ impl Codes {
         corrections: Vec<Correction>,
         bytes: Aligned<u8>,
     ) -> Option<Self> {
-        if centre.is_empty() || !centre.iter().all(|value| value.is_finite()) {
-            return None;
-        }
-        let codec = Codec::new(metric, centre);
-        let fits = corrections.len().checked_mul(codec.stride()) == Some(bytes.len())
-            && corrections.iter().all(Correction::is_finite);
+        let codec = Codec::of(metric, centre, &corrections)?;
+        let fits = corrections.len().checked_mul(codec.stride()) == Some(bytes.len());
         fits.then_some(Self { codec, bytes, corrections })
     }
 
@@ -196,10 +194,7 @@ impl Codes {
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.bytes.bytes()
-            + size_of_val(self.corrections.as_slice())
-            + (self.codec.centre.len() + self.codec.rotated_centre.len()) * size_of::<f32>()
-            + self.codec.rotation.bytes()
+        self.bytes.bytes() + size_of_val(self.corrections.as_slice()) + self.codec.memory_bytes()
     }
 
     /// Makes a query ready. `None` when estimates would mean nothing: a cosine without direction, or numbers
@@ -211,21 +206,7 @@ impl Codes {
     /// `out[i]`: the estimated distance (L2: squared) of `nodes[i]`, which the caller keeps in range.
     #[inline]
     pub(crate) fn score(&self, query: &QueryRef, nodes: &[u32], out: &mut Vec<f32>) {
-        out.clear();
-        out.resize(nodes.len(), 0.0);
-        let QueryHead { half_unit, sum15, constant } = query.head;
-        let (mut dots, mut corrections) = ([0i32; BATCH], [Correction::default(); BATCH]);
-        for (nodes, out) in nodes.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
-            let dots = &mut dots[..nodes.len()];
-            self.codec.kernel.dots(&self.bytes, query.values, nodes, dots);
-            // Gathered first: what is then left is the same arithmetic on each, which the compiler makes wide.
-            for (correction, node) in corrections.iter_mut().zip(nodes) {
-                *correction = self.corrections[*node as usize];
-            }
-            for ((out, dot), Correction { factor, bias }) in out.iter_mut().zip(dots).zip(&corrections) {
-                *out = constant + bias + factor * ((2 * *dot - sum15) as f32 * half_unit);
-            }
-        }
+        self.codec.score(query, (&self.bytes[..], &self.corrections[..]), nodes, out);
     }
 
     /// Whether a node's code is this vector's. The processor that made it may have rounded some levels otherwise, by
@@ -287,6 +268,45 @@ impl Codec {
         rotation.apply(&mut rotated_centre);
         let centre_square = dot(&centre, &centre);
         Self { metric, centre, rotated_centre, centre_square, rotation, kernel: Kernel::best() }
+    }
+
+    /// From stored parts; `None` when a number is not finite.
+    fn of(metric: Metric, centre: Vec<f32>, corrections: &[Correction]) -> Option<Self> {
+        let finite = !centre.is_empty()
+            && centre.iter().all(|value| value.is_finite())
+            && corrections.iter().all(Correction::is_finite);
+        finite.then(|| Self::new(metric, centre))
+    }
+
+    /// `out[i]`: the estimated distance (L2: squared) of `nodes[i]`, whose code and correction are at its number.
+    #[inline]
+    fn score(
+        &self,
+        query: &QueryRef,
+        (bytes, all): (&[u8], &[Correction]),
+        nodes: &[u32],
+        out: &mut Vec<f32>,
+    ) {
+        out.clear();
+        out.resize(nodes.len(), 0.0);
+        let QueryHead { half_unit, sum15, constant } = query.head;
+        let (mut dots, mut corrections) = ([0i32; BATCH], [Correction::default(); BATCH]);
+        for (nodes, out) in nodes.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
+            let dots = &mut dots[..nodes.len()];
+            self.kernel.dots(bytes, query.values, nodes, dots);
+            // Gathered first: what is then left is the same arithmetic on each, which the compiler makes wide.
+            for (correction, node) in corrections.iter_mut().zip(nodes) {
+                *correction = all[*node as usize];
+            }
+            for ((out, dot), Correction { factor, bias }) in out.iter_mut().zip(dots).zip(&corrections) {
+                *out = constant + bias + factor * ((2 * *dot - sum15) as f32 * half_unit);
+            }
+        }
+    }
+
+    /// Heap bytes held.
+    fn memory_bytes(&self) -> usize {
+        (self.centre.len() + self.rotated_centre.len()) * size_of::<f32>() + self.rotation.bytes()
     }
 
     fn padded(&self) -> usize {

@@ -1,15 +1,19 @@
 //! Opened indexes: one budget for all tenants, shared fairly, of whom each sees only its own.
 //!
 //! Opening unseals and decodes a blob; searching must not. Filled by searches on first use and by the builder
-//! when an index is made.
+//! when an index is made. Of an index for which there is no room only a part is held, and a search reads of the rest
+//! what it needs (docs/decisions/0011-cells-on-disk.md).
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
-use sepal_index::{IndexError, Stored, VectorIndex};
+use sepal_index::{Candidates, IndexError, SearchParams, Stored, VectorIndex};
 use sepal_storage::{BlobReader, Chunk, FairCache, Near, StoreError};
 use sepal_types::{Error, FileId, Result, SqlState, TableId, TenantId};
 
@@ -19,12 +23,17 @@ type Key = (FileId, TableId);
 
 /// What filters keep of segments gets this part of the budget.
 const FILTERS_PART: usize = 8;
+/// A table's index is held as a whole up to this part of what its tenant's indexes may take: another table's finds room
+/// beside it.
+const WHOLE_PART: usize = 2;
 
 /// The opened indexes of a process, and what its filters have found out. Byte-bounded; one index always fits, so that a
 /// search can run.
 pub struct IndexMemory {
-    held: Mutex<FairCache<Key, Arc<dyn VectorIndex>>>,
+    held: Mutex<FairCache<Key, Arc<Opened>>>,
     filters: Arc<FilterMemory>,
+    /// Bytes of a table's index, all segments together, from which on it is opened in place if it can be.
+    most_whole_bytes: u64,
     /// How often something was put in or taken out, for [`Near`].
     changes: AtomicU64,
 }
@@ -35,9 +44,24 @@ pub struct IndexCache {
     memory: Arc<IndexMemory>,
     filters: FilterCache,
     /// Indexes that the memory has given.
-    near: Near<Key, dyn VectorIndex>,
+    near: Near<Key, Opened>,
     /// Two searches that miss open an index once. Segments share locks, rarely the same one.
     opening: [Mutex<()>; 8],
+}
+
+/// What is held of an index.
+struct Opened {
+    index: Arc<dyn VectorIndex>,
+    /// The file in which it left something.
+    left: Option<FileId>,
+}
+
+/// A chunk's index, ready to be searched.
+pub struct ChunkIndex {
+    opened: Arc<Opened>,
+    /// Where the rest of it is.
+    stored: Option<Sealed>,
+    segment: FileId,
 }
 
 impl std::fmt::Debug for IndexMemory {
@@ -61,11 +85,18 @@ impl IndexMemory {
     pub fn with_tenant_limit(budget_bytes: usize, tenant_bytes: usize) -> Self {
         let (filters, tenant_filters) = (budget_bytes / FILTERS_PART, tenant_bytes / FILTERS_PART);
         let (indexes, tenant_indexes) = (budget_bytes - filters, tenant_bytes - tenant_filters);
+        let share = if tenant_indexes > 0 { tenant_indexes.min(indexes) } else { indexes };
         Self {
             held: Mutex::new(FairCache::new(indexes, tenant_indexes)),
+            most_whole_bytes: (share / WHOLE_PART) as u64,
             filters: Arc::new(FilterMemory::new(filters, tenant_filters)),
             changes: AtomicU64::new(0),
         }
+    }
+
+    /// Every index is opened as a whole, whatever there is room for: all of its file has to be sound.
+    pub fn of_whole_indexes(budget_bytes: usize) -> Self {
+        Self { most_whole_bytes: u64::MAX, ..Self::new(budget_bytes) }
     }
 
     /// Bytes held now.
@@ -105,26 +136,34 @@ impl IndexCache {
         &self.filters
     }
 
-    /// The index of a chunk, opened if need be; `None` when the chunk has none.
+    /// The index of a chunk, opened if need be; `None` when the chunk has none. `all_bytes`: what the table's index
+    /// takes in all its segments.
     ///
     /// Errors: XX001 when the blob does not open or does not fit the chunk.
-    pub fn get(&self, chunk: &Chunk, index: TableId, dim: usize) -> Result<Option<Arc<dyn VectorIndex>>> {
+    pub fn get(
+        &self,
+        chunk: &Chunk,
+        index: TableId,
+        dim: usize,
+        all_bytes: impl FnOnce() -> u64,
+    ) -> Result<Option<ChunkIndex>> {
         let Some(segment) = chunk.segment() else {
             return Ok(None);
         };
-        if let Some(found) = self.look(segment, index) {
+        if let Some(found) = self.held(chunk, segment, index)? {
             return Ok(Some(found));
         }
         let slot = usize::from(segment.as_bytes()[0]) % self.opening.len();
         let _opening = self.opening[slot].lock();
-        if let Some(found) = self.look(segment, index) {
+        if let Some(found) = self.held(chunk, segment, index)? {
             return Ok(Some(found));
         }
-        let opened = open(chunk, segment, index, dim)?;
-        if let Some(opened) = &opened {
-            self.insert(segment, index, Arc::clone(opened));
-        }
-        Ok(opened)
+        let in_place = all_bytes() > self.memory.most_whole_bytes;
+        let Some(found) = open(chunk, segment, index, (dim, in_place))? else {
+            return Ok(None);
+        };
+        self.keep(segment, index, Arc::clone(&found.opened));
+        Ok(Some(found))
     }
 
     /// [`Self::get`] for one who needs it once: what is not open is not kept.
@@ -137,9 +176,11 @@ impl IndexCache {
         let Some(segment) = chunk.segment() else {
             return Ok(None);
         };
-        match self.look(segment, index) {
-            Some(found) => Ok(Some(found)),
-            None => open(chunk, segment, index, dim),
+        match self.look(segment, index).filter(|found| found.left.is_none()) {
+            Some(found) => Ok(Some(Arc::clone(&found.index))),
+            None => {
+                Ok(open(chunk, segment, index, (dim, false))?.map(|found| Arc::clone(&found.opened.index)))
+            }
         }
     }
 
@@ -148,7 +189,23 @@ impl IndexCache {
         self.look(segment, index).is_some()
     }
 
-    fn look(&self, segment: FileId, index: TableId) -> Option<Arc<dyn VectorIndex>> {
+    /// What is held of a chunk's index. `None` where nothing is, or what is held is a part of a file that another has
+    /// taken the place of.
+    fn held(&self, chunk: &Chunk, segment: FileId, index: TableId) -> Result<Option<ChunkIndex>> {
+        let Some(opened) = self.look(segment, index) else {
+            return Ok(None);
+        };
+        let Some(left) = opened.left else {
+            return Ok(Some(ChunkIndex { opened, stored: None, segment }));
+        };
+        let Some(reader) = chunk.index_reader(index).transpose()? else {
+            return Ok(None);
+        };
+        let same = reader.file() == left;
+        Ok(same.then(|| ChunkIndex { opened, stored: Some(Sealed(reader)), segment }))
+    }
+
+    fn look(&self, segment: FileId, index: TableId) -> Option<Arc<Opened>> {
         let now = self.memory.changes.load(Ordering::Acquire);
         if let Some(found) = self.near.get(&(segment, index), now) {
             return Some(found);
@@ -158,11 +215,37 @@ impl IndexCache {
         Some(found)
     }
 
-    /// Keeps an index that was opened or built elsewhere.
-    pub fn insert(&self, segment: FileId, index: TableId, opened: Arc<dyn VectorIndex>) {
-        let bytes = opened.memory_bytes();
+    /// Keeps an index that was opened or built elsewhere; not one that is to be opened in place.
+    pub fn insert(&self, segment: FileId, index: TableId, built: Arc<dyn VectorIndex>) {
+        let bytes = built.memory_bytes();
+        if built.leavable_bytes() == 0 || bytes as u64 <= self.memory.most_whole_bytes {
+            self.keep(segment, index, Arc::new(Opened { index: built, left: None }));
+        }
+    }
+
+    fn keep(&self, segment: FileId, index: TableId, opened: Arc<Opened>) {
+        let bytes = opened.index.memory_bytes();
         self.memory.held.lock().put(self.tenant, (segment, index), opened, bytes);
         self.memory.changed();
+    }
+}
+
+impl Deref for ChunkIndex {
+    type Target = dyn VectorIndex;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.opened.index
+    }
+}
+
+impl ChunkIndex {
+    /// [`VectorIndex::candidates`], read from the index's file if need be.
+    ///
+    /// Errors: XX001 for a file that is damaged, 58030 for one that cannot be read.
+    pub(super) fn candidates(&self, query: &[f32], params: &SearchParams<'_>) -> Result<Option<Candidates>> {
+        let stored = self.stored.as_ref().map(|stored| stored as &dyn Stored);
+        let named = self.opened.index.candidates(stored, query, params);
+        named.map_err(|problem| unreadable(self.segment, problem))
     }
 }
 
@@ -183,27 +266,41 @@ impl Stored for Sealed {
     }
 }
 
-fn open(chunk: &Chunk, segment: FileId, index: TableId, dim: usize) -> Result<Option<Arc<dyn VectorIndex>>> {
-    let damaged = |message: String| {
-        Error::new(SqlState::DataCorrupted, message)
-            .with_hint("Run REINDEX INDEX to build it anew from the rows.")
-    };
-    let Some(reader) = chunk.index_reader(index) else {
+/// With `in_place`, an index that can leave the most of itself in its file does.
+fn open(
+    chunk: &Chunk,
+    segment: FileId,
+    index: TableId,
+    (dim, in_place): (usize, bool),
+) -> Result<Option<ChunkIndex>> {
+    let Some(reader) = chunk.index_reader(index).transpose()? else {
         return Ok(None);
     };
-    let opened = sepal_index::open_stored(&Sealed(reader?)).map_err(|problem| {
-        let problem = match problem {
-            // Storage says which file it is, and whether it is damaged or could not be read.
-            IndexError::Unreadable(why) => match why.downcast::<StoreError>() {
-                Ok(error) => return Error::from(*error),
-                Err(why) => IndexError::Unreadable(why),
-            },
-            problem => problem,
-        };
-        damaged(format!("the index of segment {segment} cannot be read: {problem}"))
-    })?;
-    if opened.shape() != (chunk.rows() as usize, dim) {
+    let (file, stored) = (reader.file(), Sealed(reader));
+    let opened =
+        if in_place { sepal_index::open_in_place(&stored) } else { sepal_index::open_stored(&stored) };
+    let index: Arc<dyn VectorIndex> = Arc::from(opened.map_err(|problem| unreadable(segment, problem))?);
+    if index.shape() != (chunk.rows() as usize, dim) {
         return Err(damaged(format!("the index of segment {segment} is of another shape than the segment")));
     }
-    Ok(Some(Arc::from(opened)))
+    let left = index.is_in_place().then_some(file);
+    let stored = left.map(|_| stored);
+    Ok(Some(ChunkIndex { opened: Arc::new(Opened { index, left }), stored, segment }))
+}
+
+fn unreadable(segment: FileId, problem: IndexError) -> Error {
+    let problem = match problem {
+        // Storage says which file it is, and whether it is damaged or could not be read.
+        IndexError::Unreadable(why) => match why.downcast::<StoreError>() {
+            Ok(error) => return Error::from(*error),
+            Err(why) => IndexError::Unreadable(why),
+        },
+        problem => problem,
+    };
+    damaged(format!("the index of segment {segment} cannot be read: {problem}"))
+}
+
+fn damaged(message: String) -> Error {
+    Error::new(SqlState::DataCorrupted, message)
+        .with_hint("Run REINDEX INDEX to build it anew from the rows.")
 }

@@ -344,8 +344,10 @@ impl Knn {
         let recall = settings.target_recall?.share();
         let (_, options) =
             self.version.def.vector_indexes(self.column.id).find(|(found, _)| found.id == index)?;
-        let opened =
-            |reference: &ChunkRef| self.runtime.indexes.get(&reference.chunk, index, dim).ok().flatten();
+        let all_bytes = || self.version.index_bytes(index).unwrap_or(0);
+        let opened = |reference: &ChunkRef| {
+            self.runtime.indexes.get(&reference.chunk, index, dim, all_bytes).ok().flatten()
+        };
         // An index that cannot be opened is the search's to report.
         let indexes = self.version.chunks.iter().filter_map(opened);
         let efforts: Vec<_> = indexes.map(|index| effort(&*index, &settings, self.k)).collect();

@@ -3,7 +3,7 @@
 //! `rule` recognises `ORDER BY distance LIMIT k` and puts a [`TopK`] where the scan was; `knn()` plans one
 //! directly; `lateral` searches for each row of another table; `fast` runs the plainest shape without a DataFusion
 //! plan. All end in [`search`], which asks each chunk's index, or scans the chunk exactly where there is none, and
-//! merges.
+//! merges. Of segments that are too much for memory `picked` has only those rows read that are scored.
 //!
 //! An approximate index never changes which rows qualify (docs/architecture.md, invariant 9): filters,
 //! deletions and snapshots are applied before a row may compete, and LIMIT is filled whenever enough rows
@@ -16,6 +16,7 @@ mod fetch;
 mod filter;
 mod lateral;
 mod node;
+mod picked;
 mod recall;
 mod rule;
 mod search;
@@ -32,7 +33,7 @@ use half::f16;
 use sepal_storage::arrow_type;
 use sepal_types::{Result, VectorKind, parse_elements, parse_vector};
 
-pub use cache::{IndexCache, IndexMemory};
+pub use cache::{ChunkIndex, IndexCache, IndexMemory};
 pub use exec::{KnnExec, TopKPlanner};
 pub use fast::FastKnn;
 pub use fetch::{distances, fetch};

@@ -6,12 +6,12 @@
 //! yet, every segment with its own effort.
 
 use datafusion::arrow::array::ArrayRef;
-use sepal_index::{Bits, Effort, Neighbor, SearchParams, VectorIndex, Vectors, search_exact};
+use sepal_index::{Bits, Candidates, Effort, Neighbor, SearchParams, Vectors, search_exact};
 use sepal_storage::{ChunkRef, TableVersion};
 use sepal_types::{ColumnDef, Error, Metric, Result, SqlState, TableId};
 
 use super::{
-    IndexCache,
+    ChunkIndex, IndexCache,
     filter::Selected,
     search::{effort, elements, without_deleted, without_nulls},
 };
@@ -50,7 +50,7 @@ struct Rows<'a> {
     /// Live rows with a vector; `None` means all.
     allowed: Option<Bits>,
     /// `None` where the chunk is scanned.
-    index: Option<&'a dyn VectorIndex>,
+    index: Option<&'a ChunkIndex>,
 }
 
 impl Measurement<'_> {
@@ -62,21 +62,22 @@ impl Measurement<'_> {
     /// 57014 when interrupted, XX001 for an index that does not open.
     pub fn run(&self) -> Result<Option<f64>> {
         let mut questions = self.questions()?;
+        let all_bytes = || self.version.index_bytes(self.index).unwrap_or(0);
         for (number, reference) in self.version.chunks.iter().enumerate() {
             let column = reference.chunk.column(self.column)?;
             let (vectors, dim) = elements(&column)?;
             let index = match self.settings.use_indexes {
-                true => self.indexes.get(&reference.chunk, self.index, dim)?,
+                true => self.indexes.get(&reference.chunk, self.index, dim, all_bytes)?,
                 false => None,
             };
             let allowed = live(&column, reference);
-            let rows = Rows { number, vectors, allowed, index: index.as_deref() };
+            let rows = Rows { number, vectors, allowed, index: index.as_ref() };
             for question in &mut questions {
                 if (self.interrupted)() {
                     let message = "canceling statement due to user request";
                     return Err(Error::new(SqlState::QueryCanceled, message));
                 }
-                self.ask(question, &rows);
+                self.ask(question, &rows)?;
             }
         }
         let (mut found, mut all) = (0, 0);
@@ -136,7 +137,7 @@ impl Measurement<'_> {
         Ok(())
     }
 
-    fn ask(&self, question: &mut Question, rows: &Rows) {
+    fn ask(&self, question: &mut Question, rows: &Rows) -> Result<()> {
         let own = (question.chunk == rows.number).then_some(question.position);
         let others = match own {
             Some(_) => Some(rows.without(&question.vector)),
@@ -144,18 +145,55 @@ impl Measurement<'_> {
         };
         let dim = question.vector.len();
         let exact = search_exact(self.metric, dim, rows.vectors, &question.vector, self.k, others.as_ref());
-        let searched = rows.index.and_then(|index| {
-            let Effort { ef_search, probes } = effort(index, &self.settings, self.k)?;
-            let wanted = SearchParams { k: self.k, ef_search, probes, allowed: rows.allowed.as_ref() };
-            Some(match own {
-                Some(position) => index.search_unseen(rows.vectors, position, &wanted),
-                None => index.search(rows.vectors, &question.vector, &wanted),
-            })
-        });
+        let searched = self.search(question, rows, own)?;
         // As in a search: what an index leaves out for want of a distance fills up.
         let found = searched.filter(|found| found.len() >= exact.len());
         merge(&mut question.found, found.as_ref().unwrap_or(&exact), self.k);
         merge(&mut question.truth, &exact, self.k);
+        Ok(())
+    }
+
+    /// What the chunk's index finds; `None` where all rows are scored. `own`: the row that asks, where it is one of
+    /// them.
+    fn search(&self, question: &Question, rows: &Rows, own: Option<usize>) -> Result<Option<Vec<Neighbor>>> {
+        let Some(index) = rows.index else { return Ok(None) };
+        let Some(Effort { ef_search, probes }) = effort(&**index, &self.settings, self.k) else {
+            return Ok(None);
+        };
+        let wanted = SearchParams { k: self.k, ef_search, probes, allowed: rows.allowed.as_ref() };
+        if index.is_in_place() {
+            return self.score(index, &wanted, question, (rows, own.is_some()));
+        }
+        Ok(Some(match own {
+            Some(position) => index.search_unseen(rows.vectors, position, &wanted),
+            None => index.search(rows.vectors, &question.vector, &wanted),
+        }))
+    }
+
+    /// What the candidates of an index in place are worth. `unseen`: the rows that equal the question are not there;
+    /// then more are asked for until enough are left.
+    fn score(
+        &self,
+        index: &ChunkIndex,
+        wanted: &SearchParams,
+        question: &Question,
+        (rows, unseen): (&Rows, bool),
+    ) -> Result<Option<Vec<Neighbor>>> {
+        let dim = question.vector.len();
+        let equals = |row: &u32| rows.vectors.row(*row as usize, dim).equals(&question.vector);
+        let mut k = self.k.saturating_add(usize::from(unseen));
+        loop {
+            let candidates = index.candidates(&question.vector, &SearchParams { k, ..*wanted })?;
+            let Some(Candidates { rows: mut named, indexed }) = candidates else { return Ok(None) };
+            let all = named.len() >= indexed;
+            named.retain(|row| !unseen || !equals(row));
+            if all || named.len() >= self.k {
+                let named = Selected::at(&named, rows.vectors.len() / dim).into_bits();
+                let (metric, k) = (self.metric, self.k);
+                return Ok(Some(search_exact(metric, dim, rows.vectors, &question.vector, k, Some(&named))));
+            }
+            k = k.saturating_mul(2);
+        }
     }
 }
 

@@ -1,7 +1,5 @@
 //! The search itself: every chunk of a table version, best `k` of all.
 
-use std::sync::Arc;
-
 use datafusion::arrow::{
     array::{Array, ArrayRef, AsArray},
     datatypes::{DataType, Float16Type, Float32Type},
@@ -10,7 +8,11 @@ use sepal_index::{Allowed, Effort, Found, Part, Query, VectorIndex, Vectors, Wor
 use sepal_storage::{ChunkRef, TableVersion};
 use sepal_types::{ColumnDef, Error, Metric, Result, TableId, VectorIndexOptions, VectorKind};
 
-use super::{IndexCache, filter::Selected};
+use super::{
+    ChunkIndex, IndexCache,
+    filter::Selected,
+    picked::{Picked, is_larger_than_memory, pick},
+};
 use crate::{context::SearchSettings, output::vector_kind};
 
 /// A row found: which chunk, which position in it, how far.
@@ -57,9 +59,14 @@ impl Searched {
 
     /// Lines below the node.
     pub fn lines(&self, filtered: bool) -> Vec<String> {
-        let Work { walked, scanned, asked, exact, hops, codes, distances } = self.work;
-        let ways =
-            [(walked, "walked"), (scanned, "scanned by codes"), (asked, "probed"), (exact, "scored exactly")];
+        let Work { walked, scanned, asked, fetched, exact, hops, codes, distances } = self.work;
+        let ways = [
+            (walked, "walked"),
+            (scanned, "scanned by codes"),
+            (asked, "probed"),
+            (fetched, "probed, rows fetched"),
+            (exact, "scored exactly"),
+        ];
         let ways = ways.iter().filter(|(count, _)| *count > 0);
         let ways: Vec<String> = ways.map(|(count, way)| format!("{count} {way}")).collect();
         let segments = if ways.is_empty() { "none".to_owned() } else { ways.join(", ") };
@@ -113,7 +120,8 @@ pub(super) fn effort(index: &dyn VectorIndex, settings: &SearchSettings, k: usiz
 
 /// The `k` nearest rows, nearest first; NaN distances after all numbers, NULL vectors last. Adds to `searched`.
 ///
-/// Errors: 22000 when the query has other dimensions than the column, XX001 for a blob that does not open.
+/// Errors: 22000 when the query has other dimensions than the column, XX001 for a blob that does not open or of which a
+/// part is damaged.
 pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) -> Result<Vec<Hit>> {
     let index = search
         .settings
@@ -121,16 +129,16 @@ pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) ->
         .then(|| usable_index(search.version, search.column, search.metric))
         .flatten()
         .map(|(id, _)| id);
+    let index = index.map(|id| Index { id, indexes, fetches: is_larger_than_memory(search) });
     let chunks = search.version.chunks.iter().enumerate();
     let segments: Vec<Segment> = chunks
-        .map(|(number, reference)| Segment::of(search, indexes, index, (number, reference)))
+        .map(|(number, reference)| Segment::of(search, index.as_ref(), (number, reference)))
         .collect::<Result<_>>()?;
     let parts: Vec<Part> = segments.iter().map(|segment| segment.part(search)).collect::<Result<_>>()?;
     let query = Query { metric: search.metric, vector: search.query, k: search.k };
     for segment in &segments {
-        let rows = segment.column.len();
-        searched.rows += rows as u64;
-        searched.qualifying += segment.allowed.as_ref().map_or(rows, Selected::count) as u64;
+        searched.rows += segment.rows as u64;
+        searched.qualifying += segment.count() as u64;
     }
     let found = search_parts(&query, &parts, &mut searched.work);
     let mut hits: Vec<Hit> = found
@@ -147,50 +155,75 @@ pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) ->
     Ok(hits)
 }
 
+/// The index that a search uses.
+struct Index<'a> {
+    id: TableId,
+    indexes: &'a IndexCache,
+    /// Whether no more than the rows scored are to be read of segments that are not decoded.
+    fetches: bool,
+}
+
 /// One chunk of a search.
 struct Segment {
+    /// All rows of the chunk, or those that were picked.
     column: ArrayRef,
+    rows: usize,
+    picked: Option<Picked>,
     /// Rows that are not deleted and pass the predicate; `None` when all do.
     qualifying: Option<Selected>,
     /// Those of them that have a vector.
     allowed: Option<Selected>,
-    index: Option<Arc<dyn VectorIndex>>,
+    index: Option<ChunkIndex>,
 }
 
 impl Segment {
-    fn of(
-        search: &Search,
-        indexes: &IndexCache,
-        index: Option<TableId>,
-        (number, reference): (usize, &ChunkRef),
-    ) -> Result<Self> {
+    fn of(search: &Search, index: Option<&Index>, (number, reference): (usize, &ChunkRef)) -> Result<Self> {
+        let (rows, qualifying) = (reference.chunk.rows() as usize, qualifying(search, number, reference)?);
+        let (index, fetches) = match (index, search.column.ty.dimensions()) {
+            (Some(Index { id, indexes, fetches }), Some(dim)) => {
+                let all_bytes = || search.version.index_bytes(*id).unwrap_or(0);
+                (indexes.get(&reference.chunk, *id, usize::from(dim), all_bytes)?, *fetches)
+            }
+            _ => (None, false),
+        };
+        if let Some(opened) = &index
+            && let Some((picked, column)) = pick(search, opened, reference, qualifying.as_ref(), fetches)?
+        {
+            return Ok(Self { column, rows, picked: Some(picked), qualifying, allowed: None, index });
+        }
         let column = reference.chunk.column(search.column)?;
         let (_, dim) = elements(&column)?;
         if dim != search.query.len() {
             let kind = search.column.ty.vector_kind().unwrap_or(VectorKind::Single);
             kind.check_same(dim, search.query.len())?;
         }
-        let qualifying = qualifying(search, number, reference)?;
         let allowed = without_nulls(&column, qualifying.as_ref());
-        let index = match index {
-            Some(index) => indexes.get(&reference.chunk, index, dim)?,
-            None => None,
-        };
-        Ok(Self { column, qualifying, allowed, index })
+        Ok(Self { column, rows, picked: None, qualifying, allowed, index })
+    }
+
+    /// How many rows compete.
+    fn count(&self) -> usize {
+        match &self.picked {
+            Some(picked) => picked.qualifying,
+            None => self.allowed.as_ref().map_or(self.rows, Selected::count),
+        }
     }
 
     fn part(&self, search: &Search) -> Result<Part<'_>> {
         let (vectors, _) = elements(&self.column)?;
+        if let Some(picked) = &self.picked {
+            return Ok(Part { index: None, vectors, allowed: None, rows: Some(&picked.rows) });
+        }
         let allowed = self.allowed.as_ref().map(|rows| Allowed { bits: rows.bits(), count: rows.count() });
         let index = self.index.as_deref();
         let index = index.and_then(|index| Some((index, effort(index, &search.settings, search.k)?)));
-        Ok(Part { index, vectors, allowed })
+        Ok(Part { index, vectors, allowed, rows: None })
     }
 
-    /// Qualifying rows without a vector.
+    /// Qualifying rows without a vector; none where rows were picked, which are enough without.
     fn nulls(&self, chunk: usize) -> impl Iterator<Item = Hit> + '_ {
         let qualifies = |position: usize| self.qualifying.as_ref().is_none_or(|rows| rows.has(position));
-        let rows = if self.column.null_count() > 0 { self.column.len() } else { 0 };
+        let rows = if self.picked.is_none() && self.column.null_count() > 0 { self.column.len() } else { 0 };
         let positions =
             (0..rows).filter(move |position| self.column.is_null(*position) && qualifies(*position));
         positions.map(move |position| Hit {

@@ -5,8 +5,9 @@
 //! is in memory twice. What a caller gets is authentic; all of the blob is only once all of it was read.
 
 use std::{
+    ops::Range,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::OnceLock,
     thread,
 };
 
@@ -15,6 +16,7 @@ use sepal_crypto::{
     Key, OpenError,
     stream::{BlobOpener, CHUNK_BYTES, HEADER_BYTES},
 };
+use sepal_types::FileId;
 
 use super::wrong_length;
 use crate::{
@@ -30,9 +32,19 @@ const SHARED_CHUNKS: usize = 8;
 pub struct BlobReader {
     file: File,
     path: PathBuf,
+    id: FileId,
     opener: BlobOpener,
-    /// A chunk of which a part was read last: the next small piece is of the same, most likely.
-    recent: Mutex<Option<(usize, Arc<[u8]>)>>,
+    /// The next small piece is of the same chunk as the last, most likely.
+    recent: Mutex<Recent>,
+}
+
+/// A chunk of which a part was read last, and room to read the next into.
+#[derive(Default)]
+struct Recent {
+    /// `None`: `plain` holds nothing.
+    index: Option<usize>,
+    plain: Vec<u8>,
+    sealed: Vec<u8>,
 }
 
 /// A chunk, and where it goes.
@@ -43,6 +55,7 @@ impl BlobReader {
     pub(super) fn open(
         disk: &Disk,
         path: &Path,
+        id: FileId,
         key: &Key,
         context: &[u8],
         bytes: u64,
@@ -62,12 +75,17 @@ impl BlobReader {
         let mut header = [0; HEADER_BYTES];
         file.read_exact_at(&mut header, 0).map_err(failed)?;
         let opener = BlobOpener::new(key, context, &header, length).map_err(refused)?;
-        let reader = Self { file, path: path.to_owned(), opener, recent: Mutex::default() };
+        let reader = Self { file, path: path.to_owned(), id, opener, recent: Mutex::default() };
         if reader.length() == 0 {
             // Nobody reads of it, but its header has to be authentic.
             reader.open_chunk(0, &mut [], &mut Vec::new())?;
         }
         Ok(reader)
+    }
+
+    /// Which file it is; no other ever has its id.
+    pub fn file(&self) -> FileId {
+        self.id
     }
 
     /// Bytes of the plaintext.
@@ -93,7 +111,7 @@ impl BlobReader {
             if wanted == self.opener.chunk_bytes(index) {
                 wholes.push((index, piece));
             } else {
-                piece.copy_from_slice(&self.recent(index)?[skipped..skipped + wanted]);
+                self.read_part(index, skipped..skipped + wanted, piece)?;
             }
             (at, rest) = (at + wanted, later);
         }
@@ -127,18 +145,18 @@ impl BlobReader {
         failure.into_inner().map_or(Ok(()), Err)
     }
 
-    /// A chunk of which a part is wanted.
-    fn recent(&self, index: usize) -> Result<Arc<[u8]>, StoreError> {
-        if let Some((held, chunk)) = &*self.recent.lock()
-            && *held == index
-        {
-            return Ok(Arc::clone(chunk));
+    /// A part of a chunk. One thread at a time: who reads much reads whole chunks.
+    fn read_part(&self, index: usize, part: Range<usize>, into: &mut [u8]) -> Result<(), StoreError> {
+        let mut recent = self.recent.lock();
+        let Recent { index: held, plain, sealed } = &mut *recent;
+        if *held != Some(index) {
+            *held = None;
+            plain.resize(self.opener.chunk_bytes(index), 0);
+            self.open_chunk(index, plain, sealed)?;
+            *held = Some(index);
         }
-        let mut plain = vec![0; self.opener.chunk_bytes(index)];
-        self.open_chunk(index, &mut plain, &mut Vec::new())?;
-        let chunk: Arc<[u8]> = plain.into();
-        *self.recent.lock() = Some((index, Arc::clone(&chunk)));
-        Ok(chunk)
+        into.copy_from_slice(&plain[part]);
+        Ok(())
     }
 
     /// `sealed` is room for a chunk as it lies in the file.

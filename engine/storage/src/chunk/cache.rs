@@ -25,6 +25,8 @@ pub(crate) struct CacheKey {
 
 /// Who leaves first: [`FairCache`].
 pub struct ColumnCache {
+    /// What one tenant may hold at most.
+    tenant_bytes: usize,
     held: Mutex<FairCache<(FileId, Option<ColumnId>), ArrayRef>>,
     /// How often something was put in or taken out, for [`super::Near`].
     changes: AtomicU64,
@@ -46,6 +48,7 @@ impl ColumnCache {
     /// `tenant_bytes`: what one tenant may hold of it at most, 0 for all of it.
     pub fn with_tenant_limit(budget_bytes: usize, tenant_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
+            tenant_bytes: if tenant_bytes > 0 { tenant_bytes.min(budget_bytes) } else { budget_bytes },
             held: Mutex::new(FairCache::new(budget_bytes, tenant_bytes)),
             changes: AtomicU64::new(0),
             hits: AtomicU64::new(0),
@@ -65,6 +68,11 @@ impl ColumnCache {
 
     pub fn budget_bytes(&self) -> usize {
         self.held.lock().budget_bytes()
+    }
+
+    /// Bytes that one tenant may hold at most.
+    pub(crate) fn most_tenant_bytes(&self) -> usize {
+        self.tenant_bytes
     }
 
     /// Columns found and not found so far.

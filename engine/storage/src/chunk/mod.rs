@@ -14,7 +14,7 @@ mod sealed;
 
 use std::{fmt, sync::Arc};
 
-use arrow::array::{ArrayRef, UInt64Array};
+use arrow::array::{ArrayRef, UInt32Array, UInt64Array};
 use parking_lot::Mutex;
 use sepal_types::{ColumnDef, ColumnId, FileId, RowId, SqlType, TableDef, TableId};
 
@@ -129,8 +129,35 @@ impl Chunk {
         self.complete(column, stored)
     }
 
+    /// Of [`Self::column`] the rows at `positions`, which ascend. A segment reads only the pages that they lie on,
+    /// where the column is not decoded already and they are few; nothing gets into the cache.
+    ///
+    /// Errors: [`StoreError::Bug`] for positions that do not ascend, or past the end.
+    pub fn column_rows(&self, column: &ColumnDef, positions: &[u32]) -> Result<ArrayRef, StoreError> {
+        if !positions.is_sorted_by(|one, next| one < next) || positions.last() >= Some(&self.rows()) {
+            let why = format!("{} positions that do not ascend below {}", positions.len(), self.rows());
+            return Err(StoreError::Bug(why));
+        }
+        let stored = match &self.kind {
+            Kind::Memory(_) => return taken(&self.column(column)?, positions),
+            Kind::Sealed(chunk) => chunk.column_rows(column.id, &column.ty, positions)?,
+        };
+        match stored {
+            Some(array) => fit(array, &column.ty),
+            None => missing::constant(column, positions.len()),
+        }
+    }
+
+    /// Bytes that decoded columns of the tenant's segments may take at most; `None` for a memory chunk.
+    pub fn decoded_most_bytes(&self) -> Option<usize> {
+        match &self.kind {
+            Kind::Memory(_) => None,
+            Kind::Sealed(chunk) => Some(chunk.decoded_most_bytes()),
+        }
+    }
+
     /// Whether the column is in memory.
-    pub(crate) fn is_decoded(&self, column: ColumnId) -> bool {
+    pub fn is_decoded(&self, column: ColumnId) -> bool {
         match &self.kind {
             Kind::Memory(_) => true,
             Kind::Sealed(chunk) => chunk.is_decoded(column),
@@ -296,6 +323,11 @@ impl fmt::Debug for Chunk {
             .field("last_row", &self.last_row())
             .finish_non_exhaustive()
     }
+}
+
+/// The rows of an array at some positions.
+fn taken(array: &ArrayRef, positions: &[u32]) -> Result<ArrayRef, StoreError> {
+    Ok(arrow::compute::take(array, &UInt32Array::from(positions.to_vec()), None)?)
 }
 
 /// A column whose declared type changed without a rewrite (`varchar(10)` to `text`, `vector` to `vector(3)`).

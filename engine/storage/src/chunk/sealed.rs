@@ -20,7 +20,7 @@ use arrow::{
 use parking_lot::{Mutex, RwLock};
 use sepal_types::{ColumnId, FileId, RowId, SqlType, TableId};
 
-use super::{CacheKey, ColumnCache, Near};
+use super::{CacheKey, ColumnCache, Near, taken};
 use crate::{
     StoreError,
     arrow_types::arrow_type,
@@ -28,7 +28,7 @@ use crate::{
     disk::Disk,
     manifest::{BlobEntry, SegmentEntry},
     paths::show,
-    segment::{Footer, Identity},
+    segment::{Footer, Identity, VECTORS_PER_PAGE},
 };
 
 /// What a [`SealedChunk`] is made of.
@@ -128,6 +128,27 @@ impl SealedChunk {
             Some(array) => Ok(Some(array)),
             None => self.footer()?.column(&self.parts.disk, &self.parts.path, column, &arrow_type(ty)),
         }
+    }
+
+    /// Of a column the rows at some positions, which ascend: of one that is not decoded only their pages are read, as
+    /// long as those are not most of it. What is read does not get into the cache.
+    pub(crate) fn column_rows(
+        &self,
+        column: ColumnId,
+        ty: &SqlType,
+        positions: &[u32],
+    ) -> Result<Option<ArrayRef>, StoreError> {
+        let many = positions.len() >= self.rows() as usize / VECTORS_PER_PAGE;
+        if many || self.is_decoded(column) {
+            let whole = self.column_once(column, ty)?;
+            return whole.map(|whole| taken(&whole, positions)).transpose();
+        }
+        self.footer()?.rows(&self.parts.disk, &self.parts.path, column, &arrow_type(ty), positions)
+    }
+
+    /// Bytes that decoded columns of the tenant may take at most.
+    pub(crate) fn decoded_most_bytes(&self) -> usize {
+        self.parts.cache.most_tenant_bytes()
     }
 
     pub(crate) fn is_decoded(&self, column: ColumnId) -> bool {

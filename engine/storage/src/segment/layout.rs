@@ -45,7 +45,7 @@ const MAX_ROW_GROUP_ROWS: usize = 1 << 20;
 /// parquet-rs holds a row group in memory until it is complete.
 const MAX_ROW_GROUP_BYTES: usize = 256 << 20;
 /// Pages of this many vectors decode fastest; Parquet's encryption allows 32,767 pages per column and row group.
-const VECTORS_PER_PAGE: usize = 64;
+pub(crate) const VECTORS_PER_PAGE: usize = 64;
 const INTERVAL_BYTES: i32 = 16;
 
 const _: () = assert!(MAX_ROW_GROUP_ROWS / VECTORS_PER_PAGE <= 32_767);

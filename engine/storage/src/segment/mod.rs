@@ -1,6 +1,6 @@
 //! A segment: one sealed Parquet file of one table's rows.
 //!
-//! Checkpoints write them, `chunk::sealed` reads single columns. Only this module names Parquet.
+//! Checkpoints write them, `chunk::sealed` reads single columns, or some rows of one. Only this module names Parquet.
 //!
 //! ```text
 //! file := Parquet, modular encryption: AES-256-GCM, one key per file for footer, pages and page indexes;
@@ -13,12 +13,14 @@
 mod copy;
 mod layout;
 mod read;
+mod rows;
 mod write;
 
 use sepal_crypto::{Aad, Key};
 use sepal_types::{FileId, TableId, TenantId};
 
 pub(crate) use copy::copy;
+pub(crate) use layout::VECTORS_PER_PAGE;
 pub(crate) use read::Footer;
 pub(crate) use write::write;
 

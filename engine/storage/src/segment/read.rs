@@ -1,7 +1,7 @@
 //! A segment's file to columns.
 //!
-//! Called by `chunk::sealed`, which caches what comes out. Reads whole columns only. Never writes. parquet-rs is
-//! not trusted with the file:
+//! Called by `chunk::sealed`, which caches what comes out. Reads whole columns; `rows` reads some rows of one. Never
+//! writes. parquet-rs is not trusted with the file:
 //!
 //! - It takes a plaintext footer ("PAR1") for a file without encryption, whatever key it is given, and would serve
 //!   anybody's rows as ours. So the footer is read here, refused unless it is sealed, and every column that it
@@ -15,7 +15,7 @@ use std::{
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use arrow::{
@@ -59,7 +59,9 @@ const TAIL_BYTES: usize = 8;
 /// A segment's footer, opened once. It holds key material, parquet-rs' own copy of the key, which is not wiped:
 /// it lives as long as its chunk and no longer.
 pub(crate) struct Footer {
-    metadata: ArrowReaderMetadata,
+    pub(super) metadata: ArrowReaderMetadata,
+    /// The same with the places of all pages, once somebody wanted some rows only.
+    pub(super) paged: OnceLock<ArrowReaderMetadata>,
     rows: u32,
 }
 
@@ -94,7 +96,7 @@ impl Footer {
         if found != i64::from(rows) {
             return Err(StoreError::corrupt(&show(path), format!("{found} rows, the manifest says {rows}")));
         }
-        Ok(Self { metadata, rows })
+        Ok(Self { metadata, paged: OnceLock::new(), rows })
     }
 
     /// The row ids, as `UInt64`.
@@ -276,7 +278,10 @@ fn sealed_footer(disk: &Disk, path: &Path, bytes: u64) -> Result<Regions, StoreE
 }
 
 /// `read` works on bytes that are in memory: whatever it fails with is damage.
-fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, StoreError> {
+pub(super) fn guarded<T>(
+    path: &Path,
+    read: impl FnOnce() -> Result<T, ParquetError>,
+) -> Result<T, StoreError> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(StoreError::corrupt(&show(path), why(&error))),
@@ -291,9 +296,9 @@ fn why(error: &ParquetError) -> String {
 }
 
 /// The parts of a file that were read, at their offsets.
-struct Regions {
-    length: u64,
-    parts: Vec<(u64, Bytes)>,
+pub(super) struct Regions {
+    pub(super) length: u64,
+    pub(super) parts: Vec<(u64, Bytes)>,
 }
 
 impl Regions {

@@ -1,0 +1,344 @@
+//! A table that is larger than memory is searched as one that is not: the same rows, little of it held, and what cannot
+//! be read is an error.
+
+use std::{path::PathBuf, sync::Arc};
+
+use datafusion::arrow::{
+    array::{Array, FixedSizeListArray, Float32Array, Int64Array, RecordBatch},
+    buffer::NullBuffer,
+    datatypes::{DataType, Field, Schema},
+};
+use sepal_crypto::Key;
+use sepal_index::{Bits, BuildParams, build, open, search_exact};
+use sepal_storage::{
+    BlobBuilder, BlobBytes, ColumnCache, MergeInput, Op, StoreOptions, TableVersion, TenantStore, arrow_type,
+    stored_name,
+};
+use sepal_types::{
+    ColumnDef, ColumnId, IndexDef, IndexMethod, Metric, SqlState, SqlType, TableDef, TableId, TenantId,
+    VectorIndexOptions,
+};
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    context::SearchSettings,
+    vector::{
+        Hit, IndexCache, IndexMemory, Searched, elements, search,
+        search::{Predicate, without_nulls},
+    },
+};
+
+const TENANT: TenantId = TenantId([7; 16]);
+const TABLE: TableId = TableId(20_001);
+const INDEX: TableId = TableId(20_002);
+/// More than two chunks of a sealed file are codes.
+const ROWS: usize = 18_000;
+const DIMENSIONS: u16 = 256;
+const DIM: usize = DIMENSIONS as usize;
+const LISTS: u32 = 40;
+/// These have no vector.
+const NULLS: std::ops::Range<usize> = 100..105;
+/// Enough for the vectors or the index as a whole.
+const PLENTY: usize = 1 << 30;
+
+/// A store with one segment of one table, and room for some decoded columns.
+struct World {
+    store: Arc<TenantStore>,
+    directory: TempDir,
+}
+
+/// What `database` does when a segment is written.
+struct Builder {
+    lists: u32,
+}
+
+fn options(lists: u32) -> VectorIndexOptions {
+    VectorIndexOptions::IvfFlat { metric: Metric::L2, lists }
+}
+
+impl Builder {
+    fn bytes(&self, column: &ArrayRef) -> Vec<u8> {
+        let (vectors, dim) = elements(column).unwrap();
+        let (vectors, valid) = (vectors.widened(), Selected::valued(column).map(Selected::into_bits));
+        let params = BuildParams {
+            metric: Metric::L2,
+            dim,
+            vectors: &vectors,
+            valid: valid.as_ref(),
+            threads: 2,
+            progress: &|_, _| (),
+            cancelled: &|| false,
+        };
+        build(&options(self.lists), &params).unwrap().serialize()
+    }
+}
+
+impl BlobBuilder for Builder {
+    fn build(
+        &self,
+        _: &TableDef,
+        _: &IndexDef,
+        column: &ArrayRef,
+        _: &[MergeInput<'_>],
+    ) -> Option<Box<dyn BlobBytes>> {
+        Some(Box::new(self.bytes(column)))
+    }
+}
+
+fn definition() -> TableDef {
+    let column = |id: u32, name: &str, ty: SqlType| ColumnDef {
+        id: ColumnId(id),
+        name: name.into(),
+        ty,
+        not_null: false,
+        default: None,
+        generated: None,
+        missing: None,
+    };
+    TableDef {
+        id: TABLE,
+        environment: "default".into(),
+        schema: "public".into(),
+        name: "t".into(),
+        columns: vec![column(1, "id", SqlType::Int8), column(2, "v", SqlType::Vector(Some(DIMENSIONS)))],
+        next_column: ColumnId(3),
+        uniques: Vec::new(),
+        indexes: vec![IndexDef {
+            id: INDEX,
+            name: "i".into(),
+            columns: vec![ColumnId(2)],
+            method: IndexMethod::Vector(options(LISTS)),
+            valid: true,
+        }],
+        captured: false,
+    }
+}
+
+/// Numbers in -1 to 1 that look random, around one of many centres.
+fn vector(row: usize) -> impl Iterator<Item = f32> {
+    let uniform = |seed: usize, element: usize| {
+        let mixed = ((seed * DIM + element) as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (mixed >> 40) as f32 / 8_388_608.0 - 1.0
+    };
+    (0..DIM).map(move |element| uniform(row + 1_000, element) + 0.5 * uniform(row % 97, element))
+}
+
+fn rows() -> RecordBatch {
+    let def = definition();
+    let DataType::FixedSizeList(item, size) = arrow_type(&def.columns[1].ty) else { unreachable!() };
+    let values: Float32Array = (0..ROWS).flat_map(vector).collect();
+    let valid: NullBuffer = (0..ROWS).map(|row| !NULLS.contains(&row)).collect::<Vec<bool>>().into();
+    let arrays: Vec<ArrayRef> = vec![
+        Arc::new((0..ROWS as i64).collect::<Int64Array>()),
+        Arc::new(FixedSizeListArray::new(item, size, Arc::new(values), Some(valid))),
+    ];
+    let field = |(column, array): (&ColumnDef, &ArrayRef)| {
+        Field::new(stored_name(column.id), array.data_type().clone(), true)
+    };
+    let fields: Vec<Field> = def.columns.iter().zip(&arrays).map(field).collect();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap()
+}
+
+impl World {
+    fn new(column_bytes: usize) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = ColumnCache::new(column_bytes);
+        let key = Key::from_bytes([5; 32]);
+        let store = TenantStore::create(directory.path(), TENANT, key, StoreOptions::new(cache)).unwrap();
+        let world = Self { store, directory };
+        world.commit(Op::CreateTable(definition()));
+        let first_row = world.store.reserve_rows(TABLE, ROWS as u64);
+        world.commit(Op::Insert { table: TABLE, first_row, rows: rows() });
+        world.store.checkpoint(&Builder { lists: LISTS }).unwrap();
+        world
+    }
+
+    fn commit(&self, op: Op) {
+        self.store.commit(&self.store.snapshot(), vec![op]).unwrap();
+    }
+
+    fn version(&self) -> Arc<TableVersion> {
+        Arc::clone(self.store.snapshot().table(TABLE).unwrap())
+    }
+
+    fn ask(&self, indexes: &IndexCache, question: &Question) -> Result<(Vec<Hit>, Searched)> {
+        let version = self.version();
+        let mut searched = Searched::default();
+        let settings = SearchSettings { probes: question.probes, ..SearchSettings::default() };
+        let filter = |_: usize, _: &ChunkRef| Ok(question.filter.clone().map(Selected::of));
+        let predicate: &Predicate<'_> = &filter;
+        let wanted = Search {
+            version: &version,
+            column: &version.def.columns[1],
+            metric: Metric::L2,
+            query: &question.query,
+            k: question.k,
+            settings,
+            predicate: question.filter.is_some().then_some(predicate),
+        };
+        search(&wanted, indexes, &mut searched).map(|hits| (hits, searched))
+    }
+
+    /// What the index finds that is in memory, over the whole column.
+    fn expected(&self, question: &Question) -> Vec<(u32, Option<f64>)> {
+        let version = self.version();
+        let chunk = &version.chunks[0].chunk;
+        let column = chunk.column_once(&version.def.columns[1]).unwrap();
+        let index = open(&chunk.index_blob(INDEX).unwrap().unwrap()).unwrap();
+        let allowed = without_nulls(&column, question.filter.clone().map(Selected::of).as_ref());
+        let allowed = allowed.as_ref().map(Selected::bits);
+        let (vectors, _) = elements(&column).unwrap();
+        let Question { query, k, probes, .. } = question;
+        let wanted = SearchParams { k: *k, ef_search: 0, probes: *probes, allowed };
+        let found = index.search(vectors, query, &wanted);
+        found.iter().map(|found| (found.position, Some(found.distance))).collect()
+    }
+
+    fn index_file(&self) -> PathBuf {
+        let directory = std::fs::read_dir(self.directory.path().join("segments")).unwrap();
+        let mut files = directory.map(|entry| entry.unwrap().path());
+        files.find(|path| path.extension().is_some_and(|extension| extension == "index")).unwrap()
+    }
+}
+
+struct Question {
+    query: Vec<f32>,
+    k: usize,
+    probes: usize,
+    filter: Option<Bits>,
+}
+
+/// Near to a row, and none.
+fn question(row: usize, k: usize, probes: usize) -> Question {
+    let query = vector(row).zip(vector(row + 97)).map(|(one, other)| 0.7 * one + 0.3 * other).collect();
+    Question { query, k, probes, filter: None }
+}
+
+fn only(rows: impl Iterator<Item = usize>) -> Option<Bits> {
+    let mut bits = Bits::new(ROWS);
+    rows.for_each(|row| bits.set(row));
+    Some(bits)
+}
+
+fn pairs(hits: &[Hit]) -> Vec<(u32, Option<f64>)> {
+    hits.iter().map(|hit| (hit.position, hit.distance)).collect()
+}
+
+fn cache(memory: &Arc<IndexMemory>) -> IndexCache {
+    IndexCache::new(TENANT, Arc::clone(memory))
+}
+
+#[test]
+fn the_rows_are_those_of_a_search_in_memory() {
+    let (small, large) = (World::new(1 << 20), World::new(PLENTY));
+    let (tight, roomy) = (Arc::new(IndexMemory::new(4 << 20)), Arc::new(IndexMemory::new(PLENTY)));
+    // Index in place or not, vectors decoded or not; and how the segment is searched then.
+    let worlds = [
+        (&small, cache(&tight), (0, 1)),
+        (&small, cache(&roomy), (0, 1)),
+        (&large, cache(&tight), (0, 1)),
+        (&large, cache(&roomy), (1, 0)),
+    ];
+    for row in (0..ROWS).step_by(1_700) {
+        let filters = [None, only((0..ROWS).step_by(2)), only((row..ROWS).step_by(4_000))];
+        for (filter, (k, probes)) in filters.into_iter().zip([(10, 4), (30, 2), (3, 1)]) {
+            let asked = Question { filter, ..question(row, k, probes) };
+            let expected = large.expected(&asked);
+            let competing = asked.filter.as_ref().map_or(ROWS - NULLS.len(), |filter| {
+                filter.iter().filter(|row| !NULLS.contains(row)).count()
+            });
+            for (world, indexes, ways) in &worlds {
+                let (hits, searched) = world.ask(indexes, &asked).unwrap();
+                // A world of its own has cells of its own, which are the same.
+                assert_eq!(pairs(&hits), expected, "{k} of {probes} cells near row {row}");
+                assert_eq!((searched.work.asked, searched.work.fetched), *ways);
+                assert_eq!((searched.rows, searched.qualifying), (ROWS as u64, competing as u64));
+            }
+        }
+    }
+    assert!(!small.version().chunks[0].chunk.is_decoded(ColumnId(2)));
+    let file = std::fs::metadata(small.index_file()).unwrap().len() as usize;
+    let (held, whole) = (tight.tenant_bytes(TENANT), roomy.tenant_bytes(TENANT));
+    assert!(held > 0 && held < file / 4, "{held} of {file} bytes");
+    assert!(whole > file * 9 / 10, "{whole} of {file} bytes");
+}
+
+#[test]
+fn limit_is_filled_with_what_no_index_holds() {
+    let world = World::new(1 << 20);
+    let indexes = cache(&Arc::new(IndexMemory::new(4 << 20)));
+    // Three rows with a vector, and the five without.
+    let filter = only([5, 6, 7].into_iter().chain(NULLS));
+    let (hits, searched) = world.ask(&indexes, &Question { filter, ..question(5, 6, 1) }).unwrap();
+    assert_eq!((searched.work.fetched, searched.qualifying), (0, 3));
+    let with: Vec<bool> = hits.iter().map(|hit| hit.distance.is_some()).collect();
+    assert_eq!(with, [true, true, true, false, false, false]);
+    let few = Question { filter: only([5, 6, 7].into_iter()), ..question(5, 6, 1) };
+    let (hits, searched) = world.ask(&indexes, &few).unwrap();
+    assert_eq!((hits.len(), searched.work.fetched, searched.work.distances), (3, 1, 3));
+    // All cells: the exact answer.
+    let all = question(5, 10, LISTS as usize);
+    let (hits, searched) = world.ask(&indexes, &all).unwrap();
+    let column = world.version().chunks[0].chunk.column_once(&definition().columns[1]).unwrap();
+    let valid = Selected::valued(&column).map(Selected::into_bits);
+    let (vectors, dim) = elements(&column).unwrap();
+    let exact = search_exact(Metric::L2, dim, vectors, &all.query, 10, valid.as_ref());
+    assert_eq!(searched.work.fetched, 0);
+    assert_eq!(
+        pairs(&hits),
+        exact.iter().map(|found| (found.position, Some(found.distance))).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_damaged_cell_is_an_error_that_names_the_file() {
+    let world = World::new(1 << 20);
+    let indexes = cache(&Arc::new(IndexMemory::new(4 << 20)));
+    let ask = |row: usize| world.ask(&indexes, &question(row, 5, 1));
+    ask(0).unwrap();
+    // In the second chunk of a megabyte, which is codes and nothing else.
+    let file = world.index_file();
+    let mut sealed = std::fs::read(&file).unwrap();
+    assert!(sealed.len() > (2 << 20) + 100_000, "{} bytes", sealed.len());
+    sealed[(3 << 20) / 2] ^= 1;
+    std::fs::write(&file, &sealed).unwrap();
+    // Neither those that are held nor those that open anew notice before they read it.
+    let fresh = cache(&Arc::new(IndexMemory::new(4 << 20)));
+    let (mut answered, mut refused) = (0, 0);
+    for row in (0..ROWS).step_by(200) {
+        let other = world.ask(&fresh, &question(row, 5, 1));
+        match (ask(row), other) {
+            (Ok((hits, _)), Ok((same, _))) => {
+                assert_eq!((hits.len(), pairs(&hits)), (5, pairs(&same)));
+                answered += 1;
+            }
+            (Err(error), Err(_)) => {
+                assert_eq!(error.state(), SqlState::DataCorrupted);
+                let name = file.file_name().unwrap().to_str().unwrap();
+                assert!(error.message().contains(name), "{}", error.message());
+                refused += 1;
+            }
+            (one, other) => panic!("{one:?} and {other:?}"),
+        }
+    }
+    assert!(answered > 0 && refused > 0, "{answered} answers, {refused} errors");
+}
+
+/// What is held of the index before must not be searched with the codes of another.
+#[test]
+fn an_index_that_was_built_anew_is_opened_anew() {
+    let world = World::new(1 << 20);
+    let indexes = cache(&Arc::new(IndexMemory::new(4 << 20)));
+    let asked = question(4_000, 10, 2);
+    world.ask(&indexes, &asked).unwrap();
+    let version = world.version();
+    let segment = version.chunks[0].chunk.segment().unwrap();
+    assert!(indexes.holds(segment, INDEX));
+    let column = version.chunks[0].chunk.column_once(&version.def.columns[1]).unwrap();
+    let anew = Builder { lists: 25 }.bytes(&column);
+    assert!(world.store.attach_index(TABLE, segment, INDEX, &anew).unwrap());
+    let (hits, searched) = world.ask(&indexes, &asked).unwrap();
+    assert_eq!((pairs(&hits), searched.work.fetched), (world.expected(&asked), 1));
+}

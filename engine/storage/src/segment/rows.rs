@@ -1,0 +1,211 @@
+//! Some rows of a column: the pages that they lie on are read, and no others.
+//!
+//! Called by `chunk::sealed` for the few rows of more vectors than memory holds that a search scores: 64 of them are a
+//! page. Where the pages lie is told by the file's offset index, which is sealed like the rest, read on first use, and
+//! stays with the footer: 24 bytes a page. Never caches rows. What `read` says of parquet-rs holds here too.
+
+use std::{ops::Range, path::Path, sync::Arc};
+
+use arrow::{
+    array::{Array, ArrayRef, new_empty_array},
+    datatypes::DataType,
+};
+use bytes::Bytes;
+use parquet::{
+    arrow::{
+        ProjectionMask,
+        arrow_reader::{
+            ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
+            RowSelectionPolicy,
+        },
+    },
+    file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader},
+};
+use sepal_types::ColumnId;
+
+use super::{
+    Footer, layout,
+    read::{Regions, guarded},
+};
+use crate::{
+    StoreError,
+    arrow_types::stored_name,
+    disk::{Disk, File, io_error},
+    paths::show,
+};
+
+/// A row group, and a column of it.
+#[derive(Clone, Copy)]
+struct Place {
+    group: usize,
+    root: usize,
+}
+
+impl Footer {
+    /// The rows of a column at `positions`, which ascend, as `wanted`; `None` when the segment is older than the
+    /// column.
+    ///
+    /// Errors: [`StoreError::Corrupt`] for a page that is damaged; those that nobody reads are not looked at.
+    pub(crate) fn rows(
+        &self,
+        disk: &Disk,
+        path: &Path,
+        column: ColumnId,
+        wanted: &DataType,
+        positions: &[u32],
+    ) -> Result<Option<ArrayRef>, StoreError> {
+        let Ok(root) = self.metadata.schema().index_of(&stored_name(column)) else { return Ok(None) };
+        if positions.is_empty() {
+            return Ok(Some(new_empty_array(wanted)));
+        }
+        let paged = self.paged(disk, path)?;
+        let file = Opened::new(disk, path)?;
+        let mut parts: Vec<ArrayRef> = Vec::new();
+        let (mut first, mut rest) = (0, positions);
+        for (group, meta) in paged.metadata().row_groups().iter().enumerate() {
+            let end = first + u64::try_from(meta.num_rows()).unwrap_or(0);
+            let (here, later) = rest.split_at(rest.partition_point(|position| u64::from(*position) < end));
+            if !here.is_empty() {
+                let rows: Vec<usize> = here.iter().map(|row| (u64::from(*row) - first) as usize).collect();
+                parts.extend(rows_of_group(paged, &file, Place { group, root }, &rows)?);
+            }
+            (first, rest) = (end, later);
+        }
+        let arrays: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+        let stored = guarded(path, || Ok(arrow::compute::concat(&arrays)?))?;
+        if stored.len() != positions.len() {
+            let why = format!("{} rows of column {column} where {} were read", stored.len(), positions.len());
+            return Err(StoreError::corrupt(&show(path), why));
+        }
+        let restored = layout::from_stored(&stored, wanted)
+            .map_err(|why| StoreError::corrupt(&show(path), format!("column {column}: {why}")))?;
+        Ok(Some(restored))
+    }
+
+    /// What the footer says, with the places of all pages.
+    fn paged(&self, disk: &Disk, path: &Path) -> Result<&ArrowReaderMetadata, StoreError> {
+        if let Some(paged) = self.paged.get() {
+            return Ok(paged);
+        }
+        let file = Opened::new(disk, path)?;
+        let metadata: &ParquetMetaData = self.metadata.metadata();
+        let spans = metadata.row_groups().iter().flat_map(|group| group.columns()).map(|column| {
+            let (start, bytes) = (column.offset_index_offset()?, column.offset_index_length()?);
+            file.span(start, start.checked_add(i64::from(bytes))?)
+        });
+        // They stand one behind the other: one read, and what is between them does no harm.
+        let spans: Option<Vec<Range<u64>>> = spans.collect();
+        let all = spans.and_then(|spans| {
+            spans.into_iter().reduce(|one, next| one.start.min(next.start)..one.end.max(next.end))
+        });
+        let outside = || StoreError::corrupt(&show(path), "its offset index is missing or outside the file");
+        let region = file.read(&[all.ok_or_else(outside)?])?;
+        let paged = guarded(path, || {
+            let mut reader = ParquetMetaDataReader::new_with_metadata(metadata.clone())
+                .with_column_index_policy(PageIndexPolicy::Skip)
+                .with_offset_index_policy(PageIndexPolicy::Required);
+            reader.read_page_indexes(&region)?;
+            ArrowReaderMetadata::try_new(Arc::new(reader.finish()?), ArrowReaderOptions::new())
+        })?;
+        Ok(self.paged.get_or_init(|| paged))
+    }
+}
+
+/// Some rows of a row group, counted from its first, in arrays one after the other.
+fn rows_of_group(
+    paged: &ArrowReaderMetadata,
+    file: &Opened<'_>,
+    place: Place,
+    rows: &[usize],
+) -> Result<Vec<ArrayRef>, StoreError> {
+    let spans = pages(paged, file, place, rows);
+    let spans = spans.ok_or_else(|| StoreError::corrupt(&show(file.path), "a page lies outside the file"))?;
+    let regions = file.read(&spans)?;
+    guarded(file.path, || {
+        let mask = ProjectionMask::roots(paged.parquet_schema(), [place.root]);
+        let all = usize::try_from(paged.metadata().row_group(place.group).num_rows()).unwrap_or(0);
+        let selection = RowSelection::from_consecutive_ranges(rows.iter().map(|row| *row..*row + 1), all);
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(regions, paged.clone())
+            .with_projection(mask)
+            .with_row_groups(vec![place.group])
+            .with_row_selection(selection)
+            // A mask over all rows would want the pages between, too.
+            .with_row_selection_policy(RowSelectionPolicy::Selectors)
+            .with_batch_size(rows.len())
+            .build()?;
+        let batches = reader.collect::<Result<Vec<_>, _>>()?;
+        Ok(batches.iter().map(|batch| Arc::clone(batch.column(0))).collect())
+    })
+}
+
+/// Where the pages of some rows lie in the file, and the dictionary if there is one; neighbours as one. `None` when the
+/// footer leads outside of the file.
+fn pages(
+    paged: &ArrowReaderMetadata,
+    file: &Opened<'_>,
+    place: Place,
+    rows: &[usize],
+) -> Option<Vec<Range<u64>>> {
+    let index = paged.metadata().offset_index()?.get(place.group)?;
+    let mut spans: Vec<Range<u64>> = Vec::new();
+    let mut add = |span: Range<u64>| match spans.last_mut() {
+        Some(last) if last.end == span.start => last.end = span.end,
+        _ => spans.push(span),
+    };
+    for (leaf, column) in paged.metadata().row_group(place.group).columns().iter().enumerate() {
+        if paged.parquet_schema().get_column_root_idx(leaf) != place.root {
+            continue;
+        }
+        let pages = index.get(leaf)?.page_locations();
+        if let (Some(start), Some(first)) = (column.dictionary_page_offset(), pages.first()) {
+            add(file.span(start, first.offset)?);
+        }
+        let mut last = None;
+        for row in rows {
+            let row = i64::try_from(*row).ok()?;
+            let page = pages.partition_point(|page| page.first_row_index <= row).checked_sub(1)?;
+            if last != Some(page) {
+                let page = &pages[page];
+                add(file.span(page.offset, page.offset.checked_add(i64::from(page.compressed_page_size))?)?);
+            }
+            last = Some(page);
+        }
+    }
+    Some(spans)
+}
+
+/// A segment's file.
+struct Opened<'a> {
+    file: File,
+    path: &'a Path,
+    length: u64,
+}
+
+impl<'a> Opened<'a> {
+    fn new(disk: &Disk, path: &'a Path) -> Result<Self, StoreError> {
+        let file = disk.open(path)?;
+        let length = file.length().map_err(|error| io_error("read", path, &error))?;
+        Ok(Self { file, path, length })
+    }
+
+    /// A range of the file, if it is one.
+    fn span(&self, start: i64, end: i64) -> Option<Range<u64>> {
+        let (start, end) = (u64::try_from(start).ok()?, u64::try_from(end).ok()?);
+        (start <= end && end <= self.length).then_some(start..end)
+    }
+
+    fn read(&self, spans: &[Range<u64>]) -> Result<Regions, StoreError> {
+        let mut parts = Vec::with_capacity(spans.len());
+        for span in spans {
+            let mut bytes = vec![0; usize::try_from(span.end - span.start).unwrap_or(usize::MAX)];
+            self.file
+                .read_exact_at(&mut bytes, span.start)
+                .map_err(|error| io_error("read", self.path, &error))?;
+            parts.push((span.start, Bytes::from(bytes)));
+        }
+        Ok(Regions { length: self.length, parts })
+    }
+}
+
+#[cfg(test)]
+mod tests;
