@@ -6,11 +6,11 @@ use std::sync::atomic::AtomicU64;
 use sepal_types::Metric;
 
 use super::*;
-use crate::{VectorIndex, Work};
 use crate::graph::build::graph_as;
 use crate::graph::repair::reachable;
 use crate::graph::tests::{Mixture, params, recall, wanted};
 use crate::graph::{Graph, GraphPart, search_all};
+use crate::{VectorIndex, Work};
 
 fn none() -> Refinement {
     Refinement { width: 0, ..Refinement::usual() }
