@@ -210,7 +210,7 @@ fn base<'a, 'b>(work: &Work<'_>, inputs: &'a [MergeInput<'b>]) -> Option<&'a Mer
     }
     let known = |input: &MergeInput<'_>| input.positions.iter().filter(|place| **place != u32::MAX).count();
     let (known, base) = inputs.iter().map(|input| (known(input), input)).max_by_key(|(known, _)| *known)?;
-    sepal_index::is_worth_a_seed(known, work.column.len()).then_some(base)
+    sepal_index::is_worth_a_seed(known, base.positions.len(), work.column.len()).then_some(base)
 }
 
 impl BlobBuilder for SegmentIndexer<'_> {
