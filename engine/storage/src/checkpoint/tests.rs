@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef};
+use arrow::array::Array;
 use parking_lot::Mutex;
 use sepal_types::{IndexDef, TableDef, TableId};
 
@@ -101,13 +101,13 @@ impl BlobBuilder for Meddler<'_> {
         &self,
         _: &TableDef,
         _: &IndexDef,
-        column: &ArrayRef,
+        segment: &crate::Chunk,
         _: &[crate::MergeInput<'_>],
-    ) -> Option<Box<dyn crate::BlobBytes>> {
+    ) -> Result<Option<Box<dyn crate::BlobBytes>>, crate::StoreError> {
         if let Some(act) = self.with.lock().take() {
             act(self.store);
         }
-        Some(Box::new(vec![7; column.len()]))
+        Ok(Some(Box::new(vec![7; segment.rows() as usize])))
     }
 }
 

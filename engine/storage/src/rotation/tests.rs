@@ -14,7 +14,6 @@ use std::{
     thread::JoinHandle,
 };
 
-use arrow::array::ArrayRef;
 use sepal_crypto::{Key, KeyRing};
 use sepal_types::{IndexDef, TableDef, TableId};
 
@@ -34,10 +33,10 @@ impl BlobBuilder for Blobs {
         &self,
         _: &TableDef,
         _: &IndexDef,
-        _: &ArrayRef,
+        _: &crate::Chunk,
         _: &[crate::MergeInput<'_>],
-    ) -> Option<Box<dyn crate::BlobBytes>> {
-        Some(Box::new(*b"blob"))
+    ) -> Result<Option<Box<dyn crate::BlobBytes>>, crate::StoreError> {
+        Ok(Some(Box::new(*b"blob")))
     }
 }
 

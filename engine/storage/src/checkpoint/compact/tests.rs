@@ -10,7 +10,6 @@ use std::{
     },
 };
 
-use arrow::array::{Array, ArrayRef};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use sepal_types::{IndexDef, RowId, TableDef, TableId};
@@ -85,13 +84,13 @@ impl BlobBuilder for Meddler<'_> {
         &self,
         _: &TableDef,
         _: &IndexDef,
-        column: &ArrayRef,
+        segment: &crate::Chunk,
         _: &[crate::MergeInput<'_>],
-    ) -> Option<Box<dyn crate::BlobBytes>> {
+    ) -> Result<Option<Box<dyn crate::BlobBytes>>, crate::StoreError> {
         if let Some(act) = self.with.lock().take() {
             act(self.store);
         }
-        Some(Box::new(vec![7; column.len()]))
+        Ok(Some(Box::new(vec![7; segment.rows() as usize])))
     }
 }
 
@@ -134,11 +133,11 @@ impl BlobBuilder for Recorder {
         &self,
         _: &TableDef,
         _: &IndexDef,
-        _: &ArrayRef,
+        _: &crate::Chunk,
         inputs: &[crate::MergeInput<'_>],
-    ) -> Option<Box<dyn crate::BlobBytes>> {
+    ) -> Result<Option<Box<dyn crate::BlobBytes>>, crate::StoreError> {
         *self.0.lock() = inputs.iter().map(|input| input.positions.clone()).collect();
-        Some(Box::new(*b"blob"))
+        Ok(Some(Box::new(*b"blob")))
     }
 }
 

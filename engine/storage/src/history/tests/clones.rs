@@ -21,10 +21,10 @@ impl BlobBuilder for Blobs {
         &self,
         _: &TableDef,
         _: &IndexDef,
-        column: &arrow::array::ArrayRef,
+        segment: &crate::Chunk,
         _: &[crate::MergeInput<'_>],
-    ) -> Option<Box<dyn crate::BlobBytes>> {
-        Some(Box::new(vec![7; column.len()]))
+    ) -> Result<Option<Box<dyn crate::BlobBytes>>, crate::StoreError> {
+        Ok(Some(Box::new(vec![7; segment.rows() as usize])))
     }
 }
 

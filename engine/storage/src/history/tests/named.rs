@@ -15,10 +15,10 @@ impl BlobBuilder for Blobs {
         &self,
         _: &TableDef,
         _: &IndexDef,
-        _: &arrow::array::ArrayRef,
+        _: &crate::Chunk,
         _: &[crate::MergeInput<'_>],
-    ) -> Option<Box<dyn crate::BlobBytes>> {
-        Some(Box::new(*b"blob"))
+    ) -> Result<Option<Box<dyn crate::BlobBytes>>, crate::StoreError> {
+        Ok(Some(Box::new(*b"blob")))
     }
 }
 

@@ -29,10 +29,10 @@ impl BlobBuilder for Blobs {
         &self,
         _: &sepal_types::TableDef,
         _: &sepal_types::IndexDef,
-        _: &arrow::array::ArrayRef,
+        _: &crate::Chunk,
         _: &[crate::MergeInput<'_>],
-    ) -> Option<Box<dyn crate::BlobBytes>> {
-        Some(Box::new(*b"blob"))
+    ) -> Result<Option<Box<dyn crate::BlobBytes>>, crate::StoreError> {
+        Ok(Some(Box::new(*b"blob")))
     }
 }
 
