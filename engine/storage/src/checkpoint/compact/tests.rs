@@ -105,6 +105,26 @@ fn merge_while(store: &TenantStore, act: impl FnOnce(&TenantStore) + Send) -> bo
 }
 
 #[test]
+fn who_waits_for_a_compaction_can_be_stopped() {
+    struct Stopped;
+    impl Pace for Stopped {
+        fn is_stopped(&self) -> bool {
+            true
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_segments(dir.path());
+    let group = store.segments_to_merge(ITEMS, Rewrite::All).remove(0);
+    let merged = merge_while(&store, |store| {
+        let limits = CompactionLimits { pace: &Stopped, ..CompactionLimits::default() };
+        assert_eq!(store.compact(&NoBlobs, limits), Err(StoreError::Stopped));
+        assert_eq!(store.merge(ITEMS, &group, &NoBlobs, &Stopped), Err(StoreError::Stopped));
+        assert!(matches!(store.rotate_file_keys(&NoBlobs, &Stopped), Err(StoreError::Stopped)));
+    });
+    assert!(merged && live(&store) == (0..15).collect::<Vec<_>>());
+}
+
+#[test]
 fn too_many_segments_become_one() {
     let dir = tempfile::tempdir().unwrap();
     let store = with_segments(dir.path());
