@@ -37,6 +37,8 @@ pub struct Background {
     pub throttle: Arc<Throttle>,
     /// What index builds may take, whoever begins them.
     pub build_budget: Budget,
+    /// Whose turn it is to have the rows of a large merge in memory: of this, everybody takes 1.
+    pub large_merges: Budget,
     ingested: AtomicU64,
     flushed: AtomicU64,
     compacted: AtomicU64,
@@ -60,6 +62,7 @@ impl Background {
             builds: Lane::new("sepal-build", threads, SLOW_NICE)?,
             throttle: Arc::new(Throttle::new(options.compaction_bytes_per_second)),
             build_budget: Budget::new(options.index_build_bytes),
+            large_merges: Budget::new(1),
             ingested: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
             compacted: AtomicU64::new(0),
