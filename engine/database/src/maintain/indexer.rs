@@ -194,7 +194,8 @@ impl<'a> SegmentIndexer<'a> {
         let budget = &self.tenant.background.build_budget;
         let (table, index) = of;
         let bytes = work.need().within(budget.bytes()) + base.map_or(0, |base| base.chunk.index_bytes(index));
-        if !self.merging.is_some_and(|merging| merging.load(Ordering::Relaxed)) {
+        let waits = self.merging.is_some_and(|merging| merging.load(Ordering::Relaxed));
+        if !waits {
             return budget.try_take(bytes);
         }
         let share = work.wait(self.tenant, bytes)?;
@@ -271,7 +272,7 @@ impl BlobBuilder for SegmentIndexer<'_> {
         let work = Work { options, column, segment, posted: &posted, stop: self.stop };
         let base = base(&work, inputs);
         let Some(_share) = self.room(&work, (def.id, index.id), base) else {
-            tracing::debug!(index = %index.name, table = %def.name, "no memory for an index now; it comes later");
+            tracing::debug!(index = %index.name, table = %def.name, "no memory for an index now, or it is dropped");
             return Ok(None);
         };
         // Not before: while it waits, it holds no rows.
