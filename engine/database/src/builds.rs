@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use parking_lot::Mutex;
@@ -24,6 +24,8 @@ pub struct Build {
     begun_us: i64,
     done: AtomicU64,
     total: AtomicU64,
+    /// Until others give back memory.
+    waiting: AtomicBool,
 }
 
 /// A build on the board.
@@ -36,7 +38,8 @@ pub struct Posted {
 impl BuildBoard {
     pub fn post(self: &Arc<Self>, pid: i32, table: TableId, index: TableId, total: u64) -> Posted {
         let (begun_us, done, total) = (now_us(), AtomicU64::new(0), AtomicU64::new(total));
-        let build = Build { pid, table, index, begun_us, done, total };
+        let waiting = AtomicBool::new(false);
+        let build = Build { pid, table, index, begun_us, done, total, waiting };
         let build = Arc::new(build);
         self.0.lock().push(Arc::clone(&build));
         Posted { board: Arc::clone(self), build }
@@ -51,7 +54,7 @@ impl BuildBoard {
                 pid: build.pid,
                 task: "index build",
                 table: Some(build.table),
-                phase: "building index: loading tuples",
+                phase: build.phase(),
                 unit: "rows",
                 done,
                 total: build.total.load(Ordering::Relaxed),
@@ -70,7 +73,7 @@ impl BuildBoard {
                 pid: build.pid,
                 index: build.index,
                 table: build.table,
-                phase: if total == 0 { "initializing" } else { "building index: loading tuples" }.to_owned(),
+                phase: build.phase().to_owned(),
                 blocks_total: total,
                 blocks_done: done,
                 tuples_total: total,
@@ -81,7 +84,25 @@ impl BuildBoard {
     }
 }
 
+impl Build {
+    fn phase(&self) -> &'static str {
+        match self.total.load(Ordering::Relaxed) {
+            _ if self.waiting.load(Ordering::Relaxed) => "waiting for memory",
+            0 => "initializing",
+            _ => "building index: loading tuples",
+        }
+    }
+}
+
 impl Posted {
+    /// Does what waits until others give back memory.
+    pub fn waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.build.waiting.store(true, Ordering::Relaxed);
+        let done = wait();
+        self.build.waiting.store(false, Ordering::Relaxed);
+        done
+    }
+
     /// Rows done so far, of rows in all.
     pub fn report(&self, done: u64, total: u64) {
         self.build.done.store(done, Ordering::Relaxed);

@@ -346,8 +346,8 @@ struct Target {
 }
 
 impl Target {
-    /// Builds the index over one segment and attaches it. Thrown away when segment or index are gone meanwhile. Waits
-    /// while other builds have the memory.
+    /// Builds the index over one segment and attaches it. Waits while other builds have the memory. Nothing comes of it
+    /// when segment or index are gone by then, and what was built is thrown away when they go meanwhile.
     fn build(
         &self,
         tenant: &OpenTenant,
@@ -357,21 +357,33 @@ impl Target {
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<Option<Shortage>> {
         let Some(segment) = chunk.segment() else { return Ok(None) };
-        let budget = &tenant.background.build_budget;
-        let memory_bytes = memory_bytes.min(budget.bytes());
-        let column = chunk.column(&self.column)?;
-        let work = Work { options: &self.options, column: &column, posted, stop };
-        let need = work.need()?;
+        let memory_bytes = memory_bytes.min(tenant.background.build_budget.bytes());
+        let work = Work { options: &self.options, column: &self.column, segment: chunk, posted, stop };
+        let need = work.need();
         // Given back before the index is attached: who attaches waits for flushes, who flushes may wait for memory.
-        let share = budget.take(need.within(memory_bytes), stop).ok_or_else(cancelled)?;
-        let built = work.run(tenant.threads, &BuildMeans { memory_bytes, ..BuildMeans::default() })?;
-        drop(share);
+        let share = work.wait(tenant, need.within(memory_bytes)).ok_or_else(cancelled)?;
+        if !self.is_wanted(tenant, segment) {
+            return Ok(None);
+        }
+        let column = chunk.column(&self.column)?;
+        let means = BuildMeans { memory_bytes, ..BuildMeans::default() };
+        let built = work.run(&column, tenant.threads, &means)?;
+        drop((share, column));
         let built = Built::from(built);
         if tenant.store.attach_index(self.table, segment, self.index, &built)? {
             tenant.indexes.insert(segment, self.index, built.into_index());
             tenant.count_files();
         }
         Ok(Shortage::of(&self.options, need, memory_bytes))
+    }
+
+    /// Whether the head has the segment still, and the index, which it lacks.
+    fn is_wanted(&self, tenant: &OpenTenant, segment: FileId) -> bool {
+        let head = tenant.store.snapshot();
+        let Some(version) = head.table(self.table) else { return false };
+        let mut held = version.chunks.iter().filter(|held| held.chunk.segment() == Some(segment));
+        version.def.indexes.iter().any(|index| index.id == self.index)
+            && held.any(|held| lacks(&held.chunk, self.index))
     }
 }
 

@@ -9,13 +9,13 @@
 //! ```text
 //! offset size
 //!      0    8  magic "SEPALIDX"
-//!      8    2  version: 2 where a calibration follows the body, else 1
+//!      8    2  version: 2 where a calibration follows the body, 3 where that tells of wear, too; else 1
 //!     10    1  kind: 1 flat, 2 graph, 3 ivfflat without codes, 5 ivfflat with codes, 6 faiss
 //!     11    1  metric: 1 L2, 2 inner product, 3 cosine, 4 L1
 //!     12    4  n, rows of the segment
 //!     16    4  dim, elements of a vector, 1 to 16,000
 //!     20    4  bytes of the calibration at the end, which `crate::calibration` draws; 0 in version 1
-//!     24       the kind's own body, the same in both versions
+//!     24       the kind's own body, the same in all versions
 //! ```
 
 use std::borrow::Cow;
@@ -29,6 +29,7 @@ use crate::IndexError;
 const MAGIC: [u8; 8] = *b"SEPALIDX";
 const PLAIN: u16 = 1;
 const CALIBRATED: u16 = 2;
+const WORN: u16 = 3;
 pub(crate) const HEADER_BYTES: usize = 24;
 
 const _: () = assert!(HEADER_BYTES.is_multiple_of(8));
@@ -52,6 +53,8 @@ pub(crate) struct Header {
     pub(crate) dim: u32,
     /// Bytes of the calibration behind the body; 0 where there is none.
     pub(crate) calibration: u32,
+    /// Whether that tells of wear.
+    pub(crate) worn: bool,
 }
 
 impl Header {
@@ -62,7 +65,7 @@ impl Header {
             dim <= limits::MAX_DIMENSIONS && rows <= u32::MAX as usize,
             "{rows} × {dim} passed build's check"
         );
-        Self { kind, metric, rows: rows as u32, dim: dim as u32, calibration: 0 }
+        Self { kind, metric, rows: rows as u32, dim: dim as u32, calibration: 0, worn: false }
     }
 
     /// Reads the header of a whole blob.
@@ -77,8 +80,8 @@ impl Header {
             return Err(reader.corrupt("the magic is not SEPALIDX"));
         }
         let version = reader.u16()?;
-        if !matches!(version, PLAIN | CALIBRATED) {
-            return Err(IndexError::Version { found: version, supported: CALIBRATED });
+        if !matches!(version, PLAIN | CALIBRATED | WORN) {
+            return Err(IndexError::Version { found: version, supported: WORN });
         }
         let kind = match reader.u8()? {
             1 => Kind::Flat,
@@ -96,12 +99,12 @@ impl Header {
             other => return Err(reader.corrupt(format!("metric {other} is none of 1 to 4"))),
         };
         let (rows, dim, calibration) = (reader.u32()?, reader.u32()?, reader.u32()?);
-        let fits = (calibration > 0) == (version == CALIBRATED);
+        let fits = (calibration > 0) == (version != PLAIN);
         if dim == 0 || dim as usize > limits::MAX_DIMENSIONS || !fits {
             let why = format!("dim {dim} or {calibration} bytes of calibration in version {version}");
             return Err(reader.corrupt(why));
         }
-        Ok(Self { kind, metric, rows, dim, calibration })
+        Ok(Self { kind, metric, rows, dim, calibration, worn: version == WORN })
     }
 
     /// [`Header::decode`] for a kind's own `decode`, which knows which kind it reads.
@@ -115,7 +118,11 @@ impl Header {
 
     pub(crate) fn encode(&self, writer: &mut Writer) {
         writer.bytes(&MAGIC);
-        writer.u16(if self.calibration > 0 { CALIBRATED } else { PLAIN });
+        writer.u16(match self.calibration {
+            0 => PLAIN,
+            _ if self.worn => WORN,
+            _ => CALIBRATED,
+        });
         writer.u8(match self.kind {
             Kind::Flat => 1,
             Kind::Graph => 2,
@@ -135,7 +142,7 @@ impl Header {
     }
 }
 
-/// Writes an index's bytes, which `index` writes, with a calibration's behind them.
+/// Writes an index's bytes, which `index` writes, with a calibration's behind them; `worn`: which tells of wear.
 ///
 /// # Errors
 /// Those of `out`.
@@ -145,10 +152,11 @@ impl Header {
 pub(crate) fn join(
     index: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     calibration: &[u8],
+    worn: bool,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let bytes = u32::try_from(calibration.len()).expect("a calibration is a few hundred bytes");
-    let mut renamed = Renamed { header: Vec::with_capacity(HEADER_BYTES), calibration: bytes, out };
+    let mut renamed = Renamed { header: Vec::with_capacity(HEADER_BYTES), calibration: bytes, worn, out };
     index(&mut renamed)?;
     assert!(renamed.header.len() == HEADER_BYTES, "an index writes a header");
     renamed.out.write_all(calibration)
@@ -159,6 +167,7 @@ struct Renamed<'a> {
     /// As much of it as has come.
     header: Vec<u8>,
     calibration: u32,
+    worn: bool,
     out: &'a mut dyn Write,
 }
 
@@ -174,7 +183,7 @@ impl Write for Renamed<'_> {
             let mut header =
                 Header::decode(&mut Reader::new(&self.header)).expect("an index writes a header");
             assert!(header.calibration == 0, "a second calibration behind a first");
-            header.calibration = self.calibration;
+            (header.calibration, header.worn) = (self.calibration, self.worn);
             let mut writer = Writer::with_capacity(HEADER_BYTES);
             header.encode(&mut writer);
             self.out.write_all(&writer.into_bytes())?;
@@ -455,7 +464,7 @@ mod tests {
         }
     }
 
-    /// Version 2, for ever: the header says how many bytes follow the body.
+    /// Versions 2 and 3, for ever: the header says how many bytes follow the body.
     #[test]
     fn a_calibration_stands_behind_the_body() {
         let body = b"the body";
@@ -463,11 +472,14 @@ mod tests {
         let mut joined = Vec::new();
         // Its header comes in pieces.
         let index = |out: &mut dyn Write| plain.chunks(7).try_for_each(|piece| out.write_all(piece));
-        join(index, b"measured", &mut joined).unwrap();
+        join(index, b"measured", false, &mut joined).unwrap();
         let mut expected = plain.clone();
         (expected[8], expected[20]) = (2, 8);
         expected.extend(b"measured");
         assert_eq!(joined, expected);
+        let mut worn = Vec::new();
+        join(|out| out.write_all(&plain), b"measured", true, &mut worn).unwrap();
+        assert!(worn[8] == 3 && worn[..8] == joined[..8] && worn[9..] == joined[9..], "{worn:?}");
         let parts = |bytes: &[u8]| {
             let (_, index, calibration) = split(Source::Bytes(bytes))?;
             Ok::<_, IndexError>((index.rest()?.into_owned(), calibration.rest()?.into_owned()))
@@ -479,6 +491,8 @@ mod tests {
         assert!(parts(&cut).is_err(), "more than there is");
         cut[20] = 0;
         assert!(parts(&cut).is_err(), "version 2 without any");
+        cut[8] = 3;
+        assert!(parts(&cut).is_err(), "nor version 3");
     }
 
     #[test]

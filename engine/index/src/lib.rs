@@ -9,7 +9,8 @@
 //! 1. A segment is written. [`build`] reads `USING hnsw | graph | ivfflat | flat | faiss` from `VectorIndexOptions`
 //!    and calls `graph`, `ivf`, `flat` or `faiss`. Rows that are NULL ([`BuildParams::valid`]) and, for cosine,
 //!    vectors of length zero have no place in an index and are left out, as in pgvector.
-//!    Then `calibration` measures how much of the truth it finds at which effort.
+//!    Then `calibration` measures how much of the truth it finds at which effort. Where segments were merged, a
+//!    graph goes on from one of theirs ([`Seed`]), until too many rows came and went (`wear`).
 //! 2. [`VectorIndex::serialize_into`] writes bytes (drawn in `layout` and in each kind's `layout`); storage seals
 //!    them beside the segment.
 //! 3. After a restart [`open_stored`] reads them back. It checks every length and every position, so that bytes that
@@ -47,6 +48,7 @@ mod parts;
 mod prefetch;
 mod quantize;
 mod vectors;
+mod wear;
 
 use std::io;
 
@@ -63,8 +65,9 @@ pub use memory::{BuildMeans, BuildMemory, build_memory, is_worth_a_seed};
 pub use neighbor::{Found, Neighbor};
 pub use parts::{Allowed, Effort, Part, Query, Work, search_parts};
 pub use vectors::Vectors;
+pub use wear::Wear;
 
-use crate::calibration::{Calibrated, calibrated};
+use crate::calibration::{Calibrated, calibrated, calibrated_with};
 use crate::faiss::Faiss;
 use crate::flat::Flat;
 use crate::graph::Graph;
@@ -177,6 +180,11 @@ pub trait VectorIndex: Send + Sync {
     /// where only the exact scan will do, as for a recall of 1.
     fn effort_for(&self, recall: f64, k: usize) -> Option<usize>;
 
+    /// How far it is from a fresh build; `None` where nobody knows: it has no calibration.
+    fn wear(&self) -> Option<Wear> {
+        None
+    }
+
     /// The bytes for [`open`].
     fn serialize(&self) -> Vec<u8>;
 
@@ -262,18 +270,20 @@ pub fn build_with(
     })
 }
 
-/// A graph that goes on from the largest seed's; `None` where a fresh one is the better choice, before or after.
+/// A graph that goes on from a seed's; `None` where a fresh one is the better choice, before or after.
 fn merged(
     metric: Metric,
     (m, ef_construction): (u16, u16),
     params: &BuildParams,
     means: &BuildMeans,
 ) -> Result<Option<Box<dyn VectorIndex>>, IndexError> {
-    let Some(merged) = Graph::merge(metric, m, ef_construction, params, means)? else { return Ok(None) };
-    let merged = calibrated(merged, params)?;
-    let largest = means.seeds.iter().max_by_key(|seed| seed.index.len());
-    let finds_less = largest.is_some_and(|seed| finds_less(&*merged, seed.index));
-    Ok((!finds_less).then_some(merged))
+    // What is not calibrated is small, and tells of no wear.
+    let seeds: Vec<Seed> = means.seeds.iter().copied().filter(|seed| seed.index.wear().is_some()).collect();
+    let means = BuildMeans { memory_bytes: means.memory_bytes, seeds: &seeds };
+    let Some(merged) = Graph::merge(metric, m, ef_construction, params, &means)? else { return Ok(None) };
+    let base = merged.base;
+    let merged = calibrated_with(merged.graph, params, merged.wear)?;
+    Ok((!finds_less(&*merged, base)).then_some(merged))
 }
 
 /// Whether an index has to try half as hard again as the one before, to find what a build measures both by: a cluster
@@ -330,7 +340,7 @@ fn opened(source: Source, left: Left) -> Result<Box<dyn VectorIndex>, IndexError
     if measured.remaining() == 0 {
         return Ok(index);
     }
-    Ok(Box::new(Calibrated::decode(index, &measured.rest()?)?))
+    Ok(Box::new(Calibrated::decode(index, &measured.rest()?, header.worn)?))
 }
 
 impl BuildParams<'_> {

@@ -5,10 +5,11 @@
 
 use sepal_types::VectorIndexOptions;
 
-use crate::Seed;
+use crate::calibration::FEWEST_ROWS;
 use crate::faiss::Faiss;
-use crate::graph::{Graph, carries};
+use crate::graph::Graph;
 use crate::ivf::IvfFlat;
+use crate::{Seed, Wear};
 
 /// Bytes of heap at the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +27,12 @@ impl BuildMemory {
     }
 }
 
-/// Whether an index that knows so many of a build's rows is worth being a [`Seed`] of it, where no other knows more.
-pub fn is_worth_a_seed(known: usize, rows: usize) -> bool {
-    carries(known, rows)
+/// Whether an index over `before` rows, of which `survivors` are among the `after` of a build, is worth being a
+/// [`Seed`] of it, where it is as a fresh build left it. A small one never is: it has no calibration, and building
+/// afresh is quick.
+pub fn is_worth_a_seed(survivors: usize, before: usize, after: usize) -> bool {
+    let knows_half = survivors * 2 >= after;
+    before >= FEWEST_ROWS && knows_half && !Wear::NONE.merged(survivors, before).is_too_much()
 }
 
 /// What a build has beside its rows.
@@ -37,7 +41,8 @@ pub struct BuildMeans<'a> {
     /// Memory to make do with where less than [`BuildMemory::usual`] is enough: at the price of time, never of the
     /// build.
     pub memory_bytes: u64,
-    /// Indexes over some of the rows. A graph is made from the largest of them, where that is quicker.
+    /// Indexes over some of the rows. A graph is made from one of them, where that is quicker and loses little
+    /// ([`Wear`]).
     pub seeds: &'a [Seed<'a>],
 }
 

@@ -16,8 +16,8 @@ use sepal_types::{
 };
 
 use crate::{
-    BlobBuilder, BlobBytes, ColumnCache, HistoryPolicy, MergeInput, Op, Snapshot, StoreOptions, TableVersion,
-    TenantStore, arrow_type, stored_name,
+    BlobBuilder, BlobBytes, Chunk, ColumnCache, HistoryPolicy, MergeInput, Op, Snapshot, StoreError,
+    StoreOptions, TableVersion, TenantStore, arrow_type, stored_name,
 };
 
 pub(crate) const TENANT: TenantId = TenantId([7; 16]);
@@ -175,10 +175,10 @@ impl BlobBuilder for Blobs {
         &self,
         _: &TableDef,
         _: &IndexDef,
-        _: &ArrayRef,
+        _: &Chunk,
         _: &[MergeInput<'_>],
-    ) -> Option<Box<dyn BlobBytes>> {
-        Some(Box::new(Self::BYTES.to_vec()))
+    ) -> Result<Option<Box<dyn BlobBytes>>, StoreError> {
+        Ok(Some(Box::new(Self::BYTES.to_vec())))
     }
 }
 
@@ -206,13 +206,13 @@ impl BlobBuilder for Meddler<'_> {
         &self,
         _: &TableDef,
         _: &IndexDef,
-        column: &ArrayRef,
+        segment: &Chunk,
         _: &[MergeInput<'_>],
-    ) -> Option<Box<dyn BlobBytes>> {
+    ) -> Result<Option<Box<dyn BlobBytes>>, StoreError> {
         if let Some(act) = self.with.lock().take() {
             act(self.store);
         }
-        Some(Box::new(vec![7; column.len()]))
+        Ok(Some(Box::new(vec![7; segment.rows() as usize])))
     }
 }
 

@@ -3,7 +3,7 @@
 //! Made once with the database. `maintain` runs its jobs here. Queries and commits have threads of their own:
 //! nothing that somebody waits for runs here, but flushes where a tenant's memory is full.
 
-mod build_budget;
+mod budget;
 mod lanes;
 mod tasks;
 mod throttle;
@@ -18,7 +18,7 @@ use sepal_types::Result;
 
 use crate::options::DatabaseOptions;
 
-pub use build_budget::BuildBudget;
+pub use budget::{Budget, Share};
 pub use lanes::Lane;
 pub use tasks::{Posted, TaskBoard, TaskKind};
 pub use throttle::Throttle;
@@ -36,7 +36,9 @@ pub struct Background {
     pub builds: Lane,
     pub throttle: Arc<Throttle>,
     /// What index builds may take, whoever begins them.
-    pub build_budget: BuildBudget,
+    pub build_budget: Budget,
+    /// Whose turn it is to have the rows of a large merge in memory: of this, everybody takes 1.
+    pub large_merges: Budget,
     ingested: AtomicU64,
     flushed: AtomicU64,
     compacted: AtomicU64,
@@ -59,7 +61,8 @@ impl Background {
             compactions: Lane::new("sepal-compact", threads, SLOW_NICE)?,
             builds: Lane::new("sepal-build", threads, SLOW_NICE)?,
             throttle: Arc::new(Throttle::new(options.compaction_bytes_per_second)),
-            build_budget: BuildBudget::new(options.index_build_bytes),
+            build_budget: Budget::new(options.index_build_bytes),
+            large_merges: Budget::new(1),
             ingested: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
             compacted: AtomicU64::new(0),

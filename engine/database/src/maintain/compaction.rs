@@ -8,12 +8,13 @@ use std::{
     time::Duration,
 };
 
-use sepal_storage::{CompactionLimits, CompactionReport, Pace, Phase, Rewrite};
+use parking_lot::Mutex;
+use sepal_storage::{CompactionLimits, CompactionReport, Pace, Phase, Rewrite, StoreError};
 use sepal_types::{Error, FileId, Result, SqlState, TableId};
 
 use super::{SegmentIndexer, checkpoint};
 use crate::{
-    background::{Posted, TaskKind, Throttle},
+    background::{Posted, Share, TaskKind, Throttle},
     delivery::now_us,
     session::CancelToken,
     tenant::OpenTenant,
@@ -21,6 +22,20 @@ use crate::{
 
 /// How long after a failure comes another try.
 const AGAIN: Duration = Duration::from_mins(1);
+
+/// How long after others had the turn comes another try.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Merges that read more have the rows of all their inputs in memory one at a time.
+const LARGE_BYTES: u64 = 1 << 30;
+
+/// What came of looking for a merge.
+enum Step {
+    Merged,
+    Nothing,
+    /// Somebody else has a large one in memory.
+    Later,
+}
 
 /// Merges whenever it is told that it may pay, one merge after the other. Other tenants have their turn between.
 pub(super) async fn compact(tenant: &Arc<OpenTenant>) {
@@ -38,8 +53,12 @@ pub(super) async fn compact(tenant: &Arc<OpenTenant>) {
                 return;
             };
             match done.flatten() {
-                Ok(true) => {}
-                Ok(false) => break,
+                Ok(Step::Merged) => {}
+                Ok(Step::Nothing) => break,
+                Ok(Step::Later) => tokio::select! {
+                    () = tenant.until_closed() => return,
+                    () = tokio::time::sleep(SOON) => {}
+                },
                 Err(_) if tenant.is_closed() => return,
                 Err(error) => {
                     tracing::error!(tenant = %tenant.id, %error, "compaction failed; it will be tried again");
@@ -53,22 +72,40 @@ pub(super) async fn compact(tenant: &Arc<OpenTenant>) {
     }
 }
 
-/// The merge that pays most. Gives whether there was one.
-fn merge_one(tenant: &OpenTenant) -> Result<bool> {
+/// The merge that pays most; a smaller one where somebody else has a large one in memory: nobody waits for that on a
+/// thread that other tenants need.
+fn merge_one(tenant: &OpenTenant) -> Result<Step> {
+    match merge_within(tenant, u64::MAX)? {
+        Step::Later => match merge_within(tenant, LARGE_BYTES)? {
+            Step::Nothing => Ok(Step::Later),
+            done => Ok(done),
+        },
+        done => Ok(done),
+    }
+}
+
+fn merge_within(tenant: &OpenTenant, max_bytes: u64) -> Result<Step> {
     let stop = || tenant.is_closed();
     let task = tenant.tasks.post(0, TaskKind::Compaction, None, now_us());
     let merging = AtomicBool::new(false);
     let throttle = Some(&*tenant.background.throttle);
-    let pace = Paced { task: &task, throttle, stop: &stop, merging: Some(&merging) };
-    let limits = CompactionLimits { pace: &pace, ..CompactionLimits::default() };
-    let done = tenant.store.compact(&SegmentIndexer::of_merge(tenant, &stop, &merging), limits)?;
+    let pace = Paced { throttle, merging: Some(&merging), waits: false, ..Paced::new(tenant, &task, &stop) };
+    let limits = CompactionLimits { max_bytes, pace: &pace };
+    let done = tenant.store.compact(&SegmentIndexer::of_merge(tenant, &stop, &merging), limits);
+    let refused = pace.is_refused();
+    drop(pace);
     drop(task);
-    let Some(report) = done else { return Ok(false) };
+    let report = match done {
+        Ok(Some(report)) => report,
+        Ok(None) => return Ok(Step::Nothing),
+        Err(StoreError::Stopped) if refused => return Ok(Step::Later),
+        Err(error) => return Err(error.into()),
+    };
     note(tenant, &report);
     let mut compacted = tenant.compacted.lock();
     let (_, before) = compacted.get(&report.table).copied().unwrap_or_default();
     compacted.insert(report.table, (now_us(), before + 1));
-    Ok(true)
+    Ok(Step::Merged)
 }
 
 /// After every merge.
@@ -119,7 +156,7 @@ pub fn vacuum(
             return Err(cancelled());
         }
         let merging = AtomicBool::new(false);
-        let pace = Paced { task: &task, throttle: None, stop: &stop, merging: Some(&merging) };
+        let pace = Paced { merging: Some(&merging), ..Paced::new(tenant, &task, &stop) };
         let builder = SegmentIndexer::of_merge(tenant, &stop, &merging);
         let Some(report) = tenant.store.merge(table, group, &builder, &pace)? else { continue };
         note(tenant, &report);
@@ -156,13 +193,45 @@ fn plain_bytes(tenant: &OpenTenant, table: TableId, groups: &[Vec<FileId>]) -> u
         .sum()
 }
 
-/// Posts what a merge is at, and slows it down.
+/// Posts what a merge is at, slows it down, and sees to it that the rows of one large merge at a time are in memory.
 pub(super) struct Paced<'a> {
+    pub tenant: &'a OpenTenant,
     pub task: &'a Posted,
     pub throttle: Option<&'a Throttle>,
     pub stop: &'a (dyn Fn() -> bool + Sync),
     /// Set when a merge begins: what a compaction flushes before is not its own yet.
     pub merging: Option<&'a AtomicBool>,
+    /// Whether a large merge waits for its turn, and does not give up.
+    pub waits: bool,
+    /// It gave up.
+    pub refused: AtomicBool,
+    /// Until the rows are let go.
+    pub turn: Mutex<Option<Share<'a>>>,
+}
+
+impl<'a> Paced<'a> {
+    /// As fast as it goes, a large merge once it is its turn.
+    pub fn new(tenant: &'a OpenTenant, task: &'a Posted, stop: &'a (dyn Fn() -> bool + Sync)) -> Self {
+        let (refused, turn) = (AtomicBool::new(false), Mutex::new(None));
+        Self { tenant, task, throttle: None, stop, merging: None, waits: true, refused, turn }
+    }
+
+    /// Whether somebody else had the turn.
+    fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn await_turn(&self) {
+        let turns = &self.tenant.background.large_merges;
+        let turn = if self.waits {
+            self.task.phase("waiting for memory");
+            turns.take(self.tenant.id, 1, self.stop)
+        } else {
+            turns.try_take(1)
+        };
+        self.refused.store(turn.is_none(), Ordering::Relaxed);
+        *self.turn.lock() = turn;
+    }
 }
 
 /// As `pg_stat_progress_vacuum` calls them.
@@ -177,9 +246,15 @@ impl Pace for Paced<'_> {
         if self.throttle.is_some() {
             self.task.total(bytes);
         }
+        if bytes > LARGE_BYTES {
+            self.await_turn();
+        }
     }
 
     fn phase(&self, phase: Phase) {
+        if matches!(phase, Phase::BuildingIndexes | Phase::Committing) {
+            *self.turn.lock() = None;
+        }
         self.task.phase(match phase {
             Phase::Reading => SCANNING,
             Phase::Writing => "vacuuming heap",
@@ -199,6 +274,9 @@ impl Pace for Paced<'_> {
     }
 
     fn is_stopped(&self) -> bool {
-        (self.stop)()
+        self.is_refused() || (self.stop)()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,41 +11,75 @@ use std::{
     },
 };
 
-use arrow::array::{Array, ArrayRef};
-use sepal_index::{BuildMeans, BuildMemory, BuildParams, IndexError, Seed, VectorIndex, Vectors};
-use sepal_storage::{BlobBuilder, BlobBytes, Chunk, MergeInput};
-use sepal_types::{Error, IndexDef, IndexMethod, Result, SqlState, TableDef, TableId, VectorIndexOptions};
+use arrow::array::ArrayRef;
+use sepal_index::{BuildMeans, BuildMemory, BuildParams, IndexError, Seed, VectorIndex};
+use sepal_storage::{BlobBuilder, BlobBytes, Chunk, MergeInput, StoreError};
+use sepal_types::{
+    ColumnDef, Error, IndexDef, IndexMethod, Result, SqlState, SqlType, TableDef, TableId, VectorIndexOptions,
+};
 
 use super::LEAST_INDEXED_ROWS;
-use crate::{builds::Posted, check::present, tenant::OpenTenant};
+use crate::{background::Share, builds::Posted, check::present, tenant::OpenTenant};
 
 const MIB: u64 = 1 << 20;
 
 /// A build that is to be done.
 pub(super) struct Work<'a> {
     pub options: &'a VectorIndexOptions,
-    /// The segment's whole column.
-    pub column: &'a ArrayRef,
+    pub column: &'a ColumnDef,
+    pub segment: &'a Chunk,
     pub posted: &'a Posted,
     /// Whether to give up.
     pub stop: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl Work<'_> {
-    /// What it takes beside the rows.
-    pub(super) fn need(&self) -> Result<BuildMemory> {
-        let (vectors, dim) = sepal_query::vector::elements(self.column)?;
-        let BuildMemory { usual, least } = sepal_index::build_memory(self.options, self.column.len(), dim);
-        let copied = copied_bytes(vectors);
-        Ok(BuildMemory { usual: usual + copied, least: least + copied })
+    fn rows(&self) -> usize {
+        self.segment.rows() as usize
     }
 
+    fn dim(&self) -> usize {
+        match self.column.ty {
+            SqlType::Vector(dimensions) | SqlType::HalfVec(dimensions) => dimensions.map_or(0, usize::from),
+            _ => 0,
+        }
+    }
+
+    /// Of a `halfvec` column a build has a copy of twice its size, for as long as it lasts.
+    fn copied_bytes(&self) -> u64 {
+        match self.column.ty {
+            SqlType::HalfVec(_) => (self.rows() * self.dim() * size_of::<f32>()) as u64,
+            _ => 0,
+        }
+    }
+
+    /// What it takes beside the rows. Decodes none of them: who waits for memory must not hold any.
+    pub(super) fn need(&self) -> BuildMemory {
+        let BuildMemory { usual, least } = sepal_index::build_memory(self.options, self.rows(), self.dim());
+        let copied = self.copied_bytes();
+        BuildMemory { usual: usual + copied, least: least + copied }
+    }
+
+    /// Waits until so much memory can be had; `None` when it is to give up.
+    pub(super) fn wait<'b>(&self, tenant: &'b OpenTenant, bytes: u64) -> Option<Share<'b>> {
+        let budget = &tenant.background.build_budget;
+        let wait = || self.posted.waiting(|| budget.take(tenant.id, bytes, self.stop));
+        budget.try_take(bytes).or_else(wait)
+    }
+
+    /// `column`: the segment's.
+    ///
     /// Errors: 57014 when it was to give up, 0A000 for a metric the method has not.
-    pub(super) fn run(&self, threads: usize, means: &BuildMeans<'_>) -> Result<Box<dyn VectorIndex>> {
-        let (vectors, dim) = sepal_query::vector::elements(self.column)?;
-        let memory_bytes = means.memory_bytes.saturating_sub(copied_bytes(vectors));
+    pub(super) fn run(
+        &self,
+        column: &ArrayRef,
+        threads: usize,
+        means: &BuildMeans<'_>,
+    ) -> Result<Box<dyn VectorIndex>> {
+        let (vectors, dim) = sepal_query::vector::elements(column)?;
+        let memory_bytes = means.memory_bytes.saturating_sub(self.copied_bytes());
         let vectors = vectors.widened();
-        let valid = present(self.column);
+        let valid = present(column);
         let params = BuildParams {
             metric: self.options.metric(),
             dim,
@@ -61,14 +95,6 @@ impl Work<'_> {
             IndexError::UnsupportedMetric { .. } => Error::unsupported(problem.to_string()),
             other => Error::new(SqlState::InternalError, format!("the index could not be built: {other}")),
         })
-    }
-}
-
-/// Of a `halfvec` column a build has a copy of twice its size, for as long as it lasts.
-fn copied_bytes(vectors: Vectors<'_>) -> u64 {
-    match vectors {
-        Vectors::F32(_) => 0,
-        Vectors::F16(elements) => (elements.len() * size_of::<f32>()) as u64,
     }
 }
 
@@ -157,28 +183,43 @@ impl<'a> SegmentIndexer<'a> {
         Self { tenant, stop, merging: Some(merging) }
     }
 
-    /// `None` where there is no memory now.
+    /// Memory for a build, with what is opened of `base` to go on from. `None` where there is none now, or where nobody
+    /// wants the index any more.
+    fn room(
+        &self,
+        work: &Work<'_>,
+        of: (TableId, TableId),
+        base: Option<&MergeInput<'_>>,
+    ) -> Option<Share<'a>> {
+        let budget = &self.tenant.background.build_budget;
+        let (table, index) = of;
+        let bytes = work.need().within(budget.bytes()) + base.map_or(0, |base| base.chunk.index_bytes(index));
+        let waits = self.merging.is_some_and(|merging| merging.load(Ordering::Relaxed));
+        if !waits {
+            return budget.try_take(bytes);
+        }
+        let share = work.wait(self.tenant, bytes)?;
+        let head = self.tenant.store.snapshot();
+        let known = |def: &TableDef| def.indexes.iter().any(|known| known.id == index);
+        head.table(table).is_some_and(|version| known(&version.def)).then_some(share)
+    }
+
     fn built(
         &self,
         work: &Work<'_>,
+        column: &ArrayRef,
         index: TableId,
-        inputs: &[MergeInput<'_>],
-    ) -> Result<Option<Box<dyn VectorIndex>>> {
-        let budget = &self.tenant.background.build_budget;
-        let need = work.need()?;
-        let base = base(work, inputs);
-        let bytes = need.within(budget.bytes()) + base.map_or(0, |base| base.chunk.index_bytes(index));
-        let waits = self.merging.is_some_and(|merging| merging.load(Ordering::Relaxed));
-        let share = if waits { budget.take(bytes, self.stop) } else { budget.try_take(bytes) };
-        let Some(_share) = share else { return Ok(None) };
-        if need.usual > budget.bytes() {
-            let (needed, allowed) = (need.usual, budget.bytes());
+        base: Option<&MergeInput<'_>>,
+    ) -> Result<Box<dyn VectorIndex>> {
+        let allowed = self.tenant.background.build_budget.bytes();
+        let needed = work.need().usual;
+        if needed > allowed {
             tracing::warn!(needed, allowed, "an index build needs more memory than index_build_mib lends");
         }
         let opened = base.and_then(|base| self.open(work, index, base));
         let seeds: Vec<Seed<'_>> =
             opened.iter().map(|(index, positions)| Seed { index: &**index, positions }).collect();
-        work.run(self.tenant.threads, &BuildMeans { memory_bytes: budget.bytes(), seeds: &seeds }).map(Some)
+        work.run(column, self.tenant.threads, &BuildMeans { memory_bytes: allowed, seeds: &seeds })
     }
 
     /// An index that does not open is none to go on from.
@@ -188,8 +229,7 @@ impl<'a> SegmentIndexer<'a> {
         index: TableId,
         base: &'b MergeInput<'_>,
     ) -> Option<(Arc<dyn VectorIndex>, &'b [u32])> {
-        let (_, dim) = sepal_query::vector::elements(work.column).ok()?;
-        match self.tenant.indexes.get_once(base.chunk, index, dim) {
+        match self.tenant.indexes.get_once(base.chunk, index, work.dim()) {
             Ok(opened) => opened.map(|opened| (opened, base.positions.as_slice())),
             Err(error) => {
                 tracing::warn!(%error, "the index of a segment that is merged does not open; a new one is built");
@@ -210,7 +250,7 @@ fn base<'a, 'b>(work: &Work<'_>, inputs: &'a [MergeInput<'b>]) -> Option<&'a Mer
     }
     let known = |input: &MergeInput<'_>| input.positions.iter().filter(|place| **place != u32::MAX).count();
     let (known, base) = inputs.iter().map(|input| (known(input), input)).max_by_key(|(known, _)| *known)?;
-    sepal_index::is_worth_a_seed(known, work.column.len()).then_some(base)
+    sepal_index::is_worth_a_seed(known, base.positions.len(), work.rows()).then_some(base)
 }
 
 impl BlobBuilder for SegmentIndexer<'_> {
@@ -218,28 +258,32 @@ impl BlobBuilder for SegmentIndexer<'_> {
         &self,
         def: &TableDef,
         index: &IndexDef,
-        column: &ArrayRef,
+        segment: &Chunk,
         inputs: &[MergeInput<'_>],
-    ) -> Option<Box<dyn BlobBytes>> {
-        let IndexMethod::Vector(options) = &index.method else {
-            return None;
+    ) -> Result<Option<Box<dyn BlobBytes>>, StoreError> {
+        let column = index.columns.first().and_then(|column| def.column_by_id(*column));
+        let (IndexMethod::Vector(options), Some(column)) = (&index.method, column) else {
+            return Ok(None);
         };
-        if !index.valid || column.len() < LEAST_INDEXED_ROWS {
-            return None;
+        if !index.valid || (segment.rows() as usize) < LEAST_INDEXED_ROWS {
+            return Ok(None);
         }
-        let posted = self.tenant.builds.post(0, def.id, index.id, column.len() as u64);
-        let work = Work { options, column, posted: &posted, stop: self.stop };
-        match self.built(&work, index.id, inputs) {
-            Ok(Some(built)) => Some(Box::new(Built::from(built))),
-            Ok(None) => {
-                tracing::debug!(index = %index.name, table = %def.name, "no memory for an index now; it comes later");
-                None
-            }
-            Err(_) if (self.stop)() => None,
+        let posted = self.tenant.builds.post(0, def.id, index.id, u64::from(segment.rows()));
+        let work = Work { options, column, segment, posted: &posted, stop: self.stop };
+        let base = base(&work, inputs);
+        let Some(_share) = self.room(&work, (def.id, index.id), base) else {
+            tracing::debug!(index = %index.name, table = %def.name, "no memory for an index now, or it is dropped");
+            return Ok(None);
+        };
+        // Not before: while it waits, it holds no rows.
+        let vectors = segment.column(column)?;
+        match self.built(&work, &vectors, index.id, base) {
+            Ok(built) => Ok(Some(Box::new(Built::from(built)))),
+            Err(_) if (self.stop)() => Ok(None),
             Err(error) => {
                 // The segment is searched exactly meanwhile: no row is lost to a search.
                 tracing::error!(index = %index.name, table = %def.name, %error, "an index could not be built");
-                None
+                Ok(None)
             }
         }
     }

@@ -80,8 +80,9 @@ async fn pass(tenant: &Arc<OpenTenant>) -> Result<Pass> {
 fn copy_one(tenant: &OpenTenant) -> Result<Pass> {
     let stop = || tenant.is_closed();
     let task = tenant.tasks.post(0, TaskKind::FileKeys, None, now_us());
-    let pace = Paced { task: &task, throttle: Some(&tenant.background.throttle), stop: &stop, merging: None };
+    let pace = Paced { throttle: Some(&tenant.background.throttle), ..Paced::new(tenant, &task, &stop) };
     let step = tenant.store.rotate_file_keys(&SegmentIndexer::of_flush(tenant, &stop), &pace)?;
+    drop(pace);
     drop(task);
     tenant.count_files();
     if !step.rotation.running {

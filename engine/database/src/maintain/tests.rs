@@ -6,8 +6,9 @@ use std::{
 };
 
 use sepal_storage::Op;
+use sepal_types::IndexMethod;
 
-use super::{build_missing, checkpoint, lacks};
+use super::{Target, build_missing, checkpoint, lacks};
 use crate::{
     fixtures::{Fixture, run},
     tenant::OpenTenant,
@@ -80,17 +81,85 @@ async fn merged_segments_have_an_index_that_finds_all_of_them() {
     let mut session = fixture.session().await;
     run(&mut session, ITEMS).await;
     run(&mut session, &load(1)).await;
+    run(&mut session, &load(2_001)).await;
     checkpoint(&tenant).unwrap();
     run(&mut session, "DELETE FROM items WHERE id % 7 = 0").await;
-    run(&mut session, &load(2_001).replace("4000", "2400")).await;
+    run(&mut session, &load(4_001).replace("6000", "4400")).await;
     run(&mut session, "VACUUM FULL items").await;
     let snapshot = tenant.store.snapshot();
     let version = snapshot.find("default", "items").unwrap();
     let rows: Vec<u32> = version.chunks.iter().map(|reference| reference.chunk.rows()).collect();
-    assert_eq!((rows, gaps(&tenant)), (vec![2_115], 0));
-    for id in [1, 8, 999, 2_000, 2_001, 2_400] {
+    assert_eq!((rows, gaps(&tenant)), (vec![3_829], 0));
+    // It went on from the first one: 571 of its 4,000 rows are gone.
+    let index =
+        tenant.indexes.get(&version.chunks[0].chunk, version.def.indexes[0].id, 4, || 0).unwrap().unwrap();
+    let share = index.wear().unwrap().share();
+    assert!((0.14..0.16).contains(&share), "{share}");
+    for id in [1, 8, 999, 2_000, 4_001, 4_400] {
         let nearest = format!("SELECT id FROM items ORDER BY v <-> '[{id},0,0,1]' LIMIT 1");
         assert_eq!(run(&mut session, &nearest).await, [id]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_wanted_any_more_is_not_built_and_gives_its_memory_back() {
+    let fixture = Fixture::new();
+    let tenant = fixture.tenant().await;
+    let mut session = fixture.session().await;
+    run(&mut session, ITEMS).await;
+    run(&mut session, &load(1)).await;
+    // Nobody else builds.
+    tenant.begin_close();
+    flush_during_build(&tenant);
+    let snapshot = tenant.store.snapshot();
+    let version = snapshot.find("default", "items").unwrap();
+    let (chunk, def) = (&version.chunks[0].chunk, &version.def);
+    let IndexMethod::Vector(options) = &def.indexes[0].method else { panic!("no vector index") };
+    let target = Target {
+        table: def.id,
+        index: def.indexes[0].id,
+        options: options.clone(),
+        column: def.columns[1].clone(),
+    };
+    let build = |memory_bytes: u64, stop: bool| {
+        let posted = tenant.builds.post(0, target.table, target.index, 2_000);
+        target.build(&tenant, chunk, memory_bytes, &posted, &|| stop)
+    };
+    let is_free = || tenant.background.build_budget.try_take(u64::MAX).is_some();
+    assert_eq!(build(u64::MAX, true).unwrap_err().state().code(), "57014");
+    assert!(is_free(), "a build that was cancelled");
+    // What is built in too little memory is told of.
+    assert!(build(1, false).unwrap().is_some());
+    assert_eq!((gaps(&tenant), is_free()), (0, true));
+    assert!(build(1, false).unwrap().is_none(), "somebody else has built it");
+    let mut without = def.as_ref().clone();
+    without.indexes.clear();
+    tenant.store.commit(&snapshot, vec![Op::AlterTable(without)]).unwrap();
+    assert!(build(1, false).unwrap().is_none(), "it was dropped");
+    assert!(is_free());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_waits_for_memory_says_so() {
+    let fixture = Fixture::new();
+    let tenant = fixture.tenant().await;
+    let mut session = fixture.session().await;
+    run(&mut session, ITEMS).await;
+    run(&mut session, &load(1)).await;
+    let all = tenant.background.build_budget.try_take(u64::MAX).unwrap();
+    flush_during_build(&tenant);
+    tenant.missing.notify_one();
+    let begun = Instant::now();
+    let is_waiting = || tenant.builds.tasks().iter().any(|task| task.phase == "waiting for memory");
+    while !is_waiting() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the build does not wait");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(gaps(&tenant), 1);
+    drop(all);
+    while gaps(&tenant) > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the index was not built");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -39,6 +39,18 @@ struct Known {
     description: &'static str,
 }
 
+impl Known {
+    /// A valid value as `pg_settings` has it: a number in the unit that bare ones have.
+    fn plain(&self, value: &str) -> String {
+        let number = match self.kind {
+            Kind::Integer(_, _, Some("ms")) => parse_milliseconds(value).map(|number| number.to_string()),
+            Kind::Memory => memory::kilobytes(value).map(|number| number.to_string()),
+            _ => None,
+        };
+        number.unwrap_or_else(|| value.to_owned())
+    }
+}
+
 const fn known(name: &'static str, default: &'static str, kind: Kind, description: &'static str) -> Known {
     Known { name, default, kind, reported: false, description }
 }
@@ -440,7 +452,8 @@ impl Settings {
             .iter()
             .map(|known| SettingRow {
                 name: known.name.to_owned(),
-                setting: self.get(known.name).unwrap_or_default(),
+                setting: self.value(&key(known.name)).map(|value| known.plain(value)).unwrap_or_default(),
+                shown: self.get(known.name),
                 unit: match known.kind {
                     Kind::Integer(_, _, unit) => unit.map(str::to_owned),
                     Kind::Memory => Some("kB".to_owned()),
@@ -461,11 +474,13 @@ impl Settings {
                     .to_owned(),
                 min_val: match known.kind {
                     Kind::Integer(least, ..) => Some(least.to_string()),
+                    Kind::Memory => Some(memory::LEAST_KB.to_string()),
                     Kind::Share => Some("0".to_owned()),
                     _ => None,
                 },
                 max_val: match known.kind {
                     Kind::Integer(_, most, _) => Some(most.to_string()),
+                    Kind::Memory => Some(memory::MOST_KB.to_string()),
                     Kind::Share => Some("1".to_owned()),
                     _ => None,
                 },
@@ -473,8 +488,8 @@ impl Settings {
                     Kind::Enum(values) => values.iter().map(|value| (*value).to_owned()).collect(),
                     _ => Vec::new(),
                 },
-                boot_val: Some(known.default.to_owned()),
-                reset_val: Some(known.default.to_owned()),
+                boot_val: Some(known.plain(known.default)),
+                reset_val: Some(known.plain(known.default)),
             })
             .chain(custom)
             .collect()

@@ -3,7 +3,7 @@
 //! ```text
 //! offset size
 //!      0    2  curves, 1 to 16
-//!      2    2  zero
+//!      2    2  wear (`crate::wear`), 1 to 10,000 in version 3; 0 in version 2
 //!              then each curve, ascending by k:
 //!           2  k, neighbours asked for, from 1 on
 //!           2  q, questions, from 1 on
@@ -14,8 +14,8 @@
 //! ```
 
 use super::{Calibration, Curve, Rung};
-use crate::IndexError;
 use crate::layout::{Reader, Writer};
+use crate::{IndexError, Wear};
 
 pub(super) const MOST_CURVES: usize = 16;
 pub(super) const MOST_RUNGS: usize = 64;
@@ -24,7 +24,7 @@ pub(super) fn encode(calibration: &Calibration) -> Vec<u8> {
     let rungs: usize = calibration.curves.iter().map(|curve| curve.rungs.len()).sum();
     let mut writer = Writer::with_capacity(4 + 8 * calibration.curves.len() + 12 * rungs);
     writer.u16(calibration.curves.len() as u16);
-    writer.u16(0);
+    writer.u16(calibration.wear.to_bits());
     for curve in &calibration.curves {
         writer.u16(curve.k);
         writer.u16(curve.questions);
@@ -39,10 +39,10 @@ pub(super) fn encode(calibration: &Calibration) -> Vec<u8> {
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Calibration, IndexError> {
     let mut reader = Reader::new(bytes);
-    let (count, zero) = (usize::from(reader.u16()?), reader.u16()?);
-    if !(1..=MOST_CURVES).contains(&count) || zero != 0 {
-        return Err(reader.corrupt(format!("{count} curves or reserved word {zero} of the calibration")));
-    }
+    let (count, wear) = (usize::from(reader.u16()?), reader.u16()?);
+    let (true, Some(wear)) = ((1..=MOST_CURVES).contains(&count), Wear::from_bits(wear)) else {
+        return Err(reader.corrupt(format!("{count} curves or a wear of {wear} in the calibration")));
+    };
     let mut curves: Vec<Curve> = Vec::with_capacity(count);
     for _ in 0..count {
         let curve = decode_curve(&mut reader)?;
@@ -52,7 +52,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Calibration, IndexError> {
         curves.push(curve);
     }
     reader.finish()?;
-    Ok(Calibration { curves })
+    Ok(Calibration { wear, curves })
 }
 
 fn decode_curve(reader: &mut Reader) -> Result<Curve, IndexError> {

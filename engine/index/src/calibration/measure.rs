@@ -13,10 +13,10 @@ use crate::distance::{Scorer, has_direction};
 use crate::flat::finish;
 use crate::neighbor::TopK;
 use crate::quantize::{mix, on_threads};
-use crate::{BuildParams, IndexError, Neighbor};
+use crate::{BuildParams, IndexError, Neighbor, Wear};
 
 /// An index over fewer rows is not measured.
-const FEWEST_ROWS: usize = 2048;
+pub(crate) const FEWEST_ROWS: usize = 2048;
 /// Rows for each question: a small build is short.
 const ROWS_PER_QUESTION: usize = 128;
 const MOST_QUESTIONS: usize = 128;
@@ -40,6 +40,7 @@ struct Question {
 pub(super) fn measure(
     index: &impl Measured,
     params: &BuildParams,
+    wear: Wear,
 ) -> Result<Option<Calibration>, IndexError> {
     if index.len() < FEWEST_ROWS {
         return Ok(None);
@@ -49,7 +50,7 @@ pub(super) fn measure(
     for k in [NARROW, WIDE] {
         curves.extend(curve(index, params, &questions, k)?);
     }
-    Ok((!curves.is_empty()).then_some(Calibration { curves }))
+    Ok((!curves.is_empty()).then_some(Calibration { wear, curves }))
 }
 
 /// Rows, one drawn from each of as many equal stretches: rows that came in batches of one kind are all asked. The seed

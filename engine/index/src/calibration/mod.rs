@@ -16,8 +16,12 @@ mod measure;
 
 use std::io;
 
+pub(crate) use self::measure::FEWEST_ROWS;
 use crate::graph::Graph;
-use crate::{BuildParams, Candidates, IndexError, Neighbor, SearchParams, Stored, VectorIndex, Vectors};
+use crate::layout::join;
+use crate::{
+    BuildParams, Candidates, IndexError, Neighbor, SearchParams, Stored, VectorIndex, Vectors, Wear,
+};
 
 /// The counts of neighbours that are asked for. How much wider a walk must be for more neighbours follows no rule:
 /// three times as wide for ten times as many on those embeddings, and ten times where the hundredth lies in another
@@ -43,7 +47,19 @@ pub(crate) fn calibrated(
     index: impl Measured + 'static,
     params: &BuildParams,
 ) -> Result<Box<dyn VectorIndex>, IndexError> {
-    Ok(match measure::measure(&index, params)? {
+    calibrated_with(index, params, Wear::NONE)
+}
+
+/// The same for one that goes on from others.
+///
+/// # Errors
+/// The same.
+pub(crate) fn calibrated_with(
+    index: impl Measured + 'static,
+    params: &BuildParams,
+    wear: Wear,
+) -> Result<Box<dyn VectorIndex>, IndexError> {
+    Ok(match measure::measure(&index, params, wear)? {
         Some(calibration) => Box::new(Calibrated { index: Box::new(index), calibration }),
         None => Box::new(index),
     })
@@ -56,12 +72,17 @@ pub(crate) struct Calibrated {
 }
 
 impl Calibrated {
-    /// `bytes` are those that [`crate::layout::split`] has taken off the index's.
+    /// `bytes` are those that [`crate::layout::split`] has taken off the index's; `worn`: what its header says of them.
     ///
     /// # Errors
     /// [`IndexError::Corrupt`]
-    pub(crate) fn decode(index: Box<dyn VectorIndex>, bytes: &[u8]) -> Result<Self, IndexError> {
-        Ok(Self { index, calibration: layout::decode(bytes)? })
+    pub(crate) fn decode(index: Box<dyn VectorIndex>, bytes: &[u8], worn: bool) -> Result<Self, IndexError> {
+        let calibration = layout::decode(bytes)?;
+        if worn != calibration.is_worn() {
+            let why = format!("a wear of {} in another version's calibration", calibration.wear.to_bits());
+            return Err(IndexError::Corrupt { offset: 2, why });
+        }
+        Ok(Self { index, calibration })
     }
 }
 
@@ -99,6 +120,10 @@ impl VectorIndex for Calibrated {
         self.calibration.effort_for(recall, k)
     }
 
+    fn wear(&self) -> Option<Wear> {
+        Some(self.calibration.wear)
+    }
+
     fn serialize(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(usize::try_from(self.serialized_bytes()).unwrap_or(0));
         self.serialize_into(&mut bytes).expect("a Vec takes every write");
@@ -111,7 +136,7 @@ impl VectorIndex for Calibrated {
 
     fn serialize_into(&self, out: &mut dyn io::Write) -> io::Result<()> {
         let calibration = layout::encode(&self.calibration);
-        crate::layout::join(|out| self.index.serialize_into(out), &calibration, out)
+        join(|out| self.index.serialize_into(out), &calibration, self.calibration.is_worn(), out)
     }
 
     fn memory_bytes(&self) -> usize {
@@ -142,6 +167,7 @@ impl VectorIndex for Calibrated {
 /// What was measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Calibration {
+    wear: Wear,
     /// Ascending by `k`, at least one.
     curves: Vec<Curve>,
 }
@@ -167,6 +193,11 @@ struct Rung {
 }
 
 impl Calibration {
+    /// Which of the versions its bytes are of.
+    fn is_worn(&self) -> bool {
+        self.wear != Wear::NONE
+    }
+
     /// Between two curves, and between two rungs, the effort is interpolated. Past the last curve it grows as `k`.
     fn effort_for(&self, recall: f64, k: usize) -> Option<usize> {
         if recall >= 1.0 {

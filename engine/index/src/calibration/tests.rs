@@ -114,7 +114,7 @@ fn the_same_build_measures_the_same_and_its_bytes_keep_it() {
             opened.search((&vectors).into(), query, &at(9, 64))
         );
         assert!(guessing.effort_for(0.9, 10) >= opened.effort_for(0.9, 10), "a guess is careful");
-        assert_eq!(guessing.serialize(), plain);
+        assert_eq!((guessing.serialize() == plain, guessing.wear()), (true, None));
     }
 }
 
@@ -192,7 +192,7 @@ fn curve(k: u16, rungs: &[(u32, &[u32])]) -> Curve {
 #[test]
 fn efforts_lie_between_what_was_measured() {
     let narrow = curve(10, &[(10, &[9, 9, 9, 9]), (40, &[10, 10, 10, 10])]);
-    let alone = Calibration { curves: vec![narrow.clone()] };
+    let alone = Calibration { wear: Wear::NONE, curves: vec![narrow.clone()] };
     assert_eq!(
         [0.5, 0.9, 0.95, 1.0].map(|recall| alone.effort_for(recall, 10)),
         [Some(10), Some(10), Some(20), None]
@@ -200,7 +200,7 @@ fn efforts_lie_between_what_was_measured() {
     assert_eq!(alone.effort_for(0.95, 2), Some(20), "fewer than ten are no harder to find");
     assert_eq!(alone.effort_for(0.95, 30), Some(60), "more want more");
     let wide = curve(1000, &[(2000, &[1000; 4])]);
-    let both = Calibration { curves: vec![narrow, wide] };
+    let both = Calibration { wear: Wear::NONE, curves: vec![narrow, wide] };
     assert_eq!([10, 100, 1000, 2000].map(|k| both.effort_for(0.95, k)), [20, 200, 2000, 4000].map(Some));
 }
 
@@ -217,9 +217,8 @@ fn a_small_sample_promises_less_than_it_found() {
     assert_eq!(by_chance.effort(0.95).map(f64::round), Some(28.0), "from 0.9, but with the later effort");
 }
 
-/// Version 2, for ever: a change here is a new version. Three rows of two elements under L2, all held, and two curves.
-#[test]
-fn bytes_are_these_for_ever() {
+/// Three rows of two elements under L2, all held, and two curves.
+fn golden() -> Vec<u8> {
     let mut bytes = b"SEPALIDX\x02\0\x01\x01\x03\0\0\0\x02\0\0\0\x38\0\0\0\0\0\0\0\0\0\0\0".to_vec();
     bytes.extend(b"\x02\0\0\0");
     bytes.extend(b"\x0a\0\x02\0\x02\0\0\0");
@@ -227,14 +226,23 @@ fn bytes_are_these_for_ever() {
     bytes.extend(b"\x28\0\0\0\x14\0\0\0\xc8\0\0\0");
     bytes.extend(b"\x64\0\x01\0\x01\0\0\0");
     bytes.extend(b"\x70\0\0\0\x63\0\0\0\x49\x26\0\0");
+    bytes
+}
+
+/// Version 2, for ever: a change here is a new version.
+#[test]
+fn bytes_are_these_for_ever() {
+    let bytes = golden();
     let opened = open(&bytes).unwrap();
     assert_eq!(opened.serialize(), bytes);
     let calibration = Calibration {
+        wear: Wear::NONE,
         curves: vec![curve(10, &[(10, &[10, 9]), (40, &[10, 10])]), curve(100, &[(112, &[99])])],
     };
     assert_eq!(layout::encode(&calibration), bytes[32..]);
     assert_eq!(layout::decode(&bytes[32..]).unwrap(), calibration);
     assert_eq!((opened.effort_for(0.9, 10), opened.effort_for(0.99, 100)), (Some(10), Some(112)));
+    assert_eq!(opened.wear(), Some(Wear::NONE));
     for len in 0..bytes.len() {
         assert!(open(&bytes[..len]).is_err(), "{len} bytes");
     }
@@ -245,6 +253,25 @@ fn bytes_are_these_for_ever() {
         damaged[offset] = value;
         assert!(open(&damaged).is_err(), "byte {offset} as {value}");
     }
+}
+
+/// Version 3, for ever: the same, worn by 0.4660.
+#[test]
+fn bytes_of_a_worn_index_are_these_for_ever() {
+    let mut bytes = golden();
+    (bytes[8], bytes[34], bytes[35]) = (3, 0x34, 0x12);
+    let opened = open(&bytes).unwrap();
+    assert_eq!(opened.wear().map(Wear::share), Some(0.466));
+    assert_eq!(opened.effort_for(0.9, 10), Some(10));
+    assert_eq!(opened.serialize(), bytes);
+    assert_eq!(layout::encode(&layout::decode(&bytes[32..]).unwrap()), bytes[32..]);
+    for (offset, value) in [(8, 1), (8, 2), (8, 4), (35, 0x28)] {
+        let mut damaged = bytes.clone();
+        damaged[offset] = value;
+        assert!(open(&damaged).is_err(), "byte {offset} as {value}");
+    }
+    (bytes[34], bytes[35]) = (0, 0);
+    assert!(open(&bytes).is_err(), "version 3 without wear");
 }
 
 proptest! {

@@ -1,18 +1,18 @@
-//! The graph of merged segments, made from the largest one's.
+//! The graph of merged segments, made from that of one of them.
 //!
 //! Called by the crate's `build_with` where there are indexes over some of the rows ([`Seed`]). The rows that the
-//! largest graph knows keep their levels and links, under new numbers; all others, those of the smaller graphs too,
-//! are inserted as ever. Where links led to rows that are gone, a node gets others, to those that the lost ones linked
-//! to:
+//! graph which wears least by it knows keep their levels and links, under new numbers; all others, those of the other
+//! graphs too, are inserted as ever. Where links led to rows that are gone, a node gets others, to those that the lost
+//! ones linked to:
 //! - Of each lost node the first that is left, its heir, unless the walk gets there through another link already: so a
 //!   link that led far still does, and no cluster drifts away.
 //! - The nearest of all of them, in different directions, for the rest, and a quarter more than were lost.
 //!
 //! A node that is left without links is inserted anew. With a fifth of the rows replaced, all this takes a quarter of
 //! a fresh build's distances and finds as much where rows have some structure (docs/decisions/0003-vector-index.md has
-//! numbers). When half of the links have to be made anyway, a fresh graph costs no more and is as good as it gets: see
-//! [`MOST_NEW`]. Codes are made anew in any case, because their centre has moved; that takes a few hundredths of the
-//! time.
+//! numbers). What it loses adds up from merge to merge, so it is counted ([`Wear`]): once more than a quarter of the
+//! rows came or went since the last fresh build, the next is a fresh one. Codes are made anew in any case, because their
+//! centre has moved; that takes a few hundredths of the time.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -26,15 +26,8 @@ use super::scratch::Candidate;
 use super::select::Selection;
 use super::space::RowSpace;
 use crate::quantize::on_threads;
-use crate::{Bits, BuildParams, IndexError, Seed};
+use crate::{Bits, BuildParams, IndexError, Seed, VectorIndex, Wear};
 
-/// Percent of the rows that may be new to the largest graph.
-const MOST_NEW: usize = 40;
-
-/// Whether a graph that knows so many of the rows, and most of all graphs, is worth going on from.
-pub(crate) fn carries(survivors: usize, rows: usize) -> bool {
-    survivors > 0 && survivors * 100 >= rows * (100 - MOST_NEW)
-}
 /// Nodes that a thread takes at a time.
 const CHUNK: usize = 256;
 /// Lost nodes through whose links a node looks for others: past them, it is inserted anew.
@@ -42,22 +35,29 @@ const MOST_LOST: usize = 256;
 /// The nearest of so many for each link that is wanted are weighed against each other.
 const POOL: usize = 4;
 
-/// `None` where a fresh build is the better choice. `thrifty`: build on exact distances.
+/// A graph that goes on from another.
+pub(crate) struct Merged<'a> {
+    pub(crate) graph: Graph,
+    pub(crate) wear: Wear,
+    /// The index that it goes on from.
+    pub(crate) base: &'a dyn VectorIndex,
+}
+
+/// `None` where a fresh build is the better choice. `thrifty`: build on exact distances. A seed that tells of no wear
+/// counts as fresh.
 ///
 /// # Errors
 /// [`IndexError::Cancelled`] and [`IndexError::Resources`].
-pub(super) fn graph(
+pub(super) fn graph<'a>(
     m: usize,
     ef: usize,
     params: &BuildParams,
-    seeds: &[Seed],
+    seeds: &[Seed<'a>],
     thrifty: bool,
-) -> Result<Option<Graph>, IndexError> {
+) -> Result<Option<Merged<'a>>, IndexError> {
     let bases = seeds.iter().filter_map(|seed| Base::of(seed, m, params));
-    let Some(base) = bases.max_by_key(|base| base.survivors) else { return Ok(None) };
-    if !carries(base.survivors, params.rows()) {
-        return Ok(None);
-    }
+    let usable = bases.filter(|base| !base.wear.is_too_much() && base.carries(params));
+    let Some(base) = usable.max_by_key(|base| base.survivors) else { return Ok(None) };
     let (nodes, counts) = Nodes::merge(params, m, &base.levels(params.rows()))?;
     let layers = Layers::empty(m, &counts)?;
     let coded = Coded::new(params, &nodes.first_rows(), thrifty)?;
@@ -74,16 +74,20 @@ pub(super) fn graph(
         return Ok(None);
     }
     (params.progress)(params.rows() as u64, params.rows() as u64);
-    Ok(Some(Graph::new(params.metric, params.dim, nodes, layers, coded.codes)))
+    let graph = Graph::new(params.metric, params.dim, nodes, layers, coded.codes);
+    Ok(Some(Merged { graph, wear: base.wear, base: base.index }))
 }
 
 /// A graph over some of the rows.
 struct Base<'a> {
+    index: &'a dyn VectorIndex,
     graph: &'a Graph,
     /// The new position of each of its rows.
     positions: &'a [u32],
     /// How many of its rows are still there.
     survivors: usize,
+    /// What a graph has that goes on from it.
+    wear: Wear,
 }
 
 impl<'a> Base<'a> {
@@ -95,8 +99,17 @@ impl<'a> Base<'a> {
         if !alike || graph.nodes.rows() != positions.len() {
             return None;
         }
-        let survivors = positions.iter().filter(|position| (**position as usize) < params.rows()).count();
-        Some(Self { graph, positions, survivors })
+        // Of rows that are indexed: no others have links.
+        let indexed = graph.nodes.positions().iter();
+        let survivors = indexed.filter(|row| (positions[**row as usize] as usize) < params.rows()).count();
+        let wear = seed.index.wear().unwrap_or_default();
+        let wear = wear.merged(survivors, graph.nodes.indexed_rows());
+        Some(Self { index: seed.index, graph, positions, survivors, wear })
+    }
+
+    /// Whether it knows enough of the rows to save what it takes to go on from it.
+    fn carries(&self, params: &BuildParams) -> bool {
+        self.survivors * 2 >= params.valid.map_or(params.rows(), Bits::count)
     }
 
     /// Where the rows of one of its nodes are now, of so many.

@@ -38,9 +38,9 @@ use crate::calibration::{self, Measured};
 use crate::layout::Reader;
 use crate::quantize::Codes;
 use crate::{BuildMeans, BuildMemory, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors};
-pub(crate) use merge::carries;
 
 use links::Layers;
+use merge::Merged;
 use nodes::Nodes;
 pub(crate) use search::{GraphPart, search_all};
 
@@ -90,17 +90,17 @@ impl Graph {
         Self::build_within(metric, m, ef_construction, params, u64::MAX)
     }
 
-    /// A graph made from the largest of the seeds; `None` where a fresh one is the better choice.
+    /// A graph made from one of the seeds, that of least wear; `None` where a fresh one is the better choice.
     ///
     /// # Errors
     /// The same.
-    pub(crate) fn merge(
+    pub(crate) fn merge<'a>(
         metric: Metric,
         m: u16,
         ef_construction: u16,
         params: &BuildParams,
-        means: &BuildMeans,
-    ) -> Result<Option<Self>, IndexError> {
+        means: &BuildMeans<'a>,
+    ) -> Result<Option<Merged<'a>>, IndexError> {
         let thrifty = means.memory_bytes < Self::build_memory(metric, m, params.rows(), params.dim).usual;
         let (m, ef) = options(m, ef_construction);
         merge::graph(m, ef, params, means.seeds, thrifty)

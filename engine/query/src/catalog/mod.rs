@@ -134,11 +134,13 @@ impl std::fmt::Debug for CatalogContext {
     }
 }
 
-/// One row of `pg_settings`. Values are text, as `SHOW` prints them; `setting` is without its unit.
+/// One row of `pg_settings`. Values are text; numbers are in the row's unit, and without it.
 #[derive(Clone, Debug, Default)]
 pub struct SettingRow {
     pub name: String,
     pub setting: String,
+    /// As SHOW prints it, where that is something else: `4GB` for 4194304 kB.
+    pub shown: Option<String>,
     pub unit: Option<String>,
     pub category: String,
     pub short_desc: String,

@@ -20,8 +20,10 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
+use parking_lot::MutexGuard;
 use sepal_types::{FileId, RowId, TableDef, TableId};
 
 use super::{
@@ -39,6 +41,9 @@ use crate::{
     paths::DataKind,
     store::Poison,
 };
+
+/// How long at most until somebody who waits for another's compaction looks whether to stop.
+const NAP: Duration = Duration::from_millis(50);
 
 /// What a compaction may take, and how fast.
 #[derive(Clone, Copy)]
@@ -200,7 +205,7 @@ impl TenantStore {
         builder: &dyn BlobBuilder,
         limits: CompactionLimits<'_>,
     ) -> Result<Option<CompactionReport>, StoreError> {
-        let _one = self.compaction.lock();
+        let _one = self.lock_compaction(limits.pace)?;
         let mut chosen = self.choose(limits.max_bytes)?;
         if chosen.is_none() && self.wants_compaction() {
             self.checkpoint(builder)?;
@@ -237,7 +242,7 @@ impl TenantStore {
         builder: &dyn BlobBuilder,
         pace: &dyn Pace,
     ) -> Result<Option<CompactionReport>, StoreError> {
-        let _one = self.compaction.lock();
+        let _one = self.lock_compaction(pace)?;
         let job = {
             let maintenance = self.maintenance.lock();
             self.poison.check()?;
@@ -246,6 +251,21 @@ impl TenantStore {
         match job {
             Some(job) => self.run(&job, builder, pace),
             None => Ok(None),
+        }
+    }
+
+    /// Waits for the compaction that is under way, which may itself be waiting for what other tenants have.
+    ///
+    /// Errors: [`StoreError::Stopped`], and the store's own end.
+    pub(crate) fn lock_compaction(&self, pace: &dyn Pace) -> Result<MutexGuard<'_, ()>, StoreError> {
+        loop {
+            if let Some(one) = self.compaction.try_lock_for(NAP) {
+                return Ok(one);
+            }
+            self.poison.check()?;
+            if pace.is_stopped() {
+                return Err(StoreError::Stopped);
+            }
         }
     }
 
@@ -368,6 +388,9 @@ impl TenantStore {
         produced: &mut Produced,
     ) -> Result<Option<Arc<Chunk>>, StoreError> {
         making.pace.begin(job.table, job.sum(|input| input.chunk.plain_bytes()));
+        if making.pace.is_stopped() {
+            return Err(StoreError::Stopped);
+        }
         let chunk = self.write_segment(&job.def, &job.inputs, making, produced)?;
         if let Some(chunk) = &chunk {
             // An index may have become usable since the manifest.

@@ -28,7 +28,6 @@ mod swap;
 
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
 use sepal_types::{FileId, IndexDef, Lsn, TableDef, TableId};
 
 use crate::{
@@ -47,17 +46,21 @@ pub use pace::{Freely, Pace, Phase};
 
 /// Builds a vector index over a new segment's column. Storage keeps the bytes without knowing what they are.
 pub trait BlobBuilder: Send + Sync {
-    /// `column`: the whole vector column of the new segment, as [`crate::arrow_type`] says, NULLs included.
+    /// `segment`: the new one. Its vector column is not decoded unless somebody asks for it: a builder that waits first
+    /// holds no rows meanwhile.
     /// `None` leaves the segment without this index: it is searched exactly, until
     /// [`TenantStore::attach_index`] brings the index.
     /// `inputs`: segments with this index whose rows the new one has.
+    ///
+    /// # Errors
+    /// Those of reading the segment: it takes nobody's place then.
     fn build(
         &self,
         def: &TableDef,
         index: &IndexDef,
-        column: &ArrayRef,
+        segment: &Chunk,
         inputs: &[MergeInput<'_>],
-    ) -> Option<Box<dyn BlobBytes>>;
+    ) -> Result<Option<Box<dyn BlobBytes>>, StoreError>;
 
     /// A segment is about to take the place of others: what is kept in memory of those is wanted of it. Nobody sees
     /// it yet.
@@ -73,10 +76,10 @@ impl BlobBuilder for NoBlobs {
         &self,
         _: &TableDef,
         _: &IndexDef,
-        _: &ArrayRef,
+        _: &Chunk,
         _: &[MergeInput<'_>],
-    ) -> Option<Box<dyn BlobBytes>> {
-        None
+    ) -> Result<Option<Box<dyn BlobBytes>>, StoreError> {
+        Ok(None)
     }
 }
 

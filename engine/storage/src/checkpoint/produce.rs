@@ -192,8 +192,7 @@ impl TenantStore {
         for column in &def.columns {
             for (index, _) in def.vector_indexes(column.id) {
                 let indexed = merged::inputs(chunk, inputs, index.id)?;
-                let built = making.builder.build(def, index, &chunk.column(column)?, &indexed);
-                let Some(bytes) = built else { continue };
+                let Some(bytes) = making.builder.build(def, index, chunk, &indexed)? else { continue };
                 let owner = Owner { tenant: self.tenant, table: def.id, segment: sealed.file() };
                 let (file, kind, keys) = (self.disk.file_id(), DataKind::Index, self.keys());
                 (making.announce)(kind, file);

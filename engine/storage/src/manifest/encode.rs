@@ -74,10 +74,11 @@ pub(super) fn decode(
         }
     }
     let text = opened.map_err(|error| error.to_string())?;
-    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    let mut manifest: Manifest = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
     if manifest.number != number {
         return Err(format!("it holds manifest {}", manifest.number));
     }
+    manifest.infer_variable_bytes();
     Ok(manifest)
 }
 

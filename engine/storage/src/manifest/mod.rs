@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use sepal_types::{ColumnId, FileId, Lsn, RowId, TableDef, TableId};
 use serde::{Deserialize, Serialize};
 
-use crate::paths::DataKind;
+use crate::{arrow_type, chunk::varies, paths::DataKind};
 
 #[cfg(test)]
 pub(crate) use commit::all_named;
@@ -135,7 +135,8 @@ pub(crate) struct SegmentEntry {
     /// the entry is of. A clone's segments are sealed under the id of the table that wrote them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed_for: Option<TableId>,
-    /// Of `plain_bytes`, those of columns whose values vary in length; `None`: an earlier program wrote it, all may be.
+    /// Of `plain_bytes`, those of columns whose values vary in length; `None`: an earlier program wrote it, and the table
+    /// has such columns, so all may be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variable_bytes: Option<u64>,
 }
@@ -165,6 +166,18 @@ pub(crate) struct BlobEntry {
 }
 
 impl Manifest {
+    /// Says of segments that an earlier program wrote what their table tells: where no column varies in length, none of
+    /// their bytes do. Else a gigabyte of vectors would count as a full segment of text, and never be merged.
+    fn infer_variable_bytes(&mut self) {
+        for table in &mut self.tables {
+            let varies = table.def.columns.iter().any(|column| varies(&arrow_type(&column.ty)));
+            let unknown = table.segments.iter_mut().filter(|segment| segment.variable_bytes.is_none());
+            if !varies {
+                unknown.for_each(|segment| segment.variable_bytes = Some(0));
+            }
+        }
+    }
+
     /// Every file under `segments/` that its tables name.
     pub(crate) fn files(&self) -> FileSizes {
         let mut files = FileSizes::new();

@@ -123,7 +123,7 @@ impl TenantStore {
         builder: &dyn BlobBuilder,
         pace: &dyn Pace,
     ) -> Result<RekeyStep, StoreError> {
-        let _one = self.compaction.lock();
+        let _one = self.lock_compaction(pace)?;
         let chosen = {
             let mut maintenance = self.maintenance.lock();
             self.poison.check()?;

@@ -55,9 +55,9 @@ impl BlobBuilder for Meanwhile<'_> {
         &self,
         _: &TableDef,
         index: &IndexDef,
-        column: &arrow::array::ArrayRef,
+        segment: &crate::Chunk,
         _: &[crate::MergeInput<'_>],
-    ) -> Option<Box<dyn crate::BlobBytes>> {
+    ) -> Result<Option<Box<dyn crate::BlobBytes>>, crate::StoreError> {
         self.act();
         let mut world = self.world.lock();
         if self.alone == Alone::Compaction {
@@ -68,7 +68,8 @@ impl BlobBuilder for Meanwhile<'_> {
             }
         }
         let left_out = world.dice.once_in(4);
-        (!left_out).then(|| Box::new(blob(index.id, column.len())) as Box<dyn crate::BlobBytes>)
+        Ok((!left_out)
+            .then(|| Box::new(blob(index.id, segment.rows() as usize)) as Box<dyn crate::BlobBytes>))
     }
 }
 

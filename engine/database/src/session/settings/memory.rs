@@ -4,8 +4,8 @@ use sepal_types::{Error, SqlState};
 
 /// In kB, largest first.
 const UNITS: [(&str, f64); 4] = [("TB", 1_073_741_824.0), ("GB", 1_048_576.0), ("MB", 1_024.0), ("kB", 1.0)];
-const LEAST_KB: u64 = 64;
-const MOST_KB: u64 = 2_147_483_647;
+pub(super) const LEAST_KB: u64 = 64;
+pub(super) const MOST_KB: u64 = 2_147_483_647;
 
 /// Checks a value and gives it in the form that SHOW prints.
 pub(super) fn validate(name: &str, value: &str, invalid: impl Fn() -> Error) -> Result<String, Error> {
@@ -25,7 +25,8 @@ pub(super) fn bytes(value: &str) -> Option<u64> {
     kilobytes(value).map(|kb| kb << 10)
 }
 
-fn kilobytes(value: &str) -> Option<u64> {
+/// A value in kB.
+pub(super) fn kilobytes(value: &str) -> Option<u64> {
     let value = value.trim();
     let end = value.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(value.len());
     let (number, unit) = (value[..end].parse::<f64>().ok()?, value[end..].trim());

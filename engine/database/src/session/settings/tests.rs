@@ -66,8 +66,33 @@ fn memory_is_read_and_shown_as_postgres_does() {
         let error = settings.set("maintenance_work_mem", outside, false).unwrap_err();
         assert!(error.message().contains("(64 kB .. 2147483647 kB)"), "{outside}: {}", error.message());
     }
-    let row = settings.rows().into_iter().find(|row| row.name == "maintenance_work_mem").unwrap();
+    let row = row(&settings, "maintenance_work_mem");
     assert_eq!((row.vartype.as_str(), row.unit.as_deref()), ("integer", Some("kB")));
+    assert_eq!((row.min_val.as_deref(), row.max_val.as_deref()), (Some("64"), Some("2147483647")));
+}
+
+fn row(settings: &Settings, name: &str) -> SettingRow {
+    settings.rows().into_iter().find(|row| row.name == name).unwrap()
+}
+
+#[test]
+fn numbers_with_a_unit_are_numbers_in_pg_settings() {
+    let mut settings = Settings::new("key");
+    let of = |settings: &Settings, name: &str| {
+        let SettingRow { setting, shown, boot_val, reset_val, .. } = row(settings, name);
+        assert_eq!((&shown, &boot_val), (&settings.get(name), &reset_val));
+        [setting, shown.unwrap(), boot_val.unwrap()]
+    };
+    assert_eq!(of(&settings, "maintenance_work_mem"), ["4194304", "4GB", "4194304"]);
+    settings.set("maintenance_work_mem", "1.5GB", false).unwrap();
+    assert_eq!(of(&settings, "maintenance_work_mem"), ["1572864", "1536MB", "4194304"]);
+    assert_eq!(of(&settings, "deadlock_timeout"), ["1000", "1s", "1000"]);
+    settings.set("statement_timeout", "2min", false).unwrap();
+    assert_eq!(of(&settings, "statement_timeout"), ["120000", "2min", "0"]);
+    assert_eq!(of(&settings, "hnsw.ef_search"), ["40", "40", "40"]);
+    for row in settings.rows().into_iter().filter(|row| row.unit.is_some()) {
+        assert!(row.setting.parse::<i64>().is_ok(), "{}: {}", row.name, row.setting);
+    }
 }
 
 #[test]

@@ -102,23 +102,11 @@ fn current_setting(context: &CatalogContext, arguments: &[Value]) -> Result<Valu
     let name = text_argument(arguments, 0).to_ascii_lowercase();
     let found = context.settings.iter().find(|setting| setting.name.eq_ignore_ascii_case(&name));
     match found {
-        Some(setting) => Ok(shown(&setting.setting, setting.unit.as_deref()).into()),
+        Some(found) => Ok(found.shown.as_ref().unwrap_or(&found.setting).clone().into()),
         None if optional(arguments, 1).and_then(Value::as_bool) == Some(true) => Ok(Value::Null),
         None => {
             let message = format!("unrecognized configuration parameter \"{name}\"");
             Err(Error::new(SqlState::UndefinedObject, message))
         }
-    }
-}
-
-/// `pg_settings.setting` is without unit, `current_setting` has it: 64 with unit MB is `64MB`.
-fn shown(setting: &str, unit: Option<&str>) -> String {
-    match unit {
-        Some(unit)
-            if setting.ends_with(|c: char| c.is_ascii_digit()) && setting != "0" && setting != "-1" =>
-        {
-            format!("{setting}{unit}")
-        }
-        _ => setting.to_owned(),
     }
 }

@@ -11,8 +11,8 @@ use datafusion::arrow::{
 use sepal_crypto::Key;
 use sepal_index::{Bits, BuildParams, build, open, search_exact};
 use sepal_storage::{
-    BlobBuilder, BlobBytes, ColumnCache, MergeInput, Op, StoreOptions, TableVersion, TenantStore, arrow_type,
-    stored_name,
+    BlobBuilder, BlobBytes, Chunk, ColumnCache, MergeInput, Op, StoreError, StoreOptions, TableVersion,
+    TenantStore, arrow_type, stored_name,
 };
 use sepal_types::{
     ColumnDef, ColumnId, IndexDef, IndexMethod, Metric, SqlState, SqlType, TableDef, TableId, TenantId,
@@ -79,10 +79,11 @@ impl BlobBuilder for Builder {
         &self,
         _: &TableDef,
         _: &IndexDef,
-        column: &ArrayRef,
+        segment: &Chunk,
         _: &[MergeInput<'_>],
-    ) -> Option<Box<dyn BlobBytes>> {
-        Some(Box::new(self.bytes(column)))
+    ) -> std::result::Result<Option<Box<dyn BlobBytes>>, StoreError> {
+        let column = segment.column(&definition().columns[1])?;
+        Ok(Some(Box::new(self.bytes(&column))))
     }
 }
 

@@ -10,7 +10,6 @@ use std::{
     },
 };
 
-use arrow::array::ArrayRef;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use sepal_types::{IndexDef, RowId, TableDef, TableId};
@@ -78,6 +77,26 @@ fn merge_while(store: &TenantStore, act: impl FnOnce(&TenantStore) + Send) -> bo
 }
 
 #[test]
+fn who_waits_for_a_compaction_can_be_stopped() {
+    struct Stopped;
+    impl Pace for Stopped {
+        fn is_stopped(&self) -> bool {
+            true
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_segments(dir.path());
+    let group = store.segments_to_merge(ITEMS, Rewrite::All).remove(0);
+    let merged = merge_while(&store, |store| {
+        let limits = CompactionLimits { pace: &Stopped, ..CompactionLimits::default() };
+        assert_eq!(store.compact(&NoBlobs, limits), Err(StoreError::Stopped));
+        assert_eq!(store.merge(ITEMS, &group, &NoBlobs, &Stopped), Err(StoreError::Stopped));
+        assert!(matches!(store.rotate_file_keys(&NoBlobs, &Stopped), Err(StoreError::Stopped)));
+    });
+    assert!(merged && live(&store) == (0..15).collect::<Vec<_>>());
+}
+
+#[test]
 fn too_many_segments_become_one() {
     let dir = tempfile::tempdir().unwrap();
     let store = with_segments(dir.path());
@@ -106,11 +125,11 @@ impl BlobBuilder for Recorder {
         &self,
         _: &TableDef,
         _: &IndexDef,
-        _: &ArrayRef,
+        _: &crate::Chunk,
         inputs: &[crate::MergeInput<'_>],
-    ) -> Option<Box<dyn crate::BlobBytes>> {
+    ) -> Result<Option<Box<dyn crate::BlobBytes>>, crate::StoreError> {
         *self.0.lock() = inputs.iter().map(|input| input.positions.clone()).collect();
-        Some(Box::new(*b"blob"))
+        Ok(Some(Box::new(*b"blob")))
     }
 }
 

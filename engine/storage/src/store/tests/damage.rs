@@ -248,10 +248,10 @@ fn no_plaintext_reaches_a_file() {
             &self,
             _: &sepal_types::TableDef,
             _: &sepal_types::IndexDef,
-            _: &arrow::array::ArrayRef,
+            _: &crate::Chunk,
             _: &[crate::MergeInput<'_>],
-        ) -> Option<Box<dyn crate::BlobBytes>> {
-            Some(Box::new(b"canary blob".repeat(10)))
+        ) -> Result<Option<Box<dyn crate::BlobBytes>>, crate::StoreError> {
+            Ok(Some(Box::new(b"canary blob".repeat(10))))
         }
     }
     write(&store, 0);

@@ -176,14 +176,14 @@ impl crate::BlobBuilder for Closer<'_> {
         &self,
         _: &sepal_types::TableDef,
         _: &sepal_types::IndexDef,
-        _: &arrow::array::ArrayRef,
+        _: &crate::Chunk,
         _: &[crate::MergeInput<'_>],
-    ) -> Option<Box<dyn crate::BlobBytes>> {
+    ) -> Result<Option<Box<dyn crate::BlobBytes>>, crate::StoreError> {
         self.1.send(()).unwrap();
         while !self.0.stats().poisoned {
             std::thread::yield_now();
         }
-        None
+        Ok(None)
     }
 }
 
