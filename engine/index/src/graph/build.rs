@@ -185,16 +185,16 @@ impl<'a, S: RowSpace> Insertion<'a, S> {
         };
         let upper = nodes.partition_point(|node| (*node as usize) < layers.above_lowest()).max(first);
         let there = count - nodes.len();
-        let refined = self.refinement.of(nodes.len(), count);
+        let refined = if self.refinement.looks_again(count) { nodes.len() } else { 0 };
         let progress = Progress::new(self.params, there + first, nodes.len() - first, refined);
         self.insert_all(&nodes[first..upper], there + first, None, &progress)?;
         let regions = Regions::find(space, layers, self.params, &nodes[upper..])?;
         regions.sort(&mut nodes[upper..], self.refinement.rounds);
         self.insert_all(&nodes[upper..], there + upper, Some(&regions), &progress)?;
-        // Of those that went in first, when there was least to find.
-        nodes.truncate(refined);
-        regions.sort(&mut nodes, 1);
-        Refining::new(&self.linker, &self.refinement, self.params, &progress).run(&nodes)?;
+        if refined > 0 {
+            regions.sort(&mut nodes, 1);
+            Refining::new(&self.linker, &self.refinement, self.params, &progress).run(&nodes)?;
+        }
         repair::reach_all(space, layers, self.ef, self.params)
     }
 

@@ -11,9 +11,6 @@ use super::space::RowSpace;
 pub(super) struct Selection {
     /// What was chosen last.
     pub(super) chosen: Vec<u32>,
-    /// How much farther from the node than from a chosen one a candidate has to be to be left out, as a share of the
-    /// latter: 0 in the paper, 0.2 as Vamana's usual α of 1.2. Without effect on negative distances.
-    pub(super) slack: f32,
     rest: Vec<u32>,
     /// How far each of `rest` is from the node.
     own: Vec<f32>,
@@ -57,8 +54,7 @@ impl Selection {
             for index in 1..self.rest.len() {
                 self.rest[kept] = self.rest[index];
                 self.own[kept] = self.own[index];
-                let score = self.scores[index];
-                kept += usize::from(score.max(score * (1.0 + self.slack)) >= self.own[index]);
+                kept += usize::from(self.scores[index] >= self.own[index]);
             }
             self.rest.truncate(kept);
             self.own.truncate(kept);

@@ -57,7 +57,7 @@ impl<'a, S: RowSpace> Linker<'a, S> {
     }
 
     /// Chooses a node's links on the lowest layer anew, `least` or more, among those it has and those `near`. Leaves
-    /// them in `room.selection`, and those that it had in `room.links`.
+    /// them in `room.selection`.
     pub(super) fn renew(&self, node: u32, near: &[Candidate], least: usize, room: &mut LinkRoom) {
         let LinkRoom { selection, links, scores, candidates } = room;
         // Held while choosing: what another thread links meanwhile would be lost.
