@@ -236,8 +236,8 @@ async fn an_exported_audit_trail_can_be_checked_without_sepal() {
     assert!(lines.len() >= 6, "{lines:?}");
     assert!(lines.last().is_some_and(|line| line.contains("\"checkpoint\"")), "{lines:?}");
     let guide = fs::read_to_string(crate::server::repository().join("docs/keys.md")).expect("the guide");
-    let script =
-        guide.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a script");
+    let mut scripts = guide.split("```python\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let script = scripts.find(|script| script.contains("audit-entry")).expect("a script");
     assert!(checks(script, &exported.stdout));
     let forged = String::from_utf8_lossy(&exported.stdout).replacen("tenant.create", "tenant.crEate", 1);
     assert!(!checks(script, forged.as_bytes()));

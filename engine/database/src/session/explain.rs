@@ -36,12 +36,13 @@ impl Session {
         let values = parameter_values(parameters, parameters.len())?;
         let engine = &self.tenant.engine;
         if let Some(point) = query.by_key() {
+            if !analyze {
+                return self.query_plan(point.explain_lines());
+            }
             let started = Instant::now();
             if let Some(found) = point.find(engine, &values)? {
                 let mut lines = point.explain_lines();
-                if analyze {
-                    lines.extend(execution_time(started.elapsed(), found.num_rows() as u64));
-                }
+                lines.extend(execution_time(started.elapsed(), found.num_rows() as u64));
                 return self.query_plan(lines);
             }
         }

@@ -112,8 +112,13 @@ fn compare(params: &BuildParams, row: usize, scorer: &Scorer, block: std::ops::R
     let question = params.vector(row);
     for position in block {
         let other = params.vector(position);
-        if params.valid.is_none_or(|valid| valid.get(position)) && !same_bits(question, other) {
-            top.offer(Neighbor { position: position as u32, distance: scorer.score(other) });
+        let neighbor = Neighbor { position: position as u32, distance: scorer.score(other) };
+        // Few rows are near enough; only of those the rest is asked.
+        if top.worst().is_none_or(|worst| neighbor < *worst)
+            && params.valid.is_none_or(|valid| valid.get(position))
+            && !same_bits(question, other)
+        {
+            top.offer(neighbor);
         }
     }
 }

@@ -48,19 +48,16 @@ fn searches_find_as_much_with_no_more_work() {
         for metric in [Metric::L2, Metric::Cosine, Metric::InnerProduct] {
             let given = alone(metric, dim, &vectors);
             let plain = built(&given, none());
-{
- let refinement = Refinement::usual();
-                let refined = built(&given, refinement);
-                for ef in [20, 60] {
-                    let share = |graph: &Graph| recall(graph, &vectors, &queries, &wanted(10, ef, None));
-                    let (found, before) = (share(&refined), share(&plain));
-                    let what = format!("{metric:?} {dim} {spread}, ef {ef}, {refinement:?}");
-                    assert!(found >= before - 0.02, "{what}: {found}, {before} before");
-                    let (now, before) =
-                        (met(&refined, &vectors, &queries, ef), met(&plain, &vectors, &queries, ef));
-                    // Rows without structure are far apart in all directions: nearly all links stay.
-                    assert!(clusters == 1 || now * 20 <= before * 21, "{what}: {now} met, {before} before");
-                }
+            let refined = built(&given, Refinement::usual());
+            for ef in [20, 60] {
+                let share = |graph: &Graph| recall(graph, &vectors, &queries, &wanted(10, ef, None));
+                let (found, before) = (share(&refined), share(&plain));
+                let what = format!("{metric:?} {dim} {spread}, ef {ef}");
+                assert!(found >= before - 0.02, "{what}: {found}, {before} before");
+                let (now, before) =
+                    (met(&refined, &vectors, &queries, ef), met(&plain, &vectors, &queries, ef));
+                // Rows without structure are far apart in all directions: nearly all links stay.
+                assert!(clusters == 1 || now * 20 <= before * 21, "{what}: {now} met, {before} before");
             }
         }
     }
@@ -71,27 +68,21 @@ fn links_keep_to_their_slots_and_upper_layers_stay() {
     let vectors = Mixture { dim: 32, clusters: 20, spread: 0.5 }.rows(3000, 13);
     let given = alone(Metric::L2, 32, &vectors);
     let plain = built(&given, none());
-{
- let refinement = Refinement::usual();
-        let refined = built(&given, refinement);
-        let mut changed = 0;
-        for node in 0..refined.nodes.count() as u32 {
-            let mut lowest = links(&refined, 0, node);
-            changed += usize::from(lowest != links(&plain, 0, node));
-            let count = lowest.len();
-            lowest.sort_unstable();
-            lowest.dedup();
-            assert!(
-                !lowest.is_empty() && lowest.len() == count && !lowest.contains(&node),
-                "{node}: {lowest:?}"
-            );
-            for layer in 1..=refined.layers.top_of(node) {
-                assert_eq!(links(&refined, layer, node), links(&plain, layer, node), "{node} in {layer}");
-            }
+    let refined = built(&given, Refinement::usual());
+    let mut changed = 0;
+    for node in 0..refined.nodes.count() as u32 {
+        let mut lowest = links(&refined, 0, node);
+        changed += usize::from(lowest != links(&plain, 0, node));
+        let count = lowest.len();
+        lowest.sort_unstable();
+        lowest.dedup();
+        assert!(!lowest.is_empty() && lowest.len() == count && !lowest.contains(&node), "{node}: {lowest:?}");
+        for layer in 1..=refined.layers.top_of(node) {
+            assert_eq!(links(&refined, layer, node), links(&plain, layer, node), "{node} in {layer}");
         }
-        assert!(changed > 2000, "{changed} of 3000 nodes have other links");
-        assert_eq!(reachable(&refined.layers).count(), 3000);
     }
+    assert!(changed > 2000, "{changed} of 3000 nodes have other links");
+    assert_eq!(reachable(&refined.layers).count(), 3000);
 }
 
 #[test]
@@ -106,17 +97,14 @@ fn one_thread_repeats_itself() {
 fn several_threads_make_a_sound_graph() {
     let mixture = Mixture { dim: 32, clusters: 40, spread: 1.0 };
     let vectors = mixture.rows(5000, 3);
-{
- let refinement = Refinement::usual();
-        let given = BuildParams { threads: 4, ..params(Metric::L2, 32, &vectors) };
-        let graph = built(&given, refinement);
-        assert_eq!(reachable(&graph.layers).count(), 5000);
-        for node in 0..5000 {
-            assert!(!links(&graph, 0, node).contains(&node), "{node} links to itself");
-        }
-        let found = recall(&graph, &vectors, &mixture.rows(100, 4), &wanted(10, 64, None));
-        assert!(found >= 0.95, "{found}");
+    let given = BuildParams { threads: 4, ..params(Metric::L2, 32, &vectors) };
+    let graph = built(&given, Refinement::usual());
+    assert_eq!(reachable(&graph.layers).count(), 5000);
+    for node in 0..5000 {
+        assert!(!links(&graph, 0, node).contains(&node), "{node} links to itself");
     }
+    let found = recall(&graph, &vectors, &mixture.rows(100, 4), &wanted(10, 64, None));
+    assert!(found >= 0.95, "{found}");
 }
 
 #[test]
