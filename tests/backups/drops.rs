@@ -21,6 +21,10 @@ async fn a_dropped_tenant_cannot_be_restored() {
     check_rival(&restored, &rival).await;
     let gone = restored.login_with(&scene.acme).connect().await;
     assert!(gone.is_err(), "its API key opens nothing");
+    let (place, alone) = scene.try_restore(&["--tenant", "acme"]);
+    assert_eq!(alone.status.code(), Some(1), "nothing of it comes back");
+    assert!(text(&alone.stderr).contains("\"acme\" was dropped since"), "{}", text(&alone.stderr));
+    assert!(!place.path().join("data").exists());
     let verified = scene.verify();
     assert!(verified.status.success(), "that is as it should be: {}", text(&verified.stdout));
 }
