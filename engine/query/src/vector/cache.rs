@@ -2,6 +2,9 @@
 //!
 //! Opening unseals and decodes a blob; searching must not. Filled by searches on first use and by the builder
 //! when an index is made.
+//!
+//! An index is derived from rows. One whose file is damaged is given up ([`Chunk::give_up_index`]): its segment counts as
+//! one without it, and whoever builds missing indexes is woken.
 
 use std::sync::{
     Arc,
@@ -11,7 +14,8 @@ use std::sync::{
 use parking_lot::Mutex;
 use sepal_index::{IndexError, Stored, VectorIndex};
 use sepal_storage::{BlobReader, Chunk, FairCache, Near, StoreError};
-use sepal_types::{Error, FileId, Result, SqlState, TableId, TenantId};
+use sepal_types::{Error, ErrorKind, FileId, Result, SqlState, TableId, TenantId};
+use tokio::sync::Notify;
 
 use super::filter::{FilterCache, FilterMemory};
 
@@ -36,6 +40,8 @@ pub struct IndexCache {
     filters: FilterCache,
     /// Indexes that the memory has given.
     near: Near<Key, dyn VectorIndex>,
+    /// Told that an index was given up.
+    missing: Arc<Notify>,
     /// Two searches that miss open an index once. Segments share locks, rarely the same one.
     opening: [Mutex<()>; 8],
 }
@@ -96,8 +102,13 @@ impl IndexMemory {
 
 impl IndexCache {
     pub fn new(tenant: TenantId, memory: Arc<IndexMemory>) -> Self {
+        Self::waking(tenant, memory, Arc::default())
+    }
+
+    /// `missing` is told when an index was given up: a segment lacks it now.
+    pub fn waking(tenant: TenantId, memory: Arc<IndexMemory>, missing: Arc<Notify>) -> Self {
         let filters = FilterCache::new(tenant, Arc::clone(&memory.filters));
-        Self { tenant, memory, filters, near: Near::default(), opening: Default::default() }
+        Self { tenant, memory, filters, near: Near::default(), missing, opening: Default::default() }
     }
 
     /// What the tenant's filters have found out.
@@ -105,9 +116,10 @@ impl IndexCache {
         &self.filters
     }
 
-    /// The index of a chunk, opened if need be; `None` when the chunk has none.
+    /// The index of a chunk, opened if need be; `None` when the chunk has none, or has one that does not open or does not
+    /// fit it: then its rows are scanned.
     ///
-    /// Errors: XX001 when the blob does not open or does not fit the chunk.
+    /// Errors: 58030 when the device does not give the file.
     pub fn get(&self, chunk: &Chunk, index: TableId, dim: usize) -> Result<Option<Arc<dyn VectorIndex>>> {
         let Some(segment) = chunk.segment() else {
             return Ok(None);
@@ -120,7 +132,7 @@ impl IndexCache {
         if let Some(found) = self.look(segment, index) {
             return Ok(Some(found));
         }
-        let opened = open(chunk, segment, index, dim)?;
+        let opened = self.open(chunk, segment, index, dim)?;
         if let Some(opened) = &opened {
             self.insert(segment, index, Arc::clone(opened));
         }
@@ -139,7 +151,25 @@ impl IndexCache {
         };
         match self.look(segment, index) {
             Some(found) => Ok(Some(found)),
-            None => open(chunk, segment, index, dim),
+            None => self.open(chunk, segment, index, dim),
+        }
+    }
+
+    fn open(
+        &self,
+        chunk: &Chunk,
+        segment: FileId,
+        index: TableId,
+        dim: usize,
+    ) -> Result<Option<Arc<dyn VectorIndex>>> {
+        let Some(file) = chunk.index_file(index) else { return Ok(None) };
+        match open(chunk, segment, index, dim) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                chunk.give_up_index(file, &error);
+                self.missing.notify_one();
+                Ok(None)
+            }
+            opened => opened,
         }
     }
 
@@ -184,10 +214,7 @@ impl Stored for Sealed {
 }
 
 fn open(chunk: &Chunk, segment: FileId, index: TableId, dim: usize) -> Result<Option<Arc<dyn VectorIndex>>> {
-    let damaged = |message: String| {
-        Error::new(SqlState::DataCorrupted, message)
-            .with_hint("Run REINDEX INDEX to build it anew from the rows.")
-    };
+    let damaged = |message: String| Error::new(SqlState::DataCorrupted, message);
     let Some(reader) = chunk.index_reader(index) else {
         return Ok(None);
     };

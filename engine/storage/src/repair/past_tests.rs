@@ -6,8 +6,8 @@ use sepal_types::{LogEnd, TableId};
 
 use super::{Loss, RepairOptions, RepairPlan};
 use crate::{
-    CheckOptions, HistoryPolicy, NoBlobs, Op, StoreOptions, TenantStore,
-    check::tests::{Heard, Known, errors},
+    CheckOptions, Finding, HistoryPolicy, NoBlobs, Op, Severity, StoreOptions, TenantStore,
+    check::tests::{Heard, Known, check_with, errors},
     fixtures::{TENANT, commit, create, delete, files, ids, insert, items, options, tenant_key},
 };
 
@@ -107,6 +107,42 @@ fn a_named_snapshot_stays_with_its_damage_and_today_goes_without() {
     assert_eq!(rows(&store, 20_000), [101], "what only the log had is kept");
     assert_eq!(store.snapshots().len(), 1);
     assert!(!with_extension(&dir, "parquet").is_empty(), "what a name keeps is not moved away");
+}
+
+/// Nobody builds an index of the past again, and nobody needs it.
+#[test]
+fn a_damaged_index_spoils_no_past() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("tenant");
+    let store = TenantStore::create(&dir, TENANT, tenant_key(), keeping()).unwrap();
+    commit(&store, vec![Op::CreateTable(items(20_000, "items"))]);
+    let op = insert(&store, 20_000, &(0..30).collect::<Vec<_>>());
+    commit(&store, vec![op]);
+    store.checkpoint(&NoBlobs).unwrap();
+    let segment = store.snapshot().table(TableId(20_000)).unwrap().chunks[0].chunk.segment().unwrap();
+    let index = items(20_000, "items").indexes[0].id;
+    assert!(store.attach_index(TableId(20_000), segment, index, b"index bytes").unwrap());
+    store.create_snapshot(&NoBlobs, "default", "then", "somebody", None).unwrap();
+    let op = insert(&store, 20_000, &[100]);
+    commit(&store, vec![op]);
+    store.checkpoint(&NoBlobs).unwrap();
+    store.close().unwrap();
+    let end = store.log_end();
+    drop(store);
+    for path in with_extension(&dir, "index") {
+        std::fs::remove_file(&path).unwrap();
+    }
+    let (_, heard) = check_with(&dir, end, &Known);
+    let told = |finding: &Finding| {
+        finding.severity == Severity::Warning
+            && finding.file.ends_with(".index")
+            && finding.consequence.contains("no row is lost")
+    };
+    assert!(!heard.findings.is_empty() && heard.findings.iter().all(told), "{:?}", heard.findings);
+    let plan = plan(&dir, end);
+    assert!(plan.is_empty() && plan.left.is_empty(), "{:?}", plan.losses);
+    let store = TenantStore::open(&dir, TENANT, tenant_key(), keeping()).unwrap();
+    assert_eq!(store.snapshots().len(), 1);
 }
 
 #[test]

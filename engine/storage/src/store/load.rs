@@ -102,7 +102,8 @@ impl Opener<'_> {
         bitmap.map_err(|error| StoreError::corrupt(&show(&path), error.to_string()))
     }
 
-    /// The segment's one chunk, with at least the indexes that the entry names.
+    /// The segment's one chunk, with at least the indexes that the entry names. An index file that is not there, or is
+    /// another one, keeps nobody from the rows: the segment goes without it.
     pub(crate) fn chunk(&self, table: TableId, entry: &SegmentEntry) -> Result<Arc<Chunk>, StoreError> {
         let open = self.registry.lock().get(&entry.file).and_then(Weak::upgrade);
         let chunk = match open {
@@ -123,8 +124,13 @@ impl Opener<'_> {
         if let Some(sealed) = chunk.as_sealed() {
             for index in entry.indexes.iter().filter(|index| !sealed.has_index(index.index)) {
                 let (owner, kind) = (self.owner(table, entry), DataKind::Index);
-                let blob = Blob::named(self.disk, self.paths, self.keys, owner, kind, &index.blob)?;
-                sealed.attach_known(index.index, blob);
+                match Blob::named(self.disk, self.paths, self.keys, owner, kind, &index.blob) {
+                    Ok(blob) => sealed.attach_known(index.index, blob),
+                    Err(error @ StoreError::Corrupt { .. }) => {
+                        sealed.give_up_index(index.blob.file, &error);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(chunk)
