@@ -189,6 +189,34 @@ impl ControlError {
         Self::own_key(tenant, WrapperError::Unavailable("it was not asked yet".into()))
     }
 
+    /// What clients are told instead: which file it is and where the key lies is the operator's to know.
+    fn for_clients(&self) -> Option<String> {
+        match self {
+            Self::OwnKey { tenant, .. } => {
+                Some(format!("the key of tenant {tenant} cannot be had from the tenant's own provider"))
+            }
+            Self::RootKey(_)
+            | Self::WrongRootKey { .. }
+            | Self::NoDatabase(_)
+            | Self::DatabaseExists(_)
+            | Self::UnsupportedFormat { .. }
+            | Self::NoTenantKeys(_)
+            | Self::Corrupt { .. }
+            | Self::Database(_)
+            | Self::Io { .. } => Some("the server's control data cannot be used".to_owned()),
+            Self::NotAuthenticated
+            | Self::NotFound { .. }
+            | Self::AlreadyExists { .. }
+            | Self::InvalidName { .. }
+            | Self::InvalidSecretName(_)
+            | Self::SecretCollision { .. }
+            | Self::InvalidArgument(_)
+            | Self::LimitReached(_)
+            | Self::Busy(_)
+            | Self::NotInState(_) => None,
+        }
+    }
+
     const fn hint(&self) -> Option<&'static str> {
         match self {
             Self::OwnKey { why: WrapperError::Unavailable(_), .. } => {
@@ -227,7 +255,10 @@ impl ControlError {
 impl From<ControlError> for Error {
     fn from(error: ControlError) -> Self {
         let hint = error.hint();
-        let known = Self::new(error.state(), error.to_string());
+        let known = match error.for_clients() {
+            Some(message) => Self::new(error.state(), message).with_private(error.to_string()),
+            None => Self::new(error.state(), error.to_string()),
+        };
         if let Some(hint) = hint { known.with_hint(hint) } else { known }
     }
 }
