@@ -72,8 +72,8 @@ pub enum Loss {
     /// Changes that a pipeline may not have delivered yet: it has to be reset.
     OldLog { file: String, why: String },
     /// The newest manifest; `instead` and the log hold the same rows. Snapshots that were named or dropped after
-    /// `instead` are not known.
-    Manifest { file: String, instead: u64, why: String },
+    /// `instead` are not known: `snapshots` are those that it names.
+    Manifest { file: String, instead: u64, snapshots: Vec<String>, why: String },
     /// The past that an older manifest keeps, with the names of its snapshots.
     Past { file: String, snapshots: Vec<String>, why: String },
 }

@@ -109,6 +109,22 @@ fn a_named_snapshot_stays_with_its_damage_and_today_goes_without() {
     assert!(!with_extension(&dir, "parquet").is_empty(), "what a name keeps is not moved away");
 }
 
+/// The names are in the manifests: an older one knows those that came before it.
+#[test]
+fn a_repair_without_the_newest_manifest_says_which_snapshots_stay() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("tenant");
+    let end = furnished(&dir);
+    let newest = with_extension(&dir, "manifest").into_iter().max().unwrap();
+    std::fs::write(newest, b"nothing").unwrap();
+    let plan = plan(&dir, end);
+    let Loss::Manifest { snapshots, .. } = &plan.losses[0] else { panic!("{:?}", plan.losses) };
+    assert_eq!(snapshots, &["default/then"]);
+    plan.apply(&root.path().join("aside")).unwrap();
+    let store = TenantStore::open(&dir, TENANT, tenant_key(), keeping()).unwrap();
+    assert_eq!(store.snapshots().len(), 1);
+}
+
 /// Nobody builds an index of the past again, and nobody needs it.
 #[test]
 fn a_damaged_index_spoils_no_past() {
