@@ -3,7 +3,7 @@
 //! Wrong secret, unknown key id, revoked and expired key are one variant on purpose: the caller must not be
 //! able to tell them apart.
 
-use std::path::PathBuf;
+use std::{io::ErrorKind, path::PathBuf};
 
 use rusqlite::ErrorCode;
 use sepal_types::{Error, SqlState, TenantId};
@@ -113,6 +113,12 @@ pub enum RootKeyError {
     #[error("the root {0}")]
     File(KeyFileError),
     #[error(
+        "there is no root key file {}. If the key is kept elsewhere, name its file (--root-key-file); if a passphrase \
+         or a provider wraps it, root.seal is missing from the data directory. Restore the file from its backup, or use \
+         the recovery key (sepal recover): without one of them the data cannot be opened", .path.display()
+    )]
+    Missing { path: PathBuf },
+    #[error(
         "the root key file {} does not hold 64 hexadecimal digits and a newline. Restore it from its backup, or use \
          the recovery key (sepal recover): without one of them the data cannot be opened", .path.display()
     )]
@@ -158,6 +164,9 @@ impl From<KeyFileError> for RootKeyError {
         match error {
             // There is another way to the root key.
             KeyFileError::Malformed { path } => Self::Malformed { path },
+            KeyFileError::Unreadable { path, source } if source.kind() == ErrorKind::NotFound => {
+                Self::Missing { path }
+            }
             other => Self::File(other),
         }
     }
