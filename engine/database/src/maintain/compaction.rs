@@ -11,7 +11,7 @@ use std::{
 use sepal_storage::{CompactionLimits, CompactionReport, Pace, Phase, Rewrite};
 use sepal_types::{Error, FileId, Result, SqlState, TableId};
 
-use super::{SegmentIndexer, checkpoint};
+use super::{SegmentIndexer, flush_telling};
 use crate::{
     background::{Posted, TaskKind, Throttle},
     delivery::now_us,
@@ -108,7 +108,11 @@ pub fn vacuum(
     let stop = || cancel.is_cancelled() || tenant.is_closed();
     let kind = if full { TaskKind::VacuumFull } else { TaskKind::Vacuum };
     let task = tenant.tasks.post(pid, kind, Some(table), now_us());
-    checkpoint(tenant)?;
+    // What the log has becomes segments first: as long as that lasts, it is this statement that lasts.
+    task.phase(WRITING);
+    task.total(tenant.store.unflushed_bytes());
+    flush_telling(tenant, &task, INDEXING)?;
+    task.phase(SCANNING);
     let mut done = Vacuumed::default();
     (done.segments_before, done.bytes_before, _) = sizes(tenant, table)?;
     let which = if full { Rewrite::All } else { Rewrite::Deleted };
@@ -167,6 +171,8 @@ pub(super) struct Paced<'a> {
 
 /// As `pg_stat_progress_vacuum` calls them.
 const SCANNING: &str = "scanning heap";
+const WRITING: &str = "vacuuming heap";
+const INDEXING: &str = "vacuuming indexes";
 
 impl Pace for Paced<'_> {
     fn begin(&self, table: TableId, bytes: u64) {
@@ -182,8 +188,8 @@ impl Pace for Paced<'_> {
     fn phase(&self, phase: Phase) {
         self.task.phase(match phase {
             Phase::Reading => SCANNING,
-            Phase::Writing => "vacuuming heap",
-            Phase::BuildingIndexes => "vacuuming indexes",
+            Phase::Writing => WRITING,
+            Phase::BuildingIndexes => INDEXING,
             Phase::Committing => "performing final cleanup",
         });
     }

@@ -17,7 +17,7 @@ use sepal_storage::{BlobBuilder, BlobBytes, Chunk, MergeInput};
 use sepal_types::{Error, IndexDef, IndexMethod, Result, SqlState, TableDef, TableId, VectorIndexOptions};
 
 use super::LEAST_INDEXED_ROWS;
-use crate::{builds::Posted, check::present, tenant::OpenTenant};
+use crate::{background, builds::Posted, check::present, tenant::OpenTenant};
 
 const MIB: u64 = 1 << 20;
 
@@ -139,13 +139,19 @@ pub(super) struct SegmentIndexer<'a> {
     stop: &'a (dyn Fn() -> bool + Sync),
     /// Once true, builds wait for memory; `None`: never.
     merging: Option<&'a AtomicBool>,
+    /// Whoever waits for the flush sees that it has come to the indexes, in words of its own.
+    told: Option<(&'a background::Posted, &'static str)>,
 }
 
 impl<'a> SegmentIndexer<'a> {
     /// Writers wait for a flush: where builds of others have the memory, its segments are left without indexes, and get
     /// them like others that lack theirs.
     pub(super) fn of_flush(tenant: &'a OpenTenant, stop: &'a (dyn Fn() -> bool + Sync)) -> Self {
-        Self { tenant, stop, merging: None }
+        Self { tenant, stop, merging: None, told: None }
+    }
+
+    pub(super) fn telling(self, task: &'a background::Posted, phase: &'static str) -> Self {
+        Self { told: Some((task, phase)), ..self }
     }
 
     /// Nobody waits for a merge. `merging`: whether the flush before it, if there is one, is over.
@@ -154,7 +160,7 @@ impl<'a> SegmentIndexer<'a> {
         stop: &'a (dyn Fn() -> bool + Sync),
         merging: &'a AtomicBool,
     ) -> Self {
-        Self { tenant, stop, merging: Some(merging) }
+        Self { tenant, stop, merging: Some(merging), told: None }
     }
 
     /// `None` where there is no memory now.
@@ -226,6 +232,9 @@ impl BlobBuilder for SegmentIndexer<'_> {
         };
         if !index.valid || column.len() < LEAST_INDEXED_ROWS {
             return None;
+        }
+        if let Some((task, phase)) = self.told {
+            task.phase(phase);
         }
         let posted = self.tenant.builds.post(0, def.id, index.id, column.len() as u64);
         let work = Work { options, column, posted: &posted, stop: self.stop };
