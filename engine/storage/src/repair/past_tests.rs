@@ -6,9 +6,9 @@ use sepal_types::{LogEnd, TableId};
 
 use super::{Loss, RepairOptions, RepairPlan};
 use crate::{
-    CheckOptions, Finding, HistoryPolicy, NoBlobs, Op, Severity, StoreOptions, TenantStore,
+    AsOf, CheckOptions, Finding, HistoryPolicy, NoBlobs, Op, Severity, StoreError, StoreOptions, TenantStore,
     check::tests::{Heard, Known, check_with, errors},
-    fixtures::{TENANT, commit, create, delete, files, ids, insert, items, options, tenant_key},
+    fixtures::{TENANT, commit, create, delete, files, ids, insert, items, options, scan, tenant_key},
 };
 
 const COPY: u32 = 20_020;
@@ -123,6 +123,39 @@ fn a_repair_without_the_newest_manifest_says_which_snapshots_stay() {
     plan.apply(&root.path().join("aside")).unwrap();
     let store = TenantStore::open(&dir, TENANT, tenant_key(), keeping()).unwrap();
     assert_eq!(store.snapshots().len(), 1);
+}
+
+/// What one table needs is no reason to keep the others from whoever asks for a name.
+#[test]
+fn of_a_named_snapshot_the_tables_that_are_whole_are_read() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("tenant");
+    let store = TenantStore::create(&dir, TENANT, tenant_key(), keeping()).unwrap();
+    for (table, name) in [(20_000, "items"), (20_010, "goods")] {
+        commit(&store, vec![Op::CreateTable(items(table, name))]);
+        let op = insert(&store, table, &(0..30).collect::<Vec<_>>());
+        commit(&store, vec![op]);
+    }
+    store.checkpoint(&NoBlobs).unwrap();
+    let op = delete(&store, 20_000, &[3]);
+    commit(&store, vec![op]);
+    store.create_snapshot(&NoBlobs, "default", "then", "somebody", None).unwrap();
+    // Written anew: only the snapshot needs the deletion vector from here on.
+    let op = insert(&store, 20_000, &[100]);
+    commit(&store, vec![op]);
+    store.checkpoint(&NoBlobs).unwrap();
+    store.close().unwrap();
+    drop(store);
+    let vectors = with_extension(&dir, "deleted");
+    assert!(!vectors.is_empty());
+    vectors.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    let store = TenantStore::open(&dir, TENANT, tenant_key(), keeping()).unwrap();
+    let name = AsOf::Named { environment: "default".into(), name: "then".into() };
+    let then = store.snapshot_as_of(&name).unwrap();
+    assert!(then.find("default", "items").is_none());
+    assert!(matches!(then.unreadable("default", "items"), Some(StoreError::Corrupt { .. })));
+    assert_eq!(scan(then.find("default", "goods").unwrap()).len(), 30);
+    assert!(then.unreadable("default", "goods").is_none());
 }
 
 /// Nobody builds an index of the past again, and nobody needs it.

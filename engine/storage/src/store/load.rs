@@ -27,7 +27,7 @@ use crate::{
     ops::{self, CloneSource, Decoded},
     paths::{DataKind, Paths, file_key_aad, show},
     segment::Identity,
-    snapshot::{Rules, State},
+    snapshot::{Rules, State, Unreadable},
 };
 
 /// The generation of everything that was replayed: the writer's first.
@@ -61,6 +61,15 @@ pub(crate) struct Opened {
 
 impl Opener<'_> {
     pub(crate) fn manifest(&self, manifest: &Manifest) -> Result<Opened, StoreError> {
+        let opened = self.readable(manifest)?;
+        match opened.state.unreadable.first() {
+            None => Ok(opened),
+            Some(table) => Err(table.error.clone()),
+        }
+    }
+
+    /// The same without the tables of which something is damaged, for whoever reads others. Nothing can go on from it.
+    pub(crate) fn readable(&self, manifest: &Manifest) -> Result<Opened, StoreError> {
         let next_rows: HashMap<_, _> =
             manifest.tables.iter().map(|table| (table.def.id, table.next_row)).collect();
         let values = CounterValues {
@@ -70,7 +79,15 @@ impl Opener<'_> {
         };
         let mut state = State { lsn: manifest.lsn, time_us: manifest.time_us, ..State::default() };
         for table in &manifest.tables {
-            let version = self.table(table)?;
+            let version = match self.table(table) {
+                Ok(version) => version,
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    let (environment, name) = (table.def.environment.clone(), table.def.name.clone());
+                    Arc::make_mut(&mut state.unreadable).push(Unreadable { environment, name, error });
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             Arc::make_mut(&mut state.names).insert(&table.def)?;
             state.tables.insert(table.def.id, Arc::new(version));
         }
