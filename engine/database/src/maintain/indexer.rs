@@ -118,16 +118,18 @@ impl Shortage {
 
     /// As pgvector tells it.
     pub fn notice(&self) -> Error {
-        let (needed, allowed) = (self.needed.div_ceil(MIB), self.allowed / MIB);
+        let needed = format!("{} MB", self.needed.div_ceil(MIB));
+        let allowed = match self.allowed / MIB {
+            0 => format!("{} kB", self.allowed >> 10),
+            allowed => format!("{allowed} MB"),
+        };
         if self.slower {
             let message = "hnsw graph does not fit into maintenance_work_mem";
             return Error::new(SqlState::SuccessfulCompletion, message)
-                .with_detail(format!(
-                    "It needs {needed} MB of {allowed} MB, and was built in less. That takes longer."
-                ))
+                .with_detail(format!("It needs {needed}, and was built in {allowed}. That takes longer."))
                 .with_hint("Increase maintenance_work_mem to speed up builds.");
         }
-        let message = format!("memory required is {needed} MB, maintenance_work_mem is {allowed} MB");
+        let message = format!("memory required is {needed}, maintenance_work_mem is {allowed}");
         Error::new(SqlState::SuccessfulCompletion, message)
     }
 }
