@@ -5,8 +5,9 @@
 //! <data>/backup/line            8 hex digits                 made by a directory's first backup; never copied
 //! <data>/backup/repositories    ["<address>",…]              where the directory's backups and log went
 //! ```
-//! A repository that this directory has used and that is not there any more is an error: a disk that is not mounted must
-//! not be taken for a new repository, with a full backup on the wrong disk and dropped tenants' keys left on the right one.
+//! A repository that this directory has used and that is not there any more is an error: a disk that is not
+//! mounted must not be taken for a new repository, with a full backup on the wrong disk and dropped tenants' keys
+//! left on the right one.
 
 use std::{
     fs,

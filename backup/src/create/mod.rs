@@ -80,8 +80,9 @@ pub(crate) struct Known {
 
 /// Makes a backup and gives its entry.
 ///
-/// Errors: 55000 without a recovery key, if the repository is gone, or if no tenant at all can be read; 55006 while a prune is under way; whatever
-/// the repository met. A tenant that cannot be read is noted in the entry, and the others are backed up.
+/// Errors: 55000 without a recovery key, if the repository is gone, or if no tenant at all can be read; 55006 while a
+/// prune is under way; whatever the repository met. A tenant that cannot be read is noted in the entry, and the
+/// others are backed up.
 pub async fn create(
     source: &Source,
     repository: &Repository,

@@ -114,8 +114,8 @@ pub enum RootKeyError {
     File(KeyFileError),
     #[error(
         "there is no root key file {}. If the key is kept elsewhere, name its file (--root-key-file); if a passphrase \
-         or a provider wraps it, root.seal is missing from the data directory. Restore the file from its backup, or use \
-         the recovery key (sepal recover): without one of them the data cannot be opened", .path.display()
+         or a provider wraps it, root.seal is missing from the data directory. Restore the file from its backup, or \
+         use the recovery key (sepal recover): without one of them the data cannot be opened", .path.display()
     )]
     Missing { path: PathBuf },
     #[error(

@@ -8,8 +8,8 @@
 //! An index is built over a segment by whoever comes first:
 //! 1. the checkpoint that writes the segment, if the table's index is valid by then;
 //! 2. CREATE INDEX and REINDEX ([`build_index`]), over the segments that are there;
-//! 3. [`build_missing`], over those that a checkpoint wrote while 2 was at work, or could not index; and over those whose
-//!    index turned out to be damaged.
+//! 3. [`build_missing`], over those that a checkpoint wrote while 2 was at work, or could not index; and over those
+//!    whose index turned out to be damaged.
 
 mod compaction;
 mod indexer;

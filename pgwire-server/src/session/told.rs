@@ -1,8 +1,8 @@
-//! What the operator hears of errors that clients got: damage, a device that fails, a key that is not to be had, a bug of
-//! ours. A client may never pass it on.
+//! What the operator hears of errors that clients got: damage, a device that fails, a key that is not to be had, a
+//! bug of ours. A client may never pass it on.
 //!
-//! Called wherever a session ends a statement or a connection with an error. Says the same of a tenant once in a while: a
-//! client that asks again and again does not fill the log.
+//! Called wherever a session ends a statement or a connection with an error. Says the same of a tenant once in a
+//! while: a client that asks again and again does not fill the log.
 
 use std::{collections::HashMap, time::Duration};
 

@@ -115,8 +115,8 @@ pub(crate) fn open_control(
 }
 
 /// Where control.db as a whole could not be read.
-const UNLISTED: &str = "which tenants there are, and what else is wrong with it, was not checked. A server may open some \
-                        of them all the same, until it needs what is damaged: restore control.db from a backup";
+const UNLISTED: &str = "which tenants there are, and what else is wrong with it, was not checked. A server may open \
+                        some of them all the same, until it needs what is damaged: restore control.db from a backup";
 
 /// One check under way.
 pub(crate) struct Check<'a> {

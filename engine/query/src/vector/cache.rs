@@ -3,8 +3,8 @@
 //! Opening unseals and decodes a blob; searching must not. Filled by searches on first use and by the builder
 //! when an index is made.
 //!
-//! An index is derived from rows. One whose file is damaged is given up ([`Chunk::give_up_index`]): its segment counts as
-//! one without it, and whoever builds missing indexes is woken.
+//! An index is derived from rows. One whose file is damaged is given up ([`Chunk::give_up_index`]): its segment
+//! counts as one without it, and whoever builds missing indexes is woken.
 
 use std::sync::{
     Arc,
@@ -116,8 +116,8 @@ impl IndexCache {
         &self.filters
     }
 
-    /// The index of a chunk, opened if need be; `None` when the chunk has none, or has one that does not open or does not
-    /// fit it: then its rows are scanned.
+    /// The index of a chunk, opened if need be; `None` when the chunk has none, or has one that does not open or does
+    /// not fit it: then its rows are scanned.
     ///
     /// Errors: 58030 when the device does not give the file.
     pub fn get(&self, chunk: &Chunk, index: TableId, dim: usize) -> Result<Option<Arc<dyn VectorIndex>>> {

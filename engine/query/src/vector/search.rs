@@ -113,8 +113,8 @@ pub(super) fn effort(index: &dyn VectorIndex, settings: &SearchSettings, k: usiz
 
 /// The `k` nearest rows, nearest first; NaN distances after all numbers, NULL vectors last. Adds to `searched`.
 ///
-/// Errors: 22000 when the query has other dimensions than the column, XX001 for a column that does not open. An index that
-/// does not is left out.
+/// Errors: 22000 when the query has other dimensions than the column, XX001 for a column that does not open. An index
+/// that does not is left out.
 pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) -> Result<Vec<Hit>> {
     let index = search
         .settings

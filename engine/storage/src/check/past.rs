@@ -1,8 +1,8 @@
 //! What only older manifests name.
 //!
-//! They are history, which ends in time, or named snapshots, which do not. One of which some file is damaged is told as
-//! a whole, too: a repair gives it up, unless it has a name. Then what is left of it may still be wanted. A damaged index
-//! spoils no past: it is searched exactly.
+//! They are history, which ends in time, or named snapshots, which do not. One of which some file is damaged is told
+//! as a whole, too: a repair gives it up, unless it has a name. Then what is left of it may still be wanted. A
+//! damaged index spoils no past: it is searched exactly.
 
 use super::{Damage, Examination, Finding, Severity, manifests::Manifests};
 use crate::{manifest::Manifest, paths::show};

@@ -176,7 +176,8 @@ impl Chunk {
         }
     }
 
-    /// The index in that file does not open, or is not this segment's. From here on the segment counts as one without it.
+    /// The index in that file does not open, or is not this segment's. From here on the segment counts as one without
+    /// it.
     pub fn give_up_index(&self, file: FileId, why: &dyn std::fmt::Display) {
         if let Kind::Sealed(chunk) = &self.kind {
             chunk.give_up_index(file, why);

@@ -63,9 +63,9 @@ impl Past {
 impl TenantStore {
     /// All tables as they were. Blocks for reading: the newest checkpoint before the moment, and the log from there.
     ///
-    /// Errors: [`StoreError::NoSuchPast`] for a moment that is not kept any more, [`StoreError::NotYet`] for one in the
-    /// future, [`StoreError::NoSuchSnapshot`]; [`StoreError::Corrupt`] where what is kept cannot be read. A named snapshot
-    /// is there without the tables of which something is damaged ([`Snapshot::unreadable`]).
+    /// Errors: [`StoreError::NoSuchPast`] for a moment that is not kept any more, [`StoreError::NotYet`] for one in
+    /// the future, [`StoreError::NoSuchSnapshot`]; [`StoreError::Corrupt`] where what is kept cannot be read. A named
+    /// snapshot is there without the tables of which something is damaged ([`Snapshot::unreadable`]).
     pub fn snapshot_as_of(&self, at: &AsOf) -> Result<Snapshot, StoreError> {
         let until = match (Until::of(at), at) {
             (None, AsOf::Named { environment, name }) => return self.named_snapshot(environment, name),
