@@ -192,6 +192,41 @@ async fn a_log_that_is_broken_is_cut_and_its_evidence_kept() {
     assert!((ROWS..=ROWS + 1).contains(&rows), "{rows} rows");
 }
 
+/// An index is derived from rows: a server goes on without one that is gone, and builds it again.
+#[tokio::test]
+async fn a_missing_index_keeps_nobody_out_and_is_built_again() {
+    let mut stopped = Stopped::new().await;
+    let gone = stopped.files_of("acme", "index");
+    assert!(!gone.is_empty());
+    gone.iter().for_each(|path| fs::remove_file(path).expect("remove"));
+    let (output, report) = stopped.run(&["check", "--tenant", "acme"]);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    let told = report["problems"].to_string();
+    assert!(told.contains("no row is lost") && told.contains(".index"), "{told}");
+
+    stopped.server.start_again();
+    let client = stopped.server.login_with(&stopped.acme).connect().await.expect("the tenant opens");
+    let nearest = "SELECT id FROM t ORDER BY v <-> '[9,9,9,9,9,9,9,9]' LIMIT 1";
+    let found: i32 = client.query_one(nearest, &[]).await.expect("a search").get(0);
+    assert_eq!(found, 9000);
+    let folder = gone[0].parent().expect("a folder");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let is_built = || {
+        let mut paths = fs::read_dir(folder).expect("the segments").flatten().map(|entry| entry.path());
+        paths.any(|path| path.extension().is_some_and(|kind| kind == "index"))
+    };
+    while !is_built() {
+        assert!(std::time::Instant::now() < deadline, "the index is not built again");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let found: i32 = client.query_one(nearest, &[]).await.expect("a search").get(0);
+    assert_eq!(found, 9000);
+    drop(client);
+    assert!(stopped.server.stop().success());
+    let (output, report) = stopped.run(&["check", "--tenant", "acme"]);
+    assert!(output.status.success(), "{report}");
+}
+
 /// A report stays in the data directory, also when the tenant is dropped: what the tenant called things is not in it.
 #[tokio::test]
 async fn a_report_has_no_names() {

@@ -32,6 +32,8 @@ pub struct Archive {
     source: Source,
     repository: Repository,
     line: String,
+    /// The repository's id: one that was begun anew in its place has nothing of what is known.
+    id: Option<String>,
     known: HashMap<TenantId, Known>,
     /// Those that were open in the last round, or were opened since: their last bytes are still to come when they are
     /// not open any more.
@@ -61,12 +63,16 @@ pub struct Round {
 impl Archive {
     pub async fn new(source: Source, repository: Repository) -> Result<Self> {
         let line = blocking(&source, |source| identity::line(source.data_dir())).await?;
-        Ok(Self { source, repository, line, known: HashMap::new(), open: HashSet::new() })
+        Ok(Self { source, repository, line, id: None, known: HashMap::new(), open: HashSet::new() })
     }
 
     /// Carries over what is durable by now. One tenant's failure does not keep the others' back; the first is given.
     pub async fn round(&mut self, pace: &Pace) -> Result<Round> {
-        identity::settle(&self.repository).await?;
+        let id = Some(identity::settle(&self.repository, &self.source, false).await?);
+        if self.id != id {
+            self.known.clear();
+            self.id = id;
+        }
         // What is committed from here on the next round may find.
         let since = now_us();
         // One that was opened and closed since the last round has closed as well.

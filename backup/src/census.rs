@@ -165,7 +165,7 @@ async fn part(
         let opened = open_facts(source.control(), id, &what(&day_), &sealed);
         Ok((opened, sealed))
     });
-    let told = |error: Error| error.message().to_owned();
+    let told = |error: Error| error.operator_message().to_owned();
     let (opened, sealed) = opened.await.map_err(told)?;
     let plain = match opened {
         Ok(plain) => plain,
@@ -174,7 +174,7 @@ async fn part(
         Err(error) => {
             let older = open_retired(source, repository, id, day, sealed).await.map_err(told)?;
             older.ok_or_else(|| {
-                format!("{}: no backup that is kept has the key that it is under", error.message())
+                format!("{}: no backup that is kept has the key that it is under", error.operator_message())
             })?
         }
     };

@@ -1,9 +1,13 @@
-//! Whose repository it is, and which line of it a data directory writes.
+//! Whose repository it is, which line of it a data directory writes, and whether it was there before.
 //!
 //! ```text
-//! sepal-backup.json     {"version":1,"id":"<hex>"}        made by the first backup
-//! <data>/backup/line    8 hex digits                      made by a directory's first backup; never copied
+//! sepal-backup.json             {"version":1,"id":"<hex>"}   made by the first backup
+//! <data>/backup/line            8 hex digits                 made by a directory's first backup; never copied
+//! <data>/backup/repositories    ["<address>",…]              where the directory's backups and log went
 //! ```
+//! A repository that this directory has used and that is not there any more is an error: a disk that is not
+//! mounted must not be taken for a new repository, with a full backup on the wrong disk and dropped tenants' keys
+//! left on the right one.
 
 use std::{
     fs,
@@ -14,11 +18,13 @@ use std::{
 
 use sepal_database::{
     Error, Result, SqlState,
+    backup::Source,
     sealing::{hex, random_bytes},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    create::blocking,
     entry::{FORMAT, check_version},
     limits, names,
     repository::{Repository, damaged, failed},
@@ -35,23 +41,71 @@ pub(crate) fn folder(data: &Path) -> PathBuf {
     data.join("backup")
 }
 
-/// Makes the repository's first object, or checks that it is one that we can write.
-pub(crate) async fn settle(repository: &Repository) -> Result<()> {
-    if is_made(repository).await? {
-        return Ok(());
+/// Finds the repository, or makes it where none was before; `anew`: also where one was. Gives its id.
+///
+/// Errors: 55000 there was one.
+pub(crate) async fn settle(repository: &Repository, source: &Source, anew: bool) -> Result<String> {
+    let id = match read(repository).await? {
+        Some(identity) => identity.id,
+        None => {
+            if !anew {
+                refuse_used(repository, source).await?;
+            }
+            make(repository).await?
+        }
+    };
+    let place = repository.location().to_string();
+    blocking(source, move |source| remember(source.data_dir(), place)).await?;
+    Ok(id)
+}
+
+/// Makes the repository's first object, or checks that it is one that we can write; gives its id.
+pub(crate) async fn make(repository: &Repository) -> Result<String> {
+    if let Some(identity) = read(repository).await? {
+        return Ok(identity.id);
     }
     let identity = Identity { version: FORMAT, id: hex(&random_bytes::<16>()) };
     let bytes = serde_json::to_vec(&identity).map_err(|error| Error::bug(format!("as JSON: {error}")))?;
-    repository.put(names::REPOSITORY, bytes).await.map(drop)
+    repository.put(names::REPOSITORY, bytes).await?;
+    Ok(identity.id)
+}
+
+/// Errors: 55000 this directory's backups went there, and there is nothing now.
+pub(crate) async fn must_not_be_gone(repository: &Repository, source: &Source) -> Result<()> {
+    if is_made(repository).await? { Ok(()) } else { refuse_used(repository, source).await }
+}
+
+async fn refuse_used(repository: &Repository, source: &Source) -> Result<()> {
+    let place = repository.location().to_string();
+    let asked = place.clone();
+    let used = blocking(source, move |source| Ok(used(source.data_dir())?.contains(&asked))).await?;
+    if !used {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::ObjectNotInPrerequisiteState,
+        format!(
+            "the backup repository {place} is gone: this server has used it, and there is no {} now",
+            names::REPOSITORY
+        ),
+    )
+    .with_hint(
+        "Is its disk mounted? If it is gone for good, begin a new one in its place: sepal backup create \
+         --new-repository.",
+    ))
 }
 
 /// Whether anybody ever backed up to here.
 pub(crate) async fn is_made(repository: &Repository) -> Result<bool> {
-    let Some(bytes) = repository.get(names::REPOSITORY, limits::SMALL_BYTES).await? else { return Ok(false) };
+    Ok(read(repository).await?.is_some())
+}
+
+async fn read(repository: &Repository) -> Result<Option<Identity>> {
+    let Some(bytes) = repository.get(names::REPOSITORY, limits::SMALL_BYTES).await? else { return Ok(None) };
     let identity: Identity =
         serde_json::from_slice(&bytes).map_err(|error| damaged(names::REPOSITORY, error))?;
     check_version(names::REPOSITORY, identity.version)?;
-    Ok(true)
+    Ok(Some(identity))
 }
 
 /// Errors: there is no repository.
@@ -84,6 +138,31 @@ pub(crate) fn line(data: &Path) -> Result<String> {
         }
         Err(error) => Err(failed("read", &show, &error)),
     }
+}
+
+/// Addresses of the repositories that a directory has used. Blocks.
+fn used(data: &Path) -> Result<Vec<String>> {
+    let path = folder(data).join("repositories");
+    let show = path.display().to_string();
+    match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+            Error::new(SqlState::DataCorrupted, format!("{show} is no list of addresses: {error}"))
+                .with_hint("Remove it, when the backup repository is there.")
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed("read", &show, &error)),
+    }
+}
+
+fn remember(data: &Path, place: String) -> Result<()> {
+    let mut known = used(data)?;
+    if known.contains(&place) {
+        return Ok(());
+    }
+    known.push(place);
+    let path = folder(data).join("repositories");
+    let bytes = serde_json::to_vec(&known).map_err(|error| Error::bug(format!("as JSON: {error}")))?;
+    write(&path, &bytes).map_err(|error| failed("write", &path.display().to_string(), &error))
 }
 
 fn damaged_file(path: &str) -> Error {

@@ -298,7 +298,7 @@ impl Verification<'_> {
         match tried {
             Ok(tried) => Ok(tried),
             Err(Failure::Tenant(error)) => {
-                let wrong = vec![error.message().to_owned()];
+                let wrong = vec![error.operator_message().to_owned()];
                 Ok(Some(TenantReport { wrong, ..TenantReport::default() }))
             }
             Err(Failure::All(error)) => Err(error),
@@ -318,7 +318,7 @@ impl Verification<'_> {
         match checked {
             Ok(()) => Ok(None),
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid) => {
-                Ok(Some(error.message().to_owned()))
+                Ok(Some(error.operator_message().to_owned()))
             }
             Err(error) => Err(error),
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use prometheus::{IntGauge, Registry};
-use sepal_backup::{Counted, Keeper, Location, Retention, Settings, Source};
+use sepal_backup::{Counted, CreateOptions, Keeper, Location, Retention, Settings, Source};
 use sepal_database::{Database, Error, Result, SqlState};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -73,7 +73,7 @@ impl Backups {
     }
 
     /// Begins a backup and gives its number.
-    pub fn create(&self, repository: Option<&str>, full: bool) -> Result<u64> {
+    pub fn create(&self, repository: Option<&str>, options: CreateOptions) -> Result<u64> {
         if let Some(repository) = repository {
             let wanted: Location = repository.parse()?;
             match self.keeper.get() {
@@ -88,7 +88,7 @@ impl Backups {
                 }
             }
         }
-        self.keeper()?.ask(full)
+        self.keeper()?.ask(options)
     }
 
     /// What a day's census says.

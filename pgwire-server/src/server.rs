@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     metrics::WireMetrics,
-    session::{self, CancelRegistry, Pollers, Seats},
+    session::{self, CancelRegistry, Pollers, Seats, Told},
     tls::TlsConfig,
 };
 
@@ -89,6 +89,7 @@ pub(crate) struct Shared {
     pub cancels: Arc<CancelRegistry>,
     pub seats: Arc<Seats>,
     pub pollers: Arc<Pollers>,
+    pub told: Told,
     /// Cancelled when the drain has lasted too long: running statements are cancelled too.
     pub stop_now: CancellationToken,
 }
@@ -105,6 +106,7 @@ pub async fn serve(
         seats: Arc::new(Seats::new(&options.limits)),
         cancels: Arc::default(),
         pollers: Arc::default(),
+        told: Told::default(),
         stop_now: CancellationToken::new(),
         options,
         metrics,

@@ -99,11 +99,39 @@ async fn a_damaged_tenant_is_left_behind() {
     let lost = restored.login_with(&scene.acme).connect().await.map(drop).expect_err("an empty acme");
     assert_eq!(lost.as_db_error().expect("the server's words").code().code(), "XX001", "{lost}");
 
-    // Alone it is an error, and the directory is no database.
+    // Alone it is an error, and nothing is in the way of another try.
     let (place, output) = scene.try_restore(&["--tenant", "acme"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains(name.as_str()), "{}", text(&output.stderr));
-    assert!(place.path().join("data/restore.unfinished").exists());
+    assert!(!place.path().join("data").exists());
+}
+
+/// A restore that fails before a tenant's files came leaves the way free for the correct one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_was_refused_is_tried_again_at_once() {
+    let (scene, _client) = Scene::filled(&[]).await;
+    scene.backup();
+    let place = TempDir::new().expect("a temporary directory");
+    let to = place.path().join("data").display().to_string();
+    let (key, wrong) = (scene.recovery_key(), place.path().join("wrong"));
+    let other = Scene::start(&[]);
+    fs::copy(other.recovery_key(), &wrong).expect("another key");
+    let (key, wrong) = (key.display().to_string(), wrong.display().to_string());
+    let restore = |key: &str, more: &[&str]| {
+        let mut arguments = vec!["restore", "--to", &to, "--recovery-key-file", key];
+        arguments.extend_from_slice(more);
+        scene.run(&arguments)
+    };
+    let refusals: [(&str, &[&str], &str); 2] =
+        [(&wrong, &[], "recovery key"), (&key, &["--tenant", "nobody"], "\"nobody\" is not in this backup")];
+    for (key, more, told) in refusals {
+        let refused = restore(key, more);
+        assert_eq!(refused.status.code(), Some(1), "{told}");
+        assert!(text(&refused.stderr).contains(told), "{}", text(&refused.stderr));
+        assert!(!Path::new(&to).exists(), "{told}: it leaves something behind");
+    }
+    let restored = restore(&key, &[]);
+    assert!(restored.status.success(), "{}", text(&restored.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread")]

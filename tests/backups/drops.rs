@@ -21,6 +21,10 @@ async fn a_dropped_tenant_cannot_be_restored() {
     check_rival(&restored, &rival).await;
     let gone = restored.login_with(&scene.acme).connect().await;
     assert!(gone.is_err(), "its API key opens nothing");
+    let (place, alone) = scene.try_restore(&["--tenant", "acme"]);
+    assert_eq!(alone.status.code(), Some(1), "nothing of it comes back");
+    assert!(text(&alone.stderr).contains("\"acme\" was dropped since"), "{}", text(&alone.stderr));
+    assert!(!place.path().join("data").exists());
     let verified = scene.verify();
     assert!(verified.status.success(), "that is as it should be: {}", text(&verified.stdout));
 }
@@ -61,4 +65,32 @@ async fn keys_are_destroyed_when_the_repository_is_back() {
     };
     until("acme's keys have left the repository, and dev's are still there", acme_is_gone);
     scene.wait_for(|status| status["keys_to_destroy"] == 0);
+}
+
+/// As with a disk that is not mounted: nothing is made in its place, and what has to reach it waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_is_gone_is_not_made_anew() {
+    let (scene, client) = Scene::filled(&[]).await;
+    drop(client);
+    scene.backup();
+    let (here, away) = (Path::new(&scene.repository), format!("{}.away", scene.repository));
+    std::fs::rename(here, &away).expect("rename");
+    let refused = scene.server.try_admin(&["backup", "create"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let told = text(&refused.stderr);
+    assert!(told.contains("is gone") && told.contains("--new-repository"), "{told}");
+    scene.server.admin(&["tenant", "drop", "acme", "--yes"]);
+    scene.wait_for(|status| status["keys_to_destroy"] == 1);
+    assert!(!here.exists(), "something was made in its place");
+
+    std::fs::rename(&away, here).expect("rename");
+    scene.wait_for(|status| status["keys_to_destroy"] == 0);
+    scene.backup();
+
+    std::fs::rename(here, &away).expect("rename");
+    let begun = scene.server.try_admin(&["backup", "create", "--new-repository"]);
+    assert!(begun.status.success(), "{}", text(&begun.stderr));
+    let judged = scene.verify();
+    assert!(judged.status.success(), "{}{}", text(&judged.stdout), text(&judged.stderr));
+    scene.backup();
 }

@@ -39,10 +39,12 @@ use crate::{
 const COPIES: usize = 10;
 
 /// How a backup is made.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct CreateOptions {
     /// Store everything again, whatever the repository has.
     pub full: bool,
+    /// Begin a new repository where one was that is gone.
+    pub new_repository: bool,
 }
 
 /// What a run works with.
@@ -78,8 +80,9 @@ pub(crate) struct Known {
 
 /// Makes a backup and gives its entry.
 ///
-/// Errors: 55000 without a recovery key, or if no tenant at all can be read; 55006 while a prune is under way; whatever
-/// the repository met. A tenant that cannot be read is noted in the entry, and the others are backed up.
+/// Errors: 55000 without a recovery key, if the repository is gone, or if no tenant at all can be read; 55006 while a
+/// prune is under way; whatever the repository met. A tenant that cannot be read is noted in the entry, and the
+/// others are backed up.
 pub async fn create(
     source: &Source,
     repository: &Repository,
@@ -89,7 +92,7 @@ pub async fn create(
 ) -> Result<Entry> {
     // Before anything is stored.
     blocking(source, Source::recovery_package).await?.ok_or_else(keys::no_recovery)?;
-    identity::settle(repository).await?;
+    identity::settle(repository, source, options.new_repository).await?;
     let lock = Lock::take(repository, Job::Backup).await?;
     lock.hold(locked(source, repository, options, (pace, watch))).await
 }

@@ -70,6 +70,8 @@ impl KeyCopies for Keeper {
 
 impl Keeper {
     async fn destroy_one(&self, Intent { tenant, reached_us }: Intent) -> Result<()> {
+        // Away, it has the keys nevertheless.
+        identity::must_not_be_gone(&self.repository, &self.source).await?;
         keys::destroy(&self.repository, self.source.control(), tenant).await?;
         let over = match reached_us {
             Some(at) => is_over(at, now_us()) && !lock::is_taken(&self.repository).await?,

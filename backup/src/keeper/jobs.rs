@@ -35,13 +35,13 @@ impl Keeper {
         } else if look_at <= now_us() {
             self.read_verifications().await;
         }
-        let Some(full) = self.due() else { return self.alert() };
-        self.backup(full).await;
+        let Some(options) = self.due() else { return self.alert() };
+        self.backup(options).await;
         self.alert();
     }
 
-    /// Whether a backup is to be made now, and whether a full one.
-    fn due(&self) -> Option<bool> {
+    /// Whether a backup is to be made now, and how.
+    fn due(&self) -> Option<CreateOptions> {
         let mut state = self.state.lock();
         let now = now_us();
         let next = self
@@ -51,7 +51,7 @@ impl Keeper {
             .map(|schedule| schedule.due(state.status.last_backup_us, now).max(state.retry_at));
         state.status.next_us = next;
         let asked = state.asked.take();
-        asked.or_else(|| next.filter(|next| *next <= now).map(|_| false))
+        asked.or_else(|| next.filter(|next| *next <= now).map(|_| CreateOptions::default()))
     }
 
     /// What the repository already has, so that a restart of the server is no reason for a backup.
@@ -97,7 +97,7 @@ impl Keeper {
         self.alert();
     }
 
-    async fn backup(&self, full: bool) {
+    async fn backup(&self, options: CreateOptions) {
         let watch = Arc::new(Watch::default());
         {
             let mut state = self.state.lock();
@@ -108,9 +108,13 @@ impl Keeper {
             state.status.job = JobStatus { state: "running".into(), ..JobStatus::waiting(number) };
             state.watch = Some(Arc::clone(&watch));
         }
-        let made = create(&self.source, &self.repository, &CreateOptions { full }, &self.pace, &watch).await;
+        let made = create(&self.source, &self.repository, &options, &self.pace, &watch).await;
         let made = self.note_backup(made, &watch);
         let Some(entry) = made else { return };
+        if options.new_repository {
+            // What is known is of the one before.
+            self.state.lock().known = false;
+        }
         if let Err(error) = self.after(&entry).await {
             tracing::error!(%error, "what follows a backup did not work; the backup is made");
             self.state.lock().status.last_error = Some(error.to_string());

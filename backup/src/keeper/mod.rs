@@ -19,6 +19,7 @@ pub use status::{ArchiveStatus, JobStatus, Status};
 
 use crate::{
     archive::Archive,
+    create::CreateOptions,
     moment::now_us,
     pace::Pace,
     prune::Retention,
@@ -69,8 +70,8 @@ pub struct Keeper {
 #[derive(Default)]
 struct State {
     status: Status,
-    /// Somebody asked for a backup: whether for a full one.
-    asked: Option<bool>,
+    /// Somebody asked for a backup.
+    asked: Option<CreateOptions>,
     watch: Option<Arc<Watch>>,
     /// Not before this moment.
     retry_at: i64,
@@ -116,13 +117,17 @@ impl Keeper {
     /// was asked for already and has not begun is the same one.
     ///
     /// Errors: 55006 one is under way.
-    pub fn ask(&self, full: bool) -> Result<u64> {
+    pub fn ask(&self, options: CreateOptions) -> Result<u64> {
         let mut state = self.state.lock();
         if state.watch.is_some() {
             return Err(Error::new(SqlState::ObjectInUse, "a backup is under way")
                 .with_hint("`sepal backup status` tells how far it is."));
         }
-        state.asked = Some(full || state.asked == Some(true));
+        let before = state.asked.unwrap_or_default();
+        state.asked = Some(CreateOptions {
+            full: options.full || before.full,
+            new_repository: options.new_repository || before.new_repository,
+        });
         if state.status.job.state != JobStatus::WAITING {
             state.status.last_job += 1;
             state.status.job = JobStatus::waiting(state.status.last_job);
@@ -218,7 +223,7 @@ impl Keeper {
                     // A new backup makes the moments after it restorable again, by itself.
                     state.retry_at = 0;
                     if state.asked.is_none() && state.watch.is_none() {
-                        state.asked = Some(false);
+                        state.asked = Some(CreateOptions::default());
                     }
                 }
                 state.status.archive.done(round.bytes);

@@ -74,7 +74,7 @@ fn control(dir: &Path) -> Control {
 
 async fn stored(dir: &Path, entries: &[Entry]) -> Repository {
     let repository = Repository::open(&Location::Directory(dir.to_owned())).unwrap();
-    identity::settle(&repository).await.unwrap();
+    identity::make(&repository).await.unwrap();
     for entry in entries {
         for name in entry.objects() {
             repository.put(name, b"abc".to_vec()).await.unwrap();

@@ -8,25 +8,20 @@
 //! come back is told, and the others do.
 
 pub(crate) mod fetch;
+mod place;
 mod plan;
 
-use std::{
-    fs,
-    io::ErrorKind,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io::ErrorKind, path::Path, sync::Arc};
 
 use sepal_database::{
     Error, Key, Result, SqlState, Tenant, TenantId,
     backup::{
-        Noted, RecoveryKey, Restoring, UNFINISHED, Until, Wrappers, blocking, keep_root, note,
-        open_recovery_package,
+        Noted, RecoveryKey, Restoring, Until, Wrappers, blocking, keep_root, note, open_recovery_package,
     },
 };
 
 use self::fetch::{Fetch, Fetched};
+use self::place::Place;
 pub(crate) use self::plan::TenantPlan;
 use crate::{
     entry::{self, Entry, ReadEntry},
@@ -114,8 +109,10 @@ impl Restored {
 /// What is wrong with one tenant does not keep the others back ([`Restored::failed`]), unless it is the only one
 /// wanted. A moment that the archived log does not reach brings back what there is ([`Restored::unreached`]).
 ///
+/// One that fails before a tenant's files came leaves nothing behind.
+///
 /// Errors: 55000 a directory that is not empty; XX001 an object that is damaged or missing, by its name; 22023 a
-/// recovery key that opens nothing.
+/// recovery key that opens nothing; 42704 no such backup, or no such tenant in it that could come back.
 pub async fn restore(
     repository: &Repository,
     opener: &Opener,
@@ -125,21 +122,32 @@ pub async fn restore(
 ) -> Result<Restored> {
     identity::must_be_made(repository).await?;
     let read = choose(repository, &options.target).await?;
-    make_directory(to)?;
     let root = open_root(repository, &read.entry, opener).await?;
-    keep_root(&to.join("root.key"), &root)?;
-    let restoring = lay_control(repository, &read, (&root, &options.wrappers), to, pace).await?;
+    let place = Place::take(to)?;
     let fetch = Fetch { repository, pace, watch, data: to, format: read.entry.version };
-    let (entry, target) = (&read.entry, &options.target);
+    match fill(fetch, &read, &root, options).await {
+        Ok(restored) => {
+            place.finish()?;
+            Ok(restored)
+        }
+        Err(error) => {
+            place.give_back();
+            Err(error)
+        }
+    }
+}
+
+/// Everything between the marks.
+async fn fill(fetch: Fetch<'_>, read: &ReadEntry, root: &Key, options: &RestoreOptions) -> Result<Restored> {
+    let (repository, entry, target) = (fetch.repository, &read.entry, &options.target);
+    keep_root(&fetch.data.join("root.key"), root)?;
+    let restoring = lay_control(repository, read, (root, &options.wrappers), fetch.data, fetch.pace).await?;
     let reach = match target {
         Target::Moment(_) => Reach::load(repository, restoring.control(), entry).await?,
         Target::Latest | Target::Backup(_) => Reach::default(),
     };
     let run = Run { fetch, entry, target, reach, restoring: Arc::new(restoring) };
-    let restored = run.tenants(options.tenant.as_deref()).await?;
-    drop(run);
-    finish(to)?;
-    Ok(restored)
+    run.tenants(options.tenant.as_deref()).await
 }
 
 /// The backup to begin with.
@@ -237,6 +245,9 @@ impl Run<'_> {
             }
             self.fetch.watch.tenant_done();
         }
+        if let Some(name) = restored.dropped.first().filter(|_| wanted.is_some()) {
+            return Err(only_one_is_dropped(name));
+        }
         // Nothing that could be served.
         if let Some(error) = first.filter(|_| restored.tenants.is_empty()) {
             return Err(error);
@@ -301,6 +312,13 @@ fn not_in_it(entry: &Entry, why: &str) -> Error {
     Error::new(SqlState::UndefinedObject, why).with_hint("An older backup may have it: --backup ID.")
 }
 
+fn only_one_is_dropped(name: &str) -> Error {
+    let why =
+        format!("tenant \"{name}\" was dropped since: its keys are destroyed, and nothing of it comes back");
+    Error::new(SqlState::UndefinedObject, why)
+        .with_hint("Without --tenant the others of this backup come back.")
+}
+
 fn replay(restoring: &Restoring, id: TenantId, until: Until) -> Result<RestoredFacts> {
     let opened = restoring.open_tenant(id, until)?;
     let facts = RestoredFacts {
@@ -322,53 +340,4 @@ pub(crate) fn wanted(known: &[Tenant], name: Option<&str>) -> Result<Option<Tena
         Error::new(SqlState::UndefinedObject, format!("tenant \"{name}\" is not in this backup"))
             .with_hint("Tenants are called as they were when the backup was made.")
     })
-}
-
-/// Makes the directory, or takes an empty one, and marks it.
-pub(crate) fn make_directory(path: &Path) -> Result<()> {
-    let show = path.display().to_string();
-    match fs::read_dir(path) {
-        Ok(mut entries) => {
-            if let Some(entry) = entries.next() {
-                let name = entry.map(|entry| entry.file_name().display().to_string()).unwrap_or_default();
-                return Err(Error::new(
-                    SqlState::ObjectNotInPrerequisiteState,
-                    format!("{show} is not empty (it holds {name}): nothing was restored"),
-                )
-                .with_hint(
-                    "Name a new or empty directory with --to. One with restore.unfinished in it is of a restore \
-                     that did not end: remove it first.",
-                ));
-            }
-            // As of one that is made here: what comes into it is nobody else's.
-            let private = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
-            private.map_err(|error| failed("change the mode of", &show, &error))?;
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-            made.map_err(|error| failed("make", &show, &error))?;
-        }
-        Err(error) => return Err(failed("read", &show, &error)),
-    }
-    let marked = identity::write(&path.join(UNFINISHED), b"This restore has not ended.\n");
-    marked.map_err(|error| failed("write in", &show, &error))
-}
-
-/// Takes the mark off, when everything is durable.
-fn finish(data: &Path) -> Result<()> {
-    let mark: PathBuf = data.join(UNFINISHED);
-    let done =
-        sync_tree(data).and_then(|()| fs::remove_file(&mark)).and_then(|()| fs::File::open(data)?.sync_all());
-    done.map_err(|error| failed("finish", &data.display().to_string(), &error))
-}
-
-/// Makes the names in a directory and below it durable; files are already.
-fn sync_tree(folder: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sync_tree(&entry.path())?;
-        }
-    }
-    fs::File::open(folder)?.sync_all()
 }

@@ -72,7 +72,7 @@ impl Verification<'_> {
                 }
                 // The same again.
                 Err(Failure::Tenant(error)) if attempt == ATTEMPTS || before == Some(log.clone()) => {
-                    wrong.push(format!("the log archived since: {}", error.message()));
+                    wrong.push(format!("the log archived since: {}", error.operator_message()));
                     break;
                 }
                 Err(Failure::Tenant(_)) => before = Some(log),

@@ -3,7 +3,7 @@
 //! Wrong secret, unknown key id, revoked and expired key are one variant on purpose: the caller must not be
 //! able to tell them apart.
 
-use std::path::PathBuf;
+use std::{io::ErrorKind, path::PathBuf};
 
 use rusqlite::ErrorCode;
 use sepal_types::{Error, SqlState, TenantId};
@@ -113,6 +113,12 @@ pub enum RootKeyError {
     #[error("the root {0}")]
     File(KeyFileError),
     #[error(
+        "there is no root key file {}. If the key is kept elsewhere, name its file (--root-key-file); if a passphrase \
+         or a provider wraps it, root.seal is missing from the data directory. Restore the file from its backup, or \
+         use the recovery key (sepal recover): without one of them the data cannot be opened", .path.display()
+    )]
+    Missing { path: PathBuf },
+    #[error(
         "the root key file {} does not hold 64 hexadecimal digits and a newline. Restore it from its backup, or use \
          the recovery key (sepal recover): without one of them the data cannot be opened", .path.display()
     )]
@@ -158,6 +164,9 @@ impl From<KeyFileError> for RootKeyError {
         match error {
             // There is another way to the root key.
             KeyFileError::Malformed { path } => Self::Malformed { path },
+            KeyFileError::Unreadable { path, source } if source.kind() == ErrorKind::NotFound => {
+                Self::Missing { path }
+            }
             other => Self::File(other),
         }
     }
@@ -187,6 +196,34 @@ impl ControlError {
     /// Its keys are used, but nobody opened it.
     pub(crate) fn own_key_not_asked(tenant: TenantId) -> Self {
         Self::own_key(tenant, WrapperError::Unavailable("it was not asked yet".into()))
+    }
+
+    /// What clients are told instead: which file it is and where the key lies is the operator's to know.
+    fn for_clients(&self) -> Option<String> {
+        match self {
+            Self::OwnKey { tenant, .. } => {
+                Some(format!("the key of tenant {tenant} cannot be had from the tenant's own provider"))
+            }
+            Self::RootKey(_)
+            | Self::WrongRootKey { .. }
+            | Self::NoDatabase(_)
+            | Self::DatabaseExists(_)
+            | Self::UnsupportedFormat { .. }
+            | Self::NoTenantKeys(_)
+            | Self::Corrupt { .. }
+            | Self::Database(_)
+            | Self::Io { .. } => Some("the server's control data cannot be used".to_owned()),
+            Self::NotAuthenticated
+            | Self::NotFound { .. }
+            | Self::AlreadyExists { .. }
+            | Self::InvalidName { .. }
+            | Self::InvalidSecretName(_)
+            | Self::SecretCollision { .. }
+            | Self::InvalidArgument(_)
+            | Self::LimitReached(_)
+            | Self::Busy(_)
+            | Self::NotInState(_) => None,
+        }
     }
 
     const fn hint(&self) -> Option<&'static str> {
@@ -227,7 +264,10 @@ impl ControlError {
 impl From<ControlError> for Error {
     fn from(error: ControlError) -> Self {
         let hint = error.hint();
-        let known = Self::new(error.state(), error.to_string());
+        let known = match error.for_clients() {
+            Some(message) => Self::new(error.state(), message).with_private(error.to_string()),
+            None => Self::new(error.state(), error.to_string()),
+        };
         if let Some(hint) = hint { known.with_hint(hint) } else { known }
     }
 }

@@ -94,6 +94,8 @@ pub struct DatabaseMetrics {
     pub column_cache_hits: u64,
     pub column_cache_misses: u64,
     pub index_bytes: usize,
+    /// Index files that were found damaged since the start.
+    pub damaged_indexes: u64,
     /// Bytes of rows, uncompressed, since the start: those that left memory, and those that flushes and
     /// compactions wrote.
     pub ingested_bytes: u64,
@@ -467,6 +469,7 @@ impl Database {
             column_cache_hits: hits,
             column_cache_misses: misses,
             index_bytes: self.shared.indexes.bytes(),
+            damaged_indexes: columns.damaged_indexes(),
             ingested_bytes: written.ingested,
             flushed_bytes: written.flushed,
             compacted_bytes: written.compacted,

@@ -8,7 +8,8 @@
 //! An index is built over a segment by whoever comes first:
 //! 1. the checkpoint that writes the segment, if the table's index is valid by then;
 //! 2. CREATE INDEX and REINDEX ([`build_index`]), over the segments that are there;
-//! 3. [`build_missing`], over those that a checkpoint wrote while 2 was at work, or could not index.
+//! 3. [`build_missing`], over those that a checkpoint wrote while 2 was at work, or could not index; and over those
+//!    whose index turned out to be damaged.
 
 mod compaction;
 mod indexer;
@@ -21,7 +22,11 @@ use sepal_storage::{Chunk, Snapshot, TableVersion};
 use sepal_types::{ColumnDef, Error, FileId, IndexMethod, Result, SqlState, TableId, VectorIndexOptions};
 
 use crate::{
-    background::TaskKind, builds::Posted, delivery::now_us, session::CancelToken, tenant::OpenTenant,
+    background::{self, TaskKind},
+    builds::Posted,
+    delivery::now_us,
+    session::CancelToken,
+    tenant::OpenTenant,
 };
 
 pub use compaction::{Vacuumed, vacuum};
@@ -176,8 +181,14 @@ pub fn checkpoint(tenant: &OpenTenant) -> Result<()> {
     let task = tenant.tasks.post(0, TaskKind::Flush, None, now_us());
     task.phase("writing segments");
     task.total(tenant.store.unflushed_bytes());
-    let report = tenant.store.checkpoint(&SegmentIndexer::of_flush(tenant, &|| tenant.is_closed()))?;
-    drop(task);
+    flush_telling(tenant, &task, "building indexes")
+}
+
+/// The same. `task` is said to be in `indexing` while indexes are built over what is flushed.
+fn flush_telling(tenant: &OpenTenant, task: &background::Posted, indexing: &'static str) -> Result<()> {
+    let stop = || tenant.is_closed();
+    let indexer = SegmentIndexer::of_flush(tenant, &stop).telling(task, indexing);
+    let report = tenant.store.checkpoint(&indexer)?;
     tracing::debug!(tenant = %tenant.id, ?report, "checkpoint");
     tenant.background.count_flush(&report);
     tenant.count_files();

@@ -98,7 +98,7 @@ enum Written<'a> {
     Deletions { table: TableId, file: &'a str, rows: u64 },
     Commits { after: Lsn, known: u64, last_known: Option<Lsn>, file: &'a str },
     OldLog { file: &'a str },
-    Manifest { file: &'a str, instead: u64 },
+    Manifest { file: &'a str, instead: u64, snapshots: usize },
     Past { file: &'a str, snapshots: usize },
 }
 
@@ -116,7 +116,9 @@ impl<'a> From<&'a Loss> for Written<'a> {
                 Self::Commits { after, known, last_known, file }
             }
             Loss::OldLog { ref file, why: _ } => Self::OldLog { file },
-            Loss::Manifest { ref file, instead, why: _ } => Self::Manifest { file, instead },
+            Loss::Manifest { ref file, instead, ref snapshots, why: _ } => {
+                Self::Manifest { file, instead, snapshots: snapshots.len() }
+            }
             Loss::Past { ref file, ref snapshots, why: _ } => Self::Past { file, snapshots: snapshots.len() },
         }
     }

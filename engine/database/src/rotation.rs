@@ -84,9 +84,11 @@ impl Rotation {
     }
 
     pub fn fail(&self, error: &Error) {
+        // The tenant sees it.
+        let shown = error.clone().without_private().to_string();
         let mut state = self.state.lock();
         // Whether it can ever go on, nobody knows: it keeps the tenant open no longer.
-        (state.wanted, state.running, state.failed) = (true, false, Some(error.to_string()));
+        (state.wanted, state.running, state.failed) = (true, false, Some(shown));
     }
 
     pub fn end(&self) {

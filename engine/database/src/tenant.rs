@@ -67,8 +67,8 @@ pub struct OpenTenant {
     pub compaction: Notify,
     /// Wakes the maintenance: something was committed, and the log's end has no marker.
     pub logged: Notify,
-    /// Wakes the maintenance: a segment may lack an index that its table has.
-    pub missing: Notify,
+    /// Wakes the maintenance: a segment may lack an index that its table has, or has a damaged one.
+    pub missing: Arc<Notify>,
     /// The replacement of its keys.
     pub rotation: Rotation,
     /// What sessions have committed last: wakes pipelines.
@@ -203,6 +203,7 @@ impl OpenTenant {
         let archive = if options.archive_logs { hold_all(&store)? } else { None };
         drop_unfinished_indexes(id, &store)?;
         let (changes, _) = watch::channel(store.snapshot().lsn());
+        let missing = Arc::new(Notify::new());
         let (limit, unflushed) = (options.unflushed_bytes, Arc::clone(&shared.unflushed));
         let tenant = Arc::new(Self {
             id,
@@ -215,7 +216,7 @@ impl OpenTenant {
             pipelines_changed: Notify::new(),
             delivery,
             engine: shared.engine(options, &directory, workers)?,
-            indexes: Arc::new(IndexCache::new(id, Arc::clone(&shared.indexes))),
+            indexes: Arc::new(IndexCache::waking(id, Arc::clone(&shared.indexes), Arc::clone(&missing))),
             builds: Arc::default(),
             tasks: Arc::default(),
             background: Arc::clone(&shared.background),
@@ -224,7 +225,7 @@ impl OpenTenant {
             definitions: AtomicU64::new(0),
             work: Notify::new(),
             logged: Notify::new(),
-            missing: Notify::new(),
+            missing,
             rotation: Rotation::default(),
             pipelines: Pipelines::new(options.log_retention_bytes),
             archive: Mutex::new(archive),

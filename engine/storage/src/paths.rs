@@ -26,7 +26,7 @@ pub(crate) enum DataKind {
 impl DataKind {
     const ALL: [Self; 3] = [Self::Segment, Self::Index, Self::Deleted];
 
-    const fn extension(self) -> &'static str {
+    pub(crate) const fn extension(self) -> &'static str {
         match self {
             Self::Segment => "parquet",
             Self::Index => "index",

@@ -148,6 +148,7 @@ struct Fields {
     hint: Option<String>,
     position: Option<u32>,
     context: Option<String>,
+    private: Option<String>,
 }
 
 impl Error {
@@ -159,6 +160,7 @@ impl Error {
             hint: None,
             position: None,
             context: None,
+            private: None,
         }))
     }
 
@@ -198,6 +200,21 @@ impl Error {
         self
     }
 
+    /// What the operator is told in place of the message: it may name what no client is to know, such as paths on the
+    /// server. As PostgreSQL's `errdetail_log`, it goes to the log and to commands on the server's machine.
+    #[must_use]
+    pub fn with_private(mut self, message: impl Into<String>) -> Self {
+        self.0.private = Some(message.into());
+        self
+    }
+
+    /// As a client may have it, also where all of its text is shown.
+    #[must_use]
+    pub fn without_private(mut self) -> Self {
+        self.0.private = None;
+        self
+    }
+
     pub fn state(&self) -> SqlState {
         self.0.state
     }
@@ -206,8 +223,19 @@ impl Error {
         self.0.state.kind()
     }
 
+    /// For clients.
     pub fn message(&self) -> &str {
         &self.0.message
+    }
+
+    /// For the operator: the message, or what stands behind it.
+    pub fn operator_message(&self) -> &str {
+        self.0.private.as_deref().unwrap_or(&self.0.message)
+    }
+
+    /// Whether the operator is told more than the client.
+    pub fn is_private(&self) -> bool {
+        self.0.private.is_some()
     }
 
     pub fn detail(&self) -> Option<&str> {
@@ -227,9 +255,10 @@ impl Error {
     }
 }
 
+/// For logs: with what is private.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (SQLSTATE {})", self.0.message, self.0.state.code())?;
+        write!(f, "{} (SQLSTATE {})", self.operator_message(), self.0.state.code())?;
         if let Some(detail) = &self.0.detail {
             write!(f, ". {detail}")?;
         }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use sepal_backup::CreateOptions;
 use sepal_database::{ApiKey, Database, EnvironmentName, Error, Result, Scopes, SqlState, TenantName};
 use zeroize::Zeroizing;
 
@@ -38,8 +39,9 @@ pub async fn handle(
             database.set_tenant_quota(&name, disk_mib.map(|mib| mib.saturating_mul(MIB))).await?;
             return Ok(Answer::Done);
         }
-        Request::BackupCreate { repository, full } => {
-            return Ok(Answer::BackupJob(backups.create(repository.as_deref(), full)?));
+        Request::BackupCreate { repository, full, new_repository } => {
+            let options = CreateOptions { full, new_repository };
+            return Ok(Answer::BackupJob(backups.create(repository.as_deref(), options)?));
         }
         Request::BackupStatus => {
             let keeper = backups.keeper()?;

@@ -82,6 +82,8 @@ pub enum Request {
         /// `None`: the one that the server is set up with.
         repository: Option<String>,
         full: bool,
+        /// Begin a new repository where one was that is gone.
+        new_repository: bool,
     },
     BackupStatus,
     BackupCensus {

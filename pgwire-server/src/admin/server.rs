@@ -111,7 +111,7 @@ async fn answer(line: &[u8], database: &Arc<Database>, backups: &Backups, status
     match handler::handle(request, database, backups, status).await {
         Ok(answer) => Reply::Ok(answer),
         Err(error) => Reply::Error(Refusal {
-            message: error.message().to_owned(),
+            message: error.operator_message().to_owned(),
             code: error.state().code().to_owned(),
             hint: error.hint().map(str::to_owned),
         }),

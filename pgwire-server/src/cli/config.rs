@@ -16,6 +16,9 @@ pub struct Config {
 impl Config {
     pub fn run(self) -> Result<(), Failure> {
         let sourced = self.server.load(&crate::config::Config::default())?;
+        for name in &sourced.ignored {
+            output::talk(&format!("{name} is no setting: it is ignored."));
+        }
         if self.json {
             return output::json(&sourced.config);
         }

@@ -74,7 +74,7 @@ impl From<io::Error> for Failure {
 
 impl From<sepal_database::Error> for Failure {
     fn from(error: sepal_database::Error) -> Self {
-        let mut message = error.message().to_owned();
+        let mut message = error.operator_message().to_owned();
         for more in [error.detail(), error.hint()].into_iter().flatten() {
             message.push_str(". ");
             message.push_str(more);

@@ -140,10 +140,30 @@ fn complete(files: &CertificateFiles) -> bool {
         && files.authority.as_ref().is_none_or(|path| path.exists())
 }
 
+/// The command that serves what was made, with what it has to be told again.
+fn serve_command(config: &Config) -> String {
+    let mut command = format!("sepal serve --data {}", config.data.display());
+    if config.pg_listen != Config::default().pg_listen {
+        command.push_str(&format!(" --pg-listen {}", config.pg_listen));
+    }
+    for (flag, file) in [
+        ("--root-key-file", &config.root_key_file),
+        ("--root-secret-file", &config.root_secret_file),
+        ("--tls-cert", &config.tls_cert),
+        ("--tls-key", &config.tls_key),
+    ] {
+        if let Some(file) = file {
+            command.push_str(&format!(" {flag} {}", file.display()));
+        }
+    }
+    command
+}
+
 fn advice(config: &Config, root: &NewRoot) -> String {
     let data = config.data.display();
+    let serve = serve_command(config);
     let next = format!(
-        "Next:\n  sepal serve --data {data}\n  sepal recovery create --data {data}\n  \
+        "Next:\n  {serve}\n  sepal recovery create --data {data}\n  \
          sepal tenant create acme --data {data}\n  sepal key create --tenant acme --data {data}"
     );
     if *root != NewRoot::File {

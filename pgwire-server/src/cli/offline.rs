@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use sepal_database::{CheckListener, CheckProgress, Key, Problem, Severity};
+use sepal_database::{CheckListener, CheckProgress, Key, Problem, Severity, backup};
 use serde::Serialize;
 
 use crate::{
@@ -42,6 +42,7 @@ impl OfflineFlags {
     /// The directory and its root key.
     pub fn open(&self) -> Result<(PathBuf, Key), Failure> {
         let config = config::load(&Config::default(), self, self.data.config.as_deref())?.config;
+        backup::check_finished(&config.data)?;
         let store = root_key::open_store(&config).map_err(cannot_open)?;
         let key = root_key::unlock(&config, &store).map_err(cannot_open)?;
         Ok((config.data, key))

@@ -197,7 +197,7 @@ fn database_options(config: &Config, root_key: Key) -> DatabaseOptions {
 /// A root key that does not fit is the operator's configuration; all else is a failure.
 pub fn cannot_open(error: Error) -> Failure {
     match error.state() {
-        SqlState::InvalidAuthorization => Failure::configuration(error.message()),
+        SqlState::InvalidAuthorization => Failure::configuration(error.operator_message()),
         _ => error.into(),
     }
 }

@@ -141,10 +141,14 @@ fn sentence(loss: &Loss) -> String {
         Loss::OldLog { file, .. } => {
             format!("changes that pipelines may not have delivered yet, reset those that stop: {file}")
         }
-        Loss::Manifest { file, instead, .. } => {
+        Loss::Manifest { file, instead, snapshots, .. } => {
+            let kept = match &snapshots[..] {
+                [] => "None is known from before".to_owned(),
+                known => format!("Those that stay: {}", known.join(", ")),
+            };
             format!(
-                "no row; manifest {instead:016x} and the log after it take the place of {file}. A snapshot that \
-                 was named with it is gone"
+                "every snapshot that was named since manifest {instead:016x} was written; {kept}. No row goes: that \
+                 manifest and the log after it take the place of {file}"
             )
         }
         Loss::Past { file, snapshots, .. } if snapshots.is_empty() => {

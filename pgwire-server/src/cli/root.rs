@@ -13,6 +13,7 @@ use crate::{
 };
 
 use super::{
+    check::count,
     failure::Failure,
     flags::{DataFlags, JsonFlag, ServerFlags},
     key::unexpected,
@@ -99,8 +100,8 @@ impl Rotate {
         bar.finish_and_clear();
         if let Some(why) = &rotation.failed {
             return Err(Failure::failed(format!(
-                "the root key is replaced, but {} keys are still under the old one: {why}. `sepal root rotate` goes on",
-                rotation.under_old
+                "the root key is replaced, but {} still under the old one: {why}. `sepal root rotate` goes on",
+                count(rotation.under_old, "key")
             )));
         }
         if self.json.json {
@@ -169,9 +170,14 @@ fn ask(data: &std::path::Path, action: EncryptionAction) -> Result<Rotation, Fai
 fn describe(rotation: &Rotation) -> String {
     let kept = rotation.kept_in.as_deref().unwrap_or("where its embedder keeps it");
     let state = if rotation.running {
-        format!("being replaced: {} of {} keys are under the old root key", rotation.under_old, rotation.keys)
+        let keys = count(rotation.keys, "key");
+        format!("being replaced: {} of {keys} still under the old root key", rotation.under_old)
     } else {
-        format!("{} keys under it, {} keys under the old root key", rotation.keys, rotation.under_old)
+        format!(
+            "{} under it, {} under the old root key",
+            count(rotation.keys, "key"),
+            count(rotation.under_old, "key")
+        )
     };
     format!("root key {} of this directory, kept in: {kept}\n{state}", rotation.generation)
 }

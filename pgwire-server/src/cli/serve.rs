@@ -1,8 +1,9 @@
 //! `sepal serve`: serves a data directory until it is told to stop.
 
 use clap::Args;
+use sepal_database::backup;
 
-use crate::config::{Config, PluginIsolation};
+use crate::config::{Config, PluginIsolation, Sourced};
 
 use super::{
     failure::Failure,
@@ -20,7 +21,7 @@ pub struct Serve {
 
 impl Serve {
     pub fn run(self) -> Result<(), Failure> {
-        let config = self.server.load(&Config::default())?.config;
+        let Sourced { config, ignored, .. } = self.server.load(&Config::default())?;
         if !init::is_made(&config.data) {
             return Err(Failure::configuration(format!(
                 "{0} holds no Sepal database: make one with `sepal init --data {0}`, or try `sepal dev`",
@@ -33,6 +34,13 @@ impl Serve {
             ));
         }
         logging::start(&config, "info")?;
+        for variable in ignored {
+            tracing::warn!(
+                variable,
+                "no setting of this name: it is ignored. `sepal config` prints them all"
+            );
+        }
+        backup::check_finished(&config.data)?;
         hardened::keep_memory_private();
         runtime()?.block_on(async {
             let running = Running::start(config).await?;

@@ -285,6 +285,13 @@ impl Config {
         }
         sepal_plugins::egress::parse_networks(&self.private_networks)
             .map_err(|why| ConfigError(format!("private_networks: {why}")))?;
+        if self.maintenance_threads > MOST_THREADS {
+            return Err(ConfigError(format!(
+                "maintenance_threads is {}, but may be {MOST_THREADS} at most: each compaction and index build uses \
+                 the cores that are there",
+                self.maintenance_threads
+            )));
+        }
         self.check_budgets()?;
         self.backup_settings()?;
         self.check_secret_sources()
@@ -394,6 +401,8 @@ impl std::error::Error for ConfigError {}
 /// A [`Config`] that remembers where its values came from.
 pub struct Sourced {
     pub config: Config,
+    /// Variables of the environment that look like settings and are none.
+    pub ignored: Vec<String>,
     figment: Figment,
 }
 
@@ -426,8 +435,30 @@ pub fn load(defaults: &Config, flags: &impl Serialize, file: Option<&Path>) -> R
     let figment = figment.merge(&environment).merge(&flags);
     let config: Config = figment.extract().map_err(explain)?;
     config.check()?;
-    Ok(Sourced { config, figment })
+    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let ignored = ignored(variables, &names, config.secret_env_source.as_deref());
+    Ok(Sourced { config, ignored, figment })
 }
+
+/// Variables that begin as settings do and are none: likely mistyped. What else begins so: the file's name, values of
+/// secrets, what commands other than the server read.
+fn ignored(variables: impl Iterator<Item = String>, names: &[&str], source: Option<&str>) -> Vec<String> {
+    let is_known = |name: &str| {
+        let other = ["config", "token", "bin"].contains(&name);
+        other || ["secret_", "test_"].iter().any(|begin| name.starts_with(begin)) || names.contains(&name)
+    };
+    let is_ignored = |variable: &String| {
+        let value = source.is_some_and(|source| variable.starts_with(source));
+        let name = variable.strip_prefix("SEPAL_").map(str::to_ascii_lowercase);
+        name.is_some_and(|name| !is_known(&name)) && !value
+    };
+    let mut ignored: Vec<String> = variables.filter(is_ignored).collect();
+    ignored.sort();
+    ignored
+}
+
+/// Threads for work in the background: more than any machine has cores for.
+const MOST_THREADS: u32 = 512;
 
 /// Names without a default value, so that `defaults` does not list them.
 const OPTIONAL: [&str; 10] = [
@@ -493,7 +524,7 @@ fn meaning_of_unset(name: &str) -> &'static str {
 /// figment's errors name the key and its source; we add what to do.
 fn explain(error: figment::Error) -> ConfigError {
     let mut text = error.into_iter().map(|error| error.to_string()).collect::<Vec<_>>().join("; ");
-    text.push_str(". `sepal config` prints every setting with its value");
+    text.push_str(". `sepal serve --help` tells what each setting takes");
     ConfigError(text)
 }
 

@@ -109,3 +109,26 @@ fn the_past_is_kept_as_the_settings_say() {
     assert_eq!(load(&Config::default(), &flags, None).unwrap().config.max_snapshot_age(), None);
     assert_eq!(Config::default().max_snapshot_age(), Some(Duration::from_hours(24)));
 }
+
+#[test]
+fn variables_that_are_no_settings_are_told() {
+    let variables = [
+        "SEPAL_NOPE",
+        "SEPAL_DATA",
+        "SEPAL_CONFIG",
+        "SEPAL_SECRET_DB_PASSWORD",
+        "SEPAL_APP_KEY",
+        "PATH",
+        "SEPAL_CACHE_MB",
+    ];
+    let variables = variables.iter().map(|name| (*name).to_owned());
+    let found = ignored(variables, &["data", "cache_mib"], Some("SEPAL_APP_"));
+    assert_eq!(found, ["SEPAL_CACHE_MB", "SEPAL_NOPE"]);
+}
+
+#[test]
+fn more_threads_than_any_machine_has_are_refused() {
+    let (_dir, flags) = in_dir("maintenance_threads = 9999\n");
+    let Err(refused) = load(&Config::default(), &flags, None) else { panic!("9999 threads") };
+    assert!(refused.0.starts_with("maintenance_threads is 9999"), "{refused}");
+}

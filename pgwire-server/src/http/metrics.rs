@@ -13,6 +13,7 @@ pub struct DatabaseGauges {
     cache_used_bytes: IntGauge,
     cache_budget_bytes: IntGauge,
     index_bytes: IntGauge,
+    damaged_indexes: IntGauge,
     rows_written: IntGaugeVec,
     column_cache_reads: IntGaugeVec,
     key_cache_lookups: IntGaugeVec,
@@ -51,6 +52,11 @@ impl DatabaseGauges {
                 "sepal_index_bytes",
                 "Bytes of opened vector indexes, and of what filters keep, held in memory",
             )?,
+            damaged_indexes: gauge(
+                "sepal_damaged_indexes",
+                "Index files found damaged since the start; their segments are searched exactly until the indexes are \
+                 built again",
+            )?,
             rows_written: labelled(
                 "sepal_rows_written_bytes",
                 "Bytes of rows, uncompressed, since the start: that left memory (ingested), that flushes and compactions wrote \
@@ -85,6 +91,7 @@ impl DatabaseGauges {
         self.cache_used_bytes.set(size(now.cache_used_bytes));
         self.cache_budget_bytes.set(size(now.cache_budget_bytes));
         self.index_bytes.set(size(now.index_bytes));
+        self.damaged_indexes.set(count(now.damaged_indexes));
         let keys = &now.key_cache;
         self.key_cache_evictions.set(count(keys.evictions));
         for (gauges, label, value) in [

@@ -64,7 +64,12 @@ enum Missing {
 /// Errors: exit 78, with what to do.
 pub fn open_store(config: &Config) -> Result<RootStore, Error> {
     let Some(provider) = RootStore::provider_of(&config.data)? else {
-        return Ok(RootStore::file(&config.root_key_path()));
+        let (database, key) = (config.data.join("control.db"), config.root_key_path());
+        // A directory that was never one of Sepal's, or is not there: its key is not what is missing.
+        if config.root_key_file.is_none() && !key.exists() && !database.exists() {
+            return Err(ControlError::NoDatabase(database).into());
+        }
+        return Ok(RootStore::file(&key));
     };
     let secret = Secret::of(config).map_err(|why| refused(&provider, WrapperError::Misconfigured(why)))?;
     let wrapper = open(&provider, &secret, Missing::Refuse).map_err(|why| refused(&provider, why))?;

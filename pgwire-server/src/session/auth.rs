@@ -60,7 +60,10 @@ pub async fn log_in(shared: &Arc<Shared>, wire: &mut Wire, request: &Request) ->
         cleartext(shared, wire, &request.user).await
     };
     let principal = principal.map_err(|end| match end {
-        End::Fatal(error) => refuse("password")(error),
+        End::Fatal(error) => {
+            shared.told.note(None, &error);
+            refuse("password")(error)
+        }
         End::Gone => End::Gone,
     })?;
     let environment = environment(&principal, request).map_err(refuse("environment"))?;
@@ -68,7 +71,10 @@ pub async fn log_in(shared: &Arc<Shared>, wire: &mut Wire, request: &Request) ->
     let session = shared.database.connect(principal.clone(), &environment, &request.settings).await.map_err(
         |error| match error.state() {
             SqlState::InvalidCatalogName => refuse("environment")(no_such_database(&environment)),
-            _ => End::Fatal(error),
+            _ => {
+                shared.told.note(Some(principal.tenant), &error);
+                End::Fatal(error)
+            }
         },
     )?;
     let registration = shared.cancels.register(session.backend_pid(), session.cancel_token());

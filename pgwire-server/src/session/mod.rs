@@ -28,6 +28,7 @@ mod seats;
 mod simple;
 mod startup;
 mod timer;
+mod told;
 mod watch;
 mod wire;
 
@@ -38,7 +39,7 @@ use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc};
 
 use futures::FutureExt;
 use prometheus::IntCounter;
-use sepal_database::{Error, Session, SqlState, TransactionStatus};
+use sepal_database::{Error, Session, SqlState, TenantId, TransactionStatus};
 use tokio::{
     net::TcpStream,
     time::{Instant, sleep, timeout_at},
@@ -62,6 +63,7 @@ pub use self::{
     cancel::CancelRegistry,
     keep_alive::keep_alive,
     seats::{Arrival, Seats},
+    told::Told,
 };
 
 /// Serves one client to the end.
@@ -119,6 +121,7 @@ async fn admit(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Opt
 
 async fn converse(shared: &Arc<Shared>, wire: Wire, login: Login) {
     let Login { session, principal, seat, registration } = login;
+    let tenant = principal.tenant;
     tracing::debug!(tenant = %principal.tenant_name, key = %principal.key_id, "session opened");
     let watch = Watch::new(shared.clone(), principal, session.cancel_token());
     let limits = &shared.options.limits;
@@ -131,6 +134,7 @@ async fn converse(shared: &Arc<Shared>, wire: Wire, login: Login) {
         implicit: false,
         failed: false,
         idle_until: None,
+        tenant,
         simple_statements: shared.metrics.statements.with_label_values(&["simple"]),
         extended_statements: shared.metrics.statements.with_label_values(&["extended"]),
         shared: shared.clone(),
@@ -152,6 +156,7 @@ async fn converse(shared: &Arc<Shared>, wire: Wire, login: Login) {
     match &end {
         End::Fatal(error) => {
             shared.metrics.errors.with_label_values(&[error.state().code()]).inc();
+            shared.told.note(Some(tenant), error);
             wire.end(Some(error)).await;
         }
         End::Gone => wire.end(None).await,
@@ -173,6 +178,7 @@ struct Connection {
     failed: bool,
     /// When a client that is in a transaction and sends nothing is sent away.
     idle_until: Option<Instant>,
+    tenant: TenantId,
     simple_statements: IntCounter,
     extended_statements: IntCounter,
     shared: Arc<Shared>,
@@ -295,6 +301,7 @@ impl Connection {
         self.failed = true;
         self.send_notices();
         self.shared.metrics.errors.with_label_values(&[error.state().code()]).inc();
+        self.shared.told.note(Some(self.tenant), error);
         error_response(&mut self.wire.out, Severity::Error, error);
     }
 

@@ -37,8 +37,11 @@ use crate::{Control, Key, TenantId};
 /// Stands in a data directory as long as a restore into it is not done: such a directory is not opened.
 pub const UNFINISHED: &str = "restore.unfinished";
 
-/// Refuses a directory that is half restored.
-pub(crate) fn check_finished(data: &Path) -> Result<()> {
+/// Refuses a directory that is half restored. `Database::open` asks as well; commands ask first, for which half a
+/// directory has other faults.
+///
+/// Errors: 55000 it is.
+pub fn check_finished(data: &Path) -> Result<()> {
     if !data.join(UNFINISHED).exists() {
         return Ok(());
     }

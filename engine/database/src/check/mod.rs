@@ -114,6 +114,10 @@ pub(crate) fn open_control(
     Control::open_copy(&data.join("control.db"), root_key, options)
 }
 
+/// Where control.db as a whole could not be read.
+const UNLISTED: &str = "which tenants there are, and what else is wrong with it, was not checked. A server may open \
+                        some of them all the same, until it needs what is damaged: restore control.db from a backup";
+
 /// One check under way.
 pub(crate) struct Check<'a> {
     listener: &'a mut dyn CheckListener,
@@ -131,22 +135,14 @@ impl<'a> Check<'a> {
             Ok(control) => control,
             Err(error) if is_the_operators(&error) => return Err(error.into()),
             Err(error) => {
-                self.control(
-                    None,
-                    error.to_string(),
-                    "no tenant can be opened: restore control.db from a backup",
-                );
+                self.control(None, error.to_string(), UNLISTED);
                 return Ok(self.summary);
             }
         };
         let tenants = match self.tenants(&control, request.tenant.is_none()) {
             Ok(tenants) => tenants,
             Err(error) => {
-                self.control(
-                    None,
-                    error.to_string(),
-                    "no tenant can be opened: restore control.db from a backup",
-                );
+                self.control(None, error.to_string(), UNLISTED);
                 return Ok(self.summary);
             }
         };
@@ -184,6 +180,8 @@ impl<'a> Check<'a> {
 
     fn control(&mut self, tenant: Option<TenantId>, what: String, consequence: &str) {
         let (file, consequence) = ("control.db".to_owned(), consequence.to_owned());
+        // The file is told beside it.
+        let what = what.strip_prefix("control.db: ").map_or_else(|| what.clone(), str::to_owned);
         self.found(Problem { severity: Severity::Error, tenant, file, what, consequence });
     }
 

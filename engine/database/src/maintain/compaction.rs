@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use sepal_storage::{CompactionLimits, CompactionReport, Pace, Phase, Rewrite, StoreError};
 use sepal_types::{Error, FileId, Result, SqlState, TableId};
 
-use super::{SegmentIndexer, checkpoint};
+use super::{SegmentIndexer, flush_telling};
 use crate::{
     background::{Posted, Share, TaskKind, Throttle},
     delivery::now_us,
@@ -145,7 +145,11 @@ pub fn vacuum(
     let stop = || cancel.is_cancelled() || tenant.is_closed();
     let kind = if full { TaskKind::VacuumFull } else { TaskKind::Vacuum };
     let task = tenant.tasks.post(pid, kind, Some(table), now_us());
-    checkpoint(tenant)?;
+    // What the log has becomes segments first: as long as that lasts, it is this statement that lasts.
+    task.phase(WRITING);
+    task.total(tenant.store.unflushed_bytes());
+    flush_telling(tenant, &task, INDEXING)?;
+    task.phase(SCANNING);
     let mut done = Vacuumed::default();
     (done.segments_before, done.bytes_before, _) = sizes(tenant, table)?;
     let which = if full { Rewrite::All } else { Rewrite::Deleted };
@@ -236,6 +240,8 @@ impl<'a> Paced<'a> {
 
 /// As `pg_stat_progress_vacuum` calls them.
 const SCANNING: &str = "scanning heap";
+const WRITING: &str = "vacuuming heap";
+const INDEXING: &str = "vacuuming indexes";
 
 impl Pace for Paced<'_> {
     fn begin(&self, table: TableId, bytes: u64) {
@@ -257,8 +263,8 @@ impl Pace for Paced<'_> {
         }
         self.task.phase(match phase {
             Phase::Reading => SCANNING,
-            Phase::Writing => "vacuuming heap",
-            Phase::BuildingIndexes => "vacuuming indexes",
+            Phase::Writing => WRITING,
+            Phase::BuildingIndexes => INDEXING,
             Phase::Committing => "performing final cleanup",
         });
     }

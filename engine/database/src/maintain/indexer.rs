@@ -19,7 +19,12 @@ use sepal_types::{
 };
 
 use super::LEAST_INDEXED_ROWS;
-use crate::{background::Share, builds::Posted, check::present, tenant::OpenTenant};
+use crate::{
+    background::{self, Share},
+    builds::Posted,
+    check::present,
+    tenant::OpenTenant,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -144,16 +149,18 @@ impl Shortage {
 
     /// As pgvector tells it.
     pub fn notice(&self) -> Error {
-        let (needed, allowed) = (self.needed.div_ceil(MIB), self.allowed / MIB);
+        let needed = format!("{} MB", self.needed.div_ceil(MIB));
+        let allowed = match self.allowed / MIB {
+            0 => format!("{} kB", self.allowed >> 10),
+            allowed => format!("{allowed} MB"),
+        };
         if self.slower {
             let message = "hnsw graph does not fit into maintenance_work_mem";
             return Error::new(SqlState::SuccessfulCompletion, message)
-                .with_detail(format!(
-                    "It needs {needed} MB of {allowed} MB, and was built in less. That takes longer."
-                ))
+                .with_detail(format!("It needs {needed}, and was built in {allowed}. That takes longer."))
                 .with_hint("Increase maintenance_work_mem to speed up builds.");
         }
-        let message = format!("memory required is {needed} MB, maintenance_work_mem is {allowed} MB");
+        let message = format!("memory required is {needed}, maintenance_work_mem is {allowed}");
         Error::new(SqlState::SuccessfulCompletion, message)
     }
 }
@@ -165,13 +172,19 @@ pub(super) struct SegmentIndexer<'a> {
     stop: &'a (dyn Fn() -> bool + Sync),
     /// Once true, builds wait for memory; `None`: never.
     merging: Option<&'a AtomicBool>,
+    /// Whoever waits for the flush sees that it has come to the indexes, in words of its own.
+    told: Option<(&'a background::Posted, &'static str)>,
 }
 
 impl<'a> SegmentIndexer<'a> {
     /// Writers wait for a flush: where builds of others have the memory, its segments are left without indexes, and get
     /// them like others that lack theirs.
     pub(super) fn of_flush(tenant: &'a OpenTenant, stop: &'a (dyn Fn() -> bool + Sync)) -> Self {
-        Self { tenant, stop, merging: None }
+        Self { tenant, stop, merging: None, told: None }
+    }
+
+    pub(super) fn telling(self, task: &'a background::Posted, phase: &'static str) -> Self {
+        Self { told: Some((task, phase)), ..self }
     }
 
     /// Nobody waits for a merge. `merging`: whether the flush before it, if there is one, is over.
@@ -180,7 +193,7 @@ impl<'a> SegmentIndexer<'a> {
         stop: &'a (dyn Fn() -> bool + Sync),
         merging: &'a AtomicBool,
     ) -> Self {
-        Self { tenant, stop, merging: Some(merging) }
+        Self { tenant, stop, merging: Some(merging), told: None }
     }
 
     /// Memory for a build, with what is opened of `base` to go on from. `None` where there is none now, or where nobody
@@ -275,6 +288,9 @@ impl BlobBuilder for SegmentIndexer<'_> {
             tracing::debug!(index = %index.name, table = %def.name, "no memory for an index now, or it is dropped");
             return Ok(None);
         };
+        if let Some((task, phase)) = self.told {
+            task.phase(phase);
+        }
         // Not before: while it waits, it holds no rows.
         let vectors = segment.column(column)?;
         match self.built(&work, &vectors, index.id, base) {

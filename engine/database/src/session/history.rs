@@ -105,6 +105,9 @@ impl Session {
         let from = self.clone_source(clone).await?;
         let name = object_name(&clone.source)?;
         let Some(source) = from.find(&self.environment, &name).cloned() else {
+            if let Some(damage) = from.unreadable(&self.environment, &name) {
+                return Err(damage.clone().into());
+            }
             let error = undefined_table(&name);
             return Err(match clone.at {
                 None => error,

@@ -1,8 +1,17 @@
-//! Index builds that were cut short.
+//! Index builds that were cut short, and indexes that are damaged.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use sepal_storage::Op;
 
-use crate::fixtures::{Fixture, refused, run};
+use crate::{
+    fixtures::{Fixture, refused, run},
+    maintain::lacks_indexes,
+    tenant::directory,
+};
 
 const ITEMS: &str = "CREATE TABLE items (id int8, v vector(4)); \
                      INSERT INTO items SELECT x, ('[' || x || ',0,0,1]')::vector FROM generate_series(1, 2000) AS s(x)";
@@ -70,4 +79,60 @@ async fn create_index_is_part_of_its_transaction() {
     assert_eq!(refused(&mut session, "SELECT * FROM missing").await, "42P01");
     session.end_implicit(false).await.unwrap();
     assert_eq!(run(&mut session, NAMES).await, [0]);
+}
+
+fn index_files(store: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(store.join("segments")).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|kind| kind == "index")).collect()
+}
+
+/// Waits until no segment of `items` lacks its index.
+async fn until_built(fixture: &Fixture) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let tenant = fixture.tenant().await;
+    while lacks_indexes(tenant.store.snapshot().find("default", "items").unwrap()) {
+        assert!(Instant::now() < deadline, "nobody builds the index again");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Searches go on with the rows, it is counted, and the index is built again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_index_costs_no_answer() {
+    const NEAREST: &str = "SELECT id FROM items ORDER BY v <-> '[7,0,0,1]' LIMIT 1";
+    for gone in [false, true] {
+        let fixture = Fixture::new();
+        let mut session = fixture.session().await;
+        run(&mut session, ITEMS).await;
+        run(&mut session, "CREATE INDEX items_v ON items USING hnsw (v vector_l2_ops)").await;
+        drop(session);
+        let store = directory(&fixture.data(), fixture.tenant_id());
+        fixture.database.shutdown().await;
+        let (data, root) = fixture.close();
+        let damaged = index_files(&store);
+        assert!(!damaged.is_empty());
+        for path in &damaged {
+            let mut bytes = std::fs::read(path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 4;
+            std::fs::write(path, bytes).unwrap();
+            if gone {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+
+        let fixture = Fixture::reopen(data, root);
+        let mut session = fixture.session().await;
+        assert_eq!(run(&mut session, NEAREST).await, [7], "gone: {gone}");
+        assert_eq!(fixture.database.metrics().damaged_indexes, 1, "gone: {gone}");
+        until_built(&fixture).await;
+        assert_eq!(run(&mut session, NEAREST).await, [7], "gone: {gone}");
+        assert!(index_files(&store).iter().any(|path| !damaged.contains(path)), "gone: {gone}");
+        drop(session);
+
+        let again = fixture.restart().await;
+        assert_eq!(run(&mut again.session().await, NEAREST).await, [7], "gone: {gone}");
+        assert_eq!(again.database.metrics().damaged_indexes, 0, "gone: {gone}: it was built for good");
+    }
 }

@@ -165,7 +165,8 @@ pub(super) fn plan(
     let table = object_name(name).map_err(carry)?;
     let snapshot = context.snapshot.get();
     let Some(version) = snapshot.find(&context.environment, &table) else {
-        return Err(carry(missing(&table, known)));
+        let damage = snapshot.unreadable(&context.environment, &table);
+        return Err(carry(damage.map_or_else(|| missing(&table, known), |damage| damage.clone().into())));
     };
     let provider = UserTable::new(Arc::clone(&version.def), context);
     // Under a name of its own: DataFusion takes scans of one name for scans of one table.

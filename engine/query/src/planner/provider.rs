@@ -17,6 +17,7 @@ use datafusion::{
         planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner},
     },
 };
+use sepal_storage::Snapshot;
 use sepal_types::{Error, SqlState};
 
 use super::{Engine, operators::Operators, relation::Relations, types::Types};
@@ -94,6 +95,15 @@ impl<'a> Provider<'a> {
     }
 }
 
+/// Why a snapshot has no table of this name: it was never there, or it is of the past and damaged. `shown`: as the
+/// statement writes it.
+pub fn no_table(snapshot: &Snapshot, environment: &str, name: &str, shown: &str) -> Error {
+    match snapshot.unreadable(environment, name) {
+        Some(damage) => damage.clone().into(),
+        None => undefined_table(shown),
+    }
+}
+
 /// 42P01 with Postgres' wording.
 pub fn undefined_table(name: &str) -> Error {
     Error::new(SqlState::UndefinedTable, format!("relation \"{name}\" does not exist"))
@@ -133,6 +143,9 @@ impl ContextProvider for Provider<'_> {
                     self.context.reads.note(version.def.id);
                     let provider = UserTable::new(Arc::clone(&version.def), self.context);
                     return Ok(provider_as_source(Arc::new(provider)));
+                }
+                if let Some(damage) = snapshot.unreadable(&self.context.environment, table) {
+                    return Err(carry(damage.clone().into()));
                 }
                 let catalog =
                     name.schema().is_none().then(|| self.catalog_table("pg_catalog", table)).flatten();

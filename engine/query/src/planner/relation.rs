@@ -25,7 +25,7 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{ColumnDef, Error, Metric, SqlState, SqlType, TableDef, VectorKind};
 
-use super::{past, provider::undefined_table, series, sink_errors, unnested};
+use super::{past, provider::no_table, series, sink_errors, unnested};
 use crate::{
     context::StatementContext,
     error::carry,
@@ -164,7 +164,7 @@ impl Relations {
         let table_name = call.table.rsplit('.').next().unwrap_or(&call.table).to_owned();
         let version = snapshot
             .find(&self.context.environment, &table_name)
-            .ok_or_else(|| carry(undefined_table(&call.table)))?;
+            .ok_or_else(|| carry(no_table(&snapshot, &self.context.environment, &table_name, &call.table)))?;
         let def = &version.def;
         self.context.reads.note(def.id);
         let column = vector_column(def, &call.column)?;

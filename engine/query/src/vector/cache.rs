@@ -3,6 +3,9 @@
 //! Opening unseals and decodes a blob; searching must not. Filled by searches on first use and by the builder
 //! when an index is made. Of an index for which there is no room only a part is held, and a search reads of the rest
 //! what it needs (docs/decisions/0011-cells-on-disk.md).
+//!
+//! An index is derived from rows. One whose file is damaged is given up ([`Chunk::give_up_index`]): its segment
+//! counts as one without it, and whoever builds missing indexes is woken.
 
 use std::{
     ops::Deref,
@@ -15,7 +18,8 @@ use std::{
 use parking_lot::Mutex;
 use sepal_index::{Candidates, IndexError, SearchParams, Stored, VectorIndex};
 use sepal_storage::{BlobReader, Chunk, FairCache, Near, StoreError};
-use sepal_types::{Error, FileId, Result, SqlState, TableId, TenantId};
+use sepal_types::{Error, ErrorKind, FileId, Result, SqlState, TableId, TenantId};
+use tokio::sync::Notify;
 
 use super::filter::{FilterCache, FilterMemory};
 
@@ -45,6 +49,8 @@ pub struct IndexCache {
     filters: FilterCache,
     /// Indexes that the memory has given.
     near: Near<Key, Opened>,
+    /// Told that an index was given up.
+    missing: Arc<Notify>,
     /// Two searches that miss open an index once. Segments share locks, rarely the same one.
     opening: [Mutex<()>; 8],
 }
@@ -127,8 +133,13 @@ impl IndexMemory {
 
 impl IndexCache {
     pub fn new(tenant: TenantId, memory: Arc<IndexMemory>) -> Self {
+        Self::waking(tenant, memory, Arc::default())
+    }
+
+    /// `missing` is told when an index was given up: a segment lacks it now.
+    pub fn waking(tenant: TenantId, memory: Arc<IndexMemory>, missing: Arc<Notify>) -> Self {
         let filters = FilterCache::new(tenant, Arc::clone(&memory.filters));
-        Self { tenant, memory, filters, near: Near::default(), opening: Default::default() }
+        Self { tenant, memory, filters, near: Near::default(), missing, opening: Default::default() }
     }
 
     /// What the tenant's filters have found out.
@@ -136,10 +147,10 @@ impl IndexCache {
         &self.filters
     }
 
-    /// The index of a chunk, opened if need be; `None` when the chunk has none. `all_bytes`: what the table's index
-    /// takes in all its segments.
+    /// The index of a chunk, opened if need be; `None` when the chunk has none, or has one that does not open or does
+    /// not fit it: then its rows are scanned. `all_bytes`: what the table's index takes in all its segments.
     ///
-    /// Errors: XX001 when the blob does not open or does not fit the chunk.
+    /// Errors: 58030 when the device does not give the file.
     pub fn get(
         &self,
         chunk: &Chunk,
@@ -159,7 +170,7 @@ impl IndexCache {
             return Ok(Some(found));
         }
         let in_place = all_bytes() > self.memory.most_whole_bytes;
-        let Some(found) = open(chunk, segment, index, (dim, in_place))? else {
+        let Some(found) = self.open(chunk, segment, index, (dim, in_place))? else {
             return Ok(None);
         };
         self.keep(segment, index, Arc::clone(&found.opened));
@@ -179,8 +190,28 @@ impl IndexCache {
         match self.look(segment, index).filter(|found| found.left.is_none()) {
             Some(found) => Ok(Some(Arc::clone(&found.index))),
             None => {
-                Ok(open(chunk, segment, index, (dim, false))?.map(|found| Arc::clone(&found.opened.index)))
+                let found = self.open(chunk, segment, index, (dim, false))?;
+                Ok(found.map(|found| Arc::clone(&found.opened.index)))
             }
+        }
+    }
+
+    /// `None` also for an index that is given up now.
+    fn open(
+        &self,
+        chunk: &Chunk,
+        segment: FileId,
+        index: TableId,
+        how: (usize, bool),
+    ) -> Result<Option<ChunkIndex>> {
+        let Some(file) = chunk.index_file(index) else { return Ok(None) };
+        match open(chunk, segment, index, how) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                chunk.give_up_index(file, &error);
+                self.missing.notify_one();
+                Ok(None)
+            }
+            opened => opened,
         }
     }
 

@@ -59,7 +59,7 @@ impl Measurement<'_> {
     /// The same table gives the same rows that ask.
     ///
     /// # Errors
-    /// 57014 when interrupted, XX001 for an index that does not open.
+    /// 57014 when interrupted, XX001 for a column that does not open.
     pub fn run(&self) -> Result<Option<f64>> {
         let mut questions = self.questions()?;
         let all_bytes = || self.version.index_bytes(self.index).unwrap_or(0);

@@ -120,8 +120,8 @@ pub(super) fn effort(index: &dyn VectorIndex, settings: &SearchSettings, k: usiz
 
 /// The `k` nearest rows, nearest first; NaN distances after all numbers, NULL vectors last. Adds to `searched`.
 ///
-/// Errors: 22000 when the query has other dimensions than the column, XX001 for a blob that does not open or of which a
-/// part is damaged.
+/// Errors: 22000 when the query has other dimensions than the column, XX001 for a column that does not open, and for a
+/// damaged part of an index that is read from its file. An index that does not open is left out.
 pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) -> Result<Vec<Hit>> {
     let index = search
         .settings

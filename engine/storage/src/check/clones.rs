@@ -7,7 +7,7 @@ use sepal_types::FileId;
 
 use super::{
     ClonedSegment, Damage, Examination,
-    data::{SEARCHED_EXACTLY, consequence},
+    data::{BUILT_AGAIN, consequence},
 };
 use crate::{Op, manifest::TableEntry, ops::CloneSource, paths::DataKind, store::lost::Lost};
 
@@ -43,8 +43,7 @@ impl Examination<'_> {
                     if self.is_unread(DataKind::Index, index.blob.file)
                         && let Some((error, _)) = self.index_file(&table, entry, index)
                     {
-                        let consequence = format!("searches of the past as of commit {lsn} fail");
-                        self.failed(&error, consequence, Some(Damage::Past));
+                        self.past_index(&error, lsn);
                     }
                 }
             }
@@ -79,7 +78,7 @@ impl Examination<'_> {
                     let name = known.map_or_else(String::new, |def| def.name.clone());
                     let (table, index, blob) = (def.id, index.index, index.blob.file);
                     let damage = Damage::ClonedIndex { table, name, index, blob };
-                    self.failed(&error, SEARCHED_EXACTLY, Some(damage));
+                    self.failed(&error, BUILT_AGAIN, Some(damage));
                 }
             }
         }

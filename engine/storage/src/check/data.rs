@@ -7,21 +7,23 @@ use std::path::Path;
 use arrow::array::{Array, UInt64Array};
 use sepal_types::{FileId, Lsn, RowId};
 
-use super::{Damage, Examination};
+use super::{Damage, Examination, Finding, Severity};
 use crate::{
     Chunk, ChunkRef, StoreError,
     arrow_types::stored_column,
+    blob::{Blob, Owner},
     disk::io_error,
     manifest::{DeletedEntry, IndexEntry, Manifest, SegmentEntry, TableEntry},
     paths::{DataKind, show},
     store::{
         load::{Opener, Registry},
         lost::Lost,
+        open::Context,
     },
 };
 
-pub(super) const SEARCHED_EXACTLY: &str =
-    "no row is lost: what needs it fails until REINDEX builds the index again, or a repair gives it up";
+pub(super) const BUILT_AGAIN: &str =
+    "no row is lost: its segment is searched exactly until the server has built the index again";
 
 /// Bytes read at once where nobody looks at them.
 const PIECE_BYTES: usize = 1 << 20;
@@ -129,6 +131,10 @@ impl Examination<'_> {
     ) -> Judged {
         let one = SegmentEntry { deleted: None, indexes: vec![index.clone()], ..entry.clone() };
         self.judge((DataKind::Index, index.blob.file), index.blob.bytes, |this| {
+            let Context { disk, paths, tenant, keys, .. } = &*this.context;
+            let owner = Owner { tenant: *tenant, table: entry.sealed_for(table.def.id), segment: entry.file };
+            // An opening store goes on without it where this fails, and says nothing to whoever asked.
+            Blob::named(disk, paths, keys, owner, DataKind::Index, &index.blob)?;
             let found = this.alone(table, one)?;
             this.blob(table, index, &found.chunk)
         })
@@ -220,13 +226,25 @@ impl Examination<'_> {
     ) -> bool {
         let Some((error, new)) = self.index_file(table, entry, index) else { return true };
         lost.add_file(DataKind::Index, index.blob.file);
-        let damage = Damage::Index { table: table.def.id, segment: entry.file, index: index.index };
-        let consequence = match past {
-            None => SEARCHED_EXACTLY.to_owned(),
-            Some(lsn) => format!("searches of the past as of commit {lsn} fail"),
-        };
-        self.damaged((&error, new), consequence, past, damage);
+        match past {
+            None => {
+                let damage = Damage::Index { table: table.def.id, segment: entry.file, index: index.index };
+                self.failed(&error, BUILT_AGAIN, Some(damage));
+            }
+            Some(lsn) if new => self.past_index(&error, lsn),
+            Some(_) => {}
+        }
         false
+    }
+
+    /// Of the past nobody builds an index again, and nothing is lost by it.
+    pub(super) fn past_index(&mut self, error: &StoreError, lsn: Lsn) {
+        let consequence = format!("no row is lost: the past as of commit {lsn} is searched exactly there");
+        let mut finding = Finding::of(error, consequence, Some(Damage::Past));
+        if finding.damage == Some(Damage::Past) {
+            finding.severity = Severity::Warning;
+        }
+        self.found(finding);
     }
 
     fn blob(&self, table: &TableEntry, index: &IndexEntry, chunk: &Chunk) -> Result<(), StoreError> {

@@ -1,7 +1,8 @@
 //! What only older manifests name.
 //!
-//! They are history, which ends in time, or named snapshots, which do not. One of which some file is damaged is told as
-//! a whole, too: a repair gives it up, unless it has a name. Then what is left of it may still be wanted.
+//! They are history, which ends in time, or named snapshots, which do not. One of which some file is damaged is told
+//! as a whole, too: a repair gives it up, unless it has a name. Then what is left of it may still be wanted. A
+//! damaged index spoils no past: it is searched exactly.
 
 use super::{Damage, Examination, Finding, Severity, manifests::Manifests};
 use crate::{manifest::Manifest, paths::show};
@@ -19,7 +20,7 @@ impl Examination<'_> {
         }
         for older in &manifests.older {
             let sound = self.data(older, Some(older.lsn));
-            if sound.manifest != *older {
+            if without_indexes(sound.manifest) != without_indexes(older.clone()) {
                 self.spoilt(older, newest);
             }
         }
@@ -44,4 +45,12 @@ impl Examination<'_> {
         finding.damage = damage;
         self.found(finding);
     }
+}
+
+/// What has to be there for its rows to be read.
+fn without_indexes(mut manifest: Manifest) -> Manifest {
+    for segment in manifest.tables.iter_mut().flat_map(|table| &mut table.segments) {
+        segment.indexes.clear();
+    }
+    manifest
 }

@@ -32,6 +32,8 @@ pub struct ColumnCache {
     changes: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
+    /// Indexes of segments whose files turned out not to open.
+    damaged_indexes: AtomicU64,
 }
 
 impl CacheKey {
@@ -53,6 +55,7 @@ impl ColumnCache {
             changes: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            damaged_indexes: AtomicU64::new(0),
         })
     }
 
@@ -78,6 +81,15 @@ impl ColumnCache {
     /// Columns found and not found so far.
     pub fn hits_and_misses(&self) -> (u64, u64) {
         (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
+    }
+
+    /// How many index files of segments were found damaged so far.
+    pub fn damaged_indexes(&self) -> u64 {
+        self.damaged_indexes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_damaged_index(&self) {
+        self.damaged_indexes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Drops everything of a tenant: its key was revoked, or its store closed.

@@ -187,11 +187,27 @@ impl Chunk {
         }
     }
 
-    /// Whether the segment has this vector index's bytes.
+    /// Whether the segment has this vector index's bytes, and nothing is known against them.
     pub fn has_index(&self, index: TableId) -> bool {
         match &self.kind {
             Kind::Memory(_) => false,
             Kind::Sealed(chunk) => chunk.has_index(index),
+        }
+    }
+
+    /// The file of this vector index, unless it was given up.
+    pub fn index_file(&self, index: TableId) -> Option<FileId> {
+        match &self.kind {
+            Kind::Memory(_) => None,
+            Kind::Sealed(chunk) => chunk.index_file(index),
+        }
+    }
+
+    /// The index in that file does not open, or is not this segment's. From here on the segment counts as one without
+    /// it.
+    pub fn give_up_index(&self, file: FileId, why: &dyn std::fmt::Display) {
+        if let Kind::Sealed(chunk) = &self.kind {
+            chunk.give_up_index(file, why);
         }
     }
 

@@ -5,7 +5,8 @@
 mod reseal;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
     path::PathBuf,
     sync::{
         Arc, OnceLock,
@@ -27,7 +28,7 @@ use crate::{
     blob::{Blob, BlobReader},
     disk::Disk,
     manifest::{BlobEntry, SegmentEntry},
-    paths::show,
+    paths::{DataKind, show},
     segment::{Footer, Identity, VECTORS_PER_PAGE},
 };
 
@@ -50,6 +51,8 @@ pub(crate) struct SealedChunk {
     /// Columns that the cache has given.
     near: Near<Option<ColumnId>, dyn Array>,
     indexes: RwLock<BTreeMap<TableId, Blob>>,
+    /// Files of indexes that do not open, or are not this segment's: as good as none.
+    damaged: Mutex<BTreeSet<FileId>>,
     /// Nothing names the files any more: the last reader removes them.
     obsolete: AtomicBool,
 }
@@ -69,6 +72,7 @@ impl SealedChunk {
             loading: Default::default(),
             near: Near::default(),
             indexes,
+            damaged: Mutex::default(),
             obsolete: AtomicBool::new(false),
         }
     }
@@ -173,8 +177,34 @@ impl SealedChunk {
         self.footer()?.check(&self.parts.disk, &self.parts.path, name)
     }
 
+    /// Whether there is an index that can be searched, as far as is known.
     pub(crate) fn has_index(&self, index: TableId) -> bool {
-        self.indexes.read().contains_key(&index)
+        self.index_file(index).is_some()
+    }
+
+    /// The file of an index that is not known to be damaged.
+    pub(crate) fn index_file(&self, index: TableId) -> Option<FileId> {
+        let file = self.indexes.read().get(&index)?.entry().file;
+        (!self.damaged.lock().contains(&file)).then_some(file)
+    }
+
+    /// An index's file cannot be used. The rows are all there: from now on the segment has no such index, is searched
+    /// exactly, and gets another one from whoever looks for segments that lack theirs. The file stays until then. Said
+    /// and counted once for each file.
+    pub(crate) fn give_up_index(&self, file: FileId, why: &dyn fmt::Display) {
+        if !self.damaged.lock().insert(file) {
+            return;
+        }
+        self.parts.cache.note_damaged_index();
+        let Identity { tenant, table, file: segment, .. } = &self.parts.identity;
+        tracing::error!(
+            %tenant,
+            %table,
+            %segment,
+            file = %format_args!("{file}.{}", DataKind::Index.extension()),
+            %why,
+            "an index file is damaged: its segment is searched exactly until the index is built again"
+        );
     }
 
     pub(crate) fn index_bytes(&self, index: TableId) -> u64 {
@@ -207,8 +237,9 @@ impl SealedChunk {
         self.indexes.write().entry(index).or_insert(blob);
     }
 
-    /// The same blob under a clone's index. `None` when the segment has none.
+    /// The same blob under a clone's index. `None` when the segment has none that can be used.
     pub(crate) fn share(&self, from: TableId, to: TableId) -> Option<BlobEntry> {
+        self.index_file(from)?;
         let mut indexes = self.indexes.write();
         let blob = indexes.get(&from)?.clone();
         let entry = blob.entry().clone();

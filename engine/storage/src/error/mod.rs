@@ -134,10 +134,7 @@ impl From<StoreError> for Error {
             StoreError::Io { .. } => Error::new(SqlState::IoError, text)
                 .with_hint("Check the device and the server's log, then restart the server."),
             StoreError::Corrupt { .. } => Error::new(SqlState::DataCorrupted, text)
-                .with_hint(
-                    "Restore the named file from a backup. An index (.index) is built again by REINDEX, too. \
-                     Nothing was changed.",
-                ),
+                .with_hint("Restore the named file from a backup. Nothing was changed."),
             StoreError::Poisoned { .. } => Error::new(SqlState::IoError, text)
                 .with_hint("Restart the server: it recovers every acknowledged write from the log."),
             StoreError::Stopped => Error::new(SqlState::QueryCanceled, text),

@@ -63,8 +63,9 @@ impl Past {
 impl TenantStore {
     /// All tables as they were. Blocks for reading: the newest checkpoint before the moment, and the log from there.
     ///
-    /// Errors: [`StoreError::NoSuchPast`] for a moment that is not kept any more, [`StoreError::NotYet`] for one in the
-    /// future, [`StoreError::NoSuchSnapshot`]; [`StoreError::Corrupt`] where what is kept cannot be read.
+    /// Errors: [`StoreError::NoSuchPast`] for a moment that is not kept any more, [`StoreError::NotYet`] for one in
+    /// the future, [`StoreError::NoSuchSnapshot`]; [`StoreError::Corrupt`] where what is kept cannot be read. A named
+    /// snapshot is there without the tables of which something is damaged ([`Snapshot::unreadable`]).
     pub fn snapshot_as_of(&self, at: &AsOf) -> Result<Snapshot, StoreError> {
         let until = match (Until::of(at), at) {
             (None, AsOf::Named { environment, name }) => return self.named_snapshot(environment, name),
@@ -123,7 +124,11 @@ impl TenantStore {
             return Ok(found);
         }
         let keys = self.keys();
-        let snapshot = self.open_version(self.opener(&keys), named.manifest)?.into_past();
+        let opener = self.opener(&keys);
+        let (manifest, _) =
+            manifest::read(&self.disk, &self.paths, self.tenant, opener.keys, named.manifest)?;
+        // A name may keep what a repair had no way with: the tables that do not need it are there.
+        let snapshot = opener.readable(&manifest)?.into_past();
         let next_us = snapshot.time_us().saturating_add(1);
         self.past.lock().put(&snapshot, next_us);
         Ok(snapshot)

@@ -8,11 +8,12 @@
 //! |---|---|
 //! | a segment | the table goes on without it |
 //! | a segment's deletion vector | the segment goes, too, unless [`RepairOptions::resurrect_deleted`] |
-//! | an index blob | dropped from the manifest; the database builds the index again |
+//! | an index blob | dropped from the manifest; the database builds the index again, as it does without a repair |
 //! | the log | everything from there on is cut: later commits were made on top of those that are gone |
 //! | a segment or index that a clone in the log shares | the clone goes on without it, too |
 //! | a log file that no recovery needs | moved aside |
 //! | an older manifest, or what only it names | the past that it keeps goes; a named snapshot stays as it is |
+//! | an index blob that only the past names | nothing: that past is searched exactly |
 //! | the newest manifest | an older one with the log after it, if both are whole; else the repair is refused |
 //! | anything that a device does not read | refused: it may be read elsewhere |
 //!
@@ -71,8 +72,8 @@ pub enum Loss {
     /// Changes that a pipeline may not have delivered yet: it has to be reset.
     OldLog { file: String, why: String },
     /// The newest manifest; `instead` and the log hold the same rows. Snapshots that were named or dropped after
-    /// `instead` are not known.
-    Manifest { file: String, instead: u64, why: String },
+    /// `instead` are not known: `snapshots` are those that it names.
+    Manifest { file: String, instead: u64, snapshots: Vec<String>, why: String },
     /// The past that an older manifest keeps, with the names of its snapshots.
     Past { file: String, snapshots: Vec<String>, why: String },
 }

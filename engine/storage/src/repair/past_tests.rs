@@ -6,9 +6,9 @@ use sepal_types::{LogEnd, TableId};
 
 use super::{Loss, RepairOptions, RepairPlan};
 use crate::{
-    CheckOptions, HistoryPolicy, NoBlobs, Op, StoreOptions, TenantStore,
-    check::tests::{Heard, Known, errors},
-    fixtures::{TENANT, commit, create, delete, files, ids, insert, items, options, tenant_key},
+    AsOf, CheckOptions, Finding, HistoryPolicy, NoBlobs, Op, Severity, StoreError, StoreOptions, TenantStore,
+    check::tests::{Heard, Known, check_with, errors},
+    fixtures::{TENANT, commit, create, delete, files, ids, insert, items, options, scan, tenant_key},
 };
 
 const COPY: u32 = 20_020;
@@ -107,6 +107,91 @@ fn a_named_snapshot_stays_with_its_damage_and_today_goes_without() {
     assert_eq!(rows(&store, 20_000), [101], "what only the log had is kept");
     assert_eq!(store.snapshots().len(), 1);
     assert!(!with_extension(&dir, "parquet").is_empty(), "what a name keeps is not moved away");
+}
+
+/// The names are in the manifests: an older one knows those that came before it.
+#[test]
+fn a_repair_without_the_newest_manifest_says_which_snapshots_stay() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("tenant");
+    let end = furnished(&dir);
+    let newest = with_extension(&dir, "manifest").into_iter().max().unwrap();
+    std::fs::write(newest, b"nothing").unwrap();
+    let plan = plan(&dir, end);
+    let Loss::Manifest { snapshots, .. } = &plan.losses[0] else { panic!("{:?}", plan.losses) };
+    assert_eq!(snapshots, &["default/then"]);
+    plan.apply(&root.path().join("aside")).unwrap();
+    let store = TenantStore::open(&dir, TENANT, tenant_key(), keeping()).unwrap();
+    assert_eq!(store.snapshots().len(), 1);
+}
+
+/// What one table needs is no reason to keep the others from whoever asks for a name.
+#[test]
+fn of_a_named_snapshot_the_tables_that_are_whole_are_read() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("tenant");
+    let store = TenantStore::create(&dir, TENANT, tenant_key(), keeping()).unwrap();
+    for (table, name) in [(20_000, "items"), (20_010, "goods")] {
+        commit(&store, vec![Op::CreateTable(items(table, name))]);
+        let op = insert(&store, table, &(0..30).collect::<Vec<_>>());
+        commit(&store, vec![op]);
+    }
+    store.checkpoint(&NoBlobs).unwrap();
+    let op = delete(&store, 20_000, &[3]);
+    commit(&store, vec![op]);
+    store.create_snapshot(&NoBlobs, "default", "then", "somebody", None).unwrap();
+    // Written anew: only the snapshot needs the deletion vector from here on.
+    let op = insert(&store, 20_000, &[100]);
+    commit(&store, vec![op]);
+    store.checkpoint(&NoBlobs).unwrap();
+    store.close().unwrap();
+    drop(store);
+    let vectors = with_extension(&dir, "deleted");
+    assert!(!vectors.is_empty());
+    vectors.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    let store = TenantStore::open(&dir, TENANT, tenant_key(), keeping()).unwrap();
+    let name = AsOf::Named { environment: "default".into(), name: "then".into() };
+    let then = store.snapshot_as_of(&name).unwrap();
+    assert!(then.find("default", "items").is_none());
+    assert!(matches!(then.unreadable("default", "items"), Some(StoreError::Corrupt { .. })));
+    assert_eq!(scan(then.find("default", "goods").unwrap()).len(), 30);
+    assert!(then.unreadable("default", "goods").is_none());
+}
+
+/// Nobody builds an index of the past again, and nobody needs it.
+#[test]
+fn a_damaged_index_spoils_no_past() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("tenant");
+    let store = TenantStore::create(&dir, TENANT, tenant_key(), keeping()).unwrap();
+    commit(&store, vec![Op::CreateTable(items(20_000, "items"))]);
+    let op = insert(&store, 20_000, &(0..30).collect::<Vec<_>>());
+    commit(&store, vec![op]);
+    store.checkpoint(&NoBlobs).unwrap();
+    let segment = store.snapshot().table(TableId(20_000)).unwrap().chunks[0].chunk.segment().unwrap();
+    let index = items(20_000, "items").indexes[0].id;
+    assert!(store.attach_index(TableId(20_000), segment, index, b"index bytes").unwrap());
+    store.create_snapshot(&NoBlobs, "default", "then", "somebody", None).unwrap();
+    let op = insert(&store, 20_000, &[100]);
+    commit(&store, vec![op]);
+    store.checkpoint(&NoBlobs).unwrap();
+    store.close().unwrap();
+    let end = store.log_end();
+    drop(store);
+    for path in with_extension(&dir, "index") {
+        std::fs::remove_file(&path).unwrap();
+    }
+    let (_, heard) = check_with(&dir, end, &Known);
+    let told = |finding: &Finding| {
+        finding.severity == Severity::Warning
+            && finding.file.ends_with(".index")
+            && finding.consequence.contains("no row is lost")
+    };
+    assert!(!heard.findings.is_empty() && heard.findings.iter().all(told), "{:?}", heard.findings);
+    let plan = plan(&dir, end);
+    assert!(plan.is_empty() && plan.left.is_empty(), "{:?}", plan.losses);
+    let store = TenantStore::open(&dir, TENANT, tenant_key(), keeping()).unwrap();
+    assert_eq!(store.snapshots().len(), 1);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{
     BlobChecker, CheckObserver, Finding, Severity, TenantStore,
     check::{ClonedSegment, Damage, DataFiles, Examination, Named, Sound},
     disk::Disk,
-    manifest::{self, FileSizes, Manifest, SegmentEntry, TableEntry},
+    manifest::{self, FileSizes, Manifest, NamedEntry, SegmentEntry, TableEntry},
     paths::{DataKind, Paths, show},
     store::lost::Lost,
 };
@@ -133,7 +133,8 @@ impl Planner<'_> {
         let file = show(&paths.manifest(highest));
         for (manifest, hash) in numbers.iter().rev().filter_map(|number| read(*number).ok()) {
             if self.is_whole(&manifest, observer) {
-                let loss = Loss::Manifest { file, instead: manifest.number, why };
+                let snapshots = manifest.snapshots.iter().map(named).collect();
+                let loss = Loss::Manifest { file, instead: manifest.number, snapshots, why };
                 return Ok((manifest, hash, highest, vec![loss]));
             }
         }
@@ -266,7 +267,7 @@ impl Steps {
     fn forget(&mut self, number: u64, file: String, why: String) -> Loss {
         self.past.insert(number);
         let named = self.original.snapshots.iter().filter(|named| named.manifest == number);
-        let snapshots = named.map(|named| format!("{}/{}", named.environment, named.name)).collect();
+        let snapshots = named.map(self::named).collect();
         Loss::Past { file, snapshots, why }
     }
 
@@ -304,6 +305,11 @@ impl Steps {
         });
         manifest.cloned.retain(|cloned| !data.contains(&(cloned.kind, cloned.file)));
     }
+}
+
+/// A snapshot by its environment and name.
+fn named(snapshot: &NamedEntry) -> String {
+    format!("{}/{}", snapshot.environment, snapshot.name)
 }
 
 impl Loss {

@@ -264,7 +264,11 @@ impl TenantStore {
         let mut copied = Copied { chunk, owner, blobs: HashMap::new(), bytes };
         pace.phase(Phase::BuildingIndexes);
         for blob in old.index_blobs() {
-            pace.spend(self.copy_blob(&blob, &mut copied)?.bytes);
+            match self.copy_blob(&blob, &mut copied) {
+                Ok(entry) => pace.spend(entry.bytes),
+                Err(error @ StoreError::Corrupt { .. }) => old.give_up_index(blob.entry().file, &error),
+                Err(error) => return Err(error),
+            }
         }
         Ok(copied)
     }
@@ -362,8 +366,19 @@ impl TenantStore {
             if let Some(deleted) = &mut segment.deleted {
                 deleted.blob = self.copy_blob(&blob(DataKind::Deleted, &deleted.blob)?, copied)?;
             }
-            for index in &mut segment.indexes {
-                index.blob = self.copy_blob(&blob(DataKind::Index, &index.blob)?, copied)?;
+            for mut index in std::mem::take(&mut segment.indexes) {
+                let copy = blob(DataKind::Index, &index.blob).and_then(|blob| self.copy_blob(&blob, copied));
+                match copy {
+                    Ok(entry) => {
+                        index.blob = entry;
+                        segment.indexes.push(index);
+                    }
+                    // The copy goes without it, and gets another one in time.
+                    Err(error @ StoreError::Corrupt { .. }) => {
+                        old.give_up_index(index.blob.file, &error);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             segment.file = entry.file;
             segment.bytes = entry.bytes;

@@ -36,6 +36,16 @@ pub(crate) struct State {
     pub names: Arc<Names>,
     /// Of a past state: what its serials had counted to.
     pub past_sequences: Option<Arc<Vec<(TableId, ColumnId, i64)>>>,
+    /// Of a past state: tables that are left out because what they need is damaged.
+    pub unreadable: Arc<Vec<Unreadable>>,
+}
+
+/// A table that cannot be opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Unreadable {
+    pub environment: String,
+    pub name: String,
+    pub error: StoreError,
 }
 
 impl Snapshot {
@@ -76,6 +86,12 @@ impl Snapshot {
         let version = self.table(self.0.names.get(environment, name)?)?;
         // An index's name leads to its table, but is not the table's.
         (version.def.name == name).then_some(version)
+    }
+
+    /// Why the table of this name is not among those of a past snapshot, if it was there and is damaged.
+    pub fn unreadable(&self, environment: &str, name: &str) -> Option<&StoreError> {
+        let is_it = |table: &&Unreadable| table.environment == environment && table.name == name;
+        self.0.unreadable.iter().find(is_it).map(|table| &table.error)
     }
 
     /// Whether an op made from `base` means the same here: a change of definition was made from the definition

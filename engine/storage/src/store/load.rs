@@ -27,7 +27,7 @@ use crate::{
     ops::{self, CloneSource, Decoded},
     paths::{DataKind, Paths, file_key_aad, show},
     segment::Identity,
-    snapshot::{Rules, State},
+    snapshot::{Rules, State, Unreadable},
 };
 
 /// The generation of everything that was replayed: the writer's first.
@@ -61,6 +61,15 @@ pub(crate) struct Opened {
 
 impl Opener<'_> {
     pub(crate) fn manifest(&self, manifest: &Manifest) -> Result<Opened, StoreError> {
+        let opened = self.readable(manifest)?;
+        match opened.state.unreadable.first() {
+            None => Ok(opened),
+            Some(table) => Err(table.error.clone()),
+        }
+    }
+
+    /// The same without the tables of which something is damaged, for whoever reads others. Nothing can go on from it.
+    pub(crate) fn readable(&self, manifest: &Manifest) -> Result<Opened, StoreError> {
         let next_rows: HashMap<_, _> =
             manifest.tables.iter().map(|table| (table.def.id, table.next_row)).collect();
         let values = CounterValues {
@@ -70,7 +79,15 @@ impl Opener<'_> {
         };
         let mut state = State { lsn: manifest.lsn, time_us: manifest.time_us, ..State::default() };
         for table in &manifest.tables {
-            let version = self.table(table)?;
+            let version = match self.table(table) {
+                Ok(version) => version,
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    let (environment, name) = (table.def.environment.clone(), table.def.name.clone());
+                    Arc::make_mut(&mut state.unreadable).push(Unreadable { environment, name, error });
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             Arc::make_mut(&mut state.names).insert(&table.def)?;
             state.tables.insert(table.def.id, Arc::new(version));
         }
@@ -102,7 +119,8 @@ impl Opener<'_> {
         bitmap.map_err(|error| StoreError::corrupt(&show(&path), error.to_string()))
     }
 
-    /// The segment's one chunk, with at least the indexes that the entry names.
+    /// The segment's one chunk, with at least the indexes that the entry names. An index file that is not there, or is
+    /// another one, keeps nobody from the rows: the segment goes without it.
     pub(crate) fn chunk(&self, table: TableId, entry: &SegmentEntry) -> Result<Arc<Chunk>, StoreError> {
         let open = self.registry.lock().get(&entry.file).and_then(Weak::upgrade);
         let chunk = match open {
@@ -123,8 +141,13 @@ impl Opener<'_> {
         if let Some(sealed) = chunk.as_sealed() {
             for index in entry.indexes.iter().filter(|index| !sealed.has_index(index.index)) {
                 let (owner, kind) = (self.owner(table, entry), DataKind::Index);
-                let blob = Blob::named(self.disk, self.paths, self.keys, owner, kind, &index.blob)?;
-                sealed.attach_known(index.index, blob);
+                match Blob::named(self.disk, self.paths, self.keys, owner, kind, &index.blob) {
+                    Ok(blob) => sealed.attach_known(index.index, blob),
+                    Err(error @ StoreError::Corrupt { .. }) => {
+                        sealed.give_up_index(index.blob.file, &error);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(chunk)

@@ -76,7 +76,7 @@ impl OpenerFlags {
         root.map(Opener::Root).map_err(|error| {
             Failure::configuration(format!(
                 "{}. Without the root key name the recovery key: --recovery-key-file or --shares-file",
-                error.message()
+                error.operator_message()
             ))
         })
     }

@@ -4,7 +4,7 @@ use clap::Args;
 use sepal_backup::{Retention, Summary, Watch, show_moment};
 
 use super::{
-    super::{failure::Failure, flags::JsonFlag, output, runtime},
+    super::{check::count, failure::Failure, flags::JsonFlag, output, runtime},
     RepositoryFlags, bytes,
     progress::watched,
 };
@@ -141,10 +141,10 @@ impl Prune {
             output::data(backup)?;
         }
         output::talk(&format!(
-            "{} backups {would}removed, {} kept; {} objects with {} {would}removed.",
-            pruned.removed.len(),
+            "{} {would}removed, {} kept; {} with {} {would}removed.",
+            count(pruned.removed.len() as u64, "backup"),
             pruned.kept.len(),
-            pruned.objects,
+            count(pruned.objects, "object"),
             bytes(pruned.bytes)
         ));
         Ok(())

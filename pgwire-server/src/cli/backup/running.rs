@@ -26,6 +26,9 @@ pub struct Create {
     /// Store everything again, whatever the repository has
     #[arg(long)]
     full: bool,
+    /// Where the repository that the server has used is gone for good: begin a new one in its place
+    #[arg(long)]
+    new_repository: bool,
     /// Begin it and do not wait; `sepal backup status` tells how it goes
     #[arg(long)]
     no_wait: bool,
@@ -64,7 +67,8 @@ impl Create {
             Some(path) if !path.contains("://") => Some(std::path::absolute(path)?.display().to_string()),
             other => other.clone(),
         };
-        let request = Request::BackupCreate { repository, full: self.full };
+        let request =
+            Request::BackupCreate { repository, full: self.full, new_repository: self.new_repository };
         let Answer::BackupJob(number) = client::ask(&data, &request)? else { return Err(unexpected()) };
         if self.no_wait {
             output::talk("Begun. `sepal backup status` tells how it goes.");

@@ -8,7 +8,7 @@ use sepal_backup::{Report, Since, Target, VerifyOptions, Watch, show_moment};
 use crate::root_key::ServerWrappers;
 
 use super::{
-    super::{failure::Failure, flags::JsonFlag, output, runtime},
+    super::{check::count, failure::Failure, flags::JsonFlag, output, runtime},
     RateFlag, RepositoryFlags, bytes,
     opener::OpenerFlags,
     progress::watched,
@@ -88,8 +88,11 @@ fn tell(report: &Report) -> Result<(), Failure> {
     for tenant in &report.tenants {
         let word = if tenant.wrong.is_empty() { "PASS" } else { "FAIL" };
         output::data(&format!(
-            "{word}\t{}\t{} tables, {} rows and their content, {} k-NN answers",
-            tenant.name, tenant.tables, tenant.rows, tenant.questions
+            "{word}\t{}\t{}, {} and their content, {}",
+            tenant.name,
+            count(tenant.tables, "table"),
+            count(tenant.rows, "row"),
+            count(tenant.questions, "k-NN answer")
         ))?;
         if let Some(since) = &tenant.since {
             output::data(&format!("\t\t{}", moments(since, &report.backup)))?;
@@ -116,10 +119,10 @@ fn tell(report: &Report) -> Result<(), Failure> {
     }
     output::data(&format!("PASS\taudit trail\t{} entries", report.audit_entries))?;
     output::talk(&format!(
-        "Backup {} of {}: {} objects with {} fetched and compared.",
+        "Backup {} of {}: {} with {} fetched and compared.",
         report.backup,
         show_moment(report.made_us),
-        report.objects,
+        count(report.objects, "object"),
         bytes(report.bytes)
     ));
     Ok(())

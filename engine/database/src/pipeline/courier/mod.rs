@@ -454,7 +454,7 @@ impl Courier {
                         if error.kind() == ErrorKind::Exhausted && !stop.is_cancelled() =>
                     {
                         let code = error.state().code().to_owned();
-                        post.failed(words::shown(&error.to_string()), Some(code), 0);
+                        post.failed(words::shown(&error.without_private().to_string()), Some(code), 0);
                         tokio::select! {
                             () = stop.cancelled() => {}
                             () = world.sleep(FULL_WAIT) => {}

@@ -127,7 +127,8 @@ impl Run {
             code = error.state().code(), why = words::logged(error),
             "a pipeline stopped; it will be tried again"
         );
-        self.post.failed(words::shown(&error.to_string()), Some(error.state().code().to_owned()), 0);
+        let shown = words::shown(&error.clone().without_private().to_string());
+        self.post.failed(shown, Some(error.state().code().to_owned()), 0);
         self.post.mode(Mode::Retrying);
         tokio::select! {
             () = self.stop.cancelled() => {}

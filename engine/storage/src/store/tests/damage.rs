@@ -176,13 +176,61 @@ fn a_store_that_does_not_open_is_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     furnished(dir.path(), TENANT);
     let content = files(dir.path());
-    for removed in content.keys() {
+    // Without an index it opens.
+    let is_index = |path: &Path| path.extension().is_some_and(|kind| kind == "index");
+    for removed in content.keys().filter(|path| !is_index(path)) {
         std::fs::remove_file(removed).unwrap();
         let before = files(dir.path());
         let error = read_all(dir.path()).unwrap_err();
         assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
         assert_eq!(files(dir.path()), before, "nothing was written or removed without {removed:?}");
         restore(dir.path(), &content);
+    }
+}
+
+/// An index is derived from rows: where its file is gone, or not what it was, everything else is read, and another one
+/// takes its place.
+#[test]
+fn an_index_that_does_not_open_keeps_nobody_from_the_rows() {
+    type Spoil = fn(&Path, &[u8]);
+    let spoils: [(&str, Spoil); 3] = [
+        ("gone", |path, _| std::fs::remove_file(path).unwrap()),
+        ("cut", |path, bytes| std::fs::write(path, &bytes[..bytes.len() - 1]).unwrap()),
+        ("flipped", |path, bytes| {
+            let mut flipped = bytes.to_vec();
+            *flipped.last_mut().unwrap() ^= 1;
+            std::fs::write(path, flipped).unwrap();
+        }),
+    ];
+    let index = items(20_000, "items").indexes[0].id;
+    for (what, spoil) in spoils {
+        let dir = tempfile::tempdir().unwrap();
+        furnished(dir.path(), TENANT);
+        let whole = read_all(dir.path()).unwrap();
+        let content = files(dir.path());
+        let (path, bytes) =
+            content.iter().find(|(path, _)| path.extension().is_some_and(|kind| kind == "index")).unwrap();
+        spoil(path, bytes);
+        let cache = crate::ColumnCache::new(64 << 20);
+        let known = crate::StoreOptions { cache: Arc::clone(&cache), ..options() };
+        let store = TenantStore::open(dir.path(), TENANT, tenant_key(), known).unwrap();
+        let snapshot = store.snapshot();
+        let chunk = Arc::clone(&snapshot.table(ITEMS).unwrap().chunks[0].chunk);
+        if let Some(file) = chunk.index_file(index) {
+            let error = chunk.index_blob(index).unwrap().unwrap_err();
+            chunk.give_up_index(file, &error);
+            chunk.give_up_index(file, &error);
+        }
+        assert!(!chunk.has_index(index), "{what}");
+        assert_eq!(cache.damaged_indexes(), 1, "{what}");
+        assert_eq!(scan(snapshot.table(ITEMS).unwrap()), whole, "{what}");
+        let segment = chunk.segment().unwrap();
+        assert!(store.attach_index(ITEMS, segment, index, b"index bytes").unwrap(), "{what}");
+        assert!(chunk.has_index(index), "{what}");
+        store.checkpoint(&NoBlobs).unwrap();
+        assert!(!path.exists(), "{what}: nothing names it any more");
+        drop((chunk, snapshot, store));
+        assert_eq!(read_all(dir.path()).unwrap(), whole, "{what}");
     }
 }
 
