@@ -34,6 +34,7 @@ files! {
     "postgres" {
         postgres_arithmetic "arithmetic.slt",
         postgres_by_key "by_key.slt",
+        postgres_character "character.slt",
         postgres_constraints "constraints.slt",
         postgres_ddl "ddl.slt",
         postgres_insert_returning "insert_returning.slt",

@@ -141,7 +141,7 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
             from_text(&text, target)
         }
         // A boolean prints as t, but its cast to text is the word.
-        (DataType::Boolean, SqlType::Text | SqlType::Varchar(_)) => {
+        (DataType::Boolean, SqlType::Text | SqlType::Bpchar(_) | SqlType::Varchar(_)) => {
             let words = array.as_boolean().iter().map(|value| value.map(|value| value.to_string()));
             let words: ArrayRef = Arc::new(words.collect::<StringArray>());
             from_text(&words, target)
@@ -149,6 +149,7 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
         (
             _,
             SqlType::Text
+            | SqlType::Bpchar(_)
             | SqlType::Varchar(_)
             | SqlType::Name
             | SqlType::Char
@@ -219,7 +220,7 @@ pub(super) fn from_text(text: &ArrayRef, target: &SqlType) -> Result<ArrayRef> {
     let strings = text.as_string::<i32>();
     let truncate = match target {
         // An explicit cast truncates silently; only assignment refuses (SQL:1992, as Postgres).
-        SqlType::Varchar(Some(length)) => usize::try_from(*length).ok(),
+        SqlType::Bpchar(Some(length)) | SqlType::Varchar(Some(length)) => usize::try_from(*length).ok(),
         _ => None,
     };
     let mut builder = values::Builder::new(target, strings.len());

@@ -238,7 +238,15 @@ fn plan_power(expr: RawBinaryExpr, schema: &DFSchema) -> RawBinaryExpr {
 
 /// Types that have no arithmetic with a number.
 const fn is_plain(ty: &SqlType) -> bool {
-    matches!(ty, SqlType::Bool | SqlType::Bytea | SqlType::Text | SqlType::Uuid | SqlType::Varchar(_))
+    matches!(
+        ty,
+        SqlType::Bool
+            | SqlType::Bpchar(_)
+            | SqlType::Bytea
+            | SqlType::Text
+            | SqlType::Uuid
+            | SqlType::Varchar(_)
+    )
 }
 
 /// An integer literal in its own type, also where the AST pass has written it as a cast: SELECT lists and

@@ -151,8 +151,12 @@ impl Pass<'_> {
             return;
         };
         if let Some(position) = placeholder(&operand) {
-            // A cast cuts bit strings and fills them up; their type has no length before it.
-            let hinted = if matches!(ty, SqlType::Bit(_)) { SqlType::Bit(None) } else { ty.clone() };
+            // A cast cuts strings and fills them up; their type has no length before it.
+            let hinted = match &ty {
+                SqlType::Bit(_) => SqlType::Bit(None),
+                SqlType::Bpchar(_) => SqlType::Bpchar(None),
+                other => other.clone(),
+            };
             self.parameters.hint(position, &hinted);
             // A parameter that already has this type (dimensions aside) needs no cast around it.
             if self.parameters.get(position) == Some(&ty) && !matches!(ty, SqlType::Varchar(Some(_))) {
@@ -329,6 +333,7 @@ pub(super) fn cast_target(data_type: &DataType) -> Option<SqlType> {
 pub(super) fn wrapper_name(ty: &SqlType) -> Option<String> {
     match ty {
         SqlType::Bit(_)
+        | SqlType::Bpchar(_)
         | SqlType::Vector(_)
         | SqlType::HalfVec(_)
         | SqlType::Uuid
