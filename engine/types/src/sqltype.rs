@@ -365,6 +365,15 @@ impl SqlType {
         }
     }
 
+    /// The type with this `pg_type.typname`, `[]` after it for its array: `char` is the type of one byte here.
+    pub fn from_internal_name(name: &str) -> Option<SqlType> {
+        match name {
+            "char" => Some(Self::Char),
+            "char[]" => Some(Self::Array(Box::new(Self::Char))),
+            other => Self::from_name(other),
+        }
+    }
+
     fn alias(name: &str) -> Option<SqlType> {
         Some(match name {
             "int" => Self::Int4,
@@ -386,10 +395,7 @@ mod tests {
     fn names_oids_and_modifiers_agree() {
         for ty in SqlType::simple_types() {
             assert_eq!(SqlType::from_oid(ty.oid()), Some(ty.clone()));
-            // `char` without its quotes is another type's name.
-            if ty != SqlType::Char {
-                assert_eq!(SqlType::from_name(&ty.internal_name()), Some(ty.clone()));
-            }
+            assert_eq!(SqlType::from_internal_name(&ty.internal_name()), Some(ty.clone()));
             assert_eq!(SqlType::from_name(&ty.display_name()), Some(ty));
         }
         for text in [

@@ -43,7 +43,8 @@ pub(super) fn type_named(data_type: &DataType) -> Bound<Ty> {
         "cardinal_number" => Ty::INT4,
         // Values of these are not made here.
         "bit" | "date" | "halfvec" | "interval" | "time" | "vector" | "bytea" => return Err(Stop::Decline),
-        _ => Ty::Sql(SqlType::from_name(&modified).ok_or_else(|| {
+        // The parser has a type of its own for `char` without quotes.
+        _ => Ty::Sql(SqlType::from_internal_name(&modified).ok_or_else(|| {
             Error::new(SqlState::UndefinedObject, format!("type \"{name}\" does not exist"))
         })?),
     })
