@@ -252,8 +252,8 @@ mod tests {
         assert_eq!(first_match(&given(&["abc", "(a)(z)?"])), Ok(Answer::Texts(vec![some("a"), None])));
         assert_eq!(first_match(&given(&["a\nb", "a.b"])), Ok(Answer::Texts(vec![some("a\nb")])));
         assert!(first_match(&given(&["abc", "b", "g"])).is_err());
-        let replaces = [
-            (&["abcabc", "b", "[\\&]"] as &[&str], "a[b]cabc"),
+        let replaces: [(&'static [&'static str], &str); 4] = [
+            (&["abcabc", "b", "[\\&]"], "a[b]cabc"),
             (&["abcabc", "b", "$0", "g"], "a$0ca$0c"),
             (&["abc", "(b)", "<\\1>"], "a<b>c"),
             (&["abc", "b", "\\\\"], "a\\c"),

@@ -183,7 +183,7 @@ fn spell_table(tokens: &mut Vec<TokenWithSpan>) {
     };
     let span = tokens[place].span;
     let words = [Token::make_keyword("SELECT"), Token::Mul, Token::make_keyword("FROM")];
-    tokens.splice(place..=place, words.map(|token| TokenWithSpan { token, span }));
+    drop(tokens.splice(place..=place, words.map(|token| TokenWithSpan { token, span })));
 }
 
 /// DataFusion reads TABLESAMPLE and gives all rows. Errors: 0A000.

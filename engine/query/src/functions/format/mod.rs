@@ -110,8 +110,8 @@ fn of_epoch(given: &Given<'_>) -> Answered {
         return Ok(Answer::Instant(if *seconds > 0.0 { i64::MAX } else { i64::MIN }));
     }
     let micros = (seconds * 1e6).round_ties_even();
-    // What a timestamp holds: from 4713 BC to 294276 AD.
-    if seconds.is_nan() || !(-2.108_666_88e17..9.224_318_016e18).contains(&micros) {
+    // From 4713 BC on; the greatest number of microseconds is the infinity.
+    if seconds.is_nan() || !(-2.108_666_88e17..9.223_372e18).contains(&micros) {
         let message = match seconds.is_nan() {
             true => "timestamp cannot be NaN".to_owned(),
             false => format!("timestamp out of range: \"{seconds}\""),

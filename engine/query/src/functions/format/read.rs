@@ -263,7 +263,7 @@ fn digits<'a>(name: &str, text: &'a str, width: Option<usize>) -> Result<Number<
 
 /// A name, in full or its first three letters.
 fn named<'a>(pattern: &str, text: &'a str, names: &[&str]) -> Result<(i64, &'a str), Error> {
-    let short = pattern.len() <= 3;
+    let short = pattern.eq_ignore_ascii_case("mon") || pattern.eq_ignore_ascii_case("dy");
     let found = names.iter().zip(0..).find_map(|(name, place)| {
         let name = if short { &name[..3] } else { name };
         let begins = text.get(..name.len())?.eq_ignore_ascii_case(name);
