@@ -34,8 +34,10 @@ files! {
     "postgres" {
         postgres_arithmetic "arithmetic.slt",
         postgres_by_key "by_key.slt",
+        postgres_character "character.slt",
         postgres_constraints "constraints.slt",
         postgres_ddl "ddl.slt",
+        postgres_functions "functions.slt",
         postgres_insert_returning "insert_returning.slt",
         postgres_joins_aggregates "joins_aggregates.slt",
         postgres_jsonb_basic "jsonb_basic.slt",

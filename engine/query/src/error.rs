@@ -335,6 +335,7 @@ pub fn type_name(ty: &SqlType) -> String {
     match ty {
         SqlType::Array(element) => format!("{}[]", type_name(element)),
         SqlType::Numeric(_) => "numeric".to_owned(),
+        SqlType::Bpchar(_) => "character".to_owned(),
         SqlType::Varchar(_) => "character varying".to_owned(),
         SqlType::Bit(_) | SqlType::HalfVec(_) | SqlType::Vector(_) => ty.internal_name().into_owned(),
         other => other.display_name(),

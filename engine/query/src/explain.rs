@@ -74,11 +74,38 @@ fn walk(plan: &Arc<dyn ExecutionPlan>, depth: usize, with_metrics: bool, lines: 
         own[0].push_str(&format!(" (actual rows={rows})"));
     }
     for (position, line) in own.iter().enumerate() {
+        let line = without_vectors(line);
         lines.push(format!("{}{line}", if position == 0 { &first } else { &rest }));
     }
     for child in plan.children() {
         walk(child, depth + 1, with_metrics, lines);
     }
+}
+
+/// A line with `[...]` in the place of each long list of numbers: a query vector has thousands.
+fn without_vectors(line: &str) -> String {
+    let (mut out, mut rest) = (String::new(), line);
+    while let Some((before, after)) = rest.split_once('[') {
+        out.push_str(before);
+        let list = after.split_once(']').filter(|(list, _)| is_long_list(list));
+        match list {
+            Some((_, behind)) => {
+                out.push_str("[...]");
+                rest = behind;
+            }
+            None => {
+                out.push('[');
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}
+
+fn is_long_list(list: &str) -> bool {
+    const SHORT: usize = 4;
+    let mut numbers = list.split(',').map(|number| number.trim().parse::<f64>());
+    list.matches(',').count() >= SHORT && numbers.all(|number| number.is_ok())
 }
 
 fn describe(plan: &Arc<dyn ExecutionPlan>) -> String {
@@ -89,4 +116,22 @@ fn describe(plan: &Arc<dyn ExecutionPlan>) -> String {
         }
     }
     OneLine(plan.as_ref()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_are_left_out_and_other_lists_stay() {
+        let cases = [
+            ("SortExec: expr=[l2(v, [1, 2.5, -3, 4, 1e-9]) ASC]", "SortExec: expr=[l2(v, [...]) ASC]"),
+            ("FilterExec: id IN ([1, 2, 3])", "FilterExec: id IN ([1, 2, 3])"),
+            ("ProjectionExec: expr=[a, b, c, d, e]", "ProjectionExec: expr=[a, b, c, d, e]"),
+            ("no list [", "no list ["),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(without_vectors(line), expected);
+        }
+    }
 }

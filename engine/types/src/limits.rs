@@ -6,6 +6,8 @@ pub const MAX_DIMENSIONS: usize = 16_000;
 pub const MAX_BITS: u32 = 83_886_080;
 /// Most bits of a column's: every row has room for all of them, a NULL too.
 pub const MAX_COLUMN_BITS: u32 = 1 << 20;
+/// Most characters of a `character(n)` or `varchar(n)` (Postgres' `MaxAttrSize`).
+pub const MAX_CHARACTERS: u32 = 10_485_760;
 /// Most columns of a table (Postgres' own limit is 1,600; Parquet's encrypted ordinals end at 32,767).
 pub const MAX_COLUMNS: usize = 1_600;
 /// Longest identifier in bytes; longer ones are truncated with a notice, as Postgres does (NAMEDATALEN - 1).

@@ -19,6 +19,9 @@ pub enum SqlType {
     /// Bits; `None` is a string of any length, which no column has.
     Bit(Option<u32>),
     Bool,
+    /// `character(n)`: kept without the blanks that pad it, which no comparison sees; printed with them. `None` is a
+    /// string of any length, which no column has.
+    Bpchar(Option<u32>),
     Bytea,
     /// Postgres' internal one-byte `"char"`.
     Char,
@@ -101,6 +104,7 @@ impl SqlType {
             Self::Float4 => 700,
             Self::Float8 => 701,
             Self::Unknown => 705,
+            Self::Bpchar(_) => 1042,
             Self::Varchar(_) => 1043,
             Self::Date => 1082,
             Self::Time => 1083,
@@ -133,6 +137,7 @@ impl SqlType {
             Self::Regproc => 1008,
             Self::Text | Self::Unknown => 1009,
             Self::OidVector => 1013,
+            Self::Bpchar(_) => 1014,
             Self::Varchar(_) => 1015,
             Self::Int8 => 1016,
             Self::Float4 => 1021,
@@ -169,6 +174,7 @@ impl SqlType {
         [
             Self::Bit(None),
             Self::Bool,
+            Self::Bpchar(None),
             Self::Bytea,
             Self::Char,
             Self::Date,
@@ -231,7 +237,9 @@ impl SqlType {
             Self::Numeric(Some((precision, scale))) => {
                 ((i32::from(*precision) << 16) | i32::from(*scale)) + 4
             }
-            Self::Varchar(Some(length)) => i32::try_from(*length).map_or(-1, |length| length + 4),
+            Self::Bpchar(Some(length)) | Self::Varchar(Some(length)) => {
+                i32::try_from(*length).map_or(-1, |length| length.saturating_add(4))
+            }
             Self::HalfVec(Some(dimensions)) | Self::Vector(Some(dimensions)) => i32::from(*dimensions),
             _ => -1,
         }
@@ -247,6 +255,7 @@ impl SqlType {
                 let precision = u8::try_from(bits >> 16).unwrap_or(38);
                 Self::Numeric(Some((precision, i8::try_from(bits & 0xffff).unwrap_or(0))))
             }
+            Self::Bpchar(_) if typmod >= 4 => Self::Bpchar(u32::try_from(typmod - 4).ok()),
             Self::Varchar(_) if typmod >= 4 => Self::Varchar(u32::try_from(typmod - 4).ok()),
             Self::HalfVec(_) if typmod > 0 => Self::HalfVec(u16::try_from(typmod).ok()),
             Self::Vector(_) if typmod > 0 => Self::Vector(u16::try_from(typmod).ok()),
@@ -260,6 +269,7 @@ impl SqlType {
             Self::Array(element) => return Cow::Owned(format!("_{}", element.internal_name())),
             Self::Bit(_) => "bit",
             Self::Bool => "bool",
+            Self::Bpchar(_) => "bpchar",
             Self::Bytea => "bytea",
             Self::Char => "char",
             Self::Date => "date",
@@ -298,6 +308,7 @@ impl SqlType {
             Self::Array(element) => format!("{}[]", element.display_name()),
             Self::Bit(Some(length)) => format!("bit({length})"),
             Self::Bool => "boolean".into(),
+            Self::Bpchar(Some(length)) => format!("character({length})"),
             Self::Char => "\"char\"".into(),
             Self::Float4 => "real".into(),
             Self::Float8 => "double precision".into(),
@@ -318,7 +329,8 @@ impl SqlType {
     }
 
     /// The type named so in SQL or by `to_regtype`: internal or display name, any case, `[]` or `_` arrays,
-    /// optional `pg_catalog.` or `public.`; modifiers in parentheses are read.
+    /// optional `pg_catalog.` or `public.`; modifiers in parentheses are read. `char` is `character(1)`; the type of
+    /// one byte has its name in quotes.
     pub fn from_name(name: &str) -> Option<SqlType> {
         let lower = name.trim().to_ascii_lowercase();
         let bare =
@@ -333,12 +345,13 @@ impl SqlType {
             }
             None => (bare.to_owned(), None),
         };
-        let ty = Self::simple_types()
-            .find(|ty| ty.internal_name() == base || ty.display_name() == base)
-            .or_else(|| Self::alias(&base))?;
+        let ty = Self::alias(&base).or_else(|| {
+            Self::simple_types().find(|ty| ty.internal_name() == base || ty.display_name() == base)
+        })?;
         match (ty, modifiers) {
             (ty, None) => Some(ty),
             (Self::Bit(_), Some(length)) => Some(Self::Bit(Some(length.trim().parse().ok()?))),
+            (Self::Bpchar(_), Some(length)) => Some(Self::Bpchar(Some(length.trim().parse().ok()?))),
             (Self::Varchar(_), Some(length)) => Some(Self::Varchar(Some(length.trim().parse().ok()?))),
             (Self::HalfVec(_), Some(dimensions)) => {
                 Some(Self::HalfVec(Some(dimensions.trim().parse().ok()?)))
@@ -352,9 +365,20 @@ impl SqlType {
         }
     }
 
+    /// The type with this `pg_type.typname`, `[]` after it for its array: `char` is the type of one byte here.
+    pub fn from_internal_name(name: &str) -> Option<SqlType> {
+        match name {
+            "char" => Some(Self::Char),
+            "char[]" => Some(Self::Array(Box::new(Self::Char))),
+            other => Self::from_name(other),
+        }
+    }
+
     fn alias(name: &str) -> Option<SqlType> {
         Some(match name {
             "int" => Self::Int4,
+            "char" | "character" | "national character" | "nchar" => Self::Bpchar(Some(1)),
+            "char varying" | "national character varying" => Self::Varchar(None),
             "decimal" => Self::Numeric(None),
             "float" => Self::Float8,
             "string" => Self::Text,
@@ -371,7 +395,7 @@ mod tests {
     fn names_oids_and_modifiers_agree() {
         for ty in SqlType::simple_types() {
             assert_eq!(SqlType::from_oid(ty.oid()), Some(ty.clone()));
-            assert_eq!(SqlType::from_name(&ty.internal_name()), Some(ty.clone()));
+            assert_eq!(SqlType::from_internal_name(&ty.internal_name()), Some(ty.clone()));
             assert_eq!(SqlType::from_name(&ty.display_name()), Some(ty));
         }
         for text in [
@@ -380,6 +404,7 @@ mod tests {
             "halfvec(3)",
             "numeric(10,2)",
             "character varying(64)",
+            "character(5)",
             "text[]",
             "timestamp with time zone",
         ] {
@@ -387,5 +412,7 @@ mod tests {
             assert_eq!(ty.display_name(), text);
             assert_eq!(SqlType::from_oid(ty.oid()).unwrap().with_typmod(ty.typmod()), ty);
         }
+        assert_eq!(SqlType::from_name("CHAR"), Some(SqlType::Bpchar(Some(1))));
+        assert_eq!(SqlType::from_name("pg_catalog.\"char\""), Some(SqlType::Char));
     }
 }

@@ -42,7 +42,6 @@ const FOREIGN_TYPES: [(u32, &str); 36] = [
     (869, "inet"),
     (1033, "aclitem"),
     (1034, "aclitem[]"),
-    (1042, "character"),
     (1263, "cstring[]"),
     (1266, "time with time zone"),
     (1560, "bit"),

@@ -92,7 +92,7 @@ impl Shape {
             .split(", ")
             .filter_map(|column| {
                 let (name, ty) = column.trim().split_once(' ')?;
-                Some((name, SqlType::from_name(ty)?))
+                Some((name, SqlType::from_internal_name(ty)?))
             })
             .collect();
         let fields: Vec<_> = columns.iter().map(|(name, ty)| field(name, ty)).collect();

@@ -9,7 +9,7 @@ use sepal_storage::Op;
 use sepal_types::{
     BitString, ColumnDef, ColumnId, Error, Generated, Result, SqlState, SqlType, TableDef, UniqueDef,
     VectorKind,
-    limits::{MAX_COLUMN_BITS, MAX_COLUMNS},
+    limits::{MAX_CHARACTERS, MAX_COLUMN_BITS, MAX_COLUMNS},
 };
 
 use super::{
@@ -218,22 +218,7 @@ pub fn column_type(data_type: &DataType) -> Result<(SqlType, Option<Generated>)>
         let ty = SqlType::Bit(Some(length));
         return check_storable(&ty).map(|()| (ty, None));
     }
-    let ty = match data_type {
-        DataType::Varchar(_)
-        | DataType::CharacterVarying(_)
-        | DataType::CharVarying(_)
-        | DataType::Char(_)
-        | DataType::Character(_) => SqlType::from_name(
-            &text
-                .to_ascii_lowercase()
-                .replace("character(", "varchar(")
-                .replace("char varying", "varchar")
-                .replace("varvarchar", "varchar"),
-        )
-        .or(Some(SqlType::Varchar(None))),
-        _ => SqlType::from_name(&text),
-    };
-    let ty = ty.ok_or_else(|| {
+    let ty = SqlType::from_name(&text).ok_or_else(|| {
         Error::new(SqlState::UndefinedObject, format!("type \"{}\" does not exist", text.to_lowercase()))
     })?;
     if let SqlType::Numeric(Some((precision, scale))) = &ty {
@@ -248,11 +233,20 @@ pub fn check_storable(ty: &SqlType) -> Result<()> {
     let storable = match ty {
         SqlType::Array(element) => {
             let stored = !matches!(**element, SqlType::Array(_) | SqlType::Unknown | SqlType::Void);
-            stored && element.vector_kind().is_none() && !matches!(**element, SqlType::Bit(_))
+            stored
+                && element.vector_kind().is_none()
+                && !matches!(**element, SqlType::Bit(_) | SqlType::Bpchar(None))
         }
         SqlType::Bit(Some(length)) if *length > MAX_COLUMN_BITS => {
             let message = format!("columns of more than {MAX_COLUMN_BITS} bits are not supported");
             return Err(Error::unsupported(message).with_hint("Use bytea for long strings of bits."));
+        }
+        SqlType::Bpchar(Some(length)) => return check_characters("char", *length),
+        SqlType::Varchar(Some(length)) => return check_characters("varchar", *length),
+        // Without a length the blanks at a value's end are kept, though no comparison sees them.
+        SqlType::Bpchar(None) => {
+            let message = "columns of type bpchar without a length are not supported";
+            return Err(Error::unsupported(message).with_hint("Use text, or character(n)."));
         }
         SqlType::Bit(None)
         | SqlType::Unknown
@@ -268,6 +262,16 @@ pub fn check_storable(ty: &SqlType) -> Result<()> {
         return Ok(());
     }
     Err(Error::unsupported(format!("columns of type {} are not supported", ty.display_name())))
+}
+
+/// Errors: 22023 for a length that no string type has.
+fn check_characters(type_name: &str, length: u32) -> Result<()> {
+    let message = match length {
+        0 => format!("length for type {type_name} must be at least 1"),
+        1..=MAX_CHARACTERS => return Ok(()),
+        _ => format!("length for type {type_name} cannot exceed {MAX_CHARACTERS}"),
+    };
+    Err(Error::new(SqlState::InvalidParameterValue, message))
 }
 
 fn check_numeric(precision: u8, scale: i8) -> Result<()> {

@@ -128,13 +128,20 @@ fn row_text(def: &TableDef, rows: &TargetRows, row: usize) -> String {
 pub fn assign(array: &ArrayRef, source: &Field, column: &ColumnDef) -> Result<ArrayRef> {
     let wanted = arrow_type(&column.ty);
     if array.data_type() == &wanted
-        && !matches!(column.ty, SqlType::Varchar(Some(_)) | SqlType::Json | SqlType::Jsonb)
+        && !matches!(
+            column.ty,
+            SqlType::Bpchar(_) | SqlType::Varchar(Some(_)) | SqlType::Json | SqlType::Jsonb
+        )
     {
         return Ok(Arc::clone(array));
     }
     let source_type = sql_type(source);
-    let text_like =
-        |ty: &SqlType| matches!(ty, SqlType::Text | SqlType::Varchar(_) | SqlType::Unknown | SqlType::Name);
+    let text_like = |ty: &SqlType| {
+        matches!(
+            ty,
+            SqlType::Text | SqlType::Bpchar(_) | SqlType::Varchar(_) | SqlType::Unknown | SqlType::Name
+        )
+    };
     let structured = matches!(
         source_type,
         SqlType::Bool
@@ -154,8 +161,8 @@ pub fn assign(array: &ArrayRef, source: &Field, column: &ColumnDef) -> Result<Ar
             if impossible { mismatch(column, &source_type) } else { error }
         });
     }
-    if let SqlType::Varchar(Some(length)) = column.ty {
-        check_length(&convert(array, &source_type, &SqlType::Text).map_err(translate)?, length)?;
+    if let SqlType::Bpchar(Some(length)) | SqlType::Varchar(Some(length)) = column.ty {
+        check_length(&convert(array, &source_type, &SqlType::Text).map_err(translate)?, length, &column.ty)?;
     }
     let converted = match convert(array, &source_type, &column.ty) {
         Ok(converted) => converted,
@@ -185,7 +192,7 @@ fn mismatch(column: &ColumnDef, source: &SqlType) -> Error {
         .with_hint("You will need to rewrite or cast the expression.")
 }
 
-fn check_length(text: &ArrayRef, length: u32) -> Result<()> {
+fn check_length(text: &ArrayRef, length: u32, ty: &SqlType) -> Result<()> {
     let too_long = |value: &str| {
         // Trailing spaces beyond the length are cut, not refused (SQL standard, as Postgres).
         value.len() > length as usize && value.trim_end_matches(' ').chars().count() > length as usize
@@ -193,7 +200,7 @@ fn check_length(text: &ArrayRef, length: u32) -> Result<()> {
     if text.as_string::<i32>().iter().flatten().any(too_long) {
         return Err(Error::new(
             SqlState::StringDataRightTruncation,
-            format!("value too long for type character varying({length})"),
+            format!("value too long for type {}", ty.display_name()),
         ));
     }
     Ok(())

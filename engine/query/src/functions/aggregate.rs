@@ -31,7 +31,7 @@ const AVERAGE_SCALE: i8 = 12;
 /// What `bigint` is summed in: DataFusion adds ten digits.
 const BIGINT_INPUT: DataType = DataType::Decimal128(28, 0);
 
-/// Puts `sum` and `avg` in place of the ones that are registered.
+/// Puts `sum` and `avg` in place of the ones that are registered, and adds names that Postgres has for others.
 pub fn number_aggregates(registered: &mut HashMap<String, Arc<AggregateUDF>>) {
     for (name, aggregate) in
         [("avg", Aggregate::Average), ("mean", Aggregate::Average), ("sum", Aggregate::Sum)]
@@ -40,6 +40,11 @@ pub fn number_aggregates(registered: &mut HashMap<String, Arc<AggregateUDF>>) {
             let signature = Signature::user_defined(Volatility::Immutable);
             let function = NumberAggregate { aggregate, inner: Arc::clone(inner), signature };
             registered.insert(name.to_owned(), Arc::new(AggregateUDF::from(function)));
+        }
+    }
+    for (name, same) in [("every", "bool_and"), ("variance", "var_samp")] {
+        if let Some(same) = registered.get(same).cloned() {
+            registered.insert(name.to_owned(), same);
         }
     }
 }

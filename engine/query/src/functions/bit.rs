@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, Float64Array, new_null_array},
+        array::{Array, ArrayRef, Float64Array, Int64Array, new_null_array},
         compute::cast,
         datatypes::{DataType, FieldRef},
     },
@@ -209,6 +209,25 @@ pub fn to_bits(array: &ArrayRef) -> Result<ArrayRef> {
 /// An explicit cast: cut, or filled up with zeros, at the end.
 pub fn resize_bits(array: &ArrayRef, length: Option<u32>) -> Result<ArrayRef> {
     convert_bits(array, length, |bytes, _, length| Ok(BitString::resized(bytes, length)))
+}
+
+/// Bits as the binary digits of an integer of `width` bits, of which the first is the sign (`bittoint4`).
+///
+/// Errors: 22003 for a longer string.
+pub(super) fn bits_to_integers(array: &ArrayRef, width: u32, target: &SqlType) -> Result<ArrayRef> {
+    let column = bit_column(array)?;
+    let integer = |(bytes, length): (&[u8], u32)| {
+        if length > width {
+            let message = format!("{} out of range", target.display_name());
+            return Err(carry(Error::new(SqlState::NumericValueOutOfRange, message)));
+        }
+        let digits = bytes.iter().fold(0_u64, |digits, byte| digits << 8 | u64::from(*byte));
+        // The last byte is filled up with zeros.
+        let digits = digits >> ((8 - length % 8) % 8);
+        Ok(if width == 32 { i64::from((digits as u32).cast_signed()) } else { digits.cast_signed() })
+    };
+    let integers = (0..array.len()).map(|row| column.get_opt(row).map(integer).transpose());
+    Ok(Arc::new(integers.collect::<Result<Int64Array>>()?))
 }
 
 /// An assignment. Errors: 22026 for a string of another length.

@@ -20,13 +20,13 @@ use sepal_storage::arrow_type;
 use sepal_types::{BitString, Error, SqlState, SqlType};
 
 use super::{
-    bit::resize_bits,
+    bit::{bits_to_integers, resize_bits},
     constants::of_one,
     vector_cast::{check_vector_dimensions, fix_dimensions, list_of_vectors, to_vectors},
 };
 use crate::{
     error::{self, carry},
-    output::{is_vector, natural_type, sql_type, typed_field},
+    output::{is_bits, is_vector, natural_type, sql_type, typed_field},
     values,
 };
 
@@ -43,14 +43,14 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
     let arrays = SqlType::simple_types()
         .filter(|ty| !matches!(ty, SqlType::Unknown | SqlType::Void))
         .map(|ty| SqlType::Array(Box::new(ty)));
-    simple
-        .chain(arrays)
-        .map(|target| {
-            let name = format!("sepal_cast_{}", target.internal_name());
-            let signature = Signature::variadic_any(Volatility::Immutable);
-            Arc::new(ScalarUDF::from(CastFunction { name, target, signature }))
-        })
-        .collect()
+    simple.chain(arrays).map(|target| Arc::new(cast_function(target))).collect()
+}
+
+/// The cast to one type.
+pub(super) fn cast_function(target: SqlType) -> ScalarUDF {
+    let name = format!("sepal_cast_{}", target.internal_name());
+    let signature = Signature::variadic_any(Volatility::Immutable);
+    ScalarUDF::from(CastFunction { name, target, signature })
 }
 
 impl ScalarUDFImpl for CastFunction {
@@ -135,13 +135,17 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
     if let SqlType::Bit(length) = target {
         return resize_bits(array, *length);
     }
+    if let (true, SqlType::Int4 | SqlType::Int8) = (is_bits(array.data_type()), target) {
+        let integers = bits_to_integers(array, if *target == SqlType::Int4 { 32 } else { 64 }, target)?;
+        return Ok(cast(&integers, &wanted)?);
+    }
     match (array.data_type(), target) {
         (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View, _) => {
             let text = cast(array, &DataType::Utf8).map_err(|problem| carry(error::arrow(problem)))?;
             from_text(&text, target)
         }
         // A boolean prints as t, but its cast to text is the word.
-        (DataType::Boolean, SqlType::Text | SqlType::Varchar(_)) => {
+        (DataType::Boolean, SqlType::Text | SqlType::Bpchar(_) | SqlType::Varchar(_)) => {
             let words = array.as_boolean().iter().map(|value| value.map(|value| value.to_string()));
             let words: ArrayRef = Arc::new(words.collect::<StringArray>());
             from_text(&words, target)
@@ -149,6 +153,7 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
         (
             _,
             SqlType::Text
+            | SqlType::Bpchar(_)
             | SqlType::Varchar(_)
             | SqlType::Name
             | SqlType::Char
@@ -219,7 +224,7 @@ pub(super) fn from_text(text: &ArrayRef, target: &SqlType) -> Result<ArrayRef> {
     let strings = text.as_string::<i32>();
     let truncate = match target {
         // An explicit cast truncates silently; only assignment refuses (SQL:1992, as Postgres).
-        SqlType::Varchar(Some(length)) => usize::try_from(*length).ok(),
+        SqlType::Bpchar(Some(length)) | SqlType::Varchar(Some(length)) => usize::try_from(*length).ok(),
         _ => None,
     };
     let mut builder = values::Builder::new(target, strings.len());

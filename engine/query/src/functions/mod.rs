@@ -1,22 +1,30 @@
 //! SQL functions that DataFusion lacks or does differently: distances, arithmetic over numbers, dates and
-//! vectors, `jsonb`, casts, aggregates, sequences, session functions.
+//! vectors, `jsonb`, casts, arrays, patterns, aggregates, sequences, session functions.
 //!
 //! Registered by `planner` for every statement. The catalog's functions (`format_type`, …) live in `catalog`.
 
 mod advisory;
 mod aggregate;
 mod arithmetic;
+mod arrays;
 mod bit;
 mod cast;
 mod comparison;
+mod concat;
 mod constants;
 mod datetime;
 mod distance;
+mod encoding;
 mod extract;
+mod format;
 mod jsonb;
+mod numbers;
 mod numeric;
+mod overloads;
+mod patterns;
 mod sequence;
 mod session;
+mod truncate;
 mod undefined;
 mod vector;
 mod vector_aggregate;
@@ -33,6 +41,7 @@ pub use arithmetic::{Arithmetic, arithmetic_call};
 pub use bit::{assign_bits, bit_distance, is_bit_distance};
 pub use cast::convert;
 pub use comparison::{Compared, comparison};
+pub use concat::as_text;
 pub use constants::{all_constant, answer};
 pub use datetime::{DateTimeOperation, datetime_call, interval_span};
 pub use distance::elements as vector_elements;
@@ -46,6 +55,10 @@ pub use vector_aggregate::add_vector_aggregates;
 pub use vector_array::vector_array_call;
 pub use vector_cast::{fix_dimensions, operand};
 
+/// Functions of DataFusion's that Postgres has under the same name and with other arguments, or with another answer:
+/// that there is none is better than a wrong one.
+pub const MISUNDERSTOOD: [&str; 1] = ["regexp_instr"];
+
 /// The functions that need no session.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     let mut functions = distance::functions();
@@ -57,5 +70,12 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(extract::functions());
     functions.extend(cast::functions());
     functions.extend(jsonb::functions());
+    functions.extend(arrays::functions());
+    functions.extend(concat::functions());
+    functions.extend(encoding::functions());
+    functions.extend(format::functions());
+    functions.extend(numbers::functions());
+    functions.extend(patterns::functions());
+    functions.extend(truncate::functions());
     functions
 }

@@ -76,7 +76,7 @@ pub(crate) use moment::Moment;
 pub use past::{Asked, ask};
 pub use provider::{TemporaryTables, undefined_table};
 pub use relation::constant as fold_constant;
-pub(crate) use row_plan::{RowParts, RowPlan};
+pub(crate) use row_plan::{RowParts, RowPlan, executable};
 pub use single_row::SingleRow;
 pub(crate) use single_row::{fill_parameters, is_pure, names_parameter};
 pub use value_rows::ValueRows;
@@ -145,6 +145,9 @@ impl Planning {
         scalars.extend(
             functions::scalar_functions().into_iter().map(|function| (function.name().to_owned(), function)),
         );
+        for name in functions::MISUNDERSTOOD {
+            scalars.remove(name);
+        }
         let mut aggregates = state.aggregate_functions().clone();
         functions::number_aggregates(&mut aggregates);
         functions::add_vector_aggregates(&mut aggregates);

@@ -4,23 +4,30 @@
 //! `json_operators` is asked first: it owns those of `json` and `jsonb`.
 
 use datafusion::{
+    arrow::datatypes::DataType,
     common::{DFSchema, ScalarValue},
     error::Result,
+    functions::expr_fn::greatest,
     logical_expr::{
-        Expr, ExprSchemable,
+        Expr, ExprSchemable, GetFieldAccess,
         expr::Placeholder,
-        planner::{ExprPlanner, PlannerResult, RawBinaryExpr},
+        lit,
+        planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawFieldAccessExpr},
     },
     sql::sqlparser::ast::BinaryOperator,
 };
 use sepal_storage::arrow_type;
 use sepal_types::{Error, Metric, SqlState, SqlType, VectorKind};
 
-use super::{json_operators, typing, untyped};
+use super::{
+    json_operators, typing,
+    untyped::{self, Operand},
+};
 use crate::{
     error::carry,
     functions::{
-        bit_distance, distance_call, extract_call, is_bit_distance, scalar_functions, vector_array_call,
+        as_text, bit_distance, distance_call, extract_call, is_bit_distance, scalar_functions,
+        vector_array_call,
     },
     output::{typed_field, vector_kind},
     vector::vector_scalar,
@@ -53,6 +60,8 @@ impl ExprPlanner for Operators {
             _ => return typing::plan(expr, schema),
         };
         if kind(&expr.left, schema).is_none() && kind(&expr.right, schema).is_none() {
+            let expr =
+                if expr.op == BinaryOperator::StringConcat { print_beside_text(expr, schema) } else { expr };
             return typing::plan(expr, schema);
         }
         let (left, right) = typed_operands(expr.left, expr.right, schema)?;
@@ -70,8 +79,53 @@ impl ExprPlanner for Operators {
         Ok(PlannerResult::Planned(vector_array_call(vectors)))
     }
 
+    /// Postgres counts elements from 1 and has none before; DataFusion takes a negative number from the end.
+    fn plan_field_access(
+        &self,
+        expr: RawFieldAccessExpr,
+        _: &DFSchema,
+    ) -> Result<PlannerResult<RawFieldAccessExpr>> {
+        let RawFieldAccessExpr { field_access, expr } = expr;
+        let field_access = match field_access {
+            GetFieldAccess::ListIndex { key } => GetFieldAccess::ListIndex { key: Box::new(from_zero(*key)) },
+            other => other,
+        };
+        Ok(PlannerResult::Original(RawFieldAccessExpr { field_access, expr }))
+    }
+
     fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
         Ok(PlannerResult::Planned(extract_call(args)))
+    }
+}
+
+/// `text || anything` prints the other operand as its type does.
+fn print_beside_text(expr: RawBinaryExpr, schema: &DFSchema) -> RawBinaryExpr {
+    let is_text = |operand: &Operand| {
+        matches!(
+            operand,
+            Operand::Unknown | Operand::Typed(SqlType::Text | SqlType::Varchar(_) | SqlType::Bpchar(_))
+        )
+    };
+    let printed = |operand: &Operand| {
+        let Operand::Typed(ty) = operand else { return false };
+        !matches!(ty, SqlType::Array(_) | SqlType::Bit(_) | SqlType::Bytea | SqlType::Json | SqlType::Jsonb)
+            && arrow_type(ty) != DataType::Utf8
+    };
+    let (left, right) = (untyped::operand(&expr.left, schema), untyped::operand(&expr.right, schema));
+    let RawBinaryExpr { op, left: left_expr, right: right_expr } = expr;
+    match (printed(&left) && is_text(&right), is_text(&left) && printed(&right)) {
+        (true, _) => RawBinaryExpr { op, left: as_text(left_expr), right: right_expr },
+        (_, true) => RawBinaryExpr { op, left: left_expr, right: as_text(right_expr) },
+        _ => RawBinaryExpr { op, left: left_expr, right: right_expr },
+    }
+}
+
+/// The same index, or the one of no element.
+fn from_zero(index: Expr) -> Expr {
+    match &index {
+        Expr::Literal(ScalarValue::Int64(Some(number)), _) if *number >= 0 => index,
+        Expr::Literal(ScalarValue::Int32(Some(number)), _) if *number >= 0 => index,
+        _ => greatest(vec![index, lit(0_i64)]),
     }
 }
 

@@ -273,8 +273,8 @@ impl Run<'_> {
     }
 }
 
-/// Simplified first: some functions can be planned and simplified, and not called.
-fn executable(
+/// Simplified first: some functions, `coalesce` among them, can be planned and simplified, and not called.
+pub(crate) fn executable(
     engine: &Engine,
     expr: Expr,
     columns: &DFSchemaRef,

@@ -1,10 +1,11 @@
-//! `generate_series(start, stop [, step])` over `integer`: DataFusion's own gives `bigint` whatever it is given.
+//! `generate_series(start, stop [, step])` over `integer`, where DataFusion's own gives `bigint`, and over dates, which
+//! are instants of `timestamptz` to it.
 //!
 //! Called by `relation`. Series of `bigint` and of timestamps are left to DataFusion, as is every complaint
 //! about arguments.
 
 use datafusion::{
-    arrow::datatypes::DataType,
+    arrow::datatypes::{DataType, TimeUnit},
     common::{DFSchema, ScalarValue},
     error::Result,
     logical_expr::{
@@ -13,6 +14,9 @@ use datafusion::{
     prelude::ident,
     sql::sqlparser::ast::{FunctionArg, FunctionArgExpr},
 };
+use sepal_types::SqlType;
+
+use super::untyped::typed;
 
 const NAME: &str = "generate_series";
 
@@ -27,15 +31,24 @@ pub(super) fn plan(
         let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = arg else {
             return Ok(None);
         };
-        let expr = context.sql_to_expr(expr.clone(), &empty)?;
-        if !is_integer(&expr, &empty) {
-            return Ok(None);
-        }
-        arguments.push(cast(expr, DataType::Int64));
+        arguments.push(context.sql_to_expr(expr.clone(), &empty)?);
     }
+    let (arguments, result) = if arguments.iter().all(|expr| is_integer(expr, &empty)) {
+        (arguments.into_iter().map(|expr| cast(expr, DataType::Int64)).collect(), DataType::Int32)
+    } else if arguments.iter().take(2).any(|expr| matches!(expr.get_type(&empty), Ok(DataType::Date32))) {
+        (of_dates(arguments)?, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))
+    } else {
+        return Ok(None);
+    };
     let source = context.context_provider().get_table_function_source(NAME, arguments)?;
-    let value = cast(ident("value"), DataType::Int32).alias("value");
+    let value = cast(ident("value"), result).alias("value");
     LogicalPlanBuilder::scan(NAME, source, None)?.project(vec![value])?.build().map(Some)
+}
+
+/// A literal beside a date is one, and the step an interval.
+fn of_dates(arguments: Vec<Expr>) -> Result<Vec<Expr>> {
+    let types = [SqlType::Date, SqlType::Date, SqlType::Interval];
+    arguments.into_iter().zip(types).map(|(expr, ty)| typed(expr, &ty)).collect()
 }
 
 fn is_integer(expr: &Expr, schema: &DFSchema) -> bool {

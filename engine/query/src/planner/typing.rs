@@ -35,10 +35,7 @@ pub(super) fn plan(expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResu
     if let Some(operator) = arithmetic(&expr.op) {
         return plan_arithmetic(expr, operator, schema);
     }
-    Ok(PlannerResult::Original(match expr.op {
-        BinaryOperator::PGExp => plan_power(expr, schema),
-        _ => expr,
-    }))
+    Ok(PlannerResult::Original(expr))
 }
 
 const fn comparing(operator: &BinaryOperator) -> Option<Operator> {
@@ -225,20 +222,17 @@ fn midnight(expr: Expr, ty: &SqlType) -> Expr {
     }
 }
 
-/// `^` over integers is `double precision`.
-fn plan_power(expr: RawBinaryExpr, schema: &DFSchema) -> RawBinaryExpr {
-    let float = |expr: Expr| match operand(&expr, schema) {
-        Operand::Typed(SqlType::Int2 | SqlType::Int4 | SqlType::Int8 | SqlType::Float4) => {
-            Expr::Cast(Cast::new(Box::new(expr), DataType::Float64))
-        }
-        _ => expr,
-    };
-    RawBinaryExpr { op: expr.op, left: float(expr.left), right: float(expr.right) }
-}
-
 /// Types that have no arithmetic with a number.
 const fn is_plain(ty: &SqlType) -> bool {
-    matches!(ty, SqlType::Bool | SqlType::Bytea | SqlType::Text | SqlType::Uuid | SqlType::Varchar(_))
+    matches!(
+        ty,
+        SqlType::Bool
+            | SqlType::Bpchar(_)
+            | SqlType::Bytea
+            | SqlType::Text
+            | SqlType::Uuid
+            | SqlType::Varchar(_)
+    )
 }
 
 /// An integer literal in its own type, also where the AST pass has written it as a cast: SELECT lists and

@@ -96,6 +96,7 @@ fn literal_type(ty: &SqlType) -> Option<SqlType> {
             known.then(|| ty.clone())
         }
         SqlType::Bit(_) => Some(SqlType::Bit(None)),
+        SqlType::Bpchar(_) => Some(SqlType::Bpchar(None)),
         SqlType::Numeric(_) => Some(SqlType::Numeric(None)),
         _ => Some(ty.vector_kind()?.sql_type(None)),
     }

@@ -134,6 +134,7 @@ impl Known<'_> {
         Some(match ty {
             SqlType::Numeric(_) => SqlType::Numeric(None),
             SqlType::Bit(_) => SqlType::Bit(None),
+            SqlType::Bpchar(_) => SqlType::Bpchar(None),
             SqlType::HalfVec(_) => SqlType::HalfVec(None),
             SqlType::Vector(_) => SqlType::Vector(None),
             SqlType::Varchar(_) | SqlType::Name | SqlType::Char => SqlType::Text,

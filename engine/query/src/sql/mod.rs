@@ -17,6 +17,7 @@ mod params;
 mod past;
 mod position;
 mod rewrite;
+mod row_comparison;
 mod row_locks;
 mod rows;
 pub mod shape;

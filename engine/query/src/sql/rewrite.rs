@@ -21,6 +21,7 @@ use super::{
     names::output_names,
     order::keep_apart,
     params::{ParameterTypes, number},
+    row_comparison::compare_rows,
     rows::{type_untyped, type_values},
     vectors,
 };
@@ -100,6 +101,7 @@ impl VisitorMut for Pass<'_> {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         fold_sign(expr);
+        compare_rows(expr);
         // Before the operands are rewritten, so that their casts and literals are still to be seen.
         hint(expr, self.parameters, self.columns);
         ControlFlow::Continue(())
@@ -111,7 +113,10 @@ impl VisitorMut for Pass<'_> {
         }
         self.rewrite_cast(expr);
         rewrite_bits(expr);
+        rewrite_interval(expr);
         rewrite_operator(expr);
+        rewrite_similar(expr);
+        rewrite_modulo(expr);
         rewrite_minus(expr);
         spell_number(expr);
         ControlFlow::Continue(())
@@ -151,8 +156,12 @@ impl Pass<'_> {
             return;
         };
         if let Some(position) = placeholder(&operand) {
-            // A cast cuts bit strings and fills them up; their type has no length before it.
-            let hinted = if matches!(ty, SqlType::Bit(_)) { SqlType::Bit(None) } else { ty.clone() };
+            // A cast cuts strings and fills them up; their type has no length before it.
+            let hinted = match &ty {
+                SqlType::Bit(_) => SqlType::Bit(None),
+                SqlType::Bpchar(_) => SqlType::Bpchar(None),
+                other => other.clone(),
+            };
             self.parameters.hint(position, &hinted);
             // A parameter that already has this type (dimensions aside) needs no cast around it.
             if self.parameters.get(position) == Some(&ty) && !matches!(ty, SqlType::Varchar(Some(_))) {
@@ -162,7 +171,7 @@ impl Pass<'_> {
         }
         if let Some(wrapper) = wrapper_name(&ty) {
             let modifier =
-                (ty.typmod() >= 0).then(|| ty.typmod()).or_else(|| written_dimensions(&ty, &operand));
+                (ty.typmod() >= 0).then(|| ty.typmod()).or_else(|| written_modifier(&ty, &operand));
             *expr = call(&wrapper, quoted_number(&operand, &ty).unwrap_or(operand), modifier);
         }
     }
@@ -199,6 +208,68 @@ fn rewrite_bits(expr: &mut Expr) {
     *expr = call("sepal_cast_bit", Expr::Value(Value::SingleQuotedString(text).into()), length);
 }
 
+/// `interval '1 day 04:05:06'` is read by the type's own parser.
+fn rewrite_interval(expr: &mut Expr) {
+    let Expr::Interval(interval) = &*expr else {
+        return;
+    };
+    let Expr::Value(value) = interval.value.as_ref() else {
+        return;
+    };
+    let Value::SingleQuotedString(text) = &value.value else {
+        return;
+    };
+    let plain = interval.leading_precision.is_none()
+        && interval.last_field.is_none()
+        && interval.fractional_seconds_precision.is_none();
+    let text = match &interval.leading_field {
+        None => text.clone(),
+        Some(unit) if text.trim().parse::<i32>().is_ok() => format!("{} {unit}", text.trim()),
+        Some(_) => return,
+    };
+    if plain {
+        *expr = call("sepal_cast_interval", literals::text(text), None);
+    }
+}
+
+/// `a SIMILAR TO b` is `a ~ similar_to_escape(b)`, as in Postgres.
+fn rewrite_similar(expr: &mut Expr) {
+    let Expr::SimilarTo { negated, expr: operand, pattern, escape_char } = &*expr else {
+        return;
+    };
+    let mut regex = call("similar_to_escape", pattern.as_ref().clone(), None);
+    if let (Some(escape), Expr::Function(function)) = (escape_char, &mut regex)
+        && let FunctionArguments::List(list) = &mut function.args
+    {
+        list.args.push(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(escape.clone()))));
+    }
+    let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
+    let matched = Expr::BinaryOp { left: operand.clone(), op, right: Box::new(regex) };
+    *expr = Expr::Nested(Box::new(matched));
+}
+
+/// `mod(a, b)` is `a % b`.
+fn rewrite_modulo(expr: &mut Expr) {
+    let Expr::Function(function) = &*expr else {
+        return;
+    };
+    let (true, FunctionArguments::List(list)) =
+        (function.name.to_string().eq_ignore_ascii_case("mod"), &function.args)
+    else {
+        return;
+    };
+    let [
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(left)),
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(right)),
+    ] = list.args.as_slice()
+    else {
+        return;
+    };
+    let nested = |operand: &Expr| Box::new(Expr::Nested(Box::new(operand.clone())));
+    let remainder = Expr::BinaryOp { left: nested(left), op: BinaryOperator::Modulo, right: nested(right) };
+    *expr = Expr::Nested(Box::new(remainder));
+}
+
 /// A minus before anything but a literal is a function of ours, which knows `integer out of range`.
 fn rewrite_minus(expr: &mut Expr) {
     if let Expr::UnaryOp { op: UnaryOperator::Minus, expr: operand } = &*expr
@@ -206,6 +277,28 @@ fn rewrite_minus(expr: &mut Expr) {
     {
         *expr = call("sepal_negate", operand.as_ref().clone(), None);
     }
+}
+
+/// What a literal says of its type, where the cast does not.
+fn written_modifier(ty: &SqlType, operand: &Expr) -> Option<i32> {
+    written_dimensions(ty, operand).or_else(|| written_scale(ty, operand))
+}
+
+/// A `numeric` literal has as many digits after the point as it is written with: `'2.50'::numeric` is 2.50.
+fn written_scale(ty: &SqlType, operand: &Expr) -> Option<i32> {
+    let (SqlType::Numeric(None), Expr::Value(value)) = (ty, operand) else {
+        return None;
+    };
+    let (Value::SingleQuotedString(text) | Value::Number(text, _)) = &value.value else {
+        return None;
+    };
+    let digits = text.trim().trim_start_matches(['-', '+']);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let plain = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit());
+    let length = whole.len() + fraction.len();
+    let shape = (u8::try_from(length.max(1)).ok()?, i8::try_from(fraction.len()).ok()?);
+    (plain(whole) && plain(fraction) && (1..=38).contains(&length))
+        .then(|| SqlType::Numeric(Some(shape)).typmod())
 }
 
 /// A vector literal without declared dimensions has those it is written with. They become its modifier, so
@@ -329,6 +422,7 @@ pub(super) fn cast_target(data_type: &DataType) -> Option<SqlType> {
 pub(super) fn wrapper_name(ty: &SqlType) -> Option<String> {
     match ty {
         SqlType::Bit(_)
+        | SqlType::Bpchar(_)
         | SqlType::Vector(_)
         | SqlType::HalfVec(_)
         | SqlType::Uuid

@@ -27,7 +27,8 @@ pub fn type_values(body: &mut SetExpr, targets: &[SqlType], parameters: &Paramet
             let Expr::Value(value) = &*expr else {
                 continue;
             };
-            let text_like = matches!(target, SqlType::Text | SqlType::Varchar(_) | SqlType::Name);
+            let text_like =
+                matches!(target, SqlType::Text | SqlType::Bpchar(_) | SqlType::Varchar(_) | SqlType::Name);
             let wrap = match &value.value {
                 Value::SingleQuotedString(_) => !text_like,
                 Value::Number(..) => {
@@ -68,7 +69,7 @@ fn mark_column(values: &mut ast::Values, column: usize, target: &SqlType, parame
     for row in &mut values.rows {
         let expr = &mut row[column];
         let bare = matches!(expr, Expr::Value(_)) || placeholder(expr).is_some();
-        if bare || matches!(target, SqlType::Varchar(_)) {
+        if bare || matches!(target, SqlType::Bpchar(_) | SqlType::Varchar(_)) {
             *expr = call(&wrapper, expr.clone(), None);
         }
     }
@@ -78,7 +79,13 @@ fn mark_column(values: &mut ast::Values, column: usize, target: &SqlType, parame
 const fn is_marked(ty: &SqlType) -> bool {
     matches!(
         ty,
-        SqlType::Json | SqlType::Jsonb | SqlType::Varchar(_) | SqlType::Name | SqlType::Oid | SqlType::Char
+        SqlType::Bpchar(_)
+            | SqlType::Json
+            | SqlType::Jsonb
+            | SqlType::Varchar(_)
+            | SqlType::Name
+            | SqlType::Oid
+            | SqlType::Char
     )
 }
 

@@ -2,11 +2,12 @@
 //!
 //! A statement that sqlparser cannot read but Postgres users send is recognised here on its tokens.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::ControlFlow, sync::Arc};
 
 use datafusion::sql::sqlparser::{
-    ast,
+    ast::{self, Visit, Visitor},
     dialect::PostgreSqlDialect,
+    keywords::Keyword,
     parser::{Parser, ParserError},
     tokenizer::{Location, Token, TokenWithSpan},
 };
@@ -148,6 +149,7 @@ fn parse_sql(sql: &str, words: &[String], tokens: &mut Vec<TokenWithSpan>) -> Re
             spell_flags(tokens);
         }
         Some("BEGIN" | "SET" | "START") => remove_deferrable(tokens),
+        Some("TABLE") => spell_table(tokens),
         _ => {}
     }
     row_locks::mark(tokens);
@@ -166,11 +168,53 @@ fn parse_sql(sql: &str, words: &[String], tokens: &mut Vec<TokenWithSpan>) -> Re
         .into_iter()
         .next()
         .ok_or_else(|| Error::new(SqlState::SyntaxError, "syntax error at end of input"))?;
+    refuse_sample(&statement, tokens)?;
     if let ast::Statement::Insert(insert) = &mut statement {
         // Hive's INSERT OVERWRITE does not exist here: its flag carries OVERRIDING SYSTEM VALUE.
         insert.overwrite = overriding;
     }
     Ok(statement)
+}
+
+/// `TABLE t` is `SELECT * FROM t`.
+fn spell_table(tokens: &mut Vec<TokenWithSpan>) {
+    let Some(place) = tokens.iter().position(tokens::is_significant) else {
+        return;
+    };
+    let span = tokens[place].span;
+    let words = [Token::make_keyword("SELECT"), Token::Mul, Token::make_keyword("FROM")];
+    drop(tokens.splice(place..=place, words.map(|token| TokenWithSpan { token, span })));
+}
+
+/// DataFusion reads TABLESAMPLE and gives all rows. Errors: 0A000.
+fn refuse_sample(statement: &ast::Statement, tokens: &[TokenWithSpan]) -> Result<()> {
+    let said = |token: &TokenWithSpan| {
+        let Token::Word(word) = &token.token else { return false };
+        matches!(word.keyword, Keyword::TABLESAMPLE | Keyword::SAMPLE)
+    };
+    if !tokens.iter().any(said) {
+        return Ok(());
+    }
+    match Visit::visit(statement, &mut Samples) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::unsupported("TABLESAMPLE is not supported")
+            .with_hint("WHERE random() < 0.1 takes a tenth of the rows.")),
+    }
+}
+
+/// Looks for a table of which a sample is wanted.
+struct Samples;
+
+impl Visitor for Samples {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &ast::TableFactor) -> ControlFlow<()> {
+        match factor {
+            ast::TableFactor::Table { sample: Some(_), .. }
+            | ast::TableFactor::Derived { sample: Some(_), .. } => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    }
 }
 
 /// The first words, upper-case, up to the first token that is no word.

@@ -9,7 +9,7 @@ use sepal_types::{Error, Result, SqlType};
 use super::{
     array,
     column::{Column, ColumnEncoder},
-    datetime, interval, numeric,
+    datetime, interval, numeric, text_out,
 };
 
 pub(super) fn write(column: &Column, row: usize, out: &mut BytesMut) -> Result<()> {
@@ -43,6 +43,7 @@ pub(super) fn write(column: &Column, row: usize, out: &mut BytesMut) -> Result<(
             numeric::write_binary(values.value(row), values.scale(), *shortest, out);
         }
         Column::Oid(values) => out.put_u32(oid(values.value(row))?),
+        Column::Padded { values, width } => text_out::write_padded(values.value(row), *width, out),
         Column::Reg(values) => write_reg(values.value(row), out),
         Column::Text(values) => out.extend_from_slice(values.value(row).as_bytes()),
         Column::Time(values) => out.put_i64(values.value(row)),

@@ -239,7 +239,8 @@ impl Values {
             SqlType::Uuid => Self::Uuid(FixedSizeBinaryBuilder::with_capacity(capacity, 16)),
             SqlType::Vector(_) => Self::Vector(VectorBuilder::new(data_type, capacity)),
             SqlType::Void => Self::Void,
-            SqlType::Char
+            SqlType::Bpchar(_)
+            | SqlType::Char
             | SqlType::Int2Vector
             | SqlType::Json
             | SqlType::Jsonb

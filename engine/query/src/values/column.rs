@@ -65,6 +65,11 @@ pub(super) enum Column {
         shortest: bool,
     },
     Oid(Int64Array),
+    /// `character(n)`, with how many characters it is printed.
+    Padded {
+        values: StringArray,
+        width: usize,
+    },
     /// `regclass` and its like: a name, or an oid in digits.
     Reg(StringArray),
     Text(StringArray),
@@ -160,6 +165,10 @@ impl Column {
             SqlType::Bit(_) => {
                 let bits = BitColumn::new(make_array(array.to_data()));
                 Self::Bit(bits.ok_or_else(|| mismatch(array, ty))?)
+            }
+            SqlType::Bpchar(length) => {
+                let width = length.map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
+                Self::Padded { values: typed(array, ty)?, width }
             }
             SqlType::Bool => Self::Bool(typed(array, ty)?),
             SqlType::Bytea => Self::Bytea(typed(array, ty)?),

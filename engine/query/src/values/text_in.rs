@@ -42,6 +42,7 @@ pub(super) fn is_space(c: char) -> bool {
 pub(super) fn type_name(ty: &SqlType) -> String {
     match ty {
         SqlType::Numeric(_) => "numeric".to_owned(),
+        SqlType::Bpchar(_) => "character".to_owned(),
         SqlType::Varchar(_) => "character varying".to_owned(),
         SqlType::Bit(_) | SqlType::HalfVec(_) | SqlType::Vector(_) => ty.internal_name().into_owned(),
         other => other.display_name(),
@@ -242,6 +243,10 @@ fn escaped_bytea(text: &[u8]) -> Option<Vec<u8>> {
 /// A value of a type that is kept as text, checked and in its canonical form.
 pub(super) fn kept_text<'a>(ty: &SqlType, text: &'a str) -> Result<Cow<'a, str>> {
     Ok(match ty {
+        SqlType::Bpchar(None) => Cow::Borrowed(text.trim_end_matches(' ')),
+        SqlType::Bpchar(Some(length)) => {
+            Cow::Borrowed(shortened(text, *length, "character")?.trim_end_matches(' '))
+        }
         SqlType::Char => Cow::Owned(char_text(char_byte(text))),
         SqlType::Int2Vector => Cow::Owned(numbers(text, "smallint", i16::MIN.into(), i16::MAX.into())?),
         SqlType::Json => {
@@ -251,13 +256,13 @@ pub(super) fn kept_text<'a>(ty: &SqlType, text: &'a str) -> Result<Cow<'a, str>>
         SqlType::Jsonb => Cow::Owned(json::normalize(text)?),
         SqlType::Name => Cow::Borrowed(&text[..text.floor_char_boundary(MAX_IDENTIFIER_BYTES)]),
         SqlType::OidVector => Cow::Owned(numbers(text, "oid", 0, u32::MAX.into())?),
-        SqlType::Varchar(Some(length)) => Cow::Borrowed(varchar(text, *length)?),
+        SqlType::Varchar(Some(length)) => Cow::Borrowed(shortened(text, *length, "character varying")?),
         _ => Cow::Borrowed(text),
     })
 }
 
 /// What is too long may only lose spaces at its end.
-fn varchar(text: &str, length: u32) -> Result<&str> {
+fn shortened<'a>(text: &'a str, length: u32, type_name: &str) -> Result<&'a str> {
     let Some((end, _)) = usize::try_from(length).ok().and_then(|length| text.char_indices().nth(length))
     else {
         return Ok(text);
@@ -266,7 +271,7 @@ fn varchar(text: &str, length: u32) -> Result<&str> {
     if rest.bytes().all(|byte| byte == b' ') {
         return Ok(kept);
     }
-    let message = format!("value too long for type character varying({length})");
+    let message = format!("value too long for type {type_name}({length})");
     Err(Error::new(SqlState::StringDataRightTruncation, message))
 }
 

@@ -33,6 +33,7 @@ pub(super) fn write(column: &Column, row: usize, out: &mut BytesMut) -> Result<(
         Column::Numeric { values, shortest } => {
             numeric::write_text(values.value(row), values.scale(), *shortest, out);
         }
+        Column::Padded { values, width } => write_padded(values.value(row), *width, out),
         Column::Time(values) => datetime::write_time(values.value(row), out),
         Column::Timestamp { values, zone } => datetime::write_timestamp(values.value(row), *zone, out),
         Column::Uuid(values) => write_uuid(values.value(row), out),
@@ -41,6 +42,12 @@ pub(super) fn write(column: &Column, row: usize, out: &mut BytesMut) -> Result<(
         Column::Vector(values) => values.write_text(row, out),
     }
     Ok(())
+}
+
+/// Blanks up to so many characters.
+pub(super) fn write_padded(text: &str, width: usize, out: &mut BytesMut) {
+    out.extend_from_slice(text.as_bytes());
+    out.put_bytes(b' ', width.saturating_sub(text.chars().count()));
 }
 
 fn write_array(elements: &ColumnEncoder, start: usize, end: usize, out: &mut BytesMut) -> Result<()> {

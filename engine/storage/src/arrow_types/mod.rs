@@ -33,6 +33,7 @@ pub fn arrow_type(ty: &SqlType) -> DataType {
             DataType::Decimal128(precision, scale)
         }
         SqlType::Text
+        | SqlType::Bpchar(_)
         | SqlType::Varchar(_)
         | SqlType::Json
         | SqlType::Jsonb

@@ -24,6 +24,7 @@ fn fields_tell_their_sql_type() {
     let special = [
         SqlType::Numeric(Some((10, 2))),
         SqlType::Varchar(Some(20)),
+        SqlType::Bpchar(Some(20)),
         SqlType::Vector(Some(384)),
         SqlType::HalfVec(Some(384)),
         SqlType::Bit(Some(1)),

@@ -91,13 +91,13 @@ impl Function {
     pub fn argument_type(&self, place: usize) -> Option<SqlType> {
         let declared = self.declared();
         let name = declared.get(place).or(declared.last())?;
-        SqlType::from_name(name.trim_end_matches("...").trim_end_matches('?'))
+        SqlType::from_internal_name(name.trim_end_matches("...").trim_end_matches('?'))
     }
 
     /// The result's type for these argument types.
     pub fn result_type(&self, arguments: &[SqlType]) -> SqlType {
         match self.returns {
-            Returns::Type(name) => SqlType::from_name(name).unwrap_or(SqlType::Text),
+            Returns::Type(name) => SqlType::from_internal_name(name).unwrap_or(SqlType::Text),
             Returns::First => arguments.first().cloned().unwrap_or(SqlType::Text),
         }
     }

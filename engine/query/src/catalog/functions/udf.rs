@@ -232,7 +232,8 @@ impl ScalarUDFImpl for TypeOf {
 /// The SQL type's name of an Arrow field, without modifier.
 fn sql_name(field: &Field) -> String {
     if let Some(name) = field.metadata().get("sepal.type") {
-        return name.split('(').next().unwrap_or(name).to_owned();
+        let bare = name.split('(').next().unwrap_or(name);
+        return if bare == "bpchar" { "character" } else { bare }.to_owned();
     }
     if let Some(kind) = vector_kind(field.data_type()) {
         return kind.name().to_owned();

@@ -162,7 +162,7 @@ fn operator_class(index: Index<'_>, ty: &SqlType) -> u32 {
     }
     let input = match ty {
         SqlType::Array(_) => ANY_ARRAY,
-        SqlType::Varchar(_) => SqlType::Text.oid(),
+        SqlType::Bpchar(_) | SqlType::Varchar(_) => SqlType::Text.oid(),
         SqlType::HalfVec(_) => return HALFVEC_BTREE_CLASS,
         SqlType::Vector(_) => return VECTOR_BTREE_CLASS,
         other => other.oid(),

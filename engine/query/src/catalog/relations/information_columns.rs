@@ -66,6 +66,7 @@ fn data_type(ty: &SqlType) -> String {
         SqlType::Bit(_) => "bit".to_owned(),
         SqlType::HalfVec(_) | SqlType::Vector(_) => "USER-DEFINED".to_owned(),
         SqlType::Numeric(_) => "numeric".to_owned(),
+        SqlType::Bpchar(_) => "character".to_owned(),
         SqlType::Varchar(_) => "character varying".to_owned(),
         other => other.display_name(),
     }
@@ -111,7 +112,7 @@ impl Numbers {
                 ..Numbers::default()
             },
             SqlType::Bit(length) => Numbers { characters: *length, ..Numbers::default() },
-            SqlType::Varchar(length) => Numbers {
+            SqlType::Bpchar(length) | SqlType::Varchar(length) => Numbers {
                 characters: *length,
                 // Four bytes for each UTF-8 character, at most Postgres' largest field.
                 octets: Some(length.map_or(1 << 30, |length| length.saturating_mul(4))),

@@ -139,6 +139,7 @@ fn in_out_functions(ty: &SqlType) -> (String, String, String, String) {
 fn modifier_functions(ty: &SqlType) -> (&'static str, &'static str) {
     match ty {
         SqlType::Array(element) => modifier_functions(element),
+        SqlType::Bpchar(_) => ("bpchartypmodin", "bpchartypmodout"),
         SqlType::Bit(_) => ("bittypmodin", "bittypmodout"),
         SqlType::Interval => ("intervaltypmodin", "intervaltypmodout"),
         SqlType::Numeric(_) => ("numerictypmodin", "numerictypmodout"),
@@ -185,7 +186,7 @@ const fn category(ty: &SqlType) -> &'static str {
         SqlType::Char => "Z",
         SqlType::Date | SqlType::Time | SqlType::Timestamp | SqlType::Timestamptz => "D",
         SqlType::Interval => "T",
-        SqlType::Name | SqlType::Text | SqlType::Varchar(_) => "S",
+        SqlType::Bpchar(_) | SqlType::Name | SqlType::Text | SqlType::Varchar(_) => "S",
         SqlType::Unknown => "X",
         SqlType::Void => "P",
         SqlType::Float4
@@ -247,7 +248,7 @@ pub(super) fn collation(ty: &SqlType) -> u32 {
     match ty {
         SqlType::Array(element) => collation(element),
         SqlType::Name => C_COLLATION,
-        SqlType::Text | SqlType::Varchar(_) => DEFAULT_COLLATION,
+        SqlType::Bpchar(_) | SqlType::Text | SqlType::Varchar(_) => DEFAULT_COLLATION,
         _ => 0,
     }
 }

@@ -111,10 +111,10 @@ fn sizes_settings_and_definitions() {
 }
 
 #[test]
-fn progress_is_a_fraction() {
-    let sql = "SELECT phase, round(100.0 * blocks_done / nullif(blocks_total, 0), 1), tuples_done \
+fn progress_is_counted() {
+    let sql = "SELECT phase, 100 * blocks_done / nullif(blocks_total, 0), tuples_done \
                FROM pg_stat_progress_create_index";
-    assert_eq!(lines(&context(), sql), ["building index: loading tuples|12.5|100"]);
+    assert_eq!(lines(&context(), sql), ["building index: loading tuples|12|100"]);
 }
 
 #[test]

@@ -8,14 +8,13 @@ use std::sync::{Arc, OnceLock};
 use datafusion::{
     common::{DFSchemaRef, ParamValues},
     logical_expr::{Expr, LogicalPlan},
-    physical_expr::create_physical_expr,
     scalar::ScalarValue,
 };
 use sepal_types::Result;
 
 use crate::{
     error::translate,
-    planner::{Engine, fill_parameters, is_pure, names_parameter},
+    planner::{Engine, executable, fill_parameters, is_pure, names_parameter},
     vector::filter::Filter,
 };
 
@@ -72,9 +71,7 @@ impl FastFilter {
             false => Ok(self.predicate.clone()),
         };
         let filter = predicate
-            .and_then(|predicate| {
-                create_physical_expr(&predicate, &self.schema, engine.execution_props(), &Default::default())
-            })
+            .and_then(|predicate| executable(engine, predicate, &self.schema))
             .map(|predicate| Arc::new(Filter::new(predicate, self.schema.as_arrow())))
             .map_err(translate)?;
         if self.has_parameters {

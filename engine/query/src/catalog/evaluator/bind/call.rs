@@ -86,8 +86,7 @@ impl Binder<'_> {
             ("nullif", 2) => return self.nullif(arguments),
             ("pg_typeof", 1) => {
                 self.touched = true;
-                let name = arguments[0].1.outward().with_typmod(-1).internal_name().into_owned();
-                let oid = SqlType::from_name(&name).map_or(0, |ty| ty.oid());
+                let oid = arguments[0].1.outward().oid();
                 return Ok((Expr::Constant(oid.into()), Ty::Sql(SqlType::Regtype)));
             }
             ("array_upper" | "array_lower", 2) if arguments[0].1.lower_bound() == 0 => {

@@ -39,11 +39,14 @@ pub(super) fn type_named(data_type: &DataType) -> Bound<Ty> {
         "regprocedure" => Ty::Sql(SqlType::Regproc),
         "xid" | "cid" | "xid8" => Ty::INT8,
         "information_schema.sql_identifier" | "sql_identifier" => Ty::Sql(SqlType::Name),
-        "character_data" | "yes_or_no" | "cstring" | "bpchar" => Ty::TEXT,
+        "character_data" | "yes_or_no" | "cstring" => Ty::TEXT,
         "cardinal_number" => Ty::INT4,
         // Values of these are not made here.
-        "bit" | "date" | "halfvec" | "interval" | "time" | "vector" | "bytea" => return Err(Stop::Decline),
-        _ => Ty::Sql(SqlType::from_name(&modified).ok_or_else(|| {
+        "bit" | "bpchar" | "date" | "halfvec" | "interval" | "time" | "vector" | "bytea" => {
+            return Err(Stop::Decline);
+        }
+        // The parser has a type of its own for `char` without quotes.
+        _ => Ty::Sql(SqlType::from_internal_name(&modified).ok_or_else(|| {
             Error::new(SqlState::UndefinedObject, format!("type \"{name}\" does not exist"))
         })?),
     })

@@ -268,7 +268,7 @@ impl<'a> Binder<'a> {
 
 /// A cast to it may shorten the value.
 fn narrows(ty: &Ty) -> bool {
-    matches!(ty, Ty::Sql(SqlType::Char | SqlType::Varchar(Some(_))))
+    matches!(ty, Ty::Sql(SqlType::Char | SqlType::Bpchar(Some(_)) | SqlType::Varchar(Some(_))))
 }
 
 fn no_operator(left: &str, operator: &str, right: &str) -> Stop {

@@ -55,7 +55,7 @@ impl Run<'_> {
         };
         Ok(Value::text(match to {
             Ty::Sql(SqlType::Char) => text.chars().take(1).collect(),
-            Ty::Sql(SqlType::Varchar(Some(length))) => {
+            Ty::Sql(SqlType::Bpchar(Some(length)) | SqlType::Varchar(Some(length))) => {
                 text.chars().take(usize::try_from(*length).unwrap_or(usize::MAX)).collect()
             }
             _ => text,
