@@ -7,7 +7,7 @@
 //! 2. The upper layers tell which region each node lies in (`regions`). All others go in region by region, so that
 //!    what one node's search loaded into the caches is what the next one's reads; in rounds of growing size, so that
 //!    nodes all the same find the graph about as they would in random order.
-//! 3. Nodes look around once more, now that all are there (`refine`), again region by region.
+//! 3. The first of them look around once more, now that all are there (`refine`), again region by region.
 //! 4. Whoever cannot be reached is linked to (`repair`).
 //!
 //! `linker` changes the links that several threads may want to change at once, `work` shares nodes out to threads.
@@ -185,13 +185,14 @@ impl<'a, S: RowSpace> Insertion<'a, S> {
         };
         let upper = nodes.partition_point(|node| (*node as usize) < layers.above_lowest()).max(first);
         let there = count - nodes.len();
-        let refined = if self.refinement.looks_again(count) { nodes.len() } else { 0 };
+        let refined = self.refinement.of(nodes.len(), count);
         let progress = Progress::new(self.params, there + first, nodes.len() - first, refined);
         self.insert_all(&nodes[first..upper], there + first, None, &progress)?;
         let regions = Regions::find(space, layers, self.params, &nodes[upper..])?;
         regions.sort(&mut nodes[upper..], self.refinement.rounds);
         self.insert_all(&nodes[upper..], there + upper, Some(&regions), &progress)?;
         if refined > 0 {
+            nodes.truncate(refined);
             regions.sort(&mut nodes, 1);
             Refining::new(&self.linker, &self.refinement, self.params, &progress).run(&nodes)?;
         }

@@ -30,7 +30,7 @@ pub(crate) enum Reg {
 }
 
 /// Types that appear in signatures and in `format_type` but that no column can have.
-const FOREIGN_TYPES: [(u32, &str); 36] = [
+const FOREIGN_TYPES: [(u32, &str); 35] = [
     (27, "tid"),
     (28, "xid"),
     (29, "cid"),

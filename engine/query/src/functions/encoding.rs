@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, BinaryBuilder, StringArray, StringBuilder},
+        array::{ArrayRef, AsArray, BinaryBuilder, StringArray, StringBuilder},
         datatypes::DataType,
     },
     common::Result,

@@ -204,14 +204,20 @@ impl IndexCache {
         index: TableId,
         how: (usize, bool),
     ) -> Result<Option<ChunkIndex>> {
-        let Some(file) = chunk.index_file(index) else { return Ok(None) };
         match open(chunk, segment, index, how) {
             Err(error) if error.kind() == ErrorKind::Corrupt => {
-                chunk.give_up_index(file, &error);
-                self.missing.notify_one();
+                self.give_up(chunk, index, &error);
                 Ok(None)
             }
             opened => opened,
+        }
+    }
+
+    /// Its file is damaged: the segment has no index until it is built anew.
+    pub(super) fn give_up(&self, chunk: &Chunk, index: TableId, why: &Error) {
+        if let Some(file) = chunk.index_file(index) {
+            chunk.give_up_index(file, why);
+            self.missing.notify_one();
         }
     }
 

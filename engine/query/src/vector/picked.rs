@@ -7,7 +7,7 @@
 use datafusion::arrow::array::ArrayRef;
 use sepal_index::{Candidates, Effort, SearchParams};
 use sepal_storage::ChunkRef;
-use sepal_types::{Result, VectorKind};
+use sepal_types::{Error, ErrorKind, Result, VectorKind};
 
 use super::{ChunkIndex, Search, filter::Selected, search::effort};
 
@@ -17,6 +17,16 @@ pub(super) struct Picked {
     pub rows: Vec<u32>,
     /// How many rows compete.
     pub qualifying: usize,
+}
+
+/// What came of naming them.
+pub(super) enum Picking {
+    Rows(Picked, ArrayRef),
+    /// All rows are to be scored, or the index reads vectors on its way, or rows that it does not hold have a place in the
+    /// answer.
+    All,
+    /// The index's file is.
+    Damaged(Error),
 }
 
 /// Whether the table has more vectors than its tenant's decoded columns may take: to decode one segment would push out
@@ -33,36 +43,38 @@ pub(super) fn is_larger_than_memory(search: &Search) -> bool {
     most.is_some_and(|most| rows.saturating_mul(width) > most)
 }
 
-/// The rows to score, and their vectors. `None` where all rows are to be scored, where the index reads vectors on its
-/// way, or where rows that it does not hold have a place in the answer. `fetches`: not only for an index in place.
+/// The rows to score, and their vectors. `fetches`: not only for an index in place.
 ///
-/// Errors: those of reading the index's file and the segment's.
+/// Errors: 58030 for an index's file that the device does not give, and those of reading the segment's.
 pub(super) fn pick(
     search: &Search,
     index: &ChunkIndex,
     reference: &ChunkRef,
     qualifying: Option<&Selected>,
     fetches: bool,
-) -> Result<Option<(Picked, ArrayRef)>> {
+) -> Result<Picking> {
     let chunk = &reference.chunk;
     // Another length is the whole search's to refuse.
     let fits = search.column.ty.dimensions().map(usize::from) == Some(search.query.len());
     if !fits || !(index.is_in_place() || (fetches && !chunk.is_decoded(search.column.id))) {
-        return Ok(None);
+        return Ok(Picking::All);
     }
     let Some(Effort { ef_search, probes }) = effort(&**index, &search.settings, search.k) else {
-        return Ok(None);
+        return Ok(Picking::All);
     };
     let wanted = SearchParams { k: search.k, ef_search, probes, allowed: qualifying.map(Selected::bits) };
-    let Some(Candidates { rows, indexed }) = index.candidates(search.query, &wanted)? else {
-        return Ok(None);
+    let Candidates { rows, indexed } = match index.candidates(search.query, &wanted) {
+        Ok(Some(candidates)) => candidates,
+        Ok(None) => return Ok(Picking::All),
+        Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Picking::Damaged(error)),
+        Err(error) => return Err(error),
     };
     let all = qualifying.map_or(chunk.rows() as usize, Selected::count);
     if rows.len() < search.k.min(all) {
-        return Ok(None);
+        return Ok(Picking::All);
     }
     let vectors = chunk.column_rows(search.column, &rows)?;
-    Ok(Some((Picked { rows, qualifying: indexed }, vectors)))
+    Ok(Picking::Rows(Picked { rows, qualifying: indexed }, vectors))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use sepal_types::{ColumnDef, Error, Metric, Result, TableId, VectorIndexOptions,
 use super::{
     ChunkIndex, IndexCache,
     filter::Selected,
-    picked::{Picked, is_larger_than_memory, pick},
+    picked::{Picked, Picking, is_larger_than_memory, pick},
 };
 use crate::{context::SearchSettings, output::vector_kind};
 
@@ -120,8 +120,8 @@ pub(super) fn effort(index: &dyn VectorIndex, settings: &SearchSettings, k: usiz
 
 /// The `k` nearest rows, nearest first; NaN distances after all numbers, NULL vectors last. Adds to `searched`.
 ///
-/// Errors: 22000 when the query has other dimensions than the column, XX001 for a column that does not open, and for a
-/// damaged part of an index that is read from its file. An index that does not open is left out.
+/// Errors: 22000 when the query has other dimensions than the column, XX001 for a column that does not open. An index
+/// that does not is left out.
 pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) -> Result<Vec<Hit>> {
     let index = search
         .settings
@@ -179,18 +179,25 @@ struct Segment {
 impl Segment {
     fn of(search: &Search, index: Option<&Index>, (number, reference): (usize, &ChunkRef)) -> Result<Self> {
         let (rows, qualifying) = (reference.chunk.rows() as usize, qualifying(search, number, reference)?);
-        let (index, fetches) = match (index, search.column.ty.dimensions()) {
-            (Some(Index { id, indexes, fetches }), Some(dim)) => {
-                let all_bytes = || search.version.index_bytes(*id).unwrap_or(0);
-                (indexes.get(&reference.chunk, *id, usize::from(dim), all_bytes)?, *fetches)
+        let mut opened = None;
+        if let (Some(Index { id, indexes, fetches }), Some(dim)) = (index, search.column.ty.dimensions()) {
+            let all_bytes = || search.version.index_bytes(*id).unwrap_or(0);
+            opened = indexes.get(&reference.chunk, *id, usize::from(dim), all_bytes)?;
+            if let Some(index) = &opened {
+                match pick(search, index, reference, qualifying.as_ref(), *fetches)? {
+                    Picking::Rows(picked, column) => {
+                        let (picked, index) = (Some(picked), opened);
+                        return Ok(Self { column, rows, picked, qualifying, allowed: None, index });
+                    }
+                    Picking::All => {}
+                    Picking::Damaged(error) => {
+                        indexes.give_up(&reference.chunk, *id, &error);
+                        opened = None;
+                    }
+                }
             }
-            _ => (None, false),
-        };
-        if let Some(opened) = &index
-            && let Some((picked, column)) = pick(search, opened, reference, qualifying.as_ref(), fetches)?
-        {
-            return Ok(Self { column, rows, picked: Some(picked), qualifying, allowed: None, index });
         }
+        let index = opened;
         let column = reference.chunk.column(search.column)?;
         let (_, dim) = elements(&column)?;
         if dim != search.query.len() {

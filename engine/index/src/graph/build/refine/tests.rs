@@ -81,7 +81,7 @@ fn links_keep_to_their_slots_and_upper_layers_stay() {
             assert_eq!(links(&refined, layer, node), links(&plain, layer, node), "{node} in {layer}");
         }
     }
-    assert!(changed > 2000, "{changed} of 3000 nodes have other links");
+    assert!(changed > 1000, "{changed} of 3000 nodes have other links");
     assert_eq!(reachable(&refined.layers).count(), 3000);
 }
 
