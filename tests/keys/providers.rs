@@ -288,7 +288,8 @@ async fn a_tenants_transit_engine_that_refuses_closes_that_tenant_alone() {
     let refused = server.login_with(&acme).connect().await.map(drop).expect_err("opened though refused");
     let refused = refused.as_db_error().expect("the server's words").clone();
     assert_eq!(refused.code().code(), "58000", "{refused}");
-    assert!(refused.message().contains("permission denied"), "{refused}");
+    assert!(refused.message().contains("the tenant's own provider"), "{refused}");
+    assert!(server.log().contains("permission denied"), "the operator is told why");
     assert_eq!(rows(&server, &other).await, [8]);
     transit.set_revoked(false);
     assert_eq!(rows(&server, &acme).await, [7]);

@@ -12,7 +12,7 @@ use sepal_crypto::Key;
 use sepal_types::{Result, TenantId};
 use tempfile::TempDir;
 
-use crate::{Database, DatabaseOptions, Outcome, Session, tenant::OpenTenant};
+use crate::{Database, DatabaseOptions, Outcome, Session, directory_lock::DirectoryLock, tenant::OpenTenant};
 
 const TENANT: &str = "acme";
 
@@ -45,7 +45,7 @@ impl Fixture {
     /// The directory and its root key, once the database is gone. It must have been shut down.
     pub fn close(self) -> (TempDir, Key) {
         let Self { directory, root, database } = self;
-        let_go(database);
+        let_go(database, directory.path());
         (directory, root)
     }
 
@@ -68,7 +68,7 @@ impl Fixture {
     pub async fn restart(self) -> Self {
         let Self { directory, root, database } = self;
         database.shutdown().await;
-        let_go(database);
+        let_go(database, directory.path());
         Self::open(directory, root)
     }
 
@@ -104,10 +104,11 @@ impl Fixture {
 }
 
 /// Returns once nobody has the database any more, and so its directory: tasks that end may hold it a moment longer.
-fn let_go(database: Arc<Database>) {
+fn let_go(database: Arc<Database>, directory: &Path) {
     let held = Arc::downgrade(&database);
     drop(database);
-    while held.strong_count() > 0 {
+    // Who lets go of it last may be at the end of that still.
+    while held.strong_count() > 0 || DirectoryLock::take(directory).is_err() {
         std::thread::sleep(Duration::from_millis(1));
     }
 }

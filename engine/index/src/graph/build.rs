@@ -7,13 +7,11 @@
 //! 2. The upper layers tell which region each node lies in (`regions`). All others go in region by region, so that
 //!    what one node's search loaded into the caches is what the next one's reads; in rounds of growing size, so that
 //!    nodes all the same find the graph about as they would in random order.
-//! 3. The first of them look around once more, now that all are there (`refine`), again region by region.
-//! 4. Whoever cannot be reached is linked to (`repair`).
+//! 3. Whoever cannot be reached is linked to (`repair`).
 //!
 //! `linker` changes the links that several threads may want to change at once, `work` shares nodes out to threads.
 
 mod linker;
-mod refine;
 mod regions;
 mod work;
 
@@ -29,13 +27,14 @@ use super::{Graph, fit};
 use crate::quantize::{Codes, RowQueries};
 use crate::{BuildMemory, BuildParams, IndexError};
 use linker::{LinkRoom, Linker};
-use refine::{Refinement, Refining};
 use regions::Regions;
 use work::{Progress, in_chunks};
 
 /// Nodes that one thread inserts before the others join: nodes inserted at the same time do not see each
 /// other, which a small graph would notice.
 const HEAD: usize = 1024;
+/// Rounds in which the nodes of the lowest layer are inserted, by region in each.
+const ROUNDS: u32 = 4;
 /// Bytes a row while equal rows are grouped: hashes, groups and their order.
 const GROUPING_BYTES: u64 = 96;
 /// Bytes a node beside its code and links: its rows, its row's node, its lock, its home, its place in the order, and
@@ -57,24 +56,13 @@ pub(super) fn graph(
     params: &BuildParams,
     thrifty: bool,
 ) -> Result<Graph, IndexError> {
-    graph_as(metric, m, ef, params, thrifty, Refinement::usual())
-}
-
-fn graph_as(
-    metric: Metric,
-    m: usize,
-    ef: usize,
-    params: &BuildParams,
-    thrifty: bool,
-    refinement: Refinement,
-) -> Result<Graph, IndexError> {
     let (nodes, counts) = Nodes::build(params, m)?;
     let layers = Layers::empty(m, &counts)?;
     let coded = Coded::new(params, &nodes.first_rows(), thrifty)?;
     let all = Order { nodes: None, stranded: &[] };
     match coded.space() {
-        Some(space) => Insertion::new(&space, &layers, ef, params, &all).with(refinement).run()?,
-        None => Insertion::new(&exact(params, &nodes), &layers, ef, params, &all).with(refinement).run()?,
+        Some(space) => Insertion::new(&space, &layers, ef, params, &all).run()?,
+        None => Insertion::new(&exact(params, &nodes), &layers, ef, params, &all).run()?,
     }
     (params.progress)(params.rows() as u64, params.rows() as u64);
     Ok(Graph::new(metric, params.dim, nodes, layers, coded.codes))
@@ -147,7 +135,6 @@ pub(super) struct Insertion<'a, S> {
     ef: usize,
     params: &'a BuildParams<'a>,
     order: &'a Order<'a>,
-    refinement: Refinement,
 }
 
 /// What one thread works with.
@@ -166,11 +153,7 @@ impl<'a, S: RowSpace> Insertion<'a, S> {
         params: &'a BuildParams,
         order: &'a Order,
     ) -> Self {
-        Self { linker: Linker::new(space, layers), ef, params, order, refinement: Refinement::usual() }
-    }
-
-    fn with(self, refinement: Refinement) -> Self {
-        Self { refinement, ..self }
+        Self { linker: Linker::new(space, layers), ef, params, order }
     }
 
     /// # Errors
@@ -185,17 +168,11 @@ impl<'a, S: RowSpace> Insertion<'a, S> {
         };
         let upper = nodes.partition_point(|node| (*node as usize) < layers.above_lowest()).max(first);
         let there = count - nodes.len();
-        let refined = self.refinement.of(nodes.len(), count);
-        let progress = Progress::new(self.params, there + first, nodes.len() - first, refined);
+        let progress = Progress::new(self.params, there + first, nodes.len() - first);
         self.insert_all(&nodes[first..upper], there + first, None, &progress)?;
         let regions = Regions::find(space, layers, self.params, &nodes[upper..])?;
-        regions.sort(&mut nodes[upper..], self.refinement.rounds);
+        regions.sort(&mut nodes[upper..], ROUNDS);
         self.insert_all(&nodes[upper..], there + upper, Some(&regions), &progress)?;
-        if refined > 0 {
-            nodes.truncate(refined);
-            regions.sort(&mut nodes, 1);
-            Refining::new(&self.linker, &self.refinement, self.params, &progress).run(&nodes)?;
-        }
         repair::reach_all(space, layers, self.ef, self.params)
     }
 

@@ -26,19 +26,6 @@ impl Selection {
             self.chosen.extend(candidates.iter().map(|candidate| candidate.node()));
             return;
         }
-        self.thin(space, candidates, 0, most);
-    }
-
-    /// Chooses up to `most` of `candidates`, nearest first, however few there are: where fewer than `least` lie in
-    /// different directions, the nearest of the others, too.
-    pub(super) fn thin<S: RowSpace>(
-        &mut self,
-        space: &S,
-        candidates: &[Candidate],
-        least: usize,
-        most: usize,
-    ) {
-        self.chosen.clear();
         self.rest.clear();
         self.own.clear();
         self.rest.extend(candidates.iter().map(|candidate| candidate.node()));
@@ -58,14 +45,6 @@ impl Selection {
             }
             self.rest.truncate(kept);
             self.own.truncate(kept);
-        }
-        for candidate in candidates {
-            if self.chosen.len() >= least.min(most) {
-                break;
-            }
-            if !self.chosen.contains(&candidate.node()) {
-                self.chosen.push(candidate.node());
-            }
         }
     }
 }

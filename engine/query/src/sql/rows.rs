@@ -76,17 +76,19 @@ fn mark_column(values: &mut ast::Values, column: usize, target: &SqlType, parame
 }
 
 /// Types that Arrow has not: a field's metadata names them.
-const fn is_marked(ty: &SqlType) -> bool {
-    matches!(
-        ty,
-        SqlType::Bpchar(_)
-            | SqlType::Json
-            | SqlType::Jsonb
-            | SqlType::Varchar(_)
-            | SqlType::Name
-            | SqlType::Oid
-            | SqlType::Char
-    )
+fn is_marked(ty: &SqlType) -> bool {
+    let of_characters = |element: &SqlType| matches!(element, SqlType::Bpchar(_));
+    matches!(ty, SqlType::Array(element) if of_characters(element))
+        || matches!(
+            ty,
+            SqlType::Bpchar(_)
+                | SqlType::Json
+                | SqlType::Jsonb
+                | SqlType::Varchar(_)
+                | SqlType::Name
+                | SqlType::Oid
+                | SqlType::Char
+        )
 }
 
 /// In `VALUES ('2024-01-01'::date), ('2024-02-01'), (NULL)` the cast types the whole column.

@@ -193,10 +193,18 @@ impl ExecutionPlan for TableScan {
         let (version, columns, schema) =
             (Arc::clone(&self.version), Arc::clone(&self.columns), Arc::clone(&self.schema));
         let shown = self.shown.clone();
-        let batches = stream::iter(morsels)
-            .then(move |morsel| {
-                read(Arc::clone(&version), Arc::clone(&columns), Arc::clone(&schema), shown.clone(), morsel)
-            })
+        let source = Source { version, columns, schema, shown };
+        let batches = stream::unfold((morsels.into_iter(), None), move |(mut morsels, held)| {
+            let source = source.clone();
+            async move {
+                let morsel = morsels.next()?;
+                match read(source, held, morsel).await {
+                    Ok((batch, held)) => Some((Ok(batch), (morsels, Some(held)))),
+                    Err(error) => Some((Err(error), (morsels, None))),
+                }
+            }
+        });
+        let batches = batches
             .map(move |batch| if copied { batch.and_then(|batch| own(&batch)) } else { batch })
             .filter(|batch| {
                 let keep = batch.as_ref().map_or(true, |batch| batch.num_rows() > 0);
@@ -230,45 +238,44 @@ fn own(batch: &RecordBatch) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new_with_options(batch.schema(), arrays, &options)?)
 }
 
-async fn read(
+/// What a partition reads from.
+#[derive(Clone)]
+struct Source {
     version: Arc<TableVersion>,
     columns: Arc<[ScanColumn]>,
     schema: SchemaRef,
     shown: Option<Arc<ShownRows>>,
-    morsel: Morsel,
-) -> Result<RecordBatch> {
-    // Decoding a segment's column takes milliseconds; a memory chunk's column is a pointer.
-    if version.chunks[morsel.chunk].chunk.segment().is_some() && morsel.start == 0 {
-        return tokio::task::spawn_blocking(move || {
-            read_now(&version, &columns, &schema, shown.as_deref(), morsel)
-        })
-        .await
-        .map_err(|problem| DataFusionError::External(Box::new(problem)))?;
-    }
-    read_now(&version, &columns, &schema, shown.as_deref(), morsel)
 }
 
-fn read_now(
-    version: &TableVersion,
-    columns: &[ScanColumn],
-    schema: &SchemaRef,
-    shown: Option<&ShownRows>,
-    morsel: Morsel,
-) -> Result<RecordBatch> {
-    let reference = &version.chunks[morsel.chunk];
+/// The columns of the chunk that a partition reads: of one that the cache has no room for each would be decoded anew
+/// for every morsel.
+struct Held {
+    chunk: usize,
+    columns: Vec<ArrayRef>,
+}
+
+async fn read(source: Source, held: Option<Held>, morsel: Morsel) -> Result<(RecordBatch, Held)> {
+    let held = held.filter(|held| held.chunk == morsel.chunk);
+    // Decoding a segment's column takes milliseconds; a memory chunk's column is a pointer.
+    if held.is_none() && source.version.chunks[morsel.chunk].chunk.segment().is_some() {
+        return tokio::task::spawn_blocking(move || read_now(&source, held, morsel))
+            .await
+            .map_err(|problem| DataFusionError::External(Box::new(problem)))?;
+    }
+    read_now(&source, held, morsel)
+}
+
+fn read_now(source: &Source, held: Option<Held>, morsel: Morsel) -> Result<(RecordBatch, Held)> {
+    let reference = &source.version.chunks[morsel.chunk];
     let (start, rows) = (morsel.start as usize, morsel.rows as usize);
-    let arrays: Vec<ArrayRef> = columns
-        .iter()
-        .map(|column| {
-            let whole: ArrayRef = match column {
-                ScanColumn::RowId => reference.chunk.row_ids().map_err(carry_store)?,
-                ScanColumn::Stored(column) => reference.chunk.column(column).map_err(carry_store)?,
-            };
-            Ok(whole.slice(start, rows))
-        })
-        .collect::<Result<_>>()?;
+    let held = match held {
+        Some(held) => held,
+        None => Held { chunk: morsel.chunk, columns: whole(reference, &source.columns)? },
+    };
+    let arrays = held.columns.iter().map(|whole| whole.slice(start, rows)).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    let batch = RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)?;
+    let batch = RecordBatch::try_new_with_options(Arc::clone(&source.schema), arrays, &options)?;
+    let shown = source.shown.as_deref();
     let live = live(reference, morsel);
     let kept = match shown {
         None => live,
@@ -280,9 +287,19 @@ fn read_now(
         }
     };
     match kept {
-        Some(kept) => Ok(filter_record_batch(&batch, &kept)?),
-        None => Ok(batch),
+        Some(kept) => Ok((filter_record_batch(&batch, &kept)?, held)),
+        None => Ok((batch, held)),
     }
+}
+
+fn whole(reference: &ChunkRef, columns: &[ScanColumn]) -> Result<Vec<ArrayRef>> {
+    let read = |column: &ScanColumn| -> Result<ArrayRef> {
+        match column {
+            ScanColumn::RowId => Ok(reference.chunk.row_ids().map_err(carry_store)?),
+            ScanColumn::Stored(column) => reference.chunk.column(column).map_err(carry_store),
+        }
+    };
+    columns.iter().map(read).collect()
 }
 
 /// Which rows of a morsel are not deleted; `None` when all are.

@@ -1,6 +1,6 @@
 //! Changes of links that several threads may want to change at once.
 //!
-//! Called by insertion and by `refine`. Who changes the links of a node that others know holds the node's lock, and
+//! Called by insertion. Who changes the links of a node that others know holds the node's lock, and
 //! never two; reading asks for none.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -54,25 +54,5 @@ impl<'a, S: RowSpace> Linker<'a, S> {
         candidates.sort_unstable();
         selection.choose(self.space, candidates, slots.len());
         self.layers.set(layer, from, &selection.chosen);
-    }
-
-    /// Chooses a node's links on the lowest layer anew, `least` or more, among those it has and those `near`. Leaves
-    /// them in `room.selection`.
-    pub(super) fn renew(&self, node: u32, near: &[Candidate], least: usize, room: &mut LinkRoom) {
-        let LinkRoom { selection, links, scores, candidates } = room;
-        // Held while choosing: what another thread links meanwhile would be lost.
-        let _guard = self.locks[node as usize].lock();
-        links.clear();
-        links.extend(self.layers.links(0, node));
-        self.space.score(&self.space.row(node), links, scores);
-        candidates.clear();
-        candidates.extend_from_slice(near);
-        candidates.extend(links.iter().zip(scores.iter()).map(|(node, score)| Candidate::new(*score, *node)));
-        candidates.retain(|candidate| candidate.node() != node);
-        // A node has one score, so that its copies are neighbours.
-        candidates.sort_unstable();
-        candidates.dedup_by_key(|candidate| candidate.node());
-        selection.thin(self.space, candidates, least, self.layers.slots(0, node).len());
-        self.layers.set(0, node, &selection.chosen);
     }
 }

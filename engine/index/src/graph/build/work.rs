@@ -14,9 +14,6 @@ const STEP: usize = 32;
 const CHUNKS: usize = 8;
 /// Rows between two reports of progress.
 const REPORT: u64 = 1000;
-/// How long it takes to insert a node, and to refine one.
-const INSERTING: u64 = 3;
-const REFINING: u64 = 1;
 
 /// Hands `nodes` to `work`, a few at a time, in each thread with a `room` of its own.
 ///
@@ -48,34 +45,26 @@ pub(super) fn in_chunks<R>(
 /// How far a build is, told in rows: some nodes stand for several, some rows have none.
 pub(super) struct Progress<'a> {
     params: &'a BuildParams<'a>,
-    /// In units of [`INSERTING`] and [`REFINING`].
+    /// Nodes.
     done: AtomicU64,
     all: u64,
 }
 
 impl<'a> Progress<'a> {
-    /// Of a graph that has `there` nodes and gets `inserted` more, so many of which are refined.
-    pub(super) fn new(params: &'a BuildParams, there: usize, inserted: usize, refined: usize) -> Self {
-        let done = INSERTING * there as u64;
-        let all = done + INSERTING * inserted as u64 + REFINING * refined as u64;
-        Self { params, done: AtomicU64::new(done), all }
+    /// Of a graph that has `there` nodes and gets `inserted` more.
+    pub(super) fn new(params: &'a BuildParams<'a>, there: usize, inserted: usize) -> Self {
+        let done = there as u64;
+        Self { params, done: AtomicU64::new(done), all: done + inserted as u64 }
     }
 
     pub(super) fn inserted(&self, nodes: usize) {
-        self.add(INSERTING * nodes as u64);
-    }
-
-    pub(super) fn refined(&self, nodes: usize) {
-        self.add(REFINING * nodes as u64);
-    }
-
-    fn add(&self, units: u64) {
+        let nodes = nodes as u64;
         let rows = self.params.rows() as u64;
-        let in_rows = |units: u64| {
-            (u128::from(units) * u128::from(rows) / u128::from(self.all.max(1))).min(rows.into()) as u64
+        let in_rows = |nodes: u64| {
+            (u128::from(nodes) * u128::from(rows) / u128::from(self.all.max(1))).min(rows.into()) as u64
         };
-        let before = self.done.fetch_add(units, Relaxed);
-        let (before, after) = (in_rows(before), in_rows(before + units));
+        let before = self.done.fetch_add(nodes, Relaxed);
+        let (before, after) = (in_rows(before), in_rows(before + nodes));
         if before / REPORT != after / REPORT {
             (self.params.progress)(after, rows);
         }
