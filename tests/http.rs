@@ -309,17 +309,28 @@ impl Destination {
         let mut reader = BufReader::new(socket);
         while let Some(request) = self.next_request(&mut reader) {
             let head_only = request.method == "HEAD";
+            // Seen before it is answered: a script may wait for somebody who waits for the request.
+            let place = {
+                let mut taken = lock(&self.shared.taken);
+                if round.over.load(Ordering::SeqCst) {
+                    return;
+                }
+                taken.push(Taken { request: request.clone(), status: None });
+                taken.len() - 1
+            };
             let answer = {
                 let mut script = lock(&self.shared.script);
                 (*script)(&request)
             };
-            let status = (answer.end == End::Answered).then_some(answer.status);
             {
                 let mut taken = lock(&self.shared.taken);
                 if round.over.load(Ordering::SeqCst) {
                     return;
                 }
-                taken.push(Taken { request, status });
+                // Unless all were forgotten meanwhile.
+                if let Some(taken) = taken.get_mut(place) {
+                    taken.status = (answer.end == End::Answered).then_some(answer.status);
+                }
             }
             thread::sleep(answer.wait);
             match answer.end {

@@ -292,7 +292,8 @@ fn finds_less(index: &dyn VectorIndex, before: &dyn VectorIndex) -> bool {
     const RECALL: f64 = 0.95;
     const NEAREST: usize = 10;
     match (before.effort_for(RECALL, NEAREST), index.effort_for(RECALL, NEAREST)) {
-        (Some(before), Some(now)) => 2 * now > 3 * before,
+        // Where little is tried, a rung more is chance.
+        (Some(before), Some(now)) => 2 * now > 3 * before + 2 * NEAREST,
         (before, now) => before.is_some() && now.is_none(),
     }
 }
