@@ -160,7 +160,7 @@ fn equality<'e>(expr: &'e Expr, columns: &DFSchema, def: &TableDef) -> Option<(C
         let column = key_column(column, columns, def)?;
         let is_given = value.column_refs().is_empty();
         let fits = is_given && is_key_value(&value.get_type(columns).ok()?, &column.ty);
-        fits.then(|| (column.id, &**value))
+        fits.then_some((column.id, &**value))
     })
 }
 

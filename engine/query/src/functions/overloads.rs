@@ -93,7 +93,7 @@ pub(super) struct Overload {
     pub result: Kind,
     pub compute: Compute,
     /// The scale of a numeric result, by the scales of the arguments and the constants among them.
-    pub scale: fn(&[(u8, i8)], &[Option<i64>]) -> i8,
+    pub scale: ScaleOf,
 }
 
 impl Overload {
@@ -433,6 +433,9 @@ fn texts(answers: Vec<Answer>) -> Result<ArrayRef> {
     }
     Ok(Arc::new(values.finish()))
 }
+
+/// The scale of a result, from the precision and scale of each argument and its value where it is a literal.
+pub type ScaleOf = fn(&[(u8, i8)], &[Option<i64>]) -> i8;
 
 fn lists(answers: Vec<Answer>) -> ArrayRef {
     let mut lists = ListBuilder::new(StringBuilder::new());

@@ -180,10 +180,10 @@ fn sabotaged(dir: &Path, saboteur: &Arc<Saboteur>) -> (i64, Option<String>) {
     // Where it fails a file stays, no more.
     let _ = store.release_unheld_log();
     let mut acknowledged = 0;
-    if store.snapshot().table(ITEMS).is_none() {
-        if retried(&store, vec![Op::CreateTable(valid(items(20_000, "items")))]).is_err() {
-            return (0, saboteur.hit.lock().clone());
-        }
+    if store.snapshot().table(ITEMS).is_none()
+        && retried(&store, vec![Op::CreateTable(valid(items(20_000, "items")))]).is_err()
+    {
+        return (0, saboteur.hit.lock().clone());
     }
     for n in 1..=6 {
         let mut ops = vec![insert(&store, 20_000, &[n])];
