@@ -91,3 +91,33 @@ impl Drop for Place<'_> {
         self.0.now.fetch_sub(1, Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_wait_awake_and_no_more() {
+        let pollers = Pollers { now: AtomicUsize::new(0), most: 1 };
+        let first = Place::take(&pollers);
+        assert!(first.is_some() && Place::take(&pollers).is_none());
+        drop(first);
+        assert!(Place::take(&pollers).is_some(), "a place is given back");
+        let single = Pollers { now: AtomicUsize::new(0), most: 0 };
+        assert!(Place::take(&single).is_none(), "one core");
+    }
+
+    #[test]
+    fn only_a_client_that_comes_back_at_once_is_waited_for() {
+        let limit = Duration::from_micros(100);
+        let mut busy = BusyPoll::new(Arc::default(), limit);
+        assert!(!busy.soon, "nobody has come yet");
+        busy.came(limit / 2);
+        assert!(busy.soon);
+        busy.came(limit);
+        assert!(!busy.soon);
+        let mut never = BusyPoll::new(Arc::default(), Duration::ZERO);
+        never.came(Duration::ZERO);
+        assert!(!never.soon);
+    }
+}
