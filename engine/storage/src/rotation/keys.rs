@@ -160,6 +160,19 @@ impl TenantStore {
         let alone = keys.without_older();
         let numbers = manifest::numbers(&self.disk, &self.paths)?;
         let manifests = numbers.iter().filter(|number| !self.is_under(**number, &alone)).count();
-        Ok(KeyUse { manifests, log_files: self.older_log_files(keys)?.len() })
+        let left = KeyUse { manifests, log_files: self.older_log_files(keys)?.len() };
+        if left == KeyUse::default() {
+            self.keep_removed()?;
+        }
+        Ok(left)
+    }
+
+    /// Makes it durable that files are gone: once their key is destroyed, a power cut must not bring them back.
+    fn keep_removed(&self) -> Result<(), StoreError> {
+        for (what, path) in [("wal", self.paths.wal()), ("manifest", self.paths.manifests())] {
+            let directory = self.disk.open_directory(what, &path)?;
+            self.disk.sync_directory(what, &directory).inspect_err(|error| self.poison.set(error.to_string()))?;
+        }
+        Ok(())
     }
 }
