@@ -171,7 +171,9 @@ impl TenantStore {
     fn keep_removed(&self) -> Result<(), StoreError> {
         for (what, path) in [("wal", self.paths.wal()), ("manifest", self.paths.manifests())] {
             let directory = self.disk.open_directory(what, &path)?;
-            self.disk.sync_directory(what, &directory).inspect_err(|error| self.poison.set(error.to_string()))?;
+            self.disk
+                .sync_directory(what, &directory)
+                .inspect_err(|error| self.poison.set(error.to_string()))?;
         }
         Ok(())
     }
