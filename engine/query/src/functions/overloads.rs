@@ -85,6 +85,8 @@ pub(super) enum Answer {
 }
 
 type Compute = fn(&[Given<'_>], i8) -> Result<Answer, Error>;
+/// From the precision and scale of each argument, and its value where it is a literal.
+type ScaleOf = fn(&[(u8, i8)], &[Option<i64>]) -> i8;
 
 /// One declaration. The number that `compute` gets is the scale of a numeric result.
 #[derive(Debug)]
@@ -433,9 +435,6 @@ fn texts(answers: Vec<Answer>) -> Result<ArrayRef> {
     }
     Ok(Arc::new(values.finish()))
 }
-
-/// The scale of a result, from the precision and scale of each argument and its value where it is a literal.
-pub type ScaleOf = fn(&[(u8, i8)], &[Option<i64>]) -> i8;
 
 fn lists(answers: Vec<Answer>) -> ArrayRef {
     let mut lists = ListBuilder::new(StringBuilder::new());
