@@ -5,8 +5,12 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZero,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -80,40 +84,81 @@ fn positions(length: usize) -> Vec<usize> {
     (0..length).step_by(step).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_flipped_byte_gives_a_wrong_answer() {
-    let (image, root, token) = furnished().await;
-    let content = listing(image.path());
-    let expected: Vec<i64> = (1..=ROWS).collect();
-    assert_eq!(ask(image.path(), &root, &token).await.unwrap(), expected);
-    assert!(content.len() >= 5, "{:?}", content.keys());
-    let (mut flips, mut noticed) = (0, 0);
-    for (path, bytes) in content.iter().filter(|(path, _)| is_data(path)) {
-        for at in positions(bytes.len()) {
-            restore(image.path(), &content);
-            let mut flipped = bytes.clone();
-            flipped[at] ^= 1 << (at % 8);
-            write(image.path(), path, &flipped);
-            flips += 1;
-            let place = format!("{} byte {at}", path.display());
-            let asked = tokio::spawn({
-                let (data, root, token) = (image.path().to_owned(), root.clone(), token.clone());
-                async move { ask(&data, &root, &token).await }
-            });
-            match asked.await.unwrap_or_else(|panic| panic!("{place}: {panic}")) {
-                Ok(found) => assert_eq!(found, expected, "{place}"),
-                Err(error) => {
-                    noticed += 1;
-                    assert_ne!(error.state().code(), "XX000", "{place}: {error}");
-                    let name = path.file_name().unwrap().to_string_lossy().into_owned();
-                    let told = name == "control.db" || error.to_string().contains(&name);
-                    assert!(told, "{place}: the file is not named: {error}");
-                }
+/// One drive's copy of the directory, in which one byte at a time is wrong.
+struct Copy {
+    image: tempfile::TempDir,
+    content: Arc<BTreeMap<PathBuf, Vec<u8>>>,
+    root: Key,
+    token: String,
+}
+
+impl Copy {
+    fn of(content: &Arc<BTreeMap<PathBuf, Vec<u8>>>, root: &Key, token: &str) -> Self {
+        let image = tempfile::tempdir().unwrap();
+        for (path, bytes) in content.iter() {
+            write(image.path(), path, bytes);
+        }
+        Self { image, content: Arc::clone(content), root: root.clone(), token: token.to_owned() }
+    }
+
+    /// Whether the byte at `at` of a file, one bit of it wrong, was noticed; panics at a wrong answer.
+    async fn flip(&self, path: &Path, at: usize) -> bool {
+        restore(self.image.path(), &self.content);
+        let mut flipped = self.content[path].clone();
+        flipped[at] ^= 1 << (at % 8);
+        write(self.image.path(), path, &flipped);
+        let place = format!("{} byte {at}", path.display());
+        match ask(self.image.path(), &self.root, &self.token).await {
+            Ok(found) => {
+                assert_eq!(found, (1..=ROWS).collect::<Vec<i64>>(), "{place}");
+                false
+            }
+            Err(error) => {
+                assert_ne!(error.state().code(), "XX000", "{place}: {error}");
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                let told = name == "control.db" || error.to_string().contains(&name);
+                assert!(told, "{place}: the file is not named: {error}");
+                true
             }
         }
     }
-    restore(image.path(), &content);
-    assert_eq!(ask(image.path(), &root, &token).await.unwrap(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_flipped_byte_gives_a_wrong_answer() {
+    let (image, root, token) = furnished().await;
+    let content = Arc::new(listing(image.path()));
+    let expected: Vec<i64> = (1..=ROWS).collect();
+    assert!(content.len() >= 5, "{:?}", content.keys());
+    let data = content.iter().filter(|(path, _)| is_data(path));
+    let flips: Vec<(PathBuf, usize)> = data
+        .flat_map(|(path, bytes)| positions(bytes.len()).into_iter().map(move |at| (path.clone(), at)))
+        .collect();
+    let flips = Arc::new(flips);
+    let (next, noticed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let workers: Vec<_> = (0..workers)
+        .map(|_| {
+            let copy = Copy::of(&content, &root, &token);
+            let (flips, next, noticed, expected) =
+                (Arc::clone(&flips), Arc::clone(&next), Arc::clone(&noticed), expected.clone());
+            tokio::spawn(async move {
+                assert_eq!(ask(copy.image.path(), &copy.root, &copy.token).await.unwrap(), expected);
+                while let Some((path, at)) = flips.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if copy.flip(path, *at).await {
+                        noticed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                restore(copy.image.path(), &copy.content);
+                assert_eq!(ask(copy.image.path(), &copy.root, &copy.token).await.unwrap(), expected);
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    let (flips, noticed) = (flips.len(), noticed.load(Ordering::Relaxed));
+    eprintln!("{flips} bytes flipped, {noticed} noticed, no wrong answer");
     assert!(noticed * 4 > flips, "of {flips} flips only {noticed} were noticed");
 }
 
