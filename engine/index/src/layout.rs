@@ -9,7 +9,8 @@
 //! ```text
 //! offset size
 //!      0    8  magic "SEPALIDX"
-//!      8    2  version: 2 where a calibration follows the body, 3 where that tells of wear, too; else 1
+//!      8    2  version: 2 where a calibration follows the body, 3 where that tells of wear, too, 4 where it tells of
+//!              reaches; else 1
 //!     10    1  kind: 1 flat, 2 graph, 3 ivfflat without codes, 5 ivfflat with codes, 6 faiss
 //!     11    1  metric: 1 L2, 2 inner product, 3 cosine, 4 L1
 //!     12    4  n, rows of the segment
@@ -30,6 +31,7 @@ const MAGIC: [u8; 8] = *b"SEPALIDX";
 const PLAIN: u16 = 1;
 const CALIBRATED: u16 = 2;
 const WORN: u16 = 3;
+const REACHING: u16 = 4;
 pub(crate) const HEADER_BYTES: usize = 24;
 
 const _: () = assert!(HEADER_BYTES.is_multiple_of(8));
@@ -53,8 +55,20 @@ pub(crate) struct Header {
     pub(crate) dim: u32,
     /// Bytes of the calibration behind the body; 0 where there is none.
     pub(crate) calibration: u32,
-    /// Whether that tells of wear.
-    pub(crate) worn: bool,
+    /// What that tells of.
+    pub(crate) measured: Measured,
+}
+
+/// What a calibration tells of beside recall: the difference between versions 2, 3 and 4.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Measured {
+    /// Nothing else. Also where there is no calibration.
+    #[default]
+    Recall,
+    /// Of wear, of which there is some.
+    Wear,
+    /// Of reaches, and of wear where there is some.
+    Reach,
 }
 
 impl Header {
@@ -65,7 +79,7 @@ impl Header {
             dim <= limits::MAX_DIMENSIONS && rows <= u32::MAX as usize,
             "{rows} × {dim} passed build's check"
         );
-        Self { kind, metric, rows: rows as u32, dim: dim as u32, calibration: 0, worn: false }
+        Self { kind, metric, rows: rows as u32, dim: dim as u32, calibration: 0, measured: Measured::Recall }
     }
 
     /// Reads the header of a whole blob.
@@ -80,9 +94,12 @@ impl Header {
             return Err(reader.corrupt("the magic is not SEPALIDX"));
         }
         let version = reader.u16()?;
-        if !matches!(version, PLAIN | CALIBRATED | WORN) {
-            return Err(IndexError::Version { found: version, supported: WORN });
-        }
+        let measured = match version {
+            PLAIN | CALIBRATED => Measured::Recall,
+            WORN => Measured::Wear,
+            REACHING => Measured::Reach,
+            found => return Err(IndexError::Version { found, supported: REACHING }),
+        };
         let kind = match reader.u8()? {
             1 => Kind::Flat,
             2 => Kind::Graph,
@@ -104,7 +121,7 @@ impl Header {
             let why = format!("dim {dim} or {calibration} bytes of calibration in version {version}");
             return Err(reader.corrupt(why));
         }
-        Ok(Self { kind, metric, rows, dim, calibration, worn: version == WORN })
+        Ok(Self { kind, metric, rows, dim, calibration, measured })
     }
 
     /// [`Header::decode`] for a kind's own `decode`, which knows which kind it reads.
@@ -118,10 +135,11 @@ impl Header {
 
     pub(crate) fn encode(&self, writer: &mut Writer) {
         writer.bytes(&MAGIC);
-        writer.u16(match self.calibration {
-            0 => PLAIN,
-            _ if self.worn => WORN,
-            _ => CALIBRATED,
+        writer.u16(match (self.calibration, self.measured) {
+            (0, _) => PLAIN,
+            (_, Measured::Recall) => CALIBRATED,
+            (_, Measured::Wear) => WORN,
+            (_, Measured::Reach) => REACHING,
         });
         writer.u8(match self.kind {
             Kind::Flat => 1,
@@ -142,7 +160,7 @@ impl Header {
     }
 }
 
-/// Writes an index's bytes, which `index` writes, with a calibration's behind them; `worn`: which tells of wear.
+/// Writes an index's bytes, which `index` writes, with a calibration's behind them, which tells of `measured`.
 ///
 /// # Errors
 /// Those of `out`.
@@ -152,11 +170,11 @@ impl Header {
 pub(crate) fn join(
     index: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     calibration: &[u8],
-    worn: bool,
+    measured: Measured,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let bytes = u32::try_from(calibration.len()).expect("a calibration is a few hundred bytes");
-    let mut renamed = Renamed { header: Vec::with_capacity(HEADER_BYTES), calibration: bytes, worn, out };
+    let mut renamed = Renamed { header: Vec::with_capacity(HEADER_BYTES), calibration: bytes, measured, out };
     index(&mut renamed)?;
     assert!(renamed.header.len() == HEADER_BYTES, "an index writes a header");
     renamed.out.write_all(calibration)
@@ -167,7 +185,7 @@ struct Renamed<'a> {
     /// As much of it as has come.
     header: Vec<u8>,
     calibration: u32,
-    worn: bool,
+    measured: Measured,
     out: &'a mut dyn Write,
 }
 
@@ -183,7 +201,7 @@ impl Write for Renamed<'_> {
             let mut header =
                 Header::decode(&mut Reader::new(&self.header)).expect("an index writes a header");
             assert!(header.calibration == 0, "a second calibration behind a first");
-            (header.calibration, header.worn) = (self.calibration, self.worn);
+            (header.calibration, header.measured) = (self.calibration, self.measured);
             let mut writer = Writer::with_capacity(HEADER_BYTES);
             header.encode(&mut writer);
             self.out.write_all(&writer.into_bytes())?;
@@ -335,6 +353,10 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_le_bytes)
     }
 
+    pub(crate) fn f32(&mut self) -> Result<f32, IndexError> {
+        self.array().map(f32::from_le_bytes)
+    }
+
     pub(crate) fn u32s(&mut self, count: usize) -> Result<Vec<u32>, IndexError> {
         self.numbers(count, u32::from_le_bytes)
     }
@@ -472,13 +494,13 @@ mod tests {
         let mut joined = Vec::new();
         // Its header comes in pieces.
         let index = |out: &mut dyn Write| plain.chunks(7).try_for_each(|piece| out.write_all(piece));
-        join(index, b"measured", false, &mut joined).unwrap();
+        join(index, b"measured", Measured::Recall, &mut joined).unwrap();
         let mut expected = plain.clone();
         (expected[8], expected[20]) = (2, 8);
         expected.extend(b"measured");
         assert_eq!(joined, expected);
         let mut worn = Vec::new();
-        join(|out| out.write_all(&plain), b"measured", true, &mut worn).unwrap();
+        join(|out| out.write_all(&plain), b"measured", Measured::Wear, &mut worn).unwrap();
         assert!(worn[8] == 3 && worn[..8] == joined[..8] && worn[9..] == joined[9..], "{worn:?}");
         let parts = |bytes: &[u8]| {
             let (_, index, calibration) = split(Source::Bytes(bytes))?;

@@ -67,7 +67,7 @@ pub use parts::{Allowed, Effort, Part, Query, Work, search_parts};
 pub use vectors::Vectors;
 pub use wear::Wear;
 
-use crate::calibration::{Calibrated, calibrated, calibrated_with};
+use crate::calibration::{Calibrated, Calibration, calibrated, calibrated_with};
 use crate::faiss::Faiss;
 use crate::flat::Flat;
 use crate::graph::Graph;
@@ -332,16 +332,23 @@ pub(crate) enum Left {
 
 fn opened(source: Source, left: Left) -> Result<Box<dyn VectorIndex>, IndexError> {
     let (header, body, measured) = layout::split(source)?;
+    let calibration = match measured.remaining() {
+        0 => None,
+        _ => Some(Calibration::decode(&measured.rest()?, header.measured)?),
+    };
     let index: Box<dyn VectorIndex> = match header.kind {
         Kind::Flat => Box::new(Flat::decode(&body.rest()?)?),
-        Kind::Graph => Box::new(Graph::read(body)?),
+        Kind::Graph => {
+            let reach = calibration.as_ref().map(|calibration| calibration.reach().clone());
+            Box::new(Graph::read(body)?.with_reach(reach.unwrap_or_default()))
+        }
         Kind::IvfFlat | Kind::IvfCodes => Box::new(IvfFlat::read(body, left)?),
         Kind::Faiss => Box::new(Faiss::read(body)?),
     };
-    if measured.remaining() == 0 {
-        return Ok(index);
-    }
-    Ok(Box::new(Calibrated::decode(index, &measured.rest()?, header.worn)?))
+    Ok(match calibration {
+        None => index,
+        Some(calibration) => Box::new(Calibrated::new(index, calibration)),
+    })
 }
 
 impl BuildParams<'_> {

@@ -3,7 +3,7 @@
 //! ```text
 //! offset size
 //!      0    2  curves, 1 to 16
-//!      2    2  wear (`crate::wear`), 1 to 10,000 in version 3; 0 in version 2
+//!      2    2  wear (`crate::wear`), 1 to 10,000 in version 3; 0 in version 2; 0 to 10,000 in version 4
 //!              then each curve, ascending by k:
 //!           2  k, neighbours asked for, from 1 on
 //!           2  q, questions, from 1 on
@@ -11,18 +11,25 @@
 //!           2  zero
 //!        12·r  a rung, ascending by effort: effort u32 from 1 on; neighbours found u32, q·k at most; the sum of the
 //!              squares of what each question found u32, at most q·k² and no less than found²/q
+//!              in version 4 then:
+//!           2  s, steps, 1 to 64
+//!           2  zero
+//!         8·s  a step, ascending by effort: effort u32 from 1 on; the reach of walks (`crate::graph`) f32 from 0 on
 //! ```
 
 use super::{Calibration, Curve, Rung};
-use crate::layout::{Reader, Writer};
+use crate::graph::{Reach, Step};
+use crate::layout::{Measured, Reader, Writer};
 use crate::{IndexError, Wear};
 
 pub(super) const MOST_CURVES: usize = 16;
 pub(super) const MOST_RUNGS: usize = 64;
+const MOST_STEPS: usize = 64;
 
 pub(super) fn encode(calibration: &Calibration) -> Vec<u8> {
     let rungs: usize = calibration.curves.iter().map(|curve| curve.rungs.len()).sum();
-    let mut writer = Writer::with_capacity(4 + 8 * calibration.curves.len() + 12 * rungs);
+    let steps = calibration.reach.steps();
+    let mut writer = Writer::with_capacity(8 + 8 * calibration.curves.len() + 12 * rungs + 8 * steps.len());
     writer.u16(calibration.curves.len() as u16);
     writer.u16(calibration.wear.to_bits());
     for curve in &calibration.curves {
@@ -34,10 +41,19 @@ pub(super) fn encode(calibration: &Calibration) -> Vec<u8> {
             writer.u32s(&[*effort, *found, *squares]);
         }
     }
+    if !steps.is_empty() {
+        writer.u16(steps.len() as u16);
+        writer.u16(0);
+        for Step { effort, reach } in steps {
+            writer.u32(*effort);
+            writer.f32s(&[*reach]);
+        }
+    }
     writer.into_bytes()
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Calibration, IndexError> {
+/// `measured`: what the index's header says of it.
+pub(super) fn decode(bytes: &[u8], measured: Measured) -> Result<Calibration, IndexError> {
     let mut reader = Reader::new(bytes);
     let (count, wear) = (usize::from(reader.u16()?), reader.u16()?);
     let (true, Some(wear)) = ((1..=MOST_CURVES).contains(&count), Wear::from_bits(wear)) else {
@@ -51,8 +67,28 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Calibration, IndexError> {
         }
         curves.push(curve);
     }
+    let reach = match measured {
+        Measured::Reach => decode_reach(&mut reader)?,
+        Measured::Recall | Measured::Wear => Reach::default(),
+    };
     reader.finish()?;
-    Ok(Calibration { wear, curves })
+    let calibration = Calibration { wear, curves, reach };
+    if calibration.measured() != measured {
+        return Err(reader.corrupt(format!("a wear of {} in another version's calibration", wear.to_bits())));
+    }
+    Ok(calibration)
+}
+
+fn decode_reach(reader: &mut Reader) -> Result<Reach, IndexError> {
+    let (count, zero) = (usize::from(reader.u16()?), reader.u16()?);
+    if !(1..=MOST_STEPS).contains(&count) || zero != 0 {
+        return Err(reader.corrupt(format!("{count} steps of a reach, and {zero}")));
+    }
+    let mut steps = Vec::with_capacity(count);
+    for _ in 0..count {
+        steps.push(Step { effort: reader.u32()?, reach: reader.f32()? });
+    }
+    Reach::from_steps(steps).ok_or_else(|| reader.corrupt("the steps of a reach are out of order or range"))
 }
 
 fn decode_curve(reader: &mut Reader) -> Result<Curve, IndexError> {

@@ -38,19 +38,22 @@ struct Question {
 
 /// `None` for an index that is too small, or whose rows are all equal.
 pub(super) fn measure(
-    index: &impl Measured,
+    index: &mut impl Measured,
     params: &BuildParams,
     wear: Wear,
 ) -> Result<Option<Calibration>, IndexError> {
     if index.len() < FEWEST_ROWS {
         return Ok(None);
     }
-    let questions = answer(params, &ask(params, index.len()))?;
+    let rows = ask(params, index.len());
+    let questions = answer(params, &rows)?;
+    let reach = index.prepare(params, &rows)?;
+    let index = &*index;
     let mut curves = Vec::new();
     for k in [NARROW, WIDE] {
         curves.extend(curve(index, params, &questions, k)?);
     }
-    Ok((!curves.is_empty()).then_some(Calibration { wear, curves }))
+    Ok((!curves.is_empty()).then_some(Calibration { wear, curves, reach }))
 }
 
 /// Rows, one drawn from each of as many equal stretches: rows that came in batches of one kind are all asked. The seed

@@ -17,8 +17,8 @@ mod measure;
 use std::io;
 
 pub(crate) use self::measure::FEWEST_ROWS;
-use crate::graph::Graph;
-use crate::layout::join;
+use crate::graph::{Graph, Reach};
+use crate::layout::{self as blob, join};
 use crate::{
     BuildParams, Candidates, IndexError, Neighbor, SearchParams, Stored, VectorIndex, Vectors, Wear,
 };
@@ -33,6 +33,14 @@ const WIDE: usize = 100;
 pub(crate) trait Measured: VectorIndex {
     /// The efforts to measure for `k` neighbours: ascending, from 1 on, at least one, at most [`layout::MOST_RUNGS`].
     fn efforts(&self, k: usize) -> Vec<u32>;
+
+    /// Measures what its searches go by, before any effort is tried. `rows` ask.
+    ///
+    /// # Errors
+    /// [`IndexError::Cancelled`]
+    fn prepare(&mut self, _params: &BuildParams, _rows: &[usize]) -> Result<Reach, IndexError> {
+        Ok(Reach::default())
+    }
 
     /// How many of `truth`, the rows nearest to `row` without those equal to it, nearest first, a search for as many
     /// finds at each of `efforts`.
@@ -55,11 +63,11 @@ pub(crate) fn calibrated(
 /// # Errors
 /// The same.
 pub(crate) fn calibrated_with(
-    index: impl Measured + 'static,
+    mut index: impl Measured + 'static,
     params: &BuildParams,
     wear: Wear,
 ) -> Result<Box<dyn VectorIndex>, IndexError> {
-    Ok(match measure::measure(&index, params, wear)? {
+    Ok(match measure::measure(&mut index, params, wear)? {
         Some(calibration) => Box::new(Calibrated { index: Box::new(index), calibration }),
         None => Box::new(index),
     })
@@ -72,17 +80,8 @@ pub(crate) struct Calibrated {
 }
 
 impl Calibrated {
-    /// `bytes` are those that [`crate::layout::split`] has taken off the index's; `worn`: what its header says of them.
-    ///
-    /// # Errors
-    /// [`IndexError::Corrupt`]
-    pub(crate) fn decode(index: Box<dyn VectorIndex>, bytes: &[u8], worn: bool) -> Result<Self, IndexError> {
-        let calibration = layout::decode(bytes)?;
-        if worn != calibration.is_worn() {
-            let why = format!("a wear of {} in another version's calibration", calibration.wear.to_bits());
-            return Err(IndexError::Corrupt { offset: 2, why });
-        }
-        Ok(Self { index, calibration })
+    pub(crate) fn new(index: Box<dyn VectorIndex>, calibration: Calibration) -> Self {
+        Self { index, calibration }
     }
 }
 
@@ -136,7 +135,7 @@ impl VectorIndex for Calibrated {
 
     fn serialize_into(&self, out: &mut dyn io::Write) -> io::Result<()> {
         let calibration = layout::encode(&self.calibration);
-        join(|out| self.index.serialize_into(out), &calibration, self.calibration.is_worn(), out)
+        join(|out| self.index.serialize_into(out), &calibration, self.calibration.measured(), out)
     }
 
     fn memory_bytes(&self) -> usize {
@@ -144,6 +143,7 @@ impl VectorIndex for Calibrated {
         size_of::<Self>()
             + size_of_val(&self.calibration.curves[..])
             + rungs.sum::<usize>()
+            + size_of_val(self.calibration.reach.steps())
             + self.index.memory_bytes()
     }
 
@@ -165,11 +165,13 @@ impl VectorIndex for Calibrated {
 }
 
 /// What was measured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Calibration {
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Calibration {
     wear: Wear,
     /// Ascending by `k`, at least one.
     curves: Vec<Curve>,
+    /// Of a graph's walks.
+    reach: Reach,
 }
 
 /// The recall of searches for `k` neighbours.
@@ -193,9 +195,27 @@ struct Rung {
 }
 
 impl Calibration {
+    /// `bytes` are those that [`crate::layout::split`] has taken off the index's, which tell of `measured`.
+    ///
+    /// # Errors
+    /// [`IndexError::Corrupt`]
+    pub(crate) fn decode(bytes: &[u8], measured: blob::Measured) -> Result<Self, IndexError> {
+        layout::decode(bytes, measured)
+    }
+
+    pub(crate) fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
     /// Which of the versions its bytes are of.
-    fn is_worn(&self) -> bool {
-        self.wear != Wear::NONE
+    fn measured(&self) -> blob::Measured {
+        if !self.reach.steps().is_empty() {
+            blob::Measured::Reach
+        } else if self.wear != Wear::NONE {
+            blob::Measured::Wear
+        } else {
+            blob::Measured::Recall
+        }
     }
 
     /// Between two curves, and between two rungs, the effort is interpolated. Past the last curve it grows as `k`.

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 use sepal_types::{Metric, VectorIndexOptions};
 
 use super::*;
+use crate::graph::Step;
+use crate::layout::Measured as Tells;
 use crate::quantize::mix;
 use crate::{Bits, build, open, search_exact};
 
@@ -96,7 +98,8 @@ fn the_same_build_measures_the_same_and_its_bytes_keep_it() {
     for options in [GRAPH(Metric::L2), CELLS(Metric::L2)] {
         let bytes = || build(&options, &params(Metric::L2, 20, &vectors)).unwrap().serialize();
         let first = bytes();
-        assert_eq!((first[8], first == bytes()), (2, true), "{options:?}");
+        let version = if options == GRAPH(Metric::L2) { 4 } else { 2 };
+        assert_eq!((first[8], first == bytes()), (version, true), "{options:?}");
         let (built, opened) =
             (build(&options, &params(Metric::L2, 20, &vectors)).unwrap(), open(&first).unwrap());
         for (target, k) in [(0.9, 10), (0.97, 3), (0.97, 70), (0.9, 500)] {
@@ -110,8 +113,9 @@ fn the_same_build_measures_the_same_and_its_bytes_keep_it() {
         let guessing = open(&plain).unwrap();
         let query = &vectors[..20];
         assert_eq!(
-            guessing.search((&vectors).into(), query, &at(9, 64)),
-            opened.search((&vectors).into(), query, &at(9, 64))
+            guessing.search((&vectors).into(), query, &at(9, 1000)),
+            opened.search((&vectors).into(), query, &at(9, 1000)),
+            "past what was measured a graph is walked as ever"
         );
         assert!(guessing.effort_for(0.9, 10) >= opened.effort_for(0.9, 10), "a guess is careful");
         assert_eq!((guessing.serialize() == plain, guessing.wear()), (true, None));
@@ -171,7 +175,8 @@ fn nulls_ask_nothing_and_cancelling_is_heard() {
     let given = BuildParams { valid: Some(&valid), threads: 3, ..params(Metric::L2, 20, &vectors) };
     for options in [GRAPH(Metric::L2), CELLS(Metric::L2)] {
         let index = build(&options, &given).unwrap();
-        assert_eq!((index.serialize()[8], index.len()), (2, 2500), "{options:?}");
+        let version = if options == GRAPH(Metric::L2) { 4 } else { 2 };
+        assert_eq!((index.serialize()[8], index.len()), (version, 2500), "{options:?}");
         assert!(index.effort_for(0.9, 10).is_some());
     }
     let built = crate::graph::Graph::build(Metric::L2, 12, 48, &given).unwrap();
@@ -192,7 +197,7 @@ fn curve(k: u16, rungs: &[(u32, &[u32])]) -> Curve {
 #[test]
 fn efforts_lie_between_what_was_measured() {
     let narrow = curve(10, &[(10, &[9, 9, 9, 9]), (40, &[10, 10, 10, 10])]);
-    let alone = Calibration { wear: Wear::NONE, curves: vec![narrow.clone()] };
+    let alone = Calibration { wear: Wear::NONE, curves: vec![narrow.clone()], reach: Reach::default() };
     assert_eq!(
         [0.5, 0.9, 0.95, 1.0].map(|recall| alone.effort_for(recall, 10)),
         [Some(10), Some(10), Some(20), None]
@@ -200,7 +205,7 @@ fn efforts_lie_between_what_was_measured() {
     assert_eq!(alone.effort_for(0.95, 2), Some(20), "fewer than ten are no harder to find");
     assert_eq!(alone.effort_for(0.95, 30), Some(60), "more want more");
     let wide = curve(1000, &[(2000, &[1000; 4])]);
-    let both = Calibration { wear: Wear::NONE, curves: vec![narrow, wide] };
+    let both = Calibration { wear: Wear::NONE, curves: vec![narrow, wide], reach: Reach::default() };
     assert_eq!([10, 100, 1000, 2000].map(|k| both.effort_for(0.95, k)), [20, 200, 2000, 4000].map(Some));
 }
 
@@ -238,9 +243,10 @@ fn bytes_are_these_for_ever() {
     let calibration = Calibration {
         wear: Wear::NONE,
         curves: vec![curve(10, &[(10, &[10, 9]), (40, &[10, 10])]), curve(100, &[(112, &[99])])],
+        reach: Reach::default(),
     };
     assert_eq!(layout::encode(&calibration), bytes[32..]);
-    assert_eq!(layout::decode(&bytes[32..]).unwrap(), calibration);
+    assert_eq!(layout::decode(&bytes[32..], Tells::Recall).unwrap(), calibration);
     assert_eq!((opened.effort_for(0.9, 10), opened.effort_for(0.99, 100)), (Some(10), Some(112)));
     assert_eq!(opened.wear(), Some(Wear::NONE));
     for len in 0..bytes.len() {
@@ -264,8 +270,8 @@ fn bytes_of_a_worn_index_are_these_for_ever() {
     assert_eq!(opened.wear().map(Wear::share), Some(0.466));
     assert_eq!(opened.effort_for(0.9, 10), Some(10));
     assert_eq!(opened.serialize(), bytes);
-    assert_eq!(layout::encode(&layout::decode(&bytes[32..]).unwrap()), bytes[32..]);
-    for (offset, value) in [(8, 1), (8, 2), (8, 4), (35, 0x28)] {
+    assert_eq!(layout::encode(&layout::decode(&bytes[32..], Tells::Wear).unwrap()), bytes[32..]);
+    for (offset, value) in [(8, 1), (8, 2), (8, 4), (8, 5), (35, 0x28)] {
         let mut damaged = bytes.clone();
         damaged[offset] = value;
         assert!(open(&damaged).is_err(), "byte {offset} as {value}");
@@ -274,14 +280,47 @@ fn bytes_of_a_worn_index_are_these_for_ever() {
     assert!(open(&bytes).is_err(), "version 3 without wear");
 }
 
+/// Version 4, for ever: the same, with wear or without, and two steps of a reach: 0.125 at 10, 0.5 at 40.
+#[test]
+fn bytes_of_a_reaching_index_are_these_for_ever() {
+    for wear in [0x1234u16, 0] {
+        let mut bytes = golden();
+        bytes[8] = 4;
+        bytes[34..36].copy_from_slice(&wear.to_le_bytes());
+        let start = bytes.len();
+        bytes.extend(b"\x02\0\0\0\x0a\0\0\0\0\0\0\x3e\x28\0\0\0\0\0\0\x3f");
+        let length = u32::try_from(bytes.len() - 32).unwrap();
+        bytes[20..24].copy_from_slice(&length.to_le_bytes());
+        let opened = open(&bytes).unwrap();
+        assert_eq!(opened.wear().map(Wear::to_bits), Some(wear));
+        assert_eq!(opened.serialize(), bytes);
+        let calibration = layout::decode(&bytes[32..], Tells::Reach).unwrap();
+        let steps = [Step { effort: 10, reach: 0.125 }, Step { effort: 40, reach: 0.5 }];
+        assert_eq!(calibration.reach().steps(), steps);
+        for len in 0..bytes.len() {
+            assert!(open(&bytes[..len]).is_err(), "{len} bytes");
+        }
+        // No steps, a wrong zero, effort 0, a reach below 0, one that is no number, efforts that fall.
+        for (offset, value) in [(0, 0), (2, 1), (4, 0), (11, 0xbe), (19, 0x7f), (12, 9)] {
+            let mut damaged = bytes.clone();
+            damaged[start + offset] = value;
+            if offset == 19 {
+                damaged[start + 18] = 0xc0;
+            }
+            assert!(open(&damaged).is_err(), "byte {offset} as {value}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn noise_is_refused_or_harmless(noise in prop::collection::vec(any::<u8>(), 0..120), recall in 0.0..1.0f64) {
-        if let Ok(calibration) = layout::decode(&noise) {
+        for measured in [Tells::Recall, Tells::Wear, Tells::Reach] {
+            let Ok(calibration) = layout::decode(&noise, measured) else { continue };
             for k in [0, 1, 10, 11, 70_000] {
                 calibration.effort_for(recall, k);
             }
-            prop_assert_eq!(layout::encode(&calibration), noise);
+            prop_assert_eq!(layout::encode(&calibration), noise.clone());
         }
     }
 }

@@ -1,19 +1,25 @@
 //! The walk: from a node, always on to the nearest node met so far whose links have not been followed.
 //!
-//! Called by `build` and `search`. Three forms: [`Walk::descend`] keeps one candidate (upper layers),
-//! [`Walk::beam`] the best `ef`, [`Walk::beam_admitted`] the best `ef` that a filter admits while walking
-//! over all.
+//! Called by `build` and `search`. Four forms: [`Walk::descend`] keeps one candidate (upper layers), [`Walk::beam`] the
+//! best `ef`, [`Walk::explore`] as many as a query is worth (`reach`), [`Walk::beam_admitted`] the best `ef` that a filter
+//! admits while walking over all.
 //!
 //! A hop first asks for every unmet neighbour's code, then scores them together: the loads overlap, which is
 //! worth more than anything else here, because a node's code is almost never in cache (117,659 × 384: a walk
 //! with all its codes in L2 takes a quarter of the time). Following two or more candidates a hop was tried
-//! and gained nothing: what limits is how many cache lines arrive a second, no longer how long the first one
-//! takes.
+//! and gained nothing.
+//!
+//! [`Walk::explore`] moreover never waits for what it has only just asked for: while the codes that one node's links
+//! led to are on their way, it follows the next node. So it chooses where to go on without the last node's neighbours,
+//! which costs hops at the start and none later (117,659 × 384, in one process: the same recall from as many codes, in
+//! 8 to 16 % less time). One-bit codes read first, to leave out the four-bit codes of three neighbours in four, were
+//! tried on top: half as many cache lines, and no less time.
 
 use std::cmp::Reverse;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::links::Layers;
+use super::reach::Effort;
 use super::scratch::{Candidate, Scratch, Visited};
 use super::space::Space;
 
@@ -90,6 +96,51 @@ impl<S: Space> Walk<'_, S> {
         }
     }
 
+    /// Leaves the nearest nodes that the walk met on the lowest layer in `scratch.best`, `effort.most` of them or
+    /// fewer.
+    ///
+    /// Three nodes are under way at a time: of the one chosen last the links are loading, of the one before it the
+    /// neighbours' codes (`fresh`), and the neighbours of the one before that are scored (`here`).
+    pub(super) fn explore(&self, start: Candidate, effort: Effort, scratch: &mut Scratch) {
+        scratch.begin(start);
+        let Scratch { visited, best, fresh, here, scores, hops, .. } = scratch;
+        best.push(start);
+        fresh.clear();
+        here.clear();
+        let mut chosen: Option<u32> = None;
+        // All before `next` have been followed.
+        let mut next = 0;
+        loop {
+            if !here.is_empty() {
+                self.space.score(self.query, here, scores);
+                for candidate in nearer(limit(best, effort.most), here, scores) {
+                    if let Some(place) = keep(best, candidate, effort.most) {
+                        next = next.min(place);
+                    }
+                }
+            }
+            std::mem::swap(fresh, here);
+            fresh.clear();
+            if let Some(node) = chosen.take() {
+                *hops += 1;
+                visited.insert(self.layers.slots(0, node).iter().map(|slot| slot.load(Relaxed)), fresh);
+                fresh.iter().for_each(|node| self.space.prefetch(*node));
+            }
+            while best.get(next).is_some_and(|candidate| candidate.is_followed()) {
+                next += 1;
+            }
+            match best.get(next).copied() {
+                Some(candidate) if !effort.is_spent(*hops, best, candidate) => {
+                    best[next].set_followed();
+                    self.layers.prefetch(0, candidate.node());
+                    chosen = Some(candidate.node());
+                }
+                _ if fresh.is_empty() && here.is_empty() => break,
+                _ => {}
+            }
+        }
+    }
+
     /// Leaves the nearest `ef` admitted nodes that the walk met on the lowest layer in `scratch.best`. Gives
     /// up and returns false after meeting more than `budget` nodes.
     pub(super) fn beam_admitted(
@@ -101,7 +152,7 @@ impl<S: Space> Walk<'_, S> {
         scratch: &mut Scratch,
     ) -> bool {
         scratch.begin(start);
-        let Scratch { visited, best, frontier, fresh, scores, hops } = scratch;
+        let Scratch { visited, best, frontier, fresh, scores, hops, .. } = scratch;
         frontier.push(Reverse(start));
         if admit(start.node()) {
             best.push(start);

@@ -1,17 +1,18 @@
 //! `USING hnsw` and `USING graph`: a graph whose walk leads from anywhere to a query's neighbourhood in a few dozen hops.
 //!
 //! [`Graph`] is built and opened by the crate's `build` and `open`, searched through [`VectorIndex`]. It is
-//! HNSW (Malkov and Yashunin 2018) with three changes:
+//! HNSW (Malkov and Yashunin 2018) with four changes:
 //! - The walk reads 4-bit codes (`quantize`), an eighth of the vectors' bytes, and only the best candidates
 //!   are scored from the vectors. Where codes cannot tell the rows apart (`fit` measures it), for L1, and
 //!   below 17 dimensions, it walks on exact distances instead.
+//! - A walk goes on as long as its query is worth it (`reach`), not for as many nodes whatever the query.
 //! - Equal vectors are one node with several rows (`nodes`), so that a thousand copies are not an island.
 //! - Nodes are numbered by falling level, so node 0 is the entry and each layer is one flat array (`links`).
 //!
 //! The files, in the order of a build: `nodes`, `space` (how far apart are two nodes), `fit`, `build` (insertion, and a
 //! second look at the links), `select` (which neighbours to link), `repair` (nobody unreachable), and where segments are
 //! merged `merge` (the largest one's graph goes on); of a query: `search` (scan or walk, then exact distances, over one
-//! graph or several), `beam` (the walk), `scratch` (its reused memory). `layout` has the bytes, `check` asks whether they
+//! graph or several), `beam` (the walk), `reach` (how long it goes on), `scratch` (its reused memory). `layout` has the bytes, `check` asks whether they
 //! belong to their rows.
 //!
 //! It never holds the vectors, and never returns an estimated distance.
@@ -24,6 +25,7 @@ mod layout;
 mod links;
 mod merge;
 mod nodes;
+mod reach;
 mod repair;
 mod scratch;
 mod search;
@@ -31,21 +33,26 @@ mod select;
 mod space;
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use parking_lot::Mutex;
 use sepal_types::Metric;
 
 use crate::calibration::{self, Measured};
 use crate::layout::Reader;
-use crate::quantize::Codes;
+use crate::quantize::{Codes, on_threads};
 use crate::{BuildMeans, BuildMemory, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors};
 
 use links::Layers;
 use merge::Merged;
 use nodes::Nodes;
+pub(crate) use reach::{Reach, Step};
 pub(crate) use search::{GraphPart, search_all};
 
 /// The efforts at which a build measures recall: each half as much again, up to pgvector's greatest `ef_search`.
 const EFFORTS: [u32; 14] = [10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640, 1000];
+/// The greatest effort whose reach is measured. Past it walks are plain beams: they find nearly all anyway.
+const MOST_REACHED: usize = 640;
 /// An `ef_search` that finds nine tenths of the ten nearest on all data at hand.
 const CAREFUL: usize = 56;
 
@@ -57,6 +64,8 @@ pub struct Graph {
     layers: Layers,
     /// `None`: the walk uses exact distances.
     codes: Option<Codes>,
+    /// Measured by a build's end, where it was.
+    reach: Reach,
 }
 
 impl Graph {
@@ -129,7 +138,12 @@ impl Graph {
     }
 
     fn new(metric: Metric, dim: usize, nodes: Nodes, layers: Layers, codes: Option<Codes>) -> Self {
-        Self { metric, dim, nodes, layers, codes }
+        Self { metric, dim, nodes, layers, codes, reach: Reach::default() }
+    }
+
+    /// With what was measured of it, which its own bytes do not tell.
+    pub(crate) fn with_reach(self, reach: Reach) -> Self {
+        Self { reach, ..self }
     }
 }
 
@@ -193,6 +207,27 @@ impl VectorIndex for Graph {
 impl Measured for Graph {
     fn efforts(&self, k: usize) -> Vec<u32> {
         EFFORTS.into_iter().filter(|effort| *effort as usize >= k).collect()
+    }
+
+    fn prepare(&mut self, params: &BuildParams, rows: &[usize]) -> Result<Reach, IndexError> {
+        let efforts: Vec<u32> =
+            EFFORTS.into_iter().filter(|effort| *effort as usize <= MOST_REACHED).collect();
+        let questions: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::with_capacity(rows.len()));
+        let next = AtomicUsize::new(0);
+        on_threads(params.threads, || {
+            while let Some(row) = rows.get(next.fetch_add(1, Relaxed)) {
+                if (params.cancelled)() {
+                    return;
+                }
+                let met = search::met_unseen(self, params.vectors.into(), *row, 2 * MOST_REACHED);
+                questions.lock().push(met);
+            }
+        });
+        if (params.cancelled)() {
+            return Err(IndexError::Cancelled);
+        }
+        self.reach = Reach::measure(self.metric, &efforts, &questions.into_inner());
+        Ok(self.reach.clone())
     }
 
     /// A question that has found all is not asked again: wider walks find no less, but for rare chance.

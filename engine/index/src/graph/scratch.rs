@@ -70,7 +70,9 @@ pub(super) struct Scratch {
     pub(super) frontier: BinaryHeap<Reverse<Candidate>>,
     /// The neighbours that a hop meets first.
     pub(super) fresh: Vec<u32>,
-    /// Their distances.
+    /// Those of the hop before, where a walk does not wait for them.
+    pub(super) here: Vec<u32>,
+    /// Distances of those that are scored.
     pub(super) scores: Vec<f32>,
     /// Nodes whose links the last walk followed.
     pub(super) hops: usize,
@@ -91,6 +93,7 @@ impl Scratch {
             best: Vec::new(),
             frontier: BinaryHeap::new(),
             fresh: Vec::new(),
+            here: Vec::new(),
             scores: Vec::new(),
             hops: 0,
         }

@@ -70,6 +70,21 @@ pub(super) fn search_unseen(
     search_without(graph, vectors, &query, params, graph.nodes.node_of(row))
 }
 
+/// The estimated distances of the nearest `ef` nodes that a plain beam meets on its way to a row, past the row's own:
+/// ascending, in whatever measure walks of this graph compare. None of a row that is in no place to ask.
+pub(super) fn met_unseen(graph: &Graph, vectors: Vectors, row: usize, ef: usize) -> Vec<f32> {
+    let query = vectors.row(row, graph.dim).widened();
+    let part = GraphPart { number: 0, graph, vectors, allowed: None, ef };
+    let side = Side { hidden: graph.nodes.node_of(row), ..Side::new(&part, &query) };
+    match &graph.codes {
+        Some(codes) => match codes.query(&query) {
+            Some(query) => side.met(&Estimate { codes }, &query.borrow()),
+            None => Vec::new(),
+        },
+        None => side.met(&side.exact_space(), &Scorer::new(graph.metric, &*query)),
+    }
+}
+
 fn search_without(
     graph: &Graph,
     vectors: Vectors,
@@ -123,13 +138,20 @@ enum Plan {
     Exact,
 }
 
-/// A row to be scored exactly.
+/// What is to be scored exactly: its rows are looked up when its turn comes, which for most it never does.
 #[derive(Clone, Copy)]
 struct Choice {
     estimate: f32,
     /// Position in `Search::sides`.
     side: u32,
-    row: u32,
+    place: Place,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Row(u32),
+    /// All its allowed rows.
+    Node(u32),
 }
 
 impl<'a> Side<'a> {
@@ -161,6 +183,24 @@ impl<'a> Side<'a> {
         };
         let filter = filter.filter(|_| count < indexed);
         Self { number, graph, vectors, filter, count, ef, hidden: NONE }
+    }
+
+    fn exact_space(&self) -> Exact<'a> {
+        let Graph { metric, dim, nodes, .. } = self.graph;
+        Exact { metric: *metric, dim: *dim, vectors: self.vectors, nodes }
+    }
+
+    /// The scores that a plain beam ends with, past the hidden node.
+    fn met<S: Space>(&self, space: &S, query: &S::Query) -> Vec<f32> {
+        let space = &Without { space, node: self.hidden };
+        let walk = Walk { space, layers: &self.graph.layers, query };
+        with_scratch(self.graph.nodes.count(), |scratch| {
+            let entry = walk.start(0, scratch);
+            let near = walk.descend(entry, 1..walk.layers.len(), scratch);
+            walk.beam(0, near, self.ef, scratch);
+            let scores = scratch.best.iter().map(|candidate| candidate.score());
+            scores.filter(|score| score.is_finite()).collect()
+        })
     }
 
     fn plan(&self, query: &[f32], k: usize) -> Plan {
@@ -314,7 +354,8 @@ impl Search<'_> {
         work.codes += side.count as u64;
         let kept = side.ef.max(self.k.saturating_mul(2)).max(self.k.saturating_add(10));
         let rows = side.scan(codes, &query.borrow(), kept);
-        choices.extend(rows.into_iter().map(|(estimate, row)| Choice { estimate, side: place as u32, row }));
+        let choice = |(estimate, row)| Choice { estimate, side: place as u32, place: Place::Row(row) };
+        choices.extend(rows.into_iter().map(choice));
     }
 
     /// Looks for candidates by codes: by a walk, or where that meets more than it was chosen for, by a scan.
@@ -327,10 +368,9 @@ impl Search<'_> {
 
     /// The same by vectors; a walk that gives up leaves nothing, and the caller scores all.
     fn walk_vectors(&self, place: usize, choices: &mut Vec<Choice>, work: &mut Work) {
-        let Side { graph, vectors, .. } = self.sides[place];
-        let Graph { metric, dim, nodes, .. } = graph;
-        let space = Exact { metric: *metric, dim: *dim, vectors, nodes };
-        self.walk(place, &space, &Scorer::new(*metric, self.query), choices, work);
+        let side = &self.sides[place];
+        let scorer = Scorer::new(side.graph.metric, self.query);
+        self.walk(place, &side.exact_space(), &scorer, choices, work);
     }
 
     /// False when the walk gave up.
@@ -379,7 +419,7 @@ impl Search<'_> {
         if side.admits_nearly_all() {
             // As much wider as one in ten that is left out asks for.
             let wider = if side.filter.is_some() { ef.saturating_add(ef / RARE + 2) } else { ef };
-            walk.beam(0, near, wider, scratch);
+            walk.explore(near, side.graph.reach.effort(side.graph.metric, wider, self.k), scratch);
             count(scratch);
             let enough = self.k.saturating_mul(2).max(ef / 2);
             let admitted = || scratch.best.iter().filter(|candidate| admit(candidate.node())).count();
@@ -392,20 +432,30 @@ impl Search<'_> {
         done
     }
 
-    /// The allowed rows of the nodes that a walk left.
+    /// The nodes that a walk left.
     fn choose(&self, place: usize, best: &[Candidate], choices: &mut Vec<Choice>) {
-        let side = &self.sides[place];
-        for candidate in best.iter().filter(|candidate| candidate.node() != side.hidden) {
-            let rows = side.graph.nodes.rows_of(candidate.node()).iter();
-            let allowed =
-                rows.filter(|row| side.filter.as_ref().is_none_or(|filter| filter.get(**row as usize)));
-            // More copies of one vector than k cannot all be returned.
-            choices.extend(allowed.take(self.k).map(|row| Choice {
-                estimate: candidate.score(),
-                side: place as u32,
-                row: *row,
-            }));
-        }
+        let hidden = self.sides[place].hidden;
+        let left = best.iter().filter(|candidate| candidate.node() != hidden);
+        choices.extend(left.map(|candidate| Choice {
+            estimate: candidate.score(),
+            side: place as u32,
+            place: Place::Node(candidate.node()),
+        }));
+    }
+
+    /// The allowed rows of a choice.
+    fn rows<'b>(&'b self, choice: &'b Choice) -> impl Iterator<Item = u32> + 'b {
+        let side = &self.sides[choice.side as usize];
+        let rows = match &choice.place {
+            Place::Row(row) => std::slice::from_ref(row),
+            Place::Node(node) => side.graph.nodes.rows_of(*node),
+        };
+        let allowed = rows
+            .iter()
+            .copied()
+            .filter(|row| side.filter.as_ref().is_none_or(|filter| filter.get(*row as usize)));
+        // More copies of one vector than k cannot all be returned.
+        allowed.take(self.k)
     }
 
     /// Exact distances of those that may be among the nearest `k`, in no order.
@@ -415,31 +465,39 @@ impl Search<'_> {
         let Some(first) = choices.first() else { return Vec::new() };
         let scorer = Scorer::new(self.sides[first.side as usize].graph.metric, self.query);
         choices.sort_by(|a, b| a.estimate.total_cmp(&b.estimate));
-        let row = |choice: &Choice| {
+        let vector = |choice: &Choice, row: u32| {
             let Side { graph, vectors, .. } = self.sides[choice.side as usize];
-            vectors.row(choice.row as usize, graph.dim)
+            vectors.row(row as usize, graph.dim)
         };
-        choices.iter().take(AHEAD).for_each(|choice| prefetch(row(choice)));
+        let load = |choice: &Choice| {
+            if let Some(row) = self.rows(choice).next() {
+                prefetch(vector(choice, row));
+            }
+        };
+        choices.iter().take(AHEAD).for_each(load);
         let at_least = self.k.saturating_add((self.k / 2).max(5));
         let mut top: TopK<Found> = TopK::new(self.k, choices.len());
-        let mut squares = 0.0;
+        let (mut scored, mut squares) = (0, 0.0);
         for (index, choice) in choices.iter().enumerate() {
             let estimate = f64::from(choice.estimate);
-            if index >= at_least
+            if scored >= at_least
                 && let Some(worst) = top.worst()
-                && estimate - DEVIATIONS * (squares / index as f64).sqrt() > worst.neighbor.distance
+                && estimate - DEVIATIONS * (squares / scored as f64).sqrt() > worst.neighbor.distance
             {
                 break;
             }
             if let Some(later) = choices.get(index + AHEAD) {
-                prefetch(row(later));
+                load(later);
             }
-            let distance = scorer.score(row(choice));
-            work.distances += 1;
-            squares += (distance - estimate).powi(2);
-            let neighbor = Neighbor { position: choice.row, distance };
-            top.offer(Found { neighbor, part: self.sides[choice.side as usize].number });
+            for row in self.rows(choice) {
+                let distance = scorer.score(vector(choice, row));
+                scored += 1;
+                squares += (distance - estimate).powi(2);
+                let neighbor = Neighbor { position: row, distance };
+                top.offer(Found { neighbor, part: self.sides[choice.side as usize].number });
+            }
         }
+        work.distances += scored as u64;
         let mut found = top.into_sorted();
         found.iter_mut().for_each(|found| found.neighbor.distance = scorer.finish(found.neighbor.distance));
         found
