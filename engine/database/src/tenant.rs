@@ -200,7 +200,8 @@ impl OpenTenant {
             // Makes the directories above it too, and their names durable.
             TenantStore::create(&directory, id, keys, store_options)?
         };
-        let archive = if options.archive_logs { hold_all(&store)? } else { None };
+        // All that is there: which of it is archived, the archive will say.
+        let archive = options.archive_logs.then(|| store.hold_whole_log());
         drop_unfinished_indexes(id, &store)?;
         let (changes, _) = watch::channel(store.snapshot().lsn());
         let missing = Arc::new(Notify::new());
@@ -380,13 +381,6 @@ impl OpenTenant {
         }
         Ok(())
     }
-}
-
-/// Holds every log file that is there: which of them are archived, the archive will say. Older ones that do not open
-/// any more are no reason not to open the tenant.
-fn hold_all(store: &TenantStore) -> Result<Option<LogHold>> {
-    let oldest = store.log_files(0).ok().and_then(|files| files.first().map(|file| file.base_lsn));
-    Ok(Some(store.hold_log(oldest.unwrap_or_else(|| store.snapshot().lsn()))?))
 }
 
 /// A store that is gone. Making it anew would hide that: the tenant would look as if it had never had a row. The

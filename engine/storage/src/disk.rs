@@ -107,13 +107,20 @@ impl Disk {
         self.files.open_writable(path).map_err(|error| read_error(path, &error))
     }
 
-    /// A whole file.
-    pub(crate) fn read(&self, path: &Path) -> Result<Vec<u8>, StoreError> {
+    /// A whole file of at most so many bytes. Nothing vouches for its length yet: a longer one is damage, and costs no
+    /// memory.
+    pub(crate) fn read(&self, path: &Path, most: usize) -> Result<Vec<u8>, StoreError> {
         let file = self.open(path)?;
-        let length = file.length().map_err(|error| io_error("read", path, &error))?;
-        let length = usize::try_from(length)
-            .map_err(|_| StoreError::corrupt(&show(path), "it is larger than memory"))?;
-        let mut bytes = vec![0; length];
+        let found = file.length().map_err(|error| io_error("read", path, &error))?;
+        let length = usize::try_from(found).ok().filter(|length| *length <= most);
+        let too_long = || format!("it has {found} bytes, a sound one has at most {most}");
+        let length = length.ok_or_else(|| StoreError::corrupt(&show(path), too_long()))?;
+        let mut bytes = Vec::new();
+        // An allocation that fails otherwise ends the process, and with it every other tenant's sessions.
+        bytes
+            .try_reserve_exact(length)
+            .map_err(|_| io_error("read", path, &io::Error::from(io::ErrorKind::OutOfMemory)))?;
+        bytes.resize(length, 0);
         file.read_exact_at(&mut bytes, 0).map_err(|error| io_error("read", path, &error))?;
         Ok(bytes)
     }

@@ -283,10 +283,9 @@ impl TenantStore {
     fn make_durable(&self, writer: &mut Writer) -> Result<(), StoreError> {
         writer.wal.flush().map_err(|error| self.write_failed(writer, &error))?;
         writer.wal.sync().map_err(|error| {
-            // Even for want of room: an fdatasync that failed has lost an unknown part.
-            let failure = StoreError::io("sync", &show(writer.wal.path()), &error);
-            self.poison.set(failure.to_string());
-            failure
+            // Even for want of room: an fdatasync that failed has lost an unknown part, and the next recovery may find
+            // the commit in the page cache.
+            self.poison.stop(StoreError::io("sync", &show(writer.wal.path()), &error))
         })
     }
 
@@ -295,17 +294,14 @@ impl TenantStore {
         self.counters.forget_logged();
         let failure = StoreError::io("write", &show(writer.wal.path()), error);
         if !matches!(failure, StoreError::DiskFull { .. }) {
-            self.poison.set(failure.to_string());
-            return failure;
+            return self.poison.stop(failure);
         }
         match writer.wal.roll_back() {
             Ok(()) => failure,
-            // What was written may be there again after a restart: that is not what DiskFull says.
+            // What was written may be there again after a restart.
             Err(error) => {
-                let failure = StoreError::io("take back a commit in", &show(writer.wal.path()), &error);
-                let why = failure.to_string();
-                self.poison.set(why.clone());
-                StoreError::Poisoned { why }
+                let path = show(writer.wal.path());
+                self.poison.stop(StoreError::io("take back a commit in", &path, &error))
             }
         }
     }

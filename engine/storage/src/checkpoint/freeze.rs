@@ -48,8 +48,7 @@ impl TenantStore {
             Err(PublishError::Before(error)) => return Err(error),
             Err(PublishError::Unknown(error)) => {
                 // The new file may exist after a restart, and its header bounds the old one: no more appends.
-                self.poison.set(error.to_string());
-                return Err(error);
+                return Err(self.poison.stop(error));
             }
         };
         self.log.rotate(start.span());

@@ -85,7 +85,7 @@ impl TenantStore {
         let directory = self.disk.open_directory("manifest", &self.paths.manifests())?;
         let Some(bytes) = manifest::remove_others(&self.disk, &self.paths, &keep)? else { return Ok(0) };
         let synced = self.disk.sync_directory("manifest", &directory);
-        synced.inspect_err(|error| self.poison.set(error.to_string()))?;
+        synced.map_err(|error| self.poison.stop(error))?;
         Ok(bytes)
     }
 

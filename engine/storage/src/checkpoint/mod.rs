@@ -231,7 +231,7 @@ impl TenantStore {
     pub(crate) fn sync_segments(&self) -> Result<(), StoreError> {
         let directory = self.disk.open_directory("segment", &self.paths.segments())?;
         let synced = self.disk.sync_directory("segment", &directory);
-        synced.inspect_err(|error| self.poison.set(error.to_string()))
+        synced.map_err(|error| self.poison.stop(error))
     }
 
     /// What clones name in the log after the last manifest of an earlier commit, up to `lsn`.
@@ -260,10 +260,7 @@ impl TenantStore {
                 *maintenance = Maintenance { manifest: next, hash };
                 Ok(())
             }
-            Err(PublishError::Unknown(error)) => {
-                self.poison.set(error.to_string());
-                Err(PublishError::Unknown(error))
-            }
+            Err(PublishError::Unknown(error)) => Err(PublishError::Unknown(self.poison.stop(error))),
             Err(error) => Err(error),
         }
     }

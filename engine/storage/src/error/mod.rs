@@ -34,6 +34,9 @@ pub enum StoreError {
         "a transaction deletes more than {limit_mib} MiB of table \"{table}\", whose changes a pipeline reads"
     )]
     TooMuchDeleted { table: String, limit_mib: u64 },
+    /// The tenant has more tables and segments than one manifest names.
+    #[error("the tenant's tables and segments need a manifest of {bytes} bytes, {limit} are the most")]
+    ManifestTooLarge { bytes: usize, limit: usize },
     /// Log files that somebody wanted to read changes from were removed.
     #[error("the log no longer has the changes after commit {after}: it begins after commit {oldest}")]
     LogGone { after: Lsn, oldest: Lsn },
@@ -117,6 +120,8 @@ impl From<StoreError> for Error {
             StoreError::NoSuchTable(_) => Error::new(SqlState::UndefinedTable, text),
             StoreError::TooMuchDeleted { .. } => Error::new(SqlState::ProgramLimitExceeded, text)
                 .with_hint("Delete in parts, each a transaction of its own."),
+            StoreError::ManifestTooLarge { .. } => Error::new(SqlState::ProgramLimitExceeded, text)
+                .with_hint("Drop tables, or move some to another tenant."),
             StoreError::LogGone { .. } => Error::new(SqlState::ObjectNotInPrerequisiteState, text).with_hint(
                 "Reset the pipeline, so that it starts again from the table as it is. If it fell behind, give it more \
                  room in the log.",

@@ -31,6 +31,7 @@ fn every_error_has_its_state() {
         (StoreError::DuplicateTable("items".into()), "42P07"),
         (StoreError::NoSuchTable(TableId(20_000)), "42P01"),
         (StoreError::TooMuchDeleted { table: "items".into(), limit_mib: 1 }, "54000"),
+        (StoreError::ManifestTooLarge { bytes: 2, limit: 1 }, "54000"),
         (StoreError::LogGone { after: Lsn(3), oldest: Lsn(9) }, "55000"),
         (StoreError::NoSuchPast { asked: "commit 3".into(), oldest: "commit 9".into() }, "55000"),
         (StoreError::NotYet { asked: "commit 9".into(), newest: "commit 3".into() }, "22023"),

@@ -102,6 +102,12 @@ impl TenantStore {
         self.log.hold(after)
     }
 
+    /// Keeps every log file that is there, for whoever does not know yet what of it he needs. Opens none: where the
+    /// process has no descriptor left, or a device fails for a moment, the log is kept as well.
+    pub fn hold_whole_log(&self) -> LogHold {
+        self.log.hold_whole()
+    }
+
     /// A store that was opened keeps every log file that it found until this is called: by then its owner has taken
     /// its holds. Later calls remove what holds have let go since the last checkpoint. Waits for one that is under way.
     pub fn release_unheld_log(&self) -> Result<(), StoreError> {

@@ -50,6 +50,9 @@ pub struct LogHold(pub(super) Arc<Held>);
 /// A hold, shared with its readers.
 pub(super) struct Held {
     files: Arc<LogFiles>,
+    /// The first file, of a hold of all of them that has not moved yet: those without a commit, which every opening
+    /// leaves, stand before the one with the next commit. `u64::MAX` otherwise.
+    first: AtomicU64,
     /// An lsn, which only grows.
     after: AtomicU64,
     broken: AtomicBool,
@@ -115,8 +118,7 @@ impl LogFiles {
 
     /// The first file that is there.
     pub(crate) fn oldest(&self) -> u64 {
-        let state = self.state.lock();
-        state.files.older.first().unwrap_or(&state.files.current).number
+        self.state.lock().files.oldest().number
     }
 
     /// From now on a trim removes what nobody holds.
@@ -154,7 +156,8 @@ impl LogFiles {
             if held > limit - limit / 5 {
                 tracing::warn!(%after, held, limit, "a pipeline that falls behind keeps much of the log");
             }
-            keep_from = keep_from.min(files.file_after(after).unwrap_or(needed_from));
+            let wanted = files.file_after(after).unwrap_or(needed_from).min(hold.first());
+            keep_from = keep_from.min(wanted);
         }
         *held_from = keep_from;
         let keep_from = keep_from.min(past_from);
@@ -168,17 +171,34 @@ impl LogFiles {
         if state.files.file_after(after).is_none() {
             return Err(state.files.gone(after));
         }
+        Ok(self.enlist(&mut state, after, u64::MAX))
+    }
+
+    /// From the first file that is there on.
+    pub(super) fn hold_whole(self: &Arc<Self>) -> LogHold {
+        let mut state = self.state.lock();
+        let FileSpan { base_lsn, number, .. } = state.files.oldest();
+        self.enlist(&mut state, base_lsn, number)
+    }
+
+    fn enlist(self: &Arc<Self>, state: &mut State, after: Lsn, first: u64) -> LogHold {
         let held = Arc::new(Held {
             files: Arc::clone(self),
+            first: AtomicU64::new(first),
             after: AtomicU64::new(after.0),
             broken: AtomicBool::new(false),
         });
         state.holds.push(Arc::downgrade(&held));
-        Ok(LogHold(held))
+        LogHold(held)
     }
 }
 
 impl Kept {
+    /// The first file that is there.
+    fn oldest(&self) -> FileSpan {
+        self.older.first().copied().unwrap_or(self.current)
+    }
+
     /// The file in which the commit after this one is, or will be.
     fn file_after(&self, after: Lsn) -> Option<u64> {
         if self.current.base_lsn <= after {
@@ -195,7 +215,7 @@ impl Kept {
     }
 
     fn gone(&self, after: Lsn) -> StoreError {
-        let oldest = self.older.first().unwrap_or(&self.current).base_lsn;
+        let oldest = self.oldest().base_lsn;
         self.damage.clone().unwrap_or(StoreError::LogGone { after, oldest })
     }
 }
@@ -204,6 +224,7 @@ impl LogHold {
     /// Nothing up to this commit is needed any more. A hold never moves back.
     pub fn advance(&self, after: Lsn) {
         self.0.after.fetch_max(after.0, Ordering::AcqRel);
+        self.0.first.store(u64::MAX, Ordering::Release);
     }
 
     /// Whether a checkpoint has taken away what this hold asked to keep.
@@ -225,6 +246,10 @@ impl LogHold {
 impl Held {
     fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Acquire)
+    }
+
+    fn first(&self) -> u64 {
+        self.first.load(Ordering::Acquire)
     }
 
     fn after(&self) -> Lsn {

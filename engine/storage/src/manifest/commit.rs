@@ -15,6 +15,10 @@ use crate::{
     paths::{Paths, number, show},
 };
 
+/// What a manifest's file has at most: room for some 200,000 segments, or tables. Nothing vouches for a length before
+/// the whole file was read, so that this is also what a damaged one may cost.
+pub(super) const MAX_FILE_BYTES: usize = 256 << 20;
+
 /// Makes `manifest` the newest and gives its file's hash, for its successor.
 pub(crate) fn commit(
     disk: &Disk,
@@ -26,8 +30,17 @@ pub(crate) fn commit(
     let bytes = encode::encode(tenant, keys.current(), manifest).map_err(|why| {
         PublishError::Before(StoreError::Bug(format!("a manifest does not serialise: {why}")))
     })?;
+    check_size(bytes.len()).map_err(PublishError::Before)?;
     disk.publish("manifest", &paths.manifest(manifest.number), &bytes)?;
     Ok(hex(&sha256(&bytes)))
+}
+
+/// Nothing is written that would not be read.
+pub(super) fn check_size(bytes: usize) -> Result<(), StoreError> {
+    if bytes > MAX_FILE_BYTES {
+        return Err(StoreError::ManifestTooLarge { bytes, limit: MAX_FILE_BYTES });
+    }
+    Ok(())
 }
 
 /// The manifest with the highest number, and its file's hash. It must open: an older one would lose commits.
@@ -58,7 +71,7 @@ pub(crate) fn read(
     number: u64,
 ) -> Result<(Manifest, String), StoreError> {
     let path = paths.manifest(number);
-    let bytes = disk.read(&path)?;
+    let bytes = disk.read(&path, MAX_FILE_BYTES)?;
     let manifest =
         encode::decode(tenant, keys, number, &bytes).map_err(|why| StoreError::corrupt(&show(&path), why))?;
     Ok((manifest, hex(&sha256(&bytes))))
@@ -75,7 +88,7 @@ pub(crate) fn all_named(
     let mut files = std::collections::BTreeSet::new();
     for number in disk.list(&paths.manifests())?.iter().filter_map(|name| number(name, "manifest")) {
         let path = paths.manifest(number);
-        let manifest = encode::decode(tenant, keys, number, &disk.read(&path)?)
+        let manifest = encode::decode(tenant, keys, number, &disk.read(&path, MAX_FILE_BYTES)?)
             .map_err(|why| StoreError::corrupt(&show(&path), why))?;
         files.extend(manifest.files().into_keys());
     }

@@ -4,7 +4,9 @@ use sepal_types::{ColumnId, FileId, Lsn, RowId, TableId, TenantId};
 
 use super::{
     BlobEntry, DeletedEntry, IndexEntry, Manifest, NamedEntry, NamedFile, Rekey, SegmentEntry, TableEntry,
-    commit, encode, newest,
+    commit,
+    commit::{MAX_FILE_BYTES, check_size},
+    encode, newest,
 };
 use crate::{
     StoreError,
@@ -208,6 +210,20 @@ fn the_highest_number_counts_and_must_open() {
     std::fs::write(paths.manifest(17), b"sepalman").unwrap();
     let error = newest(&disk, &paths, TENANT, &keys()).unwrap_err();
     assert!(error.to_string().contains("0000000000000011.manifest"), "{error}");
+}
+
+/// The same limit for both: what is written can be read.
+#[test]
+fn a_manifest_beyond_its_limit_is_neither_written_nor_read() {
+    assert_eq!(check_size(MAX_FILE_BYTES), Ok(()));
+    let refused = check_size(MAX_FILE_BYTES + 1).unwrap_err();
+    assert_eq!(refused, StoreError::ManifestTooLarge { bytes: MAX_FILE_BYTES + 1, limit: MAX_FILE_BYTES });
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, path) = (Disk::default(), dir.path().join("some"));
+    std::fs::write(&path, [7_u8; 10]).unwrap();
+    assert_eq!(disk.read(&path, 10).unwrap(), [7; 10]);
+    let error = disk.read(&path, 9).unwrap_err();
+    assert!(matches!(&error, StoreError::Corrupt { file, .. } if path.ends_with(file)), "{error}");
 }
 
 /// For ever: a definition in a manifest or log that says it otherwise would not be read.

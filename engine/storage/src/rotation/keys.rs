@@ -145,10 +145,7 @@ impl TenantStore {
             Err(PublishError::Before(error)) => Err(error),
             // Either of the two may be there, and says the same. But a directory that failed to sync once is not
             // trusted again.
-            Err(PublishError::Unknown(error)) => {
-                self.poison.set(error.to_string());
-                Err(error)
-            }
+            Err(PublishError::Unknown(error)) => Err(self.poison.stop(error)),
         };
         self.history.rewrite(manifest, publish)
     }
@@ -171,9 +168,7 @@ impl TenantStore {
     fn keep_removed(&self) -> Result<(), StoreError> {
         for (what, path) in [("wal", self.paths.wal()), ("manifest", self.paths.manifests())] {
             let directory = self.disk.open_directory(what, &path)?;
-            self.disk
-                .sync_directory(what, &directory)
-                .inspect_err(|error| self.poison.set(error.to_string()))?;
+            self.disk.sync_directory(what, &directory).map_err(|error| self.poison.stop(error))?;
         }
         Ok(())
     }

@@ -142,6 +142,17 @@ impl Poison {
         }
     }
 
+    /// Ends writing because nobody knows what a restart will find of what failed. Gives what the caller is told: of a
+    /// full device not [`StoreError::DiskFull`], which says that nothing is left and the same may be tried again.
+    pub(crate) fn stop(&self, error: StoreError) -> StoreError {
+        let why = error.to_string();
+        self.set(why.clone());
+        match error {
+            StoreError::DiskFull { .. } => StoreError::Poisoned { why },
+            other => other,
+        }
+    }
+
     /// The first reason stays.
     pub(crate) fn set(&self, why: String) {
         let mut held = self.0.lock();

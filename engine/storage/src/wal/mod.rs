@@ -38,6 +38,7 @@ mod key;
 mod progress;
 mod read;
 mod recover;
+mod scan;
 mod settle;
 mod survey;
 mod writer;

@@ -20,7 +20,6 @@ use sepal_types::{LogEnd, Lsn};
 
 use super::{
     FileSpan,
-    frame::{FRAME_HEADER_BYTES, FrameHeader},
     header::HEADER_BYTES,
     progress::Progress,
     read::{Cursor, Log, LogFile, Next},
@@ -64,7 +63,7 @@ pub(crate) fn recover(
 ) -> Result<Recovered, StoreError> {
     let files = open_all(replay)?;
     let lengths = files.iter().map(|file| file.length - HEADER_BYTES as u64);
-    let mut progress = Progress::start(replay.log.tenant, lengths.sum());
+    let mut progress = Progress::start(replay.log.tenant, lengths.fold(0, u64::saturating_add));
     let mut recovered =
         Recovered { last_number: replay.from, last_length: 0, proven: 0, lsn: replay.lsn, files: Vec::new() };
     for (index, file) in files.iter().enumerate() {
@@ -214,20 +213,18 @@ impl LogFile {
     /// Nothing opens at `offset` of the last file. Looks at every later place where a frame could begin; one that
     /// was made when the file was durable beyond `offset` proves that `offset` was acknowledged.
     pub(super) fn check_tail(&self, offset: u64) -> Result<(), StoreError> {
-        let rest =
-            usize::try_from(self.length - offset).map_err(|_| self.corrupt("a tail longer than memory"))?;
-        let mut tail = vec![0; rest];
-        self.read_at(&mut tail, offset)?;
-        for (start, bytes) in tail.array_windows::<FRAME_HEADER_BYTES>().enumerate() {
-            let at = offset + start as u64;
-            // The cheap tests first: the mark is a hash.
-            let proof = FrameHeader::decode(bytes)
-                .is_some_and(|header| header.place.synced > offset && header.place.synced <= at);
-            if proof && self.key.is_marked(bytes, at) {
-                return Err(
-                    self.corrupt(format!("the frame at byte {offset} does not open, but was acknowledged"))
-                );
-            }
+        let mut acknowledged = false;
+        self.each_marked(
+            offset,
+            |place| place.synced > offset,
+            |_| {
+                acknowledged = true;
+                ControlFlow::Break(())
+            },
+        )?;
+        if acknowledged {
+            let why = format!("the frame at byte {offset} does not open, but was acknowledged");
+            return Err(self.corrupt(why));
         }
         let ignored = self.length - offset;
         tracing::info!(file = %self.name, offset, ignored, "the log's tail was never acknowledged and is ignored");

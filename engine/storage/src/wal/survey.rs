@@ -3,11 +3,12 @@
 //! `check` and `repair` ask. Judges as `recover` does (a test holds the two against each other), but goes on where that
 //! one stops, to say what would be lost. Changes nothing.
 
+use std::ops::ControlFlow;
+
 use arrow::buffer::Buffer;
 use sepal_types::Lsn;
 
 use super::{
-    frame::{FRAME_HEADER_BYTES, FrameHeader},
     header::HEADER_BYTES,
     read::{Cursor, Log, LogFile, Next},
     recover::Replay,
@@ -115,7 +116,7 @@ impl Survey {
         apply: &mut dyn FnMut(&str, Lsn, Buffer) -> Result<(), StoreError>,
     ) -> Result<(), (u64, StoreError)> {
         self.files += 1;
-        self.bytes += file.length;
+        self.bytes = self.bytes.saturating_add(file.length);
         let start = HEADER_BYTES as u64;
         if file.base_lsn() != self.lsn {
             let why = format!("it follows commit {}, but commit {} came before", file.base_lsn(), self.lsn);
@@ -181,22 +182,21 @@ impl Break {
 }
 
 impl LogFile {
-    /// The commits of which the last frame begins at `offset` or later, by their headers' marks. A file that cannot be
-    /// read has none.
+    /// The commits of which the last frame begins at `offset` or later, by their headers' marks, as far as the file can
+    /// be read.
     fn marked_commits(&self, offset: u64) -> Vec<Lsn> {
-        let rest = self.length.checked_sub(offset).and_then(|rest| usize::try_from(rest).ok()).unwrap_or(0);
-        let mut bytes = vec![0; rest];
-        if self.read_at(&mut bytes, offset).is_err() {
-            return Vec::new();
+        let mut found = Vec::new();
+        let read = self.each_marked(
+            offset,
+            |place| place.last,
+            |place| {
+                found.push(place.lsn);
+                ControlFlow::Continue(())
+            },
+        );
+        if let Err(error) = read {
+            tracing::warn!(%error, "commits behind what cannot be read are not counted");
         }
-        let headers = bytes.array_windows::<FRAME_HEADER_BYTES>().enumerate();
-        headers
-            .filter_map(|(start, bytes)| {
-                let at = offset + start as u64;
-                let place = FrameHeader::decode(bytes)?.place;
-                let ends = place.last && place.synced <= at;
-                (ends && self.key.is_marked(bytes, at)).then_some(place.lsn)
-            })
-            .collect()
+        found
     }
 }

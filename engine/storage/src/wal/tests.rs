@@ -1,5 +1,7 @@
 //! The log's bytes, torn tails told from damage, and frames that were moved.
 
+mod tail;
+
 use std::path::Path;
 
 use arrow::buffer::Buffer;

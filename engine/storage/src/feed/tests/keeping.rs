@@ -64,6 +64,65 @@ fn files_stay_after_an_opening_until_they_are_released() {
     assert_eq!(logs(dir.path()).len(), 1);
 }
 
+/// An archive learns later what of the log it has. Until then everything stays, whether or not it can be opened now.
+#[test]
+fn the_whole_log_is_held_without_being_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_captured(dir.path());
+    let hold = store.hold_log(Lsn(0)).unwrap();
+    for id in 0..3 {
+        put(&store, &[id]);
+        store.checkpoint(&NoBlobs).unwrap();
+    }
+    drop((hold, store));
+    let store = open_held(dir.path());
+    let found = logs(dir.path());
+    assert!(found.len() > 3, "{found:?}");
+    // No header can be read at this moment.
+    let (place, aside) = (dir.path().join("wal"), dir.path().join("aside"));
+    std::fs::rename(&place, &aside).unwrap();
+    assert!(store.log_files(0).is_err());
+    let hold = store.hold_whole_log();
+    std::fs::rename(&aside, &place).unwrap();
+    store.release_unheld_log().unwrap();
+    put(&store, &[9]);
+    store.checkpoint(&NoBlobs).unwrap();
+    let kept = logs(dir.path());
+    assert!(found.iter().all(|file| kept.contains(file)), "{kept:?} of {found:?}");
+    assert_eq!((store.log_files(0).unwrap()[0].base_lsn, hold.is_broken()), (Lsn(0), false));
+
+    hold.advance(store.snapshot().lsn());
+    store.checkpoint(&NoBlobs).unwrap();
+    assert_eq!(logs(dir.path()).len(), 1);
+}
+
+/// Every opening leaves a file. Whoever replays a copy of the log misses each that is not there, commits in it or not.
+#[test]
+fn files_without_a_commit_are_part_of_the_whole_log() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(with_captured(dir.path()));
+    let store = open_held(dir.path());
+    store.release_unheld_log().unwrap();
+    store.checkpoint(&NoBlobs).unwrap();
+    drop(store);
+    drop(open_held(dir.path()));
+    let store = open_held(dir.path());
+    let found = logs(dir.path());
+    assert_eq!(found.len(), 3);
+    assert!(store.log_files(0).unwrap().iter().all(|file| file.base_lsn == Lsn(1)));
+    let hold = store.hold_whole_log();
+    store.release_unheld_log().unwrap();
+    put(&store, &[1]);
+    store.checkpoint(&NoBlobs).unwrap();
+    let kept = logs(dir.path());
+    assert!(found.iter().all(|file| kept.contains(file)), "{kept:?} of {found:?}");
+    // Once they are copied, they go.
+    hold.advance(Lsn(1));
+    store.checkpoint(&NoBlobs).unwrap();
+    let left = logs(dir.path());
+    assert_eq!(found.iter().map(|file| left.contains(file)).collect::<Vec<_>>(), [false, false, true]);
+}
+
 /// A store that keeps so much, whose hold keeps its first file. Also the warnings of the checkpoint.
 fn retained(dir: &Path, log_retention_bytes: u64) -> (LogHold, ChangeReader, Vec<String>) {
     let limited = StoreOptions { log_retention_bytes, ..options() };

@@ -1,8 +1,16 @@
 //! Named snapshots: they stay, and go with what only they kept.
 
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
 use super::{AsOf, Hands, HistoryPolicy, ITEMS, count, keys, made, put, reopened, take, with};
 use crate::{
-    NoBlobs, Op, StoreError,
+    Fault, FaultInjector, NoBlobs, Op, StoreError, StoreOptions,
     fixtures::{Blobs, commit, files, items, valid},
 };
 
@@ -110,6 +118,36 @@ fn a_named_snapshot_that_cannot_be_read_loses_nothing() {
     std::fs::write(&path, bytes).unwrap();
     let store = reopened(dir.path(), options);
     assert_eq!(keys(&store.snapshot_as_of(&named("before")).unwrap(), ITEMS), [1]);
+}
+
+/// A directory of manifests that does not become durable, for want of room.
+struct Full(AtomicBool);
+
+impl FaultInjector for Full {
+    fn before(&self, point: &str, _: usize) -> Result<(), Fault> {
+        if point == "manifest.sync_directory" && self.0.load(Ordering::SeqCst) {
+            return Err(Fault { error: io::Error::from_raw_os_error(libc::ENOSPC), written: 0 });
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_name_that_may_be_there_is_not_to_be_given_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Hands::new();
+    let options = with(&clock, HistoryPolicy::NONE);
+    drop(made(dir.path(), options.clone()));
+    let full = Arc::new(Full(AtomicBool::new(false)));
+    let fault = Arc::clone(&full) as Arc<dyn FaultInjector>;
+    let store = reopened(dir.path(), StoreOptions { fault: Some(fault), ..options.clone() });
+    // The next manifest is the one with the name.
+    store.checkpoint(&NoBlobs).unwrap();
+    full.0.store(true, Ordering::SeqCst);
+    let failed = store.create_snapshot(&NoBlobs, "default", "before", "ada", None).unwrap_err();
+    assert!(matches!(failed, StoreError::Poisoned { .. }), "{failed}");
+    drop(store);
+    assert_eq!(reopened(dir.path(), options).snapshots().len(), 1);
 }
 
 fn put_elsewhere(store: &crate::TenantStore) {

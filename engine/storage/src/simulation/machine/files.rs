@@ -162,11 +162,12 @@ impl FileHandle for Handle {
         let fate = state.step(self.run)?;
         let rate = state.faults.sync;
         let failing = state.strikes(rate);
-        let State { nodes, dice, .. } = &mut *state;
+        let State { nodes, dice, struck, .. } = &mut *state;
         let content = nodes.content(self.inode)?;
         if failing {
             failed_sync(content, dice);
-            return Err(raw(libc::EIO));
+            // Where blocks are allotted late, a device may turn out to be full only now. What is lost is the same.
+            return Err(raw(if struck.is_multiple_of(2) { libc::EIO } else { libc::ENOSPC }));
         }
         content.sync();
         state.end(fate)
@@ -209,7 +210,7 @@ impl FileHandle for DirectoryHandle {
         let rate = state.faults.sync_directory;
         if state.strikes(rate) {
             state.read_only = true;
-            return Err(raw(libc::EIO));
+            return Err(raw(if state.struck.is_multiple_of(2) { libc::EIO } else { libc::ENOSPC }));
         }
         state.nodes.directory(&self.path)?.sync();
         state.end(fate)

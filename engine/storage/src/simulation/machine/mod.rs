@@ -9,7 +9,7 @@
 //! - Before that every sector and every change of a name is there or not, in any order. A sector may be half written,
 //!   and a file may have grown without its bytes: then they are zero, or what lay there before.
 //! - A rename is whole: afterwards the name means the old file or the new one.
-//! - A file's sync that failed leaves its pages clean: the next one succeeds and writes nothing.
+//! - A file's sync that failed, with EIO or ENOSPC, leaves its pages clean: the next one succeeds and writes nothing.
 //! - A directory's sync that failed is an aborted journal: the file system is read-only until the machine restarts.
 
 mod audit;

@@ -234,6 +234,27 @@ fn an_index_that_does_not_open_keeps_nobody_from_the_rows() {
     }
 }
 
+/// As `truncate -s 1T` makes it, which costs whoever does it nothing.
+#[test]
+fn the_length_of_a_manifest_costs_no_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    furnished(dir.path(), TENANT);
+    let whole = read_all(dir.path()).unwrap();
+    let newest = files(dir.path())
+        .into_keys()
+        .filter(|path| path.extension().is_some_and(|kind| kind == "manifest"))
+        .max()
+        .unwrap();
+    let length = std::fs::metadata(&newest).unwrap().len();
+    let file = std::fs::File::options().write(true).open(&newest).unwrap();
+    file.set_len(1 << 40).unwrap();
+    let error = read_all(dir.path()).unwrap_err();
+    assert!(matches!(&error, StoreError::Corrupt { file, .. } if newest.ends_with(file)), "{error}");
+    assert_eq!(std::fs::metadata(&newest).unwrap().len(), 1 << 40, "it is left as it is");
+    file.set_len(length).unwrap();
+    assert_eq!(read_all(dir.path()).unwrap(), whole);
+}
+
 #[test]
 fn files_from_elsewhere_do_not_open() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
