@@ -11,8 +11,8 @@
 //! The files, in the order of a build: `nodes`, `space` (how far apart are two nodes), `fit`, `build` (insertion, and a
 //! second look at the links), `select` (which neighbours to link), `repair` (nobody unreachable), and where segments are
 //! merged `merge` (the largest one's graph goes on); of a query: `search` (scan or walk, then exact distances, over one
-//! graph or several; where vectors have to be fetched, which), `beam` (the walk), `scratch` (its reused memory). `layout` has the bytes, `check` asks whether they
-//! belong to their rows.
+//! graph or several; where vectors have to be fetched, which), `beam` (the walk), `scratch` (its reused memory).
+//! `layout` has the bytes, `check` asks whether they belong to their rows.
 //!
 //! It never holds the vectors, and never returns an estimated distance.
 
