@@ -24,8 +24,9 @@
 //!    some cells, `faiss` asks FAISS, and `flat` scans all. With no index, [`search_exact`] does what `flat` does.
 //! 3. Distances are computed from the original vectors by `distance`'s kernels (AVX-512, AVX2, NEON or
 //!    scalar, resolved once), so that a row's distance has the same bits whichever way the row was found.
-//!    Where the vectors are not all at hand, an index names the rows to fetch ([`VectorIndex::candidates`]), and those
-//!    are the part that is searched ([`Part::rows`]).
+//!    Where the vectors are not all at hand, an index names the rows to fetch ([`VectorIndex::candidates`]). Those
+//!    of graphs compete, and are fetched as far as it takes ([`search_named`]); of other indexes all are, and are the
+//!    part that is searched ([`Part::rows`]).
 //! 4. The `k` nearest of all segments come back ascending as [`Found`], with the [`Work`] that it took.
 //!
 //! # Invariants
@@ -60,6 +61,7 @@ pub use distance::{KernelLevel, distance, distances, hamming, jaccard, kernel_le
 pub use error::IndexError;
 pub use faiss::check_factory;
 pub use flat::search_exact;
+pub use graph::search_named;
 pub use layout::Stored;
 pub use memory::{BuildMeans, BuildMemory, build_memory, is_worth_a_seed};
 pub use neighbor::{Found, Neighbor};
@@ -114,12 +116,17 @@ pub struct SearchParams<'a> {
 }
 
 /// Rows that an index names, to be scored from their vectors.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Candidates {
     /// Ascending.
     pub rows: Vec<u32>,
+    /// How far each of them is by its code, where they are more than have to be scored: [`search_named`] finds out how
+    /// many. Empty where all are to be.
+    pub estimates: Vec<f32>,
     /// How many of the allowed rows the index holds: these, or more.
     pub indexed: usize,
+    /// What naming them took.
+    pub work: Work,
 }
 
 /// An index over the vectors of one segment.
@@ -131,6 +138,17 @@ pub trait VectorIndex: Send + Sync {
     /// `query` has `dim` elements: anything else is a bug of the caller and panics. Compare [`VectorIndex::shape`]
     /// once, after [`open`].
     fn search(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor>;
+
+    /// [`VectorIndex::search`], which adds the codes and distances that it took to `work`, where the index can tell.
+    fn search_counted(
+        &self,
+        vectors: Vectors,
+        query: &[f32],
+        params: &SearchParams,
+        _work: &mut Work,
+    ) -> Vec<Neighbor> {
+        self.search(vectors, query, params)
+    }
 
     /// As [`VectorIndex::search`] with the vector of `row`, for a reader to whom that row and those equal to it are
     /// not there: what a query finds that is like the rows but is none of them. For measuring recall.

@@ -2,7 +2,8 @@
 //!
 //! Called by the query engine with every segment's vectors, the rows that qualify, and its index if it has one. The
 //! candidates of all graphs are scored exactly in one go (`graph::search_all`); everything else is searched one after
-//! the other. Tells how much work it was ([`Work`]), for EXPLAIN, calibration and benchmarks.
+//! the other. What graphs have named whose vectors are not at hand is the matter of `graph::search_named`.
+//! Tells how much work it was ([`Work`]), for EXPLAIN, calibration and benchmarks.
 
 use sepal_types::Metric;
 
@@ -59,15 +60,15 @@ pub struct Work {
     pub scanned: u32,
     /// whose indexes of another kind were asked,
     pub asked: u32,
-    /// of which only the rows that their indexes named were read,
-    pub fetched: u32,
     /// whose allowed rows were all scored. A segment may be searched twice: when the first way found too few.
     pub exact: u32,
+    /// Of all these, segments of which only rows that their indexes named were read.
+    pub fetched: u32,
     /// Nodes whose links walks followed.
     pub hops: u64,
-    /// Distances estimated from codes.
+    /// Distances estimated from codes, but for those by FAISS.
     pub codes: u64,
-    /// Distances computed from vectors, but for those by other indexes.
+    /// Distances computed from vectors, but for those by FAISS.
     pub distances: u64,
 }
 
@@ -83,8 +84,8 @@ impl Work {
         self.walked += other.walked;
         self.scanned += other.scanned;
         self.asked += other.asked;
-        self.fetched += other.fetched;
         self.exact += other.exact;
+        self.fetched += other.fetched;
         self.hops += other.hops;
         self.codes += other.codes;
         self.distances += other.distances;
@@ -164,8 +165,12 @@ fn search_other(query: &Query, parts: &[Part], number: usize, found: &mut Vec<Fo
     };
     work.asked += 1;
     let allowed = part.allowed.map(|allowed| allowed.bits);
-    let neighbors =
-        index.search(part.vectors, query.vector, &SearchParams { k: query.k, ef_search, probes, allowed });
+    let neighbors = index.search_counted(
+        part.vectors,
+        query.vector,
+        &SearchParams { k: query.k, ef_search, probes, allowed },
+        work,
+    );
     if neighbors.len() < query.k.min(part.count(query.vector.len())) {
         return exact(query, parts, number, found, work);
     }

@@ -20,7 +20,7 @@ pub(crate) use self::measure::FEWEST_ROWS;
 use crate::graph::{Graph, Reach};
 use crate::layout::{self as blob, join};
 use crate::{
-    BuildParams, Candidates, IndexError, Neighbor, SearchParams, Stored, VectorIndex, Vectors, Wear,
+    BuildParams, Candidates, IndexError, Neighbor, SearchParams, Stored, VectorIndex, Vectors, Wear, Work,
 };
 
 /// The counts of neighbours that are asked for. How much wider a walk must be for more neighbours follows no rule:
@@ -88,6 +88,16 @@ impl Calibrated {
 impl VectorIndex for Calibrated {
     fn search(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
         self.index.search(vectors, query, params)
+    }
+
+    fn search_counted(
+        &self,
+        vectors: Vectors,
+        query: &[f32],
+        params: &SearchParams,
+        work: &mut Work,
+    ) -> Vec<Neighbor> {
+        self.index.search_counted(vectors, query, params, work)
     }
 
     fn search_unseen(&self, vectors: Vectors, row: usize, params: &SearchParams) -> Vec<Neighbor> {

@@ -30,7 +30,7 @@ use parking_lot::RwLock;
 use sepal_types::Metric;
 
 use crate::calibration::{self, Measured};
-use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors};
+use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors, Work};
 use factory::Factory;
 
 pub(crate) use rows::{Rows, sample_rows, stratified};
@@ -149,9 +149,19 @@ fn with_table(factory: &Factory) -> bool {
 
 impl VectorIndex for Faiss {
     fn search(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+        self.search_counted(vectors, query, params, &mut Work::default())
+    }
+
+    fn search_counted(
+        &self,
+        vectors: Vectors,
+        query: &[f32],
+        params: &SearchParams,
+        work: &mut Work,
+    ) -> Vec<Neighbor> {
         assert_eq!(vectors.len(), self.rows * self.dim, "search in another segment's vectors");
         assert_eq!(query.len(), self.dim, "a query of other dimensions than the index");
-        self.find(vectors, query, params)
+        self.find(vectors, query, params, work)
     }
 
     fn effort_for(&self, recall: f64, k: usize) -> Option<usize> {

@@ -16,7 +16,7 @@ use crate::calibration::same_bits;
 use crate::distance::{Scorer, has_direction};
 use crate::flat::{finish, scan_positions};
 use crate::neighbor::TopK;
-use crate::{Bits, BuildParams, Neighbor, SearchParams, Vectors, search_exact};
+use crate::{Bits, BuildParams, Neighbor, SearchParams, Vectors, Work, search_exact};
 
 /// So few qualifying rows are scored from their vectors: FAISS would look at more.
 const FEW_ROWS: usize = 128;
@@ -43,7 +43,13 @@ struct Search<'a> {
 }
 
 impl Faiss {
-    pub(super) fn find(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+    pub(super) fn find(
+        &self,
+        vectors: Vectors,
+        query: &[f32],
+        params: &SearchParams,
+        work: &mut Work,
+    ) -> Vec<Neighbor> {
         let count = match (params.allowed, &self.held) {
             (None, _) => self.rows_held(),
             (Some(allowed), None) => allowed.count(),
@@ -56,9 +62,12 @@ impl Faiss {
         let allowed = params.allowed.filter(|_| count < self.rows_held());
         let (probes, ef) = (params.probes.max(1), params.ef_search);
         let search = Search { index: self, vectors, query, k, probes, ef, allowed, count };
-        match self.engine.as_ref().and_then(|engine| search.by_faiss(engine)) {
+        match self.engine.as_ref().and_then(|engine| search.by_faiss(engine, work)) {
             Some(found) if found.len() >= k => found,
-            _ => search.exact(),
+            _ => {
+                work.distances += count as u64;
+                search.exact()
+            }
         }
     }
 
@@ -160,7 +169,7 @@ pub(super) struct Ask<'a> {
 
 impl Search<'_> {
     /// `None` where the exact scan is due.
-    fn by_faiss(&self, engine: &Engine) -> Option<Vec<Neighbor>> {
+    fn by_faiss(&self, engine: &Engine, work: &mut Work) -> Option<Vec<Neighbor>> {
         let index = self.index;
         let candidates = index.candidates(self.ef, self.k);
         if self.allowed.is_some() && self.count <= candidates.saturating_mul(2).max(FEW_ROWS) {
@@ -193,6 +202,7 @@ impl Search<'_> {
             labels.into_iter().filter_map(|label| index.position(label)).filter(qualifies).collect();
         positions.sort_unstable();
         positions.dedup();
+        work.distances += positions.len() as u64;
         let scorer = Scorer::new(index.metric, self.query);
         let mut top = TopK::new(self.k, positions.len());
         scan_positions(&scorer, index.dim, self.vectors, positions.into_iter(), &mut top);

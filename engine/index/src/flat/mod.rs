@@ -9,7 +9,7 @@ mod search;
 
 use sepal_types::Metric;
 
-use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors, check};
+use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors, Work, check};
 
 pub use search::search_exact;
 pub(crate) use search::{finish, scan_positions};
@@ -54,6 +54,22 @@ impl VectorIndex for Flat {
             }
             (held, allowed) => search_exact(metric, dim, vectors, query, k, held.as_ref().or(allowed)),
         }
+    }
+
+    fn search_counted(
+        &self,
+        vectors: Vectors,
+        query: &[f32],
+        params: &SearchParams,
+        work: &mut Work,
+    ) -> Vec<Neighbor> {
+        let scored = match (&self.held, params.allowed) {
+            (_, None) => self.len,
+            (None, Some(allowed)) => allowed.count(),
+            (Some(held), Some(allowed)) => allowed.count_and(held),
+        };
+        work.distances += scored as u64;
+        self.search(vectors, query, params)
     }
 
     /// It always finds all of them.

@@ -12,8 +12,8 @@
 //! The files, in the order of a build: `nodes`, `space` (how far apart are two nodes), `fit`, `build` (insertion, and a
 //! second look at the links), `select` (which neighbours to link), `repair` (nobody unreachable), and where segments are
 //! merged `merge` (the largest one's graph goes on); of a query: `search` (scan or walk, then exact distances, over one
-//! graph or several), `beam` (the walk), `reach` (how long it goes on), `scratch` (its reused memory). `layout` has the bytes, `check` asks whether they
-//! belong to their rows.
+//! graph or several; where vectors have to be fetched, which), `beam` (the walk), `reach` (how long it goes on),
+//! `scratch` (its reused memory). `layout` has the bytes, `check` asks whether they belong to their rows.
 //!
 //! It never holds the vectors, and never returns an estimated distance.
 
@@ -41,12 +41,16 @@ use sepal_types::Metric;
 use crate::calibration::{self, Measured};
 use crate::layout::Reader;
 use crate::quantize::{Codes, on_threads};
-use crate::{BuildMeans, BuildMemory, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors};
+use crate::{
+    BuildMeans, BuildMemory, BuildParams, Candidates, IndexError, Neighbor, SearchParams, Stored,
+    VectorIndex, Vectors,
+};
 
 use links::Layers;
 use merge::Merged;
 use nodes::Nodes;
 pub(crate) use reach::{Reach, Step};
+pub use search::search_named;
 pub(crate) use search::{GraphPart, search_all};
 
 /// The efforts at which a build measures recall: each half as much again, up to pgvector's greatest `ef_search`.
@@ -160,6 +164,15 @@ impl VectorIndex for Graph {
 
     fn search_unseen(&self, vectors: Vectors, row: usize, params: &SearchParams) -> Vec<Neighbor> {
         search::search_unseen(self, vectors, row, params)
+    }
+
+    fn candidates(
+        &self,
+        _: Option<&dyn Stored>,
+        query: &[f32],
+        params: &SearchParams,
+    ) -> Result<Option<Candidates>, IndexError> {
+        Ok(self.nominate(query, params))
     }
 
     fn graph(&self) -> Option<&Graph> {

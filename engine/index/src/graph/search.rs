@@ -13,6 +13,12 @@
 //! candidate is nearest in any, was tried: at equal recall it is as much work as a walk over each (117,659 × 384 in
 //! three graphs: 1,630 codes for 0.95 either way, twice a single graph's), for each graph has to be searched widely
 //! enough by itself.
+//!
+//! Where the vectors are not at hand, `nominate` names the candidates, and `contest` has those fetched that are to be
+//! scored.
+
+mod contest;
+mod nominate;
 
 use std::borrow::Cow;
 use std::collections::BinaryHeap;
@@ -28,6 +34,8 @@ use crate::distance::{Scorer, has_direction, prefetch};
 use crate::neighbor::{Found, TopK};
 use crate::quantize::{Codes, Query, QueryRef};
 use crate::{Allowed, Bits, Neighbor, SearchParams, Vectors, Work, search_exact};
+
+pub use contest::search_named;
 
 /// So few allowed rows are scored from their vectors: a walk costs more.
 const FEW_ROWS: usize = 128;
@@ -156,7 +164,7 @@ enum Place {
 
 impl<'a> Side<'a> {
     fn new(part: &GraphPart<'a>, query: &[f32]) -> Self {
-        let GraphPart { number, graph, vectors, allowed, ef } = *part;
+        let GraphPart { graph, vectors, .. } = *part;
         assert!(
             vectors.len() == graph.nodes.rows() * graph.dim && query.len() == graph.dim,
             "a graph over {} × {} searched with {} elements and a query of {}",
@@ -165,6 +173,12 @@ impl<'a> Side<'a> {
             vectors.len(),
             query.len()
         );
+        Self::over(part)
+    }
+
+    /// The same where the vectors may be missing.
+    fn over(part: &GraphPart<'a>) -> Self {
+        let GraphPart { number, graph, vectors, allowed, ef } = *part;
         assert!(
             allowed.is_none_or(|allowed| allowed.bits.len() <= graph.nodes.rows()),
             "a filter of more rows than the graph's {}: two segments were mixed up",
@@ -206,7 +220,7 @@ impl<'a> Side<'a> {
     fn plan(&self, query: &[f32], k: usize) -> Plan {
         let k = k.min(self.count);
         let ef = self.ef.max(k);
-        if self.count <= FEW_ROWS.max(2 * k) {
+        if self.is_few(k) {
             return Plan::Exact;
         }
         let walked = self.count > SCAN_ADVANTAGE * self.walk_cost(ef);
@@ -221,6 +235,11 @@ impl<'a> Side<'a> {
             }
             None => Plan::Exact,
         }
+    }
+
+    /// Whether so few rows are allowed that each is scored.
+    fn is_few(&self, k: usize) -> bool {
+        self.count <= FEW_ROWS.max(2 * k.min(self.count))
     }
 
     /// About how many nodes a walk will score: it follows `ef` allowed ones and all others on the way, and
@@ -475,7 +494,7 @@ impl Search<'_> {
             }
         };
         choices.iter().take(AHEAD).for_each(load);
-        let at_least = self.k.saturating_add((self.k / 2).max(5));
+        let at_least = scored_at_least(self.k);
         let mut top: TopK<Found> = TopK::new(self.k, choices.len());
         let (mut scored, mut squares) = (0, 0.0);
         for (index, choice) in choices.iter().enumerate() {
@@ -502,4 +521,9 @@ impl Search<'_> {
         found.iter_mut().for_each(|found| found.neighbor.distance = scorer.finish(found.neighbor.distance));
         found
     }
+}
+
+/// How many candidates are scored before the error of their estimates counts as known.
+fn scored_at_least(k: usize) -> usize {
+    k.saturating_add((k / 2).max(5))
 }

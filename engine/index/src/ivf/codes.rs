@@ -8,7 +8,7 @@ use crate::calibration::same_bits;
 use crate::distance::Scorer;
 use crate::faiss::stratified;
 use crate::quantize::Codes;
-use crate::{BuildParams, IndexError, Neighbor, SearchParams};
+use crate::{BuildParams, IndexError, Neighbor, SearchParams, Work};
 
 /// So few rows are read from their vectors in less time than a query takes to be rounded.
 const FEWEST_ROWS: usize = 256;
@@ -50,7 +50,10 @@ impl IvfFlat {
         let questions: Vec<&[f32]> =
             questions.map(|place| params.vector(self.positions[place] as usize)).collect();
         let ask = |index: &Self| -> Vec<Vec<Neighbor>> {
-            questions.iter().map(|question| index.probe(params.vectors.into(), question, &wanted)).collect()
+            let probe = |question: &&[f32]| {
+                index.probe(params.vectors.into(), question, &wanted, &mut Work::default())
+            };
+            questions.iter().map(probe).collect()
         };
         let by_code = ask(self);
         let codes = self.codes.take();

@@ -37,7 +37,7 @@ use sepal_types::Metric;
 use crate::calibration::{self, Measured};
 use crate::quantize::{Codes, StoredCodes};
 use crate::{
-    Bits, BuildParams, Candidates, IndexError, Neighbor, SearchParams, Stored, VectorIndex, Vectors,
+    Bits, BuildParams, Candidates, IndexError, Neighbor, SearchParams, Stored, VectorIndex, Vectors, Work,
 };
 
 /// The part of the cells that holds nine tenths of the ten nearest on all data at hand.
@@ -100,9 +100,19 @@ fn cell_metric(metric: Metric) -> Metric {
 
 impl VectorIndex for IvfFlat {
     fn search(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+        self.search_counted(vectors, query, params, &mut Work::default())
+    }
+
+    fn search_counted(
+        &self,
+        vectors: Vectors,
+        query: &[f32],
+        params: &SearchParams,
+        work: &mut Work,
+    ) -> Vec<Neighbor> {
         assert_eq!(vectors.len(), self.rows * self.dim, "search in another segment's vectors");
         assert_eq!(query.len(), self.dim, "a query of other dimensions than the index");
-        self.probe(vectors, query, params)
+        self.probe(vectors, query, params, work)
     }
 
     fn candidates(

@@ -8,7 +8,7 @@ use crate::distance::Scorer;
 use crate::flat::{finish, scan_positions};
 use crate::neighbor::TopK;
 use crate::quantize::{Codes, QueryRef};
-use crate::{Bits, Neighbor, SearchParams, Vectors};
+use crate::{Bits, Neighbor, SearchParams, Vectors, Work};
 
 /// Codes scored together.
 const BATCH: usize = 64;
@@ -53,15 +53,23 @@ impl IvfFlat {
     /// The best of the `probes` nearest cells; while those have not given `k` rows, of the next nearest ones
     /// too. A filter that leaves fewer rows than the cells would have been read for is answered exactly
     /// instead.
-    pub(super) fn probe(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+    pub(super) fn probe(
+        &self,
+        vectors: Vectors,
+        query: &[f32],
+        params: &SearchParams,
+        work: &mut Work,
+    ) -> Vec<Neighbor> {
         let k = params.k.min(self.positions.len());
         if k == 0 {
             return Vec::new();
         }
         let probes = params.probes.clamp(1, self.lists());
         let (allowed, scorer) = (params.allowed, Scorer::new(self.metric, query));
-        let few = |allowed: &&Bits| allowed.count_and(&self.held) <= self.rows_in(probes).max(k);
-        if let Some(few) = allowed.filter(few) {
+        let few = |(_, count): &(&Bits, usize)| *count <= self.rows_in(probes).max(k);
+        let counted = allowed.map(|allowed| (allowed, allowed.count_and(&self.held)));
+        if let Some((few, count)) = counted.filter(few) {
+            work.distances += count as u64;
             let mut top = TopK::new(k, self.positions.len());
             let wanted = few.iter().filter(|position| self.held.get(*position));
             scan_positions(&scorer, self.dim, vectors, wanted, &mut top);
@@ -72,11 +80,12 @@ impl IvfFlat {
             // All cells are asked for by whoever wants the exact answer.
             let codes = self.codes.as_ref().filter(|_| probes < self.lists());
             let Some((codes, query)) = codes.and_then(|codes| Some((codes, codes.query(query)?))) else {
-                return probe.by_vectors(vectors, &scorer, room);
+                return probe.by_vectors(vectors, &scorer, room, work);
             };
-            probe.by_codes(codes, &query.borrow(), room);
+            work.codes += probe.by_codes(codes, &query.borrow(), room);
             let mut top = TopK::new(k, room.nearest.kept);
             let positions = self.positions_of(&mut room.nearest).map(|position| position as usize);
+            let positions = positions.inspect(|_| work.distances += 1);
             scan_positions(&scorer, self.dim, vectors, positions, &mut top);
             finish(&scorer, top)
         })
@@ -105,8 +114,8 @@ impl IvfFlat {
 }
 
 impl Probe<'_> {
-    /// Every code of the cells is scored; the best are in `room.nearest` then.
-    pub(super) fn by_codes(&self, codes: &Codes, query: &QueryRef, room: &mut Room) {
+    /// Every code of the cells is scored; the best are in `room.nearest` then. How many those were.
+    pub(super) fn by_codes(&self, codes: &Codes, query: &QueryRef, room: &mut Room) -> u64 {
         let Room { cells, nodes, scores, nearest, .. } = room;
         nearest.reset(rescored(self.k));
         let mut met = 0;
@@ -125,6 +134,7 @@ impl Probe<'_> {
             }
             Ok::<bool, Infallible>(met >= self.least_met)
         });
+        met as u64
     }
 
     /// Whether the row at a place of the lists may be returned.
@@ -134,7 +144,13 @@ impl Probe<'_> {
     }
 
     /// Every row of the cells is scored.
-    fn by_vectors(&self, vectors: Vectors, scorer: &Scorer, room: &mut Room) -> Vec<Neighbor> {
+    fn by_vectors(
+        &self,
+        vectors: Vectors,
+        scorer: &Scorer,
+        room: &mut Room,
+        work: &mut Work,
+    ) -> Vec<Neighbor> {
         let index = self.index;
         let mut top = TopK::new(self.k, index.positions.len());
         let Ok(()) = self.visit(&mut room.cells, |list| {
@@ -142,9 +158,13 @@ impl Probe<'_> {
             match self.allowed {
                 Some(allowed) => {
                     let positions = positions.filter(|position| allowed.get(*position));
+                    let positions = positions.inspect(|_| work.distances += 1);
                     scan_positions(scorer, index.dim, vectors, positions, &mut top);
                 }
-                None => scan_positions(scorer, index.dim, vectors, positions, &mut top),
+                None => {
+                    work.distances += positions.len() as u64;
+                    scan_positions(scorer, index.dim, vectors, positions, &mut top);
+                }
             }
             Ok::<bool, Infallible>(top.is_full())
         });

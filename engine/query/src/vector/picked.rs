@@ -1,15 +1,20 @@
 //! Segments of which only the vectors are read that are scored: those of tables that are larger than memory.
 //!
 //! Called by [`super::search`]. The index names the candidates (`VectorIndex::candidates`), by codes that are in memory
-//! or in its file, and storage reads the pages on which their vectors lie. Whatever that is not enough for is
-//! searched as ever, with the whole column: a search never returns less for it.
+//! or in its file, and storage reads the pages on which their vectors lie: of the candidates of all graphs as many as it
+//! takes to know the nearest ([`nearest_of`]), of other indexes' all. Whatever that is not enough for is searched as
+//! ever, with the whole column: a search never returns less for it.
 
 use datafusion::arrow::array::ArrayRef;
-use sepal_index::{Candidates, Effort, SearchParams};
+use sepal_index::{Candidates, Effort, Found, Query, SearchParams, search_named};
 use sepal_storage::ChunkRef;
 use sepal_types::{Error, ErrorKind, Result, VectorKind};
 
-use super::{ChunkIndex, Search, filter::Selected, search::effort};
+use super::{
+    ChunkIndex, Search, Searched,
+    filter::Selected,
+    search::{effort, elements},
+};
 
 /// The rows of a segment that are read.
 pub(super) struct Picked {
@@ -21,7 +26,10 @@ pub(super) struct Picked {
 
 /// What came of naming them.
 pub(super) enum Picking {
+    /// All of them are scored.
     Rows(Picked, ArrayRef),
+    /// A graph's. They compete with those of other segments.
+    Named(Candidates),
     /// All rows are to be scored, or the index reads vectors on its way, or rows that it does not hold have a place in the
     /// answer.
     All,
@@ -29,8 +37,8 @@ pub(super) enum Picking {
     Damaged(Error),
 }
 
-/// Whether the table has more vectors than its tenant's decoded columns may take: to decode one segment would push out
-/// another, and each would be decoded by each search.
+/// Whether the table has more vectors than its tenant's decoded columns may take, and some are not there: to decode one
+/// segment would push out another, and each would be decoded by each search.
 pub(super) fn is_larger_than_memory(search: &Search) -> bool {
     let element = match search.column.ty.vector_kind() {
         Some(VectorKind::Half) => 2,
@@ -41,9 +49,11 @@ pub(super) fn is_larger_than_memory(search: &Search) -> bool {
     let rows: usize = sealed().map(|held| held.chunk.rows() as usize).sum();
     let most = sealed().find_map(|held| held.chunk.decoded_most_bytes());
     most.is_some_and(|most| rows.saturating_mul(width) > most)
+        && sealed().any(|held| !held.chunk.is_decoded(search.column.id))
 }
 
-/// The rows to score, and their vectors. `fetches`: not only for an index in place.
+/// The rows to score, and their vectors if all of them are. `fetches`: not only for an index in place. A graph then
+/// names its rows also where their vectors are at hand, so that all segments are one contest.
 ///
 /// Errors: 58030 for an index's file that the device does not give, and those of reading the segment's.
 pub(super) fn pick(
@@ -52,29 +62,58 @@ pub(super) fn pick(
     reference: &ChunkRef,
     qualifying: Option<&Selected>,
     fetches: bool,
+    searched: &mut Searched,
 ) -> Result<Picking> {
     let chunk = &reference.chunk;
     // Another length is the whole search's to refuse.
     let fits = search.column.ty.dimensions().map(usize::from) == Some(search.query.len());
-    if !fits || !(index.is_in_place() || (fetches && !chunk.is_decoded(search.column.id))) {
+    let names = || fetches && (index.graph().is_some() || !chunk.is_decoded(search.column.id));
+    if !fits || !(index.is_in_place() || names()) {
         return Ok(Picking::All);
     }
     let Some(Effort { ef_search, probes }) = effort(&**index, &search.settings, search.k) else {
         return Ok(Picking::All);
     };
     let wanted = SearchParams { k: search.k, ef_search, probes, allowed: qualifying.map(Selected::bits) };
-    let Candidates { rows, indexed } = match index.candidates(search.query, &wanted) {
+    let candidates = match index.candidates(search.query, &wanted) {
         Ok(Some(candidates)) => candidates,
         Ok(None) => return Ok(Picking::All),
         Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Picking::Damaged(error)),
         Err(error) => return Err(error),
     };
+    searched.work.add(&candidates.work);
     let all = qualifying.map_or(chunk.rows() as usize, Selected::count);
-    if rows.len() < search.k.min(all) {
+    if candidates.rows.len() < search.k.min(all) {
         return Ok(Picking::All);
     }
+    if !candidates.estimates.is_empty() {
+        return Ok(Picking::Named(candidates));
+    }
+    let Candidates { rows, indexed, .. } = candidates;
+    searched.fetched += rows.len() as u64;
     let vectors = chunk.column_rows(search.column, &rows)?;
     Ok(Picking::Rows(Picked { rows, qualifying: indexed }, vectors))
+}
+
+/// The nearest of what graphs have named, each of the chunk of that number.
+///
+/// Errors: those of reading the segments' files.
+pub(super) fn nearest_of(
+    named: &[(u32, Candidates)],
+    search: &Search,
+    searched: &mut Searched,
+) -> Result<Vec<Found>> {
+    let query = Query { metric: search.metric, vector: search.query, k: search.k };
+    let mut fetched = 0;
+    let found = search_named(&query, named, &mut searched.work, |chunk, rows, take| {
+        let chunk = &search.version.chunks[chunk as usize].chunk;
+        let vectors = chunk.column_rows(search.column, rows)?;
+        fetched += rows.len() as u64;
+        take(elements(&vectors)?.0);
+        Ok::<(), Error>(())
+    });
+    searched.fetched += fetched;
+    found
 }
 
 #[cfg(test)]

@@ -184,7 +184,7 @@ impl Measurement<'_> {
         let mut k = self.k.saturating_add(usize::from(unseen));
         loop {
             let candidates = index.candidates(&question.vector, &SearchParams { k, ..*wanted })?;
-            let Some(Candidates { rows: mut named, indexed }) = candidates else { return Ok(None) };
+            let Some(Candidates { rows: mut named, indexed, .. }) = candidates else { return Ok(None) };
             let all = named.len() >= indexed;
             named.retain(|row| !unseen || !equals(row));
             if all || named.len() >= self.k {

@@ -4,14 +4,16 @@ use datafusion::arrow::{
     array::{Array, ArrayRef, AsArray},
     datatypes::{DataType, Float16Type, Float32Type},
 };
-use sepal_index::{Allowed, Effort, Found, Part, Query, VectorIndex, Vectors, Work, search_parts};
+use sepal_index::{
+    Allowed, Candidates, Effort, Found, Part, Query, VectorIndex, Vectors, Work, search_parts,
+};
 use sepal_storage::{ChunkRef, TableVersion};
 use sepal_types::{ColumnDef, Error, Metric, Result, TableId, VectorIndexOptions, VectorKind};
 
 use super::{
     ChunkIndex, IndexCache,
     filter::Selected,
-    picked::{Picked, Picking, is_larger_than_memory, pick},
+    picked::{Picked, Picking, is_larger_than_memory, nearest_of, pick},
 };
 use crate::{context::SearchSettings, output::vector_kind};
 
@@ -47,6 +49,8 @@ pub struct Searched {
     pub rows: u64,
     /// and of them those that qualified: not deleted, let through by the filter, with a vector.
     pub qualifying: u64,
+    /// Rows that indexes named, whose vectors were read: a page for each that was not decoded already.
+    pub fetched: u64,
 }
 
 impl Searched {
@@ -55,18 +59,14 @@ impl Searched {
         self.work.add(&other.work);
         self.rows += other.rows;
         self.qualifying += other.qualifying;
+        self.fetched += other.fetched;
     }
 
     /// Lines below the node.
     pub fn lines(&self, filtered: bool) -> Vec<String> {
-        let Work { walked, scanned, asked, fetched, exact, hops, codes, distances } = self.work;
-        let ways = [
-            (walked, "walked"),
-            (scanned, "scanned by codes"),
-            (asked, "probed"),
-            (fetched, "probed, rows fetched"),
-            (exact, "scored exactly"),
-        ];
+        let Work { walked, scanned, asked, exact, fetched, hops, codes, distances } = self.work;
+        let ways =
+            [(walked, "walked"), (scanned, "scanned by codes"), (asked, "probed"), (exact, "scored exactly")];
         let ways = ways.iter().filter(|(count, _)| *count > 0);
         let ways: Vec<String> = ways.map(|(count, way)| format!("{count} {way}")).collect();
         let segments = if ways.is_empty() { "none".to_owned() } else { ways.join(", ") };
@@ -77,10 +77,13 @@ impl Searched {
         if walked > 0 {
             lines.push(format!("Nodes Visited: {hops}"));
         }
-        if walked + scanned > 0 {
+        if walked + scanned > 0 || codes > 0 {
             lines.push(format!("Codes Scored: {codes}"));
         }
         lines.push(format!("Distances Computed: {distances}"));
+        if fetched > 0 {
+            lines.push(format!("Rows Fetched: {}", self.fetched));
+        }
         lines
     }
 }
@@ -130,17 +133,19 @@ pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) ->
         .flatten()
         .map(|(id, _)| id);
     let index = index.map(|id| Index { id, indexes, fetches: is_larger_than_memory(search) });
-    let chunks = search.version.chunks.iter().enumerate();
-    let segments: Vec<Segment> = chunks
-        .map(|(number, reference)| Segment::of(search, index.as_ref(), (number, reference)))
-        .collect::<Result<_>>()?;
+    let (mut segments, mut named) = (Vec::with_capacity(search.version.chunks.len()), Vec::new());
+    for (number, reference) in (0..).zip(&search.version.chunks) {
+        segments.extend(Segment::of(search, index.as_ref(), (number, reference), &mut named, searched)?);
+    }
     let parts: Vec<Part> = segments.iter().map(|segment| segment.part(search)).collect::<Result<_>>()?;
     let query = Query { metric: search.metric, vector: search.query, k: search.k };
-    for segment in &segments {
-        searched.rows += segment.rows as u64;
-        searched.qualifying += segment.count() as u64;
+    let mut found = search_parts(&query, &parts, &mut searched.work);
+    found.iter_mut().for_each(|found| found.part = segments[found.part as usize].number);
+    if !named.is_empty() {
+        found.extend(nearest_of(&named, search, searched)?);
+        found.sort_unstable();
+        found.truncate(search.k);
     }
-    let found = search_parts(&query, &parts, &mut searched.work);
     let mut hits: Vec<Hit> = found
         .into_iter()
         .map(|Found { neighbor, part }| Hit {
@@ -149,8 +154,8 @@ pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) ->
             distance: Some(neighbor.distance),
         })
         .collect();
-    for (number, segment) in segments.iter().enumerate() {
-        hits.extend(segment.nulls(number).take(search.k - hits.len()));
+    for segment in &segments {
+        hits.extend(segment.nulls().take(search.k - hits.len()));
     }
     Ok(hits)
 }
@@ -163,8 +168,9 @@ struct Index<'a> {
     fetches: bool,
 }
 
-/// One chunk of a search.
+/// One chunk whose vectors are at hand.
 struct Segment {
+    number: u32,
     /// All rows of the chunk, or those that were picked.
     column: ArrayRef,
     rows: usize,
@@ -177,17 +183,33 @@ struct Segment {
 }
 
 impl Segment {
-    fn of(search: &Search, index: Option<&Index>, (number, reference): (usize, &ChunkRef)) -> Result<Self> {
+    /// `None` where the chunk's graph has named the rows that compete. Those are enough: no row without a vector has a
+    /// place beside them.
+    fn of(
+        search: &Search,
+        index: Option<&Index>,
+        (number, reference): (u32, &ChunkRef),
+        named: &mut Vec<(u32, Candidates)>,
+        searched: &mut Searched,
+    ) -> Result<Option<Self>> {
         let (rows, qualifying) = (reference.chunk.rows() as usize, qualifying(search, number, reference)?);
+        searched.rows += rows as u64;
         let mut opened = None;
         if let (Some(Index { id, indexes, fetches }), Some(dim)) = (index, search.column.ty.dimensions()) {
             let all_bytes = || search.version.index_bytes(*id).unwrap_or(0);
             opened = indexes.get(&reference.chunk, *id, usize::from(dim), all_bytes)?;
             if let Some(index) = &opened {
-                match pick(search, index, reference, qualifying.as_ref(), *fetches)? {
+                match pick(search, index, reference, qualifying.as_ref(), *fetches, searched)? {
                     Picking::Rows(picked, column) => {
                         let (picked, index) = (Some(picked), opened);
-                        return Ok(Self { column, rows, picked, qualifying, allowed: None, index });
+                        let segment = Self { number, column, rows, picked, qualifying, allowed: None, index };
+                        searched.qualifying += segment.count() as u64;
+                        return Ok(Some(segment));
+                    }
+                    Picking::Named(candidates) => {
+                        searched.qualifying += candidates.indexed as u64;
+                        named.push((number, candidates));
+                        return Ok(None);
                     }
                     Picking::All => {}
                     Picking::Damaged(error) => {
@@ -205,7 +227,9 @@ impl Segment {
             kind.check_same(dim, search.query.len())?;
         }
         let allowed = without_nulls(&column, qualifying.as_ref());
-        Ok(Self { column, rows, picked: None, qualifying, allowed, index })
+        let segment = Self { number, column, rows, picked: None, qualifying, allowed, index };
+        searched.qualifying += segment.count() as u64;
+        Ok(Some(segment))
     }
 
     /// How many rows compete.
@@ -228,13 +252,13 @@ impl Segment {
     }
 
     /// Qualifying rows without a vector; none where rows were picked, which are enough without.
-    fn nulls(&self, chunk: usize) -> impl Iterator<Item = Hit> + '_ {
+    fn nulls(&self) -> impl Iterator<Item = Hit> + '_ {
         let qualifies = |position: usize| self.qualifying.as_ref().is_none_or(|rows| rows.has(position));
         let rows = if self.picked.is_none() && self.column.null_count() > 0 { self.column.len() } else { 0 };
         let positions =
             (0..rows).filter(move |position| self.column.is_null(*position) && qualifies(*position));
         positions.map(move |position| Hit {
-            chunk,
+            chunk: self.number as usize,
             position: u32::try_from(position).unwrap_or(u32::MAX),
             distance: None,
         })
@@ -242,9 +266,9 @@ impl Segment {
 }
 
 /// The rows that are not deleted and pass the predicate; `None` when all do.
-fn qualifying(search: &Search, number: usize, reference: &ChunkRef) -> Result<Option<Selected>> {
+fn qualifying(search: &Search, number: u32, reference: &ChunkRef) -> Result<Option<Selected>> {
     let passing = match search.predicate {
-        Some(predicate) => predicate(number, reference)?,
+        Some(predicate) => predicate(number as usize, reference)?,
         None => None,
     };
     Ok(without_deleted(reference, passing.and_then(Selected::unless_all)))

@@ -8,7 +8,7 @@
 use super::IvfFlat;
 use super::search::{Probe, ROOM, Room, rescored};
 use crate::quantize::{QueryRef, StoredCodes};
-use crate::{Bits, Candidates, IndexError, SearchParams, Stored};
+use crate::{Bits, Candidates, IndexError, SearchParams, Stored, Work};
 
 /// As many allowed rows are all named. More are first scored by their codes.
 const FEW_ROWS: usize = 1_024;
@@ -28,13 +28,17 @@ impl IvfFlat {
         let allowed = params.allowed;
         let indexed = allowed.map_or(self.positions.len(), |allowed| allowed.count_and(&self.held));
         let k = params.k.min(indexed);
+        let named = |rows: Vec<u32>, codes: u64| {
+            let work = Work { asked: 1, codes, ..Work::default() };
+            Candidates { rows, indexed, work, ..Candidates::default() }
+        };
         if k == 0 {
-            return Ok(Some(Candidates { rows: Vec::new(), indexed }));
+            return Ok(Some(Candidates { indexed, ..Candidates::default() }));
         }
         let probes = params.probes.clamp(1, self.lists());
         let rare = allowed.filter(|_| indexed <= self.rows_in(probes).max(k));
         if let Some(allowed) = rare.filter(|_| indexed <= FEW_ROWS) {
-            return Ok(Some(Candidates { rows: self.all_of(allowed), indexed }));
+            return Ok(Some(named(self.all_of(allowed), 0)));
         }
         if probes == self.lists() {
             return Ok(None);
@@ -42,12 +46,12 @@ impl IvfFlat {
         let least_met = if rare.is_some() { indexed } else { k };
         let probe = Probe { index: self, query, k, probes, allowed, least_met };
         ROOM.with_borrow_mut(|room| {
-            if !self.look(&probe, stored, room)? {
+            let Some(codes) = self.look(&probe, stored, room)? else {
                 return Ok(None);
-            }
+            };
             let mut rows: Vec<u32> = self.positions_of(&mut room.nearest).collect();
             rows.sort_unstable();
-            Ok(Some(Candidates { rows, indexed }))
+            Ok(Some(named(rows, codes)))
         })
     }
 
@@ -57,20 +61,23 @@ impl IvfFlat {
         indexed.map(|position| position as u32).collect()
     }
 
-    /// Fills `room.nearest` by codes; `false` where there are none, or none for this query.
-    fn look(&self, probe: &Probe, stored: Option<&dyn Stored>, room: &mut Room) -> Result<bool, IndexError> {
+    /// Fills `room.nearest` by codes, and says by how many; `None` where there are none, or none for this query.
+    fn look(
+        &self,
+        probe: &Probe,
+        stored: Option<&dyn Stored>,
+        room: &mut Room,
+    ) -> Result<Option<u64>, IndexError> {
         if let Some(codes) = &self.codes {
-            let Some(query) = codes.query(probe.query) else { return Ok(false) };
-            probe.by_codes(codes, &query.borrow(), room);
-            return Ok(true);
+            let Some(query) = codes.query(probe.query) else { return Ok(None) };
+            return Ok(Some(probe.by_codes(codes, &query.borrow(), room)));
         }
-        let Some(codes) = &self.left_codes else { return Ok(false) };
-        let Some(query) = codes.query(probe.query) else { return Ok(false) };
+        let Some(codes) = &self.left_codes else { return Ok(None) };
+        let Some(query) = codes.query(probe.query) else { return Ok(None) };
         let stored = stored.ok_or_else(|| {
             IndexError::Shape("an index that was opened in place needs its bytes in a search".to_owned())
         })?;
-        probe.by_stored_codes((codes, stored), &query.borrow(), room)?;
-        Ok(true)
+        probe.by_stored_codes((codes, stored), &query.borrow(), room).map(Some)
     }
 }
 
@@ -81,7 +88,7 @@ impl Probe<'_> {
         (codes, stored): (&StoredCodes, &dyn Stored),
         query: &QueryRef,
         room: &mut Room,
-    ) -> Result<(), IndexError> {
+    ) -> Result<u64, IndexError> {
         let Room { cells, nodes, scores, nearest, piece } = room;
         nearest.reset(rescored(self.k));
         let mut met = 0;
@@ -103,8 +110,9 @@ impl Probe<'_> {
                     .for_each(|(node, score)| nearest.offer(*score, first as u32 + *node));
                 met += nodes.len();
             }
-            Ok(met >= self.least_met)
-        })
+            Ok::<bool, IndexError>(met >= self.least_met)
+        })?;
+        Ok(met as u64)
     }
 }
 

@@ -1,7 +1,9 @@
 //! A table that is larger than memory is searched as one that is not: the same rows, little of it held, and what cannot
 //! be read is an error.
 
-use std::{path::PathBuf, sync::Arc};
+mod graphs;
+
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use datafusion::arrow::{
     array::{Array, FixedSizeListArray, Float32Array, Int64Array, RecordBatch},
@@ -38,56 +40,53 @@ const DIMENSIONS: u16 = 256;
 const DIM: usize = DIMENSIONS as usize;
 const LISTS: u32 = 40;
 /// These have no vector.
-const NULLS: std::ops::Range<usize> = 100..105;
+const NULLS: Range<usize> = 100..105;
 /// Enough for the vectors or the index as a whole.
 const PLENTY: usize = 1 << 30;
 
-/// A store with one segment of one table, and room for some decoded columns.
+/// A store with a few segments of one table, and room for some decoded columns.
 struct World {
     store: Arc<TenantStore>,
     directory: TempDir,
 }
 
 /// What `database` does when a segment is written.
-struct Builder {
-    lists: u32,
-}
+struct Builder;
 
 fn options(lists: u32) -> VectorIndexOptions {
     VectorIndexOptions::IvfFlat { metric: Metric::L2, lists }
 }
 
-impl Builder {
-    fn bytes(&self, column: &ArrayRef) -> Vec<u8> {
-        let (vectors, dim) = elements(column).unwrap();
-        let (vectors, valid) = (vectors.widened(), Selected::valued(column).map(Selected::into_bits));
-        let params = BuildParams {
-            metric: Metric::L2,
-            dim,
-            vectors: &vectors,
-            valid: valid.as_ref(),
-            threads: 2,
-            progress: &|_, _| (),
-            cancelled: &|| false,
-        };
-        build(&options(self.lists), &params).unwrap().serialize()
-    }
+fn index_bytes(options: &VectorIndexOptions, column: &ArrayRef) -> Vec<u8> {
+    let (vectors, dim) = elements(column).unwrap();
+    let (vectors, valid) = (vectors.widened(), Selected::valued(column).map(Selected::into_bits));
+    let params = BuildParams {
+        metric: options.metric(),
+        dim,
+        vectors: &vectors,
+        valid: valid.as_ref(),
+        threads: 2,
+        progress: &|_, _| (),
+        cancelled: &|| false,
+    };
+    build(options, &params).unwrap().serialize()
 }
 
 impl BlobBuilder for Builder {
     fn build(
         &self,
-        _: &TableDef,
-        _: &IndexDef,
+        def: &TableDef,
+        index: &IndexDef,
         segment: &Chunk,
         _: &[MergeInput<'_>],
     ) -> std::result::Result<Option<Box<dyn BlobBytes>>, StoreError> {
-        let column = segment.column(&definition().columns[1])?;
-        Ok(Some(Box::new(self.bytes(&column))))
+        let IndexMethod::Vector(options) = &index.method else { unreachable!() };
+        let column = segment.column_once(&def.columns[1])?;
+        Ok(Some(Box::new(index_bytes(options, &column))))
     }
 }
 
-fn definition() -> TableDef {
+fn definition(options: VectorIndexOptions) -> TableDef {
     let column = |id: u32, name: &str, ty: SqlType| ColumnDef {
         id: ColumnId(id),
         name: name.into(),
@@ -109,7 +108,7 @@ fn definition() -> TableDef {
             id: INDEX,
             name: "i".into(),
             columns: vec![ColumnId(2)],
-            method: IndexMethod::Vector(options(LISTS)),
+            method: IndexMethod::Vector(options),
             valid: true,
         }],
         captured: false,
@@ -126,13 +125,12 @@ fn vector(row: usize) -> impl Iterator<Item = f32> {
     (0..DIM).map(move |element| uniform(row + 1_000, element) + 0.5 * uniform(row % 97, element))
 }
 
-fn rows() -> RecordBatch {
-    let def = definition();
+fn rows(def: &TableDef, rows: Range<usize>) -> RecordBatch {
     let DataType::FixedSizeList(item, size) = arrow_type(&def.columns[1].ty) else { unreachable!() };
-    let values: Float32Array = (0..ROWS).flat_map(vector).collect();
-    let valid: NullBuffer = (0..ROWS).map(|row| !NULLS.contains(&row)).collect::<Vec<bool>>().into();
+    let values: Float32Array = rows.clone().flat_map(vector).collect();
+    let valid: NullBuffer = rows.clone().map(|row| !NULLS.contains(&row)).collect::<Vec<bool>>().into();
     let arrays: Vec<ArrayRef> = vec![
-        Arc::new((0..ROWS as i64).collect::<Int64Array>()),
+        Arc::new(rows.map(|row| row as i64).collect::<Int64Array>()),
         Arc::new(FixedSizeListArray::new(item, size, Arc::new(values), Some(valid))),
     ];
     let field = |(column, array): (&ColumnDef, &ArrayRef)| {
@@ -144,16 +142,28 @@ fn rows() -> RecordBatch {
 
 impl World {
     fn new(column_bytes: usize) -> Self {
+        Self::of(options(LISTS), ColumnCache::new(column_bytes), 1, ROWS)
+    }
+
+    /// So many segments of as many rows each.
+    fn of(options: VectorIndexOptions, cache: Arc<ColumnCache>, segments: usize, rows: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let cache = ColumnCache::new(column_bytes);
         let key = Key::from_bytes([5; 32]);
         let store = TenantStore::create(directory.path(), TENANT, key, StoreOptions::new(cache)).unwrap();
         let world = Self { store, directory };
-        world.commit(Op::CreateTable(definition()));
-        let first_row = world.store.reserve_rows(TABLE, ROWS as u64);
-        world.commit(Op::Insert { table: TABLE, first_row, rows: rows() });
-        world.store.checkpoint(&Builder { lists: LISTS }).unwrap();
+        world.commit(Op::CreateTable(definition(options)));
+        for segment in 0..segments {
+            world.insert(segment * rows..(segment + 1) * rows);
+            world.store.checkpoint(&Builder).unwrap();
+        }
+        assert_eq!(world.version().chunks.len(), segments);
         world
+    }
+
+    fn insert(&self, inserted: Range<usize>) {
+        let first_row = self.store.reserve_rows(TABLE, inserted.len() as u64);
+        let rows = rows(&self.version().def, inserted);
+        self.commit(Op::Insert { table: TABLE, first_row, rows });
     }
 
     fn commit(&self, op: Op) {
@@ -165,20 +175,24 @@ impl World {
     }
 
     fn ask(&self, indexes: &IndexCache, question: &Question) -> Result<(Vec<Hit>, Searched)> {
-        let version = self.version();
-        let mut searched = Searched::default();
-        let settings = SearchSettings { probes: question.probes, ..SearchSettings::default() };
         let filter = |_: usize, _: &ChunkRef| Ok(question.filter.clone().map(Selected::of));
         let predicate: &Predicate<'_> = &filter;
-        let wanted = Search {
-            version: &version,
-            column: &version.def.columns[1],
-            metric: Metric::L2,
-            query: &question.query,
-            k: question.k,
-            settings,
-            predicate: question.filter.is_some().then_some(predicate),
-        };
+        let predicate = question.filter.is_some().then_some(predicate);
+        self.search(indexes, (&question.query[..], question.k, question.probes), predicate)
+    }
+
+    fn search(
+        &self,
+        indexes: &IndexCache,
+        (query, k, probes): (&[f32], usize, usize),
+        predicate: Option<&Predicate<'_>>,
+    ) -> Result<(Vec<Hit>, Searched)> {
+        let version = self.version();
+        let column = &version.def.columns[1];
+        let (_, options) = version.def.vector_indexes(column.id).next().unwrap();
+        let (metric, settings) = (options.metric(), SearchSettings { probes, ..SearchSettings::default() });
+        let mut searched = Searched::default();
+        let wanted = Search { version: &version, column, metric, query, k, settings, predicate };
         search(&wanted, indexes, &mut searched).map(|hits| (hits, searched))
     }
 
@@ -197,10 +211,11 @@ impl World {
         found.iter().map(|found| (found.position, Some(found.distance))).collect()
     }
 
-    fn index_file(&self) -> PathBuf {
+    /// One of its files of a kind.
+    fn file(&self, extension: &str) -> PathBuf {
         let directory = std::fs::read_dir(self.directory.path().join("segments")).unwrap();
         let mut files = directory.map(|entry| entry.unwrap().path());
-        files.find(|path| path.extension().is_some_and(|extension| extension == "index")).unwrap()
+        files.find(|path| path.extension().is_some_and(|found| found == extension)).unwrap()
     }
 }
 
@@ -237,9 +252,9 @@ fn the_rows_are_those_of_a_search_in_memory() {
     let (tight, roomy) = (Arc::new(IndexMemory::new(4 << 20)), Arc::new(IndexMemory::new(PLENTY)));
     // Index in place or not, vectors decoded or not; and how the segment is searched then.
     let worlds = [
-        (&small, cache(&tight), (0, 1)),
-        (&small, cache(&roomy), (0, 1)),
-        (&large, cache(&tight), (0, 1)),
+        (&small, cache(&tight), (1, 1)),
+        (&small, cache(&roomy), (1, 1)),
+        (&large, cache(&tight), (1, 1)),
         (&large, cache(&roomy), (1, 0)),
     ];
     for row in (0..ROWS).step_by(1_700) {
@@ -255,12 +270,13 @@ fn the_rows_are_those_of_a_search_in_memory() {
                 // A world of its own has cells of its own, which are the same.
                 assert_eq!(pairs(&hits), expected, "{k} of {probes} cells near row {row}");
                 assert_eq!((searched.work.asked, searched.work.fetched), *ways);
+                assert!(searched.work.distances > 0 && (searched.fetched > 0) == (ways.1 > 0));
                 assert_eq!((searched.rows, searched.qualifying), (ROWS as u64, competing as u64));
             }
         }
     }
     assert!(!small.version().chunks[0].chunk.is_decoded(ColumnId(2)));
-    let file = std::fs::metadata(small.index_file()).unwrap().len() as usize;
+    let file = std::fs::metadata(small.file("index")).unwrap().len() as usize;
     let (held, whole) = (tight.tenant_bytes(TENANT), roomy.tenant_bytes(TENANT));
     assert!(held > 0 && held < file / 4, "{held} of {file} bytes");
     assert!(whole > file * 9 / 10, "{whole} of {file} bytes");
@@ -282,7 +298,8 @@ fn limit_is_filled_with_what_no_index_holds() {
     // All cells: the exact answer.
     let all = question(5, 10, LISTS as usize);
     let (hits, searched) = world.ask(&indexes, &all).unwrap();
-    let column = world.version().chunks[0].chunk.column_once(&definition().columns[1]).unwrap();
+    let version = world.version();
+    let column = version.chunks[0].chunk.column_once(&version.def.columns[1]).unwrap();
     let valid = Selected::valued(&column).map(Selected::into_bits);
     let (vectors, dim) = elements(&column).unwrap();
     let exact = search_exact(Metric::L2, dim, vectors, &all.query, 10, valid.as_ref());
@@ -300,7 +317,7 @@ fn a_damaged_cell_gives_its_index_up_and_costs_no_row() {
     let ask = |row: usize| world.ask(&indexes, &question(row, 5, 1));
     ask(0).unwrap();
     // In the second chunk of a megabyte, which is codes and nothing else.
-    let file = world.index_file();
+    let file = world.file("index");
     let mut sealed = std::fs::read(&file).unwrap();
     assert!(sealed.len() > (2 << 20) + 100_000, "{} bytes", sealed.len());
     sealed[(3 << 20) / 2] ^= 1;
@@ -331,7 +348,7 @@ fn an_index_that_was_built_anew_is_opened_anew() {
     let segment = version.chunks[0].chunk.segment().unwrap();
     assert!(indexes.holds(segment, INDEX));
     let column = version.chunks[0].chunk.column_once(&version.def.columns[1]).unwrap();
-    let anew = Builder { lists: 25 }.bytes(&column);
+    let anew = index_bytes(&options(25), &column);
     assert!(world.store.attach_index(TABLE, segment, INDEX, &anew).unwrap());
     let (hits, searched) = world.ask(&indexes, &asked).unwrap();
     assert_eq!((pairs(&hits), searched.work.fetched), (world.expected(&asked), 1));
