@@ -103,3 +103,15 @@ async fn a_key_reaches_what_it_may() {
     assert_eq!(run(&mut owner, &end(&writer)).await, [1]);
     assert!(owner.take_notices().is_empty());
 }
+
+#[tokio::test]
+async fn the_limit_of_connections_is_the_real_one() {
+    let fixture = Fixture::new_with(|options| options.max_connections = 7);
+    let mut session = fixture.session().await;
+    assert_eq!(session.setting("max_connections").as_deref(), Some("7"));
+    let sql = "SELECT setting FROM pg_settings WHERE name = 'max_connections'";
+    assert_eq!(texts(&mut session, sql).await, ["7"]);
+    assert_eq!(refused(&mut session, "SET max_connections = 8").await, "22023");
+    run(&mut session, "DISCARD ALL").await;
+    assert_eq!(session.setting("max_connections").as_deref(), Some("7"));
+}

@@ -120,7 +120,7 @@ fn signal(context: &CatalogContext, arguments: &[Value], signal: Signal) -> Resu
 fn terminate(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {
     match optional(arguments, 1).map(|_| int_argument(arguments, 1)).transpose()? {
         Some(i64::MIN..=-1) => {
-            Err(Error::new(SqlState::InvalidParameterValue, "\"timeout\" must not be negative"))
+            Err(Error::new(SqlState::NumericValueOutOfRange, "\"timeout\" must not be negative"))
         }
         Some(1..) => Err(Error::unsupported("pg_terminate_backend() with a timeout is not supported")
             .with_hint("Leave the timeout out, and look whether pg_stat_activity still shows the session.")),

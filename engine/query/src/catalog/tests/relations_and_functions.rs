@@ -126,7 +126,7 @@ fn sessions_are_shown_as_far_as_they_may_be_known() {
     assert_eq!(lines(&context, "SELECT numbackends FROM pg_stat_database"), ["1"]);
     assert_eq!(lines(&context, "SELECT pg_cancel_backend(9), pg_terminate_backend(9, 0)"), ["false|false"]);
     let error = run(&context, "SELECT pg_terminate_backend(9, -1)", &[]).unwrap_err();
-    assert_eq!(error.state(), SqlState::InvalidParameterValue);
+    assert_eq!(error.state(), SqlState::NumericValueOutOfRange);
     let error = run(&context, "SELECT pg_terminate_backend(9, 100)", &[]).unwrap_err();
     assert_eq!(error.state(), SqlState::FeatureNotSupported);
 }
