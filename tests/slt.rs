@@ -38,6 +38,7 @@ files! {
         postgres_constraints "constraints.slt",
         postgres_ddl "ddl.slt",
         postgres_functions "functions.slt",
+        postgres_functions_of_clients "functions_of_clients.slt",
         postgres_insert_returning "insert_returning.slt",
         postgres_joins_aggregates "joins_aggregates.slt",
         postgres_jsonb_basic "jsonb_basic.slt",

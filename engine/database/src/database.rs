@@ -182,6 +182,11 @@ impl Database {
         &self.options.secret_sources
     }
 
+    /// How many connections a tenant may have.
+    pub(crate) fn max_connections(&self) -> usize {
+        self.options.max_connections
+    }
+
     /// How long a transaction may hold a snapshot.
     pub(crate) fn max_snapshot_age(&self) -> Option<Duration> {
         self.options.max_snapshot_age

@@ -56,6 +56,8 @@ pub struct DatabaseOptions {
     pub log_retention_bytes: u64,
     /// How much of every tenant's past stays.
     pub history: HistoryPolicy,
+    /// Connections that one tenant may have, for SHOW: whoever lets clients in counts them.
+    pub max_connections: usize,
     /// How long a transaction may hold a snapshot, and a result that is being sent what it reads; `None`: for ever.
     pub max_snapshot_age: Option<Duration>,
     /// Somebody copies tenants' logs away (`backup::OpenLog`): from a tenant's opening on, its log is kept for that.
@@ -107,6 +109,7 @@ impl DatabaseOptions {
             threads,
             log_retention_bytes: 1 << 30,
             history: HistoryPolicy::default(),
+            max_connections: 100,
             max_snapshot_age: Some(Duration::from_hours(24)),
             archive_logs: false,
             connectors: None,

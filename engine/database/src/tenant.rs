@@ -38,6 +38,7 @@ use crate::{
     pipeline::Pipelines,
     room::{Room, Unflushed},
     rotation::Rotation,
+    session::Sessions,
 };
 
 /// Shared by the tenant's sessions and its maintenance. Bound to one tenant for life.
@@ -93,6 +94,8 @@ pub struct OpenTenant {
     pub locks: Arc<LockTable>,
     /// What became of rows that statements wait for.
     pub updates: Arc<Updates>,
+    /// Who is connected.
+    pub sessions: Arc<Sessions>,
     pub threads: usize,
     /// Held by whatever still may write files: nobody else opens the directory before that is gone.
     _lock: Arc<DirectoryLock>,
@@ -236,6 +239,7 @@ impl OpenTenant {
             maintenance: Mutex::default(),
             locks: Arc::default(),
             updates: Arc::default(),
+            sessions: Arc::default(),
             threads: options.threads,
             _lock: lock,
         });

@@ -55,6 +55,7 @@ sqlstates! {
     ActiveSqlTransaction "25001" Invalid,
     AdminShutdown "57P01" Unavailable,
     AmbiguousColumn "42702" Invalid,
+    ArraySubscriptError "2202E" Invalid,
     BadCopyFileFormat "22P04" Invalid,
     CannotConnectNow "57P03" Unavailable,
     CannotCoerce "42846" Invalid,

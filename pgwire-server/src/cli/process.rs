@@ -61,6 +61,7 @@ impl Running {
         let connectors = plugins::connectors(&config, &root_key).map_err(Failure::configuration)?;
         let mut options = database_options(&config, root_key);
         options.spill_files = spill_files;
+        options.max_connections = limits.max_connections_per_tenant.min(limits.max_connections);
         options.root_store = Some(Arc::new(root_store));
         options.connectors = Some(connectors);
         let backup_settings = config.backup_settings()?;

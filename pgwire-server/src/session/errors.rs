@@ -62,6 +62,11 @@ pub fn shutting_down() -> Error {
         .with_hint("The server is shutting down. Reconnect.")
 }
 
+/// 57P01 for `pg_terminate_backend`.
+pub fn terminated() -> Error {
+    Error::new(SqlState::AdminShutdown, "terminating connection due to administrator command")
+}
+
 pub fn idle_in_transaction() -> Error {
     Error::new(
         SqlState::IdleInTransactionSessionTimeout,

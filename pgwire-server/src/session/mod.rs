@@ -112,7 +112,10 @@ async fn admit(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Opt
         }
     };
     match login {
-        Ok(login) => return Some((wire, login)),
+        Ok(login) => {
+            login.session.set_client(peer);
+            return Some((wire, login));
+        }
         Err(End::Fatal(error)) => wire.end(Some(&error)).await,
         Err(End::Gone) => wire.end(None).await,
     }
@@ -346,6 +349,8 @@ impl Connection {
             TransactionStatus::Failed => b'E',
         };
         write::ready_for_query(&mut self.wire.out, status);
+        // Whoever has the answer sees the session at rest.
+        self.session.rest();
         self.watch.flush(&mut self.wire).await?;
         self.idle_until = self.session.idle_in_transaction_timeout().map(|limit| Instant::now() + limit);
         Ok(())

@@ -1,5 +1,5 @@
-//! Everything that can interrupt a session: the clock, a cancel request, the client leaving, the key being
-//! revoked, the server stopping.
+//! Everything that can interrupt a session: the clock, a cancel request, the client leaving, another session that ends
+//! it, the key being revoked, the server stopping.
 //!
 //! `session` runs every wait through here. Work is never dropped half done: it is asked to stop through the
 //! session's cancel token and then awaited, so that a commit under way ends one way or the other.
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     busy_poll::BusyPoll,
-    errors::{End, Failure, idle_in_transaction, shutting_down, statement_timeout, user_request},
+    errors::{End, Failure, idle_in_transaction, shutting_down, statement_timeout, terminated, user_request},
     timer::Timer,
     wire::Wire,
 };
@@ -55,15 +55,18 @@ impl Watch {
         self.timer = None;
     }
 
-    /// 57P01 once the key is revoked or the server drains. Asked before every statement.
+    /// 57P01 once the session was terminated, its key revoked, or the server drains. Asked before every statement.
     pub fn check_alive(&self) -> Result<(), End> {
         if self.draining.is_cancelled() {
             return Err(End::Fatal(shutting_down()));
         }
-        self.check_key()
+        self.check_session()
     }
 
-    fn check_key(&self) -> Result<(), End> {
+    fn check_session(&self) -> Result<(), End> {
+        if self.cancel.is_terminated() {
+            return Err(End::Fatal(terminated()));
+        }
         if self.shared.database.control().still_valid(&self.principal) {
             return Ok(());
         }
@@ -81,7 +84,7 @@ impl Watch {
         if self.stopping.is_cancelled() {
             return Err(End::Fatal(shutting_down()));
         }
-        self.check_key()
+        self.check_session()
     }
 
     /// Waits for more input between messages, until `idle_until` if that is given.
@@ -110,6 +113,7 @@ impl Watch {
                 () = sleep_until(idle_until.unwrap_or_else(Instant::now)), if idle_until.is_some() => {
                     return Err(End::Fatal(idle_in_transaction()));
                 }
+                () = self.cancel.terminated() => return Err(End::Fatal(terminated())),
                 _ = self.tick.tick() => self.check_alive()?,
             }
         }
@@ -152,8 +156,8 @@ impl Watch {
                 biased;
                 result = &mut work => return match (result, end) {
                     (_, Some(end)) => Err(Failure::Connection(end)),
-                    (Err(error), None) if error.state() == SqlState::QueryCanceled && self.has_expired() => {
-                        Err(statement_timeout().into())
+                    (Err(error), None) if error.state() == SqlState::QueryCanceled => {
+                        Err(self.why_cancelled(error))
                     }
                     (result, None) => result.map_err(Failure::Statement),
                 },
@@ -173,6 +177,14 @@ impl Watch {
         }
     }
 
+    /// A statement was cancelled.
+    fn why_cancelled(&self, error: Error) -> Failure {
+        if self.cancel.is_terminated() {
+            return End::Fatal(terminated()).into();
+        }
+        if self.has_expired() { statement_timeout().into() } else { error.into() }
+    }
+
     fn has_expired(&self) -> bool {
         self.timer.as_ref().is_some_and(Timer::has_expired)
     }
@@ -189,13 +201,13 @@ impl Watch {
     }
 
     /// Between two flushes of a long result: whether the statement may go on.
-    pub fn check_statement(&self) -> Result<(), Error> {
+    pub fn check_statement(&self) -> Result<(), Failure> {
         if self.has_expired() {
-            return Err(statement_timeout());
+            return Err(statement_timeout().into());
         }
-        if self.cancel.is_cancelled() {
-            return Err(user_request());
+        match self.cancel.is_cancelled() {
+            true => Err(self.why_cancelled(user_request())),
+            false => Ok(()),
         }
-        Ok(())
     }
 }

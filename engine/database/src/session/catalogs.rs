@@ -12,12 +12,13 @@ use parking_lot::Mutex;
 use sepal_control::Principal;
 use sepal_query::catalog::{
     CatalogContext, LockRow, LockedObject, Searches,
+    sessions::SessionControl,
     work::{StorageRow, WorkRows},
 };
 use sepal_storage::Snapshot;
 use sepal_types::TableId;
 
-use super::{CancelToken, Settings, history};
+use super::{CancelToken, Settings, Signals, history};
 use crate::{
     database::Database,
     delivery::{Replay, rows as delivery_rows},
@@ -39,6 +40,7 @@ pub(super) struct Catalogs {
     pub memory: Arc<WriteMemory>,
     pub settings: Arc<Mutex<Settings>>,
     pub cancel: CancelToken,
+    pub signals: Arc<Signals>,
 }
 
 impl Catalogs {
@@ -72,6 +74,11 @@ impl Catalogs {
                 let (locks, environment) = (Arc::clone(&self.tenant.locks), Arc::clone(&self.environment));
                 LazyLock::new(Box::new(move || lock_rows(&locks, &environment)))
             },
+            sessions: {
+                let (signals, locks) = (Arc::clone(&self.signals), Arc::clone(&self.tenant.locks));
+                LazyLock::new(Box::new(move || signals.rows(&locks)))
+            },
+            signals: Arc::clone(&self.signals) as Arc<dyn SessionControl>,
             blocking: {
                 let locks = Arc::clone(&self.tenant.locks);
                 Arc::new(move |pid| locks.blocking(pid))

@@ -48,6 +48,7 @@ impl Session {
         if alone {
             self.start(false);
         }
+        self.show_running(&prepared.statement.sql, false);
         let outcome = match self.look_back_again(prepared, &parameters).await {
             Ok(()) => self.run(prepared, parameters).await,
             Err(error) => Err(error),

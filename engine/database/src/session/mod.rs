@@ -7,6 +7,7 @@
 //! A query string of the simple protocol, and a pipeline up to Sync, is one transaction unless BEGIN says
 //! otherwise. The protocol layer brackets it with [`Session::begin_implicit`] and [`Session::end_implicit`].
 
+mod activity;
 mod advisory;
 mod boundary;
 mod cancel;
@@ -35,6 +36,7 @@ mod utility;
 mod write;
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -59,6 +61,7 @@ use crate::{
     write_memory::{Charge, WriteMemory},
 };
 
+pub(crate) use activity::Sessions;
 pub use cancel::CancelToken;
 pub use copy::{CopyIn, CopyOut};
 pub use execute::Outcome;
@@ -67,6 +70,7 @@ pub use rows::RowStream;
 pub use snapshot_age::snapshot_too_old;
 pub use transaction::TransactionStatus;
 
+use activity::{Presence, Signals};
 use advisory::Advisory;
 use catalogs::Catalogs;
 use past::Moments;
@@ -112,6 +116,11 @@ pub struct Session {
     setting_sink: Arc<dyn SettingSink>,
     cancel: CancelToken,
     notices: Vec<Notice>,
+    /// Its place among the tenant's sessions.
+    presence: Presence,
+    signals: Arc<Signals>,
+    /// How many transactions have begun.
+    transactions: u64,
     /// Keeps the tenant open.
     _seat: Seat,
 }
@@ -127,12 +136,7 @@ impl Session {
         startup_parameters: &[(String, String)],
     ) -> Result<Self> {
         let environment: Arc<str> = Arc::from(environment);
-        let mut settings = Settings::new(&principal.key_id);
-        for (name, value) in startup_parameters {
-            settings.set(name, value, false)?;
-        }
-        settings.take_changes();
-        let settings = Arc::new(Mutex::new(settings));
+        let settings = first_settings(&database, &principal, startup_parameters)?;
         let view = SnapshotSlot::new(Snapshot::empty());
         view.clear();
         let cancel = CancelToken::default();
@@ -147,6 +151,8 @@ impl Session {
         let advisory = Arc::new(Advisory::new(Arc::clone(&environment), locks.advisory()));
         let sink =
             Sink { settings: Arc::clone(&settings), cancel: cancel.clone(), advisory: Arc::clone(&advisory) };
+        let presence = tenant.sessions.enter(pid.number(), &principal, &environment, &settings, &cancel);
+        let signals = Arc::new(Signals::new(&tenant.sessions, &principal));
         let catalogs = Catalogs {
             database: Arc::clone(&database),
             tenant: Arc::clone(&tenant),
@@ -156,6 +162,7 @@ impl Session {
             memory: Arc::clone(&memory),
             settings: Arc::clone(&settings),
             cancel: cancel.clone(),
+            signals: Arc::clone(&signals),
         };
         Ok(Self {
             database,
@@ -178,6 +185,9 @@ impl Session {
             setting_sink: Arc::new(sink),
             cancel,
             notices: Vec::new(),
+            presence,
+            signals,
+            transactions: 0,
             _seat: seat,
         })
     }
@@ -247,7 +257,20 @@ impl Session {
     }
 
     pub fn take_notices(&mut self) -> Vec<Notice> {
-        std::mem::take(&mut self.notices)
+        let mut notices = std::mem::take(&mut self.notices);
+        let warnings = self.signals.take_warnings().into_iter();
+        notices.extend(warnings.map(|error| Notice { severity: "WARNING", error }));
+        notices
+    }
+
+    /// Tells other sessions of the tenant where this one's client is.
+    pub fn set_client(&self, client: SocketAddr) {
+        self.presence.set_client(client);
+    }
+
+    /// The client was told that the session is ready: nothing runs until its next message.
+    pub fn rest(&self) {
+        self.presence.rest(self.transaction_status(), self.transactions);
     }
 
     pub fn statement_timeout(&self) -> Option<Duration> {
@@ -301,6 +324,12 @@ impl Session {
         open.read_only = self.settings.lock().begin();
         open.definitions = definitions;
         self.open = Some(open);
+        self.transactions += 1;
+    }
+
+    /// A statement is planned, or run (`planned` is false): what others see of the session.
+    fn show_running(&self, sql: &Arc<str>, planned: bool) {
+        self.presence.run(sql, self.transactions, planned);
     }
 
     /// The snapshot that the next statement sees.
@@ -359,6 +388,21 @@ impl Session {
     fn catalog_context(&self, snapshot: Snapshot) -> CatalogContext {
         self.catalogs.context(snapshot)
     }
+}
+
+/// What a session begins with.
+fn first_settings(
+    database: &Database,
+    principal: &Principal,
+    startup_parameters: &[(String, String)],
+) -> Result<Arc<Mutex<Settings>>> {
+    let mut settings = Settings::new(&principal.key_id);
+    settings.fix("max_connections", database.max_connections().to_string());
+    for (name, value) in startup_parameters {
+        settings.set(name, value, false)?;
+    }
+    settings.take_changes();
+    Ok(Arc::new(Mutex::new(settings)))
 }
 
 /// `set_config`, `pg_sleep` and the functions of advisory locks.

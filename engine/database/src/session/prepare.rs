@@ -82,6 +82,7 @@ impl Session {
         if alone {
             self.start(false);
         }
+        self.show_running(&statement.sql, true);
         let planned = match self.look_back(&statement, None).await {
             Ok(()) => self.plan_and_lock(&statement, declared).await,
             Err(error) => Err(error),

@@ -151,7 +151,7 @@ const KNOWN: &[Known] = &[
         "Memory of an index build beside rows, at most what index_build_mib lends; a graph that needs more is built in \
          less, which takes longer.",
     ),
-    known("max_connections", "100", Kind::Internal, "Connections of one tenant."),
+    known("max_connections", "100", Kind::Internal, "Connections that the tenant may have at once."),
     known("max_identifier_length", "63", Kind::Internal, "Bytes of a name."),
     known("max_index_keys", "32", Kind::Internal, "Columns of an index."),
     known(
@@ -204,6 +204,13 @@ const KNOWN: &[Known] = &[
     ),
     known("temp_buffers", "8MB", Kind::Text, "Accepted."),
     reported("TimeZone", "UTC", Kind::Text, "Only UTC and its other names."),
+    known("track_activities", "on", Kind::Internal, "pg_stat_activity shows what sessions do."),
+    known(
+        "track_activity_query_size",
+        "1024",
+        Kind::Internal,
+        "Bytes of a statement that pg_stat_activity shows, one of which Postgres keeps for its end.",
+    ),
     known("transaction_isolation", "read committed", Kind::Enum(ISOLATION), "Isolation of this transaction."),
     known("transaction_read_only", "off", Kind::Bool, "Whether this transaction is read-only."),
     known("transaction_timeout", "0", Kind::Integer(0, i32::MAX as i64, Some("ms")), "Accepted."),
@@ -269,6 +276,11 @@ impl Settings {
         };
         settings.ready = settings.read();
         settings
+    }
+
+    /// The value of a setting that nobody can set, by its name in lower case.
+    pub fn fix(&mut self, name: &str, value: String) {
+        self.values.insert(name.to_owned(), value);
     }
 
     /// The value as SHOW prints it; `None` for a name that is not known.
@@ -470,8 +482,12 @@ impl Settings {
                     Kind::Text | Kind::Internal => "string",
                 }
                 .to_owned(),
-                source: if self.values.contains_key(&key(known.name)) { "session" } else { "default" }
-                    .to_owned(),
+                source: match known.kind {
+                    Kind::Internal => "default",
+                    _ if self.values.contains_key(&key(known.name)) => "session",
+                    _ => "default",
+                }
+                .to_owned(),
                 min_val: match known.kind {
                     Kind::Integer(least, ..) => Some(least.to_string()),
                     Kind::Memory => Some(memory::LEAST_KB.to_string()),
@@ -489,7 +505,10 @@ impl Settings {
                     _ => Vec::new(),
                 },
                 boot_val: Some(known.plain(known.default)),
-                reset_val: Some(known.plain(known.default)),
+                reset_val: match known.kind {
+                    Kind::Internal => self.get(known.name),
+                    _ => Some(known.plain(known.default)),
+                },
             })
             .chain(custom)
             .collect()

@@ -197,6 +197,7 @@ impl Session {
         if alone {
             self.start(false);
         }
+        self.show_running(&prepared.statement.sql, true);
         let locked = self.lock_plan(&plan.locks).await;
         // Whoever had to be waited for may have altered a table.
         let holds = plan.definitions == self.definitions();

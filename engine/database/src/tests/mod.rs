@@ -1,5 +1,6 @@
 //! The engine as its callers see it: what survives a crash, and who may do what when.
 
+mod activity;
 mod budgets;
 mod by_key;
 mod dropping;

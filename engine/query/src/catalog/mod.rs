@@ -21,6 +21,7 @@ mod names;
 mod objects;
 mod relations;
 mod rewrite;
+pub mod sessions;
 mod shape;
 mod value;
 pub mod work;
@@ -43,6 +44,7 @@ use crate::context::{CatalogSlot, DeliveryControl, SearchSettings};
 use crate::vector::IndexCache;
 
 pub use evaluator::{CatalogQuery, prepare};
+pub(crate) use names::{quote_ident, quote_literal};
 pub use rewrite::rewrite;
 
 /// What the catalogs show: one session's view of one environment at one snapshot.
@@ -65,6 +67,10 @@ pub struct CatalogContext {
     pub keys: Lazily<Option<KeyRow>>,
     /// What `pg_locks` shows.
     pub locks: Lazily<Vec<LockRow>>,
+    /// What `pg_stat_activity` shows.
+    pub sessions: Lazily<Vec<sessions::SessionRow>>,
+    /// What `pg_cancel_backend` and `pg_terminate_backend` ask.
+    pub signals: Arc<dyn sessions::SessionControl>,
     /// The sessions that one waits for, by their numbers.
     pub blocking: Arc<dyn Fn(i32) -> Vec<i32> + Send + Sync>,
     /// What is done to the tenant's tables, and what is known of them.
@@ -111,6 +117,8 @@ impl CatalogContext {
             usage: LazyLock::new(Box::new(Vec::new)),
             keys: LazyLock::new(Box::new(|| None)),
             locks: LazyLock::new(Box::new(Vec::new)),
+            sessions: LazyLock::new(Box::new(Vec::new)),
+            signals: Arc::new(sessions::NoSessions),
             blocking: Arc::new(|_| Vec::new()),
             work: LazyLock::new(Box::new(work::WorkRows::default)),
             delivery: LazyLock::new(Box::new(delivery::DeliveryRows::default)),

@@ -19,6 +19,7 @@ use sepal_types::{
 use super::delivery::{DeadLetterRow, SecretRow};
 use super::history::{HistoryRow, SnapshotRow};
 use super::relations::{ALL, procedures};
+use super::sessions::{NoSessions, SessionDetails, SessionRow};
 use super::value::{Value, column, parse_list};
 use super::work::{ColumnStatistics, CopyRow, StorageRow, TableStatistics, TaskRow, WorkRows};
 use super::*;
@@ -165,6 +166,8 @@ fn context() -> CatalogContext {
                 row(LockedObject::Advisory { class: 1, object: 2, kind: 1 }, true),
             ]
         })),
+        sessions: LazyLock::new(Box::new(sessions)),
+        signals: Arc::new(NoSessions),
         blocking: Arc::new(|pid| if pid == 7 { vec![4_242] } else { Vec::new() }),
         work: LazyLock::new(Box::new(work)),
         delivery: LazyLock::new(Box::new(delivery)),
@@ -175,6 +178,28 @@ fn context() -> CatalogContext {
         start_time_us: 1_700_000_000_250_000,
         interrupted: Arc::new(|| false),
     }
+}
+
+/// Its own, that waits for a row, and one of another key's that it may not know more of.
+fn sessions() -> Vec<SessionRow> {
+    let own = SessionDetails {
+        client: "192.0.2.7:5000".parse().ok(),
+        began_us: 1_700_000_000_000_000,
+        transaction_us: Some(1_700_000_000_500_000),
+        query_us: None,
+        changed_us: 1_700_000_001_000_000,
+        state: "active",
+        waits: Some(("Lock", "tuple")),
+        query: "SELECT 1".into(),
+    };
+    let row = |pid, environment: &str, details| SessionRow {
+        pid,
+        environment: environment.into(),
+        user: "key".into(),
+        application: "psql".into(),
+        details,
+    };
+    vec![row(4_242, "default", Some(own)), row(7, "staging", None)]
 }
 
 fn work() -> WorkRows {

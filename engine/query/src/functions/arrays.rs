@@ -36,6 +36,8 @@ use crate::{
 enum Operation {
     Dimensions,
     Length,
+    /// The first subscript, which is 1.
+    Lower,
     NumberOfDimensions,
     Position,
     Positions,
@@ -43,14 +45,16 @@ enum Operation {
     Replace,
 }
 
-const FUNCTIONS: [(&str, Operation); 7] = [
+const FUNCTIONS: [(&str, Operation); 9] = [
     ("array_dims", Operation::Dimensions),
     ("array_length", Operation::Length),
+    ("array_lower", Operation::Lower),
     ("array_ndims", Operation::NumberOfDimensions),
     ("array_position", Operation::Position),
     ("array_positions", Operation::Positions),
     ("array_remove", Operation::Remove),
     ("array_replace", Operation::Replace),
+    ("array_upper", Operation::Length),
 ];
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -64,7 +68,7 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
     let function = |(name, operation): (&'static str, Operation)| {
         let arguments = match operation {
             Operation::Dimensions | Operation::NumberOfDimensions => vec![1],
-            Operation::Length | Operation::Positions | Operation::Remove => vec![2],
+            Operation::Length | Operation::Lower | Operation::Positions | Operation::Remove => vec![2],
             Operation::Position => vec![2, 3],
             Operation::Replace => vec![3],
         };
@@ -100,14 +104,18 @@ impl ScalarUDFImpl for ArrayFunction {
         let elements = match self.operation {
             Operation::Position | Operation::Positions | Operation::Remove => &arguments[1..2],
             Operation::Replace => &arguments[1..],
-            Operation::Dimensions | Operation::Length | Operation::NumberOfDimensions => &[],
+            Operation::Dimensions | Operation::Length | Operation::Lower | Operation::NumberOfDimensions => {
+                &[]
+            }
         };
         if !elements.iter().all(|given| is_element(given, item.data_type())) {
             return self.undefined(arguments);
         }
         Ok(match self.operation {
             Operation::Dimensions => DataType::Utf8,
-            Operation::Length | Operation::NumberOfDimensions | Operation::Position => DataType::Int32,
+            Operation::Length | Operation::Lower | Operation::NumberOfDimensions | Operation::Position => {
+                DataType::Int32
+            }
             Operation::Positions => DataType::List(Arc::new(Field::new("item", DataType::Int32, true))),
             Operation::Remove | Operation::Replace => arguments[0].clone(),
         })
@@ -126,13 +134,14 @@ impl ScalarUDFImpl for ArrayFunction {
                 let count = |lengths: Vec<usize>| i32::try_from(lengths.len()).ok();
                 Arc::new(each(list, |lengths| lengths.and_then(count)).collect::<Int32Array>())
             }
-            Operation::Length => {
+            Operation::Length | Operation::Lower => {
                 let asked = convert(&arrays[1], &natural_type(arrays[1].data_type()), &SqlType::Int4)?;
                 let asked = asked.as_primitive::<datafusion::arrow::datatypes::Int32Type>().clone();
                 let lengths = (0..list.len()).map(|row| {
                     let dimension = asked.is_valid(row).then(|| asked.value(row))?;
                     let place = usize::try_from(dimension).ok()?.checked_sub(1)?;
-                    i32::try_from(*lengths(list, row)?.get(place)?).ok()
+                    let length = *lengths(list, row)?.get(place)?;
+                    if self.operation == Operation::Lower { Some(1) } else { i32::try_from(length).ok() }
                 });
                 Arc::new(lengths.collect::<Int32Array>())
             }

@@ -24,7 +24,7 @@ use super::{
 use crate::{error::carry, output::sql_type};
 
 /// Most bytes of text in one batch of results.
-const MAX_TEXT_BYTES: usize = 1 << 30;
+pub(super) const MAX_TEXT_BYTES: usize = 1 << 30;
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Concat {
@@ -91,7 +91,7 @@ impl ScalarUDFImpl for Concat {
 }
 
 /// As output functions print: a cast of a boolean to text is the word, its output one letter.
-fn printed(array: &ArrayRef, field: &Field) -> Result<StringArray> {
+pub(super) fn printed(array: &ArrayRef, field: &Field) -> Result<StringArray> {
     if let Some(booleans) = array.as_boolean_opt() {
         let letters = booleans.iter().map(|value| value.map(|value| if value { "t" } else { "f" }));
         return Ok(letters.collect());

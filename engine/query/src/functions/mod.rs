@@ -13,6 +13,7 @@ mod comparison;
 mod concat;
 mod constants;
 mod datetime;
+mod digest;
 mod distance;
 mod encoding;
 mod extract;
@@ -24,6 +25,8 @@ mod overloads;
 mod patterns;
 mod sequence;
 mod session;
+mod spans;
+mod template;
 mod truncate;
 mod undefined;
 mod vector;
@@ -50,14 +53,11 @@ pub use extract::extract_call;
 pub use jsonb::json_call;
 pub use sequence::sequence_functions;
 pub use session::session_functions;
+pub use template::fill as fill_template;
 pub use undefined::undefined;
 pub use vector_aggregate::add_vector_aggregates;
 pub use vector_array::vector_array_call;
 pub use vector_cast::{fix_dimensions, operand};
-
-/// Functions of DataFusion's that Postgres has under the same name and with other arguments, or with another answer:
-/// that there is none is better than a wrong one.
-pub const MISUNDERSTOOD: [&str; 1] = ["regexp_instr"];
 
 /// The functions that need no session.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
@@ -72,10 +72,13 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(jsonb::functions());
     functions.extend(arrays::functions());
     functions.extend(concat::functions());
+    functions.extend(digest::functions());
     functions.extend(encoding::functions());
     functions.extend(format::functions());
     functions.extend(numbers::functions());
     functions.extend(patterns::functions());
+    functions.extend(spans::functions());
+    functions.extend(template::functions());
     functions.extend(truncate::functions());
     functions
 }

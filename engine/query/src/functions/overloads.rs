@@ -1,8 +1,8 @@
 //! Functions that are computed value by value, with the overloads that Postgres has of them.
 //!
-//! `numbers`, `moments` and `patterns` hold the functions; here is what they share: which overload a call means, its
-//! arguments brought to what that declares, and the column of results. All are strict: a NULL among the arguments
-//! makes the result NULL.
+//! `numbers`, `digest`, `spans`, `format` and `patterns` hold the functions; here is what they share: which overload a
+//! call means, its arguments brought to what that declares, and the column of results. All are strict: a NULL among the
+//! arguments makes the result NULL.
 
 use std::{
     hash::{Hash, Hasher},
@@ -12,7 +12,7 @@ use std::{
 use datafusion::{
     arrow::{
         array::{
-            Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int32Array, Int64Array,
+            Array, ArrayRef, AsArray, BinaryArray, Decimal128Array, Float64Array, Int32Array, Int64Array,
             IntervalMonthDayNanoArray, ListBuilder, StringArray, StringBuilder, TimestampMicrosecondArray,
         },
         compute::cast,
@@ -43,6 +43,7 @@ const MICROS_PER_DAY: i64 = 86_400_000_000;
 /// What an argument or a result is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    Bytea,
     Date,
     Float8,
     Int4,
@@ -60,6 +61,7 @@ pub(super) enum Kind {
 /// One argument of one call.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Given<'a> {
+    Bytes(&'a [u8]),
     Float8(f64),
     Int(i64),
     /// Microseconds; the least and the greatest number are the infinities.
@@ -72,6 +74,7 @@ pub(super) enum Given<'a> {
 /// What a call gives.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Answer {
+    Bytes(Vec<u8>),
     Float8(f64),
     Int(i64),
     /// Also days, where the result is a date.
@@ -237,6 +240,7 @@ fn cost(kind: Kind, data_type: &DataType) -> Option<u32> {
         (Kind::Float8, ty) if ty.is_integer() || ty.is_decimal() => 2,
         (Kind::Numeric, ty) if ty.is_decimal() => 0,
         (Kind::Numeric, ty) if ty.is_integer() => 3,
+        (Kind::Bytea, DataType::Binary | DataType::LargeBinary | DataType::BinaryView) => 0,
         (Kind::Date, DataType::Date32) => 0,
         (Kind::Timestamptz, DataType::Timestamp(_, Some(_))) => 0,
         (Kind::Timestamp, DataType::Timestamp(_, None)) => 0,
@@ -265,6 +269,7 @@ fn integer(constant: &ScalarValue) -> Option<i64> {
 
 fn target(kind: Kind) -> SqlType {
     match kind {
+        Kind::Bytea => SqlType::Bytea,
         Kind::Date => SqlType::Date,
         Kind::Float8 => SqlType::Float8,
         Kind::Int4 => SqlType::Int4,
@@ -285,6 +290,7 @@ struct Column {
 }
 
 enum Values {
+    Bytes(BinaryArray),
     Float8(Float64Array),
     Instant(TimestampMicrosecondArray),
     Int4(Int32Array),
@@ -303,6 +309,7 @@ impl Column {
         let source = sql_type(field);
         let as_kind = |ty: &SqlType| convert(&array, &source, ty);
         let values = match kind {
+            Kind::Bytea => Values::Bytes(as_kind(&SqlType::Bytea)?.as_binary::<i32>().clone()),
             Kind::Date | Kind::Timestamp | Kind::Timestamptz => {
                 Values::Instant(instants(&array, &source, kind)?)
             }
@@ -336,6 +343,7 @@ impl Column {
     fn get(&self, row: usize) -> Option<Given<'_>> {
         let row = if self.constant { 0 } else { row };
         Some(match &self.values {
+            Values::Bytes(values) => Given::Bytes(values.is_valid(row).then(|| values.value(row))?),
             Values::Float8(values) => Given::Float8(values.is_valid(row).then(|| values.value(row))?),
             Values::Instant(values) => Given::Instant(values.is_valid(row).then(|| values.value(row))?),
             Values::Int4(values) => Given::Int(values.is_valid(row).then(|| values.value(row))?.into()),
@@ -371,6 +379,13 @@ fn instants(array: &ArrayRef, source: &SqlType, kind: Kind) -> Result<TimestampM
 
 fn collect(kind: Kind, answers: Vec<Answer>, wanted: &DataType) -> Result<ArrayRef> {
     Ok(match kind {
+        Kind::Bytea => {
+            let values = answers.into_iter().map(|answer| match answer {
+                Answer::Bytes(value) => Some(value),
+                _ => None,
+            });
+            Arc::new(values.collect::<BinaryArray>())
+        }
         Kind::Float8 => {
             let values = answers.into_iter().map(|answer| match answer {
                 Answer::Float8(value) => Some(value),

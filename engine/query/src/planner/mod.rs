@@ -145,9 +145,6 @@ impl Planning {
         scalars.extend(
             functions::scalar_functions().into_iter().map(|function| (function.name().to_owned(), function)),
         );
-        for name in functions::MISUNDERSTOOD {
-            scalars.remove(name);
-        }
         let mut aggregates = state.aggregate_functions().clone();
         functions::number_aggregates(&mut aggregates);
         functions::add_vector_aggregates(&mut aggregates);

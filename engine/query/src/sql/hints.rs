@@ -205,13 +205,15 @@ fn result(name: &str) -> Option<SqlType> {
         "btrim" | "concat" | "concat_ws" | "initcap" | "left" | "lower" | "lpad" | "ltrim" | "md5"
         | "repeat" | "replace" | "reverse" | "right" | "rpad" | "rtrim" | "split_part" | "substr"
         | "substring" | "to_char" | "translate" | "upper" => SqlType::Text,
+        "format" | "regexp_replace" | "regexp_substr" => SqlType::Text,
+        "age" => SqlType::Interval,
         _ => return None,
     })
 }
 
 /// The types that a function wants, in order; fewer than it has arguments where there is no telling.
 fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
-    use SqlType::{Bit, Float8, HalfVec, Int4, Int8, Numeric, Text, Timestamptz, Vector};
+    use SqlType::{Bit, Bytea, Float8, HalfVec, Int4, Int8, Interval, Numeric, Text, Timestamptz, Vector};
     match name {
         name if name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_") => {
             if arguments == 2 { vec![Int4, Int4] } else { vec![Int8] }
@@ -233,6 +235,10 @@ fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
         "cosine_distance" | "inner_product" | "l1_distance" | "l2_distance" => {
             vec![Vector(None), Vector(None)]
         }
+        "age" => vec![Timestamptz; arguments],
+        "sha224" | "sha256" | "sha384" | "sha512" => vec![Bytea],
+        "get_byte" => vec![Bytea, Int4],
+        "justify_days" | "justify_hours" | "justify_interval" => vec![Interval],
         "hamming_distance" | "jaccard_distance" => vec![Bit(None), Bit(None)],
         "l2_norm" => vec![HalfVec(None)],
         "binary_quantize" | "l2_normalize" | "vector_dims" | "vector_norm" => vec![Vector(None)],

@@ -116,6 +116,8 @@ impl VisitorMut for Pass<'_> {
         rewrite_interval(expr);
         rewrite_operator(expr);
         rewrite_similar(expr);
+        rewrite_substring(expr);
+        rewrite_age(expr);
         rewrite_modulo(expr);
         rewrite_minus(expr);
         spell_number(expr);
@@ -246,6 +248,41 @@ fn rewrite_similar(expr: &mut Expr) {
     let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
     let matched = Expr::BinaryOp { left: operand.clone(), op, right: Box::new(regex) };
     *expr = Expr::Nested(Box::new(matched));
+}
+
+/// `substring(a from 'o(.)b')` is a search for a regular expression, where a number means a place.
+fn rewrite_substring(expr: &mut Expr) {
+    let Expr::Substring { expr: text, substring_from: Some(pattern), substring_for: None, .. } = &*expr
+    else {
+        return;
+    };
+    let is_text = match pattern.as_ref() {
+        Expr::Value(value) => {
+            matches!(value.value, Value::SingleQuotedString(_) | Value::EscapedStringLiteral(_))
+        }
+        Expr::Function(function) => function.name.to_string() == "sepal_cast_text",
+        _ => false,
+    };
+    if is_text {
+        *expr = call_of("sepal_substring", vec![text.as_ref().clone(), pattern.as_ref().clone()]);
+    }
+}
+
+/// `age(a)` is `age(current_date, a)`.
+fn rewrite_age(expr: &mut Expr) {
+    let Expr::Function(function) = expr else {
+        return;
+    };
+    if let FunctionArguments::List(list) = &mut function.args
+        && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(_))] = list.args.as_slice()
+        && function.name.to_string().eq_ignore_ascii_case("age")
+    {
+        let mut today = call_of("current_date", Vec::new());
+        if let Expr::Function(today) = &mut today {
+            today.args = FunctionArguments::None;
+        }
+        list.args.insert(0, FunctionArg::Unnamed(FunctionArgExpr::Expr(today)));
+    }
 }
 
 /// `mod(a, b)` is `a % b`.
@@ -455,18 +492,19 @@ pub(super) fn wrapper_name(ty: &SqlType) -> Option<String> {
 
 /// A call of one of our own functions.
 pub(super) fn call(name: &str, operand: Expr, modifier: Option<i32>) -> Expr {
+    let modifier = modifier.map(|modifier| Expr::Value(Value::Number(modifier.to_string(), false).into()));
+    call_of(name, std::iter::once(operand).chain(modifier).collect())
+}
+
+fn call_of(name: &str, operands: Vec<Expr>) -> Expr {
     let argument = |expr: Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
-    let mut args = vec![argument(operand)];
-    if let Some(modifier) = modifier {
-        args.push(argument(Expr::Value(Value::Number(modifier.to_string(), false).into())));
-    }
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(FunctionArgumentList {
             duplicate_treatment: None,
-            args,
+            args: operands.into_iter().map(argument).collect(),
             clauses: vec![],
         }),
         filter: None,

@@ -42,6 +42,9 @@ impl fmt::Debug for Statement {
     }
 }
 
+/// The tag of a statement that may hold a password.
+const ALTER_ROLE: &str = "ALTER ROLE";
+
 /// What was recognised.
 #[derive(Clone, Debug)]
 pub enum StatementKind {
@@ -78,14 +81,31 @@ impl Statement {
     }
 }
 
+impl StatementKind {
+    /// Whether its text may have to be hidden from whoever sees that it runs.
+    fn may_hold_secret(&self) -> bool {
+        match self {
+            Self::Delivery(_) => true,
+            Self::Accepted(tag) => *tag == ALTER_ROLE,
+            Self::Sql(statement) => matches!(
+                statement.as_ref(),
+                ast::Statement::CreateRole(_)
+                    | ast::Statement::AlterRole { .. }
+                    | ast::Statement::CreateUser(_)
+                    | ast::Statement::AlterUser(_)
+            ),
+            _ => false,
+        }
+    }
+}
+
 /// Splits and parses a query string. No statement at all gives an empty list.
 ///
 /// Errors: 42601 with the position; nothing of the string has run.
 pub fn parse_statements(sql: &str) -> Result<Vec<Statement>> {
     let parts = tokens::split(tokens::read(sql)?);
     let parsed: Vec<Parsed> = parts.into_iter().map(|part| parse_one(sql, part)).collect::<Result<_>>()?;
-    let of_delivery = |(kind, _): &Parsed| matches!(kind, StatementKind::Delivery(_));
-    let text: Arc<str> = match parsed.iter().any(of_delivery) {
+    let text: Arc<str> = match parsed.iter().any(|(kind, _)| kind.may_hold_secret()) {
         true => delivery::mask(sql).into(),
         false => sql.into(),
     };
@@ -243,7 +263,7 @@ fn recognise(words: &[String], tokens: &[TokenWithSpan]) -> Option<StatementKind
         ["ALTER", "TABLE", ..] if contains_words(tokens, &["SET", "STORAGE"]) => {
             Some(StatementKind::Accepted("ALTER TABLE"))
         }
-        ["ALTER", "USER" | "ROLE", ..] => Some(StatementKind::Accepted("ALTER ROLE")),
+        ["ALTER", "USER" | "ROLE", ..] => Some(StatementKind::Accepted(ALTER_ROLE)),
         ["UNLISTEN", ..] => Some(StatementKind::Accepted("UNLISTEN")),
         ["CLOSE", "ALL"] => Some(StatementKind::Accepted("CLOSE CURSOR ALL")),
         ["LISTEN", ..] => {

@@ -6,6 +6,7 @@
 mod connection;
 mod copying;
 mod extended;
+mod others;
 mod simple;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -229,6 +230,12 @@ impl Client {
     async fn query(&mut self, sql: &str) -> Vec<Message> {
         self.send(b'Q', format!("{sql}\0").as_bytes()).await;
         self.until_ready().await
+    }
+
+    /// The same where the connection may be over after it.
+    async fn query_to_the_end(&mut self, sql: &str) -> Vec<Message> {
+        self.send(b'Q', format!("{sql}\0").as_bytes()).await;
+        self.until_closed_or_ready().await
     }
 
     /// Runs statements that must succeed.

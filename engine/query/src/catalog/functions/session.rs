@@ -1,9 +1,12 @@
-//! What a session knows about itself and the server: names, settings, addresses, encodings.
+//! What a session knows about itself and the server: names, settings, addresses, encodings; and how it ends others.
+
+use std::net::SocketAddr;
 
 use sepal_types::{Error, Result, SqlState};
 
 use super::super::CatalogContext;
 use super::super::names::name_list;
+use super::super::sessions::Signal;
 use super::super::value::Value;
 use super::{Function, int_argument, optional, text_argument};
 
@@ -45,8 +48,16 @@ pub(super) const FUNCTIONS: &[Function] = &[
     }),
     Function::new("inet_server_addr", "", "text", null),
     Function::new("inet_server_port", "", "integer", null),
-    Function::new("inet_client_addr", "", "text", null),
-    Function::new("inet_client_port", "", "integer", null),
+    Function::new("inet_client_addr", "", "text", |context, _| {
+        Ok(client(context).map(|client| client.ip().to_string()).into())
+    }),
+    Function::new("inet_client_port", "", "integer", |context, _| {
+        Ok(client(context).map(|client| i32::from(client.port())).into())
+    }),
+    Function::acting("pg_cancel_backend", "integer", "boolean", |context, arguments| {
+        signal(context, arguments, Signal::Cancel)
+    }),
+    Function::acting("pg_terminate_backend", "integer, bigint?", "boolean", terminate),
     Function::new("txid_current", "", "bigint", transaction),
     Function::new("pg_current_xact_id", "", "bigint", transaction),
     Function::new("txid_current_if_assigned", "", "bigint", null),
@@ -87,6 +98,34 @@ fn no(_: &CatalogContext, _: &[Value]) -> Result<Value> {
 
 fn null(_: &CatalogContext, _: &[Value]) -> Result<Value> {
     Ok(Value::Null)
+}
+
+/// Where the session's client is.
+fn client(context: &CatalogContext) -> Option<SocketAddr> {
+    let own = context.sessions.iter().find(|session| session.pid == context.backend_pid)?;
+    own.details.as_ref()?.client
+}
+
+fn signal(context: &CatalogContext, arguments: &[Value], signal: Signal) -> Result<Value> {
+    if arguments.iter().any(Value::is_null) {
+        return Ok(Value::Null);
+    }
+    let pid = int_argument(arguments, 0)?;
+    let pid = i32::try_from(pid)
+        .map_err(|_| Error::new(SqlState::NumericValueOutOfRange, "integer out of range"))?;
+    context.signals.signal(pid, signal).map(Value::Bool)
+}
+
+/// Without waiting for the end of the session: functions run on threads that all tenants share.
+fn terminate(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {
+    match optional(arguments, 1).map(|_| int_argument(arguments, 1)).transpose()? {
+        Some(i64::MIN..=-1) => {
+            Err(Error::new(SqlState::NumericValueOutOfRange, "\"timeout\" must not be negative"))
+        }
+        Some(1..) => Err(Error::unsupported("pg_terminate_backend() with a timeout is not supported")
+            .with_hint("Leave the timeout out, and look whether pg_stat_activity still shows the session.")),
+        Some(0) | None => signal(context, arguments, Signal::Terminate),
+    }
 }
 
 fn started(context: &CatalogContext, _: &[Value]) -> Result<Value> {

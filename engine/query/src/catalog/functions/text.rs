@@ -5,9 +5,9 @@ use arrow::compute::kernels::regexp::regexp_is_match_scalar;
 use sepal_types::{Error, Result, SqlState};
 
 use super::super::CatalogContext;
-use super::super::names::{quote_ident, quote_literal};
 use super::super::value::Value;
 use super::{Function, Returns, int_argument, optional, text_argument};
+use crate::functions::fill_template;
 
 pub(super) const FUNCTIONS: &[Function] = &[
     Function::new("lower", "text", "text", |_, arguments| {
@@ -158,41 +158,12 @@ fn repeat(_: &CatalogContext, arguments: &[Value]) -> Result<Value> {
     Ok(text.repeat(count).into())
 }
 
-/// `format('%I.%s', a, b)`: `%s`, `%I`, `%L` and `%%`, without positions and widths.
 fn format(_: &CatalogContext, arguments: &[Value]) -> Result<Value> {
     let Some(template) = optional(arguments, 0) else { return Ok(Value::Null) };
-    let mut rest = arguments[1..].iter();
-    let mut out = String::new();
-    let template = template.to_text();
-    let mut chars = template.chars();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        let directive = chars.next();
-        if directive == Some('%') {
-            out.push('%');
-            continue;
-        }
-        let value = rest
-            .next()
-            .ok_or_else(|| Error::new(SqlState::InvalidParameterValue, "too few arguments for format()"))?;
-        match directive {
-            Some('s') => out.push_str(&value.to_text()),
-            Some('I') => out.push_str(&quote_ident(&value.to_text())),
-            Some('L') if value.is_null() => out.push_str("NULL"),
-            Some('L') => out.push_str(&quote_literal(&value.to_text())),
-            other => {
-                let other = other.map(String::from).unwrap_or_default();
-                let message = format!("unrecognized format() type specifier \"{other}\"");
-                return Err(
-                    Error::new(SqlState::InvalidParameterValue, message).with_hint("Use %s, %I, %L or %%.")
-                );
-            }
-        }
-    }
-    Ok(out.into())
+    let text = |value: &Value| (!value.is_null()).then(|| value.to_text());
+    let texts: Vec<Option<String>> = arguments[1..].iter().map(text).collect();
+    let texts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
+    Ok(fill_template(&template.to_text(), &texts)?.into())
 }
 
 /// Whether the text matches the regular expression. psql's `^(name)$` and `^(name.*)$` need no regex engine.

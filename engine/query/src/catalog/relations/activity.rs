@@ -1,6 +1,7 @@
 //! Settings, sessions, statistics and progress: `pg_settings`, `pg_stat_activity`, `pg_stat_user_tables`, …
 //!
-//! A session sees itself only. Counters that Sepal does not keep per table are 0, as after a statistics reset.
+//! A session sees those of its tenant that its key may see. Counters that Sepal does not keep per table are 0, as after
+//! a statistics reset.
 
 use sepal_types::TableId;
 
@@ -151,30 +152,45 @@ fn settings(context: &CatalogContext, rows: &mut Rows) {
     }
 }
 
+/// Of a session whose details the key may not know, the same columns are shown as in Postgres.
 fn sessions(context: &CatalogContext, rows: &mut Rows) {
-    let application = context.settings.iter().find(|setting| setting.name == "application_name");
-    rows.push([
-        ("datid", environment_oid(&context.environment).into()),
-        ("datname", context.environment.as_str().into()),
-        ("pid", context.backend_pid.into()),
-        ("leader_pid", Value::Null),
-        ("usesysid", OWNER_OID.into()),
-        ("usename", context.user.as_str().into()),
-        ("application_name", application.map_or("", |setting| &setting.setting).into()),
-        ("client_port", Value::Null),
-        ("backend_xid", Value::Null),
-        ("backend_xmin", Value::Null),
-        ("query_id", Value::Null),
-        ("state", "active".into()),
-        ("backend_type", "client backend".into()),
-    ]);
+    let time = |time: Option<i64>| time.map_or(Value::Null, Value::Time);
+    for session in context.sessions.iter() {
+        let details = session.details.as_ref();
+        let client = details.and_then(|details| details.client);
+        let waits = details.and_then(|details| details.waits);
+        rows.push([
+            ("datid", environment_oid(&session.environment).into()),
+            ("datname", session.environment.as_str().into()),
+            ("pid", session.pid.into()),
+            ("leader_pid", Value::Null),
+            ("usesysid", OWNER_OID.into()),
+            ("usename", session.user.as_str().into()),
+            ("application_name", session.application.as_str().into()),
+            ("client_addr", client.map(|client| client.ip().to_string()).into()),
+            ("client_port", client.map(|client| i32::from(client.port())).into()),
+            ("backend_start", time(details.map(|details| details.began_us))),
+            ("xact_start", time(details.and_then(|details| details.transaction_us))),
+            ("query_start", time(details.and_then(|details| details.query_us))),
+            ("state_change", time(details.map(|details| details.changed_us))),
+            ("wait_event_type", waits.map(|(kind, _)| kind).into()),
+            ("wait_event", waits.map(|(_, event)| event).into()),
+            ("state", details.map(|details| details.state).into()),
+            ("backend_xid", Value::Null),
+            ("backend_xmin", Value::Null),
+            ("query_id", Value::Null),
+            ("query", details.map_or("<insufficient privilege>", |details| &details.query).into()),
+            ("backend_type", details.map(|_| "client backend").into()),
+        ]);
+    }
 }
 
 fn databases(context: &CatalogContext, rows: &mut Rows) {
+    let here = context.sessions.iter().filter(|session| session.environment == context.environment);
     rows.push([
         ("datid", environment_oid(&context.environment).into()),
         ("datname", context.environment.as_str().into()),
-        ("numbackends", 1.into()),
+        ("numbackends", here.count().into()),
     ]);
 }
 

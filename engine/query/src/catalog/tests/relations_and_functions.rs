@@ -111,6 +111,27 @@ fn sizes_settings_and_definitions() {
 }
 
 #[test]
+fn sessions_are_shown_as_far_as_they_may_be_known() {
+    let context = context();
+    let sql = "SELECT pid, datname, usename, application_name, client_addr, client_port, xact_start::text, query_start, \
+               wait_event_type, wait_event, state, query, backend_type FROM pg_stat_activity ORDER BY pid";
+    assert_eq!(
+        lines(&context, sql),
+        [
+            "7|staging|key|psql||||||||<insufficient privilege>|",
+            "4242|default|key|psql|192.0.2.7|5000|2023-11-14 22:13:20.5+00||Lock|tuple|active|SELECT 1|client backend"
+        ]
+    );
+    assert_eq!(lines(&context, "SELECT inet_client_addr(), inet_client_port()"), ["192.0.2.7|5000"]);
+    assert_eq!(lines(&context, "SELECT numbackends FROM pg_stat_database"), ["1"]);
+    assert_eq!(lines(&context, "SELECT pg_cancel_backend(9), pg_terminate_backend(9, 0)"), ["false|false"]);
+    let error = run(&context, "SELECT pg_terminate_backend(9, -1)", &[]).unwrap_err();
+    assert_eq!(error.state(), SqlState::NumericValueOutOfRange);
+    let error = run(&context, "SELECT pg_terminate_backend(9, 100)", &[]).unwrap_err();
+    assert_eq!(error.state(), SqlState::FeatureNotSupported);
+}
+
+#[test]
 fn progress_is_counted() {
     let sql = "SELECT phase, 100 * blocks_done / nullif(blocks_total, 0), tuples_done \
                FROM pg_stat_progress_create_index";

@@ -2,7 +2,8 @@
 //!
 //! Works on tokens, not on statements: also what does not parse is shown somewhere. Of `CREATE` and `ALTER` of
 //! secrets, certificates and trust keys every literal goes, of sinks every option: a password hides in a URL as well
-//! as in an option of its name, and the views show the options. What follows a literal without a break is taken for
+//! as in an option of its name, and the views show the options. Of roles, which Sepal does not have and whose passwords
+//! clients send nevertheless, what follows `PASSWORD` goes. What follows a literal without a break is taken for
 //! the rest of one that was quoted badly, and all of a string that has no tokens, since a quotation does not end, goes
 //! from the name on.
 
@@ -18,7 +19,7 @@ use crate::sql::tokens::{Places, is_significant};
 
 const REPLACEMENT: &str = "'<redacted>'";
 /// What may have a literal that must not be shown.
-const KINDS: [&str; 4] = ["SECRET", "CERTIFICATE", "TRUST", "SINK"];
+const KINDS: [&str; 6] = ["SECRET", "CERTIFICATE", "TRUST", "SINK", "ROLE", "USER"];
 const VERBS: [&str; 2] = ["CREATE", "ALTER"];
 /// `CREATE OR REPLACE PLUGIN TRUST KEY`
 const WORDS_BETWEEN: usize = 3;
@@ -81,6 +82,10 @@ fn hide(tokens: &[&TokenWithSpan], places: &mut Places<'_>, ranges: &mut Vec<Ran
     let Some(last) = tokens.last() else {
         return;
     };
+    if matches!(kind, "ROLE" | "USER") {
+        hide_passwords(&tokens[first..], places, ranges);
+        return;
+    }
     // Of a sink, the parentheses after OPTIONS that are open.
     let mut depth = 0_usize;
     let mut place = first;
@@ -114,6 +119,15 @@ fn hide(tokens: &[&TokenWithSpan], places: &mut Places<'_>, ranges: &mut Vec<Ran
             }
         }
         place += 1;
+    }
+}
+
+/// Hides everything after the first `PASSWORD` of a role: one that is quoted badly has no end.
+fn hide_passwords(tokens: &[&TokenWithSpan], places: &mut Places<'_>, ranges: &mut Vec<Range<usize>>) {
+    let password = tokens.iter().position(|token| is_word(&token.token, "PASSWORD"));
+    let after = password.and_then(|at| tokens.get(at + 1..)).unwrap_or_default();
+    if let (Some(first), Some(last)) = (after.first(), after.last()) {
+        ranges.push(places.byte(first.span.start)..places.byte(last.span.end));
     }
 }
 

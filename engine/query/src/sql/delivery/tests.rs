@@ -323,6 +323,15 @@ fn text_is_redacted() {
         ("CREATE SECRET a AS 'x'hunter2'y' z", "CREATE SECRET a AS '<redacted>'"),
         ("CREATE SECRET a-b AS 'hunter2", "CREATE SECRET a-b '<redacted>'"),
         ("CREATE SECRET 'hunter2", "CREATE SECRET '<redacted>'"),
+        (
+            "ALTER USER u WITH PASSWORD 'hunter2' CREATEDB; SELECT 'a'",
+            "ALTER USER u WITH PASSWORD '<redacted>'; SELECT 'a'",
+        ),
+        (
+            "CREATE ROLE r LOGIN ENCRYPTED PASSWORD hunter2",
+            "CREATE ROLE r LOGIN ENCRYPTED PASSWORD '<redacted>'",
+        ),
+        ("CREATE TABLE t (user text DEFAULT 'b')", "CREATE TABLE t (user text DEFAULT 'b')"),
         ("CREATE TABLE sinks (a text DEFAULT 'b')", "CREATE TABLE sinks (a text DEFAULT 'b')"),
         ("INSERT INTO t VALUES ('secret')", "INSERT INTO t VALUES ('secret')"),
     ];
@@ -340,6 +349,15 @@ fn a_kept_statement_holds_no_secret() {
         assert!(!format!("{statement:?}").contains("hunter2"), "{statement:?}");
     }
     assert_eq!(statements[1].position_of("a"), Some(25));
+    for sql in [
+        "ALTER ROLE r PASSWORD 'hunter2'",
+        "ALTER USER u PASSWORD 'hunter2'",
+        "CREATE ROLE r PASSWORD 'hunter2'",
+    ] {
+        for statement in parse_statements(sql).unwrap_or_default() {
+            assert!(!statement.sql.contains("hunter2"), "{sql}");
+        }
+    }
 }
 
 #[test]
