@@ -115,8 +115,8 @@ impl Archive {
         Ok(())
     }
 
-    /// Tenants whose log is not all in the repository, which this process may never have had open: the one before it was
-    /// killed, or ended while the repository was away, or carried the log to another one. Opens none.
+    /// Tenants whose log is not all in the repository, which this process may never have had open: the one before it
+    /// was killed, or ended while the repository was away, or carried the log to another one. Opens none.
     async fn behind(&self) -> Result<Vec<TenantId>> {
         let listed = self.repository.list(names::TENANTS).await?;
         let archived = Archived::of(listed.iter().map(|object| object.name.as_str()), &self.line);

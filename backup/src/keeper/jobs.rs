@@ -125,6 +125,7 @@ impl Keeper {
                     "backed up"
                 );
                 let failed = entry.failed.len() as u64;
+                state.owed |= entry.failed.iter().any(|failed| failed.again);
                 let status = &mut state.status;
                 status.backups += 1;
                 status.last_backup = Some(entry.id.clone());
