@@ -2,7 +2,8 @@
 //!
 //! The server calls [`Archive::round`] every minute. A tenant's log is kept until it was carried over
 //! (`DatabaseOptions::archive_logs`); a repository that is away for long costs disk first, up to the limit that
-//! pipelines have too, and then a gap. A gap is said aloud, and the next backup ends it.
+//! pipelines have too, and then a gap. A gap is said aloud, and the next backup ends it. The first round looks at every
+//! tenant's log, open or not: what a process before this one left is carried over before anything is said of it.
 //!
 //! Before the log goes what opens it: files that clones in it share (`clones`), and keys that came since the last
 //! backup (`keys`). Nothing here keeps a tenant open.
@@ -35,8 +36,8 @@ pub struct Archive {
     /// The repository's id: one that was begun anew in its place has nothing of what is known.
     id: Option<String>,
     known: HashMap<TenantId, Known>,
-    /// Those that were open in the last round, or were opened since: their last bytes are still to come when they are
-    /// not open any more.
+    /// Those that were open in the last round, or were opened since, or whose log is not all here: their last bytes are
+    /// still to come when they are not open.
     open: HashSet<TenantId>,
 }
 
@@ -67,10 +68,13 @@ impl Archive {
     }
 
     /// Carries over what is durable by now. One tenant's failure does not keep the others' back; the first is given.
-    pub async fn round(&mut self, pace: &Pace) -> Result<Round> {
+    /// `round` is told what was done, with a failure, too: neither a gap nor a new key is found again.
+    pub async fn round(&mut self, pace: &Pace, round: &mut Round) -> Result<()> {
         let id = Some(identity::settle(&self.repository, &self.source, false).await?);
         if self.id != id {
             self.known.clear();
+            let behind = self.behind().await?;
+            self.open.extend(behind);
             self.id = id;
         }
         // What is committed from here on the next round may find.
@@ -78,12 +82,11 @@ impl Archive {
         // One that was opened and closed since the last round has closed as well.
         self.open.extend(self.source.opened());
         let mut complete = true;
-        let mut round = Round::default();
         let mut first_error = None;
         let mut open = HashSet::new();
         for log in self.source.open_logs() {
             open.insert(log.tenant());
-            if let Err(error) = self.of_open(log, pace, &mut round).await {
+            if let Err(error) = self.of_open(log, pace, round).await {
                 first_error.get_or_insert(error);
             }
         }
@@ -91,7 +94,7 @@ impl Archive {
             if self.open.contains(&tenant) {
                 continue;
             }
-            match self.of_closed(tenant, pace, &mut round).await {
+            match self.of_closed(tenant, pace, round).await {
                 Ok(true) => {}
                 Ok(false) => {
                     complete = false;
@@ -109,7 +112,24 @@ impl Archive {
         if complete && round.gaps.is_empty() {
             reach::note(&self.repository, self.source.control(), &self.line, since).await?;
         }
-        Ok(round)
+        Ok(())
+    }
+
+    /// Tenants whose log is not all in the repository, which this process may never have had open: the one before it
+    /// was killed, or ended while the repository was away, or carried the log to another one. Opens none.
+    async fn behind(&self) -> Result<Vec<TenantId>> {
+        let listed = self.repository.list(names::TENANTS).await?;
+        let archived = Archived::of(listed.iter().map(|object| object.name.as_str()), &self.line);
+        blocking(&self.source, move |source: &Source| {
+            let is_here = |tenant: TenantId| {
+                // One that is open, or cannot be read, is looked at with the others.
+                let Ok(Some(pieces)) = source.closed_log(tenant) else { return false };
+                let archived = archived.get(&tenant);
+                pieces.iter().all(|piece| archived.is_some_and(|archived| archived.has(piece)))
+            };
+            Ok(source.tenants()?.into_iter().filter(|tenant| !is_here(*tenant)).collect())
+        })
+        .await
     }
 
     async fn of_open(&mut self, log: OpenLog, pace: &Pace, round: &mut Round) -> Result<()> {

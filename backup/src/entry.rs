@@ -59,6 +59,9 @@ pub struct FailedTenant {
     /// The error, for whoever made the backup. It may name what others must not know, and is not stored.
     #[serde(skip)]
     pub error: String,
+    /// Another backup that is made now would have it. Not stored either.
+    #[serde(skip)]
+    pub again: bool,
 }
 
 impl FailedTenant {
@@ -70,7 +73,7 @@ impl FailedTenant {
             _ => "it could not be read",
         };
         let why = format!("{why} (SQLSTATE {})", error.state().code());
-        Self { tenant: tenant.to_string(), why, error: error.to_string() }
+        Self { tenant: tenant.to_string(), why, error: error.to_string(), again: false }
     }
 }
 

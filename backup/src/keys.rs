@@ -106,6 +106,15 @@ pub(crate) async fn store(
     Ok(id)
 }
 
+/// Whether a set is of these keys (`tag`). One of a dropped tenant may be: whoever restores is told of the drop.
+pub(crate) async fn is_of(repository: &Repository, tenant: TenantId, set: &str, tag: &str) -> Result<bool> {
+    match read(repository, None, tenant).await? {
+        Stored::Keys(keys) => Ok(keys.sets.iter().any(|found| found.id == set && found.tag == tag)),
+        Stored::Nothing => Ok(false),
+        Stored::Dropped => Ok(true),
+    }
+}
+
 /// Whether backups have keys of the tenant, but not these.
 pub(crate) async fn lacks(repository: &Repository, tenant: TenantId, tag: &str) -> Result<bool> {
     match read(repository, None, tenant).await? {

@@ -58,6 +58,11 @@ impl Archived {
         (chain, at)
     }
 
+    /// Whether a file is there up to its length.
+    pub(crate) fn has(&self, piece: &LogPiece) -> bool {
+        self.chain(piece.number, piece.file, piece.bytes).1 >= piece.bytes
+    }
+
     /// The files of a number: more than one where two directories went on from the same log under one line.
     pub(crate) fn files(&self, number: u64) -> Vec<FileId> {
         self.parts.keys().filter(|(found, _)| *found == number).map(|(_, file)| *file).collect()

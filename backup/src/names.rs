@@ -76,6 +76,11 @@ pub(crate) fn tenant_keys(tenant: TenantId) -> String {
     format!("{TENANT_KEYS}/{tenant}")
 }
 
+/// Whether an object is wrapped keys: nothing of it may stay where it was.
+pub(crate) fn holds_keys(name: &str) -> bool {
+    name.starts_with("keys/")
+}
+
 /// A file of a tenant's directory that keeps its name.
 pub(crate) fn tenant_file(tenant: TenantId, name: &str) -> String {
     format!("{TENANTS}/{tenant}/{name}")

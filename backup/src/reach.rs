@@ -20,8 +20,8 @@ use crate::{
 struct Word {
     version: u32,
     line: String,
-    /// What was committed up to then, in microseconds since 1970. Not what a crash of the server left in the log of a
-    /// tenant that was not opened since: that is archived when it is.
+    /// What was committed up to then, in microseconds since 1970; what a server left that ended before it could archive
+    /// it as well.
     until_us: i64,
 }
 

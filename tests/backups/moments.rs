@@ -65,6 +65,31 @@ async fn a_moment_after_the_archives_end_is_not_reached() {
     assert_eq!(accepted["tenants"][0]["reached"], false, "{accepted}");
 }
 
+/// The server crashes while the repository is away, and nobody opens the tenant when both are back: what it committed
+/// meanwhile is archived before anything is said of that time.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_left_unarchived_follows_before_the_moment_is_reached() {
+    let (mut scene, client) = Scene::archived().await;
+    let away = format!("{}.away", scene.repository);
+    fs::rename(&scene.repository, &away).expect("rename");
+    scene.wait_for(|status| !status["archive"]["error"].is_null());
+    client.execute("INSERT INTO log VALUES (2)", &[]).await.expect("insert");
+    let moment: String = client.query_one("SELECT now()::text", &[]).await.expect("now").get(0);
+    drop(client);
+    scene.server.kill();
+    fs::rename(&away, &scene.repository).expect("rename");
+    scene.server.start_again();
+    scene.wait_for_archive();
+    scene.server.kill();
+
+    let (place, told) = scene.restore(&["--until", &moment]);
+    let tenants = told["tenants"].as_array().expect("tenants");
+    assert!(tenants.len() == 2 && tenants.iter().all(|tenant| tenant["reached"] == true), "{told}");
+    let restored = scene.serve(place);
+    let client = restored.login_with(&scene.acme).connect().await.expect("connect");
+    assert_eq!(numbers(&client).await, [1, 2], "all that was acknowledged by {moment}");
+}
+
 /// Two servers that went on from the same backup, into the same repository: neither spoils the other's log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_server_begins_a_line_of_its_own() {

@@ -6,7 +6,9 @@
 //!    package that is stored is the copy's: the root key may be replaced at any moment, and the copy is under one.
 //! 3. Each tenant is pinned at a commit, and what the repository lacks of its files is stored (`tenant`). One that was
 //!    not open and whose log has not grown since the last backup is taken over from there, unread. One that cannot be
-//!    read is noted, and taken over as it was: it may never open again, and the older backups will be pruned.
+//!    read is noted, and taken over as it was: it may never open again, and the older backups will be pruned. From
+//!    before the copy on no tenant's older keys are destroyed, so the keys that it has at the end open all of it, the
+//!    copy's part included. What they cannot bridge is another provider than the copy knows: such a tenant is noted.
 //! 4. The entry is written last. A run that was killed leaves objects without one: the next run finds and uses them.
 
 mod tenant;
@@ -17,8 +19,8 @@ use std::{
 };
 
 use sepal_database::{
-    Control, Error, Result, SqlState, TenantId,
-    backup::{self, Source},
+    Control, Error, Provider, Result, SqlState, TenantId,
+    backup::{self, HeldKeys, Source},
     sealing::{hex, random_bytes},
 };
 
@@ -56,6 +58,11 @@ pub(crate) struct Run<'a> {
     pub id: String,
     pub line: String,
     pub known: Known,
+    /// Tenants' providers, as the copy of control.db knows them.
+    pub providers: HashMap<TenantId, Provider>,
+    started_us: i64,
+    /// What is copied is sealed under the keys of several moments.
+    _keys: HeldKeys,
 }
 
 /// control.db as it was copied.
@@ -111,43 +118,9 @@ async fn locked(
     options: &CreateOptions,
     (pace, watch): (&Pace, &Watch),
 ) -> Result<Entry> {
-    watch.stage("reading the catalogue", 0);
-    let line = blocking(source, |source| identity::line(source.data_dir())).await?;
-    let started_us = now_us();
-    let id = next_id(entry::ids(repository).await?.last(), started_us);
-    let known = if options.full {
-        Known::default()
-    } else {
-        Known::read(repository, &line, source.control()).await?
-    };
-    let mut run = Run { source, repository, pace, watch, id, line, known };
-    let Copied { control, recovery, tenants } = run.copy_control().await?;
-    watch.stage("copying tenants", tenants.len());
-    let mut entry = Entry {
-        version: FORMAT,
-        id: run.id.clone(),
-        line: run.line.clone(),
-        started_us,
-        finished_us: 0,
-        program: env!("CARGO_PKG_VERSION").into(),
-        recovery,
-        new_bytes: control.bytes,
-        control,
-        tenants: Vec::new(),
-        failed: Vec::new(),
-    };
-    for id in tenants {
-        watch.check()?;
-        run.add(id, &mut entry).await?;
-        watch.tenant_done();
-    }
-    run.leave_out_dropped(&mut entry).await?;
-    refuse_empty(&entry)?;
-    entry.finished_us = now_us();
-    watch.stage("writing the entry", 0);
-    let bytes = entry.encode(source.control())?;
-    repository.put(&names::entry(&entry.id), bytes).await?;
-    Ok(entry)
+    let mut run = Run::begin(source, repository, options, (pace, watch)).await?;
+    let copied = run.copy_control().await?;
+    run.finish(copied).await
 }
 
 /// A backup of nothing would push out those that hold something.
@@ -194,9 +167,30 @@ impl Known {
     }
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// Reads what the repository has.
+    async fn begin(
+        source: &'a Source,
+        repository: &'a Repository,
+        options: &CreateOptions,
+        (pace, watch): (&'a Pace, &'a Watch),
+    ) -> Result<Self> {
+        watch.stage("reading the catalogue", 0);
+        let line = blocking(source, |source| identity::line(source.data_dir())).await?;
+        let started_us = now_us();
+        let id = next_id(entry::ids(repository).await?.last(), started_us);
+        let known = if options.full {
+            Known::default()
+        } else {
+            Known::read(repository, &line, source.control()).await?
+        };
+        let held = blocking(source, |source| Ok(source.hold_keys())).await?;
+        let providers = HashMap::new();
+        Ok(Self { source, repository, pace, watch, id, line, known, providers, started_us, _keys: held })
+    }
+
     /// Stores a copy of control.db, and the recovery package that stood in it.
-    async fn copy_control(&self) -> Result<Copied> {
+    async fn copy_control(&mut self) -> Result<Copied> {
         let folder = identity::folder(self.source.data_dir());
         let copied = blocking(self.source, move |source| {
             std::fs::create_dir_all(&folder)
@@ -205,11 +199,11 @@ impl Run<'_> {
                 let place = tempfile::tempdir_in(&folder)
                     .map_err(|error| failed("make a directory in", &folder.display().to_string(), &error))?;
                 let before: HashSet<TenantId> = source.tenants()?.into_iter().collect();
-                source.copy_control(&place.path().join("control.db"))?;
+                let providers = source.copy_control(&place.path().join("control.db"))?;
                 let after: HashSet<TenantId> = source.tenants()?.into_iter().collect();
                 if before == after {
                     let package = Source::recovery_package_of(&place.path().join("control.db"))?;
-                    return Ok((place, after, package.ok_or_else(keys::no_recovery)?));
+                    return Ok((place, after, package.ok_or_else(keys::no_recovery)?, providers));
                 }
             }
             Err(Error::new(
@@ -219,7 +213,8 @@ impl Run<'_> {
             .with_hint("Try again when fewer tenants come and go."))
         })
         .await?;
-        let (place, tenants, package) = copied;
+        let (place, tenants, package, providers) = copied;
+        self.providers = providers;
         let recovery = keys::store_recovery(self.repository, &package).await?;
         let path = place.path().join("control.db");
         let bytes = tokio::fs::metadata(&path)
@@ -235,17 +230,41 @@ impl Run<'_> {
         Ok(Copied { control, recovery, tenants })
     }
 
+    /// Stores the tenants, and the entry.
+    async fn finish(mut self, copied: Copied) -> Result<Entry> {
+        let Copied { control, recovery, tenants } = copied;
+        self.watch.stage("copying tenants", tenants.len());
+        let mut entry = Entry {
+            version: FORMAT,
+            id: self.id.clone(),
+            line: self.line.clone(),
+            started_us: self.started_us,
+            finished_us: 0,
+            program: env!("CARGO_PKG_VERSION").into(),
+            recovery,
+            new_bytes: control.bytes,
+            control,
+            tenants: Vec::new(),
+            failed: Vec::new(),
+        };
+        for id in tenants {
+            self.watch.check()?;
+            self.add(id, &mut entry).await?;
+            self.watch.tenant_done();
+        }
+        self.leave_out_dropped(&mut entry).await?;
+        refuse_empty(&entry)?;
+        entry.finished_us = now_us();
+        self.watch.stage("writing the entry", 0);
+        let bytes = entry.encode(self.source.control())?;
+        self.repository.put(&names::entry(&entry.id), bytes).await?;
+        Ok(entry)
+    }
+
     /// Adds a tenant; or notes why it could not be, and takes the last backup's part of it. Errors: not the tenant's
     /// own.
     async fn add(&mut self, id: TenantId, entry: &mut Entry) -> Result<()> {
-        let (keys, made) = match self.keys(id).await {
-            Ok(keys) => {
-                let made = self.tenant(id, &keys).await;
-                (Some(keys), made)
-            }
-            Err(failure) => (None, Err(failure)),
-        };
-        let error = match made {
+        let error = match self.tenant(id).await {
             Ok((tenant, stored)) => {
                 entry.new_bytes += stored;
                 entry.tenants.push(tenant);
@@ -260,10 +279,11 @@ impl Run<'_> {
             return keys::destroy(self.repository, self.source.control(), id).await;
         }
         // A tenant's own provider may refuse for ever: the others' backup must not wait for that.
-        let older = self.older(id, keys.as_deref());
+        let older = self.older(id).await?;
         let as_of = older.as_ref().map(|older| show(older.time_us));
         tracing::error!(tenant = %id, %error, as_of, "a tenant cannot be backed up as it is now");
-        entry.failed.push(FailedTenant::new(id, &error));
+        let again = self.has_moved(id).await;
+        entry.failed.push(FailedTenant { again, ..FailedTenant::new(id, &error) });
         entry.tenants.extend(older);
         Ok(())
     }
@@ -298,3 +318,6 @@ const _: fn() = || {
     fn shared<T: Send + Sync>() {}
     shared::<Arc<Watch>>();
 };
+
+#[cfg(test)]
+mod tests;

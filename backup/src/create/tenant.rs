@@ -1,7 +1,7 @@
 //! One tenant's part of a backup.
 
 use sepal_database::{
-    Result, TenantId,
+    Error, Provider, Result, SqlState, TenantId,
     backup::{CopiedFile, LogPiece, Source},
     sealing::{hex, sha256},
 };
@@ -15,21 +15,42 @@ use crate::{
 };
 
 impl Run<'_> {
-    /// Stores the keys that the tenant has now, and gives their set's id.
-    pub(super) async fn keys(&self, id: TenantId) -> Result<String, Failure> {
-        let read = blocking(self.source, move |source| Ok((source.keys_tag(id)?, source.sealed_keys(id)?)));
-        let (tag, sealed) = read.await.map_err(Failure::Tenant)?;
+    /// Stores the keys that the tenant has now, and gives their set's id and tag. Errors: the tenant's own: the copy of
+    /// control.db does not know who opens them.
+    async fn keys(&self, id: TenantId) -> Result<(String, String), Failure> {
+        // The provider last: one that came before the keys were read is seen.
+        let read = blocking(self.source, move |source| {
+            Ok((source.keys_tag(id)?, source.sealed_keys(id)?, source.provider(id)?))
+        });
+        let (tag, sealed, provider) = read.await.map_err(Failure::Tenant)?;
+        if self.is_another(id, provider.as_ref()) {
+            return Err(Failure::Tenant(moved(id)));
+        }
         let whose = (id, self.line.as_str());
-        keys::store(self.repository, self.source.control(), whose, &tag, &sealed).await
+        let set = keys::store(self.repository, self.source.control(), whose, &tag, &sealed).await?;
+        Ok((set, tag))
+    }
+
+    /// Whether a tenant's provider is not the one that the copy of control.db names. Keys without one open everywhere.
+    fn is_another(&self, id: TenantId, provider: Option<&Provider>) -> bool {
+        provider.is_some() && provider != self.providers.get(&id)
+    }
+
+    /// The same, as things are now.
+    pub(super) async fn has_moved(&self, id: TenantId) -> bool {
+        let provider = blocking(self.source, move |source| source.provider(id)).await;
+        provider.is_ok_and(|provider| self.is_another(id, provider.as_ref()))
     }
 
     /// What belongs to a tenant now, and how many bytes had to be stored for it.
-    pub(super) async fn tenant(&mut self, id: TenantId, keys: &str) -> Result<(TenantEntry, u64), Failure> {
-        let keys = keys.to_owned();
+    pub(super) async fn tenant(&mut self, id: TenantId) -> Result<(TenantEntry, u64), Failure> {
         if let Some(unchanged) = self.unchanged(id).await? {
+            let (keys, _) = self.keys(id).await?;
             return Ok((TenantEntry { keys, ..unchanged }, 0));
         }
         let pin = self.source.pin(id).await.map_err(Failure::Tenant)?;
+        // After the pin, which is under no newer ones, and before the log that may be under the newest.
+        let (mut keys, tag) = self.keys(id).await?;
         let mut stored = 0;
         let mut manifests = Vec::with_capacity(pin.manifests.len());
         for file in &pin.manifests {
@@ -50,6 +71,11 @@ impl Run<'_> {
         let sealed =
             blocking(self.source, move |source| entry::seal(source.control(), id, &facts_of, &facts));
         let facts = sealed.await.map_err(Failure::Tenant)?;
+        // The facts may be under a key that came meanwhile.
+        let now = blocking(self.source, move |source| source.keys_tag(id)).await.map_err(Failure::Tenant)?;
+        if now != tag {
+            (keys, _) = self.keys(id).await?;
+        }
         let tenant = TenantEntry {
             tenant: id.to_string(),
             keys,
@@ -65,10 +91,24 @@ impl Run<'_> {
     }
 
     /// The last backup's entry, for a tenant that cannot be read now: better than none. Not under other keys: those of
-    /// then are retired, and control.db is under the new ones.
-    pub(super) fn older(&self, id: TenantId, keys: Option<&str>) -> Option<TenantEntry> {
-        let last = self.known.last.get(&id).filter(|last| self.known.has_all(last))?;
-        keys.is_none_or(|keys| keys == last.keys).then(|| last.clone())
+    /// then are retired, and control.db is under the new ones. Errors: the repository's.
+    pub(super) async fn older(&self, id: TenantId) -> Result<Option<TenantEntry>> {
+        let Some(last) = self.known.last.get(&id).filter(|last| self.known.has_all(last)) else {
+            return Ok(None);
+        };
+        // Where neither side can tell, whoever restores is told.
+        let tag = blocking(self.source, move |source| source.keys_tag(id)).await;
+        let is_same = match tag {
+            Ok(tag) => match keys::is_of(self.repository, id, &last.keys, &tag).await {
+                Ok(is_same) => is_same,
+                Err(error) => match Failure::of_object(error) {
+                    Failure::Tenant(_) => true,
+                    Failure::All(error) => return Err(error),
+                },
+            },
+            Err(_) => true,
+        };
+        Ok(is_same.then(|| last.clone()))
     }
 
     /// The last backup's entry, if the tenant is not open and its log is what it was then, to the byte.
@@ -132,6 +172,11 @@ impl Run<'_> {
         }
         Ok(LogFile { number: piece.number, file: piece.file.to_string(), bytes: piece.bytes, parts })
     }
+}
+
+fn moved(tenant: TenantId) -> Error {
+    let why = format!("tenant {tenant} got another key provider while the backup was made");
+    Error::new(SqlState::ObjectInUse, why).with_hint("Another backup follows at once: it has the tenant.")
 }
 
 /// A tenant's file that cannot be read is its own; the repository is everybody's.

@@ -35,23 +35,10 @@ impl Keeper {
         } else if look_at <= now_us() {
             self.read_verifications().await;
         }
-        let Some(options) = self.due() else { return self.alert() };
+        let due = self.state.lock().due(self.settings.schedule, now_us());
+        let Some(options) = due else { return self.alert() };
         self.backup(options).await;
         self.alert();
-    }
-
-    /// Whether a backup is to be made now, and how.
-    fn due(&self) -> Option<CreateOptions> {
-        let mut state = self.state.lock();
-        let now = now_us();
-        let next = self
-            .settings
-            .schedule
-            .filter(|_| state.known)
-            .map(|schedule| schedule.due(state.status.last_backup_us, now).max(state.retry_at));
-        state.status.next_us = next;
-        let asked = state.asked.take();
-        asked.or_else(|| next.filter(|next| *next <= now).map(|_| CreateOptions::default()))
     }
 
     /// What the repository already has, so that a restart of the server is no reason for a backup.
@@ -99,7 +86,7 @@ impl Keeper {
 
     async fn backup(&self, options: CreateOptions) {
         let watch = Arc::new(Watch::default());
-        {
+        let owed = {
             let mut state = self.state.lock();
             if state.status.job.state != JobStatus::WAITING {
                 state.status.last_job += 1;
@@ -107,8 +94,12 @@ impl Keeper {
             let number = state.status.last_job;
             state.status.job = JobStatus { state: "running".into(), ..JobStatus::waiting(number) };
             state.watch = Some(Arc::clone(&watch));
-        }
+            std::mem::take(&mut state.owed)
+        };
         let made = create(&self.source, &self.repository, &options, &self.pace, &watch).await;
+        if made.is_err() {
+            self.state.lock().owed |= owed;
+        }
         let made = self.note_backup(made, &watch);
         let Some(entry) = made else { return };
         if options.new_repository {
@@ -134,6 +125,7 @@ impl Keeper {
                     "backed up"
                 );
                 let failed = entry.failed.len() as u64;
+                state.owed |= entry.failed.iter().any(|failed| failed.again);
                 let status = &mut state.status;
                 status.backups += 1;
                 status.last_backup = Some(entry.id.clone());

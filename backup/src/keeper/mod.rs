@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 pub use status::{ArchiveStatus, JobStatus, Status};
 
 use crate::{
-    archive::Archive,
+    archive::{Archive, Round},
     create::CreateOptions,
     moment::now_us,
     pace::Pace,
@@ -72,6 +72,9 @@ struct State {
     status: Status,
     /// Somebody asked for a backup.
     asked: Option<CreateOptions>,
+    /// One has to be made, whatever the schedule, after what a round of the archive or a backup met. Until one that
+    /// begins after that is made.
+    owed: bool,
     watch: Option<Arc<Watch>>,
     /// Not before this moment.
     retry_at: i64,
@@ -202,36 +205,54 @@ impl Keeper {
     }
 
     async fn archive_round(&self, archive: &mut Option<Archive>) {
+        let mut round = Round::default();
         let done = match archive {
-            Some(archive) => archive.round(&self.pace).await,
+            Some(archive) => archive.round(&self.pace, &mut round).await,
             None => match Archive::new(self.source.clone(), self.repository.clone()).await {
-                Ok(new) => archive.insert(new).round(&self.pace).await,
+                Ok(new) => archive.insert(new).round(&self.pace, &mut round).await,
                 Err(error) => Err(error),
             },
         };
-        let mut state = self.state.lock();
+        self.state.lock().note_round(&round, done);
+    }
+}
+
+impl State {
+    /// What a round found counts, whatever it ended with: neither a gap nor a new key is found again.
+    fn note_round(&mut self, round: &Round, done: Result<()>) {
+        if !round.renewed.is_empty() {
+            tracing::info!(tenants = ?round.renewed, "keys of tenants were replaced: a backup follows");
+        }
+        if !round.gaps.is_empty() {
+            tracing::error!(tenants = ?round.gaps, "a log was let go unarchived: a backup follows");
+            self.status.archive.gaps += round.gaps.len() as u64;
+        }
+        if !round.gaps.is_empty() || !round.renewed.is_empty() {
+            // A new backup makes the moments after it restorable again, by itself. One that is under way may have
+            // passed the tenant already.
+            self.retry_at = 0;
+            self.owed = true;
+        }
         match done {
-            Ok(round) => {
-                if !round.renewed.is_empty() {
-                    tracing::info!(tenants = ?round.renewed, "keys of tenants were replaced: a backup follows");
-                }
-                if !round.gaps.is_empty() {
-                    tracing::error!(tenants = ?round.gaps, "a log was let go unarchived: a backup follows");
-                    state.status.archive.gaps += round.gaps.len() as u64;
-                }
-                if !round.gaps.is_empty() || !round.renewed.is_empty() {
-                    // A new backup makes the moments after it restorable again, by itself.
-                    state.retry_at = 0;
-                    if state.asked.is_none() && state.watch.is_none() {
-                        state.asked = Some(CreateOptions::default());
-                    }
-                }
-                state.status.archive.done(round.bytes);
-            }
+            Ok(()) => self.status.archive.done(round.bytes),
             Err(error) => {
                 tracing::error!(%error, "the log was not archived; it is kept and tried again");
-                state.status.archive.failed(&error);
+                self.status.archive.failed(&error);
             }
         }
     }
+
+    /// Whether a backup is to be made now, and how.
+    fn due(&mut self, schedule: Option<Schedule>, now: i64) -> Option<CreateOptions> {
+        let next = schedule
+            .filter(|_| self.known)
+            .map(|schedule| schedule.due(self.status.last_backup_us, now).max(self.retry_at));
+        self.status.next_us = next;
+        let is_owed = self.owed && self.retry_at <= now;
+        let asked = self.asked.take();
+        asked.or_else(|| (is_owed || next.is_some_and(|next| next <= now)).then(CreateOptions::default))
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,10 +2,11 @@
 //!
 //! object_store's own writer for directories never calls fsync, and a backup that a power cut takes back is none. So:
 //! written beside under a name that begins with a dot, fsynced, renamed, and the directory fsynced. Each new folder's
-//! name is made durable in the one above it.
+//! name is made durable in the one above it. What held keys is overwritten when its name is gone (`leaving`).
 
 use std::{
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::{SystemTime, UNIX_EPOCH},
@@ -13,14 +14,18 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{self, BoxStream};
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use sepal_database::{Error, Result};
 use tokio::{
     fs::{self, File, OpenOptions},
     io::{AsyncReadExt, AsyncWriteExt},
 };
 
-use super::{CHUNK_BYTES, Listed, Shelf, Upload, damaged, failed};
+use super::{CHUNK_BYTES, Listed, Shelf, Upload, damaged, failed, leaving::Leaving};
+use crate::names;
 
 /// See the module.
 #[derive(Debug)]
@@ -50,6 +55,9 @@ impl DirectoryShelf {
 /// Tells apart the unfinished files of one process.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
+/// How often a file of keys is read again, because another came into its place.
+const ATTEMPTS: u32 = 100;
+
 struct FileUpload {
     name: String,
     /// Taken when it is finished.
@@ -61,8 +69,10 @@ struct FileUpload {
 impl Drop for FileUpload {
     fn drop(&mut self) {
         if let Some(path) = self.unfinished.take() {
+            let leaving = Leaving::of(&self.name, &path);
             // Nobody counts on it; `prune` removes what stays.
             let _ = std::fs::remove_file(path);
+            leaving.overwrite();
         }
     }
 }
@@ -79,9 +89,12 @@ impl Upload for FileUpload {
         self.file.flush().await.map_err(wrong)?;
         self.file.sync_all().await.map_err(wrong)?;
         let Some(unfinished) = self.unfinished.clone() else { return Ok(()) };
+        let leaving = Leaving::of(&name, &self.path);
         fs::rename(&unfinished, &self.path).await.map_err(wrong)?;
-        sync_directory(self.path.parent().unwrap_or(Path::new("/"))).await.map_err(wrong)?;
         self.unfinished = None;
+        // What was there goes when nothing can bring it back any more.
+        sync_directory(self.path.parent().unwrap_or(Path::new("/"))).await.map_err(wrong)?;
+        overwrite(leaving).await;
         Ok(())
     }
 
@@ -112,6 +125,10 @@ impl Shelf for DirectoryShelf {
     }
 
     async fn open(&self, name: &str) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
+        if names::holds_keys(name) {
+            let keys = read_keys(&self.path(name)?).await.map_err(|error| failed("read", name, &error))?;
+            return Ok(keys.map(|keys| stream::iter([Ok(Bytes::from(keys))]).boxed()));
+        }
         let file = match File::open(self.path(name)?).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(|error| failed("read", name, &error))?,
@@ -142,13 +159,42 @@ impl Shelf for DirectoryShelf {
 
     async fn remove(&self, name: &str) -> Result<()> {
         let path = self.path(name)?;
+        let leaving = Leaving::of(name, &path);
         match fs::remove_file(&path).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             removed => removed.map_err(|error| failed("remove", name, &error))?,
         }
         // A key that was destroyed must not come back with the power.
         let folder = path.parent().unwrap_or(&self.root);
-        sync_directory(folder).await.map_err(|error| failed("remove", name, &error))
+        sync_directory(folder).await.map_err(|error| failed("remove", name, &error))?;
+        overwrite(leaving).await;
+        Ok(())
+    }
+}
+
+/// Once the file has lost its name.
+async fn overwrite(leaving: Leaving) {
+    if let Err(problem) = tokio::task::spawn_blocking(move || leaving.overwrite()).await {
+        tracing::error!(%problem, "overwriting what a file of keys held panicked");
+    }
+}
+
+/// The beginning of a file of keys, which is all of one that is not too long. One that lost its name meanwhile may have
+/// been overwritten already: then what stands in its place is read. `None`: there is none.
+async fn read_keys(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let mut file = match File::open(path).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut bytes = Vec::new();
+        (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut bytes).await?;
+        // Nobody changes keys so often: such a file system counts no names.
+        if file.metadata().await?.nlink() > 0 || attempt == ATTEMPTS {
+            return Ok(Some(bytes));
+        }
     }
 }
 

@@ -4,11 +4,12 @@
 //! begin ─ write ─ write ─ … ─ finish     an object appears whole, and is durable when `finish` returns
 //! ```
 //! An upload that is dropped leaves no object, whatever ended it. Names are relative, with `/`; nothing here knows
-//! what they mean ([`crate::names`]) nor sees anything that is not sealed or an id.
+//! what they mean ([`crate::names`]), but for which of them hold keys, nor sees anything that is not sealed or an id.
 
 mod bucket;
 mod credentials;
 mod directory;
+mod leaving;
 mod location;
 
 use std::{fmt, path::Path, sync::Arc};

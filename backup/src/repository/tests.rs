@@ -101,6 +101,60 @@ async fn no_name_leads_out_of_the_directory() {
     assert_eq!(std::fs::read(&outside).unwrap(), b"kept");
 }
 
+/// A dropped tenant's keys are not to be found in what the file system has given back.
+#[tokio::test]
+async fn what_held_keys_is_overwritten_when_it_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = repository(dir.path());
+    let first = [b'k'; 1_000];
+    // Whoever has the file open still sees its blocks.
+    let stored = async |name: &str| {
+        repository.put(name, first.to_vec()).await.unwrap();
+        std::fs::File::open(dir.path().join(name)).unwrap()
+    };
+    let left = |mut file: std::fs::File| {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();
+        bytes
+    };
+    let (replaced, removed) = (stored("keys/tenants/a").await, stored("keys/tenants/b").await);
+    let (kept, other) = (stored("keys/tenants/c").await, stored("tenants/d").await);
+    std::fs::hard_link(dir.path().join("keys/tenants/c"), dir.path().join("on-purpose")).unwrap();
+    repository.put("keys/tenants/a", b"a tombstone".to_vec()).await.unwrap();
+    for name in ["keys/tenants/b", "keys/tenants/c", "tenants/d"] {
+        repository.remove(name).await.unwrap();
+        repository.remove(name).await.unwrap();
+    }
+    for file in [replaced, removed] {
+        assert_eq!(left(file), [0; 1_000]);
+    }
+    assert_eq!(left(kept), first, "it has another name");
+    assert_eq!(left(other), first, "it holds no keys");
+    assert_eq!(repository.get("keys/tenants/a", MOST).await.unwrap().unwrap(), b"a tombstone");
+    assert_eq!(repository.get("keys/tenants/b", MOST).await.unwrap(), None);
+    let error = repository.get("keys/tenants/a", 4).await.unwrap_err();
+    assert_eq!(error.state(), SqlState::DataCorrupted, "{error}");
+
+    // What was not finished held them as well.
+    let mut upload = repository.shelf.begin("keys/tenants/e", 1_000).await.unwrap();
+    upload.write(Bytes::copy_from_slice(&first)).await.unwrap();
+    let unfinished = std::fs::read_dir(dir.path().join("keys/tenants"))
+        .unwrap()
+        .flatten()
+        .find(|entry| entry.file_name().to_string_lossy().starts_with(".e."));
+    let unfinished = std::fs::File::open(unfinished.unwrap().path()).unwrap();
+    until_written(&unfinished, 1_000).await;
+    drop(upload);
+    assert_eq!(left(unfinished), [0; 1_000]);
+}
+
+/// tokio writes in the background.
+async fn until_written(file: &std::fs::File, bytes: u64) {
+    while file.metadata().unwrap().len() < bytes {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[test]
 fn addresses_are_read_and_refused() {
     let bucket: Location =

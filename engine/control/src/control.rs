@@ -71,6 +71,8 @@ pub struct Control {
     pub(crate) env_names: EnvNames,
     pub(crate) wrappers: Arc<dyn Wrappers>,
     pub(crate) secret_uses: UseBuffer,
+    /// Whoever keeps tenants' keys from being destroyed has it as well.
+    pub(crate) held_keys: Arc<()>,
     /// Stands in for a key that does not exist, so that its refusal takes the same work.
     pub(crate) decoy: KeyRow,
     /// SQLite's `data_version` when it was last looked at.
@@ -145,6 +147,7 @@ impl Control {
             env_names: options.secret_env_names,
             wrappers: options.wrappers,
             secret_uses: UseBuffer::default(),
+            held_keys: Arc::default(),
             seen_version: AtomicI64::new(version),
         };
         Ok((control, migrated))

@@ -56,8 +56,8 @@ pub use control::{Control, ControlOptions};
 pub use control_error::{ControlError, KeyFileError, RootKeyError};
 pub use key_cache::KeyCacheStats;
 pub use keys::{
-    KeyFiles, KeyWrapper, Passphrase, Provider, RecoveryKey, RecoveryShare, RecoveryStatus, RootStatus,
-    RootStore, TenantKeyStatus, WrapperError, Wrappers, check_passphrase, open_recovery_package,
+    HeldKeys, KeyFiles, KeyWrapper, Passphrase, Provider, RecoveryKey, RecoveryShare, RecoveryStatus,
+    RootStatus, RootStore, TenantKeyStatus, WrapperError, Wrappers, check_passphrase, open_recovery_package,
 };
 pub use names::{DEFAULT_ENVIRONMENT, EnvironmentName, TenantName};
 pub use principal::{Principal, Scopes};

@@ -9,7 +9,7 @@
 //! The instance key does not change when the root does, so older objects open beside newer copies of control.db. A key
 //! that the tenant's own provider wrapped stays wrapped by it.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use rusqlite::{Connection, TransactionBehavior, params};
 use sepal_crypto::{Aad, Key, hex, sha256, unhex};
@@ -19,7 +19,7 @@ use serde_json::json;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    AuditAction, Control, ControlError,
+    AuditAction, Control, ControlError, Provider,
     audit::{NewAuditEvent, append},
     control::{journal_of, remove_if_there},
     control_error::Result,
@@ -67,10 +67,30 @@ impl Drop for Epoch {
     }
 }
 
+/// As long as one lives, [`Control::retire_tenant_keys`] destroys none.
+#[derive(Debug)]
+pub struct HeldKeys {
+    _counted: Arc<()>,
+}
+
 impl Control {
+    /// Keeps every tenant's older keys from being destroyed. What a backup copies is sealed under the keys of one
+    /// moment after the other; with this from before the first of them on, the keys of the last one open all of it.
+    pub fn hold_tenant_keys(&self) -> HeldKeys {
+        // Not while they are being destroyed.
+        let _database = self.database.lock();
+        HeldKeys { _counted: Arc::clone(&self.held_keys) }
+    }
+
+    /// Whether somebody does. Control is locked.
+    pub(super) fn holds_tenant_keys(&self) -> bool {
+        Arc::strong_count(&self.held_keys) > 1
+    }
+
     /// Writes a copy of control.db to `to`, which must not exist: one moment of it, without tenants' keys. Durable on
-    /// return. It opens with the root key of that moment; tenants open when their keys are back.
-    pub fn backup_copy(&self, to: &Path) -> Result<()> {
+    /// return. It opens with the root key of that moment; tenants open when their keys are back. Gives the providers
+    /// that tenants had brought by then: keys that only another one opens are of no use beside the copy.
+    pub fn backup_copy(&self, to: &Path) -> Result<HashMap<TenantId, Provider>> {
         key_file::write_private(to, &[])?;
         let mut copy = schema::connect(to)?;
         schema::settle(&copy)?;
@@ -82,12 +102,14 @@ impl Control {
             ControlError::InvalidArgument(format!("\"{}\" is no path in UTF-8", to.display()))
         })?;
         let database = self.database.lock();
+        let providers = self.own_providers(&database)?;
         database.execute("ATTACH DATABASE ?1 AS copy", params![path])?;
         let copied = copy_tables(&database);
         database.execute_batch("DETACH DATABASE copy")?;
         copied?;
         remove_if_there(&journal_of(to)).map_err(io)?;
-        Ok(key_file::sync_parent(to)?)
+        key_file::sync_parent(to)?;
+        Ok(providers)
     }
 
     /// A tenant's keys, sealed for a backup. They open only beside a control.db of this directory.

@@ -24,6 +24,7 @@ mod rotation;
 mod seal_file;
 pub(crate) mod tenant_keys;
 
+pub use backup::HeldKeys;
 pub(crate) use instance::InstanceKeys;
 pub(crate) use own::OwnKeys;
 pub use passphrase::{Passphrase, check_passphrase};

@@ -44,9 +44,7 @@ struct Known {
 impl OwnKeys {
     /// Reads which tenants have one.
     pub(crate) fn load(database: &Connection) -> Result<Self> {
-        let mut statement = database.prepare("SELECT DISTINCT tenant FROM tenant_keys WHERE own")?;
-        let rows = statement.query_map([], |row| Ok(TenantId(row.get(0)?)))?;
-        let tenants = rows.collect::<rusqlite::Result<HashSet<_>>>()?;
+        let tenants = with_one(database)?;
         Ok(Self(Mutex::new(Known { tenants, held: HashMap::new() })))
     }
 
@@ -79,6 +77,13 @@ impl OwnKeys {
         let known = self.0.lock();
         known.tenants.contains(&tenant) && !known.held.contains_key(&tenant)
     }
+}
+
+/// The tenants whose keys are under a provider of their own.
+fn with_one(database: &Connection) -> Result<HashSet<TenantId>> {
+    let mut statement = database.prepare("SELECT DISTINCT tenant FROM tenant_keys WHERE own")?;
+    let rows = statement.query_map([], |row| Ok(TenantId(row.get(0)?)))?;
+    Ok(rows.collect::<rusqlite::Result<HashSet<_>>>()?)
 }
 
 /// What a key of an epoch becomes before the root wraps it.
@@ -127,6 +132,15 @@ impl Control {
 
     pub(super) fn own_provider(&self, database: &Connection, tenant: TenantId) -> Result<Option<Provider>> {
         Ok(read_body(database, &self.vault, tenant)?.1.own_provider)
+    }
+
+    /// Those of all tenants that have one.
+    pub(super) fn own_providers(&self, database: &Connection) -> Result<HashMap<TenantId, Provider>> {
+        let mut providers = HashMap::new();
+        for tenant in with_one(database)? {
+            providers.extend(self.own_provider(database, tenant)?.map(|provider| (tenant, provider)));
+        }
+        Ok(providers)
     }
 
     pub(super) fn own_wrapper(&self, tenant: TenantId, provider: &Provider) -> Result<Arc<dyn KeyWrapper>> {

@@ -126,9 +126,15 @@ impl Control {
     /// Destroys the epochs before `epoch`, and gives how many there were. The caller knows that nothing is sealed under
     /// them any more.
     ///
-    /// Errors: 22023 `epoch` is beyond the newest: nothing could be opened.
+    /// Errors: 22023 `epoch` is beyond the newest: nothing could be opened; 55006 somebody needs the older ones
+    /// ([`Self::hold_tenant_keys`]).
     pub fn retire_tenant_keys(&self, tenant: TenantId, epoch: u64) -> Result<usize> {
         let mut database = self.database.lock();
+        if self.holds_tenant_keys() {
+            let why =
+                "a backup that is being made may need the tenant's older keys: try again when it is done";
+            return Err(ControlError::Busy(why.into()));
+        }
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         require_tenant(&transaction, tenant)?;
         let newest = newest_epoch(&transaction, tenant)?;

@@ -267,6 +267,37 @@ fn keys_of_later_epochs_come_back_beside_an_older_control_db() {
     }
 }
 
+/// What is copied while a key is replaced opens with what is there at the end.
+#[test]
+fn keys_are_not_destroyed_while_a_backup_holds_them() {
+    let fixture = Fixture::new();
+    let control = &fixture.control;
+    let (acme, other) = (fixture.tenant("acme"), fixture.tenant("other"));
+    add_secret(control, &acme, b"hunter2");
+    let recovery = control.create_recovery(None, false).unwrap();
+    let files = TempDir::new().unwrap();
+    let provider = Provider::KeyFile { path: own_key(&files) };
+    control.set_tenant_provider(other.id, &provider).unwrap();
+    let place = TempDir::new().unwrap();
+    let copy = place.path().join("control.db");
+    let (held, another) = (control.hold_tenant_keys(), control.hold_tenant_keys());
+    let providers = control.backup_copy(&copy).unwrap();
+    assert_eq!(providers.into_iter().collect::<Vec<_>>(), [(other.id, provider)]);
+    control.rotate_tenant_key(acme.id).unwrap();
+    drop(another);
+    assert_eq!(code(control.retire_tenant_keys(acme.id, 2).unwrap_err()), "55006");
+    let keys = control.sealed_tenant_keys(acme.id).unwrap();
+    drop(held);
+    assert_eq!(control.retire_tenant_keys(acme.id, 2).unwrap(), 1);
+
+    let package = Control::recovery_package_of(&copy).unwrap().unwrap();
+    let root = open_recovery_package(&package, &recovery).unwrap();
+    let restored = Control::open(&copy, &root, ControlOptions::default()).unwrap();
+    restored.restore_tenant_keys(acme.id, &keys).unwrap();
+    restored.settle_restored_keys(acme.id).unwrap();
+    assert_eq!(secret(&restored, &acme), b"hunter2");
+}
+
 fn own_key(directory: &TempDir) -> PathBuf {
     let path = directory.path().join("acme.key");
     root_key::create(&path).unwrap();

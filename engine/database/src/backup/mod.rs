@@ -27,7 +27,7 @@ use sepal_types::{Error, Result, SqlState};
 pub use facts::{Difference, Golden, TableFacts};
 pub use pin::{CopiedFile, LogPiece, TenantPin};
 pub use restoring::{RestoredTenant, Restoring, Until};
-pub use sepal_control::{RecoveryKey, RecoveryShare, Wrappers, open_recovery_package};
+pub use sepal_control::{HeldKeys, RecoveryKey, RecoveryShare, Wrappers, open_recovery_package};
 pub use sepal_types::{FileId, Lsn};
 pub use source::{OpenLog, Source};
 

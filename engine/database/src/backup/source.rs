@@ -1,7 +1,7 @@
 //! A database as a backup sees it while it serves.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -9,9 +9,9 @@ use std::{
 use sepal_storage::closed_log_files;
 use sepal_types::{Lsn, Result, TenantId};
 
-use super::{CopiedFile, LogPiece, TableFacts, TenantPin};
+use super::{CopiedFile, HeldKeys, LogPiece, TableFacts, TenantPin};
 use crate::{
-    Control, Database, Key, Wrappers,
+    Control, Database, Key, Provider, Wrappers,
     blocking::blocking,
     tenant::{OpenTenant, directory},
 };
@@ -38,14 +38,25 @@ impl Source {
         Ok(self.control().list_tenants()?.into_iter().map(|tenant| tenant.id).collect())
     }
 
-    /// A copy of control.db without the tenants' wrapped keys. Blocks.
-    pub fn copy_control(&self, to: &Path) -> Result<()> {
+    /// No key of a tenant is destroyed as long as what it gives lives. Blocks.
+    pub fn hold_keys(&self) -> HeldKeys {
+        self.control().hold_tenant_keys()
+    }
+
+    /// A copy of control.db without the tenants' wrapped keys. Gives the providers that tenants had brought by then.
+    /// Blocks.
+    pub fn copy_control(&self, to: &Path) -> Result<HashMap<TenantId, Provider>> {
         Ok(self.control().backup_copy(to)?)
     }
 
     /// A tenant's keys as control.db holds them, wrapped under the root key. Blocks.
     pub fn sealed_keys(&self, tenant: TenantId) -> Result<Vec<u8>> {
         Ok(self.control().sealed_tenant_keys(tenant)?)
+    }
+
+    /// The provider that the tenant brought, if it has one. Blocks.
+    pub fn provider(&self, tenant: TenantId) -> Result<Option<Provider>> {
+        Ok(self.control().tenant_provider(tenant)?)
     }
 
     /// Tells the tenant's set of keys from another one: sealing the same keys twice gives different bytes. Blocks.

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sepal_control::{AuditAction, NewAuditEvent};
+use sepal_control::{AuditAction, ControlError, NewAuditEvent};
 use sepal_storage::{FileRotation, KeyUse};
 use sepal_types::Result;
 use serde_json::json;
@@ -60,14 +60,14 @@ async fn again(tenant: &Arc<OpenTenant>) -> Option<Duration> {
 /// The tenant's key first: that takes a flush at most. Copies are as slow as compactions, and have their threads.
 async fn pass(tenant: &Arc<OpenTenant>) -> Result<Pass> {
     let worker = Arc::clone(tenant);
-    let (left, copying) = blocking("the rotation of a tenant's keys", move || {
-        let left = renew_key(&worker)?;
-        Ok((left, worker.store.file_rotation()?.running))
+    let (left, is_over, copying) = blocking("the rotation of a tenant's keys", move || {
+        let (left, is_over) = renew_key(&worker)?;
+        Ok((left, is_over, worker.store.file_rotation()?.running))
     })
     .await?;
     tenant.rotation.note(left);
     if !copying {
-        return Ok(if left.files() == 0 { Pass::Over } else { Pass::Again(AGAIN) });
+        return Ok(if is_over { Pass::Over } else { Pass::Again(AGAIN) });
     }
     let worker = Arc::clone(tenant);
     let copied = tenant.background.compactions.run(tenant.until_closed(), move || copy_one(&worker)).await;
@@ -93,23 +93,31 @@ fn copy_one(tenant: &OpenTenant) -> Result<Pass> {
     Ok(Pass::Again(Duration::ZERO))
 }
 
-/// Puts everything under the newest of the tenant's keys, and destroys the others when nothing needs them any more.
-fn renew_key(tenant: &OpenTenant) -> Result<KeyUse> {
+/// Puts everything under the newest of the tenant's keys, and destroys the others when nothing needs them any more:
+/// beside what does stands whether they are.
+fn renew_key(tenant: &OpenTenant) -> Result<(KeyUse, bool)> {
     let (store, control) = (&tenant.store, &tenant.delivery.control);
     if control.tenant_key_status(tenant.id)?.len() < 2 && !store.has_older_keys() {
-        return Ok(KeyUse::default());
+        return Ok((KeyUse::default(), true));
     }
     // In this order: of the keys that are read now, none that is destroyed below is the newest.
     let epoch = control.tenant_key_epoch(tenant.id)?;
     let keys = control.tenant_keys(tenant.id)?;
     let left = store.rewrap(keys, &SegmentIndexer::of_flush(tenant, &|| tenant.is_closed()))?;
     tenant.count_files();
-    if left.files() == 0 {
-        let retired = control.retire_tenant_keys(tenant.id, epoch)?;
-        store.forget_older_keys();
-        tracing::info!(tenant = %tenant.id, epoch, retired, "older keys of the tenant are destroyed");
+    if left.files() > 0 {
+        return Ok((left, false));
     }
-    Ok(left)
+    let retired = match control.retire_tenant_keys(tenant.id, epoch) {
+        Err(ControlError::Busy(why)) => {
+            tracing::debug!(tenant = %tenant.id, why = %why, "older keys of the tenant stay for now");
+            return Ok((left, false));
+        }
+        retired => retired?,
+    };
+    store.forget_older_keys();
+    tracing::info!(tenant = %tenant.id, epoch, retired, "older keys of the tenant are destroyed");
+    Ok((left, true))
 }
 
 /// Begins to give the tenant's files other keys. Blocking.
