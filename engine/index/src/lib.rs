@@ -46,6 +46,7 @@ mod layout;
 mod memory;
 mod neighbor;
 mod parts;
+mod permute;
 mod prefetch;
 mod quantize;
 mod vectors;

@@ -8,6 +8,7 @@
 //!    what one node's search loaded into the caches is what the next one's reads; in rounds of growing size, so that
 //!    nodes all the same find the graph about as they would in random order.
 //! 3. Whoever cannot be reached is linked to (`repair`).
+//! 4. Nodes are numbered anew, so that a search finds neighbours side by side (`arrange`).
 //!
 //! `linker` changes the links that several threads may want to change at once, `work` shares nodes out to threads.
 
@@ -17,6 +18,7 @@ mod work;
 
 use sepal_types::Metric;
 
+use super::arrange::arrange;
 use super::beam::Walk;
 use super::links::Layers;
 use super::nodes::Nodes;
@@ -49,13 +51,7 @@ const FEWEST_CODES: usize = 256;
 ///
 /// # Errors
 /// [`IndexError::Cancelled`] and [`IndexError::Resources`].
-pub(super) fn graph(
-    metric: Metric,
-    m: usize,
-    ef: usize,
-    params: &BuildParams,
-    thrifty: bool,
-) -> Result<Graph, IndexError> {
+pub(super) fn graph(m: usize, ef: usize, params: &BuildParams, thrifty: bool) -> Result<Graph, IndexError> {
     let (nodes, counts) = Nodes::build(params, m)?;
     let layers = Layers::empty(m, &counts)?;
     let coded = Coded::new(params, &nodes.first_rows(), thrifty)?;
@@ -65,7 +61,21 @@ pub(super) fn graph(
         None => Insertion::new(&exact(params, &nodes), &layers, ef, params, &all).run()?,
     }
     (params.progress)(params.rows() as u64, params.rows() as u64);
-    Ok(Graph::new(metric, params.dim, nodes, layers, coded.codes))
+    finished(params, nodes, layers, coded)
+}
+
+/// The graph of nodes that are all linked.
+pub(super) fn finished(
+    params: &BuildParams,
+    nodes: Nodes,
+    mut layers: Layers,
+    coded: Coded,
+) -> Result<Graph, IndexError> {
+    let Coded { mut codes, rows } = coded;
+    drop(rows);
+    let nodes = arrange(&nodes, &mut layers, codes.as_mut())
+        .ok_or_else(|| IndexError::Shape("nodes were arranged wrongly; report this".into()))?;
+    Ok(Graph::new(params.metric, params.dim, nodes, layers, codes))
 }
 
 /// What a build takes at most. The least is without the rows as queries.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use super::nodes::NONE;
 use crate::IndexError;
 use crate::layout::Reader;
+use crate::permute::permute;
 use crate::quantize::{Aligned, prefetch};
 
 /// Links written at a time.
@@ -112,6 +113,17 @@ impl Layers {
     pub(super) fn prefetch(&self, layer: usize, node: u32) {
         let Layer { slots, links, .. } = &self.layers[layer];
         prefetch(links, node as usize * slots, *slots);
+    }
+
+    /// Puts node `order[i]` at `i`, whose links follow to `places`, the inverse. Every node stays in its layers.
+    pub(super) fn arrange(&mut self, order: &[u32], places: &[u32]) {
+        for Layer { count, slots, links } in &mut self.layers {
+            permute(bytes_mut(links), *slots * size_of::<u32>(), &order[..*count as usize]);
+            for slot in links.iter_mut() {
+                let slot = slot.get_mut();
+                *slot = places.get(*slot as usize).copied().unwrap_or(NONE);
+            }
+        }
     }
 
     /// All slots of a layer as little-endian bytes.

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use super::Graph;
-use super::build::{Coded, Insertion, Order, exact};
+use super::build::{Coded, Insertion, Order, exact, finished};
 use super::links::Layers;
 use super::nodes::{NONE, Nodes};
 use super::scratch::Candidate;
@@ -74,7 +74,7 @@ pub(super) fn graph<'a>(
         return Ok(None);
     }
     (params.progress)(params.rows() as u64, params.rows() as u64);
-    let graph = Graph::new(params.metric, params.dim, nodes, layers, coded.codes);
+    let graph = finished(params, nodes, layers, coded)?;
     Ok(Some(Merged { graph, wear: base.wear, base: base.index }))
 }
 

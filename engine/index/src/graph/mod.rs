@@ -10,13 +10,14 @@
 //! - Nodes are numbered by falling level, so node 0 is the entry and each layer is one flat array (`links`).
 //!
 //! The files, in the order of a build: `nodes`, `space` (how far apart are two nodes), `fit`, `build` (insertion, and a
-//! second look at the links), `select` (which neighbours to link), `repair` (nobody unreachable), and where segments are
-//! merged `merge` (the largest one's graph goes on); of a query: `search` (scan or walk, then exact distances, over one
+//! second look at the links), `select` (which neighbours to link), `repair` (nobody unreachable), `arrange` (neighbours
+//! side by side), and where segments are merged `merge` (the largest one's graph goes on); of a query: `search` (scan or walk, then exact distances, over one
 //! graph or several; where vectors have to be fetched, which), `beam` (the walk), `reach` (how long it goes on),
 //! `scratch` (its reused memory). `layout` has the bytes, `check` asks whether they belong to their rows.
 //!
 //! It never holds the vectors, and never returns an estimated distance.
 
+mod arrange;
 mod beam;
 mod build;
 mod check;
@@ -90,7 +91,7 @@ impl Graph {
     ) -> Result<Self, IndexError> {
         let thrifty = memory_bytes < Self::build_memory(metric, m, params.rows(), params.dim).usual;
         let (m, ef) = options(m, ef_construction);
-        build::graph(metric, m, ef, params, thrifty)
+        build::graph(m, ef, params, thrifty)
     }
 
     #[cfg(test)]

@@ -126,6 +126,21 @@ impl Nodes {
         Some(nodes)
     }
 
+    /// The same with node `order[i]` as node `i`. `None` unless `order` has each once.
+    pub(super) fn in_order(&self, order: &[u32]) -> Option<Self> {
+        let rows = order.iter().map(|node| self.rows_of(*node));
+        let starts = self.starts.as_ref().map(|_| {
+            let mut end = 0;
+            let ends = rows.clone().map(|rows| {
+                end += rows.len() as u32;
+                end
+            });
+            std::iter::once(0).chain(ends).collect()
+        });
+        let positions = rows.flatten().copied().collect();
+        Self::from_parts(self.rows, self.indexed.clone(), positions, starts)
+    }
+
     /// How many nodes.
     pub(super) fn count(&self) -> usize {
         self.starts.as_ref().map_or(self.positions.len(), |starts| starts.len() - 1)

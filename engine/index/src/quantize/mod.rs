@@ -36,6 +36,7 @@ pub(crate) use rotate::mix;
 pub(crate) use stored::StoredCodes;
 
 use crate::distance::{distance, norm};
+use crate::permute::permute;
 use crate::{BuildParams, IndexError};
 use encode::{LINE_ELEMENTS, encode, round_query};
 use kernel::Kernel;
@@ -207,6 +208,13 @@ impl Codes {
     #[inline]
     pub(crate) fn score(&self, query: &QueryRef, nodes: &[u32], out: &mut Vec<f32>) {
         self.codec.score(query, (&self.bytes[..], &self.corrections[..]), nodes, out);
+    }
+
+    /// Puts the code of node `order[i]` at `i`.
+    pub(crate) fn arrange(&mut self, order: &[u32]) {
+        let stride = self.codec.stride();
+        permute(&mut self.bytes, stride, order);
+        permute(&mut self.corrections, 1, order);
     }
 
     /// Whether a node's code is this vector's. The processor that made it may have rounded some levels otherwise, by
