@@ -525,5 +525,5 @@ impl Search<'_> {
 
 /// How many candidates are scored before the error of their estimates counts as known.
 fn scored_at_least(k: usize) -> usize {
-    k.saturating_add((k / 2).max(5))
+    k.saturating_add((k / 5).max(2))
 }
