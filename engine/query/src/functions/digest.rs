@@ -1,4 +1,4 @@
-//! `md5`, `sha256` and their kin, and single bytes of a `bytea`.
+//! `md5`, `sha256` and their kin, single bytes of a `bytea`, and how many there are.
 //!
 //! What queries compute of their rows, by the libraries of digests. Nothing of Sepal's own is protected by them.
 
@@ -27,6 +27,18 @@ const FUNCTIONS: &[(&str, &[Overload])] = &[
     ("sha256", &[Overload::new(&[Bytea], Bytea, |given, _| Ok(digest::<Sha256>(given)))]),
     ("sha384", &[Overload::new(&[Bytea], Bytea, |given, _| Ok(digest::<Sha384>(given)))]),
     ("sha512", &[Overload::new(&[Bytea], Bytea, |given, _| Ok(digest::<Sha512>(given)))]),
+    (
+        "length",
+        &[
+            Overload::new(&[Text], Int4, |given, _| {
+                Ok(Answer::Int(match given.first() {
+                    Some(Given::Text(text)) => text.chars().count() as i64,
+                    _ => 0,
+                }))
+            }),
+            Overload::new(&[Bytea], Int4, |given, _| Ok(Answer::Int(bytes(given).len() as i64))),
+        ],
+    ),
     (
         "get_byte",
         &[Overload::new(&[Bytea, Int4], Int4, |given, _| {
