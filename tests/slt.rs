@@ -37,6 +37,7 @@ files! {
         postgres_character "character.slt",
         postgres_constraints "constraints.slt",
         postgres_ddl "ddl.slt",
+        postgres_distinct_from "distinct_from.slt",
         postgres_functions "functions.slt",
         postgres_functions_of_clients "functions_of_clients.slt",
         postgres_insert_returning "insert_returning.slt",

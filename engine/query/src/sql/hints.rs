@@ -252,9 +252,9 @@ fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::sql::sqlparser::{dialect::PostgreSqlDialect, parser::Parser};
+    use datafusion::sql::sqlparser::parser::Parser;
 
-    use super::*;
+    use super::{super::dialect::Postgres, *};
 
     #[test]
     fn arguments_give_parameters_their_types() {
@@ -276,7 +276,7 @@ mod tests {
             ("l2_distance('[1]'::halfvec, $1)", SqlType::HalfVec(None)),
         ];
         for (sql, expected) in cases {
-            let parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(sql);
+            let parser = Parser::new(&Postgres).try_with_sql(sql);
             let expr = parser.and_then(|mut parser| parser.parse_expr()).expect("a valid expression");
             let mut parameters = ParameterTypes::default();
             hint(&expr, &mut parameters, &|name: &str| (name == "id").then_some(SqlType::Int8));

@@ -5,6 +5,7 @@
 
 pub mod delivery;
 mod depth;
+mod dialect;
 mod exists;
 mod hints;
 pub mod history;
@@ -27,6 +28,7 @@ mod vectors;
 mod wildcard;
 
 pub use datafusion::sql::sqlparser::ast;
+pub use dialect::Postgres;
 pub use inlined::{Inlined, inlined_vector};
 pub use maintenance::{Maintenance, NamedTable, Reindexed};
 pub use names::{output_names, strip_marker};

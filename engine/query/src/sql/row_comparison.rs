@@ -69,9 +69,9 @@ fn ordered(pairs: &[(&Expr, &Expr)], strict: &BinaryOperator, last: &BinaryOpera
 
 #[cfg(test)]
 mod tests {
-    use datafusion::sql::sqlparser::{dialect::PostgreSqlDialect, parser::Parser};
+    use datafusion::sql::sqlparser::parser::Parser;
 
-    use super::*;
+    use super::{super::dialect::Postgres, *};
 
     #[test]
     fn rows_are_compared_from_the_left() {
@@ -84,7 +84,7 @@ mod tests {
             ("(a, random()) > (1, 2)", "(a, random()) > (1, 2)"),
         ];
         for (sql, expected) in cases {
-            let parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(sql);
+            let parser = Parser::new(&Postgres).try_with_sql(sql);
             let mut expr = parser.and_then(|mut parser| parser.parse_expr()).expect("a valid expression");
             compare_rows(&mut expr);
             assert_eq!(expr.to_string(), expected, "{sql}");
