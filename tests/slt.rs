@@ -33,6 +33,7 @@ macro_rules! files {
 files! {
     "postgres" {
         postgres_arithmetic "arithmetic.slt",
+        postgres_arrays "arrays.slt",
         postgres_by_key "by_key.slt",
         postgres_character "character.slt",
         postgres_constraints "constraints.slt",

@@ -71,7 +71,8 @@ fn ordered(pairs: &[(&Expr, &Expr)], strict: &BinaryOperator, last: &BinaryOpera
 mod tests {
     use datafusion::sql::sqlparser::parser::Parser;
 
-    use super::{super::dialect::Postgres, *};
+    use super::super::dialect::Postgres;
+    use super::*;
 
     #[test]
     fn rows_are_compared_from_the_left() {

@@ -137,7 +137,8 @@ pub fn type_untyped(values: &mut ast::Values) {
 mod tests {
     use datafusion::sql::sqlparser::parser::Parser;
 
-    use super::{super::dialect::Postgres, *};
+    use super::super::dialect::Postgres;
+    use super::*;
 
     fn typed(sql: &str, target: &SqlType) -> String {
         let parser = Parser::new(&Postgres).try_with_sql(sql);

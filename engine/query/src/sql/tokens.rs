@@ -255,7 +255,8 @@ fn is_select_word(word: &Word) -> bool {
 mod tests {
     use datafusion::sql::sqlparser::parser::Parser;
 
-    use super::{super::dialect::Postgres, *};
+    use super::super::dialect::Postgres;
+    use super::*;
 
     fn grouped(expression: &str) -> String {
         let tokens = tokenize(expression).unwrap();
