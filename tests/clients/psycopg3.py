@@ -131,6 +131,10 @@ def arrays(connection):
     ]:
         rows = connection.execute(f"SELECT id FROM py_arrays WHERE {condition} ORDER BY id", (value,))
         assert [row[0] for row in rows] == found, condition
+    rows = connection.execute("WITH w AS (SELECT id AS n FROM py_arrays) SELECT n FROM w WHERE n = ANY(%s)", ("{2,9}",))
+    assert rows.fetchall() == [(2,)]
+    connection.execute("UPDATE py_arrays SET tags = CASE WHEN id = ANY(%s) THEN tags ELSE %s END", ("{1,2}", ["n"]))
+    assert connection.execute("SELECT tags FROM py_arrays WHERE id = 3").fetchone() == (["n"],)
     ok("arrays beside parameters")
 
 

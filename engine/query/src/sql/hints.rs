@@ -22,9 +22,13 @@ pub fn hint(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<
     let mut known = Known { parameters, columns };
     match expr {
         Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. } => {
-            // `column = ANY($1)`: the parameter is an array of the column's type; of text where there is no telling.
-            let ty = known.column(left).or_else(|| known.type_of(left)).unwrap_or(SqlType::Text);
-            known.give(right, &SqlType::Array(Box::new(ty)));
+            // `column = ANY($1)`: the parameter is an array of the column's type; of text where there is no telling. The
+            // planner can tell of a column.
+            let column = matches!(left.as_ref(), Expr::Identifier(_) | Expr::CompoundIdentifier(_));
+            let ty = known.column(left).or_else(|| known.type_of(left));
+            if let Some(ty) = ty.or_else(|| (!column).then_some(SqlType::Text)) {
+                known.give(right, &SqlType::Array(Box::new(ty)));
+            }
         }
         Expr::Case { conditions, else_result, .. } => {
             let results = conditions.iter().map(|CaseWhen { result, .. }| result);
