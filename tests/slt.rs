@@ -33,10 +33,12 @@ macro_rules! files {
 files! {
     "postgres" {
         postgres_arithmetic "arithmetic.slt",
+        postgres_arrays "arrays.slt",
         postgres_by_key "by_key.slt",
         postgres_character "character.slt",
         postgres_constraints "constraints.slt",
         postgres_ddl "ddl.slt",
+        postgres_distinct_from "distinct_from.slt",
         postgres_functions "functions.slt",
         postgres_functions_of_clients "functions_of_clients.slt",
         postgres_insert_returning "insert_returning.slt",

@@ -116,6 +116,28 @@ def prepared(connection):
     ok("prepared statements, executemany, pipeline")
 
 
+def arrays(connection):
+    """psycopg leaves the type of a list of texts open, as it does that of a text."""
+    connection.execute("CREATE TABLE py_arrays (id int PRIMARY KEY, tags text[])")
+    connection.execute("INSERT INTO py_arrays VALUES (1, %s), (2, %s), (3, NULL)", (["a"], []))
+    connection.execute("UPDATE py_arrays SET tags = tags || %s WHERE id = %s", (["k", "l,m"], 1))
+    connection.execute("UPDATE py_arrays SET tags = %s || tags WHERE id = 1", (["z"],))
+    assert connection.execute("SELECT tags FROM py_arrays WHERE id = 1").fetchone() == (["z", "a", "k", "l,m"],)
+    for condition, value, found in [
+        ("tags && %s", ["k", "q"], [1]), ("tags @> %s", ["a", "k"], [1]), ("tags <@ %s", ["a"], [2]),
+        ("%s = ANY(tags)", "k", [1]), ("tags = coalesce(tags, %s)", ["q"], [1, 2]), ("id = ANY(%s)", [1, 3], [1, 3]),
+        ("NOT id = ANY(%s)", [1, 3], [2]), ("coalesce(tags, %s) = '{q}'", ["q"], [3]), ("id::text <> ALL(%s)", ["1"], [2, 3]),
+        ("tags[1] LIKE ANY(%s)", ["z%", "x"], [1]), ("array_cat(tags, %s) @> '{q}'", ["q"], [1, 2, 3]),
+    ]:
+        rows = connection.execute(f"SELECT id FROM py_arrays WHERE {condition} ORDER BY id", (value,))
+        assert [row[0] for row in rows] == found, condition
+    rows = connection.execute("WITH w AS (SELECT id AS n FROM py_arrays) SELECT n FROM w WHERE n = ANY(%s)", ("{2,9}",))
+    assert rows.fetchall() == [(2,)]
+    connection.execute("UPDATE py_arrays SET tags = CASE WHEN id = ANY(%s) THEN tags ELSE %s END", ("{1,2}", ["n"]))
+    assert connection.execute("SELECT tags FROM py_arrays WHERE id = 3").fetchone() == (["n"],)
+    ok("arrays beside parameters")
+
+
 def copies(connection):
     connection.execute("CREATE TABLE py_copy (id int, note text, embedding vector(3))")
     data = [(n, None if n % 7 == 0 else f"note\t{n}\n\\", numpy.array([n, n / 2, -n], dtype=numpy.float32)) for n in range(1000)]
@@ -232,7 +254,7 @@ def sessions(connection):
 
 
 def clean(connection):
-    for name in ("types", "items", "prepared", "copy", "tx", "errors"):
+    for name in ("types", "items", "prepared", "arrays", "copy", "tx", "errors"):
         connection.execute(f"DROP TABLE IF EXISTS py_{name}")
 
 
@@ -241,7 +263,7 @@ def main():
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
         clean(connection)
         register_vector(connection)
-        for step in (types, vectors, prepared, copies, transactions, errors, sessions, clean):
+        for step in (types, vectors, prepared, arrays, copies, transactions, errors, sessions, clean):
             step(connection)
     ok("psycopg " + psycopg.__version__)
 

@@ -210,6 +210,7 @@ impl Session {
             ast::Statement::Query(query) if matches!(*query.body, ast::SetExpr::Insert(_)) => {
                 self.plan_dml(&insert_with_ctes(query)?, declared)
             }
+            ast::Statement::Query(query) if changes_rows(query) => self.plan_dml(ast, declared),
             ast::Statement::Query(_) => self.plan_query(ast, declared),
             ast::Statement::Explain { .. } | ast::Statement::ExplainTable { .. } => {
                 self.plan_explain(ast, declared)
@@ -399,6 +400,7 @@ impl Session {
             ast::Statement::Query(query) if matches!(*query.body, ast::SetExpr::Insert(_)) => {
                 self.plan_dml(&insert_with_ctes(query)?, declared)
             }
+            ast::Statement::Query(query) if changes_rows(query) => self.plan_dml(statement, declared),
             ast::Statement::Query(_) => self.plan_query(statement, declared),
             ast::Statement::Insert(_) | ast::Statement::Update(_) | ast::Statement::Delete(_) => {
                 self.plan_dml(statement, declared)
@@ -406,6 +408,11 @@ impl Session {
             _ => Err(Error::unsupported("EXPLAIN shows SELECT, INSERT, UPDATE and DELETE only")),
         }
     }
+}
+
+/// `WITH w AS (…) UPDATE …`, or DELETE.
+fn changes_rows(query: &ast::Query) -> bool {
+    matches!(*query.body, ast::SetExpr::Update(_) | ast::SetExpr::Delete(_))
 }
 
 /// `WITH w AS (…) INSERT … SELECT`: the CTEs belong to the rows that are inserted.

@@ -31,7 +31,7 @@ use crate::{
     output::OutputColumn,
     planner::{TemporaryTables, undefined_table},
     point::PointRead,
-    sql::{ParameterTypes, prepare_expression, prepare_query},
+    sql::{ParameterTypes, expand_wildcards, prepare_expression, prepare_query},
     table::{ROW_ID, UserTable},
 };
 
@@ -81,6 +81,7 @@ struct Target {
 impl Change {
     pub fn update(
         update: &ast::Update,
+        with: Option<&ast::With>,
         parameters: &mut ParameterTypes,
         context: &DmlContext,
     ) -> Result<Self> {
@@ -105,6 +106,7 @@ impl Change {
             &update.table,
             more,
             update.selection.clone(),
+            with,
             items,
             assigned,
             update.returning.as_deref(),
@@ -115,6 +117,7 @@ impl Change {
 
     pub fn delete(
         delete: &ast::Delete,
+        with: Option<&ast::With>,
         parameters: &mut ParameterTypes,
         context: &DmlContext,
     ) -> Result<Self> {
@@ -137,6 +140,7 @@ impl Change {
             table,
             more,
             delete.selection.clone(),
+            with,
             items,
             None,
             delete.returning.as_deref(),
@@ -151,6 +155,7 @@ impl Change {
         table: &TableWithJoins,
         more: Vec<TableWithJoins>,
         selection: Option<Expr>,
+        with: Option<&ast::With>,
         mut items: Vec<SelectItem>,
         assigned: Option<Vec<ColumnId>>,
         returning: Option<&[SelectItem]>,
@@ -162,6 +167,11 @@ impl Change {
             items.extend(more.iter().flat_map(relation_names).map(all_columns));
         }
         let mut query = skeleton(&target.def.name, None)?;
+        if let Some(with) = with {
+            check_names(with, &target.def)?;
+            query.with = Some(with.clone());
+            expand_wildcards(&mut query, &context.statement.table_columns());
+        }
         if let SetExpr::Select(select) = query.body.as_mut() {
             select.projection = items;
             select.from = std::iter::once(table.clone()).chain(more).collect();
@@ -354,6 +364,17 @@ fn find_target(table: &TableWithJoins, context: &DmlContext) -> Result<Target> {
     let alias = alias.as_ref().map(|alias| identifier(&alias.name));
     let shown = alias.clone().unwrap_or_else(|| table_name.clone());
     Ok(Target { def: Arc::clone(&version.def), name: Ident::with_quote('"', shown), alias })
+}
+
+/// The query for the rows finds its target by name, where a CTE of that name would stand before it.
+///
+/// Errors: 0A000.
+fn check_names(with: &ast::With, target: &TableDef) -> Result<()> {
+    if !with.cte_tables.iter().any(|cte| identifier(&cte.alias.name) == target.name) {
+        return Ok(());
+    }
+    let message = format!("WITH names a query like the table \"{}\" that is changed", target.name);
+    Err(Error::unsupported(message).with_hint("Give the query in WITH another name."))
 }
 
 fn row_id_item(target: &Target) -> SelectItem {

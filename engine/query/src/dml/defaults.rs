@@ -10,7 +10,7 @@ use datafusion::{
     common::DFSchema,
     optimizer::simplify_expressions::ExprSimplifier,
     physical_expr::create_physical_expr,
-    sql::sqlparser::{ast, dialect::PostgreSqlDialect, parser::Parser},
+    sql::sqlparser::{ast, parser::Parser},
 };
 use sepal_storage::arrow_type;
 use sepal_types::{ColumnDef, Error, Result, SqlType, TableDef};
@@ -19,7 +19,7 @@ use super::{DmlContext, assign::assign};
 use crate::{
     error::translate,
     output::{sql_type, typed_field},
-    sql::{ParameterTypes, prepare_expression, tokenize},
+    sql::{ParameterTypes, Postgres, prepare_expression, tokenize},
 };
 
 /// `rows` default values of a column.
@@ -75,7 +75,7 @@ pub fn sequence_name(def: &TableDef, column: &ColumnDef) -> String {
 
 /// The expression that a DEFAULT's text says.
 pub fn parse_default(text: &str) -> Result<ast::Expr> {
-    Parser::new(&PostgreSqlDialect {})
+    Parser::new(&Postgres)
         .with_tokens_with_locations(tokenize(text)?)
         .parse_expr()
         .map_err(|problem| Error::bug(format!("the stored default {text} does not parse: {problem}")))

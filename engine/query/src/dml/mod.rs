@@ -88,21 +88,30 @@ impl Draft {
 }
 
 impl Dml {
-    /// Prepares INSERT, UPDATE or DELETE; `None` for any other statement.
+    /// Prepares INSERT, UPDATE or DELETE, the latter two also after WITH; `None` for any other statement.
     pub fn prepare(
         statement: &ast::Statement,
         parameters: &mut ParameterTypes,
         context: &DmlContext,
     ) -> Result<Option<Dml>> {
+        let (statement, with) = match statement {
+            ast::Statement::Query(query) => match query.body.as_ref() {
+                ast::SetExpr::Update(statement) | ast::SetExpr::Delete(statement) => {
+                    (statement, query.with.as_ref())
+                }
+                _ => return Ok(None),
+            },
+            statement => (statement, None),
+        };
         Ok(Some(match statement {
             ast::Statement::Insert(insert) => {
                 Dml::Insert(Box::new(Insert::prepare(insert, parameters, context)?))
             }
             ast::Statement::Update(update) => {
-                Dml::Change(Box::new(Change::update(update, parameters, context)?))
+                Dml::Change(Box::new(Change::update(update, with, parameters, context)?))
             }
             ast::Statement::Delete(delete) => {
-                Dml::Change(Box::new(Change::delete(delete, parameters, context)?))
+                Dml::Change(Box::new(Change::delete(delete, with, parameters, context)?))
             }
             ast::Statement::Merge { .. } => {
                 return Err(Error::unsupported("MERGE is not supported")

@@ -4,6 +4,7 @@
 //! shared by all sessions of one tenant and adds what its queries may hold, in memory and on disk. Tables come from the
 //! [`StatementContext`] of the statement at hand, so a plan can name nothing outside the tenant's own snapshot.
 
+mod arrays;
 mod floats;
 mod json_operators;
 mod moment;

@@ -1,7 +1,7 @@
 //! Binary operators and array literals that mean something else when an operand is a vector; `typing` has the
 //! other types' operators.
 //!
-//! `json_operators` is asked first: it owns those of `json` and `jsonb`.
+//! `json_operators` is asked first: it owns those of `json` and `jsonb`. Then `arrays` is.
 
 use datafusion::{
     arrow::datatypes::DataType,
@@ -20,7 +20,7 @@ use sepal_storage::arrow_type;
 use sepal_types::{Error, Metric, SqlState, SqlType, VectorKind};
 
 use super::{
-    json_operators, typing,
+    arrays, json_operators, typing,
     untyped::{self, Operand},
 };
 use crate::{
@@ -45,6 +45,10 @@ impl ExprPlanner for Operators {
             return Ok(PlannerResult::Planned(distance_call(metric, left, right)));
         }
         let expr = match json_operators::plan(expr, schema)? {
+            PlannerResult::Original(expr) => expr,
+            planned => return Ok(planned),
+        };
+        let expr = match arrays::plan(expr, schema)? {
             PlannerResult::Original(expr) => expr,
             planned => return Ok(planned),
         };

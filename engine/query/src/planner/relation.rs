@@ -18,7 +18,6 @@ use datafusion::{
     prelude::ident,
     sql::sqlparser::{
         ast::{self, FunctionArg, FunctionArgExpr, TableFactor, Value},
-        dialect::PostgreSqlDialect,
         parser::Parser,
     },
 };
@@ -30,7 +29,7 @@ use crate::{
     context::StatementContext,
     error::carry,
     output::typed_field,
-    sql::{ParameterTypes, prepare_expression, reference},
+    sql::{ParameterTypes, Postgres, prepare_expression, reference},
     table::UserTable,
     vector::{TopK, vector_scalar},
 };
@@ -226,8 +225,7 @@ fn plan_filter(
         )
     };
     let tokens = crate::sql::tokenize(text).map_err(|error| wrong(&error))?;
-    let dialect = PostgreSqlDialect {};
-    let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
+    let mut parser = Parser::new(&Postgres).with_tokens_with_locations(tokens);
     let mut expr = parser.parse_expr().map_err(|error| wrong(&error))?;
     if parser.peek_token().token != datafusion::sql::sqlparser::tokenizer::Token::EOF {
         return Err(wrong(&format!("unexpected \"{}\"", parser.peek_token())));

@@ -6,15 +6,15 @@
 //! others where they share one, else the type that the function wants, `double precision` among numbers.
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
-    TypedString, UnaryOperator, Value,
+    BinaryOperator, CaseWhen, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
+    Ident, TypedString, UnaryOperator, Value,
 };
 use sepal_types::{SqlType, VectorKind};
 
 use super::{
     literals::number,
     params::ParameterTypes,
-    rewrite::{ColumnTypes, cast_target, placeholder},
+    rewrite::{ColumnTypes, call, cast_target, placeholder, wrapper_name},
 };
 
 /// Types the parameters that stand right inside `expr`.
@@ -22,14 +22,28 @@ pub fn hint(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<
     let mut known = Known { parameters, columns };
     match expr {
         Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. } => {
-            // `column = ANY($1)`: the parameter is an array of the column's type; of text where there is no telling.
-            let ty = known.column(left).or_else(|| known.type_of(left)).unwrap_or(SqlType::Text);
-            known.give(right, &SqlType::Array(Box::new(ty)));
+            // `column = ANY($1)`: the parameter is an array of the column's type; of text where there is no telling. The
+            // planner can tell of a column.
+            let column = matches!(left.as_ref(), Expr::Identifier(_) | Expr::CompoundIdentifier(_));
+            let ty = known.column(left).or_else(|| known.type_of(left));
+            if let Some(ty) = ty.or_else(|| (!column).then_some(SqlType::Text)) {
+                known.give(right, &SqlType::Array(Box::new(ty)));
+            }
         }
         Expr::Case { conditions, else_result, .. } => {
             let results = conditions.iter().map(|CaseWhen { result, .. }| result);
             known.give_common(&results.chain(else_result.as_deref()).collect::<Vec<_>>());
         }
+        Expr::BinaryOp {
+            left,
+            op:
+                BinaryOperator::ArrowAt
+                | BinaryOperator::AtArrow
+                | BinaryOperator::PGOverlap
+                | BinaryOperator::StringConcat,
+            right,
+        } => known.give_array(left, right),
+        Expr::Cast { expr, data_type, .. } => known.give_elements_of(expr, data_type),
         Expr::Ceil { expr, .. } | Expr::Floor { expr, .. } => known.give(expr, &SqlType::Float8),
         Expr::Substring { expr, substring_from, substring_for, .. } => {
             known.give(expr, &SqlType::Text);
@@ -40,6 +54,34 @@ pub fn hint(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<
         Expr::Trim { expr, .. } => known.give(expr, &SqlType::Text),
         Expr::Function(function) => known.give_arguments(function),
         _ => {}
+    }
+}
+
+/// Reads string literals beside arrays as arrays, where a call or CASE wants one type of all: `coalesce(tags, '{}')`.
+pub fn type_literals(expr: &mut Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<'_>) {
+    let known = Known { parameters, columns };
+    let exprs: Vec<&mut Expr> = match expr {
+        Expr::Case { conditions, else_result, .. } => {
+            let results = conditions.iter_mut().map(|when| &mut when.result);
+            results.chain(else_result.as_deref_mut()).collect()
+        }
+        Expr::Function(function) if name_of(function).is_some_and(|name| takes_one_type(&name)) => {
+            let FunctionArguments::List(list) = &mut function.args else { return };
+            let arguments = list.args.iter_mut().filter_map(|argument| match argument {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+                _ => None,
+            });
+            arguments.collect()
+        }
+        _ => return,
+    };
+    let Some(ty @ SqlType::Array(_)) = known.common(&exprs.iter().map(|expr| &**expr).collect::<Vec<_>>())
+    else {
+        return;
+    };
+    let Some(wrapper) = wrapper_name(&ty) else { return };
+    for literal in exprs.into_iter().filter(|expr| is_text(expr)) {
+        *literal = call(&wrapper, literal.clone(), None);
     }
 }
 
@@ -66,8 +108,36 @@ impl Known<'_> {
         }
     }
 
+    /// A parameter beside an array is one.
+    fn give_array(&mut self, left: &Expr, right: &Expr) {
+        for (array, beside) in [(left, right), (right, left)] {
+            if let Some(ty @ SqlType::Array(_)) = self.type_of(array) {
+                self.give(beside, &ty);
+            }
+        }
+    }
+
+    /// `ARRAY[$1, $2]::vector[]`: the cast types the elements.
+    fn give_elements_of(&mut self, operand: &Expr, target: &DataType) {
+        let array = match operand {
+            Expr::Array(array) => array,
+            Expr::Nested(inner) => return self.give_elements_of(inner, target),
+            _ => return,
+        };
+        if let Some(SqlType::Array(element)) = cast_target(target) {
+            array.elem.iter().for_each(|item| self.give(item, &element));
+        }
+    }
+
+    /// The elements among the arguments of `array_append` and its kin.
+    fn give_elements(&mut self, array: &Expr, elements: &[&Expr]) {
+        if let Some(SqlType::Array(element)) = self.type_of(array) {
+            elements.iter().for_each(|item| self.give(item, &element));
+        }
+    }
+
     fn give_arguments(&mut self, function: &Function) {
-        let Some(name) = function.name.0.last().and_then(|part| part.as_ident()).map(normalized) else {
+        let Some(name) = name_of(function) else {
             return;
         };
         let arguments = arguments(function);
@@ -77,6 +147,23 @@ impl Known<'_> {
         if takes_one_type(&name) {
             self.give_common(&arguments);
             return;
+        }
+        match (name.as_str(), arguments.as_slice()) {
+            (
+                "array_append" | "array_position" | "array_positions" | "array_remove" | "array_replace",
+                [array, rest @ ..],
+            ) => {
+                self.give_elements(
+                    array,
+                    rest.get(..if name == "array_replace" { 2 } else { 1 }).unwrap_or(rest),
+                );
+                return;
+            }
+            ("array_prepend", [element, array]) => {
+                self.give_elements(array, &[*element]);
+                return;
+            }
+            _ => {}
         }
         // Beside a halfvec an untyped vector is one, too.
         let half = self.common(&arguments).filter(|ty| ty.vector_kind() == Some(VectorKind::Half));
@@ -106,6 +193,12 @@ impl Known<'_> {
             Expr::Cast { data_type, .. } | Expr::TypedString(TypedString { data_type, .. }) => {
                 cast_target(data_type)?
             }
+            Expr::Array(array) => {
+                let elements: Vec<&Expr> = array.elem.iter().collect();
+                let texts = !elements.is_empty() && elements.iter().all(|element| is_text(element));
+                let element = self.common(&elements).or_else(|| texts.then_some(SqlType::Text))?;
+                SqlType::Array(Box::new(element))
+            }
             Expr::Interval(_) => SqlType::Interval,
             Expr::Identifier(_) | Expr::CompoundIdentifier(_) => self.column(expr)?,
             Expr::Nested(inner) => self.type_of(inner)?,
@@ -116,13 +209,15 @@ impl Known<'_> {
                 | BinaryOperator::Multiply
                 | BinaryOperator::Divide
                 | BinaryOperator::Modulo => self.common(&[left.as_ref(), right.as_ref()])?,
-                BinaryOperator::StringConcat | BinaryOperator::LongArrow | BinaryOperator::HashLongArrow => {
-                    SqlType::Text
+                BinaryOperator::StringConcat => {
+                    let array = |operand| self.type_of(operand).filter(|ty| matches!(ty, SqlType::Array(_)));
+                    array(left).or_else(|| array(right)).unwrap_or(SqlType::Text)
                 }
+                BinaryOperator::LongArrow | BinaryOperator::HashLongArrow => SqlType::Text,
                 _ => return None,
             },
             Expr::Function(function) => {
-                let name = normalized(function.name.0.last()?.as_ident()?);
+                let name = name_of(function)?;
                 match name.strip_prefix("sepal_cast_") {
                     Some(target) => SqlType::from_name(target)?,
                     None if takes_one_type(&name) => self.common(&arguments(function))?,
@@ -150,6 +245,16 @@ impl Known<'_> {
         };
         (self.columns)(&normalized(name))
     }
+}
+
+fn name_of(function: &Function) -> Option<String> {
+    function.name.0.last().and_then(|part| part.as_ident()).map(normalized)
+}
+
+/// A string literal, which has no type yet.
+fn is_text(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(value)
+        if matches!(value.value, Value::SingleQuotedString(_) | Value::EscapedStringLiteral(_)))
 }
 
 fn arguments(function: &Function) -> Vec<&Expr> {
@@ -195,7 +300,7 @@ const fn rank(ty: &SqlType) -> Option<u8> {
 
 /// Functions whose arguments have one type, which is also the result's.
 fn takes_one_type(name: &str) -> bool {
-    matches!(name, "coalesce" | "greatest" | "least" | "mod" | "nullif" | "generate_series")
+    matches!(name, "array_cat" | "coalesce" | "greatest" | "least" | "mod" | "nullif" | "generate_series")
 }
 
 /// What the common functions of text give.
@@ -252,8 +357,9 @@ fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::sql::sqlparser::{dialect::PostgreSqlDialect, parser::Parser};
+    use datafusion::sql::sqlparser::parser::Parser;
 
+    use super::super::dialect::Postgres;
     use super::*;
 
     #[test]
@@ -272,15 +378,41 @@ mod tests {
             ("length(t) = ANY($1)", SqlType::Array(Box::new(SqlType::Int4))),
             ("id % 2 = ANY($1)", SqlType::Array(Box::new(SqlType::Int8))),
             ("CASE WHEN true THEN $1 ELSE false END", SqlType::Bool),
+            ("ARRAY['a'] || $1", SqlType::Array(Box::new(SqlType::Text))),
+            ("$1 && ARRAY[id]", SqlType::Array(Box::new(SqlType::Int8))),
+            ("array_cat(ARRAY[1], $1)", SqlType::Array(Box::new(SqlType::Int4))),
+            ("array_append(ARRAY['a'] || ARRAY['b'], $1)", SqlType::Text),
+            ("array_prepend($1, ARRAY[2.5])", SqlType::Numeric(None)),
+            ("ARRAY[$1]::vector[]", SqlType::Vector(None)),
             ("l2_distance(v, $1)", SqlType::Vector(None)),
             ("l2_distance('[1]'::halfvec, $1)", SqlType::HalfVec(None)),
         ];
         for (sql, expected) in cases {
-            let parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(sql);
+            let parser = Parser::new(&Postgres).try_with_sql(sql);
             let expr = parser.and_then(|mut parser| parser.parse_expr()).expect("a valid expression");
             let mut parameters = ParameterTypes::default();
             hint(&expr, &mut parameters, &|name: &str| (name == "id").then_some(SqlType::Int8));
             assert_eq!(parameters.get(1), Some(&expected), "{sql}");
+        }
+    }
+
+    #[test]
+    fn literals_beside_arrays_are_arrays() {
+        let cases = [
+            ("coalesce(tags, '{}')", "coalesce(tags, sepal_cast__text('{}'))"),
+            (
+                "CASE WHEN a THEN '{1}' ELSE ARRAY[2] END",
+                "CASE WHEN a THEN sepal_cast__int4('{1}') ELSE ARRAY[2] END",
+            ),
+            ("array_cat('{a}', tags)", "array_cat(sepal_cast__text('{a}'), tags)"),
+            ("coalesce(t, '{}')", "coalesce(t, '{}')"),
+        ];
+        let columns = |name: &str| (name == "tags").then(|| SqlType::Array(Box::new(SqlType::Text)));
+        for (sql, expected) in cases {
+            let parser = Parser::new(&Postgres).try_with_sql(sql);
+            let mut expr = parser.and_then(|mut parser| parser.parse_expr()).expect("a valid expression");
+            type_literals(&mut expr, &mut ParameterTypes::default(), &columns);
+            assert_eq!(expr.to_string(), expected);
         }
     }
 }

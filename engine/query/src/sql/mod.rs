@@ -5,6 +5,7 @@
 
 pub mod delivery;
 mod depth;
+mod dialect;
 mod exists;
 mod hints;
 pub mod history;
@@ -16,6 +17,7 @@ mod order;
 mod params;
 mod past;
 mod position;
+mod quantifiers;
 mod rewrite;
 mod row_comparison;
 mod row_locks;
@@ -27,12 +29,14 @@ mod vectors;
 mod wildcard;
 
 pub use datafusion::sql::sqlparser::ast;
+pub use dialect::Postgres;
 pub use inlined::{Inlined, inlined_vector};
 pub use maintenance::{Maintenance, NamedTable, Reindexed};
 pub use names::{output_names, strip_marker};
 pub use params::ParameterTypes;
 pub use past::{Moment, moments, past_tables, reference};
 pub use position::locate;
+pub use quantifiers::Quantified;
 pub use rewrite::{ColumnTypes, prepare_expression, prepare_query};
 pub(crate) use row_locks::marked_lock;
 pub use statement::{Statement, StatementKind, parse_statements};

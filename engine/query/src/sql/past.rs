@@ -13,13 +13,13 @@ use datafusion::sql::sqlparser::{
         Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, Query, SetExpr, Statement,
         TableFactor, Value, Visit, Visitor,
     },
-    dialect::PostgreSqlDialect,
     parser::Parser,
     tokenizer::{Token, TokenWithSpan},
 };
 use sepal_types::{Error, Result, SqlState};
 
 use super::{
+    dialect::Postgres,
     statement::syntax_error,
     tokens::{is_significant, offset},
 };
@@ -238,7 +238,7 @@ fn read(sql: &str, tokens: &[TokenWithSpan], start: usize) -> Result<Option<Clau
         return Ok(None);
     }
     let moment = as_of + 2;
-    let mut parser = Parser::new(&PostgreSqlDialect {}).with_tokens_with_locations(tokens[moment..].to_vec());
+    let mut parser = Parser::new(&Postgres).with_tokens_with_locations(tokens[moment..].to_vec());
     parser.parse_expr().map_err(|error| syntax_error(sql, tokens, &error))?;
     Ok(Some(Clause { start, moment, end: (moment + parser.index()).min(tokens.len()), call: TIME }))
 }
@@ -255,7 +255,7 @@ fn snapshot_name(token: &Token) -> Option<Vec<TokenWithSpan>> {
 }
 
 fn parse_moment(tokens: Vec<TokenWithSpan>) -> Result<Expr, datafusion::sql::sqlparser::parser::ParserError> {
-    Parser::new(&PostgreSqlDialect {}).with_tokens_with_locations(tokens).parse_expr()
+    Parser::new(&Postgres).with_tokens_with_locations(tokens).parse_expr()
 }
 
 /// Puts the call in the clause's place.

@@ -16,11 +16,12 @@ use sepal_types::{SqlType, VectorKind, parse_elements, parse_vector};
 
 use super::{
     exists,
-    hints::hint,
+    hints::{hint, type_literals},
     literals::{self, fold_sign, quoted_number, spell_number},
     names::output_names,
     order::keep_apart,
     params::{ParameterTypes, number},
+    quantifiers,
     row_comparison::compare_rows,
     rows::{type_untyped, type_values},
     vectors,
@@ -104,6 +105,7 @@ impl VisitorMut for Pass<'_> {
         compare_rows(expr);
         // Before the operands are rewritten, so that their casts and literals are still to be seen.
         hint(expr, self.parameters, self.columns);
+        type_literals(expr, self.parameters, self.columns);
         ControlFlow::Continue(())
     }
 
@@ -115,6 +117,7 @@ impl VisitorMut for Pass<'_> {
         rewrite_bits(expr);
         rewrite_interval(expr);
         rewrite_operator(expr);
+        quantifiers::rewrite(expr);
         rewrite_similar(expr);
         rewrite_substring(expr);
         rewrite_age(expr);

@@ -69,8 +69,9 @@ fn ordered(pairs: &[(&Expr, &Expr)], strict: &BinaryOperator, last: &BinaryOpera
 
 #[cfg(test)]
 mod tests {
-    use datafusion::sql::sqlparser::{dialect::PostgreSqlDialect, parser::Parser};
+    use datafusion::sql::sqlparser::parser::Parser;
 
+    use super::super::dialect::Postgres;
     use super::*;
 
     #[test]
@@ -84,7 +85,7 @@ mod tests {
             ("(a, random()) > (1, 2)", "(a, random()) > (1, 2)"),
         ];
         for (sql, expected) in cases {
-            let parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(sql);
+            let parser = Parser::new(&Postgres).try_with_sql(sql);
             let mut expr = parser.and_then(|mut parser| parser.parse_expr()).expect("a valid expression");
             compare_rows(&mut expr);
             assert_eq!(expr.to_string(), expected, "{sql}");

@@ -135,12 +135,13 @@ pub fn type_untyped(values: &mut ast::Values) {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::sql::sqlparser::{dialect::PostgreSqlDialect, parser::Parser};
+    use datafusion::sql::sqlparser::parser::Parser;
 
+    use super::super::dialect::Postgres;
     use super::*;
 
     fn typed(sql: &str, target: &SqlType) -> String {
-        let parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(sql);
+        let parser = Parser::new(&Postgres).try_with_sql(sql);
         let mut query = parser.and_then(|mut parser| parser.parse_query()).expect("a valid query");
         let mut parameters = ParameterTypes::default();
         for number in 1..=2 {

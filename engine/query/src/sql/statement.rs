@@ -6,7 +6,6 @@ use std::{fmt, ops::ControlFlow, sync::Arc};
 
 use datafusion::sql::sqlparser::{
     ast::{self, Visit, Visitor},
-    dialect::PostgreSqlDialect,
     keywords::Keyword,
     parser::{Parser, ParserError},
     tokenizer::{Location, Token, TokenWithSpan},
@@ -16,6 +15,7 @@ use sepal_types::{Error, Result, SqlState};
 use super::{
     delivery::{self, Delivery},
     depth::check_depth,
+    dialect::Postgres,
     history::{self, History},
     maintenance::{self, Maintenance},
     past, row_locks, tokens,
@@ -181,7 +181,7 @@ fn parse_sql(sql: &str, words: &[String], tokens: &mut Vec<TokenWithSpan>) -> Re
     }
     check_depth(tokens)?;
     refuse_missing_relation(sql, tokens)?;
-    let mut statement = Parser::new(&PostgreSqlDialect {})
+    let mut statement = Parser::new(&Postgres)
         .with_tokens_with_locations(tokens.clone())
         .parse_statements()
         .map_err(|error| syntax_error(sql, tokens, &error))?

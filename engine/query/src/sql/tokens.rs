@@ -255,12 +255,12 @@ fn is_select_word(word: &Word) -> bool {
 mod tests {
     use datafusion::sql::sqlparser::parser::Parser;
 
+    use super::super::dialect::Postgres;
     use super::*;
 
     fn grouped(expression: &str) -> String {
         let tokens = tokenize(expression).unwrap();
-        let expr =
-            Parser::new(&PostgreSqlDialect {}).with_tokens_with_locations(tokens).parse_expr().unwrap();
+        let expr = Parser::new(&Postgres).with_tokens_with_locations(tokens).parse_expr().unwrap();
         expr.to_string()
     }
 

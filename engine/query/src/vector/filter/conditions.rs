@@ -19,6 +19,8 @@ use datafusion::{
     scalar::ScalarValue,
 };
 
+use crate::functions::ANY_EQUAL;
+
 /// AND and OR within each other, at most: whoever writes more is evaluated.
 const MOST_DEPTH: usize = 64;
 
@@ -217,11 +219,11 @@ fn among(column: &dyn PhysicalExpr, literals: &[&ScalarValue], schema: &Schema) 
     Some(Condition::Within { column, spans: values.into_iter().flatten().map(Span::only).collect() })
 }
 
-/// `column = ANY (literal)`, which DataFusion plans as a call.
+/// `column = ANY (literal)`, which is planned as a call.
 fn any_of_array(call: &ScalarFunctionExpr, schema: &Schema) -> Option<Condition> {
     let [array, column] = call.args() else { return None };
     let ScalarValue::List(list) = array.downcast_ref::<Literal>()?.value() else { return None };
-    if call.fun().name() != "array_has" || list.is_null(0) {
+    if call.fun().name() != ANY_EQUAL || list.is_null(0) {
         return None;
     }
     let items = list.value(0);
