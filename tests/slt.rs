@@ -41,6 +41,7 @@ files! {
         postgres_functions_of_clients "functions_of_clients.slt",
         postgres_insert_returning "insert_returning.slt",
         postgres_joins_aggregates "joins_aggregates.slt",
+        postgres_json_aggregates "json_aggregates.slt",
         postgres_jsonb_basic "jsonb_basic.slt",
         postgres_jsonb_functions "jsonb_functions.slt",
         postgres_literals_and_names "literals_and_names.slt",

@@ -148,6 +148,7 @@ impl Planning {
         let mut aggregates = state.aggregate_functions().clone();
         functions::number_aggregates(&mut aggregates);
         functions::add_vector_aggregates(&mut aggregates);
+        functions::add_json_aggregates(&mut aggregates);
         let windows = state.window_functions().clone();
         Ok(Arc::new(Self { state, scalars, aggregates, windows }))
     }

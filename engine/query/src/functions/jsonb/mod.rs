@@ -4,6 +4,7 @@
 //! canonical text, so that most answers are slices of it; nothing here builds a tree. An argument that is not
 //! marked as `jsonb` is read as one first: literals, parameters, and what DataFusion forgot the type of.
 
+mod aggregate;
 mod argument;
 mod build;
 mod change;
@@ -34,7 +35,10 @@ use super::constants::{all_constant, answer};
 use crate::{
     error::carry,
     output::{sql_type, typed_field},
+    values::normalize_json,
 };
+
+pub use self::aggregate::{add_json_aggregates, plan_json_aggregate};
 
 /// Which of the two types a function reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,6 +52,14 @@ impl Flavour {
         match self {
             Self::Json => SqlType::Json,
             Self::Jsonb => SqlType::Jsonb,
+        }
+    }
+
+    /// A value that was put together as `json` is written. Errors: those of `jsonb`'s text form.
+    fn finish(self, text: String) -> sepal_types::Result<String> {
+        match self {
+            Self::Json => Ok(text),
+            Self::Jsonb => normalize_json(&text),
         }
     }
 }
@@ -83,7 +95,7 @@ enum Operation {
     /// The path step by step.
     Steps(Form),
     StripNulls,
-    ToJsonb,
+    ToJson,
     TypeOf,
 }
 
@@ -91,6 +103,8 @@ const FUNCTIONS: &[(&str, Operation, Flavour)] = &[
     ("json_array_element", Operation::Element(Form::Json), Flavour::Json),
     ("json_array_element_text", Operation::Element(Form::Text), Flavour::Json),
     ("json_array_length", Operation::ArrayLength, Flavour::Json),
+    ("json_build_array", Operation::BuildArray, Flavour::Json),
+    ("json_build_object", Operation::BuildObject, Flavour::Json),
     ("json_extract_path", Operation::Steps(Form::Json), Flavour::Json),
     ("json_extract_path_text", Operation::Steps(Form::Text), Flavour::Json),
     ("json_object_field", Operation::Field(Form::Json), Flavour::Json),
@@ -122,7 +136,8 @@ const FUNCTIONS: &[(&str, Operation, Flavour)] = &[
     ("sepal_jsonb_delete_keys", Operation::DeleteKeys, Flavour::Jsonb),
     ("sepal_jsonb_path", Operation::Path(Form::Json), Flavour::Jsonb),
     ("sepal_jsonb_path_text", Operation::Path(Form::Text), Flavour::Jsonb),
-    ("to_jsonb", Operation::ToJsonb, Flavour::Jsonb),
+    ("to_json", Operation::ToJson, Flavour::Json),
+    ("to_jsonb", Operation::ToJson, Flavour::Jsonb),
 ];
 
 static BY_NAME: LazyLock<HashMap<&'static str, Arc<ScalarUDF>>> = LazyLock::new(|| {
@@ -172,7 +187,7 @@ impl Operation {
             Self::ArrayLength | Self::Comparable | Self::Pretty | Self::StripNulls | Self::TypeOf => {
                 &[Parameter::Json]
             }
-            Self::BuildArray | Self::BuildObject | Self::ToJsonb => &[Parameter::Any],
+            Self::BuildArray | Self::BuildObject | Self::ToJson => &[Parameter::Any],
             Self::Concatenate | Self::Contains => &[Parameter::Json, Parameter::Json],
             Self::DeleteIndex | Self::Element(_) => &[Parameter::Json, Parameter::Integer],
             Self::DeleteKey | Self::Exists | Self::Field(_) | Self::Steps(_) => {
@@ -220,7 +235,7 @@ impl ScalarUDFImpl for JsonFunction {
         let rows = if constant { 1 } else { args.number_rows };
         let mut output = Output::new(&self.result_type(), rows);
         match self.operation {
-            Operation::BuildArray | Operation::BuildObject | Operation::ToJsonb => {
+            Operation::BuildArray | Operation::BuildObject | Operation::ToJson => {
                 self.build(&args, rows, &mut output)?;
             }
             _ => {
@@ -282,10 +297,10 @@ impl JsonFunction {
         }
         for row in 0..rows {
             let text = match self.operation {
-                Operation::BuildArray => build::array(&sources, row),
-                Operation::BuildObject => build::object(&sources, row),
+                Operation::BuildArray => build::array(&sources, row, self.flavour),
+                Operation::BuildObject => build::object(&sources, row, self.flavour),
                 _ => match sources.first().filter(|source| !source.is_null(row)) {
-                    Some(source) => build::value(source, row),
+                    Some(source) => build::value(source, row, self.flavour),
                     None => {
                         output.append(Value::Null).map_err(carry)?;
                         continue;
@@ -338,7 +353,7 @@ impl JsonFunction {
             }
             Operation::StripNulls => Value::Text(change::strip_nulls(json)),
             Operation::TypeOf => Value::Text(Cow::Borrowed(text::kind(json).name())),
-            Operation::BuildArray | Operation::BuildObject | Operation::ToJsonb => {
+            Operation::BuildArray | Operation::BuildObject | Operation::ToJson => {
                 return Err(Error::new(SqlState::InternalError, "these take their arguments as they are"));
             }
         })
