@@ -42,6 +42,7 @@ files! {
         postgres_insert_returning "insert_returning.slt",
         postgres_joins_aggregates "joins_aggregates.slt",
         postgres_json_aggregates "json_aggregates.slt",
+        postgres_json_rows "json_rows.slt",
         postgres_jsonb_basic "jsonb_basic.slt",
         postgres_jsonb_functions "jsonb_functions.slt",
         postgres_literals_and_names "literals_and_names.slt",

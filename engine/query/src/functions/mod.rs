@@ -50,7 +50,7 @@ pub use datetime::{DateTimeOperation, datetime_call, interval_span};
 pub use distance::elements as vector_elements;
 pub use distance::{distance_call, metric_of_function};
 pub use extract::extract_call;
-pub use jsonb::{add_json_aggregates, json_call, plan_json_aggregate};
+pub use jsonb::{RowsFunction, add_json_aggregates, json_call, json_rows, plan_json_aggregate};
 pub use sequence::sequence_functions;
 pub use session::session_functions;
 pub use template::fill as fill_template;

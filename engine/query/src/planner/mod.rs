@@ -6,6 +6,8 @@
 
 mod floats;
 mod json_operators;
+mod json_rows;
+mod lateral_rows;
 mod moment;
 mod operators;
 mod past;
@@ -157,7 +159,7 @@ impl Planning {
 /// DataFusion's rules between ours: lateral searches are recognised while they are as they were written, others once
 /// everything is in its place.
 fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(LateralRule)];
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(LateralRule), Arc::new(lateral_rows::LateralRowsRule)];
     rules.extend(Optimizer::new().rules);
     rules.push(Arc::new(TopKRule));
     rules

@@ -16,6 +16,7 @@ use super::{
     params::ParameterTypes,
     rewrite::{ColumnTypes, cast_target, placeholder},
 };
+use crate::functions::{RowsFunction, json_rows};
 
 /// Types the parameters that stand right inside `expr`.
 pub fn hint(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<'_>) {
@@ -217,6 +218,10 @@ fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
     match name {
         name if name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_") => {
             if arguments == 2 { vec![Int4, Int4] } else { vec![Int8] }
+        }
+        name if json_rows(name).is_some() => {
+            let jsonb = json_rows(name).is_some_and(RowsFunction::takes_jsonb);
+            vec![if jsonb { SqlType::Jsonb } else { SqlType::Json }]
         }
         "round" | "trunc" if arguments == 2 => vec![Numeric(None), Int4],
         "abs" | "acos" | "asin" | "atan" | "cbrt" | "ceil" | "ceiling" | "cos" | "degrees" | "exp"

@@ -9,6 +9,7 @@ mod exists;
 mod hints;
 pub mod history;
 mod inlined;
+mod json_rows;
 mod literals;
 mod maintenance;
 mod names;

@@ -17,6 +17,7 @@ use sepal_types::{SqlType, VectorKind, parse_elements, parse_vector};
 use super::{
     exists,
     hints::hint,
+    json_rows::{name_rows, spell_elements, unnest_rows},
     literals::{self, fold_sign, quoted_number, spell_number},
     names::output_names,
     order::keep_apart,
@@ -61,6 +62,7 @@ impl VisitorMut for Pass<'_> {
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
         fetch_to_limit(query);
+        spell_elements(query, self.columns);
         self.hint_limit(query);
         name_outputs(query.body.as_mut());
         if let Some(ast::OrderBy { kind: ast::OrderByKind::Expressions(keys), .. }) = &mut query.order_by {
@@ -73,6 +75,7 @@ impl VisitorMut for Pass<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
         name_series(factor);
+        name_rows(factor, self.parameters);
         ControlFlow::Continue(())
     }
 
@@ -120,6 +123,7 @@ impl VisitorMut for Pass<'_> {
         rewrite_age(expr);
         rewrite_modulo(expr);
         rewrite_minus(expr);
+        unnest_rows(expr);
         spell_number(expr);
         ControlFlow::Continue(())
     }

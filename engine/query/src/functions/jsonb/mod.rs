@@ -9,6 +9,7 @@ mod argument;
 mod build;
 mod change;
 mod read;
+mod rows;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -38,7 +39,10 @@ use crate::{
     values::normalize_json,
 };
 
-pub use self::aggregate::{add_json_aggregates, plan_json_aggregate};
+pub use self::{
+    aggregate::{add_json_aggregates, plan_json_aggregate},
+    rows::{RowsFunction, json_rows},
+};
 
 /// Which of the two types a function reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,6 +92,8 @@ enum Operation {
     ExistsAll,
     ExistsAny,
     Field(Form),
+    /// The text as it is, which is known to be the type's: elements of a list.
+    Known,
     /// The path as one array, as the operators take it.
     Path(Form),
     Pretty,
@@ -129,11 +135,13 @@ const FUNCTIONS: &[(&str, Operation, Flavour)] = &[
     ("jsonb_set", Operation::Set, Flavour::Jsonb),
     ("jsonb_strip_nulls", Operation::StripNulls, Flavour::Jsonb),
     ("jsonb_typeof", Operation::TypeOf, Flavour::Jsonb),
+    ("sepal_json_known", Operation::Known, Flavour::Json),
     ("sepal_json_path", Operation::Path(Form::Json), Flavour::Json),
     ("sepal_json_path_text", Operation::Path(Form::Text), Flavour::Json),
     ("sepal_jsonb_comparable", Operation::Comparable, Flavour::Jsonb),
     ("sepal_jsonb_delete_index", Operation::DeleteIndex, Flavour::Jsonb),
     ("sepal_jsonb_delete_keys", Operation::DeleteKeys, Flavour::Jsonb),
+    ("sepal_jsonb_known", Operation::Known, Flavour::Jsonb),
     ("sepal_jsonb_path", Operation::Path(Form::Json), Flavour::Jsonb),
     ("sepal_jsonb_path_text", Operation::Path(Form::Text), Flavour::Jsonb),
     ("to_json", Operation::ToJson, Flavour::Json),
@@ -149,7 +157,7 @@ static BY_NAME: LazyLock<HashMap<&'static str, Arc<ScalarUDF>>> = LazyLock::new(
 });
 
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
-    BY_NAME.values().map(Arc::clone).collect()
+    BY_NAME.values().map(Arc::clone).chain(rows::functions()).collect()
 }
 
 /// A call of one of these functions.
@@ -187,7 +195,7 @@ impl Operation {
             Self::ArrayLength | Self::Comparable | Self::Pretty | Self::StripNulls | Self::TypeOf => {
                 &[Parameter::Json]
             }
-            Self::BuildArray | Self::BuildObject | Self::ToJson => &[Parameter::Any],
+            Self::BuildArray | Self::BuildObject | Self::Known | Self::ToJson => &[Parameter::Any],
             Self::Concatenate | Self::Contains => &[Parameter::Json, Parameter::Json],
             Self::DeleteIndex | Self::Element(_) => &[Parameter::Json, Parameter::Integer],
             Self::DeleteKey | Self::Exists | Self::Field(_) | Self::Steps(_) => {
@@ -231,6 +239,9 @@ impl ScalarUDFImpl for JsonFunction {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if let (Operation::Known, [text]) = (self.operation, args.args.as_slice()) {
+            return Ok(text.clone());
+        }
         let constant = all_constant(&args.args);
         let rows = if constant { 1 } else { args.number_rows };
         let mut output = Output::new(&self.result_type(), rows);
@@ -353,7 +364,7 @@ impl JsonFunction {
             }
             Operation::StripNulls => Value::Text(change::strip_nulls(json)),
             Operation::TypeOf => Value::Text(Cow::Borrowed(text::kind(json).name())),
-            Operation::BuildArray | Operation::BuildObject | Operation::ToJson => {
+            Operation::BuildArray | Operation::BuildObject | Operation::Known | Operation::ToJson => {
                 return Err(Error::new(SqlState::InternalError, "these take their arguments as they are"));
             }
         })
