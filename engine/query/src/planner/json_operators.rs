@@ -61,6 +61,8 @@ pub(super) fn plan(expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResu
         ("?", Jsonb, Text | Unknown) => ("jsonb_exists", SqlType::Text),
         ("?|", Jsonb, Texts | Unknown) => ("jsonb_exists_any", texts),
         ("?&", Jsonb, Texts | Unknown) => ("jsonb_exists_all", texts),
+        ("@?", Jsonb, Text | Unknown) => ("jsonb_path_exists_opr", SqlType::Text),
+        ("@@", Jsonb, Text | Unknown) => ("jsonb_path_match_opr", SqlType::Text),
         ("-", Jsonb, Text | Unknown) => ("jsonb_delete", SqlType::Text),
         ("-", Jsonb, Integer) => ("sepal_jsonb_delete_index", SqlType::Int8),
         ("-", Jsonb, Texts) => ("sepal_jsonb_delete_keys", texts),
@@ -71,7 +73,7 @@ pub(super) fn plan(expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResu
             return symmetric(&symbol, left, right).map(PlannerResult::Planned);
         }
         // `jsonb || text` joins texts, `text = text` is no affair of ours.
-        ("||" | "-", _, _) => return Ok(PlannerResult::Original(expr)),
+        ("||" | "-" | "@?" | "@@", _, _) => return Ok(PlannerResult::Original(expr)),
         ("@>" | "<@" | "=" | "<>", left, right) if !is_json(left) && !is_json(right) => {
             return Ok(PlannerResult::Original(expr));
         }
@@ -82,7 +84,10 @@ pub(super) fn plan(expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResu
 }
 
 fn is_json_symbol(symbol: &str) -> bool {
-    matches!(symbol, "->" | "->>" | "#>" | "#>>" | "@>" | "<@" | "?" | "?|" | "?&" | "-" | "||" | "=" | "<>")
+    matches!(
+        symbol,
+        "->" | "->>" | "#>" | "#>>" | "@>" | "<@" | "@?" | "@@" | "?" | "?|" | "?&" | "-" | "||" | "=" | "<>"
+    )
 }
 
 fn is_json(operand: &Operand) -> bool {

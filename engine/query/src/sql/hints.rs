@@ -244,6 +244,9 @@ fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
         "sha224" | "sha256" | "sha384" | "sha512" => vec![Bytea],
         "get_byte" => vec![Bytea, Int4],
         "justify_days" | "justify_hours" | "justify_interval" => vec![Interval],
+        "jsonb_path_exists" | "jsonb_path_match" | "jsonb_path_query_array" | "jsonb_path_query_first" => {
+            vec![SqlType::Jsonb, Text, SqlType::Jsonb, SqlType::Bool]
+        }
         "hamming_distance" | "jaccard_distance" => vec![Bit(None), Bit(None)],
         "l2_norm" => vec![HalfVec(None)],
         "binary_quantize" | "l2_normalize" | "vector_dims" | "vector_norm" => vec![Vector(None)],

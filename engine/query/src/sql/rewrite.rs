@@ -158,6 +158,13 @@ impl Pass<'_> {
             }
             _ => return,
         };
+        if data_type.to_string().eq_ignore_ascii_case("jsonpath") {
+            if let Some(position) = placeholder(&operand) {
+                self.parameters.hint(position, &SqlType::Text);
+            }
+            *expr = call("sepal_cast_jsonpath", operand, None);
+            return;
+        }
         let Some(ty) = cast_target(&data_type) else {
             return;
         };

@@ -8,6 +8,7 @@ mod aggregate;
 mod argument;
 mod build;
 mod change;
+mod path;
 mod read;
 mod rows;
 #[cfg(test)]
@@ -153,7 +154,7 @@ static BY_NAME: LazyLock<HashMap<&'static str, Arc<ScalarUDF>>> = LazyLock::new(
         let signature = operation.signature();
         (name, Arc::new(ScalarUDF::from(JsonFunction { name, operation, flavour, signature })))
     };
-    FUNCTIONS.iter().map(function).collect()
+    FUNCTIONS.iter().map(function).chain(path::functions()).collect()
 });
 
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
