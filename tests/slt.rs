@@ -44,6 +44,7 @@ files! {
         postgres_json_aggregates "json_aggregates.slt",
         postgres_json_path "json_path.slt",
         postgres_json_rows "json_rows.slt",
+        postgres_json_whole_rows "json_whole_rows.slt",
         postgres_jsonb_basic "jsonb_basic.slt",
         postgres_jsonb_functions "jsonb_functions.slt",
         postgres_literals_and_names "literals_and_names.slt",

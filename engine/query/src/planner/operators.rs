@@ -72,7 +72,7 @@ impl ExprPlanner for Operators {
     }
 
     fn plan_aggregate(&self, expr: RawAggregateExpr) -> Result<PlannerResult<RawAggregateExpr>> {
-        Ok(PlannerResult::Original(plan_json_aggregate(expr)))
+        Ok(PlannerResult::Original(plan_json_aggregate(expr)?))
     }
 
     fn plan_array_literal(&self, exprs: Vec<Expr>, schema: &DFSchema) -> Result<PlannerResult<Vec<Expr>>> {

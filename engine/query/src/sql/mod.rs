@@ -25,6 +25,7 @@ pub mod shape;
 mod statement;
 mod tokens;
 mod vectors;
+mod whole_rows;
 mod wildcard;
 
 pub use datafusion::sql::sqlparser::ast;

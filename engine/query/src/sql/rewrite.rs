@@ -507,7 +507,7 @@ pub(super) fn call(name: &str, operand: Expr, modifier: Option<i32>) -> Expr {
     call_of(name, std::iter::once(operand).chain(modifier).collect())
 }
 
-fn call_of(name: &str, operands: Vec<Expr>) -> Expr {
+pub(super) fn call_of(name: &str, operands: Vec<Expr>) -> Expr {
     let argument = |expr: Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),

@@ -40,6 +40,7 @@ pub fn add_json_aggregates(registered: &mut HashMap<String, Arc<AggregateUDF>>) 
     for (name, shape, flavour) in [
         ("json_agg", Shape::Array, Flavour::Json),
         ("jsonb_agg", Shape::Array, Flavour::Jsonb),
+        ("sepal_json_agg_rows", Shape::Rows, Flavour::Json),
         ("json_object_agg", Shape::Object, Flavour::Json),
         ("jsonb_object_agg", Shape::Object, Flavour::Jsonb),
     ] {
@@ -50,7 +51,13 @@ pub fn add_json_aggregates(registered: &mut HashMap<String, Arc<AggregateUDF>>) 
 }
 
 /// DISTINCT puts values in order, as it does in Postgres, where it sorts to find what is equal.
-pub fn plan_json_aggregate(mut expr: RawAggregateExpr) -> RawAggregateExpr {
+///
+/// Errors: 0A000 for DISTINCT members.
+pub fn plan_json_aggregate(mut expr: RawAggregateExpr) -> Result<RawAggregateExpr> {
+    if expr.distinct && matches!(expr.func.name(), "json_object_agg" | "jsonb_object_agg") {
+        let error = Error::unsupported(format!("{}(DISTINCT …) is not supported", expr.func.name()));
+        return Err(carry(error.with_hint("Use it over a subquery with SELECT DISTINCT.")));
+    }
     if expr.distinct
         && expr.order_by.is_empty()
         && matches!(expr.func.name(), "json_agg" | "jsonb_agg")
@@ -58,19 +65,21 @@ pub fn plan_json_aggregate(mut expr: RawAggregateExpr) -> RawAggregateExpr {
     {
         expr.order_by = vec![SortExpr::new(argument.clone(), true, false)];
     }
-    expr
+    Ok(expr)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Shape {
     Array,
     Object,
+    /// An array of rows, which are `json` already.
+    Rows,
 }
 
 impl Shape {
     const fn arguments(self) -> usize {
         match self {
-            Self::Array => 1,
+            Self::Array | Self::Rows => 1,
             Self::Object => 2,
         }
     }
@@ -78,7 +87,7 @@ impl Shape {
     /// What `array_agg` is given.
     fn gathered(self, arguments: &[FieldRef]) -> Vec<FieldRef> {
         match self {
-            Self::Array => arguments.to_vec(),
+            Self::Array | Self::Rows => arguments.to_vec(),
             Self::Object => vec![Arc::new(Field::new("member", DataType::Utf8, true))],
         }
     }
@@ -112,15 +121,11 @@ impl AggregateUDFImpl for JsonAggregate {
         Ok(Arc::new(typed_field(self.name, arrow_type(&ty), &ty)))
     }
 
-    /// Errors: 42883 for DISTINCT over `json`, which has no equality; 0A000 for DISTINCT members.
+    /// Errors: 42883 for DISTINCT over `json`, which has no equality.
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         if args.is_distinct && args.expr_fields.iter().any(|field| sql_type(field) == SqlType::Json) {
             let message = "could not identify an equality operator for type json";
             return Err(carry(Error::new(SqlState::UndefinedFunction, message)));
-        }
-        if args.is_distinct && self.shape == Shape::Object {
-            let error = Error::unsupported(format!("{}(DISTINCT …) is not supported", self.name));
-            return Err(carry(error.with_hint("Use it over a subquery with SELECT DISTINCT.")));
         }
         let arguments = args.expr_fields.to_vec();
         let gathered = self.shape.gathered(&arguments);
@@ -198,19 +203,20 @@ impl Gathering {
     /// Errors: 54000 for a result that is too long; those of `jsonb`'s text form.
     fn written(&self, values: &ArrayRef) -> sepal_types::Result<String> {
         let mut text = match (self.shape, self.flavour) {
-            (Shape::Array, _) => "[".to_owned(),
+            (Shape::Array | Shape::Rows, _) => "[".to_owned(),
             (Shape::Object, Flavour::Json) => "{ ".to_owned(),
             (Shape::Object, Flavour::Jsonb) => "{".to_owned(),
         };
         match self.shape {
-            Shape::Array => {
+            Shape::Array | Shape::Rows => {
                 let source =
                     Source::new(values, &self.arguments[0], false).map_err(crate::error::translate)?;
                 for row in 0..values.len() {
                     if row > 0 {
                         text.push_str(", ");
                     }
-                    if row > 0 && source.is_array() && !source.is_null(row) {
+                    let own_line = self.shape == Shape::Rows || source.is_array();
+                    if row > 0 && own_line && !source.is_null(row) {
                         text.push_str("\n ");
                     }
                     source.write(row, &mut text)?;

@@ -1,8 +1,9 @@
 //! `json` and `jsonb` from SQL values: `to_json`, `json_build_array`, `json_build_object` and their kin; also what
 //! `aggregate` gathers.
 //!
-//! A `json` has the spaces that PostgreSQL's builders write, a `jsonb` is brought into its canonical text. A number stays a number, a boolean a boolean, an array an array; `json` and `jsonb` are taken as they are; a
-//! time is written as ISO 8601; everything else, a vector too, is its text in quotes (`jsonfuncs.c`).
+//! A `json` has the spaces that PostgreSQL's builders write, a `jsonb` is brought into its canonical text. A number
+//! stays a number, a boolean a boolean, an array an array; `json` and `jsonb` are taken as they are; a time is written
+//! as ISO 8601; everything else, a vector too, is its text in quotes (`jsonfuncs.c`).
 
 use bytes::BytesMut;
 use datafusion::{
@@ -167,6 +168,21 @@ pub(super) fn object(sources: &[Source], row: usize, flavour: Flavour) -> sepal_
     }
     text.push('}');
     flavour.finish(text)
+}
+
+/// A row with the names of its columns before their values, as `row_to_json` writes it.
+pub(super) fn row(sources: &[Source], row: usize) -> sepal_types::Result<String> {
+    let mut text = "{".to_owned();
+    for (position, [name, value]) in sources.as_chunks::<2>().0.iter().enumerate() {
+        if position > 0 {
+            text.push(',');
+        }
+        name.write(row, &mut text)?;
+        text.push(':');
+        value.write(row, &mut text)?;
+    }
+    text.push('}');
+    Ok(text)
 }
 
 /// Appends `"key" : value`; the key is not NULL. Errors: 22023 for a key that is not scalar.

@@ -81,6 +81,8 @@ enum Operation {
     ArrayLength,
     BuildArray,
     BuildObject,
+    /// `row_to_json` of names and values.
+    BuildRow,
     /// A text that is equal for equal values.
     Comparable,
     Concatenate,
@@ -137,6 +139,7 @@ const FUNCTIONS: &[(&str, Operation, Flavour)] = &[
     ("jsonb_strip_nulls", Operation::StripNulls, Flavour::Jsonb),
     ("jsonb_typeof", Operation::TypeOf, Flavour::Jsonb),
     ("sepal_json_known", Operation::Known, Flavour::Json),
+    ("sepal_json_row", Operation::BuildRow, Flavour::Json),
     ("sepal_json_path", Operation::Path(Form::Json), Flavour::Json),
     ("sepal_json_path_text", Operation::Path(Form::Text), Flavour::Json),
     ("sepal_jsonb_comparable", Operation::Comparable, Flavour::Jsonb),
@@ -181,7 +184,7 @@ impl Operation {
     fn signature(self) -> Signature {
         let immutable = Volatility::Immutable;
         match self {
-            Self::BuildArray | Self::BuildObject => {
+            Self::BuildArray | Self::BuildObject | Self::BuildRow => {
                 Signature::one_of(vec![TypeSignature::Nullary, TypeSignature::VariadicAny], immutable)
             }
             Self::Set => Signature::one_of(vec![TypeSignature::Any(3), TypeSignature::Any(4)], immutable),
@@ -196,7 +199,9 @@ impl Operation {
             Self::ArrayLength | Self::Comparable | Self::Pretty | Self::StripNulls | Self::TypeOf => {
                 &[Parameter::Json]
             }
-            Self::BuildArray | Self::BuildObject | Self::Known | Self::ToJson => &[Parameter::Any],
+            Self::BuildArray | Self::BuildObject | Self::BuildRow | Self::Known | Self::ToJson => {
+                &[Parameter::Any]
+            }
             Self::Concatenate | Self::Contains => &[Parameter::Json, Parameter::Json],
             Self::DeleteIndex | Self::Element(_) => &[Parameter::Json, Parameter::Integer],
             Self::DeleteKey | Self::Exists | Self::Field(_) | Self::Steps(_) => {
@@ -247,7 +252,7 @@ impl ScalarUDFImpl for JsonFunction {
         let rows = if constant { 1 } else { args.number_rows };
         let mut output = Output::new(&self.result_type(), rows);
         match self.operation {
-            Operation::BuildArray | Operation::BuildObject | Operation::ToJson => {
+            Operation::BuildArray | Operation::BuildObject | Operation::BuildRow | Operation::ToJson => {
                 self.build(&args, rows, &mut output)?;
             }
             _ => {
@@ -311,6 +316,7 @@ impl JsonFunction {
             let text = match self.operation {
                 Operation::BuildArray => build::array(&sources, row, self.flavour),
                 Operation::BuildObject => build::object(&sources, row, self.flavour),
+                Operation::BuildRow => build::row(&sources, row),
                 _ => match sources.first().filter(|source| !source.is_null(row)) {
                     Some(source) => build::value(source, row, self.flavour),
                     None => {
@@ -365,7 +371,11 @@ impl JsonFunction {
             }
             Operation::StripNulls => Value::Text(change::strip_nulls(json)),
             Operation::TypeOf => Value::Text(Cow::Borrowed(text::kind(json).name())),
-            Operation::BuildArray | Operation::BuildObject | Operation::Known | Operation::ToJson => {
+            Operation::BuildArray
+            | Operation::BuildObject
+            | Operation::BuildRow
+            | Operation::Known
+            | Operation::ToJson => {
                 return Err(Error::new(SqlState::InternalError, "these take their arguments as they are"));
             }
         })
