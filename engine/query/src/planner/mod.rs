@@ -159,7 +159,8 @@ impl Planning {
 /// DataFusion's rules between ours: lateral searches are recognised while they are as they were written, others once
 /// everything is in its place.
 fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(LateralRule), Arc::new(lateral_rows::LateralRowsRule)];
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> =
+        vec![Arc::new(LateralRule), Arc::new(lateral_rows::LateralRowsRule)];
     rules.extend(Optimizer::new().rules);
     rules.push(Arc::new(TopKRule));
     rules

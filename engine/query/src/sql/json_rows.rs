@@ -103,7 +103,7 @@ pub(super) fn spell_elements(query: &mut Query, columns: &ColumnTypes) {
         }
     }
     let from = std::mem::take(&mut select.from);
-    spelling.apply(select.as_mut());
+    spelling.apply(&mut **select);
     select.from = from;
     // ORDER BY means an output column first.
     let outputs: Vec<String> = select.projection.iter().filter_map(alias).collect();
