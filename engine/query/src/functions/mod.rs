@@ -53,7 +53,7 @@ pub use datetime::{DateTimeOperation, datetime_call, interval_span};
 pub use distance::elements as vector_elements;
 pub use distance::{distance_call, metric_of_function};
 pub use extract::extract_call;
-pub use jsonb::json_call;
+pub use jsonb::{RowsFunction, add_json_aggregates, json_call, json_rows, plan_json_aggregate};
 pub use quantified::{ANY_EQUAL, quantified};
 pub use sequence::sequence_functions;
 pub use session::session_functions;

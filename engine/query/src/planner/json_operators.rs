@@ -3,6 +3,8 @@
 //! Asked first by `operators` for every operator. An untyped literal or parameter beside a JSON value gets the type
 //! that PostgreSQL would resolve it to.
 
+use std::mem;
+
 use datafusion::{
     arrow::datatypes::DataType,
     common::{DFSchema, ScalarValue, metadata::FieldMetadata},
@@ -61,6 +63,8 @@ pub(super) fn plan(expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResu
         ("?", Jsonb, Text | Unknown) => ("jsonb_exists", SqlType::Text),
         ("?|", Jsonb, Texts | Unknown) => ("jsonb_exists_any", texts),
         ("?&", Jsonb, Texts | Unknown) => ("jsonb_exists_all", texts),
+        ("@?", Jsonb, Text | Unknown) => ("jsonb_path_exists_opr", SqlType::Text),
+        ("@@", Jsonb, Text | Unknown) => ("jsonb_path_match_opr", SqlType::Text),
         ("-", Jsonb, Text | Unknown) => ("jsonb_delete", SqlType::Text),
         ("-", Jsonb, Integer) => ("sepal_jsonb_delete_index", SqlType::Int8),
         ("-", Jsonb, Texts) => ("sepal_jsonb_delete_keys", texts),
@@ -71,7 +75,7 @@ pub(super) fn plan(expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResu
             return symmetric(&symbol, left, right).map(PlannerResult::Planned);
         }
         // `jsonb || text` joins texts, `text = text` is no affair of ours.
-        ("||" | "-", _, _) => return Ok(PlannerResult::Original(expr)),
+        ("||" | "-" | "@?" | "@@", _, _) => return Ok(PlannerResult::Original(expr)),
         ("@>" | "<@" | "=" | "<>", left, right) if !is_json(left) && !is_json(right) => {
             return Ok(PlannerResult::Original(expr));
         }
@@ -82,7 +86,10 @@ pub(super) fn plan(expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResu
 }
 
 fn is_json_symbol(symbol: &str) -> bool {
-    matches!(symbol, "->" | "->>" | "#>" | "#>>" | "@>" | "<@" | "?" | "?|" | "?&" | "-" | "||" | "=" | "<>")
+    matches!(
+        symbol,
+        "->" | "->>" | "#>" | "#>>" | "@>" | "<@" | "@?" | "@@" | "?" | "?|" | "?&" | "-" | "||" | "=" | "<>"
+    )
 }
 
 fn is_json(operand: &Operand) -> bool {
@@ -148,6 +155,38 @@ fn json_type(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
         }
         _ => None,
     }
+}
+
+/// Says again that coalesce, nullif and CASE give `json` or `jsonb`; untyped literals that they choose from are read as
+/// that. Tells whether it did.
+pub(super) fn keep_type(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
+    let chosen: Vec<&mut Expr> = match expr {
+        Expr::ScalarFunction(call) if matches!(call.name(), "coalesce" | "nullif") => {
+            call.args.iter_mut().collect()
+        }
+        Expr::Case(case) => {
+            let branches = case.when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
+            branches.chain(case.else_expr.as_deref_mut()).collect()
+        }
+        _ => return Ok(false),
+    };
+    let Some(ty) = chosen.iter().find_map(|expr| json_type(expr, schema)) else {
+        return Ok(false);
+    };
+    let untyped = |expr: &Expr| match expr {
+        Expr::Literal(value, None) => value.is_null() || value.data_type().is_string(),
+        Expr::Placeholder(Placeholder { field, .. }) => field.is_none(),
+        _ => false,
+    };
+    if !chosen.iter().all(|expr| untyped(expr) || json_type(expr, schema).is_some()) {
+        return Ok(false);
+    }
+    for expr in chosen {
+        *expr = typed(mem::take(expr), &ty)?;
+    }
+    let name = if ty == SqlType::Json { "sepal_json_known" } else { "sepal_jsonb_known" };
+    *expr = json_call(name, vec![mem::take(expr)])?;
+    Ok(true)
 }
 
 /// An untyped literal or parameter with the type that its operator wants.

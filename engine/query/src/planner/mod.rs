@@ -7,6 +7,8 @@
 mod arrays;
 mod floats;
 mod json_operators;
+mod json_rows;
+mod lateral_rows;
 mod moment;
 mod operators;
 mod past;
@@ -149,6 +151,7 @@ impl Planning {
         let mut aggregates = state.aggregate_functions().clone();
         functions::number_aggregates(&mut aggregates);
         functions::add_vector_aggregates(&mut aggregates);
+        functions::add_json_aggregates(&mut aggregates);
         let windows = state.window_functions().clone();
         Ok(Arc::new(Self { state, scalars, aggregates, windows }))
     }
@@ -157,7 +160,8 @@ impl Planning {
 /// DataFusion's rules between ours: lateral searches are recognised while they are as they were written, others once
 /// everything is in its place.
 fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(LateralRule)];
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> =
+        vec![Arc::new(LateralRule), Arc::new(lateral_rows::LateralRowsRule)];
     rules.extend(Optimizer::new().rules);
     rules.push(Arc::new(TopKRule));
     rules

@@ -12,7 +12,7 @@ use datafusion::{
         Expr, ExprSchemable, GetFieldAccess,
         expr::Placeholder,
         lit,
-        planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawFieldAccessExpr},
+        planner::{ExprPlanner, PlannerResult, RawAggregateExpr, RawBinaryExpr, RawFieldAccessExpr},
     },
     sql::sqlparser::ast::BinaryOperator,
 };
@@ -26,8 +26,8 @@ use super::{
 use crate::{
     error::carry,
     functions::{
-        as_text, bit_distance, distance_call, extract_call, is_bit_distance, scalar_functions,
-        vector_array_call,
+        as_text, bit_distance, distance_call, extract_call, is_bit_distance, plan_json_aggregate,
+        scalar_functions, vector_array_call,
     },
     output::{typed_field, vector_kind},
     vector::vector_scalar,
@@ -73,6 +73,10 @@ impl ExprPlanner for Operators {
             Some(function) => Ok(PlannerResult::Planned(function.call(vec![left, right]))),
             None => Err(carry(Error::bug(format!("{function} is not registered")))),
         }
+    }
+
+    fn plan_aggregate(&self, expr: RawAggregateExpr) -> Result<PlannerResult<RawAggregateExpr>> {
+        Ok(PlannerResult::Original(plan_json_aggregate(expr)?))
     }
 
     fn plan_array_literal(&self, exprs: Vec<Expr>, schema: &DFSchema) -> Result<PlannerResult<Vec<Expr>>> {

@@ -24,7 +24,7 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{ColumnDef, Error, Metric, SqlState, SqlType, TableDef, VectorKind};
 
-use super::{past, provider::no_table, series, sink_errors, unnested};
+use super::{json_rows, past, provider::no_table, series, sink_errors, unnested};
 use crate::{
     context::StatementContext,
     error::carry,
@@ -49,6 +49,9 @@ impl RelationPlanner for Relations {
         if let TableFactor::UNNEST { alias, array_exprs, with_ordinality: true, .. } = relation {
             let plan = unnested::plan(array_exprs, context)?;
             return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))));
+        }
+        if let Some(rows) = json_rows::plan(&relation, context)? {
+            return Ok(RelationPlanning::Planned(Box::new(rows)));
         }
         let TableFactor::Table { name, args: Some(args), alias, .. } = &relation else {
             return Ok(RelationPlanning::Original(Box::new(relation)));

@@ -36,8 +36,17 @@ use crate::error::{arrow, translate};
 const PARAMETERS: &str = "$";
 /// Functions that take a column as well as a constant and give the same of both: the operators of numbers, and those
 /// that are nothing but a choice among their arguments. Others may read what a constant says when they are planned.
-const TAKE_COLUMNS: [&str; 7] =
-    ["coalesce", "nullif", "sepal_add", "sepal_divide", "sepal_modulo", "sepal_multiply", "sepal_subtract"];
+const TAKE_COLUMNS: [&str; 9] = [
+    "coalesce",
+    "nullif",
+    "sepal_add",
+    "sepal_divide",
+    "sepal_json_known",
+    "sepal_jsonb_known",
+    "sepal_modulo",
+    "sepal_multiply",
+    "sepal_subtract",
+];
 
 /// The parts of a plan that is a list of expressions over one table, perhaps under a WHERE clause.
 pub struct RowParts<'a> {

@@ -20,7 +20,7 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::SqlType;
 
-use super::floats;
+use super::{floats, json_operators};
 use crate::{
     error::carry,
     output::{sql_type, typed_field},
@@ -140,7 +140,8 @@ pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transform
         let untyped = has_untyped_literal(&expr);
         let mut expr = if untyped { type_operands(expr, schema)? } else { expr };
         let unified = floats::unify(&mut expr, schema);
-        Ok(Transformed::new_transformed(expr, untyped || unified))
+        let kept = json_operators::keep_type(&mut expr, schema)?;
+        Ok(Transformed::new_transformed(expr, untyped || unified || kept))
     })
 }
 

@@ -16,6 +16,7 @@ use super::{
     params::ParameterTypes,
     rewrite::{ColumnTypes, call, cast_target, placeholder, wrapper_name},
 };
+use crate::functions::{RowsFunction, json_rows};
 
 /// Types the parameters that stand right inside `expr`.
 pub fn hint(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<'_>) {
@@ -323,6 +324,10 @@ fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
         name if name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_") => {
             if arguments == 2 { vec![Int4, Int4] } else { vec![Int8] }
         }
+        name if json_rows(name).is_some() => {
+            let jsonb = json_rows(name).is_some_and(RowsFunction::takes_jsonb);
+            vec![if jsonb { SqlType::Jsonb } else { SqlType::Json }]
+        }
         "round" | "trunc" if arguments == 2 => vec![Numeric(None), Int4],
         "abs" | "acos" | "asin" | "atan" | "cbrt" | "ceil" | "ceiling" | "cos" | "degrees" | "exp"
         | "floor" | "ln" | "log" | "radians" | "round" | "sign" | "sin" | "sqrt" | "tan" | "trunc" => {
@@ -344,6 +349,9 @@ fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
         "sha224" | "sha256" | "sha384" | "sha512" => vec![Bytea],
         "get_byte" => vec![Bytea, Int4],
         "justify_days" | "justify_hours" | "justify_interval" => vec![Interval],
+        "jsonb_path_exists" | "jsonb_path_match" | "jsonb_path_query_array" | "jsonb_path_query_first" => {
+            vec![SqlType::Jsonb, Text, SqlType::Jsonb, SqlType::Bool]
+        }
         "hamming_distance" | "jaccard_distance" => vec![Bit(None), Bit(None)],
         "l2_norm" => vec![HalfVec(None)],
         "binary_quantize" | "l2_normalize" | "vector_dims" | "vector_norm" => vec![Vector(None)],

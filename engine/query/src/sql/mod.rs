@@ -10,6 +10,7 @@ mod exists;
 mod hints;
 pub mod history;
 mod inlined;
+mod json_rows;
 mod literals;
 mod maintenance;
 mod names;
@@ -26,6 +27,7 @@ pub mod shape;
 mod statement;
 mod tokens;
 mod vectors;
+mod whole_rows;
 mod wildcard;
 
 pub use datafusion::sql::sqlparser::ast;

@@ -17,6 +17,7 @@ use sepal_types::{SqlType, VectorKind, parse_elements, parse_vector};
 use super::{
     exists,
     hints::{hint, type_literals},
+    json_rows::{name_rows, spell_elements, unnest_rows},
     literals::{self, fold_sign, quoted_number, spell_number},
     names::output_names,
     order::keep_apart,
@@ -62,6 +63,7 @@ impl VisitorMut for Pass<'_> {
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
         fetch_to_limit(query);
+        spell_elements(query, self.columns);
         self.hint_limit(query);
         name_outputs(query.body.as_mut());
         if let Some(ast::OrderBy { kind: ast::OrderByKind::Expressions(keys), .. }) = &mut query.order_by {
@@ -74,6 +76,7 @@ impl VisitorMut for Pass<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
         name_series(factor);
+        name_rows(factor, self.parameters);
         ControlFlow::Continue(())
     }
 
@@ -123,6 +126,7 @@ impl VisitorMut for Pass<'_> {
         rewrite_age(expr);
         rewrite_modulo(expr);
         rewrite_minus(expr);
+        unnest_rows(expr);
         spell_number(expr);
         ControlFlow::Continue(())
     }
@@ -157,6 +161,13 @@ impl Pass<'_> {
             }
             _ => return,
         };
+        if data_type.to_string().eq_ignore_ascii_case("jsonpath") {
+            if let Some(position) = placeholder(&operand) {
+                self.parameters.hint(position, &SqlType::Text);
+            }
+            *expr = call("sepal_cast_jsonpath", operand, None);
+            return;
+        }
         let Some(ty) = cast_target(&data_type) else {
             return;
         };
@@ -499,7 +510,7 @@ pub(super) fn call(name: &str, operand: Expr, modifier: Option<i32>) -> Expr {
     call_of(name, std::iter::once(operand).chain(modifier).collect())
 }
 
-fn call_of(name: &str, operands: Vec<Expr>) -> Expr {
+pub(super) fn call_of(name: &str, operands: Vec<Expr>) -> Expr {
     let argument = |expr: Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),

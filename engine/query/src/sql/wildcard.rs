@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 use super::{
     names::{figure_name, normalized, output_names},
     past::reference,
+    whole_rows::{Row, spell_rows, used},
 };
 
 /// The names of a table's columns, today's or those at the moment of a clause; `None` for what is no table of the
@@ -38,6 +39,15 @@ struct Expansion<'a> {
 struct Source {
     name: Option<String>,
     columns: Names,
+    /// An outer join may leave its rows out.
+    optional: bool,
+}
+
+impl Source {
+    fn row(&self) -> Option<Row> {
+        let known = (self.name.clone()?, self.columns.clone()?);
+        (!self.optional).then_some(Row { name: known.0, columns: known.1 })
+    }
 }
 
 impl Expansion<'_> {
@@ -79,6 +89,12 @@ impl Expansion<'_> {
             merges |= self.joined(table, &mut sources);
         }
         output_names(select);
+        if used(select) {
+            let rows: Vec<Row> = sources.iter().filter_map(Source::row).collect();
+            spell_rows(select, &rows, &mut |query| {
+                self.query(query);
+            });
+        }
         let written = written_out(&select.projection, &sources, merges)?;
         if repeats(&select.projection, &sources, merges) {
             select.projection = written;
@@ -90,9 +106,18 @@ impl Expansion<'_> {
 
     /// Whether a join merges columns of equal names (USING, NATURAL).
     fn joined(&mut self, table: &mut TableWithJoins, sources: &mut Vec<Source>) -> bool {
+        let first = sources.len();
         let mut merges = self.source(&mut table.relation, sources);
         for join in &mut table.joins {
+            let joined = sources.len();
             merges |= self.source(&mut join.relation, sources);
+            let optional = match &join.join_operator {
+                JoinOperator::Left(_) | JoinOperator::LeftOuter(_) => joined..sources.len(),
+                JoinOperator::Right(_) | JoinOperator::RightOuter(_) => first..joined,
+                JoinOperator::FullOuter(_) => first..sources.len(),
+                _ => 0..0,
+            };
+            sources[optional].iter_mut().for_each(|source| source.optional = true);
             merges |= match &join.join_operator {
                 JoinOperator::Join(constraint)
                 | JoinOperator::Inner(constraint)
@@ -136,8 +161,12 @@ impl Expansion<'_> {
             _ => (None, None, None),
         };
         let source = match alias {
-            Some(alias) => Source { name: Some(normalized(&alias.name)), columns: renamed(columns, alias) },
-            None => Source { name, columns },
+            Some(alias) => Source {
+                name: Some(normalized(&alias.name)),
+                columns: renamed(columns, alias),
+                optional: false,
+            },
+            None => Source { name, columns, optional: false },
         };
         sources.push(source);
         false

@@ -37,10 +37,10 @@ pub use cache::{ChunkIndex, IndexCache, IndexMemory};
 pub use exec::{KnnExec, TopKPlanner};
 pub use fast::FastKnn;
 pub use fetch::{distances, fetch};
-pub use lateral::{LateralExec, LateralPlanner, LateralRule};
+pub use lateral::{LateralExec, LateralPlanner, LateralRule, lateral_side};
 pub use node::{Runtime, TopK};
 pub use recall::Measurement;
-pub use rule::TopKRule;
+pub use rule::{TopKRule, substitute};
 pub use search::{Hit, Search, Searched, elements, search, usable_index};
 
 /// A vector in its text form as a constant of DataFusion.

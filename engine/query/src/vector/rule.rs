@@ -119,7 +119,7 @@ fn find(input: &LogicalPlan, sort: &SortExpr) -> Result<Option<Found>> {
 }
 
 /// Replaces each column of a node's output by the expression that computes it.
-pub(super) fn substitute(expr: Expr, schema: &DFSchema, outputs: &[Expr]) -> Result<Expr> {
+pub fn substitute(expr: Expr, schema: &DFSchema, outputs: &[Expr]) -> Result<Expr> {
     expr.transform(|expr| {
         if let Expr::Column(column) = &expr
             && let Some(output) =

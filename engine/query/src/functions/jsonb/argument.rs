@@ -22,7 +22,7 @@ use super::Flavour;
 use crate::{functions::convert, output::sql_type};
 
 /// Most bytes of text in one batch of results; Arrow's offsets end at 2 GiB.
-const MAX_TEXT_BYTES: usize = 1 << 30;
+pub(super) const MAX_TEXT_BYTES: usize = 1 << 30;
 
 /// What an argument must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,9 @@
-//! `jsonb` from SQL values: `to_jsonb`, `jsonb_build_array`, `jsonb_build_object`.
+//! `json` and `jsonb` from SQL values: `to_json`, `json_build_array`, `json_build_object` and their kin; also what
+//! `aggregate` gathers.
 //!
-//! A number stays a number, a boolean a boolean, an array an array; `json` and `jsonb` are taken as they are; a
-//! time is written as ISO 8601; everything else, a vector too, is its text in quotes (`jsonfuncs.c`).
+//! A `json` has the spaces that PostgreSQL's builders write, a `jsonb` is brought into its canonical text. A number
+//! stays a number, a boolean a boolean, an array an array; `json` and `jsonb` are taken as they are; a time is written
+//! as ISO 8601; everything else, a vector too, is its text in quotes (`jsonfuncs.c`).
 
 use bytes::BytesMut;
 use datafusion::{
@@ -15,10 +17,11 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{Error, SqlState, SqlType};
 
+use super::Flavour;
 use crate::{
     error::carry,
     output::{conform_array, natural_type, sql_type},
-    values::{ColumnEncoder, normalize_json, quote_json},
+    values::{ColumnEncoder, quote_json},
 };
 
 /// An argument whose rows become JSON.
@@ -63,8 +66,12 @@ impl Source {
         self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row))
     }
 
+    pub(super) fn is_array(&self) -> bool {
+        matches!(self.ty, SqlType::Array(_))
+    }
+
     /// Appends a row as JSON; NULL is `null`.
-    fn write(&self, row: usize, out: &mut String) -> sepal_types::Result<()> {
+    pub(super) fn write(&self, row: usize, out: &mut String) -> sepal_types::Result<()> {
         let row = if self.constant { 0 } else { row };
         if self.is_null(row) {
             out.push_str("null");
@@ -77,7 +84,7 @@ impl Source {
                 let (start, end) = (offsets[row] as usize, offsets[row + 1] as usize);
                 for element in start..end {
                     if element > start {
-                        out.push_str(", ");
+                        out.push(',');
                     }
                     elements.write(element, out)?;
                 }
@@ -114,14 +121,14 @@ impl Source {
     }
 }
 
-/// `to_jsonb` of a value that is not NULL. Errors: 22P02 for a `json` that no `jsonb` can hold.
-pub(super) fn value(source: &Source, row: usize) -> sepal_types::Result<String> {
+/// `to_json` or `to_jsonb` of a value that is not NULL. Errors: 22P02 for a `json` that no `jsonb` can hold.
+pub(super) fn value(source: &Source, row: usize, flavour: Flavour) -> sepal_types::Result<String> {
     let mut text = String::new();
     source.write(row, &mut text)?;
-    normalize_json(&text)
+    flavour.finish(text)
 }
 
-pub(super) fn array(sources: &[Source], row: usize) -> sepal_types::Result<String> {
+pub(super) fn array(sources: &[Source], row: usize, flavour: Flavour) -> sepal_types::Result<String> {
     let mut text = "[".to_owned();
     for (position, source) in sources.iter().enumerate() {
         if position > 0 {
@@ -130,16 +137,19 @@ pub(super) fn array(sources: &[Source], row: usize) -> sepal_types::Result<Strin
         source.write(row, &mut text)?;
     }
     text.push(']');
-    normalize_json(&text)
+    flavour.finish(text)
 }
 
 /// Errors: 22023 for a value without key, and for a key that is NULL or not scalar.
-pub(super) fn object(sources: &[Source], row: usize) -> sepal_types::Result<String> {
+pub(super) fn object(sources: &[Source], row: usize, flavour: Flavour) -> sepal_types::Result<String> {
     let (pairs, rest) = sources.as_chunks::<2>();
     if !rest.is_empty() {
-        return Err(refuse("argument list must have even number of elements").with_hint(
-            "The arguments of jsonb_build_object() must consist of alternating keys and values.",
-        ));
+        let function = match flavour {
+            Flavour::Json => "json_build_object()",
+            Flavour::Jsonb => "jsonb_build_object()",
+        };
+        return Err(refuse("argument list must have even number of elements")
+            .with_hint(format!("The arguments of {function} must consist of alternating keys and values.")));
     }
     let mut text = "{".to_owned();
     for (position, [key, value]) in pairs.iter().enumerate() {
@@ -147,25 +157,55 @@ pub(super) fn object(sources: &[Source], row: usize) -> sepal_types::Result<Stri
             text.push_str(", ");
         }
         if key.is_null(row) {
-            return Err(refuse(&format!("argument {}: key must not be null", position * 2 + 1)));
+            let argument = position * 2 + 1;
+            return Err(match flavour {
+                Flavour::Json => refuse(&format!("argument {argument} cannot be null"))
+                    .with_hint("Object keys should be text."),
+                Flavour::Jsonb => refuse(&format!("argument {argument}: key must not be null")),
+            });
         }
-        if matches!(key.ty, SqlType::Array(_) | SqlType::Json | SqlType::Jsonb) {
-            return Err(refuse("key value must be scalar, not array, composite, or json"));
+        write_member(key, value, row, &mut text)?;
+    }
+    text.push('}');
+    flavour.finish(text)
+}
+
+/// A row with the names of its columns before their values, as `row_to_json` writes it.
+pub(super) fn row(sources: &[Source], row: usize) -> sepal_types::Result<String> {
+    let mut text = "{".to_owned();
+    for (position, [name, value]) in sources.as_chunks::<2>().0.iter().enumerate() {
+        if position > 0 {
+            text.push(',');
         }
-        let mut name = String::new();
-        key.write(row, &mut name)?;
-        if name.starts_with('"') {
-            text.push_str(&name);
-        } else {
-            text.push_str(&quote_json(&name));
-        }
-        text.push_str(": ");
+        name.write(row, &mut text)?;
+        text.push(':');
         value.write(row, &mut text)?;
     }
     text.push('}');
-    normalize_json(&text)
+    Ok(text)
 }
 
-fn refuse(message: &str) -> Error {
+/// Appends `"key" : value`; the key is not NULL. Errors: 22023 for a key that is not scalar.
+pub(super) fn write_member(
+    key: &Source,
+    value: &Source,
+    row: usize,
+    out: &mut String,
+) -> sepal_types::Result<()> {
+    if matches!(key.ty, SqlType::Array(_) | SqlType::Json | SqlType::Jsonb) {
+        return Err(refuse("key value must be scalar, not array, composite, or json"));
+    }
+    let mut name = String::new();
+    key.write(row, &mut name)?;
+    if name.starts_with('"') {
+        out.push_str(&name);
+    } else {
+        out.push_str(&quote_json(&name));
+    }
+    out.push_str(" : ");
+    value.write(row, out)
+}
+
+pub(super) fn refuse(message: &str) -> Error {
     Error::new(SqlState::InvalidParameterValue, message)
 }

@@ -4,10 +4,13 @@
 //! canonical text, so that most answers are slices of it; nothing here builds a tree. An argument that is not
 //! marked as `jsonb` is read as one first: literals, parameters, and what DataFusion forgot the type of.
 
+mod aggregate;
 mod argument;
 mod build;
 mod change;
+mod path;
 mod read;
+mod rows;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -34,6 +37,12 @@ use super::constants::{all_constant, answer};
 use crate::{
     error::carry,
     output::{sql_type, typed_field},
+    values::normalize_json,
+};
+
+pub use self::{
+    aggregate::{add_json_aggregates, plan_json_aggregate},
+    rows::{RowsFunction, json_rows},
 };
 
 /// Which of the two types a function reads.
@@ -50,6 +59,14 @@ impl Flavour {
             Self::Jsonb => SqlType::Jsonb,
         }
     }
+
+    /// A value that was put together as `json` is written. Errors: those of `jsonb`'s text form.
+    fn finish(self, text: String) -> sepal_types::Result<String> {
+        match self {
+            Self::Json => Ok(text),
+            Self::Jsonb => normalize_json(&text),
+        }
+    }
 }
 
 /// How a part of a value is returned.
@@ -64,6 +81,8 @@ enum Operation {
     ArrayLength,
     BuildArray,
     BuildObject,
+    /// `row_to_json` of names and values.
+    BuildRow,
     /// A text that is equal for equal values.
     Comparable,
     Concatenate,
@@ -76,6 +95,8 @@ enum Operation {
     ExistsAll,
     ExistsAny,
     Field(Form),
+    /// The text as it is, which is known to be the type's: elements of a list.
+    Known,
     /// The path as one array, as the operators take it.
     Path(Form),
     Pretty,
@@ -83,7 +104,7 @@ enum Operation {
     /// The path step by step.
     Steps(Form),
     StripNulls,
-    ToJsonb,
+    ToJson,
     TypeOf,
 }
 
@@ -91,6 +112,8 @@ const FUNCTIONS: &[(&str, Operation, Flavour)] = &[
     ("json_array_element", Operation::Element(Form::Json), Flavour::Json),
     ("json_array_element_text", Operation::Element(Form::Text), Flavour::Json),
     ("json_array_length", Operation::ArrayLength, Flavour::Json),
+    ("json_build_array", Operation::BuildArray, Flavour::Json),
+    ("json_build_object", Operation::BuildObject, Flavour::Json),
     ("json_extract_path", Operation::Steps(Form::Json), Flavour::Json),
     ("json_extract_path_text", Operation::Steps(Form::Text), Flavour::Json),
     ("json_object_field", Operation::Field(Form::Json), Flavour::Json),
@@ -115,14 +138,18 @@ const FUNCTIONS: &[(&str, Operation, Flavour)] = &[
     ("jsonb_set", Operation::Set, Flavour::Jsonb),
     ("jsonb_strip_nulls", Operation::StripNulls, Flavour::Jsonb),
     ("jsonb_typeof", Operation::TypeOf, Flavour::Jsonb),
+    ("sepal_json_known", Operation::Known, Flavour::Json),
+    ("sepal_json_row", Operation::BuildRow, Flavour::Json),
     ("sepal_json_path", Operation::Path(Form::Json), Flavour::Json),
     ("sepal_json_path_text", Operation::Path(Form::Text), Flavour::Json),
     ("sepal_jsonb_comparable", Operation::Comparable, Flavour::Jsonb),
     ("sepal_jsonb_delete_index", Operation::DeleteIndex, Flavour::Jsonb),
     ("sepal_jsonb_delete_keys", Operation::DeleteKeys, Flavour::Jsonb),
+    ("sepal_jsonb_known", Operation::Known, Flavour::Jsonb),
     ("sepal_jsonb_path", Operation::Path(Form::Json), Flavour::Jsonb),
     ("sepal_jsonb_path_text", Operation::Path(Form::Text), Flavour::Jsonb),
-    ("to_jsonb", Operation::ToJsonb, Flavour::Jsonb),
+    ("to_json", Operation::ToJson, Flavour::Json),
+    ("to_jsonb", Operation::ToJson, Flavour::Jsonb),
 ];
 
 static BY_NAME: LazyLock<HashMap<&'static str, Arc<ScalarUDF>>> = LazyLock::new(|| {
@@ -130,11 +157,11 @@ static BY_NAME: LazyLock<HashMap<&'static str, Arc<ScalarUDF>>> = LazyLock::new(
         let signature = operation.signature();
         (name, Arc::new(ScalarUDF::from(JsonFunction { name, operation, flavour, signature })))
     };
-    FUNCTIONS.iter().map(function).collect()
+    FUNCTIONS.iter().map(function).chain(path::functions()).collect()
 });
 
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
-    BY_NAME.values().map(Arc::clone).collect()
+    BY_NAME.values().map(Arc::clone).chain(rows::functions()).collect()
 }
 
 /// A call of one of these functions.
@@ -157,7 +184,7 @@ impl Operation {
     fn signature(self) -> Signature {
         let immutable = Volatility::Immutable;
         match self {
-            Self::BuildArray | Self::BuildObject => {
+            Self::BuildArray | Self::BuildObject | Self::BuildRow => {
                 Signature::one_of(vec![TypeSignature::Nullary, TypeSignature::VariadicAny], immutable)
             }
             Self::Set => Signature::one_of(vec![TypeSignature::Any(3), TypeSignature::Any(4)], immutable),
@@ -172,7 +199,9 @@ impl Operation {
             Self::ArrayLength | Self::Comparable | Self::Pretty | Self::StripNulls | Self::TypeOf => {
                 &[Parameter::Json]
             }
-            Self::BuildArray | Self::BuildObject | Self::ToJsonb => &[Parameter::Any],
+            Self::BuildArray | Self::BuildObject | Self::BuildRow | Self::Known | Self::ToJson => {
+                &[Parameter::Any]
+            }
             Self::Concatenate | Self::Contains => &[Parameter::Json, Parameter::Json],
             Self::DeleteIndex | Self::Element(_) => &[Parameter::Json, Parameter::Integer],
             Self::DeleteKey | Self::Exists | Self::Field(_) | Self::Steps(_) => {
@@ -216,11 +245,14 @@ impl ScalarUDFImpl for JsonFunction {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if let (Operation::Known, [text]) = (self.operation, args.args.as_slice()) {
+            return Ok(text.clone());
+        }
         let constant = all_constant(&args.args);
         let rows = if constant { 1 } else { args.number_rows };
         let mut output = Output::new(&self.result_type(), rows);
         match self.operation {
-            Operation::BuildArray | Operation::BuildObject | Operation::ToJsonb => {
+            Operation::BuildArray | Operation::BuildObject | Operation::BuildRow | Operation::ToJson => {
                 self.build(&args, rows, &mut output)?;
             }
             _ => {
@@ -282,10 +314,11 @@ impl JsonFunction {
         }
         for row in 0..rows {
             let text = match self.operation {
-                Operation::BuildArray => build::array(&sources, row),
-                Operation::BuildObject => build::object(&sources, row),
+                Operation::BuildArray => build::array(&sources, row, self.flavour),
+                Operation::BuildObject => build::object(&sources, row, self.flavour),
+                Operation::BuildRow => build::row(&sources, row),
                 _ => match sources.first().filter(|source| !source.is_null(row)) {
-                    Some(source) => build::value(source, row),
+                    Some(source) => build::value(source, row, self.flavour),
                     None => {
                         output.append(Value::Null).map_err(carry)?;
                         continue;
@@ -338,7 +371,11 @@ impl JsonFunction {
             }
             Operation::StripNulls => Value::Text(change::strip_nulls(json)),
             Operation::TypeOf => Value::Text(Cow::Borrowed(text::kind(json).name())),
-            Operation::BuildArray | Operation::BuildObject | Operation::ToJsonb => {
+            Operation::BuildArray
+            | Operation::BuildObject
+            | Operation::BuildRow
+            | Operation::Known
+            | Operation::ToJson => {
                 return Err(Error::new(SqlState::InternalError, "these take their arguments as they are"));
             }
         })

@@ -17,4 +17,4 @@ mod rule;
 mod searches;
 
 pub use exec::{LateralExec, LateralPlanner};
-pub use rule::LateralRule;
+pub use rule::{LateralRule, lateral_side};

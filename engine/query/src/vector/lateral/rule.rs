@@ -85,7 +85,7 @@ fn lateral_join(join: &Join) -> Result<Option<LogicalPlan>> {
 }
 
 /// The subquery of a lateral item of FROM that looks at the items before it.
-fn lateral_side(plan: &LogicalPlan) -> Option<&Subquery> {
+pub fn lateral_side(plan: &LogicalPlan) -> Option<&Subquery> {
     match plan {
         LogicalPlan::Subquery(subquery) => Some(subquery),
         LogicalPlan::SubqueryAlias(alias) => match alias.input.as_ref() {
