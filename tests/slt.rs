@@ -39,6 +39,7 @@ files! {
         postgres_ddl "ddl.slt",
         postgres_functions "functions.slt",
         postgres_functions_of_clients "functions_of_clients.slt",
+        postgres_index_catalogs "index_catalogs.slt",
         postgres_insert_returning "insert_returning.slt",
         postgres_joins_aggregates "joins_aggregates.slt",
         postgres_jsonb_basic "jsonb_basic.slt",

@@ -77,6 +77,7 @@ pub(crate) fn items(id: u32, name: &str) -> TableDef {
             name: format!("{name}_pkey"),
             columns: vec![ColumnId(1)],
             primary: true,
+            index: None,
         }],
         indexes: vec![IndexDef {
             id: TableId(id + 2),
@@ -88,6 +89,7 @@ pub(crate) fn items(id: u32, name: &str) -> TableDef {
                 ef_construction: 64,
             }),
             valid: false,
+            clauses: None,
         }],
         captured: false,
     }

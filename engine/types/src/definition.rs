@@ -20,7 +20,7 @@ pub struct TableDef {
     pub columns: Vec<ColumnDef>,
     /// The next unused column id.
     pub next_column: ColumnId,
-    /// PRIMARY KEY and UNIQUE constraints, the primary key first.
+    /// PRIMARY KEY and UNIQUE constraints and unique indexes, the primary key first.
     pub uniques: Vec<UniqueDef>,
     pub indexes: Vec<IndexDef>,
     /// A pipeline reads its changes: a commit that deletes rows carries them in the log.
@@ -53,7 +53,7 @@ pub enum Generated {
     IdentityByDefault,
 }
 
-/// PRIMARY KEY or UNIQUE. NULLs are distinct, as in Postgres' default.
+/// PRIMARY KEY, UNIQUE or a unique index. NULLs are distinct, as in Postgres' default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UniqueDef {
     /// The oid of the index that Postgres would have made.
@@ -62,6 +62,9 @@ pub struct UniqueDef {
     pub name: String,
     pub columns: Vec<ColumnId>,
     pub primary: bool,
+    /// For one that CREATE UNIQUE INDEX made, which is no constraint: what else that statement said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Box<IndexClauses>>,
 }
 
 /// A secondary index.
@@ -73,6 +76,65 @@ pub struct IndexDef {
     pub method: IndexMethod,
     /// False while `CREATE INDEX` is still building it: the planner does not use it yet.
     pub valid: bool,
+    /// What only the catalogs show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clauses: Option<Box<IndexClauses>>,
+}
+
+/// What CREATE INDEX said beside columns and method. Nothing is searched by it; the catalogs show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexClauses {
+    /// Every key in order, where one of them is more than a column; else empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<IndexKey>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<ColumnId>,
+    /// WHERE, as `pg_get_expr` prints it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicate: Option<String>,
+    /// WITH (name = value, …), as it was written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<(String, String)>,
+}
+
+/// One key of an index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexKey {
+    pub of: KeySource,
+    /// An operator class that was named and is not the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub descending: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nulls_first: bool,
+}
+
+/// What a key is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeySource {
+    Column(ColumnId),
+    Expression {
+        /// Of the index's column: `lower`, `expr`.
+        name: String,
+        /// As `pg_get_expr` prints it.
+        text: String,
+        ty: SqlType,
+    },
+}
+
+impl IndexKey {
+    /// A column in ascending order.
+    pub const fn column(column: ColumnId) -> Self {
+        Self { of: KeySource::Column(column), class: None, descending: false, nulls_first: false }
+    }
+}
+
+impl UniqueDef {
+    /// PRIMARY KEY and UNIQUE are, what CREATE UNIQUE INDEX makes is not.
+    pub const fn is_constraint(&self) -> bool {
+        self.index.is_none()
+    }
 }
 
 /// The access method.

@@ -19,7 +19,10 @@ mod vector;
 pub use bit::BitString;
 pub use calendar::{civil_from_days, days_from_civil, days_in_month};
 pub use clock::{Clock, SystemClock};
-pub use definition::{ColumnDef, Generated, IndexDef, IndexMethod, TableDef, UniqueDef, VectorIndexOptions};
+pub use definition::{
+    ColumnDef, Generated, IndexClauses, IndexDef, IndexKey, IndexMethod, KeySource, TableDef, UniqueDef,
+    VectorIndexOptions,
+};
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use float::{format_float4, format_float8};
 pub use ids::{ColumnId, FileId, LogEnd, Lsn, RowId, TableId, TenantId};

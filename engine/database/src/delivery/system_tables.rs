@@ -277,6 +277,7 @@ impl SystemTable {
             name: format!("{}_pkey", layout.name),
             columns: columns.iter().take(layout.key).map(|column| column.id).collect(),
             primary: true,
+            index: None,
         };
         let next_column = columns.last().map_or(ColumnId(1), |column| ColumnId(column.id.0 + 1));
         TableDef {

@@ -3,8 +3,8 @@
 //! Used by `functions` and `relations`. The text is Postgres' own form, since tools parse it.
 
 use sepal_types::{
-    ColumnDef, ColumnId, Generated, IndexMethod, Metric, SqlType, TableDef, UniqueDef, VectorIndexOptions,
-    VectorKind,
+    ColumnDef, ColumnId, Generated, IndexMethod, KeySource, Metric, SqlType, TableDef, UniqueDef,
+    VectorIndexOptions, VectorKind,
 };
 
 use super::names::{quote_ident, type_name};
@@ -19,9 +19,15 @@ const DEFAULT_LISTS: u32 = 100;
 pub(crate) fn index_definition(table: &TableDef, index: Index<'_>) -> String {
     let unique = if index.unique() { "UNIQUE " } else { "" };
     let columns: Vec<String> =
-        (1..=index.columns().len()).filter_map(|place| index_column(table, index, place, true)).collect();
+        (1..=index.keys().len()).filter_map(|place| index_column(table, index, place, true)).collect();
+    let include = match index.included() {
+        [] => String::new(),
+        columns => format!(" INCLUDE ({})", column_list(table, columns)),
+    };
+    let predicate = index.clauses().and_then(|clauses| clauses.predicate.as_ref());
+    let predicate = predicate.map(|text| format!(" WHERE {text}")).unwrap_or_default();
     format!(
-        "CREATE {unique}INDEX {} ON {}.{} USING {} ({}){}",
+        "CREATE {unique}INDEX {} ON {}.{} USING {} ({}){include}{}{predicate}",
         quote_ident(index.name()),
         quote_ident(&table.schema),
         quote_ident(&table.name),
@@ -31,26 +37,44 @@ pub(crate) fn index_definition(table: &TableDef, index: Index<'_>) -> String {
     )
 }
 
-/// The index's column at a place from 1: its name and, if asked, the operator class that is not the default.
-pub(crate) fn index_column(
-    table: &TableDef,
-    index: Index<'_>,
-    place: usize,
-    with_opclass: bool,
-) -> Option<String> {
-    let column = index.columns().get(place.checked_sub(1)?)?;
-    let column = table.column_by_id(*column)?;
-    let name = quote_ident(&column.name);
-    match index {
-        Index::Secondary(def) if with_opclass => Some(match &def.method {
-            IndexMethod::Vector(options) if !is_default_class(options) => {
-                let kind = column.ty.vector_kind().unwrap_or(VectorKind::Single);
-                format!("{name} {}", options.metric().opclass_for(kind))
-            }
-            IndexMethod::Vector(_) | IndexMethod::Scalar { .. } => name,
-        }),
-        _ => Some(name),
+/// The index's key or included column at a place from 1 and, if asked, the operator class that is not the default and
+/// the order.
+pub(crate) fn index_column(table: &TableDef, index: Index<'_>, place: usize, whole: bool) -> Option<String> {
+    let keys = index.keys();
+    let place = place.checked_sub(1)?;
+    let Some(key) = keys.get(place) else {
+        let included = index.included().get(place - keys.len())?;
+        return table.column_by_id(*included).map(|column| quote_ident(&column.name));
+    };
+    let mut text = match &key.of {
+        KeySource::Column(column) => quote_ident(&table.column_by_id(*column)?.name),
+        // All but a call is in parentheses.
+        KeySource::Expression { text, .. } if text.starts_with('(') => format!("({text})"),
+        KeySource::Expression { text, .. } => text.clone(),
+    };
+    if !whole {
+        return Some(text);
     }
+    let of_vector = vector_class(table, index);
+    if let Some(class) = key.class.as_deref().or(of_vector) {
+        text = format!("{text} {class}");
+    }
+    match (key.descending, key.nulls_first) {
+        (false, false) => {}
+        (false, true) => text.push_str(" NULLS FIRST"),
+        (true, true) => text.push_str(" DESC"),
+        (true, false) => text.push_str(" DESC NULLS LAST"),
+    }
+    Some(text)
+}
+
+/// The operator class of a vector index, where it is not the default.
+fn vector_class(table: &TableDef, index: Index<'_>) -> Option<&'static str> {
+    let Index::Secondary(def) = index else { return None };
+    let IndexMethod::Vector(options) = &def.method else { return None };
+    let column = table.column_by_id(*def.columns.first()?)?;
+    let kind = column.ty.vector_kind().unwrap_or(VectorKind::Single);
+    (!is_default_class(options)).then(|| options.metric().opclass_for(kind))
 }
 
 /// As in pgvector: L2 is what every method but hnsw takes when no class is named.
@@ -64,8 +88,12 @@ const fn is_default_class(options: &VectorIndexOptions) -> bool {
     )
 }
 
-/// `pg_class.reloptions`: `m=16`, `ef_construction=64`.
-pub(crate) fn index_options(index: Index<'_>) -> Vec<(&'static str, String)> {
+/// `pg_class.reloptions`: `m=16`, `ef_construction=64`, as they were written. Of an index that was made before that was
+/// kept: those that are not the defaults.
+pub(crate) fn index_options(index: Index<'_>) -> Vec<(&str, String)> {
+    if let Some(clauses) = index.clauses().filter(|clauses| !clauses.options.is_empty()) {
+        return clauses.options.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    }
     let Index::Secondary(def) = index else { return Vec::new() };
     match &def.method {
         IndexMethod::Vector(

@@ -4,11 +4,13 @@
 //! would number but Sepal does not store (sequences, defaults, databases) gets an oid computed from ids, so
 //! that it is the same on every node and after every restart.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use sepal_storage::TableVersion;
 use sepal_types::limits::{FIRST_OBJECT_ID, MAX_COLUMNS, MAX_IDENTIFIER_BYTES};
-use sepal_types::{ColumnDef, ColumnId, IndexDef, IndexMethod, SqlType, TableDef, UniqueDef};
+use sepal_types::{
+    ColumnDef, ColumnId, IndexClauses, IndexDef, IndexKey, IndexMethod, SqlType, TableDef, UniqueDef,
+};
 
 use super::CatalogContext;
 
@@ -146,8 +148,33 @@ impl<'a> Index<'a> {
         }
     }
 
+    /// Its keys in order.
+    pub fn keys(self) -> Cow<'a, [IndexKey]> {
+        match self.clauses() {
+            Some(clauses) if !clauses.keys.is_empty() => Cow::Borrowed(&clauses.keys),
+            _ => self.columns().iter().map(|column| IndexKey::column(*column)).collect(),
+        }
+    }
+
+    pub fn clauses(self) -> Option<&'a IndexClauses> {
+        match self {
+            Index::Unique(unique) => unique.index.as_deref(),
+            Index::Secondary(index) => index.clauses.as_deref(),
+        }
+    }
+
+    /// The columns of INCLUDE, which come after the keys.
+    pub fn included(self) -> &'a [ColumnId] {
+        self.clauses().map(|clauses| clauses.include.as_slice()).unwrap_or_default()
+    }
+
     pub const fn unique(self) -> bool {
         matches!(self, Index::Unique(_))
+    }
+
+    /// Whether there is a row in `pg_constraint` for it.
+    pub const fn is_constraint(self) -> bool {
+        matches!(self, Index::Unique(unique) if unique.is_constraint())
     }
 
     pub fn primary(self) -> bool {

@@ -70,6 +70,7 @@ fn items(late: bool) -> TableDef {
         name: format!("u{column}"),
         columns: vec![ColumnId(column)],
         primary,
+        index: None,
     };
     let mut columns = vec![
         column(1, "id", SqlType::Int4, true),

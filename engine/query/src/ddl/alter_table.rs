@@ -5,11 +5,14 @@ use datafusion::sql::sqlparser::ast::{
     RenameTableNameKind,
 };
 use sepal_storage::Op;
-use sepal_types::{ColumnDef, ColumnId, Error, Generated, Result, SqlState, TableDef};
+use sepal_types::{
+    ColumnDef, ColumnId, Error, Generated, IndexClauses, KeySource, Result, SqlState, TableDef,
+};
 
 use super::{
     Ddl, Scope,
     create_table::{add_column, add_constraint, check_default, default_text},
+    deparse,
     names::{find_table, identifier, object_name, taken},
 };
 
@@ -139,11 +142,23 @@ fn drop_column(def: &mut TableDef, name: &str, if_exists: bool, ddl: &mut Ddl) -
         }
         return Err(error);
     };
-    let uses = |columns: &[ColumnId]| columns.contains(&id);
+    let uses = |columns: &[ColumnId], clauses: Option<&IndexClauses>| {
+        columns.contains(&id) || clauses.is_some_and(|clauses| needs(clauses, id, name))
+    };
     def.columns.retain(|column| column.id != id);
-    def.indexes.retain(|index| !uses(&index.columns));
-    def.uniques.retain(|unique| !uses(&unique.columns));
+    def.indexes.retain(|index| !uses(&index.columns, index.clauses.as_deref()));
+    def.uniques.retain(|unique| !uses(&unique.columns, unique.index.as_deref()));
     Ok(())
+}
+
+/// Whether an index's expressions, condition or INCLUDE want the column.
+fn needs(clauses: &IndexClauses, column: ColumnId, name: &str) -> bool {
+    let texts = clauses.keys.iter().filter_map(|key| match &key.of {
+        KeySource::Expression { text, .. } => Some(text),
+        KeySource::Column(_) => None,
+    });
+    clauses.include.contains(&column)
+        || texts.chain(&clauses.predicate).any(|text| deparse::mentions(text, name))
 }
 
 fn rename_column(def: &mut TableDef, from: &str, to: String) -> Result<()> {
@@ -153,13 +168,24 @@ fn rename_column(def: &mut TableDef, from: &str, to: String) -> Result<()> {
     }
     let missing = Error::new(SqlState::UndefinedColumn, format!("column \"{from}\" does not exist"));
     let column = def.columns.iter_mut().find(|column| column.name == from).ok_or(missing)?;
-    column.name = to;
+    column.name.clone_from(&to);
+    let indexes = def.indexes.iter_mut().filter_map(|index| index.clauses.as_mut());
+    let uniques = def.uniques.iter_mut().filter_map(|unique| unique.index.as_mut());
+    for clauses in indexes.chain(uniques) {
+        let texts = clauses.keys.iter_mut().filter_map(|key| match &mut key.of {
+            KeySource::Expression { text, .. } => Some(text),
+            KeySource::Column(_) => None,
+        });
+        for text in texts.chain(&mut clauses.predicate) {
+            *text = deparse::renamed(text, from, &to);
+        }
+    }
     Ok(())
 }
 
 fn drop_constraint(def: &mut TableDef, name: &str, if_exists: bool, ddl: &mut Ddl) -> Result<()> {
     let before = def.uniques.len();
-    def.uniques.retain(|unique| unique.name != name);
+    def.uniques.retain(|unique| unique.name != name || !unique.is_constraint());
     if def.uniques.len() < before {
         return Ok(());
     }
@@ -222,7 +248,8 @@ pub fn alter_index(name: &ObjectName, operation: &AlterIndexOperation, scope: &S
     }
     let owner = scope.snapshot.tables().find(|version| {
         version.def.environment == scope.environment
-            && version.def.indexes.iter().any(|index| index.name == old)
+            && (version.def.indexes.iter().any(|index| index.name == old)
+                || version.def.uniques.iter().any(|unique| unique.name == old))
     });
     let Some(owner) = owner else {
         return Err(Error::new(SqlState::UndefinedTable, format!("relation \"{old}\" does not exist")));
@@ -230,6 +257,10 @@ pub fn alter_index(name: &ObjectName, operation: &AlterIndexOperation, scope: &S
     let mut def = owner.def.as_ref().clone();
     for index in def.indexes.iter_mut().filter(|index| index.name == old) {
         index.name.clone_from(&new);
+    }
+    // A constraint has its index's name.
+    for unique in def.uniques.iter_mut().filter(|unique| unique.name == old) {
+        unique.name.clone_from(&new);
     }
     let mut ddl = Ddl::tagged("ALTER INDEX");
     ddl.ops.push(Op::AlterTable(def));

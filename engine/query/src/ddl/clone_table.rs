@@ -41,6 +41,8 @@ pub fn clone_definition(clone: &CloneTable, source: &TableDef, scope: &Scope) ->
     };
     for unique in &source.uniques {
         add_unique(&mut def, unique.columns.clone(), unique.primary, None, scope)?;
+        let Some(made) = def.uniques.last_mut() else { continue };
+        made.index.clone_from(&unique.index);
     }
     // One that is being built is not the source's yet.
     for index in source.indexes.iter().filter(|index| index.valid) {

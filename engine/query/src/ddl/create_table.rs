@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, ColumnOption, CreateTable, DataType, GeneratedAs, IndexColumn, TableConstraint,
+    self, ColumnOption, ConstraintUsingIndex, CreateTable, DataType, GeneratedAs, IndexColumn,
+    TableConstraint,
 };
 use sepal_storage::Op;
 use sepal_types::{
@@ -328,10 +329,46 @@ pub fn add_constraint(def: &mut TableDef, constraint: &TableConstraint, scope: &
             let columns = constraint_columns(def, &unique.columns)?;
             add_unique(def, columns, false, unique.name.as_ref().map(identifier), scope)
         }
+        TableConstraint::PrimaryKeyUsingIndex(using) => constraint_of_index(def, using, true),
+        TableConstraint::UniqueUsingIndex(using) => constraint_of_index(def, using, false),
         TableConstraint::ForeignKey(_) => Err(no_foreign_keys()),
         TableConstraint::Check(_) => Err(no_checks()),
         other => Err(Error::unsupported(format!("constraint {other} is not supported"))),
     }
+}
+
+/// ADD CONSTRAINT … USING INDEX: the unique index becomes a constraint, and has its name.
+fn constraint_of_index(def: &mut TableDef, using: &ConstraintUsingIndex, primary: bool) -> Result<()> {
+    let name = identifier(&using.index_name);
+    if primary && def.primary_key().is_some() {
+        return Err(second_primary_key(def));
+    }
+    let Some(place) = def.uniques.iter().position(|unique| unique.name == name) else {
+        return Err(Error::new(SqlState::UndefinedObject, format!("index \"{name}\" does not exist")));
+    };
+    let mut unique = def.uniques.remove(place);
+    let Some(clauses) = unique.index.take() else {
+        def.uniques.insert(place, unique);
+        let message = format!("index \"{name}\" is already associated with a constraint");
+        return Err(Error::new(SqlState::ObjectNotInPrerequisiteState, message));
+    };
+    if !clauses.keys.is_empty() {
+        let message = format!("index \"{name}\" column number 1 does not have default sorting behavior");
+        return Err(Error::new(SqlState::WrongObjectType, message)
+            .with_detail("Cannot create a primary key or unique constraint using such an index."));
+    }
+    unique.primary = primary;
+    unique.name = using.name.as_ref().map_or(name, identifier);
+    for column in def.columns.iter_mut().filter(|column| primary && unique.columns.contains(&column.id)) {
+        column.not_null = true;
+    }
+    def.uniques.push(unique);
+    Ok(())
+}
+
+fn second_primary_key(def: &TableDef) -> Error {
+    let message = format!("multiple primary keys for table \"{}\" are not allowed", def.name);
+    Error::new(SqlState::InvalidTableDefinition, message)
 }
 
 fn constraint_columns(def: &TableDef, columns: &[IndexColumn]) -> Result<Vec<ColumnId>> {
@@ -361,8 +398,7 @@ pub fn add_unique(
     scope: &Scope,
 ) -> Result<()> {
     if primary && def.primary_key().is_some() {
-        let message = format!("multiple primary keys for table \"{}\" are not allowed", def.name);
-        return Err(Error::new(SqlState::InvalidTableDefinition, message));
+        return Err(second_primary_key(def));
     }
     let names: Vec<&str> =
         columns.iter().filter_map(|id| def.column_by_id(*id)).map(|column| column.name.as_str()).collect();
@@ -379,7 +415,7 @@ pub fn add_unique(
         None if primary => generated(&def.name, &[], "pkey", is_taken),
         None => generated(&def.name, &names, "key", is_taken),
     };
-    def.uniques.push(UniqueDef { id: (scope.new_id)(), name, columns, primary });
+    def.uniques.push(UniqueDef { id: (scope.new_id)(), name, columns, primary, index: None });
     Ok(())
 }
 

@@ -89,7 +89,7 @@ pub fn drop_indexes(names: &[String], if_exists: bool, scope: &Scope) -> Result<
             return Err(Error::new(SqlState::UndefinedObject, format!("index \"{name}\" does not exist")));
         };
         let mut def = owner.clone();
-        if def.uniques.iter().any(|unique| unique.name == *name && unique.primary) {
+        if def.uniques.iter().any(|unique| unique.name == *name && unique.is_constraint()) {
             let message = format!(
                 "cannot drop index {name} because constraint {name} on table {} requires it",
                 def.name

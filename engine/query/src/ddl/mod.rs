@@ -9,6 +9,7 @@ mod clone_table;
 mod create_as;
 mod create_index;
 mod create_table;
+mod deparse;
 mod drop;
 mod names;
 

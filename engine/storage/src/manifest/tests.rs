@@ -1,6 +1,9 @@
 //! The manifest's bytes, and what refuses to open.
 
-use sepal_types::{ColumnId, FileId, Lsn, RowId, TableId, TenantId};
+use sepal_types::{
+    ColumnId, FileId, IndexClauses, IndexDef, IndexKey, KeySource, Lsn, RowId, SqlType, TableId, TenantId,
+    UniqueDef,
+};
 
 use super::{
     BlobEntry, DeletedEntry, IndexEntry, Manifest, NamedEntry, NamedFile, Rekey, SegmentEntry, TableEntry,
@@ -118,6 +121,37 @@ fn content_is_golden() {
     let expected = golden(r#","sealed_for":20007,"variable_bytes":300"#) + &own;
     assert_eq!(serde_json::to_string(&manifest()).unwrap(), expected);
     assert_eq!(serde_json::from_str::<Manifest>(&expected).unwrap(), manifest());
+}
+
+/// What CREATE INDEX says beside columns and method; a definition from before has none of it.
+#[test]
+fn clauses_of_indexes_are_golden() {
+    let key = IndexKey { descending: true, nulls_first: true, ..IndexKey::column(ColumnId(1)) };
+    let of = KeySource::Expression { name: "lower".into(), text: "lower(label)".into(), ty: SqlType::Text };
+    let keys =
+        vec![key, IndexKey { of, class: Some("text_pattern_ops".into()), ..IndexKey::column(ColumnId(1)) }];
+    let clauses = IndexClauses {
+        keys,
+        include: vec![ColumnId(2)],
+        predicate: Some("(id > 5)".into()),
+        options: vec![("fillfactor".into(), "70".into())],
+    };
+    let columns = vec![ColumnId(1)];
+    let index = Some(Box::new(clauses));
+    let unique = UniqueDef { id: TableId(20_003), name: "u".into(), columns, primary: false, index };
+    let expected = concat!(
+        r#"{"id":20003,"name":"u","columns":[1],"primary":false,"index":{"keys":["#,
+        r#"{"of":{"Column":1},"descending":true,"nulls_first":true},"#,
+        r#"{"of":{"Expression":{"name":"lower","text":"lower(label)","ty":"Text"}},"class":"text_pattern_ops"}],"#,
+        r#""include":[2],"predicate":"(id > 5)","options":[["fillfactor","70"]]}}"#
+    );
+    assert_eq!(serde_json::to_string(&unique).unwrap(), expected);
+    assert_eq!(serde_json::from_str::<UniqueDef>(expected).unwrap(), unique);
+    let before =
+        r#"{"id":20002,"name":"i","columns":[1],"method":{"Scalar":{"access_method":"gin"}},"valid":true}"#;
+    let index: IndexDef = serde_json::from_str(before).unwrap();
+    assert_eq!(index.clauses, None);
+    assert_eq!(serde_json::to_string(&index).unwrap(), before);
 }
 
 /// What a rotation of keys adds.

@@ -215,6 +215,7 @@ fn a_constraint_added_later_checks_the_rows_that_are_there() {
         name: "items_label_key".into(),
         columns: vec![ColumnId(2)],
         primary: false,
+        index: None,
     });
     let error = snapshot.apply(&Op::AlterTable(def.clone())).unwrap_err();
     assert!(matches!(&error, StoreError::UniqueViolation { key_text, .. } if key_text == "a"), "{error}");

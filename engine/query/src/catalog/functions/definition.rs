@@ -71,7 +71,7 @@ fn indexdef(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {
 
 fn constraintdef(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {
     match context.object(int_argument(arguments, 0)?) {
-        Some(Object::Index(table, Index::Unique(unique))) => {
+        Some(Object::Index(table, Index::Unique(unique))) if unique.is_constraint() => {
             Ok(constraint_definition(&table.def, unique).into())
         }
         _ => Ok(Value::Null),
@@ -148,7 +148,7 @@ fn describe_object(context: &CatalogContext, arguments: &[Value]) -> Result<Valu
         Some("pg_extension") => Some("extension vector".to_owned()),
         Some("pg_am") => access_method_name(oid).map(|name| format!("access method {name}")),
         Some("pg_constraint") => match context.object(oid) {
-            Some(Object::Index(table, Index::Unique(unique))) => {
+            Some(Object::Index(table, Index::Unique(unique))) if unique.is_constraint() => {
                 Some(format!("constraint {} on table {}", unique.name, table.def.name))
             }
             _ => None,

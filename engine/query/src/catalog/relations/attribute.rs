@@ -2,7 +2,7 @@
 //!
 //! System columns (negative `attnum`) are left out: clients filter them away.
 
-use sepal_types::{ColumnDef, SqlType, TableDef};
+use sepal_types::{ColumnDef, KeySource, SqlType, TableDef};
 
 use super::super::CatalogContext;
 use super::super::definitions::{column_default, identity};
@@ -47,10 +47,16 @@ fn attributes(context: &CatalogContext, rows: &mut Rows) {
 }
 
 fn index_attributes(table: &TableDef, index: Index<'_>, rows: &mut Rows) {
-    for (place, id) in index.columns().iter().enumerate() {
-        let Some(column) = table.column_by_id(*id) else { continue };
-        let number = i16::try_from(place + 1).unwrap_or(i16::MAX);
-        push(rows, index.oid(), number, &column.name, &column.ty, None);
+    let keys = index.keys();
+    let included = index.included().iter().map(|column| KeySource::Column(*column));
+    for (number, source) in (1_i16..).zip(keys.iter().map(|key| key.of.clone()).chain(included)) {
+        match &source {
+            KeySource::Column(id) => {
+                let Some(column) = table.column_by_id(*id) else { continue };
+                push(rows, index.oid(), number, &column.name, &column.ty, None);
+            }
+            KeySource::Expression { name, ty, .. } => push(rows, index.oid(), number, name, ty, None),
+        }
     }
 }
 

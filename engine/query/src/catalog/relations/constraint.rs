@@ -51,7 +51,7 @@ const ACCESS_METHOD: u32 = 2601;
 
 fn constraints(context: &CatalogContext, rows: &mut Rows) {
     for table in context.tables() {
-        for unique in &table.def.uniques {
+        for unique in table.def.uniques.iter().filter(|unique| unique.is_constraint()) {
             let keys = unique.columns.iter().map(|column| attribute_number(&table.def, *column));
             rows.push([
                 ("oid", unique.id.0.into()),
@@ -87,11 +87,11 @@ fn dependencies(context: &CatalogContext, rows: &mut Rows) {
             }
         }
         for index in indexes(&table.def) {
-            let on_constraint = index.unique();
+            let on_constraint = index.is_constraint();
             if on_constraint {
                 push(rows, (CLASS, index.oid(), 0), (CONSTRAINT, index.oid(), 0), "i");
             }
-            for column in index.columns() {
+            for column in index.columns().iter().chain(index.included()) {
                 let number = i32::from(attribute_number(&table.def, *column));
                 let dependent = if on_constraint { CONSTRAINT } else { CLASS };
                 push(rows, (dependent, index.oid(), 0), (CLASS, id, number), "a");

@@ -306,7 +306,7 @@ fn schemata(context: &CatalogContext, rows: &mut Rows) {
 
 fn key_columns(context: &CatalogContext, rows: &mut Rows) {
     for table in context.tables() {
-        for unique in &table.def.uniques {
+        for unique in table.def.uniques.iter().filter(|unique| unique.is_constraint()) {
             for (place, column) in (1_i32..).zip(&unique.columns) {
                 let Some(column) = table.def.column_by_id(*column) else { continue };
                 rows.push([
@@ -341,7 +341,7 @@ fn constraints(context: &CatalogContext, rows: &mut Rows) {
         ]);
     };
     for table in context.tables() {
-        for unique in &table.def.uniques {
+        for unique in table.def.uniques.iter().filter(|unique| unique.is_constraint()) {
             if unique.primary {
                 push(&table.def, &unique.name, "PRIMARY KEY", Value::Null);
             } else {
@@ -375,7 +375,7 @@ fn check_constraints(context: &CatalogContext, rows: &mut Rows) {
 
 fn constraint_columns(context: &CatalogContext, rows: &mut Rows) {
     for table in context.tables() {
-        for unique in &table.def.uniques {
+        for unique in table.def.uniques.iter().filter(|unique| unique.is_constraint()) {
             for column in unique.columns.iter().filter_map(|column| table.def.column_by_id(*column)) {
                 rows.push([
                     ("table_catalog", context.environment.as_str().into()),
@@ -393,7 +393,7 @@ fn constraint_columns(context: &CatalogContext, rows: &mut Rows) {
 
 fn constraint_tables(context: &CatalogContext, rows: &mut Rows) {
     for table in context.tables() {
-        for unique in &table.def.uniques {
+        for unique in table.def.uniques.iter().filter(|unique| unique.is_constraint()) {
             rows.push([
                 ("table_catalog", context.environment.as_str().into()),
                 ("table_schema", table.def.schema.as_str().into()),

@@ -110,6 +110,7 @@ fn definition(options: VectorIndexOptions) -> TableDef {
             columns: vec![ColumnId(2)],
             method: IndexMethod::Vector(options),
             valid: true,
+            clauses: None,
         }],
         captured: false,
     }
