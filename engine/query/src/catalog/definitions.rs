@@ -15,31 +15,65 @@ const DEFAULT_M: u16 = 16;
 const DEFAULT_EF_CONSTRUCTION: u16 = 64;
 const DEFAULT_LISTS: u32 = 100;
 
-/// `CREATE UNIQUE INDEX items_pkey ON public.items USING btree (id)`.
-pub(crate) fn index_definition(table: &TableDef, index: Index<'_>) -> String {
+/// `CREATE UNIQUE INDEX items_pkey ON public.items USING btree (id)`; to be read, without schema and the outermost
+/// parentheses of expressions.
+pub(crate) fn index_definition(table: &TableDef, index: Index<'_>, pretty: bool) -> String {
+    let name = quote_ident(&table.name);
+    let name = if pretty { name } else { format!("{}.{name}", quote_ident(&table.schema)) };
+    let print = if pretty { IndexText::WholePretty } else { IndexText::Whole };
     let unique = if index.unique() { "UNIQUE " } else { "" };
     let columns: Vec<String> =
-        (1..=index.keys().len()).filter_map(|place| index_column(table, index, place, true)).collect();
+        (1..=index.keys().len()).filter_map(|place| index_column(table, index, place, print)).collect();
     let include = match index.included() {
         [] => String::new(),
         columns => format!(" INCLUDE ({})", column_list(table, columns)),
     };
     let predicate = index.clauses().and_then(|clauses| clauses.predicate.as_ref());
+    let predicate = predicate.map(|text| if pretty { unwrapped(text) } else { text.as_str() });
     let predicate = predicate.map(|text| format!(" WHERE {text}")).unwrap_or_default();
     format!(
-        "CREATE {unique}INDEX {} ON {}.{} USING {} ({}){include}{}{predicate}",
+        "CREATE {unique}INDEX {} ON {name} USING {} ({}){include}{}{predicate}",
         quote_ident(index.name()),
-        quote_ident(&table.schema),
-        quote_ident(&table.name),
         index.access_method(),
         columns.join(", "),
         options_clause(index),
     )
 }
 
-/// The index's key or included column at a place from 1 and, if asked, the operator class that is not the default and
-/// the order.
-pub(crate) fn index_column(table: &TableDef, index: Index<'_>, place: usize, whole: bool) -> Option<String> {
+/// How much of an index's key is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IndexText {
+    Key,
+    KeyPretty,
+    /// With the operator class that is not the default, and the order.
+    Whole,
+    WholePretty,
+}
+
+/// Without parentheses around the whole.
+pub(crate) fn unwrapped(text: &str) -> &str {
+    let Some(inner) = text.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) else { return text };
+    let (mut depth, mut quoted) = (0_u32, None);
+    for c in inner.chars() {
+        match (quoted, c) {
+            (None, '\'' | '"') => quoted = Some(c),
+            (Some(quote), _) if quote == c => quoted = None,
+            (None, '(') => depth += 1,
+            (None, ')') if depth == 0 => return text,
+            (None, ')') => depth -= 1,
+            _ => {}
+        }
+    }
+    inner
+}
+
+/// The index's key or included column at a place from 1.
+pub(crate) fn index_column(
+    table: &TableDef,
+    index: Index<'_>,
+    place: usize,
+    print: IndexText,
+) -> Option<String> {
     let keys = index.keys();
     let place = place.checked_sub(1)?;
     let Some(key) = keys.get(place) else {
@@ -49,10 +83,13 @@ pub(crate) fn index_column(table: &TableDef, index: Index<'_>, place: usize, who
     let mut text = match &key.of {
         KeySource::Column(column) => quote_ident(&table.column_by_id(*column)?.name),
         // All but a call is in parentheses.
-        KeySource::Expression { text, .. } if text.starts_with('(') => format!("({text})"),
+        KeySource::Expression { text, .. } if text.starts_with('(') => match print {
+            IndexText::KeyPretty | IndexText::WholePretty => format!("({})", unwrapped(text)),
+            IndexText::Key | IndexText::Whole => format!("({text})"),
+        },
         KeySource::Expression { text, .. } => text.clone(),
     };
-    if !whole {
+    if matches!(print, IndexText::Key | IndexText::KeyPretty) {
         return Some(text);
     }
     let of_vector = vector_class(table, index);

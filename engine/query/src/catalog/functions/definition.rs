@@ -4,7 +4,9 @@ use sepal_types::limits::PUBLIC_NAMESPACE_OID;
 use sepal_types::{Error, Result, SqlState, TableDef, TableId};
 
 use super::super::CatalogContext;
-use super::super::definitions::{constraint_definition, index_column, index_definition};
+use super::super::definitions::{
+    IndexText, constraint_definition, index_column, index_definition, unwrapped,
+};
 use super::super::names::{Reg, namespace_name, quote_ident, require_oid, type_name};
 use super::super::objects::{Index, OWNER_OID, Object, indexes, sequence_columns, sequence_name};
 use super::super::relations::{access_method_name, operator, procedure};
@@ -14,7 +16,12 @@ use super::{Function, int_argument, optional, text_argument};
 
 pub(super) const FUNCTIONS: &[Function] = &[
     // Expressions are stored as their text, so there is nothing to turn back.
-    Function::new("pg_get_expr", "text, oid, boolean?", "text", |_, arguments| Ok(arguments[0].clone())),
+    Function::new("pg_get_expr", "text, oid, boolean?", "text", |_, arguments| {
+        Ok(match &arguments[0] {
+            Value::Text(text) if is_pretty(arguments, 2) => unwrapped(text).into(),
+            text => text.clone(),
+        })
+    }),
     Function::new("pg_get_indexdef", "oid, integer?, boolean?", "text", indexdef),
     Function::new("pg_get_constraintdef", "oid, boolean?", "text", constraintdef),
     Function::new("pg_get_viewdef", "oid, boolean?", "text", null),
@@ -62,11 +69,17 @@ fn indexdef(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {
     let oid = int_argument(arguments, 0)?;
     let Some(Object::Index(table, index)) = context.object(oid) else { return Ok(Value::Null) };
     let place = optional(arguments, 1).and_then(Value::as_int).unwrap_or(0);
+    let pretty = is_pretty(arguments, 2);
     if place == 0 {
-        return Ok(index_definition(&table.def, index).into());
+        return Ok(index_definition(&table.def, index, pretty).into());
     }
     let place = usize::try_from(place).unwrap_or(usize::MAX);
-    Ok(index_column(&table.def, index, place, false).unwrap_or_default().into())
+    let print = if pretty { IndexText::KeyPretty } else { IndexText::Key };
+    Ok(index_column(&table.def, index, place, print).unwrap_or_default().into())
+}
+
+fn is_pretty(arguments: &[Value], place: usize) -> bool {
+    optional(arguments, place).and_then(Value::as_bool).unwrap_or(false)
 }
 
 fn constraintdef(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {

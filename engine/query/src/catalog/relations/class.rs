@@ -126,7 +126,7 @@ fn pg_indexes(context: &CatalogContext, rows: &mut Rows) {
                 ("tablename", table.def.name.as_str().into()),
                 ("indexname", index.name().into()),
                 ("tablespace", Value::Null),
-                ("indexdef", index_definition(&table.def, index).into()),
+                ("indexdef", index_definition(&table.def, index, false).into()),
             ]);
         }
     }
