@@ -50,6 +50,7 @@ files! {
         postgres_on_conflict "on_conflict.slt",
         postgres_order_by "order_by.slt",
         postgres_savepoints "savepoints.slt",
+        postgres_sequences "sequences.slt",
         postgres_serial_identity "serial_identity.slt",
         postgres_transactions "transactions.slt",
         postgres_types "types.slt",

@@ -56,6 +56,7 @@ pub(crate) fn column(id: u32, name: &str, ty: SqlType) -> ColumnDef {
         default: None,
         generated: None,
         missing: None,
+        sequence: None,
     }
 }
 

@@ -120,6 +120,7 @@ sqlstates! {
     ProtocolViolation "08P01" Invalid,
     QueryCanceled "57014" Cancelled,
     ReadOnlySqlTransaction "25006" Refused,
+    SequenceGeneratorLimitExceeded "2200H" Invalid,
     SerializationFailure "40001" Conflict,
     SnapshotTooOld "72000" Cancelled,
     StatementTooComplex "54001" Invalid,

@@ -13,6 +13,7 @@ mod float;
 mod ids;
 pub mod limits;
 mod metric;
+mod sequence;
 mod sqltype;
 mod vector;
 
@@ -27,6 +28,7 @@ pub use error::{Error, ErrorKind, Result, SqlState};
 pub use float::{format_float4, format_float8};
 pub use ids::{ColumnId, FileId, LogEnd, Lsn, RowId, TableId, TenantId};
 pub use metric::Metric;
+pub use sequence::SequenceDef;
 pub use sqltype::SqlType;
 pub use vector::{
     VectorElement, VectorKind, check_finite, format_vector, parse_elements, parse_vector, round_to_half,

@@ -269,6 +269,7 @@ impl SystemTable {
                 default: None,
                 generated: None,
                 missing: None,
+                sequence: None,
             })
             .collect();
         let id = store.next_object_id();

@@ -8,7 +8,7 @@ use sepal_types::{
 };
 
 use super::names::{quote_ident, type_name};
-use super::objects::{Index, sequence_name};
+use super::objects::Index;
 
 /// pgvector's defaults: options equal to them are not printed, as if they had not been given.
 const DEFAULT_M: u16 = 16;
@@ -186,10 +186,10 @@ fn column_list(table: &TableDef, columns: &[ColumnId]) -> String {
 pub(crate) fn column_default(table: &TableDef, column: &ColumnDef) -> Option<String> {
     match column.generated {
         Some(Generated::Serial) => {
-            let sequence = quote_ident(&sequence_name(table, column)).replace('\'', "''");
+            let sequence = quote_ident(&table.sequence_name(column)).replace('\'', "''");
             Some(format!("nextval('{sequence}'::regclass)"))
         }
-        Some(Generated::IdentityAlways | Generated::IdentityByDefault) => None,
+        Some(Generated::IdentityAlways | Generated::IdentityByDefault | Generated::Sequence) => None,
         None => column.default.as_deref().map(|default| typed_default(default, &column.ty)),
     }
 }
@@ -202,8 +202,24 @@ fn typed_default(default: &str, ty: &SqlType) -> String {
             let name = type_name(i64::from(ty.oid()), -1).unwrap_or_else(|| ty.display_name());
             format!("{default}::{name}")
         }
-        _ => default.to_owned(),
+        _ => with_regclass(default),
     }
+}
+
+/// Sequences are stored by their names alone; Postgres shows `nextval('s'::regclass)`.
+fn with_regclass(default: &str) -> String {
+    const CALL: &str = "nextval('";
+    let mut shown = String::new();
+    let mut rest = default;
+    while let Some(at) = rest.find(CALL) {
+        let (before, name) = rest.split_at(at + CALL.len());
+        // A quote within the name is doubled.
+        let end = name.replace("''", "xx").find('\'').map_or(name.len(), |end| end + 1);
+        let (name, after) = name.split_at(end);
+        shown = format!("{shown}{before}{name}::regclass");
+        rest = after;
+    }
+    format!("{shown}{rest}")
 }
 
 /// `pg_attribute.attidentity`.
@@ -211,6 +227,6 @@ pub(crate) const fn identity(column: &ColumnDef) -> &'static str {
     match column.generated {
         Some(Generated::IdentityAlways) => "a",
         Some(Generated::IdentityByDefault) => "d",
-        Some(Generated::Serial) | None => "",
+        Some(Generated::Serial | Generated::Sequence) | None => "",
     }
 }

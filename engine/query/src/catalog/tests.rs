@@ -40,6 +40,7 @@ fn column_def(id: u32, name: &str, ty: SqlType) -> ColumnDef {
         default: None,
         generated: None,
         missing: None,
+        sequence: None,
     }
 }
 

@@ -59,6 +59,7 @@ fn column(id: u32, name: &str, ty: SqlType, not_null: bool) -> ColumnDef {
         default: None,
         generated: None,
         missing: None,
+        sequence: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! ALTER TABLE and ALTER INDEX. Renames and drops touch the catalog only: files name columns by id.
 
 use datafusion::sql::sqlparser::ast::{
-    AlterColumnOperation, AlterIndexOperation, AlterTable, AlterTableOperation, ObjectName,
+    AlterColumnOperation, AlterIndexOperation, AlterTable, AlterTableOperation, Expr, ObjectName,
     RenameTableNameKind,
 };
 use sepal_storage::Op;
@@ -14,6 +14,7 @@ use super::{
     create_table::{add_column, add_constraint, check_default, default_text},
     deparse,
     names::{find_table, identifier, object_name, taken},
+    sequence::{call as sequence_call, owned, pin_names, starts, with_sequences},
 };
 
 /// Plans ALTER TABLE.
@@ -41,9 +42,12 @@ fn apply(def: &mut TableDef, operation: &AlterTableOperation, scope: &Scope, ddl
     use AlterTableOperation as A;
     match operation {
         A::AddColumn { if_not_exists, column_def, .. } => add(def, *if_not_exists, column_def, scope, ddl),
-        A::DropColumn { column_names, if_exists, .. } => {
-            column_names.iter().try_for_each(|name| drop_column(def, &identifier(name), *if_exists, ddl))
-        }
+        A::DropColumn { column_names, if_exists, .. } => column_names.iter().try_for_each(|name| {
+            let name = identifier(name);
+            let owned = def.column(&name).map(|column| owned(scope, def.id, Some(column.id)));
+            ddl.ops.extend(owned.unwrap_or_default().into_iter().map(Op::DropTable));
+            drop_column(def, &name, *if_exists, ddl)
+        }),
         A::RenameColumn { old_column_name, new_column_name } => {
             rename_column(def, &identifier(old_column_name), identifier(new_column_name))
         }
@@ -55,6 +59,7 @@ fn apply(def: &mut TableDef, operation: &AlterTableOperation, scope: &Scope, ddl
                     format!("relation \"{name}\" already exists"),
                 ));
             }
+            pin_names(def);
             def.name = name;
             Ok(())
         }
@@ -64,6 +69,9 @@ fn apply(def: &mut TableDef, operation: &AlterTableOperation, scope: &Scope, ddl
             Ok(())
         }
         A::DropConstraint { if_exists, name, .. } => drop_constraint(def, &identifier(name), *if_exists, ddl),
+        A::AlterColumn { column_name, op: AlterColumnOperation::SetDefault { value } } => {
+            set_default(def, &identifier(column_name), value, scope)
+        }
         A::AlterColumn { column_name, op } => alter_column(def, &identifier(column_name), op),
         // Storage parameters tune Postgres' heap; there is none here.
         A::SetOptionsParens { .. } | A::SetTblProperties { .. } | A::OwnerTo { .. } => Ok(()),
@@ -90,6 +98,11 @@ fn add(
     add_column(def, column, scope)?;
     let has_rows = scope.snapshot.table(def.id).is_some_and(|version| version.live_rows() > 0);
     let table = def.name.clone();
+    if let Some(added) = def.columns.last() {
+        let id = added.id;
+        let of_added = |op: &Op| matches!(op, Op::SetSequence { column, .. } if *column == id);
+        ddl.ops.extend(starts(def).filter(of_added));
+    }
     if let Some(added) = def.columns.last_mut() {
         if added.generated.is_some() && has_rows {
             return Err(Error::unsupported(
@@ -167,6 +180,7 @@ fn rename_column(def: &mut TableDef, from: &str, to: String) -> Result<()> {
         return Err(Error::new(SqlState::DuplicateColumn, message));
     }
     let missing = Error::new(SqlState::UndefinedColumn, format!("column \"{from}\" does not exist"));
+    pin_names(def);
     let column = def.columns.iter_mut().find(|column| column.name == from).ok_or(missing)?;
     column.name.clone_from(&to);
     let indexes = def.indexes.iter_mut().filter_map(|index| index.clauses.as_mut());
@@ -197,6 +211,29 @@ fn drop_constraint(def: &mut TableDef, name: &str, if_exists: bool, ddl: &mut Dd
     Err(Error::new(SqlState::UndefinedObject, message))
 }
 
+/// SET DEFAULT. Of a serial column, whose default is its sequence's `nextval`, this takes its place.
+fn set_default(def: &mut TableDef, name: &str, value: &Expr, scope: &Scope) -> Result<()> {
+    let column = def.column(name).ok_or_else(|| missing_column(def, name))?;
+    if is_identity(column) {
+        return Err(identity_error(&def.name, name));
+    }
+    check_default(value, &column.ty)?;
+    let default = default_text(&with_sequences(value, def, scope)?);
+    if column.generated.is_some() && default == Some(sequence_call(&def.sequence_name(column))) {
+        return Ok(());
+    }
+    for column in def.columns.iter_mut().filter(|column| column.name == name) {
+        column.default.clone_from(&default);
+        (column.generated, column.sequence) = (None, None);
+    }
+    Ok(())
+}
+
+fn identity_error(table: &str, column: &str) -> Error {
+    let message = format!("column \"{column}\" of relation \"{table}\" is an identity column");
+    Error::new(SqlState::SyntaxError, message)
+}
+
 /// SET NOT NULL is judged against the rows where the operation is applied: in the transaction's view, and again
 /// at the commit.
 fn alter_column(def: &mut TableDef, name: &str, operation: &AlterColumnOperation) -> Result<()> {
@@ -205,24 +242,15 @@ fn alter_column(def: &mut TableDef, name: &str, operation: &AlterColumnOperation
     let table = def.name.clone();
     let in_key = def.primary_key().map(|key| key.columns.clone()).unwrap_or_default();
     let column = def.columns.iter_mut().find(|column| column.name == name).ok_or(missing)?;
-    let identity = is_identity(column).then(|| {
-        let message = format!("column \"{name}\" of relation \"{table}\" is an identity column");
-        Error::new(SqlState::SyntaxError, message)
-    });
+    let identity = is_identity(column).then(|| identity_error(&table, name));
     match (operation, identity) {
-        (A::SetDefault { .. } | A::DropNotNull, Some(error)) => return Err(error),
+        (A::DropNotNull, Some(error)) => return Err(error),
         (A::DropDefault, Some(error)) => {
             return Err(error.with_hint("Use ALTER TABLE ... ALTER COLUMN ... DROP IDENTITY instead."));
         }
-        (A::SetDefault { value }, None) => {
-            check_default(value, &column.ty)?;
-            column.default = default_text(value);
-            // A serial's nextval() is its default: this one takes its place.
-            column.generated = None;
-        }
         (A::DropDefault, None) => {
             column.default = None;
-            column.generated = None;
+            (column.generated, column.sequence) = (None, None);
         }
         (A::DropNotNull, None) if in_key.contains(&column.id) => {
             let message = format!("column \"{name}\" is in a primary key");

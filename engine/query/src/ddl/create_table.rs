@@ -16,6 +16,7 @@ use sepal_types::{
 use super::{
     Ddl, Scope,
     names::{generated, identifier, object_name, taken},
+    sequence::{check_identity_type, identity_options, name_sequence, starts, with_sequences},
 };
 
 /// Plans CREATE TABLE.
@@ -61,7 +62,9 @@ pub fn create_table(create: &CreateTable, scope: &Scope) -> Result<Ddl> {
             format!("tables can have at most {MAX_COLUMNS} columns"),
         ));
     }
+    let starts: Vec<Op> = starts(&def).collect();
     ddl.ops.push(Op::CreateTable(def));
+    ddl.ops.extend(starts);
     Ok(ddl)
 }
 
@@ -120,6 +123,7 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
         default: None,
         generated: serial,
         missing: None,
+        sequence: None,
     };
     let mut unique = None;
     for option in &column.options {
@@ -128,22 +132,25 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
             ColumnOption::NotNull => built.not_null = true,
             ColumnOption::Default(expr) => {
                 check_default(expr, &built.ty)?;
-                built.default = default_text(expr);
+                built.default = default_text(&with_sequences(expr, def, scope)?);
             }
             ColumnOption::PrimaryKey(_) => {
                 built.not_null = true;
                 unique = Some((true, option.name.as_ref()));
             }
             ColumnOption::Unique(_) => unique = unique.or(Some((false, option.name.as_ref()))),
-            ColumnOption::Generated { generated_as: GeneratedAs::Always, generation_expr: None, .. } => {
-                built.generated = Some(Generated::IdentityAlways);
-                built.not_null = true;
-            }
             ColumnOption::Generated {
-                generated_as: GeneratedAs::ByDefault, generation_expr: None, ..
+                generated_as: generated @ (GeneratedAs::Always | GeneratedAs::ByDefault),
+                generation_expr: None,
+                sequence_options,
+                ..
             } => {
-                built.generated = Some(Generated::IdentityByDefault);
+                let always = matches!(generated, GeneratedAs::Always);
+                built.generated =
+                    Some(if always { Generated::IdentityAlways } else { Generated::IdentityByDefault });
                 built.not_null = true;
+                check_identity_type(&built.ty)?;
+                identity_options(&mut built, sequence_options.as_deref().unwrap_or_default())?;
             }
             ColumnOption::Generated { .. } => {
                 return Err(Error::unsupported("generated columns are not supported")
@@ -155,11 +162,8 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
             other => return Err(Error::unsupported(format!("column option {other} is not supported"))),
         }
     }
-    if built.generated.is_some() && !matches!(built.ty, SqlType::Int2 | SqlType::Int4 | SqlType::Int8) {
-        return Err(Error::new(
-            SqlState::InvalidParameterValue,
-            "identity column type must be smallint, integer, or bigint",
-        ));
+    if built.generated.is_some() {
+        name_sequence(def, &mut built, scope)?;
     }
     def.columns.push(built);
     if let Some((primary, name)) = unique {

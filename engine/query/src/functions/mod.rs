@@ -51,7 +51,7 @@ pub use distance::elements as vector_elements;
 pub use distance::{distance_call, metric_of_function};
 pub use extract::extract_call;
 pub use jsonb::json_call;
-pub use sequence::sequence_functions;
+pub use sequence::{sequence_functions, sequence_reference};
 pub use session::session_functions;
 pub use template::fill as fill_template;
 pub use undefined::undefined;

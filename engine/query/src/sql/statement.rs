@@ -18,7 +18,9 @@ use super::{
     depth::check_depth,
     history::{self, History},
     maintenance::{self, Maintenance},
-    past, row_locks, tokens,
+    past, row_locks,
+    sequences::{self, SequenceStatement},
+    tokens,
 };
 
 /// One statement of a query string.
@@ -64,6 +66,8 @@ pub enum StatementKind {
     History(Box<History>),
     /// `LISTEN`, `MOVE`, `DO`, …: understood, and not done.
     Refused(&'static str),
+    /// Of sequences and identity columns.
+    Sequence(Box<SequenceStatement>),
 }
 
 impl Statement {
@@ -134,6 +138,9 @@ fn parse_one(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
         let statement = maintenance::parse(sql, &tokens)?;
         return Ok((StatementKind::Maintenance(Box::new(statement)), tokens));
     }
+    if let Some(statement) = sequences::parse(sql, &words, &tokens)? {
+        return Ok((StatementKind::Sequence(Box::new(statement)), tokens));
+    }
     let kind = match recognise(&words, &tokens) {
         Some(kind) => kind,
         None => StatementKind::Sql(Box::new(parse_sql(sql, &words, &mut tokens)?)),
@@ -170,6 +177,7 @@ fn parse_sql(sql: &str, words: &[String], tokens: &mut Vec<TokenWithSpan>) -> Re
         }
         Some("BEGIN" | "SET" | "START") => remove_deferrable(tokens),
         Some("TABLE") => spell_table(tokens),
+        Some("ALTER" | "CREATE") => sequences::order_identity_options(tokens),
         _ => {}
     }
     row_locks::mark(tokens);

@@ -1,8 +1,8 @@
 //! The manifest's bytes, and what refuses to open.
 
 use sepal_types::{
-    ColumnId, FileId, IndexClauses, IndexDef, IndexKey, KeySource, Lsn, RowId, SqlType, TableId, TenantId,
-    UniqueDef,
+    ColumnId, FileId, IndexClauses, IndexDef, IndexKey, KeySource, Lsn, RowId, SequenceDef, SqlType,
+    TableDef, TableId, TenantId, UniqueDef,
 };
 
 use super::{
@@ -152,6 +152,26 @@ fn clauses_of_indexes_are_golden() {
     let index: IndexDef = serde_json::from_str(before).unwrap();
     assert_eq!(index.clauses, None);
     assert_eq!(serde_json::to_string(&index).unwrap(), before);
+}
+
+/// A sequence of its own. A program from before knows no such kind of column, and refuses the definition.
+#[test]
+fn sequences_are_golden() {
+    let sequence = SequenceDef {
+        start: 100,
+        increment: 10,
+        owner: Some((TableId(20_000), ColumnId(1))),
+        ..SequenceDef::new(&SqlType::Int4)
+    };
+    let def = TableDef::of_sequence(TableId(20_005), "default", "s".into(), sequence);
+    let expected = concat!(
+        r#"{"id":20005,"environment":"default","schema":"public","name":"s","columns":[{"id":1,"name":"last_value","#,
+        r#""ty":"Int8","not_null":true,"default":null,"generated":"Sequence","missing":null,"sequence":"#,
+        r#"{"ty":"Int4","start":100,"increment":10,"min":1,"max":2147483647,"owner":[20000,1]}}],"next_column":2,"#,
+        r#""uniques":[],"indexes":[]}"#
+    );
+    assert_eq!(serde_json::to_string(&def).unwrap(), expected);
+    assert_eq!(serde_json::from_str::<TableDef>(expected).unwrap(), def);
 }
 
 /// What a rotation of keys adds.

@@ -239,6 +239,7 @@ fn not_null_added_later_checks_the_rows_that_are_there() {
         default: None,
         generated: None,
         missing: None,
+        sequence: None,
     });
     let wider = Op::AlterTable(def.clone());
     def.columns.last_mut().unwrap().not_null = true;

@@ -1,14 +1,14 @@
 //! Definitions, descriptions and sizes: `pg_get_*`, `obj_description`, `pg_relation_size`, …
 
 use sepal_types::limits::PUBLIC_NAMESPACE_OID;
-use sepal_types::{Error, Result, SqlState, TableDef, TableId};
+use sepal_types::{ColumnDef, Error, Result, SequenceDef, SqlState, TableDef, TableId};
 
 use super::super::CatalogContext;
 use super::super::definitions::{
     IndexText, constraint_definition, index_column, index_definition, unwrapped,
 };
 use super::super::names::{Reg, namespace_name, quote_ident, require_oid, type_name};
-use super::super::objects::{Index, OWNER_OID, Object, indexes, sequence_columns, sequence_name};
+use super::super::objects::{Index, OWNER_OID, Object, indexes};
 use super::super::relations::{access_method_name, operator, procedure};
 use super::super::shape::shapes;
 use super::super::value::Value;
@@ -132,10 +132,15 @@ fn serial_sequence(context: &CatalogContext, arguments: &[Value]) -> Result<Valu
         let message = format!("column \"{name}\" of relation \"{}\" does not exist", table.def.name);
         return Err(Error::new(SqlState::UndefinedColumn, message));
     }
-    let column = sequence_columns(&table.def).find(|column| column.name == name);
+    let place = table.def.column(&name).map(|column| (table.def.id, column.id));
+    let serves = |of: &TableDef, column: &ColumnDef, sequence: &SequenceDef| {
+        Some((of.id, column.id)) == place || (place.is_some() && sequence.owner == place)
+    };
+    let all = context.sequences();
+    let found = all.iter().find(|(of, column, sequence)| serves(of, column, sequence));
     let qualified =
         |sequence: String| format!("{}.{}", quote_ident(&table.def.schema), quote_ident(&sequence));
-    Ok(column.map(|column| qualified(sequence_name(&table.def, column))).into())
+    Ok(found.map(|(of, column, _)| qualified(of.sequence_name(column))).into())
 }
 
 fn userbyid(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {

@@ -7,7 +7,7 @@ use sepal_types::{ColumnDef, KeySource, SqlType, TableDef};
 use super::super::CatalogContext;
 use super::super::definitions::{column_default, identity};
 use super::super::objects::{
-    Index, attribute_number, generated_oid, indexes, sequence_columns, type_and_modifier,
+    Index, attribute_number, generated_oid, indexes, sequence_oid, type_and_modifier,
 };
 use super::super::shape::{Relation, Rows};
 use super::super::value::Value;
@@ -37,12 +37,12 @@ fn attributes(context: &CatalogContext, rows: &mut Rows) {
         for index in indexes(&table.def) {
             index_attributes(&table.def, index, rows);
         }
-        for column in sequence_columns(&table.def) {
-            let oid = generated_oid(&table.def, column.id);
-            push(rows, oid, 1, "last_value", &SqlType::Int8, None);
-            push(rows, oid, 2, "log_cnt", &SqlType::Int8, None);
-            push(rows, oid, 3, "is_called", &SqlType::Bool, None);
-        }
+    }
+    for (table, column, _) in context.sequences() {
+        let oid = sequence_oid(table, column);
+        push(rows, oid, 1, "last_value", &SqlType::Int8, None);
+        push(rows, oid, 2, "log_cnt", &SqlType::Int8, None);
+        push(rows, oid, 3, "is_called", &SqlType::Bool, None);
     }
 }
 

@@ -95,6 +95,7 @@ fn definition(options: VectorIndexOptions) -> TableDef {
         default: None,
         generated: None,
         missing: None,
+        sequence: None,
     };
     TableDef {
         id: TABLE,
