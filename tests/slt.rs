@@ -47,6 +47,7 @@ files! {
         postgres_literals_and_names "literals_and_names.slt",
         postgres_locks "locks.slt",
         postgres_null_ordering "null_ordering.slt",
+        postgres_odds_of_clients "odds_of_clients.slt",
         postgres_on_conflict "on_conflict.slt",
         postgres_order_by "order_by.slt",
         postgres_savepoints "savepoints.slt",

@@ -9,6 +9,7 @@ mod arithmetic;
 mod arrays;
 mod bit;
 mod cast;
+mod clock;
 mod comparison;
 mod concat;
 mod constants;
@@ -69,6 +70,7 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(arithmetic::functions());
     functions.extend(extract::functions());
     functions.extend(cast::functions());
+    functions.extend(clock::functions());
     functions.extend(jsonb::functions());
     functions.extend(arrays::functions());
     functions.extend(concat::functions());

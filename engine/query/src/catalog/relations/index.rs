@@ -179,7 +179,7 @@ fn expression(key: &IndexKey) -> Option<&str> {
 
 /// `INDOPTION_DESC` and `INDOPTION_NULLS_FIRST`.
 fn order(key: &IndexKey) -> i16 {
-    i16::from(key.descending) | i16::from(key.nulls_first) << 1
+    i16::from(key.descending) | (i16::from(key.nulls_first) << 1)
 }
 
 fn operator_class(index: Index<'_>, key: &IndexKey, ty: &SqlType) -> u32 {
