@@ -112,7 +112,8 @@ impl Counters {
         self.state.lock().sequences.get(&(table, column)).map_or(FRESH.next, |sequence| sequence.next)
     }
 
-    /// The serials of the tables that `ops` insert into, and all sequences of their own, where they are ahead of the log.
+    /// The serials of the tables that `ops` insert into, and all sequences of their own, where they are ahead of the
+    /// log.
     /// Marks them logged.
     pub(crate) fn take_unlogged(&self, ops: &[Op]) -> Vec<SequenceMark> {
         let mut state = self.state.lock();

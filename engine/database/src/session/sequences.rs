@@ -35,7 +35,8 @@ impl OwnSequences {
         self.0.lock().get(&key).copied()
     }
 
-    /// The next number, after which come those that are `count` greater; `None` for a sequence that the transaction has not touched.
+    /// The next number, after which come those that are `count` greater; `None` for a sequence that the transaction has
+    /// not touched.
     fn take(&self, key: Key, count: i64) -> Option<i64> {
         let mut held = self.0.lock();
         let next = held.get_mut(&key)?;

@@ -1,6 +1,7 @@
 //! `md5`, `sha256` and their kin, `hashtext`, and single bytes of a `bytea`.
 //!
-//! What queries compute of their rows, by the libraries of digests but for `hashtext`. Nothing of Sepal's own is protected by them.
+//! What queries compute of their rows, by the libraries of digests but for `hashtext`. Nothing of Sepal's own is
+//! protected by them.
 
 use std::sync::Arc;
 
