@@ -150,6 +150,7 @@ fn definition(id: TableId) -> TableDef {
         default: None,
         generated: None,
         missing: None,
+        sequence: None,
     };
     TableDef {
         id,

@@ -71,6 +71,7 @@ fn table() -> TableDef {
         default: None,
         generated: None,
         missing: None,
+        sequence: None,
     };
     TableDef {
         id: TableId(1),

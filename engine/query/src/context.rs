@@ -21,14 +21,13 @@ use sepal_storage::Snapshot;
 use sepal_types::{ColumnDef, Error, Result, SqlType, TableDef, TableId};
 
 use crate::{
-    catalog::{CatalogContext, Lazily},
-    dml::sequence_name,
+    catalog::{CatalogContext, Lazily, quote_ident},
     locking::NestedLock,
     sql::past_tables,
     vector::IndexCache,
 };
 
-/// Numbers for serial and identity columns.
+/// Numbers of sequences.
 pub trait SequenceSource: Debug + Send + Sync {
     fn next(&self, sequence: &str) -> Result<i64> {
         self.reserve(sequence, 1)
@@ -37,12 +36,16 @@ pub trait SequenceSource: Debug + Send + Sync {
     fn reserve(&self, sequence: &str, count: u64) -> Result<i64>;
     /// The same of a column's own sequence, for a statement that was asked already whether it may write.
     fn reserve_for(&self, def: &TableDef, column: &ColumnDef, count: u64) -> Result<i64> {
-        self.reserve(&sequence_name(def, column), count)
+        self.reserve(&quote_ident(&def.sequence_name(column)), count)
     }
     fn current(&self, sequence: &str) -> Result<i64>;
     fn last(&self) -> Result<i64>;
     /// `setval`: `called` tells whether `value` counts as handed out, so that the next one follows it.
     fn set(&self, sequence: &str, value: i64, called: bool) -> Result<()>;
+    /// `last_value` and `is_called`, which a sequence has as if it were a table.
+    fn state(&self, sequence: &str) -> Result<(i64, bool)> {
+        Err(Error::bug(format!("nobody knows how far sequence {sequence} is")))
+    }
 }
 
 /// What an advisory lock function does.

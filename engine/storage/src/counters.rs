@@ -5,7 +5,7 @@
 //! never committed may be handed out again after a crash; nobody can have seen it in a committed row.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::RangeInclusive,
 };
 
@@ -32,6 +32,10 @@ struct State {
     next_object: u32,
     next_rows: HashMap<TableId, u64>,
     sequences: BTreeMap<(TableId, ColumnId), Sequence>,
+    /// Sequences of their own that have counted since the store was opened.
+    apart: BTreeSet<(TableId, ColumnId)>,
+    /// Those of them that are ahead of the log.
+    ahead: BTreeSet<(TableId, ColumnId)>,
 }
 
 /// `next` is handed out next; `logged` is what the log would give after a crash.
@@ -55,6 +59,8 @@ impl Counters {
                 .iter()
                 .map(|(table, column, next)| ((*table, *column), logged(*next)))
                 .collect(),
+            apart: BTreeSet::new(),
+            ahead: BTreeSet::new(),
         };
         Self { state: Mutex::new(state) }
     }
@@ -92,15 +98,33 @@ impl Counters {
         first
     }
 
+    /// The same of a sequence of its own. Whichever table its numbers are for: the next commit logs them.
+    pub(crate) fn next_apart(&self, table: TableId, column: ColumnId, n: u64) -> i64 {
+        let first = self.next_sequence(table, column, n);
+        let mut state = self.state.lock();
+        state.apart.insert((table, column));
+        state.ahead.insert((table, column));
+        first
+    }
+
     /// The value that [`Self::next_sequence`] would give, without taking it.
     pub(crate) fn peek_sequence(&self, table: TableId, column: ColumnId) -> i64 {
         self.state.lock().sequences.get(&(table, column)).map_or(FRESH.next, |sequence| sequence.next)
     }
 
-    /// The serials of the tables that `ops` insert into, where they are ahead of the log. Marks them logged.
+    /// The serials of the tables that `ops` insert into, and all sequences of their own, where they are ahead of the
+    /// log.
+    /// Marks them logged.
     pub(crate) fn take_unlogged(&self, ops: &[Op]) -> Vec<SequenceMark> {
         let mut state = self.state.lock();
         let mut marks: Vec<SequenceMark> = Vec::new();
+        for (table, column) in std::mem::take(&mut state.ahead) {
+            let Some(sequence) = state.sequences.get_mut(&(table, column)) else { continue };
+            if sequence.next > sequence.logged {
+                sequence.logged = sequence.next;
+                marks.push(SequenceMark { table, column, next: sequence.next });
+            }
+        }
         for op in ops {
             let Op::Insert { table, .. } = op else { continue };
             for ((table, column), sequence) in state.sequences.range_mut(of_table(*table)) {
@@ -116,7 +140,9 @@ impl Counters {
 
     /// A group was rolled back: nothing that it marked is in the log.
     pub(crate) fn forget_logged(&self) {
-        self.state.lock().sequences.values_mut().for_each(|sequence| sequence.logged = i64::MIN);
+        let mut state = self.state.lock();
+        state.sequences.values_mut().for_each(|sequence| sequence.logged = i64::MIN);
+        state.ahead = state.apart.clone();
     }
 
     /// What a durable commit says about the counters. Also called for each replayed one.
@@ -148,6 +174,8 @@ impl Counters {
                     // Its row ids count on until the store is opened again: a transaction that still sees the table may
                     // write to its own view of it, where no id may come twice.
                     state.sequences.retain(|(table, _), _| table != gone);
+                    state.apart.retain(|(table, _)| table != gone);
+                    state.ahead.retain(|(table, _)| table != gone);
                 }
                 Op::Truncate(_) | Op::Delete { .. } => {}
             }
@@ -205,6 +233,23 @@ mod tests {
         assert!(counters.take_unlogged(&insert).is_empty());
         counters.forget_logged();
         assert_eq!(counters.take_unlogged(&insert), vec![mark]);
+    }
+
+    #[test]
+    fn sequences_of_their_own_are_logged_with_the_next_commit() {
+        let counters = Counters::new(&CounterValues::default());
+        let (table, column) = (TableId(FIRST_OBJECT_ID), ColumnId(1));
+        counters.committed(&[], &[Op::SetSequence { table, column, next: 100 }]);
+        assert_eq!(counters.next_apart(table, column, 10), 100);
+        let other = [Op::Truncate(TableId(FIRST_OBJECT_ID + 1))];
+        let mark = SequenceMark { table, column, next: 110 };
+        assert_eq!(counters.take_unlogged(&other), vec![mark]);
+        assert!(counters.take_unlogged(&other).is_empty());
+        counters.forget_logged();
+        assert_eq!(counters.take_unlogged(&other), vec![mark]);
+        counters.next_apart(table, column, 1);
+        counters.committed(&[], &[Op::DropTable(table)]);
+        assert!(counters.take_unlogged(&other).is_empty());
     }
 
     #[test]

@@ -56,6 +56,7 @@ pub(crate) fn column(id: u32, name: &str, ty: SqlType) -> ColumnDef {
         default: None,
         generated: None,
         missing: None,
+        sequence: None,
     }
 }
 
@@ -77,6 +78,7 @@ pub(crate) fn items(id: u32, name: &str) -> TableDef {
             name: format!("{name}_pkey"),
             columns: vec![ColumnId(1)],
             primary: true,
+            index: None,
         }],
         indexes: vec![IndexDef {
             id: TableId(id + 2),
@@ -88,6 +90,7 @@ pub(crate) fn items(id: u32, name: &str) -> TableDef {
                 ef_construction: 64,
             }),
             valid: false,
+            clauses: None,
         }],
         captured: false,
     }

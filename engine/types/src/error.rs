@@ -121,6 +121,7 @@ sqlstates! {
     ProtocolViolation "08P01" Invalid,
     QueryCanceled "57014" Cancelled,
     ReadOnlySqlTransaction "25006" Refused,
+    SequenceGeneratorLimitExceeded "2200H" Invalid,
     SerializationFailure "40001" Conflict,
     SingletonSqlJsonItemRequired "22038" Invalid,
     SnapshotTooOld "72000" Cancelled,

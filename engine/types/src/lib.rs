@@ -13,17 +13,22 @@ mod float;
 mod ids;
 pub mod limits;
 mod metric;
+mod sequence;
 mod sqltype;
 mod vector;
 
 pub use bit::BitString;
 pub use calendar::{civil_from_days, days_from_civil, days_in_month};
 pub use clock::{Clock, SystemClock};
-pub use definition::{ColumnDef, Generated, IndexDef, IndexMethod, TableDef, UniqueDef, VectorIndexOptions};
+pub use definition::{
+    ColumnDef, Generated, IndexClauses, IndexDef, IndexKey, IndexMethod, KeySource, TableDef, UniqueDef,
+    VectorIndexOptions,
+};
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use float::{format_float4, format_float8};
 pub use ids::{ColumnId, FileId, LogEnd, Lsn, RowId, TableId, TenantId};
 pub use metric::Metric;
+pub use sequence::SequenceDef;
 pub use sqltype::SqlType;
 pub use vector::{
     VectorElement, VectorKind, check_finite, format_vector, parse_elements, parse_vector, round_to_half,

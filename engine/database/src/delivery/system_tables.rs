@@ -269,6 +269,7 @@ impl SystemTable {
                 default: None,
                 generated: None,
                 missing: None,
+                sequence: None,
             })
             .collect();
         let id = store.next_object_id();
@@ -277,6 +278,7 @@ impl SystemTable {
             name: format!("{}_pkey", layout.name),
             columns: columns.iter().take(layout.key).map(|column| column.id).collect(),
             primary: true,
+            index: None,
         };
         let next_column = columns.last().map_or(ColumnId(1), |column| ColumnId(column.id.0 + 1));
         TableDef {

@@ -33,6 +33,7 @@ impl Session {
         let scope = Scope { snapshot: &view, environment: &self.environment, new_id: &new_id };
         match &prepared.statement.kind {
             StatementKind::DropIndexes { names, if_exists } => ddl::drop_indexes(names, *if_exists, &scope),
+            StatementKind::Sequence(statement) => ddl::plan_sequence(statement, &scope),
             StatementKind::Sql(statement) => ddl::plan_ddl(statement, &scope)?.ok_or_else(|| {
                 let text = statement.to_string();
                 let verb: String = text.split_whitespace().take(2).collect::<Vec<_>>().join(" ");

@@ -218,6 +218,7 @@ mod tests {
             columns: Vec::new(),
             method: IndexMethod::Vector(options),
             valid,
+            clauses: None,
         }
     }
 

@@ -1,19 +1,19 @@
-//! A session's side of sequences: names to columns, what `currval` and `lastval` remember, and the numbers that
+//! A session's side of sequences: names to what counts, what `currval` and `lastval` remember, and the numbers that
 //! only its open transaction may see.
 
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
-use sepal_query::{SequenceSource, SnapshotSlot};
-use sepal_types::{ColumnDef, ColumnId, Error, Result, SqlState, SqlType, TableDef, TableId};
+use sepal_query::{SequenceSource, SnapshotSlot, sequence_reference};
+use sepal_types::{ColumnDef, ColumnId, Error, Result, SequenceDef, SqlState, TableDef, TableId};
 
 use super::settings::Settings;
 use crate::tenant::OpenTenant;
 
-/// Which sequence: those of serial and identity columns are all there are.
+/// Which sequence: that of a serial or identity column, or one of its own by its one column.
 type Key = (TableId, ColumnId);
 
-/// Next values of the sequences that the open transaction restarted, or of its new tables' that it set. Shared
+/// Next values of the sequences that the open transaction made or restarted, or of its new tables' that it set. Shared
 /// by the session's transaction and its plans.
 #[derive(Clone, Debug, Default)]
 pub struct OwnSequences(Arc<Mutex<HashMap<Key, i64>>>);
@@ -31,11 +31,12 @@ impl OwnSequences {
         *self.0.lock() = counted;
     }
 
-    fn has(&self, key: Key) -> bool {
-        self.0.lock().contains_key(&key)
+    fn next(&self, key: Key) -> Option<i64> {
+        self.0.lock().get(&key).copied()
     }
 
-    /// The first of `count` numbers; `None` for a sequence that the transaction has not touched.
+    /// The next number, after which come those that are `count` greater; `None` for a sequence that the transaction has
+    /// not touched.
     fn take(&self, key: Key, count: i64) -> Option<i64> {
         let mut held = self.0.lock();
         let next = held.get_mut(&key)?;
@@ -60,8 +61,10 @@ pub struct Sequences {
 /// A sequence that was found by its name.
 struct Found {
     key: Key,
-    /// Its greatest value.
-    max: i64,
+    name: String,
+    sequence: SequenceDef,
+    /// It is nobody's column.
+    apart: bool,
 }
 
 impl Sequences {
@@ -80,40 +83,63 @@ impl Sequences {
         self.own.clone()
     }
 
+    /// Errors: 42P01, 42809 for a table.
     fn find(&self, sequence: &str) -> Result<Found> {
-        let name = bare(sequence);
+        let name = sequence_reference(sequence)?;
         let snapshot = self.view.get();
-        snapshot
-            .tables()
-            .filter(|version| version.def.environment == *self.environment)
-            .flat_map(|version| version.def.columns.iter().map(move |column| (version, column)))
-            .find(|(version, column)| {
-                column.generated.is_some() && sepal_query::dml::sequence_name(&version.def, column) == name
-            })
-            .map(|(version, column)| Found { key: (version.def.id, column.id), max: greatest(&column.ty) })
-            .ok_or_else(|| {
-                Error::new(SqlState::UndefinedTable, format!("relation \"{sequence}\" does not exist"))
-            })
+        let own = snapshot.find_sequence(&self.environment, &name).into_iter();
+        let tables = snapshot.tables().filter(|version| version.def.environment == *self.environment);
+        let found = own.chain(tables).find_map(|version| {
+            let column = version.def.sequence_named(&name)?;
+            let (key, apart) = ((version.def.id, column.id), version.def.is_sequence());
+            Some((key, column.sequence()?, apart))
+        });
+        match found {
+            Some((key, sequence, apart)) => Ok(Found { key, name, sequence, apart }),
+            None if snapshot.find(&self.environment, &name).is_some() => {
+                Err(Error::new(SqlState::WrongObjectType, format!("\"{name}\" is not a sequence")))
+            }
+            None => {
+                let message = format!("relation \"{sequence}\" does not exist");
+                Err(Error::new(SqlState::UndefinedTable, message))
+            }
+        }
+    }
+
+    fn next_of(&self, key: Key) -> i64 {
+        self.own.next(key).unwrap_or_else(|| self.tenant.store.peek_sequence(key.0, key.1))
     }
 
     /// The first of `count` numbers, which `currval` and `lastval` remember the last of.
-    fn take(&self, key: Key, count: u64) -> i64 {
+    ///
+    /// Errors: 2200H beyond the sequence's last.
+    fn take(&self, found: &Found, count: u64) -> Result<i64> {
+        let Found { key, name, sequence, apart } = found;
         let counted = i64::try_from(count).unwrap_or(i64::MAX);
-        let first = match self.own.take(key, counted) {
+        let step = sequence.increment.saturating_mul(counted);
+        let beyond = sequence.increment.saturating_mul(counted.saturating_sub(1));
+        let max = sequence.max;
+        if max != i64::MAX && self.next_of(*key).saturating_add(beyond) > max {
+            let message = format!("nextval: reached maximum value of sequence \"{name}\" ({max})");
+            return Err(Error::new(SqlState::SequenceGeneratorLimitExceeded, message));
+        }
+        let store = &self.tenant.store;
+        let first = match self.own.take(*key, step) {
             Some(first) => first,
-            None => self.tenant.store.next_sequence(key.0, key.1, count),
+            None if *apart => store.next_apart(key.0, key.1, step.unsigned_abs()),
+            None => store.next_sequence(key.0, key.1, step.unsigned_abs()),
         };
-        let last = first.saturating_add(counted).saturating_sub(1);
+        let last = first.saturating_add(beyond);
         let mut remembered = self.remembered.lock();
-        remembered.0.insert(key, last);
+        remembered.0.insert(*key, last);
         remembered.1 = Some(last);
-        first
+        Ok(first)
     }
 
     /// `nextval` and `setval` write, although they stand in a SELECT.
     fn check_writable(&self, function: &str, sequence: &str) -> Result<()> {
         if !self.writes {
-            let message = format!("permission denied for sequence {}", bare(sequence));
+            let message = format!("permission denied for sequence {sequence}");
             return Err(Error::new(SqlState::InsufficientPrivilege, message)
                 .with_hint("Use a key with the write scope: sepal key create --scope read-write."));
         }
@@ -126,19 +152,6 @@ impl Sequences {
     }
 }
 
-/// The name without a schema and quotes.
-fn bare(sequence: &str) -> &str {
-    sequence.rsplit('.').next().unwrap_or(sequence).trim_matches('"')
-}
-
-fn greatest(ty: &SqlType) -> i64 {
-    match ty {
-        SqlType::Int2 => i64::from(i16::MAX),
-        SqlType::Int4 => i64::from(i32::MAX),
-        _ => i64::MAX,
-    }
-}
-
 impl std::fmt::Debug for Sequences {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sequences").field("environment", &self.environment).finish_non_exhaustive()
@@ -147,14 +160,18 @@ impl std::fmt::Debug for Sequences {
 
 impl SequenceSource for Sequences {
     fn reserve(&self, sequence: &str, count: u64) -> Result<i64> {
-        let Found { key, .. } = self.find(sequence)?;
-        self.check_writable("nextval", sequence)?;
-        Ok(self.take(key, count))
+        let found = self.find(sequence)?;
+        self.check_writable("nextval", &found.name)?;
+        self.take(&found, count)
     }
 
     /// Without a look at the names of all tables' columns.
     fn reserve_for(&self, def: &TableDef, column: &ColumnDef, count: u64) -> Result<i64> {
-        Ok(self.take((def.id, column.id), count))
+        let Some(sequence) = column.sequence() else {
+            return Err(Error::bug(format!("column {} has no sequence", column.name)));
+        };
+        let key = (def.id, column.id);
+        self.take(&Found { key, name: def.sequence_name(column), sequence, apart: false }, count)
     }
 
     fn current(&self, sequence: &str) -> Result<i64> {
@@ -174,17 +191,17 @@ impl SequenceSource for Sequences {
     /// Durable on return, and not undone by a ROLLBACK, as in Postgres. Only what the transaction has to itself,
     /// its new tables and the sequences it restarted, it also sets for itself.
     fn set(&self, sequence: &str, value: i64, called: bool) -> Result<()> {
-        let Found { key, max } = self.find(sequence)?;
-        self.check_writable("setval", sequence)?;
-        if !(1..=max).contains(&value) {
-            let name = bare(sequence);
+        let Found { key, name, sequence, .. } = self.find(sequence)?;
+        self.check_writable("setval", &name)?;
+        let SequenceDef { min, max, increment, .. } = sequence;
+        if !(min..=max).contains(&value) {
             return Err(Error::new(
                 SqlState::NumericValueOutOfRange,
-                format!("setval: value {value} is out of bounds for sequence \"{name}\" (1..{max})"),
+                format!("setval: value {value} is out of bounds for sequence \"{name}\" ({min}..{max})"),
             ));
         }
-        let next = if called { value.saturating_add(1) } else { value };
-        if self.own.has(key) || self.tenant.store.snapshot().table(key.0).is_none() {
+        let next = if called { value.saturating_add(increment) } else { value };
+        if self.own.next(key).is_some() || self.tenant.store.snapshot().table(key.0).is_none() {
             self.own.set(key, next);
         } else {
             // Called inside a plan, on a worker thread: the runtime moves its other tasks elsewhere meanwhile.
@@ -195,5 +212,10 @@ impl SequenceSource for Sequences {
             self.remembered.lock().0.insert(key, value);
         }
         Ok(())
+    }
+
+    fn state(&self, sequence: &str) -> Result<(i64, bool)> {
+        let Found { key, sequence, .. } = self.find(sequence)?;
+        Ok(sequence.last_value(self.next_of(key)))
     }
 }

@@ -71,9 +71,10 @@ impl Utility {
             StatementKind::Accepted(tag) => Ok(Some(Utility::Accepted(tag))),
             StatementKind::Refused(message) => Err(Error::unsupported(*message)),
             StatementKind::Maintenance(statement) => Ok(Some(Utility::Maintenance(statement.clone()))),
-            StatementKind::DropIndexes { .. } | StatementKind::Delivery(_) | StatementKind::History(_) => {
-                Ok(None)
-            }
+            StatementKind::DropIndexes { .. }
+            | StatementKind::Delivery(_)
+            | StatementKind::History(_)
+            | StatementKind::Sequence(_) => Ok(None),
             StatementKind::Sql(statement) => from_ast(statement),
         }
     }
@@ -142,6 +143,7 @@ pub(super) fn command(kind: &StatementKind) -> String {
     use ast::Statement as S;
     let statement = match kind {
         StatementKind::Sql(statement) => statement.as_ref(),
+        StatementKind::Sequence(statement) => return statement.tag().to_owned(),
         _ => return "DROP INDEX".to_owned(),
     };
     let named = match statement {

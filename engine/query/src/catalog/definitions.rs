@@ -3,54 +3,115 @@
 //! Used by `functions` and `relations`. The text is Postgres' own form, since tools parse it.
 
 use sepal_types::{
-    ColumnDef, ColumnId, Generated, IndexMethod, Metric, SqlType, TableDef, UniqueDef, VectorIndexOptions,
-    VectorKind,
+    ColumnDef, ColumnId, Generated, IndexMethod, KeySource, Metric, SqlType, TableDef, UniqueDef,
+    VectorIndexOptions, VectorKind,
 };
 
 use super::names::{quote_ident, type_name};
-use super::objects::{Index, sequence_name};
+use super::objects::Index;
 
 /// pgvector's defaults: options equal to them are not printed, as if they had not been given.
 const DEFAULT_M: u16 = 16;
 const DEFAULT_EF_CONSTRUCTION: u16 = 64;
 const DEFAULT_LISTS: u32 = 100;
 
-/// `CREATE UNIQUE INDEX items_pkey ON public.items USING btree (id)`.
-pub(crate) fn index_definition(table: &TableDef, index: Index<'_>) -> String {
+/// `CREATE UNIQUE INDEX items_pkey ON public.items USING btree (id)`; to be read, without schema and the outermost
+/// parentheses of expressions.
+pub(crate) fn index_definition(table: &TableDef, index: Index<'_>, pretty: bool) -> String {
+    let name = quote_ident(&table.name);
+    let name = if pretty { name } else { format!("{}.{name}", quote_ident(&table.schema)) };
+    let print = if pretty { IndexText::WholePretty } else { IndexText::Whole };
     let unique = if index.unique() { "UNIQUE " } else { "" };
     let columns: Vec<String> =
-        (1..=index.columns().len()).filter_map(|place| index_column(table, index, place, true)).collect();
+        (1..=index.keys().len()).filter_map(|place| index_column(table, index, place, print)).collect();
+    let include = match index.included() {
+        [] => String::new(),
+        columns => format!(" INCLUDE ({})", column_list(table, columns)),
+    };
+    let predicate = index.clauses().and_then(|clauses| clauses.predicate.as_ref());
+    let predicate = predicate.map(|text| if pretty { unwrapped(text) } else { text.as_str() });
+    let predicate = predicate.map(|text| format!(" WHERE {text}")).unwrap_or_default();
     format!(
-        "CREATE {unique}INDEX {} ON {}.{} USING {} ({}){}",
+        "CREATE {unique}INDEX {} ON {name} USING {} ({}){include}{}{predicate}",
         quote_ident(index.name()),
-        quote_ident(&table.schema),
-        quote_ident(&table.name),
         index.access_method(),
         columns.join(", "),
         options_clause(index),
     )
 }
 
-/// The index's column at a place from 1: its name and, if asked, the operator class that is not the default.
+/// How much of an index's key is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IndexText {
+    Key,
+    KeyPretty,
+    /// With the operator class that is not the default, and the order.
+    Whole,
+    WholePretty,
+}
+
+/// Without parentheses around the whole.
+pub(crate) fn unwrapped(text: &str) -> &str {
+    let Some(inner) = text.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) else { return text };
+    let (mut depth, mut quoted) = (0_u32, None);
+    for c in inner.chars() {
+        match (quoted, c) {
+            (None, '\'' | '"') => quoted = Some(c),
+            (Some(quote), _) if quote == c => quoted = None,
+            (None, '(') => depth += 1,
+            (None, ')') if depth == 0 => return text,
+            (None, ')') => depth -= 1,
+            _ => {}
+        }
+    }
+    inner
+}
+
+/// The index's key or included column at a place from 1.
 pub(crate) fn index_column(
     table: &TableDef,
     index: Index<'_>,
     place: usize,
-    with_opclass: bool,
+    print: IndexText,
 ) -> Option<String> {
-    let column = index.columns().get(place.checked_sub(1)?)?;
-    let column = table.column_by_id(*column)?;
-    let name = quote_ident(&column.name);
-    match index {
-        Index::Secondary(def) if with_opclass => Some(match &def.method {
-            IndexMethod::Vector(options) if !is_default_class(options) => {
-                let kind = column.ty.vector_kind().unwrap_or(VectorKind::Single);
-                format!("{name} {}", options.metric().opclass_for(kind))
-            }
-            IndexMethod::Vector(_) | IndexMethod::Scalar { .. } => name,
-        }),
-        _ => Some(name),
+    let keys = index.keys();
+    let place = place.checked_sub(1)?;
+    let Some(key) = keys.get(place) else {
+        let included = index.included().get(place - keys.len())?;
+        return table.column_by_id(*included).map(|column| quote_ident(&column.name));
+    };
+    let mut text = match &key.of {
+        KeySource::Column(column) => quote_ident(&table.column_by_id(*column)?.name),
+        // All but a call is in parentheses.
+        KeySource::Expression { text, .. } if text.starts_with('(') => match print {
+            IndexText::KeyPretty | IndexText::WholePretty => format!("({})", unwrapped(text)),
+            IndexText::Key | IndexText::Whole => format!("({text})"),
+        },
+        KeySource::Expression { text, .. } => text.clone(),
+    };
+    if matches!(print, IndexText::Key | IndexText::KeyPretty) {
+        return Some(text);
     }
+    let of_vector = vector_class(table, index);
+    if let Some(class) = key.class.as_deref().or(of_vector) {
+        text = format!("{text} {class}");
+    }
+    match (key.descending, key.nulls_first) {
+        (false, false) => {}
+        (false, true) => text.push_str(" NULLS FIRST"),
+        (true, true) => text.push_str(" DESC"),
+        (true, false) => text.push_str(" DESC NULLS LAST"),
+    }
+    Some(text)
+}
+
+/// The operator class of a vector index, where it is not the default.
+fn vector_class(table: &TableDef, index: Index<'_>) -> Option<&'static str> {
+    let Index::Secondary(def) = index else { return None };
+    let IndexMethod::Vector(options) = &def.method else { return None };
+    let column = table.column_by_id(*def.columns.first()?)?;
+    let kind = column.ty.vector_kind().unwrap_or(VectorKind::Single);
+    (!is_default_class(options)).then(|| options.metric().opclass_for(kind))
 }
 
 /// As in pgvector: L2 is what every method but hnsw takes when no class is named.
@@ -64,8 +125,12 @@ const fn is_default_class(options: &VectorIndexOptions) -> bool {
     )
 }
 
-/// `pg_class.reloptions`: `m=16`, `ef_construction=64`.
-pub(crate) fn index_options(index: Index<'_>) -> Vec<(&'static str, String)> {
+/// `pg_class.reloptions`: `m=16`, `ef_construction=64`, as they were written. Of an index that was made before that was
+/// kept: those that are not the defaults.
+pub(crate) fn index_options(index: Index<'_>) -> Vec<(&str, String)> {
+    if let Some(clauses) = index.clauses().filter(|clauses| !clauses.options.is_empty()) {
+        return clauses.options.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    }
     let Index::Secondary(def) = index else { return Vec::new() };
     match &def.method {
         IndexMethod::Vector(
@@ -121,10 +186,10 @@ fn column_list(table: &TableDef, columns: &[ColumnId]) -> String {
 pub(crate) fn column_default(table: &TableDef, column: &ColumnDef) -> Option<String> {
     match column.generated {
         Some(Generated::Serial) => {
-            let sequence = quote_ident(&sequence_name(table, column)).replace('\'', "''");
+            let sequence = quote_ident(&table.sequence_name(column)).replace('\'', "''");
             Some(format!("nextval('{sequence}'::regclass)"))
         }
-        Some(Generated::IdentityAlways | Generated::IdentityByDefault) => None,
+        Some(Generated::IdentityAlways | Generated::IdentityByDefault | Generated::Sequence) => None,
         None => column.default.as_deref().map(|default| typed_default(default, &column.ty)),
     }
 }
@@ -137,8 +202,24 @@ fn typed_default(default: &str, ty: &SqlType) -> String {
             let name = type_name(i64::from(ty.oid()), -1).unwrap_or_else(|| ty.display_name());
             format!("{default}::{name}")
         }
-        _ => default.to_owned(),
+        _ => with_regclass(default),
     }
+}
+
+/// Sequences are stored by their names alone; Postgres shows `nextval('s'::regclass)`.
+fn with_regclass(default: &str) -> String {
+    const CALL: &str = "nextval('";
+    let mut shown = String::new();
+    let mut rest = default;
+    while let Some(at) = rest.find(CALL) {
+        let (before, name) = rest.split_at(at + CALL.len());
+        // A quote within the name is doubled.
+        let end = name.replace("''", "xx").find('\'').map_or(name.len(), |end| end + 1);
+        let (name, after) = name.split_at(end);
+        shown = format!("{shown}{before}{name}::regclass");
+        rest = after;
+    }
+    format!("{shown}{rest}")
 }
 
 /// `pg_attribute.attidentity`.
@@ -146,6 +227,6 @@ pub(crate) const fn identity(column: &ColumnDef) -> &'static str {
     match column.generated {
         Some(Generated::IdentityAlways) => "a",
         Some(Generated::IdentityByDefault) => "d",
-        Some(Generated::Serial) | None => "",
+        Some(Generated::Serial | Generated::Sequence) | None => "",
     }
 }

@@ -4,11 +4,14 @@
 //! would number but Sepal does not store (sequences, defaults, databases) gets an oid computed from ids, so
 //! that it is the same on every node and after every restart.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use sepal_storage::TableVersion;
-use sepal_types::limits::{FIRST_OBJECT_ID, MAX_COLUMNS, MAX_IDENTIFIER_BYTES};
-use sepal_types::{ColumnDef, ColumnId, IndexDef, IndexMethod, SqlType, TableDef, UniqueDef};
+use sepal_types::limits::{FIRST_OBJECT_ID, MAX_COLUMNS};
+use sepal_types::{
+    ColumnDef, ColumnId, IndexClauses, IndexDef, IndexKey, IndexMethod, SequenceDef, SqlType, TableDef,
+    UniqueDef,
+};
 
 use super::CatalogContext;
 
@@ -41,6 +44,24 @@ impl CatalogContext {
         tables
     }
 
+    /// The environment's sequences that are nobody's column, each with the column that it is kept by.
+    fn own_sequences(&self) -> impl Iterator<Item = (&Arc<TableVersion>, &ColumnDef)> {
+        let own = self.snapshot.sequences().filter(|version| version.def.environment == self.environment);
+        own.filter_map(|version| Some((version, version.def.columns.first()?)))
+    }
+
+    /// All sequences of the environment: those of columns, then the others.
+    pub(crate) fn sequences(&self) -> Vec<(&TableDef, &ColumnDef, SequenceDef)> {
+        let of_columns = self
+            .tables()
+            .into_iter()
+            .flat_map(|table| sequence_columns(&table.def).map(move |column| (table, column)));
+        of_columns
+            .chain(self.own_sequences())
+            .filter_map(|(table, column)| Some((table.def.as_ref(), column, column.sequence()?)))
+            .collect()
+    }
+
     /// The environment's tables, each followed by its indexes and sequences.
     pub(crate) fn objects(&self) -> Vec<Object<'_>> {
         let mut objects = Vec::new();
@@ -49,6 +70,7 @@ impl CatalogContext {
             objects.extend(indexes(&table.def).map(|index| Object::Index(table, index)));
             objects.extend(sequence_columns(&table.def).map(|column| Object::Sequence(table, column)));
         }
+        objects.extend(self.own_sequences().map(|(version, column)| Object::Sequence(version, column)));
         objects
     }
 
@@ -62,9 +84,7 @@ impl CatalogContext {
         self.any_object(|object| match object {
             Object::Table(table) => table.def.name == name,
             Object::Index(_, index) => index.name() == name,
-            Object::Sequence(table, column) => {
-                name.ends_with("_seq") && sequence_name(&table.def, column) == name
-            }
+            Object::Sequence(table, column) => table.def.sequence_name(column) == name,
         })
     }
 
@@ -80,7 +100,8 @@ impl CatalogContext {
                 return found;
             }
         }
-        None
+        let mut own = self.own_sequences().map(|(version, column)| Object::Sequence(version, column));
+        own.find(|object| wanted(*object))
     }
 
     pub(crate) fn table(&self, oid: i64) -> Option<&TableVersion> {
@@ -96,7 +117,7 @@ impl<'a> Object<'a> {
         match self {
             Object::Table(table) => table.def.id.0,
             Object::Index(_, index) => index.oid(),
-            Object::Sequence(table, column) => generated_oid(&table.def, column.id),
+            Object::Sequence(table, column) => sequence_oid(&table.def, column),
         }
     }
 
@@ -104,7 +125,7 @@ impl<'a> Object<'a> {
         match self {
             Object::Table(table) => table.def.name.clone(),
             Object::Index(_, index) => index.name().to_owned(),
-            Object::Sequence(table, column) => sequence_name(&table.def, column),
+            Object::Sequence(table, column) => table.def.sequence_name(column),
         }
     }
 
@@ -146,8 +167,33 @@ impl<'a> Index<'a> {
         }
     }
 
+    /// Its keys in order.
+    pub fn keys(self) -> Cow<'a, [IndexKey]> {
+        match self.clauses() {
+            Some(clauses) if !clauses.keys.is_empty() => Cow::Borrowed(&clauses.keys),
+            _ => self.columns().iter().map(|column| IndexKey::column(*column)).collect(),
+        }
+    }
+
+    pub fn clauses(self) -> Option<&'a IndexClauses> {
+        match self {
+            Index::Unique(unique) => unique.index.as_deref(),
+            Index::Secondary(index) => index.clauses.as_deref(),
+        }
+    }
+
+    /// The columns of INCLUDE, which come after the keys.
+    pub fn included(self) -> &'a [ColumnId] {
+        self.clauses().map(|clauses| clauses.include.as_slice()).unwrap_or_default()
+    }
+
     pub const fn unique(self) -> bool {
         matches!(self, Index::Unique(_))
+    }
+
+    /// Whether there is a row in `pg_constraint` for it.
+    pub const fn is_constraint(self) -> bool {
+        matches!(self, Index::Unique(unique) if unique.is_constraint())
     }
 
     pub fn primary(self) -> bool {
@@ -182,15 +228,9 @@ pub(crate) fn sequence_columns(table: &TableDef) -> impl Iterator<Item = &Column
     table.columns.iter().filter(|column| column.generated.is_some())
 }
 
-/// `items_id_seq`; long names are cut as Postgres cuts them: the longer of table and column first.
-pub(crate) fn sequence_name(table: &TableDef, column: &ColumnDef) -> String {
-    let (mut first, mut second) = (table.name.as_str(), column.name.as_str());
-    while first.len() + second.len() + "__seq".len() > MAX_IDENTIFIER_BYTES {
-        let longer = if first.len() > second.len() { &mut first } else { &mut second };
-        let end = longer.char_indices().next_back().map_or(0, |(at, _)| at);
-        *longer = &longer[..end];
-    }
-    format!("{first}_{second}_seq")
+/// The oid of a sequence in `pg_class`.
+pub(crate) fn sequence_oid(table: &TableDef, column: &ColumnDef) -> u32 {
+    if table.is_sequence() { table.id.0 } else { generated_oid(table, column.id) }
 }
 
 /// The oid of what a column generates: its sequence and its `pg_attrdef` row.

@@ -223,6 +223,15 @@ fn strip_function(call: &mut Function) {
     {
         list.args = ordered;
     }
+    if names.last().is_some_and(|name| matches!(name.as_str(), "nextval" | "currval" | "setval"))
+        && let FunctionArguments::List(list) = &mut call.args
+        && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Function(lookup)))) =
+            list.args.first_mut()
+        && parts(&lookup.name) == ["sepal_reg_oid"]
+    {
+        // They go by names.
+        lookup.name = ObjectName::from(vec![Ident::new("sepal_reg_name")]);
+    }
     let keyword = matches!(call.args, FunctionArguments::None);
     if keyword && names.last().is_some_and(|name| function(name).is_some()) {
         call.args = FunctionArguments::List(arguments(Vec::new()));

@@ -40,6 +40,7 @@ fn column_def(id: u32, name: &str, ty: SqlType) -> ColumnDef {
         default: None,
         generated: None,
         missing: None,
+        sequence: None,
     }
 }
 
@@ -103,11 +104,12 @@ fn notes(environment: &str, id: u32) -> TableDef {
 }
 
 fn unique(id: u32, name: &str, column: u32, primary: bool) -> UniqueDef {
-    UniqueDef { id: TableId(id), name: name.into(), columns: vec![ColumnId(column)], primary }
+    UniqueDef { id: TableId(id), name: name.into(), columns: vec![ColumnId(column)], primary, index: None }
 }
 
 fn index(id: u32, name: &str, column: u32, method: IndexMethod) -> IndexDef {
-    IndexDef { id: TableId(id), name: name.into(), columns: vec![ColumnId(column)], method, valid: true }
+    let columns = vec![ColumnId(column)];
+    IndexDef { id: TableId(id), name: name.into(), columns, method, valid: true, clauses: None }
 }
 
 fn context() -> CatalogContext {

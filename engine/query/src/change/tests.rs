@@ -59,6 +59,7 @@ fn column(id: u32, name: &str, ty: SqlType, not_null: bool) -> ColumnDef {
         default: None,
         generated: None,
         missing: None,
+        sequence: None,
     }
 }
 
@@ -70,6 +71,7 @@ fn items(late: bool) -> TableDef {
         name: format!("u{column}"),
         columns: vec![ColumnId(column)],
         primary,
+        index: None,
     };
     let mut columns = vec![
         column(1, "id", SqlType::Int4, true),

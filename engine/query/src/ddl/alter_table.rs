@@ -1,16 +1,20 @@
 //! ALTER TABLE and ALTER INDEX. Renames and drops touch the catalog only: files name columns by id.
 
 use datafusion::sql::sqlparser::ast::{
-    AlterColumnOperation, AlterIndexOperation, AlterTable, AlterTableOperation, ObjectName,
+    AlterColumnOperation, AlterIndexOperation, AlterTable, AlterTableOperation, Expr, ObjectName,
     RenameTableNameKind,
 };
 use sepal_storage::Op;
-use sepal_types::{ColumnDef, ColumnId, Error, Generated, Result, SqlState, TableDef};
+use sepal_types::{
+    ColumnDef, ColumnId, Error, Generated, IndexClauses, KeySource, Result, SqlState, TableDef,
+};
 
 use super::{
     Ddl, Scope,
     create_table::{add_column, add_constraint, check_default, default_text},
+    deparse,
     names::{find_table, identifier, object_name, taken},
+    sequence::{call as sequence_call, owned, pin_names, starts, with_sequences},
 };
 
 /// Plans ALTER TABLE.
@@ -38,9 +42,12 @@ fn apply(def: &mut TableDef, operation: &AlterTableOperation, scope: &Scope, ddl
     use AlterTableOperation as A;
     match operation {
         A::AddColumn { if_not_exists, column_def, .. } => add(def, *if_not_exists, column_def, scope, ddl),
-        A::DropColumn { column_names, if_exists, .. } => {
-            column_names.iter().try_for_each(|name| drop_column(def, &identifier(name), *if_exists, ddl))
-        }
+        A::DropColumn { column_names, if_exists, .. } => column_names.iter().try_for_each(|name| {
+            let name = identifier(name);
+            let owned = def.column(&name).map(|column| owned(scope, def.id, Some(column.id)));
+            ddl.ops.extend(owned.unwrap_or_default().into_iter().map(Op::DropTable));
+            drop_column(def, &name, *if_exists, ddl)
+        }),
         A::RenameColumn { old_column_name, new_column_name } => {
             rename_column(def, &identifier(old_column_name), identifier(new_column_name))
         }
@@ -52,6 +59,7 @@ fn apply(def: &mut TableDef, operation: &AlterTableOperation, scope: &Scope, ddl
                     format!("relation \"{name}\" already exists"),
                 ));
             }
+            pin_names(def);
             def.name = name;
             Ok(())
         }
@@ -61,6 +69,9 @@ fn apply(def: &mut TableDef, operation: &AlterTableOperation, scope: &Scope, ddl
             Ok(())
         }
         A::DropConstraint { if_exists, name, .. } => drop_constraint(def, &identifier(name), *if_exists, ddl),
+        A::AlterColumn { column_name, op: AlterColumnOperation::SetDefault { value } } => {
+            set_default(def, &identifier(column_name), value, scope)
+        }
         A::AlterColumn { column_name, op } => alter_column(def, &identifier(column_name), op),
         // Storage parameters tune Postgres' heap; there is none here.
         A::SetOptionsParens { .. } | A::SetTblProperties { .. } | A::OwnerTo { .. } => Ok(()),
@@ -87,6 +98,11 @@ fn add(
     add_column(def, column, scope)?;
     let has_rows = scope.snapshot.table(def.id).is_some_and(|version| version.live_rows() > 0);
     let table = def.name.clone();
+    if let Some(added) = def.columns.last() {
+        let id = added.id;
+        let of_added = |op: &Op| matches!(op, Op::SetSequence { column, .. } if *column == id);
+        ddl.ops.extend(starts(def).filter(of_added));
+    }
     if let Some(added) = def.columns.last_mut() {
         if added.generated.is_some() && has_rows {
             return Err(Error::unsupported(
@@ -139,11 +155,23 @@ fn drop_column(def: &mut TableDef, name: &str, if_exists: bool, ddl: &mut Ddl) -
         }
         return Err(error);
     };
-    let uses = |columns: &[ColumnId]| columns.contains(&id);
+    let uses = |columns: &[ColumnId], clauses: Option<&IndexClauses>| {
+        columns.contains(&id) || clauses.is_some_and(|clauses| needs(clauses, id, name))
+    };
     def.columns.retain(|column| column.id != id);
-    def.indexes.retain(|index| !uses(&index.columns));
-    def.uniques.retain(|unique| !uses(&unique.columns));
+    def.indexes.retain(|index| !uses(&index.columns, index.clauses.as_deref()));
+    def.uniques.retain(|unique| !uses(&unique.columns, unique.index.as_deref()));
     Ok(())
+}
+
+/// Whether an index's expressions, condition or INCLUDE want the column.
+fn needs(clauses: &IndexClauses, column: ColumnId, name: &str) -> bool {
+    let texts = clauses.keys.iter().filter_map(|key| match &key.of {
+        KeySource::Expression { text, .. } => Some(text),
+        KeySource::Column(_) => None,
+    });
+    clauses.include.contains(&column)
+        || texts.chain(&clauses.predicate).any(|text| deparse::mentions(text, name))
 }
 
 fn rename_column(def: &mut TableDef, from: &str, to: String) -> Result<()> {
@@ -152,14 +180,26 @@ fn rename_column(def: &mut TableDef, from: &str, to: String) -> Result<()> {
         return Err(Error::new(SqlState::DuplicateColumn, message));
     }
     let missing = Error::new(SqlState::UndefinedColumn, format!("column \"{from}\" does not exist"));
+    pin_names(def);
     let column = def.columns.iter_mut().find(|column| column.name == from).ok_or(missing)?;
-    column.name = to;
+    column.name.clone_from(&to);
+    let indexes = def.indexes.iter_mut().filter_map(|index| index.clauses.as_mut());
+    let uniques = def.uniques.iter_mut().filter_map(|unique| unique.index.as_mut());
+    for clauses in indexes.chain(uniques) {
+        let texts = clauses.keys.iter_mut().filter_map(|key| match &mut key.of {
+            KeySource::Expression { text, .. } => Some(text),
+            KeySource::Column(_) => None,
+        });
+        for text in texts.chain(&mut clauses.predicate) {
+            *text = deparse::renamed(text, from, &to);
+        }
+    }
     Ok(())
 }
 
 fn drop_constraint(def: &mut TableDef, name: &str, if_exists: bool, ddl: &mut Ddl) -> Result<()> {
     let before = def.uniques.len();
-    def.uniques.retain(|unique| unique.name != name);
+    def.uniques.retain(|unique| unique.name != name || !unique.is_constraint());
     if def.uniques.len() < before {
         return Ok(());
     }
@@ -171,6 +211,29 @@ fn drop_constraint(def: &mut TableDef, name: &str, if_exists: bool, ddl: &mut Dd
     Err(Error::new(SqlState::UndefinedObject, message))
 }
 
+/// SET DEFAULT. Of a serial column, whose default is its sequence's `nextval`, this takes its place.
+fn set_default(def: &mut TableDef, name: &str, value: &Expr, scope: &Scope) -> Result<()> {
+    let column = def.column(name).ok_or_else(|| missing_column(def, name))?;
+    if is_identity(column) {
+        return Err(identity_error(&def.name, name));
+    }
+    check_default(value, &column.ty)?;
+    let default = default_text(&with_sequences(value, def, scope)?);
+    if column.generated.is_some() && default == Some(sequence_call(&def.sequence_name(column))) {
+        return Ok(());
+    }
+    for column in def.columns.iter_mut().filter(|column| column.name == name) {
+        column.default.clone_from(&default);
+        (column.generated, column.sequence) = (None, None);
+    }
+    Ok(())
+}
+
+fn identity_error(table: &str, column: &str) -> Error {
+    let message = format!("column \"{column}\" of relation \"{table}\" is an identity column");
+    Error::new(SqlState::SyntaxError, message)
+}
+
 /// SET NOT NULL is judged against the rows where the operation is applied: in the transaction's view, and again
 /// at the commit.
 fn alter_column(def: &mut TableDef, name: &str, operation: &AlterColumnOperation) -> Result<()> {
@@ -179,24 +242,15 @@ fn alter_column(def: &mut TableDef, name: &str, operation: &AlterColumnOperation
     let table = def.name.clone();
     let in_key = def.primary_key().map(|key| key.columns.clone()).unwrap_or_default();
     let column = def.columns.iter_mut().find(|column| column.name == name).ok_or(missing)?;
-    let identity = is_identity(column).then(|| {
-        let message = format!("column \"{name}\" of relation \"{table}\" is an identity column");
-        Error::new(SqlState::SyntaxError, message)
-    });
+    let identity = is_identity(column).then(|| identity_error(&table, name));
     match (operation, identity) {
-        (A::SetDefault { .. } | A::DropNotNull, Some(error)) => return Err(error),
+        (A::DropNotNull, Some(error)) => return Err(error),
         (A::DropDefault, Some(error)) => {
             return Err(error.with_hint("Use ALTER TABLE ... ALTER COLUMN ... DROP IDENTITY instead."));
         }
-        (A::SetDefault { value }, None) => {
-            check_default(value, &column.ty)?;
-            column.default = default_text(value);
-            // A serial's nextval() is its default: this one takes its place.
-            column.generated = None;
-        }
         (A::DropDefault, None) => {
             column.default = None;
-            column.generated = None;
+            (column.generated, column.sequence) = (None, None);
         }
         (A::DropNotNull, None) if in_key.contains(&column.id) => {
             let message = format!("column \"{name}\" is in a primary key");
@@ -222,7 +276,8 @@ pub fn alter_index(name: &ObjectName, operation: &AlterIndexOperation, scope: &S
     }
     let owner = scope.snapshot.tables().find(|version| {
         version.def.environment == scope.environment
-            && version.def.indexes.iter().any(|index| index.name == old)
+            && (version.def.indexes.iter().any(|index| index.name == old)
+                || version.def.uniques.iter().any(|unique| unique.name == old))
     });
     let Some(owner) = owner else {
         return Err(Error::new(SqlState::UndefinedTable, format!("relation \"{old}\" does not exist")));
@@ -230,6 +285,10 @@ pub fn alter_index(name: &ObjectName, operation: &AlterIndexOperation, scope: &S
     let mut def = owner.def.as_ref().clone();
     for index in def.indexes.iter_mut().filter(|index| index.name == old) {
         index.name.clone_from(&new);
+    }
+    // A constraint has its index's name.
+    for unique in def.uniques.iter_mut().filter(|unique| unique.name == old) {
+        unique.name.clone_from(&new);
     }
     let mut ddl = Ddl::tagged("ALTER INDEX");
     ddl.ops.push(Op::AlterTable(def));

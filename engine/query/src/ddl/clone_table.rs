@@ -10,6 +10,7 @@ use super::{
     Scope,
     create_table::add_unique,
     names::{generated, object_name, taken},
+    sequence::name_sequence,
 };
 use crate::sql::history::CloneTable;
 
@@ -39,14 +40,35 @@ pub fn clone_definition(clone: &CloneTable, source: &TableDef, scope: &Scope) ->
         captured: false,
         ..source.clone()
     };
+    name_sequences(&mut def, scope)?;
     for unique in &source.uniques {
         add_unique(&mut def, unique.columns.clone(), unique.primary, None, scope)?;
+        let Some(made) = def.uniques.last_mut() else { continue };
+        made.index.clone_from(&unique.index);
     }
     // One that is being built is not the source's yet.
     for index in source.indexes.iter().filter(|index| index.valid) {
         add_index(&mut def, index, scope);
     }
     Ok(def)
+}
+
+/// The clone's sequences are its own.
+fn name_sequences(def: &mut TableDef, scope: &Scope) -> Result<()> {
+    for place in 0..def.columns.len() {
+        let mut column = def.columns[place].clone();
+        if column.generated.is_none() {
+            continue;
+        }
+        if let Some(sequence) = &mut column.sequence {
+            sequence.name = None;
+        }
+        // As if it were not there yet: its own name is not in its way.
+        let rest = TableDef { columns: def.columns[..place].to_vec(), ..def.clone() };
+        name_sequence(&rest, &mut column, scope)?;
+        def.columns[place] = column;
+    }
+    Ok(())
 }
 
 fn add_index(def: &mut TableDef, index: &IndexDef, scope: &Scope) {

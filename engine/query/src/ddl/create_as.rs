@@ -113,6 +113,7 @@ impl CreateAs {
                 default: None,
                 generated: None,
                 missing: None,
+                sequence: None,
             });
             def.next_column = ColumnId(def.next_column.0 + 1);
         }

@@ -4,13 +4,14 @@
 use datafusion::sql::sqlparser::ast::{self, BinaryOperator, CreateIndex, Expr, IndexType};
 use sepal_storage::Op;
 use sepal_types::{
-    ColumnId, Error, IndexDef, IndexMethod, Metric, Result, SqlState, SqlType, TableDef, VectorIndexOptions,
-    VectorKind,
+    ColumnId, Error, IndexClauses, IndexDef, IndexKey, IndexMethod, KeySource, Metric, Result, SqlState,
+    SqlType, TableDef, VectorIndexOptions, VectorKind,
 };
 
 use super::{
     Ddl, Scope,
     create_table::add_unique,
+    deparse::{bare_name, print},
     names::{find_table, generated, identifier, object_name, taken},
 };
 
@@ -29,7 +30,10 @@ pub fn create_index(create: &CreateIndex, scope: &Scope) -> Result<Ddl> {
         let message = format!("access method \"{method}\" does not support unique indexes");
         return Err(Error::unsupported(message));
     }
-    let (columns, names) = index_columns(&def, create)?;
+    check_order(create, &method)?;
+    let (keys, names) = index_keys(&def, create)?;
+    let columns: Vec<ColumnId> = keys.iter().filter_map(column_of).collect();
+    let clauses = clauses(&def, keys, create)?;
     let mut ddl = Ddl::tagged("CREATE INDEX");
     let name = match &create.name {
         Some(name) => object_name(name)?,
@@ -49,7 +53,7 @@ pub fn create_index(create: &CreateIndex, scope: &Scope) -> Result<Ddl> {
         return Err(Error::new(SqlState::DuplicateTable, format!("relation \"{name}\" already exists")));
     }
     if create.unique {
-        return unique_index(def, columns, name, create, scope);
+        return unique_index(def, columns, name, clauses, scope);
     }
     let id = (scope.new_id)();
     let (method, valid) = match method.as_str() {
@@ -68,7 +72,8 @@ pub fn create_index(create: &CreateIndex, scope: &Scope) -> Result<Ddl> {
     if !valid {
         ddl.builds.push((def.id, id));
     }
-    def.indexes.push(IndexDef { id, name, columns, method, valid });
+    let clauses = (clauses != IndexClauses::default()).then(|| Box::new(clauses));
+    def.indexes.push(IndexDef { id, name, columns, method, valid, clauses });
     ddl.ops.push(Op::AlterTable(def));
     Ok(ddl)
 }
@@ -81,40 +86,132 @@ fn method_name(using: Option<&IndexType>) -> String {
     }
 }
 
-/// The indexed columns and the names that a generated index name is made of.
-fn index_columns(def: &TableDef, create: &CreateIndex) -> Result<(Vec<ColumnId>, Vec<String>)> {
-    let (mut columns, mut names) = (Vec::new(), Vec::new());
+/// Errors: 0A000 for an order of keys where the method has none.
+fn check_order(create: &CreateIndex, method: &str) -> Result<()> {
+    if method == "btree" {
+        return Ok(());
+    }
+    let refuse =
+        |what: &str| Err(Error::unsupported(format!("access method \"{method}\" does not support {what}")));
+    let mut options = create.columns.iter().map(|column| &column.column.options);
+    match options.find(|options| options.asc.is_some() || options.nulls_first.is_some()) {
+        Some(options) if options.asc.is_some() => refuse("ASC/DESC options"),
+        Some(_) => refuse("NULLS FIRST/LAST options"),
+        None if !create.include.is_empty() && method != "gist" => refuse("included columns"),
+        None => Ok(()),
+    }
+}
+
+/// The keys, and the names that a generated index name is made of: those of the index's own columns.
+fn index_keys(def: &TableDef, create: &CreateIndex) -> Result<(Vec<IndexKey>, Vec<String>)> {
+    let (mut keys, mut names) = (Vec::new(), Vec::new());
     for column in &create.columns {
-        match &column.column.expr {
+        let (of, name) = match &column.column.expr {
             Expr::Identifier(ident) => {
                 let name = identifier(ident);
-                let found = def.column(&name).ok_or_else(|| {
-                    Error::new(SqlState::UndefinedColumn, format!("column \"{name}\" does not exist"))
-                })?;
-                columns.push(found.id);
-                names.push(name);
+                (KeySource::Column(known_column(def, &name)?), name)
             }
-            // An index over an expression has no column of its own; it stays in the catalog by name only.
-            Expr::Function(function) => names.push(super::table_name(&function.name)),
-            _ => names.push("expr".to_owned()),
-        }
+            expr => {
+                let name = free_name(expression_name(expr), &names);
+                let printed = print(def, expr)?;
+                let ty = printed.ty.filter(|ty| *ty != SqlType::Unknown).unwrap_or(SqlType::Text);
+                (KeySource::Expression { name: name.clone(), text: printed.text, ty }, name)
+            }
+        };
+        let descending = column.column.options.asc == Some(false);
+        keys.push(IndexKey {
+            of,
+            class: column.operator_class.as_ref().map(super::table_name),
+            descending,
+            nulls_first: column.column.options.nulls_first.unwrap_or(descending),
+        });
+        names.push(name);
     }
-    Ok((columns, names))
+    Ok((keys, names))
+}
+
+fn known_column(def: &TableDef, name: &str) -> Result<ColumnId> {
+    let missing = || Error::new(SqlState::UndefinedColumn, format!("column \"{name}\" does not exist"));
+    def.column(name).map(|column| column.id).ok_or_else(missing)
+}
+
+const fn column_of(key: &IndexKey) -> Option<ColumnId> {
+    match key.of {
+        KeySource::Column(column) => Some(column),
+        KeySource::Expression { .. } => None,
+    }
+}
+
+/// A call's function, a cast's column, else `expr` (`FigureIndexColname`).
+fn expression_name(expr: &Expr) -> String {
+    match expr {
+        Expr::Nested(inner) => expression_name(inner),
+        Expr::Function(function) => super::table_name(&function.name),
+        Expr::Cast { expr, .. } => expression_name(expr),
+        Expr::Identifier(ident) => identifier(ident),
+        Expr::CompoundIdentifier(parts) => parts.last().map(identifier).unwrap_or_default(),
+        _ => "expr".to_owned(),
+    }
+}
+
+/// `expr`, then `expr1`, … (`ChooseIndexColumnNames`).
+fn free_name(name: String, taken: &[String]) -> String {
+    let numbered = (1..).map(|number| format!("{name}{number}"));
+    std::iter::once(name.clone()).chain(numbered).find(|name| !taken.contains(name)).unwrap_or(name)
+}
+
+/// What the catalogs show beside columns and method.
+fn clauses(def: &TableDef, keys: Vec<IndexKey>, create: &CreateIndex) -> Result<IndexClauses> {
+    if create.nulls_distinct == Some(false) && create.unique {
+        return Err(Error::unsupported("NULLS NOT DISTINCT is not supported"));
+    }
+    let plain = |key: &IndexKey| column_of(key).is_some_and(|column| *key == IndexKey::column(column));
+    let vector = VECTOR_METHODS.contains(&method_name(create.using.as_ref()).as_str());
+    // The operator class of a vector index is part of its method.
+    let keys = if vector || keys.iter().all(plain) { Vec::new() } else { keys };
+    let include = create.include.iter().map(|ident| known_column(def, &identifier(ident)));
+    let predicate = create.predicate.as_ref().map(|predicate| print(def, predicate)).transpose()?;
+    Ok(IndexClauses {
+        keys: keys.into_iter().map(|key| without_default_class(def, key)).collect(),
+        include: include.collect::<Result<_>>()?,
+        predicate: predicate.map(|predicate| predicate.text),
+        options: create.with.iter().map(option_value).collect::<Result<_>>()?,
+    })
+}
+
+/// `text_ops` of a text is what is taken without a word.
+fn without_default_class(def: &TableDef, mut key: IndexKey) -> IndexKey {
+    let ty = match &key.of {
+        KeySource::Column(column) => def.column_by_id(*column).map(|column| column.ty.clone()),
+        KeySource::Expression { ty, .. } => Some(ty.clone()),
+    };
+    let default = ty.map(|ty| match ty {
+        SqlType::Array(_) => "array_ops".to_owned(),
+        SqlType::Int2 => "int2_ops".to_owned(),
+        SqlType::Int4 => "int4_ops".to_owned(),
+        SqlType::Int8 => "int8_ops".to_owned(),
+        SqlType::Varchar(_) => "varchar_ops".to_owned(),
+        other => format!("{}_ops", bare_name(&other)),
+    });
+    key.class = key.class.filter(|class| default.as_ref() != Some(class));
+    key
 }
 
 fn unique_index(
     mut def: TableDef,
     columns: Vec<ColumnId>,
     name: String,
-    create: &CreateIndex,
+    clauses: IndexClauses,
     scope: &Scope,
 ) -> Result<Ddl> {
-    if create.predicate.is_some() || columns.len() != create.columns.len() {
+    let expressions = clauses.keys.iter().any(|key| column_of(key).is_none());
+    if clauses.predicate.is_some() || expressions {
         return Err(Error::unsupported("partial and expression unique indexes are not supported"));
     }
     let mut ddl = Ddl::tagged("CREATE INDEX");
     add_unique(&mut def, columns, false, Some(name), scope)?;
-    if let Some(unique) = def.uniques.last() {
+    if let Some(unique) = def.uniques.last_mut() {
+        unique.index = Some(Box::new(clauses));
         ddl.verify.push((def.id, unique.clone()));
     }
     ddl.ops.push(Op::AlterTable(def));
@@ -199,12 +296,6 @@ fn wrong_type(ty: &SqlType, class: Option<&ast::ObjectName>, method: &str) -> Er
 fn unknown_class(class: &str, method: &str) -> Error {
     let message = format!("operator class \"{class}\" does not exist for access method \"{method}\"");
     Error::new(SqlState::UndefinedObject, message)
-}
-
-/// Without length or precision: `character varying`.
-fn bare_name(ty: &SqlType) -> String {
-    let name = ty.display_name();
-    name.split('(').next().unwrap_or(&name).to_owned()
 }
 
 fn no_opclass(ty: &SqlType, method: &str) -> Error {

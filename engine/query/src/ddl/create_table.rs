@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, ColumnOption, CreateTable, DataType, GeneratedAs, IndexColumn, TableConstraint,
+    self, ColumnOption, ConstraintUsingIndex, CreateTable, DataType, GeneratedAs, IndexColumn,
+    TableConstraint,
 };
 use sepal_storage::Op;
 use sepal_types::{
@@ -15,6 +16,7 @@ use sepal_types::{
 use super::{
     Ddl, Scope,
     names::{generated, identifier, object_name, taken},
+    sequence::{check_identity_type, identity_options, name_sequence, starts, with_sequences},
 };
 
 /// Plans CREATE TABLE.
@@ -60,7 +62,9 @@ pub fn create_table(create: &CreateTable, scope: &Scope) -> Result<Ddl> {
             format!("tables can have at most {MAX_COLUMNS} columns"),
         ));
     }
+    let starts: Vec<Op> = starts(&def).collect();
     ddl.ops.push(Op::CreateTable(def));
+    ddl.ops.extend(starts);
     Ok(ddl)
 }
 
@@ -119,6 +123,7 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
         default: None,
         generated: serial,
         missing: None,
+        sequence: None,
     };
     let mut unique = None;
     for option in &column.options {
@@ -127,22 +132,25 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
             ColumnOption::NotNull => built.not_null = true,
             ColumnOption::Default(expr) => {
                 check_default(expr, &built.ty)?;
-                built.default = default_text(expr);
+                built.default = default_text(&with_sequences(expr, def, scope)?);
             }
             ColumnOption::PrimaryKey(_) => {
                 built.not_null = true;
                 unique = Some((true, option.name.as_ref()));
             }
             ColumnOption::Unique(_) => unique = unique.or(Some((false, option.name.as_ref()))),
-            ColumnOption::Generated { generated_as: GeneratedAs::Always, generation_expr: None, .. } => {
-                built.generated = Some(Generated::IdentityAlways);
-                built.not_null = true;
-            }
             ColumnOption::Generated {
-                generated_as: GeneratedAs::ByDefault, generation_expr: None, ..
+                generated_as: generated @ (GeneratedAs::Always | GeneratedAs::ByDefault),
+                generation_expr: None,
+                sequence_options,
+                ..
             } => {
-                built.generated = Some(Generated::IdentityByDefault);
+                let always = matches!(generated, GeneratedAs::Always);
+                built.generated =
+                    Some(if always { Generated::IdentityAlways } else { Generated::IdentityByDefault });
                 built.not_null = true;
+                check_identity_type(&built.ty)?;
+                identity_options(&mut built, sequence_options.as_deref().unwrap_or_default())?;
             }
             ColumnOption::Generated { .. } => {
                 return Err(Error::unsupported("generated columns are not supported")
@@ -154,11 +162,8 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
             other => return Err(Error::unsupported(format!("column option {other} is not supported"))),
         }
     }
-    if built.generated.is_some() && !matches!(built.ty, SqlType::Int2 | SqlType::Int4 | SqlType::Int8) {
-        return Err(Error::new(
-            SqlState::InvalidParameterValue,
-            "identity column type must be smallint, integer, or bigint",
-        ));
+    if built.generated.is_some() {
+        name_sequence(def, &mut built, scope)?;
     }
     def.columns.push(built);
     if let Some((primary, name)) = unique {
@@ -328,10 +333,46 @@ pub fn add_constraint(def: &mut TableDef, constraint: &TableConstraint, scope: &
             let columns = constraint_columns(def, &unique.columns)?;
             add_unique(def, columns, false, unique.name.as_ref().map(identifier), scope)
         }
+        TableConstraint::PrimaryKeyUsingIndex(using) => constraint_of_index(def, using, true),
+        TableConstraint::UniqueUsingIndex(using) => constraint_of_index(def, using, false),
         TableConstraint::ForeignKey(_) => Err(no_foreign_keys()),
         TableConstraint::Check(_) => Err(no_checks()),
         other => Err(Error::unsupported(format!("constraint {other} is not supported"))),
     }
+}
+
+/// ADD CONSTRAINT … USING INDEX: the unique index becomes a constraint, and has its name.
+fn constraint_of_index(def: &mut TableDef, using: &ConstraintUsingIndex, primary: bool) -> Result<()> {
+    let name = identifier(&using.index_name);
+    if primary && def.primary_key().is_some() {
+        return Err(second_primary_key(def));
+    }
+    let Some(place) = def.uniques.iter().position(|unique| unique.name == name) else {
+        return Err(Error::new(SqlState::UndefinedObject, format!("index \"{name}\" does not exist")));
+    };
+    let mut unique = def.uniques.remove(place);
+    let Some(clauses) = unique.index.take() else {
+        def.uniques.insert(place, unique);
+        let message = format!("index \"{name}\" is already associated with a constraint");
+        return Err(Error::new(SqlState::ObjectNotInPrerequisiteState, message));
+    };
+    if !clauses.keys.is_empty() {
+        let message = format!("index \"{name}\" column number 1 does not have default sorting behavior");
+        return Err(Error::new(SqlState::WrongObjectType, message)
+            .with_detail("Cannot create a primary key or unique constraint using such an index."));
+    }
+    unique.primary = primary;
+    unique.name = using.name.as_ref().map_or(name, identifier);
+    for column in def.columns.iter_mut().filter(|column| primary && unique.columns.contains(&column.id)) {
+        column.not_null = true;
+    }
+    def.uniques.push(unique);
+    Ok(())
+}
+
+fn second_primary_key(def: &TableDef) -> Error {
+    let message = format!("multiple primary keys for table \"{}\" are not allowed", def.name);
+    Error::new(SqlState::InvalidTableDefinition, message)
 }
 
 fn constraint_columns(def: &TableDef, columns: &[IndexColumn]) -> Result<Vec<ColumnId>> {
@@ -361,8 +402,7 @@ pub fn add_unique(
     scope: &Scope,
 ) -> Result<()> {
     if primary && def.primary_key().is_some() {
-        let message = format!("multiple primary keys for table \"{}\" are not allowed", def.name);
-        return Err(Error::new(SqlState::InvalidTableDefinition, message));
+        return Err(second_primary_key(def));
     }
     let names: Vec<&str> =
         columns.iter().filter_map(|id| def.column_by_id(*id)).map(|column| column.name.as_str()).collect();
@@ -379,7 +419,7 @@ pub fn add_unique(
         None if primary => generated(&def.name, &[], "pkey", is_taken),
         None => generated(&def.name, &names, "key", is_taken),
     };
-    def.uniques.push(UniqueDef { id: (scope.new_id)(), name, columns, primary });
+    def.uniques.push(UniqueDef { id: (scope.new_id)(), name, columns, primary, index: None });
     Ok(())
 }
 

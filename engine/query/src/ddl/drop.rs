@@ -2,11 +2,12 @@
 
 use datafusion::sql::sqlparser::ast::{ObjectName, ObjectType, Truncate, TruncateIdentityOption};
 use sepal_storage::Op;
-use sepal_types::{Error, Result, SqlState, TableDef};
+use sepal_types::{ColumnDef, Error, Result, SqlState, TableDef};
 
 use super::{
     Ddl, Scope,
     names::{find_table, object_name},
+    sequence::owned,
 };
 
 /// Plans DROP.
@@ -17,15 +18,10 @@ pub fn drop_objects(kind: ObjectType, if_exists: bool, names: &[ObjectName], sco
             let names = names.iter().map(object_name).collect::<Result<Vec<_>>>()?;
             drop_indexes(&names, if_exists, scope)
         }
-        ObjectType::View
-        | ObjectType::MaterializedView
-        | ObjectType::Sequence
-        | ObjectType::Schema
-        | ObjectType::Type
+        ObjectType::View | ObjectType::MaterializedView | ObjectType::Schema | ObjectType::Type
             if if_exists =>
         {
             let mut ddl = Ddl::tagged(match kind {
-                ObjectType::Sequence => "DROP SEQUENCE",
                 ObjectType::Schema => "DROP SCHEMA",
                 ObjectType::Type => "DROP TYPE",
                 _ => "DROP VIEW",
@@ -46,7 +42,15 @@ fn drop_tables(if_exists: bool, names: &[ObjectName], scope: &Scope) -> Result<D
     for name in names {
         let name = object_name(name)?;
         match scope.snapshot.find(scope.environment, &name) {
-            Some(version) => ddl.ops.push(Op::DropTable(version.def.id)),
+            Some(version) => {
+                ddl.ops.push(Op::DropTable(version.def.id));
+                ddl.ops.extend(owned(scope, version.def.id, None).into_iter().map(Op::DropTable));
+            }
+            None if scope.snapshot.find_sequence(scope.environment, &name).is_some() => {
+                let message = format!("\"{name}\" is not a table");
+                return Err(Error::new(SqlState::WrongObjectType, message)
+                    .with_hint("Use DROP SEQUENCE to remove a sequence."));
+            }
             None if if_exists => {
                 ddl.notices.push(Error::new(
                     SqlState::UndefinedTable,
@@ -89,7 +93,7 @@ pub fn drop_indexes(names: &[String], if_exists: bool, scope: &Scope) -> Result<
             return Err(Error::new(SqlState::UndefinedObject, format!("index \"{name}\" does not exist")));
         };
         let mut def = owner.clone();
-        if def.uniques.iter().any(|unique| unique.name == *name && unique.primary) {
+        if def.uniques.iter().any(|unique| unique.name == *name && unique.is_constraint()) {
             let message = format!(
                 "cannot drop index {name} because constraint {name} on table {} requires it",
                 def.name
@@ -113,11 +117,19 @@ pub fn truncate(truncate: &Truncate, scope: &Scope) -> Result<Ddl> {
         let def = find_table(scope.snapshot, scope.environment, &target.name)?;
         ddl.ops.push(Op::Truncate(def.id));
         if matches!(truncate.identity, Some(TruncateIdentityOption::Restart)) {
-            let restarted = def.columns.iter().filter(|column| column.generated.is_some());
-            ddl.ops.extend(restarted.map(|column| Op::SetSequence {
-                table: def.id,
-                column: column.id,
-                next: 1,
+            let own = |def: &TableDef| {
+                let start = |column: &ColumnDef| Some((def.id, column.id, column.sequence()?.start));
+                def.columns.iter().filter_map(start).collect::<Vec<_>>()
+            };
+            let mut restarted = own(&def);
+            let owned = owned(scope, def.id, None).into_iter();
+            restarted.extend(
+                owned.filter_map(|id| scope.snapshot.table(id)).flat_map(|version| own(version.def.as_ref())),
+            );
+            ddl.ops.extend(restarted.into_iter().map(|(table, column, next)| Op::SetSequence {
+                table,
+                column,
+                next,
             }));
         }
     }

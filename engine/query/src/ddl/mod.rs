@@ -9,8 +9,10 @@ mod clone_table;
 mod create_as;
 mod create_index;
 mod create_table;
+mod deparse;
 mod drop;
 mod names;
+mod sequence;
 
 use datafusion::sql::sqlparser::ast;
 use sepal_storage::{Op, Snapshot};
@@ -20,6 +22,8 @@ pub use clone_table::{clone_definition, clone_exists};
 pub use create_as::CreateAs;
 pub use drop::drop_indexes;
 pub use names::{identifier, object_name, table_name};
+pub(crate) use sequence::call as sequence_call;
+pub use sequence::plan_sequence;
 
 /// What a DDL statement does.
 #[derive(Debug, Default)]
@@ -55,6 +59,9 @@ pub fn plan_ddl(statement: &ast::Statement, scope: &Scope) -> Result<Option<Ddl>
         S::CreateIndex(create) => create_index::create_index(create, scope)?,
         S::AlterTable(alter) => alter_table::alter_table(alter, scope)?,
         S::AlterIndex { name, operation } => alter_table::alter_index(name, operation, scope)?,
+        S::Drop { object_type: ast::ObjectType::Sequence, if_exists, names, cascade, .. } => {
+            sequence::drop_sequences(*if_exists, names, *cascade, scope)?
+        }
         S::Drop { object_type, if_exists, names, .. } => {
             drop::drop_objects(*object_type, *if_exists, names, scope)?
         }
@@ -75,10 +82,6 @@ pub fn plan_ddl(statement: &ast::Statement, scope: &Scope) -> Result<Option<Ddl>
         S::CreateView { .. } => {
             return Err(Error::unsupported("views are not supported yet")
                 .with_hint("Put the query into a CTE: WITH name AS (SELECT …) SELECT … FROM name."));
-        }
-        S::CreateSequence { .. } => {
-            return Err(Error::unsupported("standalone sequences are not supported")
-                .with_hint("Declare the column as serial, bigserial or GENERATED … AS IDENTITY."));
         }
         S::CreateType { .. } | S::CreateDomain(_) => {
             return Err(Error::unsupported("user-defined types are not supported"));

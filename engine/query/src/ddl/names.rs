@@ -47,12 +47,16 @@ pub fn find_table(snapshot: &Snapshot, environment: &str, name: &ObjectName) -> 
     }
 }
 
-/// Whether a table, index or constraint has this name already.
+/// Whether a table, index, constraint or sequence has this name already.
 pub fn taken(snapshot: &Snapshot, environment: &str, name: &str) -> bool {
+    if snapshot.find_sequence(environment, name).is_some() {
+        return true;
+    }
     snapshot.tables().filter(|version| version.def.environment == environment).any(|version| {
         version.def.name == name
             || version.def.indexes.iter().any(|index| index.name == name)
             || version.def.uniques.iter().any(|unique| unique.name == name)
+            || version.def.sequence_named(name).is_some()
     })
 }
 

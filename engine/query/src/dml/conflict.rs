@@ -272,7 +272,8 @@ fn arbiters(target: Option<&ConflictTarget>, def: &TableDef) -> Result<Vec<Uniqu
         None => Ok(def.uniques.clone()),
         Some(ConflictTarget::OnConstraint(name)) => {
             let name = object_name(name)?;
-            let unique = def.uniques.iter().find(|unique| unique.name == name).ok_or_else(|| {
+            let named = |unique: &&UniqueDef| unique.is_constraint() && unique.name == name;
+            let unique = def.uniques.iter().find(named).ok_or_else(|| {
                 let message = format!("constraint \"{name}\" for table \"{}\" does not exist", def.name);
                 Error::new(SqlState::UndefinedObject, message)
             })?;

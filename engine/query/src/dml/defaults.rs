@@ -62,15 +62,11 @@ pub fn default_values(
 fn serial_values(def: &TableDef, column: &ColumnDef, rows: usize, context: &DmlContext) -> Result<ArrayRef> {
     let count = u64::try_from(rows).unwrap_or(u64::MAX);
     let first = context.statement.sequences.reserve_for(def, column, count)?;
-    let numbers: ArrayRef =
-        Arc::new(Int64Array::from_iter_values((0i64..).take(rows).map(|step| first + step)));
+    let increment = column.sequence().map_or(1, |sequence| sequence.increment);
+    let number = |step: i64| first.saturating_add(increment.saturating_mul(step));
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values((0i64..).take(rows).map(number)));
     let field = typed_field("default", numbers.data_type().clone(), &SqlType::Int8);
     assign(&numbers, &field, column)
-}
-
-/// `<table>_<column>_seq`, as Postgres names the sequence of a serial column.
-pub fn sequence_name(def: &TableDef, column: &ColumnDef) -> String {
-    format!("{}_{}_seq", def.name, column.name)
 }
 
 /// The expression that a DEFAULT's text says.
@@ -84,7 +80,7 @@ pub fn parse_default(text: &str) -> Result<ast::Expr> {
 /// What the word DEFAULT stands for in a row of VALUES or in SET.
 pub fn default_expression(def: &TableDef, column: &ColumnDef) -> Result<ast::Expr> {
     if column.generated.is_some() {
-        return parse_default(&format!("nextval('{}')", sequence_name(def, column).replace('\'', "''")));
+        return parse_default(&crate::ddl::sequence_call(&def.sequence_name(column)));
     }
     parse_default(column.default.as_deref().unwrap_or("NULL"))
 }

@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub use assign::{TargetRows, assign, rows_as, write_rows};
-pub use defaults::{default_values, sequence_name};
+pub use defaults::default_values;
 pub use rows_table::RowsTable;
 
 pub use returning::parse_query;

@@ -1,6 +1,7 @@
-//! `md5`, `sha256` and their kin, single bytes of a `bytea`, and how many there are.
+//! `md5`, `sha256` and their kin, `hashtext`, single bytes of a `bytea`, and how many there are.
 //!
-//! What queries compute of their rows, by the libraries of digests. Nothing of Sepal's own is protected by them.
+//! What queries compute of their rows, by the libraries of digests but for `hashtext`. Nothing of Sepal's own is
+//! protected by them.
 
 use std::sync::Arc;
 
@@ -22,6 +23,12 @@ const FUNCTIONS: &[(&str, &[Overload])] = &[
             Overload::new(&[Text], Text, |given, _| Ok(Answer::Text(hex(&Md5::digest(bytes(given)))))),
             Overload::new(&[Bytea], Text, |given, _| Ok(Answer::Text(hex(&Md5::digest(bytes(given)))))),
         ],
+    ),
+    (
+        "hashtext",
+        &[Overload::new(&[Text], Int4, |given, _| {
+            Ok(Answer::Int(hash_bytes(bytes(given)).cast_signed().into()))
+        })],
     ),
     ("sha224", &[Overload::new(&[Bytea], Bytea, |given, _| Ok(digest::<Sha224>(given)))]),
     ("sha256", &[Overload::new(&[Bytea], Bytea, |given, _| Ok(digest::<Sha256>(given)))]),
@@ -79,6 +86,42 @@ fn whole(given: &[Given<'_>], position: usize) -> i64 {
 
 fn digest<D: Digest>(given: &[Given<'_>]) -> Answer {
     Answer::Bytes(D::digest(bytes(given)).to_vec())
+}
+
+/// Postgres' `hash_bytes` (Bob Jenkins, lookup3), which advisory locks are numbered by: `hashtext('name')`.
+fn hash_bytes(bytes: &[u8]) -> u32 {
+    let length = bytes.len() as u32;
+    let start = 0x9e37_79b9_u32.wrapping_add(length).wrapping_add(3_923_095);
+    let (mut a, mut b, mut c) = (start, start, start);
+    let (blocks, rest) = bytes.as_chunks::<12>();
+    for block in blocks {
+        a = a.wrapping_add(word(&block[..4]));
+        b = b.wrapping_add(word(&block[4..8]));
+        c = c.wrapping_add(word(&block[8..]));
+        for (first, second) in [(4, 6), (8, 16), (19, 4)] {
+            a = a.wrapping_sub(c) ^ c.rotate_left(first);
+            c = c.wrapping_add(b);
+            b = b.wrapping_sub(a) ^ a.rotate_left(second);
+            a = a.wrapping_add(c);
+            (a, b, c) = (c, a, b);
+        }
+    }
+    let part = |from: usize, to: usize| word(rest.get(from..to.min(rest.len())).unwrap_or_default());
+    a = a.wrapping_add(part(0, 4));
+    b = b.wrapping_add(part(4, 8));
+    // The lowest byte stands for the length.
+    c = c.wrapping_add(part(8, 12) << 8);
+    for (first, second, third) in [(14, 11, 25), (16, 4, 14)] {
+        c = (c ^ b).wrapping_sub(b.rotate_left(first));
+        a = (a ^ c).wrapping_sub(c.rotate_left(second));
+        b = (b ^ a).wrapping_sub(a.rotate_left(third));
+    }
+    (c ^ b).wrapping_sub(b.rotate_left(24))
+}
+
+/// Up to four bytes, the least first.
+fn word(bytes: &[u8]) -> u32 {
+    bytes.iter().rev().fold(0, |word, byte| (word << 8) | u32::from(*byte))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,6 +1,6 @@
-//! `nextval`, `currval`, `lastval`, `setval` over the sequences of serial and identity columns.
+//! `nextval`, `currval`, `lastval`, `setval` over sequences, those of serial and identity columns among them.
 //!
-//! A sequence is named `<table>_<column>_seq`, as Postgres names it. Numbers are not returned by ROLLBACK.
+//! Numbers are not returned by ROLLBACK.
 
 use std::sync::Arc;
 
@@ -45,6 +45,38 @@ impl Eq for SequenceFunction {}
 impl std::hash::Hash for SequenceFunction {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.name.hash(state);
+    }
+}
+
+/// The name of a sequence in `'public.items_id_seq'`, `'"Items_id_seq"'`, as Postgres reads a `regclass`.
+///
+/// Errors: 42602 for what is no name, 3F000 for a schema other than `public`.
+pub fn sequence_reference(text: &str) -> sepal_types::Result<String> {
+    let (mut parts, mut part, mut quoted) = (Vec::new(), String::new(), false);
+    let mut chars = text.trim().chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                part.push('"');
+            }
+            '"' => quoted = !quoted,
+            '.' if !quoted => parts.push(std::mem::take(&mut part)),
+            c if quoted => part.push(c),
+            c => part.extend(c.to_lowercase()),
+        }
+    }
+    parts.push(part);
+    match parts.as_slice() {
+        _ if quoted || parts.iter().any(String::is_empty) => {
+            Err(Error::new(SqlState::InvalidName, "invalid name syntax"))
+        }
+        [name] => Ok(name.clone()),
+        [.., schema, name] if schema == "public" => Ok(name.clone()),
+        [.., schema, _] => {
+            Err(Error::new(SqlState::InvalidSchemaName, format!("schema \"{schema}\" does not exist")))
+        }
+        [] => Err(Error::new(SqlState::InvalidName, "invalid name syntax")),
     }
 }
 

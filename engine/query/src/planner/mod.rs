@@ -148,6 +148,13 @@ impl Planning {
         scalars.extend(
             functions::scalar_functions().into_iter().map(|function| (function.name().to_owned(), function)),
         );
+        // Every statement has a time of its own, as in Postgres the transaction's or the statement's.
+        if let Some(now) = scalars.get("now").cloned() {
+            scalars.extend(
+                ["transaction_timestamp", "statement_timestamp"]
+                    .map(|name| (name.to_owned(), Arc::clone(&now))),
+            );
+        }
         let mut aggregates = state.aggregate_functions().clone();
         functions::number_aggregates(&mut aggregates);
         functions::add_vector_aggregates(&mut aggregates);

@@ -26,7 +26,7 @@ use crate::{
     context::StatementContext,
     error::{carry, undefined_function},
     functions,
-    table::{CatalogTable, UserTable},
+    table::{CatalogTable, SequenceTable, UserTable},
 };
 
 /// Tables that exist for one statement: the rows just written (RETURNING), the rows proposed (`excluded`).
@@ -89,6 +89,19 @@ impl<'a> Provider<'a> {
         all.get(name).cloned()
     }
 
+    fn sequence(&self, snapshot: &Snapshot, name: &str) -> Option<Arc<dyn TableProvider>> {
+        let environment = &*self.context.environment;
+        let of_column = || {
+            let mut tables = snapshot.tables().filter(|version| version.def.environment == environment);
+            tables.any(|version| version.def.sequence_named(name).is_some())
+        };
+        let there = snapshot.find_sequence(environment, name).is_some() || of_column();
+        let source = Arc::clone(&self.context.sequences);
+        there.then(|| {
+            Arc::new(SequenceTable::new(catalog::quote_ident(name), source)) as Arc<dyn TableProvider>
+        })
+    }
+
     fn catalog_table(&self, schema: &str, name: &str) -> Option<Arc<dyn TableProvider>> {
         let shape: SchemaRef = catalog::relation(schema, name)?;
         Some(Arc::new(CatalogTable::new(schema, name, shape, self.context.catalog.keep())))
@@ -149,6 +162,7 @@ impl ContextProvider for Provider<'_> {
                 }
                 let catalog =
                     name.schema().is_none().then(|| self.catalog_table("pg_catalog", table)).flatten();
+                let catalog = catalog.or_else(|| self.sequence(&snapshot, table));
                 catalog.map(provider_as_source).ok_or_else(undefined)
             }
             Some(_) => Err(undefined()),

@@ -25,6 +25,7 @@ use super::{
     quantifiers,
     row_comparison::compare_rows,
     rows::{type_untyped, type_values},
+    sequences::uncast_sequence,
     vectors,
 };
 
@@ -105,6 +106,7 @@ impl VisitorMut for Pass<'_> {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         fold_sign(expr);
+        uncast_sequence(expr);
         compare_rows(expr);
         // Before the operands are rewritten, so that their casts and literals are still to be seen.
         hint(expr, self.parameters, self.columns);

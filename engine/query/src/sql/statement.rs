@@ -18,7 +18,9 @@ use super::{
     dialect::Postgres,
     history::{self, History},
     maintenance::{self, Maintenance},
-    past, row_locks, tokens,
+    past, row_locks,
+    sequences::{self, SequenceStatement},
+    tokens,
 };
 
 /// One statement of a query string.
@@ -64,6 +66,8 @@ pub enum StatementKind {
     History(Box<History>),
     /// `LISTEN`, `MOVE`, `DO`, …: understood, and not done.
     Refused(&'static str),
+    /// Of sequences and identity columns.
+    Sequence(Box<SequenceStatement>),
 }
 
 impl Statement {
@@ -134,6 +138,9 @@ fn parse_one(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
         let statement = maintenance::parse(sql, &tokens)?;
         return Ok((StatementKind::Maintenance(Box::new(statement)), tokens));
     }
+    if let Some(statement) = sequences::parse(sql, &words, &tokens)? {
+        return Ok((StatementKind::Sequence(Box::new(statement)), tokens));
+    }
     let kind = match recognise(&words, &tokens) {
         Some(kind) => kind,
         None => StatementKind::Sql(Box::new(parse_sql(sql, &words, &mut tokens)?)),
@@ -170,6 +177,12 @@ fn parse_sql(sql: &str, words: &[String], tokens: &mut Vec<TokenWithSpan>) -> Re
         }
         Some("BEGIN" | "SET" | "START") => remove_deferrable(tokens),
         Some("TABLE") => spell_table(tokens),
+        Some("ALTER" | "CREATE") => {
+            sequences::order_identity_options(tokens);
+            if words.get(1).is_some_and(|word| word == "UNLOGGED") {
+                remove_unlogged(tokens);
+            }
+        }
         _ => {}
     }
     row_locks::mark(tokens);
@@ -263,6 +276,13 @@ fn recognise(words: &[String], tokens: &[TokenWithSpan]) -> Option<StatementKind
         ["ALTER", "TABLE", ..] if contains_words(tokens, &["SET", "STORAGE"]) => {
             Some(StatementKind::Accepted("ALTER TABLE"))
         }
+        ["ALTER", "EXTENSION", "VECTOR" | "PLPGSQL", "UPDATE", ..] => {
+            Some(StatementKind::Accepted("ALTER EXTENSION"))
+        }
+        // Every constraint is immediate.
+        ["SET", "CONSTRAINTS", ..] if ends_with(tokens, &["DEFERRED", "IMMEDIATE"]) => {
+            Some(StatementKind::Accepted("SET CONSTRAINTS"))
+        }
         ["ALTER", "USER" | "ROLE", ..] => Some(StatementKind::Accepted(ALTER_ROLE)),
         ["UNLISTEN", ..] => Some(StatementKind::Accepted("UNLISTEN")),
         ["CLOSE", "ALL"] => Some(StatementKind::Accepted("CLOSE CURSOR ALL")),
@@ -277,6 +297,12 @@ fn recognise(words: &[String], tokens: &[TokenWithSpan]) -> Option<StatementKind
         ["PREPARE", "TRANSACTION", ..] => Some(StatementKind::Refused("prepared transactions are disabled")),
         _ => None,
     }
+}
+
+/// Whether the last token is one of these words.
+fn ends_with(tokens: &[TokenWithSpan], words: &[&str]) -> bool {
+    let last = significant(tokens).next_back().map(|token| token.token.to_string().to_ascii_uppercase());
+    last.is_some_and(|last| words.contains(&last.as_str()))
 }
 
 fn significant(tokens: &[TokenWithSpan]) -> impl DoubleEndedIterator<Item = &TokenWithSpan> {
@@ -325,6 +351,14 @@ fn remove_deferrable(tokens: &mut Vec<TokenWithSpan>) {
             None => (start, after.filter(is_comma).unwrap_or(end)),
         };
         tokens.drain(start..=end);
+    }
+}
+
+/// CREATE UNLOGGED TABLE makes a table like any other.
+fn remove_unlogged(tokens: &mut Vec<TokenWithSpan>) {
+    let place = tokens.iter().enumerate().filter(|(_, token)| tokens::is_significant(token)).nth(1);
+    if let Some((place, _)) = place {
+        tokens.remove(place);
     }
 }
 

@@ -16,6 +16,7 @@ fn column(ty: SqlType) -> ColumnDef {
         default: None,
         generated: None,
         missing: None,
+        sequence: None,
     }
 }
 

@@ -229,7 +229,7 @@ fn constraints_that_do_not_hold_are_told() {
     alike.missing = Some("same".to_owned());
     table.def.columns.push(alike);
     let (id, name, columns) = (TableId(20_009), "alike_key".to_owned(), vec![ColumnId(10)]);
-    table.def.uniques.push(UniqueDef { id, name, columns, primary: false });
+    table.def.uniques.push(UniqueDef { id, name, columns, primary: false, index: None });
     manifest::commit(&disk, &paths, TENANT, &keys(), &manifest).unwrap();
     let found: Vec<String> = errors(dir.path(), end).iter().map(ToString::to_string).collect();
     for word in ["\"bare\" is NOT NULL", "same key of constraint \"alike_key\""] {

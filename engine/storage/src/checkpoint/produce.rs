@@ -71,7 +71,8 @@ impl Produced {
             let next_row = frozen.counters.next_rows.get(&version.def.id).copied().unwrap_or(RowId(1));
             TableEntry { def: (*version.def).clone(), next_row, segments }
         };
-        frozen.snapshot.tables().map(entry).collect()
+        // Sequences too, which have no segments.
+        frozen.snapshot.state().tables.values().map(entry).collect()
     }
 
     pub(super) fn report(&self) -> CheckpointReport {

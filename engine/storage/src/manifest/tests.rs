@@ -1,6 +1,9 @@
 //! The manifest's bytes, and what refuses to open.
 
-use sepal_types::{ColumnId, FileId, Lsn, RowId, TableId, TenantId};
+use sepal_types::{
+    ColumnId, FileId, IndexClauses, IndexDef, IndexKey, KeySource, Lsn, RowId, SequenceDef, SqlType,
+    TableDef, TableId, TenantId, UniqueDef,
+};
 
 use super::{
     BlobEntry, DeletedEntry, IndexEntry, Manifest, NamedEntry, NamedFile, Rekey, SegmentEntry, TableEntry,
@@ -118,6 +121,57 @@ fn content_is_golden() {
     let expected = golden(r#","sealed_for":20007,"variable_bytes":300"#) + &own;
     assert_eq!(serde_json::to_string(&manifest()).unwrap(), expected);
     assert_eq!(serde_json::from_str::<Manifest>(&expected).unwrap(), manifest());
+}
+
+/// What CREATE INDEX says beside columns and method; a definition from before has none of it.
+#[test]
+fn clauses_of_indexes_are_golden() {
+    let key = IndexKey { descending: true, nulls_first: true, ..IndexKey::column(ColumnId(1)) };
+    let of = KeySource::Expression { name: "lower".into(), text: "lower(label)".into(), ty: SqlType::Text };
+    let keys =
+        vec![key, IndexKey { of, class: Some("text_pattern_ops".into()), ..IndexKey::column(ColumnId(1)) }];
+    let clauses = IndexClauses {
+        keys,
+        include: vec![ColumnId(2)],
+        predicate: Some("(id > 5)".into()),
+        options: vec![("fillfactor".into(), "70".into())],
+    };
+    let columns = vec![ColumnId(1)];
+    let index = Some(Box::new(clauses));
+    let unique = UniqueDef { id: TableId(20_003), name: "u".into(), columns, primary: false, index };
+    let expected = concat!(
+        r#"{"id":20003,"name":"u","columns":[1],"primary":false,"index":{"keys":["#,
+        r#"{"of":{"Column":1},"descending":true,"nulls_first":true},"#,
+        r#"{"of":{"Expression":{"name":"lower","text":"lower(label)","ty":"Text"}},"class":"text_pattern_ops"}],"#,
+        r#""include":[2],"predicate":"(id > 5)","options":[["fillfactor","70"]]}}"#
+    );
+    assert_eq!(serde_json::to_string(&unique).unwrap(), expected);
+    assert_eq!(serde_json::from_str::<UniqueDef>(expected).unwrap(), unique);
+    let before =
+        r#"{"id":20002,"name":"i","columns":[1],"method":{"Scalar":{"access_method":"gin"}},"valid":true}"#;
+    let index: IndexDef = serde_json::from_str(before).unwrap();
+    assert_eq!(index.clauses, None);
+    assert_eq!(serde_json::to_string(&index).unwrap(), before);
+}
+
+/// A sequence of its own. A program from before knows no such kind of column, and refuses the definition.
+#[test]
+fn sequences_are_golden() {
+    let sequence = SequenceDef {
+        start: 100,
+        increment: 10,
+        owner: Some((TableId(20_000), ColumnId(1))),
+        ..SequenceDef::new(&SqlType::Int4)
+    };
+    let def = TableDef::of_sequence(TableId(20_005), "default", "s".into(), sequence);
+    let expected = concat!(
+        r#"{"id":20005,"environment":"default","schema":"public","name":"s","columns":[{"id":1,"name":"last_value","#,
+        r#""ty":"Int8","not_null":true,"default":null,"generated":"Sequence","missing":null,"sequence":"#,
+        r#"{"ty":"Int4","start":100,"increment":10,"min":1,"max":2147483647,"owner":[20000,1]}}],"next_column":2,"#,
+        r#""uniques":[],"indexes":[]}"#
+    );
+    assert_eq!(serde_json::to_string(&def).unwrap(), expected);
+    assert_eq!(serde_json::from_str::<TableDef>(expected).unwrap(), def);
 }
 
 /// What a rotation of keys adds.

@@ -74,7 +74,12 @@ impl Snapshot {
 
     /// Every table of every environment, by id.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<TableVersion>> {
-        self.0.tables.values()
+        self.0.tables.values().filter(|version| !version.def.is_sequence())
+    }
+
+    /// Every sequence that is not a column's.
+    pub fn sequences(&self) -> impl Iterator<Item = &Arc<TableVersion>> {
+        self.0.tables.values().filter(|version| version.def.is_sequence())
     }
 
     pub fn table(&self, table: TableId) -> Option<&Arc<TableVersion>> {
@@ -85,7 +90,12 @@ impl Snapshot {
     pub fn find(&self, environment: &str, name: &str) -> Option<&Arc<TableVersion>> {
         let version = self.table(self.0.names.get(environment, name)?)?;
         // An index's name leads to its table, but is not the table's.
-        (version.def.name == name).then_some(version)
+        (version.def.name == name && !version.def.is_sequence()).then_some(version)
+    }
+
+    /// The sequence of this name in the environment, if it is not a column's.
+    pub fn find_sequence(&self, environment: &str, name: &str) -> Option<&Arc<TableVersion>> {
+        self.table(self.0.names.get(environment, name)?).filter(|version| version.def.is_sequence())
     }
 
     /// Why the table of this name is not among those of a past snapshot, if it was there and is damaged.

@@ -215,6 +215,7 @@ fn a_constraint_added_later_checks_the_rows_that_are_there() {
         name: "items_label_key".into(),
         columns: vec![ColumnId(2)],
         primary: false,
+        index: None,
     });
     let error = snapshot.apply(&Op::AlterTable(def.clone())).unwrap_err();
     assert!(matches!(&error, StoreError::UniqueViolation { key_text, .. } if key_text == "a"), "{error}");
@@ -238,6 +239,7 @@ fn not_null_added_later_checks_the_rows_that_are_there() {
         default: None,
         generated: None,
         missing: None,
+        sequence: None,
     });
     let wider = Op::AlterTable(def.clone());
     def.columns.last_mut().unwrap().not_null = true;

@@ -261,6 +261,11 @@ impl TenantStore {
         self.counters.next_sequence(table, column, n)
     }
 
+    /// The same of a sequence of its own: the next commit logs it, whatever it is about.
+    pub fn next_apart(&self, table: TableId, column: ColumnId, n: u64) -> i64 {
+        self.counters.next_apart(table, column, n)
+    }
+
     /// The value that [`Self::next_sequence`] would give now.
     pub fn peek_sequence(&self, table: TableId, column: ColumnId) -> i64 {
         self.counters.peek_sequence(table, column)

@@ -1,12 +1,14 @@
 //! Definitions, descriptions and sizes: `pg_get_*`, `obj_description`, `pg_relation_size`, …
 
 use sepal_types::limits::PUBLIC_NAMESPACE_OID;
-use sepal_types::{Error, Result, SqlState, TableDef, TableId};
+use sepal_types::{ColumnDef, Error, Result, SequenceDef, SqlState, TableDef, TableId};
 
 use super::super::CatalogContext;
-use super::super::definitions::{constraint_definition, index_column, index_definition};
+use super::super::definitions::{
+    IndexText, constraint_definition, index_column, index_definition, unwrapped,
+};
 use super::super::names::{Reg, namespace_name, quote_ident, require_oid, type_name};
-use super::super::objects::{Index, OWNER_OID, Object, indexes, sequence_columns, sequence_name};
+use super::super::objects::{Index, OWNER_OID, Object, indexes};
 use super::super::relations::{access_method_name, operator, procedure};
 use super::super::shape::shapes;
 use super::super::value::Value;
@@ -14,7 +16,12 @@ use super::{Function, int_argument, optional, text_argument};
 
 pub(super) const FUNCTIONS: &[Function] = &[
     // Expressions are stored as their text, so there is nothing to turn back.
-    Function::new("pg_get_expr", "text, oid, boolean?", "text", |_, arguments| Ok(arguments[0].clone())),
+    Function::new("pg_get_expr", "text, oid, boolean?", "text", |_, arguments| {
+        Ok(match &arguments[0] {
+            Value::Text(text) if is_pretty(arguments, 2) => unwrapped(text).into(),
+            text => text.clone(),
+        })
+    }),
     Function::new("pg_get_indexdef", "oid, integer?, boolean?", "text", indexdef),
     Function::new("pg_get_constraintdef", "oid, boolean?", "text", constraintdef),
     Function::new("pg_get_viewdef", "oid, boolean?", "text", null),
@@ -62,16 +69,22 @@ fn indexdef(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {
     let oid = int_argument(arguments, 0)?;
     let Some(Object::Index(table, index)) = context.object(oid) else { return Ok(Value::Null) };
     let place = optional(arguments, 1).and_then(Value::as_int).unwrap_or(0);
+    let pretty = is_pretty(arguments, 2);
     if place == 0 {
-        return Ok(index_definition(&table.def, index).into());
+        return Ok(index_definition(&table.def, index, pretty).into());
     }
     let place = usize::try_from(place).unwrap_or(usize::MAX);
-    Ok(index_column(&table.def, index, place, false).unwrap_or_default().into())
+    let print = if pretty { IndexText::KeyPretty } else { IndexText::Key };
+    Ok(index_column(&table.def, index, place, print).unwrap_or_default().into())
+}
+
+fn is_pretty(arguments: &[Value], place: usize) -> bool {
+    optional(arguments, place).and_then(Value::as_bool).unwrap_or(false)
 }
 
 fn constraintdef(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {
     match context.object(int_argument(arguments, 0)?) {
-        Some(Object::Index(table, Index::Unique(unique))) => {
+        Some(Object::Index(table, Index::Unique(unique))) if unique.is_constraint() => {
             Ok(constraint_definition(&table.def, unique).into())
         }
         _ => Ok(Value::Null),
@@ -119,10 +132,15 @@ fn serial_sequence(context: &CatalogContext, arguments: &[Value]) -> Result<Valu
         let message = format!("column \"{name}\" of relation \"{}\" does not exist", table.def.name);
         return Err(Error::new(SqlState::UndefinedColumn, message));
     }
-    let column = sequence_columns(&table.def).find(|column| column.name == name);
+    let place = table.def.column(&name).map(|column| (table.def.id, column.id));
+    let serves = |of: &TableDef, column: &ColumnDef, sequence: &SequenceDef| {
+        Some((of.id, column.id)) == place || (place.is_some() && sequence.owner == place)
+    };
+    let all = context.sequences();
+    let found = all.iter().find(|(of, column, sequence)| serves(of, column, sequence));
     let qualified =
         |sequence: String| format!("{}.{}", quote_ident(&table.def.schema), quote_ident(&sequence));
-    Ok(column.map(|column| qualified(sequence_name(&table.def, column))).into())
+    Ok(found.map(|(of, column, _)| qualified(of.sequence_name(column))).into())
 }
 
 fn userbyid(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {
@@ -148,7 +166,7 @@ fn describe_object(context: &CatalogContext, arguments: &[Value]) -> Result<Valu
         Some("pg_extension") => Some("extension vector".to_owned()),
         Some("pg_am") => access_method_name(oid).map(|name| format!("access method {name}")),
         Some("pg_constraint") => match context.object(oid) {
-            Some(Object::Index(table, Index::Unique(unique))) => {
+            Some(Object::Index(table, Index::Unique(unique))) if unique.is_constraint() => {
                 Some(format!("constraint {} on table {}", unique.name, table.def.name))
             }
             _ => None,

@@ -11,6 +11,10 @@ use super::super::shape::{Relation, Rows, no_rows};
 use super::super::value::Value;
 use super::super::{CatalogContext, LockedObject};
 
+/// The columns of `pg_statio_all_tables`, of which `pg_statio_user_tables` is a part.
+const TABLE_BLOCKS: &str = "relid oid, schemaname name, relname name, heap_blks_read bigint, heap_blks_hit bigint, \
+     idx_blks_read bigint, idx_blks_hit bigint, toast_blks_read bigint, toast_blks_hit bigint, tidx_blks_read bigint, \
+     tidx_blks_hit bigint";
 /// The columns of `pg_stat_all_tables`, of which `pg_stat_user_tables` is a part.
 const TABLE_STATISTICS: &str = "\
     relid oid, schemaname name, relname name, seq_scan bigint, seq_tup_read bigint, idx_scan \
@@ -63,14 +67,8 @@ pub(super) const RELATIONS: &[Relation] = &[
     Relation::catalog("pg_stat_all_tables", 12_044, TABLE_STATISTICS, tables),
     Relation::catalog("pg_stat_user_indexes", 12_045, INDEX_STATISTICS, user_indexes),
     Relation::catalog("pg_stat_all_indexes", 12_046, INDEX_STATISTICS, user_indexes),
-    Relation::catalog(
-        "pg_statio_user_tables",
-        12_047,
-        "relid oid, schemaname name, relname name, heap_blks_read bigint, heap_blks_hit bigint, \
-         idx_blks_read bigint, idx_blks_hit bigint, toast_blks_read bigint, toast_blks_hit bigint, \
-         tidx_blks_read bigint, tidx_blks_hit bigint",
-        table_blocks,
-    ),
+    Relation::catalog("pg_statio_user_tables", 12_047, TABLE_BLOCKS, table_blocks),
+    Relation::catalog("pg_statio_all_tables", 12_069, TABLE_BLOCKS, table_blocks),
     Relation::catalog(
         "pg_stat_progress_create_index",
         12_048,

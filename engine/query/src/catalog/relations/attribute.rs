@@ -2,12 +2,12 @@
 //!
 //! System columns (negative `attnum`) are left out: clients filter them away.
 
-use sepal_types::{ColumnDef, SqlType, TableDef};
+use sepal_types::{ColumnDef, KeySource, SqlType, TableDef};
 
 use super::super::CatalogContext;
 use super::super::definitions::{column_default, identity};
 use super::super::objects::{
-    Index, attribute_number, generated_oid, indexes, sequence_columns, type_and_modifier,
+    Index, attribute_number, generated_oid, indexes, sequence_oid, type_and_modifier,
 };
 use super::super::shape::{Relation, Rows};
 use super::super::value::Value;
@@ -37,20 +37,26 @@ fn attributes(context: &CatalogContext, rows: &mut Rows) {
         for index in indexes(&table.def) {
             index_attributes(&table.def, index, rows);
         }
-        for column in sequence_columns(&table.def) {
-            let oid = generated_oid(&table.def, column.id);
-            push(rows, oid, 1, "last_value", &SqlType::Int8, None);
-            push(rows, oid, 2, "log_cnt", &SqlType::Int8, None);
-            push(rows, oid, 3, "is_called", &SqlType::Bool, None);
-        }
+    }
+    for (table, column, _) in context.sequences() {
+        let oid = sequence_oid(table, column);
+        push(rows, oid, 1, "last_value", &SqlType::Int8, None);
+        push(rows, oid, 2, "log_cnt", &SqlType::Int8, None);
+        push(rows, oid, 3, "is_called", &SqlType::Bool, None);
     }
 }
 
 fn index_attributes(table: &TableDef, index: Index<'_>, rows: &mut Rows) {
-    for (place, id) in index.columns().iter().enumerate() {
-        let Some(column) = table.column_by_id(*id) else { continue };
-        let number = i16::try_from(place + 1).unwrap_or(i16::MAX);
-        push(rows, index.oid(), number, &column.name, &column.ty, None);
+    let keys = index.keys();
+    let included = index.included().iter().map(|column| KeySource::Column(*column));
+    for (number, source) in (1_i16..).zip(keys.iter().map(|key| key.of.clone()).chain(included)) {
+        match &source {
+            KeySource::Column(id) => {
+                let Some(column) = table.column_by_id(*id) else { continue };
+                push(rows, index.oid(), number, &column.name, &column.ty, None);
+            }
+            KeySource::Expression { name, ty, .. } => push(rows, index.oid(), number, name, ty, None),
+        }
     }
 }
 

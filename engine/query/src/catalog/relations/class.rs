@@ -62,7 +62,8 @@ fn classes(context: &CatalogContext, rows: &mut Rows) {
         let (access_method, columns, tuples) = match object {
             Object::Table(_) => (HEAP_OID, table.def.columns.len(), live_rows(table)),
             Object::Index(_, index) => {
-                (access_method_oid(index.access_method()), index.columns().len(), live_rows(table))
+                let columns = index.keys().len() + index.included().len();
+                (access_method_oid(index.access_method()), columns, live_rows(table))
             }
             Object::Sequence(..) => (0, 3, 1.0),
         };
@@ -125,7 +126,7 @@ fn pg_indexes(context: &CatalogContext, rows: &mut Rows) {
                 ("tablename", table.def.name.as_str().into()),
                 ("indexname", index.name().into()),
                 ("tablespace", Value::Null),
-                ("indexdef", index_definition(&table.def, index).into()),
+                ("indexdef", index_definition(&table.def, index, false).into()),
             ]);
         }
     }

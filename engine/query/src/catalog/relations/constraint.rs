@@ -4,12 +4,13 @@ use sepal_types::VectorKind;
 use sepal_types::limits::PUBLIC_NAMESPACE_OID;
 
 use super::super::CatalogContext;
-use super::super::objects::{attribute_number, generated_oid, indexes, sequence_columns};
+use super::super::objects::{attribute_number, generated_oid, indexes, sequence_columns, sequence_oid};
 use super::super::shape::{Relation, Rows, no_rows};
 use super::super::value::Value;
 use super::cluster::EXTENSION_OID;
 use super::index::VECTOR_METHODS;
 use super::routine::{operators, procedures};
+use crate::ddl::sequence_call;
 
 pub(super) const RELATIONS: &[Relation] = &[
     Relation::catalog(
@@ -51,7 +52,7 @@ const ACCESS_METHOD: u32 = 2601;
 
 fn constraints(context: &CatalogContext, rows: &mut Rows) {
     for table in context.tables() {
-        for unique in &table.def.uniques {
+        for unique in table.def.uniques.iter().filter(|unique| unique.is_constraint()) {
             let keys = unique.columns.iter().map(|column| attribute_number(&table.def, *column));
             rows.push([
                 ("oid", unique.id.0.into()),
@@ -87,18 +88,46 @@ fn dependencies(context: &CatalogContext, rows: &mut Rows) {
             }
         }
         for index in indexes(&table.def) {
-            let on_constraint = index.unique();
+            let on_constraint = index.is_constraint();
             if on_constraint {
                 push(rows, (CLASS, index.oid(), 0), (CONSTRAINT, index.oid(), 0), "i");
             }
-            for column in index.columns() {
+            for column in index.columns().iter().chain(index.included()) {
                 let number = i32::from(attribute_number(&table.def, *column));
                 let dependent = if on_constraint { CONSTRAINT } else { CLASS };
                 push(rows, (dependent, index.oid(), 0), (CLASS, id, number), "a");
             }
         }
     }
+    for (table, column, sequence) in context.sequences() {
+        if !table.is_sequence() {
+            continue;
+        }
+        let oid = sequence_oid(table, column);
+        if let Some((of, at)) = sequence.owner
+            && let Some(of) = context.table(i64::from(of.0))
+        {
+            let number = i32::from(attribute_number(&of.def, at));
+            push(rows, (CLASS, oid, 0), (CLASS, of.def.id.0, number), "a");
+        }
+        default_dependencies(context, &table.name, oid, rows);
+    }
     extension_members(rows);
+}
+
+/// The defaults that call a sequence of its own.
+fn default_dependencies(context: &CatalogContext, name: &str, sequence: u32, rows: &mut Rows) {
+    let call = sequence_call(name);
+    for table in context.tables() {
+        for column in &table.def.columns {
+            if column.default.as_ref().is_some_and(|text| text.contains(&call)) {
+                let default = generated_oid(&table.def, column.id);
+                let number = i32::from(attribute_number(&table.def, column.id));
+                push(rows, (ATTRDEF, default, 0), (CLASS, table.def.id.0, number), "a");
+                push(rows, (ATTRDEF, default, 0), (CLASS, sequence, 0), "n");
+            }
+        }
+    }
 }
 
 /// What `CREATE EXTENSION vector` brought.

@@ -1,7 +1,7 @@
 //! `pg_index`, `pg_am`, `pg_opclass`, `pg_opfamily`: indexes and what they are made with.
 
 use sepal_types::limits::{HALFVEC_OID, PUBLIC_NAMESPACE_OID, VECTOR_OID};
-use sepal_types::{ColumnDef, IndexMethod, Metric, SqlType, VectorKind};
+use sepal_types::{IndexKey, IndexMethod, KeySource, Metric, SqlType, TableDef, VectorKind};
 
 use super::super::CatalogContext;
 use super::super::objects::{Index, OWNER_OID, attribute_number, indexes};
@@ -50,7 +50,10 @@ const ACCESS_METHODS: [(u32, &str, u32, &str); 9] = [
 ];
 
 /// `(oid, access method, name, input type, default)` of the built-in operator classes for our types.
-const OPERATOR_CLASSES: [(u32, u32, &str, u32, bool); 45] = [
+const OPERATOR_CLASSES: [(u32, u32, &str, u32, bool); 48] = [
+    (4_217, 403, "text_pattern_ops", 25, false),
+    (4_218, 403, "varchar_pattern_ops", 25, false),
+    (4_219, 403, "bpchar_pattern_ops", 1042, false),
     (10_003, 403, "bool_ops", 16, true),
     (10_006, 403, "bytea_ops", 17, true),
     (10_007, 403, "char_ops", 18, true),
@@ -129,36 +132,69 @@ pub(crate) fn access_method_name(oid: i64) -> Option<&'static str> {
 fn pg_index(context: &CatalogContext, rows: &mut Rows) {
     for table in context.tables() {
         for index in indexes(&table.def) {
-            let columns: Vec<&ColumnDef> =
-                index.columns().iter().filter_map(|id| table.def.column_by_id(*id)).collect();
-            let keys = columns.iter().map(|column| attribute_number(&table.def, column.id));
-            let classes = columns.iter().map(|column| operator_class(index, &column.ty));
+            let keys = index.keys();
+            let typed: Vec<(&IndexKey, &SqlType)> =
+                keys.iter().filter_map(|key| Some((key, key_type(&table.def, key)?))).collect();
+            let numbers = keys.iter().map(|key| match key.of {
+                KeySource::Column(column) => attribute_number(&table.def, column),
+                KeySource::Expression { .. } => 0,
+            });
+            let included = index.included().iter().map(|column| attribute_number(&table.def, *column));
+            let expressions: Vec<&str> = keys.iter().filter_map(expression).collect();
             rows.push([
                 ("indexrelid", index.oid().into()),
                 ("indrelid", table.def.id.0.into()),
-                ("indnatts", columns.len().into()),
-                ("indnkeyatts", columns.len().into()),
+                ("indnatts", (keys.len() + index.included().len()).into()),
+                ("indnkeyatts", keys.len().into()),
                 ("indisunique", index.unique().into()),
                 ("indisprimary", index.primary().into()),
                 ("indimmediate", true.into()),
                 ("indisvalid", index.valid().into()),
                 ("indisready", true.into()),
                 ("indislive", true.into()),
-                ("indkey", Value::list(keys)),
-                ("indcollation", Value::list(columns.iter().map(|column| collation(&column.ty)))),
-                ("indclass", Value::list(classes)),
-                ("indoption", Value::list(columns.iter().map(|_| 0_i16))),
+                ("indkey", Value::list(numbers.chain(included))),
+                ("indcollation", Value::list(typed.iter().map(|(_, ty)| collation(ty)))),
+                ("indclass", Value::list(typed.iter().map(|(key, ty)| operator_class(index, key, ty)))),
+                ("indoption", Value::list(keys.iter().map(order))),
+                ("indexprs", (!expressions.is_empty()).then(|| expressions.join(", ")).into()),
+                ("indpred", index.clauses().and_then(|clauses| clauses.predicate.clone()).into()),
             ]);
         }
     }
 }
 
-fn operator_class(index: Index<'_>, ty: &SqlType) -> u32 {
+fn key_type<'a>(table: &'a TableDef, key: &'a IndexKey) -> Option<&'a SqlType> {
+    match &key.of {
+        KeySource::Column(column) => table.column_by_id(*column).map(|column| &column.ty),
+        KeySource::Expression { ty, .. } => Some(ty),
+    }
+}
+
+fn expression(key: &IndexKey) -> Option<&str> {
+    match &key.of {
+        KeySource::Expression { text, .. } => Some(text),
+        KeySource::Column(_) => None,
+    }
+}
+
+/// `INDOPTION_DESC` and `INDOPTION_NULLS_FIRST`.
+fn order(key: &IndexKey) -> i16 {
+    i16::from(key.descending) | (i16::from(key.nulls_first) << 1)
+}
+
+fn operator_class(index: Index<'_>, key: &IndexKey, ty: &SqlType) -> u32 {
     let method = access_method_oid(index.access_method());
     if let Index::Secondary(def) = index
         && let IndexMethod::Vector(options) = &def.method
     {
         return vector_class(method, options.metric(), ty.vector_kind().unwrap_or(VectorKind::Single));
+    }
+    let named = key
+        .class
+        .as_deref()
+        .and_then(|class| OPERATOR_CLASSES.iter().find(|(_, am, name, ..)| *am == method && *name == class));
+    if let Some((oid, ..)) = named {
+        return *oid;
     }
     let input = match ty {
         SqlType::Array(_) => ANY_ARRAY,

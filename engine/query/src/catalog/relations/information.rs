@@ -7,11 +7,10 @@ use sepal_types::{ColumnDef, Generated, TableDef};
 
 use super::super::CatalogContext;
 use super::super::names::NAMESPACES;
-use super::super::objects::{attribute_number, sequence_columns, sequence_name};
+use super::super::objects::attribute_number;
 use super::super::shape::{Relation, Rows, no_rows};
 use super::super::value::Value;
 use super::information_columns::{Numbers, columns};
-use super::sequence::maximum;
 
 /// The columns of `table_privileges`, of which `role_table_grants` is a part.
 const TABLE_GRANTS: &str = "grantor name, grantee name, table_catalog name, table_schema name, table_name name, \
@@ -306,7 +305,7 @@ fn schemata(context: &CatalogContext, rows: &mut Rows) {
 
 fn key_columns(context: &CatalogContext, rows: &mut Rows) {
     for table in context.tables() {
-        for unique in &table.def.uniques {
+        for unique in table.def.uniques.iter().filter(|unique| unique.is_constraint()) {
             for (place, column) in (1_i32..).zip(&unique.columns) {
                 let Some(column) = table.def.column_by_id(*column) else { continue };
                 rows.push([
@@ -341,7 +340,7 @@ fn constraints(context: &CatalogContext, rows: &mut Rows) {
         ]);
     };
     for table in context.tables() {
-        for unique in &table.def.uniques {
+        for unique in table.def.uniques.iter().filter(|unique| unique.is_constraint()) {
             if unique.primary {
                 push(&table.def, &unique.name, "PRIMARY KEY", Value::Null);
             } else {
@@ -375,7 +374,7 @@ fn check_constraints(context: &CatalogContext, rows: &mut Rows) {
 
 fn constraint_columns(context: &CatalogContext, rows: &mut Rows) {
     for table in context.tables() {
-        for unique in &table.def.uniques {
+        for unique in table.def.uniques.iter().filter(|unique| unique.is_constraint()) {
             for column in unique.columns.iter().filter_map(|column| table.def.column_by_id(*column)) {
                 rows.push([
                     ("table_catalog", context.environment.as_str().into()),
@@ -393,7 +392,7 @@ fn constraint_columns(context: &CatalogContext, rows: &mut Rows) {
 
 fn constraint_tables(context: &CatalogContext, rows: &mut Rows) {
     for table in context.tables() {
-        for unique in &table.def.uniques {
+        for unique in table.def.uniques.iter().filter(|unique| unique.is_constraint()) {
             rows.push([
                 ("table_catalog", context.environment.as_str().into()),
                 ("table_schema", table.def.schema.as_str().into()),
@@ -407,25 +406,25 @@ fn constraint_tables(context: &CatalogContext, rows: &mut Rows) {
 }
 
 fn sequences(context: &CatalogContext, rows: &mut Rows) {
-    for table in context.tables() {
+    for (table, column, sequence) in context.sequences() {
         // Identity columns' sequences are an implementation detail that the standard does not list.
-        let serial = |column: &&ColumnDef| column.generated == Some(Generated::Serial);
-        for column in sequence_columns(&table.def).filter(serial) {
-            rows.push([
-                ("sequence_catalog", context.environment.as_str().into()),
-                ("sequence_schema", table.def.schema.as_str().into()),
-                ("sequence_name", sequence_name(&table.def, column).into()),
-                ("data_type", column.ty.display_name().into()),
-                ("numeric_precision", Numbers::of(&column.ty).precision.into()),
-                ("numeric_precision_radix", 2.into()),
-                ("numeric_scale", 0.into()),
-                ("start_value", "1".into()),
-                ("minimum_value", "1".into()),
-                ("maximum_value", maximum(&column.ty).to_string().into()),
-                ("increment", "1".into()),
-                ("cycle_option", "NO".into()),
-            ]);
+        if !matches!(column.generated, Some(Generated::Serial | Generated::Sequence)) {
+            continue;
         }
+        rows.push([
+            ("sequence_catalog", context.environment.as_str().into()),
+            ("sequence_schema", table.schema.as_str().into()),
+            ("sequence_name", table.sequence_name(column).into()),
+            ("data_type", sequence.ty.display_name().into()),
+            ("numeric_precision", Numbers::of(&sequence.ty).precision.into()),
+            ("numeric_precision_radix", 2.into()),
+            ("numeric_scale", 0.into()),
+            ("start_value", sequence.start.to_string().into()),
+            ("minimum_value", sequence.min.to_string().into()),
+            ("maximum_value", sequence.max.to_string().into()),
+            ("increment", sequence.increment.to_string().into()),
+            ("cycle_option", "NO".into()),
+        ]);
     }
 }
 

@@ -1,13 +1,12 @@
 //! `information_schema.columns`: each column of each table with the numbers of its type.
 
-use sepal_types::{ColumnDef, Generated, SqlType, TableDef};
+use sepal_types::{ColumnDef, Generated, SequenceDef, SqlType, TableDef};
 
 use super::super::CatalogContext;
 use super::super::definitions::column_default;
 use super::super::objects::attribute_number;
 use super::super::shape::Rows;
 use super::super::value::Value;
-use super::sequence::maximum;
 
 pub(super) fn columns(context: &CatalogContext, rows: &mut Rows) {
     for table in context.tables() {
@@ -21,11 +20,13 @@ fn push_column(context: &CatalogContext, table: &TableDef, column: &ColumnDef, r
     let environment = || Value::text(&context.environment);
     let number = Numbers::of(&column.ty);
     let identity = matches!(column.generated, Some(Generated::IdentityAlways | Generated::IdentityByDefault));
-    let of_identity = |text: &str| if identity { Value::text(text) } else { Value::Null };
+    let sequence = column.sequence().filter(|_| identity);
+    let of_identity =
+        |number: fn(&SequenceDef) -> i64| Value::from(sequence.as_ref().map(|own| number(own).to_string()));
     let generation = match column.generated {
         Some(Generated::IdentityAlways) => Some("ALWAYS"),
         Some(Generated::IdentityByDefault) => Some("BY DEFAULT"),
-        Some(Generated::Serial) | None => None,
+        Some(Generated::Serial | Generated::Sequence) | None => None,
     };
     rows.push([
         ("table_catalog", environment()),
@@ -49,10 +50,10 @@ fn push_column(context: &CatalogContext, table: &TableDef, column: &ColumnDef, r
         ("is_self_referencing", "NO".into()),
         ("is_identity", if identity { "YES" } else { "NO" }.into()),
         ("identity_generation", generation.into()),
-        ("identity_start", of_identity("1")),
-        ("identity_increment", of_identity("1")),
-        ("identity_maximum", of_identity(&maximum(&column.ty).to_string())),
-        ("identity_minimum", of_identity("1")),
+        ("identity_start", of_identity(|own| own.start)),
+        ("identity_increment", of_identity(|own| own.increment)),
+        ("identity_maximum", of_identity(|own| own.max)),
+        ("identity_minimum", of_identity(|own| own.min)),
         ("identity_cycle", "NO".into()),
         ("is_generated", "NEVER".into()),
         ("is_updatable", "YES".into()),

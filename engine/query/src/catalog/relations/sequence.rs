@@ -1,11 +1,9 @@
-//! `pg_sequence` and `pg_sequences`: the sequences behind serial and identity columns.
+//! `pg_sequence` and `pg_sequences`: sequences, those behind serial and identity columns among them.
 //!
 //! The next value is not shown: `last_value` is NULL, as Postgres has it for a sequence not used yet.
 
-use sepal_types::SqlType;
-
 use super::super::CatalogContext;
-use super::super::objects::{generated_oid, sequence_columns, sequence_name};
+use super::super::objects::sequence_oid;
 use super::super::shape::{Relation, Rows};
 use super::super::value::Value;
 
@@ -27,46 +25,33 @@ pub(super) const RELATIONS: &[Relation] = &[
     ),
 ];
 
-/// The largest value of a sequence for a column of this type.
-pub(super) fn maximum(ty: &SqlType) -> i64 {
-    match ty {
-        SqlType::Int2 => i64::from(i16::MAX),
-        SqlType::Int4 => i64::from(i32::MAX),
-        _ => i64::MAX,
-    }
-}
-
 fn pg_sequence(context: &CatalogContext, rows: &mut Rows) {
-    for table in context.tables() {
-        for column in sequence_columns(&table.def) {
-            rows.push([
-                ("seqrelid", generated_oid(&table.def, column.id).into()),
-                ("seqtypid", column.ty.oid().into()),
-                ("seqstart", 1.into()),
-                ("seqincrement", 1.into()),
-                ("seqmax", maximum(&column.ty).into()),
-                ("seqmin", 1.into()),
-                ("seqcache", 1.into()),
-            ]);
-        }
+    for (table, column, sequence) in context.sequences() {
+        rows.push([
+            ("seqrelid", sequence_oid(table, column).into()),
+            ("seqtypid", sequence.ty.oid().into()),
+            ("seqstart", sequence.start.into()),
+            ("seqincrement", sequence.increment.into()),
+            ("seqmax", sequence.max.into()),
+            ("seqmin", sequence.min.into()),
+            ("seqcache", 1.into()),
+        ]);
     }
 }
 
 fn pg_sequences(context: &CatalogContext, rows: &mut Rows) {
-    for table in context.tables() {
-        for column in sequence_columns(&table.def) {
-            rows.push([
-                ("schemaname", table.def.schema.as_str().into()),
-                ("sequencename", sequence_name(&table.def, column).into()),
-                ("sequenceowner", context.user.as_str().into()),
-                ("data_type", column.ty.oid().into()),
-                ("start_value", 1.into()),
-                ("min_value", 1.into()),
-                ("max_value", maximum(&column.ty).into()),
-                ("increment_by", 1.into()),
-                ("cache_size", 1.into()),
-                ("last_value", Value::Null),
-            ]);
-        }
+    for (table, column, sequence) in context.sequences() {
+        rows.push([
+            ("schemaname", table.schema.as_str().into()),
+            ("sequencename", table.sequence_name(column).into()),
+            ("sequenceowner", context.user.as_str().into()),
+            ("data_type", sequence.ty.oid().into()),
+            ("start_value", sequence.start.into()),
+            ("min_value", sequence.min.into()),
+            ("max_value", sequence.max.into()),
+            ("increment_by", sequence.increment.into()),
+            ("cache_size", 1.into()),
+            ("last_value", Value::Null),
+        ]);
     }
 }

@@ -92,10 +92,10 @@ fn psql_lists_tables_and_describes_one() {
     assert_eq!(
         definitions,
         [
-            "CREATE UNIQUE INDEX items_pkey ON public.items USING btree (id)",
-            "CREATE INDEX items_embedding_idx ON public.items USING hnsw (embedding vector_cosine_ops) WITH (m='24')",
-            "CREATE UNIQUE INDEX items_name_key ON public.items USING btree (name)",
-            "CREATE INDEX items_tags ON public.items USING gin (tags)",
+            "CREATE UNIQUE INDEX items_pkey ON items USING btree (id)",
+            "CREATE INDEX items_embedding_idx ON items USING hnsw (embedding vector_cosine_ops) WITH (m='24')",
+            "CREATE UNIQUE INDEX items_name_key ON items USING btree (name)",
+            "CREATE INDEX items_tags ON items USING gin (tags)",
         ]
     );
 }

@@ -54,6 +54,11 @@ impl<'a> Cursor<'a> {
         self.peek().is_some_and(|token| is_word(token, keyword))
     }
 
+    /// The same of the token so many places ahead.
+    pub fn is_at(&self, ahead: usize, keyword: &str) -> bool {
+        self.peek_at(ahead).is_some_and(|token| is_word(token, keyword))
+    }
+
     pub fn advance(&mut self) {
         self.at += 1;
     }

@@ -54,6 +54,7 @@ fn column(id: u32, name: &str, ty: SqlType) -> ColumnDef {
         default: None,
         generated: None,
         missing: None,
+        sequence: None,
     }
 }
 
@@ -78,6 +79,7 @@ fn definition(late: Option<&str>) -> TableDef {
         columns: vec![ColumnId(number)],
         method: IndexMethod::Scalar { access_method: if number == 2 { "hash" } else { "btree" }.into() },
         valid: true,
+        clauses: None,
     };
     TableDef {
         id: TABLE,
@@ -91,6 +93,7 @@ fn definition(late: Option<&str>) -> TableDef {
             name: "t_pkey".into(),
             columns: vec![ColumnId(1)],
             primary: true,
+            index: None,
         }],
         indexes: (2..=6).chain(late.map(|_| 9)).map(index).collect(),
         captured: false,

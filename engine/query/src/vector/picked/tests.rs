@@ -95,6 +95,7 @@ fn definition(options: VectorIndexOptions) -> TableDef {
         default: None,
         generated: None,
         missing: None,
+        sequence: None,
     };
     TableDef {
         id: TABLE,
@@ -110,6 +111,7 @@ fn definition(options: VectorIndexOptions) -> TableDef {
             columns: vec![ColumnId(2)],
             method: IndexMethod::Vector(options),
             valid: true,
+            clauses: None,
         }],
         captured: false,
     }
