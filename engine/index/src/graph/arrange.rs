@@ -4,8 +4,8 @@
 //! much as cache lines: a processor knows the addresses of a few thousand pages at most, of far fewer under a
 //! hypervisor. Rows come in any order. Numbered as a depth-first search over the lowest layer meets them, nearest link
 //! first, a tenth of all links lead to one of the 40 nodes on either side (117,659 × 384 in random order: 0.002), and a
-//! search takes 15 to 25 % less time. Orders that look at more than one link at a time (Wei et al. 2016, "Gorder") find
-//! little better ones, in half a second.
+//! search takes about a tenth less time than with rows in the order of a dictionary. Orders that look at more than one
+//! link at a time (Wei et al. 2016, "Gorder") were no better, and took half a second to find.
 //!
 //! Nodes stay sorted by falling level, which says what layers they are in, and node 0 stays the entry. Everything else of
 //! the graph stays as it is: the same nodes are linked.
@@ -43,8 +43,8 @@ fn order(layers: &Layers) -> Vec<u32> {
         order.push(start);
         path.push((start, 0));
         while let Some((node, looked)) = path.last_mut() {
-            let next = layers.links(0, *node).enumerate().skip(*looked as usize);
-            match next.filter(|(_, link)| !met.get(*link as usize)).next() {
+            let mut next = layers.links(0, *node).enumerate().skip(*looked as usize);
+            match next.find(|(_, link)| !met.get(*link as usize)) {
                 Some((index, link)) => {
                     *looked = index as u32 + 1;
                     met.set(link as usize);

@@ -3,7 +3,7 @@
 //! Called by [`super::Graph`]'s `search` for one graph and by `parts` for all graphs of a table at once. A filter
 //! decides a graph's plan. Few allowed rows: compute their distances. More, but fewer than twice what a walk would
 //! score (a walk has to score `1 / share` nodes for each allowed one it keeps, and they lie all over memory): scan
-//! their codes. Else walk over all nodes and keep the allowed ones; where nearly all are allowed, walk as if all were
+//! their codes. Else walk over all nodes and keep the allowed ones; where a third or more is allowed, walk as if all were
 //! and leave out the others afterwards. A walk that meets more than it was chosen for (the allowed rows lie far from
 //! the query) gives way to the scan, and whenever fewer than `k` rows came out, all allowed rows are scored: a filter
 //! never costs rows.
@@ -43,8 +43,9 @@ const FEW_ROWS: usize = 128;
 const SCAN_ADVANTAGE: usize = 2;
 /// Codes scored together by a scan.
 const BATCH: usize = 64;
-/// From one row in so many on that is not allowed, a walk looks at each node's rows while it is under way.
-const RARE: usize = 10;
+/// Where at least one row in so many is allowed, a walk is as wide as the others ask for, and does not look at rows while
+/// it is under way: so it need not wait (`beam`), and stops when it is worth no more (`reach`).
+const COMMON: usize = 3;
 /// Rows asked for ahead of the one being scored.
 const AHEAD: usize = 4;
 /// How many deviations of the estimates' error a candidate may lie behind and still be scored.
@@ -258,10 +259,14 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Whether so few rows are not allowed that a walk need not mind.
-    fn admits_nearly_all(&self) -> bool {
+    /// For a walk that looks at no rows: as much wider as those that are not allowed ask for. `None` where they are too
+    /// many for that.
+    fn widened(&self, ef: usize) -> Option<usize> {
         let indexed = self.graph.nodes.indexed_rows();
-        indexed - self.count <= indexed / RARE
+        if self.filter.is_none() {
+            return Some(ef);
+        }
+        (self.count * COMMON >= indexed).then(|| (ef.saturating_mul(indexed) / self.count).saturating_add(2))
     }
 
     /// The nearest of every allowed row.
@@ -418,7 +423,7 @@ impl Search<'_> {
         })
     }
 
-    /// Leaves allowed nodes in the scratch, with others where nearly all are allowed.
+    /// Leaves allowed nodes in the scratch, with others where many are allowed.
     fn walk_from<S: Space>(
         &self,
         side: &Side,
@@ -435,9 +440,7 @@ impl Search<'_> {
         let entry = walk.start(0, scratch);
         let near = walk.descend(entry, 1..walk.layers.len(), scratch);
         let admit = |node: u32| side.admits(node);
-        if side.admits_nearly_all() {
-            // As much wider as one in ten that is left out asks for.
-            let wider = if side.filter.is_some() { ef.saturating_add(ef / RARE + 2) } else { ef };
+        if let Some(wider) = side.widened(ef) {
             walk.explore(near, side.graph.reach.effort(side.graph.metric, wider, self.k), scratch);
             count(scratch);
             let enough = self.k.saturating_mul(2).max(ef / 2);

@@ -50,7 +50,7 @@ const ACCESS_METHODS: [(u32, &str, u32, &str); 9] = [
 ];
 
 /// `(oid, access method, name, input type, default)` of the built-in operator classes for our types.
-const OPERATOR_CLASSES: [(u32, u32, &str, u32, bool); 48] = [
+const OPERATOR_CLASSES: [(u32, u32, &str, u32, bool); 46] = [
     (4_217, 403, "text_pattern_ops", 25, false),
     (4_218, 403, "varchar_pattern_ops", 25, false),
     (4_219, 403, "bpchar_pattern_ops", 1042, false),
@@ -63,8 +63,6 @@ const OPERATOR_CLASSES: [(u32, u32, &str, u32, bool); 48] = [
     (1_978, 403, "int4_ops", 23, true),
     (3_126, 403, "text_ops", 25, true),
     (10_044, 403, "varchar_ops", 25, false),
-    (4_217, 403, "text_pattern_ops", 25, false),
-    (4_218, 403, "varchar_pattern_ops", 25, false),
     (1_981, 403, "oid_ops", 26, true),
     (10_012, 403, "float4_ops", 700, true),
     (3_123, 403, "float8_ops", 701, true),

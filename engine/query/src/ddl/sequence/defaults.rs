@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName,
 };
-use sepal_types::{ColumnDef, Error, Result, TableDef};
+use sepal_types::{ColumnDef, Result, TableDef};
 
 use super::{super::Scope, find};
 use crate::{catalog::quote_ident, functions::sequence_reference};

@@ -26,9 +26,12 @@ fn near_nodes_come_one_after_the_other() {
         let row = |node: u32| given.vector(graph.nodes.first_row(node));
         order.windows(2).map(|pair| distance(Metric::L2, row(pair[0]), row(pair[1]))).sum()
     };
+    // As the rows come. Numbers of a finished graph are in an order of their own.
+    let mut by_row = numbers.clone();
+    by_row.sort_by_key(|node| graph.nodes.first_row(*node));
     let mut order = numbers.clone();
     regions.sort(&mut order, 1);
-    assert!(step(&order) < 0.7 * step(&numbers), "{} and {} by number", step(&order), step(&numbers));
+    assert!(step(&order) < 0.7 * step(&by_row), "{} and {} by row", step(&order), step(&by_row));
     order.sort_unstable();
     assert!(order == numbers, "each once");
     regions.sort(&mut order, 0);

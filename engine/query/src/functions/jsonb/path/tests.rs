@@ -1,3 +1,5 @@
+//! What paths find, as PostgreSQL finds it, and noise.
+
 use proptest::prelude::*;
 
 use super::{evaluate::query, parse::parse};
