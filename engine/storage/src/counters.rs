@@ -113,8 +113,7 @@ impl Counters {
     }
 
     /// The serials of the tables that `ops` insert into, and all sequences of their own, where they are ahead of the
-    /// log.
-    /// Marks them logged.
+    /// log. Marks them logged.
     pub(crate) fn take_unlogged(&self, ops: &[Op]) -> Vec<SequenceMark> {
         let mut state = self.state.lock();
         let mut marks: Vec<SequenceMark> = Vec::new();

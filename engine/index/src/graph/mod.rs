@@ -9,11 +9,11 @@
 //! - Equal vectors are one node with several rows (`nodes`), so that a thousand copies are not an island.
 //! - Nodes are numbered by falling level, so node 0 is the entry and each layer is one flat array (`links`).
 //!
-//! The files, in the order of a build: `nodes`, `space` (how far apart are two nodes), `fit`, `build` (insertion, and a
-//! second look at the links), `select` (which neighbours to link), `repair` (nobody unreachable), `arrange` (neighbours
-//! side by side), and where segments are merged `merge` (the largest one's graph goes on); of a query: `search` (scan or walk, then exact distances, over one
-//! graph or several; where vectors have to be fetched, which), `beam` (the walk), `reach` (how long it goes on),
-//! `scratch` (its reused memory). `layout` has the bytes, `check` asks whether they belong to their rows.
+//! The files, in the order of a build: `nodes`, `space` (how far apart are two nodes), `fit`, `build` (insertion),
+//! `select` (which neighbours to link), `repair` (nobody unreachable), `arrange` (neighbours side by side), and where
+//! segments are merged `merge` (the largest one's graph goes on); of a query: `search` (scan or walk, then exact
+//! distances, over one graph or several; where vectors have to be fetched, which), `beam` (the walk), `reach` (how long
+//! it goes on), `scratch` (its reused memory). `layout` has the bytes, `check` asks whether they belong to their rows.
 //!
 //! It never holds the vectors, and never returns an estimated distance.
 
