@@ -11,7 +11,7 @@
 //!      0    8  magic "SEPALIDX"
 //!      8    2  version: 2 where a calibration follows the body, 3 where that tells of wear, too, 4 where it tells of
 //!              reaches; else 1
-//!     10    1  kind: 1 flat, 2 graph, 3 ivfflat without codes, 5 ivfflat with codes, 6 faiss
+//!     10    1  kind: 1 flat, 2 graph, 3 ivfflat without codes, 5 ivfflat with codes, 6 faiss, 7 signs
 //!     11    1  metric: 1 L2, 2 inner product, 3 cosine, 4 L1
 //!     12    4  n, rows of the segment
 //!     16    4  dim, elements of a vector, 1 to 16,000
@@ -44,6 +44,7 @@ pub(crate) enum Kind {
     IvfFlat,
     IvfCodes,
     Faiss,
+    Signs,
 }
 
 /// The first 24 bytes.
@@ -106,7 +107,8 @@ impl Header {
             3 => Kind::IvfFlat,
             5 => Kind::IvfCodes,
             6 => Kind::Faiss,
-            other => return Err(reader.corrupt(format!("kind {other} is none of 1, 2, 3, 5 and 6"))),
+            7 => Kind::Signs,
+            other => return Err(reader.corrupt(format!("kind {other} is none of 1, 2, 3, 5, 6 and 7"))),
         };
         let metric = match reader.u8()? {
             1 => Metric::L2,
@@ -147,6 +149,7 @@ impl Header {
             Kind::IvfFlat => 3,
             Kind::IvfCodes => 5,
             Kind::Faiss => 6,
+            Kind::Signs => 7,
         });
         writer.u8(match self.metric {
             Metric::L2 => 1,
@@ -452,7 +455,7 @@ mod tests {
 
     #[test]
     fn each_kind_and_metric_round_trips() {
-        for kind in [Kind::Flat, Kind::Graph, Kind::IvfFlat, Kind::IvfCodes, Kind::Faiss] {
+        for kind in [Kind::Flat, Kind::Graph, Kind::IvfFlat, Kind::IvfCodes, Kind::Faiss, Kind::Signs] {
             for metric in Metric::ALL {
                 let header = Header::new(kind, metric, 7, 3);
                 let mut writer = Writer::with_capacity(HEADER_BYTES);

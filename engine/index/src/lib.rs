@@ -7,8 +7,9 @@
 //!
 //! # The journey of an index
 //! 1. A segment is written. [`build`] reads `USING hnsw | graph | ivfflat | flat | faiss` from `VectorIndexOptions`
-//!    and calls `graph`, `ivf`, `flat` or `faiss`. Rows that are NULL ([`BuildParams::valid`]) and, for cosine,
-//!    vectors of length zero have no place in an index and are left out, as in pgvector.
+//!    and calls `graph`, `ivf`, `flat` or `faiss`, or `signs` for one over `binary_quantize`. Rows that are NULL
+//!    ([`BuildParams::valid`]) and, for cosine, vectors of length zero have no place in an index and are left out, as in
+//!    pgvector.
 //!    Then `calibration` measures how much of the truth it finds at which effort. Where segments were merged, a
 //!    graph goes on from one of theirs ([`Seed`]), until too many rows came and went (`wear`).
 //! 2. [`VectorIndex::serialize_into`] writes bytes (drawn in `layout` and in each kind's `layout`); storage seals
@@ -22,6 +23,7 @@
 //! 2. [`search_parts`] searches all segments of a table (`parts`): graphs by walks on `quantize`'s codes, whose
 //!    candidates then compete, the others one after the other ([`VectorIndex::search`]), where `ivf` scans the codes of
 //!    some cells, `faiss` asks FAISS, and `flat` scans all. With no index, [`search_exact`] does what `flat` does.
+//!    Bit strings, a column's or the signs of one, are all compared ([`search_bits`]).
 //! 3. Distances are computed from the original vectors by `distance`'s kernels (AVX-512, AVX2, NEON or
 //!    scalar, resolved once), so that a row's distance has the same bits whichever way the row was found.
 //!    Where the vectors are not all at hand, an index names the rows to fetch ([`VectorIndex::candidates`]). Those
@@ -49,6 +51,7 @@ mod parts;
 mod permute;
 mod prefetch;
 mod quantize;
+mod signs;
 mod vectors;
 mod wear;
 
@@ -67,6 +70,7 @@ pub use layout::Stored;
 pub use memory::{BuildMeans, BuildMemory, build_memory, is_worth_a_seed};
 pub use neighbor::{Found, Neighbor};
 pub use parts::{Allowed, Effort, Part, Query, Work, search_parts};
+pub use signs::{BitRows, Signs, append_signs, search_bits};
 pub use vectors::Vectors;
 pub use wear::Wear;
 
@@ -194,6 +198,11 @@ pub trait VectorIndex: Send + Sync {
         None
     }
 
+    /// The signs of its rows, where it is of those: a search compares them ([`search_bits`]).
+    fn signs(&self) -> Option<&Signs> {
+        None
+    }
+
     /// The least effort at which searches for `k` rows are expected to find the share `recall` of the nearest, as the
     /// build measured it, or as a careful guess where it did not: `ef_search` of a graph, `probes` of cells. `None`
     /// where only the exact scan will do, as for a recall of 1.
@@ -286,6 +295,7 @@ pub fn build_with(
         }
         VectorIndexOptions::IvfFlat { lists, .. } => calibrated(IvfFlat::build(*lists, params)?, params)?,
         VectorIndexOptions::Faiss { factory, .. } => calibrated(Faiss::build(factory, params)?, params)?,
+        VectorIndexOptions::Signs { .. } => Box::new(Signs::build(params)?),
     })
 }
 
@@ -363,6 +373,7 @@ fn opened(source: Source, left: Left) -> Result<Box<dyn VectorIndex>, IndexError
         }
         Kind::IvfFlat | Kind::IvfCodes => Box::new(IvfFlat::read(body, left)?),
         Kind::Faiss => Box::new(Faiss::read(body)?),
+        Kind::Signs => Box::new(Signs::read(body)?),
     };
     Ok(match calibration {
         None => index,

@@ -61,6 +61,7 @@ pub fn build_memory(options: &VectorIndexOptions, rows: usize, dim: usize) -> Bu
         VectorIndexOptions::Flat { .. } => rows.div_ceil(8) as u64,
         VectorIndexOptions::IvfFlat { metric, lists } => IvfFlat::build_bytes(*metric, *lists, rows, dim),
         VectorIndexOptions::Faiss { factory, .. } => Faiss::build_bytes(factory, rows, dim),
+        VectorIndexOptions::Signs { .. } => (rows.div_ceil(8) + rows * dim.div_ceil(8)) as u64,
     };
     BuildMemory { usual: bytes, least: bytes }
 }

@@ -4,6 +4,7 @@
 //! an `f32`, so that a row's distance does not depend on which of the two it is kept as.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 
 use half::{f16, slice::HalfFloatSliceExt};
 
@@ -14,13 +15,15 @@ pub enum Vectors<'a> {
     F32(&'a [f32]),
     /// A column of type `halfvec`.
     F16(&'a [f16]),
+    /// A column of type `vector`, read as `halfvec`: each element counts as the nearest `f16`, ties to even.
+    Rounded(&'a [f32]),
 }
 
 impl<'a> Vectors<'a> {
     /// Elements, of all rows together.
     pub const fn len(self) -> usize {
         match self {
-            Self::F32(elements) => elements.len(),
+            Self::F32(elements) | Self::Rounded(elements) => elements.len(),
             Self::F16(elements) => elements.len(),
         }
     }
@@ -47,6 +50,16 @@ impl<'a> Vectors<'a> {
         match self {
             Self::F32(elements) => Self::F32(&elements[start..][..count]),
             Self::F16(elements) => Self::F16(&elements[start..][..count]),
+            Self::Rounded(elements) => Self::Rounded(&elements[start..][..count]),
+        }
+    }
+
+    /// The same vectors, read as `halfvec`.
+    #[must_use]
+    pub const fn rounded(self) -> Self {
+        match self {
+            Self::F32(elements) | Self::Rounded(elements) => Self::Rounded(elements),
+            Self::F16(elements) => Self::F16(elements),
         }
     }
 
@@ -55,6 +68,7 @@ impl<'a> Vectors<'a> {
         match self {
             Self::F32(elements) => Cow::Borrowed(elements),
             Self::F16(elements) => Cow::Owned(elements.to_f32_vec()),
+            Self::Rounded(elements) => Cow::Owned(elements.iter().map(|element| rounded(*element)).collect()),
         }
     }
 
@@ -64,8 +78,27 @@ impl<'a> Vectors<'a> {
         match self {
             Self::F32(elements) => elements.iter().copied().zip(vector).all(same),
             Self::F16(elements) => elements.iter().map(|element| element.to_f32()).zip(vector).all(same),
+            Self::Rounded(elements) => elements.iter().map(|element| rounded(*element)).zip(vector).all(same),
         }
     }
+}
+
+fn rounded(element: f32) -> f32 {
+    f16::from_f32(element).to_f32()
+}
+
+thread_local! {
+    /// The row that is being rounded.
+    static HALVES: RefCell<Vec<f16>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends a row's elements rounded to `f16`. `take` rounds nothing itself.
+pub(crate) fn with_halves<R>(elements: &[f32], take: impl FnOnce(&[f16]) -> R) -> R {
+    HALVES.with_borrow_mut(|halves| {
+        halves.resize(elements.len(), f16::ZERO);
+        halves.convert_from_f32_slice(elements);
+        take(halves.as_slice())
+    })
 }
 
 impl<'a> From<&'a [f32]> for Vectors<'a> {

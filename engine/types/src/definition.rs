@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ColumnId, Metric, SequenceDef, SqlType, TableId};
+use crate::{BitMetric, ColumnId, Measure, Metric, SequenceDef, SqlType, TableId};
 
 /// A table of one environment of one tenant, or a sequence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,12 +81,12 @@ pub struct IndexDef {
     pub method: IndexMethod,
     /// False while `CREATE INDEX` is still building it: the planner does not use it yet.
     pub valid: bool,
-    /// What only the catalogs show.
+    /// What the catalogs show, and of a vector index over an expression which that is: [`IndexDef::measure`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clauses: Option<Box<IndexClauses>>,
 }
 
-/// What CREATE INDEX said beside columns and method. Nothing is searched by it; the catalogs show it.
+/// What CREATE INDEX said beside columns and method. The catalogs show it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexClauses {
     /// Every key in order, where one of them is more than a column; else empty.
@@ -146,13 +146,14 @@ impl UniqueDef {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum IndexMethod {
     /// `USING btree`, `hash` or `gin`: kept in the catalog; scans are columnar and do not need it. Of btree and hash,
-    /// vector searches take that the columns' values are worth sorting, in memory.
+    /// vector searches take that the columns' values are worth sorting, in memory. Also an index of a column of bit
+    /// strings, whatever its method: searches compare the column's own bits.
     Scalar { access_method: String },
     /// `USING hnsw | graph | ivfflat | flat | faiss`.
     Vector(VectorIndexOptions),
 }
 
-/// A vector index: one column, one metric. Variants are only ever added: a program that does not know one refuses the
+/// A vector index: one column, one metric, and a part for each segment. Variants are only ever added: a program that does not know one refuses the
 /// table's file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VectorIndexOptions {
@@ -179,9 +180,16 @@ pub enum VectorIndexOptions {
         metric: Metric,
         factory: Box<str>,
     },
+    /// One bit an element of the column's vectors, whether it is greater than zero, as `binary_quantize` gives it.
+    /// All of them are compared, whatever was named after `USING`, which is `access_method`.
+    Signs {
+        metric: BitMetric,
+        access_method: Box<str>,
+    },
 }
 
 impl VectorIndexOptions {
+    /// That of the vectors. Signs are taken of vectors as they are, as for L2: none is left out for its length.
     pub const fn metric(&self) -> Metric {
         match self {
             Self::Flat { metric }
@@ -189,17 +197,39 @@ impl VectorIndexOptions {
             | Self::IvfFlat { metric, .. }
             | Self::Graph { metric, .. }
             | Self::Faiss { metric, .. } => *metric,
+            Self::Signs { .. } => Metric::L2,
         }
     }
 
     /// The name after `USING`.
-    pub const fn access_method(&self) -> &'static str {
+    pub fn access_method(&self) -> &str {
         match self {
             Self::Flat { .. } => "flat",
             Self::Hnsw { .. } => "hnsw",
             Self::IvfFlat { .. } => "ivfflat",
             Self::Graph { .. } => "graph",
             Self::Faiss { .. } => "faiss",
+            Self::Signs { access_method, .. } => access_method,
+        }
+    }
+}
+
+impl IndexDef {
+    /// What a vector index compares of its one column; `None` for another index.
+    pub fn measure(&self) -> Option<Measure> {
+        let key = self.clauses.as_ref().and_then(|clauses| clauses.keys.first());
+        match &self.method {
+            IndexMethod::Vector(VectorIndexOptions::Signs { metric, .. }) => Some(Measure::Signs(*metric)),
+            IndexMethod::Vector(options) => Some(match key.map(|key| &key.of) {
+                Some(KeySource::Expression { ty: SqlType::HalfVec(_), .. }) => {
+                    Measure::Halves(options.metric())
+                }
+                _ => Measure::Vectors(options.metric()),
+            }),
+            IndexMethod::Scalar { access_method } if !matches!(access_method.as_str(), "btree" | "hash") => {
+                key?.class.as_deref().and_then(BitMetric::from_opclass).map(Measure::Bits)
+            }
+            IndexMethod::Scalar { .. } => None,
         }
     }
 }
@@ -221,7 +251,23 @@ impl TableDef {
         self.indexes.iter().find(|index| index.name == name)
     }
 
-    /// The vector indexes on a column, usable ones only.
+    /// The index, if there is a usable one, that is for comparing a column so.
+    pub fn measured_by(&self, column: ColumnId, measure: Measure) -> Option<&IndexDef> {
+        self.indexes
+            .iter()
+            .find(|index| index.valid && index.columns == [column] && index.measure() == Some(measure))
+    }
+
+    /// The metric of the first usable index over a column's own vectors.
+    pub fn indexed_metric(&self, column: ColumnId) -> Option<Metric> {
+        self.vector_indexes(column).find_map(|(index, _)| match index.measure() {
+            Some(Measure::Vectors(metric)) => Some(metric),
+            _ => None,
+        })
+    }
+
+    /// The vector indexes on a column that have a part for each segment, usable ones only, over its vectors or over an
+    /// expression of them.
     pub fn vector_indexes(&self, column: ColumnId) -> impl Iterator<Item = (&IndexDef, &VectorIndexOptions)> {
         self.indexes.iter().filter_map(move |index| match &index.method {
             IndexMethod::Vector(options) if index.valid && index.columns == [column] => {

@@ -27,7 +27,7 @@ pub use definition::{
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use float::{format_float4, format_float8};
 pub use ids::{ColumnId, FileId, LogEnd, Lsn, RowId, TableId, TenantId};
-pub use metric::Metric;
+pub use metric::{BitMetric, Measure, Metric};
 pub use sequence::SequenceDef;
 pub use sqltype::SqlType;
 pub use vector::{

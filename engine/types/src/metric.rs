@@ -1,4 +1,4 @@
-//! The four distance metrics, with pgvector's operators and operator classes.
+//! The distance metrics, with pgvector's operators and operator classes: four of vectors, two of bit strings.
 //!
 //! Used by the planner, the index crate and the catalogs. The arithmetic itself lives in `index/distance`.
 
@@ -60,5 +60,75 @@ impl Metric {
     pub fn from_opclass(name: &str) -> Option<(VectorKind, Metric)> {
         let mut classes = VectorKind::ALL.into_iter().flat_map(|kind| Self::ALL.map(|metric| (kind, metric)));
         classes.find(|(kind, metric)| metric.opclass_for(*kind) == name)
+    }
+}
+
+/// How far two bit strings are apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum BitMetric {
+    /// `<~>`: how many bits differ.
+    Hamming,
+    /// `<%>`: one minus the share of common bits among those set in either.
+    Jaccard,
+}
+
+impl BitMetric {
+    pub const ALL: [BitMetric; 2] = [BitMetric::Hamming, BitMetric::Jaccard];
+
+    /// The SQL operator.
+    pub const fn operator(self) -> &'static str {
+        match self {
+            BitMetric::Hamming => "<~>",
+            BitMetric::Jaccard => "<%>",
+        }
+    }
+
+    /// The operator class of `bit`.
+    pub const fn opclass(self) -> &'static str {
+        match self {
+            BitMetric::Hamming => "bit_hamming_ops",
+            BitMetric::Jaccard => "bit_jaccard_ops",
+        }
+    }
+
+    pub fn from_opclass(name: &str) -> Option<BitMetric> {
+        Self::ALL.into_iter().find(|metric| metric.opclass() == name)
+    }
+}
+
+/// What a search, or an index for it, compares of a column's rows, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Measure {
+    /// Its vectors: `embedding`.
+    Vectors(Metric),
+    /// Its vectors, rounded to half precision: `embedding::halfvec(n)`.
+    Halves(Metric),
+    /// Its bit strings: `bits`.
+    Bits(BitMetric),
+    /// One bit an element of its vectors: `binary_quantize(embedding)::bit(n)`.
+    Signs(BitMetric),
+}
+
+impl Measure {
+    /// The SQL operator.
+    pub const fn operator(self) -> &'static str {
+        match self {
+            Self::Vectors(metric) | Self::Halves(metric) => metric.operator(),
+            Self::Bits(metric) | Self::Signs(metric) => metric.operator(),
+        }
+    }
+
+    /// A name that tells measures of one column apart: an operator class.
+    pub const fn opclass(self) -> &'static str {
+        match self {
+            Self::Vectors(metric) => metric.opclass(),
+            Self::Halves(metric) => metric.opclass_for(VectorKind::Half),
+            Self::Bits(metric) | Self::Signs(metric) => metric.opclass(),
+        }
+    }
+
+    /// Whether bit strings are compared: few distances, which many rows share.
+    pub const fn is_of_bits(self) -> bool {
+        matches!(self, Self::Bits(_) | Self::Signs(_))
     }
 }

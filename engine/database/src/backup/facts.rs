@@ -17,7 +17,7 @@ use arrow::{
 use sepal_query::vector::{IndexCache, IndexMemory, Search, Searched, elements, search, usable_index};
 use sepal_query::{SearchSettings, arrow_error};
 use sepal_storage::{Chunk, Snapshot, TableVersion};
-use sepal_types::{ColumnDef, ColumnId, Error, Metric, Result, RowId, TableId, TenantId};
+use sepal_types::{ColumnDef, ColumnId, Error, Measure, Metric, Result, RowId, TableId, TenantId};
 use serde::{Deserialize, Serialize};
 
 use crate::sealing::{hex, sha256};
@@ -72,8 +72,7 @@ impl TableFacts {
         let def = &version.def;
         let mut golden = Vec::new();
         for column in def.columns.iter().filter(|column| is_searchable(column)) {
-            let metric =
-                def.vector_indexes(column.id).next().map_or(Metric::L2, |(_, options)| options.metric());
+            let metric = def.indexed_metric(column.id).unwrap_or(Metric::L2);
             for row in samples(version, column)? {
                 golden.extend(ask(tenant, version, column, metric, row)?);
             }
@@ -244,13 +243,14 @@ fn ask(
         version,
         column,
         metric,
+        as_halves: false,
         query: &query,
         k: NEAREST,
         settings: SearchSettings { use_indexes: false, ..SearchSettings::default() },
         predicate: None,
     };
     let hits = search(&question, &indexes, &mut Searched::default())?;
-    if usable_index(version, column, metric).is_some() {
+    if usable_index(version, column, Measure::Vectors(metric)).is_some() {
         question.settings.use_indexes = true;
         let indexed = search(&question, &indexes, &mut Searched::default())?;
         if indexed.len() != hits.len() {

@@ -28,6 +28,7 @@ use sepal_types::Metric;
 
 use crate::Vectors;
 use crate::prefetch::prefetch_lines;
+use crate::vectors::with_halves;
 
 pub use bits::{hamming, jaccard};
 
@@ -41,7 +42,7 @@ pub fn distance<'b>(metric: Metric, a: &[f32], b: impl Into<Vectors<'b>>) -> f64
     assert_eq!(a.len(), b.len(), "distance between vectors of different dimensions");
     match b {
         Vectors::F32(b) => kernels().distance(metric, a, b),
-        Vectors::F16(_) => {
+        Vectors::F16(_) | Vectors::Rounded(_) => {
             let scorer = Scorer::new(metric, a);
             scorer.finish(scorer.score(b))
         }
@@ -119,6 +120,7 @@ impl<'q> Scorer<'q> {
         match row.into() {
             Vectors::F32(row) => self.score_by(&self.kernels.single, row),
             Vectors::F16(row) => self.score_by(&self.kernels.half, row),
+            Vectors::Rounded(row) => with_halves(row, |row| self.score_by(&self.kernels.half, row)),
         }
     }
 
@@ -161,7 +163,7 @@ pub(crate) fn norm(vector: &[f32]) -> f64 {
 #[inline]
 pub(crate) fn prefetch<'r>(row: impl Into<Vectors<'r>>) {
     match row.into() {
-        Vectors::F32(row) => prefetch_lines(row, usize::MAX),
+        Vectors::F32(row) | Vectors::Rounded(row) => prefetch_lines(row, usize::MAX),
         Vectors::F16(row) => prefetch_lines(row, usize::MAX),
     }
 }

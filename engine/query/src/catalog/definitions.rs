@@ -2,8 +2,10 @@
 //!
 //! Used by `functions` and `relations`. The text is Postgres' own form, since tools parse it.
 
+use std::borrow::Cow;
+
 use sepal_types::{
-    ColumnDef, ColumnId, Generated, IndexMethod, KeySource, Metric, SqlType, TableDef, UniqueDef,
+    ColumnDef, ColumnId, Generated, IndexMethod, KeySource, Measure, Metric, SqlType, TableDef, UniqueDef,
     VectorIndexOptions, VectorKind,
 };
 
@@ -67,6 +69,19 @@ pub(crate) fn unwrapped(text: &str) -> &str {
     inner
 }
 
+/// `(embedding)::halfvec(3)` without parentheses around what is cast, where that is a name or a call.
+fn plain_cast(text: &str) -> Cow<'_, str> {
+    let simple = |operand: &str| {
+        let name = operand.split_once('(').map_or(operand, |(name, _)| name);
+        let call = operand.len() == name.len() || operand.find(')') == Some(operand.len() - 1);
+        call && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    match text.strip_prefix('(').and_then(|rest| rest.rsplit_once(")::")) {
+        Some((operand, ty)) if simple(operand) => Cow::Owned(format!("{operand}::{ty}")),
+        _ => Cow::Borrowed(text),
+    }
+}
+
 /// The index's key or included column at a place from 1.
 pub(crate) fn index_column(
     table: &TableDef,
@@ -84,7 +99,7 @@ pub(crate) fn index_column(
         KeySource::Column(column) => quote_ident(&table.column_by_id(*column)?.name),
         // All but a call is in parentheses.
         KeySource::Expression { text, .. } if text.starts_with('(') => match print {
-            IndexText::KeyPretty | IndexText::WholePretty => format!("({})", unwrapped(text)),
+            IndexText::KeyPretty | IndexText::WholePretty => format!("({})", plain_cast(unwrapped(text))),
             IndexText::Key | IndexText::Whole => format!("({text})"),
         },
         KeySource::Expression { text, .. } => text.clone(),
@@ -110,8 +125,11 @@ fn vector_class(table: &TableDef, index: Index<'_>) -> Option<&'static str> {
     let Index::Secondary(def) = index else { return None };
     let IndexMethod::Vector(options) = &def.method else { return None };
     let column = table.column_by_id(*def.columns.first()?)?;
-    let kind = column.ty.vector_kind().unwrap_or(VectorKind::Single);
-    (!is_default_class(options)).then(|| options.metric().opclass_for(kind))
+    let class = match def.measure()? {
+        Measure::Vectors(metric) => metric.opclass_for(column.ty.vector_kind().unwrap_or(VectorKind::Single)),
+        of_expression => of_expression.opclass(),
+    };
+    (!is_default_class(options)).then_some(class)
 }
 
 /// As in pgvector: L2 is what every method but hnsw takes when no class is named.

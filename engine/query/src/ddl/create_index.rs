@@ -4,8 +4,8 @@
 use datafusion::sql::sqlparser::ast::{self, BinaryOperator, CreateIndex, Expr, IndexType};
 use sepal_storage::Op;
 use sepal_types::{
-    ColumnId, Error, IndexClauses, IndexDef, IndexKey, IndexMethod, KeySource, Metric, Result, SqlState,
-    SqlType, TableDef, VectorIndexOptions, VectorKind,
+    BitMetric, ColumnId, Error, IndexClauses, IndexDef, IndexKey, IndexMethod, KeySource, Metric, Result,
+    SqlState, SqlType, TableDef, VectorIndexOptions, VectorKind,
 };
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
     create_table::add_unique,
     deparse::{bare_name, print},
     names::{find_table, generated, identifier, object_name, taken},
+    vector_index::{Indexed, indexed},
 };
 
 /// The access methods for vectors.
@@ -20,7 +21,8 @@ const VECTOR_METHODS: [&str; 5] = ["hnsw", "graph", "ivfflat", "flat", "faiss"];
 const FACTORY_HINT: &str = "Say, for example, WITH (factory = 'IVF4096,PQ64x4fs,RFlat'), 'HNSW32,SQ8', \
     or 'OPQ32,IVF1024,PQ32'.";
 
-/// Plans CREATE INDEX. A vector index is added as not valid; the session builds it after the commit.
+/// Plans CREATE INDEX. A vector index is added as not valid; the session builds it after the commit. Of bit strings
+/// nothing is built.
 ///
 /// Errors: pgvector's and Postgres' own.
 pub fn create_index(create: &CreateIndex, scope: &Scope) -> Result<Ddl> {
@@ -56,11 +58,14 @@ pub fn create_index(create: &CreateIndex, scope: &Scope) -> Result<Ddl> {
         return unique_index(def, columns, name, clauses, scope);
     }
     let id = (scope.new_id)();
-    let (method, valid) = match method.as_str() {
+    let (method, columns) = match method.as_str() {
         vector if VECTOR_METHODS.contains(&vector) => {
-            (IndexMethod::Vector(vector_options(&method, &def, &columns, create)?), false)
+            let (method, column) = vector_method(vector, &def, create)?;
+            (method, vec![column])
         }
-        "btree" | "hash" | "gin" | "gist" | "brin" => (IndexMethod::Scalar { access_method: method }, true),
+        "btree" | "hash" | "gin" | "gist" | "brin" => {
+            (IndexMethod::Scalar { access_method: method }, columns)
+        }
         other => {
             return Err(Error::new(
                 SqlState::UndefinedObject,
@@ -69,6 +74,7 @@ pub fn create_index(create: &CreateIndex, scope: &Scope) -> Result<Ddl> {
             .with_hint("Use hnsw, graph, ivfflat, flat or faiss for vectors, btree for other columns."));
         }
     };
+    let valid = matches!(method, IndexMethod::Scalar { .. });
     if !valid {
         ddl.builds.push((def.id, id));
     }
@@ -167,8 +173,12 @@ fn clauses(def: &TableDef, keys: Vec<IndexKey>, create: &CreateIndex) -> Result<
     }
     let plain = |key: &IndexKey| column_of(key).is_some_and(|column| *key == IndexKey::column(column));
     let vector = VECTOR_METHODS.contains(&method_name(create.using.as_ref()).as_str());
-    // The operator class of a vector index is part of its method.
-    let keys = if vector || keys.iter().all(plain) { Vec::new() } else { keys };
+    // The operator class of an index over a vector column is part of its method.
+    let known = |key: &IndexKey| {
+        let column = column_of(key).and_then(|column| def.column_by_id(column));
+        column.is_some_and(|column| !matches!(column.ty, SqlType::Bit(_)))
+    };
+    let keys = if keys.iter().all(plain) || (vector && keys.iter().all(known)) { Vec::new() } else { keys };
     let include = create.include.iter().map(|ident| known_column(def, &identifier(ident)));
     let predicate = create.predicate.as_ref().map(|predicate| print(def, predicate)).transpose()?;
     Ok(IndexClauses {
@@ -218,49 +228,73 @@ fn unique_index(
     Ok(ddl)
 }
 
-fn vector_options(
-    method: &str,
-    def: &TableDef,
-    columns: &[ColumnId],
-    create: &CreateIndex,
-) -> Result<VectorIndexOptions> {
-    let ([column], [index_column]) = (columns, create.columns.as_slice()) else {
-        if columns.is_empty() {
-            return Err(Error::unsupported(format!("{method} indexes over expressions are not supported"))
-                .with_hint(
-                    "Index the vector column itself; its cosine, L2, L1 and inner product need no cast.",
-                ));
-        }
+/// The method of an index for vectors or bit strings, and the column that it is over.
+fn vector_method(method: &str, def: &TableDef, create: &CreateIndex) -> Result<(IndexMethod, ColumnId)> {
+    let [index_column] = create.columns.as_slice() else {
         return Err(Error::unsupported(format!(
             "access method \"{method}\" does not support multicolumn indexes"
         )));
     };
-    let column = def.column_by_id(*column).ok_or_else(|| Error::bug("the indexed column is gone"))?;
-    let class = index_column.operator_class.as_ref();
-    if let (SqlType::Bit(_), Some("bit_hamming_ops" | "bit_jaccard_ops")) =
-        (&column.ty, class.map(super::table_name).as_deref())
-    {
-        return Err(Error::unsupported(format!("{method} indexes on bit strings are not supported"))
-            .with_hint("Searches of bit columns are exact: ORDER BY a distance LIMIT n needs no index."));
+    let (class, with) = (index_column.operator_class.as_ref(), create.with.as_slice());
+    Ok(match indexed(method, def, &index_column.column.expr)? {
+        Indexed::Column(column) if matches!(column.ty, SqlType::Bit(_)) => {
+            bit_metric(method, &column.ty, class)?;
+            Options::read(method, with)?;
+            (IndexMethod::Scalar { access_method: method.to_owned() }, column.id)
+        }
+        Indexed::Column(column) => {
+            (IndexMethod::Vector(vector_options(method, &column.ty, class, with)?), column.id)
+        }
+        Indexed::Halves(column, ty) => {
+            (IndexMethod::Vector(vector_options(method, &ty, class, with)?), column.id)
+        }
+        Indexed::Signs(column, ty) => {
+            let metric = bit_metric(method, &ty, class)?;
+            Options::read(method, with)?;
+            let options = VectorIndexOptions::Signs { metric, access_method: method.into() };
+            (IndexMethod::Vector(options), column.id)
+        }
+    })
+}
+
+/// The metric of an operator class of bit strings. As in pgvector none is the default, and cells have no Jaccard
+/// distance; FAISS has none of the two here.
+fn bit_metric(method: &str, ty: &SqlType, class: Option<&ast::ObjectName>) -> Result<BitMetric> {
+    let Some(name) = class.map(super::table_name) else {
+        return Err(no_opclass(ty, method));
+    };
+    match (BitMetric::from_opclass(&name), method) {
+        (Some(_), "faiss") | (Some(BitMetric::Jaccard), "ivfflat") => Err(unknown_class(&name, method)),
+        (Some(metric), _) => Ok(metric),
+        (None, _) => Err(wrong_type(ty, class, method)),
     }
-    let (kind, dim) = match (column.ty.vector_kind(), column.ty.dimensions()) {
+}
+
+fn vector_options(
+    method: &str,
+    ty: &SqlType,
+    class: Option<&ast::ObjectName>,
+    with: &[Expr],
+) -> Result<VectorIndexOptions> {
+    let (kind, dim) = match (ty.vector_kind(), ty.dimensions()) {
         (Some(kind), Some(dim)) => (kind, usize::from(dim)),
         (Some(_), None) => {
             return Err(Error::new(SqlState::InvalidParameterValue, "column does not have dimensions"));
         }
-        (None, _) => return Err(wrong_type(&column.ty, class, method)),
+        (None, _) => return Err(wrong_type(ty, class, method)),
     };
     let has_taxicab = !matches!(method, "ivfflat" | "faiss");
     let metric = match class.map(super::table_name) {
         Some(name) => match Metric::from_opclass(&name) {
             Some((found, metric)) if found == kind && (has_taxicab || metric != Metric::L1) => metric,
-            Some((found, _)) if found != kind => return Err(wrong_type(&column.ty, class, method)),
+            Some((found, _)) if found != kind => return Err(wrong_type(ty, class, method)),
+            None if BitMetric::from_opclass(&name).is_some() => return Err(wrong_type(ty, class, method)),
             _ => return Err(unknown_class(&name, method)),
         },
-        None if method == "hnsw" => return Err(no_opclass(&column.ty, method)),
+        None if method == "hnsw" => return Err(no_opclass(ty, method)),
         None => Metric::L2,
     };
-    let Options { m, ef_construction, lists, factory } = Options::read(method, &create.with)?;
+    let Options { m, ef_construction, lists, factory } = Options::read(method, with)?;
     Ok(match method {
         "hnsw" => VectorIndexOptions::Hnsw { metric, m, ef_construction },
         "graph" => VectorIndexOptions::Graph { metric, m, ef_construction },
@@ -284,10 +318,14 @@ fn checked_factory(factory: Option<String>, metric: Metric, dim: usize) -> Resul
 /// A column that no vector index takes, with a named operator class or without one.
 fn wrong_type(ty: &SqlType, class: Option<&ast::ObjectName>, method: &str) -> Error {
     match class.map(super::table_name) {
-        Some(class) if Metric::from_opclass(&class).is_some() => Error::new(
-            SqlState::DatatypeMismatch,
-            format!("operator class \"{class}\" does not accept data type {}", bare_name(ty)),
-        ),
+        Some(class)
+            if Metric::from_opclass(&class).is_some() || BitMetric::from_opclass(&class).is_some() =>
+        {
+            Error::new(
+                SqlState::DatatypeMismatch,
+                format!("operator class \"{class}\" does not accept data type {}", bare_name(ty)),
+            )
+        }
         Some(class) => unknown_class(&class, method),
         None => no_opclass(ty, method),
     }
@@ -301,6 +339,11 @@ fn unknown_class(class: &str, method: &str) -> Error {
 fn no_opclass(ty: &SqlType, method: &str) -> Error {
     let name = bare_name(ty);
     let message = format!("data type {name} has no default operator class for access method \"{method}\"");
+    if matches!(ty, SqlType::Bit(_)) {
+        return Error::new(SqlState::UndefinedObject, message).with_hint(
+            "You must specify an operator class for the index: bit_hamming_ops or bit_jaccard_ops.",
+        );
+    }
     let kind = ty.vector_kind().unwrap_or(VectorKind::Single);
     let [l2, cosine, ip, l1] =
         [Metric::L2, Metric::Cosine, Metric::InnerProduct, Metric::L1].map(|metric| metric.opclass_for(kind));

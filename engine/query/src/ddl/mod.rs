@@ -13,6 +13,7 @@ mod deparse;
 mod drop;
 mod names;
 mod sequence;
+mod vector_index;
 
 use datafusion::sql::sqlparser::ast;
 use sepal_storage::{Op, Snapshot};

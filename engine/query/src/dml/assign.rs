@@ -10,12 +10,13 @@ use datafusion::arrow::{
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use sepal_storage::{Op, TenantStore, arrow_field, arrow_type, stored_name};
-use sepal_types::{ColumnDef, Error, Result, SqlState, SqlType, TableDef};
+use sepal_types::{ColumnDef, Error, IndexDef, Measure, Result, SqlState, SqlType, TableDef};
 
 use crate::{
     error::{self, translate},
     functions::{assign_bits, convert, fix_dimensions},
     output::sql_type,
+    vector::check_halves,
 };
 
 /// Rows of a table, one array per column in the table's order, types as stored.
@@ -65,7 +66,7 @@ pub fn stored_schema(def: &TableDef) -> SchemaRef {
     Arc::new(Schema::new(def.columns.iter().map(field).collect::<Vec<_>>()))
 }
 
-/// The operation that inserts rows under fresh row ids. Errors: 23502.
+/// The operation that inserts rows under fresh row ids. Errors: 23502; 22003 for what an index cannot take.
 pub fn write_rows(def: &TableDef, rows: &TargetRows, store: &TenantStore) -> Result<Option<Op>> {
     write_rows_as(def, stored_schema(def), rows, store)
 }
@@ -81,6 +82,7 @@ pub fn write_rows_as(
         return Ok(None);
     }
     check_not_null(def, rows)?;
+    check_indexed(def, rows)?;
     let batch = rows.batch_as(schema)?;
     let count = u64::try_from(rows.rows).unwrap_or(u64::MAX);
     Ok(Some(Op::Insert { table: def.id, first_row: store.reserve_rows(def.id, count), rows: batch }))
@@ -99,6 +101,16 @@ fn check_not_null(def: &TableDef, rows: &TargetRows) -> Result<()> {
             )
             .with_detail(format!("Failing row contains ({}).", row_text(def, rows, row))));
         }
+    }
+    Ok(())
+}
+
+/// What an index takes as `halfvec` can be one. Errors: 22003 as the cast gives it.
+fn check_indexed(def: &TableDef, rows: &TargetRows) -> Result<()> {
+    let as_halves = |index: &IndexDef| matches!(index.measure(), Some(Measure::Halves(_)));
+    for index in def.indexes.iter().filter(|index| as_halves(index)) {
+        let column = def.columns.iter().position(|column| index.columns == [column.id]);
+        column.and_then(|place| rows.arrays.get(place)).map_or(Ok(()), check_halves)?;
     }
     Ok(())
 }

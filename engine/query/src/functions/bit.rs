@@ -2,7 +2,7 @@
 //!
 //! The planner writes calls for the operators. The distances are pgvector's, computed by `sepal_index`.
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use datafusion::{
     arrow::{
@@ -17,7 +17,7 @@ use datafusion::{
     },
 };
 use sepal_storage::arrow_type;
-use sepal_types::{BitString, Error, SqlState, SqlType};
+use sepal_types::{BitMetric, BitString, Error, SqlState, SqlType};
 
 use super::{
     cast::from_text,
@@ -77,6 +77,16 @@ pub fn bit_distance(operator: &str, left: Expr, right: Expr) -> Option<Expr> {
         "<~>" => call(Operation::Hamming, left, right),
         "<%>" => call(Operation::Jaccard, left, right),
         _ => None,
+    }
+}
+
+/// The metric that a call of this function computes; `None` for other functions.
+pub fn bit_metric_of_function(function: &ScalarUDF) -> Option<BitMetric> {
+    let function = (function.inner().as_ref() as &dyn Any).downcast_ref::<BitFunction>()?;
+    match function.operation {
+        Operation::Hamming => Some(BitMetric::Hamming),
+        Operation::Jaccard => Some(BitMetric::Jaccard),
+        Operation::Quantize => None,
     }
 }
 
@@ -153,14 +163,29 @@ fn distances(operation: Operation, left: &BitColumn, right: &BitColumn, rows: us
 
 /// Errors: 22000 for strings of different lengths.
 fn distance(operation: Operation, (left, bits): (&[u8], u32), (right, others): (&[u8], u32)) -> Result<f64> {
-    if bits != others {
-        let message = format!("different bit lengths {bits} and {others}");
-        return Err(carry(Error::new(SqlState::DataException, message)));
-    }
+    check_same_length(bits, others)?;
     Ok(match operation {
         Operation::Jaccard => sepal_index::jaccard(left, right),
         _ => sepal_index::hamming(left, right),
     })
+}
+
+fn check_same_length(bits: u32, others: u32) -> Result<()> {
+    if bits == others {
+        return Ok(());
+    }
+    let message = format!("different bit lengths {bits} and {others}");
+    Err(carry(Error::new(SqlState::DataException, message)))
+}
+
+/// The bytes of the first of an array of bit strings, for comparing rows of so many bits with it; `None` for NULL.
+///
+/// Errors: 22000 for a string of another length, 42846 for what is no bit string.
+pub fn bits_beside(array: &ArrayRef, length: u32) -> Result<Option<Vec<u8>>> {
+    let column = bit_column(array)?;
+    let Some((bytes, found)) = column.get_opt(0) else { return Ok(None) };
+    check_same_length(length, found)?;
+    Ok(Some(bytes.to_vec()))
 }
 
 /// One bit a dimension: whether it is greater than zero.
@@ -177,12 +202,7 @@ fn quantize(vectors: &ArrayRef, wanted: &DataType) -> Result<ArrayRef> {
             continue;
         };
         bytes.clear();
-        bytes.extend(vector.values().chunks(8).map(|eight| {
-            eight
-                .iter()
-                .enumerate()
-                .fold(0, |byte, (place, value)| byte | u8::from(*value > 0.0) << (7 - place))
-        }));
+        sepal_index::append_signs(vector.values(), &mut bytes);
         bits.append(&bytes, u32::try_from(vector.len()).unwrap_or(u32::MAX)).map_err(carry)?;
     }
     bits.finish().map_err(carry)

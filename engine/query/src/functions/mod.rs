@@ -45,7 +45,7 @@ pub use advisory::{advisory_functions, calls_advisory};
 pub use aggregate::number_aggregates;
 pub use arithmetic::{Arithmetic, arithmetic_call};
 pub use array_sets::{array_contains, array_overlaps};
-pub use bit::{assign_bits, bit_distance, is_bit_distance};
+pub use bit::{assign_bits, bit_distance, bit_metric_of_function, bits_beside, is_bit_distance};
 pub use cast::convert;
 pub use comparison::{Compared, comparison};
 pub use concat::as_text;

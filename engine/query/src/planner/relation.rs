@@ -175,7 +175,7 @@ impl Relations {
             Some(text) => Some(plan_filter(text, &table, &table_name, context)?),
             None => None,
         };
-        let metric = def.vector_indexes(column.id).next().map_or(Metric::L2, |(_, options)| options.metric());
+        let metric = def.indexed_metric(column.id).unwrap_or(Metric::L2);
         let node = TopK::for_knn(
             TableReference::bare(table_name),
             table,

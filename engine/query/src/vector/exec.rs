@@ -26,17 +26,22 @@ use datafusion::{
 use futures::stream;
 use parking_lot::Mutex;
 use sepal_storage::{ChunkRef, TableVersion};
-use sepal_types::{ColumnDef, Error, Metric, SqlState, TableId, VectorIndexOptions, VectorKind};
+use sepal_types::{ColumnDef, Error, Measure, SqlState, SqlType, TableId, VectorIndexOptions, VectorKind};
 
 use super::{
     Hit, Search, Searched,
+    bits::{BitSearch, search_bits},
     fetch::{distances, fetch},
     filter::{Filter, Selected},
     node::{Runtime, TopK, subqueries},
     search::{Predicate, effort, search, shown, usable_index},
     unranked::unranked,
 };
-use crate::{context::SearchSettings, error::carry, functions::operand};
+use crate::{
+    context::SearchSettings,
+    error::carry,
+    functions::{bits_beside, operand},
+};
 
 /// Turns [`TopK`] into [`KnnExec`].
 pub struct TopKPlanner;
@@ -62,10 +67,7 @@ impl ExtensionPlanner for TopKPlanner {
             .cloned()
             .ok_or_else(|| carry(Error::bug("the searched column is gone")))?;
         let query = match known(&node.query)? {
-            Some(value) => {
-                let vectors = queries(&value.to_array()?, &column)?;
-                Query::Known(query_elements(&vectors, 0, &column)?)
-            }
+            Some(value) => Query::Known(wanted(&value.to_array()?, node.measure, &column)?),
             None => Query::Later {
                 value: planner.create_physical_expr(&node.query, &DFSchema::empty(), session, planning)?,
                 text: node.query.to_string(),
@@ -81,7 +83,7 @@ impl ExtensionPlanner for TopKPlanner {
         let columns = node.projection.iter().map(|position| version.def.columns[*position].clone()).collect();
         let plan = Knn {
             columns,
-            metric: node.metric,
+            measure: node.measure,
             k: count(&node.k)?,
             ef_search: node.ef_search,
             with_distance: node.with_distance,
@@ -152,6 +154,46 @@ pub(super) fn query_elements(vectors: &ArrayRef, row: usize, column: &ColumnDef)
     Ok(elements)
 }
 
+/// What a search compares a column's rows with.
+enum Wanted {
+    Vector(Vec<f32>),
+    Bits(Vec<u8>),
+}
+
+/// The first of what a column is searched for; `None` for NULL.
+///
+/// Errors: pgvector's for other dimensions, or another length, than the column's.
+fn wanted(values: &ArrayRef, measure: Measure, column: &ColumnDef) -> Result<Option<Wanted>> {
+    let ty = compared_type(measure, column);
+    if let SqlType::Bit(Some(length)) = ty {
+        return Ok(bits_beside(values, length)?.map(Wanted::Bits));
+    }
+    let column = ColumnDef { ty, ..column.clone() };
+    let vectors = queries(values, &column)?;
+    Ok(query_elements(&vectors, 0, &column)?.map(Wanted::Vector))
+}
+
+/// The type of what is compared.
+fn compared_type(measure: Measure, column: &ColumnDef) -> SqlType {
+    match measure {
+        Measure::Vectors(_) | Measure::Bits(_) => column.ty.clone(),
+        Measure::Halves(_) => SqlType::HalfVec(column.ty.dimensions()),
+        Measure::Signs(_) => SqlType::Bit(column.ty.dimensions().map(u32::from)),
+    }
+}
+
+/// The same in SQL, as PostgreSQL prints it.
+fn compared_text(measure: Measure, column: &ColumnDef) -> String {
+    let name = &column.name;
+    match measure {
+        Measure::Vectors(_) | Measure::Bits(_) => name.clone(),
+        Measure::Halves(_) => format!("({name})::{}", compared_type(measure, column).display_name()),
+        Measure::Signs(_) => {
+            format!("(binary_quantize({name}))::{}", compared_type(measure, column).display_name())
+        }
+    }
+}
+
 fn count(expr: &Expr) -> Result<usize> {
     let value = known(expr)?.ok_or_else(|| {
         let message = format!("k of knn() must be a constant or a parameter, not {expr}");
@@ -168,7 +210,7 @@ fn count(expr: &Expr) -> Result<usize> {
 /// What is searched for.
 enum Query {
     /// `None`: it is NULL, every distance is NULL.
-    Known(Option<Vec<f32>>),
+    Known(Option<Wanted>),
     /// Known once the statement's subqueries have run.
     Later { value: Arc<dyn PhysicalExpr>, text: String },
 }
@@ -177,7 +219,7 @@ enum Query {
 struct Knn {
     version: Arc<TableVersion>,
     column: ColumnDef,
-    metric: Metric,
+    measure: Measure,
     query: Query,
     k: usize,
     ef_search: Option<usize>,
@@ -227,19 +269,20 @@ impl KnnExec {
         let settings = *knn.runtime.settings.read();
         let table = &knn.version.def.name;
         let index =
-            settings.use_indexes.then(|| usable_index(&knn.version, &knn.column, knn.metric)).flatten();
+            settings.use_indexes.then(|| usable_index(&knn.version, &knn.column, knn.measure)).flatten();
         let query = match &knn.query {
-            Query::Known(query) => {
-                let kind = knn.column.ty.vector_kind().unwrap_or(VectorKind::Single);
-                format!("'…'::{}({})", kind.name(), query.as_ref().map_or(0, Vec::len))
+            Query::Known(Some(_)) => {
+                format!("'…'::{}", compared_type(knn.measure, &knn.column).display_name())
             }
+            Query::Known(None) => "NULL".to_owned(),
             Query::Later { text, .. } => text.clone(),
         };
         let mut lines = vec![match &index {
             Some((_, name)) => format!("Index Scan using {name} on {table}"),
             None => format!("Exact Vector Scan on {table}"),
         }];
-        lines.push(format!("  Order By: ({} {} {query})", knn.column.name, knn.metric.operator()));
+        let compared = compared_text(knn.measure, &knn.column);
+        lines.push(format!("  Order By: ({compared} {} {query})", knn.measure.operator()));
         lines.push(format!("  Limit: {}", knn.k));
         lines.extend(index.and_then(|(index, _)| knn.recall_line(index)));
         if let Some(filter) = &knn.filter_text {
@@ -355,7 +398,9 @@ impl Knn {
         let most = efforts.iter().flatten().max().map(|effort| shown(effort, options));
         let least = efforts.iter().flatten().min().map(|effort| shown(effort, options));
         let text = match (least, most) {
-            _ if matches!(options, VectorIndexOptions::Flat { .. }) => "exact".to_owned(),
+            _ if matches!(options, VectorIndexOptions::Flat { .. } | VectorIndexOptions::Signs { .. }) => {
+                "exact".to_owned()
+            }
             (Some((name, least)), Some((_, most))) if least == most => format!("{name} {least}"),
             (Some((name, least)), Some((_, most))) => format!("{name} {least} to {most}"),
             _ => "exact".to_owned(),
@@ -371,34 +416,75 @@ impl Knn {
     fn hits(&self, searched: &mut Searched) -> Result<Vec<Hit>> {
         let predicate = |_: usize, reference: &ChunkRef| self.passing(reference);
         let predicate: Option<&Predicate<'_>> = if self.filter.is_some() { Some(&predicate) } else { None };
-        let Some(query) = self.query()? else {
-            return unranked(&self.version, self.k, predicate).map_err(carry);
+        let later;
+        let query = match &self.query {
+            Query::Known(query) => query,
+            Query::Later { value, .. } => {
+                later = self.evaluated(value)?;
+                &later
+            }
         };
-        search(
-            &Search {
-                version: &self.version,
-                column: &self.column,
-                metric: self.metric,
-                query: &query,
-                k: self.k,
-                settings: self.settings(),
-                predicate,
-            },
-            &self.runtime.indexes,
-            searched,
-        )
-        .map_err(carry)
+        let hits = match query {
+            None => unranked(&self.version, self.k, predicate),
+            Some(Wanted::Vector(query)) => self.nearest_vectors(query, predicate, searched),
+            Some(Wanted::Bits(query)) => self.nearest_bits(query, predicate, searched),
+        };
+        hits.map_err(carry)
     }
 
-    fn query(&self) -> Result<Option<Vec<f32>>> {
-        let value = match &self.query {
-            Query::Known(query) => return Ok(query.clone()),
-            Query::Later { value, .. } => value,
+    fn nearest_vectors(
+        &self,
+        query: &[f32],
+        predicate: Option<&Predicate<'_>>,
+        searched: &mut Searched,
+    ) -> sepal_types::Result<Vec<Hit>> {
+        let (metric, as_halves) = match self.measure {
+            Measure::Vectors(metric) => (metric, false),
+            Measure::Halves(metric) => (metric, true),
+            Measure::Bits(_) | Measure::Signs(_) => return Err(Error::bug("bits beside a vector")),
         };
+        let wanted = Search {
+            version: &self.version,
+            column: &self.column,
+            metric,
+            as_halves,
+            query,
+            k: self.k,
+            settings: self.settings(),
+            predicate,
+        };
+        search(&wanted, &self.runtime.indexes, searched)
+    }
+
+    fn nearest_bits(
+        &self,
+        query: &[u8],
+        predicate: Option<&Predicate<'_>>,
+        searched: &mut Searched,
+    ) -> sepal_types::Result<Vec<Hit>> {
+        let (metric, of_signs) = match self.measure {
+            Measure::Bits(metric) => (metric, false),
+            Measure::Signs(metric) => (metric, true),
+            Measure::Vectors(_) | Measure::Halves(_) => return Err(Error::bug("vectors beside bits")),
+        };
+        let wanted = BitSearch {
+            version: &self.version,
+            column: &self.column,
+            metric,
+            of_signs,
+            query,
+            k: self.k,
+            settings: self.settings(),
+            predicate,
+        };
+        search_bits(&wanted, &self.runtime.indexes, searched)
+    }
+
+    /// What a query is that could not be known before.
+    fn evaluated(&self, value: &Arc<dyn PhysicalExpr>) -> Result<Option<Wanted>> {
         let options = RecordBatchOptions::new().with_row_count(Some(1));
         let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)?;
-        let vectors = queries(&value.evaluate(&row)?.into_array(1)?, &self.column)?;
-        query_elements(&vectors, 0, &self.column)
+        wanted(&value.evaluate(&row)?.into_array(1)?, self.measure, &self.column)
     }
 
     fn passing(&self, reference: &ChunkRef) -> sepal_types::Result<Option<Selected>> {

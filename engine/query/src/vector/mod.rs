@@ -3,17 +3,21 @@
 //! `rule` recognises `ORDER BY distance LIMIT k` and puts a [`TopK`] where the scan was; `knn()` plans one
 //! directly; `lateral` searches for each row of another table; `fast` runs the plainest shape without a DataFusion
 //! plan. All end in [`search`], which asks each chunk's index, or scans the chunk exactly where there is none, and
-//! merges. Of segments that are too much for memory `picked` has only those rows read that are scored.
+//! merges. Of segments that are too much for memory `picked` has only those rows read that are scored. Bit strings,
+//! and the signs of vectors, are searched by `bits`; `halves` are vectors that an index takes as `halfvec`.
 //!
 //! An approximate index never changes which rows qualify (docs/architecture.md, invariant 9): filters,
 //! deletions and snapshots are applied before a row may compete, and LIMIT is filled whenever enough rows
 //! qualify.
 
+mod bits;
 mod cache;
+mod compared;
 mod exec;
 mod fast;
 mod fetch;
 mod filter;
+mod halves;
 mod lateral;
 mod node;
 mod picked;
@@ -37,6 +41,7 @@ pub use cache::{ChunkIndex, IndexCache, IndexMemory};
 pub use exec::{KnnExec, TopKPlanner};
 pub use fast::FastKnn;
 pub use fetch::{distances, fetch};
+pub use halves::{check_halves, check_rows_as_halves};
 pub use lateral::{LateralExec, LateralPlanner, LateralRule, lateral_side};
 pub use node::{Runtime, TopK};
 pub use recall::Measurement;

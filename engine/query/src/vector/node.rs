@@ -20,7 +20,7 @@ use datafusion::{
     logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore},
 };
 use parking_lot::RwLock;
-use sepal_types::{ColumnId, Metric};
+use sepal_types::{ColumnId, Measure, Metric};
 
 use crate::{
     context::{SearchSettings, StatementContext},
@@ -48,7 +48,8 @@ pub struct TopK {
     pub table_name: TableReference,
     pub table: UserTable,
     pub column: ColumnId,
-    pub metric: Metric,
+    /// What of the column is compared with the query.
+    pub measure: Measure,
     /// Without columns.
     pub query: Expr,
     /// A constant or a parameter.
@@ -92,7 +93,7 @@ impl TopK {
             table_name,
             table,
             column,
-            metric,
+            measure: Measure::Vectors(metric),
             query,
             k,
             filter,
@@ -105,12 +106,13 @@ impl TopK {
     }
 
     fn identity(&self) -> (u32, usize, u32, &'static str, &Expr, &Expr, Option<&Expr>, &[usize]) {
-        let operator = self.metric.operator();
+        // Of one column it tells all measures apart.
+        let class = self.measure.opclass();
         (
             self.table.def().id.0,
             self.table.moment(),
             self.column.0,
-            operator,
+            class,
             &self.query,
             &self.k,
             self.filter.as_ref(),
@@ -159,7 +161,7 @@ impl UserDefinedLogicalNodeCore for TopK {
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VectorTopK: {} by {}, k={}", self.table_name, self.metric.operator(), self.k)?;
+        write!(f, "VectorTopK: {} by {}, k={}", self.table_name, self.measure.operator(), self.k)?;
         match &self.filter {
             Some(filter) => write!(f, ", filter={filter}"),
             None => Ok(()),

@@ -10,11 +10,7 @@ use sepal_index::{Candidates, Effort, Found, Query, SearchParams, search_named};
 use sepal_storage::ChunkRef;
 use sepal_types::{Error, ErrorKind, Result, VectorKind};
 
-use super::{
-    ChunkIndex, Search, Searched,
-    filter::Selected,
-    search::{effort, elements},
-};
+use super::{ChunkIndex, Search, Searched, filter::Selected, search::effort};
 
 /// The rows of a segment that are read.
 pub(super) struct Picked {
@@ -109,7 +105,7 @@ pub(super) fn nearest_of(
         let chunk = &search.version.chunks[chunk as usize].chunk;
         let vectors = chunk.column_rows(search.column, rows)?;
         fetched += rows.len() as u64;
-        take(elements(&vectors)?.0);
+        take(search.rows(&vectors)?.0);
         Ok::<(), Error>(())
     });
     searched.fetched += fetched;

@@ -23,6 +23,8 @@ pub struct Measurement<'a> {
     pub index: TableId,
     pub column: &'a ColumnDef,
     pub metric: Metric,
+    /// Whether the rows count as `halfvec`, of a column of `vector`.
+    pub as_halves: bool,
     /// At least 1.
     pub k: usize,
     /// Rows that ask, at most; at least 1.
@@ -65,7 +67,7 @@ impl Measurement<'_> {
         let all_bytes = || self.version.index_bytes(self.index).unwrap_or(0);
         for (number, reference) in self.version.chunks.iter().enumerate() {
             let column = reference.chunk.column(self.column)?;
-            let (vectors, dim) = elements(&column)?;
+            let (vectors, dim) = self.rows(&column)?;
             let index = match self.settings.use_indexes {
                 true => self.indexes.get(&reference.chunk, self.index, dim, all_bytes)?,
                 false => None,
@@ -92,6 +94,12 @@ impl Measurement<'_> {
             all += question.truth.len();
         }
         Ok((all > 0).then(|| found as f64 / all as f64))
+    }
+
+    /// A chunk's rows as they are compared, and their dimensions.
+    fn rows<'c>(&self, column: &'c ArrayRef) -> Result<(Vectors<'c>, usize)> {
+        let (vectors, dim) = elements(column)?;
+        Ok((if self.as_halves { vectors.rounded() } else { vectors }, dim))
     }
 
     /// Rows, one from each of as many equal stretches of the table as are asked for; none from where all are gone.
@@ -127,7 +135,7 @@ impl Measurement<'_> {
         questions: &mut Vec<Question>,
     ) -> Result<()> {
         let column = reference.chunk.column(self.column)?;
-        let (vectors, dim) = elements(&column)?;
+        let (vectors, dim) = self.rows(&column)?;
         let allowed = live(&column, reference);
         let there = |position: &usize| allowed.as_ref().is_none_or(|allowed| allowed.get(*position));
         for position in stretches.into_iter().filter_map(|mut stretch| stretch.find(there)) {

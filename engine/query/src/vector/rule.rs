@@ -1,5 +1,6 @@
 //! `ORDER BY column <op> query LIMIT k` becomes a [`TopK`] in place of the table scan, whatever the query is as long as
-//! it is one vector for the whole statement: a constant, `(SELECT …)`, an expression of these.
+//! it is one vector for the whole statement: a constant, `(SELECT …)`, an expression of these. In place of the column may
+//! stand an expression of it that an index is over (`compared`).
 //!
 //! Runs last among the optimizer's rules: LIMIT has moved into the sort, constants are folded, parameters are
 //! values. The sort, the limit, the projections and the filters stay where they are: they re-rank `k` rows
@@ -19,9 +20,12 @@ use datafusion::{
     },
     optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule},
 };
-use sepal_types::{ColumnId, Metric};
+use sepal_types::{ColumnId, Measure, Metric};
 
-use super::node::{Runtime, TopK};
+use super::{
+    compared::compared,
+    node::{Runtime, TopK},
+};
 use crate::{functions::metric_of_function, output::vector_kind, table::as_user_table};
 
 /// More sort keys break ties among equal distances: a few rows more are fetched for them.
@@ -57,6 +61,10 @@ impl OptimizerRule for TopKRule {
         let Some(found) = find(&sort.input, first)? else {
             return Ok(Transformed::no(plan));
         };
+        // Whatever the margin, more rows may be as far as the last one.
+        if found.measure.is_of_bits() && sort.expr.len() > 1 {
+            return Ok(Transformed::no(plan));
+        }
         let node = Arc::new(found.into_node(k)?);
         let mut replaced = false;
         let sort_input = Arc::clone(&sort.input);
@@ -79,7 +87,7 @@ impl OptimizerRule for TopKRule {
 struct Found {
     scan: TableScan,
     column: ColumnId,
-    metric: Metric,
+    measure: Measure,
     query: Expr,
     filters: Vec<Expr>,
 }
@@ -133,16 +141,23 @@ pub fn substitute(expr: Expr, schema: &DFSchema, outputs: &[Expr]) -> Result<Exp
 }
 
 fn match_scan(scan: &TableScan, key: &Expr, mut filters: Vec<Expr>) -> Option<Found> {
-    let Distance { column, metric, query } = distance(key)?;
+    let (column, measure, query) = match distance(key) {
+        Some(Distance { column, metric, query }) => {
+            (vector_column(scan, column, query)?, Measure::Vectors(metric), query)
+        }
+        None => {
+            let compared = compared(key)?;
+            (compared.indexed_column(scan)?, compared.measure, compared.query)
+        }
+    };
     if !is_settled(query) {
         return None;
     }
-    let definition = vector_column(scan, column, query)?;
     filters.extend(scan.filters.iter().cloned());
     if !filters.iter().all(is_evaluable) {
         return None;
     }
-    Some(Found { scan: scan.clone(), column: definition, metric, query: query.clone(), filters })
+    Some(Found { scan: scan.clone(), column, measure, query: query.clone(), filters })
 }
 
 /// A distance between a column and something else.
@@ -180,7 +195,7 @@ pub(super) fn vector_column(scan: &TableScan, column: &Column, query: &Expr) -> 
     (searched && scan.fetch.is_none() && !table.is_filtered()).then_some(definition.id)
 }
 
-fn names_column(expr: &Expr) -> bool {
+pub(super) fn names_column(expr: &Expr) -> bool {
     expr.exists(|expr| Ok(matches!(expr, Expr::Column(_)))).unwrap_or(true)
 }
 
@@ -228,7 +243,7 @@ impl Found {
             table_name: self.scan.table_name,
             table,
             column: self.column,
-            metric: self.metric,
+            measure: self.measure,
             query: self.query,
             k: lit(k),
             filter: conjunction(self.filters),

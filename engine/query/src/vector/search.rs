@@ -8,7 +8,7 @@ use sepal_index::{
     Allowed, Candidates, Effort, Found, Part, Query, VectorIndex, Vectors, Work, search_parts,
 };
 use sepal_storage::{ChunkRef, TableVersion};
-use sepal_types::{ColumnDef, Error, Metric, Result, TableId, VectorIndexOptions, VectorKind};
+use sepal_types::{ColumnDef, Error, Measure, Metric, Result, TableId, VectorIndexOptions, VectorKind};
 
 use super::{
     ChunkIndex, IndexCache,
@@ -34,11 +34,26 @@ pub struct Search<'a> {
     pub version: &'a TableVersion,
     pub column: &'a ColumnDef,
     pub metric: Metric,
+    /// Whether the rows count as `halfvec`, of a column of `vector`. `query` is rounded already.
+    pub as_halves: bool,
     /// As many elements as the column has dimensions.
     pub query: &'a [f32],
     pub k: usize,
     pub settings: SearchSettings,
     pub predicate: Option<&'a Predicate<'a>>,
+}
+
+impl Search<'_> {
+    /// What of the column is compared.
+    pub fn measure(&self) -> Measure {
+        if self.as_halves { Measure::Halves(self.metric) } else { Measure::Vectors(self.metric) }
+    }
+
+    /// The rows of an array of the column as they are compared, and their dimensions.
+    pub(super) fn rows<'c>(&self, column: &'c ArrayRef) -> Result<(Vectors<'c>, usize)> {
+        let (vectors, dim) = elements(column)?;
+        Ok((if self.as_halves { vectors.rounded() } else { vectors }, dim))
+    }
 }
 
 /// What searches did, as EXPLAIN ANALYZE tells it.
@@ -88,17 +103,13 @@ impl Searched {
     }
 }
 
-/// The index that a search for this metric uses: a usable one, of the same metric.
+/// The index that such a search uses: a usable one, for the same measure.
 pub fn usable_index<'a>(
     version: &'a TableVersion,
     column: &ColumnDef,
-    metric: Metric,
+    measure: Measure,
 ) -> Option<(TableId, &'a str)> {
-    version
-        .def
-        .vector_indexes(column.id)
-        .find(|(_, options)| options.metric() == metric)
-        .map(|(index, _)| (index.id, index.name.as_str()))
+    version.def.measured_by(column.id, measure).map(|index| (index.id, index.name.as_str()))
 }
 
 /// An effort as EXPLAIN shows it.
@@ -129,7 +140,7 @@ pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) ->
     let index = search
         .settings
         .use_indexes
-        .then(|| usable_index(search.version, search.column, search.metric))
+        .then(|| usable_index(search.version, search.column, search.measure()))
         .flatten()
         .map(|(id, _)| id);
     let index = index.map(|id| Index { id, indexes, fetches: is_larger_than_memory(search) });
@@ -241,7 +252,7 @@ impl Segment {
     }
 
     fn part(&self, search: &Search) -> Result<Part<'_>> {
-        let (vectors, _) = elements(&self.column)?;
+        let (vectors, _) = search.rows(&self.column)?;
         if let Some(picked) = &self.picked {
             return Ok(Part { index: None, vectors, allowed: None, rows: Some(&picked.rows) });
         }

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use sepal_storage::TableVersion;
-use sepal_types::{Error, IndexDef, IndexMethod, Result, SqlState, VectorIndexOptions};
+use sepal_types::{Error, IndexDef, Measure, Result, SqlState};
 
 use super::super::CatalogContext;
 use super::super::names::{Reg, require_oid};
@@ -35,13 +35,20 @@ fn recall(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {
         return Err(Error::new(SqlState::InsufficientPrivilege, message)
             .with_hint("Use a key with the read scope: sepal key create --scope read-write."));
     }
-    let (version, index, options) = vector_index(context, &text_argument(arguments, 0))?;
+    let (version, index, measure) = vector_index(context, &text_argument(arguments, 0))?;
+    let (metric, as_halves) = match measure {
+        Measure::Vectors(metric) => (metric, false),
+        Measure::Halves(metric) => (metric, true),
+        // All bit strings are compared.
+        Measure::Bits(_) | Measure::Signs(_) => return Ok(Value::Float(1.0)),
+    };
     let column = index.columns.first().and_then(|column| version.def.column_by_id(*column));
     let measurement = Measurement {
         version,
         index: index.id,
         column: column.ok_or_else(|| Error::bug("an index without its column"))?,
-        metric: options.metric(),
+        metric,
+        as_halves,
         k,
         sample,
         settings: *searches.settings,
@@ -69,7 +76,7 @@ fn count(arguments: &[Value], place: usize, name: &str, range: RangeInclusive<i6
 fn vector_index<'a>(
     context: &'a CatalogContext,
     name: &str,
-) -> Result<(&'a TableVersion, &'a IndexDef, &'a VectorIndexOptions)> {
+) -> Result<(&'a TableVersion, &'a IndexDef, Measure)> {
     let wrong = |message: String| {
         Error::new(SqlState::WrongObjectType, message)
             .with_hint("Name an index USING hnsw, graph, ivfflat, flat or faiss: pg_indexes lists them.")
@@ -81,7 +88,7 @@ fn vector_index<'a>(
     let Index::Secondary(index) = index else {
         return Err(wrong(format!("\"{name}\" is not a vector index")));
     };
-    let IndexMethod::Vector(options) = &index.method else {
+    let Some(measure) = index.measure() else {
         return Err(wrong(format!("\"{name}\" is not a vector index")));
     };
     if !index.valid {
@@ -89,5 +96,5 @@ fn vector_index<'a>(
         return Err(Error::new(SqlState::ObjectNotInPrerequisiteState, message)
             .with_hint("Wait for its build, which pg_stat_progress_create_index shows, or REINDEX INDEX."));
     }
-    Ok((version, index, options))
+    Ok((version, index, measure))
 }

@@ -1,7 +1,7 @@
 //! `pg_index`, `pg_am`, `pg_opclass`, `pg_opfamily`: indexes and what they are made with.
 
 use sepal_types::limits::{HALFVEC_OID, PUBLIC_NAMESPACE_OID, VECTOR_OID};
-use sepal_types::{IndexKey, IndexMethod, KeySource, Metric, SqlType, TableDef, VectorKind};
+use sepal_types::{BitMetric, IndexKey, KeySource, Measure, Metric, SqlType, TableDef, VectorKind};
 
 use super::super::CatalogContext;
 use super::super::objects::{Index, OWNER_OID, attribute_number, indexes};
@@ -108,6 +108,8 @@ const VECTOR_BTREE_CLASS: u32 = 16_620;
 /// The same of `halfvec`. Far enough above that no class meets another's family.
 const FIRST_HALFVEC_CLASS: u32 = 16_700;
 const HALFVEC_BTREE_CLASS: u32 = 16_720;
+/// Those of `bit`, two for each vector access method, above the families of the others.
+const FIRST_BIT_CLASS: u32 = 16_800;
 /// Each class has a family of its own, this far above it.
 const FAMILY_DISTANCE: u32 = 40;
 pub(super) const VECTOR_METHODS: [u32; 5] = [16_390, 16_391, 16_392, 16_393, 16_394];
@@ -183,9 +185,14 @@ fn order(key: &IndexKey) -> i16 {
 fn operator_class(index: Index<'_>, key: &IndexKey, ty: &SqlType) -> u32 {
     let method = access_method_oid(index.access_method());
     if let Index::Secondary(def) = index
-        && let IndexMethod::Vector(options) = &def.method
+        && let Some(measure) = def.measure()
     {
-        return vector_class(method, options.metric(), ty.vector_kind().unwrap_or(VectorKind::Single));
+        return match measure {
+            Measure::Vectors(metric) | Measure::Halves(metric) => {
+                vector_class(method, metric, ty.vector_kind().unwrap_or(VectorKind::Single))
+            }
+            Measure::Bits(metric) | Measure::Signs(metric) => bit_class(method, metric),
+        };
     }
     let named = key
         .class
@@ -207,13 +214,21 @@ fn operator_class(index: Index<'_>, key: &IndexKey, ty: &SqlType) -> u32 {
 }
 
 fn vector_class(method: u32, metric: Metric, kind: VectorKind) -> u32 {
-    let place = |found: Option<usize>| found.and_then(|place| u32::try_from(place).ok()).unwrap_or(0);
     let method = place(VECTOR_METHODS.iter().position(|candidate| *candidate == method));
     let first = match kind {
         VectorKind::Half => FIRST_HALFVEC_CLASS,
         VectorKind::Single => FIRST_VECTOR_CLASS,
     };
     first + method * 4 + place(Metric::ALL.iter().position(|candidate| *candidate == metric))
+}
+
+fn bit_class(method: u32, metric: BitMetric) -> u32 {
+    let method = place(VECTOR_METHODS.iter().position(|candidate| *candidate == method));
+    FIRST_BIT_CLASS + method * 2 + place(BitMetric::ALL.iter().position(|candidate| *candidate == metric))
+}
+
+fn place(found: Option<usize>) -> u32 {
+    found.and_then(|place| u32::try_from(place).ok()).unwrap_or(0)
 }
 
 fn access_methods(_: &CatalogContext, rows: &mut Rows) {
@@ -245,6 +260,14 @@ fn all_classes() -> impl Iterator<Item = (u32, u32, &'static str, u32, u32, bool
             )
         })
     });
+    // As in pgvector, which has none of them as the default, and no cells by Jaccard. Ours has none for FAISS.
+    let bits = VECTOR_METHODS.into_iter().filter(|method| *method != CELLS[1]).flat_map(|method| {
+        let takes = move |metric: &BitMetric| method != CELLS[0] || *metric == BitMetric::Hamming;
+        BitMetric::ALL.into_iter().filter(takes).map(move |metric| {
+            let oid = bit_class(method, metric);
+            (oid, method, metric.opclass(), PUBLIC_NAMESPACE_OID, SqlType::Bit(None).oid(), false)
+        })
+    });
     let btree = [
         (VECTOR_BTREE_CLASS, 403, "vector_ops", PUBLIC_NAMESPACE_OID, VECTOR_OID, true),
         (HALFVEC_BTREE_CLASS, 403, "halfvec_ops", PUBLIC_NAMESPACE_OID, HALFVEC_OID, true),
@@ -253,6 +276,7 @@ fn all_classes() -> impl Iterator<Item = (u32, u32, &'static str, u32, u32, bool
         .into_iter()
         .map(|(oid, method, name, input, default)| (oid, method, name, 11, input, default))
         .chain(ours)
+        .chain(bits)
         .chain(btree)
 }
 

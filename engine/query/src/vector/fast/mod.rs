@@ -18,7 +18,7 @@ use datafusion::{
     sql::sqlparser::ast::Query,
 };
 use sepal_storage::ChunkRef;
-use sepal_types::{ColumnId, Error, Metric, Result, SqlState, SqlType, TableId, VectorKind};
+use sepal_types::{ColumnId, Error, Measure, Metric, Result, SqlState, SqlType, TableId, VectorKind};
 
 use super::{
     Hit, Search, Searched,
@@ -37,7 +37,7 @@ use crate::{
     },
 };
 use filter::FastFilter;
-use shape::{Count, Source, distance_of, only_beside, plain_limit, plain_order, resolve_alias};
+use shape::{Count, Distance, Source, distance_of, only_beside, plain_limit, plain_order, resolve_alias};
 
 /// What one output column is.
 #[derive(Clone, Debug)]
@@ -51,9 +51,11 @@ enum Output {
 pub struct FastKnn {
     table: TableId,
     column: ColumnId,
+    /// As what the rows are compared: the column's, or `halfvec` for `column::halfvec(n)`.
     kind: VectorKind,
     dimensions: u16,
     metric: Metric,
+    as_halves: bool,
     query: Source,
     limit: Count,
     outputs: Vec<Output>,
@@ -80,9 +82,13 @@ impl FastKnn {
         let names = [Some(name.as_str()), alias.as_deref()];
         let order = plain_order(query)?;
         let distance = resolve_alias(order, select).unwrap_or(order);
-        let (column, metric, source) = distance_of(distance, def, &names)?;
+        let Distance { column, metric, as_halves, query: source } = distance_of(distance, def, &names)?;
+        if as_halves && def.measured_by(column, Measure::Halves(metric)).is_none() {
+            return None;
+        }
         let searched = &def.column_by_id(column)?.ty;
-        let (kind, dimensions) = (searched.vector_kind()?, searched.dimensions()?);
+        let kind = if as_halves { VectorKind::Half } else { searched.vector_kind()? };
+        let dimensions = searched.dimensions()?;
         let usable = match &source {
             Source::Constant(elements) => elements.len() == usize::from(dimensions),
             Source::Parameter(position) => parameters
@@ -111,6 +117,7 @@ impl FastKnn {
             kind,
             dimensions,
             metric,
+            as_halves,
             query: source,
             limit: plain_limit(query)?,
             outputs,
@@ -177,6 +184,11 @@ impl FastKnn {
         let Some(column) = version.def.column_by_id(self.column) else {
             return Ok(None);
         };
+        // Without the index there may be rows that cannot be rounded.
+        let halves = Measure::Halves(self.metric);
+        if self.as_halves && version.def.measured_by(self.column, halves).is_none() {
+            return Ok(None);
+        }
         let given = match self.query {
             Source::Constant(_) => None,
             Source::Parameter(position) => match query_array(parameters, position, self.kind)? {
@@ -198,6 +210,7 @@ impl FastKnn {
                 version,
                 column,
                 metric: self.metric,
+                as_halves: self.as_halves,
                 query,
                 k: self.count(parameters)?,
                 settings: *context.search.read(),

@@ -9,7 +9,9 @@ use datafusion::sql::sqlparser::ast::{
     Query, SelectItem, Value, visit_expressions,
 };
 use half::f16;
-use sepal_types::{ColumnId, Metric, TableDef, VectorKind, parse_elements, parse_vector, round_to_half};
+use sepal_types::{
+    ColumnId, Metric, SqlType, TableDef, VectorKind, parse_elements, parse_vector, round_to_half,
+};
 
 use crate::sql::shape::{normalized, parameter, plain_column};
 
@@ -51,11 +53,16 @@ pub(super) fn resolve_alias<'a>(order: &Expr, select: &'a ast::Select) -> Option
     })
 }
 
-pub(super) fn distance_of(
-    expr: &Expr,
-    def: &TableDef,
-    names: &[Option<&str>],
-) -> Option<(ColumnId, Metric, Source)> {
+/// A distance to a column.
+pub(super) struct Distance {
+    pub column: ColumnId,
+    pub metric: Metric,
+    /// Whether it is to the column's vectors as `halfvec`.
+    pub as_halves: bool,
+    pub query: Source,
+}
+
+pub(super) fn distance_of(expr: &Expr, def: &TableDef, names: &[Option<&str>]) -> Option<Distance> {
     let Expr::BinaryOp { left, op, right } = expr else {
         return None;
     };
@@ -64,13 +71,48 @@ pub(super) fn distance_of(
         BinaryOperator::Custom(text) => Metric::from_operator(text)?,
         _ => return None,
     };
-    let (column, query) = match (plain_column(left, def, names), plain_column(right, def, names)) {
-        (Some(column), None) => (column, right),
-        (None, Some(column)) => (column, left),
+    let searched = |expr: &Expr| match plain_column(expr, def, names) {
+        Some(column) => Some((column, false)),
+        None => halved_column(expr, def, names).map(|column| (column, true)),
+    };
+    let ((column, as_halves), query) = match (searched(left), searched(right)) {
+        (Some(searched), None) => (searched, right),
+        (None, Some(searched)) => (searched, left),
         _ => return None,
     };
-    let kind = def.column_by_id(column)?.ty.vector_kind()?;
-    Some((column, metric, source(query, kind)?))
+    let kind = match as_halves {
+        true => VectorKind::Half,
+        false => def.column_by_id(column)?.ty.vector_kind()?,
+    };
+    Some(Distance { column, metric, as_halves, query: source(query, kind)? })
+}
+
+/// `column::halfvec(n)`, of as many dimensions as the column has.
+fn halved_column(expr: &Expr, def: &TableDef, names: &[Option<&str>]) -> Option<ColumnId> {
+    let call = match expr {
+        Expr::Nested(inner) => return halved_column(inner, def, names),
+        Expr::Function(call) if call.name.to_string() == "sepal_cast_halfvec" => call,
+        _ => return None,
+    };
+    let FunctionArguments::List(list) = &call.args else {
+        return None;
+    };
+    let (operand, modifier) = match list.args.as_slice() {
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(operand))] => (operand, None),
+        [
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(operand)),
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(modifier))),
+        ] => match &modifier.value {
+            Value::Number(digits, _) => (operand, Some(digits.parse::<u16>().ok()?)),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let column = plain_column(operand, def, names)?;
+    match def.column_by_id(column)?.ty {
+        SqlType::Vector(Some(own)) if modifier.is_none_or(|modifier| modifier == own) => Some(column),
+        _ => None,
+    }
 }
 
 /// A parameter, or a literal: `'[1,2,3]'`, with a cast around it or without, as a column of this kind takes it.

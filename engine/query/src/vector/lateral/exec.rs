@@ -27,7 +27,7 @@ use datafusion::{
 };
 use futures::{StreamExt, TryStreamExt, future::ready, stream};
 use parking_lot::Mutex;
-use sepal_types::Error;
+use sepal_types::{Error, Measure};
 
 use super::{
     node::{Lateral, Question, Searched},
@@ -159,7 +159,8 @@ impl LateralExec {
     pub fn explain_lines(&self) -> Vec<String> {
         let Searches { version, column, metric, skip, fetch, keeps_unmatched, .. } = self.searches.as_ref();
         let settings = *self.searches.runtime.settings.read();
-        let index = settings.use_indexes.then(|| usable_index(version, column, *metric)).flatten();
+        let index =
+            settings.use_indexes.then(|| usable_index(version, column, Measure::Vectors(*metric))).flatten();
         let table = &version.def.name;
         let mut lines = vec![match &index {
             Some((_, name)) => format!("Batch Index Scan using {name} on {table}"),

@@ -116,6 +116,7 @@ impl Searches {
                 version: &self.version,
                 column: &self.column,
                 metric: self.metric,
+                as_halves: false,
                 query: &query,
                 k,
                 settings: *self.runtime.settings.read(),

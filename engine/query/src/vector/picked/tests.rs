@@ -194,7 +194,8 @@ impl World {
         let (_, options) = version.def.vector_indexes(column.id).next().unwrap();
         let (metric, settings) = (options.metric(), SearchSettings { probes, ..SearchSettings::default() });
         let mut searched = Searched::default();
-        let wanted = Search { version: &version, column, metric, query, k, settings, predicate };
+        let as_halves = false;
+        let wanted = Search { version: &version, column, metric, as_halves, query, k, settings, predicate };
         search(&wanted, indexes, &mut searched).map(|hits| (hits, searched))
     }
 
