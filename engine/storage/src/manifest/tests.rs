@@ -283,7 +283,7 @@ fn a_manifest_beyond_its_limit_is_neither_written_nor_read() {
 /// For ever: a definition in a manifest or log that says it otherwise would not be read.
 #[test]
 fn vector_indexes_are_written_so() {
-    use sepal_types::{IndexMethod, Metric, VectorIndexOptions};
+    use sepal_types::{BitMetric, IndexMethod, Metric, VectorIndexOptions};
     let (metric, m, ef_construction) = (Metric::Cosine, 16, 64);
     let cases = [
         (VectorIndexOptions::Flat { metric }, r#"{"Flat":{"metric":"Cosine"}}"#),
@@ -300,11 +300,60 @@ fn vector_indexes_are_written_so() {
             VectorIndexOptions::Faiss { metric, factory: "IVF16,Flat".into() },
             r#"{"Faiss":{"metric":"Cosine","factory":"IVF16,Flat"}}"#,
         ),
+        (
+            VectorIndexOptions::Signs { metric: BitMetric::Hamming, access_method: "hnsw".into() },
+            r#"{"Signs":{"metric":"Hamming","access_method":"hnsw"}}"#,
+        ),
     ];
     for (options, text) in cases {
         let method = IndexMethod::Vector(options);
         let text = format!(r#"{{"Vector":{text}}}"#);
         assert_eq!(serde_json::to_string(&method).unwrap(), text);
         assert_eq!(serde_json::from_str::<IndexMethod>(&text).unwrap(), method);
+    }
+}
+
+/// What indexes compare, as searches read it off their definitions: over a vector column as `halfvec`, over its signs,
+/// over bit strings, and as all were before there was more than the vectors.
+#[test]
+fn what_indexes_compare_is_written_so() {
+    use sepal_types::{BitMetric, Measure, Metric};
+    let cases = [
+        (
+            concat!(
+                r#"{"id":20002,"name":"i","columns":[2],"method":{"Vector":{"Hnsw":{"metric":"Cosine","m":16,"#,
+                r#""ef_construction":64}}},"valid":true,"clauses":{"keys":[{"of":{"Expression":{"name":"v","#,
+                r#""text":"(v)::halfvec(3)","ty":{"HalfVec":3}}},"class":"halfvec_cosine_ops"}]}}"#
+            ),
+            Measure::Halves(Metric::Cosine),
+        ),
+        (
+            concat!(
+                r#"{"id":20002,"name":"i","columns":[2],"method":{"Vector":{"Signs":{"metric":"Hamming","#,
+                r#""access_method":"hnsw"}}},"valid":true,"clauses":{"keys":[{"of":{"Expression":{"#,
+                r#""name":"binary_quantize","text":"(binary_quantize(v))::bit(3)","ty":{"Bit":3}}},"#,
+                r#""class":"bit_hamming_ops"}]}}"#
+            ),
+            Measure::Signs(BitMetric::Hamming),
+        ),
+        (
+            concat!(
+                r#"{"id":20002,"name":"i","columns":[3],"method":{"Scalar":{"access_method":"hnsw"}},"#,
+                r#""valid":true,"clauses":{"keys":[{"of":{"Column":3},"class":"bit_jaccard_ops"}]}}"#
+            ),
+            Measure::Bits(BitMetric::Jaccard),
+        ),
+        (
+            concat!(
+                r#"{"id":20002,"name":"i","columns":[2],"method":{"Vector":{"Flat":{"metric":"L2"}}},"#,
+                r#""valid":true}"#
+            ),
+            Measure::Vectors(Metric::L2),
+        ),
+    ];
+    for (text, measure) in cases {
+        let index: IndexDef = serde_json::from_str(text).unwrap();
+        assert_eq!(index.measure(), Some(measure), "{text}");
+        assert_eq!(serde_json::to_string(&index).unwrap(), text);
     }
 }
