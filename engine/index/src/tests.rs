@@ -6,8 +6,8 @@ use half::f16;
 use sepal_types::{Metric, VectorIndexOptions};
 
 use crate::{
-    Bits, BuildParams, IndexError, SearchParams, Stored, Vectors, build, build_memory, open, open_in_place,
-    open_stored, search_exact,
+    Bits, BuildParams, IndexError, SearchParams, Stored, Vectors, build, build_memory, distance, open,
+    open_in_place, open_stored, search_exact,
 };
 
 const ROWS: usize = 600;
@@ -172,6 +172,33 @@ fn half_precision_rows_are_found_as_the_rows_they_are() {
                 let unseen = index.search_unseen(rows, 31, &wanted);
                 assert!(!unseen.is_empty() && unseen.iter().all(|neighbor| neighbor.position != 31));
                 assert_eq!(unseen, index.search_unseen((&*widened).into(), 31, &wanted), "{options:?}");
+            }
+        }
+    }
+}
+
+/// Rounded row by row as they are scored, or all before: the same rows, and the same distances to the bit.
+#[test]
+fn rows_read_as_half_precision_are_the_rounded_rows() {
+    let single = scattered(ROWS * DIM);
+    let half: Vec<f16> = single.iter().copied().map(f16::from_f32).collect();
+    let (rounded, rows) = (Vectors::from(&single).rounded(), Vectors::from(half.as_slice()));
+    assert_eq!(rounded.widened(), rows.widened());
+    assert!(rounded.row(3, DIM).equals(&rows.row(3, DIM).widened()));
+    assert!(!rounded.row(3, DIM).equals(&single[3 * DIM..4 * DIM]));
+    for metric in Metric::ALL {
+        let query = &scattered((ROWS + 1) * DIM)[ROWS * DIM..];
+        let exact = search_exact(metric, DIM, rows, query, 20, None);
+        assert_eq!(search_exact(metric, DIM, rounded, query, 20, None), exact);
+        assert_ne!(search_exact(metric, DIM, &single, query, 20, None), exact, "{metric:?}");
+        for options in kinds(metric) {
+            let index = build(&options, &params(metric, &single)).unwrap();
+            let wanted = SearchParams { k: 10, ef_search: 200, probes: 8, allowed: None };
+            let found = index.search(rounded, query, &wanted);
+            assert_eq!(found.len(), 10);
+            for found in found {
+                let row = rows.row(found.position as usize, DIM);
+                assert_eq!(found.distance.to_bits(), distance(metric, query, row).to_bits(), "{options:?}");
             }
         }
     }

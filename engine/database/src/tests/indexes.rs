@@ -1,4 +1,4 @@
-//! Index builds that were cut short, and indexes that are damaged.
+//! Index builds that were cut short, indexes that are damaged, and those over expressions.
 
 use std::{
     path::{Path, PathBuf},
@@ -135,4 +135,46 @@ async fn a_damaged_index_costs_no_answer() {
         assert_eq!(run(&mut again.session().await, NEAREST).await, [7], "gone: {gone}");
         assert_eq!(again.database.metrics().damaged_indexes, 0, "gone: {gone}: it was built for good");
     }
+}
+
+/// Over a column's halves and signs, and over bit strings: what was written last is found, before and after.
+#[tokio::test(flavor = "multi_thread")]
+async fn indexes_over_expressions_outlive_a_crash_and_a_restart() {
+    async fn check(fixture: &Fixture, when: &str) {
+        let mut session = fixture.session().await;
+        for (sql, row) in [
+            ("SELECT id FROM items ORDER BY v::halfvec(4) <-> '[7.1,0,0,1]' LIMIT 1", 7),
+            ("SELECT id FROM items ORDER BY v::halfvec(4) <-> '[1,1,1,-1]' LIMIT 1", 5000),
+            ("SELECT id FROM items ORDER BY binary_quantize(v)::bit(4) <~> B'1110' LIMIT 1", 5000),
+            ("SELECT id FROM marks ORDER BY b <~> B'0111' LIMIT 1", 2),
+            (NAMES, 2),
+            ("SELECT count(*) FROM pg_indexes WHERE tablename = 'marks'", 1),
+        ] {
+            assert_eq!(run(&mut session, sql).await, [row], "{when}: {sql}");
+        }
+        let too_large = "INSERT INTO items VALUES (9, '[70000,0,0,1]')";
+        assert_eq!(refused(&mut session, too_large).await, "22003", "{when}");
+    }
+
+    let fixture = Fixture::new();
+    let mut session = fixture.session().await;
+    run(&mut session, ITEMS).await;
+    run(&mut session, "CREATE TABLE marks (id int8, b bit(4))").await;
+    for over in [
+        "items USING hnsw ((v::halfvec(4)) halfvec_l2_ops)",
+        "items USING hnsw ((binary_quantize(v)::bit(4)) bit_hamming_ops)",
+        "marks USING hnsw (b bit_hamming_ops)",
+    ] {
+        run(&mut session, &format!("CREATE INDEX ON {over}")).await;
+    }
+    run(&mut session, "INSERT INTO items VALUES (5000, '[1,1,1,-1]')").await;
+    run(&mut session, "INSERT INTO marks VALUES (1, '1000'), (2, '0110'), (3, NULL)").await;
+    drop(session);
+    check(&fixture, "as it was made").await;
+    let again = fixture.crash();
+    check(&again, "after a crash").await;
+    let again = again.restart().await;
+    check(&again, "after a restart").await;
+    run(&mut again.session().await, "VACUUM FULL items").await;
+    check(&again, "in one segment").await;
 }
