@@ -13,7 +13,7 @@ use super::{
     create_table::add_unique,
     deparse::{bare_name, print},
     names::{find_table, generated, identifier, object_name, taken},
-    vector_index::{Indexed, indexed},
+    vector_index::{Indexed, bare, indexed},
 };
 
 /// The access methods for vectors.
@@ -112,7 +112,7 @@ fn check_order(create: &CreateIndex, method: &str) -> Result<()> {
 fn index_keys(def: &TableDef, create: &CreateIndex) -> Result<(Vec<IndexKey>, Vec<String>)> {
     let (mut keys, mut names) = (Vec::new(), Vec::new());
     for column in &create.columns {
-        let (of, name) = match &column.column.expr {
+        let (of, name) = match bare(&column.column.expr) {
             Expr::Identifier(ident) => {
                 let name = identifier(ident);
                 (KeySource::Column(known_column(def, &name)?), name)

@@ -53,7 +53,8 @@ pub fn indexed<'a>(method: &str, def: &'a TableDef, key: &Expr) -> Result<Indexe
     }
 }
 
-fn bare(expr: &Expr) -> &Expr {
+/// Without the parentheses around it.
+pub fn bare(expr: &Expr) -> &Expr {
     match expr {
         Expr::Nested(inner) => bare(inner),
         other => other,
