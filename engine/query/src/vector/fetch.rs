@@ -1,5 +1,4 @@
-//! Fetches the columns of the rows found: late materialisation, `k` rows of each column. Of vectors that are more than
-//! memory takes, the pages that these rows lie on.
+//! Fetches the columns of the rows found: late materialisation, `k` rows of each column.
 
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use datafusion::arrow::{
 use sepal_storage::{TableVersion, arrow_type};
 use sepal_types::{ColumnDef, Result};
 
-use super::{Hit, picked::is_larger_than_memory};
+use super::Hit;
 use crate::error;
 
 /// One column of the rows hit, in their order.
@@ -18,9 +17,6 @@ pub fn fetch(version: &TableVersion, column: &ColumnDef, hits: &[Hit]) -> Result
     let Some(first) = hits.first().map(|hit| hit.chunk) else {
         return Ok(new_empty_array(&arrow_type(&column.ty)));
     };
-    if column.ty.vector_kind().is_some() && is_larger_than_memory(version, column) {
-        return fetch_pages(version, column, hits);
-    }
     if hits.iter().all(|hit| hit.chunk == first) {
         let array = version.chunks[first].chunk.column(column)?;
         let positions = UInt32Array::from_iter_values(hits.iter().map(|hit| hit.position));
@@ -40,29 +36,6 @@ pub fn fetch(version: &TableVersion, column: &ColumnDef, hits: &[Hit]) -> Result
         };
         rows.push((place, hit.position as usize));
     }
-    let arrays: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
-    interleave(&arrays, &rows).map_err(error::arrow)
-}
-
-/// The same of a column that is more than memory takes: reads the pages that the rows lie on, and keeps nothing.
-fn fetch_pages(version: &TableVersion, column: &ColumnDef, hits: &[Hit]) -> Result<ArrayRef> {
-    let mut places: Vec<(usize, u32)> = hits.iter().map(|hit| (hit.chunk, hit.position)).collect();
-    places.sort_unstable();
-    places.dedup();
-    let (mut arrays, mut starts): (Vec<ArrayRef>, Vec<usize>) = (Vec::new(), Vec::new());
-    let mut start = 0;
-    for chunk in places.chunk_by(|one, next| one.0 == next.0) {
-        let positions: Vec<u32> = chunk.iter().map(|(_, position)| *position).collect();
-        arrays.push(version.chunks[chunk[0].0].chunk.column_rows(column, &positions)?);
-        starts.push(start);
-        start += chunk.len();
-    }
-    let place = |hit: &Hit| {
-        let at = places.partition_point(|place| *place < (hit.chunk, hit.position));
-        let array = starts.partition_point(|start| *start <= at) - 1;
-        (array, at - starts[array])
-    };
-    let rows: Vec<(usize, usize)> = hits.iter().map(place).collect();
     let arrays: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
     interleave(&arrays, &rows).map_err(error::arrow)
 }

@@ -7,8 +7,8 @@
 
 use datafusion::arrow::array::ArrayRef;
 use sepal_index::{Candidates, Effort, Found, Query, SearchParams, search_named};
-use sepal_storage::{ChunkRef, TableVersion};
-use sepal_types::{ColumnDef, Error, ErrorKind, Result, VectorKind};
+use sepal_storage::ChunkRef;
+use sepal_types::{Error, ErrorKind, Result, VectorKind};
 
 use super::{ChunkIndex, Search, Searched, filter::Selected, search::effort};
 
@@ -35,17 +35,17 @@ pub(super) enum Picking {
 
 /// Whether the table has more vectors than its tenant's decoded columns may take, and some are not there: to decode one
 /// segment would push out another, and each would be decoded by each search.
-pub(super) fn is_larger_than_memory(version: &TableVersion, column: &ColumnDef) -> bool {
-    let element = match column.ty.vector_kind() {
+pub(super) fn is_larger_than_memory(search: &Search) -> bool {
+    let element = match search.column.ty.vector_kind() {
         Some(VectorKind::Half) => 2,
         _ => 4,
     };
-    let width = element * usize::from(column.ty.dimensions().unwrap_or(0));
-    let sealed = || version.chunks.iter().filter(|held| held.chunk.segment().is_some());
+    let width = element * usize::from(search.column.ty.dimensions().unwrap_or(0));
+    let sealed = || search.version.chunks.iter().filter(|held| held.chunk.segment().is_some());
     let rows: usize = sealed().map(|held| held.chunk.rows() as usize).sum();
     let most = sealed().find_map(|held| held.chunk.decoded_most_bytes());
     most.is_some_and(|most| rows.saturating_mul(width) > most)
-        && sealed().any(|held| !held.chunk.is_decoded(column.id))
+        && sealed().any(|held| !held.chunk.is_decoded(search.column.id))
 }
 
 /// The rows to score, and their vectors if all of them are. `fetches`: not only for an index in place. A graph then

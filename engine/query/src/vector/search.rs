@@ -143,8 +143,7 @@ pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) ->
         .then(|| usable_index(search.version, search.column, search.measure()))
         .flatten()
         .map(|(id, _)| id);
-    let fetches = || is_larger_than_memory(search.version, search.column);
-    let index = index.map(|id| Index { id, indexes, fetches: fetches() });
+    let index = index.map(|id| Index { id, indexes, fetches: is_larger_than_memory(search) });
     let (mut segments, mut named) = (Vec::with_capacity(search.version.chunks.len()), Vec::new());
     for (number, reference) in (0..).zip(&search.version.chunks) {
         segments.extend(Segment::of(search, index.as_ref(), (number, reference), &mut named, searched)?);
