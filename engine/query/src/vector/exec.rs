@@ -33,6 +33,7 @@ use super::{
     fetch::{distances, fetch},
     filter::{Filter, Selected},
     node::{Runtime, TopK, subqueries},
+    rule::{MORE_TIES, MOST_NEIGHBOURS, TIE_MARGIN, has_all_ties},
     search::{Predicate, effort, search, shown, usable_index},
     unranked::unranked,
 };
@@ -83,6 +84,7 @@ impl ExtensionPlanner for TopKPlanner {
             columns,
             metric: node.metric,
             k: count(&node.k)?,
+            ties: node.ties,
             ef_search: node.ef_search,
             with_distance: node.with_distance,
             filter_text: node.filter.as_ref().map(ToString::to_string),
@@ -158,6 +160,13 @@ fn count(expr: &Expr) -> Result<usize> {
         carry(Error::unsupported(message))
     })?;
     match value.cast_to(&DataType::Int64)? {
+        ScalarValue::Int64(Some(count)) if count > MOST_NEIGHBOURS as i64 => {
+            let message = format!("k of knn() must be at most {MOST_NEIGHBOURS}");
+            Err(carry(
+                Error::new(SqlState::ProgramLimitExceeded, message)
+                    .with_hint("ORDER BY the distance LIMIT n has no such limit."),
+            ))
+        }
         ScalarValue::Int64(Some(count)) => usize::try_from(count).map_err(|_| {
             carry(Error::new(SqlState::InvalidRowCountInLimitClause, "LIMIT must not be negative"))
         }),
@@ -180,6 +189,8 @@ struct Knn {
     metric: Metric,
     query: Query,
     k: usize,
+    /// See [`TopK::ties`].
+    ties: bool,
     ef_search: Option<usize>,
     filter: Option<Filter>,
     filter_text: Option<String>,
@@ -369,18 +380,33 @@ impl Knn {
     }
 
     fn hits(&self, searched: &mut Searched) -> Result<Vec<Hit>> {
+        let query = self.query()?;
+        if !self.ties || self.k == 0 {
+            return self.nearest(query.as_deref(), self.k, searched);
+        }
+        let mut k = self.k.saturating_add(TIE_MARGIN);
+        loop {
+            let hits = self.nearest(query.as_deref(), k, searched)?;
+            if has_all_ties(&hits, self.k, k) {
+                return Ok(hits);
+            }
+            k = k.saturating_mul(MORE_TIES);
+        }
+    }
+
+    fn nearest(&self, query: Option<&[f32]>, k: usize, searched: &mut Searched) -> Result<Vec<Hit>> {
         let predicate = |_: usize, reference: &ChunkRef| self.passing(reference);
         let predicate: Option<&Predicate<'_>> = if self.filter.is_some() { Some(&predicate) } else { None };
-        let Some(query) = self.query()? else {
-            return unranked(&self.version, self.k, predicate).map_err(carry);
+        let Some(query) = query else {
+            return unranked(&self.version, k, predicate).map_err(carry);
         };
         search(
             &Search {
                 version: &self.version,
                 column: &self.column,
                 metric: self.metric,
-                query: &query,
-                k: self.k,
+                query,
+                k,
                 settings: self.settings(),
                 predicate,
             },

@@ -53,6 +53,8 @@ pub struct TopK {
     pub query: Expr,
     /// A constant or a parameter.
     pub k: Expr,
+    /// More sort keys follow: all rows as far as the last of the `k` are wanted, for them to choose from.
+    pub ties: bool,
     /// Over the table's columns, typed already. Not among `expressions()`, but for its subqueries: a leaf has no input
     /// schema that DataFusion could resolve its columns against.
     pub filter: Option<Expr>,
@@ -95,6 +97,7 @@ impl TopK {
             metric,
             query,
             k,
+            ties: false,
             filter,
             ef_search,
             projection,
@@ -104,7 +107,7 @@ impl TopK {
         })
     }
 
-    fn identity(&self) -> (u32, usize, u32, &'static str, &Expr, &Expr, Option<&Expr>, &[usize]) {
+    fn identity(&self) -> (u32, usize, u32, &'static str, &Expr, (&Expr, bool), Option<&Expr>, &[usize]) {
         let operator = self.metric.operator();
         (
             self.table.def().id.0,
@@ -112,7 +115,7 @@ impl TopK {
             self.column.0,
             operator,
             &self.query,
-            &self.k,
+            (&self.k, self.ties),
             self.filter.as_ref(),
             &self.projection,
         )
