@@ -29,10 +29,10 @@ use super::Graph;
 use super::beam::Walk;
 use super::nodes::NONE;
 use super::reach::unit;
-use super::scratch::{Candidate, Scratch, of_sortable, sortable, with_scratch};
+use super::scratch::{Candidate, Scratch, with_scratch};
 use super::space::{Estimate, Exact, Space, Without};
 use crate::distance::{Scorer, has_direction, prefetch};
-use crate::neighbor::{Found, TopK};
+use crate::neighbor::{Found, TopK, of_sortable, sortable};
 use crate::quantize::{Codes, Query, QueryRef};
 use crate::{Allowed, Bits, Neighbor, SearchParams, Vectors, Work, search_exact};
 
