@@ -79,6 +79,7 @@ files! {
     }
     "vector" {
         vector_bit "bit.slt",
+        vector_edges "edges.slt",
         vector_expression_indexes "expression_indexes.slt",
         vector_functions "functions.slt",
         vector_halfvec "halfvec.slt",

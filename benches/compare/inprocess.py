@@ -107,11 +107,7 @@ def search(options, found):
     for each in found:
         report = each.search([effort for effort in fine(GRID) if effort >= options.k], min(1, options.seconds))
         each.out |= {"memory_bytes": report["memory_bytes"], "curve": report["efforts"]}
-        each.out["effort"] = {}
-        for bar in BARS:
-            enough = [point["effort"] for point in report["efforts"] if point["recall"] >= bar]
-            if enough:
-                each.out["effort"][str(bar)] = enough[0]
+        each.out["effort"] = {str(bar): effort for bar in BARS if (effort := least(each, report["efforts"], bar))}
     runs = {each.key: [] for each in found}
     for _ in range(options.repeat):
         for each in found:
@@ -125,6 +121,19 @@ def search(options, found):
             chosen = {**chosen, "all_per_second": [round(report["per_second"], 1) for report in reports]}
             each.out.setdefault("at", {})[bar] = {"1": chosen}
             talk(f"  {each.title:24} recall >= {bar}: {chosen['per_second']:9.0f}/s, effort {effort}")
+
+
+def least(each, curve, bar):
+    """The least effort that reaches the bar: those between the curve's two points around it are tried, too."""
+    enough = [point["effort"] for point in curve if point["recall"] >= bar]
+    if not enough:
+        return None
+    below = [point["effort"] for point in curve if point["effort"] < enough[0]]
+    between = list(range(below[-1] + 1, enough[0])) if below else []
+    if between:
+        tried = each.search(between, 0.2)["efforts"]
+        enough = [point["effort"] for point in tried if point["recall"] >= bar] + enough
+    return enough[0]
 
 
 def fine(grid):

@@ -57,4 +57,4 @@ pub use wrap::{WRAPPED_KEY_BYTES, unwrap_key, unwrap_secret, wrap_key, wrap_secr
 /// Whether anything is sealed. Only `benches/sealing` is built with the feature that ends it; a program asserts this, so
 /// that no other ever is, by `--all-features` for one.
 pub const SEALS: bool = !cfg!(feature = "null-cipher");
-pub use xaes::{SEAL_OVERHEAD_BYTES, open, seal};
+pub use xaes::{SEAL_OVERHEAD_BYTES, open, seal, seal_into};

@@ -34,6 +34,11 @@ pub fn seal(key: &Key, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
     seal_with_nonce(key, &fresh_nonce(), aad, plaintext)
 }
 
+/// Like [`seal`], behind what `out` holds already: without a buffer of its own, and a copy out of it.
+pub fn seal_into(key: &Key, aad: &[u8], plaintext: &[u8], out: &mut Vec<u8>) {
+    append_with_nonce(key, &fresh_nonce(), aad, plaintext, out);
+}
+
 fn fresh_nonce() -> [u8; NONCE_BYTES] {
     #[cfg(debug_assertions)]
     if let Some(planted) = crate::planted::nonce() {
@@ -56,11 +61,17 @@ pub fn open(key: &Key, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, OpenError> 
 }
 
 pub(crate) fn seal_with_nonce(key: &Key, nonce: &[u8; NONCE_BYTES], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
-    let mut sealed = vec![0; plaintext.len() + SEAL_OVERHEAD_BYTES];
-    sealed[..NONCE_BYTES].copy_from_slice(nonce);
-    let (subkey, short_nonce) = derive(key, nonce);
-    Gcm::new(&subkey).seal(&short_nonce, aad, plaintext, &mut sealed[NONCE_BYTES..]);
+    let mut sealed = Vec::with_capacity(plaintext.len() + SEAL_OVERHEAD_BYTES);
+    append_with_nonce(key, nonce, aad, plaintext, &mut sealed);
     sealed
+}
+
+fn append_with_nonce(key: &Key, nonce: &[u8; NONCE_BYTES], aad: &[u8], plaintext: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(nonce);
+    let begin = out.len();
+    out.resize(begin + plaintext.len() + TAG_BYTES, 0);
+    let (subkey, short_nonce) = derive(key, nonce);
+    Gcm::new(&subkey).seal(&short_nonce, aad, plaintext, &mut out[begin..]);
 }
 
 /// The one-message key and the 96-bit nonce: CMAC-AES256 as an SP 800-108r1 counter KDF, three AES calls.

@@ -147,13 +147,6 @@ impl Bits {
         }
     }
 
-    /// Clears what is set in `other`.
-    pub fn and_not(&mut self, other: &Bits) {
-        for (word, taken) in self.changed().iter_mut().zip(other.words.iter()) {
-            *word &= !taken;
-        }
-    }
-
     /// The words, bit 0 of word 0 first.
     pub fn words(&self) -> &[u64] {
         &self.words
@@ -212,9 +205,6 @@ mod tests {
         both.and(&thirds);
         assert_eq!(both, from(100, |position| position % 6 == 0));
         assert_eq!(even.count_and(&thirds), both.count());
-        let mut rest = even.clone();
-        rest.and_not(&thirds);
-        assert_eq!(rest, from(100, |position| position % 2 == 0 && position % 3 != 0));
         let mut longer = Bits::full(100);
         longer.and(&Bits::full(64));
         assert_eq!(longer.count(), 64);

@@ -100,6 +100,19 @@ impl<T: Ord> TopK<T> {
     }
 }
 
+/// Maps a float's bits to an integer of the same order; NaN to that of infinity.
+#[inline(always)]
+pub(crate) fn sortable(score: f32) -> u32 {
+    let bits = if score.is_nan() { f32::INFINITY.to_bits() } else { score.to_bits() };
+    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+}
+
+/// The float of [`sortable`]'s integer.
+#[inline(always)]
+pub(crate) fn of_sortable(bits: u32) -> f32 {
+    f32::from_bits(if bits >> 31 == 1 { bits ^ 1 << 31 } else { !bits })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -329,6 +329,16 @@ impl NewFile {
         self.disk.sync(self.what, &self.file)
     }
 
+    /// The medium begins with a large piece at once, while the next one is made.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.disk.write_at(self.what, &self.file, bytes, self.length)?;
+        if bytes.len() >= BUFFER_BYTES / 2 {
+            self.file.start_writeback(self.length, bytes.len());
+        }
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
     fn finish_open(mut self) -> Result<(File, u64), StoreError> {
         self.flush()
             .and_then(|()| self.disk.sync(self.what, &self.file))
@@ -343,8 +353,7 @@ impl Write for NewFile {
             self.flush()?;
         }
         if bytes.len() >= BUFFER_BYTES {
-            self.disk.write_at(self.what, &self.file, bytes, self.length)?;
-            self.length += bytes.len() as u64;
+            self.append(bytes)?;
         } else {
             self.buffer.extend_from_slice(bytes);
         }
@@ -352,12 +361,16 @@ impl Write for NewFile {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if !self.buffer.is_empty() {
-            self.disk.write_at(self.what, &self.file, &self.buffer, self.length)?;
-            self.length += self.buffer.len() as u64;
-            self.buffer.clear();
+        if self.buffer.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let written = self.append(&buffer);
+        if written.is_ok() {
+            buffer.clear();
+        }
+        self.buffer = buffer;
+        written
     }
 }
 

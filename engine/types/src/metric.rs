@@ -126,9 +126,4 @@ impl Measure {
             Self::Bits(metric) | Self::Signs(metric) => metric.opclass(),
         }
     }
-
-    /// Whether bit strings are compared: few distances, which many rows share.
-    pub const fn is_of_bits(self) -> bool {
-        matches!(self, Self::Bits(_) | Self::Signs(_))
-    }
 }

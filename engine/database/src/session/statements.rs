@@ -6,6 +6,8 @@
 //! plan knows its session's sequences and settings, and a session has one environment and one key, with its scopes, for
 //! life. Its settings are read when a plan runs.
 //!
+//! A text in which a moment may be named (`'now'`) is not kept: its plan has the moment in it.
+//!
 //! A text is kept when it comes for the second time: the texts of drivers that write values into them come once. Those
 //! that write a search's vector into it are told by what is around the vector.
 
@@ -16,7 +18,11 @@ use std::{
 
 use arrow::array::ArrayRef;
 use lru::LruCache;
-use sepal_query::{sql::inlined_vector, values::decode_text, vector::FastKnn};
+use sepal_query::{
+    sql::{inlined_vector, may_name_moment},
+    values::decode_text,
+    vector::FastKnn,
+};
 use sepal_types::{Error, Result};
 
 use super::{
@@ -163,7 +169,10 @@ impl Session {
     /// Keeps a statement that was planned just now, if it may be and its text came before.
     pub(super) fn remember(&mut self, prepared: &Arc<Prepared>) {
         let sql = &prepared.statement.sql;
-        let kept = prepared.statement.alone && sql.len() <= MOST_BYTES_EACH && self.may_recall();
+        let kept = prepared.statement.alone
+            && sql.len() <= MOST_BYTES_EACH
+            && !may_name_moment(sql)
+            && self.may_recall();
         if !kept || !may_be_kept(&prepared.plan.read().kind) {
             return;
         }
@@ -226,6 +235,7 @@ impl Session {
         let definitions = self.definitions();
         // What is wrong with the text is said of the text as it is.
         let prepared = match self.parse_one(sql) {
+            Ok(_) if may_name_moment(sql) => None,
             Ok(Some(statement)) => match self.prepare_as(statement, &[], manner.told).await {
                 Ok(prepared) => Some(prepared),
                 Err(error) if is_of_the_text(&error) => None,

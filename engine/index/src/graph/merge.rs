@@ -11,7 +11,7 @@
 //! A node that is left without links is inserted anew. With a fifth of the rows replaced, all this takes a quarter of
 //! a fresh build's distances and finds as much where rows have some structure (docs/decisions/0003-vector-index.md has
 //! numbers). What it loses adds up from merge to merge, so it is counted ([`Wear`]): once more than a quarter of the
-//! rows came or went since the last fresh build, the next is a fresh one. Codes are made anew in any case, because their
+//! rows went since the last fresh build, the next is a fresh one. Codes are made anew in any case, because their
 //! centre has moved; that takes a few hundredths of the time.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -233,7 +233,9 @@ impl Measured for Graph {
                 if (params.cancelled)() {
                     return;
                 }
-                let met = search::met_unseen(self, params.vectors.into(), *row, 2 * MOST_REACHED);
+                let mut met = search::met_unseen(self, params.vectors.into(), *row, 2 * MOST_REACHED);
+                let unit = reach::unit(self.metric, &params.vectors[row * self.dim..][..self.dim]);
+                met.iter_mut().for_each(|score| *score /= unit);
                 questions.lock().push(met);
             }
         });

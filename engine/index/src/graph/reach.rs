@@ -14,6 +14,7 @@
 use sepal_types::Metric;
 
 use super::scratch::Candidate;
+use crate::distance::norm;
 
 /// The nearest so many so far say how near is near. As many neighbours as searches usually ask for.
 const REFERENCE: usize = 10;
@@ -36,7 +37,7 @@ pub(crate) struct Step {
     /// Nodes followed on average.
     pub(crate) effort: u32,
     /// How far behind the tenth nearest the last of them is: a share of its distance; of an inner product, which can
-    /// be anything, the difference.
+    /// be anything, the difference, for a query of length 1 ([`unit`]).
     pub(crate) reach: f32,
 }
 
@@ -73,6 +74,15 @@ impl Scale {
             Self::Distance => tenth + reach * tenth.max(0.0),
             Self::One => tenth + reach,
         }
+    }
+}
+
+/// What a query's scores are multiples of, so that a reach means the same for all queries: an inner product grows with
+/// the query's length, and says no more.
+pub(super) fn unit(metric: Metric, query: &[f32]) -> f32 {
+    match metric {
+        Metric::InnerProduct => Some(norm(query) as f32).filter(|norm| norm.is_normal()).unwrap_or(1.0),
+        _ => 1.0,
     }
 }
 
@@ -117,8 +127,8 @@ impl Reach {
     }
 
     /// For walks that follow `ef` nodes on average. At least `k` come out of each.
-    pub(super) fn effort(&self, metric: Metric, ef: usize, k: usize) -> Effort {
-        match self.at(ef) {
+    pub(super) fn effort(&self, metric: Metric, ef: usize, k: usize, unit: f32) -> Effort {
+        match self.at(ef).map(|reach| reach * unit) {
             Some(reach) => Effort {
                 least: (ef / LEAST_PART).max(k),
                 most: ef.saturating_mul(MOST_TIMES),
@@ -198,9 +208,9 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_a_plain_beam() {
         let reach = Reach::measure(Metric::Cosine, &[10, 20], &[scores(0.01, 100)]);
-        assert_eq!(Reach::default().effort(Metric::Cosine, 15, 10), Effort::beam(15));
-        assert_eq!(reach.effort(Metric::Cosine, 21, 10), Effort::beam(21));
-        let effort = reach.effort(Metric::Cosine, 15, 10);
+        assert_eq!(Reach::default().effort(Metric::Cosine, 15, 10, 1.0), Effort::beam(15));
+        assert_eq!(reach.effort(Metric::Cosine, 21, 10, 1.0), Effort::beam(21));
+        let effort = reach.effort(Metric::Cosine, 15, 10, 1.0);
         assert_eq!((effort.least, effort.most), (10, 30), "no fewer than the k that are asked for");
         assert!(effort.reach.is_some());
         assert_eq!(Reach::measure(Metric::L2, &[10], &[scores(0.1, 9)]), Reach::default(), "no tenth");

@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::nodes::NONE;
+use crate::neighbor::{of_sortable, sortable};
 
 /// A node and how far it is, in one integer that sorts by distance, then by node.
 ///
@@ -46,19 +47,6 @@ impl Candidate {
     pub(super) fn set_followed(&mut self) {
         self.0 |= 1;
     }
-}
-
-/// Maps a float's bits to an integer of the same order; NaN to that of infinity.
-#[inline(always)]
-pub(super) fn sortable(score: f32) -> u32 {
-    let bits = if score.is_nan() { f32::INFINITY.to_bits() } else { score.to_bits() };
-    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
-}
-
-/// The float of [`sortable`]'s integer.
-#[inline(always)]
-pub(super) fn of_sortable(bits: u32) -> f32 {
-    f32::from_bits(if bits >> 31 == 1 { bits ^ 1 << 31 } else { !bits })
 }
 
 /// What one walk writes to. One walk at a time.

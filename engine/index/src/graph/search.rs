@@ -28,10 +28,11 @@ use sepal_types::Metric;
 use super::Graph;
 use super::beam::Walk;
 use super::nodes::NONE;
-use super::scratch::{Candidate, Scratch, of_sortable, sortable, with_scratch};
+use super::reach::unit;
+use super::scratch::{Candidate, Scratch, with_scratch};
 use super::space::{Estimate, Exact, Space, Without};
 use crate::distance::{Scorer, has_direction, prefetch};
-use crate::neighbor::{Found, TopK};
+use crate::neighbor::{Found, TopK, of_sortable, sortable};
 use crate::quantize::{Codes, Query, QueryRef};
 use crate::{Allowed, Bits, Neighbor, SearchParams, Vectors, Work, search_exact};
 
@@ -348,7 +349,11 @@ impl Search<'_> {
         for (place, side) in self.sides.iter().enumerate().filter(|(_, side)| side.count > 0) {
             match side.plan(self.query, self.k) {
                 Plan::Exact => exact.push(place),
-                Plan::WalkVectors => self.walk_vectors(place, &mut choices, work),
+                Plan::WalkVectors => {
+                    if !self.walk_vectors(place, &mut choices, work) {
+                        exact.push(place);
+                    }
+                }
                 Plan::Scan(query) => self.scan(place, &query, &mut choices, work),
                 Plan::Walk(query) => self.walk_codes(place, &query, &mut choices, work),
             }
@@ -390,11 +395,11 @@ impl Search<'_> {
         }
     }
 
-    /// The same by vectors; a walk that gives up leaves nothing, and the caller scores all.
-    fn walk_vectors(&self, place: usize, choices: &mut Vec<Choice>, work: &mut Work) {
+    /// The same by vectors. False when the walk gave up: it leaves nothing, and all rows are to be scored.
+    fn walk_vectors(&self, place: usize, choices: &mut Vec<Choice>, work: &mut Work) -> bool {
         let side = &self.sides[place];
         let scorer = Scorer::new(side.graph.metric, self.query);
-        self.walk(place, &side.exact_space(), &scorer, choices, work);
+        self.walk(place, &side.exact_space(), &scorer, choices, work)
     }
 
     /// False when the walk gave up.
@@ -441,7 +446,8 @@ impl Search<'_> {
         let near = walk.descend(entry, 1..walk.layers.len(), scratch);
         let admit = |node: u32| side.admits(node);
         if let Some(wider) = side.widened(ef) {
-            walk.explore(near, side.graph.reach.effort(side.graph.metric, wider, self.k), scratch);
+            let Graph { metric, reach, .. } = side.graph;
+            walk.explore(near, reach.effort(*metric, wider, self.k, unit(*metric, self.query)), scratch);
             count(scratch);
             let enough = self.k.saturating_mul(2).max(ef / 2);
             let admitted = || scratch.best.iter().filter(|candidate| admit(candidate.node())).count();

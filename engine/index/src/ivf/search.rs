@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use super::{IvfFlat, cell_metric};
 use crate::distance::Scorer;
 use crate::flat::{finish, scan_positions};
-use crate::neighbor::TopK;
+use crate::neighbor::{TopK, sortable};
 use crate::quantize::{Codes, QueryRef};
 use crate::{Bits, Neighbor, SearchParams, Vectors, Work};
 
@@ -239,13 +239,6 @@ impl Nearest {
 /// embeddings, the ten nearest are all among the best 20.
 pub(super) fn rescored(k: usize) -> usize {
     k.saturating_mul(2).max(k.saturating_add(10))
-}
-
-/// Bits whose order is that of the numbers.
-#[inline]
-fn sortable(score: f32) -> u32 {
-    let bits = score.to_bits();
-    if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
 }
 
 #[cfg(test)]

@@ -210,3 +210,60 @@ fn rows_without_a_direction_fill_up() {
     assert!(found[..300].iter().all(|hit| hit.part == 1 && hit.neighbor.distance.is_finite()));
     assert!(found[300..].iter().all(|hit| hit.part == 0 && hit.neighbor.distance.is_nan()));
 }
+
+/// Another length of the query changes no order of inner products, and no walk.
+#[test]
+fn a_longer_query_is_searched_as_far() {
+    let vectors = rows(4_000, 5);
+    let options = VectorIndexOptions::Hnsw { metric: Metric::InnerProduct, m: 16, ef_construction: 64 };
+    let index = index(options, &vectors);
+    let hops = |scale: f32| {
+        let mut work = Work::default();
+        for number in 0..20 {
+            let asked: Vec<f32> = (0..DIM).map(|at| scale * uniform(99, number * DIM + at)).collect();
+            let asked = Query { metric: Metric::InnerProduct, vector: &asked, k: 10 };
+            search_parts(&asked, &[part(Some(&*index), &vectors)], &mut work);
+        }
+        work.hops
+    };
+    let (short, usual, long) = (hops(1.0 / 1024.0), hops(1.0), hops(1024.0));
+    assert!(short == usual && usual == long, "{short}, {usual} and {long} nodes followed");
+}
+
+/// A filter's rows lie far from the query in one graph, so that its walk gives up: another graph that fills LIMIT does
+/// not stand in for it.
+#[test]
+fn a_walk_that_gives_up_costs_no_segment() {
+    // Two dimensions have no codes: walks go by vectors. Of each segment the last fourth is allowed.
+    let group = |x: f32, count: usize, seed: u64| {
+        (0..2 * count).map(move |at| if at % 2 == 0 { x } else { 0.0 } + uniform(seed, at))
+    };
+    let one: Vec<f32> = group(0.0, 3_000, 1).chain(group(100.0, 1_000, 2)).collect();
+    let two: Vec<f32> = group(1_000.0, 3_000, 3).chain(group(200.0, 1_000, 4)).collect();
+    let built = |vectors: &[f32]| {
+        let options = VectorIndexOptions::Hnsw { metric: Metric::L2, m: 4, ef_construction: 32 };
+        let params = BuildParams {
+            metric: Metric::L2,
+            dim: 2,
+            vectors,
+            valid: None,
+            threads: 1,
+            progress: &|_, _| {},
+            cancelled: &|| false,
+        };
+        build(&options, &params).unwrap()
+    };
+    let (near, far) = (built(&one), built(&two));
+    let mut bits = Bits::new(4_000);
+    (3_000..4_000).for_each(|row| bits.set(row));
+    let effort = Effort { ef_search: 10, probes: 1 };
+    let parts = [(&near, &one), (&far, &two)].map(|(index, vectors)| Part {
+        index: Some((&**index, effort)),
+        vectors: vectors.as_slice().into(),
+        allowed: Some(Allowed::new(&bits)),
+        rows: None,
+    });
+    let found = search_parts(&query(&[0.0, 0.0], 10), &parts, &mut Work::default());
+    assert_eq!(found.len(), 10);
+    assert!(found.iter().all(|hit| hit.part == 0), "{found:?}");
+}

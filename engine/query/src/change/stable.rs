@@ -13,10 +13,8 @@ use datafusion::{
 };
 use sepal_types::{Error, Result, SqlState};
 
-use crate::planner::is_pure;
+use crate::{planner::is_pure, sql::is_moment};
 
-/// Words that mean a moment where they are read as a date or a time.
-const MOMENTS: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
 /// The functions that casts to those types became.
 const CASTS: [&str; 4] =
     ["sepal_cast_date", "sepal_cast_time", "sepal_cast_timestamp", "sepal_cast_timestamptz"];
@@ -79,10 +77,6 @@ fn is_moment_text(expr: &Expr) -> bool {
         ) => is_moment(text),
         _ => false,
     }
-}
-
-fn is_moment(text: &str) -> bool {
-    text.split_whitespace().any(|word| MOMENTS.iter().any(|moment| word.eq_ignore_ascii_case(moment)))
 }
 
 /// How many literals of the query are, or hold, such a word.

@@ -45,7 +45,9 @@ pub fn plain_table(select: &ast::Select) -> Option<(String, Option<String>)> {
     let TableFactor::Table { name, alias, args: None, .. } = &from.relation else {
         return None;
     };
-    if !from.joins.is_empty() || name.0.len() > 2 {
+    // An alias that names the columns anew is the planner's to read.
+    let renames = alias.as_ref().is_some_and(|alias| !alias.columns.is_empty());
+    if !from.joins.is_empty() || name.0.len() > 2 || renames {
         return None;
     }
     let schema_ok =

@@ -34,6 +34,7 @@ use super::{
     fetch::{distances, fetch},
     filter::{Filter, Selected},
     node::{Runtime, TopK, subqueries},
+    rule::{MORE_TIES, MOST_NEIGHBOURS, TIE_MARGIN, has_all_ties},
     search::{Predicate, effort, search, shown, usable_index},
     unranked::unranked,
 };
@@ -85,6 +86,7 @@ impl ExtensionPlanner for TopKPlanner {
             columns,
             measure: node.measure,
             k: count(&node.k)?,
+            ties: node.ties,
             ef_search: node.ef_search,
             with_distance: node.with_distance,
             filter_text: node.filter.as_ref().map(ToString::to_string),
@@ -200,6 +202,13 @@ fn count(expr: &Expr) -> Result<usize> {
         carry(Error::unsupported(message))
     })?;
     match value.cast_to(&DataType::Int64)? {
+        ScalarValue::Int64(Some(count)) if count > MOST_NEIGHBOURS as i64 => {
+            let message = format!("k of knn() must be at most {MOST_NEIGHBOURS}");
+            Err(carry(
+                Error::new(SqlState::ProgramLimitExceeded, message)
+                    .with_hint("ORDER BY the distance LIMIT n has no such limit."),
+            ))
+        }
         ScalarValue::Int64(Some(count)) => usize::try_from(count).map_err(|_| {
             carry(Error::new(SqlState::InvalidRowCountInLimitClause, "LIMIT must not be negative"))
         }),
@@ -222,6 +231,8 @@ struct Knn {
     measure: Measure,
     query: Query,
     k: usize,
+    /// See [`TopK::ties`].
+    ties: bool,
     ef_search: Option<usize>,
     filter: Option<Filter>,
     filter_text: Option<String>,
@@ -414,27 +425,41 @@ impl Knn {
     }
 
     fn hits(&self, searched: &mut Searched) -> Result<Vec<Hit>> {
-        let predicate = |_: usize, reference: &ChunkRef| self.passing(reference);
-        let predicate: Option<&Predicate<'_>> = if self.filter.is_some() { Some(&predicate) } else { None };
         let later;
         let query = match &self.query {
-            Query::Known(query) => query,
+            Query::Known(query) => query.as_ref(),
             Query::Later { value, .. } => {
                 later = self.evaluated(value)?;
-                &later
+                later.as_ref()
             }
         };
+        if !self.ties || self.k == 0 {
+            return self.nearest(query, self.k, searched);
+        }
+        let mut k = self.k.saturating_add(TIE_MARGIN);
+        loop {
+            let hits = self.nearest(query, k, searched)?;
+            if has_all_ties(&hits, self.k, k) {
+                return Ok(hits);
+            }
+            k = k.saturating_mul(MORE_TIES);
+        }
+    }
+
+    fn nearest(&self, query: Option<&Wanted>, k: usize, searched: &mut Searched) -> Result<Vec<Hit>> {
+        let predicate = |_: usize, reference: &ChunkRef| self.passing(reference);
+        let predicate: Option<&Predicate<'_>> = if self.filter.is_some() { Some(&predicate) } else { None };
         let hits = match query {
-            None => unranked(&self.version, self.k, predicate),
-            Some(Wanted::Vector(query)) => self.nearest_vectors(query, predicate, searched),
-            Some(Wanted::Bits(query)) => self.nearest_bits(query, predicate, searched),
+            None => unranked(&self.version, k, predicate),
+            Some(Wanted::Vector(query)) => self.nearest_vectors((query, k), predicate, searched),
+            Some(Wanted::Bits(query)) => self.nearest_bits((query, k), predicate, searched),
         };
         hits.map_err(carry)
     }
 
     fn nearest_vectors(
         &self,
-        query: &[f32],
+        (query, k): (&[f32], usize),
         predicate: Option<&Predicate<'_>>,
         searched: &mut Searched,
     ) -> sepal_types::Result<Vec<Hit>> {
@@ -449,7 +474,7 @@ impl Knn {
             metric,
             as_halves,
             query,
-            k: self.k,
+            k,
             settings: self.settings(),
             predicate,
         };
@@ -458,7 +483,7 @@ impl Knn {
 
     fn nearest_bits(
         &self,
-        query: &[u8],
+        (query, k): (&[u8], usize),
         predicate: Option<&Predicate<'_>>,
         searched: &mut Searched,
     ) -> sepal_types::Result<Vec<Hit>> {
@@ -473,7 +498,7 @@ impl Knn {
             metric,
             of_signs,
             query,
-            k: self.k,
+            k,
             settings: self.settings(),
             predicate,
         };

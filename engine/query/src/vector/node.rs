@@ -54,6 +54,8 @@ pub struct TopK {
     pub query: Expr,
     /// A constant or a parameter.
     pub k: Expr,
+    /// More sort keys follow: all rows as far as the last of the `k` are wanted, for them to choose from.
+    pub ties: bool,
     /// Over the table's columns, typed already. Not among `expressions()`, but for its subqueries: a leaf has no input
     /// schema that DataFusion could resolve its columns against.
     pub filter: Option<Expr>,
@@ -96,6 +98,7 @@ impl TopK {
             measure: Measure::Vectors(metric),
             query,
             k,
+            ties: false,
             filter,
             ef_search,
             projection,
@@ -105,7 +108,7 @@ impl TopK {
         })
     }
 
-    fn identity(&self) -> (u32, usize, u32, &'static str, &Expr, &Expr, Option<&Expr>, &[usize]) {
+    fn identity(&self) -> (u32, usize, u32, &'static str, &Expr, (&Expr, bool), Option<&Expr>, &[usize]) {
         // Of one column it tells all measures apart.
         let class = self.measure.opclass();
         (
@@ -114,7 +117,7 @@ impl TopK {
             self.column.0,
             class,
             &self.query,
-            &self.k,
+            (&self.k, self.ties),
             self.filter.as_ref(),
             &self.projection,
         )

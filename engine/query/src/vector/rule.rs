@@ -23,16 +23,35 @@ use datafusion::{
 use sepal_types::{ColumnId, Measure, Metric};
 
 use super::{
+    Hit,
     compared::compared,
     node::{Runtime, TopK},
 };
 use crate::{functions::metric_of_function, output::vector_kind, table::as_user_table};
 
-/// More sort keys break ties among equal distances: a few rows more are fetched for them.
+/// More sort keys break ties among equal distances: a few rows more are fetched for them, and more yet where those are
+/// as far as the last one wanted ([`has_all_ties`]).
 pub(super) const TIE_MARGIN: usize = 16;
+/// So many times as many rows are asked for, as often as there were more ties than that.
+pub(super) const MORE_TIES: usize = 8;
 
 /// Past this a sorted scan is as good: pgvector's own `ef_search` ends at 1,000.
 pub(super) const MOST_NEIGHBOURS: usize = 100_000;
+
+/// Whether those found, nearest first, hold all rows that are as far as the last of the `wanted`: of `k` asked for, some
+/// are further, or there are no more.
+pub(super) fn has_all_ties(hits: &[Hit], wanted: usize, k: usize) -> bool {
+    let (Some(last), Some(wanted)) = (hits.last(), wanted.checked_sub(1).and_then(|place| hits.get(place)))
+    else {
+        return true;
+    };
+    hits.len() < k
+        || match (wanted.distance, last.distance) {
+            (Some(one), Some(other)) => one.total_cmp(&other).is_ne() && one != other,
+            (None, None) => false,
+            _ => true,
+        }
+}
 
 /// The optimizer rule.
 #[derive(Debug)]
@@ -57,15 +76,15 @@ impl OptimizerRule for TopKRule {
         let Some(first) = sort.expr.first().filter(|first| first.asc && !first.nulls_first) else {
             return Ok(Transformed::no(plan));
         };
-        let k = if sort.expr.len() > 1 { k + TIE_MARGIN } else { k };
+        let ties = sort.expr.len() > 1;
         let Some(found) = find(&sort.input, first)? else {
             return Ok(Transformed::no(plan));
         };
-        // Whatever the margin, more rows may be as far as the last one.
-        if found.measure.is_of_bits() && sort.expr.len() > 1 {
+        // All rows are as far from NULL, and the other keys sort them.
+        if ties && matches!(&found.query, Expr::Literal(value, _) if value.is_null()) {
             return Ok(Transformed::no(plan));
         }
-        let node = Arc::new(found.into_node(k)?);
+        let node = Arc::new(found.into_node(k, ties)?);
         let mut replaced = false;
         let sort_input = Arc::clone(&sort.input);
         let input = Arc::unwrap_or_clone(sort_input).transform_down(|child| {
@@ -228,7 +247,7 @@ pub(super) fn is_evaluable_beside(expr: &Expr) -> bool {
 }
 
 impl Found {
-    fn into_node(self, k: usize) -> Result<TopK> {
+    fn into_node(self, k: usize, ties: bool) -> Result<TopK> {
         let provider = source_as_provider(&self.scan.source)?;
         let table = as_user_table(provider.as_ref())
             .cloned()
@@ -246,6 +265,7 @@ impl Found {
             measure: self.measure,
             query: self.query,
             k: lit(k),
+            ties,
             filter: conjunction(self.filters),
             ef_search: None,
             projection,

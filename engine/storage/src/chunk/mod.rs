@@ -14,7 +14,10 @@ mod sealed;
 
 use std::{fmt, sync::Arc};
 
-use arrow::array::{ArrayRef, UInt32Array, UInt64Array};
+use arrow::{
+    array::{ArrayRef, UInt32Array, UInt64Array},
+    datatypes::DataType,
+};
 use parking_lot::Mutex;
 use sepal_types::{ColumnDef, ColumnId, FileId, RowId, SqlType, TableDef, TableId};
 
@@ -267,6 +270,14 @@ impl Chunk {
         }
     }
 
+    /// What a column takes decoded; of one whose values vary in length, what all such columns take together.
+    pub fn decoded_bytes(&self, column: &ColumnDef) -> u64 {
+        match width(&arrow_type(&column.ty)) {
+            Some(bytes) => bytes as u64 * u64::from(self.rows()),
+            None => self.variable_bytes(),
+        }
+    }
+
     pub(crate) fn as_memory(&self) -> Option<&MemoryChunk> {
         match &self.kind {
             Kind::Memory(chunk) => Some(chunk),
@@ -352,6 +363,16 @@ fn fit(array: ArrayRef, ty: &SqlType) -> Result<ArrayRef, StoreError> {
         return Ok(array);
     }
     Ok(arrow::compute::cast(&array, &arrow_type(ty))?)
+}
+
+/// Bytes of a value, where all have as many.
+fn width(ty: &DataType) -> Option<usize> {
+    match ty {
+        DataType::Boolean | DataType::Null => Some(1),
+        DataType::FixedSizeBinary(bytes) => usize::try_from(*bytes).ok(),
+        DataType::FixedSizeList(item, count) => Some(width(item.data_type())? * usize::try_from(*count).ok()?),
+        other => other.primitive_width(),
+    }
 }
 
 #[cfg(test)]

@@ -44,8 +44,8 @@ pub(crate) struct Written {
 
 /// Rows between two looks at the pace: some megabytes of vectors.
 const ROWS_AT_ONCE: usize = 1024;
-/// A paced file is synced so often: the log's next sync does not wait for a gigabyte of it.
-const UNSYNCED_BYTES: u64 = 16 << 20;
+/// A file is synced so often: the log's next sync does not wait for a gigabyte of it.
+const UNSYNCED_BYTES: u64 = 32 << 20;
 
 /// Writes the live rows of `inputs`, no faster than `pace` lets it; `None`, and no file, when none lives. The file's
 /// bytes are durable on return, its name is not.
@@ -268,12 +268,13 @@ struct PacedFile<'a> {
 
 impl Write for PacedFile<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.unsynced += written as u64;
+        // Before, not behind: the medium has had the time since the last write for what is to be synced.
         if self.unsynced >= UNSYNCED_BYTES {
             self.unsynced = 0;
             self.file.sync_so_far()?;
         }
+        let written = self.file.write(bytes)?;
+        self.unsynced += written as u64;
         self.pace.spend(written as u64);
         Ok(written)
     }

@@ -2,7 +2,7 @@
 //!
 //! Written by `writer`, read by `recover`. The format is drawn in [`super`].
 
-use sepal_crypto::{Aad, Key, OpenError, SEAL_OVERHEAD_BYTES, constant_time_eq, hmac_sha256, open, seal};
+use sepal_crypto::{Aad, Key, OpenError, SEAL_OVERHEAD_BYTES, constant_time_eq, hmac_sha256, open, seal_into};
 use sepal_types::{FileId, Lsn, TenantId};
 
 pub(crate) const FRAME_HEADER_BYTES: usize = 48;
@@ -101,10 +101,9 @@ impl FrameKey {
         let mut header = FrameHeader { sealed_bytes, place }.encode();
         let mark = self.mark(&header, offset);
         header[MARK_AT..].copy_from_slice(&mark);
-        let sealed = seal(&self.key, &self.aad(&header, previous), payload);
         out.extend_from_slice(&header);
-        out.extend_from_slice(&sealed);
-        tag(&sealed)
+        seal_into(&self.key, &self.aad(&header, previous), payload, out);
+        tag(out)
     }
 
     /// Opens a frame's sealed bytes.

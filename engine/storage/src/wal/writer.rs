@@ -20,8 +20,9 @@ use crate::{
     planted::{self, Bug},
 };
 
-/// Frames gather up to this size before they are written.
-const WRITE_BYTES: usize = 8 << 20;
+/// Frames gather up to this size before they are written: the medium works on one piece while the next is sealed, and
+/// a piece is still in the processor's cache when it is written.
+const WRITE_BYTES: usize = 1 << 20;
 
 /// Where a new log file begins.
 #[derive(Clone, Copy, Debug)]

@@ -17,13 +17,17 @@ use datafusion::{
     },
     sql::sqlparser::ast::Query,
 };
-use sepal_storage::ChunkRef;
-use sepal_types::{ColumnId, Error, Measure, Metric, Result, SqlState, SqlType, TableId, VectorKind};
+use sepal_storage::{ChunkRef, TableVersion};
+use sepal_types::{
+    ColumnDef, ColumnId, Error, Measure, Metric, Result, SqlState, SqlType, TableId, VectorKind,
+};
 
 use super::{
-    Hit, Search, Searched,
+    Hit, IndexCache, Search, Searched,
     fetch::{distances, fetch},
-    search::search,
+    filter::Filter,
+    rule::MOST_NEIGHBOURS,
+    search::{search, usable_index},
 };
 use crate::{
     context::StatementContext,
@@ -38,6 +42,9 @@ use crate::{
 };
 use filter::FastFilter;
 use shape::{Count, Distance, Source, distance_of, only_beside, plain_limit, plain_order, resolve_alias};
+
+/// Elements of vectors that are scored without an index, at most: a millisecond or two.
+const MOST_ELEMENTS: usize = 4 << 20;
 
 /// What one output column is.
 #[derive(Clone, Debug)]
@@ -76,6 +83,10 @@ impl FastKnn {
     ) -> Option<FastKnn> {
         let select = plain_select(query)?;
         let (name, alias) = plain_table(select)?;
+        let limit = plain_limit(query)?;
+        if matches!(limit, Count::Constant(count) if count > MOST_NEIGHBOURS) {
+            return None;
+        }
         let snapshot = context.snapshot.get();
         let version = snapshot.find(&context.environment, &name)?;
         let def = &version.def;
@@ -119,7 +130,7 @@ impl FastKnn {
             metric,
             as_halves,
             query: source,
-            limit: plain_limit(query)?,
+            limit,
             outputs,
             described: Described::new(columns),
             has_where: select.selection.is_some(),
@@ -139,6 +150,10 @@ impl FastKnn {
             self.filter = Some(Arc::new(FastFilter::of(engine, plan)?));
         }
         Some(self)
+    }
+
+    fn measure(&self) -> Measure {
+        if self.as_halves { Measure::Halves(self.metric) } else { Measure::Vectors(self.metric) }
     }
 
     pub fn columns(&self) -> &Arc<[OutputColumn]> {
@@ -168,7 +183,8 @@ impl FastKnn {
         }
     }
 
-    /// Runs the search. `None` when the table changed so that the statement must be planned anew.
+    /// Runs the search. `None` where the planned way is to answer: the table changed, no LIMIT is given or a very large
+    /// one, or it would take long, for this way holds up other sessions and cannot be cancelled.
     ///
     /// Errors: as the planned way gives them.
     pub fn run(
@@ -185,10 +201,12 @@ impl FastKnn {
             return Ok(None);
         };
         // Without the index there may be rows that cannot be rounded.
-        let halves = Measure::Halves(self.metric);
-        if self.as_halves && version.def.measured_by(self.column, halves).is_none() {
+        if self.as_halves && version.def.measured_by(self.column, self.measure()).is_none() {
             return Ok(None);
         }
+        let Some(k) = self.count(parameters)?.filter(|k| *k <= MOST_NEIGHBOURS) else {
+            return Ok(None);
+        };
         let given = match self.query {
             Source::Constant(_) => None,
             Source::Parameter(position) => match query_array(parameters, position, self.kind)? {
@@ -201,6 +219,10 @@ impl FastKnn {
             Some(filter) => Some(filter.compile(engine, &parameter_values(parameters, parameters.len())?)?),
             None => None,
         };
+        let settings = *context.search.read();
+        if !self.is_at_hand(version, column, filter.as_deref(), settings.use_indexes, &context.indexes) {
+            return Ok(None);
+        }
         let predicate = |_: usize, reference: &ChunkRef| {
             let kept = context.indexes.filters();
             filter.as_ref().map(|filter| filter.passing(version, reference, kept)).transpose()
@@ -212,8 +234,8 @@ impl FastKnn {
                 metric: self.metric,
                 as_halves: self.as_halves,
                 query,
-                k: self.count(parameters)?,
-                settings: *context.search.read(),
+                k,
+                settings,
                 predicate: filter.is_some().then_some(&predicate),
             },
             &context.indexes,
@@ -222,7 +244,35 @@ impl FastKnn {
         self.rows(version, &hits)
     }
 
-    fn rows(&self, version: &sepal_storage::TableVersion, hits: &[Hit]) -> Result<Option<RecordBatch>> {
+    /// Whether nothing has to be read from files, and few rows are scored one by one.
+    fn is_at_hand(
+        &self,
+        version: &TableVersion,
+        column: &ColumnDef,
+        filter: Option<&Filter>,
+        use_indexes: bool,
+        indexes: &IndexCache,
+    ) -> bool {
+        let index = use_indexes.then(|| usable_index(version, column, self.measure())).flatten();
+        let is_read = |(place, column): (usize, &ColumnDef)| {
+            column.id == self.column
+                || filter.is_some_and(|filter| filter.reads(place))
+                || self.outputs.iter().any(|output| matches!(output, Output::Column(id) if *id == column.id))
+        };
+        let mut scored = 0;
+        version.chunks.iter().all(|reference| {
+            let chunk = &reference.chunk;
+            let indexed = index.zip(chunk.segment());
+            if !indexed.is_some_and(|((index, _), segment)| indexes.holds(segment, index)) {
+                scored += chunk.rows() as usize * usize::from(self.dimensions);
+            }
+            let mut columns = version.def.columns.iter().enumerate();
+            scored <= MOST_ELEMENTS
+                && columns.all(|(place, column)| !is_read((place, column)) || chunk.is_at_hand(column.id))
+        })
+    }
+
+    fn rows(&self, version: &TableVersion, hits: &[Hit]) -> Result<Option<RecordBatch>> {
         let mut arrays = Vec::with_capacity(self.outputs.len());
         for output in &self.outputs {
             match output {
@@ -247,10 +297,11 @@ impl FastKnn {
         Ok(elements)
     }
 
-    fn count(&self, parameters: &[ArrayRef]) -> Result<usize> {
+    /// LIMIT; `None` for NULL, which is none.
+    fn count(&self, parameters: &[ArrayRef]) -> Result<Option<usize>> {
         let negative = || Error::new(SqlState::InvalidRowCountInLimitClause, "LIMIT must not be negative");
         match self.limit {
-            Count::Constant(count) => Ok(count),
+            Count::Constant(count) => Ok(Some(count)),
             Count::Parameter(position) => {
                 let array =
                     parameters.get(position).ok_or_else(|| Error::bug("the LIMIT parameter is missing"))?;
@@ -259,10 +310,10 @@ impl FastKnn {
                     _ => cast(array, &DataType::Int64).map_err(error::arrow)?,
                 };
                 if array.is_null(0) {
-                    return Err(Error::unsupported("LIMIT NULL is not supported for a vector search")
-                        .with_hint("Give the number of neighbours wanted."));
+                    return Ok(None);
                 }
-                usize::try_from(array.as_primitive::<Int64Type>().value(0)).map_err(|_| negative())
+                let count = usize::try_from(array.as_primitive::<Int64Type>().value(0));
+                count.map(Some).map_err(|_| negative())
             }
         }
     }

@@ -25,6 +25,7 @@ use datafusion::{
     },
     physical_expr::{PhysicalExpr, split_conjunction, utils::collect_columns},
 };
+use sepal_index::Bits;
 use sepal_storage::{ChunkRef, TableVersion, arrow_type};
 use sepal_types::{ColumnDef, FileId, IndexMethod, Result, TableDef};
 
@@ -105,20 +106,38 @@ impl Filter {
         Self { schema: Arc::new(masked(table, &reads)), predicate, reads, identity, conjuncts }
     }
 
+    /// Whether the predicate reads the table's column at this place.
+    pub fn reads(&self, place: usize) -> bool {
+        self.reads.get(place).is_some_and(|read| *read)
+    }
+
     pub fn predicate(&self) -> &Arc<dyn PhysicalExpr> {
         &self.predicate
     }
 
-    /// The rows that pass, deleted ones among them; a NULL does not.
+    /// The rows that pass, perhaps deleted ones among them; a NULL does not.
     ///
-    /// Errors: the predicate's own, such as 22012, and those of reading the columns. It is not evaluated for rows that
-    /// are known not to pass.
+    /// Errors: the predicate's own, such as 22012, and those of reading the columns.
     pub fn passing(
         &self,
         version: &TableVersion,
         reference: &ChunkRef,
         cache: &FilterCache,
     ) -> Result<Selected> {
+        // A deleted row may fail what a live one does not, and so may one that an earlier part excludes.
+        self.of_all(version, reference, cache).or_else(|_| self.of_live(version, reference))
+    }
+
+    /// The same of the rows that are not deleted, part after part, each for what those before it have left.
+    fn of_live(&self, version: &TableVersion, reference: &ChunkRef) -> Result<Selected> {
+        let live = Selected::live(reference);
+        let live = live.unwrap_or_else(|| Selected::of(Bits::full(reference.chunk.rows() as usize)));
+        let parts: Vec<_> = self.conjuncts.iter().flat_map(|part| &part.exprs).collect();
+        self.narrow(version, reference, &live, &parts)
+    }
+
+    /// Of a segment this can be kept: it depends on no snapshot.
+    fn of_all(&self, version: &TableVersion, reference: &ChunkRef, cache: &FilterCache) -> Result<Selected> {
         let (Some(file), Some(identity)) = (reference.chunk.segment(), &self.identity) else {
             return self.evaluate(version, reference);
         };
@@ -181,7 +200,7 @@ impl Filter {
         let Some((mut found, mut touched)) = found else { return Ok(None) };
         if !rest.is_empty() && found.count() > 0 {
             touched += found.count() * rest.len();
-            found = self.narrow(segment, &found, &rest)?;
+            found = self.narrow(segment.version, segment.reference, &found, &rest)?;
         }
         Ok(Some((found, touched.saturating_mul(CHEAP_PART) <= rows)))
     }
@@ -219,14 +238,20 @@ impl Filter {
 
     /// Of the rows those for which the rest of the predicate is true, too: in its order, each part for what the others
     /// before it have left.
-    fn narrow(&self, segment: Segment, rows: &Selected, rest: &[&Arc<dyn PhysicalExpr>]) -> Result<Selected> {
+    fn narrow(
+        &self,
+        version: &TableVersion,
+        reference: &ChunkRef,
+        rows: &Selected,
+        rest: &[&Arc<dyn PhysicalExpr>],
+    ) -> Result<Selected> {
         let positions: UInt32Array = rows.bits().iter().map(|position| position as u32).collect();
         let reads = columns_read(self.reads.len(), rest.iter().copied());
         let mut fields = masked(&self.schema, &reads).fields().to_vec();
-        let columns = reads.iter().zip(&segment.version.def.columns);
+        let columns = reads.iter().zip(&version.def.columns);
         let mut arrays = columns
             .map(|(read, column)| match read {
-                true => take(&segment.reference.chunk.column(column)?, &positions, None).map_err(arrow),
+                true => take(&reference.chunk.column(column)?, &positions, None).map_err(arrow),
                 false => Ok(nothing(positions.len())),
             })
             .collect::<Result<Vec<ArrayRef>>>()?;

@@ -25,7 +25,7 @@ use crate::{
         fetch::{distances, fetch},
         filter::{Filter, Selected},
         node::Runtime,
-        rule::TIE_MARGIN,
+        rule::{MORE_TIES, TIE_MARGIN, has_all_ties},
         search::{Predicate, search},
         unranked::unranked,
     },
@@ -96,14 +96,28 @@ impl Searches {
         self.joined(piece, &found)
     }
 
-    /// The candidates for one row: with further sort keys some more than are asked for, to break ties among the last.
+    /// The candidates for one row: with further sort keys more than are asked for, all that are as far as the last.
     fn nearest(&self, piece: &RecordBatch, row: usize, query: Option<Vec<f32>>) -> Result<Vec<Hit>> {
         let stored: usize = self.version.chunks.iter().map(|held| held.chunk.rows() as usize).sum();
-        let margin = if self.ties.is_empty() { 0 } else { TIE_MARGIN };
-        let k = (self.skip + self.fetch + margin).min(stored);
-        if self.fetch == 0 || k == 0 {
+        let wanted = self.skip + self.fetch;
+        if self.fetch == 0 || stored == 0 {
             return Ok(Vec::new());
         }
+        if self.ties.is_empty() {
+            return self.found(piece, row, query.as_deref(), wanted.min(stored));
+        }
+        let mut k = wanted + TIE_MARGIN;
+        loop {
+            let hits = self.found(piece, row, query.as_deref(), k.min(stored))?;
+            if has_all_ties(&hits, wanted, k) {
+                return Ok(hits);
+            }
+            k = k.saturating_mul(MORE_TIES);
+        }
+    }
+
+    /// The `k` nearest to one row.
+    fn found(&self, piece: &RecordBatch, row: usize, query: Option<&[f32]>, k: usize) -> Result<Vec<Hit>> {
         let qualifies = |chunk: usize, reference: &ChunkRef| self.qualifying(piece, row, (chunk, reference));
         let unfiltered = self.filter.is_none() && self.conditions.is_empty();
         let predicate: Option<&Predicate<'_>> = if unfiltered { None } else { Some(&qualifies) };
@@ -117,7 +131,7 @@ impl Searches {
                 column: &self.column,
                 metric: self.metric,
                 as_halves: false,
-                query: &query,
+                query,
                 k,
                 settings: *self.runtime.settings.read(),
                 predicate,
@@ -146,16 +160,35 @@ impl Searches {
             return Ok(filtered);
         }
         let rows = reference.chunk.rows() as usize;
-        let passes = self
-            .conditions
-            .evaluate(
-                rows,
-                |position| ScalarValue::try_from_array(piece.column(position), row)?.to_array_of_size(rows),
-                |position| reference.chunk.column(self.stored(position)?).map_err(carry_store),
-            )
-            .map_err(translate)?;
-        let passing = passes.first().map(|passes| Selected::passing(passes.as_boolean()));
-        Ok(Selected::both(passing, filtered))
+        // What is deleted or excluded already is not asked: a condition may fail on it.
+        let Some(left) = Selected::both(filtered, Selected::live(reference)) else {
+            let stored = |position| reference.chunk.column(self.stored(position)?).map_err(carry_store);
+            return self.meeting(piece, row, rows, stored);
+        };
+        let positions: UInt32Array = left.bits().iter().map(|position| position as u32).collect();
+        let stored = |position| {
+            repeated(&reference.chunk.column(self.stored(position)?).map_err(carry_store)?, &positions)
+        };
+        let meeting = self.meeting(piece, row, positions.len(), stored)?;
+        Ok(meeting.map(|meeting| {
+            let met: Vec<u32> = meeting.bits().iter().map(|place| positions.value(place)).collect();
+            Selected::at(&met, rows)
+        }))
+    }
+
+    /// Of so many rows of the table those that meet the conditions with a row of the input.
+    fn meeting(
+        &self,
+        piece: &RecordBatch,
+        row: usize,
+        count: usize,
+        stored: impl Fn(usize) -> Result<ArrayRef>,
+    ) -> sepal_types::Result<Option<Selected>> {
+        let of_input = |position: usize| {
+            ScalarValue::try_from_array(piece.column(position), row)?.to_array_of_size(count)
+        };
+        let passes = self.conditions.evaluate(count, of_input, stored).map_err(translate)?;
+        Ok(passes.first().map(|passes| Selected::passing(passes.as_boolean())))
     }
 
     /// The rows of all chunks that pass the filter: made by the first search that asks.

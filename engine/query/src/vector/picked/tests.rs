@@ -6,9 +6,9 @@ mod graphs;
 use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use datafusion::arrow::{
-    array::{Array, FixedSizeListArray, Float32Array, Int64Array, RecordBatch},
+    array::{Array, AsArray, FixedSizeListArray, Float32Array, Int64Array, RecordBatch},
     buffer::NullBuffer,
-    datatypes::{DataType, Field, Schema},
+    datatypes::{DataType, Field, Float32Type, Int64Type, Schema},
 };
 use sepal_crypto::Key;
 use sepal_index::{Bits, BuildParams, build, open, search_exact};
@@ -26,7 +26,9 @@ use super::*;
 use crate::{
     context::SearchSettings,
     vector::{
-        Hit, IndexCache, IndexMemory, Searched, elements, search,
+        Hit, IndexCache, IndexMemory, Searched, elements,
+        fetch::fetch,
+        search,
         search::{Predicate, without_nulls},
     },
 };
@@ -355,4 +357,31 @@ fn an_index_that_was_built_anew_is_opened_anew() {
     assert!(world.store.attach_index(TABLE, segment, INDEX, &anew).unwrap());
     let (hits, searched) = world.ask(&indexes, &asked).unwrap();
     assert_eq!((pairs(&hits), searched.work.fetched), (world.expected(&asked), 1));
+}
+
+/// What a search returns is read by page as well, in the order of the rows found; a small column is decoded and kept.
+#[test]
+fn columns_too_large_to_keep_are_returned_by_page() {
+    let column_bytes = ROWS * DIM * 2;
+    let world = World::of(options(LISTS), ColumnCache::new(column_bytes), 2, ROWS / 2);
+    let version = world.version();
+    let (ids, vectors) = (&version.def.columns[0], &version.def.columns[1]);
+    let half = (ROWS / 2) as u32;
+    let hit = |row: u32| Hit { chunk: (row / half) as usize, position: row % half, distance: None };
+    let wanted = [half + 7, 3, 102, half, 3, half - 1, 2 * half - 1];
+    let hits: Vec<Hit> = wanted.iter().copied().map(hit).collect();
+    let found = fetch(&version, vectors, &hits).unwrap();
+    assert_eq!(found.len(), wanted.len());
+    for (place, row) in wanted.iter().enumerate() {
+        assert_eq!(found.is_null(place), NULLS.contains(&(*row as usize)));
+        let found = found.as_fixed_size_list().value(place);
+        let expected: Vec<f32> = vector(*row as usize).collect();
+        let is_null = NULLS.contains(&(*row as usize));
+        assert!(is_null || found.as_primitive::<Float32Type>().values()[..] == expected[..], "row {row}");
+    }
+    assert!(version.chunks.iter().all(|held| !held.chunk.is_decoded(vectors.id)), "nothing was kept");
+    let found = fetch(&version, ids, &hits).unwrap();
+    let expected: Vec<i64> = wanted.iter().map(|row| i64::from(*row)).collect();
+    assert_eq!(found.as_primitive::<Int64Type>().values()[..], expected[..]);
+    assert!(version.chunks.iter().all(|held| held.chunk.is_decoded(ids.id)), "eight bytes a row are kept");
 }
