@@ -253,8 +253,8 @@ fn trim_history(tenant: &OpenTenant) -> Result<()> {
 /// Builds an index over every segment of a table that lacks it. Blocking; marking it valid is the caller's.
 ///
 /// Rows still in memory are flushed first. `memory_bytes`: what a build may take beside rows; gives by how much that
-/// was too little, if it was. Errors: 57014 when cancelled, 0A000 for a metric the method has not, 22003 for a row that is
-/// no `halfvec` where the index is over those.
+/// was too little, if it was. Errors: 57014 when cancelled, 0A000 for a metric the method has not, 22003 for a row that
+/// is no `halfvec` where the index is over those.
 pub fn build_index(
     tenant: &OpenTenant,
     table: TableId,

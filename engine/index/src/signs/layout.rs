@@ -5,8 +5,8 @@
 //!     24    1  0: all rows have a vector; 1: a mask follows
 //!     25    7  zero
 //!     32  8·⌈n/64⌉  the mask, if any: bit i of word j is row 64·j + i
-//!          n·⌈dim/8⌉  the signs: a row's first element is the highest bit of its first byte; the last byte is filled up
-//!                     with zeros
+//!          n·⌈dim/8⌉  the signs: a row's first element is the highest bit of its first byte; the last byte is filled
+//!                     up with zeros
 //! ```
 
 use sepal_types::Metric;

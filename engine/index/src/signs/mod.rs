@@ -1,9 +1,9 @@
 //! The signs of vectors: one bit an element, whether it is greater than zero, as `binary_quantize` gives them.
 //!
-//! [`Signs`] holds those of a segment's rows for `CREATE INDEX … ((binary_quantize(embedding)::bit(n)) bit_hamming_ops)`,
-//! whatever the access method: a thirty-second of the vectors, which a search compares one after the other
-//! ([`search_bits`]). Columns of bit strings are searched by the same function, over the column itself. Nothing here
-//! reads a vector after the build, and no search by vectors asks it, though it could answer one: exactly.
+//! [`Signs`] holds those of a segment's rows for an index over `binary_quantize(embedding)::bit(n)`, whatever its access
+//! method: a thirty-second of the vectors, which a search compares one after the other ([`search_bits`]). Columns of bit
+//! strings are searched by the same function, over the column itself. A search by bits reads no vector; one by vectors,
+//! which nobody asks for, would be exact.
 
 mod layout;
 mod search;

@@ -20,7 +20,7 @@ pub enum Indexed<'a> {
 
 /// Reads an index's one key.
 ///
-/// Errors: 22000 for a cast to other dimensions than the column's: no row could be written. 0A000 for what is not known.
+/// Errors: 22000 for a cast to other dimensions than the column's: no row could be written. 0A000 for other expressions.
 pub fn indexed<'a>(method: &str, def: &'a TableDef, key: &Expr) -> Result<Indexed<'a>> {
     if let Some(column) = column(def, key) {
         return Ok(Indexed::Column(column));

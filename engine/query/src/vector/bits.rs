@@ -1,9 +1,9 @@
 //! Searches by bits: the bit strings of a column, or one bit an element of its vectors.
 //!
-//! Called by `exec`. Every bit string that qualifies is compared: they are a thirty-second of the vectors, and comparing
-//! one takes a few nanoseconds. Those of a bit column are the column; the signs of a segment's vectors are its index
-//! (`sepal_index::Signs`), and of rows that no index is over (memory chunks, small segments) they are made of the
-//! vectors, each time. Filters, deletions and NULLs are as in [`super::search`].
+//! Called by `exec`. Every bit string that qualifies is compared: signs are a thirty-second of the vectors. Those of a
+//! bit column are the column; the signs of a segment's vectors are its index (`sepal_index::Signs`), and of rows that no
+//! index is over (memory chunks, small segments) they are made of the vectors, each time. Filters, deletions and NULLs
+//! are as in [`super::search`].
 
 use datafusion::arrow::{
     array::{Array, ArrayRef, AsArray},
@@ -42,7 +42,7 @@ struct Searching {
     valued: Option<Selected>,
 }
 
-/// The `k` nearest rows, nearest first, in the table's order where they are equally far; NULLs last. Adds to `searched`.
+/// The `k` nearest rows, nearest first, in the table's order where they are as far; NULLs last. Adds to `searched`.
 ///
 /// Errors: XX001 for a column that does not open. An index that does not is left out.
 pub(super) fn search_bits(

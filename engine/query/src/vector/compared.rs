@@ -1,9 +1,9 @@
-//! Distances to more than a plain vector column: to bit strings, and to the expressions of a vector column that an index
-//! may be over.
+//! Distances to more than a plain vector column: to bit strings, and to the expressions of a vector column that an
+//! index may be over.
 //!
 //! Called by `rule` for the keys of ORDER BY. What is read: `embedding::halfvec(n)` beside a vector, `bits` and
-//! `binary_quantize(embedding)::bit(n)` beside a bit string. A search takes the place of the scan only where there is an
-//! index for it: all else is left to the scan, which evaluates the expression for every row.
+//! `binary_quantize(embedding)::bit(n)` beside a bit string. A search takes the place of the scan only where there is
+//! an index for it: all else is left to the scan, which evaluates the expression for every row.
 
 use datafusion::{
     arrow::datatypes::DataType,
@@ -28,8 +28,8 @@ pub(super) struct Compared<'a> {
     pub query: &'a Expr,
 }
 
-/// A sort key taken apart, where only one side names a column of the level it stands on. `None` also for a distance to a
-/// vector column itself, which [`super::rule::distance`] reads.
+/// A sort key taken apart, where only one side names a column of the level it stands on. `None` also for a distance to
+/// a vector column itself, which [`super::rule::distance`] reads.
 pub(super) fn compared(key: &Expr) -> Option<Compared<'_>> {
     let Expr::ScalarFunction(call) = key else { return None };
     let [left, right] = call.args.as_slice() else { return None };

@@ -1,6 +1,6 @@
 //! `ORDER BY column <op> query LIMIT k` becomes a [`TopK`] in place of the table scan, whatever the query is as long as
-//! it is one vector for the whole statement: a constant, `(SELECT …)`, an expression of these. In place of the column may
-//! stand an expression of it that an index is over (`compared`).
+//! it is one vector for the whole statement: a constant, `(SELECT …)`, an expression of these. In place of the column
+//! may stand an expression of it that an index is over (`compared`).
 //!
 //! Runs last among the optimizer's rules: LIMIT has moved into the sort, constants are folded, parameters are
 //! values. The sort, the limit, the projections and the filters stay where they are: they re-rank `k` rows
