@@ -153,8 +153,8 @@ pub enum IndexMethod {
     Vector(VectorIndexOptions),
 }
 
-/// A vector index: one column, one metric, and a part for each segment. Variants are only ever added: a program that does not know one refuses the
-/// table's file.
+/// A vector index: one column, one metric, and a part for each segment. Variants are only ever added: a program that
+/// does not know one refuses the table's file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VectorIndexOptions {
     Flat {
