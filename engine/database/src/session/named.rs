@@ -9,17 +9,22 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use arrow::array::{Array, ArrayRef};
+use arrow::{
+    array::{Array, ArrayRef},
+    datatypes::DataType,
+};
+use bytes::BytesMut;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use sepal_query::{
     catalog::named::PreparedRow,
     dml::parse_query,
-    output::{OutputColumn, conform_array},
+    output::OutputColumn,
     sql::{
         Fetch, Named, Statement, StatementKind,
         ast::{self, Visit, Visitor},
     },
+    values::{decode_text, encode_text},
 };
 use sepal_types::{Clock, Error, Result, SqlState, SqlType, SystemClock};
 
@@ -347,12 +352,23 @@ impl Session {
         if !planned.parameters.is_empty() {
             return Err(Error::new(SqlState::UndefinedParameter, "there is no parameter $1"));
         }
-        let (_, batches) = self.all_rows(&planned.kind, &[]).await?;
+        let (columns, batches) = self.all_rows(&planned.kind, &[]).await?;
         let row = batches.iter().find(|batch| batch.num_rows() > 0);
         let row = row.ok_or_else(|| Error::bug("EXECUTE's arguments have no values"))?;
-        let values = row.columns().iter().zip(types);
-        values.map(|(value, ty)| conform_array(&value.slice(0, 1), ty)).collect()
+        let values = row.columns().iter().zip(columns.iter()).zip(types);
+        values.map(|((value, column), ty)| as_parameter(value, &column.ty, ty)).collect()
     }
+}
+
+/// The first of some values as the protocol would bring it: by its text, so that a plan finds it in the one form that
+/// it knows.
+fn as_parameter(values: &ArrayRef, from: &SqlType, ty: &SqlType) -> Result<ArrayRef> {
+    if values.is_null(0) || values.data_type() == &DataType::Null {
+        return decode_text(ty, None);
+    }
+    let mut text = BytesMut::new();
+    encode_text(values.as_ref(), 0, from, &mut text)?;
+    decode_text(ty, Some(&text))
 }
 
 /// `SELECT CAST(argument AS type), …`

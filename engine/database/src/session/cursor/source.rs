@@ -7,13 +7,14 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{RecordBatch, RecordBatchOptions, UInt64Array},
+    array::{Array, RecordBatch, RecordBatchOptions, UInt64Array},
     compute::take,
 };
 use sepal_query::{
     budget::KeptMemory,
     sql::{Count, Direction},
 };
+use sepal_storage::batch_bytes;
 use sepal_types::{Error, Result, SqlState};
 use tokio::sync::Mutex;
 
@@ -133,7 +134,7 @@ impl Source {
         let kept = self.kept.get_or_insert_with(|| Kept::new(at, memory));
         while let Some(coming) = &mut self.coming {
             match coming.next_upto(usize::MAX).await {
-                Some(batch) => kept.push(batch?)?,
+                Some(batch) => kept.push(&batch?)?,
                 None => self.coming = None,
             }
         }
@@ -253,7 +254,7 @@ impl Source {
             let batch = coming.next_upto(if self.kept.is_some() { usize::MAX } else { most }).await;
             match (batch.transpose()?, &mut self.kept) {
                 (None, _) => self.coming = None,
-                (Some(batch), Some(kept)) => kept.push(batch)?,
+                (Some(batch), Some(kept)) => kept.push(&batch)?,
                 (Some(batch), None) if batch.num_rows() > 0 => {
                     self.at += batch.num_rows() as u64;
                     return Ok(Some(batch));
@@ -294,14 +295,15 @@ impl Kept {
         Self { batches: Vec::new(), ends: Vec::new(), before, memory }
     }
 
-    fn push(&mut self, batch: RecordBatch) -> Result<()> {
-        if batch.num_rows() == 0 {
+    fn push(&mut self, batch: &RecordBatch) -> Result<()> {
+        let rows = batch.num_rows() as u64;
+        if rows == 0 {
             return Ok(());
         }
-        self.memory.grow(batch.get_array_memory_size())?;
-        let end = self.ends.last().copied().unwrap_or(0) + batch.num_rows() as u64;
-        self.batches.push(batch);
-        self.ends.push(end);
+        self.memory.grow(batch_bytes(batch))?;
+        // A scan gives slices of whole columns, which would be kept with it.
+        self.batches.push(gather(batch, &UInt64Array::from_iter_values(0..rows))?);
+        self.ends.push(self.ends.last().copied().unwrap_or(0) + rows);
         Ok(())
     }
 
@@ -325,13 +327,18 @@ impl Kept {
         let row = last.checked_sub(self.before + 1).ok_or_else(lost)?;
         let (batch, place) = self.place(row).ok_or_else(lost)?;
         let first = (place + 1).saturating_sub(most);
-        let places: UInt64Array = (first..=place).rev().map(|place| place as u64).collect::<Vec<_>>().into();
-        let columns = batch.columns().iter().map(|column| take(column.as_ref(), &places, None));
-        let columns =
-            columns.collect::<std::result::Result<Vec<_>, _>>().map_err(sepal_query::arrow_error)?;
-        let options = RecordBatchOptions::new().with_row_count(Some(places.len()));
-        RecordBatch::try_new_with_options(batch.schema(), columns, &options).map_err(sepal_query::arrow_error)
+        let places = UInt64Array::from_iter_values((first as u64..=place as u64).rev());
+        gather(batch, &places)
     }
+}
+
+/// Copies rows of a batch.
+fn gather(batch: &RecordBatch, places: &UInt64Array) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().map(|column| take(column.as_ref(), places, None));
+    let columns = columns.collect::<std::result::Result<Vec<_>, _>>().map_err(sepal_query::arrow_error)?;
+    // A query may have no columns.
+    let options = RecordBatchOptions::new().with_row_count(Some(places.len()));
+    RecordBatch::try_new_with_options(batch.schema(), columns, &options).map_err(sepal_query::arrow_error)
 }
 
 fn rows(count: Count) -> Option<u64> {
