@@ -129,7 +129,7 @@ impl Session {
                 Ok(Outcome::CopyOut(CopyOut { rows, format: format.clone() }))
             }
             PlanKind::Declare { declare, source } => {
-                self.run_declare(&prepared.statement, (declare, source), parameters).await
+                self.run_declare(&prepared.statement, (declare, source.as_ref()), parameters).await
             }
             PlanKind::Execute(execute) => self.run_execute(execute).await,
             PlanKind::ExplainExecute { execute, explain } => self.run_explain_execute(execute, explain).await,

@@ -220,7 +220,7 @@ async fn what_a_session_has_named_goes_with_it() {
     run(&mut session, "CREATE TABLE t (a int); INSERT INTO t VALUES (1)").await;
     run(&mut session, "PREPARE p AS SELECT a, pg_backend_pid() FROM t").await;
     run(&mut session, "BEGIN").await;
-    run(&mut session, "DECLARE c CURSOR FOR SELECT a, current_setting('jit') FROM t").await;
+    run(&mut session, "DECLARE c CURSOR FOR SELECT a, current_setting('server_version') FROM t").await;
     run(&mut session, "EXECUTE p").await;
     assert_eq!(run(&mut session, "SELECT count(*) FROM pg_cursors").await, [1]);
     // In the middle of its transaction.
