@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, RecordBatch, RecordBatchOptions, UInt64Array},
+    array::{RecordBatch, RecordBatchOptions, UInt64Array},
     compute::take,
 };
 use sepal_query::{
@@ -33,7 +33,7 @@ pub(in crate::session) struct Source {
     ended: bool,
     /// Reading has failed.
     broken: bool,
-    /// How many FETCHes have begun, and what the last one has yet to read.
+    /// Which FETCH may read, and what it has yet to.
     fetches: u64,
     fetch: Option<Stretch>,
 }
@@ -143,7 +143,7 @@ impl Source {
 
     async fn next_of(&mut self, fetch: u64, most: usize) -> Result<Option<RecordBatch>> {
         if fetch != self.fetches {
-            // Its rows were passed over when the next one began.
+            // Its rows were passed over when something else was asked of the cursor.
             return Err(self.cannot_run());
         }
         let Some(mut stretch) = self.fetch else { return Ok(None) };
@@ -159,7 +159,11 @@ impl Source {
     /// Passes over what the last FETCH has not read: in PostgreSQL it has read all of that at once.
     async fn settle(&mut self) -> Result<()> {
         match self.fetch.take() {
-            Some(stretch) => self.skip(stretch).await.map(drop),
+            Some(stretch) => {
+                // Whoever still reads it is told.
+                self.fetches += 1;
+                self.skip(stretch).await.map(drop)
+            }
             None => Ok(()),
         }
     }
