@@ -37,6 +37,7 @@ files! {
         postgres_by_key "by_key.slt",
         postgres_character "character.slt",
         postgres_constraints "constraints.slt",
+        postgres_cursors "cursors.slt",
         postgres_ddl "ddl.slt",
         postgres_distinct_from "distinct_from.slt",
         postgres_functions "functions.slt",
@@ -56,6 +57,7 @@ files! {
         postgres_odds_of_clients "odds_of_clients.slt",
         postgres_on_conflict "on_conflict.slt",
         postgres_order_by "order_by.slt",
+        postgres_prepared "prepared.slt",
         postgres_savepoints "savepoints.slt",
         postgres_sequences "sequences.slt",
         postgres_serial_identity "serial_identity.slt",
@@ -65,6 +67,7 @@ files! {
     }
     "sepal" {
         sepal_conflicts "conflicts.slt",
+        sepal_cursors "cursors.slt",
         sepal_delivery "delivery.slt",
         sepal_escapes "escapes.slt",
         sepal_explain "explain.slt",

@@ -92,6 +92,12 @@ async def statements(connection):
         assert seen == 1003
         cursor = await connection.cursor("SELECT id FROM ap_items ORDER BY id")
         assert len(await cursor.fetch(10)) == 10 and (await cursor.fetchrow())["id"] > 3
+        # MOVE of a portal, before it has run and after.
+        cursor = await connection.cursor("SELECT id FROM ap_items WHERE id > $1 ORDER BY id", 100)
+        assert await cursor.forward(10) == 10
+        assert [row["id"] for row in await cursor.fetch(2)] == [111, 112]
+        assert await cursor.forward(10) == 10 and (await cursor.fetchrow())["id"] == 123
+        assert await cursor.forward(5000) < 1003 and await cursor.fetchrow() is None
     ok("prepared statements, cursors")
 
 

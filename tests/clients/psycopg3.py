@@ -253,8 +253,38 @@ def sessions(connection):
     ok("session, notices, timeout, stream")
 
 
+def cursors(connection):
+    """Named cursors, which psycopg declares with parameters, describes as portals, and reads with FETCH."""
+    connection.execute("CREATE TABLE py_cursors (n int)")
+    connection.execute("INSERT INTO py_cursors SELECT n FROM generate_series(1, 5000) AS s(n)")
+    for binary in (False, True):
+        with connection.transaction(), connection.cursor("py c", binary=binary) as cursor:
+            cursor.itersize = 100
+            cursor.execute("SELECT n, 'r' || n::text AS t FROM py_cursors WHERE n > %s ORDER BY n", (10,))
+            assert [column.name for column in cursor.description] == ["n", "t"], cursor.description
+            assert cursor.fetchone() == (11, "r11")
+            assert [row[0] for row in cursor.fetchmany(3)] == [12, 13, 14]
+            cursor.scroll(10)
+            assert [row[0] for row in cursor] == list(range(25, 5001))
+            assert cursor.fetchone() is None
+    with connection.cursor("py_held", scrollable=True, withhold=True) as cursor:
+        cursor.execute("SELECT n FROM py_cursors ORDER BY n")
+        assert cursor.fetchmany(2) == [(1,), (2,)]
+        cursor.scroll(4999, mode="absolute")
+        assert cursor.fetchone() == (5000,)
+        cursor.scroll(-2)
+        assert cursor.fetchone() == (4999,)
+    fails("34000", connection, "FETCH 1 FROM py_held")
+    fails("34000", connection, "FETCH 1 FROM \"py c\"")
+    connection.execute("PREPARE py_by_name (int) AS SELECT n FROM py_cursors WHERE n = $1")
+    assert connection.execute("EXECUTE py_by_name (7)").fetchone() == (7,)
+    connection.execute("DEALLOCATE py_by_name")
+    fails("26000", connection, "EXECUTE py_by_name (7)")
+    ok("named cursors, PREPARE and EXECUTE")
+
+
 def clean(connection):
-    for name in ("types", "items", "prepared", "arrays", "copy", "tx", "errors"):
+    for name in ("types", "items", "prepared", "arrays", "copy", "tx", "errors", "cursors"):
         connection.execute(f"DROP TABLE IF EXISTS py_{name}")
 
 
@@ -263,7 +293,7 @@ def main():
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
         clean(connection)
         register_vector(connection)
-        for step in (types, vectors, prepared, arrays, copies, transactions, errors, sessions, clean):
+        for step in (types, vectors, prepared, arrays, copies, transactions, errors, sessions, cursors, clean):
             step(connection)
     ok("psycopg " + psycopg.__version__)
 

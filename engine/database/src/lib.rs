@@ -53,8 +53,8 @@ pub use database::{Database, DatabaseMetrics, PLANNING_STACK};
 pub use options::{DatabaseOptions, SecretSources};
 pub use repair::{RepairProposal, RepairRequest, Repaired, plan_repair};
 pub use session::{
-    CancelToken, CopyIn, CopyOut, Notice, Outcome, Prepared, RowStream, Session, TransactionStatus,
-    snapshot_too_old,
+    CancelToken, CopyIn, CopyOut, NamedStatement, NamedStatements, Notice, Outcome, Prepared, RowStream,
+    Session, TransactionStatus, snapshot_too_old,
 };
 
 pub use sepal_control::{

@@ -91,6 +91,7 @@ sqlstates! {
     InvalidBinaryRepresentation "22P03" Invalid,
     InvalidCatalogName "3D000" Refused,
     InvalidColumnReference "42P10" Invalid,
+    InvalidCursorDefinition "42P11" Invalid,
     InvalidCursorName "34000" Invalid,
     InvalidDatetimeFormat "22007" Invalid,
     InvalidEscapeSequence "22025" Invalid,

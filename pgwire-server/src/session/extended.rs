@@ -8,13 +8,15 @@ use std::{sync::Arc, time::Instant};
 
 use arrow::array::ArrayRef;
 use sepal_database::values::{decode_binary, decode_text};
-use sepal_database::{Error, Outcome, Prepared, SqlState, SqlType, TransactionStatus, snapshot_too_old};
+use sepal_database::{
+    Error, NamedStatement, Outcome, Prepared, RowStream, SqlState, SqlType, TransactionStatus,
+    snapshot_too_old,
+};
 
 use super::{
     Connection,
-    deallocate::Deallocate,
     errors::{Failure, protocol},
-    held::{Portal, PortalState, Statement},
+    held::{Portal, PortalState},
     rows::{ResultFormats, Rows},
 };
 use crate::frame::{Bind, Format, Parse, Target, write};
@@ -38,8 +40,7 @@ impl Connection {
                 }
             },
         };
-        let deallocate = Deallocate::recognise(parse.sql);
-        let statement = Statement { prepared, deallocate, bytes: parse.sql.len() };
+        let statement = NamedStatement { prepared, bytes: parse.sql.len() };
         self.held.add_statement(parse.name, Arc::new(statement));
         write::parse_complete(&mut self.wire.out);
         Ok(())
@@ -47,7 +48,7 @@ impl Connection {
 
     pub(super) fn bind(&mut self, bind: Bind<'_>) -> Result<(), Failure> {
         self.begin_implicit();
-        let statement = self.held.statement(bind.statement)?.clone();
+        let statement = self.held.statement(bind.statement)?;
         let prepared = statement.prepared.as_deref();
         let parameters = parameters(&bind, prepared.map_or(&[][..], Prepared::parameters))?;
         let columns = prepared.and_then(Prepared::columns).map_or(0, <[_]>::len);
@@ -58,33 +59,66 @@ impl Connection {
                 bind.result_formats.len()
             ))
         })?;
+        let shared = if bind.portal.is_empty() { Vec::new() } else { parameters.clone() };
         let portal = Portal {
-            statement,
+            statement: Arc::clone(&statement),
             formats: ResultFormats::new(formats),
             state: PortalState::Ready(parameters),
             bytes: bind.values.total_bytes(),
+            cursor: None,
         };
+        // A name that SQL has given back may be taken.
+        self.is_bound(bind.portal);
         self.held.add_portal(bind.portal, portal)?;
+        if let (false, Some(prepared)) = (bind.portal.is_empty(), &statement.prepared) {
+            match self.session.open_portal(bind.portal, prepared, &shared) {
+                Ok(cursor) => self.held.note_cursor(bind.portal, cursor),
+                Err(error) => {
+                    self.held.drop_portal(bind.portal);
+                    return Err(error.into());
+                }
+            }
+        }
         write::bind_complete(&mut self.wire.out);
         Ok(())
     }
 
+    /// Whether a portal is one of Bind. One that is a cursor to SQL, and was closed there or ended with its
+    /// transaction, is none any more.
+    fn is_bound(&mut self, name: &str) -> bool {
+        let Ok(portal) = self.held.portal(name) else { return false };
+        let closed = portal.cursor.is_some() && portal.cursor != self.session.portal_number(name);
+        if closed {
+            self.held.drop_portal(name);
+        }
+        !closed
+    }
+
     pub(super) fn describe(&mut self, target: Target<'_>) -> Result<(), Failure> {
         self.begin_implicit();
+        if let Target::Portal(name) = target
+            && !self.is_bound(name)
+            && let Some(columns) = self.session.portal_columns(name)
+        {
+            // What DECLARE has opened: its rows have the format that FETCH asks for.
+            write::row_description(&mut self.wire.out, &columns, |_| Format::Text);
+            return Ok(());
+        }
         let out = &mut self.wire.out;
         let all_text = ResultFormats::All(Format::Text);
-        let (prepared, formats) = match target {
+        let (statement, formats) = match target {
             Target::Statement(name) => {
-                let prepared = self.held.statement(name)?.prepared.as_deref();
-                write::parameter_description(out, prepared.map_or(&[][..], Prepared::parameters));
-                (prepared, &all_text)
+                let statement = self.held.statement(name)?;
+                let parameters = statement.prepared.as_deref().map_or(&[][..], Prepared::parameters);
+                write::parameter_description(out, parameters);
+                (statement, &all_text)
             }
             Target::Portal(name) => {
                 let portal = self.held.portal(name)?;
-                (portal.statement.prepared.as_deref(), &portal.formats)
+                (Arc::clone(&portal.statement), &portal.formats)
             }
         };
-        match prepared.and_then(Prepared::columns) {
+        match statement.prepared.as_deref().and_then(Prepared::columns) {
             Some(columns) => write::row_description(out, columns, |column| formats.get(column)),
             None => write::no_data(out),
         }
@@ -93,7 +127,12 @@ impl Connection {
 
     pub(super) fn close(&mut self, target: Target<'_>) {
         match target {
-            Target::Portal(name) => self.held.drop_portal(name),
+            Target::Portal(name) => {
+                self.held.drop_portal(name);
+                if !name.is_empty() {
+                    self.session.close_portal(name);
+                }
+            }
             Target::Statement(name) => self.held.drop_statement(name),
         }
         write::close_complete(&mut self.wire.out);
@@ -104,9 +143,15 @@ impl Connection {
         self.begin_implicit();
         let started = Instant::now();
         let was = self.session.transaction_status();
-        let (name, mut portal) = self.held.take_portal(name)?;
         // Zero and below mean all, as in Postgres. The number is only ever counted against.
         let limit = u64::try_from(max_rows).unwrap_or(0);
+        if !name.is_empty()
+            && !self.is_bound(name)
+            && let Some(stream) = self.session.portal_rows(name)?
+        {
+            return self.execute_cursor(stream, limit).await;
+        }
+        let (name, mut portal) = self.held.take_portal(name)?;
         self.run_portal(&name, &mut portal, limit).await?;
         if was != TransactionStatus::Idle && self.session.transaction_status() == TransactionStatus::Idle {
             // COMMIT or ROLLBACK in the middle of a pipeline.
@@ -119,6 +164,22 @@ impl Connection {
         Ok(())
     }
 
+    /// Sends rows of a cursor that DECLARE has opened, from where it stands.
+    async fn execute_cursor(&mut self, stream: RowStream, limit: u64) -> Result<(), Failure> {
+        self.start_clock();
+        let mut rows = Rows::new(stream, self.session.max_snapshot_age());
+        let formats = ResultFormats::All(Format::Text);
+        let sent = rows.send(&mut self.wire, &mut self.watch, &formats, limit).await?;
+        self.shared.metrics.rows_sent.inc_by(sent.rows);
+        self.extended_statements.inc();
+        if sent.finished {
+            return self.complete(&rows.tag(sent.rows)).await;
+        }
+        self.send_notices();
+        write::portal_suspended(&mut self.wire.out);
+        Ok(())
+    }
+
     async fn run_portal(&mut self, name: &str, portal: &mut Portal, limit: u64) -> Result<(), Failure> {
         self.start_clock();
         match std::mem::replace(&mut portal.state, PortalState::Done) {
@@ -127,16 +188,21 @@ impl Connection {
                     write::empty_query_response(&mut self.wire.out);
                     return Ok(());
                 };
+                // FETCH or MOVE may have begun it.
+                let begun = if name.is_empty() { None } else { self.session.portal_rows(name)? };
+                if let Some(stream) = begun {
+                    let rows = Box::new(Rows::new(stream, self.session.max_snapshot_age()));
+                    return self.send_rows(portal, rows, limit).await;
+                }
                 let work = self.session.execute(prepared, parameters);
                 match self.watch.run(&mut self.wire, work).await? {
                     Outcome::Rows(stream) => {
+                        let shared = !name.is_empty();
+                        let stream = if shared { self.session.share_rows(name, stream) } else { stream };
                         let rows = Box::new(Rows::new(stream, self.session.max_snapshot_age()));
                         self.send_rows(portal, rows, limit).await
                     }
-                    Outcome::Done { tag } => {
-                        self.held.deallocate(portal.statement.deallocate.as_ref(), &tag)?;
-                        self.complete(&tag).await
-                    }
+                    Outcome::Done { tag } => self.complete(&tag).await,
                     Outcome::CopyIn(copy) => {
                         let tag = self.copy_in(copy, None).await?;
                         self.complete(&tag).await

@@ -1,34 +1,25 @@
-//! Prepared statements and portals of one connection, with the caps that keep a client from hoarding.
+//! Portals and the unnamed statement of one connection, with the caps that keep a client from hoarding.
 //!
-//! Used by `extended`. The unnamed statement and portal have a place of their own: the hot path allocates no
-//! name and hashes nothing.
+//! Used by `extended`. Statements with names are the engine's, which EXECUTE knows them by, and it also has the rows of
+//! portals with names, which are cursors to FETCH. The unnamed statement and portal have a place of their own: the hot
+//! path allocates no name and hashes nothing.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arrow::array::ArrayRef;
-use sepal_database::{Error, Prepared, SqlState};
+use sepal_database::{Error, NamedStatement, NamedStatements, SqlState};
 
-use super::{
-    deallocate::Deallocate,
-    rows::{ResultFormats, Rows},
-};
-
-/// A parsed and planned statement.
-pub struct Statement {
-    /// `None`: the empty query.
-    pub prepared: Option<Arc<Prepared>>,
-    pub deallocate: Option<Deallocate>,
-    /// Bytes of its SQL.
-    pub bytes: usize,
-}
+use super::rows::{ResultFormats, Rows};
 
 /// A statement with its parameters, ready to run, running, or done.
 pub struct Portal {
-    pub statement: Arc<Statement>,
+    pub statement: Arc<NamedStatement>,
     pub formats: ResultFormats,
     pub state: PortalState,
     /// Bytes of its parameters as they came.
     pub bytes: usize,
+    /// Which cursor it is to SQL, if it is one.
+    pub cursor: Option<u64>,
 }
 
 pub enum PortalState {
@@ -45,71 +36,46 @@ pub enum PortalState {
 
 /// What a client holds.
 pub struct Held {
-    unnamed_statement: Option<Arc<Statement>>,
-    statements: HashMap<String, Arc<Statement>>,
+    named: NamedStatements,
+    unnamed_statement: Option<Arc<NamedStatement>>,
     unnamed_portal: Option<Portal>,
     portals: HashMap<String, Portal>,
-    statement_bytes: usize,
     portal_bytes: usize,
-    max_statements: usize,
     max_portals: usize,
-    max_bytes: usize,
 }
 
 impl Held {
-    pub fn new(max_statements: usize, max_portals: usize, max_bytes: usize) -> Self {
+    /// `named`: the session's statements, with their limits.
+    pub fn new(named: NamedStatements, max_portals: usize) -> Self {
         Self {
+            named,
             unnamed_statement: None,
-            statements: HashMap::new(),
             unnamed_portal: None,
             portals: HashMap::new(),
-            statement_bytes: 0,
             portal_bytes: 0,
-            max_statements,
             max_portals,
-            max_bytes,
         }
     }
 
     /// Whether a statement of this name and size may be added. Asked before planning it.
     pub fn check_statement(&self, name: &str, bytes: usize) -> Result<(), Error> {
-        if name.is_empty() {
-            return Ok(());
-        }
-        if self.statements.contains_key(name) {
-            return Err(Error::new(
-                SqlState::DuplicatePreparedStatement,
-                format!("prepared statement \"{name}\" already exists"),
-            ));
-        }
-        if self.statements.len() >= self.max_statements {
-            return Err(Error::new(
-                SqlState::ProgramLimitExceeded,
-                format!("too many prepared statements: a connection may hold {}", self.max_statements),
-            )
-            .with_hint("Close statements that are no longer used."));
-        }
-        self.check_bytes(bytes)
+        if name.is_empty() { Ok(()) } else { self.named.check(name, bytes, self.portal_bytes) }
     }
 
-    pub fn add_statement(&mut self, name: &str, statement: Arc<Statement>) {
+    pub fn add_statement(&mut self, name: &str, statement: Arc<NamedStatement>) {
         if name.is_empty() {
             self.unnamed_statement = Some(statement);
-            return;
+        } else {
+            self.named.add(name, statement, false);
         }
-        self.statement_bytes += statement.bytes;
-        self.statements.insert(name.to_owned(), statement);
     }
 
-    pub fn statement(&self, name: &str) -> Result<&Arc<Statement>, Error> {
-        let found = if name.is_empty() { self.unnamed_statement.as_ref() } else { self.statements.get(name) };
-        found.ok_or_else(|| {
-            let message = if name.is_empty() {
-                "unnamed prepared statement does not exist".to_owned()
-            } else {
-                format!("prepared statement \"{name}\" does not exist")
-            };
-            Error::new(SqlState::InvalidSqlStatementName, message)
+    pub fn statement(&self, name: &str) -> Result<Arc<NamedStatement>, Error> {
+        if !name.is_empty() {
+            return self.named.get(name);
+        }
+        self.unnamed_statement.clone().ok_or_else(|| {
+            Error::new(SqlState::InvalidSqlStatementName, "unnamed prepared statement does not exist")
         })
     }
 
@@ -117,28 +83,17 @@ impl Held {
     pub fn drop_statement(&mut self, name: &str) {
         if name.is_empty() {
             self.unnamed_statement = None;
-        } else if let Some(statement) = self.statements.remove(name) {
-            self.statement_bytes -= statement.bytes;
+        } else {
+            // The error says only that there was none.
+            let _none = self.named.remove(name);
         }
     }
 
-    /// Does what a DEALLOCATE or DISCARD ALL that has just run asks of the statements held here.
-    pub fn deallocate(&mut self, deallocate: Option<&Deallocate>, tag: &str) -> Result<(), Error> {
-        match deallocate {
-            Some(Deallocate::One(name)) => {
-                self.statement(name)?;
-                self.drop_statement(name);
-            }
-            Some(Deallocate::All) => self.drop_statements(),
-            None if matches!(tag, "DISCARD ALL" | "DEALLOCATE ALL") => self.drop_statements(),
-            None => {}
+    /// Notes that a portal with a name is a cursor.
+    pub fn note_cursor(&mut self, name: &str, cursor: Option<u64>) {
+        if let Some(portal) = self.portals.get_mut(name) {
+            portal.cursor = cursor;
         }
-        Ok(())
-    }
-
-    fn drop_statements(&mut self) {
-        self.statements.clear();
-        self.statement_bytes = 0;
     }
 
     /// Adds a portal; the unnamed one replaces its predecessor.
@@ -159,7 +114,7 @@ impl Held {
             )
             .with_hint("Close portals that are no longer used."));
         }
-        self.check_bytes(portal.bytes)?;
+        self.named.check_bytes(portal.bytes, self.portal_bytes)?;
         self.portal_bytes += portal.bytes;
         self.portals.insert(name.to_owned(), portal);
         Ok(())
@@ -225,21 +180,6 @@ impl Held {
                 portal.state = PortalState::TooOld;
             }
         }
-    }
-
-    fn check_bytes(&self, more: usize) -> Result<(), Error> {
-        let held = self.statement_bytes.saturating_add(self.portal_bytes).saturating_add(more);
-        if held <= self.max_bytes {
-            return Ok(());
-        }
-        Err(Error::new(
-            SqlState::InsufficientResources,
-            format!(
-                "prepared statements and portals would hold {held} bytes; a connection may hold {}",
-                self.max_bytes
-            ),
-        )
-        .with_hint("Close statements and portals that are no longer used."))
     }
 }
 

@@ -17,7 +17,6 @@ mod busy_poll;
 mod cancel;
 mod copy_in;
 mod copy_out;
-mod deallocate;
 mod errors;
 mod extended;
 mod held;
@@ -128,11 +127,14 @@ async fn converse(shared: &Arc<Shared>, wire: Wire, login: Login) {
     tracing::debug!(tenant = %principal.tenant_name, key = %principal.key_id, "session opened");
     let watch = Watch::new(shared.clone(), principal, session.cancel_token());
     let limits = &shared.options.limits;
+    let named = session.named_statements();
+    named.limit(limits.max_statements, limits.max_held_bytes);
+    session.limit_portals(limits.max_portals);
     let mut connection = Connection {
         wire,
         session,
         watch,
-        held: Held::new(limits.max_statements, limits.max_portals, limits.max_held_bytes),
+        held: Held::new(named, limits.max_portals),
         skipping: false,
         implicit: false,
         failed: false,

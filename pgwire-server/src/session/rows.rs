@@ -1,7 +1,8 @@
 //! Result rows on their way out: record batches become DataRow messages, at the client's pace.
 //!
 //! Called by `simple` and `extended`. Holds one batch at a time; the output buffer is sent whenever it is full,
-//! and the next batch is not asked for before. A row count from the client is only counted against.
+//! and the next batch is not asked for before. No more rows are asked for than are sent: between two portions of a
+//! portal another statement may read from it.
 
 use std::time::Duration;
 
@@ -43,7 +44,6 @@ impl ResultFormats {
 /// A result that is being sent. It outlives an Execute that asked for fewer rows.
 pub struct Rows {
     stream: RowStream,
-    batch: Option<Batch>,
     /// When the query ran: from then on what it reads is held.
     begun: Instant,
     /// How long it may be held.
@@ -66,7 +66,7 @@ pub struct Sent {
 impl Rows {
     /// `most`: how long the rows may take to be sent.
     pub fn new(stream: RowStream, most: Option<Duration>) -> Self {
-        Self { stream, batch: None, begun: Instant::now(), most }
+        Self { stream, begun: Instant::now(), most }
     }
 
     pub fn age(&self) -> Duration {
@@ -75,6 +75,11 @@ impl Rows {
 
     pub fn columns(&self) -> &[OutputColumn] {
         self.stream.columns()
+    }
+
+    /// Whether they go out in binary whatever the client has asked for: see [`RowStream::is_binary`].
+    pub fn is_binary(&self) -> bool {
+        self.stream.is_binary()
     }
 
     /// The command tag for so many rows.
@@ -91,22 +96,18 @@ impl Rows {
         limit: u64,
     ) -> Result<Sent, Failure> {
         let mut sent = 0;
-        loop {
-            let Some(batch) = &mut self.batch else {
-                if self.most.is_some_and(|most| self.begun.elapsed() > most) {
-                    return Err(snapshot_too_old().into());
-                }
-                let stream = &mut self.stream;
-                match watch.run(wire, async { stream.next().await.transpose() }).await? {
-                    Some(batch) => self.batch = Some(Batch::new(&batch, self.stream.columns())?),
-                    None => return Ok(Sent { rows: sent, finished: true }),
-                }
-                continue;
-            };
+        // At exactly the limit it is not looked up whether there is more, as in Postgres.
+        while limit == 0 || sent < limit {
+            if self.most.is_some_and(|most| self.begun.elapsed() > most) {
+                return Err(snapshot_too_old().into());
+            }
+            let most =
+                if limit == 0 { usize::MAX } else { usize::try_from(limit - sent).unwrap_or(usize::MAX) };
+            let stream = &mut self.stream;
+            let pulled = watch.run(wire, async { stream.next_upto(most).await.transpose() }).await?;
+            let Some(batch) = pulled else { return Ok(Sent { rows: sent, finished: true }) };
+            let mut batch = Batch::new(&batch, self.stream.columns())?;
             while batch.next < batch.rows {
-                if limit > 0 && sent == limit {
-                    return Ok(Sent { rows: sent, finished: false });
-                }
                 batch.write_next(wire, formats)?;
                 sent += 1;
                 if wire.is_full() {
@@ -114,12 +115,8 @@ impl Rows {
                     watch.check_statement()?;
                 }
             }
-            self.batch = None;
-            // Exactly the limit: whether there is more is not looked up, as in Postgres.
-            if limit > 0 && sent == limit {
-                return Ok(Sent { rows: sent, finished: false });
-            }
         }
+        Ok(Sent { rows: sent, finished: false })
     }
 }
 

@@ -10,7 +10,6 @@ use sepal_database::{Error, Outcome, Prepared, SqlState, Statement};
 
 use super::{
     Connection,
-    deallocate::Deallocate,
     errors::{End, Failure},
     rows::{ResultFormats, Rows},
 };
@@ -44,34 +43,28 @@ impl Connection {
         let started = Instant::now();
         self.start_clock();
         if let Some(prepared) = self.watch.run(&mut self.wire, self.session.recall_now(sql)).await? {
-            return self.run_prepared(&prepared, started, None, true).await;
+            return self.run_prepared(&prepared, started, true).await;
         }
         let statements = self.session.split(sql)?;
         if statements.is_empty() {
             write::empty_query_response(&mut self.wire.out);
             return Ok(());
         }
-        let deallocate = if statements.len() > 1 { None } else { Deallocate::recognise(sql) };
         let mut left = statements.len();
         for statement in statements {
             left -= 1;
             self.begin_implicit();
             self.watch.check_alive()?;
-            self.run_statement(statement, deallocate.as_ref(), left == 0).await?;
+            self.run_statement(statement, left == 0).await?;
         }
         Ok(())
     }
 
-    async fn run_statement(
-        &mut self,
-        statement: Statement,
-        deallocate: Option<&Deallocate>,
-        last: bool,
-    ) -> Result<(), Failure> {
+    async fn run_statement(&mut self, statement: Statement, last: bool) -> Result<(), Failure> {
         let started = Instant::now();
         self.start_clock();
         let prepared = self.watch.run(&mut self.wire, self.session.prepare_now(statement)).await?;
-        self.run_prepared(&prepared, started, deallocate, last).await
+        self.run_prepared(&prepared, started, last).await
     }
 
     /// Runs a statement that is the last of its message or not, and sends what it gives.
@@ -79,7 +72,6 @@ impl Connection {
         &mut self,
         prepared: &Arc<Prepared>,
         started: Instant,
-        deallocate: Option<&Deallocate>,
         last: bool,
     ) -> Result<(), Failure> {
         if !prepared.parameters().is_empty() {
@@ -91,16 +83,14 @@ impl Connection {
         let tag = match outcome {
             Outcome::Rows(stream) => {
                 let mut rows = Rows::new(stream, self.session.max_snapshot_age());
-                write::row_description(&mut self.wire.out, rows.columns(), |_| Format::Text);
-                let formats = ResultFormats::All(Format::Text);
+                let format = if rows.is_binary() { Format::Binary } else { Format::Text };
+                write::row_description(&mut self.wire.out, rows.columns(), |_| format);
+                let formats = ResultFormats::All(format);
                 let sent = rows.send(&mut self.wire, &mut self.watch, &formats, 0).await?;
                 self.shared.metrics.rows_sent.inc_by(sent.rows);
                 Some(rows.tag(sent.rows))
             }
-            Outcome::Done { tag } => {
-                self.held.deallocate(deallocate, &tag)?;
-                Some(tag)
-            }
+            Outcome::Done { tag } => Some(tag),
             Outcome::CopyIn(copy) => Some(self.copy_in(copy, Some(last)).await?),
             Outcome::CopyOut(copy) => Some(self.copy_out(copy).await?),
             Outcome::Empty => None,

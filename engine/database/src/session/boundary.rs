@@ -152,26 +152,36 @@ impl Session {
     pub(super) fn roll_back(&mut self) {
         self.open = None;
         self.shown.clear();
-        self.settings.lock().end(false);
+        self.ended(false);
+    }
+
+    /// What the end of a transaction means to settings and cursors.
+    fn ended(&self, committed: bool) {
+        self.settings.lock().end(committed);
+        self.cursors.lock().end_transaction(committed);
     }
 
     /// Makes the transaction durable, then builds its vector indexes.
     ///
     /// Errors: 40001, 23505, 53100, …: nothing of the transaction is kept.
     pub(super) async fn commit(&mut self) -> Result<()> {
+        if let Err(error) = self.keep_cursors().await {
+            self.roll_back();
+            return Err(error);
+        }
         let Some(mut open) = self.open.take() else {
             return Ok(());
         };
         self.shown.clear();
         let ops = open.take_ops();
         if ops.is_empty() {
-            self.settings.lock().end(true);
+            self.ended(true);
             return Ok(());
         }
         // What its operations were charged with as they came is what they take.
         let bytes = open.charge.bytes();
         if let Err(error) = self.check_room(&ops, bytes, !open.builds.is_empty()).await {
-            self.settings.lock().end(false);
+            self.ended(false);
             return Err(error);
         }
         let definitions = changes_definitions(&ops);
@@ -191,7 +201,7 @@ impl Session {
             drop((locks, charge));
         };
         let result = commit_ops(Arc::clone(&self.tenant.store), base, (ops, bytes), settled).await;
-        self.settings.lock().end(result.is_ok());
+        self.ended(result.is_ok());
         let snapshot = result?;
         self.follow(after, snapshot).await;
         self.build_all(builds).await

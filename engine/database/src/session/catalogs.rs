@@ -5,20 +5,21 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, Weak},
 };
 
 use parking_lot::Mutex;
 use sepal_control::Principal;
 use sepal_query::catalog::{
     CatalogContext, LockRow, LockedObject, Searches,
+    named::NamedRows,
     sessions::SessionControl,
     work::{StorageRow, WorkRows},
 };
 use sepal_storage::Snapshot;
 use sepal_types::TableId;
 
-use super::{CancelToken, Settings, Signals, history};
+use super::{CancelToken, Cursors, Settings, Signals, history, named::Known};
 use crate::{
     database::Database,
     delivery::{Replay, rows as delivery_rows},
@@ -41,6 +42,9 @@ pub(super) struct Catalogs {
     pub settings: Arc<Mutex<Settings>>,
     pub cancel: CancelToken,
     pub signals: Arc<Signals>,
+    /// The session has plans that have catalogs: held here, none of them would ever go.
+    pub named: Weak<Mutex<Known>>,
+    pub cursors: Weak<Mutex<Cursors>>,
 }
 
 impl Catalogs {
@@ -93,6 +97,13 @@ impl Catalogs {
             history: {
                 let (store, environment) = (Arc::clone(&self.tenant.store), Arc::clone(&self.environment));
                 LazyLock::new(Box::new(move || history::rows(&store, &environment)))
+            },
+            named: {
+                let (named, cursors) = (Weak::clone(&self.named), Weak::clone(&self.cursors));
+                LazyLock::new(Box::new(move || NamedRows {
+                    statements: named.upgrade().map(|named| named.lock().rows()).unwrap_or_default(),
+                    cursors: cursors.upgrade().map(|cursors| cursors.lock().rows()).unwrap_or_default(),
+                }))
             },
             searches: Some(Searches {
                 indexes: Arc::clone(&self.tenant.indexes),

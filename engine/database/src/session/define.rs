@@ -143,7 +143,7 @@ impl Session {
     }
 
     /// A query's columns and all its rows.
-    async fn all_rows(
+    pub(super) async fn all_rows(
         &mut self,
         source: &PlanKind,
         parameters: &[ArrayRef],
@@ -163,7 +163,7 @@ impl Session {
                 let fields = query.schema().fields().iter();
                 Ok((fields.map(|field| OutputColumn::from_field(field)).collect(), vec![batch]))
             }
-            _ => Err(Error::bug("CREATE TABLE AS over something that is no query")),
+            _ => Err(Error::bug("the rows of something that is no query")),
         }
     }
 

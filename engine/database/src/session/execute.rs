@@ -94,7 +94,11 @@ impl Session {
         }
     }
 
-    async fn run_once(&mut self, prepared: &Arc<Prepared>, parameters: &[ArrayRef]) -> Result<Outcome> {
+    pub(super) async fn run_once(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        parameters: &[ArrayRef],
+    ) -> Result<Outcome> {
         let plan = self.locked_plan(prepared).await?;
         match &plan.kind {
             PlanKind::Utility(utility) => {
@@ -124,6 +128,13 @@ impl Session {
                 let rows = self.run_query(query, parameters).await?;
                 Ok(Outcome::CopyOut(CopyOut { rows, format: format.clone() }))
             }
+            PlanKind::Declare { declare, source } => {
+                self.run_declare(&prepared.statement, (declare, source.as_ref()), parameters).await
+            }
+            PlanKind::Execute(execute) => self.run_execute(execute).await,
+            PlanKind::ExplainExecute { execute, explain } => self.run_explain_execute(execute, explain).await,
+            PlanKind::Fetch(fetch) => self.run_fetch(fetch).await,
+            PlanKind::Prepare => self.run_prepare(&prepared.statement).await,
         }
     }
 
@@ -253,7 +264,8 @@ impl Session {
             Utility::Commit { chain } => return self.commit_statement(*chain).await,
             Utility::Rollback { chain } => self.rollback_statement(*chain)?,
             Utility::Savepoint { name } => {
-                self.in_block("SAVEPOINT")?.savepoint(name.clone());
+                let cursors = self.cursors.lock().mark();
+                self.in_block("SAVEPOINT")?.savepoint(name.clone(), cursors);
                 "SAVEPOINT".to_owned()
             }
             Utility::Release { name } => {
@@ -261,7 +273,8 @@ impl Session {
                 "RELEASE".to_owned()
             }
             Utility::RollbackTo { name } => {
-                self.in_block("ROLLBACK TO SAVEPOINT")?.rollback_to(name)?;
+                let cursors = self.in_block("ROLLBACK TO SAVEPOINT")?.rollback_to(name)?;
+                self.cursors.lock().close_since(cursors);
                 "ROLLBACK".to_owned()
             }
             Utility::Set { name, value, local } => self.set(name, value.as_deref(), *local)?,
@@ -279,10 +292,24 @@ impl Session {
             Utility::DiscardAll => {
                 self.settings.lock().reset_all();
                 self.statements.clear();
+                self.named.clear();
+                self.cursors.lock().close_all();
                 self.advisory.unlock_all();
                 "DISCARD ALL".to_owned()
             }
-            Utility::Deallocate => "DEALLOCATE".to_owned(),
+            Utility::DiscardPlans => {
+                self.statements.clear();
+                "DISCARD PLANS".to_owned()
+            }
+            Utility::Deallocate { name } => self.deallocate(name.as_deref())?,
+            Utility::Close { name: Some(name) } => {
+                self.cursors.lock().close(name)?;
+                "CLOSE CURSOR".to_owned()
+            }
+            Utility::Close { name: None } => {
+                self.cursors.lock().close_all();
+                "CLOSE CURSOR ALL".to_owned()
+            }
             Utility::Maintenance(statement) => return self.run_maintenance(statement).await,
             Utility::LockTables { names, mode, nowait } => self.lock_tables(names, *mode, *nowait).await?,
             Utility::Show { name } => return self.show(name),

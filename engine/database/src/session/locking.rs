@@ -11,7 +11,7 @@ use sepal_query::{
     ddl::object_name,
     locking::{LockedRelation, RowMode, WaitPolicy},
     planner::undefined_table,
-    sql::{Statement, StatementKind, ast},
+    sql::{Statement, ast},
 };
 use sepal_storage::{StoreError, TableVersion};
 use sepal_types::{Error, Result, RowId, SqlState, TableId};
@@ -141,13 +141,13 @@ impl Session {
     /// himself: he may be bringing just that.
     pub(super) async fn await_definitions(&mut self, statement: &Statement, error: &Error) -> Result<()> {
         let wanting = matches!(error.state(), SqlState::UndefinedColumn | SqlState::UndefinedTable);
-        let StatementKind::Sql(parsed) = &statement.kind else { return Ok(()) };
+        let Some(parsed) = statement.kind.ast() else { return Ok(()) };
         if !wanting || self.moments.whole().is_some() || !self.tenant.locks.has_exclusive() {
             return Ok(());
         }
         let view = self.current_view()?;
         let mut tables = Vec::new();
-        let _ = ast::visit_relations(parsed.as_ref(), |name| {
+        let _ = ast::visit_relations(parsed, |name| {
             let found = object_name(name).ok().and_then(|name| view.find(&self.environment, &name));
             tables.extend(found.map(|version| version.def.id));
             ControlFlow::<()>::Continue(())
@@ -254,7 +254,8 @@ pub(super) fn plan_locks(kind: &PlanKind) -> Vec<(TableId, TableMode)> {
         PlanKind::Query(query) | PlanKind::CopyOut { query, .. } | PlanKind::Explain { query, .. } => {
             &query.context
         }
-        PlanKind::CreateAs { source, .. } => return plan_locks(source),
+        PlanKind::CreateAs { source, .. } | PlanKind::Declare { source, .. } => return plan_locks(source),
+        PlanKind::ExplainExecute { explain, .. } => return plan_locks(explain),
         _ => return Vec::new(),
     };
     let shared = |relation: &LockedRelation| (relation.table, TableMode::RowShare);

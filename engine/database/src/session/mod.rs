@@ -13,6 +13,7 @@ mod boundary;
 mod cancel;
 mod catalogs;
 mod copy;
+mod cursor;
 mod define;
 mod delivery;
 mod execute;
@@ -21,6 +22,7 @@ mod history;
 mod index_builds;
 mod locking;
 mod maintenance;
+mod named;
 mod past;
 mod prepare;
 mod prepared;
@@ -65,6 +67,7 @@ pub(crate) use activity::Sessions;
 pub use cancel::CancelToken;
 pub use copy::{CopyIn, CopyOut};
 pub use execute::Outcome;
+pub use named::{NamedStatement, NamedStatements};
 pub use prepared::Prepared;
 pub use rows::RowStream;
 pub use snapshot_age::snapshot_too_old;
@@ -73,6 +76,7 @@ pub use transaction::TransactionStatus;
 use activity::{Presence, Signals};
 use advisory::Advisory;
 use catalogs::Catalogs;
+use cursor::Cursors;
 use past::Moments;
 use sequences::Sequences;
 use settings::Settings;
@@ -108,6 +112,9 @@ pub struct Session {
     shown: Shown,
     /// What the client has sent before.
     statements: Statements,
+    /// What it has prepared by name.
+    named: NamedStatements,
+    cursors: Arc<Mutex<Cursors>>,
     catalogs: Arc<Catalogs>,
     sequences: Arc<Sequences>,
     /// Its place among those who wait for each other.
@@ -153,6 +160,7 @@ impl Session {
             Sink { settings: Arc::clone(&settings), cancel: cancel.clone(), advisory: Arc::clone(&advisory) };
         let presence = tenant.sessions.enter(pid.number(), &principal, &environment, &settings, &cancel);
         let signals = Arc::new(Signals::new(&tenant.sessions, &principal));
+        let (named, cursors) = (NamedStatements::default(), Arc::<Mutex<Cursors>>::default());
         let catalogs = Catalogs {
             database: Arc::clone(&database),
             tenant: Arc::clone(&tenant),
@@ -163,6 +171,8 @@ impl Session {
             settings: Arc::clone(&settings),
             cancel: cancel.clone(),
             signals: Arc::clone(&signals),
+            named: named.weak(),
+            cursors: Arc::downgrade(&cursors),
         };
         Ok(Self {
             database,
@@ -178,6 +188,8 @@ impl Session {
             view,
             shown: Shown::default(),
             statements: Statements::new(),
+            named,
+            cursors,
             catalogs: Arc::new(catalogs),
             sequences: Arc::new(sequences),
             locks,
@@ -261,6 +273,11 @@ impl Session {
         let warnings = self.signals.take_warnings().into_iter();
         notices.extend(warnings.map(|error| Notice { severity: "WARNING", error }));
         notices
+    }
+
+    /// The statements that the client has named, by PREPARE or by Parse.
+    pub fn named_statements(&self) -> NamedStatements {
+        self.named.clone()
     }
 
     /// Tells other sessions of the tenant where this one's client is.

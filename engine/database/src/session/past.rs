@@ -11,7 +11,7 @@ use arrow::{
 };
 use sepal_query::{
     planner::{Asked, ask, parameter_values},
-    sql::{Moment, Statement, StatementKind, moments},
+    sql::{Moment, Statement, moments},
     values::decode_text,
 };
 use sepal_storage::{AsOf, Snapshot};
@@ -70,7 +70,7 @@ impl Session {
                 error.with_hint("sepal.as_of is set. RESET sepal.as_of goes back to the present.")
             })?);
         }
-        if let StatementKind::Sql(parsed) = &statement.kind {
+        if let Some(parsed) = statement.kind.ast() {
             let moments = moments(parsed)?;
             if !moments.is_empty() && !self.principal.scopes.read {
                 return Err(write_only_key());

@@ -26,6 +26,7 @@ use super::{
     Open, Session,
     copy::plan_copy,
     locking::plan_locks,
+    named::Execute,
     prepared::{Definitions, Plan, PlanKind, Prepared, Query},
     transaction::in_failed_transaction,
     utility::Utility,
@@ -39,7 +40,7 @@ pub(super) struct Planned {
 }
 
 impl Planned {
-    fn plain(kind: PlanKind) -> Self {
+    pub(super) fn plain(kind: PlanKind) -> Self {
         Self { kind, parameters: Vec::new(), columns: None }
     }
 }
@@ -154,6 +155,10 @@ impl Session {
             || matches!(
                 &plan.kind,
                 PlanKind::CreateAs { .. }
+                    | PlanKind::Declare { .. }
+                    | PlanKind::Execute(_)
+                    | PlanKind::ExplainExecute { .. }
+                    | PlanKind::Fetch(_)
                     | PlanKind::Explain { .. }
                     | PlanKind::ExplainWrite { .. }
                     | PlanKind::Unplanned
@@ -199,12 +204,16 @@ impl Session {
             StatementKind::Sql(ast) => ast,
             StatementKind::Delivery(delivery) => return self.plan_delivery(delivery, declared),
             StatementKind::History(_) => return Ok(Planned::plain(PlanKind::History)),
+            StatementKind::Named(named) => return self.plan_named(named, declared),
             _ => return Ok(Planned::plain(PlanKind::Ddl)),
         };
         if let Some(create) = CreateAs::recognise(ast)? {
             let planned = self.plan_query(&ast::Statement::Query(create.query.clone()), declared)?;
             let kind = PlanKind::CreateAs { create, source: Box::new(planned.kind) };
             return Ok(Planned { kind, parameters: planned.parameters, columns: None });
+        }
+        if let Some(execute) = Execute::recognise(ast)? {
+            return Ok(self.plan_execute(execute));
         }
         match ast.as_ref() {
             ast::Statement::Query(query) if matches!(*query.body, ast::SetExpr::Insert(_)) => {
@@ -380,7 +389,11 @@ impl Session {
         if !text_format {
             return Err(Error::unsupported("EXPLAIN prints text only").with_hint("Leave FORMAT out."));
         }
-        let planned = self.plan_explained(statement, declared)?;
+        let execute = Execute::recognise(statement)?;
+        let planned = match &execute {
+            Some(execute) => self.plan_explained_target(execute)?,
+            None => self.plan_explained(statement, declared)?,
+        };
         let kind = match planned.kind {
             PlanKind::Query(query) => PlanKind::Explain { query, analyze },
             PlanKind::Dml { dml, context } => PlanKind::ExplainWrite { dml, context, analyze },
@@ -391,7 +404,20 @@ impl Session {
             }
         };
         let columns: Arc<[OutputColumn]> = Arc::from(vec![OutputColumn::new("QUERY PLAN", SqlType::Text)]);
-        Ok(Planned { kind, parameters: planned.parameters, columns: Some(columns) })
+        let (kind, parameters) = match execute {
+            Some(execute) => (PlanKind::ExplainExecute { execute, explain: Box::new(kind) }, Vec::new()),
+            None => (kind, planned.parameters),
+        };
+        Ok(Planned { kind, parameters, columns: Some(columns) })
+    }
+
+    /// The statement that the name after EXPLAIN EXECUTE stands for.
+    fn plan_explained_target(&mut self, execute: &Execute) -> Result<Planned> {
+        let target = self.explained_target(execute)?;
+        match target.statement.kind.ast() {
+            Some(statement) => self.plan_explained(statement, &target.declared),
+            None => Err(Error::bug("EXPLAIN EXECUTE of something that is not SQL")),
+        }
     }
 
     /// The statement after EXPLAIN.

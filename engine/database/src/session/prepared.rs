@@ -12,12 +12,12 @@ use sepal_query::{
     locking::LockingQuery,
     output::OutputColumn,
     planner::{LogicalPlan, SingleRow},
-    sql::Statement,
+    sql::{Declare, Fetch, Statement},
     vector::FastKnn,
 };
 use sepal_types::{SqlType, TableId};
 
-use super::utility::Utility;
+use super::{named::Execute, utility::Utility};
 use crate::locks::TableMode;
 
 /// A planned statement of one session.
@@ -93,6 +93,21 @@ pub(super) enum PlanKind {
     /// Sees the past. Planned by each execution: a plan that is kept would keep what is old.
     Unplanned,
     Utility(Utility),
+    Declare {
+        declare: Declare,
+        /// A query or a catalog query.
+        source: Box<PlanKind>,
+    },
+    Execute(Execute),
+    ExplainExecute {
+        execute: Execute,
+        /// EXPLAIN of what the name stands for.
+        explain: Box<PlanKind>,
+    },
+    /// FETCH, MOVE
+    Fetch(Fetch),
+    /// PREPARE. What it prepares is planned when it runs.
+    Prepare,
 }
 
 /// A planned query.

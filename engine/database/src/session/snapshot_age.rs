@@ -16,24 +16,36 @@ impl Session {
         self.database.max_snapshot_age()
     }
 
-    /// How much longer the open transaction may hold its snapshot; `None` without one, or without a limit.
+    /// How much longer the open transaction and its cursors may hold their snapshots; `None` without one, or without a
+    /// limit.
     pub fn snapshot_expires_in(&self) -> Option<Duration> {
         let limit = self.max_snapshot_age()?;
+        let cursors = self.cursors.lock().expire_in(limit);
+        self.transaction_expires_in(limit).into_iter().chain(cursors).min()
+    }
+
+    fn transaction_expires_in(&self, limit: Duration) -> Option<Duration> {
         let open = self.open.as_ref().filter(|open| open.explicit && !open.too_old)?;
         Some(limit.saturating_sub(open.taken.elapsed()))
     }
 
-    /// Between two statements: lets go of a snapshot that is too old. A transaction that needs just that one has
+    /// Between two statements: lets go of snapshots that are too old. A transaction that needs just that one has
     /// failed then. Whether one has: its portals are to go, too.
     pub fn expire_snapshot(&mut self) -> bool {
-        if self.snapshot_expires_in().is_none_or(|left| !left.is_zero()) {
+        let Some(limit) = self.max_snapshot_age() else { return false };
+        self.cursors.lock().expire(limit);
+        if self.transaction_expires_in(limit).is_none_or(|left| !left.is_zero()) {
             return false;
         }
         let head = self.tenant.store.snapshot();
         if let Some(open) = &mut self.open {
             open.let_go(head);
         }
-        self.transaction_status() == TransactionStatus::Failed
+        let failed = self.transaction_status() == TransactionStatus::Failed;
+        if failed {
+            self.cursors.lock().expire(Duration::ZERO);
+        }
+        failed
     }
 
     /// Errors: 72000.

@@ -44,6 +44,8 @@ struct Savepoint {
     builds: usize,
     locks: usize,
     sequences: HashMap<(TableId, ColumnId), i64>,
+    /// Cursors that were opened before it have numbers up to this one.
+    cursors: u64,
 }
 
 /// That the view takes operations, and the view with them where it had to be made to find out.
@@ -299,7 +301,8 @@ impl Open {
         ops
     }
 
-    pub fn savepoint(&mut self, name: String) {
+    /// `cursors`: the mark of those that are open.
+    pub fn savepoint(&mut self, name: String, cursors: u64) {
         self.savepoints.push(Savepoint {
             name,
             base: self.base.clone(),
@@ -311,6 +314,7 @@ impl Open {
             builds: self.builds.len(),
             locks: self.locks.savepoint(),
             sequences: self.sequences.counted(),
+            cursors,
         });
     }
 
@@ -320,11 +324,13 @@ impl Open {
         Ok(())
     }
 
-    /// Restores the savepoint and keeps it, as Postgres does.
-    pub fn rollback_to(&mut self, name: &str) -> Result<()> {
+    /// Restores the savepoint and keeps it, as Postgres does. The mark of the cursors that were open then.
+    pub fn rollback_to(&mut self, name: &str) -> Result<u64> {
         let position = self.find(name)?;
         self.savepoints.truncate(position + 1);
+        let mut cursors = 0;
         if let Some(savepoint) = self.savepoints.last() {
+            cursors = savepoint.cursors;
             let undone = self.ops.split_off(savepoint.ops.min(self.ops.len()));
             self.charge.shrink(op_bytes(&undone));
             if changes_definitions(&undone) {
@@ -347,7 +353,7 @@ impl Open {
             self.sequences.restore(savepoint.sequences.clone());
         }
         self.failed = false;
-        Ok(())
+        Ok(cursors)
     }
 
     fn find(&self, name: &str) -> Result<usize> {

@@ -2,7 +2,7 @@
 //! that Postgres users send and Sepal only has to accept.
 
 use sepal_query::{
-    ddl::object_name,
+    ddl::{identifier, object_name},
     output::OutputColumn,
     sql::{
         Maintenance, StatementKind,
@@ -25,7 +25,10 @@ pub enum Utility {
     Commit {
         chain: bool,
     },
-    Deallocate,
+    /// `None`: of all.
+    Deallocate {
+        name: Option<String>,
+    },
     DiscardAll,
     LockTables {
         names: Vec<String>,
@@ -62,6 +65,11 @@ pub enum Utility {
     Show {
         name: String,
     },
+    /// CLOSE; `None`: of all.
+    Close {
+        name: Option<String>,
+    },
+    DiscardPlans,
 }
 
 impl Utility {
@@ -74,6 +82,7 @@ impl Utility {
             StatementKind::DropIndexes { .. }
             | StatementKind::Delivery(_)
             | StatementKind::History(_)
+            | StatementKind::Named(_)
             | StatementKind::Sequence(_) => Ok(None),
             StatementKind::Sql(statement) => from_ast(statement),
         }
@@ -117,23 +126,25 @@ fn from_ast(statement: &ast::Statement) -> Result<Option<Utility>> {
             ast::Reset::ALL => Utility::Reset { name: None },
             ast::Reset::ConfigurationParameter(name) => Utility::Reset { name: Some(dotted(name)) },
         },
-        S::Discard { .. } => Utility::DiscardAll,
-        S::Deallocate { .. } => Utility::Deallocate,
-        S::Close { .. } => Utility::Accepted("CLOSE CURSOR"),
+        S::Discard { object_type } => match object_type {
+            ast::DiscardObject::ALL => Utility::DiscardAll,
+            ast::DiscardObject::PLANS => Utility::DiscardPlans,
+            ast::DiscardObject::SEQUENCES => Utility::Accepted("DISCARD SEQUENCES"),
+            ast::DiscardObject::TEMP => Utility::Accepted("DISCARD TEMP"),
+        },
+        S::Deallocate { name, .. } => {
+            let all = name.quote_style.is_none() && name.value.eq_ignore_ascii_case("all");
+            Utility::Deallocate { name: (!all).then(|| identifier(name)) }
+        }
+        S::Close { cursor: ast::CloseCursor::All } => Utility::Close { name: None },
+        S::Close { cursor: ast::CloseCursor::Specific { name } } => {
+            Utility::Close { name: Some(identifier(name)) }
+        }
         S::Lock(lock) => Utility::LockTables {
             names: lock.tables.iter().map(|table| object_name(&table.name)).collect::<Result<_>>()?,
             mode: lock.lock_mode.as_ref().map_or(TableMode::AccessExclusive, table_mode),
             nowait: lock.nowait,
         },
-        S::Declare { .. } | S::Fetch { .. } => {
-            return Err(Error::unsupported("SQL cursors are not supported").with_hint(
-                "Fetch in portions through the driver (a portal with a row limit), or add LIMIT and OFFSET.",
-            ));
-        }
-        S::Prepare { .. } | S::Execute { .. } => {
-            return Err(Error::unsupported("PREPARE and EXECUTE as SQL are not supported")
-                .with_hint("Prepare through the driver: it uses the extended protocol."));
-        }
         _ => return Ok(None),
     }))
 }

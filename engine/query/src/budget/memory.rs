@@ -18,8 +18,10 @@ use std::{
 
 use datafusion::{
     error::{DataFusionError, Result},
-    execution::memory_pool::{MemoryLimit, MemoryPool, MemoryReservation},
+    execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation},
 };
+
+use crate::error::translate;
 
 /// How many times what stays free somebody may hold.
 const SHARE: usize = 2;
@@ -63,6 +65,23 @@ pub struct TenantMemory {
     used: AtomicUsize,
     refused: AtomicU64,
     process: Arc<QueryMemory>,
+}
+
+/// What rows that outlive their statement hold of their tenant's memory. Dropping it gives that back.
+#[derive(Debug)]
+pub struct KeptMemory(MemoryReservation);
+
+impl KeptMemory {
+    /// `name`: what holds them, as errors call it.
+    pub(crate) fn new(name: &str, memory: &Arc<TenantMemory>) -> Self {
+        let pool = Arc::clone(memory) as Arc<dyn MemoryPool>;
+        Self(MemoryConsumer::new(name).register(&pool))
+    }
+
+    /// Errors: 53200 where so many bytes more are not to be had.
+    pub fn grow(&self, bytes: usize) -> std::result::Result<(), sepal_types::Error> {
+        self.0.try_grow(bytes).map_err(translate)
+    }
 }
 
 /// Why nothing more is given.

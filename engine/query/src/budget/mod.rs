@@ -7,5 +7,5 @@
 mod memory;
 mod spill;
 
-pub use memory::{QueryMemory, TenantMemory};
+pub use memory::{KeptMemory, QueryMemory, TenantMemory};
 pub(crate) use spill::SealedFiles;

@@ -17,6 +17,7 @@ pub mod delivery;
 mod evaluator;
 mod functions;
 pub mod history;
+pub mod named;
 mod names;
 mod objects;
 mod relations;
@@ -79,6 +80,8 @@ pub struct CatalogContext {
     pub delivery: Lazily<DeliveryRows>,
     /// What the views of snapshots and history show.
     pub history: Lazily<HistoryRows>,
+    /// What the session knows by a name.
+    pub named: Lazily<named::NamedRows>,
     /// What `sepal_recall` searches with; `None` without a session.
     pub searches: Option<Searches>,
     /// What `sepal_dlq_replay` asks.
@@ -123,6 +126,7 @@ impl CatalogContext {
             work: LazyLock::new(Box::new(work::WorkRows::default)),
             delivery: LazyLock::new(Box::new(delivery::DeliveryRows::default)),
             history: LazyLock::new(Box::new(HistoryRows::default)),
+            named: LazyLock::new(Box::new(named::NamedRows::default)),
             searches: None,
             control: Arc::new(delivery::NoDelivery),
             table_bytes: Arc::new(|_| 0),

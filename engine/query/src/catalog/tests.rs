@@ -174,6 +174,7 @@ fn context() -> CatalogContext {
         work: LazyLock::new(Box::new(work)),
         delivery: LazyLock::new(Box::new(delivery)),
         history: LazyLock::new(Box::new(history)),
+        named: LazyLock::new(Box::new(named::NamedRows::default)),
         searches: None,
         control: Arc::new(Replays),
         table_bytes: Arc::new(|id| u64::from(id.0) * 1_000),

@@ -64,7 +64,7 @@ use sepal_types::{Error, Result, SqlType, TableId};
 use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 
 use crate::{
-    budget::{SealedFiles, TenantMemory},
+    budget::{KeptMemory, SealedFiles, TenantMemory},
     context::StatementContext,
     error::translate,
     functions,
@@ -209,6 +209,11 @@ impl Engine {
     /// What its queries hold in memory.
     pub fn memory(&self) -> &TenantMemory {
         &self.memory
+    }
+
+    /// Nothing yet, for rows that outlive their statement. `name`: what holds them, as errors call it.
+    pub fn keep(&self, name: &str) -> KeptMemory {
+        KeptMemory::new(name, &self.memory)
     }
 
     /// What its queries hold on disk.

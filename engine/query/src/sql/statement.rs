@@ -18,6 +18,7 @@ use super::{
     dialect::Postgres,
     history::{self, History},
     maintenance::{self, Maintenance},
+    named::{self, Named},
     past, row_locks,
     sequences::{self, SequenceStatement},
     tokens,
@@ -64,10 +65,12 @@ pub enum StatementKind {
     },
     /// Of snapshots and clones.
     History(Box<History>),
-    /// `LISTEN`, `MOVE`, `DO`, …: understood, and not done.
+    /// `LISTEN`, `DO`, …: understood, and not done.
     Refused(&'static str),
     /// Of sequences and identity columns.
     Sequence(Box<SequenceStatement>),
+    /// `PREPARE`, `DECLARE`, `FETCH`, `MOVE`
+    Named(Box<Named>),
 }
 
 impl Statement {
@@ -83,9 +86,33 @@ impl Statement {
             _ => None,
         })
     }
+
+    /// What PREPARE is to prepare: a statement with the text of the whole, in which its positions count.
+    pub fn to_prepare(&self) -> Option<Statement> {
+        let StatementKind::Named(named) = &self.kind else { return None };
+        let Named::Prepare { statement, .. } = named.as_ref() else { return None };
+        Some(Statement {
+            kind: StatementKind::Sql(statement.clone()),
+            sql: Arc::clone(&self.sql),
+            alone: false,
+            tokens: Arc::clone(&self.tokens),
+        })
+    }
 }
 
 impl StatementKind {
+    /// The statement that names tables: its own, or a cursor's query.
+    pub fn ast(&self) -> Option<&ast::Statement> {
+        match self {
+            Self::Sql(statement) => Some(statement.as_ref()),
+            Self::Named(named) => match named.as_ref() {
+                Named::Declare(declare) => Some(declare.query.as_ref()),
+                Named::Prepare { .. } | Named::Fetch(_) => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Whether its text may have to be hidden from whoever sees that it runs.
     fn may_hold_secret(&self) -> bool {
         match self {
@@ -120,9 +147,9 @@ pub fn parse_statements(sql: &str) -> Result<Vec<Statement>> {
 }
 
 /// What a statement is, and its tokens.
-type Parsed = (StatementKind, Vec<TokenWithSpan>);
+pub(super) type Parsed = (StatementKind, Vec<TokenWithSpan>);
 
-fn parse_one(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
+pub(super) fn parse_one(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
     let words = leading_words(&tokens);
     if delivery::is_one(&words, &tokens) {
         let statement = delivery::parse(sql, &tokens)?;
@@ -132,6 +159,9 @@ fn parse_one(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Parsed> {
     }
     if let Some(statement) = history::parse(sql, &words, &tokens)? {
         return Ok((StatementKind::History(Box::new(statement)), tokens));
+    }
+    if let Some(parsed) = named::parse(sql, &words, &tokens)? {
+        return Ok(parsed);
     }
     let mut tokens = tokens::repair(tokens);
     if maintenance::is_one(&words) {
@@ -285,7 +315,6 @@ fn recognise(words: &[String], tokens: &[TokenWithSpan]) -> Option<StatementKind
         }
         ["ALTER", "USER" | "ROLE", ..] => Some(StatementKind::Accepted(ALTER_ROLE)),
         ["UNLISTEN", ..] => Some(StatementKind::Accepted("UNLISTEN")),
-        ["CLOSE", "ALL"] => Some(StatementKind::Accepted("CLOSE CURSOR ALL")),
         ["LISTEN", ..] => {
             Some(StatementKind::Refused("LISTEN is not supported: Sepal has no notification channels"))
         }
@@ -293,7 +322,12 @@ fn recognise(words: &[String], tokens: &[TokenWithSpan]) -> Option<StatementKind
             Some(StatementKind::Refused("NOTIFY is not supported: Sepal has no notification channels"))
         }
         ["DO", ..] => Some(StatementKind::Refused("DO is not supported: Sepal has no procedural language")),
-        ["MOVE", ..] => Some(StatementKind::Refused("MOVE is not supported")),
+        ["CREATE", ..] if contains_words(tokens, &["AS", "EXECUTE"]) => {
+            Some(StatementKind::Refused("CREATE TABLE AS EXECUTE is not supported"))
+        }
+        ["UPDATE" | "DELETE", ..] if contains_words(tokens, &["WHERE", "CURRENT", "OF"]) => {
+            Some(StatementKind::Refused("WHERE CURRENT OF is not supported: name the row by its key"))
+        }
         ["PREPARE", "TRANSACTION", ..] => Some(StatementKind::Refused("prepared transactions are disabled")),
         _ => None,
     }

@@ -6,6 +6,7 @@
 mod connection;
 mod copying;
 mod extended;
+mod named;
 mod others;
 mod simple;
 

@@ -213,20 +213,6 @@ pub(super) const RELATIONS: &[Relation] = &[
         no_rows,
     ),
     Relation::catalog(
-        "pg_cursors",
-        12_105,
-        "name text, statement text, is_holdable boolean, is_binary boolean, is_scrollable boolean, \
-         creation_time timestamp with time zone",
-        no_rows,
-    ),
-    Relation::catalog(
-        "pg_prepared_statements",
-        12_106,
-        "name text, statement text, prepare_time timestamp with time zone, parameter_types text[], \
-         from_sql boolean, generic_plans bigint, custom_plans bigint",
-        no_rows,
-    ),
-    Relation::catalog(
         "pg_prepared_xacts",
         12_107,
         "transaction bigint, gid text, prepared timestamp with time zone, owner name, database name",

@@ -13,6 +13,7 @@ mod history;
 mod index;
 mod information;
 mod information_columns;
+mod named;
 mod routine;
 mod sequence;
 mod types;
@@ -26,7 +27,7 @@ pub(super) use routine::procedures;
 pub(super) use routine::{operator, procedure, procedure_named};
 
 /// Every family.
-pub(super) const ALL: [&[Relation]; 14] = [
+pub(super) const ALL: [&[Relation]; 15] = [
     activity::RELATIONS,
     attribute::RELATIONS,
     class::RELATIONS,
@@ -37,6 +38,7 @@ pub(super) const ALL: [&[Relation]; 14] = [
     history::RELATIONS,
     index::RELATIONS,
     information::RELATIONS,
+    named::RELATIONS,
     routine::RELATIONS,
     sequence::RELATIONS,
     types::RELATIONS,
