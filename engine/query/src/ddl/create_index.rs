@@ -57,9 +57,10 @@ pub fn create_index(create: &CreateIndex, scope: &Scope) -> Result<Ddl> {
     }
     let id = (scope.new_id)();
     let (method, valid) = match method.as_str() {
-        vector if VECTOR_METHODS.contains(&vector) => {
-            (IndexMethod::Vector(vector_options(&method, &def, &columns, create)?), false)
-        }
+        vector if VECTOR_METHODS.contains(&vector) => match sparse_method(&method, &def, &columns, create)? {
+            Some(kept) => (kept, true),
+            None => (IndexMethod::Vector(vector_options(&method, &def, &columns, create)?), false),
+        },
         "btree" | "hash" | "gin" | "gist" | "brin" => (IndexMethod::Scalar { access_method: method }, true),
         other => {
             return Err(Error::new(
@@ -166,7 +167,8 @@ fn clauses(def: &TableDef, keys: Vec<IndexKey>, create: &CreateIndex) -> Result<
         return Err(Error::unsupported("NULLS NOT DISTINCT is not supported"));
     }
     let plain = |key: &IndexKey| column_of(key).is_some_and(|column| *key == IndexKey::column(column));
-    let vector = VECTOR_METHODS.contains(&method_name(create.using.as_ref()).as_str());
+    let vector = VECTOR_METHODS.contains(&method_name(create.using.as_ref()).as_str())
+        && !keys.iter().any(|key| is_sparse_key(def, key));
     // The operator class of a vector index is part of its method.
     let keys = if vector || keys.iter().all(plain) { Vec::new() } else { keys };
     let include = create.include.iter().map(|ident| known_column(def, &identifier(ident)));
@@ -177,6 +179,10 @@ fn clauses(def: &TableDef, keys: Vec<IndexKey>, create: &CreateIndex) -> Result<
         predicate: predicate.map(|predicate| predicate.text),
         options: create.with.iter().map(option_value).collect::<Result<_>>()?,
     })
+}
+
+fn is_sparse_key(def: &TableDef, key: &IndexKey) -> bool {
+    column_of(key).and_then(|column| def.column_by_id(column)).is_some_and(|column| column.ty.is_sparse())
 }
 
 /// `text_ops` of a text is what is taken without a word.
@@ -218,6 +224,40 @@ fn unique_index(
     Ok(ddl)
 }
 
+/// An index of a `sparsevec` column, which the catalogs show: every search of one is exact, and needs none. `None` for
+/// columns of other types.
+///
+/// Errors: as pgvector, whose only method for them is hnsw.
+fn sparse_method(
+    method: &str,
+    def: &TableDef,
+    columns: &[ColumnId],
+    create: &CreateIndex,
+) -> Result<Option<IndexMethod>> {
+    let ([column], [index_column]) = (columns, create.columns.as_slice()) else {
+        return Ok(None);
+    };
+    let Some(SqlType::SparseVec(declared)) = def.column_by_id(*column).map(|column| &column.ty) else {
+        return Ok(None);
+    };
+    let ty = SqlType::SparseVec(*declared);
+    let class = index_column.operator_class.as_ref();
+    let name = class.map(super::table_name);
+    if method != "hnsw" || name.as_deref().is_none_or(|name| Metric::from_sparse_opclass(name).is_none()) {
+        return Err(match name {
+            Some(name) if method != "hnsw" && Metric::from_sparse_opclass(&name).is_some() => {
+                unknown_class(&name, method)
+            }
+            _ => wrong_type(&ty, class, method),
+        });
+    }
+    if declared.is_none() {
+        return Err(Error::new(SqlState::InvalidParameterValue, "column does not have dimensions"));
+    }
+    Options::read(method, &create.with)?;
+    Ok(Some(IndexMethod::Scalar { access_method: method.to_owned() }))
+}
+
 fn vector_options(
     method: &str,
     def: &TableDef,
@@ -255,6 +295,9 @@ fn vector_options(
         Some(name) => match Metric::from_opclass(&name) {
             Some((found, metric)) if found == kind && (has_taxicab || metric != Metric::L1) => metric,
             Some((found, _)) if found != kind => return Err(wrong_type(&column.ty, class, method)),
+            None if method == "hnsw" && Metric::from_sparse_opclass(&name).is_some() => {
+                return Err(wrong_type(&column.ty, class, method));
+            }
             _ => return Err(unknown_class(&name, method)),
         },
         None if method == "hnsw" => return Err(no_opclass(&column.ty, method)),
@@ -284,13 +327,19 @@ fn checked_factory(factory: Option<String>, metric: Metric, dim: usize) -> Resul
 /// A column that no vector index takes, with a named operator class or without one.
 fn wrong_type(ty: &SqlType, class: Option<&ast::ObjectName>, method: &str) -> Error {
     match class.map(super::table_name) {
-        Some(class) if Metric::from_opclass(&class).is_some() => Error::new(
+        Some(class) if is_class(&class, method) => Error::new(
             SqlState::DatatypeMismatch,
             format!("operator class \"{class}\" does not accept data type {}", bare_name(ty)),
         ),
         Some(class) => unknown_class(&class, method),
         None => no_opclass(ty, method),
     }
+}
+
+/// Whether there is an operator class for vectors of this name.
+fn is_class(class: &str, method: &str) -> bool {
+    Metric::from_opclass(class).is_some()
+        || (method == "hnsw" && Metric::from_sparse_opclass(class).is_some())
 }
 
 fn unknown_class(class: &str, method: &str) -> Error {
@@ -303,7 +352,10 @@ fn no_opclass(ty: &SqlType, method: &str) -> Error {
     let message = format!("data type {name} has no default operator class for access method \"{method}\"");
     let kind = ty.vector_kind().unwrap_or(VectorKind::Single);
     let [l2, cosine, ip, l1] =
-        [Metric::L2, Metric::Cosine, Metric::InnerProduct, Metric::L1].map(|metric| metric.opclass_for(kind));
+        [Metric::L2, Metric::Cosine, Metric::InnerProduct, Metric::L1].map(|metric| match ty {
+            SqlType::SparseVec(_) => metric.sparse_opclass(),
+            _ => metric.opclass_for(kind),
+        });
     Error::new(SqlState::UndefinedObject, message).with_hint(format!(
         "You must specify an operator class for the index: {l2}, {cosine}, {ip} or {l1}.",
     ))

@@ -92,12 +92,14 @@ fn literal_type(ty: &SqlType) -> Option<SqlType> {
         | SqlType::Timestamptz
         | SqlType::Uuid => Some(ty.clone()),
         SqlType::Array(element) => {
-            let known = element.vector_kind().is_none() && !matches!(**element, SqlType::Bit(_));
+            let known = element.vector_kind().is_none()
+                && !matches!(**element, SqlType::Bit(_) | SqlType::SparseVec(_));
             known.then(|| ty.clone())
         }
         SqlType::Bit(_) => Some(SqlType::Bit(None)),
         SqlType::Bpchar(_) => Some(SqlType::Bpchar(None)),
         SqlType::Numeric(_) => Some(SqlType::Numeric(None)),
+        SqlType::SparseVec(_) => Some(SqlType::SparseVec(None)),
         _ => Some(ty.vector_kind()?.sql_type(None)),
     }
 }
