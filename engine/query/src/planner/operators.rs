@@ -102,9 +102,13 @@ impl ExprPlanner for Operators {
     fn plan_field_access(
         &self,
         expr: RawFieldAccessExpr,
-        _: &DFSchema,
+        schema: &DFSchema,
     ) -> Result<PlannerResult<RawFieldAccessExpr>> {
         let RawFieldAccessExpr { field_access, expr } = expr;
+        if is_sparse_expr(&expr, schema) {
+            let message = "cannot subscript type sparsevec because it does not support subscripting";
+            return Err(carry(Error::new(SqlState::DatatypeMismatch, message)));
+        }
         let field_access = match field_access {
             GetFieldAccess::ListIndex { key } => GetFieldAccess::ListIndex { key: Box::new(from_zero(*key)) },
             other => other,

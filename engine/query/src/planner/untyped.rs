@@ -22,8 +22,8 @@ use sepal_types::SqlType;
 
 use super::{floats, json_operators};
 use crate::{
-    error::carry,
-    output::{sql_type, typed_field},
+    error::{carry, undefined_function_call},
+    output::{is_sparse, sql_type, typed_field},
     values,
     vector::vector_scalar,
 };
@@ -120,6 +120,7 @@ pub(super) fn type_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
     // Whether a result has another type now: then the plans above it have another schema.
     let mut reshaped = false;
     let typed = plan.transform_up_with_subqueries(|node| {
+        refuse_words(&node)?;
         let schema = merge_schema(&node.inputs());
         let names = NamePreserver::new(&node);
         let node = node.map_expressions(|expr| {
@@ -145,6 +146,16 @@ pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transform
         let kept = json_operators::keep_type(&mut expr, schema)?;
         Ok(Transformed::new_transformed(expr, untyped || unified || kept))
     })
+}
+
+/// A sparse vector is kept as a list, and is none to SQL. Errors: 42883 for `unnest` of one.
+fn refuse_words(node: &LogicalPlan) -> Result<()> {
+    let LogicalPlan::Unnest(unnest) = node else { return Ok(()) };
+    let schema = unnest.input.schema();
+    match unnest.list_type_columns.iter().any(|(place, _)| is_sparse(schema.field(*place).data_type())) {
+        true => Err(carry(undefined_function_call("unnest", &[SqlType::SparseVec(None)]))),
+        false => Ok(()),
+    }
 }
 
 fn has_untyped_literal(expr: &Expr) -> bool {
