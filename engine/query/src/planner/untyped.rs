@@ -148,14 +148,34 @@ pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transform
     })
 }
 
-/// A sparse vector is kept as a list, and is none to SQL. Errors: 42883 for `unnest` of one.
+/// A sparse vector is kept as a list, and is none to SQL; nor has pgvector a least or a greatest one.
+///
+/// Errors: 42883 for `unnest`, `min` and `max` of one.
 fn refuse_words(node: &LogicalPlan) -> Result<()> {
-    let LogicalPlan::Unnest(unnest) = node else { return Ok(()) };
-    let schema = unnest.input.schema();
-    match unnest.list_type_columns.iter().any(|(place, _)| is_sparse(schema.field(*place).data_type())) {
-        true => Err(carry(undefined_function_call("unnest", &[SqlType::SparseVec(None)]))),
-        false => Ok(()),
+    let refused = match node {
+        LogicalPlan::Unnest(unnest) => {
+            let schema = unnest.input.schema();
+            let mut places = unnest.list_type_columns.iter().map(|(place, _)| *place);
+            places.any(|place| is_sparse(schema.field(place).data_type())).then_some("unnest")
+        }
+        LogicalPlan::Aggregate(aggregate) => {
+            let schema = aggregate.input.schema();
+            aggregate.aggr_expr.iter().find_map(|expr| extreme_of_sparse(expr, schema))
+        }
+        _ => None,
+    };
+    match refused {
+        Some(name) => Err(carry(undefined_function_call(name, &[SqlType::SparseVec(None)]))),
+        None => Ok(()),
     }
+}
+
+/// The name of `min` or `max` over sparse vectors.
+fn extreme_of_sparse<'a>(expr: &'a Expr, schema: &DFSchema) -> Option<&'a str> {
+    let Expr::AggregateFunction(call) = expr else { return None };
+    let sparse = |expr: &Expr| expr.get_type(schema).is_ok_and(|ty| is_sparse(&ty));
+    let name = call.func.name();
+    (matches!(name, "max" | "min") && call.params.args.iter().any(sparse)).then_some(name)
 }
 
 fn has_untyped_literal(expr: &Expr) -> bool {
