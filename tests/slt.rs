@@ -93,6 +93,7 @@ files! {
         vector_lateral "lateral.slt",
         vector_operators "operators.slt",
         vector_search_exact "search_exact.slt",
+        vector_sparsevec "sparsevec.slt",
         vector_text_and_casts "text_and_casts.slt",
     }
 }
@@ -184,7 +185,7 @@ impl Letter {
             "timestamptz" => 'Z',
             "interval" => 'E',
             "json" | "jsonb" => 'J',
-            "halfvec" | "vector" => 'V',
+            "halfvec" | "sparsevec" | "vector" => 'V',
             _ => 'X',
         })
     }

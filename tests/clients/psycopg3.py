@@ -6,7 +6,7 @@ import uuid
 
 import numpy
 import psycopg
-from pgvector import HalfVector, Vector
+from pgvector import HalfVector, SparseVector, Vector
 from pgvector.psycopg import register_vector
 from psycopg.rows import dict_row, namedtuple_row
 from psycopg.types.json import Jsonb
@@ -90,6 +90,23 @@ def vectors(connection):
         ).fetchall()
         assert rows == [(1, HalfVector([2, 2, 2]))], rows
     ok("halfvec")
+    connection.execute("CREATE TABLE py_sparse (id int PRIMARY KEY, s sparsevec(5))")
+    sparse = [SparseVector({0: 1.5, 2: 2}, 5), SparseVector({}, 5), SparseVector({4: -1}, 5)]
+    for number, embedding in enumerate(sparse):
+        placeholder = "%b" if number == 0 else "%s"
+        connection.execute(f"INSERT INTO py_sparse VALUES (%s, {placeholder})", (number, embedding))
+    for binary in (False, True):
+        rows = connection.cursor(binary=binary).execute(
+            "SELECT id, s, s <-> %s FROM py_sparse ORDER BY s <-> %s LIMIT 2", (sparse[0], sparse[0])
+        ).fetchall()
+        assert rows == [(0, sparse[0], 0.0), (1, sparse[1], 2.5)], rows
+    fails("22000", connection, "INSERT INTO py_sparse VALUES (9, %s)", (SparseVector({0: 1}, 4),))
+    with connection.cursor() as cursor:
+        with cursor.copy("COPY py_sparse FROM STDIN (FORMAT binary)") as copy:
+            copy.set_types(["int4", "sparsevec"])
+            copy.write_row((7, SparseVector({1: 3}, 5)))
+    assert connection.execute("SELECT s FROM py_sparse WHERE id = 7").fetchone() == (SparseVector({1: 3}, 5),)
+    ok("sparsevec")
 
 
 def prepared(connection):

@@ -61,7 +61,9 @@ use sepal_types::{Metric, VectorIndexOptions};
 
 pub use bits::Bits;
 pub use check::verify;
-pub use distance::{KernelLevel, distance, distances, hamming, jaccard, kernel_level};
+pub use distance::{
+    KernelLevel, distance, distances, hamming, jaccard, kernel_level, sparse_distance, sparse_l2_squared,
+};
 pub use error::IndexError;
 pub use faiss::check_factory;
 pub use flat::search_exact;

@@ -337,7 +337,9 @@ pub fn type_name(ty: &SqlType) -> String {
         SqlType::Numeric(_) => "numeric".to_owned(),
         SqlType::Bpchar(_) => "character".to_owned(),
         SqlType::Varchar(_) => "character varying".to_owned(),
-        SqlType::Bit(_) | SqlType::HalfVec(_) | SqlType::Vector(_) => ty.internal_name().into_owned(),
+        SqlType::Bit(_) | SqlType::HalfVec(_) | SqlType::SparseVec(_) | SqlType::Vector(_) => {
+            ty.internal_name().into_owned()
+        }
         other => other.display_name(),
     }
 }

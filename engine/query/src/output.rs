@@ -125,6 +125,9 @@ pub fn natural_type(data_type: &DataType) -> SqlType {
     if let Some(bits) = bit_type(data_type) {
         return bits;
     }
+    if is_sparse(data_type) {
+        return SqlType::SparseVec(None);
+    }
     match data_type {
         DataType::Boolean => SqlType::Bool,
         DataType::Int8 | DataType::UInt8 | DataType::Int16 => SqlType::Int2,
@@ -178,6 +181,11 @@ fn bit_type(data_type: &DataType) -> Option<SqlType> {
 /// Whether an Arrow type is a bit string's.
 pub fn is_bits(data_type: &DataType) -> bool {
     bit_type(data_type).is_some()
+}
+
+/// Whether an Arrow type is a sparse vector's.
+pub fn is_sparse(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::List(item) if sepal_storage::is_sparse_item(item))
 }
 
 /// Whether an Arrow type is a vector's, of whichever kind.

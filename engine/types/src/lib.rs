@@ -14,6 +14,7 @@ mod ids;
 pub mod limits;
 mod metric;
 mod sequence;
+mod sparse;
 mod sqltype;
 mod vector;
 
@@ -29,6 +30,7 @@ pub use float::{format_float4, format_float8};
 pub use ids::{ColumnId, FileId, LogEnd, Lsn, RowId, TableId, TenantId};
 pub use metric::{BitMetric, Measure, Metric};
 pub use sequence::SequenceDef;
+pub use sparse::{SparseVector, SparseWords};
 pub use sqltype::SqlType;
 pub use vector::{
     VectorElement, VectorKind, check_finite, format_vector, parse_elements, parse_vector, round_to_half,

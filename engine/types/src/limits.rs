@@ -2,6 +2,10 @@
 
 /// Most dimensions a `vector` or `halfvec` may have (pgvector `VECTOR_MAX_DIM`, `HALFVEC_MAX_DIM`).
 pub const MAX_DIMENSIONS: usize = 16_000;
+/// Most dimensions of a `sparsevec` (pgvector `SPARSEVEC_MAX_DIM`).
+pub const MAX_SPARSE_DIMENSIONS: u32 = 1_000_000_000;
+/// Most elements of a `sparsevec` that are not zero (pgvector `SPARSEVEC_MAX_NNZ`).
+pub const MAX_SPARSE_ELEMENTS: usize = 16_000;
 /// Most bits of a bit string (Postgres' `MaxAttrSize` in bits).
 pub const MAX_BITS: u32 = 83_886_080;
 /// Most bits of a column's: every row has room for all of them, a NULL too.
@@ -22,6 +26,10 @@ pub const VECTOR_ARRAY_OID: u32 = 16_386;
 pub const HALFVEC_OID: u32 = 16_387;
 /// Fixed oid of `halfvec[]`.
 pub const HALFVEC_ARRAY_OID: u32 = 16_388;
+/// Fixed oid of `sparsevec`.
+pub const SPARSEVEC_OID: u32 = 16_395;
+/// Fixed oid of `sparsevec[]`.
+pub const SPARSEVEC_ARRAY_OID: u32 = 16_396;
 /// Oid of the schema `public` (Postgres' own fixed number).
 pub const PUBLIC_NAMESPACE_OID: u32 = 2_200;
 /// Most pipelines that a tenant may define, in all its environments together (54000), as the next four: each runs all
@@ -42,6 +50,9 @@ pub const MAX_BATCH_BYTES: u32 = 64 << 20;
 pub const MAX_TENANT_BATCH_BYTES: u64 = 256 << 20;
 
 const _: () = assert!(HALFVEC_ARRAY_OID < FIRST_OBJECT_ID);
+const _: () = assert!(SPARSEVEC_ARRAY_OID < FIRST_OBJECT_ID);
+// Places of elements below and above zero do not meet.
+const _: () = assert!(2 * (MAX_SPARSE_DIMENSIONS as u64) < 1 << 31);
 const _: () = assert!(MAX_DIMENSIONS <= u16::MAX as usize);
 // Every pipeline that a tenant may have can have batches of a useful size.
 const _: () = assert!(MAX_TENANT_BATCH_BYTES / MAX_PIPELINES as u64 >= 1 << 20);

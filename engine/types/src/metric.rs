@@ -53,6 +53,16 @@ impl Metric {
         }
     }
 
+    /// The operator class of `sparsevec`, which only hnsw has.
+    pub const fn sparse_opclass(self) -> &'static str {
+        match self {
+            Metric::Cosine => "sparsevec_cosine_ops",
+            Metric::InnerProduct => "sparsevec_ip_ops",
+            Metric::L1 => "sparsevec_l1_ops",
+            Metric::L2 => "sparsevec_l2_ops",
+        }
+    }
+
     pub fn from_operator(operator: &str) -> Option<Metric> {
         Self::ALL.into_iter().find(|metric| metric.operator() == operator)
     }
@@ -60,6 +70,10 @@ impl Metric {
     pub fn from_opclass(name: &str) -> Option<(VectorKind, Metric)> {
         let mut classes = VectorKind::ALL.into_iter().flat_map(|kind| Self::ALL.map(|metric| (kind, metric)));
         classes.find(|(kind, metric)| metric.opclass_for(*kind) == name)
+    }
+
+    pub fn from_sparse_opclass(name: &str) -> Option<Metric> {
+        Self::ALL.into_iter().find(|metric| metric.sparse_opclass() == name)
     }
 }
 

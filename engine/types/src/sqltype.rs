@@ -8,8 +8,10 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    VectorKind,
-    limits::{HALFVEC_ARRAY_OID, HALFVEC_OID, VECTOR_ARRAY_OID, VECTOR_OID},
+    SparseVector, VectorKind,
+    limits::{
+        HALFVEC_ARRAY_OID, HALFVEC_OID, SPARSEVEC_ARRAY_OID, SPARSEVEC_OID, VECTOR_ARRAY_OID, VECTOR_OID,
+    },
 };
 
 /// A Postgres type.
@@ -58,6 +60,8 @@ pub enum SqlType {
     /// Dimensions; `None` accepts any.
     Vector(Option<u16>),
     Void,
+    /// Dimensions, of which only those are kept that are not zero; `None` accepts any.
+    SparseVec(Option<u32>),
 }
 
 impl SqlType {
@@ -73,6 +77,11 @@ impl SqlType {
             Self::Vector(_) => Some(VectorKind::Single),
             _ => None,
         }
+    }
+
+    /// Whether its values are sparse vectors.
+    pub const fn is_sparse(&self) -> bool {
+        matches!(self, Self::SparseVec(_))
     }
 
     /// The dimensions that a type of vectors was declared with.
@@ -119,6 +128,7 @@ impl SqlType {
             Self::Jsonb => 3802,
             Self::HalfVec(_) => HALFVEC_OID,
             Self::Vector(_) => VECTOR_OID,
+            Self::SparseVec(_) => SPARSEVEC_OID,
         }
     }
 
@@ -156,6 +166,7 @@ impl SqlType {
             Self::Jsonb => 3807,
             Self::HalfVec(_) => HALFVEC_ARRAY_OID,
             Self::Vector(_) => VECTOR_ARRAY_OID,
+            Self::SparseVec(_) => SPARSEVEC_ARRAY_OID,
             Self::Void => 0,
         }
     }
@@ -195,6 +206,7 @@ impl SqlType {
             Self::Regclass,
             Self::Regproc,
             Self::Regtype,
+            Self::SparseVec(None),
             Self::Text,
             Self::Time,
             Self::Timestamp,
@@ -241,6 +253,7 @@ impl SqlType {
                 i32::try_from(*length).map_or(-1, |length| length.saturating_add(4))
             }
             Self::HalfVec(Some(dimensions)) | Self::Vector(Some(dimensions)) => i32::from(*dimensions),
+            Self::SparseVec(Some(dimensions)) => i32::try_from(*dimensions).unwrap_or(-1),
             _ => -1,
         }
     }
@@ -259,6 +272,7 @@ impl SqlType {
             Self::Varchar(_) if typmod >= 4 => Self::Varchar(u32::try_from(typmod - 4).ok()),
             Self::HalfVec(_) if typmod > 0 => Self::HalfVec(u16::try_from(typmod).ok()),
             Self::Vector(_) if typmod > 0 => Self::Vector(u16::try_from(typmod).ok()),
+            Self::SparseVec(_) if typmod > 0 => Self::SparseVec(u32::try_from(typmod).ok()),
             other => other,
         }
     }
@@ -299,6 +313,7 @@ impl SqlType {
             Self::Varchar(_) => "varchar",
             Self::Vector(_) => VectorKind::Single.name(),
             Self::Void => "void",
+            Self::SparseVec(_) => SparseVector::NAME,
         })
     }
 
@@ -324,6 +339,7 @@ impl SqlType {
             Self::HalfVec(Some(dimensions)) | Self::Vector(Some(dimensions)) => {
                 format!("{}({dimensions})", self.internal_name())
             }
+            Self::SparseVec(Some(dimensions)) => format!("{}({dimensions})", self.internal_name()),
             other => other.internal_name().into_owned(),
         }
     }
@@ -357,6 +373,11 @@ impl SqlType {
                 Some(Self::HalfVec(Some(dimensions.trim().parse().ok()?)))
             }
             (Self::Vector(_), Some(dimensions)) => Some(Self::Vector(Some(dimensions.trim().parse().ok()?))),
+            (Self::SparseVec(_), Some(dimensions)) => {
+                // A modifier is an int4.
+                let dimensions: i32 = dimensions.trim().parse().ok()?;
+                Some(Self::SparseVec(Some(u32::try_from(dimensions).ok()?)))
+            }
             (Self::Numeric(_), Some(modifiers)) => {
                 let (precision, scale) = modifiers.split_once(',').unwrap_or((&modifiers, "0"));
                 Some(Self::Numeric(Some((precision.trim().parse().ok()?, scale.trim().parse().ok()?))))
@@ -402,6 +423,7 @@ mod tests {
             "vector(384)",
             "bit(1024)",
             "halfvec(3)",
+            "sparsevec(1000000000)",
             "numeric(10,2)",
             "character varying(64)",
             "character(5)",

@@ -224,7 +224,7 @@ fn parse_number(text: &str) -> Option<f32> {
 }
 
 /// pgvector's `vector_isspace`.
-fn is_space(c: char) -> bool {
+pub(crate) fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r' | '\u{b}' | '\u{c}')
 }
 

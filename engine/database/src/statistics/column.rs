@@ -13,7 +13,7 @@ use arrow::{
 use bytes::BytesMut;
 use sepal_query::{arrow_error, values::ColumnEncoder};
 use sepal_storage::TableVersion;
-use sepal_types::{ColumnDef, Result};
+use sepal_types::{ColumnDef, Result, SqlType};
 
 use super::KnownColumn;
 
@@ -82,7 +82,8 @@ fn describe(column: &ColumnDef, array: &ArrayRef, rows: u64) -> Result<KnownColu
         common: Vec::new(),
         histogram: Vec::new(),
     };
-    if present == 0 || width > WIDEST || column.ty.vector_kind().is_some() {
+    let vectors = column.ty.vector_kind().is_some() || matches!(column.ty, SqlType::SparseVec(_));
+    if present == 0 || width > WIDEST || vectors {
         return Ok(known);
     }
     let texts = texts(column, array)?;

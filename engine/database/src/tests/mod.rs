@@ -15,6 +15,7 @@ mod scopes;
 mod sequences;
 mod sleeping;
 mod snapshots;
+mod sparse_vectors;
 mod statements;
 mod time_travel;
 mod transactions;

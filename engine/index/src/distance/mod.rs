@@ -19,6 +19,7 @@ mod bits;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
+mod sparse;
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -31,6 +32,7 @@ use crate::prefetch::prefetch_lines;
 use crate::vectors::with_halves;
 
 pub use bits::{hamming, jaccard};
+pub use sparse::{sparse_distance, sparse_l2_squared};
 
 /// The distance from `a` to `b`: Euclidean, negated inner product, taxicab, or one minus the cosine. The
 /// cosine is clamped to [-1, 1] and the distance is NaN when a vector has length zero.

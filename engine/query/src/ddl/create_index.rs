@@ -4,8 +4,8 @@
 use datafusion::sql::sqlparser::ast::{self, BinaryOperator, CreateIndex, Expr, IndexType};
 use sepal_storage::Op;
 use sepal_types::{
-    BitMetric, ColumnId, Error, IndexClauses, IndexDef, IndexKey, IndexMethod, KeySource, Metric, Result,
-    SqlState, SqlType, TableDef, VectorIndexOptions, VectorKind,
+    BitMetric, ColumnDef, ColumnId, Error, IndexClauses, IndexDef, IndexKey, IndexMethod, KeySource, Metric,
+    Result, SqlState, SqlType, TableDef, VectorIndexOptions, VectorKind,
 };
 
 use super::{
@@ -176,7 +176,7 @@ fn clauses(def: &TableDef, keys: Vec<IndexKey>, create: &CreateIndex) -> Result<
     // The operator class of an index over a vector column is part of its method.
     let known = |key: &IndexKey| {
         let column = column_of(key).and_then(|column| def.column_by_id(column));
-        column.is_some_and(|column| !matches!(column.ty, SqlType::Bit(_)))
+        column.is_some_and(|column| !matches!(column.ty, SqlType::Bit(_) | SqlType::SparseVec(_)))
     };
     let keys = if keys.iter().all(plain) || (vector && keys.iter().all(known)) { Vec::new() } else { keys };
     let include = create.include.iter().map(|ident| known_column(def, &identifier(ident)));
@@ -228,6 +228,31 @@ fn unique_index(
     Ok(ddl)
 }
 
+/// The method of an index of a `sparsevec` column, which the catalogs show: every search of one is exact, and needs none.
+///
+/// Errors: as pgvector, whose only method for them is hnsw.
+fn sparse_method(
+    method: &str,
+    column: &ColumnDef,
+    class: Option<&ast::ObjectName>,
+    with: &[Expr],
+) -> Result<IndexMethod> {
+    let name = class.map(super::table_name);
+    if method != "hnsw" || name.as_deref().is_none_or(|name| Metric::from_sparse_opclass(name).is_none()) {
+        return Err(match name {
+            Some(name) if method != "hnsw" && Metric::from_sparse_opclass(&name).is_some() => {
+                unknown_class(&name, method)
+            }
+            _ => wrong_type(&column.ty, class, method),
+        });
+    }
+    if matches!(column.ty, SqlType::SparseVec(None)) {
+        return Err(Error::new(SqlState::InvalidParameterValue, "column does not have dimensions"));
+    }
+    Options::read(method, with)?;
+    Ok(IndexMethod::Scalar { access_method: method.to_owned() })
+}
+
 /// The method of an index for vectors or bit strings, and the column that it is over.
 fn vector_method(method: &str, def: &TableDef, create: &CreateIndex) -> Result<(IndexMethod, ColumnId)> {
     let [index_column] = create.columns.as_slice() else {
@@ -241,6 +266,9 @@ fn vector_method(method: &str, def: &TableDef, create: &CreateIndex) -> Result<(
             bit_metric(method, &column.ty, class)?;
             Options::read(method, with)?;
             (IndexMethod::Scalar { access_method: method.to_owned() }, column.id)
+        }
+        Indexed::Column(column) if matches!(column.ty, SqlType::SparseVec(_)) => {
+            (sparse_method(method, column, class, with)?, column.id)
         }
         Indexed::Column(column) => {
             (IndexMethod::Vector(vector_options(method, &column.ty, class, with)?), column.id)
@@ -288,7 +316,7 @@ fn vector_options(
         Some(name) => match Metric::from_opclass(&name) {
             Some((found, metric)) if found == kind && (has_taxicab || metric != Metric::L1) => metric,
             Some((found, _)) if found != kind => return Err(wrong_type(ty, class, method)),
-            None if BitMetric::from_opclass(&name).is_some() => return Err(wrong_type(ty, class, method)),
+            None if is_class(&name, method) => return Err(wrong_type(ty, class, method)),
             _ => return Err(unknown_class(&name, method)),
         },
         None if method == "hnsw" => return Err(no_opclass(ty, method)),
@@ -318,17 +346,20 @@ fn checked_factory(factory: Option<String>, metric: Metric, dim: usize) -> Resul
 /// A column that no vector index takes, with a named operator class or without one.
 fn wrong_type(ty: &SqlType, class: Option<&ast::ObjectName>, method: &str) -> Error {
     match class.map(super::table_name) {
-        Some(class)
-            if Metric::from_opclass(&class).is_some() || BitMetric::from_opclass(&class).is_some() =>
-        {
-            Error::new(
-                SqlState::DatatypeMismatch,
-                format!("operator class \"{class}\" does not accept data type {}", bare_name(ty)),
-            )
-        }
+        Some(class) if is_class(&class, method) => Error::new(
+            SqlState::DatatypeMismatch,
+            format!("operator class \"{class}\" does not accept data type {}", bare_name(ty)),
+        ),
         Some(class) => unknown_class(&class, method),
         None => no_opclass(ty, method),
     }
+}
+
+/// Whether there is an operator class for vectors of this name.
+fn is_class(class: &str, method: &str) -> bool {
+    Metric::from_opclass(class).is_some()
+        || BitMetric::from_opclass(class).is_some()
+        || (method == "hnsw" && Metric::from_sparse_opclass(class).is_some())
 }
 
 fn unknown_class(class: &str, method: &str) -> Error {
@@ -346,7 +377,10 @@ fn no_opclass(ty: &SqlType, method: &str) -> Error {
     }
     let kind = ty.vector_kind().unwrap_or(VectorKind::Single);
     let [l2, cosine, ip, l1] =
-        [Metric::L2, Metric::Cosine, Metric::InnerProduct, Metric::L1].map(|metric| metric.opclass_for(kind));
+        [Metric::L2, Metric::Cosine, Metric::InnerProduct, Metric::L1].map(|metric| match ty {
+            SqlType::SparseVec(_) => metric.sparse_opclass(),
+            _ => metric.opclass_for(kind),
+        });
     Error::new(SqlState::UndefinedObject, message).with_hint(format!(
         "You must specify an operator class for the index: {l2}, {cosine}, {ip} or {l1}.",
     ))

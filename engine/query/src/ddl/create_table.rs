@@ -8,8 +8,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 use sepal_storage::Op;
 use sepal_types::{
-    BitString, ColumnDef, ColumnId, Error, Generated, Result, SqlState, SqlType, TableDef, UniqueDef,
-    VectorKind,
+    BitString, ColumnDef, ColumnId, Error, Generated, Result, SparseVector, SqlState, SqlType, TableDef,
+    UniqueDef, VectorKind,
     limits::{MAX_CHARACTERS, MAX_COLUMN_BITS, MAX_COLUMNS},
 };
 
@@ -218,6 +218,9 @@ pub fn column_type(data_type: &DataType) -> Result<(SqlType, Option<Generated>)>
     if let Some((kind, dimensions)) = vector_dimensions(&text) {
         return vector_type(kind, &dimensions).map(|ty| (ty, None));
     }
+    if let Some(dimensions) = written_dimensions(&text, SparseVector::NAME) {
+        return sparse_type(&dimensions).map(|ty| (ty, None));
+    }
     if let DataType::Bit(length) = data_type {
         let length = BitString::declared(i64::try_from(length.unwrap_or(1)).unwrap_or(i64::MAX))?;
         let ty = SqlType::Bit(Some(length));
@@ -240,7 +243,7 @@ pub fn check_storable(ty: &SqlType) -> Result<()> {
             let stored = !matches!(**element, SqlType::Array(_) | SqlType::Unknown | SqlType::Void);
             stored
                 && element.vector_kind().is_none()
-                && !matches!(**element, SqlType::Bit(_) | SqlType::Bpchar(None))
+                && !matches!(**element, SqlType::Bit(_) | SqlType::Bpchar(None) | SqlType::SparseVec(_))
         }
         SqlType::Bit(Some(length)) if *length > MAX_COLUMN_BITS => {
             let message = format!("columns of more than {MAX_COLUMN_BITS} bits are not supported");
@@ -298,15 +301,28 @@ fn check_numeric(precision: u8, scale: i8) -> Result<()> {
 
 /// What stands in `vector(…)` or `halfvec(…)`, empty for a bare name.
 fn vector_dimensions(text: &str) -> Option<(VectorKind, String)> {
+    VectorKind::ALL.into_iter().find_map(|kind| Some((kind, written_dimensions(text, kind.name())?)))
+}
+
+/// What stands in the parentheses behind a type's name; `None` for another type.
+fn written_dimensions(text: &str, name: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase();
     let bare = lower.strip_prefix("public.").unwrap_or(&lower);
-    VectorKind::ALL.into_iter().find_map(|kind| {
-        let rest = bare.strip_prefix(kind.name())?.trim();
-        if rest.is_empty() {
-            return Some((kind, String::new()));
-        }
-        Some((kind, rest.strip_prefix('(')?.strip_suffix(')')?.trim().to_owned()))
-    })
+    let rest = bare.strip_prefix(name)?.trim();
+    if rest.is_empty() {
+        return Some(String::new());
+    }
+    Some(rest.strip_prefix('(')?.strip_suffix(')')?.trim().to_owned())
+}
+
+fn sparse_type(dimensions: &str) -> Result<SqlType> {
+    if dimensions.is_empty() {
+        return Ok(SqlType::SparseVec(None));
+    }
+    match dimensions.parse::<i64>() {
+        Err(_) => Err(Error::new(SqlState::InvalidParameterValue, "invalid type modifier")),
+        Ok(number) => Ok(SqlType::SparseVec(Some(SparseVector::declared(number)?))),
+    }
 }
 
 fn vector_type(kind: VectorKind, dimensions: &str) -> Result<SqlType> {

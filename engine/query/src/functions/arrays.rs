@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     error::{carry, undefined_function_call},
-    output::{is_bits, is_vector, natural_type},
+    output::{is_bits, is_sparse, is_vector, natural_type},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,7 +82,7 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
 /// The elements' field of a type of arrays; vectors and bit strings are none.
 fn element(data_type: &DataType) -> Option<&Arc<Field>> {
     match data_type {
-        ty if is_vector(ty) || is_bits(ty) => None,
+        ty if is_vector(ty) || is_bits(ty) || is_sparse(ty) => None,
         DataType::List(item) => Some(item),
         _ => None,
     }

@@ -17,16 +17,17 @@ use datafusion::{
     },
 };
 use sepal_storage::arrow_type;
-use sepal_types::{BitString, Error, SqlState, SqlType};
+use sepal_types::{BitString, Error, SparseVector, SqlState, SqlType};
 
 use super::{
     bit::{bits_to_integers, resize_bits},
     constants::of_one,
+    sparse::{check_sparse_dimensions, to_sparse},
     vector_cast::{check_vector_dimensions, fix_dimensions, list_of_vectors, to_vectors},
 };
 use crate::{
     error::{self, carry},
-    output::{is_bits, is_vector, natural_type, sql_type, typed_field},
+    output::{is_bits, is_sparse, is_vector, natural_type, sql_type, typed_field},
     values,
 };
 
@@ -117,6 +118,9 @@ impl CastFunction {
         if let Some(kind) = self.target.vector_kind() {
             kind.declared(modifier.into()).map_err(carry)?;
         }
+        if self.target.is_sparse() {
+            SparseVector::declared(modifier.into()).map_err(carry)?;
+        }
         Ok(self.target.clone().with_typmod(modifier))
     }
 }
@@ -131,6 +135,14 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
         let vectors = to_vectors(array, kind)?;
         check_vector_dimensions(&vectors, target.dimensions())?;
         return Ok(vectors);
+    }
+    if let SqlType::SparseVec(declared) = target {
+        let vectors = to_sparse(array)?;
+        check_sparse_dimensions(&vectors, *declared)?;
+        return Ok(vectors);
+    }
+    if is_sparse(array.data_type()) && !is_printable(target) {
+        return Err(carry(cannot_cast(source, target)));
     }
     if let SqlType::Bit(length) = target {
         return resize_bits(array, *length);
@@ -160,7 +172,9 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
             | SqlType::Json
             | SqlType::Jsonb,
         ) => from_text(&to_text(array, source)?, target),
-        (DataType::List(_), SqlType::Array(element)) if element.vector_kind().is_some() => {
+        (DataType::List(_), SqlType::Array(element))
+            if element.vector_kind().is_some() || element.is_sparse() =>
+        {
             list_of_vectors(array, source, element)
         }
         (DataType::Float32 | DataType::Float64, SqlType::Int2 | SqlType::Int4 | SqlType::Int8) => {
@@ -178,6 +192,17 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
                 .map_err(|problem| out_of_range(problem, source, target))
         }
     }
+}
+
+/// Whether a value that has a cast to nothing else is printed as this type.
+const fn is_printable(target: &SqlType) -> bool {
+    matches!(target, SqlType::Text | SqlType::Bpchar(_) | SqlType::Varchar(_) | SqlType::Name)
+}
+
+/// 42846
+fn cannot_cast(source: &SqlType, target: &SqlType) -> Error {
+    let message = format!("cannot cast type {} to {}", source.display_name(), target.display_name());
+    Error::new(SqlState::CannotCoerce, message)
 }
 
 /// Postgres rounds half to even (`rint`) where Arrow truncates.
@@ -213,8 +238,7 @@ fn out_of_range(
         return carry(Error::new(SqlState::NumericValueOutOfRange, message));
     }
     if error.message().contains("not supported") {
-        let message = format!("cannot cast type {} to {}", source.display_name(), target.display_name());
-        return carry(Error::new(SqlState::CannotCoerce, message));
+        return carry(cannot_cast(source, target));
     }
     carry(error)
 }

@@ -2,7 +2,8 @@
 //!
 //! The planner writes these calls for the operators; the names are pgvector's own, and those of Postgres' functions.
 //! Vectors compare by elements, then by length, as pgvector's `vector_cmp`: Arrow compares lists of one fixed length
-//! only, and knows no order among lists. Bit strings compare bit by bit, then by length (`bit_cmp` in `varbit.c`).
+//! only, and knows no order among lists. Sparse vectors compare as the dense ones that they stand for. Bit strings
+//! compare bit by bit, then by length (`bit_cmp` in `varbit.c`).
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -23,6 +24,7 @@ use super::{
     bit::{bit_column, takes_bits},
     constants::{all_constant, answer},
     distance::elements,
+    sparse,
     vector_cast::{common_kind, operand},
 };
 use crate::{
@@ -35,6 +37,7 @@ use crate::{
 pub enum Compared {
     Bits,
     Vectors,
+    Sparse,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -45,7 +48,7 @@ struct Comparison {
     signature: Signature,
 }
 
-const COMPARISONS: [(&str, Compared, Operator); 12] = [
+const COMPARISONS: [(&str, Compared, Operator); 18] = [
     ("biteq", Compared::Bits, Operator::Eq),
     ("bitge", Compared::Bits, Operator::GtEq),
     ("bitgt", Compared::Bits, Operator::Gt),
@@ -58,6 +61,12 @@ const COMPARISONS: [(&str, Compared, Operator); 12] = [
     ("vector_le", Compared::Vectors, Operator::LtEq),
     ("vector_lt", Compared::Vectors, Operator::Lt),
     ("vector_ne", Compared::Vectors, Operator::NotEq),
+    ("sparsevec_eq", Compared::Sparse, Operator::Eq),
+    ("sparsevec_ge", Compared::Sparse, Operator::GtEq),
+    ("sparsevec_gt", Compared::Sparse, Operator::Gt),
+    ("sparsevec_le", Compared::Sparse, Operator::LtEq),
+    ("sparsevec_lt", Compared::Sparse, Operator::Lt),
+    ("sparsevec_ne", Compared::Sparse, Operator::NotEq),
 ];
 
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
@@ -113,6 +122,10 @@ impl Comparison {
                 let (left, right) = (bit_column(left)?, bit_column(right)?);
                 let order = |row| Some(bits_order(left.get_opt(row)?, right.get_opt(row)?));
                 rows.map(|row| order(row).map(|order| self.holds(order))).collect()
+            }
+            Compared::Sparse => {
+                let orders = sparse::orders(left, right)?.into_iter();
+                orders.map(|order| order.map(|order| self.holds(order))).collect()
             }
             Compared::Vectors => {
                 let kind = common_kind([left.data_type(), right.data_type()]);

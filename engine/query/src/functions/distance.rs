@@ -1,8 +1,8 @@
 //! The distance functions and, through the planner, the operators `<->`, `<=>`, `<#>` and `<+>`.
 //!
 //! Every metric is one function over two vectors with a `float8` result, as in pgvector. A `vector` beside a `halfvec`
-//! is rounded to one. The arithmetic is `sepal_index`'s; DataFusion's own `array_distance` family is not used (it
-//! allocates a list per row).
+//! is rounded to one; either beside a `sparsevec` becomes one (`sparse`). The arithmetic is `sepal_index`'s; DataFusion's
+//! own `array_distance` family is not used (it allocates a list per row).
 
 use std::{any::Any, sync::Arc};
 
@@ -18,15 +18,16 @@ use datafusion::{
     },
 };
 use sepal_index::Vectors;
-use sepal_types::{Error, Metric, SqlType, VectorKind};
+use sepal_types::{Error, Metric, SparseWords, SqlType, VectorKind};
 
 use super::{
     constants::answer,
+    sparse::sparse_distances,
     vector_cast::{common_kind, operand, to_vectors},
 };
 use crate::{
     error::{carry, undefined_function_call, undefined_operator},
-    output::{is_vector, natural_type, vector_kind},
+    output::{is_sparse, is_vector, natural_type, vector_kind},
 };
 
 /// What a distance function computes from the metric.
@@ -56,6 +57,8 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
         ("vector_negative_inner_product", Metric::InnerProduct, Variant::Plain),
         ("inner_product", Metric::InnerProduct, Variant::Negated),
         ("vector_l2_squared_distance", Metric::L2, Variant::Squared),
+        ("sparsevec_negative_inner_product", Metric::InnerProduct, Variant::Plain),
+        ("sparsevec_l2_squared_distance", Metric::L2, Variant::Squared),
     ]
     .into_iter()
     .map(|(name, metric, variant)| {
@@ -86,8 +89,9 @@ pub fn distance_call(metric: Metric, left: Expr, right: Expr) -> Expr {
 /// The metric whose ascending order a call of this function has; `None` for other functions.
 pub fn metric_of_function(function: &ScalarUDF) -> Option<Metric> {
     let distance = (function.inner().as_ref() as &dyn Any).downcast_ref::<DistanceFunction>()?;
-    // The square root is monotone, so the squared distance orders alike.
-    (distance.variant != Variant::Negated).then_some(distance.metric)
+    // The square root is monotone, so the squared distance orders alike. Dense vectors are what is searched.
+    let ascends = distance.variant != Variant::Negated && !distance.takes_sparse();
+    ascends.then_some(distance.metric)
 }
 
 impl ScalarUDFImpl for DistanceFunction {
@@ -100,7 +104,8 @@ impl ScalarUDFImpl for DistanceFunction {
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        let takes = |ty: &DataType| is_vector(ty) || matches!(ty, DataType::Utf8 | DataType::Null);
+        let takes =
+            |ty: &DataType| is_vector(ty) || is_sparse(ty) || matches!(ty, DataType::Utf8 | DataType::Null);
         if arguments.iter().all(takes) {
             return Ok(DataType::Float64);
         }
@@ -114,6 +119,9 @@ impl ScalarUDFImpl for DistanceFunction {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let rows = args.number_rows;
         let types: Vec<DataType> = args.args.iter().map(ColumnarValue::data_type).collect();
+        if self.takes_sparse() || types.iter().any(is_sparse) {
+            return sparse_distances(&args, |left, right| self.of_sparse(left, right));
+        }
         let kind = common_kind(&types);
         match &args.args[..] {
             [ColumnarValue::Array(column), ColumnarValue::Scalar(query)]
@@ -132,6 +140,19 @@ impl ScalarUDFImpl for DistanceFunction {
 }
 
 impl DistanceFunction {
+    /// Whether text is a sparse vector to it, and a dense one becomes one.
+    fn takes_sparse(&self) -> bool {
+        self.name.starts_with("sparsevec_")
+    }
+
+    fn of_sparse(&self, left: SparseWords<'_>, right: SparseWords<'_>) -> f64 {
+        match self.variant {
+            Variant::Plain => sepal_index::sparse_distance(self.metric, left, right),
+            Variant::Negated => -sepal_index::sparse_distance(self.metric, left, right),
+            Variant::Squared => sepal_index::sparse_l2_squared(left, right),
+        }
+    }
+
     fn against_one(&self, column: &ArrayRef, query: &ScalarValue, kind: VectorKind) -> Result<ArrayRef> {
         let column = to_vectors(column, kind)?;
         let query = operand(&query.to_array()?, kind)?;

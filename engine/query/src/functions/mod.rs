@@ -29,6 +29,7 @@ mod quantified;
 mod sequence;
 mod session;
 mod spans;
+mod sparse;
 mod template;
 mod truncate;
 mod undefined;
@@ -58,6 +59,7 @@ pub use jsonb::{RowsFunction, add_json_aggregates, json_call, json_rows, plan_js
 pub use quantified::{ANY_EQUAL, quantified};
 pub use sequence::{sequence_functions, sequence_reference};
 pub use session::session_functions;
+pub use sparse::sparse_array_call;
 pub use template::fill as fill_template;
 pub use undefined::undefined;
 pub use vector_aggregate::add_vector_aggregates;
@@ -86,5 +88,6 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(spans::functions());
     functions.extend(template::functions());
     functions.extend(truncate::functions());
+    functions.extend(sparse::functions());
     functions
 }

@@ -14,13 +14,17 @@ use datafusion::{
 };
 use half::f16;
 use sepal_storage::{VECTOR_ITEM, arrow_type};
-use sepal_types::{Error, SqlState, VectorKind, check_finite};
+use sepal_types::{Error, SqlState, SqlType, VectorKind, check_finite};
 
 use super::{
     distance::elements,
+    sparse::{normalized, norms},
     vector_cast::{common_kind, operand, to_vectors},
 };
-use crate::error::{carry, undefined_function_call};
+use crate::{
+    error::{carry, undefined_function_call},
+    output::{is_sparse, natural_type},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Operation {
@@ -76,6 +80,9 @@ impl ScalarUDFImpl for VectorFunction {
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        if arguments.iter().any(is_sparse) {
+            return self.return_type_of_sparse(arguments);
+        }
         let kind = common_kind(arguments);
         // As in pgvector, where a halfvec does not become a vector by itself.
         if self.name == "vector_norm" && kind == VectorKind::Half {
@@ -93,6 +100,10 @@ impl ScalarUDFImpl for VectorFunction {
         let Some(first) = arrays.first() else {
             return Err(carry(Error::bug(format!("{} without arguments", self.name))));
         };
+        if is_sparse(first.data_type()) {
+            let norm = self.operation == Operation::Norm;
+            return Ok(ColumnarValue::Array(if norm { norms(first)? } else { normalized(first)? }));
+        }
         let types: Vec<DataType> = arrays.iter().map(|array| array.data_type().clone()).collect();
         let kind = common_kind(&types);
         let vectors = operand(first, kind)?;
@@ -118,6 +129,18 @@ impl ScalarUDFImpl for VectorFunction {
 }
 
 impl VectorFunction {
+    /// Errors: 42883 for what pgvector has for dense vectors only.
+    fn return_type_of_sparse(&self, arguments: &[DataType]) -> Result<DataType> {
+        match (self.name, arguments) {
+            ("l2_norm", [_]) => Ok(DataType::Float64),
+            ("l2_normalize", [sparse]) => Ok(sparse.clone()),
+            _ => {
+                let types: Vec<SqlType> = arguments.iter().map(natural_type).collect();
+                Err(carry(undefined_function_call(self.name, &types)))
+            }
+        }
+    }
+
     fn combine(&self, left: &ArrayRef, right: &ArrayRef, kind: VectorKind) -> Result<ArrayRef> {
         let mut builder = vector_builder(left.len());
         for row in 0..left.len() {

@@ -1,4 +1,4 @@
-//! Arrays as vectors: text parsed, lists of numbers converted, `vector` and `halfvec` as each other.
+//! Arrays as vectors: text parsed, lists of numbers converted, `vector`, `halfvec` and `sparsevec` as each other.
 //!
 //! Called by `cast` for casts and by every function over vectors for its arguments. A function computes with `f32`,
 //! whatever it was given ([`operand`]), and rounds what it returns where that is a `halfvec`.
@@ -20,10 +20,13 @@ use half::{f16, slice::HalfFloatSliceExt};
 use sepal_storage::{VECTOR_ITEM, arrow_type};
 use sepal_types::{Error, SqlState, SqlType, VectorKind, check_finite, round_to_half};
 
-use super::cast::{convert, from_text};
+use super::{
+    cast::{convert, from_text},
+    sparse::to_dense,
+};
 use crate::{
     error::{self, carry},
-    output::{natural_type, vector_kind},
+    output::{is_sparse, natural_type, vector_kind},
 };
 
 /// The vectors that operands of these types become where they meet. What is no vector yet does not say.
@@ -39,6 +42,7 @@ pub fn to_vectors(array: &ArrayRef, kind: VectorKind) -> Result<ArrayRef> {
         (Some(found), _) if found == kind => Ok(Arc::clone(array)),
         (Some(VectorKind::Half), _) => widened(array),
         (Some(VectorKind::Single), _) => halved(array),
+        (None, ty) if is_sparse(ty) => to_dense(array, kind),
         (None, DataType::Null) => Ok(new_null_array(&arrow_type(&kind.sql_type(None)), array.len())),
         (None, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) => {
             let text = cast(array, &DataType::Utf8).map_err(|problem| carry(error::arrow(problem)))?;

@@ -111,8 +111,9 @@ fn plan_quantified(operator: &Quantified, expr: RawBinaryExpr, schema: &DFSchema
             (given(left, &SqlType::Text)?, right, SqlType::Text)
         }
     };
-    if element.vector_kind().is_some() || matches!(element, SqlType::Bit(_) | SqlType::Json | SqlType::Jsonb)
-    {
+    let is_whole =
+        matches!(element, SqlType::Bit(_) | SqlType::Json | SqlType::Jsonb | SqlType::SparseVec(_));
+    if is_whole || element.vector_kind().is_some() {
         return whole(operator, left, right, &element);
     }
     quantified(&operator.symbol, operator.all, left, right).ok_or_else(|| unsupported(operator, &element))
@@ -180,6 +181,7 @@ fn plain(ty: &SqlType) -> SqlType {
         SqlType::Bit(_) => SqlType::Bit(None),
         SqlType::Bpchar(_) => SqlType::Bpchar(None),
         SqlType::Numeric(_) => SqlType::Numeric(None),
+        SqlType::SparseVec(_) => SqlType::SparseVec(None),
         other => other.vector_kind().map_or_else(|| other.clone(), |kind| kind.sql_type(None)),
     }
 }

@@ -24,12 +24,12 @@ use super::{
     untyped::{self, Operand},
 };
 use crate::{
-    error::carry,
+    error::{carry, undefined_operator},
     functions::{
         as_text, bit_distance, distance_call, extract_call, is_bit_distance, plan_json_aggregate,
-        scalar_functions, vector_array_call,
+        scalar_functions, sparse_array_call, vector_array_call,
     },
-    output::{typed_field, vector_kind},
+    output::{is_sparse, typed_field, vector_kind},
     vector::vector_scalar,
 };
 
@@ -41,7 +41,12 @@ impl ExprPlanner for Operators {
     fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
         if let Some(metric) = metric(&expr.op) {
             let RawBinaryExpr { left, right, .. } = expr;
-            let (left, right) = typed_operands(left, right, schema)?;
+            let (left, right) = if is_sparse_expr(&left, schema) || is_sparse_expr(&right, schema) {
+                let ty = SqlType::SparseVec(None);
+                (untyped::typed(left, &ty)?, untyped::typed(right, &ty)?)
+            } else {
+                typed_operands(left, right, schema)?
+            };
             return Ok(PlannerResult::Planned(distance_call(metric, left, right)));
         }
         let expr = match json_operators::plan(expr, schema)? {
@@ -56,6 +61,7 @@ impl ExprPlanner for Operators {
             let operator = operator.clone();
             return plan_bit_distance(&operator, expr).map(PlannerResult::Planned);
         }
+        refuse_sparse_arithmetic(&expr, schema)?;
         let function = match expr.op {
             BinaryOperator::Plus => "vector_add",
             BinaryOperator::Minus => "vector_sub",
@@ -80,6 +86,11 @@ impl ExprPlanner for Operators {
     }
 
     fn plan_array_literal(&self, exprs: Vec<Expr>, schema: &DFSchema) -> Result<PlannerResult<Vec<Expr>>> {
+        if exprs.iter().any(|expr| is_sparse_expr(expr, schema)) {
+            let ty = SqlType::SparseVec(None);
+            let vectors = exprs.into_iter().map(|expr| untyped::typed(expr, &ty)).collect::<Result<_>>()?;
+            return Ok(PlannerResult::Planned(sparse_array_call(vectors)));
+        }
         let Some(kind) = common_kind(&exprs, schema) else {
             return Ok(PlannerResult::Original(exprs));
         };
@@ -91,9 +102,13 @@ impl ExprPlanner for Operators {
     fn plan_field_access(
         &self,
         expr: RawFieldAccessExpr,
-        _: &DFSchema,
+        schema: &DFSchema,
     ) -> Result<PlannerResult<RawFieldAccessExpr>> {
         let RawFieldAccessExpr { field_access, expr } = expr;
+        if is_sparse_expr(&expr, schema) {
+            let message = "cannot subscript type sparsevec because it does not support subscripting";
+            return Err(carry(Error::new(SqlState::DatatypeMismatch, message)));
+        }
         let field_access = match field_access {
             GetFieldAccess::ListIndex { key } => GetFieldAccess::ListIndex { key: Box::new(from_zero(*key)) },
             other => other,
@@ -161,6 +176,24 @@ fn metric(operator: &BinaryOperator) -> Option<Metric> {
 
 fn kind(expr: &Expr, schema: &DFSchema) -> Option<VectorKind> {
     vector_kind(&expr.get_type(schema).ok()?)
+}
+
+fn is_sparse_expr(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.get_type(schema).is_ok_and(|ty| is_sparse(&ty))
+}
+
+/// Errors: 42883 for an operator that dense vectors or numbers have and sparse vectors have not.
+fn refuse_sparse_arithmetic(expr: &RawBinaryExpr, schema: &DFSchema) -> Result<()> {
+    use BinaryOperator::{Divide, Minus, Modulo, Multiply, Plus};
+    let computes = matches!(expr.op, Divide | Minus | Modulo | Multiply | Plus);
+    if !computes || !(is_sparse_expr(&expr.left, schema) || is_sparse_expr(&expr.right, schema)) {
+        return Ok(());
+    }
+    let [left, right] = [&expr.left, &expr.right].map(|side| match untyped::operand(side, schema) {
+        Operand::Typed(ty) => ty,
+        Operand::Undetermined | Operand::Unknown => SqlType::Unknown,
+    });
+    Err(carry(undefined_operator(Some(&left), &expr.op.to_string(), &right)))
 }
 
 /// What the vectors among expressions become together; `None` where there is none.

@@ -7,7 +7,7 @@ use datafusion::{
     sql::sqlparser::ast::DataType,
 };
 use sepal_storage::arrow_type;
-use sepal_types::{Error, SqlState, SqlType, VectorKind};
+use sepal_types::{Error, SparseVector, SqlState, SqlType, VectorKind};
 
 use crate::{error::carry, output::typed_field};
 
@@ -28,24 +28,29 @@ impl TypePlanner for Types {
     }
 }
 
-/// What stands in the parentheses of a `vector(…)` or `halfvec(…)` that names no type.
-fn vector_modifier(name: &str) -> Option<(VectorKind, String)> {
+/// What stands in the parentheses of a `vector(…)`, `halfvec(…)` or `sparsevec(…)`, whose kind is `None`, that names no
+/// type.
+fn vector_modifier(name: &str) -> Option<(Option<VectorKind>, String)> {
     let lower = name.to_ascii_lowercase();
     let bare = lower.strip_prefix("public.").unwrap_or(&lower);
-    VectorKind::ALL.into_iter().find_map(|kind| {
-        let rest = bare.strip_prefix(kind.name())?.trim();
+    VectorKind::ALL.map(Some).into_iter().chain([None]).find_map(|kind| {
+        let rest = bare.strip_prefix(kind.map_or(SparseVector::NAME, VectorKind::name))?.trim();
         Some((kind, rest.strip_prefix('(')?.strip_suffix(')')?.trim().to_owned()))
     })
 }
 
 /// pgvector's `vector_typmod_in`.
-fn refuse(kind: VectorKind, modifier: &str) -> Error {
+fn refuse(kind: Option<VectorKind>, modifier: &str) -> Error {
     if modifier.contains(',') {
         return Error::new(SqlState::InvalidParameterValue, "invalid type modifier");
     }
-    match modifier.parse::<i64>().map(|number| kind.declared(number)) {
+    let declared = |number: i64| match kind {
+        Some(kind) => kind.declared(number).map(u32::from),
+        None => SparseVector::declared(number),
+    };
+    match modifier.parse::<i64>().map(declared) {
         Ok(Err(error)) => error,
-        Ok(Ok(_)) => Error::bug(format!("{}({modifier}) is a type", kind.name())),
+        Ok(Ok(number)) => Error::bug(format!("a vector of {number} dimensions is a type")),
         Err(_) => {
             let text = modifier.trim_matches('\'');
             let message = format!("invalid input syntax for type integer: \"{text}\"");

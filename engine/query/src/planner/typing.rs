@@ -88,8 +88,14 @@ fn plan_comparison(
                 None => original(left, right),
             }
         }
+        (left_type, right_type) if are_sparse(&left_type, &right_type) => {
+            match comparison(Compared::Sparse, operator, left.clone(), right.clone()) {
+                Some(call) => Ok(PlannerResult::Planned(call)),
+                None => original(left, right),
+            }
+        }
         (left_type, right_type)
-            if left_type.vector_kind().is_some() || right_type.vector_kind().is_some() =>
+            if [&left_type, &right_type].iter().any(|ty| ty.vector_kind().is_some() || ty.is_sparse()) =>
         {
             let symbol = if operator == Operator::NotEq { "<>".to_owned() } else { operator.to_string() };
             Err(carry(undefined_operator(Some(&left_type), &symbol, &right_type)))
@@ -110,6 +116,12 @@ fn plan_comparison(
         }
         _ => original(left, right),
     }
+}
+
+/// Whether operands compare as sparse vectors: one is, and a dense one becomes one beside it.
+const fn are_sparse(left: &SqlType, right: &SqlType) -> bool {
+    (left.is_sparse() && (right.is_sparse() || right.vector_kind().is_some()))
+        || (right.is_sparse() && left.vector_kind().is_some())
 }
 
 fn plan_arithmetic(

@@ -22,8 +22,8 @@ use sepal_types::SqlType;
 
 use super::{floats, json_operators};
 use crate::{
-    error::carry,
-    output::{sql_type, typed_field},
+    error::{carry, undefined_function_call},
+    output::{is_sparse, sql_type, typed_field},
     values,
     vector::vector_scalar,
 };
@@ -92,12 +92,14 @@ fn literal_type(ty: &SqlType) -> Option<SqlType> {
         | SqlType::Timestamptz
         | SqlType::Uuid => Some(ty.clone()),
         SqlType::Array(element) => {
-            let known = element.vector_kind().is_none() && !matches!(**element, SqlType::Bit(_));
+            let known = element.vector_kind().is_none()
+                && !matches!(**element, SqlType::Bit(_) | SqlType::SparseVec(_));
             known.then(|| ty.clone())
         }
         SqlType::Bit(_) => Some(SqlType::Bit(None)),
         SqlType::Bpchar(_) => Some(SqlType::Bpchar(None)),
         SqlType::Numeric(_) => Some(SqlType::Numeric(None)),
+        SqlType::SparseVec(_) => Some(SqlType::SparseVec(None)),
         _ => Some(ty.vector_kind()?.sql_type(None)),
     }
 }
@@ -118,6 +120,7 @@ pub(super) fn type_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
     // Whether a result has another type now: then the plans above it have another schema.
     let mut reshaped = false;
     let typed = plan.transform_up_with_subqueries(|node| {
+        refuse_words(&node)?;
         let schema = merge_schema(&node.inputs());
         let names = NamePreserver::new(&node);
         let node = node.map_expressions(|expr| {
@@ -143,6 +146,36 @@ pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transform
         let kept = json_operators::keep_type(&mut expr, schema)?;
         Ok(Transformed::new_transformed(expr, untyped || unified || kept))
     })
+}
+
+/// A sparse vector is kept as a list, and is none to SQL; nor has pgvector a least or a greatest one.
+///
+/// Errors: 42883 for `unnest`, `min` and `max` of one.
+fn refuse_words(node: &LogicalPlan) -> Result<()> {
+    let refused = match node {
+        LogicalPlan::Unnest(unnest) => {
+            let schema = unnest.input.schema();
+            let mut places = unnest.list_type_columns.iter().map(|(place, _)| *place);
+            places.any(|place| is_sparse(schema.field(place).data_type())).then_some("unnest")
+        }
+        LogicalPlan::Aggregate(aggregate) => {
+            let schema = aggregate.input.schema();
+            aggregate.aggr_expr.iter().find_map(|expr| extreme_of_sparse(expr, schema))
+        }
+        _ => None,
+    };
+    match refused {
+        Some(name) => Err(carry(undefined_function_call(name, &[SqlType::SparseVec(None)]))),
+        None => Ok(()),
+    }
+}
+
+/// The name of `min` or `max` over sparse vectors.
+fn extreme_of_sparse<'a>(expr: &'a Expr, schema: &DFSchema) -> Option<&'a str> {
+    let Expr::AggregateFunction(call) = expr else { return None };
+    let sparse = |expr: &Expr| expr.get_type(schema).is_ok_and(|ty| is_sparse(&ty));
+    let name = call.func.name();
+    (matches!(name, "max" | "min") && call.params.args.iter().any(sparse)).then_some(name)
 }
 
 fn has_untyped_literal(expr: &Expr) -> bool {

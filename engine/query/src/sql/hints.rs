@@ -166,10 +166,11 @@ impl Known<'_> {
             }
             _ => {}
         }
-        // Beside a halfvec an untyped vector is one, too.
-        let half = self.common(&arguments).filter(|ty| ty.vector_kind() == Some(VectorKind::Half));
+        // Beside a halfvec or a sparsevec an untyped vector is one, too.
+        let same = |ty: &SqlType| ty.vector_kind() == Some(VectorKind::Half) || ty.is_sparse();
+        let beside = self.common(&arguments).filter(same);
         for (argument, ty) in arguments.iter().zip(wanted(&name, arguments.len())) {
-            let ty = if ty.vector_kind().is_some() { half.clone().unwrap_or(ty) } else { ty };
+            let ty = if ty.vector_kind().is_some() { beside.clone().unwrap_or(ty) } else { ty };
             self.give(argument, &ty);
         }
     }
@@ -233,6 +234,7 @@ impl Known<'_> {
             SqlType::Bpchar(_) => SqlType::Bpchar(None),
             SqlType::HalfVec(_) => SqlType::HalfVec(None),
             SqlType::Vector(_) => SqlType::Vector(None),
+            SqlType::SparseVec(_) => SqlType::SparseVec(None),
             SqlType::Varchar(_) | SqlType::Name | SqlType::Char => SqlType::Text,
             other => other,
         })
@@ -353,6 +355,7 @@ fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
             vec![SqlType::Jsonb, Text, SqlType::Jsonb, SqlType::Bool]
         }
         "hamming_distance" | "jaccard_distance" => vec![Bit(None), Bit(None)],
+        name if name.starts_with("sparsevec_") => vec![SqlType::SparseVec(None); arguments],
         "l2_norm" => vec![HalfVec(None)],
         "binary_quantize" | "l2_normalize" | "vector_dims" | "vector_norm" => vec![Vector(None)],
         "subvector" => vec![Vector(None), Int4, Int4],
@@ -394,6 +397,8 @@ mod tests {
             ("ARRAY[$1]::vector[]", SqlType::Vector(None)),
             ("l2_distance(v, $1)", SqlType::Vector(None)),
             ("l2_distance('[1]'::halfvec, $1)", SqlType::HalfVec(None)),
+            ("l2_distance('{}/3'::sparsevec(3), $1)", SqlType::SparseVec(None)),
+            ("sparsevec_cmp($1, '{}/3')", SqlType::SparseVec(None)),
         ];
         for (sql, expected) in cases {
             let parser = Parser::new(&Postgres).try_with_sql(sql);

@@ -478,6 +478,7 @@ pub(super) fn wrapper_name(ty: &SqlType) -> Option<String> {
         | SqlType::Bpchar(_)
         | SqlType::Vector(_)
         | SqlType::HalfVec(_)
+        | SqlType::SparseVec(_)
         | SqlType::Uuid
         | SqlType::Bytea
         | SqlType::Json

@@ -69,7 +69,7 @@ fn mark_column(values: &mut ast::Values, column: usize, target: &SqlType, parame
     for row in &mut values.rows {
         let expr = &mut row[column];
         let bare = matches!(expr, Expr::Value(_)) || placeholder(expr).is_some();
-        if bare || matches!(target, SqlType::Bpchar(_) | SqlType::Varchar(_)) {
+        if bare || matches!(target, SqlType::Bpchar(_) | SqlType::SparseVec(_) | SqlType::Varchar(_)) {
             *expr = call(&wrapper, expr.clone(), None);
         }
     }
@@ -84,6 +84,7 @@ fn is_marked(ty: &SqlType) -> bool {
             SqlType::Bpchar(_)
                 | SqlType::Json
                 | SqlType::Jsonb
+                | SqlType::SparseVec(Some(_))
                 | SqlType::Varchar(_)
                 | SqlType::Name
                 | SqlType::Oid

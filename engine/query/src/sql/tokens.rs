@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::{
     dialect::PostgreSqlDialect,
     tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Whitespace, Word},
 };
-use sepal_types::{Error, Result, SqlState, VectorKind};
+use sepal_types::{Error, Result, SparseVector, SqlState, VectorKind};
 
 use super::delivery::hides_secret;
 
@@ -211,14 +211,15 @@ fn split_trailing_signs(operator: String, token: TokenWithSpan, repaired: &mut V
     }
 }
 
-/// `vector '[1,2]'` and `halfvec '[1,2]'` are typed literals in Postgres; sqlparser reads a column with an alias. Written
-/// as a cast.
+/// `vector '[1,2]'`, `halfvec '[1,2]'` and `sparsevec '{1:1}/2'` are typed literals in Postgres; sqlparser reads a
+/// column with an alias. Written as a cast.
 fn push_string(token: TokenWithSpan, repaired: &mut Vec<TokenWithSpan>) {
     let span = token.span;
     let before = repaired.iter().rposition(is_significant);
     let typed = before.filter(|at| {
+        let mut names = VectorKind::ALL.map(VectorKind::name).into_iter().chain([SparseVector::NAME]);
         let is_vector = matches!(&repaired[*at].token, Token::Word(word) if word.quote_style.is_none()
-            && VectorKind::ALL.iter().any(|kind| word.value.eq_ignore_ascii_case(kind.name())));
+            && names.any(|name| word.value.eq_ignore_ascii_case(name)));
         let opens = repaired[..*at].iter().rev().find(|token| is_significant(token)).is_none_or(|token| {
             matches!(&token.token, Token::Comma | Token::LParen | Token::LBracket)
                 || matches!(&token.token, Token::Word(word) if is_select_word(word))
@@ -275,6 +276,7 @@ mod tests {
             ("a->>'b'<>c", "a ->> 'b' <> c"),
             ("vector '[1,2]' <=> b", "'[1,2]'::vector <=> b"),
             ("HALFVEC '[1,2]' <=> b", "'[1,2]'::HALFVEC <=> b"),
+            ("sparsevec '{1:1}/2' <=> b", "'{1:1}/2'::sparsevec <=> b"),
             ("'con' -- a comment\n  'cate'\n\n'nated' || 'x'", "'concatenated' || 'x'"),
         ];
         for (input, output) in cases {

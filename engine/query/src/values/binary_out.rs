@@ -52,6 +52,7 @@ pub(super) fn write(column: &Column, row: usize, out: &mut BytesMut) -> Result<(
         Column::Bit(values) => values.write_binary(row, out),
         Column::HalfVec(values) => return values.write_binary(row, out),
         Column::Vector(values) => return values.write_binary(row, out),
+        Column::SparseVec(values) => values.write_binary(row, out),
     }
     Ok(())
 }

@@ -22,7 +22,9 @@ use super::{
     array::ArrayBuilder,
     binary_in::{self, fixed},
     bit::BitBuilder,
-    datetime, interval, numeric, text_in,
+    datetime, interval, numeric,
+    sparse::SparseBuilder,
+    text_in,
     vector::VectorBuilder,
 };
 
@@ -61,6 +63,7 @@ enum Values {
     Uuid(FixedSizeBinaryBuilder),
     Vector(VectorBuilder<f32>),
     Void,
+    SparseVec(SparseBuilder),
 }
 
 impl Builder {
@@ -109,6 +112,7 @@ impl Builder {
             Values::Uuid(values) => values.append_null(),
             Values::Vector(values) => values.append_null(),
             Values::Void => {}
+            Values::SparseVec(values) => values.append_null(),
         }
     }
 
@@ -142,6 +146,7 @@ impl Builder {
             Values::Uuid(values) => append_uuid(values, text_in::uuid(text)?)?,
             Values::Vector(values) => values.append_text(text)?,
             Values::Void => {}
+            Values::SparseVec(values) => values.append_text(text)?,
         }
         self.rows += 1;
         Ok(())
@@ -179,6 +184,7 @@ impl Builder {
             Values::Uuid(values) => append_uuid(values, fixed(bytes)?)?,
             Values::Vector(values) => values.append_binary(bytes)?,
             Values::Void => {}
+            Values::SparseVec(values) => values.append_binary(bytes)?,
         }
         self.rows += 1;
         Ok(())
@@ -209,6 +215,7 @@ impl Builder {
             Values::Uuid(values) => Arc::new(values.finish()),
             Values::Vector(values) => values.finish()?,
             Values::Void => Arc::new(NullArray::new(rows)),
+            Values::SparseVec(values) => values.finish()?,
         })
     }
 }
@@ -239,6 +246,7 @@ impl Values {
             SqlType::Uuid => Self::Uuid(FixedSizeBinaryBuilder::with_capacity(capacity, 16)),
             SqlType::Vector(_) => Self::Vector(VectorBuilder::new(data_type, capacity)),
             SqlType::Void => Self::Void,
+            SqlType::SparseVec(declared) => Self::SparseVec(SparseBuilder::new(*declared, capacity)),
             SqlType::Bpchar(_)
             | SqlType::Char
             | SqlType::Int2Vector

@@ -21,6 +21,7 @@ use sepal_types::{Error, Result, SqlState, SqlType};
 use super::{
     binary_out,
     bit::BitColumn,
+    sparse::SparseColumn,
     text_out,
     vector::{Element, VectorColumn},
 };
@@ -80,6 +81,7 @@ pub(super) enum Column {
     },
     Uuid(FixedSizeBinaryArray),
     Vector(VectorColumn<f32>),
+    SparseVec(SparseColumn),
     /// An empty value, as a function that returns void gives.
     Void,
 }
@@ -198,6 +200,9 @@ impl Column {
             SqlType::Uuid => Self::Uuid(uuids(array, ty)?),
             SqlType::Vector(_) => Self::Vector(vectors(array, ty)?),
             SqlType::Void => Self::Void,
+            SqlType::SparseVec(_) => {
+                Self::SparseVec(SparseColumn::new(array).ok_or_else(|| mismatch(array, ty))?)
+            }
         })
     }
 }

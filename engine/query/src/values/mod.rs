@@ -20,6 +20,7 @@
 //!                        | per element: length i32 (-1 NULL), bytes
 //! bit                    | bits i32 | ⌈bits/8⌉ bytes
 //! vector, halfvec        | dimensions u16 | 0 u16 | dimensions × f32, × f16
+//! sparsevec              | dimensions i32 | elements i32 | 0 i32 | elements × index i32 from 0 | elements × f32
 //! ```
 
 mod array;
@@ -32,6 +33,7 @@ mod datetime;
 mod interval;
 mod json;
 mod numeric;
+mod sparse;
 mod text_in;
 mod text_out;
 mod vector;
@@ -43,3 +45,4 @@ pub use bit::{BitBuilder, BitColumn};
 pub use builder::{Builder, decode_binary, decode_text};
 pub use column::{ColumnEncoder, encode_binary, encode_text};
 pub(crate) use json::{normalize as normalize_json, quote as quote_json};
+pub use sparse::{SparseBuilder, SparseColumn};

@@ -40,6 +40,7 @@ pub(super) fn write(column: &Column, row: usize, out: &mut BytesMut) -> Result<(
         Column::Bit(values) => values.write_text(row, out),
         Column::HalfVec(values) => values.write_text(row, out),
         Column::Vector(values) => values.write_text(row, out),
+        Column::SparseVec(values) => values.write_text(row, out),
     }
     Ok(())
 }

@@ -27,7 +27,11 @@ use super::{
     compared::compared,
     node::{Runtime, TopK},
 };
-use crate::{functions::metric_of_function, output::vector_kind, table::as_user_table};
+use crate::{
+    functions::metric_of_function,
+    output::{is_sparse, vector_kind},
+    table::as_user_table,
+};
 
 /// More sort keys break ties among equal distances: a few rows more are fetched for them, and more yet where those are
 /// as far as the last one wanted ([`has_all_ties`]).
@@ -208,9 +212,10 @@ pub(super) fn vector_column(scan: &TableScan, column: &Column, query: &Expr) -> 
     let definition = table.def().column(&column.name)?;
     let kind = definition.ty.vector_kind()?;
     definition.ty.dimensions()?;
-    // Beside a halfvec a vector is rounded to one, and the column's rows are not.
-    let asked = query.get_type(&DFSchema::empty()).ok().and_then(|ty| vector_kind(&ty));
-    let searched = asked.is_none_or(|asked| asked.beside(kind) == kind);
+    // Beside a halfvec a vector is rounded to one, and beside a sparsevec it becomes one; the column's rows do not.
+    let asked = query.get_type(&DFSchema::empty()).ok();
+    let searched = asked
+        .is_none_or(|ty| !is_sparse(&ty) && vector_kind(&ty).is_none_or(|asked| asked.beside(kind) == kind));
     (searched && scan.fetch.is_none() && !table.is_filtered()).then_some(definition.id)
 }
 

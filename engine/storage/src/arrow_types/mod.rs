@@ -4,17 +4,20 @@
 //!
 //! Where several SQL types share one Arrow type, the field's metadata `sepal.type` says which one it is, as
 //! `SqlType::display_name` prints it. A list whose item is named `vector_element` is a `vector`, or a `halfvec` where
-//! the item is a `Float16`; one whose item is named `bit` or `bit(n)` is a bit string.
+//! the item is a `Float16`; one whose item is named `bit` or `bit(n)` is a bit string; one of `Int32` whose item is
+//! named `sparsevec` is one, as the words that `sepal_types::SparseWords` reads, which tell its dimensions.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
-use sepal_types::{ColumnDef, ColumnId, SqlType, VectorKind};
+use sepal_types::{ColumnDef, ColumnId, SparseVector, SqlType, VectorKind};
 
 /// The metadata key of a field that tells its SQL type.
 pub const TYPE_METADATA_KEY: &str = "sepal.type";
 /// The item name that marks a list of `Float32` as a `vector` and one of `Float16` as a `halfvec`.
 pub const VECTOR_ITEM: &str = "vector_element";
+/// The item name that marks a list of `Int32` as a `sparsevec`.
+const SPARSE_ITEM: &str = SparseVector::NAME;
 
 /// Digits and scale that a `numeric` without modifier keeps.
 const PLAIN_NUMERIC: (u8, i8) = (38, 16);
@@ -57,6 +60,7 @@ pub fn arrow_type(ty: &SqlType) -> DataType {
         SqlType::Vector(dimensions) => vectors(VectorKind::Single, *dimensions),
         SqlType::Array(element) => DataType::List(Arc::new(Field::new("item", arrow_type(element), true))),
         SqlType::Void => DataType::Null,
+        SqlType::SparseVec(_) => DataType::List(Arc::new(Field::new(SPARSE_ITEM, DataType::Int32, false))),
     }
 }
 
@@ -101,6 +105,9 @@ pub fn has_arrow_type(data_type: &DataType, ty: &SqlType) -> bool {
             *bytes == bytes_of(*length) && bits(item)
         }
         (SqlType::Bit(None), DataType::List(item)) => bits(item),
+        (SqlType::SparseVec(_), DataType::List(item)) => {
+            is_sparse_item(item) && !item.is_nullable() && plain(item)
+        }
         (SqlType::Timestamptz, DataType::Timestamp(TimeUnit::Microsecond, Some(zone))) => &**zone == "UTC",
         (SqlType::Array(element), DataType::List(item)) => {
             item.name() == "item"
@@ -111,6 +118,7 @@ pub fn has_arrow_type(data_type: &DataType, ty: &SqlType) -> bool {
         (
             SqlType::Bit(_)
             | SqlType::HalfVec(_)
+            | SqlType::SparseVec(_)
             | SqlType::Vector(_)
             | SqlType::Timestamptz
             | SqlType::Array(_),
@@ -187,6 +195,7 @@ fn implied(data_type: &DataType) -> Option<SqlType> {
             Some(kind) => kind.sql_type(None),
             None => match bit_type(item) {
                 Some(bits) => bits,
+                None if is_sparse_item(item) => SqlType::SparseVec(None),
                 None => SqlType::Array(Box::new(implied(item.data_type())?)),
             },
         },
@@ -203,6 +212,11 @@ pub fn vector_kind(item: &Field) -> Option<VectorKind> {
         DataType::Float32 => Some(VectorKind::Single),
         _ => None,
     }
+}
+
+/// Whether the lists with this item are sparse vectors.
+pub fn is_sparse_item(item: &Field) -> bool {
+    item.name() == SPARSE_ITEM && *item.data_type() == DataType::Int32
 }
 
 #[cfg(test)]

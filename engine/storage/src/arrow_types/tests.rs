@@ -30,6 +30,8 @@ fn fields_tell_their_sql_type() {
         SqlType::HalfVec(Some(384)),
         SqlType::Bit(Some(1)),
         SqlType::Bit(Some(13)),
+        SqlType::SparseVec(Some(384)),
+        SqlType::Array(Box::new(SqlType::SparseVec(None))),
         SqlType::Array(Box::new(SqlType::Text)),
         SqlType::Array(Box::new(SqlType::Jsonb)),
         SqlType::Array(Box::new(SqlType::Vector(None))),
@@ -52,6 +54,9 @@ fn a_type_is_known_without_being_made() {
         SqlType::Bit(Some(3)),
         SqlType::Bit(Some(13)),
         SqlType::Bit(Some(14)),
+        SqlType::SparseVec(Some(3)),
+        SqlType::Array(Box::new(SqlType::SparseVec(None))),
+        SqlType::Array(Box::new(SqlType::Int4)),
         SqlType::Array(Box::new(SqlType::Text)),
         SqlType::Array(Box::new(SqlType::Timestamptz)),
         SqlType::Array(Box::new(SqlType::Vector(None))),
@@ -79,6 +84,8 @@ fn metadata_appears_only_where_the_arrow_type_is_ambiguous() {
     assert!(arrow_field(&column(SqlType::HalfVec(Some(3)))).metadata().is_empty());
     assert_eq!(arrow_field(&column(SqlType::Oid)).metadata()["sepal.type"], "oid");
     assert_eq!(arrow_field(&column(SqlType::Numeric(None))).metadata()["sepal.type"], "numeric");
+    assert!(arrow_field(&column(SqlType::SparseVec(None))).metadata().is_empty());
+    assert_eq!(arrow_field(&column(SqlType::SparseVec(Some(5)))).metadata()["sepal.type"], "sparsevec(5)");
 }
 
 #[test]

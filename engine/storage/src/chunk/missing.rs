@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, FixedSizeListArray, ListArray, PrimitiveArray,
-        StringArray, UInt8Array, UInt32Array, new_null_array,
+        ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, FixedSizeListArray, Int32Array, ListArray,
+        PrimitiveArray, StringArray, UInt8Array, UInt32Array, new_null_array,
     },
     buffer::OffsetBuffer,
     compute::{self, CastOptions},
@@ -17,7 +17,7 @@ use arrow::{
     },
 };
 use sepal_crypto::unhex;
-use sepal_types::{BitString, ColumnDef, SqlType, VectorElement, parse_elements};
+use sepal_types::{BitString, ColumnDef, SparseVector, SqlType, VectorElement, parse_elements};
 
 use crate::{StoreError, arrow_types::arrow_type};
 
@@ -49,6 +49,7 @@ fn parse(ty: &SqlType, texts: &[Option<String>]) -> Result<ArrayRef, String> {
         SqlType::Bit(Some(length)) => bits(ty, *length, texts),
         SqlType::HalfVec(_) => vectors::<Float16Type>(ty, texts),
         SqlType::Vector(_) => vectors::<Float32Type>(ty, texts),
+        SqlType::SparseVec(_) => sparse_vectors(ty, texts),
         SqlType::Array(element) => lists(element, texts),
         SqlType::Timestamptz => {
             // Arrow parses offsets but not zone names; the instant is the same.
@@ -101,6 +102,26 @@ fn bits(ty: &SqlType, length: u32, texts: &[Option<String>]) -> Result<ArrayRef,
     let values = Arc::new(UInt8Array::from_iter_values(rows.flatten()));
     let array =
         FixedSizeListArray::try_new(item, size, values, Some(nulls)).map_err(|error| error.to_string())?;
+    Ok(Arc::new(array))
+}
+
+fn sparse_vectors(ty: &SqlType, texts: &[Option<String>]) -> Result<ArrayRef, String> {
+    let DataType::List(item) = arrow_type(ty) else {
+        return Err(format!("{} is no list", ty.display_name()));
+    };
+    let parsed = each(texts, |text| SparseVector::parse(text, None).ok())?;
+    let nulls = parsed.iter().map(Option::is_some).collect::<Vec<_>>().into();
+    let rows: Vec<Vec<i32>> = parsed
+        .iter()
+        .map(|row| {
+            let mut words = Vec::new();
+            row.iter().for_each(|vector| vector.append_words(&mut words));
+            words
+        })
+        .collect();
+    let offsets = OffsetBuffer::from_lengths(rows.iter().map(Vec::len));
+    let values = Arc::new(Int32Array::from_iter_values(rows.into_iter().flatten()));
+    let array = ListArray::try_new(item, offsets, values, Some(nulls)).map_err(|error| error.to_string())?;
     Ok(Arc::new(array))
 }
 

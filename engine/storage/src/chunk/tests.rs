@@ -114,6 +114,9 @@ fn columns_added_later_have_their_missing_value() {
     assert_eq!(half, [0x3c00, 0x4100]);
     let bits = with(SqlType::Bit(Some(9)), "101100011").as_fixed_size_list().value(1);
     assert_eq!(bits.as_primitive::<UInt8Type>().values().to_vec(), [0b1011_0001, 0b1000_0000]);
+    let sparse = with(SqlType::SparseVec(Some(5)), "{1:1.5}/5").as_list::<i32>().value(1);
+    let words = [i32::MAX, 0x3fc0_0000, i32::MIN + 10];
+    assert_eq!(sparse.as_primitive::<Int32Type>().values().to_vec(), words);
     let any = with(SqlType::Vector(None), "[1,2,3]").as_list::<i32>().value(1);
     assert_eq!(any.len(), 3);
     let texts = with(SqlType::Array(Box::new(SqlType::Text)), "{a,NULL,\"NULL\",\"b \\\"c\\\"\"}");

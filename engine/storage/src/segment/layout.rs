@@ -9,6 +9,7 @@
 //! | `FixedSizeList<vector_element: f16, d>` | `FIXED_LEN_BYTE_ARRAY(2 d)`, the same |
 //! | `FixedSizeList<bit(n): u8, b>` | `FIXED_LEN_BYTE_ARRAY(b)`, the same |
 //! | `List<vector_element: f32>`, of `f16` | `BYTE_ARRAY`, 4 or 2 bytes per element |
+//! | `List<sparsevec: i32>` | `BYTE_ARRAY`, 4 bytes per word |
 //! | `Interval(MonthDayNano)`, which Parquet lacks | `FIXED_LEN_BYTE_ARRAY(16)`: months i32, days i32, nanoseconds i64 |
 //! | everything else | itself, LZ4 |
 //!
@@ -19,13 +20,13 @@ use std::sync::Arc;
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, FixedSizeListArray, Float16Array,
-        Float32Array, IntervalMonthDayNanoArray, ListArray, UInt8Array,
+        Float32Array, Int32Array, IntervalMonthDayNanoArray, ListArray, UInt8Array,
     },
     buffer::{Buffer, OffsetBuffer, ScalarBuffer},
     compute,
     datatypes::{
-        ArrowNativeType, DataType, Field, FieldRef, Float16Type, Float32Type, IntervalMonthDayNanoType,
-        IntervalUnit, Schema, UInt8Type,
+        ArrowNativeType, DataType, Field, FieldRef, Float16Type, Float32Type, Int32Type,
+        IntervalMonthDayNanoType, IntervalUnit, Schema, UInt8Type,
     },
 };
 use parquet::{
@@ -39,7 +40,7 @@ use parquet::{
 use sepal_types::VectorKind;
 
 use super::Identity;
-use crate::arrow_types::{bit_type, vector_kind};
+use crate::arrow_types::{bit_type, is_sparse_item, vector_kind};
 
 const MAX_ROW_GROUP_ROWS: usize = 1 << 20;
 /// parquet-rs holds a row group in memory until it is complete, and writes nothing meanwhile: one this small is on its
@@ -48,6 +49,8 @@ const MAX_ROW_GROUP_BYTES: usize = 32 << 20;
 /// Pages of this many vectors decode fastest; Parquet's encryption allows 32,767 pages per column and row group.
 pub(crate) const VECTORS_PER_PAGE: usize = 64;
 const INTERVAL_BYTES: i32 = 16;
+/// Of one word of a sparse vector.
+const WORD_BYTES: i32 = 4;
 
 const _: () = assert!(MAX_ROW_GROUP_ROWS / VECTORS_PER_PAGE <= 32_767);
 const _: () = assert!(cfg!(target_endian = "little"), "stored vectors are reinterpreted, not converted");
@@ -115,6 +118,10 @@ pub(super) fn to_stored(array: &ArrayRef) -> Result<ArrayRef, String> {
             let stored = FixedSizeBinaryArray::try_new(INTERVAL_BYTES, bytes, intervals.nulls().cloned());
             Ok(Arc::new(stored.map_err(text)?))
         }
+        DataType::List(item) if is_sparse_item(item) => {
+            let list = array.as_list::<i32>();
+            lists_to_stored(list, list.values().as_primitive::<Int32Type>().values().inner(), WORD_BYTES)
+        }
         DataType::List(item) => {
             let list = array.as_list::<i32>();
             let values = to_stored(list.values())?;
@@ -134,11 +141,16 @@ fn vectors_to_stored(array: &ArrayRef, kind: VectorKind) -> Result<ArrayRef, Str
         return Ok(Arc::new(stored.map_err(text)?));
     }
     let list = array.as_list::<i32>();
+    lists_to_stored(list, buffer(list.values(), kind), width)
+}
+
+/// Lists as the bytes of their elements, of which `elements` is the buffer.
+fn lists_to_stored(list: &ListArray, elements: &Buffer, width: i32) -> Result<ArrayRef, String> {
     let first = list.value_offsets().first().copied().unwrap_or(0);
     let scale = |offset: &i32| (offset - first).checked_mul(width);
     let offsets: Option<Vec<i32>> = list.value_offsets().iter().map(scale).collect();
     let offsets = offsets.ok_or("more than 2 GiB of vectors in one column")?;
-    let bytes = buffer(list.values(), kind).slice((first * width).as_usize());
+    let bytes = elements.slice((first * width).as_usize());
     let stored = BinaryArray::try_new(OffsetBuffer::new(offsets.into()), bytes, list.nulls().cloned());
     Ok(Arc::new(stored.map_err(text)?))
 }
@@ -187,6 +199,11 @@ pub(super) fn from_stored(stored: &ArrayRef, wanted: &DataType) -> Result<ArrayR
             let values = reinterpret(bytes.values(), bytes.len())?;
             Ok(Arc::new(IntervalMonthDayNanoArray::try_new(values, bytes.nulls().cloned()).map_err(text)?))
         }
+        (DataType::Binary, DataType::List(item)) if is_sparse_item(item) => {
+            lists_from_stored(stored.as_binary(), item, WORD_BYTES, |bytes, count| {
+                Ok(Arc::new(Int32Array::new(reinterpret(bytes, count)?, None)))
+            })
+        }
         (DataType::List(_), DataType::List(item)) => {
             let list = stored.as_list::<i32>();
             let values = from_stored(list.values(), item.data_type())?;
@@ -216,15 +233,9 @@ fn vectors_from_stored(
             Ok(Arc::new(list.map_err(text)?))
         }
         (DataType::Binary, DataType::List(_)) => {
-            let bytes = stored.as_binary::<i32>();
-            let first = bytes.value_offsets().first().copied().unwrap_or(0);
-            let scale = |offset: &i32| (offset - first) / element_bytes(kind);
-            let offsets: Vec<i32> = bytes.value_offsets().iter().map(scale).collect();
-            let count = offsets.last().copied().unwrap_or(0).as_usize();
-            let values = elements(&bytes.values().slice(first.as_usize()), kind, count)?;
-            let offsets = OffsetBuffer::new(offsets.into());
-            let list = ListArray::try_new(Arc::clone(item), offsets, values, bytes.nulls().cloned());
-            Ok(Arc::new(list.map_err(text)?))
+            lists_from_stored(stored.as_binary(), item, element_bytes(kind), |bytes, count| {
+                elements(bytes, kind, count)
+            })
         }
         // A column whose dimensions were declared or dropped since: read as what it was, then cast.
         (DataType::FixedSizeBinary(width), DataType::List(_)) => {
@@ -238,6 +249,23 @@ fn vectors_from_stored(
         (found, wanted) if found == wanted => Ok(Arc::clone(stored)),
         _ => compute::cast(stored, wanted).map_err(text),
     }
+}
+
+/// The opposite of [`lists_to_stored`].
+fn lists_from_stored(
+    stored: &BinaryArray,
+    item: &FieldRef,
+    width: i32,
+    elements: impl FnOnce(&Buffer, usize) -> Result<ArrayRef, String>,
+) -> Result<ArrayRef, String> {
+    let first = stored.value_offsets().first().copied().unwrap_or(0);
+    let scale = |offset: &i32| (offset - first) / width;
+    let offsets: Vec<i32> = stored.value_offsets().iter().map(scale).collect();
+    let count = offsets.last().copied().unwrap_or(0).as_usize();
+    let values = elements(&stored.values().slice(first.as_usize()), count)?;
+    let offsets = OffsetBuffer::new(offsets.into());
+    let list = ListArray::try_new(Arc::clone(item), offsets, values, stored.nulls().cloned());
+    Ok(Arc::new(list.map_err(text)?))
 }
 
 /// Bytes as numbers; copied only where the allocator gave memory that is not aligned for them.

@@ -5,8 +5,8 @@ use std::{path::Path, sync::Arc};
 use arrow::{
     array::{
         Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
-        FixedSizeListArray, Float32Array, Float64Array, Int16Array, IntervalMonthDayNanoArray, ListArray,
-        StringArray, Time64MicrosecondArray, TimestampMicrosecondArray, UInt8Array,
+        FixedSizeListArray, Float32Array, Float64Array, Int16Array, Int32Array, IntervalMonthDayNanoArray,
+        ListArray, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray, UInt8Array,
     },
     buffer::OffsetBuffer,
     datatypes::{DataType, Field, IntervalMonthDayNano, Schema},
@@ -50,6 +50,12 @@ fn bits(length: u32, bytes: &[u8], valid: &[bool]) -> ArrayRef {
 /// Vectors as halfvecs.
 fn halved(vectors: &ArrayRef, ty: &SqlType) -> ArrayRef {
     arrow::compute::cast(vectors, &arrow_type(ty)).unwrap()
+}
+
+/// `{1:1.5}/5`, nothing, and `{}/5`.
+fn sparse(valid: &[bool]) -> ArrayRef {
+    let words = Int32Array::from(vec![i32::MAX, 0x3fc0_0000, i32::MIN + 10, i32::MIN + 10]);
+    lists(&SqlType::SparseVec(Some(5)), &[3, 0, 1], Arc::new(words), valid)
 }
 
 /// Three rows of every type, the second NULL.
@@ -98,6 +104,7 @@ fn every_type() -> Vec<(SqlType, ArrayRef)> {
             SqlType::HalfVec(None),
             halved(&lists(&SqlType::Vector(None), &[2, 0, 1], floats, &valid), &SqlType::HalfVec(None)),
         ),
+        (SqlType::SparseVec(Some(5)), sparse(&valid)),
         (
             SqlType::Array(Box::new(SqlType::Text)),
             lists(

@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray},
-    datatypes::{DataType, TimestampMicrosecondType},
+    datatypes::{DataType, Int32Type, TimestampMicrosecondType},
     record_batch::RecordBatch,
     util::display::{ArrayFormatter, FormatOptions},
 };
 use sepal_crypto::hex;
-use sepal_types::{RowId, TableDef, UniqueDef};
+use sepal_types::{RowId, SparseWords, TableDef, UniqueDef};
 
 use super::{Rules, TableVersion, merge};
 use crate::{
     ChunkRef, StoreError,
-    arrow_types::{arrow_type, stored_column, stored_name},
+    arrow_types::{arrow_type, is_sparse_item, stored_column, stored_name},
     chunk::{Chunk, KeyColumns, KeyMap, MemoryChunk, row_count},
 };
 
@@ -130,6 +130,12 @@ fn value_text(array: &ArrayRef, position: usize) -> String {
             [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
         }
         DataType::Binary => format!("\\x{}", hex(array.as_binary::<i32>().value(position))),
+        DataType::List(item) if is_sparse_item(item) => {
+            let words = array.as_list::<i32>().value(position);
+            let mut text = String::new();
+            SparseWords::new(words.as_primitive::<Int32Type>().values()).format(&mut text);
+            text
+        }
         DataType::Boolean => if array.as_boolean().value(position) { "t" } else { "f" }.to_owned(),
         DataType::Timestamp(_, Some(_)) => {
             let instant =

@@ -7,16 +7,21 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, BooleanArray, StringArray, StructArray, TimestampMicrosecondArray},
+    array::{
+        Array, ArrayRef, BooleanArray, StringArray, StringBuilder, StructArray, TimestampMicrosecondArray,
+    },
     buffer::NullBuffer,
     compute::{cast, nullif},
     datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit},
     ipc::writer::StreamWriter,
     record_batch::RecordBatch,
 };
-use bytes::Bytes;
-use sepal_query::output::{OutputColumn, typed_field};
-use sepal_types::{Error, Result};
+use bytes::{Bytes, BytesMut};
+use sepal_query::{
+    output::{OutputColumn, typed_field},
+    values::ColumnEncoder,
+};
+use sepal_types::{Error, Result, SqlType};
 
 use super::{Encoded, Encoder, arrow_type};
 use crate::{
@@ -141,7 +146,26 @@ fn conformed(encoder: &Encoder, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
         if *array.data_type() == wanted {
             return Ok(Arc::clone(array));
         }
+        if matches!(column.ty, SqlType::SparseVec(_)) {
+            return texts(array, &column.ty);
+        }
         cast(array, &wanted).map_err(sepal_query::arrow_error)
     };
     rows.columns().iter().zip(encoder.columns()).map(fit).collect()
+}
+
+/// Values as they are printed.
+fn texts(array: &ArrayRef, ty: &SqlType) -> Result<ArrayRef> {
+    let encoder = ColumnEncoder::new(array.as_ref(), ty)?;
+    let (mut texts, mut text) = (StringBuilder::new(), BytesMut::new());
+    for row in 0..array.len() {
+        if encoder.is_null(row) {
+            texts.append_null();
+            continue;
+        }
+        text.clear();
+        encoder.text(row, &mut text)?;
+        texts.append_value(String::from_utf8_lossy(&text));
+    }
+    Ok(Arc::new(texts.finish()))
 }

@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicUsize;
 use arrow::datatypes::DataType;
 use bytes::Bytes;
 use sepal_query::output::OutputColumn;
-use sepal_types::Result;
+use sepal_types::{Result, SqlType};
 
 use super::event::Events;
 use crate::{
@@ -103,7 +103,10 @@ impl Encoder {
     }
 }
 
-/// The Arrow type that a column has in batches.
+/// The Arrow type that a column has in batches. How a `sparsevec` is kept is no one's outside: it goes as its text.
 fn arrow_type(column: &OutputColumn) -> DataType {
-    sepal_storage::arrow_type(&column.ty)
+    match column.ty {
+        SqlType::SparseVec(_) => DataType::Utf8,
+        _ => sepal_storage::arrow_type(&column.ty),
+    }
 }

@@ -128,6 +128,7 @@ impl Values {
             | SqlType::Date
             | SqlType::Interval
             | SqlType::Numeric(_)
+            | SqlType::SparseVec(_)
             | SqlType::Time
             | SqlType::Uuid => Self::Plain(encoder()?),
             SqlType::Void => Self::AllNull,

@@ -76,6 +76,7 @@ fn each_type_has_its_json() {
         (SqlType::HalfVec(Some(2)), "[0.1,2.5]", "[0.099975586,2.5]"),
         (SqlType::HalfVec(None), "[1,2]", "[1,2]"),
         (SqlType::Bit(Some(3)), "101", r#""101""#),
+        (SqlType::SparseVec(Some(5)), "{3:2,1:1.5}/5", r#""{1:1.5,3:2}/5""#),
         (SqlType::Array(Box::new(SqlType::Text)), "{a,NULL,\"b c\"}", r#"["a",null,"b c"]"#),
     ];
     for (ty, text, expected) in cases {
@@ -108,6 +109,18 @@ fn arrow(envelope: Envelope, operation: Operation) -> RecordBatch {
     let batch = reader.next().unwrap().unwrap();
     assert!(reader.next().is_none());
     batch
+}
+
+#[test]
+fn a_sparse_vector_in_arrow_is_its_text() {
+    let ty = SqlType::SparseVec(Some(5));
+    let (columns, events) = event(Operation::Create, &ty, Some("{3:2,1:1.5}/5"));
+    let encoder = Encoder::new(Encoding::ArrowIpcStream, Envelope::Append, columns, vec![0]).unwrap();
+    let encoded = encoder.encode(&events, 0, 1 << 20).unwrap();
+    let mut reader = StreamReader::try_new(Cursor::new(encoded.payload), None).unwrap();
+    let batch = reader.next().unwrap().unwrap();
+    let texts = batch.column_by_name("v").unwrap().as_string::<i32>();
+    assert_eq!(texts.value(0), "{1:1.5,3:2}/5");
 }
 
 #[test]

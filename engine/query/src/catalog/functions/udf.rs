@@ -16,13 +16,13 @@ use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
     Volatility,
 };
-use sepal_types::{Error, SqlType};
+use sepal_types::{Error, SparseVector, SqlType};
 
 use super::super::value::{Value, column, field};
 use super::{Function, Returns, catalog_functions};
 use crate::context::CatalogSlot;
 use crate::functions::{all_constant, answer};
-use crate::output::{is_bits, vector_kind};
+use crate::output::{is_bits, is_sparse, vector_kind};
 
 /// Every catalog function, bound to the context.
 pub(in crate::catalog) fn udfs(context: &CatalogSlot) -> Vec<ScalarUDF> {
@@ -240,6 +240,9 @@ fn sql_name(field: &Field) -> String {
     }
     if is_bits(field.data_type()) {
         return "bit".to_owned();
+    }
+    if is_sparse(field.data_type()) {
+        return SparseVector::NAME.to_owned();
     }
     match field.data_type() {
         DataType::Null => "unknown".to_owned(),

@@ -1,6 +1,6 @@
 //! `pg_index`, `pg_am`, `pg_opclass`, `pg_opfamily`: indexes and what they are made with.
 
-use sepal_types::limits::{HALFVEC_OID, PUBLIC_NAMESPACE_OID, VECTOR_OID};
+use sepal_types::limits::{HALFVEC_OID, PUBLIC_NAMESPACE_OID, SPARSEVEC_OID, VECTOR_OID};
 use sepal_types::{BitMetric, IndexKey, KeySource, Measure, Metric, SqlType, TableDef, VectorKind};
 
 use super::super::CatalogContext;
@@ -110,6 +110,9 @@ const FIRST_HALFVEC_CLASS: u32 = 16_700;
 const HALFVEC_BTREE_CLASS: u32 = 16_720;
 /// Those of `bit`, two for each vector access method, above the families of the others.
 const FIRST_BIT_CLASS: u32 = 16_800;
+/// The first of those of `sparsevec`, one a metric, which only hnsw has.
+const FIRST_SPARSEVEC_CLASS: u32 = 16_900;
+const SPARSEVEC_BTREE_CLASS: u32 = 16_920;
 /// Each class has a family of its own, this far above it.
 const FAMILY_DISTANCE: u32 = 40;
 pub(super) const VECTOR_METHODS: [u32; 5] = [16_390, 16_391, 16_392, 16_393, 16_394];
@@ -194,6 +197,9 @@ fn operator_class(index: Index<'_>, key: &IndexKey, ty: &SqlType) -> u32 {
             Measure::Bits(metric) | Measure::Signs(metric) => bit_class(method, metric),
         };
     }
+    if let Some(metric) = key.class.as_deref().and_then(Metric::from_sparse_opclass) {
+        return sparse_class(metric);
+    }
     let named = key
         .class
         .as_deref()
@@ -206,6 +212,7 @@ fn operator_class(index: Index<'_>, key: &IndexKey, ty: &SqlType) -> u32 {
         SqlType::Bpchar(_) | SqlType::Varchar(_) => SqlType::Text.oid(),
         SqlType::HalfVec(_) => return HALFVEC_BTREE_CLASS,
         SqlType::Vector(_) => return VECTOR_BTREE_CLASS,
+        SqlType::SparseVec(_) => return SPARSEVEC_BTREE_CLASS,
         other => other.oid(),
     };
     let class =
@@ -229,6 +236,11 @@ fn bit_class(method: u32, metric: BitMetric) -> u32 {
 
 fn place(found: Option<usize>) -> u32 {
     found.and_then(|place| u32::try_from(place).ok()).unwrap_or(0)
+}
+
+fn sparse_class(metric: Metric) -> u32 {
+    let place = Metric::ALL.iter().position(|candidate| *candidate == metric);
+    FIRST_SPARSEVEC_CLASS + place.and_then(|place| u32::try_from(place).ok()).unwrap_or(0)
 }
 
 fn access_methods(_: &CatalogContext, rows: &mut Rows) {
@@ -271,13 +283,19 @@ fn all_classes() -> impl Iterator<Item = (u32, u32, &'static str, u32, u32, bool
     let btree = [
         (VECTOR_BTREE_CLASS, 403, "vector_ops", PUBLIC_NAMESPACE_OID, VECTOR_OID, true),
         (HALFVEC_BTREE_CLASS, 403, "halfvec_ops", PUBLIC_NAMESPACE_OID, HALFVEC_OID, true),
+        (SPARSEVEC_BTREE_CLASS, 403, "sparsevec_ops", PUBLIC_NAMESPACE_OID, SPARSEVEC_OID, true),
     ];
+    let sparse = Metric::ALL.map(|metric| {
+        let (class, name) = (sparse_class(metric), metric.sparse_opclass());
+        (class, VECTOR_METHODS[0], name, PUBLIC_NAMESPACE_OID, SPARSEVEC_OID, false)
+    });
     OPERATOR_CLASSES
         .into_iter()
         .map(|(oid, method, name, input, default)| (oid, method, name, 11, input, default))
         .chain(ours)
         .chain(bits)
         .chain(btree)
+        .chain(sparse)
 }
 
 fn operator_classes(_: &CatalogContext, rows: &mut Rows) {

@@ -65,7 +65,7 @@ fn data_type(ty: &SqlType) -> String {
     match ty {
         SqlType::Array(_) => "ARRAY".to_owned(),
         SqlType::Bit(_) => "bit".to_owned(),
-        SqlType::HalfVec(_) | SqlType::Vector(_) => "USER-DEFINED".to_owned(),
+        SqlType::HalfVec(_) | SqlType::SparseVec(_) | SqlType::Vector(_) => "USER-DEFINED".to_owned(),
         SqlType::Numeric(_) => "numeric".to_owned(),
         SqlType::Bpchar(_) => "character".to_owned(),
         SqlType::Varchar(_) => "character varying".to_owned(),
@@ -76,7 +76,7 @@ fn data_type(ty: &SqlType) -> String {
 fn udt_schema(ty: &SqlType) -> &'static str {
     match ty {
         SqlType::Array(element) => udt_schema(element),
-        SqlType::HalfVec(_) | SqlType::Vector(_) => "public",
+        SqlType::HalfVec(_) | SqlType::SparseVec(_) | SqlType::Vector(_) => "public",
         _ => "pg_catalog",
     }
 }

@@ -8,7 +8,7 @@
 
 use std::sync::LazyLock;
 
-use sepal_types::limits::{HALFVEC_OID, PUBLIC_NAMESPACE_OID, VECTOR_OID};
+use sepal_types::limits::{HALFVEC_OID, PUBLIC_NAMESPACE_OID, SPARSEVEC_OID, VECTOR_OID};
 
 use super::super::CatalogContext;
 use super::super::objects::OWNER_OID;
@@ -119,6 +119,23 @@ const FIRST_OPERATORS: [(u32, u32); 2] = [(16_500, VECTOR_OID), (16_520, HALFVEC
 const BIT_OPERATORS: [(u32, &str, &str); 2] =
     [(16_540, "<~>", "hamming_distance"), (16_541, "<%>", "jaccard_distance")];
 
+/// The oid of the first operator over `sparsevec`.
+const FIRST_SPARSE_OPERATOR: u32 = 16_560;
+
+/// `(name, result, function)` of those.
+const SPARSE_OPERATORS: [(&str, u32, &str); 10] = [
+    ("<->", FLOAT8, "l2_distance"),
+    ("<#>", FLOAT8, "sparsevec_negative_inner_product"),
+    ("<=>", FLOAT8, "cosine_distance"),
+    ("<+>", FLOAT8, "l1_distance"),
+    ("<", BOOL, "sparsevec_lt"),
+    ("<=", BOOL, "sparsevec_le"),
+    ("=", BOOL, "sparsevec_eq"),
+    ("<>", BOOL, "sparsevec_ne"),
+    (">=", BOOL, "sparsevec_ge"),
+    (">", BOOL, "sparsevec_gt"),
+];
+
 static ALL_OPERATORS: LazyLock<Vec<Operator>> = LazyLock::new(|| {
     let kinds = FIRST_OPERATORS.into_iter().enumerate();
     let of_kind = |(kind, (first, operand)): (usize, (u32, u32))| {
@@ -131,7 +148,10 @@ static ALL_OPERATORS: LazyLock<Vec<Operator>> = LazyLock::new(|| {
         })
     };
     let of_bits = |(oid, name, function)| Operator { oid, name, operand: BIT, result: FLOAT8, function };
-    kinds.flat_map(of_kind).chain(BIT_OPERATORS.map(of_bits)).collect()
+    let of_sparse =
+        |(oid, (name, result, function))| Operator { oid, name, operand: SPARSEVEC_OID, result, function };
+    let sparse = (FIRST_SPARSE_OPERATOR..).zip(SPARSE_OPERATORS).map(of_sparse);
+    kinds.flat_map(of_kind).chain(BIT_OPERATORS.map(of_bits)).chain(sparse).collect()
 });
 
 fn parse(line: &'static str) -> Option<Procedure> {

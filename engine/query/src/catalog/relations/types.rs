@@ -99,7 +99,7 @@ fn function_oid(name: &str) -> Value {
 fn namespace(ty: &SqlType) -> u32 {
     match ty {
         SqlType::Array(element) => namespace(element),
-        SqlType::HalfVec(_) | SqlType::Vector(_) => PUBLIC_NAMESPACE_OID,
+        SqlType::HalfVec(_) | SqlType::SparseVec(_) | SqlType::Vector(_) => PUBLIC_NAMESPACE_OID,
         _ => CATALOG_NAMESPACE,
     }
 }
@@ -116,6 +116,7 @@ fn in_out_functions(ty: &SqlType) -> (String, String, String, String) {
             | SqlType::Json
             | SqlType::Jsonb
             | SqlType::Numeric(_)
+            | SqlType::SparseVec(_)
             | SqlType::Time
             | SqlType::Timestamp
             | SqlType::Timestamptz
@@ -149,6 +150,7 @@ fn modifier_functions(ty: &SqlType) -> (&'static str, &'static str) {
         SqlType::Varchar(_) => ("varchartypmodin", "varchartypmodout"),
         SqlType::HalfVec(_) => ("halfvec_typmod_in", "-"),
         SqlType::Vector(_) => ("vector_typmod_in", "-"),
+        SqlType::SparseVec(_) => ("sparsevec_typmod_in", "-"),
         _ => ("-", "-"),
     }
 }
@@ -181,6 +183,7 @@ const fn category(ty: &SqlType) -> &'static str {
         | SqlType::HalfVec(_)
         | SqlType::Json
         | SqlType::Jsonb
+        | SqlType::SparseVec(_)
         | SqlType::Uuid
         | SqlType::Vector(_) => "U",
         SqlType::Char => "Z",
@@ -238,7 +241,7 @@ pub(super) fn storage(ty: &SqlType) -> &'static str {
     match ty {
         SqlType::Int2Vector | SqlType::OidVector => "p",
         SqlType::Numeric(_) => "m",
-        SqlType::HalfVec(_) | SqlType::Vector(_) => "e",
+        SqlType::HalfVec(_) | SqlType::SparseVec(_) | SqlType::Vector(_) => "e",
         _ if ty.length_bytes() == -1 => "x",
         _ => "p",
     }
@@ -256,6 +259,7 @@ pub(super) fn collation(ty: &SqlType) -> u32 {
 /// pgvector's casts. No function of `pg_proc` does them here, so none is named.
 fn casts(_: &CatalogContext, rows: &mut Rows) {
     let (vector, half) = (SqlType::Vector(None).oid(), SqlType::HalfVec(None).oid());
+    let sparse = SqlType::SparseVec(None).oid();
     let array = |element: SqlType| element.array_oid();
     let casts = [
         (vector, vector, "i"),
@@ -272,6 +276,15 @@ fn casts(_: &CatalogContext, rows: &mut Rows) {
         (array(SqlType::Float4), half, "a"),
         (array(SqlType::Float8), half, "a"),
         (array(SqlType::Numeric(None)), half, "a"),
+        (sparse, sparse, "i"),
+        (sparse, vector, "a"),
+        (vector, sparse, "i"),
+        (sparse, half, "a"),
+        (half, sparse, "i"),
+        (array(SqlType::Int4), sparse, "a"),
+        (array(SqlType::Float4), sparse, "a"),
+        (array(SqlType::Float8), sparse, "a"),
+        (array(SqlType::Numeric(None)), sparse, "a"),
     ];
     for (place, (source, target, context)) in (16_480_u32..).zip(casts) {
         rows.push([

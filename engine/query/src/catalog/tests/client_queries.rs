@@ -107,10 +107,14 @@ fn psql_shows_sequences_extensions_and_operators() {
     assert_eq!(answer("psql \\dx (1)"), ["vector|0.8.1|public|"]);
     assert_eq!(
         answer("psql \\do <-> (1)"),
-        ["public|<->|halfvec|halfvec|double precision|", "public|<->|vector|vector|double precision|"]
+        [
+            "public|<->|halfvec|halfvec|double precision|",
+            "public|<->|sparsevec|sparsevec|double precision|",
+            "public|<->|vector|vector|double precision|"
+        ]
     );
     assert_eq!(answer("psql \\du (1)")[0].split('|').next(), Some("acme"));
-    assert_eq!(answer("psql \\dT (1)"), ["public|halfvec|", "public|vector|"]);
+    assert_eq!(answer("psql \\dT (1)"), ["public|halfvec|", "public|sparsevec|", "public|vector|"]);
     assert!(answer("psql \\dA (1)").contains(&"hnsw|Index".to_owned()));
     assert!(answer("psql \\dx+ vector (2)").contains(&"type vector".to_owned()));
     let functions = answer("psql \\df (1)");
@@ -118,14 +122,15 @@ fn psql_shows_sequences_extensions_and_operators() {
     assert!(functions.contains(&"public|avg|vector|vector|agg".to_owned()));
     assert!(functions.contains(&"public|avg|halfvec|halfvec|agg".to_owned()));
     assert!(functions.contains(&"public|l2_norm|double precision|halfvec|func".to_owned()));
+    assert!(functions.contains(&"public|sparsevec_cmp|integer|sparsevec, sparsevec|func".to_owned()));
 }
 
 #[test]
 fn drivers_find_the_vector_type() {
     assert_eq!(answer("psycopg (1)"), ["vector|16385|16386|vector|,"]);
-    assert_eq!(answer("node-postgres pgvector types"), ["halfvec|16387", "vector|16385"]);
+    assert_eq!(answer("node-postgres pgvector types"), ["halfvec|16387", "sparsevec|16395", "vector|16385"]);
     assert_eq!(answer("psycopg2 and pg8000 pgvector types").len(), 3);
-    assert_eq!(answer("pgx pgvector types"), ["16385|16386|"]);
+    assert_eq!(answer("pgx pgvector types"), ["16385|16386|16395"]);
     assert_eq!(answer("sqlx type by cast"), ["16385"]);
     assert_eq!(answer("asyncpg (1)"), ["16385|0|b"]);
     assert_eq!(answer("tokio-postgres type"), ["vector|b|0||0|public|0"]);

@@ -71,7 +71,7 @@ fn reg_casts_are_names_and_numbers() {
         (SqlState::UndefinedTable, "relation \"nothing\" does not exist")
     );
     assert_eq!(
-        lines(&context, "SELECT to_regclass('nothing') IS NULL, to_regtype('sparsevec') IS NULL"),
+        lines(&context, "SELECT to_regclass('nothing') IS NULL, to_regtype('densevec') IS NULL"),
         ["true|true"]
     );
 }

@@ -139,6 +139,25 @@ proptest! {
     }
 
     #[test]
+    fn sparse_vectors_read_back(
+        elements in prop::collection::btree_map(0_u32..1_000_000_000, any::<f32>(), 0..50),
+    ) {
+        let elements: Vec<(u32, f32)> =
+            elements.into_iter().filter(|(_, value)| value.is_finite() && *value != 0.0).collect();
+        let vector = sepal_types::SparseVector { dimensions: 1_000_000_000, elements };
+        let mut words = Vec::new();
+        vector.append_words(&mut words);
+        let mut text = String::new();
+        sepal_types::SparseWords::new(&words).format(&mut text);
+        prop_assert_eq!(&sepal_types::SparseVector::parse(&text, None).unwrap(), &vector);
+        for ty in [SqlType::SparseVec(None), SqlType::SparseVec(Some(1_000_000_000))] {
+            let array = decode_text(&ty, Some(text.as_bytes())).unwrap();
+            prop_assert_eq!(&decode_binary(&ty, Some(&sent(&ty, &array))).unwrap(), &array);
+            prop_assert_eq!(&printed(&ty, &array), &text);
+        }
+    }
+
+    #[test]
     fn jsonb_means_what_was_written_and_is_stable(value in json()) {
         let text = super::super::json::normalize(&value).unwrap();
         prop_assert_eq!(meaning(&text), meaning(&value));
@@ -222,6 +241,7 @@ fn feed_every_type(bytes: &[u8]) {
         "varchar(2)",
         "vector(2)",
         "halfvec(2)",
+        "sparsevec(2)",
         "bit(9)",
         "int4[]",
         "text[]",

@@ -201,6 +201,9 @@ fn vectors() {
         ("halfvec", "[NaN]", "22000", "NaN not allowed in halfvec"),
         ("halfvec", "[65520]", "22003", "\"65520\" is out of range for type halfvec"),
         ("halfvec", "1", "22P02", "invalid input syntax for type halfvec: \"1\""),
+        ("sparsevec(3)", "{1:1}/2", "22000", "expected 3 dimensions, not 2"),
+        ("sparsevec", "{3:1}/2", "22000", "sparsevec index out of bounds"),
+        ("sparsevec", "[1]", "22P02", "invalid input syntax for type sparsevec: \"[1]\""),
     ]);
 }
 
@@ -269,6 +272,48 @@ fn binary() {
         let error = decode_binary(&ty(name), Some(&unhex(bytes))).expect_err(bytes);
         assert_eq!(words(&error), (code, message), "{name} {bytes}");
     }
+}
+
+/// In the order of pgvector's checks.
+#[test]
+fn sparse_vectors_in_binary() {
+    let cases = [
+        ("0000", "22P03", "insufficient data left in message"),
+        ("000000000000000000000000", "22000", "sparsevec must have at least 1 dimension"),
+        ("3b9aca010000000000000000", "54000", "sparsevec cannot have more than 1000000000 dimensions"),
+        ("00000003ffffffff00000000", "22000", "sparsevec cannot have negative number of elements"),
+        ("00004e2000003e8100000000", "54000", "sparsevec cannot have more than 16000 non-zero elements"),
+        ("000000030000000400000000", "54000", "sparsevec cannot have more elements than dimensions"),
+        ("000000030000000000000001", "22000", "expected unused to be 0, not 1"),
+        ("000000030000000100000000000000033f800000", "22000", "sparsevec index out of bounds"),
+        ("000000030000000100000000ffffffff3f800000", "22000", "sparsevec index out of bounds"),
+        (
+            "00000003000000020000000000000001000000003f8000003f800000",
+            "22000",
+            "sparsevec indices must be in ascending order",
+        ),
+        (
+            "00000003000000020000000000000001000000013f8000003f800000",
+            "22000",
+            "sparsevec indices must not contain duplicates",
+        ),
+        (
+            "0000000300000001000000000000000100000000",
+            "22000",
+            "binary representation of sparsevec cannot contain zero values",
+        ),
+        ("000000030000000100000000000000017fc00000", "22000", "NaN not allowed in sparsevec"),
+        ("000000030000000100000000000000017f800000", "22000", "infinite value not allowed in sparsevec"),
+        ("00000003000000010000000000000001", "22P03", "insufficient data left in message"),
+        ("000000030000000100000000000000013f80000000", "22P03", "incorrect binary data format"),
+    ];
+    for (bytes, code, message) in cases {
+        let error = decode_binary(&ty("sparsevec"), Some(&unhex(bytes))).expect_err(bytes);
+        assert_eq!(words(&error), (code, message), "{bytes}");
+    }
+    let three = unhex("000000030000000000000000");
+    let error = decode_binary(&ty("sparsevec(4)"), Some(&three)).unwrap_err();
+    assert_eq!(words(&error), ("22000", "expected 4 dimensions, not 3"));
 }
 
 /// Five bytes for a NULL element must not become 64 kB each without end.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::{
     array::{
         Array, ArrayData, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, FixedSizeListArray,
-        Int64Array, ListArray, ListBuilder, StringArray, StringBuilder, UInt8Array, make_array,
+        Int32Array, Int64Array, ListArray, ListBuilder, StringArray, StringBuilder, UInt8Array, make_array,
     },
     buffer::{Buffer, NullBuffer, OffsetBuffer},
     datatypes::{DataType, Field, IntervalUnit, Schema, TimeUnit},
@@ -83,6 +83,31 @@ fn bytes_of_bit_strings_are_golden() {
 }
 
 #[test]
+fn bytes_of_sparse_vectors_are_golden() {
+    let DataType::List(item) = arrow_type(&SqlType::SparseVec(Some(5))) else { panic!() };
+    let words = Arc::new(Int32Array::from(vec![i32::MAX, 0x3fc0_0000, i32::MIN + 10]));
+    let rows = named(vec![Arc::new(ListArray::new(item, OffsetBuffer::from_lengths([3]), words, None))]);
+    let bytes = concat!(
+        "00000001",
+        "0001",
+        "00000001", // lists of i32, which is not null and called sparsevec
+        "11",
+        "00",
+        "09",
+        "737061727365766563",
+        "03",
+        "00",
+        "00000003",
+        "00", // in the machine's order
+        "ffffff7f",
+        "0000c03f",
+        "0a000080",
+    );
+    assert_eq!(hex(&encoded(&rows).unwrap()), bytes);
+    assert_eq!(decode(&encoded(&rows).unwrap()).unwrap(), rows);
+}
+
+#[test]
 fn each_sql_type_has_a_code() {
     let nested = [
         SqlType::Numeric(Some((10, 2))),
@@ -93,6 +118,7 @@ fn each_sql_type_has_a_code() {
         SqlType::Bit(Some(1)),
         SqlType::Bit(Some(13)),
         SqlType::Bit(None),
+        SqlType::SparseVec(Some(5)),
         SqlType::Array(Box::new(SqlType::Jsonb)),
         SqlType::Array(Box::new(SqlType::Vector(Some(3)))),
         SqlType::Array(Box::new(SqlType::HalfVec(Some(3)))),
