@@ -32,6 +32,7 @@ macro_rules! files {
 
 files! {
     "postgres" {
+        postgres_alter_column_type "alter_column_type.slt",
         postgres_arithmetic "arithmetic.slt",
         postgres_arrays "arrays.slt",
         postgres_by_key "by_key.slt",
@@ -41,6 +42,7 @@ files! {
         postgres_distinct_from "distinct_from.slt",
         postgres_functions "functions.slt",
         postgres_functions_of_clients "functions_of_clients.slt",
+        postgres_generated_columns "generated_columns.slt",
         postgres_index_catalogs "index_catalogs.slt",
         postgres_insert_returning "insert_returning.slt",
         postgres_joins_aggregates "joins_aggregates.slt",
@@ -80,6 +82,7 @@ files! {
     "vector" {
         vector_bit "bit.slt",
         vector_functions "functions.slt",
+        vector_generated "generated.slt",
         vector_halfvec "halfvec.slt",
         vector_index_ddl "index_ddl.slt",
         vector_index_search "index_search.slt",
