@@ -54,7 +54,11 @@ impl Session {
         let (tenant, cancel, pid) = (Arc::clone(&self.tenant), self.cancel.clone(), self.pid.number());
         let memory = self.settings.lock().maintenance_bytes();
         let work = move || maintain::build_index(&tenant, build.table, build.index, pid, memory, &cancel);
-        let built = blocking("an index build", work).await;
+        let built = match blocking("an index build", work).await {
+            // The transaction, or somebody since, has dropped what was there before it.
+            Err(error) if build.stays && error.state() == SqlState::UndefinedObject => Ok(None),
+            built => built,
+        };
         if let Ok(Some(short)) = &built {
             self.notice("NOTICE", short.notice());
         }

@@ -1,8 +1,8 @@
 //! ALTER COLUMN … TYPE: the new definition, and what becomes of the rows that have the old one.
 //!
-//! Called by ALTER TABLE. A `varchar` that becomes longer, or `text`, is a matter of the definition alone. All else has
-//! the rows written anew, in the same commit ([`Rewrite`]; `dml::rewriting` does it); the column keeps its number. Which
-//! casts an assignment makes is `pg_cast`'s to say, of PostgreSQL 17 and of pgvector 0.8.
+//! Called by ALTER TABLE. A `varchar` that becomes longer, or `text`, is a matter of the definition alone. All else
+//! has the rows written anew, in the same commit ([`Rewrite`]; `dml::rewriting` does it); the column keeps its number.
+//! Which casts an assignment makes is `pg_cast`'s to say, of PostgreSQL 17 and of pgvector 0.8.
 
 use std::mem::discriminant;
 
@@ -132,7 +132,10 @@ fn retype_default(def: &mut TableDef, place: usize, new: &SqlType) -> Result<()>
         return Err(Error::new(SqlState::DatatypeMismatch, message));
     }
     // A literal was read as the old type: its text may not read as the new one.
-    let literal = matches!(parse_default(text)?, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)));
+    let literal = match parse_default(text)? {
+        Expr::Value(value) => matches!(value.value, Value::SingleQuotedString(_)),
+        _ => false,
+    };
     if literal && !(is_text(&old) && is_text(new)) {
         column.default = Some(format!("{text}::{}", old.display_name()));
     }

@@ -1,7 +1,7 @@
 //! Generated columns, computed: over rows that are about to be written.
 //!
-//! Used by INSERT, UPDATE, ON CONFLICT DO UPDATE and COPY, and where a table's rows are written anew. The expressions are
-//! planned as a query over the table and compiled once for a statement; a row's own columns are all that they read.
+//! Used by INSERT, UPDATE, ON CONFLICT DO UPDATE and COPY, and where a table's rows are written anew. The expressions
+//! are planned as a query over the table and compiled once for a statement; a row's own columns are all that they read.
 
 use std::{ops::ControlFlow, sync::Arc};
 
