@@ -63,6 +63,7 @@ files! {
         postgres_serial_identity "serial_identity.slt",
         postgres_transactions "transactions.slt",
         postgres_types "types.slt",
+        postgres_unnest_lateral "unnest_lateral.slt",
         postgres_update_delete "update_delete.slt",
     }
     "sepal" {
