@@ -100,5 +100,5 @@ out=$(timeout --signal=INT 1 psql -X -c 'SELECT count(*) FROM generate_series(1,
 set -e
 case $out in *'canceling statement due to user request'*) printf 'ok Ctrl-C\n' ;; *) fail "Ctrl-C: $out" ;; esac
 
-run -q -c 'DROP TABLE ps_items, ps_other'
+run -q -c 'DROP TABLE ps_items, ps_made, ps_other'
 printf 'ok %s\n' "$(psql --version)"
