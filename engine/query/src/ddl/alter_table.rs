@@ -84,7 +84,7 @@ fn apply(def: &mut TableDef, operation: &AlterTableOperation, scope: &Scope, ddl
             set_default(def, &identifier(column_name), value, scope)
         }
         A::AlterColumn { column_name, op: AlterColumnOperation::SetDataType { data_type, using, .. } } => {
-            retype(def, &identifier(column_name), (data_type, using.as_ref()), scope, ddl)
+            retype(def, &identifier(column_name), (data_type, using.as_ref()), ddl)
         }
         A::AlterColumn { column_name, op } => alter_column(def, &identifier(column_name), op),
         // Storage parameters tune Postgres' heap; there is none here.
@@ -122,10 +122,9 @@ fn add(
     }
     if let Some(added) = def.columns.last_mut() {
         if added.expression().is_some() {
-            // Its values, and whether one of them is NULL, come with the rows.
-            if has_rows {
-                Rewrite::of(ddl, def.id);
-            }
+            // Its values come with the rows, and whether one of them is NULL: those that somebody inserts until the table
+            // is locked, too.
+            Rewrite::of(ddl, def.id);
             return Ok(());
         }
         if added.is_counted() && has_rows {

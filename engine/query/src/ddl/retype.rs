@@ -13,7 +13,7 @@ use sepal_types::{
 };
 
 use super::{
-    Ddl, Scope,
+    Ddl,
     create_index::checked_factory,
     create_table::column_type,
     deparse::bare_name,
@@ -44,7 +44,6 @@ pub fn retype(
     def: &mut TableDef,
     name: &str,
     (data_type, using): (&DataType, Option<&Expr>),
-    scope: &Scope,
     ddl: &mut Ddl,
 ) -> Result<()> {
     let Some(place) = def.columns.iter().position(|column| column.name == name) else {
@@ -72,11 +71,10 @@ pub fn retype(
     }
     retype_default(def, place, &new)?;
     check_indexes(def, id, &old, &new)?;
-    let has_rows = scope.snapshot.table(def.id).is_some_and(|version| !version.chunks.is_empty());
     let column = &mut def.columns[place];
     column.ty = new;
-    // USING is looked at where it is planned, rows or no rows.
-    if using.is_some() || (has_rows && !only_renamed(&old, &column.ty)) {
+    // Also of a table without rows: somebody may insert some until it is locked.
+    if using.is_some() || !only_renamed(&old, &column.ty) {
         column.missing = None;
         Rewrite::of(ddl, def.id).retyped.push((id, using.cloned()));
     }
