@@ -32,6 +32,7 @@ macro_rules! files {
 
 files! {
     "postgres" {
+        postgres_alter_column_type "alter_column_type.slt",
         postgres_arithmetic "arithmetic.slt",
         postgres_arrays "arrays.slt",
         postgres_by_key "by_key.slt",
@@ -42,6 +43,7 @@ files! {
         postgres_distinct_from "distinct_from.slt",
         postgres_functions "functions.slt",
         postgres_functions_of_clients "functions_of_clients.slt",
+        postgres_generated_columns "generated_columns.slt",
         postgres_index_catalogs "index_catalogs.slt",
         postgres_insert_returning "insert_returning.slt",
         postgres_joins_aggregates "joins_aggregates.slt",
@@ -63,6 +65,7 @@ files! {
         postgres_serial_identity "serial_identity.slt",
         postgres_transactions "transactions.slt",
         postgres_types "types.slt",
+        postgres_unnest_lateral "unnest_lateral.slt",
         postgres_update_delete "update_delete.slt",
     }
     "sepal" {
@@ -85,6 +88,7 @@ files! {
         vector_edges "edges.slt",
         vector_expression_indexes "expression_indexes.slt",
         vector_functions "functions.slt",
+        vector_generated "generated.slt",
         vector_halfvec "halfvec.slt",
         vector_index_ddl "index_ddl.slt",
         vector_index_search "index_search.slt",

@@ -26,9 +26,10 @@ run -q <<'SQL'
 \set ON_ERROR_STOP on
 SET client_min_messages TO warning;
 CREATE EXTENSION IF NOT EXISTS vector;
-DROP TABLE IF EXISTS ps_items, ps_other;
+DROP TABLE IF EXISTS ps_items, ps_made, ps_other;
 CREATE TABLE ps_items (id bigserial PRIMARY KEY, kind varchar(10) NOT NULL DEFAULT 'noun', price numeric(8,2), embedding vector(3), CONSTRAINT ps_kind UNIQUE (kind, price));
 CREATE TABLE ps_other ("Mixed Case" text, seen timestamptz);
+CREATE TABLE ps_made (a int, b int GENERATED ALWAYS AS (a * 2) STORED);
 INSERT INTO ps_items (kind, price, embedding) VALUES ('noun', 1.5, '[1,2,3]'), ('verb', NULL, '[4,5,6]');
 CREATE INDEX ps_embedding ON ps_items USING hnsw (embedding vector_cosine_ops) WITH (m = 8);
 SQL
@@ -42,6 +43,7 @@ shows '\dt ps_o*' 'ps_other'
 shows '\d ps_items' 'bigint' 'not null' "character varying(10)" "'noun'" 'numeric(8,2)' 'vector(3)' 'ps_items_pkey' 'PRIMARY KEY, btree (id)' 'ps_embedding' 'hnsw (embedding vector_cosine_ops)' 'ps_kind'
 shows '\d+ ps_items' 'Storage' 'vector(3)'
 shows '\d ps_other' 'Mixed Case' 'timestamp with time zone'
+shows '\d ps_made' 'generated always as (a * 2) stored'
 shows '\d ps_embedding' 'hnsw' 'embedding'
 shows '\di' 'ps_embedding' 'ps_items_pkey' 'index'
 shows '\di+' 'ps_embedding' 'hnsw'
@@ -98,5 +100,5 @@ out=$(timeout --signal=INT 1 psql -X -c 'SELECT count(*) FROM generate_series(1,
 set -e
 case $out in *'canceling statement due to user request'*) printf 'ok Ctrl-C\n' ;; *) fail "Ctrl-C: $out" ;; esac
 
-run -q -c 'DROP TABLE ps_items, ps_other'
+run -q -c 'DROP TABLE ps_items, ps_made, ps_other'
 printf 'ok %s\n' "$(psql --version)"

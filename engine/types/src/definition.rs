@@ -35,7 +35,7 @@ pub struct ColumnDef {
     pub name: String,
     pub ty: SqlType,
     pub not_null: bool,
-    /// DEFAULT as SQL text; `None` means NULL.
+    /// DEFAULT as SQL text, or the expression of a generated column; `None` means NULL.
     pub default: Option<String>,
     pub generated: Option<Generated>,
     /// For a column added later: what rows written before have, as the type's text form. `None`: NULL.
@@ -45,7 +45,7 @@ pub struct ColumnDef {
     pub sequence: Option<Box<SequenceDef>>,
 }
 
-/// Where a serial or identity column takes its numbers from.
+/// Where a serial or identity column takes its numbers from, or a generated one its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Generated {
     /// `serial`, `bigserial`: a default that `nextval` fills.
@@ -56,6 +56,9 @@ pub enum Generated {
     IdentityByDefault,
     /// Of the one column of a table that is a sequence ([`TableDef::is_sequence`]).
     Sequence,
+    /// `GENERATED ALWAYS AS (expression) STORED`: computed whenever a row is written. A program that does not know it
+    /// refuses the definition, rather than write rows without their values.
+    Stored,
 }
 
 /// PRIMARY KEY, UNIQUE or a unique index. NULLs are distinct, as in Postgres' default.
@@ -231,6 +234,18 @@ impl IndexDef {
             }
             IndexMethod::Scalar { .. } => None,
         }
+    }
+}
+
+impl ColumnDef {
+    /// Whether a sequence of its own gives it numbers: serial and identity columns, and that of a sequence.
+    pub const fn is_counted(&self) -> bool {
+        !matches!(self.generated, None | Some(Generated::Stored))
+    }
+
+    /// The expression that a generated column is computed by, over the other columns of its row.
+    pub fn expression(&self) -> Option<&str> {
+        self.default.as_deref().filter(|_| self.generated == Some(Generated::Stored))
     }
 }
 

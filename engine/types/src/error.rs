@@ -146,6 +146,7 @@ sqlstates! {
     UniqueViolation "23505" Conflict,
     UntranslatableCharacter "22P05" Invalid,
     Warning "01000" Invalid,
+    WindowingError "42P20" Invalid,
     WrongObjectType "42809" Invalid,
 }
 

@@ -54,7 +54,9 @@ impl SequenceDef {
 impl ColumnDef {
     /// What its sequence gives; `None` for a column that has none.
     pub fn sequence(&self) -> Option<SequenceDef> {
-        self.generated?;
+        if !self.is_counted() {
+            return None;
+        }
         Some(self.sequence.as_ref().map_or_else(|| SequenceDef::new(&self.ty), |own| (**own).clone()))
     }
 }
@@ -95,7 +97,7 @@ impl TableDef {
 
     /// The column whose sequence has this name.
     pub fn sequence_named(&self, name: &str) -> Option<&ColumnDef> {
-        let has = |column: &&ColumnDef| column.generated.is_some() && self.sequence_name(column) == name;
+        let has = |column: &&ColumnDef| column.is_counted() && self.sequence_name(column) == name;
         self.columns.iter().find(has)
     }
 

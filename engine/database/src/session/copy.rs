@@ -7,12 +7,12 @@ use arrow::compute::concat;
 use sepal_query::{
     CopyFormat, CopyHeader, CopyKind,
     ddl::{identifier, object_name},
-    dml::{DmlContext, TargetRows, default_values, parse_query, write_rows},
+    dml::{DmlContext, Generation, TargetRows, default_values, parse_query, write_rows},
     output::OutputColumn,
     sql::ast::{self, CopyLegacyOption, CopyOption, CopySource, CopyTarget, Ident, SelectItem, SetExpr},
 };
 use sepal_storage::Op;
-use sepal_types::{Error, Result, SqlState, TableDef};
+use sepal_types::{ColumnDef, Error, Result, SqlState, TableDef};
 
 use super::{RowStream, Session, prepare::Planned, prepared::PlanKind};
 use crate::{
@@ -35,6 +35,7 @@ pub struct CopyIn {
     def: Arc<TableDef>,
     /// Positions in the table of `columns`.
     targets: Vec<usize>,
+    generation: Generation,
     batches: Vec<TargetRows>,
     rows: u64,
     /// What `batches` hold of the tenant's memory for writes.
@@ -67,7 +68,7 @@ pub(super) fn plan_copy(session: &mut Session, statement: &ast::Statement) -> Re
     if *to {
         let query = match source {
             CopySource::Query(query) => query.clone(),
-            CopySource::Table { table_name, columns } => table_query(table_name, columns)?,
+            CopySource::Table { table_name, columns } => session.table_query(table_name, columns)?,
         };
         let planned = session.plan_query(&ast::Statement::Query(query), &[])?;
         return match planned.kind {
@@ -100,6 +101,7 @@ fn copy_columns(def: &TableDef, names: &[String]) -> Result<Vec<OutputColumn>> {
         return Ok(def
             .columns
             .iter()
+            .filter(|column| column.expression().is_none())
             .map(|column| OutputColumn::new(column.name.clone(), column.ty.clone()))
             .collect());
     }
@@ -115,9 +117,20 @@ fn copy_columns(def: &TableDef, names: &[String]) -> Result<Vec<OutputColumn>> {
                 format!("column \"{name}\" specified more than once"),
             ));
         }
+        refuse_computed(column)?;
         columns.push(OutputColumn::new(name.clone(), column.ty.clone()));
     }
     Ok(columns)
+}
+
+/// Errors: 42P10 for a generated column.
+fn refuse_computed(column: &ColumnDef) -> Result<()> {
+    if column.expression().is_none() {
+        return Ok(());
+    }
+    let message = format!("column \"{}\" is a generated column", column.name);
+    Err(Error::new(SqlState::InvalidColumnReference, message)
+        .with_detail("Generated columns cannot be used in COPY."))
 }
 
 fn table_query(table: &ast::ObjectName, columns: &[Ident]) -> Result<Box<ast::Query>> {
@@ -206,6 +219,22 @@ fn one_byte(what: &str, c: char) -> Result<u8> {
 }
 
 impl Session {
+    /// The query for the rows of COPY … TO: without the generated columns.
+    fn table_query(&mut self, table: &ast::ObjectName, columns: &[Ident]) -> Result<Box<ast::Query>> {
+        let view = self.current_view()?;
+        let found = object_name(table).ok().and_then(|name| view.find(&self.environment, &name));
+        let Some(def) = found.map(|version| &version.def) else { return table_query(table, columns) };
+        for column in columns.iter().filter_map(|ident| def.column(&identifier(ident))) {
+            refuse_computed(column)?;
+        }
+        if !columns.is_empty() || def.columns.iter().all(|column| column.expression().is_none()) {
+            return table_query(table, columns);
+        }
+        let plain = def.columns.iter().filter(|column| column.expression().is_none());
+        let plain: Vec<Ident> = plain.map(|column| Ident::with_quote('"', &column.name)).collect();
+        table_query(table, &plain)
+    }
+
     pub(super) async fn begin_copy_in(
         &mut self,
         table: &str,
@@ -232,6 +261,10 @@ impl Session {
         if targets.len() != columns.len() {
             return Err(Error::unsupported("cached plan must not change result type"));
         }
+        let statement = self.statement_context()?;
+        let context =
+            DmlContext { engine: &self.tenant.engine, statement: &statement, store: &self.tenant.store };
+        let generation = Generation::compile(&def, &context)?;
         let posted = self.tenant.tasks.post(self.pid.number(), TaskKind::Copy, Some(def.id), now_us());
         Ok(CopyIn {
             columns,
@@ -239,6 +272,7 @@ impl Session {
             table: table.to_owned(),
             def,
             targets,
+            generation,
             batches: Vec::new(),
             rows: 0,
             charge: Charge::none(&self.memory),
@@ -277,8 +311,13 @@ impl Session {
                 }
             });
         }
+        let mut taken = TargetRows { arrays: complete, rows };
+        copy.generation.fill(&copy.def, &mut taken, &self.tenant.engine)?;
+        let computed =
+            copy.def.columns.iter().zip(&taken.arrays).filter(|(column, _)| column.expression().is_some());
+        copy.charge.grow(computed.map(|(_, array)| array.get_array_memory_size()).sum())?;
         copy.rows += rows as u64;
-        copy.batches.push(TargetRows { arrays: complete, rows });
+        copy.batches.push(taken);
         // A default may have called pg_sleep.
         self.cancel.rest().await
     }

@@ -31,7 +31,7 @@ impl Session {
         let store = Arc::clone(&self.tenant.store);
         let new_id = || store.next_object_id();
         let scope = Scope { snapshot: &view, environment: &self.environment, new_id: &new_id };
-        match &prepared.statement.kind {
+        let ddl = match &prepared.statement.kind {
             StatementKind::DropIndexes { names, if_exists } => ddl::drop_indexes(names, *if_exists, &scope),
             StatementKind::Sequence(statement) => ddl::plan_sequence(statement, &scope),
             StatementKind::Sql(statement) => ddl::plan_ddl(statement, &scope)?.ok_or_else(|| {
@@ -40,7 +40,9 @@ impl Session {
                 Error::unsupported(format!("{verb} is not supported"))
             }),
             _ => Err(Error::bug("a statement without a plan")),
-        }
+        }?;
+        self.check_generated(&ddl)?;
+        Ok(ddl)
     }
 
     /// Plans and runs a definition. Its tables and names are locked first; if definitions changed while that was waited
@@ -97,7 +99,10 @@ impl Session {
     }
 
     async fn apply_ddl(&mut self, mut ddl: Ddl, statement: &Statement) -> Result<Outcome> {
-        for (table, unique) in &ddl.verify {
+        let rewriting = self.rewriting(&ddl)?;
+        // Rows that are written anew are asked for their keys as they come.
+        let anew = ddl.rewrite.as_ref().map(|rewrite| rewrite.table);
+        for (table, unique) in ddl.verify.iter().filter(|(table, _)| Some(*table) != anew) {
             self.verify_unique(*table, unique).await?;
         }
         self.guard_captured(&mut ddl, statement).await?;
@@ -107,6 +112,9 @@ impl Session {
         if let Some(open) = &mut self.open {
             open.apply(ddl.ops)?;
             open.builds.extend(ddl.builds.into_iter().map(|(table, index)| Build::new(table, index)));
+        }
+        if let Some(rewriting) = rewriting {
+            self.rewrite(rewriting).await?;
         }
         Ok(Outcome::Done { tag: ddl.tag.to_owned() })
     }

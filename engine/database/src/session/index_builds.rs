@@ -20,11 +20,18 @@ pub struct Build {
     pub index: TableId,
     /// The index that goes when this one is usable.
     replaces: Option<TableId>,
+    /// It stays when the build fails: the rows were written anew, and what they lack is built in the background.
+    stays: bool,
 }
 
 impl Build {
     pub fn new(table: TableId, index: TableId) -> Self {
-        Self { table, index, replaces: None }
+        Self { table, index, replaces: None, stays: false }
+    }
+
+    /// Of a usable index, over rows that were written anew.
+    pub fn again(table: TableId, index: TableId) -> Self {
+        Self { stays: true, ..Self::new(table, index) }
     }
 }
 
@@ -47,7 +54,11 @@ impl Session {
         let (tenant, cancel, pid) = (Arc::clone(&self.tenant), self.cancel.clone(), self.pid.number());
         let memory = self.settings.lock().maintenance_bytes();
         let work = move || maintain::build_index(&tenant, build.table, build.index, pid, memory, &cancel);
-        let built = blocking("an index build", work).await;
+        let built = match blocking("an index build", work).await {
+            // The transaction, or somebody since, has dropped what was there before it.
+            Err(error) if build.stays && error.state() == SqlState::UndefinedObject => Ok(None),
+            built => built,
+        };
         if let Ok(Some(short)) = &built {
             self.notice("NOTICE", short.notice());
         }
@@ -83,7 +94,7 @@ impl Session {
                     valid: false,
                     ..old.clone()
                 };
-                builds.push(Build { table: def.id, index: new.id, replaces: Some(old.id) });
+                builds.push(Build { replaces: Some(old.id), ..Build::new(def.id, new.id) });
                 def.indexes.push(new);
             }
             if let Some(open) = &mut self.open
@@ -187,6 +198,9 @@ fn settle_index(store: &TenantStore, build: Build, usable: bool) -> Result<()> {
 }
 
 fn settle(def: &mut TableDef, build: Build, usable: bool) {
+    if build.stays {
+        return;
+    }
     let Some(at) = def.indexes.iter().position(|index| index.id == build.index) else { return };
     let mut new = def.indexes.remove(at);
     if !usable {
@@ -251,6 +265,8 @@ mod tests {
         let again = Build { replaces: Some(TableId(1)), ..build };
         assert_eq!(settled(&made, again, true), after(&[(2, "a"), (3, "c")]), "under the old one's name");
         assert_eq!(settled(&made, again, false), after(&[(1, "a"), (3, "c")]), "the old one stays");
+        let anew = Build::again(TableId(20_000), TableId(1));
+        assert_eq!(settled(&made[..1], anew, false), after(&[(1, "a")]), "what is missing comes later");
         let dropped = Build { replaces: Some(TableId(9)), ..build };
         assert_eq!(settled(&made, dropped, true), after(&[(1, "a"), (3, "c")]), "dropped meanwhile");
     }

@@ -26,6 +26,7 @@ mod named;
 mod past;
 mod prepare;
 mod prepared;
+mod rewriting;
 mod rows;
 mod seen;
 mod select_for;

@@ -10,6 +10,7 @@ mod indexes;
 mod inserts;
 mod maintenance;
 mod opening;
+mod rewriting;
 mod rotation;
 mod scopes;
 mod sequences;

@@ -95,6 +95,26 @@ async fn a_definition_waits_for_those_who_write_and_they_for_it() {
     assert_eq!(waiting.refused().await.1, "42P01");
 }
 
+/// ALTER TABLE that writes the rows anew has those that it waited for; who waits for it computes what it brings.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_written_anew_with_those_that_were_waited_for() {
+    let fixture = Fixture::new();
+    let (mut one, other) = (fixture.session().await, fixture.session().await);
+    run(&mut one, "CREATE TABLE t (a int)").await;
+    run(&mut one, "BEGIN; INSERT INTO t VALUES (1)").await;
+    let alter = "ALTER TABLE t ALTER a TYPE text, ADD COLUMN g int GENERATED ALWAYS AS (length(a)) STORED";
+    let waiting = Waiting::begin(&fixture, other, alter).await;
+    run(&mut one, "INSERT INTO t VALUES (22); COMMIT").await;
+    let (mut other, _) = waiting.ok().await;
+    assert_eq!(run(&mut other, "SELECT sum(g) FROM t").await, [3]);
+    run(&mut other, "BEGIN; ALTER TABLE t ADD COLUMN h int GENERATED ALWAYS AS (length(a) * 10) STORED")
+        .await;
+    let waiting = Waiting::begin(&fixture, one, "INSERT INTO t (a) VALUES ('333')").await;
+    run(&mut other, "COMMIT").await;
+    let (mut one, _) = waiting.ok().await;
+    assert_eq!(run(&mut one, "SELECT h FROM t ORDER BY h").await, [10, 20, 30]);
+}
+
 /// Whichever way a statement takes to its rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_wait_for_whoever_has_the_table_to_himself() {

@@ -200,7 +200,7 @@ fn column_list(table: &TableDef, columns: &[ColumnId]) -> String {
     names.join(", ")
 }
 
-/// The DEFAULT of a column as `pg_get_expr` prints it; identity columns have none.
+/// The DEFAULT of a column, or a generated one's expression, as `pg_get_expr` prints it; identity columns have none.
 pub(crate) fn column_default(table: &TableDef, column: &ColumnDef) -> Option<String> {
     match column.generated {
         Some(Generated::Serial) => {
@@ -208,6 +208,7 @@ pub(crate) fn column_default(table: &TableDef, column: &ColumnDef) -> Option<Str
             Some(format!("nextval('{sequence}'::regclass)"))
         }
         Some(Generated::IdentityAlways | Generated::IdentityByDefault | Generated::Sequence) => None,
+        Some(Generated::Stored) => crate::ddl::generation_expression(table, column),
         None => column.default.as_deref().map(|default| typed_default(default, &column.ty)),
     }
 }
@@ -245,6 +246,11 @@ pub(crate) const fn identity(column: &ColumnDef) -> &'static str {
     match column.generated {
         Some(Generated::IdentityAlways) => "a",
         Some(Generated::IdentityByDefault) => "d",
-        Some(Generated::Serial | Generated::Sequence) | None => "",
+        Some(Generated::Serial | Generated::Sequence | Generated::Stored) | None => "",
     }
+}
+
+/// `pg_attribute.attgenerated`.
+pub(crate) const fn generation(column: &ColumnDef) -> &'static str {
+    if matches!(column.generated, Some(Generated::Stored)) { "s" } else { "" }
 }

@@ -225,7 +225,7 @@ pub(crate) fn indexes(table: &TableDef) -> impl Iterator<Item = Index<'_>> {
 
 /// The columns that draw from a sequence: serial and identity ones.
 pub(crate) fn sequence_columns(table: &TableDef) -> impl Iterator<Item = &ColumnDef> {
-    table.columns.iter().filter(|column| column.generated.is_some())
+    table.columns.iter().filter(|column| column.is_counted())
 }
 
 /// The oid of a sequence in `pg_class`.

@@ -1,8 +1,9 @@
-//! ALTER TABLE and ALTER INDEX. Renames and drops touch the catalog only: files name columns by id.
+//! ALTER TABLE and ALTER INDEX. Renames and drops touch the catalog only: files name columns by id. Another type, or a
+//! column that is computed, has the rows written anew (`retype`).
 
 use datafusion::sql::sqlparser::ast::{
-    AlterColumnOperation, AlterIndexOperation, AlterTable, AlterTableOperation, Expr, ObjectName,
-    RenameTableNameKind,
+    AlterColumnOperation, AlterIndexOperation, AlterTable, AlterTableOperation, DropBehavior, Expr,
+    ObjectName, RenameTableNameKind,
 };
 use sepal_storage::Op;
 use sepal_types::{
@@ -12,8 +13,9 @@ use sepal_types::{
 use super::{
     Ddl, Scope,
     create_table::{add_column, add_constraint, check_default, default_text},
-    deparse,
+    deparse, generation,
     names::{find_table, identifier, object_name, taken},
+    retype::{Rewrite, retype},
     sequence::{call as sequence_call, owned, pin_names, starts, with_sequences},
 };
 
@@ -32,7 +34,10 @@ pub fn alter_table(alter: &AlterTable, scope: &Scope) -> Result<Ddl> {
     for operation in &alter.operations {
         apply(&mut def, operation, scope, &mut ddl)?;
     }
-    if def != before {
+    if ddl.rewrite.is_some() {
+        ddl.ops.push(Op::Truncate(def.id));
+    }
+    if ddl.rewrite.is_some() || def != before {
         ddl.ops.push(Op::AlterTable(def));
     }
     Ok(ddl)
@@ -42,12 +47,18 @@ fn apply(def: &mut TableDef, operation: &AlterTableOperation, scope: &Scope, ddl
     use AlterTableOperation as A;
     match operation {
         A::AddColumn { if_not_exists, column_def, .. } => add(def, *if_not_exists, column_def, scope, ddl),
-        A::DropColumn { column_names, if_exists, .. } => column_names.iter().try_for_each(|name| {
-            let name = identifier(name);
-            let owned = def.column(&name).map(|column| owned(scope, def.id, Some(column.id)));
-            ddl.ops.extend(owned.unwrap_or_default().into_iter().map(Op::DropTable));
-            drop_column(def, &name, *if_exists, ddl)
-        }),
+        A::DropColumn { column_names, if_exists, drop_behavior, .. } => {
+            let cascade = matches!(drop_behavior, Some(DropBehavior::Cascade));
+            column_names.iter().try_for_each(|name| {
+                let name = identifier(name);
+                for dependent in generation::dropped_with(def, &name, cascade, ddl)? {
+                    drop_column(def, &dependent, false, ddl)?;
+                }
+                let owned = def.column(&name).map(|column| owned(scope, def.id, Some(column.id)));
+                ddl.ops.extend(owned.unwrap_or_default().into_iter().map(Op::DropTable));
+                drop_column(def, &name, *if_exists, ddl)
+            })
+        }
         A::RenameColumn { old_column_name, new_column_name } => {
             rename_column(def, &identifier(old_column_name), identifier(new_column_name))
         }
@@ -71,6 +82,9 @@ fn apply(def: &mut TableDef, operation: &AlterTableOperation, scope: &Scope, ddl
         A::DropConstraint { if_exists, name, .. } => drop_constraint(def, &identifier(name), *if_exists, ddl),
         A::AlterColumn { column_name, op: AlterColumnOperation::SetDefault { value } } => {
             set_default(def, &identifier(column_name), value, scope)
+        }
+        A::AlterColumn { column_name, op: AlterColumnOperation::SetDataType { data_type, using, .. } } => {
+            retype(def, &identifier(column_name), (data_type, using.as_ref()), ddl)
         }
         A::AlterColumn { column_name, op } => alter_column(def, &identifier(column_name), op),
         // Storage parameters tune Postgres' heap; there is none here.
@@ -96,6 +110,9 @@ fn add(
         return Err(Error::new(SqlState::DuplicateColumn, message));
     }
     add_column(def, column, scope)?;
+    if let Some(added) = def.columns.last().map(|added| added.id) {
+        generation::settle(def, added)?;
+    }
     let has_rows = scope.snapshot.table(def.id).is_some_and(|version| version.live_rows() > 0);
     let table = def.name.clone();
     if let Some(added) = def.columns.last() {
@@ -104,7 +121,13 @@ fn add(
         ddl.ops.extend(starts(def).filter(of_added));
     }
     if let Some(added) = def.columns.last_mut() {
-        if added.generated.is_some() && has_rows {
+        if added.expression().is_some() {
+            // Its values come with the rows, and whether one of them is NULL: those that somebody inserts until the table
+            // is locked, too.
+            Rewrite::of(ddl, def.id);
+            return Ok(());
+        }
+        if added.is_counted() && has_rows {
             return Err(Error::unsupported(
                 "adding a serial or identity column to a table with rows is not supported",
             )
@@ -181,6 +204,7 @@ fn rename_column(def: &mut TableDef, from: &str, to: String) -> Result<()> {
     }
     let missing = Error::new(SqlState::UndefinedColumn, format!("column \"{from}\" does not exist"));
     pin_names(def);
+    generation::rename(def, from, &to);
     let column = def.columns.iter_mut().find(|column| column.name == from).ok_or(missing)?;
     column.name.clone_from(&to);
     let indexes = def.indexes.iter_mut().filter_map(|index| index.clauses.as_mut());
@@ -217,6 +241,7 @@ fn set_default(def: &mut TableDef, name: &str, value: &Expr, scope: &Scope) -> R
     if is_identity(column) {
         return Err(identity_error(&def.name, name));
     }
+    generation::refuse_default(column, &def.name, false)?;
     check_default(value, &column.ty)?;
     let default = default_text(&with_sequences(value, def, scope)?);
     if column.generated.is_some() && default == Some(sequence_call(&def.sequence_name(column))) {
@@ -249,6 +274,7 @@ fn alter_column(def: &mut TableDef, name: &str, operation: &AlterColumnOperation
             return Err(error.with_hint("Use ALTER TABLE ... ALTER COLUMN ... DROP IDENTITY instead."));
         }
         (A::DropDefault, None) => {
+            generation::refuse_default(column, &table, true)?;
             column.default = None;
             (column.generated, column.sequence) = (None, None);
         }

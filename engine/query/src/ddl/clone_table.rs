@@ -57,7 +57,7 @@ pub fn clone_definition(clone: &CloneTable, source: &TableDef, scope: &Scope) ->
 fn name_sequences(def: &mut TableDef, scope: &Scope) -> Result<()> {
     for place in 0..def.columns.len() {
         let mut column = def.columns[place].clone();
-        if column.generated.is_none() {
+        if !column.is_counted() {
             continue;
         }
         if let Some(sequence) = &mut column.sequence {

@@ -333,7 +333,7 @@ fn vector_options(
 }
 
 /// A factory string that FAISS has made an empty index of.
-fn checked_factory(factory: Option<String>, metric: Metric, dim: usize) -> Result<Box<str>> {
+pub fn checked_factory(factory: Option<String>, metric: Metric, dim: usize) -> Result<Box<str>> {
     let refused =
         |message: String| Error::new(SqlState::InvalidParameterValue, message).with_hint(FACTORY_HINT);
     let Some(factory) = factory else {

@@ -14,7 +14,7 @@ use sepal_types::{
 };
 
 use super::{
-    Ddl, Scope,
+    Ddl, Scope, generation,
     names::{generated, identifier, object_name, taken},
     sequence::{check_identity_type, identity_options, name_sequence, starts, with_sequences},
 };
@@ -52,6 +52,8 @@ pub fn create_table(create: &CreateTable, scope: &Scope) -> Result<Ddl> {
     for column in &create.columns {
         add_column(&mut def, column, scope)?;
     }
+    let ids: Vec<ColumnId> = def.columns.iter().map(|column| column.id).collect();
+    ids.into_iter().try_for_each(|id| generation::settle(&mut def, id))?;
     for constraint in &create.constraints {
         add_constraint(&mut def, constraint, scope)?;
     }
@@ -131,6 +133,7 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
             ColumnOption::Null => built.not_null = false,
             ColumnOption::NotNull => built.not_null = true,
             ColumnOption::Default(expr) => {
+                generation::refuse_beside("default", &built, &def.name)?;
                 check_default(expr, &built.ty)?;
                 built.default = default_text(&with_sequences(expr, def, scope)?);
             }
@@ -145,6 +148,7 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
                 sequence_options,
                 ..
             } => {
+                generation::refuse_beside("identity", &built, &def.name)?;
                 let always = matches!(generated, GeneratedAs::Always);
                 built.generated =
                     Some(if always { Generated::IdentityAlways } else { Generated::IdentityByDefault });
@@ -152,9 +156,8 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
                 check_identity_type(&built.ty)?;
                 identity_options(&mut built, sequence_options.as_deref().unwrap_or_default())?;
             }
-            ColumnOption::Generated { .. } => {
-                return Err(Error::unsupported("generated columns are not supported")
-                    .with_hint("Compute the value in the INSERT, or in the query."));
+            ColumnOption::Generated { generation_expr: Some(expr), generated_as, .. } => {
+                generation::declare(&mut built, expr, generated_as, &def.name)?;
             }
             ColumnOption::ForeignKey(_) => return Err(no_foreign_keys()),
             ColumnOption::Check(_) => return Err(no_checks()),
@@ -162,7 +165,7 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
             other => return Err(Error::unsupported(format!("column option {other} is not supported"))),
         }
     }
-    if built.generated.is_some() {
+    if built.is_counted() {
         name_sequence(def, &mut built, scope)?;
     }
     def.columns.push(built);

@@ -11,7 +11,9 @@ mod create_index;
 mod create_table;
 mod deparse;
 mod drop;
+mod generation;
 mod names;
+mod retype;
 mod sequence;
 mod vector_index;
 
@@ -22,7 +24,10 @@ use sepal_types::{Error, Result, SqlState, TableId};
 pub use clone_table::{clone_definition, clone_exists};
 pub use create_as::CreateAs;
 pub use drop::drop_indexes;
+pub(crate) use generation::{generation_expression, not_immutable};
 pub use names::{identifier, object_name, table_name};
+pub use retype::Rewrite;
+pub(crate) use retype::expression_assignable;
 pub(crate) use sequence::call as sequence_call;
 pub use sequence::plan_sequence;
 
@@ -34,6 +39,8 @@ pub struct Ddl {
     pub builds: Vec<(TableId, TableId)>,
     /// UNIQUE added to existing rows: they must be checked before the operations are applied.
     pub verify: Vec<(TableId, sepal_types::UniqueDef)>,
+    /// Rows that are to be written anew, once the operations are applied.
+    pub rewrite: Option<Rewrite>,
     /// NOTICEs, as Postgres words them.
     pub notices: Vec<Error>,
     pub tag: &'static str,

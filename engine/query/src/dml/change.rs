@@ -24,6 +24,7 @@ use super::{
     DmlContext, Written,
     assign::{TargetRows, assign, write_rows},
     defaults::{default_expression, is_default},
+    generation::{Generation, affected},
     returning::{Beside, Returning, skeleton},
 };
 use crate::{
@@ -45,8 +46,9 @@ pub struct Change {
     /// The plan again, where its WHERE clause names a key.
     point: Option<PointRead>,
     update: bool,
-    /// The columns that SET names.
+    /// The columns that SET names, and those that are computed from them.
     assigned: Vec<ColumnId>,
+    generation: Generation,
     returning: Option<Returning>,
 }
 
@@ -194,8 +196,10 @@ impl Change {
             )?),
             None => None,
         };
-        let (update, assigned) = (assigned.is_some(), assigned.unwrap_or_default());
-        Ok(Self { def: target.def, plan, point, update, assigned, returning })
+        let (update, mut assigned) = (assigned.is_some(), assigned.unwrap_or_default());
+        let generation = Generation::after_change(&target.def, &assigned, context)?;
+        assigned.extend(affected(&target.def, &assigned));
+        Ok(Self { def: target.def, plan, point, update, assigned, generation, returning })
     }
 
     pub fn target(&self) -> TableId {
@@ -260,7 +264,10 @@ impl Change {
         let Matched { ids, batch } = matched;
         let mut written =
             Written { rows: u64::try_from(ids.len()).unwrap_or(u64::MAX), ..Written::default() };
-        let rows = self.target_rows(batch)?;
+        let mut rows = self.target_rows(batch)?;
+        if self.update {
+            self.generation.fill(&self.def, &mut rows, context.engine)?;
+        }
         if !ids.is_empty() {
             written.ops.push(Op::Delete { table: self.def.id, rows: ids.clone() });
         }
@@ -396,6 +403,7 @@ fn new_values(
     parameters: &mut ParameterTypes,
 ) -> Result<Vec<SelectItem>> {
     let assigned = assigned_columns(&target.def, assignments)?;
+    refuse_computed(&target.def, &assigned)?;
     target
         .def
         .columns
@@ -420,6 +428,19 @@ fn new_values(
             })
         })
         .collect()
+}
+
+/// A column with an expression takes no other value. Also DO UPDATE SET.
+///
+/// Errors: 428C9.
+pub fn refuse_computed(def: &TableDef, assigned: &[(String, Expr)]) -> Result<()> {
+    let computed = |name: &str| def.column(name).is_some_and(|column| column.expression().is_some());
+    let Some((name, _)) = assigned.iter().find(|(name, value)| !is_default(value) && computed(name)) else {
+        return Ok(());
+    };
+    let message = format!("column \"{name}\" can only be updated to DEFAULT");
+    Err(Error::new(SqlState::GeneratedAlways, message)
+        .with_detail(format!("Column \"{name}\" is a generated column.")))
 }
 
 /// `SET a = …, (b, c) = (…, …)` as pairs. Also DO UPDATE SET.

@@ -19,8 +19,9 @@ use sepal_types::{ColumnId, Error, Result, RowId, SqlState, TableDef, UniqueDef}
 use super::{
     DmlContext,
     assign::{TargetRows, assign, row_schema},
-    change::assigned_columns,
+    change::{assigned_columns, refuse_computed},
     defaults::{default_expression, is_default},
+    generation::{Generation, affected},
     returning::parse_query,
     rows_table::RowsTable,
 };
@@ -49,7 +50,9 @@ pub struct Conflict {
 struct Update {
     /// Row id, then every column's new value.
     plan: LogicalPlan,
+    /// The columns that SET names, and those that are computed from them.
     assigned: Vec<ColumnId>,
+    generation: Generation,
     existing: RowsTable,
     excluded: RowsTable,
 }
@@ -321,6 +324,7 @@ impl Update {
             "SELECT 1 FROM {table} AS {shown_quoted} JOIN excluded ON {shown_quoted}.{PAIR} = excluded.{PAIR}"
         ))?;
         let assigned = assigned_columns(def, &update.assignments)?;
+        refuse_computed(def, &assigned)?;
         let own = |column: &str| {
             Expr::CompoundIdentifier(vec![Ident::with_quote('"', shown), Ident::with_quote('"', column)])
         };
@@ -352,7 +356,10 @@ impl Update {
             .with("excluded", Arc::new(excluded.clone()));
         let plan = context.engine.plan(context.statement, &temporary, &query, parameters)?;
         let named = assigned.iter().filter_map(|(name, _)| def.column(name)).map(|column| column.id);
-        Ok(Self { plan, assigned: named.collect(), existing, excluded })
+        let mut assigned: Vec<ColumnId> = named.collect();
+        let generation = Generation::after_change(def, &assigned, context)?;
+        assigned.extend(affected(def, &assigned));
+        Ok(Self { plan, assigned, generation, existing, excluded })
     }
 
     /// The ids of the rows replaced and the rows that replace them, one beside the other.
@@ -388,7 +395,9 @@ impl Update {
         let batches = context.engine.collect(&self.plan, values.to_vec()).await;
         self.existing.set(Vec::new());
         self.excluded.set(Vec::new());
-        self.changed(def, &batches?)
+        let (ids, mut changed) = self.changed(def, &batches?)?;
+        self.generation.fill(def, &mut changed, context.engine)?;
+        Ok((ids, changed))
     }
 
     fn changed(&self, def: &TableDef, batches: &[RecordBatch]) -> Result<(Vec<RowId>, TargetRows)> {

@@ -29,8 +29,12 @@ pub fn default_values(
     rows: usize,
     context: &DmlContext,
 ) -> Result<ArrayRef> {
-    if column.generated.is_some() {
+    if column.is_counted() {
         return serial_values(def, column, rows, context);
+    }
+    if column.expression().is_some() {
+        // Computed when the other columns are there.
+        return Ok(new_null_array(&arrow_type(&column.ty), rows));
     }
     let Some(text) = &column.default else {
         return Ok(new_null_array(&arrow_type(&column.ty), rows));
@@ -79,7 +83,10 @@ pub fn parse_default(text: &str) -> Result<ast::Expr> {
 
 /// What the word DEFAULT stands for in a row of VALUES or in SET.
 pub fn default_expression(def: &TableDef, column: &ColumnDef) -> Result<ast::Expr> {
-    if column.generated.is_some() {
+    if column.expression().is_some() {
+        return parse_default("NULL");
+    }
+    if column.is_counted() {
         return parse_default(&crate::ddl::sequence_call(&def.sequence_name(column)));
     }
     parse_default(column.default.as_deref().unwrap_or("NULL"))

@@ -22,6 +22,7 @@ use super::{
     assign::{TargetRows, assign, stored_schema, write_rows_as},
     conflict::{Conflict, Resolved},
     defaults::{default_expression, default_values, is_default},
+    generation::Generation,
     returning::Returning,
 };
 use crate::{
@@ -64,6 +65,7 @@ pub struct Insert {
     constant: Option<ValueRows>,
     /// How many rows without a source.
     bare_rows: usize,
+    generation: Generation,
     conflict: Option<Conflict>,
     returning: Option<Returning>,
 }
@@ -120,9 +122,7 @@ impl Insert {
             }
             targets.truncate(width);
         }
-        if !insert.overwrite {
-            refuse_generated(&def, &targets)?;
-        }
+        refuse_generated(&def, &targets, insert.overwrite)?;
         let alias = insert.table_alias.as_ref().map(|alias| crate::ddl::identifier(&alias.alias));
         let conflict = match &insert.on {
             Some(ast::OnInsert::OnConflict(on)) => {
@@ -137,7 +137,8 @@ impl Insert {
         };
         let constant = source.as_ref().and_then(|plan| ValueRows::compile(context.engine, plan));
         let stored = stored_schema(&def);
-        Ok(Self { def, stored, targets, source, constant, bare_rows, conflict, returning })
+        let generation = Generation::compile(&def, context)?;
+        Ok(Self { def, stored, targets, source, constant, bare_rows, generation, conflict, returning })
     }
 
     pub fn target(&self) -> TableId {
@@ -229,7 +230,7 @@ impl Insert {
         Ok(written)
     }
 
-    /// The rows as they would be inserted: source values assigned, the rest defaulted.
+    /// The rows as they would be inserted: source values assigned, the rest defaulted or computed.
     async fn proposed(&self, values: &[ScalarValue], context: &DmlContext<'_>) -> Result<TargetRows> {
         let (given, rows) = match &self.source {
             None => (None, self.bare_rows),
@@ -253,7 +254,9 @@ impl Insert {
             None => default_values(&self.def, column, rows, context),
         };
         let arrays = arrays.into_iter().zip(&self.def.columns).map(fill).collect::<Result<Vec<_>>>()?;
-        Ok(TargetRows { arrays, rows })
+        let mut proposed = TargetRows { arrays, rows };
+        self.generation.fill(&self.def, &mut proposed, context.engine)?;
+        Ok(proposed)
     }
 }
 
@@ -271,8 +274,18 @@ async fn collect(
     concat_batches(&schema, &batches).map_err(crate::error::arrow)
 }
 
-/// GENERATED ALWAYS takes no value of its own without OVERRIDING SYSTEM VALUE.
-fn refuse_generated(def: &TableDef, targets: &[usize]) -> Result<()> {
+/// GENERATED ALWAYS takes no value of its own: a column with an expression never, an identity column not without
+/// OVERRIDING SYSTEM VALUE.
+fn refuse_generated(def: &TableDef, targets: &[usize], overriding: bool) -> Result<()> {
+    let computed = |target: &&usize| def.columns[**target].expression().is_some();
+    if let Some(column) = targets.iter().find(computed).map(|target| &def.columns[*target]) {
+        let message = format!("cannot insert a non-DEFAULT value into column \"{}\"", column.name);
+        return Err(Error::new(SqlState::GeneratedAlways, message)
+            .with_detail(format!("Column \"{}\" is a generated column.", column.name)));
+    }
+    if overriding {
+        return Ok(());
+    }
     let always = |target: &&usize| def.columns[**target].generated == Some(Generated::IdentityAlways);
     let Some(column) = targets.iter().find(always).map(|target| &def.columns[*target]) else {
         return Ok(());

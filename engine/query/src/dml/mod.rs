@@ -9,8 +9,10 @@ mod assign;
 mod change;
 mod conflict;
 mod defaults;
+mod generation;
 mod insert;
 mod returning;
+mod rewriting;
 mod rows_table;
 
 use std::sync::Arc;
@@ -29,6 +31,9 @@ use crate::{
 
 pub use assign::{TargetRows, assign, rows_as, write_rows};
 pub use defaults::default_values;
+pub(crate) use defaults::parse_default;
+pub use generation::{Generation, check_generated};
+pub use rewriting::Rewriting;
 pub use rows_table::RowsTable;
 
 pub use returning::parse_query;

@@ -48,7 +48,7 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
 }
 
 /// The cast to one type.
-pub(super) fn cast_function(target: SqlType) -> ScalarUDF {
+pub fn cast_function(target: SqlType) -> ScalarUDF {
     let name = format!("sepal_cast_{}", target.internal_name());
     let signature = Signature::variadic_any(Volatility::Immutable);
     ScalarUDF::from(CastFunction { name, target, signature })

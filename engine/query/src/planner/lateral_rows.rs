@@ -1,4 +1,4 @@
-//! `FROM t, jsonb_each(t.meta)`: a function of the rows beside it that returns rows.
+//! `FROM t, jsonb_each(t.meta)`, `FROM t, unnest(t.tags)`: a function of the rows beside it that returns rows.
 //!
 //! DataFusion plans it as a join with a subquery that looks at the left side, and then cannot take the two apart. A
 //! subquery that does nothing but unnest lists needs no join: the lists are computed beside the columns of the left
@@ -155,14 +155,15 @@ fn columns(plan: &LogicalPlan) -> Vec<Expr> {
     plan.schema().iter().map(|(relation, field)| column(relation.cloned(), field.name())).collect()
 }
 
-/// An element of a list, or one that is only said to be `jsonb`: NULL where there is none.
+/// An element of a list, or one that is only said to be of another type: NULL where there is none.
 fn is_element(expr: &Expr) -> bool {
     match expr {
         Expr::Column(_) => true,
         Expr::Alias(alias) => is_element(&alias.expr),
+        Expr::Cast(cast) => is_element(&cast.expr),
         Expr::ScalarFunction(call) => {
-            matches!(call.name(), "sepal_json_known" | "sepal_jsonb_known")
-                && call.args.iter().all(is_element)
+            let known = matches!(call.name(), "sepal_json_known" | "sepal_jsonb_known");
+            (known || call.name().starts_with("sepal_cast_")) && call.args.iter().all(is_element)
         }
         _ => false,
     }

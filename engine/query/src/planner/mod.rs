@@ -8,6 +8,7 @@ mod arrays;
 mod floats;
 mod json_operators;
 mod json_rows;
+mod lateral_lists;
 mod lateral_rows;
 mod moment;
 mod operators;

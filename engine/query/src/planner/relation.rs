@@ -1,6 +1,6 @@
 //! `knn(table, column, query, k [, filter => '…'] [, ef_search => n])` as a relation. `generate_series` and
 //! `sepal_sink_errors` in FROM come by here too, on their way to `series` and `sink_errors`, and `unnest` with numbers
-//! on its to `unnested`.
+//! on its to `unnested`; both over columns, to `lateral_lists`.
 //!
 //! Returns the table's columns and `distance`, nearest first, by the metric of the column's first vector index (L2
 //! without one). The filter is applied before the search: only qualifying rows compete. It is planned here rather
@@ -24,7 +24,7 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{ColumnDef, Error, Metric, SqlState, SqlType, TableDef, VectorKind};
 
-use super::{json_rows, past, provider::no_table, series, sink_errors, unnested};
+use super::{json_rows, lateral_lists, past, provider::no_table, series, sink_errors, unnested};
 use crate::{
     context::StatementContext,
     error::carry,
@@ -49,6 +49,9 @@ impl RelationPlanner for Relations {
         if let TableFactor::UNNEST { alias, array_exprs, with_ordinality: true, .. } = relation {
             let plan = unnested::plan(array_exprs, context)?;
             return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))));
+        }
+        if let Some(rows) = lateral_lists::plan(&relation, context)? {
+            return Ok(RelationPlanning::Planned(Box::new(rows)));
         }
         if let Some(rows) = json_rows::plan(&relation, context)? {
             return Ok(RelationPlanning::Planned(Box::new(rows)));

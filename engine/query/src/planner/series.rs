@@ -51,7 +51,7 @@ fn of_dates(arguments: Vec<Expr>) -> Result<Vec<Expr>> {
     arguments.into_iter().zip(types).map(|(expr, ty)| typed(expr, &ty)).collect()
 }
 
-fn is_integer(expr: &Expr, schema: &DFSchema) -> bool {
+pub(super) fn is_integer(expr: &Expr, schema: &DFSchema) -> bool {
     match expr {
         Expr::Literal(ScalarValue::Int64(Some(value)), None) => i32::try_from(*value).is_ok(),
         Expr::Placeholder(_) => false,

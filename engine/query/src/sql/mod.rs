@@ -3,6 +3,7 @@
 //!
 //! Called by `database::Session` for every statement. Nothing here plans or runs anything.
 
+mod array_query;
 pub mod delivery;
 mod depth;
 mod dialect;
@@ -11,6 +12,7 @@ mod hints;
 pub mod history;
 mod inlined;
 mod json_rows;
+mod lateral_lists;
 mod literals;
 mod maintenance;
 mod moment_words;

@@ -15,9 +15,10 @@ use half::f16;
 use sepal_types::{SqlType, VectorKind, parse_elements, parse_vector};
 
 use super::{
-    exists,
+    array_query, exists,
     hints::{hint, type_literals},
     json_rows::{name_rows, spell_elements, unnest_rows},
+    lateral_lists::mark_lateral,
     literals::{self, fold_sign, quoted_number, spell_number},
     names::output_names,
     order::keep_apart,
@@ -77,6 +78,7 @@ impl VisitorMut for Pass<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
         name_series(factor);
+        mark_lateral(factor);
         name_rows(factor, self.parameters);
         ControlFlow::Continue(())
     }
@@ -105,6 +107,7 @@ impl VisitorMut for Pass<'_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        array_query::rewrite(expr);
         fold_sign(expr);
         uncast_sequence(expr);
         compare_rows(expr);

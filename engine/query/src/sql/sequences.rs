@@ -1,4 +1,4 @@
-//! CREATE SEQUENCE, ALTER SEQUENCE, and what ALTER TABLE says of an identity column.
+//! CREATE SEQUENCE, ALTER SEQUENCE, and what ALTER TABLE says of an identity column; also DROP EXPRESSION.
 //!
 //! sqlparser reads options in one order only and knows nothing of ALTER SEQUENCE; `pg_dump` writes them in another.
 //! Recognised and parsed on the tokens; `ddl::sequence` plans them.
@@ -40,7 +40,7 @@ pub enum SequenceChange {
     SetSchema(String),
 }
 
-/// What ALTER COLUMN does to an identity column.
+/// What ALTER COLUMN does to an identity column, or a generated one.
 #[derive(Clone, Debug)]
 pub enum IdentityChange {
     Add {
@@ -54,6 +54,10 @@ pub enum IdentityChange {
     Set {
         always: Option<bool>,
         options: Vec<SequenceOption>,
+    },
+    /// Of a generated column.
+    DropExpression {
+        if_exists: bool,
     },
 }
 
@@ -146,7 +150,7 @@ fn alter_column(cursor: &mut Cursor<'_>) -> Result<Option<SequenceStatement>> {
     let Some(change) = identity_change(cursor)? else { return Ok(None) };
     if cursor.peek() == Some(&Token::Comma) {
         return Err(cursor.here(
-            Error::unsupported("a change of an identity beside other changes of the table is not supported")
+            Error::unsupported("a change of an identity or an expression beside others is not supported")
                 .with_hint("Write an ALTER TABLE of its own for it."),
         ));
     }
@@ -157,6 +161,9 @@ fn alter_column(cursor: &mut Cursor<'_>) -> Result<Option<SequenceStatement>> {
 fn identity_change(cursor: &mut Cursor<'_>) -> Result<Option<IdentityChange>> {
     if cursor.eat_all(&["DROP", "IDENTITY"]) {
         return Ok(Some(IdentityChange::Drop { if_exists: cursor.eat_all(&["IF", "EXISTS"]) }));
+    }
+    if cursor.eat_all(&["DROP", "EXPRESSION"]) {
+        return Ok(Some(IdentityChange::DropExpression { if_exists: cursor.eat_all(&["IF", "EXISTS"]) }));
     }
     if cursor.eat_all(&["ADD", "GENERATED"]) {
         let always = always(cursor)?;
@@ -371,6 +378,17 @@ mod tests {
         let SequenceStatement::Alter { change: SequenceChange::Options(options), .. } = owned else {
             panic!("{owned:?}")
         };
+        let dropped = parsed("ALTER TABLE t ALTER g DROP EXPRESSION IF EXISTS").unwrap();
+        assert!(
+            matches!(
+                &dropped,
+                SequenceStatement::AlterColumn {
+                    change: IdentityChange::DropExpression { if_exists: true },
+                    ..
+                }
+            ),
+            "{dropped:?}"
+        );
         let parts = ["public", "t", "Id"].map(str::to_owned).to_vec();
         assert_eq!(options, [SequenceOption::OwnedBy(Some(parts))]);
     }

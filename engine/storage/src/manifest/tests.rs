@@ -1,8 +1,8 @@
 //! The manifest's bytes, and what refuses to open.
 
 use sepal_types::{
-    ColumnId, FileId, IndexClauses, IndexDef, IndexKey, KeySource, Lsn, RowId, SequenceDef, SqlType,
-    TableDef, TableId, TenantId, UniqueDef,
+    ColumnDef, ColumnId, FileId, Generated, IndexClauses, IndexDef, IndexKey, KeySource, Lsn, RowId,
+    SequenceDef, SqlType, TableDef, TableId, TenantId, UniqueDef,
 };
 
 use super::{
@@ -172,6 +172,34 @@ fn sequences_are_golden() {
     );
     assert_eq!(serde_json::to_string(&def).unwrap(), expected);
     assert_eq!(serde_json::from_str::<TableDef>(expected).unwrap(), def);
+}
+
+/// A generated column: its expression stands where others have their default. A program from before knows no such kind
+/// of column, and refuses the definition.
+#[test]
+fn generated_columns_are_golden() {
+    let column = ColumnDef {
+        id: ColumnId(2),
+        name: "g".into(),
+        ty: SqlType::Int4,
+        not_null: false,
+        default: Some("\"a\" * 2".into()),
+        generated: Some(Generated::Stored),
+        missing: None,
+        sequence: None,
+    };
+    let expected = concat!(
+        r#"{"id":2,"name":"g","ty":"Int4","not_null":false,"default":"\"a\" * 2","generated":"Stored","#,
+        r#""missing":null}"#
+    );
+    assert_eq!(serde_json::to_string(&column).unwrap(), expected);
+    assert_eq!(serde_json::from_str::<ColumnDef>(expected).unwrap(), column);
+    assert_eq!((column.expression(), column.is_counted()), (Some("\"a\" * 2"), false));
+    let before =
+        r#"{"id":1,"name":"a","ty":"Int4","not_null":false,"default":"5","generated":null,"missing":null}"#;
+    let plain: ColumnDef = serde_json::from_str(before).unwrap();
+    assert_eq!((plain.expression(), plain.is_counted()), (None, false));
+    assert_eq!(serde_json::to_string(&plain).unwrap(), before);
 }
 
 /// What a rotation of keys adds.

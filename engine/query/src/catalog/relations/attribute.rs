@@ -5,7 +5,7 @@
 use sepal_types::{ColumnDef, KeySource, SqlType, TableDef};
 
 use super::super::CatalogContext;
-use super::super::definitions::{column_default, identity};
+use super::super::definitions::{column_default, generation, identity};
 use super::super::objects::{
     Index, attribute_number, generated_oid, indexes, sequence_oid, type_and_modifier,
 };
@@ -60,7 +60,7 @@ fn index_attributes(table: &TableDef, index: Index<'_>, rows: &mut Rows) {
     }
 }
 
-/// One attribute; `of_table` is given for a table's own column, which may have a default and an identity.
+/// One attribute; `of_table` is given for a table's own column, which may have a default, an identity, an expression.
 fn push(
     rows: &mut Rows,
     relation: u32,
@@ -87,6 +87,7 @@ fn push(
         ("attnotnull", of_table.is_some_and(|(_, column)| column.not_null).into()),
         ("atthasdef", default.is_some().into()),
         ("attidentity", of_table.map_or("", |(_, column)| identity(column)).into()),
+        ("attgenerated", of_table.map_or("", |(_, column)| generation(column)).into()),
         ("attislocal", true.into()),
         ("attcollation", collation(ty).into()),
     ]);

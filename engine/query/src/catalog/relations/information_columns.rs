@@ -26,7 +26,12 @@ fn push_column(context: &CatalogContext, table: &TableDef, column: &ColumnDef, r
     let generation = match column.generated {
         Some(Generated::IdentityAlways) => Some("ALWAYS"),
         Some(Generated::IdentityByDefault) => Some("BY DEFAULT"),
-        Some(Generated::Serial | Generated::Sequence) | None => None,
+        Some(Generated::Serial | Generated::Sequence | Generated::Stored) | None => None,
+    };
+    let is_generated = column.generated == Some(Generated::Stored);
+    let (default, expression) = match column_default(table, column) {
+        expression if is_generated => (None, expression),
+        default => (default, None),
     };
     rows.push([
         ("table_catalog", environment()),
@@ -34,7 +39,7 @@ fn push_column(context: &CatalogContext, table: &TableDef, column: &ColumnDef, r
         ("table_name", table.name.as_str().into()),
         ("column_name", column.name.as_str().into()),
         ("ordinal_position", attribute_number(table, column.id).into()),
-        ("column_default", column_default(table, column).into()),
+        ("column_default", default.into()),
         ("is_nullable", if column.not_null { "NO" } else { "YES" }.into()),
         ("data_type", data_type(&column.ty).into()),
         ("character_maximum_length", number.characters.into()),
@@ -55,7 +60,8 @@ fn push_column(context: &CatalogContext, table: &TableDef, column: &ColumnDef, r
         ("identity_maximum", of_identity(|own| own.max)),
         ("identity_minimum", of_identity(|own| own.min)),
         ("identity_cycle", "NO".into()),
-        ("is_generated", "NEVER".into()),
+        ("is_generated", if is_generated { "ALWAYS" } else { "NEVER" }.into()),
+        ("generation_expression", expression.into()),
         ("is_updatable", "YES".into()),
     ]);
 }

@@ -14,6 +14,7 @@ use sepal_types::{
 
 use super::{
     Ddl, Scope,
+    generation::drop_expression,
     names::{find_table, generated, object_name, taken},
 };
 use crate::sql::{IdentityChange, SequenceChange, SequenceOption, SequenceStatement, object_of};
@@ -187,7 +188,7 @@ pub fn pin(column: &mut ColumnDef, name: &str) {
 /// The same of all columns, before the table or one of them gets another name.
 pub fn pin_names(def: &mut TableDef) {
     let names: Vec<String> = def.columns.iter().map(|column| def.sequence_name(column)).collect();
-    for (column, name) in def.columns.iter_mut().zip(names).filter(|(column, _)| column.generated.is_some()) {
+    for (column, name) in def.columns.iter_mut().zip(names).filter(|(column, _)| column.is_counted()) {
         pin(column, &name);
     }
 }
@@ -206,7 +207,7 @@ fn own(
             Ok(())
         }
         Some(Generated::Serial) if owner == Some((def.id, column.id)) => Ok(()),
-        Some(Generated::Serial) | None => {
+        Some(Generated::Serial | Generated::Stored) | None => {
             Err(Error::unsupported("the sequence of a serial column cannot have another owner")
                 .with_hint("Give the column a DEFAULT nextval(…) of a sequence that you create."))
         }
@@ -253,6 +254,9 @@ fn alter_identity(
     let mut new = old.clone();
     let mut restart = None;
     match change {
+        IdentityChange::DropExpression { if_exists } => {
+            drop_expression(&mut new, &def.name, *if_exists, &mut ddl.notices)?;
+        }
         IdentityChange::Add { .. } if is_identity => {
             return Err(state(format!("{of} is already an identity column")));
         }

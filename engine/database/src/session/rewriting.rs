@@ -1,0 +1,111 @@
+//! ALTER TABLE where it has a table's rows written anew: another type of a column, or a new one that is computed.
+//!
+//! Called by `define` with definitions that are planned. In the transaction's view the table is emptied, gets its new
+//! definition, and then its rows again, chunk by chunk: a commit like that of TRUNCATE and COPY. Whoever reads an older
+//! snapshot, by AS OF too, sees the rows as they were.
+
+use std::sync::Arc;
+
+use sepal_query::{
+    ddl::Ddl,
+    dml::{DmlContext, Rewriting, check_generated},
+};
+use sepal_storage::{Op, TableVersion};
+use sepal_types::{Error, IndexMethod, Result, SqlState};
+
+use super::{Session, index_builds::Build};
+use crate::blocking::blocking;
+
+impl Session {
+    /// Whether the generated columns of new definitions can be computed. Errors: 42P17, 42804, and the planner's.
+    pub(super) fn check_generated(&mut self, ddl: &Ddl) -> Result<()> {
+        for op in &ddl.ops {
+            let (Op::CreateTable(def) | Op::AlterTable(def)) = op else { continue };
+            if def.columns.iter().all(|column| column.expression().is_none()) {
+                continue;
+            }
+            let statement = self.statement_context()?;
+            let (engine, store) = (&self.tenant.engine, &self.tenant.store);
+            check_generated(def, &DmlContext { engine, statement: &statement, store })?;
+        }
+        Ok(())
+    }
+
+    /// What is to become of the rows, where a definition says that they are to be written anew.
+    ///
+    /// Errors: 2BP01 for a table that a pipeline reads, 40001 for rows that a REPEATABLE READ transaction does not see.
+    pub(super) fn rewriting(&mut self, ddl: &Ddl) -> Result<Option<Rewriting>> {
+        let Some(rewrite) = &ddl.rewrite else { return Ok(None) };
+        let new = ddl.ops.iter().find_map(|op| match op {
+            Op::AlterTable(def) if def.id == rewrite.table => Some(Arc::new(def.clone())),
+            _ => None,
+        });
+        let old = self.current_view()?.table(rewrite.table).cloned();
+        let (Some(new), Some(old)) = (new, old) else {
+            return Err(Error::bug("rows are to be written anew, and there is no table for them"));
+        };
+        if old.def.captured {
+            let message = format!("cannot alter table {} because a pipeline reads it", old.def.name);
+            return Err(Error::new(SqlState::DependentObjectsStillExist, message)
+                .with_detail(
+                    "Its rows would have to be written anew, and the pipeline would deliver them all.",
+                )
+                .with_hint("DROP PIPELINE first, and create it again afterwards."));
+        }
+        self.check_seen(&old)?;
+        let statement = self.statement_context()?;
+        let (engine, store) = (&self.tenant.engine, &self.tenant.store);
+        let context = DmlContext { engine, statement: &statement, store };
+        Rewriting::prepare(old, new, rewrite, &context).map(Some)
+    }
+
+    /// A transaction that stays with its snapshot does not see what others have committed since: it would be lost.
+    fn check_seen(&self, old: &TableVersion) -> Result<()> {
+        let Some(open) = self.open.as_ref().filter(|open| open.repeatable) else { return Ok(()) };
+        let head = self.tenant.store.snapshot();
+        let same = match (head.table(old.def.id), open.base.table(old.def.id)) {
+            (Some(newest), Some(base)) => Arc::ptr_eq(newest, base),
+            (newest, base) => newest.is_none() && base.is_none(),
+        };
+        if same {
+            return Ok(());
+        }
+        let message = "could not serialize access due to concurrent update";
+        Err(Error::new(SqlState::SerializationFailure, message))
+    }
+
+    /// Fills the table, which the transaction's view has empty under its new definition.
+    ///
+    /// Errors: 22P02 and its kin for a value that cannot be cast, 23502, 23505, 53200, 57014.
+    pub(super) async fn rewrite(&mut self, rewriting: Rewriting) -> Result<()> {
+        let rewriting = Arc::new(rewriting);
+        for chunk in 0..rewriting.chunks() {
+            self.cancel.check()?;
+            let (work, tenant) = (Arc::clone(&rewriting), Arc::clone(&self.tenant));
+            let insertions = move || work.insertions(chunk, &tenant.engine, &tenant.store);
+            for op in blocking("rewriting a table", insertions).await? {
+                if let Some(open) = &mut self.open {
+                    open.apply(vec![op]).map_err(as_index_build)?;
+                }
+            }
+        }
+        let def = rewriting.def();
+        let vector = |method: &IndexMethod| matches!(method, IndexMethod::Vector(_));
+        let indexes = def.indexes.iter().filter(|index| index.valid && vector(&index.method));
+        let builds = indexes.map(|index| Build::again(def.id, index.id));
+        if let Some(open) = &mut self.open
+            && rewriting.chunks() > 0
+        {
+            open.builds.extend(builds);
+        }
+        Ok(())
+    }
+}
+
+/// A key that two rows have now, as PostgreSQL words it: there the index is built after the rows.
+fn as_index_build(error: Error) -> Error {
+    let name = error.message().strip_prefix("duplicate key value violates unique constraint ");
+    let (SqlState::UniqueViolation, Some(name)) = (error.state(), name) else { return error };
+    let detail = error.detail().unwrap_or_default().replace(" already exists.", " is duplicated.");
+    Error::new(SqlState::UniqueViolation, format!("could not create unique index {name}")).with_detail(detail)
+}
