@@ -13,6 +13,8 @@ mod float;
 mod ids;
 pub mod limits;
 mod metric;
+mod name;
+mod schema;
 mod sequence;
 mod sqltype;
 mod vector;
@@ -28,6 +30,7 @@ pub use error::{Error, ErrorKind, Result, SqlState};
 pub use float::{format_float4, format_float8};
 pub use ids::{ColumnId, FileId, LogEnd, Lsn, RowId, TableId, TenantId};
 pub use metric::Metric;
+pub use name::{PUBLIC_SCHEMA, RelationName, RelationRef, SearchPath};
 pub use sequence::SequenceDef;
 pub use sqltype::SqlType;
 pub use vector::{

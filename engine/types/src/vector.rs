@@ -27,6 +27,15 @@ impl VectorKind {
         }
     }
 
+    /// What follows the schema in `extensions.vector(3)`, whatever schema that is: CREATE EXTENSION may have named any.
+    /// `None` for other types, and without a schema.
+    pub fn without_schema(type_name: &str) -> Option<&str> {
+        let modifier = type_name.find('(').unwrap_or(type_name.len());
+        let bare = &type_name[type_name[..modifier].rfind('.')? + 1..];
+        let base = bare.split(['(', '[']).next()?.trim_end();
+        Self::ALL.iter().any(|kind| kind.name() == base).then_some(bare)
+    }
+
     pub const fn sql_type(self, dimensions: Option<u16>) -> SqlType {
         match self {
             Self::Half => SqlType::HalfVec(dimensions),
