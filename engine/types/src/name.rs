@@ -75,7 +75,7 @@ impl fmt::Display for RelationRef<'_> {
 }
 
 /// The schemas that a bare name is looked for in, first to last; they need not exist.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SearchPath(Arc<[String]>);
 
 impl Default for SearchPath {

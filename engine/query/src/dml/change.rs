@@ -27,7 +27,7 @@ use super::{
     returning::{Beside, Returning, skeleton},
 };
 use crate::{
-    ddl::{identifier, object_name},
+    ddl::{identifier, object_name, relation_name},
     output::OutputColumn,
     planner::{TemporaryTables, undefined_table},
     point::PointRead,
@@ -166,7 +166,7 @@ impl Change {
         if returning.is_some() {
             items.extend(more.iter().flat_map(relation_names).map(all_columns));
         }
-        let mut query = skeleton(&target.def.name, None)?;
+        let mut query = skeleton(&target.def, None)?;
         if let Some(with) = with {
             check_names(with, &target.def)?;
             query.with = Some(with.clone());
@@ -180,7 +180,7 @@ impl Change {
         let columns = context.statement.column_types(&query);
         prepare_query(&mut query, parameters, &[], &columns);
         let with_ids = UserTable::with_row_ids(Arc::clone(&target.def), context.statement);
-        let temporary = TemporaryTables::default().with(&target.def.name, Arc::new(with_ids));
+        let temporary = TemporaryTables::default().instead_of(&target.def, Arc::new(with_ids));
         let plan = context.engine.plan(context.statement, &temporary, &query, parameters)?;
         let point = PointRead::compile(context.engine, &plan);
         let returning = match returning {
@@ -356,13 +356,13 @@ fn find_target(table: &TableWithJoins, context: &DmlContext) -> Result<Target> {
         return Err(Error::new(SqlState::SyntaxError, "the target of UPDATE and DELETE cannot be a join")
             .with_hint("Name the other tables in FROM or USING."));
     }
-    let table_name = object_name(name)?;
+    let table_name = relation_name(name)?;
     let snapshot = context.statement.snapshot.get();
     let version = snapshot
         .find(&context.statement.environment, &table_name)
-        .ok_or_else(|| undefined_table(&table_name))?;
+        .ok_or_else(|| undefined_table(&table_name.to_string()))?;
     let alias = alias.as_ref().map(|alias| identifier(&alias.name));
-    let shown = alias.clone().unwrap_or_else(|| table_name.clone());
+    let shown = alias.clone().unwrap_or(table_name.name);
     Ok(Target { def: Arc::clone(&version.def), name: Ident::with_quote('"', shown), alias })
 }
 

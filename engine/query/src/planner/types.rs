@@ -31,7 +31,7 @@ impl TypePlanner for Types {
 /// What stands in the parentheses of a `vector(…)` or `halfvec(…)` that names no type.
 fn vector_modifier(name: &str) -> Option<(VectorKind, String)> {
     let lower = name.to_ascii_lowercase();
-    let bare = lower.strip_prefix("public.").unwrap_or(&lower);
+    let bare = VectorKind::without_schema(&lower).unwrap_or(&lower);
     VectorKind::ALL.into_iter().find_map(|kind| {
         let rest = bare.strip_prefix(kind.name())?.trim();
         Some((kind, rest.strip_prefix('(')?.strip_suffix(')')?.trim().to_owned()))

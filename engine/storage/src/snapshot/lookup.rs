@@ -79,8 +79,9 @@ impl Snapshot {
 
     /// Whether a bare name leads to what has it in this schema.
     pub fn is_visible(&self, environment: &str, schema: &str, name: &str) -> bool {
-        let first = self.path.schemas().find(|searched| self.is_taken(environment, searched, name));
-        first == Some(schema)
+        let mut searched = self.searched_schemas(environment);
+        searched.find(|searched| *searched == schema || self.is_taken(environment, searched, name))
+            == Some(schema)
     }
 
     /// The environment's schemas but for `public`, which is always there.

@@ -26,7 +26,7 @@ fn push_column(context: &CatalogContext, table: &TableDef, column: &ColumnDef, r
     let generation = match column.generated {
         Some(Generated::IdentityAlways) => Some("ALWAYS"),
         Some(Generated::IdentityByDefault) => Some("BY DEFAULT"),
-        Some(Generated::Serial | Generated::Sequence) | None => None,
+        Some(Generated::Serial | Generated::Sequence | Generated::Schema) | None => None,
     };
     rows.push([
         ("table_catalog", environment()),
@@ -34,7 +34,7 @@ fn push_column(context: &CatalogContext, table: &TableDef, column: &ColumnDef, r
         ("table_name", table.name.as_str().into()),
         ("column_name", column.name.as_str().into()),
         ("ordinal_position", attribute_number(table, column.id).into()),
-        ("column_default", column_default(table, column).into()),
+        ("column_default", column_default(context, table, column).into()),
         ("is_nullable", if column.not_null { "NO" } else { "YES" }.into()),
         ("data_type", data_type(&column.ty).into()),
         ("character_maximum_length", number.characters.into()),
