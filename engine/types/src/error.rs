@@ -54,6 +54,7 @@ macro_rules! sqlstates {
 sqlstates! {
     ActiveSqlTransaction "25001" Invalid,
     AdminShutdown "57P01" Unavailable,
+    AmbiguousAlias "42P09" Invalid,
     AmbiguousColumn "42702" Invalid,
     ArraySubscriptError "2202E" Invalid,
     BadCopyFileFormat "22P04" Invalid,

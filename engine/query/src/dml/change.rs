@@ -74,7 +74,7 @@ impl Matched {
 struct Target {
     def: Arc<TableDef>,
     /// The name by which the statement's expressions call it.
-    name: Ident,
+    name: Vec<Ident>,
     alias: Option<String>,
 }
 
@@ -362,8 +362,13 @@ fn find_target(table: &TableWithJoins, context: &DmlContext) -> Result<Target> {
         .find(&context.statement.environment, &table_name)
         .ok_or_else(|| undefined_table(&table_name.to_string()))?;
     let alias = alias.as_ref().map(|alias| identifier(&alias.name));
-    let shown = alias.clone().unwrap_or(table_name.name);
-    Ok(Target { def: Arc::clone(&version.def), name: Ident::with_quote('"', shown), alias })
+    let def = Arc::clone(&version.def);
+    let shown = match &alias {
+        Some(alias) => vec![alias],
+        None => vec![&def.schema, &def.name],
+    };
+    let name = shown.into_iter().map(|part| Ident::with_quote('"', part)).collect();
+    Ok(Target { def, name, alias })
 }
 
 /// The query for the rows finds its target by name, where a CTE of that name would stand before it.
@@ -382,7 +387,8 @@ fn row_id_item(target: &Target) -> SelectItem {
 }
 
 fn column_item(target: &Target, column: &str) -> SelectItem {
-    let parts = vec![target.name.clone(), Ident::with_quote('"', column)];
+    let mut parts = target.name.clone();
+    parts.push(Ident::with_quote('"', column));
     SelectItem::ExprWithAlias {
         expr: Expr::CompoundIdentifier(parts),
         alias: Ident::with_quote('"', format!("__new_{column}")),

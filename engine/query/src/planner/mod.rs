@@ -10,6 +10,7 @@ mod json_operators;
 mod json_rows;
 mod lateral_rows;
 mod moment;
+mod namesakes;
 mod operators;
 mod past;
 mod provider;
@@ -230,6 +231,7 @@ impl Engine {
         query: &ast::Query,
         parameters: &mut ParameterTypes,
     ) -> Result<LogicalPlan> {
+        namesakes::check(query, context)?;
         let statement = ast::Statement::Query(Box::new(query.clone()));
         // Of other plans of the statement.
         let known = context.reads.ids();

@@ -61,6 +61,13 @@ pub fn plain_column(expr: &Expr, def: &TableDef, names: &[Option<&str>]) -> Opti
     let column = match expr {
         Expr::Identifier(ident) => normalized(ident),
         Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+            [schema, table, column]
+                if normalized(schema) == def.schema
+                    && normalized(table) == def.name
+                    && names.contains(&Some(def.name.as_str())) =>
+            {
+                normalized(column)
+            }
             [table, column] if names.contains(&Some(normalized(table).as_str())) => normalized(column),
             _ => return None,
         },

@@ -289,6 +289,7 @@ fn recognise(words: &[String], tokens: &[TokenWithSpan]) -> Option<StatementKind
         ["SET", "CONSTRAINTS", ..] if ends_with(tokens, &["DEFERRED", "IMMEDIATE"]) => {
             Some(StatementKind::Accepted("SET CONSTRAINTS"))
         }
+        ["ALTER", "DEFAULT", "PRIVILEGES", ..] => Some(StatementKind::Accepted("ALTER DEFAULT PRIVILEGES")),
         ["ALTER", "USER" | "ROLE", ..] => Some(StatementKind::Accepted(ALTER_ROLE)),
         ["UNLISTEN", ..] => Some(StatementKind::Accepted("UNLISTEN")),
         ["CLOSE", "ALL"] => Some(StatementKind::Accepted("CLOSE CURSOR ALL")),
