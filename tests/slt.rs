@@ -57,6 +57,7 @@ files! {
         postgres_on_conflict "on_conflict.slt",
         postgres_order_by "order_by.slt",
         postgres_savepoints "savepoints.slt",
+        postgres_schemas "schemas.slt",
         postgres_sequences "sequences.slt",
         postgres_serial_identity "serial_identity.slt",
         postgres_transactions "transactions.slt",
@@ -75,6 +76,7 @@ files! {
         sepal_lookup "lookup.slt",
         sepal_maintenance "maintenance.slt",
         sepal_recall "recall.slt",
+        sepal_schemas "schemas.slt",
         sepal_time_travel "time_travel.slt",
     }
     "vector" {

@@ -10,6 +10,7 @@ mod inserts;
 mod maintenance;
 mod opening;
 mod rotation;
+mod schemas;
 mod scopes;
 mod sequences;
 mod sleeping;
