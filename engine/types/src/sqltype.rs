@@ -329,8 +329,8 @@ impl SqlType {
     }
 
     /// The type named so in SQL or by `to_regtype`: internal or display name, any case, `[]` or `_` arrays,
-    /// optional `pg_catalog.` or `public.`, before `vector` and `halfvec` any schema; modifiers in parentheses are read. `char` is `character(1)`; the type of
-    /// one byte has its name in quotes.
+    /// optional `pg_catalog.` or `public.`, before `vector` and `halfvec` any schema; modifiers in parentheses are
+    /// read. `char` is `character(1)`; the type of one byte has its name in quotes.
     pub fn from_name(name: &str) -> Option<SqlType> {
         let lower = name.trim().to_ascii_lowercase();
         let bare = lower

@@ -1,4 +1,5 @@
-//! Schemas: what a statement that is kept means along another search path, and what a restart and the past know of them.
+//! Schemas: what a statement that is kept means along another search path, and what a restart and the past know of
+//! them.
 
 use std::sync::Arc;
 

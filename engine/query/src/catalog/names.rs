@@ -1,7 +1,7 @@
 //! Names and oids: what `regclass`, `regtype`, `regproc`, `regnamespace` and `regrole` turn into each other.
 //!
-//! Used by `shape`, `functions` and `evaluator`. Names follow the search path, `pg_catalog` first: what a bare name leads
-//! to prints bare, the rest with its schema.
+//! Used by `shape`, `functions` and `evaluator`. Names follow the search path, `pg_catalog` first: what a bare name
+//! leads to prints bare, the rest with its schema.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! CREATE SCHEMA, ALTER SCHEMA, DROP SCHEMA, SET SCHEMA, and the schema that CREATE EXTENSION names.
 //!
-//! A schema is a definition ([`TableDef::of_schema`]); what is in it names it, so that a schema's new name is a change of
-//! all its tables. `public` is always there: dropping it empties it.
+//! A schema is a definition ([`TableDef::of_schema`]); what is in it names it, so that a schema's new name is a change
+//! of all its tables. `public` is always there: dropping it empties it.
 
 use datafusion::sql::sqlparser::ast::ObjectName;
 use sepal_storage::Op;

@@ -1,7 +1,8 @@
 //! Tables of several schemas, or a table and an alias, under one name in one query.
 //!
-//! DataFusion finds the column `t.x` in the first of a plan's relations that is called `t`, in whatever schema, and `a.t.x`
-//! also in one that has no schema. Asked by [`super::Engine::plan`], so that no query reads another table than it names.
+//! DataFusion finds the column `t.x` in the first of a plan's relations that is called `t`, in whatever schema, and
+//! `a.t.x` also in one that has no schema. Asked by [`super::Engine::plan`], so that no query reads another table than it
+//! names.
 
 use std::ops::ControlFlow;
 
@@ -14,7 +15,8 @@ use crate::{
     ddl::{identifier, relation_name},
 };
 
-/// Errors: 0A000 where `a.t` stands beside another `t` without a schema, 42P09 where `t.x` could be of `a.t` or of `b.t`.
+/// Errors: 0A000 where `a.t` stands beside another `t` without a schema, 42P09 where `t.x` could be of `a.t` or of
+/// `b.t`.
 pub(super) fn check(query: &Query, context: &StatementContext) -> Result<()> {
     let snapshot = context.snapshot.get();
     let mut named = Named { snapshot: &snapshot, environment: &context.environment, items: Vec::new() };

@@ -88,7 +88,7 @@ impl RelationPlanner for Relations {
 
 /// The arguments of one call.
 struct Call {
-    table: String,
+    table: RelationName,
     column: String,
     query: Expr,
     k: Expr,

@@ -1,7 +1,7 @@
 //! Names to tables, indexes, sequences and schemas.
 //!
-//! Called by `query` and `database`. A name with a schema is looked up there, a bare one in the schemas of the path that
-//! the snapshot was given, first to last; without one that is `public` ([`Snapshot::searching`]).
+//! Called by `query` and `database`. A name with a schema is looked up there, a bare one in the schemas of the path
+//! that the snapshot was given, first to last; without one that is `public` ([`Snapshot::searching`]).
 
 use std::sync::Arc;
 

@@ -265,8 +265,8 @@ fn wanted(create: &CreatePipeline, options: &PipelineOptions, keyed: bool) -> Wa
     }
 }
 
-/// The query's text with the columns in the place of `*`: one that is added later must not change what is sent. Also with
-/// the table's schema, unless that is `public`: a pipeline has no search path. `None` where the text is to stay.
+/// The query's text with the columns in the place of `*`: one that is added later must not change what is sent. Also
+/// with the table's schema, unless that is `public`: a pipeline has no search path. `None` where the text is to stay.
 fn written_out(query: &ast::Query, def: &TableDef) -> Option<String> {
     let mut query = query.clone();
     let select = select_of(&mut query)?;
