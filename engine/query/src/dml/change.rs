@@ -164,6 +164,7 @@ impl Change {
     ) -> Result<Self> {
         let first_beside = items.len();
         if returning.is_some() {
+            refuse_namesakes(&target, &more)?;
             items.extend(more.iter().flat_map(relation_names).map(all_columns));
         }
         let mut query = skeleton(&target.def, None)?;
@@ -307,6 +308,22 @@ fn relation_names(table: &TableWithJoins) -> Vec<Ident> {
     };
     let joined = table.joins.iter().map(|join| &join.relation);
     std::iter::once(&table.relation).chain(joined).filter_map(name).collect()
+}
+
+/// RETURNING knows the relations by their names. Errors: 0A000 where two have one.
+fn refuse_namesakes(target: &Target, more: &[TableWithJoins]) -> Result<()> {
+    let own = target.name.last().map(identifier);
+    let mut names: Vec<String> = own.into_iter().collect();
+    for name in more.iter().flat_map(relation_names) {
+        let name = identifier(&name);
+        if names.contains(&name) {
+            let message = format!("RETURNING beside two tables called {name} is not supported");
+            return Err(Error::unsupported(message)
+                .with_hint("Give one of them another name: FROM schema.table AS name."));
+        }
+        names.push(name);
+    }
+    Ok(())
 }
 
 fn all_columns(relation: Ident) -> SelectItem {
