@@ -166,10 +166,10 @@ mod tests {
     fn a_path_is_a_list_of_names() {
         for (setting, names) in [
             ("\"$user\", public", &["key1", "public"][..]),
-            ("$user,Public", &["key1", "public"]),
-            (" a , \"B c\",\"d\"\"e\" ", &["a", "B c", "d\"e"]),
-            ("", &[]),
-            ("\"\"", &[""]),
+            ("$user,Public", &["key1", "public"][..]),
+            (" a , \"B c\",\"d\"\"e\" ", &["a", "B c", "d\"e"][..]),
+            ("", &[][..]),
+            ("\"\"", &[""][..]),
         ] {
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
             assert_eq!(path(setting), Some(names), "{setting}");
