@@ -61,6 +61,7 @@ files! {
         postgres_order_by "order_by.slt",
         postgres_prepared "prepared.slt",
         postgres_savepoints "savepoints.slt",
+        postgres_schemas "schemas.slt",
         postgres_sequences "sequences.slt",
         postgres_serial_identity "serial_identity.slt",
         postgres_transactions "transactions.slt",
@@ -81,6 +82,7 @@ files! {
         sepal_lookup "lookup.slt",
         sepal_maintenance "maintenance.slt",
         sepal_recall "recall.slt",
+        sepal_schemas "schemas.slt",
         sepal_time_travel "time_travel.slt",
     }
     "vector" {

@@ -51,6 +51,7 @@ specs! {
     repeatable_read "repeatable_read.spec",
     row_locks "row_locks.spec",
     savepoints "savepoints.spec",
+    schemas "schemas.spec",
     table_locks "table_locks.spec",
     transaction_state "transaction_state.spec",
     unique_keys "unique_keys.spec",

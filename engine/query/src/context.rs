@@ -36,7 +36,8 @@ pub trait SequenceSource: Debug + Send + Sync {
     fn reserve(&self, sequence: &str, count: u64) -> Result<i64>;
     /// The same of a column's own sequence, for a statement that was asked already whether it may write.
     fn reserve_for(&self, def: &TableDef, column: &ColumnDef, count: u64) -> Result<i64> {
-        self.reserve(&quote_ident(&def.sequence_name(column)), count)
+        let name = format!("{}.{}", quote_ident(&def.schema), quote_ident(&def.sequence_name(column)));
+        self.reserve(&name, count)
     }
     fn current(&self, sequence: &str) -> Result<i64>;
     fn last(&self) -> Result<i64>;
@@ -337,7 +338,7 @@ impl StatementContext {
 
     /// A table's definition, today's or the one at the moment of a clause.
     fn table_at(&self, name: &ast::ObjectName, moment: Option<usize>) -> Option<Arc<TableDef>> {
-        let name = crate::ddl::object_name(name).ok()?;
+        let name = crate::ddl::relation_name(name).ok()?;
         let snapshot = match moment {
             Some(number) => self.at_moment(number).snapshot.get(),
             None => self.snapshot.get(),

@@ -52,7 +52,7 @@ impl FastLookup {
         let (name, alias) = plain_table(select)?;
         let snapshot = context.snapshot.get();
         let def = &snapshot.find(&context.environment, &name)?.def;
-        let names = [Some(name.as_str()), alias.as_deref()];
+        let names = [Some(name.name.as_str()), alias.as_deref()];
         let mut given = Vec::new();
         equalities(select.selection.as_ref()?, def, &names, &mut given)?;
         let unique = def.uniques.iter().find(|unique| {

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BitMetric, ColumnId, Measure, Metric, SequenceDef, SqlType, TableId};
 
-/// A table of one environment of one tenant, or a sequence.
+/// A table of one environment of one tenant, a sequence, or a schema.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TableDef {
     pub id: TableId,
     /// The environment, which clients name as the Postgres database.
     pub environment: String,
-    /// The schema; `public` today.
+    /// The schema; of a table that is a schema none ([`TableDef::of_schema`]).
     pub schema: String,
     pub name: String,
     /// In the order of `SELECT *`.
@@ -59,6 +59,8 @@ pub enum Generated {
     /// `GENERATED ALWAYS AS (expression) STORED`: computed whenever a row is written. A program that does not know it
     /// refuses the definition, rather than write rows without their values.
     Stored,
+    /// Of the one column of a table that is a schema ([`TableDef::is_schema`]).
+    Schema,
 }
 
 /// PRIMARY KEY, UNIQUE or a unique index. NULLs are distinct, as in Postgres' default.

@@ -54,6 +54,7 @@ macro_rules! sqlstates {
 sqlstates! {
     ActiveSqlTransaction "25001" Invalid,
     AdminShutdown "57P01" Unavailable,
+    AmbiguousAlias "42P09" Invalid,
     AmbiguousColumn "42702" Invalid,
     ArraySubscriptError "2202E" Invalid,
     BadCopyFileFormat "22P04" Invalid,
@@ -74,6 +75,7 @@ sqlstates! {
     DuplicateCursor "42P03" Invalid,
     DuplicateObject "42710" Invalid,
     DuplicatePreparedStatement "42P05" Invalid,
+    DuplicateSchema "42P06" Invalid,
     DuplicateTable "42P07" Invalid,
     ExternalRoutineException "38000" Conflict,
     FeatureNotSupported "0A000" Unsupported,
@@ -122,6 +124,7 @@ sqlstates! {
     ProtocolViolation "08P01" Invalid,
     QueryCanceled "57014" Cancelled,
     ReadOnlySqlTransaction "25006" Refused,
+    ReservedName "42939" Invalid,
     SequenceGeneratorLimitExceeded "2200H" Invalid,
     SerializationFailure "40001" Conflict,
     SingletonSqlJsonItemRequired "22038" Invalid,

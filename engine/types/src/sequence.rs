@@ -67,7 +67,12 @@ impl TableDef {
 
     /// A sequence of its own, made by CREATE SEQUENCE. A program that knows no such refuses the definition for its
     /// column's [`Generated::Sequence`].
-    pub fn of_sequence(id: TableId, environment: &str, name: String, sequence: SequenceDef) -> Self {
+    pub fn of_sequence(
+        id: TableId,
+        environment: &str,
+        (schema, name): (String, String),
+        sequence: SequenceDef,
+    ) -> Self {
         let column = ColumnDef {
             id: Self::SEQUENCE_COLUMN,
             name: "last_value".to_owned(),
@@ -81,7 +86,7 @@ impl TableDef {
         Self {
             id,
             environment: environment.to_owned(),
-            schema: "public".to_owned(),
+            schema,
             name,
             columns: vec![column],
             next_column: ColumnId(Self::SEQUENCE_COLUMN.0 + 1),

@@ -345,12 +345,15 @@ impl SqlType {
     }
 
     /// The type named so in SQL or by `to_regtype`: internal or display name, any case, `[]` or `_` arrays,
-    /// optional `pg_catalog.` or `public.`; modifiers in parentheses are read. `char` is `character(1)`; the type of
-    /// one byte has its name in quotes.
+    /// optional `pg_catalog.` or `public.`, before `vector` and `halfvec` any schema; modifiers in parentheses are
+    /// read. `char` is `character(1)`; the type of one byte has its name in quotes.
     pub fn from_name(name: &str) -> Option<SqlType> {
         let lower = name.trim().to_ascii_lowercase();
-        let bare =
-            lower.strip_prefix("pg_catalog.").or_else(|| lower.strip_prefix("public.")).unwrap_or(&lower);
+        let bare = lower
+            .strip_prefix("pg_catalog.")
+            .or_else(|| lower.strip_prefix("public."))
+            .or_else(|| VectorKind::without_schema(&lower))
+            .unwrap_or(&lower);
         if let Some(element) = bare.strip_suffix("[]").or_else(|| bare.strip_prefix('_')) {
             return Some(Self::Array(Box::new(Self::from_name(element)?)));
         }

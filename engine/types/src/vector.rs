@@ -5,7 +5,7 @@
 
 use half::f16;
 
-use crate::{Error, Result, SqlState, SqlType, format_float4, limits::MAX_DIMENSIONS};
+use crate::{Error, Result, SparseVector, SqlState, SqlType, format_float4, limits::MAX_DIMENSIONS};
 
 /// The types whose values are vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +25,16 @@ impl VectorKind {
             Self::Half => "halfvec",
             Self::Single => "vector",
         }
+    }
+
+    /// What follows the schema in `extensions.vector(3)`, whatever schema that is: CREATE EXTENSION may have named any.
+    /// `None` for other types, and without a schema.
+    pub fn without_schema(type_name: &str) -> Option<&str> {
+        let modifier = type_name.find('(').unwrap_or(type_name.len());
+        let bare = &type_name[type_name[..modifier].rfind('.')? + 1..];
+        let base = bare.split(['(', '[']).next()?.trim_end();
+        let known = base == SparseVector::NAME || Self::ALL.iter().any(|kind| kind.name() == base);
+        known.then_some(bare)
     }
 
     pub const fn sql_type(self, dimensions: Option<u16>) -> SqlType {

@@ -6,13 +6,13 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::compute::concat;
 use sepal_query::{
     CopyFormat, CopyHeader, CopyKind,
-    ddl::{identifier, object_name},
+    ddl::{identifier, relation_name},
     dml::{DmlContext, Generation, TargetRows, default_values, parse_query, write_rows},
     output::OutputColumn,
     sql::ast::{self, CopyLegacyOption, CopyOption, CopySource, CopyTarget, Ident, SelectItem, SetExpr},
 };
 use sepal_storage::Op;
-use sepal_types::{ColumnDef, Error, Result, SqlState, TableDef};
+use sepal_types::{ColumnDef, Error, RelationName, Result, SqlState, TableDef};
 
 use super::{RowStream, Session, prepare::Planned, prepared::PlanKind};
 use crate::{
@@ -85,7 +85,7 @@ pub(super) fn plan_copy(session: &mut Session, statement: &ast::Statement) -> Re
         return Err(Error::new(SqlState::SyntaxError, "COPY FROM takes a table, not a query"));
     };
     session.check_writable("COPY FROM")?;
-    let table = object_name(table_name)?;
+    let table = relation_name(table_name)?;
     let view = session.current_view()?;
     let version = view.find(&session.environment, &table).ok_or_else(|| {
         Error::new(SqlState::UndefinedTable, format!("relation \"{table}\" does not exist"))
@@ -222,7 +222,7 @@ impl Session {
     /// The query for the rows of COPY … TO: without the generated columns.
     fn table_query(&mut self, table: &ast::ObjectName, columns: &[Ident]) -> Result<Box<ast::Query>> {
         let view = self.current_view()?;
-        let found = object_name(table).ok().and_then(|name| view.find(&self.environment, &name));
+        let found = relation_name(table).ok().and_then(|name| view.find(&self.environment, &name));
         let Some(def) = found.map(|version| &version.def) else { return table_query(table, columns) };
         for column in columns.iter().filter_map(|ident| def.column(&identifier(ident))) {
             refuse_computed(column)?;
@@ -237,7 +237,7 @@ impl Session {
 
     pub(super) async fn begin_copy_in(
         &mut self,
-        table: &str,
+        table: &RelationName,
         columns: Vec<OutputColumn>,
         format: CopyFormat,
     ) -> Result<CopyIn> {
@@ -269,7 +269,7 @@ impl Session {
         Ok(CopyIn {
             columns,
             format,
-            table: table.to_owned(),
+            table: table.name.clone(),
             def,
             targets,
             generation,

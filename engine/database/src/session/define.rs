@@ -13,7 +13,7 @@ use sepal_query::{
     planner::TemporaryTables,
     sql::{ParameterTypes, Statement, StatementKind, prepare_query},
 };
-use sepal_storage::Op;
+use sepal_storage::{Op, Snapshot};
 use sepal_types::{Error, Result, SqlState, TableDef, TableId, UniqueDef};
 
 use super::{
@@ -34,6 +34,7 @@ impl Session {
         let ddl = match &prepared.statement.kind {
             StatementKind::DropIndexes { names, if_exists } => ddl::drop_indexes(names, *if_exists, &scope),
             StatementKind::Sequence(statement) => ddl::plan_sequence(statement, &scope),
+            StatementKind::Schema(statement) => ddl::plan_schema(statement, &scope),
             StatementKind::Sql(statement) => ddl::plan_ddl(statement, &scope)?.ok_or_else(|| {
                 let text = statement.to_string();
                 let verb: String = text.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
@@ -65,9 +66,15 @@ impl Session {
         for op in ops {
             let old = view.table(op.table()).map(|version| Arc::clone(&version.def));
             match (op, &old) {
-                (Op::CreateTable(new), _) => self.lock_names(new, None).await?,
+                (Op::CreateTable(new), _) => {
+                    self.lock_schema(&view, new).await?;
+                    self.lock_names(new, None).await?;
+                }
                 (Op::AlterTable(new), Some(old)) => {
                     self.lock_table(new.id, alter_mode(old, new)).await?;
+                    if new.schema != old.schema {
+                        self.lock_schema(&view, new).await?;
+                    }
                     self.lock_names(new, Some(old.as_ref())).await?;
                 }
                 (Op::DropTable(table) | Op::Truncate(table), Some(_)) => {
@@ -83,15 +90,24 @@ impl Session {
         }
     }
 
+    /// Keeps the schema of a definition from being dropped or renamed before that is committed.
+    pub(super) async fn lock_schema(&mut self, view: &Snapshot, new: &TableDef) -> Result<()> {
+        match view.schema(&new.environment, &new.schema).map(|schema| schema.id) {
+            Some(schema) => self.lock_table(schema, TableMode::AccessShare).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Locks the names that a definition brings: a second one of a name waits for the first one's end, as if for a row
     /// of Postgres' catalog.
     pub(super) async fn lock_names(&mut self, new: &TableDef, old: Option<&TableDef>) -> Result<()> {
-        let known: Vec<&str> = old.map(|old| names(old).collect()).unwrap_or_default();
+        let same_schema = old.filter(|old| old.schema == new.schema);
+        let known: Vec<&str> = same_schema.map(|old| names(old).collect()).unwrap_or_default();
         let hashes: Vec<u64> = names(new)
             .filter(|name| !known.contains(name))
             .map(|name| {
                 let mut hasher = DefaultHasher::new();
-                (new.environment.as_str(), name).hash(&mut hasher);
+                (new.environment.as_str(), new.schema.as_str(), name).hash(&mut hasher);
                 hasher.finish()
             })
             .collect();
@@ -133,7 +149,9 @@ impl Session {
             return Ok(Outcome::Done { tag: "CREATE TABLE AS".to_owned() });
         }
         let (columns, batches) = self.all_rows(source, parameters).await?;
-        let def = create.definition(&columns, &self.environment, self.tenant.store.next_object_id())?;
+        let id = self.tenant.store.next_object_id();
+        let def = create.definition(&columns, (&view, &self.environment), id)?;
+        self.lock_schema(&view, &def).await?;
         self.lock_names(&def, None).await?;
         // Somebody may have made it while its rows were read.
         let view = self.current_view()?;
@@ -191,8 +209,9 @@ impl Session {
             .collect();
         let not_null: Vec<String> = columns.iter().map(|column| format!("{column} IS NOT NULL")).collect();
         let sql = format!(
-            "SELECT {0} FROM {1} WHERE {2} GROUP BY {0} HAVING count(*) > 1 LIMIT 1",
+            "SELECT {0} FROM {1}.{2} WHERE {3} GROUP BY {0} HAVING count(*) > 1 LIMIT 1",
             columns.join(", "),
+            quote(&version.def.schema),
             quote(&version.def.name),
             not_null.join(" AND ")
         );

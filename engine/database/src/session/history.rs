@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sepal_query::{
     catalog::history::{HistoryRow, HistoryRows, SnapshotRow},
-    ddl::{Scope, clone_definition, clone_exists, object_name},
+    ddl::{Scope, clone_definition, clone_exists, relation_name},
     planner::undefined_table,
     sql::{
         Statement, StatementKind,
@@ -103,12 +103,12 @@ impl Session {
             return Ok(done());
         }
         let from = self.clone_source(clone).await?;
-        let name = object_name(&clone.source)?;
+        let name = relation_name(&clone.source)?;
         let Some(source) = from.find(&self.environment, &name).cloned() else {
             if let Some(damage) = from.unreadable(&self.environment, &name) {
                 return Err(damage.clone().into());
             }
-            let error = undefined_table(&name);
+            let error = undefined_table(&name.to_string());
             return Err(match clone.at {
                 None => error,
                 Some(_) => error.with_detail("There was no such table at the moment that AS OF names."),
@@ -122,6 +122,7 @@ impl Session {
             let scope = Scope { snapshot: &view, environment: &self.environment, new_id: &new_id };
             clone_definition(clone, &source.def, &scope)?
         };
+        self.lock_schema(&view, &def).await?;
         self.lock_names(&def, None).await?;
         // Somebody may have made it while that was waited for.
         let view = self.current_view()?;
@@ -153,7 +154,7 @@ impl Session {
             return self.snapshot_of(asked).await;
         }
         let view = self.current_view()?;
-        let flushed = view.find(&self.environment, &object_name(&clone.source)?).is_none_or(|version| {
+        let flushed = view.find(&self.environment, &relation_name(&clone.source)?).is_none_or(|version| {
             !version.chunks.iter().any(|reference| reference.chunk.segment().is_none())
         });
         let own = self.open.as_ref().is_some_and(|open| open.repeatable || !open.ops.is_empty());
@@ -162,7 +163,7 @@ impl Session {
         }
         let tenant = Arc::clone(&self.tenant);
         blocking("a checkpoint", move || maintain::checkpoint(&tenant)).await?;
-        Ok(self.tenant.store.snapshot())
+        Ok(self.tenant.store.snapshot().searching(self.search_path()))
     }
 }
 

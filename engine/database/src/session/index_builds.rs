@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sepal_query::sql::Reindexed;
 use sepal_storage::{Op, Snapshot, StoreError, TableVersion, TenantStore};
-use sepal_types::{Error, IndexDef, IndexMethod, Result, SqlState, TableDef, TableId};
+use sepal_types::{Error, IndexDef, IndexMethod, RelationName, Result, SqlState, TableDef, TableId};
 
 use super::{Outcome, Session};
 use crate::{blocking::blocking, locks::TableMode, maintain};
@@ -84,13 +84,13 @@ impl Session {
             let mut def = owner.def.as_ref().clone();
             let mut builds = Vec::new();
             for old in &owner.def.indexes {
-                let other = matches!(what, Reindexed::Index(name) if *name != old.name);
+                let other = matches!(what, Reindexed::Index(name) if name.name != old.name);
                 if other || !old.valid || !matches!(old.method, IndexMethod::Vector(_)) {
                     continue;
                 }
                 let new = IndexDef {
                     id: self.tenant.store.next_object_id(),
-                    name: spare_name(&view, &self.environment, &old.name),
+                    name: spare_name(&view, &self.environment, &def.schema, &old.name),
                     valid: false,
                     ..old.clone()
                 };
@@ -125,17 +125,14 @@ impl Session {
     /// Errors: 42P01, 42809 for a table in place of an index and the other way round, 3F000, 0A000.
     fn reindexed(&self, view: &Snapshot, what: &Reindexed) -> Result<Vec<Arc<TableVersion>>> {
         let own = || view.tables().filter(|version| version.def.environment == *self.environment);
-        let owner = |name: &str| {
-            own().find(|version| {
-                let uniques = &version.def.uniques;
-                version.def.index(name).is_some() || uniques.iter().any(|unique| unique.name == name)
-            })
+        let owner = |name: &RelationName| view.find_indexed(&self.environment, name);
+        let table = |name: &RelationName| view.find(&self.environment, name);
+        let missing = |name: &RelationName| {
+            Error::new(SqlState::UndefinedTable, format!("relation \"{name}\" does not exist"))
         };
-        let table = |name: &str| own().find(|version| version.def.name == name);
-        let missing =
-            |name: &str| Error::new(SqlState::UndefinedTable, format!("relation \"{name}\" does not exist"));
-        let wrong =
-            |name: &str, kind| Error::new(SqlState::WrongObjectType, format!("\"{name}\" is not {kind}"));
+        let wrong = |name: &RelationName, kind| {
+            Error::new(SqlState::WrongObjectType, format!("\"{}\" is not {kind}", name.name))
+        };
         match what {
             Reindexed::Index(name) => match owner(name) {
                 Some(owner) => Ok(vec![Arc::clone(owner)]),
@@ -147,31 +144,25 @@ impl Session {
                 None if owner(name).is_some() => Err(wrong(name, "a table or materialized view")),
                 None => Err(missing(name)),
             },
-            Reindexed::Schema(name) if name != "public" => {
+            Reindexed::Schema(name) if !view.has_schema(&self.environment, name) => {
                 Err(Error::new(SqlState::InvalidSchemaName, format!("schema \"{name}\" does not exist")))
             }
             Reindexed::Database(Some(name)) if **name != *self.environment => {
                 Err(Error::unsupported("can only reindex the currently open database"))
             }
-            Reindexed::Database(_) | Reindexed::Schema(_) => Ok(own().cloned().collect()),
+            Reindexed::Schema(name) => {
+                Ok(own().filter(|version| version.def.schema == *name).cloned().collect())
+            }
+            Reindexed::Database(_) => Ok(own().cloned().collect()),
         }
     }
 }
 
-/// A name for the index that is built beside `name`, as REINDEX CONCURRENTLY calls it.
-fn spare_name(view: &Snapshot, environment: &str, name: &str) -> String {
-    let taken = |candidate: &str| {
-        view.tables().any(|version| {
-            let def = &version.def;
-            def.environment == environment
-                && (def.name == candidate
-                    || def.index(candidate).is_some()
-                    || def.uniques.iter().any(|unique| unique.name == candidate))
-        })
-    };
+/// A name for the index that is built beside `name` of a schema, as REINDEX CONCURRENTLY calls it.
+fn spare_name(view: &Snapshot, environment: &str, schema: &str, name: &str) -> String {
     let mut spare = format!("{name}_ccnew");
     let mut number = 0_u32;
-    while taken(&spare) {
+    while view.is_taken(environment, schema, &spare) {
         number += 1;
         spare = format!("{name}_ccnew{number}");
     }

@@ -8,13 +8,13 @@ use std::{ops::ControlFlow, sync::Arc, time::Duration};
 use arrow::array::{Array, ArrayRef};
 use roaring::RoaringTreemap;
 use sepal_query::{
-    ddl::object_name,
+    ddl::relation_name,
     locking::{LockedRelation, RowMode, WaitPolicy},
     planner::undefined_table,
     sql::{Statement, ast},
 };
 use sepal_storage::{StoreError, TableVersion};
-use sepal_types::{Error, Result, RowId, SqlState, TableId};
+use sepal_types::{Error, RelationName, Result, RowId, SqlState, TableId};
 
 use super::{Session, prepare::read_only_key, prepared::PlanKind, seen::Moved, write::serialization_failure};
 use crate::locks::{Asked, TableMode, Waiting, Want};
@@ -86,7 +86,7 @@ impl Session {
     /// LOCK TABLE. The command tag.
     pub(super) async fn lock_tables(
         &mut self,
-        names: &[String],
+        names: &[RelationName],
         mode: TableMode,
         nowait: bool,
     ) -> Result<String> {
@@ -100,7 +100,7 @@ impl Session {
                 // The snapshot of a REPEATABLE READ transaction is not taken by this.
                 let view = self.current_view()?;
                 let Some(version) = view.find(&self.environment, name) else {
-                    return Err(undefined_table(name));
+                    return Err(undefined_table(&name.to_string()));
                 };
                 let table = version.def.id;
                 if locked == Some(table) {
@@ -110,7 +110,7 @@ impl Session {
                 if !nowait {
                     self.lock_table(table, mode).await?;
                 } else if self.try_lock(Want::Table { table, mode })?.is_some() {
-                    let message = format!("could not obtain lock on relation \"{name}\"");
+                    let message = format!("could not obtain lock on relation \"{}\"", name.name);
                     return Err(Error::new(SqlState::LockNotAvailable, message));
                 }
             }
@@ -148,7 +148,7 @@ impl Session {
         let view = self.current_view()?;
         let mut tables = Vec::new();
         let _ = ast::visit_relations(parsed, |name| {
-            let found = object_name(name).ok().and_then(|name| view.find(&self.environment, &name));
+            let found = relation_name(name).ok().and_then(|name| view.find(&self.environment, &name));
             tables.extend(found.map(|version| version.def.id));
             ControlFlow::<()>::Continue(())
         });

@@ -95,7 +95,7 @@ impl Session {
                 Error::new(SqlState::UndefinedTable, format!("relation \"{table}\" does not exist"))
             })?;
             let id = |name: &String| {
-                let message = format!("column \"{name}\" of relation \"{table}\" does not exist");
+                let message = format!("column \"{name}\" of relation \"{}\" does not exist", table.name);
                 let missing = || Error::new(SqlState::UndefinedColumn, message);
                 version.def.column(name).map(|column| column.id).ok_or_else(missing)
             };

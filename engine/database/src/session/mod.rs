@@ -53,7 +53,7 @@ use sepal_query::{
     sql::{Statement, parse_statements},
 };
 use sepal_storage::Snapshot;
-use sepal_types::{Error, Result, SqlState};
+use sepal_types::{Error, Result, SearchPath, SqlState};
 
 use crate::{
     backend_pids::BackendPid,
@@ -356,6 +356,7 @@ impl Session {
         if let Some(past) = self.moments.whole() {
             return Ok(past.clone());
         }
+        let path = self.search_path();
         let definitions = self.tenant.definitions.load(Ordering::Acquire);
         let head = self.tenant.store.snapshot();
         match &mut self.open {
@@ -364,10 +365,15 @@ impl Session {
                 if !open.stays() {
                     open.definitions = definitions;
                 }
-                Ok(open.view()?.clone())
+                Ok(open.view()?.clone().searching(path))
             }
-            None => Ok(head),
+            None => Ok(head.searching(path)),
         }
+    }
+
+    /// Where bare names are looked up.
+    fn search_path(&self) -> SearchPath {
+        self.settings.lock().search_path().clone()
     }
 
     /// The same, for running and not only for planning: a REPEATABLE READ transaction stays with it.

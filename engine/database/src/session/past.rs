@@ -128,7 +128,8 @@ impl Session {
             Asked::Snapshot(name) => AsOf::Named { environment: self.environment.to_string(), name },
         };
         let store = Arc::clone(&self.tenant.store);
-        blocking("reading the past", move || Ok(store.snapshot_as_of(&at)?)).await
+        let snapshot = blocking("reading the past", move || Ok(store.snapshot_as_of(&at)?)).await?;
+        Ok(snapshot.searching(self.search_path()))
     }
 }
 

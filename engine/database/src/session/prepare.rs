@@ -20,7 +20,7 @@ use sepal_query::{
     },
     vector::FastKnn,
 };
-use sepal_types::{Error, Result, SqlState, SqlType};
+use sepal_types::{Error, RelationRef, Result, SqlState, SqlType};
 
 use super::{
     Open, Session,
@@ -132,11 +132,15 @@ impl Session {
 
     /// What a plan made now depends on: a transaction that stays with its snapshot stays with that one's definitions.
     pub(super) fn definitions(&self) -> Definitions {
+        let path = self.settings.lock().path_edition();
         match &self.open {
-            Some(open) if open.stays() => Definitions { committed: open.definitions, own: open.edition() },
+            Some(open) if open.stays() => {
+                Definitions { committed: open.definitions, own: open.edition(), path }
+            }
             open => Definitions {
                 committed: self.tenant.definitions.load(Ordering::Acquire),
                 own: open.as_ref().map_or(0, Open::edition),
+                path,
             },
         }
     }
@@ -335,7 +339,10 @@ impl Session {
             .iter()
             .map(|(relation, field)| {
                 let mut column = OutputColumn::from_field(field);
-                let table = relation.and_then(|relation| snapshot.find(&self.environment, relation.table()));
+                let table = relation.and_then(|relation| {
+                    let name = RelationRef { schema: relation.schema(), name: relation.table() };
+                    snapshot.find(&self.environment, name)
+                });
                 if let Some(version) = table
                     && let Some(definition) = version.def.column(&column.name)
                 {

@@ -15,7 +15,7 @@ use sepal_query::{
     sql::{Declare, Fetch, Statement},
     vector::FastKnn,
 };
-use sepal_types::{SqlType, TableId};
+use sepal_types::{RelationName, SqlType, TableId};
 
 use super::{named::Execute, utility::Utility};
 use crate::locks::TableMode;
@@ -52,13 +52,15 @@ pub(super) struct Definitions {
     pub committed: u64,
     /// Which ones the open transaction has made; 0 for none.
     pub own: u64,
+    /// Along which search path names are looked up: its number in the session.
+    pub path: u64,
 }
 
 pub(super) enum PlanKind {
     /// A catalog query, answered without DataFusion.
     Catalog(CatalogQuery),
     CopyIn {
-        table: String,
+        table: RelationName,
         columns: Vec<OutputColumn>,
         format: CopyFormat,
     },

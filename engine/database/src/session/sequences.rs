@@ -87,17 +87,14 @@ impl Sequences {
     fn find(&self, sequence: &str) -> Result<Found> {
         let name = sequence_reference(sequence)?;
         let snapshot = self.view.get();
-        let own = snapshot.find_sequence(&self.environment, &name).into_iter();
-        let tables = snapshot.tables().filter(|version| version.def.environment == *self.environment);
-        let found = own.chain(tables).find_map(|version| {
-            let column = version.def.sequence_named(&name)?;
+        let found = snapshot.sequence_named(&self.environment, &name).and_then(|(version, column)| {
             let (key, apart) = ((version.def.id, column.id), version.def.is_sequence());
             Some((key, column.sequence()?, apart))
         });
         match found {
-            Some((key, sequence, apart)) => Ok(Found { key, name, sequence, apart }),
+            Some((key, sequence, apart)) => Ok(Found { key, name: name.name, sequence, apart }),
             None if snapshot.find(&self.environment, &name).is_some() => {
-                Err(Error::new(SqlState::WrongObjectType, format!("\"{name}\" is not a sequence")))
+                Err(Error::new(SqlState::WrongObjectType, format!("\"{}\" is not a sequence", name.name)))
             }
             None => {
                 let message = format!("relation \"{sequence}\" does not exist");

@@ -4,14 +4,18 @@
 //! Postgres, except under `hnsw.` and `ivfflat.`, which pgvector reserves, and under `sepal.`.
 
 mod memory;
+mod search_path;
 mod validate;
 
 use std::{collections::HashMap, time::Duration};
 
 use sepal_query::{Recall, SearchSettings, catalog::SettingRow};
-use sepal_types::{Error, Result, SqlState};
+use sepal_types::{Error, Result, SearchPath, SqlState};
 
-use self::validate::{parse_milliseconds, validate};
+use self::{
+    search_path::Searched,
+    validate::{parse_milliseconds, validate},
+};
 
 /// What values a setting takes.
 #[derive(Clone, Copy, Debug)]
@@ -164,7 +168,7 @@ const KNOWN: &[Known] = &[
     known("max_parallel_workers_per_gather", "2", Kind::Integer(0, 1024, None), "Accepted."),
     known("password_encryption", "scram-sha-256", Kind::Internal, "API keys answer SCRAM-SHA-256."),
     known("row_security", "on", Kind::Bool, "Accepted."),
-    known("search_path", "\"$user\", public", Kind::Text, "The schema is public."),
+    known("search_path", "\"$user\", public", Kind::Text, "Where names without a schema are looked up."),
     known(
         "sepal.as_of",
         "",
@@ -220,6 +224,7 @@ const KNOWN: &[Known] = &[
 ];
 
 const AS_OF: &str = "sepal.as_of";
+const SEARCH_PATH: &str = "search_path";
 const TARGET_RECALL: &str = "sepal.target_recall";
 const MAINTENANCE_WORK_MEM: &str = "maintenance_work_mem";
 
@@ -236,6 +241,7 @@ pub struct Settings {
     in_transaction: bool,
     changed: Vec<String>,
     ready: Ready,
+    searched: Searched,
 }
 
 /// What every statement asks for, as values: made anew when one of the settings in it changes, so that a statement
@@ -273,8 +279,10 @@ impl Settings {
             in_transaction: false,
             changed: Vec::new(),
             ready: Ready::default(),
+            searched: Searched::default(),
         };
         settings.ready = settings.read();
+        settings.read_path();
         settings
     }
 
@@ -351,7 +359,7 @@ impl Settings {
         if find(&key).is_some_and(|known| known.reported) && !self.changed.contains(&key) {
             self.changed.push(key.clone());
         }
-        let concerned = READY.contains(&key.as_str());
+        let (concerned, is_path) = (READY.contains(&key.as_str()), key == SEARCH_PATH);
         match value {
             Some(value) => self.values.insert(key, value),
             None => self.values.remove(&key),
@@ -359,6 +367,25 @@ impl Settings {
         if concerned {
             self.ready = self.read();
         }
+        if is_path {
+            self.read_path();
+        }
+    }
+
+    fn read_path(&mut self) {
+        let user = self.value("session_authorization").unwrap_or_default();
+        let path = SearchPath::parse(self.value(SEARCH_PATH).unwrap_or_default(), user);
+        self.searched.set(path.unwrap_or_default());
+    }
+
+    /// Where bare names are looked up.
+    pub fn search_path(&self) -> &SearchPath {
+        self.searched.path()
+    }
+
+    /// A number that the path has in this session, and no other path had.
+    pub fn path_edition(&self) -> u64 {
+        self.searched.edition()
     }
 
     fn read(&self) -> Ready {

@@ -2,14 +2,15 @@
 //! that Postgres users send and Sepal only has to accept.
 
 use sepal_query::{
-    ddl::{identifier, object_name},
+    catalog::quote_ident,
+    ddl::{identifier, relation_name},
     output::OutputColumn,
     sql::{
         Maintenance, StatementKind,
         ast::{self, Expr, Set, TransactionMode, Value},
     },
 };
-use sepal_types::{Error, Result, SqlState, SqlType};
+use sepal_types::{Error, RelationName, Result, SqlState, SqlType};
 
 use crate::locks::TableMode;
 
@@ -31,7 +32,7 @@ pub enum Utility {
     },
     DiscardAll,
     LockTables {
-        names: Vec<String>,
+        names: Vec<RelationName>,
         mode: TableMode,
         nowait: bool,
     },
@@ -83,7 +84,8 @@ impl Utility {
             | StatementKind::Delivery(_)
             | StatementKind::History(_)
             | StatementKind::Named(_)
-            | StatementKind::Sequence(_) => Ok(None),
+            | StatementKind::Sequence(_)
+            | StatementKind::Schema(_) => Ok(None),
             StatementKind::Sql(statement) => from_ast(statement),
         }
     }
@@ -141,7 +143,7 @@ fn from_ast(statement: &ast::Statement) -> Result<Option<Utility>> {
             Utility::Close { name: Some(identifier(name)) }
         }
         S::Lock(lock) => Utility::LockTables {
-            names: lock.tables.iter().map(|table| object_name(&table.name)).collect::<Result<_>>()?,
+            names: lock.tables.iter().map(|table| relation_name(&table.name)).collect::<Result<_>>()?,
             mode: lock.lock_mode.as_ref().map_or(TableMode::AccessExclusive, table_mode),
             nowait: lock.nowait,
         },
@@ -155,6 +157,7 @@ pub(super) fn command(kind: &StatementKind) -> String {
     let statement = match kind {
         StatementKind::Sql(statement) => statement.as_ref(),
         StatementKind::Sequence(statement) => return statement.tag().to_owned(),
+        StatementKind::Schema(statement) => return statement.tag().to_owned(),
         _ => return "DROP INDEX".to_owned(),
     };
     let named = match statement {
@@ -230,7 +233,8 @@ fn set_statement(set: &Set) -> Result<Utility> {
             if is_default(values) {
                 return Ok(Utility::Set { name, value: None, local });
             }
-            let values: Vec<String> = values.iter().map(value_text).collect::<Result<_>>()?;
+            let text = if name.eq_ignore_ascii_case("search_path") { schema_text } else { value_text };
+            let values: Vec<String> = values.iter().map(text).collect::<Result<_>>()?;
             Utility::Set { name, value: Some(values.join(", ")), local }
         }
         Set::SetTimeZone { local, value } => {
@@ -260,6 +264,14 @@ fn set_statement(set: &Set) -> Result<Utility> {
 
 fn is_default(values: &[Expr]) -> bool {
     matches!(values, [Expr::Identifier(ident)] if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"))
+}
+
+/// A schema in SET search_path, however it is written, as a list has it.
+fn schema_text(expr: &Expr) -> Result<String> {
+    match expr {
+        Expr::Identifier(ident) => Ok(quote_ident(&fold(ident))),
+        other => value_text(other).map(|text| quote_ident(&text)),
+    }
 }
 
 /// A value in SET: a literal, a bare or double-quoted word, a signed number.

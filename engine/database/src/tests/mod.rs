@@ -12,6 +12,7 @@ mod maintenance;
 mod opening;
 mod rewriting;
 mod rotation;
+mod schemas;
 mod scopes;
 mod sequences;
 mod sleeping;

@@ -5,23 +5,32 @@
 use std::borrow::Cow;
 
 use sepal_types::{
-    ColumnDef, ColumnId, Generated, IndexMethod, KeySource, Measure, Metric, SqlType, TableDef, UniqueDef,
-    VectorIndexOptions, VectorKind,
+    ColumnDef, ColumnId, Generated, IndexMethod, KeySource, Measure, Metric, PUBLIC_SCHEMA, SqlType,
+    TableDef, UniqueDef, VectorIndexOptions, VectorKind,
 };
 
+use super::CatalogContext;
 use super::names::{quote_ident, type_name};
 use super::objects::Index;
+use crate::functions::sequence_reference;
 
 /// pgvector's defaults: options equal to them are not printed, as if they had not been given.
 const DEFAULT_M: u16 = 16;
 const DEFAULT_EF_CONSTRUCTION: u16 = 64;
 const DEFAULT_LISTS: u32 = 100;
 
-/// `CREATE UNIQUE INDEX items_pkey ON public.items USING btree (id)`; to be read, without schema and the outermost
-/// parentheses of expressions.
-pub(crate) fn index_definition(table: &TableDef, index: Index<'_>, pretty: bool) -> String {
-    let name = quote_ident(&table.name);
-    let name = if pretty { name } else { format!("{}.{name}", quote_ident(&table.schema)) };
+/// `CREATE UNIQUE INDEX items_pkey ON public.items USING btree (id)`; to be read, with the schema only where that is
+/// needed, and without the outermost parentheses of expressions.
+pub(crate) fn index_definition(
+    context: &CatalogContext,
+    table: &TableDef,
+    index: Index<'_>,
+    pretty: bool,
+) -> String {
+    let name = match pretty {
+        true => context.shown(&table.schema, &table.name),
+        false => format!("{}.{}", quote_ident(&table.schema), quote_ident(&table.name)),
+    };
     let print = if pretty { IndexText::WholePretty } else { IndexText::Whole };
     let unique = if index.unique() { "UNIQUE " } else { "" };
     let columns: Vec<String> =
@@ -201,32 +210,41 @@ fn column_list(table: &TableDef, columns: &[ColumnId]) -> String {
 }
 
 /// The DEFAULT of a column, or a generated one's expression, as `pg_get_expr` prints it; identity columns have none.
-pub(crate) fn column_default(table: &TableDef, column: &ColumnDef) -> Option<String> {
+pub(crate) fn column_default(
+    context: &CatalogContext,
+    table: &TableDef,
+    column: &ColumnDef,
+) -> Option<String> {
     match column.generated {
         Some(Generated::Serial) => {
-            let sequence = quote_ident(&table.sequence_name(column)).replace('\'', "''");
+            let sequence = context.shown(&table.schema, &table.sequence_name(column)).replace('\'', "''");
             Some(format!("nextval('{sequence}'::regclass)"))
         }
-        Some(Generated::IdentityAlways | Generated::IdentityByDefault | Generated::Sequence) => None,
+        Some(
+            Generated::IdentityAlways
+            | Generated::IdentityByDefault
+            | Generated::Sequence
+            | Generated::Schema,
+        ) => None,
         Some(Generated::Stored) => crate::ddl::generation_expression(table, column),
-        None => column.default.as_deref().map(|default| typed_default(default, &column.ty)),
+        None => column.default.as_deref().map(|default| typed_default(context, default, &column.ty)),
     }
 }
 
 /// A string literal is printed with the column's type: `'dd'::text`, `'{}'::integer[]`.
-fn typed_default(default: &str, ty: &SqlType) -> String {
+fn typed_default(context: &CatalogContext, default: &str, ty: &SqlType) -> String {
     let inner = default.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
     match inner {
         Some(inner) if !inner.replace("''", "").contains('\'') => {
             let name = type_name(i64::from(ty.oid()), -1).unwrap_or_else(|| ty.display_name());
             format!("{default}::{name}")
         }
-        _ => with_regclass(default),
+        _ => with_regclass(context, default),
     }
 }
 
-/// Sequences are stored by their names alone; Postgres shows `nextval('s'::regclass)`.
-fn with_regclass(default: &str) -> String {
+/// Sequences are stored by their names ([`crate::ddl::sequence_call`]); Postgres shows `nextval('s'::regclass)`.
+fn with_regclass(context: &CatalogContext, default: &str) -> String {
     const CALL: &str = "nextval('";
     let mut shown = String::new();
     let mut rest = default;
@@ -235,10 +253,18 @@ fn with_regclass(default: &str) -> String {
         // A quote within the name is doubled.
         let end = name.replace("''", "xx").find('\'').map_or(name.len(), |end| end + 1);
         let (name, after) = name.split_at(end);
+        let name = shown_sequence(context, name).unwrap_or_else(|| name.to_owned());
         shown = format!("{shown}{before}{name}::regclass");
         rest = after;
     }
     format!("{shown}{rest}")
+}
+
+/// A stored name with the quote after it, as the search path has it shown.
+fn shown_sequence(context: &CatalogContext, stored: &str) -> Option<String> {
+    let name = sequence_reference(&stored.strip_suffix('\'')?.replace("''", "'")).ok()?;
+    let schema = name.schema.as_deref().unwrap_or(PUBLIC_SCHEMA);
+    Some(format!("{}'", context.shown(schema, &name.name).replace('\'', "''")))
 }
 
 /// `pg_attribute.attidentity`.
@@ -246,7 +272,7 @@ pub(crate) const fn identity(column: &ColumnDef) -> &'static str {
     match column.generated {
         Some(Generated::IdentityAlways) => "a",
         Some(Generated::IdentityByDefault) => "d",
-        Some(Generated::Serial | Generated::Sequence | Generated::Stored) | None => "",
+        Some(Generated::Serial | Generated::Sequence | Generated::Stored | Generated::Schema) | None => "",
     }
 }
 

@@ -45,7 +45,8 @@ use crate::context::{CatalogSlot, DeliveryControl, SearchSettings};
 use crate::vector::IndexCache;
 
 pub use evaluator::{CatalogQuery, prepare};
-pub(crate) use names::{quote_ident, quote_literal};
+pub use names::quote_ident;
+pub(crate) use names::quote_literal;
 pub use rewrite::rewrite;
 
 /// What the catalogs show: one session's view of one environment at one snapshot.

@@ -1,12 +1,12 @@
 //! Names and oids: what `regclass`, `regtype`, `regproc`, `regnamespace` and `regrole` turn into each other.
 //!
-//! Used by `shape`, `functions` and `evaluator`. Names follow the search path `pg_catalog, public`: objects of
-//! those two schemas print bare, those of `information_schema` with their schema.
+//! Used by `shape`, `functions` and `evaluator`. Names follow the search path, `pg_catalog` first: what a bare name
+//! leads to prints bare, the rest with its schema.
 
 use std::sync::Arc;
 
 use sepal_types::limits::PUBLIC_NAMESPACE_OID;
-use sepal_types::{Error, Result, SqlState, SqlType};
+use sepal_types::{Error, PUBLIC_SCHEMA, Result, SqlState, SqlType};
 
 use super::CatalogContext;
 use super::objects::OWNER_OID;
@@ -14,9 +14,47 @@ use super::relations::{operator, procedure, procedure_named};
 use super::shape::{INFORMATION_SCHEMA, PG_CATALOG, shape, shapes};
 use super::value::Value;
 
-/// The schemas, with Postgres' oids (the last is whatever initdb gave it; this one is ours for ever).
-pub(crate) const NAMESPACES: [(u32, &str); 3] =
+/// The schemas that are always there, with Postgres' oids (the last is whatever initdb gave it; this one is ours for
+/// ever).
+const NAMESPACES: [(u32, &str); 3] =
     [(11, PG_CATALOG), (PUBLIC_NAMESPACE_OID, "public"), (13_209, INFORMATION_SCHEMA)];
+
+impl CatalogContext {
+    /// All schemas of the environment.
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = (u32, &str)> {
+        let own = self.snapshot.schemas(&self.environment).map(|def| (def.id.0, def.name.as_str()));
+        NAMESPACES.into_iter().chain(own)
+    }
+
+    pub(crate) fn namespace_name(&self, oid: i64) -> Option<&str> {
+        self.namespaces().find(|(candidate, _)| i64::from(*candidate) == oid).map(|(_, name)| name)
+    }
+
+    pub(crate) fn namespace_oid(&self, name: &str) -> Option<u32> {
+        self.namespaces().find(|(_, candidate)| *candidate == name).map(|(oid, _)| oid)
+    }
+
+    /// `pg_class.relnamespace` and its kin.
+    pub(crate) fn namespace_of(&self, schema: &str) -> u32 {
+        match schema {
+            PUBLIC_SCHEMA => PUBLIC_NAMESPACE_OID,
+            other => self.namespace_oid(other).unwrap_or(0),
+        }
+    }
+
+    /// Whether a bare name leads to what has it in the schema.
+    pub(crate) fn is_visible(&self, schema: &str, name: &str) -> bool {
+        shape(PG_CATALOG, name).is_none() && self.snapshot.is_visible(&self.environment, schema, name)
+    }
+
+    /// A name as SQL text: with its schema where it leads elsewhere without.
+    pub(crate) fn shown(&self, schema: &str, name: &str) -> String {
+        match self.is_visible(schema, name) {
+            true => quote_ident(name),
+            false => format!("{}.{}", quote_ident(schema), quote_ident(name)),
+        }
+    }
+}
 
 /// A kind of object that a `reg*` type names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +127,7 @@ pub(crate) fn reg_name(context: &CatalogContext, reg: Reg, oid: i64) -> String {
     }
     let name = match reg {
         Reg::Class => class_name(context, oid),
-        Reg::Namespace => namespace_name(oid).map(quote_ident),
+        Reg::Namespace => context.namespace_name(oid).map(quote_ident),
         Reg::Operator => operator(oid).map(|operator| operator.to_owned()),
         Reg::Procedure => procedure(oid).map(|procedure| quote_ident(procedure.name)),
         Reg::Role => (oid == i64::from(OWNER_OID)).then(|| quote_ident(&context.user)),
@@ -122,7 +160,7 @@ pub(crate) fn reg_oid(context: &CatalogContext, reg: Reg, text: &str) -> Option<
     };
     match reg {
         Reg::Class => class_oid(context, schema, name),
-        Reg::Namespace => namespace_oid(name).map(i64::from),
+        Reg::Namespace => context.namespace_oid(name).map(i64::from),
         Reg::Procedure => procedure_named(schema, name).map(|procedure| i64::from(procedure.oid)),
         Reg::Role => (name == context.user).then_some(i64::from(OWNER_OID)),
         Reg::Operator | Reg::Type => None,
@@ -147,7 +185,7 @@ pub(crate) fn require_oid(context: &CatalogContext, reg: Reg, text: &str) -> Res
 
 fn class_name(context: &CatalogContext, oid: i64) -> Option<String> {
     if let Some(object) = context.object(oid) {
-        return Some(quote_ident(&object.name()));
+        return Some(context.shown(&object.table().def.schema, &object.name()));
     }
     let shape = shapes().find(|shape| i64::from(shape.relation.oid) == oid)?;
     Some(match shape.relation.schema {
@@ -158,20 +196,12 @@ fn class_name(context: &CatalogContext, oid: i64) -> Option<String> {
 
 fn class_oid(context: &CatalogContext, schema: Option<&str>, name: &str) -> Option<i64> {
     let of_catalog = |schema: &str| shape(schema, name).map(|shape| i64::from(shape.relation.oid));
-    let of_user = || context.object_named(name).map(|object| i64::from(object.oid()));
+    let of_user = || context.object_named(schema, name).map(|object| i64::from(object.oid()));
     match schema {
         None => of_catalog(PG_CATALOG).or_else(of_user),
-        Some("public") => of_user(),
-        Some(schema) => of_catalog(schema),
+        Some(schema @ (PG_CATALOG | INFORMATION_SCHEMA)) => of_catalog(schema),
+        Some(_) => of_user(),
     }
-}
-
-pub(crate) fn namespace_name(oid: i64) -> Option<&'static str> {
-    NAMESPACES.iter().find(|(candidate, _)| i64::from(*candidate) == oid).map(|(_, name)| *name)
-}
-
-pub(crate) fn namespace_oid(name: &str) -> Option<u32> {
-    NAMESPACES.iter().find(|(_, candidate)| *candidate == name).map(|(oid, _)| *oid)
 }
 
 /// What `format_type` prints; `None` for an oid that is no type.
@@ -222,7 +252,7 @@ pub(crate) fn split_name(text: &str) -> Option<Vec<String>> {
 }
 
 /// The identifier as SQL text: quoted only if it must be.
-pub(crate) fn quote_ident(name: &str) -> String {
+pub fn quote_ident(name: &str) -> String {
     let mut chars = name.chars();
     let plain = chars.next().is_some_and(|c| c.is_ascii_lowercase() || c == '_')
         && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')

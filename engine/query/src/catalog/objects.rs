@@ -40,7 +40,9 @@ impl CatalogContext {
     pub(crate) fn tables(&self) -> Vec<&Arc<TableVersion>> {
         let mut tables: Vec<_> =
             self.snapshot.tables().filter(|table| table.def.environment == self.environment).collect();
-        tables.sort_by(|left, right| left.def.name.cmp(&right.def.name));
+        tables.sort_by(|left, right| {
+            (&left.def.name, &left.def.schema).cmp(&(&right.def.name, &right.def.schema))
+        });
         tables
     }
 
@@ -80,11 +82,19 @@ impl CatalogContext {
         self.any_object(|object| object.oid() == oid)
     }
 
-    pub(crate) fn object_named(&self, name: &str) -> Option<Object<'_>> {
-        self.any_object(|object| match object {
-            Object::Table(table) => table.def.name == name,
-            Object::Index(_, index) => index.name() == name,
-            Object::Sequence(table, column) => table.def.sequence_name(column) == name,
+    /// In that schema, else along the search path.
+    pub(crate) fn object_named(&self, schema: Option<&str>, name: &str) -> Option<Object<'_>> {
+        let Some(schema) = schema else {
+            let mut searched = self.snapshot.searched_schemas(&self.environment);
+            return searched.find_map(|schema| self.object_named(Some(schema), name));
+        };
+        self.any_object(|object| {
+            object.table().def.schema == schema
+                && match object {
+                    Object::Table(table) => table.def.name == name,
+                    Object::Index(_, index) => index.name() == name,
+                    Object::Sequence(table, column) => table.def.sequence_name(column) == name,
+                }
         })
     }
 

@@ -32,11 +32,11 @@ impl ChangeQuery {
         key: &[String],
     ) -> Result<Self> {
         let select = select_of(query)?;
-        let (name, _) = plain_table(select).ok_or_else(|| {
-            refused("a subquery in FROM, a function in FROM, or a schema other than public")
-        })?;
+        let (name, _) =
+            plain_table(select).ok_or_else(|| refused("a subquery in FROM, or a function in FROM"))?;
         let snapshot = context.snapshot.get();
-        let version = snapshot.find(&context.environment, &name).ok_or_else(|| undefined_table(&name))?;
+        let version =
+            snapshot.find(&context.environment, &name).ok_or_else(|| undefined_table(&name.to_string()))?;
         let def = &version.def;
 
         let mut query = query.clone();

@@ -14,7 +14,7 @@ use super::{
     Ddl, Scope,
     create_table::{add_column, add_constraint, check_default, default_text},
     deparse, generation,
-    names::{find_table, identifier, object_name, taken},
+    names::{check_schema, find_table, identifier, object_name, relation_name},
     retype::{Rewrite, retype},
     sequence::{call as sequence_call, owned, pin_names, starts, with_sequences},
 };
@@ -24,7 +24,10 @@ pub fn alter_table(alter: &AlterTable, scope: &Scope) -> Result<Ddl> {
     let mut ddl = Ddl::tagged("ALTER TABLE");
     let mut def = match find_table(scope.snapshot, scope.environment, &alter.name) {
         Ok(def) => def,
-        Err(error) if alter.if_exists && error.state() == SqlState::UndefinedTable => {
+        Err(error)
+            if alter.if_exists
+                && matches!(error.state(), SqlState::UndefinedTable | SqlState::InvalidSchemaName) =>
+        {
             ddl.notices.push(Error::new(SqlState::UndefinedTable, format!("{}, skipping", error.message())));
             return Ok(ddl);
         }
@@ -64,7 +67,7 @@ fn apply(def: &mut TableDef, operation: &AlterTableOperation, scope: &Scope, ddl
         }
         A::RenameTable { table_name: RenameTableNameKind::To(name) | RenameTableNameKind::As(name) } => {
             let name = object_name(name)?;
-            if taken(scope.snapshot, scope.environment, &name) {
+            if scope.is_taken(&def.schema, &name) {
                 return Err(Error::new(
                     SqlState::DuplicateTable,
                     format!("relation \"{name}\" already exists"),
@@ -244,7 +247,8 @@ fn set_default(def: &mut TableDef, name: &str, value: &Expr, scope: &Scope) -> R
     generation::refuse_default(column, &def.name, false)?;
     check_default(value, &column.ty)?;
     let default = default_text(&with_sequences(value, def, scope)?);
-    if column.generated.is_some() && default == Some(sequence_call(&def.sequence_name(column))) {
+    let own = || sequence_call(&def.schema, &def.sequence_name(column));
+    if column.generated.is_some() && default == Some(own()) {
         return Ok(());
     }
     for column in def.columns.iter_mut().filter(|column| column.name == name) {
@@ -296,18 +300,15 @@ fn is_identity(column: &ColumnDef) -> bool {
 /// ALTER INDEX … RENAME TO.
 pub fn alter_index(name: &ObjectName, operation: &AlterIndexOperation, scope: &Scope) -> Result<Ddl> {
     let AlterIndexOperation::RenameIndex { index_name } = operation;
-    let (old, new) = (object_name(name)?, object_name(index_name)?);
-    if taken(scope.snapshot, scope.environment, &new) {
+    let (named, new) = (relation_name(name)?, object_name(index_name)?);
+    let Some(owner) = scope.snapshot.find_indexed(scope.environment, &named) else {
+        check_schema(scope.snapshot, scope.environment, &named)?;
+        return Err(Error::new(SqlState::UndefinedTable, format!("relation \"{named}\" does not exist")));
+    };
+    let old = named.name;
+    if scope.is_taken(&owner.def.schema, &new) {
         return Err(Error::new(SqlState::DuplicateTable, format!("relation \"{new}\" already exists")));
     }
-    let owner = scope.snapshot.tables().find(|version| {
-        version.def.environment == scope.environment
-            && (version.def.indexes.iter().any(|index| index.name == old)
-                || version.def.uniques.iter().any(|unique| unique.name == old))
-    });
-    let Some(owner) = owner else {
-        return Err(Error::new(SqlState::UndefinedTable, format!("relation \"{old}\" does not exist")));
-    };
     let mut def = owner.def.as_ref().clone();
     for index in def.indexes.iter_mut().filter(|index| index.name == old) {
         index.name.clone_from(&new);

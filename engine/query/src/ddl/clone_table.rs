@@ -9,20 +9,21 @@ use sepal_types::{Error, IndexDef, Result, SqlState, TableDef};
 use super::{
     Scope,
     create_table::add_unique,
-    names::{generated, object_name, taken},
+    names::{creation_schema, generated, relation_name},
     sequence::name_sequence,
 };
 use crate::sql::history::CloneTable;
 
 /// The notice when there is such a table and IF NOT EXISTS was said; `None` when it is to be made.
 ///
-/// Errors: 42P07 when the name is taken.
+/// Errors: 42P07 when the name is taken, 3F000.
 pub fn clone_exists(clone: &CloneTable, snapshot: &Snapshot, environment: &str) -> Result<Option<Error>> {
-    let name = object_name(&clone.name)?;
-    if !taken(snapshot, environment, &name) {
+    let name = relation_name(&clone.name)?;
+    let schema = creation_schema(snapshot, environment, &name)?;
+    if !snapshot.is_taken(environment, &schema, &name.name) {
         return Ok(None);
     }
-    let message = format!("relation \"{name}\" already exists");
+    let message = format!("relation \"{}\" already exists", name.name);
     if clone.if_not_exists {
         return Ok(Some(Error::new(SqlState::DuplicateTable, format!("{message}, skipping"))));
     }
@@ -31,10 +32,11 @@ pub fn clone_exists(clone: &CloneTable, snapshot: &Snapshot, environment: &str) 
 
 /// The clone of a table, once its name is known to be free.
 pub fn clone_definition(clone: &CloneTable, source: &TableDef, scope: &Scope) -> Result<TableDef> {
-    let name = object_name(&clone.name)?;
+    let name = relation_name(&clone.name)?;
     let mut def = TableDef {
         id: (scope.new_id)(),
-        name,
+        schema: scope.creation_schema(&name)?,
+        name: name.name,
         uniques: Vec::new(),
         indexes: Vec::new(),
         captured: false,
@@ -79,7 +81,7 @@ fn add_index(def: &mut TableDef, index: &IndexDef, scope: &Scope) {
         .map(|column| column.name.as_str())
         .collect();
     let name = generated(&def.name, &columns, "idx", |name| {
-        taken(scope.snapshot, scope.environment, name)
+        scope.is_taken(&def.schema, name)
             || def.name == name
             || def.index(name).is_some()
             || def.uniques.iter().any(|unique| unique.name == name)

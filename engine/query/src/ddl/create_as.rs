@@ -10,7 +10,7 @@ use sepal_types::{
 
 use super::{
     create_table::{check_storable, no_temporary_tables},
-    names::{object_name, taken},
+    names::{creation_schema, relation_name},
 };
 use crate::output::OutputColumn;
 
@@ -59,13 +59,14 @@ impl CreateAs {
 
     /// The notice when the table exists and IF NOT EXISTS was said; `None` when it is to be made.
     ///
-    /// Errors: 42P07 when it exists.
+    /// Errors: 42P07 when it exists, 3F000.
     pub fn exists(&self, snapshot: &Snapshot, environment: &str) -> Result<Option<Error>> {
-        let name = object_name(&self.name)?;
-        if !taken(snapshot, environment, &name) {
+        let name = relation_name(&self.name)?;
+        let schema = creation_schema(snapshot, environment, &name)?;
+        if !snapshot.is_taken(environment, &schema, &name.name) {
             return Ok(None);
         }
-        let message = format!("relation \"{name}\" already exists");
+        let message = format!("relation \"{}\" already exists", name.name);
         if self.if_not_exists {
             return Ok(Some(Error::new(SqlState::DuplicateTable, format!("{message}, skipping"))));
         }
@@ -74,17 +75,23 @@ impl CreateAs {
 
     /// The table with the columns of the query's result.
     ///
-    /// Errors: 42701 a name twice, 42P16 and 0A000 a type that no column has.
-    pub fn definition(&self, columns: &[OutputColumn], environment: &str, id: TableId) -> Result<TableDef> {
+    /// Errors: 3F000, 42701 a name twice, 42P16 and 0A000 a type that no column has.
+    pub fn definition(
+        &self,
+        columns: &[OutputColumn],
+        (snapshot, environment): (&Snapshot, &str),
+        id: TableId,
+    ) -> Result<TableDef> {
         if columns.len() > MAX_COLUMNS {
             let message = format!("tables can have at most {MAX_COLUMNS} columns");
             return Err(Error::new(SqlState::TooManyColumns, message));
         }
+        let name = relation_name(&self.name)?;
         let mut def = TableDef {
             id,
             environment: environment.to_owned(),
-            schema: "public".to_owned(),
-            name: object_name(&self.name)?,
+            schema: creation_schema(snapshot, environment, &name)?,
+            name: name.name,
             columns: Vec::with_capacity(columns.len()),
             next_column: ColumnId(1),
             uniques: Vec::new(),

@@ -12,7 +12,7 @@ use super::{
     Ddl, Scope,
     create_table::add_unique,
     deparse::{bare_name, print},
-    names::{find_table, generated, identifier, object_name, taken},
+    names::{find_table, generated, identifier, object_name},
     vector_index::{Indexed, bare, indexed},
 };
 
@@ -41,10 +41,10 @@ pub fn create_index(create: &CreateIndex, scope: &Scope) -> Result<Ddl> {
         Some(name) => object_name(name)?,
         None => {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            generated(&def.name, &names, "idx", |name| taken(scope.snapshot, scope.environment, name))
+            generated(&def.name, &names, "idx", |name| scope.is_taken(&def.schema, name))
         }
     };
-    if taken(scope.snapshot, scope.environment, &name) {
+    if scope.is_taken(&def.schema, &name) {
         if create.if_not_exists {
             ddl.notices.push(Error::new(
                 SqlState::DuplicateTable,

@@ -15,7 +15,7 @@ use sepal_types::{
 
 use super::{
     Ddl, Scope, generation,
-    names::{generated, identifier, object_name, taken},
+    names::{generated, identifier, relation_name},
     sequence::{check_identity_type, identity_options, name_sequence, starts, with_sequences},
 };
 
@@ -24,10 +24,12 @@ use super::{
 /// Errors: 42P07 the name is taken, 42701 a column twice, 42704 an unknown type, 0A000 what Sepal has not.
 pub fn create_table(create: &CreateTable, scope: &Scope) -> Result<Ddl> {
     refuse_unsupported(create)?;
-    let name = object_name(&create.name)?;
+    let name = relation_name(&create.name)?;
     let mut ddl = Ddl::tagged("CREATE TABLE");
     check_columns(create)?;
-    if taken(scope.snapshot, scope.environment, &name) {
+    let schema = scope.creation_schema(&name)?;
+    let name = name.name;
+    if scope.is_taken(&schema, &name) {
         let error = Error::new(SqlState::DuplicateTable, format!("relation \"{name}\" already exists"));
         if create.if_not_exists {
             ddl.notices.push(Error::new(
@@ -41,7 +43,7 @@ pub fn create_table(create: &CreateTable, scope: &Scope) -> Result<Ddl> {
     let mut def = TableDef {
         id: (scope.new_id)(),
         environment: scope.environment.to_owned(),
-        schema: "public".to_owned(),
+        schema,
         name,
         columns: Vec::new(),
         next_column: ColumnId(1),
@@ -310,7 +312,7 @@ fn vector_dimensions(text: &str) -> Option<(VectorKind, String)> {
 /// What stands in the parentheses behind a type's name; `None` for another type.
 fn written_dimensions(text: &str, name: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase();
-    let bare = lower.strip_prefix("public.").unwrap_or(&lower);
+    let bare = VectorKind::without_schema(&lower).unwrap_or(&lower);
     let rest = bare.strip_prefix(name)?.trim();
     if rest.is_empty() {
         return Some(String::new());
@@ -426,7 +428,7 @@ pub fn add_unique(
     let names: Vec<&str> =
         columns.iter().filter_map(|id| def.column_by_id(*id)).map(|column| column.name.as_str()).collect();
     let is_taken = |name: &str| {
-        taken(scope.snapshot, scope.environment, name)
+        scope.is_taken(&def.schema, name)
             || def.uniques.iter().any(|unique| unique.name == name)
             || def.name == name
     };

@@ -2,11 +2,11 @@
 
 use datafusion::sql::sqlparser::ast::{ObjectName, ObjectType, Truncate, TruncateIdentityOption};
 use sepal_storage::Op;
-use sepal_types::{ColumnDef, Error, Result, SqlState, TableDef};
+use sepal_types::{ColumnDef, Error, RelationName, Result, SqlState, TableDef};
 
 use super::{
     Ddl, Scope,
-    names::{find_table, object_name},
+    names::{check_schema, find_table, relation_name},
     sequence::owned,
 };
 
@@ -15,14 +15,11 @@ pub fn drop_objects(kind: ObjectType, if_exists: bool, names: &[ObjectName], sco
     match kind {
         ObjectType::Table => drop_tables(if_exists, names, scope),
         ObjectType::Index => {
-            let names = names.iter().map(object_name).collect::<Result<Vec<_>>>()?;
+            let names = names.iter().map(relation_name).collect::<Result<Vec<_>>>()?;
             drop_indexes(&names, if_exists, scope)
         }
-        ObjectType::View | ObjectType::MaterializedView | ObjectType::Schema | ObjectType::Type
-            if if_exists =>
-        {
+        ObjectType::View | ObjectType::MaterializedView | ObjectType::Type if if_exists => {
             let mut ddl = Ddl::tagged(match kind {
-                ObjectType::Schema => "DROP SCHEMA",
                 ObjectType::Type => "DROP TYPE",
                 _ => "DROP VIEW",
             });
@@ -40,25 +37,33 @@ pub fn drop_objects(kind: ObjectType, if_exists: bool, names: &[ObjectName], sco
 fn drop_tables(if_exists: bool, names: &[ObjectName], scope: &Scope) -> Result<Ddl> {
     let mut ddl = Ddl::tagged("DROP TABLE");
     for name in names {
-        let name = object_name(name)?;
+        let name = relation_name(name)?;
+        if let Err(error) = check_schema(scope.snapshot, scope.environment, &name) {
+            if !if_exists {
+                return Err(error);
+            }
+            ddl.notices.push(Error::new(error.state(), format!("{}, skipping", error.message())));
+            continue;
+        }
         match scope.snapshot.find(scope.environment, &name) {
             Some(version) => {
                 ddl.ops.push(Op::DropTable(version.def.id));
                 ddl.ops.extend(owned(scope, version.def.id, None).into_iter().map(Op::DropTable));
             }
             None if scope.snapshot.find_sequence(scope.environment, &name).is_some() => {
-                let message = format!("\"{name}\" is not a table");
+                let message = format!("\"{}\" is not a table", name.name);
                 return Err(Error::new(SqlState::WrongObjectType, message)
                     .with_hint("Use DROP SEQUENCE to remove a sequence."));
             }
             None if if_exists => {
                 ddl.notices.push(Error::new(
                     SqlState::UndefinedTable,
-                    format!("table \"{name}\" does not exist, skipping"),
+                    format!("table \"{}\" does not exist, skipping", name.name),
                 ));
             }
             None => {
-                return Err(Error::new(SqlState::UndefinedTable, format!("table \"{name}\" does not exist")));
+                let message = format!("table \"{}\" does not exist", name.name);
+                return Err(Error::new(SqlState::UndefinedTable, message));
             }
         }
     }
@@ -66,31 +71,32 @@ fn drop_tables(if_exists: bool, names: &[ObjectName], scope: &Scope) -> Result<D
 }
 
 /// Plans DROP INDEX, also CONCURRENTLY.
-pub fn drop_indexes(names: &[String], if_exists: bool, scope: &Scope) -> Result<Ddl> {
+pub fn drop_indexes(names: &[RelationName], if_exists: bool, scope: &Scope) -> Result<Ddl> {
     let mut ddl = Ddl::tagged("DROP INDEX");
     // As they are without the indexes named before: one table may have several of them.
     let mut altered: Vec<TableDef> = Vec::new();
-    for name in names {
+    for named in names {
+        let name = &named.name;
         let has = |def: &TableDef| {
             def.indexes.iter().any(|index| index.name == *name)
                 || def.uniques.iter().any(|unique| unique.name == *name)
         };
         let owner = scope
             .snapshot
-            .tables()
+            .find_indexed(scope.environment, named)
             .map(|version| version.def.as_ref())
-            .filter(|def| def.environment == scope.environment)
             .map(|def| altered.iter().find(|other| other.id == def.id).unwrap_or(def))
-            .find(|def| has(def));
+            .filter(|def| has(def));
         let Some(owner) = owner else {
+            let missing = check_schema(scope.snapshot, scope.environment, named).err().unwrap_or_else(|| {
+                Error::new(SqlState::UndefinedObject, format!("index \"{name}\" does not exist"))
+            });
             if if_exists {
-                ddl.notices.push(Error::new(
-                    SqlState::UndefinedObject,
-                    format!("index \"{name}\" does not exist, skipping"),
-                ));
+                let message = format!("{}, skipping", missing.message());
+                ddl.notices.push(Error::new(missing.state(), message));
                 continue;
             }
-            return Err(Error::new(SqlState::UndefinedObject, format!("index \"{name}\" does not exist")));
+            return Err(missing);
         };
         let mut def = owner.clone();
         if def.uniques.iter().any(|unique| unique.name == *name && unique.is_constraint()) {

@@ -14,6 +14,7 @@ mod drop;
 mod generation;
 mod names;
 mod retype;
+mod schema;
 mod sequence;
 mod vector_index;
 
@@ -25,11 +26,13 @@ pub use clone_table::{clone_definition, clone_exists};
 pub use create_as::CreateAs;
 pub use drop::drop_indexes;
 pub(crate) use generation::{generation_expression, not_immutable};
-pub use names::{identifier, object_name, table_name};
+pub(crate) use names::truncate;
+pub use names::{identifier, object_name, relation_name, table_name};
 pub use retype::Rewrite;
 pub(crate) use retype::expression_assignable;
-pub(crate) use sequence::call as sequence_call;
+pub use schema::plan_schema;
 pub use sequence::plan_sequence;
+pub(crate) use sequence::{call as sequence_call, in_public};
 
 /// What a DDL statement does.
 #[derive(Debug, Default)]
@@ -74,15 +77,11 @@ pub fn plan_ddl(statement: &ast::Statement, scope: &Scope) -> Result<Option<Ddl>
             drop::drop_objects(*object_type, *if_exists, names, scope)?
         }
         S::Truncate(truncate) => drop::truncate(truncate, scope)?,
-        S::CreateExtension(create) => extension(&create.name.value)?,
         S::DropExtension(_) => {
             return Err(Error::new(
                 SqlState::DependentObjectsStillExist,
                 "cannot drop extension vector because the type vector is built in",
             ));
-        }
-        S::CreateSchema { schema_name, if_not_exists, .. } => {
-            schema(&schema_name.to_string(), *if_not_exists)?
         }
         S::Comment { .. } => Ddl::tagged("COMMENT"),
         S::Grant { .. } => Ddl::tagged("GRANT"),
@@ -99,23 +98,4 @@ pub fn plan_ddl(statement: &ast::Statement, scope: &Scope) -> Result<Option<Ddl>
         }
         _ => return Ok(None),
     }))
-}
-
-fn extension(name: &str) -> Result<Ddl> {
-    if matches!(name.to_lowercase().as_str(), "vector" | "plpgsql") {
-        return Ok(Ddl::tagged("CREATE EXTENSION"));
-    }
-    Err(Error::unsupported(format!("extension \"{name}\" is not available"))
-        .with_hint("Sepal has the extension vector built in, and no others."))
-}
-
-fn schema(name: &str, if_not_exists: bool) -> Result<Ddl> {
-    if name.trim_matches('"') != "public" {
-        return Err(Error::unsupported("schemas other than public are not supported")
-            .with_hint("Use an environment (a database of its own) or a prefix in the table names."));
-    }
-    if !if_not_exists {
-        return Err(Error::new(SqlState::DuplicateObject, "schema \"public\" already exists"));
-    }
-    Ok(Ddl::tagged("CREATE SCHEMA"))
 }

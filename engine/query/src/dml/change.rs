@@ -28,7 +28,7 @@ use super::{
     returning::{Beside, Returning, skeleton},
 };
 use crate::{
-    ddl::{identifier, object_name},
+    ddl::{identifier, object_name, relation_name},
     output::OutputColumn,
     planner::{TemporaryTables, undefined_table},
     point::PointRead,
@@ -76,7 +76,7 @@ impl Matched {
 struct Target {
     def: Arc<TableDef>,
     /// The name by which the statement's expressions call it.
-    name: Ident,
+    name: Vec<Ident>,
     alias: Option<String>,
 }
 
@@ -166,9 +166,10 @@ impl Change {
     ) -> Result<Self> {
         let first_beside = items.len();
         if returning.is_some() {
+            refuse_namesakes(&target, &more)?;
             items.extend(more.iter().flat_map(relation_names).map(all_columns));
         }
-        let mut query = skeleton(&target.def.name, None)?;
+        let mut query = skeleton(&target.def, None)?;
         if let Some(with) = with {
             check_names(with, &target.def)?;
             query.with = Some(with.clone());
@@ -182,7 +183,7 @@ impl Change {
         let columns = context.statement.column_types(&query);
         prepare_query(&mut query, parameters, &[], &columns);
         let with_ids = UserTable::with_row_ids(Arc::clone(&target.def), context.statement);
-        let temporary = TemporaryTables::default().with(&target.def.name, Arc::new(with_ids));
+        let temporary = TemporaryTables::default().instead_of(&target.def, Arc::new(with_ids));
         let plan = context.engine.plan(context.statement, &temporary, &query, parameters)?;
         let point = PointRead::compile(context.engine, &plan);
         let returning = match returning {
@@ -316,6 +317,22 @@ fn relation_names(table: &TableWithJoins) -> Vec<Ident> {
     std::iter::once(&table.relation).chain(joined).filter_map(name).collect()
 }
 
+/// RETURNING knows the relations by their names. Errors: 0A000 where two have one.
+fn refuse_namesakes(target: &Target, more: &[TableWithJoins]) -> Result<()> {
+    let own = target.name.last().map(identifier);
+    let mut names: Vec<String> = own.into_iter().collect();
+    for name in more.iter().flat_map(relation_names) {
+        let name = identifier(&name);
+        if names.contains(&name) {
+            let message = format!("RETURNING beside two tables called {name} is not supported");
+            return Err(Error::unsupported(message)
+                .with_hint("Give one of them another name: FROM schema.table AS name."));
+        }
+        names.push(name);
+    }
+    Ok(())
+}
+
 fn all_columns(relation: Ident) -> SelectItem {
     let name = SelectItemQualifiedWildcardKind::ObjectName(ObjectName::from(vec![relation]));
     SelectItem::QualifiedWildcard(name, WildcardAdditionalOptions::default())
@@ -363,14 +380,19 @@ fn find_target(table: &TableWithJoins, context: &DmlContext) -> Result<Target> {
         return Err(Error::new(SqlState::SyntaxError, "the target of UPDATE and DELETE cannot be a join")
             .with_hint("Name the other tables in FROM or USING."));
     }
-    let table_name = object_name(name)?;
+    let table_name = relation_name(name)?;
     let snapshot = context.statement.snapshot.get();
     let version = snapshot
         .find(&context.statement.environment, &table_name)
-        .ok_or_else(|| undefined_table(&table_name))?;
+        .ok_or_else(|| undefined_table(&table_name.to_string()))?;
     let alias = alias.as_ref().map(|alias| identifier(&alias.name));
-    let shown = alias.clone().unwrap_or_else(|| table_name.clone());
-    Ok(Target { def: Arc::clone(&version.def), name: Ident::with_quote('"', shown), alias })
+    let def = Arc::clone(&version.def);
+    let shown = match &alias {
+        Some(alias) => vec![alias],
+        None => vec![&def.schema, &def.name],
+    };
+    let name = shown.into_iter().map(|part| Ident::with_quote('"', part)).collect();
+    Ok(Target { def, name, alias })
 }
 
 /// The query for the rows finds its target by name, where a CTE of that name would stand before it.
@@ -389,7 +411,8 @@ fn row_id_item(target: &Target) -> SelectItem {
 }
 
 fn column_item(target: &Target, column: &str) -> SelectItem {
-    let parts = vec![target.name.clone(), Ident::with_quote('"', column)];
+    let mut parts = target.name.clone();
+    parts.push(Ident::with_quote('"', column));
     SelectItem::ExprWithAlias {
         expr: Expr::CompoundIdentifier(parts),
         alias: Ident::with_quote('"', format!("__new_{column}")),

@@ -22,7 +22,7 @@ use super::{
     change::{assigned_columns, refuse_computed},
     defaults::{default_expression, is_default},
     generation::{Generation, affected},
-    returning::parse_query,
+    returning::{parse_query, qualified},
     rows_table::RowsTable,
 };
 use crate::{
@@ -319,7 +319,7 @@ impl Update {
         let excluded = RowsTable::new(paired_schema(def, false));
         let shown = alias.unwrap_or(&def.name);
         let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-        let (table, shown_quoted) = (quoted(&def.name), quoted(shown));
+        let (table, shown_quoted) = (qualified(def), quoted(shown));
         let mut query = parse_query(&format!(
             "SELECT 1 FROM {table} AS {shown_quoted} JOIN excluded ON {shown_quoted}.{PAIR} = excluded.{PAIR}"
         ))?;
@@ -352,7 +352,7 @@ impl Update {
         let columns = context.statement.column_types(&query);
         prepare_query(&mut query, parameters, &[], &columns);
         let temporary = TemporaryTables::default()
-            .with(&def.name, Arc::new(existing.clone()))
+            .instead_of(def, Arc::new(existing.clone()))
             .with("excluded", Arc::new(excluded.clone()));
         let plan = context.engine.plan(context.statement, &temporary, &query, parameters)?;
         let named = assigned.iter().filter_map(|(name, _)| def.column(name)).map(|column| column.id);

@@ -75,10 +75,12 @@ fn serial_values(def: &TableDef, column: &ColumnDef, rows: usize, context: &DmlC
 
 /// The expression that a DEFAULT's text says.
 pub fn parse_default(text: &str) -> Result<ast::Expr> {
-    Parser::new(&Postgres)
+    let mut expr = Parser::new(&Postgres)
         .with_tokens_with_locations(tokenize(text)?)
         .parse_expr()
-        .map_err(|problem| Error::bug(format!("the stored default {text} does not parse: {problem}")))
+        .map_err(|problem| Error::bug(format!("the stored default {text} does not parse: {problem}")))?;
+    crate::ddl::in_public(&mut expr);
+    Ok(expr)
 }
 
 /// What the word DEFAULT stands for in a row of VALUES or in SET.
@@ -87,7 +89,7 @@ pub fn default_expression(def: &TableDef, column: &ColumnDef) -> Result<ast::Exp
         return parse_default("NULL");
     }
     if column.is_counted() {
-        return parse_default(&crate::ddl::sequence_call(&def.sequence_name(column)));
+        return parse_default(&crate::ddl::sequence_call(&def.schema, &def.sequence_name(column)));
     }
     parse_default(column.default.as_deref().unwrap_or("NULL"))
 }

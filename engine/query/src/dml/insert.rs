@@ -26,7 +26,7 @@ use super::{
     returning::Returning,
 };
 use crate::{
-    ddl::object_name,
+    ddl::{object_name, relation_name},
     output::OutputColumn,
     planner::{TemporaryTables, ValueRows, undefined_table},
     sql::{ParameterTypes, expand_wildcards, prepare_query},
@@ -80,10 +80,11 @@ impl Insert {
         let TableObject::TableName(name) = &insert.table else {
             return Err(Error::unsupported("INSERT INTO a table function is not supported"));
         };
-        let name = object_name(name)?;
+        let name = relation_name(name)?;
         let snapshot = context.statement.snapshot.get();
-        let version =
-            snapshot.find(&context.statement.environment, &name).ok_or_else(|| undefined_table(&name))?;
+        let version = snapshot
+            .find(&context.statement.environment, &name)
+            .ok_or_else(|| undefined_table(&name.to_string()))?;
         let def = Arc::clone(&version.def);
         let mut targets = target_columns(&def, &insert.columns)?;
         let mut bare_rows = 1;

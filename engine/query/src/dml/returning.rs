@@ -80,9 +80,9 @@ impl Returning {
         let own = row_schema(def);
         let rows = if alone { own } else { numbered(own.fields().iter().map(|field| field.as_ref())) };
         let rows = RowsTable::new(rows);
-        let mut temporary = TemporaryTables::default().with(&def.name, Arc::new(rows.clone()));
+        let mut temporary = TemporaryTables::default().instead_of(def, Arc::new(rows.clone()));
         let mut beside = Vec::with_capacity(relations.len());
-        let mut query = if alone { skeleton(&def.name, alias)? } else { joined(def, shown, relations)? };
+        let mut query = if alone { skeleton(def, alias)? } else { joined(def, shown, relations)? };
         for (number, relation) in relations.iter().enumerate() {
             let table = RowsTable::new(numbered(relation.fields.iter()));
             temporary = temporary.with(&temporary_name(number), Arc::new(table.clone()));
@@ -206,7 +206,7 @@ fn quote(name: &str) -> String {
 /// The target and the relations beside it, row by row, in the order of the rows.
 fn joined(def: &TableDef, shown: &str, relations: &[Beside]) -> Result<Box<ast::Query>> {
     let target = quote(shown);
-    let mut sql = format!("SELECT 1 FROM {} AS {target}", quote(&def.name));
+    let mut sql = format!("SELECT 1 FROM {} AS {target}", qualified(def));
     for (number, relation) in relations.iter().enumerate() {
         let (table, name) = (quote(&temporary_name(number)), quote(&relation.name));
         sql.push_str(&format!(" JOIN {table} AS {name} ON {target}.{PAIR} = {name}.{PAIR}"));
@@ -252,10 +252,15 @@ fn without_numbers(
     written
 }
 
-/// `SELECT 1 FROM "table" [AS "alias"]`, to be given another list.
-pub fn skeleton(table: &str, alias: Option<&str>) -> Result<Box<ast::Query>> {
+/// A table's name that no search path has a say in.
+pub fn qualified(def: &TableDef) -> String {
+    format!("{}.{}", quote(&def.schema), quote(&def.name))
+}
+
+/// `SELECT 1 FROM "schema"."table" [AS "alias"]`, to be given another list.
+pub fn skeleton(def: &TableDef, alias: Option<&str>) -> Result<Box<ast::Query>> {
     let alias = alias.map(|alias| format!(" AS {}", quote(alias))).unwrap_or_default();
-    parse_query(&format!("SELECT 1 FROM {}{alias}", quote(table)))
+    parse_query(&format!("SELECT 1 FROM {}{alias}", qualified(def)))
 }
 
 /// Parses a query of our own making.

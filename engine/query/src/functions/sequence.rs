@@ -13,7 +13,7 @@ use datafusion::{
     common::Result,
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
-use sepal_types::{Error, SqlState};
+use sepal_types::{Error, RelationName, SqlState};
 
 use crate::{context::SequenceSource, error::carry};
 
@@ -50,8 +50,8 @@ impl std::hash::Hash for SequenceFunction {
 
 /// The name of a sequence in `'public.items_id_seq'`, `'"Items_id_seq"'`, as Postgres reads a `regclass`.
 ///
-/// Errors: 42602 for what is no name, 3F000 for a schema other than `public`.
-pub fn sequence_reference(text: &str) -> sepal_types::Result<String> {
+/// Errors: 42602 for what is no name.
+pub fn sequence_reference(text: &str) -> sepal_types::Result<RelationName> {
     let (mut parts, mut part, mut quoted) = (Vec::new(), String::new(), false);
     let mut chars = text.trim().chars().peekable();
     while let Some(c) = chars.next() {
@@ -71,11 +71,9 @@ pub fn sequence_reference(text: &str) -> sepal_types::Result<String> {
         _ if quoted || parts.iter().any(String::is_empty) => {
             Err(Error::new(SqlState::InvalidName, "invalid name syntax"))
         }
-        [name] => Ok(name.clone()),
-        [.., schema, name] if schema == "public" => Ok(name.clone()),
-        [.., schema, _] => {
-            Err(Error::new(SqlState::InvalidSchemaName, format!("schema \"{schema}\" does not exist")))
-        }
+        [name] => Ok(RelationName::bare(name)),
+        // A part before these is the environment.
+        [.., schema, name] => Ok(RelationName::qualified(schema, name)),
         [] => Err(Error::new(SqlState::InvalidName, "invalid name syntax")),
     }
 }

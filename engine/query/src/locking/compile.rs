@@ -18,12 +18,12 @@ use datafusion::{
         WildcardAdditionalOptions,
     },
 };
-use sepal_types::{Error, Result, SqlState, TableDef};
+use sepal_types::{Error, RelationName, Result, SqlState, TableDef};
 
 use super::{LockedRelation, LockingQuery, clause::Clause};
 use crate::{
     context::StatementContext,
-    ddl::{identifier, object_name},
+    ddl::{identifier, relation_name},
     output::OutputColumn,
     planner::{Engine, TemporaryTables},
     point::PointRead,
@@ -58,6 +58,7 @@ impl LockingQuery {
         query.locks.clear();
         let first = clauses.first().map_or("FOR UPDATE", Clause::name);
         let items = items(plain(&query, first)?, &query, context);
+        refuse_namesakes(&items, first)?;
         let relations = locked(&items, &clauses)?;
         let columns = context.column_types(&query);
         expand_wildcards(&mut query, &context.table_columns());
@@ -96,6 +97,19 @@ impl LockingQuery {
     }
 }
 
+/// The rows' ids are asked for by the names of their tables. Errors: 0A000 for `a.t` beside `b.t`.
+fn refuse_namesakes(items: &[Item], clause: &str) -> Result<()> {
+    let tables: Vec<&str> =
+        items.iter().filter(|item| item.def.is_some()).map(|item| item.alias.as_str()).collect();
+    match tables.iter().enumerate().find(|(place, name)| tables[..*place].contains(*name)) {
+        None => Ok(()),
+        Some((_, name)) => {
+            Err(Error::unsupported(format!("{clause} over two tables called {name} is not supported"))
+                .with_hint("Give one of them another name: FROM schema.table AS name."))
+        }
+    }
+}
+
 /// The SELECT of a query that gives rows as its tables have them.
 fn plain<'q>(query: &'q Query, clause: &str) -> Result<&'q Select> {
     let refused = |with: &str| Error::unsupported(format!("{clause} is not allowed with {with}"));
@@ -127,12 +141,11 @@ fn items(select: &Select, query: &Query, context: &StatementContext) -> Vec<Item
         let alias = |alias: &Option<TableAlias>| alias.as_ref().map(|alias| identifier(&alias.name));
         match factor {
             TableFactor::Table { name, alias: called, args: None, .. } => {
-                let table = object_name(name).unwrap_or_default();
-                let def = (!ctes.contains(&table))
-                    .then(|| snapshot.find(&context.environment, &table))
-                    .flatten()
-                    .map(|version| Arc::clone(&version.def));
-                Item { alias: alias(called).unwrap_or(table), def, derived: false, nullable: false }
+                let table = relation_name(name).unwrap_or_else(|_| RelationName::bare(""));
+                let of_with = table.schema.is_none() && ctes.contains(&table.name);
+                let def = (!of_with).then(|| snapshot.find(&context.environment, &table)).flatten();
+                let def = def.map(|version| Arc::clone(&version.def));
+                Item { alias: alias(called).unwrap_or(table.name), def, derived: false, nullable: false }
             }
             TableFactor::Derived { alias: called, .. } => {
                 let alias = alias(called).unwrap_or_default();
@@ -274,7 +287,7 @@ fn add_ids(select: &mut Select, relations: &[(usize, LockedRelation)]) {
         match item {
             SelectItem::Wildcard(options) => without(options, None),
             SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
-                let of = object_name(name).unwrap_or_default();
+                let of = relation_name(name).map(|name| name.name).unwrap_or_default();
                 without(options, Some(&of));
             }
             _ => {}

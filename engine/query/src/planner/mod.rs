@@ -11,6 +11,7 @@ mod json_rows;
 mod lateral_lists;
 mod lateral_rows;
 mod moment;
+mod namesakes;
 mod operators;
 mod past;
 mod provider;
@@ -236,6 +237,7 @@ impl Engine {
         query: &ast::Query,
         parameters: &mut ParameterTypes,
     ) -> Result<LogicalPlan> {
+        namesakes::check(query, context)?;
         let statement = ast::Statement::Query(Box::new(query.clone()));
         // Of other plans of the statement.
         let known = context.reads.ids();

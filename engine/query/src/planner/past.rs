@@ -23,7 +23,7 @@ use super::{Engine, TemporaryTables, has_parameters, undefined_table};
 use crate::{
     catalog,
     context::StatementContext,
-    ddl::object_name,
+    ddl::relation_name,
     dml::parse_query,
     error::carry,
     sql::{Moment, ParameterTypes, prepare_query},
@@ -162,19 +162,25 @@ pub(super) fn plan(
                 .with_hint("SET sepal.as_of shows the definitions of a moment, too."),
         ));
     }
-    let table = object_name(name).map_err(carry)?;
+    let table = relation_name(name).map_err(carry)?;
     let snapshot = context.snapshot.get();
     let Some(version) = snapshot.find(&context.environment, &table) else {
         let damage = snapshot.unreadable(&context.environment, &table);
-        return Err(carry(damage.map_or_else(|| missing(&table, known), |damage| damage.clone().into())));
+        return Err(carry(
+            damage.map_or_else(|| missing(&table.to_string(), known), |damage| damage.clone().into()),
+        ));
     };
     let provider = UserTable::new(Arc::clone(&version.def), context);
     // Under a name of its own: DataFusion takes scans of one name for scans of one table.
     let scanned = TableReference::bare(format!("{table}@{number}"));
     let source = provider_as_source(Arc::new(provider));
     let plan = LogicalPlanBuilder::scan(scanned, source, None)?.build()?;
-    let own =
-        || TableAlias { explicit: true, name: Ident::with_quote('"', &table), columns: Vec::new(), at: None };
+    let own = || TableAlias {
+        explicit: true,
+        name: Ident::with_quote('"', &table.name),
+        columns: Vec::new(),
+        at: None,
+    };
     Ok(PlannedRelation::new(plan, Some(alias.unwrap_or_else(own))))
 }
 

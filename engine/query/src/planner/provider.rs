@@ -18,7 +18,7 @@ use datafusion::{
     },
 };
 use sepal_storage::Snapshot;
-use sepal_types::{Error, SqlState};
+use sepal_types::{Error, RelationName, RelationRef, SqlState, TableDef, TableId};
 
 use super::{Engine, operators::Operators, relation::Relations, types::Types};
 use crate::{
@@ -31,13 +31,42 @@ use crate::{
 
 /// Tables that exist for one statement: the rows just written (RETURNING), the rows proposed (`excluded`).
 #[derive(Clone, Default)]
-pub struct TemporaryTables(HashMap<String, Arc<dyn TableProvider>>);
+pub struct TemporaryTables(HashMap<String, Temporary>);
+
+#[derive(Clone)]
+struct Temporary {
+    provider: Arc<dyn TableProvider>,
+    /// The table in whose place it stands, with its schema.
+    instead: Option<(TableId, String)>,
+}
 
 impl TemporaryTables {
+    /// One that has a name of its own.
     #[must_use]
     pub fn with(mut self, name: &str, provider: Arc<dyn TableProvider>) -> Self {
-        self.0.insert(name.to_owned(), provider);
+        self.0.insert(name.to_owned(), Temporary { provider, instead: None });
         self
+    }
+
+    /// One in the place of a table, wherever that is named.
+    #[must_use]
+    pub fn instead_of(mut self, def: &TableDef, provider: Arc<dyn TableProvider>) -> Self {
+        let instead = Some((def.id, def.schema.clone()));
+        self.0.insert(def.name.clone(), Temporary { provider, instead });
+        self
+    }
+
+    fn find(&self, name: &TableReference, context: &StatementContext) -> Option<&Arc<dyn TableProvider>> {
+        let found = self.0.get(name.table())?;
+        let is_it = match (&found.instead, name.schema()) {
+            (None, schema) => schema.is_none(),
+            (Some((_, own)), Some(schema)) => own == schema,
+            (Some((id, _)), None) => {
+                let snapshot = context.snapshot.get();
+                snapshot.find(&context.environment, name.table()).is_some_and(|table| table.def.id == *id)
+            }
+        };
+        is_it.then_some(&found.provider)
     }
 }
 
@@ -89,17 +118,11 @@ impl<'a> Provider<'a> {
         all.get(name).cloned()
     }
 
-    fn sequence(&self, snapshot: &Snapshot, name: &str) -> Option<Arc<dyn TableProvider>> {
-        let environment = &*self.context.environment;
-        let of_column = || {
-            let mut tables = snapshot.tables().filter(|version| version.def.environment == environment);
-            tables.any(|version| version.def.sequence_named(name).is_some())
-        };
-        let there = snapshot.find_sequence(environment, name).is_some() || of_column();
-        let source = Arc::clone(&self.context.sequences);
-        there.then(|| {
-            Arc::new(SequenceTable::new(catalog::quote_ident(name), source)) as Arc<dyn TableProvider>
-        })
+    fn sequence(&self, snapshot: &Snapshot, name: RelationRef<'_>) -> Option<Arc<dyn TableProvider>> {
+        let (version, _) = snapshot.sequence_named(&self.context.environment, name)?;
+        let sequence =
+            format!("{}.{}", catalog::quote_ident(&version.def.schema), catalog::quote_ident(name.name));
+        Some(Arc::new(SequenceTable::new(sequence, Arc::clone(&self.context.sequences))))
     }
 
     fn catalog_table(&self, schema: &str, name: &str) -> Option<Arc<dyn TableProvider>> {
@@ -110,7 +133,7 @@ impl<'a> Provider<'a> {
 
 /// Why a snapshot has no table of this name: it was never there, or it is of the past and damaged. `shown`: as the
 /// statement writes it.
-pub fn no_table(snapshot: &Snapshot, environment: &str, name: &str, shown: &str) -> Error {
+pub fn no_table(snapshot: &Snapshot, environment: &str, name: &RelationName, shown: &str) -> Error {
     match snapshot.unreadable(environment, name) {
         Some(damage) => damage.clone().into(),
         None => undefined_table(shown),
@@ -136,9 +159,7 @@ impl ContextProvider for Provider<'_> {
             let message = format!("cross-database references are not implemented: \"{name}\"");
             return Err(carry(Error::unsupported(message)));
         }
-        if let Some(provider) =
-            self.temporary.0.get(table).filter(|_| name.schema().is_none_or(|schema| schema == "public"))
-        {
+        if let Some(provider) = self.temporary.find(&name, self.context) {
             return Ok(provider_as_source(Arc::clone(provider)));
         }
         if name.schema().is_none()
@@ -150,22 +171,21 @@ impl ContextProvider for Provider<'_> {
             Some(schema @ ("pg_catalog" | "information_schema")) => {
                 self.catalog_table(schema, table).map(provider_as_source).ok_or_else(undefined)
             }
-            Some("public") | None => {
+            schema => {
+                let relation = RelationRef { schema, name: table };
                 let snapshot = self.context.snapshot.get();
-                if let Some(version) = snapshot.find(&self.context.environment, table) {
+                if let Some(version) = snapshot.find(&self.context.environment, relation) {
                     self.context.reads.note(version.def.id);
                     let provider = UserTable::new(Arc::clone(&version.def), self.context);
                     return Ok(provider_as_source(Arc::new(provider)));
                 }
-                if let Some(damage) = snapshot.unreadable(&self.context.environment, table) {
+                if let Some(damage) = snapshot.unreadable(&self.context.environment, relation) {
                     return Err(carry(damage.clone().into()));
                 }
-                let catalog =
-                    name.schema().is_none().then(|| self.catalog_table("pg_catalog", table)).flatten();
-                let catalog = catalog.or_else(|| self.sequence(&snapshot, table));
+                let catalog = schema.is_none().then(|| self.catalog_table("pg_catalog", table)).flatten();
+                let catalog = catalog.or_else(|| self.sequence(&snapshot, relation));
                 catalog.map(provider_as_source).ok_or_else(undefined)
             }
-            Some(_) => Err(undefined()),
         }
     }
 

@@ -22,12 +22,13 @@ use datafusion::{
     },
 };
 use sepal_storage::arrow_type;
-use sepal_types::{ColumnDef, Error, Metric, SqlState, SqlType, TableDef, VectorKind};
+use sepal_types::{ColumnDef, Error, Metric, RelationName, SqlState, SqlType, TableDef, VectorKind};
 
 use super::{json_rows, lateral_lists, past, provider::no_table, series, sink_errors, unnested};
 use crate::{
     context::StatementContext,
     error::carry,
+    functions::sequence_reference,
     output::typed_field,
     sql::{ParameterTypes, Postgres, prepare_expression, reference},
     table::UserTable,
@@ -90,7 +91,7 @@ impl RelationPlanner for Relations {
 
 /// The arguments of one call.
 struct Call {
-    table: String,
+    table: RelationName,
     column: String,
     query: Expr,
     k: Expr,
@@ -129,7 +130,7 @@ impl Call {
         };
         let empty = DFSchema::empty();
         Ok(Call {
-            table: object_name(&table, context)
+            table: relation_name(&table, context)?
                 .ok_or_else(|| usage("the first argument of knn() names a table"))?,
             column: object_name(&column, context)
                 .ok_or_else(|| usage("the second argument of knn() names a column"))?,
@@ -166,10 +167,10 @@ fn named(
 impl Relations {
     fn plan(&self, call: Call, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
         let snapshot = self.context.snapshot.get();
-        let table_name = call.table.rsplit('.').next().unwrap_or(&call.table).to_owned();
-        let version = snapshot
-            .find(&self.context.environment, &table_name)
-            .ok_or_else(|| carry(no_table(&snapshot, &self.context.environment, &table_name, &call.table)))?;
+        let (environment, named) = (&self.context.environment, &call.table);
+        let missing = || carry(no_table(&snapshot, environment, named, &named.to_string()));
+        let version = snapshot.find(environment, named).ok_or_else(missing)?;
+        let table_name = named.name.clone();
         let def = &version.def;
         self.context.reads.note(def.id);
         let column = vector_column(def, &call.column)?;
@@ -267,7 +268,28 @@ fn count_operand(expr: Expr) -> Expr {
     }
 }
 
-/// `items`, `public.items`, `'items'`.
+/// `items`, `public.items`, `'items'`, `'public.items'`.
+///
+/// Errors: 42602 for a text that is no name.
+fn relation_name(expr: &ast::Expr, context: &dyn RelationPlannerContext) -> Result<Option<RelationName>> {
+    Ok(match expr {
+        ast::Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+            [.., schema, name] => {
+                let fold = |ident: &ast::Ident| context.normalize_ident(ident.clone());
+                Some(RelationName::qualified(fold(schema), fold(name)))
+            }
+            _ => None,
+        },
+        other => match (text(other), object_name(other, context)) {
+            // Such a text was always taken as it is, and is one still where it has no schema.
+            (Some(text), _) if !text.contains('.') => Some(RelationName::bare(text)),
+            (Some(text), _) => Some(sequence_reference(&text).map_err(carry)?),
+            (None, name) => name.map(RelationName::bare),
+        },
+    })
+}
+
+/// `items`, `'items'`.
 fn object_name(expr: &ast::Expr, context: &dyn RelationPlannerContext) -> Option<String> {
     match expr {
         ast::Expr::Identifier(ident) => Some(context.normalize_ident(ident.clone())),

@@ -32,7 +32,7 @@ impl TypePlanner for Types {
 /// type.
 fn vector_modifier(name: &str) -> Option<(Option<VectorKind>, String)> {
     let lower = name.to_ascii_lowercase();
-    let bare = lower.strip_prefix("public.").unwrap_or(&lower);
+    let bare = VectorKind::without_schema(&lower).unwrap_or(&lower);
     VectorKind::ALL.map(Some).into_iter().chain([None]).find_map(|kind| {
         let rest = bare.strip_prefix(kind.map_or(SparseVector::NAME, VectorKind::name))?.trim();
         Some((kind, rest.strip_prefix('(')?.strip_suffix(')')?.trim().to_owned()))

@@ -5,7 +5,7 @@
 //! no effect.
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
-use sepal_types::{Error, Result, SqlState};
+use sepal_types::{Error, RelationName, Result, SqlState};
 
 use super::tokens;
 
@@ -34,15 +34,15 @@ pub enum Maintenance {
 /// A table, and those of its columns that ANALYZE is about; none: all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedTable {
-    pub table: String,
+    pub table: RelationName,
     pub columns: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reindexed {
-    Index(String),
-    Table(String),
-    /// All tables of the environment: `DATABASE [name]`, `SCHEMA public`, `SYSTEM`.
+    Index(RelationName),
+    Table(RelationName),
+    /// All tables of the environment: `DATABASE [name]`, `SYSTEM`.
     Database(Option<String>),
     Schema(String),
 }
@@ -178,13 +178,13 @@ impl<'a> Walk<'a> {
         Ok(if word.quote_style.is_some() { word.value.clone() } else { word.value.to_lowercase() })
     }
 
-    /// The last part of `[database.][schema.]name`.
-    fn qualified_name(&mut self) -> Result<String> {
-        let mut name = self.name()?;
+    /// `[database.][schema.]name`; the database is not looked at.
+    fn qualified_name(&mut self) -> Result<RelationName> {
+        let (mut schema, mut name) = (None, self.name()?);
         while self.eat_token(&Token::Period) {
-            name = self.name()?;
+            schema = Some(std::mem::replace(&mut name, self.name()?));
         }
-        Ok(name)
+        Ok(RelationName { schema, name })
     }
 
     /// `table [(column, …)], …`, or nothing.
@@ -291,8 +291,15 @@ mod tests {
         }
     }
 
+    fn name(text: &str) -> RelationName {
+        match text.split_once('.') {
+            Some((schema, name)) => RelationName::qualified(schema, name),
+            None => RelationName::bare(text),
+        }
+    }
+
     fn tables(names: &[&str]) -> Vec<NamedTable> {
-        names.iter().map(|name| NamedTable { table: (*name).to_owned(), columns: Vec::new() }).collect()
+        names.iter().map(|text| NamedTable { table: name(text), columns: Vec::new() }).collect()
     }
 
     #[test]
@@ -305,23 +312,23 @@ mod tests {
         assert_eq!(parsed("vacuum full items"), vacuum(true, false, false, &["items"]));
         assert_eq!(
             parsed("VACUUM FULL FREEZE VERBOSE ANALYZE a, public.\"B\""),
-            vacuum(true, true, true, &["a", "B"])
+            vacuum(true, true, true, &["a", "public.B"])
         );
         assert_eq!(
             parsed("VACUUM (FULL, ANALYZE false, VERBOSE on, PARALLEL 4, INDEX_CLEANUP auto) a"),
             vacuum(true, false, true, &["a"])
         );
         assert_eq!(parsed("ANALYZE"), Maintenance::Analyze { verbose: false, tables: Vec::new() });
-        let columns = vec![NamedTable { table: "a".into(), columns: vec!["x".into(), "y".into()] }];
+        let columns = vec![NamedTable { table: name("a"), columns: vec!["x".into(), "y".into()] }];
         assert_eq!(
             parsed("ANALYZE (VERBOSE, SKIP_LOCKED) a (x, Y)"),
             Maintenance::Analyze { verbose: true, tables: columns }
         );
         let reindex = |concurrently, what| Maintenance::Reindex { verbose: false, concurrently, what };
-        assert_eq!(parsed("REINDEX INDEX i"), reindex(false, Reindexed::Index("i".into())));
+        assert_eq!(parsed("REINDEX INDEX i"), reindex(false, Reindexed::Index(name("i"))));
         assert_eq!(
             parsed("REINDEX TABLE CONCURRENTLY public.t"),
-            reindex(true, Reindexed::Table("t".into()))
+            reindex(true, Reindexed::Table(name("public.t")))
         );
         assert_eq!(
             parsed("REINDEX (CONCURRENTLY) DATABASE d"),

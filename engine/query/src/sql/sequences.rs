@@ -280,7 +280,7 @@ fn parts(cursor: &mut Cursor<'_>) -> Result<Vec<String>> {
     Ok(parts)
 }
 
-fn object(cursor: &mut Cursor<'_>) -> Result<ObjectName> {
+pub(super) fn object(cursor: &mut Cursor<'_>) -> Result<ObjectName> {
     Ok(object_of(parts(cursor)?))
 }
 

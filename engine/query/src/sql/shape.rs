@@ -5,9 +5,10 @@
 use datafusion::sql::sqlparser::ast::{
     self, Expr, GroupByExpr, Query, SelectItem, SetExpr, TableFactor, Value,
 };
-use sepal_types::{ColumnId, TableDef};
+use sepal_types::{ColumnId, RelationName, TableDef};
 
 use super::strip_marker;
+use crate::ddl::relation_name;
 
 /// A SELECT of one block, without grouping, DISTINCT, HAVING and the like; it may have WHERE, ORDER BY and LIMIT.
 pub fn plain_select(query: &Query) -> Option<&ast::Select> {
@@ -38,7 +39,7 @@ pub fn plain_item(item: &SelectItem) -> Option<(&Expr, Option<String>)> {
 }
 
 /// The table's name and its alias.
-pub fn plain_table(select: &ast::Select) -> Option<(String, Option<String>)> {
+pub fn plain_table(select: &ast::Select) -> Option<(RelationName, Option<String>)> {
     let [from] = select.from.as_slice() else {
         return None;
     };
@@ -47,13 +48,11 @@ pub fn plain_table(select: &ast::Select) -> Option<(String, Option<String>)> {
     };
     // An alias that names the columns anew is the planner's to read.
     let renames = alias.as_ref().is_some_and(|alias| !alias.columns.is_empty());
-    if !from.joins.is_empty() || name.0.len() > 2 || renames {
+    if !from.joins.is_empty() || renames {
         return None;
     }
-    let schema_ok =
-        name.0.len() == 1 || name.0[0].as_ident().is_some_and(|schema| normalized(schema) == "public");
-    let table = normalized(name.0.last()?.as_ident()?);
-    schema_ok.then(|| (table, alias.as_ref().map(|alias| normalized(&alias.name))))
+    let name = relation_name(name).ok()?;
+    Some((name, alias.as_ref().map(|alias| normalized(&alias.name))))
 }
 
 pub fn normalized(ident: &ast::Ident) -> String {
@@ -64,6 +63,13 @@ pub fn plain_column(expr: &Expr, def: &TableDef, names: &[Option<&str>]) -> Opti
     let column = match expr {
         Expr::Identifier(ident) => normalized(ident),
         Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+            [schema, table, column]
+                if normalized(schema) == def.schema
+                    && normalized(table) == def.name
+                    && names.contains(&Some(def.name.as_str())) =>
+            {
+                normalized(column)
+            }
             [table, column] if names.contains(&Some(normalized(table).as_str())) => normalized(column),
             _ => return None,
         },

@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::{
     parser::{Parser, ParserError},
     tokenizer::{Location, Token, TokenWithSpan},
 };
-use sepal_types::{Error, Result, SqlState};
+use sepal_types::{Error, RelationName, Result, SqlState};
 
 use super::{
     delivery::{self, Delivery},
@@ -20,6 +20,7 @@ use super::{
     maintenance::{self, Maintenance},
     named::{self, Named},
     past, row_locks,
+    schemas::{self, SchemaStatement},
     sequences::{self, SequenceStatement},
     tokens,
 };
@@ -60,7 +61,7 @@ pub enum StatementKind {
     Maintenance(Box<Maintenance>),
     /// `DROP INDEX CONCURRENTLY [IF EXISTS] names`
     DropIndexes {
-        names: Vec<String>,
+        names: Vec<RelationName>,
         if_exists: bool,
     },
     /// Of snapshots and clones.
@@ -71,6 +72,8 @@ pub enum StatementKind {
     Sequence(Box<SequenceStatement>),
     /// `PREPARE`, `DECLARE`, `FETCH`, `MOVE`
     Named(Box<Named>),
+    /// Of schemas and extensions.
+    Schema(Box<SchemaStatement>),
 }
 
 impl Statement {
@@ -167,6 +170,9 @@ pub(super) fn parse_one(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Parsed>
     if maintenance::is_one(&words) {
         let statement = maintenance::parse(sql, &tokens)?;
         return Ok((StatementKind::Maintenance(Box::new(statement)), tokens));
+    }
+    if let Some(statement) = schemas::parse(sql, &words, &tokens)? {
+        return Ok((StatementKind::Schema(Box::new(statement)), tokens));
     }
     if let Some(statement) = sequences::parse(sql, &words, &tokens)? {
         return Ok((StatementKind::Sequence(Box::new(statement)), tokens));
@@ -313,6 +319,7 @@ fn recognise(words: &[String], tokens: &[TokenWithSpan]) -> Option<StatementKind
         ["SET", "CONSTRAINTS", ..] if ends_with(tokens, &["DEFERRED", "IMMEDIATE"]) => {
             Some(StatementKind::Accepted("SET CONSTRAINTS"))
         }
+        ["ALTER", "DEFAULT", "PRIVILEGES", ..] => Some(StatementKind::Accepted("ALTER DEFAULT PRIVILEGES")),
         ["ALTER", "USER" | "ROLE", ..] => Some(StatementKind::Accepted(ALTER_ROLE)),
         ["UNLISTEN", ..] => Some(StatementKind::Accepted("UNLISTEN")),
         ["LISTEN", ..] => {
@@ -351,12 +358,15 @@ fn identifier(token: &TokenWithSpan) -> Option<String> {
     }
 }
 
-/// Comma-separated names after `skip` tokens; of a qualified name the last part.
-fn names_after(tokens: &[TokenWithSpan], skip: usize) -> Vec<String> {
+/// Comma-separated names after `skip` tokens.
+fn names_after(tokens: &[TokenWithSpan], skip: usize) -> Vec<RelationName> {
     let rest: Vec<&TokenWithSpan> = significant(tokens).skip(skip).collect();
-    rest.split(|token| token.token == Token::Comma)
-        .filter_map(|part| part.iter().rev().find_map(|token| identifier(token)))
-        .collect()
+    let name = |part: &[&TokenWithSpan]| {
+        let mut words = part.iter().rev().filter_map(|token| identifier(token));
+        let name = words.next()?;
+        Some(RelationName { schema: words.next(), name })
+    };
+    rest.split(|token| token.token == Token::Comma).filter_map(name).collect()
 }
 
 fn contains_words(tokens: &[TokenWithSpan], words: &[&str]) -> bool {

@@ -182,8 +182,13 @@ fn renamed(names: Names, alias: &ast::TableAlias) -> Names {
     Some(names)
 }
 
-/// The sources that a wildcard stands for; `None` for any other item, and for one that cannot be written out.
+/// The sources that a wildcard stands for; `None` for any other item, and for one that cannot be written out: also
+/// where two sources have one name, as tables of two schemas may.
 fn expanded<'s>(item: &SelectItem, sources: &'s [Source], merges: bool) -> Option<Vec<&'s Source>> {
+    let mut names = HashSet::new();
+    if !sources.iter().filter_map(|source| source.name.as_ref()).all(|name| names.insert(name)) {
+        return None;
+    }
     let plain = |options: &WildcardAdditionalOptions| *options == WildcardAdditionalOptions::default();
     match item {
         SelectItem::Wildcard(options) if plain(options) && !merges && !sources.is_empty() => {

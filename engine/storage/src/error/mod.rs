@@ -70,6 +70,12 @@ pub enum StoreError {
     /// The caller broke this crate's contract (a batch that does not match its table, say).
     #[error("{0}")]
     Bug(String),
+    /// The schema was dropped, or never existed.
+    #[error("schema \"{0}\" does not exist")]
+    NoSuchSchema(String),
+    /// A schema of that name exists in the environment.
+    #[error("schema \"{0}\" already exists")]
+    DuplicateSchema(String),
 }
 
 impl StoreError {
@@ -144,6 +150,8 @@ impl From<StoreError> for Error {
                 .with_hint("Restart the server: it recovers every acknowledged write from the log."),
             StoreError::Stopped => Error::new(SqlState::QueryCanceled, text),
             StoreError::Bug(_) => Error::bug(text),
+            StoreError::NoSuchSchema(_) => Error::new(SqlState::InvalidSchemaName, text),
+            StoreError::DuplicateSchema(_) => Error::new(SqlState::DuplicateSchema, text),
         }
     }
 }

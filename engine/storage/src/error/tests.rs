@@ -44,6 +44,8 @@ fn every_error_has_its_state() {
         (StoreError::Poisoned { why: "fsync failed".into() }, "58030"),
         (StoreError::Stopped, "57014"),
         (StoreError::Bug("wrong".into()), "XX000"),
+        (StoreError::NoSuchSchema("s".into()), "3F000"),
+        (StoreError::DuplicateSchema("s".into()), "42P06"),
     ];
     for (error, code) in cases {
         let shown = error.to_string();

@@ -163,7 +163,7 @@ fn sequences_are_golden() {
         owner: Some((TableId(20_000), ColumnId(1))),
         ..SequenceDef::new(&SqlType::Int4)
     };
-    let def = TableDef::of_sequence(TableId(20_005), "default", "s".into(), sequence);
+    let def = TableDef::of_sequence(TableId(20_005), "default", ("public".into(), "s".into()), sequence);
     let expected = concat!(
         r#"{"id":20005,"environment":"default","schema":"public","name":"s","columns":[{"id":1,"name":"last_value","#,
         r#""ty":"Int8","not_null":true,"default":null,"generated":"Sequence","missing":null,"sequence":"#,
@@ -200,6 +200,19 @@ fn generated_columns_are_golden() {
     let plain: ColumnDef = serde_json::from_str(before).unwrap();
     assert_eq!((plain.expression(), plain.is_counted()), (None, false));
     assert_eq!(serde_json::to_string(&plain).unwrap(), before);
+}
+
+/// A schema. A program from before knows no such kind of column, and refuses the definition.
+#[test]
+fn schemas_are_golden() {
+    let def = TableDef::of_schema(TableId(20_006), "default", "vecs".into());
+    let expected = concat!(
+        r#"{"id":20006,"environment":"default","schema":"","name":"vecs","columns":[{"id":1,"name":"schema","#,
+        r#""ty":"Bool","not_null":false,"default":null,"generated":"Schema","missing":null}],"next_column":2,"#,
+        r#""uniques":[],"indexes":[]}"#
+    );
+    assert_eq!(serde_json::to_string(&def).unwrap(), expected);
+    assert_eq!(serde_json::from_str::<TableDef>(expected).unwrap(), def);
 }
 
 /// What a rotation of keys adds.

@@ -54,13 +54,19 @@ impl State {
         if self.tables.contains_key(&def.id) {
             return Err(StoreError::Bug(format!("table id {} is in use", def.id)));
         }
+        self.check_schema(def)?;
         Arc::make_mut(&mut self.names).insert(def)?;
         let version = TableVersion { def: Arc::new(def.clone()), chunks };
         self.tables.insert(def.id, Arc::new(version));
         Ok(())
     }
 
+    fn check_schema(&self, def: &TableDef) -> Result<(), StoreError> {
+        if self.names.has_schema_of(def) { Ok(()) } else { Err(StoreError::NoSuchSchema(def.schema.clone())) }
+    }
+
     fn alter(&mut self, def: &TableDef, rules: Rules) -> Result<(), StoreError> {
+        self.check_schema(def)?;
         let version = self.tables.get_mut(&def.id).ok_or(StoreError::NoSuchTable(def.id))?;
         let version = Arc::make_mut(version);
         let old = std::mem::replace(&mut version.def, Arc::new(def.clone()));
@@ -81,6 +87,12 @@ impl State {
 
     fn drop_table(&mut self, table: TableId) -> Result<(), StoreError> {
         let version = self.tables.remove(&table).ok_or(StoreError::NoSuchTable(table))?;
+        let is_in_it = |other: &Arc<TableVersion>| {
+            other.def.environment == version.def.environment && other.def.schema == version.def.name
+        };
+        if version.def.is_schema() && self.tables.values().any(is_in_it) {
+            return Err(StoreError::WriteConflict { table: version.def.name.clone() });
+        }
         Arc::make_mut(&mut self.names).remove(&version.def);
         Ok(())
     }

@@ -6,6 +6,7 @@
 
 mod apply;
 mod insert;
+mod lookup;
 mod merge;
 mod names;
 mod newer;
@@ -14,7 +15,7 @@ mod table;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sepal_types::{ColumnId, Lsn, TableId};
+use sepal_types::{ColumnId, Lsn, SearchPath, TableId};
 
 use crate::{Op, StoreError};
 use names::Names;
@@ -24,7 +25,11 @@ pub use table::{Located, TableVersion};
 
 /// All tables at one commit.
 #[derive(Clone, Debug)]
-pub struct Snapshot(Arc<State>);
+pub struct Snapshot {
+    state: Arc<State>,
+    /// Where bare names are looked up.
+    path: SearchPath,
+}
 
 /// A snapshot's content. Clones are cheap: tables are shared until one is changed.
 #[derive(Clone, Debug, Default)]
@@ -44,71 +49,59 @@ pub(crate) struct State {
 #[derive(Clone, Debug)]
 pub(crate) struct Unreadable {
     pub environment: String,
+    pub schema: String,
     pub name: String,
     pub error: StoreError,
 }
 
 impl Snapshot {
     pub(crate) fn new(state: State) -> Self {
-        Self(Arc::new(state))
+        Self { state: Arc::new(state), path: SearchPath::default() }
+    }
+
+    /// Another state, seen as this one is.
+    fn with(&self, state: State) -> Self {
+        Self { state: Arc::new(state), path: self.path.clone() }
     }
 
     pub(crate) fn state(&self) -> &State {
-        &self.0
+        &self.state
     }
 
     /// Before any commit.
     pub fn empty() -> Self {
-        Self(Arc::default())
+        Self { state: Arc::default(), path: SearchPath::default() }
     }
 
     /// The last commit that this snapshot holds.
     pub fn lsn(&self) -> Lsn {
-        self.0.lsn
+        self.state.lsn
     }
 
     /// When that commit was made, in microseconds since 1970-01-01 00:00 UTC. Later than any commit before it.
     pub fn time_us(&self) -> i64 {
-        self.0.time_us
+        self.state.time_us
     }
 
     /// Every table of every environment, by id.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<TableVersion>> {
-        self.0.tables.values().filter(|version| !version.def.is_sequence())
+        self.state.tables.values().filter(|version| version.def.is_table())
     }
 
     /// Every sequence that is not a column's.
     pub fn sequences(&self) -> impl Iterator<Item = &Arc<TableVersion>> {
-        self.0.tables.values().filter(|version| version.def.is_sequence())
+        self.state.tables.values().filter(|version| version.def.is_sequence())
     }
 
     pub fn table(&self, table: TableId) -> Option<&Arc<TableVersion>> {
-        self.0.tables.get(&table)
-    }
-
-    /// The table of this name in the environment.
-    pub fn find(&self, environment: &str, name: &str) -> Option<&Arc<TableVersion>> {
-        let version = self.table(self.0.names.get(environment, name)?)?;
-        // An index's name leads to its table, but is not the table's.
-        (version.def.name == name && !version.def.is_sequence()).then_some(version)
-    }
-
-    /// The sequence of this name in the environment, if it is not a column's.
-    pub fn find_sequence(&self, environment: &str, name: &str) -> Option<&Arc<TableVersion>> {
-        self.table(self.0.names.get(environment, name)?).filter(|version| version.def.is_sequence())
-    }
-
-    /// Why the table of this name is not among those of a past snapshot, if it was there and is damaged.
-    pub fn unreadable(&self, environment: &str, name: &str) -> Option<&StoreError> {
-        let is_it = |table: &&Unreadable| table.environment == environment && table.name == name;
-        self.0.unreadable.iter().find(is_it).map(|table| &table.error)
+        self.state.tables.get(&table)
     }
 
     /// Whether an op made from `base` means the same here: a change of definition was made from the definition
     /// that its transaction saw, inserted rows have that definition's columns, and so have the rows that are deleted
-    /// from a captured table, which the transaction knew to be captured. Asked before a commit, and
-    /// before a transaction's ops are put on top of a newer snapshot, where they would otherwise silently undo
-    /// what was altered meanwhile.
+    /// from a captured table, which the transaction knew to be captured; nothing came into or left a schema that goes
+    /// or gets another name. Asked before a commit, and before a transaction's ops are put on top of a newer
+    /// snapshot, where they would otherwise silently undo what was altered meanwhile.
     ///
     /// Errors: [`StoreError::WriteConflict`].
     pub fn check_base(&self, base: &Snapshot, op: &Op) -> Result<(), StoreError> {
@@ -123,6 +116,9 @@ impl Snapshot {
             }
             _ => true,
         };
+        // A schema goes, or gets another name, with all that is in it.
+        let whole = matches!(op, Op::AlterTable(_) | Op::DropTable(_)) && now.def.is_schema();
+        let same = same && (!whole || self.has_members_of(base, &now.def));
         if same { Ok(()) } else { Err(StoreError::WriteConflict { table: now.def.name.clone() }) }
     }
 
@@ -142,17 +138,17 @@ impl Snapshot {
 
     /// [`Self::apply`] of what this very snapshot has admitted: nothing is asked a second time.
     pub fn apply_admitted(&self, op: &Op) -> Result<Snapshot, StoreError> {
-        let mut state = (*self.0).clone();
+        let mut state = (*self.state).clone();
         state.apply(op, Rules { trusted: true, ..Rules::PRIVATE })?;
-        Ok(Self::new(state))
+        Ok(self.with(state))
     }
 
     /// This snapshot with one op more: a transaction's private view. Checks what a commit checks (tables exist,
     /// names are free, rows are live, keys are unique), changes nothing durable.
     pub fn apply(&self, op: &Op) -> Result<Snapshot, StoreError> {
-        let mut state = (*self.0).clone();
+        let mut state = (*self.state).clone();
         state.apply(op, Rules::PRIVATE)?;
-        Ok(Self::new(state))
+        Ok(self.with(state))
     }
 }
 

@@ -1,29 +1,43 @@
-//! The names of tables and indexes: one namespace per environment, as in Postgres' `pg_class`.
+//! The names of tables and indexes: one namespace per schema of an environment, as in Postgres' `pg_class`; and the
+//! names of the schemas, which stand in none ([`TableDef::OF_SCHEMAS`]).
 //!
 //! Kept beside the tables of a snapshot, changed by `apply` only.
 
 use std::collections::HashMap;
 
-use sepal_types::{TableDef, TableId};
+use sepal_types::{PUBLIC_SCHEMA, TableDef, TableId};
 
 use crate::StoreError;
 
-/// Name to table, per environment. An index's name leads to its table.
+/// Name to table, in the schemas of one environment.
+type Schemas = HashMap<String, HashMap<String, TableId>>;
+
+/// The schemas' names, per environment. An index's name leads to its table.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Names(HashMap<String, HashMap<String, TableId>>);
+pub(crate) struct Names(HashMap<String, Schemas>);
 
 impl Names {
-    pub(crate) fn get(&self, environment: &str, name: &str) -> Option<TableId> {
-        self.0.get(environment)?.get(name).copied()
+    pub(crate) fn get(&self, environment: &str, schema: &str, name: &str) -> Option<TableId> {
+        self.0.get(environment)?.get(schema)?.get(name).copied()
+    }
+
+    /// Whether a definition's schema is there. What is a schema itself needs none.
+    pub(crate) fn has_schema_of(&self, def: &TableDef) -> bool {
+        let schema = def.schema.as_str();
+        matches!(schema, PUBLIC_SCHEMA | TableDef::OF_SCHEMAS)
+            || self.get(&def.environment, TableDef::OF_SCHEMAS, schema).is_some()
     }
 
     /// Takes a table's names, all or none.
     pub(crate) fn insert(&mut self, def: &TableDef) -> Result<(), StoreError> {
-        let names = self.0.entry(def.environment.clone()).or_default();
+        let names = self.0.entry(def.environment.clone()).or_default().entry(def.schema.clone()).or_default();
         let mut taken: Vec<&str> = Vec::new();
         for name in of(def) {
             if names.contains_key(name) || taken.contains(&name) {
-                return Err(StoreError::DuplicateTable(name.to_owned()));
+                return Err(match def.is_schema() {
+                    true => StoreError::DuplicateSchema(name.to_owned()),
+                    false => StoreError::DuplicateTable(name.to_owned()),
+                });
             }
             taken.push(name);
         }
@@ -32,13 +46,17 @@ impl Names {
     }
 
     pub(crate) fn remove(&mut self, def: &TableDef) {
-        if let Some(names) = self.0.get_mut(&def.environment) {
+        let Some(schemas) = self.0.get_mut(&def.environment) else { return };
+        if let Some(names) = schemas.get_mut(&def.schema) {
             for name in of(def) {
                 names.remove(name);
             }
             if names.is_empty() {
-                self.0.remove(&def.environment);
+                schemas.remove(&def.schema);
             }
+        }
+        if schemas.is_empty() {
+            self.0.remove(&def.environment);
         }
     }
 }

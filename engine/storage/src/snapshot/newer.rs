@@ -39,7 +39,7 @@ impl Snapshot {
         }
         let mut state = self.state().clone();
         state.tables.insert(table, Arc::new(version));
-        Ok(Snapshot::new(state))
+        Ok(self.with(state))
     }
 }
 

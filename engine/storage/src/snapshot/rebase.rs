@@ -34,6 +34,8 @@ impl Snapshot {
                 (None, None) => true,
                 _ => false,
             });
+        let of_schemas = |op: &&Op| base.table(op.table()).is_some_and(|then| then.def.is_schema());
+        ops.iter().filter(of_schemas).try_for_each(|op| self.check_base(base, op))?;
         let mut state = self.state().clone();
         adopt(&mut state, view, &same)?;
         for table in changed {
@@ -56,7 +58,7 @@ impl Snapshot {
                 state.apply(op, Rules::PRIVATE)?;
             }
         }
-        Ok(Snapshot::new(state))
+        Ok(view.with(state))
     }
 }
 

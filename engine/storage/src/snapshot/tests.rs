@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};
 use roaring::RoaringTreemap;
-use sepal_types::{ColumnDef, ColumnId, RowId, SqlType, TableId, UniqueDef};
+use sepal_types::{
+    ColumnDef, ColumnId, RelationName, RowId, SearchPath, SqlType, TableDef, TableId, UniqueDef,
+};
 
 use super::{Rules, Snapshot, State, TableVersion};
 use crate::{
@@ -171,6 +173,67 @@ fn names_are_shared_by_tables_and_indexes_of_one_environment() {
     {
         assert_eq!(dropped.apply(&op).unwrap_err(), StoreError::NoSuchTable(ITEMS));
     }
+}
+
+fn schema(id: u32, name: &str) -> Op {
+    Op::CreateTable(TableDef::of_schema(TableId(id), "default", name.into()))
+}
+
+/// `items` in a schema.
+fn items_of(schema: &str, id: u32) -> TableDef {
+    TableDef { schema: schema.into(), ..items(id, "items") }
+}
+
+#[test]
+fn names_are_told_apart_by_their_schema() {
+    let missing = with_items().apply(&Op::CreateTable(items_of("s", 20_020))).unwrap_err();
+    assert_eq!(missing, StoreError::NoSuchSchema("s".into()));
+    let both = apply(&with_items(), &[schema(20_010, "s"), Op::CreateTable(items_of("s", 20_020))]).unwrap();
+    let found = |snapshot: &Snapshot, name: &RelationName| {
+        snapshot.find("default", name).map(|version| version.def.id.0)
+    };
+    let bare = RelationName::bare("items");
+    assert_eq!(found(&both, &bare), Some(20_000));
+    assert_eq!(found(&both, &RelationName::qualified("s", "items")), Some(20_020));
+    assert_eq!(found(&both, &RelationName::qualified("public", "items")), Some(20_000));
+    assert_eq!(found(&both, &RelationName::qualified("none", "items")), None);
+    assert!(both.find("default", "s").is_none(), "a schema is no table");
+    let along = |path: &str| both.clone().searching(SearchPath::parse(path, "me").unwrap());
+    assert_eq!(found(&along("s, public"), &bare), Some(20_020));
+    assert_eq!(found(&along("none, public"), &bare), Some(20_000));
+    assert_eq!(found(&along(""), &bare), None);
+    // What is made of a snapshot keeps its path.
+    let later = along("s").apply(&insert(1, &[1])).unwrap();
+    assert_eq!(found(&later, &bare), Some(20_020));
+    let visible = |path: &str, schema: &str| along(path).is_visible("default", schema, "items_pkey");
+    assert!(visible("public, s", "public") && visible("s, public", "s"));
+    assert!(!visible("public, s", "s") && !visible("", "public"));
+    assert_eq!(both.schemas("default").map(|def| def.name.as_str()).collect::<Vec<_>>(), ["s"]);
+    assert_eq!(both.schemas("staging").count(), 0);
+    assert_eq!(both.tables().count(), 2);
+    assert_eq!(both.apply(&schema(20_030, "s")).unwrap_err(), StoreError::DuplicateSchema("s".into()));
+}
+
+#[test]
+fn a_schema_goes_with_all_that_is_in_it() {
+    let base = apply(&with_items(), &[schema(20_010, "s")]).unwrap();
+    let head = base.apply(&Op::CreateTable(items_of("s", 20_020))).unwrap();
+    let dropped = Op::DropTable(TableId(20_010));
+    assert!(matches!(head.apply(&dropped), Err(StoreError::WriteConflict { .. })));
+    let renamed = Op::AlterTable(TableDef::of_schema(TableId(20_010), "default", "r".into()));
+    for op in [&dropped, &renamed] {
+        assert!(matches!(head.check_base(&base, op), Err(StoreError::WriteConflict { .. })), "{op:?}");
+        assert!(base.check_base(&base, op).is_ok());
+        let view = base.apply(op).unwrap();
+        let rebased = head.rebase(&base, &view, std::slice::from_ref(op));
+        assert!(matches!(rebased, Err(StoreError::WriteConflict { .. })), "{op:?}");
+    }
+    let moved = [renamed, Op::AlterTable(items_of("r", 20_020))];
+    let after = apply(&head, &moved).unwrap();
+    assert_eq!(after.find("default", &RelationName::qualified("r", "items")).unwrap().def.id.0, 20_020);
+    assert!(!after.has_schema("default", "s"));
+    let gone = apply(&head, &[Op::DropTable(TableId(20_020)), dropped]).unwrap();
+    assert!(!gone.has_schema("default", "s") && gone.has_schema("default", "public"));
 }
 
 #[test]

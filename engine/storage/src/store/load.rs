@@ -82,8 +82,10 @@ impl Opener<'_> {
             let version = match self.table(table) {
                 Ok(version) => version,
                 Err(error @ StoreError::Corrupt { .. }) => {
-                    let (environment, name) = (table.def.environment.clone(), table.def.name.clone());
-                    Arc::make_mut(&mut state.unreadable).push(Unreadable { environment, name, error });
+                    let def = table.def.clone();
+                    let (environment, schema, name) = (def.environment, def.schema, def.name);
+                    let unreadable = Unreadable { environment, schema, name, error };
+                    Arc::make_mut(&mut state.unreadable).push(unreadable);
                     continue;
                 }
                 Err(error) => return Err(error),

@@ -49,6 +49,28 @@ async fn a_pipeline_takes_what_is_left_open_from_its_plugin() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_keeps_to_the_schema_that_it_was_made_with() {
+    let fixture = fixture(&Arc::default());
+    let mut session = with_sink(&fixture).await;
+    run(&mut session, "CREATE SCHEMA shop; CREATE TABLE shop.orders (id int PRIMARY KEY, total int)").await;
+    run(&mut session, &format!("SET search_path = shop; {CREATE}; RESET search_path")).await;
+    let found = objects(&fixture).await;
+    let def = found.pipeline("default", "out").unwrap();
+    assert!(def.query.contains("FROM \"shop\".\"orders\""), "{}", def.query);
+    assert!(!captured(&fixture).await, "the table of public is another one");
+    for sql in [
+        "ALTER SCHEMA shop RENAME TO store",
+        "ALTER TABLE shop.orders DROP COLUMN total",
+        "DROP TABLE shop.orders",
+        "DROP SCHEMA shop",
+    ] {
+        assert_eq!(refused(&mut session, sql).await, "2BP01", "{sql}");
+    }
+    run(&mut session, "ALTER TABLE shop.orders ADD COLUMN note text; DROP SCHEMA shop CASCADE").await;
+    assert!(objects(&fixture).await.pipeline("default", "out").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_sink_cannot_do_is_refused() {
     let fixture = fixture(&Arc::default());
     let mut session = with_sink(&fixture).await;

@@ -12,7 +12,7 @@ use sepal_query::{
     sql::{Statement, StatementKind, ast},
 };
 use sepal_storage::{Op, Snapshot, TableVersion};
-use sepal_types::{Error, Result, RowId, SqlState, TableDef, TableId};
+use sepal_types::{Error, Result, RowId, SearchPath, SqlState, TableDef, TableId};
 
 use super::{Session, drop::Going};
 use crate::delivery::objects::{Objects, PipelineDef};
@@ -103,7 +103,8 @@ impl Session {
         }
         let context = self.statement_context()?;
         // Of the definition alone: whether the rows fit it is asked where it is applied.
-        let next = view.apply(&Op::AlterTable(def.clone()))?;
+        // A pipeline knows no search path but the one that all begin with.
+        let next = view.apply(&Op::AlterTable(def.clone()))?.searching(SearchPath::default());
         let context = StatementContext {
             catalog: CatalogSlot::new(self.catalog_context(next.clone())),
             snapshot: SnapshotSlot::new(next),
@@ -136,7 +137,7 @@ fn broken(
     pipeline: &PipelineDef,
     (old, new): (&TableDef, &TableDef),
 ) -> Option<String> {
-    if old.name != new.name {
+    if old.name != new.name || old.schema != new.schema {
         return Some(format!("Its query names the table {}.", old.name));
     }
     for id in &pipeline.reads {
@@ -162,6 +163,9 @@ fn dropped_table(op: &Op) -> Option<TableId> {
 }
 
 fn cascades(statement: &Statement) -> bool {
+    if let StatementKind::Schema(statement) = &statement.kind {
+        return statement.cascades();
+    }
     let StatementKind::Sql(ast) = &statement.kind else { return false };
     matches!(ast.as_ref(), ast::Statement::Drop { cascade: true, .. })
 }

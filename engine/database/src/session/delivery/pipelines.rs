@@ -10,7 +10,7 @@ use sepal_query::{
 };
 use sepal_storage::{LogHold, Op, Snapshot};
 use sepal_types::{
-    Error, Lsn, Result, SqlState, TableDef,
+    Error, Lsn, PUBLIC_SCHEMA, Result, SqlState, TableDef,
     limits::{MAX_BATCH_BYTES, MAX_PIPELINES, MAX_TENANT_BATCH_BYTES},
 };
 
@@ -40,7 +40,7 @@ const MAX_ATTEMPTS: u32 = 20;
 struct Compiled {
     query: ChangeQuery,
     def: TableDef,
-    /// With wildcards written out.
+    /// With wildcards and the table's schema written out.
     text: String,
     key: Vec<String>,
 }
@@ -265,13 +265,23 @@ fn wanted(create: &CreatePipeline, options: &PipelineOptions, keyed: bool) -> Wa
     }
 }
 
-/// The query's text with the columns in the place of `*`: one that is added later must not change what is sent.
-/// `None` for a query without `*`.
+/// The query's text with the columns in the place of `*`: one that is added later must not change what is sent. Also
+/// with the table's schema, unless that is `public`: a pipeline has no search path. `None` where the text is to stay.
 fn written_out(query: &ast::Query, def: &TableDef) -> Option<String> {
     let mut query = query.clone();
     let select = select_of(&mut query)?;
-    if !select.projection.iter().any(is_wildcard) {
+    let bare = select.from.first_mut().and_then(|from| match &mut from.relation {
+        ast::TableFactor::Table { name, .. } if name.0.len() == 1 && def.schema != PUBLIC_SCHEMA => {
+            Some(name)
+        }
+        _ => None,
+    });
+    if bare.is_none() && !select.projection.iter().any(is_wildcard) {
         return None;
+    }
+    if let Some(name) = bare {
+        let parts = [&def.schema, &def.name].map(|part| ast::Ident::with_quote('"', part));
+        *name = ast::ObjectName::from(parts.to_vec());
     }
     let columns = def.columns.iter().map(|column| {
         ast::SelectItem::UnnamedExpr(ast::Expr::Identifier(ast::Ident::with_quote('"', &column.name)))

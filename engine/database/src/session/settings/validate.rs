@@ -1,8 +1,8 @@
 //! What a setting's value may be, and how it is written: for `settings`, which keeps it.
 
-use sepal_types::{Error, Result, SqlState};
+use sepal_types::{Error, Result, SearchPath, SqlState};
 
-use super::{super::past::parse_as_of, AS_OF, Kind, Known, fixed, memory};
+use super::{super::past::parse_as_of, AS_OF, Kind, Known, SEARCH_PATH, fixed, memory};
 
 const UTC_NAMES: &[&str] =
     &["utc", "etc/utc", "gmt", "z", "zulu", "uct", "universal", "etc/gmt", "default", "local"];
@@ -93,6 +93,9 @@ fn validate_text(name: &str, value: &str, invalid: impl Fn() -> Error) -> Result
                 .with_detail(error.message().to_owned())
                 .with_hint("Give a time, or snapshot:name. DEFAULT is the present.")),
         },
+        SEARCH_PATH if SearchPath::parse(value, "").is_none() => {
+            Err(invalid().with_detail("List syntax is invalid."))
+        }
         "DateStyle" if value.to_ascii_lowercase().contains("iso") => Ok("ISO, MDY".to_owned()),
         "DateStyle" => Err(invalid().with_hint("Sepal prints dates in the ISO style only.")),
         _ => Ok(value.to_owned()),

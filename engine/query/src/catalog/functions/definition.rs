@@ -7,7 +7,7 @@ use super::super::CatalogContext;
 use super::super::definitions::{
     IndexText, constraint_definition, index_column, index_definition, unwrapped,
 };
-use super::super::names::{Reg, namespace_name, quote_ident, require_oid, type_name};
+use super::super::names::{Reg, quote_ident, require_oid, type_name};
 use super::super::objects::{Index, OWNER_OID, Object, indexes};
 use super::super::relations::{access_method_name, operator, procedure};
 use super::super::shape::shapes;
@@ -71,7 +71,7 @@ fn indexdef(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {
     let place = optional(arguments, 1).and_then(Value::as_int).unwrap_or(0);
     let pretty = is_pretty(arguments, 2);
     if place == 0 {
-        return Ok(index_definition(&table.def, index, pretty).into());
+        return Ok(index_definition(context, &table.def, index, pretty).into());
     }
     let place = usize::try_from(place).unwrap_or(usize::MAX);
     let print = if pretty { IndexText::KeyPretty } else { IndexText::Key };
@@ -139,8 +139,8 @@ fn serial_sequence(context: &CatalogContext, arguments: &[Value]) -> Result<Valu
     let all = context.sequences();
     let found = all.iter().find(|(of, column, sequence)| serves(of, column, sequence));
     let qualified =
-        |sequence: String| format!("{}.{}", quote_ident(&table.def.schema), quote_ident(&sequence));
-    Ok(found.map(|(of, column, _)| qualified(of.sequence_name(column))).into())
+        |of: &TableDef, sequence: String| format!("{}.{}", quote_ident(&of.schema), quote_ident(&sequence));
+    Ok(found.map(|(of, column, _)| qualified(of, of.sequence_name(column))).into())
 }
 
 fn userbyid(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {
@@ -162,7 +162,7 @@ fn describe_object(context: &CatalogContext, arguments: &[Value]) -> Result<Valu
             procedure(oid).map(|function| format!("function {}({})", function.name, function.arguments_text))
         }
         Some("pg_operator") => operator(oid).map(|name| format!("operator {name}(vector,vector)")),
-        Some("pg_namespace") => namespace_name(oid).map(|name| format!("schema {name}")),
+        Some("pg_namespace") => context.namespace_name(oid).map(|name| format!("schema {name}")),
         Some("pg_extension") => Some("extension vector".to_owned()),
         Some("pg_am") => access_method_name(oid).map(|name| format!("access method {name}")),
         Some("pg_constraint") => match context.object(oid) {

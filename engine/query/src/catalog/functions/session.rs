@@ -28,10 +28,13 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function::new("current_user", "", "name", user),
     Function::new("session_user", "", "name", user),
     Function::new("user", "", "name", user),
-    Function::new("current_schema", "", "name", |_, _| Ok("public".into())),
-    Function::new("current_schemas", "boolean", "name[]", |_, arguments| {
-        let implicit = arguments[0].as_bool().unwrap_or_default();
-        Ok(if implicit { name_list(["pg_catalog", "public"]) } else { name_list(["public"]) })
+    Function::new("current_schema", "", "name", |context, _| {
+        Ok(context.snapshot.searched_schemas(&context.environment).next().into())
+    }),
+    Function::new("current_schemas", "boolean", "name[]", |context, arguments| {
+        let implicit = arguments[0].as_bool().unwrap_or_default().then_some("pg_catalog");
+        let own = context.snapshot.searched_schemas(&context.environment);
+        Ok(name_list(implicit.into_iter().chain(own)))
     }),
     Function::new("current_setting", "text, boolean?", "text", current_setting),
     Function::new("pg_backend_pid", "", "integer", |context, _| Ok(context.backend_pid.into())),

@@ -82,8 +82,8 @@ fn visible(_: &CatalogContext, _: &[Value]) -> Result<Value> {
 
 fn table_is_visible(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {
     let oid = int_argument(arguments, 0)?;
-    if context.object(oid).is_some() {
-        return Ok(true.into());
+    if let Some(object) = context.object(oid) {
+        return Ok(context.is_visible(&object.table().def.schema, &object.name()).into());
     }
     let of_catalog = shapes().find(|shape| i64::from(shape.relation.oid) == oid);
     Ok(of_catalog.map(|shape| shape.relation.schema == super::super::shape::PG_CATALOG).into())

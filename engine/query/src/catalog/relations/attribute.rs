@@ -2,7 +2,7 @@
 //!
 //! System columns (negative `attnum`) are left out: clients filter them away.
 
-use sepal_types::{ColumnDef, KeySource, SqlType, TableDef};
+use sepal_types::{ColumnDef, Generated, KeySource, SqlType, TableDef};
 
 use super::super::CatalogContext;
 use super::super::definitions::{column_default, generation, identity};
@@ -70,7 +70,10 @@ fn push(
     of_table: Option<(&TableDef, &ColumnDef)>,
 ) {
     let (oid, modifier) = type_and_modifier(ty);
-    let default = of_table.and_then(|(table, column)| column_default(table, column));
+    let has_default = of_table.is_some_and(|(_, column)| match column.generated {
+        Some(generated) => generated == Generated::Serial,
+        None => column.default.is_some(),
+    });
     rows.push([
         ("attrelid", relation.into()),
         ("attname", name.into()),
@@ -85,7 +88,7 @@ fn push(
         ("attalign", alignment(ty).into()),
         ("attstorage", storage(ty).into()),
         ("attnotnull", of_table.is_some_and(|(_, column)| column.not_null).into()),
-        ("atthasdef", default.is_some().into()),
+        ("atthasdef", has_default.into()),
         ("attidentity", of_table.map_or("", |(_, column)| identity(column)).into()),
         ("attgenerated", of_table.map_or("", |(_, column)| generation(column)).into()),
         ("attislocal", true.into()),
@@ -96,7 +99,7 @@ fn push(
 fn defaults(context: &CatalogContext, rows: &mut Rows) {
     for table in context.tables() {
         for column in &table.def.columns {
-            let Some(default) = column_default(&table.def, column) else { continue };
+            let Some(default) = column_default(context, &table.def, column) else { continue };
             rows.push([
                 ("oid", generated_oid(&table.def, column.id).into()),
                 ("adrelid", table.def.id.0.into()),

@@ -76,7 +76,7 @@ fn classes(context: &CatalogContext, rows: &mut Rows) {
         rows.push([
             ("oid", object.oid().into()),
             ("relname", object.name().into()),
-            ("relnamespace", sepal_types::limits::PUBLIC_NAMESPACE_OID.into()),
+            ("relnamespace", context.namespace_of(&table.def.schema).into()),
             ("relowner", OWNER_OID.into()),
             ("relam", access_method.into()),
             ("relfilenode", object.oid().into()),
@@ -126,7 +126,7 @@ fn pg_indexes(context: &CatalogContext, rows: &mut Rows) {
                 ("tablename", table.def.name.as_str().into()),
                 ("indexname", index.name().into()),
                 ("tablespace", Value::Null),
-                ("indexdef", index_definition(&table.def, index, false).into()),
+                ("indexdef", index_definition(context, &table.def, index, false).into()),
             ]);
         }
     }

@@ -5,7 +5,6 @@
 use sepal_types::limits::PUBLIC_NAMESPACE_OID;
 
 use super::super::CatalogContext;
-use super::super::names::NAMESPACES;
 use super::super::objects::{DEFAULT_TABLESPACE_OID, OWNER_OID, environment_oid};
 use super::super::shape::{Relation, Rows, no_rows};
 use super::super::value::Value;
@@ -95,8 +94,8 @@ const EXTENSION_VERSION: &str = "0.8.1";
 /// `UTF8` in `pg_encoding_to_char`.
 const UTF8: i32 = 6;
 
-fn namespaces(_: &CatalogContext, rows: &mut Rows) {
-    for (oid, name) in NAMESPACES {
+fn namespaces(context: &CatalogContext, rows: &mut Rows) {
+    for (oid, name) in context.namespaces() {
         rows.push([("oid", oid.into()), ("nspname", name.into()), ("nspowner", OWNER_OID.into())]);
     }
 }

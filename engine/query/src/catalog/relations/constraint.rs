@@ -1,7 +1,7 @@
 //! `pg_constraint` and `pg_depend`: primary keys, unique constraints, and which sequence a column owns.
 
-use sepal_types::VectorKind;
 use sepal_types::limits::PUBLIC_NAMESPACE_OID;
+use sepal_types::{TableDef, VectorKind};
 
 use super::super::CatalogContext;
 use super::super::objects::{attribute_number, generated_oid, indexes, sequence_columns, sequence_oid};
@@ -57,7 +57,7 @@ fn constraints(context: &CatalogContext, rows: &mut Rows) {
             rows.push([
                 ("oid", unique.id.0.into()),
                 ("conname", unique.name.as_str().into()),
-                ("connamespace", PUBLIC_NAMESPACE_OID.into()),
+                ("connamespace", context.namespace_of(&table.def.schema).into()),
                 ("contype", if unique.primary { "p" } else { "u" }.into()),
                 ("convalidated", true.into()),
                 ("conrelid", table.def.id.0.into()),
@@ -110,14 +110,14 @@ fn dependencies(context: &CatalogContext, rows: &mut Rows) {
             let number = i32::from(attribute_number(&of.def, at));
             push(rows, (CLASS, oid, 0), (CLASS, of.def.id.0, number), "a");
         }
-        default_dependencies(context, &table.name, oid, rows);
+        default_dependencies(context, table, oid, rows);
     }
     extension_members(rows);
 }
 
 /// The defaults that call a sequence of its own.
-fn default_dependencies(context: &CatalogContext, name: &str, sequence: u32, rows: &mut Rows) {
-    let call = sequence_call(name);
+fn default_dependencies(context: &CatalogContext, of: &TableDef, sequence: u32, rows: &mut Rows) {
+    let call = sequence_call(&of.schema, &of.name);
     for table in context.tables() {
         for column in &table.def.columns {
             if column.default.as_ref().is_some_and(|text| text.contains(&call)) {

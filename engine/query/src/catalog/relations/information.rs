@@ -6,7 +6,6 @@
 use sepal_types::{ColumnDef, Generated, TableDef};
 
 use super::super::CatalogContext;
-use super::super::names::NAMESPACES;
 use super::super::objects::attribute_number;
 use super::super::shape::{Relation, Rows, no_rows};
 use super::super::value::Value;
@@ -294,7 +293,7 @@ fn tables(context: &CatalogContext, rows: &mut Rows) {
 }
 
 fn schemata(context: &CatalogContext, rows: &mut Rows) {
-    for (_, name) in NAMESPACES {
+    for (_, name) in context.namespaces() {
         rows.push([
             ("catalog_name", context.environment.as_str().into()),
             ("schema_name", name.into()),
@@ -348,15 +347,15 @@ fn constraints(context: &CatalogContext, rows: &mut Rows) {
             }
         }
         for column in table.def.columns.iter().filter(|column| column.not_null) {
-            push(&table.def, &not_null_name(&table.def, column), "CHECK", Value::Null);
+            push(&table.def, &not_null_name(context, &table.def, column), "CHECK", Value::Null);
         }
     }
 }
 
 /// Postgres 17 makes these names up for the view alone, from oids.
-fn not_null_name(table: &TableDef, column: &ColumnDef) -> String {
+fn not_null_name(context: &CatalogContext, table: &TableDef, column: &ColumnDef) -> String {
     let number = attribute_number(table, column.id);
-    format!("{}_{}_{number}_not_null", sepal_types::limits::PUBLIC_NAMESPACE_OID, table.id)
+    format!("{}_{}_{number}_not_null", context.namespace_of(&table.schema), table.id)
 }
 
 fn check_constraints(context: &CatalogContext, rows: &mut Rows) {
@@ -365,7 +364,7 @@ fn check_constraints(context: &CatalogContext, rows: &mut Rows) {
             rows.push([
                 ("constraint_catalog", context.environment.as_str().into()),
                 ("constraint_schema", table.def.schema.as_str().into()),
-                ("constraint_name", not_null_name(&table.def, column).into()),
+                ("constraint_name", not_null_name(context, &table.def, column).into()),
                 ("check_clause", format!("{} IS NOT NULL", column.name).into()),
             ]);
         }

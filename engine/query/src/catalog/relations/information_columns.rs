@@ -26,10 +26,10 @@ fn push_column(context: &CatalogContext, table: &TableDef, column: &ColumnDef, r
     let generation = match column.generated {
         Some(Generated::IdentityAlways) => Some("ALWAYS"),
         Some(Generated::IdentityByDefault) => Some("BY DEFAULT"),
-        Some(Generated::Serial | Generated::Sequence | Generated::Stored) | None => None,
+        Some(Generated::Serial | Generated::Sequence | Generated::Stored | Generated::Schema) | None => None,
     };
     let is_generated = column.generated == Some(Generated::Stored);
-    let (default, expression) = match column_default(table, column) {
+    let (default, expression) = match column_default(context, table, column) {
         expression if is_generated => (None, expression),
         default => (default, None),
     };

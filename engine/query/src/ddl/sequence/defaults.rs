@@ -5,19 +5,44 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName,
 };
-use sepal_types::{ColumnDef, Result, TableDef};
+use sepal_types::{ColumnDef, PUBLIC_SCHEMA, Result, TableDef};
 
 use super::{super::Scope, find};
 use crate::{catalog::quote_ident, functions::sequence_reference};
 
-/// How a stored default names a sequence.
-pub fn call(name: &str) -> String {
-    format!("nextval('{}')", quote_ident(name).replace('\'', "''"))
+/// How a stored default names a sequence. One of `public` has no schema there: so they were stored when there was no
+/// other. The search path has no say in it ([`in_public`]).
+pub fn call(schema: &str, name: &str) -> String {
+    format!("nextval('{}')", reference(schema, name).replace('\'', "''"))
+}
+
+fn reference(schema: &str, name: &str) -> String {
+    match schema {
+        PUBLIC_SCHEMA => quote_ident(name),
+        _ => format!("{}.{}", quote_ident(schema), quote_ident(name)),
+    }
+}
+
+/// Names the schema of those sequences that a stored default calls without one.
+pub fn in_public(stored: &mut Expr) {
+    let _: ControlFlow<()> = ast::visit_expressions_mut(stored, |inner| {
+        let literal = sequence_argument(inner).map(|argument| match argument {
+            Expr::Cast { expr, .. } => expr.as_mut(),
+            other => other,
+        });
+        if let Some(Expr::Value(value)) = literal
+            && let ast::Value::SingleQuotedString(text) = &mut value.value
+            && sequence_reference(text).is_ok_and(|name| name.schema.is_none())
+        {
+            *text = format!("{PUBLIC_SCHEMA}.{text}");
+        }
+        ControlFlow::Continue(())
+    });
 }
 
 /// The tables with the columns whose default calls the sequence.
-pub fn dependents(name: &str, scope: &Scope) -> Vec<(TableDef, Vec<String>)> {
-    let call = call(name);
+pub fn dependents(schema: &str, name: &str, scope: &Scope) -> Vec<(TableDef, Vec<String>)> {
+    let call = call(schema, name);
     let calls = |column: &&ColumnDef| column.default.as_ref().is_some_and(|text| text.contains(&call));
     let own = scope.snapshot.tables().filter(|version| version.def.environment == scope.environment);
     own.filter_map(|version| {
@@ -28,7 +53,7 @@ pub fn dependents(name: &str, scope: &Scope) -> Vec<(TableDef, Vec<String>)> {
     .collect()
 }
 
-/// A DEFAULT with the sequences that it calls as they are stored: by their names alone, without a cast.
+/// A DEFAULT with the sequences that it calls as they are stored: as [`call`] names them, without a cast.
 ///
 /// Errors: 42P01 for one that is not there. `def`: the table, which may be new.
 pub fn with_sequences(expr: &Expr, def: &TableDef, scope: &Scope) -> Result<Expr> {
@@ -84,8 +109,10 @@ fn stored_reference(argument: &Expr, def: &TableDef, scope: &Scope) -> Result<St
         other => other.to_string(),
     };
     let name = sequence_reference(&text)?;
-    if def.sequence_named(&name).is_none() {
-        find(&name, scope)?;
+    let own = name.schema.as_ref().is_none_or(|schema| *schema == def.schema);
+    if own && def.sequence_named(&name.name).is_some() {
+        return Ok(reference(&def.schema, &name.name));
     }
-    Ok(quote_ident(&name))
+    let (found, _) = find(&name, scope)?;
+    Ok(reference(&found.schema, &name.name))
 }

@@ -9,18 +9,20 @@ mod options;
 use datafusion::sql::sqlparser::ast::ObjectName;
 use sepal_storage::Op;
 use sepal_types::{
-    ColumnDef, ColumnId, Error, Generated, Result, SequenceDef, SqlState, SqlType, TableDef, TableId,
+    ColumnDef, ColumnId, Error, Generated, RelationName, Result, SequenceDef, SqlState, SqlType, TableDef,
+    TableId,
 };
 
 use super::{
     Ddl, Scope,
     generation::drop_expression,
-    names::{find_table, generated, object_name, taken},
+    names::{check_schema, find_table, generated, relation_name},
+    schema::moved,
 };
 use crate::sql::{IdentityChange, SequenceChange, SequenceOption, SequenceStatement, object_of};
 
 use defaults::dependents;
-pub use defaults::{call, with_sequences};
+pub use defaults::{call, in_public, with_sequences};
 pub use options::{check_identity_type, identity_options};
 use options::{set_sequence, with_options};
 
@@ -33,10 +35,10 @@ pub fn plan_sequence(statement: &SequenceStatement, scope: &Scope) -> Result<Ddl
                 return Err(Error::unsupported("temporary sequences are not supported")
                     .with_hint("Create an ordinary sequence and drop it afterwards."));
             }
-            create(&object_name(name)?, *if_not_exists, options, scope, &mut ddl)?;
+            create(&relation_name(name)?, *if_not_exists, options, scope, &mut ddl)?;
         }
         SequenceStatement::Alter { name, if_exists, change } => {
-            let name = object_name(name)?;
+            let name = relation_name(name)?;
             match find(&name, scope) {
                 Ok(found) => alter(&name, found, change, scope, &mut ddl)?,
                 Err(error) if *if_exists && error.state() == SqlState::UndefinedTable => {
@@ -63,13 +65,15 @@ fn skipping(error: &Error) -> Error {
 }
 
 fn create(
-    name: &str,
+    name: &RelationName,
     if_not_exists: bool,
     options: &[SequenceOption],
     scope: &Scope,
     ddl: &mut Ddl,
 ) -> Result<()> {
-    if taken(scope.snapshot, scope.environment, name) {
+    let schema = scope.creation_schema(name)?;
+    let name = &name.name;
+    if scope.is_taken(&schema, name) {
         let error = Error::new(SqlState::DuplicateTable, format!("relation \"{name}\" already exists"));
         if !if_not_exists {
             return Err(error);
@@ -80,7 +84,8 @@ fn create(
     let (mut sequence, _) = with_options(None, &SqlType::Int8, options)?;
     sequence.owner = owner(options, scope)?.flatten();
     let next = sequence.start;
-    let def = TableDef::of_sequence((scope.new_id)(), scope.environment, name.to_owned(), sequence);
+    let name = (schema, name.clone());
+    let def = TableDef::of_sequence((scope.new_id)(), scope.environment, name, sequence);
     let (table, column) = (def.id, TableDef::SEQUENCE_COLUMN);
     ddl.ops.extend([Op::CreateTable(def), Op::SetSequence { table, column, next }]);
     Ok(())
@@ -88,14 +93,15 @@ fn create(
 
 /// The definition and the column of the sequence of this name.
 ///
-/// Errors: 42P01, 42809 for a table.
-fn find(name: &str, scope: &Scope) -> Result<(TableDef, ColumnDef)> {
+/// Errors: 42P01, 42809 for a table, 3F000.
+fn find(name: &RelationName, scope: &Scope) -> Result<(TableDef, ColumnDef)> {
     if let Some((def, column)) = sequence_of(name, scope) {
         return Ok((def.clone(), column.clone()));
     }
     if scope.snapshot.find(scope.environment, name).is_some() {
-        return Err(not_a_sequence(name));
+        return Err(not_a_sequence(&name.name));
     }
+    check_schema(scope.snapshot, scope.environment, name)?;
     Err(Error::new(SqlState::UndefinedTable, format!("relation \"{name}\" does not exist")))
 }
 
@@ -103,14 +109,13 @@ fn not_a_sequence(name: &str) -> Error {
     Error::new(SqlState::WrongObjectType, format!("\"{name}\" is not a sequence"))
 }
 
-fn sequence_of<'a>(name: &str, scope: &'a Scope) -> Option<(&'a TableDef, &'a ColumnDef)> {
-    let own = scope.snapshot.find_sequence(scope.environment, name).into_iter();
-    let tables = scope.snapshot.tables().filter(|version| version.def.environment == scope.environment);
-    own.chain(tables).find_map(|version| Some((version.def.as_ref(), version.def.sequence_named(name)?)))
+fn sequence_of<'a>(name: &RelationName, scope: &'a Scope) -> Option<(&'a TableDef, &'a ColumnDef)> {
+    let found = scope.snapshot.sequence_named(scope.environment, name);
+    found.map(|(version, column)| (version.def.as_ref(), column))
 }
 
 fn alter(
-    name: &str,
+    name: &RelationName,
     (mut def, column): (TableDef, ColumnDef),
     change: &SequenceChange,
     scope: &Scope,
@@ -119,22 +124,19 @@ fn alter(
     let before = def.clone();
     match change {
         SequenceChange::Nothing => {}
-        SequenceChange::SetSchema(schema) if schema == "public" => {}
-        SequenceChange::SetSchema(schema) => {
-            return Err(Error::new(
-                SqlState::InvalidSchemaName,
-                format!("schema \"{schema}\" does not exist"),
-            ));
-        }
+        SequenceChange::SetSchema(schema) => return move_sequence(&def, &column, schema, scope, ddl),
         SequenceChange::Rename(new) => {
-            if taken(scope.snapshot, scope.environment, new) {
+            let schema = def.schema.clone();
+            if scope.is_taken(&schema, new) {
                 let message = format!("relation \"{new}\" already exists");
                 return Err(Error::new(SqlState::DuplicateTable, message));
             }
+            let name = &name.name;
             rename(&mut def, column.id, new);
-            for (mut table, columns) in dependents(name, scope) {
+            for (mut table, columns) in dependents(&schema, name, scope) {
                 for column in table.columns.iter_mut().filter(|column| columns.contains(&column.name)) {
-                    column.default = column.default.take().map(|text| text.replace(&call(name), &call(new)));
+                    let renamed = |text: String| text.replace(&call(&schema, name), &call(&schema, new));
+                    column.default = column.default.take().map(renamed);
                 }
                 ddl.ops.push(Op::AlterTable(table));
             }
@@ -144,7 +146,7 @@ fn alter(
             let current = column.sequence();
             let (mut sequence, restart) = with_options(current, &column.ty, options)?;
             if let Some(owner) = owner {
-                own(name, &mut sequence, &def, &column, owner)?;
+                own(&name.name, &mut sequence, &def, &column, owner)?;
             }
             let apart = def.is_sequence();
             for column in def.columns.iter_mut().filter(|known| known.id == column.id) {
@@ -159,6 +161,22 @@ fn alter(
     if def != before {
         ddl.ops.push(Op::AlterTable(def));
     }
+    Ok(())
+}
+
+/// ALTER SEQUENCE … SET SCHEMA. One of a column's goes where its table is.
+fn move_sequence(
+    def: &TableDef,
+    column: &ColumnDef,
+    schema: &str,
+    scope: &Scope,
+    ddl: &mut Ddl,
+) -> Result<()> {
+    let owner = column.sequence().and_then(|sequence| sequence.owner);
+    if !def.is_sequence() || owner.is_some() {
+        return Err(Error::unsupported("cannot move an owned sequence into another schema"));
+    }
+    ddl.ops.extend(moved(&[def.id], &def.schema, schema, scope)?);
     Ok(())
 }
 
@@ -207,7 +225,7 @@ fn own(
             Ok(())
         }
         Some(Generated::Serial) if owner == Some((def.id, column.id)) => Ok(()),
-        Some(Generated::Serial | Generated::Stored) | None => {
+        Some(Generated::Serial | Generated::Stored | Generated::Schema) | None => {
             Err(Error::unsupported("the sequence of a serial column cannot have another owner")
                 .with_hint("Give the column a DEFAULT nextval(…) of a sequence that you create."))
         }
@@ -305,9 +323,7 @@ const fn generated_as(always: bool) -> Generated {
 pub fn name_sequence(def: &TableDef, column: &mut ColumnDef, scope: &Scope) -> Result<()> {
     let name = def.sequence_name(column);
     let is_taken = |name: &str| {
-        taken(scope.snapshot, scope.environment, name)
-            || def.name == name
-            || def.sequence_named(name).is_some()
+        scope.is_taken(&def.schema, name) || def.name == name || def.sequence_named(name).is_some()
     };
     if !is_taken(&name) {
         return Ok(());
@@ -346,23 +362,25 @@ pub fn owned(scope: &Scope, table: TableId, column: Option<ColumnId>) -> Vec<Tab
 
 /// Plans DROP SEQUENCE.
 ///
-/// Errors: 42P01, 42809, 2BP01 for one that a default or an identity column needs.
+/// Errors: 42P01, 3F000, 42809, 2BP01 for one that a default or an identity column needs.
 pub fn drop_sequences(if_exists: bool, names: &[ObjectName], cascade: bool, scope: &Scope) -> Result<Ddl> {
     let mut ddl = Ddl::tagged("DROP SEQUENCE");
     for name in names {
-        let name = object_name(name)?;
+        let name = relation_name(name)?;
         let Some((def, column)) = sequence_of(&name, scope) else {
             if scope.snapshot.find(scope.environment, &name).is_some() {
-                return Err(not_a_sequence(&name).with_hint("Use DROP TABLE to remove a table."));
+                return Err(not_a_sequence(&name.name).with_hint("Use DROP TABLE to remove a table."));
             }
-            let message = format!("sequence \"{name}\" does not exist");
+            let missing = check_schema(scope.snapshot, scope.environment, &name).err().unwrap_or_else(|| {
+                Error::new(SqlState::UndefinedTable, format!("sequence \"{}\" does not exist", name.name))
+            });
             if !if_exists {
-                return Err(Error::new(SqlState::UndefinedTable, message));
+                return Err(missing);
             }
-            ddl.notices.push(Error::new(SqlState::UndefinedTable, format!("{message}, skipping")));
+            ddl.notices.push(skipping(&missing));
             continue;
         };
-        drop_sequence(&name, def, column, cascade, scope, &mut ddl)?;
+        drop_sequence(&name.name, def, column, cascade, scope, &mut ddl)?;
     }
     Ok(ddl)
 }
@@ -375,7 +393,7 @@ fn drop_sequence(
     scope: &Scope,
     ddl: &mut Ddl,
 ) -> Result<()> {
-    let mut needing = dependents(name, scope);
+    let mut needing = dependents(&def.schema, name, scope);
     match column.generated {
         Some(Generated::Sequence) => ddl.ops.push(Op::DropTable(def.id)),
         Some(Generated::Serial) => needing.push((def.clone(), vec![column.name.clone()])),

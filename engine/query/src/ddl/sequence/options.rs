@@ -3,7 +3,7 @@
 use datafusion::sql::sqlparser::ast::{self, Expr};
 use sepal_types::{ColumnDef, Error, Result, SequenceDef, SqlState, SqlType};
 
-use super::super::names::object_name;
+use super::super::names::relation_name;
 use crate::sql::SequenceOption;
 
 /// A sequence with options, and where it is to restart (`init_params`, `sequence.c`). `current`: the one that is
@@ -37,7 +37,7 @@ pub fn with_options(
             O::MinValue(min) => sequence.min = min.unwrap_or(1),
             O::Start(value) => start = Some(*value),
             O::Restart(value) => restart = Some(*value),
-            O::SequenceName(name) => sequence.name = Some(object_name(name)?),
+            O::SequenceName(name) => sequence.name = Some(relation_name(name)?.name),
             O::As(_) | O::Cache(_) | O::Cycle(false) | O::OwnedBy(_) => {}
         }
     }

@@ -90,7 +90,7 @@ impl FastKnn {
         let snapshot = context.snapshot.get();
         let version = snapshot.find(&context.environment, &name)?;
         let def = &version.def;
-        let names = [Some(name.as_str()), alias.as_deref()];
+        let names = [Some(name.name.as_str()), alias.as_deref()];
         let order = plain_order(query)?;
         let distance = resolve_alias(order, select).unwrap_or(order);
         let Distance { column, metric, as_halves, query: source } = distance_of(distance, def, &names)?;

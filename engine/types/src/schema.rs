@@ -1,0 +1,46 @@
+//! Schemas: each is a definition beside the tables, so that it is logged, committed and kept as they are.
+//!
+//! `public` has none: it is always there.
+
+use crate::{ColumnDef, ColumnId, Generated, SqlType, TableDef, TableId};
+
+impl TableDef {
+    /// Where the names of schemas stand: in no schema.
+    pub const OF_SCHEMAS: &str = "";
+
+    /// A schema, made by CREATE SCHEMA. A program that knows no such refuses the definition for its column's
+    /// [`Generated::Schema`], and with it the tables of another schema than `public`, which it would take for that
+    /// one's.
+    pub fn of_schema(id: TableId, environment: &str, name: String) -> Self {
+        let column = ColumnDef {
+            id: ColumnId(1),
+            name: "schema".to_owned(),
+            ty: SqlType::Bool,
+            not_null: false,
+            default: None,
+            generated: Some(Generated::Schema),
+            missing: None,
+            sequence: None,
+        };
+        Self {
+            id,
+            environment: environment.to_owned(),
+            schema: Self::OF_SCHEMAS.to_owned(),
+            name,
+            columns: vec![column],
+            next_column: ColumnId(2),
+            uniques: Vec::new(),
+            indexes: Vec::new(),
+            captured: false,
+        }
+    }
+
+    pub fn is_schema(&self) -> bool {
+        self.columns.first().is_some_and(|column| column.generated == Some(Generated::Schema))
+    }
+
+    /// Neither a sequence nor a schema.
+    pub fn is_table(&self) -> bool {
+        !self.is_sequence() && !self.is_schema()
+    }
+}
