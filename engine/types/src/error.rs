@@ -146,6 +146,7 @@ sqlstates! {
     UntranslatableCharacter "22P05" Invalid,
     Warning "01000" Invalid,
     WrongObjectType "42809" Invalid,
+    ZeroLengthCharacterString "2200F" Invalid,
 }
 
 /// An error at the engine's edge. `position` counts characters of the statement from 1, as Postgres' `P`

@@ -58,6 +58,10 @@ pub enum SqlType {
     /// Dimensions; `None` accepts any.
     Vector(Option<u16>),
     Void,
+    /// What is looked for in a `tsvector`.
+    TsQuery,
+    /// The lexemes of a document, with their places.
+    TsVector,
 }
 
 impl SqlType {
@@ -116,6 +120,8 @@ impl SqlType {
             Self::Regtype => 2206,
             Self::Void => 2278,
             Self::Uuid => 2950,
+            Self::TsVector => 3614,
+            Self::TsQuery => 3615,
             Self::Jsonb => 3802,
             Self::HalfVec(_) => HALFVEC_OID,
             Self::Vector(_) => VECTOR_OID,
@@ -153,6 +159,8 @@ impl SqlType {
             Self::Regclass => 2210,
             Self::Regtype => 2211,
             Self::Uuid => 2951,
+            Self::TsVector => 3643,
+            Self::TsQuery => 3645,
             Self::Jsonb => 3807,
             Self::HalfVec(_) => HALFVEC_ARRAY_OID,
             Self::Vector(_) => VECTOR_ARRAY_OID,
@@ -199,6 +207,8 @@ impl SqlType {
             Self::Time,
             Self::Timestamp,
             Self::Timestamptz,
+            Self::TsQuery,
+            Self::TsVector,
             Self::Unknown,
             Self::Uuid,
             Self::Varchar(None),
@@ -294,6 +304,8 @@ impl SqlType {
             Self::Time => "time",
             Self::Timestamp => "timestamp",
             Self::Timestamptz => "timestamptz",
+            Self::TsQuery => "tsquery",
+            Self::TsVector => "tsvector",
             Self::Unknown => "unknown",
             Self::Uuid => "uuid",
             Self::Varchar(_) => "varchar",

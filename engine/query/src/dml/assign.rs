@@ -130,7 +130,12 @@ pub fn assign(array: &ArrayRef, source: &Field, column: &ColumnDef) -> Result<Ar
     if array.data_type() == &wanted
         && !matches!(
             column.ty,
-            SqlType::Bpchar(_) | SqlType::Varchar(Some(_)) | SqlType::Json | SqlType::Jsonb
+            SqlType::Bpchar(_)
+                | SqlType::Varchar(Some(_))
+                | SqlType::Json
+                | SqlType::Jsonb
+                | SqlType::TsQuery
+                | SqlType::TsVector
         )
     {
         return Ok(Arc::clone(array));

@@ -26,6 +26,7 @@ mod rows;
 mod sequences;
 pub mod shape;
 mod statement;
+mod text_search;
 mod tokens;
 mod vectors;
 mod whole_rows;

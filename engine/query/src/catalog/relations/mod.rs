@@ -15,6 +15,7 @@ mod information;
 mod information_columns;
 mod routine;
 mod sequence;
+mod text_search;
 mod types;
 mod work;
 
@@ -26,7 +27,7 @@ pub(super) use routine::procedures;
 pub(super) use routine::{operator, procedure, procedure_named};
 
 /// Every family.
-pub(super) const ALL: [&[Relation]; 14] = [
+pub(super) const ALL: [&[Relation]; 15] = [
     activity::RELATIONS,
     attribute::RELATIONS,
     class::RELATIONS,
@@ -39,6 +40,7 @@ pub(super) const ALL: [&[Relation]; 14] = [
     information::RELATIONS,
     routine::RELATIONS,
     sequence::RELATIONS,
+    text_search::RELATIONS,
     types::RELATIONS,
     work::RELATIONS,
 ];

@@ -90,6 +90,9 @@ const C_LANGUAGE: u32 = 13;
 const BIT: u32 = 1560;
 const BOOL: u32 = 16;
 const FLOAT8: u32 = 701;
+const TEXT: u32 = 25;
+const TSQUERY: u32 = 3_615;
+const TSVECTOR: u32 = 3_614;
 
 static PROCEDURES: LazyLock<Vec<Procedure>> =
     LazyLock::new(|| include_str!("procedures.txt").lines().filter_map(parse).collect());
@@ -118,6 +121,18 @@ const FIRST_OPERATORS: [(u32, u32); 2] = [(16_500, VECTOR_OID), (16_520, HALFVEC
 /// `(oid, name, function)` of those over bit strings.
 const BIT_OPERATORS: [(u32, &str, &str); 2] =
     [(16_540, "<~>", "hamming_distance"), (16_541, "<%>", "jaccard_distance")];
+
+/// `(oid, name, left or 0, right, result, function)` of full-text search's, as PostgreSQL has them.
+const TEXT_SEARCH_OPERATORS: [(u32, &str, u32, u32, u32, &str); 8] = [
+    (3_633, "||", TSVECTOR, TSVECTOR, TSVECTOR, "tsvector_concat"),
+    (3_636, "@@", TSVECTOR, TSQUERY, BOOL, "ts_match_vq"),
+    (3_637, "@@", TSQUERY, TSVECTOR, BOOL, "ts_match_qv"),
+    (3_680, "&&", TSQUERY, TSQUERY, TSQUERY, "tsquery_and"),
+    (3_681, "||", TSQUERY, TSQUERY, TSQUERY, "tsquery_or"),
+    (3_682, "!!", 0, TSQUERY, TSQUERY, "tsquery_not"),
+    (3_763, "@@", TEXT, TSQUERY, BOOL, "ts_match_tq"),
+    (5_005, "<->", TSQUERY, TSQUERY, TSQUERY, "tsquery_phrase"),
+];
 
 static ALL_OPERATORS: LazyLock<Vec<Operator>> = LazyLock::new(|| {
     let kinds = FIRST_OPERATORS.into_iter().enumerate();
@@ -181,7 +196,11 @@ pub(crate) fn procedure_named(schema: Option<&str>, name: &str) -> Option<&'stat
 
 /// The name of an operator.
 pub(crate) fn operator(oid: i64) -> Option<&'static str> {
-    operators().iter().find(|operator| i64::from(operator.oid) == oid).map(|operator| operator.name)
+    let found = operators().iter().find(|operator| i64::from(operator.oid) == oid);
+    found.map(|operator| operator.name).or_else(|| {
+        let (_, name, ..) = TEXT_SEARCH_OPERATORS.iter().find(|operator| i64::from(operator.0) == oid)?;
+        Some(*name)
+    })
 }
 
 fn pg_proc(_: &CatalogContext, rows: &mut Rows) {
@@ -227,6 +246,19 @@ fn pg_operator(_: &CatalogContext, rows: &mut Rows) {
             ("oprright", operator.operand.into()),
             ("oprresult", operator.result.into()),
             ("oprcode", function.into()),
+        ]);
+    }
+    for (oid, name, left, right, result, function) in TEXT_SEARCH_OPERATORS {
+        rows.push([
+            ("oid", oid.into()),
+            ("oprname", name.into()),
+            ("oprnamespace", 11.into()),
+            ("oprowner", OWNER_OID.into()),
+            ("oprkind", if left == 0 { "l" } else { "b" }.into()),
+            ("oprleft", left.into()),
+            ("oprright", right.into()),
+            ("oprresult", result.into()),
+            ("oprcode", procedure_named(Some("pg_catalog"), function).map_or(0, |found| found.oid).into()),
         ]);
     }
 }

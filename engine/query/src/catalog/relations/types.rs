@@ -181,6 +181,8 @@ const fn category(ty: &SqlType) -> &'static str {
         | SqlType::HalfVec(_)
         | SqlType::Json
         | SqlType::Jsonb
+        | SqlType::TsQuery
+        | SqlType::TsVector
         | SqlType::Uuid
         | SqlType::Vector(_) => "U",
         SqlType::Char => "Z",
