@@ -92,6 +92,7 @@ files! {
         vector_operators "operators.slt",
         vector_search_exact "search_exact.slt",
         vector_text_and_casts "text_and_casts.slt",
+        vector_text_search "text_search.slt",
     }
 }
 

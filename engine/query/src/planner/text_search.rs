@@ -62,12 +62,10 @@ pub(super) fn plan(expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResu
     let is = |of: &Option<SqlType>, ty: &SqlType| of.as_ref().is_none_or(|of| of == ty);
     let (name, types) = match symbol {
         "@@" if is(&left, &SqlType::TsVector) && is(&right, &SqlType::TsQuery) => {
-            ("ts_match_vq", [SqlType::TsVector, SqlType::TsQuery])
+            return matched(expr.left, expr.right).map(PlannerResult::Planned);
         }
         "@@" if is(&left, &SqlType::TsQuery) && is(&right, &SqlType::TsVector) => {
-            let (query, vector) =
-                (typed(expr.left, &SqlType::TsQuery)?, typed(expr.right, &SqlType::TsVector)?);
-            return text_search_call("ts_match_vq", vec![vector, query]).map(PlannerResult::Planned);
+            return matched(expr.right, expr.left).map(PlannerResult::Planned);
         }
         "||" if both(&SqlType::TsVector) => ("tsvector_concat", [SqlType::TsVector, SqlType::TsVector]),
         "||" if both(&SqlType::TsQuery) => ("tsquery_or", [SqlType::TsQuery, SqlType::TsQuery]),
@@ -86,6 +84,19 @@ pub(super) fn plan(expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResu
     };
     let arguments = vec![typed(expr.left, &types[0])?, typed(expr.right, &types[1])?];
     text_search_call(name, arguments).map(PlannerResult::Planned)
+}
+
+/// `vector @@ query`. What `to_tsvector` makes for this alone is not made a column first.
+fn matched(vector: Expr, query: Expr) -> Result<Expr> {
+    let query = typed(query, &SqlType::TsQuery)?;
+    match vector {
+        Expr::ScalarFunction(call) if call.name() == "to_tsvector" && call.args.len() == 2 => {
+            let mut arguments = call.args;
+            arguments.push(query);
+            text_search_call("sepal_match_text", arguments)
+        }
+        vector => text_search_call("ts_match_vq", vec![typed(vector, &SqlType::TsVector)?, query]),
+    }
 }
 
 fn is_searched(ty: Option<&SqlType>) -> bool {

@@ -198,8 +198,8 @@ pub(crate) fn procedure_named(schema: Option<&str>, name: &str) -> Option<&'stat
 pub(crate) fn operator(oid: i64) -> Option<&'static str> {
     let found = operators().iter().find(|operator| i64::from(operator.oid) == oid);
     found.map(|operator| operator.name).or_else(|| {
-        let (_, name, ..) = TEXT_SEARCH_OPERATORS.iter().find(|operator| i64::from(operator.0) == oid)?;
-        Some(*name)
+        let mut others = TEXT_SEARCH_OPERATORS.into_iter();
+        others.find(|operator| i64::from(operator.0) == oid).map(|operator| operator.1)
     })
 }
 

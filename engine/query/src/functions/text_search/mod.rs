@@ -63,6 +63,8 @@ enum Operation {
     Known,
     Length,
     Match,
+    /// The same of a text that becomes a document on the way: none of them is kept.
+    MatchText,
     Nodes,
     Not,
     Or,
@@ -82,6 +84,7 @@ const FUNCTIONS: &[(&str, Operation)] = &[
     ("plainto_tsquery", Operation::Query(Reading::Plain)),
     ("querytree", Operation::Tree),
     ("sepal_cast_regconfig", Operation::Configuration),
+    ("sepal_match_text", Operation::MatchText),
     ("sepal_tsquery_known", Operation::Known),
     ("sepal_tsvector_known", Operation::Known),
     ("sepal_tsvector_length", Operation::Length),
@@ -143,7 +146,7 @@ impl Operation {
             Self::Configuration | Self::Headline | Self::Tree => SqlType::Text,
             Self::CoverRank | Self::Rank => SqlType::Float4,
             Self::Length | Self::Nodes => SqlType::Int4,
-            Self::Match => SqlType::Bool,
+            Self::Match | Self::MatchText => SqlType::Bool,
             Self::ToArray => SqlType::Array(Box::new(SqlType::Text)),
             Self::And | Self::Not | Self::Or | Self::Phrase | Self::Query(_) => SqlType::TsQuery,
             Self::Known if name == "sepal_tsquery_known" => SqlType::TsQuery,
@@ -172,6 +175,7 @@ impl Operation {
             (Self::And | Self::Or | Self::Phrase, 2) => &[Query, Query],
             (Self::Phrase, 3) => &[Query, Query, Integer],
             (Self::Match, 2) => &[Vector, Query],
+            (Self::MatchText, 3) => &[Text, Text, Query],
             (Self::Concatenate, 2) => &[Vector, Vector],
             (Self::SetWeight, 2) => &[Vector, Text],
             (Self::SetWeight, 3) => &[Vector, Text, Texts],
@@ -239,8 +243,8 @@ impl TextSearchFunction {
             return Err(carry(Error::unsupported("ts_headline() is not supported")));
         }
         let types: Vec<SqlType> = fields.iter().map(|field| sql_type(field)).collect();
-        if self.operation == Operation::Document
-            && matches!(types.last(), Some(SqlType::Json | SqlType::Jsonb))
+        if matches!(self.operation, Operation::Document | Operation::MatchText)
+            && matches!(types.get(1), Some(SqlType::Json | SqlType::Jsonb))
         {
             let error = Error::unsupported("to_tsvector() of json and jsonb is not supported");
             return Err(carry(error.with_hint("Cast the value, or a part of it, to text.")));

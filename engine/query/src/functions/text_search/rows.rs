@@ -28,6 +28,7 @@ pub(super) fn compute(operation: Operation, arguments: &[Argument], rows: usize)
     let present = |row: usize| !arguments.iter().any(|argument| argument.is_null(row));
     match operation {
         Operation::Match => matches(arguments, rows, present),
+        Operation::MatchText => matches_texts(arguments, rows, present),
         Operation::Rank | Operation::CoverRank => ranks(operation, arguments, rows, present),
         Operation::Length | Operation::Nodes => {
             let mut results = Int32Builder::with_capacity(rows);
@@ -80,6 +81,24 @@ fn matches(arguments: &[Argument], rows: usize, present: impl Fn(usize) -> bool)
         } else {
             results.append_null();
         }
+    }
+    Ok(Arc::new(results.finish()))
+}
+
+/// A configuration, texts, and what is looked for. Each text becomes a document in the same room: a filter of a vector
+/// search looks at all rows of a segment at once.
+fn matches_texts(arguments: &[Argument], rows: usize, present: impl Fn(usize) -> bool) -> Result<ArrayRef> {
+    let mut results = BooleanBuilder::with_capacity(rows);
+    let (mut kept, mut work, mut document) = (None, Work::default(), String::new());
+    for row in 0..rows {
+        if !present(row) {
+            results.append_null();
+            continue;
+        }
+        document.clear();
+        let (analyzer, gathered) = work.analyzer(arguments[0].text(row))?;
+        gathered.document(analyzer, arguments[1].text(row), &mut document)?;
+        results.append_value(matcher(&mut kept, arguments[2].text(row))?.matches(&document));
     }
     Ok(Arc::new(results.finish()))
 }
@@ -216,6 +235,7 @@ fn write(
         | Operation::Known
         | Operation::Length
         | Operation::Match
+        | Operation::MatchText
         | Operation::Nodes
         | Operation::Rank
         | Operation::ToArray => return Err(Error::bug("this function's results are no texts")),
