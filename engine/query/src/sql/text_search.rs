@@ -1,8 +1,8 @@
 //! Full-text search before planning: the configuration that a call leaves out, `@@` between texts, `!!`, and queries
 //! that stand in FROM.
 //!
-//! Called by the AST pass. What is text and what a `tsvector` decides what `@@` means; here it is told of columns, casts
-//! and calls, in the planner of all else. The session's configuration is asked for by a call of its own
+//! Called by the AST pass. What is text and what a `tsvector` decides what `@@` means; here it is told of columns,
+//! casts and calls, in the planner of all else. The session's configuration is asked for by a call of its own
 //! (`get_current_ts_config`), so that a plan outlives SET.
 
 use std::ops::ControlFlow;
@@ -116,8 +116,8 @@ fn name_length(function: &mut Function, parameters: &mut ParameterTypes, columns
     }
 }
 
-/// `FROM plainto_tsquery('a') query` is `FROM (SELECT plainto_tsquery('a') AS query) query`. Not where it looks at other
-/// items.
+/// `FROM plainto_tsquery('a') query` is `FROM (SELECT plainto_tsquery('a') AS query) query`. Not where it looks at
+/// other items.
 pub(super) fn select_query(factor: &mut TableFactor) {
     let TableFactor::Table { name, args: Some(args), alias, with_ordinality: false, .. } = &*factor else {
         return;

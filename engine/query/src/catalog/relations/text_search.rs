@@ -1,7 +1,7 @@
 //! `pg_ts_config`, `pg_ts_dict`, `pg_ts_parser`, `pg_ts_template`: what full-text search has.
 //!
-//! Oids are those that PostgreSQL 15's initdb gives. A configuration has the dictionary of its language, whose oid is the
-//! one before its own.
+//! Oids are those that PostgreSQL 15's initdb gives. A configuration has the dictionary of its language, whose oid is
+//! the one before its own.
 
 use super::super::CatalogContext;
 use super::super::objects::OWNER_OID;

@@ -1,8 +1,8 @@
 //! From a text to a `tsquery`: `to_tsquery`, `plainto_tsquery`, `phraseto_tsquery`, `websearch_to_tsquery`; and from
 //! queries to others: `&&`, `||`, `!!`, `<->`, `querytree`.
 //!
-//! A word of the text may be several lexemes, `fat-cat`, or none. Stop words are put in as such, so that distances count
-//! them, and taken out at the end: as src/backend/tsearch/to_tsany.c and utils/adt/tsquery_cleanup.c do.
+//! A word of the text may be several lexemes, `fat-cat`, or none. Stop words are put in as such, so that distances
+//! count them, and taken out at the end: as src/backend/tsearch/to_tsany.c and utils/adt/tsquery_cleanup.c do.
 
 use sepal_types::Result;
 

@@ -1,9 +1,9 @@
 //! Text search configurations: from a text to its lexemes.
 //!
-//! Called for documents and queries alike. A configuration is what PostgreSQL's initdb makes of it (snowball.sql): words
-//! go to the stemmer of the language, everything else that is no blank, tag, protocol or entity is put into lower case.
-//! `stop_words/` are PostgreSQL's lists (src/backend/snowball/stopwords, under the PostgreSQL licence). A word that is on
-//! the list counts as a place, and is no lexeme.
+//! Called for documents and queries alike. A configuration is what PostgreSQL's initdb makes of it (snowball.sql):
+//! words go to the stemmer of the language, everything else that is no blank, tag, protocol or entity is put into
+//! lower case. `stop_words/` are PostgreSQL's lists (src/backend/snowball/stopwords, under the PostgreSQL licence). A
+//! word that is on the list counts as a place, and is no lexeme.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,8 +1,8 @@
 //! `tsvector @@ tsquery`: whether a document is what a query asks for.
 //!
-//! A query is made ready once, a document is gone through once: its lexemes are compared as they are written, and places
-//! are read of those alone that a phrase or a weight asks about. The rules for phrases and for documents without places
-//! are those of `TS_execute` and `TS_phrase_execute` (src/backend/utils/adt/tsvector_op.c).
+//! A query is made ready once, a document is gone through once: its lexemes are compared as they are written, and
+//! places are read of those alone that a phrase or a weight asks about. The rules for phrases and for documents
+//! without places are those of `TS_execute` and `TS_phrase_execute` (src/backend/utils/adt/tsvector_op.c).
 
 use crate::values::text_search::{Item, Lexemes, Place, QuotedLexeme, TsQuery, quote};
 

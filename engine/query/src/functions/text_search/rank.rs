@@ -1,7 +1,7 @@
 //! `ts_rank`: how well a document fits a query, by how often and how near to one another the lexemes stand.
 //!
-//! The formulas, their order and their precision are those of `calc_rank` in src/backend/utils/adt/tsrank.c, so that the
-//! results are the same to the bit wherever the C library's `exp`, `log` and `sqrt` are.
+//! The formulas, their order and their precision are those of `calc_rank` in src/backend/utils/adt/tsrank.c, so that
+//! the results are the same to the bit wherever the C library's `exp`, `log` and `sqrt` are.
 
 use sepal_types::{Error, Result, SqlState};
 

@@ -1,10 +1,10 @@
 //! The states of the default parser and their rules, as `states.txt` lists them.
 //!
-//! Used by `tokens` alone. A state's line has its name and its rules, which are tried in order:
-//! `class,act,next state[,token[,special]]`. Classes: `=x` the character x, `*` anything, `EOF` the text's end. Acts:
-//! `next` goes on to the next character; `push` does that with a copy of where it stands, to which `pop` returns and tries
-//! the rules after that one; `clear` and `clrall` forget such places; `rerun` looks at the same character again; `bingo`:
-//! the token ends here. `.` is the same state, or no token. States and rules are those of PostgreSQL
+//! Used by `tokens` alone. A state's line has its name and its rules, which are tried in order: `class,act,next
+//! state[,token[,special]]`. Classes: `=x` the character x, `*` anything, `EOF` the text's end. Acts: `next` goes on
+//! to the next character; `push` does that with a copy of where it stands, to which `pop` returns and tries the rules
+//! after that one; `clear` and `clrall` forget such places; `rerun` looks at the same character again; `bingo`: the
+//! token ends here. `.` is the same state, or no token. States and rules are those of PostgreSQL
 //! (src/backend/tsearch/wparser_def.c), checked against what its `ts_parse` says of some ten thousand texts.
 
 use std::{collections::HashMap, sync::LazyLock};

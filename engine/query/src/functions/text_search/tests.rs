@@ -1,7 +1,7 @@
 //! The parser's tokens, and what no SQL shows: hostile texts, rows that share what is made ready.
 //!
-//! Expected tokens are those of PostgreSQL 15's `ts_parse('default', …)`. `tests/slt/postgres/text_search*.slt` hold the
-//! rest against it.
+//! Expected tokens are those of PostgreSQL 15's `ts_parse('default', …)`. `tests/slt/postgres/text_search*.slt` hold
+//! the rest against it.
 
 use std::time::Instant;
 
@@ -63,7 +63,7 @@ fn tokens_are_those_of_postgres() {
 fn tokens_cover_the_text_and_end() {
     let hostile = ["a@", "a.bc@", "a-", "<a ", "/a", "1.", "a/b.", "<!--", "é-", "&#x", "-1.2.", "a.bc/d@"];
     for piece in hostile {
-        for times in [1, 2, 70, 3_000] {
+        for times in [1, 2, 70, 1_500] {
             let text = piece.repeat(times);
             let started = Instant::now();
             // Parts repeat their whole, and hosts and paths their URL.

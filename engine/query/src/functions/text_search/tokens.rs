@@ -10,8 +10,8 @@ use super::states::{Act, Class, NAMED, Rule, STATES, Special};
 
 /// Hosts within hosts that are looked for at `@`, at most: whoever writes more has no e-mail address.
 const MOST_HOSTS: u32 = 64;
-/// Bytes up to which a token is followed that may turn out to be another one. Longer hosts and paths are taken apart: for
-/// texts in which every word could begin one, looking to the end each time would take forever.
+/// Bytes up to which a token is followed that may turn out to be another one. Longer hosts and paths are taken apart:
+/// for texts in which every word could begin one, looking to the end each time would take forever.
 const MOST_FOLLOWED: usize = 8_192;
 
 /// What a token is, as `ts_token_type('default')` lists them.

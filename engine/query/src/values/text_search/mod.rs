@@ -1,8 +1,8 @@
 //! `tsvector` and `tsquery`: their text forms, in which they are kept, and their binary forms.
 //!
-//! Called by `builder` and `column` for what comes and goes over the wire, and by the functions over them. The text is
-//! canonical: lexemes in quotes and in order of their bytes, each once, places ascending. Grammar, limits and wording are
-//! those of src/backend/utils/adt/tsvector*.c and tsquery.c.
+//! Called by `builder` and `column` for what comes and goes over the wire, and by the functions over them. The text
+//! is canonical: lexemes in quotes and in order of their bytes, each once, places ascending. Grammar, limits and
+//! wording are those of src/backend/utils/adt/tsvector*.c and tsquery.c.
 //!
 //! ```text
 //! tsvector | lexemes i32 | per lexeme: UTF-8, 0 u8 | places u16 | per place: weight << 14 | place u16

@@ -1,7 +1,7 @@
 //! `tsquery`: lexemes with operators between them.
 //!
-//! Kept in the order in which it is evaluated, operands before their operator, so that nothing here recurses: a query of
-//! a whole document's words is as deep as it is long. PostgreSQL has the same items in the opposite order.
+//! Kept in the order in which it is evaluated, operands before their operator, so that nothing here recurses: a query
+//! of a whole document's words is as deep as it is long. PostgreSQL has the same items in the opposite order.
 
 use bytes::{BufMut, BytesMut};
 use sepal_types::{Error, Result, SqlState};
