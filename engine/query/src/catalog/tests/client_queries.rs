@@ -107,7 +107,11 @@ fn psql_shows_sequences_extensions_and_operators() {
     assert_eq!(answer("psql \\dx (1)"), ["vector|0.8.1|public|"]);
     assert_eq!(
         answer("psql \\do <-> (1)"),
-        ["public|<->|halfvec|halfvec|double precision|", "public|<->|vector|vector|double precision|"]
+        [
+            "pg_catalog|<->|tsquery|tsquery|tsquery|",
+            "public|<->|halfvec|halfvec|double precision|",
+            "public|<->|vector|vector|double precision|"
+        ]
     );
     assert_eq!(answer("psql \\du (1)")[0].split('|').next(), Some("acme"));
     assert_eq!(answer("psql \\dT (1)"), ["public|halfvec|", "public|vector|"]);
