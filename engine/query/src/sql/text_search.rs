@@ -119,14 +119,18 @@ fn name_length(function: &mut Function, parameters: &mut ParameterTypes, columns
 /// `FROM plainto_tsquery('a') query` is `FROM (SELECT plainto_tsquery('a') AS query) query`. Not where it looks at
 /// other items.
 pub(super) fn select_query(factor: &mut TableFactor) {
-    let TableFactor::Table { name, args: Some(args), alias, with_ordinality: false, .. } = &*factor else {
-        return;
+    let (name, args, alias) = match &*factor {
+        TableFactor::Table { name, args: Some(args), alias, with_ordinality: false, .. } => {
+            (name, &args.args, alias)
+        }
+        TableFactor::Function { name, args, alias, with_ordinality: false, .. } => (name, args, alias),
+        _ => return,
     };
     let Some(function) = name.0.last().and_then(|part| part.as_ident()).map(normalized) else {
         return;
     };
     let is_lone = text_search_result(&function).is_some_and(|ty| !matches!(ty, SqlType::Array(_)));
-    let looks_around = visit_expressions(&args.args, |expr| match expr {
+    let looks_around = visit_expressions(args, |expr| match expr {
         Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Subquery(_) => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     })
@@ -134,8 +138,8 @@ pub(super) fn select_query(factor: &mut TableFactor) {
     if !is_lone || looks_around {
         return;
     }
-    let mut operands = Vec::with_capacity(args.args.len());
-    for argument in &args.args {
+    let mut operands = Vec::with_capacity(args.len());
+    for argument in args {
         let FunctionArg::Unnamed(FunctionArgExpr::Expr(operand)) = argument else { return };
         operands.push(operand.clone());
     }
