@@ -218,12 +218,12 @@ fn write(
         Operation::Delete => document::without(vector(0), &names(&arguments[1], row)).write(out),
         Operation::Filter => {
             let letters = arguments[1].texts(row).unwrap_or_default();
-            let mut weights = 0;
+            let mut weights = 0_u8;
             for letter in letters {
                 let letter = letter.as_deref().ok_or_else(|| {
                     Error::new(SqlState::NullValueNotAllowed, "weight array may not contain nulls")
                 })?;
-                weights |= 1 << document::weight(letter)?;
+                weights |= 1_u8 << document::weight(letter)?;
             }
             document::filtered(vector(0), weights).write(out);
         }
