@@ -149,8 +149,8 @@ impl Analyzer {
                 self.lower.extend(token.chars().map(|here| here.to_lowercase().next().unwrap_or(here)));
             }
             match dictionary {
-                None => each(place, Some(&self.lower)),
-                Some(_) if self.lower.len() > LONGEST_STEMMED => each(place, Some(&self.lower)),
+                None => each(place, Some(self.lower.as_str())),
+                Some(_) if self.lower.len() > LONGEST_STEMMED => each(place, Some(self.lower.as_str())),
                 Some(dictionary) => {
                     if let Some(known) = self.known.get(self.lower.as_str()) {
                         each(place, known.as_deref());
