@@ -64,6 +64,9 @@ files! {
         postgres_schemas "schemas.slt",
         postgres_sequences "sequences.slt",
         postgres_serial_identity "serial_identity.slt",
+        postgres_text_search "text_search.slt",
+        postgres_text_search_rank "text_search_rank.slt",
+        postgres_text_search_words "text_search_words.slt",
         postgres_transactions "transactions.slt",
         postgres_types "types.slt",
         postgres_unnest_lateral "unnest_lateral.slt",
@@ -101,6 +104,7 @@ files! {
         vector_search_exact "search_exact.slt",
         vector_sparsevec "sparsevec.slt",
         vector_text_and_casts "text_and_casts.slt",
+        vector_text_search "text_search.slt",
     }
 }
 

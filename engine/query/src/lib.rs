@@ -47,6 +47,6 @@ pub use context::{
 };
 pub use copy_format::{CopyFormat, CopyHeader, CopyKind};
 pub use error::{arrow as arrow_error, translate as datafusion_error};
-pub use functions::{calls_advisory, distance_call, sequence_reference};
+pub use functions::{calls_advisory, distance_call, sequence_reference, text_search_configuration};
 pub use lookup::FastLookup;
 pub use point::PointRead;

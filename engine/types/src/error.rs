@@ -151,6 +151,7 @@ sqlstates! {
     Warning "01000" Invalid,
     WindowingError "42P20" Invalid,
     WrongObjectType "42809" Invalid,
+    ZeroLengthCharacterString "2200F" Invalid,
 }
 
 /// An error at the engine's edge. `position` counts characters of the statement from 1, as Postgres' `P`

@@ -62,6 +62,10 @@ pub enum SqlType {
     Void,
     /// Dimensions, of which only those are kept that are not zero; `None` accepts any.
     SparseVec(Option<u32>),
+    /// What is looked for in a `tsvector`.
+    TsQuery,
+    /// The lexemes of a document, with their places.
+    TsVector,
 }
 
 impl SqlType {
@@ -125,6 +129,8 @@ impl SqlType {
             Self::Regtype => 2206,
             Self::Void => 2278,
             Self::Uuid => 2950,
+            Self::TsVector => 3614,
+            Self::TsQuery => 3615,
             Self::Jsonb => 3802,
             Self::HalfVec(_) => HALFVEC_OID,
             Self::Vector(_) => VECTOR_OID,
@@ -163,6 +169,8 @@ impl SqlType {
             Self::Regclass => 2210,
             Self::Regtype => 2211,
             Self::Uuid => 2951,
+            Self::TsVector => 3643,
+            Self::TsQuery => 3645,
             Self::Jsonb => 3807,
             Self::HalfVec(_) => HALFVEC_ARRAY_OID,
             Self::Vector(_) => VECTOR_ARRAY_OID,
@@ -211,6 +219,8 @@ impl SqlType {
             Self::Time,
             Self::Timestamp,
             Self::Timestamptz,
+            Self::TsQuery,
+            Self::TsVector,
             Self::Unknown,
             Self::Uuid,
             Self::Varchar(None),
@@ -308,6 +318,8 @@ impl SqlType {
             Self::Time => "time",
             Self::Timestamp => "timestamp",
             Self::Timestamptz => "timestamptz",
+            Self::TsQuery => "tsquery",
+            Self::TsVector => "tsvector",
             Self::Unknown => "unknown",
             Self::Uuid => "uuid",
             Self::Varchar(_) => "varchar",

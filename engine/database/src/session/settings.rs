@@ -88,7 +88,12 @@ const KNOWN: &[Known] = &[
     ),
     known("default_table_access_method", "heap", Kind::Text, "Accepted."),
     known("default_tablespace", "", Kind::Text, "Accepted."),
-    known("default_text_search_config", "pg_catalog.english", Kind::Text, "Accepted."),
+    known(
+        TEXT_SEARCH_CONFIG,
+        "pg_catalog.english",
+        Kind::Text,
+        "The configuration of text search where a call names none.",
+    ),
     known(
         "default_transaction_isolation",
         "read committed",
@@ -223,6 +228,7 @@ const KNOWN: &[Known] = &[
     known("xmloption", "content", Kind::Text, "Accepted."),
 ];
 
+const TEXT_SEARCH_CONFIG: &str = "default_text_search_config";
 const AS_OF: &str = "sepal.as_of";
 const SEARCH_PATH: &str = "search_path";
 const TARGET_RECALL: &str = "sepal.target_recall";

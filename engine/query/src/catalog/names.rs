@@ -68,7 +68,7 @@ pub(crate) enum Reg {
 }
 
 /// Types that appear in signatures and in `format_type` but that no column can have.
-const FOREIGN_TYPES: [(u32, &str); 35] = [
+const FOREIGN_TYPES: [(u32, &str); 34] = [
     (27, "tid"),
     (28, "xid"),
     (29, "cid"),
@@ -98,8 +98,7 @@ const FOREIGN_TYPES: [(u32, &str); 35] = [
     (2283, "anyelement"),
     (2776, "anynonarray"),
     (3220, "pg_lsn"),
-    (3614, "tsvector"),
-    (3615, "tsquery"),
+    (3734, "regconfig"),
     (4089, "regnamespace"),
     (4096, "regrole"),
     (5077, "anycompatible"),

@@ -1,13 +1,14 @@
 //! ALTER TABLE and ALTER INDEX. Renames and drops touch the catalog only: files name columns by id. Another type, or a
 //! column that is computed, has the rows written anew (`retype`).
 
+use bytes::BytesMut;
 use datafusion::sql::sqlparser::ast::{
     AlterColumnOperation, AlterIndexOperation, AlterTable, AlterTableOperation, DropBehavior, Expr,
     ObjectName, RenameTableNameKind,
 };
 use sepal_storage::Op;
 use sepal_types::{
-    ColumnDef, ColumnId, Error, Generated, IndexClauses, KeySource, Result, SqlState, TableDef,
+    ColumnDef, ColumnId, Error, Generated, IndexClauses, KeySource, Result, SqlState, SqlType, TableDef,
 };
 
 use super::{
@@ -18,6 +19,7 @@ use super::{
     retype::{Rewrite, retype},
     sequence::{call as sequence_call, owned, pin_names, starts, with_sequences},
 };
+use crate::values::{decode_text, encode_text};
 
 /// Plans ALTER TABLE.
 pub fn alter_table(alter: &AlterTable, scope: &Scope) -> Result<Ddl> {
@@ -136,7 +138,10 @@ fn add(
             )
             .with_hint("Create the table anew with the column and copy the rows."));
         }
-        added.missing = constant_text(added.default.as_deref(), has_rows)?;
+        added.missing = match constant_text(added.default.as_deref(), has_rows)? {
+            Some(text) => Some(kept_form(text, &added.ty)?),
+            None => None,
+        };
         if added.not_null && added.missing.is_none() && has_rows {
             let message = format!("column \"{}\" of relation \"{table}\" contains null values", added.name);
             return Err(Error::new(SqlState::NotNullViolation, message)
@@ -162,6 +167,17 @@ fn constant_text(default: Option<&str>, has_rows: bool) -> Result<Option<String>
     }
     Err(Error::unsupported("ADD COLUMN with a computed DEFAULT on a table with rows is not supported")
         .with_hint("Add the column without a default, UPDATE it, then ALTER COLUMN … SET DEFAULT."))
+}
+
+/// A text as its type keeps it: for rows of old it is not read by the type again.
+fn kept_form(text: String, ty: &SqlType) -> Result<String> {
+    if !matches!(ty, SqlType::Jsonb | SqlType::TsQuery | SqlType::TsVector) {
+        return Ok(text);
+    }
+    let array = decode_text(ty, Some(text.as_bytes()))?;
+    let mut out = BytesMut::new();
+    encode_text(array.as_ref(), 0, ty, &mut out)?;
+    String::from_utf8(out.to_vec()).map_err(|_| Error::bug("a printed value is no UTF-8"))
 }
 
 fn missing_column(def: &TableDef, name: &str) -> Error {

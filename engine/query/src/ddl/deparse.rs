@@ -16,7 +16,10 @@ use datafusion::sql::sqlparser::{
 use sepal_types::{Error, Result, SqlState, SqlType, TableDef};
 
 use super::{create_table::column_type, names::identifier, table_name};
-use crate::catalog::{quote_ident, quote_literal};
+use crate::{
+    catalog::{quote_ident, quote_literal},
+    functions::text_search_result,
+};
 
 /// An expression's text, and its type where that is known: `Unknown` is a string literal's.
 pub struct Printed {
@@ -234,13 +237,17 @@ impl Printer<'_> {
         let ty = result_type(&name, &types, first.as_ref());
         let coalesce = matches!(name.as_str(), "coalesce" | "greatest" | "least" | "nullif");
         let common = first.as_ref().map_or_else(|| "text".to_owned(), bare_name);
-        let shown = |argument: Printed| match (&argument.ty, coalesce) {
+        let configured = arguments.len() == 2 && (name.starts_with("to_ts") || name.ends_with("to_tsquery"));
+        let shown = |(place, argument): (usize, Printed)| match (&argument.ty, coalesce) {
+            (Some(SqlType::Unknown), false) if configured && place == 0 => {
+                format!("{}::regconfig", argument.text)
+            }
             (Some(SqlType::Bpchar(_)), false) => format!("({})::text", argument.text),
             (Some(SqlType::Unknown), true) => format!("{}::{common}", argument.text),
             (_, true) => argument.text,
             (_, false) => argument.wanted_as(None),
         };
-        let arguments: Vec<String> = arguments.into_iter().map(shown).collect();
+        let arguments: Vec<String> = arguments.into_iter().enumerate().map(shown).collect();
         let name = if coalesce { name.to_uppercase() } else { quote_ident(&name) };
         Printed::new(format!("{name}({})", arguments.join(", ")), ty)
     }
@@ -333,7 +340,7 @@ fn result_type(name: &str, arguments: &[Option<SqlType>], first: Option<&SqlType
         "coalesce" | "greatest" | "least" | "nullif" | "abs" => first.cloned(),
         "date_trunc" => arguments.get(1).cloned().flatten(),
         "starts_with" => Some(SqlType::Bool),
-        _ => Some(SqlType::Text),
+        other => text_search_result(other).or(Some(SqlType::Text)),
     }
 }
 

@@ -104,7 +104,7 @@ fn retype_default(def: &mut TableDef, place: usize, new: &SqlType) -> Result<()>
     match column.generated {
         Some(Generated::Stored) => return Ok(()),
         Some(Generated::IdentityAlways | Generated::IdentityByDefault) => check_identity_type(new)?,
-        Some(Generated::Serial | Generated::Sequence) | None => {}
+        Some(Generated::Serial | Generated::Sequence | Generated::Schema) | None => {}
     }
     if column.is_counted() {
         // A sequence counts in integers, whatever becomes of its numbers.

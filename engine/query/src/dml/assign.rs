@@ -147,6 +147,8 @@ pub fn assign(array: &ArrayRef, source: &Field, column: &ColumnDef) -> Result<Ar
                 | SqlType::Json
                 | SqlType::Jsonb
                 | SqlType::SparseVec(Some(_))
+                | SqlType::TsQuery
+                | SqlType::TsVector
         )
     {
         return Ok(Arc::clone(array));

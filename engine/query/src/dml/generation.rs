@@ -142,7 +142,7 @@ pub fn plan_over(def: &TableDef, exprs: Vec<Expr>, context: &DmlContext) -> Resu
         let alias = Ident::with_quote('"', format!("__computed_{number}"));
         SelectItem::ExprWithAlias { expr, alias }
     };
-    let mut query = skeleton(&def.name, None)?;
+    let mut query = skeleton(def, None)?;
     if let SetExpr::Select(select) = query.body.as_mut() {
         select.projection = exprs.into_iter().enumerate().map(named).collect();
     }
@@ -150,7 +150,7 @@ pub fn plan_over(def: &TableDef, exprs: Vec<Expr>, context: &DmlContext) -> Resu
     let mut parameters = ParameterTypes::default();
     prepare_query(&mut query, &mut parameters, &[], &types);
     let rows = Arc::new(RowsTable::new(row_schema(def)));
-    let rows = TemporaryTables::default().with(&def.name, rows);
+    let rows = TemporaryTables::default().instead_of(def, rows);
     context.engine.plan(context.statement, &rows, &query, &mut parameters)
 }
 

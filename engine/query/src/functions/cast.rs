@@ -151,6 +151,10 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
         let integers = bits_to_integers(array, if *target == SqlType::Int4 { 32 } else { 64 }, target)?;
         return Ok(cast(&integers, &wanted)?);
     }
+    if cannot_be_text_search(source, target) {
+        let message = format!("cannot cast type {} to {}", source.display_name(), target.display_name());
+        return Err(carry(Error::new(SqlState::CannotCoerce, message)));
+    }
     match (array.data_type(), target) {
         (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View, _) => {
             let text = cast(array, &DataType::Utf8).map_err(|problem| carry(error::arrow(problem)))?;
@@ -203,6 +207,21 @@ const fn is_printable(target: &SqlType) -> bool {
 fn cannot_cast(source: &SqlType, target: &SqlType) -> Error {
     let message = format!("cannot cast type {} to {}", source.display_name(), target.display_name());
     Error::new(SqlState::CannotCoerce, message)
+}
+
+/// A `tsvector` and a `tsquery` are made of text alone, and only by functions of one another.
+fn cannot_be_text_search(source: &SqlType, target: &SqlType) -> bool {
+    let is_text = matches!(
+        source,
+        SqlType::Bpchar(_)
+            | SqlType::Char
+            | SqlType::Name
+            | SqlType::Text
+            | SqlType::Unknown
+            | SqlType::Varchar(_)
+            | SqlType::Void
+    );
+    matches!(target, SqlType::TsQuery | SqlType::TsVector) && source != target && !is_text
 }
 
 /// Postgres rounds half to even (`rint`) where Arrow truncates.

@@ -1,5 +1,5 @@
 //! SQL functions that DataFusion lacks or does differently: distances, arithmetic over numbers, dates and
-//! vectors, `jsonb`, casts, arrays, patterns, aggregates, sequences, session functions.
+//! vectors, `jsonb`, casts, arrays, patterns, full-text search, aggregates, sequences, session functions.
 //!
 //! Registered by `planner` for every statement. The catalog's functions (`format_type`, …) live in `catalog`.
 
@@ -32,6 +32,7 @@ mod session;
 mod spans;
 mod sparse;
 mod template;
+mod text_search;
 mod truncate;
 mod undefined;
 mod vector;
@@ -63,6 +64,9 @@ pub use sequence::{sequence_functions, sequence_reference};
 pub use session::session_functions;
 pub use sparse::sparse_array_call;
 pub use template::fill as fill_template;
+pub use text_search::{
+    text_search_call, text_search_configuration, text_search_configurations, text_search_result,
+};
 pub use undefined::undefined;
 pub use vector_aggregate::add_vector_aggregates;
 pub use vector_array::vector_array_call;
@@ -90,6 +94,7 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(patterns::functions());
     functions.extend(spans::functions());
     functions.extend(template::functions());
+    functions.extend(text_search::functions());
     functions.extend(truncate::functions());
     functions.extend(sparse::functions());
     functions

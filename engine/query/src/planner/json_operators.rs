@@ -21,7 +21,7 @@ use sepal_types::{Error, SqlState, SqlType};
 use super::operators::placeholder;
 use crate::{
     error::carry,
-    functions::json_call,
+    functions::{json_call, text_search_call},
     output::{sql_type, typed_field},
     values,
 };
@@ -119,13 +119,13 @@ fn operand(expr: &Expr, schema: &DFSchema) -> Operand {
         }
         _ => {}
     }
-    match json_type(expr, schema) {
+    match marked_type(expr, schema) {
         Some(SqlType::Json) => return Operand::Json,
-        Some(_) => return Operand::Jsonb,
+        Some(SqlType::Jsonb) => return Operand::Jsonb,
         None if matches!(expr, Expr::Literal(ScalarValue::Utf8(_) | ScalarValue::Utf8View(_), _)) => {
             return Operand::Unknown;
         }
-        None => {}
+        _ => {}
     }
     match expr.get_type(schema) {
         Ok(DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) => Operand::Text,
@@ -137,28 +137,28 @@ fn operand(expr: &Expr, schema: &DFSchema) -> Operand {
     }
 }
 
-/// `json` or `jsonb` if the expression is that. DataFusion forgets it of a function that returns one of its
-/// arguments, so that these are looked through.
-fn json_type(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
+/// `json`, `jsonb`, `tsvector` or `tsquery` if the expression is that. DataFusion forgets it of a function that returns
+/// one of its arguments, so that these are looked through.
+fn marked_type(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
     let declared = expr.to_field(schema).ok().map(|(_, field)| sql_type(&field));
-    if let Some(ty @ (SqlType::Json | SqlType::Jsonb)) = declared {
+    if let Some(ty @ (SqlType::Json | SqlType::Jsonb | SqlType::TsQuery | SqlType::TsVector)) = declared {
         return Some(ty);
     }
     match expr {
-        Expr::Alias(alias) => json_type(&alias.expr, schema),
+        Expr::Alias(alias) => marked_type(&alias.expr, schema),
         Expr::ScalarFunction(call) if matches!(call.name(), "coalesce" | "nullif") => {
-            call.args.iter().find_map(|argument| json_type(argument, schema))
+            call.args.iter().find_map(|argument| marked_type(argument, schema))
         }
         Expr::Case(case) => {
             let mut branches = case.when_then_expr.iter().map(|(_, then)| then).chain(&case.else_expr);
-            branches.find_map(|branch| json_type(branch, schema))
+            branches.find_map(|branch| marked_type(branch, schema))
         }
         _ => None,
     }
 }
 
-/// Says again that coalesce, nullif and CASE give `json` or `jsonb`; untyped literals that they choose from are read as
-/// that. Tells whether it did.
+/// Says again that coalesce, nullif and CASE give `json`, `jsonb`, `tsvector` or `tsquery`; untyped literals that they
+/// choose from are read as that. Tells whether it did.
 pub(super) fn keep_type(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
     let chosen: Vec<&mut Expr> = match expr {
         Expr::ScalarFunction(call) if matches!(call.name(), "coalesce" | "nullif") => {
@@ -170,7 +170,7 @@ pub(super) fn keep_type(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
         }
         _ => return Ok(false),
     };
-    let Some(ty) = chosen.iter().find_map(|expr| json_type(expr, schema)) else {
+    let Some(ty) = chosen.iter().find_map(|expr| marked_type(expr, schema)) else {
         return Ok(false);
     };
     let untyped = |expr: &Expr| match expr {
@@ -178,14 +178,19 @@ pub(super) fn keep_type(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
         Expr::Placeholder(Placeholder { field, .. }) => field.is_none(),
         _ => false,
     };
-    if !chosen.iter().all(|expr| untyped(expr) || json_type(expr, schema).is_some()) {
+    if !chosen.iter().all(|expr| untyped(expr) || marked_type(expr, schema).is_some()) {
         return Ok(false);
     }
     for expr in chosen {
         *expr = typed(mem::take(expr), &ty)?;
     }
-    let name = if ty == SqlType::Json { "sepal_json_known" } else { "sepal_jsonb_known" };
-    *expr = json_call(name, vec![mem::take(expr)])?;
+    let chosen = vec![mem::take(expr)];
+    *expr = match ty {
+        SqlType::Json => json_call("sepal_json_known", chosen)?,
+        SqlType::TsQuery => text_search_call("sepal_tsquery_known", chosen)?,
+        SqlType::TsVector => text_search_call("sepal_tsvector_known", chosen)?,
+        _ => json_call("sepal_jsonb_known", chosen)?,
+    };
     Ok(true)
 }
 

@@ -20,6 +20,7 @@ mod row_plan;
 mod series;
 mod single_row;
 mod sink_errors;
+mod text_search;
 mod types;
 mod typing;
 mod unnested;

@@ -1,7 +1,7 @@
 //! Binary operators and array literals that mean something else when an operand is a vector; `typing` has the
 //! other types' operators.
 //!
-//! `json_operators` is asked first: it owns those of `json` and `jsonb`. Then `arrays` is.
+//! `text_search` is asked first, then `json_operators`, which owns those of `json` and `jsonb`. Then `arrays` is.
 
 use datafusion::{
     arrow::datatypes::DataType,
@@ -20,7 +20,7 @@ use sepal_storage::arrow_type;
 use sepal_types::{Error, Metric, SqlState, SqlType, VectorKind};
 
 use super::{
-    arrays, json_operators, typing,
+    arrays, json_operators, text_search, typing,
     untyped::{self, Operand},
 };
 use crate::{
@@ -39,6 +39,10 @@ pub(super) struct Operators;
 
 impl ExprPlanner for Operators {
     fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        let expr = match text_search::plan(expr, schema)? {
+            PlannerResult::Original(expr) => expr,
+            planned => return Ok(planned),
+        };
         if let Some(metric) = metric(&expr.op) {
             let RawBinaryExpr { left, right, .. } = expr;
             let (left, right) = if is_sparse_expr(&left, schema) || is_sparse_expr(&right, schema) {

@@ -90,6 +90,8 @@ fn literal_type(ty: &SqlType) -> Option<SqlType> {
         | SqlType::Time
         | SqlType::Timestamp
         | SqlType::Timestamptz
+        | SqlType::TsQuery
+        | SqlType::TsVector
         | SqlType::Uuid => Some(ty.clone()),
         SqlType::Array(element) => {
             let known = element.vector_kind().is_none()

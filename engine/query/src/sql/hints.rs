@@ -16,7 +16,7 @@ use super::{
     params::ParameterTypes,
     rewrite::{ColumnTypes, call, cast_target, placeholder, wrapper_name},
 };
-use crate::functions::{RowsFunction, json_rows};
+use crate::functions::{RowsFunction, json_rows, text_search_result};
 
 /// Types the parameters that stand right inside `expr`.
 pub fn hint(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<'_>) {
@@ -84,6 +84,11 @@ pub fn type_literals(expr: &mut Expr, parameters: &mut ParameterTypes, columns: 
     for literal in exprs.into_iter().filter(|expr| is_text(expr)) {
         *literal = call(&wrapper, literal.clone(), None);
     }
+}
+
+/// The type of an expression that shows it.
+pub fn type_of(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<'_>) -> Option<SqlType> {
+    Known { parameters, columns }.type_of(expr)
 }
 
 /// What is known before planning.
@@ -212,8 +217,11 @@ impl Known<'_> {
                 | BinaryOperator::Divide
                 | BinaryOperator::Modulo => self.common(&[left.as_ref(), right.as_ref()])?,
                 BinaryOperator::StringConcat => {
-                    let array = |operand| self.type_of(operand).filter(|ty| matches!(ty, SqlType::Array(_)));
-                    array(left).or_else(|| array(right)).unwrap_or(SqlType::Text)
+                    let kept = |operand| {
+                        let ty = self.type_of(operand);
+                        ty.filter(|ty| matches!(ty, SqlType::Array(_) | SqlType::TsQuery | SqlType::TsVector))
+                    };
+                    kept(left).or_else(|| kept(right)).unwrap_or(SqlType::Text)
                 }
                 BinaryOperator::LongArrow | BinaryOperator::HashLongArrow => SqlType::Text,
                 _ => return None,
@@ -223,7 +231,7 @@ impl Known<'_> {
                 match name.strip_prefix("sepal_cast_") {
                     Some(target) => SqlType::from_name(target)?,
                     None if takes_one_type(&name) => self.common(&arguments(function))?,
-                    None => result(&name)?,
+                    None => result(&name).or_else(|| text_search_result(&name))?,
                 }
             }
             _ => return None,
@@ -351,6 +359,15 @@ fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
         "sha224" | "sha256" | "sha384" | "sha512" => vec![Bytea],
         "get_byte" => vec![Bytea, Int4],
         "justify_days" | "justify_hours" | "justify_interval" => vec![Interval],
+        "phraseto_tsquery" | "plainto_tsquery" | "to_tsquery" | "to_tsvector" | "websearch_to_tsquery" => {
+            vec![Text; arguments]
+        }
+        "querytree" | "numnode" | "tsquery_not" | "tsquery_phrase" => {
+            vec![SqlType::TsQuery, SqlType::TsQuery, Int4]
+        }
+        "setweight" => vec![SqlType::TsVector, Text],
+        "strip" | "ts_delete" => vec![SqlType::TsVector],
+        "ts_rank" | "ts_rank_cd" if arguments == 2 => vec![SqlType::TsVector, SqlType::TsQuery],
         "jsonb_path_exists" | "jsonb_path_match" | "jsonb_path_query_array" | "jsonb_path_query_first" => {
             vec![SqlType::Jsonb, Text, SqlType::Jsonb, SqlType::Bool]
         }

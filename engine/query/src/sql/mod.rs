@@ -31,6 +31,7 @@ mod schemas;
 mod sequences;
 pub mod shape;
 mod statement;
+mod text_search;
 mod tokens;
 mod vectors;
 mod whole_rows;

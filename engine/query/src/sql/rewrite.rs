@@ -27,7 +27,7 @@ use super::{
     row_comparison::compare_rows,
     rows::{type_untyped, type_values},
     sequences::uncast_sequence,
-    vectors,
+    text_search, vectors,
 };
 
 /// Prepares a query. `targets` are the types of the columns it is inserted into, if it is.
@@ -79,6 +79,7 @@ impl VisitorMut for Pass<'_> {
     fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
         name_series(factor);
         mark_lateral(factor);
+        text_search::select_query(factor);
         name_rows(factor, self.parameters);
         ControlFlow::Continue(())
     }
@@ -111,6 +112,7 @@ impl VisitorMut for Pass<'_> {
         fold_sign(expr);
         uncast_sequence(expr);
         compare_rows(expr);
+        text_search::spell(expr, self.parameters, self.columns);
         // Before the operands are rewritten, so that their casts and literals are still to be seen.
         hint(expr, self.parameters, self.columns);
         type_literals(expr, self.parameters, self.columns);
@@ -173,6 +175,14 @@ impl Pass<'_> {
             *expr = call("sepal_cast_jsonpath", operand, None);
             return;
         }
+        // A configuration goes by its name.
+        if names_configuration(&data_type) {
+            if let Some(position) = placeholder(&operand) {
+                self.parameters.hint(position, &SqlType::Text);
+            }
+            *expr = call("sepal_cast_regconfig", operand, None);
+            return;
+        }
         let Some(ty) = cast_target(&data_type) else {
             return;
         };
@@ -196,6 +206,12 @@ impl Pass<'_> {
             *expr = call(&wrapper, quoted_number(&operand, &ty).unwrap_or(operand), modifier);
         }
     }
+}
+
+/// `regconfig`
+fn names_configuration(data_type: &DataType) -> bool {
+    let name = data_type.to_string().to_ascii_lowercase();
+    name.strip_prefix("pg_catalog.").unwrap_or(&name) == "regconfig"
 }
 
 /// `FETCH FIRST n ROWS ONLY` is LIMIT in other words.
@@ -502,6 +518,8 @@ pub(super) fn wrapper_name(ty: &SqlType) -> Option<String> {
         | SqlType::Time
         | SqlType::Timestamp
         | SqlType::Timestamptz
+        | SqlType::TsQuery
+        | SqlType::TsVector
         | SqlType::Char => Some(format!("sepal_cast_{}", ty.internal_name())),
         SqlType::Array(element) => {
             wrapper_name(element).map(|_| format!("sepal_cast_{}", ty.internal_name()))

@@ -35,7 +35,15 @@ pub fn type_values(body: &mut SetExpr, targets: &[SqlType], parameters: &Paramet
                     matches!(target, SqlType::Float4 | SqlType::Float8 | SqlType::Numeric(_))
                 }
                 Value::Null => {
-                    matches!(target, SqlType::Json | SqlType::Jsonb | SqlType::Name | SqlType::Oid)
+                    matches!(
+                        target,
+                        SqlType::Json
+                            | SqlType::Jsonb
+                            | SqlType::Name
+                            | SqlType::Oid
+                            | SqlType::TsQuery
+                            | SqlType::TsVector
+                    )
                 }
                 _ => false,
             };
@@ -89,6 +97,8 @@ fn is_marked(ty: &SqlType) -> bool {
                 | SqlType::Name
                 | SqlType::Oid
                 | SqlType::Char
+                | SqlType::TsQuery
+                | SqlType::TsVector
         )
 }
 

@@ -6,6 +6,11 @@
 
 use sepal_types::{Error, Result, SqlState, SqlType};
 
+use super::{
+    text_in::utf8,
+    text_search::{TsQuery, TsVector},
+};
+
 /// Reads a value from its front.
 pub(super) struct Reader<'a>(&'a [u8]);
 
@@ -18,6 +23,18 @@ impl<'a> Reader<'a> {
         let (taken, rest) = self.0.split_at_checked(length).ok_or_else(insufficient)?;
         self.0 = rest;
         Ok(taken)
+    }
+
+    pub(super) fn u8(&mut self) -> Result<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    /// Text up to a NUL byte. Errors: 22P03 without one, 22021.
+    pub(super) fn c_string(&mut self) -> Result<&'a str> {
+        let length = self.0.iter().position(|byte| *byte == 0).ok_or_else(insufficient)?;
+        let text = self.take(length)?;
+        self.take(1)?;
+        utf8(text)
     }
 
     pub(super) fn u16(&mut self) -> Result<u16> {
@@ -67,6 +84,16 @@ pub(super) fn text_of(ty: &SqlType, bytes: &[u8]) -> Result<Option<String>> {
         }
         SqlType::Int2Vector => numbers(bytes, &SqlType::Int2).map(Some),
         SqlType::OidVector => numbers(bytes, &SqlType::Oid).map(Some),
+        SqlType::TsQuery => {
+            let mut text = String::new();
+            TsQuery::from_binary(bytes)?.write(&mut text);
+            Ok(Some(text))
+        }
+        SqlType::TsVector => {
+            let mut text = String::new();
+            TsVector::from_binary(bytes)?.write(&mut text);
+            Ok(Some(text))
+        }
         SqlType::Regclass | SqlType::Regproc | SqlType::Regtype => {
             Ok(Some(u32::from_be_bytes(fixed(bytes)?).to_string()))
         }

@@ -10,6 +10,7 @@ use super::{
     array,
     column::{Column, ColumnEncoder},
     datetime, interval, numeric, text_out,
+    text_search::{TsQuery, TsVector},
 };
 
 pub(super) fn write(column: &Column, row: usize, out: &mut BytesMut) -> Result<()> {
@@ -46,6 +47,8 @@ pub(super) fn write(column: &Column, row: usize, out: &mut BytesMut) -> Result<(
         Column::Padded { values, width } => text_out::write_padded(values.value(row), *width, out),
         Column::Reg(values) => write_reg(values.value(row), out),
         Column::Text(values) => out.extend_from_slice(values.value(row).as_bytes()),
+        Column::TsQuery(values) => TsQuery::parse(values.value(row))?.write_binary(out),
+        Column::TsVector(values) => TsVector::read(values.value(row)).write_binary(out),
         Column::Time(values) => out.put_i64(values.value(row)),
         Column::Timestamp { values, .. } => out.put_i64(datetime::timestamp_to_wire(values.value(row))),
         Column::Uuid(values) => out.extend_from_slice(values.value(row)),

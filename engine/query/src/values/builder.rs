@@ -258,6 +258,8 @@ impl Values {
             | SqlType::Regproc
             | SqlType::Regtype
             | SqlType::Text
+            | SqlType::TsQuery
+            | SqlType::TsVector
             | SqlType::Unknown
             | SqlType::Varchar(_) => Self::Text(StringBuilder::with_capacity(capacity, 0)),
         }

@@ -74,6 +74,8 @@ pub(super) enum Column {
     /// `regclass` and its like: a name, or an oid in digits.
     Reg(StringArray),
     Text(StringArray),
+    TsQuery(StringArray),
+    TsVector(StringArray),
     Time(Time64MicrosecondArray),
     Timestamp {
         values: TimestampMicrosecondArray,
@@ -194,6 +196,8 @@ impl Column {
             SqlType::Json | SqlType::Name | SqlType::Text | SqlType::Unknown | SqlType::Varchar(_) => {
                 Self::Text(typed(array, ty)?)
             }
+            SqlType::TsQuery => Self::TsQuery(typed(array, ty)?),
+            SqlType::TsVector => Self::TsVector(typed(array, ty)?),
             SqlType::Time => Self::Time(typed(array, ty)?),
             SqlType::Timestamp => Self::Timestamp { values: typed(array, ty)?, zone: false },
             SqlType::Timestamptz => Self::Timestamp { values: typed(array, ty)?, zone: true },

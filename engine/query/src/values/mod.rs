@@ -19,6 +19,7 @@
 //! array                  | dimensions i32 | has nulls i32 | element oid u32 | per dimension: length i32, lower bound i32 |
 //!                        | per element: length i32 (-1 NULL), bytes
 //! bit                    | bits i32 | ⌈bits/8⌉ bytes
+//! tsvector, tsquery      | drawn in `text_search/mod.rs`
 //! vector, halfvec        | dimensions u16 | 0 u16 | dimensions × f32, × f16
 //! sparsevec              | dimensions i32 | elements i32 | 0 i32 | elements × index i32 from 0 | elements × f32
 //! ```
@@ -36,6 +37,7 @@ mod numeric;
 mod sparse;
 mod text_in;
 mod text_out;
+pub(crate) mod text_search;
 mod vector;
 
 #[cfg(test)]

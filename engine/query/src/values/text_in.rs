@@ -7,7 +7,11 @@ use std::borrow::Cow;
 
 use sepal_types::{Error, Result, SqlState, SqlType, limits::MAX_IDENTIFIER_BYTES};
 
-use super::{binary_in::char_text, json};
+use super::{
+    binary_in::char_text,
+    json,
+    text_search::{TsQuery, TsVector},
+};
 
 /// The bytes as text. Errors: 22021 for what is not UTF-8, and for a NUL byte.
 pub(super) fn utf8(bytes: &[u8]) -> Result<&str> {
@@ -258,6 +262,16 @@ pub(super) fn kept_text<'a>(ty: &SqlType, text: &'a str) -> Result<Cow<'a, str>>
         SqlType::Jsonb => Cow::Owned(json::normalize(text)?),
         SqlType::Name => Cow::Borrowed(&text[..text.floor_char_boundary(MAX_IDENTIFIER_BYTES)]),
         SqlType::OidVector => Cow::Owned(numbers(text, "oid", 0, u32::MAX.into())?),
+        SqlType::TsQuery => {
+            let mut canonical = String::with_capacity(text.len());
+            TsQuery::parse(text)?.write(&mut canonical);
+            Cow::Owned(canonical)
+        }
+        SqlType::TsVector => {
+            let mut canonical = String::with_capacity(text.len());
+            TsVector::parse(text)?.write(&mut canonical);
+            Cow::Owned(canonical)
+        }
         SqlType::Varchar(Some(length)) => Cow::Borrowed(shortened(text, *length, "character varying")?),
         _ => Cow::Borrowed(text),
     })

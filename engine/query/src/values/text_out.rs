@@ -19,7 +19,12 @@ pub(super) fn write(column: &Column, row: usize, out: &mut BytesMut) -> Result<(
         }
         Column::Bool(values) => out.put_u8(if values.value(row) { b't' } else { b'f' }),
         Column::Bytea(values) => write_bytea(values.value(row), out),
-        Column::Char(values) | Column::Jsonb(values) | Column::Reg(values) | Column::Text(values) => {
+        Column::Char(values)
+        | Column::Jsonb(values)
+        | Column::Reg(values)
+        | Column::Text(values)
+        | Column::TsQuery(values)
+        | Column::TsVector(values) => {
             out.extend_from_slice(values.value(row).as_bytes());
         }
         Column::Date(values) => datetime::write_date(values.value(row), out),

@@ -40,6 +40,8 @@ pub fn arrow_type(ty: &SqlType) -> DataType {
         | SqlType::Varchar(_)
         | SqlType::Json
         | SqlType::Jsonb
+        | SqlType::TsQuery
+        | SqlType::TsVector
         | SqlType::Name
         | SqlType::Unknown
         | SqlType::Regclass

@@ -71,6 +71,8 @@ fn each_type_has_its_json() {
         (SqlType::Text, "\"\\\n\u{1}ü", r#""\"\\\n\u0001ü""#),
         (SqlType::Timestamp, "2024-01-02 03:04:05.5", r#""2024-01-02T03:04:05.5""#),
         (SqlType::Timestamptz, "2024-01-02 03:04:05+00", r#""2024-01-02T03:04:05Z""#),
+        (SqlType::TsVector, "b a:1A", r#""'a':1A 'b'""#),
+        (SqlType::TsQuery, "a & b", r#""'a' & 'b'""#),
         (SqlType::Vector(Some(3)), "[1,2.5,-0.25]", "[1,2.5,-0.25]"),
         (SqlType::Vector(None), "[1,2]", "[1,2]"),
         (SqlType::HalfVec(Some(2)), "[0.1,2.5]", "[0.099975586,2.5]"),

@@ -1,8 +1,11 @@
 //! What a setting's value may be, and how it is written: for `settings`, which keeps it.
 
+use sepal_query::text_search_configuration;
 use sepal_types::{Error, Result, SearchPath, SqlState};
 
-use super::{super::past::parse_as_of, AS_OF, Kind, Known, SEARCH_PATH, fixed, memory};
+use super::{
+    super::past::parse_as_of, AS_OF, Kind, Known, SEARCH_PATH, TEXT_SEARCH_CONFIG, fixed, memory,
+};
 
 const UTC_NAMES: &[&str] =
     &["utc", "etc/utc", "gmt", "z", "zulu", "uct", "universal", "etc/gmt", "default", "local"];
@@ -96,6 +99,10 @@ fn validate_text(name: &str, value: &str, invalid: impl Fn() -> Error) -> Result
         SEARCH_PATH if SearchPath::parse(value, "").is_none() => {
             Err(invalid().with_detail("List syntax is invalid."))
         }
+        TEXT_SEARCH_CONFIG => match text_search_configuration(value) {
+            Ok(configuration) => Ok(format!("pg_catalog.{configuration}")),
+            Err(_) => Err(invalid()),
+        },
         "DateStyle" if value.to_ascii_lowercase().contains("iso") => Ok("ISO, MDY".to_owned()),
         "DateStyle" => Err(invalid().with_hint("Sepal prints dates in the ISO style only.")),
         _ => Ok(value.to_owned()),

@@ -36,6 +36,12 @@ pub(super) const FUNCTIONS: &[Function] = &[
         let own = context.snapshot.searched_schemas(&context.environment);
         Ok(name_list(implicit.into_iter().chain(own)))
     }),
+    Function::new("get_current_ts_config", "", "text", |context, _| {
+        let mut settings = context.settings.iter();
+        let found = settings.find(|setting| setting.name == "default_text_search_config");
+        let name = found.map_or("pg_catalog.english", |found| found.setting.as_str());
+        Ok(name.strip_prefix("pg_catalog.").unwrap_or(name).into())
+    }),
     Function::new("current_setting", "text, boolean?", "text", current_setting),
     Function::new("pg_backend_pid", "", "integer", |context, _| Ok(context.backend_pid.into())),
     Function::new("pg_is_in_recovery", "", "boolean", no),

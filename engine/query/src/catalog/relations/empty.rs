@@ -1,4 +1,4 @@
-//! Catalogs of what Sepal does not have: policies, triggers, publications, text search, foreign tables, …
+//! Catalogs of what Sepal does not have: policies, triggers, publications, foreign tables, …
 //!
 //! Clients join them and must find the columns; there are no rows.
 
@@ -103,32 +103,6 @@ pub(super) const RELATIONS: &[Relation] = &[
         2_607,
         "oid oid, conname name, connamespace oid, conowner oid, conforencoding integer, contoencoding \
          integer, conproc regproc, condefault boolean",
-        no_rows,
-    ),
-    Relation::catalog(
-        "pg_ts_config",
-        3_602,
-        "oid oid, cfgname name, cfgnamespace oid, cfgowner oid, cfgparser oid",
-        no_rows,
-    ),
-    Relation::catalog(
-        "pg_ts_dict",
-        3_600,
-        "oid oid, dictname name, dictnamespace oid, dictowner oid, dicttemplate oid, dictinitoption \
-         text",
-        no_rows,
-    ),
-    Relation::catalog(
-        "pg_ts_parser",
-        3_601,
-        "oid oid, prsname name, prsnamespace oid, prsstart regproc, prstoken regproc, prsend regproc, \
-         prsheadline regproc, prslextype regproc",
-        no_rows,
-    ),
-    Relation::catalog(
-        "pg_ts_template",
-        3_764,
-        "oid oid, tmplname name, tmplnamespace oid, tmplinit regproc, tmpllexize regproc",
         no_rows,
     ),
     Relation::catalog(

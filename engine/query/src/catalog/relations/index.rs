@@ -50,7 +50,7 @@ const ACCESS_METHODS: [(u32, &str, u32, &str); 9] = [
 ];
 
 /// `(oid, access method, name, input type, default)` of the built-in operator classes for our types.
-const OPERATOR_CLASSES: [(u32, u32, &str, u32, bool); 46] = [
+const OPERATOR_CLASSES: [(u32, u32, &str, u32, bool); 49] = [
     (4_217, 403, "text_pattern_ops", 25, false),
     (4_218, 403, "varchar_pattern_ops", 25, false),
     (4_219, 403, "bpchar_pattern_ops", 1042, false),
@@ -97,6 +97,9 @@ const OPERATOR_CLASSES: [(u32, u32, &str, u32, bool); 46] = [
     (10_064, 2742, "array_ops", 2277, true),
     (10_090, 2742, "jsonb_ops", 3802, true),
     (10_091, 2742, "jsonb_path_ops", 3802, false),
+    (10_071, 403, "tsvector_ops", 3614, true),
+    (10_073, 2742, "tsvector_ops", 3614, true),
+    (10_074, 403, "tsquery_ops", 3615, true),
 ];
 
 /// The class of every array type.

@@ -16,6 +16,7 @@ mod information_columns;
 mod named;
 mod routine;
 mod sequence;
+mod text_search;
 mod types;
 mod work;
 
@@ -41,6 +42,7 @@ pub(super) const ALL: [&[Relation]; 15] = [
     named::RELATIONS,
     routine::RELATIONS,
     sequence::RELATIONS,
+    text_search::RELATIONS,
     types::RELATIONS,
     work::RELATIONS,
 ];

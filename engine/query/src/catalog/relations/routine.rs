@@ -90,6 +90,9 @@ const C_LANGUAGE: u32 = 13;
 const BIT: u32 = 1560;
 const BOOL: u32 = 16;
 const FLOAT8: u32 = 701;
+const TEXT: u32 = 25;
+const TSQUERY: u32 = 3_615;
+const TSVECTOR: u32 = 3_614;
 
 static PROCEDURES: LazyLock<Vec<Procedure>> =
     LazyLock::new(|| include_str!("procedures.txt").lines().filter_map(parse).collect());
@@ -134,6 +137,18 @@ const SPARSE_OPERATORS: [(&str, u32, &str); 10] = [
     ("<>", BOOL, "sparsevec_ne"),
     (">=", BOOL, "sparsevec_ge"),
     (">", BOOL, "sparsevec_gt"),
+];
+
+/// `(oid, name, left or 0, right, result, function)` of full-text search's, as PostgreSQL has them.
+const TEXT_SEARCH_OPERATORS: [(u32, &str, u32, u32, u32, &str); 8] = [
+    (3_633, "||", TSVECTOR, TSVECTOR, TSVECTOR, "tsvector_concat"),
+    (3_636, "@@", TSVECTOR, TSQUERY, BOOL, "ts_match_vq"),
+    (3_637, "@@", TSQUERY, TSVECTOR, BOOL, "ts_match_qv"),
+    (3_680, "&&", TSQUERY, TSQUERY, TSQUERY, "tsquery_and"),
+    (3_681, "||", TSQUERY, TSQUERY, TSQUERY, "tsquery_or"),
+    (3_682, "!!", 0, TSQUERY, TSQUERY, "tsquery_not"),
+    (3_763, "@@", TEXT, TSQUERY, BOOL, "ts_match_tq"),
+    (5_005, "<->", TSQUERY, TSQUERY, TSQUERY, "tsquery_phrase"),
 ];
 
 static ALL_OPERATORS: LazyLock<Vec<Operator>> = LazyLock::new(|| {
@@ -201,7 +216,11 @@ pub(crate) fn procedure_named(schema: Option<&str>, name: &str) -> Option<&'stat
 
 /// The name of an operator.
 pub(crate) fn operator(oid: i64) -> Option<&'static str> {
-    operators().iter().find(|operator| i64::from(operator.oid) == oid).map(|operator| operator.name)
+    let found = operators().iter().find(|operator| i64::from(operator.oid) == oid);
+    found.map(|operator| operator.name).or_else(|| {
+        let mut others = TEXT_SEARCH_OPERATORS.into_iter();
+        others.find(|operator| i64::from(operator.0) == oid).map(|operator| operator.1)
+    })
 }
 
 fn pg_proc(_: &CatalogContext, rows: &mut Rows) {
@@ -247,6 +266,19 @@ fn pg_operator(_: &CatalogContext, rows: &mut Rows) {
             ("oprright", operator.operand.into()),
             ("oprresult", operator.result.into()),
             ("oprcode", function.into()),
+        ]);
+    }
+    for (oid, name, left, right, result, function) in TEXT_SEARCH_OPERATORS {
+        rows.push([
+            ("oid", oid.into()),
+            ("oprname", name.into()),
+            ("oprnamespace", 11.into()),
+            ("oprowner", OWNER_OID.into()),
+            ("oprkind", if left == 0 { "l" } else { "b" }.into()),
+            ("oprleft", left.into()),
+            ("oprright", right.into()),
+            ("oprresult", result.into()),
+            ("oprcode", procedure_named(Some("pg_catalog"), function).map_or(0, |found| found.oid).into()),
         ]);
     }
 }

@@ -184,6 +184,8 @@ const fn category(ty: &SqlType) -> &'static str {
         | SqlType::Json
         | SqlType::Jsonb
         | SqlType::SparseVec(_)
+        | SqlType::TsQuery
+        | SqlType::TsVector
         | SqlType::Uuid
         | SqlType::Vector(_) => "U",
         SqlType::Char => "Z",

@@ -108,6 +108,7 @@ fn psql_shows_sequences_extensions_and_operators() {
     assert_eq!(
         answer("psql \\do <-> (1)"),
         [
+            "pg_catalog|<->|tsquery|tsquery|tsquery|",
             "public|<->|halfvec|halfvec|double precision|",
             "public|<->|sparsevec|sparsevec|double precision|",
             "public|<->|vector|vector|double precision|"

@@ -42,7 +42,8 @@ pub(super) fn type_named(data_type: &DataType) -> Bound<Ty> {
         "character_data" | "yes_or_no" | "cstring" => Ty::TEXT,
         "cardinal_number" => Ty::INT4,
         // Values of these are not made here.
-        "bit" | "bpchar" | "date" | "halfvec" | "interval" | "sparsevec" | "time" | "vector" | "bytea" => {
+        "bit" | "bpchar" | "date" | "halfvec" | "interval" | "sparsevec" | "time" | "vector" | "bytea"
+        | "regconfig" | "tsquery" | "tsvector" => {
             return Err(Stop::Decline);
         }
         // The parser has a type of its own for `char` without quotes.
