@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ColumnId, Metric, SequenceDef, SqlType, TableId};
+use crate::{ColumnId, Constraints, Metric, SequenceDef, SqlType, TableId};
 
 /// A table of one environment of one tenant, or a sequence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct TableDef {
     /// A pipeline reads its changes: a commit that deletes rows carries them in the log.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub captured: bool,
+    /// CHECK and FOREIGN KEY.
+    #[serde(default, skip_serializing_if = "Constraints::is_empty")]
+    pub constraints: Constraints,
 }
 
 /// A column.

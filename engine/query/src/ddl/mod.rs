@@ -6,17 +6,19 @@
 
 mod alter_table;
 mod clone_table;
+mod constraints;
 mod create_as;
 mod create_index;
 mod create_table;
 mod deparse;
+mod dependents;
 mod drop;
 mod names;
 mod sequence;
 
 use datafusion::sql::sqlparser::ast;
 use sepal_storage::{Op, Snapshot};
-use sepal_types::{Error, Result, SqlState, TableId};
+use sepal_types::{Error, Result, SqlState, TableDef, TableId};
 
 pub use clone_table::{clone_definition, clone_exists};
 pub use create_as::CreateAs;
@@ -33,6 +35,9 @@ pub struct Ddl {
     pub builds: Vec<(TableId, TableId)>,
     /// UNIQUE added to existing rows: they must be checked before the operations are applied.
     pub verify: Vec<(TableId, sepal_types::UniqueDef)>,
+    /// CHECK and FOREIGN KEY constraints, each with its table, that are to be evaluated over its rows once the operations
+    /// are applied: new ones, and those of VALIDATE.
+    pub hold: Vec<(TableId, TableId)>,
     /// NOTICEs, as Postgres words them.
     pub notices: Vec<Error>,
     pub tag: &'static str,
@@ -41,6 +46,13 @@ pub struct Ddl {
 impl Ddl {
     fn tagged(tag: &'static str) -> Self {
         Self { tag, ..Self::default() }
+    }
+
+    /// Has those of a table's constraints looked at whose id is `wanted`.
+    fn hold(&mut self, def: &TableDef, wanted: impl Fn(TableId) -> bool) {
+        let checks = def.constraints.checks.iter().map(|check| check.id);
+        let keys = def.constraints.foreign_keys.iter().map(|key| key.id);
+        self.hold.extend(checks.chain(keys).filter(|id| wanted(*id)).map(|id| (def.id, id)));
     }
 }
 
@@ -62,8 +74,8 @@ pub fn plan_ddl(statement: &ast::Statement, scope: &Scope) -> Result<Option<Ddl>
         S::Drop { object_type: ast::ObjectType::Sequence, if_exists, names, cascade, .. } => {
             sequence::drop_sequences(*if_exists, names, *cascade, scope)?
         }
-        S::Drop { object_type, if_exists, names, .. } => {
-            drop::drop_objects(*object_type, *if_exists, names, scope)?
+        S::Drop { object_type, if_exists, names, cascade, .. } => {
+            drop::drop_objects(*object_type, *if_exists, names, *cascade, scope)?
         }
         S::Truncate(truncate) => drop::truncate(truncate, scope)?,
         S::CreateExtension(create) => extension(&create.name.value)?,

@@ -23,6 +23,7 @@ use sepal_types::{ColumnId, Error, Generated, Result, RowId, SqlState, TableDef,
 use super::{
     DmlContext, Written,
     assign::{TargetRows, assign, write_rows},
+    checks::Checks,
     defaults::{default_expression, is_default},
     returning::{Beside, Returning, skeleton},
 };
@@ -47,6 +48,8 @@ pub struct Change {
     update: bool,
     /// The columns that SET names.
     assigned: Vec<ColumnId>,
+    /// Of an UPDATE.
+    checks: Option<Checks>,
     returning: Option<Returning>,
 }
 
@@ -195,7 +198,8 @@ impl Change {
             None => None,
         };
         let (update, assigned) = (assigned.is_some(), assigned.unwrap_or_default());
-        Ok(Self { def: target.def, plan, point, update, assigned, returning })
+        let checks = if update { Checks::prepare(&target.def, context)? } else { None };
+        Ok(Self { def: target.def, plan, point, update, assigned, checks, returning })
     }
 
     pub fn target(&self) -> TableId {
@@ -261,6 +265,9 @@ impl Change {
         let mut written =
             Written { rows: u64::try_from(ids.len()).unwrap_or(u64::MAX), ..Written::default() };
         let rows = self.target_rows(batch)?;
+        if let Some(checks) = &self.checks {
+            checks.hold(&self.def, &rows, context).await?;
+        }
         if !ids.is_empty() {
             written.ops.push(Op::Delete { table: self.def.id, rows: ids.clone() });
         }

@@ -7,6 +7,7 @@
 
 mod assign;
 mod change;
+mod checks;
 mod conflict;
 mod defaults;
 mod insert;
@@ -28,7 +29,9 @@ use crate::{
 };
 
 pub use assign::{TargetRows, assign, rows_as, write_rows};
+pub use checks::Checks;
 pub use defaults::default_values;
+pub(crate) use defaults::parse_default;
 pub use rows_table::RowsTable;
 
 pub use returning::parse_query;
