@@ -63,10 +63,14 @@ impl Session {
         for op in ops {
             let old = view.table(op.table()).map(|version| Arc::clone(&version.def));
             match (op, &old) {
-                (Op::CreateTable(new), _) => self.lock_names(new, None).await?,
+                (Op::CreateTable(new), _) => {
+                    self.lock_names(new, None).await?;
+                    self.lock_parents(new, None).await?;
+                }
                 (Op::AlterTable(new), Some(old)) => {
                     self.lock_table(new.id, alter_mode(old, new)).await?;
                     self.lock_names(new, Some(old.as_ref())).await?;
+                    self.lock_parents(new, Some(old.as_ref())).await?;
                 }
                 (Op::DropTable(table) | Op::Truncate(table), Some(_)) => {
                     self.lock_table(*table, TableMode::AccessExclusive).await?;
@@ -75,6 +79,7 @@ impl Session {
             }
         }
         let head = self.tenant.store.snapshot();
+        self.check_references(&head, ops)?;
         match self.open.as_ref().filter(|open| open.repeatable) {
             Some(open) => Ok(ops.iter().try_for_each(|op| head.check_base(&open.base, op))?),
             None => Ok(()),
@@ -107,6 +112,10 @@ impl Session {
         if let Some(open) = &mut self.open {
             open.apply(ddl.ops)?;
             open.builds.extend(ddl.builds.into_iter().map(|(table, index)| Build::new(table, index)));
+        }
+        // Of what the table is now; on an error the transaction fails, and the operations with it.
+        for (table, constraint) in ddl.hold {
+            self.hold_constraint(table, constraint).await?;
         }
         Ok(Outcome::Done { tag: ddl.tag.to_owned() })
     }

@@ -24,6 +24,7 @@ mod maintenance;
 mod past;
 mod prepare;
 mod prepared;
+mod references;
 mod rows;
 mod seen;
 mod select_for;

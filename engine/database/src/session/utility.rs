@@ -62,6 +62,10 @@ pub enum Utility {
     Show {
         name: String,
     },
+    SetConstraints {
+        names: Option<Vec<String>>,
+        deferred: bool,
+    },
 }
 
 impl Utility {
@@ -75,6 +79,9 @@ impl Utility {
             | StatementKind::Delivery(_)
             | StatementKind::History(_)
             | StatementKind::Sequence(_) => Ok(None),
+            StatementKind::SetConstraints { names, deferred } => {
+                Ok(Some(Utility::SetConstraints { names: names.clone(), deferred: *deferred }))
+            }
             StatementKind::Sql(statement) => from_ast(statement),
         }
     }

@@ -11,6 +11,7 @@ mod checks;
 mod conflict;
 mod defaults;
 mod insert;
+pub mod references;
 mod returning;
 mod rows_table;
 

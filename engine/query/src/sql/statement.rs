@@ -68,6 +68,12 @@ pub enum StatementKind {
     Refused(&'static str),
     /// Of sequences and identity columns.
     Sequence(Box<SequenceStatement>),
+    /// `SET CONSTRAINTS {ALL | names} {DEFERRED | IMMEDIATE}`
+    SetConstraints {
+        /// `None`: ALL.
+        names: Option<Vec<String>>,
+        deferred: bool,
+    },
 }
 
 impl Statement {
@@ -279,9 +285,12 @@ fn recognise(words: &[String], tokens: &[TokenWithSpan]) -> Option<StatementKind
         ["ALTER", "EXTENSION", "VECTOR" | "PLPGSQL", "UPDATE", ..] => {
             Some(StatementKind::Accepted("ALTER EXTENSION"))
         }
-        // Every constraint is immediate.
-        ["SET", "CONSTRAINTS", ..] if ends_with(tokens, &["DEFERRED", "IMMEDIATE"]) => {
-            Some(StatementKind::Accepted("SET CONSTRAINTS"))
+        ["SET", "CONSTRAINTS", rest @ ..] if ends_with(tokens, &["DEFERRED", "IMMEDIATE"]) => {
+            let all = matches!(rest, ["ALL", "DEFERRED" | "IMMEDIATE"]);
+            Some(StatementKind::SetConstraints {
+                names: (!all).then(|| names_before_last(tokens, 2)),
+                deferred: ends_with(tokens, &["DEFERRED"]),
+            })
         }
         ["ALTER", "USER" | "ROLE", ..] => Some(StatementKind::Accepted(ALTER_ROLE)),
         ["UNLISTEN", ..] => Some(StatementKind::Accepted("UNLISTEN")),
@@ -323,6 +332,12 @@ fn names_after(tokens: &[TokenWithSpan], skip: usize) -> Vec<String> {
     rest.split(|token| token.token == Token::Comma)
         .filter_map(|part| part.iter().rev().find_map(|token| identifier(token)))
         .collect()
+}
+
+/// The same without the last word of the statement.
+fn names_before_last(tokens: &[TokenWithSpan], skip: usize) -> Vec<String> {
+    let last = tokens.iter().rposition(tokens::is_significant).unwrap_or(0);
+    names_after(&tokens[..last], skip)
 }
 
 fn contains_words(tokens: &[TokenWithSpan], words: &[&str]) -> bool {

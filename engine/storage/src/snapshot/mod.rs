@@ -105,8 +105,8 @@ impl Snapshot {
     }
 
     /// Whether an op made from `base` means the same here: a change of definition was made from the definition
-    /// that its transaction saw, inserted rows have that definition's columns, and so have the rows that are deleted
-    /// from a captured table, which the transaction knew to be captured. Asked before a commit, and
+    /// that its transaction saw, inserted rows have that definition's columns and were asked to keep to its constraints,
+    /// and so have the rows that are deleted from a captured table, which the transaction knew to be captured. Asked before a commit, and
     /// before a transaction's ops are put on top of a newer snapshot, where they would otherwise silently undo
     /// what was altered meanwhile.
     ///
@@ -117,7 +117,9 @@ impl Snapshot {
         let then = base.table(table);
         let same = match op {
             Op::AlterTable(_) => then.is_none_or(|then| now.def == then.def),
-            Op::Insert { .. } => then.is_none_or(|then| now.def.columns == then.def.columns),
+            Op::Insert { .. } => then.is_none_or(|then| {
+                now.def.columns == then.def.columns && now.def.constraints == then.def.constraints
+            }),
             Op::Delete { .. } | Op::Truncate(_) if now.def.captured => {
                 then.is_some_and(|then| then.def.captured && now.def.columns == then.def.columns)
             }
