@@ -1,8 +1,8 @@
 //! The manifest's bytes, and what refuses to open.
 
 use sepal_types::{
-    ColumnId, FileId, IndexClauses, IndexDef, IndexKey, KeySource, Lsn, RowId, SequenceDef, SqlType,
-    TableDef, TableId, TenantId, UniqueDef,
+    CheckDef, ColumnId, Constraints, FileId, ForeignKeyDef, IndexClauses, IndexDef, IndexKey, KeySource, Lsn,
+    ReferenceAction, RowId, SequenceDef, SqlType, TableDef, TableId, TenantId, UniqueDef,
 };
 
 use super::{
@@ -172,6 +172,59 @@ fn sequences_are_golden() {
     );
     assert_eq!(serde_json::to_string(&def).unwrap(), expected);
     assert_eq!(serde_json::from_str::<TableDef>(expected).unwrap(), def);
+}
+
+/// CHECK and FOREIGN KEY. A definition from before has none, and one without any is as it was.
+#[test]
+fn constraints_are_golden() {
+    let check = CheckDef {
+        id: TableId(20_006),
+        name: "items_id_check".into(),
+        expression: "\"id\" > 0".into(),
+        shown: "(id > 0)".into(),
+        columns: vec![ColumnId(1)],
+        not_valid: true,
+    };
+    let plain = ForeignKeyDef {
+        id: TableId(20_007),
+        name: "items_id_fkey".into(),
+        columns: vec![ColumnId(1)],
+        parent: TableId(20_100),
+        parent_columns: vec![ColumnId(3)],
+        key: TableId(20_101),
+        on_delete: ReferenceAction::NoAction,
+        on_update: ReferenceAction::NoAction,
+        full: false,
+        deferrable: false,
+        initially_deferred: false,
+        not_valid: false,
+    };
+    let full = ForeignKeyDef {
+        on_delete: ReferenceAction::SetDefault,
+        on_update: ReferenceAction::Cascade,
+        full: true,
+        deferrable: true,
+        initially_deferred: true,
+        not_valid: true,
+        ..plain.clone()
+    };
+    let mut def = items(20_000, "items");
+    let before = serde_json::to_string(&def).unwrap();
+    assert!(!before.contains("constraints"), "{before}");
+    assert_eq!(serde_json::from_str::<TableDef>(&before).unwrap(), def);
+    def.constraints = Constraints { checks: vec![check], foreign_keys: vec![plain, full] };
+    let expected = concat!(
+        r#"{"checks":[{"id":20006,"name":"items_id_check","expression":"\"id\" > 0","shown":"(id > 0)","columns":[1],"#,
+        r#""not_valid":true}],"foreign_keys":[{"id":20007,"name":"items_id_fkey","columns":[1],"parent":20100,"#,
+        r#""parent_columns":[3],"key":20101},{"id":20007,"name":"items_id_fkey","columns":[1],"parent":20100,"#,
+        r#""parent_columns":[3],"key":20101,"on_delete":"SetDefault","on_update":"Cascade","full":true,"#,
+        r#""deferrable":true,"initially_deferred":true,"not_valid":true}]}"#
+    );
+    assert_eq!(serde_json::to_string(&def.constraints).unwrap(), expected);
+    assert_eq!(serde_json::from_str::<Constraints>(expected).unwrap(), def.constraints);
+    let whole = serde_json::to_string(&def).unwrap();
+    assert!(whole.ends_with(&format!(r#","constraints":{expected}}}"#)), "{whole}");
+    assert_eq!(serde_json::from_str::<TableDef>(&whole).unwrap(), def);
 }
 
 /// What a rotation of keys adds.
