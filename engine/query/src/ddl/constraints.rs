@@ -195,14 +195,12 @@ fn add_foreign_key(
         }
         named => {
             let referred = referenced_columns(&parent, named.iter().map(identifier))?;
-            if referred.len() != referring.len() {
-                return Err(columns_disagree());
-            }
             (key_over(&parent, &referred)?, referred)
         }
     };
     if referred.len() != referring.len() {
-        return Err(columns_disagree());
+        let message = "number of referencing and referenced columns for foreign key disagree";
+        return Err(Error::new(SqlState::InvalidForeignKey, message));
     }
     let middle: Vec<&str> = columns.iter().map(String::as_str).collect();
     let name = constraint_name(def, name, &middle, "fkey", scope)?;
@@ -232,11 +230,6 @@ fn add_foreign_key(
     };
     def.constraints.foreign_keys.push(foreign_key);
     Ok(())
-}
-
-fn columns_disagree() -> Error {
-    let message = "number of referencing and referenced columns for foreign key disagree";
-    Error::new(SqlState::InvalidForeignKey, message)
 }
 
 fn referenced_columns(def: &TableDef, names: impl Iterator<Item = String>) -> Result<Vec<ColumnId>> {
