@@ -317,7 +317,7 @@ impl Session {
         self.lock_table(def.id, TableMode::RowExclusive).await?;
         let view = self.current_view()?;
         let same = |now: &TableDef| now.columns == def.columns && now.constraints == def.constraints;
-        if view.table(def.id).is_none_or(|version| !same(&version.def)) {
+        if view.table(def.id).is_none_or(|version| !same(version.def.as_ref())) {
             return Err(Error::unsupported("cached plan must not change result type")
                 .with_hint("The table was altered during the COPY: repeat it."));
         }

@@ -79,7 +79,7 @@ impl Session {
             }
         }
         let head = self.tenant.store.snapshot();
-        self.check_references(&head, ops)?;
+        self.check_known_references(&head, ops)?;
         match self.open.as_ref().filter(|open| open.repeatable) {
             Some(open) => Ok(ops.iter().try_for_each(|op| head.check_base(&open.base, op))?),
             None => Ok(()),

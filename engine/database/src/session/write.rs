@@ -59,7 +59,8 @@ type TableRows = (TableId, Vec<RowId>);
 impl Session {
     /// Runs a write and makes it part of the transaction. Its table is locked already.
     ///
-    /// Errors: 23505, 40001 (REPEATABLE READ), 40P01, 55P03, …; the transaction's view is as before then.
+    /// Errors: 23505, 40001 (REPEATABLE READ), 40P01, 55P03, …; the transaction's view is as before then. Not so after
+    /// 23503 and what else foreign keys lead to: the transaction, or its last savepoint, has to be rolled back.
     pub(super) async fn write(
         &mut self,
         dml: &Dml,

@@ -265,8 +265,8 @@ fn key_over<'d>(parent: &'d TableDef, columns: &[ColumnId]) -> Result<&'d Unique
     })
 }
 
-/// Errors: 42804 for types that nothing compares; 0A000 for those that PostgreSQL compares and Sepal does not look up in
-/// each other's keys.
+/// Errors: 42804 for types that nothing compares; 0A000 for those that PostgreSQL compares and Sepal does not look up
+/// in each other's keys.
 fn check_types(name: &str, child: (&TableDef, ColumnId), parent: (&TableDef, ColumnId)) -> Result<()> {
     let (Some(one), Some(other)) = (child.0.column_by_id(child.1), parent.0.column_by_id(parent.1)) else {
         return Err(Error::bug("a foreign key over a column that is not there"));

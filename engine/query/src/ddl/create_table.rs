@@ -1,5 +1,5 @@
-//! CREATE TABLE: columns, types, defaults, PRIMARY KEY and UNIQUE. Also what ALTER TABLE adds. Other constraints are for
-//! `constraints`.
+//! CREATE TABLE: columns, types, defaults, PRIMARY KEY and UNIQUE. Also what ALTER TABLE adds. Other constraints are
+//! for `constraints`.
 
 use std::ops::ControlFlow;
 

@@ -1,7 +1,7 @@
 //! Foreign keys as what stands in the way of DROP and TRUNCATE: they go with CASCADE, else nothing goes.
 //!
-//! Called by `alter_table` and `drop`. Tables are changed in the operations of the statement at hand, so that two of its
-//! parts may change the same one.
+//! Called by `alter_table` and `drop`. Tables are changed in the operations of the statement at hand, so that two of
+//! its parts may change the same one.
 
 use sepal_storage::Op;
 use sepal_types::{Error, ForeignKeyDef, Result, SqlState, TableDef, TableId};

@@ -35,8 +35,8 @@ pub struct Ddl {
     pub builds: Vec<(TableId, TableId)>,
     /// UNIQUE added to existing rows: they must be checked before the operations are applied.
     pub verify: Vec<(TableId, sepal_types::UniqueDef)>,
-    /// CHECK and FOREIGN KEY constraints, each with its table, that are to be evaluated over its rows once the operations
-    /// are applied: new ones, and those of VALIDATE.
+    /// CHECK and FOREIGN KEY constraints, each with its table, that are to be evaluated over its rows once the
+    /// operations are applied: new ones, and those of VALIDATE.
     pub hold: Vec<(TableId, TableId)>,
     /// NOTICEs, as Postgres words them.
     pub notices: Vec<Error>,

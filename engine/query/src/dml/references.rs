@@ -1,5 +1,5 @@
-//! Foreign keys over rows at hand: their keys, what they become in the other table's types, the rows that an action makes,
-//! and the words in which Postgres refuses (`ri_triggers.c`).
+//! Foreign keys over rows at hand: their keys, what they become in the other table's types, the rows that an action
+//! makes, and the words in which Postgres refuses (`ri_triggers.c`).
 //!
 //! Called by `database::Session`, which looks keys up, locks and decides; nothing here waits or writes.
 

@@ -265,14 +265,15 @@ fn version_1_is_read() {
     let mut relabelled = bytes.clone();
     relabelled[9] = 2;
     assert!(encode::decode(TENANT, &keys(), 5, &relabelled).is_err());
-    relabelled[9] = 3;
+    relabelled[9] = 4;
     let error = encode::decode(TENANT, &keys(), 5, &relabelled).unwrap_err();
-    assert_eq!(error, "manifest version 3, this program reads 1 and 2");
+    assert_eq!(error, "manifest version 4, this program reads 1 to 3");
 }
 
 #[test]
 fn header_is_golden() {
-    let header = encode::header(TENANT, 258);
+    let mut manifest = Manifest { number: 258, ..manifest() };
+    let header = encode::header(TENANT, &manifest);
     assert_eq!(
         hex(&header),
         concat!(
@@ -282,8 +283,20 @@ fn header_is_golden() {
             "0000000000000102"
         )
     );
-    let bytes = encode::encode(TENANT, &tenant_key(), &manifest()).unwrap();
-    assert_eq!(bytes[..40], encode::header(TENANT, 5));
+    let bytes = encode::encode(TENANT, &tenant_key(), &manifest).unwrap();
+    assert_eq!(bytes[..40], header);
+    // A program that knows no constraints must not open what has some.
+    manifest.tables[0].def.constraints.checks.push(CheckDef {
+        id: TableId(20_006),
+        name: "c".into(),
+        expression: "true".into(),
+        shown: "true".into(),
+        columns: Vec::new(),
+        not_valid: false,
+    });
+    let bytes = encode::encode(TENANT, &tenant_key(), &manifest).unwrap();
+    assert_eq!(hex(&bytes[8..16]), "0003000000000000");
+    assert_eq!(encode::decode(TENANT, &keys(), 258, &bytes).unwrap(), manifest);
 }
 
 #[test]

@@ -104,11 +104,11 @@ impl Snapshot {
         self.0.unreadable.iter().find(is_it).map(|table| &table.error)
     }
 
-    /// Whether an op made from `base` means the same here: a change of definition was made from the definition
-    /// that its transaction saw, inserted rows have that definition's columns and were asked to keep to its constraints,
-    /// and so have the rows that are deleted from a captured table, which the transaction knew to be captured. Asked before a commit, and
-    /// before a transaction's ops are put on top of a newer snapshot, where they would otherwise silently undo
-    /// what was altered meanwhile.
+    /// Whether an op made from `base` means the same here: a change of definition was made from the definition that
+    /// its transaction saw, inserted rows have that definition's columns and were asked to keep to its constraints,
+    /// and so have the rows that are deleted from a captured table, which the transaction knew to be captured. Asked
+    /// before a commit, and before a transaction's ops are put on top of a newer snapshot, where they would otherwise
+    /// silently undo what was altered meanwhile.
     ///
     /// Errors: [`StoreError::WriteConflict`].
     pub fn check_base(&self, base: &Snapshot, op: &Op) -> Result<(), StoreError> {

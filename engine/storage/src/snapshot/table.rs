@@ -86,8 +86,8 @@ impl TableVersion {
     }
 
     /// The live rows that have one of these keys in columns that need not be unique, each after the place of its key:
-    /// `keys` has one array per column, typed [`crate::arrow_type`], no key twice. Ascending by row. Looks at every row,
-    /// and keeps nothing of it.
+    /// `keys` has one array per column, typed [`crate::arrow_type`], no key twice. Ascending by row. Looks at every
+    /// row, and keeps nothing of it.
     pub fn rows_referring(
         &self,
         columns: &[ColumnId],

@@ -13,7 +13,7 @@ use sepal_query::{
 use sepal_storage::{Op, TableVersion};
 use sepal_types::{Error, ReferenceAction, Result, RowId, TableDef};
 
-use super::{Changed, Lost, Reference, lookup::version};
+use super::{Changed, Lost, Reference, lookup::referring_table};
 use crate::{
     locks::TableMode,
     session::{
@@ -37,7 +37,7 @@ impl Session {
         let _watch = self.tenant.updates.watch();
         loop {
             let latest = self.latest()?;
-            let child = version(&latest, reference.child)?;
+            let Some(child) = referring_table(&latest, reference) else { return Ok(None) };
             let columns = &reference.key.columns;
             let found = child.rows_referring(columns, &keys_as(&lost.old, &child.def, columns)?)?;
             if found.is_empty() {
@@ -58,7 +58,9 @@ impl Session {
             }
             let inserted = match removes {
                 true => None,
-                false => self.replacements(child, &rows, reference, action, (lost, &places)).await?,
+                false => {
+                    self.replacements(child, &rows, reference, action, (lost, places.as_slice())).await?
+                }
             };
             return self.take_action(reference, rows, inserted).await.map(Some);
         }

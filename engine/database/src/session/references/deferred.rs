@@ -1,7 +1,7 @@
 //! Foreign keys that are asked at the commit: DEFERRABLE ones, as INITIALLY DEFERRED and SET CONSTRAINTS say.
 //!
-//! Kept is what a statement did to keys. Asked at the end, of what is then there: a row that was removed since refers to
-//! nothing, and a key that came back was not lost.
+//! Kept is what a statement did to keys. Asked at the end, of what is then there: a row that was removed since refers
+//! to nothing, and a key that came back was not lost.
 
 use arrow::array::BooleanArray;
 use sepal_query::dml::references::picked;
@@ -65,12 +65,12 @@ impl Session {
     pub(in crate::session) async fn settle_deferred(&mut self) -> Result<()> {
         let deferred = std::mem::take(&mut self.open_mut()?.deferred);
         for deferred in deferred {
-            self.settle(deferred).await?;
+            self.ask_deferred(deferred).await?;
         }
         Ok(())
     }
 
-    async fn settle(&mut self, deferred: Deferred) -> Result<()> {
+    async fn ask_deferred(&mut self, deferred: Deferred) -> Result<()> {
         let latest = self.latest()?;
         let Some(child) = latest.table(deferred.child) else { return Ok(()) };
         let Some(key) = child.def.constraints.foreign_keys.iter().find(|key| key.id == deferred.key) else {
@@ -121,7 +121,7 @@ impl Session {
             if self.is_deferred(&view, &deferred)? {
                 self.open_mut()?.deferred.push(deferred);
             } else {
-                self.settle(deferred).await?;
+                self.ask_deferred(deferred).await?;
             }
         }
         Ok(tag)

@@ -63,7 +63,8 @@ impl Session {
         self.lock_table(reference.child, TableMode::RowShare).await?;
         loop {
             let latest = self.latest()?;
-            let (child, parent) = (version(&latest, reference.child)?, version(&latest, key.parent)?);
+            let Some(child) = referring_table(&latest, reference) else { return Ok(()) };
+            let parent = version(&latest, key.parent)?;
             let mut old = lost.old.clone();
             if !strict {
                 let found = keys_found_in(parent, reference, &old, parent_key(parent, reference)?)?;
@@ -130,8 +131,17 @@ fn parent_key<'v>(parent: &'v TableVersion, reference: &Reference) -> Result<&'v
 }
 
 pub(super) fn version(snapshot: &Snapshot, table: TableId) -> Result<&TableVersion> {
-    let version = snapshot.table(table).map(AsRef::as_ref);
-    version.ok_or_else(|| Error::bug(format!("a foreign key has a table {table} that is not there")))
+    match snapshot.table(table) {
+        Some(version) => Ok(version),
+        None => Err(Error::bug(format!("a foreign key has a table {table} that is not there"))),
+    }
+}
+
+/// The table that refers, if it does still: somebody may have dropped the constraint before its table was locked.
+pub(super) fn referring_table<'s>(snapshot: &'s Snapshot, reference: &Reference) -> Option<&'s TableVersion> {
+    let child: &TableVersion = snapshot.table(reference.child)?;
+    let mut keys = child.def.constraints.foreign_keys.iter();
+    keys.any(|key| key.id == reference.key.id).then_some(child)
 }
 
 fn definition(snapshot: &Snapshot, table: TableId) -> Result<&TableDef> {

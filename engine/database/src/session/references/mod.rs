@@ -2,14 +2,14 @@
 //!
 //! 1. Rows that came, or got another key, must have a row to refer to. It is looked up by its unique key and locked FOR
 //!    KEY SHARE: whoever removes it, or gives it another key, waits for the end of this transaction (`lookup`).
-//! 2. Keys that went must not be referred to any more. Who locked their rows to remove them has waited for everybody who
-//!    refers to them, so the newest head has all rows that refer. They follow, with CASCADE and its kin, which is a
+//! 2. Keys that went must not be referred to any more. Who locked their rows to remove them has waited for everybody
+//!    who refers to them, so the newest head has all rows that refer. They follow, with CASCADE and its kin, which is a
 //!    write of its own and held against foreign keys in turn (`actions`), or the statement is refused.
 //! 3. What a constraint defers is kept for the commit (`deferred`).
 //!
-//! Called by `write` for statements and COPY, by `define` for new constraints (`verify`). Whatever snapshot a REPEATABLE
-//! READ transaction sees, definitions and rows that refer are those of the newest head, as in Postgres (`ri_triggers.c`);
-//! rows referred to are those that it sees.
+//! Called by `write` for statements and COPY, by `define` for new constraints (`verify`). Whatever snapshot a
+//! REPEATABLE READ transaction sees, definitions and rows that refer are those of the newest head, as in Postgres
+//! (`ri_triggers.c`); rows referred to are those that it sees.
 
 mod actions;
 mod deferred;
@@ -169,8 +169,8 @@ impl Session {
         Ok(self.open_mut()?.constraint_modes.defer(key))
     }
 
-    /// What a change is to be held against, in the reverse of the order in which that is done: first the keys that went,
-    /// then the rows that refer, each by the age of their constraints.
+    /// What a change is to be held against, in the reverse of the order in which that is done: first the keys that
+    /// went, then the rows that refer, each by the age of their constraints.
     fn reference_tasks(&mut self, changed: &Changed) -> Result<Vec<Task>> {
         let latest = self.latest()?;
         let mut lost = Vec::new();
@@ -300,8 +300,10 @@ fn equal_keys(changed: &Changed, pairs: &[(RowId, RowId)], columns: &[ColumnId])
 }
 
 fn before(changed: &Changed) -> Result<&TableVersion> {
-    let version = changed.before.table(changed.table).map(AsRef::as_ref);
-    version.ok_or_else(|| Error::bug("rows were written to a table that was not there"))
+    match changed.before.table(changed.table) {
+        Some(version) => Ok(version),
+        None => Err(Error::bug("rows were written to a table that was not there")),
+    }
 }
 
 /// Columns of rows that came, in the order of `rows`.
@@ -330,6 +332,6 @@ fn joined(parts: &[ArrayRef]) -> Result<ArrayRef> {
     if let [one] = parts {
         return Ok(ArrayRef::clone(one));
     }
-    let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+    let parts: Vec<&dyn Array> = parts.iter().map(|part| part.as_ref()).collect();
     concat(&parts).map_err(sepal_query::arrow_error)
 }

@@ -1,5 +1,5 @@
-//! CHECK and FOREIGN KEY constraints that are new, or are validated: what they are asked of the rows that are there, and
-//! what is locked while they come.
+//! CHECK and FOREIGN KEY constraints that are new, or are validated: what they are asked of the rows that are there,
+//! and what is locked while they come.
 //!
 //! Called by `define`. The table is its transaction's own by then, and nobody writes to a table that is referred to, so
 //! what the newest head has is all there is.
@@ -59,7 +59,7 @@ impl Session {
     /// A REPEATABLE READ transaction may not know of foreign keys that refer to a table that it changes.
     ///
     /// Errors: 40001.
-    pub(in crate::session) fn check_references(&self, head: &Snapshot, ops: &[Op]) -> Result<()> {
+    pub(in crate::session) fn check_known_references(&self, head: &Snapshot, ops: &[Op]) -> Result<()> {
         let Some(open) = self.open.as_ref().filter(|open| open.repeatable) else { return Ok(()) };
         let known = |child: TableId, key: TableId| {
             let base = open.base.table(child);

@@ -92,7 +92,7 @@ fn classes(context: &CatalogContext, rows: &mut Rows) {
             ("relkind", object.kind().into()),
             ("relnatts", columns.into()),
             ("relchecks", if is_table { table.def.constraints.checks.len() } else { 0 }.into()),
-            ("relhastriggers", (is_table && has_triggers(&table.def)).into()),
+            ("relhastriggers", (is_table && has_triggers(table.def.as_ref())).into()),
             ("relispopulated", true.into()),
             ("relreplident", if is_table { "d" } else { "n" }.into()),
             ("reloptions", options),
