@@ -102,7 +102,7 @@ impl ReferenceAction {
 }
 
 impl Constraints {
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.checks.is_empty() && self.foreign_keys.is_empty()
     }
 }

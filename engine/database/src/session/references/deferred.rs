@@ -139,7 +139,7 @@ impl Session {
 fn deferrable(view: &Snapshot, environment: &str, names: &[String]) -> Result<Vec<TableId>> {
     let mut ids = Vec::new();
     for name in names {
-        let tables = || view.tables().filter(|version| version.def.environment == environment);
+        let tables = || view.tables().filter(move |version| version.def.environment == environment);
         let keys = || tables().flat_map(|version| &version.def.constraints.foreign_keys);
         let found: Vec<_> = keys().filter(|key| key.name == *name).collect();
         let unique = |unique: &UniqueDef| unique.is_constraint() && unique.name == *name;

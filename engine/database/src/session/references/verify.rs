@@ -44,12 +44,11 @@ impl Session {
                 continue;
             }
             self.lock_table(key.parent, TableMode::ShareRowExclusive).await?;
-            let head = self.tenant.store.snapshot();
-            let is_there = head
-                .table(key.parent)
-                .is_some_and(|version| version.def.uniques.iter().any(|unique| unique.id == key.key));
-            let open = self.open_mut()?;
-            if open.repeatable && !is_there && open.base.table(key.parent).is_some() {
+            let latest = self.latest()?;
+            let parent = latest.table(key.parent);
+            let mut uniques = parent.into_iter().flat_map(|version| &version.def.uniques);
+            let is_there = uniques.any(|unique| unique.id == key.key);
+            if self.open_mut()?.repeatable && !is_there {
                 return Err(serialization_failure("update"));
             }
         }
