@@ -3,8 +3,6 @@
 //! Kept is what a statement did to keys. Asked at the end, of what is then there: a row that was removed since refers
 //! to nothing, and a key that came back was not lost.
 
-use arrow::array::BooleanArray;
-use sepal_query::dml::references::picked;
 use sepal_storage::Snapshot;
 use sepal_types::{Error, ForeignKeyDef, Result, SqlState, TableId, UniqueDef};
 
@@ -79,16 +77,7 @@ impl Session {
         let reference = Reference { child: deferred.child, key: key.clone() };
         match deferred.what {
             What::Lose(lost) => self.refuse_lost(&reference, &lost, false).await,
-            What::Refer(Referring { rows, keys }) => {
-                let gone = child.absent(&rows)?;
-                let there: Vec<bool> = rows.iter().map(|row| gone.binary_search(row).is_err()).collect();
-                let rows: Vec<_> = rows.into_iter().filter(|row| gone.binary_search(row).is_err()).collect();
-                if rows.is_empty() {
-                    return Ok(());
-                }
-                let keys = picked(&keys, &BooleanArray::from(there))?;
-                self.look_up_parents(&reference, &Referring { rows, keys }).await
-            }
+            What::Refer(referring) => self.look_up_live(&reference, referring).await,
         }
     }
 

@@ -1,8 +1,9 @@
 //! Looking rows up for a foreign key: those that are referred to by their key, those that refer by a look at all.
 
+use arrow::array::{ArrayRef, BooleanArray};
 use roaring::RoaringTreemap;
 use sepal_query::{
-    dml::references::{at_places, in_order_of, keys_as, missing, still_referenced},
+    dml::references::{at_places, in_order_of, keys_as, missing, picked, still_referenced},
     locking::{RowMode, WaitPolicy},
 };
 use sepal_storage::{Op, Snapshot, TableVersion};
@@ -18,14 +19,29 @@ use crate::{
 };
 
 impl Session {
+    /// [`Self::look_up_parents`] for those of the rows that are there still. One that was replaced since, be it by an
+    /// action of the same statement, is asked about in its newest version.
+    pub(super) async fn look_up_live(&mut self, reference: &Reference, referring: Referring) -> Result<()> {
+        let latest = self.latest()?;
+        let Some(child) = referring_table(&latest, reference) else { return Ok(()) };
+        let gone = child.absent(&referring.rows)?;
+        if gone.is_empty() {
+            return self.look_up_parents(reference, &referring).await;
+        }
+        let live: Vec<bool> = referring.rows.iter().map(|row| gone.binary_search(row).is_err()).collect();
+        let rows: Vec<RowId> =
+            referring.rows.iter().copied().filter(|row| gone.binary_search(row).is_err()).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let keys = picked(&referring.keys, &BooleanArray::from(live))?;
+        self.look_up_parents(reference, &Referring { rows, keys }).await
+    }
+
     /// Rows must have a row to refer to, which stays there until this transaction ends.
     ///
     /// Errors: 23503, 40001 where a REPEATABLE READ transaction still sees one that is gone.
-    pub(super) async fn look_up_parents(
-        &mut self,
-        reference: &Reference,
-        referring: &Referring,
-    ) -> Result<()> {
+    async fn look_up_parents(&mut self, reference: &Reference, referring: &Referring) -> Result<()> {
         let key = &reference.key;
         self.lock_table(key.parent, TableMode::RowShare).await?;
         // Before the snapshot: whatever is replaced from now on can be followed.
@@ -106,7 +122,7 @@ impl Session {
 pub(super) fn keys_found(
     parent: &TableVersion,
     reference: &Reference,
-    keys: &[arrow::array::ArrayRef],
+    keys: &[ArrayRef],
 ) -> Result<Vec<Option<RowId>>> {
     let keys = keys_as(keys, &parent.def, &reference.key.parent_columns)?;
     keys_found_in(parent, reference, &keys, parent_key(parent, reference)?)
@@ -116,7 +132,7 @@ pub(super) fn keys_found(
 fn keys_found_in(
     parent: &TableVersion,
     reference: &Reference,
-    keys: &[arrow::array::ArrayRef],
+    keys: &[ArrayRef],
     unique: &UniqueDef,
 ) -> Result<Vec<Option<RowId>>> {
     Ok(parent.lookup_unique(unique, &in_order_of(unique, &reference.key, keys)?)?)

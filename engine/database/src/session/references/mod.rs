@@ -133,7 +133,7 @@ impl Session {
                 Task::Refer(reference, referring) if self.defers(&reference.key)? => {
                     self.open_mut()?.deferred.push(Deferred::refer(&reference, referring));
                 }
-                Task::Refer(reference, referring) => self.look_up_parents(&reference, &referring).await?,
+                Task::Refer(reference, referring) => self.look_up_live(&reference, referring).await?,
                 Task::LoseStill(reference, lost) => self.refuse_lost(&reference, &lost, false).await?,
                 Task::Lose(reference, lost) => {
                     let action = match lost.new {
