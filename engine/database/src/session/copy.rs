@@ -291,7 +291,9 @@ impl Session {
     ///
     /// Errors: 23503, 23505, 23514, 40001, 53100, … as for INSERT.
     pub async fn copy_finish(&mut self, copy: CopyIn, last: bool) -> Result<String> {
-        self.check_copied(&copy).await?;
+        if !copy.def.constraints.checks.is_empty() {
+            self.check_copied(&Arc::clone(&copy.def), &copy.batches.clone()).await?;
+        }
         let (ops, rows, table) = (self.copy_ops(&copy)?, copy.rows, Arc::clone(&copy.def));
         // The operations are charged to the transaction: the rows must not be counted twice.
         drop(copy);
@@ -325,16 +327,13 @@ impl Session {
     }
 
     /// Errors: 23502, 23514.
-    async fn check_copied(&mut self, copy: &CopyIn) -> Result<()> {
-        if copy.def.constraints.checks.is_empty() {
-            return Ok(());
-        }
+    async fn check_copied(&mut self, def: &TableDef, batches: &[TargetRows]) -> Result<()> {
         let (statement, tenant) = (self.statement_context()?, Arc::clone(&self.tenant));
         let context = DmlContext { engine: &tenant.engine, statement: &statement, store: &tenant.store };
-        let Some(checks) = Checks::prepare(&copy.def, &context)? else { return Ok(()) };
+        let Some(checks) = Checks::prepare(def, &context)? else { return Ok(()) };
         let cancel = self.cancel.clone();
-        for batch in &copy.batches {
-            cancel.guard(checks.hold(&copy.def, batch, &context)).await?;
+        for batch in batches {
+            cancel.guard(checks.hold(def, batch, &context)).await?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 mod activity;
 mod budgets;
 mod by_key;
+mod constraints;
 mod dropping;
 mod flips;
 mod indexes;
