@@ -11,8 +11,8 @@
 //! ```
 //! The JSON holds the SHA-256 of the previous manifest's file, so that a chain of kept manifests can be checked.
 //! Fields are only ever added, with `#[serde(default)]`. Version 1, which is still read, has none of `time_us`,
-//! `snapshots`, `cloned` and `sealed_for`: a program that knows only version 1 would remove what these keep.
-//! Version 3 is written where a table has CHECK or FOREIGN KEY constraints, which a program from before would leave out.
+//! `snapshots`, `cloned` and `sealed_for`: a program that knows only version 1 would remove what these keep. Version 3
+//! is written where a table has CHECK or FOREIGN KEY constraints, which a program from before would leave out.
 
 mod commit;
 mod encode;

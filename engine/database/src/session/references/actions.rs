@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use sepal_query::{
-    dml::{
-        Checks, DmlContext,
-        references::{acted_on, keys_as},
-        write_rows,
-    },
+    dml::{Checks, DmlContext, references::acted_on, write_rows},
     locking::{RowMode, WaitPolicy},
 };
 use sepal_storage::{Op, TableVersion};
 use sepal_types::{Error, ReferenceAction, Result, RowId, TableDef};
 
-use super::{Changed, Lost, Reference, lookup::referring_table};
+use super::{
+    Changed, Lost, Reference,
+    lookup::{referring_table, rows_referring},
+};
 use crate::{
     locks::TableMode,
     session::{
@@ -38,8 +37,7 @@ impl Session {
         loop {
             let latest = self.latest()?;
             let Some(child) = referring_table(&latest, reference) else { return Ok(None) };
-            let columns = &reference.key.columns;
-            let found = child.rows_referring(columns, &keys_as(&lost.old, &child.def, columns)?)?;
+            let found = rows_referring(child, reference, &lost.old).await?;
             if found.is_empty() {
                 return Ok(None);
             }

@@ -11,12 +11,16 @@ use sepal_types::{Error, Result, RowId, TableDef, TableId, UniqueDef};
 
 use super::{Lost, Reference, Referring};
 use crate::{
+    blocking::blocking,
     locks::TableMode,
     session::{
         Session,
         locking::{Claim, Claimed},
     },
 };
+
+/// Looked through on the spot: within a millisecond.
+const FEW_ROWS: u64 = 10_000;
 
 impl Session {
     /// [`Self::look_up_parents`] for those of the rows that are there still. One that was replaced since, be it by an
@@ -87,7 +91,7 @@ impl Session {
                 let places: Vec<usize> = (0..found.len()).filter(|place| found[*place].is_none()).collect();
                 old = at_places(&old, &places)?;
             }
-            let referring = child.rows_referring(&key.columns, &keys_as(&old, &child.def, &key.columns)?)?;
+            let referring = rows_referring(child, reference, &old).await?;
             let Some((place, _)) = referring.first() else { return Ok(()) };
             let refusal = still_referenced(&child.def, key, &parent.def, &old, *place);
             let rows: Vec<RowId> = referring.iter().map(|(_, row)| *row).collect();
@@ -116,6 +120,22 @@ impl Session {
         });
         inserted.any(|own| rows.iter().any(|row| own.contains(&row.0)))
     }
+}
+
+/// The rows that refer to keys of the referenced columns, each after the place of its key; ascending. Looks at all
+/// rows, of large tables off the threads that serve connections.
+pub(super) async fn rows_referring(
+    child: &TableVersion,
+    reference: &Reference,
+    keys: &[ArrayRef],
+) -> Result<Vec<(usize, RowId)>> {
+    let columns = reference.key.columns.clone();
+    let keys = keys_as(keys, &child.def, &columns)?;
+    if child.live_rows() <= FEW_ROWS {
+        return Ok(child.rows_referring(&columns, &keys)?);
+    }
+    let child = child.clone();
+    blocking("looking for rows that refer", move || Ok(child.rows_referring(&columns, &keys)?)).await
 }
 
 /// The row that has each key of the referring columns; `None` where there is none.

@@ -24,6 +24,7 @@ use super::{
     lookup::{keys_found, version},
 };
 use crate::{
+    blocking::blocking,
     locks::TableMode,
     session::{Session, write::serialization_failure},
 };
@@ -97,7 +98,11 @@ impl Session {
         let keys = &child.def.constraints.foreign_keys;
         let Some(key) = keys.iter().find(|key| key.id == id && !key.not_valid) else { return Ok(()) };
         let reference = Reference { child: table, key: key.clone() };
-        hold_foreign_key(child, version(&latest, key.parent)?, &reference)
+        let look = move || {
+            let (child, parent) = (version(&latest, table)?, version(&latest, reference.key.parent)?);
+            hold_foreign_key(child, parent, &reference)
+        };
+        self.cancel.guard(blocking("a foreign key", look)).await
     }
 
     async fn hold_check(
