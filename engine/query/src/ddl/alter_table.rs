@@ -228,8 +228,8 @@ fn drop_column(
     def.constraints.foreign_keys.retain(|key| !key.columns.contains(&id));
     let (table, what) = (def.id, format!("column {name} of table {}", def.name));
     let dropped = Dropped { what: &what, needed: &what, cascade };
-    let needs = |key: &ForeignKeyDef| key.parent == table && key.parent_columns.contains(&id);
-    release(ddl, (table, Some(&mut *def)), &dropped, needs, scope)?;
+    let refers = |key: &ForeignKeyDef| key.parent == table && key.parent_columns.contains(&id);
+    release(ddl, (table, Some(&mut *def)), &dropped, refers, scope)?;
     def.columns.retain(|column| column.id != id);
     def.indexes.retain(|index| !uses(&index.columns, index.clauses.as_deref()));
     def.uniques.retain(|unique| !uses(&unique.columns, unique.index.as_deref()));
@@ -295,8 +295,8 @@ fn drop_constraint(
     if let Some(id) = unique.map(|unique| unique.id) {
         let (table, what) = (def.id, format!("constraint {name} on table {}", def.name));
         let dropped = Dropped { what: &what, needed: &format!("index {name}"), cascade };
-        let needs = |key: &ForeignKeyDef| key.parent == table && key.key == id;
-        release(ddl, (table, Some(&mut *def)), &dropped, needs, scope)?;
+        let refers = |key: &ForeignKeyDef| key.parent == table && key.key == id;
+        release(ddl, (table, Some(&mut *def)), &dropped, refers, scope)?;
         def.uniques.retain(|unique| unique.id != id);
     }
     Ok(())
