@@ -26,7 +26,7 @@ use divan::{
 };
 use sepal_crypto::Key;
 use sepal_storage::{ColumnCache, Op, StoreOptions, TenantStore, stored_name};
-use sepal_types::{ColumnDef, ColumnId, SqlType, TableDef, TableId, TenantId};
+use sepal_types::{ColumnDef, ColumnId, Constraints, SqlType, TableDef, TableId, TenantId};
 use tempfile::TempDir;
 
 use crate::{files, numbers::vector_array};
@@ -162,6 +162,7 @@ fn definition(id: TableId) -> TableDef {
         uniques: Vec::new(),
         indexes: Vec::new(),
         captured: false,
+        constraints: Constraints::default(),
     }
 }
 

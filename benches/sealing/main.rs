@@ -15,7 +15,7 @@ use arrow::{
 };
 use sepal_crypto::Key;
 use sepal_storage::{ColumnCache, NoBlobs, Op, StoreOptions, TenantStore, arrow_type, stored_name};
-use sepal_types::{ColumnDef, ColumnId, SqlType, TableDef, TableId, TenantId};
+use sepal_types::{ColumnDef, ColumnId, Constraints, SqlType, TableDef, TableId, TenantId};
 
 const DIM: u16 = 384;
 const ROWS_A_COMMIT: usize = 5_000;
@@ -87,6 +87,7 @@ fn table() -> TableDef {
         uniques: Vec::new(),
         indexes: Vec::new(),
         captured: false,
+        constraints: Constraints::default(),
     }
 }
 

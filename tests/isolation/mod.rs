@@ -45,6 +45,7 @@ specs! {
     advisory_locks "advisory_locks.spec",
     deadlocks "deadlocks.spec",
     definitions "definitions.spec",
+    foreign_keys "foreign_keys.spec",
     hermitage_read_committed "hermitage_read_committed.spec",
     hermitage_repeatable_read "hermitage_repeatable_read.spec",
     read_committed "read_committed.spec",

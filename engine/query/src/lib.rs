@@ -18,7 +18,7 @@
 //! # The journey of a write
 //! [`dml::Dml::prepare`] plans a query for the rows and their ids, [`dml::Dml::draft`] runs it, or looks the row up
 //! where the WHERE clause names a key ([`PointRead`]), and once those rows are locked [`dml::Dml::write`] assigns,
-//! defaults, checks NOT NULL and gives operations. [`ddl::plan_ddl`] does the same for definitions.
+//! defaults, checks NOT NULL and CHECK, and gives operations. [`ddl::plan_ddl`] does the same for definitions.
 //! [`locking::LockingQuery`] is a query that locks what it reads.
 
 pub mod budget;

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 pub(crate) use sepal_crypto::hex;
 use sepal_crypto::{Key, KeyRing};
 use sepal_types::{
-    ColumnDef, ColumnId, IndexDef, IndexMethod, Metric, RowId, SqlType, TableDef, TableId, TenantId,
-    UniqueDef, VectorIndexOptions,
+    ColumnDef, ColumnId, Constraints, IndexDef, IndexMethod, Metric, RowId, SqlType, TableDef, TableId,
+    TenantId, UniqueDef, VectorIndexOptions,
 };
 
 use crate::{
@@ -93,6 +93,7 @@ pub(crate) fn items(id: u32, name: &str) -> TableDef {
             clauses: None,
         }],
         captured: false,
+        constraints: Constraints::default(),
     }
 }
 

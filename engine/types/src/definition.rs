@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BitMetric, ColumnId, Measure, Metric, SequenceDef, SqlType, TableId};
+use crate::{BitMetric, ColumnId, Constraints, Measure, Metric, SequenceDef, SqlType, TableId};
 
 /// A table of one environment of one tenant, a sequence, or a schema.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct TableDef {
     /// A pipeline reads its changes: a commit that deletes rows carries them in the log.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub captured: bool,
+    /// CHECK and FOREIGN KEY.
+    #[serde(default, skip_serializing_if = "Constraints::is_empty")]
+    pub constraints: Constraints,
 }
 
 /// A column.

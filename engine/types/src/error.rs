@@ -62,6 +62,7 @@ sqlstates! {
     CannotCoerce "42846" Invalid,
     CardinalityViolation "21000" Invalid,
     CharacterNotInRepertoire "22021" Invalid,
+    CheckViolation "23514" Conflict,
     DataCorrupted "XX001" Corrupt,
     DataException "22000" Invalid,
     DatatypeMismatch "42804" Invalid,
@@ -79,6 +80,7 @@ sqlstates! {
     DuplicateTable "42P07" Invalid,
     ExternalRoutineException "38000" Conflict,
     FeatureNotSupported "0A000" Unsupported,
+    ForeignKeyViolation "23503" Conflict,
     GeneratedAlways "428C9" Invalid,
     GroupingError "42803" Invalid,
     IdleInTransactionSessionTimeout "25P03" Unavailable,
@@ -97,6 +99,7 @@ sqlstates! {
     InvalidCursorName "34000" Invalid,
     InvalidDatetimeFormat "22007" Invalid,
     InvalidEscapeSequence "22025" Invalid,
+    InvalidForeignKey "42830" Invalid,
     InvalidName "42602" Invalid,
     InvalidObjectDefinition "42P17" Invalid,
     InvalidParameterValue "22023" Invalid,
@@ -168,6 +171,15 @@ struct Fields {
     position: Option<u32>,
     context: Option<String>,
     private: Option<String>,
+    violated: Option<Violated>,
+}
+
+/// The constraint that a row offends against: Postgres' fields `s`, `t` and `n`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violated {
+    pub schema: String,
+    pub table: String,
+    pub constraint: String,
 }
 
 impl Error {
@@ -180,6 +192,7 @@ impl Error {
             position: None,
             context: None,
             private: None,
+            violated: None,
         }))
     }
 
@@ -227,6 +240,19 @@ impl Error {
         self
     }
 
+    /// Names the constraint, for clients that tell them apart.
+    #[must_use]
+    pub fn with_constraint(
+        mut self,
+        schema: impl Into<String>,
+        table: impl Into<String>,
+        constraint: impl Into<String>,
+    ) -> Self {
+        let (schema, table) = (schema.into(), table.into());
+        self.0.violated = Some(Violated { schema, table, constraint: constraint.into() });
+        self
+    }
+
     /// As a client may have it, also where all of its text is shown.
     #[must_use]
     pub fn without_private(mut self) -> Self {
@@ -271,6 +297,10 @@ impl Error {
 
     pub fn context(&self) -> Option<&str> {
         self.0.context.as_deref()
+    }
+
+    pub fn violated(&self) -> Option<&Violated> {
+        self.0.violated.as_ref()
     }
 }
 

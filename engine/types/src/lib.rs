@@ -7,6 +7,7 @@
 mod bit;
 mod calendar;
 mod clock;
+mod constraint;
 mod definition;
 mod error;
 mod float;
@@ -23,11 +24,12 @@ mod vector;
 pub use bit::BitString;
 pub use calendar::{civil_from_days, days_from_civil, days_in_month};
 pub use clock::{Clock, SystemClock};
+pub use constraint::{CheckDef, Constraints, ForeignKeyDef, ReferenceAction};
 pub use definition::{
     ColumnDef, Generated, IndexClauses, IndexDef, IndexKey, IndexMethod, KeySource, TableDef, UniqueDef,
     VectorIndexOptions,
 };
-pub use error::{Error, ErrorKind, Result, SqlState};
+pub use error::{Error, ErrorKind, Result, SqlState, Violated};
 pub use float::{format_float4, format_float8};
 pub use ids::{ColumnId, FileId, LogEnd, Lsn, RowId, TableId, TenantId};
 pub use metric::{BitMetric, Measure, Metric};

@@ -5,7 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ColumnDef, ColumnId, Generated, SqlType, TableDef, TableId, limits::MAX_IDENTIFIER_BYTES};
+use crate::{
+    ColumnDef, ColumnId, Constraints, Generated, SqlType, TableDef, TableId, limits::MAX_IDENTIFIER_BYTES,
+};
 
 /// Ascending numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +95,7 @@ impl TableDef {
             uniques: Vec::new(),
             indexes: Vec::new(),
             captured: false,
+            constraints: Constraints::default(),
         }
     }
 

@@ -226,6 +226,9 @@ fn w23_errors_carry_both_severities_and_every_known_field() {
     let error = Error::new(SqlState::UndefinedTable, "m").with_position(7).with_hint("h").with_detail("d");
     let bytes = written(|out| error_response(out, Severity::Fatal, &error));
     assert_eq!(&bytes[5..], b"SFATAL\0VFATAL\0C42P01\0Mm\0Dd\0Hh\0P7\0\0");
+    let violation = Error::new(SqlState::CheckViolation, "m").with_constraint("public", "t", "t_a_check");
+    let bytes = written(|out| error_response(out, Severity::Error, &violation));
+    assert_eq!(&bytes[5..], b"SERROR\0VERROR\0C23514\0Mm\0spublic\0tt\0nt_a_check\0\0");
     let bytes = written(|out| notice_response(out, "NOTICE", &Error::new(SqlState::DuplicateTable, "a\0b")));
     assert_eq!(&bytes[5..], b"SNOTICE\0VNOTICE\0C42P07\0Ma\0\0", "a NUL cannot forge a field");
 }

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! 'E' or 'N' | (field u8, text NUL)* | NUL |
-//! fields: S severity, V severity (never translated), C SQLSTATE, M message, D detail, H hint, P position, W where
+//! fields: S severity, V severity (never translated), C SQLSTATE, M message, D detail, H hint, P position, W where,
+//!         s schema, t table, n constraint: what a row offends against
 //! ```
 
 use bytes::{BufMut, BytesMut};
@@ -55,6 +56,11 @@ fn fields(out: &mut BytesMut, kind: u8, severity: &str, error: &Error) {
         }
         if let Some(context) = error.context() {
             field(out, b'W', context);
+        }
+        if let Some(violated) = error.violated() {
+            field(out, b's', &violated.schema);
+            field(out, b't', &violated.table);
+            field(out, b'n', &violated.constraint);
         }
         out.put_u8(0);
     });

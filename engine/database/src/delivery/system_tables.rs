@@ -29,7 +29,9 @@ use arrow::{
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType, UInt64Type},
 };
 use sepal_storage::{Op, Snapshot, StoreError, TableVersion, TenantStore, arrow_type, stored_name};
-use sepal_types::{ColumnDef, ColumnId, Error, Result, RowId, SqlType, TableDef, TableId, UniqueDef};
+use sepal_types::{
+    ColumnDef, ColumnId, Constraints, Error, Result, RowId, SqlType, TableDef, TableId, UniqueDef,
+};
 
 /// Where the tables are. No environment can have this name.
 pub const SYSTEM_ENVIRONMENT: &str = "$system";
@@ -291,6 +293,7 @@ impl SystemTable {
             uniques: vec![key],
             indexes: Vec::new(),
             captured: false,
+            constraints: Constraints::default(),
         }
     }
 }

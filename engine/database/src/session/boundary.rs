@@ -163,9 +163,15 @@ impl Session {
 
     /// Makes the transaction durable, then builds its vector indexes.
     ///
-    /// Errors: 40001, 23505, 53100, …: nothing of the transaction is kept.
+    /// Errors: 40001, 23503, 23505, 53100, …: nothing of the transaction is kept.
     pub(super) async fn commit(&mut self) -> Result<()> {
         if let Err(error) = self.keep_cursors().await {
+            self.roll_back();
+            return Err(error);
+        }
+        if self.open.as_ref().is_some_and(|open| !open.deferred.is_empty())
+            && let Err(error) = self.settle_deferred().await
+        {
             self.roll_back();
             return Err(error);
         }

@@ -7,7 +7,7 @@ use arrow::compute::concat;
 use sepal_query::{
     CopyFormat, CopyHeader, CopyKind,
     ddl::{identifier, relation_name},
-    dml::{DmlContext, Generation, TargetRows, default_values, parse_query, write_rows},
+    dml::{Checks, DmlContext, Generation, TargetRows, default_values, parse_query, write_rows},
     output::OutputColumn,
     sql::ast::{self, CopyLegacyOption, CopyOption, CopySource, CopyTarget, Ident, SelectItem, SetExpr},
 };
@@ -328,8 +328,11 @@ impl Session {
     /// now, so that the tag is not followed by an error that drivers overlook. Without one open, the COPY is a
     /// transaction of its own.
     ///
-    /// Errors: 23505, 40001, 53100, … as for INSERT.
+    /// Errors: 23503, 23505, 23514, 40001, 53100, … as for INSERT.
     pub async fn copy_finish(&mut self, copy: CopyIn, last: bool) -> Result<String> {
+        if !copy.def.constraints.checks.is_empty() {
+            self.check_copied(&Arc::clone(&copy.def), &copy.batches.clone()).await?;
+        }
         let (ops, rows, table) = (self.copy_ops(&copy)?, copy.rows, Arc::clone(&copy.def));
         // The operations are charged to the transaction: the rows must not be counted twice.
         drop(copy);
@@ -354,11 +357,24 @@ impl Session {
     async fn take_copied_into(&mut self, def: Arc<TableDef>, ops: Vec<Op>, last: bool) -> Result<()> {
         self.lock_table(def.id, TableMode::RowExclusive).await?;
         let view = self.current_view()?;
-        if view.table(def.id).is_none_or(|version| version.def.columns != def.columns) {
+        let same = |now: &TableDef| now.columns == def.columns && now.constraints == def.constraints;
+        if view.table(def.id).is_none_or(|version| !same(version.def.as_ref())) {
             return Err(Error::unsupported("cached plan must not change result type")
                 .with_hint("The table was altered during the COPY: repeat it."));
         }
         self.take_copied(ops, last).await
+    }
+
+    /// Errors: 23502, 23514.
+    async fn check_copied(&mut self, def: &TableDef, batches: &[TargetRows]) -> Result<()> {
+        let (statement, tenant) = (self.statement_context()?, Arc::clone(&self.tenant));
+        let context = DmlContext { engine: &tenant.engine, statement: &statement, store: &tenant.store };
+        let Some(checks) = Checks::prepare(def, &context)? else { return Ok(()) };
+        let cancel = self.cancel.clone();
+        for batch in batches {
+            cancel.guard(checks.hold(def, batch, &context)).await?;
+        }
+        Ok(())
     }
 
     fn copy_ops(&self, copy: &CopyIn) -> Result<Vec<Op>> {

@@ -69,6 +69,7 @@ impl Session {
                 (Op::CreateTable(new), _) => {
                     self.lock_schema(&view, new).await?;
                     self.lock_names(new, None).await?;
+                    self.lock_parents(new, None).await?;
                 }
                 (Op::AlterTable(new), Some(old)) => {
                     self.lock_table(new.id, alter_mode(old, new)).await?;
@@ -76,6 +77,7 @@ impl Session {
                         self.lock_schema(&view, new).await?;
                     }
                     self.lock_names(new, Some(old.as_ref())).await?;
+                    self.lock_parents(new, Some(old.as_ref())).await?;
                 }
                 (Op::DropTable(table) | Op::Truncate(table), Some(_)) => {
                     self.lock_table(*table, TableMode::AccessExclusive).await?;
@@ -84,6 +86,7 @@ impl Session {
             }
         }
         let head = self.tenant.store.snapshot();
+        self.check_known_references(&head, ops)?;
         match self.open.as_ref().filter(|open| open.repeatable) {
             Some(open) => Ok(ops.iter().try_for_each(|op| head.check_base(&open.base, op))?),
             None => Ok(()),
@@ -131,6 +134,10 @@ impl Session {
         }
         if let Some(rewriting) = rewriting {
             self.rewrite(rewriting).await?;
+        }
+        // Of what the table is now; on an error the transaction fails, and the operations with it.
+        for (table, constraint) in ddl.hold {
+            self.hold_constraint(table, constraint).await?;
         }
         Ok(Outcome::Done { tag: ddl.tag.to_owned() })
     }

@@ -311,6 +311,9 @@ impl Session {
                 "CLOSE CURSOR ALL".to_owned()
             }
             Utility::Maintenance(statement) => return self.run_maintenance(statement).await,
+            Utility::SetConstraints { names, deferred } => {
+                self.set_constraints(names.as_deref(), *deferred).await?
+            }
             Utility::LockTables { names, mode, nowait } => self.lock_tables(names, *mode, *nowait).await?,
             Utility::Show { name } => return self.show(name),
         };

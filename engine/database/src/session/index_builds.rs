@@ -211,7 +211,7 @@ fn settle(def: &mut TableDef, build: Build, usable: bool) {
 
 #[cfg(test)]
 mod tests {
-    use sepal_types::{Metric, VectorIndexOptions};
+    use sepal_types::{Constraints, Metric, VectorIndexOptions};
 
     use super::*;
 
@@ -239,6 +239,7 @@ mod tests {
             uniques: Vec::new(),
             indexes: indexes.to_vec(),
             captured: false,
+            constraints: Constraints::default(),
         };
         settle(&mut def, build, usable);
         def.indexes.into_iter().map(|index| (index.id.0, index.name, index.valid)).collect()

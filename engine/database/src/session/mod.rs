@@ -26,6 +26,7 @@ mod named;
 mod past;
 mod prepare;
 mod prepared;
+mod references;
 mod rewriting;
 mod rows;
 mod seen;

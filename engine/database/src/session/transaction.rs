@@ -13,7 +13,12 @@ use sepal_storage::{Op, Snapshot, StoreError};
 use sepal_types::{ColumnId, Error, Result, RowId, SqlState, TableId};
 use tokio::time::Instant;
 
-use super::{delivery::AfterCommit, index_builds::Build, sequences::OwnSequences};
+use super::{
+    delivery::AfterCommit,
+    index_builds::Build,
+    references::{ConstraintModes, Deferred},
+    sequences::OwnSequences,
+};
 use crate::{
     locks::TransactionLocks,
     tenant::changes_definitions,
@@ -46,6 +51,8 @@ struct Savepoint {
     sequences: HashMap<(TableId, ColumnId), i64>,
     /// Cursors that were opened before it have numbers up to this one.
     cursors: u64,
+    deferred: Vec<Deferred>,
+    constraint_modes: ConstraintModes,
 }
 
 /// That the view takes operations, and the view with them where it had to be made to find out.
@@ -88,6 +95,9 @@ pub struct Open {
     pub read_only: bool,
     pub failed: bool,
     savepoints: Vec<Savepoint>,
+    /// What foreign keys are to be asked at the commit.
+    pub(super) deferred: Vec<Deferred>,
+    pub(super) constraint_modes: ConstraintModes,
     pub locks: TransactionLocks,
 }
 
@@ -121,6 +131,8 @@ impl Open {
             read_only: false,
             failed: false,
             savepoints: Vec::new(),
+            deferred: Vec::new(),
+            constraint_modes: ConstraintModes::default(),
             locks,
         }
     }
@@ -205,6 +217,7 @@ impl Open {
             self.unseen = 0;
             self.edition = 0;
             self.replaced.clear();
+            self.deferred.clear();
         }
         if self.ops.is_empty() {
             self.base = head.clone();
@@ -315,6 +328,8 @@ impl Open {
             locks: self.locks.savepoint(),
             sequences: self.sequences.counted(),
             cursors,
+            deferred: self.deferred.clone(),
+            constraint_modes: self.constraint_modes.clone(),
         });
     }
 
@@ -340,6 +355,8 @@ impl Open {
             self.replaced.truncate(savepoint.replaced);
             self.locks.roll_back_to(savepoint.locks);
             self.builds.truncate(savepoint.builds);
+            self.deferred.clone_from(&savepoint.deferred);
+            self.constraint_modes.clone_from(&savepoint.constraint_modes);
             if self.repeatable && self.queried && !savepoint.queried {
                 // The snapshot that was taken since is the transaction's; nothing was written before it.
                 self.view = self.base.clone();

@@ -71,6 +71,10 @@ pub enum Utility {
         name: Option<String>,
     },
     DiscardPlans,
+    SetConstraints {
+        names: Option<Vec<String>>,
+        deferred: bool,
+    },
 }
 
 impl Utility {
@@ -86,6 +90,9 @@ impl Utility {
             | StatementKind::Named(_)
             | StatementKind::Sequence(_)
             | StatementKind::Schema(_) => Ok(None),
+            StatementKind::SetConstraints { names, deferred } => {
+                Ok(Some(Utility::SetConstraints { names: names.clone(), deferred: *deferred }))
+            }
             StatementKind::Sql(statement) => from_ast(statement),
         }
     }

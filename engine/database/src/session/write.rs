@@ -10,6 +10,8 @@
 //!    once. A key whose row somebody is removing is waited for. Rows that only come are put into the view when somebody
 //!    looks at it: after a statement by itself nobody does.
 //!
+//! 5. What foreign keys say of it is done, or refuses it (`references`).
+//!
 //! What ON CONFLICT finds in its way is looked for again, on the newest snapshot, whenever a wait may have changed it.
 
 use std::sync::Arc;
@@ -19,22 +21,24 @@ use roaring::RoaringTreemap;
 use sepal_query::{
     StatementContext,
     dml::{Dml, DmlContext, Draft, Written},
-    locking::WaitPolicy,
+    locking::{RowMode, WaitPolicy},
     planner::parameter_values,
 };
 use sepal_storage::{Op, Snapshot, StoreError};
-use sepal_types::{Error, Result, RowId, SqlState, TableId, UniqueDef};
+use sepal_types::{ColumnId, Error, Result, RowId, SqlState, TableId, UniqueDef};
 
 use super::{
     Open, Session,
     locking::{Claim, Claimed},
+    references::Changed,
     seen::{Moved, Seen},
 };
 use crate::locks::Want;
 
 /// What applying operations came to.
 enum Applied {
-    Done,
+    /// And what the operations were applied to.
+    Done(Snapshot),
     /// A key is somebody else's by now, and ON CONFLICT says what to do then.
     InTheWay,
 }
@@ -55,7 +59,8 @@ type TableRows = (TableId, Vec<RowId>);
 impl Session {
     /// Runs a write and makes it part of the transaction. Its table is locked already.
     ///
-    /// Errors: 23505, 40001 (REPEATABLE READ), 40P01, 55P03, …; the transaction's view is as before then.
+    /// Errors: 23505, 40001 (REPEATABLE READ), 40P01, 55P03, …; the transaction's view is as before then. Not so after
+    /// 23503 and what else foreign keys lead to: the transaction, or its last savepoint, has to be rolled back.
     pub(super) async fn write(
         &mut self,
         dml: &Dml,
@@ -89,8 +94,19 @@ impl Session {
                 gives_way: &|unique: &UniqueDef| dml.gives_way(unique),
                 updated: written.replaced.iter().map(|(_, new)| new.0).collect(),
             };
+            let table = dml.target();
+            let concerned = self
+                .concerns_references(table, !draft.rows().is_empty() && dml.row_mode() == RowMode::Update)?;
+            // For the foreign keys: the transaction takes the operations themselves.
+            let ops = if concerned { written.ops.clone() } else { Vec::new() };
+            let replaced = if concerned { written.replaced.clone() } else { Vec::new() };
             match self.take(&mut written, &keys).await? {
-                Applied::Done => return Ok(written),
+                Applied::Done(before) => {
+                    if concerned {
+                        self.enforce_references(Changed::of(table, &ops, before, replaced)).await?;
+                    }
+                    return Ok(written);
+                }
                 Applied::InTheWay => {
                     self.bind(context)?;
                     let still = RoaringTreemap::new();
@@ -130,15 +146,40 @@ impl Session {
     async fn take(&mut self, written: &mut Written, keys: &Keys<'_>) -> Result<Applied> {
         let ops = std::mem::take(&mut written.ops);
         let table = ops.last().map(Op::table);
-        if let Applied::InTheWay = self.take_ops(ops, keys).await? {
-            return Ok(Applied::InTheWay);
+        let applied = self.take_ops(ops, keys).await?;
+        if let (Applied::Done(_), Some(table)) = (&applied, table) {
+            self.follow_replaced(table, std::mem::take(&mut written.replaced));
         }
-        let replaced = std::mem::take(&mut written.replaced);
-        if let (Some(open), Some(table), false) = (&mut self.open, table, replaced.is_empty()) {
+        Ok(applied)
+    }
+
+    /// Locks of rows that the transaction replaced go to their new versions, for it and for those who wait for it.
+    pub(super) fn follow_replaced(&mut self, table: TableId, replaced: Vec<(RowId, RowId)>) {
+        if let (Some(open), false) = (&mut self.open, replaced.is_empty()) {
             open.locks.follow(table, &replaced);
             open.replaced.push((table, replaced));
         }
-        Ok(Applied::Done)
+    }
+
+    /// Makes operations on rows part of the transaction that a foreign key has made, by which these columns got other
+    /// values. What they were applied to.
+    ///
+    /// Errors: those of [`Self::write`].
+    pub(super) async fn take_rows(
+        &mut self,
+        ops: Vec<Op>,
+        columns: &[ColumnId],
+        replaced: &[(RowId, RowId)],
+    ) -> Result<Snapshot> {
+        let keys = Keys {
+            adds: &|unique: &UniqueDef| unique.columns.iter().any(|column| columns.contains(column)),
+            gives_way: &|_: &UniqueDef| false,
+            updated: replaced.iter().map(|(_, new)| new.0).collect(),
+        };
+        match self.take_ops(ops, &keys).await? {
+            Applied::Done(before) => Ok(before),
+            Applied::InTheWay => Err(Error::bug("rows of a foreign key gave way to others")),
+        }
     }
 
     /// Makes operations part of the transaction.
@@ -155,8 +196,10 @@ impl Session {
                 Ok(admitted) => {
                     // A row that an older snapshot does not show may have the key.
                     if !(keyed && repeatable) || self.key_holders(&head, &ops)?.is_empty() {
-                        self.open_mut()?.accept(ops, admitted)?;
-                        return Ok(Applied::Done);
+                        let open = self.open_mut()?;
+                        let before = open.view()?.clone();
+                        open.accept(ops, admitted)?;
+                        return Ok(Applied::Done(before));
                     }
                     None
                 }
@@ -177,7 +220,7 @@ impl Session {
         }
     }
 
-    fn open_mut(&mut self) -> Result<&mut Open> {
+    pub(super) fn open_mut(&mut self) -> Result<&mut Open> {
         self.open.as_mut().ok_or_else(|| Error::bug("a write outside of a transaction"))
     }
 
@@ -279,6 +322,17 @@ impl Session {
             gives_way: &|_: &UniqueDef| false,
             updated: RoaringTreemap::new(),
         };
+        let table = ops.first().map(Op::table);
+        let concerned = match table {
+            Some(table) => self.concerns_references(table, false)?,
+            None => false,
+        };
+        if let (Some(table), true) = (table, concerned) {
+            let Applied::Done(before) = self.take_ops(ops.clone(), &keys).await? else {
+                return Err(Error::bug("rows of a COPY gave way to others"));
+            };
+            return self.enforce_references(Changed::of(table, &ops, before, Vec::new())).await;
+        }
         if !last {
             return self.take_ops(ops, &keys).await.map(|_| ());
         }

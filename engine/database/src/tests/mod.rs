@@ -3,6 +3,7 @@
 mod activity;
 mod budgets;
 mod by_key;
+mod constraints;
 mod cursors;
 mod dropping;
 mod flips;

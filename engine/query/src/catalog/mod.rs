@@ -12,6 +12,7 @@
 //! Rows come from the snapshot's table definitions in memory: no table is opened to answer a catalog query,
 //! and only the session's own environment can be seen. Nothing here writes.
 
+mod constraints;
 mod definitions;
 pub mod delivery;
 mod evaluator;

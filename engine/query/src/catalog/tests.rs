@@ -12,8 +12,8 @@ use datafusion::sql::sqlparser::parser::Parser;
 use sepal_crypto::Key;
 use sepal_storage::{ColumnCache, Op, StoreOptions, TenantStore};
 use sepal_types::{
-    ColumnDef, ColumnId, Generated, IndexDef, IndexMethod, Metric, SqlState, SqlType, TableDef, TableId,
-    TenantId, UniqueDef, VectorIndexOptions,
+    ColumnDef, ColumnId, Constraints, Generated, IndexDef, IndexMethod, Metric, SqlState, SqlType, TableDef,
+    TableId, TenantId, UniqueDef, VectorIndexOptions,
 };
 
 use super::delivery::{DeadLetterRow, SecretRow};
@@ -82,6 +82,7 @@ fn items() -> TableDef {
             ),
         ],
         captured: false,
+        constraints: Constraints::default(),
     }
 }
 
@@ -100,6 +101,7 @@ fn notes(environment: &str, id: u32) -> TableDef {
         uniques: vec![unique(id + 1, "Notes_pkey", 1, true)],
         indexes: Vec::new(),
         captured: false,
+        constraints: Constraints::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use datafusion::arrow::array::{Int32Array, Int64Array, StringArray};
 use sepal_crypto::Key;
 use sepal_storage::{ColumnCache, Op, SpillFiles, SpillSpace, StoreOptions, TenantStore};
-use sepal_types::{Error, SqlState, SqlType, TenantId, UniqueDef};
+use sepal_types::{Constraints, Error, SqlState, SqlType, TenantId, UniqueDef};
 use tempfile::TempDir;
 
 use super::*;
@@ -96,6 +96,7 @@ fn items(late: bool) -> TableDef {
         uniques: vec![unique(20_002, 1, true), unique(20_003, 3, false), unique(20_004, 4, false)],
         indexes: Vec::new(),
         captured: true,
+        constraints: Constraints::default(),
     }
 }
 

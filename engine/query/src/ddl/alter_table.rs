@@ -4,17 +4,21 @@
 use bytes::BytesMut;
 use datafusion::sql::sqlparser::ast::{
     AlterColumnOperation, AlterIndexOperation, AlterTable, AlterTableOperation, DropBehavior, Expr,
-    ObjectName, RenameTableNameKind,
+    ObjectName, RenameTableNameKind, TableConstraint,
 };
 use sepal_storage::Op;
 use sepal_types::{
-    ColumnDef, ColumnId, Error, Generated, IndexClauses, KeySource, Result, SqlState, SqlType, TableDef,
+    ColumnDef, ColumnId, Constraints, Error, ForeignKeyDef, Generated, IndexClauses, KeySource, Result,
+    SqlState, SqlType, TableDef, TableId,
 };
 
 use super::{
     Ddl, Scope,
-    create_table::{add_column, add_constraint, check_default, default_text},
-    deparse, generation,
+    constraints::{add_constraint, add_constraints, rename_constraint, renamed_column},
+    create_table::{add_column, check_default, default_text},
+    deparse,
+    dependents::{Dropped, release},
+    generation,
     names::{check_schema, find_table, identifier, object_name, relation_name},
     retype::{Rewrite, retype},
     sequence::{call as sequence_call, owned, pin_names, starts, with_sequences},
@@ -53,15 +57,15 @@ fn apply(def: &mut TableDef, operation: &AlterTableOperation, scope: &Scope, ddl
     match operation {
         A::AddColumn { if_not_exists, column_def, .. } => add(def, *if_not_exists, column_def, scope, ddl),
         A::DropColumn { column_names, if_exists, drop_behavior, .. } => {
-            let cascade = matches!(drop_behavior, Some(DropBehavior::Cascade));
+            let cascade = is_cascade(drop_behavior);
             column_names.iter().try_for_each(|name| {
                 let name = identifier(name);
                 for dependent in generation::dropped_with(def, &name, cascade, ddl)? {
-                    drop_column(def, &dependent, false, ddl)?;
+                    drop_column(def, &dependent, (false, cascade), scope, ddl)?;
                 }
                 let owned = def.column(&name).map(|column| owned(scope, def.id, Some(column.id)));
                 ddl.ops.extend(owned.unwrap_or_default().into_iter().map(Op::DropTable));
-                drop_column(def, &name, *if_exists, ddl)
+                drop_column(def, &name, (*if_exists, cascade), scope, ddl)
             })
         }
         A::RenameColumn { old_column_name, new_column_name } => {
@@ -79,12 +83,24 @@ fn apply(def: &mut TableDef, operation: &AlterTableOperation, scope: &Scope, ddl
             def.name = name;
             Ok(())
         }
-        A::AddConstraint { constraint, .. } => {
-            add_constraint(def, constraint, scope)?;
-            ddl.verify.extend(def.uniques.last().map(|unique| (def.id, unique.clone())));
+        A::AddConstraint { constraint, not_valid } => {
+            let before = def.constraints.clone();
+            add_constraint(def, constraint, *not_valid, scope)?;
+            if matches!(constraint, TableConstraint::Check(_) | TableConstraint::ForeignKey(_)) {
+                hold_added(&before, def, ddl);
+            } else {
+                ddl.verify.extend(def.uniques.last().map(|unique| (def.id, unique.clone())));
+            }
             Ok(())
         }
-        A::DropConstraint { if_exists, name, .. } => drop_constraint(def, &identifier(name), *if_exists, ddl),
+        A::DropConstraint { if_exists, name, drop_behavior } => {
+            let behavior = (*if_exists, is_cascade(drop_behavior));
+            drop_constraint(def, &identifier(name), behavior, scope, ddl)
+        }
+        A::RenameConstraint { old_name, new_name } => {
+            rename_constraint(def, &identifier(old_name), &identifier(new_name), scope)
+        }
+        A::ValidateConstraint { name } => validate_constraint(def, &identifier(name), ddl),
         A::AlterColumn { column_name, op: AlterColumnOperation::SetDefault { value } } => {
             set_default(def, &identifier(column_name), value, scope)
         }
@@ -118,6 +134,9 @@ fn add(
     if let Some(added) = def.columns.last().map(|added| added.id) {
         generation::settle(def, added)?;
     }
+    let before = def.constraints.clone();
+    add_constraints(def, std::slice::from_ref(column), &[], scope)?;
+    hold_added(&before, def, ddl);
     let has_rows = scope.snapshot.table(def.id).is_some_and(|version| version.live_rows() > 0);
     let table = def.name.clone();
     if let Some(added) = def.columns.last() {
@@ -149,6 +168,46 @@ fn add(
         }
     }
     Ok(())
+}
+
+fn is_cascade(behavior: &Option<DropBehavior>) -> bool {
+    matches!(behavior, Some(DropBehavior::Cascade))
+}
+
+/// What was added since `before` is asked of the rows that are there.
+fn hold_added(before: &Constraints, def: &TableDef, ddl: &mut Ddl) {
+    let known = before.checks.iter().map(|check| check.id);
+    let known: Vec<TableId> = known.chain(before.foreign_keys.iter().map(|key| key.id)).collect();
+    ddl.hold(def, |id| !known.contains(&id));
+}
+
+/// VALIDATE CONSTRAINT. Errors: 42704, 42809.
+fn validate_constraint(def: &mut TableDef, name: &str, ddl: &mut Ddl) -> Result<()> {
+    let check = def.constraints.checks.iter_mut().find(|check| check.name == name);
+    let key = def.constraints.foreign_keys.iter_mut().find(|key| key.name == name);
+    let found =
+        check.map(|check| (check.id, &mut check.not_valid)).or(key.map(|key| (key.id, &mut key.not_valid)));
+    let Some((id, not_valid)) = found else {
+        let relation = &def.name;
+        return Err(match def.has_constraint(name) {
+            true => {
+                let message = format!(
+                    "constraint \"{name}\" of relation \"{relation}\" is not a foreign key or check constraint"
+                );
+                Error::new(SqlState::WrongObjectType, message)
+            }
+            false => missing_constraint(def, name),
+        });
+    };
+    if std::mem::take(not_valid) {
+        ddl.hold(def, |other| other == id);
+    }
+    Ok(())
+}
+
+fn missing_constraint(def: &TableDef, name: &str) -> Error {
+    let message = format!("constraint \"{name}\" of relation \"{}\" does not exist", def.name);
+    Error::new(SqlState::UndefinedObject, message)
 }
 
 /// What rows written before the column have: a constant default's own text.
@@ -188,7 +247,13 @@ fn missing_column(def: &TableDef, name: &str) -> Error {
 }
 
 /// Indexes and constraints over the column go with it, as in Postgres.
-fn drop_column(def: &mut TableDef, name: &str, if_exists: bool, ddl: &mut Ddl) -> Result<()> {
+fn drop_column(
+    def: &mut TableDef,
+    name: &str,
+    (if_exists, cascade): (bool, bool),
+    scope: &Scope,
+    ddl: &mut Ddl,
+) -> Result<()> {
     let Some(id) = def.column(name).map(|column| column.id) else {
         let error = missing_column(def, name);
         if if_exists {
@@ -200,6 +265,12 @@ fn drop_column(def: &mut TableDef, name: &str, if_exists: bool, ddl: &mut Ddl) -
     let uses = |columns: &[ColumnId], clauses: Option<&IndexClauses>| {
         columns.contains(&id) || clauses.is_some_and(|clauses| needs(clauses, id, name))
     };
+    def.constraints.checks.retain(|check| !check.columns.contains(&id));
+    def.constraints.foreign_keys.retain(|key| !key.columns.contains(&id));
+    let (table, what) = (def.id, format!("column {name} of table {}", def.name));
+    let dropped = Dropped { what: &what, needed: &what, cascade };
+    let refers = |key: &ForeignKeyDef| key.parent == table && key.parent_columns.contains(&id);
+    release(ddl, (table, Some(&mut *def)), &dropped, refers, scope)?;
     def.columns.retain(|column| column.id != id);
     def.indexes.retain(|index| !uses(&index.columns, index.clauses.as_deref()));
     def.uniques.retain(|unique| !uses(&unique.columns, unique.index.as_deref()));
@@ -226,6 +297,11 @@ fn rename_column(def: &mut TableDef, from: &str, to: String) -> Result<()> {
     generation::rename(def, from, &to);
     let column = def.columns.iter_mut().find(|column| column.name == from).ok_or(missing)?;
     column.name.clone_from(&to);
+    let id = column.id;
+    for check in def.constraints.checks.iter_mut().filter(|check| check.columns.contains(&id)) {
+        check.expression = renamed_column(&check.expression, from, &to)?;
+        check.shown = deparse::renamed(&check.shown, from, &to);
+    }
     let indexes = def.indexes.iter_mut().filter_map(|index| index.clauses.as_mut());
     let uniques = def.uniques.iter_mut().filter_map(|unique| unique.index.as_mut());
     for clauses in indexes.chain(uniques) {
@@ -240,18 +316,32 @@ fn rename_column(def: &mut TableDef, from: &str, to: String) -> Result<()> {
     Ok(())
 }
 
-fn drop_constraint(def: &mut TableDef, name: &str, if_exists: bool, ddl: &mut Ddl) -> Result<()> {
-    let before = def.uniques.len();
-    def.uniques.retain(|unique| unique.name != name || !unique.is_constraint());
-    if def.uniques.len() < before {
-        return Ok(());
+fn drop_constraint(
+    def: &mut TableDef,
+    name: &str,
+    (if_exists, cascade): (bool, bool),
+    scope: &Scope,
+    ddl: &mut Ddl,
+) -> Result<()> {
+    if !def.has_constraint(name) {
+        let error = missing_constraint(def, name);
+        if if_exists {
+            ddl.notices.push(Error::new(SqlState::UndefinedObject, format!("{}, skipping", error.message())));
+            return Ok(());
+        }
+        return Err(error);
     }
-    let message = format!("constraint \"{name}\" of relation \"{}\" does not exist", def.name);
-    if if_exists {
-        ddl.notices.push(Error::new(SqlState::UndefinedObject, format!("{message}, skipping")));
-        return Ok(());
+    def.constraints.checks.retain(|check| check.name != name);
+    def.constraints.foreign_keys.retain(|key| key.name != name);
+    let unique = def.uniques.iter().find(|unique| unique.is_constraint() && unique.name == name);
+    if let Some(id) = unique.map(|unique| unique.id) {
+        let (table, what) = (def.id, format!("constraint {name} on table {}", def.name));
+        let dropped = Dropped { what: &what, needed: &format!("index {name}"), cascade };
+        let refers = |key: &ForeignKeyDef| key.parent == table && key.key == id;
+        release(ddl, (table, Some(&mut *def)), &dropped, refers, scope)?;
+        def.uniques.retain(|unique| unique.id != id);
     }
-    Err(Error::new(SqlState::UndefinedObject, message))
+    Ok(())
 }
 
 /// SET DEFAULT. Of a serial column, whose default is its sequence's `nextval`, this takes its place.

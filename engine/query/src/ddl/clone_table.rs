@@ -4,7 +4,7 @@
 //! CREATE TABLE … (LIKE … INCLUDING ALL) gives them in Postgres. The rows are storage's.
 
 use sepal_storage::Snapshot;
-use sepal_types::{Error, IndexDef, Result, SqlState, TableDef};
+use sepal_types::{CheckDef, Constraints, Error, IndexDef, Result, SqlState, TableDef};
 
 use super::{
     Scope,
@@ -40,6 +40,7 @@ pub fn clone_definition(clone: &CloneTable, source: &TableDef, scope: &Scope) ->
         uniques: Vec::new(),
         indexes: Vec::new(),
         captured: false,
+        constraints: constraints(source, scope),
         ..source.clone()
     };
     name_sequences(&mut def, scope)?;
@@ -53,6 +54,12 @@ pub fn clone_definition(clone: &CloneTable, source: &TableDef, scope: &Scope) ->
         add_index(&mut def, index, scope);
     }
     Ok(def)
+}
+
+/// Its CHECKs, under their names; foreign keys stay with the source, as with LIKE.
+fn constraints(source: &TableDef, scope: &Scope) -> Constraints {
+    let own = |check: &CheckDef| CheckDef { id: (scope.new_id)(), ..check.clone() };
+    Constraints { checks: source.constraints.checks.iter().map(own).collect(), foreign_keys: Vec::new() }
 }
 
 /// The clone's sequences are its own.

@@ -5,7 +5,8 @@
 use datafusion::sql::sqlparser::ast::{ObjectName, Query, SetExpr, Statement};
 use sepal_storage::Snapshot;
 use sepal_types::{
-    ColumnDef, ColumnId, Error, Result, SqlState, SqlType, TableDef, TableId, limits::MAX_COLUMNS,
+    ColumnDef, ColumnId, Constraints, Error, Result, SqlState, SqlType, TableDef, TableId,
+    limits::MAX_COLUMNS,
 };
 
 use super::{
@@ -97,6 +98,7 @@ impl CreateAs {
             uniques: Vec::new(),
             indexes: Vec::new(),
             captured: false,
+            constraints: Constraints::default(),
         };
         for column in columns {
             if def.column(&column.name).is_some() {

@@ -1,4 +1,5 @@
-//! CREATE TABLE: columns, types, defaults, PRIMARY KEY and UNIQUE. Also what ALTER TABLE adds.
+//! CREATE TABLE: columns, types, defaults, PRIMARY KEY and UNIQUE. Also what ALTER TABLE adds. Other constraints are
+//! for `constraints`.
 
 use std::ops::ControlFlow;
 
@@ -8,13 +9,15 @@ use datafusion::sql::sqlparser::ast::{
 };
 use sepal_storage::Op;
 use sepal_types::{
-    BitString, ColumnDef, ColumnId, Error, Generated, Result, SparseVector, SqlState, SqlType, TableDef,
-    UniqueDef, VectorKind,
+    BitString, ColumnDef, ColumnId, Constraints, Error, Generated, Result, SparseVector, SqlState, SqlType,
+    TableDef, UniqueDef, VectorKind,
     limits::{MAX_CHARACTERS, MAX_COLUMN_BITS, MAX_COLUMNS},
 };
 
 use super::{
-    Ddl, Scope, generation,
+    Ddl, Scope,
+    constraints::add_constraints,
+    generation,
     names::{generated, identifier, relation_name},
     sequence::{check_identity_type, identity_options, name_sequence, starts, with_sequences},
 };
@@ -50,6 +53,7 @@ pub fn create_table(create: &CreateTable, scope: &Scope) -> Result<Ddl> {
         uniques: Vec::new(),
         indexes: Vec::new(),
         captured: false,
+        constraints: Constraints::default(),
     };
     for column in &create.columns {
         add_column(&mut def, column, scope)?;
@@ -60,6 +64,7 @@ pub fn create_table(create: &CreateTable, scope: &Scope) -> Result<Ddl> {
         add_constraint(&mut def, constraint, scope)?;
     }
     def.uniques.sort_by_key(|unique| !unique.primary);
+    add_constraints(&mut def, &create.columns, &create.constraints, scope)?;
     if def.columns.len() > MAX_COLUMNS {
         return Err(Error::new(
             SqlState::TooManyColumns,
@@ -67,6 +72,7 @@ pub fn create_table(create: &CreateTable, scope: &Scope) -> Result<Ddl> {
         ));
     }
     let starts: Vec<Op> = starts(&def).collect();
+    ddl.hold(&def, |_| true);
     ddl.ops.push(Op::CreateTable(def));
     ddl.ops.extend(starts);
     Ok(ddl)
@@ -161,9 +167,11 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
             ColumnOption::Generated { generation_expr: Some(expr), generated_as, .. } => {
                 generation::declare(&mut built, expr, generated_as, &def.name)?;
             }
-            ColumnOption::ForeignKey(_) => return Err(no_foreign_keys()),
-            ColumnOption::Check(_) => return Err(no_checks()),
-            ColumnOption::Collation(_) | ColumnOption::Comment(_) => {}
+            // `add_constraints` takes the constraints, when all columns are there.
+            ColumnOption::ForeignKey(_)
+            | ColumnOption::Check(_)
+            | ColumnOption::Collation(_)
+            | ColumnOption::Comment(_) => {}
             other => return Err(Error::unsupported(format!("column option {other} is not supported"))),
         }
     }
@@ -340,7 +348,7 @@ fn vector_type(kind: VectorKind, dimensions: &str) -> Result<SqlType> {
     }
 }
 
-/// A table constraint. Also ALTER TABLE … ADD CONSTRAINT.
+/// A key of the table; its other constraints come after all keys. Also ALTER TABLE … ADD CONSTRAINT.
 pub fn add_constraint(def: &mut TableDef, constraint: &TableConstraint, scope: &Scope) -> Result<()> {
     match constraint {
         TableConstraint::PrimaryKey(key) => {
@@ -356,8 +364,7 @@ pub fn add_constraint(def: &mut TableDef, constraint: &TableConstraint, scope: &
         }
         TableConstraint::PrimaryKeyUsingIndex(using) => constraint_of_index(def, using, true),
         TableConstraint::UniqueUsingIndex(using) => constraint_of_index(def, using, false),
-        TableConstraint::ForeignKey(_) => Err(no_foreign_keys()),
-        TableConstraint::Check(_) => Err(no_checks()),
+        TableConstraint::ForeignKey(_) | TableConstraint::Check(_) => Ok(()),
         other => Err(Error::unsupported(format!("constraint {other} is not supported"))),
     }
 }
@@ -448,14 +455,4 @@ pub fn add_unique(
 pub fn no_temporary_tables() -> Error {
     Error::unsupported("temporary tables are not supported")
         .with_hint("Create an ordinary table and drop it afterwards.")
-}
-
-fn no_foreign_keys() -> Error {
-    Error::unsupported("foreign keys are not supported")
-        .with_hint("Leave the REFERENCES clause out; Sepal would not enforce it.")
-}
-
-fn no_checks() -> Error {
-    Error::unsupported("CHECK constraints are not supported")
-        .with_hint("Leave the CHECK clause out; Sepal would not enforce it.")
 }

@@ -36,8 +36,8 @@ impl Printed {
         self.ty == Some(SqlType::Unknown)
     }
 
-    /// The operand where one of `ty` is wanted: a literal says which type it takes, and Postgres compares
-    /// `varchar` as `text`.
+    /// The operand where one of `ty` is wanted: a literal says which type it takes, Postgres compares `varchar` as
+    /// `text`, and a number beside one of a wider kind as one of that.
     fn wanted_as(self, ty: Option<&SqlType>) -> String {
         match (&self.ty, ty) {
             (Some(SqlType::Unknown), Some(SqlType::Varchar(_) | SqlType::Unknown) | None) => {
@@ -45,6 +45,13 @@ impl Printed {
             }
             (Some(SqlType::Unknown), Some(ty)) => format!("{}::{}", self.text, bare_name(ty)),
             (Some(SqlType::Varchar(_)), _) => format!("({})::text", self.text),
+            (Some(SqlType::Int2 | SqlType::Int4 | SqlType::Int8), Some(SqlType::Numeric(_))) => {
+                format!("({})::numeric", self.text)
+            }
+            (
+                Some(SqlType::Int2 | SqlType::Int4 | SqlType::Int8 | SqlType::Numeric(_)),
+                Some(SqlType::Float4 | SqlType::Float8),
+            ) => format!("({})::double precision", self.text),
             _ => self.text,
         }
     }

@@ -1,19 +1,28 @@
 //! DROP TABLE, DROP INDEX and TRUNCATE.
 
-use datafusion::sql::sqlparser::ast::{ObjectName, ObjectType, Truncate, TruncateIdentityOption};
+use datafusion::sql::sqlparser::ast::{
+    CascadeOption, ObjectName, ObjectType, Truncate, TruncateIdentityOption,
+};
 use sepal_storage::Op;
-use sepal_types::{ColumnDef, Error, RelationName, Result, SqlState, TableDef};
+use sepal_types::{ColumnDef, Error, ForeignKeyDef, RelationName, Result, SqlState, TableDef, TableId};
 
 use super::{
     Ddl, Scope,
+    dependents::{Dropped, release, truncated},
     names::{check_schema, find_table, relation_name},
     sequence::owned,
 };
 
 /// Plans DROP.
-pub fn drop_objects(kind: ObjectType, if_exists: bool, names: &[ObjectName], scope: &Scope) -> Result<Ddl> {
+pub fn drop_objects(
+    kind: ObjectType,
+    if_exists: bool,
+    names: &[ObjectName],
+    cascade: bool,
+    scope: &Scope,
+) -> Result<Ddl> {
     match kind {
-        ObjectType::Table => drop_tables(if_exists, names, scope),
+        ObjectType::Table => drop_tables(if_exists, names, cascade, scope),
         ObjectType::Index => {
             let names = names.iter().map(relation_name).collect::<Result<Vec<_>>>()?;
             drop_indexes(&names, if_exists, scope)
@@ -34,8 +43,9 @@ pub fn drop_objects(kind: ObjectType, if_exists: bool, names: &[ObjectName], sco
     }
 }
 
-fn drop_tables(if_exists: bool, names: &[ObjectName], scope: &Scope) -> Result<Ddl> {
+fn drop_tables(if_exists: bool, names: &[ObjectName], cascade: bool, scope: &Scope) -> Result<Ddl> {
     let mut ddl = Ddl::tagged("DROP TABLE");
+    let mut dropped: Vec<(TableId, String)> = Vec::new();
     for name in names {
         let name = relation_name(name)?;
         if let Err(error) = check_schema(scope.snapshot, scope.environment, &name) {
@@ -47,6 +57,7 @@ fn drop_tables(if_exists: bool, names: &[ObjectName], scope: &Scope) -> Result<D
         }
         match scope.snapshot.find(scope.environment, &name) {
             Some(version) => {
+                dropped.push((version.def.id, name));
                 ddl.ops.push(Op::DropTable(version.def.id));
                 ddl.ops.extend(owned(scope, version.def.id, None).into_iter().map(Op::DropTable));
             }
@@ -66,6 +77,12 @@ fn drop_tables(if_exists: bool, names: &[ObjectName], scope: &Scope) -> Result<D
                 return Err(Error::new(SqlState::UndefinedTable, message));
             }
         }
+    }
+    // When all of them are known: those that refer to each other go together.
+    for (id, name) in dropped {
+        let what = format!("table {name}");
+        let dropped = Dropped { what: &what, needed: &what, cascade };
+        release(&mut ddl, (id, None), &dropped, |key| key.parent == id, scope)?;
     }
     Ok(ddl)
 }
@@ -107,6 +124,12 @@ pub fn drop_indexes(names: &[RelationName], if_exists: bool, scope: &Scope) -> R
             return Err(Error::new(SqlState::DependentObjectsStillExist, message)
                 .with_hint(format!("You can drop constraint {name} on table {} instead.", def.name)));
         }
+        if let Some(unique) = def.uniques.iter().find(|unique| unique.name == *name) {
+            let (id, key, what) = (def.id, unique.id, format!("index {name}"));
+            let dropped = Dropped { what: &what, needed: &what, cascade: false };
+            let needs = |of: &ForeignKeyDef| of.parent == id && of.key == key;
+            release(&mut ddl, (id, Some(&mut def)), &dropped, needs, scope)?;
+        }
         def.indexes.retain(|index| index.name != *name);
         def.uniques.retain(|unique| unique.name != *name);
         altered.retain(|other| other.id != def.id);
@@ -116,11 +139,13 @@ pub fn drop_indexes(names: &[RelationName], if_exists: bool, scope: &Scope) -> R
     Ok(ddl)
 }
 
-/// Plans TRUNCATE [RESTART IDENTITY].
+/// Plans TRUNCATE [RESTART IDENTITY] [CASCADE].
 pub fn truncate(truncate: &Truncate, scope: &Scope) -> Result<Ddl> {
     let mut ddl = Ddl::tagged("TRUNCATE TABLE");
-    for target in &truncate.table_names {
-        let def = find_table(scope.snapshot, scope.environment, &target.name)?;
+    let named = truncate.table_names.iter();
+    let named = named.map(|target| find_table(scope.snapshot, scope.environment, &target.name));
+    let cascade = matches!(truncate.cascade, Some(CascadeOption::Cascade));
+    for def in truncated(named.collect::<Result<_>>()?, cascade, &mut ddl, scope)? {
         ddl.ops.push(Op::Truncate(def.id));
         if matches!(truncate.identity, Some(TruncateIdentityOption::Restart)) {
             let own = |def: &TableDef| {

@@ -6,10 +6,12 @@
 
 mod alter_table;
 mod clone_table;
+mod constraints;
 mod create_as;
 mod create_index;
 mod create_table;
 mod deparse;
+mod dependents;
 mod drop;
 mod generation;
 mod names;
@@ -20,7 +22,7 @@ mod vector_index;
 
 use datafusion::sql::sqlparser::ast;
 use sepal_storage::{Op, Snapshot};
-use sepal_types::{Error, Result, SqlState, TableId};
+use sepal_types::{Error, Result, SqlState, TableDef, TableId};
 
 pub use clone_table::{clone_definition, clone_exists};
 pub use create_as::CreateAs;
@@ -44,6 +46,9 @@ pub struct Ddl {
     pub verify: Vec<(TableId, sepal_types::UniqueDef)>,
     /// Rows that are to be written anew, once the operations are applied.
     pub rewrite: Option<Rewrite>,
+    /// CHECK and FOREIGN KEY constraints, each with its table, that are to be evaluated over its rows once the
+    /// operations are applied: new ones, and those of VALIDATE.
+    pub hold: Vec<(TableId, TableId)>,
     /// NOTICEs, as Postgres words them.
     pub notices: Vec<Error>,
     pub tag: &'static str,
@@ -52,6 +57,13 @@ pub struct Ddl {
 impl Ddl {
     fn tagged(tag: &'static str) -> Self {
         Self { tag, ..Self::default() }
+    }
+
+    /// Has those of a table's constraints looked at whose id is `wanted`.
+    fn hold(&mut self, def: &TableDef, wanted: impl Fn(TableId) -> bool) {
+        let checks = def.constraints.checks.iter().map(|check| check.id);
+        let keys = def.constraints.foreign_keys.iter().map(|key| key.id);
+        self.hold.extend(checks.chain(keys).filter(|id| wanted(*id)).map(|id| (def.id, id)));
     }
 }
 
@@ -73,8 +85,8 @@ pub fn plan_ddl(statement: &ast::Statement, scope: &Scope) -> Result<Option<Ddl>
         S::Drop { object_type: ast::ObjectType::Sequence, if_exists, names, cascade, .. } => {
             sequence::drop_sequences(*if_exists, names, *cascade, scope)?
         }
-        S::Drop { object_type, if_exists, names, .. } => {
-            drop::drop_objects(*object_type, *if_exists, names, scope)?
+        S::Drop { object_type, if_exists, names, cascade, .. } => {
+            drop::drop_objects(*object_type, *if_exists, names, *cascade, scope)?
         }
         S::Truncate(truncate) => drop::truncate(truncate, scope)?,
         S::DropExtension(_) => {

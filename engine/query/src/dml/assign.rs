@@ -88,7 +88,7 @@ pub fn write_rows_as(
     Ok(Some(Op::Insert { table: def.id, first_row: store.reserve_rows(def.id, count), rows: batch }))
 }
 
-fn check_not_null(def: &TableDef, rows: &TargetRows) -> Result<()> {
+pub(super) fn check_not_null(def: &TableDef, rows: &TargetRows) -> Result<()> {
     for (column, array) in def.columns.iter().zip(&rows.arrays) {
         if column.not_null && array.null_count() > 0 {
             let row = (0..array.len()).find(|row| array.is_null(*row)).unwrap_or(0);
@@ -116,7 +116,7 @@ fn check_indexed(def: &TableDef, rows: &TargetRows) -> Result<()> {
 }
 
 /// A row as Postgres shows it in a DETAIL, long values cut.
-fn row_text(def: &TableDef, rows: &TargetRows, row: usize) -> String {
+pub(super) fn row_text(def: &TableDef, rows: &TargetRows, row: usize) -> String {
     let value = |(column, array): (&ColumnDef, &ArrayRef)| {
         if array.is_null(row) {
             return "null".to_owned();

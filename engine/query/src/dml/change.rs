@@ -23,6 +23,7 @@ use sepal_types::{ColumnId, Error, Generated, Result, RowId, SqlState, TableDef,
 use super::{
     DmlContext, Written,
     assign::{TargetRows, assign, write_rows},
+    checks::Checks,
     defaults::{default_expression, is_default},
     generation::{Generation, affected},
     returning::{Beside, Returning, skeleton},
@@ -49,6 +50,8 @@ pub struct Change {
     /// The columns that SET names, and those that are computed from them.
     assigned: Vec<ColumnId>,
     generation: Generation,
+    /// Of an UPDATE.
+    checks: Option<Checks>,
     returning: Option<Returning>,
 }
 
@@ -199,8 +202,9 @@ impl Change {
         };
         let (update, mut assigned) = (assigned.is_some(), assigned.unwrap_or_default());
         let generation = Generation::after_change(&target.def, &assigned, context)?;
+        let checks = if update { Checks::prepare(&target.def, context)? } else { None };
         assigned.extend(affected(&target.def, &assigned));
-        Ok(Self { def: target.def, plan, point, update, assigned, generation, returning })
+        Ok(Self { def: target.def, plan, point, update, assigned, generation, checks, returning })
     }
 
     pub fn target(&self) -> TableId {
@@ -268,6 +272,9 @@ impl Change {
         let mut rows = self.target_rows(batch)?;
         if self.update {
             self.generation.fill(&self.def, &mut rows, context.engine)?;
+        }
+        if let Some(checks) = &self.checks {
+            checks.hold(&self.def, &rows, context).await?;
         }
         if !ids.is_empty() {
             written.ops.push(Op::Delete { table: self.def.id, rows: ids.clone() });

@@ -73,12 +73,12 @@ fn serial_values(def: &TableDef, column: &ColumnDef, rows: usize, context: &DmlC
     assign(&numbers, &field, column)
 }
 
-/// The expression that a DEFAULT's text says.
+/// The expression that the text of a DEFAULT or a CHECK says.
 pub fn parse_default(text: &str) -> Result<ast::Expr> {
     let mut expr = Parser::new(&Postgres)
         .with_tokens_with_locations(tokenize(text)?)
         .parse_expr()
-        .map_err(|problem| Error::bug(format!("the stored default {text} does not parse: {problem}")))?;
+        .map_err(|problem| Error::bug(format!("the stored expression {text} does not parse: {problem}")))?;
     crate::ddl::in_public(&mut expr);
     Ok(expr)
 }

@@ -20,6 +20,7 @@ use sepal_types::{
 use super::{
     DmlContext, Written,
     assign::{TargetRows, assign, stored_schema, write_rows_as},
+    checks::Checks,
     conflict::{Conflict, Resolved},
     defaults::{default_expression, default_values, is_default},
     generation::Generation,
@@ -67,6 +68,7 @@ pub struct Insert {
     bare_rows: usize,
     generation: Generation,
     conflict: Option<Conflict>,
+    checks: Option<Checks>,
     returning: Option<Returning>,
 }
 
@@ -137,9 +139,20 @@ impl Insert {
             None => None,
         };
         let constant = source.as_ref().and_then(|plan| ValueRows::compile(context.engine, plan));
-        let stored = stored_schema(&def);
+        let (stored, checks) = (stored_schema(&def), Checks::prepare(&def, context)?);
         let generation = Generation::compile(&def, context)?;
-        Ok(Self { def, stored, targets, source, constant, bare_rows, generation, conflict, returning })
+        Ok(Self {
+            def,
+            stored,
+            targets,
+            source,
+            constant,
+            bare_rows,
+            generation,
+            conflict,
+            checks,
+            returning,
+        })
     }
 
     pub fn target(&self) -> TableId {
@@ -211,6 +224,13 @@ impl Insert {
             None => &proposal.proposed,
             Some(resolved) => &resolved.rows,
         };
+        if let Some(checks) = &self.checks {
+            // Rows that ON CONFLICT leaves out or turns into an update are asked too.
+            checks.hold(&self.def, &proposal.proposed, context).await?;
+            if proposal.resolved.as_ref().is_some_and(|resolved| !resolved.replaced.is_empty()) {
+                checks.hold(&self.def, shown, context).await?;
+            }
+        }
         if let Some(resolved) = &proposal.resolved
             && !resolved.replaced.is_empty()
         {

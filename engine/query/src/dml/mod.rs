@@ -7,10 +7,12 @@
 
 mod assign;
 mod change;
+mod checks;
 mod conflict;
 mod defaults;
 mod generation;
 mod insert;
+pub mod references;
 mod returning;
 mod rewriting;
 mod rows_table;
@@ -30,7 +32,9 @@ use crate::{
 };
 
 pub use assign::{TargetRows, assign, rows_as, write_rows};
+pub use checks::Checks;
 pub use defaults::default_values;
+pub(crate) use defaults::parse_default;
 pub(crate) use defaults::parse_default;
 pub use generation::{Generation, check_generated};
 pub use rewriting::Rewriting;

@@ -74,6 +74,12 @@ pub enum StatementKind {
     Named(Box<Named>),
     /// Of schemas and extensions.
     Schema(Box<SchemaStatement>),
+    /// `SET CONSTRAINTS {ALL | names} {DEFERRED | IMMEDIATE}`
+    SetConstraints {
+        /// `None`: ALL.
+        names: Option<Vec<String>>,
+        deferred: bool,
+    },
 }
 
 impl Statement {
@@ -315,9 +321,12 @@ fn recognise(words: &[String], tokens: &[TokenWithSpan]) -> Option<StatementKind
         ["ALTER", "EXTENSION", "VECTOR" | "PLPGSQL", "UPDATE", ..] => {
             Some(StatementKind::Accepted("ALTER EXTENSION"))
         }
-        // Every constraint is immediate.
-        ["SET", "CONSTRAINTS", ..] if ends_with(tokens, &["DEFERRED", "IMMEDIATE"]) => {
-            Some(StatementKind::Accepted("SET CONSTRAINTS"))
+        ["SET", "CONSTRAINTS", rest @ ..] if ends_with(tokens, &["DEFERRED", "IMMEDIATE"]) => {
+            let all = matches!(rest, ["ALL", "DEFERRED" | "IMMEDIATE"]);
+            Some(StatementKind::SetConstraints {
+                names: (!all).then(|| names_before_last(tokens, 2)),
+                deferred: ends_with(tokens, &["DEFERRED"]),
+            })
         }
         ["ALTER", "DEFAULT", "PRIVILEGES", ..] => Some(StatementKind::Accepted("ALTER DEFAULT PRIVILEGES")),
         ["ALTER", "USER" | "ROLE", ..] => Some(StatementKind::Accepted(ALTER_ROLE)),
@@ -367,6 +376,12 @@ fn names_after(tokens: &[TokenWithSpan], skip: usize) -> Vec<RelationName> {
         Some(RelationName { schema: words.next(), name })
     };
     rest.split(|token| token.token == Token::Comma).filter_map(name).collect()
+}
+
+/// The same without the last word of the statement.
+fn names_before_last(tokens: &[TokenWithSpan], skip: usize) -> Vec<String> {
+    let last = tokens.iter().rposition(tokens::is_significant).unwrap_or(0);
+    names_after(&tokens[..last], skip)
 }
 
 fn contains_words(tokens: &[TokenWithSpan], words: &[&str]) -> bool {

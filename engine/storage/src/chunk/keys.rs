@@ -85,7 +85,8 @@ impl KeyMap {
         Ok(map.present().map(|row| map.hash(row) as u64).collect())
     }
 
-    fn without_slots(arrays: &[ArrayRef]) -> Result<Self, StoreError> {
+    /// Keys to look for in another map; nothing is found in this one.
+    pub(crate) fn without_slots(arrays: &[ArrayRef]) -> Result<Self, StoreError> {
         let length = arrays.first().map_or(0, |array| array.len());
         if u32::try_from(length).is_err() {
             return Err(StoreError::Bug(format!("{length} keys in one chunk: at most 4,294,967,295 fit")));

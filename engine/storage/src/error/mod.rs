@@ -110,10 +110,11 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let text = error.to_string();
         match error {
-            StoreError::UniqueViolation { constraint, columns, key_text, .. } => {
+            StoreError::UniqueViolation { table, constraint, columns, key_text } => {
                 let message = format!("duplicate key value violates unique constraint \"{constraint}\"");
                 Error::new(SqlState::UniqueViolation, message)
                     .with_detail(format!("Key ({columns})=({key_text}) already exists."))
+                    .with_constraint("public", table, constraint)
             }
             StoreError::NullValues { .. } => Error::new(SqlState::NotNullViolation, text),
             StoreError::WriteConflict { table } => {

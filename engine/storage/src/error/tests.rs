@@ -18,6 +18,8 @@ fn leaves_with_postgres_words() {
     assert_eq!(error.state().code(), "23505");
     assert_eq!(error.message(), "duplicate key value violates unique constraint \"items_pkey\"");
     assert_eq!(error.detail(), Some("Key (id)=(1) already exists."));
+    let violated = error.violated().map(|violated| (&*violated.table, &*violated.constraint));
+    assert_eq!(violated, Some(("items", "items_pkey")));
 
     let conflict = Error::from(StoreError::WriteConflict { table: "items".into() });
     assert_eq!(conflict.state().code(), "40001");

@@ -13,10 +13,14 @@ const MAGIC: [u8; 8] = if cfg!(feature = "null-cipher") { *b"nullman!" } else { 
 const VERSION: u16 = 2;
 /// Without times, named snapshots and clones.
 const VERSION_1: u16 = 1;
+/// With tables that have CHECK or FOREIGN KEY constraints: a program that knows only the versions before would leave
+/// these out.
+const VERSION_3: u16 = 3;
 
 /// The plaintext header, which is part of the associated data.
-pub(super) fn header(tenant: TenantId, number: u64) -> [u8; HEADER_BYTES] {
-    versioned(VERSION, tenant, number)
+pub(super) fn header(tenant: TenantId, manifest: &Manifest) -> [u8; HEADER_BYTES] {
+    let constrained = manifest.tables.iter().any(|table| !table.def.constraints.is_empty());
+    versioned(if constrained { VERSION_3 } else { VERSION }, tenant, manifest.number)
 }
 
 fn versioned(version: u16, tenant: TenantId, number: u64) -> [u8; HEADER_BYTES] {
@@ -30,7 +34,7 @@ fn versioned(version: u16, tenant: TenantId, number: u64) -> [u8; HEADER_BYTES] 
 
 pub(super) fn encode(tenant: TenantId, tenant_key: &Key, manifest: &Manifest) -> Result<Vec<u8>, String> {
     let text = serde_json::to_vec(manifest).map_err(|error| error.to_string())?;
-    Ok(encode_text(&header(tenant, manifest.number), tenant_key, &text))
+    Ok(encode_text(&header(tenant, manifest), tenant_key, &text))
 }
 
 fn encode_text(header: &[u8; HEADER_BYTES], tenant_key: &Key, text: &[u8]) -> Vec<u8> {
@@ -59,8 +63,8 @@ pub(super) fn decode(
     }
     let version = u16::from_be_bytes([found[8], found[9]]);
     let expected = versioned(version, tenant, number);
-    if ![VERSION_1, VERSION].contains(&version) || found[8..16] != expected[8..16] {
-        return Err(format!("manifest version {version}, this program reads {VERSION_1} and {VERSION}"));
+    if !(VERSION_1..=VERSION_3).contains(&version) || found[8..16] != expected[8..16] {
+        return Err(format!("manifest version {version}, this program reads {VERSION_1} to {VERSION_3}"));
     }
     if *found != expected {
         return Err("it belongs to another tenant or number".to_owned());

@@ -5,13 +5,14 @@
 //!
 //! ```text
 //! <number>.manifest := header | sealed                        numbers are big-endian
-//! header := magic "sepalman" 8 | version u16 = 2 | zero 6 | tenant 16 | number u64
+//! header := magic "sepalman" 8 | version u16 = 2 or 3 | zero 6 | tenant 16 | number u64
 //! sealed := XAES-256-GCM under key {tenant key, "manifest"} of the JSON of [`Manifest`]
 //!           associated data = {"manifest 1", header}
 //! ```
 //! The JSON holds the SHA-256 of the previous manifest's file, so that a chain of kept manifests can be checked.
 //! Fields are only ever added, with `#[serde(default)]`. Version 1, which is still read, has none of `time_us`,
-//! `snapshots`, `cloned` and `sealed_for`: a program that knows only version 1 would remove what these keep.
+//! `snapshots`, `cloned` and `sealed_for`: a program that knows only version 1 would remove what these keep. Version 3
+//! is written where a table has CHECK or FOREIGN KEY constraints, which a program from before would leave out.
 
 mod commit;
 mod encode;

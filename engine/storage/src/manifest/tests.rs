@@ -1,8 +1,9 @@
 //! The manifest's bytes, and what refuses to open.
 
 use sepal_types::{
-    ColumnDef, ColumnId, FileId, Generated, IndexClauses, IndexDef, IndexKey, KeySource, Lsn, RowId,
-    SequenceDef, SqlType, TableDef, TableId, TenantId, UniqueDef,
+    CheckDef, ColumnDef, ColumnId, Constraints, FileId, ForeignKeyDef, Generated, IndexClauses, IndexDef,
+    IndexKey, KeySource, Lsn, ReferenceAction, RowId, SequenceDef, SqlType, TableDef, TableId, TenantId,
+    UniqueDef,
 };
 
 use super::{
@@ -215,6 +216,59 @@ fn schemas_are_golden() {
     assert_eq!(serde_json::from_str::<TableDef>(expected).unwrap(), def);
 }
 
+/// CHECK and FOREIGN KEY. A definition from before has none, and one without any is as it was.
+#[test]
+fn constraints_are_golden() {
+    let check = CheckDef {
+        id: TableId(20_006),
+        name: "items_id_check".into(),
+        expression: "\"id\" > 0".into(),
+        shown: "(id > 0)".into(),
+        columns: vec![ColumnId(1)],
+        not_valid: true,
+    };
+    let plain = ForeignKeyDef {
+        id: TableId(20_007),
+        name: "items_id_fkey".into(),
+        columns: vec![ColumnId(1)],
+        parent: TableId(20_100),
+        parent_columns: vec![ColumnId(3)],
+        key: TableId(20_101),
+        on_delete: ReferenceAction::NoAction,
+        on_update: ReferenceAction::NoAction,
+        full: false,
+        deferrable: false,
+        initially_deferred: false,
+        not_valid: false,
+    };
+    let full = ForeignKeyDef {
+        on_delete: ReferenceAction::SetDefault,
+        on_update: ReferenceAction::Cascade,
+        full: true,
+        deferrable: true,
+        initially_deferred: true,
+        not_valid: true,
+        ..plain.clone()
+    };
+    let mut def = items(20_000, "items");
+    let before = serde_json::to_string(&def).unwrap();
+    assert!(!before.contains("constraints"), "{before}");
+    assert_eq!(serde_json::from_str::<TableDef>(&before).unwrap(), def);
+    def.constraints = Constraints { checks: vec![check], foreign_keys: vec![plain, full] };
+    let expected = concat!(
+        r#"{"checks":[{"id":20006,"name":"items_id_check","expression":"\"id\" > 0","shown":"(id > 0)","columns":[1],"#,
+        r#""not_valid":true}],"foreign_keys":[{"id":20007,"name":"items_id_fkey","columns":[1],"parent":20100,"#,
+        r#""parent_columns":[3],"key":20101},{"id":20007,"name":"items_id_fkey","columns":[1],"parent":20100,"#,
+        r#""parent_columns":[3],"key":20101,"on_delete":"SetDefault","on_update":"Cascade","full":true,"#,
+        r#""deferrable":true,"initially_deferred":true,"not_valid":true}]}"#
+    );
+    assert_eq!(serde_json::to_string(&def.constraints).unwrap(), expected);
+    assert_eq!(serde_json::from_str::<Constraints>(expected).unwrap(), def.constraints);
+    let whole = serde_json::to_string(&def).unwrap();
+    assert!(whole.ends_with(&format!(r#","constraints":{expected}}}"#)), "{whole}");
+    assert_eq!(serde_json::from_str::<TableDef>(&whole).unwrap(), def);
+}
+
 /// What a rotation of keys adds.
 #[test]
 fn content_of_a_rotation_is_golden() {
@@ -253,14 +307,15 @@ fn version_1_is_read() {
     let mut relabelled = bytes.clone();
     relabelled[9] = 2;
     assert!(encode::decode(TENANT, &keys(), 5, &relabelled).is_err());
-    relabelled[9] = 3;
+    relabelled[9] = 4;
     let error = encode::decode(TENANT, &keys(), 5, &relabelled).unwrap_err();
-    assert_eq!(error, "manifest version 3, this program reads 1 and 2");
+    assert_eq!(error, "manifest version 4, this program reads 1 to 3");
 }
 
 #[test]
 fn header_is_golden() {
-    let header = encode::header(TENANT, 258);
+    let mut manifest = Manifest { number: 258, ..manifest() };
+    let header = encode::header(TENANT, &manifest);
     assert_eq!(
         hex(&header),
         concat!(
@@ -270,8 +325,20 @@ fn header_is_golden() {
             "0000000000000102"
         )
     );
-    let bytes = encode::encode(TENANT, &tenant_key(), &manifest()).unwrap();
-    assert_eq!(bytes[..40], encode::header(TENANT, 5));
+    let bytes = encode::encode(TENANT, &tenant_key(), &manifest).unwrap();
+    assert_eq!(bytes[..40], header);
+    // A program that knows no constraints must not open what has some.
+    manifest.tables[0].def.constraints.checks.push(CheckDef {
+        id: TableId(20_006),
+        name: "c".into(),
+        expression: "true".into(),
+        shown: "true".into(),
+        columns: Vec::new(),
+        not_valid: false,
+    });
+    let bytes = encode::encode(TENANT, &tenant_key(), &manifest).unwrap();
+    assert_eq!(hex(&bytes[8..16]), "0003000000000000");
+    assert_eq!(encode::decode(TENANT, &keys(), 258, &bytes).unwrap(), manifest);
 }
 
 #[test]

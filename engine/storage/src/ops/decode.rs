@@ -7,8 +7,8 @@ use arrow::{buffer::Buffer, ipc::reader::StreamDecoder, record_batch::RecordBatc
 use sepal_types::{ColumnId, RowId, TableId};
 
 use super::{
-    ALIGNMENT, COMPACT, HAS_BEFORE, Kind, OP_HEADER_BYTES, Op, PLAIN, SEQUENCE_BYTES, SequenceMark, TIMED,
-    WITH_BEFORE, clone, rows,
+    ALIGNMENT, COMPACT, HAS_BEFORE, HAS_CONSTRAINTS, Kind, OP_HEADER_BYTES, Op, PLAIN, SEQUENCE_BYTES,
+    SequenceMark, TIMED, WITH_BEFORE, clone, rows,
 };
 
 /// What a recovery needs of a payload.
@@ -92,8 +92,9 @@ fn head(reader: &mut Reader<'_>) -> Result<Head, String> {
     }
     let timed = version >= TIMED;
     let flags = reader.u8()?;
-    if timed && flags & !HAS_BEFORE != 0 {
-        return Err(format!("payload flags {flags:#x}, this program knows {HAS_BEFORE:#x}"));
+    let known = HAS_BEFORE | HAS_CONSTRAINTS;
+    if timed && flags & !known != 0 {
+        return Err(format!("payload flags {flags:#x}, this program knows {known:#x}"));
     }
     reader.skip(2)?;
     let ops = reader.u32()?;

@@ -11,8 +11,8 @@ use arrow::{
 use serde::Serialize;
 
 use super::{
-    ALIGNMENT, BeforeImage, COMPACT, HAS_BEFORE, Kind, OP_HEADER_BYTES, Op, SEQUENCE_BYTES, SequenceMark,
-    clone, rows,
+    ALIGNMENT, BeforeImage, COMPACT, HAS_BEFORE, HAS_CONSTRAINTS, Kind, OP_HEADER_BYTES, Op, SEQUENCE_BYTES,
+    SequenceMark, clone, rows,
 };
 use crate::StoreError;
 
@@ -76,8 +76,18 @@ pub(super) fn encode_with(
         let (kind, number, body) = body(op)?;
         record(kind, op, number, body, &mut parts);
     }
-    let flags = if before.is_empty() { 0 } else { HAS_BEFORE };
+    let mut flags = if before.is_empty() { 0 } else { HAS_BEFORE };
+    if ops.iter().any(is_constrained) {
+        flags |= HAS_CONSTRAINTS;
+    }
     Ok(EncodedOps { flags, count, parts })
+}
+
+fn is_constrained(op: &Op) -> bool {
+    match op {
+        Op::CreateTable(def) | Op::AlterTable(def) | Op::Clone { def, .. } => !def.constraints.is_empty(),
+        _ => false,
+    }
 }
 
 fn body(op: &Op) -> Result<(Kind, u64, Vec<Buffer>), StoreError> {

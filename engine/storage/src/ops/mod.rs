@@ -10,7 +10,7 @@
 //! payload  := head op*
 //! head     := version u8 = 4 | flags u8 | zero 2 | ops u32 | sequences u32 | zero 4 | time i64 | sequence*
 //!             | zero to 64
-//! flags    := 1: has before-images; the other bits are zero
+//! flags    := 1: has before-images; 2: has definitions with constraints, since version 4; the other bits are zero
 //! time     := when it was committed, in microseconds since 1970-01-01 00:00 UTC; later than the commit before
 //! sequence := table u32 | column u32 | next i64                  a serial's next value, if that is later
 //! op       := zero 40 | kind u8 | zero 3 | table u32 | number u64 | length u64 | body | zero to 64
@@ -55,6 +55,9 @@ const TIMED: u8 = 3;
 const COMPACT: u8 = 4;
 /// A flag, since [`TIMED`].
 const HAS_BEFORE: u8 = 1;
+/// A flag: CHECK or FOREIGN KEY constraints are among the definitions. A program that does not know them must not take
+/// these for all there is.
+const HAS_CONSTRAINTS: u8 = 2;
 const ALIGNMENT: usize = 64;
 const OP_HEADER_BYTES: usize = 24;
 const SEQUENCE_BYTES: usize = 16;

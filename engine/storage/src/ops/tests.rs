@@ -2,7 +2,7 @@
 
 use arrow::buffer::{Buffer, MutableBuffer};
 use proptest::prelude::*;
-use sepal_types::{ColumnId, FileId, RowId, TableId};
+use sepal_types::{CheckDef, ColumnId, FileId, RowId, TableId};
 
 use super::{
     BeforeImage, CloneSource, ClonedSegment, Decoded, EncodedOps, Op, Record, SequenceMark, decode,
@@ -321,8 +321,28 @@ fn cut_or_foreign_bytes_are_refused() {
     other[0] = 5;
     assert!(decode(&Buffer::from_vec(other)).unwrap_err().contains("version 5"));
     let mut flagged = bytes.to_vec();
-    flagged[1] = 2;
-    assert!(decode(&Buffer::from_vec(flagged)).unwrap_err().contains("flags 0x2"));
+    flagged[1] = 4;
+    assert!(decode(&Buffer::from_vec(flagged)).unwrap_err().contains("flags 0x4"));
+}
+
+/// A program from before knows no such flag and refuses the commit, rather than leave the constraints out.
+#[test]
+fn definitions_with_constraints_have_a_flag() {
+    let mut def = items(20_000, "items");
+    assert_eq!(payload(&[], &[Op::AlterTable(def.clone())])[1], 0);
+    def.constraints.checks.push(CheckDef {
+        id: TableId(20_006),
+        name: "c".into(),
+        expression: "true".into(),
+        shown: "true".into(),
+        columns: Vec::new(),
+        not_valid: false,
+    });
+    for op in [Op::CreateTable(def.clone()), Op::AlterTable(def)] {
+        let bytes = payload(&[], std::slice::from_ref(&op));
+        assert_eq!(bytes[..2], [4, 2]);
+        assert_eq!(decode(&bytes).unwrap().ops, [op]);
+    }
 }
 
 fn any_op() -> impl Strategy<Value = Op> {

@@ -97,11 +97,11 @@ impl Snapshot {
         self.state.tables.get(&table)
     }
 
-    /// Whether an op made from `base` means the same here: a change of definition was made from the definition
-    /// that its transaction saw, inserted rows have that definition's columns, and so have the rows that are deleted
-    /// from a captured table, which the transaction knew to be captured; nothing came into or left a schema that goes
-    /// or gets another name. Asked before a commit, and before a transaction's ops are put on top of a newer
-    /// snapshot, where they would otherwise silently undo what was altered meanwhile.
+    /// Whether an op made from `base` means the same here: a change of definition was made from the definition that
+    /// its transaction saw, inserted rows have that definition's columns and were asked to keep to its constraints,
+    /// and so have the rows that are deleted from a captured table, which the transaction knew to be captured; nothing
+    /// came into or left a schema that goes or gets another name. Asked before a commit, and before a transaction's ops
+    /// are put on top of a newer snapshot, where they would otherwise silently undo what was altered meanwhile.
     ///
     /// Errors: [`StoreError::WriteConflict`].
     pub fn check_base(&self, base: &Snapshot, op: &Op) -> Result<(), StoreError> {
@@ -110,7 +110,9 @@ impl Snapshot {
         let then = base.table(table);
         let same = match op {
             Op::AlterTable(_) => then.is_none_or(|then| now.def == then.def),
-            Op::Insert { .. } => then.is_none_or(|then| now.def.columns == then.def.columns),
+            Op::Insert { .. } => then.is_none_or(|then| {
+                now.def.columns == then.def.columns && now.def.constraints == then.def.constraints
+            }),
             Op::Delete { .. } | Op::Truncate(_) if now.def.captured => {
                 then.is_some_and(|then| then.def.captured && now.def.columns == then.def.columns)
             }

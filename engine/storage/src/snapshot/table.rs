@@ -85,6 +85,45 @@ impl TableVersion {
         Ok(found)
     }
 
+    /// The live rows that have one of these keys in columns that need not be unique, each after the place of its key:
+    /// `keys` has one array per column, typed [`crate::arrow_type`], no key twice. Ascending by row. Looks at every
+    /// row, and keeps nothing of it.
+    pub fn rows_referring(
+        &self,
+        columns: &[ColumnId],
+        keys: &[ArrayRef],
+    ) -> Result<Vec<(usize, RowId)>, StoreError> {
+        let wanted = KeyMap::build(keys)?;
+        if wanted.present().next().is_none() {
+            return Ok(Vec::new());
+        }
+        let of = KeyColumns::new(&self.def, columns)?;
+        let mut found = Vec::new();
+        for reference in self.chunks.iter().filter(|reference| reference.live_rows() > 0) {
+            let columns = of.columns(&self.def)?;
+            let arrays = columns.iter().map(|column| reference.chunk.column(column));
+            let held = KeyMap::without_slots(&arrays.collect::<Result<Vec<_>, _>>()?)?;
+            for position in held.present().filter(|position| !reference.deleted.contains(*position)) {
+                if let Some(key) = wanted.find(&held, position).next() {
+                    found.push((key as usize, reference.chunk.row_at(position)?));
+                }
+            }
+        }
+        found.sort_unstable_by_key(|(_, row)| *row);
+        Ok(found)
+    }
+
+    /// Where each of `rows` is, which ascend; `None` for one that is not live here.
+    pub fn locate_each(&self, rows: &[RowId]) -> Result<Vec<Option<Located>>, StoreError> {
+        let mut found = vec![None; rows.len()];
+        self.find_rows(rows, |place, chunk, position| {
+            if !self.chunks[chunk].deleted.contains(position) {
+                found[place] = Some(Located { row: rows[place], chunk, position });
+            }
+        })?;
+        Ok(found)
+    }
+
     /// The live row that has the key of each of `rows`, which are as an insert has them.
     pub fn rows_with_keys_of(
         &self,

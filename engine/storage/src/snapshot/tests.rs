@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array};
+use arrow::array::{ArrayRef, Int64Array, StringArray};
 use roaring::RoaringTreemap;
 use sepal_types::{
-    ColumnDef, ColumnId, RelationName, RowId, SearchPath, SqlType, TableDef, TableId, UniqueDef,
+    CheckDef, ColumnDef, ColumnId, RelationName, RowId, SearchPath, SqlType, TableDef, TableId, UniqueDef,
 };
 
 use super::{Rules, Snapshot, State, TableVersion};
@@ -44,6 +44,50 @@ fn a_taken_key_is_named_as_postgres_names_it() {
     // Freed by a delete of the same transaction, before the insert.
     let snapshot = apply(&snapshot, &[delete(&[2]), insert(3, &[2])]).unwrap();
     assert_eq!(scan(snapshot.table(ITEMS).unwrap()).into_keys().collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn rows_that_refer_are_found_among_live_rows_with_the_place_of_their_key() {
+    let labelled = |first: u64, labels: &[&str]| {
+        let labels: Vec<String> = labels.iter().map(ToString::to_string).collect();
+        let ids: Vec<i64> = (first as i64..).take(labels.len()).collect();
+        Op::Insert { table: ITEMS, first_row: RowId(first), rows: batch_of(&ids, &labels) }
+    };
+    let ops = [labelled(1, &["a", "b", "a"]), labelled(4, &["c", "a"]), delete(&[3])];
+    let snapshot = apply(&with_items(), &ops).unwrap();
+    let version = snapshot.table(ITEMS).unwrap();
+    let keys: Vec<ArrayRef> = vec![Arc::new(StringArray::from(vec![Some("c"), None, Some("a"), Some("x")]))];
+    let found = version.rows_referring(&[ColumnId(2)], &keys).unwrap();
+    assert_eq!(found, [(2, RowId(1)), (0, RowId(4)), (2, RowId(5))]);
+    let two: Vec<ArrayRef> =
+        vec![Arc::new(Int64Array::from(vec![5, 4])), Arc::new(StringArray::from(vec!["a", "a"]))];
+    let found = version.rows_referring(&[ColumnId(1), ColumnId(2)], &two).unwrap();
+    assert_eq!(found, [(0, RowId(5))], "all columns of a key count");
+    let nothing: Vec<ArrayRef> = vec![Arc::new(StringArray::from(vec![None::<&str>]))];
+    assert!(version.rows_referring(&[ColumnId(2)], &nothing).unwrap().is_empty());
+    let places = version.locate_each(&[RowId(1), RowId(3), RowId(5), RowId(9)]).unwrap();
+    let rows: Vec<Option<RowId>> = places.iter().map(|place| place.map(|located| located.row)).collect();
+    assert_eq!(rows, [Some(RowId(1)), None, Some(RowId(5)), None]);
+}
+
+/// Rows that were not asked to keep to a constraint do not come beside it.
+#[test]
+fn rows_mean_something_else_once_a_constraint_has_come() {
+    let base = with_items();
+    let mut def = items(20_000, "items");
+    def.constraints.checks.push(CheckDef {
+        id: TableId(20_009),
+        name: "c".into(),
+        expression: "\"id\" > 0".into(),
+        shown: "(id > 0)".into(),
+        columns: vec![ColumnId(1)],
+        not_valid: false,
+    });
+    let head = base.apply(&Op::AlterTable(def)).unwrap();
+    assert!(base.check_base(&base, &insert(1, &[1])).is_ok());
+    let refused = head.check_base(&base, &insert(1, &[1]));
+    assert_eq!(refused, Err(StoreError::WriteConflict { table: "items".into() }));
+    assert!(head.check_base(&base, &delete(&[1])).is_ok());
 }
 
 /// Whoever only asks is told what whoever applies is told.

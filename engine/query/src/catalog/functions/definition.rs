@@ -29,6 +29,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function::new("pg_get_triggerdef", "oid, boolean?", "text", null),
     Function::new("pg_get_partkeydef", "oid", "text", null),
     Function::new("pg_get_partition_constraintdef", "oid", "text", null),
+    // No table is a partition.
+    Function::new("pg_partition_ancestors", "regclass", "regclass", null),
     Function::new("pg_get_statisticsobjdef", "oid", "text", null),
     Function::new("pg_get_statisticsobjdef_columns", "oid", "text", null),
     Function::new("pg_get_functiondef", "oid", "text", functiondef),
@@ -83,11 +85,15 @@ fn is_pretty(arguments: &[Value], place: usize) -> bool {
 }
 
 fn constraintdef(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {
-    match context.object(int_argument(arguments, 0)?) {
+    let oid = int_argument(arguments, 0)?;
+    match context.object(oid) {
         Some(Object::Index(table, Index::Unique(unique))) if unique.is_constraint() => {
             Ok(constraint_definition(&table.def, unique).into())
         }
-        _ => Ok(Value::Null),
+        _ => Ok(context
+            .constraint(oid)
+            .map(|(table, found)| context.constraint_text(&table.def, found, is_pretty(arguments, 1)))
+            .into()),
     }
 }
 
@@ -169,7 +175,9 @@ fn describe_object(context: &CatalogContext, arguments: &[Value]) -> Result<Valu
             Some(Object::Index(table, Index::Unique(unique))) if unique.is_constraint() => {
                 Some(format!("constraint {} on table {}", unique.name, table.def.name))
             }
-            _ => None,
+            _ => context
+                .constraint(oid)
+                .map(|(table, found)| format!("constraint {} on table {}", found.name(), table.def.name)),
         },
         _ => None,
     };

@@ -1,6 +1,7 @@
 //! `pg_class` and the views over it: `pg_tables`, `pg_indexes`, and the empty `pg_views`, `pg_matviews`.
 
 use sepal_storage::TableVersion;
+use sepal_types::TableDef;
 
 use super::super::CatalogContext;
 use super::super::definitions::{index_definition, index_options};
@@ -57,6 +58,10 @@ pub(super) const PAGE_BYTES: u64 = 8_192;
 const HEAP_OID: u32 = 2;
 
 fn classes(context: &CatalogContext, rows: &mut Rows) {
+    let referenced = context.referenced();
+    // Postgres enforces foreign keys by triggers, and psql asks for foreign keys only where there are some.
+    let has_triggers =
+        |table: &TableDef| !table.constraints.foreign_keys.is_empty() || referenced.contains(&table.id);
     for object in context.objects() {
         let table = object.table();
         let (access_method, columns, tuples) = match object {
@@ -86,6 +91,8 @@ fn classes(context: &CatalogContext, rows: &mut Rows) {
             ("relpersistence", "p".into()),
             ("relkind", object.kind().into()),
             ("relnatts", columns.into()),
+            ("relchecks", if is_table { table.def.constraints.checks.len() } else { 0 }.into()),
+            ("relhastriggers", (is_table && has_triggers(table.def.as_ref())).into()),
             ("relispopulated", true.into()),
             ("relreplident", if is_table { "d" } else { "n" }.into()),
             ("reloptions", options),

@@ -1,9 +1,11 @@
-//! `pg_constraint` and `pg_depend`: primary keys, unique constraints, and which sequence a column owns.
+//! `pg_constraint` and `pg_depend`: constraints of tables, and which sequence a column owns.
 
 use sepal_types::limits::PUBLIC_NAMESPACE_OID;
+use sepal_types::{CheckDef, ForeignKeyDef, TableDef, VectorKind};
 use sepal_types::{TableDef, VectorKind};
 
 use super::super::CatalogContext;
+use super::super::constraints::{Constraint, constraints as constraints_of};
 use super::super::objects::{attribute_number, generated_oid, indexes, sequence_columns, sequence_oid};
 use super::super::shape::{Relation, Rows, no_rows};
 use super::super::value::Value;
@@ -70,7 +72,58 @@ fn constraints(context: &CatalogContext, rows: &mut Rows) {
                 ("conkey", Value::list(keys)),
             ]);
         }
+        for constraint in constraints_of(&table.def) {
+            match constraint {
+                Constraint::Check(check) => push_check(&table.def, check, rows),
+                Constraint::Foreign(key) => push_foreign(context, &table.def, key, rows),
+            }
+        }
     }
+}
+
+fn push_check(table: &TableDef, check: &CheckDef, rows: &mut Rows) {
+    let keys = check.columns.iter().map(|column| attribute_number(table, *column));
+    rows.push([
+        ("oid", check.id.0.into()),
+        ("conname", check.name.as_str().into()),
+        ("connamespace", PUBLIC_NAMESPACE_OID.into()),
+        ("contype", "c".into()),
+        ("convalidated", (!check.not_valid).into()),
+        ("conrelid", table.id.0.into()),
+        ("confupdtype", " ".into()),
+        ("confdeltype", " ".into()),
+        ("confmatchtype", " ".into()),
+        ("conislocal", true.into()),
+        ("conkey", Value::list(keys)),
+        ("conbin", check.shown.as_str().into()),
+    ]);
+}
+
+fn push_foreign(context: &CatalogContext, table: &TableDef, key: &ForeignKeyDef, rows: &mut Rows) {
+    let keys = key.columns.iter().map(|column| attribute_number(table, *column));
+    let parent = context.table(i64::from(key.parent.0));
+    let referred = parent.map_or(Value::Null, |parent| {
+        Value::list(key.parent_columns.iter().map(|column| attribute_number(&parent.def, *column)))
+    });
+    rows.push([
+        ("oid", key.id.0.into()),
+        ("conname", key.name.as_str().into()),
+        ("connamespace", PUBLIC_NAMESPACE_OID.into()),
+        ("contype", "f".into()),
+        ("condeferrable", key.deferrable.into()),
+        ("condeferred", key.initially_deferred.into()),
+        ("convalidated", (!key.not_valid).into()),
+        ("conrelid", table.id.0.into()),
+        ("conindid", key.key.0.into()),
+        ("confrelid", key.parent.0.into()),
+        ("confupdtype", key.on_update.letter().into()),
+        ("confdeltype", key.on_delete.letter().into()),
+        ("confmatchtype", if key.full { "f" } else { "s" }.into()),
+        ("conislocal", true.into()),
+        ("connoinherit", true.into()),
+        ("conkey", Value::list(keys)),
+        ("confkey", referred),
+    ]);
 }
 
 fn dependencies(context: &CatalogContext, rows: &mut Rows) {
@@ -99,6 +152,7 @@ fn dependencies(context: &CatalogContext, rows: &mut Rows) {
             }
         }
     }
+    foreign_key_dependencies(context, rows);
     for (table, column, sequence) in context.sequences() {
         if !table.is_sequence() {
             continue;
@@ -113,6 +167,31 @@ fn dependencies(context: &CatalogContext, rows: &mut Rows) {
         default_dependencies(context, table, oid, rows);
     }
     extension_members(rows);
+}
+
+/// CHECKs go with their columns; foreign keys with their own columns, and need those that they refer to and the index.
+fn foreign_key_dependencies(context: &CatalogContext, rows: &mut Rows) {
+    for table in context.tables() {
+        let id = table.def.id.0;
+        for check in &table.def.constraints.checks {
+            for column in &check.columns {
+                let number = i32::from(attribute_number(&table.def, *column));
+                push(rows, (CONSTRAINT, check.id.0, 0), (CLASS, id, number), "a");
+            }
+        }
+        for key in &table.def.constraints.foreign_keys {
+            for column in &key.columns {
+                let number = i32::from(attribute_number(&table.def, *column));
+                push(rows, (CONSTRAINT, key.id.0, 0), (CLASS, id, number), "a");
+            }
+            let Some(parent) = context.table(i64::from(key.parent.0)) else { continue };
+            for column in &key.parent_columns {
+                let number = i32::from(attribute_number(&parent.def, *column));
+                push(rows, (CONSTRAINT, key.id.0, 0), (CLASS, parent.def.id.0, number), "n");
+            }
+            push(rows, (CONSTRAINT, key.id.0, 0), (CLASS, key.key.0, 0), "n");
+        }
+    }
 }
 
 /// The defaults that call a sequence of its own.

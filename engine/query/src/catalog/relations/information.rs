@@ -1,6 +1,6 @@
 //! `information_schema`: the SQL standard's views of the environment's tables.
 //!
-//! Rows leave out what the standard has and Sepal does not (domains, routines' bodies, foreign keys): NULL, or
+//! Rows leave out what the standard has and Sepal does not (domains, routines' bodies): NULL, or
 //! no row.
 
 use sepal_types::{ColumnDef, Generated, TableDef};
@@ -10,6 +10,7 @@ use super::super::objects::attribute_number;
 use super::super::shape::{Relation, Rows, no_rows};
 use super::super::value::Value;
 use super::information_columns::{Numbers, columns};
+use super::information_constraints;
 
 /// The columns of `table_privileges`, of which `role_table_grants` is a part.
 const TABLE_GRANTS: &str = "grantor name, grantee name, table_catalog name, table_schema name, table_name name, \
@@ -86,7 +87,7 @@ pub(super) const RELATIONS: &[Relation] = &[
         "constraint_catalog name, constraint_schema name, constraint_name name, \
          unique_constraint_catalog name, unique_constraint_schema name, unique_constraint_name name, \
          match_option varchar, update_rule varchar, delete_rule varchar",
-        no_rows,
+        information_constraints::referential_constraints,
     ),
     Relation::information(
         "check_constraints",
@@ -320,6 +321,7 @@ fn key_columns(context: &CatalogContext, rows: &mut Rows) {
             }
         }
     }
+    information_constraints::key_columns(context, rows);
 }
 
 fn constraints(context: &CatalogContext, rows: &mut Rows) {
@@ -350,6 +352,7 @@ fn constraints(context: &CatalogContext, rows: &mut Rows) {
             push(&table.def, &not_null_name(context, &table.def, column), "CHECK", Value::Null);
         }
     }
+    information_constraints::table_constraints(context, rows);
 }
 
 /// Postgres 17 makes these names up for the view alone, from oids.
@@ -369,6 +372,7 @@ fn check_constraints(context: &CatalogContext, rows: &mut Rows) {
             ]);
         }
     }
+    information_constraints::check_constraints(context, rows);
 }
 
 fn constraint_columns(context: &CatalogContext, rows: &mut Rows) {
@@ -387,6 +391,7 @@ fn constraint_columns(context: &CatalogContext, rows: &mut Rows) {
             }
         }
     }
+    information_constraints::constraint_columns(context, rows);
 }
 
 fn constraint_tables(context: &CatalogContext, rows: &mut Rows) {
@@ -402,6 +407,7 @@ fn constraint_tables(context: &CatalogContext, rows: &mut Rows) {
             ]);
         }
     }
+    information_constraints::constraint_tables(context, rows);
 }
 
 fn sequences(context: &CatalogContext, rows: &mut Rows) {

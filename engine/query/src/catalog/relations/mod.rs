@@ -13,6 +13,7 @@ mod history;
 mod index;
 mod information;
 mod information_columns;
+mod information_constraints;
 mod named;
 mod routine;
 mod sequence;

@@ -24,7 +24,8 @@ use sepal_storage::{
     stored_name,
 };
 use sepal_types::{
-    ColumnDef, ColumnId, IndexDef, IndexMethod, RowId, SqlType, TableDef, TableId, TenantId, UniqueDef,
+    ColumnDef, ColumnId, Constraints, IndexDef, IndexMethod, RowId, SqlType, TableDef, TableId, TenantId,
+    UniqueDef,
 };
 use tempfile::TempDir;
 
@@ -97,6 +98,7 @@ fn definition(late: Option<&str>) -> TableDef {
         }],
         indexes: (2..=6).chain(late.map(|_| 9)).map(index).collect(),
         captured: false,
+        constraints: Constraints::default(),
     }
 }
 

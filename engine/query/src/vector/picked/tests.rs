@@ -17,7 +17,7 @@ use sepal_storage::{
     TenantStore, arrow_type, stored_name,
 };
 use sepal_types::{
-    ColumnDef, ColumnId, IndexDef, IndexMethod, Metric, SqlType, TableDef, TableId, TenantId,
+    ColumnDef, ColumnId, Constraints, IndexDef, IndexMethod, Metric, SqlType, TableDef, TableId, TenantId,
     VectorIndexOptions,
 };
 use tempfile::TempDir;
@@ -116,6 +116,7 @@ fn definition(options: VectorIndexOptions) -> TableDef {
             clauses: None,
         }],
         captured: false,
+        constraints: Constraints::default(),
     }
 }
 

@@ -1,0 +1,114 @@
+//! ON DELETE and ON UPDATE: rows that refer to keys that went are removed, or get other keys.
+
+use std::sync::Arc;
+
+use sepal_query::{
+    dml::{Checks, DmlContext, references::acted_on, write_rows},
+    locking::{RowMode, WaitPolicy},
+};
+use sepal_storage::{Op, TableVersion};
+use sepal_types::{Error, ReferenceAction, Result, RowId, TableDef};
+
+use super::{
+    Changed, Lost, Reference,
+    lookup::{referring_table, rows_referring},
+};
+use crate::{
+    locks::TableMode,
+    session::{
+        Session,
+        locking::{Claim, Claimed},
+    },
+};
+
+impl Session {
+    /// Does to the rows that refer to lost keys what the constraint says. What was done, if any refer.
+    ///
+    /// Errors: those of an UPDATE or DELETE of these rows.
+    pub(super) async fn act(
+        &mut self,
+        reference: &Reference,
+        lost: &Lost,
+        action: ReferenceAction,
+    ) -> Result<Option<Changed>> {
+        self.lock_table(reference.child, TableMode::RowExclusive).await?;
+        // Before the snapshot: whatever is replaced from now on can be followed.
+        let _watch = self.tenant.updates.watch();
+        loop {
+            let latest = self.latest()?;
+            let Some(child) = referring_table(&latest, reference) else { return Ok(None) };
+            let found = rows_referring(child, reference, &lost.old).await?;
+            if found.is_empty() {
+                return Ok(None);
+            }
+            let (places, rows): (Vec<usize>, Vec<RowId>) = found.into_iter().unzip();
+            let removes = action == ReferenceAction::Cascade && lost.new.is_none();
+            let mode = if removes || in_a_key(&child.def, reference) {
+                RowMode::Update
+            } else {
+                RowMode::NoKeyUpdate
+            };
+            let claim = Claim { table: reference.child, mode, write: true, wait: WaitPolicy::Wait };
+            match self.claim(claim, rows.iter().map(|row| row.0).collect()).await? {
+                Claimed::Current => {}
+                Claimed::Moved(_) => continue,
+                Claimed::Taken(_) => return Err(Error::bug("rows to be waited for were passed over")),
+            }
+            let inserted = match removes {
+                true => None,
+                false => {
+                    self.replacements(child, &rows, reference, action, (lost, places.as_slice())).await?
+                }
+            };
+            return self.take_action(reference, rows, inserted).await.map(Some);
+        }
+    }
+
+    /// The rows with other keys.
+    async fn replacements(
+        &mut self,
+        child: &TableVersion,
+        rows: &[RowId],
+        reference: &Reference,
+        action: ReferenceAction,
+        (lost, places): (&Lost, &[usize]),
+    ) -> Result<Option<Op>> {
+        let statement = self.statement_context()?;
+        let tenant = Arc::clone(&self.tenant);
+        let context = DmlContext { engine: &tenant.engine, statement: &statement, store: &tenant.store };
+        let new = lost.new.as_deref().unwrap_or_default();
+        let target = acted_on(child, rows, &reference.key, action, (new, places), &context)?;
+        if let Some(checks) = Checks::prepare(&child.def, &context)? {
+            let cancel = self.cancel.clone();
+            cancel.guard(checks.hold(&child.def, &target, &context)).await?;
+        }
+        write_rows(&child.def, &target, &tenant.store)
+    }
+
+    /// Makes it part of the transaction.
+    async fn take_action(
+        &mut self,
+        reference: &Reference,
+        rows: Vec<RowId>,
+        inserted: Option<Op>,
+    ) -> Result<Changed> {
+        let table = reference.child;
+        let replaced: Vec<(RowId, RowId)> = match &inserted {
+            Some(Op::Insert { first_row, .. }) => {
+                rows.iter().copied().zip((first_row.0..).map(RowId)).collect()
+            }
+            _ => Vec::new(),
+        };
+        let mut ops = vec![Op::Delete { table, rows }];
+        ops.extend(inserted);
+        let before = self.take_rows(ops.clone(), &reference.key.columns, &replaced).await?;
+        self.follow_replaced(table, replaced.clone());
+        Ok(Changed::of(table, &ops, before, replaced))
+    }
+}
+
+/// Whether rows of the child are known by the columns that refer.
+fn in_a_key(child: &TableDef, reference: &Reference) -> bool {
+    let columns = &reference.key.columns;
+    child.uniques.iter().any(|unique| unique.columns.iter().any(|column| columns.contains(column)))
+}
