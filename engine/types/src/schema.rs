@@ -2,7 +2,7 @@
 //!
 //! `public` has none: it is always there.
 
-use crate::{ColumnDef, ColumnId, Generated, SqlType, TableDef, TableId};
+use crate::{ColumnDef, ColumnId, Constraints, Generated, SqlType, TableDef, TableId};
 
 impl TableDef {
     /// Where the names of schemas stand: in no schema.
@@ -31,6 +31,7 @@ impl TableDef {
             next_column: ColumnId(2),
             uniques: Vec::new(),
             indexes: Vec::new(),
+            constraints: Constraints::default(),
             captured: false,
         }
     }

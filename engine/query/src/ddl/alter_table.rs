@@ -20,7 +20,7 @@ use super::{
     dependents::{Dropped, release},
     generation,
     names::{check_schema, find_table, identifier, object_name, relation_name},
-    retype::{Rewrite, retype},
+    retype::{Rewrite, check_keys, retype},
     sequence::{call as sequence_call, owned, pin_names, starts, with_sequences},
 };
 use crate::values::{decode_text, encode_text};
@@ -105,7 +105,9 @@ fn apply(def: &mut TableDef, operation: &AlterTableOperation, scope: &Scope, ddl
             set_default(def, &identifier(column_name), value, scope)
         }
         A::AlterColumn { column_name, op: AlterColumnOperation::SetDataType { data_type, using, .. } } => {
-            retype(def, &identifier(column_name), (data_type, using.as_ref()), ddl)
+            let name = identifier(column_name);
+            check_keys(def, &name, scope)?;
+            retype(def, &name, (data_type, using.as_ref()), ddl)
         }
         A::AlterColumn { column_name, op } => alter_column(def, &identifier(column_name), op),
         // Storage parameters tune Postgres' heap; there is none here.

@@ -10,12 +10,13 @@ use datafusion::sql::sqlparser::ast::{
     DeferrableInitial, Expr, ForeignKeyConstraint, Ident, ReferentialAction, TableConstraint,
 };
 use sepal_types::{
-    CheckDef, ColumnId, Error, ForeignKeyDef, ReferenceAction, Result, SqlState, SqlType, TableDef, UniqueDef,
+    CheckDef, ColumnId, Error, ForeignKeyDef, ReferenceAction, RelationName, Result, SqlState, SqlType,
+    TableDef, UniqueDef,
 };
 
 use super::{
     Scope, deparse,
-    names::{generated, identifier, object_name, taken},
+    names::{find_table, generated, identifier, relation_name},
 };
 use crate::{dml::parse_default, planner::has_parameters};
 
@@ -172,17 +173,12 @@ fn add_foreign_key(
     (name, not_valid): (Option<String>, bool),
     scope: &Scope,
 ) -> Result<()> {
-    let parent_name = object_name(&key.foreign_table)?;
-    let parent = match parent_name == def.name {
+    let parent_name = relation_name(&key.foreign_table)?;
+    let parent = match is_own_name(def, &parent_name, scope) {
         true => def.clone(),
-        false => match scope.snapshot.find(scope.environment, &parent_name) {
-            Some(version) => version.def.as_ref().clone(),
-            None => {
-                let message = format!("relation \"{parent_name}\" does not exist");
-                return Err(Error::new(SqlState::UndefinedTable, message));
-            }
-        },
+        false => find_table(scope.snapshot, scope.environment, &key.foreign_table)?,
     };
+    let parent_name = parent_name.name;
     let referring = referenced_columns(def, columns.iter().cloned())?;
     let (unique, referred) = match key.referred_columns.as_slice() {
         [] => {
@@ -230,6 +226,19 @@ fn add_foreign_key(
     };
     def.constraints.foreign_keys.push(foreign_key);
     Ok(())
+}
+
+/// Whether a name in a table's definition is the table's own, which may not be there yet.
+fn is_own_name(def: &TableDef, name: &RelationName, scope: &Scope) -> bool {
+    if name.name != def.name {
+        return false;
+    }
+    if let Some(schema) = &name.schema {
+        return *schema == def.schema;
+    }
+    let found = scope.snapshot.find(scope.environment, name);
+    found.is_none_or(|version| version.def.id == def.id)
+        || scope.creation_schema(name).is_ok_and(|schema| schema == def.schema)
 }
 
 fn referenced_columns(def: &TableDef, names: impl Iterator<Item = String>) -> Result<Vec<ColumnId>> {
@@ -363,7 +372,7 @@ pub fn rename_constraint(def: &mut TableDef, from: &str, to: &str, scope: &Scope
     }
     let unique = def.uniques.iter_mut().find(|unique| unique.is_constraint() && unique.name == from);
     if let Some(unique) = unique {
-        if taken(scope.snapshot, scope.environment, to) {
+        if scope.is_taken(&def.schema, to) {
             return Err(Error::new(SqlState::DuplicateTable, format!("relation \"{to}\" already exists")));
         }
         to.clone_into(&mut unique.name);

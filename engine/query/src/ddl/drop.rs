@@ -57,7 +57,7 @@ fn drop_tables(if_exists: bool, names: &[ObjectName], cascade: bool, scope: &Sco
         }
         match scope.snapshot.find(scope.environment, &name) {
             Some(version) => {
-                dropped.push((version.def.id, name));
+                dropped.push((version.def.id, version.def.name.clone()));
                 ddl.ops.push(Op::DropTable(version.def.id));
                 ddl.ops.extend(owned(scope, version.def.id, None).into_iter().map(Op::DropTable));
             }

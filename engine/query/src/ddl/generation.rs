@@ -289,6 +289,7 @@ mod tests {
             next_column: ColumnId(4),
             uniques: Vec::new(),
             indexes: Vec::new(),
+            constraints: sepal_types::Constraints::default(),
             captured: false,
         }
     }

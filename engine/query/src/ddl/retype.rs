@@ -8,15 +8,15 @@ use std::mem::discriminant;
 
 use datafusion::sql::sqlparser::ast::{DataType, Expr, Value};
 use sepal_types::{
-    ColumnId, Error, Generated, IndexMethod, Result, SequenceDef, SqlState, SqlType, TableDef, TableId,
-    VectorIndexOptions, VectorKind,
+    ColumnId, Error, Generated, IndexMethod, KeySource, Result, SequenceDef, SqlState, SqlType, TableDef,
+    TableId, VectorIndexOptions, VectorKind,
 };
 
 use super::{
-    Ddl,
+    Ddl, Scope,
     create_index::checked_factory,
     create_table::column_type,
-    deparse::bare_name,
+    deparse::{bare_name, print},
     generation::{needs, refuse_subqueries},
     sequence::check_identity_type,
 };
@@ -71,14 +71,40 @@ pub fn retype(
     }
     retype_default(def, place, &new)?;
     check_indexes(def, id, &old, &new)?;
+    def.columns[place].ty = new;
+    recheck(def, id, ddl)?;
     let column = &mut def.columns[place];
-    column.ty = new;
     // Also of a table without rows: somebody may insert some until it is locked.
     if using.is_some() || !only_renamed(&old, &column.ty) {
         column.missing = None;
         Rewrite::of(ddl, def.id).retyped.push((id, using.cloned()));
     }
     Ok(())
+}
+
+/// The CHECKs of a column are asked again, of its new values, and printed with its new type.
+fn recheck(def: &mut TableDef, id: ColumnId, ddl: &mut Ddl) -> Result<()> {
+    for place in 0..def.constraints.checks.len() {
+        let check = &def.constraints.checks[place];
+        if !check.columns.contains(&id) {
+            continue;
+        }
+        let (check_id, shown) = (check.id, print(def, &parse_default(&check.expression)?)?.text);
+        def.constraints.checks[place].shown = shown;
+        ddl.hold(def, |other| other == check_id);
+    }
+    Ok(())
+}
+
+/// Errors: 0A000 for a column that a foreign key is over, of this table or of one that refers to it.
+pub fn check_keys(def: &TableDef, name: &str, scope: &Scope) -> Result<()> {
+    let Some(id) = def.column(name).map(|column| column.id) else { return Ok(()) };
+    let own = def.constraints.foreign_keys.iter().find(|key| key.columns.contains(&id));
+    let tables = scope.snapshot.tables().flat_map(|version| &version.def.constraints.foreign_keys);
+    let referring = tables.filter(|key| key.parent == def.id).find(|key| key.parent_columns.contains(&id));
+    let Some(key) = own.or(referring) else { return Ok(()) };
+    Err(Error::unsupported("cannot alter type of a column used by a foreign key")
+        .with_hint(format!("Drop constraint \"{}\" first, and add it again.", key.name)))
 }
 
 fn check_dependents(def: &TableDef, name: &str) -> Result<()> {
@@ -144,6 +170,13 @@ fn retype_default(def: &mut TableDef, place: usize, new: &SqlType) -> Result<()>
 fn check_indexes(def: &TableDef, column: ColumnId, old: &SqlType, new: &SqlType) -> Result<()> {
     for index in def.indexes.iter().filter(|index| index.columns.contains(&column)) {
         let IndexMethod::Vector(options) = &index.method else { continue };
+        let keys = index.clauses.iter().flat_map(|clauses| &clauses.keys);
+        let mut expressions = keys.filter(|key| matches!(key.of, KeySource::Expression { .. }));
+        if expressions.next().is_some() {
+            let message = "cannot alter type of a column used by a vector index over an expression";
+            return Err(Error::unsupported(message)
+                .with_hint(format!("Drop index \"{}\" first, and create it anew.", index.name)));
+        }
         let metric = options.metric();
         if new.vector_kind().is_none() {
             let class = metric.opclass_for(old.vector_kind().unwrap_or(VectorKind::Single));
@@ -196,9 +229,11 @@ pub fn assignable(source: &SqlType, target: &SqlType) -> bool {
         (T::Timestamp, T::Date | T::Time | T::Timestamptz) => true,
         (T::Timestamptz, T::Date | T::Time | T::Timestamp) => true,
         (T::Json, T::Jsonb) | (T::Jsonb, T::Json) => true,
-        (T::Vector(_), T::HalfVec(_)) | (T::HalfVec(_), T::Vector(_)) => true,
+        (T::Vector(_) | T::HalfVec(_) | T::SparseVec(_), T::Vector(_) | T::HalfVec(_) | T::SparseVec(_)) => {
+            true
+        }
         (T::Vector(_) | T::HalfVec(_), T::Array(element)) => **element == T::Float4,
-        (T::Array(element), T::Vector(_) | T::HalfVec(_)) => {
+        (T::Array(element), T::Vector(_) | T::HalfVec(_) | T::SparseVec(_)) => {
             matches!(**element, T::Int4 | T::Float4 | T::Float8 | T::Numeric(_))
         }
         _ => false,

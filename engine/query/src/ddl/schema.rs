@@ -9,6 +9,7 @@ use sepal_types::{Error, PUBLIC_SCHEMA, Result, SqlState, TableDef, TableId};
 
 use super::{
     Ddl, Scope,
+    dependents::{Dropped, release},
     names::{find_table, is_system, no_schema, relation_name},
     sequence::{call, owned},
 };
@@ -125,6 +126,11 @@ fn drop_schemas(
     ddl.ops.extend(dropped.iter().copied().map(Op::DropTable));
     let outside = inside.iter().flat_map(|def| owned(scope, def.id, None));
     ddl.ops.extend(outside.filter(|id| !dropped.contains(id)).map(Op::DropTable));
+    for def in &inside {
+        let what = described(def);
+        let gone = Dropped { what: &what, needed: &what, cascade };
+        release(ddl, (def.id, None), &gone, |key| key.parent == def.id, scope)?;
+    }
     for schema in schemas {
         match scope.snapshot.schema(scope.environment, schema) {
             Some(def) => ddl.ops.push(Op::DropTable(def.id)),

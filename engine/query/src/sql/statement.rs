@@ -381,7 +381,7 @@ fn names_after(tokens: &[TokenWithSpan], skip: usize) -> Vec<RelationName> {
 /// The same without the last word of the statement.
 fn names_before_last(tokens: &[TokenWithSpan], skip: usize) -> Vec<String> {
     let last = tokens.iter().rposition(tokens::is_significant).unwrap_or(0);
-    names_after(&tokens[..last], skip)
+    names_after(&tokens[..last], skip).into_iter().map(|named| named.name).collect()
 }
 
 fn contains_words(tokens: &[TokenWithSpan], words: &[&str]) -> bool {

@@ -9,6 +9,7 @@ use super::StoreError;
 #[test]
 fn leaves_with_postgres_words() {
     let unique = StoreError::UniqueViolation {
+        schema: "public".into(),
         table: "items".into(),
         constraint: "items_pkey".into(),
         columns: "id".into(),

@@ -36,7 +36,7 @@ fn delete(rows: &[u64]) -> Op {
 fn a_taken_key_is_named_as_postgres_names_it() {
     let snapshot = with_items().apply(&insert(1, &[1, 2])).unwrap();
     let error = snapshot.apply(&insert(3, &[3, 2])).unwrap_err();
-    let StoreError::UniqueViolation { table, constraint, columns, key_text } = error else {
+    let StoreError::UniqueViolation { table, constraint, columns, key_text, .. } = error else {
         panic!("{error}")
     };
     assert_eq!((&*table, &*constraint, &*columns, &*key_text), ("items", "items_pkey", "id", "2"));

@@ -8,7 +8,6 @@ mod source;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arrow::array::ArrayRef;
-use parking_lot::Mutex;
 use sepal_query::{
     budget::KeptMemory,
     catalog::named::CursorRow,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sepal_query::{
-    dml::{Checks, DmlContext, references::acted_on, write_rows},
+    dml::{Checks, DmlContext, Generation, references::acted_on, write_rows},
     locking::{RowMode, WaitPolicy},
 };
 use sepal_storage::{Op, TableVersion};
@@ -77,7 +77,9 @@ impl Session {
         let tenant = Arc::clone(&self.tenant);
         let context = DmlContext { engine: &tenant.engine, statement: &statement, store: &tenant.store };
         let new = lost.new.as_deref().unwrap_or_default();
-        let target = acted_on(child, rows, &reference.key, action, (new, places), &context)?;
+        let mut target = acted_on(child, rows, &reference.key, action, (new, places), &context)?;
+        let computed = Generation::after_change(&child.def, &reference.key.columns, &context)?;
+        computed.fill(&child.def, &mut target, &tenant.engine)?;
         if let Some(checks) = Checks::prepare(&child.def, &context)? {
             let cancel = self.cancel.clone();
             cancel.guard(checks.hold(&child.def, &target, &context)).await?;

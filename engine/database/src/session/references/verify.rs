@@ -111,8 +111,13 @@ impl Session {
         check: &CheckDef,
         context: &StatementContext,
     ) -> Result<()> {
-        let table = def.name.replace('"', "\"\"");
-        let sql = format!("SELECT 1 FROM \"{table}\" WHERE NOT ({}) LIMIT 1", check.expression);
+        let quoted = |name: &str| name.replace('"', "\"\"");
+        let sql = format!(
+            "SELECT 1 FROM \"{}\".\"{}\" WHERE NOT ({}) LIMIT 1",
+            quoted(&def.schema),
+            quoted(&def.name),
+            check.expression
+        );
         let mut query = parse_query(&sql)?;
         let mut parameters = ParameterTypes::default();
         let columns = context.column_types(&query);

@@ -2,7 +2,6 @@
 
 use sepal_types::limits::PUBLIC_NAMESPACE_OID;
 use sepal_types::{CheckDef, ForeignKeyDef, TableDef, VectorKind};
-use sepal_types::{TableDef, VectorKind};
 
 use super::super::CatalogContext;
 use super::super::constraints::{Constraint, constraints as constraints_of};
@@ -74,19 +73,19 @@ fn constraints(context: &CatalogContext, rows: &mut Rows) {
         }
         for constraint in constraints_of(&table.def) {
             match constraint {
-                Constraint::Check(check) => push_check(&table.def, check, rows),
+                Constraint::Check(check) => push_check(context, &table.def, check, rows),
                 Constraint::Foreign(key) => push_foreign(context, &table.def, key, rows),
             }
         }
     }
 }
 
-fn push_check(table: &TableDef, check: &CheckDef, rows: &mut Rows) {
+fn push_check(context: &CatalogContext, table: &TableDef, check: &CheckDef, rows: &mut Rows) {
     let keys = check.columns.iter().map(|column| attribute_number(table, *column));
     rows.push([
         ("oid", check.id.0.into()),
         ("conname", check.name.as_str().into()),
-        ("connamespace", PUBLIC_NAMESPACE_OID.into()),
+        ("connamespace", context.namespace_of(&table.schema).into()),
         ("contype", "c".into()),
         ("convalidated", (!check.not_valid).into()),
         ("conrelid", table.id.0.into()),
@@ -108,7 +107,7 @@ fn push_foreign(context: &CatalogContext, table: &TableDef, key: &ForeignKeyDef,
     rows.push([
         ("oid", key.id.0.into()),
         ("conname", key.name.as_str().into()),
-        ("connamespace", PUBLIC_NAMESPACE_OID.into()),
+        ("connamespace", context.namespace_of(&table.schema).into()),
         ("contype", "f".into()),
         ("condeferrable", key.deferrable.into()),
         ("condeferred", key.initially_deferred.into()),

@@ -29,7 +29,7 @@ pub(super) use routine::procedures;
 pub(super) use routine::{operator, procedure, procedure_named};
 
 /// Every family.
-pub(super) const ALL: [&[Relation]; 15] = [
+pub(super) const ALL: [&[Relation]; 16] = [
     activity::RELATIONS,
     attribute::RELATIONS,
     class::RELATIONS,

@@ -140,7 +140,9 @@ impl<'a> Tokens<'a> {
             return false;
         }
         if NAMED.is_comment(frame.state) {
-            return std::mem::replace(&mut self.is_never_closed, self.is_never_closed || at_end);
+            let known = self.is_never_closed;
+            self.is_never_closed |= at_end;
+            return known;
         }
         frame.length > MOST_FOLLOWED && !NAMED.is_markup(frame.state)
     }
