@@ -53,7 +53,10 @@ async fn a_pipeline_keeps_to_the_schema_that_it_was_made_with() {
     let fixture = fixture(&Arc::default());
     let mut session = with_sink(&fixture).await;
     run(&mut session, "CREATE SCHEMA shop; CREATE TABLE shop.orders (id int PRIMARY KEY, total int)").await;
-    run(&mut session, &format!("SET search_path = shop; {CREATE}; RESET search_path")).await;
+    // One by one: the first pipeline of all makes the tables that pipelines are kept in.
+    for sql in ["SET search_path = shop", CREATE, "RESET search_path"] {
+        run(&mut session, sql).await;
+    }
     let found = objects(&fixture).await;
     let def = found.pipeline("default", "out").unwrap();
     assert!(def.query.contains("FROM \"shop\".\"orders\""), "{}", def.query);
