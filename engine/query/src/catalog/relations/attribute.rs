@@ -71,7 +71,7 @@ fn push(
 ) {
     let (oid, modifier) = type_and_modifier(ty);
     let has_default = of_table.is_some_and(|(_, column)| match column.generated {
-        Some(generated) => generated == Generated::Serial,
+        Some(generated) => matches!(generated, Generated::Serial | Generated::Stored),
         None => column.default.is_some(),
     });
     rows.push([
