@@ -310,14 +310,15 @@ impl Change {
     }
 }
 
-/// The names of the relations of one item of FROM or USING; one without a name cannot be named in RETURNING.
-fn relation_names(table: &TableWithJoins) -> Vec<Ident> {
+/// The names of the relations of one item of FROM or USING, as the plan has them; one without a name cannot be named in
+/// RETURNING.
+fn relation_names(table: &TableWithJoins) -> Vec<ObjectName> {
     let name = |factor: &TableFactor| match factor {
         TableFactor::Table { alias: Some(alias), .. }
         | TableFactor::Derived { alias: Some(alias), .. }
         | TableFactor::Function { alias: Some(alias), .. }
-        | TableFactor::UNNEST { alias: Some(alias), .. } => Some(alias.name.clone()),
-        TableFactor::Table { name, args: None, .. } => name.0.last()?.as_ident().cloned(),
+        | TableFactor::UNNEST { alias: Some(alias), .. } => Some(ObjectName::from(vec![alias.name.clone()])),
+        TableFactor::Table { name, args: None, .. } => Some(name.clone()),
         _ => None,
     };
     let joined = table.joins.iter().map(|join| &join.relation);
@@ -329,7 +330,7 @@ fn refuse_namesakes(target: &Target, more: &[TableWithJoins]) -> Result<()> {
     let own = target.name.last().map(identifier);
     let mut names: Vec<String> = own.into_iter().collect();
     for name in more.iter().flat_map(relation_names) {
-        let name = identifier(&name);
+        let Some(name) = name.0.last().and_then(|part| part.as_ident()).map(identifier) else { continue };
         if names.contains(&name) {
             let message = format!("RETURNING beside two tables called {name} is not supported");
             return Err(Error::unsupported(message)
@@ -340,8 +341,8 @@ fn refuse_namesakes(target: &Target, more: &[TableWithJoins]) -> Result<()> {
     Ok(())
 }
 
-fn all_columns(relation: Ident) -> SelectItem {
-    let name = SelectItemQualifiedWildcardKind::ObjectName(ObjectName::from(vec![relation]));
+fn all_columns(relation: ObjectName) -> SelectItem {
+    let name = SelectItemQualifiedWildcardKind::ObjectName(relation);
     SelectItem::QualifiedWildcard(name, WildcardAdditionalOptions::default())
 }
 

@@ -110,20 +110,7 @@ impl Insert {
             }
         };
         if let Some(plan) = &source {
-            let width = plan.schema().fields().len();
-            if width > targets.len() {
-                return Err(Error::new(
-                    SqlState::SyntaxError,
-                    "INSERT has more expressions than target columns",
-                ));
-            }
-            if width < targets.len() && !insert.columns.is_empty() {
-                return Err(Error::new(
-                    SqlState::SyntaxError,
-                    "INSERT has more target columns than expressions",
-                ));
-            }
-            targets.truncate(width);
+            cut_targets(&mut targets, plan.schema().fields().len(), !insert.columns.is_empty())?;
         }
         refuse_generated(&def, &targets, insert.overwrite)?;
         let alias = insert.table_alias.as_ref().map(|alias| crate::ddl::identifier(&alias.alias));
@@ -293,6 +280,22 @@ async fn collect(
         None => Arc::new(Schema::new(plan.schema().fields().clone())),
     };
     concat_batches(&schema, &batches).map_err(crate::error::arrow)
+}
+
+/// Of the columns that are written as many as the rows have values.
+///
+/// Errors: 42601 for more values than columns, and for fewer where the columns were `named`.
+fn cut_targets(targets: &mut Vec<usize>, width: usize, named: bool) -> Result<()> {
+    if width > targets.len() {
+        let message = "INSERT has more expressions than target columns";
+        return Err(Error::new(SqlState::SyntaxError, message));
+    }
+    if width < targets.len() && named {
+        let message = "INSERT has more target columns than expressions";
+        return Err(Error::new(SqlState::SyntaxError, message));
+    }
+    targets.truncate(width);
+    Ok(())
 }
 
 /// GENERATED ALWAYS takes no value of its own: a column with an expression never, an identity column not without

@@ -160,11 +160,8 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
             let text = cast(array, &DataType::Utf8).map_err(|problem| carry(error::arrow(problem)))?;
             from_text(&text, target)
         }
-        // A boolean prints as t, but its cast to text is the word.
         (DataType::Boolean, SqlType::Text | SqlType::Bpchar(_) | SqlType::Varchar(_)) => {
-            let words = array.as_boolean().iter().map(|value| value.map(|value| value.to_string()));
-            let words: ArrayRef = Arc::new(words.collect::<StringArray>());
-            from_text(&words, target)
+            from_text(&words_of(array), target)
         }
         (
             _,
@@ -196,6 +193,12 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
                 .map_err(|problem| out_of_range(problem, source, target))
         }
     }
+}
+
+/// A boolean prints as t, but its cast to text is the word.
+fn words_of(booleans: &ArrayRef) -> ArrayRef {
+    let words = booleans.as_boolean().iter().map(|value| value.map(|value| value.to_string()));
+    Arc::new(words.collect::<StringArray>())
 }
 
 /// Whether a value that has a cast to nothing else is printed as this type.

@@ -85,8 +85,7 @@ fn mark_column(values: &mut ast::Values, column: usize, target: &SqlType, parame
 
 /// Types that Arrow has not: a field's metadata names them.
 fn is_marked(ty: &SqlType) -> bool {
-    let of_characters = |element: &SqlType| matches!(element, SqlType::Bpchar(_));
-    matches!(ty, SqlType::Array(element) if of_characters(element))
+    matches!(ty, SqlType::Array(element) if is_marked(element))
         || matches!(
             ty,
             SqlType::Bpchar(_)
