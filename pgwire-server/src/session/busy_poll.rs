@@ -4,6 +4,7 @@
 //! machine more than a whole search takes. So a session that was asked again within [`limit`](BusyPoll::new) of its
 //! last answer waits awake, for as long, and no longer than that after the last message of a burst. It yields to other
 //! tasks and other threads between two looks, and only as many sessions do this at once as leave half of the cores.
+//! The client's processor sleeps while its query runs: if it is this machine's, it is kept `awake`.
 
 use std::{
     io,
@@ -15,20 +16,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::wire::Wire;
+use super::{
+    awake::{self, Awake},
+    wire::Wire,
+};
 
 /// The sessions of a server that wait awake.
 #[derive(Debug)]
 pub struct Pollers {
     now: AtomicUsize,
     most: usize,
+    /// Their clients' processors, where those are this machine's.
+    clients: Arc<Awake>,
 }
 
 impl Default for Pollers {
     fn default() -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         // With one core there is nobody to wait for.
-        Self { now: AtomicUsize::new(0), most: cores / 2 }
+        Self::of(cores / 2)
+    }
+}
+
+impl Pollers {
+    fn of(most: usize) -> Self {
+        Self { now: AtomicUsize::new(0), most, clients: Arc::new(Awake::of(most)) }
     }
 }
 
@@ -38,12 +50,14 @@ pub struct BusyPoll {
     limit: Duration,
     /// The last message came within `limit` of the answer before it.
     soon: bool,
+    /// For as long as that is so, its client is kept awake too.
+    client: Option<awake::Place>,
 }
 
 impl BusyPoll {
     /// `limit` zero: always asleep.
     pub fn new(pollers: Arc<Pollers>, limit: Duration) -> Self {
-        Self { pollers, limit, soon: false }
+        Self { pollers, limit, soon: false, client: None }
     }
 
     /// Waits awake. `None`: nothing came for as long as that pays, wait asleep.
@@ -59,6 +73,7 @@ impl BusyPoll {
             }
             if begun.elapsed() >= self.limit {
                 self.soon = false;
+                self.client = None;
                 return None;
             }
             // Whoever shares the core goes first.
@@ -67,9 +82,15 @@ impl BusyPoll {
         }
     }
 
-    /// A message came, so long after the wait began.
-    pub fn came(&mut self, after: Duration) {
+    /// A message came, so long after the wait began; `cpu`: from this processor of this machine.
+    pub fn came(&mut self, after: Duration, cpu: impl FnOnce() -> Option<usize>) {
         self.soon = after < self.limit;
+        if !self.soon {
+            self.client = None;
+        } else if let Some(cpu) = cpu() {
+            self.client = self.client.take().or_else(|| awake::Place::take(&self.pollers.clients));
+            self.client.iter().for_each(|client| client.keep(cpu));
+        }
     }
 }
 
@@ -98,12 +119,12 @@ mod tests {
 
     #[test]
     fn so_many_wait_awake_and_no_more() {
-        let pollers = Pollers { now: AtomicUsize::new(0), most: 1 };
+        let pollers = Pollers::of(1);
         let first = Place::take(&pollers);
         assert!(first.is_some() && Place::take(&pollers).is_none());
         drop(first);
         assert!(Place::take(&pollers).is_some(), "a place is given back");
-        let single = Pollers { now: AtomicUsize::new(0), most: 0 };
+        let single = Pollers::of(0);
         assert!(Place::take(&single).is_none(), "one core");
     }
 
@@ -112,12 +133,12 @@ mod tests {
         let limit = Duration::from_micros(100);
         let mut busy = BusyPoll::new(Arc::default(), limit);
         assert!(!busy.soon, "nobody has come yet");
-        busy.came(limit / 2);
+        busy.came(limit / 2, || None);
         assert!(busy.soon);
-        busy.came(limit);
+        busy.came(limit, || None);
         assert!(!busy.soon);
         let mut never = BusyPoll::new(Arc::default(), Duration::ZERO);
-        never.came(Duration::ZERO);
+        never.came(Duration::ZERO, || None);
         assert!(!never.soon);
     }
 }

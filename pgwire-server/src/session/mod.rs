@@ -13,6 +13,7 @@
 //! knows a tenant's data; statements go to `sepal_database::Session`.
 
 mod auth;
+mod awake;
 mod busy_poll;
 mod cancel;
 mod copy_in;

@@ -94,7 +94,7 @@ impl Watch {
             Some(read) => read,
             None => self.input_asleep(wire, idle_until).await?,
         };
-        self.busy.came(begun.elapsed());
+        self.busy.came(begun.elapsed(), || wire.client_cpu());
         match read? {
             0 => Err(End::Gone),
             _ => Ok(()),

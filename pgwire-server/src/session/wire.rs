@@ -48,6 +48,13 @@ impl Socket {
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
     }
+
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(socket) => socket.get_ref().0,
+        }
+    }
 }
 
 /// One whole message. Its share of the budget returns when it drops.
@@ -60,6 +67,8 @@ pub struct Frame {
 /// The socket and its buffers.
 pub struct Wire {
     socket: Socket,
+    /// Whether the client is on this machine, as far as its address tells.
+    is_local: bool,
     input: BytesMut,
     pub out: BytesMut,
     /// Bytes of `out` that are sent already, while a flush is under way.
@@ -74,8 +83,10 @@ pub struct Wire {
 impl Wire {
     /// Starts with the limits of an unauthenticated client.
     pub fn new(socket: Socket, received_bytes: IntCounter, sent_bytes: IntCounter) -> Self {
+        let is_local = socket.tcp().peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
         Self {
             socket,
+            is_local,
             input: BytesMut::new(),
             out: BytesMut::new(),
             sent: 0,
@@ -89,6 +100,14 @@ impl Wire {
 
     pub fn is_tls(&self) -> bool {
         self.socket.is_tls()
+    }
+
+    /// The processor that the last packet came from, if it is this machine's (`SO_INCOMING_CPU`).
+    pub fn client_cpu(&self) -> Option<usize> {
+        if !self.is_local {
+            return None;
+        }
+        SockRef::from(self.socket.tcp()).cpu_affinity().ok()
     }
 
     /// Lets an authenticated client send more. `budget` counts KiB.

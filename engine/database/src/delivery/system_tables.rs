@@ -159,7 +159,8 @@ impl SystemTable {
 
     /// The table in a snapshot; `None` before the tenant's first definition of this family.
     pub fn find(self, snapshot: &Snapshot) -> Option<&Arc<TableVersion>> {
-        snapshot.find(SYSTEM_ENVIRONMENT, self.name())
+        // Whatever search path a session's snapshot has.
+        snapshot.find(SYSTEM_ENVIRONMENT, RelationRef { schema: Some(PUBLIC_SCHEMA), name: self.name() })
     }
 
     pub fn id(self, snapshot: &Snapshot) -> Option<TableId> {

@@ -256,7 +256,7 @@ fn note_vacuum(tenant: &OpenTenant, table: TableId, full: bool) -> Result<()> {
 /// The table of statistics itself.
 fn vacuum_statistics(tenant: &OpenTenant, pid: i32, cancel: &super::CancelToken) -> Result<()> {
     let snapshot = tenant.store.snapshot();
-    let system = snapshot.find(SYSTEM_ENVIRONMENT, "statistics").map(|version| version.def.id);
+    let system = snapshot.find(SYSTEM_ENVIRONMENT, &RelationName::qualified(PUBLIC_SCHEMA, "statistics")).map(|version| version.def.id);
     if let Some(table) = system {
         drop(snapshot);
         maintain::vacuum(tenant, table, true, pid, cancel)?;
