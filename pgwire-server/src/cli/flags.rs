@@ -76,7 +76,8 @@ pub struct ServerFlags {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections_per_tenant: Option<u32>,
-    /// How long a session waits awake for a client that comes back as soon, in microseconds; 0: never [default: 100]
+    /// How long a session waits awake for a client that comes back as soon, in microseconds, the processor of a client
+    /// on this machine with it; 0: never [default: 100]
     #[arg(long, value_name = "MICROSECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub busy_poll_us: Option<u64>,

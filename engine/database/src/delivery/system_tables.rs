@@ -30,7 +30,8 @@ use arrow::{
 };
 use sepal_storage::{Op, Snapshot, StoreError, TableVersion, TenantStore, arrow_type, stored_name};
 use sepal_types::{
-    ColumnDef, ColumnId, Constraints, Error, Result, RowId, SqlType, TableDef, TableId, UniqueDef,
+    ColumnDef, ColumnId, Constraints, Error, PUBLIC_SCHEMA, RelationRef, Result, RowId, SqlType, TableDef,
+    TableId, UniqueDef,
 };
 
 /// Where the tables are. No environment can have this name.

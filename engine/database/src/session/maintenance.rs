@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use sepal_query::sql::{Maintenance, NamedTable, Reindexed};
-use sepal_types::{ColumnDef, ColumnId, Error, Result, SqlState, TableDef, TableId};
+use sepal_types::{
+    ColumnDef, ColumnId, Error, PUBLIC_SCHEMA, RelationName, Result, SqlState, TableDef, TableId,
+};
 
 use super::{Outcome, Session, prepare::read_only_key};
 use crate::{
@@ -256,7 +258,9 @@ fn note_vacuum(tenant: &OpenTenant, table: TableId, full: bool) -> Result<()> {
 /// The table of statistics itself.
 fn vacuum_statistics(tenant: &OpenTenant, pid: i32, cancel: &super::CancelToken) -> Result<()> {
     let snapshot = tenant.store.snapshot();
-    let system = snapshot.find(SYSTEM_ENVIRONMENT, &RelationName::qualified(PUBLIC_SCHEMA, "statistics")).map(|version| version.def.id);
+    let system = snapshot
+        .find(SYSTEM_ENVIRONMENT, &RelationName::qualified(PUBLIC_SCHEMA, "statistics"))
+        .map(|version| version.def.id);
     if let Some(table) = system {
         drop(snapshot);
         maintain::vacuum(tenant, table, true, pid, cancel)?;

@@ -117,7 +117,8 @@ struct Found {
 
 /// Follows the sort key down through projections, aliases and filters to the one scan below.
 fn find(input: &LogicalPlan, sort: &SortExpr) -> Result<Option<Found>> {
-    let mut key = sort.expr.clone();
+    // Folding a constant within it has left the key under the name that it had.
+    let mut key = sort.expr.clone().unalias();
     let mut filters: Vec<Expr> = Vec::new();
     let mut plan = input;
     loop {

@@ -104,7 +104,8 @@ fn lateral(
     fields: NamedFields,
 ) -> Result<Option<Lateral>> {
     let Body { scan, skip, fetch, mut keys, filters, outputs } = body;
-    let first = keys.remove(0);
+    let mut first = keys.remove(0);
+    first.expr = first.expr.unalias();
     let Some(found) = distance(&first.expr).filter(|_| first.asc && !first.nulls_first) else {
         return Ok(None);
     };
