@@ -67,6 +67,10 @@ pub struct TopK {
     pub runtime: Runtime,
 }
 
+/// What tells two nodes apart: table, moment, column, measure, query, `k` and ties, filter, projection.
+type Identity<'a> =
+    (u32, usize, u32, &'static str, &'a Expr, (&'a Expr, bool), Option<&'a Expr>, &'a [usize]);
+
 impl TopK {
     /// The node of a `knn()` call: all columns of the table, and `distance`.
     #[expect(clippy::too_many_arguments, reason = "the arguments of knn(), resolved, one by one")]
@@ -108,7 +112,7 @@ impl TopK {
         })
     }
 
-    fn identity(&self) -> (u32, usize, u32, &'static str, &Expr, (&Expr, bool), Option<&Expr>, &[usize]) {
+    fn identity(&self) -> Identity<'_> {
         // Of one column it tells all measures apart.
         let class = self.measure.opclass();
         (

@@ -370,7 +370,9 @@ fn width(ty: &DataType) -> Option<usize> {
     match ty {
         DataType::Boolean | DataType::Null => Some(1),
         DataType::FixedSizeBinary(bytes) => usize::try_from(*bytes).ok(),
-        DataType::FixedSizeList(item, count) => Some(width(item.data_type())? * usize::try_from(*count).ok()?),
+        DataType::FixedSizeList(item, count) => {
+            Some(width(item.data_type())? * usize::try_from(*count).ok()?)
+        }
         other => other.primitive_width(),
     }
 }

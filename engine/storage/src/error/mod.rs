@@ -16,7 +16,7 @@ use thiserror::Error as ThisError;
 pub enum StoreError {
     /// A row with this key exists. `columns` and `key_text` are comma-separated, as Postgres' DETAIL shows them.
     #[error("duplicate key value violates unique constraint \"{constraint}\" of table \"{table}\"")]
-    UniqueViolation { schema: String, table: String, constraint: String, columns: String, key_text: String },
+    UniqueViolation { schema: Box<str>, table: String, constraint: String, columns: String, key_text: String },
     /// A column that is to become NOT NULL has NULLs.
     #[error("column \"{column}\" of relation \"{table}\" contains null values")]
     NullValues { table: String, column: String },
@@ -114,7 +114,7 @@ impl From<StoreError> for Error {
                 let message = format!("duplicate key value violates unique constraint \"{constraint}\"");
                 Error::new(SqlState::UniqueViolation, message)
                     .with_detail(format!("Key ({columns})=({key_text}) already exists."))
-                    .with_constraint(schema, table, constraint)
+                    .with_constraint(schema.as_ref(), table, constraint)
             }
             StoreError::NullValues { .. } => Error::new(SqlState::NotNullViolation, text),
             StoreError::WriteConflict { table } => {

@@ -29,6 +29,7 @@ pub(crate) struct Wanted {
 
 /// What a payload has besides its sequence marks.
 #[derive(Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are operations, and one is at hand at a time")]
 pub(crate) enum Record {
     Op(Op),
     /// The rows that the next op deletes from the table.

@@ -115,7 +115,7 @@ pub(super) fn violation(
         unique.columns.iter().map(|id| def.column_by_id(*id).map_or("?", |column| column.name.as_str()));
     let texts: Vec<String> = arrays.iter().map(|array| value_text(array, position as usize)).collect();
     StoreError::UniqueViolation {
-        schema: def.schema.clone(),
+        schema: def.schema.as_str().into(),
         table: def.name.clone(),
         constraint: unique.name.clone(),
         columns: names.collect::<Vec<_>>().join(", "),

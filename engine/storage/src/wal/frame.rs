@@ -2,7 +2,9 @@
 //!
 //! Written by `writer`, read by `recover`. The format is drawn in [`super`].
 
-use sepal_crypto::{Aad, Key, OpenError, SEAL_OVERHEAD_BYTES, constant_time_eq, hmac_sha256, open, seal_into};
+use sepal_crypto::{
+    Aad, Key, OpenError, SEAL_OVERHEAD_BYTES, constant_time_eq, hmac_sha256, open, seal_into,
+};
 use sepal_types::{FileId, Lsn, TenantId};
 
 pub(crate) const FRAME_HEADER_BYTES: usize = 48;
