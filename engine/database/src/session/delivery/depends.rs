@@ -101,6 +101,10 @@ impl Session {
         if readers.peek().is_none() {
             return Ok(());
         }
+        // Under its new name the table may be in a schema that is not there yet.
+        if let (Some(why), Some(pipeline)) = (moved(&old, def), readers.peek()) {
+            return Err(cannot_alter(&old, pipeline, why));
+        }
         let context = self.statement_context()?;
         // Of the definition alone: whether the rows fit it is asked where it is applied.
         // A pipeline knows no search path but the one that all begin with.
@@ -112,22 +116,27 @@ impl Session {
         };
         for pipeline in readers {
             if let Some(why) = broken(&self.tenant.engine, &context, pipeline, (&old, def)) {
-                let message =
-                    format!("cannot alter table {} because pipeline {} reads it", old.name, pipeline.name);
-                return Err(Error::new(SqlState::DependentObjectsStillExist, message)
-                    .with_detail(why)
-                    .with_hint(format!(
-                        "DROP PIPELINE {} first, and create it again afterwards.",
-                        pipeline.name
-                    )));
+                return Err(cannot_alter(&old, pipeline, why));
             }
         }
         Ok(())
     }
 }
 
+fn cannot_alter(old: &TableDef, pipeline: &PipelineDef, why: String) -> Error {
+    let message = format!("cannot alter table {} because pipeline {} reads it", old.name, pipeline.name);
+    let hint = format!("DROP PIPELINE {} first, and create it again afterwards.", pipeline.name);
+    Error::new(SqlState::DependentObjectsStillExist, message).with_detail(why).with_hint(hint)
+}
+
 fn readers(objects: &Objects, table: TableId) -> impl Iterator<Item = &PipelineDef> {
     objects.pipelines().filter(move |pipeline| pipeline.table == table)
+}
+
+/// Why no pipeline could go on.
+fn moved(old: &TableDef, new: &TableDef) -> Option<String> {
+    let moved = old.name != new.name || old.schema != new.schema;
+    moved.then(|| format!("Its query names the table {}.", old.name))
 }
 
 /// Why a pipeline could not go on.
@@ -137,9 +146,6 @@ fn broken(
     pipeline: &PipelineDef,
     (old, new): (&TableDef, &TableDef),
 ) -> Option<String> {
-    if old.name != new.name || old.schema != new.schema {
-        return Some(format!("Its query names the table {}.", old.name));
-    }
     for id in &pipeline.reads {
         let before = old.column_by_id(*id)?;
         match new.column_by_id(*id) {
