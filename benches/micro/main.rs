@@ -10,6 +10,8 @@ mod files;
 mod numbers;
 mod plugins;
 mod search;
+#[path = "../server/mod.rs"]
+mod server;
 mod wal;
 mod wire;
 

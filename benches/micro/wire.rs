@@ -7,34 +7,26 @@
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpStream},
-    sync::{Arc, OnceLock},
+    sync::OnceLock,
     thread,
 };
 
 use divan::{Bencher, counter::ItemsCount};
-use sepal_benches::connection::{Connection, Target, execution};
-use sepal_database::{Database, DatabaseOptions, Key, Scopes, TenantName};
-use sepal_pgwire_server::{
-    metrics::WireMetrics,
-    server::{Limits, ServeOptions, serve},
-};
+use sepal_benches::connection::execution;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
-    runtime::Runtime,
 };
-use tokio_util::sync::CancellationToken;
 
-use crate::files;
+use crate::{files, server::Server};
 
-const TENANT: &str = "bench";
 const CACHE_BYTES: usize = 64 << 20;
 /// BindComplete 5, DataRow with an int4 15, CommandComplete `SELECT 1` 14, ReadyForQuery 6.
 const ANSWER_BYTES: usize = 40;
 
 #[divan::bench]
 fn select_1_prepared(bencher: Bencher) {
-    let mut connection = Server::shared().connect();
+    let mut connection = shared().connect();
     connection.prepare("one", "SELECT 1").expect("Parse");
     let message = request();
     bencher.counter(ItemsCount::new(1usize)).bench_local(|| {
@@ -44,7 +36,7 @@ fn select_1_prepared(bencher: Bencher) {
 
 #[divan::bench]
 fn select_1_simple(bencher: Bencher) {
-    let mut connection = Server::shared().connect();
+    let mut connection = shared().connect();
     bencher.counter(ItemsCount::new(1usize)).bench_local(|| connection.query("SELECT 1").expect("an answer"));
 }
 
@@ -64,7 +56,7 @@ fn floor_tcp_thread(bencher: Bencher) {
 
 #[divan::bench]
 fn floor_tcp_tokio(bencher: Bencher) {
-    let runtime = &Server::shared().runtime;
+    let runtime = &shared().runtime;
     let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
     let port = listener.local_addr().expect("the port").port();
     runtime.spawn(async move {
@@ -91,47 +83,9 @@ fn request() -> Vec<u8> {
     execution("one", &[])
 }
 
-/// A server as `sepal serve` runs it, without TLS, with one tenant and one key. It ends with the process.
-struct Server {
-    runtime: Runtime,
-    target: Target,
-}
-
-impl Server {
-    fn shared() -> &'static Server {
-        static SHARED: OnceLock<Server> = OnceLock::new();
-        SHARED.get_or_init(Server::start)
-    }
-
-    fn start() -> Server {
-        // Kept: the server writes there for as long as the process lives. `files::remove` takes it away.
-        let directory = files::directory().keep();
-        let root_key = Key::random();
-        Database::init(&directory, root_key.clone()).expect("an empty directory");
-        let options = DatabaseOptions::new(directory, root_key, CACHE_BYTES);
-        let database = Database::open(options).expect("the database just made");
-        let control = database.control();
-        let name = TenantName::parse(TENANT).expect("a tenant's name");
-        let tenant = control.create_tenant(&name).expect("the first tenant");
-        let (_, token) = control
-            .create_key(tenant.id, None, Scopes::READ_WRITE, "micro", None)
-            .expect("a key of the tenant just made");
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
-        let port = listener.local_addr().expect("the port").port();
-        let options = ServeOptions {
-            tls: None,
-            insecure_plaintext: true,
-            limits: Limits::default(),
-            shutdown: CancellationToken::new(),
-        };
-        let metrics = WireMetrics::register(&prometheus::Registry::new()).expect("an empty registry");
-        let target = Target::local(port, TENANT, token.expose(), "default");
-        runtime.spawn(serve(listener, Arc::clone(&database), options, Arc::new(metrics)));
-        Server { runtime, target }
-    }
-
-    fn connect(&self) -> Connection {
-        Connection::open(&self.target).expect("a login with the key just made")
-    }
+/// One for all.
+fn shared() -> &'static Server {
+    static SHARED: OnceLock<Server> = OnceLock::new();
+    // Kept: the server writes there for as long as the process lives. `files::remove` takes it away.
+    SHARED.get_or_init(|| Server::start(&files::directory().keep(), CACHE_BYTES))
 }

@@ -1,12 +1,22 @@
-//! What sealing costs: rows into a store and out of it again, as the engine does it, with nothing else around.
+//! What sealing costs: rows into a database and out of it again, as its users do it, and as the engine alone does it.
 //!
 //! `benches/compare/sealing.py` builds this twice, once with the feature `null-cipher`, runs both in turns and prints the
-//! ratio. Alone it prints one JSON object: seconds of ingest (commits to the log, then a checkpoint to segments) and
-//! of a scan (the store opened anew, every column read from its file, none from a cache).
+//! ratio. Alone it prints one JSON object of seconds. Over the wire, against a server in this process: `copy_in` (COPY
+//! BINARY into an empty table, then CHECKPOINT), `copy_out` (COPY BINARY of all rows) and `scan` (the nearest by an exact
+//! search of all rows). By the storage engine with nothing else around: `store_in` (commits to the log, then a checkpoint
+//! to segments) and `store_out` (every column). Whatever is read is read from files: no cache holds it.
 //!
 //! `SEPAL_BENCH_DIR`: where to write; on tmpfs an fsync costs nothing. `cargo bench` passes `--bench`, which is ignored.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+#[path = "../server/mod.rs"]
+mod server;
+mod wire;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use arrow::{
     array::{Array, ArrayRef, FixedSizeListArray, Float32Array, Int64Array, StringArray},
@@ -23,14 +33,37 @@ const COMMITS: usize = 40;
 
 fn main() {
     let root = std::env::var_os("SEPAL_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-    let dir = tempfile::tempdir_in(root).expect("SEPAL_BENCH_DIR can be written");
+    let dir = || tempfile::tempdir_in(&root).expect("SEPAL_BENCH_DIR can be written");
+    let stored = store(dir().path());
+    let times = wire::run(dir().path());
+    println!(
+        "{{\"rows\":{},\"bytes\":{},\"sealed\":{},\"copy_in\":{:.4},\"copy_out\":{:.4},\"scan\":{:.4},\
+         \"store_in\":{:.4},\"store_out\":{:.4}}}",
+        ROWS_A_COMMIT * COMMITS,
+        stored.bytes,
+        !cfg!(feature = "null-cipher"),
+        times.copy_in,
+        times.copy_out,
+        times.scan,
+        stored.ingest,
+        stored.read,
+    );
+}
+
+/// Seconds, and the bytes that came out.
+struct Stored {
+    ingest: f64,
+    read: f64,
+    bytes: usize,
+}
+
+fn store(dir: &Path) -> Stored {
     let key = Key::random();
     let batches: Vec<RecordBatch> = (0..COMMITS).map(batch).collect();
     // Nothing is kept between reads.
     let options = || StoreOptions::new(ColumnCache::new(0));
 
-    let store =
-        TenantStore::create(dir.path(), TenantId([1; 16]), key.clone(), options()).expect("a new store");
+    let store = TenantStore::create(dir, TenantId([1; 16]), key.clone(), options()).expect("a new store");
     store.commit(&store.snapshot(), vec![Op::CreateTable(table())]).expect("a table");
     let began = Instant::now();
     for rows in batches {
@@ -43,22 +76,18 @@ fn main() {
     store.close().expect("a store that closes");
     drop(store);
 
-    let store = TenantStore::open(dir.path(), TenantId([1; 16]), key, options()).expect("the store again");
+    let store = TenantStore::open(dir, TenantId([1; 16]), key, options()).expect("the store again");
     let began = Instant::now();
     let snapshot = store.snapshot();
     let version = snapshot.table(TableId(1)).expect("the table");
+    assert_eq!(version.live_rows(), (ROWS_A_COMMIT * COMMITS) as u64, "every row is there");
     let mut bytes = 0;
     for reference in &version.chunks {
         for column in &version.def.columns {
             bytes += reference.chunk.column(column).expect("a column").get_array_memory_size();
         }
     }
-    let scan = began.elapsed().as_secs_f64();
-    println!(
-        "{{\"rows\":{},\"bytes\":{bytes},\"ingest_s\":{ingest:.4},\"scan_s\":{scan:.4},\"sealed\":{}}}",
-        version.live_rows(),
-        !cfg!(feature = "null-cipher")
-    );
+    Stored { ingest, read: began.elapsed().as_secs_f64(), bytes }
 }
 
 /// `id bigint, body text, embedding vector(384)`.
@@ -94,12 +123,8 @@ fn table() -> TableDef {
 fn batch(number: usize) -> RecordBatch {
     let first = number * ROWS_A_COMMIT;
     let ids = Int64Array::from_iter_values((first..first + ROWS_A_COMMIT).map(|id| id as i64));
-    let texts =
-        (first..first + ROWS_A_COMMIT).map(|id| format!("row {id}, of which there is something to say"));
-    let bodies = StringArray::from_iter_values(texts);
-    // Numbers as embeddings are: no two alike, nothing that compresses.
-    let floats = (0..ROWS_A_COMMIT * usize::from(DIM))
-        .map(|place| ((first + place) as u32).wrapping_mul(2_654_435_761) as f32 / u32::MAX as f32);
+    let bodies = StringArray::from_iter_values((first..first + ROWS_A_COMMIT).map(body));
+    let floats = (first..first + ROWS_A_COMMIT).flat_map(vector);
     let values: ArrayRef = Arc::new(Float32Array::from_iter_values(floats));
     let DataType::FixedSizeList(item, width) = arrow_type(&SqlType::Vector(Some(DIM))) else {
         panic!("a vector is a list of fixed size");
@@ -113,4 +138,16 @@ fn batch(number: usize) -> RecordBatch {
         .collect();
     let arrays = columns.into_iter().map(|(_, array)| array).collect();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).expect("columns of one length")
+}
+
+/// What a row says.
+fn body(id: usize) -> String {
+    format!("row {id}, of which there is something to say")
+}
+
+/// Numbers as embeddings are: hardly two alike, nothing that compresses.
+fn vector(id: usize) -> impl Iterator<Item = f32> {
+    let first = id * usize::from(DIM);
+    (first..first + usize::from(DIM))
+        .map(|place| (place as u32).wrapping_mul(2_654_435_761) as f32 / u32::MAX as f32)
 }

@@ -203,10 +203,23 @@ impl Connection {
         loop {
             let (kind, body) = self.message()?;
             if kind == b'C' {
-                let tag = String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(body)).into_owned();
-                rows = tag.rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0);
+                rows = rows_of(body);
             } else if kind == b'Z' {
                 return Ok(rows);
+            }
+        }
+    }
+
+    /// COPY … TO STDOUT; the number of rows. `data` gets each CopyData's body.
+    pub fn copy_out(&mut self, sql: &str, mut data: impl FnMut(&[u8])) -> Result<u64, Failure> {
+        self.send(&frame(b'Q', &[sql.as_bytes(), &[0]].concat()))?;
+        let mut rows = 0;
+        loop {
+            match self.message()? {
+                (b'd', body) => data(body),
+                (b'C', body) => rows = rows_of(body),
+                (b'Z', _) => return Ok(rows),
+                _ => {}
             }
         }
     }
@@ -265,6 +278,12 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// The number that a CommandComplete ends in.
+fn rows_of(body: &[u8]) -> u64 {
+    let tag = String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(body));
+    tag.rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
 /// Bind with binary parameters and binary results, Execute, Sync: one message to send over and over.

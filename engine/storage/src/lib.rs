@@ -71,6 +71,7 @@ mod history;
 mod manifest;
 mod ops;
 mod paths;
+mod pieces;
 mod planted;
 mod random;
 mod repair;

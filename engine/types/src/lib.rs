@@ -2,7 +2,8 @@
 //! the clock and the calendar.
 //!
 //! Every other crate speaks these words. Nothing here does I/O, is async, or knows a cipher, and nothing
-//! here imports another crate of ours, nor Arrow.
+//! here imports another crate of ours, nor Arrow. What the kernel is told of large memory is here too, because two
+//! crates say it.
 
 mod bit;
 mod calendar;
@@ -12,6 +13,7 @@ mod definition;
 mod error;
 mod float;
 mod ids;
+mod large_memory;
 pub mod limits;
 mod metric;
 mod name;
@@ -32,6 +34,7 @@ pub use definition::{
 pub use error::{Error, ErrorKind, Result, SqlState, Violated};
 pub use float::{format_float4, format_float8};
 pub use ids::{ColumnId, FileId, LogEnd, Lsn, RowId, TableId, TenantId};
+pub use large_memory::{HUGE_PAGE_BYTES, advise_large};
 pub use metric::{BitMetric, Measure, Metric};
 pub use name::{PUBLIC_SCHEMA, RelationName, RelationRef, SearchPath};
 pub use sequence::SequenceDef;

@@ -27,7 +27,7 @@ use std::{
 
 use sepal_benches::{Failure, flags::Flags};
 use sepal_index::{BuildParams, VectorIndex, build, kernel_level, open};
-use sepal_types::{Metric, VectorIndexOptions};
+use sepal_types::{Metric, VectorIndexOptions, advise_large};
 use serde_json::{Value, json};
 
 use crate::measure::Workload;
@@ -123,7 +123,9 @@ fn floats(path: &str, dim: usize) -> Result<Vec<f32>, Failure> {
     }
     let mut reader = BufReader::with_capacity(READ_BYTES, file);
     let mut row = vec![0; 4 * dim];
-    let mut out = Vec::with_capacity(length / 4);
+    let mut out = Vec::<f32>::with_capacity(length / 4);
+    // As `storage` keeps decoded columns.
+    advise_large(out.as_ptr().cast(), length);
     for _ in 0..length / row.len() {
         reader.read_exact(&mut row)?;
         out.extend(

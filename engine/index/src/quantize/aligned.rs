@@ -9,14 +9,13 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 
+use sepal_types::{HUGE_PAGE_BYTES, advise_large};
+
 use crate::IndexError;
 use crate::prefetch::prefetch_lines;
 
 /// Two cache lines: x86 fetches lines in pairs, and some cores for aarch64 have lines of this size.
 const LINE_PAIR: usize = 128;
-/// A huge page of x86-64, and of aarch64 where pages are 4 KiB. Smaller buffers are left on ordinary pages: they would
-/// waste most of one.
-const HUGE_PAGE: usize = 2 << 20;
 
 /// Types for which all-zero bytes are a value and that need no drop.
 ///
@@ -49,14 +48,13 @@ impl<T: Plain> Aligned<T> {
     pub(crate) fn zeroed(len: usize) -> Result<Self, IndexError> {
         let too_much = || IndexError::Resources(format!("{len} × {} bytes of memory", size_of::<T>()));
         let bytes = len.checked_mul(size_of::<T>()).ok_or_else(too_much)?.max(1);
-        let huge = bytes >= 2 * HUGE_PAGE;
-        let align = if huge { HUGE_PAGE } else { LINE_PAIR };
+        // Smaller ones are left on ordinary pages: they would waste most of a huge one.
+        let align = if bytes >= 2 * HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { LINE_PAIR };
         let layout = Layout::from_size_align(bytes, align).map_err(|_| too_much())?;
         // SAFETY: the layout's size is not zero.
         let start = NonNull::new(unsafe { alloc(layout) }).ok_or_else(too_much)?;
-        if huge {
-            advise(start, bytes);
-        }
+        // Codes tell much about the vectors: they stay out of core dumps, too.
+        advise_large(start.as_ptr(), bytes);
         // After the advice: the first touch decides which page size is used.
         // SAFETY: `bytes` bytes were just allocated at `start`.
         unsafe { start.write_bytes(0, bytes) };
@@ -93,22 +91,6 @@ impl<T: Plain> Drop for Aligned<T> {
         unsafe { dealloc(self.start.as_ptr().cast(), self.layout) }
     }
 }
-
-/// Asks for huge pages, and to be left out of core dumps: codes tell much about the vectors. Both are wishes;
-/// a kernel that refuses them changes nothing but speed.
-#[cfg(target_os = "linux")]
-fn advise(start: NonNull<u8>, bytes: usize) {
-    let whole = bytes / HUGE_PAGE * HUGE_PAGE;
-    // SAFETY: the range lies inside our allocation, starts on a page, and neither advice changes its
-    // contents.
-    unsafe {
-        libc::madvise(start.as_ptr().cast(), whole, libc::MADV_HUGEPAGE);
-        libc::madvise(start.as_ptr().cast(), whole, libc::MADV_DONTDUMP);
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn advise(_start: NonNull<u8>, _bytes: usize) {}
 
 /// Starts loading `count` elements from `start` on.
 #[inline(always)]

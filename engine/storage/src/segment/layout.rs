@@ -45,7 +45,7 @@ use crate::arrow_types::{bit_type, is_sparse_item, vector_kind};
 const MAX_ROW_GROUP_ROWS: usize = 1 << 20;
 /// parquet-rs holds a row group in memory until it is complete, and writes nothing meanwhile: one this small is on its
 /// way to the medium while the next one is encoded and sealed.
-const MAX_ROW_GROUP_BYTES: usize = 32 << 20;
+pub(super) const MAX_ROW_GROUP_BYTES: usize = 16 << 20;
 /// Pages of this many vectors decode fastest; Parquet's encryption allows 32,767 pages per column and row group.
 pub(crate) const VECTORS_PER_PAGE: usize = 64;
 const INTERVAL_BYTES: i32 = 16;

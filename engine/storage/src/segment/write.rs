@@ -25,6 +25,7 @@ use crate::{
     chunk,
     disk::{Disk, NewFile, io_error},
     paths::show,
+    pieces::{self, Pieces},
     row_bytes::array_bytes,
 };
 
@@ -46,6 +47,9 @@ pub(crate) struct Written {
 const ROWS_AT_ONCE: usize = 1024;
 /// A file is synced so often: the log's next sync does not wait for a gigabyte of it.
 const UNSYNCED_BYTES: u64 = 32 << 20;
+/// As many pieces as a row group has: parquet-rs hands it over at once, and encodes and seals the next one while these
+/// are written.
+const AHEAD: usize = layout::MAX_ROW_GROUP_BYTES.div_ceil(pieces::PIECE_BYTES);
 
 /// Writes the live rows of `inputs`, no faster than `pace` lets it; `None`, and no file, when none lives. The file's
 /// bytes are durable on return, its name is not.
@@ -188,6 +192,11 @@ fn schema(def: &TableDef, parts: &[Part]) -> Arc<Schema> {
 }
 
 impl Gathered {
+    /// In memory, about.
+    fn bytes(&self) -> usize {
+        self.parts.iter().flat_map(|part| &part.arrays).map(|array| array_bytes(array.as_ref())).sum()
+    }
+
     /// What a segment has stored, as it is.
     pub(super) fn stored(rows: RecordBatch) -> Result<Self, StoreError> {
         let bug = || StoreError::Bug("a segment does not begin with its row ids".to_owned());
@@ -232,15 +241,39 @@ pub(super) fn write_file(
     gathered: &Gathered,
     pace: &dyn Pace,
 ) -> Result<Written, StoreError> {
-    // Parquet's errors wrap the file's; the file's own, kept aside, tells a full device from a bug.
-    let failed = |error: parquet::errors::ParquetError| parquet_error(path, error);
+    let mut file = PacedFile { file: disk.stream("segment", path)?, pace, unsynced: 0 };
+    let ahead = if gathered.bytes() < pieces::APART_BYTES { 0 } else { AHEAD };
+    let encoded = pieces::made_and_written(
+        ahead,
+        |out| encode(out, path, identity, gathered),
+        |piece| {
+            check(pace)?;
+            file.write_all(piece).map_err(|error| io_error("write", path, &error))
+        },
+    );
+    let (plain_bytes, variable_bytes) = encoded??;
+    let bytes = file.file.finish()?;
+    let Gathered { rows, first_row, last_row, .. } = *gathered;
+    Ok(Written { rows, first_row, last_row, bytes, plain_bytes, variable_bytes })
+}
+
+/// Encodes and seals the rows. Gives the arrays' bytes, and of them those of columns whose values vary in length.
+fn encode(
+    out: &mut Pieces<'_>,
+    path: &Path,
+    identity: &Identity,
+    gathered: &Gathered,
+) -> Result<(u64, u64), StoreError> {
+    let failed = |error: parquet::errors::ParquetError| StoreError::Io {
+        action: "write",
+        file: show(path),
+        why: error.to_string(),
+    };
     let properties = layout::writer_properties(&gathered.schema, identity).map_err(failed)?;
-    let file = PacedFile { file: disk.stream("segment", path)?, pace, unsynced: 0 };
     let mut writer =
-        ArrowWriter::try_new(file, Arc::clone(&gathered.schema), Some(properties)).map_err(failed)?;
+        ArrowWriter::try_new(out, Arc::clone(&gathered.schema), Some(properties)).map_err(failed)?;
     let (mut plain_bytes, mut variable_bytes) = (0, 0);
     for batch in gathered.batches() {
-        check(pace)?;
         let batch = batch?;
         for array in batch.columns() {
             let bytes = array_bytes(array.as_ref()) as u64;
@@ -249,10 +282,8 @@ pub(super) fn write_file(
         }
         writer.write(&batch).map_err(failed)?;
     }
-    let file = writer.into_inner().map_err(failed)?;
-    let bytes = file.file.finish()?;
-    let Gathered { rows, first_row, last_row, .. } = *gathered;
-    Ok(Written { rows, first_row, last_row, bytes, plain_bytes, variable_bytes })
+    writer.close().map_err(failed)?;
+    Ok((plain_bytes, variable_bytes))
 }
 
 fn check(pace: &dyn Pace) -> Result<(), StoreError> {
@@ -282,16 +313,4 @@ impl Write for PacedFile<'_> {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
-}
-
-fn parquet_error(path: &Path, error: parquet::errors::ParquetError) -> StoreError {
-    use std::error::Error;
-    let mut source = error.source();
-    while let Some(inner) = source {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            return io_error("write", path, io);
-        }
-        source = inner.source();
-    }
-    StoreError::Io { action: "write", file: show(path), why: error.to_string() }
 }

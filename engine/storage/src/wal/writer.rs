@@ -17,12 +17,12 @@ use super::{
 use crate::{
     disk::{Disk, File, PublishError},
     paths::Paths,
+    pieces::{self, APART_BYTES, PIECE_BYTES},
     planted::{self, Bug},
 };
 
-/// Frames gather up to this size before they are written: the medium works on one piece while the next is sealed, and
-/// a piece is still in the processor's cache when it is written.
-const WRITE_BYTES: usize = 1 << 20;
+/// Pieces of a large commit that may be sealed and not yet written.
+const AHEAD: usize = 4;
 
 /// Where a new log file begins.
 #[derive(Clone, Copy, Debug)]
@@ -120,33 +120,47 @@ impl WalFile {
 
     /// Seals a commit's payload into frames. They may still be in memory on return.
     pub(crate) fn append(&mut self, lsn: Lsn, parts: &[Buffer]) -> io::Result<()> {
-        let mut left: usize = parts.iter().map(Buffer::len).sum();
-        let mut index = 0;
-        let mut scratch = std::mem::take(&mut self.scratch);
-        for part in parts {
-            let mut bytes = part.as_slice();
-            while !bytes.is_empty() {
-                // A frame that lies within one part is sealed from there; only frames across parts are gathered.
-                let direct = scratch.is_empty() && (bytes.len() >= MAX_PAYLOAD_BYTES || bytes.len() == left);
-                let take = bytes.len().min(MAX_PAYLOAD_BYTES - scratch.len());
-                let (now, rest) = bytes.split_at(take);
-                bytes = rest;
-                left -= take;
-                if direct {
-                    self.frame(lsn, index, left == 0, now)?;
-                    index += 1;
-                    continue;
-                }
-                scratch.extend_from_slice(now);
-                if scratch.len() == MAX_PAYLOAD_BYTES || left == 0 {
-                    self.frame(lsn, index, left == 0, &scratch)?;
-                    index += 1;
-                    scratch.clear();
-                }
-            }
+        if parts.iter().map(Buffer::len).sum::<usize>() >= APART_BYTES {
+            return self.append_large(lsn, parts);
         }
-        self.scratch = scratch;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut seal = self.sealer(lsn);
+        let appended = for_each_payload(parts, &mut scratch, |payload, last| {
+            seal.append(&self.key, payload, last, &mut self.out);
+            Ok(())
+        });
+        (self.tag, self.scratch) = (seal.tag, scratch);
+        appended?;
+        let (from, bytes) = (self.length, self.out.len());
+        if bytes >= PIECE_BYTES {
+            self.flush()?;
+            self.file.start_writeback(from, bytes);
+        }
         Ok(())
+    }
+
+    /// The same: one frame is sealed while the one before it is written.
+    fn append_large(&mut self, lsn: Lsn, parts: &[Buffer]) -> io::Result<()> {
+        self.flush()?;
+        let mut seal = self.sealer(lsn);
+        let Self { disk, file, length, key, scratch, .. } = &mut *self;
+        let sealed = pieces::made_and_written(
+            AHEAD,
+            |pieces| {
+                for_each_payload(parts, scratch, |payload, last| {
+                    seal.append(key, payload, last, pieces.buffer());
+                    pieces.hand_over()
+                })
+            },
+            |piece| {
+                disk.write_at("wal", file, piece, *length)?;
+                file.start_writeback(*length, piece.len());
+                *length += piece.len() as u64;
+                Ok(())
+            },
+        );
+        self.tag = seal.tag;
+        sealed?
     }
 
     /// Whether something durable has no marker behind it.
@@ -170,7 +184,7 @@ impl WalFile {
             self.length += self.out.len() as u64;
             self.out.clear();
             // One large commit must not keep its buffer for ever.
-            self.out.shrink_to(WRITE_BYTES + MAX_PAYLOAD_BYTES * 2);
+            self.out.shrink_to(PIECE_BYTES + MAX_PAYLOAD_BYTES * 2);
         }
         Ok(())
     }
@@ -200,15 +214,60 @@ impl WalFile {
         self.disk.sync("wal", &self.file)
     }
 
-    fn frame(&mut self, lsn: Lsn, index: u32, last: bool, payload: &[u8]) -> io::Result<()> {
-        let place = Place { lsn, index, last, synced: self.synced.0 };
+    /// Of the frames of a commit that follows all that was appended.
+    const fn sealer(&self, lsn: Lsn) -> Sealer {
         let offset = self.length + self.out.len() as u64;
-        self.tag = self.key.append(place, offset, &self.tag, payload, &mut self.out);
-        if self.out.len() >= WRITE_BYTES {
-            let (from, bytes) = (self.length, self.out.len());
-            self.flush()?;
-            self.file.start_writeback(from, bytes);
-        }
-        Ok(())
+        Sealer { lsn, index: 0, synced: self.synced.0, offset, tag: self.tag }
     }
+}
+
+/// Where the next frame of a commit stands.
+struct Sealer {
+    lsn: Lsn,
+    index: u32,
+    synced: u64,
+    /// In the file.
+    offset: u64,
+    /// What the frame before it ends with.
+    tag: Tag,
+}
+
+impl Sealer {
+    fn append(&mut self, key: &FrameKey, payload: &[u8], last: bool, out: &mut Vec<u8>) {
+        let place = Place { lsn: self.lsn, index: self.index, last, synced: self.synced };
+        let before = out.len();
+        self.tag = key.append(place, self.offset, &self.tag, payload, out);
+        self.offset += (out.len() - before) as u64;
+        self.index += 1;
+    }
+}
+
+/// Calls `frame` with the payload of each frame, and with whether it is the last.
+fn for_each_payload(
+    parts: &[Buffer],
+    scratch: &mut Vec<u8>,
+    mut frame: impl FnMut(&[u8], bool) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut left: usize = parts.iter().map(Buffer::len).sum();
+    scratch.clear();
+    for part in parts {
+        let mut bytes = part.as_slice();
+        while !bytes.is_empty() {
+            // A frame that lies within one part is sealed from there; only frames across parts are gathered.
+            let direct = scratch.is_empty() && (bytes.len() >= MAX_PAYLOAD_BYTES || bytes.len() == left);
+            let (now, rest) = bytes.split_at(bytes.len().min(MAX_PAYLOAD_BYTES - scratch.len()));
+            bytes = rest;
+            left -= now.len();
+            if direct {
+                frame(now, left == 0)?;
+                continue;
+            }
+            scratch.extend_from_slice(now);
+            if scratch.len() == MAX_PAYLOAD_BYTES || left == 0 {
+                frame(scratch, left == 0)?;
+                scratch.clear();
+            }
+        }
+    }
+    Ok(())
 }

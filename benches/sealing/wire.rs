@@ -1,0 +1,76 @@
+//! The same rows over the wire: into a server in this process, and out again.
+//!
+//! Called by `main`. The server keeps no columns in memory, so that whoever reads opens what is sealed.
+
+use std::{path::Path, time::Instant};
+
+use sepal_benches::connection::Connection;
+
+use crate::{COMMITS, DIM, ROWS_A_COMMIT, body, server::Server, vector};
+
+/// Less than any column.
+const CACHE_BYTES: usize = 1 << 10;
+/// Of one CopyData message.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Seconds.
+pub struct Times {
+    pub copy_in: f64,
+    pub copy_out: f64,
+    pub scan: f64,
+}
+
+pub fn run(dir: &Path) -> Times {
+    let rows = (ROWS_A_COMMIT * COMMITS) as u64;
+    let file = binary();
+    let server = Server::start(dir, CACHE_BYTES);
+    let mut connection = server.connect();
+    let create = format!("CREATE TABLE items (id bigint, body text, embedding vector({DIM}))");
+    connection.query(&create).expect("a table");
+    let copy_in = timed(&mut connection, |connection| {
+        let copy = "COPY items FROM STDIN (FORMAT binary)";
+        let copied = connection.copy_in(copy, file.chunks(CHUNK_BYTES)).expect("COPY FROM");
+        assert_eq!(copied, rows, "every row is in");
+        connection.query("CHECKPOINT").expect("a checkpoint");
+    });
+    let copy_out = timed(&mut connection, |connection| {
+        let (mut bytes, mut ended) = (0, 0);
+        let copied = connection.copy_out("COPY items TO STDOUT (FORMAT binary)", |data| bytes += data.len());
+        ended += copied.expect("COPY TO");
+        assert_eq!((ended, bytes), (rows, file.len()), "every row is out, as it came in");
+    });
+    let numbers: Vec<String> = vector(7).map(|number| number.to_string()).collect();
+    let nearest = format!("SELECT id FROM items ORDER BY embedding <-> '[{}]' LIMIT 10", numbers.join(","));
+    let scan = timed(&mut connection, |connection| {
+        let found = connection.value(&nearest).expect("a search");
+        assert_eq!(found.as_deref(), Some("7"), "a row is nearest to itself");
+    });
+    Times { copy_in, copy_out, scan }
+}
+
+fn timed(connection: &mut Connection, work: impl FnOnce(&mut Connection)) -> f64 {
+    let began = Instant::now();
+    work(connection);
+    began.elapsed().as_secs_f64()
+}
+
+/// The rows as COPY BINARY has them, pgvector's among them: dimensions i16, unused i16, then the elements.
+fn binary() -> Vec<u8> {
+    let mut out = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
+    let field =
+        |out: &mut Vec<u8>, bytes: usize| out.extend(u32::try_from(bytes).expect("a field").to_be_bytes());
+    for id in 0..ROWS_A_COMMIT * COMMITS {
+        out.extend(3_i16.to_be_bytes());
+        field(&mut out, 8);
+        out.extend((id as u64).to_be_bytes());
+        let body = body(id);
+        field(&mut out, body.len());
+        out.extend(body.as_bytes());
+        field(&mut out, 4 + 4 * usize::from(DIM));
+        out.extend(DIM.to_be_bytes());
+        out.extend([0, 0]);
+        vector(id).for_each(|number| out.extend(number.to_be_bytes()));
+    }
+    out.extend((-1_i16).to_be_bytes());
+    out
+}
