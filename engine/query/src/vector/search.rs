@@ -13,7 +13,7 @@ use sepal_types::{ColumnDef, Error, Measure, Metric, Result, TableId, VectorInde
 use super::{
     ChunkIndex, IndexCache,
     filter::Selected,
-    picked::{Picked, Picking, is_larger_than_memory, nearest_of, pick},
+    picked::{Picked, Picking, fetches, nearest_of, pick},
 };
 use crate::{context::SearchSettings, output::vector_kind};
 
@@ -143,7 +143,7 @@ pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) ->
         .then(|| usable_index(search.version, search.column, search.measure()))
         .flatten()
         .map(|(id, _)| id);
-    let index = index.map(|id| Index { id, indexes, fetches: is_larger_than_memory(search) });
+    let index = index.map(|id| Index { id, indexes, fetches: fetches(search) });
     let (mut segments, mut named) = (Vec::with_capacity(search.version.chunks.len()), Vec::new());
     for (number, reference) in (0..).zip(&search.version.chunks) {
         segments.extend(Segment::of(search, index.as_ref(), (number, reference), &mut named, searched)?);
