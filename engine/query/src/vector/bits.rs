@@ -16,7 +16,7 @@ use sepal_types::{BitMetric, ColumnDef, Error, Measure, Result, TableId};
 use super::{
     Hit, IndexCache, Searched,
     filter::Selected,
-    search::{Predicate, elements, usable_index, without_deleted},
+    search::{Predicate, elements, qualifying, usable_index},
 };
 use crate::context::SearchSettings;
 
@@ -62,14 +62,7 @@ pub(super) fn search_bits(
         chunks.iter_mut().flat_map(|chunk| std::mem::take(&mut chunk.found)).collect();
     found.sort_unstable();
     found.truncate(search.k);
-    let mut hits: Vec<Hit> = found
-        .into_iter()
-        .map(|Found { neighbor, part }| Hit {
-            chunk: part as usize,
-            position: neighbor.position,
-            distance: Some(neighbor.distance),
-        })
-        .collect();
+    let mut hits: Vec<Hit> = found.into_iter().map(Hit::from).collect();
     for (number, chunk) in chunks.iter().enumerate() {
         let missing = search.k - hits.len();
         let rows = search.version.chunks[number].chunk.rows();
@@ -90,11 +83,7 @@ impl BitSearch<'_> {
         index: Option<(TableId, &IndexCache)>,
         searched: &mut Searched,
     ) -> Result<Searching> {
-        let passing = match self.predicate {
-            Some(predicate) => predicate(number as usize, reference)?,
-            None => None,
-        };
-        let qualifying = without_deleted(reference, passing.and_then(Selected::unless_all));
+        let qualifying = qualifying(self.predicate, number, reference)?;
         let opened = match (index, self.column.ty.dimensions()) {
             (Some((id, indexes)), Some(dim)) => {
                 let all_bytes = || self.version.index_bytes(id).unwrap_or(0);

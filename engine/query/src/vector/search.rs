@@ -26,6 +26,13 @@ pub struct Hit {
     pub distance: Option<f64>,
 }
 
+impl From<Found> for Hit {
+    fn from(found: Found) -> Self {
+        let Found { neighbor, part } = found;
+        Self { chunk: part as usize, position: neighbor.position, distance: Some(neighbor.distance) }
+    }
+}
+
 /// Rows of one chunk that a predicate lets through; `None` when all pass.
 pub type Predicate<'a> = dyn Fn(usize, &ChunkRef) -> Result<Option<Selected>> + 'a;
 
@@ -157,14 +164,7 @@ pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) ->
         found.sort_unstable();
         found.truncate(search.k);
     }
-    let mut hits: Vec<Hit> = found
-        .into_iter()
-        .map(|Found { neighbor, part }| Hit {
-            chunk: part as usize,
-            position: neighbor.position,
-            distance: Some(neighbor.distance),
-        })
-        .collect();
+    let mut hits: Vec<Hit> = found.into_iter().map(Hit::from).collect();
     for segment in &segments {
         hits.extend(segment.nulls().take(search.k - hits.len()));
     }
@@ -203,7 +203,8 @@ impl Segment {
         named: &mut Vec<(u32, Candidates)>,
         searched: &mut Searched,
     ) -> Result<Option<Self>> {
-        let (rows, qualifying) = (reference.chunk.rows() as usize, qualifying(search, number, reference)?);
+        let rows = reference.chunk.rows() as usize;
+        let qualifying = qualifying(search.predicate, number, reference)?;
         searched.rows += rows as u64;
         let mut opened = None;
         if let (Some(Index { id, indexes, fetches }), Some(dim)) = (index, search.column.ty.dimensions()) {
@@ -277,8 +278,12 @@ impl Segment {
 }
 
 /// The rows that are not deleted and pass the predicate; `None` when all do.
-fn qualifying(search: &Search, number: u32, reference: &ChunkRef) -> Result<Option<Selected>> {
-    let passing = match search.predicate {
+pub(super) fn qualifying(
+    predicate: Option<&Predicate<'_>>,
+    number: u32,
+    reference: &ChunkRef,
+) -> Result<Option<Selected>> {
+    let passing = match predicate {
         Some(predicate) => predicate(number as usize, reference)?,
         None => None,
     };
