@@ -106,11 +106,6 @@ impl Filter {
         Self { schema: Arc::new(masked(table, &reads)), predicate, reads, identity, conjuncts }
     }
 
-    /// Whether the predicate reads the table's column at this place.
-    pub fn reads(&self, place: usize) -> bool {
-        self.reads.get(place).is_some_and(|read| *read)
-    }
-
     pub fn predicate(&self) -> &Arc<dyn PhysicalExpr> {
         &self.predicate
     }
