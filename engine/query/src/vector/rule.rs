@@ -117,8 +117,7 @@ struct Found {
 
 /// Follows the sort key down through projections, aliases and filters to the one scan below.
 fn find(input: &LogicalPlan, sort: &SortExpr) -> Result<Option<Found>> {
-    // Folding a constant within it has left the key under the name that it had.
-    let mut key = sort.expr.clone().unalias();
+    let mut key = sort.expr.clone();
     let mut filters: Vec<Expr> = Vec::new();
     let mut plan = input;
     loop {
@@ -193,7 +192,7 @@ pub(super) struct Distance<'a> {
 
 /// A sort key taken apart, where only one side names a column of the level it stands on.
 pub(super) fn distance(key: &Expr) -> Option<Distance<'_>> {
-    let Expr::ScalarFunction(call) = key else {
+    let Expr::ScalarFunction(call) = unnamed(key) else {
         return None;
     };
     let metric = metric_of_function(&call.func)?;
@@ -204,6 +203,14 @@ pub(super) fn distance(key: &Expr) -> Option<Distance<'_>> {
         _ => return None,
     };
     Some(Distance { column, metric, query })
+}
+
+/// A sort key without its name: folding a constant within it leaves it under the one that it had.
+pub(super) fn unnamed(key: &Expr) -> &Expr {
+    match key {
+        Expr::Alias(alias) => unnamed(&alias.expr),
+        key => key,
+    }
 }
 
 /// The column of a scanned table that can be searched for `query`.

@@ -104,8 +104,7 @@ fn lateral(
     fields: NamedFields,
 ) -> Result<Option<Lateral>> {
     let Body { scan, skip, fetch, mut keys, filters, outputs } = body;
-    let mut first = keys.remove(0);
-    first.expr = first.expr.unalias();
+    let first = keys.remove(0);
     let Some(found) = distance(&first.expr).filter(|_| first.asc && !first.nulls_first) else {
         return Ok(None);
     };
