@@ -15,7 +15,7 @@ use sepal_types::{BitMetric, ColumnDef, Error, Measure, Result, TableId};
 
 use super::{
     Hit, IndexCache, Searched,
-    filter::Selected,
+    filter::{Selected, valued},
     search::{Predicate, elements, qualifying, usable_index},
 };
 use crate::context::SearchSettings;
@@ -56,7 +56,7 @@ pub(super) fn search_bits(
     let index = index.map(|(id, _)| id);
     let mut chunks = Vec::with_capacity(search.version.chunks.len());
     for (number, reference) in (0..).zip(&search.version.chunks) {
-        chunks.push(search.chunk(number, reference, index.map(|id| (id, indexes)), searched)?);
+        chunks.push(search.chunk((number, reference), index, indexes, searched)?);
     }
     let mut found: Vec<Found> =
         chunks.iter_mut().flat_map(|chunk| std::mem::take(&mut chunk.found)).collect();
@@ -78,14 +78,14 @@ pub(super) fn search_bits(
 impl BitSearch<'_> {
     fn chunk(
         &self,
-        number: u32,
-        reference: &ChunkRef,
-        index: Option<(TableId, &IndexCache)>,
+        (number, reference): (u32, &ChunkRef),
+        index: Option<TableId>,
+        indexes: &IndexCache,
         searched: &mut Searched,
     ) -> Result<Searching> {
         let qualifying = qualifying(self.predicate, number, reference)?;
         let opened = match (index, self.column.ty.dimensions()) {
-            (Some((id, indexes)), Some(dim)) => {
+            (Some(id), Some(dim)) => {
                 let all_bytes = || self.version.index_bytes(id).unwrap_or(0);
                 indexes.get(&reference.chunk, id, usize::from(dim), all_bytes)?
             }
@@ -100,7 +100,8 @@ impl BitSearch<'_> {
             None => {
                 searched.work.exact += 1;
                 column = reference.chunk.column(self.column)?;
-                let valued = Selected::valued(&column);
+                let of_column = (self.column, &column);
+                let valued = valued(&self.version.def, &reference.chunk, of_column, indexes.filters());
                 if self.of_signs {
                     made = signs_of(&column)?;
                     (BitRows { bytes: &made, width: self.query.len() }, valued)

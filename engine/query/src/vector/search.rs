@@ -12,7 +12,7 @@ use sepal_types::{ColumnDef, Error, Measure, Metric, Result, TableId, VectorInde
 
 use super::{
     ChunkIndex, IndexCache,
-    filter::Selected,
+    filter::{Selected, valued},
     picked::{Picked, Picking, fetches, nearest_of, pick},
 };
 use crate::{context::SearchSettings, output::vector_kind};
@@ -150,10 +150,10 @@ pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) ->
         .then(|| usable_index(search.version, search.column, search.measure()))
         .flatten()
         .map(|(id, _)| id);
-    let index = index.map(|id| Index { id, indexes, fetches: fetches(search) });
+    let indexes = Indexes { index, cache: indexes, fetches: index.is_some() && fetches(search) };
     let (mut segments, mut named) = (Vec::with_capacity(search.version.chunks.len()), Vec::new());
     for (number, reference) in (0..).zip(&search.version.chunks) {
-        segments.extend(Segment::of(search, index.as_ref(), (number, reference), &mut named, searched)?);
+        segments.extend(Segment::of(search, &indexes, (number, reference), &mut named, searched)?);
     }
     let parts: Vec<Part> = segments.iter().map(|segment| segment.part(search)).collect::<Result<_>>()?;
     let query = Query { metric: search.metric, vector: search.query, k: search.k };
@@ -171,10 +171,11 @@ pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) ->
     Ok(hits)
 }
 
-/// The index that a search uses.
-struct Index<'a> {
-    id: TableId,
-    indexes: &'a IndexCache,
+/// What a search has of indexes.
+struct Indexes<'a> {
+    /// The one that it uses.
+    index: Option<TableId>,
+    cache: &'a IndexCache,
     /// Whether no more than the rows scored are to be read of segments that are not decoded.
     fetches: bool,
 }
@@ -198,7 +199,7 @@ impl Segment {
     /// place beside them.
     fn of(
         search: &Search,
-        index: Option<&Index>,
+        indexes: &Indexes,
         (number, reference): (u32, &ChunkRef),
         named: &mut Vec<(u32, Candidates)>,
         searched: &mut Searched,
@@ -207,11 +208,11 @@ impl Segment {
         let qualifying = qualifying(search.predicate, number, reference)?;
         searched.rows += rows as u64;
         let mut opened = None;
-        if let (Some(Index { id, indexes, fetches }), Some(dim)) = (index, search.column.ty.dimensions()) {
-            let all_bytes = || search.version.index_bytes(*id).unwrap_or(0);
-            opened = indexes.get(&reference.chunk, *id, usize::from(dim), all_bytes)?;
+        if let (Some(id), Some(dim)) = (indexes.index, search.column.ty.dimensions()) {
+            let all_bytes = || search.version.index_bytes(id).unwrap_or(0);
+            opened = indexes.cache.get(&reference.chunk, id, usize::from(dim), all_bytes)?;
             if let Some(index) = &opened {
-                match pick(search, index, reference, qualifying.as_ref(), *fetches, searched)? {
+                match pick(search, index, reference, qualifying.as_ref(), indexes.fetches, searched)? {
                     Picking::Rows(picked, column) => {
                         let (picked, index) = (Some(picked), opened);
                         let segment = Self { number, column, rows, picked, qualifying, allowed: None, index };
@@ -225,7 +226,7 @@ impl Segment {
                     }
                     Picking::All => {}
                     Picking::Damaged(error) => {
-                        indexes.give_up(&reference.chunk, *id, &error);
+                        indexes.cache.give_up(&reference.chunk, id, &error);
                         opened = None;
                     }
                 }
@@ -238,7 +239,9 @@ impl Segment {
             let kind = search.column.ty.vector_kind().unwrap_or(VectorKind::Single);
             kind.check_same(dim, search.query.len())?;
         }
-        let allowed = without_nulls(&column, qualifying.as_ref());
+        let (def, kept) = (&search.version.def, indexes.cache.filters());
+        let valued = valued(def, &reference.chunk, (search.column, &column), kept);
+        let allowed = Selected::both(qualifying.clone(), valued);
         let segment = Self { number, column, rows, picked: None, qualifying, allowed, index };
         searched.qualifying += segment.count() as u64;
         Ok(Some(segment))

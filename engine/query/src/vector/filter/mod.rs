@@ -7,7 +7,8 @@
 //!    the rest of it is evaluated for the rows that are left, if these are few.
 //! 3. Else the predicate is evaluated over all rows. Reads only the columns that it names.
 //!
-//! Deletions and NULL vectors are not looked at here: they belong to a snapshot and a search ([`Selected`]).
+//! Deletions are not looked at here: they belong to a snapshot ([`Selected`]). Which vectors are NULL is asked by
+//! itself ([`valued`]).
 
 mod bitmaps;
 mod conditions;
@@ -26,11 +27,11 @@ use datafusion::{
     physical_expr::{PhysicalExpr, split_conjunction, utils::collect_columns},
 };
 use sepal_index::Bits;
-use sepal_storage::{ChunkRef, TableVersion, arrow_type};
+use sepal_storage::{Chunk, ChunkRef, TableVersion, arrow_type};
 use sepal_types::{ColumnDef, Error, FileId, IndexMethod, Result, TableDef};
 
 use self::{
-    bitmaps::{LabelsName, LentLabels},
+    bitmaps::{LentLabels, TableColumn},
     conditions::Condition,
     identity::{ColumnName, Identity, Named},
     labels::{Labels, LabelsOf},
@@ -250,7 +251,7 @@ impl Filter {
             if *self.schema.field(position).data_type() != arrow_type(&column.ty) {
                 return Ok(false);
             }
-            let name = LabelsName { table: def.id, column: ColumnName::of(column) };
+            let name = TableColumn { table: def.id, column: ColumnName::of(column) };
             let make = |most_bytes| Labels::build(&segment.reference.chunk.column(column)?, most_bytes);
             match cache.labels(segment.file, name, make)? {
                 Some(labels) => lent.push((position, labels)),
@@ -291,6 +292,23 @@ impl Filter {
         }
         let positions = left.column(own).as_primitive::<UInt32Type>().values();
         Ok(Selected::at(positions, rows.bits().len()))
+    }
+}
+
+/// The rows of a table's chunk that have a value in one of its columns, `array`; `None` when all have. Of a segment,
+/// which never changes, this is kept.
+pub fn valued(
+    table: &TableDef,
+    chunk: &Chunk,
+    (column, array): (&ColumnDef, &ArrayRef),
+    cache: &FilterCache,
+) -> Option<Selected> {
+    match chunk.segment() {
+        Some(file) => {
+            let name = TableColumn { table: table.id, column: ColumnName::of(column) };
+            cache.valued(file, name, array)
+        }
+        None => Selected::valued(array),
     }
 }
 
