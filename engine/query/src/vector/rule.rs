@@ -129,11 +129,7 @@ fn find(input: &LogicalPlan, sort: &SortExpr) -> Result<Option<Found>> {
                 plan = &projection.input;
             }
             LogicalPlan::SubqueryAlias(alias) => {
-                let inner = alias.input.schema();
-                let outputs: Vec<Expr> = inner
-                    .iter()
-                    .map(|(relation, field)| Expr::Column(Column::new(relation.cloned(), field.name())))
-                    .collect();
+                let outputs = columns_of(&alias.input);
                 let substitute = |expr: Expr| substitute(expr, plan.schema(), &outputs);
                 key = substitute(key)?;
                 filters = filters.into_iter().map(substitute).collect::<Result<_>>()?;
@@ -147,6 +143,11 @@ fn find(input: &LogicalPlan, sort: &SortExpr) -> Result<Option<Found>> {
             _ => return Ok(None),
         }
     }
+}
+
+/// A plan's columns as expressions.
+pub fn columns_of(plan: &LogicalPlan) -> Vec<Expr> {
+    plan.schema().columns().into_iter().map(Expr::Column).collect()
 }
 
 /// Replaces each column of a node's output by the expression that computes it.
