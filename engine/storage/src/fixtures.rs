@@ -52,16 +52,7 @@ pub(crate) fn open(dir: &Path) -> Arc<TenantStore> {
 }
 
 pub(crate) fn column(id: u32, name: &str, ty: SqlType) -> ColumnDef {
-    ColumnDef {
-        id: ColumnId(id),
-        name: name.into(),
-        ty,
-        not_null: false,
-        default: None,
-        generated: None,
-        missing: None,
-        sequence: None,
-    }
+    ColumnDef::new(ColumnId(id), name, ty)
 }
 
 /// `id bigint primary key, label text, embedding vector(4)` with an HNSW index that is not valid yet.

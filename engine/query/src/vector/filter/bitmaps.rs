@@ -288,14 +288,8 @@ mod tests {
         let (tenant, memory) = (TenantId([1; 16]), Arc::new(FilterMemory::new(1 << 20, 0)));
         let cache = FilterCache::new(tenant, Arc::clone(&memory));
         let column = |missing: Option<&str>| ColumnDef {
-            id: ColumnId(1),
-            name: "n".into(),
-            ty: SqlType::Int8,
-            not_null: false,
-            default: None,
-            generated: None,
             missing: missing.map(Into::into),
-            sequence: None,
+            ..ColumnDef::new(ColumnId(1), "n", SqlType::Int8)
         };
         let array: ArrayRef =
             Arc::new((0..1_000_i64).map(|row| (row % 3 > 0).then_some(row)).collect::<Int64Array>());

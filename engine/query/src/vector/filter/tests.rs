@@ -47,16 +47,7 @@ struct World {
 }
 
 fn column(id: u32, name: &str, ty: SqlType) -> ColumnDef {
-    ColumnDef {
-        id: ColumnId(id),
-        name: name.into(),
-        ty,
-        not_null: false,
-        default: None,
-        generated: None,
-        missing: None,
-        sequence: None,
-    }
+    ColumnDef::new(ColumnId(id), name, ty)
 }
 
 /// All but `plain`, `v` and `late` are indexed. `late` comes with a value for the rows that are older.
