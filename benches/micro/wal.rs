@@ -142,16 +142,7 @@ impl Log {
 
 /// `items (id bigint, embedding vector(384))`
 fn definition(id: TableId) -> TableDef {
-    let column = |id, name: &str, ty| ColumnDef {
-        id: ColumnId(id),
-        name: name.to_owned(),
-        ty,
-        not_null: false,
-        default: None,
-        generated: None,
-        missing: None,
-        sequence: None,
-    };
+    let column = |id, name: &str, ty| ColumnDef::new(ColumnId(id), name, ty);
     TableDef {
         id,
         environment: "default".to_owned(),

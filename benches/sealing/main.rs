@@ -92,16 +92,7 @@ fn store(dir: &Path) -> Stored {
 
 /// `id bigint, body text, embedding vector(384)`.
 fn table() -> TableDef {
-    let column = |id: u32, name: &str, ty: SqlType| ColumnDef {
-        id: ColumnId(id),
-        name: name.into(),
-        ty,
-        not_null: false,
-        default: None,
-        generated: None,
-        missing: None,
-        sequence: None,
-    };
+    let column = |id: u32, name: &str, ty: SqlType| ColumnDef::new(ColumnId(id), name, ty);
     TableDef {
         id: TableId(1),
         environment: "default".into(),

@@ -1,5 +1,7 @@
 //! Tables, rows and stores that the tests of several modules share. Compiled for tests only.
 
+mod watched;
+
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use arrow::{
@@ -19,6 +21,8 @@ use crate::{
     BlobBuilder, BlobBytes, Chunk, ColumnCache, HistoryPolicy, MergeInput, Op, Snapshot, StoreError,
     StoreOptions, TableVersion, TenantStore, arrow_type, stored_name,
 };
+
+pub(crate) use watched::{Watch, Watched};
 
 pub(crate) const TENANT: TenantId = TenantId([7; 16]);
 pub(crate) const DIMENSIONS: u16 = 4;
@@ -48,16 +52,7 @@ pub(crate) fn open(dir: &Path) -> Arc<TenantStore> {
 }
 
 pub(crate) fn column(id: u32, name: &str, ty: SqlType) -> ColumnDef {
-    ColumnDef {
-        id: ColumnId(id),
-        name: name.into(),
-        ty,
-        not_null: false,
-        default: None,
-        generated: None,
-        missing: None,
-        sequence: None,
-    }
+    ColumnDef::new(ColumnId(id), name, ty)
 }
 
 /// `id bigint primary key, label text, embedding vector(4)` with an HNSW index that is not valid yet.

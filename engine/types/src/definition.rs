@@ -243,6 +243,20 @@ impl IndexDef {
 }
 
 impl ColumnDef {
+    /// One that takes NULLs, without a default.
+    pub fn new(id: ColumnId, name: impl Into<String>, ty: SqlType) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            ty,
+            not_null: false,
+            default: None,
+            generated: None,
+            missing: None,
+            sequence: None,
+        }
+    }
+
     /// Whether a sequence of its own gives it numbers: serial and identity columns, and that of a sequence.
     pub const fn is_counted(&self) -> bool {
         !matches!(self.generated, None | Some(Generated::Stored))

@@ -13,14 +13,8 @@ impl TableDef {
     /// one's.
     pub fn of_schema(id: TableId, environment: &str, name: String) -> Self {
         let column = ColumnDef {
-            id: ColumnId(1),
-            name: "schema".to_owned(),
-            ty: SqlType::Bool,
-            not_null: false,
-            default: None,
             generated: Some(Generated::Schema),
-            missing: None,
-            sequence: None,
+            ..ColumnDef::new(ColumnId(1), "schema", SqlType::Bool)
         };
         Self {
             id,

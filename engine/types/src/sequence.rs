@@ -76,14 +76,10 @@ impl TableDef {
         sequence: SequenceDef,
     ) -> Self {
         let column = ColumnDef {
-            id: Self::SEQUENCE_COLUMN,
-            name: "last_value".to_owned(),
-            ty: SqlType::Int8,
             not_null: true,
-            default: None,
             generated: Some(Generated::Sequence),
-            missing: None,
             sequence: Some(Box::new(sequence)),
+            ..ColumnDef::new(Self::SEQUENCE_COLUMN, "last_value", SqlType::Int8)
         };
         Self {
             id,

@@ -74,6 +74,14 @@ impl SqlType {
         matches!(self, Self::Int2 | Self::Int4 | Self::Int8 | Self::Float4 | Self::Float8 | Self::Numeric(_))
     }
 
+    /// Text of whatever length, or an untyped literal, which is text until something asks more of it.
+    pub const fn is_text(&self) -> bool {
+        matches!(
+            self,
+            Self::Bpchar(_) | Self::Char | Self::Name | Self::Text | Self::Unknown | Self::Varchar(_)
+        )
+    }
+
     /// Which vectors its values are; `None` for a type of other values.
     pub const fn vector_kind(&self) -> Option<VectorKind> {
         match self {

@@ -21,6 +21,10 @@ use super::{
     wire::Wire,
 };
 
+/// Messages of a burst for which one look at the client's processor does: it is a system call, and who asks again
+/// at once seldom moves.
+const MESSAGES_PER_LOOK: u32 = 64;
+
 /// The sessions of a server that wait awake.
 #[derive(Debug)]
 pub struct Pollers {
@@ -52,12 +56,15 @@ pub struct BusyPoll {
     soon: bool,
     /// For as long as that is so, its client is kept awake too.
     client: Option<awake::Place>,
+    /// The client's processor when that was last looked at, and for how many messages more it counts.
+    cpu: Option<usize>,
+    counts: u32,
 }
 
 impl BusyPoll {
     /// `limit` zero: always asleep.
     pub fn new(pollers: Arc<Pollers>, limit: Duration) -> Self {
-        Self { pollers, limit, soon: false, client: None }
+        Self { pollers, limit, soon: false, client: None, cpu: None, counts: 0 }
     }
 
     /// Waits awake. `None`: nothing came for as long as that pays, wait asleep.
@@ -82,12 +89,18 @@ impl BusyPoll {
         }
     }
 
-    /// A message came, so long after the wait began; `cpu`: from this processor of this machine.
+    /// A message came, so long after the wait began. `cpu`: from this processor of this machine; not asked each time.
     pub fn came(&mut self, after: Duration, cpu: impl FnOnce() -> Option<usize>) {
         self.soon = after < self.limit;
         if !self.soon {
-            self.client = None;
-        } else if let Some(cpu) = cpu() {
+            (self.client, self.counts) = (None, 0);
+            return;
+        }
+        if self.counts == 0 {
+            (self.cpu, self.counts) = (cpu(), MESSAGES_PER_LOOK);
+        }
+        self.counts -= 1;
+        if let Some(cpu) = self.cpu {
             self.client = self.client.take().or_else(|| awake::Place::take(&self.pollers.clients));
             self.client.iter().for_each(|client| client.keep(cpu));
         }
@@ -115,6 +128,8 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
@@ -140,5 +155,24 @@ mod tests {
         let mut never = BusyPoll::new(Arc::default(), Duration::ZERO);
         never.came(Duration::ZERO, || None);
         assert!(!never.soon);
+    }
+
+    #[test]
+    fn a_client_s_processor_is_looked_at_once_in_a_while() {
+        let limit = Duration::from_micros(100);
+        let mut busy = BusyPoll::new(Arc::new(Pollers::of(0)), limit);
+        let looks = Cell::new(0);
+        let look = || {
+            looks.set(looks.get() + 1);
+            Some(0)
+        };
+        (0..MESSAGES_PER_LOOK).for_each(|_| busy.came(limit / 2, look));
+        assert_eq!(looks.get(), 1);
+        busy.came(limit / 2, look);
+        assert_eq!(looks.get(), 2, "it may have moved");
+        busy.came(limit, look);
+        assert_eq!(looks.get(), 2, "nobody is kept awake");
+        busy.came(limit / 2, look);
+        assert_eq!(looks.get(), 3, "all the more after a pause");
     }
 }

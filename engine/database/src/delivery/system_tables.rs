@@ -265,16 +265,7 @@ impl SystemTable {
             .columns
             .iter()
             .zip(1..)
-            .map(|((name, ty), id)| ColumnDef {
-                id: ColumnId(id),
-                name: (*name).to_owned(),
-                ty: ty.clone(),
-                not_null: false,
-                default: None,
-                generated: None,
-                missing: None,
-                sequence: None,
-            })
+            .map(|((name, ty), id)| ColumnDef::new(ColumnId(id), *name, ty.clone()))
             .collect();
         let id = store.next_object_id();
         let key = UniqueDef {

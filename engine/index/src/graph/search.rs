@@ -508,10 +508,7 @@ impl Search<'_> {
         let (mut scored, mut squares) = (0, 0.0);
         for (index, choice) in choices.iter().enumerate() {
             let estimate = f64::from(choice.estimate);
-            if scored >= at_least
-                && let Some(worst) = top.worst()
-                && estimate - DEVIATIONS * (squares / scored as f64).sqrt() > worst.neighbor.distance
-            {
+            if scored >= at_least && is_beyond(choice.estimate, &top, scored, squares) {
                 break;
             }
             if let Some(later) = choices.get(index + AHEAD) {
@@ -530,6 +527,14 @@ impl Search<'_> {
         found.iter_mut().for_each(|found| found.neighbor.distance = scorer.finish(found.neighbor.distance));
         found
     }
+}
+
+/// Whether an estimate is so far behind the `k`-th distance that its error cannot make up for it. `squares`: the sum of
+/// the squared errors of the estimates of `scored` rows.
+#[inline]
+fn is_beyond(estimate: f32, nearest: &TopK<Found>, scored: usize, squares: f64) -> bool {
+    let least = f64::from(estimate) - DEVIATIONS * (squares / scored as f64).sqrt();
+    nearest.worst().is_some_and(|worst| least > worst.neighbor.distance)
 }
 
 /// How many candidates are scored before the error of their estimates counts as known.

@@ -32,16 +32,7 @@ mod relations_and_functions;
 const ITEMS: u32 = 20_001;
 
 fn column_def(id: u32, name: &str, ty: SqlType) -> ColumnDef {
-    ColumnDef {
-        id: ColumnId(id),
-        name: name.into(),
-        ty,
-        not_null: false,
-        default: None,
-        generated: None,
-        missing: None,
-        sequence: None,
-    }
+    ColumnDef::new(ColumnId(id), name, ty)
 }
 
 /// A table with a serial key, a unique name, a default, an array, a vector and an index of each kind.

@@ -51,16 +51,7 @@ impl SettingSink for Nothing {
 }
 
 fn column(id: u32, name: &str, ty: SqlType, not_null: bool) -> ColumnDef {
-    ColumnDef {
-        id: ColumnId(id),
-        name: name.into(),
-        ty,
-        not_null,
-        default: None,
-        generated: None,
-        missing: None,
-        sequence: None,
-    }
+    ColumnDef { not_null, ..ColumnDef::new(ColumnId(id), name, ty) }
 }
 
 /// `items (id integer PRIMARY KEY, sku text NOT NULL UNIQUE, code text UNIQUE, n bigint, at timestamptz)`; `late` has

@@ -114,16 +114,7 @@ impl CreateAs {
                 other => other.clone(),
             };
             check_storable(&ty)?;
-            def.columns.push(ColumnDef {
-                id: def.next_column,
-                name: column.name.clone(),
-                ty,
-                not_null: false,
-                default: None,
-                generated: None,
-                missing: None,
-                sequence: None,
-            });
+            def.columns.push(ColumnDef::new(def.next_column, column.name.clone(), ty));
             def.next_column = ColumnId(def.next_column.0 + 1);
         }
         Ok(def)

@@ -125,16 +125,8 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
     let (ty, serial) = column_type(&column.data_type)?;
     let id = def.next_column;
     def.next_column = ColumnId(id.0 + 1);
-    let mut built = ColumnDef {
-        id,
-        name,
-        ty,
-        not_null: serial.is_some(),
-        default: None,
-        generated: serial,
-        missing: None,
-        sequence: None,
-    };
+    let mut built =
+        ColumnDef { not_null: serial.is_some(), generated: serial, ..ColumnDef::new(id, name, ty) };
     let mut unique = None;
     for option in &column.options {
         match &option.option {

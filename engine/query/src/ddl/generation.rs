@@ -268,14 +268,9 @@ mod tests {
 
     fn column(id: u32, name: &str, expression: Option<&str>) -> ColumnDef {
         ColumnDef {
-            id: ColumnId(id),
-            name: name.to_owned(),
-            ty: SqlType::Text,
-            not_null: false,
             default: expression.map(str::to_owned),
             generated: expression.map(|_| Generated::Stored),
-            missing: None,
-            sequence: None,
+            ..ColumnDef::new(ColumnId(id), name, SqlType::Text)
         }
     }
 

@@ -160,7 +160,7 @@ fn retype_default(def: &mut TableDef, place: usize, new: &SqlType) -> Result<()>
         Expr::Value(value) => matches!(value.value, Value::SingleQuotedString(_)),
         _ => false,
     };
-    if literal && !(is_text(&old) && is_text(new)) {
+    if literal && !(old.is_text() && new.is_text()) {
         column.default = Some(format!("{text}::{}", old.display_name()));
     }
     Ok(())
@@ -203,25 +203,13 @@ fn only_renamed(old: &SqlType, new: &SqlType) -> bool {
     }
 }
 
-const fn is_text(ty: &SqlType) -> bool {
-    matches!(
-        ty,
-        SqlType::Bpchar(_)
-            | SqlType::Char
-            | SqlType::Name
-            | SqlType::Text
-            | SqlType::Unknown
-            | SqlType::Varchar(_)
-    )
-}
-
 /// Whether an assignment casts the one type to the other by itself.
 pub fn assignable(source: &SqlType, target: &SqlType) -> bool {
     use SqlType as T;
     match (source, target) {
         (T::Array(source), T::Array(target)) => assignable(source, target),
         // Everything has a text form.
-        (_, target) if is_text(target) => true,
+        (_, target) if target.is_text() => true,
         (source, target) if discriminant(source) == discriminant(target) => true,
         (source, target) if source.is_number() && target.is_number() => true,
         (T::Int2 | T::Int4 | T::Int8, T::Oid) | (T::Oid, T::Int4 | T::Int8) => true,
@@ -244,7 +232,7 @@ pub fn assignable(source: &SqlType, target: &SqlType) -> bool {
 /// be cast.
 pub fn expression_assignable(source: &SqlType, target: &SqlType) -> bool {
     let perhaps = matches!(target, SqlType::Json | SqlType::Jsonb | SqlType::Interval);
-    assignable(source, target) || (is_text(source) && perhaps)
+    assignable(source, target) || (source.is_text() && perhaps)
 }
 
 #[cfg(test)]

@@ -154,12 +154,6 @@ pub fn assign(array: &ArrayRef, source: &Field, column: &ColumnDef) -> Result<Ar
         return Ok(Arc::clone(array));
     }
     let source_type = sql_type(source);
-    let text_like = |ty: &SqlType| {
-        matches!(
-            ty,
-            SqlType::Text | SqlType::Bpchar(_) | SqlType::Varchar(_) | SqlType::Unknown | SqlType::Name
-        )
-    };
     let structured = matches!(
         source_type,
         SqlType::Bool
@@ -186,7 +180,7 @@ pub fn assign(array: &ArrayRef, source: &Field, column: &ColumnDef) -> Result<Ar
         Ok(converted) => converted,
         Err(problem) => {
             let error = translate(problem);
-            let impossible = error.state() == SqlState::CannotCoerce && !text_like(&source_type);
+            let impossible = error.state() == SqlState::CannotCoerce && !source_type.is_text();
             return Err(if impossible { mismatch(column, &source_type) } else { error });
         }
     };

@@ -214,16 +214,7 @@ fn cannot_cast(source: &SqlType, target: &SqlType) -> Error {
 
 /// A `tsvector` and a `tsquery` are made of text alone, and only by functions of one another.
 fn cannot_be_text_search(source: &SqlType, target: &SqlType) -> bool {
-    let is_text = matches!(
-        source,
-        SqlType::Bpchar(_)
-            | SqlType::Char
-            | SqlType::Name
-            | SqlType::Text
-            | SqlType::Unknown
-            | SqlType::Varchar(_)
-            | SqlType::Void
-    );
+    let is_text = source.is_text() || *source == SqlType::Void;
     matches!(target, SqlType::TsQuery | SqlType::TsVector) && source != target && !is_text
 }
 

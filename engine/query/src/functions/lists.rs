@@ -39,30 +39,42 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
 
 /// The numbers from 1 to the length of the longest list of each row, as `bigint[]`.
 pub fn ordinals(lists: Vec<Expr>) -> Expr {
-    let signature = Signature::variadic_any(Volatility::Immutable);
-    let function = Arc::new(ScalarUDF::from(Ordinals { signature }));
-    Expr::ScalarFunction(ScalarFunction::new_udf(function, lists))
+    Numbers::Ordinals.call(lists)
 }
 
 /// `generate_series(start, stop [, step])` of each row, as `bigint[]`. The arguments are `bigint`.
 pub fn series(arguments: Vec<Expr>) -> Expr {
-    let signature = Signature::variadic_any(Volatility::Immutable);
-    let function = Arc::new(ScalarUDF::from(Series { signature }));
-    Expr::ScalarFunction(ScalarFunction::new_udf(function, arguments))
+    Numbers::Series.call(arguments)
 }
 
-fn numbers() -> DataType {
-    DataType::List(Arc::new(Field::new_list_field(DataType::Int64, true)))
+/// Which numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Numbers {
+    Ordinals,
+    Series,
 }
 
+impl Numbers {
+    fn call(self, arguments: Vec<Expr>) -> Expr {
+        let signature = Signature::variadic_any(Volatility::Immutable);
+        let function = Arc::new(ScalarUDF::from(NumbersFunction { numbers: self, signature }));
+        Expr::ScalarFunction(ScalarFunction::new_udf(function, arguments))
+    }
+}
+
+/// A function that gives numbers for each row.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Series {
+struct NumbersFunction {
+    numbers: Numbers,
     signature: Signature,
 }
 
-impl ScalarUDFImpl for Series {
+impl ScalarUDFImpl for NumbersFunction {
     fn name(&self) -> &str {
-        "sepal_series"
+        match self.numbers {
+            Numbers::Ordinals => "sepal_ordinals",
+            Numbers::Series => "sepal_series",
+        }
     }
 
     fn signature(&self) -> &Signature {
@@ -70,7 +82,7 @@ impl ScalarUDFImpl for Series {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(numbers())
+        Ok(DataType::List(Arc::new(Field::new_list_field(DataType::Int64, true))))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -78,15 +90,35 @@ impl ScalarUDFImpl for Series {
         let rows = if constant { 1 } else { args.number_rows };
         let arrays = args.args.iter().map(|argument| argument.to_array(rows));
         let arrays = arrays.collect::<Result<Vec<ArrayRef>>>()?;
-        let columns = arrays.iter().map(|array| array.as_primitive_opt::<Int64Type>());
-        match columns.collect::<Option<Vec<&Int64Array>>>().as_deref() {
-            Some([start, stop]) => answer(series_of(rows, start, stop, None).map_err(carry)?, constant),
-            Some([start, stop, step]) => {
-                answer(series_of(rows, start, stop, Some(*step)).map_err(carry)?, constant)
+        let lists = match self.numbers {
+            Numbers::Ordinals => ordinals_of(rows, &arrays)?,
+            Numbers::Series => {
+                let columns = arrays.iter().map(|array| array.as_primitive_opt::<Int64Type>());
+                let lists = match columns.collect::<Option<Vec<&Int64Array>>>().as_deref() {
+                    Some([start, stop]) => series_of(rows, start, stop, None),
+                    Some([start, stop, step]) => series_of(rows, start, stop, Some(*step)),
+                    _ => Err(Error::bug("a series takes two or three numbers")),
+                };
+                lists.map_err(carry)?
             }
-            _ => Err(carry(Error::bug("a series takes two or three numbers"))),
+        };
+        answer(lists, constant)
+    }
+}
+
+fn ordinals_of(rows: usize, arrays: &[ArrayRef]) -> Result<ArrayRef> {
+    let mut longest = vec![0_usize; rows];
+    for array in arrays {
+        for (longest, length) in longest.iter_mut().zip(lengths(array)?) {
+            *longest = length.max(*longest);
         }
     }
+    let mut ordinals = ListBuilder::new(Int64Builder::new());
+    for length in longest {
+        ordinals.values().extend((1_i64..).take(length).map(Some));
+        ordinals.append(true);
+    }
+    Ok(Arc::new(ordinals.finish()))
 }
 
 /// Errors: 22023 for a step of 0, 54000 for too many numbers.
@@ -122,43 +154,6 @@ fn series_of(
         lists.append(true);
     }
     Ok(Arc::new(lists.finish()))
-}
-
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Ordinals {
-    signature: Signature,
-}
-
-impl ScalarUDFImpl for Ordinals {
-    fn name(&self) -> &str {
-        "sepal_ordinals"
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(numbers())
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let constant = all_constant(&args.args);
-        let rows = if constant { 1 } else { args.number_rows };
-        let mut longest = vec![0_usize; rows];
-        for argument in &args.args {
-            let array = argument.to_array(rows)?;
-            for (longest, length) in longest.iter_mut().zip(lengths(&array)?) {
-                *longest = length.max(*longest);
-            }
-        }
-        let mut ordinals = ListBuilder::new(Int64Builder::new());
-        for length in longest {
-            ordinals.values().extend((1_i64..).take(length).map(Some));
-            ordinals.append(true);
-        }
-        answer(Arc::new(ordinals.finish()), constant)
-    }
 }
 
 /// Elements of each row's list; 0 of a NULL.

@@ -5,6 +5,7 @@
 
 mod advisory;
 mod aggregate;
+mod argument;
 mod arithmetic;
 mod array_sets;
 mod arrays;

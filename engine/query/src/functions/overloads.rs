@@ -71,6 +71,14 @@ pub(super) enum Given<'a> {
     Text(&'a str),
 }
 
+/// The text among the arguments that is declared at this position.
+pub(super) fn text<'a>(given: &[Given<'a>], position: usize) -> &'a str {
+    match given.get(position) {
+        Some(Given::Text(text)) => text,
+        _ => "",
+    }
+}
+
 /// What a call gives.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Answer {

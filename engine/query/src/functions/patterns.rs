@@ -13,7 +13,7 @@ use sepal_types::{Error, SqlState};
 use super::overloads::{
     Answer, Given,
     Kind::{Int4, Text, Texts},
-    Overload, functions as declared,
+    Overload, functions as declared, text,
 };
 
 /// Most bytes of a compiled expression.
@@ -77,13 +77,6 @@ const FUNCTIONS: &[(&str, &[Overload])] = &[
 
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
     declared(FUNCTIONS)
-}
-
-fn text<'a>(given: &[Given<'a>], position: usize) -> &'a str {
-    match given.get(position) {
-        Some(Given::Text(text)) => text,
-        _ => "",
-    }
 }
 
 /// What the letters after an expression ask for.

@@ -4,15 +4,16 @@
 //! before, `lateral_rows` puts both beside those. Names of columns come with the alias (`sql::json_rows`).
 
 use datafusion::{
-    common::{Column, DFSchema, UnnestOptions},
+    common::{Column, DFSchema},
     error::Result,
     logical_expr::{
-        Expr, LogicalPlanBuilder,
+        Expr,
         planner::{PlannedRelation, RelationPlannerContext},
     },
     sql::sqlparser::ast::{FunctionArg, FunctionArgExpr, TableFactor},
 };
 
+use super::unnested::side_by_side;
 use crate::{
     error::{carry, undefined_function},
     functions::json_rows,
@@ -45,8 +46,7 @@ pub(super) fn plan(
     let mut names: Vec<String> =
         rows.columns().into_iter().map(|name| name.unwrap_or(rows.name).to_owned()).collect();
     names.extend(ordinality.then(|| "ordinality".to_owned()));
-    let named = lists.into_iter().zip(&names).map(|(list, name)| list.alias(name));
-    let columns: Vec<Column> = names.iter().map(Column::from_name).collect();
+    let named = lists.into_iter().zip(&names).map(|(list, name)| list.alias(name)).collect();
     let outputs: Vec<Expr> = names
         .iter()
         .enumerate()
@@ -55,10 +55,5 @@ pub(super) fn plan(
             rows.typed(position, element).map(|typed| typed.alias(name))
         })
         .collect::<Result<_>>()?;
-    let plan = LogicalPlanBuilder::empty(true)
-        .project(named)?
-        .unnest_columns_with_options(columns, UnnestOptions::new().with_preserve_nulls(false))?
-        .project(outputs)?
-        .build()?;
-    Ok(Some(PlannedRelation::new(plan, alias.clone())))
+    Ok(Some(PlannedRelation::new(side_by_side(named, outputs)?, alias.clone())))
 }

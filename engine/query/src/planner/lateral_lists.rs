@@ -5,17 +5,17 @@
 
 use datafusion::{
     arrow::datatypes::DataType,
-    common::{Column, DFSchema, UnnestOptions},
+    common::{Column, DFSchema},
     error::Result,
     logical_expr::{
-        Cast, Expr, ExprSchemable, LogicalPlanBuilder,
+        Cast, Expr, ExprSchemable,
         planner::{PlannedRelation, RelationPlannerContext},
     },
     sql::sqlparser::ast::{FunctionArg, FunctionArgExpr, TableFactor},
 };
 use sepal_types::SqlType;
 
-use super::series::is_integer;
+use super::{series::is_integer, unnested::side_by_side};
 use crate::{
     error::{carry, undefined_function_call},
     functions::{cast_function, ordinals, series},
@@ -78,14 +78,7 @@ pub(super) fn plan(
         named.push(numbers.alias("ordinality"));
         outputs.push(Expr::Column(Column::from_name("ordinality")));
     }
-    let columns: Vec<Column> =
-        named.iter().map(|list| Column::from_name(list.schema_name().to_string())).collect();
-    let plan = LogicalPlanBuilder::empty(true)
-        .project(named)?
-        .unnest_columns_with_options(columns, UnnestOptions::new().with_preserve_nulls(false))?
-        .project(outputs)?
-        .build()?;
-    Ok(Some(PlannedRelation::new(plan, alias.clone())))
+    Ok(Some(PlannedRelation::new(side_by_side(named, outputs)?, alias.clone())))
 }
 
 impl Then {

@@ -6,18 +6,15 @@
 
 use datafusion::{
     common::{
-        Column, DFSchema, NullHandling, ScalarValue, TableReference, UnnestOptions,
-        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+        Column, DFSchema, NullHandling, UnnestOptions,
+        tree_node::{Transformed, TreeNode},
     },
     error::Result,
-    logical_expr::{
-        EmptyRelation, Expr, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Unnest,
-        utils::conjunction,
-    },
+    logical_expr::{EmptyRelation, Expr, Join, LogicalPlan, LogicalPlanBuilder, Unnest, utils::conjunction},
     optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule},
 };
 
-use crate::vector::{lateral_side, substitute};
+use crate::vector::{LateralJoin, columns_of, filtered, outer_as_columns, substitute};
 
 /// The optimizer rule.
 #[derive(Debug)]
@@ -52,20 +49,12 @@ struct Body<'a> {
 }
 
 fn unnested(join: &Join) -> Result<Option<LogicalPlan>> {
-    let keeps_unmatched = match join.join_type {
-        JoinType::Inner => false,
-        JoinType::Left => true,
-        _ => return Ok(None),
-    };
-    let Some(subquery) = lateral_side(&join.right) else {
+    let Some(LateralJoin { subquery, keeps_unmatched, condition }) = LateralJoin::of(join) else {
         return Ok(None);
     };
-    let Some(body) = read(&subquery.subquery)? else {
+    let Some(body) = read(subquery)? else {
         return Ok(None);
     };
-    let equal = join.on.iter().map(|(left, right)| left.clone().eq(right.clone()));
-    let always = |expr: &Expr| matches!(expr, Expr::Literal(ScalarValue::Boolean(Some(true)), _));
-    let condition = conjunction(equal.chain(join.filter.clone()).filter(|expr| !always(expr)));
     let schema = join.left.schema();
     let mut exprs = body.lists.iter().chain(&body.filters).chain(&body.outputs);
     if !exprs.all(|expr| looks_at(expr, schema)) {
@@ -76,20 +65,16 @@ fn unnested(join: &Join) -> Result<Option<LogicalPlan>> {
     if keeps_unmatched && (condition.is_some() || !unmatched_is_null) {
         return Ok(None);
     }
-    let plan = beside(join, body, keeps_unmatched)?;
-    Ok(Some(match condition {
-        Some(condition) => LogicalPlan::Filter(Filter::try_new(condition, plan.into())?),
-        None => plan,
-    }))
+    filtered(beside(join, body, keeps_unmatched)?, condition).map(Some)
 }
 
 /// The left side with the lists beside its columns, unnested, then the columns of the join.
 fn beside(join: &Join, body: Body<'_>, keeps_unmatched: bool) -> Result<LogicalPlan> {
     let column = |position: usize| Column::from_name(format!("sepal_rows_{position}"));
-    let own: Vec<Expr> = columns(&join.left);
+    let own: Vec<Expr> = columns_of(&join.left);
     let mut first = own.clone();
     for (position, list) in body.lists.iter().enumerate() {
-        first.push(as_column(list.clone().unalias())?.alias(column(position).name));
+        first.push(outer_as_columns(list.clone().unalias())?.alias(column(position).name));
     }
     let lists = body.unnest.list_type_columns.iter().map(|(position, _)| column(*position)).collect();
     let null_handling = match keeps_unmatched {
@@ -98,7 +83,7 @@ fn beside(join: &Join, body: Body<'_>, keeps_unmatched: bool) -> Result<LogicalP
     };
     let options = UnnestOptions::new().with_null_handling(null_handling);
     let elements: Vec<Expr> = (0..body.lists.len()).map(|position| Expr::Column(column(position))).collect();
-    let over_elements = |expr: Expr| as_column(substitute(expr, &body.unnest.schema, &elements)?);
+    let over_elements = |expr: Expr| outer_as_columns(substitute(expr, &body.unnest.schema, &elements)?);
     let filters = body.filters.into_iter().map(over_elements).collect::<Result<Vec<Expr>>>()?;
     let outputs = body.outputs.into_iter().map(over_elements).collect::<Result<Vec<Expr>>>()?;
 
@@ -116,12 +101,12 @@ fn beside(join: &Join, body: Body<'_>, keeps_unmatched: bool) -> Result<LogicalP
 
 /// Takes the subquery apart; `None` for one that does more than to unnest lists.
 fn read(subquery: &LogicalPlan) -> Result<Option<Body<'_>>> {
-    let (mut outputs, mut filters) = (columns(subquery), Vec::new());
+    let (mut outputs, mut filters) = (columns_of(subquery), Vec::new());
     let mut plan = subquery;
     let unnest = loop {
         let (input, computed) = match plan {
             LogicalPlan::Projection(projection) => (projection.input.as_ref(), projection.expr.clone()),
-            LogicalPlan::SubqueryAlias(alias) => (alias.input.as_ref(), columns(&alias.input)),
+            LogicalPlan::SubqueryAlias(alias) => (alias.input.as_ref(), columns_of(&alias.input)),
             LogicalPlan::Filter(filter) => {
                 filters.push(filter.predicate.clone());
                 plan = filter.input.as_ref();
@@ -149,12 +134,6 @@ fn read(subquery: &LogicalPlan) -> Result<Option<Body<'_>>> {
     Ok((one_row && one_for_one).then_some(Body { lists: &lists.expr, unnest, filters, outputs }))
 }
 
-/// A plan's columns as expressions.
-fn columns(plan: &LogicalPlan) -> Vec<Expr> {
-    let column = |relation: Option<TableReference>, name: &str| Expr::Column(Column::new(relation, name));
-    plan.schema().iter().map(|(relation, field)| column(relation.cloned(), field.name())).collect()
-}
-
 /// An element of a list, or one that is only said to be of another type: NULL where there is none.
 fn is_element(expr: &Expr) -> bool {
     match expr {
@@ -179,15 +158,4 @@ fn looks_at(expr: &Expr, left: &DFSchema) -> bool {
         })
     });
     !other.unwrap_or(true)
-}
-
-/// Outer references as columns.
-fn as_column(expr: Expr) -> Result<Expr> {
-    expr.transform(|expr| match expr {
-        Expr::OuterReferenceColumn(_, column) => {
-            Ok(Transformed::new(Expr::Column(column), true, TreeNodeRecursion::Jump))
-        }
-        expr => Ok(Transformed::no(expr)),
-    })
-    .map(|transformed| transformed.data)
 }

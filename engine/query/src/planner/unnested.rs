@@ -1,15 +1,17 @@
 //! `unnest(…) WITH ORDINALITY` in FROM: the elements of arrays, numbered from 1. DataFusion has it without numbers.
 //!
-//! Called by `relation`.
+//! Called by `relation`; [`side_by_side`] by what makes lists and has their elements as rows.
 
 use datafusion::{
     arrow::datatypes::DataType,
-    common::Column,
+    common::{Column, UnnestOptions},
     error::Result,
     functions_window::expr_fn::row_number,
     logical_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder, planner::RelationPlannerContext},
     sql::sqlparser::ast::{self, TableFactor},
 };
+
+use crate::vector::columns_of;
 
 /// The elements' columns, then `ordinality`.
 pub(super) fn plan(
@@ -25,12 +27,18 @@ pub(super) fn plan(
     })?;
     // They come out of one row, and so in order.
     let numbered = LogicalPlanBuilder::from(elements).window(vec![row_number()])?.build()?;
-    let mut columns: Vec<Expr> = numbered
-        .schema()
-        .iter()
-        .map(|(relation, field)| Expr::Column(Column::new(relation.cloned(), field.name())))
-        .collect();
+    let mut columns = columns_of(&numbered);
     let number = columns.pop().unwrap_or_default();
     columns.push(Expr::Cast(Cast::new(Box::new(number), DataType::Int64)).alias("ordinality"));
     LogicalPlanBuilder::from(numbered).project(columns)?.build()
+}
+
+/// The elements of named lists as rows, side by side, and then what is computed of them. A list that is NULL has none.
+pub(super) fn side_by_side(lists: Vec<Expr>, outputs: Vec<Expr>) -> Result<LogicalPlan> {
+    let columns = lists.iter().map(|list| Column::from_name(list.schema_name().to_string())).collect();
+    LogicalPlanBuilder::empty(true)
+        .project(lists)?
+        .unnest_columns_with_options(columns, UnnestOptions::new().with_preserve_nulls(false))?
+        .project(outputs)?
+        .build()
 }

@@ -27,8 +27,7 @@ pub fn type_values(body: &mut SetExpr, targets: &[SqlType], parameters: &Paramet
             let Expr::Value(value) = &*expr else {
                 continue;
             };
-            let text_like =
-                matches!(target, SqlType::Text | SqlType::Bpchar(_) | SqlType::Varchar(_) | SqlType::Name);
+            let text_like = target.is_text() && *target != SqlType::Char;
             let wrap = match &value.value {
                 Value::SingleQuotedString(_) => !text_like,
                 Value::Number(..) => {

@@ -21,8 +21,9 @@ use sepal_types::{Error, Result, SqlState, SqlType};
 use super::{
     Builder,
     binary_in::{Reader, incorrect},
-    text_in::{is_space, type_name},
+    text_in::is_space,
 };
+use crate::error::type_name;
 
 /// Most dimensions that Postgres allows (MAXDIM).
 const MAX_ARRAY_DIMENSIONS: i32 = 6;

@@ -42,19 +42,6 @@ pub(super) fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r' | '\u{b}' | '\u{c}')
 }
 
-/// The type's name as input errors print it, without modifiers.
-pub(super) fn type_name(ty: &SqlType) -> String {
-    match ty {
-        SqlType::Numeric(_) => "numeric".to_owned(),
-        SqlType::Bpchar(_) => "character".to_owned(),
-        SqlType::Varchar(_) => "character varying".to_owned(),
-        SqlType::Bit(_) | SqlType::HalfVec(_) | SqlType::SparseVec(_) | SqlType::Vector(_) => {
-            ty.internal_name().into_owned()
-        }
-        other => other.display_name(),
-    }
-}
-
 /// 22P02 with Postgres' words.
 pub(super) fn invalid_syntax(type_name: &str, text: &str) -> Error {
     Error::new(

@@ -15,8 +15,8 @@ use sepal_types::{BitMetric, ColumnDef, Error, Measure, Result, TableId};
 
 use super::{
     Hit, IndexCache, Searched,
-    filter::Selected,
-    search::{Predicate, elements, usable_index, without_deleted},
+    filter::{Selected, valued},
+    search::{Predicate, elements, qualifying, usable_index},
 };
 use crate::context::SearchSettings;
 
@@ -56,20 +56,13 @@ pub(super) fn search_bits(
     let index = index.map(|(id, _)| id);
     let mut chunks = Vec::with_capacity(search.version.chunks.len());
     for (number, reference) in (0..).zip(&search.version.chunks) {
-        chunks.push(search.chunk(number, reference, index.map(|id| (id, indexes)), searched)?);
+        chunks.push(search.chunk((number, reference), index, indexes, searched)?);
     }
     let mut found: Vec<Found> =
         chunks.iter_mut().flat_map(|chunk| std::mem::take(&mut chunk.found)).collect();
     found.sort_unstable();
     found.truncate(search.k);
-    let mut hits: Vec<Hit> = found
-        .into_iter()
-        .map(|Found { neighbor, part }| Hit {
-            chunk: part as usize,
-            position: neighbor.position,
-            distance: Some(neighbor.distance),
-        })
-        .collect();
+    let mut hits: Vec<Hit> = found.into_iter().map(Hit::from).collect();
     for (number, chunk) in chunks.iter().enumerate() {
         let missing = search.k - hits.len();
         let rows = search.version.chunks[number].chunk.rows();
@@ -85,18 +78,14 @@ pub(super) fn search_bits(
 impl BitSearch<'_> {
     fn chunk(
         &self,
-        number: u32,
-        reference: &ChunkRef,
-        index: Option<(TableId, &IndexCache)>,
+        (number, reference): (u32, &ChunkRef),
+        index: Option<TableId>,
+        indexes: &IndexCache,
         searched: &mut Searched,
     ) -> Result<Searching> {
-        let passing = match self.predicate {
-            Some(predicate) => predicate(number as usize, reference)?,
-            None => None,
-        };
-        let qualifying = without_deleted(reference, passing.and_then(Selected::unless_all));
+        let qualifying = qualifying(self.predicate, number, reference)?;
         let opened = match (index, self.column.ty.dimensions()) {
-            (Some((id, indexes)), Some(dim)) => {
+            (Some(id), Some(dim)) => {
                 let all_bytes = || self.version.index_bytes(id).unwrap_or(0);
                 indexes.get(&reference.chunk, id, usize::from(dim), all_bytes)?
             }
@@ -111,7 +100,8 @@ impl BitSearch<'_> {
             None => {
                 searched.work.exact += 1;
                 column = reference.chunk.column(self.column)?;
-                let valued = Selected::valued(&column);
+                let of_column = (self.column, &column);
+                let valued = valued(&self.version.def, &reference.chunk, of_column, indexes.filters());
                 if self.of_signs {
                     made = signs_of(&column)?;
                     (BitRows { bytes: &made, width: self.query.len() }, valued)

@@ -13,7 +13,7 @@ use datafusion::{
 };
 use sepal_types::{ColumnId, Measure, SqlType};
 
-use super::rule::names_column;
+use super::rule::{names_column, unnamed};
 use crate::{
     functions::{bit_metric_of_function, metric_of_function},
     table::as_user_table,
@@ -31,7 +31,7 @@ pub(super) struct Compared<'a> {
 /// A sort key taken apart, where only one side names a column of the level it stands on. `None` also for a distance to
 /// a vector column itself, which [`super::rule::distance`] reads.
 pub(super) fn compared(key: &Expr) -> Option<Compared<'_>> {
-    let Expr::ScalarFunction(call) = key else { return None };
+    let Expr::ScalarFunction(call) = unnamed(key) else { return None };
     let [left, right] = call.args.as_slice() else { return None };
     let (one, query) = match (names_column(left), names_column(right)) {
         (true, false) => (left, right),

@@ -77,7 +77,7 @@ impl Source {
 }
 
 /// Whether to decode one segment's part would push out another's.
-fn is_larger_than_memory(version: &TableVersion, column: &ColumnDef) -> bool {
+pub(super) fn is_larger_than_memory(version: &TableVersion, column: &ColumnDef) -> bool {
     let sealed = || version.chunks.iter().filter(|held| held.chunk.segment().is_some());
     let most = sealed().find_map(|held| held.chunk.decoded_most_bytes());
     let all = || sealed().map(|held| held.chunk.plain_bytes()).fold(0, u64::saturating_add);

@@ -42,10 +42,10 @@ pub use exec::{KnnExec, TopKPlanner};
 pub use fast::FastKnn;
 pub use fetch::{distances, fetch};
 pub use halves::{check_halves, check_rows_as_halves};
-pub use lateral::{LateralExec, LateralPlanner, LateralRule, lateral_side};
+pub use lateral::{LateralExec, LateralJoin, LateralPlanner, LateralRule, filtered, outer_as_columns};
 pub use node::{Runtime, TopK};
 pub use recall::Measurement;
-pub use rule::{TopKRule, substitute};
+pub use rule::{TopKRule, columns_of, substitute};
 pub use search::{Hit, Search, Searched, elements, search, usable_index};
 
 /// A vector in its text form as a constant of DataFusion.

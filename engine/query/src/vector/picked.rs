@@ -8,9 +8,9 @@
 use datafusion::arrow::array::ArrayRef;
 use sepal_index::{Candidates, Effort, Found, Query, SearchParams, search_named};
 use sepal_storage::ChunkRef;
-use sepal_types::{Error, ErrorKind, Result, VectorKind};
+use sepal_types::{Error, ErrorKind, Result};
 
-use super::{ChunkIndex, Search, Searched, filter::Selected, search::effort};
+use super::{ChunkIndex, Search, Searched, fetch::is_larger_than_memory, filter::Selected, search::effort};
 
 /// The rows of a segment that are read.
 pub(super) struct Picked {
@@ -33,19 +33,11 @@ pub(super) enum Picking {
     Damaged(Error),
 }
 
-/// Whether the table has more vectors than its tenant's decoded columns may take, and some are not there: to decode one
-/// segment would push out another, and each would be decoded by each search.
-pub(super) fn is_larger_than_memory(search: &Search) -> bool {
-    let element = match search.column.ty.vector_kind() {
-        Some(VectorKind::Half) => 2,
-        _ => 4,
-    };
-    let width = element * usize::from(search.column.ty.dimensions().unwrap_or(0));
-    let sealed = || search.version.chunks.iter().filter(|held| held.chunk.segment().is_some());
-    let rows: usize = sealed().map(|held| held.chunk.rows() as usize).sum();
-    let most = sealed().find_map(|held| held.chunk.decoded_most_bytes());
-    most.is_some_and(|most| rows.saturating_mul(width) > most)
-        && sealed().any(|held| !held.chunk.is_decoded(search.column.id))
+/// Whether to decode one segment's vectors would push out another's, and some are not there: each would be decoded by
+/// each search.
+pub(super) fn fetches(search: &Search) -> bool {
+    let decoded = |held: &ChunkRef| held.chunk.is_decoded(search.column.id);
+    is_larger_than_memory(search.version, search.column) && !search.version.chunks.iter().all(decoded)
 }
 
 /// The rows to score, and their vectors if all of them are. `fetches`: not only for an index in place. A graph then

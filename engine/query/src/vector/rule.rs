@@ -117,8 +117,7 @@ struct Found {
 
 /// Follows the sort key down through projections, aliases and filters to the one scan below.
 fn find(input: &LogicalPlan, sort: &SortExpr) -> Result<Option<Found>> {
-    // Folding a constant within it has left the key under the name that it had.
-    let mut key = sort.expr.clone().unalias();
+    let mut key = sort.expr.clone();
     let mut filters: Vec<Expr> = Vec::new();
     let mut plan = input;
     loop {
@@ -130,11 +129,7 @@ fn find(input: &LogicalPlan, sort: &SortExpr) -> Result<Option<Found>> {
                 plan = &projection.input;
             }
             LogicalPlan::SubqueryAlias(alias) => {
-                let inner = alias.input.schema();
-                let outputs: Vec<Expr> = inner
-                    .iter()
-                    .map(|(relation, field)| Expr::Column(Column::new(relation.cloned(), field.name())))
-                    .collect();
+                let outputs = columns_of(&alias.input);
                 let substitute = |expr: Expr| substitute(expr, plan.schema(), &outputs);
                 key = substitute(key)?;
                 filters = filters.into_iter().map(substitute).collect::<Result<_>>()?;
@@ -148,6 +143,11 @@ fn find(input: &LogicalPlan, sort: &SortExpr) -> Result<Option<Found>> {
             _ => return Ok(None),
         }
     }
+}
+
+/// A plan's columns as expressions.
+pub fn columns_of(plan: &LogicalPlan) -> Vec<Expr> {
+    plan.schema().columns().into_iter().map(Expr::Column).collect()
 }
 
 /// Replaces each column of a node's output by the expression that computes it.
@@ -193,7 +193,7 @@ pub(super) struct Distance<'a> {
 
 /// A sort key taken apart, where only one side names a column of the level it stands on.
 pub(super) fn distance(key: &Expr) -> Option<Distance<'_>> {
-    let Expr::ScalarFunction(call) = key else {
+    let Expr::ScalarFunction(call) = unnamed(key) else {
         return None;
     };
     let metric = metric_of_function(&call.func)?;
@@ -204,6 +204,14 @@ pub(super) fn distance(key: &Expr) -> Option<Distance<'_>> {
         _ => return None,
     };
     Some(Distance { column, metric, query })
+}
+
+/// A sort key without its name: folding a constant within it leaves it under the one that it had.
+pub(super) fn unnamed(key: &Expr) -> &Expr {
+    match key {
+        Expr::Alias(alias) => unnamed(&alias.expr),
+        key => key,
+    }
 }
 
 /// The column of a scanned table that can be searched for `query`.

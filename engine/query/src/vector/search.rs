@@ -12,8 +12,8 @@ use sepal_types::{ColumnDef, Error, Measure, Metric, Result, TableId, VectorInde
 
 use super::{
     ChunkIndex, IndexCache,
-    filter::Selected,
-    picked::{Picked, Picking, is_larger_than_memory, nearest_of, pick},
+    filter::{Selected, valued},
+    picked::{Picked, Picking, fetches, nearest_of, pick},
 };
 use crate::{context::SearchSettings, output::vector_kind};
 
@@ -24,6 +24,13 @@ pub struct Hit {
     pub position: u32,
     /// `None` for a row whose vector is NULL.
     pub distance: Option<f64>,
+}
+
+impl From<Found> for Hit {
+    fn from(found: Found) -> Self {
+        let Found { neighbor, part } = found;
+        Self { chunk: part as usize, position: neighbor.position, distance: Some(neighbor.distance) }
+    }
 }
 
 /// Rows of one chunk that a predicate lets through; `None` when all pass.
@@ -143,10 +150,10 @@ pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) ->
         .then(|| usable_index(search.version, search.column, search.measure()))
         .flatten()
         .map(|(id, _)| id);
-    let index = index.map(|id| Index { id, indexes, fetches: is_larger_than_memory(search) });
+    let indexes = Indexes { index, cache: indexes, fetches: index.is_some() && fetches(search) };
     let (mut segments, mut named) = (Vec::with_capacity(search.version.chunks.len()), Vec::new());
     for (number, reference) in (0..).zip(&search.version.chunks) {
-        segments.extend(Segment::of(search, index.as_ref(), (number, reference), &mut named, searched)?);
+        segments.extend(Segment::of(search, &indexes, (number, reference), &mut named, searched)?);
     }
     let parts: Vec<Part> = segments.iter().map(|segment| segment.part(search)).collect::<Result<_>>()?;
     let query = Query { metric: search.metric, vector: search.query, k: search.k };
@@ -157,24 +164,18 @@ pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) ->
         found.sort_unstable();
         found.truncate(search.k);
     }
-    let mut hits: Vec<Hit> = found
-        .into_iter()
-        .map(|Found { neighbor, part }| Hit {
-            chunk: part as usize,
-            position: neighbor.position,
-            distance: Some(neighbor.distance),
-        })
-        .collect();
+    let mut hits: Vec<Hit> = found.into_iter().map(Hit::from).collect();
     for segment in &segments {
         hits.extend(segment.nulls().take(search.k - hits.len()));
     }
     Ok(hits)
 }
 
-/// The index that a search uses.
-struct Index<'a> {
-    id: TableId,
-    indexes: &'a IndexCache,
+/// What a search has of indexes.
+struct Indexes<'a> {
+    /// The one that it uses.
+    index: Option<TableId>,
+    cache: &'a IndexCache,
     /// Whether no more than the rows scored are to be read of segments that are not decoded.
     fetches: bool,
 }
@@ -198,19 +199,20 @@ impl Segment {
     /// place beside them.
     fn of(
         search: &Search,
-        index: Option<&Index>,
+        indexes: &Indexes,
         (number, reference): (u32, &ChunkRef),
         named: &mut Vec<(u32, Candidates)>,
         searched: &mut Searched,
     ) -> Result<Option<Self>> {
-        let (rows, qualifying) = (reference.chunk.rows() as usize, qualifying(search, number, reference)?);
+        let rows = reference.chunk.rows() as usize;
+        let qualifying = qualifying(search.predicate, number, reference)?;
         searched.rows += rows as u64;
         let mut opened = None;
-        if let (Some(Index { id, indexes, fetches }), Some(dim)) = (index, search.column.ty.dimensions()) {
-            let all_bytes = || search.version.index_bytes(*id).unwrap_or(0);
-            opened = indexes.get(&reference.chunk, *id, usize::from(dim), all_bytes)?;
+        if let (Some(id), Some(dim)) = (indexes.index, search.column.ty.dimensions()) {
+            let all_bytes = || search.version.index_bytes(id).unwrap_or(0);
+            opened = indexes.cache.get(&reference.chunk, id, usize::from(dim), all_bytes)?;
             if let Some(index) = &opened {
-                match pick(search, index, reference, qualifying.as_ref(), *fetches, searched)? {
+                match pick(search, index, reference, qualifying.as_ref(), indexes.fetches, searched)? {
                     Picking::Rows(picked, column) => {
                         let (picked, index) = (Some(picked), opened);
                         let segment = Self { number, column, rows, picked, qualifying, allowed: None, index };
@@ -224,7 +226,7 @@ impl Segment {
                     }
                     Picking::All => {}
                     Picking::Damaged(error) => {
-                        indexes.give_up(&reference.chunk, *id, &error);
+                        indexes.cache.give_up(&reference.chunk, id, &error);
                         opened = None;
                     }
                 }
@@ -237,7 +239,9 @@ impl Segment {
             let kind = search.column.ty.vector_kind().unwrap_or(VectorKind::Single);
             kind.check_same(dim, search.query.len())?;
         }
-        let allowed = without_nulls(&column, qualifying.as_ref());
+        let (def, kept) = (&search.version.def, indexes.cache.filters());
+        let valued = valued(def, &reference.chunk, (search.column, &column), kept);
+        let allowed = Selected::both(qualifying.clone(), valued);
         let segment = Self { number, column, rows, picked: None, qualifying, allowed, index };
         searched.qualifying += segment.count() as u64;
         Ok(Some(segment))
@@ -277,8 +281,12 @@ impl Segment {
 }
 
 /// The rows that are not deleted and pass the predicate; `None` when all do.
-fn qualifying(search: &Search, number: u32, reference: &ChunkRef) -> Result<Option<Selected>> {
-    let passing = match search.predicate {
+pub(super) fn qualifying(
+    predicate: Option<&Predicate<'_>>,
+    number: u32,
+    reference: &ChunkRef,
+) -> Result<Option<Selected>> {
+    let passing = match predicate {
         Some(predicate) => predicate(number as usize, reference)?,
         None => None,
     };

@@ -8,16 +8,7 @@ use sepal_types::{ColumnDef, ColumnId, SqlType};
 use super::{arrow_field, arrow_type, has_arrow_type, sql_type, stored_column, stored_name};
 
 fn column(ty: SqlType) -> ColumnDef {
-    ColumnDef {
-        id: ColumnId(1),
-        name: "x".into(),
-        ty,
-        not_null: false,
-        default: None,
-        generated: None,
-        missing: None,
-        sequence: None,
-    }
+    ColumnDef::new(ColumnId(1), "x", ty)
 }
 
 #[test]

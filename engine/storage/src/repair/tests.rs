@@ -14,9 +14,11 @@ use sepal_types::{LogEnd, Lsn, RowId, TableId};
 
 use super::{Loss, RepairOptions, RepairPlan, RepairRefused};
 use crate::{
-    CheckOptions, FileHandle, Files, LocalFiles, NoBlobs, Op, StoreOptions, TenantStore,
+    CheckOptions, NoBlobs, Op, StoreOptions, TenantStore,
     check::tests::{Heard, Known, errors, furnished},
-    fixtures::{TENANT, commit, copy, create, files, ids, insert, items, options, tenant_key},
+    fixtures::{
+        TENANT, Watch, Watched, commit, copy, create, files, ids, insert, items, options, tenant_key,
+    },
 };
 
 /// A tenant's directory with a place beside it.
@@ -280,63 +282,17 @@ fn without_any_manifest_the_repair_is_refused() {
     assert!(damaged.plan().err().unwrap().to_string().contains("backup"));
 }
 
-/// Files on which only so many steps that change names go through.
+/// Lets only so many steps that change names go through.
 struct Failing {
     left: AtomicI64,
 }
 
-impl Failing {
-    fn step(&self) -> io::Result<()> {
+impl Watch for Failing {
+    fn names_change(&self) -> io::Result<()> {
         if self.left.fetch_sub(1, Ordering::SeqCst) > 0 {
             return Ok(());
         }
         Err(io::Error::other("the power is gone"))
-    }
-}
-
-impl Files for Failing {
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
-        self.step()?;
-        LocalFiles.create(path)
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
-        LocalFiles.open(path)
-    }
-
-    fn open_writable(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
-        LocalFiles.open_writable(path)
-    }
-
-    fn open_directory(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
-        LocalFiles.open_directory(path)
-    }
-
-    fn length(&self, path: &Path) -> io::Result<u64> {
-        LocalFiles.length(path)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        LocalFiles.list(path)
-    }
-
-    fn is_directory(&self, path: &Path) -> bool {
-        LocalFiles.is_directory(path)
-    }
-
-    fn create_directory(&self, path: &Path) -> io::Result<()> {
-        self.step()?;
-        LocalFiles.create_directory(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.step()?;
-        LocalFiles.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.step()?;
-        LocalFiles.remove(path)
     }
 }
 
@@ -359,9 +315,8 @@ fn a_repair_that_was_cut_short_anywhere_is_done_by_the_next() {
         for steps in 0.. {
             let damaged = Damaged::new();
             damage(&damaged);
-            let failing = Arc::new(Failing { left: AtomicI64::new(steps) });
-            let check =
-                CheckOptions { files: Arc::clone(&failing) as Arc<dyn Files>, ..damaged.options().check };
+            let files = Arc::new(Watched(Arc::new(Failing { left: AtomicI64::new(steps) })));
+            let check = CheckOptions { files, ..damaged.options().check };
             let plan = damaged.plan_with(&RepairOptions { check, resurrect_deleted: false }).unwrap();
             let first = plan.apply(&damaged.root.path().join("first"));
             let again = damaged.plan().unwrap();

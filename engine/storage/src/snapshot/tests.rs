@@ -338,16 +338,7 @@ fn a_constraint_added_later_checks_the_rows_that_are_there() {
 fn not_null_added_later_checks_the_rows_that_are_there() {
     // A column that no row has yet: NULL in every one.
     let mut def = items(20_000, "items");
-    def.columns.push(ColumnDef {
-        id: ColumnId(90),
-        name: "note".into(),
-        ty: SqlType::Text,
-        not_null: false,
-        default: None,
-        generated: None,
-        missing: None,
-        sequence: None,
-    });
+    def.columns.push(ColumnDef::new(ColumnId(90), "note", SqlType::Text));
     let wider = Op::AlterTable(def.clone());
     def.columns.last_mut().unwrap().not_null = true;
     let strict = Op::AlterTable(def);

@@ -7,7 +7,7 @@
 //!
 //! It does no I/O: `fetch` does.
 
-use super::{DEVIATIONS, scored_at_least};
+use super::{is_beyond, scored_at_least};
 use crate::distance::Scorer;
 use crate::neighbor::TopK;
 use crate::{Candidates, Found, Neighbor, Query, Vectors, Work};
@@ -91,11 +91,8 @@ impl<'a> Contest<'a> {
         }
     }
 
-    /// Whether an estimate is so far behind the `k`-th distance that its error cannot make up for it.
     fn is_beyond(&self, entry: &Entry) -> bool {
-        let margin = DEVIATIONS * (self.squares / self.offered as f64).sqrt();
-        let nearest = f64::from(entry.estimate) - margin;
-        self.nearest.worst().is_some_and(|worst| nearest > worst.neighbor.distance)
+        is_beyond(entry.estimate, &self.nearest, self.offered, self.squares)
     }
 
     /// The distances of all that have not been offered, up to `until`.

@@ -22,7 +22,7 @@ use self::{
 use super::overloads::{
     Answer, Given,
     Kind::{Date, Float8, Int8, Interval, Numeric, Text, Timestamp, Timestamptz},
-    Overload, functions as declared,
+    Overload, functions as declared, text,
 };
 
 type Answered = Result<Answer, Error>;
@@ -51,13 +51,6 @@ const FUNCTIONS: &[(&str, &[Overload])] = &[
 
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
     declared(FUNCTIONS)
-}
-
-fn text<'a>(given: &[Given<'a>], position: usize) -> &'a str {
-    match given.get(position) {
-        Some(Given::Text(text)) => text,
-        _ => "",
-    }
 }
 
 /// An empty pattern gives NULL, and so does an infinite instant.

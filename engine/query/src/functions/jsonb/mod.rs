@@ -32,8 +32,11 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{Error, SqlState, SqlType};
 
-use self::argument::{Argument, Output, Parameter, Value};
-use super::constants::{all_constant, answer};
+use self::argument::{Output, Parameter, Value};
+use super::{
+    argument::Argument,
+    constants::{all_constant, answer},
+};
 use crate::{
     error::carry,
     output::{sql_type, typed_field},
@@ -299,7 +302,7 @@ impl JsonFunction {
             .zip(&args.arg_fields)
             .enumerate()
             .map(|(position, (value, field))| {
-                Argument::new(value, field, self.operation.parameter(position), self.flavour)
+                Argument::new(value, field, &self.operation.parameter(position).target(self.flavour))
             })
             .collect()
     }
@@ -335,6 +338,7 @@ impl JsonFunction {
         let flavour = self.flavour;
         let json = arguments[0].text(row);
         let second = || &arguments[1];
+        let keys = || second().texts(row).unwrap_or_default();
         let owned = |text: String| Value::Text(Cow::Owned(text));
         Ok(match self.operation {
             Operation::ArrayLength => Value::Integer(read::array_length(json)?),
@@ -344,7 +348,7 @@ impl JsonFunction {
             Operation::DeleteIndex => owned(change::delete_index(json, second().integer(row))?),
             Operation::DeleteKey => owned(change::delete_keys(json, &[second().text(row)])?),
             Operation::DeleteKeys => {
-                let keys: Vec<&str> = second().keys(row).iter().flatten().map(String::as_str).collect();
+                let keys: Vec<&str> = keys().iter().flatten().map(String::as_str).collect();
                 owned(change::delete_keys(json, &keys)?)
             }
             Operation::Element(form) => {
@@ -352,17 +356,17 @@ impl JsonFunction {
             }
             Operation::Exists => Value::Boolean(read::exists(json, second().text(row))),
             Operation::ExistsAll => {
-                Value::Boolean(second().keys(row).iter().flatten().all(|key| read::exists(json, key)))
+                Value::Boolean(keys().iter().flatten().all(|key| read::exists(json, key)))
             }
             Operation::ExistsAny => {
-                Value::Boolean(second().keys(row).iter().flatten().any(|key| read::exists(json, key)))
+                Value::Boolean(keys().iter().flatten().any(|key| read::exists(json, key)))
             }
             Operation::Field(form) => self.part(form, read::field(json, second().text(row), flavour))?,
-            Operation::Path(form) => self.part(form, read::path(json, second().keys(row), flavour))?,
+            Operation::Path(form) => self.part(form, read::path(json, keys(), flavour))?,
             Operation::Pretty => owned(change::pretty(json)),
             Operation::Set => {
                 let create = arguments.get(3).is_none_or(|argument| argument.boolean(row));
-                owned(change::set(json, second().keys(row), arguments[2].text(row), create)?)
+                owned(change::set(json, keys(), arguments[2].text(row), create)?)
             }
             Operation::Steps(form) => {
                 let steps: Vec<Option<&str>> =

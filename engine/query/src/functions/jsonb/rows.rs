@@ -22,14 +22,17 @@ use sepal_types::{Error, SqlState};
 
 use super::{
     Flavour, Form,
-    argument::{Argument, MAX_TEXT_BYTES, Parameter},
+    argument::{MAX_TEXT_BYTES, Parameter},
     json_call,
     read::plain,
     text::{Kind, items, kind, members},
 };
 use crate::{
     error::{carry, undefined_function_call},
-    functions::constants::{all_constant, answer},
+    functions::{
+        argument::Argument,
+        constants::{all_constant, answer},
+    },
     output::sql_type,
 };
 
@@ -219,7 +222,7 @@ impl ScalarUDFImpl for ListOf {
         };
         let constant = all_constant(&args.args);
         let rows = if constant { 1 } else { args.number_rows };
-        let argument = Argument::new(value, field, Parameter::Json, self.flavour)?;
+        let argument = Argument::new(value, field, &Parameter::Json.target(self.flavour))?;
         let lists = match self.part {
             Part::Ordinal => self.ordinals(&argument, rows),
             Part::Key | Part::Value => self.texts(&argument, rows),

@@ -35,11 +35,11 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{Error, SqlType};
 
-use self::{
-    argument::{Argument, Parameter},
-    compose::Reading,
+use self::{argument::Parameter, compose::Reading};
+use super::{
+    argument::Argument,
+    constants::{all_constant, answer},
 };
-use super::constants::{all_constant, answer};
 use crate::{
     error::{carry, undefined_function_call},
     output::{sql_type, typed_field},
@@ -229,7 +229,7 @@ impl ScalarUDFImpl for TextSearchFunction {
             .check(&args.arg_fields)?
             .iter()
             .zip(args.args.iter().zip(&args.arg_fields))
-            .map(|(parameter, (value, field))| Argument::new(value, field, *parameter))
+            .map(|(parameter, (value, field))| Argument::new(value, field, &parameter.target()))
             .collect::<Result<Vec<Argument>>>()?;
         let results = rows::compute(self.operation, &arguments, rows).map_err(carry)?;
         answer(results, constant)

@@ -10,15 +10,16 @@ use datafusion::arrow::array::{
 use sepal_types::{Error, Result, SqlState};
 
 use super::{
-    Operation,
-    argument::Argument,
-    compose, cover,
+    Operation, compose, cover,
     dictionary::{Analyzer, configuration},
     document::{self, Gathered},
     matching::Matcher,
     rank,
 };
-use crate::values::text_search::{Item, Lexemes, TsQuery, TsVector};
+use crate::{
+    functions::argument::Argument,
+    values::text_search::{Item, Lexemes, TsQuery, TsVector},
+};
 
 /// Most bytes of text in one batch of results; Arrow's offsets end at 2 GiB.
 const MAX_TEXT_BYTES: usize = 1 << 30;

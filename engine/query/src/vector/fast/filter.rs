@@ -6,15 +6,17 @@
 use std::sync::{Arc, OnceLock};
 
 use datafusion::{
-    common::{DFSchemaRef, ParamValues},
+    common::{Column, DFSchemaRef, ParamValues},
+    datasource::source_as_provider,
     logical_expr::{Expr, LogicalPlan},
     scalar::ScalarValue,
 };
-use sepal_types::Result;
+use sepal_types::{ColumnId, Result};
 
 use crate::{
     error::translate,
     planner::{Engine, executable, fill_parameters, is_pure, names_parameter},
+    table::as_user_table,
     vector::filter::Filter,
 };
 
@@ -24,6 +26,8 @@ pub struct FastFilter {
     predicate: Expr,
     /// The table's columns, all of them in order.
     schema: DFSchemaRef,
+    /// Those that the predicate names.
+    reads: Vec<ColumnId>,
     has_parameters: bool,
     /// What a predicate without parameters is compiled to, once.
     compiled: OnceLock<Arc<Filter>>,
@@ -40,25 +44,36 @@ impl FastFilter {
                 _ => return None,
             }
         };
-        let reads_whole_table = match filter.input.as_ref() {
-            LogicalPlan::TableScan(scan) => scan.projection.is_none(),
-            LogicalPlan::SubqueryAlias(alias) => {
-                matches!(alias.input.as_ref(), LogicalPlan::TableScan(scan) if scan.projection.is_none())
-            }
-            _ => false,
+        let input = match filter.input.as_ref() {
+            LogicalPlan::SubqueryAlias(alias) => alias.input.as_ref(),
+            input => input,
         };
-        if !reads_whole_table || !is_pure(&filter.predicate) {
+        let LogicalPlan::TableScan(scan) = input else {
+            return None;
+        };
+        if scan.projection.is_some() || !is_pure(&filter.predicate) {
             return None;
         }
+        let provider = source_as_provider(&scan.source).ok()?;
+        let def = as_user_table(provider.as_ref())?.def();
         let LogicalPlan::Filter(typed) = engine.analyze(LogicalPlan::Filter(filter.clone())).ok()? else {
             return None;
         };
+        let schema = Arc::clone(typed.input.schema());
+        let read = |column: &Column| Some(def.columns.get(schema.maybe_index_of_column(column)?)?.id);
+        let reads = typed.predicate.column_refs().into_iter().map(read).collect::<Option<Vec<ColumnId>>>()?;
         Some(Self {
-            schema: Arc::clone(typed.input.schema()),
+            schema,
+            reads,
             has_parameters: names_parameter(&typed.predicate),
             predicate: typed.predicate,
             compiled: OnceLock::new(),
         })
+    }
+
+    /// The columns that the predicate names, each once.
+    pub fn reads(&self) -> &[ColumnId] {
+        &self.reads
     }
 
     /// The predicate with `$1`, `$2`, … filled in.

@@ -25,7 +25,6 @@ use sepal_types::{
 use super::{
     Hit, IndexCache, Search, Searched,
     fetch::{distances, fetch},
-    filter::Filter,
     rule::MOST_NEIGHBOURS,
     search::{search, usable_index},
 };
@@ -66,6 +65,8 @@ pub struct FastKnn {
     query: Source,
     limit: Count,
     outputs: Vec<Output>,
+    /// The columns that it reads, settled once the statement was planned.
+    reads: Vec<ColumnId>,
     described: Described,
     has_where: bool,
     /// Whether a parameter of the WHERE clause means there what a literal in its place would.
@@ -109,8 +110,7 @@ impl FastKnn {
         if !usable {
             return None;
         }
-        let mut outputs = Vec::new();
-        let mut columns = Vec::new();
+        let (mut outputs, mut columns, mut reads) = (Vec::new(), Vec::new(), vec![column]);
         for item in &select.projection {
             let (expr, name) = plain_item(item)?;
             if expr == distance {
@@ -120,6 +120,7 @@ impl FastKnn {
             }
             let definition = def.column_by_id(plain_column(expr, def, &names)?)?;
             outputs.push(Output::Column(definition.id));
+            reads.push(definition.id);
             columns.push(OutputColumn::of(definition, def, name));
         }
         Some(FastKnn {
@@ -132,6 +133,7 @@ impl FastKnn {
             query: source,
             limit,
             outputs,
+            reads,
             described: Described::new(columns),
             has_where: select.selection.is_some(),
             // Of one type in all places; a literal is what stands beside it asks for, and a vector is no halfvec there.
@@ -147,8 +149,12 @@ impl FastKnn {
     /// Takes the WHERE clause from the statement's plan. `None` when this way cannot answer it.
     pub fn with_filter(mut self, engine: &Engine, plan: &LogicalPlan) -> Option<FastKnn> {
         if self.has_where {
-            self.filter = Some(Arc::new(FastFilter::of(engine, plan)?));
+            let filter = FastFilter::of(engine, plan)?;
+            self.reads.extend(filter.reads());
+            self.filter = Some(Arc::new(filter));
         }
+        self.reads.sort_unstable();
+        self.reads.dedup();
         Some(self)
     }
 
@@ -220,7 +226,7 @@ impl FastKnn {
             None => None,
         };
         let settings = *context.search.read();
-        if !self.is_at_hand(version, column, filter.as_deref(), settings.use_indexes, &context.indexes) {
+        if !self.is_at_hand(version, column, settings.use_indexes, &context.indexes) {
             return Ok(None);
         }
         let predicate = |_: usize, reference: &ChunkRef| {
@@ -249,16 +255,10 @@ impl FastKnn {
         &self,
         version: &TableVersion,
         column: &ColumnDef,
-        filter: Option<&Filter>,
         use_indexes: bool,
         indexes: &IndexCache,
     ) -> bool {
         let index = use_indexes.then(|| usable_index(version, column, self.measure())).flatten();
-        let is_read = |(place, column): (usize, &ColumnDef)| {
-            column.id == self.column
-                || filter.is_some_and(|filter| filter.reads(place))
-                || self.outputs.iter().any(|output| matches!(output, Output::Column(id) if *id == column.id))
-        };
         let mut scored = 0;
         version.chunks.iter().all(|reference| {
             let chunk = &reference.chunk;
@@ -266,9 +266,7 @@ impl FastKnn {
             if !indexed.is_some_and(|((index, _), segment)| indexes.holds(segment, index)) {
                 scored += chunk.rows() as usize * usize::from(self.dimensions);
             }
-            let mut columns = version.def.columns.iter().enumerate();
-            scored <= MOST_ELEMENTS
-                && columns.all(|(place, column)| !is_read((place, column)) || chunk.is_at_hand(column.id))
+            scored <= MOST_ELEMENTS && self.reads.iter().all(|column| chunk.is_at_hand(*column))
         })
     }
 

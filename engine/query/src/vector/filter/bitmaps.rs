@@ -1,19 +1,24 @@
-//! What filters found out about segments, kept: rows that a predicate let through, and labels of columns.
+//! What filters found out about segments, kept: rows that a predicate let through, labels of columns, and which rows
+//! have a value.
 //!
 //! Segments never change, so neither does what is kept. It is a tenant's own: each finds only what it put in, under the
 //! file's id, which is random and never reused, and under all of the predicate, its table and its columns
 //! ([`super::identity`]). All tenants share one budget ([`FairCache`]). A predicate's rows are kept when it comes for
-//! the second time, so that those that never come again push nothing out; labels are made when they are wanted for the
-//! second time, and again, once they were pushed out, only after eight times as many.
+//! the second time, so that those that never come again push nothing out, and so are the rows with a value; labels are
+//! made when they are wanted for the second time, and again, once they were pushed out, only after eight times as many.
 
 use std::{
     collections::VecDeque,
     hash::{BuildHasher, Hash, RandomState},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
+use datafusion::arrow::array::{Array, ArrayRef};
 use parking_lot::Mutex;
-use sepal_storage::FairCache;
+use sepal_storage::{FairCache, Near};
 use sepal_types::{FileId, Result, TableId, TenantId};
 
 use super::{
@@ -35,6 +40,8 @@ pub struct FilterMemory {
     held: Mutex<FairCache<Key, Kept>>,
     most_bytes: usize,
     hashes: RandomState,
+    /// How often something was put in or taken out, for [`Near`].
+    changes: AtomicU64,
 }
 
 /// One tenant's. Bound to the tenant for life.
@@ -42,6 +49,8 @@ pub struct FilterCache {
     tenant: TenantId,
     memory: Arc<FilterMemory>,
     wanted: Mutex<Wanted>,
+    /// Rows with a value that the memory has given: searches that filter nothing ask for them too.
+    near: Near<Key, (TableColumn, Selected)>,
     /// Of two searches that want the same labels one makes them; the other goes on without.
     building: [Mutex<()>; 8],
 }
@@ -49,19 +58,21 @@ pub struct FilterCache {
 #[derive(Clone)]
 enum Kept {
     Rows(Arc<(Named, Selected)>),
-    Labels(Arc<(LabelsName, Labels)>),
+    Labels(Arc<(TableColumn, Labels)>),
+    /// Rows that have a value, where not all have.
+    Valued(Arc<(TableColumn, Selected)>),
 }
 
-/// The labels of a column of a table.
+/// A column of a table, as its labels are known, or which rows have a value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct LabelsName {
+pub(super) struct TableColumn {
     pub table: TableId,
     pub column: ColumnName,
 }
 
 /// Labels, lent.
 #[derive(Clone)]
-pub(super) struct LentLabels(Arc<(LabelsName, Labels)>);
+pub(super) struct LentLabels(Arc<(TableColumn, Labels)>);
 
 impl std::ops::Deref for LentLabels {
     type Target = Labels;
@@ -91,6 +102,7 @@ impl FilterMemory {
             held: Mutex::new(FairCache::new(budget_bytes, tenant_bytes)),
             most_bytes: one / MOST_OF_BUDGET,
             hashes: RandomState::new(),
+            changes: AtomicU64::new(0),
         }
     }
 
@@ -111,12 +123,17 @@ impl FilterMemory {
     /// The tenant is gone.
     pub fn forget_tenant(&self, tenant: TenantId) {
         self.held.lock().forget_tenant(tenant);
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
     }
 }
 
 impl FilterCache {
     pub fn new(tenant: TenantId, memory: Arc<FilterMemory>) -> Self {
-        Self { tenant, memory, wanted: Mutex::default(), building: Default::default() }
+        Self { tenant, memory, wanted: Mutex::default(), near: Near::default(), building: Default::default() }
     }
 
     /// Under what a thing of a segment is kept.
@@ -140,6 +157,35 @@ impl FilterCache {
         }
     }
 
+    /// The rows of a segment's column that have a value; `None` when all have. `array`: the column.
+    pub(super) fn valued(&self, segment: FileId, name: TableColumn, array: &ArrayRef) -> Option<Selected> {
+        if array.null_count() == 0 {
+            return None;
+        }
+        let key = self.key(segment, &(&name, "valued"));
+        let now = self.memory.changes.load(Ordering::Acquire);
+        let known = self.near.get(&key, now).or_else(|| self.known_valued(&key, now));
+        if let Some(kept) = known.filter(|kept| kept.0 == name) {
+            return Some(kept.1.clone());
+        }
+        let valued = Selected::valued(array)?;
+        if self.wanted.lock().again(self.memory.hashes.hash_one(key)) {
+            let bytes = valued.bytes() + size_of::<TableColumn>();
+            self.put(key, Kept::Valued(Arc::new((name, valued.clone()))), bytes);
+        }
+        Some(valued)
+    }
+
+    fn known_valued(&self, key: &Key, now: u64) -> Option<Arc<(TableColumn, Selected)>> {
+        match self.look(key)? {
+            Kept::Valued(kept) => {
+                self.near.keep(*key, &kept, now);
+                Some(kept)
+            }
+            _ => None,
+        }
+    }
+
     /// The labels of a segment's column, made if they have been wanted before. `make` is told how large they may be.
     /// `None`: not yet, or they are too large to keep.
     ///
@@ -147,7 +193,7 @@ impl FilterCache {
     pub(super) fn labels(
         &self,
         segment: FileId,
-        name: LabelsName,
+        name: TableColumn,
         make: impl FnOnce(usize) -> Result<Option<Labels>>,
     ) -> Result<Option<LentLabels>> {
         let key = self.key(segment, &name);
@@ -167,13 +213,13 @@ impl FilterCache {
         let made = make(self.memory.most_bytes);
         self.wanted.lock().made(wanted);
         let Some(labels) = made? else { return Ok(None) };
-        let bytes = labels.bytes() + size_of::<LabelsName>();
+        let bytes = labels.bytes() + size_of::<TableColumn>();
         let kept = Arc::new((name, labels));
         self.put(key, Kept::Labels(Arc::clone(&kept)), bytes);
         Ok(Some(LentLabels(kept)))
     }
 
-    fn known_labels(&self, key: &Key, name: &LabelsName) -> Option<LentLabels> {
+    fn known_labels(&self, key: &Key, name: &TableColumn) -> Option<LentLabels> {
         match self.look(key)? {
             Kept::Labels(kept) if kept.0 == *name => Some(LentLabels(kept)),
             _ => None,
@@ -187,6 +233,7 @@ impl FilterCache {
     fn put(&self, key: Key, kept: Kept, bytes: usize) {
         if bytes <= self.memory.most_bytes {
             self.memory.held.lock().put(self.tenant, key, kept, bytes);
+            self.memory.changed();
         }
     }
 }
@@ -231,7 +278,43 @@ impl Wanted {
 
 #[cfg(test)]
 mod tests {
+    use datafusion::arrow::array::Int64Array;
+    use sepal_types::{ColumnDef, ColumnId, SqlType};
+
     use super::*;
+
+    #[test]
+    fn which_rows_have_a_value_is_kept_and_counted() {
+        let (tenant, memory) = (TenantId([1; 16]), Arc::new(FilterMemory::new(1 << 20, 0)));
+        let cache = FilterCache::new(tenant, Arc::clone(&memory));
+        let column = |missing: Option<&str>| ColumnDef {
+            missing: missing.map(Into::into),
+            ..ColumnDef::new(ColumnId(1), "n", SqlType::Int8)
+        };
+        let array: ArrayRef =
+            Arc::new((0..1_000_i64).map(|row| (row % 3 > 0).then_some(row)).collect::<Int64Array>());
+        let ask = |segment: u8, missing: Option<&str>| {
+            let name = TableColumn { table: TableId(20_000), column: ColumnName::of(&column(missing)) };
+            cache.valued(FileId([segment; 16]), name, &array).expect("some are NULL")
+        };
+        let same = |one: &Selected, other: &Selected| {
+            assert_eq!(one, other);
+            one.bits().words().as_ptr() == other.bits().words().as_ptr()
+        };
+        let first = ask(1, None);
+        assert_eq!(Some(&first), Selected::valued(&array).as_ref());
+        assert_eq!(memory.tenant_bytes(tenant), 0, "once is not enough");
+        let kept = ask(1, None);
+        assert!(!same(&kept, &first) && memory.tenant_bytes(tenant) >= kept.bytes());
+        assert!(same(&kept, &ask(1, None)) && same(&kept, &ask(1, None)), "made once");
+        assert!(!same(&kept, &ask(2, None)), "another segment");
+        assert!(!same(&kept, &ask(1, Some("7"))), "older rows have another value");
+        memory.forget_tenant(tenant);
+        assert!(memory.bytes() == 0 && !same(&kept, &ask(1, None)), "it was let go");
+        let all: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+        let name = TableColumn { table: TableId(20_000), column: ColumnName::of(&column(None)) };
+        assert_eq!(cache.valued(FileId([1; 16]), name, &all), None);
+    }
 
     #[test]
     fn once_is_not_enough_and_what_was_made_for_nothing_waits_longer() {

@@ -7,7 +7,8 @@
 //!    the rest of it is evaluated for the rows that are left, if these are few.
 //! 3. Else the predicate is evaluated over all rows. Reads only the columns that it names.
 //!
-//! Deletions and NULL vectors are not looked at here: they belong to a snapshot and a search ([`Selected`]).
+//! Deletions are not looked at here: they belong to a snapshot ([`Selected`]). Which vectors are NULL is asked by
+//! itself ([`valued`]).
 
 mod bitmaps;
 mod conditions;
@@ -26,11 +27,11 @@ use datafusion::{
     physical_expr::{PhysicalExpr, split_conjunction, utils::collect_columns},
 };
 use sepal_index::Bits;
-use sepal_storage::{ChunkRef, TableVersion, arrow_type};
-use sepal_types::{ColumnDef, FileId, IndexMethod, Result, TableDef};
+use sepal_storage::{Chunk, ChunkRef, TableVersion, arrow_type};
+use sepal_types::{ColumnDef, Error, FileId, IndexMethod, Result, TableDef};
 
 use self::{
-    bitmaps::{LabelsName, LentLabels},
+    bitmaps::{LentLabels, TableColumn},
     conditions::Condition,
     identity::{ColumnName, Identity, Named},
     labels::{Labels, LabelsOf},
@@ -90,6 +91,31 @@ struct Segment<'a> {
     file: FileId,
 }
 
+/// Why it is not known which rows pass.
+#[derive(Debug)]
+enum Failure {
+    /// The predicate has no value for some row.
+    Evaluating(Error),
+    /// Of a file, or our own: no other rows would do better.
+    Other(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Evaluating(error) | Failure::Other(error) => error,
+        }
+    }
+}
+
+type Attempt<T> = std::result::Result<T, Failure>;
+
 impl Filter {
     /// The predicate's columns count in `table`, which has all columns of the table in order.
     pub fn new(predicate: Arc<dyn PhysicalExpr>, table: &Schema) -> Self {
@@ -106,11 +132,6 @@ impl Filter {
         Self { schema: Arc::new(masked(table, &reads)), predicate, reads, identity, conjuncts }
     }
 
-    /// Whether the predicate reads the table's column at this place.
-    pub fn reads(&self, place: usize) -> bool {
-        self.reads.get(place).is_some_and(|read| *read)
-    }
-
     pub fn predicate(&self) -> &Arc<dyn PhysicalExpr> {
         &self.predicate
     }
@@ -124,12 +145,16 @@ impl Filter {
         reference: &ChunkRef,
         cache: &FilterCache,
     ) -> Result<Selected> {
-        // A deleted row may fail what a live one does not, and so may one that an earlier part excludes.
-        self.of_all(version, reference, cache).or_else(|_| self.of_live(version, reference))
+        let passing = match self.of_all(version, reference, cache) {
+            // A deleted row may fail what a live one does not, and so may one that an earlier part excludes.
+            Err(Failure::Evaluating(_)) => self.of_live(version, reference),
+            of_all => of_all,
+        };
+        passing.map_err(Error::from)
     }
 
     /// The same of the rows that are not deleted, part after part, each for what those before it have left.
-    fn of_live(&self, version: &TableVersion, reference: &ChunkRef) -> Result<Selected> {
+    fn of_live(&self, version: &TableVersion, reference: &ChunkRef) -> Attempt<Selected> {
         let live = Selected::live(reference);
         let live = live.unwrap_or_else(|| Selected::of(Bits::full(reference.chunk.rows() as usize)));
         let parts: Vec<_> = self.conjuncts.iter().flat_map(|part| &part.exprs).collect();
@@ -137,7 +162,7 @@ impl Filter {
     }
 
     /// Of a segment this can be kept: it depends on no snapshot.
-    fn of_all(&self, version: &TableVersion, reference: &ChunkRef, cache: &FilterCache) -> Result<Selected> {
+    fn of_all(&self, version: &TableVersion, reference: &ChunkRef, cache: &FilterCache) -> Attempt<Selected> {
         let (Some(file), Some(identity)) = (reference.chunk.segment(), &self.identity) else {
             return self.evaluate(version, reference);
         };
@@ -157,7 +182,7 @@ impl Filter {
     }
 
     /// The same, by asking each row.
-    fn evaluate(&self, version: &TableVersion, reference: &ChunkRef) -> Result<Selected> {
+    fn evaluate(&self, version: &TableVersion, reference: &ChunkRef) -> Attempt<Selected> {
         let rows = reference.chunk.rows() as usize;
         let columns = self.reads.iter().zip(&version.def.columns);
         let arrays = columns.map(|(read, column)| match read {
@@ -169,7 +194,7 @@ impl Filter {
     }
 
     /// The same, from labels, and whether that was cheap. `None` where there are none that help.
-    fn by_labels(&self, segment: Segment, cache: &FilterCache) -> Result<Option<(Selected, bool)>> {
+    fn by_labels(&self, segment: Segment, cache: &FilterCache) -> Attempt<Option<(Selected, bool)>> {
         let mut lent: Vec<(usize, LentLabels)> = Vec::new();
         let mut told: Vec<&Condition> = Vec::new();
         let mut rest: Vec<&Arc<dyn PhysicalExpr>> = Vec::new();
@@ -226,7 +251,7 @@ impl Filter {
             if *self.schema.field(position).data_type() != arrow_type(&column.ty) {
                 return Ok(false);
             }
-            let name = LabelsName { table: def.id, column: ColumnName::of(column) };
+            let name = TableColumn { table: def.id, column: ColumnName::of(column) };
             let make = |most_bytes| Labels::build(&segment.reference.chunk.column(column)?, most_bytes);
             match cache.labels(segment.file, name, make)? {
                 Some(labels) => lent.push((position, labels)),
@@ -244,7 +269,7 @@ impl Filter {
         reference: &ChunkRef,
         rows: &Selected,
         rest: &[&Arc<dyn PhysicalExpr>],
-    ) -> Result<Selected> {
+    ) -> Attempt<Selected> {
         let positions: UInt32Array = rows.bits().iter().map(|position| position as u32).collect();
         let reads = columns_read(self.reads.len(), rest.iter().copied());
         let mut fields = masked(&self.schema, &reads).fields().to_vec();
@@ -267,6 +292,23 @@ impl Filter {
         }
         let positions = left.column(own).as_primitive::<UInt32Type>().values();
         Ok(Selected::at(positions, rows.bits().len()))
+    }
+}
+
+/// The rows of a table's chunk that have a value in one of its columns, `array`; `None` when all have. Of a segment,
+/// which never changes, this is kept.
+pub fn valued(
+    table: &TableDef,
+    chunk: &Chunk,
+    (column, array): (&ColumnDef, &ArrayRef),
+    cache: &FilterCache,
+) -> Option<Selected> {
+    match chunk.segment() {
+        Some(file) => {
+            let name = TableColumn { table: table.id, column: ColumnName::of(column) };
+            cache.valued(file, name, array)
+        }
+        None => Selected::valued(array),
     }
 }
 
@@ -305,8 +347,9 @@ fn batch(schema: SchemaRef, arrays: Vec<ArrayRef>, rows: usize) -> Result<Record
 }
 
 /// A predicate's value for each row.
-fn is_true(predicate: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<ArrayRef> {
-    predicate.evaluate(batch).and_then(|value| value.into_array(batch.num_rows())).map_err(translate)
+fn is_true(predicate: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Attempt<ArrayRef> {
+    let value = predicate.evaluate(batch).and_then(|value| value.into_array(batch.num_rows()));
+    value.map_err(|error| Failure::Evaluating(translate(error)))
 }
 
 /// Whether a user has asked for an index that finds rows by the column's value.

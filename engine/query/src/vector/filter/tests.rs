@@ -24,8 +24,8 @@ use sepal_storage::{
     stored_name,
 };
 use sepal_types::{
-    ColumnDef, ColumnId, Constraints, IndexDef, IndexMethod, RowId, SqlType, TableDef, TableId, TenantId,
-    UniqueDef,
+    ColumnDef, ColumnId, Constraints, IndexDef, IndexMethod, RowId, SqlState, SqlType, TableDef, TableId,
+    TenantId, UniqueDef,
 };
 use tempfile::TempDir;
 
@@ -43,20 +43,11 @@ struct World {
     store: Arc<TenantStore>,
     indexes: IndexCache,
     rows: i32,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 fn column(id: u32, name: &str, ty: SqlType) -> ColumnDef {
-    ColumnDef {
-        id: ColumnId(id),
-        name: name.into(),
-        ty,
-        not_null: false,
-        default: None,
-        generated: None,
-        missing: None,
-        sequence: None,
-    }
+    ColumnDef::new(ColumnId(id), name, ty)
 }
 
 /// All but `plain`, `v` and `late` are indexed. `late` comes with a value for the rows that are older.
@@ -157,7 +148,7 @@ impl World {
         let options = StoreOptions::new(ColumnCache::new(1 << 20));
         let store = TenantStore::create(directory.path(), tenant, Key::from_bytes([5; 32]), options).unwrap();
         let indexes = IndexCache::new(tenant, Arc::new(IndexMemory::new(cache_bytes)));
-        let world = Self { store, indexes, rows: 0, _directory: directory };
+        let world = Self { store, indexes, rows: 0, directory };
         world.commit(Op::CreateTable(definition(None)));
         world
     }
@@ -273,6 +264,33 @@ fn what_is_asked_again_is_known_until_the_question_or_the_segment_is_another() {
     def.id = TableId(20_009);
     retyped.def = Arc::new(def);
     assert_eq!(known(&plain, &retyped), None, "another table with the same segment");
+}
+
+#[test]
+fn rows_are_asked_anew_when_one_has_no_answer_but_not_when_they_cannot_be_read() {
+    let mut world = World::new(1 << 22);
+    world.insert(500);
+    world.checkpoint();
+    let (version, kept) = (world.version(), world.indexes.filters());
+    let reference = sealed(&version);
+    let quotient = filter(&version.def, &(lit(1_i32) / col("plain")).eq(lit(1_i32)));
+    let failed = quotient.of_all(&version, reference, kept);
+    assert!(matches!(failed, Err(Failure::Evaluating(_))), "some are divided by 0: {failed:?}");
+    let zero = world.ask(&filter(&version.def, &col("plain").eq(lit(0_i32))), &version, reference);
+    let ids = reference.chunk.row_ids().unwrap();
+    let rows = zero.bits().iter().map(|position| RowId(ids.value(position))).collect();
+    world.commit(Op::Delete { table: TABLE, rows });
+    let version = world.version();
+    let reference = sealed(&version);
+    let expected = world.ask(&filter(&version.def, &col("plain").eq(lit(1_i32))), &version, reference);
+    assert_eq!(world.ask(&quotient, &version, reference), expected, "those are deleted");
+
+    let mut files = std::fs::read_dir(world.directory.path().join("segments")).unwrap();
+    std::fs::remove_file(files.next().unwrap().unwrap().path()).unwrap();
+    let unread = filter(&version.def, &(lit(1_i32) / col("n")).eq(lit(1_i32)));
+    let failed = unread.of_all(&version, reference, kept);
+    assert!(matches!(failed, Err(Failure::Other(_))), "{failed:?}");
+    assert_eq!(unread.passing(&version, reference, kept).unwrap_err().state(), SqlState::DataCorrupted);
 }
 
 #[test]

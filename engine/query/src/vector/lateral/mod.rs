@@ -10,6 +10,7 @@
 //! sort keys, LIMIT filled whenever enough rows qualify.
 
 mod exec;
+mod join;
 mod node;
 mod pairs;
 mod read;
@@ -17,4 +18,5 @@ mod rule;
 mod searches;
 
 pub use exec::{LateralExec, LateralPlanner};
-pub use rule::{LateralRule, lateral_side};
+pub use join::{LateralJoin, filtered, outer_as_columns};
+pub use rule::LateralRule;

@@ -4,12 +4,12 @@
 
 use datafusion::{
     arrow::datatypes::DataType,
-    common::{Column, ScalarValue, TableReference},
+    common::ScalarValue,
     error::Result,
     logical_expr::{Expr, Limit, LogicalPlan, SortExpr, TableScan},
 };
 
-use crate::vector::rule::{is_settled, substitute};
+use crate::vector::rule::{columns_of, is_settled, substitute};
 
 /// A subquery taken apart. Its expressions are over the scan's columns, and outer references.
 pub(super) struct Body {
@@ -31,7 +31,7 @@ struct Seen {
 
 /// `None` for any other subquery.
 pub(super) fn read(subquery: &LogicalPlan) -> Result<Option<Body>> {
-    let mut seen = Seen { limit: None, keys: Vec::new(), filters: Vec::new(), outputs: columns(subquery) };
+    let mut seen = Seen { limit: None, keys: Vec::new(), filters: Vec::new(), outputs: columns_of(subquery) };
     let mut plan = subquery;
     loop {
         plan = match plan {
@@ -40,7 +40,7 @@ pub(super) fn read(subquery: &LogicalPlan) -> Result<Option<Body>> {
                 &projection.input
             }
             LogicalPlan::SubqueryAlias(alias) => {
-                seen.see_through(plan, &columns(&alias.input))?;
+                seen.see_through(plan, &columns_of(&alias.input))?;
                 &alias.input
             }
             LogicalPlan::Limit(limit) if seen.limit.is_none() && seen.keys.is_empty() => {
@@ -82,12 +82,6 @@ impl Seen {
         let Self { keys, filters, outputs, .. } = self;
         (!keys.is_empty()).then(|| Body { scan: scan.clone(), skip, fetch, keys, filters, outputs })
     }
-}
-
-/// A plan's columns as expressions.
-fn columns(plan: &LogicalPlan) -> Vec<Expr> {
-    let column = |relation: Option<TableReference>, name: &str| Expr::Column(Column::new(relation, name));
-    plan.schema().iter().map(|(relation, field)| column(relation.cloned(), field.name())).collect()
 }
 
 /// OFFSET and LIMIT, where both are known.

@@ -7,19 +7,20 @@ use std::sync::Arc;
 
 use datafusion::{
     common::{
-        DFSchema, ScalarValue,
-        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+        DFSchema,
+        tree_node::{Transformed, TreeNode},
     },
     datasource::source_as_provider,
     error::Result,
     logical_expr::{
-        Expr, Extension, Filter, Join, JoinType, LogicalPlan, Subquery,
+        Expr, Extension, Filter, Join, LogicalPlan,
         utils::{conjunction, split_conjunction_owned},
     },
     optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule},
 };
 
 use super::{
+    join::{LateralJoin, filtered, outer_as_columns},
     node::{Lateral, NamedFields, Question, Searched},
     read::{Body, read},
 };
@@ -55,21 +56,13 @@ impl OptimizerRule for LateralRule {
 }
 
 fn lateral_join(join: &Join) -> Result<Option<LogicalPlan>> {
-    let keeps_unmatched = match join.join_type {
-        JoinType::Inner => false,
-        JoinType::Left => true,
-        _ => return Ok(None),
-    };
-    let Some(subquery) = lateral_side(&join.right) else {
+    let Some(LateralJoin { subquery, keeps_unmatched, condition }) = LateralJoin::of(join) else {
         return Ok(None);
     };
-    let equal = join.on.iter().map(|(left, right)| left.clone().eq(right.clone()));
-    let always = |expr: &Expr| matches!(expr, Expr::Literal(ScalarValue::Boolean(Some(true)), _));
-    let condition = conjunction(equal.chain(join.filter.clone()).filter(|expr| !always(expr)));
     if keeps_unmatched && condition.is_some() {
         return Ok(None);
     }
-    let Some(body) = read(&subquery.subquery)? else {
+    let Some(body) = read(subquery)? else {
         return Ok(None);
     };
     let own = join.left.schema().fields().len();
@@ -77,23 +70,7 @@ fn lateral_join(join: &Join) -> Result<Option<LogicalPlan>> {
     let Some(node) = lateral(&join.left, body, keeps_unmatched, fields.collect())? else {
         return Ok(None);
     };
-    let plan = extension(node);
-    match condition {
-        Some(condition) => Ok(Some(LogicalPlan::Filter(Filter::try_new(condition, Arc::new(plan))?))),
-        None => Ok(Some(plan)),
-    }
-}
-
-/// The subquery of a lateral item of FROM that looks at the items before it.
-pub fn lateral_side(plan: &LogicalPlan) -> Option<&Subquery> {
-    match plan {
-        LogicalPlan::Subquery(subquery) => Some(subquery),
-        LogicalPlan::SubqueryAlias(alias) => match alias.input.as_ref() {
-            LogicalPlan::Subquery(subquery) => Some(subquery),
-            _ => None,
-        },
-        _ => None,
-    }
+    filtered(extension(node), condition).map(Some)
 }
 
 /// The node for a subquery beside `input`, if it is a search.
@@ -104,8 +81,7 @@ fn lateral(
     fields: NamedFields,
 ) -> Result<Option<Lateral>> {
     let Body { scan, skip, fetch, mut keys, filters, outputs } = body;
-    let mut first = keys.remove(0);
-    first.expr = first.expr.unalias();
+    let first = keys.remove(0);
     let Some(found) = distance(&first.expr).filter(|_| first.asc && !first.nulls_first) else {
         return Ok(None);
     };
@@ -127,7 +103,7 @@ fn lateral(
         return Ok(None);
     };
     let question = Question {
-        query: as_column(found.query.clone())?,
+        query: outer_as_columns(found.query.clone())?,
         skip,
         fetch,
         filter: conjunction(filter),
@@ -149,17 +125,6 @@ fn is_readable(expr: &Expr, input: &DFSchema) -> bool {
         })
     });
     is_evaluable_beside(expr) && !foreign.unwrap_or(true)
-}
-
-/// Outer references as columns.
-fn as_column(expr: Expr) -> Result<Expr> {
-    expr.transform(|expr| match expr {
-        Expr::OuterReferenceColumn(_, column) => {
-            Ok(Transformed::new(Expr::Column(column), true, TreeNodeRecursion::Jump))
-        }
-        expr => Ok(Transformed::no(expr)),
-    })
-    .map(|transformed| transformed.data)
 }
 
 fn extension(node: Lateral) -> LogicalPlan {
@@ -191,8 +156,5 @@ fn filter_first(filter: &Filter) -> Result<Option<LogicalPlan>> {
     let input = LogicalPlan::Filter(Filter::try_new(first, Arc::new(node.input.clone()))?);
     let (searched, question) = (node.searched.clone(), node.question.clone());
     let plan = extension(Lateral::new(input, searched, question, node.fields.clone())?);
-    match conjunction(then) {
-        Some(then) => Ok(Some(LogicalPlan::Filter(Filter::try_new(then, Arc::new(plan))?))),
-        None => Ok(Some(plan)),
-    }
+    filtered(plan, conjunction(then)).map(Some)
 }

@@ -89,16 +89,7 @@ impl BlobBuilder for Builder {
 }
 
 fn definition(options: VectorIndexOptions) -> TableDef {
-    let column = |id: u32, name: &str, ty: SqlType| ColumnDef {
-        id: ColumnId(id),
-        name: name.into(),
-        ty,
-        not_null: false,
-        default: None,
-        generated: None,
-        missing: None,
-        sequence: None,
-    };
+    let column = |id: u32, name: &str, ty: SqlType| ColumnDef::new(ColumnId(id), name, ty);
     TableDef {
         id: TABLE,
         environment: "default".into(),

@@ -3,7 +3,6 @@
 use std::{
     io,
     ops::ControlFlow,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -19,9 +18,9 @@ use super::{
     Log, Replay, flip, group,
 };
 use crate::{
-    FileHandle, Files, LocalFiles,
+    Files,
     disk::Disk,
-    fixtures::{TENANT, keys},
+    fixtures::{TENANT, Watch, Watched, keys},
 };
 
 #[test]
@@ -45,80 +44,13 @@ fn a_proof_is_found_where_one_piece_ends_and_the_next_begins() {
     }
 }
 
-/// Files that note the most that was read at once.
-struct Measured(Arc<AtomicUsize>);
+/// Notes the most that was read at once.
+struct Measured(AtomicUsize);
 
-struct MeasuredFile {
-    file: Arc<dyn FileHandle>,
-    most: Arc<AtomicUsize>,
-}
-
-impl Files for Measured {
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
-        LocalFiles.create(path)
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
-        Ok(Arc::new(MeasuredFile { file: LocalFiles.open(path)?, most: Arc::clone(&self.0) }))
-    }
-
-    fn open_writable(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
-        LocalFiles.open_writable(path)
-    }
-
-    fn open_directory(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
-        LocalFiles.open_directory(path)
-    }
-
-    fn length(&self, path: &Path) -> io::Result<u64> {
-        LocalFiles.length(path)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        LocalFiles.list(path)
-    }
-
-    fn is_directory(&self, path: &Path) -> bool {
-        LocalFiles.is_directory(path)
-    }
-
-    fn create_directory(&self, path: &Path) -> io::Result<()> {
-        LocalFiles.create_directory(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        LocalFiles.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        LocalFiles.remove(path)
-    }
-}
-
-impl FileHandle for MeasuredFile {
-    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        self.most.fetch_max(bytes.len(), Ordering::SeqCst);
-        self.file.read_exact_at(bytes, offset)
-    }
-
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync()
-    }
-
-    fn truncate(&self, length: u64) -> io::Result<()> {
-        self.file.truncate(length)
-    }
-
-    fn length(&self) -> io::Result<u64> {
-        self.file.length()
-    }
-
-    fn start_writeback(&self, offset: u64, length: usize) {
-        self.file.start_writeback(offset, length);
+impl Watch for Measured {
+    fn is_read(&self, bytes: usize) -> io::Result<()> {
+        self.0.fetch_max(bytes, Ordering::SeqCst);
+        Ok(())
     }
 }
 
@@ -132,9 +64,9 @@ fn a_tail_is_read_in_pieces_however_long_it_is() {
     let whole = wal.synced_length();
     let longer = 1 << 20;
     std::fs::File::options().write(true).open(log.file(1)).unwrap().set_len(whole + longer).unwrap();
-    let most = Arc::new(AtomicUsize::new(0));
-    let measured: Arc<dyn Files> = Arc::new(Measured(Arc::clone(&most)));
-    let (disk, keys) = (Disk::on(&measured), keys());
+    let measured = Arc::new(Measured(AtomicUsize::new(0)));
+    let files: Arc<dyn Files> = Arc::new(Watched(Arc::clone(&measured)));
+    let (disk, keys) = (Disk::on(&files), keys());
     let replay = || Replay {
         log: super::super::Log { disk: &disk, paths: &log.paths, tenant: TENANT, keys: &keys },
         from: 1,
@@ -146,5 +78,5 @@ fn a_tail_is_read_in_pieces_however_long_it_is() {
     assert_eq!((recovered.lsn, recovered.last_length), (Lsn(3), whole));
     let tail = survey(&replay(), |_, _, _| Ok(())).unwrap().tail.expect("what was never acknowledged");
     assert_eq!((tail.offset, tail.bytes), (whole, longer));
-    assert_eq!(most.load(Ordering::SeqCst), PIECE_BYTES);
+    assert_eq!(measured.0.load(Ordering::SeqCst), PIECE_BYTES);
 }

@@ -27,12 +27,15 @@ use self::{
 };
 use super::{
     Flavour,
-    argument::{Argument, Output, Parameter, Value},
+    argument::{Output, Parameter, Value},
     text::{Kind, kind},
 };
 use crate::{
     error::{carry, undefined_function_call},
-    functions::constants::{all_constant, answer},
+    functions::{
+        argument::Argument,
+        constants::{all_constant, answer},
+    },
     output::{sql_type, typed_field},
 };
 
@@ -184,7 +187,7 @@ impl ScalarUDFImpl for PathFunction {
             .zip(&args.arg_fields)
             .enumerate()
             .map(|(position, (value, field))| {
-                Argument::new(value, field, self.parameter(position), Flavour::Jsonb)
+                Argument::new(value, field, &self.parameter(position).target(Flavour::Jsonb))
             })
             .collect::<Result<Vec<Argument>>>()?;
         let mut output = Output::new(&self.result_type(), rows);

@@ -81,12 +81,7 @@ impl AtHand {
         let qualifying = competing.map(|(some, all)| some.as_ref().map_or(all, Selected::count) as u64);
         let searched =
             Searched { work, rows: rows.sum::<usize>() as u64, qualifying: qualifying.sum(), fetched: 0 };
-        let hit = |found: &Found| Hit {
-            chunk: found.part as usize,
-            position: found.neighbor.position,
-            distance: Some(found.neighbor.distance),
-        };
-        (found.iter().map(hit).collect(), searched)
+        (found.into_iter().map(Hit::from).collect(), searched)
     }
 }
 
