@@ -79,7 +79,7 @@ impl Searched {
 
     /// Lines below the node.
     pub fn lines(&self, filtered: bool) -> Vec<String> {
-        let Work { walked, scanned, asked, exact, fetched, hops, codes, distances } = self.work;
+        let Work { walked, scanned, asked, exact, fetched, hops, codes, wide_codes, distances } = self.work;
         let ways =
             [(walked, "walked"), (scanned, "scanned by codes"), (asked, "probed"), (exact, "scored exactly")];
         let ways = ways.iter().filter(|(count, _)| *count > 0);
@@ -92,8 +92,11 @@ impl Searched {
         if walked > 0 {
             lines.push(format!("Nodes Visited: {hops}"));
         }
-        if walked + scanned > 0 || codes > 0 {
-            lines.push(format!("Codes Scored: {codes}"));
+        let by_bits = [(codes - wide_codes, 4), (wide_codes, 8)];
+        let by_bits = by_bits.iter().filter(|(count, _)| *count > 0);
+        let by_bits: Vec<String> = by_bits.map(|(count, bits)| format!("{count} of {bits} bits")).collect();
+        if !by_bits.is_empty() {
+            lines.push(format!("Codes Scored: {}", by_bits.join(", ")));
         }
         lines.push(format!("Distances Computed: {distances}"));
         if fetched > 0 {
