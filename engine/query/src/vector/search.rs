@@ -312,3 +312,21 @@ pub fn elements(column: &ArrayRef) -> Result<(Vectors<'_>, usize)> {
     let start = usize::try_from(list.value_offset(0)).unwrap_or(0);
     Ok((values.slice(start, list.len() * dim), dim))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_told_by_their_bits() {
+        let lines = |codes, wide_codes| {
+            let work = Work { walked: 1, hops: 40, codes, wide_codes, distances: 12, ..Work::default() };
+            Searched { work, ..Searched::default() }.lines(false)
+        };
+        let told = |codes: &'static str| ["Segments: 1 walked", "Nodes Visited: 40", codes, "Distances Computed: 12"];
+        assert_eq!(lines(300, 0), told("Codes Scored: 300 of 4 bits").map(str::to_owned));
+        assert_eq!(lines(300, 300), told("Codes Scored: 300 of 8 bits").map(str::to_owned));
+        assert_eq!(lines(300, 100), told("Codes Scored: 200 of 4 bits, 100 of 8 bits").map(str::to_owned));
+        assert_eq!(lines(0, 0), ["Segments: 1 walked", "Nodes Visited: 40", "Distances Computed: 12"]);
+    }
+}
