@@ -323,7 +323,9 @@ mod tests {
             let work = Work { walked: 1, hops: 40, codes, wide_codes, distances: 12, ..Work::default() };
             Searched { work, ..Searched::default() }.lines(false)
         };
-        let told = |codes: &'static str| ["Segments: 1 walked", "Nodes Visited: 40", codes, "Distances Computed: 12"];
+        let told = |codes: &'static str| {
+            ["Segments: 1 walked", "Nodes Visited: 40", codes, "Distances Computed: 12"]
+        };
         assert_eq!(lines(300, 0), told("Codes Scored: 300 of 4 bits").map(str::to_owned));
         assert_eq!(lines(300, 300), told("Codes Scored: 300 of 8 bits").map(str::to_owned));
         assert_eq!(lines(300, 100), told("Codes Scored: 200 of 4 bits, 100 of 8 bits").map(str::to_owned));
