@@ -10,7 +10,7 @@
 //! offset size
 //!      0    8  magic "SEPALIDX"
 //!      8    2  version: 2 where a calibration follows the body, 3 where that tells of wear, too, 4 where it tells of
-//!              reaches; else 1
+//!              reaches; else 1. And 4 more, 5 to 8, where codes have 8 bits an element
 //!     10    1  kind: 1 flat, 2 graph, 3 ivfflat without codes, 5 ivfflat with codes, 6 faiss, 7 signs
 //!     11    1  metric: 1 L2, 2 inner product, 3 cosine, 4 L1
 //!     12    4  n, rows of the segment
@@ -26,12 +26,15 @@ use std::io::{self, Write};
 use sepal_types::{Metric, limits};
 
 use crate::IndexError;
+use crate::quantize::Width;
 
 const MAGIC: [u8; 8] = *b"SEPALIDX";
 const PLAIN: u16 = 1;
 const CALIBRATED: u16 = 2;
 const WORN: u16 = 3;
 const REACHING: u16 = 4;
+/// Added to the others.
+const EIGHT_BITS: u16 = 4;
 pub(crate) const HEADER_BYTES: usize = 24;
 
 const _: () = assert!(HEADER_BYTES.is_multiple_of(8));
@@ -58,9 +61,11 @@ pub(crate) struct Header {
     pub(crate) calibration: u32,
     /// What that tells of.
     pub(crate) measured: Measured,
+    /// Of its codes, if it has any.
+    pub(crate) width: Width,
 }
 
-/// What a calibration tells of beside recall: the difference between versions 2, 3 and 4.
+/// What a calibration tells of beside recall: the difference between versions 2, 3 and 4, or 6, 7 and 8.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Measured {
     /// Nothing else. Also where there is no calibration.
@@ -80,7 +85,15 @@ impl Header {
             dim <= limits::MAX_DIMENSIONS && rows <= u32::MAX as usize,
             "{rows} × {dim} passed build's check"
         );
-        Self { kind, metric, rows: rows as u32, dim: dim as u32, calibration: 0, measured: Measured::Recall }
+        Self {
+            kind,
+            metric,
+            rows: rows as u32,
+            dim: dim as u32,
+            calibration: 0,
+            measured: Measured::Recall,
+            width: Width::Four,
+        }
     }
 
     /// Reads the header of a whole blob.
@@ -95,11 +108,15 @@ impl Header {
             return Err(reader.corrupt("the magic is not SEPALIDX"));
         }
         let version = reader.u16()?;
-        let measured = match version {
+        let (narrow, width) = match version.checked_sub(EIGHT_BITS) {
+            Some(narrow @ PLAIN..=REACHING) => (narrow, Width::Eight),
+            _ => (version, Width::Four),
+        };
+        let measured = match narrow {
             PLAIN | CALIBRATED => Measured::Recall,
             WORN => Measured::Wear,
             REACHING => Measured::Reach,
-            found => return Err(IndexError::Version { found, supported: REACHING }),
+            found => return Err(IndexError::Version { found, supported: REACHING + EIGHT_BITS }),
         };
         let kind = match reader.u8()? {
             1 => Kind::Flat,
@@ -110,6 +127,9 @@ impl Header {
             7 => Kind::Signs,
             other => return Err(reader.corrupt(format!("kind {other} is none of 1, 2, 3, 5, 6 and 7"))),
         };
+        if width == Width::Eight && !matches!(kind, Kind::Graph | Kind::IvfCodes) {
+            return Err(reader.corrupt(format!("codes of 8 bits (version {version}) in kind {kind:?}")));
+        }
         let metric = match reader.u8()? {
             1 => Metric::L2,
             2 => Metric::InnerProduct,
@@ -118,12 +138,12 @@ impl Header {
             other => return Err(reader.corrupt(format!("metric {other} is none of 1 to 4"))),
         };
         let (rows, dim, calibration) = (reader.u32()?, reader.u32()?, reader.u32()?);
-        let fits = (calibration > 0) == (version != PLAIN);
+        let fits = (calibration > 0) == (narrow != PLAIN);
         if dim == 0 || dim as usize > limits::MAX_DIMENSIONS || !fits {
             let why = format!("dim {dim} or {calibration} bytes of calibration in version {version}");
             return Err(reader.corrupt(why));
         }
-        Ok(Self { kind, metric, rows, dim, calibration, measured })
+        Ok(Self { kind, metric, rows, dim, calibration, measured, width })
     }
 
     /// [`Header::decode`] for a kind's own `decode`, which knows which kind it reads.
@@ -137,11 +157,15 @@ impl Header {
 
     pub(crate) fn encode(&self, writer: &mut Writer) {
         writer.bytes(&MAGIC);
-        writer.u16(match (self.calibration, self.measured) {
+        let narrow = match (self.calibration, self.measured) {
             (0, _) => PLAIN,
             (_, Measured::Recall) => CALIBRATED,
             (_, Measured::Wear) => WORN,
             (_, Measured::Reach) => REACHING,
+        };
+        writer.u16(match self.width {
+            Width::Four => narrow,
+            Width::Eight => narrow + EIGHT_BITS,
         });
         writer.u8(match self.kind {
             Kind::Flat => 1,
@@ -467,11 +491,42 @@ mod tests {
         }
     }
 
+    /// Versions 5 to 8, for ever: those of 1 to 4, with codes of 8 bits an element.
+    #[test]
+    fn codes_of_eight_bits_are_four_versions_more() {
+        let measured = [
+            (0, Measured::Recall, 5),
+            (9, Measured::Recall, 6),
+            (9, Measured::Wear, 7),
+            (9, Measured::Reach, 8),
+        ];
+        for (calibration, measured, version) in measured {
+            let narrow = Header { calibration, measured, ..Header::new(Kind::IvfCodes, Metric::L2, 3, 40) };
+            let header = Header { width: Width::Eight, ..narrow };
+            let [four, eight] = [narrow, header].map(|header| {
+                let mut writer = Writer::with_capacity(HEADER_BYTES);
+                header.encode(&mut writer);
+                writer.into_bytes()
+            });
+            assert_eq!((u16::from(four[8]), u16::from(eight[8])), (version - 4, version));
+            assert!(four[..8] == eight[..8] && four[9..] == eight[9..]);
+            assert_eq!(Header::peek(&eight).unwrap(), header);
+        }
+        // It stays so when a calibration comes behind.
+        let mut plain = Writer::with_capacity(HEADER_BYTES);
+        let header = Header { width: Width::Eight, ..Header::new(Kind::Graph, Metric::L2, 3, 40) };
+        header.encode(&mut plain);
+        let mut joined = Vec::new();
+        join(|out| out.write_all(&plain.into_bytes()), b"measured", Measured::Reach, &mut joined).unwrap();
+        assert_eq!((joined[8], joined[20]), (8, 8));
+    }
+
     #[test]
     fn damage_is_named() {
-        let cases: [(usize, u8, &str); 7] = [
+        let cases: [(usize, u8, &str); 8] = [
             (0, b'X', "magic"),
             (8, 9, "version 9"),
+            (8, 5, "codes of 8 bits (version 5) in kind IvfFlat"),
             (10, 0, "kind 0"),
             (10, 4, "kind 4"),
             (11, 5, "metric 5"),

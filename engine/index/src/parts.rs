@@ -8,6 +8,7 @@
 use sepal_types::Metric;
 
 use crate::graph::{GraphPart, search_all};
+use crate::quantize::Width;
 use crate::{Bits, Found, Neighbor, SearchParams, VectorIndex, Vectors, search_exact};
 
 /// What is searched for.
@@ -66,8 +67,10 @@ pub struct Work {
     pub fetched: u32,
     /// Nodes whose links walks followed.
     pub hops: u64,
-    /// Distances estimated from codes, but for those by FAISS.
+    /// Distances estimated from codes, but for those by FAISS,
     pub codes: u64,
+    /// and how many of these from codes of 8 bits an element; the others have 4.
+    pub wide_codes: u64,
     /// Distances computed from vectors, but for those by FAISS.
     pub distances: u64,
 }
@@ -79,6 +82,12 @@ impl<'a> Allowed<'a> {
 }
 
 impl Work {
+    /// Adds so many distances estimated from codes.
+    pub(crate) fn add_codes(&mut self, width: Width, scored: u64) {
+        self.codes += scored;
+        self.wide_codes += if width == Width::Eight { scored } else { 0 };
+    }
+
     /// Adds what another search did.
     pub fn add(&mut self, other: &Self) {
         self.walked += other.walked;
@@ -88,6 +97,7 @@ impl Work {
         self.fetched += other.fetched;
         self.hops += other.hops;
         self.codes += other.codes;
+        self.wide_codes += other.wide_codes;
         self.distances += other.distances;
     }
 }

@@ -26,7 +26,7 @@ use super::repair;
 use super::scratch::Scratch;
 use super::space::{EstimateRows, Exact, RowSpace};
 use super::{Graph, fit};
-use crate::quantize::{Codes, RowQueries};
+use crate::quantize::{Codes, RowQueries, Width};
 use crate::{BuildMemory, BuildParams, IndexError};
 use linker::{LinkRoom, Linker};
 use regions::Regions;
@@ -78,46 +78,61 @@ pub(super) fn finished(
     Ok(Graph::new(params.metric, params.dim, nodes, layers, codes))
 }
 
-/// What a build takes at most. The least is without the rows as queries.
+/// What a build takes at most. The least is without the rows as queries, and with the wider codes, which may turn out
+/// to be needed: those and no queries are less than the narrow ones with them.
 pub(super) fn memory(metric: Metric, m: usize, rows: usize, dim: usize) -> BuildMemory {
     let (rows, m) = (rows as u64, m.max(2) as u64);
     // One node in m is in the next layer, and one in m of those.
     let links = rows * 4 * (2 * m + m.div_ceil(m - 1));
-    let (codes, queries) = match Codes::worthwhile(metric, dim) {
-        true => {
-            let stride = Codes::stride(dim) as u64;
-            (rows * Codes::bytes_per_code(dim) as u64, rows * (2 * stride + QUERY_HEAD_BYTES))
-        }
-        false => (0, 0),
+    let codes = |width| match Codes::worthwhile(metric, dim, width) {
+        true => rows * Codes::bytes_per_code(dim, width) as u64,
+        false => 0,
+    };
+    let queries = match codes(Width::Four) {
+        0 => 0,
+        _ => rows * (Width::Eight.stride(dim) as u64 + QUERY_HEAD_BYTES),
     };
     let with = |walked: u64| rows * NODE_BYTES + walked.max(rows * GROUPING_BYTES);
-    BuildMemory { usual: with(links + codes + queries), least: with(links + codes) }
+    let least = codes(Width::Four).max(codes(Width::Eight));
+    BuildMemory { usual: with(links + codes(Width::Four) + queries), least: with(links + least) }
 }
 
 /// The codes, unless the graph is better off without, and the rows as queries, unless there is no room for them: then
-/// the graph is built on exact distances, which takes several times as long.
+/// the graph is built on exact distances, which takes several times as long. There never is beside codes of 8 bits an
+/// element.
 pub(super) struct Coded {
     pub(super) codes: Option<Codes>,
     rows: Option<RowQueries>,
 }
 
 impl Coded {
-    /// `rows` are those of the nodes.
+    /// Codes of 4 bits an element if they can tell the rows apart, else of 8 if these can. `rows` are those of the
+    /// nodes.
     ///
     /// # Errors
     /// [`IndexError::Cancelled`] and [`IndexError::Resources`].
     pub(super) fn new(params: &BuildParams, rows: &[u32], thrifty: bool) -> Result<Self, IndexError> {
-        let without = Self { codes: None, rows: None };
-        if rows.len() < FEWEST_CODES || !Codes::worthwhile(params.metric, params.dim) {
-            return Ok(without);
+        if rows.len() >= FEWEST_CODES {
+            for width in [Width::Four, Width::Eight] {
+                let coded = Self::of_width(params, rows, width, thrifty)?;
+                if coded.codes.as_ref().is_some_and(|codes| fit::fits(codes, params, rows)) {
+                    return Ok(coded);
+                }
+            }
         }
-        let coded = match thrifty {
-            true => Codes::build_alone(params, rows)?.map(|codes| Self { codes: Some(codes), rows: None }),
-            false => Codes::build(params, rows)?
-                .map(|(codes, queries)| Self { codes: Some(codes), rows: Some(queries) }),
-        };
-        let fits = |coded: &Self| coded.codes.as_ref().is_some_and(|codes| fit::fits(codes, params, rows));
-        Ok(coded.filter(fits).unwrap_or(without))
+        Ok(Self { codes: None, rows: None })
+    }
+
+    /// Without codes where such are not worthwhile, or not possible.
+    fn of_width(params: &BuildParams, rows: &[u32], width: Width, thrifty: bool) -> Result<Self, IndexError> {
+        if !Codes::worthwhile(params.metric, params.dim, width) {
+            return Ok(Self { codes: None, rows: None });
+        }
+        if thrifty || width == Width::Eight {
+            return Ok(Self { codes: Codes::build_alone(params, rows, width)?, rows: None });
+        }
+        let (codes, rows) = Codes::build(params, rows)?.unzip();
+        Ok(Self { codes, rows })
     }
 
     /// `None`: build on [`exact`] distances.

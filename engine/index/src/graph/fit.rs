@@ -1,8 +1,9 @@
 //! Whether the codes can tell these rows apart.
 //!
-//! Called once a build. A code's error grows with a row's distance from the centre, not with the distance to
-//! its neighbours: where rows sit in tight groups far apart, all of a group look alike. So the build asks a
-//! few rows for their nearest by code and by vector, and does without codes when the two disagree.
+//! Called once a build, and once more where 4 bits an element turn out to be too few. A code's error grows with a
+//! row's distance from the centre, not with the distance to its neighbours: where rows sit in tight groups far apart,
+//! all of a group look alike. So the build asks a few rows for their nearest by code and by vector, takes 8 bits when
+//! the two disagree, and does without codes when they still do.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 

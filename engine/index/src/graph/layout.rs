@@ -12,7 +12,7 @@
 //!            4 · (c₀ + 1)    flag 2: where each node's positions start, and i
 //!            4 · c₀ · 2m     links of the lowest layer; ff ff ff ff ends a list
 //!            4 · c · m       links of each further layer
-//!                            flag 4: c₀ codes, drawn in `quantize/layout`
+//!                            flag 4: c₀ codes, drawn in `quantize/layout`; set in versions of codes of 8 bits
 //! ```
 
 use std::io::{self, Write};
@@ -21,7 +21,7 @@ use super::Graph;
 use super::links::{Layers, slots};
 use super::nodes::{MOST_LAYERS, MOST_NODES, Nodes};
 use crate::layout::{HEADER_BYTES, Header, Kind, Reader, Writer};
-use crate::quantize::Codes;
+use crate::quantize::{Codes, Width};
 use crate::{Bits, IndexError};
 
 const MASK: u8 = 1;
@@ -45,7 +45,8 @@ pub(super) fn encoded_bytes(graph: &Graph) -> u64 {
 pub(super) fn encode(graph: &Graph, out: &mut dyn Write) -> io::Result<()> {
     let Graph { nodes, layers, codes, .. } = graph;
     let mut writer = Writer::with_capacity(HEADER_BYTES + nodes.memory_bytes());
-    Header::new(Kind::Graph, graph.metric, nodes.rows(), graph.dim).encode(&mut writer);
+    let header = Header::new(Kind::Graph, graph.metric, nodes.rows(), graph.dim);
+    Header { width: codes.as_ref().map_or(Width::Four, Codes::width), ..header }.encode(&mut writer);
     writer.u16(layers.m() as u16);
     writer.u8(layers.len() as u8);
     writer.u8(if nodes.indexed().is_some() { MASK } else { 0 }
@@ -73,6 +74,9 @@ pub(super) fn decode(mut reader: Reader) -> Result<Graph, IndexError> {
     let flags = reader.u8()?;
     if m < 2 || !(1..=MOST_LAYERS).contains(&layers) || flags & !(MASK | SHARED | CODES) != 0 {
         return Err(reader.corrupt(format!("m {m}, {layers} layers or flags {flags} are out of range")));
+    }
+    if header.width == Width::Eight && flags & CODES == 0 {
+        return Err(reader.corrupt(format!("codes of 8 bits, of which flags {flags} know nothing")));
     }
     let indexed_rows = reader.u32()? as usize;
     let counts = reader.u32s(layers)?;

@@ -25,7 +25,7 @@ use super::nodes::{NONE, Nodes};
 use super::scratch::Candidate;
 use super::select::Selection;
 use super::space::RowSpace;
-use crate::quantize::on_threads;
+use crate::quantize::{Codes, on_threads};
 use crate::{Bits, BuildParams, IndexError, Seed, VectorIndex, Wear};
 
 /// Nodes that a thread takes at a time.
@@ -61,8 +61,11 @@ pub(super) fn graph<'a>(
     let (nodes, counts) = Nodes::merge(params, m, &base.levels(params.rows()))?;
     let layers = Layers::empty(m, &counts)?;
     let coded = Coded::new(params, &nodes.first_rows(), thrifty)?;
-    if base.graph.codes.is_some() && coded.codes.is_none() {
-        // Codes no longer tell the rows apart: nor did they when these links were chosen, perhaps.
+    let widths = [&base.graph.codes, &coded.codes].map(|codes| codes.as_ref().map(Codes::width));
+    if let [Some(before), now] = widths
+        && now.is_none_or(|now| now > before)
+    {
+        // Such codes no longer tell the rows apart: nor did they when these links were chosen, perhaps.
         return Ok(None);
     }
     let merge = Merge { base: &base, ef, params, nodes: &nodes, layers: &layers };

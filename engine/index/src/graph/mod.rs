@@ -3,8 +3,8 @@
 //! [`Graph`] is built and opened by the crate's `build` and `open`, searched through [`VectorIndex`]. It is
 //! HNSW (Malkov and Yashunin 2018) with four changes:
 //! - The walk reads 4-bit codes (`quantize`), an eighth of the vectors' bytes, and only the best candidates
-//!   are scored from the vectors. Where codes cannot tell the rows apart (`fit` measures it), for L1, and
-//!   below 17 dimensions, it walks on exact distances instead.
+//!   are scored from the vectors. Where those cannot tell the rows apart (`fit` measures it), it reads 8-bit codes;
+//!   where neither can, for L1, and below 17 dimensions, it walks on exact distances instead.
 //! - A walk goes on as long as its query is worth it (`reach`), not for as many nodes whatever the query.
 //! - Equal vectors are one node with several rows (`nodes`), so that a thousand copies are not an island.
 //! - Nodes are numbered by falling level, so node 0 is the entry and each layer is one flat array (`links`).

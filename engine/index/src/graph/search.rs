@@ -253,6 +253,14 @@ impl<'a> Side<'a> {
         cost.min(nodes as u128) as usize
     }
 
+    /// Adds the nodes that a walk scored, by their codes where there are any.
+    fn tell(&self, scored: u64, work: &mut Work) {
+        match &self.graph.codes {
+            Some(codes) => work.add_codes(codes.width(), scored),
+            None => work.distances += scored,
+        }
+    }
+
     fn admits(&self, node: u32) -> bool {
         match &self.filter {
             None => true,
@@ -380,7 +388,7 @@ impl Search<'_> {
         let side = &self.sides[place];
         let Some(codes) = &side.graph.codes else { return };
         work.scanned += 1;
-        work.codes += side.count as u64;
+        work.add_codes(codes.width(), side.count as u64);
         let kept = side.ef.max(self.k.saturating_mul(2)).max(self.k.saturating_add(10));
         let rows = side.scan(codes, &query.borrow(), kept);
         let choice = |(estimate, row)| Choice { estimate, side: place as u32, place: Place::Row(row) };
@@ -439,7 +447,7 @@ impl Search<'_> {
         work.walked += 1;
         let mut count = |scratch: &Scratch| {
             work.hops += scratch.hops as u64;
-            work.codes += scratch.visited.met() as u64;
+            side.tell(scratch.visited.met() as u64, work);
         };
         let ef = side.ef.max(self.k.saturating_add((self.k / 4).max(10)));
         let entry = walk.start(0, scratch);

@@ -4,7 +4,7 @@ use sepal_types::Metric;
 
 use super::{IvfFlat, cell_metric};
 use crate::faiss::{Rows, cells, sample_rows, sys};
-use crate::quantize::Codes;
+use crate::quantize::{Codes, Width};
 use crate::{BuildParams, IndexError};
 
 /// Sampled rows at least, as in pgvector.
@@ -51,7 +51,10 @@ impl IvfFlat {
         let vector = dim * size_of::<f32>();
         let lists = (lists.max(1) as usize).min(rows);
         let sample = sample_rows(lists, SAMPLE_LEAST, rows, dim) * vector;
-        let codes = if Codes::worthwhile(metric, dim) { rows * Codes::bytes_per_code(dim) } else { 0 };
+        // Those that are made if need be: one after the other, the wider ones last.
+        let widths = [Width::Four, Width::Eight].into_iter();
+        let worthwhile = widths.filter(|width| Codes::worthwhile(metric, dim, *width));
+        let codes = worthwhile.map(|width| rows * Codes::bytes_per_code(dim, width)).max().unwrap_or(0);
         (sample.max(codes) + 3 * lists * vector + 16 * rows + BATCH_BYTES) as u64
     }
 }

@@ -7,7 +7,7 @@ use super::search::{Nearest, rescored};
 use crate::calibration::same_bits;
 use crate::distance::Scorer;
 use crate::faiss::stratified;
-use crate::quantize::Codes;
+use crate::quantize::{Codes, Width};
 use crate::{BuildParams, IndexError, Neighbor, SearchParams, Work};
 
 /// So few rows are read from their vectors in less time than a query takes to be rounded.
@@ -25,18 +25,21 @@ const SHARE: f64 = 0.98;
 const HOME_CELLS: usize = 2;
 
 impl IvfFlat {
-    /// Encodes the rows, cell after cell, and keeps the codes if they are good.
+    /// Encodes the rows, cell after cell, and keeps the codes if they are good: of 4 bits an element, else of 8.
     ///
     /// # Errors
     /// [`IndexError::Cancelled`] and [`IndexError::Resources`].
     pub(super) fn make_codes(&mut self, params: &BuildParams) -> Result<(), IndexError> {
         // A single cell is always read exactly.
         let useful = self.lists() > 1 && self.positions.len() >= FEWEST_ROWS;
-        if !useful || !Codes::worthwhile(self.metric, self.dim) {
-            return Ok(());
-        }
-        self.codes = Codes::build_alone(params, &self.positions)?;
-        if self.codes.is_some() && !self.tells_apart(params) {
+        for width in [Width::Four, Width::Eight] {
+            if !useful || !Codes::worthwhile(self.metric, self.dim, width) {
+                break;
+            }
+            self.codes = Codes::build_alone(params, &self.positions, width)?;
+            if self.codes.is_none() || self.tells_apart(params) {
+                break;
+            }
             self.codes = None;
         }
         Ok(())

@@ -18,7 +18,7 @@ use std::io::{self, Write};
 
 use super::IvfFlat;
 use crate::layout::{HEADER_BYTES, Header, Kind, Reader, Writer};
-use crate::quantize::{Codes, StoredCodes};
+use crate::quantize::{Codes, StoredCodes, Width};
 use crate::{Bits, IndexError, Left};
 
 impl IvfFlat {
@@ -38,7 +38,8 @@ impl IvfFlat {
     pub(super) fn encode(&self, out: &mut dyn Write) -> io::Result<()> {
         let kind = if self.codes.is_some() { Kind::IvfCodes } else { Kind::IvfFlat };
         let mut writer = Writer::with_capacity(self.encoded_cells());
-        Header::new(kind, self.metric, self.rows, self.dim).encode(&mut writer);
+        let header = Header::new(kind, self.metric, self.rows, self.dim);
+        Header { width: self.codes.as_ref().map_or(Width::Four, Codes::width), ..header }.encode(&mut writer);
         // Both are counts of rows or less, which `Header::new` has just found to fit.
         writer.u32(self.lists() as u32);
         writer.u32(self.positions.len() as u32);

@@ -5,8 +5,9 @@
 //! pgvector's ivfflat). Called by [`crate::build`] and [`crate::open`].
 //!
 //! - `build`: FAISS (`faiss::sys`) trains the centroids on a sample and assigns every row to one.
-//! - `codes`: each row's 4-bit code (`quantize`), in the order of the lists, so that a cell is read from end to end.
-//!   There are none where codes are no shorter than vectors (up to 16 dimensions) or cannot tell the rows apart.
+//! - `codes`: each row's 4-bit code (`quantize`), in the order of the lists, so that a cell is read from end to end; of
+//!   8 bits an element where 4 cannot tell the rows apart. There are none where codes are no shorter than vectors (up to
+//!   16 dimensions, of 8 bits up to 32) or 8 bits cannot tell the rows apart either.
 //! - `search`: our kernels rank the cells and scan the codes in them, or without codes the rows; the best are scored
 //!   from the vectors. All cells are read exactly.
 //! - `in_place`: the same where the codes were left on disk, or the vectors have to be fetched: which rows are to be

@@ -82,7 +82,7 @@ impl IvfFlat {
             let Some((codes, query)) = codes.and_then(|codes| Some((codes, codes.query(query)?))) else {
                 return probe.by_vectors(vectors, &scorer, room, work);
             };
-            work.codes += probe.by_codes(codes, &query.borrow(), room);
+            work.add_codes(codes.width(), probe.by_codes(codes, &query.borrow(), room));
             let mut top = TopK::new(k, room.nearest.kept);
             let positions = self.positions_of(&mut room.nearest).map(|position| position as usize);
             let positions = positions.inspect(|_| work.distances += 1);

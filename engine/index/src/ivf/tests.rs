@@ -10,8 +10,8 @@ use super::{IvfFlat, cell_metric};
 use crate::distance::norm;
 use crate::faiss::sys;
 use crate::fixtures::{params, scattered, topics};
-use crate::quantize::{Aligned, Codes, Correction};
-use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, search_exact};
+use crate::quantize::{Aligned, Codes, Correction, Width};
+use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Work, search_exact};
 
 const METRICS: [Metric; 3] = [Metric::L2, Metric::InnerProduct, Metric::Cosine];
 
@@ -263,7 +263,7 @@ fn cells_are_read_by_codes_and_the_best_rows_by_their_vectors() {
     for metric in METRICS {
         let index = build(metric, dim, vectors, 20);
         assert!(index.codes.is_some(), "{metric:?}: codes tell such rows apart");
-        assert!(index.memory_bytes() >= rows * Codes::stride(dim));
+        assert!(index.memory_bytes() >= rows * Width::Four.stride(dim));
         let mut without = IvfFlat::decode(&index.serialize()).unwrap();
         assert_eq!(without, index);
         without.codes = None;
@@ -321,6 +321,40 @@ fn rows_that_look_alike_have_no_codes() {
     assert_eq!(index.search((&vectors).into(), &vectors[..dim], &wanted(5, 1, None)), exact);
 }
 
+/// Groups of rows closer together than a step of 4 bits and further apart than one of 8.
+#[test]
+fn codes_of_eight_bits_tell_apart_what_four_cannot() {
+    let (rows, dim, k) = (3000, 48, 10);
+    let (groups, noise) = (scattered(rows, dim, 16), scattered(rows, dim, 17));
+    let vectors: Vec<f32> = (0..rows * dim)
+        .map(|place| {
+            let (row, axis) = (place / dim, place % dim);
+            groups[row % 20 * dim + axis] + noise[place] / 12.0
+        })
+        .collect();
+    for metric in [Metric::L2, Metric::Cosine] {
+        let index = build(metric, dim, &vectors, 30);
+        assert_eq!(index.codes.as_ref().map(Codes::width), Some(Width::Eight), "{metric:?}");
+        assert!(index.memory_bytes() >= rows * Width::Eight.stride(dim));
+        let bytes = index.serialize();
+        assert_eq!(bytes[8], 5);
+        assert_eq!(IvfFlat::decode(&bytes).unwrap(), index);
+        let rows = params(metric, dim, &vectors, None);
+        crate::verify(&index, &rows).unwrap();
+        let mut without = IvfFlat::decode(&bytes).unwrap();
+        without.codes = None;
+        let mut found = 0;
+        for query in vectors.chunks_exact(dim).step_by(100) {
+            let mut work = Work::default();
+            let by_codes = index.search_counted((&vectors).into(), query, &wanted(k, 4, None), &mut work);
+            let by_vectors = without.search((&vectors).into(), query, &wanted(k, 4, None));
+            found += by_codes.iter().filter(|neighbor| by_vectors.contains(neighbor)).count();
+            assert!(work.codes > 0 && work.wide_codes == work.codes, "{work:?}");
+        }
+        assert!(found >= 294, "{metric:?}: {found} of 300 by codes as by vectors");
+    }
+}
+
 /// Kind 5, for ever: a change here is a new version.
 #[test]
 fn golden_bytes_with_codes() {
@@ -330,7 +364,7 @@ fn golden_bytes_with_codes() {
     let corrections = vec![Correction { factor: -2.0, bias: 1.0 }, Correction { factor: -0.5, bias: 0.25 }];
     let mut codes: Aligned<u8> = Aligned::zeroed(2 * 64).unwrap();
     codes.iter_mut().enumerate().for_each(|(place, byte)| *byte = place as u8);
-    index.codes = Codes::from_parts(Metric::L2, numbers(-3.0), corrections, codes);
+    index.codes = Codes::from_parts(Metric::L2, Width::Four, numbers(-3.0), corrections, codes);
     let mut bytes = b"SEPALIDX\x01\0\x05\x01\x03\0\0\0\x11\0\0\0\0\0\0\0".to_vec();
     bytes.extend(b"\x01\0\0\0\x02\0\0\0");
     bytes.extend(numbers(1.0).iter().flat_map(|number| number.to_le_bytes()));
@@ -348,6 +382,37 @@ fn golden_bytes_with_codes() {
     let correction = bytes.len() - 128 - 16;
     bytes[correction..correction + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     assert!(matches!(crate::open(&bytes), Err(IndexError::Corrupt { .. })));
+}
+
+/// Version 5 of kind 5, for ever: codes of 8 bits an element.
+#[test]
+fn golden_bytes_with_codes_of_eight_bits() {
+    let dim = 33;
+    let numbers = |first: f32| -> Vec<f32> { (0..dim).map(|number| first + number as f32).collect() };
+    let mut index = IvfFlat::new(Metric::L2, (3, dim), numbers(1.0), vec![0, 2], vec![0, 2]);
+    let corrections = vec![Correction { factor: -2.0, bias: 1.0 }, Correction { factor: -0.5, bias: 0.25 }];
+    let mut codes: Aligned<u8> = Aligned::zeroed(2 * 128).unwrap();
+    codes.iter_mut().enumerate().for_each(|(place, byte)| *byte = place as u8);
+    index.codes = Codes::from_parts(Metric::L2, Width::Eight, numbers(-3.0), corrections, codes);
+    let mut bytes = b"SEPALIDX\x05\0\x05\x01\x03\0\0\0\x21\0\0\0\0\0\0\0".to_vec();
+    bytes.extend(b"\x01\0\0\0\x02\0\0\0");
+    bytes.extend(numbers(1.0).iter().flat_map(|number| number.to_le_bytes()));
+    bytes.extend(b"\0\0\0\0\x02\0\0\0");
+    bytes.extend(b"\0\0\0\0\x02\0\0\0");
+    bytes.extend(numbers(-3.0).iter().flat_map(|number| number.to_le_bytes()));
+    bytes.extend(b"\0\0\0\xc0\0\0\x80\x3f\0\0\0\xbf\0\0\x80\x3e");
+    bytes.extend(0..=255u8);
+    assert_eq!(index.serialize(), bytes);
+    assert_eq!(IvfFlat::decode(&bytes).unwrap(), index);
+    for len in 0..bytes.len() {
+        assert!(crate::open(&bytes[..len]).is_err(), "{len} bytes");
+    }
+    // Codes of 4 bits would be half as long, and of 8 bits they are no shorter than vectors of 32 dimensions.
+    for (offset, value) in [(8, 1), (16, 32)] {
+        let mut other = bytes.clone();
+        other[offset] = value;
+        assert!(matches!(crate::open(&other), Err(IndexError::Corrupt { .. })), "{value} at {offset}");
+    }
 }
 
 /// FAISS's own inverted file over an index's centroids and lists, vectors copied in.

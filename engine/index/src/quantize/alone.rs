@@ -6,16 +6,20 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::{Aligned, CHUNK_ROWS, Codec, Codes, Correction, centre, on_threads};
+use super::{Aligned, CHUNK_ROWS, Codec, Codes, Correction, Width, centre, on_threads};
 use crate::{BuildParams, IndexError};
 
 impl Codes {
-    /// [`Codes::build`] without [`super::RowQueries`].
+    /// [`Codes::build`] without [`super::RowQueries`], and of either width.
     ///
     /// # Errors
     /// [`IndexError::Cancelled`] and [`IndexError::Resources`].
-    pub(crate) fn build_alone(params: &BuildParams, positions: &[u32]) -> Result<Option<Codes>, IndexError> {
-        let codec = Codec::new(params.metric, centre(params, positions));
+    pub(crate) fn build_alone(
+        params: &BuildParams,
+        positions: &[u32],
+        width: Width,
+    ) -> Result<Option<Codes>, IndexError> {
+        let codec = Codec::new(params.metric, width, centre(params, positions));
         let (stride, padded) = (codec.stride(), codec.padded());
         let mut bytes = Aligned::zeroed(positions.len() * stride)?;
         let mut corrections = vec![Correction::default(); positions.len()];

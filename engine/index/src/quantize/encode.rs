@@ -24,7 +24,7 @@ pub(crate) const LINE_BYTES: usize = 64;
 /// rows, too, no levels would lose 6 % less.
 pub(super) const STEPS: [f32; 9] = [0.24, 0.27, 0.30, 0.32, 0.34, 0.36, 0.39, 0.43, 0.48];
 /// Sums run in this many lanes: without a fixed order the compiler could not use wide registers.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// Writes the code of `unit`, a rotated vector of length 1 (or 0) with a multiple of 128 elements, to `code`.
 ///

@@ -4,7 +4,8 @@
 //! size
 //! 4 · dim             centre, f32
 //! 8 · c               factor and bias of each of the c codes, f32
-//! c · 64 ⌈dim / 128⌉  codes, drawn in `encode`
+//! c · 64 ⌈dim / 128⌉  codes, drawn in `encode`; twice as many bytes, drawn in `eight`, where the header's version
+//!                     says 8 bits an element
 //! ```
 //!
 //! How codes are rotated and levels drawn is part of the format, though no byte says it: another rotation is
@@ -47,7 +48,8 @@ impl Codes {
         let Beginning { centre, corrections, len } = Beginning::read(reader, header, count)?;
         let mut bytes = Aligned::zeroed(len)?;
         reader.fill(&mut bytes)?;
-        Self::from_parts(header.metric, centre, corrections, bytes).ok_or_else(|| not_finite(reader))
+        Self::from_parts(header.metric, header.width, centre, corrections, bytes)
+            .ok_or_else(|| not_finite(reader))
     }
 }
 
@@ -64,15 +66,16 @@ impl Beginning {
     /// As [`Codes::read`].
     pub(super) fn read(reader: &mut Reader, header: Header, count: usize) -> Result<Self, IndexError> {
         let dim = header.dim as usize;
-        if !Codes::worthwhile(header.metric, dim) {
-            return Err(reader.corrupt(format!("codes for {:?} in {dim} dimensions", header.metric)));
+        if !Codes::worthwhile(header.metric, dim, header.width) {
+            let (metric, bits) = (header.metric, header.width.bits());
+            return Err(reader.corrupt(format!("codes of {bits} bits for {metric:?} in {dim} dimensions")));
         }
         let centre = reader.f32s(dim)?;
         let corrections = reader.f32s(2 * count)?;
         let corrections = corrections.as_chunks::<2>().0.iter();
         let corrections =
             corrections.map(|[factor, bias]| Correction { factor: *factor, bias: *bias }).collect();
-        let len = count * Codes::stride(dim);
+        let len = count * header.width.stride(dim);
         if len > reader.remaining() {
             return Err(reader.corrupt(format!("{len} bytes of codes wanted, {} left", reader.remaining())));
         }

@@ -1,9 +1,10 @@
 //! Short codes for vectors, and distances estimated from them.
 //!
 //! Used by `graph` (to walk, and to build) and by `ivf`. A row is centred, rotated (`rotate`) and rounded to 4 bits an
-//! element (`encode`), an eighth of its `f32`s; a query is rounded to 8 bits. One integer dot product
-//! (`kernel`) and two stored numbers then estimate the distance. An estimate orders candidates; it is never
-//! returned to anybody: the caller computes exact distances of the best. `encode` says how far off it is.
+//! element (`encode`), an eighth of its `f32`s, or to 8 where those are too few (`eight`); a query is rounded to 8
+//! bits. One integer dot product (`kernel`) and two stored numbers then estimate the distance. An estimate orders
+//! candidates; it is never returned to anybody: the caller computes exact distances of the best. `encode` and `eight`
+//! say how far off it is.
 //!
 //! With row `x`, query `q`, centre `c` (the mean of the rows; cosine: of the rows made unit length, as `x`
 //! and `q` are then) and `e` the estimate of `<q - c, x - c>`:
@@ -21,11 +22,13 @@
 mod aligned;
 mod alone;
 mod crew;
+mod eight;
 mod encode;
 mod kernel;
 mod layout;
 mod rotate;
 mod stored;
+mod width;
 
 use parking_lot::Mutex;
 use sepal_types::Metric;
@@ -34,11 +37,12 @@ pub(crate) use aligned::{Aligned, prefetch};
 pub(crate) use crew::on_threads;
 pub(crate) use rotate::mix;
 pub(crate) use stored::StoredCodes;
+pub(crate) use width::Width;
 
 use crate::distance::{distance, norm};
 use crate::permute::permute;
 use crate::{BuildParams, IndexError};
-use encode::{LINE_ELEMENTS, encode, round_query};
+use encode::{LINE_ELEMENTS, round_query};
 use kernel::Kernel;
 use rotate::Rotation;
 
@@ -67,6 +71,9 @@ pub(crate) struct Correction {
 /// What all codes of an index share.
 pub(crate) struct Codec {
     metric: Metric,
+    width: Width,
+    /// Bytes of a code.
+    stride: usize,
     /// `dim` elements.
     centre: Vec<f32>,
     /// Rotated, padded.
@@ -101,18 +108,19 @@ pub(crate) struct RowQueries {
 struct QueryHead {
     /// Half of what one unit of `values` is worth.
     half_unit: f32,
-    /// `15 Σ values`: twice what the levels' -7.5 adds up to. Doubled, all stays an integer until the end.
-    sum15: i32,
+    /// `15 Σ values`: twice what the levels' -7.5 adds up to. Doubled, all stays an integer until the end. With 8 bits
+    /// `255 Σ values`, for -127.5.
+    top_sum: i32,
     constant: f32,
 }
 
 impl Codes {
     /// Whether there are codes for such vectors, and they are shorter than the vectors.
-    pub(crate) fn worthwhile(metric: Metric, dim: usize) -> bool {
-        metric != Metric::L1 && padded(dim) / 2 < dim * size_of::<f32>()
+    pub(crate) fn worthwhile(metric: Metric, dim: usize, width: Width) -> bool {
+        metric != Metric::L1 && width.stride(dim) < dim * size_of::<f32>()
     }
 
-    /// Encodes the rows at `positions` (the position of node 0, of node 1, …) of `params.vectors`.
+    /// Encodes the rows at `positions` (the position of node 0, of node 1, …) of `params.vectors` in 4 bits an element.
     ///
     /// `None` when the rows leave the range in which `f32` estimates mean anything (lengths past about 1e19).
     ///
@@ -122,7 +130,7 @@ impl Codes {
         params: &BuildParams,
         positions: &[u32],
     ) -> Result<Option<(Codes, RowQueries)>, IndexError> {
-        let codec = Codec::new(params.metric, centre(params, positions));
+        let codec = Codec::new(params.metric, Width::Four, centre(params, positions));
         let (stride, padded) = (codec.stride(), codec.padded());
         let mut bytes = Aligned::zeroed(positions.len() * stride)?;
         let mut values = Aligned::zeroed(positions.len() * padded)?;
@@ -163,23 +171,23 @@ impl Codes {
     /// From stored parts; `None` when their lengths do not fit together or a number is not finite.
     pub(crate) fn from_parts(
         metric: Metric,
+        width: Width,
         centre: Vec<f32>,
         corrections: Vec<Correction>,
         bytes: Aligned<u8>,
     ) -> Option<Self> {
-        let codec = Codec::of(metric, centre, &corrections)?;
+        let codec = Codec::of(metric, width, centre, &corrections)?;
         let fits = corrections.len().checked_mul(codec.stride()) == Some(bytes.len());
         fits.then_some(Self { codec, bytes, corrections })
     }
 
-    /// Bytes of a code for vectors of `dim` elements.
-    pub(crate) fn stride(dim: usize) -> usize {
-        padded(dim) / 2
+    /// Bytes of a code for vectors of `dim` elements, with its correction.
+    pub(crate) fn bytes_per_code(dim: usize, width: Width) -> usize {
+        width.stride(dim) + size_of::<Correction>()
     }
 
-    /// The same with its correction.
-    pub(crate) fn bytes_per_code(dim: usize) -> usize {
-        Self::stride(dim) + size_of::<Correction>()
+    pub(crate) fn width(&self) -> Width {
+        self.codec.width
     }
 
     pub(crate) fn centre(&self) -> &[f32] {
@@ -224,11 +232,15 @@ impl Codes {
         let (mut code, mut values, mut unit) = (vec![0; stride], vec![0; padded], vec![0.0; padded]);
         self.codec.encode_row(vector, &mut code, &mut values, &mut unit);
         let stored = &self.bytes[node as usize * stride..][..stride];
-        let near = |a: u8, b: u8| a.abs_diff(b) <= 1;
-        let levels = stored.iter().zip(&code).flat_map(|(a, b)| [(a & 15, b & 15), (a >> 4, b >> 4)]);
-        let alike = levels.filter(|(a, b)| near(*a, *b)).count();
-        // 7 of 8 of all levels, two to a byte.
-        alike * 8 >= stride * 2 * 7
+        let near = |a: u8, b: u8| usize::from(a.abs_diff(b) <= 1);
+        let pairs = stored.iter().zip(&code);
+        let alike: usize = match self.codec.width {
+            // Two to a byte.
+            Width::Four => pairs.map(|(a, b)| near(a & 15, b & 15) + near(a >> 4, b >> 4)).sum(),
+            Width::Eight => pairs.map(|(a, b)| near(*a, *b)).sum(),
+        };
+        // 7 of 8 of all levels.
+        alike * 8 >= padded * 7
     }
 
     /// Starts loading a node's code and correction.
@@ -268,22 +280,23 @@ impl QueryHead {
 }
 
 impl Codec {
-    fn new(metric: Metric, centre: Vec<f32>) -> Self {
+    fn new(metric: Metric, width: Width, centre: Vec<f32>) -> Self {
         let padded = padded(centre.len());
         let rotation = Rotation::new(padded);
         let mut rotated_centre = centre.clone();
         rotated_centre.resize(padded, 0.0);
         rotation.apply(&mut rotated_centre);
         let centre_square = dot(&centre, &centre);
-        Self { metric, centre, rotated_centre, centre_square, rotation, kernel: Kernel::best() }
+        let (stride, kernel) = (width.stride(centre.len()), Kernel::best(width));
+        Self { metric, width, stride, centre, rotated_centre, centre_square, rotation, kernel }
     }
 
     /// From stored parts; `None` when a number is not finite.
-    fn of(metric: Metric, centre: Vec<f32>, corrections: &[Correction]) -> Option<Self> {
+    fn of(metric: Metric, width: Width, centre: Vec<f32>, corrections: &[Correction]) -> Option<Self> {
         let finite = !centre.is_empty()
             && centre.iter().all(|value| value.is_finite())
             && corrections.iter().all(Correction::is_finite);
-        finite.then(|| Self::new(metric, centre))
+        finite.then(|| Self::new(metric, width, centre))
     }
 
     /// `out[i]`: the estimated distance (L2: squared) of `nodes[i]`, whose code and correction are at its number.
@@ -297,7 +310,7 @@ impl Codec {
     ) {
         out.clear();
         out.resize(nodes.len(), 0.0);
-        let QueryHead { half_unit, sum15, constant } = query.head;
+        let QueryHead { half_unit, top_sum, constant } = query.head;
         let (mut dots, mut corrections) = ([0i32; BATCH], [Correction::default(); BATCH]);
         for (nodes, out) in nodes.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
             let dots = &mut dots[..nodes.len()];
@@ -307,7 +320,7 @@ impl Codec {
                 *correction = all[*node as usize];
             }
             for ((out, dot), Correction { factor, bias }) in out.iter_mut().zip(dots).zip(&corrections) {
-                *out = constant + bias + factor * ((2 * *dot - sum15) as f32 * half_unit);
+                *out = constant + bias + factor * ((2 * *dot - top_sum) as f32 * half_unit);
             }
         }
     }
@@ -321,8 +334,9 @@ impl Codec {
         self.rotated_centre.len()
     }
 
+    #[inline(always)]
     fn stride(&self) -> usize {
-        self.padded() / 2
+        self.stride
     }
 
     /// Writes a row's code, and the row as a query. `unit` is room for `padded` elements.
@@ -335,7 +349,7 @@ impl Codec {
     ) -> (Correction, QueryHead) {
         let length = self.centred(row, unit);
         self.rotation.apply(unit);
-        let per_level = length * encode(unit, code);
+        let per_level = length * self.width.encode(unit, code);
         let correction = match self.metric {
             Metric::L2 => Correction { factor: -2.0 * per_level, bias: length * length },
             Metric::Cosine => {
@@ -371,7 +385,7 @@ impl Codec {
     /// `rotated` times `length` is the query, centred or not, in the codes' space.
     fn head(&self, query: &[f32], length: f32, rotated: &[f32], values: &mut [i8]) -> QueryHead {
         let half_unit = 0.5 * length * round_query(rotated, values);
-        let sum15 = 15 * values.iter().map(|value| i32::from(*value)).sum::<i32>();
+        let top_sum = self.width.top() * values.iter().map(|value| i32::from(*value)).sum::<i32>();
         let constant = match self.metric {
             Metric::L2 => length * length,
             Metric::Cosine => {
@@ -379,7 +393,7 @@ impl Codec {
             }
             _ => -dot(query, &self.centre),
         };
-        QueryHead { half_unit, sum15, constant }
+        QueryHead { half_unit, top_sum, constant }
     }
 
     /// Writes `vector - centre` (cosine: the vector made unit length first), made unit length and padded with

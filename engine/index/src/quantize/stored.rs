@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::layout::{Beginning, not_finite};
-use super::{Codec, Correction, Query, QueryRef};
+use super::{Codec, Correction, Query, QueryRef, Width};
 use crate::layout::{Header, Reader};
 use crate::{IndexError, Stored};
 
@@ -28,10 +28,15 @@ impl StoredCodes {
     /// The same.
     pub(crate) fn read(reader: &mut Reader, header: Header, count: usize) -> Result<Self, IndexError> {
         let Beginning { centre, corrections, len } = Beginning::read(reader, header, count)?;
-        let codec = Codec::of(header.metric, centre, &corrections).ok_or_else(|| not_finite(reader))?;
+        let codec =
+            Codec::of(header.metric, header.width, centre, &corrections).ok_or_else(|| not_finite(reader))?;
         let start = reader.offset();
         reader.skip(len)?;
         Ok(Self { codec, corrections, start })
+    }
+
+    pub(crate) fn width(&self) -> Width {
+        self.codec.width
     }
 
     /// Makes a query ready, as [`super::Codes::query`] does.

@@ -1,9 +1,12 @@
-//! The kernels against each other, the rotation against its definition, and the estimates against the truth.
+//! The kernels against each other, the rotation against its definition, and the estimates against the truth. What is
+//! otherwise with 8 bits an element is in `eight`.
+
+mod eight;
 
 use proptest::prelude::*;
 use sepal_types::Metric;
 
-use super::encode::{LINE_BYTES, STEPS, encode_plain};
+use super::encode::{LINE_BYTES, STEPS, encode, encode_plain};
 use super::*;
 
 /// The elements of a code, in order.
@@ -59,7 +62,7 @@ proptest! {
                 code.iter().zip(&query).map(|(level, value)| level * i32::from(*value)).sum()
             })
             .collect();
-        for kernel in Kernel::available() {
+        for kernel in Kernel::available(Width::Four) {
             let mut out = vec![0; nodes.len()];
             kernel.dots(&codes, &query, &nodes, &mut out);
             prop_assert_eq!(&out, &expected, "{:?}", kernel);
@@ -277,8 +280,8 @@ fn any_number_of_threads_writes_the_same_codes() {
     assert!(one.bytes() == many.bytes() && one.corrections() == many.corrections());
     let mut bytes = Aligned::zeroed(one.bytes().len()).unwrap();
     bytes.copy_from_slice(one.bytes());
-    let again =
-        Codes::from_parts(Metric::Cosine, one.centre().to_vec(), one.corrections().to_vec(), bytes).unwrap();
+    let (centre, corrections) = (one.centre().to_vec(), one.corrections().to_vec());
+    let again = Codes::from_parts(Metric::Cosine, Width::Four, centre, corrections, bytes).unwrap();
     let (mut expected, mut scores) = (Vec::new(), Vec::new());
     one.score(&one.query(&vectors[..40]).unwrap().borrow(), &[7, 999], &mut expected);
     again.score(&again.query(&vectors[..40]).unwrap().borrow(), &[7, 999], &mut scores);

@@ -86,7 +86,7 @@ impl Searched {
 
     /// Lines below the node.
     pub fn lines(&self, filtered: bool) -> Vec<String> {
-        let Work { walked, scanned, asked, exact, fetched, hops, codes, distances } = self.work;
+        let Work { walked, scanned, asked, exact, fetched, hops, codes, wide_codes, distances } = self.work;
         let ways =
             [(walked, "walked"), (scanned, "scanned by codes"), (asked, "probed"), (exact, "scored exactly")];
         let ways = ways.iter().filter(|(count, _)| *count > 0);
@@ -99,8 +99,11 @@ impl Searched {
         if walked > 0 {
             lines.push(format!("Nodes Visited: {hops}"));
         }
-        if walked + scanned > 0 || codes > 0 {
-            lines.push(format!("Codes Scored: {codes}"));
+        let by_bits = [(codes - wide_codes, 4), (wide_codes, 8)];
+        let by_bits = by_bits.iter().filter(|(count, _)| *count > 0);
+        let by_bits: Vec<String> = by_bits.map(|(count, bits)| format!("{count} of {bits} bits")).collect();
+        if !by_bits.is_empty() {
+            lines.push(format!("Codes Scored: {}", by_bits.join(", ")));
         }
         lines.push(format!("Distances Computed: {distances}"));
         if fetched > 0 {
@@ -316,4 +319,24 @@ pub fn elements(column: &ArrayRef) -> Result<(Vectors<'_>, usize)> {
     };
     let start = usize::try_from(list.value_offset(0)).unwrap_or(0);
     Ok((values.slice(start, list.len() * dim), dim))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_told_by_their_bits() {
+        let lines = |codes, wide_codes| {
+            let work = Work { walked: 1, hops: 40, codes, wide_codes, distances: 12, ..Work::default() };
+            Searched { work, ..Searched::default() }.lines(false)
+        };
+        let told = |codes: &'static str| {
+            ["Segments: 1 walked", "Nodes Visited: 40", codes, "Distances Computed: 12"]
+        };
+        assert_eq!(lines(300, 0), told("Codes Scored: 300 of 4 bits").map(str::to_owned));
+        assert_eq!(lines(300, 300), told("Codes Scored: 300 of 8 bits").map(str::to_owned));
+        assert_eq!(lines(300, 100), told("Codes Scored: 200 of 4 bits, 100 of 8 bits").map(str::to_owned));
+        assert_eq!(lines(0, 0), ["Segments: 1 walked", "Nodes Visited: 40", "Distances Computed: 12"]);
+    }
 }

@@ -7,7 +7,7 @@
 
 use super::IvfFlat;
 use super::search::{Probe, ROOM, Room, rescored};
-use crate::quantize::{QueryRef, StoredCodes};
+use crate::quantize::{Codes, QueryRef, StoredCodes, Width};
 use crate::{Bits, Candidates, IndexError, SearchParams, Stored, Work};
 
 /// As many allowed rows are all named. More are first scored by their codes.
@@ -29,7 +29,8 @@ impl IvfFlat {
         let indexed = allowed.map_or(self.positions.len(), |allowed| allowed.count_and(&self.held));
         let k = params.k.min(indexed);
         let named = |rows: Vec<u32>, codes: u64| {
-            let work = Work { asked: 1, codes, ..Work::default() };
+            let mut work = Work { asked: 1, ..Work::default() };
+            work.add_codes(self.width(), codes);
             Candidates { rows, indexed, work, ..Candidates::default() }
         };
         if k == 0 {
@@ -53,6 +54,12 @@ impl IvfFlat {
             rows.sort_unstable();
             Ok(Some(named(rows, codes)))
         })
+    }
+
+    /// Of its codes, wherever they are.
+    fn width(&self) -> Width {
+        let left = || self.left_codes.as_ref().map(StoredCodes::width);
+        self.codes.as_ref().map(Codes::width).or_else(left).unwrap_or_default()
     }
 
     /// The allowed rows that are indexed.

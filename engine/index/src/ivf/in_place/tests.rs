@@ -8,7 +8,7 @@ use sepal_types::{Metric, VectorIndexOptions};
 
 use super::*;
 use crate::fixtures::{params, scattered};
-use crate::quantize::Codes;
+use crate::quantize::Width;
 use crate::{Effort, Found, Part, Query, Work, build, open, open_in_place, search_parts};
 
 const ROWS: usize = 6_000;
@@ -133,7 +133,7 @@ fn little_is_held_and_only_the_cells_probed_are_read() {
     let stored = built(Metric::L2, &vectors);
     let resident = open(&stored.bytes).unwrap();
     let in_place = open_in_place(&stored).unwrap();
-    let codes = ROWS * Codes::stride(DIM);
+    let codes = ROWS * Width::Four.stride(DIM);
     assert!(in_place.memory_bytes() + codes <= resident.memory_bytes(), "{}", in_place.memory_bytes());
     // The header is looked at twice.
     assert!(stored.read.load(Relaxed) + codes <= stored.bytes.len() + 100, "opening read the codes");

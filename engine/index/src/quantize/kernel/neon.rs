@@ -1,4 +1,5 @@
-//! The aarch64 kernels. All ask: `query.len()` is a multiple of 128. The code's length is checked by `code_of`.
+//! The aarch64 kernels for codes of 4 bits an element, and what `eight` shares of them. All ask: `query.len()` is a
+//! multiple of 128. The code's length is checked by `code_of`.
 //!
 //! Four nodes at a time: each register of the query is read once for all four, and their sums are added up together.
 //! Levels are 0 to 15, so they are the same numbers as signed bytes.
@@ -14,13 +15,13 @@ use super::super::encode::LINE_BYTES;
 use super::code_of;
 
 /// Bytes of a register.
-const WIDTH: usize = 16;
+pub(super) const WIDTH: usize = 16;
 
-/// Fills `$out` by way of `$sums`, which gives each node's products in four sums. A macro and not a function: it is to
-/// become part of one that may use the processor's features.
+/// Fills `$out` by way of `$sums`, which gives each node's products in four sums; codes are `$stride` bytes. A macro
+/// and not a function: it is to become part of one that may use the processor's features.
 macro_rules! four_at_a_time {
-    ($sums:ident, $codes:ident, $query:ident, $nodes:ident, $out:ident) => {{
-        let stride = $query.len() / 2;
+    ($sums:ident, $stride:expr, $codes:ident, $query:ident, $nodes:ident, $out:ident) => {{
+        let stride = $stride;
         let (fours, rest) = $nodes.as_chunks::<4>();
         let (out_fours, out_rest) = $out.as_chunks_mut::<4>();
         for (nodes, out) in fours.iter().zip(out_fours) {
@@ -35,15 +36,16 @@ macro_rules! four_at_a_time {
         }
     }};
 }
+pub(super) use four_at_a_time;
 
 #[target_feature(enable = "neon")]
 pub(super) fn long_products(codes: &[u8], query: &[i8], nodes: &[u32], out: &mut [i32]) {
-    four_at_a_time!(sums_of_long_products, codes, query, nodes, out);
+    four_at_a_time!(sums_of_long_products, query.len() / 2, codes, query, nodes, out);
 }
 
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn dot_products(codes: &[u8], query: &[i8], nodes: &[u32], out: &mut [i32]) {
-    four_at_a_time!(sums_of_dot_products, codes, query, nodes, out);
+    four_at_a_time!(sums_of_dot_products, query.len() / 2, codes, query, nodes, out);
 }
 
 /// Of a line, each 16-bit sum gets eight products of at most 15 · 127 (15,240) before it is widened.
@@ -125,7 +127,7 @@ unsafe fn load_code(code: &[u8], at: usize) -> (int8x16_t, int8x16_t) {
 /// (rust-lang/rust#117224).
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn add_dot_products(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+pub(super) fn add_dot_products(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     // SAFETY: one instruction, on registers only, that the CPU has where `dotprod` is.
     unsafe {
         asm!(

@@ -1,5 +1,5 @@
-//! The x86-64 kernels. All ask: `query.len()` is a multiple of 128. The code's length is checked by
-//! `code_of`.
+//! The x86-64 kernels for codes of 4 bits an element, and the ways to add up that `eight` shares. All ask:
+//! `query.len()` is a multiple of 128. The code's length is checked by `code_of`.
 
 use std::arch::x86_64::*;
 
@@ -73,15 +73,7 @@ pub(super) fn avx512_vnni(codes: &[u8], query: &[i8], nodes: &[u32], out: &mut [
     let (fours, rest) = nodes.as_chunks::<4>();
     let (out_fours, out_rest) = out.as_chunks_mut::<4>();
     for (nodes, out) in fours.iter().zip(out_fours) {
-        let sums = avx512_sums(nodes.map(|node| code_of(codes, node, stride)), query);
-        let [a, b, c, d] = sums;
-        // Sums of a and b, and of c and d, alternate; then those of all four, in each quarter.
-        let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-        let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-        let quarters = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
-        let halves =
-            _mm256_add_epi32(_mm512_castsi512_si256(quarters), _mm512_extracti64x4_epi64::<1>(quarters));
-        let whole = _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+        let whole = add_up_four(avx512_sums(nodes.map(|node| code_of(codes, node, stride)), query));
         // SAFETY: four integers fit into four integers.
         unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), whole) };
     }
@@ -118,8 +110,21 @@ fn avx512_sums<const N: usize>(codes: [&[u8]; N], query: &[i8]) -> [__m512i; N] 
     sums
 }
 
+/// Four nodes' sums.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[inline]
+pub(super) fn add_up_four([a, b, c, d]: [__m512i; 4]) -> __m128i {
+    // Sums of a and b, and of c and d, alternate; then those of all four, in each quarter.
+    let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    let quarters = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    let halves = _mm256_add_epi32(_mm512_castsi512_si256(quarters), _mm512_extracti64x4_epi64::<1>(quarters));
+    _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves))
+}
+
 #[target_feature(enable = "avx2")]
-fn add_up(sums: __m256i) -> i32 {
+#[inline]
+pub(super) fn add_up(sums: __m256i) -> i32 {
     let quarter = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
     let pair = _mm_add_epi32(quarter, _mm_shuffle_epi32::<0b01_00_11_10>(quarter));
     _mm_cvtsi128_si32(_mm_add_epi32(pair, _mm_shuffle_epi32::<0b10_11_00_01>(pair)))
