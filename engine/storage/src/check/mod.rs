@@ -153,7 +153,7 @@ impl<'a> Examination<'a> {
     pub(crate) fn run(mut self) -> (Checked, Named) {
         let mut manifests = self.manifests();
         let Some(newest) = &manifests.newest else { return (self.checked, Named::default()) };
-        self.checked.tables = newest.tables.len() as u64;
+        self.checked.tables = newest.tables.iter().filter(|table| table.def.is_table()).count() as u64;
         let sound = self.data(newest, None);
         match self.log(&sound) {
             Some(opened) if !self.options.fast => self.rows(&opened),
