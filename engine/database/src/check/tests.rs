@@ -165,3 +165,22 @@ async fn a_tenant_without_its_directory_and_a_directory_without_its_tenant_are_t
     assert!(told(Severity::Error, "the directory is missing"));
     assert!(told(Severity::Warning, "no tenant that control.db knows"));
 }
+
+/// Two tables of one name are told apart, and only tables count as such.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_another_schema_is_named_with_it() {
+    let fixture = Fixture::new();
+    let mut session = fixture.session().await;
+    run(&mut session, "CREATE SCHEMA s; CREATE SEQUENCE q; CREATE TABLE s.t (id int PRIMARY KEY)").await;
+    run(&mut session, "INSERT INTO s.t VALUES (1), (2); CHECKPOINT").await;
+    drop(session);
+    fixture.database.shutdown().await;
+    let store = directory(&fixture.data(), fixture.tenant_id());
+    let (data, root) = fixture.close();
+    let (summary, problems) = checked(&data, &root);
+    assert!(problems.is_empty(), "{problems:?}");
+    assert_eq!((summary.tables, summary.rows), (1, 2));
+    fs::remove_file(one(&store.join("segments"), "parquet")).unwrap();
+    let (_, problems) = checked(&data, &root);
+    assert!(problems[0].consequence.starts_with("2 rows of table \"s.t\" ("), "{problems:?}");
+}
