@@ -97,8 +97,8 @@ impl Snapshot {
         self.state.tables.get(&table)
     }
 
-    /// What a sequence would have given next, as of a snapshot of the past. `None` of the present, which has no say: see
-    /// [`crate::TenantStore::peek_sequence`].
+    /// What a sequence would have given next, as of a snapshot of the past. `None` of the present, which has no say:
+    /// [`crate::TenantStore::peek_sequence`] has.
     pub fn past_sequence(&self, table: TableId, column: ColumnId) -> Option<i64> {
         let past = self.state.past_sequences.as_ref()?;
         let counted = past.iter().find(|(of, at, _)| (*of, *at) == (table, column));
