@@ -22,6 +22,7 @@ impl Examination<'_> {
             let next = next_rows.get(id).copied().unwrap_or(RowId(1));
             self.row_ids(version, next);
             self.constraints(version);
+            self.references(opened, version);
         }
     }
 
@@ -67,7 +68,7 @@ impl Examination<'_> {
         }
     }
 
-    fn table(&mut self, version: &TableVersion, what: String, consequence: &str) {
+    pub(super) fn table(&mut self, version: &TableVersion, what: String, consequence: &str) {
         let what = format!("table \"{}\" ({}): {what}", version.def.shown_name(), version.def.id);
         let file = show(self.context.paths.root());
         self.found(Finding::new(Severity::Error, file, what, consequence));
