@@ -9,8 +9,8 @@
 //!    ids ascend; deletion vectors fit; index blobs open and belong to their column ([`BlobChecker`]).
 //! 3. `log`: every frame opens, commits count up, each applies to what the manifest says. What clones in it share is
 //!    looked at like what the manifest names (`clones`).
-//! 4. `rows`: of the state that comes out, keys are unique, NOT NULL holds, no row id is there twice, and rows that refer
-//!    to others have them (`references`).
+//! 4. `rows`: of the state that comes out, keys are unique, NOT NULL holds, no row id is there twice, and rows that
+//!    refer to others have them (`references`).
 //! 5. `past`: of what only older manifests name, the same as of the newest's. It is the past, which no recovery needs.
 //! 6. `names`: files that nothing names.
 //!
