@@ -76,6 +76,7 @@ files! {
         postgres_update_delete "update_delete.slt",
     }
     "sepal" {
+        sepal_clones "clones.slt",
         sepal_conflicts "conflicts.slt",
         sepal_cursors "cursors.slt",
         sepal_delivery "delivery.slt",

@@ -49,6 +49,9 @@ pub struct Inventory {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableCount {
     pub environment: String,
+    /// Empty in a census that an older program has made.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub schema: String,
     pub name: String,
     pub rows: u64,
     pub bytes: u64,
@@ -100,6 +103,7 @@ fn sealed(source: &Source, day: &str, named: &Tenant, tenant: &TenantEntry) -> R
     let control = source.control();
     let count = |facts: TableFacts| TableCount {
         environment: facts.environment,
+        schema: facts.schema,
         name: facts.name,
         rows: facts.rows,
         bytes: facts.bytes,

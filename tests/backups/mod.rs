@@ -10,6 +10,7 @@ mod damage;
 mod drops;
 mod large;
 mod moments;
+mod objects;
 mod own_keys;
 mod rotated;
 

@@ -46,7 +46,9 @@ struct Sequence {
 }
 
 const FIRST_ROW: u64 = 1;
-const FRESH: Sequence = Sequence { next: 1, logged: 1 };
+const FRESH: Sequence = Sequence { next: FIRST_NUMBER, logged: FIRST_NUMBER };
+/// Of a sequence that was told no other.
+pub(crate) const FIRST_NUMBER: i64 = 1;
 
 impl Counters {
     pub(crate) fn new(values: &CounterValues) -> Self {
@@ -154,8 +156,7 @@ impl Counters {
         for op in ops {
             match op {
                 Op::CreateTable(def) | Op::AlterTable(def) | Op::Clone { def, .. } => {
-                    state.next_object =
-                        state.next_object.max(ids(def).map(|id| id.0.saturating_add(1)).max().unwrap_or(0));
+                    state.next_object = state.next_object.max(after_ids(def));
                     if let Op::Clone { source, .. } = op {
                         let next = state.next_rows.entry(def.id).or_insert(FIRST_ROW);
                         *next = (*next).max(source.next_row.0);
@@ -208,15 +209,22 @@ fn of_table(table: TableId) -> RangeInclusive<(TableId, ColumnId)> {
     (table, ColumnId(0))..=(table, ColumnId(u32::MAX))
 }
 
-fn ids(def: &TableDef) -> impl Iterator<Item = TableId> {
+/// Above the ids of a table and of all that is its own.
+pub(crate) fn after_ids(def: &TableDef) -> u32 {
     let uniques = def.uniques.iter().map(|unique| unique.id);
     let indexes = def.indexes.iter().map(|index| index.id);
-    std::iter::once(def.id).chain(uniques).chain(indexes)
+    let checks = def.constraints.checks.iter().map(|check| check.id);
+    let foreign_keys = def.constraints.foreign_keys.iter().map(|key| key.id);
+    let ids = std::iter::once(def.id).chain(uniques).chain(indexes).chain(checks).chain(foreign_keys);
+    ids.map(|id| id.0.saturating_add(1)).max().unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
+    use sepal_types::{CheckDef, ForeignKeyDef, ReferenceAction};
+
     use super::*;
+    use crate::fixtures::items;
 
     #[test]
     fn serials_are_logged_with_the_insert_that_uses_them() {
@@ -260,5 +268,40 @@ mod tests {
         assert_eq!(counters.peek_sequence(table, column), 9);
         counters.committed(&[], &[Op::SetSequence { table, column, next: 2 }]);
         assert_eq!(counters.next_sequence(table, column, 1), 2);
+    }
+    /// A definition's constraints come last, so theirs are the greatest ids that a log without a checkpoint knows.
+    #[test]
+    fn ids_of_constraints_are_not_given_again() {
+        let id = |above: u32| TableId(FIRST_OBJECT_ID + above);
+        let check = CheckDef {
+            id: id(7),
+            name: "items_id_check".into(),
+            expression: "\"id\" > 0".into(),
+            shown: "(id > 0)".into(),
+            columns: vec![ColumnId(1)],
+            not_valid: false,
+        };
+        let foreign_key = ForeignKeyDef {
+            id: id(9),
+            name: "items_id_fkey".into(),
+            columns: vec![ColumnId(1)],
+            parent: id(0),
+            parent_columns: vec![ColumnId(1)],
+            key: id(1),
+            on_delete: ReferenceAction::NoAction,
+            on_update: ReferenceAction::NoAction,
+            full: false,
+            deferrable: false,
+            initially_deferred: false,
+            not_valid: false,
+        };
+        let counters = Counters::new(&CounterValues::default());
+        let mut def = items(FIRST_OBJECT_ID, "items");
+        def.constraints.checks.push(check);
+        counters.committed(&[], &[Op::CreateTable(def.clone())]);
+        assert_eq!(counters.next_object(), id(8));
+        def.constraints.foreign_keys.push(foreign_key);
+        counters.committed(&[], &[Op::AlterTable(def)]);
+        assert_eq!(counters.next_object(), id(10));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `public` has none: it is always there.
 
-use crate::{ColumnDef, ColumnId, Constraints, Generated, SqlType, TableDef, TableId};
+use crate::{ColumnDef, ColumnId, Constraints, Generated, PUBLIC_SCHEMA, SqlType, TableDef, TableId};
 
 impl TableDef {
     /// Where the names of schemas stand: in no schema.
@@ -32,6 +32,14 @@ impl TableDef {
 
     pub fn is_schema(&self) -> bool {
         self.columns.first().is_some_and(|column| column.generated == Some(Generated::Schema))
+    }
+
+    /// Its name where no search path is in sight: with the schema, unless that is `public`.
+    pub fn shown_name(&self) -> String {
+        match self.schema.as_str() {
+            PUBLIC_SCHEMA => self.name.clone(),
+            schema => format!("{schema}.{}", self.name),
+        }
     }
 
     /// Neither a sequence nor a schema.

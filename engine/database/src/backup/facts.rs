@@ -38,6 +38,9 @@ const INDEX_BYTES: usize = 256 << 20;
 pub struct TableFacts {
     pub id: u32,
     pub environment: String,
+    /// Empty in facts that an older program has noted.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub schema: String,
     pub name: String,
     pub rows: u64,
     /// Of its files and memory; not the same after a restore.
@@ -61,7 +64,7 @@ pub struct Golden {
 /// Something that is not as it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
-    /// `environment.table`
+    /// `environment.schema.table`
     pub table: String,
     pub what: String,
 }
@@ -80,6 +83,7 @@ impl TableFacts {
         Ok(Self {
             id: def.id.0,
             environment: def.environment.clone(),
+            schema: def.schema.clone(),
             name: def.name.clone(),
             rows: version.live_rows(),
             bytes: version.bytes(),
@@ -112,7 +116,7 @@ impl TableFacts {
 
     /// How people call it.
     pub fn label(&self) -> String {
-        format!("{}.{}", self.environment, self.name)
+        label(&self.environment, &self.schema, &self.name)
     }
 }
 
@@ -127,6 +131,12 @@ impl Golden {
         let same = same_answer(&self.nearest, &now.nearest);
         Ok((!same).then(|| format!("the nearest rows to row {}'s \"{}\" are others", self.row, column.name)))
     }
+}
+
+/// `environment.schema.table`, without a schema where none was noted.
+pub(super) fn label(environment: &str, schema: &str, name: &str) -> String {
+    let parts = [environment, schema, name].into_iter().filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join(".")
 }
 
 /// A vector of one length; others cannot be searched.

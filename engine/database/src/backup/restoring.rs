@@ -13,7 +13,7 @@ use sepal_control::{ControlError, ControlOptions, Tenant, Wrappers};
 use sepal_storage::{AsOf, ColumnCache, StoreOptions, TenantStore};
 use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TenantId};
 
-use super::{Difference, TableFacts};
+use super::{Difference, TableFacts, facts::label};
 use crate::{Control, Key, directory_lock::DirectoryLock, tenant::directory};
 
 /// Decoded columns of the tenant that is being looked at.
@@ -205,7 +205,7 @@ impl RestoredTenant {
         }
         for version in snapshot.tables() {
             if !noted.iter().any(|facts| facts.id == version.def.id.0) {
-                let table = format!("{}.{}", version.def.environment, version.def.name);
+                let table = label(&version.def.environment, &version.def.schema, &version.def.name);
                 found.push(Difference { table, what: "the table was not backed up".into() });
             }
         }

@@ -6,7 +6,7 @@ use sepal_control::KeyFiles;
 
 use super::{CheckListener, CheckProgress, CheckRequest, CheckSummary, Problem, Severity, check};
 use crate::{
-    fixtures::{Fixture, run},
+    fixtures::{Fixture, refused, run},
     repair::{RepairRequest, plan_repair},
     tenant::directory,
 };
@@ -164,4 +164,65 @@ async fn a_tenant_without_its_directory_and_a_directory_without_its_tenant_are_t
     };
     assert!(told(Severity::Error, "the directory is missing"));
     assert!(told(Severity::Warning, "no tenant that control.db knows"));
+}
+
+/// Two tables of one name are told apart, and only tables count as such.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_another_schema_is_named_with_it() {
+    let fixture = Fixture::new();
+    let mut session = fixture.session().await;
+    run(&mut session, "CREATE SCHEMA s; CREATE SEQUENCE q; CREATE TABLE s.t (id int PRIMARY KEY)").await;
+    run(&mut session, "INSERT INTO s.t VALUES (1), (2); CHECKPOINT").await;
+    drop(session);
+    fixture.database.shutdown().await;
+    let store = directory(&fixture.data(), fixture.tenant_id());
+    let (data, root) = fixture.close();
+    let (summary, problems) = checked(&data, &root);
+    assert!(problems.is_empty(), "{problems:?}");
+    assert_eq!((summary.tables, summary.rows), (1, 2));
+    fs::remove_file(one(&store.join("segments"), "parquet")).unwrap();
+    let (_, problems) = checked(&data, &root);
+    assert!(problems[0].consequence.starts_with("2 rows of table \"s.t\" ("), "{problems:?}");
+}
+
+/// What a repair gives up may be referred to: the check goes on to say so.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_refer_to_what_is_gone_are_told() {
+    let fixture = Fixture::new();
+    let mut session = fixture.session().await;
+    run(&mut session, "CREATE TABLE p (id int PRIMARY KEY, code text UNIQUE)").await;
+    run(&mut session, "INSERT INTO p VALUES (1, 'one'), (2, 'two'); CHECKPOINT").await;
+    let gone = one(&directory(&fixture.data(), fixture.tenant_id()).join("segments"), "parquet");
+    run(
+        &mut session,
+        "CREATE TABLE c (id int, p bigint REFERENCES p, code varchar(9) REFERENCES p (code)); \
+         INSERT INTO c VALUES (1, 1, 'two'), (2, NULL, 'one'), (3, 2, NULL), (4, 2, NULL), (5, NULL, NULL)",
+    )
+    .await;
+    run(&mut session, "DELETE FROM c WHERE id = 4").await;
+    drop(session);
+    fixture.database.shutdown().await;
+    let (data, root) = fixture.close();
+    let (_, problems) = checked(&data, &root);
+    assert!(problems.is_empty(), "{problems:?}");
+    fs::remove_file(gone).unwrap();
+    let request = RepairRequest {
+        data_dir: data.path().to_owned(),
+        root_key: root.clone(),
+        wrappers: Arc::new(KeyFiles),
+        tenant: "acme".to_owned(),
+        resurrect_deleted: false,
+    };
+    let proposal = plan_repair(request, &mut Heard::default()).unwrap();
+    assert_eq!(proposal.left.len(), 2, "told before anything is given up: {:?}", proposal.left);
+    assert_eq!(proposal.apply(&mut Heard::default()).unwrap().summary.errors, 2);
+    let (_, problems) = checked(&data, &root);
+    for key in ["c_p_fkey", "c_code_fkey"] {
+        let told = format!("2 rows refer to none by foreign key \"{key}\"");
+        assert!(problems.iter().any(|problem| problem.what.ends_with(&told)), "{problems:?}");
+    }
+    let again = Fixture::reopen(data, root);
+    let mut session = again.session().await;
+    assert_eq!(refused(&mut session, "INSERT INTO c (p) VALUES (1)").await, "23503");
+    run(&mut session, "INSERT INTO p VALUES (1, 'one'), (2, 'two'); INSERT INTO c (p) VALUES (1)").await;
 }

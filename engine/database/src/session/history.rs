@@ -15,8 +15,8 @@ use sepal_query::{
         history::{CloneTable, History},
     },
 };
-use sepal_storage::{Snapshot, TenantStore};
-use sepal_types::{Error, Result, SqlState};
+use sepal_storage::{Op, Snapshot, TenantStore};
+use sepal_types::{ColumnId, Error, Result, SqlState, TableId};
 
 use super::{Outcome, Session, prepare::write_only_key};
 use crate::{blocking::blocking, maintain};
@@ -130,8 +130,13 @@ impl Session {
             self.notice("NOTICE", notice);
             return Ok(done());
         }
-        let (store, table) = (Arc::clone(&store), source.def.id);
-        let ops = blocking("a clone", move || Ok(store.clone_ops(&from, table, def)?)).await?;
+        let (store, table, made) = (Arc::clone(&store), source.def.id, def.id);
+        let mut ops = blocking("a clone", move || Ok(store.clone_ops(&from, table, def)?)).await?;
+        if clone.at.is_none() {
+            let counted = self.sequences.own().counted().into_iter();
+            let counted = counted.filter(|((of, _), _)| *of == table);
+            counted.for_each(|((_, column), next)| count_on(&mut ops, made, column, next));
+        }
         if let Some(open) = &mut self.open {
             open.apply(ops)?;
             open.after.note_clone(maintain::lacks_indexes(&source));
@@ -165,6 +170,15 @@ impl Session {
         blocking("a checkpoint", move || maintain::checkpoint(&tenant)).await?;
         Ok(self.tenant.store.snapshot().searching(self.search_path()))
     }
+}
+
+/// What only the transaction has counted, of a table that it made or began to count anew, storage does not know.
+fn count_on(ops: &mut Vec<Op>, table: TableId, column: ColumnId, next: i64) {
+    ops.retain(|op| match op {
+        Op::SetSequence { table: of, column: at, .. } => (*of, *at) != (table, column),
+        _ => true,
+    });
+    ops.push(Op::SetSequence { table, column, next });
 }
 
 /// What the views show to a session of the environment.

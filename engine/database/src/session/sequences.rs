@@ -213,6 +213,7 @@ impl SequenceSource for Sequences {
 
     fn state(&self, sequence: &str) -> Result<(i64, bool)> {
         let Found { key, sequence, .. } = self.find(sequence)?;
-        Ok(sequence.last_value(self.next_of(key)))
+        let then = self.view.get().past_sequence(key.0, key.1);
+        Ok(sequence.last_value(then.unwrap_or_else(|| self.next_of(key))))
     }
 }

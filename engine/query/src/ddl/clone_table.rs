@@ -4,7 +4,10 @@
 //! CREATE TABLE … (LIKE … INCLUDING ALL) gives them in Postgres. The rows are storage's.
 
 use sepal_storage::Snapshot;
-use sepal_types::{CheckDef, Constraints, Error, IndexDef, Result, SqlState, TableDef};
+use sepal_types::{
+    CheckDef, ColumnId, Constraints, Error, IndexClauses, IndexDef, KeySource, Result, SqlState, TableDef,
+    TableId, UniqueDef,
+};
 
 use super::{
     Scope,
@@ -44,15 +47,21 @@ pub fn clone_definition(clone: &CloneTable, source: &TableDef, scope: &Scope) ->
         ..source.clone()
     };
     name_sequences(&mut def, scope)?;
-    for unique in &source.uniques {
-        add_unique(&mut def, unique.columns.clone(), unique.primary, None, scope)?;
-        let Some(made) = def.uniques.last_mut() else { continue };
-        made.index.clone_from(&unique.index);
-    }
     // One that is being built is not the source's yet.
-    for index in source.indexes.iter().filter(|index| index.valid) {
-        add_index(&mut def, index, scope);
+    let indexes: Vec<&IndexDef> = source.indexes.iter().filter(|index| index.valid).collect();
+    let uniques = source.uniques.iter().map(|unique| unique.id);
+    let mut made: Vec<TableId> = uniques.chain(indexes.iter().map(|index| index.id)).collect();
+    // Names come free in the order in which they were made.
+    made.sort_unstable();
+    for id in made {
+        if let Some(unique) = source.uniques.iter().find(|unique| unique.id == id) {
+            add_own_unique(&mut def, unique, scope)?;
+        }
+        if let Some(index) = indexes.iter().find(|index| index.id == id) {
+            add_index(&mut def, index, scope);
+        }
     }
+    def.uniques.sort_by_key(|unique| !unique.primary);
     Ok(def)
 }
 
@@ -80,18 +89,50 @@ fn name_sequences(def: &mut TableDef, scope: &Scope) -> Result<()> {
     Ok(())
 }
 
+fn add_own_unique(def: &mut TableDef, unique: &UniqueDef, scope: &Scope) -> Result<()> {
+    let names = key_names(def, &unique.columns, unique.index.as_deref());
+    let name = match (unique.primary, unique.is_constraint()) {
+        (true, _) => free_name(def, &[], "pkey", scope),
+        (false, true) => free_name(def, &names, "key", scope),
+        (false, false) => free_name(def, &names, "idx", scope),
+    };
+    add_unique(def, unique.columns.clone(), unique.primary, Some(name), scope)?;
+    if let Some(made) = def.uniques.last_mut() {
+        made.index.clone_from(&unique.index);
+    }
+    Ok(())
+}
+
 fn add_index(def: &mut TableDef, index: &IndexDef, scope: &Scope) {
-    let columns: Vec<&str> = index
-        .columns
-        .iter()
-        .filter_map(|id| def.column_by_id(*id))
-        .map(|column| column.name.as_str())
-        .collect();
-    let name = generated(&def.name, &columns, "idx", |name| {
+    let names = key_names(def, &index.columns, index.clauses.as_deref());
+    let name = free_name(def, &names, "idx", scope);
+    def.indexes.push(IndexDef { id: (scope.new_id)(), name, ..index.clone() });
+}
+
+/// What an index's generated name is made of: its keys, then the columns of INCLUDE (`ChooseIndexColumnNames`).
+fn key_names(def: &TableDef, columns: &[ColumnId], clauses: Option<&IndexClauses>) -> Vec<String> {
+    let column = |id: &ColumnId| def.column_by_id(*id).map(|column| column.name.clone());
+    let keys = clauses.map(|clauses| clauses.keys.as_slice()).unwrap_or_default();
+    let include = clauses.map(|clauses| clauses.include.as_slice()).unwrap_or_default();
+    let key = |of: &KeySource| match of {
+        KeySource::Column(id) => column(id),
+        KeySource::Expression { name, .. } => Some(name.clone()),
+    };
+    let mut names: Vec<String> = match keys {
+        [] => columns.iter().filter_map(column).collect(),
+        keys => keys.iter().filter_map(|one| key(&one.of)).collect(),
+    };
+    names.extend(include.iter().filter_map(column));
+    names
+}
+
+fn free_name(def: &TableDef, names: &[String], suffix: &str, scope: &Scope) -> String {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    generated(&def.name, &names, suffix, |name| {
         scope.is_taken(&def.schema, name)
             || def.name == name
             || def.index(name).is_some()
             || def.uniques.iter().any(|unique| unique.name == name)
-    });
-    def.indexes.push(IndexDef { id: (scope.new_id)(), name, ..index.clone() });
+            || def.sequence_named(name).is_some()
+    })
 }

@@ -33,7 +33,8 @@ pub fn create_index(create: &CreateIndex, scope: &Scope) -> Result<Ddl> {
         return Err(Error::unsupported(message));
     }
     check_order(create, &method)?;
-    let (keys, names) = index_keys(&def, create)?;
+    let (keys, mut names) = index_keys(&def, create)?;
+    names.extend(create.include.iter().map(identifier));
     let columns: Vec<ColumnId> = keys.iter().filter_map(column_of).collect();
     let clauses = clauses(&def, keys, create)?;
     let mut ddl = Ddl::tagged("CREATE INDEX");

@@ -6,7 +6,8 @@
 use std::{collections::HashSet, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, Query, Select, SetExpr, TableAlias, TableFactor, TableWithJoins, Visit, Visitor,
+    Expr, Ident, Query, Select, SetExpr, TableAlias, TableFactor, TableFunctionArgs, TableWithJoins, Visit,
+    Visitor,
 };
 use sepal_storage::Snapshot;
 use sepal_types::{Error, Result, SqlState, TableId};
@@ -14,6 +15,7 @@ use sepal_types::{Error, Result, SqlState, TableId};
 use crate::{
     context::StatementContext,
     ddl::{identifier, relation_name},
+    sql::reference,
 };
 
 /// Errors: 0A000 where `a.t` stands beside another `t` without a schema, or a column of it is asked for where that one is
@@ -22,6 +24,7 @@ pub(super) fn check(query: &Query, context: &StatementContext) -> Result<()> {
     let snapshot = context.snapshot.get();
     let mut sight = Sight {
         snapshot: &snapshot,
+        past: &context.past,
         environment: &context.environment,
         ctes: HashSet::new(),
         scopes: Vec::new(),
@@ -64,6 +67,8 @@ impl Item {
 /// What a query's columns may be of, walking through it.
 struct Sight<'a> {
     snapshot: &'a Snapshot,
+    /// Of the clauses AS OF, by number.
+    past: &'a [Option<Snapshot>],
     environment: &'a str,
     /// The names of WITH queries.
     ctes: HashSet<String>,
@@ -104,7 +109,8 @@ impl Sight<'_> {
             TableFactor::Table { name, alias, args, .. } => {
                 let name = relation_name(name).ok()?;
                 let of_with = name.schema.is_none() && self.ctes.contains(&name.name);
-                let found = if of_with { None } else { self.snapshot.find(self.environment, &name) };
+                let snapshot = self.seen_by(args.as_ref());
+                let found = if of_with { None } else { snapshot.find(self.environment, &name) };
                 let table = found.map(|version| (version.def.id, version.def.schema.clone()));
                 let Some(alias) = alias else {
                     // With arguments it is a table AS OF a moment, planned without a schema, or none.
@@ -117,6 +123,13 @@ impl Sight<'_> {
             }
             _ => None,
         }
+    }
+
+    /// What a table is looked up in: where it is one AS OF a moment, what there was then.
+    fn seen_by(&self, args: Option<&TableFunctionArgs>) -> &Snapshot {
+        let clause = args.and_then(|args| reference(&args.args));
+        let then = clause.and_then(|(number, _)| self.past.get(number)?.as_ref());
+        then.unwrap_or(self.snapshot)
     }
 
     /// A column with the schema of its table: the nearest item that DataFusion would take is to be that table.

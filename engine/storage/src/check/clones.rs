@@ -65,7 +65,7 @@ impl Examination<'_> {
                 // A bitmap that does not open is damage of the log, which is told when the commit is applied.
                 let deleted = segment.deleted().map_or(0, |deleted| deleted.len());
                 let live = u64::from(entry.rows).saturating_sub(deleted);
-                let (environment, name) = (def.environment.clone(), def.name.clone());
+                let (environment, name) = (def.environment.clone(), def.shown_name());
                 let cloned = ClonedSegment { table: def.id, environment, name, entry: entry.clone(), live };
                 let consequence = consequence(table, None, &format!("{live} rows"));
                 self.failed(&error, consequence, Some(Damage::Cloned(Box::new(cloned))));

@@ -275,7 +275,7 @@ impl Examination<'_> {
 }
 
 pub(super) fn consequence(table: &TableEntry, past: Option<Lsn>, what: &str) -> String {
-    let (name, id) = (&table.def.name, table.def.id);
+    let (name, id) = (table.def.shown_name(), table.def.id);
     match past {
         None => format!("{what} of table \"{name}\" ({id}) cannot be read"),
         Some(lsn) => format!("{what} of table \"{name}\" ({id}) cannot be read as of commit {lsn}"),

@@ -9,7 +9,8 @@
 //!    ids ascend; deletion vectors fit; index blobs open and belong to their column ([`BlobChecker`]).
 //! 3. `log`: every frame opens, commits count up, each applies to what the manifest says. What clones in it share is
 //!    looked at like what the manifest names (`clones`).
-//! 4. `rows`: of the state that comes out, keys are unique, NOT NULL holds, no row id is there twice.
+//! 4. `rows`: of the state that comes out, keys are unique, NOT NULL holds, no row id is there twice, and rows that
+//!    refer to others have them (`references`).
 //! 5. `past`: of what only older manifests name, the same as of the newest's. It is the past, which no recovery needs.
 //! 6. `names`: files that nothing names.
 //!
@@ -22,6 +23,7 @@ mod log;
 mod manifests;
 mod names;
 mod past;
+mod references;
 mod rows;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -153,7 +155,7 @@ impl<'a> Examination<'a> {
     pub(crate) fn run(mut self) -> (Checked, Named) {
         let mut manifests = self.manifests();
         let Some(newest) = &manifests.newest else { return (self.checked, Named::default()) };
-        self.checked.tables = newest.tables.len() as u64;
+        self.checked.tables = newest.tables.iter().filter(|table| table.def.is_table()).count() as u64;
         let sound = self.data(newest, None);
         match self.log(&sound) {
             Some(opened) if !self.options.fast => self.rows(&opened),

@@ -15,12 +15,14 @@ impl Examination<'_> {
     /// `opened`: what the manifest and the log come to.
     pub(super) fn rows(&mut self, opened: &Opened) {
         let next_rows = opened.counters.values().next_rows;
-        self.checked.tables = opened.state.tables.len() as u64;
+        let tables = opened.state.tables.values();
+        self.checked.tables = tables.filter(|version| version.def.is_table()).count() as u64;
         for (id, version) in &opened.state.tables {
             self.checked.rows += version.live_rows();
             let next = next_rows.get(id).copied().unwrap_or(RowId(1));
             self.row_ids(version, next);
             self.constraints(version);
+            self.references(opened, version);
         }
     }
 
@@ -66,8 +68,8 @@ impl Examination<'_> {
         }
     }
 
-    fn table(&mut self, version: &TableVersion, what: String, consequence: &str) {
-        let what = format!("table \"{}\" ({}): {what}", version.def.name, version.def.id);
+    pub(super) fn table(&mut self, version: &TableVersion, what: String, consequence: &str) {
+        let what = format!("table \"{}\" ({}): {what}", version.def.shown_name(), version.def.id);
         let file = show(self.context.paths.root());
         self.found(Finding::new(Severity::Error, file, what, consequence));
     }

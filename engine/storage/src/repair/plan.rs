@@ -188,7 +188,7 @@ impl Steps {
             }
             Damage::Vector { table, segment } => {
                 let (of, entry) = self.entry(table, segment)?;
-                let (name, vector) = (of.def.name.clone(), entry.deleted.clone()?);
+                let (name, vector) = (of.def.shown_name(), entry.deleted.clone()?);
                 if !resurrect {
                     return self.give_up(table, segment, file, why);
                 }
@@ -238,8 +238,8 @@ impl Steps {
         let deleted = entry.deleted.as_ref().map_or(0, |deleted| deleted.rows);
         Some(Loss::Rows {
             table,
+            name: def.shown_name(),
             environment: def.environment,
-            name: def.name,
             file,
             first_row: entry.first_row,
             last_row: entry.last_row,

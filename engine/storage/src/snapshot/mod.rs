@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use sepal_types::{ColumnId, Lsn, SearchPath, TableId};
 
-use crate::{Op, StoreError};
+use crate::{Op, StoreError, counters::FIRST_NUMBER};
 use names::Names;
 
 pub(crate) use apply::{Rules, check_not_null, check_unique};
@@ -95,6 +95,14 @@ impl Snapshot {
 
     pub fn table(&self, table: TableId) -> Option<&Arc<TableVersion>> {
         self.state.tables.get(&table)
+    }
+
+    /// What a sequence would have given next, as of a snapshot of the past. `None` of the present, which has no say:
+    /// [`crate::TenantStore::peek_sequence`] has.
+    pub fn past_sequence(&self, table: TableId, column: ColumnId) -> Option<i64> {
+        let past = self.state.past_sequences.as_ref()?;
+        let counted = past.iter().find(|(of, at, _)| (*of, *at) == (table, column));
+        Some(counted.map_or(FIRST_NUMBER, |(_, _, next)| *next))
     }
 
     /// Whether an op made from `base` means the same here: a change of definition was made from the definition that

@@ -20,7 +20,7 @@ use crate::{
     ChunkRef, ColumnCache, Op, StoreError, TableVersion,
     blob::{Blob, Owner, check_length},
     chunk::{Chunk, SealedChunk, SealedParts},
-    counters::{CounterValues, Counters},
+    counters::{CounterValues, Counters, after_ids},
     disk::Disk,
     history::Until,
     manifest::{FileSizes, Manifest, SegmentEntry, TableEntry},
@@ -72,8 +72,10 @@ impl Opener<'_> {
     pub(crate) fn readable(&self, manifest: &Manifest) -> Result<Opened, StoreError> {
         let next_rows: HashMap<_, _> =
             manifest.tables.iter().map(|table| (table.def.id, table.next_row)).collect();
+        // A program that did not count constraints' ids may have written a smaller one.
+        let counted = manifest.tables.iter().map(|table| after_ids(&table.def));
         let values = CounterValues {
-            next_object: manifest.next_object,
+            next_object: counted.fold(manifest.next_object, u32::max),
             next_rows,
             sequences: manifest.sequences.clone(),
         };

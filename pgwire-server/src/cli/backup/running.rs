@@ -171,7 +171,7 @@ impl Census {
         }
         if self.tenant.is_some() && counted.iter().all(|counted| counted.inventory.is_some()) {
             return output::rows(
-                &["environment", "table", "rows", "size"],
+                &["environment", "schema", "table", "rows", "size"],
                 &tables(&counted),
                 "No such tenant.",
             );
@@ -205,7 +205,8 @@ fn tables(counted: &[Counted]) -> Vec<Vec<String>> {
     let tables = known.flat_map(|known| &known.tables);
     tables
         .map(|table| {
-            vec![table.environment.clone(), table.name.clone(), table.rows.to_string(), bytes(table.bytes)]
+            let names = [&table.environment, &table.schema, &table.name].map(String::clone);
+            names.into_iter().chain([table.rows.to_string(), bytes(table.bytes)]).collect()
         })
         .collect()
 }

@@ -35,3 +35,19 @@ fn the_sum_does_not_depend_on_the_order() {
     hashes[1..].iter().for_each(|hash| fewer.add(hash));
     assert_ne!(forwards.hex(), fewer.hex());
 }
+
+/// What backups have stays readable, byte for byte.
+#[test]
+fn facts_of_an_older_program_have_no_schema() {
+    let golden = r#"{"id":20000,"environment":"default","name":"items","rows":1,"bytes":2,"content":"00","golden":[]}"#;
+    let facts: TableFacts = serde_json::from_str(golden).unwrap();
+    assert_eq!(
+        (serde_json::to_string(&facts).unwrap().as_str(), facts.label().as_str()),
+        (golden, "default.items")
+    );
+    let facts = TableFacts { schema: "shop".into(), ..facts };
+    let schema = r#""environment":"default","schema":"shop","#;
+    let newer = golden.replace(r#""environment":"default","#, schema);
+    assert_eq!(serde_json::to_string(&facts).unwrap(), newer);
+    assert_eq!(facts.label(), "default.shop.items");
+}

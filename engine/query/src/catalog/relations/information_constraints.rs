@@ -85,8 +85,9 @@ pub(super) fn referential_constraints(context: &CatalogContext, rows: &mut Rows)
     for table in context.tables() {
         for key in &table.def.constraints.foreign_keys {
             let unique = parent_key(context, key).and_then(|(_, name)| name);
-            let (catalog, schema) = match unique {
-                Some(_) => (context.environment.as_str().into(), table.def.schema.as_str().into()),
+            let parent = unique.as_ref().and_then(|_| context.table(i64::from(key.parent.0)));
+            let (catalog, schema) = match parent {
+                Some(parent) => (context.environment.as_str().into(), parent.def.schema.as_str().into()),
                 None => (Value::Null, Value::Null),
             };
             rows.push([
