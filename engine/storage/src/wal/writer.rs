@@ -156,7 +156,7 @@ impl WalFile {
                 disk.write_at("wal", file, piece, *length)?;
                 file.start_writeback(*length, piece.len());
                 *length += piece.len() as u64;
-                Ok(())
+                Ok::<(), io::Error>(())
             },
         );
         self.tag = seal.tag;

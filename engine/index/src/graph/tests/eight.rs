@@ -121,11 +121,11 @@ fn bytes_with_codes_of_eight_bits_are_these_for_ever() {
     let dim = 33;
     let mut expected = b"SEPALIDX\x05\x00\x02\x01".to_vec();
     let words = [
-        [2, dim as u32, 0].as_slice(),               // rows, dim, no calibration
-        &[2 | 1 << 16 | 4 << 24, 2],                 // m, layers, flags; indexed rows
-        &[2],                                        // nodes of the only layer
-        &[0, 1],                                     // positions
-        &[1, NONE, NONE, NONE, 0, NONE, NONE, NONE], // its links
+        vec![2, dim as u32, 0],                         // rows, dim, no calibration
+        vec![2 | 1 << 16 | 4 << 24, 2],                 // m, layers, flags; indexed rows
+        vec![2],                                        // nodes of the only layer
+        vec![0, 1],                                     // positions
+        vec![1, NONE, NONE, NONE, 0, NONE, NONE, NONE], // its links
     ];
     expected.extend(words.concat().iter().flat_map(|word| word.to_le_bytes()));
     let numbers: Vec<f32> =
