@@ -64,7 +64,7 @@ impl CatalogContext {
         let mut text = format!(
             "FOREIGN KEY ({}) REFERENCES {}({})",
             columns(table, &key.columns),
-            quote_ident(&parent.name),
+            self.shown(&parent.schema, &parent.name),
             columns(parent, &key.parent_columns)
         );
         if key.full {

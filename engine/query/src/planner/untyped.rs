@@ -20,10 +20,10 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::SqlType;
 
-use super::{floats, json_operators};
+use super::{by_value, floats, json_operators};
 use crate::{
     error::{carry, undefined_function_call},
-    output::{is_sparse, sql_type, typed_field},
+    output::{is_bits, is_sparse, is_vector, sql_type, typed_field},
     values,
     vector::vector_scalar,
 };
@@ -144,6 +144,10 @@ pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transform
     expr.transform_up(|expr| {
         let untyped = has_untyped_literal(&expr);
         let mut expr = if untyped { type_operands(expr, schema)? } else { expr };
+        refuse_elements(&expr, schema)?;
+        if let Some(expr) = by_value::rewrite(&expr, schema) {
+            return Ok(Transformed::yes(expr));
+        }
         let unified = floats::unify(&mut expr, schema);
         let kept = json_operators::keep_type(&mut expr, schema)?;
         Ok(Transformed::new_transformed(expr, untyped || unified || kept))
@@ -170,6 +174,30 @@ fn refuse_words(node: &LogicalPlan) -> Result<()> {
         Some(name) => Err(carry(undefined_function_call(name, &[SqlType::SparseVec(None)]))),
         None => Ok(()),
     }
+}
+
+/// Vectors and bit strings are kept as lists, too, and are no arrays to SQL: their elements are not to be had, and what
+/// is made of them by functions of arrays would be none of them.
+///
+/// Errors: 42883.
+fn refuse_elements(expr: &Expr, schema: &DFSchema) -> Result<()> {
+    let Expr::ScalarFunction(call) = expr else { return Ok(()) };
+    let (name, arrays) = match call.func.name() {
+        "array_concat" => ("array_cat", call.args.as_slice()),
+        name @ "array_prepend" => (name, call.args.get(1..2).unwrap_or_default()),
+        name @ ("cardinality" | "flatten" | "empty") => (name, call.args.get(..1).unwrap_or_default()),
+        name if name.starts_with("array_") => (name, call.args.get(..1).unwrap_or_default()),
+        _ => return Ok(()),
+    };
+    let is_whole = |ty: DataType| is_vector(&ty) || is_bits(&ty) || is_sparse(&ty);
+    if !arrays.iter().any(|array| array.get_type(schema).is_ok_and(is_whole)) {
+        return Ok(());
+    }
+    let types = call.args.iter().map(|argument| match operand(argument, schema) {
+        Operand::Typed(ty) => ty,
+        Operand::Undetermined | Operand::Unknown => SqlType::Unknown,
+    });
+    Err(carry(undefined_function_call(name, &types.collect::<Vec<_>>())))
 }
 
 /// The name of `min` or `max` over sparse vectors.

@@ -187,10 +187,12 @@ impl Pass<'_> {
             return;
         };
         if let Some(position) = placeholder(&operand) {
-            // A cast cuts strings and fills them up; their type has no length before it.
+            // A cast cuts strings, fills them up and rounds; their type has no length before it.
             let hinted = match &ty {
                 SqlType::Bit(_) => SqlType::Bit(None),
                 SqlType::Bpchar(_) => SqlType::Bpchar(None),
+                SqlType::Numeric(_) => SqlType::Numeric(None),
+                SqlType::Varchar(_) => SqlType::Varchar(None),
                 other => other.clone(),
             };
             self.parameters.hint(position, &hinted);
@@ -352,7 +354,7 @@ fn rewrite_minus(expr: &mut Expr) {
 }
 
 /// What a literal says of its type, where the cast does not.
-fn written_modifier(ty: &SqlType, operand: &Expr) -> Option<i32> {
+pub(super) fn written_modifier(ty: &SqlType, operand: &Expr) -> Option<i32> {
     written_dimensions(ty, operand).or_else(|| written_scale(ty, operand))
 }
 
@@ -438,10 +440,10 @@ fn hint_targets(body: &SetExpr, parameters: &mut ParameterTypes, targets: &[SqlT
 /// it are called `ordinality`.
 fn name_series(factor: &mut ast::TableFactor) {
     let (name, alias, numbered) = match factor {
-        ast::TableFactor::Table { name, args: Some(_), alias, .. }
+        ast::TableFactor::Table { name, args: Some(_), alias, with_ordinality, .. }
             if name.to_string().eq_ignore_ascii_case("generate_series") =>
         {
-            ("generate_series", alias, false)
+            ("generate_series", alias, *with_ordinality)
         }
         ast::TableFactor::UNNEST { array_exprs, alias, with_ordinality, .. } if array_exprs.len() == 1 => {
             ("unnest", alias, *with_ordinality)
