@@ -152,7 +152,7 @@ mod tests {
             ("(CASE WHEN a THEN 1 END)::text", Some("text")),
             ("CASE WHEN a THEN 1 ELSE '2'::int END", Some("case")),
             ("CASE WHEN a THEN 1 ELSE b::int END", Some("b")),
-            ("interval '1 day'::text", Some("text")),
+            ("(interval '1 day')::text", Some("text")),
             ("1 + 1", None),
         ] {
             let parser = Parser::new(&Postgres).try_with_sql(sql);
