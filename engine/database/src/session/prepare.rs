@@ -424,7 +424,13 @@ impl Session {
     fn plan_explained_target(&mut self, execute: &Execute) -> Result<Planned> {
         let target = self.explained_target(execute)?;
         match target.statement.kind.ast() {
-            Some(statement) => self.plan_explained(statement, &target.declared),
+            Some(statement) => {
+                let planned = self.plan_explained(statement, &target.declared)?;
+                match target.told_types(&planned.parameters) {
+                    Some(told) => self.plan_explained(statement, &told),
+                    None => Ok(planned),
+                }
+            }
             None => Err(Error::bug("EXPLAIN EXECUTE of something that is not SQL")),
         }
     }
