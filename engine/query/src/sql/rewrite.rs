@@ -28,6 +28,7 @@ use super::{
     rows::{type_untyped, type_values},
     sequences::uncast_sequence,
     text_search, vectors,
+    wildcard::qualify_wildcards,
 };
 
 /// Prepares a query. `targets` are the types of the columns it is inserted into, if it is.
@@ -85,6 +86,7 @@ impl VisitorMut for Pass<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        qualify_wildcards(select);
         for item in &mut select.projection {
             match item {
                 SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
