@@ -81,6 +81,11 @@ pub(super) fn figure_name(expr: &Expr) -> Option<String> {
         Expr::Floor { .. } => Some("floor".to_owned()),
         Expr::Interval(_) => Some("interval".to_owned()),
         Expr::Subquery(query) => subquery_name(query),
+        Expr::CompoundFieldAccess { root, access_chain }
+            if access_chain.iter().all(|access| matches!(access, ast::AccessExpr::Subscript(_))) =>
+        {
+            figure_name(root)
+        }
         _ => None,
     }
 }
@@ -153,6 +158,8 @@ mod tests {
             ("CASE WHEN a THEN 1 ELSE '2'::int END", Some("case")),
             ("CASE WHEN a THEN 1 ELSE b::int END", Some("b")),
             ("(interval '1 day')::text", Some("text")),
+            ("tags[1]", Some("tags")),
+            ("(tags[1:2])::text", Some("tags")),
             ("1 + 1", None),
         ] {
             let parser = Parser::new(&Postgres).try_with_sql(sql);
