@@ -23,7 +23,7 @@ use sepal_types::SqlType;
 use super::{by_value, floats, json_operators};
 use crate::{
     error::{carry, undefined_function_call},
-    output::{is_bits, is_sparse, is_vector, sql_type, typed_field},
+    output::{is_bits, is_sparse, is_vector, natural_type, sql_type, typed_field},
     values,
     vector::vector_scalar,
 };
@@ -154,24 +154,26 @@ pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transform
     })
 }
 
-/// A sparse vector is kept as a list, and is none to SQL; nor has pgvector a least or a greatest one.
+/// A sparse vector is kept as a list, and is none to SQL; nor has pgvector a least or a greatest one. What is kept as a
+/// list has no text that `string_agg` could add up.
 ///
-/// Errors: 42883 for `unnest`, `min` and `max` of one.
+/// Errors: 42883 for `unnest`, `min` and `max` of a sparse vector, and for `string_agg` of lists.
 fn refuse_words(node: &LogicalPlan) -> Result<()> {
     let refused = match node {
         LogicalPlan::Unnest(unnest) => {
             let schema = unnest.input.schema();
             let mut places = unnest.list_type_columns.iter().map(|(place, _)| *place);
-            places.any(|place| is_sparse(schema.field(place).data_type())).then_some("unnest")
+            let sparse = places.any(|place| is_sparse(schema.field(place).data_type()));
+            sparse.then_some(("unnest", SqlType::SparseVec(None)))
         }
         LogicalPlan::Aggregate(aggregate) => {
             let schema = aggregate.input.schema();
-            aggregate.aggr_expr.iter().find_map(|expr| extreme_of_sparse(expr, schema))
+            aggregate.aggr_expr.iter().find_map(|expr| refused_aggregate(expr, schema))
         }
         _ => None,
     };
     match refused {
-        Some(name) => Err(carry(undefined_function_call(name, &[SqlType::SparseVec(None)]))),
+        Some((name, ty)) => Err(carry(undefined_function_call(name, &[ty]))),
         None => Ok(()),
     }
 }
@@ -200,12 +202,17 @@ fn refuse_elements(expr: &Expr, schema: &DFSchema) -> Result<()> {
     Err(carry(undefined_function_call(name, &types.collect::<Vec<_>>())))
 }
 
-/// The name of `min` or `max` over sparse vectors.
-fn extreme_of_sparse<'a>(expr: &'a Expr, schema: &DFSchema) -> Option<&'a str> {
+/// The name of an aggregate that does not take what it is called with, and the type of that.
+fn refused_aggregate<'a>(expr: &'a Expr, schema: &DFSchema) -> Option<(&'a str, SqlType)> {
     let Expr::AggregateFunction(call) = expr else { return None };
-    let sparse = |expr: &Expr| expr.get_type(schema).is_ok_and(|ty| is_sparse(&ty));
+    let first = call.params.args.first()?.get_type(schema).ok()?;
     let name = call.func.name();
-    (matches!(name, "max" | "min") && call.params.args.iter().any(sparse)).then_some(name)
+    let refused = match name {
+        "max" | "min" => is_sparse(&first),
+        "string_agg" => matches!(first, DataType::List(_) | DataType::FixedSizeList(..)),
+        _ => false,
+    };
+    refused.then(|| (name, natural_type(&first)))
 }
 
 fn has_untyped_literal(expr: &Expr) -> bool {
