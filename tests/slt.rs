@@ -62,6 +62,7 @@ files! {
         postgres_odds_of_clients "odds_of_clients.slt",
         postgres_on_conflict "on_conflict.slt",
         postgres_order_by "order_by.slt",
+        postgres_parameter_types "parameter_types.slt",
         postgres_prepared "prepared.slt",
         postgres_savepoints "savepoints.slt",
         postgres_schemas "schemas.slt",

@@ -91,6 +91,12 @@ impl Session {
                     "SET TRANSACTION ISOLATION LEVEL must be called before any query",
                 ));
             }
+            if open.has_savepoints() && open.repeatable != repeatable {
+                return Err(Error::new(
+                    SqlState::ActiveSqlTransaction,
+                    "SET TRANSACTION ISOLATION LEVEL must not be called in a subtransaction",
+                ));
+            }
             self.settings.lock().set("transaction_isolation", level, true)?;
             open.repeatable = repeatable;
             return Ok(());

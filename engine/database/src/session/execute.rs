@@ -264,8 +264,8 @@ impl Session {
             Utility::Commit { chain } => return self.commit_statement(*chain).await,
             Utility::Rollback { chain } => self.rollback_statement(*chain)?,
             Utility::Savepoint { name } => {
-                let cursors = self.cursors.lock().mark();
-                self.in_block("SAVEPOINT")?.savepoint(name.clone(), cursors);
+                let marks = (self.cursors.lock().mark(), self.settings.lock().mark());
+                self.in_block("SAVEPOINT")?.savepoint(name.clone(), marks);
                 "SAVEPOINT".to_owned()
             }
             Utility::Release { name } => {
@@ -273,8 +273,9 @@ impl Session {
                 "RELEASE".to_owned()
             }
             Utility::RollbackTo { name } => {
-                let cursors = self.in_block("ROLLBACK TO SAVEPOINT")?.rollback_to(name)?;
+                let (cursors, settings) = self.in_block("ROLLBACK TO SAVEPOINT")?.rollback_to(name)?;
                 self.cursors.lock().close_since(cursors);
+                self.settings.lock().undo_since(settings);
                 "ROLLBACK".to_owned()
             }
             Utility::Set { name, value, local } => self.set(name, value.as_deref(), *local)?,
@@ -282,7 +283,7 @@ impl Session {
                 self.set_transaction(isolation.as_deref(), *read_only, *session)?
             }
             Utility::Reset { name: Some(name) } => {
-                self.settings.lock().reset(name)?;
+                self.settings.lock().reset(name, false)?;
                 "RESET".to_owned()
             }
             Utility::Reset { name: None } => {
@@ -351,7 +352,7 @@ impl Session {
         let mut settings = self.settings.lock();
         match value {
             Some(value) => settings.set(name, value, local).map(|_| ())?,
-            None => settings.reset(name)?,
+            None => settings.reset(name, local)?,
         }
         Ok("SET".to_owned())
     }

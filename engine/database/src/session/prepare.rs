@@ -170,9 +170,11 @@ impl Session {
         if !stale {
             return Ok(plan);
         }
-        let planned = self
-            .plan(&prepared.statement, &prepared.declared)
-            .map_err(|error| locate(error, &prepared.statement))?;
+        let located = |error| locate(error, &prepared.statement);
+        let mut planned = self.plan(&prepared.statement, &prepared.declared).map_err(located)?;
+        if let Some(told) = prepared.told_types(&planned.parameters) {
+            planned = self.plan(&prepared.statement, &told).map_err(located)?;
+        }
         let same = described(planned.columns.as_deref()) == described(prepared.columns.as_deref());
         if prepared.told && !same {
             return Err(Error::unsupported("cached plan must not change result type")
@@ -422,7 +424,13 @@ impl Session {
     fn plan_explained_target(&mut self, execute: &Execute) -> Result<Planned> {
         let target = self.explained_target(execute)?;
         match target.statement.kind.ast() {
-            Some(statement) => self.plan_explained(statement, &target.declared),
+            Some(statement) => {
+                let planned = self.plan_explained(statement, &target.declared)?;
+                match target.told_types(&planned.parameters) {
+                    Some(told) => self.plan_explained(statement, &told),
+                    None => Ok(planned),
+                }
+            }
             None => Err(Error::bug("EXPLAIN EXECUTE of something that is not SQL")),
         }
     }

@@ -150,6 +150,13 @@ impl Prepared {
         self.columns.as_deref()
     }
 
+    /// The oids of the parameters' types where the types that a new plan found are others: whoever was told of the
+    /// first sends values of those, and the statement means what it meant with them.
+    pub(super) fn told_types(&self, found: &[SqlType]) -> Option<Vec<u32>> {
+        let same = self.parameters.iter().map(SqlType::oid).eq(found.iter().map(SqlType::oid));
+        (self.given.is_none() && !same).then(|| self.parameters.iter().map(SqlType::oid).collect())
+    }
+
     pub fn returns_rows(&self) -> bool {
         self.columns.is_some()
     }

@@ -3,6 +3,7 @@
 //! Unknown undotted names are an error, never a silent success; unknown dotted ones are custom settings, as in
 //! Postgres, except under `hnsw.` and `ivfflat.`, which pgvector reserves, and under `sepal.`.
 
+mod changes;
 mod memory;
 mod search_path;
 mod validate;
@@ -13,6 +14,7 @@ use sepal_query::{Recall, SearchSettings, catalog::SettingRow};
 use sepal_types::{Error, Result, SearchPath, SqlState};
 
 use self::{
+    changes::Changes,
     search_path::Searched,
     validate::{parse_milliseconds, validate},
 };
@@ -240,11 +242,8 @@ const ISOLATION: &[&str] = &["read uncommitted", "read committed", "repeatable r
 #[derive(Debug)]
 pub struct Settings {
     values: HashMap<String, String>,
-    /// What SET LOCAL hid, in order; undone at the end of the transaction.
-    hidden: Vec<(String, Option<String>)>,
-    /// What SET changed inside the open transaction; undone when it rolls back.
-    undo: Vec<(String, Option<String>)>,
-    in_transaction: bool,
+    /// What the open transaction has set.
+    changes: Changes,
     changed: Vec<String>,
     ready: Ready,
     searched: Searched,
@@ -280,9 +279,7 @@ impl Settings {
         let values = HashMap::from([("session_authorization".to_owned(), user.to_owned())]);
         let mut settings = Self {
             values,
-            hidden: Vec::new(),
-            undo: Vec::new(),
-            in_transaction: false,
+            changes: Changes::default(),
             changed: Vec::new(),
             ready: Ready::default(),
             searched: Searched::default(),
@@ -323,15 +320,15 @@ impl Settings {
         Ok(value)
     }
 
-    /// RESET name, SET name TO DEFAULT.
-    pub fn reset(&mut self, name: &str) -> Result<()> {
+    /// RESET name, SET name TO DEFAULT and SET LOCAL name TO DEFAULT.
+    pub fn reset(&mut self, name: &str, local: bool) -> Result<()> {
         let key = key(name);
         match find(&key) {
             Some(Known { kind: Kind::Internal, name, .. }) => return Err(fixed(name)),
             Some(_) => {}
             None => check_custom(name)?,
         }
-        self.store(key, None, false);
+        self.store(key, None, local);
         Ok(())
     }
 
@@ -352,13 +349,10 @@ impl Settings {
         let old = self.values.get(&key).cloned();
         // These are the transaction's, however they are set.
         let local = local || matches!(key.as_str(), "transaction_isolation" | "transaction_read_only");
-        if self.in_transaction {
-            if local { self.hidden.push((key.clone(), old)) } else { self.undo.push((key.clone(), old)) }
-        } else if local {
-            // SET LOCAL outside a transaction has no effect (with a warning, which the caller sends).
-            return;
+        // Without an effect it has a warning, which the caller sends.
+        if self.changes.note(&key, old, local) {
+            self.put(key, value);
         }
-        self.put(key, value);
     }
 
     fn put(&mut self, key: String, value: Option<String>) {
@@ -414,23 +408,32 @@ impl Settings {
 
     /// A transaction begins. Whether it may only read.
     pub fn begin(&mut self) -> bool {
-        self.in_transaction = true;
+        self.changes.begin();
         if self.ready.read_only {
             self.store("transaction_read_only".to_owned(), Some("on".to_owned()), true);
         }
         self.ready.read_only
     }
 
+    /// Where the open transaction is: see [`Self::undo_since`].
+    pub fn mark(&self) -> usize {
+        self.changes.mark()
+    }
+
+    /// ROLLBACK TO a savepoint: what was set since is as it was.
+    pub fn undo_since(&mut self, mark: usize) {
+        while let Some((key, value)) = self.changes.take_back(mark) {
+            self.put(key, value);
+        }
+    }
+
     /// The transaction ended: local values go, and with a rollback the others too.
     pub fn end(&mut self, committed: bool) {
-        self.in_transaction = false;
-        for (key, old) in std::mem::take(&mut self.hidden).into_iter().rev() {
-            self.put(key, old);
+        if !committed {
+            self.undo_since(0);
         }
-        for (key, old) in std::mem::take(&mut self.undo).into_iter().rev() {
-            if !committed {
-                self.put(key, old);
-            }
+        for (key, value) in self.changes.end() {
+            self.put(key, value);
         }
     }
 

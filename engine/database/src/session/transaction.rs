@@ -36,6 +36,9 @@ pub enum TransactionStatus {
     Idle,
 }
 
+/// What the session had opened and set when a savepoint was made: the marks of its cursors and its settings.
+type Marks = (u64, usize);
+
 /// A savepoint: everything that ROLLBACK TO restores.
 #[derive(Debug)]
 struct Savepoint {
@@ -44,13 +47,13 @@ struct Savepoint {
     view: Snapshot,
     unseen: usize,
     queried: bool,
+    read_only: bool,
     ops: usize,
     replaced: usize,
     builds: usize,
     locks: usize,
     sequences: HashMap<(TableId, ColumnId), i64>,
-    /// Cursors that were opened before it have numbers up to this one.
-    cursors: u64,
+    marks: Marks,
     deferred: Vec<Deferred>,
     constraint_modes: ConstraintModes,
 }
@@ -198,6 +201,10 @@ impl Open {
         self.edition
     }
 
+    pub fn has_savepoints(&self) -> bool {
+        !self.savepoints.is_empty()
+    }
+
     /// Whether it stays with the snapshot that it has.
     pub fn stays(&self) -> bool {
         self.repeatable && self.queried
@@ -314,20 +321,21 @@ impl Open {
         ops
     }
 
-    /// `cursors`: the mark of those that are open.
-    pub fn savepoint(&mut self, name: String, cursors: u64) {
+    /// `marks` come back from [`Self::rollback_to`].
+    pub fn savepoint(&mut self, name: String, marks: Marks) {
         self.savepoints.push(Savepoint {
             name,
             base: self.base.clone(),
             view: self.view.clone(),
             unseen: self.unseen,
             queried: self.queried,
+            read_only: self.read_only,
             ops: self.ops.len(),
             replaced: self.replaced.len(),
             builds: self.builds.len(),
             locks: self.locks.savepoint(),
             sequences: self.sequences.counted(),
-            cursors,
+            marks,
             deferred: self.deferred.clone(),
             constraint_modes: self.constraint_modes.clone(),
         });
@@ -339,13 +347,14 @@ impl Open {
         Ok(())
     }
 
-    /// Restores the savepoint and keeps it, as Postgres does. The mark of the cursors that were open then.
-    pub fn rollback_to(&mut self, name: &str) -> Result<u64> {
+    /// Restores the savepoint and keeps it, as Postgres does. Its marks.
+    pub fn rollback_to(&mut self, name: &str) -> Result<Marks> {
         let position = self.find(name)?;
         self.savepoints.truncate(position + 1);
-        let mut cursors = 0;
+        let mut marks = Marks::default();
         if let Some(savepoint) = self.savepoints.last() {
-            cursors = savepoint.cursors;
+            marks = savepoint.marks;
+            self.read_only = savepoint.read_only;
             let undone = self.ops.split_off(savepoint.ops.min(self.ops.len()));
             self.charge.shrink(op_bytes(&undone));
             if changes_definitions(&undone) {
@@ -370,7 +379,7 @@ impl Open {
             self.sequences.restore(savepoint.sequences.clone());
         }
         self.failed = false;
-        Ok(cursors)
+        Ok(marks)
     }
 
     fn find(&self, name: &str) -> Result<usize> {

@@ -138,6 +138,17 @@ pub(super) fn row_text(def: &TableDef, rows: &TargetRows, row: usize) -> String 
 ///
 /// Errors: 42804 no assignment cast, 22001 too long, 22003 out of range, pgvector's for vectors.
 pub fn assign(array: &ArrayRef, source: &Field, column: &ColumnDef) -> Result<ArrayRef> {
+    let source_type = sql_type(source);
+    // Arrow would take a number for so many days, microseconds, or the truth.
+    if array.data_type() != &DataType::Null && source_type.is_number() && is_structured(&column.ty) {
+        return Err(mismatch(column, &source_type));
+    }
+    assign_default(array, source, column)
+}
+
+/// The same for a DEFAULT and a generated column, whose expression may be from before numbers were refused for what is
+/// none.
+pub fn assign_default(array: &ArrayRef, source: &Field, column: &ColumnDef) -> Result<ArrayRef> {
     let wanted = arrow_type(&column.ty);
     if array.data_type() == &wanted
         && !matches!(
@@ -154,16 +165,7 @@ pub fn assign(array: &ArrayRef, source: &Field, column: &ColumnDef) -> Result<Ar
         return Ok(Arc::clone(array));
     }
     let source_type = sql_type(source);
-    let structured = matches!(
-        source_type,
-        SqlType::Bool
-            | SqlType::Bytea
-            | SqlType::Uuid
-            | SqlType::Date
-            | SqlType::Timestamp
-            | SqlType::Timestamptz
-    );
-    if array.data_type() != &DataType::Null && structured && column.ty.is_number() {
+    if array.data_type() != &DataType::Null && is_structured(&source_type) && column.ty.is_number() {
         return Err(mismatch(column, &source_type));
     }
     if let SqlType::Bit(Some(length)) = column.ty {
@@ -191,6 +193,19 @@ pub fn assign(array: &ArrayRef, source: &Field, column: &ColumnDef) -> Result<Ar
         return Ok(converted);
     }
     cast(&converted, &wanted).map_err(error::arrow)
+}
+
+/// Types that have no assignment cast from numbers or to them.
+const fn is_structured(ty: &SqlType) -> bool {
+    matches!(
+        ty,
+        SqlType::Bool
+            | SqlType::Bytea
+            | SqlType::Uuid
+            | SqlType::Date
+            | SqlType::Timestamp
+            | SqlType::Timestamptz
+    )
 }
 
 fn mismatch(column: &ColumnDef, source: &SqlType) -> Error {

@@ -15,7 +15,10 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{ColumnDef, Error, Result, SqlType, TableDef};
 
-use super::{DmlContext, assign::assign};
+use super::{
+    DmlContext,
+    assign::{assign, assign_default},
+};
 use crate::{
     error::translate,
     output::{sql_type, typed_field},
@@ -60,7 +63,7 @@ pub fn default_values(
         .return_field(batch.schema().as_ref())
         .map_err(translate)
         .map(|field| typed_field("default", array.data_type().clone(), &sql_type(&field)))?;
-    assign(&array, &field, column)
+    assign_default(&array, &field, column)
 }
 
 fn serial_values(def: &TableDef, column: &ColumnDef, rows: usize, context: &DmlContext) -> Result<ArrayRef> {

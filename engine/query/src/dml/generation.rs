@@ -15,7 +15,7 @@ use sepal_types::{ColumnDef, ColumnId, Error, Result, SqlState, TableDef};
 
 use super::{
     DmlContext,
-    assign::{TargetRows, assign, row_schema},
+    assign::{TargetRows, assign_default, row_schema},
     defaults::parse_default,
     returning::skeleton,
     rows_table::RowsTable,
@@ -76,7 +76,7 @@ impl Generation {
         };
         let schema = batch.schema();
         for ((place, array), field) in self.places.iter().zip(batch.columns()).zip(schema.fields()) {
-            rows.arrays[*place] = assign(array, field, &def.columns[*place])?;
+            rows.arrays[*place] = assign_default(array, field, &def.columns[*place])?;
         }
         Ok(())
     }

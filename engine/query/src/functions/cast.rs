@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, StringArray, StringBuilder, new_null_array},
+        array::{Array, ArrayRef, AsArray, Float32Array, StringArray, StringBuilder, new_null_array},
         compute::{CastOptions, cast, cast_with_options},
-        datatypes::{DataType, FieldRef},
+        datatypes::{DataType, FieldRef, Float64Type},
     },
     common::{Result, ScalarValue},
     logical_expr::{
@@ -181,6 +181,7 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
         (DataType::Float32 | DataType::Float64, SqlType::Int2 | SqlType::Int4 | SqlType::Int8) => {
             round_to_integer(array, target)
         }
+        (DataType::Float64, SqlType::Float4) => to_real(array),
         (DataType::Decimal128(_, scale), SqlType::Int2 | SqlType::Int4 | SqlType::Int8) if *scale > 0 => {
             // Arrow truncates to an integer but rounds half away from zero to a smaller scale, as Postgres does.
             let whole =
@@ -226,6 +227,22 @@ fn round_to_integer(array: &ArrayRef, target: &SqlType) -> Result<ArrayRef> {
     let options = CastOptions { safe: false, ..CastOptions::default() };
     cast_with_options(&rounded, &arrow_type(target), &options)
         .map_err(|problem| out_of_range(problem, &SqlType::Float8, target))
+}
+
+/// Errors: 22003 for what is too large or too small.
+fn to_real(array: &ArrayRef) -> Result<ArrayRef> {
+    let problem = |kind: &str| {
+        let message = format!("value out of range: {kind}");
+        carry(Error::new(SqlState::NumericValueOutOfRange, message))
+    };
+    let reals: Float32Array = array.as_primitive::<Float64Type>().try_unary(|value| {
+        let real = value as f32;
+        if real.is_infinite() && value.is_finite() {
+            return Err(problem("overflow"));
+        }
+        if real == 0.0 && value != 0.0 { Err(problem("underflow")) } else { Ok(real) }
+    })?;
+    Ok(Arc::new(reals))
 }
 
 fn out_of_range(

@@ -289,5 +289,7 @@ pub(super) fn normalized(array: &ArrayRef) -> Result<ArrayRef> {
 }
 
 fn norm(vector: SparseWords<'_>) -> f64 {
-    vector.elements().map(|(_, value)| f64::from(value) * f64::from(value)).sum::<f64>().sqrt()
+    let squares = vector.elements().map(|(_, value)| f64::from(value) * f64::from(value));
+    // The sum of nothing is -0.
+    squares.sum::<f64>().abs().sqrt()
 }

@@ -5,6 +5,7 @@
 //! [`StatementContext`] of the statement at hand, so a plan can name nothing outside the tenant's own snapshot.
 
 mod arrays;
+mod by_value;
 mod floats;
 mod json_operators;
 mod json_rows;
@@ -39,7 +40,10 @@ use async_trait::async_trait;
 use datafusion::{
     arrow::array::RecordBatch,
     catalog::Session,
-    common::{DFSchema, ParamValues, tree_node::TreeNodeRecursion},
+    common::{
+        DFSchema, ParamValues,
+        tree_node::{TreeNode, TreeNodeRecursion},
+    },
     datasource::source_as_provider,
     execution::{
         SessionState, SessionStateBuilder, TaskContext,
@@ -51,6 +55,7 @@ use datafusion::{
     logical_expr::{
         AggregateUDF, Expr, ScalarUDF, WindowUDF,
         execution_props::ExecutionProps,
+        expr::Placeholder,
         simplify::{SimplifyContext, SimplifyContextBuilder},
     },
     optimizer::{Optimizer, OptimizerRule},
@@ -62,7 +67,7 @@ use datafusion::{
     },
 };
 use futures::{Stream, StreamExt, TryStreamExt};
-use sepal_storage::SpillSpace;
+use sepal_storage::{SpillSpace, arrow_type};
 use sepal_types::{Error, Result, SqlType, TableId};
 use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 
@@ -72,7 +77,7 @@ use crate::{
     error::translate,
     functions,
     output::sql_type,
-    sql::ParameterTypes,
+    sql::{ParameterTypes, compared},
     table::{as_user_table, prepare_to_hold},
     vector::{LateralPlanner, LateralRule, TopKPlanner, TopKRule},
 };
@@ -243,8 +248,10 @@ impl Engine {
         // Of other plans of the statement.
         let known = context.reads.ids();
         match self.plan_once(context, temporary, statement.clone(), parameters) {
-            Ok(plan) => {
-                infer(&plan, parameters)?;
+            Ok(mut plan) => {
+                if infer(&plan, parameters)? {
+                    plan = self.plan_once(context, temporary, statement, parameters)?;
+                }
                 if let Some(mut read) = tables_of(&plan) {
                     read.extend(known);
                     context.reads.keep(&read);
@@ -441,18 +448,26 @@ fn parser_options() -> ParserOptions {
         .with_default_null_ordering(NullOrdering::NullsMax)
 }
 
-/// Adds the types that the plan gives to parameters that had none.
-fn infer(plan: &LogicalPlan, parameters: &mut ParameterTypes) -> Result<()> {
-    for (name, field) in plan.get_parameter_fields().map_err(translate)? {
-        let Some(number) = name.strip_prefix('$').and_then(|digits| digits.parse().ok()) else {
-            continue;
-        };
-        match field {
-            Some(field) => parameters.hint(number, &sql_type(&field)),
-            None => parameters.mention(number),
-        }
-    }
-    Ok(())
+/// Adds the types that the plan gives to parameters that had none: where they stand first. Whether the plan takes one
+/// for something of another Arrow type elsewhere, or for a column's length or precision: then it is to be made again.
+fn infer(plan: &LogicalPlan, parameters: &mut ParameterTypes) -> Result<bool> {
+    let mut again = false;
+    let mut see = |expr: &Expr| {
+        let Expr::Placeholder(Placeholder { id, field }) = expr else { return };
+        let Some(number) = id.strip_prefix('$').and_then(|digits| digits.parse().ok()) else { return };
+        let Some(field) = field else { return parameters.mention(number) };
+        parameters.hint(number, &compared(sql_type(field)));
+        again |= parameters.get(number).is_some_and(|ty| arrow_type(ty) != *field.data_type());
+    };
+    let walked = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                see(expr);
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    walked.map(|_| again).map_err(translate)
 }
 
 /// Whether any parameter appears in an expression.

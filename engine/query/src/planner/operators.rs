@@ -66,6 +66,7 @@ impl ExprPlanner for Operators {
             return plan_bit_distance(&operator, expr).map(PlannerResult::Planned);
         }
         refuse_sparse_arithmetic(&expr, schema)?;
+        refuse_joined_lists(&expr, schema)?;
         let function = match expr.op {
             BinaryOperator::Plus => "vector_add",
             BinaryOperator::Minus => "vector_sub",
@@ -109,8 +110,11 @@ impl ExprPlanner for Operators {
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawFieldAccessExpr>> {
         let RawFieldAccessExpr { field_access, expr } = expr;
-        if is_sparse_expr(&expr, schema) {
-            let message = "cannot subscript type sparsevec because it does not support subscripting";
+        if let Operand::Typed(ty) = untyped::operand(&expr, schema)
+            && (ty.vector_kind().is_some() || matches!(ty, SqlType::Bit(_) | SqlType::SparseVec(_)))
+        {
+            let name = ty.internal_name();
+            let message = format!("cannot subscript type {name} because it does not support subscripting");
             return Err(carry(Error::new(SqlState::DatatypeMismatch, message)));
         }
         let field_access = match field_access {
@@ -198,6 +202,21 @@ fn refuse_sparse_arithmetic(expr: &RawBinaryExpr, schema: &DFSchema) -> Result<(
         Operand::Undetermined | Operand::Unknown => SqlType::Unknown,
     });
     Err(carry(undefined_operator(Some(&left), &expr.op.to_string(), &right)))
+}
+
+/// Errors: 42883 for `||` with a sparse vector or a bit string beside something that is neither text nor an array.
+fn refuse_joined_lists(expr: &RawBinaryExpr, schema: &DFSchema) -> Result<()> {
+    if expr.op != BinaryOperator::StringConcat {
+        return Ok(());
+    }
+    let sides = (untyped::operand(&expr.left, schema), untyped::operand(&expr.right, schema));
+    let (Operand::Typed(left), Operand::Typed(right)) = sides else { return Ok(()) };
+    let whole = |ty: &SqlType| matches!(ty, SqlType::Bit(_) | SqlType::SparseVec(_));
+    let other = |ty: &SqlType| !matches!(ty, SqlType::Array(_)) && arrow_type(ty) != DataType::Utf8;
+    if (whole(&left) && other(&right)) || (other(&left) && whole(&right)) {
+        return Err(carry(undefined_operator(Some(&left), "||", &right)));
+    }
+    Ok(())
 }
 
 /// What the vectors among expressions become together; `None` where there is none.

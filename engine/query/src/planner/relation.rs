@@ -57,7 +57,7 @@ impl RelationPlanner for Relations {
         if let Some(rows) = json_rows::plan(&relation, context)? {
             return Ok(RelationPlanning::Planned(Box::new(rows)));
         }
-        let TableFactor::Table { name, args: Some(args), alias, .. } = &relation else {
+        let TableFactor::Table { name, args: Some(args), alias, with_ordinality, .. } = &relation else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
         if let Some((number, before)) = reference(&args.args) {
@@ -72,9 +72,12 @@ impl RelationPlanner for Relations {
         }
         let name = name.to_string();
         if name.eq_ignore_ascii_case("generate_series")
-            && let Some(plan) = series::plan(&args.args, context)?
+            && let Some(plan) = series::plan(&args.args, *with_ordinality, context)?
         {
             return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))));
+        }
+        if *with_ordinality {
+            return Err(carry(Error::unsupported(format!("{name} WITH ORDINALITY is not supported"))));
         }
         if name.eq_ignore_ascii_case(sink_errors::NAME) {
             let plan = sink_errors::plan(&args.args, &self.context.catalog, context)?;

@@ -9,20 +9,26 @@ use datafusion::{
     common::{DFSchema, ScalarValue},
     error::Result,
     logical_expr::{
-        Cast, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, planner::RelationPlannerContext,
+        Cast, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, binary_expr, lit,
+        planner::RelationPlannerContext,
     },
     prelude::ident,
     sql::sqlparser::ast::{FunctionArg, FunctionArgExpr},
 };
-use sepal_types::SqlType;
+use sepal_types::{Error, SqlType};
 
 use super::untyped::typed;
+use crate::error::carry;
 
 const NAME: &str = "generate_series";
 
-/// The series as a relation with one column; `None` when it is not over `integer`.
+/// The series as a relation with one column, and a second one where its rows are `numbered` (WITH ORDINALITY); `None`
+/// when it is over `bigint` or timestamps.
+///
+/// Errors: 0A000 for numbers beside another series than one of `integer`.
 pub(super) fn plan(
     args: &[FunctionArg],
+    numbered: bool,
     context: &mut dyn RelationPlannerContext,
 ) -> Result<Option<LogicalPlan>> {
     let empty = DFSchema::empty();
@@ -33,16 +39,34 @@ pub(super) fn plan(
         };
         arguments.push(context.sql_to_expr(expr.clone(), &empty)?);
     }
-    let (arguments, result) = if arguments.iter().all(|expr| is_integer(expr, &empty)) {
+    let integers = arguments.iter().all(|expr| is_integer(expr, &empty));
+    if numbered && !integers {
+        let message = "generate_series WITH ORDINALITY takes integers only";
+        return Err(carry(Error::unsupported(message)));
+    }
+    let (arguments, result): (Vec<Expr>, _) = if integers {
         (arguments.into_iter().map(|expr| cast(expr, DataType::Int64)).collect(), DataType::Int32)
     } else if arguments.iter().take(2).any(|expr| matches!(expr.get_type(&empty), Ok(DataType::Date32))) {
         (of_dates(arguments)?, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))
     } else {
         return Ok(None);
     };
+    // Counted from the values: in which order rows pass is for others to say.
+    let number = numbered.then(|| ordinal(&arguments));
     let source = context.context_provider().get_table_function_source(NAME, arguments)?;
-    let value = cast(ident("value"), result).alias("value");
-    LogicalPlanBuilder::scan(NAME, source, None)?.project(vec![value])?.build().map(Some)
+    let mut columns = vec![cast(ident("value"), result).alias("value")];
+    columns.extend(number);
+    LogicalPlanBuilder::scan(NAME, source, None)?.project(columns)?.build().map(Some)
+}
+
+/// Which one a number of the series is, from 1.
+fn ordinal(arguments: &[Expr]) -> Expr {
+    let start = arguments.first().cloned().unwrap_or_default();
+    let mut steps = binary_expr(ident("value"), Operator::Minus, start);
+    if let Some(step) = arguments.get(2) {
+        steps = binary_expr(steps, Operator::Divide, step.clone());
+    }
+    binary_expr(steps, Operator::Plus, lit(1_i64)).alias("ordinality")
 }
 
 /// A literal beside a date is one, and the step an interval.

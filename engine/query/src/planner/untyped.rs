@@ -20,10 +20,10 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::SqlType;
 
-use super::{floats, json_operators};
+use super::{by_value, floats, json_operators};
 use crate::{
     error::{carry, undefined_function_call},
-    output::{is_sparse, sql_type, typed_field},
+    output::{is_bits, is_sparse, is_vector, natural_type, sql_type, typed_field},
     values,
     vector::vector_scalar,
 };
@@ -144,40 +144,75 @@ pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transform
     expr.transform_up(|expr| {
         let untyped = has_untyped_literal(&expr);
         let mut expr = if untyped { type_operands(expr, schema)? } else { expr };
+        refuse_elements(&expr, schema)?;
+        if let Some(expr) = by_value::rewrite(&expr, schema) {
+            return Ok(Transformed::yes(expr));
+        }
         let unified = floats::unify(&mut expr, schema);
         let kept = json_operators::keep_type(&mut expr, schema)?;
         Ok(Transformed::new_transformed(expr, untyped || unified || kept))
     })
 }
 
-/// A sparse vector is kept as a list, and is none to SQL; nor has pgvector a least or a greatest one.
+/// A sparse vector is kept as a list, and is none to SQL; nor has pgvector a least or a greatest one. What is kept as a
+/// list has no text that `string_agg` could add up.
 ///
-/// Errors: 42883 for `unnest`, `min` and `max` of one.
+/// Errors: 42883 for `unnest`, `min` and `max` of a sparse vector, and for `string_agg` of lists.
 fn refuse_words(node: &LogicalPlan) -> Result<()> {
     let refused = match node {
         LogicalPlan::Unnest(unnest) => {
             let schema = unnest.input.schema();
             let mut places = unnest.list_type_columns.iter().map(|(place, _)| *place);
-            places.any(|place| is_sparse(schema.field(place).data_type())).then_some("unnest")
+            let sparse = places.any(|place| is_sparse(schema.field(place).data_type()));
+            sparse.then_some(("unnest", SqlType::SparseVec(None)))
         }
         LogicalPlan::Aggregate(aggregate) => {
             let schema = aggregate.input.schema();
-            aggregate.aggr_expr.iter().find_map(|expr| extreme_of_sparse(expr, schema))
+            aggregate.aggr_expr.iter().find_map(|expr| refused_aggregate(expr, schema))
         }
         _ => None,
     };
     match refused {
-        Some(name) => Err(carry(undefined_function_call(name, &[SqlType::SparseVec(None)]))),
+        Some((name, ty)) => Err(carry(undefined_function_call(name, &[ty]))),
         None => Ok(()),
     }
 }
 
-/// The name of `min` or `max` over sparse vectors.
-fn extreme_of_sparse<'a>(expr: &'a Expr, schema: &DFSchema) -> Option<&'a str> {
+/// Vectors and bit strings are kept as lists, too, and are no arrays to SQL: their elements are not to be had, and what
+/// is made of them by functions of arrays would be none of them.
+///
+/// Errors: 42883.
+fn refuse_elements(expr: &Expr, schema: &DFSchema) -> Result<()> {
+    let Expr::ScalarFunction(call) = expr else { return Ok(()) };
+    let (name, arrays) = match call.func.name() {
+        "array_concat" => ("array_cat", call.args.as_slice()),
+        name @ "array_prepend" => (name, call.args.get(1..2).unwrap_or_default()),
+        name @ ("cardinality" | "flatten" | "empty") => (name, call.args.get(..1).unwrap_or_default()),
+        name if name.starts_with("array_") => (name, call.args.get(..1).unwrap_or_default()),
+        _ => return Ok(()),
+    };
+    let is_whole = |ty: DataType| is_vector(&ty) || is_bits(&ty) || is_sparse(&ty);
+    if !arrays.iter().any(|array| array.get_type(schema).is_ok_and(is_whole)) {
+        return Ok(());
+    }
+    let types = call.args.iter().map(|argument| match operand(argument, schema) {
+        Operand::Typed(ty) => ty,
+        Operand::Undetermined | Operand::Unknown => SqlType::Unknown,
+    });
+    Err(carry(undefined_function_call(name, &types.collect::<Vec<_>>())))
+}
+
+/// The name of an aggregate that does not take what it is called with, and the type of that.
+fn refused_aggregate<'a>(expr: &'a Expr, schema: &DFSchema) -> Option<(&'a str, SqlType)> {
     let Expr::AggregateFunction(call) = expr else { return None };
-    let sparse = |expr: &Expr| expr.get_type(schema).is_ok_and(|ty| is_sparse(&ty));
+    let first = call.params.args.first()?.get_type(schema).ok()?;
     let name = call.func.name();
-    (matches!(name, "max" | "min") && call.params.args.iter().any(sparse)).then_some(name)
+    let refused = match name {
+        "max" | "min" => is_sparse(&first),
+        "string_agg" => matches!(first, DataType::List(_) | DataType::FixedSizeList(..)),
+        _ => false,
+    };
+    refused.then(|| (name, natural_type(&first)))
 }
 
 fn has_untyped_literal(expr: &Expr) -> bool {

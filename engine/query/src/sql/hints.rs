@@ -13,8 +13,8 @@ use sepal_types::{SqlType, VectorKind};
 
 use super::{
     literals::number,
-    params::ParameterTypes,
-    rewrite::{ColumnTypes, call, cast_target, placeholder, wrapper_name},
+    params::{ParameterTypes, compared},
+    rewrite::{ColumnTypes, call, cast_target, placeholder, wrapper_name, written_modifier},
 };
 use crate::functions::{RowsFunction, json_rows, text_search_result};
 
@@ -28,7 +28,7 @@ pub fn hint(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<
             let column = matches!(left.as_ref(), Expr::Identifier(_) | Expr::CompoundIdentifier(_));
             let ty = known.column(left).or_else(|| known.type_of(left));
             if let Some(ty) = ty.or_else(|| (!column).then_some(SqlType::Text)) {
-                known.give(right, &SqlType::Array(Box::new(ty)));
+                known.give(right, &SqlType::Array(Box::new(compared(ty))));
             }
         }
         Expr::Case { conditions, else_result, .. } => {
@@ -58,31 +58,37 @@ pub fn hint(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<
     }
 }
 
-/// Reads string literals beside arrays as arrays, where a call or CASE wants one type of all: `coalesce(tags, '{}')`.
+/// Reads string literals as what stands beside them, where a call, CASE or IS DISTINCT FROM wants one type of all and
+/// DataFusion would not know: `coalesce(tags, '{}')`.
 pub fn type_literals(expr: &mut Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<'_>) {
     let known = Known { parameters, columns };
-    let exprs: Vec<&mut Expr> = match expr {
-        Expr::Case { conditions, else_result, .. } => {
-            let results = conditions.iter_mut().map(|when| &mut when.result);
-            results.chain(else_result.as_deref_mut()).collect()
+    match expr {
+        Expr::Case { operand, conditions, else_result, .. } => {
+            let (mut compared, mut results): (Vec<&mut Expr>, Vec<&mut Expr>) = (Vec::new(), Vec::new());
+            compared.extend(operand.as_deref_mut());
+            let compares = !compared.is_empty();
+            for CaseWhen { condition, result } in conditions {
+                if compares {
+                    compared.push(condition);
+                }
+                results.push(result);
+            }
+            results.extend(else_result.as_deref_mut());
+            known.read_literals(compared);
+            known.read_literals(results);
         }
-        Expr::Function(function) if name_of(function).is_some_and(|name| takes_one_type(&name)) => {
+        Expr::IsDistinctFrom(left, right) | Expr::IsNotDistinctFrom(left, right) => {
+            known.read_literals(vec![left.as_mut(), right.as_mut()]);
+        }
+        Expr::Function(function) if name_of(function).is_some_and(|name| chooses(&name)) => {
             let FunctionArguments::List(list) = &mut function.args else { return };
             let arguments = list.args.iter_mut().filter_map(|argument| match argument {
                 FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
                 _ => None,
             });
-            arguments.collect()
+            known.read_literals(arguments.collect());
         }
-        _ => return,
-    };
-    let Some(ty @ SqlType::Array(_)) = known.common(&exprs.iter().map(|expr| &**expr).collect::<Vec<_>>())
-    else {
-        return;
-    };
-    let Some(wrapper) = wrapper_name(&ty) else { return };
-    for literal in exprs.into_iter().filter(|expr| is_text(expr)) {
-        *literal = call(&wrapper, literal.clone(), None);
+        _ => {}
     }
 }
 
@@ -111,6 +117,16 @@ impl Known<'_> {
         };
         for expr in exprs {
             self.give(expr, &ty);
+        }
+    }
+
+    /// String literals among expressions that have one type together become constants of it, where that is needed.
+    fn read_literals(&self, exprs: Vec<&mut Expr>) {
+        let Some(ty) = self.common(&exprs.iter().map(|expr| &**expr).collect::<Vec<_>>()) else { return };
+        let Some(wrapper) = wrapper_name(&ty).filter(|_| is_no_text(&ty)) else { return };
+        for literal in exprs.into_iter().filter(|expr| is_text(expr)) {
+            let modifier = written_modifier(&ty, literal).or_else(|| written_bits(&ty, literal));
+            *literal = call(&wrapper, literal.clone(), modifier);
         }
     }
 
@@ -262,6 +278,33 @@ fn name_of(function: &Function) -> Option<String> {
     function.name.0.last().and_then(|part| part.as_ident()).map(normalized)
 }
 
+/// Types that DataFusion finds nothing in common with text, or something else than their input functions read.
+fn is_no_text(ty: &SqlType) -> bool {
+    ty.vector_kind().is_some()
+        || matches!(
+            ty,
+            SqlType::Array(_)
+                | SqlType::Bit(_)
+                | SqlType::Bool
+                | SqlType::Bytea
+                | SqlType::Date
+                | SqlType::Interval
+                | SqlType::SparseVec(_)
+                | SqlType::Time
+                | SqlType::Timestamp
+                | SqlType::Timestamptz
+                | SqlType::Uuid
+        )
+}
+
+/// The length that a bit string is written with.
+fn written_bits(ty: &SqlType, literal: &Expr) -> Option<i32> {
+    let (SqlType::Bit(None), Expr::Value(value)) = (ty, literal) else { return None };
+    let Value::SingleQuotedString(digits) = &value.value else { return None };
+    let plain = !digits.is_empty() && digits.bytes().all(|digit| matches!(digit, b'0' | b'1'));
+    plain.then(|| i32::try_from(digits.len()).ok()).flatten()
+}
+
 /// A string literal, which has no type yet.
 fn is_text(expr: &Expr) -> bool {
     matches!(expr, Expr::Value(value)
@@ -312,6 +355,11 @@ const fn rank(ty: &SqlType) -> Option<u8> {
 /// Functions whose arguments have one type, which is also the result's.
 fn takes_one_type(name: &str) -> bool {
     matches!(name, "array_cat" | "coalesce" | "greatest" | "least" | "mod" | "nullif" | "generate_series")
+}
+
+/// Those of them that give one of their arguments, or arrays.
+fn chooses(name: &str) -> bool {
+    takes_one_type(name) && !matches!(name, "generate_series" | "mod")
 }
 
 /// What the common functions of text give.
@@ -436,8 +484,19 @@ mod tests {
             ),
             ("array_cat('{a}', tags)", "array_cat(sepal_cast__text('{a}'), tags)"),
             ("coalesce(t, '{}')", "coalesce(t, '{}')"),
+            ("nullif(v, '[1,2]')", "nullif(v, sepal_cast_vector('[1,2]', 2))"),
+            ("b IS DISTINCT FROM '1010'", "b IS DISTINCT FROM sepal_cast_bit('1010', 4)"),
+            (
+                "CASE b WHEN '101' THEN v ELSE '[1]' END",
+                "CASE b WHEN sepal_cast_bit('101', 3) THEN v ELSE sepal_cast_vector('[1]', 1) END",
+            ),
         ];
-        let columns = |name: &str| (name == "tags").then(|| SqlType::Array(Box::new(SqlType::Text)));
+        let columns = |name: &str| match name {
+            "b" => Some(SqlType::Bit(Some(3))),
+            "tags" => Some(SqlType::Array(Box::new(SqlType::Text))),
+            "v" => Some(SqlType::Vector(Some(3))),
+            _ => None,
+        };
         for (sql, expected) in cases {
             let parser = Parser::new(&Postgres).try_with_sql(sql);
             let mut expr = parser.and_then(|mut parser| parser.parse_expr()).expect("a valid expression");

@@ -44,7 +44,7 @@ pub use maintenance::{Maintenance, NamedTable, Reindexed};
 pub use moment_words::{is_moment, may_name_moment};
 pub use named::{Count, Declare, Direction, Fetch, Named};
 pub use names::{output_names, strip_marker};
-pub use params::ParameterTypes;
+pub use params::{ParameterTypes, compared};
 pub use past::{Moment, moments, past_tables, reference};
 pub use position::locate;
 pub use quantifiers::Quantified;

@@ -65,7 +65,7 @@ pub(super) fn figure_name(expr: &Expr) -> Option<String> {
                 plain => plain.to_owned(),
             }
         }),
-        Expr::Cast { expr, data_type, .. } => figure_name(expr).or_else(|| Some(type_name(data_type))),
+        Expr::Cast { expr, data_type, .. } => figure_strong(expr).or_else(|| Some(type_name(data_type))),
         Expr::TypedString(typed) => Some(type_name(&typed.data_type)),
         Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => figure_name(inner),
         Expr::Case { else_result, .. } => {
@@ -81,14 +81,38 @@ pub(super) fn figure_name(expr: &Expr) -> Option<String> {
         Expr::Floor { .. } => Some("floor".to_owned()),
         Expr::Interval(_) => Some("interval".to_owned()),
         Expr::Subquery(query) => subquery_name(query),
+        Expr::CompoundFieldAccess { root, access_chain }
+            if access_chain.iter().all(|access| matches!(access, ast::AccessExpr::Subscript(_))) =>
+        {
+            figure_name(root)
+        }
         _ => None,
     }
 }
 
-/// The names strong enough to name a CASE by its ELSE.
+/// The names strong enough to name a cast by its operand, and a CASE by its ELSE: not those that are types' or CASE's.
 fn figure_strong(expr: &Expr) -> Option<String> {
     match expr {
-        Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Function(_) => figure_name(expr),
+        Expr::Case { else_result, .. } => figure_strong(else_result.as_deref()?),
+        Expr::Cast { expr, .. } | Expr::Nested(expr) | Expr::Collate { expr, .. } => figure_strong(expr),
+        Expr::Function(function) if wrapper(function).is_some() => figure_strong(wrapped(&function.args)?),
+        Expr::Interval(_) | Expr::TypedString(_) => None,
+        _ => figure_name(expr),
+    }
+}
+
+/// The name of a call that stands for a cast.
+fn wrapper(function: &ast::Function) -> Option<String> {
+    let name = function.name.0.last().and_then(|part| part.as_ident()).map(normalized)?;
+    name.starts_with("sepal_").then_some(name)
+}
+
+fn wrapped(arguments: &FunctionArguments) -> Option<&Expr> {
+    match arguments {
+        FunctionArguments::List(FunctionArgumentList { args, .. }) => match args.first()? {
+            ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Some(expr),
+            _ => None,
+        },
         _ => None,
     }
 }
@@ -105,14 +129,7 @@ fn subquery_name(query: &ast::Query) -> Option<String> {
 }
 
 fn cast_name(wrapper: &str, arguments: &FunctionArguments) -> String {
-    let operand = match arguments {
-        FunctionArguments::List(FunctionArgumentList { args, .. }) => args.first(),
-        _ => None,
-    };
-    let name = match operand {
-        Some(ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr))) => figure_name(expr),
-        _ => None,
-    };
+    let name = wrapped(arguments).and_then(figure_strong);
     name.unwrap_or_else(|| wrapper.rsplit('_').next().unwrap_or("?column?").to_owned())
 }
 
@@ -120,4 +137,34 @@ fn type_name(data_type: &ast::DataType) -> String {
     let text = data_type.to_string();
     sepal_types::SqlType::from_name(&text)
         .map_or_else(|| text.to_lowercase(), |ty| ty.internal_name().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::sql::sqlparser::parser::Parser;
+
+    use super::super::dialect::Postgres;
+    use super::*;
+
+    #[test]
+    fn a_cast_is_called_like_its_operand_or_like_its_own_type() {
+        for (sql, expected) in [
+            ("'1'::text::int", Some("int4")),
+            ("sepal_cast_int4(sepal_cast_text('1'))", Some("int4")),
+            ("CAST(('a'::regclass) AS text)", Some("text")),
+            ("id::text::varchar", Some("id")),
+            ("lower(a)::text::varchar", Some("lower")),
+            ("(CASE WHEN a THEN 1 END)::text", Some("text")),
+            ("CASE WHEN a THEN 1 ELSE '2'::int END", Some("case")),
+            ("CASE WHEN a THEN 1 ELSE b::int END", Some("b")),
+            ("(interval '1 day')::text", Some("text")),
+            ("tags[1]", Some("tags")),
+            ("(tags[1:2])::text", Some("tags")),
+            ("1 + 1", None),
+        ] {
+            let parser = Parser::new(&Postgres).try_with_sql(sql);
+            let expr = parser.and_then(|mut parser| parser.parse_expr()).expect("a valid expression");
+            assert_eq!(figure_name(&expr).as_deref(), expected, "{sql}");
+        }
+    }
 }

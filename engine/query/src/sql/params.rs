@@ -63,6 +63,23 @@ impl ParameterTypes {
     }
 }
 
+/// The type of a parameter beside something of type `ty` that is no assignment: the lengths and precisions of columns
+/// cut and round nobody's values, and `varchar` has no operators but those of `text`.
+pub fn compared(ty: SqlType) -> SqlType {
+    match ty {
+        SqlType::Array(element) => SqlType::Array(Box::new(match *element {
+            SqlType::Bpchar(_) => SqlType::Bpchar(None),
+            SqlType::Varchar(_) => SqlType::Varchar(None),
+            other => other,
+        })),
+        SqlType::Bit(_) => SqlType::Bit(None),
+        SqlType::Bpchar(_) => SqlType::Bpchar(None),
+        SqlType::Numeric(_) => SqlType::Numeric(None),
+        SqlType::Varchar(_) => SqlType::Text,
+        other => other,
+    }
+}
+
 /// The number in `$3`.
 pub(super) fn number(placeholder: &str) -> Option<usize> {
     placeholder.strip_prefix('$')?.parse().ok()

@@ -28,6 +28,7 @@ use super::{
     rows::{type_untyped, type_values},
     sequences::uncast_sequence,
     text_search, vectors,
+    wildcard::qualify_wildcards,
 };
 
 /// Prepares a query. `targets` are the types of the columns it is inserted into, if it is.
@@ -85,6 +86,7 @@ impl VisitorMut for Pass<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        qualify_wildcards(select);
         for item in &mut select.projection {
             match item {
                 SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
@@ -187,10 +189,12 @@ impl Pass<'_> {
             return;
         };
         if let Some(position) = placeholder(&operand) {
-            // A cast cuts strings and fills them up; their type has no length before it.
+            // A cast cuts strings, fills them up and rounds; their type has no length before it.
             let hinted = match &ty {
                 SqlType::Bit(_) => SqlType::Bit(None),
                 SqlType::Bpchar(_) => SqlType::Bpchar(None),
+                SqlType::Numeric(_) => SqlType::Numeric(None),
+                SqlType::Varchar(_) => SqlType::Varchar(None),
                 other => other.clone(),
             };
             self.parameters.hint(position, &hinted);
@@ -352,7 +356,7 @@ fn rewrite_minus(expr: &mut Expr) {
 }
 
 /// What a literal says of its type, where the cast does not.
-fn written_modifier(ty: &SqlType, operand: &Expr) -> Option<i32> {
+pub(super) fn written_modifier(ty: &SqlType, operand: &Expr) -> Option<i32> {
     written_dimensions(ty, operand).or_else(|| written_scale(ty, operand))
 }
 
@@ -438,10 +442,10 @@ fn hint_targets(body: &SetExpr, parameters: &mut ParameterTypes, targets: &[SqlT
 /// it are called `ordinality`.
 fn name_series(factor: &mut ast::TableFactor) {
     let (name, alias, numbered) = match factor {
-        ast::TableFactor::Table { name, args: Some(_), alias, .. }
+        ast::TableFactor::Table { name, args: Some(_), alias, with_ordinality, .. }
             if name.to_string().eq_ignore_ascii_case("generate_series") =>
         {
-            ("generate_series", alias, false)
+            ("generate_series", alias, *with_ordinality)
         }
         ast::TableFactor::UNNEST { array_exprs, alias, with_ordinality, .. } if array_exprs.len() == 1 => {
             ("unnest", alias, *with_ordinality)

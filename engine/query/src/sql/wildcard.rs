@@ -26,6 +26,50 @@ pub fn expand_wildcards(query: &mut Query, tables: &TableColumns) {
     Expansion { tables, ctes: Vec::new() }.query(query);
 }
 
+/// `t.*` over `a.t` becomes `a.t.*`: DataFusion looks for a table that has no schema.
+pub(super) fn qualify_wildcards(select: &mut Select) {
+    let mut items = Vec::new();
+    select.from.iter().for_each(|from| named(from, &mut items));
+    for item in &mut select.projection {
+        let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) = item else {
+            continue;
+        };
+        let Some(wanted) = name.0.first().filter(|_| name.0.len() == 1).and_then(|part| part.as_ident())
+        else {
+            continue;
+        };
+        let wanted = normalized(wanted);
+        let mut called = items.iter().filter(|(shown, _)| *shown == wanted);
+        if let (Some((_, Some(whole))), None) = (called.next(), called.next()) {
+            *name = whole.clone();
+        }
+    }
+}
+
+/// What the items of FROM are called, and the whole names of those that are called like tables of a schema.
+fn named(from: &TableWithJoins, items: &mut Vec<(String, Option<ObjectName>)>) {
+    for factor in std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)) {
+        match factor {
+            TableFactor::NestedJoin { table_with_joins, alias: None } => named(table_with_joins, items),
+            TableFactor::Table { name, alias: None, args, .. } => {
+                let Some(shown) = name.0.last().and_then(|part| part.as_ident()).map(normalized) else {
+                    continue;
+                };
+                let whole = (name.0.len() == 2 && args.is_none()).then(|| name.clone());
+                items.push((shown, whole));
+            }
+            TableFactor::Table { alias: Some(alias), .. }
+            | TableFactor::Derived { alias: Some(alias), .. }
+            | TableFactor::Function { alias: Some(alias), .. }
+            | TableFactor::UNNEST { alias: Some(alias), .. }
+            | TableFactor::NestedJoin { alias: Some(alias), .. } => {
+                items.push((normalized(&alias.name), None));
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Names in order, where they are known.
 type Names = Option<Vec<String>>;
 

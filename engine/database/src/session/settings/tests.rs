@@ -117,6 +117,51 @@ fn a_rollback_undoes_and_local_ends_with_the_transaction() {
     assert!(!settings.is_on("transaction_read_only"));
 }
 
+#[test]
+fn the_last_set_is_what_a_commit_leaves() {
+    let mut settings = Settings::new("key");
+    let probes = |settings: &Settings| settings.search().probes;
+    let set = |settings: &mut Settings, value: &str, local: bool| {
+        settings.set("ivfflat.probes", value, local).unwrap();
+    };
+    settings.begin();
+    set(&mut settings, "2", true);
+    set(&mut settings, "3", false);
+    settings.end(true);
+    assert_eq!(probes(&settings), 3, "SET after SET LOCAL");
+    settings.begin();
+    set(&mut settings, "4", false);
+    set(&mut settings, "5", true);
+    settings.reset("ivfflat.probes", true).unwrap();
+    assert_eq!(probes(&settings), 1, "SET LOCAL TO DEFAULT");
+    settings.end(true);
+    assert_eq!(probes(&settings), 4, "SET LOCAL after SET");
+}
+
+#[test]
+fn a_rollback_to_a_savepoint_undoes_what_came_after_it() {
+    let mut settings = Settings::new("key");
+    let path = |settings: &Settings| (settings.get("search_path").unwrap(), settings.path_edition());
+    settings.set("search_path", "a", false).unwrap();
+    let before = path(&settings);
+    settings.begin();
+    let outer = settings.mark();
+    settings.set("search_path", "b", true).unwrap();
+    let inner = settings.mark();
+    let local = path(&settings);
+    settings.set("search_path", "c", false).unwrap();
+    settings.undo_since(inner);
+    assert_eq!(path(&settings), local);
+    settings.undo_since(outer);
+    assert_eq!(path(&settings), before);
+    settings.set("search_path", "d", true).unwrap();
+    settings.set("search_path", "e", false).unwrap();
+    settings.undo_since(inner);
+    assert_eq!(settings.get("search_path").unwrap(), "d");
+    settings.end(true);
+    assert_eq!(path(&settings), before, "what is left was local");
+}
+
 /// What statements read without a look-up is what a look-up would find, after whatever changed it.
 #[test]
 fn what_is_ready_follows_each_change() {
@@ -143,7 +188,7 @@ fn what_is_ready_follows_each_change() {
     settings.begin();
     settings.set("statement_timeout", "3min", true).unwrap();
     settings.set("hnsw.ef_search", "77", false).unwrap();
-    settings.reset("ivfflat.probes").unwrap();
+    settings.reset("ivfflat.probes", false).unwrap();
     check(&settings, "inside");
     assert_eq!((settings.search().ef_search, settings.search().probes), (77, 1));
     assert_eq!(settings.statement_timeout(), minutes(3));

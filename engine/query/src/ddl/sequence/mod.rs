@@ -82,7 +82,7 @@ fn create(
         return Ok(());
     }
     let (mut sequence, _) = with_options(None, &SqlType::Int8, options)?;
-    sequence.owner = owner(options, scope)?.flatten();
+    sequence.owner = owner(options, &schema, scope)?.flatten();
     let next = sequence.start;
     let name = (schema, name.clone());
     let def = TableDef::of_sequence((scope.new_id)(), scope.environment, name, sequence);
@@ -142,7 +142,7 @@ fn alter(
             }
         }
         SequenceChange::Options(options) => {
-            let owner = owner(options, scope)?;
+            let owner = owner(options, &def.schema, scope)?;
             let current = column.sequence();
             let (mut sequence, restart) = with_options(current, &column.ty, options)?;
             if let Some(owner) = owner {
@@ -236,8 +236,14 @@ fn own(
     }
 }
 
-/// What OWNED BY says, if it is there.
-fn owner(options: &[SequenceOption], scope: &Scope) -> Result<Option<Option<(TableId, ColumnId)>>> {
+/// What OWNED BY says, if it is there, of a sequence in a schema.
+///
+/// Errors: 55000 for a table of another schema.
+fn owner(
+    options: &[SequenceOption],
+    schema: &str,
+    scope: &Scope,
+) -> Result<Option<Option<(TableId, ColumnId)>>> {
     let said = options.iter().find_map(|option| match option {
         SequenceOption::OwnedBy(parts) => Some(parts.as_deref()),
         _ => None,
@@ -249,6 +255,10 @@ fn owner(options: &[SequenceOption], scope: &Scope) -> Result<Option<Option<(Tab
             .with_hint("Specify OWNED BY table.column or OWNED BY NONE."));
     };
     let def = find_table(scope.snapshot, scope.environment, &object_of(table.to_vec()))?;
+    if def.schema != schema {
+        let message = "sequence must be in same schema as table it is linked to";
+        return Err(Error::new(SqlState::ObjectNotInPrerequisiteState, message));
+    }
     let found = def.column(column).ok_or_else(|| missing_column(&def, column))?;
     Ok(Some(Some((def.id, found.id))))
 }
