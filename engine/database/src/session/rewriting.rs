@@ -33,7 +33,8 @@ impl Session {
 
     /// What is to become of the rows, where a definition says that they are to be written anew.
     ///
-    /// Errors: 2BP01 for a table that a pipeline reads, 40001 for rows that a REPEATABLE READ transaction does not see.
+    /// Errors: 2BP01 for a table that a pipeline reads, 40001 for rows that a REPEATABLE READ transaction does not see,
+    /// 55006 for rows of which a foreign key is to be asked at the commit.
     pub(super) fn rewriting(&mut self, ddl: &Ddl) -> Result<Option<Rewriting>> {
         let Some(rewrite) = &ddl.rewrite else { return Ok(None) };
         let new = ddl.ops.iter().find_map(|op| match op {
@@ -53,6 +54,14 @@ impl Session {
                 .with_hint("DROP PIPELINE first, and create it again afterwards."));
         }
         self.check_seen(&old)?;
+        // What is deferred names rows by the ids that they would lose.
+        let mut deferred = self.open.iter().flat_map(|open| &open.deferred);
+        if deferred.any(|deferred| deferred.is_about_rows_of(rewrite.table)) {
+            let message =
+                format!("cannot ALTER TABLE \"{}\" because it has pending trigger events", old.def.name);
+            return Err(Error::new(SqlState::ObjectInUse, message)
+                .with_hint("SET CONSTRAINTS ALL IMMEDIATE before it asks what was deferred."));
+        }
         let statement = self.statement_context()?;
         let (engine, store) = (&self.tenant.engine, &self.tenant.store);
         let context = DmlContext { engine, statement: &statement, store };

@@ -77,7 +77,8 @@ impl State {
             return Ok(());
         }
         let nullable = |column: &&ColumnDef| {
-            column.not_null && old.column_by_id(column.id).is_some_and(|before| !before.not_null)
+            column.not_null
+                && old.column_by_id(column.id).map_or(column.missing.is_none(), |before| !before.not_null)
         };
         def.columns.iter().filter(nullable).try_for_each(|column| check_not_null(version, column))?;
         let before = |columns: &[_]| old.uniques.iter().any(|unique| unique.columns == columns);
@@ -123,7 +124,7 @@ pub(super) fn delete(version: &mut TableVersion, rows: &[RowId]) -> Result<(), S
     Ok(())
 }
 
-/// NOT NULL added to a column that had it not.
+/// NOT NULL added to a column that had it not, or with a column of which the rows have no value.
 pub(crate) fn check_not_null(version: &TableVersion, column: &ColumnDef) -> Result<(), StoreError> {
     for reference in version.chunks.iter().filter(|reference| reference.live_rows() > 0) {
         let values = reference.chunk.column(column)?;
