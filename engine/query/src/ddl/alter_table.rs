@@ -273,6 +273,15 @@ fn drop_column(
     let dropped = Dropped { what: &what, needed: &what, cascade };
     let refers = |key: &ForeignKeyDef| key.parent == table && key.parent_columns.contains(&id);
     release(ddl, (table, Some(&mut *def)), &dropped, refers, scope)?;
+    // A unique index may go for the sake of a column that it INCLUDEs.
+    let going = def.uniques.iter().filter(|unique| uses(&unique.columns, unique.index.as_deref()));
+    let going: Vec<(TableId, String)> =
+        going.map(|unique| (unique.id, format!("index {}", unique.name))).collect();
+    for (unique, needed) in going {
+        let dropped = Dropped { what: &what, needed: &needed, cascade };
+        let refers = |key: &ForeignKeyDef| key.parent == table && key.key == unique;
+        release(ddl, (table, Some(&mut *def)), &dropped, refers, scope)?;
+    }
     def.columns.retain(|column| column.id != id);
     def.indexes.retain(|index| !uses(&index.columns, index.clauses.as_deref()));
     def.uniques.retain(|unique| !uses(&unique.columns, unique.index.as_deref()));
