@@ -33,7 +33,7 @@ impl Session {
         let store = Arc::clone(&self.tenant.store);
         let new_id = || store.next_object_id();
         let scope = Scope { snapshot: &view, environment: &self.environment, new_id: &new_id };
-        let ddl = match &prepared.statement.kind {
+        let mut ddl = match &prepared.statement.kind {
             StatementKind::DropIndexes { names, if_exists } => ddl::drop_indexes(names, *if_exists, &scope),
             StatementKind::Sequence(statement) => ddl::plan_sequence(statement, &scope),
             StatementKind::Schema(statement) => ddl::plan_schema(statement, &scope),
@@ -44,6 +44,7 @@ impl Session {
             }),
             _ => Err(Error::bug("a statement without a plan")),
         }?;
+        self.fill_missing(&mut ddl, &view)?;
         self.check_generated(&ddl)?;
         Ok((ddl, view))
     }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use sepal_query::{
     ddl::Ddl,
-    dml::{DmlContext, Rewriting, check_generated},
+    dml::{DmlContext, Rewriting, check_generated, missing_value},
 };
-use sepal_storage::{Op, TableVersion};
+use sepal_storage::{Op, Snapshot, TableVersion};
 use sepal_types::{Error, IndexMethod, Result, SqlState};
 
 use super::{Session, index_builds::Build};
@@ -27,6 +27,30 @@ impl Session {
             let statement = self.statement_context()?;
             let (engine, store) = (&self.tenant.engine, &self.tenant.store);
             check_generated(def, &DmlContext { engine, statement: &statement, store })?;
+        }
+        Ok(())
+    }
+
+    /// Evaluates what new columns are to the rows that are there, of which the plan has the SQL. `planned` is what it
+    /// was made on.
+    ///
+    /// Errors: 0A000 for a default that is another one for each row, and the default's own.
+    pub(super) fn fill_missing(&mut self, ddl: &mut Ddl, planned: &Snapshot) -> Result<()> {
+        for op in &mut ddl.ops {
+            let Op::AlterTable(def) = op else { continue };
+            let Some(old) = planned.table(def.id) else { continue };
+            for place in 0..def.columns.len() {
+                let column = &def.columns[place];
+                let Some(sql) = &column.missing else { continue };
+                if old.def.column_by_id(column.id).is_some() {
+                    continue;
+                }
+                let statement = self.statement_context()?;
+                let (engine, store) = (&self.tenant.engine, &self.tenant.store);
+                let value =
+                    missing_value(def, column, sql, &DmlContext { engine, statement: &statement, store })?;
+                def.columns[place].missing = value;
+            }
         }
         Ok(())
     }
