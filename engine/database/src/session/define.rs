@@ -26,7 +26,7 @@ use super::{
 use crate::locks::{NAMES, TableMode, Want};
 
 impl Session {
-    /// And what it was planned on.
+    /// Plans a definition. With it, what it was planned on.
     fn plan_ddl(&mut self, prepared: &Prepared) -> Result<(Ddl, Snapshot)> {
         self.check_writable(&command(&prepared.statement.kind))?;
         let view = self.pinned_view()?;
