@@ -32,12 +32,14 @@ macro_rules! files {
 
 files! {
     "postgres" {
+        postgres_add_column_default "add_column_default.slt",
         postgres_alter_column_type "alter_column_type.slt",
         postgres_arithmetic "arithmetic.slt",
         postgres_arrays "arrays.slt",
         postgres_by_key "by_key.slt",
         postgres_character "character.slt",
         postgres_checks "checks.slt",
+        postgres_constraint_order "constraint_order.slt",
         postgres_constraints "constraints.slt",
         postgres_cursors "cursors.slt",
         postgres_ddl "ddl.slt",

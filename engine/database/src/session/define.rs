@@ -21,17 +21,19 @@ use super::{
     index_builds::Build,
     prepared::{PlanKind, Prepared},
     utility::command,
+    write::serialization_failure,
 };
 use crate::locks::{NAMES, TableMode, Want};
 
 impl Session {
-    fn plan_ddl(&mut self, prepared: &Prepared) -> Result<Ddl> {
+    /// Plans a definition. With it, what it was planned on.
+    fn plan_ddl(&mut self, prepared: &Prepared) -> Result<(Ddl, Snapshot)> {
         self.check_writable(&command(&prepared.statement.kind))?;
         let view = self.pinned_view()?;
         let store = Arc::clone(&self.tenant.store);
         let new_id = || store.next_object_id();
         let scope = Scope { snapshot: &view, environment: &self.environment, new_id: &new_id };
-        let ddl = match &prepared.statement.kind {
+        let mut ddl = match &prepared.statement.kind {
             StatementKind::DropIndexes { names, if_exists } => ddl::drop_indexes(names, *if_exists, &scope),
             StatementKind::Sequence(statement) => ddl::plan_sequence(statement, &scope),
             StatementKind::Schema(statement) => ddl::plan_schema(statement, &scope),
@@ -42,21 +44,40 @@ impl Session {
             }),
             _ => Err(Error::bug("a statement without a plan")),
         }?;
+        self.fill_missing(&mut ddl, &view)?;
         self.check_generated(&ddl)?;
-        Ok(ddl)
+        Ok((ddl, view))
     }
 
     /// Plans and runs a definition. Its tables and names are locked first; if definitions changed while that was waited
-    /// for, it is planned again.
+    /// for, or a table that is altered got its first rows, it is planned again.
     pub(super) async fn run_ddl(&mut self, prepared: &Prepared) -> Result<Outcome> {
         loop {
-            let ddl = self.plan_ddl(prepared)?;
+            let (ddl, seen) = self.plan_ddl(prepared)?;
             let planned = self.definitions();
             self.lock_definitions(&ddl.ops).await?;
-            if planned == self.definitions() {
+            if planned == self.definitions() && self.has_rows_as(&seen, &ddl.ops)? {
                 return self.apply_ddl(ddl, &prepared.statement).await;
             }
         }
+    }
+
+    /// Whether the tables that are altered have rows where they had some when that was planned: what a new column is to
+    /// them hangs on it.
+    ///
+    /// Errors: 40001 for rows that a REPEATABLE READ transaction does not see.
+    fn has_rows_as(&mut self, planned: &Snapshot, ops: &[Op]) -> Result<bool> {
+        let (now, head) = (self.current_view()?, self.tenant.store.snapshot());
+        let has = |snapshot: &Snapshot, table: TableId| {
+            snapshot.table(table).is_some_and(|version| version.live_rows() > 0)
+        };
+        let altered = || ops.iter().filter(|op| matches!(op, Op::AlterTable(_))).map(Op::table);
+        if let Some(open) = self.open.as_ref().filter(|open| open.repeatable)
+            && altered().any(|table| has(&head, table) && !has(&open.base, table))
+        {
+            return Err(serialization_failure("update"));
+        }
+        Ok(altered().all(|table| has(planned, table) == has(&now, table)))
     }
 
     /// Errors: 40001 when a REPEATABLE READ transaction's snapshot has other definitions than there are.

@@ -189,6 +189,12 @@ impl Session {
 
     /// The part of the rows that somebody else has, if there is one and it is to be passed over.
     async fn lock_rows(&mut self, claim: Claim, rows: RoaringTreemap) -> Result<Option<RoaringTreemap>> {
+        let rows = match &self.open {
+            Some(open) if claim.write && claim.mode == RowMode::Update => {
+                open.with_replaced(claim.table, rows)
+            }
+            _ => rows,
+        };
         let want = Want::Rows { table: claim.table, mode: claim.mode, rows, write: claim.write };
         if claim.wait == WaitPolicy::Wait {
             self.lock(want).await?;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use sepal_query::{
     ddl::Ddl,
-    dml::{DmlContext, Rewriting, check_generated},
+    dml::{DmlContext, Rewriting, check_generated, missing_value},
 };
-use sepal_storage::{Op, TableVersion};
+use sepal_storage::{Op, Snapshot, TableVersion};
 use sepal_types::{Error, IndexMethod, Result, SqlState};
 
 use super::{Session, index_builds::Build};
@@ -31,9 +31,34 @@ impl Session {
         Ok(())
     }
 
+    /// Evaluates what new columns are to the rows that are there, of which the plan has the SQL. `planned` is what it
+    /// was made on.
+    ///
+    /// Errors: 0A000 for a default that is another one for each row, and the default's own.
+    pub(super) fn fill_missing(&mut self, ddl: &mut Ddl, planned: &Snapshot) -> Result<()> {
+        for op in &mut ddl.ops {
+            let Op::AlterTable(def) = op else { continue };
+            let Some(old) = planned.table(def.id) else { continue };
+            for place in 0..def.columns.len() {
+                let column = &def.columns[place];
+                let Some(sql) = &column.missing else { continue };
+                if old.def.column_by_id(column.id).is_some() {
+                    continue;
+                }
+                let statement = self.statement_context()?;
+                let (engine, store) = (&self.tenant.engine, &self.tenant.store);
+                let value =
+                    missing_value(def, column, sql, &DmlContext { engine, statement: &statement, store })?;
+                def.columns[place].missing = value;
+            }
+        }
+        Ok(())
+    }
+
     /// What is to become of the rows, where a definition says that they are to be written anew.
     ///
-    /// Errors: 2BP01 for a table that a pipeline reads, 40001 for rows that a REPEATABLE READ transaction does not see.
+    /// Errors: 2BP01 for a table that a pipeline reads, 40001 for rows that a REPEATABLE READ transaction does not see,
+    /// 55006 for rows of which a foreign key is to be asked at the commit.
     pub(super) fn rewriting(&mut self, ddl: &Ddl) -> Result<Option<Rewriting>> {
         let Some(rewrite) = &ddl.rewrite else { return Ok(None) };
         let new = ddl.ops.iter().find_map(|op| match op {
@@ -53,6 +78,14 @@ impl Session {
                 .with_hint("DROP PIPELINE first, and create it again afterwards."));
         }
         self.check_seen(&old)?;
+        // What is deferred names rows by the ids that they would lose.
+        let mut deferred = self.open.iter().flat_map(|open| &open.deferred);
+        if deferred.any(|deferred| deferred.is_about_rows_of(rewrite.table)) {
+            let message =
+                format!("cannot ALTER TABLE \"{}\" because it has pending trigger events", old.def.name);
+            return Err(Error::new(SqlState::ObjectInUse, message)
+                .with_hint("SET CONSTRAINTS ALL IMMEDIATE before it asks what was deferred."));
+        }
         let statement = self.statement_context()?;
         let (engine, store) = (&self.tenant.engine, &self.tenant.store);
         let context = DmlContext { engine, statement: &statement, store };

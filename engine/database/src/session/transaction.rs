@@ -9,6 +9,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use roaring::RoaringTreemap;
 use sepal_storage::{Op, Snapshot, StoreError};
 use sepal_types::{ColumnId, Error, Result, RowId, SqlState, TableId};
 use tokio::time::Instant;
@@ -194,6 +195,16 @@ impl Open {
             return refused("transaction read-write mode must be set before any query");
         }
         Ok(())
+    }
+
+    /// Rows, and those whose places they took in this transaction: others see these still, and may rely on their keys.
+    pub fn with_replaced(&self, table: TableId, mut rows: RoaringTreemap) -> RoaringTreemap {
+        for (_, pairs) in self.replaced.iter().rev().filter(|(of, _)| *of == table) {
+            let old: Vec<u64> =
+                pairs.iter().filter(|(_, new)| rows.contains(new.0)).map(|(old, _)| old.0).collect();
+            rows.extend(old);
+        }
+        rows
     }
 
     /// Names the definitions that the transaction has made; 0: it has changed none.

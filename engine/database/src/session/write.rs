@@ -128,11 +128,20 @@ impl Session {
                 Claimed::Taken(_) => return Err(Error::bug("rows to be waited for were passed over")),
             }
         }
-        if self.await_writers(table, draft.standing()).await? {
-            self.refuse_if_repeatable(table, draft.standing())?;
+        let standing = self.committed(table, draft.standing())?;
+        if self.await_writers(table, &standing).await? {
+            self.refuse_if_repeatable(table, &standing)?;
             return Ok(Some(Moved::default()));
         }
         Ok(None)
+    }
+
+    /// Those of rows that the transaction sees which are not its own: these nobody else can be removing, and the head
+    /// has none of them.
+    fn committed(&mut self, table: TableId, rows: &[RowId]) -> Result<Vec<RowId>> {
+        let Some(base) = self.open_mut()?.base.table(table) else { return Ok(Vec::new()) };
+        let own = base.absent(rows)?;
+        Ok(rows.iter().copied().filter(|row| own.binary_search(row).is_err()).collect())
     }
 
     /// Under REPEATABLE READ a row that is gone cannot be left out of account: the snapshot still has it.

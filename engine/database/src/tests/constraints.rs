@@ -130,3 +130,15 @@ async fn a_clone_has_the_checks_and_not_the_foreign_keys() {
     assert_eq!(run(&mut session, "SELECT id FROM c2 ORDER BY id").await, [1, 2, 3, 9]);
     assert_eq!(run(&mut session, "SELECT id FROM c ORDER BY id").await, [3]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_column_comes_to_rows_that_its_transaction_does_not_see() {
+    let fixture = Fixture::new();
+    let (mut one, mut other) = (fixture.session().await, fixture.session().await);
+    run(&mut one, "CREATE TABLE t (id int)").await;
+    run(&mut one, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT id FROM t").await;
+    run(&mut other, "INSERT INTO t VALUES (1)").await;
+    assert_eq!(refused(&mut one, "ALTER TABLE t ADD COLUMN n int NOT NULL").await, "40001");
+    run(&mut one, "ROLLBACK; ALTER TABLE t ADD COLUMN n int NOT NULL DEFAULT 2 + 3").await;
+    assert_eq!(run(&mut other, "SELECT n FROM t").await, [5]);
+}

@@ -1,7 +1,6 @@
 //! ALTER TABLE and ALTER INDEX. Renames and drops touch the catalog only: files name columns by id. Another type, or a
 //! column that is computed, has the rows written anew (`retype`).
 
-use bytes::BytesMut;
 use datafusion::sql::sqlparser::ast::{
     AlterColumnOperation, AlterIndexOperation, AlterTable, AlterTableOperation, DropBehavior, Expr,
     ObjectName, RenameTableNameKind, TableConstraint,
@@ -9,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{
 use sepal_storage::Op;
 use sepal_types::{
     ColumnDef, ColumnId, Constraints, Error, ForeignKeyDef, Generated, IndexClauses, KeySource, Result,
-    SqlState, SqlType, TableDef, TableId,
+    SqlState, TableDef, TableId,
 };
 
 use super::{
@@ -23,7 +22,6 @@ use super::{
     retype::{Rewrite, check_keys, retype},
     sequence::{call as sequence_call, owned, pin_names, starts, with_sequences},
 };
-use crate::values::{decode_text, encode_text};
 
 /// Plans ALTER TABLE.
 pub fn alter_table(alter: &AlterTable, scope: &Scope) -> Result<Ddl> {
@@ -159,10 +157,8 @@ fn add(
             )
             .with_hint("Create the table anew with the column and copy the rows."));
         }
-        added.missing = match constant_text(added.default.as_deref(), has_rows)? {
-            Some(text) => Some(kept_form(text, &added.ty)?),
-            None => None,
-        };
+        // As SQL, which the session evaluates: another operation of the statement may change the default.
+        added.missing = added.default.clone().filter(|_| has_rows);
         if added.not_null && added.missing.is_none() && has_rows {
             let message = format!("column \"{}\" of relation \"{table}\" contains null values", added.name);
             return Err(Error::new(SqlState::NotNullViolation, message)
@@ -212,35 +208,6 @@ fn missing_constraint(def: &TableDef, name: &str) -> Error {
     Error::new(SqlState::UndefinedObject, message)
 }
 
-/// What rows written before the column have: a constant default's own text.
-fn constant_text(default: Option<&str>, has_rows: bool) -> Result<Option<String>> {
-    let Some(default) = default else {
-        return Ok(None);
-    };
-    let text = default.trim();
-    if let Some(inner) = text.strip_prefix('\'') {
-        let end = inner.rfind('\'').unwrap_or(inner.len());
-        return Ok(Some(inner[..end].replace("''", "'")));
-    }
-    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+' | '_'));
-    if plain || !has_rows {
-        return Ok(plain.then(|| text.to_owned()));
-    }
-    Err(Error::unsupported("ADD COLUMN with a computed DEFAULT on a table with rows is not supported")
-        .with_hint("Add the column without a default, UPDATE it, then ALTER COLUMN … SET DEFAULT."))
-}
-
-/// A text as its type keeps it: for rows of old it is not read by the type again.
-fn kept_form(text: String, ty: &SqlType) -> Result<String> {
-    if !matches!(ty, SqlType::Jsonb | SqlType::TsQuery | SqlType::TsVector) {
-        return Ok(text);
-    }
-    let array = decode_text(ty, Some(text.as_bytes()))?;
-    let mut out = BytesMut::new();
-    encode_text(array.as_ref(), 0, ty, &mut out)?;
-    String::from_utf8(out.to_vec()).map_err(|_| Error::bug("a printed value is no UTF-8"))
-}
-
 fn missing_column(def: &TableDef, name: &str) -> Error {
     Error::new(
         SqlState::UndefinedColumn,
@@ -273,6 +240,15 @@ fn drop_column(
     let dropped = Dropped { what: &what, needed: &what, cascade };
     let refers = |key: &ForeignKeyDef| key.parent == table && key.parent_columns.contains(&id);
     release(ddl, (table, Some(&mut *def)), &dropped, refers, scope)?;
+    // A unique index may go for the sake of a column that it INCLUDEs.
+    let going = def.uniques.iter().filter(|unique| uses(&unique.columns, unique.index.as_deref()));
+    let going: Vec<(TableId, String)> =
+        going.map(|unique| (unique.id, format!("index {}", unique.name))).collect();
+    for (unique, needed) in going {
+        let dropped = Dropped { what: &what, needed: &needed, cascade };
+        let refers = |key: &ForeignKeyDef| key.parent == table && key.key == unique;
+        release(ddl, (table, Some(&mut *def)), &dropped, refers, scope)?;
+    }
     def.columns.retain(|column| column.id != id);
     def.indexes.retain(|index| !uses(&index.columns, index.clauses.as_deref()));
     def.uniques.retain(|unique| !uses(&unique.columns, unique.index.as_deref()));

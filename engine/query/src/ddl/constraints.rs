@@ -203,6 +203,10 @@ fn add_foreign_key(
     for (one, other) in referring.iter().zip(&referred) {
         check_types(&name, (&*def, *one), (&parent, *other))?;
     }
+    let (on_delete, on_update) = (action(key.on_delete), action(key.on_update));
+    if referring.iter().any(|id| def.column_by_id(*id).is_some_and(|column| column.expression().is_some())) {
+        refuse_writing(on_delete, on_update)?;
+    }
     let (deferrable, initially_deferred) = deferral(key.characteristics.as_ref())?;
     let foreign_key = ForeignKeyDef {
         id: (scope.new_id)(),
@@ -211,8 +215,8 @@ fn add_foreign_key(
         parent: parent.id,
         parent_columns: referred,
         key: unique.id,
-        on_delete: action(key.on_delete),
-        on_update: action(key.on_update),
+        on_delete,
+        on_update,
         full: match key.match_kind {
             None | Some(ConstraintReferenceMatchKind::Simple) => false,
             Some(ConstraintReferenceMatchKind::Full) => true,
@@ -332,6 +336,20 @@ fn action(action: Option<ReferentialAction>) -> ReferenceAction {
         Some(ReferentialAction::SetNull) => ReferenceAction::SetNull,
         Some(ReferentialAction::SetDefault) => ReferenceAction::SetDefault,
     }
+}
+
+/// No action gives a generated column a value.
+///
+/// Errors: 42601.
+fn refuse_writing(on_delete: ReferenceAction, on_update: ReferenceAction) -> Result<()> {
+    use ReferenceAction::{Cascade, SetDefault, SetNull};
+    let event = match (on_update, on_delete) {
+        (Cascade | SetNull | SetDefault, _) => "ON UPDATE",
+        (_, SetNull | SetDefault) => "ON DELETE",
+        _ => return Ok(()),
+    };
+    let message = format!("invalid {event} action for foreign key constraint containing generated column");
+    Err(Error::new(SqlState::SyntaxError, message))
 }
 
 /// The name that was given, or one that no table of the environment has for a constraint (`ChooseConstraintName`,

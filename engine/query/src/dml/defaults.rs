@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use datafusion::{
     arrow::{
-        array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, new_null_array},
-        datatypes::Schema,
+        array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, new_null_array},
+        datatypes::{IntervalMonthDayNanoType, Schema},
     },
     common::DFSchema,
+    logical_expr::Expr,
     optimizer::simplify_expressions::ExprSimplifier,
     physical_expr::create_physical_expr,
     sql::sqlparser::{ast, parser::Parser},
@@ -23,6 +25,7 @@ use crate::{
     error::translate,
     output::{sql_type, typed_field},
     sql::{ParameterTypes, Postgres, prepare_expression, tokenize},
+    values::encode_text,
 };
 
 /// `rows` default values of a column.
@@ -42,10 +45,8 @@ pub fn default_values(
     let Some(text) = &column.default else {
         return Ok(new_null_array(&arrow_type(&column.ty), rows));
     };
-    let mut expression = parse_default(text)?;
-    prepare_expression(&mut expression, &mut ParameterTypes::default(), Some(&column.ty));
     let empty = DFSchema::empty();
-    let planned = context.engine.plan_expression(context.statement, expression, &empty)?;
+    let planned = planned(text, column, context)?;
     let props = context.engine.started_props();
     let simplify = context.engine.simplify_context();
     let simplify = simplify.with_query_execution_start_time(props.query_execution_start_time).build();
@@ -64,6 +65,46 @@ pub fn default_values(
         .map_err(translate)
         .map(|field| typed_field("default", array.data_type().clone(), &sql_type(&field)))?;
     assign_default(&array, &field, column)
+}
+
+/// What all rows that are there have in a column that comes with `default`, which is SQL: its value now, in the form in
+/// which storage reads it. `None`: NULL.
+///
+/// Errors: 0A000 for a default that is another one for each row; its own.
+pub fn missing_value(
+    def: &TableDef,
+    column: &ColumnDef,
+    default: &str,
+    context: &DmlContext,
+) -> Result<Option<String>> {
+    let column = ColumnDef { default: Some(default.to_owned()), ..column.clone() };
+    if planned(default, &column, context)?.is_volatile() {
+        let message = "ADD COLUMN with a volatile DEFAULT on a table with rows is not supported";
+        return Err(Error::unsupported(message)
+            .with_hint("Add the column without a default, UPDATE it, then ALTER COLUMN … SET DEFAULT."));
+    }
+    let array = default_values(def, &column, 1, context)?;
+    if array.is_null(0) {
+        return Ok(None);
+    }
+    // Storage reads no times of day in an interval.
+    if let Some(intervals) = array.as_primitive_opt::<IntervalMonthDayNanoType>() {
+        let interval = intervals.value(0);
+        let (months, days, nanoseconds) = (interval.months, interval.days, interval.nanoseconds);
+        return Ok(Some(format!("{months} months {days} days {nanoseconds} nanoseconds")));
+    }
+    let mut out = BytesMut::new();
+    encode_text(array.as_ref(), 0, &column.ty, &mut out)?;
+    match String::from_utf8(out.to_vec()) {
+        Ok(text) => Ok(Some(text)),
+        Err(_) => Err(Error::bug("a printed value is no UTF-8")),
+    }
+}
+
+fn planned(text: &str, column: &ColumnDef, context: &DmlContext) -> Result<Expr> {
+    let mut expression = parse_default(text)?;
+    prepare_expression(&mut expression, &mut ParameterTypes::default(), Some(&column.ty));
+    context.engine.plan_expression(context.statement, expression, &DFSchema::empty())
 }
 
 fn serial_values(def: &TableDef, column: &ColumnDef, rows: usize, context: &DmlContext) -> Result<ArrayRef> {

@@ -19,7 +19,7 @@ use sepal_types::{
 
 use super::{
     DmlContext, Written,
-    assign::{TargetRows, assign, stored_schema, write_rows_as},
+    assign::{TargetRows, assign, check_not_null, stored_schema, write_rows_as},
     checks::Checks,
     conflict::{Conflict, Resolved},
     defaults::{default_expression, default_values, is_default},
@@ -217,6 +217,8 @@ impl Insert {
             if proposal.resolved.as_ref().is_some_and(|resolved| !resolved.replaced.is_empty()) {
                 checks.hold(&self.def, shown, context).await?;
             }
+        } else if proposal.resolved.is_some() {
+            check_not_null(&self.def, &proposal.proposed)?;
         }
         if let Some(resolved) = &proposal.resolved
             && !resolved.replaced.is_empty()

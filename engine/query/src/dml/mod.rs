@@ -33,9 +33,9 @@ use crate::{
 
 pub use assign::{TargetRows, assign, rows_as, write_rows};
 pub use checks::Checks;
-pub use defaults::default_values;
 pub(crate) use defaults::parse_default;
-pub use generation::{Generation, check_generated};
+pub use defaults::{default_values, missing_value};
+pub use generation::{Generation, affected, check_generated};
 pub use rewriting::Rewriting;
 pub use rows_table::RowsTable;
 

@@ -12,12 +12,18 @@ use datafusion::arrow::{
 };
 use sepal_storage::{Located, TableVersion, arrow_type, stored_name};
 use sepal_types::{
-    ColumnDef, ColumnId, Error, ForeignKeyDef, ReferenceAction, Result, RowId, SqlState, TableDef, UniqueDef,
+    ColumnDef, ColumnId, Error, ForeignKeyDef, ReferenceAction, Result, RowId, SqlState, SqlType, TableDef,
+    UniqueDef,
 };
 
-use super::{DmlContext, assign::TargetRows, defaults::default_values};
+use super::{
+    DmlContext,
+    assign::{TargetRows, assign},
+    defaults::default_values,
+};
 use crate::{
     error,
+    output::typed_field,
     vector::{Hit, fetch},
 };
 
@@ -90,7 +96,7 @@ pub fn equal_rows(one: &[ArrayRef], other: &[ArrayRef]) -> Result<Vec<bool>> {
 /// What an action makes of rows that refer to a key that went: `places` has the place of each one's key in `new`, which
 /// is of the referenced columns and only there for CASCADE.
 ///
-/// Errors: 22003 for a key that the referring columns cannot hold.
+/// Errors: 22001, 22003 for a key that the referring columns cannot hold.
 pub fn acted_on(
     version: &TableVersion,
     rows: &[RowId],
@@ -119,11 +125,16 @@ pub fn acted_on(
 }
 
 fn exactly_as(keys: &[ArrayRef], def: &TableDef, columns: &[ColumnId]) -> Result<Vec<ArrayRef>> {
-    let fitted = keys_as(keys, def, columns)?;
-    for ((array, before), id) in fitted.iter().zip(keys).zip(columns) {
+    let mut fitted = keys_as(keys, def, columns)?;
+    for ((array, before), id) in fitted.iter_mut().zip(keys).zip(columns) {
+        let column = column_of(def, *id)?;
         if array.null_count() > before.null_count() {
-            let message = format!("{} out of range", column_of(def, *id)?.ty.display_name());
+            let message = format!("{} out of range", column.ty.display_name());
             return Err(Error::new(SqlState::NumericValueOutOfRange, message));
+        }
+        // All strings are of one type in Arrow, however long they may be.
+        if let SqlType::Varchar(Some(_)) = column.ty {
+            *array = assign(array, &typed_field("key", array.data_type().clone(), &SqlType::Text), column)?;
         }
     }
     Ok(fitted)

@@ -1,7 +1,7 @@
 //! What rows have in a column that was added after them: `missing`, or NULL.
 //!
-//! Called by [`super::Chunk::column`]. Reads the text forms that Postgres prints, which is what the planner
-//! stores in [`ColumnDef::missing`]; a value that does not read is a bug, not a user's error.
+//! Called by [`super::Chunk::column`], and where a column is added. Reads the text forms that Postgres prints, which is
+//! what the planner stores in [`ColumnDef::missing`]; a value that does not read is a bug, not a user's error.
 
 use std::sync::Arc;
 
@@ -20,6 +20,11 @@ use sepal_crypto::unhex;
 use sepal_types::{BitString, ColumnDef, SparseVector, SqlType, VectorElement, parse_elements};
 
 use crate::{StoreError, arrow_types::arrow_type};
+
+/// Whether the value of rows that are older than the column reads. Errors: [`StoreError::Bug`].
+pub(crate) fn check_missing(column: &ColumnDef) -> Result<(), StoreError> {
+    constant(column, 1).map(drop)
+}
 
 /// The column for `rows` rows that do not have it.
 pub(super) fn constant(column: &ColumnDef, rows: usize) -> Result<ArrayRef, StoreError> {

@@ -33,6 +33,7 @@ pub use deletions::{Deletions, Live};
 pub use fair::FairCache;
 pub(crate) use keys::{KeyColumns, KeyMap};
 pub(crate) use memory::{MemoryChunk, live_mask, merge, row_count, varies};
+pub(crate) use missing::check_missing;
 pub use near::Near;
 pub(crate) use sealed::{SealedChunk, SealedParts};
 

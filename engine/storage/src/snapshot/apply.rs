@@ -12,7 +12,7 @@ use sepal_types::{ColumnDef, RowId, TableDef, TableId};
 use super::{State, TableVersion, insert};
 use crate::{
     ChunkRef, Op, StoreError,
-    chunk::{KeyColumns, KeyMap},
+    chunk::{KeyColumns, KeyMap, check_missing},
 };
 
 /// How ops are applied.
@@ -77,9 +77,13 @@ impl State {
             return Ok(());
         }
         let nullable = |column: &&ColumnDef| {
-            column.not_null && old.column_by_id(column.id).is_some_and(|before| !before.not_null)
+            column.not_null
+                && old.column_by_id(column.id).map_or(column.missing.is_none(), |before| !before.not_null)
         };
         def.columns.iter().filter(nullable).try_for_each(|column| check_not_null(version, column))?;
+        // Nobody could read the rows with one that does not read.
+        let added = def.columns.iter().filter(|column| old.column_by_id(column.id).is_none());
+        added.into_iter().try_for_each(check_missing)?;
         let before = |columns: &[_]| old.uniques.iter().any(|unique| unique.columns == columns);
         let added = def.uniques.iter().filter(|unique| !before(&unique.columns));
         added.into_iter().try_for_each(|unique| check_unique(version, unique))
@@ -123,7 +127,7 @@ pub(super) fn delete(version: &mut TableVersion, rows: &[RowId]) -> Result<(), S
     Ok(())
 }
 
-/// NOT NULL added to a column that had it not.
+/// NOT NULL added to a column that had it not, or with a column of which the rows have no value.
 pub(crate) fn check_not_null(version: &TableVersion, column: &ColumnDef) -> Result<(), StoreError> {
     for reference in version.chunks.iter().filter(|reference| reference.live_rows() > 0) {
         let values = reference.chunk.column(column)?;

@@ -87,18 +87,27 @@ impl TableVersion {
 
     /// The live rows that have one of these keys in columns that need not be unique, each after the place of its key:
     /// `keys` has one array per column, typed [`crate::arrow_type`], no key twice. Ascending by row. Looks at every
-    /// row, and keeps nothing of it.
+    /// row, and keeps nothing of it, unless the columns are just those of a unique key, by which they are looked up.
     pub fn rows_referring(
         &self,
         columns: &[ColumnId],
         keys: &[ArrayRef],
     ) -> Result<Vec<(usize, RowId)>, StoreError> {
-        let wanted = KeyMap::build(keys)?;
+        let unique = self.unique_over(columns, keys);
+        let wanted = KeyMap::build(unique.as_ref().map_or(keys, |(_, keys)| keys.as_slice()))?;
+        let mut found = Vec::new();
         if wanted.present().next().is_none() {
-            return Ok(Vec::new());
+            return Ok(found);
+        }
+        if let Some((unique, _)) = unique {
+            self.probe(&KeyColumns::new(&self.def, &unique.columns)?, &wanted, |key, row| {
+                found.push((key as usize, row));
+                true
+            })?;
+            found.sort_unstable_by_key(|(_, row)| *row);
+            return Ok(found);
         }
         let of = KeyColumns::new(&self.def, columns)?;
-        let mut found = Vec::new();
         for reference in self.chunks.iter().filter(|reference| reference.live_rows() > 0) {
             let columns = of.columns(&self.def)?;
             let arrays = columns.iter().map(|column| reference.chunk.column(column));
@@ -111,6 +120,14 @@ impl TableVersion {
         }
         found.sort_unstable_by_key(|(_, row)| *row);
         Ok(found)
+    }
+
+    /// The unique key over just these columns, and `keys`, which has an array for each of them, in its order.
+    fn unique_over(&self, columns: &[ColumnId], keys: &[ArrayRef]) -> Option<(&UniqueDef, Vec<ArrayRef>)> {
+        self.def.uniques.iter().filter(|unique| unique.columns.len() == columns.len()).find_map(|unique| {
+            let of = |id: &ColumnId| keys.get(columns.iter().position(|column| column == id)?).cloned();
+            Some((unique, unique.columns.iter().map(of).collect::<Option<Vec<ArrayRef>>>()?))
+        })
     }
 
     /// Where each of `rows` is, which ascend; `None` for one that is not live here.

@@ -65,6 +65,15 @@ fn rows_that_refer_are_found_among_live_rows_with_the_place_of_their_key() {
     assert_eq!(found, [(0, RowId(5))], "all columns of a key count");
     let nothing: Vec<ArrayRef> = vec![Arc::new(StringArray::from(vec![None::<&str>]))];
     assert!(version.rows_referring(&[ColumnId(2)], &nothing).unwrap().is_empty());
+    // By a unique key, which has the columns in another order.
+    let mut keyed = items(20_000, "items");
+    keyed.uniques[0].columns = vec![ColumnId(2), ColumnId(1)];
+    let snapshot = snapshot.apply(&Op::AlterTable(keyed)).unwrap();
+    let found = snapshot.table(ITEMS).unwrap().rows_referring(&[ColumnId(1), ColumnId(2)], &two).unwrap();
+    assert_eq!(found, [(0, RowId(5))], "the row with 4 has another label");
+    let one: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![Some(5), None, Some(3), Some(2)]))];
+    let found = version.rows_referring(&[ColumnId(1)], &one).unwrap();
+    assert_eq!(found, [(3, RowId(2)), (0, RowId(5))], "3 is deleted");
     let places = version.locate_each(&[RowId(1), RowId(3), RowId(5), RowId(9)]).unwrap();
     let rows: Vec<Option<RowId>> = places.iter().map(|place| place.map(|located| located.row)).collect();
     assert_eq!(rows, [Some(RowId(1)), None, Some(RowId(5)), None]);
@@ -345,8 +354,16 @@ fn not_null_added_later_checks_the_rows_that_are_there() {
     let snapshot = apply(&with_items(), &[insert(1, &[1, 2]), wider]).unwrap();
     let error = snapshot.apply(&strict).unwrap_err();
     assert_eq!(error, StoreError::NullValues { table: "items".into(), column: "note".into() });
+    // Also where the column comes with it: rows may have come since it was found that there are none.
+    let snapshot = apply(&with_items(), &[insert(1, &[1, 2])]).unwrap();
+    let error = snapshot.apply(&strict).unwrap_err();
+    assert_eq!(error, StoreError::NullValues { table: "items".into(), column: "note".into() });
     // Deleted rows do not count.
-    apply(&snapshot, &[delete(&[1, 2]), strict]).unwrap();
+    apply(&snapshot, &[delete(&[1, 2]), strict.clone()]).unwrap();
+    // With a value for them it may.
+    let Op::AlterTable(mut def) = strict else { panic!("a definition") };
+    def.columns.last_mut().unwrap().missing = Some("none".into());
+    snapshot.apply(&Op::AlterTable(def)).unwrap();
 }
 
 /// As a commit applies them: committed chunks are merged with each other, never with a transaction's.

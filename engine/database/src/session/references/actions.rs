@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use sepal_query::{
-    dml::{Checks, DmlContext, Generation, references::acted_on, write_rows},
+    dml::{Checks, DmlContext, Generation, affected, references::acted_on, write_rows},
     locking::{RowMode, WaitPolicy},
 };
 use sepal_storage::{Op, TableVersion};
-use sepal_types::{Error, ReferenceAction, Result, RowId, TableDef};
+use sepal_types::{ColumnId, Error, ReferenceAction, Result, RowId, TableDef, TableId};
 
 use super::{
     Changed, Lost, Reference,
@@ -43,7 +43,8 @@ impl Session {
             }
             let (places, rows): (Vec<usize>, Vec<RowId>) = found.into_iter().unzip();
             let removes = action == ReferenceAction::Cascade && lost.new.is_none();
-            let mode = if removes || in_a_key(&child.def, reference) {
+            let columns = written_columns(&child.def, reference);
+            let mode = if removes || in_a_key(&child.def, &columns) {
                 RowMode::Update
             } else {
                 RowMode::NoKeyUpdate
@@ -60,7 +61,7 @@ impl Session {
                     self.replacements(child, &rows, reference, action, (lost, places.as_slice())).await?
                 }
             };
-            return self.take_action(reference, rows, inserted).await.map(Some);
+            return self.take_action(reference.child, rows, inserted, &columns).await.map(Some);
         }
     }
 
@@ -90,11 +91,11 @@ impl Session {
     /// Makes it part of the transaction.
     async fn take_action(
         &mut self,
-        reference: &Reference,
+        table: TableId,
         rows: Vec<RowId>,
         inserted: Option<Op>,
+        columns: &[ColumnId],
     ) -> Result<Changed> {
-        let table = reference.child;
         let replaced: Vec<(RowId, RowId)> = match &inserted {
             Some(Op::Insert { first_row, .. }) => {
                 rows.iter().copied().zip((first_row.0..).map(RowId)).collect()
@@ -103,14 +104,20 @@ impl Session {
         };
         let mut ops = vec![Op::Delete { table, rows }];
         ops.extend(inserted);
-        let before = self.take_rows(ops.clone(), &reference.key.columns, &replaced).await?;
+        let before = self.take_rows(ops.clone(), columns, &replaced).await?;
         self.follow_replaced(table, replaced.clone());
         Ok(Changed::of(table, &ops, before, replaced))
     }
 }
 
-/// Whether rows of the child are known by the columns that refer.
-fn in_a_key(child: &TableDef, reference: &Reference) -> bool {
-    let columns = &reference.key.columns;
+/// The columns that refer, and those that are computed from them.
+fn written_columns(child: &TableDef, reference: &Reference) -> Vec<ColumnId> {
+    let mut columns = reference.key.columns.clone();
+    columns.extend(affected(child, &reference.key.columns));
+    columns
+}
+
+/// Whether rows of the child are known by one of these columns.
+fn in_a_key(child: &TableDef, columns: &[ColumnId]) -> bool {
     child.uniques.iter().any(|unique| unique.columns.iter().any(|column| columns.contains(column)))
 }

@@ -40,6 +40,11 @@ impl Deferred {
     pub(super) fn lose(reference: &Reference, lost: Lost) -> Self {
         Self { child: reference.child, key: reference.key.id, what: What::Lose(lost) }
     }
+
+    /// Whether it names rows of the table: they must not get other ids until it is asked.
+    pub(in crate::session) fn is_about_rows_of(&self, table: TableId) -> bool {
+        self.child == table && matches!(self.what, What::Refer(_))
+    }
 }
 
 impl ConstraintModes {
@@ -98,7 +103,7 @@ impl Session {
         let view = self.current_view()?;
         let constraints = match names {
             None => None,
-            Some(names) => Some(deferrable(&view, &self.environment, names)?),
+            Some(names) => Some(named(&view, &self.environment, names, deferred)?),
         };
         let open = self.open_mut()?;
         open.constraint_modes.set(constraints, deferred);
@@ -124,8 +129,10 @@ impl Session {
     }
 }
 
-/// The deferrable foreign keys of these names. Keys of the table itself are immediate, whatever they were declared as.
-fn deferrable(view: &Snapshot, environment: &str, names: &[String]) -> Result<Vec<TableId>> {
+/// The foreign keys of these names. Keys of the table itself are immediate, whatever they were declared as.
+///
+/// Errors: 42704; 42809 for one that is to be deferred and cannot be. Immediate they all can be.
+fn named(view: &Snapshot, environment: &str, names: &[String], deferred: bool) -> Result<Vec<TableId>> {
     let mut ids = Vec::new();
     for name in names {
         let tables = || view.tables().filter(move |version| version.def.environment == environment);
@@ -139,7 +146,7 @@ fn deferrable(view: &Snapshot, environment: &str, names: &[String]) -> Result<Ve
             let message = format!("constraint \"{name}\" does not exist");
             return Err(Error::new(SqlState::UndefinedObject, message));
         }
-        if !found.iter().any(|key| key.deferrable) {
+        if deferred && !found.iter().any(|key| key.deferrable) {
             let message = format!("constraint \"{name}\" is not deferrable");
             return Err(Error::new(SqlState::WrongObjectType, message));
         }

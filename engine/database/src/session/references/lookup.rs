@@ -3,7 +3,7 @@
 use arrow::array::{ArrayRef, BooleanArray};
 use roaring::RoaringTreemap;
 use sepal_query::{
-    dml::references::{at_places, in_order_of, keys_as, missing, picked, still_referenced},
+    dml::references::{at_places, in_order_of, keys_as, missing, mixed, picked, still_referenced},
     locking::{RowMode, WaitPolicy},
 };
 use sepal_storage::{Op, Snapshot, TableVersion};
@@ -25,27 +25,30 @@ const FEW_ROWS: u64 = 10_000;
 impl Session {
     /// [`Self::look_up_parents`] for those of the rows that are there still. One that was replaced since, be it by an
     /// action of the same statement, is asked about in its newest version.
+    ///
+    /// Errors: 23503, 40001.
     pub(super) async fn look_up_live(&mut self, reference: &Reference, referring: Referring) -> Result<()> {
         let latest = self.latest()?;
         let Some(child) = referring_table(&latest, reference) else { return Ok(()) };
-        let gone = child.absent(&referring.rows)?;
-        if gone.is_empty() {
-            return self.look_up_parents(reference, &referring).await;
+        if child.absent(&referring.mixed)?.len() < referring.mixed.len() {
+            return Err(mixed(&child.def, &reference.key));
         }
-        let live: Vec<bool> = referring.rows.iter().map(|row| gone.binary_search(row).is_err()).collect();
-        let rows: Vec<RowId> =
-            referring.rows.iter().copied().filter(|row| gone.binary_search(row).is_err()).collect();
-        if rows.is_empty() {
+        let gone = child.absent(&referring.rows)?;
+        if gone.len() == referring.rows.len() {
             return Ok(());
         }
+        if gone.is_empty() {
+            return self.look_up_parents(reference, &referring.keys).await;
+        }
+        let live: Vec<bool> = referring.rows.iter().map(|row| gone.binary_search(row).is_err()).collect();
         let keys = picked(&referring.keys, &BooleanArray::from(live))?;
-        self.look_up_parents(reference, &Referring { rows, keys }).await
+        self.look_up_parents(reference, &keys).await
     }
 
-    /// Rows must have a row to refer to, which stays there until this transaction ends.
+    /// Keys must have a row to refer to, which stays there until this transaction ends.
     ///
     /// Errors: 23503, 40001 where a REPEATABLE READ transaction still sees one that is gone.
-    async fn look_up_parents(&mut self, reference: &Reference, referring: &Referring) -> Result<()> {
+    async fn look_up_parents(&mut self, reference: &Reference, keys: &[ArrayRef]) -> Result<()> {
         let key = &reference.key;
         self.lock_table(key.parent, TableMode::RowShare).await?;
         // Before the snapshot: whatever is replaced from now on can be followed.
@@ -54,9 +57,9 @@ impl Session {
             let seen = self.seen_now()?;
             let child = definition(&seen, reference.child)?;
             let parent = version(&seen, key.parent)?;
-            let found = keys_found(parent, reference, &referring.keys)?;
+            let found = keys_found(parent, reference, keys)?;
             if let Some(row) = found.iter().position(Option::is_none) {
-                return Err(missing(child, key, &parent.def, &referring.keys, row));
+                return Err(missing(child, key, &parent.def, keys, row));
             }
             let rows: RoaringTreemap = found.iter().flatten().map(|row| row.0).collect();
             let claim =

@@ -16,13 +16,15 @@ mod deferred;
 mod lookup;
 mod verify;
 
+use std::collections::VecDeque;
+
 use arrow::{
     array::{Array, ArrayRef, BooleanArray},
     compute::concat,
     record_batch::RecordBatch,
 };
 use sepal_query::dml::references::{
-    at_places, equal_rows, inserted_columns, mixed, picked, stored_columns, wholeness,
+    at_places, equal_rows, inserted_columns, picked, stored_columns, wholeness,
 };
 use sepal_storage::{Op, Snapshot, TableVersion};
 use sepal_types::{ColumnId, Error, ForeignKeyDef, ReferenceAction, Result, RowId, TableId};
@@ -73,6 +75,8 @@ pub(super) struct Reference {
 pub(super) struct Referring {
     pub rows: Vec<RowId>,
     pub keys: Vec<ArrayRef>,
+    /// Rows with a key of which only a part is NULL, ascending, where MATCH FULL does not allow that.
+    pub mixed: Vec<RowId>,
 }
 
 /// Keys that went, of the referenced columns, and for an update what they are now.
@@ -86,8 +90,6 @@ pub(super) struct Lost {
 enum Task {
     Refer(Reference, Referring),
     Lose(Reference, Lost),
-    /// After SET DEFAULT: the default may be the very key that went.
-    LoseStill(Reference, Lost),
 }
 
 impl Session {
@@ -126,15 +128,15 @@ impl Session {
     ///
     /// Errors: 23503, and those of what actions write.
     pub(super) async fn enforce_references(&mut self, changed: Changed) -> Result<()> {
+        // What an action did is asked about after all that was there to be asked before, as Postgres queues triggers: a
+        // row that another action is yet to remove refers to nothing then.
         let mut tasks = self.reference_tasks(&changed)?;
-        // The last is the next: what an action did is done with before anything else, as Postgres' triggers do.
-        while let Some(task) = tasks.pop() {
+        while let Some(task) = tasks.pop_front() {
             match task {
                 Task::Refer(reference, referring) if self.defers(&reference.key)? => {
                     self.open_mut()?.deferred.push(Deferred::refer(&reference, referring));
                 }
                 Task::Refer(reference, referring) => self.look_up_live(&reference, referring).await?,
-                Task::LoseStill(reference, lost) => self.refuse_lost(&reference, &lost, false).await?,
                 Task::Lose(reference, lost) => {
                     let action = match lost.new {
                         Some(_) => reference.key.on_update,
@@ -153,7 +155,8 @@ impl Session {
                         }
                         ReferenceAction::SetDefault => {
                             let changed = self.act(&reference, &lost, action).await?;
-                            tasks.push(Task::LoseStill(reference, lost));
+                            // The default may be the very key that went.
+                            self.refuse_lost(&reference, &lost, false).await?;
                             if let Some(changed) = changed {
                                 tasks.extend(self.reference_tasks(&changed)?);
                             }
@@ -169,9 +172,9 @@ impl Session {
         Ok(self.open_mut()?.constraint_modes.defer(key))
     }
 
-    /// What a change is to be held against, in the reverse of the order in which that is done: first the keys that
-    /// went, then the rows that refer, each by the age of their constraints.
-    fn reference_tasks(&mut self, changed: &Changed) -> Result<Vec<Task>> {
+    /// What a change is to be held against, in the order in which that is done: first the keys that went, then the rows
+    /// that refer, each by the age of their constraints.
+    fn reference_tasks(&mut self, changed: &Changed) -> Result<VecDeque<Task>> {
         let latest = self.latest()?;
         let mut lost = Vec::new();
         if !changed.gone.is_empty() {
@@ -185,39 +188,34 @@ impl Session {
             }
         }
         lost.sort_by_key(|(id, _)| *id);
-        let mut tasks: Vec<Task> = lost.into_iter().map(|(_, task)| task).collect();
+        let mut tasks: VecDeque<Task> = lost.into_iter().map(|(_, task)| task).collect();
         if let Some(version) = latest.table(changed.table).filter(|_| !changed.inserted.is_empty()) {
             let mut keys: Vec<&ForeignKeyDef> = version.def.constraints.foreign_keys.iter().collect();
             keys.sort_by_key(|key| key.id);
             for key in keys {
                 let reference = Reference { child: changed.table, key: key.clone() };
-                let referring = self.referring(changed, version, key)?;
+                let referring = self.referring(changed, key)?;
                 tasks.extend(referring.map(|referring| Task::Refer(reference, referring)));
             }
         }
-        tasks.reverse();
         Ok(tasks)
     }
 
     /// The rows that came with a key, or with another one than the rows had whose places they took.
-    ///
-    /// Errors: 23503 for a key of which only a part is NULL, under MATCH FULL.
-    fn referring(
-        &mut self,
-        changed: &Changed,
-        version: &TableVersion,
-        key: &ForeignKeyDef,
-    ) -> Result<Option<Referring>> {
+    fn referring(&mut self, changed: &Changed, key: &ForeignKeyDef) -> Result<Option<Referring>> {
         let kept = self.kept_keys(changed, key)?;
-        let mut rows = Vec::new();
+        let (mut rows, mut mixed) = (Vec::new(), Vec::new());
         let mut parts: Vec<Vec<ArrayRef>> = vec![Vec::new(); key.columns.len()];
         for (first, batch) in &changed.inserted {
             let keys = inserted_columns(batch, &key.columns)?;
             let (whole, none) = wholeness(&keys, batch.num_rows());
-            if key.full && (0..batch.num_rows()).any(|row| !whole.value(row) && !none.value(row)) {
-                return Err(mixed(&version.def, key));
-            }
             let ids = (first.0..).take(batch.num_rows()).map(RowId);
+            if key.full {
+                let kinds = whole.values().iter().zip(none.values());
+                mixed.extend(
+                    ids.clone().zip(kinds).filter(|(_, (whole, none))| !whole && !none).map(|(row, _)| row),
+                );
+            }
             let asked: Vec<bool> = ids
                 .clone()
                 .zip(whole.values())
@@ -229,11 +227,11 @@ impl Session {
                 part.push(array);
             }
         }
-        if rows.is_empty() {
+        if rows.is_empty() && mixed.is_empty() {
             return Ok(None);
         }
         let keys = parts.iter().map(|part| joined(part)).collect::<Result<Vec<_>>>()?;
-        Ok(Some(Referring { rows, keys }))
+        Ok(Some(Referring { rows, keys, mixed }))
     }
 
     /// New versions of rows whose key is as it was, ascending: nothing is asked of them. But a row that is this
