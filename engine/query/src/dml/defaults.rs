@@ -93,8 +93,16 @@ pub fn missing_value(
         let (months, days, nanoseconds) = (interval.months, interval.days, interval.nanoseconds);
         return Ok(Some(format!("{months} months {days} days {nanoseconds} nanoseconds")));
     }
+    // As it is kept: without the spaces that `char(n)` is shown with.
+    let kept = match &column.ty {
+        SqlType::Array(element) if matches!(element.as_ref(), SqlType::Bpchar(_)) => {
+            SqlType::Array(Box::new(SqlType::Text))
+        }
+        SqlType::Bpchar(_) => SqlType::Text,
+        other => other.clone(),
+    };
     let mut out = BytesMut::new();
-    encode_text(array.as_ref(), 0, &column.ty, &mut out)?;
+    encode_text(array.as_ref(), 0, &kept, &mut out)?;
     match String::from_utf8(out.to_vec()) {
         Ok(text) => Ok(Some(text)),
         Err(_) => Err(Error::bug("a printed value is no UTF-8")),

@@ -31,7 +31,11 @@ pub fn hint(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<
                 known.give(right, &SqlType::Array(Box::new(compared(ty))));
             }
         }
-        Expr::Case { conditions, else_result, .. } => {
+        Expr::Case { operand, conditions, else_result, .. } => {
+            if let Some(operand) = operand.as_deref() {
+                let beside = conditions.iter().map(|CaseWhen { condition, .. }| condition);
+                known.give_common(&std::iter::once(operand).chain(beside).collect::<Vec<_>>());
+            }
             let results = conditions.iter().map(|CaseWhen { result, .. }| result);
             known.give_common(&results.chain(else_result.as_deref()).collect::<Vec<_>>());
         }
@@ -454,6 +458,7 @@ mod tests {
             ("length(t) = ANY($1)", SqlType::Array(Box::new(SqlType::Int4))),
             ("id % 2 = ANY($1)", SqlType::Array(Box::new(SqlType::Int8))),
             ("CASE WHEN true THEN $1 ELSE false END", SqlType::Bool),
+            ("CASE id WHEN $1 THEN 'x' END", SqlType::Int8),
             ("ARRAY['a'] || $1", SqlType::Array(Box::new(SqlType::Text))),
             ("$1 && ARRAY[id]", SqlType::Array(Box::new(SqlType::Int8))),
             ("array_cat(ARRAY[1], $1)", SqlType::Array(Box::new(SqlType::Int4))),
