@@ -101,7 +101,16 @@ impl<S: Space> Walk<'_, S> {
     ///
     /// Three nodes are under way at a time: of the one chosen last the links are loading, of the one before it the
     /// neighbours' codes (`fresh`), and the neighbours of the one before that are scored (`here`).
-    pub(super) fn explore(&self, start: Candidate, effort: Effort, scratch: &mut Scratch) {
+    ///
+    /// `likely` hears of nodes that will probably be among the nearest, one a hop, while there is still something else
+    /// to wait for.
+    pub(super) fn explore(
+        &self,
+        start: Candidate,
+        effort: Effort,
+        likely: impl Fn(u32),
+        scratch: &mut Scratch,
+    ) {
         scratch.begin(start);
         let Scratch { visited, best, fresh, here, scores, hops, .. } = scratch;
         best.push(start);
@@ -113,7 +122,7 @@ impl<S: Space> Walk<'_, S> {
         loop {
             if !here.is_empty() {
                 self.space.score(self.query, here, scores);
-                for candidate in nearer(limit(best, effort.most), here, scores) {
+                for candidate in nearer(effort.limit(best), here, scores) {
                     if let Some(place) = keep(best, candidate, effort.most) {
                         next = next.min(place);
                     }
@@ -125,6 +134,9 @@ impl<S: Space> Walk<'_, S> {
                 *hops += 1;
                 visited.insert(self.layers.slots(0, node).iter().map(|slot| slot.load(Relaxed)), fresh);
                 fresh.iter().for_each(|node| self.space.prefetch(*node));
+                if let Some(candidate) = effort.likely(*hops).and_then(|place| best.get(place)) {
+                    likely(candidate.node());
+                }
             }
             while best.get(next).is_some_and(|candidate| candidate.is_followed()) {
                 next += 1;
@@ -203,7 +215,7 @@ impl<S: Space> Walk<'_, S> {
 
 /// Only what is nearer than this can still be among the nearest `ef`.
 #[inline(always)]
-fn limit(best: &[Candidate], ef: usize) -> f32 {
+pub(super) fn limit(best: &[Candidate], ef: usize) -> f32 {
     match best.last() {
         Some(worst) if best.len() >= ef => worst.score(),
         _ => f32::INFINITY,

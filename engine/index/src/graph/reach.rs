@@ -13,6 +13,7 @@
 
 use sepal_types::Metric;
 
+use super::beam;
 use super::scratch::Candidate;
 use crate::distance::norm;
 
@@ -50,6 +51,8 @@ pub(super) struct Effort {
     pub(super) most: usize,
     /// `None`: until all kept ones are followed.
     reach: Option<(f32, Scale)>,
+    /// Candidates kept though they may be too far to be followed: no fewer than `least`.
+    keeps: usize,
 }
 
 /// What a reach is a multiple of.
@@ -89,7 +92,28 @@ pub(super) fn unit(metric: Metric, query: &[f32]) -> f32 {
 impl Effort {
     /// The nearest `ef`, all of them followed.
     pub(super) fn beam(ef: usize) -> Self {
-        Self { least: ef, most: ef, reach: None }
+        Self { least: ef, most: ef, reach: None, keeps: ef }
+    }
+
+    /// The same, keeping as many candidates as it may: of a walk that meets rows which do not count, many are needed.
+    pub(super) fn keeping_far(self) -> Self {
+        Self { keeps: self.most, ..self }
+    }
+
+    /// Which of the nearest so far to tell of after so many hops: one after the other, once the walk may end.
+    #[inline(always)]
+    pub(super) fn likely(&self, followed: usize) -> Option<usize> {
+        followed.checked_sub(self.least).filter(|place| *place < REFERENCE)
+    }
+
+    /// Only what is nearer than this is worth keeping. What is not will never be followed: as many as are followed in any
+    /// case are nearer, and the tenth nearest only ever comes nearer.
+    #[inline(always)]
+    pub(super) fn limit(&self, best: &[Candidate]) -> f32 {
+        let full = beam::limit(best, self.most);
+        let (Some((reach, scale)), Some(tenth)) = (self.reach, best.get(REFERENCE - 1)) else { return full };
+        let Some(last) = best.get(self.keeps.saturating_sub(1)) else { return full };
+        full.min(scale.limit(tenth.score(), reach).max(last.score()).next_up())
     }
 
     /// Whether a walk that has followed so many is done, though `next` has not been followed. `best` are the candidates
@@ -128,11 +152,14 @@ impl Reach {
 
     /// For walks that follow `ef` nodes on average. At least `k` come out of each.
     pub(super) fn effort(&self, metric: Metric, ef: usize, k: usize, unit: f32) -> Effort {
+        let least = (ef / LEAST_PART).max(k);
         match self.at(ef).map(|reach| reach * unit) {
             Some(reach) => Effort {
-                least: (ef / LEAST_PART).max(k),
+                least,
                 most: ef.saturating_mul(MOST_TIMES),
                 reach: Some((reach, Scale::of(metric))),
+                // Their order is not yet the true one.
+                keeps: least.max(k.saturating_mul(2)),
             },
             None => Effort::beam(ef),
         }
@@ -222,7 +249,7 @@ mod tests {
     #[test]
     fn a_walk_is_spent_where_the_next_is_out_of_reach() {
         let best: Vec<Candidate> = (0..20).map(|index| Candidate::new(1.0 + index as f32, index)).collect();
-        let effort = Effort { least: 5, most: 20, reach: Some((0.2, Scale::Distance)) };
+        let effort = Effort { least: 5, most: 20, reach: Some((0.2, Scale::Distance)), keeps: 5 };
         assert!(!effort.is_spent(4, &best, best[15]), "it has not followed enough");
         assert!(!effort.is_spent(5, &best, best[11]), "12 is within a fifth of 10");
         assert!(effort.is_spent(5, &best, best[12]));
@@ -230,5 +257,22 @@ mod tests {
         let absolute = Effort { reach: Some((0.2, Scale::One)), ..effort };
         assert!(absolute.is_spent(5, &best, best[10]));
         assert!(!Effort::beam(5).is_spent(9, &best, best[12]));
+    }
+
+    #[test]
+    fn what_cannot_be_followed_any_more_is_not_kept_beyond_what_is_asked_for() {
+        let best: Vec<Candidate> = (0..20).map(|index| Candidate::new(1.0 + index as f32, index)).collect();
+        let effort = Effort { least: 5, most: 30, reach: Some((0.2, Scale::Distance)), keeps: 8 };
+        assert_eq!(effort.limit(&best), 12f32.next_up(), "within a fifth of 10, which is the tenth nearest");
+        assert_eq!(Effort { keeps: 15, ..effort }.limit(&best), 15f32.next_up(), "so many are kept");
+        assert_eq!(effort.limit(&best[..9]), f32::INFINITY, "no tenth yet");
+        assert_eq!(Effort { keeps: 25, ..effort }.limit(&best), f32::INFINITY, "not so many yet");
+        assert_eq!(
+            Effort { most: 20, ..effort }.keeping_far().limit(&best),
+            20.0,
+            "only what is nearer than the last"
+        );
+        assert_eq!(Effort::beam(20).limit(&best), 20.0);
+        assert!(!effort.is_spent(9, &best, Candidate::new(effort.limit(&best).next_down(), 7)));
     }
 }

@@ -261,6 +261,14 @@ impl<'a> Side<'a> {
         }
     }
 
+    /// Starts loading the vector that a node's estimate will be replaced with.
+    #[inline(always)]
+    fn load(&self, node: u32) {
+        if self.graph.codes.is_some() && !self.vectors.is_empty() {
+            prefetch(self.vectors.row(self.graph.nodes.first_row(node), self.graph.dim));
+        }
+    }
+
     fn admits(&self, node: u32) -> bool {
         match &self.filter {
             None => true,
@@ -455,7 +463,9 @@ impl Search<'_> {
         let admit = |node: u32| side.admits(node);
         if let Some(wider) = side.widened(ef) {
             let Graph { metric, reach, .. } = side.graph;
-            walk.explore(near, reach.effort(*metric, wider, self.k, unit(*metric, self.query)), scratch);
+            let effort = reach.effort(*metric, wider, self.k, unit(*metric, self.query));
+            let effort = if side.filter.is_none() { effort } else { effort.keeping_far() };
+            walk.explore(near, effort, |node| side.load(node), scratch);
             count(scratch);
             let enough = self.k.saturating_mul(2).max(ef / 2);
             let admitted = || scratch.best.iter().filter(|candidate| admit(candidate.node())).count();
