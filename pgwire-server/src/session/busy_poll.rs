@@ -3,8 +3,9 @@
 //! Used by `watch` between messages. A core that has gone to sleep takes tens of microseconds to wake, on a virtual
 //! machine more than a whole search takes. So a session that was asked again within [`limit`](BusyPoll::new) of its
 //! last answer waits awake, for as long, and no longer than that after the last message of a burst. It yields to other
-//! tasks and other threads between two looks, and only as many sessions do this at once as leave half of the cores.
-//! The client's processor sleeps while its query runs: if it is this machine's, it is kept `awake`.
+//! threads between two looks, to other tasks of the runtime now and then, and only as many sessions do this at once as
+//! leave half of the cores. The client's processor sleeps while its query runs: if it is this machine's, it is kept
+//! `awake`.
 
 use std::{
     io,
@@ -24,6 +25,9 @@ use super::{
 /// Messages of a burst for which one look at the client's processor does: it is a system call, and who asks again
 /// at once seldom moves.
 const MESSAGES_PER_LOOK: u32 = 64;
+
+/// So long a session that is asked without a pause keeps its thread before the runtime's other tasks have a turn there.
+const TURN: Duration = Duration::from_micros(500);
 
 /// The sessions of a server that wait awake.
 #[derive(Debug)]
@@ -56,6 +60,8 @@ pub struct BusyPoll {
     soon: bool,
     /// For as long as that is so, its client is kept awake too.
     client: Option<awake::Place>,
+    /// When the runtime's other tasks last had a turn.
+    turn: Instant,
     /// The client's processor when that was last looked at, and for how many messages more it counts.
     cpu: Option<usize>,
     counts: u32,
@@ -64,7 +70,7 @@ pub struct BusyPoll {
 impl BusyPoll {
     /// `limit` zero: always asleep.
     pub fn new(pollers: Arc<Pollers>, limit: Duration) -> Self {
-        Self { pollers, limit, soon: false, client: None, cpu: None, counts: 0 }
+        Self { pollers, limit, soon: false, client: None, turn: Instant::now(), cpu: None, counts: 0 }
     }
 
     /// Waits awake. `None`: nothing came for as long as that pays, wait asleep.
@@ -74,6 +80,10 @@ impl BusyPoll {
         }
         let _place = Place::take(&self.pollers)?;
         let begun = Instant::now();
+        if begun.duration_since(self.turn) >= TURN {
+            self.turn = begun;
+            tokio::task::yield_now().await;
+        }
         loop {
             if let Some(read) = wire.read_now() {
                 return Some(read);
@@ -85,7 +95,11 @@ impl BusyPoll {
             }
             // Whoever shares the core goes first.
             thread::yield_now();
-            tokio::task::yield_now().await;
+            // The runtime knows of what comes by TLS. Where it is not needed it is not asked: each time it would wake
+            // another of its threads, to take this session over.
+            if wire.is_tls() {
+                tokio::task::yield_now().await;
+            }
         }
     }
 

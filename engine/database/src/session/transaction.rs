@@ -199,7 +199,13 @@ impl Open {
 
     /// Rows, and those whose places they took in this transaction: others see these still, and may rely on their keys.
     pub fn with_replaced(&self, table: TableId, mut rows: RoaringTreemap) -> RoaringTreemap {
-        for (_, pairs) in self.replaced.iter().rev().filter(|(of, _)| *of == table) {
+        let own = || self.replaced.iter().filter(|(of, _)| *of == table);
+        // Ids are given out in ascending order: most often all rows are older than the first that took a place.
+        let first = own().flat_map(|(_, pairs)| pairs).map(|(_, new)| new.0).next();
+        if first.is_none_or(|first| rows.max().is_none_or(|last| last < first)) {
+            return rows;
+        }
+        for (_, pairs) in own().rev() {
             let old: Vec<u64> =
                 pairs.iter().filter(|(_, new)| rows.contains(new.0)).map(|(old, _)| old.0).collect();
             rows.extend(old);
