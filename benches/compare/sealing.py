@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""What sealing costs: the store with its cipher beside the same store with none, in turns. See README.md.
+"""What sealing costs: Sepal with its cipher beside the same Sepal with none, in turns. See README.md.
 
-Builds `benches/sealing` twice, the second time with the feature `null-cipher`, which no program is built with.
+Builds `benches/sealing` and `engine/storage/benches/sealing.rs` twice, the second time with the feature `null-cipher`,
+which no program is built with.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import pathlib
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -24,39 +26,57 @@ MEASURED = {
 }
 
 
-def build(profile, features, into):
-    command = ["cargo", "bench", "--workspace", "--bench", "sealing", "--no-run", "--message-format=json", "--profile", profile]
+def build(profile, benches, features, into):
+    command = ["cargo", "bench", "--workspace", "--no-run", "--message-format=json", "--profile", profile]
+    for bench in benches:
+        command += ["--bench", bench]
     if features:
         command += ["--features", features]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    built = [one["executable"] for one in found if one.get("executable") and one["target"]["name"] == "sealing"]
-    # Cargo gives both builds names of their own; a copy outlives the next one anyway.
-    shutil.copy(built[-1], into)
-    return into
+    found = {}
+    for one in map(json.loads, done.stdout.splitlines()):
+        if one.get("executable") and one["target"]["name"] in benches:
+            found[one["target"]["name"]] = one["executable"]
+    # Cargo gives both builds names of their own; copies outlive the next one anyway.
+    into.mkdir()
+    return [shutil.copy(found[bench], into / bench) for bench in benches]
+
+
+def measured(binaries, environment):
+    report = {}
+    for binary in binaries:
+        done = subprocess.run([binary], env=environment, capture_output=True, text=True, check=True)
+        report |= json.loads(done.stdout)
+    return report
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--profile", default="release")
+    parser.add_argument("--engine-only", action="store_true", help="only the storage engine: builds much sooner")
     options = parser.parse_args()
+    benches = ["store_sealing"] + ([] if options.engine_only else ["sealing"])
     with tempfile.TemporaryDirectory(prefix="sepal-sealing-") as work:
         work = pathlib.Path(work)
-        sealed = build(options.profile, None, work / "sealed")
-        plain = build(options.profile, "sepal-benches/null-cipher", work / "plain")
+        arms = {
+            True: build(options.profile, benches, None, work / "sealed"),
+            False: build(options.profile, benches, "sepal-storage/null-cipher", work / "plain"),
+        }
         environment = {"SEPAL_BENCH_DIR": str(work), **os.environ}
-        found = {sealed: [], plain: []}
-        for _ in range(options.repeat):
-            for binary, reports in found.items():
-                done = subprocess.run([binary], env=environment, capture_output=True, text=True, check=True)
-                reports.append(json.loads(done.stdout))
-        if not found[sealed][0]["sealed"] or found[plain][0]["sealed"]:
+        found = {sealed: [] for sealed in arms}
+        for number in range(options.repeat):
+            for sealed, binaries in arms.items():
+                found[sealed].append(measured(binaries, environment))
+            print(f"run {number + 1} of {options.repeat}", file=sys.stderr, flush=True)
+        if any(report["sealed"] != sealed for sealed, reports in found.items() for report in reports):
             raise SystemExit("the two builds are not what they should be")
-        megabytes = found[sealed][0]["bytes"] / 1e6
+        megabytes = found[True][0]["bytes"] / 1e6
         print(f"{'':34}{'sealed [MB/s]':>14}{'no cipher':>12}{'ratio':>8}   bar >= {BAR}")
         for what, title in MEASURED.items():
-            rates = [megabytes / statistics.median(report[what] for report in found[binary]) for binary in (sealed, plain)]
+            if what not in found[True][0]:
+                continue
+            rates = [megabytes / statistics.median(report[what] for report in found[sealed]) for sealed in (True, False)]
             print(f"{title:34}{rates[0]:14,.0f}{rates[1]:12,.0f}{rates[0] / rates[1]:8.2f}")
 
 

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | [`seal`], [`open`]: WAL frames, manifests, control values | XAES-256-GCM (C2SP) | random 192-bit |
 //! | [`stream`]: blobs written once | AES-256-GCM per 1 MiB chunk | chunk index under a fresh subkey |
+//! | [`ModuleOpener`]: pages of Parquet, opened only | AES-256-GCM per module | the writer's, beside the module |
 //! | [`scratch()`]: temporary files of queries | AES-256-GCM per chunk | chunk number, key never stored |
 //! | [`wrap_key`], [`unwrap_key`]: key hierarchy | key-check value + XAES-256-GCM | random 192-bit |
 //! | [`Key::derive`] | HKDF-SHA-256 | – |
@@ -27,6 +28,7 @@ mod hex;
 mod key;
 mod key_ring;
 mod mac;
+mod modules;
 mod open_error;
 mod passphrase;
 #[cfg(debug_assertions)]
@@ -46,6 +48,7 @@ pub use hex::{hex, unhex};
 pub use key::Key;
 pub use key_ring::KeyRing;
 pub use mac::{constant_time_eq, hmac_sha256, sha256};
+pub use modules::{MODULE_OVERHEAD_BYTES, Module, ModuleOpener, PageOf};
 pub use open_error::OpenError;
 pub use passphrase::{BadCost, PassphraseCost, SALT_BYTES, passphrase_key};
 pub use random::random_bytes;

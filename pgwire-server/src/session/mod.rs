@@ -26,6 +26,7 @@ mod options;
 mod rows;
 mod seats;
 mod simple;
+mod socket;
 mod startup;
 mod timer;
 mod told;

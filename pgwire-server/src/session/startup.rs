@@ -20,11 +20,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{
-    errors::protocol,
-    options,
-    wire::{Socket, Wire},
-};
+use super::{errors::protocol, options, socket::Socket, wire::Wire};
 use crate::{
     frame::{self, MAX_STARTUP_BYTES, Startup},
     server::Shared,
@@ -87,7 +83,7 @@ pub async fn negotiate(shared: &Shared, mut socket: TcpStream, peer: SocketAddr)
                     let error = protocol("received unencrypted data after SSL request").with_detail(
                         "Either the client is broken or somebody sits between it and this server.",
                     );
-                    return Ok(Opened::Refused(wire(shared, Socket::Plain(socket)), error));
+                    return Ok(Opened::Refused(wire(shared, Socket::plain(socket)), error));
                 }
                 socket.write_all(b"S").await?;
                 return over_tls(shared, socket, false).await;
@@ -98,17 +94,17 @@ pub async fn negotiate(shared: &Shared, mut socket: TcpStream, peer: SocketAddr)
             }
             Packet::Ssl | Packet::GssEnc => {
                 let error = protocol("encryption was requested twice");
-                return Ok(Opened::Refused(wire(shared, Socket::Plain(socket)), error));
+                return Ok(Opened::Refused(wire(shared, Socket::plain(socket)), error));
             }
             Packet::Cancel { process, secret } => {
                 cancel(shared, process, secret);
                 return Ok(Opened::Done);
             }
             Packet::Refused(error) => {
-                return Ok(Opened::Refused(wire(shared, Socket::Plain(socket)), error));
+                return Ok(Opened::Refused(wire(shared, Socket::plain(socket)), error));
             }
             Packet::Client(request) => {
-                let wire = wire(shared, Socket::Plain(socket));
+                let wire = wire(shared, Socket::plain(socket));
                 if shared.options.insecure_plaintext && peer.ip().to_canonical().is_loopback() {
                     return Ok(Opened::Client(wire, request));
                 }

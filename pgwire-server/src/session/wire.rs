@@ -6,9 +6,7 @@
 
 use std::{
     io::{self, Read},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -16,15 +14,13 @@ use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use prometheus::IntCounter;
 use sepal_database::Error;
-use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::TcpStream,
+    io::{AsyncReadExt, AsyncWriteExt},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
-use tokio_rustls::server::TlsStream;
 
+use super::socket::Socket;
 use crate::frame::{FrameLimits, Progress, Rejection, Severity, error_response, scan, write::whole_messages};
 
 /// The output is sent when it has grown to this.
@@ -37,25 +33,6 @@ const FREE_BYTES: usize = 1024 * 1024;
 const READ_AHEAD_BYTES: usize = 64 * 1024;
 /// Least room offered to one read.
 const READ_BYTES: usize = 8 * 1024;
-
-/// The client's socket.
-pub enum Socket {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Socket {
-    pub fn is_tls(&self) -> bool {
-        matches!(self, Self::Tls(_))
-    }
-
-    fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(socket) => socket.get_ref().0,
-        }
-    }
-}
 
 /// One whole message. Its share of the budget returns when it drops.
 pub struct Frame {
@@ -83,7 +60,7 @@ pub struct Wire {
 impl Wire {
     /// Starts with the limits of an unauthenticated client.
     pub fn new(socket: Socket, received_bytes: IntCounter, sent_bytes: IntCounter) -> Self {
-        let is_local = socket.tcp().peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
+        let is_local = socket.is_local();
         Self {
             socket,
             is_local,
@@ -107,7 +84,7 @@ impl Wire {
         if !self.is_local {
             return None;
         }
-        SockRef::from(self.socket.tcp()).cpu_affinity().ok()
+        self.socket.reference()?.cpu_affinity().ok()
     }
 
     /// Lets an authenticated client send more. `budget` counts KiB.
@@ -166,15 +143,20 @@ impl Wire {
         self.input.is_empty()
     }
 
-    /// Reads what is there; `None` when nothing is. A plain socket is asked itself: the runtime may not know of it yet.
+    /// Reads what is there; `None` when nothing is. A plain socket is taken out of the runtime's hands for it, until
+    /// somebody has to wait.
     pub fn read_now(&mut self) -> Option<io::Result<usize>> {
-        let Socket::Plain(socket) = &self.socket else {
-            self.input.reserve(READ_BYTES);
-            return self.read().now_or_never();
+        let socket = match self.socket.taken_out() {
+            Ok(Some(socket)) => socket,
+            Ok(None) => {
+                self.input.reserve(READ_BYTES);
+                return self.read().now_or_never();
+            }
+            Err(error) => return Some(Err(error)),
         };
         let before = self.input.len();
         self.input.resize(before + READ_BYTES, 0);
-        let read = (&*SockRef::from(socket)).read(&mut self.input[before..]);
+        let read = (&mut &*socket).read(&mut self.input[before..]);
         self.input.truncate(before + read.as_ref().map_or(0, |read| *read));
         match &read {
             Ok(read) => self.received_bytes.inc_by(*read as u64),
@@ -246,36 +228,4 @@ async fn grant(budget: Option<Arc<Semaphore>>, bytes: usize) -> Option<OwnedSema
     let kib = u32::try_from(bytes / 1024).unwrap_or(u32::MAX);
     // The budget is never closed, so this only fails if there is none, and then nothing is counted.
     budget?.acquire_many_owned(kib).await.ok()
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Tls(socket) => Pin::new(socket).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
-            Self::Tls(socket) => Pin::new(socket).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
-            Self::Tls(socket) => Pin::new(socket).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Tls(socket) => Pin::new(socket).poll_shutdown(cx),
-        }
-    }
 }

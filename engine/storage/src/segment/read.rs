@@ -1,7 +1,7 @@
 //! A segment's file to columns.
 //!
-//! Called by `chunk::sealed`, which caches what comes out. Reads whole columns; `rows` reads some rows of one. Never
-//! writes. parquet-rs is not trusted with the file:
+//! Called by `chunk::sealed`, which caches what comes out. Reads whole columns; `rows` reads some rows of one, `pages` both
+//! where values stand as they are. Never writes. parquet-rs is not trusted with the file:
 //!
 //! - It takes a plaintext footer ("PAR1") for a file without encryption, whatever key it is given, and would serve
 //!   anybody's rows as ours. So the footer is read here, refused unless it is sealed, and every column that it
@@ -20,7 +20,7 @@ use std::{
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, NullBufferBuilder},
-    buffer::MutableBuffer,
+    buffer::{Buffer, MutableBuffer, NullBuffer},
     datatypes::{DataType, Schema},
     record_batch::RecordBatch,
 };
@@ -40,24 +40,18 @@ use parquet::{
         reader::{ChunkReader, Length},
     },
 };
-use sepal_crypto::OpenError;
+use sepal_crypto::{ModuleOpener, OpenError, SEALS};
 use sepal_types::{ColumnId, advise_large};
 
-use super::{Identity, ROW_ID, layout};
-use crate::{
-    StoreError,
-    arrow_types::stored_name,
-    blob::wrong_length,
-    disk::{Disk, io_error},
-    paths::show,
-};
+use super::{Identity, ROW_ID, layout, opened::Opened, pages::unique_of_file};
+use crate::{StoreError, arrow_types::stored_name, blob::wrong_length, disk::Disk, paths::show};
 
 /// What a file with a sealed footer begins and ends with.
-const SEALED_MAGIC: [u8; 4] = if NULL_CIPHER { *b"PAR1" } else { *b"PARE" };
-/// Only `benches/sealing` is built so.
-const NULL_CIPHER: bool = cfg!(feature = "null-cipher");
+const SEALED_MAGIC: [u8; 4] = if SEALS { *b"PARE" } else { *b"PAR1" };
 /// Decoded at a time where values are copied on: they stay in the processor's cache.
 const DECODED_BYTES: usize = 512 << 10;
+/// Of the processor's cache: vectors begin where one does.
+const LINE_BYTES: usize = 64;
 /// The footer's length and the magic.
 const TAIL_BYTES: usize = 8;
 
@@ -67,6 +61,8 @@ pub(crate) struct Footer {
     pub(super) metadata: ArrowReaderMetadata,
     /// The same with the places of all pages, once somebody wanted some rows only.
     pub(super) paged: OnceLock<ArrowReaderMetadata>,
+    /// Opens pages without parquet-rs, where the file says what that takes in the way that ours do.
+    pub(super) opener: Option<ModuleOpener>,
     rows: u32,
 }
 
@@ -84,9 +80,9 @@ impl Footer {
             let decryption = FileDecryptionProperties::builder(identity.key.expose().to_vec())
                 .with_aad_prefix(identity.aad_prefix())
                 .build()?;
-            let options = match NULL_CIPHER {
-                true => ArrowReaderOptions::new(),
-                false => ArrowReaderOptions::new().with_file_decryption_properties(decryption),
+            let options = match SEALS {
+                true => ArrowReaderOptions::new().with_file_decryption_properties(decryption),
+                false => ArrowReaderOptions::new(),
             };
             ArrowReaderMetadata::load(&footer, options)
         })?;
@@ -94,14 +90,19 @@ impl Footer {
         let sealed = columns.all(|column| {
             matches!(column.crypto_metadata(), Some(ColumnCryptoMetaData::ENCRYPTION_WITH_FOOTER_KEY))
         });
-        if !sealed && !NULL_CIPHER {
+        if !sealed && SEALS {
             return Err(StoreError::corrupt(&show(path), "a column is not sealed under the file's key"));
         }
         let found = metadata.metadata().file_metadata().num_rows();
         if found != i64::from(rows) {
             return Err(StoreError::corrupt(&show(path), format!("{found} rows, the manifest says {rows}")));
         }
-        Ok(Self { metadata, paged: OnceLock::new(), rows })
+        let unique = match SEALS {
+            true => footer.parts.first().and_then(|(_, bytes)| unique_of_file(bytes)),
+            false => Some(&[][..]),
+        };
+        let opener = unique.map(|unique| ModuleOpener::new(&identity.key, &identity.aad_prefix(), unique));
+        Ok(Self { metadata, paged: OnceLock::new(), opener, rows })
     }
 
     /// The row ids, as `UInt64`.
@@ -177,11 +178,31 @@ impl Footer {
         Ok(Some(array))
     }
 
-    /// A column of values of one width, vectors for one: into one buffer, some at a time, so that no second copy of
-    /// gigabytes is in memory meanwhile, sealed or not. What is decoded is still in the processor's cache when it is
-    /// copied, and the buffer that row groups are read into is used again: faults of fresh pages cost more than all
-    /// else here.
+    /// A column of values of one width, vectors for one: into one buffer, so that no second copy of gigabytes is in
+    /// memory meanwhile.
     fn read_fixed(&self, disk: &Disk, path: &Path, root: usize, width: i32) -> Result<ArrayRef, StoreError> {
+        let Some(column) = self.fixed(disk, path, root, width)? else {
+            return self.decode_fixed(disk, path, root, width);
+        };
+        let bytes = usize::try_from(width).ok().and_then(|width| width.checked_mul(self.rows as usize));
+        let bytes = bytes.ok_or_else(|| StoreError::corrupt(&show(path), "values of no length"))?;
+        // Pages of zeros are the kernel's gift, at the first touch; of memory that must be aligned they would be written.
+        let mut values = vec![0; bytes + LINE_BYTES];
+        advise_large(values.as_ptr(), values.len());
+        let aligned = values.as_ptr().align_offset(LINE_BYTES).min(LINE_BYTES);
+        column.read(&Opened::new(disk, path)?, &mut values[aligned..aligned + bytes])?;
+        fixed_array(path, width, Buffer::from_vec(values).slice_with_length(aligned, bytes), None)
+    }
+
+    /// By way of parquet-rs, some rows at a time: what is decoded is still in the processor's cache when it is copied,
+    /// and the buffer that row groups are read into is used again: faults of fresh pages cost more than all else here.
+    fn decode_fixed(
+        &self,
+        disk: &Disk,
+        path: &Path,
+        root: usize,
+        width: i32,
+    ) -> Result<ArrayRef, StoreError> {
         let rows = self.rows as usize;
         let row_bytes = usize::try_from(width).unwrap_or(0).max(1);
         let mut values = MutableBuffer::with_capacity(rows * row_bytes);
@@ -207,10 +228,7 @@ impl Footer {
             })?;
             space = regions.into_space();
         }
-        guarded(path, || {
-            let array = FixedSizeBinaryArray::try_new(width, values.into(), nulls.finish())?;
-            Ok(Arc::new(array) as ArrayRef)
-        })
+        fixed_array(path, width, values.into(), nulls.finish())
     }
 
     /// Decodes a column of some row groups, so many rows at a time.
@@ -237,8 +255,7 @@ impl Footer {
         groups: Range<usize>,
         mut space: Vec<u8>,
     ) -> Result<Regions, StoreError> {
-        let file = disk.open(path)?;
-        let length = file.length().map_err(|error| io_error("read", path, &error))?;
+        let file = Opened::new(disk, path)?;
         let schema = self.metadata.parquet_schema();
         let mut parts = Vec::new();
         for group in &self.metadata.metadata().row_groups()[groups] {
@@ -247,55 +264,52 @@ impl Footer {
                     continue;
                 }
                 let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
-                let range = u64::try_from(start).ok().zip(u64::try_from(column.compressed_size()).ok());
-                let inside =
-                    range.filter(|(start, size)| start.checked_add(*size).is_some_and(|end| end <= length));
-                let Some((start, size)) = inside else {
-                    return Err(StoreError::corrupt(&show(path), "a column lies outside the file"));
-                };
+                let span = start.checked_add(column.compressed_size()).and_then(|end| file.span(start, end));
+                let span = span.ok_or_else(|| file.damaged("a column lies outside the file"))?;
                 let mut bytes = std::mem::take(&mut space);
-                let size = usize::try_from(size).unwrap_or(usize::MAX);
-                if bytes.capacity() < size {
-                    bytes = Vec::with_capacity(size);
-                    advise_large(bytes.as_ptr(), size);
-                }
-                bytes.resize(size, 0);
-                file.read_exact_at(&mut bytes, start).map_err(|error| io_error("read", path, &error))?;
-                parts.push((start, Bytes::from(bytes)));
+                file.read_into(&span, &mut bytes)?;
+                parts.push((span.start, Bytes::from(bytes)));
             }
         }
-        Ok(Regions { length, parts })
+        Ok(Regions { length: file.length, parts })
     }
+}
+
+pub(super) fn fixed_array(
+    path: &Path,
+    width: i32,
+    values: Buffer,
+    nulls: Option<NullBuffer>,
+) -> Result<ArrayRef, StoreError> {
+    let array = FixedSizeBinaryArray::try_new(width, values, nulls);
+    let array = array.map_err(|error| StoreError::corrupt(&show(path), error.to_string()))?;
+    Ok(Arc::new(array))
 }
 
 /// The end of the file from its footer on, as it was checked: nothing reads it a second time.
 ///
 /// Errors: damage when the file is not `bytes` long or its footer is not sealed.
 fn sealed_footer(disk: &Disk, path: &Path, bytes: u64) -> Result<Regions, StoreError> {
-    let file = disk.open(path)?;
-    let length = file.length().map_err(|error| io_error("read", path, &error))?;
+    let file = Opened::new(disk, path)?;
+    let length = file.length;
     if length != bytes {
         return Err(wrong_length(path, bytes, length));
     }
-    let read = |buffer: &mut [u8], offset: u64| {
-        file.read_exact_at(buffer, offset).map_err(|error| io_error("read", path, &error))
-    };
-    let damaged = |why: &str| StoreError::corrupt(&show(path), why);
     let Some(tail_at) = length.checked_sub(TAIL_BYTES as u64) else {
-        return Err(damaged("it is too short for a segment"));
+        return Err(file.damaged("it is too short for a segment"));
     };
     let (mut head, mut tail) = ([0; SEALED_MAGIC.len()], [0; TAIL_BYTES]);
-    read(&mut head, 0)?;
-    read(&mut tail, tail_at)?;
+    file.read_exact_at(&mut head, 0)?;
+    file.read_exact_at(&mut tail, tail_at)?;
     let footer_bytes = u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]);
     let start = tail_at.checked_sub(u64::from(footer_bytes));
     let start = start.filter(|start| *start >= head.len() as u64);
-    let start = start.ok_or_else(|| damaged("its footer lies outside the file"))?;
+    let start = start.ok_or_else(|| file.damaged("its footer lies outside the file"))?;
     let mut footer = vec![0; footer_bytes as usize + TAIL_BYTES];
-    read(&mut footer, start)?;
+    file.read_exact_at(&mut footer, start)?;
     // Of the bytes that are handed on, not of those read first: the file may be changed in between.
     if head != SEALED_MAGIC || !footer.ends_with(&SEALED_MAGIC) || !footer.ends_with(&tail) {
-        return Err(damaged("its footer is not sealed"));
+        return Err(file.damaged("its footer is not sealed"));
     }
     Ok(Regions { length, parts: vec![(start, Bytes::from(footer))] })
 }

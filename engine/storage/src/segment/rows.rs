@@ -8,9 +8,9 @@ use std::{ops::Range, path::Path, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, new_empty_array},
+    buffer::Buffer,
     datatypes::DataType,
 };
-use bytes::Bytes;
 use parquet::{
     arrow::{
         ProjectionMask,
@@ -25,14 +25,10 @@ use sepal_types::ColumnId;
 
 use super::{
     Footer, layout,
-    read::{Regions, guarded},
+    opened::Opened,
+    read::{fixed_array, guarded},
 };
-use crate::{
-    StoreError,
-    arrow_types::stored_name,
-    disk::{Disk, File, io_error},
-    paths::show,
-};
+use crate::{StoreError, arrow_types::stored_name, disk::Disk, paths::show};
 
 /// A row group, and a column of it.
 #[derive(Clone, Copy)]
@@ -58,8 +54,35 @@ impl Footer {
         if positions.is_empty() {
             return Ok(Some(new_empty_array(wanted)));
         }
-        let paged = self.paged(disk, path)?;
         let file = Opened::new(disk, path)?;
+        let fixed = match self.metadata.schema().field(root).data_type() {
+            DataType::FixedSizeBinary(width) => self.fixed(disk, path, root, *width)?.zip(Some(*width)),
+            _ => None,
+        };
+        let stored = match fixed {
+            Some((fixed, width)) => {
+                fixed_array(path, width, Buffer::from_vec(fixed.rows(&file, positions)?), None)?
+            }
+            None => self.decoded_rows(disk, &file, root, positions)?,
+        };
+        if stored.len() != positions.len() {
+            let why = format!("{} rows of column {column} where {} were read", stored.len(), positions.len());
+            return Err(file.damaged(why));
+        }
+        let restored = layout::from_stored(&stored, wanted)
+            .map_err(|why| file.damaged(format!("column {column}: {why}")))?;
+        Ok(Some(restored))
+    }
+
+    /// Some rows as they are stored, by way of parquet-rs.
+    fn decoded_rows(
+        &self,
+        disk: &Disk,
+        file: &Opened<'_>,
+        root: usize,
+        positions: &[u32],
+    ) -> Result<ArrayRef, StoreError> {
+        let paged = self.paged(disk, file.path)?;
         let mut parts: Vec<ArrayRef> = Vec::new();
         let (mut first, mut rest) = (0, positions);
         for (group, meta) in paged.metadata().row_groups().iter().enumerate() {
@@ -67,23 +90,16 @@ impl Footer {
             let (here, later) = rest.split_at(rest.partition_point(|position| u64::from(*position) < end));
             if !here.is_empty() {
                 let rows: Vec<usize> = here.iter().map(|row| (u64::from(*row) - first) as usize).collect();
-                parts.extend(rows_of_group(paged, &file, Place { group, root }, &rows)?);
+                parts.extend(rows_of_group(paged, file, Place { group, root }, &rows)?);
             }
             (first, rest) = (end, later);
         }
         let arrays: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
-        let stored = guarded(path, || Ok(arrow::compute::concat(&arrays)?))?;
-        if stored.len() != positions.len() {
-            let why = format!("{} rows of column {column} where {} were read", stored.len(), positions.len());
-            return Err(StoreError::corrupt(&show(path), why));
-        }
-        let restored = layout::from_stored(&stored, wanted)
-            .map_err(|why| StoreError::corrupt(&show(path), format!("column {column}: {why}")))?;
-        Ok(Some(restored))
+        guarded(file.path, || Ok(arrow::compute::concat(&arrays)?))
     }
 
     /// What the footer says, with the places of all pages.
-    fn paged(&self, disk: &Disk, path: &Path) -> Result<&ArrowReaderMetadata, StoreError> {
+    pub(super) fn paged(&self, disk: &Disk, path: &Path) -> Result<&ArrowReaderMetadata, StoreError> {
         if let Some(paged) = self.paged.get() {
             return Ok(paged);
         }
@@ -172,39 +188,6 @@ fn pages(
         }
     }
     Some(spans)
-}
-
-/// A segment's file.
-struct Opened<'a> {
-    file: File,
-    path: &'a Path,
-    length: u64,
-}
-
-impl<'a> Opened<'a> {
-    fn new(disk: &Disk, path: &'a Path) -> Result<Self, StoreError> {
-        let file = disk.open(path)?;
-        let length = file.length().map_err(|error| io_error("read", path, &error))?;
-        Ok(Self { file, path, length })
-    }
-
-    /// A range of the file, if it is one.
-    fn span(&self, start: i64, end: i64) -> Option<Range<u64>> {
-        let (start, end) = (u64::try_from(start).ok()?, u64::try_from(end).ok()?);
-        (start <= end && end <= self.length).then_some(start..end)
-    }
-
-    fn read(&self, spans: &[Range<u64>]) -> Result<Regions, StoreError> {
-        let mut parts = Vec::with_capacity(spans.len());
-        for span in spans {
-            let mut bytes = vec![0; usize::try_from(span.end - span.start).unwrap_or(usize::MAX)];
-            self.file
-                .read_exact_at(&mut bytes, span.start)
-                .map_err(|error| io_error("read", self.path, &error))?;
-            parts.push((span.start, Bytes::from(bytes)));
-        }
-        Ok(Regions { length: self.length, parts })
-    }
 }
 
 #[cfg(test)]
