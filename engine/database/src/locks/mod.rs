@@ -89,8 +89,12 @@ struct Owner {
 }
 
 impl Drop for Owner {
+    /// A plan that was stopped may have asked for a number when its session and transaction had given theirs back.
     fn drop(&mut self) {
-        self.table.0.lock().held.dismiss(self.id);
+        let mut state = self.table.0.lock();
+        for freed in state.held.dismiss(self.id) {
+            state.wake(&freed);
+        }
     }
 }
 

@@ -332,3 +332,43 @@ async fn whoever_relies_on_a_rows_key_relies_on_its_successors() {
     other.gets(rows(T, RowMode::Update, &[12]));
     other.is_refused(rows(T, RowMode::Update, &[21]));
 }
+
+/// Until its writer has given back everything, nobody may take away the key of a row that others see already.
+#[tokio::test]
+async fn what_takes_a_rows_place_is_its_writers() {
+    let locks = Arc::<LockTable>::default();
+    let [writer, other] = parties(&locks);
+    writer.gets(written(&[1, 2]));
+    writer.locks.follow(T, &[(RowId(1), RowId(11)), (RowId(2), RowId(12))]);
+    other.is_refused(rows(T, RowMode::Update, &[11]));
+    other.is_refused(rows(T, RowMode::Update, &[12]));
+    other.gets(rows(T, RowMode::KeyShare, &[11, 12]));
+    let mut wait = other.waits(rows(T, RowMode::Update, &[12]));
+    assert!(!done(&mut wait));
+    writer.locks.release();
+    assert!(done(&mut wait));
+}
+
+/// A plan that is stopped may be in the middle of a call on another thread.
+#[tokio::test]
+async fn a_number_that_is_locked_for_a_session_that_is_gone_is_free() {
+    let locks = Arc::<LockTable>::default();
+    let (holder, asker) = (locks.enlist(1), locks.enlist(2));
+    let (transaction, plan) = (holder.begin(), holder.advisory());
+    drop((transaction, holder));
+    let key = |object| AdvisoryKey { environment: Arc::from("default"), class: 0, object, kind: 1 };
+    for (object, span) in [(1, Span::Session), (2, Span::Transaction)] {
+        assert!(matches!(plan.ask(key(object), false, span, true).unwrap(), Asked::Granted));
+        let asked = asker.advisory().ask(key(object), false, Span::Session, false).unwrap();
+        assert!(matches!(asked, Asked::Refused(_)));
+    }
+    let Asked::Waits(waiting) = asker.advisory().ask(key(1), false, Span::Session, true).unwrap() else {
+        panic!("it is not held");
+    };
+    let mut wait = waiting.granted(PATROL).boxed();
+    assert!(!done(&mut wait));
+    drop(plan);
+    assert!(done(&mut wait));
+    drop(asker);
+    assert!(locks.0.lock().held.is_empty());
+}
