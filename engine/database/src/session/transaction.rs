@@ -262,6 +262,8 @@ impl Open {
     }
 
     fn add(&mut self, ops: Vec<Op>) {
+        // What it has written it sees, from now on over this very base: see `rollback_to`.
+        self.queried |= !ops.is_empty();
         if changes_definitions(&ops) {
             self.edition = EDITIONS.fetch_add(1, Ordering::Relaxed);
         }
