@@ -323,6 +323,14 @@ impl Holdings {
         owned.journal.len()
     }
 
+    /// From now on they are not, and what was is forgotten.
+    pub fn forget_savepoints(&mut self, owner: OwnerId) {
+        if let Some(owned) = self.owners.get_mut(&owner) {
+            owned.journaling = false;
+            owned.journal = Vec::new();
+        }
+    }
+
     /// Takes back what was granted since a savepoint.
     pub fn undo(&mut self, owner: OwnerId, mark: usize) -> Freed {
         let mut freed = Freed::default();
@@ -335,7 +343,8 @@ impl Holdings {
         freed
     }
 
-    fn take_back(&mut self, owner: OwnerId, want: &Want) {
+    /// Takes `want` back from `owner`, where he has it.
+    pub fn take_back(&mut self, owner: OwnerId, want: &Want) {
         match want {
             Want::Table { table, mode } => {
                 if let Some(modes) = self.tables.get_mut(table).and_then(|held| held.get_mut(&owner))

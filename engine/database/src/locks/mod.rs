@@ -268,6 +268,18 @@ impl TransactionLocks {
         state.wake(&freed);
     }
 
+    /// No savepoint is left. Else the notes would grow with each lock until the transaction ends.
+    pub fn forget_savepoints(&self) {
+        self.0.table.0.lock().held.forget_savepoints(self.0.id);
+    }
+
+    /// Gives back keys that nothing has which the transaction has written.
+    pub fn give_back(&self, keys: &Want) {
+        let mut state = self.0.table.0.lock();
+        state.held.take_back(self.0.id, keys);
+        state.wake(&Freed::of(keys));
+    }
+
     /// Gives everything back before the transaction ends: it has failed.
     pub fn release(&self) {
         if !self.0.used.swap(false, Ordering::AcqRel) {

@@ -372,3 +372,25 @@ async fn a_number_that_is_locked_for_a_session_that_is_gone_is_free() {
     drop(asker);
     assert!(locks.0.lock().held.is_empty());
 }
+
+#[tokio::test]
+async fn keys_are_given_back_and_savepoints_are_forgotten() {
+    let locks = Arc::<LockTable>::default();
+    let [one, other] = parties(&locks);
+    let keys = |hashes: &[u64]| Want::keys((T, U), hashes.to_vec());
+    one.gets(keys(&[1, 2, 3]));
+    let mut wait = other.waits(keys(&[2]));
+    assert!(!done(&mut wait));
+    one.locks.give_back(&keys(&[2, 9]));
+    assert!(done(&mut wait));
+    other.is_refused(keys(&[1]));
+    other.is_refused(keys(&[3]));
+    one.is_refused(keys(&[2]));
+    let mark = one.locks.savepoint();
+    one.gets(keys(&[4]));
+    one.locks.forget_savepoints();
+    one.locks.roll_back_to(mark);
+    other.is_refused(keys(&[4]));
+    one.locks.release();
+    other.gets(keys(&[1, 3, 4]));
+}

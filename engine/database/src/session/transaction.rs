@@ -363,6 +363,9 @@ impl Open {
     pub fn release(&mut self, name: &str) -> Result<()> {
         let position = self.find(name)?;
         self.savepoints.truncate(position);
+        if self.savepoints.is_empty() {
+            self.locks.forget_savepoints();
+        }
         Ok(())
     }
 
