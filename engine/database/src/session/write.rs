@@ -220,6 +220,7 @@ impl Session {
                 continue;
             }
             if self.gives_way(&head, &ops, keys)? {
+                self.give_back_keys(&ops, keys)?;
                 return if repeatable { Err(serialization_failure("update")) } else { Ok(Applied::InTheWay) };
             }
             return Err(match refusal {
