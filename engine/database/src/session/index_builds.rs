@@ -81,8 +81,8 @@ impl Session {
         settled
     }
 
-    /// Waits for whoever is defining the table: what he has made of its definition he could not commit any more. Where he
-    /// cannot be waited for, because the statement was cancelled, the index has to be settled nonetheless.
+    /// Waits for whoever is defining the table: what he has made of its definition he could not commit any more. Where
+    /// he cannot be waited for, because the statement was cancelled, the index has to be settled nonetheless.
     async fn await_definition(&mut self, table: TableId) -> TransactionLocks {
         let locks = self.locks.begin();
         let want = Want::Table { table, mode: TableMode::ShareUpdateExclusive };

@@ -7,8 +7,8 @@
 //! 3. New keys of unique constraints are locked. So a second insertion of a key waits for the first one's end, and is
 //!    then refused, or goes through.
 //! 4. The transaction's view of the newest head is asked whether it takes the operations, which tells of duplicates at
-//!    once. A key whose row somebody is removing is waited for, and is not locked meanwhile. Rows that only come are put
-//!    into the view when somebody looks at it: after a statement by itself nobody does.
+//!    once. A key whose row somebody is removing is waited for, and is not locked meanwhile. Rows that only come are
+//!    put into the view when somebody looks at it: after a statement by itself nobody does.
 //!
 //! 5. What foreign keys say of it is done, or refuses it (`references`).
 //!
@@ -314,8 +314,8 @@ impl Session {
         Err(serialization_failure("delete"))
     }
 
-    /// Waits for whoever is removing one of these rows, without the keys that `ops` are to bring: he may take one of them
-    /// back, and must not wait for somebody who waits for him. Whether somebody was, or they are gone by now.
+    /// Waits for whoever is removing one of these rows, without the keys that `ops` are to bring: he may take one of
+    /// them back, and must not wait for somebody who waits for him. Whether somebody was, or they are gone by now.
     async fn await_each_writer(&mut self, rows: Vec<TableRows>, ops: &[Op], keys: &Keys<'_>) -> Result<bool> {
         for (table, rows) in rows {
             let want = Want::Unwritten { table, rows: rows.iter().map(|row| row.0).collect() };
