@@ -73,7 +73,11 @@ impl Session {
     }
 
     async fn settle(&mut self, build: Build, usable: bool) -> Result<()> {
-        let _held = self.await_definition(build.table).await;
+        let _held = match build.stays {
+            // Its definition is as it was.
+            true => None,
+            false => Some(self.await_definition(build.table).await),
+        };
         let tenant = Arc::clone(&self.tenant);
         let mark = move || settle_index(&tenant.store, build, usable);
         let settled = blocking("marking an index", mark).await;
