@@ -52,6 +52,7 @@ struct Savepoint {
     ops: usize,
     replaced: usize,
     builds: usize,
+    holds: usize,
     locks: usize,
     sequences: HashMap<(TableId, ColumnId), i64>,
     marks: Marks,
@@ -352,6 +353,7 @@ impl Open {
             ops: self.ops.len(),
             replaced: self.replaced.len(),
             builds: self.builds.len(),
+            holds: self.after.holds(),
             locks: self.locks.savepoint(),
             sequences: self.sequences.counted(),
             marks,
@@ -386,6 +388,7 @@ impl Open {
             self.replaced.truncate(savepoint.replaced);
             self.locks.roll_back_to(savepoint.locks);
             self.builds.truncate(savepoint.builds);
+            self.after.let_go_since(savepoint.holds);
             self.deferred.clone_from(&savepoint.deferred);
             self.constraint_modes.clone_from(&savepoint.constraint_modes);
             if self.repeatable && self.queried && !savepoint.queried {
