@@ -11,6 +11,7 @@ use sepal_control::{Principal, Scopes, TenantName};
 use sepal_crypto::Key;
 use sepal_types::{Result, TenantId};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
 use crate::{Database, DatabaseOptions, Outcome, Session, directory_lock::DirectoryLock, tenant::OpenTenant};
 
@@ -137,6 +138,54 @@ pub async fn refused(session: &mut Session, sql: &str) -> &'static str {
     let Err(error) = try_run(session, sql).await else { panic!("{sql} went through") };
     session.fail_transaction();
     error.state().code()
+}
+
+/// A statement that is expected to wait.
+pub struct Waiting {
+    pid: i32,
+    task: JoinHandle<(Session, Result<Vec<i64>>)>,
+}
+
+impl Waiting {
+    /// Returns once the session stands in line.
+    pub async fn begin(fixture: &Fixture, mut session: Session, sql: &str) -> Self {
+        let (pid, sql) = (session.backend_pid(), sql.to_owned());
+        let task = tokio::spawn(async move {
+            let outcome = try_run(&mut session, &sql).await;
+            (session, outcome)
+        });
+        let waiting = Self { pid, task };
+        waiting.until(fixture, |blocking| !blocking.is_empty()).await;
+        waiting
+    }
+
+    /// Returns once it waits for this session, and for no other.
+    pub async fn is_behind(&self, fixture: &Fixture, pid: i32) {
+        self.until(fixture, |blocking| blocking == [pid]).await;
+    }
+
+    async fn until(&self, fixture: &Fixture, is_so: impl Fn(&[i32]) -> bool) {
+        let locks = fixture.tenant().await.locks.clone();
+        while !is_so(&locks.blocking(self.pid)) {
+            assert!(!self.task.is_finished(), "it did not wait");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub async fn end(self) -> (Session, Result<Vec<i64>>) {
+        self.task.await.unwrap()
+    }
+
+    pub async fn ok(self) -> (Session, Vec<i64>) {
+        let (session, outcome) = self.end().await;
+        (session, outcome.unwrap())
+    }
+
+    pub async fn refused(self) -> (Session, &'static str) {
+        let (mut session, outcome) = self.end().await;
+        session.fail_transaction();
+        (session, outcome.unwrap_err().state().code())
+    }
 }
 
 fn copy(from: &Path, to: &Path) {

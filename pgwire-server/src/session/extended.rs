@@ -40,6 +40,7 @@ impl Connection {
                 }
             },
         };
+        self.watch.finish();
         let statement = NamedStatement { prepared, bytes: parse.sql.len() };
         self.held.add_statement(parse.name, Arc::new(statement));
         write::parse_complete(&mut self.wire.out);
@@ -175,6 +176,7 @@ impl Connection {
         if sent.finished {
             return self.complete(&rows.tag(sent.rows)).await;
         }
+        self.watch.finish();
         self.send_notices();
         write::portal_suspended(&mut self.wire.out);
         Ok(())
@@ -270,6 +272,7 @@ impl Connection {
             self.complete(&rows.tag(sent.rows)).await?;
             portal.state = PortalState::Finished(rows);
         } else {
+            self.watch.finish();
             self.send_notices();
             write::portal_suspended(&mut self.wire.out);
             portal.state = PortalState::Sending(rows);

@@ -305,6 +305,8 @@ impl Connection {
     /// Tells the client about an error and fails the transaction it happened in.
     fn report(&mut self, error: &Error) {
         self.session.fail_transaction();
+        // Its time is over in any case, and its client may be slow to go on.
+        self.watch.finish();
         self.failed = true;
         self.send_notices();
         self.shared.metrics.errors.with_label_values(&[error.state().code()]).inc();

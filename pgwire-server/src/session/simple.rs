@@ -79,6 +79,8 @@ impl Connection {
                 .with_hint("A simple query has no parameters; use the extended protocol to bind them.")
                 .into());
         }
+        // It was cancelled, or its time was over, while it was planned: running, it would not know.
+        self.watch.check_statement()?;
         let outcome = self.watch.run(&mut self.wire, self.session.execute(prepared, Vec::new())).await?;
         let tag = match outcome {
             Outcome::Rows(stream) => {

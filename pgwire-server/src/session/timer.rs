@@ -12,6 +12,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+/// How often a statement that goes on is told. One that is planned notices nothing, and begins to run with a token of
+/// its own: told once, in between, it would never hear of it.
+const AGAIN: Duration = Duration::from_millis(20);
+
 /// One statement's time.
 pub struct Timer {
     pub deadline: Instant,
@@ -25,11 +29,14 @@ impl Timer {
         let armed = Arc::new(Mutex::new(true));
         let held = armed.clone();
         let task = tokio::spawn(async move {
-            sleep_until(deadline).await;
-            // Under the lock: either the statement is still this one, or it is not touched.
-            let armed = held.lock();
-            if *armed {
-                cancel.cancel();
+            let mut next = deadline;
+            loop {
+                sleep_until(next).await;
+                // Under the lock: either the statement is still this one, or it is not touched.
+                if !cancelled(&held, &cancel) {
+                    return;
+                }
+                next = Instant::now() + AGAIN;
             }
         });
         Self { deadline, armed, task: task.abort_handle() }
@@ -38,6 +45,15 @@ impl Timer {
     pub fn has_expired(&self) -> bool {
         self.deadline <= Instant::now()
     }
+}
+
+/// Whether it is the statement's time still.
+fn cancelled(armed: &Mutex<bool>, cancel: &CancelToken) -> bool {
+    let armed = armed.lock();
+    if *armed {
+        cancel.cancel();
+    }
+    *armed
 }
 
 impl Drop for Timer {

@@ -198,8 +198,11 @@ impl Holdings {
         self.owners.insert(owner, owned);
     }
 
-    pub fn dismiss(&mut self, owner: OwnerId) {
+    /// Nobody speaks for the owner any more: whatever it has still is given back.
+    pub fn dismiss(&mut self, owner: OwnerId) -> [Freed; 2] {
+        let freed = [self.release_transaction(owner), self.release_session(owner)];
         self.owners.remove(&owner);
+        freed
     }
 
     pub fn pid(&self, owner: OwnerId) -> i32 {
@@ -320,6 +323,14 @@ impl Holdings {
         owned.journal.len()
     }
 
+    /// From now on they are not, and what was is forgotten.
+    pub fn forget_savepoints(&mut self, owner: OwnerId) {
+        if let Some(owned) = self.owners.get_mut(&owner) {
+            owned.journaling = false;
+            owned.journal = Vec::new();
+        }
+    }
+
     /// Takes back what was granted since a savepoint.
     pub fn undo(&mut self, owner: OwnerId, mark: usize) -> Freed {
         let mut freed = Freed::default();
@@ -332,7 +343,8 @@ impl Holdings {
         freed
     }
 
-    fn take_back(&mut self, owner: OwnerId, want: &Want) {
+    /// Takes `want` back from `owner`, where he has it.
+    pub fn take_back(&mut self, owner: OwnerId, want: &Want) {
         match want {
             Want::Table { table, mode } => {
                 if let Some(modes) = self.tables.get_mut(table).and_then(|held| held.get_mut(&owner))
@@ -446,8 +458,20 @@ impl Holdings {
 
     /// `owner` replaces rows: whoever relies on the key of one, which is all that others may do beside him, relies on
     /// that of its successor, too.
+    ///
+    /// The successors are his until he gives back everything: they are seen from the commit on, a moment before those
+    /// who began to rely on a key after the statement are known to rely on its successor, too. Whoever would take that
+    /// key away waits out the moment.
     pub fn follow(&mut self, owner: OwnerId, table: TableId, replaced: &[(RowId, RowId)]) {
+        // The ids of a statement's rows come one after the other: those between are its own, too.
+        let new = || replaced.iter().map(|(_, new)| new.0);
+        let own = new().min().zip(new().max());
         for (holder, sets) in self.rows.get_mut(&table).into_iter().flatten() {
+            if *holder == owner
+                && let Some((first, last)) = own
+            {
+                sets.modes[RowMode::NoKeyUpdate as usize].insert_range(first..=last);
+            }
             let keys = &mut sets.modes[RowMode::KeyShare as usize];
             if *holder == owner || keys.is_empty() {
                 continue;

@@ -89,8 +89,12 @@ struct Owner {
 }
 
 impl Drop for Owner {
+    /// A plan that was stopped may have asked for a number when its session and transaction had given theirs back.
     fn drop(&mut self) {
-        self.table.0.lock().held.dismiss(self.id);
+        let mut state = self.table.0.lock();
+        for freed in state.held.dismiss(self.id) {
+            state.wake(&freed);
+        }
     }
 }
 
@@ -262,6 +266,18 @@ impl TransactionLocks {
         let mut state = self.0.table.0.lock();
         let freed = state.held.undo(self.0.id, mark);
         state.wake(&freed);
+    }
+
+    /// No savepoint is left. Else the notes would grow with each lock until the transaction ends.
+    pub fn forget_savepoints(&self) {
+        self.0.table.0.lock().held.forget_savepoints(self.0.id);
+    }
+
+    /// Gives back keys that nothing has which the transaction has written.
+    pub fn give_back(&self, keys: &Want) {
+        let mut state = self.0.table.0.lock();
+        state.held.take_back(self.0.id, keys);
+        state.wake(&Freed::of(keys));
     }
 
     /// Gives everything back before the transaction ends: it has failed.

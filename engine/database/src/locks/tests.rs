@@ -332,3 +332,65 @@ async fn whoever_relies_on_a_rows_key_relies_on_its_successors() {
     other.gets(rows(T, RowMode::Update, &[12]));
     other.is_refused(rows(T, RowMode::Update, &[21]));
 }
+
+/// Until its writer has given back everything, nobody may take away the key of a row that others see already.
+#[tokio::test]
+async fn what_takes_a_rows_place_is_its_writers() {
+    let locks = Arc::<LockTable>::default();
+    let [writer, other] = parties(&locks);
+    writer.gets(written(&[1, 2]));
+    writer.locks.follow(T, &[(RowId(1), RowId(11)), (RowId(2), RowId(12))]);
+    other.is_refused(rows(T, RowMode::Update, &[11]));
+    other.is_refused(rows(T, RowMode::Update, &[12]));
+    other.gets(rows(T, RowMode::KeyShare, &[11, 12]));
+    let mut wait = other.waits(rows(T, RowMode::Update, &[12]));
+    assert!(!done(&mut wait));
+    writer.locks.release();
+    assert!(done(&mut wait));
+}
+
+/// A plan that is stopped may be in the middle of a call on another thread.
+#[tokio::test]
+async fn a_number_that_is_locked_for_a_session_that_is_gone_is_free() {
+    let locks = Arc::<LockTable>::default();
+    let (holder, asker) = (locks.enlist(1), locks.enlist(2));
+    let (transaction, plan) = (holder.begin(), holder.advisory());
+    drop((transaction, holder));
+    let key = |object| AdvisoryKey { environment: Arc::from("default"), class: 0, object, kind: 1 };
+    for (object, span) in [(1, Span::Session), (2, Span::Transaction)] {
+        assert!(matches!(plan.ask(key(object), false, span, true).unwrap(), Asked::Granted));
+        let asked = asker.advisory().ask(key(object), false, Span::Session, false).unwrap();
+        assert!(matches!(asked, Asked::Refused(_)));
+    }
+    let Asked::Waits(waiting) = asker.advisory().ask(key(1), false, Span::Session, true).unwrap() else {
+        panic!("it is not held");
+    };
+    let mut wait = waiting.granted(PATROL).boxed();
+    assert!(!done(&mut wait));
+    drop(plan);
+    assert!(done(&mut wait));
+    drop(asker);
+    assert!(locks.0.lock().held.is_empty());
+}
+
+#[tokio::test]
+async fn keys_are_given_back_and_savepoints_are_forgotten() {
+    let locks = Arc::<LockTable>::default();
+    let [one, other] = parties(&locks);
+    let keys = |hashes: &[u64]| Want::keys((T, U), hashes.to_vec());
+    one.gets(keys(&[1, 2, 3]));
+    let mut wait = other.waits(keys(&[2]));
+    assert!(!done(&mut wait));
+    one.locks.give_back(&keys(&[2, 9]));
+    assert!(done(&mut wait));
+    other.is_refused(keys(&[1]));
+    other.is_refused(keys(&[3]));
+    one.is_refused(keys(&[2]));
+    let mark = one.locks.savepoint();
+    one.gets(keys(&[4]));
+    one.locks.forget_savepoints();
+    one.locks.roll_back_to(mark);
+    other.is_refused(keys(&[4]));
+    one.locks.release();
+    other.gets(keys(&[1, 3, 4]));
+}

@@ -115,14 +115,16 @@ impl Session {
             self.in_block("COMMIT AND CHAIN")?;
         }
         let (isolation, read_only) = self.modes();
-        let Some(open) = self.open.as_ref().filter(|open| open.explicit) else {
+        let (explicit, failed) =
+            self.open.as_ref().map_or((false, false), |open| (open.explicit, open.failed));
+        if !explicit {
+            // The statements before it in a query string or a pipeline are committed all the same, as in Postgres
+            // ("Multiple Statements in a Simple Query"): what comes after it cannot undo them.
             self.notice(
                 "WARNING",
                 Error::new(SqlState::NoActiveSqlTransaction, "there is no transaction in progress"),
             );
-            return Ok(Outcome::Done { tag: "COMMIT".to_owned() });
-        };
-        let failed = open.failed;
+        }
         let tag = if failed {
             // COMMIT of a failed transaction is a ROLLBACK, and says so.
             self.roll_back();
@@ -281,6 +283,6 @@ fn on_off(on: bool) -> &'static str {
 }
 
 /// SERIALIZABLE is a snapshot too: write skew is not detected.
-fn is_repeatable(level: &str) -> bool {
+pub(super) fn is_repeatable(level: &str) -> bool {
     matches!(level.to_ascii_lowercase().as_str(), "repeatable read" | "serializable")
 }

@@ -291,6 +291,8 @@ impl Session {
                 "RESET".to_owned()
             }
             Utility::DiscardAll => {
+                // A rollback would not bring back what it closes and unlocks.
+                self.refuse_block("DISCARD ALL")?;
                 self.settings.lock().reset_all();
                 self.statements.clear();
                 self.named.clear();

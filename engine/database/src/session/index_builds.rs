@@ -11,7 +11,11 @@ use sepal_storage::{Op, Snapshot, StoreError, TableVersion, TenantStore};
 use sepal_types::{Error, IndexDef, IndexMethod, RelationName, Result, SqlState, TableDef, TableId};
 
 use super::{Outcome, Session};
-use crate::{blocking::blocking, locks::TableMode, maintain};
+use crate::{
+    blocking::blocking,
+    locks::{Asked, TableMode, TransactionLocks, Want},
+    maintain,
+};
 
 /// An index to build.
 #[derive(Clone, Copy, Debug)]
@@ -69,11 +73,29 @@ impl Session {
     }
 
     async fn settle(&mut self, build: Build, usable: bool) -> Result<()> {
+        let _held = match build.stays {
+            // Its definition is as it was.
+            true => None,
+            false => Some(self.await_definition(build.table).await),
+        };
         let tenant = Arc::clone(&self.tenant);
         let mark = move || settle_index(&tenant.store, build, usable);
         let settled = blocking("marking an index", mark).await;
         self.tenant.committed(true, self.tenant.store.snapshot().lsn());
         settled
+    }
+
+    /// Waits for whoever is defining the table: what he has made of its definition he could not commit any more. Where
+    /// he cannot be waited for, because the statement was cancelled, the index has to be settled nonetheless.
+    async fn await_definition(&mut self, table: TableId) -> TransactionLocks {
+        let locks = self.locks.begin();
+        let want = Want::Table { table, mode: TableMode::ShareUpdateExclusive };
+        if let Ok(Asked::Waits(waiting)) = locks.ask(want, true)
+            && let Err(error) = self.wait_for(waiting).await
+        {
+            tracing::debug!(tenant = %self.tenant.id, %error, "an index is settled beside a definition");
+        }
+        locks
     }
 
     /// Builds indexes anew beside those that serve, which go when it is done. CONCURRENTLY makes no difference.
@@ -211,9 +233,12 @@ fn settle(def: &mut TableDef, build: Build, usable: bool) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use sepal_types::{Constraints, Metric, VectorIndexOptions};
 
     use super::*;
+    use crate::fixtures::{Fixture, run};
 
     fn index(id: u32, name: &str, valid: bool) -> IndexDef {
         let options = VectorIndexOptions::Flat { metric: Metric::Cosine };
@@ -261,5 +286,36 @@ mod tests {
         assert_eq!(settled(&made[..1], anew, false), after(&[(1, "a")]), "what is missing comes later");
         let dropped = Build { replaces: Some(TableId(9)), ..build };
         assert_eq!(settled(&made, dropped, true), after(&[(1, "a"), (3, "c")]), "dropped meanwhile");
+    }
+
+    /// An index is done while somebody alters its table: he commits what he has made of the definition.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_index_is_settled_after_the_definition_that_is_under_way() {
+        let fixture = Fixture::new();
+        let (mut builder, mut other) = (fixture.session().await, fixture.session().await);
+        run(&mut builder, "CREATE TABLE t (v vector(3))").await;
+        run(&mut builder, "CREATE INDEX i ON t USING hnsw (v vector_l2_ops)").await;
+        let tenant = fixture.tenant().await;
+        let defined = || {
+            let snapshot = tenant.store.snapshot();
+            snapshot.find("default", "t").map(|version| version.def.as_ref().clone()).unwrap()
+        };
+        let mut def = defined();
+        let build = Build::new(def.id, def.indexes[0].id);
+        def.indexes[0].valid = false;
+        tenant.store.commit(&tenant.store.snapshot(), vec![Op::AlterTable(def)]).unwrap();
+        tenant.committed(true, tenant.store.snapshot().lsn());
+
+        run(&mut other, "BEGIN; ALTER TABLE t ADD COLUMN x int").await;
+        let pid = builder.backend_pid();
+        let settling = tokio::spawn(async move { builder.settle(build, true).await });
+        while tenant.locks.blocking(pid).is_empty() {
+            assert!(!settling.is_finished(), "it did not wait");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        run(&mut other, "INSERT INTO t (x) VALUES (1); COMMIT").await;
+        settling.await.unwrap().unwrap();
+        let def = defined();
+        assert_eq!((def.columns.len(), def.indexes[0].valid), (2, true));
     }
 }

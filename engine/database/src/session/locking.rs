@@ -178,13 +178,26 @@ impl Session {
                 moved.still.remove(row.0);
                 moved.newer.remove(row.0);
                 moved.gone.insert(row.0);
-                if let Some(newest) = self.tenant.updates.newest(claim.table, row) {
+                if let Some(newest) = self.successor(claim, row).await? {
                     next.insert(newest.0);
                 }
             }
             moved.still |= &next;
             moved.newer |= &next;
         }
+    }
+
+    /// The row that stands in the place of one that is gone; `None` when nothing took its place.
+    ///
+    /// Who only relies on a row's key does not wait for whoever replaces the row, and may find it gone a moment before
+    /// it is told what took its place: that is noted after the commit is seen, and before the row is given back.
+    async fn successor(&mut self, claim: Claim, row: RowId) -> Result<Option<RowId>> {
+        let newest = self.tenant.updates.newest(claim.table, row);
+        if newest.is_some() || claim.mode != RowMode::KeyShare {
+            return Ok(newest);
+        }
+        self.lock(Want::Unwritten { table: claim.table, rows: [row.0].into() }).await?;
+        Ok(self.tenant.updates.newest(claim.table, row))
     }
 
     /// The part of the rows that somebody else has, if there is one and it is to be passed over.
@@ -299,3 +312,6 @@ fn survives(base: &TableVersion, now: &TableVersion, row: RowId) -> Result<bool,
     }
     Ok(now.lookup_unique(key, &arrays)?.iter().any(Option::is_some))
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,7 +64,7 @@ impl Session {
     }
 
     /// Errors: 25001 where the statement would be one of several in a transaction.
-    fn refuse_block(&self, statement: &str) -> Result<()> {
+    pub(super) fn refuse_block(&self, statement: &str) -> Result<()> {
         let inside = self.open.as_ref().is_some_and(|open| open.explicit || !open.ops.is_empty());
         if !inside {
             return Ok(());

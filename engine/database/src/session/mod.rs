@@ -77,6 +77,7 @@ pub use transaction::TransactionStatus;
 
 use activity::{Presence, Signals};
 use advisory::Advisory;
+use boundary::is_repeatable;
 use catalogs::Catalogs;
 use cursor::Cursors;
 use past::Moments;
@@ -340,7 +341,11 @@ impl Session {
         let (snapshot, charge) = (self.tenant.store.snapshot(), Charge::none(&self.memory));
         let locks = self.locks.begin();
         let mut open = Open::new(explicit, snapshot, self.sequences.own(), charge, locks);
-        open.read_only = self.settings.lock().begin();
+        let mut settings = self.settings.lock();
+        open.read_only = settings.begin();
+        // Of statements without BEGIN, too.
+        open.repeatable = settings.first_isolation().is_some_and(is_repeatable);
+        drop(settings);
         open.definitions = definitions;
         self.open = Some(open);
         self.transactions += 1;

@@ -116,16 +116,23 @@ impl Sequences {
         let step = sequence.increment.saturating_mul(counted);
         let beyond = sequence.increment.saturating_mul(counted.saturating_sub(1));
         let max = sequence.max;
-        if max != i64::MAX && self.next_of(*key).saturating_add(beyond) > max {
+        let check = |first: i64| {
+            if max == i64::MAX || first.saturating_add(beyond) <= max {
+                return Ok(());
+            }
             let message = format!("nextval: reached maximum value of sequence \"{name}\" ({max})");
-            return Err(Error::new(SqlState::SequenceGeneratorLimitExceeded, message));
-        }
+            Err(Error::new(SqlState::SequenceGeneratorLimitExceeded, message))
+        };
+        // Not to count on beyond it.
+        check(self.next_of(*key))?;
         let store = &self.tenant.store;
         let first = match self.own.take(*key, step) {
             Some(first) => first,
             None if *apart => store.next_apart(key.0, key.1, step.unsigned_abs()),
             None => store.next_sequence(key.0, key.1, step.unsigned_abs()),
         };
+        // Others may have taken the last ones since.
+        check(first)?;
         let last = first.saturating_add(beyond);
         let mut remembered = self.remembered.lock();
         remembered.0.insert(*key, last);
@@ -215,5 +222,30 @@ impl SequenceSource for Sequences {
         let Found { key, sequence, .. } = self.find(sequence)?;
         let then = self.view.get().past_sequence(key.0, key.1);
         Ok(sequence.last_value(then.unwrap_or_else(|| self.next_of(key))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fixtures::{Fixture, run};
+
+    use super::SequenceSource;
+
+    /// Between a look at what comes next and taking it, others may take it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nobody_is_given_more_than_there_is() {
+        let fixture = Fixture::new();
+        let (mut session, mut other) = (fixture.session().await, fixture.session().await);
+        run(&mut session, "CREATE SEQUENCE s MAXVALUE 200").await;
+        run(&mut session, "BEGIN; SELECT nextval('s')").await;
+        for _ in 0..50 {
+            run(&mut other, "SELECT setval('s', 1, false)").await;
+            let sequences = &session.sequences;
+            let greatest = || std::iter::from_fn(|| sequences.reserve("s", 1).ok()).max();
+            let taken = std::thread::scope(|scope| {
+                [scope.spawn(greatest), scope.spawn(greatest)].map(|thread| thread.join().unwrap())
+            });
+            assert_eq!(taken.into_iter().max().flatten(), Some(200));
+        }
     }
 }

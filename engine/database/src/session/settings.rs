@@ -231,6 +231,7 @@ const KNOWN: &[Known] = &[
 ];
 
 const TEXT_SEARCH_CONFIG: &str = "default_text_search_config";
+const DEFAULT_ISOLATION: &str = "default_transaction_isolation";
 const AS_OF: &str = "sepal.as_of";
 const SEARCH_PATH: &str = "search_path";
 const TARGET_RECALL: &str = "sepal.target_recall";
@@ -258,12 +259,15 @@ struct Ready {
     idle_in_transaction_timeout: Option<Duration>,
     /// Whether new transactions may only read.
     read_only: bool,
+    /// The isolation of new transactions, unless it is that of `transaction_isolation` by itself.
+    isolation: Option<&'static str>,
     /// Whether `sepal.as_of` is set.
     past: bool,
 }
 
 /// The settings that [`Ready`] is made of.
 const READY: &[&str] = &[
+    DEFAULT_ISOLATION,
     "default_transaction_read_only",
     "enable_indexscan",
     "hnsw.ef_search",
@@ -392,6 +396,7 @@ impl Settings {
         let number =
             |key: &str, otherwise| self.value(key).and_then(|value| value.parse().ok()).unwrap_or(otherwise);
         let recall = self.values.get(TARGET_RECALL).and_then(|share| share.parse().ok());
+        let level = self.values.get(DEFAULT_ISOLATION);
         Ready {
             search: SearchSettings {
                 ef_search: number("hnsw.ef_search", 40),
@@ -402,13 +407,22 @@ impl Settings {
             statement_timeout: self.timeout("statement_timeout"),
             idle_in_transaction_timeout: self.timeout("idle_in_transaction_session_timeout"),
             read_only: self.is_on("default_transaction_read_only"),
+            isolation: ISOLATION.iter().copied().find(|known| level.is_some_and(|level| level == known)),
             past: self.values.get(AS_OF).is_some_and(|value| !value.is_empty()),
         }
+    }
+
+    /// The isolation of the transaction that begins; `None` for that of sessions that have set none.
+    pub fn first_isolation(&self) -> Option<&'static str> {
+        self.ready.isolation
     }
 
     /// A transaction begins. Whether it may only read.
     pub fn begin(&mut self) -> bool {
         self.changes.begin();
+        if let Some(level) = self.ready.isolation {
+            self.store("transaction_isolation".to_owned(), Some(level.to_owned()), true);
+        }
         if self.ready.read_only {
             self.store("transaction_read_only".to_owned(), Some("on".to_owned()), true);
         }

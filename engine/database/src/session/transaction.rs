@@ -52,6 +52,7 @@ struct Savepoint {
     ops: usize,
     replaced: usize,
     builds: usize,
+    holds: usize,
     locks: usize,
     sequences: HashMap<(TableId, ColumnId), i64>,
     marks: Marks,
@@ -262,6 +263,8 @@ impl Open {
     }
 
     fn add(&mut self, ops: Vec<Op>) {
+        // What it has written it sees, from now on over this very base: see `rollback_to`.
+        self.queried |= !ops.is_empty();
         if changes_definitions(&ops) {
             self.edition = EDITIONS.fetch_add(1, Ordering::Relaxed);
         }
@@ -350,6 +353,7 @@ impl Open {
             ops: self.ops.len(),
             replaced: self.replaced.len(),
             builds: self.builds.len(),
+            holds: self.after.holds(),
             locks: self.locks.savepoint(),
             sequences: self.sequences.counted(),
             marks,
@@ -361,6 +365,9 @@ impl Open {
     pub fn release(&mut self, name: &str) -> Result<()> {
         let position = self.find(name)?;
         self.savepoints.truncate(position);
+        if self.savepoints.is_empty() {
+            self.locks.forget_savepoints();
+        }
         Ok(())
     }
 
@@ -381,6 +388,7 @@ impl Open {
             self.replaced.truncate(savepoint.replaced);
             self.locks.roll_back_to(savepoint.locks);
             self.builds.truncate(savepoint.builds);
+            self.after.let_go_since(savepoint.holds);
             self.deferred.clone_from(&savepoint.deferred);
             self.constraint_modes.clone_from(&savepoint.constraint_modes);
             if self.repeatable && self.queried && !savepoint.queried {

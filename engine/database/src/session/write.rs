@@ -7,8 +7,8 @@
 //! 3. New keys of unique constraints are locked. So a second insertion of a key waits for the first one's end, and is
 //!    then refused, or goes through.
 //! 4. The transaction's view of the newest head is asked whether it takes the operations, which tells of duplicates at
-//!    once. A key whose row somebody is removing is waited for. Rows that only come are put into the view when somebody
-//!    looks at it: after a statement by itself nobody does.
+//!    once. A key whose row somebody is removing is waited for, and is not locked meanwhile. Rows that only come are
+//!    put into the view when somebody looks at it: after a statement by itself nobody does.
 //!
 //! 5. What foreign keys say of it is done, or refuses it (`references`).
 //!
@@ -216,10 +216,11 @@ impl Session {
                 Err(other) => return Err(other.into()),
             };
             let rows = self.key_holders(&head, &ops)?;
-            if self.await_each_writer(rows).await? {
+            if self.await_each_writer(rows, &ops, keys).await? {
                 continue;
             }
             if self.gives_way(&head, &ops, keys)? {
+                self.give_back_keys(&ops, keys)?;
                 return if repeatable { Err(serialization_failure("update")) } else { Ok(Applied::InTheWay) };
             }
             return Err(match refusal {
@@ -313,13 +314,44 @@ impl Session {
         Err(serialization_failure("delete"))
     }
 
-    async fn await_each_writer(&mut self, rows: Vec<TableRows>) -> Result<bool> {
+    /// Waits for whoever is removing one of these rows, without the keys that `ops` are to bring: he may take one of
+    /// them back, and must not wait for somebody who waits for him. Whether somebody was, or they are gone by now.
+    async fn await_each_writer(&mut self, rows: Vec<TableRows>, ops: &[Op], keys: &Keys<'_>) -> Result<bool> {
         for (table, rows) in rows {
-            if self.await_writers(table, &rows).await? {
+            let want = Want::Unwritten { table, rows: rows.iter().map(|row| row.0).collect() };
+            let is_written = self.try_lock(want)?.is_some();
+            if is_written {
+                self.give_back_keys(ops, keys)?;
+            }
+            let waited = self.await_writers(table, &rows).await?;
+            if is_written {
+                self.lock_keys(ops, keys).await?;
+            }
+            if is_written || waited {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Gives back the keys that operations are to add, but for those that the transaction has added before.
+    fn give_back_keys(&mut self, ops: &[Op], keys: &Keys<'_>) -> Result<()> {
+        let open = self.open_mut()?;
+        let view = open.view()?.clone();
+        for (table, rows) in ops.iter().filter_map(inserted) {
+            let Some(version) = view.table(table) else { continue };
+            for unique in version.def.uniques.iter().filter(|unique| (keys.adds)(unique)) {
+                let mut hashes = version.key_hashes(unique, rows)?;
+                for (_, own) in open.ops.iter().filter_map(inserted).filter(|(of, _)| *of == table) {
+                    // Rows that came before one of the columns did have brought no key.
+                    let Ok(mut kept) = version.key_hashes(unique, own) else { continue };
+                    kept.sort_unstable();
+                    hashes.retain(|hash| kept.binary_search(hash).is_err());
+                }
+                open.locks.give_back(&Want::keys((table, unique.id), hashes));
+            }
+        }
+        Ok(())
     }
 
     /// Makes COPY's rows part of the transaction. `last`: it is committed next, which judges them.
@@ -351,7 +383,7 @@ impl Session {
         if ops.iter().any(|op| locks.others_write(op.table())) {
             loop {
                 let rows = self.key_holders(&self.tenant.store.snapshot(), &ops)?;
-                if !self.await_each_writer(rows).await? {
+                if !self.await_each_writer(rows, &ops, &keys).await? {
                     break;
                 }
             }

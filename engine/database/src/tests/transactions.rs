@@ -1,51 +1,8 @@
 //! Transactions beside each other: who waits, who is refused, and what a statement makes of rows that changed.
 
-use std::time::Duration;
-
-use sepal_types::Result;
-use tokio::task::JoinHandle;
-
-use crate::{
-    Session,
-    fixtures::{Fixture, refused, run, try_run},
-};
+use crate::fixtures::{Fixture, Waiting, refused, run, try_run};
 
 const ACCOUNTS: &str = "CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 10), (2, 20)";
-
-/// A statement that is expected to wait.
-struct Waiting(JoinHandle<(Session, Result<Vec<i64>>)>);
-
-impl Waiting {
-    /// Returns once the session stands in line.
-    async fn begin(fixture: &Fixture, mut session: Session, sql: &str) -> Self {
-        let (pid, sql) = (session.backend_pid(), sql.to_owned());
-        let task = tokio::spawn(async move {
-            let outcome = try_run(&mut session, &sql).await;
-            (session, outcome)
-        });
-        let locks = fixture.tenant().await.locks.clone();
-        while locks.blocking(pid).is_empty() {
-            assert!(!task.is_finished(), "it did not wait");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        Self(task)
-    }
-
-    async fn end(self) -> (Session, Result<Vec<i64>>) {
-        self.0.await.unwrap()
-    }
-
-    async fn ok(self) -> (Session, Vec<i64>) {
-        let (session, outcome) = self.end().await;
-        (session, outcome.unwrap())
-    }
-
-    async fn refused(self) -> (Session, &'static str) {
-        let (mut session, outcome) = self.end().await;
-        session.fail_transaction();
-        (session, outcome.unwrap_err().state().code())
-    }
-}
 
 /// The definition in an ALTER TABLE is whole: put on top of another one it would take that one's column away, and
 /// give its id, with its values, to the new one.

@@ -108,6 +108,17 @@ async fn statement_timeouts_end_the_statement() {
     assert_eq!(client.run("select 1").await[1].row(), [Some("1".into())]);
 }
 
+/// Nothing interrupts the planning; what is over by then does not run.
+#[tokio::test(flavor = "multi_thread")]
+async fn statement_timeouts_count_the_planning() {
+    let served = Served::start().await;
+    let mut client = served.client().await;
+    client.run("set statement_timeout = '1ms'").await;
+    let numbers: Vec<String> = (1..20_000_u32).map(|number| number.to_string()).collect();
+    let messages = client.query(&format!("select pg_sleep(30), 0 in ({})", numbers.join(", "))).await;
+    assert_eq!(first_error(&messages), error("57014"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn changed_settings_are_reported() {
     let served = Served::start().await;

@@ -48,6 +48,19 @@ async fn a_pipeline_takes_what_is_left_open_from_its_plugin() {
     assert!(fixture.database.control().tenants_with_pipelines().unwrap().is_empty());
 }
 
+/// Nobody would ever let go of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_that_a_savepoint_took_back_keeps_no_log() {
+    let fixture = fixture(&Arc::default());
+    let mut session = with_pipeline(&fixture).await;
+    let (tenant, found) = (fixture.tenant().await, objects(&fixture).await);
+    let id = &found.pipeline("default", "out").unwrap().id;
+    drop(tenant.delivery.take_log(id));
+    run(&mut session, "BEGIN; ALTER PIPELINE out PAUSE; SAVEPOINT s; ALTER PIPELINE out RESET").await;
+    run(&mut session, "ROLLBACK TO s; COMMIT").await;
+    assert!(tenant.delivery.take_log(id).is_none());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_keeps_to_the_schema_that_it_was_made_with() {
     let fixture = fixture(&Arc::default());

@@ -47,6 +47,18 @@ async fn secrets_stand_where_secrets_may() {
     assert!(objects(&fixture).await.sink("default", "other").is_none());
 }
 
+/// Also under REPEATABLE READ, where the transaction's first query comes after the savepoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_from_before_a_savepoint_is_seen_after_going_back_to_it() {
+    let fixture = fixture(&Arc::default());
+    let mut session = with_sink(&fixture).await;
+    run(&mut session, "BEGIN ISOLATION LEVEL REPEATABLE READ").await;
+    run(&mut session, "CREATE SINK other USING file OPTIONS (path 'a')").await;
+    run(&mut session, "SAVEPOINT s; SELECT count(*) FROM orders; ROLLBACK TO s; DROP SINK other; COMMIT")
+        .await;
+    assert!(objects(&fixture).await.sink("default", "other").is_none());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_refuses_is_no_sink() {
     let fake: Arc<Fake> = Arc::default();

@@ -68,6 +68,16 @@ impl AfterCommit {
     pub(super) fn note_clone(&mut self, lacks_indexes: bool) {
         self.unindexed |= lacks_indexes;
     }
+
+    /// How many logs it holds: a mark for [`Self::let_go_since`].
+    pub(super) fn holds(&self) -> usize {
+        self.holds.len()
+    }
+
+    /// ROLLBACK TO a savepoint: a pipeline that was there before needs no log of its later one.
+    pub(super) fn let_go_since(&mut self, mark: usize) {
+        self.holds.truncate(mark);
+    }
 }
 
 impl fmt::Debug for AfterCommit {
@@ -227,7 +237,7 @@ impl Session {
         let noted = self.off_thread(move || {
             let objects = Objects::of(&snapshot)?;
             for (id, hold) in after.holds {
-                // Not if a savepoint took its pipeline back.
+                // Not if it was dropped again.
                 if objects.pipelines().any(|pipeline| pipeline.id == id) {
                     tenant.delivery.keep_log(id, hold);
                 }
