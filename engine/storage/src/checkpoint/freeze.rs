@@ -38,6 +38,16 @@ impl TenantStore {
             self.cloned.lock().clear();
             return Ok(None);
         }
+        // A flush before this one began it and came to nothing: where flushes fail for hours, each would leave a file.
+        let is_begun = writer.generation > 1
+            && writer.wal.is_fresh()
+            && writer.wal.number() > maintenance.manifest.wal_from
+            && writer.wal.is_under(&self.keys())
+            && writer.wal.number() >= oldest;
+        if is_begun {
+            let wal_from = writer.wal.number();
+            return Ok(Some(Frozen { snapshot, wal_from, counters: self.counters.values() }));
+        }
         let start = WalStart {
             number: writer.wal.number() + 1,
             base_lsn: snapshot.lsn(),
