@@ -30,7 +30,7 @@ impl TenantStore {
             // A rotation of keys wants another log file.
             && writer.wal.is_under(&self.keys())
             && writer.wal.number() >= oldest;
-        let busy = self.underway.lock().inputs.clone();
+        let busy = self.untouched();
         if settled
             && snapshot.tables().all(|table| plan::flush(table, &busy, self.segment_bytes).rewrite.is_empty())
         {

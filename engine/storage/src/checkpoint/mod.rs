@@ -18,6 +18,7 @@
 //! Until step 4 a failure leaves everything as it was. A manifest whose fate is unknown stops the store.
 
 mod compact;
+mod damaged;
 mod freeze;
 mod gc;
 mod merged;

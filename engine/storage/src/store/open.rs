@@ -262,6 +262,7 @@ impl Context {
             maintenance: Mutex::new(parts.maintenance),
             compaction: Mutex::default(),
             underway: Mutex::default(),
+            damaged: Mutex::default(),
             written: Written::default(),
             registry: self.registry,
             left_out_us: parts.opened.ended_by_us,
