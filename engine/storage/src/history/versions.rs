@@ -133,6 +133,14 @@ impl History {
         }
     }
 
+    /// The log begins with this file: nobody reads on from a version before it, whatever keeps that.
+    pub(crate) fn begins_at(&self, log_from: u64) {
+        let mut state = self.state.lock();
+        let reached = state.versions.values().find(|version| version.wal_from >= log_from);
+        let reached = reached.or_else(|| state.versions.values().next_back()).map(|version| version.number);
+        state.reach_from = reached.unwrap_or(0);
+    }
+
     pub(crate) fn add_unreadable(&self, number: u64, error: StoreError) {
         self.state.lock().unreadable.insert(number, error);
     }

@@ -76,6 +76,9 @@ pub(super) fn open(
     settle(&context, recovered.last_number, recovered.proven..recovered.last_length)?;
     older.extend(recovered.files);
     let history = context.history(&manifest)?;
+    if let (None, Some(oldest)) = (&damage, older.first()) {
+        history.begins_at(oldest.number);
+    }
     let start = WalStart {
         number: recovered.last_number + u64::from(!planted::is(Bug::LogFileReused)),
         base_lsn: recovered.lsn,

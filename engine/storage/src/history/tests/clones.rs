@@ -83,6 +83,30 @@ fn a_copy_keeps_what_clones_name_in_its_log() {
     assert_eq!(count(dir.path(), "parquet"), 0);
 }
 
+/// A name keeps its version's files, and no log: what came after it ends with the past, before a restart and after it.
+#[test]
+fn what_has_gone_with_the_past_is_told_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Hands::new();
+    let store = made(dir.path(), with(&clock, POLICY));
+    store.create_snapshot(&NoBlobs, "default", "before", "ada", None).unwrap();
+    put(&store, ITEMS, &[1, 2, 3]);
+    store.checkpoint(&NoBlobs).unwrap();
+    let past = store.snapshot();
+    commit(&store, vec![Op::Truncate(ITEMS)]);
+    store.checkpoint(&NoBlobs).unwrap();
+    clone_from(&store, &past, copy_def("copy"));
+    drop(past);
+    commit(&store, vec![Op::DropTable(COPY)]);
+    store.checkpoint(&NoBlobs).unwrap();
+    assert_eq!(store.cloned_files().len(), 1, "history comes past the clone");
+    store.forget_history().unwrap();
+    assert_eq!((count(dir.path(), "parquet"), store.cloned_files()), (0, Vec::new()));
+    drop(store);
+    let store = reopened(dir.path(), with(&clock, POLICY));
+    assert_eq!((store.snapshots().len(), store.cloned_files()), (1, Vec::new()));
+}
+
 #[test]
 fn a_clone_goes_its_own_way() {
     let dir = tempfile::tempdir().unwrap();
