@@ -72,8 +72,8 @@ pub(super) async fn compact(tenant: &Arc<OpenTenant>) {
     }
 }
 
-/// The merge that pays most; a smaller one where somebody else has a large one in memory: nobody waits for that, or for a
-/// VACUUM of the same tenant, on a thread that other tenants need.
+/// The merge that pays most; a smaller one where somebody else has a large one in memory: nobody waits for that, or for
+/// a VACUUM of the same tenant, on a thread that other tenants need.
 fn merge_one(tenant: &OpenTenant) -> Result<Step> {
     if tenant.tasks.has_vacuum() {
         return Ok(Step::Later);

@@ -321,8 +321,8 @@ fn wanted(snapshot: &Snapshot) -> Result<HashMap<String, Wanted>> {
     Ok(objects.pipelines().map(|def| (def.id.clone(), of(def))).collect())
 }
 
-/// Takes hold of the log for every pipeline, and lets the rest of it go. Before anything is trimmed. Where it failed, it
-/// is done again beside what runs by then. Blocking.
+/// Takes hold of the log for every pipeline, and lets the rest of it go. Before anything is trimmed. Where it failed,
+/// it is done again beside what runs by then. Blocking.
 fn take_holds(tenant: &Arc<OpenTenant>) -> Result<()> {
     let snapshot = tenant.store.snapshot();
     if SystemTable::Objects.find(&snapshot).is_some() {

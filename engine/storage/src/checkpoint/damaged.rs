@@ -1,9 +1,9 @@
-//! Segments that flushes and compactions leave alone: those that one of them reads now, and those that did not open when
-//! one wanted to merge them.
+//! Segments that flushes and compactions leave alone: those that one of them reads now, and those that did not open
+//! when one wanted to merge them.
 //!
-//! A damaged segment is an error for whoever reads its rows. That the log is flushed, and that other segments are merged,
-//! must not wait for its repair: sooner or later the whole tenant could not write any more. Never touches a file. What is
-//! known here is forgotten with the store: a repair takes place while that is closed.
+//! A damaged segment is an error for whoever reads its rows. That the log is flushed, and that other segments are
+//! merged, must not wait for its repair: sooner or later the whole tenant could not write any more. Never touches a
+//! file. What is known here is forgotten with the store: a repair takes place while that is closed.
 
 use std::collections::HashSet;
 
