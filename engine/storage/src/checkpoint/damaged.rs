@@ -9,7 +9,10 @@ use std::collections::HashSet;
 
 use sepal_types::FileId;
 
-use crate::{StoreError, TenantStore};
+use crate::{
+    StoreError, TenantStore,
+    paths::{DataKind, show},
+};
 
 impl TenantStore {
     /// What a flush does not rewrite.
@@ -24,13 +27,20 @@ impl TenantStore {
         self.damaged.lock().clone()
     }
 
-    /// One of these segments, or several, cannot be merged: none of them is from here on.
+    /// A merge of these segments met damage: of the one that the error names, or, if that is none of them, of any. It
+    /// takes part in no merge from here on.
     pub(super) fn leave_alone(&self, files: impl IntoIterator<Item = FileId>, error: &StoreError) {
-        self.damaged.lock().extend(files);
+        let files: Vec<FileId> = files.into_iter().collect();
+        let is_named = |segment: &&FileId| match error {
+            StoreError::Corrupt { file, .. } => *file == show(&self.paths.data(DataKind::Segment, **segment)),
+            _ => false,
+        };
+        let named: Vec<FileId> = files.iter().filter(is_named).copied().collect();
+        self.damaged.lock().extend(if named.is_empty() { files } else { named });
         tracing::error!(
             tenant = %self.tenant,
             %error,
-            "segments that do not open stay as they are, beside the others, until the tenant is repaired"
+            "a segment that does not open stays as it is, beside the others, until the tenant is repaired"
         );
     }
 }
