@@ -389,7 +389,13 @@ impl Target {
         let built = work.run(&column, tenant.threads, &means)?;
         drop((share, column));
         let built = Built::from(built);
-        if tenant.store.attach_index(self.table, segment, self.index, &built)? {
+        let mut attached = tenant.store.attach_index(self.table, segment, self.index, &built)?;
+        if !attached && self.is_wanted(tenant, segment) {
+            // Of a clone that only the log has: no manifest names the segment as its own yet.
+            checkpoint(tenant)?;
+            attached = tenant.store.attach_index(self.table, segment, self.index, &built)?;
+        }
+        if attached {
             tenant.indexes.insert(segment, self.index, built.into_index());
             tenant.count_files();
         }

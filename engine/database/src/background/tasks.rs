@@ -90,6 +90,12 @@ impl TaskBoard {
         self.0.lock().is_empty()
     }
 
+    /// Whether a session vacuums.
+    pub fn has_vacuum(&self) -> bool {
+        let tasks = self.0.lock();
+        tasks.iter().any(|task| matches!(task.kind, TaskKind::Vacuum | TaskKind::VacuumFull))
+    }
+
     /// As `sepal_maintenance` shows them: without COPYs.
     pub fn rows(&self) -> Vec<TaskRow> {
         let tasks = self.0.lock();

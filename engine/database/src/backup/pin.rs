@@ -62,19 +62,17 @@ impl TenantPin {
     /// Blocks.
     pub(super) fn take(database: &Database, (opened, seat): (Arc<OpenTenant>, Seat)) -> Result<Self> {
         let store = &opened.store;
-        let pinned = store.pin_manifest()?;
+        let mut pinned = store.pin_manifest()?;
         let snapshot = store.snapshot();
         // Waits for the commit that the snapshot ends with to be known as durable.
         store.log_end();
         let root = directory(database.data_dir(), opened.id);
         let log = store.log_files(pinned.wal_from)?;
         // A clone that was committed since the pin may share what is newer than the manifest.
-        let cloned = store.cloned_files();
-        let more = cloned.iter().filter(|file| !pinned.files.contains(file));
+        store.pin_cloned(&mut pinned);
         let (manifests, files) = pinned
             .files
             .iter()
-            .chain(more)
             .map(|file| CopiedFile::new(&root, file))
             .partition(|file: &CopiedFile| file.name.starts_with("manifest/"));
         Ok(Self {

@@ -33,7 +33,7 @@ const LARGE_BYTES: u64 = 1 << 30;
 enum Step {
     Merged,
     Nothing,
-    /// Somebody else has a large one in memory.
+    /// Somebody else has a large one in memory, or a VACUUM merges this tenant's.
     Later,
 }
 
@@ -72,9 +72,12 @@ pub(super) async fn compact(tenant: &Arc<OpenTenant>) {
     }
 }
 
-/// The merge that pays most; a smaller one where somebody else has a large one in memory: nobody waits for that on a
-/// thread that other tenants need.
+/// The merge that pays most; a smaller one where somebody else has a large one in memory: nobody waits for that, or for
+/// a VACUUM of the same tenant, on a thread that other tenants need.
 fn merge_one(tenant: &OpenTenant) -> Result<Step> {
+    if tenant.tasks.has_vacuum() {
+        return Ok(Step::Later);
+    }
     match merge_within(tenant, u64::MAX)? {
         Step::Later => match merge_within(tenant, LARGE_BYTES)? {
             Step::Nothing => Ok(Step::Later),

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use sepal_control::{AuditAction, ControlError, NewAuditEvent};
-use sepal_storage::{FileRotation, KeyUse};
+use sepal_storage::{FileRotation, KeyUse, StoreError};
 use sepal_types::Result;
 use serde_json::json;
 
@@ -79,9 +79,17 @@ async fn pass(tenant: &Arc<OpenTenant>) -> Result<Pass> {
 /// One segment under another key, at the rate that all tenants' compactions share.
 fn copy_one(tenant: &OpenTenant) -> Result<Pass> {
     let stop = || tenant.is_closed();
+    // Neither a VACUUM nor a large merge is waited for: others need the thread.
+    if tenant.tasks.has_vacuum() {
+        return Ok(Pass::Again(AGAIN));
+    }
     let task = tenant.tasks.post(0, TaskKind::FileKeys, None, now_us());
-    let pace = Paced { throttle: Some(&tenant.background.throttle), ..Paced::new(tenant, &task, &stop) };
-    let step = tenant.store.rotate_file_keys(&SegmentIndexer::of_flush(tenant, &stop), &pace)?;
+    let throttle = Some(&*tenant.background.throttle);
+    let pace = Paced { throttle, waits: false, ..Paced::new(tenant, &task, &stop) };
+    let step = match tenant.store.rotate_file_keys(&SegmentIndexer::of_flush(tenant, &stop), &pace) {
+        Err(StoreError::Stopped) if !stop() => return Ok(Pass::Again(AGAIN)),
+        step => step?,
+    };
     drop(pace);
     drop(task);
     tenant.count_files();

@@ -181,3 +181,30 @@ async fn what_lacks_its_index_at_a_start_gets_it() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// A crash may have come between the clone and the flush that follows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_that_only_the_log_has_gets_its_index() {
+    let fixture = Fixture::new();
+    let tenant = fixture.tenant().await;
+    let mut session = fixture.session().await;
+    run(&mut session, ITEMS).await;
+    run(&mut session, &load(1)).await;
+    // Nobody else builds.
+    tenant.begin_close();
+    flush_during_build(&tenant);
+    let snapshot = tenant.store.snapshot();
+    let source = snapshot.find("default", "items").unwrap();
+    let mut def = source.def.as_ref().clone();
+    (def.id, def.name) = (tenant.store.next_object_id(), "copy".into());
+    (def.indexes[0].id, def.indexes[0].name) = (tenant.store.next_object_id(), "copy_v".into());
+    let ops = tenant.store.clone_ops(&snapshot, source.def.id, def.clone()).unwrap();
+    tenant.store.commit(&snapshot, ops).unwrap();
+    let IndexMethod::Vector(options) = &def.indexes[0].method else { panic!("no vector index") };
+    let (table, index) = (def.id, def.indexes[0].id);
+    let target = Target { table, index, options: options.clone(), column: def.columns[1].clone() };
+    let chunk = &source.chunks[0].chunk;
+    let posted = tenant.builds.post(0, table, index, 2_000);
+    target.build(&tenant, chunk, u64::MAX, &posted, &|| false).unwrap();
+    assert!(!lacks(chunk, index));
+}

@@ -246,12 +246,19 @@ pub fn check_position(tenant: &Arc<OpenTenant>, def: &Arc<PipelineDef>, position
 
 /// Keeps the runs in step with the definitions.
 async fn supervise(tenant: Arc<OpenTenant>) {
-    let opener = Arc::clone(&tenant);
-    if let Err(error) = blocking(READING, move || take_holds(&opener)).await {
-        tracing::error!(tenant = %tenant.id, %error, "the pipelines' part of the log is not held");
-    }
     let mut changes = tenant.changes.subscribe();
+    let mut held = false;
     loop {
+        // Until it is, all of the log stays.
+        if !held {
+            let opener = Arc::clone(&tenant);
+            match blocking(READING, move || take_holds(&opener)).await {
+                Ok(()) => held = true,
+                Err(error) => {
+                    tracing::error!(tenant = %tenant.id, %error, "the pipelines' part of the log is not held");
+                }
+            }
+        }
         let definitions = tenant.definitions.load(Ordering::Acquire);
         if let Err(error) = reconcile(&tenant).await {
             tracing::error!(tenant = %tenant.id, %error, "the pipelines cannot be read");
@@ -314,7 +321,8 @@ fn wanted(snapshot: &Snapshot) -> Result<HashMap<String, Wanted>> {
     Ok(objects.pipelines().map(|def| (def.id.clone(), of(def))).collect())
 }
 
-/// Takes hold of the log for every pipeline, and lets the rest of it go. Before anything is trimmed. Blocking.
+/// Takes hold of the log for every pipeline, and lets the rest of it go. Before anything is trimmed. Where it failed,
+/// it is done again beside what runs by then. Blocking.
 fn take_holds(tenant: &Arc<OpenTenant>) -> Result<()> {
     let snapshot = tenant.store.snapshot();
     if SystemTable::Objects.find(&snapshot).is_some() {
@@ -325,12 +333,14 @@ fn take_holds(tenant: &Arc<OpenTenant>) -> Result<()> {
                 Some((_, Some(after))) => after,
                 Some((_, None)) | None => Lsn(wanted.def.created_after),
             };
-            let entry = Entry::new(&wanted);
+            let hold = {
+                let mut entries = tenant.pipelines.entries.lock();
+                Arc::clone(&entries.entry(id).or_insert_with(|| Entry::new(&wanted)).hold)
+            };
             // One that is too late is told so when it begins.
-            if let Err(error) = entry.hold.take(&tenant.store, after) {
+            if let Err(error) = hold.take(&tenant.store, after) {
                 tracing::warn!(tenant = %tenant.id, pipeline = %wanted.def.name, %error, "log that is gone");
             }
-            tenant.pipelines.entries.lock().insert(id, entry);
         }
     }
     Ok(tenant.store.release_unheld_log()?)

@@ -189,10 +189,18 @@ impl Pace for Watched<'_> {
 impl TenantStore {
     /// Whether [`Self::compact`] would find something. Looks at sizes only.
     pub fn wants_compaction(&self) -> bool {
+        self.has_merge(u64::MAX)
+    }
+
+    /// Whether there is a merge that pays, of so many bytes at most.
+    fn has_merge(&self, max_bytes: u64) -> bool {
+        let damaged = self.unmergeable();
         self.snapshot().tables().any(|table| {
-            let sealed = table.chunks.iter().filter(|chunk| chunk.chunk.segment().is_some());
-            let sizes: Vec<Size> = sealed.map(|chunk| Size::of(chunk, self.segment_bytes)).collect();
-            !plan::compaction(&sizes, u64::MAX).is_empty()
+            let sound =
+                |chunk: &&ChunkRef| chunk.chunk.segment().is_some_and(|file| !damaged.contains(&file));
+            let sound = table.chunks.iter().filter(sound);
+            let sizes: Vec<Size> = sound.map(|chunk| Size::of(chunk, self.segment_bytes)).collect();
+            !plan::compaction(&sizes, max_bytes).is_empty()
         })
     }
 
@@ -207,7 +215,8 @@ impl TenantStore {
     ) -> Result<Option<CompactionReport>, StoreError> {
         let _one = self.lock_compaction(limits.pace)?;
         let mut chosen = self.choose(limits.max_bytes)?;
-        if chosen.is_none() && self.wants_compaction() {
+        // Not for a merge that this caller does not want: each would be another manifest, and another log file.
+        if chosen.is_none() && self.has_merge(limits.max_bytes) {
             self.checkpoint(builder)?;
             chosen = self.choose(limits.max_bytes)?;
         }
@@ -273,10 +282,13 @@ impl TenantStore {
     fn choose(&self, max_bytes: u64) -> Result<Option<Job>, StoreError> {
         let maintenance = self.maintenance.lock();
         self.poison.check()?;
+        let damaged = self.unmergeable();
         for table in &maintenance.manifest.tables {
-            let sizes: Vec<Size> = table.segments.iter().map(|entry| self.size(entry)).collect();
+            let sound = table.segments.iter().filter(|entry| !damaged.contains(&entry.file));
+            let sound: Vec<&SegmentEntry> = sound.collect();
+            let sizes: Vec<Size> = sound.iter().map(|entry| self.size(entry)).collect();
             let chosen = plan::compaction(&sizes, max_bytes);
-            let files: HashSet<FileId> = chosen.iter().map(|at| table.segments[*at].file).collect();
+            let files: HashSet<FileId> = chosen.iter().map(|at| sound[*at].file).collect();
             if files.is_empty() {
                 continue;
             }
@@ -360,6 +372,9 @@ impl TenantStore {
             Ok(Some(made)) => made,
             nothing => {
                 produced.discard(&self.disk, &self.paths);
+                if let Err(error @ StoreError::Corrupt { .. }) = &nothing {
+                    self.leave_alone(job.files(), error);
+                }
                 return self.poison.explain(nothing.map(|_| None));
             }
         };

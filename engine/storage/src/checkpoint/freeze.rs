@@ -30,13 +30,23 @@ impl TenantStore {
             // A rotation of keys wants another log file.
             && writer.wal.is_under(&self.keys())
             && writer.wal.number() >= oldest;
-        let busy = self.underway.lock().inputs.clone();
+        let busy = self.untouched();
         if settled
             && snapshot.tables().all(|table| plan::flush(table, &busy, self.segment_bytes).rewrite.is_empty())
         {
             // The log has no commit yet: what is noted of clones is of commits that came to nothing.
             self.cloned.lock().clear();
             return Ok(None);
+        }
+        // A flush before this one began it and came to nothing: where flushes fail for hours, each would leave a file.
+        let is_begun = writer.generation > 1
+            && writer.wal.is_fresh()
+            && writer.wal.number() > maintenance.manifest.wal_from
+            && writer.wal.is_under(&self.keys())
+            && writer.wal.number() >= oldest;
+        if is_begun {
+            let wal_from = writer.wal.number();
+            return Ok(Some(Frozen { snapshot, wal_from, counters: self.counters.values() }));
         }
         let start = WalStart {
             number: writer.wal.number() + 1,

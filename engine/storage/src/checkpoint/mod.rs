@@ -18,6 +18,7 @@
 //! Until step 4 a failure leaves everything as it was. A manifest whose fate is unknown stops the store.
 
 mod compact;
+mod damaged;
 mod freeze;
 mod gc;
 mod merged;
@@ -171,6 +172,8 @@ impl TenantStore {
         self.cloned.lock().retain(|(lsn, _)| *lsn > frozen.snapshot.lsn());
         // The manifest is ahead of the head until the swap is done: a store that cannot swap must not go on.
         self.swap(&frozen, &produced).inspect_err(|error| self.poison.set(error.to_string()))?;
+        // Before what nobody needs is removed: where that fails, writers must not wait for what is flushed.
+        self.log.begins_at(frozen.wal_from);
         let collected = self.collect(maintenance, None)?;
         (report.segments_removed, report.wal_files_removed) = (collected.segments, collected.wal_files);
         tracing::debug!(tenant = %self.tenant, ?report, "checkpoint");

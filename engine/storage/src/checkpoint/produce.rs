@@ -87,6 +87,16 @@ impl Produced {
         }
     }
 
+    /// Takes what was written for a table.
+    fn add(&mut self, part: Self) {
+        let Self { tables: _, files, rows, bytes, plain_bytes, indexes } = part;
+        self.files.extend(files);
+        self.rows += rows;
+        self.bytes += bytes;
+        self.plain_bytes += plain_bytes;
+        self.indexes += indexes;
+    }
+
     /// Removes everything: the checkpoint failed before its manifest.
     pub(super) fn discard(&self, disk: &Disk, paths: &Paths) {
         self.files.iter().for_each(|(kind, file)| disk.discard("segment", &paths.data(*kind, *file)));
@@ -101,22 +111,10 @@ impl TenantStore {
         builder: &dyn BlobBuilder,
     ) -> Result<Produced, StoreError> {
         let mut produced = Produced::default();
-        let busy = self.underway.lock().inputs.clone();
         let making = Making { builder, pace: &Freely, announce: &|_, _| {} };
         let mut write = || -> Result<(), StoreError> {
             for version in frozen.snapshot.tables() {
-                let plan = plan::flush(version, &busy, self.segment_bytes);
-                let mut table = ProducedTable::default();
-                for inputs in plan.rewrite {
-                    let chunk = self.write_segment(&version.def, &inputs, &making, &mut produced)?;
-                    if let Some(chunk) = &chunk {
-                        self.build_indexes(&version.def, chunk, &inputs, &making, &mut produced)?;
-                    }
-                    table.segments.push(NewSegment { inputs, chunk });
-                }
-                for chunk in &plan.keep {
-                    table.kept.push(self.keep_segment(manifest, &version.def, chunk, &mut produced)?);
-                }
+                let table = self.produce_table(manifest, version, &making, &mut produced)?;
                 produced.tables.insert(version.def.id, table);
             }
             self.sync_segments()
@@ -128,6 +126,54 @@ impl TenantStore {
                 Err(error)
             }
         }
+    }
+
+    /// Where a segment that was to be rewritten is damaged, it stays, and the log's rows become segments beside it.
+    fn produce_table(
+        &self,
+        manifest: &Manifest,
+        version: &TableVersion,
+        making: &Making<'_>,
+        produced: &mut Produced,
+    ) -> Result<ProducedTable, StoreError> {
+        loop {
+            let plan = plan::flush(version, &self.untouched(), self.segment_bytes);
+            let inputs = plan.rewrite.iter().flatten();
+            let read: Vec<FileId> = inputs.filter_map(|input| input.chunk.segment()).collect();
+            let mut part = Produced::default();
+            match self.rewrite(manifest, version, plan, making, &mut part) {
+                Err(error @ StoreError::Corrupt { .. }) if !read.is_empty() => {
+                    part.discard(&self.disk, &self.paths);
+                    self.leave_alone(read, &error);
+                }
+                done => {
+                    produced.add(part);
+                    return done;
+                }
+            }
+        }
+    }
+
+    fn rewrite(
+        &self,
+        manifest: &Manifest,
+        version: &TableVersion,
+        plan: plan::Plan,
+        making: &Making<'_>,
+        produced: &mut Produced,
+    ) -> Result<ProducedTable, StoreError> {
+        let mut table = ProducedTable::default();
+        for inputs in plan.rewrite {
+            let chunk = self.write_segment(&version.def, &inputs, making, produced)?;
+            if let Some(chunk) = &chunk {
+                self.build_indexes(&version.def, chunk, &inputs, making, produced)?;
+            }
+            table.segments.push(NewSegment { inputs, chunk });
+        }
+        for chunk in &plan.keep {
+            table.kept.push(self.keep_segment(manifest, &version.def, chunk, produced)?);
+        }
+        Ok(table)
     }
 
     /// Without indexes yet.

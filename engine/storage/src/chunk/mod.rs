@@ -223,14 +223,6 @@ impl Chunk {
         }
     }
 
-    /// Bytes of all its vector indexes' files.
-    pub fn all_index_bytes(&self) -> u64 {
-        match &self.kind {
-            Kind::Memory(_) => 0,
-            Kind::Sealed(chunk) => chunk.index_files().iter().map(|file| file.blob.bytes).sum(),
-        }
-    }
-
     /// Opens the vector index's sealed bytes: one pass over the file, not cached here.
     pub fn index_blob(&self, index: TableId) -> Option<Result<Vec<u8>, StoreError>> {
         match &self.kind {

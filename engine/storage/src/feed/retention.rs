@@ -116,6 +116,11 @@ impl LogFiles {
         between.map(|file| file.bytes).sum()
     }
 
+    /// A recovery needs the files from this one on. Older ones go with the next trim.
+    pub(crate) fn begins_at(&self, needed_from: u64) {
+        self.state.lock().files.needed_from = needed_from;
+    }
+
     /// The first file that is there.
     pub(crate) fn oldest(&self) -> u64 {
         self.state.lock().files.oldest().number

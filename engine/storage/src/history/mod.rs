@@ -89,7 +89,7 @@ pub struct ManifestPin {
     pub wal_from: u64,
     /// The manifests and everything that they name, each once.
     pub files: Vec<PinnedFile>,
-    _hold: versions::Hold,
+    hold: versions::Hold,
 }
 
 /// A file that never changes.
@@ -144,10 +144,8 @@ impl TenantStore {
         let maintenance = self.maintenance.lock();
         let (versions, hold) = self.history.to_copy();
         let mut named = FileSizes::new();
-        // What clones name in the log since, too: that log is copied with the manifest.
-        let cloned: Vec<_> = self.cloned.lock().iter().map(|(_, files)| files.clone()).collect();
-        for files in versions.iter().map(|version| &*version.files).chain(&cloned) {
-            named.extend(files.iter().map(|(file, bytes)| (*file, *bytes)));
+        for version in &versions {
+            named.extend(version.files.iter().map(|(file, bytes)| (*file, *bytes)));
         }
         let within = Paths::new(Path::new(""));
         let mut files = pinned(named);
@@ -157,7 +155,30 @@ impl TenantStore {
         }
         let manifest = &maintenance.manifest;
         let (number, lsn, time_us) = (manifest.number, manifest.lsn, manifest.time_us);
-        Ok(ManifestPin { number, lsn, time_us, wal_from: manifest.wal_from, files, _hold: hold })
+        let mut pin = ManifestPin { number, lsn, time_us, wal_from: manifest.wal_from, files, hold };
+        self.pin_cloned(&mut pin);
+        Ok(pin)
+    }
+
+    /// Adds to what a pin keeps the files that clones name in the log by now: that log is copied with the manifest, and
+    /// whoever replays it asks for them, even of a clone that was dropped since.
+    pub fn pin_cloned(&self, pin: &mut ManifestPin) {
+        // Held until they are kept: nobody collects meanwhile. First what no manifest has, as below.
+        let cloned = self.cloned.lock();
+        let mut named = FileSizes::new();
+        for (_, files) in cloned.iter() {
+            named.extend(files.iter().map(|(file, bytes)| (*file, *bytes)));
+        }
+        named.extend(self.history.cloned());
+        // What only log before the manifest names may have gone with that past.
+        named.retain(|(kind, file), _| self.disk.length(&self.paths.data(*kind, *file)).is_ok());
+        pin.hold.keep_files(named.keys().copied());
+        drop(cloned);
+        for file in pinned(named) {
+            if !pin.files.contains(&file) {
+                pin.files.push(file);
+            }
+        }
     }
 
     /// The files that clones name in the log, as far back as the past is kept: whoever copies the log away copies them

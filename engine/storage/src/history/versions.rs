@@ -82,6 +82,8 @@ struct State {
     holds: BTreeMap<u64, usize>,
     /// How often somebody reads on from a version.
     readers: BTreeMap<u64, usize>,
+    /// How often files are held that no version may name.
+    copied: BTreeMap<(DataKind, FileId), usize>,
     /// Of files that only the past needs, when that was last counted.
     bytes: u64,
 }
@@ -99,6 +101,7 @@ pub(crate) enum Why {
 pub(crate) struct Hold {
     history: Arc<History>,
     numbers: Vec<u64>,
+    files: Vec<(DataKind, FileId)>,
     why: Why,
 }
 
@@ -128,6 +131,14 @@ impl History {
         if manifest.time_us > 0 {
             state.versions.insert(manifest.number, Version::of(manifest));
         }
+    }
+
+    /// The log begins with this file: nobody reads on from a version before it, whatever keeps that.
+    pub(crate) fn begins_at(&self, log_from: u64) {
+        let mut state = self.state.lock();
+        let reached = state.versions.values().find(|version| version.wal_from >= log_from);
+        let reached = reached.or_else(|| state.versions.values().next_back()).map(|version| version.number);
+        state.reach_from = reached.unwrap_or(0);
     }
 
     pub(crate) fn add_unreadable(&self, number: u64, error: StoreError) {
@@ -186,9 +197,9 @@ impl History {
     pub(crate) fn needed(&self) -> Option<HashSet<(DataKind, FileId)>> {
         let state = self.state.lock();
         let from = state.read_from();
-        let files =
+        let named =
             || state.versions.values().flat_map(|version| version.needed(from)).map(|(file, _)| *file);
-        state.unreadable.is_empty().then(|| files().collect())
+        state.unreadable.is_empty().then(|| named().chain(state.copied.keys().copied()).collect())
     }
 
     /// What the log names that later versions than the first one kept come after.
@@ -393,7 +404,7 @@ impl State {
     fn hold(&mut self, history: &Arc<History>, numbers: Vec<u64>, why: Why) -> Hold {
         let counts = self.counts(why);
         numbers.iter().for_each(|number| *counts.entry(*number).or_default() += 1);
-        Hold { history: Arc::clone(history), numbers, why }
+        Hold { history: Arc::clone(history), numbers, files: Vec::new(), why }
     }
 
     fn counts(&mut self, why: Why) -> &mut BTreeMap<u64, usize> {
@@ -404,17 +415,31 @@ impl State {
     }
 }
 
+impl Hold {
+    /// Keeps files as well, whether or not a version names them. They are there, and nobody removes any meanwhile.
+    pub(crate) fn keep_files(&mut self, files: impl Iterator<Item = (DataKind, FileId)>) {
+        let mut state = self.history.state.lock();
+        for file in files {
+            *state.copied.entry(file).or_default() += 1;
+            self.files.push(file);
+        }
+    }
+}
+
 impl Drop for Hold {
     fn drop(&mut self) {
         let mut state = self.history.state.lock();
         let counts = state.counts(self.why);
-        for number in &self.numbers {
-            if let Some(count) = counts.get_mut(number) {
-                *count -= 1;
-                if *count == 0 {
-                    counts.remove(number);
-                }
-            }
+        self.numbers.iter().for_each(|number| let_go(counts, number));
+        self.files.iter().for_each(|file| let_go(&mut state.copied, file));
+    }
+}
+
+fn let_go<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
         }
     }
 }

@@ -34,6 +34,13 @@ const MOST_FILES: usize = 256;
 /// fail. A twentieth of a small device.
 const RESERVE_BYTES: u64 = 1 << 30;
 
+/// A tenant's queries look at the device once they have written so much more: a file that had room when it was made may
+/// grow to gigabytes.
+const LOOK_BYTES: u64 = 64 << 20;
+
+/// Bytes of the device of a path that are free for us, and all of them.
+type Device = fn(&Path) -> io::Result<(u64, u64)>;
+
 /// Files that all tenants may have open at once.
 #[derive(Debug)]
 pub struct SpillFiles {
@@ -96,11 +103,21 @@ pub struct SpillSpace {
     written_bytes: AtomicU64,
     files: AtomicUsize,
     process: Arc<SpillFiles>,
+    device: Device,
 }
 
 impl SpillSpace {
     /// Empties the tenant's spill directory. `limit_bytes`: what its files may hold at once; 0: queries do not spill.
     pub fn open(tenant: &Path, limit_bytes: u64, process: Arc<SpillFiles>) -> Result<Arc<Self>, StoreError> {
+        Self::on(device_bytes, tenant, limit_bytes, process)
+    }
+
+    fn on(
+        device: Device,
+        tenant: &Path,
+        limit_bytes: u64,
+        process: Arc<SpillFiles>,
+    ) -> Result<Arc<Self>, StoreError> {
         let directory = tenant.join("spill");
         clear(&directory)?;
         Ok(Arc::new(Self {
@@ -110,6 +127,7 @@ impl SpillSpace {
             written_bytes: AtomicU64::new(0),
             files: AtomicUsize::new(0),
             process,
+            device,
         }))
     }
 
@@ -150,7 +168,7 @@ impl SpillSpace {
     /// Errors: less than the reserve is free. A device whose state is not told is not asked again.
     fn check_device(&self) -> Result<(), SpillError> {
         let parent = self.directory.parent().unwrap_or(&self.directory);
-        let Ok((free, total)) = device_bytes(parent) else { return Ok(()) };
+        let Ok((free, total)) = (self.device)(parent) else { return Ok(()) };
         let reserve = RESERVE_BYTES.min(total / 20);
         if free < reserve {
             return Err(SpillError::DeviceLow { free, reserve });
@@ -163,7 +181,10 @@ impl SpillSpace {
         self.used_bytes
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
             .map_err(|used| SpillError::TenantFull { used, more, limit: self.limit_bytes })?;
-        self.written_bytes.fetch_add(more, Ordering::Relaxed);
+        let before = self.written_bytes.fetch_add(more, Ordering::Relaxed);
+        if before / LOOK_BYTES != (before + more) / LOOK_BYTES {
+            self.check_device().inspect_err(|_| self.shrink(more))?;
+        }
         Ok(())
     }
 
@@ -228,7 +249,7 @@ fn clear(directory: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Bytes of the device that are free for us, and all of them.
+/// What a [`Device`] tells.
 fn device_bytes(path: &Path) -> io::Result<(u64, u64)> {
     use std::os::unix::ffi::OsStrExt;
     let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;

@@ -1,6 +1,13 @@
 //! Temporary files: what is on disk, what the limits refuse, and what a crash leaves.
 
-use std::{io::Write, sync::Arc};
+use std::{
+    io::Write,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use proptest::prelude::*;
 use sepal_types::Error;
@@ -100,6 +107,27 @@ fn limits_refuse_and_give_back() {
     assert_eq!(space.create().unwrap_err(), SpillError::TooManyFiles { open: 8, most: 8 });
     drop(held);
     space.create().unwrap();
+}
+
+/// A file that was made while there was room.
+#[test]
+fn a_file_does_not_grow_into_what_is_kept_for_the_durable() {
+    static FREE: AtomicU64 = AtomicU64::new(u64::MAX);
+    let device: super::Device = |_: &Path| Ok((FREE.load(Ordering::SeqCst), u64::MAX));
+    let directory = tempfile::tempdir().unwrap();
+    let space = SpillSpace::on(device, directory.path(), u64::MAX, SpillFiles::new(8)).unwrap();
+    let file = space.create().unwrap();
+    let mut sink = file.writer();
+    let mut put = || sink.write_all(&[7; 100]).and_then(|()| sink.flush());
+    put().unwrap();
+    FREE.store(super::RESERVE_BYTES - 1, Ordering::SeqCst);
+    put().unwrap();
+    let used = space.used_bytes();
+    space.written_bytes.store(super::LOOK_BYTES - 1, Ordering::Relaxed);
+    let refused = put().unwrap_err();
+    let told = refused.into_inner().unwrap().downcast::<Error>().unwrap();
+    assert_eq!(told.state().code(), "53100");
+    assert_eq!(space.used_bytes(), used, "what was refused is nobody's charge");
 }
 
 #[test]

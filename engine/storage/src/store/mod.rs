@@ -7,11 +7,11 @@ pub(crate) mod load;
 pub(crate) mod lost;
 pub(crate) mod open;
 
-use std::{path::Path, sync::Arc};
+use std::{collections::HashSet, path::Path, sync::Arc};
 
 use parking_lot::{Mutex, RwLock};
 use sepal_crypto::KeyRing;
-use sepal_types::{Clock, ColumnId, LogEnd, Lsn, RowId, SystemClock, TableId, TenantId};
+use sepal_types::{Clock, ColumnId, FileId, LogEnd, Lsn, RowId, SystemClock, TableId, TenantId};
 
 use crate::{
     AsOf, ColumnCache, FaultInjector, Files, HistoryPolicy, LocalFiles, Random, Snapshot, StoreError,
@@ -105,6 +105,8 @@ pub struct TenantStore {
     /// Held by the one compaction, or copy of a segment under another key, at a time, before `maintenance`.
     pub(crate) compaction: Mutex<()>,
     pub(crate) underway: Mutex<Underway>,
+    /// Segments that did not open when they were to be merged.
+    pub(crate) damaged: Mutex<HashSet<FileId>>,
     pub(crate) written: Written,
     /// Segments, as long as somebody reads them.
     pub(crate) registry: Registry,
@@ -321,7 +323,9 @@ impl TenantStore {
                 if chunk.chunk.segment().is_some() {
                     stats.segments += 1;
                     stats.segment_bytes += bytes;
-                    stats.index_bytes += chunk.chunk.all_index_bytes();
+                    // Its own: the chunk of a clone has those of all tables that share it.
+                    let own = table.def.indexes.iter().map(|index| chunk.chunk.index_bytes(index.id));
+                    stats.index_bytes += own.sum::<u64>();
                     stats.deleted_rows += chunk.deleted.len();
                 } else {
                     stats.memory_chunks += 1;

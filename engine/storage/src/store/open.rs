@@ -76,6 +76,9 @@ pub(super) fn open(
     settle(&context, recovered.last_number, recovered.proven..recovered.last_length)?;
     older.extend(recovered.files);
     let history = context.history(&manifest)?;
+    if let (None, Some(oldest)) = (&damage, older.first()) {
+        history.begins_at(oldest.number);
+    }
     let start = WalStart {
         number: recovered.last_number + u64::from(!planted::is(Bug::LogFileReused)),
         base_lsn: recovered.lsn,
@@ -262,6 +265,7 @@ impl Context {
             maintenance: Mutex::new(parts.maintenance),
             compaction: Mutex::default(),
             underway: Mutex::default(),
+            damaged: Mutex::default(),
             written: Written::default(),
             registry: self.registry,
             left_out_us: parts.opened.ended_by_us,

@@ -13,7 +13,7 @@
 //! A restore to a point in time ends the reading at a commit. An attempt that did not come to its end may have begun
 //! the new file already: it is empty, and the files of the time that was cut off do not follow it.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use arrow::buffer::Buffer;
 use sepal_types::{LogEnd, Lsn};
@@ -61,13 +61,17 @@ pub(crate) fn recover(
     replay: &Replay<'_>,
     mut apply: impl FnMut(&str, Lsn, Buffer) -> Result<ControlFlow<()>, StoreError>,
 ) -> Result<Recovered, StoreError> {
-    let files = open_all(replay)?;
-    let lengths = files.iter().map(|file| file.length - HEADER_BYTES as u64);
-    let mut progress = Progress::start(replay.log.tenant, lengths.fold(0, u64::saturating_add));
+    let last = last_number(replay)?;
+    let mut progress = Progress::start(replay.log.tenant, content_bytes(&replay.log, replay.from..=last));
     let mut recovered =
         Recovered { last_number: replay.from, last_length: 0, proven: 0, lsn: replay.lsn, files: Vec::new() };
-    for (index, file) in files.iter().enumerate() {
-        let cut_off = replay.limited && index > 0 && files[index - 1].is_empty();
+    let mut opened = Some(LogFile::open(&replay.log, replay.from)?);
+    let mut follows_empty = false;
+    while let Some(file) = opened.take() {
+        // No more than two are open: a log of thousands of files must not take as many descriptors.
+        let number = file.header.number;
+        let next = if number < last { Some(LogFile::open(&replay.log, number + 1)?) } else { None };
+        let cut_off = replay.limited && follows_empty;
         if cut_off && file.header.base_lsn > recovered.lsn {
             tracing::warn!(file = %file.name, "an earlier attempt has cut the log off before this file");
             break;
@@ -79,25 +83,27 @@ pub(crate) fn recover(
             );
             return Err(file.corrupt(why));
         }
-        let end = files.get(index + 1).map(|next| next.header.previous_length);
+        let end = next.as_ref().map(|next| next.header.previous_length);
         let extent = Extent {
             end: end.filter(|end| !(replay.limited && file.is_empty() && *end > file.length)),
-            least: replay.end.filter(|end| end.file == file.header.number).map_or(0, |end| end.bytes),
+            least: replay.end.filter(|end| end.file == number).map_or(0, |end| end.bytes),
         };
         let read = file.read(extent, &mut |lsn, payload| {
             progress.commit(payload.len());
             apply(&file.name, lsn, payload)
         })?;
         let (length, lsn) = read.whole;
-        let span = FileSpan { number: file.header.number, base_lsn: file.header.base_lsn, bytes: length };
+        let span = FileSpan { number, base_lsn: file.header.base_lsn, bytes: length };
         recovered.files.push(span);
-        recovered.last_number = file.header.number;
+        recovered.last_number = number;
         recovered.last_length = length;
         recovered.proven = read.proven.max(extent.least);
         recovered.lsn = lsn;
         if read.flow.is_break() {
             break;
         }
+        follows_empty = file.is_empty();
+        opened = next;
     }
     progress.end(recovered.lsn);
     Ok(recovered)
@@ -128,12 +134,17 @@ pub(crate) fn kept_before(
     Ok((spans, damage))
 }
 
-/// The log files from the manifest's to the last one known, which must be there without a gap.
-fn open_all(replay: &Replay<'_>) -> Result<Vec<LogFile>, StoreError> {
+/// The last log file that is there, or is known to have been: all from the manifest's to this one must be there.
+fn last_number(replay: &Replay<'_>) -> Result<u64, StoreError> {
     let names = replay.log.disk.list(&replay.log.paths.wal())?;
     let known = replay.end.map_or(replay.from, |end| end.file.max(replay.from));
-    let last = names.iter().filter_map(|name| number(name, "wal")).fold(known, u64::max);
-    (replay.from..=last).map(|number| LogFile::open(&replay.log, number)).collect()
+    Ok(names.iter().filter_map(|name| number(name, "wal")).fold(known, u64::max))
+}
+
+/// Bytes of these files without their headers, for whoever watches. One that is missing is told when its turn comes.
+fn content_bytes(log: &Log<'_>, numbers: RangeInclusive<u64>) -> u64 {
+    let lengths = numbers.map(|number| log.disk.length(&log.paths.wal_file(number)).unwrap_or(0));
+    lengths.map(|length| length.saturating_sub(HEADER_BYTES as u64)).fold(0, u64::saturating_add)
 }
 
 /// What is known of a file's length before it is read.

@@ -109,6 +109,11 @@ impl WalFile {
         keys.is_current(&self.wrapped)
     }
 
+    /// Whether nothing was ever written behind its header, or all of it was taken back.
+    pub(crate) const fn is_fresh(&self) -> bool {
+        self.length == HEADER_BYTES as u64 && self.synced.0 == HEADER_BYTES as u64
+    }
+
     /// Bytes written and durable, header included.
     pub(crate) const fn synced_length(&self) -> u64 {
         self.synced.0

@@ -53,3 +53,14 @@ async fn one_large_merge_at_a_time_has_rows_in_memory() {
     assert!(pace.is_stopped());
     drop(held);
 }
+
+/// One of its merges may take an hour, and a tenant's merges wait for each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_in_the_background_waits_for_no_vacuum() {
+    let fixture = Fixture::new();
+    let tenant = fixture.tenant().await;
+    let vacuum = tenant.tasks.post(1, TaskKind::VacuumFull, Some(TABLE), now_us());
+    assert!(matches!(merge_one(&tenant), Ok(Step::Later)));
+    drop(vacuum);
+    assert!(matches!(merge_one(&tenant), Ok(Step::Nothing)));
+}

@@ -16,7 +16,7 @@ use crate::{
     delivery::system_tables::{Cell, SystemTable},
     fixtures::run,
     maintain::checkpoint,
-    pipeline::{position::Position, state::PipelineState},
+    pipeline::{position::Position, state::PipelineState, take_holds},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,4 +246,21 @@ fn a_position_reads_as_it_is_written() {
         "0000000000000101.00000000",
     ];
     assert!(ascending.map(|text| Position::parse(text).unwrap()).is_sorted());
+}
+
+/// What failed when the tenant was opened is done again, until then the log only grows: by then pipelines run.
+#[tokio::test(flavor = "multi_thread")]
+async fn holds_are_taken_beside_what_runs() {
+    let destination = Destination::new();
+    let fixture = database(&destination).await;
+    let mut session = fixture.session().await;
+    create(&fixture, "SELECT id, label FROM items", |def| def.snapshot = false).await;
+    run(&mut session, "INSERT INTO items VALUES (1, 'a')").await;
+    destination.until_changes(1).await;
+    let tenant = fixture.tenant().await;
+    let worker = Arc::clone(&tenant);
+    tokio::task::spawn_blocking(move || take_holds(&worker)).await.unwrap().unwrap();
+    assert!(tenant.pipelines.entries.lock().values().all(|entry| entry.task.is_some()));
+    run(&mut session, "INSERT INTO items VALUES (2, 'b')").await;
+    assert_eq!(destination.until_changes(2).await, ["c 1 a", "c 2 b"]);
 }

@@ -116,6 +116,50 @@ fn too_many_segments_become_one() {
     assert_eq!(live(&open(dir.path())), (0..15).collect::<Vec<_>>());
 }
 
+/// Another tenant may be at a large merge for an hour, and somebody looks every few seconds.
+#[test]
+fn a_merge_that_the_caller_does_not_want_is_no_reason_to_flush() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_segments(dir.path());
+    let op = insert(&store, 20_000, &[100]);
+    commit(&store, vec![op]);
+    let small = CompactionLimits { max_bytes: 1, ..CompactionLimits::default() };
+    assert_eq!(store.compact(&NoBlobs, small).unwrap(), None);
+    assert!(store.wants_compaction());
+    assert_eq!((store.stats().memory_chunks, segments(&store)), (1, 5));
+}
+
+#[test]
+fn a_merge_that_met_damage_is_not_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_segments(dir.path());
+    // Looks at all keys, which stay known.
+    let op = insert(&store, 20_000, &[100]);
+    commit(&store, vec![op]);
+    let is_segment = |path: &Path| path.extension().is_some_and(|found| found == "parquet");
+    let (path, whole) = files(dir.path()).into_iter().find(|(path, _)| is_segment(path)).unwrap();
+    std::fs::write(&path, vec![0; whole.len()]).unwrap();
+    store.cache.forget_tenant(store.tenant());
+    let error = store.compact(&NoBlobs, CompactionLimits::default()).unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert!(!store.wants_compaction());
+    assert_eq!(store.compact(&NoBlobs, CompactionLimits::default()).unwrap(), None);
+    // Others are merged as ever.
+    (5..10).for_each(|part| segment(&store, &[part * 3, part * 3 + 1, part * 3 + 2]));
+    assert!(store.wants_compaction());
+    let done = store.compact(&NoBlobs, CompactionLimits::default()).unwrap().unwrap();
+    assert_eq!((done.segments_read, segments(&store)), (9, 2));
+    std::fs::write(&path, whole).unwrap();
+    let expected: Vec<i64> = (0..30).chain([100]).collect();
+    assert_eq!(live(&store), expected);
+    drop(store);
+    // A repair takes place while it is closed: it is judged anew.
+    let store = open(dir.path());
+    let groups = store.segments_to_merge(ITEMS, Rewrite::All);
+    store.merge(ITEMS, &groups[0], &NoBlobs, &Freely).unwrap().unwrap();
+    assert_eq!((segments(&store), live(&store)), (1, expected));
+}
+
 /// Notes where the rows of indexed inputs have gone, by input.
 #[derive(Default)]
 struct Recorder(Mutex<Vec<Vec<u32>>>);

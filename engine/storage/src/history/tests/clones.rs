@@ -48,6 +48,65 @@ fn the_files_that_the_log_names_are_told() {
     }
 }
 
+/// Whoever replays a copy of the log comes past the clone, whatever has become of it since.
+#[test]
+fn a_copy_keeps_what_clones_name_in_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, options) = with_segment(dir.path());
+    let past = store.snapshot();
+    commit(&store, vec![Op::Truncate(ITEMS)]);
+    store.checkpoint(&NoBlobs).unwrap();
+    let mut pin = store.pin_manifest().unwrap();
+    clone_from(&store, &past, copy_def("copy"));
+    store.pin_cloned(&mut pin);
+    drop(past);
+    commit(&store, vec![Op::DropTable(COPY)]);
+    store.checkpoint(&NoBlobs).unwrap();
+    assert!(store.snapshot().table(COPY).is_none());
+
+    let target = tempfile::tempdir().unwrap();
+    for folder in ["manifest", "wal", "segments"] {
+        std::fs::create_dir(target.path().join(folder)).unwrap();
+    }
+    for file in &pin.files {
+        std::fs::copy(dir.path().join(&file.path), target.path().join(&file.path)).unwrap();
+    }
+    let log = crate::paths::Paths::new(target.path()).wal_file(pin.wal_from);
+    std::fs::copy(dir.path().join("wal").join(log.file_name().unwrap()), log).unwrap();
+    let restored = reopened(target.path(), options);
+    assert_eq!(keys(&restored.snapshot(), ITEMS), [0_i64; 0]);
+    assert!(restored.snapshot().table(COPY).is_none());
+
+    assert_eq!(count(dir.path(), "parquet"), 1);
+    drop(pin);
+    store.trim_history().unwrap();
+    assert_eq!(count(dir.path(), "parquet"), 0);
+}
+
+/// A name keeps its version's files, and no log: what came after it ends with the past, before a restart and after it.
+#[test]
+fn what_has_gone_with_the_past_is_told_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Hands::new();
+    let store = made(dir.path(), with(&clock, POLICY));
+    store.create_snapshot(&NoBlobs, "default", "before", "ada", None).unwrap();
+    put(&store, ITEMS, &[1, 2, 3]);
+    store.checkpoint(&NoBlobs).unwrap();
+    let past = store.snapshot();
+    commit(&store, vec![Op::Truncate(ITEMS)]);
+    store.checkpoint(&NoBlobs).unwrap();
+    clone_from(&store, &past, copy_def("copy"));
+    drop(past);
+    commit(&store, vec![Op::DropTable(COPY)]);
+    store.checkpoint(&NoBlobs).unwrap();
+    assert_eq!(store.cloned_files().len(), 1, "history comes past the clone");
+    store.forget_history().unwrap();
+    assert_eq!((count(dir.path(), "parquet"), store.cloned_files()), (0, Vec::new()));
+    drop(store);
+    let store = reopened(dir.path(), with(&clock, POLICY));
+    assert_eq!((store.snapshots().len(), store.cloned_files()), (1, Vec::new()));
+}
+
 #[test]
 fn a_clone_goes_its_own_way() {
     let dir = tempfile::tempdir().unwrap();
@@ -67,6 +126,11 @@ fn a_clone_goes_its_own_way() {
         version.chunks[0].chunk.index_blob(version.def.indexes[0].id).unwrap().unwrap()
     };
     assert_eq!((count(dir.path(), "parquet"), count(dir.path(), "index")), (1, 1), "nothing was copied");
+    let snapshot = store.snapshot();
+    let version = snapshot.table(COPY).unwrap();
+    let bytes = version.chunks[0].chunk.index_bytes(version.def.indexes[0].id);
+    assert_eq!(store.stats().index_bytes, 2 * bytes, "each table has one");
+    drop(snapshot);
     let then: Vec<i64> = (0..100).filter(|id| ![1, 2, 3].contains(id)).collect();
     for round in 0..3 {
         assert_eq!(keys(&store.snapshot(), ITEMS), then, "round {round}");

@@ -318,3 +318,59 @@ fn running_out_of_descriptors_does_not_stop_the_store() {
     drop(store);
     assert_eq!(ids(&open(dir.path()), 20_000), [1, 2, 3]);
 }
+
+/// A log file each time would be thousands in a day, and a recovery reads them all.
+#[test]
+fn flushes_that_fail_again_and_again_leave_one_log_file() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(create(dir.path()));
+    let fault = Arc::new(NoDescriptors(Mutex::new(None)));
+    let with_fault = StoreOptions { fault: Some(Arc::clone(&fault) as Arc<dyn FaultInjector>), ..options() };
+    let store = TenantStore::open(dir.path(), TENANT, tenant_key(), with_fault).unwrap();
+    commit(&store, vec![Op::CreateTable(items(20_000, "items"))]);
+    let before = store.stats().wal_files;
+    *fault.0.lock() = Some("segment.open_directory");
+    for (id, files) in [(1, 1), (2, 2)] {
+        let op = insert(&store, 20_000, &[id]);
+        commit(&store, vec![op]);
+        for _ in 0..4 {
+            store.checkpoint(&Blobs).unwrap_err();
+            assert_eq!(store.stats().wal_files, before + files, "after commit {id}");
+        }
+    }
+    *fault.0.lock() = None;
+    let op = insert(&store, 20_000, &[3]);
+    commit(&store, vec![op]);
+    store.release_unheld_log().unwrap();
+    store.checkpoint(&Blobs).unwrap();
+    assert_eq!((store.stats().wal_files, ids(&store, 20_000)), (1, vec![1, 2, 3]));
+    let op = delete(&store, 20_000, &[2]);
+    commit(&store, vec![op]);
+    drop(store);
+    assert_eq!(ids(&open(dir.path()), 20_000), [1, 3]);
+}
+
+#[test]
+fn what_cannot_be_removed_keeps_no_writer_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(create(dir.path()));
+    let fault = Arc::new(NoDescriptors(Mutex::new(None)));
+    let with_fault = StoreOptions { fault: Some(Arc::clone(&fault) as Arc<dyn FaultInjector>), ..options() };
+    let store = TenantStore::open(dir.path(), TENANT, tenant_key(), with_fault).unwrap();
+    let op = insert(&store, 20_000, &(0..100).collect::<Vec<_>>());
+    commit(&store, vec![Op::CreateTable(items(20_000, "items")), op]);
+    for id in 0..2 {
+        store.checkpoint(&Blobs).unwrap();
+        let op = delete(&store, 20_000, &[id]);
+        commit(&store, vec![op]);
+    }
+    // The deletion vector that the next one replaces.
+    *fault.0.lock() = Some("blob.remove");
+    let error = store.checkpoint(&Blobs).unwrap_err();
+    assert!(matches!(error, StoreError::Io { action: "remove", .. }), "{error}");
+    assert_eq!((store.stats().wal_files, store.stats().memory_chunks), (1, 0), "all is flushed");
+    *fault.0.lock() = None;
+    store.checkpoint(&Blobs).unwrap();
+    drop(store);
+    assert_eq!(ids(&open(dir.path()), 20_000), (2..100).collect::<Vec<_>>());
+}

@@ -10,9 +10,9 @@ use parquet::arrow::ArrowWriter;
 use sepal_types::{TableId, TenantId};
 
 use crate::{
-    NoBlobs, Op, StoreError, TenantStore,
+    CheckpointReport, NoBlobs, Op, StoreError, TenantStore,
     fixtures::{
-        TENANT, batch_of, commit, create, delete, files, insert, items, open, options, scan, tenant_key,
+        TENANT, batch_of, commit, create, delete, files, ids, insert, items, open, options, scan, tenant_key,
         valid,
     },
 };
@@ -371,4 +371,37 @@ fn damage_to_the_last_group_is_noticed_once_the_log_was_marked() {
     assert_eq!(scan(store.snapshot().table(ITEMS).unwrap()).len(), 1);
     store.close().unwrap();
     assert!(store.mark_log().is_err(), "a closed store writes nothing");
+}
+
+/// What is written to its table, and to others, goes on into segments: else the log would grow until nobody can write.
+#[test]
+fn a_damaged_segment_keeps_nothing_else_from_being_flushed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    // Nobody looks for its keys.
+    let log = sepal_types::TableDef { uniques: Vec::new(), ..items(20_000, "log") };
+    commit(&store, vec![Op::CreateTable(log), Op::CreateTable(items(20_100, "others"))]);
+    let op = insert(&store, 20_000, &[1, 2, 3]);
+    commit(&store, vec![op]);
+    store.checkpoint(&NoBlobs).unwrap();
+    let content = files(dir.path());
+    let (path, whole) = content.iter().find(|(path, _)| path.to_string_lossy().ends_with("parquet")).unwrap();
+    std::fs::write(path, vec![0; whole.len()]).unwrap();
+    for id in 10..13 {
+        store.cache.forget_tenant(TENANT);
+        let ops = vec![insert(&store, 20_000, &[id]), insert(&store, 20_100, &[id])];
+        commit(&store, ops);
+        store.checkpoint(&NoBlobs).unwrap();
+        assert_eq!((store.stats().memory_chunks, store.stats().wal_files), (0, 1), "row {id}");
+        assert_eq!(store.checkpoint(&NoBlobs).unwrap(), CheckpointReport::default());
+    }
+    store.cache.forget_tenant(TENANT);
+    let version = store.snapshot().table(ITEMS).unwrap().clone();
+    let damaged = &version.chunks[0].chunk;
+    assert!(matches!(damaged.column(&version.def.columns[0]), Err(StoreError::Corrupt { .. })));
+    assert_eq!(ids(&store, 20_100), [10, 11, 12]);
+    std::fs::write(path, whole).unwrap();
+    assert_eq!(ids(&store, 20_000), [1, 2, 3, 10, 11, 12]);
+    drop((store, version));
+    assert_eq!(ids(&open(dir.path()), 20_000), [1, 2, 3, 10, 11, 12]);
 }
