@@ -6,7 +6,7 @@
 //! 3. Objects that no entry names are removed, but only if they are older than a day: a backup under way stores objects
 //!    before its entry. The archived log stays from the oldest backup's on, with the files that it names, so that every
 //!    moment since can be restored.
-//! 4. Of tenants' keys the sets stay that an entry names.
+//! 4. Of tenants' keys the sets stay from the first on that an entry names: the log in between may need any of them.
 
 use std::collections::{HashMap, HashSet};
 
