@@ -24,6 +24,9 @@ pub struct Summary {
     pub bytes: u64,
     pub new_bytes: u64,
     pub verified: Option<Verified>,
+    /// Whose log goes on after it (`names`).
+    #[serde(skip)]
+    pub(crate) line: String,
 }
 
 impl Summary {
@@ -37,6 +40,7 @@ impl Summary {
             bytes: entry.bytes(),
             new_bytes: entry.new_bytes,
             verified: None,
+            line: entry.line.clone(),
         }
     }
 }

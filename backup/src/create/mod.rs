@@ -8,7 +8,8 @@
 //!    not open and whose log and newest manifest are as in the last backup is taken over from there, unread. One that
 //!    cannot be read is noted, and taken over as it was: it may never open again, and the older backups will be pruned.
 //!    From before the copy on no tenant's older keys are destroyed, so the keys that it has at the end open all of it,
-//!    the copy's part included. What they cannot bridge is another provider than the copy knows: such a tenant is noted.
+//!    the copy's part included. What they cannot bridge is another provider than the copy knows: such a tenant is
+//!    noted.
 //! 4. The entry is written last. A run that was killed leaves objects without one: the next run finds and uses them.
 
 mod tenant;

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use sepal_database::{
-    Error, Result,
+    Result, SqlState,
     backup::{Noted, note},
 };
 
@@ -12,7 +12,8 @@ use crate::{
     census,
     create::{CreateOptions, blocking, create},
     entry::Entry,
-    list,
+    identity,
+    list::{self, Summary},
     moment::{SECOND, day, now_us},
     prune::prune_own,
     restore::{Opener, Target},
@@ -43,15 +44,13 @@ impl Keeper {
 
     /// What the repository already has, so that a restart of the server is no reason for a backup.
     async fn read_catalogue(&self) {
-        let missing = |error: &Error| error.state() == sepal_database::SqlState::UndefinedObject;
-        let read = match list::own(&self.repository, self.source.control()).await {
-            Err(error) if missing(&error) => Ok(Vec::new()),
-            read => read,
-        };
+        let read = self.catalogue().await;
         let mut state = self.state.lock();
         match read {
-            Ok(backups) => {
+            Ok((backups, line)) => {
                 state.known = true;
+                let ours = backups.iter().rev().find(|backup| backup.line == line);
+                state.last_of_line_us = ours.map(|backup| backup.started_us);
                 let status = &mut state.status;
                 status.backups = backups.len() as u64;
                 status.last_backup = backups.last().map(|backup| backup.id.clone());
@@ -68,6 +67,16 @@ impl Keeper {
                 state.status.last_error = Some(told);
             }
         }
+    }
+
+    /// This instance's backups, and which line of them this directory goes on with.
+    async fn catalogue(&self) -> Result<(Vec<Summary>, String)> {
+        let backups = match list::own(&self.repository, self.source.control()).await {
+            Err(error) if error.state() == SqlState::UndefinedObject => Vec::new(),
+            read => read?,
+        };
+        let line = blocking(&self.source, |source| identity::line(source.data_dir())).await?;
+        Ok((backups, line))
     }
 
     /// What others have verified since. One that has gone with its backup was made nevertheless. A repository that does
@@ -126,6 +135,7 @@ impl Keeper {
                 );
                 let failed = entry.failed.len() as u64;
                 state.owed |= entry.failed.iter().any(|failed| failed.again);
+                state.last_of_line_us = Some(entry.started_us);
                 let status = &mut state.status;
                 status.backups += 1;
                 status.last_backup = Some(entry.id.clone());
@@ -215,7 +225,7 @@ impl Keeper {
 
     /// Beside the data, where there is room for it.
     async fn work_directory(&self) -> Result<PathBuf> {
-        let folder = crate::identity::folder(self.source.data_dir());
+        let folder = identity::folder(self.source.data_dir());
         tokio::fs::create_dir_all(&folder)
             .await
             .map_err(|error| crate::repository::failed("make", &folder.display().to_string(), &error))?;

@@ -33,6 +33,18 @@ fn what_a_round_finds_is_followed_by_a_backup_though_the_round_fails() {
     assert!(state.due(None, NOW).is_none());
 }
 
+/// A restored directory finds the backups that it came from, and its own log goes on from none of them.
+#[test]
+fn a_line_without_a_backup_gets_one_at_once() {
+    let schedule: Schedule = "daily 03:00".parse().unwrap();
+    let mut state = State { known: true, ..State::default() };
+    state.status.last_backup_us = Some(NOW - SECOND);
+    assert!(state.due(Some(schedule), NOW).is_some());
+    assert!(state.due(None, NOW).is_none(), "without a schedule a person decides");
+    state.last_of_line_us = Some(NOW);
+    assert!(state.due(Some(schedule), NOW).is_none());
+}
+
 #[test]
 fn a_backup_that_is_under_way_is_followed_by_another() {
     let mut state = State { watch: Some(Arc::default()), ..State::default() };
