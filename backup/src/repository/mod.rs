@@ -153,6 +153,11 @@ impl Repository {
         Ok(Some(bytes))
     }
 
+    /// Whether there is an object of that name.
+    pub(crate) async fn has(&self, name: &str) -> Result<bool> {
+        Ok(self.shelf.open(name).await?.is_some())
+    }
+
     /// Appends an object to a file and tells what it was. Errors: XX001 it is missing, or has more than `most` bytes.
     pub(crate) async fn fetch(
         &self,
