@@ -16,6 +16,8 @@ mod tenant;
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
+    path::Path,
     sync::Arc,
 };
 
@@ -38,6 +40,10 @@ use crate::{
     watch::Watch,
 };
 
+/// How directories begin that hold a copy of control.db until it is stored.
+const COPY: &str = "control-copy-";
+/// The same, made by older programs.
+const OLDER_COPY: &str = ".tmp";
 /// How often the list of tenants may change while control.db is copied.
 const COPIES: usize = 10;
 
@@ -196,9 +202,12 @@ impl<'a> Run<'a> {
         let copied = blocking(self.source, move |source| {
             std::fs::create_dir_all(&folder)
                 .map_err(|error| failed("make", &folder.display().to_string(), &error))?;
+            let wrong =
+                |action: &str, error: &io::Error| failed(action, &folder.display().to_string(), error);
+            remove_copies(&folder).map_err(|error| wrong("remove an older copy in", &error))?;
             for _ in 0..COPIES {
-                let place = tempfile::tempdir_in(&folder)
-                    .map_err(|error| failed("make a directory in", &folder.display().to_string(), &error))?;
+                let place = tempfile::Builder::new().prefix(COPY).tempdir_in(&folder);
+                let place = place.map_err(|error| wrong("make a directory in", &error))?;
                 let before: HashSet<TenantId> = source.tenants()?.into_iter().collect();
                 let providers = source.copy_control(&place.path().join("control.db"))?;
                 let after: HashSet<TenantId> = source.tenants()?.into_iter().collect();
@@ -304,6 +313,20 @@ impl<'a> Run<'a> {
     async fn is_gone(&self, id: TenantId) -> Result<bool> {
         blocking(self.source, move |source| Ok(!source.tenants()?.contains(&id))).await
     }
+}
+
+/// Removes copies of control.db that killed runs left: a rotation of the root key does not reach them. One run at a
+/// time has the folder.
+fn remove_copies(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_copy = |prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
+        if entry.file_type()?.is_dir() && (is_copy(COPY) || is_copy(OLDER_COPY)) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs what blocks on a thread for that.

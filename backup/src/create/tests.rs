@@ -110,6 +110,24 @@ impl Scene {
     }
 }
 
+/// A run that was killed leaves a copy of control.db, which no rotation of the root key would reach.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_of_control_that_killed_runs_left_go() {
+    let scene = Scene::new(&["acme"]).await;
+    let folder = identity::folder(scene.source.data_dir());
+    let left: Vec<PathBuf> =
+        ["control-copy-x", ".tmpAbCdEf", "destroy"].iter().map(|name| folder.join(name)).collect();
+    for place in &left {
+        std::fs::create_dir_all(place).unwrap();
+        std::fs::write(place.join("control.db"), b"a copy").unwrap();
+    }
+    let mut run = scene.begin().await;
+    let copied = run.copy_control().await.unwrap();
+    run.finish(copied).await.unwrap();
+    let there: Vec<bool> = left.iter().map(|place| place.exists()).collect();
+    assert_eq!(there, [false, false, true], "what is not a copy stays");
+}
+
 /// control.db is copied under one key, and everything else is under the next when the tenant's turn comes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_replaced_after_the_copy_of_control_is_no_loss() {
