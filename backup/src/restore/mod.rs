@@ -93,7 +93,8 @@ pub struct RestoredFacts {
     /// Its last commit, and when that was.
     pub lsn: u64,
     pub time_us: i64,
-    /// Nothing that it committed up to the moment asked for is missing. Where no moment was asked for, always so.
+    /// Nothing that it committed up to the moment asked for is missing. Where no moment was asked for: nothing that was
+    /// archived is left out because what lies before it is missing.
     pub reached: bool,
 }
 
@@ -276,7 +277,8 @@ impl Run<'_> {
         let facts = facts.map_err(Failure::Tenant)?;
         let reached = match self.target {
             Target::Moment(at) => facts.reached || (!plan.has_gap && self.reach.covers(id, *at)),
-            Target::Latest | Target::Backup(_) => true,
+            Target::Latest => !plan.has_gap,
+            Target::Backup(_) => true,
         };
         Ok(Came::Back(RestoredFacts { reached, ..facts }))
     }
