@@ -169,6 +169,13 @@ fn recovery_gives_the_root_before_and_after_a_rotation() {
     let older = control.recovery_package().unwrap().unwrap();
     let replaced = control.create_recovery(None, true).unwrap();
     assert_eq!(code(control.verify_recovery(&key).unwrap_err()), "22023");
+    let mut journal = fixture.path().into_os_string();
+    journal.push("-journal");
+    for file in [fixture.path(), journal.into()] {
+        let bytes = fs::read(&file).unwrap();
+        let is_left = bytes.windows(older.len()).any(|at| at == older);
+        assert!(!is_left, "{} has what the key before opens", file.display());
+    }
     control.verify_recovery(&replaced).unwrap();
     let package = control.recovery_package().unwrap().unwrap();
     assert_eq!(code(open_recovery_package(&package, &key).unwrap_err()), "22023");
