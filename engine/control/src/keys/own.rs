@@ -63,6 +63,13 @@ impl OwnKeys {
         self.0.lock().held.remove(&tenant);
     }
 
+    /// The keys before the present one are destroyed.
+    pub(super) fn forget_older(&self, tenant: TenantId) {
+        if let Some(keys) = self.0.lock().held.get_mut(&tenant) {
+            *keys = keys.without_older();
+        }
+    }
+
     fn remove(&self, tenant: TenantId) {
         let mut known = self.0.lock();
         known.tenants.remove(&tenant);

@@ -327,7 +327,11 @@ fn with_a_provider_of_its_own_both_keys_are_needed() {
     let ring = control.tenant_keys(acme.id).unwrap();
     assert!(ring.current().expose() != &before && ring.keys().nth(1).unwrap().expose() == &before);
     assert_eq!(secret(control, &acme), b"hunter2");
+    let hidden = place.path().join("hidden");
+    fs::rename(&path, &hidden).unwrap();
     assert_eq!(control.retire_tenant_keys(acme.id, 2).unwrap(), 1);
+    assert_eq!(secret(control, &acme), b"hunter2", "the tenant is open still");
+    fs::rename(&hidden, &path).unwrap();
     assert_eq!(control.rotate_tenant_key(acme.id).unwrap(), 3);
     assert_eq!(secret(control, &acme), b"hunter2");
     control.rotate_root(&Key::random(), &mut |_| {}).unwrap();
@@ -335,7 +339,6 @@ fn with_a_provider_of_its_own_both_keys_are_needed() {
     assert!(control.tenant_key_status(acme.id).unwrap().iter().all(|key| key.own));
 
     // The key goes away: what is held still serves, the next opening does not.
-    let hidden = place.path().join("hidden");
     fs::rename(&path, &hidden).unwrap();
     assert_eq!(secret(control, &acme), b"hunter2");
     control.forget_tenant_keys(acme.id);
