@@ -49,8 +49,10 @@ impl Keeper {
         match read {
             Ok((backups, line)) => {
                 state.known = true;
-                let ours = backups.iter().rev().find(|backup| backup.line == line);
-                state.last_of_line_us = ours.map(|backup| backup.started_us);
+                // None of a time that is still to come: a clock was put back.
+                let now = now_us();
+                let ours = backups.iter().filter(|backup| backup.line == line && backup.started_us <= now);
+                state.last_of_line_us = ours.map(|backup| backup.started_us).max();
                 let status = &mut state.status;
                 status.backups = backups.len() as u64;
                 status.last_backup = backups.last().map(|backup| backup.id.clone());
