@@ -7,8 +7,8 @@
 //! ```text
 //! <folder>/.<name>.<process>-<number>     not finished yet; of a process that was killed, for ever
 //! ```
-//! Of an object of keys such a file has keys as well: it goes with the next write or removal of the object. The others
-//! go with a prune.
+//! Of an object of keys such a file has keys as well: it goes when the object is replaced, as by the note of a drop, or
+//! removed. The others go with a prune.
 
 use std::{
     io,
@@ -100,8 +100,10 @@ impl Upload for FileUpload {
         self.unfinished = None;
         // What was there goes when nothing can bring it back any more.
         sync_directory(self.path.parent().unwrap_or(Path::new("/"))).await.map_err(wrong)?;
+        let replaced = leaving.is_there();
         overwrite(leaving).await;
-        sweep_keys(&name, &self.path).await.map_err(wrong)
+        // Not for each new one: that would look through thousands of others.
+        if replaced { sweep_keys(&name, &self.path).await.map_err(wrong) } else { Ok(()) }
     }
 
     async fn abandon(self: Box<Self>) {
