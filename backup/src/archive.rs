@@ -270,9 +270,15 @@ impl Archive {
     ) -> Result<()> {
         let (repository, line) = (self.repository.clone(), self.line.clone());
         let known = self.known(tenant).await?;
+        // An open tenant tells of a gap; one that was closed since, or a process that has ended, can do so no more.
+        let has_gap = pieces.first().is_some_and(|oldest| known.log.ends_before(oldest.number));
         let mut carried = 0;
         for piece in pieces {
             let (_, bytes) = known.log.bring(&repository, (tenant, &line), piece, pace).await?;
+            // Once: from here on the repository has what comes after it.
+            if bytes > 0 && has_gap && !round.gaps.contains(&tenant) {
+                round.gaps.push(tenant);
+            }
             carried += bytes;
         }
         round.bytes += carried;

@@ -99,6 +99,12 @@ impl Archived {
         self.parts.keys().any(|(found, _)| *found > number)
     }
 
+    /// Whether there is something, and log is missing between that and a file of this number.
+    pub(crate) fn ends_before(&self, number: u64) -> bool {
+        let newest = self.parts.keys().map(|(found, _)| *found).max();
+        newest.is_some_and(|newest| newest.saturating_add(1) < number)
+    }
+
     /// Stores what is missing of a file up to its length. Gives the parts that cover it, and the bytes stored.
     ///
     /// Errors: on which side it did not work.
@@ -174,7 +180,10 @@ mod tests {
         let goes_on = |number, at| archived.goes_on_after(number, FileId([2; 16]), at);
         assert!(goes_on(1, 30) && !goes_on(1, 50) && !goes_on(2, 0));
         assert_eq!(archived.files(1), [FileId([2; 16])]);
+        assert!(!Archived::default().ends_before(9), "nothing was archived yet");
+        assert!(!archived.ends_before(1) && !archived.ends_before(2) && archived.ends_before(3));
         archived.add(part(4, 0, 10));
+        assert!(!archived.ends_before(5) && archived.ends_before(6));
         assert!(archived.goes_beyond(1) && archived.goes_beyond(3) && !archived.goes_beyond(4));
     }
 
