@@ -184,8 +184,13 @@ pub(crate) async fn keep(repository: &Repository, tenant: TenantId, needed: &[St
     let before = keys.sets.len();
     // Of those between two that backups name as well: the log from one backup to the next may be under a key that came
     // and went in between.
-    let first = keys.sets.iter().position(|set| needed.contains(&set.id));
-    keys.sets.drain(..first.unwrap_or(before));
+    let first = match keys.sets.iter().position(|set| needed.contains(&set.id)) {
+        Some(first) => first,
+        None if needed.is_empty() => before,
+        // What backups name is not here: whoever restores is told, and nobody knows what else is needed.
+        None => return Ok(false),
+    };
+    keys.sets.drain(..first);
     if keys.sets.len() == before {
         return Ok(false);
     }
