@@ -370,6 +370,30 @@ fn with_a_provider_of_its_own_both_keys_are_needed() {
     assert_eq!(code(control.tenant_keys(acme.id).unwrap_err()), "42704");
 }
 
+/// A provider that is removed while a backup is made is in its copy of control.db, and in none of the keys beside it.
+#[test]
+fn a_restored_provider_without_a_key_is_told_like_any_other() {
+    let fixture = Fixture::new();
+    let control = &fixture.control;
+    let acme = fixture.tenant("acme");
+    let place = TempDir::new().unwrap();
+    let provider = Provider::KeyFile { path: own_key(&place) };
+    control.set_tenant_provider(acme.id, &provider).unwrap();
+    let copy = place.path().join("control.db");
+    control.backup_copy(&copy).unwrap();
+    control.remove_tenant_provider(acme.id).unwrap();
+    let keys = control.sealed_tenant_keys(acme.id).unwrap();
+
+    let restored = Control::open(&copy, &fixture.root, ControlOptions::default()).unwrap();
+    restored.restore_tenant_keys(acme.id, &keys).unwrap();
+    restored.settle_restored_keys(acme.id).unwrap();
+    assert!(restored.tenant_key_status(acme.id).unwrap().iter().all(|key| !key.own));
+    // A backup that takes the two for different would be without the tenant for ever.
+    let told = restored.backup_copy(&place.path().join("again.db")).unwrap();
+    assert_eq!(told.get(&acme.id), restored.tenant_provider(acme.id).unwrap().as_ref());
+    assert_eq!(told.get(&acme.id), Some(&provider));
+}
+
 #[test]
 fn the_same_keys_under_another_provider_are_another_set() {
     let fixture = Fixture::new();
