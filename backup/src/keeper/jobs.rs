@@ -117,10 +117,7 @@ impl Keeper {
             // What is known is of the one before.
             self.state.lock().known = false;
         }
-        if let Err(error) = self.after(&entry).await {
-            tracing::error!(%error, "what follows a backup did not work; the backup is made");
-            self.state.lock().status.last_error = Some(error.to_string());
-        }
+        self.after(&entry).await;
     }
 
     fn note_backup(&self, made: Result<Entry>, watch: &Watch) -> Option<Entry> {
@@ -165,8 +162,25 @@ impl Keeper {
         }
     }
 
-    /// The census, the audit trail, what is too old, and now and then a verification.
-    async fn after(&self, entry: &Entry) -> Result<()> {
+    /// The census, the audit trail, what is too old, and now and then a verification. None of them waits for another to
+    /// work: a prune that fails every time must not keep backups from being tried.
+    async fn after(&self, entry: &Entry) {
+        self.tell(self.take_down(entry).await);
+        if self.settings.schedule.is_some() {
+            self.tell(self.prune().await);
+        }
+        self.tell(self.verify_if_due().await);
+    }
+
+    fn tell(&self, done: Result<()>) {
+        if let Err(error) = done {
+            tracing::error!(%error, "what follows a backup did not work; the backup is made");
+            self.state.lock().status.last_error = Some(error.to_string());
+        }
+    }
+
+    /// In the audit trail, and in the census with a day's first backup.
+    async fn take_down(&self, entry: &Entry) -> Result<()> {
         let facts = serde_json::json!({ "tenants": entry.tenants.len(), "failed": entry.failed.len() });
         let id = entry.id.clone();
         blocking(&self.source, move |source| note(source.control(), Noted::Made, &id, facts)).await?;
@@ -174,20 +188,20 @@ impl Keeper {
         if !census::is_made(&self.repository, &today).await? {
             census::write(&self.source, &self.repository, &today, entry).await?;
         }
-        if self.settings.schedule.is_some() {
-            let (retention, watch) = (&self.settings.retention, Watch::default());
-            let pruned = prune_own(&self.repository, self.source.control(), retention, &watch).await?;
-            self.state.lock().status.backups = pruned.kept.len() as u64;
-            for removed in pruned.removed {
-                tracing::info!(backup = removed, "removed a backup that is no longer kept");
-                let nothing = serde_json::Value::Null;
-                blocking(&self.source, move |source| {
-                    note(source.control(), Noted::Removed, &removed, nothing)
-                })
+        Ok(())
+    }
+
+    async fn prune(&self) -> Result<()> {
+        let (retention, watch) = (&self.settings.retention, Watch::default());
+        let pruned = prune_own(&self.repository, self.source.control(), retention, &watch).await?;
+        self.state.lock().status.backups = pruned.kept.len() as u64;
+        for removed in pruned.removed {
+            tracing::info!(backup = removed, "removed a backup that is no longer kept");
+            let nothing = serde_json::Value::Null;
+            blocking(&self.source, move |source| note(source.control(), Noted::Removed, &removed, nothing))
                 .await?;
-            }
         }
-        self.verify_if_due().await
+        Ok(())
     }
 
     async fn verify_if_due(&self) -> Result<()> {
