@@ -187,8 +187,8 @@ mod tests {
         assert!(archived.goes_beyond(1) && archived.goes_beyond(3) && !archived.goes_beyond(4));
     }
 
-    /// A backup that listed the repository before a round of the archive stores beyond that round's end, and the archive
-    /// goes on from there nevertheless.
+    /// A backup that listed the repository before a round of the archive stores beyond that round's end, and the
+    /// archive goes on from there nevertheless.
     #[test]
     fn a_backup_beside_the_archive_is_no_end_of_the_log() {
         let mut archived = Archived::default();

@@ -19,8 +19,8 @@ pub enum Schedule {
 }
 
 impl Schedule {
-    /// When the next one is due, after one that began at `last`; at once where there was none, or where a clock that was
-    /// put back since says that it is still to come.
+    /// When the next one is due, after one that began at `last`; at once where there was none, or where a clock that
+    /// was put back since says that it is still to come.
     pub fn due(self, last: Option<i64>, now: i64) -> i64 {
         let Some(last) = last.filter(|last| *last <= now) else { return now };
         match self {

@@ -157,8 +157,8 @@ impl Control {
         if retired > 0 {
             self.clear_journal(&mut database);
         }
-        // Control is locked still. What the tenant's own provider gave stays as long as the tenant is open, but for what
-        // is destroyed; which keys those are shows where one alone is left.
+        // Control is locked still. What the tenant's own provider gave stays as long as the tenant is open, but for
+        // what is destroyed; which keys those are shows where one alone is left.
         if epoch == newest {
             self.vault.own.forget_older(tenant);
         } else {
