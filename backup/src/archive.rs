@@ -22,7 +22,7 @@ use crate::{
     lock::{Job, Lock},
     log::Archived,
     moment::now_us,
-    names,
+    names::{self, Mark},
     pace::Pace,
     reach,
     repository::Repository,
@@ -44,8 +44,8 @@ pub struct Archive {
 /// What the repository has of a tenant.
 struct Known {
     log: Archived,
-    /// Files that the log names, by their objects.
-    named: HashSet<String>,
+    /// Files that the log names, by their objects, with the mark of the newest log that does. `None`: it was gone.
+    named: HashMap<String, Option<Mark>>,
     /// Which keys were seen last.
     keys: Option<String>,
 }
@@ -146,10 +146,7 @@ impl Archive {
             return Ok(());
         }
         let number = pieces.last().map_or(0, |piece| piece.number);
-        for file in &clones {
-            self.carry_named(tenant, number, file, pace, round).await?;
-            log.clone_archived(file);
-        }
+        self.carry_clones(&log, (number, &clones), pace, round).await?;
         self.carry(tenant, &pieces, pace, round).await?;
         if let Some(newest) = pieces.last() {
             log.archived(newest.base_lsn);
@@ -215,6 +212,29 @@ impl Archive {
         }
     }
 
+    /// Files that clones in the log up to file `number` name.
+    async fn carry_clones(
+        &mut self,
+        log: &OpenLog,
+        (number, clones): (u64, &[CopiedFile]),
+        pace: &Pace,
+        round: &mut Round,
+    ) -> Result<()> {
+        if clones.is_empty() {
+            return Ok(());
+        }
+        // Not beside a prune: one that listed the repository before a mark was there would remove the file.
+        let lock = Lock::take(&self.repository, Job::Backup).await?;
+        let carried = async {
+            for file in clones {
+                self.carry_named(log.tenant(), number, file, pace, round).await?;
+                log.clone_archived(file);
+            }
+            Ok(())
+        };
+        lock.hold(carried).await
+    }
+
     async fn carry_named(
         &mut self,
         tenant: TenantId,
@@ -224,15 +244,20 @@ impl Archive {
         round: &mut Round,
     ) -> Result<()> {
         let name = names::tenant_file(tenant, &file.name);
-        if self.known(tenant).await?.named.contains(&name) {
-            return Ok(());
-        }
-        let stored = clones::bring(&self.repository, (tenant, &self.line), number, file, pace).await?;
-        match stored {
-            Some(mark) => round.bytes += mark.object.bytes,
+        let before = match self.known(tenant).await?.named.get(&name) {
+            Some(None) => return Ok(()),
+            Some(Some(mark)) if mark.number >= number => return Ok(()),
+            // A mark of earlier log goes with the backups before it, and the file with the mark.
+            Some(Some(mark)) => Some(mark.object.clone()),
+            None => None,
+        };
+        let whose = (tenant, self.line.as_str());
+        let stored = clones::bring(&self.repository, whose, number, file, before, pace).await?;
+        match &stored {
+            Some((_, bytes)) => round.bytes += bytes,
             None => round.gaps.push(tenant),
         }
-        self.known(tenant).await?.named.insert(name);
+        self.known(tenant).await?.named.insert(name, stored.map(|(mark, _)| mark));
         Ok(())
     }
 
@@ -245,9 +270,15 @@ impl Archive {
     ) -> Result<()> {
         let (repository, line) = (self.repository.clone(), self.line.clone());
         let known = self.known(tenant).await?;
+        // An open tenant tells of a gap; one that was closed since, or a process that has ended, can do so no more.
+        let has_gap = pieces.first().is_some_and(|oldest| known.log.ends_before(oldest.number));
         let mut carried = 0;
         for piece in pieces {
             let (_, bytes) = known.log.bring(&repository, (tenant, &line), piece, pace).await?;
+            // Once: from here on the repository has what comes after it.
+            if bytes > 0 && has_gap && !round.gaps.contains(&tenant) {
+                round.gaps.push(tenant);
+            }
             carried += bytes;
         }
         round.bytes += carried;
@@ -259,7 +290,13 @@ impl Archive {
         if !self.known.contains_key(&tenant) {
             let log = Archived::load(&self.repository, tenant, &self.line).await?;
             let marks = clones::load(&self.repository, tenant, &self.line).await?;
-            let named = marks.into_iter().map(|mark| mark.object.name).collect();
+            let mut named: HashMap<String, Option<Mark>> = HashMap::new();
+            for mark in marks {
+                let newest = named.entry(mark.object.name.clone()).or_default();
+                if newest.as_ref().is_none_or(|newest| newest.number < mark.number) {
+                    *newest = Some(mark);
+                }
+            }
             self.known.insert(tenant, Known { log, named, keys: None });
         }
         self.known

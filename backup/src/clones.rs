@@ -22,14 +22,42 @@ pub(crate) async fn load(repository: &Repository, tenant: TenantId, line: &str) 
     Ok(listed.iter().filter_map(|object| Mark::parse(&object.name)).collect())
 }
 
-/// Stores a file and its mark. Gives its bytes; `None` when it is gone: then the log cannot be replayed past the clone.
+/// Stores a file and its mark, unless the file is there as an earlier mark says (`before`): then the mark alone. Gives
+/// the mark, and the bytes stored; `None` when the file is gone: then the log cannot be replayed past the clone.
+///
+/// Not beside a prune, which may be about to remove the file with that earlier mark.
 pub(crate) async fn bring(
     repository: &Repository,
     (tenant, line): (TenantId, &str),
     number: u64,
     file: &CopiedFile,
+    before: Option<Object>,
     pace: &Pace,
-) -> Result<Option<Mark>> {
+) -> Result<Option<(Mark, u64)>> {
+    let there = match before {
+        Some(object) if repository.has(&object.name).await? => Some(object),
+        _ => None,
+    };
+    let (object, stored) = match there {
+        Some(object) => (object, 0),
+        None => match store(repository, tenant, file, pace).await? {
+            Some(object) => (object, file.bytes),
+            None => return Ok(None),
+        },
+    };
+    let mark = Mark { tenant, line: line.to_owned(), number, object };
+    if let Some(name) = mark.name() {
+        repository.put(&name, Vec::from("{}")).await?;
+    }
+    Ok(Some((mark, stored)))
+}
+
+async fn store(
+    repository: &Repository,
+    tenant: TenantId,
+    file: &CopiedFile,
+    pace: &Pace,
+) -> Result<Option<Object>> {
     let name = names::tenant_file(tenant, &file.name);
     let stored = repository.put_file(&name, &file.path, (0, file.bytes), pace).await;
     let content = match stored {
@@ -38,14 +66,38 @@ pub(crate) async fn bring(
         }
         stored => stored?,
     };
-    let mark = Mark {
-        tenant,
-        line: line.to_owned(),
-        number,
-        object: Object { name, bytes: content.bytes, sha256: content.sha256 },
-    };
-    if let Some(name) = mark.name() {
-        repository.put(&name, Vec::from("{}")).await?;
+    Ok(Some(Object { name, bytes: content.bytes, sha256: content.sha256 }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::Location;
+
+    /// A file that a clone in later log names again has a mark there: the first one goes with the backups before it.
+    #[tokio::test]
+    async fn later_log_gets_a_mark_of_its_own() {
+        let place = tempfile::tempdir().unwrap();
+        let repository = Repository::open(&Location::Directory(place.path().join("repository"))).unwrap();
+        let path = place.path().join("shared.parquet");
+        std::fs::write(&path, b"rows").unwrap();
+        let file = CopiedFile { name: "segments/shared.parquet".into(), path, bytes: 4 };
+        let (tenant, pace) = (TenantId([7; 16]), Pace::default());
+        let whose = (tenant, "aaaaaaaa");
+        let (first, stored) = bring(&repository, whose, 5, &file, None, &pace).await.unwrap().unwrap();
+        assert_eq!((first.number, stored), (5, 4));
+        let before = Some(first.object.clone());
+        let (second, stored) =
+            bring(&repository, whose, 26, &file, before.clone(), &pace).await.unwrap().unwrap();
+        assert_eq!((second.number, stored, &second.object), (26, 0, &first.object));
+        assert_eq!(load(&repository, tenant, "aaaaaaaa").await.unwrap().len(), 2);
+        // It went with its mark.
+        repository.remove(&first.object.name).await.unwrap();
+        let (_, stored) = bring(&repository, whose, 40, &file, before, &pace).await.unwrap().unwrap();
+        assert_eq!(stored, 4);
+        assert!(repository.has(&first.object.name).await.unwrap());
+        std::fs::remove_file(&file.path).unwrap();
+        let gone = bring(&repository, whose, 41, &file, None, &pace).await.unwrap();
+        assert_eq!(gone, None);
     }
-    Ok(Some(mark))
 }

@@ -168,8 +168,8 @@ impl Set {
     }
 }
 
-/// Leaves only the sets that are still needed, and those after them, which the log since may need; none at all removes
-/// the object, or the tombstone. Gives whether anything changed.
+/// Leaves only the sets from the first one on that is still needed: the log since may need those after it. None at all
+/// removes the object, or the tombstone. Gives whether anything changed.
 pub(crate) async fn keep(repository: &Repository, tenant: TenantId, needed: &[String]) -> Result<bool> {
     let _alone = CHANGING.lock().await;
     let name = names::tenant_keys(tenant);
@@ -182,11 +182,15 @@ pub(crate) async fn keep(repository: &Repository, tenant: TenantId, needed: &[St
         Stored::Nothing | Stored::Dropped => return Ok(false),
     };
     let before = keys.sets.len();
-    let is_needed = |set: &Set| needed.contains(&set.id);
-    let last = keys.sets.iter().rposition(is_needed);
-    let later = last.map_or_else(Vec::new, |last| keys.sets.split_off(last + 1));
-    keys.sets.retain(is_needed);
-    keys.sets.extend(later);
+    // Of those between two that backups name as well: the log from one backup to the next may be under a key that came
+    // and went in between.
+    let first = match keys.sets.iter().position(|set| needed.contains(&set.id)) {
+        Some(first) => first,
+        None if needed.is_empty() => before,
+        // What backups name is not here: whoever restores is told, and nobody knows what else is needed.
+        None => return Ok(false),
+    };
+    keys.sets.drain(..first);
     if keys.sets.len() == before {
         return Ok(false);
     }

@@ -1,6 +1,6 @@
 //! What backups there are. Needs no key: names and rows are not in what it reads.
 
-use sepal_database::{Control, Result};
+use sepal_database::{Control, Error, ErrorKind, Result, SqlState};
 use serde::Serialize;
 
 use crate::{
@@ -24,6 +24,12 @@ pub struct Summary {
     pub bytes: u64,
     pub new_bytes: u64,
     pub verified: Option<Verified>,
+    /// Why its entry cannot be read; nothing else is known of it then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<String>,
+    /// Whose log goes on after it (`names`).
+    #[serde(skip)]
+    pub(crate) line: String,
 }
 
 impl Summary {
@@ -37,6 +43,23 @@ impl Summary {
             bytes: entry.bytes(),
             new_bytes: entry.new_bytes,
             verified: None,
+            damaged: None,
+            line: entry.line.clone(),
+        }
+    }
+
+    fn damaged(id: String, error: &Error) -> Self {
+        Self {
+            id,
+            started_us: 0,
+            finished_us: 0,
+            tenants: 0,
+            failed: 0,
+            bytes: 0,
+            new_bytes: 0,
+            verified: None,
+            damaged: Some(error.message().to_owned()),
+            line: String::new(),
         }
     }
 }
@@ -52,13 +75,26 @@ pub(crate) async fn own(repository: &Repository, control: &Control) -> Result<Ve
     Ok(found)
 }
 
-/// All backups, oldest first. Nothing is authenticated: that takes a key.
+/// All backups, oldest first. Nothing is authenticated: that takes a key. One whose entry is damaged is told, and hides
+/// no other.
 pub async fn list(repository: &Repository) -> Result<Vec<Summary>> {
     identity::must_be_made(repository).await?;
     let mut found = Vec::new();
-    for read in entry::all(repository).await? {
-        let verified = verify::remembered(repository, &read.entry.id, None).await?;
-        found.push(Summary { verified, ..Summary::of(&read.entry) });
+    for id in entry::ids(repository).await? {
+        let read = entry::read(repository, &id).await;
+        match read {
+            Ok(read) => {
+                let verified = match verify::remembered(repository, &id, None).await {
+                    Err(error) if error.kind() == ErrorKind::Corrupt => None,
+                    remembered => remembered?,
+                };
+                found.push(Summary { verified, ..Summary::of(&read.entry) });
+            }
+            Err(error) if error.kind() == ErrorKind::Corrupt => found.push(Summary::damaged(id, &error)),
+            // Another process prunes.
+            Err(error) if error.state() == SqlState::UndefinedObject => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(found)
 }

@@ -1,9 +1,11 @@
 //! Log files in the repository: in parts, because they grow, and a bucket's objects do not.
 //!
 //! A part is named by the bytes that it holds and by their hash, so the names alone tell how far a file is archived,
-//! after a crash of the archiver as before. Parts of one file may overlap; a reader takes those that continue.
+//! after a crash of the archiver as before. Parts of one file may overlap: a backup and the archive write the same file
+//! beside each other, and each goes on where its own last part ended. So a reader looks for parts that follow one
+//! another as far as any do: the longest one at a place may be the end of a row that nobody went on with.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use sepal_database::{
     Error, Result, TenantId,
@@ -45,17 +47,35 @@ impl Archived {
         self.parts.entry((part.number, part.file)).or_default().push(part);
     }
 
-    /// Parts that cover a file from its beginning, up to `until` or as far as they go, and how far that is.
+    /// Parts that cover a file from its beginning, up to `until` or as far as any that follow one another go, and how
+    /// far that is. As few as that takes.
     pub(crate) fn chain(&self, number: u64, file: FileId, until: u64) -> (Vec<&Part>, u64) {
-        let parts = self.parts.get(&(number, file)).map_or(&[][..], Vec::as_slice);
-        let (mut chain, mut at) = (Vec::new(), 0);
-        while at < until {
-            let next = parts.iter().filter(|part| part.from == at).max_by_key(|part| part.to);
-            let Some(next) = next else { break };
-            at = next.to;
-            chain.push(next);
+        let mut beginning: HashMap<u64, Vec<&Part>> = HashMap::new();
+        for part in self.parts.get(&(number, file)).into_iter().flatten() {
+            beginning.entry(part.from).or_default().push(part);
         }
-        (chain, at)
+        // Up to where parts lead, and by which last one: with one part more in each round.
+        let mut reached: HashMap<u64, &Part> = HashMap::new();
+        let (mut end, mut newest) = (0, vec![0]);
+        while end < until && !newest.is_empty() {
+            let mut next = Vec::new();
+            for part in newest.iter().filter_map(|at| beginning.get(at)).flatten().copied() {
+                // A part has bytes: its name would not be read otherwise.
+                if let Entry::Vacant(place) = reached.entry(part.to) {
+                    place.insert(part);
+                    next.push(part.to);
+                }
+            }
+            end = next.iter().copied().max().unwrap_or(end).max(end);
+            newest = next;
+        }
+        let (mut chain, mut at) = (Vec::new(), end);
+        while let Some(part) = reached.get(&at) {
+            chain.push(*part);
+            at = part.from;
+        }
+        chain.reverse();
+        (chain, end)
     }
 
     /// Whether a file is there up to its length.
@@ -77,6 +97,12 @@ impl Archived {
     /// Whether there is a file of a greater number.
     pub(crate) fn goes_beyond(&self, number: u64) -> bool {
         self.parts.keys().any(|(found, _)| *found > number)
+    }
+
+    /// Whether there is something, and log is missing between that and a file of this number.
+    pub(crate) fn ends_before(&self, number: u64) -> bool {
+        let newest = self.parts.keys().map(|(found, _)| *found).max();
+        newest.is_some_and(|newest| newest.saturating_add(1) < number)
     }
 
     /// Stores what is missing of a file up to its length. Gives the parts that cover it, and the bytes stored.
@@ -150,10 +176,34 @@ mod tests {
         assert_eq!(ends(12), (vec![25], 25));
         assert_eq!(ends(0), (vec![], 0));
         assert_eq!(archived.chain(2, FileId([2; 16]), 5).1, 0);
+        assert!(archived.chain(2, FileId([2; 16]), 5).0.is_empty());
         let goes_on = |number, at| archived.goes_on_after(number, FileId([2; 16]), at);
         assert!(goes_on(1, 30) && !goes_on(1, 50) && !goes_on(2, 0));
         assert_eq!(archived.files(1), [FileId([2; 16])]);
+        assert!(!Archived::default().ends_before(9), "nothing was archived yet");
+        assert!(!archived.ends_before(1) && !archived.ends_before(2) && archived.ends_before(3));
         archived.add(part(4, 0, 10));
+        assert!(!archived.ends_before(5) && archived.ends_before(6));
         assert!(archived.goes_beyond(1) && archived.goes_beyond(3) && !archived.goes_beyond(4));
+    }
+
+    /// A backup that listed the repository before a round of the archive stores beyond that round's end, and the
+    /// archive goes on from there nevertheless.
+    #[test]
+    fn a_backup_beside_the_archive_is_no_end_of_the_log() {
+        let mut archived = Archived::default();
+        for part in [part(1, 0, 20), part(1, 20, 28), part(1, 20, 33), part(1, 28, 40), part(1, 40, 50)] {
+            archived.add(part);
+        }
+        let ends = |archived: &Archived, until| {
+            let (chain, end) = archived.chain(1, FileId([2; 16]), until);
+            (chain.iter().map(|part| (part.from, part.to)).collect::<Vec<_>>(), end)
+        };
+        assert_eq!(ends(&archived, u64::MAX), (vec![(0, 20), (20, 28), (28, 40), (40, 50)], 50));
+        assert_eq!(ends(&archived, 33), (vec![(0, 20), (20, 33)], 33), "the backup's own");
+        // A full backup begins each file anew.
+        archived.add(part(1, 0, 45));
+        assert_eq!(ends(&archived, u64::MAX).1, 50);
+        assert_eq!(ends(&archived, 45), (vec![(0, 45)], 45));
     }
 }

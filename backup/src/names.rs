@@ -91,6 +91,12 @@ pub(crate) fn manifest(tenant: TenantId, name: &str, sha256: &str) -> String {
     format!("{TENANTS}/{tenant}/{}-{}", name.trim_end_matches(".manifest"), &sha256[..16])
 }
 
+/// The number of a tenant's manifest, by its object's name.
+pub(crate) fn manifest_number(tenant: TenantId, name: &str) -> Option<u64> {
+    let (number, _) = name.strip_prefix(&tenant_file(tenant, "manifest/"))?.split_once('-')?;
+    hex16(number)
+}
+
 /// Where an object of a tenant goes in its directory, and nowhere else: a folder that is ours, and a plain name.
 pub(crate) fn local(tenant: TenantId, name: &str) -> Option<String> {
     let (folder, file) = name.strip_prefix(&tenant_file(tenant, ""))?.split_once('/')?;
@@ -203,6 +209,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_manifests_object_tells_its_number() {
+        let tenant = TenantId([7; 16]);
+        let name = manifest(tenant, "manifest/00000000000000ff.manifest", &"0123456789abcdef".repeat(4));
+        assert_eq!(manifest_number(tenant, &name), Some(255));
+        assert_eq!(manifest_number(TenantId([8; 16]), &name), None);
+        assert_eq!(manifest_number(tenant, &tenant_file(tenant, "segments/00000000000000ff-0")), None);
+    }
 
     proptest! {
         #[test]

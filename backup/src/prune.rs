@@ -6,7 +6,8 @@
 //! 3. Objects that no entry names are removed, but only if they are older than a day: a backup under way stores objects
 //!    before its entry. The archived log stays from the oldest backup's on, with the files that it names, so that every
 //!    moment since can be restored.
-//! 4. Of tenants' keys the sets stay that an entry names.
+//!    What uploads left that were killed goes as well.
+//! 4. Of tenants' keys the sets stay from the first on that an entry names: the log in between may need any of them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,6 +23,9 @@ use crate::{
     repository::{Listed, Repository},
     watch::Watch,
 };
+
+/// Whoever writes an object writes to it more often than this, whatever the grace is.
+const UNFINISHED_SECONDS: i64 = 3_600;
 
 /// What stays.
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +125,8 @@ async fn locked(
         }
     }
     if !retention.dry_run {
+        let unfinished = retention.grace_seconds.max(UNFINISHED_SECONDS);
+        pruned.bytes += repository.sweep(now / SECOND - unfinished).await?;
         prune_keys(repository, &needed, now / SECOND - retention.grace_seconds).await?;
     }
     Ok(pruned)

@@ -19,9 +19,10 @@ pub enum Schedule {
 }
 
 impl Schedule {
-    /// When the next one is due, after one that began at `last`; at once where there was none.
+    /// When the next one is due, after one that began at `last`; at once where there was none, or where a clock that
+    /// was put back since says that it is still to come.
     pub fn due(self, last: Option<i64>, now: i64) -> i64 {
-        let Some(last) = last else { return now };
+        let Some(last) = last.filter(|last| *last <= now) else { return now };
         match self {
             Self::Every(interval) => last.saturating_add(interval),
             Self::Daily(at) => {
@@ -94,7 +95,9 @@ mod tests {
         assert_eq!(daily.due(None, 77), 77, "the first is due at once");
         assert_eq!(daily.due(Some(two), two), 3 * HOUR);
         assert_eq!(daily.due(Some(3 * HOUR), 3 * HOUR), DAY + 3 * HOUR);
-        assert_eq!(daily.due(Some(5 * DAY + 4 * HOUR), 0), 6 * DAY + 3 * HOUR);
+        assert_eq!(daily.due(Some(5 * DAY + 4 * HOUR), 5 * DAY + 5 * HOUR), 6 * DAY + 3 * HOUR);
+        let put_back = 4 * DAY;
+        assert_eq!(daily.due(Some(5 * DAY), put_back), put_back, "not only when the clock is there again");
         let every: Schedule = "every 30m".parse().unwrap();
         assert_eq!(every.due(Some(10), 11), 10 + HOUR / 2);
         assert_eq!(Schedule::parse_or_off("off").unwrap(), None);

@@ -13,6 +13,7 @@ mod moments;
 mod objects;
 mod own_keys;
 mod rotated;
+mod snapshots;
 
 use std::{
     fs,

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{ARCHIVING, Scene, fill, id, numbers, text};
+use super::{ARCHIVING, Scene, fill, id, numbers, text, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_moment_since_a_backup_can_be_restored() {
@@ -110,6 +110,17 @@ async fn a_restored_server_begins_a_line_of_its_own() {
     assert_eq!(numbers(&client).await, [22], "the restored server's line, as far as it was archived");
     let verified = scene.verify();
     assert!(verified.status.success(), "{}", text(&verified.stdout));
+}
+
+/// What a restored server archives comes back only with a backup of its own: it waits for no hour of the day.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_server_makes_a_backup_of_its_own_at_once() {
+    let (mut scene, _client) = Scene::archived().await;
+    scene.server.stop();
+    let (place, _) = scene.restore(&[]);
+    let flags = ["--backup-repository", &scene.repository, "--backup-schedule", "every 24h"];
+    let second = crate::server::Server::start_in(place, &flags);
+    until("the restored server's own backup", || second.admin(&["backup", "status"])["backups"] == 2);
 }
 
 /// The one tenant's part of what `verify` says of a backup, and whether that is good.

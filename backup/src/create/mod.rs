@@ -5,16 +5,19 @@
 //!    (docs/format/wal.md). The list of tenants is read before and after, and both must be the same. The recovery
 //!    package that is stored is the copy's: the root key may be replaced at any moment, and the copy is under one.
 //! 3. Each tenant is pinned at a commit, and what the repository lacks of its files is stored (`tenant`). One that was
-//!    not open and whose log has not grown since the last backup is taken over from there, unread. One that cannot be
-//!    read is noted, and taken over as it was: it may never open again, and the older backups will be pruned. From
-//!    before the copy on no tenant's older keys are destroyed, so the keys that it has at the end open all of it, the
-//!    copy's part included. What they cannot bridge is another provider than the copy knows: such a tenant is noted.
+//!    not open and whose log and newest manifest are as in the last backup is taken over from there, unread. One that
+//!    cannot be read is noted, and taken over as it was: it may never open again, and the older backups will be pruned.
+//!    From before the copy on no tenant's older keys are destroyed, so the keys that it has at the end open all of it,
+//!    the copy's part included. What they cannot bridge is another provider than the copy knows: such a tenant is
+//!    noted.
 //! 4. The entry is written last. A run that was killed leaves objects without one: the next run finds and uses them.
 
 mod tenant;
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
+    path::Path,
     sync::Arc,
 };
 
@@ -37,6 +40,10 @@ use crate::{
     watch::Watch,
 };
 
+/// How directories begin that hold a copy of control.db until it is stored.
+const COPY: &str = "control-copy-";
+/// The same, made by older programs.
+const OLDER_COPY: &str = ".tmp";
 /// How often the list of tenants may change while control.db is copied.
 const COPIES: usize = 10;
 
@@ -195,9 +202,12 @@ impl<'a> Run<'a> {
         let copied = blocking(self.source, move |source| {
             std::fs::create_dir_all(&folder)
                 .map_err(|error| failed("make", &folder.display().to_string(), &error))?;
+            let wrong =
+                |action: &str, error: &io::Error| failed(action, &folder.display().to_string(), error);
+            remove_copies(&folder).map_err(|error| wrong("remove an older copy in", &error))?;
             for _ in 0..COPIES {
-                let place = tempfile::tempdir_in(&folder)
-                    .map_err(|error| failed("make a directory in", &folder.display().to_string(), &error))?;
+                let place = tempfile::Builder::new().prefix(COPY).tempdir_in(&folder);
+                let place = place.map_err(|error| wrong("make a directory in", &error))?;
                 let before: HashSet<TenantId> = source.tenants()?.into_iter().collect();
                 let providers = source.copy_control(&place.path().join("control.db"))?;
                 let after: HashSet<TenantId> = source.tenants()?.into_iter().collect();
@@ -303,6 +313,20 @@ impl<'a> Run<'a> {
     async fn is_gone(&self, id: TenantId) -> Result<bool> {
         blocking(self.source, move |source| Ok(!source.tenants()?.contains(&id))).await
     }
+}
+
+/// Removes copies of control.db that killed runs left: a rotation of the root key does not reach them. One run at a
+/// time has the folder.
+fn remove_copies(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_copy = |prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
+        if entry.file_type()?.is_dir() && (is_copy(COPY) || is_copy(OLDER_COPY)) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs what blocks on a thread for that.

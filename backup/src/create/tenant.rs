@@ -46,7 +46,10 @@ impl Run<'_> {
     pub(super) async fn tenant(&mut self, id: TenantId) -> Result<(TenantEntry, u64), Failure> {
         if let Some(unchanged) = self.unchanged(id).await? {
             let (keys, _) = self.keys(id).await?;
-            return Ok((TenantEntry { keys, ..unchanged }, 0));
+            // Under other keys than now it may need one that was destroyed since.
+            if keys == unchanged.keys {
+                return Ok((unchanged, 0));
+            }
         }
         let pin = self.source.pin(id).await.map_err(Failure::Tenant)?;
         // After the pin, which is under no newer ones, and before the log that may be under the newest.
@@ -111,21 +114,25 @@ impl Run<'_> {
         Ok(is_same.then(|| last.clone()))
     }
 
-    /// The last backup's entry, if the tenant is not open and its log is what it was then, to the byte.
+    /// The last backup's entry, if the tenant is not open and its log is what it was then, to the byte. Its newest
+    /// manifest as well: the names of snapshots are in no log.
     async fn unchanged(&self, id: TenantId) -> Result<Option<TenantEntry>, Failure> {
         let Some(last) = self.known.last.get(&id).filter(|last| self.known.has_all(last)) else {
             return Ok(None);
         };
-        let now = blocking(self.source, move |source: &Source| source.closed_log(id)).await;
-        let now = now.map_err(Failure::Tenant)?;
-        let end = now.as_ref().and_then(|pieces| pieces.last());
+        let now = blocking(self.source, move |source: &Source| {
+            Ok((source.closed_log(id)?, source.newest_manifest(id)?))
+        });
+        let (log, manifest) = now.await.map_err(Failure::Tenant)?;
+        let end = log.as_ref().and_then(|pieces| pieces.last());
         let same = match (end, last.log.last()) {
             (Some(now), Some(then)) => {
                 (now.number, now.bytes) == (then.number, then.bytes) && now.file.to_string() == then.file
             }
             _ => false,
         };
-        Ok(same.then(|| last.clone()))
+        let then = last.manifests.iter().filter_map(|object| names::manifest_number(id, &object.name)).max();
+        Ok((same && then == manifest).then(|| last.clone()))
     }
 
     async fn manifest(&self, id: TenantId, file: &CopiedFile, stored: &mut u64) -> Result<Object, Failure> {

@@ -110,6 +110,46 @@ impl Scene {
     }
 }
 
+/// A run that was killed leaves a copy of control.db, which no rotation of the root key would reach.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_of_control_that_killed_runs_left_go() {
+    let scene = Scene::new(&["acme"]).await;
+    let folder = identity::folder(scene.source.data_dir());
+    let left: Vec<PathBuf> =
+        ["control-copy-x", ".tmpAbCdEf", "destroy"].iter().map(|name| folder.join(name)).collect();
+    for place in &left {
+        std::fs::create_dir_all(place).unwrap();
+        std::fs::write(place.join("control.db"), b"a copy").unwrap();
+    }
+    let mut run = scene.begin().await;
+    let copied = run.copy_control().await.unwrap();
+    run.finish(copied).await.unwrap();
+    let there: Vec<bool> = left.iter().map(|place| place.exists()).collect();
+    assert_eq!(there, [false, false, true], "what is not a copy stays");
+}
+
+/// One damaged entry hides neither the moments before it nor the other backups.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_entry_is_in_the_way_of_nothing_older() {
+    let scene = Scene::new(&["acme"]).await;
+    let mut run = scene.begin().await;
+    let copied = run.copy_control().await.unwrap();
+    let made = run.finish(copied).await.unwrap();
+    let later = "29990101T000000Z-00000000";
+    scene.repository.put(&names::entry(later), b"{".to_vec()).await.unwrap();
+    let restored = scene.restored(Target::Moment(now_us())).await;
+    assert_eq!((restored.backup.as_str(), restored.tenants.len()), (made.id.as_str(), 1));
+    let listed = crate::list(&scene.repository).await.unwrap();
+    let told: Vec<_> = listed.iter().map(|backup| (backup.id.as_str(), backup.damaged.is_some())).collect();
+    assert_eq!(told, [(made.id.as_str(), false), (later, true)]);
+    // The newest is what was asked for.
+    let to = tempfile::tempdir_in(scene.place.path()).unwrap();
+    let options = RestoreOptions { target: Target::Latest, tenant: None, wrappers: Arc::new(KeyFiles) };
+    let watched = (&scene.pace, &scene.watch);
+    let refused = restore(&scene.repository, &scene.opener(), to.path(), &options, watched).await;
+    assert_eq!(refused.unwrap_err().state(), SqlState::DataCorrupted);
+}
+
 /// control.db is copied under one key, and everything else is under the next when the tenant's turn comes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_replaced_after_the_copy_of_control_is_no_loss() {

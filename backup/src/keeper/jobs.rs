@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use sepal_database::{
-    Error, Result,
+    Result, SqlState,
     backup::{Noted, note},
 };
 
@@ -12,7 +12,8 @@ use crate::{
     census,
     create::{CreateOptions, blocking, create},
     entry::Entry,
-    list,
+    identity,
+    list::{self, Summary},
     moment::{SECOND, day, now_us},
     prune::prune_own,
     restore::{Opener, Target},
@@ -43,15 +44,15 @@ impl Keeper {
 
     /// What the repository already has, so that a restart of the server is no reason for a backup.
     async fn read_catalogue(&self) {
-        let missing = |error: &Error| error.state() == sepal_database::SqlState::UndefinedObject;
-        let read = match list::own(&self.repository, self.source.control()).await {
-            Err(error) if missing(&error) => Ok(Vec::new()),
-            read => read,
-        };
+        let read = self.catalogue().await;
         let mut state = self.state.lock();
         match read {
-            Ok(backups) => {
+            Ok((backups, line)) => {
                 state.known = true;
+                // None of a time that is still to come: a clock was put back.
+                let now = now_us();
+                let ours = backups.iter().filter(|backup| backup.line == line && backup.started_us <= now);
+                state.last_of_line_us = ours.map(|backup| backup.started_us).max();
                 let status = &mut state.status;
                 status.backups = backups.len() as u64;
                 status.last_backup = backups.last().map(|backup| backup.id.clone());
@@ -68,6 +69,16 @@ impl Keeper {
                 state.status.last_error = Some(told);
             }
         }
+    }
+
+    /// This instance's backups, and which line of them this directory goes on with.
+    async fn catalogue(&self) -> Result<(Vec<Summary>, String)> {
+        let backups = match list::own(&self.repository, self.source.control()).await {
+            Err(error) if error.state() == SqlState::UndefinedObject => Vec::new(),
+            read => read?,
+        };
+        let line = blocking(&self.source, |source| identity::line(source.data_dir())).await?;
+        Ok((backups, line))
     }
 
     /// What others have verified since. One that has gone with its backup was made nevertheless. A repository that does
@@ -106,10 +117,7 @@ impl Keeper {
             // What is known is of the one before.
             self.state.lock().known = false;
         }
-        if let Err(error) = self.after(&entry).await {
-            tracing::error!(%error, "what follows a backup did not work; the backup is made");
-            self.state.lock().status.last_error = Some(error.to_string());
-        }
+        self.after(&entry).await;
     }
 
     fn note_backup(&self, made: Result<Entry>, watch: &Watch) -> Option<Entry> {
@@ -126,6 +134,7 @@ impl Keeper {
                 );
                 let failed = entry.failed.len() as u64;
                 state.owed |= entry.failed.iter().any(|failed| failed.again);
+                state.last_of_line_us = Some(entry.started_us);
                 let status = &mut state.status;
                 status.backups += 1;
                 status.last_backup = Some(entry.id.clone());
@@ -153,8 +162,25 @@ impl Keeper {
         }
     }
 
-    /// The census, the audit trail, what is too old, and now and then a verification.
-    async fn after(&self, entry: &Entry) -> Result<()> {
+    /// The census, the audit trail, what is too old, and now and then a verification. None of them waits for another to
+    /// work: a prune that fails every time must not keep backups from being tried.
+    async fn after(&self, entry: &Entry) {
+        self.tell(self.take_down(entry).await);
+        if self.settings.schedule.is_some() {
+            self.tell(self.prune().await);
+        }
+        self.tell(self.verify_if_due().await);
+    }
+
+    fn tell(&self, done: Result<()>) {
+        if let Err(error) = done {
+            tracing::error!(%error, "what follows a backup did not work; the backup is made");
+            self.state.lock().status.last_error = Some(error.to_string());
+        }
+    }
+
+    /// In the audit trail, and in the census with a day's first backup.
+    async fn take_down(&self, entry: &Entry) -> Result<()> {
         let facts = serde_json::json!({ "tenants": entry.tenants.len(), "failed": entry.failed.len() });
         let id = entry.id.clone();
         blocking(&self.source, move |source| note(source.control(), Noted::Made, &id, facts)).await?;
@@ -162,20 +188,20 @@ impl Keeper {
         if !census::is_made(&self.repository, &today).await? {
             census::write(&self.source, &self.repository, &today, entry).await?;
         }
-        if self.settings.schedule.is_some() {
-            let (retention, watch) = (&self.settings.retention, Watch::default());
-            let pruned = prune_own(&self.repository, self.source.control(), retention, &watch).await?;
-            self.state.lock().status.backups = pruned.kept.len() as u64;
-            for removed in pruned.removed {
-                tracing::info!(backup = removed, "removed a backup that is no longer kept");
-                let nothing = serde_json::Value::Null;
-                blocking(&self.source, move |source| {
-                    note(source.control(), Noted::Removed, &removed, nothing)
-                })
+        Ok(())
+    }
+
+    async fn prune(&self) -> Result<()> {
+        let (retention, watch) = (&self.settings.retention, Watch::default());
+        let pruned = prune_own(&self.repository, self.source.control(), retention, &watch).await?;
+        self.state.lock().status.backups = pruned.kept.len() as u64;
+        for removed in pruned.removed {
+            tracing::info!(backup = removed, "removed a backup that is no longer kept");
+            let nothing = serde_json::Value::Null;
+            blocking(&self.source, move |source| note(source.control(), Noted::Removed, &removed, nothing))
                 .await?;
-            }
         }
-        self.verify_if_due().await
+        Ok(())
     }
 
     async fn verify_if_due(&self) -> Result<()> {
@@ -215,7 +241,7 @@ impl Keeper {
 
     /// Beside the data, where there is room for it.
     async fn work_directory(&self) -> Result<PathBuf> {
-        let folder = crate::identity::folder(self.source.data_dir());
+        let folder = identity::folder(self.source.data_dir());
         tokio::fs::create_dir_all(&folder)
             .await
             .map_err(|error| crate::repository::failed("make", &folder.display().to_string(), &error))?;

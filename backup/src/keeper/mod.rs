@@ -83,6 +83,9 @@ struct State {
     recheck_at: i64,
     /// The catalogue was read.
     known: bool,
+    /// When this directory's newest backup began. Another line's does not count: our log does not go on from it, so
+    /// nothing that is archived comes back before we made one.
+    last_of_line_us: Option<i64>,
     /// When the repository is asked for verifications again.
     look_at: i64,
     /// When it was last said that no backup was verified for long.
@@ -246,7 +249,7 @@ impl State {
     fn due(&mut self, schedule: Option<Schedule>, now: i64) -> Option<CreateOptions> {
         let next = schedule
             .filter(|_| self.known)
-            .map(|schedule| schedule.due(self.status.last_backup_us, now).max(self.retry_at));
+            .map(|schedule| schedule.due(self.last_of_line_us, now).max(self.retry_at));
         self.status.next_us = next;
         let is_owed = self.owed && self.retry_at <= now;
         let asked = self.asked.take();

@@ -272,6 +272,11 @@ async fn keys_of_the_log_stay_with_the_backup_that_it_goes_on_from() {
     assert_eq!(later(Some("aaaaaaaa")).await, [b"4".to_vec()]);
     assert_eq!(later(Some("bbbbbbbb")).await, [b"3".to_vec()]);
     assert!(later(None).await.is_empty());
+    // Two backups, and a key that came and went between them: the log from the first to the second is under it.
+    let last = keys::store(&repository, &control, (TENANT, "aaaaaaaa"), "5", b"5").await.unwrap();
+    let named = [sets[1].clone(), last];
+    assert!(!keys::keep(&repository, TENANT, &named).await.unwrap(), "nothing is too much");
+    assert_eq!(later(Some("aaaaaaaa")).await, [b"4".to_vec(), b"5".to_vec()]);
 }
 
 #[tokio::test]

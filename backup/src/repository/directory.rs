@@ -3,6 +3,12 @@
 //! object_store's own writer for directories never calls fsync, and a backup that a power cut takes back is none. So:
 //! written beside under a name that begins with a dot, fsynced, renamed, and the directory fsynced. Each new folder's
 //! name is made durable in the one above it. What held keys is overwritten when its name is gone (`leaving`).
+//!
+//! ```text
+//! <folder>/.<name>.<process>-<number>     not finished yet; of a process that was killed, for ever
+//! ```
+//! Of an object of keys such a file has keys as well: it goes when the object is replaced, as by the note of a drop, or
+//! removed. The others go with a prune.
 
 use std::{
     io,
@@ -94,8 +100,10 @@ impl Upload for FileUpload {
         self.unfinished = None;
         // What was there goes when nothing can bring it back any more.
         sync_directory(self.path.parent().unwrap_or(Path::new("/"))).await.map_err(wrong)?;
+        let replaced = leaving.is_there();
         overwrite(leaving).await;
-        Ok(())
+        // Not for each new one: that would look through thousands of others.
+        if replaced { sweep_keys(&name, &self.path).await.map_err(wrong) } else { Ok(()) }
     }
 
     async fn abandon(self: Box<Self>) {
@@ -159,6 +167,7 @@ impl Shelf for DirectoryShelf {
 
     async fn remove(&self, name: &str) -> Result<()> {
         let path = self.path(name)?;
+        sweep_keys(name, &path).await.map_err(|error| failed("remove", name, &error))?;
         let leaving = Leaving::of(name, &path);
         match fs::remove_file(&path).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -170,6 +179,103 @@ impl Shelf for DirectoryShelf {
         overwrite(leaving).await;
         Ok(())
     }
+
+    async fn sweep(&self, before: i64) -> Result<u64> {
+        let root = self.root.clone();
+        let swept = tokio::task::spawn_blocking(move || {
+            let mut bytes = 0;
+            for left in all_unfinished(&root)? {
+                let Ok(facts) = std::fs::symlink_metadata(&left) else { continue };
+                if facts.mtime() < before {
+                    remove_unfinished(&root, &left)?;
+                    bytes += facts.len();
+                }
+            }
+            Ok::<_, io::Error>(bytes)
+        });
+        swept
+            .await
+            .map_err(|problem| Error::bug(format!("removing what is unfinished panicked: {problem}")))?
+            .map_err(|error| failed("remove what is unfinished in", &self.root.display().to_string(), &error))
+    }
+}
+
+/// Whether a file's name is of one that is not finished.
+fn is_unfinished(name: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let ending = name.strip_prefix('.').and_then(|rest| rest.rsplit_once('.')).map(|(_, ending)| ending);
+    ending
+        .and_then(|ending| ending.split_once('-'))
+        .is_some_and(|(process, number)| is_number(process) && is_number(number))
+}
+
+/// Removes what killed processes left of a file of keys. Whoever writes it at this moment elsewhere writes what was
+/// read before this, and fails.
+async fn sweep_keys(name: &str, path: &Path) -> io::Result<()> {
+    if !names::holds_keys(name) {
+        return Ok(());
+    }
+    let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+    let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
+    let swept = tokio::task::spawn_blocking(move || {
+        let entries = match std::fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let left = entry.file_name();
+            if left.to_str().is_some_and(|left| left.starts_with(&prefix) && is_unfinished(left)) {
+                remove_keys(&entry.path())?;
+            }
+        }
+        Ok::<(), io::Error>(())
+    });
+    swept.await.map_err(io::Error::other)?
+}
+
+/// A file that holds keys, whatever it is called.
+fn remove_keys(path: &Path) -> io::Result<()> {
+    let leaving = Leaving::of(names::TENANT_KEYS, path);
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        removed => removed?,
+    }
+    std::fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
+    leaving.overwrite();
+    Ok(())
+}
+
+fn remove_unfinished(root: &Path, path: &Path) -> io::Result<()> {
+    let name = path.strip_prefix(root).ok().and_then(Path::to_str);
+    if name.is_some_and(names::holds_keys) {
+        return remove_keys(path);
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Files that are not finished, in a folder and below it.
+fn all_unfinished(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = match std::fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else if entry.file_name().to_str().is_some_and(is_unfinished) {
+                found.push(entry.path());
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Once the file has lost its name.

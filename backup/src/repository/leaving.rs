@@ -37,6 +37,11 @@ impl Leaving {
         Self { path: path.to_owned(), file }
     }
 
+    /// Whether there was a file of keys.
+    pub(super) fn is_there(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Once the name is gone, durably. A file that has another name stays as it is: somebody keeps it on purpose. File
     /// systems that write elsewhere, and flash, may have older blocks still. What was stored or removed is so, so a
     /// failure is told and not returned.

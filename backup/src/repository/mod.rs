@@ -81,6 +81,11 @@ pub(crate) trait Shelf: fmt::Debug + Send + Sync {
     async fn list(&self, folder: &str) -> Result<Vec<Listed>>;
     /// One that is not there is fine.
     async fn remove(&self, name: &str) -> Result<()>;
+    /// Removes what uploads left that were killed, and that nobody has written to since `before` (seconds since 1970).
+    /// Gives its bytes. A bucket has a rule for that (docs/backups.md).
+    async fn sweep(&self, _before: i64) -> Result<u64> {
+        Ok(0)
+    }
 }
 
 /// An open repository. Cheap to clone.
@@ -153,6 +158,11 @@ impl Repository {
         Ok(Some(bytes))
     }
 
+    /// Whether there is an object of that name.
+    pub(crate) async fn has(&self, name: &str) -> Result<bool> {
+        Ok(self.shelf.open(name).await?.is_some())
+    }
+
     /// Appends an object to a file and tells what it was. Errors: XX001 it is missing, or has more than `most` bytes.
     pub(crate) async fn fetch(
         &self,
@@ -187,6 +197,11 @@ impl Repository {
 
     pub(crate) async fn remove(&self, name: &str) -> Result<()> {
         self.shelf.remove(name).await
+    }
+
+    /// Removes what killed uploads left, as [`Shelf::sweep`] says. Gives its bytes.
+    pub(crate) async fn sweep(&self, before: i64) -> Result<u64> {
+        self.shelf.sweep(before).await
     }
 }
 

@@ -148,6 +148,46 @@ async fn what_held_keys_is_overwritten_when_it_goes() {
     assert_eq!(left(unfinished), [0; 1_000]);
 }
 
+/// A process that is killed drops nothing.
+#[tokio::test]
+async fn what_a_killed_upload_left_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = repository(dir.path());
+    repository.put("keys/tenants/a", b"keys".to_vec()).await.unwrap();
+    repository.put("tenants/a/segments/b", b"rows".to_vec()).await.unwrap();
+    let leave = |name: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, b"half of it").unwrap();
+        let held = std::fs::File::open(&path).unwrap();
+        (path, held)
+    };
+    let bytes = |mut file: std::fs::File| {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();
+        bytes
+    };
+    for replaced in [true, false] {
+        let (path, held) = leave("keys/tenants/.a.4711-3");
+        let (others, _) = leave("keys/tenants/.b.4711-4");
+        if replaced {
+            repository.put("keys/tenants/a", b"a tombstone".to_vec()).await.unwrap();
+        } else {
+            repository.remove("keys/tenants/a").await.unwrap();
+        }
+        assert!(!path.exists() && others.exists(), "{replaced}");
+        assert_eq!(bytes(held), [0; 10], "its keys are overwritten");
+    }
+    let (others, held) = leave("keys/tenants/.b.4711-4");
+    let (rows, _) = leave("tenants/a/segments/.c.parquet.4711-5");
+    let (strange, _) = leave("tenants/a/.nfs0001");
+    assert_eq!(repository.sweep(0).await.unwrap(), 0, "they are younger");
+    assert!(others.exists() && rows.exists());
+    assert_eq!(repository.sweep(i64::MAX).await.unwrap(), 20);
+    assert!(!others.exists() && !rows.exists() && strange.exists());
+    assert_eq!(bytes(held), [0; 10]);
+    assert_eq!(names(&repository, "tenants").await, ["tenants/a/segments/b"]);
+}
+
 /// tokio writes in the background.
 async fn until_written(file: &std::fs::File, bytes: u64) {
     while file.metadata().unwrap().len() < bytes {

@@ -93,7 +93,8 @@ pub struct RestoredFacts {
     /// Its last commit, and when that was.
     pub lsn: u64,
     pub time_us: i64,
-    /// Nothing that it committed up to the moment asked for is missing. Where no moment was asked for, always so.
+    /// Nothing that it committed up to the moment asked for is missing. Where no moment was asked for: nothing that was
+    /// archived is left out because what lies before it is missing.
     pub reached: bool,
 }
 
@@ -156,13 +157,24 @@ pub(crate) async fn choose(repository: &Repository, target: &Target) -> Result<R
         return entry::read(repository, id).await;
     }
     let ids = entry::ids(repository).await?;
-    let mut oldest = None;
+    let (mut oldest, mut damage) = (None, None);
     for id in ids.iter().rev() {
-        let read = entry::read(repository, id).await?;
+        let read = match (entry::read(repository, id).await, target) {
+            // Whatever is wrong with it, an older one is meant.
+            (Err(error), Target::Moment(at)) if begins_after(id, *at) => {
+                tracing::warn!(backup = id, %error, "a backup that was made after the moment cannot be read");
+                damage.get_or_insert(error);
+                continue;
+            }
+            (read, _) => read?,
+        };
         match target {
             Target::Moment(at) if read.entry.finished_us > *at => oldest = Some(read.entry.finished_us),
             _ => return Ok(read),
         }
+    }
+    if let Some(error) = damage.filter(|_| oldest.is_none()) {
+        return Err(error);
     }
     let why = match oldest {
         Some(at) => format!("the oldest backup is of {}, after that moment", moment::show(at)),
@@ -170,6 +182,12 @@ pub(crate) async fn choose(repository: &Repository, target: &Target) -> Result<R
     };
     Err(Error::new(SqlState::UndefinedObject, why)
         .with_hint("`sepal backup list` prints those that there are."))
+}
+
+/// Whether a backup's id tells that it was begun after a moment. Ids may be some seconds ahead of that (`create`).
+fn begins_after(id: &str, moment_us: i64) -> bool {
+    const AHEAD_US: i64 = 10_000_000;
+    id > moment::compact(moment_us.saturating_add(AHEAD_US)).as_str()
 }
 
 /// The root key that an entry was made under.
@@ -276,7 +294,8 @@ impl Run<'_> {
         let facts = facts.map_err(Failure::Tenant)?;
         let reached = match self.target {
             Target::Moment(at) => facts.reached || (!plan.has_gap && self.reach.covers(id, *at)),
-            Target::Latest | Target::Backup(_) => true,
+            Target::Latest => !plan.has_gap,
+            Target::Backup(_) => true,
         };
         Ok(Came::Back(RestoredFacts { reached, ..facts }))
     }

@@ -119,13 +119,14 @@ impl TenantPlan {
             }
             self.log.push((number, parts, bytes));
             let is_torn = archived.goes_on_after(number, file, bytes);
-            if number >= until {
+            // Nothing after a tear can be replayed, and with it what is before could not, either.
+            if is_torn || number >= until {
                 self.has_gap = is_torn;
                 return Ok(());
             }
             let next = one(self.id, number + 1, archived.files(number + 1))?;
             let Some(next) = next else {
-                self.has_gap = is_torn || archived.goes_beyond(number);
+                self.has_gap = archived.goes_beyond(number);
                 return Ok(());
             };
             (number, file) = (number + 1, next);
@@ -146,5 +147,52 @@ fn one(tenant: TenantId, number: u64, files: Vec<FileId>) -> Result<Option<FileI
             "A copy of the data directory was served against the same repository. Restore a backup as it was made \
              (--backup ID), without the log after it.",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{entry::LogFile, names::Part};
+
+    const TENANT: TenantId = TenantId([1; 16]);
+    const FILE: FileId = FileId([2; 16]);
+
+    fn part(number: u64, from: u64, to: u64) -> String {
+        let (line, hash) = ("l".to_owned(), "0".repeat(32));
+        Part { tenant: TENANT, line, number, file: FILE, from, to, hash }.name()
+    }
+
+    /// What a restore takes of these parts, after a backup that ends at byte 10 of log file 1.
+    fn planned(parts: &[String]) -> (Vec<(u64, u64)>, bool) {
+        let entry = TenantEntry {
+            tenant: TENANT.to_string(),
+            keys: String::new(),
+            lsn: 1,
+            time_us: 1,
+            manifests: Vec::new(),
+            files: Vec::new(),
+            log: vec![LogFile { number: 1, file: FILE.to_string(), bytes: 10, parts: vec![part(1, 0, 10)] }],
+            facts_of: String::new(),
+            facts: String::new(),
+        };
+        let mut archived = Archived::of(parts.iter().map(String::as_str), "l");
+        let archived = archived.remove(&TENANT).unwrap();
+        let mut plan = TenantPlan::of(&entry).unwrap();
+        plan.extend(&entry, &archived, u64::MAX).unwrap();
+        (plan.log.iter().map(|(number, _, bytes)| (*number, *bytes)).collect(), plan.has_gap)
+    }
+
+    #[test]
+    fn the_log_is_followed_as_far_as_nothing_is_missing() {
+        let whole = [part(1, 0, 10), part(1, 10, 30), part(2, 0, 5), part(3, 0, 7)];
+        assert_eq!(planned(&whole), (vec![(1, 30), (2, 5), (3, 7)], false));
+        // A backup's part beside the archive's.
+        let beside = [part(1, 0, 10), part(1, 10, 20), part(1, 10, 25), part(1, 20, 30), part(2, 0, 5)];
+        assert_eq!(planned(&beside), (vec![(1, 30), (2, 5)], false));
+        let without_a_file = [part(1, 0, 10), part(1, 10, 30), part(3, 0, 7)];
+        assert_eq!(planned(&without_a_file), (vec![(1, 30)], true));
+        let torn = [part(1, 0, 10), part(1, 20, 30), part(2, 0, 5)];
+        assert_eq!(planned(&torn), (vec![(1, 10)], true), "the next file would not fit the end of this one");
     }
 }

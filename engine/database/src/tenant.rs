@@ -358,8 +358,14 @@ impl OpenTenant {
 
     /// What clones in the log name and whoever archives the log has not seen yet.
     pub fn unarchived_clones(&self) -> Vec<PinnedFile> {
-        let archived = self.archived_clones.lock();
-        self.store.cloned_files().into_iter().filter(|file| !archived.contains(&file.path)).collect()
+        let named = self.store.cloned_files();
+        let mut archived = self.archived_clones.lock();
+        // One that no log names now may be named again by later log, which has to be archived with it anew.
+        if !archived.is_empty() {
+            let still: HashSet<&PathBuf> = named.iter().map(|file| &file.path).collect();
+            archived.retain(|path| still.contains(path));
+        }
+        named.into_iter().filter(|file| !archived.contains(&file.path)).collect()
     }
 
     /// Whether something besides sessions needs the tenant open: pipelines, an index that is being built, a compaction,

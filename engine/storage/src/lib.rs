@@ -98,7 +98,7 @@ pub use checkpoint::{
 pub use chunk::{Chunk, ChunkRef, ColumnCache, Deletions, FairCache, Live, Near};
 pub use disk::{Fault, FaultInjector};
 pub use error::StoreError;
-pub use feed::{Change, ChangeReader, Commit, LogFileInfo, LogHold, closed_log_files};
+pub use feed::{Change, ChangeReader, Commit, LogFileInfo, LogHold, closed_log_files, closed_manifest};
 pub use files::{FileHandle, Files, LocalFiles};
 pub use group::Told;
 pub use history::{AsOf, HistoryPolicy, HistorySpan, ManifestPin, NamedSnapshot, PinnedFile};

@@ -91,7 +91,7 @@ impl Rotate {
         let data = self.data.data()?;
         let mut rotation = ask(&data, EncryptionAction::RootRotate)?;
         let bar = progress_bar(&rotation, self.json.json);
-        while rotation.running {
+        while goes_on(&rotation) {
             thread::sleep(TICK);
             rotation = ask(&data, EncryptionAction::RootStatus)?;
             bar.set_length(rotation.keys);
@@ -167,6 +167,11 @@ fn ask(data: &std::path::Path, action: EncryptionAction) -> Result<Rotation, Fai
     }
 }
 
+/// Whether there is something to wait for. One that stopped is under way still, and nobody works on it.
+fn goes_on(rotation: &Rotation) -> bool {
+    rotation.running && rotation.failed.is_none()
+}
+
 fn describe(rotation: &Rotation) -> String {
     let kept = rotation.kept_in.as_deref().unwrap_or("where its embedder keeps it");
     let state = if rotation.running {
@@ -179,7 +184,11 @@ fn describe(rotation: &Rotation) -> String {
             count(rotation.under_old, "key")
         )
     };
-    format!("root key {} of this directory, kept in: {kept}\n{state}", rotation.generation)
+    let stopped = rotation
+        .failed
+        .as_deref()
+        .map_or_else(String::new, |why| format!("\nit stopped: {why}. `sepal root rotate` goes on"));
+    format!("root key {} of this directory, kept in: {kept}\n{state}{stopped}", rotation.generation)
 }
 
 fn progress_bar(rotation: &Rotation, quiet: bool) -> ProgressBar {
@@ -191,4 +200,30 @@ fn progress_bar(rotation: &Rotation, quiet: bool) -> ProgressBar {
         bar.set_style(style);
     }
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rotation_that_stopped_is_told_and_not_waited_for() {
+        let mut rotation = Rotation {
+            kept_in: None,
+            generation: 2,
+            keys: 1_000,
+            under_old: 500,
+            running: true,
+            failed: None,
+        };
+        assert!(goes_on(&rotation) && !describe(&rotation).contains("stopped"));
+        rotation.failed = Some("database or disk is full".into());
+        assert!(!goes_on(&rotation));
+        let told = describe(&rotation);
+        assert!(told.contains("500 of 1000 keys still under the old root key"), "{told}");
+        assert!(
+            told.ends_with("it stopped: database or disk is full. `sepal root rotate` goes on"),
+            "{told}"
+        );
+    }
 }

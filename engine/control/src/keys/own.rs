@@ -63,6 +63,13 @@ impl OwnKeys {
         self.0.lock().held.remove(&tenant);
     }
 
+    /// The keys before the present one are destroyed.
+    pub(super) fn forget_older(&self, tenant: TenantId) {
+        if let Some(keys) = self.0.lock().held.get_mut(&tenant) {
+            *keys = keys.without_older();
+        }
+    }
+
     fn remove(&self, tenant: TenantId) {
         let mut known = self.0.lock();
         known.tenants.remove(&tenant);
@@ -134,10 +141,14 @@ impl Control {
         Ok(read_body(database, &self.vault, tenant)?.1.own_provider)
     }
 
-    /// Those of all tenants that have one.
+    /// Those of all tenants that have one, as [`Self::tenant_provider`] gives them: a restored tenant may have one that
+    /// none of its keys is under.
     pub(super) fn own_providers(&self, database: &Connection) -> Result<HashMap<TenantId, Provider>> {
+        let mut statement = database.prepare_cached("SELECT id FROM tenants")?;
+        let tenants = statement.query_map([], |row| row.get(0).map(TenantId))?;
         let mut providers = HashMap::new();
-        for tenant in with_one(database)? {
+        for tenant in tenants {
+            let tenant = tenant?;
             providers.extend(self.own_provider(database, tenant)?.map(|provider| (tenant, provider)));
         }
         Ok(providers)

@@ -55,10 +55,11 @@ impl Control {
         let key = RecoveryKey::random();
         let mut database = self.database.lock();
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        if let Some(present) = facts(&transaction, &self.vault)?
+        let present = facts(&transaction, &self.vault)?;
+        if let Some(present) = &present
             && !replace
         {
-            return Err(ControlError::AlreadyExists { what: "recovery key", name: present.id });
+            return Err(ControlError::AlreadyExists { what: "recovery key", name: present.id.clone() });
         }
         let roots = self.vault.roots.read();
         roots.check_present(&transaction)?;
@@ -70,6 +71,10 @@ impl Control {
             .with(json!({ "id": status.id, "shares": shares }));
         append(&transaction, &self.vault, now, event)?;
         transaction.commit()?;
+        if present.is_some() {
+            // It has the package that the key before opens, with the root key of now in it.
+            self.clear_journal(&mut database);
+        }
         Ok(key)
     }
 

@@ -157,7 +157,13 @@ impl Control {
         if retired > 0 {
             self.clear_journal(&mut database);
         }
-        self.vault.own.forget(tenant);
+        // Control is locked still. What the tenant's own provider gave stays as long as the tenant is open, but for
+        // what is destroyed; which keys those are shows where one alone is left.
+        if epoch == newest {
+            self.vault.own.forget_older(tenant);
+        } else {
+            self.vault.own.forget(tenant);
+        }
         Ok(retired)
     }
 

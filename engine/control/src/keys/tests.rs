@@ -169,6 +169,13 @@ fn recovery_gives_the_root_before_and_after_a_rotation() {
     let older = control.recovery_package().unwrap().unwrap();
     let replaced = control.create_recovery(None, true).unwrap();
     assert_eq!(code(control.verify_recovery(&key).unwrap_err()), "22023");
+    let mut journal = fixture.path().into_os_string();
+    journal.push("-journal");
+    for file in [fixture.path(), journal.into()] {
+        let bytes = fs::read(&file).unwrap();
+        let is_left = bytes.windows(older.len()).any(|at| at == older);
+        assert!(!is_left, "{} has what the key before opens", file.display());
+    }
     control.verify_recovery(&replaced).unwrap();
     let package = control.recovery_package().unwrap().unwrap();
     assert_eq!(code(open_recovery_package(&package, &key).unwrap_err()), "22023");
@@ -320,7 +327,11 @@ fn with_a_provider_of_its_own_both_keys_are_needed() {
     let ring = control.tenant_keys(acme.id).unwrap();
     assert!(ring.current().expose() != &before && ring.keys().nth(1).unwrap().expose() == &before);
     assert_eq!(secret(control, &acme), b"hunter2");
+    let hidden = place.path().join("hidden");
+    fs::rename(&path, &hidden).unwrap();
     assert_eq!(control.retire_tenant_keys(acme.id, 2).unwrap(), 1);
+    assert_eq!(secret(control, &acme), b"hunter2", "the tenant is open still");
+    fs::rename(&hidden, &path).unwrap();
     assert_eq!(control.rotate_tenant_key(acme.id).unwrap(), 3);
     assert_eq!(secret(control, &acme), b"hunter2");
     control.rotate_root(&Key::random(), &mut |_| {}).unwrap();
@@ -328,7 +339,6 @@ fn with_a_provider_of_its_own_both_keys_are_needed() {
     assert!(control.tenant_key_status(acme.id).unwrap().iter().all(|key| key.own));
 
     // The key goes away: what is held still serves, the next opening does not.
-    let hidden = place.path().join("hidden");
     fs::rename(&path, &hidden).unwrap();
     assert_eq!(secret(control, &acme), b"hunter2");
     control.forget_tenant_keys(acme.id);
@@ -358,6 +368,30 @@ fn with_a_provider_of_its_own_both_keys_are_needed() {
     assert!(!sealed.is_empty());
     control.drop_tenant("acme").unwrap();
     assert_eq!(code(control.tenant_keys(acme.id).unwrap_err()), "42704");
+}
+
+/// A provider that is removed while a backup is made is in its copy of control.db, and in none of the keys beside it.
+#[test]
+fn a_restored_provider_without_a_key_is_told_like_any_other() {
+    let fixture = Fixture::new();
+    let control = &fixture.control;
+    let acme = fixture.tenant("acme");
+    let place = TempDir::new().unwrap();
+    let provider = Provider::KeyFile { path: own_key(&place) };
+    control.set_tenant_provider(acme.id, &provider).unwrap();
+    let copy = place.path().join("control.db");
+    control.backup_copy(&copy).unwrap();
+    control.remove_tenant_provider(acme.id).unwrap();
+    let keys = control.sealed_tenant_keys(acme.id).unwrap();
+
+    let restored = Control::open(&copy, &fixture.root, ControlOptions::default()).unwrap();
+    restored.restore_tenant_keys(acme.id, &keys).unwrap();
+    restored.settle_restored_keys(acme.id).unwrap();
+    assert!(restored.tenant_key_status(acme.id).unwrap().iter().all(|key| !key.own));
+    // A backup that takes the two for different would be without the tenant for ever.
+    let told = restored.backup_copy(&place.path().join("again.db")).unwrap();
+    assert_eq!(told.get(&acme.id), restored.tenant_provider(acme.id).unwrap().as_ref());
+    assert_eq!(told.get(&acme.id), Some(&provider));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use sepal_storage::closed_log_files;
+use sepal_storage::{closed_log_files, closed_manifest};
 use sepal_types::{Lsn, Result, TenantId};
 
 use super::{CopiedFile, HeldKeys, LogPiece, TableFacts, TenantPin};
@@ -119,6 +119,11 @@ impl Source {
         let root = directory(self.data_dir(), tenant);
         let files = closed_log_files(&root)?;
         Ok(Some(files.iter().map(|info| LogPiece::new(&root, info)).collect()))
+    }
+
+    /// The number of a tenant's newest manifest, by what lies on the disk. `None`: it has none. Blocks.
+    pub fn newest_manifest(&self, tenant: TenantId) -> Result<Option<u64>> {
+        Ok(closed_manifest(&directory(self.data_dir(), tenant))?)
     }
 
     /// Tenants that were opened since this was last asked, whether or not they still are: what they have written is in

@@ -10,6 +10,7 @@ use sepal_types::{FileId, Lsn};
 use crate::{
     StoreError, TenantStore,
     disk::{Disk, io_error},
+    manifest,
     paths::{Paths, number},
     wal,
 };
@@ -48,6 +49,17 @@ pub fn closed_log_files(dir: &Path) -> Result<Vec<LogFileInfo>, StoreError> {
     }
     files.sort_by_key(|file| file.number);
     Ok(files)
+}
+
+/// The number of the newest manifest of such a store: what a name of a snapshot, a merge or another key of a file makes
+/// of it is in no log. `None` for a store that was never made.
+pub fn closed_manifest(dir: &Path) -> Result<Option<u64>, StoreError> {
+    let paths = Paths::new(dir);
+    let manifests = paths.manifests();
+    if !manifests.try_exists().map_err(|error| io_error("read", &manifests, &error))? {
+        return Ok(None);
+    }
+    Ok(manifest::numbers(&Disk::default(), &paths)?.last().copied())
 }
 
 impl TenantStore {

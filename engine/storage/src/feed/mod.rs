@@ -31,7 +31,7 @@ use sepal_types::{Lsn, RowId, TableDef, TableId};
 
 use crate::{StoreError, TenantStore};
 
-pub use archive::{LogFileInfo, closed_log_files};
+pub use archive::{LogFileInfo, closed_log_files, closed_manifest};
 pub(crate) use before::{MAX_BEFORE_BYTES, before_images};
 pub use reader::ChangeReader;
 pub use retention::LogHold;

@@ -53,18 +53,26 @@ impl List {
         let repository = self.repository.open()?;
         let backups = runtime()?.block_on(sepal_backup::list(&repository))?;
         if self.json.json {
-            return output::json(&backups);
+            output::json(&backups)?;
+        } else {
+            let rows: Vec<Vec<String>> = backups.iter().map(row).collect();
+            output::rows(
+                &["backup", "made", "tenants", "size", "stored", "verified"],
+                &rows,
+                "No backups yet. Make one: sepal backup create",
+            )?;
         }
-        let rows: Vec<Vec<String>> = backups.iter().map(row).collect();
-        output::rows(
-            &["backup", "made", "tenants", "size", "stored", "verified"],
-            &rows,
-            "No backups yet. Make one: sepal backup create",
-        )
+        match backups.iter().find_map(|backup| backup.damaged.as_deref()) {
+            Some(why) => Err(Failure::failed(why)),
+            None => Ok(()),
+        }
     }
 }
 
 fn row(backup: &Summary) -> Vec<String> {
+    if backup.damaged.is_some() {
+        return [backup.id.as_str(), "", "", "", "", "DAMAGED"].map(str::to_owned).to_vec();
+    }
     let tenants = match backup.failed {
         0 => backup.tenants.to_string(),
         failed => format!("{} ({failed} failed)", backup.tenants),

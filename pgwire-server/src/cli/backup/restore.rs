@@ -21,7 +21,7 @@ use super::{
 #[command(
     after_help = "Without --until and --backup everything comes back that reached the repository: the newest \
     backup, and the log that was archived after it. Tenants, API keys and secrets come back as of the backup. Exit \
-    code 1 if a tenant did not come back, or if the log of one ends before --until."
+    code 1 if a tenant did not come back, or if log of one is missing before --until, or before what was archived last."
 )]
 pub struct Restore {
     /// Where the data directory is made; must not be there, or be empty
@@ -87,7 +87,7 @@ impl Restore {
              repository. {} holds what there is, each tenant as of its last commit above, and can be served if that is \
              enough (--accept-earlier says so beforehand). If the server lives, wait until `sepal backup status` says \
              that the log is archived past that moment, and restore again",
-            self.until,
+            self.goal(),
             restored.tenants.len(),
             to.display()
         )))
@@ -99,6 +99,11 @@ impl Restore {
             (None, "latest") => Target::Latest,
             (None, moment) => Target::Moment(parse_moment(moment)?),
         })
+    }
+
+    /// What is to be reached, in words.
+    fn goal(&self) -> &str {
+        if self.until == "latest" { "the end of the archived log" } else { &self.until }
     }
 
     fn tell(&self, restored: &Restored, to: &Path) -> Result<(), Failure> {
@@ -124,7 +129,7 @@ impl Restore {
                 "{} is as of {}: its log in the repository ends there, before {}.",
                 tenant.name,
                 as_of(tenant),
-                self.until
+                self.goal()
             ));
         }
         let to = to.display();

@@ -1,7 +1,7 @@
 //! Log files as whoever copies them is told of them.
 
 use super::{put, with_captured};
-use crate::{NoBlobs, closed_log_files};
+use crate::{NoBlobs, closed_log_files, closed_manifest};
 
 #[test]
 fn an_open_store_and_its_directory_tell_the_same() {
@@ -28,4 +28,23 @@ fn an_open_store_and_its_directory_tell_the_same() {
     assert_eq!(facts(&closed), facts(&open));
     assert!(closed_log_files(&dir.path().join("nobody")).unwrap().is_empty());
     drop(hold);
+}
+
+#[test]
+fn a_name_of_a_snapshot_shows_without_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_captured(dir.path());
+    put(&store, &[1]);
+    store.create_snapshot(&NoBlobs, "default", "first", "key", None).unwrap();
+    let told = || {
+        let log: Vec<_> =
+            closed_log_files(dir.path()).unwrap().iter().map(|file| (file.number, file.bytes)).collect();
+        (log.last().copied(), closed_manifest(dir.path()).unwrap())
+    };
+    let before = told();
+    store.create_snapshot(&NoBlobs, "default", "second", "key", None).unwrap();
+    let after = told();
+    assert_eq!(after.0, before.0, "nothing was committed");
+    assert_eq!(after.1, before.1.map(|number| number + 1));
+    assert_eq!(closed_manifest(&dir.path().join("nobody")).unwrap(), None);
 }
