@@ -304,6 +304,14 @@ impl Session {
         }
     }
 
+    /// The client asks for more of a result. What was cancelled while it had the turn is not.
+    ///
+    /// Errors: 25P02, 72000.
+    pub fn resume(&self) -> Result<()> {
+        self.cancel.arm();
+        self.check_not_failed(None)
+    }
+
     /// Stops the running statement, from any task.
     pub fn cancel_token(&self) -> CancelToken {
         self.cancel.clone()
@@ -426,7 +434,7 @@ fn first_settings(
     for (name, value) in startup_parameters {
         settings.set(name, value, false)?;
     }
-    settings.take_changes();
+    settings.connected();
     Ok(Arc::new(Mutex::new(settings)))
 }
 

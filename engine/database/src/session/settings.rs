@@ -242,6 +242,8 @@ const ISOLATION: &[&str] = &["read uncommitted", "read committed", "repeatable r
 #[derive(Debug)]
 pub struct Settings {
     values: HashMap<String, String>,
+    /// What the client connected with: RESET goes back to it.
+    first: HashMap<String, String>,
     /// What the open transaction has set.
     changes: Changes,
     changed: Vec<String>,
@@ -279,6 +281,7 @@ impl Settings {
         let values = HashMap::from([("session_authorization".to_owned(), user.to_owned())]);
         let mut settings = Self {
             values,
+            first: HashMap::new(),
             changes: Changes::default(),
             changed: Vec::new(),
             ready: Ready::default(),
@@ -292,6 +295,12 @@ impl Settings {
     /// The value of a setting that nobody can set, by its name in lower case.
     pub fn fix(&mut self, name: &str, value: String) {
         self.values.insert(name.to_owned(), value);
+    }
+
+    /// The client is connected: nothing of what its startup packet has set is a change.
+    pub fn connected(&mut self) {
+        self.first = self.values.clone();
+        self.changed.clear();
     }
 
     /// The value as SHOW prints it; `None` for a name that is not known.
@@ -328,7 +337,8 @@ impl Settings {
             Some(_) => {}
             None => check_custom(name)?,
         }
-        self.store(key, None, local);
+        let first = self.first.get(&key).cloned();
+        self.store(key, first, local);
         Ok(())
     }
 
@@ -341,7 +351,8 @@ impl Settings {
             .cloned()
             .collect();
         for name in names {
-            self.store(name, None, false);
+            let first = self.first.get(&name).cloned();
+            self.store(name, first, false);
         }
     }
 
@@ -543,7 +554,10 @@ impl Settings {
                 boot_val: Some(known.plain(known.default)),
                 reset_val: match known.kind {
                     Kind::Internal => self.get(known.name),
-                    _ => Some(known.plain(known.default)),
+                    _ => {
+                        let first = self.first.get(&key(known.name)).map_or(known.default, String::as_str);
+                        Some(known.plain(first))
+                    }
                 },
             })
             .chain(custom)

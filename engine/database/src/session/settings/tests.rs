@@ -95,6 +95,40 @@ fn numbers_with_a_unit_are_numbers_in_pg_settings() {
     }
 }
 
+/// Pools say RESET ALL or DISCARD ALL of a connection that comes back: its next user means what it connected with.
+#[test]
+fn a_reset_goes_back_to_what_the_client_connected_with() {
+    const NAMES: [&str; 4] = ["search_path", "hnsw.ef_search", "myapp.user", "application_name"];
+    let set = |settings: &mut Settings, values: [&str; 4]| {
+        for (name, value) in NAMES.iter().zip(values) {
+            settings.set(name, value, false).unwrap();
+        }
+    };
+    let shown = |settings: &Settings| NAMES.map(|name| settings.get(name).unwrap());
+    let mut settings = Settings::new("key");
+    set(&mut settings, ["a", "200", "x", "pool"]);
+    settings.connected();
+    assert_eq!(settings.take_changes(), Vec::new());
+    let first = shown(&settings);
+    set(&mut settings, ["b", "7", "y", "other"]);
+    settings.reset_all();
+    assert_eq!(shown(&settings), first);
+    assert_eq!(settings.search().ef_search, 200);
+    assert_eq!(settings.take_changes(), [("application_name".to_owned(), "pool".to_owned())]);
+
+    settings.begin();
+    settings.set("search_path", "c", true).unwrap();
+    settings.reset("search_path", true).unwrap();
+    assert_eq!(shown(&settings), first);
+    settings.end(false);
+    assert_eq!(shown(&settings), first);
+    let ef_search = row(&settings, "hnsw.ef_search");
+    assert_eq!((ef_search.boot_val.as_deref(), ef_search.reset_val.as_deref()), (Some("40"), Some("200")));
+    settings.set("statement_timeout", "1s", false).unwrap();
+    settings.reset_all();
+    assert_eq!(settings.statement_timeout(), None, "what it did not connect with has its default");
+}
+
 #[test]
 fn a_rollback_undoes_and_local_ends_with_the_transaction() {
     let mut settings = Settings::new("key");
