@@ -120,6 +120,9 @@ impl Session {
                 "WARNING",
                 Error::new(SqlState::NoActiveSqlTransaction, "there is no transaction in progress"),
             );
+            // Of a query string or a pipeline it commits what came before it, whatever becomes of the rest
+            // (`EndTransactionBlock`, `xact.c`).
+            self.commit().await?;
             return Ok(Outcome::Done { tag: "COMMIT".to_owned() });
         };
         let failed = open.failed;
