@@ -149,6 +149,7 @@ impl Connection {
             && !self.is_bound(name)
             && let Some(stream) = self.session.portal_rows(name)?
         {
+            self.session.resume()?;
             return self.execute_cursor(stream, limit).await;
         }
         let (name, mut portal) = self.held.take_portal(name)?;
@@ -191,6 +192,7 @@ impl Connection {
                 // FETCH or MOVE may have begun it.
                 let begun = if name.is_empty() { None } else { self.session.portal_rows(name)? };
                 if let Some(stream) = begun {
+                    self.session.resume()?;
                     let rows = Box::new(Rows::new(stream, self.session.max_snapshot_age()));
                     return self.send_rows(portal, rows, limit).await;
                 }
@@ -217,7 +219,10 @@ impl Connection {
                     }
                 }
             }
-            PortalState::Sending(rows) => self.send_rows(portal, rows, limit).await,
+            PortalState::Sending(rows) => {
+                self.session.resume()?;
+                self.send_rows(portal, rows, limit).await
+            }
             PortalState::Finished(rows) => {
                 self.command_complete(&rows.tag(0));
                 portal.state = PortalState::Finished(rows);
