@@ -87,6 +87,13 @@ fn csv_with_options() {
     options.force_not_null = vec!["b".to_owned()];
     options.force_null = vec!["c".to_owned()];
     check_format(&options, b"1,b,\"b\"\n", &[[Some("1"), Some("b"), None]]);
+    // With both: what is quoted is NULL, what is not is none (`copy2.sql` of PostgreSQL's own tests).
+    options.force_null.push("b".to_owned());
+    check_format(
+        &options,
+        b"1,b,\"b\"\n1,\"b\",c\n",
+        &[[Some("1"), Some("b"), None], [Some("1"), None, Some("c")]],
+    );
     let mut options = format(CopyKind::Csv);
     options.header = CopyHeader::Match;
     check_format(&options, b"a,\"b\",c\n1,a,b\n", &[[Some("1"), Some("a"), Some("b")]]);
