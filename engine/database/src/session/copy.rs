@@ -42,6 +42,8 @@ pub struct CopyIn {
     rows: u64,
     /// What `batches` hold of the tenant's memory for writes.
     charge: Charge,
+    /// What the caller holds of it.
+    arriving: Charge,
     /// In `pg_stat_progress_copy`.
     posted: Posted,
 }
@@ -50,6 +52,22 @@ pub struct CopyIn {
 pub struct CopyOut {
     pub rows: RowStream,
     pub format: CopyFormat,
+}
+
+impl CopyIn {
+    /// Says how many bytes of rows that are not whole yet, or not taken, the caller holds now.
+    ///
+    /// Errors: 53200 when the tenant's unfinished writes hold too much.
+    pub fn hold(&mut self, bytes: usize) -> Result<()> {
+        let held = self.arriving.bytes();
+        if bytes > held {
+            return self.arriving.grow(bytes - held);
+        }
+        if bytes < held {
+            self.arriving.shrink(held - bytes);
+        }
+        Ok(())
+    }
 }
 
 /// Plans COPY.
@@ -205,6 +223,7 @@ impl Session {
             batches: Vec::new(),
             rows: 0,
             charge: Charge::none(&self.memory),
+            arriving: Charge::none(&self.memory),
             posted,
         })
     }
