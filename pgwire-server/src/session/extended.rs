@@ -168,7 +168,7 @@ impl Connection {
     /// Sends rows of a cursor that DECLARE has opened, from where it stands.
     async fn execute_cursor(&mut self, stream: RowStream, limit: u64) -> Result<(), Failure> {
         self.start_clock();
-        let mut rows = Rows::new(stream, self.session.max_snapshot_age());
+        let mut rows = Rows::new(stream, &self.session);
         let formats = ResultFormats::All(Format::Text);
         let sent = rows.send(&mut self.wire, &mut self.watch, &formats, limit).await?;
         self.shared.metrics.rows_sent.inc_by(sent.rows);
@@ -193,7 +193,7 @@ impl Connection {
                 let begun = if name.is_empty() { None } else { self.session.portal_rows(name)? };
                 if let Some(stream) = begun {
                     self.session.resume()?;
-                    let rows = Box::new(Rows::new(stream, self.session.max_snapshot_age()));
+                    let rows = Box::new(Rows::new(stream, &self.session));
                     return self.send_rows(portal, rows, limit).await;
                 }
                 let work = self.session.execute(prepared, parameters);
@@ -201,7 +201,7 @@ impl Connection {
                     Outcome::Rows(stream) => {
                         let shared = !name.is_empty();
                         let stream = if shared { self.session.share_rows(name, stream) } else { stream };
-                        let rows = Box::new(Rows::new(stream, self.session.max_snapshot_age()));
+                        let rows = Box::new(Rows::new(stream, &self.session));
                         self.send_rows(portal, rows, limit).await
                     }
                     Outcome::Done { tag } => self.complete(&tag).await,

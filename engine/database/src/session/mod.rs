@@ -282,6 +282,11 @@ impl Session {
         self.named.clone()
     }
 
+    /// Whether intervals print as `P1DT2H` (`IntervalStyle` is iso_8601).
+    pub fn has_iso_intervals(&self) -> bool {
+        self.settings.lock().value("intervalstyle") == Some("iso_8601")
+    }
+
     /// Tells other sessions of the tenant where this one's client is.
     pub fn set_client(&self, client: SocketAddr) {
         self.presence.set_client(client);

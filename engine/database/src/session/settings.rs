@@ -132,7 +132,7 @@ const KNOWN: &[Known] = &[
     known("idle_session_timeout", "0", Kind::Integer(0, i32::MAX as i64, Some("ms")), "Accepted."),
     reported("in_hot_standby", "off", Kind::Internal, "Never."),
     reported("integer_datetimes", "on", Kind::Internal, "Always."),
-    reported("IntervalStyle", "postgres", Kind::Enum(&["postgres"]), "How intervals print."),
+    reported("IntervalStyle", "postgres", Kind::Enum(&["postgres", "iso_8601"]), "How intervals print."),
     reported("is_superuser", "off", Kind::Internal, "No key is a superuser."),
     known("ivfflat.probes", "1", Kind::Integer(1, 32_768, None), "Lists that an ivfflat search reads."),
     known(
@@ -308,7 +308,7 @@ impl Settings {
         self.value(&key(name)).map(str::to_owned)
     }
 
-    fn value(&self, key: &str) -> Option<&str> {
+    pub fn value(&self, key: &str) -> Option<&str> {
         let set = self.values.get(key).map(String::as_str);
         set.or_else(|| find(key).map(|known| known.default))
     }
