@@ -270,10 +270,20 @@ impl Session {
         self.settings.lock().take_changes()
     }
 
+    /// What is to be told beside results: from `client_min_messages` up, and INFO always.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         let mut notices = std::mem::take(&mut self.notices);
         let warnings = self.signals.take_warnings().into_iter();
         notices.extend(warnings.map(|error| Notice { severity: "WARNING", error }));
+        if !notices.is_empty() {
+            let settings = self.settings.lock();
+            let least = settings.value("client_min_messages");
+            notices.retain(|notice| match notice.severity {
+                "NOTICE" => !matches!(least, Some("warning" | "error")),
+                "WARNING" => least != Some("error"),
+                _ => true,
+            });
+        }
         notices
     }
 
