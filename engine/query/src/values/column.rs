@@ -109,8 +109,11 @@ impl ColumnEncoder {
     /// Its intervals, those in arrays too, print as `P1DT2H` if `iso_8601` says so.
     #[must_use]
     pub fn with_intervals(mut self, iso_8601: bool) -> Self {
+        if !iso_8601 {
+            return self;
+        }
         self.column = match self.column {
-            Column::Interval(values) if iso_8601 => Column::IsoInterval(values),
+            Column::Interval(values) => Column::IsoInterval(values),
             Column::Array { offsets, elements, element_oid } => {
                 let elements = Box::new(elements.with_intervals(iso_8601));
                 Column::Array { offsets, elements, element_oid }

@@ -20,6 +20,19 @@ fn values_are_judged_as_postgres_judges_them() {
 }
 
 #[test]
+fn the_order_of_a_date_is_not_passed_over() {
+    let mut settings = Settings::new("key");
+    for value in ["ISO", "iso, mdy", "MDY", "ISO, US", "default", "ISO,NonEuropean"] {
+        assert_eq!(settings.set("datestyle", value, false).as_deref(), Ok("ISO, MDY"), "{value}");
+    }
+    for value in ["ISO, DMY", "dmy", "ISO, YMD", "iso, european", "German", "SQL, MDY", "ISO MDY"] {
+        let error = settings.set("DateStyle", value, false).unwrap_err();
+        assert_eq!(error.state().code(), "22023", "{value}");
+        assert!(error.hint().is_some(), "{value}");
+    }
+}
+
+#[test]
 fn a_recall_is_a_share() {
     let mut settings = Settings::new("key");
     assert_eq!((settings.get(TARGET_RECALL).as_deref(), settings.search().target_recall), (Some("0"), None));
