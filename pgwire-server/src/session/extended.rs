@@ -223,9 +223,9 @@ impl Connection {
                 self.session.resume()?;
                 self.send_rows(portal, rows, limit).await
             }
-            PortalState::Finished(rows) => {
-                self.command_complete(&rows.tag(0));
-                portal.state = PortalState::Finished(rows);
+            PortalState::Finished(tag) => {
+                self.command_complete(&tag);
+                portal.state = PortalState::Finished(tag);
                 Ok(())
             }
             PortalState::TooOld => {
@@ -273,7 +273,7 @@ impl Connection {
         self.shared.metrics.rows_sent.inc_by(sent.rows);
         if sent.finished {
             self.complete(&rows.tag(sent.rows)).await?;
-            portal.state = PortalState::Finished(rows);
+            portal.state = PortalState::Finished(rows.tag(0));
         } else {
             self.send_notices();
             write::portal_suspended(&mut self.wire.out);

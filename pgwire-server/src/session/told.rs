@@ -52,7 +52,7 @@ impl Told {
     }
 }
 
-/// What the operator may read of it. A planner that does not understand itself quotes the statement, and with it values.
+/// What the operator may read of it. A planner that does not understand itself quotes the statement, with its values.
 fn words(error: &Error) -> &str {
     match error.kind() {
         ErrorKind::Bug => "a bug of ours; only the client has the words, which may quote its values",
