@@ -308,6 +308,7 @@ impl Settings {
         self.value(&key(name)).map(str::to_owned)
     }
 
+    /// The same, by the name in lower case.
     pub fn value(&self, key: &str) -> Option<&str> {
         let set = self.values.get(key).map(String::as_str);
         set.or_else(|| find(key).map(|known| known.default))
