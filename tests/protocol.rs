@@ -224,6 +224,10 @@ fn w21_startup_options_are_settings() {
     );
     assert_eq!(show(&mut wire, "hnsw.ef_search"), "77");
     assert_eq!(show(&mut wire, "application_name"), "opt");
+    // As a pool gives the connection to its next user.
+    wire.query("SET hnsw.ef_search = 5");
+    wire.query("DISCARD ALL");
+    assert_eq!(show(&mut wire, "hnsw.ef_search"), "77");
     assert_eq!(show(&mut survivor.log_in(), "hnsw.ef_search"), "40", "another session keeps its own");
 }
 

@@ -44,6 +44,14 @@ impl Reader {
         Self { state: State::Header }
     }
 
+    /// Bytes of the values that a row has so far.
+    pub(super) fn row_bytes(&self) -> usize {
+        match self.state {
+            State::Value { row_bytes, .. } => row_bytes,
+            State::Header | State::Extension(_) | State::Row | State::Ended => 0,
+        }
+    }
+
     /// Decodes values until the batch is full; returns how many bytes were used.
     pub(super) fn decode(&mut self, input: &[u8], at_end: bool, rows: &mut Rows) -> Result<usize> {
         let mut used = 0;

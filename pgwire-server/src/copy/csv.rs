@@ -156,8 +156,8 @@ impl Reader {
             Value::Sent(value) => value,
             Value::Copied => self.scratch.as_slice(),
         };
-        let is_null = value == self.null
-            && if field.quoted { column.force_null } else { !column.force_not_null || column.force_null };
+        let is_null =
+            value == self.null && if field.quoted { column.force_null } else { !column.force_not_null };
         if is_null {
             column.builder.append_null();
             return Ok(());

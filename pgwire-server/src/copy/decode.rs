@@ -8,6 +8,9 @@ use sepal_database::{CopyFormat, CopyKind, OutputColumn, Result};
 
 use super::{binary, csv, rows::Rows, text};
 
+/// A buffer larger than this is given back when it is empty.
+const KEEP_BYTES: usize = 1 << 20;
+
 /// Decodes one `COPY … FROM STDIN`.
 ///
 /// For every CopyData: [`Decoder::push`], then [`Decoder::take_batch`] until it gives `None`. At CopyDone:
@@ -46,6 +49,15 @@ impl Decoder {
     pub fn push(&mut self, data: &[u8]) -> Result<()> {
         self.input.push(data);
         Ok(())
+    }
+
+    /// Memory of what was pushed and is in no batch yet.
+    pub fn held_bytes(&self) -> usize {
+        let in_row = match &self.reader {
+            Reader::Binary(reader) => reader.row_bytes(),
+            Reader::Csv(_) | Reader::Text(_) => 0,
+        };
+        self.input.bytes.capacity() + in_row
     }
 
     /// A full batch, or `None` when more data is needed for one. Its columns have `sepal_database::arrow_type`
@@ -104,6 +116,9 @@ impl Input {
         if self.start == self.bytes.len() {
             self.bytes.clear();
             self.start = 0;
+            if self.bytes.capacity() > KEEP_BYTES {
+                self.bytes = Vec::new();
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ pub struct Encoder {
     quote: u8,
     escape: u8,
     columns: Vec<Column>,
+    iso_intervals: bool,
 }
 
 struct Column {
@@ -49,7 +50,15 @@ impl Encoder {
             quote: format.quote,
             escape: format.escape,
             columns,
+            iso_intervals: false,
         }
+    }
+
+    /// Whether intervals print as `P1DT2H`.
+    #[must_use]
+    pub fn with_intervals(mut self, iso_8601: bool) -> Self {
+        self.iso_intervals = iso_8601;
+        self
     }
 
     /// Appends what comes before the first row; nothing for text or csv without a header line.
@@ -85,7 +94,10 @@ impl Encoder {
             .columns()
             .iter()
             .zip(&self.columns)
-            .map(|(array, column)| ColumnEncoder::new(array.as_ref(), &column.ty))
+            .map(|(array, column)| {
+                let encoder = ColumnEncoder::new(array.as_ref(), &column.ty)?;
+                Ok(encoder.with_intervals(self.iso_intervals))
+            })
             .collect::<Result<_>>()?;
         Ok(RowWriter { encoder: self, values, scratch: BytesMut::new() })
     }

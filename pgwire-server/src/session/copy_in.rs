@@ -52,6 +52,7 @@ impl Connection {
                 Ok(Frontend::CopyData(bytes)) => {
                     self.shared.metrics.copy_bytes_received.inc_by(bytes.len() as u64);
                     decoder.push(bytes)?;
+                    copy.hold(decoder.held_bytes())?;
                     while let Some(batch) = decoder.take_batch()? {
                         self.insert(copy, batch).await?;
                     }

@@ -13,7 +13,7 @@ impl Connection {
     /// Sends all rows and gives the command tag.
     pub(super) async fn copy_out(&mut self, copy: CopyOut) -> Result<String, Failure> {
         let CopyOut { mut rows, format } = copy;
-        let encoder = Encoder::new(&format, rows.columns());
+        let encoder = Encoder::new(&format, rows.columns()).with_intervals(self.session.has_iso_intervals());
         write::copy_out_response(&mut self.wire.out, wire_format(format.kind), rows.columns().len());
         let mut head = BytesMut::new();
         encoder.header(&mut head);

@@ -150,6 +150,7 @@ impl Connection {
             && !self.is_bound(name)
             && let Some(stream) = self.session.portal_rows(name)?
         {
+            self.session.resume()?;
             return self.execute_cursor(stream, limit).await;
         }
         let (name, mut portal) = self.held.take_portal(name)?;
@@ -168,7 +169,7 @@ impl Connection {
     /// Sends rows of a cursor that DECLARE has opened, from where it stands.
     async fn execute_cursor(&mut self, stream: RowStream, limit: u64) -> Result<(), Failure> {
         self.start_clock();
-        let mut rows = Rows::new(stream, self.session.max_snapshot_age());
+        let mut rows = Rows::new(stream, &self.session);
         let formats = ResultFormats::All(Format::Text);
         let sent = rows.send(&mut self.wire, &mut self.watch, &formats, limit).await?;
         self.shared.metrics.rows_sent.inc_by(sent.rows);
@@ -193,7 +194,8 @@ impl Connection {
                 // FETCH or MOVE may have begun it.
                 let begun = if name.is_empty() { None } else { self.session.portal_rows(name)? };
                 if let Some(stream) = begun {
-                    let rows = Box::new(Rows::new(stream, self.session.max_snapshot_age()));
+                    self.session.resume()?;
+                    let rows = Box::new(Rows::new(stream, &self.session));
                     return self.send_rows(portal, rows, limit).await;
                 }
                 let work = self.session.execute(prepared, parameters);
@@ -201,7 +203,7 @@ impl Connection {
                     Outcome::Rows(stream) => {
                         let shared = !name.is_empty();
                         let stream = if shared { self.session.share_rows(name, stream) } else { stream };
-                        let rows = Box::new(Rows::new(stream, self.session.max_snapshot_age()));
+                        let rows = Box::new(Rows::new(stream, &self.session));
                         self.send_rows(portal, rows, limit).await
                     }
                     Outcome::Done { tag } => self.complete(&tag).await,
@@ -219,10 +221,13 @@ impl Connection {
                     }
                 }
             }
-            PortalState::Sending(rows) => self.send_rows(portal, rows, limit).await,
-            PortalState::Finished(rows) => {
-                self.command_complete(&rows.tag(0));
-                portal.state = PortalState::Finished(rows);
+            PortalState::Sending(rows) => {
+                self.session.resume()?;
+                self.send_rows(portal, rows, limit).await
+            }
+            PortalState::Finished(tag) => {
+                self.command_complete(&tag);
+                portal.state = PortalState::Finished(tag);
                 Ok(())
             }
             PortalState::TooOld => {
@@ -270,7 +275,7 @@ impl Connection {
         self.shared.metrics.rows_sent.inc_by(sent.rows);
         if sent.finished {
             self.complete(&rows.tag(sent.rows)).await?;
-            portal.state = PortalState::Finished(rows);
+            portal.state = PortalState::Finished(rows.tag(0));
         } else {
             self.watch.finish();
             self.send_notices();

@@ -26,8 +26,9 @@ pub enum PortalState {
     /// Parameters, each an array of one value.
     Ready(Vec<ArrayRef>),
     Sending(Box<Rows>),
-    /// All rows are sent; running it again finds none.
-    Finished(Box<Rows>),
+    /// All rows are sent; running it again finds none, which this tag says. What has sent them is gone: it may hold its
+    /// snapshot.
+    Finished(String),
     /// Its rows were held for longer than they may be.
     TooOld,
     /// A statement without rows has run, or the portal is running right now.
@@ -170,6 +171,12 @@ impl Held {
             _ => None,
         });
         Some(limit?.saturating_sub(ages.max()?))
+    }
+
+    /// Whether a result waits for its client.
+    pub fn is_sending(&self) -> bool {
+        let mut portals = self.unnamed_portal.iter().chain(self.portals.values());
+        portals.any(|portal| matches!(portal.state, PortalState::Sending(_)))
     }
 
     /// Lets go of results that have waited for too long.

@@ -234,6 +234,9 @@ impl Connection {
             if self.session.expire_snapshot() {
                 self.held.drop_portals();
             }
+            if !self.held.is_sending() {
+                self.session.forget_shown();
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use sepal_database::values::ColumnEncoder;
-use sepal_database::{Error, OutputColumn, RowStream, snapshot_too_old};
+use sepal_database::{Error, OutputColumn, RowStream, Session, snapshot_too_old};
 use tokio::time::Instant;
 
 use super::{errors::Failure, watch::Watch, wire::Wire};
@@ -48,6 +48,7 @@ pub struct Rows {
     begun: Instant,
     /// How long it may be held.
     most: Option<Duration>,
+    iso_intervals: bool,
 }
 
 struct Batch {
@@ -64,9 +65,10 @@ pub struct Sent {
 }
 
 impl Rows {
-    /// `most`: how long the rows may take to be sent.
-    pub fn new(stream: RowStream, most: Option<Duration>) -> Self {
-        Self { stream, begun: Instant::now(), most }
+    /// `session` says how long the rows may take to be sent, and how intervals print.
+    pub fn new(stream: RowStream, session: &Session) -> Self {
+        let (most, iso_intervals) = (session.max_snapshot_age(), session.has_iso_intervals());
+        Self { stream, begun: Instant::now(), most, iso_intervals }
     }
 
     pub fn age(&self) -> Duration {
@@ -106,7 +108,7 @@ impl Rows {
             let stream = &mut self.stream;
             let pulled = watch.run(wire, async { stream.next_upto(most).await.transpose() }).await?;
             let Some(batch) = pulled else { return Ok(Sent { rows: sent, finished: true }) };
-            let mut batch = Batch::new(&batch, self.stream.columns())?;
+            let mut batch = Batch::new(&batch, self.stream.columns(), self.iso_intervals)?;
             while batch.next < batch.rows {
                 batch.write_next(wire, formats)?;
                 sent += 1;
@@ -121,7 +123,7 @@ impl Rows {
 }
 
 impl Batch {
-    fn new(batch: &RecordBatch, columns: &[OutputColumn]) -> Result<Self, Error> {
+    fn new(batch: &RecordBatch, columns: &[OutputColumn], iso_intervals: bool) -> Result<Self, Error> {
         if batch.num_columns() != columns.len() {
             return Err(Error::bug(format!(
                 "a result of {} columns was described as {}",
@@ -133,8 +135,11 @@ impl Batch {
             .columns()
             .iter()
             .zip(columns)
-            .map(|(array, column)| ColumnEncoder::new(array.as_ref(), &column.ty))
-            .collect::<Result<_, _>>()?;
+            .map(|(array, column)| {
+                let encoder = ColumnEncoder::new(array.as_ref(), &column.ty)?;
+                Ok(encoder.with_intervals(iso_intervals))
+            })
+            .collect::<Result<_, Error>>()?;
         Ok(Self { columns: encoders, rows: batch.num_rows(), next: 0 })
     }
 

@@ -84,7 +84,7 @@ impl Connection {
         let outcome = self.watch.run(&mut self.wire, self.session.execute(prepared, Vec::new())).await?;
         let tag = match outcome {
             Outcome::Rows(stream) => {
-                let mut rows = Rows::new(stream, self.session.max_snapshot_age());
+                let mut rows = Rows::new(stream, &self.session);
                 let format = if rows.is_binary() { Format::Binary } else { Format::Text };
                 write::row_description(&mut self.wire.out, rows.columns(), |_| format);
                 let formats = ResultFormats::All(format);

@@ -27,11 +27,7 @@ impl Told {
     pub fn note(&self, tenant: Option<TenantId>, error: &Error) {
         if is_the_operators(error) && self.is_new(tenant, error, Instant::now()) {
             let who = tenant.map(|tenant| tenant.to_string());
-            // A planner that does not understand itself quotes the statement, and with it values.
-            let why = match error.kind() {
-                ErrorKind::Bug => "a bug of ours; only the client has the words, which may quote its values",
-                _ => error.operator_message(),
-            };
+            let why = words(error);
             let code = error.state().code();
             tracing::error!(tenant = who, code, why, "a client was sent an error that is not its own");
         }
@@ -45,12 +41,22 @@ impl Told {
                 said.clear();
             }
         }
-        let before = said.get(&(tenant, error.operator_message().to_owned())).copied();
+        // What is said, not what the client is sent: that may be another text each time, and as long as a statement.
+        let what = (tenant, words(error).to_owned());
+        let before = said.get(&what).copied();
         if before.is_some_and(|at| now.duration_since(at) < AGAIN) {
             return false;
         }
-        said.insert((tenant, error.operator_message().to_owned()), now);
+        said.insert(what, now);
         true
+    }
+}
+
+/// What the operator may read of it. A planner that does not understand itself quotes the statement, with its values.
+fn words(error: &Error) -> &str {
+    match error.kind() {
+        ErrorKind::Bug => "a bug of ours; only the client has the words, which may quote its values",
+        _ => error.operator_message(),
     }
 }
 
@@ -73,6 +79,9 @@ mod tests {
         assert!(!told.is_new(one, &damage("a"), now + AGAIN / 2));
         assert!(told.is_new(one, &damage("b"), now) && told.is_new(other, &damage("a"), now));
         assert!(told.is_new(one, &damage("a"), now + AGAIN));
+        // Of bugs the same is said whatever they quote.
+        assert!(told.is_new(one, &Error::bug("no plan for SELECT 1"), now));
+        assert!(!told.is_new(one, &Error::bug("no plan for SELECT 2"), now));
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! COPY: which rows go where. The bytes of its formats are the server's.
 
+mod options;
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::compute::concat;
 use sepal_query::{
-    CopyFormat, CopyHeader, CopyKind,
+    CopyFormat,
     ddl::{identifier, relation_name},
     dml::{Checks, DmlContext, Generation, TargetRows, default_values, parse_query, write_rows},
     output::OutputColumn,
-    sql::ast::{self, CopyLegacyOption, CopyOption, CopySource, CopyTarget, Ident, SelectItem, SetExpr},
+    sql::ast::{self, CopySource, CopyTarget, Ident, SelectItem, SetExpr},
 };
 use sepal_storage::Op;
 use sepal_types::{ColumnDef, Error, RelationName, Result, SqlState, TableDef};
@@ -40,6 +42,8 @@ pub struct CopyIn {
     rows: u64,
     /// What `batches` hold of the tenant's memory for writes.
     charge: Charge,
+    /// What the caller holds of it.
+    arriving: Charge,
     /// In `pg_stat_progress_copy`.
     posted: Posted,
 }
@@ -48,6 +52,22 @@ pub struct CopyIn {
 pub struct CopyOut {
     pub rows: RowStream,
     pub format: CopyFormat,
+}
+
+impl CopyIn {
+    /// Says how many bytes of rows that are not whole yet, or not taken, the caller holds now.
+    ///
+    /// Errors: 53200 when the tenant's unfinished writes hold too much.
+    pub fn hold(&mut self, bytes: usize) -> Result<()> {
+        let held = self.arriving.bytes();
+        if bytes > held {
+            return self.arriving.grow(bytes - held);
+        }
+        if bytes < held {
+            self.arriving.shrink(held - bytes);
+        }
+        Ok(())
+    }
 }
 
 /// Plans COPY.
@@ -64,7 +84,7 @@ pub(super) fn plan_copy(session: &mut Session, statement: &ast::Statement) -> Re
             "Use COPY … FROM STDIN or TO STDOUT; psql's \\copy does that with a file of the client.",
         ));
     }
-    let format = read_format(options, legacy_options)?;
+    let format = options::read(options, legacy_options)?;
     if *to {
         let query = match source {
             CopySource::Query(query) => query.clone(),
@@ -92,6 +112,7 @@ pub(super) fn plan_copy(session: &mut Session, statement: &ast::Statement) -> Re
     })?;
     let names: Vec<String> = columns.iter().map(identifier).collect();
     let columns = copy_columns(&version.def, &names)?;
+    options::check_columns(&format, &columns)?;
     let kind = PlanKind::CopyIn { table, columns, format };
     Ok(Planned { kind, parameters: Vec::new(), columns: None })
 }
@@ -142,80 +163,6 @@ fn table_query(table: &ast::ObjectName, columns: &[Ident]) -> Result<Box<ast::Qu
         select.projection = columns.iter().map(item).collect();
     }
     Ok(query)
-}
-
-fn read_format(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<CopyFormat> {
-    let mut kind = CopyKind::Text;
-    for option in options {
-        if let CopyOption::Format(name) = option {
-            kind = match name.value.to_lowercase().as_str() {
-                "text" => CopyKind::Text,
-                "csv" => CopyKind::Csv,
-                "binary" => CopyKind::Binary,
-                other => {
-                    let message = format!("COPY format \"{other}\" not recognized");
-                    return Err(Error::new(SqlState::InvalidParameterValue, message));
-                }
-            };
-        }
-    }
-    for option in legacy {
-        match option {
-            CopyLegacyOption::Binary => kind = CopyKind::Binary,
-            CopyLegacyOption::Csv(_) => kind = CopyKind::Csv,
-            _ => {}
-        }
-    }
-    let mut format = CopyFormat::new(kind);
-    let names = |idents: &[Ident]| idents.iter().map(identifier).collect::<Vec<_>>();
-    for option in options {
-        match option {
-            CopyOption::Delimiter(c) => format.delimiter = one_byte("delimiter", *c)?,
-            CopyOption::Null(text) => format.null = text.clone(),
-            CopyOption::Header(on) => format.header = if *on { CopyHeader::Yes } else { CopyHeader::No },
-            CopyOption::Quote(c) => format.quote = one_byte("quote", *c)?,
-            CopyOption::Escape(c) => format.escape = one_byte("escape", *c)?,
-            CopyOption::ForceQuote(columns) => format.force_quote = Some(names(columns)),
-            CopyOption::ForceNotNull(columns) => format.force_not_null = names(columns),
-            CopyOption::ForceNull(columns) => format.force_null = names(columns),
-            CopyOption::Encoding(name) if !matches!(name.to_lowercase().as_str(), "utf8" | "utf-8") => {
-                return Err(Error::unsupported(format!("encoding \"{name}\" is not supported"))
-                    .with_hint("Sepal reads and writes UTF8."));
-            }
-            CopyOption::Format(_) | CopyOption::Freeze(_) | CopyOption::Encoding(_) => {}
-        }
-    }
-    for option in legacy {
-        match option {
-            CopyLegacyOption::Delimiter(c) => format.delimiter = one_byte("delimiter", *c)?,
-            CopyLegacyOption::Null(text) => format.null = text.clone(),
-            CopyLegacyOption::Header => format.header = CopyHeader::Yes,
-            CopyLegacyOption::Csv(options) => {
-                for option in options {
-                    match option {
-                        ast::CopyLegacyCsvOption::Header => format.header = CopyHeader::Yes,
-                        ast::CopyLegacyCsvOption::Quote(c) => format.quote = one_byte("quote", *c)?,
-                        ast::CopyLegacyCsvOption::Escape(c) => format.escape = one_byte("escape", *c)?,
-                        ast::CopyLegacyCsvOption::ForceQuote(columns) => {
-                            format.force_quote = Some(names(columns))
-                        }
-                        ast::CopyLegacyCsvOption::ForceNotNull(columns) => {
-                            format.force_not_null = names(columns)
-                        }
-                    }
-                }
-            }
-            CopyLegacyOption::Binary => {}
-            other => return Err(Error::unsupported(format!("COPY option {other} is not supported"))),
-        }
-    }
-    Ok(format)
-}
-
-fn one_byte(what: &str, c: char) -> Result<u8> {
-    u8::try_from(c).map_err(|_| {
-        Error::new(SqlState::FeatureNotSupported, format!("COPY {what} must be a single one-byte character"))
-    })
 }
 
 impl Session {
@@ -276,6 +223,7 @@ impl Session {
             batches: Vec::new(),
             rows: 0,
             charge: Charge::none(&self.memory),
+            arriving: Charge::none(&self.memory),
             posted,
         })
     }

@@ -271,16 +271,31 @@ impl Session {
         self.settings.lock().take_changes()
     }
 
+    /// What is to be told beside results: from `client_min_messages` up, and INFO always.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         let mut notices = std::mem::take(&mut self.notices);
         let warnings = self.signals.take_warnings().into_iter();
         notices.extend(warnings.map(|error| Notice { severity: "WARNING", error }));
+        if !notices.is_empty() {
+            let settings = self.settings.lock();
+            let least = settings.value("client_min_messages");
+            notices.retain(|notice| match notice.severity {
+                "NOTICE" => !matches!(least, Some("warning" | "error")),
+                "WARNING" => least != Some("error"),
+                _ => true,
+            });
+        }
         notices
     }
 
     /// The statements that the client has named, by PREPARE or by Parse.
     pub fn named_statements(&self) -> NamedStatements {
         self.named.clone()
+    }
+
+    /// Whether intervals print as `P1DT2H` (`IntervalStyle` is iso_8601).
+    pub fn has_iso_intervals(&self) -> bool {
+        self.settings.lock().value("intervalstyle") == Some("iso_8601")
     }
 
     /// Tells other sessions of the tenant where this one's client is.
@@ -303,6 +318,14 @@ impl Session {
             TransactionStatus::Idle => None,
             _ => self.settings.lock().idle_in_transaction_timeout(),
         }
+    }
+
+    /// The client asks for more of a result. What was cancelled while it had the turn is not.
+    ///
+    /// Errors: 25P02, 72000.
+    pub fn resume(&self) -> Result<()> {
+        self.cancel.arm();
+        self.check_not_failed(None)
     }
 
     /// Stops the running statement, from any task.
@@ -431,7 +454,7 @@ fn first_settings(
     for (name, value) in startup_parameters {
         settings.set(name, value, false)?;
     }
-    settings.take_changes();
+    settings.connected();
     Ok(Arc::new(Mutex::new(settings)))
 }
 

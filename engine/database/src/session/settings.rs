@@ -132,7 +132,7 @@ const KNOWN: &[Known] = &[
     known("idle_session_timeout", "0", Kind::Integer(0, i32::MAX as i64, Some("ms")), "Accepted."),
     reported("in_hot_standby", "off", Kind::Internal, "Never."),
     reported("integer_datetimes", "on", Kind::Internal, "Always."),
-    reported("IntervalStyle", "postgres", Kind::Enum(&["postgres"]), "How intervals print."),
+    reported("IntervalStyle", "postgres", Kind::Enum(&["postgres", "iso_8601"]), "How intervals print."),
     reported("is_superuser", "off", Kind::Internal, "No key is a superuser."),
     known("ivfflat.probes", "1", Kind::Integer(1, 32_768, None), "Lists that an ivfflat search reads."),
     known(
@@ -243,6 +243,8 @@ const ISOLATION: &[&str] = &["read uncommitted", "read committed", "repeatable r
 #[derive(Debug)]
 pub struct Settings {
     values: HashMap<String, String>,
+    /// What the client connected with: RESET goes back to it.
+    first: HashMap<String, String>,
     /// What the open transaction has set.
     changes: Changes,
     changed: Vec<String>,
@@ -283,6 +285,7 @@ impl Settings {
         let values = HashMap::from([("session_authorization".to_owned(), user.to_owned())]);
         let mut settings = Self {
             values,
+            first: HashMap::new(),
             changes: Changes::default(),
             changed: Vec::new(),
             ready: Ready::default(),
@@ -298,12 +301,19 @@ impl Settings {
         self.values.insert(name.to_owned(), value);
     }
 
+    /// The client is connected: nothing of what its startup packet has set is a change.
+    pub fn connected(&mut self) {
+        self.first = self.values.clone();
+        self.changed.clear();
+    }
+
     /// The value as SHOW prints it; `None` for a name that is not known.
     pub fn get(&self, name: &str) -> Option<String> {
         self.value(&key(name)).map(str::to_owned)
     }
 
-    fn value(&self, key: &str) -> Option<&str> {
+    /// The same, by the name in lower case.
+    pub fn value(&self, key: &str) -> Option<&str> {
         let set = self.values.get(key).map(String::as_str);
         set.or_else(|| find(key).map(|known| known.default))
     }
@@ -332,7 +342,8 @@ impl Settings {
             Some(_) => {}
             None => check_custom(name)?,
         }
-        self.store(key, None, local);
+        let first = self.first.get(&key).cloned();
+        self.store(key, first, local);
         Ok(())
     }
 
@@ -345,7 +356,8 @@ impl Settings {
             .cloned()
             .collect();
         for name in names {
-            self.store(name, None, false);
+            let first = self.first.get(&name).cloned();
+            self.store(name, first, false);
         }
     }
 
@@ -557,7 +569,10 @@ impl Settings {
                 boot_val: Some(known.plain(known.default)),
                 reset_val: match known.kind {
                     Kind::Internal => self.get(known.name),
-                    _ => Some(known.plain(known.default)),
+                    _ => {
+                        let first = self.first.get(&key(known.name)).map_or(known.default, String::as_str);
+                        Some(known.plain(first))
+                    }
                 },
             })
             .chain(custom)

@@ -48,6 +48,14 @@ impl Session {
         failed
     }
 
+    /// Between two statements, while no result waits for its client: what plans were shown last is let go of, too. They
+    /// are shown something newer when they run again.
+    pub fn forget_shown(&mut self) {
+        if self.cursors.lock().expire_in(Duration::ZERO).is_none() {
+            self.shown.clear();
+        }
+    }
+
     /// Errors: 72000.
     pub(super) fn check_snapshot_age(&self) -> Result<()> {
         let Some(open) = self.open.as_ref().filter(|open| open.explicit) else { return Ok(()) };
@@ -66,4 +74,30 @@ pub fn snapshot_too_old() -> Error {
             "What a snapshot shows keeps files from being removed, so it is held for some time only.",
         )
         .with_hint("Begin a new transaction. The server's setting max_snapshot_minutes says how long.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{Fixture, run};
+
+    /// A client that has gone away in the middle of its transaction.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_idle_transaction_keeps_nothing_of_what_its_statements_saw() {
+        let fixture = Fixture::new_with(|options| options.max_snapshot_age = Some(Duration::ZERO));
+        let mut session = fixture.session().await;
+        let shows =
+            |session: &Session| session.view.get().find(&session.environment, "t").map(|table| table.def.id);
+        run(&mut session, "CREATE TABLE t (a int); INSERT INTO t VALUES (1)").await;
+        run(&mut session, "BEGIN; SELECT a + 1 FROM t").await;
+        assert!(shows(&session).is_some());
+        assert!(!session.expire_snapshot(), "READ COMMITTED goes on");
+        session.forget_shown();
+        assert!(shows(&session).is_none());
+        assert_eq!(run(&mut session, "SELECT a + 1 FROM t").await, [2]);
+        // A cursor may not have read all that it is to read.
+        run(&mut session, "DECLARE c CURSOR FOR SELECT a FROM t").await;
+        session.forget_shown();
+        assert!(shows(&session).is_some());
+    }
 }

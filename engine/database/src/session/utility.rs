@@ -133,7 +133,10 @@ fn from_ast(statement: &ast::Statement) -> Result<Option<Utility>> {
         S::ShowVariables { .. } => Utility::Show { name: "all".to_owned() },
         S::Reset(reset) => match &reset.reset {
             ast::Reset::ALL => Utility::Reset { name: None },
-            ast::Reset::ConfigurationParameter(name) => Utility::Reset { name: Some(dotted(name)) },
+            ast::Reset::ConfigurationParameter(name) => match dotted(name) {
+                role if role.eq_ignore_ascii_case("role") => Utility::Accepted("RESET"),
+                name => Utility::Reset { name: Some(name) },
+            },
         },
         S::Discard { object_type } => match object_type {
             ast::DiscardObject::ALL => Utility::DiscardAll,

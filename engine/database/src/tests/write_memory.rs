@@ -56,6 +56,9 @@ async fn a_copy_past_the_limit_fails_and_returns_what_it_held() {
     let full = session.copy_rows(&mut copy, rows(200_000)).await.unwrap_err();
     assert_eq!(full.state().code(), "53200");
     assert!(full.hint().unwrap().starts_with("Load in parts"));
+    copy.hold(50_000).unwrap();
+    assert_eq!(copy.hold(LIMIT).unwrap_err().state().code(), "53200", "what has not come whole counts, too");
+    copy.hold(0).unwrap();
     session.copy_abort(copy);
     for _ in 0..3 {
         let mut copy = begin_copy(&mut session).await;

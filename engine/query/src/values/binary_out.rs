@@ -34,7 +34,9 @@ pub(super) fn write(column: &Column, row: usize, out: &mut BytesMut) -> Result<(
         Column::Int2(values) => out.put_i16(values.value(row)),
         Column::Int4(values) => out.put_i32(values.value(row)),
         Column::Int8(values) => out.put_i64(values.value(row)),
-        Column::Interval(values) => interval::write_binary(values.value(row), out),
+        Column::Interval(values) | Column::IsoInterval(values) => {
+            interval::write_binary(values.value(row), out);
+        }
         Column::Jsonb(values) => {
             out.put_u8(1);
             out.extend_from_slice(values.value(row).as_bytes());

@@ -86,6 +86,8 @@ pub(super) enum Column {
     SparseVec(SparseColumn),
     /// An empty value, as a function that returns void gives.
     Void,
+    /// Intervals that print in the style of ISO 8601.
+    IsoInterval(IntervalMonthDayNanoArray),
 }
 
 impl ColumnEncoder {
@@ -102,6 +104,23 @@ impl ColumnEncoder {
             return Ok(Self { nulls, column });
         }
         Ok(Self { nulls: array.logical_nulls(), column: Column::new(array, ty)? })
+    }
+
+    /// Its intervals, those in arrays too, print as `P1DT2H` if `iso_8601` says so.
+    #[must_use]
+    pub fn with_intervals(mut self, iso_8601: bool) -> Self {
+        if !iso_8601 {
+            return self;
+        }
+        self.column = match self.column {
+            Column::Interval(values) => Column::IsoInterval(values),
+            Column::Array { offsets, elements, element_oid } => {
+                let elements = Box::new(elements.with_intervals(iso_8601));
+                Column::Array { offsets, elements, element_oid }
+            }
+            other => other,
+        };
+        self
     }
 
     pub fn is_null(&self, row: usize) -> bool {

@@ -1,4 +1,4 @@
-//! `interval`: months, days and microseconds, in the `postgres` style.
+//! `interval`: months, days and microseconds, in the `postgres` style, or that of ISO 8601.
 //!
 //! Called by `builder`, `text_out` and `binary_out`. Arrow counts nanoseconds, so that its range ends at 292 years
 //! of hours; months and days have Postgres' range.
@@ -93,6 +93,47 @@ pub(super) fn write_text(value: IntervalMonthDayNano, out: &mut BytesMut) {
     let micros = micros.abs();
     let seconds = micros / MICROS_PER_SECOND;
     write_clock(seconds / 3600, seconds / 60 % 60, seconds % 60, micros % MICROS_PER_SECOND, out);
+}
+
+/// `P1Y2M-3DT4H5M6.789S`, the `iso_8601` style (`EncodeInterval`, `datetime.c`): each part has a sign of its own.
+pub(super) fn write_iso(value: IntervalMonthDayNano, out: &mut BytesMut) {
+    let micros = value.nanoseconds / NANOS_PER_MICRO;
+    if (value.months, value.days, micros) == (0, 0, 0) {
+        out.extend_from_slice(b"PT0S");
+        return;
+    }
+    out.put_u8(b'P');
+    write_part((value.months / 12).into(), b'Y', out);
+    write_part((value.months % 12).into(), b'M', out);
+    write_part(value.days.into(), b'D', out);
+    if micros == 0 {
+        return;
+    }
+    out.put_u8(b'T');
+    let seconds = micros / MICROS_PER_SECOND;
+    write_part(seconds / 3600, b'H', out);
+    write_part(seconds / 60 % 60, b'M', out);
+    let rest = micros % (60 * MICROS_PER_SECOND);
+    if rest == 0 {
+        return;
+    }
+    if rest < 0 {
+        out.put_u8(b'-');
+    }
+    let rest = rest.abs();
+    write_integer(rest / MICROS_PER_SECOND, out);
+    if rest % MICROS_PER_SECOND > 0 {
+        let fraction = format!(".{:06}", rest % MICROS_PER_SECOND);
+        out.extend_from_slice(fraction.trim_end_matches('0').as_bytes());
+    }
+    out.put_u8(b'S');
+}
+
+fn write_part(count: i64, unit: u8, out: &mut BytesMut) {
+    if count != 0 {
+        write_integer(count, out);
+        out.put_u8(unit);
+    }
 }
 
 enum Problem {

@@ -46,6 +46,7 @@ pub(super) fn write(column: &Column, row: usize, out: &mut BytesMut) -> Result<(
         Column::HalfVec(values) => values.write_text(row, out),
         Column::Vector(values) => values.write_text(row, out),
         Column::SparseVec(values) => values.write_text(row, out),
+        Column::IsoInterval(values) => interval::write_iso(values.value(row), out),
     }
     Ok(())
 }

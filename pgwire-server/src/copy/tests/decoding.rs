@@ -2,7 +2,7 @@
 
 use sepal_database::{CopyHeader, CopyKind};
 
-use super::{super::BATCH_ROWS, binary_file, columns, decode_pieces, format, items, rows};
+use super::{super::BATCH_ROWS, Decoder, binary_file, columns, decode_pieces, format, items, rows};
 
 type Row<'a> = [Option<&'a str>; 3];
 
@@ -87,6 +87,13 @@ fn csv_with_options() {
     options.force_not_null = vec!["b".to_owned()];
     options.force_null = vec!["c".to_owned()];
     check_format(&options, b"1,b,\"b\"\n", &[[Some("1"), Some("b"), None]]);
+    // With both: what is quoted is NULL, what is not is none (`copy2.sql` of PostgreSQL's own tests).
+    options.force_null.push("b".to_owned());
+    check_format(
+        &options,
+        b"1,b,\"b\"\n1,\"b\",c\n",
+        &[[Some("1"), Some("b"), None], [Some("1"), None, Some("c")]],
+    );
     let mut options = format(CopyKind::Csv);
     options.header = CopyHeader::Match;
     check_format(&options, b"a,\"b\",c\n1,a,b\n", &[[Some("1"), Some("a"), Some("b")]]);
@@ -143,4 +150,23 @@ fn batches_are_bounded_by_rows_and_by_what_nulls_become() {
 fn a_table_without_columns_has_rows() {
     let batches = decode_pieces(&format(CopyKind::Text), &[], [b"\n\n".as_slice()]).unwrap();
     assert_eq!(batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), 2);
+}
+
+#[test]
+fn what_a_row_that_is_not_whole_takes_is_known() {
+    let large = vec![b'x'; 3 << 20];
+    let mut decoder = Decoder::new(&format(CopyKind::Text), &items(), "items");
+    decoder.push(&[b"1\t".as_slice(), large.as_slice()].concat()).unwrap();
+    assert!(decoder.take_batch().unwrap().is_none());
+    assert!(decoder.held_bytes() >= large.len());
+    decoder.push(b"\tb\n").unwrap();
+    assert!(decoder.take_batch().unwrap().is_none(), "a row is no batch yet");
+    assert_eq!(decoder.held_bytes(), 0, "the buffer is given back");
+
+    let mut decoder = Decoder::new(&format(CopyKind::Binary), &items(), "items");
+    let length = u32::try_from(large.len()).unwrap().to_be_bytes();
+    let row = [b"\0\x03\xff\xff\xff\xff".as_slice(), length.as_slice(), large.as_slice()].concat();
+    decoder.push(&binary_file(&row)).unwrap();
+    assert!(decoder.take_batch().unwrap().is_none());
+    assert!(decoder.held_bytes() >= large.len(), "values that have come are held too");
 }

@@ -78,6 +78,43 @@ async fn portals_are_suspended_and_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_cancelled_between_two_portions_has_no_effect() {
+    let served = Served::start().await;
+    let (mut client, mut other) = (served.client().await, served.client().await);
+    let pid = client.run("select pg_backend_pid()").await[1].row()[0].clone().unwrap();
+    client.run("begin; declare c cursor for select * from generate_series(1, 5)").await;
+    let pipeline = [
+        parse("", "select * from generate_series(1, 5)", &[]),
+        bind("p", "", &[]),
+        execute("p", 2),
+        execute("c", 2),
+        sync(),
+    ];
+    send(&mut client, &pipeline).await;
+    assert_eq!(kinds(&client.until_ready().await), "12DDsDDsZ");
+    for portal in ["p", "c"] {
+        other.run(&format!("select pg_cancel_backend({pid})")).await;
+        send(&mut client, &[execute(portal, 0), sync()]).await;
+        assert_eq!(kinds(&client.until_ready().await), "DDDCZ", "{portal}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_transaction_gives_no_more_rows() {
+    let served = Served::start().await;
+    let mut client = served.client().await;
+    client.run("begin").await;
+    let pipeline =
+        [parse("", "select * from generate_series(1, 5)", &[]), bind("p", "", &[]), execute("p", 2), sync()];
+    send(&mut client, &pipeline).await;
+    assert_eq!(kinds(&client.until_ready().await), "12DDsZ");
+    assert_eq!(first_error(&client.query("select 1/0").await), error("22012"));
+    send(&mut client, &[execute("p", 2), sync()]).await;
+    let messages = client.until_ready().await;
+    assert_eq!((kinds(&messages).as_str(), first_error(&messages)), ("EZ", error("25P02")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_statement_without_rows_runs_once_per_portal() {
     let served = Served::start().await;
     let mut client = served.client().await;

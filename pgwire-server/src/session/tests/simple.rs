@@ -136,6 +136,13 @@ async fn notices_come_before_the_command_is_complete() {
     let messages = client.run("create table if not exists t (a int)").await;
     assert_eq!(kinds(&messages), "NCZ");
     assert_eq!(messages[0].field(b'C').as_deref(), Some("42P07"));
+    // Rails and its like want warnings alone, and some not even these.
+    for (least, commit) in [("warning", "NCZ"), ("error", "CZ"), ("log", "NCZ")] {
+        client.run(&format!("set client_min_messages = {least}")).await;
+        let create = if least == "log" { "NCZ" } else { "CZ" };
+        assert_eq!(kinds(&client.run("create table if not exists t (a int)").await), create, "{least}");
+        assert_eq!(kinds(&client.run("commit").await), commit, "{least}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

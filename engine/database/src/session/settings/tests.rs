@@ -20,6 +20,19 @@ fn values_are_judged_as_postgres_judges_them() {
 }
 
 #[test]
+fn the_order_of_a_date_is_not_passed_over() {
+    let mut settings = Settings::new("key");
+    for value in ["ISO", "iso, mdy", "MDY", "ISO, US", "default", "ISO,NonEuropean"] {
+        assert_eq!(settings.set("datestyle", value, false).as_deref(), Ok("ISO, MDY"), "{value}");
+    }
+    for value in ["ISO, DMY", "dmy", "ISO, YMD", "iso, european", "German", "SQL, MDY", "ISO MDY"] {
+        let error = settings.set("DateStyle", value, false).unwrap_err();
+        assert_eq!(error.state().code(), "22023", "{value}");
+        assert!(error.hint().is_some(), "{value}");
+    }
+}
+
+#[test]
 fn a_recall_is_a_share() {
     let mut settings = Settings::new("key");
     assert_eq!((settings.get(TARGET_RECALL).as_deref(), settings.search().target_recall), (Some("0"), None));
@@ -93,6 +106,40 @@ fn numbers_with_a_unit_are_numbers_in_pg_settings() {
     for row in settings.rows().into_iter().filter(|row| row.unit.is_some()) {
         assert!(row.setting.parse::<i64>().is_ok(), "{}: {}", row.name, row.setting);
     }
+}
+
+/// Pools say RESET ALL or DISCARD ALL of a connection that comes back: its next user means what it connected with.
+#[test]
+fn a_reset_goes_back_to_what_the_client_connected_with() {
+    const NAMES: [&str; 4] = ["search_path", "hnsw.ef_search", "myapp.user", "application_name"];
+    let set = |settings: &mut Settings, values: [&str; 4]| {
+        for (name, value) in NAMES.iter().zip(values) {
+            settings.set(name, value, false).unwrap();
+        }
+    };
+    let shown = |settings: &Settings| NAMES.map(|name| settings.get(name).unwrap());
+    let mut settings = Settings::new("key");
+    set(&mut settings, ["a", "200", "x", "pool"]);
+    settings.connected();
+    assert_eq!(settings.take_changes(), Vec::new());
+    let first = shown(&settings);
+    set(&mut settings, ["b", "7", "y", "other"]);
+    settings.reset_all();
+    assert_eq!(shown(&settings), first);
+    assert_eq!(settings.search().ef_search, 200);
+    assert_eq!(settings.take_changes(), [("application_name".to_owned(), "pool".to_owned())]);
+
+    settings.begin();
+    settings.set("search_path", "c", true).unwrap();
+    settings.reset("search_path", true).unwrap();
+    assert_eq!(shown(&settings), first);
+    settings.end(false);
+    assert_eq!(shown(&settings), first);
+    let ef_search = row(&settings, "hnsw.ef_search");
+    assert_eq!((ef_search.boot_val.as_deref(), ef_search.reset_val.as_deref()), (Some("40"), Some("200")));
+    settings.set("statement_timeout", "1s", false).unwrap();
+    settings.reset_all();
+    assert_eq!(settings.statement_timeout(), None, "what it did not connect with has its default");
 }
 
 #[test]

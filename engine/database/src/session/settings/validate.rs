@@ -72,6 +72,25 @@ fn validate_share(name: &str, value: &str, invalid: impl Fn() -> Error) -> Resul
     Ok(share.abs().to_string())
 }
 
+/// The style and the order of a date's parts, one, both or neither. Another order would be another meaning of
+/// `01/02/2024`: it is refused, and not passed over.
+fn validate_date_style(value: &str, invalid: impl Fn() -> Error) -> Result<String> {
+    for word in value.split(',').map(|word| word.trim().to_ascii_lowercase()) {
+        match word.as_str() {
+            "" | "default" | "iso" | "mdy" | "us" => {}
+            word if word.starts_with("noneuro") => {}
+            "ymd" | "dmy" | "euro" | "european" => {
+                return Err(invalid().with_hint(
+                    "Sepal reads dates without a year in front as month, day, year: use ISO, MDY, and write dates as \
+                     2024-12-31.",
+                ));
+            }
+            _ => return Err(invalid().with_hint("Sepal prints dates in the ISO style only.")),
+        }
+    }
+    Ok("ISO, MDY".to_owned())
+}
+
 /// `0`, `+00`, `-00:00`.
 fn is_zero_offset(zone: &str) -> bool {
     zone.contains('0')
@@ -101,8 +120,7 @@ fn validate_text(name: &str, value: &str, invalid: impl Fn() -> Error) -> Result
             Ok(configuration) => Ok(format!("pg_catalog.{configuration}")),
             Err(_) => Err(invalid()),
         },
-        "DateStyle" if value.to_ascii_lowercase().contains("iso") => Ok("ISO, MDY".to_owned()),
-        "DateStyle" => Err(invalid().with_hint("Sepal prints dates in the ISO style only.")),
+        "DateStyle" => validate_date_style(value, invalid),
         _ => Ok(value.to_owned()),
     }
 }

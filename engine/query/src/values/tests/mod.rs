@@ -9,7 +9,7 @@ use arrow::array::{Array, ArrayRef};
 use bytes::BytesMut;
 use sepal_types::{Error, Result, SqlType};
 
-use super::{decode_binary, decode_text, encode_binary, encode_text};
+use super::{ColumnEncoder, decode_binary, decode_text, encode_binary, encode_text};
 
 /// The type named so in SQL.
 fn ty(name: &str) -> SqlType {

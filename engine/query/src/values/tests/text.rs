@@ -1,6 +1,8 @@
 //! Text in, text out: each line is what Postgres prints for `SELECT 'in'::type`.
 
-use super::{decode_text, printed, through, ty};
+use bytes::BytesMut;
+
+use super::{ColumnEncoder, decode_text, printed, sent, through, ty};
 
 fn check(cases: &[(&str, &str, &str)]) {
     for (name, input, expected) in cases {
@@ -224,4 +226,29 @@ fn null_is_null_in_every_type() {
     }
     let ty = ty("vector(3)");
     assert_eq!(printed(&ty, &decode_text(&ty, Some(b"[1,2,3]")).unwrap()), "[1,2,3]");
+}
+
+/// Rails asks for it as it connects.
+#[test]
+fn intervals_in_the_style_of_iso_8601() {
+    for (name, text, expected) in [
+        ("interval", "0", "PT0S"),
+        ("interval", "1 year 2 mons -3 days 04:05:06.789", "P1Y2M-3DT4H5M6.789S"),
+        ("interval", "-1 year -2 mons +3 days -04:05:06", "P-1Y-2M3DT-4H-5M-6S"),
+        ("interval", "1 day 2 hours", "P1DT2H"),
+        ("interval", "100:01:00", "PT100H1M"),
+        ("interval", "-00:00:00.05", "PT-0.05S"),
+        ("interval", "10 years", "P10Y"),
+        ("interval[]", "{1 day,NULL}", "{P1D,NULL}"),
+    ] {
+        let ty = ty(name);
+        let array = decode_text(&ty, Some(text.as_bytes())).unwrap();
+        let mut out = BytesMut::new();
+        let column = ColumnEncoder::new(array.as_ref(), &ty).unwrap().with_intervals(true);
+        column.text(0, &mut out).unwrap();
+        assert_eq!(String::from_utf8_lossy(&out), expected);
+        out.clear();
+        column.binary(0, &mut out).unwrap();
+        assert_eq!(out.to_vec(), sent(&ty, &array), "binary has no style");
+    }
 }
