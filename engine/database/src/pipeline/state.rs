@@ -63,10 +63,15 @@ impl PipelineState {
         Self { generation: def.generation, ..Self::default() }
     }
 
-    /// Of the text in the table. `None` for what cannot be read, and for another generation.
+    /// Of the text in the table. `None` for what cannot be read. Of another generation nothing counts but the dead
+    /// letters, which are still there.
     pub fn read(text: &str, def: &PipelineDef) -> Option<Self> {
         let state: Self = serde_json::from_str(text).ok()?;
-        (state.generation == def.generation).then_some(state)
+        if state.generation == def.generation {
+            return Some(state);
+        }
+        let Self { dead_letters, dead_bytes, .. } = state;
+        Some(Self { dead_letters, dead_bytes, ..Self::new(def) })
     }
 
     /// The last commit of which nothing is needed any more: the log is kept from there on. `None`: not begun.

@@ -87,7 +87,8 @@ pub struct Settled {
     dead_bytes: u64,
     /// Dead letters that are durable already.
     buried: u64,
-    buffered: bool,
+    /// The last position of what the sink holds of it until it is flushed.
+    held: Option<Position>,
     /// Whether any of its rows was taken.
     accepted: bool,
     trapped: usize,
@@ -211,17 +212,32 @@ impl Courier {
             Settled { last: Some(batch.bounds.last), rows: batch.bounds.rows.into(), ..Settled::default() };
         let mut pieces = vec![batch.clone()];
         while let Some(piece) = pieces.pop() {
-            let through = piece.bounds.last;
+            let (through, is_replay) = (piece.bounds.last, piece.is_replay);
             if let Some([first, second]) = self.settle(piece, &mut settled).await? {
                 pieces.push(second);
                 pieces.push(first);
             } else if !pieces.is_empty() {
-                self.keep_up(through, &mut settled).await?;
+                self.flush_piece(&mut settled).await?;
+                // The positions of dead letters say nothing of how far the pipeline is.
+                if !is_replay {
+                    self.keep_up(through, &mut settled).await?;
+                }
             }
         }
         self.post.recovered();
         self.post.mode(Mode::Running);
         Ok(settled)
+    }
+
+    /// What the sink holds of a batch that goes in pieces is made durable before the next piece: the rows for which the
+    /// batch was cut end the sink's session, perhaps, and what it holds with it. What it held before is acknowledged.
+    async fn flush_piece(&mut self, settled: &mut Settled) -> Result<(), Stop> {
+        let Some(held) = settled.held.take() else { return Ok(()) };
+        self.line.buffered.push_back(Settled { held: Some(held), ..Settled::default() });
+        let mut durable = self.flush_sink().await?;
+        // The piece is acknowledged with its batch.
+        durable.pop();
+        if durable.is_empty() { Ok(()) } else { self.commit(durable, None).await }
     }
 
     /// A transactional destination commits its position with each piece: what an earlier piece left behind has to be
@@ -268,12 +284,17 @@ impl Courier {
 
     /// Whether a batch is to be acknowledged when the sink is flushed, not before.
     pub fn is_held(&self, settled: &Settled) -> bool {
-        settled.buffered || !self.line.buffered.is_empty()
+        settled.held.is_some() || !self.line.buffered.is_empty()
+    }
+
+    /// Whether the sink has rows that are lost when its session ends.
+    fn holds(&self, settled: &Settled) -> bool {
+        settled.held.is_some() || self.line.buffered.iter().any(|batch| batch.held.is_some())
     }
 
     /// Makes durable that a batch is settled, with the bounds of the next one if there is one.
     pub async fn acknowledge(&mut self, settled: Settled, next: Option<&Bounds>) -> Result<(), Stop> {
-        if self.is_held(&settled) {
+        if self.holds(&settled) {
             // Later ones wait for the earlier: a position has nothing open before it.
             self.line.buffered_since.get_or_insert(self.world.now_us());
             self.line.buffered.push_back(settled);
@@ -282,12 +303,22 @@ impl Courier {
                 None => Ok(()),
             };
         }
-        self.commit(vec![settled], next).await
+        // What was held before it is durable with it.
+        self.line.buffered_since = None;
+        let mut durable: Vec<Settled> = self.line.buffered.drain(..).collect();
+        durable.push(settled);
+        self.commit(durable, next).await
     }
 
     /// Batches that wait for a flush, and since when.
     pub fn buffered(&self) -> Option<(usize, i64)> {
         self.line.buffered_since.map(|since| (self.line.buffered.len(), since))
+    }
+
+    /// Whether the sink has lost what it held since the pipeline last got on. Until then it is to hold one batch at
+    /// most: whatever ended its session is met again with nothing to lose.
+    pub fn has_rewound(&self) -> bool {
+        self.rewinds.load(Ordering::Relaxed) > 0
     }
 
     /// Makes what the sink holds durable.
@@ -353,7 +384,7 @@ impl Courier {
     /// the sink beforehand.
     pub async fn replay(&mut self, letters: &[(i64, DeadLetter)], batch: &Batch) -> Result<(), Stop> {
         let mut settled = self.deliver(batch).await?;
-        if settled.buffered {
+        if settled.held.is_some() {
             self.line.buffered.push_back(settled);
             settled = self.flush_sink().await?.pop().unwrap_or_default();
         }
@@ -383,8 +414,8 @@ impl Courier {
     /// The batches that a flush has made durable.
     fn flushed(&mut self, through: Option<&str>) -> Result<Vec<Settled>, Fault> {
         let position = through.and_then(|text| Position::parse(text).ok());
-        let reached = |last: Position| position.is_some_and(|to| last <= to);
-        let fits = |settled: &Settled| !settled.buffered || settled.last.is_some_and(reached);
+        let reached = |held: Position| position.is_some_and(|to| held <= to);
+        let fits = |settled: &Settled| settled.held.is_none_or(reached);
         let count = self.line.buffered.iter().take_while(|settled| fits(settled)).count();
         if count < self.line.buffered.len() {
             let message = "flush answered a position before the last batch that the plugin had buffered";

@@ -1,6 +1,10 @@
 //! The other end: keeps what it is given and answers as a test says.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -25,8 +29,9 @@ struct Inside {
     rule: Mutex<Rule>,
     opened: Mutex<u32>,
     committed_through: Mutex<Option<String>>,
-    /// What a flush answers: the last position that was buffered.
-    buffered: Mutex<Option<String>>,
+    /// What a flush makes durable, and a new session forgets.
+    buffered: Mutex<Vec<Batch>>,
+    durable: Mutex<Vec<Batch>>,
 }
 
 /// A fault after which the next attempt is at once.
@@ -47,6 +52,7 @@ impl Destination {
             opened: Mutex::default(),
             committed_through: Mutex::default(),
             buffered: Mutex::default(),
+            durable: Mutex::default(),
         }))
     }
 
@@ -82,6 +88,13 @@ impl Destination {
             lines.extend(lines_of(batch));
         }
         lines
+    }
+
+    /// Ids of the rows that no crash of the destination's takes away, each once.
+    pub fn durable_ids(&self) -> Vec<i64> {
+        let durable = self.0.durable.lock();
+        let ids = durable.iter().flat_map(lines_of).map(|line| line["key"]["id"].as_i64().unwrap());
+        ids.collect::<BTreeSet<i64>>().into_iter().collect()
     }
 
     /// `op` and id of each line, with the label after it.
@@ -129,7 +142,7 @@ impl std::fmt::Debug for Destination {
 impl Sink for Destination {
     async fn open(&mut self, _: BTreeMap<String, Vec<u8>>) -> Result<Opened, Fault> {
         *self.0.opened.lock() += 1;
-        *self.0.buffered.lock() = None;
+        self.0.buffered.lock().clear();
         Ok(Opened { committed_through: self.0.committed_through.lock().clone(), max_writers: None })
     }
 
@@ -145,14 +158,24 @@ impl Sink for Destination {
             (*rule)(batch)
         };
         self.0.attempts.lock().push((batch.clone(), answer.clone()));
-        if answer == Ok(Delivered::Buffered) {
-            *self.0.buffered.lock() = Some(batch.last.clone());
+        let mut buffered = self.0.buffered.lock();
+        match &answer {
+            Ok(Delivered::Buffered) => buffered.push(batch.clone()),
+            Ok(Delivered::Durable(_)) => {
+                self.0.durable.lock().extend(buffered.drain(..).chain([batch.clone()]));
+            }
+            Ok(Delivered::RetryRows(_)) | Err(_) => {}
         }
+        drop(buffered);
         answer
     }
 
+    /// The last position that was buffered, if there is anything.
     async fn flush(&mut self) -> Result<Option<String>, Fault> {
-        Ok(self.0.buffered.lock().take())
+        let flushed = std::mem::take(&mut *self.0.buffered.lock());
+        let last = flushed.last().map(|batch| batch.last.clone());
+        self.0.durable.lock().extend(flushed);
+        Ok(last)
     }
 
     fn take_state_changes(&mut self) -> Vec<StateChange> {
