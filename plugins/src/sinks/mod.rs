@@ -23,6 +23,9 @@ use options::Options;
 /// The names after `USING`.
 pub const NAMES: &[&str] = &["file", "object_store", "postgres"];
 
+/// What the ids of batches of dead letters begin with: their positions come from before the pipeline's.
+const REPLAY: &str = "dlq-";
+
 /// The network as a sink may use it.
 #[async_trait]
 pub trait Reach: fmt::Debug + Send + Sync {
