@@ -113,7 +113,19 @@ impl Courier {
         delivered: Delivered,
         settled: &mut Settled,
     ) -> Result<Result<Option<Batch>, Fault>, Stop> {
-        self.stage();
+        let taken = self.believe(piece, delivered, settled)?;
+        if taken.is_ok() {
+            self.stage();
+        }
+        Ok(taken)
+    }
+
+    fn believe(
+        &mut self,
+        piece: &Batch,
+        delivered: Delivered,
+        settled: &mut Settled,
+    ) -> Result<Result<Option<Batch>, Fault>, Stop> {
         match delivered {
             Delivered::Buffered => {
                 settled.held = Some(piece.bounds.last);

@@ -122,7 +122,7 @@ impl Courier {
     pub async fn open(&mut self) -> Result<Option<Position>, Fault> {
         if self.line.sink.is_none() {
             let mut sink = self.connectors.open_sink(&self.spec, Arc::clone(&self.secrets)).await?;
-            let opened = sink.open(self.sink_state.clone()).await?;
+            let opened = sink.open(self.remembered()).await?;
             // Only of a sink that promised to keep the position with the data is it more than a rumour.
             let through = opened.committed_through.filter(|_| self.def.tier == Tier::Transactional);
             self.line.committed_through = through.map(|text| self.believed(&text)).transpose()?.flatten();
@@ -130,6 +130,14 @@ impl Courier {
             self.line.described = false;
         }
         Ok(self.line.committed_through)
+    }
+
+    /// What the sink wanted to remember, with what came of rows that are durable and not acknowledged yet: of those that
+    /// it held, a lost session begins the whole run again.
+    fn remembered(&self) -> BTreeMap<String, Vec<u8>> {
+        let mut state = self.sink_state.clone();
+        apply(&mut state, self.line.staged.iter().cloned());
+        state
     }
 
     /// What the destination says it has; `None` for a position of an older generation. One that cannot be is no reason
@@ -194,7 +202,6 @@ impl Courier {
                 () = self.world.sleep(GRACE) => {}
             }
         }
-        self.line.staged.clear();
     }
 
     /// Notes the bounds of a batch, unless that was done before.
@@ -499,12 +506,7 @@ impl Courier {
 
     /// Goes on from what has become durable.
     fn written(&mut self, entry: Entry) {
-        for (key, value) in entry.sink {
-            match value {
-                Some(value) => self.sink_state.insert(key, value),
-                None => self.sink_state.remove(&key),
-            };
-        }
+        apply(&mut self.sink_state, entry.sink);
         if self.state.position != entry.state.position {
             self.rewinds.store(0, Ordering::Relaxed);
         }
@@ -561,6 +563,15 @@ impl Courier {
             () = self.stop.cancelled() => Err(Stop::Closing),
             () = self.world.sleep(wait) => Ok(()),
         }
+    }
+}
+
+fn apply(state: &mut BTreeMap<String, Vec<u8>>, changes: impl IntoIterator<Item = StateChange>) {
+    for (key, value) in changes {
+        match value {
+            Some(value) => state.insert(key, value),
+            None => state.remove(&key),
+        };
     }
 }
 

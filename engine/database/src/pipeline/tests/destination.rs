@@ -32,6 +32,10 @@ struct Inside {
     /// What a flush makes durable, and a new session forgets.
     buffered: Mutex<Vec<Batch>>,
     durable: Mutex<Vec<Batch>>,
+    /// Of each time that it was opened.
+    remembered: Mutex<Vec<BTreeMap<String, Vec<u8>>>>,
+    /// What it wants to remember.
+    staged: Mutex<Vec<StateChange>>,
 }
 
 /// A fault after which the next attempt is at once.
@@ -53,6 +57,8 @@ impl Destination {
             committed_through: Mutex::default(),
             buffered: Mutex::default(),
             durable: Mutex::default(),
+            remembered: Mutex::default(),
+            staged: Mutex::default(),
         }))
     }
 
@@ -74,6 +80,16 @@ impl Destination {
 
     pub fn times_opened(&self) -> u32 {
         *self.0.opened.lock()
+    }
+
+    /// What it was opened with, each time.
+    pub fn remembered(&self) -> Vec<BTreeMap<String, Vec<u8>>> {
+        self.0.remembered.lock().clone()
+    }
+
+    /// With the next answer.
+    pub fn remember(&self, key: &str, value: &str) {
+        self.0.staged.lock().push((key.to_owned(), Some(value.as_bytes().to_vec())));
     }
 
     /// Lines of the batches that were taken, in order; a batch counts once.
@@ -140,7 +156,8 @@ impl std::fmt::Debug for Destination {
 
 #[async_trait]
 impl Sink for Destination {
-    async fn open(&mut self, _: BTreeMap<String, Vec<u8>>) -> Result<Opened, Fault> {
+    async fn open(&mut self, state: BTreeMap<String, Vec<u8>>) -> Result<Opened, Fault> {
+        self.0.remembered.lock().push(state);
         *self.0.opened.lock() += 1;
         self.0.buffered.lock().clear();
         Ok(Opened { committed_through: self.0.committed_through.lock().clone(), max_writers: None })
@@ -179,7 +196,7 @@ impl Sink for Destination {
     }
 
     fn take_state_changes(&mut self) -> Vec<StateChange> {
-        Vec::new()
+        std::mem::take(&mut *self.0.staged.lock())
     }
 
     async fn close(&mut self) {}

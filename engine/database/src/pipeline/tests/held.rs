@@ -101,6 +101,28 @@ async fn a_durable_batch_makes_those_before_it_durable() {
     assert_eq!(destination.durable_ids(), all_but(&[]));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_sink_remembers_of_a_half_outlives_its_session() {
+    let destination = Destination::new();
+    let (told, mut refused, mut ended) = (destination.clone(), false, false);
+    destination.now(move |batch| {
+        if has(batch, 1) && !std::mem::replace(&mut refused, true) {
+            return Err(fault(FaultKind::Rejected, "http.422"));
+        }
+        if has(batch, 6) && !has(batch, 1) && !std::mem::replace(&mut ended, true) {
+            return Err(fault(FaultKind::NotConnected, "plugin.gone"));
+        }
+        told.remember("first", &lines_of(batch)[0]["key"]["id"].to_string());
+        taken()
+    });
+    let fixture = twenty(&destination).await;
+    create(&fixture, "SELECT id, label FROM items", |_| {}).await;
+    until_status(&fixture, "done", |row| row.rows_delivered == 20).await;
+    let remembered: Vec<Option<Vec<u8>>> =
+        destination.remembered().iter().map(|state| state.get("first").cloned()).collect();
+    assert_eq!(remembered, [None, Some(b"1".to_vec())]);
+}
+
 /// In halves, of which the first is refused again: its letter is durable with the rest, and where the pipeline is has
 /// nothing to do with it.
 #[tokio::test(flavor = "multi_thread")]
