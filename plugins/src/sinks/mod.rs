@@ -103,7 +103,7 @@ impl Native {
 
     async fn bucket(&self, spec: &SinkSpec, secrets: Arc<dyn Secrets>) -> Result<rolled::OpenBucket, Fault> {
         let bucket = rolled::Bucket::parse(&Options::new(spec))?;
-        bucket.open(self.reach.as_ref(), spec, secrets.as_ref()).await
+        bucket.open(self.reach.as_ref(), spec, secrets).await
     }
 }
 

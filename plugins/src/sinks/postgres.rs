@@ -28,6 +28,7 @@ use tokio_postgres::{
     tls::{MakeTlsConnect, TlsConnect},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
+use zeroize::Zeroizing;
 
 use super::{
     REPLAY, Reach,
@@ -115,6 +116,8 @@ struct Connection {
     client: Client,
     meter: Arc<Meter>,
     driver: JoinHandle<()>,
+    /// Of the password that it was made with.
+    password_version: Option<String>,
 }
 
 impl Drop for Connection {
@@ -183,9 +186,13 @@ impl PostgresSink {
     }
 
     async fn connect(&mut self) -> Result<(), Fault> {
+        // Before each use of a connection that stands, too: a grant that is taken back ends it.
+        let password = self.password().await?;
+        let password_version = password.as_ref().map(|(_, version)| version.clone());
         if let Some(connection) = &self.connection
             && !connection.client.is_closed()
             && !connection.meter.is_spent()
+            && connection.password_version == password_version
         {
             connection.meter.begin();
             return Ok(());
@@ -193,7 +200,7 @@ impl PostgresSink {
         self.connection = None;
         let target = &self.target;
         let addresses = self.reach.addresses(&self.spec, "postgres", &target.host, target.port).await?;
-        let config = self.config().await?;
+        let config = self.config(password.map(|(password, _)| password));
         let unreachable = |why: String| {
             Fault::new(
                 FaultKind::Transient,
@@ -221,21 +228,30 @@ impl PostgresSink {
         };
         let connected =
             timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| unreachable("timeout".into()))?;
-        self.connection = Some(connected?);
+        let mut connection = connected?;
+        connection.password_version = password_version;
+        self.connection = Some(connection);
         Ok(())
     }
 
-    async fn config(&self) -> Result<Config, Fault> {
+    /// With its version.
+    async fn password(&self) -> Result<Option<(Zeroizing<String>, String)>, Fault> {
+        match &self.target.password {
+            Some(password) => password.value(self.secrets.as_ref(), &self.target.host).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn config(&self, password: Option<Zeroizing<String>>) -> Config {
         let target = &self.target;
         let mut config = Config::new();
         config.user(&target.user).dbname(&target.database).application_name("sepal");
         config.ssl_mode(if target.tls { SslMode::Require } else { SslMode::Disable });
-        if let Some(password) = &target.password {
-            let password = password.text(self.secrets.as_ref(), &target.host).await?;
+        if let Some(password) = password {
             self.scrubber.learn("password", password.as_bytes());
             config.password(password.as_str());
         }
-        Ok(config)
+        config
     }
 
     async fn apply(&mut self, batch: &Batch) -> Result<(), Fault> {
@@ -361,7 +377,7 @@ where
             }
         }
     });
-    Ok(Connection { client, meter, driver })
+    Ok(Connection { client, meter, driver, password_version: None })
 }
 
 impl PostgresSink {
