@@ -38,6 +38,9 @@ use crate::{
 
 /// How long a call of the sink may go on once the pipeline is told to stop.
 const GRACE: Duration = Duration::from_secs(5);
+/// What to do about a destination that has more than there is.
+const RESTORED: &str = "If the database was restored from a backup, remove the position at the destination, then \
+                        ALTER PIPELINE … RESET";
 /// How long until a full disk is tried again.
 const FULL_WAIT: Duration = Duration::from_secs(10);
 
@@ -148,13 +151,18 @@ impl Courier {
             Fault::new(FaultKind::Misconfigured, message).with_code("sink.position")
         };
         let position = Position::parse(text).map_err(|_| wrong("is not a pipeline's"))?;
+        let foreign = |what: &str| wrong(&format!("is after {what}. {RESTORED}"));
         if position.lsn() > self.journal.head() {
-            return Err(wrong(
-                "is after this database's last commit. If the database was restored from a backup, remove the position \
-                 at the destination, then ALTER PIPELINE … RESET",
-            ));
+            return Err(foreign("this database's last commit"));
         }
-        Ok(Some(position).filter(|position| self.state.is_since_start(*position)))
+        if !self.state.is_since_start(position) {
+            return Ok(None);
+        }
+        // After a restore commits get numbers anew that the destination has seen on others.
+        if self.state.sent_through.is_some_and(|sent| position > sent) {
+            return Err(foreign("all that was sent to it"));
+        }
+        Ok(Some(position))
     }
 
     /// Opens the sink before there is anything for it, and goes on behind what the destination has.
@@ -439,7 +447,7 @@ impl Courier {
 
     fn noting(&self, bounds: &Bounds) -> Entry {
         let mut state = self.state.clone();
-        note(&mut state, bounds);
+        state.note(bounds);
         Entry { state, ..Entry::default() }
     }
 
@@ -460,7 +468,7 @@ impl Courier {
             }
         }
         if let Some(bounds) = next {
-            note(&mut state, bounds);
+            state.note(bounds);
         }
         // What was wrong once and is overcome stays on record only until the next batch went well.
         (state.last_error, state.last_error_code) = (None, None);
@@ -573,15 +581,6 @@ fn apply(state: &mut BTreeMap<String, Vec<u8>>, changes: impl IntoIterator<Item 
             None => state.remove(&key),
         };
     }
-}
-
-fn note(state: &mut PipelineState, bounds: &Bounds) {
-    if state.open.contains(bounds) {
-        return;
-    }
-    // One that overlaps was made from other columns, or under other limits: this one is in its place.
-    state.open.retain(|known| known.last < bounds.first);
-    state.open.push_back(bounds.clone());
 }
 
 /// Ends when the pipeline is told to stop and a call under way has had its time to finish.

@@ -70,6 +70,11 @@ impl Destination {
         *self.0.committed_through.lock() = Some(position.to_owned());
     }
 
+    /// Somebody has removed the position.
+    pub fn has_nothing(&self) {
+        *self.0.committed_through.lock() = None;
+    }
+
     pub fn connectors(&self) -> Arc<dyn Connectors> {
         Arc::new(self.clone())
     }
