@@ -372,9 +372,11 @@ impl Courier {
                 Reaction::Wait => self.wait(tries.attempts, &fault).await?,
                 Reaction::Pause | Reaction::Exhausted => return Err(Stop::Halt(fault)),
                 // What it held is gone with it, or must not stay.
-                Reaction::Reopen | Reaction::Reauthorize | Reaction::Isolate => {
+                Reaction::Reauthorize => {
+                    self.forget_secrets();
                     return Err(self.rewind(&fault).await);
                 }
+                Reaction::Reopen | Reaction::Isolate => return Err(self.rewind(&fault).await),
             }
         }
     }
