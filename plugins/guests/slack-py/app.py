@@ -62,7 +62,7 @@ def call(method, body):
     kind = classify(response.status)
     if kind is not None:
         after = dict((name.lower(), value) for name, value in response.headers).get("retry-after", "")
-        wait_ms = int(after) * 1000 if after.isdigit() else None
+        wait_ms = int(after) * 1000 if after.isdecimal() and len(after) <= 6 else None
         fail(kind, f"http.{response.status}", f"Slack answered {response.status}", wait_ms)
     try:
         answer = json.loads(response.body)

@@ -23,6 +23,9 @@ use options::Options;
 /// The names after `USING`.
 pub const NAMES: &[&str] = &["file", "object_store", "postgres"];
 
+/// What the ids of batches of dead letters begin with: their positions come from before the pipeline's.
+const REPLAY: &str = "dlq-";
+
 /// The network as a sink may use it.
 #[async_trait]
 pub trait Reach: fmt::Debug + Send + Sync {
@@ -100,7 +103,7 @@ impl Native {
 
     async fn bucket(&self, spec: &SinkSpec, secrets: Arc<dyn Secrets>) -> Result<rolled::OpenBucket, Fault> {
         let bucket = rolled::Bucket::parse(&Options::new(spec))?;
-        bucket.open(self.reach.as_ref(), spec, secrets.as_ref()).await
+        bucket.open(self.reach.as_ref(), spec, secrets).await
     }
 }
 

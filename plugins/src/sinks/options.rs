@@ -23,8 +23,13 @@ pub(super) struct SecretOption {
 }
 
 impl SecretOption {
-    /// The plaintext, for a destination that the secret allows.
-    pub async fn text(&self, secrets: &dyn Secrets, host: &str) -> Result<Zeroizing<String>, Fault> {
+    /// The plaintext, for a destination that the secret allows, and its version. Ask before each use: what was allowed
+    /// once may have been taken back.
+    pub async fn value(
+        &self,
+        secrets: &dyn Secrets,
+        host: &str,
+    ) -> Result<(Zeroizing<String>, String), Fault> {
         let secret = secrets.secret(&self.name, self.version).await?;
         if let Some(hosts) = &secret.allowed_hosts
             && !DestinationHost::parse(host).is_some_and(|host| HostPattern::any_matches(hosts, &host))
@@ -34,7 +39,7 @@ impl SecretOption {
             return Err(misconfigured(problem).with_code("egress.denied"));
         }
         std::str::from_utf8(&secret.value)
-            .map(|text| Zeroizing::new(text.to_owned()))
+            .map(|text| (Zeroizing::new(text.to_owned()), secret.version.clone()))
             .map_err(|_| misconfigured(format!("the secret \"{}\" is not UTF-8 text", self.name)))
     }
 

@@ -19,7 +19,7 @@ use sepal_database::connector::{
     StateChange, Tier,
 };
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
 use tokio_postgres::{
     Client, Config, NoTls,
@@ -28,9 +28,10 @@ use tokio_postgres::{
     tls::{MakeTlsConnect, TlsConnect},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
+use zeroize::Zeroizing;
 
 use super::{
-    Reach,
+    REPLAY, Reach,
     bounds::{Meter, Metered, shown, within},
     misconfigured,
     options::{Options, SecretOption},
@@ -115,6 +116,8 @@ struct Connection {
     client: Client,
     meter: Arc<Meter>,
     driver: JoinHandle<()>,
+    /// Of the password that it was made with.
+    password_version: Option<String>,
 }
 
 impl Drop for Connection {
@@ -134,10 +137,13 @@ impl fmt::Debug for PostgresSink {
 struct Row {
     op: String,
     #[serde(default)]
-    key: BTreeMap<String, Value>,
+    key: Values,
     #[serde(default)]
-    after: Option<BTreeMap<String, Value>>,
+    after: Option<Values>,
 }
+
+/// By column, as they were written: read as numbers, those in documents would lose digits and a `float8` its last bit.
+type Values = BTreeMap<String, Box<RawValue>>;
 
 impl PostgresSink {
     pub fn new(reach: Arc<dyn Reach>, spec: &SinkSpec, secrets: Arc<dyn Secrets>) -> Result<Self, Fault> {
@@ -180,9 +186,13 @@ impl PostgresSink {
     }
 
     async fn connect(&mut self) -> Result<(), Fault> {
+        // Before each use of a connection that stands, too: a grant that is taken back ends it.
+        let password = self.password().await?;
+        let password_version = password.as_ref().map(|(_, version)| version.clone());
         if let Some(connection) = &self.connection
             && !connection.client.is_closed()
             && !connection.meter.is_spent()
+            && connection.password_version == password_version
         {
             connection.meter.begin();
             return Ok(());
@@ -190,7 +200,7 @@ impl PostgresSink {
         self.connection = None;
         let target = &self.target;
         let addresses = self.reach.addresses(&self.spec, "postgres", &target.host, target.port).await?;
-        let config = self.config().await?;
+        let config = self.config(password.map(|(password, _)| password));
         let unreachable = |why: String| {
             Fault::new(
                 FaultKind::Transient,
@@ -218,65 +228,48 @@ impl PostgresSink {
         };
         let connected =
             timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| unreachable("timeout".into()))?;
-        self.connection = Some(connected?);
+        let mut connection = connected?;
+        connection.password_version = password_version;
+        self.connection = Some(connection);
         Ok(())
     }
 
-    async fn config(&self) -> Result<Config, Fault> {
+    /// With its version.
+    async fn password(&self) -> Result<Option<(Zeroizing<String>, String)>, Fault> {
+        match &self.target.password {
+            Some(password) => password.value(self.secrets.as_ref(), &self.target.host).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn config(&self, password: Option<Zeroizing<String>>) -> Config {
         let target = &self.target;
         let mut config = Config::new();
         config.user(&target.user).dbname(&target.database).application_name("sepal");
         config.ssl_mode(if target.tls { SslMode::Require } else { SslMode::Disable });
-        if let Some(password) = &target.password {
-            let password = password.text(self.secrets.as_ref(), &target.host).await?;
+        if let Some(password) = password {
             self.scrubber.learn("password", password.as_bytes());
             config.password(password.as_str());
         }
-        Ok(config)
-    }
-
-    /// What a batch comes to: for each key its last change.
-    fn changes(&self, batch: &Batch) -> Result<Changes, Fault> {
-        let mut last: HashMap<String, Row> = HashMap::new();
-        let mut order: Vec<String> = Vec::new();
-        for line in batch.payload.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let row: Row = serde_json::from_slice(line)
-                .map_err(|error| Fault::new(FaultKind::Internal, format!("a row does not parse: {error}")))?;
-            let key = serde_json::to_string(&row.key)
-                .map_err(|error| Fault::new(FaultKind::Internal, format!("a key: {error}")))?;
-            if last.insert(key.clone(), row).is_none() {
-                order.push(key);
-            }
-        }
-        let mut changes = Changes::default();
-        for key in &order {
-            let Some(row) = last.remove(key) else { continue };
-            match row.after {
-                Some(after) if row.op != "d" => {
-                    if changes.columns.is_empty() {
-                        changes.columns = after.keys().cloned().collect();
-                    }
-                    changes.upserts.push(after.into_iter().collect());
-                }
-                _ => changes.deletes.push(row.key.into_iter().collect()),
-            }
-        }
-        Ok(changes)
+        config
     }
 
     async fn apply(&mut self, batch: &Batch) -> Result<(), Fault> {
-        let changes = self.changes(batch)?;
+        let changes = changes(batch)?;
         let (upsert, delete) = (self.upsert_sql(&changes.columns), self.delete_sql());
-        let (transactional, id) = (self.spec.tier == Tier::Transactional, self.spec.id.clone());
+        // Dead letters that are sent again come from before the position.
+        let moves_position = self.spec.tier == Tier::Transactional && !batch.id.starts_with(REPLAY);
+        let id = self.spec.id.clone();
         let transaction = self.client()?.transaction().await.map_err(|error| fault(&error))?;
-        let rows = |rows: Vec<Value>| Value::Array(rows).to_string();
         if !changes.deletes.is_empty() {
-            transaction.execute(&delete, &[&rows(changes.deletes)]).await.map_err(|error| fault(&error))?;
+            let rows = as_json(&changes.deletes)?;
+            transaction.execute(&delete, &[&rows]).await.map_err(|error| fault(&error))?;
         }
         if !changes.upserts.is_empty() {
-            transaction.execute(&upsert, &[&rows(changes.upserts)]).await.map_err(|error| fault(&error))?;
+            let rows = as_json(&changes.upserts)?;
+            transaction.execute(&upsert, &[&rows]).await.map_err(|error| fault(&error))?;
         }
-        if transactional {
+        if moves_position {
             transaction
                 .execute(
                     "INSERT INTO sepal_positions (sink_id, position) VALUES ($1, $2) ON CONFLICT (sink_id) \
@@ -326,8 +319,42 @@ impl PostgresSink {
 #[derive(Default)]
 struct Changes {
     columns: Vec<String>,
-    upserts: Vec<Value>,
-    deletes: Vec<Value>,
+    upserts: Vec<Values>,
+    deletes: Vec<Values>,
+}
+
+/// What a batch comes to: for each key its last change.
+fn changes(batch: &Batch) -> Result<Changes, Fault> {
+    let mut last: HashMap<String, Row> = HashMap::new();
+    let mut order: Vec<String> = Vec::new();
+    for line in batch.payload.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let row: Row = serde_json::from_slice(line)
+            .map_err(|error| Fault::new(FaultKind::Internal, format!("a row does not parse: {error}")))?;
+        let key = serde_json::to_string(&row.key)
+            .map_err(|error| Fault::new(FaultKind::Internal, format!("a key: {error}")))?;
+        if last.insert(key.clone(), row).is_none() {
+            order.push(key);
+        }
+    }
+    let mut changes = Changes::default();
+    for key in &order {
+        let Some(row) = last.remove(key) else { continue };
+        match row.after {
+            Some(after) if row.op != "d" => {
+                if changes.columns.is_empty() {
+                    changes.columns = after.keys().cloned().collect();
+                }
+                changes.upserts.push(after);
+            }
+            _ => changes.deletes.push(row.key),
+        }
+    }
+    Ok(changes)
+}
+
+/// As one JSON array.
+fn as_json(rows: &[Values]) -> Result<String, Fault> {
+    serde_json::to_string(rows).map_err(|error| Fault::new(FaultKind::Internal, format!("rows: {error}")))
 }
 
 async fn handshake<T>(
@@ -350,7 +377,7 @@ where
             }
         }
     });
-    Ok(Connection { client, meter, driver })
+    Ok(Connection { client, meter, driver, password_version: None })
 }
 
 impl PostgresSink {
@@ -447,4 +474,40 @@ fn fault(error: &tokio_postgres::Error) -> Fault {
 /// An identifier as SQL.
 fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn values_go_on_as_they_were_written() {
+        let payload = concat!(
+            r#"{"op":"c","key":{"id":1},"after":{"id":1,"v":0},"pos":"","ts":""}"#,
+            "\n",
+            r#"{"op":"d","key":{"id":2},"after":null,"pos":"","ts":""}"#,
+            "\n",
+            r#"{"op":"u","key":{"id":1},"after":{"id":1,"v":{"n":12345678901234567890.10},"w":null},"pos":"","ts":""}"#,
+            "\n",
+        );
+        let batch = Batch {
+            id: "b".into(),
+            schema_id: "s".into(),
+            first: "p".into(),
+            last: "q".into(),
+            rows: 3,
+            attempt: 1,
+            snapshot: false,
+            payload: Bytes::from_static(payload.as_bytes()),
+        };
+        let changes = changes(&batch).unwrap();
+        assert_eq!(changes.columns, ["id", "v", "w"]);
+        assert_eq!(
+            as_json(&changes.upserts).unwrap(),
+            r#"[{"id":1,"v":{"n":12345678901234567890.10},"w":null}]"#
+        );
+        assert_eq!(as_json(&changes.deletes).unwrap(), r#"[{"id":2}]"#);
+    }
 }

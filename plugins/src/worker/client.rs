@@ -392,12 +392,16 @@ impl Calls {
             tokio::select! {
                 () = ended.cancelled() => {}
                 answer = answer(&*outside, asked) => {
+                    let frame = Frame::encode(Down::Answer { id, question, answer });
+                    // A worker that asks and does not read: its answers wait here, and are counted as long as they do.
+                    let room = frames.reserve().await;
                     // Before the answer is out, so that the next question finds its place free.
                     waiting.fetch_sub(1, Ordering::Relaxed);
-                    match Frame::encode(Down::Answer { id, question, answer }) {
+                    match (frame, room) {
+                        (Ok(frame), Ok(room)) => room.send(frame),
                         // When the worker is gone nobody waits for it.
-                        Ok(frame) => drop(frames.send(frame).await),
-                        Err(error) => tracing::error!(%error, "an answer to a plugin cannot be sent"),
+                        (Ok(_), Err(_)) => {}
+                        (Err(error), _) => tracing::error!(%error, "an answer to a plugin cannot be sent"),
                     }
                 }
             }

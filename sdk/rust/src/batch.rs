@@ -47,7 +47,8 @@ impl Batch {
     }
 
     /// The rows of an NDJSON batch. `T` is what one row of the pipeline's query looks like;
-    /// `serde_json::Map<String, Value>` takes any.
+    /// `serde_json::Map<String, Value>` takes any, and rounds numbers of documents that have more digits than an f64
+    /// unless the plugin's own Cargo.toml asks for serde_json's feature `arbitrary_precision`.
     ///
     /// Errors: rejected, with code `row.decode`, when a row is not like `T`.
     pub fn rows<T: DeserializeOwned>(&self) -> impl Iterator<Item = Result<Row<T>, Error>> {
@@ -92,12 +93,12 @@ pub struct Row<T> {
 }
 
 impl<T> Row<T> {
-    /// When the change was committed, as the batch writes it: RFC 3339.
+    /// When the batch was closed, as it writes it: RFC 3339. The same whenever it comes again.
     pub fn time(&self) -> &Value {
         &self.ts
     }
 
-    /// When the change was committed, in nanoseconds since 1970, if the batch says.
+    /// The same in nanoseconds since 1970, if the batch says.
     pub fn unix_nanos(&self) -> Option<i64> {
         unix_nanos(&self.ts)
     }

@@ -50,7 +50,7 @@ class Sink(exports.Sink):
         kind = classify(response.status)
         if kind is not None:
             after = dict((name.lower(), value) for name, value in response.headers).get("retry-after", "")
-            wait_ms = int(after) * 1000 if after.isdigit() else None
+            wait_ms = int(after) * 1000 if after.isdecimal() and len(after) <= 6 else None
             message = f"the destination answered {response.status}"
             raise Err(Error(kind, f"http.{response.status}", message, wait_ms))
         return Outcome_Durable([])

@@ -14,7 +14,7 @@ use sepal_storage::{AsOf, ColumnCache, StoreOptions, TenantStore};
 use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TenantId};
 
 use super::{Difference, TableFacts, facts::label};
-use crate::{Control, Key, directory_lock::DirectoryLock, tenant::directory};
+use crate::{Control, Key, delivery::objects::Objects, directory_lock::DirectoryLock, tenant::directory};
 
 /// Decoded columns of the tenant that is being looked at.
 const CACHE_BYTES: usize = 512 << 20;
@@ -158,10 +158,16 @@ impl Restoring {
         Ok(RestoredTenant { tenant, store })
     }
 
-    /// Ends with a tenant: its files change no more, and the control database knows how far they reach.
+    /// Ends with a tenant: its files change no more, and the control database knows how far they reach, and whether a
+    /// server opens the tenant by itself: the copy may be from before its first pipeline.
     pub fn finish(&self, restored: RestoredTenant) -> Result<()> {
+        let objects = Objects::of(&restored.store.snapshot());
         restored.store.close()?;
         self.control.note_log_end(restored.tenant, restored.store.log_end())?;
+        // What cannot be read is told of when the tenant is opened.
+        if let Ok(objects) = objects {
+            self.control.note_pipelines(restored.tenant, objects.pipelines().next().is_some())?;
+        }
         self.cache.forget_tenant(restored.tenant);
         Ok(())
     }

@@ -36,7 +36,7 @@ const MOST_LETTERS: usize = 100_000;
 const MOST_LETTER_BYTES: usize = 64 << 20;
 
 /// Rows of an environment at a snapshot. What cannot be read is in the log, and not shown. `may_read`: whether the
-/// key may read the tenant's rows, which dead letters are.
+/// key may read the tenant's rows, which dead letters are and errors may quote.
 pub fn rows(
     tenant: &Arc<OpenTenant>,
     snapshot: &Snapshot,
@@ -75,6 +75,10 @@ pub fn rows(
             // What runs may be one that was dropped a moment ago.
             let mut status = tenant.pipelines.status(environment);
             status.retain(|row| objects.pipelines_in(environment).any(|def| def.name == row.pipeline));
+            if !may_read {
+                // A destination quotes the rows that it refuses. The code has nothing of them.
+                status.iter_mut().for_each(|row| row.last_error = None);
+            }
             status
         },
         secret_usage: {

@@ -65,7 +65,8 @@ impl Journal {
         Self { tenant, def }
     }
 
-    /// What the pipeline remembers of this generation; `None` before it has begun.
+    /// What the pipeline remembers; of an older generation than this only its dead letters. `None` before there was
+    /// anything.
     pub fn state(&self, snapshot: &Snapshot) -> Result<Option<PipelineState>> {
         let row = SystemTable::PipelineState.get(snapshot, &[Cell::text(&self.def.id)])?;
         let Some(row) = row else { return Ok(None) };

@@ -89,6 +89,12 @@ impl Scan {
         Ok(scan)
     }
 
+    /// Deleted rows in memory.
+    #[cfg(test)]
+    pub fn rows_held(&self) -> usize {
+        self.since.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+
     /// Rows that are still to be read, whether the filter lets them through or not.
     pub fn rows_left(&self) -> u64 {
         self.left
@@ -285,10 +291,21 @@ impl Since {
         let indices = UInt32Array::from(positions.clone());
         let taken = arrow::compute::take_record_batch(before, &indices).map_err(sepal_query::arrow_error)?;
         let (taken, passes) = view.query.apply(&view.def, &taken)?;
-        let batch = self.batches.len();
-        for row in passing(&passes) {
-            self.restored.insert(rows[positions[row] as usize].0, (batch, row));
+        // Only those that pass: however many the filter keeps back, they hold no memory.
+        let places: Vec<u32> = (0u32..)
+            .zip(passes.iter())
+            .filter(|(_, passes)| *passes == Some(true))
+            .map(|(row, _)| row)
+            .collect();
+        if places.is_empty() {
+            return Ok(());
         }
+        let batch = self.batches.len();
+        for (row, place) in places.iter().enumerate() {
+            self.restored.insert(rows[positions[*place as usize] as usize].0, (batch, row));
+        }
+        let taken = arrow::compute::take_record_batch(&taken, &UInt32Array::from(places))
+            .map_err(sepal_query::arrow_error)?;
         self.held_bytes += taken.get_array_memory_size();
         self.batches.push(taken);
         if self.held_bytes > RESTORED_BYTES && self.restored.len() > 1 {

@@ -24,6 +24,8 @@ pub struct PipelineState {
     pub position: Option<Position>,
     /// Batches that were begun and are not durable, oldest first.
     pub open: VecDeque<Bounds>,
+    /// No batch of this generation that was ever begun ends behind this. `None`: not known, or none was.
+    pub sent_through: Option<Position>,
     /// The last RESUME FROM that was obeyed.
     pub resumed_from: u64,
     /// Why it stopped by itself.
@@ -63,10 +65,15 @@ impl PipelineState {
         Self { generation: def.generation, ..Self::default() }
     }
 
-    /// Of the text in the table. `None` for what cannot be read, and for another generation.
+    /// Of the text in the table. `None` for what cannot be read. Of another generation nothing counts but the dead
+    /// letters, which are still there.
     pub fn read(text: &str, def: &PipelineDef) -> Option<Self> {
         let state: Self = serde_json::from_str(text).ok()?;
-        (state.generation == def.generation).then_some(state)
+        if state.generation == def.generation {
+            return Some(state);
+        }
+        let Self { dead_letters, dead_bytes, .. } = state;
+        Some(Self { dead_letters, dead_bytes, ..Self::new(def) })
     }
 
     /// The last commit of which nothing is needed any more: the log is kept from there on. `None`: not begun.
@@ -97,6 +104,17 @@ impl PipelineState {
         }
         let foreign = matches!(position, Position::Snapshot { lsn, .. } if self.start != Some(lsn));
         foreign.then_some("is of another snapshot than the pipeline's")
+    }
+
+    /// A batch is begun.
+    pub fn note(&mut self, bounds: &Bounds) {
+        if self.open.contains(bounds) {
+            return;
+        }
+        // One that overlaps was made from other columns, or under other limits: this one is in its place.
+        self.open.retain(|known| known.last < bounds.first);
+        self.open.push_back(bounds.clone());
+        self.sent_through = self.sent_through.max(Some(bounds.last));
     }
 
     /// Everything up to `last` is settled.

@@ -25,3 +25,11 @@ fn an_event_is_the_row_with_its_origin() {
     let second = json!({ "id": 8, "_sepal": about("delete", 8, "9.1") });
     assert_eq!(events, [first, second]);
 }
+
+#[test]
+fn numbers_keep_their_digits() {
+    let row = r#"{"op":"c","key":{},"after":{"doc":{"n":12345678901234567890.10}},"pos":"1.0","ts":""}"#;
+    let body = events(&Batch::of_ndjson("b", row)).expect("an event");
+    let text = String::from_utf8(body).expect("text");
+    assert!(text.contains(r#""doc":{"n":12345678901234567890.10}"#), "{text}");
+}

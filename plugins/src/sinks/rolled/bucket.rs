@@ -47,6 +47,11 @@ pub(in super::super) struct OpenBucket {
     store: AmazonS3,
     prefix: Path,
     scrubber: Scrubber,
+    secrets: Arc<dyn Secrets>,
+    key: SecretOption,
+    /// Of the key that requests are signed with.
+    key_version: String,
+    host: String,
 }
 
 impl fmt::Debug for OpenBucket {
@@ -90,12 +95,12 @@ impl Bucket {
         &self,
         reach: &dyn Reach,
         spec: &SinkSpec,
-        secrets: &dyn Secrets,
+        secrets: Arc<dyn Secrets>,
     ) -> Result<OpenBucket, Fault> {
         let host = self.endpoint.host_str().unwrap_or_default();
         let port = self.endpoint.port_or_known_default().unwrap_or(443);
         reach.addresses(spec, self.endpoint.scheme(), host, port).await?;
-        let key = self.secret_access_key.text(secrets, host).await?;
+        let (key, key_version) = self.secret_access_key.value(secrets.as_ref(), host).await?;
         let scrubber = Scrubber::default();
         scrubber.learn("secret_access_key", key.as_bytes());
         // The pipeline retries, and tells that it does.
@@ -114,7 +119,8 @@ impl Bucket {
             }))
             .build()
             .map_err(|error| shown(&scrubber, misconfigured(format!("/url: {error}"))))?;
-        Ok(OpenBucket { store, prefix: self.prefix.clone(), scrubber })
+        let (prefix, key, host) = (self.prefix.clone(), self.secret_access_key.clone(), host.to_owned());
+        Ok(OpenBucket { store, prefix, scrubber, secrets, key, key_version, host })
     }
 }
 
@@ -139,6 +145,15 @@ impl OpenBucket {
         .await
     }
 
+    /// Errors: the secret may not be used any more, or is not what the bucket was opened with.
+    async fn check_key(&self) -> Result<(), Fault> {
+        let (_, version) = self.key.value(self.secrets.as_ref(), &self.host).await?;
+        if version == self.key_version {
+            return Ok(());
+        }
+        Err(Fault::new(FaultKind::NotConnected, "the secret access key was changed").with_code("s3.key"))
+    }
+
     fn fault(&self, error: &object_store::Error) -> Fault {
         shown(&self.scrubber, fault(error))
     }
@@ -147,6 +162,7 @@ impl OpenBucket {
 #[async_trait]
 impl Shelf for OpenBucket {
     async fn put(&self, name: &str, bytes: Bytes) -> Result<(), Fault> {
+        self.check_key().await?;
         let path = self.prefix.clone().join(name);
         let seconds = bytes.len() as u64 / LEAST_BYTES_PER_SECOND;
         let limit = EXCHANGE_TIMEOUT + Duration::from_secs(seconds);

@@ -18,7 +18,7 @@ use sepal_database::connector::{
     Batch, BatchSchema, Delivered, Encoding, Fault, FaultKind, Opened, Sink, SinkSpec, StateChange,
 };
 
-use super::{misconfigured, options::Options};
+use super::{REPLAY, misconfigured, options::Options};
 
 pub(super) use bucket::{Bucket, OpenBucket};
 pub(super) use directory::Directory;
@@ -27,8 +27,6 @@ const DEFAULT_ROLL_ROWS: u64 = 100_000;
 const DEFAULT_ROLL_MIB: u64 = 64;
 /// A file is gathered in memory and put together there once more.
 const MOST_ROLL_MIB: u64 = 64;
-/// What the ids of batches of dead letters begin with.
-const REPLAY: &str = "dlq-";
 
 /// Where files go.
 #[async_trait]

@@ -154,3 +154,81 @@ async fn a_destination_that_never_answers_is_not_waited_for() {
     let fault = within(Duration::ZERO, pending::<Result<(), Fault>>()).await.unwrap_err();
     assert_eq!((fault.kind, fault.code.as_deref()), (FaultKind::NotConnected, Some("sink.timeout")));
 }
+
+/// A secret that is there once, and then changed or taken away.
+#[derive(Debug)]
+struct Fickle {
+    changes: bool,
+    asked: Mutex<u32>,
+}
+
+impl Fickle {
+    fn new(changes: bool) -> Arc<Self> {
+        Arc::new(Self { changes, asked: Mutex::default() })
+    }
+}
+
+#[async_trait]
+impl Secrets for Fickle {
+    async fn secret(&self, name: &str, version: Option<u64>) -> Result<SecretValue, Fault> {
+        let asked = {
+            let mut asked = self.asked.lock();
+            *asked += 1;
+            *asked
+        };
+        if asked > 1 && !self.changes {
+            return Err(Fault::new(FaultKind::Unauthorized, "taken back").with_code("secret.denied"));
+        }
+        let value = Bound(None).secret(name, version).await?;
+        Ok(SecretValue { version: asked.to_string(), ..value })
+    }
+
+    async fn certificate(&self, name: &str) -> Result<CertificateValue, Fault> {
+        Bound(None).certificate(name).await
+    }
+
+    fn forget(&self, _: &str) {}
+
+    fn note_reveal(&self, _: &str) {}
+}
+
+async fn opened(spec: &SinkSpec, secrets: Arc<dyn Secrets>) -> Box<dyn Sink> {
+    let private_networks = vec!["127.0.0.0/8".parse().unwrap()];
+    let egress = Egress::new(EgressOptions { private_networks, ..EgressOptions::default() }).unwrap();
+    let mut sink = Native::new(Arc::new(egress), None).open(spec, secrets).await.unwrap();
+    sink.open(BTreeMap::new()).await.unwrap();
+    sink
+}
+
+#[tokio::test]
+async fn a_bucket_is_written_with_the_key_of_now_or_not_at_all() {
+    let (address, heard) = says(Vec::new()).await;
+    for (changes, kind, code) in
+        [(true, FaultKind::NotConnected, "s3.key"), (false, FaultKind::Unauthorized, "secret.denied")]
+    {
+        let mut sink = opened(&bucket(address), Fickle::new(changes)).await;
+        assert_eq!(sink.write(&batch(1, 10)).await.unwrap(), Delivered::Buffered);
+        let fault = sink.flush().await.unwrap_err();
+        assert_eq!((fault.kind, fault.code.as_deref()), (kind, Some(code)), "{fault}");
+    }
+    assert_eq!(*heard.lock(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_to_a_postgres_ends_with_the_right_to_its_password() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut answer = [message(b'R', &0_u32.to_be_bytes()), message(b'Z', b"I")].concat();
+        // Whatever it is told then, it has done.
+        while matches!(socket.read(&mut [0; 4096]).await, Ok(1..)) {
+            // The sink hangs up when it has seen enough.
+            let _ = socket.write_all(&answer).await;
+            answer = [message(b'C', b"SET\0"), message(b'Z', b"I")].concat();
+        }
+    });
+    let mut sink = opened(&postgres(address), Fickle::new(false)).await;
+    let fault = sink.write(&batch(1, 1)).await.unwrap_err();
+    assert_eq!((fault.kind, fault.code.as_deref()), (FaultKind::Unauthorized, Some("secret.denied")));
+}

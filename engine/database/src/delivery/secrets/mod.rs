@@ -211,7 +211,9 @@ impl Secrets for SecretService {
         if !matches!(secret.source, SecretOrigin::Resolver { .. }) {
             return self.outside(secret).await;
         }
-        let value = self.resolved(&secret).await?;
+        // What was kept was asked for under the hosts of then.
+        let mut value = self.resolved(&secret).await?;
+        value.allowed_hosts = secret.allowed_hosts;
         let (name, version) = (name.to_owned(), value.version.clone());
         self.ask(move |control, scope, user| record(control, scope, user, &name, &version)).await?;
         Ok(value)

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use sepal_control::Scopes;
+use sepal_control::{KeyFiles, Scopes};
 use sepal_types::limits;
 
 use super::{Fake, fixture, objects, refusal, with_sink};
 use crate::{
     Session,
+    backup::{Restoring, Until},
     connector::{Encoding, Envelope, Tier},
     delivery::system_tables::{Cell, SystemTable},
     fixtures::{Fixture, refused, run},
@@ -241,4 +242,22 @@ async fn the_batches_of_a_tenants_pipelines_have_a_limit_together() {
     run(&mut session, "ALTER PIPELINE p0 SET (batch_bytes = '63MiB')").await;
     run(&mut session, &create(fit, "1MiB")).await;
     assert_eq!(refused(&mut session, "ALTER PIPELINE p0 SET (batch_bytes = '64MiB')").await, "54000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_tenant_is_opened_for_its_pipelines() {
+    let fixture = fixture(&Arc::default());
+    drop(with_pipeline(&fixture).await);
+    let tenant = fixture.tenant_id();
+    // As a copy of control.db has it that is from before the pipeline.
+    fixture.database.control().note_pipelines(tenant, false).unwrap();
+    fixture.database.shutdown().await;
+    let (directory, root) = fixture.close();
+    let known = tokio::task::spawn_blocking(move || {
+        let restoring = Restoring::open(directory.path(), &root, Arc::new(KeyFiles)).unwrap();
+        let restored = restoring.open_tenant(tenant, Until::End).unwrap();
+        restoring.finish(restored).unwrap();
+        restoring.control().tenants_with_pipelines().unwrap()
+    });
+    assert_eq!(known.await.unwrap(), [tenant]);
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sepal_control::{EnvironmentName, Scopes};
+use sepal_control::{EnvironmentName, Scope, Scopes, SecretChange};
 
 use super::{Fake, bind, fixture, objects, refusal, with_sink};
 use crate::{
@@ -136,6 +136,32 @@ async fn a_resolver_is_asked_once_and_again_when_told_to_forget() {
     assert_eq!(refused(&mut session, loops).await, "22023");
     assert_eq!(refused(&mut session, "DROP SECRET RESOLVER v").await, "2BP01");
     assert_eq!(refused(&mut session, "DROP SECRET boot").await, "2BP01");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_kept_goes_only_where_its_secret_may_go_now() {
+    let fake: Arc<Fake> = Arc::default();
+    fake.vault.lock().insert("kv/hook".to_owned(), "from the vault".to_owned());
+    let fixture = fixture(&fake);
+    let mut session = with_sink(&fixture).await;
+    run(
+        &mut session,
+        "CREATE SECRET RESOLVER v USING PLUGIN vault OPTIONS (addr 'https://v.example.com:8200');
+         CREATE SECRET far FROM v (path 'kv/hook');
+         CREATE SINK far USING PLUGIN webhook OPTIONS (url 'https://a.example.com', token SECRET[far])",
+    )
+    .await;
+    let (tenant, found) = (fixture.tenant().await, objects(&fixture).await);
+    let sink = found.sink("default", "far").unwrap();
+    let service = SecretService::of_sink(&tenant.delivery, &tenant.store, sink, "test");
+    assert_eq!(service.secret("far", None).await.unwrap().allowed_hosts, None);
+    // Nobody tells the cache of it: as if the answer had been on its way while a statement changed the hosts.
+    let scope = Scope { tenant: fixture.tenant_id(), environment: "default" };
+    let hosts = vec!["a.example.com".to_owned()];
+    let change = SecretChange { allowed_hosts: Some(Some(hosts.clone())), ..SecretChange::default() };
+    fixture.database.control().set_secret(&scope, "far", change).unwrap();
+    assert_eq!(service.secret("far", None).await.unwrap().allowed_hosts, Some(hosts));
+    assert_eq!(*fake.asked.lock(), 1, "the value is the one that was kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -113,14 +113,34 @@ impl Courier {
         delivered: Delivered,
         settled: &mut Settled,
     ) -> Result<Result<Option<Batch>, Fault>, Stop> {
-        self.stage();
+        let taken = self.believe(piece, delivered, settled)?;
+        if taken.is_ok() {
+            self.stage();
+        }
+        Ok(taken)
+    }
+
+    fn believe(
+        &mut self,
+        piece: &Batch,
+        delivered: Delivered,
+        settled: &mut Settled,
+    ) -> Result<Result<Option<Batch>, Fault>, Stop> {
         match delivered {
             Delivered::Buffered => {
-                settled.buffered = true;
+                settled.held = Some(piece.bounds.last);
                 settled.accepted = true;
                 Ok(Ok(None))
             }
-            Delivered::Durable(bad) => self.set_aside(piece, bad, settled),
+            Delivered::Durable(bad) => {
+                let outcome = self.set_aside(piece, bad, settled)?;
+                if outcome.is_ok() {
+                    // Everything up to its end is durable, and so is what was held before.
+                    settled.held = None;
+                    self.line.buffered.iter_mut().for_each(|before| before.held = None);
+                }
+                Ok(outcome)
+            }
             Delivered::RetryRows(mut rows) => {
                 rows.sort_unstable();
                 rows.dedup();
@@ -173,13 +193,16 @@ impl Courier {
     ) -> Result<After, Stop> {
         match tries.react(fault, self.def.max_attempts) {
             Reaction::Wait => self.wait(tries.attempts, fault).await?,
-            Reaction::Reopen => self.reopen(tries.attempts, fault).await?,
+            Reaction::Reopen => self.reopen(tries.attempts, fault, settled).await?,
             Reaction::Reauthorize => {
                 self.forget_secrets();
-                self.reopen(tries.attempts, fault).await?;
+                self.reopen(tries.attempts, fault, settled).await?;
             }
             Reaction::Isolate => return self.isolate(piece, fault, settled).await,
             Reaction::Exhausted if self.def.on_exhausted == OnExhausted::DeadLetter => {
+                if fault.kind == FaultKind::NotConnected {
+                    self.leave(fault, settled).await?;
+                }
                 for place in 0..piece.events.len() {
                     self.bury(piece, place, fault, settled)?;
                 }
@@ -190,12 +213,16 @@ impl Courier {
         Ok(After::Again)
     }
 
-    async fn reopen(&mut self, attempt: u32, fault: &Fault) -> Result<(), Stop> {
-        self.close().await;
-        if !self.line.buffered.is_empty() {
-            return Err(self.rewind(fault).await);
-        }
+    async fn reopen(&mut self, attempt: u32, fault: &Fault, settled: &Settled) -> Result<(), Stop> {
+        self.leave(fault, settled).await?;
         self.wait(attempt, fault).await
+    }
+
+    /// Ends the sink's session. What it held is lost with it and sent again.
+    async fn leave(&mut self, fault: &Fault, settled: &Settled) -> Result<(), Stop> {
+        let lost = self.holds(settled);
+        self.close().await;
+        if lost { Err(self.rewind(fault).await) } else { Ok(()) }
     }
 
     /// Rows that cannot be accepted: halves of several, a dead letter of one.
@@ -206,10 +233,7 @@ impl Courier {
         }
         if trapped {
             // The instance is poisoned.
-            self.close().await;
-            if !self.line.buffered.is_empty() {
-                return Err(self.rewind(fault).await);
-            }
+            self.leave(fault, settled).await?;
         }
         if piece.events.len() > 1 {
             return Ok(After::Split);

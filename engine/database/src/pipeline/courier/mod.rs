@@ -38,6 +38,9 @@ use crate::{
 
 /// How long a call of the sink may go on once the pipeline is told to stop.
 const GRACE: Duration = Duration::from_secs(5);
+/// What to do about a destination that has more than there is.
+const RESTORED: &str = "If the database was restored from a backup, remove the position at the destination, then \
+                        ALTER PIPELINE … RESET";
 /// How long until a full disk is tried again.
 const FULL_WAIT: Duration = Duration::from_secs(10);
 
@@ -87,7 +90,8 @@ pub struct Settled {
     dead_bytes: u64,
     /// Dead letters that are durable already.
     buried: u64,
-    buffered: bool,
+    /// The last position of what the sink holds of it until it is flushed.
+    held: Option<Position>,
     /// Whether any of its rows was taken.
     accepted: bool,
     trapped: usize,
@@ -121,7 +125,7 @@ impl Courier {
     pub async fn open(&mut self) -> Result<Option<Position>, Fault> {
         if self.line.sink.is_none() {
             let mut sink = self.connectors.open_sink(&self.spec, Arc::clone(&self.secrets)).await?;
-            let opened = sink.open(self.sink_state.clone()).await?;
+            let opened = sink.open(self.remembered()).await?;
             // Only of a sink that promised to keep the position with the data is it more than a rumour.
             let through = opened.committed_through.filter(|_| self.def.tier == Tier::Transactional);
             self.line.committed_through = through.map(|text| self.believed(&text)).transpose()?.flatten();
@@ -129,6 +133,14 @@ impl Courier {
             self.line.described = false;
         }
         Ok(self.line.committed_through)
+    }
+
+    /// What the sink wanted to remember, with what came of rows that are durable and not acknowledged yet: of those that
+    /// it held, a lost session begins the whole run again.
+    fn remembered(&self) -> BTreeMap<String, Vec<u8>> {
+        let mut state = self.sink_state.clone();
+        apply(&mut state, self.line.staged.iter().cloned());
+        state
     }
 
     /// What the destination says it has; `None` for a position of an older generation. One that cannot be is no reason
@@ -139,13 +151,18 @@ impl Courier {
             Fault::new(FaultKind::Misconfigured, message).with_code("sink.position")
         };
         let position = Position::parse(text).map_err(|_| wrong("is not a pipeline's"))?;
+        let foreign = |what: &str| wrong(&format!("is after {what}. {RESTORED}"));
         if position.lsn() > self.journal.head() {
-            return Err(wrong(
-                "is after this database's last commit. If the database was restored from a backup, remove the position \
-                 at the destination, then ALTER PIPELINE … RESET",
-            ));
+            return Err(foreign("this database's last commit"));
         }
-        Ok(Some(position).filter(|position| self.state.is_since_start(*position)))
+        if !self.state.is_since_start(position) {
+            return Ok(None);
+        }
+        // After a restore commits get numbers anew that the destination has seen on others.
+        if self.state.sent_through.is_some_and(|sent| position > sent) {
+            return Err(foreign("all that was sent to it"));
+        }
+        Ok(Some(position))
     }
 
     /// Opens the sink before there is anything for it, and goes on behind what the destination has.
@@ -193,7 +210,6 @@ impl Courier {
                 () = self.world.sleep(GRACE) => {}
             }
         }
-        self.line.staged.clear();
     }
 
     /// Notes the bounds of a batch, unless that was done before.
@@ -211,17 +227,32 @@ impl Courier {
             Settled { last: Some(batch.bounds.last), rows: batch.bounds.rows.into(), ..Settled::default() };
         let mut pieces = vec![batch.clone()];
         while let Some(piece) = pieces.pop() {
-            let through = piece.bounds.last;
+            let (through, is_replay) = (piece.bounds.last, piece.is_replay);
             if let Some([first, second]) = self.settle(piece, &mut settled).await? {
                 pieces.push(second);
                 pieces.push(first);
             } else if !pieces.is_empty() {
-                self.keep_up(through, &mut settled).await?;
+                self.flush_piece(&mut settled).await?;
+                // The positions of dead letters say nothing of how far the pipeline is.
+                if !is_replay {
+                    self.keep_up(through, &mut settled).await?;
+                }
             }
         }
         self.post.recovered();
         self.post.mode(Mode::Running);
         Ok(settled)
+    }
+
+    /// What the sink holds of a batch that goes in pieces is made durable before the next piece: the rows for which the
+    /// batch was cut end the sink's session, perhaps, and what it holds with it. What it held before is acknowledged.
+    async fn flush_piece(&mut self, settled: &mut Settled) -> Result<(), Stop> {
+        let Some(held) = settled.held.take() else { return Ok(()) };
+        self.line.buffered.push_back(Settled { held: Some(held), ..Settled::default() });
+        let mut durable = self.flush_sink().await?;
+        // The piece is acknowledged with its batch.
+        durable.pop();
+        if durable.is_empty() { Ok(()) } else { self.commit(durable, None).await }
     }
 
     /// A transactional destination commits its position with each piece: what an earlier piece left behind has to be
@@ -268,12 +299,17 @@ impl Courier {
 
     /// Whether a batch is to be acknowledged when the sink is flushed, not before.
     pub fn is_held(&self, settled: &Settled) -> bool {
-        settled.buffered || !self.line.buffered.is_empty()
+        settled.held.is_some() || !self.line.buffered.is_empty()
+    }
+
+    /// Whether the sink has rows that are lost when its session ends.
+    fn holds(&self, settled: &Settled) -> bool {
+        settled.held.is_some() || self.line.buffered.iter().any(|batch| batch.held.is_some())
     }
 
     /// Makes durable that a batch is settled, with the bounds of the next one if there is one.
     pub async fn acknowledge(&mut self, settled: Settled, next: Option<&Bounds>) -> Result<(), Stop> {
-        if self.is_held(&settled) {
+        if self.holds(&settled) {
             // Later ones wait for the earlier: a position has nothing open before it.
             self.line.buffered_since.get_or_insert(self.world.now_us());
             self.line.buffered.push_back(settled);
@@ -282,12 +318,22 @@ impl Courier {
                 None => Ok(()),
             };
         }
-        self.commit(vec![settled], next).await
+        // What was held before it is durable with it.
+        self.line.buffered_since = None;
+        let mut durable: Vec<Settled> = self.line.buffered.drain(..).collect();
+        durable.push(settled);
+        self.commit(durable, next).await
     }
 
     /// Batches that wait for a flush, and since when.
     pub fn buffered(&self) -> Option<(usize, i64)> {
         self.line.buffered_since.map(|since| (self.line.buffered.len(), since))
+    }
+
+    /// Whether the sink has lost what it held since the pipeline last got on. Until then it is to hold one batch at
+    /// most: whatever ended its session is met again with nothing to lose.
+    pub fn has_rewound(&self) -> bool {
+        self.rewinds.load(Ordering::Relaxed) > 0
     }
 
     /// Makes what the sink holds durable.
@@ -326,9 +372,11 @@ impl Courier {
                 Reaction::Wait => self.wait(tries.attempts, &fault).await?,
                 Reaction::Pause | Reaction::Exhausted => return Err(Stop::Halt(fault)),
                 // What it held is gone with it, or must not stay.
-                Reaction::Reopen | Reaction::Reauthorize | Reaction::Isolate => {
+                Reaction::Reauthorize => {
+                    self.forget_secrets();
                     return Err(self.rewind(&fault).await);
                 }
+                Reaction::Reopen | Reaction::Isolate => return Err(self.rewind(&fault).await),
             }
         }
     }
@@ -353,7 +401,7 @@ impl Courier {
     /// the sink beforehand.
     pub async fn replay(&mut self, letters: &[(i64, DeadLetter)], batch: &Batch) -> Result<(), Stop> {
         let mut settled = self.deliver(batch).await?;
-        if settled.buffered {
+        if settled.held.is_some() {
             self.line.buffered.push_back(settled);
             settled = self.flush_sink().await?.pop().unwrap_or_default();
         }
@@ -383,8 +431,8 @@ impl Courier {
     /// The batches that a flush has made durable.
     fn flushed(&mut self, through: Option<&str>) -> Result<Vec<Settled>, Fault> {
         let position = through.and_then(|text| Position::parse(text).ok());
-        let reached = |last: Position| position.is_some_and(|to| last <= to);
-        let fits = |settled: &Settled| !settled.buffered || settled.last.is_some_and(reached);
+        let reached = |held: Position| position.is_some_and(|to| held <= to);
+        let fits = |settled: &Settled| settled.held.is_none_or(reached);
         let count = self.line.buffered.iter().take_while(|settled| fits(settled)).count();
         if count < self.line.buffered.len() {
             let message = "flush answered a position before the last batch that the plugin had buffered";
@@ -401,7 +449,7 @@ impl Courier {
 
     fn noting(&self, bounds: &Bounds) -> Entry {
         let mut state = self.state.clone();
-        note(&mut state, bounds);
+        state.note(bounds);
         Entry { state, ..Entry::default() }
     }
 
@@ -422,7 +470,7 @@ impl Courier {
             }
         }
         if let Some(bounds) = next {
-            note(&mut state, bounds);
+            state.note(bounds);
         }
         // What was wrong once and is overcome stays on record only until the next batch went well.
         (state.last_error, state.last_error_code) = (None, None);
@@ -468,12 +516,7 @@ impl Courier {
 
     /// Goes on from what has become durable.
     fn written(&mut self, entry: Entry) {
-        for (key, value) in entry.sink {
-            match value {
-                Some(value) => self.sink_state.insert(key, value),
-                None => self.sink_state.remove(&key),
-            };
-        }
+        apply(&mut self.sink_state, entry.sink);
         if self.state.position != entry.state.position {
             self.rewinds.store(0, Ordering::Relaxed);
         }
@@ -533,13 +576,13 @@ impl Courier {
     }
 }
 
-fn note(state: &mut PipelineState, bounds: &Bounds) {
-    if state.open.contains(bounds) {
-        return;
+fn apply(state: &mut BTreeMap<String, Vec<u8>>, changes: impl IntoIterator<Item = StateChange>) {
+    for (key, value) in changes {
+        match value {
+            Some(value) => state.insert(key, value),
+            None => state.remove(&key),
+        };
     }
-    // One that overlaps was made from other columns, or under other limits: this one is in its place.
-    state.open.retain(|known| known.last < bounds.first);
-    state.open.push_back(bounds.clone());
 }
 
 /// Ends when the pipeline is told to stop and a call under way has had its time to finish.

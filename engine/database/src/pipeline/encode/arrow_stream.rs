@@ -121,7 +121,13 @@ fn before_column(
         let both: [&dyn Array; 2] = [row.as_ref(), before.as_ref()];
         columns.push(arrow::compute::interleave(&both, &indices).map_err(sepal_query::arrow_error)?);
     }
-    let has = |operation: &Operation| matches!(operation, Operation::Delete | Operation::Update);
+    // Of a dead letter that is sent again the row before the update was not kept.
+    let is_known = events.before.is_some();
+    let has = |operation: &Operation| match operation {
+        Operation::Delete => true,
+        Operation::Update => is_known,
+        Operation::Create | Operation::Read => false,
+    };
     let valid: NullBuffer = events.operations.iter().map(has).collect::<Vec<bool>>().into();
     let fields = row_fields(encoder.columns());
     StructArray::try_new_with_length(fields, columns, Some(valid), events.len())

@@ -237,7 +237,8 @@ impl Run {
             courier.acknowledge(settled, bounds(&following)).await?;
             next = following?;
             let full = courier.buffered().is_some_and(|(count, since)| {
-                count >= BUFFERED_BATCHES || self.world.now_us().saturating_sub(since) >= BUFFERED_US
+                let waited_us = self.world.now_us().saturating_sub(since);
+                courier.has_rewound() || count >= BUFFERED_BATCHES || waited_us >= BUFFERED_US
             });
             if full {
                 courier.flush().await?;

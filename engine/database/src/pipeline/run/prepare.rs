@@ -82,11 +82,12 @@ impl Run {
     fn decide(&self, found: &mut Found) -> Result<bool, Stop> {
         let mut changed = false;
         // One that stopped before it had begun begins now.
-        let mut state = match found.state.take().filter(|state| state.start.is_some()) {
-            Some(state) => state,
-            None => {
+        let mut state = match found.state.take() {
+            Some(state) if state.start.is_some() => state,
+            older => {
                 (changed, found.entry.forget_sink) = (true, true);
-                self.anew()?
+                let PipelineState { dead_letters, dead_bytes, .. } = older.unwrap_or_default();
+                PipelineState { dead_letters, dead_bytes, ..self.anew()? }
             }
         };
         changed |= state.halt.take().is_some();

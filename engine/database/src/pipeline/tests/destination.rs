@@ -1,6 +1,10 @@
 //! The other end: keeps what it is given and answers as a test says.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -25,8 +29,13 @@ struct Inside {
     rule: Mutex<Rule>,
     opened: Mutex<u32>,
     committed_through: Mutex<Option<String>>,
-    /// What a flush answers: the last position that was buffered.
-    buffered: Mutex<Option<String>>,
+    /// What a flush makes durable, and a new session forgets.
+    buffered: Mutex<Vec<Batch>>,
+    durable: Mutex<Vec<Batch>>,
+    /// Of each time that it was opened.
+    remembered: Mutex<Vec<BTreeMap<String, Vec<u8>>>>,
+    /// What it wants to remember.
+    staged: Mutex<Vec<StateChange>>,
 }
 
 /// A fault after which the next attempt is at once.
@@ -47,6 +56,9 @@ impl Destination {
             opened: Mutex::default(),
             committed_through: Mutex::default(),
             buffered: Mutex::default(),
+            durable: Mutex::default(),
+            remembered: Mutex::default(),
+            staged: Mutex::default(),
         }))
     }
 
@@ -56,6 +68,11 @@ impl Destination {
 
     pub fn has_through(&self, position: &str) {
         *self.0.committed_through.lock() = Some(position.to_owned());
+    }
+
+    /// Somebody has removed the position.
+    pub fn has_nothing(&self) {
+        *self.0.committed_through.lock() = None;
     }
 
     pub fn connectors(&self) -> Arc<dyn Connectors> {
@@ -70,6 +87,16 @@ impl Destination {
         *self.0.opened.lock()
     }
 
+    /// What it was opened with, each time.
+    pub fn remembered(&self) -> Vec<BTreeMap<String, Vec<u8>>> {
+        self.0.remembered.lock().clone()
+    }
+
+    /// With the next answer.
+    pub fn remember(&self, key: &str, value: &str) {
+        self.0.staged.lock().push((key.to_owned(), Some(value.as_bytes().to_vec())));
+    }
+
     /// Lines of the batches that were taken, in order; a batch counts once.
     pub fn lines(&self) -> Vec<Value> {
         let mut seen = Vec::new();
@@ -82,6 +109,13 @@ impl Destination {
             lines.extend(lines_of(batch));
         }
         lines
+    }
+
+    /// Ids of the rows that no crash of the destination's takes away, each once.
+    pub fn durable_ids(&self) -> Vec<i64> {
+        let durable = self.0.durable.lock();
+        let ids = durable.iter().flat_map(lines_of).map(|line| line["key"]["id"].as_i64().unwrap());
+        ids.collect::<BTreeSet<i64>>().into_iter().collect()
     }
 
     /// `op` and id of each line, with the label after it.
@@ -127,9 +161,10 @@ impl std::fmt::Debug for Destination {
 
 #[async_trait]
 impl Sink for Destination {
-    async fn open(&mut self, _: BTreeMap<String, Vec<u8>>) -> Result<Opened, Fault> {
+    async fn open(&mut self, state: BTreeMap<String, Vec<u8>>) -> Result<Opened, Fault> {
+        self.0.remembered.lock().push(state);
         *self.0.opened.lock() += 1;
-        *self.0.buffered.lock() = None;
+        self.0.buffered.lock().clear();
         Ok(Opened { committed_through: self.0.committed_through.lock().clone(), max_writers: None })
     }
 
@@ -145,18 +180,28 @@ impl Sink for Destination {
             (*rule)(batch)
         };
         self.0.attempts.lock().push((batch.clone(), answer.clone()));
-        if answer == Ok(Delivered::Buffered) {
-            *self.0.buffered.lock() = Some(batch.last.clone());
+        let mut buffered = self.0.buffered.lock();
+        match &answer {
+            Ok(Delivered::Buffered) => buffered.push(batch.clone()),
+            Ok(Delivered::Durable(_)) => {
+                self.0.durable.lock().extend(buffered.drain(..).chain([batch.clone()]));
+            }
+            Ok(Delivered::RetryRows(_)) | Err(_) => {}
         }
+        drop(buffered);
         answer
     }
 
+    /// The last position that was buffered, if there is anything.
     async fn flush(&mut self) -> Result<Option<String>, Fault> {
-        Ok(self.0.buffered.lock().take())
+        let flushed = std::mem::take(&mut *self.0.buffered.lock());
+        let last = flushed.last().map(|batch| batch.last.clone());
+        self.0.durable.lock().extend(flushed);
+        Ok(last)
     }
 
     fn take_state_changes(&mut self) -> Vec<StateChange> {
-        Vec::new()
+        std::mem::take(&mut *self.0.staged.lock())
     }
 
     async fn close(&mut self) {}

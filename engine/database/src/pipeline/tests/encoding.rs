@@ -126,6 +126,20 @@ fn a_sparse_vector_in_arrow_is_its_text() {
 }
 
 #[test]
+fn an_update_in_arrow_has_the_row_before_it_if_that_is_known() {
+    let known = arrow(Envelope::Debezium, Operation::Update);
+    assert!(known.column_by_name("__before").unwrap().is_valid(0));
+
+    let (columns, events) = event(Operation::Update, &SqlType::Text, Some("after"));
+    let encoder = Encoder::new(Encoding::ArrowIpcStream, Envelope::Debezium, columns, vec![0]).unwrap();
+    // As dead letters are that are sent again.
+    let encoded = encoder.encode(&Events { before: None, ..events }, 0, 1 << 20).unwrap();
+    let batch = StreamReader::try_new(Cursor::new(encoded.payload), None).unwrap().next().unwrap().unwrap();
+    assert!(batch.column_by_name("__before").unwrap().is_null(0));
+    assert_eq!(batch.column_by_name("v").unwrap().as_string::<i32>().value(0), "after");
+}
+
+#[test]
 fn a_deletion_in_arrow_has_what_its_envelope_says() {
     let names = |batch: &RecordBatch| -> Vec<String> {
         batch.schema().fields().iter().map(|field| field.name().clone()).collect()

@@ -78,6 +78,13 @@ async fn rows_that_a_destination_quotes_are_for_the_tenant_alone() {
     assert!(error.starts_with("duplicate key (iban)=(NL91ABNA0417164300)\\nforged line xxx"), "{error}");
     assert!(error.len() <= 4 << 10 && !error.contains('\n'));
     assert_eq!(row.last_error_code.as_deref(), Some("misconfigured"));
+    let tenant = fixture.tenant().await;
+    let told = |may_read: bool| {
+        let rows = crate::delivery::rows(&tenant, &tenant.store.snapshot(), super::ENVIRONMENT, may_read);
+        let row = rows.pipeline_status.into_iter().next().unwrap();
+        (row.last_error.is_some(), row.last_error_code.is_some())
+    };
+    assert_eq!((told(true), told(false)), ((true, true), (false, true)), "to a key that may read");
     let lines = LINES.lock();
     let about = |what: &str| lines.iter().any(|line| line.contains(what));
     assert!(about("a sink did not take a batch") && about("a pipeline has paused"), "it listens");

@@ -5,6 +5,7 @@ mod destination;
 mod encoding;
 mod events;
 mod faults;
+mod held;
 mod log;
 mod restarts;
 mod source;

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use sepal_types::{Lsn, RowId};
 
 use super::{
-    create, database, definition,
+    alter, create, database, definition,
     destination::{Destination, fault, lines_of},
     noted, status, until_status,
 };
@@ -203,6 +203,33 @@ async fn a_position_that_cannot_be_passes_over_nothing() {
         let error = row.last_error.unwrap();
         assert!(error.contains(told) && !error.contains(position), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_that_nothing_was_sent_up_to_passes_over_nothing() {
+    let destination = Destination::new();
+    let fixture = database(&destination).await;
+    let mut session = fixture.session().await;
+    create(&fixture, "SELECT id, label FROM items", |def| {
+        (def.snapshot, def.tier) = (false, Tier::Transactional);
+    })
+    .await;
+    run(&mut session, "INSERT INTO items VALUES (1, 'a')").await;
+    until_status(&fixture, "done", |row| row.rows_delivered == 1).await;
+    alter(&fixture, |def| def.paused = true).await;
+    until_status(&fixture, "paused", |row| row.state == "paused").await;
+    run(&mut session, "INSERT INTO items VALUES (2, 'b')").await;
+    // As after a restore: it had a commit of this number before, and that was another one.
+    let head = fixture.tenant().await.store.snapshot().lsn();
+    destination.has_through(&Position::Feed { lsn: head, index: 0 }.to_string());
+    alter(&fixture, |def| (def.paused, def.resumed) = (false, 1)).await;
+    let refused = |code: Option<&str>| code == Some("sink.position");
+    until_status(&fixture, "refused", |row| refused(row.last_error_code.as_deref())).await;
+    assert_eq!(destination.changes(), ["c 1 a"]);
+    // Without it the pipeline goes on where it was.
+    destination.has_nothing();
+    alter(&fixture, |def| def.resumed = 2).await;
+    assert_eq!(destination.until_changes(2).await, ["c 1 a", "c 2 b"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
