@@ -377,6 +377,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_long_value_stands_beside_few_rows_at_a_time() {
+        let beside = |length: usize| Beside {
+            of_input: vec![(0, ScalarValue::Utf8(Some("x".repeat(length))))],
+            of_table: Vec::new(),
+        };
+        assert_eq!(beside(1).at_once(), BATCH_ROWS);
+        assert!((8..=16).contains(&beside(1 << 20).at_once()));
+        assert_eq!(beside(ASKED_BYTES + 1).at_once(), 1);
+    }
+
+    #[test]
     fn rows_without_anything_found_stay() {
         let (rows, picks) = with_unmatched(&[1, 1, 3], 5);
         assert_eq!(rows, [0, 1, 1, 2, 3, 4]);
