@@ -49,6 +49,9 @@ const MOST_ELEMENTS: usize = 4 << 20;
 /// More rows than these take an index longer.
 const MOST_BY_INDEX: usize = 1_000;
 
+/// Rows that a WHERE clause is asked of, at most.
+const MOST_FILTERED: u64 = 4 << 20;
+
 /// What one output column is.
 #[derive(Clone, Debug)]
 enum Output {
@@ -263,6 +266,10 @@ impl FastKnn {
         (settings, k): (&SearchSettings, usize),
         indexes: &IndexCache,
     ) -> bool {
+        let rows = || version.chunks.iter().map(|reference| u64::from(reference.chunk.rows())).sum::<u64>();
+        if self.filter.is_some() && rows() > MOST_FILTERED {
+            return false;
+        }
         let by_index = settings.use_indexes && k <= MOST_BY_INDEX;
         let index = by_index.then(|| version.def.measured_by(column.id, self.measure())).flatten();
         // `USING flat` is a scan.
