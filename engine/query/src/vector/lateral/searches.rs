@@ -228,8 +228,10 @@ impl Searches {
     }
 
     fn beside(&self, piece: &RecordBatch, row: usize, reference: &ChunkRef) -> Result<Beside> {
-        let of_input = |position| Ok((position, ScalarValue::try_from_array(piece.column(position), row)?));
-        let of_table = |position| {
+        let of_input = |position: usize| -> Result<(usize, ScalarValue)> {
+            Ok((position, ScalarValue::try_from_array(piece.column(position), row)?))
+        };
+        let of_table = |position: usize| -> Result<(usize, ArrayRef)> {
             let column = reference.chunk.column(self.stored(position)?).map_err(carry_store)?;
             Ok((position, column))
         };
