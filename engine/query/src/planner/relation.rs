@@ -25,7 +25,7 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{ColumnDef, Error, Metric, RelationName, SqlState, SqlType, TableDef, VectorKind};
 
-use super::{json_rows, lateral_lists, past, provider::no_table, series, sink_errors, unnested};
+use super::{json_rows, lateral_lists, past, provider::no_table, series, sink_errors, unnested, untyped};
 use crate::{
     context::StatementContext,
     error::carry,
@@ -244,7 +244,7 @@ fn plan_filter(
     prepare_expression(&mut expr, &mut ParameterTypes::default(), None);
     let schema =
         DFSchema::try_from_qualified_schema(TableReference::bare(table_name), &table.arrow_schema())?;
-    let filter = context.sql_to_expr(expr, &schema)?;
+    let filter = untyped::type_expression(context.sql_to_expr(expr, &schema)?, &schema)?.data;
     match filter.get_type(&schema) {
         Ok(DataType::Null) => filter.cast_to(&DataType::Boolean, &schema),
         Ok(ty) if ty != DataType::Boolean => {
