@@ -180,8 +180,8 @@ pub(super) struct SegmentIndexer<'a> {
 }
 
 impl<'a> SegmentIndexer<'a> {
-    /// Writers wait for a flush: where builds of others have the memory, or FAISS, its segments are left without indexes,
-    /// and get them like others that lack theirs.
+    /// Writers wait for a flush: where builds of others have the memory, or FAISS, its segments are left without
+    /// indexes, and get them like others that lack theirs.
     pub(super) fn of_flush(tenant: &'a OpenTenant, stop: &'a (dyn Fn() -> bool + Sync)) -> Self {
         Self { tenant, stop, merging: None, told: None }
     }

@@ -257,8 +257,8 @@ impl FastKnn {
         self.rows(version, &hits)
     }
 
-    /// Whether nothing has to be read from files, and few rows are scored one by one: all of them are where an index does
-    /// not reach the recall that is asked for.
+    /// Whether nothing has to be read from files, and few rows are scored one by one: all of them are where an index
+    /// does not reach the recall that is asked for.
     fn is_at_hand(
         &self,
         version: &TableVersion,

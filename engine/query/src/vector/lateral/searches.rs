@@ -58,8 +58,8 @@ pub(super) struct Searches {
     pub searched: Mutex<Searched>,
 }
 
-/// Candidates of a piece's rows that wait to be chosen from, at most, but for those of the last row: all rows are as far
-/// from NULL.
+/// Candidates of a piece's rows that wait to be chosen from, at most, but for those of the last row: all rows are as
+/// far from NULL.
 const MOST_WAITING: usize = 4 * BATCH_ROWS;
 /// What a row of the input takes beside the rows of the table that are asked at a time: each has a copy of it.
 const ASKED_BYTES: usize = 16 << 20;
