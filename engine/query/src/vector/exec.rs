@@ -1,6 +1,12 @@
 //! Runs a [`TopK`]: filter bitmaps per chunk, the search, then the columns of the rows found.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use datafusion::{
@@ -360,9 +366,11 @@ impl ExecutionPlan for KnnExec {
         let (knn, schema) = (Arc::clone(&self.knn), Arc::clone(&self.schema));
         let told = Arc::clone(&self.searched);
         let most = task.session_config().batch_size().max(1);
+        let waiting = Waiting::default();
         // The rows found, and how many of them have been sent; `None` before the search.
         let rows = stream::try_unfold(None, move |sent: Option<(Vec<Hit>, usize)>| {
             let (knn, schema, told) = (Arc::clone(&knn), Arc::clone(&schema), Arc::clone(&told));
+            let abandoned = waiting.abandoned();
             async move {
                 if sent.as_ref().is_some_and(|(hits, start)| *start >= hits.len()) {
                     return Ok(None);
@@ -370,7 +378,7 @@ impl ExecutionPlan for KnnExec {
                 let next = move || {
                     let (hits, start) = match sent {
                         Some(sent) => sent,
-                        None => (knn.search(&told)?, 0),
+                        None => (knn.search(&told, &abandoned)?, 0),
                     };
                     let end = hits.len().min(start.saturating_add(most));
                     let batch = knn.rows(&schema, &hits[start..end])?;
@@ -385,11 +393,37 @@ impl ExecutionPlan for KnnExec {
     }
 }
 
+/// Held by a stream: whoever works for it on another thread is told when it is dropped, as by a cancelled statement.
+#[derive(Debug, Default)]
+pub(super) struct Waiting(Arc<AtomicBool>);
+
+impl Waiting {
+    /// For [`check_waiting`].
+    pub fn abandoned(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Errors: 57014 once nobody waits any more.
+pub(super) fn check_waiting(abandoned: &AtomicBool) -> sepal_types::Result<()> {
+    if abandoned.load(Ordering::Relaxed) {
+        let message = "canceling statement due to user request";
+        return Err(Error::new(SqlState::QueryCanceled, message));
+    }
+    Ok(())
+}
+
 impl Knn {
     /// The rows found. Tells `told` what it took.
-    fn search(&self, told: &Mutex<Option<Searched>>) -> Result<Vec<Hit>> {
+    fn search(&self, told: &Mutex<Option<Searched>>, abandoned: &AtomicBool) -> Result<Vec<Hit>> {
         let mut searched = Searched::default();
-        let hits = self.hits(&mut searched);
+        let hits = self.hits(&mut searched, abandoned);
         *told.lock() = Some(searched);
         hits
     }
@@ -451,7 +485,7 @@ impl Knn {
         Some(format!("  Target Recall: {recall} ({text}{besides})"))
     }
 
-    fn hits(&self, searched: &mut Searched) -> Result<Vec<Hit>> {
+    fn hits(&self, searched: &mut Searched, abandoned: &AtomicBool) -> Result<Vec<Hit>> {
         let later;
         let query = match &self.query {
             Query::Known(query) => query.as_ref(),
@@ -461,11 +495,11 @@ impl Knn {
             }
         };
         if !self.ties || self.k == 0 {
-            return self.nearest(query, self.k, searched);
+            return self.nearest((query, self.k), searched, abandoned);
         }
         let mut k = self.k.saturating_add(TIE_MARGIN);
         loop {
-            let hits = self.nearest(query, k, searched)?;
+            let hits = self.nearest((query, k), searched, abandoned)?;
             if has_all_ties(&hits, self.k, k) {
                 return Ok(hits);
             }
@@ -473,9 +507,18 @@ impl Knn {
         }
     }
 
-    fn nearest(&self, query: Option<&Wanted>, k: usize, searched: &mut Searched) -> Result<Vec<Hit>> {
-        let predicate = |_: usize, reference: &ChunkRef| self.passing(reference);
-        let predicate: Option<&Predicate<'_>> = if self.filter.is_some() { Some(&predicate) } else { None };
+    fn nearest(
+        &self,
+        (query, k): (Option<&Wanted>, usize),
+        searched: &mut Searched,
+        abandoned: &AtomicBool,
+    ) -> Result<Vec<Hit>> {
+        // Asked before each chunk, so that no more than one is searched for nobody.
+        let predicate = |_: usize, reference: &ChunkRef| {
+            check_waiting(abandoned)?;
+            self.passing(reference)
+        };
+        let predicate: Option<&Predicate<'_>> = Some(&predicate);
         let hits = match query {
             None => unranked(&self.version, k, predicate),
             Some(Wanted::Vector(query)) => self.nearest_vectors((query, k), predicate, searched),

@@ -1,6 +1,6 @@
 //! The answer to one piece of the input: a search for each row, then the columns of all rows found at once.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, atomic::AtomicBool};
 
 use datafusion::{
     arrow::{
@@ -22,7 +22,7 @@ use crate::{
     planner::BATCH_ROWS,
     vector::{
         Hit, Search, Searched,
-        exec::{queries as as_queries, query_elements},
+        exec::{check_waiting, queries as as_queries, query_elements},
         fetch::{distances, fetch},
         filter::{Filter, Selected},
         node::Runtime,
@@ -120,12 +120,14 @@ impl Searches {
 
     /// The rows of the join for some rows of the input.
     ///
-    /// Errors: 22000 for a query of other dimensions than the column, those of the expressions and of reading.
-    pub fn answer(&self, piece: &RecordBatch) -> Result<RecordBatch> {
+    /// Errors: 22000 for a query of other dimensions than the column, those of the expressions and of reading; 57014
+    /// once it was abandoned.
+    pub fn answer(&self, piece: &RecordBatch, abandoned: &AtomicBool) -> Result<RecordBatch> {
         let queries = self.query.evaluate(piece)?.into_array(piece.num_rows())?;
         let queries = as_queries(&queries, &self.column)?;
         let (mut found, mut chosen) = (Found::default(), Found::default());
         for row in 0..piece.num_rows() {
+            check_waiting(abandoned).map_err(carry)?;
             let hits = self.nearest(piece, row, query_elements(&queries, row, &self.column)?)?;
             found.rows.extend(std::iter::repeat_n(u32::try_from(row).unwrap_or(u32::MAX), hits.len()));
             found.hits.extend(hits);
