@@ -22,8 +22,8 @@ use crate::IndexError;
 /// Whoever builds has it.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Whether no build has FAISS for itself, or the one that has it is done so soon. It may have it for hours: a build that
-/// somebody waits for is better left to later then.
+/// Whether no build has FAISS for itself, or the one that has it is done so soon. It may have it for hours: a build
+/// that somebody waits for is better left to later then.
 pub fn faiss_is_free(within: Duration) -> bool {
     TURN.try_lock_for(within).is_some()
 }
