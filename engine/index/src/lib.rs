@@ -65,7 +65,7 @@ pub use distance::{
     KernelLevel, distance, distances, hamming, jaccard, kernel_level, sparse_distance, sparse_l2_squared,
 };
 pub use error::IndexError;
-pub use faiss::check_factory;
+pub use faiss::{check_factory, faiss_is_free};
 pub use flat::search_exact;
 pub use graph::search_named;
 pub use layout::Stored;

@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use arrow::array::ArrayRef;
@@ -27,6 +28,8 @@ use crate::{
 };
 
 const MIB: u64 = 1 << 20;
+/// How long a flush waits for FAISS, which builds one index at a time, whosever it is: as long as a small one takes.
+const FAISS_WAIT: Duration = Duration::from_secs(1);
 
 /// A build that is to be done.
 pub(super) struct Work<'a> {
@@ -177,8 +180,8 @@ pub(super) struct SegmentIndexer<'a> {
 }
 
 impl<'a> SegmentIndexer<'a> {
-    /// Writers wait for a flush: where builds of others have the memory, its segments are left without indexes, and get
-    /// them like others that lack theirs.
+    /// Writers wait for a flush: where builds of others have the memory, or FAISS, its segments are left without
+    /// indexes, and get them like others that lack theirs.
     pub(super) fn of_flush(tenant: &'a OpenTenant, stop: &'a (dyn Fn() -> bool + Sync)) -> Self {
         Self { tenant, stop, merging: None, told: None }
     }
@@ -209,7 +212,8 @@ impl<'a> SegmentIndexer<'a> {
         let bytes = work.need().within(budget.bytes()) + base.map_or(0, |base| base.chunk.index_bytes(index));
         let waits = self.merging.is_some_and(|merging| merging.load(Ordering::Relaxed));
         if !waits {
-            return budget.try_take(bytes);
+            let free = !is_by_faiss(work.options) || sepal_index::faiss_is_free(FAISS_WAIT);
+            return free.then(|| budget.try_take(bytes)).flatten();
         }
         let share = work.wait(self.tenant, bytes)?;
         let head = self.tenant.store.snapshot();
@@ -254,6 +258,10 @@ impl<'a> SegmentIndexer<'a> {
 
 fn is_graph(options: &VectorIndexOptions) -> bool {
     matches!(options, VectorIndexOptions::Hnsw { .. } | VectorIndexOptions::Graph { .. })
+}
+
+fn is_by_faiss(options: &VectorIndexOptions) -> bool {
+    matches!(options, VectorIndexOptions::IvfFlat { .. } | VectorIndexOptions::Faiss { .. })
 }
 
 /// The input whose graph the new one can go on from, if there is one.

@@ -34,6 +34,7 @@ use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, 
 use factory::Factory;
 
 pub(crate) use rows::{Rows, sample_rows, stratified};
+pub use sys::faiss_is_free;
 
 /// Efforts at which a build measures recall; where there are more cells, up to all of them.
 const EFFORTS: [u32; 20] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1000];

@@ -19,6 +19,15 @@ use sepal_types::Metric;
 
 use crate::IndexError;
 
+/// Whoever builds has it.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Whether no build has FAISS for itself, or the one that has it is done so soon. It may have it for hours: a build
+/// that somebody waits for is better left to later then.
+pub fn faiss_is_free(within: Duration) -> bool {
+    TURN.try_lock_for(within).is_some()
+}
+
 /// Runs a build on a thread of its own, with OpenMP and OpenBLAS limited to `threads`, one build at a time.
 ///
 /// OpenMP's limit belongs to the calling thread, and so does the pool it leaves behind: a thread that ends
@@ -29,12 +38,11 @@ pub(crate) fn on_build_thread<T: Send>(
     cancelled: &(dyn Fn() -> bool + Sync),
     work: impl FnOnce() -> Result<T, IndexError> + Send,
 ) -> Result<T, IndexError> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = loop {
         if cancelled() {
             return Err(IndexError::Cancelled);
         }
-        if let Some(turn) = ONE_AT_A_TIME.try_lock_for(Duration::from_millis(50)) {
+        if let Some(turn) = TURN.try_lock_for(Duration::from_millis(50)) {
             break turn;
         }
     };
@@ -467,7 +475,13 @@ fn own_words(message: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::own_words;
+    use super::*;
+
+    #[test]
+    fn faiss_is_not_free_while_something_is_built() {
+        let free = on_build_thread(1, &|| false, || Ok(faiss_is_free(Duration::from_millis(1))));
+        assert!(!free.unwrap());
+    }
 
     #[test]
     fn errors_are_told_without_places() {

@@ -1,11 +1,16 @@
 //! From a query's AST to expressions over one table, and the reasons why one cannot be a pipeline's.
 
-use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::ControlFlow,
+    sync::Arc,
+};
 
 use datafusion::{
     arrow::datatypes::{DataType, Field, Schema},
-    common::DFSchemaRef,
+    common::{DFSchema, DFSchemaRef},
     logical_expr::Expr,
+    optimizer::simplify_expressions::ExprSimplifier,
     physical_expr::{PhysicalExpr, create_physical_expr, utils::collect_columns},
     sql::sqlparser::ast,
 };
@@ -185,8 +190,12 @@ struct Compiled {
 
 impl Compiled {
     fn new(engine: &Engine, parts: &Parts, def: &TableDef) -> Result<Self> {
+        // Some functions are nothing but what they are simplified to: `coalesce`.
+        let simplify = engine.simplify_context().with_schema(nullable(&parts.input).map_err(translate)?);
+        let simplifier = ExprSimplifier::new(simplify.build());
         let physical = |expr: &Expr| {
-            create_physical_expr(expr, &parts.input, engine.execution_props(), &Default::default())
+            let expr = simplifier.simplify(expr.clone()).map_err(translate)?;
+            create_physical_expr(&expr, &parts.input, engine.execution_props(), &Default::default())
                 .map_err(translate)
         };
         let projection = parts.projection.iter().map(physical).collect::<Result<Vec<_>>>()?;
@@ -204,6 +213,14 @@ impl Compiled {
         let reads = places.iter().filter_map(|place| def.columns.get(*place)).map(|column| column.id);
         Ok(Self { projection, filter, reads: reads.collect(), schema: Schema::new(fields) })
     }
+}
+
+/// The same columns, any of which may be NULL: as in rows of the feed that are older than NOT NULL.
+fn nullable(columns: &DFSchema) -> datafusion::error::Result<DFSchemaRef> {
+    let fields = columns
+        .iter()
+        .map(|(relation, field)| (relation.cloned(), Arc::new(field.as_ref().clone().with_nullable(true))));
+    Ok(Arc::new(DFSchema::new_with_metadata(fields.collect(), HashMap::new())?))
 }
 
 /// The column of the table that an expression is, under its own name or another.

@@ -196,6 +196,16 @@ fn the_projection_of_a_row_that_does_not_pass_is_not_computed() {
 }
 
 #[test]
+fn functions_that_only_stand_for_others_are_computed() {
+    let world = world(items(false));
+    let sql =
+        "SELECT id, coalesce(n, -1) AS n, coalesce(sku, 'none') AS sku FROM items WHERE coalesce(n, 5) > 0";
+    let compiled = world.compile(sql, &[]).unwrap();
+    let (batch, _) = compiled.apply(&items(false), &rows()).unwrap();
+    assert_eq!(shown(&batch), ["1|10|a", "2|-1|b", "-|-|-"]);
+}
+
+#[test]
 fn rows_older_than_a_column_have_its_missing_value() {
     let world = world(items(true));
     let compiled = world.compile("SELECT id, note, more FROM items WHERE note = 'none'", &[]).unwrap();

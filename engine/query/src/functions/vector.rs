@@ -191,7 +191,14 @@ impl VectorFunction {
         let (starts, counts) = (number(&arrays[1])?, number(&arrays[2])?);
         let starts = datafusion::common::cast::as_int32_array(&starts)?;
         let counts = datafusion::common::cast::as_int32_array(&counts)?;
-        map(vectors, |row, vector| {
+        let mut builder = vector_builder(vectors.len());
+        for row in 0..vectors.len() {
+            let vector = elements(vectors, row).filter(|_| starts.is_valid(row) && counts.is_valid(row));
+            let Some(vector) = vector else {
+                builder.append(false);
+                continue;
+            };
+            let vector = vector.values();
             if counts.value(row) < 1 {
                 kind.check_count(0).map_err(carry)?;
             }
@@ -202,8 +209,9 @@ impl VectorFunction {
                 kind.check_count(0).map_err(carry)?;
             }
             let range = usize::try_from(first - 1).unwrap_or(0)..usize::try_from(last).unwrap_or(0);
-            Ok(vector[range].to_vec())
-        })
+            append(&mut builder, &vector[range]);
+        }
+        Ok(Arc::new(builder.finish()))
     }
 }
 

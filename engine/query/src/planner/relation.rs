@@ -8,10 +8,11 @@
 //! Tables with a clause AS OF come by here as well: they look like calls (`sql::past`), and `past` plans them.
 
 use datafusion::{
+    arrow::datatypes::DataType,
     common::{DFSchema, ScalarValue, TableReference},
     error::Result,
     logical_expr::{
-        Expr, Extension, LogicalPlan, LogicalPlanBuilder, SortExpr,
+        Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, SortExpr,
         expr::Placeholder,
         planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning},
     },
@@ -24,12 +25,12 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{ColumnDef, Error, Metric, RelationName, SqlState, SqlType, TableDef, VectorKind};
 
-use super::{json_rows, lateral_lists, past, provider::no_table, series, sink_errors, unnested};
+use super::{json_rows, lateral_lists, past, provider::no_table, series, sink_errors, unnested, untyped};
 use crate::{
     context::StatementContext,
     error::carry,
     functions::sequence_reference,
-    output::typed_field,
+    output::{natural_type, typed_field},
     sql::{ParameterTypes, Postgres, prepare_expression, reference},
     table::UserTable,
     vector::{TopK, vector_scalar},
@@ -243,7 +244,17 @@ fn plan_filter(
     prepare_expression(&mut expr, &mut ParameterTypes::default(), None);
     let schema =
         DFSchema::try_from_qualified_schema(TableReference::bare(table_name), &table.arrow_schema())?;
-    context.sql_to_expr(expr, &schema)
+    let filter = untyped::type_expression(context.sql_to_expr(expr, &schema)?, &schema)?.data;
+    match filter.get_type(&schema) {
+        Ok(DataType::Null) => filter.cast_to(&DataType::Boolean, &schema),
+        Ok(ty) if ty != DataType::Boolean => {
+            let name = natural_type(&ty).display_name();
+            let message = format!("argument of filter must be type boolean, not type {name}");
+            Err(carry(Error::new(SqlState::DatatypeMismatch, message)))
+        }
+        // What has no type yet is judged where it gets one.
+        Ok(_) | Err(_) => Ok(filter),
+    }
 }
 
 fn query_operand(expr: Expr, kind: VectorKind) -> Result<Expr> {

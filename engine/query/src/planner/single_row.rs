@@ -15,7 +15,7 @@ use datafusion::{
         DFSchema, ParamValues,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
-    logical_expr::{Expr, LogicalPlan, Volatility, expr::Placeholder},
+    logical_expr::{Expr, Extension, LogicalPlan, Volatility, expr::Placeholder},
     physical_expr::create_physical_expr,
     physical_plan::ColumnarValue,
     scalar::ScalarValue,
@@ -23,7 +23,7 @@ use datafusion::{
 use sepal_types::Result;
 
 use super::Engine;
-use crate::error::translate;
+use crate::{error::translate, vector::TopK};
 
 /// A plan that gives one row computed from constants and parameters.
 #[derive(Debug)]
@@ -162,6 +162,12 @@ pub fn is_pure(expr: &Expr) -> bool {
 pub(super) fn depends_on_time(plan: &LogicalPlan) -> bool {
     let mut found = false;
     let walked = plan.apply_with_subqueries(|node| {
+        // A filter of knn() is not among its expressions.
+        if let LogicalPlan::Extension(Extension { node }) = node
+            && let Some(TopK { filter: Some(filter), .. }) = node.as_any().downcast_ref::<TopK>()
+        {
+            found |= filter.exists(|expr| Ok(is_unstable_call(expr)))?;
+        }
         node.apply_expressions(|expr| {
             found |= expr.exists(|expr| Ok(is_unstable_call(expr)))?;
             Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })

@@ -21,7 +21,11 @@ use sepal_storage::{BlobReader, Chunk, FairCache, Near, StoreError};
 use sepal_types::{Error, ErrorKind, FileId, Result, SqlState, TableId, TenantId};
 use tokio::sync::Notify;
 
-use super::filter::{FilterCache, FilterMemory};
+use super::{
+    filter::{FilterCache, FilterMemory},
+    search::effort,
+};
+use crate::context::SearchSettings;
 
 type Key = (FileId, TableId);
 
@@ -224,6 +228,17 @@ impl IndexCache {
     /// Whether the index is open.
     pub fn holds(&self, segment: FileId, index: TableId) -> bool {
         self.look(segment, index).is_some()
+    }
+
+    /// Whether the index is open, all of it, and a search for `k` rows goes by it.
+    pub(super) fn serves(
+        &self,
+        segment: FileId,
+        index: TableId,
+        (settings, k): (&SearchSettings, usize),
+    ) -> bool {
+        let opened = self.look(segment, index).filter(|opened| opened.left.is_none());
+        opened.is_some_and(|opened| effort(&*opened.index, settings, k).is_some())
     }
 
     /// What is held of a chunk's index. `None` where nothing is, or what is held is a part of a file that another has

@@ -7,15 +7,16 @@
 
 use datafusion::{
     arrow::datatypes::DataType,
-    common::{Column, ScalarValue},
+    common::{Column, DFSchema, ScalarValue},
     datasource::source_as_provider,
-    logical_expr::{Expr, TableScan},
+    logical_expr::{Expr, ExprSchemable, TableScan},
 };
 use sepal_types::{ColumnId, Measure, SqlType};
 
 use super::rule::{names_column, unnamed};
 use crate::{
     functions::{bit_metric_of_function, metric_of_function},
+    output::is_sparse,
     table::as_user_table,
 };
 
@@ -39,6 +40,10 @@ pub(super) fn compared(key: &Expr) -> Option<Compared<'_>> {
         _ => return None,
     };
     if let Some(metric) = metric_of_function(&call.func) {
+        // Beside a sparsevec the rounded column becomes one, and the query is not rounded.
+        if query.get_type(&DFSchema::empty()).is_ok_and(|ty| is_sparse(&ty)) {
+            return None;
+        }
         let (column, length) = rounded(one)?;
         return Some(Compared { column, measure: Measure::Halves(metric), length, query });
     }

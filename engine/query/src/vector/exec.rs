@@ -1,6 +1,12 @@
 //! Runs a [`TopK`]: filter bitmaps per chunk, the search, then the columns of the rows found.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use datafusion::{
@@ -14,7 +20,9 @@ use datafusion::{
     execution::{SendableRecordBatchStream, TaskContext},
     logical_expr::{
         Expr, LogicalPlan, UserDefinedLogicalNode, physical_planning_context::PhysicalPlanningContext,
+        simplify::SimplifyContext,
     },
+    optimizer::simplify_expressions::ExprSimplifier,
     physical_expr::{EquivalenceProperties, PhysicalExpr},
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, ReplaceChildrenOptions,
@@ -108,23 +116,26 @@ pub(super) fn plan_filter(
     (planner, session, planning): (&dyn PhysicalPlanner, &dyn Session, &PhysicalPlanningContext),
 ) -> Result<Filter> {
     let qualified = DFSchema::try_from_qualified_schema(table_name, table)?;
-    let filter = coerce(filter.clone(), &qualified)?;
-    let predicate = planner.create_physical_expr(&filter, &qualified, session, planning)?;
+    let simplifier = simplifier(&qualified, session);
+    // One with subqueries was part of a plan, which has typed it, and these are known by what they look like.
+    let typed = if subqueries(filter).is_empty() {
+        simplifier.coerce(filter.clone(), &qualified)?
+    } else {
+        filter.clone()
+    };
+    let predicate =
+        planner.create_physical_expr(&simplifier.simplify(typed)?, &qualified, session, planning)?;
     Ok(Filter::new(predicate, table))
 }
 
-/// Types a filter as DataFusion's analyzer would have, had it been part of the plan. One with subqueries was part of
-/// it, and stays as it is: they are known by what they look like.
-fn coerce(filter: Expr, schema: &DFSchema) -> Result<Expr> {
-    use datafusion::{
-        logical_expr::simplify::SimplifyContext, optimizer::simplify_expressions::ExprSimplifier,
-    };
-    if !subqueries(&filter).is_empty() {
-        return Ok(filter);
-    }
-    let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
-    let simplifier = ExprSimplifier::new(context);
-    simplifier.simplify(simplifier.coerce(filter, schema)?)
+/// For expressions that DataFusion's optimizer has not seen. Some functions are nothing but what they are simplified
+/// to: `coalesce`, and `now()` in a session that has a time.
+pub(super) fn simplifier(schema: &DFSchema, session: &dyn Session) -> ExprSimplifier {
+    let context = SimplifyContext::builder()
+        .with_schema(Arc::new(schema.clone()))
+        .with_config_options(Arc::clone(session.config().options()))
+        .with_query_execution_start_time(session.execution_props().query_execution_start_time);
+    ExprSimplifier::new(context.build())
 }
 
 /// The value of an expression, where planning can tell it.
@@ -349,33 +360,83 @@ impl ExecutionPlan for KnnExec {
         Ok(self)
     }
 
-    fn execute(&self, _partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    /// The rows found come by the batch: where they are many, all that are as far as the last one wanted, whoever sorts
+    /// them by further keys holds no more of them than those that are wanted.
+    fn execute(&self, _partition: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (knn, schema) = (Arc::clone(&self.knn), Arc::clone(&self.schema));
         let told = Arc::clone(&self.searched);
-        let rows = stream::once(async move {
-            tokio::task::spawn_blocking(move || {
-                let mut searched = Searched::default();
-                let rows = knn.run(&schema, &mut searched);
-                *told.lock() = Some(searched);
-                rows
-            })
-            .await
-            .map_err(|problem| DataFusionError::External(Box::new(problem)))?
+        let most = task.session_config().batch_size().max(1);
+        let waiting = Waiting::default();
+        // The rows found, and how many of them have been sent; `None` before the search.
+        let rows = stream::try_unfold(None, move |sent: Option<(Vec<Hit>, usize)>| {
+            let (knn, schema, told) = (Arc::clone(&knn), Arc::clone(&schema), Arc::clone(&told));
+            let abandoned = waiting.abandoned();
+            async move {
+                if sent.as_ref().is_some_and(|(hits, start)| *start >= hits.len()) {
+                    return Ok(None);
+                }
+                let next = move || {
+                    let (hits, start) = match sent {
+                        Some(sent) => sent,
+                        None => (knn.search(&told, &abandoned)?, 0),
+                    };
+                    let end = hits.len().min(start.saturating_add(most));
+                    let batch = knn.rows(&schema, &hits[start..end])?;
+                    Ok::<_, DataFusionError>(Some((batch, Some((hits, end)))))
+                };
+                tokio::task::spawn_blocking(next)
+                    .await
+                    .map_err(|problem| DataFusionError::External(Box::new(problem)))?
+            }
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows)))
     }
 }
 
+/// Held by a stream: whoever works for it on another thread is told when it is dropped, as by a cancelled statement.
+#[derive(Debug, Default)]
+pub(super) struct Waiting(Arc<AtomicBool>);
+
+impl Waiting {
+    /// For [`check_waiting`].
+    pub fn abandoned(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Errors: 57014 once nobody waits any more.
+pub(super) fn check_waiting(abandoned: &AtomicBool) -> sepal_types::Result<()> {
+    if abandoned.load(Ordering::Relaxed) {
+        let message = "canceling statement due to user request";
+        return Err(Error::new(SqlState::QueryCanceled, message));
+    }
+    Ok(())
+}
+
 impl Knn {
-    fn run(&self, schema: &SchemaRef, searched: &mut Searched) -> Result<RecordBatch> {
-        let hits = self.hits(searched)?;
+    /// The rows found. Tells `told` what it took.
+    fn search(&self, told: &Mutex<Option<Searched>>, abandoned: &AtomicBool) -> Result<Vec<Hit>> {
+        let mut searched = Searched::default();
+        let hits = self.hits(&mut searched, abandoned);
+        *told.lock() = Some(searched);
+        hits
+    }
+
+    /// The columns of some of them.
+    fn rows(&self, schema: &SchemaRef, hits: &[Hit]) -> Result<RecordBatch> {
         let mut arrays: Vec<ArrayRef> = self
             .columns
             .iter()
-            .map(|column| fetch(&self.version, column, &hits).map_err(carry))
+            .map(|column| fetch(&self.version, column, hits).map_err(carry))
             .collect::<Result<_>>()?;
         if self.with_distance {
-            arrays.push(distances(&hits));
+            arrays.push(distances(hits));
         }
         let options = RecordBatchOptions::new().with_row_count(Some(hits.len()));
         Ok(RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)?)
@@ -424,7 +485,7 @@ impl Knn {
         Some(format!("  Target Recall: {recall} ({text}{besides})"))
     }
 
-    fn hits(&self, searched: &mut Searched) -> Result<Vec<Hit>> {
+    fn hits(&self, searched: &mut Searched, abandoned: &AtomicBool) -> Result<Vec<Hit>> {
         let later;
         let query = match &self.query {
             Query::Known(query) => query.as_ref(),
@@ -434,11 +495,11 @@ impl Knn {
             }
         };
         if !self.ties || self.k == 0 {
-            return self.nearest(query, self.k, searched);
+            return self.nearest((query, self.k), searched, abandoned);
         }
         let mut k = self.k.saturating_add(TIE_MARGIN);
         loop {
-            let hits = self.nearest(query, k, searched)?;
+            let hits = self.nearest((query, k), searched, abandoned)?;
             if has_all_ties(&hits, self.k, k) {
                 return Ok(hits);
             }
@@ -446,9 +507,18 @@ impl Knn {
         }
     }
 
-    fn nearest(&self, query: Option<&Wanted>, k: usize, searched: &mut Searched) -> Result<Vec<Hit>> {
-        let predicate = |_: usize, reference: &ChunkRef| self.passing(reference);
-        let predicate: Option<&Predicate<'_>> = if self.filter.is_some() { Some(&predicate) } else { None };
+    fn nearest(
+        &self,
+        (query, k): (Option<&Wanted>, usize),
+        searched: &mut Searched,
+        abandoned: &AtomicBool,
+    ) -> Result<Vec<Hit>> {
+        // Asked before each chunk, so that no more than one is searched for nobody.
+        let predicate = |_: usize, reference: &ChunkRef| {
+            check_waiting(abandoned)?;
+            self.passing(reference)
+        };
+        let predicate: Option<&Predicate<'_>> = Some(&predicate);
         let hits = match query {
             None => unranked(&self.version, k, predicate),
             Some(Wanted::Vector(query)) => self.nearest_vectors((query, k), predicate, searched),

@@ -153,15 +153,26 @@ pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) ->
         .then(|| usable_index(search.version, search.column, search.measure()))
         .flatten()
         .map(|(id, _)| id);
-    let indexes = Indexes { index, cache: indexes, fetches: index.is_some() && fetches(search) };
+    // Then each segment is searched by itself, and its vectors are let go before the next one's are decoded.
+    let apart = fetches(search);
+    let indexes = Indexes { index, cache: indexes, fetches: index.is_some() && apart };
     let (mut segments, mut named) = (Vec::with_capacity(search.version.chunks.len()), Vec::new());
+    let (mut found, mut nulls) = (Vec::new(), Vec::new());
     for (number, reference) in (0..).zip(&search.version.chunks) {
-        segments.extend(Segment::of(search, &indexes, (number, reference), &mut named, searched)?);
+        let segment = Segment::of(search, &indexes, (number, reference), &mut named, searched)?;
+        match segment {
+            Some(segment) if apart => {
+                found.extend(nearest(search, std::slice::from_ref(&segment), searched)?);
+                found.sort_unstable();
+                found.truncate(search.k);
+                nulls.extend(segment.nulls().take(search.k - nulls.len()));
+            }
+            segment => segments.extend(segment),
+        }
     }
-    let parts: Vec<Part> = segments.iter().map(|segment| segment.part(search)).collect::<Result<_>>()?;
-    let query = Query { metric: search.metric, vector: search.query, k: search.k };
-    let mut found = search_parts(&query, &parts, &mut searched.work);
-    found.iter_mut().for_each(|found| found.part = segments[found.part as usize].number);
+    if !apart {
+        found = nearest(search, &segments, searched)?;
+    }
     if !named.is_empty() {
         found.extend(nearest_of(&named, search, searched)?);
         found.sort_unstable();
@@ -169,9 +180,19 @@ pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) ->
     }
     let mut hits: Vec<Hit> = found.into_iter().map(Hit::from).collect();
     for segment in &segments {
-        hits.extend(segment.nulls().take(search.k - hits.len()));
+        nulls.extend(segment.nulls().take(search.k - hits.len() - nulls.len()));
     }
+    hits.extend(nulls.into_iter().take(search.k - hits.len()));
     Ok(hits)
+}
+
+/// The nearest rows of some segments, by their chunks' numbers.
+fn nearest(search: &Search, segments: &[Segment], searched: &mut Searched) -> Result<Vec<Found>> {
+    let parts: Vec<Part> = segments.iter().map(|segment| segment.part(search)).collect::<Result<_>>()?;
+    let query = Query { metric: search.metric, vector: search.query, k: search.k };
+    let mut found = search_parts(&query, &parts, &mut searched.work);
+    found.iter_mut().for_each(|found| found.part = segments[found.part as usize].number);
+    Ok(found)
 }
 
 /// What a search has of indexes.

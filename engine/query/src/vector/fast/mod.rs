@@ -19,17 +19,18 @@ use datafusion::{
 };
 use sepal_storage::{ChunkRef, TableVersion};
 use sepal_types::{
-    ColumnDef, ColumnId, Error, Measure, Metric, Result, SqlState, SqlType, TableId, VectorKind,
+    ColumnDef, ColumnId, Error, IndexMethod, Measure, Metric, Result, SqlState, SqlType, TableId,
+    VectorIndexOptions, VectorKind,
 };
 
 use super::{
     Hit, IndexCache, Search, Searched,
     fetch::{distances, fetch},
     rule::MOST_NEIGHBOURS,
-    search::{search, usable_index},
+    search::search,
 };
 use crate::{
-    context::StatementContext,
+    context::{SearchSettings, StatementContext},
     error,
     functions::operand,
     output::{Described, OutputColumn, is_vector},
@@ -44,6 +45,12 @@ use shape::{Count, Distance, Source, distance_of, only_beside, plain_limit, plai
 
 /// Elements of vectors that are scored without an index, at most: a millisecond or two.
 const MOST_ELEMENTS: usize = 4 << 20;
+
+/// More rows than these take an index longer.
+const MOST_BY_INDEX: usize = 1_000;
+
+/// Rows that a WHERE clause is asked of, at most.
+const MOST_FILTERED: u64 = 4 << 20;
 
 /// What one output column is.
 #[derive(Clone, Debug)]
@@ -226,7 +233,7 @@ impl FastKnn {
             None => None,
         };
         let settings = *context.search.read();
-        if !self.is_at_hand(version, column, settings.use_indexes, &context.indexes) {
+        if !self.is_at_hand(version, column, (&settings, k), &context.indexes) {
             return Ok(None);
         }
         let predicate = |_: usize, reference: &ChunkRef| {
@@ -250,20 +257,30 @@ impl FastKnn {
         self.rows(version, &hits)
     }
 
-    /// Whether nothing has to be read from files, and few rows are scored one by one.
+    /// Whether nothing has to be read from files, and few rows are scored one by one: all of them are where an index
+    /// does not reach the recall that is asked for.
     fn is_at_hand(
         &self,
         version: &TableVersion,
         column: &ColumnDef,
-        use_indexes: bool,
+        (settings, k): (&SearchSettings, usize),
         indexes: &IndexCache,
     ) -> bool {
-        let index = use_indexes.then(|| usable_index(version, column, self.measure())).flatten();
+        let rows = || version.chunks.iter().map(|reference| u64::from(reference.chunk.rows())).sum::<u64>();
+        if self.filter.is_some() && rows() > MOST_FILTERED {
+            return false;
+        }
+        let by_index = settings.use_indexes && k <= MOST_BY_INDEX;
+        let index = by_index.then(|| version.def.measured_by(column.id, self.measure())).flatten();
+        // `USING flat` is a scan.
+        let index = index
+            .filter(|index| !matches!(index.method, IndexMethod::Vector(VectorIndexOptions::Flat { .. })))
+            .map(|index| index.id);
+        let serves = |(index, segment)| indexes.serves(segment, index, (settings, k));
         let mut scored = 0;
         version.chunks.iter().all(|reference| {
             let chunk = &reference.chunk;
-            let indexed = index.zip(chunk.segment());
-            if !indexed.is_some_and(|((index, _), segment)| indexes.holds(segment, index)) {
+            if !index.zip(chunk.segment()).is_some_and(serves) {
                 scored += chunk.rows() as usize * usize::from(self.dimensions);
             }
             scored <= MOST_ELEMENTS && self.reads.iter().all(|column| chunk.is_at_hand(*column))

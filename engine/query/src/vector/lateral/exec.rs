@@ -37,7 +37,10 @@ use super::{
 use crate::{
     error::carry,
     planner::BATCH_ROWS,
-    vector::{exec::plan_filter, search::usable_index},
+    vector::{
+        exec::{Waiting, plan_filter},
+        search::usable_index,
+    },
 };
 
 /// Rows of the input that one thread answers before it asks for more: few enough that all threads have something to do
@@ -237,13 +240,13 @@ impl ExecutionPlan for LateralExec {
                 stream::iter(pieces(&batch, threads, most).into_iter().map(Ok::<_, DataFusionError>))
             })
             .try_flatten();
-        let searches = Arc::clone(&self.searches);
+        let (searches, waiting) = (Arc::clone(&self.searches), Waiting::default());
         let answers = queue
             .map(move |piece| {
-                let searches = Arc::clone(&searches);
+                let (searches, abandoned) = (Arc::clone(&searches), waiting.abandoned());
                 async move {
                     let piece = piece?;
-                    tokio::task::spawn_blocking(move || searches.answer(&piece))
+                    tokio::task::spawn_blocking(move || searches.answer(&piece, &abandoned))
                         .await
                         .map_err(|problem| DataFusionError::External(Box::new(problem)))?
                 }
@@ -266,6 +269,16 @@ mod tests {
     use datafusion::arrow::array::{ArrayRef, Int32Array};
 
     use super::*;
+    use crate::vector::exec::check_waiting;
+
+    #[test]
+    fn who_searches_for_nobody_is_told() {
+        let waiting = Waiting::default();
+        let abandoned = waiting.abandoned();
+        check_waiting(&abandoned).unwrap();
+        drop(waiting);
+        assert_eq!(check_waiting(&abandoned).unwrap_err().state().code(), "57014");
+    }
 
     #[test]
     fn pieces_hold_every_row_once_and_feed_every_thread() {

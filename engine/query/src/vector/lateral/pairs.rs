@@ -18,6 +18,8 @@ use datafusion::{
     physical_planner::PhysicalPlanner,
 };
 
+use crate::vector::exec::simplifier;
+
 /// The columns of both sides, as one schema in which every name stands once.
 pub(super) struct Sides<'a> {
     input: &'a DFSchema,
@@ -54,9 +56,11 @@ impl<'a> Sides<'a> {
         session: &dyn Session,
     ) -> Result<Pairs> {
         let planning = PhysicalPlanningContext::default();
+        let simplifier = simplifier(&self.both, session);
         let exprs: Vec<Arc<dyn PhysicalExpr>> = exprs
             .map(|expr| {
-                planner.create_physical_expr(&self.renamed(expr.clone())?, &self.both, session, &planning)
+                let expr = simplifier.simplify(self.renamed(expr.clone())?)?;
+                planner.create_physical_expr(&expr, &self.both, session, &planning)
             })
             .collect::<Result<_>>()?;
         let mut reads = vec![false; self.both.fields().len()];
@@ -99,6 +103,18 @@ impl Pairs {
 
     pub fn exprs(&self) -> &[Arc<dyn PhysicalExpr>] {
         &self.exprs
+    }
+
+    /// The positions of the input's columns that are read.
+    pub fn of_input(&self) -> impl Iterator<Item = usize> + '_ {
+        let of_input = self.reads.iter().take(self.input).enumerate();
+        of_input.filter_map(|(position, read)| read.then_some(position))
+    }
+
+    /// The positions of the table's columns that are read.
+    pub fn of_table(&self) -> impl Iterator<Item = usize> + '_ {
+        let of_table = self.reads.iter().skip(self.input).enumerate();
+        of_table.filter_map(|(position, read)| read.then_some(position))
     }
 
     /// The expressions' values for so many pairs, whose columns are made by these where they are read.

@@ -1,6 +1,6 @@
 //! The answer to one piece of the input: a search for each row, then the columns of all rows found at once.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, atomic::AtomicBool};
 
 use datafusion::{
     arrow::{
@@ -19,9 +19,10 @@ use sepal_types::{ColumnDef, Error, Metric};
 use super::pairs::Pairs;
 use crate::{
     error::{carry, carry_store, translate},
+    planner::BATCH_ROWS,
     vector::{
         Hit, Search, Searched,
-        exec::{queries as as_queries, query_elements},
+        exec::{check_waiting, queries as as_queries, query_elements},
         fetch::{distances, fetch},
         filter::{Filter, Selected},
         node::Runtime,
@@ -57,11 +58,48 @@ pub(super) struct Searches {
     pub searched: Mutex<Searched>,
 }
 
+/// Candidates of a piece's rows that wait to be chosen from, at most, but for those of the last row: all rows are as
+/// far from NULL.
+const MOST_WAITING: usize = 4 * BATCH_ROWS;
+/// What a row of the input takes beside the rows of the table that are asked at a time: each has a copy of it.
+const ASKED_BYTES: usize = 16 << 20;
+
 /// The rows found for a piece: of each the row of the piece that it belongs to.
 #[derive(Default)]
 struct Found {
     hits: Vec<Hit>,
     rows: Vec<u32>,
+}
+
+impl Found {
+    fn append(&mut self, other: Self) {
+        self.hits.extend(other.hits);
+        self.rows.extend(other.rows);
+    }
+}
+
+/// A row of the input beside the rows of one chunk.
+struct Beside {
+    /// The row's columns that conditions read, by position,
+    of_input: Vec<(usize, ScalarValue)>,
+    /// and the chunk's.
+    of_table: Vec<(usize, ArrayRef)>,
+}
+
+impl Beside {
+    /// How many rows of the chunk to ask at a time.
+    fn at_once(&self) -> usize {
+        let bytes: usize = self.of_input.iter().map(|(_, value)| value.size()).sum();
+        (ASKED_BYTES / bytes.max(1)).clamp(1, BATCH_ROWS)
+    }
+}
+
+/// What stands at a position.
+fn at<T>(columns: &[(usize, T)], position: usize) -> Result<&T> {
+    let found = columns.iter().find(|(known, _)| *known == position);
+    found
+        .map(|(_, column)| column)
+        .ok_or_else(|| carry(Error::bug(format!("a condition reads column {position} unseen"))))
 }
 
 impl Searches {
@@ -82,18 +120,23 @@ impl Searches {
 
     /// The rows of the join for some rows of the input.
     ///
-    /// Errors: 22000 for a query of other dimensions than the column, those of the expressions and of reading.
-    pub fn answer(&self, piece: &RecordBatch) -> Result<RecordBatch> {
+    /// Errors: 22000 for a query of other dimensions than the column, those of the expressions and of reading; 57014
+    /// once it was abandoned.
+    pub fn answer(&self, piece: &RecordBatch, abandoned: &AtomicBool) -> Result<RecordBatch> {
         let queries = self.query.evaluate(piece)?.into_array(piece.num_rows())?;
         let queries = as_queries(&queries, &self.column)?;
-        let mut found = Found::default();
+        let (mut found, mut chosen) = (Found::default(), Found::default());
         for row in 0..piece.num_rows() {
+            check_waiting(abandoned).map_err(carry)?;
             let hits = self.nearest(piece, row, query_elements(&queries, row, &self.column)?)?;
             found.rows.extend(std::iter::repeat_n(u32::try_from(row).unwrap_or(u32::MAX), hits.len()));
             found.hits.extend(hits);
+            if found.hits.len() > MOST_WAITING {
+                chosen.append(self.chosen(piece, std::mem::take(&mut found))?);
+            }
         }
-        let found = self.chosen(piece, found)?;
-        self.joined(piece, &found)
+        chosen.append(self.chosen(piece, found)?);
+        self.joined(piece, &chosen)
     }
 
     /// The candidates for one row: with further sort keys more than are asked for, all that are as far as the last.
@@ -160,35 +203,60 @@ impl Searches {
             return Ok(filtered);
         }
         let rows = reference.chunk.rows() as usize;
+        let beside = self.beside(piece, row, reference).map_err(translate)?;
+        let at_once = beside.at_once();
+        let mut met: Vec<u32> = Vec::new();
         // What is deleted or excluded already is not asked: a condition may fail on it.
-        let Some(left) = Selected::both(filtered, Selected::live(reference)) else {
-            let stored = |position| reference.chunk.column(self.stored(position)?).map_err(carry_store);
-            return self.meeting(piece, row, rows, stored);
-        };
-        let positions: UInt32Array = left.bits().iter().map(|position| position as u32).collect();
-        let stored = |position| {
-            repeated(&reference.chunk.column(self.stored(position)?).map_err(carry_store)?, &positions)
-        };
-        let meeting = self.meeting(piece, row, positions.len(), stored)?;
-        Ok(meeting.map(|meeting| {
-            let met: Vec<u32> = meeting.bits().iter().map(|place| positions.value(place)).collect();
-            Selected::at(&met, rows)
-        }))
+        match Selected::both(filtered, Selected::live(reference)) {
+            None => {
+                for start in (0..rows).step_by(at_once) {
+                    let count = at_once.min(rows - start);
+                    let stored = |column: &ArrayRef| Ok(column.slice(start, count));
+                    let meeting = self.meeting(&beside, count, stored).map_err(translate)?;
+                    met.extend(meeting.bits().iter().map(|place| (start + place) as u32));
+                }
+            }
+            Some(left) => {
+                let left: Vec<u32> = left.bits().iter().map(|position| position as u32).collect();
+                for asked in left.chunks(at_once) {
+                    let asked = UInt32Array::from(asked.to_vec());
+                    let stored = |column: &ArrayRef| repeated(column, &asked);
+                    let meeting = self.meeting(&beside, asked.len(), stored).map_err(translate)?;
+                    met.extend(meeting.bits().iter().map(|place| asked.value(place)));
+                }
+            }
+        }
+        Ok(Some(Selected::at(&met, rows)))
     }
 
-    /// Of so many rows of the table those that meet the conditions with a row of the input.
+    fn beside(&self, piece: &RecordBatch, row: usize, reference: &ChunkRef) -> Result<Beside> {
+        let of_input = |position: usize| -> Result<(usize, ScalarValue)> {
+            Ok((position, ScalarValue::try_from_array(piece.column(position), row)?))
+        };
+        let of_table = |position: usize| -> Result<(usize, ArrayRef)> {
+            let column = reference.chunk.column(self.stored(position)?).map_err(carry_store)?;
+            Ok((position, column))
+        };
+        Ok(Beside {
+            of_input: self.conditions.of_input().map(of_input).collect::<Result<_>>()?,
+            of_table: self.conditions.of_table().map(of_table).collect::<Result<_>>()?,
+        })
+    }
+
+    /// Of so many rows of a chunk, which `stored` takes out of its columns, those that meet the conditions.
     fn meeting(
         &self,
-        piece: &RecordBatch,
-        row: usize,
+        beside: &Beside,
         count: usize,
-        stored: impl Fn(usize) -> Result<ArrayRef>,
-    ) -> sepal_types::Result<Option<Selected>> {
-        let of_input = |position: usize| {
-            ScalarValue::try_from_array(piece.column(position), row)?.to_array_of_size(count)
-        };
-        let passes = self.conditions.evaluate(count, of_input, stored).map_err(translate)?;
-        Ok(passes.first().map(|passes| Selected::passing(passes.as_boolean())))
+        stored: impl Fn(&ArrayRef) -> Result<ArrayRef>,
+    ) -> Result<Selected> {
+        let passes = self.conditions.evaluate(
+            count,
+            |position| at(&beside.of_input, position)?.to_array_of_size(count),
+            |position| stored(at(&beside.of_table, position)?),
+        )?;
+        let passes = passes.first().ok_or_else(|| carry(Error::bug("a condition without a value")))?;
+        Ok(Selected::passing(passes.as_boolean()))
     }
 
     /// The rows of all chunks that pass the filter: made by the first search that asks.
@@ -311,6 +379,17 @@ fn with_unmatched(found: &[u32], rows: usize) -> (Vec<u32>, UInt32Array) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_value_stands_beside_few_rows_at_a_time() {
+        let beside = |length: usize| Beside {
+            of_input: vec![(0, ScalarValue::Utf8(Some("x".repeat(length))))],
+            of_table: Vec::new(),
+        };
+        assert_eq!(beside(1).at_once(), BATCH_ROWS);
+        assert!((8..=16).contains(&beside(1 << 20).at_once()));
+        assert_eq!(beside(ASKED_BYTES + 1).at_once(), 1);
+    }
 
     #[test]
     fn rows_without_anything_found_stay() {

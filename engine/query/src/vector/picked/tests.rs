@@ -24,7 +24,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    context::SearchSettings,
+    context::{Recall, SearchSettings},
     vector::{
         Hit, IndexCache, IndexMemory, Searched, elements,
         fetch::fetch,
@@ -349,6 +349,24 @@ fn an_index_that_was_built_anew_is_opened_anew() {
     assert!(world.store.attach_index(TABLE, segment, INDEX, &anew).unwrap());
     let (hits, searched) = world.ask(&indexes, &asked).unwrap();
     assert_eq!((pairs(&hits), searched.work.fetched), (world.expected(&asked), 1));
+}
+
+/// What does not reach a recall is scanned, and what is not whole is read: nothing for a thread that serves others.
+#[test]
+fn an_index_serves_a_search_that_goes_by_it() {
+    let world = World::new(PLENTY);
+    let (whole, part) =
+        (cache(&Arc::new(IndexMemory::new(PLENTY))), cache(&Arc::new(IndexMemory::new(4 << 20))));
+    let segment = world.version().chunks[0].chunk.segment().unwrap();
+    let usual = SearchSettings::default();
+    let recall = |share: f64| SearchSettings { target_recall: Recall::new(share), ..usual };
+    assert!(!whole.serves(segment, INDEX, (&usual, 10)), "it is not open");
+    for indexes in [&whole, &part] {
+        world.ask(indexes, &question(4_000, 10, 2)).unwrap();
+    }
+    assert!(whole.serves(segment, INDEX, (&usual, 10)) && whole.serves(segment, INDEX, (&recall(0.5), 10)));
+    assert!(!whole.serves(segment, INDEX, (&recall(1.0), 10)));
+    assert!(part.holds(segment, INDEX) && !part.serves(segment, INDEX, (&usual, 10)));
 }
 
 /// What a search returns is read by page as well, in the order of the rows found; a small column is decoded and kept.

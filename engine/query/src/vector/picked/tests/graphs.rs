@@ -164,6 +164,36 @@ fn rows_without_a_vector_fill_limit() {
     }
 }
 
+/// One segment's vectors after the other's, and the same rows as where all are at hand.
+#[test]
+fn segments_that_no_index_helps_with_are_searched_one_by_one() {
+    let worlds = [ONE_COLUMN, PLENTY].map(|bytes| two_segments(ColumnCache::new(bytes)));
+    let indexes = cache(&Arc::new(IndexMemory::new(PLENTY)));
+    let Question { query, .. } = question(1_234, 0, 0);
+    let find = |world: &World, k: usize| {
+        let (version, mut searched) = (world.version(), Searched::default());
+        let wanted = Search {
+            version: &version,
+            column: &version.def.columns[1],
+            metric: Metric::L2,
+            as_halves: false,
+            query: &query,
+            k,
+            settings: SearchSettings { use_indexes: false, ..SearchSettings::default() },
+            predicate: None,
+        };
+        (search(&wanted, &indexes, &mut searched).unwrap(), searched)
+    };
+    // The last one asks for more than there are, five of them without a vector.
+    for k in [0, 1, 10, 3 * SEGMENT] {
+        let [small, large] = worlds.each_ref().map(|world| find(world, k));
+        assert_eq!(small, large, "LIMIT {k}");
+        assert_eq!(small.0.len(), k.min(2 * SEGMENT + 40 - 100));
+        let nulls = small.0.iter().filter(|hit| hit.distance.is_none()).count();
+        assert_eq!(nulls, if k > SEGMENT { NULLS.len() } else { 0 });
+    }
+}
+
 #[test]
 fn a_walk_on_vectors_reads_the_whole_column() {
     let world = World::of(hnsw(Metric::L1), ColumnCache::new(1 << 20), 1, 3_000);
