@@ -60,6 +60,7 @@ files! {
         postgres_jsonb_functions "jsonb_functions.slt",
         postgres_literals_and_names "literals_and_names.slt",
         postgres_locks "locks.slt",
+        postgres_merged_columns "merged_columns.slt",
         postgres_null_ordering "null_ordering.slt",
         postgres_odds_of_clients "odds_of_clients.slt",
         postgres_on_conflict "on_conflict.slt",
