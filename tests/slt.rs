@@ -71,6 +71,7 @@ files! {
         postgres_schemas "schemas.slt",
         postgres_sequences "sequences.slt",
         postgres_serial_identity "serial_identity.slt",
+        postgres_set_operations "set_operations.slt",
         postgres_text_search "text_search.slt",
         postgres_text_search_rank "text_search_rank.slt",
         postgres_text_search_words "text_search_words.slt",

@@ -12,6 +12,7 @@ mod json_rows;
 mod lateral_lists;
 mod lateral_rows;
 mod moment;
+mod multisets;
 mod namesakes;
 mod operators;
 mod past;
@@ -283,6 +284,7 @@ impl Engine {
         SqlToRel::new_with_options(&provider, parser_options())
             .sql_statement_to_plan_with_context(statement, &mut planner_context)
             .and_then(untyped::type_plan)
+            .and_then(multisets::number)
             .map_err(translate)
     }
 
