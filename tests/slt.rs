@@ -49,6 +49,7 @@ files! {
         postgres_functions "functions.slt",
         postgres_functions_of_clients "functions_of_clients.slt",
         postgres_generated_columns "generated_columns.slt",
+        postgres_group_by_key "group_by_key.slt",
         postgres_index_catalogs "index_catalogs.slt",
         postgres_insert_returning "insert_returning.slt",
         postgres_joins_aggregates "joins_aggregates.slt",

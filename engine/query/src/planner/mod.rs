@@ -7,6 +7,7 @@
 mod arrays;
 mod by_value;
 mod floats;
+mod grouped_keys;
 mod json_operators;
 mod json_rows;
 mod lateral_lists;
@@ -245,7 +246,9 @@ impl Engine {
         parameters: &mut ParameterTypes,
     ) -> Result<LogicalPlan> {
         namesakes::check(query, context)?;
-        let statement = ast::Statement::Query(Box::new(query.clone()));
+        let mut query = query.clone();
+        grouped_keys::complete(&mut query, context, &|name| self.planning.aggregates.contains_key(name));
+        let statement = ast::Statement::Query(Box::new(query));
         // Of other plans of the statement.
         let known = context.reads.ids();
         match self.plan_once(context, temporary, statement.clone(), parameters) {
