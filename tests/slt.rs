@@ -76,6 +76,7 @@ files! {
         postgres_text_search "text_search.slt",
         postgres_text_search_rank "text_search_rank.slt",
         postgres_text_search_words "text_search_words.slt",
+        postgres_time_zones "time_zones.slt",
         postgres_transactions "transactions.slt",
         postgres_types "types.slt",
         postgres_unnest_lateral "unnest_lateral.slt",

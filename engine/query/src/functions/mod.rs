@@ -40,6 +40,7 @@ mod vector;
 mod vector_aggregate;
 mod vector_array;
 mod vector_cast;
+mod zones;
 
 use std::sync::Arc;
 
@@ -98,5 +99,6 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(text_search::functions());
     functions.extend(truncate::functions());
     functions.extend(sparse::functions());
+    functions.extend(zones::functions());
     functions
 }
