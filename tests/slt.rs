@@ -69,6 +69,7 @@ files! {
         postgres_parameter_types "parameter_types.slt",
         postgres_prepared "prepared.slt",
         postgres_savepoints "savepoints.slt",
+        postgres_scalar_subqueries "scalar_subqueries.slt",
         postgres_schemas "schemas.slt",
         postgres_sequences "sequences.slt",
         postgres_serial_identity "serial_identity.slt",

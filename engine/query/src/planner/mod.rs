@@ -20,6 +20,7 @@ mod past;
 mod provider;
 mod relation;
 mod row_plan;
+mod scalar_rows;
 mod series;
 mod single_row;
 mod sink_errors;
@@ -288,6 +289,7 @@ impl Engine {
             .sql_statement_to_plan_with_context(statement, &mut planner_context)
             .and_then(untyped::type_plan)
             .and_then(multisets::number)
+            .and_then(scalar_rows::aggregate)
             .map_err(translate)
     }
 
