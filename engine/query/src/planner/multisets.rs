@@ -7,10 +7,7 @@
 use std::sync::Arc;
 
 use datafusion::{
-    common::{
-        Column, NullEquality,
-        tree_node::{Transformed, TreeNode},
-    },
+    common::{Column, NullEquality, tree_node::Transformed},
     error::Result,
     functions_window::expr_fn::row_number,
     logical_expr::{Expr, ExprFunctionExt, Join, JoinType, LogicalPlan, Projection, Window},
