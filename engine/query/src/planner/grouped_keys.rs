@@ -8,8 +8,9 @@
 use std::{collections::HashSet, ops::ControlFlow, sync::Arc};
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, GroupByExpr, Ident, OrderBy, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
-    TableFactor, TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut,
+    Expr, GroupByExpr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, TableFactor, TableWithJoins, Value, Visit, VisitMut, Visitor,
+    VisitorMut,
 };
 use sepal_storage::Snapshot;
 use sepal_types::TableDef;
@@ -190,8 +191,10 @@ impl Completion<'_> {
         let _ = Visit::visit(&select.distinct, &mut uses);
         let _ = Visit::visit(&select.having, &mut uses);
         let _ = Visit::visit(&select.named_window, &mut uses);
-        if let Some(order) = order {
-            let _ = Visit::visit(order, &mut uses);
+        if let Some(OrderBy { kind: OrderByKind::Expressions(keys), .. }) = order {
+            for key in keys.iter().filter(|key| !names_output(&key.expr, &select.projection)) {
+                let _ = Visit::visit(&key.expr, &mut uses);
+            }
         }
         uses.names
     }
@@ -225,6 +228,15 @@ fn key_column(key: &Expr, projection: &[SelectItem], items: &Items) -> Option<Na
         }
         other => column_of(other),
     }
+}
+
+/// Whether a key of ORDER BY is the lone name that an output was given.
+fn names_output(key: &Expr, projection: &[SelectItem]) -> bool {
+    let Expr::Identifier(ident) = key else { return false };
+    projection.iter().any(|item| match item {
+        SelectItem::ExprWithAlias { alias, .. } => identifier(alias) == identifier(ident),
+        _ => false,
+    })
 }
 
 fn column_of(expr: &Expr) -> Option<Named> {
