@@ -99,6 +99,7 @@ files! {
         sepal_recall "recall.slt",
         sepal_schemas "schemas.slt",
         sepal_time_travel "time_travel.slt",
+        sepal_with_refused "with_refused.slt",
     }
     "vector" {
         vector_bit "bit.slt",

@@ -15,6 +15,7 @@ mod lateral_rows;
 mod moment;
 mod multisets;
 mod namesakes;
+mod once;
 mod operators;
 mod past;
 mod provider;
@@ -247,6 +248,7 @@ impl Engine {
         parameters: &mut ParameterTypes,
     ) -> Result<LogicalPlan> {
         namesakes::check(query, context)?;
+        once::check(query)?;
         let mut query = query.clone();
         grouped_keys::complete(&mut query, context, &|name| self.planning.aggregates.contains_key(name));
         let statement = ast::Statement::Query(Box::new(query));
