@@ -8,6 +8,7 @@ mod aggregate;
 mod argument;
 mod arithmetic;
 mod array_sets;
+mod array_text;
 mod arrays;
 mod bit;
 mod cast;
@@ -90,6 +91,7 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(jsonb::functions());
     functions.extend(lists::functions());
     functions.extend(arrays::functions());
+    functions.extend(array_text::functions());
     functions.extend(concat::functions());
     functions.extend(digest::functions());
     functions.extend(encoding::functions());
