@@ -1,6 +1,7 @@
 //! `array_to_string(array, delimiter [, null])`: elements as their types print them, as `concat` has it.
 //!
-//! DataFusion prints `true`, a timestamp with a `T` in it, and `0.0000001` where Postgres' output function says `1e-07`.
+//! DataFusion prints `true`, a timestamp with a `T` in it, and `0.0000001` where Postgres' output function says `1e-07`;
+//! that of the catalogs takes every number for a `double precision`.
 
 use std::sync::Arc;
 
