@@ -8,6 +8,7 @@ mod aggregate;
 mod argument;
 mod arithmetic;
 mod array_sets;
+mod array_text;
 mod arrays;
 mod bit;
 mod cast;
@@ -25,6 +26,7 @@ mod jsonb;
 mod lists;
 mod numbers;
 mod numeric;
+mod only_row;
 mod overloads;
 mod patterns;
 mod quantified;
@@ -40,6 +42,7 @@ mod vector;
 mod vector_aggregate;
 mod vector_array;
 mod vector_cast;
+mod zones;
 
 use std::sync::Arc;
 
@@ -60,6 +63,7 @@ pub use distance::{distance_call, metric_of_function};
 pub use extract::extract_call;
 pub use jsonb::{RowsFunction, add_json_aggregates, json_call, json_rows, plan_json_aggregate};
 pub use lists::{FILLED, ordinals, series};
+pub use only_row::only_row;
 pub use quantified::{ANY_EQUAL, quantified};
 pub use sequence::{sequence_functions, sequence_reference};
 pub use session::session_functions;
@@ -87,6 +91,7 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(jsonb::functions());
     functions.extend(lists::functions());
     functions.extend(arrays::functions());
+    functions.extend(array_text::functions());
     functions.extend(concat::functions());
     functions.extend(digest::functions());
     functions.extend(encoding::functions());
@@ -98,5 +103,6 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(text_search::functions());
     functions.extend(truncate::functions());
     functions.extend(sparse::functions());
+    functions.extend(zones::functions());
     functions
 }

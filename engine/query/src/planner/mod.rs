@@ -7,17 +7,21 @@
 mod arrays;
 mod by_value;
 mod floats;
+mod grouped_keys;
 mod json_operators;
 mod json_rows;
 mod lateral_lists;
 mod lateral_rows;
 mod moment;
+mod multisets;
 mod namesakes;
+mod once;
 mod operators;
 mod past;
 mod provider;
 mod relation;
 mod row_plan;
+mod scalar_rows;
 mod series;
 mod single_row;
 mod sink_errors;
@@ -244,7 +248,10 @@ impl Engine {
         parameters: &mut ParameterTypes,
     ) -> Result<LogicalPlan> {
         namesakes::check(query, context)?;
-        let statement = ast::Statement::Query(Box::new(query.clone()));
+        once::check(query)?;
+        let mut query = query.clone();
+        grouped_keys::complete(&mut query, context, &|name| self.planning.aggregates.contains_key(name));
+        let statement = ast::Statement::Query(Box::new(query));
         // Of other plans of the statement.
         let known = context.reads.ids();
         match self.plan_once(context, temporary, statement.clone(), parameters) {
@@ -283,6 +290,8 @@ impl Engine {
         SqlToRel::new_with_options(&provider, parser_options())
             .sql_statement_to_plan_with_context(statement, &mut planner_context)
             .and_then(untyped::type_plan)
+            .and_then(multisets::number)
+            .and_then(scalar_rows::aggregate)
             .map_err(translate)
     }
 

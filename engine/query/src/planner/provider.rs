@@ -281,10 +281,8 @@ impl Provider<'_> {
     /// DataFusion has its own `version()` and `current_database()`-like functions; ours win. Names that only
     /// DataFusion has are looked up without building the session's functions.
     fn session_function_first(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        let overridden = matches!(
-            name,
-            "version" | "array_to_string" | "array_upper" | "array_lower" | "pg_typeof" | "arrow_typeof"
-        );
+        let overridden =
+            matches!(name, "version" | "array_upper" | "array_lower" | "pg_typeof" | "arrow_typeof");
         match self.engine.planning.scalars.get(name) {
             Some(function) if !overridden => Some(Arc::clone(function)),
             Some(function) => Some(self.session_function(name).unwrap_or_else(|| Arc::clone(function))),

@@ -49,6 +49,10 @@ pub fn hint(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<
             right,
         } => known.give_array(left, right),
         Expr::Cast { expr, data_type, .. } => known.give_elements_of(expr, data_type),
+        Expr::AtTimeZone { timestamp, time_zone } => {
+            known.give(timestamp, &SqlType::Timestamptz);
+            known.give(time_zone, &SqlType::Text);
+        }
         Expr::Ceil { expr, .. } | Expr::Floor { expr, .. } => known.give(expr, &SqlType::Float8),
         Expr::Substring { expr, substring_from, substring_for, .. } => {
             known.give(expr, &SqlType::Text);

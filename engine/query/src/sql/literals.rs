@@ -8,7 +8,7 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, CastKind, DataType, Expr, UnaryOperator, Value, VisitMut, VisitorMut,
+    self, BinaryOperator, CastKind, DataType, Expr, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 use sepal_types::SqlType;
 
@@ -31,11 +31,30 @@ pub fn type_integers_beside_ordinals<'a>(exprs: impl Iterator<Item = &'a mut Exp
 
 /// `-1` as one literal (`doNegate`, `gram.y`): `-2147483648` is an integer, though `2147483648` is none.
 pub fn fold_sign(expr: &mut Expr) {
+    if let Expr::UnaryOp { op: sign @ (UnaryOperator::Minus | UnaryOperator::Plus), expr: operand } = &*expr
+        && is_power(operand)
+    {
+        *expr = signed(*sign, operand.as_ref().clone());
+    }
     if let Expr::UnaryOp { op: UnaryOperator::Minus, expr: operand } = &*expr
         && let Some(digits) = number(operand)
         && !digits.starts_with('-')
     {
         *expr = Expr::Value(Value::Number(format!("-{digits}"), false).into());
+    }
+}
+
+const fn is_power(expr: &Expr) -> bool {
+    matches!(expr, Expr::BinaryOp { op: BinaryOperator::PGExp, .. })
+}
+
+/// `-2 ^ 2` is 4: to PostgreSQL a sign is the first number's, to sqlparser the power's.
+fn signed(sign: UnaryOperator, operand: Expr) -> Expr {
+    match operand {
+        Expr::BinaryOp { left, op: op @ BinaryOperator::PGExp, right } => {
+            Expr::BinaryOp { left: Box::new(signed(sign, *left)), op, right }
+        }
+        other => Expr::UnaryOp { op: sign, expr: Box::new(other) },
     }
 }
 

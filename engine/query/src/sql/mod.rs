@@ -15,6 +15,7 @@ mod json_rows;
 mod lateral_lists;
 mod literals;
 mod maintenance;
+mod merged_columns;
 mod moment_words;
 mod named;
 mod names;

@@ -71,6 +71,7 @@ pub(super) fn figure_name(expr: &Expr) -> Option<String> {
         Expr::Case { else_result, .. } => {
             Some(else_result.as_deref().and_then(figure_strong).unwrap_or_else(|| "case".to_owned()))
         }
+        Expr::AtTimeZone { .. } => Some("timezone".to_owned()),
         Expr::Exists { .. } => Some("exists".to_owned()),
         Expr::Array(_) => Some("array".to_owned()),
         Expr::Extract { .. } => Some("extract".to_owned()),

@@ -133,6 +133,7 @@ impl VisitorMut for Pass<'_> {
         rewrite_similar(expr);
         rewrite_substring(expr);
         rewrite_age(expr);
+        rewrite_zone(expr);
         rewrite_modulo(expr);
         rewrite_minus(expr);
         unnest_rows(expr);
@@ -321,6 +322,13 @@ fn rewrite_age(expr: &mut Expr) {
             today.args = FunctionArguments::None;
         }
         list.args.insert(0, FunctionArg::Unnamed(FunctionArgExpr::Expr(today)));
+    }
+}
+
+/// `a AT TIME ZONE b` is `timezone(b, a)`.
+fn rewrite_zone(expr: &mut Expr) {
+    if let Expr::AtTimeZone { timestamp, time_zone } = &*expr {
+        *expr = call_of("timezone", vec![time_zone.as_ref().clone(), timestamp.as_ref().clone()]);
     }
 }
 

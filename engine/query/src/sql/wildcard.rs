@@ -2,16 +2,19 @@
 //!
 //! DataFusion refuses two output columns of one name. Where a wildcard brings a repeated one it is written out, so
 //! that `names` can mark the repeated column. Called before `prepare_query`. A wildcard over something whose
-//! columns are not known here (a function, a catalog, a join that merges columns) stays as it is.
+//! columns are not known here (a function, a catalog) stays as it is; those over joins that merge columns are
+//! written out by `merged_columns`.
 
 use std::collections::HashSet;
 
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, TableFactor, TableWithJoins, WildcardAdditionalOptions,
+    self, Expr, Ident, JoinOperator, ObjectName, OrderBy, OrderByExpr, OrderByKind, Query, Select,
+    SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableFactor, TableWithJoins,
+    WildcardAdditionalOptions,
 };
 
 use super::{
+    merged_columns::{self, Item},
     names::{figure_name, normalized, output_names},
     past::reference,
     whole_rows::{Row, spell_rows, used},
@@ -108,14 +111,17 @@ impl Expansion<'_> {
                 self.ctes.push((name, renamed(columns, &cte.alias)));
             }
         }
-        let names = self.body(&mut query.body);
+        let names = match query.body.as_mut() {
+            SetExpr::Select(select) => self.select(select, keys_of(&mut query.order_by)),
+            body => self.body(body),
+        };
         self.ctes.truncate(visible);
         names
     }
 
     fn body(&mut self, body: &mut SetExpr) -> Names {
         match body {
-            SetExpr::Select(select) => self.select(select),
+            SetExpr::Select(select) => self.select(select, &mut []),
             SetExpr::Query(query) => self.query(query),
             SetExpr::SetOperation { left, right, .. } => {
                 let names = self.body(left);
@@ -126,7 +132,8 @@ impl Expansion<'_> {
         }
     }
 
-    fn select(&mut self, select: &mut Select) -> Names {
+    /// `keys`: what its rows are sorted by.
+    fn select(&mut self, select: &mut Select, keys: &mut [OrderByExpr]) -> Names {
         let mut sources = Vec::new();
         let mut merges = false;
         for table in &mut select.from {
@@ -138,6 +145,14 @@ impl Expansion<'_> {
             spell_rows(select, &rows, &mut |query| {
                 self.query(query);
             });
+        } else {
+            merged_columns::visit_nested(select, &mut |query| {
+                self.query(query);
+            });
+        }
+        if merges && let Some(items) = all_known(&sources) {
+            merged_columns::spell(select, keys, &items);
+            output_names(select);
         }
         let written = written_out(&select.projection, &sources, merges)?;
         if repeats(&select.projection, &sources, merges) {
@@ -148,7 +163,7 @@ impl Expansion<'_> {
         Some(written.iter().map(item_name).collect())
     }
 
-    /// Whether a join merges columns of equal names (USING, NATURAL).
+    /// Whether a join merges columns.
     fn joined(&mut self, table: &mut TableWithJoins, sources: &mut Vec<Source>) -> bool {
         let first = sources.len();
         let mut merges = self.source(&mut table.relation, sources);
@@ -162,19 +177,7 @@ impl Expansion<'_> {
                 _ => 0..0,
             };
             sources[optional].iter_mut().for_each(|source| source.optional = true);
-            merges |= match &join.join_operator {
-                JoinOperator::Join(constraint)
-                | JoinOperator::Inner(constraint)
-                | JoinOperator::Left(constraint)
-                | JoinOperator::LeftOuter(constraint)
-                | JoinOperator::Right(constraint)
-                | JoinOperator::RightOuter(constraint)
-                | JoinOperator::FullOuter(constraint)
-                | JoinOperator::CrossJoin(constraint) => {
-                    matches!(constraint, JoinConstraint::Using(_) | JoinConstraint::Natural)
-                }
-                _ => true,
-            };
+            merges |= merged_columns::merges(&join.join_operator);
         }
         merges
     }
@@ -215,6 +218,27 @@ impl Expansion<'_> {
         sources.push(source);
         false
     }
+}
+
+fn keys_of(order: &mut Option<OrderBy>) -> &mut [OrderByExpr] {
+    match order {
+        Some(OrderBy { kind: OrderByKind::Expressions(keys), .. }) => keys,
+        _ => &mut [],
+    }
+}
+
+/// The sources as items, if the columns of all are known, and no two go by one name.
+fn all_known(sources: &[Source]) -> Option<Vec<Item<'_>>> {
+    let mut names = HashSet::new();
+    let mut items = Vec::with_capacity(sources.len());
+    for source in sources {
+        let (name, columns) = (source.name.as_deref()?, source.columns.as_deref()?);
+        if !names.insert(name) {
+            return None;
+        }
+        items.push(Item { name, columns });
+    }
+    Some(items)
 }
 
 /// An alias may rename columns, from the first one on.

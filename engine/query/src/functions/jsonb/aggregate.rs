@@ -60,8 +60,8 @@ pub fn plan_json_aggregate(mut expr: RawAggregateExpr) -> Result<RawAggregateExp
     }
     if expr.distinct
         && expr.order_by.is_empty()
-        && matches!(expr.func.name(), "json_agg" | "jsonb_agg")
-        && let [argument] = expr.args.as_slice()
+        && matches!(expr.func.name(), "array_agg" | "json_agg" | "jsonb_agg" | "string_agg")
+        && let Some(argument) = expr.args.first()
     {
         expr.order_by = vec![SortExpr::new(argument.clone(), true, false)];
     }
