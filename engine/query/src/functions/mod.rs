@@ -34,6 +34,7 @@ mod sequence;
 mod session;
 mod spans;
 mod sparse;
+mod string_agg;
 mod template;
 mod text_search;
 mod truncate;
@@ -68,6 +69,7 @@ pub use quantified::{ANY_EQUAL, quantified};
 pub use sequence::{sequence_functions, sequence_reference};
 pub use session::session_functions;
 pub use sparse::sparse_array_call;
+pub use string_agg::add_string_agg;
 pub use template::fill as fill_template;
 pub use text_search::{
     text_search_call, text_search_configuration, text_search_configurations, text_search_result,

@@ -171,6 +171,7 @@ impl Planning {
         functions::number_aggregates(&mut aggregates);
         functions::add_vector_aggregates(&mut aggregates);
         functions::add_json_aggregates(&mut aggregates);
+        functions::add_string_agg(&mut aggregates);
         let windows = state.window_functions().clone();
         Ok(Arc::new(Self { state, scalars, aggregates, windows }))
     }

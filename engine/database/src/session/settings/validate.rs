@@ -3,7 +3,12 @@
 use sepal_query::text_search_configuration;
 use sepal_types::{Error, Result, SearchPath, SqlState};
 
-use super::{super::past::parse_as_of, AS_OF, Kind, Known, SEARCH_PATH, TEXT_SEARCH_CONFIG, fixed, memory};
+use super::{
+    super::past::parse_as_of,
+    AS_OF, SEARCH_PATH, TEXT_SEARCH_CONFIG, fixed,
+    known::{Kind, Known},
+    memory,
+};
 
 const UTC_NAMES: &[&str] =
     &["utc", "etc/utc", "gmt", "z", "zulu", "uct", "universal", "etc/gmt", "default", "local"];
