@@ -92,7 +92,7 @@ impl std::fmt::Debug for ModuleOpener {
     }
 }
 
-#[cfg(all(test, not(feature = "null-cipher")))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -291,8 +291,7 @@ fn in_pieces(pages: Vec<Page>) -> Vec<Piece> {
     for page in pages {
         match pieces.last_mut() {
             Some(piece)
-                if piece.span.end == page.span.start
-                    && piece.span.end - piece.span.start < PIECE_BYTES =>
+                if piece.span.end == page.span.start && piece.span.end - piece.span.start < PIECE_BYTES =>
             {
                 piece.span.end = page.span.end;
                 piece.pages.push(page);
