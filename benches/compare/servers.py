@@ -157,11 +157,11 @@ class Server:
 
 
 class Sepal(Server):
-    name = "Sepal"
+    name, folder = "Sepal", "sepal"
     tidied = ["VACUUM items", "CHECKPOINT"]
 
     def launch(self, binary, work, transport):
-        self.data, env_file = work / "sepal", work / "sepal.env"
+        self.data, env_file = work / self.folder, work / f"{self.folder}.env"
         # It may have as much memory as PostgreSQL.
         self.settings = {"cache-mib": share_mib()}
         command = [binary, "dev", "--data", self.data, "--env-file", env_file, "--pg-listen", "127.0.0.1:0",
@@ -171,7 +171,7 @@ class Sepal(Server):
         if transport == "plain":
             command.append("--insecure-plaintext")
         # What it prints on standard output is a token.
-        self.start(command, work / "sepal.log", env_file.exists, stdout=subprocess.DEVNULL)
+        self.start(command, work / f"{self.folder}.log", env_file.exists, stdout=subprocess.DEVNULL)
         shell = subprocess.run(["sh", "-c", '. "$1"; env', "sh", env_file], capture_output=True, text=True, check=True)
         found = dict(line.split("=", 1) for line in shell.stdout.splitlines() if line.startswith("PG"))
         # The load generator speaks no SCRAM: the tenant's name goes with the token as password.
@@ -180,6 +180,12 @@ class Sepal(Server):
             self.variables.pop("PGSSLROOTCERT", None)
             self.variables["PGSSLMODE"] = "disable"
         self.version = subprocess.run([binary, "version"], capture_output=True, text=True).stdout.strip()
+
+
+class SepalBefore(Sepal):
+    """Another build, for what a change has moved: the machine's own pace changes more within minutes."""
+
+    name, folder = "Sepal before", "sepal-before"
 
 
 class PgVector(Server):
