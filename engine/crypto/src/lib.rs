@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | [`seal`], [`open`]: WAL frames, manifests, control values | XAES-256-GCM (C2SP) | random 192-bit |
 //! | [`stream`]: blobs written once | AES-256-GCM per 1 MiB chunk | chunk index under a fresh subkey |
-//! | [`ModuleOpener`]: pages of Parquet, opened only | AES-256-GCM per module | the writer's, beside the module |
+//! | [`ModuleSealer`], [`ModuleOpener`]: parts of a Parquet file | AES-256-GCM per module | counted from a random one |
 //! | [`scratch()`]: temporary files of queries | AES-256-GCM per chunk | chunk number, key never stored |
 //! | [`wrap_key`], [`unwrap_key`]: key hierarchy | key-check value + XAES-256-GCM | random 192-bit |
 //! | [`Key::derive`] | HKDF-SHA-256 | – |
@@ -48,7 +48,7 @@ pub use hex::{hex, unhex};
 pub use key::Key;
 pub use key_ring::KeyRing;
 pub use mac::{constant_time_eq, hmac_sha256, sha256};
-pub use modules::{MODULE_OVERHEAD_BYTES, Module, ModuleOpener, PageOf};
+pub use modules::{MODULE_OVERHEAD_BYTES, Module, ModuleOpener, ModuleSealer, PageOf};
 pub use open_error::OpenError;
 pub use passphrase::{BadCost, PassphraseCost, SALT_BYTES, passphrase_key};
 pub use random::random_bytes;
@@ -60,4 +60,4 @@ pub use wrap::{WRAPPED_KEY_BYTES, unwrap_key, unwrap_secret, wrap_key, wrap_secr
 /// Whether anything is sealed. Only `benches/sealing` is built with the feature that ends it; a program asserts this, so
 /// that no other ever is, by `--all-features` for one.
 pub const SEALS: bool = !cfg!(feature = "null-cipher");
-pub use xaes::{SEAL_OVERHEAD_BYTES, open, seal, seal_into};
+pub use xaes::{SEAL_OVERHEAD_BYTES, open, seal, seal_to};

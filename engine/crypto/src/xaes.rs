@@ -34,9 +34,10 @@ pub fn seal(key: &Key, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
     seal_with_nonce(key, &fresh_nonce(), aad, plaintext)
 }
 
-/// Like [`seal`], behind what `out` holds already: without a buffer of its own, and a copy out of it.
-pub fn seal_into(key: &Key, aad: &[u8], plaintext: &[u8], out: &mut Vec<u8>) {
-    append_with_nonce(key, &fresh_nonce(), aad, plaintext, out);
+/// Like [`seal`], to `sealed`, which is [`SEAL_OVERHEAD_BYTES`] longer than `plaintext`: without a buffer of its own, and
+/// a copy out of it.
+pub fn seal_to(key: &Key, aad: &[u8], plaintext: &[u8], sealed: &mut [u8]) {
+    seal_with_nonce_to(key, &fresh_nonce(), aad, plaintext, sealed);
 }
 
 fn fresh_nonce() -> [u8; NONCE_BYTES] {
@@ -61,17 +62,16 @@ pub fn open(key: &Key, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, OpenError> 
 }
 
 pub(crate) fn seal_with_nonce(key: &Key, nonce: &[u8; NONCE_BYTES], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
-    let mut sealed = Vec::with_capacity(plaintext.len() + SEAL_OVERHEAD_BYTES);
-    append_with_nonce(key, nonce, aad, plaintext, &mut sealed);
+    let mut sealed = vec![0; plaintext.len() + SEAL_OVERHEAD_BYTES];
+    seal_with_nonce_to(key, nonce, aad, plaintext, &mut sealed);
     sealed
 }
 
-fn append_with_nonce(key: &Key, nonce: &[u8; NONCE_BYTES], aad: &[u8], plaintext: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(nonce);
-    let begin = out.len();
-    out.resize(begin + plaintext.len() + TAG_BYTES, 0);
+fn seal_with_nonce_to(key: &Key, nonce: &[u8; NONCE_BYTES], aad: &[u8], plaintext: &[u8], sealed: &mut [u8]) {
+    let (place, rest) = sealed.split_at_mut(NONCE_BYTES);
+    place.copy_from_slice(nonce);
     let (subkey, short_nonce) = derive(key, nonce);
-    Gcm::new(&subkey).seal(&short_nonce, aad, plaintext, &mut out[begin..]);
+    Gcm::new(&subkey).seal(&short_nonce, aad, plaintext, rest);
 }
 
 /// The one-message key and the 96-bit nonce: CMAC-AES256 as an SP 800-108r1 counter KDF, three AES calls.

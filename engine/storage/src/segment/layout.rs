@@ -1,4 +1,4 @@
-//! How Arrow columns lie in Parquet, and the one place that builds writer properties.
+//! How Arrow columns lie in Parquet, and what parquet-rs is told to make of them.
 //!
 //! Parquet would store a vector as a three-level list and decode two levels per float, 13 to 19 times slower than
 //! a fixed-length byte array, so vectors are stored as their bytes and reinterpreted:
@@ -31,23 +31,22 @@ use arrow::{
 };
 use parquet::{
     basic::{Compression, Encoding},
-    encryption::encrypt::FileEncryptionProperties,
-    errors::ParquetError,
-    file::properties::{EnabledStatistics, WriterProperties},
+    file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder},
     schema::types::ColumnPath,
 };
 
 use sepal_types::VectorKind;
 
-use super::Identity;
+use super::ROW_ID;
 use crate::arrow_types::{bit_type, is_sparse_item, vector_kind};
 
-const MAX_ROW_GROUP_ROWS: usize = 1 << 20;
-/// parquet-rs holds a row group in memory until it is complete, and writes nothing meanwhile: one this small is on its
-/// way to the medium while the next one is encoded and sealed.
+pub(super) const MAX_ROW_GROUP_ROWS: usize = 1 << 20;
+/// parquet-rs holds what it encodes of a row group in memory until that is complete.
 pub(super) const MAX_ROW_GROUP_BYTES: usize = 16 << 20;
 /// Pages of this many vectors decode fastest; Parquet's encryption allows 32,767 pages per column and row group.
 pub(crate) const VECTORS_PER_PAGE: usize = 64;
+/// Pages of small values are larger.
+const MIN_PAGE_BYTES: usize = 64 << 10;
 const INTERVAL_BYTES: i32 = 16;
 /// Of one word of a sparse vector.
 const WORD_BYTES: i32 = 4;
@@ -55,47 +54,42 @@ const WORD_BYTES: i32 = 4;
 const _: () = assert!(MAX_ROW_GROUP_ROWS / VECTORS_PER_PAGE <= 32_767);
 const _: () = assert!(cfg!(target_endian = "little"), "stored vectors are reinterpreted, not converted");
 
-/// The properties of every segment. Bloom filters stay off: parquet-rs writes them in plaintext even into an
-/// encrypted file. No column gets a key of its own, because then columns without one would be plaintext.
-pub(super) fn writer_properties(
-    schema: &Schema,
-    identity: &Identity,
-) -> Result<WriterProperties, ParquetError> {
-    // parquet-rs keeps its own copy of the key, a plain `Vec`, until the file is written.
-    let encryption = FileEncryptionProperties::builder(identity.key.expose().to_vec())
-        .with_plaintext_footer(false)
-        .with_footer_key_metadata(identity.file.as_bytes().to_vec())
-        .with_aad_prefix(identity.aad_prefix())
-        .with_aad_prefix_storage(false)
-        .build()?;
-    let sealed = match cfg!(feature = "null-cipher") {
-        true => WriterProperties::builder(),
-        false => WriterProperties::builder().with_file_encryption_properties(encryption),
-    };
-    let mut builder = sealed
+/// Of values of `width` bytes, which is not 0.
+pub(super) const fn rows_per_page(width: usize) -> usize {
+    let least = MIN_PAGE_BYTES.div_ceil(width);
+    if least > VECTORS_PER_PAGE { least } else { VECTORS_PER_PAGE }
+}
+
+/// How parquet-rs encodes a row group of a segment. Nothing of what it makes is written as it is: `encode` seals it.
+/// Bloom filters stay off: nobody would read them.
+pub(super) fn writer_properties(schema: &Schema) -> WriterPropertiesBuilder {
+    let mut builder = WriterProperties::builder()
         .set_bloom_filter_enabled(false)
         .set_compression(Compression::LZ4_RAW)
         .set_statistics_enabled(EnabledStatistics::Page)
-        .set_max_row_group_row_count(Some(MAX_ROW_GROUP_ROWS))
-        .set_max_row_group_bytes(Some(MAX_ROW_GROUP_BYTES));
+        .set_max_row_group_row_count(None);
     for field in schema.fields() {
         let path = ColumnPath::from(field.name().clone());
-        builder = builder.set_column_bloom_filter_enabled(path.clone(), false);
         if let DataType::FixedSizeBinary(width) = field.data_type() {
-            let page_bytes = VECTORS_PER_PAGE * usize::try_from(*width).unwrap_or(1);
+            let width = usize::try_from(*width).unwrap_or(1).max(1);
             builder = builder
                 .set_column_encoding(path.clone(), Encoding::PLAIN)
                 .set_column_compression(path.clone(), Compression::UNCOMPRESSED)
                 .set_column_dictionary_enabled(path.clone(), false)
                 .set_column_statistics_enabled(path.clone(), EnabledStatistics::None)
-                .set_column_data_page_size_limit(path, page_bytes.max(64 << 10));
+                .set_column_data_page_size_limit(path, rows_per_page(width) * width);
         } else if matches!(field.data_type(), DataType::Binary) {
             builder = builder
                 .set_column_dictionary_enabled(path.clone(), false)
                 .set_column_statistics_enabled(path, EnabledStatistics::None);
+        } else if field.name() == ROW_ID {
+            // No two are equal, and nearly all are neighbours.
+            builder = builder
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
         }
     }
-    Ok(builder.build())
+    builder
 }
 
 /// An array as Parquet gets it. Vectors and intervals are reinterpreted, not copied.

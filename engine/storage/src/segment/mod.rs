@@ -11,11 +11,13 @@
 //! ```
 
 mod copy;
+mod encode;
 mod layout;
 mod opened;
 mod pages;
 mod read;
 mod rows;
+mod thrift;
 mod write;
 
 use sepal_crypto::{Aad, Key};

@@ -47,7 +47,7 @@ use super::{Identity, ROW_ID, layout, opened::Opened, pages::unique_of_file};
 use crate::{StoreError, arrow_types::stored_name, blob::wrong_length, disk::Disk, paths::show};
 
 /// What a file with a sealed footer begins and ends with.
-const SEALED_MAGIC: [u8; 4] = if SEALS { *b"PARE" } else { *b"PAR1" };
+pub(super) const SEALED_MAGIC: [u8; 4] = if SEALS { *b"PARE" } else { *b"PAR1" };
 /// Decoded at a time where values are copied on: they stay in the processor's cache.
 const DECODED_BYTES: usize = 512 << 10;
 /// Of the processor's cache: vectors begin where one does.
@@ -55,11 +55,11 @@ const LINE_BYTES: usize = 64;
 /// The footer's length and the magic.
 const TAIL_BYTES: usize = 8;
 
-/// A segment's footer, opened once. It holds key material, parquet-rs' own copy of the key, which is not wiped:
-/// it lives as long as its chunk and no longer.
+/// A segment's footer, opened once. It holds key material: parquet-rs' own copy of the key, which is not wiped, and the
+/// opener's, which is. They live as long as its chunk and no longer.
 pub(crate) struct Footer {
     pub(super) metadata: ArrowReaderMetadata,
-    /// The same with the places of all pages, once somebody wanted some rows only.
+    /// The same with the places of all pages, once somebody read vectors or some rows only.
     pub(super) paged: OnceLock<ArrowReaderMetadata>,
     /// Opens pages without parquet-rs, where the file says what that takes in the way that ours do.
     pub(super) opener: Option<ModuleOpener>,

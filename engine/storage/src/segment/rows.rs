@@ -28,7 +28,7 @@ use super::{
     opened::Opened,
     read::{fixed_array, guarded},
 };
-use crate::{StoreError, arrow_types::stored_name, disk::Disk, paths::show};
+use crate::{StoreError, arrow_types::stored_name, disk::Disk};
 
 /// A row group, and a column of it.
 #[derive(Clone, Copy)]
@@ -114,7 +114,7 @@ impl Footer {
         let all = spans.and_then(|spans| {
             spans.into_iter().reduce(|one, next| one.start.min(next.start)..one.end.max(next.end))
         });
-        let outside = || StoreError::corrupt(&show(path), "its offset index is missing or outside the file");
+        let outside = || file.damaged("its offset index is missing or outside the file");
         let region = file.read(&[all.ok_or_else(outside)?])?;
         let paged = guarded(path, || {
             let mut reader = ParquetMetaDataReader::new_with_metadata(metadata.clone())
@@ -135,7 +135,7 @@ fn rows_of_group(
     rows: &[usize],
 ) -> Result<Vec<ArrayRef>, StoreError> {
     let spans = pages(paged, file, place, rows);
-    let spans = spans.ok_or_else(|| StoreError::corrupt(&show(file.path), "a page lies outside the file"))?;
+    let spans = spans.ok_or_else(|| file.damaged("a page lies outside the file"))?;
     let regions = file.read(&spans)?;
     guarded(file.path, || {
         let mask = ProjectionMask::roots(paged.parquet_schema(), [place.root]);

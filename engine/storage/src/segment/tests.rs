@@ -31,6 +31,20 @@ fn identity() -> Identity {
     Identity { tenant: TENANT, table: TableId(20_000), file: FileId([5; 16]), key: Key::from_bytes([6; 32]) }
 }
 
+/// What parquet-rs needs to write a whole segment, in row groups of `rows`: as it did before it was only asked to encode.
+pub(super) fn by_parquet(schema: &Schema, identity: &Identity, rows: usize) -> WriterProperties {
+    let encryption = FileEncryptionProperties::builder(identity.key.expose().to_vec())
+        .with_footer_key_metadata(identity.file.as_bytes().to_vec())
+        .with_aad_prefix(identity.aad_prefix())
+        .with_aad_prefix_storage(false)
+        .build()
+        .unwrap();
+    super::layout::writer_properties(schema)
+        .with_file_encryption_properties(encryption)
+        .set_max_row_group_row_count(Some(rows))
+        .build()
+}
+
 fn memory(first_row: u64, rows: &RecordBatch) -> ChunkRef {
     ChunkRef::new(Chunk::memory(MemoryChunk::inserted(RowId(first_row), rows, 1).unwrap()))
 }
@@ -171,7 +185,6 @@ fn vectors_are_not_copied_on_the_way_out_of_parquet() {
     assert_eq!(vectors.nulls(), None);
 }
 
-/// As those of more than 256 MiB come.
 #[test]
 fn columns_of_several_row_groups_come_out_whole() {
     let typed = every_type();
@@ -186,8 +199,7 @@ fn columns_of_several_row_groups_come_out_whole() {
         expected.push((ColumnId(id), arrow_type(ty), twice));
     }
     let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), stored).unwrap();
-    let properties = super::layout::writer_properties(rows.schema_ref(), &identity()).unwrap();
-    let properties = properties.into_builder().set_max_row_group_row_count(Some(2)).build();
+    let properties = by_parquet(rows.schema_ref(), &identity(), 2);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("segment");
     let file = std::fs::File::create(&path).unwrap();

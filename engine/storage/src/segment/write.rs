@@ -14,18 +14,16 @@ use arrow::{
     datatypes::{DataType, Field, Schema, UInt64Type},
     record_batch::RecordBatch,
 };
-use parquet::arrow::ArrowWriter;
 use sepal_types::{RowId, TableDef};
 
-use super::{Identity, ROW_ID, layout};
+use super::{Identity, ROW_ID, encode::encode, layout};
 use crate::{
     ChunkRef, StoreError,
     arrow_types::stored_name,
     checkpoint::{Pace, Phase},
     chunk,
     disk::{Disk, NewFile, io_error},
-    paths::show,
-    pieces::{self, Pieces},
+    pieces,
     row_bytes::array_bytes,
 };
 
@@ -43,13 +41,13 @@ pub(crate) struct Written {
     pub variable_bytes: u64,
 }
 
-/// Rows between two looks at the pace: some megabytes of vectors.
+/// Rows that are taken together, at most: about a megabyte of vectors.
 const ROWS_AT_ONCE: usize = 1024;
+const BYTES_AT_ONCE: usize = 2 << 20;
 /// A file is synced so often: the log's next sync does not wait for a gigabyte of it.
 const UNSYNCED_BYTES: u64 = 32 << 20;
-/// As many pieces as a row group has: parquet-rs hands it over at once, and encodes and seals the next one while these
-/// are written.
-const AHEAD: usize = layout::MAX_ROW_GROUP_BYTES.div_ceil(pieces::PIECE_BYTES);
+/// Pieces that may be sealed and not yet written.
+const AHEAD: usize = 4;
 
 /// Writes the live rows of `inputs`, no faster than `pace` lets it; `None`, and no file, when none lives. The file's
 /// bytes are durable on return, its name is not.
@@ -213,11 +211,13 @@ impl Gathered {
     /// The rows, some at a time.
     fn batches(&self) -> Box<dyn Iterator<Item = Result<RecordBatch, StoreError>> + '_> {
         let schema = &self.schema;
+        let rows = self.parts.iter().map(Part::rows).sum::<usize>().max(1);
+        let rows = (BYTES_AT_ONCE / (self.bytes() / rows).max(1)).clamp(1, ROWS_AT_ONCE);
         match &self.order {
-            Some(order) => Box::new(order.chunks(ROWS_AT_ONCE).map(move |rows| self.interleaved(rows))),
+            Some(order) => Box::new(order.chunks(rows).map(|rows| self.interleaved(rows))),
             None => Box::new(self.parts.iter().flat_map(move |part| {
-                let firsts = (0..part.rows()).step_by(ROWS_AT_ONCE);
-                firsts.map(move |first| part.some(schema, first, ROWS_AT_ONCE.min(part.rows() - first)))
+                let firsts = (0..part.rows()).step_by(rows);
+                firsts.map(move |first| part.some(schema, first, rows.min(part.rows() - first)))
             })),
         }
     }
@@ -245,45 +245,16 @@ pub(super) fn write_file(
     let ahead = if gathered.bytes() < pieces::APART_BYTES { 0 } else { AHEAD };
     let encoded = pieces::made_and_written(
         ahead,
-        |out| encode(out, path, identity, gathered),
+        |out| encode(out, path, identity, &gathered.schema, gathered.batches()),
         |piece| {
             check(pace)?;
             file.write_all(piece).map_err(|error| io_error("write", path, &error))
         },
     );
-    let (plain_bytes, variable_bytes) = encoded??;
+    let plain = encoded??;
     let bytes = file.file.finish()?;
     let Gathered { rows, first_row, last_row, .. } = *gathered;
-    Ok(Written { rows, first_row, last_row, bytes, plain_bytes, variable_bytes })
-}
-
-/// Encodes and seals the rows. Gives the arrays' bytes, and of them those of columns whose values vary in length.
-fn encode(
-    out: &mut Pieces<'_>,
-    path: &Path,
-    identity: &Identity,
-    gathered: &Gathered,
-) -> Result<(u64, u64), StoreError> {
-    let failed = |error: parquet::errors::ParquetError| StoreError::Io {
-        action: "write",
-        file: show(path),
-        why: error.to_string(),
-    };
-    let properties = layout::writer_properties(&gathered.schema, identity).map_err(failed)?;
-    let mut writer =
-        ArrowWriter::try_new(out, Arc::clone(&gathered.schema), Some(properties)).map_err(failed)?;
-    let (mut plain_bytes, mut variable_bytes) = (0, 0);
-    for batch in gathered.batches() {
-        let batch = batch?;
-        for array in batch.columns() {
-            let bytes = array_bytes(array.as_ref()) as u64;
-            plain_bytes += bytes;
-            variable_bytes += if chunk::varies(array.data_type()) { bytes } else { 0 };
-        }
-        writer.write(&batch).map_err(failed)?;
-    }
-    writer.close().map_err(failed)?;
-    Ok((plain_bytes, variable_bytes))
+    Ok(Written { rows, first_row, last_row, bytes, plain_bytes: plain.all, variable_bytes: plain.variable })
 }
 
 fn check(pace: &dyn Pace) -> Result<(), StoreError> {

@@ -2,12 +2,12 @@
 //!
 //! Written by `writer`, read by `recover`. The format is drawn in [`super`].
 
-use sepal_crypto::{
-    Aad, Key, OpenError, SEAL_OVERHEAD_BYTES, constant_time_eq, hmac_sha256, open, seal_into,
-};
+use sepal_crypto::{Aad, Key, OpenError, SEAL_OVERHEAD_BYTES, constant_time_eq, hmac_sha256, open, seal_to};
 use sepal_types::{FileId, Lsn, TenantId};
 
 pub(crate) const FRAME_HEADER_BYTES: usize = 48;
+/// Bytes of a frame that are not its payload's.
+pub(super) const FRAME_OVERHEAD_BYTES: usize = FRAME_HEADER_BYTES + SEAL_OVERHEAD_BYTES;
 /// Payload bytes per frame: small enough that plaintext and ciphertext stay in the L2 cache.
 pub(super) const MAX_PAYLOAD_BYTES: usize = 1 << 20;
 /// The index of a marker, which no frame of a commit reaches: a commit of that many frames would have 4 PiB.
@@ -89,8 +89,28 @@ impl FrameKey {
         Self { tenant, file, key, mark_key }
     }
 
-    /// Seals `payload`, at most [`MAX_PAYLOAD_BYTES`], and appends header and sealed bytes to `out`. `offset` is
-    /// where the frame will begin in the file. Returns the tag, which the next frame is bound to.
+    /// Seals `payload`, at most [`MAX_PAYLOAD_BYTES`], to `frame`, which is [`FRAME_OVERHEAD_BYTES`] longer: header and
+    /// sealed bytes. `offset` is where the frame will begin in the file. Returns the tag, which the next frame is bound
+    /// to.
+    pub(super) fn seal(
+        &self,
+        place: Place,
+        offset: u64,
+        previous: &Tag,
+        payload: &[u8],
+        frame: &mut [u8],
+    ) -> Tag {
+        let sealed_bytes = u32::try_from(payload.len() + SEAL_OVERHEAD_BYTES).unwrap_or(u32::MAX);
+        let mut header = FrameHeader { sealed_bytes, place }.encode();
+        let mark = self.mark(&header, offset);
+        header[MARK_AT..].copy_from_slice(&mark);
+        let (first, sealed) = frame.split_at_mut(FRAME_HEADER_BYTES);
+        first.copy_from_slice(&header);
+        seal_to(&self.key, &self.aad(&header, previous), payload, sealed);
+        tag(sealed)
+    }
+
+    /// The same, behind what `out` holds.
     pub(super) fn append(
         &self,
         place: Place,
@@ -99,13 +119,9 @@ impl FrameKey {
         payload: &[u8],
         out: &mut Vec<u8>,
     ) -> Tag {
-        let sealed_bytes = u32::try_from(payload.len() + SEAL_OVERHEAD_BYTES).unwrap_or(u32::MAX);
-        let mut header = FrameHeader { sealed_bytes, place }.encode();
-        let mark = self.mark(&header, offset);
-        header[MARK_AT..].copy_from_slice(&mark);
-        out.extend_from_slice(&header);
-        seal_into(&self.key, &self.aad(&header, previous), payload, out);
-        tag(out)
+        let begin = out.len();
+        out.resize(begin + payload.len() + FRAME_OVERHEAD_BYTES, 0);
+        self.seal(place, offset, previous, payload, &mut out[begin..])
     }
 
     /// Opens a frame's sealed bytes.

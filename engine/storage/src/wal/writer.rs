@@ -11,13 +11,13 @@ use sepal_types::{FileId, Lsn, TenantId};
 
 use super::{
     FileSpan,
-    frame::{FrameKey, MAX_PAYLOAD_BYTES, Place, Tag, tag},
+    frame::{FRAME_OVERHEAD_BYTES, FrameKey, MAX_PAYLOAD_BYTES, Place, Tag, tag},
     header::{HEADER_BYTES, Header, VERSION},
 };
 use crate::{
     disk::{Disk, File, PublishError},
     paths::Paths,
-    pieces::{self, APART_BYTES, PIECE_BYTES},
+    pieces::{self, APART_BYTES, PIECE_BYTES, runs},
     planted::{self, Bug},
 };
 
@@ -130,9 +130,11 @@ impl WalFile {
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut seal = self.sealer(lsn);
-        let appended = for_each_payload(parts, &mut scratch, |payload, last| {
-            seal.append(&self.key, payload, last, &mut self.out);
-            Ok(())
+        let appended = runs(parts, MAX_PAYLOAD_BYTES, &mut scratch, |payload, last| {
+            let begin = self.out.len();
+            self.out.resize(begin + payload.len() + FRAME_OVERHEAD_BYTES, 0);
+            seal.seal(&self.key, payload, last, &mut self.out[begin..]);
+            Ok::<(), io::Error>(())
         });
         (self.tag, self.scratch) = (seal.tag, scratch);
         appended?;
@@ -152,9 +154,10 @@ impl WalFile {
         let sealed = pieces::made_and_written(
             AHEAD,
             |pieces| {
-                for_each_payload(parts, scratch, |payload, last| {
-                    seal.append(key, payload, last, pieces.buffer());
-                    pieces.hand_over()
+                runs(parts, MAX_PAYLOAD_BYTES, scratch, |payload, last| {
+                    let frame = pieces.space(payload.len() + FRAME_OVERHEAD_BYTES)?;
+                    seal.seal(key, payload, last, frame);
+                    Ok(())
                 })
             },
             |piece| {
@@ -238,41 +241,11 @@ struct Sealer {
 }
 
 impl Sealer {
-    fn append(&mut self, key: &FrameKey, payload: &[u8], last: bool, out: &mut Vec<u8>) {
+    /// `frame` is [`FRAME_OVERHEAD_BYTES`] longer than `payload`.
+    fn seal(&mut self, key: &FrameKey, payload: &[u8], last: bool, frame: &mut [u8]) {
         let place = Place { lsn: self.lsn, index: self.index, last, synced: self.synced };
-        let before = out.len();
-        self.tag = key.append(place, self.offset, &self.tag, payload, out);
-        self.offset += (out.len() - before) as u64;
+        self.tag = key.seal(place, self.offset, &self.tag, payload, frame);
+        self.offset += frame.len() as u64;
         self.index += 1;
     }
-}
-
-/// Calls `frame` with the payload of each frame, and with whether it is the last.
-fn for_each_payload(
-    parts: &[Buffer],
-    scratch: &mut Vec<u8>,
-    mut frame: impl FnMut(&[u8], bool) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut left: usize = parts.iter().map(Buffer::len).sum();
-    scratch.clear();
-    for part in parts {
-        let mut bytes = part.as_slice();
-        while !bytes.is_empty() {
-            // A frame that lies within one part is sealed from there; only frames across parts are gathered.
-            let direct = scratch.is_empty() && (bytes.len() >= MAX_PAYLOAD_BYTES || bytes.len() == left);
-            let (now, rest) = bytes.split_at(bytes.len().min(MAX_PAYLOAD_BYTES - scratch.len()));
-            bytes = rest;
-            left -= now.len();
-            if direct {
-                frame(now, left == 0)?;
-                continue;
-            }
-            scratch.extend_from_slice(now);
-            if scratch.len() == MAX_PAYLOAD_BYTES || left == 0 {
-                frame(scratch, left == 0)?;
-                scratch.clear();
-            }
-        }
-    }
-    Ok(())
 }

@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     arrow_type,
     fixtures::TENANT,
-    segment::{Identity, ROW_ID, layout},
+    segment::{Identity, ROW_ID, layout, tests::by_parquet},
     stored_name,
 };
 
@@ -55,8 +55,7 @@ fn written(path: &Path, rows: usize, group_rows: usize) -> Footer {
     }
     let count = rows;
     let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), stored).unwrap();
-    let properties = layout::writer_properties(rows.schema_ref(), &identity()).unwrap();
-    let properties = properties.into_builder().set_max_row_group_row_count(Some(group_rows)).build();
+    let properties = by_parquet(rows.schema_ref(), &identity(), group_rows);
     let file = std::fs::File::create(path).unwrap();
     let mut writer = ArrowWriter::try_new(file, rows.schema(), Some(properties)).unwrap();
     for first in (0..rows.num_rows()).step_by(100) {

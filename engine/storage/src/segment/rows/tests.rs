@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     arrow_type,
     fixtures::TENANT,
-    segment::{Identity, ROW_ID},
+    segment::{Identity, ROW_ID, tests::by_parquet},
 };
 
 const ROWS: usize = 2_000;
@@ -59,8 +59,7 @@ fn written(path: &Path) -> Footer {
         stored.push(array);
     }
     let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), stored).unwrap();
-    let properties = layout::writer_properties(rows.schema_ref(), &identity()).unwrap();
-    let properties = properties.into_builder().set_max_row_group_row_count(Some(700)).build();
+    let properties = by_parquet(rows.schema_ref(), &identity(), 700);
     let file = std::fs::File::create(path).unwrap();
     let mut writer = ArrowWriter::try_new(file, rows.schema(), Some(properties)).unwrap();
     for first in (0..ROWS).step_by(100) {
