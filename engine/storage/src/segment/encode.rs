@@ -264,7 +264,7 @@ impl<'a, 'p> Encoder<'a, 'p> {
             let values = array.value_data().get(..array.len() * width);
             parts.push(values.ok_or_else(|| bug("an array shorter than its rows"))?);
         }
-        let (begin, mut first_row, mut pages, mut plain) = (self.file.offset, 0, Vec::new(), 0);
+        let (begin, mut first_row, mut pages, mut plain) = (self.file.offset, 0, Vec::new(), 0_i64);
         let mut scratch = mem::take(&mut self.scratch);
         runs(&parts, rows_per_page(width) * width, &mut scratch, |values, _| {
             let stored = number(stored_bytes(values.len()))?;
@@ -274,7 +274,7 @@ impl<'a, 'p> Encoder<'a, 'p> {
             self.file.module(Module::DataPageHeader, of, &header)?;
             self.file.module(Module::DataPage, of, values)?;
             pages.push(self.file.place(offset, first_row)?);
-            plain += number(stored_bytes(header.len()) + values.len())?;
+            plain += (stored_bytes(header.len()) + values.len()) as i64;
             first_row += (values.len() / width) as i64;
             of.page = next_page(of.page)?;
             Ok::<(), Failure>(())
@@ -284,7 +284,7 @@ impl<'a, 'p> Encoder<'a, 'p> {
             .set_encodings(vec![Encoding::PLAIN, Encoding::RLE])
             .set_compression(Compression::UNCOMPRESSED)
             .set_num_values(first_row)
-            .set_total_uncompressed_size(plain.into())
+            .set_total_uncompressed_size(plain)
             .set_data_page_offset(begin.cast_signed());
         Ok(self.column(chunk, begin, pages, Vec::new()))
     }
