@@ -130,7 +130,10 @@ impl TenantStore {
         // A name may keep what a repair had no way with: the tables that do not need it are there.
         let snapshot = opener.readable(&manifest)?.into_past();
         let next_us = snapshot.time_us().saturating_add(1);
-        self.past.lock().put(&snapshot, next_us);
+        // What could not be read now may be readable the next time.
+        if snapshot.damage().is_none() {
+            self.past.lock().put(&snapshot, next_us);
+        }
         Ok(snapshot)
     }
 

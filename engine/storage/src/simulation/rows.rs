@@ -111,6 +111,9 @@ pub(super) fn blob(index: TableId, rows: usize) -> Vec<u8> {
 
 /// Whether the snapshot is the model's state, in everything that can be asked.
 pub(super) fn compare(snapshot: &Snapshot, state: &State) -> Result<(), Trouble> {
+    if let Some(error) = snapshot.damage() {
+        return Err(Trouble::Store(error.clone()));
+    }
     let found: Vec<TableId> = snapshot.tables().map(|version| version.def.id).collect();
     let expected: Vec<TableId> = state.tables.keys().copied().collect();
     if found != expected {

@@ -123,6 +123,11 @@ impl Snapshot {
         })
     }
 
+    /// Why some table is not among those of a past snapshot, of the first one that is damaged.
+    pub(crate) fn damage(&self) -> Option<&StoreError> {
+        self.state.unreadable.first().map(|table| &table.error)
+    }
+
     /// Whether a schema has the tables and sequences here that it has in `base`.
     pub(super) fn has_members_of(&self, base: &Snapshot, schema: &TableDef) -> bool {
         let members = |snapshot: &Snapshot| -> Vec<TableId> {
