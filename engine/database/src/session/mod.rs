@@ -59,7 +59,7 @@ use sepal_types::{Error, Result, SearchPath, SqlState};
 use crate::{
     backend_pids::BackendPid,
     database::Database,
-    locks::SessionLocks,
+    locks::{SessionLocks, Watches},
     tenant::OpenTenant,
     tenants::Seat,
     write_memory::{Charge, WriteMemory},
@@ -122,6 +122,8 @@ pub struct Session {
     sequences: Arc<Sequences>,
     /// Its place among those who wait for each other.
     locks: SessionLocks,
+    /// What its statement wants to know of replaced rows.
+    watches: Watches,
     advisory: Arc<Advisory>,
     setting_sink: Arc<dyn SettingSink>,
     cancel: CancelToken,
@@ -196,6 +198,7 @@ impl Session {
             catalogs: Arc::new(catalogs),
             sequences: Arc::new(sequences),
             locks,
+            watches: Watches::default(),
             advisory,
             setting_sink: Arc::new(sink),
             cancel,
