@@ -28,6 +28,7 @@ use sepal_types::{FileId, RowId, TableDef, TableId};
 
 use super::{
     BlobBuilder, Freely, Maintenance, Pace,
+    damaged::is_of_deletions,
     pace::Phase,
     plan::{self, Size},
     produce::{Making, Produced, new_entry},
@@ -214,7 +215,7 @@ impl TenantStore {
         limits: CompactionLimits<'_>,
     ) -> Result<Option<CompactionReport>, StoreError> {
         let _one = self.lock_compaction(limits.pace)?;
-        let mut chosen = self.choose(limits.max_bytes)?;
+        let mut chosen = self.despite_deletions(builder, || self.choose(limits.max_bytes))?;
         // Not for a merge that this caller does not want: each would be another manifest, and another log file.
         if chosen.is_none() && self.has_merge(limits.max_bytes) {
             self.checkpoint(builder)?;
@@ -252,14 +253,38 @@ impl TenantStore {
         pace: &dyn Pace,
     ) -> Result<Option<CompactionReport>, StoreError> {
         let _one = self.lock_compaction(pace)?;
-        let job = {
+        let job = self.despite_deletions(builder, || {
             let maintenance = self.maintenance.lock();
             self.poison.check()?;
-            self.claim(&maintenance.manifest, table, |entry| files.contains(&entry.file))?
-        };
+            self.claim(&maintenance.manifest, table, |entry| files.contains(&entry.file))
+        })?;
         match job {
             Some(job) => self.run(&job, builder, pace),
             None => Ok(None),
+        }
+    }
+
+    /// Returns once no compaction is under way that began before: what it writes is in the manifest.
+    ///
+    /// Errors: as [`Self::merge`].
+    pub fn await_compaction(&self, pace: &dyn Pace) -> Result<(), StoreError> {
+        self.lock_compaction(pace).map(drop)
+    }
+
+    /// A deletion vector is read again where the log deletes more of its segment. If the file is damaged, a flush writes
+    /// another: what is deleted is in memory, and more than the file says.
+    fn despite_deletions(
+        &self,
+        builder: &dyn BlobBuilder,
+        job: impl Fn() -> Result<Option<Job>, StoreError>,
+    ) -> Result<Option<Job>, StoreError> {
+        match job() {
+            Err(error) if is_of_deletions(&error) => {
+                tracing::error!(tenant = %self.tenant, %error, "a deletion vector does not open and is written again");
+                self.checkpoint(builder)?;
+                job()
+            }
+            done => done,
         }
     }
 
@@ -372,7 +397,10 @@ impl TenantStore {
             Ok(Some(made)) => made,
             nothing => {
                 produced.discard(&self.disk, &self.paths);
-                if let Err(error @ StoreError::Corrupt { .. }) = &nothing {
+                // Where it is deletions, the next try does not read them.
+                if let Err(error @ StoreError::Corrupt { .. }) = &nothing
+                    && !is_of_deletions(error)
+                {
                     self.leave_alone(job.files(), error);
                 }
                 return self.poison.explain(nothing.map(|_| None));
