@@ -29,6 +29,10 @@ const SOON: Duration = Duration::from_secs(5);
 /// Merges that read more have the rows of all their inputs in memory one at a time.
 const LARGE_BYTES: u64 = 1 << 30;
 
+/// How often VACUUM looks for segments that others, who replace files' keys or vacuum as well, have written while it
+/// was at work.
+const VACUUM_ROUNDS: usize = 3;
+
 /// What came of looking for a merge.
 enum Step {
     Merged,
@@ -153,25 +157,50 @@ pub fn vacuum(
     task.total(tenant.store.unflushed_bytes());
     flush_telling(tenant, &task, INDEXING)?;
     task.phase(SCANNING);
+    // What began to be merged before the flush may keep rows that are deleted by now.
+    tenant.store.await_compaction(&Paced::new(tenant, &task, &stop))?;
     let mut done = Vacuumed::default();
     (done.segments_before, done.bytes_before, _) = sizes(tenant, table)?;
     let which = if full { Rewrite::All } else { Rewrite::Deleted };
-    let groups = tenant.store.segments_to_merge(table, which);
-    task.total(plain_bytes(tenant, table, &groups));
-    for group in &groups {
+    let mut total = 0;
+    for _ in 0..VACUUM_ROUNDS {
+        let groups = tenant.store.segments_to_merge(table, which);
+        total += plain_bytes(tenant, table, &groups);
+        task.total(total);
+        if !merge_groups(tenant, table, &groups, &task, &stop, &mut done)? {
+            break;
+        }
+    }
+    (done.segments_after, done.bytes_after, done.rows_left) = sizes(tenant, table)?;
+    Ok(done)
+}
+
+/// Makes one segment of each group. Whether somebody else has put other segments in the place of some, which may have
+/// what these were to lose.
+fn merge_groups(
+    tenant: &OpenTenant,
+    table: TableId,
+    groups: &[Vec<FileId>],
+    task: &Posted,
+    stop: &(dyn Fn() -> bool + Sync),
+    done: &mut Vacuumed,
+) -> Result<bool> {
+    let mut replaced = false;
+    for group in groups {
         if stop() {
             return Err(cancelled());
         }
         let merging = AtomicBool::new(false);
-        let pace = Paced { merging: Some(&merging), ..Paced::new(tenant, &task, &stop) };
-        let builder = SegmentIndexer::of_merge(tenant, &stop, &merging);
-        let Some(report) = tenant.store.merge(table, group, &builder, &pace)? else { continue };
+        let pace = Paced { merging: Some(&merging), ..Paced::new(tenant, task, stop) };
+        let builder = SegmentIndexer::of_merge(tenant, stop, &merging);
+        let report = tenant.store.merge(table, group, &builder, &pace)?;
+        replaced |= report.is_none_or(|report| report.segments_read < group.len());
+        let Some(report) = report else { continue };
         note(tenant, &report);
         done.rows_removed += report.rows_removed;
         done.indexes_built += report.indexes_built;
     }
-    (done.segments_after, done.bytes_after, done.rows_left) = sizes(tenant, table)?;
-    Ok(done)
+    Ok(replaced)
 }
 
 fn cancelled() -> Error {
