@@ -14,6 +14,8 @@
 //!
 //! A crash before the manifest leaves files that nothing names, which the next opening removes.
 
+mod room;
+
 use std::{
     collections::HashSet,
     sync::{
@@ -208,18 +210,23 @@ impl TenantStore {
     /// Does the one merge that pays most, if any does. What makes it pay may be in the log only: then a flush is made
     /// before. Waits for a compaction that is under way.
     ///
-    /// `None`: nothing pays, or what was chosen was changed meanwhile. Errors: [`StoreError::Stopped`].
+    /// `None`: nothing pays, what was chosen was changed meanwhile, or the device lacks room ([`Pace::held_back`]).
+    /// Errors: [`StoreError::Stopped`].
     pub fn compact(
         &self,
         builder: &dyn BlobBuilder,
         limits: CompactionLimits<'_>,
     ) -> Result<Option<CompactionReport>, StoreError> {
         let _one = self.lock_compaction(limits.pace)?;
-        let mut chosen = self.despite_deletions(builder, || self.choose(limits.max_bytes))?;
+        let most = limits.max_bytes.min(self.room_for_merge());
+        let mut chosen = self.despite_deletions(builder, || self.choose(most))?;
         // Not for a merge that this caller does not want: each would be another manifest, and another log file.
-        if chosen.is_none() && self.has_merge(limits.max_bytes) {
+        if chosen.is_none() && self.has_merge(most) {
             self.checkpoint(builder)?;
-            chosen = self.choose(limits.max_bytes)?;
+            chosen = self.choose(most)?;
+        }
+        if chosen.is_none() && !self.has_merge(most) && self.has_merge(limits.max_bytes) {
+            limits.pace.held_back();
         }
         match chosen {
             Some(job) => self.run(&job, builder, limits.pace),

@@ -128,3 +128,18 @@ async fn vacuum_waits_for_a_merge_and_looks_at_what_it_wrote() {
     let deleted: u64 = version.chunks.iter().map(|held| held.deleted.len()).sum();
     assert_eq!((version.live_rows(), deleted), (900, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compaction_that_waits_for_room_is_shown_and_keeps_no_tenant_open() {
+    let fixture = Fixture::new();
+    let tenant = fixture.tenant().await;
+    until("it works", || !tenant.works_by_itself()).await;
+    let held = hold_back(&tenant);
+    let phases: Vec<_> = tenant.tasks.rows().into_iter().map(|task| (task.task, task.phase)).collect();
+    assert_eq!(phases, [("compaction", "waiting for room on the device")]);
+    assert!(!tenant.works_by_itself());
+    let other = tenant.tasks.post(0, TaskKind::Compaction, Some(TABLE), now_us());
+    assert!(tenant.works_by_itself());
+    drop((held, other));
+    assert!(tenant.tasks.rows().is_empty());
+}
