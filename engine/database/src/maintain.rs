@@ -146,8 +146,8 @@ async fn flushed(tenant: &OpenTenant, done: Result<()>) -> bool {
     }
 }
 
-/// Builds missing indexes when the tenant is opened, whenever it is told that there may be some, and some time after one
-/// could not be built.
+/// Builds missing indexes when the tenant is opened, whenever it is told that there may be some, and some time after
+/// one could not be built.
 async fn index(tenant: &Arc<OpenTenant>) {
     let mut gaps = Gaps::default();
     loop {

@@ -278,8 +278,8 @@ impl TenantStore {
         self.lock_compaction(pace).map(drop)
     }
 
-    /// A deletion vector is read again where the log deletes more of its segment. If the file is damaged, a flush writes
-    /// another: what is deleted is in memory, and more than the file says.
+    /// A deletion vector is read again where the log deletes more of its segment. If the file is damaged, a flush
+    /// writes another: what is deleted is in memory, and more than the file says.
     fn despite_deletions(
         &self,
         builder: &dyn BlobBuilder,
