@@ -149,9 +149,8 @@ impl Session {
     ) -> Result<Self> {
         let environment: Arc<str> = Arc::from(environment);
         let settings = first_settings(&database, &principal, startup_parameters)?;
-        let view = SnapshotSlot::new(Snapshot::empty());
+        let (view, cancel) = (SnapshotSlot::new(Snapshot::empty()), CancelToken::default());
         view.clear();
-        let cancel = CancelToken::default();
         let sequences = Sequences::new(
             Arc::clone(&tenant),
             Arc::clone(&environment),
