@@ -176,7 +176,7 @@ pub fn vacuum(
     flush_telling(tenant, &task, INDEXING)?;
     task.phase(SCANNING);
     // What began to be merged before the flush may keep rows that are deleted by now.
-    tenant.store.await_compaction(&Paced::new(tenant, &task, &stop))?;
+    tenant.store.await_compaction(table, &Paced::new(tenant, &task, &stop))?;
     let mut done = Vacuumed::default();
     (done.segments_before, done.bytes_before, _) = sizes(tenant, table)?;
     let which = if full { Rewrite::All } else { Rewrite::Deleted };

@@ -271,11 +271,21 @@ impl TenantStore {
         }
     }
 
-    /// Returns once no compaction is under way that began before: what it writes is in the manifest.
+    /// Returns once no compaction of the table is under way that began before: what it writes is in the manifest.
     ///
     /// Errors: as [`Self::merge`].
-    pub fn await_compaction(&self, pace: &dyn Pace) -> Result<(), StoreError> {
-        self.lock_compaction(pace).map(drop)
+    pub fn await_compaction(&self, table: TableId, pace: &dyn Pace) -> Result<(), StoreError> {
+        let is_underway = {
+            let maintenance = self.maintenance.lock();
+            let underway = self.underway.lock();
+            let entry = maintenance.manifest.tables.iter().find(|entry| entry.def.id == table);
+            let mut segments = entry.into_iter().flat_map(|entry| &entry.segments);
+            segments.any(|segment| underway.inputs.contains(&segment.file))
+        };
+        if is_underway {
+            drop(self.lock_compaction(pace)?);
+        }
+        Ok(())
     }
 
     /// A deletion vector is read again where the log deletes more of its segment. If the file is damaged, a flush
