@@ -13,7 +13,18 @@ use crate::delivery::now_us;
 
 /// The builds of one tenant.
 #[derive(Debug, Default)]
-pub struct BuildBoard(Mutex<Vec<Arc<Build>>>);
+pub struct BuildBoard {
+    running: Mutex<Vec<Arc<Build>>>,
+    /// Those that have failed and are to be tried again.
+    resting: Mutex<Vec<Resting>>,
+}
+
+#[derive(Debug)]
+struct Resting {
+    table: TableId,
+    index: TableId,
+    since_us: i64,
+}
 
 /// One build. Dropping the [`Posted`] takes it off the board.
 #[derive(Debug)]
@@ -41,8 +52,19 @@ impl BuildBoard {
         let waiting = AtomicBool::new(false);
         let build = Build { pid, table, index, begun_us, done, total, waiting };
         let build = Arc::new(build);
-        self.0.lock().push(Arc::clone(&build));
+        self.running.lock().push(Arc::clone(&build));
         Posted { board: Arc::clone(self), build }
+    }
+
+    /// These tables' indexes, and no others, could not be built by themselves and are tried again later.
+    pub fn rest(&self, indexes: &[(TableId, TableId)]) {
+        let mut resting = self.resting.lock();
+        resting.retain(|known| indexes.contains(&(known.table, known.index)));
+        for (table, index) in indexes {
+            if !resting.iter().any(|known| known.index == *index) {
+                resting.push(Resting { table: *table, index: *index, since_us: now_us() });
+            }
+        }
     }
 
     /// As `sepal_maintenance` shows them.
@@ -62,7 +84,14 @@ impl BuildBoard {
                 per_second: done.saturating_mul(1_000) / millis.max(1),
             }
         };
-        self.0.lock().iter().map(row).collect()
+        let mut rows: Vec<TaskRow> = self.running.lock().iter().map(row).collect();
+        let is_running = |rows: &[TaskRow], table| rows.iter().any(|row| row.table == Some(table));
+        for resting in self.resting.lock().iter() {
+            if !is_running(&rows, resting.table) {
+                rows.push(resting.row());
+            }
+        }
+        rows
     }
 
     /// As the catalog shows them. Blocks are rows here: the relation has no pages.
@@ -80,7 +109,23 @@ impl BuildBoard {
                 tuples_done: done,
             }
         };
-        self.0.lock().iter().map(row).collect()
+        self.running.lock().iter().map(row).collect()
+    }
+}
+
+impl Resting {
+    fn row(&self) -> TaskRow {
+        TaskRow {
+            pid: 0,
+            task: "index build",
+            table: Some(self.table),
+            phase: "waiting to try again after an error",
+            unit: "rows",
+            done: 0,
+            total: 0,
+            started_us: self.since_us,
+            per_second: 0,
+        }
     }
 }
 
@@ -112,6 +157,6 @@ impl Posted {
 
 impl Drop for Posted {
     fn drop(&mut self) {
-        self.board.0.lock().retain(|build| !Arc::ptr_eq(build, &self.build));
+        self.board.running.lock().retain(|build| !Arc::ptr_eq(build, &self.build));
     }
 }

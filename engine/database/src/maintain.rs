@@ -12,10 +12,14 @@
 //!    whose index turned out to be damaged.
 
 mod compaction;
+mod gaps;
 mod indexer;
 mod rotation;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sepal_index::BuildMeans;
 use sepal_query::vector::check_rows_as_halves;
@@ -33,6 +37,7 @@ use crate::{
 };
 
 pub use compaction::{Vacuumed, vacuum};
+use gaps::{Gap, Gaps};
 pub use indexer::Shortage;
 use indexer::{Built, SegmentIndexer, Work, cancelled};
 pub use rotation::begin_files;
@@ -49,9 +54,6 @@ const LEAST_INDEXED_ROWS: usize = 1_000;
 /// How often CREATE INDEX looks for segments that were written while it built the others. What comes later is
 /// left to [`build_missing`]: a table that is loaded faster than indexed must not hold up the statement for ever.
 const BUILD_ROUNDS: usize = 3;
-
-/// A segment and an index that it lacks, or that could not be built over it.
-type Gap = (FileId, TableId);
 
 /// Runs until the tenant is closed.
 pub async fn maintain(tenant: Arc<OpenTenant>) {
@@ -144,37 +146,29 @@ async fn flushed(tenant: &OpenTenant, done: Result<()>) -> bool {
     }
 }
 
-/// Builds missing indexes when the tenant is opened, and whenever it is told that there may be some.
+/// Builds missing indexes when the tenant is opened, whenever it is told that there may be some, and some time after
+/// one could not be built.
 async fn index(tenant: &Arc<OpenTenant>) {
-    let mut unbuildable: HashSet<Gap> = HashSet::new();
+    let mut gaps = Gaps::default();
     loop {
-        let (worker, mut known) = (Arc::clone(tenant), std::mem::take(&mut unbuildable));
+        let (worker, mut known) = (Arc::clone(tenant), std::mem::take(&mut gaps));
         let pass = move || {
-            let built = build_missing(&worker, &mut known);
-            (built, known)
+            build_missing(&worker, &mut known);
+            known
         };
         let Some(pass) = tenant.background.builds.run(tenant.until_closed(), pass).await else { return };
-        let again = match pass {
-            Ok((built, known)) => {
-                unbuildable = known;
-                match built {
-                    Ok(()) => false,
-                    Err(_) if tenant.is_closed() => return,
-                    Err(error) => {
-                        tracing::error!(tenant = %tenant.id, %error, "indexes are missing; it will be tried again");
-                        true
-                    }
-                }
-            }
+        match pass {
+            Ok(known) => gaps = known,
             Err(problem) => {
                 tracing::error!(tenant = %tenant.id, %problem, "building missing indexes panicked");
-                false
             }
-        };
+        }
+        tenant.builds.rest(&gaps.failed());
+        let pause = gaps.next().map(|again| again.saturating_duration_since(Instant::now()));
         tokio::select! {
             () = tenant.until_closed() => return,
             () = tenant.missing.notified() => {}
-            () = tokio::time::sleep(PATROL), if again => {}
+            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
         }
     }
 }
@@ -297,33 +291,49 @@ pub fn build_index(
 
 /// Builds what valid indexes lack, one segment after the other, each chosen from the newest head. Blocking.
 ///
-/// Gaps that could not be closed are added to `unbuildable` and left alone: they are searched exactly. Errors:
-/// 53100, which is worth another try, and whatever the closing of the tenant brings.
-pub fn build_missing(tenant: &OpenTenant, unbuildable: &mut HashSet<Gap>) -> Result<()> {
-    while let Some(missing) = find_missing(&tenant.store.snapshot(), unbuildable) {
+/// Gaps that could not be closed are searched exactly. Those that a passing trouble of the device is to blame for are
+/// due again later; all others are left alone.
+pub fn build_missing(tenant: &OpenTenant, gaps: &mut Gaps) {
+    let begun = Instant::now();
+    while let Some(missing) = find_missing(&tenant.store.snapshot(), gaps, begun) {
         let Missing { gap, target, name, chunk } = missing;
         let posted = tenant.builds.post(0, target.table, target.index, u64::from(chunk.rows()));
         match target.build(tenant, &chunk, u64::MAX, &posted, &|| tenant.is_closed()) {
-            Ok(None) => {}
-            Ok(Some(short)) => {
-                tracing::warn!(tenant = %tenant.id, index = %name, needed = short.needed, allowed = short.allowed,
-                    "an index build needs more memory than index_build_mib lends; it took longer");
+            // Built, or gone from the head by now.
+            Ok(short) => {
+                if let Some(short) = short {
+                    tracing::warn!(tenant = %tenant.id, index = %name, needed = short.needed, allowed = short.allowed,
+                        "an index build needs more memory than index_build_mib lends; it took longer");
+                }
+                gaps.leave(gap);
             }
-            Err(error) if tenant.is_closed() || error.state() == SqlState::DiskFull => return Err(error),
+            Err(_) if tenant.is_closed() => return,
+            Err(error) if may_pass(tenant, &error) => {
+                let pause_s = gaps.fail(gap, target.table, Instant::now()).as_secs();
+                tracing::error!(tenant = %tenant.id, index = %name, %error, pause_s,
+                    "an index could not be built; it will be tried again");
+                if error.state() == SqlState::DiskFull {
+                    // Nor is there room for others.
+                    break;
+                }
+            }
             Err(error) => {
                 tracing::error!(tenant = %tenant.id, index = %name, %error, "an index could not be built");
+                gaps.leave(gap);
             }
         }
-        // Built, impossible, or gone from the head by now: not to be looked at again in any case.
-        unbuildable.insert(gap);
     }
     // Those that were built are known by their segments.
     let head = tenant.store.snapshot();
-    unbuildable.retain(|(segment, index)| {
+    gaps.retain(|(segment, index)| {
         let chunks = head.tables().flat_map(|version| &version.chunks);
         chunks.filter(|held| held.chunk.segment() == Some(*segment)).any(|held| lacks(&held.chunk, *index))
     });
-    Ok(())
+}
+
+/// Whether a try that failed is worth another one. A store that takes no more writes needs a restart.
+fn may_pass(tenant: &OpenTenant, error: &Error) -> bool {
+    matches!(error.state(), SqlState::DiskFull | SqlState::IoError) && !tenant.store.stats().poisoned
 }
 
 /// A segment to build an index over.
@@ -335,13 +345,13 @@ struct Missing {
     chunk: Arc<Chunk>,
 }
 
-fn find_missing(head: &Snapshot, unbuildable: &HashSet<Gap>) -> Option<Missing> {
+fn find_missing(head: &Snapshot, gaps: &Gaps, now: Instant) -> Option<Missing> {
     for version in head.tables() {
         for column in &version.def.columns {
             for (index, options) in version.def.vector_indexes(column.id) {
                 let found = version.chunks.iter().find_map(|reference| {
                     let gap = (reference.chunk.segment()?, index.id);
-                    let open = lacks(&reference.chunk, index.id) && !unbuildable.contains(&gap);
+                    let open = lacks(&reference.chunk, index.id) && gaps.is_due(&gap, now);
                     open.then(|| (gap, Arc::clone(&reference.chunk)))
                 });
                 if let Some((gap, chunk)) = found {

@@ -375,7 +375,7 @@ impl OpenTenant {
         let is_archived = self.archive.lock().is_some();
         // One whose definitions cannot be read stays: its error is for who asks for them.
         !self.builds.rows().is_empty()
-            || !self.tasks.is_empty()
+            || !self.tasks.is_idle()
             || self.rotation.is_running()
             || (is_archived && !self.unarchived_clones().is_empty())
             || pipelines().unwrap_or(true)

@@ -66,12 +66,12 @@ pub use distance::{
 };
 pub use error::IndexError;
 pub use faiss::{check_factory, faiss_is_free};
-pub use flat::search_exact;
+pub use flat::{Stopped, search_exact, search_exact_until};
 pub use graph::search_named;
 pub use layout::Stored;
 pub use memory::{BuildMeans, BuildMemory, build_memory, is_worth_a_seed};
 pub use neighbor::{Found, Neighbor};
-pub use parts::{Allowed, Effort, Part, Query, Work, search_parts};
+pub use parts::{Allowed, Effort, Part, Query, Work, search_parts, search_parts_until};
 pub use signs::{BitRows, Signs, append_signs, search_bits};
 pub use vectors::Vectors;
 pub use wear::Wear;
@@ -155,6 +155,18 @@ pub trait VectorIndex: Send + Sync {
         _work: &mut Work,
     ) -> Vec<Neighbor> {
         self.search(vectors, query, params)
+    }
+
+    /// The same for an index that scores all rows: it may be given up, with whatever it has found by then.
+    fn search_until(
+        &self,
+        vectors: Vectors,
+        query: &[f32],
+        params: &SearchParams,
+        _stopped: &Stopped<'_>,
+        work: &mut Work,
+    ) -> Vec<Neighbor> {
+        self.search_counted(vectors, query, params, work)
     }
 
     /// As [`VectorIndex::search`] with the vector of `row`, for a reader to whom that row and those equal to it are

@@ -9,7 +9,9 @@ use sepal_types::Metric;
 
 use crate::graph::{GraphPart, search_all};
 use crate::quantize::Width;
-use crate::{Bits, Found, Neighbor, SearchParams, VectorIndex, Vectors, search_exact};
+use crate::{
+    Bits, Found, Neighbor, SearchParams, Stopped, VectorIndex, Vectors, search_exact, search_exact_until,
+};
 
 /// What is searched for.
 #[derive(Clone, Copy)]
@@ -115,6 +117,19 @@ impl Part<'_> {
 /// When a part is not of the query's dimensions, or its index not of its rows: callers compare
 /// [`VectorIndex::shape`] once.
 pub fn search_parts(query: &Query, parts: &[Part], work: &mut Work) -> Vec<Found> {
+    search_parts_until(query, parts, &|| false, work)
+}
+
+/// The same that may be given up while rows are scored one by one: once `stopped`, what it gives is not the answer.
+///
+/// # Panics
+/// As [`search_parts`].
+pub fn search_parts_until(
+    query: &Query,
+    parts: &[Part],
+    stopped: &Stopped<'_>,
+    work: &mut Work,
+) -> Vec<Found> {
     let (mut graphs, mut others, mut fetched) = (Vec::new(), Vec::new(), Vec::new());
     for (number, part) in parts.iter().enumerate() {
         if let Some(rows) = part.rows {
@@ -140,11 +155,11 @@ pub fn search_parts(query: &Query, parts: &[Part], work: &mut Work) -> Vec<Found
     if found.len() < query.k.min(in_graphs) {
         found.clear();
         for graph in &graphs {
-            exact(query, parts, graph.number as usize, &mut found, work);
+            exact(query, parts, graph.number as usize, stopped, &mut found, work);
         }
     }
     for number in others {
-        search_other(query, parts, number, &mut found, work);
+        search_other(query, parts, number, stopped, &mut found, work);
     }
     found.append(&mut fetched);
     found.sort_unstable();
@@ -168,32 +183,46 @@ fn score(
     extend(found, number, nearest);
 }
 
-fn search_other(query: &Query, parts: &[Part], number: usize, found: &mut Vec<Found>, work: &mut Work) {
+fn search_other(
+    query: &Query,
+    parts: &[Part],
+    number: usize,
+    stopped: &Stopped<'_>,
+    found: &mut Vec<Found>,
+    work: &mut Work,
+) {
     let part = &parts[number];
     let Some((index, Effort { ef_search, probes })) = part.index else {
-        return exact(query, parts, number, found, work);
+        return exact(query, parts, number, stopped, found, work);
     };
+    if stopped() {
+        return;
+    }
     work.asked += 1;
     let allowed = part.allowed.map(|allowed| allowed.bits);
-    let neighbors = index.search_counted(
-        part.vectors,
-        query.vector,
-        &SearchParams { k: query.k, ef_search, probes, allowed },
-        work,
-    );
+    let wanted = SearchParams { k: query.k, ef_search, probes, allowed };
+    let neighbors = index.search_until(part.vectors, query.vector, &wanted, stopped, work);
     if neighbors.len() < query.k.min(part.count(query.vector.len())) {
-        return exact(query, parts, number, found, work);
+        return exact(query, parts, number, stopped, found, work);
     }
     extend(found, number, neighbors);
 }
 
-fn exact(query: &Query, parts: &[Part], number: usize, found: &mut Vec<Found>, work: &mut Work) {
+fn exact(
+    query: &Query,
+    parts: &[Part],
+    number: usize,
+    stopped: &Stopped<'_>,
+    found: &mut Vec<Found>,
+    work: &mut Work,
+) {
     let part = &parts[number];
     work.exact += 1;
     work.distances += part.count(query.vector.len()) as u64;
     let allowed = part.allowed.map(|allowed| allowed.bits);
     let Query { metric, vector, k } = *query;
-    extend(found, number, search_exact(metric, vector.len(), part.vectors, vector, k, allowed));
+    let nearest = search_exact_until(metric, vector.len(), part.vectors, vector, k, allowed, stopped);
+    extend(found, number, nearest);
 }
 
 fn extend(found: &mut Vec<Found>, number: usize, neighbors: Vec<Neighbor>) {

@@ -83,6 +83,11 @@ impl Counters {
         RowId(first)
     }
 
+    /// What each table's next row would be. Nothing of a table that never had a row.
+    pub(crate) fn row_ends(&self) -> HashMap<TableId, RowId> {
+        self.state.lock().row_ends()
+    }
+
     /// The table's row ids go on from `next` at least. A clone's: its transaction inserts into it before the commit says
     /// which rows it has.
     pub(crate) fn skip_rows(&self, table: TableId, next: RowId) {
@@ -196,11 +201,13 @@ impl Counters {
             .iter()
             .map(|((table, column), sequence)| (*table, *column, sequence.next))
             .collect();
-        CounterValues {
-            next_object: state.next_object,
-            next_rows: state.next_rows.iter().map(|(table, row)| (*table, RowId(*row))).collect(),
-            sequences,
-        }
+        CounterValues { next_object: state.next_object, next_rows: state.row_ends(), sequences }
+    }
+}
+
+impl State {
+    fn row_ends(&self) -> HashMap<TableId, RowId> {
+        self.next_rows.iter().map(|(table, row)| (*table, RowId(*row))).collect()
     }
 }
 

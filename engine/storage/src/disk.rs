@@ -137,6 +137,11 @@ impl Disk {
         Ok(names)
     }
 
+    /// Bytes of the path's device that are free for us, and all of them; `None` where nobody can tell.
+    pub(crate) fn device(&self, path: &Path) -> Option<(u64, u64)> {
+        self.files.device(path).ok()
+    }
+
     /// Creates the directory and its parents durably: each new name is synced in the directory above it.
     pub(crate) fn create_directory(&self, path: &Path) -> Result<(), StoreError> {
         if self.files.is_directory(path) {

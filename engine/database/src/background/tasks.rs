@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -50,6 +50,8 @@ struct Task {
     begun: Instant,
     begun_us: i64,
     state: Mutex<State>,
+    /// Nothing is done, until something passes.
+    rests: AtomicBool,
     done: AtomicU64,
     total: AtomicU64,
     rows: AtomicU64,
@@ -77,6 +79,7 @@ impl TaskBoard {
             begun: Instant::now(),
             begun_us: now_us,
             state: Mutex::new(State { table, phase: "initializing" }),
+            rests: AtomicBool::new(false),
             done: AtomicU64::new(0),
             total: AtomicU64::new(0),
             rows: AtomicU64::new(0),
@@ -85,9 +88,9 @@ impl TaskBoard {
         Posted { board: Arc::clone(self), task }
     }
 
-    /// Whether anything is on it.
-    pub fn is_empty(&self) -> bool {
-        self.0.lock().is_empty()
+    /// Whether nothing is being done.
+    pub fn is_idle(&self) -> bool {
+        self.0.lock().iter().all(|task| task.rests.load(Ordering::Relaxed))
     }
 
     /// Whether a session vacuums.
@@ -139,6 +142,12 @@ impl Posted {
 
     pub fn phase(&self, phase: &'static str) {
         self.task.state.lock().phase = phase;
+    }
+
+    /// It waits for something that may not come while the tenant is open: that is no reason to keep it open.
+    pub fn rest(&self, phase: &'static str) {
+        self.phase(phase);
+        self.task.rests.store(true, Ordering::Relaxed);
     }
 
     pub fn phase_now(&self) -> &'static str {

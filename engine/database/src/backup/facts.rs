@@ -258,6 +258,7 @@ fn ask(
         k: NEAREST,
         settings: SearchSettings { use_indexes: false, ..SearchSettings::default() },
         predicate: None,
+        abandoned: None,
     };
     let hits = search(&question, &indexes, &mut Searched::default())?;
     if usable_index(version, column, Measure::Vectors(metric)).is_some() {

@@ -47,7 +47,7 @@ use held::{Freed, OwnerId, Shown};
 use queue::State;
 
 pub use modes::{RowMode, TableMode};
-pub use updates::Updates;
+pub use updates::{Updates, Watches};
 pub use want::{AdvisoryKey, NAMES, Span, Want};
 
 /// The locks of one tenant.

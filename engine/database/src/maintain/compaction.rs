@@ -29,12 +29,18 @@ const SOON: Duration = Duration::from_secs(5);
 /// Merges that read more have the rows of all their inputs in memory one at a time.
 const LARGE_BYTES: u64 = 1 << 30;
 
+/// How often VACUUM looks for segments that others, who replace files' keys or vacuum as well, have written while it
+/// was at work.
+const VACUUM_ROUNDS: usize = 3;
+
 /// What came of looking for a merge.
 enum Step {
     Merged,
     Nothing,
     /// Somebody else has a large one in memory, or a VACUUM merges this tenant's.
     Later,
+    /// It would not leave free what others need of the device.
+    NoRoom,
 }
 
 /// Merges whenever it is told that it may pay, one merge after the other. Other tenants have their turn between.
@@ -46,30 +52,45 @@ pub(super) async fn compact(tenant: &Arc<OpenTenant>) {
             () = tenant.until_closed() => return,
             () = tenant.compaction.notified() => {}
         }
+        let mut held_back: Option<Posted> = None;
         while tenant.store.wants_compaction() {
             let worker = Arc::clone(tenant);
             let work = move || merge_one(&worker);
             let Some(done) = tenant.background.compactions.run(tenant.until_closed(), work).await else {
                 return;
             };
-            match done.flatten() {
-                Ok(Step::Merged) => {}
+            let step = done.flatten();
+            if !matches!(step, Ok(Step::NoRoom)) {
+                held_back = None;
+            }
+            let pause = match step {
+                Ok(Step::Merged) => continue,
                 Ok(Step::Nothing) => break,
-                Ok(Step::Later) => tokio::select! {
-                    () = tenant.until_closed() => return,
-                    () = tokio::time::sleep(SOON) => {}
-                },
+                Ok(Step::Later) => SOON,
+                Ok(Step::NoRoom) => {
+                    held_back.get_or_insert_with(|| hold_back(tenant));
+                    AGAIN
+                }
                 Err(_) if tenant.is_closed() => return,
                 Err(error) => {
                     tracing::error!(tenant = %tenant.id, %error, "compaction failed; it will be tried again");
-                    tokio::select! {
-                        () = tenant.until_closed() => return,
-                        () = tokio::time::sleep(AGAIN) => {}
-                    }
+                    AGAIN
                 }
+            };
+            tokio::select! {
+                () = tenant.until_closed() => return,
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
+}
+
+/// Says so, until what this gives is dropped.
+fn hold_back(tenant: &OpenTenant) -> Posted {
+    tracing::warn!(tenant = %tenant.id, "segments are not merged: too little of the device is free");
+    let task = tenant.tasks.post(0, TaskKind::Compaction, None, now_us());
+    task.rest("waiting for room on the device");
+    task
 }
 
 /// The merge that pays most; a smaller one where somebody else has a large one in memory: nobody waits for that, or for
@@ -95,11 +116,12 @@ fn merge_within(tenant: &OpenTenant, max_bytes: u64) -> Result<Step> {
     let pace = Paced { throttle, merging: Some(&merging), waits: false, ..Paced::new(tenant, &task, &stop) };
     let limits = CompactionLimits { max_bytes, pace: &pace };
     let done = tenant.store.compact(&SegmentIndexer::of_merge(tenant, &stop, &merging), limits);
-    let refused = pace.is_refused();
+    let (refused, held_back) = (pace.is_refused(), pace.held_back.load(Ordering::Relaxed));
     drop(pace);
     drop(task);
     let report = match done {
         Ok(Some(report)) => report,
+        Ok(None) if held_back => return Ok(Step::NoRoom),
         Ok(None) => return Ok(Step::Nothing),
         Err(StoreError::Stopped) if refused => return Ok(Step::Later),
         Err(error) => return Err(error.into()),
@@ -153,25 +175,50 @@ pub fn vacuum(
     task.total(tenant.store.unflushed_bytes());
     flush_telling(tenant, &task, INDEXING)?;
     task.phase(SCANNING);
+    // What began to be merged before the flush may keep rows that are deleted by now.
+    tenant.store.await_compaction(table, &Paced::new(tenant, &task, &stop))?;
     let mut done = Vacuumed::default();
     (done.segments_before, done.bytes_before, _) = sizes(tenant, table)?;
     let which = if full { Rewrite::All } else { Rewrite::Deleted };
-    let groups = tenant.store.segments_to_merge(table, which);
-    task.total(plain_bytes(tenant, table, &groups));
-    for group in &groups {
+    let mut total = 0;
+    for _ in 0..VACUUM_ROUNDS {
+        let groups = tenant.store.segments_to_merge(table, which);
+        total += plain_bytes(tenant, table, &groups);
+        task.total(total);
+        if !merge_groups(tenant, table, &groups, &task, &stop, &mut done)? {
+            break;
+        }
+    }
+    (done.segments_after, done.bytes_after, done.rows_left) = sizes(tenant, table)?;
+    Ok(done)
+}
+
+/// Makes one segment of each group. Whether somebody else has put other segments in the place of some, which may have
+/// what these were to lose.
+fn merge_groups(
+    tenant: &OpenTenant,
+    table: TableId,
+    groups: &[Vec<FileId>],
+    task: &Posted,
+    stop: &(dyn Fn() -> bool + Sync),
+    done: &mut Vacuumed,
+) -> Result<bool> {
+    let mut replaced = false;
+    for group in groups {
         if stop() {
             return Err(cancelled());
         }
         let merging = AtomicBool::new(false);
-        let pace = Paced { merging: Some(&merging), ..Paced::new(tenant, &task, &stop) };
-        let builder = SegmentIndexer::of_merge(tenant, &stop, &merging);
-        let Some(report) = tenant.store.merge(table, group, &builder, &pace)? else { continue };
+        let pace = Paced { merging: Some(&merging), ..Paced::new(tenant, task, stop) };
+        let builder = SegmentIndexer::of_merge(tenant, stop, &merging);
+        let report = tenant.store.merge(table, group, &builder, &pace)?;
+        replaced |= report.is_none_or(|report| report.segments_read < group.len());
+        let Some(report) = report else { continue };
         note(tenant, &report);
         done.rows_removed += report.rows_removed;
         done.indexes_built += report.indexes_built;
     }
-    (done.segments_after, done.bytes_after, done.rows_left) = sizes(tenant, table)?;
-    Ok(done)
+    Ok(replaced)
 }
 
 fn cancelled() -> Error {
@@ -212,6 +259,8 @@ pub(super) struct Paced<'a> {
     pub waits: bool,
     /// It gave up.
     pub refused: AtomicBool,
+    /// A merge was not begun because of the device.
+    pub held_back: AtomicBool,
     /// Until the rows are let go.
     pub turn: Mutex<Option<Share<'a>>>,
 }
@@ -219,8 +268,9 @@ pub(super) struct Paced<'a> {
 impl<'a> Paced<'a> {
     /// As fast as it goes, a large merge once it is its turn.
     pub fn new(tenant: &'a OpenTenant, task: &'a Posted, stop: &'a (dyn Fn() -> bool + Sync)) -> Self {
-        let (refused, turn) = (AtomicBool::new(false), Mutex::new(None));
-        Self { tenant, task, throttle: None, stop, merging: None, waits: true, refused, turn }
+        let [refused, held_back] = [false, false].map(AtomicBool::new);
+        let (turn, waits) = (Mutex::new(None), true);
+        Self { tenant, task, throttle: None, stop, merging: None, waits, refused, held_back, turn }
     }
 
     /// Whether somebody else had the turn.
@@ -280,6 +330,10 @@ impl Pace for Paced<'_> {
         if let Some(throttle) = self.throttle {
             throttle.spend(bytes, &|| (self.stop)());
         }
+    }
+
+    fn held_back(&self) {
+        self.held_back.store(true, Ordering::Relaxed);
     }
 
     fn is_stopped(&self) -> bool {

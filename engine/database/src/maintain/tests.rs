@@ -1,14 +1,11 @@
 //! That every segment gets its index, whoever comes first.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use sepal_storage::Op;
 use sepal_types::IndexMethod;
 
-use super::{Target, build_missing, checkpoint, lacks};
+use super::{Gaps, Target, build_missing, checkpoint, lacks};
 use crate::{
     fixtures::{Fixture, run},
     tenant::OpenTenant,
@@ -56,10 +53,10 @@ async fn a_segment_flushed_during_a_build_gets_its_index() {
     run(&mut session, ITEMS).await;
     run(&mut session, &load(1)).await;
     flush_during_build(&tenant);
-    let mut unbuildable = HashSet::new();
-    build_missing(&tenant, &mut unbuildable).unwrap();
+    let mut known = Gaps::default();
+    build_missing(&tenant, &mut known);
     assert_eq!(gaps(&tenant), 0);
-    assert!(unbuildable.is_empty());
+    assert!(known.is_empty());
 
     // And without being asked for, once something says that there may be one.
     run(&mut session, &load(10_001)).await;
@@ -207,4 +204,40 @@ async fn a_clone_that_only_the_log_has_gets_its_index() {
     let posted = tenant.builds.post(0, table, index, 2_000);
     target.build(&tenant, chunk, u64::MAX, &posted, &|| false).unwrap();
     assert!(!lacks(chunk, index));
+}
+
+/// A device that fails a write now and then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_a_passing_error_has_stopped_is_tried_again() {
+    let fixture = Fixture::new();
+    let tenant = fixture.tenant().await;
+    let mut session = fixture.session().await;
+    run(&mut session, ITEMS).await;
+    run(&mut session, &load(1)).await;
+    let all = tenant.background.build_budget.try_take(u64::MAX).unwrap();
+    flush_during_build(&tenant);
+    tenant.missing.notify_one();
+    let begun = Instant::now();
+    let is_at = |phase: &str| tenant.builds.tasks().iter().any(|task| task.phase == phase);
+    while !is_at("waiting for memory") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nobody builds");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // What it reads is in memory, what it writes has no place.
+    let snapshot = tenant.store.snapshot();
+    let version = snapshot.find("default", "items").unwrap();
+    version.chunks[0].chunk.column(&version.def.columns[1]).unwrap();
+    let directory = fixture.data().join("tenants").join(fixture.tenant_id().to_string());
+    std::fs::rename(directory.join("segments"), directory.join("aside")).unwrap();
+    drop(all);
+    while !is_at("waiting to try again after an error") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the build does not fail");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!tenant.works_by_itself(), "it may be closed, and tried again when it is opened");
+    std::fs::rename(directory.join("aside"), directory.join("segments")).unwrap();
+    while gaps(&tenant) > 0 || !tenant.builds.tasks().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the index was not built");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -68,6 +68,7 @@ impl Session {
             (settings.timeout("lock_timeout"), settings.timeout("deadlock_timeout"))
         };
         let patrol = patrol.unwrap_or(Duration::from_secs(1));
+        let _asleep = self.watches.sleep(|| self.tenant.store.row_ends());
         let granted = waiting.granted(patrol);
         let cancel = self.cancel.clone();
         let Some(limit) = limit else { return cancel.guard(granted).await };

@@ -59,7 +59,7 @@ use sepal_types::{Error, Result, SearchPath, SqlState};
 use crate::{
     backend_pids::BackendPid,
     database::Database,
-    locks::SessionLocks,
+    locks::{SessionLocks, Watches},
     tenant::OpenTenant,
     tenants::Seat,
     write_memory::{Charge, WriteMemory},
@@ -122,6 +122,8 @@ pub struct Session {
     sequences: Arc<Sequences>,
     /// Its place among those who wait for each other.
     locks: SessionLocks,
+    /// What its statement wants to know of replaced rows.
+    watches: Watches,
     advisory: Arc<Advisory>,
     setting_sink: Arc<dyn SettingSink>,
     cancel: CancelToken,
@@ -147,9 +149,8 @@ impl Session {
     ) -> Result<Self> {
         let environment: Arc<str> = Arc::from(environment);
         let settings = first_settings(&database, &principal, startup_parameters)?;
-        let view = SnapshotSlot::new(Snapshot::empty());
+        let (view, cancel) = (SnapshotSlot::new(Snapshot::empty()), CancelToken::default());
         view.clear();
-        let cancel = CancelToken::default();
         let sequences = Sequences::new(
             Arc::clone(&tenant),
             Arc::clone(&environment),
@@ -196,6 +197,7 @@ impl Session {
             catalogs: Arc::new(catalogs),
             sequences: Arc::new(sequences),
             locks,
+            watches: Watches::default(),
             advisory,
             setting_sink: Arc::new(sink),
             cancel,

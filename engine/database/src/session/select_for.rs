@@ -69,7 +69,7 @@ impl Session {
         if let Some(relation) = query.relations().first() {
             self.check_writable(relation.mode.statement())?;
         }
-        let _watch = self.tenant.updates.watch();
+        let _watch = self.watches.begin(&self.tenant.updates);
         self.bind(context)?;
         let mut seen = Seen::of(context);
         let skips = query.relations().iter().any(|relation| relation.wait == WaitPolicy::Skip);

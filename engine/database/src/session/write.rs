@@ -71,7 +71,7 @@ impl Session {
         let values = parameter_values(parameters, parameters.len())?;
         self.run_nested(context, &values).await?;
         // Before the snapshot: whatever is replaced from now on can be followed.
-        let _watch = self.tenant.updates.watch();
+        let _watch = self.watches.begin(&self.tenant.updates);
         self.bind(context)?;
         let mut seen = Seen::of(context);
         let tenant = Arc::clone(&self.tenant);

@@ -20,7 +20,8 @@ pub(crate) use self::measure::FEWEST_ROWS;
 use crate::graph::{Graph, Reach};
 use crate::layout::{self as blob, join};
 use crate::{
-    BuildParams, Candidates, IndexError, Neighbor, SearchParams, Stored, VectorIndex, Vectors, Wear, Work,
+    BuildParams, Candidates, IndexError, Neighbor, SearchParams, Stopped, Stored, VectorIndex, Vectors, Wear,
+    Work,
 };
 
 /// The counts of neighbours that are asked for. How much wider a walk must be for more neighbours follows no rule:
@@ -98,6 +99,17 @@ impl VectorIndex for Calibrated {
         work: &mut Work,
     ) -> Vec<Neighbor> {
         self.index.search_counted(vectors, query, params, work)
+    }
+
+    fn search_until(
+        &self,
+        vectors: Vectors,
+        query: &[f32],
+        params: &SearchParams,
+        stopped: &Stopped<'_>,
+        work: &mut Work,
+    ) -> Vec<Neighbor> {
+        self.index.search_until(vectors, query, params, stopped, work)
     }
 
     fn search_unseen(&self, vectors: Vectors, row: usize, params: &SearchParams) -> Vec<Neighbor> {

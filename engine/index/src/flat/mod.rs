@@ -11,7 +11,7 @@ use sepal_types::Metric;
 
 use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors, Work, check};
 
-pub use search::search_exact;
+pub use search::{Stopped, search_exact, search_exact_until};
 pub(crate) use search::{finish, scan_positions};
 
 /// `USING flat`.
@@ -40,20 +40,32 @@ impl Flat {
         let len = held.as_ref().map_or(rows, Bits::count);
         Self { metric, rows, dim, held: held.filter(|_| len < rows), len }
     }
-}
 
-impl VectorIndex for Flat {
-    fn search(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+    fn scan(
+        &self,
+        vectors: Vectors,
+        query: &[f32],
+        params: &SearchParams,
+        stopped: &Stopped<'_>,
+    ) -> Vec<Neighbor> {
         assert_eq!(vectors.len(), self.rows * self.dim, "search in another segment's vectors");
         let (metric, dim, k) = (self.metric, self.dim, params.k);
         match (&self.held, params.allowed) {
             (Some(held), Some(allowed)) => {
                 let mut both = held.clone();
                 both.and(allowed);
-                search_exact(metric, dim, vectors, query, k, Some(&both))
+                search_exact_until(metric, dim, vectors, query, k, Some(&both), stopped)
             }
-            (held, allowed) => search_exact(metric, dim, vectors, query, k, held.as_ref().or(allowed)),
+            (held, allowed) => {
+                search_exact_until(metric, dim, vectors, query, k, held.as_ref().or(allowed), stopped)
+            }
         }
+    }
+}
+
+impl VectorIndex for Flat {
+    fn search(&self, vectors: Vectors, query: &[f32], params: &SearchParams) -> Vec<Neighbor> {
+        self.scan(vectors, query, params, &|| false)
     }
 
     fn search_counted(
@@ -63,13 +75,24 @@ impl VectorIndex for Flat {
         params: &SearchParams,
         work: &mut Work,
     ) -> Vec<Neighbor> {
+        self.search_until(vectors, query, params, &|| false, work)
+    }
+
+    fn search_until(
+        &self,
+        vectors: Vectors,
+        query: &[f32],
+        params: &SearchParams,
+        stopped: &Stopped<'_>,
+        work: &mut Work,
+    ) -> Vec<Neighbor> {
         let scored = match (&self.held, params.allowed) {
             (_, None) => self.len,
             (None, Some(allowed)) => allowed.count(),
             (Some(held), Some(allowed)) => allowed.count_and(held),
         };
         work.distances += scored as u64;
-        self.search(vectors, query, params)
+        self.scan(vectors, query, params, stopped)
     }
 
     /// It always finds all of them.

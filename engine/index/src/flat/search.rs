@@ -10,6 +10,12 @@ use crate::{Bits, Neighbor, Vectors};
 /// KB at 384 dimensions: enough to cover a miss, little enough to stay in L1 until used.
 const AHEAD: usize = 4;
 
+/// Rows between two looks at whether to give up: a millisecond or two at 768 dimensions.
+pub(super) const BLOCK_ROWS: usize = 4_096;
+
+/// Whether nobody waits for the search any more.
+pub type Stopped<'a> = dyn Fn() -> bool + 'a;
+
 /// The `k` nearest of the allowed rows, ascending by distance (NaN last, then by position).
 ///
 /// `vectors` is `n × dim`, row-major; `allowed` has `n` bits, and the caller has cleared NULL rows in it.
@@ -24,6 +30,23 @@ pub fn search_exact<'v>(
     k: usize,
     allowed: Option<&Bits>,
 ) -> Vec<Neighbor> {
+    search_exact_until(metric, dim, vectors, query, k, allowed, &|| false)
+}
+
+/// The same that may be given up: it asks `stopped` every some thousand rows, and then gives the nearest of those that
+/// it has scored, which nobody should take for the answer.
+///
+/// # Panics
+/// As [`search_exact`].
+pub fn search_exact_until<'v>(
+    metric: Metric,
+    dim: usize,
+    vectors: impl Into<Vectors<'v>>,
+    query: &[f32],
+    k: usize,
+    allowed: Option<&Bits>,
+    stopped: &Stopped<'_>,
+) -> Vec<Neighbor> {
     let vectors = vectors.into();
     assert!(query.len() == dim && dim > 0, "a query of {} dimensions for vectors of {dim}", query.len());
     assert!(vectors.len().is_multiple_of(dim), "{} elements are not rows of {dim}", vectors.len());
@@ -36,18 +59,30 @@ pub fn search_exact<'v>(
     match allowed {
         Some(allowed) => {
             let positions = allowed.iter().take_while(|position| *position < rows);
-            scan_positions(&scorer, dim, vectors, positions, &mut top);
+            let mut seen = 0_usize;
+            let goes_on = |_: &usize| {
+                let looks = seen.is_multiple_of(BLOCK_ROWS);
+                seen += 1;
+                !looks || !stopped()
+            };
+            scan_positions(&scorer, dim, vectors, positions.take_while(goes_on), &mut top);
         }
-        None => scan_all(&scorer, dim, vectors, &mut top),
+        None => scan_all(&scorer, dim, vectors, stopped, &mut top),
     }
     finish(&scorer, top)
 }
 
 /// Offers every row, in order: the hardware reads ahead by itself.
-fn scan_all(scorer: &Scorer, dim: usize, vectors: Vectors, top: &mut TopK) {
-    for position in 0..vectors.len() / dim {
-        let distance = scorer.score(vectors.row(position, dim));
-        top.offer(Neighbor { position: position as u32, distance });
+fn scan_all(scorer: &Scorer, dim: usize, vectors: Vectors, stopped: &Stopped<'_>, top: &mut TopK) {
+    let rows = vectors.len() / dim;
+    for first in (0..rows).step_by(BLOCK_ROWS) {
+        if stopped() {
+            return;
+        }
+        for position in first..rows.min(first + BLOCK_ROWS) {
+            let distance = scorer.score(vectors.row(position, dim));
+            top.offer(Neighbor { position: position as u32, distance });
+        }
     }
 }
 

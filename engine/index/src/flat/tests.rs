@@ -3,8 +3,11 @@
 use proptest::prelude::*;
 use sepal_types::Metric;
 
-use super::Flat;
-use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, distance, search_exact};
+use super::{Flat, search::BLOCK_ROWS};
+use crate::{
+    Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Work, distance, search_exact,
+    search_exact_until,
+};
 
 /// Every distance, sorted: what a database without an index does.
 fn by_sorting(
@@ -136,4 +139,30 @@ fn cancelling_builds_nothing() {
         cancelled: &|| true,
     };
     assert!(matches!(Flat::build(&params), Err(IndexError::Cancelled)));
+}
+
+#[test]
+fn a_scan_that_nobody_waits_for_ends_soon() {
+    let rows = 10 * BLOCK_ROWS;
+    // Each row is nearer than the one before: the nearest tells how far the scan came.
+    let vectors: Vec<f32> = (0..rows).map(|row| (rows - row) as f32).collect();
+    let mut all = Bits::new(rows);
+    (0..rows).for_each(|row| all.set(row));
+    let flat = build(Metric::L2, 1, &vectors, None);
+    for allowed in [None, Some(&all)] {
+        for looks in [0, 1, 3] {
+            let left = std::cell::Cell::new(looks);
+            let stopped = || left.replace(left.get().saturating_sub(1)) == 0;
+            let found = search_exact_until(Metric::L2, 1, &vectors, &[0.0], 1, allowed, &stopped);
+            let last = found.first().map(|neighbor| neighbor.position as usize + 1);
+            assert_eq!(last.unwrap_or(0), looks * BLOCK_ROWS);
+            left.set(looks);
+            let params = SearchParams { k: 1, ef_search: 1, probes: 1, allowed };
+            let indexed =
+                flat.search_until((&vectors).into(), &[0.0], &params, &stopped, &mut Work::default());
+            assert_eq!(indexed, found);
+        }
+        let found = search_exact_until(Metric::L2, 1, &vectors, &[0.0], 1, allowed, &|| false);
+        assert_eq!(found[0].position as usize, rows - 1);
+    }
 }

@@ -521,7 +521,7 @@ impl Knn {
         let predicate: Option<&Predicate<'_>> = Some(&predicate);
         let hits = match query {
             None => unranked(&self.version, k, predicate),
-            Some(Wanted::Vector(query)) => self.nearest_vectors((query, k), predicate, searched),
+            Some(Wanted::Vector(query)) => self.nearest_vectors((query, k), predicate, searched, abandoned),
             Some(Wanted::Bits(query)) => self.nearest_bits((query, k), predicate, searched),
         };
         hits.map_err(carry)
@@ -532,6 +532,7 @@ impl Knn {
         (query, k): (&[f32], usize),
         predicate: Option<&Predicate<'_>>,
         searched: &mut Searched,
+        abandoned: &AtomicBool,
     ) -> sepal_types::Result<Vec<Hit>> {
         let (metric, as_halves) = match self.measure {
             Measure::Vectors(metric) => (metric, false),
@@ -547,6 +548,7 @@ impl Knn {
             k,
             settings: self.settings(),
             predicate,
+            abandoned: Some(abandoned),
         };
         search(&wanted, &self.runtime.indexes, searched)
     }

@@ -1,17 +1,20 @@
 //! The search itself: every chunk of a table version, best `k` of all.
 
+use std::sync::atomic::AtomicBool;
+
 use datafusion::arrow::{
     array::{Array, ArrayRef, AsArray},
     datatypes::{DataType, Float16Type, Float32Type},
 };
 use sepal_index::{
-    Allowed, Candidates, Effort, Found, Part, Query, VectorIndex, Vectors, Work, search_parts,
+    Allowed, Candidates, Effort, Found, Part, Query, VectorIndex, Vectors, Work, search_parts_until,
 };
 use sepal_storage::{ChunkRef, TableVersion};
 use sepal_types::{ColumnDef, Error, Measure, Metric, Result, TableId, VectorIndexOptions, VectorKind};
 
 use super::{
     ChunkIndex, IndexCache,
+    exec::check_waiting,
     filter::{Selected, valued},
     picked::{Picked, Picking, fetches, nearest_of, pick},
 };
@@ -48,12 +51,19 @@ pub struct Search<'a> {
     pub k: usize,
     pub settings: SearchSettings,
     pub predicate: Option<&'a Predicate<'a>>,
+    /// Set once nobody waits for it any more. `None`: somebody does in any case.
+    pub abandoned: Option<&'a AtomicBool>,
 }
 
 impl Search<'_> {
     /// What of the column is compared.
     pub fn measure(&self) -> Measure {
         if self.as_halves { Measure::Halves(self.metric) } else { Measure::Vectors(self.metric) }
+    }
+
+    /// Errors: 57014 once it is abandoned.
+    fn check_waiting(&self) -> Result<()> {
+        self.abandoned.map_or(Ok(()), check_waiting)
     }
 
     /// The rows of an array of the column as they are compared, and their dimensions.
@@ -144,8 +154,8 @@ pub(super) fn effort(index: &dyn VectorIndex, settings: &SearchSettings, k: usiz
 
 /// The `k` nearest rows, nearest first; NaN distances after all numbers, NULL vectors last. Adds to `searched`.
 ///
-/// Errors: 22000 when the query has other dimensions than the column, XX001 for a column that does not open. An index
-/// that does not is left out.
+/// Errors: 22000 when the query has other dimensions than the column, XX001 for a column that does not open, 57014 once
+/// it is abandoned. An index that does not open is left out.
 pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) -> Result<Vec<Hit>> {
     let index = search
         .settings
@@ -159,6 +169,7 @@ pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) ->
     let (mut segments, mut named) = (Vec::with_capacity(search.version.chunks.len()), Vec::new());
     let (mut found, mut nulls) = (Vec::new(), Vec::new());
     for (number, reference) in (0..).zip(&search.version.chunks) {
+        search.check_waiting()?;
         let segment = Segment::of(search, &indexes, (number, reference), &mut named, searched)?;
         match segment {
             Some(segment) if apart => {
@@ -190,7 +201,10 @@ pub fn search(search: &Search, indexes: &IndexCache, searched: &mut Searched) ->
 fn nearest(search: &Search, segments: &[Segment], searched: &mut Searched) -> Result<Vec<Found>> {
     let parts: Vec<Part> = segments.iter().map(|segment| segment.part(search)).collect::<Result<_>>()?;
     let query = Query { metric: search.metric, vector: search.query, k: search.k };
-    let mut found = search_parts(&query, &parts, &mut searched.work);
+    let stopped = || search.check_waiting().is_err();
+    let mut found = search_parts_until(&query, &parts, &stopped, &mut searched.work);
+    // It may have been given up half way.
+    search.check_waiting()?;
     found.iter_mut().for_each(|found| found.part = segments[found.part as usize].number);
     Ok(found)
 }

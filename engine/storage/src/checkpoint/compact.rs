@@ -14,6 +14,8 @@
 //!
 //! A crash before the manifest leaves files that nothing names, which the next opening removes.
 
+mod room;
+
 use std::{
     collections::HashSet,
     sync::{
@@ -28,6 +30,7 @@ use sepal_types::{FileId, RowId, TableDef, TableId};
 
 use super::{
     BlobBuilder, Freely, Maintenance, Pace,
+    damaged::is_of_deletions,
     pace::Phase,
     plan::{self, Size},
     produce::{Making, Produced, new_entry},
@@ -207,18 +210,23 @@ impl TenantStore {
     /// Does the one merge that pays most, if any does. What makes it pay may be in the log only: then a flush is made
     /// before. Waits for a compaction that is under way.
     ///
-    /// `None`: nothing pays, or what was chosen was changed meanwhile. Errors: [`StoreError::Stopped`].
+    /// `None`: nothing pays, what was chosen was changed meanwhile, or the device lacks room ([`Pace::held_back`]).
+    /// Errors: [`StoreError::Stopped`].
     pub fn compact(
         &self,
         builder: &dyn BlobBuilder,
         limits: CompactionLimits<'_>,
     ) -> Result<Option<CompactionReport>, StoreError> {
         let _one = self.lock_compaction(limits.pace)?;
-        let mut chosen = self.choose(limits.max_bytes)?;
+        let most = limits.max_bytes.min(self.room_for_merge());
+        let mut chosen = self.despite_deletions(builder, || self.choose(most))?;
         // Not for a merge that this caller does not want: each would be another manifest, and another log file.
-        if chosen.is_none() && self.has_merge(limits.max_bytes) {
+        if chosen.is_none() && self.has_merge(most) {
             self.checkpoint(builder)?;
-            chosen = self.choose(limits.max_bytes)?;
+            chosen = self.choose(most)?;
+        }
+        if chosen.is_none() && !self.has_merge(most) && self.has_merge(limits.max_bytes) {
+            limits.pace.held_back();
         }
         match chosen {
             Some(job) => self.run(&job, builder, limits.pace),
@@ -252,14 +260,48 @@ impl TenantStore {
         pace: &dyn Pace,
     ) -> Result<Option<CompactionReport>, StoreError> {
         let _one = self.lock_compaction(pace)?;
-        let job = {
+        let job = self.despite_deletions(builder, || {
             let maintenance = self.maintenance.lock();
             self.poison.check()?;
-            self.claim(&maintenance.manifest, table, |entry| files.contains(&entry.file))?
-        };
+            self.claim(&maintenance.manifest, table, |entry| files.contains(&entry.file))
+        })?;
         match job {
             Some(job) => self.run(&job, builder, pace),
             None => Ok(None),
+        }
+    }
+
+    /// Returns once no compaction of the table is under way that began before: what it writes is in the manifest.
+    ///
+    /// Errors: as [`Self::merge`].
+    pub fn await_compaction(&self, table: TableId, pace: &dyn Pace) -> Result<(), StoreError> {
+        let is_underway = {
+            let maintenance = self.maintenance.lock();
+            let underway = self.underway.lock();
+            let entry = maintenance.manifest.tables.iter().find(|entry| entry.def.id == table);
+            let mut segments = entry.into_iter().flat_map(|entry| &entry.segments);
+            segments.any(|segment| underway.inputs.contains(&segment.file))
+        };
+        if is_underway {
+            drop(self.lock_compaction(pace)?);
+        }
+        Ok(())
+    }
+
+    /// A deletion vector is read again where the log deletes more of its segment. If the file is damaged, a flush
+    /// writes another: what is deleted is in memory, and more than the file says.
+    fn despite_deletions(
+        &self,
+        builder: &dyn BlobBuilder,
+        job: impl Fn() -> Result<Option<Job>, StoreError>,
+    ) -> Result<Option<Job>, StoreError> {
+        match job() {
+            Err(error) if is_of_deletions(&error) => {
+                tracing::error!(tenant = %self.tenant, %error, "a deletion vector does not open and is written again");
+                self.checkpoint(builder)?;
+                job()
+            }
+            done => done,
         }
     }
 
@@ -372,7 +414,10 @@ impl TenantStore {
             Ok(Some(made)) => made,
             nothing => {
                 produced.discard(&self.disk, &self.paths);
-                if let Err(error @ StoreError::Corrupt { .. }) = &nothing {
+                // Where it is deletions, the next try does not read them.
+                if let Err(error @ StoreError::Corrupt { .. }) = &nothing
+                    && !is_of_deletions(error)
+                {
                     self.leave_alone(job.files(), error);
                 }
                 return self.poison.explain(nothing.map(|_| None));

@@ -44,3 +44,12 @@ impl TenantStore {
         );
     }
 }
+
+/// Whether what does not open is a deletion vector: the segment itself does.
+pub(super) fn is_of_deletions(error: &StoreError) -> bool {
+    matches!(error, StoreError::Corrupt { file, .. } if is_deletions(file))
+}
+
+fn is_deletions(shown: &str) -> bool {
+    shown.rsplit_once('.').is_some_and(|(_, extension)| extension == DataKind::Deleted.extension())
+}

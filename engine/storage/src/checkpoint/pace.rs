@@ -24,6 +24,9 @@ pub trait Pace: Send + Sync {
     /// So many bytes were read or written. Waits until more may be.
     fn spend(&self, _bytes: u64) {}
 
+    /// There is a merge that pays, and that would not leave free what others may need of the device. It is not begun.
+    fn held_back(&self) {}
+
     /// Whether to give up. Asked often.
     fn is_stopped(&self) -> bool {
         false

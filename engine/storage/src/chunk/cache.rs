@@ -36,6 +36,19 @@ pub struct ColumnCache {
     damaged_indexes: AtomicU64,
 }
 
+/// Bytes that a tenant holds beside columns, until it is dropped: columns make room for them.
+pub(crate) struct Counted {
+    cache: Arc<ColumnCache>,
+    tenant: TenantId,
+    bytes: usize,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.cache.held.lock().unpin(self.tenant, self.bytes);
+    }
+}
+
 impl CacheKey {
     fn within(&self) -> (FileId, Option<ColumnId>) {
         (self.file, self.column)
@@ -59,7 +72,7 @@ impl ColumnCache {
         })
     }
 
-    /// Bytes held now. Readers may hold columns that have left the cache.
+    /// Bytes held now, those that are only counted included. Readers may hold columns that have left the cache.
     pub fn used_bytes(&self) -> usize {
         self.held.lock().used_bytes()
     }
@@ -90,6 +103,13 @@ impl ColumnCache {
 
     pub(crate) fn note_damaged_index(&self) {
         self.damaged_indexes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts what a tenant holds of its segments' rows in another form.
+    pub(crate) fn count(self: &Arc<Self>, tenant: TenantId, bytes: usize) -> Counted {
+        self.held.lock().pin(tenant, bytes);
+        self.changed();
+        Counted { cache: Arc::clone(self), tenant, bytes }
     }
 
     /// Drops everything of a tenant: its key was revoked, or its store closed.

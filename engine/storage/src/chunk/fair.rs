@@ -6,6 +6,9 @@
 //! once it has its share. Within a tenant the least recently used leaves first: of those that were used since the last
 //! one was put in, the one that was first, as [`super::Near`] does not ask again before the next is.
 //!
+//! What a tenant holds beside and cannot give back is counted ([`FairCache::pin`]): entries make room for it, those of
+//! who pinned it first, but half of the budget is theirs whatever is pinned.
+//!
 //! [`super::ColumnCache`] keeps decoded columns in one, `query` opened indexes. It neither locks nor reads a clock:
 //! time is counted in bytes that were put in.
 
@@ -23,11 +26,14 @@ pub struct FairCache<K: Hash + Eq, V> {
     /// 0: none.
     tenant_bytes: usize,
     tenants: HashMap<TenantId, Share<K, V>>,
-    /// Who holds how much, to find who holds most.
+    /// Who holds how much, what is pinned included, of those who have entries: to find who holds most.
     by_bytes: BTreeSet<(usize, TenantId)>,
     /// Tenants by when they asked last, oldest first.
     by_use: LruCache<TenantId, u64>,
+    /// By entries.
     used_bytes: usize,
+    pinned: HashMap<TenantId, usize>,
+    pinned_bytes: usize,
     /// All bytes ever put in.
     clock: u64,
 }
@@ -47,6 +53,8 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
             by_bytes: BTreeSet::new(),
             by_use: LruCache::unbounded(),
             used_bytes: 0,
+            pinned: HashMap::new(),
+            pinned_bytes: 0,
             clock: 0,
         }
     }
@@ -55,14 +63,14 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
         self.budget_bytes
     }
 
-    /// Bytes held now.
+    /// Bytes held now, what is pinned included.
     pub fn used_bytes(&self) -> usize {
-        self.used_bytes
+        self.used_bytes + self.pinned_bytes
     }
 
     /// Of them, a tenant's.
     pub fn tenant_bytes(&self, tenant: TenantId) -> usize {
-        self.tenants.get(&tenant).map_or(0, |share| share.bytes)
+        self.entry_bytes(tenant) + self.pinned_by(tenant)
     }
 
     pub fn get(&mut self, tenant: TenantId, key: &K) -> Option<V> {
@@ -80,25 +88,29 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
         let replaced = share.entries.push(key, (value, bytes)).map_or(0, |(_, (_, bytes))| bytes);
         let before = share.bytes;
         share.bytes = before - replaced + bytes;
-        let (now, entries) = (share.bytes, share.entries.len());
+        let now = share.bytes;
         self.used_bytes = self.used_bytes - before + now;
         self.reorder(tenant, before, now);
-        if self.tenant_bytes > 0 && entries > 1 {
-            while self.tenant_bytes(tenant) > self.tenant_bytes && self.entries_of(tenant) > 1 {
-                self.evict(tenant);
-            }
-        }
-        while self.used_bytes > self.budget_bytes && self.has_two_entries() {
-            let Some(victim) = self.victim() else { break };
-            self.evict(victim);
-        }
+        self.make_room(tenant);
+    }
+
+    /// A tenant holds so many bytes that are no entries, until they are unpinned.
+    pub fn pin(&mut self, tenant: TenantId, bytes: usize) {
+        let before = self.pinned_by(tenant);
+        self.set_pinned(tenant, before.saturating_add(bytes));
+        self.make_room(tenant);
+    }
+
+    pub fn unpin(&mut self, tenant: TenantId, bytes: usize) {
+        let before = self.pinned_by(tenant);
+        self.set_pinned(tenant, before.saturating_sub(bytes));
     }
 
     /// Drops everything of a tenant.
     pub fn forget_tenant(&mut self, tenant: TenantId) {
         if let Some(share) = self.tenants.remove(&tenant) {
             self.used_bytes -= share.bytes;
-            self.by_bytes.remove(&(share.bytes, tenant));
+            self.by_bytes.remove(&(share.bytes + self.pinned_by(tenant), tenant));
             self.by_use.pop(&tenant);
         }
     }
@@ -119,6 +131,41 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
         let now = share.bytes;
         self.used_bytes -= freed;
         self.reorder(tenant, before, now);
+    }
+
+    fn entry_bytes(&self, tenant: TenantId) -> usize {
+        self.tenants.get(&tenant).map_or(0, |share| share.bytes)
+    }
+
+    fn pinned_by(&self, tenant: TenantId) -> usize {
+        self.pinned.get(&tenant).copied().unwrap_or(0)
+    }
+
+    fn set_pinned(&mut self, tenant: TenantId, bytes: usize) {
+        let (before, entries) = (self.pinned_by(tenant), self.entry_bytes(tenant));
+        self.pinned_bytes = self.pinned_bytes - before + bytes;
+        if bytes > 0 {
+            self.pinned.insert(tenant, bytes);
+        } else {
+            self.pinned.remove(&tenant);
+        }
+        if self.by_bytes.remove(&(entries + before, tenant)) {
+            self.by_bytes.insert((entries + bytes, tenant));
+        }
+    }
+
+    /// A tenant got more. Its last entry stays, and so does the last one of all.
+    fn make_room(&mut self, tenant: TenantId) {
+        let limit = self.tenant_bytes;
+        let pinned = self.pinned_by(tenant).min(limit / 2);
+        while limit > 0 && self.entry_bytes(tenant) + pinned > limit && self.entries_of(tenant) > 1 {
+            self.evict(tenant);
+        }
+        let pinned = self.pinned_bytes.min(self.budget_bytes / 2);
+        while self.used_bytes + pinned > self.budget_bytes && self.has_two_entries() {
+            let Some(victim) = self.victim() else { break };
+            self.evict(victim);
+        }
     }
 
     fn entries_of(&self, tenant: TenantId) -> usize {
@@ -148,14 +195,15 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
         self.reorder(tenant, before, now);
     }
 
-    /// Tenants without entries are forgotten.
+    /// The tenant's entries had and have so many bytes. Tenants without entries are forgotten.
     fn reorder(&mut self, tenant: TenantId, before: usize, now: usize) {
-        self.by_bytes.remove(&(before, tenant));
+        let pinned = self.pinned_by(tenant);
+        self.by_bytes.remove(&(before + pinned, tenant));
         if self.entries_of(tenant) == 0 {
             self.tenants.remove(&tenant);
             self.by_use.pop(&tenant);
         } else {
-            self.by_bytes.insert((now, tenant));
+            self.by_bytes.insert((now + pinned, tenant));
         }
     }
 }
@@ -243,5 +291,38 @@ mod tests {
         cache.forget_tenant(tenant(2));
         assert_eq!((cache.used_bytes(), cache.tenants.len(), cache.by_bytes.len()), (0, 0, 0));
         assert_eq!(cache.by_use.len(), 0);
+    }
+
+    #[test]
+    fn what_is_pinned_takes_room_from_who_pinned_it_first() {
+        let mut cache = FairCache::new(1_000, 0);
+        fill(&mut cache, 1, 0..50);
+        fill(&mut cache, 2, 0..50);
+        cache.pin(tenant(1), 200);
+        assert_eq!(cache.used_bytes(), 1_000);
+        assert_eq!((cache.tenant_bytes(tenant(1)), cache.tenant_bytes(tenant(2))), (500, 500));
+        assert_eq!(held(&mut cache, 1, 0..50), 30);
+        cache.pin(tenant(1), 10_000);
+        assert_eq!(cache.tenant_bytes(tenant(1)), 10_200, "all that it has left is pinned");
+        assert_eq!(held(&mut cache, 2, 0..50), 50, "half of the budget is for entries in any case");
+        cache.unpin(tenant(1), 10_000);
+        cache.unpin(tenant(1), 200);
+        fill(&mut cache, 1, 0..50);
+        assert_eq!((cache.used_bytes(), cache.tenant_bytes(tenant(1))), (1_000, 500));
+        cache.pin(tenant(2), 10);
+        cache.forget_tenant(tenant(2));
+        assert_eq!((cache.used_bytes(), cache.by_bytes.len()), (510, 1));
+        cache.unpin(tenant(2), 10);
+        assert_eq!((cache.used_bytes(), cache.pinned.len()), (500, 0));
+    }
+
+    #[test]
+    fn what_is_pinned_counts_within_a_tenants_own_limit() {
+        let mut cache = FairCache::new(1_000, 100);
+        fill(&mut cache, 1, 0..10);
+        cache.pin(tenant(1), 30);
+        assert_eq!((held(&mut cache, 1, 0..10), cache.tenant_bytes(tenant(1))), (7, 100));
+        cache.pin(tenant(1), 300);
+        assert_eq!(held(&mut cache, 1, 0..10), 5);
     }
 }

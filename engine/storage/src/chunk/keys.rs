@@ -1,8 +1,12 @@
 //! From key to position: what makes PRIMARY KEY and UNIQUE cheap to check.
 //!
-//! One map per chunk and constraint, built when first asked for, kept as long as the chunk. Keys of one column
-//! up to 8 bytes wide are compared as words; all others as arrow-row bytes. A key with a NULL is in no map: NULLs
-//! are distinct, as in Postgres' default. Equality is Postgres': -0 equals 0, NaN equals NaN, a month is 30 days.
+//! One map per chunk and constraint, built when first asked for, kept as long as the chunk: each insert asks those of
+//! all chunks, and could not wait for them to be built again. Those of segments count for the cache of decoded columns,
+//! which make room for them.
+//!
+//! Keys of one column up to 8 bytes wide are compared as words; all others as arrow-row bytes. A key with a NULL is in
+//! no map: NULLs are distinct, as in Postgres' default. Equality is Postgres': -0 equals 0, NaN equals NaN, a month is
+//! 30 days.
 
 use std::{
     collections::HashMap,
@@ -21,8 +25,9 @@ use arrow::{
     },
     row::{RowConverter, Rows, SortField},
 };
-use sepal_types::{ColumnDef, ColumnId, TableDef};
+use sepal_types::{ColumnDef, ColumnId, TableDef, TenantId};
 
+use super::{ColumnCache, cache::Counted};
 use crate::{StoreError, arrow_types::arrow_type};
 
 /// Which map: the key's columns with their types, since a retyped column compares differently.
@@ -59,6 +64,8 @@ pub(crate) struct KeyMap {
     /// From a position to the earlier one with the same key. Empty for most chunks: only deleted rows, or a
     /// constraint not checked yet, leave two rows with one key.
     earlier: HashMap<u32, u32>,
+    /// Of a segment: it counts for the cache of columns.
+    _counted: Option<Counted>,
 }
 
 enum Keys {
@@ -110,7 +117,23 @@ impl KeyMap {
             }
             Keys::Bytes(_) => 0..=u64::MAX,
         };
-        Ok(Self { keys, range, nulls, slots: Vec::new(), earlier: HashMap::new() })
+        Ok(Self { keys, range, nulls, slots: Vec::new(), earlier: HashMap::new(), _counted: None })
+    }
+
+    /// Counts it, for as long as it lives, as what a tenant holds of a segment.
+    pub(crate) fn counted(self, cache: &Arc<ColumnCache>, tenant: TenantId) -> Self {
+        let bytes = self.memory_bytes();
+        Self { _counted: Some(cache.count(tenant, bytes)), ..self }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let keys = match &self.keys {
+            Keys::Words(words) => words.capacity() * size_of::<u64>(),
+            Keys::Bytes(rows) => rows.size(),
+        };
+        let nulls = self.nulls.as_ref().map_or(0, |nulls| nulls.len().div_ceil(8));
+        let slots = self.slots.capacity() * size_of::<u32>();
+        size_of::<Self>() + keys + nulls + slots + self.earlier.capacity() * size_of::<(u32, u32)>()
     }
 
     /// Keys, NULL ones included.

@@ -315,7 +315,11 @@ impl Chunk {
         // Built outside the lock: two callers may build the same map, which is wasteful but never wrong.
         let arrays =
             columns.columns(def)?.iter().map(|column| self.column(column)).collect::<Result<Vec<_>, _>>()?;
-        let map = Arc::new(KeyMap::build(&arrays)?);
+        let map = KeyMap::build(&arrays)?;
+        let map = Arc::new(match &self.kind {
+            Kind::Memory(_) => map,
+            Kind::Sealed(chunk) => chunk.counted(map),
+        });
         self.remember_keys(columns.clone(), Arc::clone(&map));
         Ok(map)
     }

@@ -21,7 +21,7 @@ use arrow::{
 use parking_lot::{Mutex, RwLock};
 use sepal_types::{ColumnId, FileId, RowId, SqlType, TableId};
 
-use super::{CacheKey, ColumnCache, Near, taken};
+use super::{CacheKey, ColumnCache, KeyMap, Near, taken};
 use crate::{
     StoreError,
     arrow_types::arrow_type,
@@ -153,6 +153,11 @@ impl SealedChunk {
     /// Bytes that decoded columns of the tenant may take at most.
     pub(crate) fn decoded_most_bytes(&self) -> usize {
         self.parts.cache.most_tenant_bytes()
+    }
+
+    /// A map of its keys, which lives beside the cache, but counts.
+    pub(crate) fn counted(&self, keys: KeyMap) -> KeyMap {
+        keys.counted(&self.parts.cache, self.parts.identity.tenant)
     }
 
     pub(crate) fn is_decoded(&self, column: ColumnId) -> bool {

@@ -9,12 +9,12 @@ use arrow::{
     },
     datatypes::{Float16Type, Float32Type, Int32Type, Int64Type, IntervalMonthDayNano, UInt8Type},
 };
-use sepal_types::{ColumnId, FileId, RowId, SqlType, TenantId};
+use sepal_types::{ColumnId, FileId, RowId, SqlType, TableId, TenantId};
 
 use super::{CacheKey, Chunk, ChunkRef, ColumnCache, KeyMap, MemoryChunk, merge};
 use crate::{
-    arrow_type,
-    fixtures::{batch, column, items},
+    NoBlobs, Op, arrow_type,
+    fixtures::{TENANT, batch, column, commit, create, items, put},
 };
 
 fn found(map: &KeyMap, keys: &KeyMap) -> Vec<Vec<u32>> {
@@ -169,4 +169,27 @@ fn the_cache_keeps_its_budget_and_its_tenants_apart() {
     let large: ArrayRef = Arc::new(Int32Array::from(vec![0; 10_000]));
     cache.put(key(1, 1), &large);
     assert_eq!(cache.used_bytes(), 0, "a column above the budget is not kept");
+}
+
+#[test]
+fn maps_of_segments_keys_count_for_as_long_as_they_live() {
+    const ITEMS: TableId = TableId(20_000);
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    commit(&store, vec![Op::CreateTable(items(20_000, "items"))]);
+    put(&store, ITEMS, &(0..1_000).collect::<Vec<_>>());
+    store.checkpoint(&NoBlobs).unwrap();
+    let cache = Arc::clone(&store.cache);
+    cache.forget_tenant(TENANT);
+    assert_eq!(cache.tenant_bytes(TENANT), 0);
+    // Whether its key is there already.
+    put(&store, ITEMS, &[1_000]);
+    cache.forget_tenant(TENANT);
+    let map = cache.tenant_bytes(TENANT);
+    assert!((16_000..20_000).contains(&map), "1,000 words and 2,048 slots: {map} bytes");
+    put(&store, ITEMS, &[1_001]);
+    assert_eq!(cache.tenant_bytes(TENANT), map, "once");
+    assert_eq!(cache.used_bytes(), map);
+    drop(store);
+    assert_eq!((cache.tenant_bytes(TENANT), cache.used_bytes()), (0, 0));
 }

@@ -1,11 +1,16 @@
 //! The machine's file system.
 
 use std::{
+    ffi::CString,
     fs::{self, File, OpenOptions},
     io,
+    mem::MaybeUninit,
     os::{
         fd::AsRawFd,
-        unix::fs::{FileExt, OpenOptionsExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileExt, OpenOptionsExt},
+        },
     },
     path::Path,
     sync::Arc,
@@ -59,6 +64,23 @@ impl Files for LocalFiles {
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
+
+    fn device(&self, path: &Path) -> io::Result<(u64, u64)> {
+        device_bytes(path)
+    }
+}
+
+/// Bytes of the path's device that are free for us, and all of them.
+pub(crate) fn device_bytes(path: &Path) -> io::Result<(u64, u64)> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut found = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the path ends with a NUL and `found` is a live `statvfs`, which the call fills.
+    if unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroed is a valid `statvfs`, a plain struct of integers, and the call has filled it.
+    let found = unsafe { found.assume_init() };
+    Ok((found.f_bavail.saturating_mul(found.f_frsize), found.f_blocks.saturating_mul(found.f_frsize)))
 }
 
 struct LocalFile(File);

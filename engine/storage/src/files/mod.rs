@@ -8,6 +8,16 @@ mod local;
 use std::{fmt, io, path::Path, sync::Arc};
 
 pub use local::LocalFiles;
+pub(crate) use local::device_bytes;
+
+/// Bytes of a device that are left to what must be written: commits, and the flushes that they wait for. What can be
+/// done later, or fail alone, leaves them free.
+pub(crate) const RESERVE_BYTES: u64 = 1 << 30;
+
+/// The same of a device with so many bytes in all: a twentieth of a small one.
+pub(crate) const fn reserve_bytes(total: u64) -> u64 {
+    if total / 20 < RESERVE_BYTES { total / 20 } else { RESERVE_BYTES }
+}
 
 /// Files and directories by path. Every call may block.
 pub trait Files: Send + Sync {
@@ -41,6 +51,13 @@ pub trait Files: Send + Sync {
 
     /// Durable only when the directory was synced.
     fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Bytes of the path's device that are free for us, and all of them.
+    ///
+    /// Errors: `Unsupported` where nobody can tell.
+    fn device(&self, _path: &Path) -> io::Result<(u64, u64)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// An open file.

@@ -23,16 +23,16 @@ use std::{
 
 use sepal_types::{Error, SqlState};
 
-use crate::{StoreError, paths::show};
+use crate::{
+    StoreError,
+    files::{device_bytes, reserve_bytes},
+    paths::show,
+};
 
 pub use file::{SpillFile, SpillSink};
 
 /// Spill files of one tenant that are open at once. Each holds a descriptor until its query is done with it.
 const MOST_FILES: usize = 256;
-
-/// Bytes of the device that are left to what is durable: a query that spills must not make other tenants' commits
-/// fail. A twentieth of a small device.
-const RESERVE_BYTES: u64 = 1 << 30;
 
 /// A tenant's queries look at the device once they have written so much more: a file that had room when it was made may
 /// grow to gigabytes.
@@ -169,7 +169,7 @@ impl SpillSpace {
     fn check_device(&self) -> Result<(), SpillError> {
         let parent = self.directory.parent().unwrap_or(&self.directory);
         let Ok((free, total)) = (self.device)(parent) else { return Ok(()) };
-        let reserve = RESERVE_BYTES.min(total / 20);
+        let reserve = reserve_bytes(total);
         if free < reserve {
             return Err(SpillError::DeviceLow { free, reserve });
         }
@@ -247,20 +247,6 @@ fn clear(directory: &Path) -> Result<(), StoreError> {
         }
         _ => Ok(()),
     }
-}
-
-/// What a [`Device`] tells.
-fn device_bytes(path: &Path) -> io::Result<(u64, u64)> {
-    use std::os::unix::ffi::OsStrExt;
-    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
-    let mut found = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
-    // SAFETY: the path ends with a NUL and `found` is a live `statvfs`, which the call fills.
-    if unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: zeroed is a valid `statvfs`, a plain struct of integers, and the call has filled it.
-    let found = unsafe { found.assume_init() };
-    Ok((found.f_bavail.saturating_mul(found.f_frsize), found.f_blocks.saturating_mul(found.f_frsize)))
 }
 
 #[cfg(test)]

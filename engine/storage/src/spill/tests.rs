@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use sepal_types::Error;
 
 use super::{SpillError, SpillFile, SpillFiles, SpillSpace};
+use crate::files::RESERVE_BYTES;
 
 const CANARY: &[u8] = b"canary-5f0c-in-a-temporary-file";
 
@@ -120,7 +121,7 @@ fn a_file_does_not_grow_into_what_is_kept_for_the_durable() {
     let mut sink = file.writer();
     let mut put = || sink.write_all(&[7; 100]).and_then(|()| sink.flush());
     put().unwrap();
-    FREE.store(super::RESERVE_BYTES - 1, Ordering::SeqCst);
+    FREE.store(RESERVE_BYTES - 1, Ordering::SeqCst);
     put().unwrap();
     let used = space.used_bytes();
     space.written_bytes.store(super::LOOK_BYTES - 1, Ordering::Relaxed);

@@ -7,7 +7,11 @@ pub(crate) mod load;
 pub(crate) mod lost;
 pub(crate) mod open;
 
-use std::{collections::HashSet, path::Path, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    sync::Arc,
+};
 
 use parking_lot::{Mutex, RwLock};
 use sepal_crypto::KeyRing;
@@ -256,6 +260,11 @@ impl TenantStore {
     /// The first of `n` new row ids of the table, which need not exist yet.
     pub fn reserve_rows(&self, table: TableId, n: u64) -> RowId {
         self.counters.reserve_rows(table, n)
+    }
+
+    /// For each table an id above those of all its rows, committed or not. Tables that never had a row may lack.
+    pub fn row_ends(&self) -> HashMap<TableId, RowId> {
+        self.counters.row_ends()
     }
 
     /// The first of `n` new values of a serial or identity column. Like `nextval`, never rolled back.

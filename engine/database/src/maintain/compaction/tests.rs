@@ -1,9 +1,11 @@
 //! Whose rows are in memory.
 
-use std::sync::atomic::AtomicBool;
+use std::{sync::atomic::AtomicBool, time::Instant};
+
+use sepal_storage::NoBlobs;
 
 use super::*;
-use crate::fixtures::Fixture;
+use crate::fixtures::{Fixture, run};
 
 const TABLE: TableId = TableId(20_000);
 
@@ -63,4 +65,81 @@ async fn a_merge_in_the_background_waits_for_no_vacuum() {
     assert!(matches!(merge_one(&tenant), Ok(Step::Later)));
     drop(vacuum);
     assert!(matches!(merge_one(&tenant), Ok(Step::Nothing)));
+}
+
+/// Holds a merge that has written its rows.
+#[derive(Default)]
+struct Held {
+    reached: AtomicBool,
+    go: AtomicBool,
+}
+
+impl Pace for Held {
+    fn phase(&self, phase: Phase) {
+        if phase != Phase::Committing {
+            return;
+        }
+        self.reached.store(true, Ordering::Relaxed);
+        let begun = Instant::now();
+        while !self.go.load(Ordering::Relaxed) && begun.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// What it wrote has rows that were deleted meanwhile: they are to be gone after VACUUM.
+#[tokio::test(flavor = "multi_thread")]
+async fn vacuum_waits_for_a_merge_and_looks_at_what_it_wrote() {
+    let fixture = Fixture::new();
+    let tenant = fixture.tenant().await;
+    let mut session = fixture.session().await;
+    run(&mut session, "CREATE TABLE t (id int PRIMARY KEY)").await;
+    run(&mut session, "INSERT INTO t SELECT x FROM generate_series(1, 1000) AS s(x); CHECKPOINT").await;
+    let (table, file) = {
+        let snapshot = tenant.store.snapshot();
+        let version = snapshot.find("default", "t").unwrap();
+        (version.def.id, version.chunks[0].chunk.segment().unwrap())
+    };
+    let held = Arc::new(Held::default());
+    let merge = {
+        let (tenant, held) = (Arc::clone(&tenant), Arc::clone(&held));
+        tokio::task::spawn_blocking(move || tenant.store.merge(table, &[file], &NoBlobs, &*held).unwrap())
+    };
+    until("it does not merge", || held.reached.load(Ordering::Relaxed)).await;
+    run(&mut session, "DELETE FROM t WHERE id <= 100").await;
+    let vacuum = tokio::spawn(async move { run(&mut session, "VACUUM t").await });
+    let looks = || tenant.tasks.rows().iter().any(|task| task.task == "vacuum" && task.phase == SCANNING);
+    until("it does not vacuum", looks).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!vacuum.is_finished());
+    held.go.store(true, Ordering::Relaxed);
+    assert!(merge.await.unwrap().is_some(), "its work is not thrown away");
+    vacuum.await.unwrap();
+    let snapshot = tenant.store.snapshot();
+    let version = snapshot.find("default", "t").unwrap();
+    let deleted: u64 = version.chunks.iter().map(|held| held.deleted.len()).sum();
+    assert_eq!((version.live_rows(), deleted), (900, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compaction_that_waits_for_room_is_shown_and_keeps_no_tenant_open() {
+    let fixture = Fixture::new();
+    let tenant = fixture.tenant().await;
+    until("it works", || !tenant.works_by_itself()).await;
+    let held = hold_back(&tenant);
+    let phases: Vec<_> = tenant.tasks.rows().into_iter().map(|task| (task.task, task.phase)).collect();
+    assert_eq!(phases, [("compaction", "waiting for room on the device")]);
+    assert!(!tenant.works_by_itself());
+    let other = tenant.tasks.post(0, TaskKind::Compaction, Some(TABLE), now_us());
+    assert!(tenant.works_by_itself());
+    drop((held, other));
+    assert!(tenant.tasks.rows().is_empty());
 }

@@ -1,5 +1,9 @@
 //! The moment in which a commit is seen and its locks are not given back yet: what others find then.
 
+use std::time::{Duration, Instant};
+
+use sepal_types::{RowId, TableId};
+
 use crate::{
     Session,
     fixtures::{Fixture, Waiting, run},
@@ -59,4 +63,29 @@ async fn a_row_whose_key_is_asked_for_is_not_lost_in_between() {
     waiting.is_behind(&fixture, writer.backend_pid()).await;
     told(&fixture, open).await;
     assert_eq!(waiting.ok().await.1, [20]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_does_not_make_what_others_replace_pile_up() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.session().await;
+    run(&mut writer, "CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 10)").await;
+    run(&mut writer, "BEGIN; UPDATE t SET v = 20 WHERE id = 1").await;
+    let sql = "UPDATE t SET v = v + 1 WHERE id = 1 RETURNING v";
+    let waiting = Waiting::begin(&fixture, fixture.session().await, sql).await;
+    let updates = fixture.tenant().await.updates.clone();
+    let (other, begun, mut row) = (TableId(99_999), Instant::now(), 1);
+    loop {
+        for _ in 0..5_000 {
+            updates.record(vec![(other, vec![(RowId(row), RowId(row + 1))])]);
+            row += 2;
+        }
+        if updates.kept() < 5_000 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "{} are kept", updates.kept());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    run(&mut writer, "COMMIT").await;
+    assert_eq!(waiting.ok().await.1, [21]);
 }

@@ -33,7 +33,7 @@ impl Session {
     ) -> Result<Option<Changed>> {
         self.lock_table(reference.child, TableMode::RowExclusive).await?;
         // Before the snapshot: whatever is replaced from now on can be followed.
-        let _watch = self.tenant.updates.watch();
+        let _watch = self.watches.begin(&self.tenant.updates);
         loop {
             let latest = self.latest()?;
             let Some(child) = referring_table(&latest, reference) else { return Ok(None) };

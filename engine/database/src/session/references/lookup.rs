@@ -52,7 +52,7 @@ impl Session {
         let key = &reference.key;
         self.lock_table(key.parent, TableMode::RowShare).await?;
         // Before the snapshot: whatever is replaced from now on can be followed.
-        let _watch = self.tenant.updates.watch();
+        let _watch = self.watches.begin(&self.tenant.updates);
         loop {
             let seen = self.seen_now()?;
             let child = definition(&seen, reference.child)?;

@@ -250,6 +250,7 @@ impl FastKnn {
                 k,
                 settings,
                 predicate: filter.is_some().then_some(&predicate),
+                abandoned: None,
             },
             &context.indexes,
             &mut Searched::default(),

@@ -128,7 +128,8 @@ impl Searches {
         let (mut found, mut chosen) = (Found::default(), Found::default());
         for row in 0..piece.num_rows() {
             check_waiting(abandoned).map_err(carry)?;
-            let hits = self.nearest(piece, row, query_elements(&queries, row, &self.column)?)?;
+            let query = query_elements(&queries, row, &self.column)?;
+            let hits = self.nearest((piece, row), query.as_deref(), abandoned)?;
             found.rows.extend(std::iter::repeat_n(u32::try_from(row).unwrap_or(u32::MAX), hits.len()));
             found.hits.extend(hits);
             if found.hits.len() > MOST_WAITING {
@@ -140,18 +141,23 @@ impl Searches {
     }
 
     /// The candidates for one row: with further sort keys more than are asked for, all that are as far as the last.
-    fn nearest(&self, piece: &RecordBatch, row: usize, query: Option<Vec<f32>>) -> Result<Vec<Hit>> {
+    fn nearest(
+        &self,
+        place: (&RecordBatch, usize),
+        query: Option<&[f32]>,
+        abandoned: &AtomicBool,
+    ) -> Result<Vec<Hit>> {
         let stored: usize = self.version.chunks.iter().map(|held| held.chunk.rows() as usize).sum();
         let wanted = self.skip + self.fetch;
         if self.fetch == 0 || stored == 0 {
             return Ok(Vec::new());
         }
         if self.ties.is_empty() {
-            return self.found(piece, row, query.as_deref(), wanted.min(stored));
+            return self.found(place, query, wanted.min(stored), abandoned);
         }
         let mut k = wanted + TIE_MARGIN;
         loop {
-            let hits = self.found(piece, row, query.as_deref(), k.min(stored))?;
+            let hits = self.found(place, query, k.min(stored), abandoned)?;
             if has_all_ties(&hits, wanted, k) {
                 return Ok(hits);
             }
@@ -160,7 +166,13 @@ impl Searches {
     }
 
     /// The `k` nearest to one row.
-    fn found(&self, piece: &RecordBatch, row: usize, query: Option<&[f32]>, k: usize) -> Result<Vec<Hit>> {
+    fn found(
+        &self,
+        (piece, row): (&RecordBatch, usize),
+        query: Option<&[f32]>,
+        k: usize,
+        abandoned: &AtomicBool,
+    ) -> Result<Vec<Hit>> {
         let qualifies = |chunk: usize, reference: &ChunkRef| self.qualifying(piece, row, (chunk, reference));
         let unfiltered = self.filter.is_none() && self.conditions.is_empty();
         let predicate: Option<&Predicate<'_>> = if unfiltered { None } else { Some(&qualifies) };
@@ -178,6 +190,7 @@ impl Searches {
                 k,
                 settings: *self.runtime.settings.read(),
                 predicate,
+                abandoned: Some(abandoned),
             },
             &self.runtime.indexes,
             &mut searched,

@@ -189,7 +189,9 @@ impl World {
         let (metric, settings) = (options.metric(), SearchSettings { probes, ..SearchSettings::default() });
         let mut searched = Searched::default();
         let as_halves = false;
-        let wanted = Search { version: &version, column, metric, as_halves, query, k, settings, predicate };
+        let abandoned = None;
+        let wanted =
+            Search { version: &version, column, metric, as_halves, query, k, settings, predicate, abandoned };
         search(&wanted, indexes, &mut searched).map(|hits| (hits, searched))
     }
 

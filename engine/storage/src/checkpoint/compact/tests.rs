@@ -19,8 +19,8 @@ use crate::{
     BlobBuilder, FaultInjector, Freely, NoBlobs, Op, Pace, StoreError, StoreOptions, TenantStore,
     disk::Fault,
     fixtures::{
-        Meddler, TENANT, batch_of, commit, count, create, delete, files, ids, insert, items, open, options,
-        scan, tenant_key, valid,
+        Meddler, TENANT, alarms, batch_of, commit, count, create, delete, files, ids, insert, items, open,
+        options, scan, tenant_key, valid,
     },
 };
 
@@ -512,4 +512,75 @@ proptest! {
         let next = store.reserve_rows(ITEMS, 1);
         prop_assert!(next > RowId(0));
     }
+}
+
+/// A segment with a deletion vector that does not open any more, a deletion after it, and four other segments.
+fn with_damaged_deletions(dir: &Path) -> Arc<TenantStore> {
+    let store = with_table(dir);
+    segment(&store, &(0..12).collect::<Vec<_>>());
+    (4..8).for_each(|part| segment(&store, &[part * 3, part * 3 + 1, part * 3 + 2]));
+    let first = delete(&store, 20_000, &[0]);
+    commit(&store, vec![first]);
+    store.checkpoint(&NoBlobs).unwrap();
+    assert_eq!((segments(&store), count(dir, "deleted")), (5, 1));
+    let second = delete(&store, 20_000, &[1]);
+    commit(&store, vec![second]);
+    let is_deletions = |path: &std::path::PathBuf| path.extension().is_some_and(|found| found == "deleted");
+    let path = files(dir).into_keys().find(is_deletions).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    store
+}
+
+#[test]
+fn a_damaged_deletion_vector_stops_no_compaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_damaged_deletions(dir.path());
+    let mut done = None;
+    let told = alarms(|| done = store.compact(&NoBlobs, CompactionLimits::default()).unwrap());
+    let done = done.unwrap();
+    assert_eq!((done.segments_read, done.rows_written, done.rows_removed), (5, 22, 2));
+    assert!(told.iter().any(|event| event.contains(".deleted is damaged")), "{told:?}");
+    assert_eq!(live(&store), (2..24).collect::<Vec<_>>());
+    drop(store);
+    assert_eq!(live(&open(dir.path())), (2..24).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_damaged_deletion_vector_stops_no_vacuum() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_damaged_deletions(dir.path());
+    let groups = store.segments_to_merge(ITEMS, Rewrite::Deleted);
+    assert_eq!(groups.len(), 1);
+    let done = store.merge(ITEMS, &groups[0], &NoBlobs, &Freely).unwrap().unwrap();
+    assert_eq!((done.segments_read, done.rows_written, done.rows_removed), (1, 10, 2));
+    drop(store);
+    assert_eq!(live(&open(dir.path())), (2..24).collect::<Vec<_>>());
+}
+
+/// A flush writes one while a merge is at work, and it is damaged before the merge is done.
+#[test]
+fn damage_to_deletions_leaves_segments_mergeable() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_segments(dir.path());
+    let groups = store.segments_to_merge(ITEMS, Rewrite::All);
+    let meddler = Meddler::new(&store, |store| {
+        let gone = delete(store, 20_000, &[4]);
+        commit(store, vec![gone]);
+        store.checkpoint(&NoBlobs).unwrap();
+        let is_deletions =
+            |path: &std::path::PathBuf| path.extension().is_some_and(|found| found == "deleted");
+        let path = files(dir.path()).into_keys().find(is_deletions).unwrap();
+        std::fs::write(path, b"nothing").unwrap();
+    });
+    let done = store.merge(ITEMS, &groups[0], &meddler, &Freely);
+    assert!(matches!(done, Err(StoreError::Corrupt { .. })), "{done:?}");
+    let done = store.merge(ITEMS, &groups[0], &NoBlobs, &Freely).unwrap().unwrap();
+    assert_eq!((done.segments_read, done.rows_removed), (5, 1));
+    assert!(store.unmergeable().is_empty());
+    drop(meddler);
+    drop(store);
+    let all_but_one: Vec<i64> = (0..15).filter(|id| *id != 4).collect();
+    assert_eq!(live(&open(dir.path())), all_but_one);
 }

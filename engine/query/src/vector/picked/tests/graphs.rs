@@ -1,5 +1,7 @@
 //! Graphs over tables that are larger than memory: codes are walked, and the vectors of few rows are read.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use sepal_index::{Allowed, Effort, Part, VectorIndex, Work, search_parts};
 use sepal_types::RowId;
 
@@ -181,6 +183,7 @@ fn segments_that_no_index_helps_with_are_searched_one_by_one() {
             k,
             settings: SearchSettings { use_indexes: false, ..SearchSettings::default() },
             predicate: None,
+            abandoned: None,
         };
         (search(&wanted, &indexes, &mut searched).unwrap(), searched)
     };
@@ -192,6 +195,35 @@ fn segments_that_no_index_helps_with_are_searched_one_by_one() {
         let nulls = small.0.iter().filter(|hit| hit.distance.is_none()).count();
         assert_eq!(nulls, if k > SEGMENT { NULLS.len() } else { 0 });
     }
+}
+
+/// The statement is cancelled when all segments are at hand and none of them is searched yet.
+#[test]
+fn a_scan_that_nobody_waits_for_any_more_is_an_error() {
+    let world = two_segments(ColumnCache::new(PLENTY));
+    let indexes = cache(&Arc::new(IndexMemory::new(PLENTY)));
+    let (version, Question { query, .. }) = (world.version(), question(1_234, 0, 0));
+    let abandoned = AtomicBool::new(false);
+    let last = version.chunks.len() - 1;
+    let predicate = |chunk: usize, _: &ChunkRef| {
+        abandoned.store(chunk == last, Ordering::Relaxed);
+        Ok(None)
+    };
+    let mut wanted = Search {
+        version: &version,
+        column: &version.def.columns[1],
+        metric: Metric::L2,
+        as_halves: false,
+        query: &query,
+        k: 3,
+        settings: SearchSettings { use_indexes: false, ..SearchSettings::default() },
+        predicate: Some(&predicate),
+        abandoned: Some(&abandoned),
+    };
+    let refused = search(&wanted, &indexes, &mut Searched::default()).unwrap_err();
+    assert_eq!(refused.state().code(), "57014");
+    wanted.abandoned = None;
+    assert_eq!(search(&wanted, &indexes, &mut Searched::default()).unwrap().len(), 3);
 }
 
 #[test]
