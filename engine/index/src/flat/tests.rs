@@ -150,7 +150,7 @@ fn a_scan_that_nobody_waits_for_ends_soon() {
     (0..rows).for_each(|row| all.set(row));
     let flat = build(Metric::L2, 1, &vectors, None);
     for allowed in [None, Some(&all)] {
-        for looks in [0, 1, 3] {
+        for looks in [0_usize, 1, 3] {
             let left = std::cell::Cell::new(looks);
             let stopped = || left.replace(left.get().saturating_sub(1)) == 0;
             let found = search_exact_until(Metric::L2, 1, &vectors, &[0.0], 1, allowed, &stopped);

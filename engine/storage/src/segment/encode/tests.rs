@@ -38,7 +38,7 @@ fn rows(first: usize, count: usize) -> RecordBatch {
         let bytes = numbers().flat_map(|row| (0..width).map(move |place| (row * 31 + place as usize) as u8));
         FixedSizeBinaryArray::try_new(width, bytes.collect::<Vec<u8>>().into(), None).unwrap()
     };
-    let third = |row: usize| (row % 3 != 0).then_some(row);
+    let third = |row: usize| (!row.is_multiple_of(3)).then_some(row);
     let sparse = numbers().map(|row| third(row).map(|row| vec![row as u8; 16]));
     let lists = numbers().map(|row| third(row).map(|row| (0..row % 4).map(|item| Some(item as i32))));
     let columns: Vec<(&str, ArrayRef)> = vec![
@@ -50,7 +50,7 @@ fn rows(first: usize, count: usize) -> RecordBatch {
         ("c5", Arc::new(vectors(16))),
         ("c6", Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(lists))),
         ("c7", Arc::new(BinaryArray::from_iter_values(numbers().map(|row| vec![row as u8; row % 90])))),
-        ("c8", Arc::new(BooleanArray::from_iter(numbers().map(|row| Some(row % 2 == 0))))),
+        ("c8", Arc::new(BooleanArray::from_iter(numbers().map(|row| Some(row.is_multiple_of(2)))))),
         ("c9", Arc::new(Float64Array::from_iter_values(numbers().map(|row| row as f64 / 7.0)))),
     ];
     let nullable = |name: &str| ["c3", "c4", "c6"].contains(&name);
