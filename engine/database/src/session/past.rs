@@ -112,13 +112,13 @@ impl Session {
             return Ok(Vec::new());
         }
         let context = self.statement_context()?;
-        let tenant = Arc::clone(&self.tenant);
+        let engine = Arc::clone(&self.engine);
         let (types, values) = match given {
             Some((types, arrays)) => (Some(types), parameter_values(arrays, types.len())?),
             None => (None, Vec::new()),
         };
         let given = types.map(|types| (types, values.as_slice()));
-        self.cancel.guard(ask(&tenant.engine, &context, moments, given)).await
+        self.cancel.guard(ask(&engine, &context, moments, given)).await
     }
 
     /// The tenant's tables at a moment.

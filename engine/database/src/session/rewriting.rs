@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use sepal_query::{
     ddl::Ddl,
-    dml::{DmlContext, Rewriting, check_generated, missing_value},
+    dml::{DmlContext, Rewriting, check_default_settled, check_generated, missing_value},
 };
 use sepal_storage::{Op, Snapshot, TableVersion};
-use sepal_types::{Error, IndexMethod, Result, SqlState};
+use sepal_types::{ColumnDef, Error, IndexMethod, Result, SqlState, TableDef};
 
 use super::{Session, index_builds::Build};
 use crate::blocking::blocking;
@@ -21,14 +21,29 @@ impl Session {
     pub(super) fn check_generated(&mut self, ddl: &Ddl) -> Result<()> {
         for op in &ddl.ops {
             let (Op::CreateTable(def) | Op::AlterTable(def)) = op else { continue };
+            self.check_defaults(def)?;
             if def.columns.iter().all(|column| column.expression().is_none()) {
                 continue;
             }
             let statement = self.statement_context()?;
-            let (engine, store) = (&self.tenant.engine, &self.tenant.store);
+            let (engine, store) = (&self.engine, &self.tenant.store);
             check_generated(def, &DmlContext { engine, statement: &statement, store })?;
         }
         Ok(())
+    }
+
+    /// Errors: 0A000 for a new DEFAULT that means something else outside of the session's time zone.
+    fn check_defaults(&mut self, def: &TableDef) -> Result<()> {
+        let zone = self.time_zone();
+        if zone.is_utc() {
+            return Ok(());
+        }
+        let old = self.current_view()?.table(def.id).cloned();
+        let is_new = |column: &&ColumnDef| {
+            let old = old.as_ref().and_then(|old| old.def.column_by_id(column.id));
+            old.is_none_or(|old| old.default != column.default)
+        };
+        def.columns.iter().filter(is_new).try_for_each(|column| check_default_settled(column, zone))
     }
 
     /// Evaluates what new columns are to the rows that are there, of which the plan has the SQL. `planned` is what it
@@ -46,7 +61,7 @@ impl Session {
                     continue;
                 }
                 let statement = self.statement_context()?;
-                let (engine, store) = (&self.tenant.engine, &self.tenant.store);
+                let (engine, store) = (&self.engine, &self.tenant.store);
                 let value =
                     missing_value(def, column, sql, &DmlContext { engine, statement: &statement, store })?;
                 def.columns[place].missing = value;
@@ -87,7 +102,7 @@ impl Session {
                 .with_hint("SET CONSTRAINTS ALL IMMEDIATE before it asks what was deferred."));
         }
         let statement = self.statement_context()?;
-        let (engine, store) = (&self.tenant.engine, &self.tenant.store);
+        let (engine, store) = (&self.engine, &self.tenant.store);
         let context = DmlContext { engine, statement: &statement, store };
         Rewriting::prepare(old, new, rewrite, &context).map(Some)
     }
@@ -115,7 +130,8 @@ impl Session {
         for chunk in 0..rewriting.chunks() {
             self.cancel.check()?;
             let (work, tenant) = (Arc::clone(&rewriting), Arc::clone(&self.tenant));
-            let insertions = move || work.insertions(chunk, &tenant.engine, &tenant.store);
+            let engine = Arc::clone(&self.engine);
+            let insertions = move || work.insertions(chunk, &engine, &tenant.store);
             for op in blocking("rewriting a table", insertions).await? {
                 if let Some(open) = &mut self.open {
                     open.apply(vec![op]).map_err(as_index_build)?;

@@ -24,6 +24,7 @@ use super::{
     constants::of_one,
     sparse::{check_sparse_dimensions, to_sparse},
     vector_cast::{check_vector_dimensions, fix_dimensions, list_of_vectors, to_vectors},
+    zoned::across,
 };
 use crate::{
     error::{self, carry},
@@ -154,6 +155,9 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
     if cannot_be_text_search(source, target) {
         let message = format!("cannot cast type {} to {}", source.display_name(), target.display_name());
         return Err(carry(Error::new(SqlState::CannotCoerce, message)));
+    }
+    if let Some(moved) = across(array, target)? {
+        return Ok(moved);
     }
     match (array.data_type(), target) {
         (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View, _) => {
