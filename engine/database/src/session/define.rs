@@ -46,6 +46,7 @@ impl Session {
         }?;
         self.fill_missing(&mut ddl, &view)?;
         self.check_generated(&ddl)?;
+        self.check_settled(&ddl)?;
         Ok((ddl, view))
     }
 

@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use sepal_query::{
     ddl::Ddl,
-    dml::{DmlContext, Rewriting, check_default_settled, check_generated, missing_value},
+    dml::{
+        DmlContext, Rewriting, check_default_settled, check_generated, check_generated_settled, missing_value,
+    },
 };
 use sepal_storage::{Op, Snapshot, TableVersion};
-use sepal_types::{ColumnDef, Error, IndexMethod, Result, SqlState, TableDef};
+use sepal_types::{ColumnDef, Error, IndexMethod, Result, SqlState};
 
 use super::{Session, index_builds::Build};
 use crate::blocking::blocking;
@@ -21,7 +23,6 @@ impl Session {
     pub(super) fn check_generated(&mut self, ddl: &Ddl) -> Result<()> {
         for op in &ddl.ops {
             let (Op::CreateTable(def) | Op::AlterTable(def)) = op else { continue };
-            self.check_defaults(def)?;
             if def.columns.iter().all(|column| column.expression().is_none()) {
                 continue;
             }
@@ -32,18 +33,26 @@ impl Session {
         Ok(())
     }
 
-    /// Errors: 0A000 for a new DEFAULT that means something else outside of the session's time zone.
-    fn check_defaults(&mut self, def: &TableDef) -> Result<()> {
-        let zone = self.time_zone();
-        if zone.is_utc() {
-            return Ok(());
+    /// Whether what new columns are made of means the same outside of the session's time zone.
+    ///
+    /// Errors: 42P17 for a generated column, 0A000 for texts of times without an offset.
+    pub(super) fn check_settled(&mut self, ddl: &Ddl) -> Result<()> {
+        for op in &ddl.ops {
+            let (Op::CreateTable(def) | Op::AlterTable(def)) = op else { continue };
+            let old = self.current_view()?.table(def.id).cloned();
+            let old = |column: &ColumnDef| old.as_ref()?.def.column_by_id(column.id);
+            let zone = self.time_zone();
+            let is_new = |column: &&ColumnDef| old(column).is_none_or(|old| old.default != column.default);
+            def.columns.iter().filter(is_new).try_for_each(|column| check_default_settled(column, zone))?;
+            let is_new =
+                |column: &ColumnDef| old(column).and_then(ColumnDef::expression) != column.expression();
+            if def.columns.iter().any(is_new) {
+                let statement = self.statement_context()?;
+                let (engine, store) = (&self.engine, &self.tenant.store);
+                check_generated_settled(def, is_new, &DmlContext { engine, statement: &statement, store })?;
+            }
         }
-        let old = self.current_view()?.table(def.id).cloned();
-        let is_new = |column: &&ColumnDef| {
-            let old = old.as_ref().and_then(|old| old.def.column_by_id(column.id));
-            old.is_none_or(|old| old.default != column.default)
-        };
-        def.columns.iter().filter(is_new).try_for_each(|column| check_default_settled(column, zone))
+        Ok(())
     }
 
     /// Evaluates what new columns are to the rows that are there, of which the plan has the SQL. `planned` is what it
