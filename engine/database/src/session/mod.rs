@@ -148,11 +148,10 @@ impl Session {
         memory: Arc<WriteMemory>,
         startup_parameters: &[(String, String)],
     ) -> Result<Self> {
-        let environment: Arc<str> = Arc::from(environment);
+        let (environment, cancel) = (Arc::<str>::from(environment), CancelToken::default());
         let settings = first_settings(&database, &principal, startup_parameters)?;
         let view = SnapshotSlot::new(Snapshot::empty());
         view.clear();
-        let cancel = CancelToken::default();
         let sequences = Sequences::new(
             Arc::clone(&tenant),
             Arc::clone(&environment),

@@ -280,7 +280,7 @@ fn set_statement(set: &Set) -> Result<Utility> {
 fn interval_text(interval: &ast::Interval) -> Result<String> {
     let text = value_text(&interval.value)?;
     let unit = match &interval.leading_field {
-        Some(unit) if text.trim().parse::<f64>().is_ok() => format!(" {unit}"),
+        Some(unit) if text.trim().parse::<f64>().is_ok() => format!(" {unit}").to_ascii_lowercase(),
         _ => String::new(),
     };
     Ok(format!("interval '{}{unit}'", text.trim()))

@@ -1,7 +1,7 @@
 //! CHECK constraints over rows that are about to be written: one query over a table of these rows, as RETURNING has it.
 //!
-//! They are asked in UTC, whoever writes the rows. Prepared with INSERT and UPDATE, by COPY, and by `database::Session` for rows that a foreign key changes and to see
-//! that a new constraint can be planned.
+//! They are asked in UTC, whoever writes the rows. Prepared with INSERT and UPDATE, by COPY, and by `database::Session`
+//! for rows that a foreign key changes and to see that a new constraint can be planned.
 
 use std::sync::Arc;
 

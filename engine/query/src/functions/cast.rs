@@ -156,9 +156,6 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
         let message = format!("cannot cast type {} to {}", source.display_name(), target.display_name());
         return Err(carry(Error::new(SqlState::CannotCoerce, message)));
     }
-    if let Some(moved) = across(array, target)? {
-        return Ok(moved);
-    }
     match (array.data_type(), target) {
         (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View, _) => {
             let text = cast(array, &DataType::Utf8).map_err(|problem| carry(error::arrow(problem)))?;
@@ -192,12 +189,18 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
                 cast(array, &DataType::Decimal128(38, 0)).map_err(|problem| carry(error::arrow(problem)))?;
             convert(&whole, source, target)
         }
-        _ => {
-            let options = CastOptions { safe: false, ..CastOptions::default() };
-            cast_with_options(array, &wanted, &options)
-                .map_err(|problem| out_of_range(problem, source, target))
-        }
+        _ => plainly(array, source, target),
     }
+}
+
+/// As Arrow does it, but for what depends on the session's zone.
+fn plainly(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<ArrayRef> {
+    if let Some(moved) = across(array, target)? {
+        return Ok(moved);
+    }
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(array, &arrow_type(target), &options)
+        .map_err(|problem| out_of_range(problem, source, target))
 }
 
 /// A boolean prints as t, but its cast to text is the word.

@@ -212,9 +212,9 @@ pub(super) struct InZone {
 impl InZone {
     /// `functions`: of the engine.
     pub(super) fn new(zone: Zone, functions: &Functions<'_>) -> Self {
-        let named = |name: &&str| Some(((*name).to_owned(), functions(name)?));
-        let wanted = ["now", "to_json", "to_jsonb"];
-        Self { zone, functions: wanted.iter().filter_map(named).collect() }
+        let wanted = ["now", "to_json", "to_jsonb"].into_iter();
+        let named = |name: &'static str| Some((name.to_owned(), functions(name)?));
+        Self { zone, functions: wanted.filter_map(named).collect() }
     }
 }
 
@@ -287,7 +287,7 @@ impl Pass<'_> {
         if name == "current_time" {
             return self.today(name, SqlType::Time, &DataType::Time64(TimeUnit::Nanosecond));
         }
-        let instants = has_instants(&call, self.schema);
+        let instants = has_instants(&call, self.schema) || reads_moment(&call, self.schema);
         if REFUSED.contains(&name) || (instants && matches!(name, "generate_series" | "range")) {
             return Err(self.refuse(&format!("{name}()")));
         }
@@ -370,7 +370,7 @@ impl Pass<'_> {
         if call.params.distinct && WRITTEN.iter().any(|(aggregate, _)| *aggregate == name) {
             return Err(self.refuse(&format!("{name}(DISTINCT …) of timestamp with time zone")));
         }
-        let Some((_, writer)) = WRITTEN.iter().find(|(aggregate, _)| *aggregate == name) else {
+        let Some(&(_, writer)) = WRITTEN.iter().find(|(aggregate, _)| *aggregate == name) else {
             return Ok(Transformed::no(Expr::AggregateFunction(call)));
         };
         let Some(writer) = (self.functions)(writer) else {
@@ -462,8 +462,21 @@ fn is_told(call: &ScalarFunction, schema: &DFSchema) -> bool {
     match call.func.name() {
         "sepal_timestamp_difference" => are_instants(&call.args),
         "timezone" => call.args.get(1).is_some_and(has_time),
+        // Read once, when it is planned.
+        "sepal_cast_timestamptz" => matches!(call.args.first(), Some(Expr::Literal(..))),
         _ => false,
     }
+}
+
+/// Whether a call reads a text as a date or a time: `'today'` is another day elsewhere.
+fn reads_moment(call: &ScalarFunction, schema: &DFSchema) -> bool {
+    let result = || Expr::ScalarFunction(call.clone()).get_type(schema);
+    call.func.name().starts_with("sepal_cast_")
+        && call.args.first().is_some_and(|arg| is_text(arg, schema))
+        && result().is_ok_and(|ty| match &ty {
+            DataType::List(item) => item.data_type().is_temporal(),
+            other => other.is_temporal(),
+        })
 }
 
 fn is_text(expr: &Expr, schema: &DFSchema) -> bool {
