@@ -277,6 +277,9 @@ fn sessions_in_two_zones_do_not_see_each_others_answers() {
             assert_eq!(text_of_first_row(&row), shown);
             let row = wire.query("SELECT z::text FROM zoned WHERE id = 1");
             assert_eq!(text_of_first_row(&row), shown);
+            let copied = wire.query("COPY zoned TO STDOUT");
+            let line = copied.iter().find(|message| message.kind == 'd').expect("a line");
+            assert_eq!(&line.body[..], format!("1\t{shown}\n").as_bytes());
             let found = wire.query("SELECT count(*) FROM zoned WHERE extract(hour FROM z) = 12");
             assert_eq!(text_of_first_row(&found), noon);
             let found = wire.query("SELECT count(*) FROM zoned WHERE z = '2024-07-01 12:00'");
