@@ -192,8 +192,8 @@ fn each_instant(expression: &mut ast::Expr, ty: &SqlType, with: &mut dyn FnMut(&
         |data_type: &ast::DataType| SqlType::from_name(&data_type.to_string()) == Some(SqlType::Timestamptz);
     let _ = ast::visit_expressions_mut(expression, |inner| {
         let value = match inner {
-            ast::Expr::Cast { expr, data_type, .. } if is_one(data_type) => match expr.as_mut() {
-                ast::Expr::Value(value) => Some(value),
+            ast::Expr::Cast { expr, data_type, .. } => match expr.as_mut() {
+                ast::Expr::Value(value) if is_one(data_type) => Some(value),
                 _ => None,
             },
             ast::Expr::TypedString(typed) if is_one(&typed.data_type) => Some(&mut typed.value),

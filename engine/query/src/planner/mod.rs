@@ -349,7 +349,7 @@ impl Engine {
 
     /// The optimized logical plan, for EXPLAIN.
     pub fn optimize(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
-        self.planning.state.optimize(plan).map_err(translate)
+        self.zone().within(|| self.planning.state.optimize(plan)).map_err(translate)
     }
 
     /// Starts a plan on the query workers; rows come as the consumer pulls, one batch ahead.
