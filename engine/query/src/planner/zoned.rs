@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use datafusion::{
     arrow::datatypes::{DataType, TimeUnit},
     common::{
-        DFSchema,
+        DFSchema, ScalarValue,
         config::ConfigOptions,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
@@ -34,6 +34,7 @@ use crate::{
     error::carry,
     functions::{cast_function, plus_interval, within},
     output::natural_type,
+    values::decode_text,
     zone::Zone,
 };
 
@@ -187,7 +188,8 @@ pub(crate) fn depends(plan: &LogicalPlan) -> Result<bool> {
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
                 found |= match expr {
-                    Expr::ScalarFunction(call) => has_instants(call, &schema) && !is_told(call, &schema),
+                    // A text is read once, when it is planned.
+                    Expr::ScalarFunction(call) => depends_on(call, &schema) && literal(call).is_none(),
                     Expr::BinaryExpr(binary) => instant_and_span(binary, &schema).is_some(),
                     Expr::Cast(Cast { expr, field }) => {
                         expr.get_type(&schema).is_ok_and(|from| crosses(&from, field.data_type()))
@@ -287,16 +289,22 @@ impl Pass<'_> {
         if name == "current_time" {
             return self.today(name, SqlType::Time, &DataType::Time64(TimeUnit::Nanosecond));
         }
-        let instants = has_instants(&call, self.schema) || reads_moment(&call, self.schema);
+        let instants = depends_on(&call, self.schema) || reads_moment(&call, self.schema);
         if REFUSED.contains(&name) || (instants && matches!(name, "generate_series" | "range")) {
             return Err(self.refuse(&format!("{name}()")));
         }
-        if !instants {
+        if !instants || literal(&call).is_some_and(|text| self.is_same(text)) {
             return Ok(Transformed::no(Expr::ScalarFunction(call)));
         }
         let call = within(call, self.zone);
         let changed = !Arc::ptr_eq(&function, &call.func);
         Ok(Transformed::new_transformed(Expr::ScalarFunction(call), changed))
+    }
+
+    /// Whether a text is the same instant here and in UTC, as one is that names its offset.
+    fn is_same(&self, text: &str) -> bool {
+        let read = || decode_text(&SqlType::Timestamptz, Some(text.as_bytes())).ok();
+        self.zone.within(read).is_some_and(|here| Zone::UTC.within(read).is_some_and(|there| here == there))
     }
 
     /// Of now, as the zone's clock shows it, in the place of a function.
@@ -452,19 +460,24 @@ fn has_instants(call: &ScalarFunction, schema: &DFSchema) -> bool {
     call.args.iter().any(is_one) || reads_one() || gives_one()
 }
 
-/// Whether a call has all that it needs from its arguments: its zone, or the instants that lie apart.
-fn is_told(call: &ScalarFunction, schema: &DFSchema) -> bool {
-    let are_instants = |args: &[Expr]| {
-        let mut types = args.iter().map(|arg| arg.get_type(schema));
-        types.all(|ty| matches!(ty, Ok(DataType::Timestamp(_, Some(_)))))
-    };
+/// The same, but for a call that has all it needs from its arguments: its zone, or two instants that lie apart.
+fn depends_on(call: &ScalarFunction, schema: &DFSchema) -> bool {
     let has_time = |arg: &Expr| matches!(arg.get_type(schema), Ok(DataType::Timestamp(..)));
-    match call.func.name() {
-        "sepal_timestamp_difference" => are_instants(&call.args),
+    let told = match call.func.name() {
+        "sepal_timestamp_difference" => {
+            call.args.iter().all(|arg| arg.get_type(schema).is_ok_and(|ty| is_instant(&ty)))
+        }
         "timezone" => call.args.get(1).is_some_and(has_time),
-        // Read once, when it is planned.
-        "sepal_cast_timestamptz" => matches!(call.args.first(), Some(Expr::Literal(..))),
         _ => false,
+    };
+    !told && has_instants(call, schema)
+}
+
+/// The text that a call reads as an instant, where that is a literal.
+fn literal(call: &ScalarFunction) -> Option<&str> {
+    match (call.func.name(), call.args.first()) {
+        ("sepal_cast_timestamptz", Some(Expr::Literal(ScalarValue::Utf8(Some(text)), _))) => Some(text),
+        _ => None,
     }
 }
 
@@ -517,7 +530,6 @@ fn fit(expr: Expr, wanted: &DataType, schema: &DFSchema) -> Expr {
 mod tests {
     use datafusion::{
         arrow::datatypes::{Field, Schema},
-        common::ScalarValue,
         prelude::{ident, lit},
     };
 
