@@ -290,7 +290,13 @@ impl Pass<'_> {
             return self.today(name, SqlType::Time, &DataType::Time64(TimeUnit::Nanosecond));
         }
         let instants = depends_on(&call, self.schema) || reads_moment(&call, self.schema);
-        if REFUSED.contains(&name) || (instants && matches!(name, "generate_series" | "range")) {
+        // DataFusion's own, which go by other names too: `datetrunc`, `datepart`, `date_format`.
+        let foreign = match name {
+            "date_part" | "date_trunc" | "to_char" => !function.aliases().is_empty(),
+            "generate_series" | "range" => true,
+            _ => false,
+        };
+        if REFUSED.contains(&name) || (instants && foreign) {
             return Err(self.refuse(&format!("{name}()")));
         }
         if !instants || literal(&call).is_some_and(|text| self.is_same(text)) {
