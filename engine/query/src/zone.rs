@@ -69,6 +69,10 @@ impl Zone {
     /// and `pg_tzset` of PostgreSQL). `None` for what is no zone.
     pub fn parse(text: &str) -> Option<(Self, String)> {
         let text = text.trim();
+        // Most sessions' zone, whose settings are read often.
+        if ["utc", "z"].iter().any(|name| text.eq_ignore_ascii_case(name)) {
+            return Some((Self::UTC, "UTC".to_owned()));
+        }
         if let Some(span) = after_word(text, "interval") {
             return hours_east(interval_seconds(span)?);
         }
@@ -76,9 +80,6 @@ impl Zone {
             && !text.ends_with(|last: char| last.is_ascii_alphabetic())
         {
             return hours_east((hours * 3600.0) as i64);
-        }
-        if text.eq_ignore_ascii_case("z") {
-            return Some((Self::UTC, "UTC".to_owned()));
         }
         if let Some(tz) = TZ_VARIANTS.iter().find(|tz| tz.name().eq_ignore_ascii_case(text)) {
             let zone = if is_utc(*tz) { Self::UTC } else { Self(Rules::Named(*tz)) };
