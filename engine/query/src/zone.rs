@@ -79,7 +79,9 @@ impl Zone {
         if let Ok(hours) = text.parse::<f64>()
             && !text.ends_with(|last: char| last.is_ascii_alphabetic())
         {
-            return hours_east((hours * 3600.0) as i64);
+            // Also what is no number, or none that counts seconds.
+            let near = (-1e3..1e3).contains(&hours);
+            return if near { hours_east((hours * 3600.0) as i64) } else { None };
         }
         if let Some(tz) = TZ_VARIANTS.iter().find(|tz| tz.name().eq_ignore_ascii_case(text)) {
             let zone = if is_utc(*tz) { Self::UTC } else { Self(Rules::Named(*tz)) };
@@ -298,6 +300,7 @@ mod tests {
             "Mars/Base",
             "168",
             "1e9",
+            "-1e400",
             "inf",
             "nan",
             "UTC+3x",
