@@ -458,7 +458,10 @@ fn has_instants(call: &ScalarFunction, schema: &DFSchema) -> bool {
         Ok(ty) => holds_instants(&ty),
         Err(_) => false,
     };
-    let reads_one = || name == "timezone" && call.args.get(1).is_some_and(|arg| is_text(arg, schema));
+    let reads_one = || {
+        matches!(name, "timezone" | "sepal_dlq_replay")
+            && call.args.get(1).is_some_and(|arg| is_text(arg, schema))
+    };
     let gives_one = || {
         let result = Expr::ScalarFunction(call.clone()).get_type(schema);
         result.is_ok_and(|ty| holds_instants(&ty))
